@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What every subcommand of `securdma` uses: exit codes, output, and the subcommands themselves. */
+#ifndef CLI_H
+#define CLI_H
+
+#include "securdma.h"
+
+#include <jansson.h>
+#include <stdbool.h>
+
+/* Documented in securdma(1): scripts depend on them. */
+enum cli_exit {
+	CLI_EXIT_OK = 0,
+	CLI_EXIT_FAILED = 1,   /* what was asked for did not work out */
+	CLI_EXIT_USAGE = 2,    /* command line, settings, or credentials that don't fit together */
+	CLI_EXIT_CONNECT = 3,  /* no TCP connection, or no answer in time */
+	CLI_EXIT_TLS = 4,      /* TLS, certificates or the exchange failed */
+	CLI_EXIT_REJECTED = 5, /* the server said REJECT */
+	CLI_EXIT_DEVICE = 6,   /* no RDMA device, or it failed */
+	CLI_EXIT_LOST = 7,     /* the connection was lost or ended by the peer */
+};
+
+/* The exit code for a negative error of the library. */
+int cli_exit_code(int error);
+
+/* Prints "securdma: <message>: <srdma_error_text()>" to stderr; returns cli_exit_code(error). */
+int cli_fail(int error, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* Prints "securdma COMMAND: <message>" and where help is to be had to stderr; returns CLI_EXIT_USAGE.
+ * `command` NULL: the message concerns no subcommand. */
+int cli_usage(const char *command, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* Prints one object on one line of stdout and flushes it. Steals the reference. NULL (out of memory) is reported. */
+void cli_json_print(json_t *object);
+
+/* Writes `length` bytes as printable ASCII: others become \n, \t, \r, \\ or \xHH; what finds no room in `size` is left
+ * out. Four bytes for each and one for the end are always enough. Returns `text`. */
+char *cli_escape(const void *data, size_t length, char *text, size_t size);
+
+/* Prints the library's log lines up to `level` to stderr; with the time of day before each when `timestamps`. */
+void cli_log_start(enum srdma_log_level level, bool timestamps);
+
+/* Prints one line of the command's own in the same form. */
+void cli_log(enum srdma_log_level level, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* The subcommands; argv[0] is the subcommand's name. Each returns an exit code. */
+int cmd_serve(int argc, char **argv);
+int cmd_connect(int argc, char **argv);
+int cmd_cert(int argc, char **argv);
+int cmd_doctor(int argc, char **argv);
+int cmd_bench(int argc, char **argv);
+int cmd_version(int argc, char **argv);
+
+#endif

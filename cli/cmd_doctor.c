@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "cli.h"
+#include "command_line.h"
+#include "doctor.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+
+static const char about[] =
+	"Looks at all that securdma needs: RDMA devices, ports and GIDs, permissions, the limit on locked memory,\n"
+	"certificates and keys, the TLS port, the random generator. Each thing that is wrong comes with what mends it.";
+static const char details[] =
+	"With --json: one array of {what, status: ok|warn|fail, text, mend}.\n\n"
+	"Exit codes: 0 nothing failed (there may be warnings), 1 something failed, 2 usage or settings,\n"
+	"6 there is no usable RDMA device.\n\n"
+	"Examples:\n"
+	"  securdma doctor\n"
+	"  securdma doctor --config /etc/securdma.conf --json\n";
+
+void doctor_find(struct doctor *doctor, enum finding finding, const char *what, const char *mend, const char *format,
+		 ...)
+{
+	static const char *const names[] = {"ok", "warn", "fail"};
+	char text[1024];
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(text, sizeof text, format, args);
+	va_end(args);
+	doctor->counts[finding]++;
+	if (doctor->findings) {
+		json_array_append_new(doctor->findings, json_pack("{s:s, s:s, s:s, s:s?}", "what", what, "status",
+								  names[finding], "text", text, "mend", mend));
+		return;
+	}
+	printf("%-4s  %-16s %s\n", names[finding], what, text);
+	if (mend)
+		printf("%-4s  %-16s   to mend: %s\n", "", "", mend);
+}
+
+int cmd_doctor(int argc, char **argv)
+{
+	struct settings settings;
+	struct srdma_server_options defaults;
+	struct doctor doctor = {.settings = &settings};
+	struct command_line line = {
+		.name = "doctor",
+		.command = FOR_DOCTOR,
+		.synopsis = "[OPTION...]",
+		.about = about,
+		.details = details,
+		.settings = &settings,
+	};
+	int code;
+
+	if (settings_init(&settings) < 0)
+		return cli_fail(-ENOMEM, "doctor");
+	srdma_server_options_init(&defaults);
+	settings.region_size = (int64_t)defaults.conn.region_size;
+	if (!command_line_parse(&line, argc, argv, &code))
+		goto out;
+	if (settings.json)
+		doctor.findings = json_array();
+	doctor_check_devices(&doctor);
+	doctor_check_gids(&doctor);
+	doctor_check_memlock(&doctor);
+	doctor_check_certificates(&doctor);
+	doctor_check_port(&doctor);
+	doctor_check_random(&doctor);
+	if (settings.json)
+		cli_json_print(doctor.findings);
+	else
+		printf("%u ok, %u warnings, %u failed\n", doctor.counts[FINDING_OK], doctor.counts[FINDING_WARN],
+		       doctor.counts[FINDING_FAIL]);
+	if (doctor.counts[FINDING_FAIL] > 0)
+		code = doctor.usable_device ? CLI_EXIT_FAILED : CLI_EXIT_DEVICE;
+out:
+	settings_free(&settings);
+	return code;
+}

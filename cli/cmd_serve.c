@@ -1,0 +1,236 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "cli.h"
+#include "command_line.h"
+#include "expiry.h"
+#include "server_status.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+static const char about[] =
+	"Listens for clients on a TLS port and gives each that is authenticated a queue pair of its own, with an echo\n"
+	"service for messages and a region that the client can write to and read from.";
+static const char details[] =
+	"Signals:\n"
+	"  SIGINT, SIGTERM  tell all clients, let them finish within --drain-timeout-ms, exit; a second one exits at "
+	"once\n"
+	"  SIGUSR1          print the counts and a table of the clients\n\n"
+	"Exit codes: 0 stopped in order, 1 stopped, but some clients did not end in order, or the port can't be used,\n"
+	"2 usage, settings or certificates, 6 no RDMA device, or it failed while serving.\n\n"
+	"Examples:\n"
+	"  securdma serve --cert server.crt --key server.key --client-ca ca.crt\n"
+	"  securdma serve --config /etc/securdma.conf --max-clients 100 --json\n";
+
+struct serve {
+	struct settings settings;
+	struct srdma_device *device;
+	struct srdma_tls_context *context;
+	struct srdma_server *server;
+	int signals;
+};
+
+/* Blocks the signals in this thread, and so in those that the library starts after. */
+static int open_signals(void)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGUSR1);
+	if (pthread_sigmask(SIG_BLOCK, &set, NULL) != 0)
+		return -1;
+	return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+}
+
+static void exit_now(int number)
+{
+	_exit(128 + number);
+}
+
+/* From here on SIGINT and SIGTERM end the process, whatever the drain is waiting for. */
+static void let_signals_kill(void)
+{
+	struct sigaction action = {.sa_handler = exit_now};
+	sigset_t set;
+
+	sigaction(SIGINT, &action, NULL);
+	sigaction(SIGTERM, &action, NULL);
+	sigemptyset(&set);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGTERM);
+	pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+}
+
+static void say_listening(const struct serve *serve)
+{
+	const struct settings *settings = &serve->settings;
+	const char *address = settings->listen_address ? settings->listen_address : "*";
+	const char *device = srdma_device_name(serve->device);
+	unsigned port = srdma_server_port(serve->server), device_port = srdma_device_port(serve->device);
+	bool bracket = strchr(address, ':') != NULL;
+
+	if (settings->json) {
+		cli_json_print(json_pack("{s:s, s:s, s:i, s:s, s:i, s:I, s:i}", "event", "listening", "address",
+					 address, "port", (int)port, "device", device, "device_port", (int)device_port,
+					 "max_clients", (json_int_t)settings->max_clients, "pid", (int)getpid()));
+		return;
+	}
+	printf("listening on %s%s%s:%u device %s/%u max-clients %lld\n", bracket ? "[" : "", address,
+	       bracket ? "]" : "", port, device, device_port, (long long)settings->max_clients);
+	fflush(stdout);
+}
+
+static int stop(struct serve *serve, bool device_failed)
+{
+	struct srdma_server_status status;
+	int unfinished;
+
+	let_signals_kill();
+	srdma_server_status(serve->server, &status);
+	unfinished = srdma_server_stop(&serve->server);
+	if (serve->settings.json)
+		cli_json_print(json_pack("{s:s, s:i, s:i, s:I, s:I, s:I, s:I, s:b}", "event", "stopped", "clients",
+					 (int)status.clients, "unfinished", unfinished, "accepted",
+					 (json_int_t)status.accepted, "rejected", (json_int_t)status.rejected, "failed",
+					 (json_int_t)status.failed, "lost", (json_int_t)status.lost, "device_failed",
+					 (int)device_failed));
+	else
+		printf("stopped: %u clients told, %d of them did not end in order\n", status.clients, unfinished);
+	if (device_failed) {
+		fprintf(stderr, "securdma: the RDMA device failed or was removed; see 'securdma doctor'\n");
+		return CLI_EXIT_DEVICE;
+	}
+	return unfinished == 0 ? CLI_EXIT_OK : CLI_EXIT_FAILED;
+}
+
+/* Takes one signal. Returns true when the server is to stop. */
+static bool take_signal(struct serve *serve)
+{
+	struct signalfd_siginfo signal;
+
+	if (read(serve->signals, &signal, sizeof signal) != sizeof signal)
+		return false;
+	if (signal.ssi_signo != SIGUSR1)
+		return true;
+	server_status_print(serve->server, serve->settings.json);
+	return false;
+}
+
+static int run(struct serve *serve)
+{
+	struct pollfd fds[] = {
+		{.fd = serve->signals, .events = POLLIN},
+		{.fd = srdma_server_event_fd(serve->server), .events = POLLIN},
+	};
+	struct srdma_server_status status;
+
+	for (;;) {
+		/* The interval is for the case that the event was something that this program does not act on: its
+		 * descriptor stays readable, so it is left out of the next wait. */
+		fds[1].fd = fds[1].revents ? -1 : srdma_server_event_fd(serve->server);
+		if (poll(fds, 2, 1000) < 0 && errno != EINTR) {
+			perror("securdma: poll");
+			stop(serve, false);
+			return CLI_EXIT_FAILED;
+		}
+		if ((fds[0].revents & POLLIN) && take_signal(serve))
+			return stop(serve, false);
+		srdma_server_status(serve->server, &status);
+		if (status.device_failed)
+			return stop(serve, true);
+	}
+}
+
+/* What is missing is known before the library is asked, so say it in the words of the command line. */
+static int check_credentials(const struct settings *settings)
+{
+	if (!settings->cert_file || !settings->key_file)
+		return cli_usage("serve", "--cert and --key are needed; 'securdma cert' makes them");
+	if (!settings->client_ca_file && !settings->insecure_anonymous_clients)
+		return cli_usage("serve",
+				 "--client-ca is needed to verify clients (or --insecure-anonymous-clients to serve "
+				 "anyone who can reach the port)");
+	return CLI_EXIT_OK;
+}
+
+static int start(struct serve *serve)
+{
+	const struct settings *settings = &serve->settings;
+	struct srdma_tls_server_options tls;
+	struct srdma_server_options options;
+	int ret, code;
+
+	code = check_credentials(settings);
+	if (code != CLI_EXIT_OK)
+		return code;
+	settings_server_tls(settings, &tls);
+	ret = srdma_tls_server_new(&tls, &serve->context);
+	if (ret < 0) {
+		cli_fail(ret, "server credentials");
+		return CLI_EXIT_USAGE;
+	}
+	expiry_warn(settings->cert_file);
+	ret = settings_open_device(settings, &serve->device);
+	if (ret < 0) {
+		cli_fail(ret, "RDMA device");
+		return ret == -EINVAL ? CLI_EXIT_USAGE : CLI_EXIT_DEVICE;
+	}
+	serve->signals = open_signals();
+	if (serve->signals < 0) {
+		perror("securdma: signalfd");
+		return CLI_EXIT_FAILED;
+	}
+	srdma_server_options_init(&options);
+	options.address = settings->listen_address;
+	options.port = settings->listen_port;
+	options.max_clients = (unsigned)settings->max_clients;
+	options.max_pending = (unsigned)settings->max_pending;
+	options.drain_timeout_ms = (int)settings->drain_timeout_ms;
+	settings_conn_options(settings, &options.conn);
+	ret = srdma_server_start(&options, serve->context, serve->device, &serve->server);
+	if (ret == -EADDRNOTAVAIL) {
+		cli_fail(ret, "start");
+		return CLI_EXIT_FAILED;
+	}
+	return ret < 0 ? cli_fail(ret, "start") : CLI_EXIT_OK;
+}
+
+int cmd_serve(int argc, char **argv)
+{
+	struct serve serve = {.signals = -1};
+	struct srdma_server_options defaults;
+	struct command_line line = {
+		.name = "serve",
+		.command = FOR_SERVE,
+		.synopsis = "--cert FILE --key FILE --client-ca FILE [OPTION...]",
+		.about = about,
+		.details = details,
+		.settings = &serve.settings,
+	};
+	int code;
+
+	if (settings_init(&serve.settings) < 0)
+		return cli_fail(-ENOMEM, "serve");
+	srdma_server_options_init(&defaults);
+	serve.settings.region_size = (int64_t)defaults.conn.region_size;
+	serve.settings.log_level = SRDMA_LOG_INFO;
+	if (command_line_parse(&line, argc, argv, &code)) {
+		code = start(&serve);
+		if (code == CLI_EXIT_OK) {
+			say_listening(&serve);
+			code = run(&serve);
+		}
+	}
+	if (serve.signals >= 0)
+		close(serve.signals);
+	srdma_device_unref(&serve.device);
+	srdma_tls_context_unref(&serve.context);
+	settings_free(&serve.settings);
+	return code;
+}

@@ -1,0 +1,149 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "command_line.h"
+
+#include "cli.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum pass { PASS_CONFIG, PASS_ALL };
+
+static void print_options(const struct option *options, size_t count, unsigned command, const void *values)
+{
+	for (size_t i = 0; i < count; i++) {
+		const struct option *option = &options[i];
+		char flag[64], value[160];
+
+		if (!option->flag || !(option->commands & command))
+			continue;
+		snprintf(flag, sizeof flag, "%s%s%s", option->flag, option->value_name ? " " : "",
+			 option->value_name ? option->value_name : "");
+		option_format(option, values, value, sizeof value);
+		if (strlen(flag) > 30)
+			printf("  %s\n  %-30s", flag, "");
+		else
+			printf("  %-30s", flag);
+		printf(" %s", option->help);
+		if (option->type != OPTION_SWITCH && value[0] != '\0')
+			printf(" (default %s)", value);
+		printf("\n");
+	}
+}
+
+static void print_help(const struct command_line *line)
+{
+	printf("usage: securdma %s %s\n\n%s\n", line->name, line->synopsis, line->about);
+	if (line->option_count > 0) {
+		printf("\nOptions of securdma %s:\n", line->name);
+		print_options(line->options, line->option_count, line->command, line->values);
+	}
+	printf("\nSettings (also in the configuration file, see securdma.conf(5)):\n");
+	print_options(settings_options, settings_option_count, line->command, line->settings);
+	printf("\n%s", line->details);
+}
+
+static const struct option *find(const struct option *options, size_t count, unsigned command, const char *flag,
+				 size_t length)
+{
+	for (size_t i = 0; i < count; i++)
+		if (options[i].flag && (options[i].commands & command) && strlen(options[i].flag) == length &&
+		    memcmp(options[i].flag, flag, length) == 0)
+			return &options[i];
+	return NULL;
+}
+
+/* Handles the flag at argv[*at] and moves *at to its value's place. Returns an exit code. */
+static int take_flag(struct command_line *line, enum pass pass, int argc, char **argv, int *at)
+{
+	const char *argument = argv[*at], *equals = strchr(argument, '='), *value = NULL;
+	size_t length = equals ? (size_t)(equals - argument) : strlen(argument);
+	const struct option *option;
+	void *values = line->settings;
+	char allowed[256];
+
+	option = find(settings_options, settings_option_count, line->command, argument, length);
+	if (!option) {
+		option = find(line->options, line->option_count, line->command, argument, length);
+		values = line->values;
+	}
+	if (!option)
+		return cli_usage(line->name, "no option %.*s", (int)length, argument);
+	if (option->type == OPTION_SWITCH && equals)
+		return cli_usage(line->name, "%s takes no value", option->flag);
+	if (option->type == OPTION_SWITCH)
+		value = "yes";
+	else if (equals)
+		value = equals + 1;
+	else if (*at + 1 < argc)
+		value = argv[++*at];
+	else
+		return cli_usage(line->name, "%s needs a value: %s", option->flag, option->value_name);
+	if (pass == PASS_CONFIG && strcmp(option->flag, "--config") != 0)
+		return CLI_EXIT_OK;
+	if (option_set(option, values, value, allowed, sizeof allowed) < 0)
+		return cli_usage(line->name, "%s %s: not valid; allowed: %s", option->flag, value, allowed);
+	return CLI_EXIT_OK;
+}
+
+static int walk(struct command_line *line, enum pass pass, int argc, char **argv)
+{
+	bool flags_end = false;
+
+	line->operand_count = 0;
+	for (int i = 1; i < argc; i++) {
+		if (!flags_end && strcmp(argv[i], "--") == 0) {
+			flags_end = true;
+		} else if (!flags_end && argv[i][0] == '-' && argv[i][1] != '\0') {
+			int code = take_flag(line, pass, argc, argv, &i);
+
+			if (code != CLI_EXIT_OK)
+				return code;
+		} else if (line->operand_count == line->max_operands) {
+			return cli_usage(line->name, "'%s' is one argument too many", argv[i]);
+		} else {
+			line->operands[line->operand_count++] = argv[i];
+		}
+	}
+	return CLI_EXIT_OK;
+}
+
+static bool wants_help(int argc, char **argv)
+{
+	for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++)
+		if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)
+			return true;
+	return false;
+}
+
+static int parse(struct command_line *line, int argc, char **argv)
+{
+	const char *file;
+	int code;
+
+	/* Flags override the file, so the file has to be read before they are applied. */
+	code = walk(line, PASS_CONFIG, argc, argv);
+	if (code != CLI_EXIT_OK)
+		return code;
+	file = line->settings->config_file ? line->settings->config_file : getenv("SECURDMA_CONFIG");
+	if (file && *file) {
+		code = settings_read_file(line->settings, file);
+		if (code != CLI_EXIT_OK)
+			return code;
+	}
+	return walk(line, PASS_ALL, argc, argv);
+}
+
+bool command_line_parse(struct command_line *line, int argc, char **argv, int *exit_code)
+{
+	if (wants_help(argc, argv)) {
+		print_help(line);
+		*exit_code = CLI_EXIT_OK;
+		return false;
+	}
+	*exit_code = parse(line, argc, argv);
+	if (*exit_code != CLI_EXIT_OK)
+		return false;
+	cli_log_start((enum srdma_log_level)line->settings->log_level, line->command == FOR_SERVE);
+	return true;
+}

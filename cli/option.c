@@ -1,0 +1,190 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "option.h"
+
+#include "securdma.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct word {
+	const char *text;
+	int64_t value;
+};
+
+static const struct word access_words[] = {
+	{"rw", IBV_ACCESS_REMOTE_READ | IBV_ACCESS_REMOTE_WRITE},
+	{"r", IBV_ACCESS_REMOTE_READ},
+	{"w", IBV_ACCESS_REMOTE_WRITE},
+	{"none", 0},
+	{NULL, 0},
+};
+
+static const struct word level_words[] = {
+	{"error", SRDMA_LOG_ERROR},
+	{"warn", SRDMA_LOG_WARN},
+	{"info", SRDMA_LOG_INFO},
+	{"debug", SRDMA_LOG_DEBUG},
+	{NULL, 0},
+};
+
+static const struct word switch_words[] = {
+	{"yes", 1}, {"no", 0}, {"true", 1}, {"false", 0}, {"on", 1}, {"off", 0}, {"1", 1}, {"0", 0}, {NULL, 0},
+};
+
+static int set_word(const struct word *words, const char *text, int64_t *value, char *allowed, size_t size)
+{
+	size_t used = 0;
+
+	for (const struct word *word = words; word->text; word++)
+		if (strcmp(word->text, text) == 0) {
+			*value = word->value;
+			return 0;
+		}
+	for (const struct word *word = words; word->text && used < size; word++)
+		used += (size_t)snprintf(allowed + used, size - used, "%s%s", word == words ? "" : ", ", word->text);
+	return -EINVAL;
+}
+
+static const char *word_of(const struct word *words, int64_t value)
+{
+	for (; words->text; words++)
+		if (words->value == value)
+			return words->text;
+	return "?";
+}
+
+static int64_t unit_of(const char *suffix)
+{
+	static const char letters[] = "KMG";
+	const char *at;
+
+	if (*suffix == '\0')
+		return 1;
+	at = suffix[1] == '\0' ? strchr(letters, suffix[0] & ~0x20) : NULL;
+	return at ? (int64_t)1 << (10 * (at - letters + 1)) : 0;
+}
+
+static int set_number(const struct option *option, const char *text, int64_t *value, char *allowed, size_t size)
+{
+	bool is_size = option->type == OPTION_SIZE;
+	char *end = NULL;
+	long long number;
+	int64_t unit;
+
+	errno = 0;
+	number = strtoll(text, &end, 10);
+	unit = end == text ? 0 : is_size ? unit_of(end) : *end == '\0';
+	if (errno == 0 && unit != 0 && !__builtin_mul_overflow(number, unit, &number) && number >= option->min &&
+	    number <= option->max) {
+		*value = number;
+		return 0;
+	}
+	snprintf(allowed, size, "a %s from %lld to %lld", is_size ? "size in bytes (K, M, G may follow)" : "number",
+		 (long long)option->min, (long long)option->max);
+	return -EINVAL;
+}
+
+static int set_text(const char *text, char **value, char *allowed, size_t size)
+{
+	char *copy;
+
+	if (*text == '\0') {
+		snprintf(allowed, size, "a text that is not empty");
+		return -EINVAL;
+	}
+	copy = strdup(text);
+	if (!copy) {
+		snprintf(allowed, size, "more memory");
+		return -ENOMEM;
+	}
+	free(*value);
+	*value = copy;
+	return 0;
+}
+
+static int add_text(const char *text, struct option_list *list, char *allowed, size_t size)
+{
+	char **items = realloc(list->items, (list->count + 1) * sizeof *items);
+
+	if (items) {
+		list->items = items;
+		items[list->count] = strdup(text);
+		if (items[list->count]) {
+			list->count++;
+			return 0;
+		}
+	}
+	snprintf(allowed, size, "more memory");
+	return -ENOMEM;
+}
+
+int option_set(const struct option *option, void *base, const char *text, char *allowed, size_t size)
+{
+	void *value = (char *)base + option->offset;
+	int64_t on;
+	int ret;
+
+	switch (option->type) {
+	case OPTION_TEXT: return set_text(text, value, allowed, size);
+	case OPTION_NUMBER:
+	case OPTION_SIZE: return set_number(option, text, value, allowed, size);
+	case OPTION_ACCESS: return set_word(access_words, text, value, allowed, size);
+	case OPTION_LEVEL: return set_word(level_words, text, value, allowed, size);
+	case OPTION_LIST: return add_text(text, value, allowed, size);
+	case OPTION_SWITCH:
+		ret = set_word(switch_words, text, &on, allowed, size);
+		if (ret == 0)
+			*(bool *)value = on != 0;
+		return ret;
+	}
+	return -EINVAL;
+}
+
+static void format_size(int64_t number, char *text, size_t size)
+{
+	if (number >= 1 << 20 && number % (1 << 20) == 0)
+		snprintf(text, size, "%lldM", (long long)(number >> 20));
+	else if (number >= 1 << 10 && number % (1 << 10) == 0)
+		snprintf(text, size, "%lldK", (long long)(number >> 10));
+	else
+		snprintf(text, size, "%lld", (long long)number);
+}
+
+void option_format(const struct option *option, const void *base, char *text, size_t size)
+{
+	const void *value = (const char *)base + option->offset;
+	const char *string;
+
+	switch (option->type) {
+	case OPTION_TEXT:
+		string = *(char *const *)value;
+		snprintf(text, size, "%s", string ? string : "");
+		break;
+	case OPTION_NUMBER: snprintf(text, size, "%lld", (long long)*(const int64_t *)value); break;
+	case OPTION_SIZE: format_size(*(const int64_t *)value, text, size); break;
+	case OPTION_ACCESS: snprintf(text, size, "%s", word_of(access_words, *(const int64_t *)value)); break;
+	case OPTION_LEVEL: snprintf(text, size, "%s", word_of(level_words, *(const int64_t *)value)); break;
+	case OPTION_SWITCH: snprintf(text, size, "%s", *(const bool *)value ? "yes" : "no"); break;
+	case OPTION_LIST: text[0] = '\0'; break;
+	}
+}
+
+void options_free(const struct option *options, size_t count, void *base)
+{
+	for (size_t i = 0; i < count; i++) {
+		void *value = (char *)base + options[i].offset;
+		struct option_list *list = value;
+
+		if (options[i].type == OPTION_TEXT) {
+			free(*(char **)value);
+			*(char **)value = NULL;
+		} else if (options[i].type == OPTION_LIST) {
+			for (size_t j = 0; j < list->count; j++)
+				free(list->items[j]);
+			free(list->items);
+			*list = (struct option_list){0};
+		}
+	}
+}

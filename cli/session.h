@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* One connection of `securdma connect`, and the operations on it that check what comes back. */
+#ifndef CLI_SESSION_H
+#define CLI_SESSION_H
+
+#include "cli.h"
+#include "settings.h"
+
+struct session {
+	const struct settings *settings;
+	struct srdma_conn *conn;
+	struct srdma_conn_info info; /* as it was when the connection came up */
+	bool show_psn;
+	char *reply; /* room for the longest message */
+	size_t reply_size, reply_length;
+	json_t *results; /* with --json: what the script's commands gave; else NULL */
+	uint64_t messages_verified, bytes_written, bytes_read_back;
+	int error;   /* the library's error that ended the connection; 0 while it is up */
+	int failure; /* the library's error of the last operation that failed; 0: the failure is ours */
+	char failure_text[768];
+};
+
+/* Sends `data` and waits for the echo; session->reply then holds the payload, session->reply_length bytes. Returns an
+ * exit code; CLI_EXIT_FAILED when the echo is not what was sent. What failed has been said. */
+int session_echo(struct session *session, const void *data, size_t length);
+
+/* Waits for up to `ms` or until the user interrupts. Returns 0, -EINTR, or the connection's error. */
+int session_idle(struct session *session, int ms);
+
+/* Says what failed, and remembers an error that ended the connection. Returns the exit code. */
+int session_fail(struct session *session, int error, const char *what);
+
+/* Says a failure that is not the library's, on one line. Returns CLI_EXIT_FAILED. */
+int session_complain(struct session *session, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* Handles SIGINT and SIGTERM from here on: the first ends what is being waited for, a second one the process. */
+void session_watch_signals(struct session *session);
+void session_ignore_signals(void);
+bool session_interrupted(void);
+
+/* The agreed parameters and phases. NULL when out of memory. */
+json_t *session_json(const struct session *session);
+void session_print(const struct session *session);
+
+#endif

@@ -1,0 +1,338 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "settings.h"
+
+#include "cli.h"
+
+#include <errno.h>
+#include <ini.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define AT(field)   offsetof(struct settings, field)
+#define FOR_CLIENTS (FOR_CONNECT | FOR_BENCH)
+#define FOR_VERBS   (FOR_SERVE | FOR_CONNECT | FOR_BENCH)
+#define MS_MAX      3600000
+
+/* {flag, section, key, type, commands, offset, min, max, value name, help} */
+const struct option settings_options[] = {
+	{"--config", NULL, NULL, OPTION_TEXT, FOR_ALL, AT(config_file), 0, 0, "FILE",
+	 "configuration file; default: the one that SECURDMA_CONFIG names"},
+	{"--log-level", "log", "level", OPTION_LEVEL, FOR_ALL, AT(log_level), 0, 0, "LEVEL",
+	 "error, warn, info or debug"},
+	{"--json", NULL, NULL, OPTION_SWITCH, FOR_ALL, AT(json), 0, 0, NULL, "print JSON, for scripts"},
+
+	{"--device", "device", "name", OPTION_TEXT, FOR_ALL, AT(device), 0, 0, "NAME",
+	 "RDMA device; default: the first with an active port"},
+	{"--port-num", "device", "port", OPTION_NUMBER, FOR_ALL, AT(device_port), 0, 255, "N",
+	 "the device's port; 0: the first active one"},
+	{"--gid-index", "device", "gid-index", OPTION_NUMBER, FOR_VERBS, AT(gid_index), -1, 255, "N",
+	 "index of the source GID; -1: chosen by address"},
+
+	{"--ca", "tls", "ca", OPTION_TEXT, FOR_CLIENTS | FOR_DOCTOR, AT(ca_file), 0, 0, "FILE",
+	 "CA certificates that the server's must come from"},
+	{"--pin", "tls", "pin", OPTION_TEXT, FOR_CLIENTS, AT(pin), 0, 0, "sha256:HEX",
+	 "public key of a self-signed server certificate, instead of --ca"},
+	{"--server-name", "tls", "server-name", OPTION_TEXT, FOR_CLIENTS, AT(server_name), 0, 0, "NAME",
+	 "name that the server's certificate must bear; default: HOST"},
+	{"--cert", "tls", "cert", OPTION_TEXT, FOR_ALL, AT(cert_file), 0, 0, "FILE", "own certificate"},
+	{"--key", "tls", "key", OPTION_TEXT, FOR_ALL, AT(key_file), 0, 0, "FILE", "own private key"},
+	{"--client-ca", "tls", "client-ca", OPTION_TEXT, FOR_SERVE | FOR_DOCTOR, AT(client_ca_file), 0, 0, "FILE",
+	 "CA certificates that clients' must come from"},
+	{"--insecure-anonymous-clients", "tls", "insecure-anonymous-clients", OPTION_SWITCH, FOR_SERVE,
+	 AT(insecure_anonymous_clients), 0, 0, NULL, "serve clients that show no certificate"},
+	{"--allow-tls12", "tls", "allow-tls12", OPTION_SWITCH, FOR_SERVE | FOR_CLIENTS, AT(allow_tls12), 0, 0, NULL,
+	 "accept TLS 1.2 as well as 1.3"},
+
+	{"--mtu", "connection", "mtu", OPTION_NUMBER, FOR_VERBS, AT(path_mtu), 0, 4096, "BYTES",
+	 "highest path MTU: 256, 512, 1024, 2048 or 4096; 0: the port's"},
+	{"--message-size", "connection", "message-size", OPTION_SIZE, FOR_VERBS | FOR_DOCTOR, AT(message_size), 64,
+	 1 << 20, "BYTES", "longest message; the lower of both ends is used"},
+	{"--depth", "connection", "depth", OPTION_NUMBER, FOR_VERBS | FOR_DOCTOR, AT(depth), 1, 4096, "N",
+	 "messages in flight per direction; the lower of both ends is used"},
+	{"--rdma-depth", "connection", "rdma-depth", OPTION_NUMBER, FOR_VERBS, AT(rdma_depth), 1, 4096, "N",
+	 "RDMA writes and reads in flight"},
+	{"--region-size", "connection", "region-size", OPTION_SIZE, FOR_VERBS | FOR_DOCTOR, AT(region_size), 0,
+	 (int64_t)1 << 40, "BYTES", "region offered to the peer"},
+	{"--region-access", "connection", "region-access", OPTION_ACCESS, FOR_SERVE | FOR_CONNECT, AT(region_access), 0,
+	 0, "RIGHTS", "what the peer may do to it: rw, r, w or none"},
+	{"--timeout-ms", "connection", "timeout-ms", OPTION_NUMBER, FOR_VERBS, AT(timeout_ms), 1, MS_MAX, "N",
+	 "for each blocking operation"},
+	{"--setup-timeout-ms", "connection", "setup-timeout-ms", OPTION_NUMBER, FOR_VERBS, AT(setup_timeout_ms), 1,
+	 MS_MAX, "N", "for TCP, TLS, exchange and queue pair together"},
+	{"--spin", "connection", "spin", OPTION_NUMBER, FOR_VERBS, AT(spin), -1, 1000000, "US",
+	 "microseconds to poll before sleeping; -1: always poll"},
+	{"--gid-networks", "connection", "gid-networks", OPTION_TEXT, FOR_VERBS, AT(gid_networks), 0, 0, "CIDR,...",
+	 "networks that a peer's GID may lie in, besides its own address"},
+
+	{"--qp-timeout", "connection", "qp-timeout", OPTION_NUMBER, FOR_VERBS, AT(qp_timeout), 0, 31, "N",
+	 "local ACK timeout, 4.096 us * 2^N; 0: never"},
+	{"--retry-count", "connection", "retry-count", OPTION_NUMBER, FOR_VERBS, AT(retry_count), 0, 7, "N",
+	 "transport retries"},
+	{"--rnr-retry", "connection", "rnr-retry", OPTION_NUMBER, FOR_VERBS, AT(rnr_retry), 0, 7, "N",
+	 "retries when the receiver is not ready; 7: for ever"},
+	{"--min-rnr-timer", "connection", "min-rnr-timer", OPTION_NUMBER, FOR_VERBS, AT(min_rnr_timer), 0, 31, "N",
+	 "RNR NAK timer code of the InfiniBand specification"},
+	{"--max-rd-atomic", "connection", "max-rd-atomic", OPTION_NUMBER, FOR_VERBS, AT(max_rd_atomic), 1, 128, "N",
+	 "outstanding RDMA reads; the device may allow fewer"},
+	{"--service-level", "connection", "service-level", OPTION_NUMBER, FOR_VERBS, AT(service_level), 0, 15, "N",
+	 "InfiniBand service level"},
+	{"--traffic-class", "connection", "traffic-class", OPTION_NUMBER, FOR_VERBS, AT(traffic_class), 0, 255, "N",
+	 "of the GRH or IP header"},
+	{"--hop-limit", "connection", "hop-limit", OPTION_NUMBER, FOR_VERBS, AT(hop_limit), 1, 255, "N",
+	 "of the GRH or IP header"},
+
+	{"--listen", "server", "address", OPTION_TEXT, FOR_SERVE | FOR_DOCTOR, AT(listen_address), 0, 0, "ADDRESS",
+	 "address to listen on; default: all"},
+	{"--port", "server", "port", OPTION_TEXT, FOR_SERVE | FOR_DOCTOR, AT(listen_port), 0, 0, "PORT",
+	 "TLS port to listen on; 0: any free one"},
+	{"--max-clients", "server", "max-clients", OPTION_NUMBER, FOR_SERVE | FOR_DOCTOR, AT(max_clients), 1, 65535,
+	 "N", "clients connected at once"},
+	{"--max-pending", "server", "max-pending", OPTION_NUMBER, FOR_SERVE, AT(max_pending), 1, 65535, "N",
+	 "connections in set-up at once"},
+	{"--drain-timeout-ms", "server", "drain-timeout-ms", OPTION_NUMBER, FOR_SERVE, AT(drain_timeout_ms), 0, MS_MAX,
+	 "N", "for all clients to end in order when the server stops"},
+
+	{NULL, "client", "host", OPTION_TEXT, 0, AT(host), 0, 0, "HOST", "server to connect to"},
+	{"--port", "client", "port", OPTION_TEXT, FOR_CLIENTS, AT(port), 0, 0, "PORT", "the server's TLS port"},
+};
+const size_t settings_option_count = sizeof settings_options / sizeof settings_options[0];
+
+int settings_init(struct settings *settings)
+{
+	struct srdma_device_options device;
+	struct srdma_conn_options conn;
+	struct srdma_server_options server;
+
+	srdma_device_options_init(&device);
+	srdma_conn_options_init(&conn);
+	srdma_server_options_init(&server);
+	*settings = (struct settings){
+		.log_level = SRDMA_LOG_WARN,
+		.device_port = device.port,
+		.gid_index = device.gid_index,
+		.path_mtu = conn.qp.path_mtu,
+		.message_size = conn.message_size,
+		.depth = conn.depth,
+		.rdma_depth = conn.rdma_depth,
+		.region_size = (int64_t)conn.region_size,
+		.region_access = conn.region_access,
+		.timeout_ms = conn.timeout_ms,
+		.setup_timeout_ms = conn.setup_timeout_ms,
+		.spin = conn.spin,
+		.qp_timeout = conn.qp.timeout,
+		.retry_count = conn.qp.retry_count,
+		.rnr_retry = conn.qp.rnr_retry,
+		.min_rnr_timer = conn.qp.min_rnr_timer,
+		.max_rd_atomic = conn.qp.max_rd_atomic,
+		.service_level = conn.qp.service_level,
+		.traffic_class = conn.qp.traffic_class,
+		.hop_limit = conn.qp.hop_limit,
+		.max_clients = server.max_clients,
+		.max_pending = server.max_pending,
+		.drain_timeout_ms = server.drain_timeout_ms,
+	};
+	settings->listen_port = strdup(SRDMA_DEFAULT_PORT);
+	settings->port = strdup(SRDMA_DEFAULT_PORT);
+	if (!settings->listen_port || !settings->port) {
+		settings_free(settings);
+		return -ENOMEM;
+	}
+	return 0;
+}
+
+void settings_free(struct settings *settings)
+{
+	options_free(settings_options, settings_option_count, settings);
+}
+
+struct ini_source {
+	struct settings *settings;
+	const char *name;
+	FILE *file;
+	int line;
+	int problems;
+};
+
+/* libinih's handler is not told the line; counting them in the reader is what tells it. */
+static char *read_line(char *buffer, int size, void *stream)
+{
+	struct ini_source *source = stream;
+	char *line = fgets(buffer, size, source->file);
+
+	if (!line)
+		return NULL;
+	source->line++;
+	if (strlen(line) == (size_t)size - 1 && line[size - 2] != '\n') {
+		fprintf(stderr, "securdma: %s:%d: the line is too long; at most %d bytes are allowed\n", source->name,
+			source->line, size - 2);
+		source->problems++;
+	}
+	/* To libinih an indented line continues the value before it; here indentation means nothing. */
+	memmove(line, line + strspn(line, " \t"), strlen(line + strspn(line, " \t")) + 1);
+	return line;
+}
+
+static void list_allowed(const char *section, char *text, size_t size)
+{
+	const char *previous = "";
+	size_t used = 0;
+
+	for (size_t i = 0; i < settings_option_count && used < size; i++) {
+		const struct option *option = &settings_options[i];
+		const char *name = section ? option->key : option->section;
+
+		if (!option->section || (section && strcmp(section, option->section) != 0) ||
+		    strcmp(name, previous) == 0)
+			continue;
+		used += (size_t)snprintf(text + used, size - used, "%s%s", used ? ", " : "", name);
+		previous = name;
+	}
+}
+
+static int take_value(void *user, const char *section, const char *key, const char *value)
+{
+	struct ini_source *source = user;
+	const struct option *found = NULL;
+	bool known_section = false;
+	char allowed[512] = "";
+
+	for (size_t i = 0; i < settings_option_count && !found; i++) {
+		const struct option *option = &settings_options[i];
+
+		if (!option->section || strcmp(option->section, section) != 0)
+			continue;
+		known_section = true;
+		if (strcmp(option->key, key) == 0)
+			found = option;
+	}
+	if (found && option_set(found, source->settings, value, allowed, sizeof allowed) == 0)
+		return 1;
+	source->problems++;
+	if (found) {
+		fprintf(stderr, "securdma: %s:%d: [%s] %s = %s: not valid; allowed: %s\n", source->name, source->line,
+			section, key, value, allowed);
+		return 1;
+	}
+	list_allowed(known_section ? section : NULL, allowed, sizeof allowed);
+	if (known_section)
+		fprintf(stderr, "securdma: %s:%d: section [%s] has no key '%s'; it has: %s\n", source->name,
+			source->line, section, key, allowed);
+	else
+		fprintf(stderr, "securdma: %s:%d: no section [%s] (key '%s'); sections are: %s\n", source->name,
+			source->line, section, key, allowed);
+	return 1;
+}
+
+int settings_read_file(struct settings *settings, const char *file)
+{
+	struct ini_source source = {.settings = settings, .name = file};
+	int bad_line;
+
+	source.file = fopen(file, "re");
+	if (!source.file) {
+		fprintf(stderr, "securdma: can't read the configuration file %s: %s\n", file, strerror(errno));
+		return CLI_EXIT_USAGE;
+	}
+	bad_line = ini_parse_stream(read_line, &source, take_value, &source);
+	if (bad_line != 0 && source.problems == 0) {
+		fprintf(stderr, "securdma: %s:%d: neither [section], 'key = value' nor a comment\n", file, bad_line);
+		source.problems++;
+	}
+	if (ferror(source.file)) {
+		fprintf(stderr, "securdma: can't read the configuration file %s: %s\n", file, strerror(errno));
+		source.problems++;
+	}
+	fclose(source.file);
+	return source.problems ? CLI_EXIT_USAGE : CLI_EXIT_OK;
+}
+
+void settings_conn_options(const struct settings *settings, struct srdma_conn_options *options)
+{
+	srdma_conn_options_init(options);
+	options->qp.path_mtu = (uint32_t)settings->path_mtu;
+	options->qp.timeout = (uint8_t)settings->qp_timeout;
+	options->qp.retry_count = (uint8_t)settings->retry_count;
+	options->qp.rnr_retry = (uint8_t)settings->rnr_retry;
+	options->qp.min_rnr_timer = (uint8_t)settings->min_rnr_timer;
+	options->qp.max_rd_atomic = (uint8_t)settings->max_rd_atomic;
+	options->qp.service_level = (uint8_t)settings->service_level;
+	options->qp.traffic_class = (uint8_t)settings->traffic_class;
+	options->qp.hop_limit = (uint8_t)settings->hop_limit;
+	options->message_size = (uint32_t)settings->message_size;
+	options->depth = (uint32_t)settings->depth;
+	options->rdma_depth = (uint32_t)settings->rdma_depth;
+	options->region_size = (size_t)settings->region_size;
+	options->region_access = (unsigned)settings->region_access;
+	options->timeout_ms = (int)settings->timeout_ms;
+	options->setup_timeout_ms = (int)settings->setup_timeout_ms;
+	options->spin = (int)settings->spin;
+	options->gid_networks = settings->gid_networks;
+}
+
+void settings_client_tls(const struct settings *settings, struct srdma_tls_client_options *options)
+{
+	srdma_tls_client_options_init(options);
+	options->ca_file = settings->ca_file;
+	options->pin = settings->pin;
+	options->server_name = settings->server_name;
+	options->cert_file = settings->cert_file;
+	options->key_file = settings->key_file;
+	options->allow_tls12 = settings->allow_tls12;
+}
+
+void settings_server_tls(const struct settings *settings, struct srdma_tls_server_options *options)
+{
+	srdma_tls_server_options_init(options);
+	options->cert_file = settings->cert_file;
+	options->key_file = settings->key_file;
+	options->client_ca_file = settings->client_ca_file;
+	options->insecure_anonymous_clients = settings->insecure_anonymous_clients;
+	options->allow_tls12 = settings->allow_tls12;
+}
+
+int settings_open_device(const struct settings *settings, struct srdma_device **device)
+{
+	struct srdma_device_options options;
+
+	srdma_device_options_init(&options);
+	options.name = settings->device;
+	options.port = (uint8_t)settings->device_port;
+	options.gid_index = (int)settings->gid_index;
+	return srdma_device_open(&options, device);
+}
+
+static int replace_text(char **text, const char *start, size_t length)
+{
+	char *copy = length ? strndup(start, length) : NULL;
+
+	if (!copy)
+		return length ? -ENOMEM : -EINVAL;
+	free(*text);
+	*text = copy;
+	return 0;
+}
+
+int settings_set_target(struct settings *settings, const char *target)
+{
+	const char *host = target, *port, *end;
+	int ret;
+
+	if (target[0] == '[') {
+		host = target + 1;
+		end = strchr(host, ']');
+		if (!end || (end[1] != '\0' && end[1] != ':'))
+			return -EINVAL;
+		port = end[1] == ':' ? end + 2 : NULL;
+	} else {
+		end = strchr(target, ':');
+		/* More than one colon without brackets: an IPv6 address, and no port. */
+		if (end && strchr(end + 1, ':'))
+			end = NULL;
+		port = end ? end + 1 : NULL;
+	}
+	ret = replace_text(&settings->host, host, end ? (size_t)(end - host) : strlen(host));
+	if (ret == 0 && port)
+		ret = replace_text(&settings->port, port, strlen(port));
+	return ret;
+}

@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The settings that the subcommands share: defaults of the library, then the configuration file, then flags. */
+#ifndef CLI_SETTINGS_H
+#define CLI_SETTINGS_H
+
+#include "option.h"
+#include "securdma.h"
+
+#define FOR_SERVE   (1U << 0)
+#define FOR_CONNECT (1U << 1)
+#define FOR_DOCTOR  (1U << 2)
+#define FOR_BENCH   (1U << 3)
+#define FOR_ALL     (~0U)
+
+/* Numbers are int64_t because options are; their ranges are in the table of settings.c. */
+struct settings {
+	char *config_file;
+	int64_t log_level;
+	bool json;
+
+	char *device;
+	int64_t device_port, gid_index;
+
+	char *ca_file, *pin, *server_name, *cert_file, *key_file, *client_ca_file;
+	bool insecure_anonymous_clients, allow_tls12;
+
+	int64_t path_mtu, message_size, depth, rdma_depth, region_size, region_access;
+	int64_t timeout_ms, setup_timeout_ms, spin;
+	char *gid_networks;
+	int64_t qp_timeout, retry_count, rnr_retry, min_rnr_timer, max_rd_atomic, service_level, traffic_class,
+		hop_limit;
+
+	char *listen_address, *listen_port;
+	int64_t max_clients, max_pending, drain_timeout_ms;
+
+	char *host, *port;
+};
+
+extern const struct option settings_options[];
+extern const size_t settings_option_count;
+
+/* Fills in the library's defaults. Errors: -ENOMEM. */
+int settings_init(struct settings *settings);
+void settings_free(struct settings *settings);
+
+/* Reads the INI file. Each thing wrong with it is reported with file, line and what is allowed. Returns an exit code.
+ */
+int settings_read_file(struct settings *settings, const char *file);
+
+/* The library's forms. The strings stay the settings'. */
+void settings_conn_options(const struct settings *settings, struct srdma_conn_options *options);
+void settings_client_tls(const struct settings *settings, struct srdma_tls_client_options *options);
+void settings_server_tls(const struct settings *settings, struct srdma_tls_server_options *options);
+
+/* Opens the device that the settings name. Errors: of srdma_device_open. */
+int settings_open_device(const struct settings *settings, struct srdma_device **device);
+
+/* Splits "HOST", "HOST:PORT", "[ADDRESS]", "[ADDRESS]:PORT" or a bare IPv6 address, and puts it into host and port.
+ * Errors: -EINVAL, -ENOMEM. */
+int settings_set_target(struct settings *settings, const char *target);
+
+#endif

@@ -1,0 +1,495 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * securdma: reliable-connected RDMA queue pairs brought up with pure InfiniBand verbs over an authenticated TLS channel.
+ *
+ * One side listens (srdma_server_*, or srdma_listener_* for programs that bring their own threads), the other connects
+ * (srdma_conn_connect). Both draw a random 24-bit starting PSN, exchange it with the queue-pair parameters inside TLS,
+ * and take the queue pair through RESET, INIT, RTR and RTS. What comes out is a connection: messages both ways, RDMA
+ * write to and RDMA read from the region that the peer offered; or only the raw verbs objects.
+ *
+ * Conventions
+ *  - Functions return 0 or a count on success, else a negative error: an errno (-ETIMEDOUT) or a SRDMA_E* of this header.
+ *    srdma_error_text() then says what failed, on what, and what to do about it.
+ *  - Constructors set *out on success only. Destructors take the address of the pointer, accept NULL, and set it to NULL.
+ *  - Sizes are bytes. Times are microseconds, unless the name ends in _ms. A timeout_ms of 0 never blocks
+ *    (-EAGAIN), a negative one means the connection's default (srdma_conn_options.timeout_ms); nothing waits for ever.
+ *  - Options structures are filled by their _init function first, so that fields added later have their defaults.
+ *    Strings in them are copied by the function that takes the structure.
+ *  - Thread safety: an object is used by one thread at a time, unless its description says otherwise. Different objects
+ *    may be used by different threads at once.
+ */
+#ifndef SECURDMA_H
+#define SECURDMA_H
+
+#include <infiniband/verbs.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/socket.h>
+#include <time.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(__GNUC__)
+#define SRDMA_API __attribute__((visibility("default")))
+#else
+#define SRDMA_API
+#endif
+
+/* ---- version, errors, log -------------------------------------------------------------------------------------- */
+
+#define SRDMA_VERSION_MAJOR 0
+#define SRDMA_VERSION_MINOR 1
+#define SRDMA_VERSION_PATCH 0
+
+/** Port of the TLS channel unless another is given. */
+#define SRDMA_DEFAULT_PORT "4433"
+
+/** Version of the library that is running, "MAJOR.MINOR.PATCH". Static. */
+SRDMA_API const char *srdma_version(void);
+
+/** Errors that errno has no word for. All are negative, and none equals a negative errno. */
+enum srdma_error {
+	SRDMA_ERANDOM = -10001,   /**< the random generator failed; nothing was sent */
+	SRDMA_ETLS = -10002,      /**< the TLS handshake or channel failed */
+	SRDMA_ECERT = -10003,     /**< the peer's certificate is not acceptable, or the peer did not accept ours */
+	SRDMA_EPROTOCOL = -10004, /**< the peer sent something that docs/PROTOCOL.md does not allow */
+	SRDMA_EREJECTED = -10005, /**< the server said REJECT; srdma_reject_last() has the reason */
+	SRDMA_EVERBS = -10006,    /**< a verbs call or a work request failed on the device */
+	SRDMA_ELOST = -10007,     /**< the peer went away without a disconnect */
+	SRDMA_ECLOSED = -10008,   /**< the connection was disconnected in order, by either side */
+	SRDMA_ECONFIG = -10009,   /**< certificates, keys or settings that do not fit together */
+};
+
+/** A short name for any error that this library returns. Static. */
+SRDMA_API const char *srdma_strerror(int error);
+
+/** The calling thread's last error, in a sentence: what failed, on which object, what to do. Valid until the thread's
+ *  next srdma call; "" when there was none. */
+SRDMA_API const char *srdma_error_text(void);
+
+enum srdma_log_level { SRDMA_LOG_ERROR, SRDMA_LOG_WARN, SRDMA_LOG_INFO, SRDMA_LOG_DEBUG };
+
+/** Receives one log line (no newline). May be called from any thread, several at once. */
+typedef void srdma_log_fn(enum srdma_log_level level, const char *line, void *arg);
+
+/** Sends log lines up to `level` to `fn`; fn NULL: to standard error (the default, at SRDMA_LOG_WARN).
+ *  Call it before other threads use the library. */
+SRDMA_API void srdma_log_set(enum srdma_log_level level, srdma_log_fn *fn, void *arg);
+
+/* ---- psn ------------------------------------------------------------------------------------------------------- */
+
+/** Draws a packet sequence number: 24 uniform bits from OpenSSL's RAND_bytes. Thread-safe.
+ *  Errors: SRDMA_ERANDOM when the generator fails; *psn is then untouched (it fails closed). */
+SRDMA_API int srdma_psn_generate(uint32_t *psn);
+
+/* ---- device ---------------------------------------------------------------------------------------------------- */
+
+/** One port of one RDMA device. */
+struct srdma_port_info {
+	char device[64];               /**< name, as ibv_devices lists it */
+	uint8_t port;                  /**< port number, from 1 */
+	enum ibv_port_state state;     /**< IBV_PORT_ACTIVE when usable */
+	uint8_t link_layer;            /**< IBV_LINK_LAYER_INFINIBAND or IBV_LINK_LAYER_ETHERNET */
+	uint32_t active_mtu;           /**< bytes */
+	uint16_t lid;                  /**< local identifier, 0 on Ethernet */
+	int gid_count;                 /**< entries in the GID table that are not zero */
+	char error[160];               /**< why the device could not be opened or queried; "" when it could */
+};
+
+/** Lists the ports of all RDMA devices. *list is freed with srdma_device_list_free. No device: 0 and *count == 0.
+ *  Errors: -ENOMEM; -ENOSYS when the kernel has no RDMA support. */
+SRDMA_API int srdma_device_list(struct srdma_port_info **list, size_t *count);
+SRDMA_API void srdma_device_list_free(struct srdma_port_info **list);
+
+struct srdma_device_options {
+	const char *name; /**< device name; NULL: the first that has an active port */
+	uint8_t port;     /**< port number; 0: the first active one */
+	int gid_index;    /**< index in the port's GID table; -1: chosen per connection from the peer's address */
+};
+SRDMA_API void srdma_device_options_init(struct srdma_device_options *options);
+
+/** A device context, opened once and shared by all connections of a process. Thread-safe; reference-counted. */
+struct srdma_device;
+
+/** Opens a device. Errors: -ENODEV no device, no such device, or no active port (the text says how to get one);
+ *  -EACCES; -EINVAL no such port or GID index; SRDMA_EVERBS. */
+SRDMA_API int srdma_device_open(const struct srdma_device_options *options, struct srdma_device **out);
+SRDMA_API struct srdma_device *srdma_device_ref(struct srdma_device *device);
+SRDMA_API void srdma_device_unref(struct srdma_device **device);
+
+SRDMA_API const char *srdma_device_name(const struct srdma_device *device);
+SRDMA_API uint8_t srdma_device_port(const struct srdma_device *device);
+/** The shared verbs context; owned by the device. */
+SRDMA_API struct ibv_context *srdma_device_context(const struct srdma_device *device);
+/** Capabilities as read at open; owned by the device. */
+SRDMA_API const struct ibv_device_attr *srdma_device_attr(const struct srdma_device *device);
+/** Port attributes as read at open; owned by the device. */
+SRDMA_API const struct ibv_port_attr *srdma_device_port_attr(const struct srdma_device *device);
+
+/** Chooses the source GID for a connection whose TCP socket has these addresses: the fixed index when the device was
+ *  opened with one; else the RoCE v2 GID equal to `local`; else the first RoCE v2 GID of `peer`'s family
+ *  (IPv4-mapped for IPv4), link-local ones last. On InfiniBand: index 0. Errors: -EADDRNOTAVAIL when there is none. */
+SRDMA_API int srdma_device_choose_gid(const struct srdma_device *device, const struct sockaddr *local,
+				      const struct sockaddr *peer, uint8_t *gid_index, union ibv_gid *gid);
+
+/* ---- tls ------------------------------------------------------------------------------------------------------- */
+
+/** SHA-256 of a certificate's public key (SubjectPublicKeyInfo, DER), in bytes. */
+#define SRDMA_PIN_SIZE 32
+/** "sha256:" and 64 hexadecimal digits, with the terminating NUL. */
+#define SRDMA_PIN_TEXT_SIZE 72
+
+/** What a client checks its server against, and with what it identifies itself. There is no way to turn checking off:
+ *  ca_file or pin must be given. */
+struct srdma_tls_client_options {
+	const char *ca_file;     /**< PEM file with the CA certificates to trust */
+	const char *pin;         /**< the server's public key, "sha256:HEX", for a self-signed one; instead of ca_file */
+	const char *server_name; /**< name or IP address that the certificate must bear; NULL: the host connected to */
+	const char *cert_file;   /**< own certificate (PEM, leaf first); NULL: anonymous */
+	const char *key_file;    /**< its private key (PEM) */
+	bool allow_tls12;        /**< accept TLS 1.2 as well as 1.3 */
+};
+struct srdma_tls_server_options {
+	const char *cert_file;       /**< certificate (PEM, leaf first) */
+	const char *key_file;        /**< its private key (PEM) */
+	const char *client_ca_file;  /**< CA certificates that client certificates must come from */
+	bool insecure_anonymous_clients; /**< serve clients that show no certificate; one that is shown must still verify */
+	bool allow_tls12;            /**< accept TLS 1.2 as well as 1.3 */
+};
+SRDMA_API void srdma_tls_client_options_init(struct srdma_tls_client_options *options);
+SRDMA_API void srdma_tls_server_options_init(struct srdma_tls_server_options *options);
+
+/** A TLS client's or server's credentials and rules; many connections use one. Thread-safe; reference-counted. */
+struct srdma_tls_context;
+
+/** Errors: SRDMA_ECONFIG a file is missing, unreadable, malformed, or key and certificate don't belong together;
+ *  -EACCES, -ENOENT for files; -EINVAL a pin that is none; -ENOMEM. */
+SRDMA_API int srdma_tls_client_new(const struct srdma_tls_client_options *options, struct srdma_tls_context **out);
+SRDMA_API int srdma_tls_server_new(const struct srdma_tls_server_options *options, struct srdma_tls_context **out);
+SRDMA_API void srdma_tls_context_unref(struct srdma_tls_context **context);
+
+/* ---- cert ------------------------------------------------------------------------------------------------------ */
+
+enum srdma_cert_kind { SRDMA_CERT_CA, SRDMA_CERT_SERVER, SRDMA_CERT_CLIENT, SRDMA_CERT_SELF_SIGNED };
+
+/** What to put into a new certificate (ECDSA P-256, SHA-256). */
+struct srdma_cert_request {
+	enum srdma_cert_kind kind;
+	const char *common_name;   /**< subject CN, 1 to 64 bytes */
+	const char *const *names;  /**< subject alternative names: DNS names or IP addresses; server and self-signed */
+	size_t name_count;
+	unsigned days;             /**< valid from five minutes ago for this many days, 1 to 36500 */
+	int64_t not_after;         /**< end of validity, seconds since the epoch, instead of days; 0: use days */
+	const char *ca_cert_file;  /**< issuer; server and client */
+	const char *ca_key_file;
+	const char *cert_file;     /**< where the certificate goes, mode 0644 */
+	const char *key_file;      /**< where the new private key goes, mode 0600 */
+	bool overwrite;            /**< replace existing files; else -EEXIST and nothing is written */
+};
+/** Makes a key and a certificate. Either both files are written whole or neither is.
+ *  Errors: -EEXIST, -EINVAL, -ENOENT, -EACCES, SRDMA_ECONFIG (the issuer is no CA, or key and certificate differ),
+ *  SRDMA_ERANDOM. */
+SRDMA_API int srdma_cert_make(const struct srdma_cert_request *request);
+
+struct srdma_cert_info {
+	char subject[256];         /**< RFC 2253 */
+	char issuer[256];
+	char common_name[128];
+	char names[1024];          /**< subject alternative names, "DNS:a, IP:1.2.3.4"; "" when none */
+	char serial[64];           /**< hexadecimal */
+	char key[64];              /**< key type and size, "EC prime256v1" */
+	char pin[SRDMA_PIN_TEXT_SIZE];
+	int64_t not_before;        /**< seconds since the epoch */
+	int64_t not_after;
+	bool is_ca;
+	bool self_signed;
+	bool server_auth;          /**< usable as a server's certificate */
+	bool client_auth;          /**< usable as a client's certificate */
+};
+/** Reads the first certificate of a PEM file. Errors: -ENOENT, -EACCES, SRDMA_ECONFIG. */
+SRDMA_API int srdma_cert_read(const char *cert_file, struct srdma_cert_info *info);
+
+/* ---- conn ------------------------------------------------------------------------------------------------------ */
+
+/** Attributes of the queue pair that the verbs specification leaves to each end. */
+struct srdma_qp_options {
+	uint32_t path_mtu;      /**< upper bound, bytes: 256 to 4096; 0: the port's; the lower of both ends is used */
+	uint8_t timeout;        /**< local ACK timeout 4.096 us * 2^timeout, 0 to 31, 0 = never; default 14 (67 ms) */
+	uint8_t retry_count;    /**< 0 to 7; default 7 */
+	uint8_t rnr_retry;      /**< 0 to 7, 7 = for ever; default 6 (credits keep RNR away) */
+	uint8_t min_rnr_timer;  /**< code 0 to 31 of the specification's table; default 12 (0.64 ms) */
+	uint8_t max_rd_atomic;  /**< outstanding RDMA reads, 1 to the device's limit; default 16 or the device's limit */
+	uint8_t service_level;  /**< 0 to 15; default 0 */
+	uint8_t traffic_class;  /**< of the GRH or IP header; default 0 */
+	uint8_t hop_limit;      /**< default 64 */
+};
+
+struct srdma_conn_options {
+	struct srdma_qp_options qp;
+	bool raw;                /**< only the secure bring-up: no rings, no receives are posted; you use the verbs objects */
+	uint32_t raw_send_depth; /**< raw: send queue depth; default 64 */
+	uint32_t raw_recv_depth; /**< raw: receive queue depth; default 64 */
+	uint32_t message_size;   /**< longest message, 64 to 1 MiB; default 4096; the lower of both ends is used */
+	uint32_t depth;          /**< messages in flight per direction, 1 to 4096; default 16; the lower of both ends */
+	uint32_t rdma_depth;     /**< RDMA writes and reads in flight, 1 to 4096; default 16 */
+	size_t region_size;      /**< bytes of the region offered to the peer, zeroed; 0: none. Default 0 for clients,
+				      65536 for servers */
+	unsigned region_access;  /**< IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ (default both); what the peer may do */
+	int setup_timeout_ms;    /**< for TCP, TLS, exchange and QP together; default 10000 */
+	int timeout_ms;          /**< default of blocking calls; default 30000 */
+	int spin;                /**< microseconds to poll the completion queues before sleeping; default 50; -1: always poll */
+	const char *gid_networks;/**< comma-separated CIDR list: GIDs a peer may use besides its own TCP address.
+				      Server: default none. Client: NULL trusts the authenticated server's word */
+};
+SRDMA_API void srdma_conn_options_init(struct srdma_conn_options *options);
+
+/** A connected queue pair and all that belongs to it: own protection domain, completion queues, memory, TLS channel. */
+struct srdma_conn;
+
+/** Connects to `host` (name or address) and `port` (number or service).
+ *  `context` comes from srdma_tls_client_new. device and context are referenced, not owned.
+ *  Errors: -ETIMEDOUT, -ECONNREFUSED and others of connect(2); -EHOSTUNREACH when the name does not resolve;
+ *  SRDMA_ETLS, SRDMA_ECERT, SRDMA_EPROTOCOL, SRDMA_EREJECTED, SRDMA_ERANDOM, SRDMA_EVERBS, -EADDRNOTAVAIL, -ENOMEM. */
+SRDMA_API int srdma_conn_connect(const char *host, const char *port, struct srdma_tls_context *context,
+				 struct srdma_device *device, const struct srdma_conn_options *options,
+				 struct srdma_conn **out);
+
+/** Reason codes of REJECT. */
+enum srdma_reject_reason {
+	SRDMA_REJECT_NONE = 0,
+	SRDMA_REJECT_VERSION = 1,   /**< protocol version not supported */
+	SRDMA_REJECT_MALFORMED = 2, /**< a field is out of range */
+	SRDMA_REJECT_FULL = 3,      /**< max_clients reached */
+	SRDMA_REJECT_ADDRESS = 4,   /**< the GID is not the client's to use */
+	SRDMA_REJECT_FEATURE = 5,   /**< the ends' link layers or modes don't fit together */
+	SRDMA_REJECT_RESOURCES = 6, /**< the server could not make the queue pair */
+	SRDMA_REJECT_DRAINING = 7,  /**< the server is shutting down */
+	SRDMA_REJECT_REFUSED = 8,   /**< the program's on_connect said no */
+	SRDMA_REJECT_BUSY = 9,      /**< too many connections are being set up; try again later */
+};
+struct srdma_reject {
+	enum srdma_reject_reason reason;
+	uint32_t retry_after_ms; /**< 0: retrying does not help by itself */
+	char text[256];
+};
+/** The REJECT behind the calling thread's last SRDMA_EREJECTED. */
+SRDMA_API void srdma_reject_last(struct srdma_reject *reject);
+
+/** A listening TLS port, for programs with their own threads. srdma_server_* is built on it. */
+struct srdma_listener;
+
+/** Listens on `address` (NULL: all) and `port` ("0": any free one).
+ *  Errors: -EADDRINUSE, -EACCES, -EADDRNOTAVAIL, -EINVAL. */
+SRDMA_API int srdma_listener_new(const char *address, const char *port, struct srdma_listener **out);
+SRDMA_API void srdma_listener_delete(struct srdma_listener **listener);
+SRDMA_API int srdma_listener_fd(const struct srdma_listener *listener); /**< pollable; readable when a client waits */
+SRDMA_API uint16_t srdma_listener_port(const struct srdma_listener *listener);
+
+/** Accepts a TCP connection only: returns its socket (close-on-exec, non-blocking; the caller's to close or to pass on),
+ *  or -EAGAIN when none came within timeout_ms, or the error of accept4(2). */
+SRDMA_API int srdma_listener_accept(struct srdma_listener *listener, int timeout_ms);
+
+/** Decides about a client that is authenticated and whose HELLO is valid, before anything is made for it.
+ *  Returns 0 to accept, with *client_id set; else fills *reject and returns SRDMA_EREJECTED. */
+typedef int srdma_admit_fn(const char *peer_name, const struct sockaddr *peer, uint64_t *client_id,
+			   struct srdma_reject *reject, void *arg);
+
+/** Serves one accepted TCP socket up to a connected queue pair: TLS, HELLO, `admit` (NULL: all, with id 0), QP, WELCOME,
+ *  READY. The socket is the library's from here on, also when it fails. Blocks up to options->setup_timeout_ms.
+ *  Errors: as srdma_conn_connect. */
+SRDMA_API int srdma_conn_accept(int socket, struct srdma_tls_context *context, struct srdma_device *device,
+				const struct srdma_conn_options *options, srdma_admit_fn *admit, void *admit_arg,
+				struct srdma_conn **out);
+
+/** Ends a connection in order (request, acknowledge, finish): waits until own outstanding work has completed and the peer
+ *  has every message; `reason` (NULL or up to 127 bytes) is for the peer's log. Returns 0, -ETIMEDOUT or SRDMA_ELOST; the
+ *  connection is then over in any case and only srdma_conn_delete is useful. Messages of the peer that were not yet
+ *  received can still be read with srdma_conn_recv. */
+SRDMA_API int srdma_conn_disconnect(struct srdma_conn *conn, const char *reason, int timeout_ms);
+
+/** Frees the connection and all its objects, without a word to the peer if it was not disconnected. Memory is wiped. */
+SRDMA_API void srdma_conn_delete(struct srdma_conn **conn);
+
+/** Phases of the set-up, microseconds. On the accepting side tcp is 0. */
+struct srdma_conn_timing {
+	uint64_t tcp;      /**< name resolution and TCP connect */
+	uint64_t tls;      /**< TLS handshake */
+	uint64_t exchange; /**< HELLO, WELCOME, READY: waiting for the peer included, own QP work excluded */
+	uint64_t qp;       /**< PD, CQs, QP, memory registration and state transitions */
+	uint64_t psn;      /**< of that, drawing the PSN */
+	uint64_t total;
+};
+
+/** What was agreed and what happened so far. */
+struct srdma_conn_info {
+	uint64_t client_id;          /**< the server's number for this client; never used twice by one server */
+	char peer_name[256];         /**< subject CN of the peer's certificate; "" when anonymous */
+	char peer_address[64];       /**< of the TCP connection, "10.0.0.1:4433" or "[fd00::1]:4433" */
+	char device[64];
+	char tls_version[16];        /**< "TLSv1.3" */
+	char tls_cipher[64];
+	uint32_t qpn, peer_qpn;
+	uint32_t psn, peer_psn;      /**< starting PSNs: a secret as long as the connection lives; don't log them */
+	uint8_t gid_index;
+	union ibv_gid gid, peer_gid;
+	uint16_t lid, peer_lid;
+	uint32_t path_mtu;           /**< bytes */
+	uint32_t message_size;       /**< longest message either way; 0 when raw */
+	uint32_t depth;              /**< messages in flight per direction */
+	uint32_t rdma_depth;
+	size_t region_size;          /**< own region, offered to the peer */
+	size_t peer_region_size;     /**< the peer's region; 0: it offers none */
+	unsigned peer_region_access; /**< IBV_ACCESS_REMOTE_* on it */
+	uint64_t messages_sent, messages_received;
+	uint64_t bytes_sent, bytes_received; /**< payload of messages */
+	uint64_t rdma_bytes_written, rdma_bytes_read; /**< by this side */
+	char close_reason[160];      /**< why the connection ended, as the peer put it; "" while it is up */
+	struct srdma_conn_timing timing;
+};
+SRDMA_API void srdma_conn_info(const struct srdma_conn *conn, struct srdma_conn_info *info);
+
+/** Asks the device (ibv_query_qp) for the queue pair's state and both PSNs as they stand now: `*rq_psn` is the next one
+ *  expected from the peer, `*sq_psn` the next one to be used. Any pointer may be NULL. */
+SRDMA_API int srdma_conn_query_qp(struct srdma_conn *conn, enum ibv_qp_state *state, uint32_t *rq_psn,
+				  uint32_t *sq_psn);
+
+/** The raw verbs objects. All are owned by the connection; what you make in its PD must be gone before
+ *  srdma_conn_delete. On a connection that is not raw, leave the queues alone: the library uses them. */
+SRDMA_API struct ibv_qp *srdma_conn_qp(struct srdma_conn *conn);
+SRDMA_API struct ibv_pd *srdma_conn_pd(struct srdma_conn *conn);
+SRDMA_API struct ibv_cq *srdma_conn_send_cq(struct srdma_conn *conn);
+SRDMA_API struct ibv_cq *srdma_conn_recv_cq(struct srdma_conn *conn);
+SRDMA_API struct ibv_comp_channel *srdma_conn_comp_channel(struct srdma_conn *conn); /**< of both CQs */
+
+/** The peer's region for your own work requests: remote address and rkey. -ENXIO when it offers none. */
+SRDMA_API int srdma_conn_peer_region(struct srdma_conn *conn, uint64_t *address, uint32_t *rkey, size_t *size);
+
+/** The own region that the peer writes to and reads from; NULL when none is offered. Owned by the connection. The peer may
+ *  change it at any time: copy before you check. */
+SRDMA_API void *srdma_conn_region(struct srdma_conn *conn);
+
+/* ---- messages -------------------------------------------------------------------------------------------------- */
+
+/** Sends a message of 0 to message_size bytes. `data` may be reused at once. Waits for a credit of the peer.
+ *  Errors: -EMSGSIZE; -ETIMEDOUT, -EAGAIN the peer has not taken earlier messages; SRDMA_ECLOSED, SRDMA_ELOST,
+ *  SRDMA_EVERBS, SRDMA_EPROTOCOL end the connection. -EOPNOTSUPP when raw. */
+SRDMA_API int srdma_conn_send(struct srdma_conn *conn, const void *data, size_t length, int timeout_ms);
+
+/** Receives one message into `buffer`; *length becomes its length. Messages that the peer sent before it disconnected are
+ *  delivered first, then SRDMA_ECLOSED. Errors: -EMSGSIZE `size` is too small (*length is what is needed; the message
+ *  stays); -ETIMEDOUT, -EAGAIN; SRDMA_ECLOSED, SRDMA_ELOST, SRDMA_EVERBS, SRDMA_EPROTOCOL; -EOPNOTSUPP when raw. */
+SRDMA_API int srdma_conn_recv(struct srdma_conn *conn, void *buffer, size_t size, size_t *length, int timeout_ms);
+
+/** A file descriptor for poll(2), select(2) or epoll(7), owned by the connection: readable when, after a call returned
+ *  -EAGAIN, that call is worth repeating. (A call that returns -EAGAIN arms the completion queues.) */
+SRDMA_API int srdma_conn_fd(struct srdma_conn *conn);
+
+/** Waits until there is something for srdma_conn_recv or srdma_conn_complete, or the peer went away, or another thread
+ *  called srdma_conn_wake. Returns 0, -ETIMEDOUT, -EAGAIN (timeout_ms 0), -EINTR (woken), SRDMA_ECLOSED when the peer has
+ *  disconnected and all its messages were received, or the connection's error. On a raw connection it waits for the end. */
+SRDMA_API int srdma_conn_wait(struct srdma_conn *conn, int timeout_ms);
+
+/** Ends the wait of srdma_conn_wait, the running one or the next, in another thread. Thread-safe, async-signal-safe. */
+SRDMA_API void srdma_conn_wake(struct srdma_conn *conn);
+
+/* ---- one-sided access to the peer's region --------------------------------------------------------------------- */
+
+/** Memory registered in the connection's PD, without remote access, so that writes and reads go without a copy. */
+struct srdma_buffer;
+
+/** Makes a buffer of `size` bytes (page-aligned, zeroed, wiped when deleted), or registers `memory` of the caller's when
+ *  that is not NULL. Must be deleted before the connection. Errors: -ENOMEM (also the memlock limit), SRDMA_EVERBS. */
+SRDMA_API int srdma_buffer_new(struct srdma_conn *conn, void *memory, size_t size, struct srdma_buffer **out);
+SRDMA_API void srdma_buffer_delete(struct srdma_buffer **buffer);
+SRDMA_API void *srdma_buffer_data(struct srdma_buffer *buffer);
+
+/** RDMA write of `length` bytes to `offset` of the peer's region; back when the peer has them.
+ *  Errors: -ENXIO the peer offers no region; -ERANGE outside of it; -EACCES it does not allow that (all three are found
+ *  before anything is posted); -ETIMEDOUT, SRDMA_EVERBS and the others of srdma_conn_send end the connection. */
+SRDMA_API int srdma_conn_write(struct srdma_conn *conn, const void *data, size_t length, uint64_t offset,
+			       int timeout_ms);
+/** RDMA read, likewise. */
+SRDMA_API int srdma_conn_read(struct srdma_conn *conn, void *data, size_t length, uint64_t offset, int timeout_ms);
+
+/** Posts a write or read between a buffer and the peer's region, and returns at once; it ends with one completion that
+ *  carries `cookie`. Errors: as srdma_conn_write, and -EAGAIN when rdma_depth are in flight; -ERANGE also when outside of
+ *  the buffer. The buffer must not be deleted, or changed (write) or used (read), before the completion. */
+SRDMA_API int srdma_conn_post_write(struct srdma_conn *conn, struct srdma_buffer *buffer, size_t buffer_offset,
+				    size_t length, uint64_t offset, uint64_t cookie);
+SRDMA_API int srdma_conn_post_read(struct srdma_conn *conn, struct srdma_buffer *buffer, size_t buffer_offset,
+				   size_t length, uint64_t offset, uint64_t cookie);
+/** Collects completions of posted writes and reads, in the order of posting: returns how many (up to `max`), or an error.
+ *  Waits for the first one. */
+SRDMA_API int srdma_conn_complete(struct srdma_conn *conn, uint64_t *cookies, int max, int timeout_ms);
+
+/* ---- server ---------------------------------------------------------------------------------------------------- */
+
+/** The calls that a program answers. Each client has one thread; a client's calls come from it, one after the other;
+ *  calls of different clients come at the same time. Its stack is 1 MiB. Any may be NULL. */
+struct srdma_server_handlers {
+	/** A client is connected. *client_arg is handed to the other calls. Non-zero disconnects it. */
+	int (*on_connect)(struct srdma_conn *conn, void **client_arg, void *arg);
+	/** A message came; data is valid until return. Non-zero disconnects the client: fill `reason` (128 bytes) for it. */
+	int (*on_message)(struct srdma_conn *conn, const void *data, size_t length, char *reason, void *client_arg,
+			  void *arg);
+	/** The client is gone, in order (status 0) or not (the error); the connection is freed after return. */
+	void (*on_disconnect)(struct srdma_conn *conn, int status, void *client_arg, void *arg);
+};
+
+struct srdma_server_options {
+	const char *address;            /**< to listen on; NULL: all */
+	const char *port;               /**< default "4433"; "0": any free one */
+	unsigned max_clients;           /**< connected at once; default 10 */
+	unsigned max_pending;           /**< connections in set-up at once; more are closed; default 64 */
+	int drain_timeout_ms;           /**< for srdma_server_stop to end all clients in order; default 5000 */
+	struct srdma_conn_options conn; /**< for every client */
+	struct srdma_server_handlers handlers; /**< all NULL: the built-in echo service */
+	void *arg;
+};
+SRDMA_API void srdma_server_options_init(struct srdma_server_options *options);
+
+/** The built-in echo service's reply: the client's id (8 bytes, big-endian), then the message. A message for it can be
+ *  message_size - SRDMA_ECHO_OVERHEAD long. */
+#define SRDMA_ECHO_OVERHEAD 8
+
+/** A listener thread, and a thread per client. */
+struct srdma_server;
+
+/** Starts a server; its threads run when this returns. `context` comes from srdma_tls_server_new.
+ *  Errors: those of srdma_listener_new; -EINVAL; -ENOMEM; SRDMA_ECONFIG when the device can't carry max_clients. */
+SRDMA_API int srdma_server_start(const struct srdma_server_options *options, struct srdma_tls_context *context,
+				 struct srdma_device *device, struct srdma_server **out);
+
+struct srdma_server_status {
+	unsigned clients;     /**< connected now */
+	unsigned pending;     /**< in set-up now */
+	unsigned max_clients;
+	uint64_t accepted;    /**< clients ever connected */
+	uint64_t rejected;    /**< told REJECT */
+	uint64_t failed;      /**< set-ups that failed otherwise */
+	uint64_t lost;        /**< clients that went away without a disconnect */
+	bool device_failed;   /**< the device is gone: stop the server */
+};
+/** Thread-safe. */
+SRDMA_API void srdma_server_status(struct srdma_server *server, struct srdma_server_status *status);
+/** Port that the server listens on. Thread-safe. */
+SRDMA_API uint16_t srdma_server_port(const struct srdma_server *server);
+/** Changes max_clients while running. Clients beyond a lower limit stay. Thread-safe. Errors: -EINVAL. */
+SRDMA_API int srdma_server_set_max_clients(struct srdma_server *server, unsigned max_clients);
+/** Calls `visit` for each connected client, with the slot table locked: keep it short. Thread-safe. */
+SRDMA_API void srdma_server_each(struct srdma_server *server,
+				 void (*visit)(const struct srdma_conn_info *info, void *arg), void *arg);
+/** Readable when srdma_server_status changed in a way that needs the program (device_failed). For poll(2). */
+SRDMA_API int srdma_server_event_fd(const struct srdma_server *server);
+
+/** Stops: no new clients, every client is disconnected in order within drain_timeout_ms, threads end, all is freed. Returns
+ *  the number of clients that did not end in order. */
+SRDMA_API int srdma_server_stop(struct srdma_server **server);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Reading certificates and keys; pins: the SHA-256 of a certificate's public key, and its text form. */
+#ifndef SRDMA_CERT_H
+#define SRDMA_CERT_H
+
+#include "securdma.h"
+
+#include <openssl/x509.h>
+
+/* Computes the pin of `cert`: SHA-256 over its SubjectPublicKeyInfo in DER. Errors: -EINVAL, -ENOMEM. */
+int srdma_cert_pin(X509 *cert, unsigned char pin[SRDMA_PIN_SIZE]);
+
+/* Reads "sha256:" and 64 hexadecimal digits, in either case and with nothing around them. Errors: -EINVAL; `pin` is
+ * then untouched. */
+int srdma_pin_parse(const char *text, unsigned char pin[SRDMA_PIN_SIZE]);
+
+/* Writes `pin` in the form that srdma_pin_parse reads, in lower case. */
+void srdma_pin_format(const unsigned char *pin, char out[SRDMA_PIN_TEXT_SIZE]);
+
+/* Read the first certificate or private key of a PEM file; `what` names it in the error. A key with a password is an
+ * error, nothing prompts. Errors: those of fopen(3), SRDMA_ECONFIG, -ENOMEM. */
+int srdma_cert_load(const char *path, const char *what, X509 **out);
+int srdma_cert_load_key(const char *path, const char *what, EVP_PKEY **out);
+
+#endif

@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A connection: what conn.c (the object), bringup.c (TLS, exchange, queue pair), progress.c (waiting, messages, disconnect)
+ * and onesided.c (RDMA write and read) share. */
+#ifndef SRDMA_CONN_H
+#define SRDMA_CONN_H
+
+#include "channel.h"
+#include "control.h"
+#include "net.h"
+#include "region.h"
+
+#include <stdatomic.h>
+
+/* Where the orderly disconnect stands. Each flag is set once. */
+struct srdma_closing {
+	bool requested;        /* we sent DISCONNECT */
+	bool acknowledged;     /* the peer sent DISCONNECT_ACK */
+	bool peer_requested;   /* the peer sent DISCONNECT */
+	bool peer_answered;    /* we sent DISCONNECT_ACK */
+	bool finished;         /* FINISH was sent or came, or the channel closed after the answers */
+	uint64_t peer_total;   /* messages that the peer says it sent */
+};
+
+struct srdma_conn {
+	struct srdma_device *device;
+	struct srdma_tls *tls;
+	struct srdma_conn_options options;
+	struct srdma_networks networks; /* options.gid_networks */
+	struct sockaddr_storage peer_address;
+
+	struct ibv_pd *pd;
+	struct ibv_comp_channel *comp;
+	struct ibv_cq *send_cq, *recv_cq;
+	unsigned unacked_send, unacked_recv; /* CQ events taken, to be acknowledged before the CQ goes */
+	struct srdma_qp qp;
+	struct srdma_region region;   /* offered to the peer */
+	struct srdma_channel channel; /* zeroed when raw */
+	struct srdma_hello own, peer; /* as exchanged */
+	uint8_t gid_index;
+	enum ibv_mtu mtu; /* agreed */
+	uint64_t client_id;
+	char peer_name[256];
+	struct srdma_conn_timing timing;
+
+	struct srdma_inbox inbox;
+	int epoll_fd; /* comp, tls, wake */
+	int wake_fd;
+	uint64_t waited_before; /* channel.waited_done when the running blocking write or read was posted */
+	bool armed;   /* both CQs will raise an event */
+	bool woken;
+	atomic_bool cancelled; /* another thread wants every wait to end */
+
+	struct srdma_closing closing;
+	char close_reason[SRDMA_REASON_MAX + 32];
+	int status; /* 0 while up; else why it is over */
+	char status_text[512];
+};
+
+/* conn.c */
+int srdma_conn_options_check(const struct srdma_conn_options *options);
+/* An empty connection that owns nothing yet but its references. */
+int srdma_conn_new(struct srdma_device *device, const struct srdma_conn_options *options, struct srdma_conn **out);
+
+/* The counters of srdma_conn_info alone; any thread may ask while the connection lives. */
+void srdma_conn_read_counters(const struct srdma_conn *conn, struct srdma_conn_info *info);
+/* Frees everything on the device; the TLS channel stays open until srdma_conn_delete, so that its closing tells the peer
+ * that all is gone. */
+void srdma_conn_release_verbs(struct srdma_conn *conn);
+
+/* bringup.c: srdma_conn_accept that ends with -ECANCELED when abort_fd becomes readable. */
+int srdma_conn_accept_until(int socket, struct srdma_tls_context *context, struct srdma_device *device,
+			    const struct srdma_conn_options *options, srdma_admit_fn *admit, void *admit_arg, int abort_fd,
+			    struct srdma_conn **out);
+
+/* progress.c */
+/* Sets up the descriptors to wait on; TLS and completion channel exist. */
+int srdma_conn_prepare_waiting(struct srdma_conn *conn);
+/* Ends the connection with an error whose text is the thread's last one. Returns `error`. */
+int srdma_conn_end(struct srdma_conn *conn, int error);
+/* The connection's error again, or SRDMA_ECLOSED when the peer has disconnected; 0 while it is up. */
+int srdma_conn_check(struct srdma_conn *conn);
+/* Waits until `ready` says so: 0, -EAGAIN, -ETIMEDOUT, -ECANCELED, or the connection's error. */
+int srdma_conn_wait_until(struct srdma_conn *conn, bool (*ready)(const struct srdma_conn *conn), int timeout_ms);
+/* Makes the running and all later waits end with -ECANCELED. Thread-safe. */
+void srdma_conn_cancel(struct srdma_conn *conn);
+/* The oldest message that is not consumed, without waiting. */
+bool srdma_conn_peek(struct srdma_conn *conn, const void **data, uint32_t *length);
+
+#endif

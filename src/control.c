@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "control.h"
+
+#include "clock.h"
+#include "log.h"
+#include "net.h"
+
+#include <errno.h>
+#include <string.h>
+
+int srdma_control_receive(struct srdma_tls *tls, struct srdma_inbox *inbox)
+{
+	/* The frame before was used by now. */
+	if (inbox->have >= SRDMA_FRAME_HEADER && inbox->have == SRDMA_FRAME_HEADER + (size_t)inbox->header.length)
+		*inbox = (struct srdma_inbox){0};
+	for (;;) {
+		size_t want = SRDMA_FRAME_HEADER;
+		int n;
+
+		if (inbox->have >= SRDMA_FRAME_HEADER) {
+			int ret = srdma_frame_header_decode(inbox->bytes, &inbox->header);
+
+			if (ret != 0)
+				return ret;
+			want += inbox->header.length;
+			if (inbox->have == want)
+				return 0;
+		}
+		n = srdma_tls_read(tls, inbox->bytes + inbox->have, want - inbox->have);
+		if (n < 0)
+			return n;
+		inbox->have += (size_t)n;
+	}
+}
+
+static int wait_for_tls(struct srdma_tls *tls, uint64_t deadline, int abort_fd, const char *doing)
+{
+	int ret = srdma_net_wait(srdma_tls_fd(tls), srdma_tls_events(tls), abort_fd, deadline);
+
+	if (ret == -ETIMEDOUT)
+		return srdma_fail(ret, "the peer did not answer in time (%s)", doing);
+	if (ret != 0)
+		return srdma_fail(ret, "given up: shutting down (%s)", doing);
+	return 0;
+}
+
+int srdma_control_await(struct srdma_tls *tls, struct srdma_inbox *inbox, uint64_t deadline, int abort_fd)
+{
+	for (;;) {
+		int ret = srdma_control_receive(tls, inbox);
+
+		if (ret != -EAGAIN)
+			return ret;
+		ret = wait_for_tls(tls, deadline, abort_fd, "waiting for a frame");
+		if (ret != 0)
+			return ret;
+	}
+}
+
+int srdma_control_send(struct srdma_tls *tls, const uint8_t *frame, size_t length, uint64_t deadline, int abort_fd)
+{
+	while (length > 0) {
+		int n = srdma_tls_write(tls, frame, length);
+
+		if (n == -EAGAIN) {
+			n = wait_for_tls(tls, deadline, abort_fd, "sending a frame");
+			if (n != 0)
+				return n;
+			continue;
+		}
+		if (n < 0)
+			return n;
+		frame += n;
+		length -= (size_t)n;
+	}
+	return 0;
+}
+
+int srdma_control_handshake(struct srdma_tls *tls, uint64_t deadline, int abort_fd)
+{
+	for (;;) {
+		int ret = srdma_tls_handshake(tls);
+
+		if (ret != -EAGAIN)
+			return ret;
+		ret = wait_for_tls(tls, deadline, abort_fd, "TLS handshake");
+		if (ret != 0)
+			return ret;
+	}
+}

@@ -1,0 +1,380 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "device.h"
+
+#include "log.h"
+#include "net.h"
+
+#include <errno.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct srdma_device {
+	atomic_uint references;
+	struct ibv_context *context;
+	char name[64];
+	uint8_t port;
+	int gid_index; /* -1: chosen per connection */
+	struct ibv_device_attr attr;
+	struct ibv_port_attr port_attr;
+};
+
+#define HOW_TO_GET_ONE                                                                                                 \
+	"with an Ethernet card: modprobe rdma_rxe && rdma link add rxe0 type rxe netdev eth0; `securdma doctor` tells more"
+
+void srdma_device_options_init(struct srdma_device_options *options)
+{
+	*options = (struct srdma_device_options){.gid_index = -1};
+}
+
+static int mtu_bytes(enum ibv_mtu mtu)
+{
+	return mtu >= IBV_MTU_256 && mtu <= IBV_MTU_4096 ? 128 << mtu : 0;
+}
+
+/* The table of a port's GIDs; one call where the kernel has it. */
+static ssize_t gid_table(struct ibv_context *context, struct ibv_gid_entry **out)
+{
+	struct ibv_device_attr attr;
+	size_t room = 0;
+	ssize_t count;
+
+	if (ibv_query_device(context, &attr) != 0)
+		return -EIO;
+	for (unsigned port = 1; port <= attr.phys_port_cnt; port++) {
+		struct ibv_port_attr port_attr;
+
+		if (ibv_query_port(context, (uint8_t)port, &port_attr) == 0 && port_attr.gid_tbl_len > 0)
+			room += (size_t)port_attr.gid_tbl_len;
+	}
+	if (room == 0)
+		return 0;
+	struct ibv_gid_entry *entries = calloc(room, sizeof *entries);
+	if (!entries)
+		return -ENOMEM;
+	count = ibv_query_gid_table(context, entries, room, 0);
+	if (count < 0) {
+		free(entries);
+		return count;
+	}
+	*out = entries;
+	return count;
+}
+
+/* ---- listing --------------------------------------------------------------------------------------------------- */
+
+static void describe_port(struct ibv_context *context, uint8_t port, struct srdma_port_info *info)
+{
+	struct ibv_port_attr attr;
+	struct ibv_gid_entry *gids = NULL;
+	int error = ibv_query_port(context, port, &attr);
+
+	info->port = port;
+	if (error != 0) {
+		snprintf(info->error, sizeof info->error, "cannot query the port: %s", strerror(error));
+		return;
+	}
+	info->state = attr.state;
+	info->link_layer = attr.link_layer;
+	info->active_mtu = (uint32_t)mtu_bytes(attr.active_mtu);
+	info->lid = attr.lid;
+	ssize_t count = gid_table(context, &gids);
+	for (ssize_t i = 0; i < count; i++)
+		if (gids[i].port_num == port)
+			info->gid_count++;
+	free(gids);
+}
+
+struct port_list {
+	struct srdma_port_info *ports;
+	size_t count;
+};
+
+static struct srdma_port_info *add_port(struct port_list *list, const char *device)
+{
+	struct srdma_port_info *grown = realloc(list->ports, (list->count + 1) * sizeof *grown);
+
+	if (!grown)
+		return NULL;
+	list->ports = grown;
+	grown += list->count++;
+	memset(grown, 0, sizeof *grown);
+	snprintf(grown->device, sizeof grown->device, "%s", device);
+	return grown;
+}
+
+static int list_device(struct ibv_device *device, struct port_list *list)
+{
+	struct ibv_context *context = ibv_open_device(device);
+	struct ibv_device_attr attr;
+	struct srdma_port_info *info;
+
+	if (!context || ibv_query_device(context, &attr) != 0) {
+		int error = errno;
+
+		if (context)
+			ibv_close_device(context);
+		info = add_port(list, ibv_get_device_name(device));
+		if (!info)
+			return -ENOMEM;
+		snprintf(info->error, sizeof info->error, "cannot open the device: %s", strerror(error));
+		return 0;
+	}
+	int ret = 0;
+	for (unsigned port = 1; port <= attr.phys_port_cnt && ret == 0; port++) {
+		info = add_port(list, ibv_get_device_name(device));
+		if (info)
+			describe_port(context, (uint8_t)port, info);
+		else
+			ret = -ENOMEM;
+	}
+	ibv_close_device(context);
+	return ret;
+}
+
+int srdma_device_list(struct srdma_port_info **out, size_t *count)
+{
+	struct port_list list = {0};
+	int n = 0, ret = 0;
+	struct ibv_device **devices = ibv_get_device_list(&n);
+
+	*out = NULL;
+	*count = 0;
+	if (!devices)
+		return errno == ENOSYS || errno == ENOENT
+			       ? 0
+			       : srdma_fail(-errno, "cannot list the RDMA devices: %s", strerror(errno));
+	for (int i = 0; i < n && ret == 0; i++)
+		ret = list_device(devices[i], &list);
+	ibv_free_device_list(devices);
+	if (ret != 0) {
+		free(list.ports);
+		return srdma_fail(ret, "out of memory");
+	}
+	*out = list.ports;
+	*count = list.count;
+	return 0;
+}
+
+void srdma_device_list_free(struct srdma_port_info **list)
+{
+	free(*list);
+	*list = NULL;
+}
+
+/* ---- opening --------------------------------------------------------------------------------------------------- */
+
+/* Takes the wanted port of an open device, or its first active one. */
+static int take_port(struct srdma_device *device, uint8_t wanted)
+{
+	unsigned first = wanted ? wanted : 1, last = wanted ? wanted : device->attr.phys_port_cnt;
+
+	if (wanted > device->attr.phys_port_cnt)
+		return srdma_fail(-EINVAL, "device %s has no port %u; it has %u", device->name, wanted,
+				  device->attr.phys_port_cnt);
+	for (unsigned port = first; port <= last; port++) {
+		int error = ibv_query_port(device->context, (uint8_t)port, &device->port_attr);
+
+		if (error != 0)
+			return srdma_fail(SRDMA_EVERBS, "cannot query port %u of %s: %s", port, device->name,
+					  strerror(error));
+		if (device->port_attr.state == IBV_PORT_ACTIVE) {
+			device->port = (uint8_t)port;
+			return 0;
+		}
+	}
+	return srdma_fail(-ENODEV, "device %s has no active port%s; bring its network interface up (ip link set DEV up)",
+			  device->name, wanted ? " of that number" : "");
+}
+
+static int open_one(struct ibv_device *verbs_device, const struct srdma_device_options *options,
+		    struct srdma_device **out)
+{
+	struct srdma_device *device = calloc(1, sizeof *device);
+	int ret, error;
+
+	if (!device)
+		return srdma_fail(-ENOMEM, "out of memory");
+	atomic_init(&device->references, 1);
+	device->gid_index = options->gid_index;
+	snprintf(device->name, sizeof device->name, "%s", ibv_get_device_name(verbs_device));
+	device->context = ibv_open_device(verbs_device);
+	if (!device->context) {
+		error = errno ? errno : EIO;
+		ret = srdma_fail(error == EACCES || error == EPERM ? -EACCES : SRDMA_EVERBS,
+				 "cannot open RDMA device %s: %s; may you read and write /dev/infiniband/uverbs*?",
+				 device->name, strerror(error));
+		goto free_device;
+	}
+	error = ibv_query_device(device->context, &device->attr);
+	if (error != 0) {
+		ret = srdma_fail(SRDMA_EVERBS, "cannot query RDMA device %s: %s", device->name, strerror(error));
+		goto close_context;
+	}
+	ret = take_port(device, options->port);
+	if (ret != 0)
+		goto close_context;
+	if (device->gid_index >= device->port_attr.gid_tbl_len) {
+		ret = srdma_fail(-EINVAL, "device %s port %u has no GID index %d; its table has %d entries", device->name,
+				 device->port, device->gid_index, device->port_attr.gid_tbl_len);
+		goto close_context;
+	}
+	*out = device;
+	return 0;
+
+close_context:
+	ibv_close_device(device->context);
+free_device:
+	free(device);
+	return ret;
+}
+
+int srdma_device_open(const struct srdma_device_options *options, struct srdma_device **out)
+{
+	int n = 0, ret = -ENODEV;
+	struct ibv_device **devices = ibv_get_device_list(&n);
+
+	if (!devices || n == 0) {
+		if (devices)
+			ibv_free_device_list(devices);
+		return srdma_fail(-ENODEV, "this machine has no RDMA device; " HOW_TO_GET_ONE);
+	}
+	int tried = 0;
+	for (int i = 0; i < n && ret != 0; i++) {
+		if (options->name && strcmp(options->name, ibv_get_device_name(devices[i])) != 0)
+			continue;
+		ret = open_one(devices[i], options, out);
+		tried++;
+	}
+	ibv_free_device_list(devices);
+	if (tried == 0)
+		return srdma_fail(-ENODEV, "no RDMA device is named %s; `securdma doctor` lists them", options->name);
+	return ret;
+}
+
+struct srdma_device *srdma_device_ref(struct srdma_device *device)
+{
+	atomic_fetch_add(&device->references, 1);
+	return device;
+}
+
+void srdma_device_unref(struct srdma_device **out)
+{
+	struct srdma_device *device = *out;
+
+	*out = NULL;
+	if (!device || atomic_fetch_sub(&device->references, 1) != 1)
+		return;
+	ibv_close_device(device->context);
+	free(device);
+}
+
+const char *srdma_device_name(const struct srdma_device *device)
+{
+	return device->name;
+}
+
+uint8_t srdma_device_port(const struct srdma_device *device)
+{
+	return device->port;
+}
+
+struct ibv_context *srdma_device_context(const struct srdma_device *device)
+{
+	return device->context;
+}
+
+const struct ibv_device_attr *srdma_device_attr(const struct srdma_device *device)
+{
+	return &device->attr;
+}
+
+const struct ibv_port_attr *srdma_device_port_attr(const struct srdma_device *device)
+{
+	return &device->port_attr;
+}
+
+/* ---- GIDs ------------------------------------------------------------------------------------------------------ */
+
+static bool is_v4_mapped(const union ibv_gid *gid)
+{
+	static const uint8_t prefix[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
+
+	return memcmp(gid->raw, prefix, sizeof prefix) == 0;
+}
+
+static bool is_link_local(const union ibv_gid *gid)
+{
+	return gid->raw[0] == 0xfe && (gid->raw[1] & 0xc0) == 0x80;
+}
+
+/* How well a GID suits a connection between these addresses; 0: not at all. */
+static int rank_gid(const struct ibv_gid_entry *entry, const union ibv_gid *local, const union ibv_gid *peer)
+{
+	if (entry->gid_type != IBV_GID_TYPE_ROCE_V2)
+		return 0;
+	if (memcmp(&entry->gid, local, sizeof *local) == 0)
+		return 4;
+	if (is_v4_mapped(&entry->gid) != is_v4_mapped(peer))
+		return 0;
+	return is_link_local(&entry->gid) ? (is_link_local(peer) ? 3 : 1) : 2;
+}
+
+static int fixed_gid(const struct srdma_device *device, int index, uint8_t *gid_index, union ibv_gid *gid)
+{
+	static const union ibv_gid zero;
+
+	if (ibv_query_gid(device->context, device->port, index, gid) != 0)
+		return srdma_fail(SRDMA_EVERBS, "cannot read GID index %d of %s port %u", index, device->name, device->port);
+	if (memcmp(gid, &zero, sizeof zero) == 0 && device->port_attr.link_layer == IBV_LINK_LAYER_ETHERNET)
+		return srdma_fail(-EADDRNOTAVAIL, "GID index %d of %s port %u is empty; `securdma doctor` lists the GIDs",
+				  index, device->name, device->port);
+	*gid_index = (uint8_t)index;
+	return 0;
+}
+
+int srdma_device_choose_gid(const struct srdma_device *device, const struct sockaddr *local,
+			    const struct sockaddr *peer, uint8_t *gid_index, union ibv_gid *gid)
+{
+	union ibv_gid local_gid, peer_gid;
+	struct ibv_gid_entry *entries = NULL;
+	int best = 0;
+
+	if (device->gid_index >= 0)
+		return fixed_gid(device, device->gid_index, gid_index, gid);
+	if (device->port_attr.link_layer == IBV_LINK_LAYER_INFINIBAND)
+		return fixed_gid(device, 0, gid_index, gid);
+	if (!srdma_net_gid_of(local, &local_gid) || !srdma_net_gid_of(peer, &peer_gid))
+		return srdma_fail(-EADDRNOTAVAIL, "the TLS channel is neither IPv4 nor IPv6");
+	ssize_t count = gid_table(device->context, &entries);
+	for (ssize_t i = 0; i < count; i++) {
+		int rank = entries[i].port_num == device->port && entries[i].gid_index <= UINT8_MAX
+				   ? rank_gid(&entries[i], &local_gid, &peer_gid)
+				   : 0;
+
+		if (rank > best) {
+			best = rank;
+			*gid_index = (uint8_t)entries[i].gid_index;
+			*gid = entries[i].gid;
+		}
+	}
+	free(entries);
+	if (best == 0)
+		return srdma_fail(-EADDRNOTAVAIL,
+				  "%s port %u has no RoCE v2 GID for an %s peer; give its network interface such an address",
+				  device->name, device->port, is_v4_mapped(&peer_gid) ? "IPv4" : "IPv6");
+	return 0;
+}
+
+bool srdma_device_has_gid(const struct srdma_device *device, const union ibv_gid *gid)
+{
+	struct ibv_gid_entry *entries = NULL;
+	ssize_t count = gid_table(device->context, &entries);
+	bool found = false;
+
+	for (ssize_t i = 0; i < count && !found; i++)
+		found = entries[i].port_num == device->port && memcmp(&entries[i].gid, gid, sizeof *gid) == 0;
+	free(entries);
+	return found;
+}

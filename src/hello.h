@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The messages that cross the TLS channel, as docs/PROTOCOL.md describes them: encode, decode, validate. No I/O here. */
+#ifndef SRDMA_HELLO_H
+#define SRDMA_HELLO_H
+
+#include "securdma.h"
+
+#define SRDMA_PROTOCOL_VERSION 1
+#define SRDMA_ALPN "securdma/1"
+
+#define SRDMA_FRAME_HEADER 4    /* length 2, version 1, type 1 */
+#define SRDMA_FRAME_BODY_MAX 512
+#define SRDMA_FRAME_MAX (SRDMA_FRAME_HEADER + SRDMA_FRAME_BODY_MAX)
+#define SRDMA_HELLO_BODY 80
+
+enum srdma_frame_type {
+	SRDMA_FRAME_HELLO = 1,
+	SRDMA_FRAME_WELCOME = 2,
+	SRDMA_FRAME_REJECT = 3,
+	SRDMA_FRAME_READY = 4,
+	SRDMA_FRAME_DISCONNECT = 5,
+	SRDMA_FRAME_DISCONNECT_ACK = 6,
+	SRDMA_FRAME_FINISH = 7,
+};
+
+struct srdma_frame_header {
+	uint16_t length; /* of the body */
+	uint8_t version;
+	uint8_t type;
+};
+
+#define SRDMA_FEATURE_MESSAGES (1u << 0) /* message rings; without it the connection is raw */
+#define SRDMA_FEATURES_KNOWN SRDMA_FEATURE_MESSAGES
+
+#define SRDMA_MESSAGE_SIZE_MIN 64u
+#define SRDMA_MESSAGE_SIZE_MAX (1u << 20)
+#define SRDMA_DEPTH_MAX 4096u
+#define SRDMA_REASON_MAX 127
+
+/* HELLO and WELCOME: what one end tells the other of itself. */
+struct srdma_hello {
+	uint8_t link_layer;    /* IBV_LINK_LAYER_* */
+	uint8_t path_mtu;      /* enum ibv_mtu */
+	uint16_t lid;
+	union ibv_gid gid;
+	uint32_t qpn;
+	uint32_t psn;
+	uint32_t features;
+	uint32_t message_size; /* 0 when raw */
+	uint16_t depth;        /* 0 when raw */
+	uint8_t rd_initiator;  /* RDMA reads it wants to have outstanding */
+	uint8_t rd_responder;  /* RDMA reads it can answer at once */
+	uint64_t region_address;
+	uint64_t region_size;  /* 0: none is offered */
+	uint32_t region_rkey;
+	uint32_t region_access; /* IBV_ACCESS_REMOTE_WRITE, IBV_ACCESS_REMOTE_READ */
+	uint64_t client_id;    /* WELCOME only; 0 in HELLO */
+};
+
+struct srdma_disconnect {
+	uint64_t messages_sent; /* on this connection, by the sender of the frame */
+	char reason[SRDMA_REASON_MAX + 1];
+};
+
+/* Encoders write a whole frame into `frame` (SRDMA_FRAME_MAX bytes) and return its length. */
+size_t srdma_hello_encode(uint8_t *frame, enum srdma_frame_type type, const struct srdma_hello *hello);
+size_t srdma_reject_encode(uint8_t *frame, const struct srdma_reject *reject);
+size_t srdma_disconnect_encode(uint8_t *frame, enum srdma_frame_type type, const struct srdma_disconnect *disconnect);
+size_t srdma_empty_encode(uint8_t *frame, enum srdma_frame_type type);
+
+/* Decoders return 0 or SRDMA_EPROTOCOL. They fill the structure only when the body has the right form; whether its values
+ * are acceptable is srdma_hello_validate's business. */
+int srdma_frame_header_decode(const uint8_t bytes[SRDMA_FRAME_HEADER], struct srdma_frame_header *header);
+int srdma_hello_decode(const uint8_t *body, size_t length, struct srdma_hello *hello);
+int srdma_reject_decode(const uint8_t *body, size_t length, struct srdma_reject *reject);
+int srdma_disconnect_decode(const uint8_t *body, size_t length, struct srdma_disconnect *disconnect);
+
+/* Checks every field of a HELLO (or, `welcome`, a WELCOME). Returns 0, or SRDMA_EPROTOCOL with the reason and the field's
+ * name and value in *reject. */
+int srdma_hello_validate(const struct srdma_hello *hello, bool welcome, struct srdma_reject *reject);
+
+/* Fills a REJECT. Returns SRDMA_EREJECTED, so that a refusing function can return the call. */
+int srdma_reject_set(struct srdma_reject *reject, enum srdma_reject_reason reason, uint32_t retry_after_ms,
+		     const char *format, ...) __attribute__((format(printf, 4, 5)));
+const char *srdma_reject_reason_name(enum srdma_reject_reason reason);
+
+#endif

@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "clock.h"
+#include "log.h"
+#include "net.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+struct srdma_listener {
+	int fd;
+	uint16_t port;
+};
+
+static int bound_port(int fd, uint16_t *port)
+{
+	struct sockaddr_storage address;
+	socklen_t length = sizeof address;
+
+	if (getsockname(fd, (struct sockaddr *)&address, &length) != 0)
+		return srdma_fail(-errno, "cannot ask for the port: %s", strerror(errno));
+	*port = ntohs(address.ss_family == AF_INET ? ((struct sockaddr_in *)&address)->sin_port
+						   : ((struct sockaddr_in6 *)&address)->sin6_port);
+	return 0;
+}
+
+int srdma_listener_new(const char *address, const char *port, struct srdma_listener **out)
+{
+	struct srdma_listener *listener = calloc(1, sizeof *listener);
+	int ret;
+
+	if (!listener)
+		return srdma_fail(-ENOMEM, "out of memory");
+	ret = srdma_net_listen(address, port ? port : SRDMA_DEFAULT_PORT, &listener->fd);
+	if (ret != 0)
+		goto free_listener;
+	ret = bound_port(listener->fd, &listener->port);
+	if (ret != 0)
+		goto close_socket;
+	*out = listener;
+	return 0;
+
+close_socket:
+	close(listener->fd);
+free_listener:
+	free(listener);
+	return ret;
+}
+
+void srdma_listener_delete(struct srdma_listener **out)
+{
+	struct srdma_listener *listener = *out;
+
+	*out = NULL;
+	if (!listener)
+		return;
+	close(listener->fd);
+	free(listener);
+}
+
+int srdma_listener_fd(const struct srdma_listener *listener)
+{
+	return listener->fd;
+}
+
+uint16_t srdma_listener_port(const struct srdma_listener *listener)
+{
+	return listener->port;
+}
+
+int srdma_listener_accept(struct srdma_listener *listener, int timeout_ms)
+{
+	uint64_t deadline = srdma_deadline(timeout_ms);
+
+	for (;;) {
+		int fd = accept4(listener->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+		if (fd >= 0)
+			return fd;
+		if (errno == EAGAIN) {
+			if (srdma_net_wait(listener->fd, POLLIN, -1, deadline) == -ETIMEDOUT)
+				return -EAGAIN;
+		} else if (errno != EINTR && errno != ECONNABORTED) {
+			return srdma_fail(-errno, "cannot accept a TCP connection: %s", strerror(errno));
+		}
+	}
+}

@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Errors and log lines. The function that decides an error says so once, through srdma_fail. */
+#ifndef SRDMA_LOG_H
+#define SRDMA_LOG_H
+
+#include "securdma.h"
+
+/* Records `error` with its sentence as the thread's last error, logs it at debug level (the caller of the library gets
+ * the error and decides how loud it is), and returns `error`. */
+int srdma_fail(int error, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* As srdma_fail, with OpenSSL's error queue appended and emptied. */
+int srdma_fail_openssl(int error, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* Puts a sentence before the thread's last error text ("connect 10.0.0.1:4433: " and what was there). */
+void srdma_error_prefix(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* Replaces what is not printable ASCII, NULs too, by '?': text of a peer must neither steer a terminal nor forge a log line. */
+void srdma_make_printable(char *text, size_t length);
+
+void srdma_log(enum srdma_log_level level, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+#endif

@@ -1,0 +1,291 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "net.h"
+
+#include "clock.h"
+#include "log.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* A vanished peer (cable pulled, power lost) is found after KEEPALIVE_IDLE + KEEPALIVE_COUNT * KEEPALIVE_INTERVAL. */
+#define KEEPALIVE_IDLE_S 5
+#define KEEPALIVE_INTERVAL_S 2
+#define KEEPALIVE_COUNT 3
+#define BACKLOG 512
+
+static const uint8_t v4_mapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
+
+int srdma_net_prepare(int fd)
+{
+	int one = 1, idle = KEEPALIVE_IDLE_S, interval = KEEPALIVE_INTERVAL_S, count = KEEPALIVE_COUNT;
+	unsigned user_ms = (KEEPALIVE_IDLE_S + KEEPALIVE_INTERVAL_S * KEEPALIVE_COUNT) * 1000;
+
+	if (setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one) ||
+	    setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one) ||
+	    setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof idle) ||
+	    setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval, sizeof interval) ||
+	    setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof count) ||
+	    setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &user_ms, sizeof user_ms))
+		return srdma_fail(-errno, "cannot set TCP options: %s", strerror(errno));
+	return 0;
+}
+
+int srdma_net_wait(int fd, short events, int abort_fd, uint64_t deadline)
+{
+	struct pollfd fds[2] = {{.fd = fd, .events = events}, {.fd = abort_fd, .events = POLLIN}};
+
+	for (;;) {
+		int left = srdma_deadline_left_ms(deadline);
+		int n = poll(fds, 2, left);
+
+		if (n > 0)
+			return fds[1].revents ? -ECANCELED : 0;
+		if (n == 0 && left == 0)
+			return -ETIMEDOUT;
+		if (n < 0 && errno != EINTR)
+			return -errno;
+	}
+}
+
+static int connect_one(const struct addrinfo *ai, uint64_t deadline, int *out)
+{
+	int fd = socket(ai->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, ai->ai_protocol);
+	int error = 0;
+	socklen_t length = sizeof error;
+
+	if (fd < 0)
+		return -errno;
+	if (connect(fd, ai->ai_addr, ai->ai_addrlen) != 0) {
+		error = errno;
+		if (error == EINPROGRESS) {
+			error = -srdma_net_wait(fd, POLLOUT, -1, deadline);
+			if (error == 0)
+				getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &length);
+		}
+	}
+	if (error != 0) {
+		close(fd);
+		return -error;
+	}
+	*out = fd;
+	return 0;
+}
+
+static int resolve(const char *host, const char *port, int flags, struct addrinfo **list)
+{
+	struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = flags};
+	int gai = getaddrinfo(host, port, &hints, list);
+
+	if (gai != 0)
+		return srdma_fail(-EHOSTUNREACH, "cannot resolve %s port %s: %s; check the name", host ? host : "*", port,
+				  gai_strerror(gai));
+	return 0;
+}
+
+int srdma_net_connect(const char *host, const char *port, uint64_t deadline, int *out)
+{
+	struct addrinfo *list = NULL;
+	int fd = -1, ret = resolve(host, port, 0, &list);
+
+	if (ret != 0)
+		return ret;
+	for (struct addrinfo *ai = list; ai; ai = ai->ai_next) {
+		ret = connect_one(ai, deadline, &fd);
+		if (ret == 0)
+			break;
+	}
+	freeaddrinfo(list);
+	if (ret != 0)
+		return srdma_fail(ret, "cannot connect to %s port %s: %s; is the server running there, and the port open?",
+				  host, port, strerror(-ret));
+	ret = srdma_net_prepare(fd);
+	if (ret != 0) {
+		close(fd);
+		return ret;
+	}
+	*out = fd;
+	return 0;
+}
+
+static int listen_one(const struct addrinfo *ai, bool any, int *out)
+{
+	int one = 1, zero = 0;
+	int fd = socket(ai->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, ai->ai_protocol);
+
+	if (fd < 0)
+		return -errno;
+	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+	/* "All addresses" is one IPv6 socket that takes IPv4 too. */
+	if (ai->ai_family == AF_INET6)
+		setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, any ? &zero : &one, sizeof one);
+	if (bind(fd, ai->ai_addr, ai->ai_addrlen) != 0 || listen(fd, BACKLOG) != 0) {
+		int error = errno;
+
+		close(fd);
+		return -error;
+	}
+	*out = fd;
+	return 0;
+}
+
+int srdma_net_listen(const char *address, const char *port, int *out)
+{
+	struct addrinfo *list = NULL;
+	int ret = resolve(address, port, AI_PASSIVE, &list);
+
+	if (ret != 0)
+		return ret;
+	ret = -EADDRNOTAVAIL;
+	for (int pass = 0; pass < 2 && ret != 0; pass++) {
+		for (struct addrinfo *ai = list; ai && ret != 0; ai = ai->ai_next) {
+			/* Without an address, IPv6 first: it serves both. */
+			if (!address && (ai->ai_family == AF_INET6) != (pass == 0))
+				continue;
+			ret = listen_one(ai, !address, out);
+		}
+		if (ret == -EADDRINUSE)
+			break;
+	}
+	freeaddrinfo(list);
+	if (ret != 0)
+		return srdma_fail(ret, "cannot listen on %s port %s: %s%s", address ? address : "*", port, strerror(-ret),
+				  ret == -EADDRINUSE ? "; another program has it: choose another port"
+				  : ret == -EACCES   ? "; ports below 1024 need privileges"
+						     : "");
+	return 0;
+}
+
+bool srdma_net_gid_of(const struct sockaddr *address, union ibv_gid *gid)
+{
+	if (address->sa_family == AF_INET6) {
+		memcpy(gid->raw, &((const struct sockaddr_in6 *)address)->sin6_addr, 16);
+		return true;
+	}
+	if (address->sa_family == AF_INET) {
+		memcpy(gid->raw, v4_mapped, sizeof v4_mapped);
+		memcpy(gid->raw + 12, &((const struct sockaddr_in *)address)->sin_addr, 4);
+		return true;
+	}
+	return false;
+}
+
+bool srdma_net_is_loopback(const struct sockaddr *address)
+{
+	union ibv_gid gid;
+
+	if (!srdma_net_gid_of(address, &gid))
+		return false;
+	if (memcmp(gid.raw, v4_mapped, sizeof v4_mapped) == 0)
+		return gid.raw[12] == 127;
+	return IN6_IS_ADDR_LOOPBACK((const struct in6_addr *)gid.raw);
+}
+
+void srdma_net_format(const struct sockaddr *address, char *out, size_t size)
+{
+	char text[INET6_ADDRSTRLEN];
+	union ibv_gid gid;
+	unsigned port;
+
+	if (!srdma_net_gid_of(address, &gid)) {
+		snprintf(out, size, "unknown");
+		return;
+	}
+	port = address->sa_family == AF_INET ? ntohs(((const struct sockaddr_in *)address)->sin_port)
+					     : ntohs(((const struct sockaddr_in6 *)address)->sin6_port);
+	if (memcmp(gid.raw, v4_mapped, sizeof v4_mapped) == 0) {
+		inet_ntop(AF_INET, gid.raw + 12, text, sizeof text);
+		snprintf(out, size, "%s:%u", text, port);
+	} else {
+		inet_ntop(AF_INET6, gid.raw, text, sizeof text);
+		snprintf(out, size, "[%s]:%u", text, port);
+	}
+}
+
+/* One "address/bits" in [text, end). */
+static int parse_network(const char *text, size_t length, struct srdma_network *out)
+{
+	char part[64], *slash, *end;
+	unsigned long bits, most;
+
+	if (length >= sizeof part)
+		return -EINVAL;
+	memcpy(part, text, length);
+	part[length] = '\0';
+	slash = strchr(part, '/');
+	if (slash)
+		*slash++ = '\0';
+	if (inet_pton(AF_INET, part, out->prefix.raw + 12) == 1) {
+		memcpy(out->prefix.raw, v4_mapped, sizeof v4_mapped);
+		most = 32;
+	} else if (inet_pton(AF_INET6, part, out->prefix.raw) == 1) {
+		most = 128;
+	} else {
+		return -EINVAL;
+	}
+	bits = most;
+	if (slash) {
+		bits = strtoul(slash, &end, 10);
+		if (*slash < '0' || *slash > '9' || *end || bits > most)
+			return -EINVAL;
+	}
+	out->length = (unsigned)(bits + 128 - most);
+	return 0;
+}
+
+int srdma_networks_parse(const char *text, struct srdma_networks *out)
+{
+	struct srdma_networks networks = {0};
+
+	for (const char *at = text ? text : ""; *at;) {
+		size_t skip = strspn(at, ", \t"), length = strcspn(at + skip, ", \t");
+		struct srdma_network *grown;
+
+		at += skip;
+		if (length == 0)
+			break;
+		grown = realloc(networks.list, (networks.count + 1) * sizeof *grown);
+		if (!grown) {
+			srdma_networks_clear(&networks);
+			return srdma_fail(-ENOMEM, "out of memory");
+		}
+		networks.list = grown;
+		if (parse_network(at, length, &grown[networks.count]) != 0) {
+			srdma_networks_clear(&networks);
+			return srdma_fail(-EINVAL, "'%.*s' is no network; write ADDRESS/BITS, such as 10.0.0.0/8 or fd00::/64",
+					  (int)length, at);
+		}
+		networks.count++;
+		at += length;
+	}
+	*out = networks;
+	return 0;
+}
+
+void srdma_networks_clear(struct srdma_networks *networks)
+{
+	free(networks->list);
+	*networks = (struct srdma_networks){0};
+}
+
+static bool prefix_equal(const uint8_t *a, const uint8_t *b, unsigned bits)
+{
+	if (memcmp(a, b, bits / 8) != 0)
+		return false;
+	return bits % 8 == 0 || ((a[bits / 8] ^ b[bits / 8]) & (0xff << (8 - bits % 8))) == 0;
+}
+
+bool srdma_networks_contain(const struct srdma_networks *networks, const union ibv_gid *gid)
+{
+	for (size_t i = 0; i < networks->count; i++)
+		if (prefix_equal(gid->raw, networks->list[i].prefix.raw, networks->list[i].length))
+			return true;
+	return false;
+}

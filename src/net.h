@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* TCP sockets with deadlines, and the question whose address a GID is. */
+#ifndef SRDMA_NET_H
+#define SRDMA_NET_H
+
+#include "securdma.h"
+
+/* Connects; the socket is non-blocking, close-on-exec, with TCP_NODELAY and keepalive. */
+int srdma_net_connect(const char *host, const char *port, uint64_t deadline, int *out);
+int srdma_net_listen(const char *address, const char *port, int *out);
+/* Sets what every TLS channel's socket needs: TCP_NODELAY, and keepalive so that a vanished peer is found. */
+int srdma_net_prepare(int fd);
+/* "10.0.0.1:4433" or "[fd00::1]:4433". An IPv4-mapped address is shown as IPv4. */
+void srdma_net_format(const struct sockaddr *address, char *out, size_t size);
+bool srdma_net_is_loopback(const struct sockaddr *address);
+/* Waits for `events` on fd (poll(2)); abort_fd, unless -1, ends the wait when readable.
+ * Returns 0, -ETIMEDOUT, -ECANCELED. */
+int srdma_net_wait(int fd, short events, int abort_fd, uint64_t deadline);
+
+/* The IPv6 form of an address: itself, or IPv4-mapped. False for other families. */
+bool srdma_net_gid_of(const struct sockaddr *address, union ibv_gid *gid);
+
+/* Networks that peers may use GIDs of. */
+struct srdma_networks {
+	size_t count;
+	struct srdma_network {
+		union ibv_gid prefix;
+		unsigned length; /* bits of the IPv6 form */
+	} *list;
+};
+/* Parses "10.0.0.0/8, fd00::/8"; NULL or "" gives none. -EINVAL names the bad part. */
+int srdma_networks_parse(const char *text, struct srdma_networks *out);
+void srdma_networks_clear(struct srdma_networks *networks);
+bool srdma_networks_contain(const struct srdma_networks *networks, const union ibv_gid *gid);
+
+#endif

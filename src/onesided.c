@@ -1,0 +1,244 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* RDMA write to and RDMA read from the region that the peer offers. */
+#include "conn.h"
+#include "log.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct srdma_buffer {
+	struct srdma_region region;
+};
+
+/* ---- buffers --------------------------------------------------------------------------------------------------- */
+
+int srdma_buffer_new(struct srdma_conn *conn, void *memory, size_t size, struct srdma_buffer **out)
+{
+	struct srdma_buffer *buffer = calloc(1, sizeof *buffer);
+	int ret;
+
+	if (!buffer)
+		return srdma_fail(-ENOMEM, "out of memory");
+	ret = memory ? srdma_region_register(conn->pd, memory, size, IBV_ACCESS_LOCAL_WRITE, &buffer->region)
+		     : srdma_region_new(conn->pd, size, IBV_ACCESS_LOCAL_WRITE, &buffer->region);
+	if (ret != 0) {
+		free(buffer);
+		return ret;
+	}
+	*out = buffer;
+	return 0;
+}
+
+void srdma_buffer_delete(struct srdma_buffer **out)
+{
+	struct srdma_buffer *buffer = *out;
+
+	*out = NULL;
+	if (!buffer)
+		return;
+	srdma_region_release(&buffer->region);
+	free(buffer);
+}
+
+void *srdma_buffer_data(struct srdma_buffer *buffer)
+{
+	return buffer->region.address;
+}
+
+/* ---- requests -------------------------------------------------------------------------------------------------- */
+
+/* All that can be known before the device is asked. */
+static int check_request(struct srdma_conn *conn, bool write, size_t length, uint64_t offset)
+{
+	const struct srdma_hello *peer = &conn->peer;
+	uint32_t needed = write ? IBV_ACCESS_REMOTE_WRITE : IBV_ACCESS_REMOTE_READ;
+	const char *verb = write ? "write" : "read";
+
+	if (conn->options.raw)
+		return srdma_fail(-EOPNOTSUPP, "the queue pair of a raw connection is yours: post to it yourself");
+	int ret = srdma_conn_check(conn);
+	if (ret != 0)
+		return ret;
+	if (peer->region_size == 0)
+		return srdma_fail(-ENXIO, "cannot %s: the peer offers no region", verb);
+	if (!(peer->region_access & needed) || (!write && peer->rd_responder == 0))
+		return srdma_fail(-EACCES, "cannot %s: the peer's region does not allow it", verb);
+	if (offset > peer->region_size || length > peer->region_size - offset)
+		return srdma_fail(-ERANGE, "cannot %s %zu bytes at offset %llu: the peer's region has %llu bytes", verb,
+				  length, (unsigned long long)offset, (unsigned long long)peer->region_size);
+	return 0;
+}
+
+struct request {
+	bool write;
+	uint64_t local;
+	uint32_t lkey;
+	uint32_t length;
+	uint64_t offset;
+	enum srdma_op_kind kind;
+	uint64_t cookie;
+	bool copy; /* small enough to go inline: `local` need not be registered */
+};
+
+static int post(struct srdma_conn *conn, const struct request *r)
+{
+	struct ibv_sge sge = {.addr = r->local, .length = r->length, .lkey = r->lkey};
+	struct ibv_send_wr wr = {
+		.sg_list = &sge,
+		.num_sge = r->length > 0,
+		.opcode = r->write ? IBV_WR_RDMA_WRITE : IBV_WR_RDMA_READ,
+		.send_flags = r->copy ? IBV_SEND_INLINE : 0,
+		.wr.rdma = {.remote_addr = conn->peer.region_address + r->offset, .rkey = conn->peer.region_rkey},
+	};
+	int ret = srdma_channel_post_rdma(&conn->channel, &wr, r->kind, r->cookie);
+
+	if (ret != 0)
+		return srdma_conn_end(conn, ret);
+	srdma_counter_add(r->write ? &conn->channel.counters.bytes_written : &conn->channel.counters.bytes_read, r->length);
+	return 0;
+}
+
+static int post_buffer(struct srdma_conn *conn, bool write, struct srdma_buffer *buffer, size_t buffer_offset,
+		       size_t length, uint64_t offset, uint64_t cookie)
+{
+	int ret = check_request(conn, write, length, offset);
+
+	if (ret != 0)
+		return ret;
+	if (buffer_offset > buffer->region.size || length > buffer->region.size - buffer_offset)
+		return srdma_fail(-ERANGE, "%zu bytes at %zu are outside of the buffer of %zu", length, buffer_offset,
+				  buffer->region.size);
+	if (length > srdma_device_port_attr(conn->device)->max_msg_sz)
+		return srdma_fail(-EMSGSIZE, "%zu bytes in one request; the device takes %u", length,
+				  srdma_device_port_attr(conn->device)->max_msg_sz);
+	if (!srdma_channel_can_post_rdma(&conn->channel))
+		return -EAGAIN;
+	struct request request = {
+		.write = write,
+		.local = (uintptr_t)buffer->region.address + buffer_offset,
+		.lkey = buffer->region.mr->lkey,
+		.length = (uint32_t)length,
+		.offset = offset,
+		.kind = SRDMA_OP_POSTED,
+		.cookie = cookie,
+	};
+	return post(conn, &request);
+}
+
+int srdma_conn_post_write(struct srdma_conn *conn, struct srdma_buffer *buffer, size_t buffer_offset, size_t length,
+			  uint64_t offset, uint64_t cookie)
+{
+	return post_buffer(conn, true, buffer, buffer_offset, length, offset, cookie);
+}
+
+int srdma_conn_post_read(struct srdma_conn *conn, struct srdma_buffer *buffer, size_t buffer_offset, size_t length,
+			 uint64_t offset, uint64_t cookie)
+{
+	return post_buffer(conn, false, buffer, buffer_offset, length, offset, cookie);
+}
+
+static bool has_completion(const struct srdma_conn *conn)
+{
+	return conn->channel.done_count > 0;
+}
+
+int srdma_conn_complete(struct srdma_conn *conn, uint64_t *cookies, int max, int timeout_ms)
+{
+	struct srdma_channel *channel = &conn->channel;
+	int n = 0;
+
+	if (conn->options.raw || max <= 0)
+		return srdma_fail(-EINVAL, "no completions to collect");
+	if (channel->done_count == 0) {
+		int ret;
+
+		if (conn->status == 0 && channel->rdma_queued == 0)
+			return srdma_fail(-EINVAL, "no write or read is under way");
+		ret = srdma_conn_wait_until(conn, has_completion, timeout_ms);
+		if (ret != 0)
+			return ret;
+	}
+	while (n < max && channel->done_count > 0) {
+		cookies[n++] = channel->done[channel->done_head];
+		channel->done_head = (channel->done_head + 1) % channel->rdma_depth;
+		channel->done_count--;
+		channel->rdma_queued--;
+	}
+	return n;
+}
+
+/* ---- blocking forms -------------------------------------------------------------------------------------------- */
+
+static bool can_post_rdma(const struct srdma_conn *conn)
+{
+	return srdma_channel_can_post_rdma(&conn->channel);
+}
+
+/* RC completes in order, so the one just posted is done when no more WAITED ones are left: only one thread waits. */
+static bool waited_done(const struct srdma_conn *conn)
+{
+	return conn->channel.waited_done > conn->waited_before;
+}
+
+static int transfer(struct srdma_conn *conn, struct request *request, int timeout_ms)
+{
+	int ret = srdma_conn_wait_until(conn, can_post_rdma, timeout_ms);
+
+	if (ret != 0)
+		return ret;
+	conn->waited_before = conn->channel.waited_done;
+	ret = post(conn, request);
+	if (ret != 0)
+		return ret;
+	ret = srdma_conn_wait_until(conn, waited_done, timeout_ms);
+	/* The device may still use the memory, which is the caller's again on return: stop it. */
+	if (ret != 0 && conn->status == 0)
+		srdma_conn_end(conn, ret);
+	return ret;
+}
+
+static int run(struct srdma_conn *conn, bool write, void *data, size_t length, uint64_t offset, int timeout_ms)
+{
+	size_t most = srdma_device_port_attr(conn->device)->max_msg_sz;
+	struct srdma_region region = {0};
+	struct request request = {.write = write, .kind = SRDMA_OP_WAITED};
+	int ret = check_request(conn, write, length, offset);
+
+	if (ret != 0)
+		return ret;
+	if (timeout_ms == 0)
+		return srdma_fail(-EINVAL, "a write or read that does not wait is srdma_conn_post_write or _read");
+	request.copy = write && length <= conn->qp.max_inline;
+	if (!request.copy && length > 0) {
+		ret = srdma_region_register(conn->pd, data, length, write ? 0 : IBV_ACCESS_LOCAL_WRITE, &region);
+		if (ret != 0)
+			return ret;
+		request.lkey = region.mr->lkey;
+	}
+	for (size_t done = 0; ret == 0; done += request.length) {
+		size_t left = length - done;
+
+		if (left == 0 && done > 0)
+			break;
+		request.local = (uintptr_t)data + done;
+		request.length = (uint32_t)(left < most ? left : most);
+		request.offset = offset + done;
+		ret = transfer(conn, &request, timeout_ms);
+		if (length == 0)
+			break;
+	}
+	srdma_region_release(&region);
+	return ret;
+}
+
+int srdma_conn_write(struct srdma_conn *conn, const void *data, size_t length, uint64_t offset, int timeout_ms)
+{
+	/* The device only reads what is registered without local write. */
+	return run(conn, true, (void *)(uintptr_t)data, length, offset, timeout_ms);
+}
+
+int srdma_conn_read(struct srdma_conn *conn, void *data, size_t length, uint64_t offset, int timeout_ms)
+{
+	return run(conn, false, data, length, offset, timeout_ms);
+}

@@ -1,0 +1,521 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What moves a connection on: completions, control frames, waiting; and on top of that messages and the disconnect. */
+#include "clock.h"
+#include "conn.h"
+#include "log.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#define CONTROL_SEND_MS 2000
+#define PEER_CLOSE_MS 500
+/* A polling waiter looks at the clock and at the descriptors once in so many rounds: both cost more than a round. */
+#define ROUNDS_PER_SENDS 4
+#define ROUNDS_PER_CLOCK 64
+#define ROUNDS_PER_EVENTS 4096
+
+/* ---- the descriptors ------------------------------------------------------------------------------------------- */
+
+static int watch(int epoll_fd, int fd)
+{
+	struct epoll_event event = {.events = EPOLLIN, .data.fd = fd};
+
+	return epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &event);
+}
+
+int srdma_conn_prepare_waiting(struct srdma_conn *conn)
+{
+	int flags = fcntl(conn->comp->fd, F_GETFL);
+
+	conn->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	conn->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+	if (flags < 0 || conn->wake_fd < 0 || conn->epoll_fd < 0)
+		goto fail;
+	/* A raw connection's completion channel is its user's: left blocking, and not watched here. */
+	if (!conn->options.raw &&
+	    (fcntl(conn->comp->fd, F_SETFL, flags | O_NONBLOCK) != 0 || watch(conn->epoll_fd, conn->comp->fd) != 0))
+		goto fail;
+	if (watch(conn->epoll_fd, srdma_tls_fd(conn->tls)) != 0 || watch(conn->epoll_fd, conn->wake_fd) != 0)
+		goto fail;
+	return 0;
+fail:
+	return srdma_fail(-errno, "cannot make the descriptors to wait on: %s", strerror(errno));
+}
+
+int srdma_conn_fd(struct srdma_conn *conn)
+{
+	return conn->epoll_fd;
+}
+
+void srdma_conn_wake(struct srdma_conn *conn)
+{
+	uint64_t one = 1;
+	/* The counter can't be full: then a wake-up is pending anyway. */
+	ssize_t n = write(conn->wake_fd, &one, sizeof one);
+
+	(void)n;
+}
+
+void srdma_conn_cancel(struct srdma_conn *conn)
+{
+	atomic_store(&conn->cancelled, true);
+	srdma_conn_wake(conn);
+}
+
+/* ---- the end --------------------------------------------------------------------------------------------------- */
+
+int srdma_conn_end(struct srdma_conn *conn, int error)
+{
+	if (conn->status != 0)
+		return conn->status;
+	snprintf(conn->status_text, sizeof conn->status_text, "%s", srdma_error_text());
+	conn->status = error;
+	srdma_qp_fail(&conn->qp);
+	return error;
+}
+
+static bool all_arrived(const struct srdma_conn *conn)
+{
+	return conn->options.raw || conn->channel.messages_arrived >= conn->closing.peer_total;
+}
+
+int srdma_conn_check(struct srdma_conn *conn)
+{
+	if (conn->status != 0)
+		return srdma_fail(conn->status, "%s", conn->status_text);
+	if (conn->closing.requested)
+		return srdma_fail(SRDMA_ECLOSED, "the connection was disconnected");
+	if (conn->closing.peer_requested)
+		return srdma_fail(SRDMA_ECLOSED, "the peer disconnected%s%s", conn->close_reason[0] ? ": " : "",
+				  conn->close_reason);
+	return 0;
+}
+
+/* ---- control frames -------------------------------------------------------------------------------------------- */
+
+static int send_control(struct srdma_conn *conn, const uint8_t *frame, size_t length)
+{
+	return srdma_control_send(conn->tls, frame, length, srdma_deadline(CONTROL_SEND_MS), -1);
+}
+
+static int send_count(struct srdma_conn *conn, enum srdma_frame_type type, const char *reason)
+{
+	struct srdma_disconnect body = {.messages_sent = srdma_counter_read(&conn->channel.counters.messages_sent)};
+	uint8_t frame[SRDMA_FRAME_MAX];
+
+	if (reason)
+		snprintf(body.reason, sizeof body.reason, "%s", reason);
+	return send_control(conn, frame, srdma_disconnect_encode(frame, type, &body));
+}
+
+static int take_frame(struct srdma_conn *conn)
+{
+	struct srdma_closing *closing = &conn->closing;
+	const struct srdma_frame_header *header = &conn->inbox.header;
+	struct srdma_disconnect body;
+	int ret = 0;
+
+	if (header->version != SRDMA_PROTOCOL_VERSION)
+		return srdma_fail(SRDMA_EPROTOCOL, "frame of version %u on a connection of version %u", header->version,
+				  SRDMA_PROTOCOL_VERSION);
+	if (header->type == SRDMA_FRAME_DISCONNECT || header->type == SRDMA_FRAME_DISCONNECT_ACK)
+		ret = srdma_disconnect_decode(srdma_inbox_body(&conn->inbox), header->length, &body);
+	if (ret != 0)
+		return ret;
+	if (header->type == SRDMA_FRAME_DISCONNECT && !closing->peer_requested) {
+		closing->peer_requested = true;
+		closing->peer_total = body.messages_sent;
+		snprintf(conn->close_reason, sizeof conn->close_reason, "%s", body.reason);
+	} else if (header->type == SRDMA_FRAME_DISCONNECT_ACK && closing->requested && !closing->acknowledged) {
+		closing->acknowledged = true;
+		closing->peer_total = body.messages_sent;
+	} else if (header->type == SRDMA_FRAME_FINISH && closing->peer_answered && header->length == 0) {
+		closing->finished = true;
+	} else {
+		return srdma_fail(SRDMA_EPROTOCOL, "unexpected frame of type %u on the TLS channel", header->type);
+	}
+	return 0;
+}
+
+/* The peer's side of the TLS channel is closed. */
+static int take_end(struct srdma_conn *conn, int error)
+{
+	struct srdma_closing *closing = &conn->closing;
+
+	/* After both ends have what they were owed it is the last step of a disconnect; the FINISH may have been lost to it. */
+	if (closing->finished || closing->peer_answered || closing->acknowledged) {
+		closing->finished = true;
+		return 0;
+	}
+	return srdma_fail(error == SRDMA_ECLOSED ? SRDMA_ELOST : error,
+			  "the peer went away without disconnecting: its TLS channel is closed");
+}
+
+static int poll_control(struct srdma_conn *conn)
+{
+	while (!conn->closing.finished) {
+		int ret = srdma_control_receive(conn->tls, &conn->inbox);
+
+		if (ret == -EAGAIN)
+			return 0;
+		ret = ret == 0 ? take_frame(conn) : ret == SRDMA_EPROTOCOL ? ret : take_end(conn, ret);
+		if (ret != 0)
+			return ret;
+	}
+	return 0;
+}
+
+/* Answers the peer's DISCONNECT once nothing is under way any more. */
+static int answer_disconnect(struct srdma_conn *conn)
+{
+	struct srdma_closing *closing = &conn->closing;
+	int ret;
+
+	if (!closing->peer_requested || closing->peer_answered)
+		return 0;
+	ret = srdma_channel_flush(&conn->channel);
+	if (ret != 0 || !all_arrived(conn) || conn->channel.op_count > 0)
+		return ret;
+	closing->peer_answered = true;
+	return send_count(conn, SRDMA_FRAME_DISCONNECT_ACK, NULL);
+}
+
+/* ---- progress and waiting -------------------------------------------------------------------------------------- */
+
+/* A failed work request is often the shadow of a peer that went away; then that is the cause to tell. */
+static void fail_progress(struct srdma_conn *conn, int ret)
+{
+	char text[512];
+	snprintf(text, sizeof text, "%s", srdma_error_text());
+	int control = poll_control(conn);
+
+	if (control != 0)
+		ret = control;
+	else
+		srdma_fail(ret, "%s", text);
+	srdma_conn_end(conn, ret);
+}
+
+static void progress(struct srdma_conn *conn)
+{
+	int ret;
+
+	if (conn->status != 0 || conn->options.raw)
+		return;
+	ret = srdma_channel_poll(&conn->channel);
+	if (ret == 0)
+		ret = answer_disconnect(conn);
+	if (ret != 0)
+		fail_progress(conn, ret);
+}
+
+/* What a latency-bound waiter repeats: only where messages come in. */
+static void progress_receives(struct srdma_conn *conn)
+{
+	if (conn->options.raw || conn->status != 0)
+		return;
+	int ret = srdma_channel_poll_receives(&conn->channel);
+	if (ret != 0)
+		fail_progress(conn, ret);
+}
+
+static void progress_control(struct srdma_conn *conn)
+{
+	int ret;
+
+	if (conn->status != 0)
+		return;
+	ret = poll_control(conn);
+	if (ret == 0)
+		ret = answer_disconnect(conn);
+	if (ret != 0)
+		srdma_conn_end(conn, ret);
+}
+
+static void arm(struct srdma_conn *conn)
+{
+	if (conn->armed || conn->options.raw || conn->status != 0)
+		return;
+	if (ibv_req_notify_cq(conn->recv_cq, 0) != 0 || ibv_req_notify_cq(conn->send_cq, 0) != 0) {
+		srdma_fail(SRDMA_EVERBS, "cannot arm the completion queues");
+		srdma_conn_end(conn, SRDMA_EVERBS);
+		return;
+	}
+	conn->armed = true;
+}
+
+static void take_cq_events(struct srdma_conn *conn)
+{
+	struct ibv_cq *cq;
+	void *context;
+
+	while (ibv_get_cq_event(conn->comp, &cq, &context) == 0) {
+		if (cq == conn->send_cq)
+			conn->unacked_send++;
+		else
+			conn->unacked_recv++;
+	}
+	/* Either queue may have fired: both are armed again before the next sleep. */
+	conn->armed = false;
+}
+
+static int take_events(struct srdma_conn *conn, int timeout_ms)
+{
+	struct epoll_event events[3];
+	int n = epoll_wait(conn->epoll_fd, events, 3, timeout_ms);
+
+	if (n < 0 && errno != EINTR)
+		return srdma_fail(-errno, "cannot wait: %s", strerror(errno));
+	for (int i = 0; i < n; i++) {
+		uint64_t count;
+
+		if (events[i].data.fd == srdma_tls_fd(conn->tls)) {
+			progress_control(conn);
+			/* After the end it would be readable for ever. */
+			if (conn->status != 0 || conn->closing.finished)
+				epoll_ctl(conn->epoll_fd, EPOLL_CTL_DEL, srdma_tls_fd(conn->tls), NULL);
+		} else if (events[i].data.fd == conn->wake_fd) {
+			conn->woken = read(conn->wake_fd, &count, sizeof count) == sizeof count || conn->woken;
+		} else {
+			take_cq_events(conn);
+		}
+	}
+	return 0;
+}
+
+static int still_waiting(struct srdma_conn *conn)
+{
+	if (atomic_load_explicit(&conn->cancelled, memory_order_relaxed))
+		return srdma_fail(-ECANCELED, "given up: shutting down");
+	return conn->status != 0 ? srdma_conn_check(conn) : 0;
+}
+
+/* Polls for the spin time. True when `ready`. */
+static bool spin(struct srdma_conn *conn, bool (*ready)(const struct srdma_conn *), uint64_t deadline)
+{
+	int limit = conn->options.spin;
+	uint64_t until = 0;
+
+	for (unsigned round = 1; limit != 0; round++) {
+		if (round % ROUNDS_PER_SENDS == 0)
+			progress(conn);
+		else
+			progress_receives(conn);
+		if (ready(conn))
+			return true;
+		if (conn->status != 0)
+			return false;
+		if (round % ROUNDS_PER_EVENTS == 0 &&
+		    (take_events(conn, 0) != 0 || atomic_load_explicit(&conn->cancelled, memory_order_relaxed)))
+			return ready(conn);
+		if (round % ROUNDS_PER_CLOCK == 0) {
+			uint64_t now = srdma_clock_us();
+
+			if (until == 0)
+				until = limit > 0 ? now + (uint64_t)limit : deadline;
+			if (now >= until || now >= deadline)
+				return false;
+		}
+	}
+	return false;
+}
+
+int srdma_conn_wait_until(struct srdma_conn *conn, bool (*ready)(const struct srdma_conn *), int timeout_ms)
+{
+	uint64_t deadline;
+	int ret;
+
+	progress(conn);
+	if (ready(conn))
+		return 0;
+	deadline = srdma_deadline(timeout_ms < 0 ? conn->options.timeout_ms : timeout_ms);
+	if (timeout_ms != 0 && spin(conn, ready, deadline))
+		return 0;
+	for (;;) {
+		ret = take_events(conn, 0);
+		if (ret == 0) {
+			arm(conn);
+			/* What came between the last look and the arming raises no event. */
+			progress(conn);
+		}
+		if (ready(conn))
+			return 0;
+		if (ret == 0)
+			ret = still_waiting(conn);
+		if (ret != 0)
+			return ret;
+		if (timeout_ms == 0)
+			return -EAGAIN;
+		int left = srdma_deadline_left_ms(deadline);
+		if (left == 0)
+			return srdma_fail(-ETIMEDOUT, "nothing happened within the time-out");
+		ret = take_events(conn, left);
+		progress(conn);
+		if (ready(conn))
+			return 0;
+		if (ret != 0)
+			return ret;
+	}
+}
+
+/* ---- messages -------------------------------------------------------------------------------------------------- */
+
+static int check_not_raw(const struct srdma_conn *conn)
+{
+	return conn->options.raw ? srdma_fail(-EOPNOTSUPP, "a raw connection carries no messages; use its queue pair") : 0;
+}
+
+static bool can_send(const struct srdma_conn *conn)
+{
+	return conn->status == 0 && (srdma_channel_can_send(&conn->channel) || conn->closing.peer_requested);
+}
+
+int srdma_conn_send(struct srdma_conn *conn, const void *data, size_t length, int timeout_ms)
+{
+	int ret = check_not_raw(conn);
+
+	if (ret == 0)
+		ret = srdma_conn_check(conn);
+	if (ret != 0)
+		return ret;
+	if (length > conn->channel.message_size)
+		return srdma_fail(-EMSGSIZE, "a message of %zu bytes; %u were agreed", length, conn->channel.message_size);
+	if (!srdma_channel_can_send(&conn->channel)) {
+		ret = srdma_conn_wait_until(conn, can_send, timeout_ms);
+		if (ret == 0)
+			ret = srdma_conn_check(conn);
+		if (ret != 0)
+			return ret;
+	}
+	ret = srdma_channel_send(&conn->channel, data, (uint32_t)length);
+	return ret == 0 ? 0 : srdma_conn_end(conn, ret);
+}
+
+static bool has_message(const struct srdma_conn *conn)
+{
+	return conn->channel.arrival_count > 0 || (conn->closing.peer_requested && all_arrived(conn)) || conn->closing.finished;
+}
+
+bool srdma_conn_peek(struct srdma_conn *conn, const void **data, uint32_t *length)
+{
+	progress(conn);
+	return srdma_channel_peek(&conn->channel, data, length);
+}
+
+int srdma_conn_recv(struct srdma_conn *conn, void *buffer, size_t size, size_t *length, int timeout_ms)
+{
+	const void *data;
+	uint32_t n;
+	int ret = check_not_raw(conn);
+
+	if (ret == 0 && conn->channel.arrival_count == 0)
+		ret = conn->closing.finished ? srdma_conn_check(conn) : srdma_conn_wait_until(conn, has_message, timeout_ms);
+	if (ret != 0)
+		return ret;
+	if (!srdma_channel_peek(&conn->channel, &data, &n))
+		return srdma_conn_check(conn);
+	*length = n;
+	if (n > size)
+		return srdma_fail(-EMSGSIZE, "a message of %u bytes came; the buffer has %zu", n, size);
+	if (n > 0)
+		memcpy(buffer, data, n);
+	ret = srdma_channel_consume(&conn->channel);
+	/* The message is the caller's now; a failure shows at the next call. */
+	if (ret != 0 && conn->status == 0 && !conn->closing.finished)
+		srdma_conn_end(conn, ret);
+	return 0;
+}
+
+static bool has_anything(const struct srdma_conn *conn)
+{
+	return has_message(conn) || conn->channel.done_count > 0 || conn->woken;
+}
+
+int srdma_conn_wait(struct srdma_conn *conn, int timeout_ms)
+{
+	int ret = srdma_conn_wait_until(conn, has_anything, timeout_ms);
+
+	if (ret != 0)
+		return ret;
+	if (conn->woken) {
+		conn->woken = false;
+		return -EINTR;
+	}
+	/* Not a message, not a completion: then it is the peer's disconnect. */
+	return conn->channel.arrival_count > 0 || conn->channel.done_count > 0 ? 0 : srdma_conn_check(conn);
+}
+
+/* ---- disconnect ------------------------------------------------------------------------------------------------ */
+
+static bool sends_done(const struct srdma_conn *conn)
+{
+	return conn->channel.op_count == 0;
+}
+
+static bool answered(const struct srdma_conn *conn)
+{
+	return conn->closing.finished ||
+	       (conn->closing.acknowledged && all_arrived(conn) &&
+		(!conn->closing.peer_requested || conn->closing.peer_answered));
+}
+
+static bool finished(const struct srdma_conn *conn)
+{
+	return conn->closing.finished;
+}
+
+static int left_of(uint64_t deadline)
+{
+	int left = srdma_deadline_left_ms(deadline);
+
+	/* 0 would mean not to wait at all, and lose the difference between "not yet" and "too late". */
+	return left > 0 ? left : 1;
+}
+
+/* We ask, the peer answers, we finish. */
+static int request_disconnect(struct srdma_conn *conn, const char *reason, uint64_t deadline)
+{
+	uint8_t frame[SRDMA_FRAME_MAX];
+	int ret = srdma_channel_flush(&conn->channel);
+
+	if (ret == 0)
+		ret = srdma_conn_wait_until(conn, sends_done, left_of(deadline));
+	if (ret != 0)
+		return ret;
+	ret = send_count(conn, SRDMA_FRAME_DISCONNECT, reason);
+	conn->closing.requested = true;
+	if (ret == 0)
+		ret = srdma_conn_wait_until(conn, answered, left_of(deadline));
+	if (ret == 0 && !conn->closing.finished) {
+		ret = send_control(conn, frame, srdma_empty_encode(frame, SRDMA_FRAME_FINISH));
+		conn->closing.finished = true;
+		/* The peer closes once it has freed all: who reconnects at once finds its slot free. */
+		srdma_net_wait(srdma_tls_fd(conn->tls), POLLIN, -1, srdma_deadline(PEER_CLOSE_MS));
+	}
+	return ret;
+}
+
+int srdma_conn_disconnect(struct srdma_conn *conn, const char *reason, int timeout_ms)
+{
+	uint64_t deadline = srdma_deadline(timeout_ms < 0 ? conn->options.timeout_ms : timeout_ms);
+	int ret;
+
+	if (conn->status != 0)
+		return srdma_conn_check(conn);
+	if (conn->closing.finished)
+		return 0;
+	ret = conn->closing.peer_requested ? srdma_conn_wait_until(conn, finished, left_of(deadline))
+					   : request_disconnect(conn, reason, deadline);
+	if (ret != 0)
+		return srdma_conn_end(conn, ret);
+	srdma_fail(SRDMA_ECLOSED, "the connection was disconnected%s%s", conn->close_reason[0] ? ": " : "",
+		   conn->close_reason);
+	srdma_conn_end(conn, SRDMA_ECLOSED);
+	return 0;
+}

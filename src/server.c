@@ -1,0 +1,506 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Start, the listener thread, stop. */
+#include "server.h"
+
+#include "clock.h"
+#include "log.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <openssl/crypto.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#define FDS_PER_CLIENT 4 /* socket, completion channel, epoll, eventfd */
+#define FDS_BESIDES 64
+/* After accept fails for want of descriptors or memory, trying again at once would only burn time. */
+#define ACCEPT_PAUSE_MS 100
+#define DEVICE_CHECK_MS 2000
+/* Room for a program's handlers. The usual 8 MiB would invite the kernel to back a stack with a huge page. */
+#define CLIENT_STACK (1024 * 1024)
+
+void srdma_server_options_init(struct srdma_server_options *options)
+{
+	*options = (struct srdma_server_options){
+		.port = SRDMA_DEFAULT_PORT,
+		.max_clients = 10,
+		.max_pending = 64,
+		.drain_timeout_ms = 5000,
+	};
+	srdma_conn_options_init(&options->conn);
+	options->conn.region_size = 65536;
+}
+
+/* ---- limits ---------------------------------------------------------------------------------------------------- */
+
+static int check_device_limits(const struct srdma_device *device, unsigned clients)
+{
+	const struct ibv_device_attr *attr = srdma_device_attr(device);
+	const struct {
+		const char *what;
+		unsigned long have, need;
+	} limits[] = {
+		{"queue pairs", (unsigned long)attr->max_qp, clients},
+		{"protection domains", (unsigned long)attr->max_pd, clients},
+		{"completion queues", (unsigned long)attr->max_cq, 2ul * clients},
+		{"memory regions", (unsigned long)attr->max_mr, 2ul * clients},
+	};
+
+	for (size_t i = 0; i < sizeof limits / sizeof *limits; i++)
+		if (limits[i].need > limits[i].have)
+			return srdma_fail(SRDMA_ECONFIG, "max-clients %u needs %lu %s; %s has %lu", clients, limits[i].need,
+					  limits[i].what, srdma_device_name(device), limits[i].have);
+	return 0;
+}
+
+static int check_descriptors(unsigned clients, unsigned pending)
+{
+	rlim_t need = (rlim_t)(clients + pending) * FDS_PER_CLIENT + FDS_BESIDES;
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= need)
+		return 0;
+	if (limit.rlim_max < need)
+		return srdma_fail(SRDMA_ECONFIG,
+				  "max-clients %u and max-pending %u need %lu file descriptors; the limit is %lu (ulimit -n, "
+				  "LimitNOFILE=)",
+				  clients, pending, (unsigned long)need, (unsigned long)limit.rlim_max);
+	limit.rlim_cur = need;
+	if (setrlimit(RLIMIT_NOFILE, &limit) != 0)
+		return srdma_fail(SRDMA_ECONFIG, "cannot raise the limit of file descriptors: %s", strerror(errno));
+	return 0;
+}
+
+static int check_options(const struct srdma_server_options *o, const struct srdma_device *device)
+{
+	int ret = srdma_conn_options_check(&o->conn);
+
+	if (ret != 0)
+		return ret;
+	if (o->max_clients == 0 || o->max_pending == 0)
+		return srdma_fail(-EINVAL, "max-clients and max-pending are at least 1");
+	if (o->drain_timeout_ms <= 0)
+		return srdma_fail(-EINVAL, "the drain time-out must be above 0");
+	if (o->conn.raw)
+		return srdma_fail(-EINVAL, "a server has no raw connections; use srdma_listener_new and srdma_conn_accept");
+	ret = check_device_limits(device, o->max_clients);
+	return ret == 0 ? check_descriptors(o->max_clients, o->max_pending) : ret;
+}
+
+/* ---- the listener thread --------------------------------------------------------------------------------------- */
+
+static int create_thread(struct srdma_client *client)
+{
+	pthread_attr_t attr;
+	int error = pthread_attr_init(&attr);
+
+	if (error != 0)
+		return error;
+	error = pthread_attr_setstacksize(&attr, CLIENT_STACK);
+	if (error == 0)
+		error = pthread_create(&client->thread, &attr, srdma_worker_main, client);
+	pthread_attr_destroy(&attr);
+	return error;
+}
+
+static void start_client(struct srdma_server *server, int socket)
+{
+	struct srdma_client *client = calloc(1, sizeof *client);
+	struct sockaddr_storage peer;
+	socklen_t length = sizeof peer;
+	int error = ENOMEM;
+	bool room;
+
+	if (!client)
+		goto close_socket;
+	client->server = server;
+	client->socket = socket;
+	if (getpeername(socket, (struct sockaddr *)&peer, &length) == 0)
+		srdma_net_format((struct sockaddr *)&peer, client->address, sizeof client->address);
+	pthread_mutex_lock(&server->mutex);
+	room = server->pending < server->options.max_pending;
+	if (room) {
+		server->pending++;
+		server->threads++;
+	} else {
+		server->counts.failed++;
+	}
+	pthread_mutex_unlock(&server->mutex);
+	if (!room) {
+		srdma_log(SRDMA_LOG_WARN, "client at %s: closed: %u connections are being set up (max-pending)",
+			  client->address, server->options.max_pending);
+		goto free_client;
+	}
+	error = create_thread(client);
+	if (error == 0)
+		return;
+	srdma_log(SRDMA_LOG_ERROR, "client at %s: closed: no thread: %s", client->address, strerror(error));
+	pthread_mutex_lock(&server->mutex);
+	server->pending--;
+	server->threads--;
+	server->counts.failed++;
+	pthread_mutex_unlock(&server->mutex);
+free_client:
+	free(client);
+close_socket:
+	close(socket);
+}
+
+/* Joins the threads that have ended. */
+static void reap(struct srdma_server *server)
+{
+	struct srdma_client *list;
+	unsigned n = 0;
+
+	pthread_mutex_lock(&server->mutex);
+	list = server->finished;
+	server->finished = NULL;
+	pthread_mutex_unlock(&server->mutex);
+	while (list) {
+		struct srdma_client *next = list->next;
+
+		pthread_join(list->thread, NULL);
+		OPENSSL_cleanse(&list->info, sizeof list->info); /* PSNs */
+		free(list);
+		list = next;
+		n++;
+	}
+	pthread_mutex_lock(&server->mutex);
+	server->threads -= n;
+	pthread_cond_broadcast(&server->ended);
+	pthread_mutex_unlock(&server->mutex);
+}
+
+static void raise_event(struct srdma_server *server)
+{
+	uint64_t one = 1;
+
+	if (write(server->event_fd, &one, sizeof one) < 0)
+		srdma_log(SRDMA_LOG_ERROR, "cannot signal the program: %s", strerror(errno));
+}
+
+static void fail_device(struct srdma_server *server, const char *why)
+{
+	if (atomic_exchange(&server->device_failed, true))
+		return;
+	srdma_log(SRDMA_LOG_ERROR, "RDMA device %s is gone: %s", srdma_device_name(server->device), why);
+	raise_event(server);
+}
+
+static void take_device_event(struct srdma_server *server)
+{
+	struct ibv_async_event event;
+	const char *name = srdma_device_name(server->device);
+
+	if (ibv_get_async_event(srdma_device_context(server->device), &event) != 0)
+		return;
+	switch (event.event_type) {
+	case IBV_EVENT_DEVICE_FATAL: fail_device(server, "fatal device error"); break;
+	case IBV_EVENT_PORT_ERR: srdma_log(SRDMA_LOG_WARN, "port %d of %s went down", event.element.port_num, name); break;
+	case IBV_EVENT_PORT_ACTIVE: srdma_log(SRDMA_LOG_INFO, "port %d of %s is active", event.element.port_num, name); break;
+	default: srdma_log(SRDMA_LOG_INFO, "%s: %s", name, ibv_event_type_str(event.event_type)); break;
+	}
+	/* A queue pair can't be destroyed before its events are acknowledged. */
+	ibv_ack_async_event(&event);
+}
+
+/* A device that is taken away does not always say so: rdma_rxe raises no DEVICE_FATAL. */
+static void check_device(struct srdma_server *server)
+{
+	struct ibv_port_attr attr;
+	int error = ibv_query_port(srdma_device_context(server->device), srdma_device_port(server->device), &attr);
+
+	if (error == ENODEV || error == EIO)
+		fail_device(server, strerror(error));
+}
+
+static void take_clients(struct srdma_server *server)
+{
+	int socket = srdma_listener_accept(server->listener, 0);
+
+	if (socket >= 0) {
+		start_client(server, socket);
+	} else if (socket != -EAGAIN) {
+		srdma_log(SRDMA_LOG_ERROR, "%s", srdma_error_text());
+		poll(NULL, 0, ACCEPT_PAUSE_MS);
+	}
+}
+
+static void *listener_main(void *arg)
+{
+	struct srdma_server *server = arg;
+	struct pollfd fds[] = {
+		{.fd = server->stop_fd, .events = POLLIN},
+		{.fd = server->reap_fd, .events = POLLIN},
+		{.fd = srdma_device_context(server->device)->async_fd, .events = POLLIN},
+		{.fd = srdma_listener_fd(server->listener), .events = POLLIN},
+	};
+	uint64_t count;
+
+	for (;;) {
+		int n = poll(fds, sizeof fds / sizeof *fds, DEVICE_CHECK_MS);
+
+		if (n < 0)
+			continue;
+		if (n == 0 || fds[2].revents)
+			check_device(server);
+		if (fds[0].revents)
+			break;
+		if (fds[1].revents && read(server->reap_fd, &count, sizeof count) > 0)
+			reap(server);
+		if (fds[2].revents & POLLIN)
+			take_device_event(server);
+		if (fds[2].revents & (POLLERR | POLLHUP | POLLNVAL)) {
+			fail_device(server, "its event channel is closed");
+			fds[2].fd = -1;
+		}
+		if (fds[3].revents)
+			take_clients(server);
+	}
+	return NULL;
+}
+
+/* ---- start ----------------------------------------------------------------------------------------------------- */
+
+static void set_options(struct srdma_server *server, const struct srdma_server_options *options)
+{
+	static const struct srdma_server_handlers none;
+
+	server->options = *options;
+	server->options.address = server->options.port = NULL;
+	if (memcmp(&options->handlers, &none, sizeof none) == 0)
+		server->options.handlers = srdma_echo_handlers;
+}
+
+static int make_descriptors(struct srdma_server *server)
+{
+	int async_fd = srdma_device_context(server->device)->async_fd;
+	int flags = fcntl(async_fd, F_GETFL);
+
+	server->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	server->reap_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	server->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (server->stop_fd < 0 || server->reap_fd < 0 || server->event_fd < 0 || flags < 0 ||
+	    fcntl(async_fd, F_SETFL, flags | O_NONBLOCK) != 0)
+		return srdma_fail(-errno, "cannot make the server's descriptors: %s", strerror(errno));
+	return 0;
+}
+
+/* Frees what set-up made; no thread runs any more. */
+static void free_server(struct srdma_server *server)
+{
+	srdma_listener_delete(&server->listener);
+	for (size_t i = 0; i < 3; i++) {
+		int fd = i == 0 ? server->stop_fd : i == 1 ? server->reap_fd : server->event_fd;
+
+		if (fd >= 0)
+			close(fd);
+	}
+	srdma_slots_destroy(&server->slots);
+	pthread_mutex_destroy(&server->mutex);
+	pthread_cond_destroy(&server->ended);
+	srdma_tls_context_unref(&server->context);
+	srdma_device_unref(&server->device);
+	free((char *)(uintptr_t)server->options.conn.gid_networks);
+	free(server);
+}
+
+/* Signals belong to the program's own threads. */
+static int start_listener_thread(struct srdma_server *server)
+{
+	sigset_t all, old;
+	int error;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	error = pthread_create(&server->listener_thread, NULL, listener_main, server);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	return error ? srdma_fail(-error, "cannot start the listener thread: %s", strerror(error)) : 0;
+}
+
+int srdma_server_start(const struct srdma_server_options *options, struct srdma_tls_context *context,
+		       struct srdma_device *device, struct srdma_server **out)
+{
+	struct srdma_server *server;
+	pthread_condattr_t monotonic;
+	int ret = check_options(options, device);
+
+	if (ret != 0)
+		return ret;
+	if (!srdma_tls_context_is_server(context))
+		return srdma_fail(-EINVAL, "a server needs a TLS context of srdma_tls_server_new");
+	server = calloc(1, sizeof *server);
+	if (!server)
+		return srdma_fail(-ENOMEM, "out of memory");
+	set_options(server, options);
+	if (srdma_slots_init(&server->slots, options->max_clients) != 0) {
+		free(server);
+		return srdma_fail(-ENOMEM, "out of memory");
+	}
+	pthread_mutex_init(&server->mutex, NULL);
+	pthread_condattr_init(&monotonic);
+	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+	pthread_cond_init(&server->ended, &monotonic);
+	pthread_condattr_destroy(&monotonic);
+	server->context = srdma_tls_context_ref(context);
+	server->device = srdma_device_ref(device);
+	server->stop_fd = server->reap_fd = server->event_fd = -1;
+	if (options->conn.gid_networks) {
+		server->options.conn.gid_networks = strdup(options->conn.gid_networks);
+		struct srdma_networks networks = {0};
+
+		/* A bad list is the operator's mistake, to be told now and not to the first client. */
+		ret = server->options.conn.gid_networks ? srdma_networks_parse(options->conn.gid_networks, &networks)
+							: srdma_fail(-ENOMEM, "out of memory");
+		srdma_networks_clear(&networks);
+	}
+	if (ret == 0)
+		ret = make_descriptors(server);
+	if (ret == 0)
+		ret = srdma_listener_new(options->address, options->port, &server->listener);
+	if (ret == 0)
+		ret = start_listener_thread(server);
+	if (ret != 0) {
+		free_server(server);
+		return ret;
+	}
+	*out = server;
+	return 0;
+}
+
+/* ---- status ---------------------------------------------------------------------------------------------------- */
+
+void srdma_server_status(struct srdma_server *server, struct srdma_server_status *status)
+{
+	pthread_mutex_lock(&server->mutex);
+	*status = server->counts;
+	status->pending = server->pending;
+	pthread_mutex_unlock(&server->mutex);
+	status->clients = srdma_slots_used(&server->slots);
+	pthread_mutex_lock(&server->slots.mutex);
+	status->max_clients = server->slots.max;
+	pthread_mutex_unlock(&server->slots.mutex);
+	status->device_failed = atomic_load(&server->device_failed);
+}
+
+uint16_t srdma_server_port(const struct srdma_server *server)
+{
+	return srdma_listener_port(server->listener);
+}
+
+int srdma_server_set_max_clients(struct srdma_server *server, unsigned max_clients)
+{
+	int ret;
+
+	if (max_clients == 0)
+		return srdma_fail(-EINVAL, "max-clients is at least 1");
+	ret = check_device_limits(server->device, max_clients);
+	if (ret == 0)
+		ret = check_descriptors(max_clients, server->options.max_pending);
+	if (ret == 0 && srdma_slots_set_max(&server->slots, max_clients) != 0)
+		ret = srdma_fail(-ENOMEM, "out of memory");
+	return ret;
+}
+
+struct visitor {
+	void (*visit)(const struct srdma_conn_info *info, void *arg);
+	void *arg;
+};
+
+static void visit_client(void *entry, void *arg)
+{
+	struct srdma_client *client = entry;
+	struct visitor *visitor = arg;
+
+	if (!client->conn)
+		return;
+	srdma_conn_read_counters(client->conn, &client->info);
+	visitor->visit(&client->info, visitor->arg);
+}
+
+void srdma_server_each(struct srdma_server *server, void (*visit)(const struct srdma_conn_info *info, void *arg), void *arg)
+{
+	struct visitor visitor = {visit, arg};
+
+	srdma_slots_each(&server->slots, visit_client, &visitor);
+}
+
+int srdma_server_event_fd(const struct srdma_server *server)
+{
+	return server->event_fd;
+}
+
+/* ---- stop ------------------------------------------------------------------------------------------------------ */
+
+static void wake_client(void *entry, void *arg)
+{
+	struct srdma_client *client = entry;
+
+	(void)arg;
+	if (client->conn)
+		srdma_conn_wake(client->conn);
+}
+
+static void cancel_client(void *entry, void *arg)
+{
+	struct srdma_client *client = entry;
+
+	(void)arg;
+	if (client->conn)
+		srdma_conn_cancel(client->conn);
+}
+
+/* Waits until all client threads have ended; false when the deadline came first. */
+static bool wait_for_threads(struct srdma_server *server, int timeout_ms)
+{
+	uint64_t until = srdma_deadline(timeout_ms);
+	struct timespec at = {.tv_sec = (time_t)(until / 1000000), .tv_nsec = (long)(until % 1000000) * 1000};
+	bool all;
+
+	pthread_mutex_lock(&server->mutex);
+	for (;;) {
+		unsigned ended = 0;
+
+		for (struct srdma_client *c = server->finished; c; c = c->next)
+			ended++;
+		all = ended == server->threads;
+		if (all || pthread_cond_timedwait(&server->ended, &server->mutex, &at) == ETIMEDOUT)
+			break;
+	}
+	pthread_mutex_unlock(&server->mutex);
+	return all;
+}
+
+int srdma_server_stop(struct srdma_server **out)
+{
+	struct srdma_server *server = *out;
+	uint64_t one = 1;
+	int unclean;
+
+	*out = NULL;
+	if (!server)
+		return 0;
+	atomic_store(&server->stopping, true);
+	srdma_slots_close(&server->slots);
+	if (write(server->stop_fd, &one, sizeof one) < 0)
+		srdma_log(SRDMA_LOG_ERROR, "cannot signal the listener: %s", strerror(errno));
+	pthread_join(server->listener_thread, NULL);
+	srdma_slots_each(&server->slots, wake_client, NULL);
+	/* A client that was in set-up a moment ago may have missed the wake-up: it is woken again until it has gone. */
+	for (int left = server->options.drain_timeout_ms; left > 0; left -= 100) {
+		if (wait_for_threads(server, left < 100 ? left : 100))
+			break;
+		srdma_slots_each(&server->slots, wake_client, NULL);
+	}
+	while (!wait_for_threads(server, 100))
+		srdma_slots_each(&server->slots, cancel_client, NULL);
+	reap(server);
+	unclean = (int)server->unclean;
+	free_server(server);
+	return unclean;
+}

@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* One TLS channel over a non-blocking socket. */
+#ifndef SRDMA_TLS_H
+#define SRDMA_TLS_H
+
+#include "securdma.h"
+
+#include <openssl/ssl.h>
+
+/* ---- contexts (tls_context.c) ---- */
+
+struct srdma_tls_context *srdma_tls_context_ref(struct srdma_tls_context *context);
+bool srdma_tls_context_is_server(const struct srdma_tls_context *context);
+/* A new SSL that follows the context's rules; `host` is what the client connected to. */
+int srdma_tls_context_ssl(struct srdma_tls_context *context, const char *host, SSL **out);
+
+/* ---- channels (tls.c) ---- */
+
+struct srdma_tls;
+
+/* Takes the socket over, also when it fails. */
+int srdma_tls_new(struct srdma_tls_context *context, int fd, const char *host, struct srdma_tls **out);
+/* Closes the socket at once; with a close_notify when the channel is healthy. */
+void srdma_tls_delete(struct srdma_tls **tls);
+
+int srdma_tls_fd(const struct srdma_tls *tls);
+/* What poll(2) must wait for after -EAGAIN. */
+short srdma_tls_events(const struct srdma_tls *tls);
+
+/* One step; none blocks. -EAGAIN: wait and call again. */
+int srdma_tls_handshake(struct srdma_tls *tls);
+/* Number of bytes, or -EAGAIN, SRDMA_ECLOSED (close_notify), SRDMA_ELOST (end without one), SRDMA_ETLS, SRDMA_ECERT (the
+ * peer refused our certificate). */
+int srdma_tls_read(struct srdma_tls *tls, void *data, size_t size);
+int srdma_tls_write(struct srdma_tls *tls, const void *data, size_t length);
+/* After a refusal: ends our side and waits until the peer has read it (or the deadline): closing at once could destroy an
+ * alert or REJECT that is still on its way. */
+void srdma_tls_linger(struct srdma_tls *tls, uint64_t deadline);
+
+const char *srdma_tls_version(const struct srdma_tls *tls);
+const char *srdma_tls_cipher(const struct srdma_tls *tls);
+/* Common name of the peer's certificate; "" when it showed none. */
+void srdma_tls_peer_name(const struct srdma_tls *tls, char *out, size_t size);
+
+#endif

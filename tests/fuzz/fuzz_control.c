@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A frame with a REJECT, DISCONNECT or DISCONNECT_ACK. What is decoded is printable, and comes out the same when it is
+ * encoded and decoded once more. */
+#include "hello.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static void require(bool condition)
+{
+	if (!condition)
+		abort();
+}
+
+static void check_text(const char *text, size_t size)
+{
+	require(strnlen(text, size) < size);
+	for (; *text; text++)
+		require(*text >= 0x20 && *text < 0x7f);
+}
+
+static void try_reject(const uint8_t *body, size_t length)
+{
+	struct srdma_reject first, second;
+	uint8_t frame[SRDMA_FRAME_MAX];
+
+	if (srdma_reject_decode(body, length, &first) != 0)
+		return;
+	check_text(first.text, sizeof first.text);
+	require(srdma_reject_reason_name(first.reason) != NULL);
+	require(srdma_reject_encode(frame, &first) == SRDMA_FRAME_HEADER + length);
+	require(srdma_reject_decode(frame + SRDMA_FRAME_HEADER, length, &second) == 0);
+	require(first.reason == second.reason && first.retry_after_ms == second.retry_after_ms);
+	require(strcmp(first.text, second.text) == 0);
+}
+
+static void try_disconnect(enum srdma_frame_type type, const uint8_t *body, size_t length)
+{
+	struct srdma_disconnect first, second;
+	uint8_t frame[SRDMA_FRAME_MAX];
+
+	if (srdma_disconnect_decode(body, length, &first) != 0)
+		return;
+	check_text(first.reason, sizeof first.reason);
+	require(srdma_disconnect_encode(frame, type, &first) == SRDMA_FRAME_HEADER + length);
+	require(srdma_disconnect_decode(frame + SRDMA_FRAME_HEADER, length, &second) == 0);
+	require(first.messages_sent == second.messages_sent && strcmp(first.reason, second.reason) == 0);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	struct srdma_frame_header header;
+
+	if (size < SRDMA_FRAME_HEADER || srdma_frame_header_decode(data, &header) != 0)
+		return 0;
+	if (header.length > size - SRDMA_FRAME_HEADER)
+		return 0;
+	if (header.type == SRDMA_FRAME_REJECT)
+		try_reject(data + SRDMA_FRAME_HEADER, header.length);
+	else
+		try_disconnect((enum srdma_frame_type)header.type, data + SRDMA_FRAME_HEADER, header.length);
+	return 0;
+}

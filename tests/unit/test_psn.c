@@ -1,0 +1,286 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Linked with --wrap=RAND_bytes: each call of the generator passes here, and can be made to fail.
+ * The statistical bounds are so wide that chance exceeds them less than once in 10^9 runs. */
+#include "securdma.h"
+
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#define DRAWS            (3u << 16)
+#define PSN_SPACE        (1u << 24)
+#define THREADS          8
+#define DRAWS_PER_THREAD 4096
+
+static enum { REAL, FAIL, CONSTANT } generator;
+static int failure;         /* what FAIL returns */
+static uint8_t constant[3]; /* what CONSTANT gives */
+static int bytes_asked;
+
+int __real_RAND_bytes(unsigned char *buffer, int length);
+int __wrap_RAND_bytes(unsigned char *buffer, int length);
+
+int __wrap_RAND_bytes(unsigned char *buffer, int length)
+{
+	switch (generator) {
+	case FAIL:
+		/* As a generator that broke down half-way would leave it. */
+		memset(buffer, 0x5a, (size_t)length);
+		return failure;
+	case CONSTANT:
+		bytes_asked = length;
+		for (int i = 0; i < length; i++)
+			buffer[i] = constant[i % 3];
+		return 1;
+	case REAL:
+	default: return __real_RAND_bytes(buffer, length);
+	}
+}
+
+static int use_real_generator(void **state)
+{
+	(void)state;
+	generator = REAL;
+	return 0;
+}
+
+static uint32_t draw(void)
+{
+	uint32_t psn = UINT32_MAX;
+
+	assert_int_equal(srdma_psn_generate(&psn), 0);
+	assert_true(psn < PSN_SPACE);
+	return psn;
+}
+
+static void psn_fits_24_bits(void **state)
+{
+	(void)state;
+	for (unsigned i = 0; i < DRAWS; i++)
+		draw();
+}
+
+static void psn_is_the_generators_three_bytes(void **state)
+{
+	static const uint8_t cases[][3] = {{0, 0, 0}, {0xff, 0xff, 0xff}, {0x9f, 0x85, 0x41}, {0x28, 0x07, 0xd4}};
+
+	(void)state;
+	generator = CONSTANT;
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		memcpy(constant, cases[i], 3);
+		assert_int_equal(draw(), (uint32_t)cases[i][0] << 16 | (uint32_t)cases[i][1] << 8 | cases[i][2]);
+		assert_int_equal(bytes_asked, 3);
+	}
+}
+
+static void each_byte_is_uniform(void **state)
+{
+	static unsigned counts[3][256];
+	const double expected = DRAWS / 256.0;
+
+	(void)state;
+	memset(counts, 0, sizeof counts);
+	for (unsigned i = 0; i < DRAWS; i++) {
+		uint32_t psn = draw();
+
+		for (unsigned byte = 0; byte < 3; byte++)
+			counts[byte][psn >> (8 * byte) & 0xff]++;
+	}
+	for (unsigned byte = 0; byte < 3; byte++) {
+		double chi_square = 0;
+
+		for (unsigned value = 0; value < 256; value++) {
+			double off = counts[byte][value] - expected;
+
+			chi_square += off * off / expected;
+		}
+		/* 255 degrees of freedom: 255 on average, 23 the deviation. Above 450: p < 1e-11. Far too even, as a
+		 * counter's would be, is below 100: p < 1e-14. */
+		if (chi_square < 100 || chi_square > 450)
+			fail_msg("byte %u: chi-square %.1f", byte, chi_square);
+	}
+}
+
+static void each_bit_is_set_half_of_the_time(void **state)
+{
+	unsigned ones[24] = {0};
+
+	(void)state;
+	for (unsigned i = 0; i < DRAWS; i++) {
+		uint32_t psn = draw();
+
+		for (unsigned bit = 0; bit < 24; bit++)
+			ones[bit] += psn >> bit & 1;
+	}
+	/* Standard deviation sqrt(DRAWS) / 2 = 222; seven of them: p < 3e-12. */
+	for (unsigned bit = 0; bit < 24; bit++)
+		if (ones[bit] < DRAWS / 2 - 1552 || ones[bit] > DRAWS / 2 + 1552)
+			fail_msg("bit %u is set in %u of %u", bit, ones[bit], DRAWS);
+}
+
+static void each_bit_is_independent_of_the_draw_before(void **state)
+{
+	unsigned changes[24] = {0};
+	uint32_t before = draw();
+
+	(void)state;
+	for (unsigned i = 0; i < DRAWS; i++) {
+		uint32_t psn = draw();
+
+		for (unsigned bit = 0; bit < 24; bit++)
+			changes[bit] += (psn ^ before) >> bit & 1;
+		before = psn;
+	}
+	for (unsigned bit = 0; bit < 24; bit++)
+		if (changes[bit] < DRAWS / 2 - 1552 || changes[bit] > DRAWS / 2 + 1552)
+			fail_msg("bit %u changed %u times in %u", bit, changes[bit], DRAWS);
+}
+
+static unsigned count_repeats(const uint32_t *psns, size_t count)
+{
+	uint8_t *seen = calloc(PSN_SPACE / 8, 1);
+	unsigned repeats = 0;
+
+	assert_non_null(seen);
+	for (size_t i = 0; i < count; i++) {
+		uint8_t bit = (uint8_t)(1u << (psns[i] & 7));
+
+		repeats += (seen[psns[i] >> 3] & bit) != 0;
+		seen[psns[i] >> 3] |= bit;
+	}
+	free(seen);
+	return repeats;
+}
+
+static void repeats_are_as_rare_as_chance_has_it(void **state)
+{
+	uint32_t *psns = calloc(DRAWS, sizeof *psns);
+	unsigned repeats;
+
+	(void)state;
+	assert_non_null(psns);
+	for (unsigned i = 0; i < DRAWS; i++)
+		psns[i] = draw();
+	repeats = count_repeats(psns, DRAWS);
+	free(psns);
+	/* Birthdays: n^2 / 2N - n^3 / 6N^2 = 1148 are expected, deviation 34; eight of them either way. One bit less of
+	 * randomness would double the number. */
+	if (repeats < 876 || repeats > 1420)
+		fail_msg("%u of %u are repeats", repeats, DRAWS);
+}
+
+static void failing_generator_gives_no_psn(void **state)
+{
+	static const int failures[] = {0, -1};
+
+	(void)state;
+	generator = FAIL;
+	for (size_t i = 0; i < sizeof failures / sizeof *failures; i++) {
+		uint32_t psn = 0xdeadbeef;
+
+		failure = failures[i];
+		assert_int_equal(srdma_psn_generate(&psn), SRDMA_ERANDOM);
+		assert_int_equal(psn, 0xdeadbeef);
+		assert_non_null(strstr(srdma_error_text(), "random"));
+	}
+}
+
+static void psns_come_again_when_the_generator_recovers(void **state)
+{
+	uint32_t psn;
+
+	(void)state;
+	generator = FAIL;
+	failure = 0;
+	assert_int_equal(srdma_psn_generate(&psn), SRDMA_ERANDOM);
+	generator = REAL;
+	draw();
+}
+
+struct drawer {
+	pthread_t thread;
+	int error;
+	uint32_t psns[DRAWS_PER_THREAD];
+};
+
+static void *draw_many(void *arg)
+{
+	struct drawer *drawer = arg;
+
+	for (size_t i = 0; i < DRAWS_PER_THREAD && drawer->error == 0; i++)
+		drawer->error = srdma_psn_generate(&drawer->psns[i]);
+	return NULL;
+}
+
+static void threads_draw_different_psns(void **state)
+{
+	static struct drawer drawers[THREADS];
+	static uint32_t all[THREADS * DRAWS_PER_THREAD];
+
+	(void)state;
+	for (size_t i = 0; i < THREADS; i++)
+		assert_int_equal(pthread_create(&drawers[i].thread, NULL, draw_many, &drawers[i]), 0);
+	for (size_t i = 0; i < THREADS; i++)
+		assert_int_equal(pthread_join(drawers[i].thread, NULL), 0);
+	for (size_t i = 0; i < THREADS; i++) {
+		assert_int_equal(drawers[i].error, 0);
+		memcpy(all + i * DRAWS_PER_THREAD, drawers[i].psns, sizeof drawers[i].psns);
+	}
+	for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+		assert_true(all[i] < PSN_SPACE);
+	/* 32 repeats are expected. Two threads with the same stream would make 4096. */
+	assert_true(count_repeats(all, sizeof all / sizeof *all) < 80);
+}
+
+static void forked_child_draws_other_psns_than_its_parent(void **state)
+{
+	uint32_t own[16], childs[16];
+	int pipe_fds[2], status;
+	pid_t child;
+
+	(void)state;
+	draw();
+	assert_int_equal(pipe(pipe_fds), 0);
+	child = fork();
+	assert_true(child >= 0);
+	if (child == 0) {
+		for (size_t i = 0; i < 16; i++)
+			if (srdma_psn_generate(&childs[i]) != 0)
+				_exit(1);
+		_exit(write(pipe_fds[1], childs, sizeof childs) == (ssize_t)sizeof childs ? 0 : 1);
+	}
+	close(pipe_fds[1]);
+	for (size_t i = 0; i < 16; i++)
+		own[i] = draw();
+	assert_int_equal(read(pipe_fds[0], childs, sizeof childs), sizeof childs);
+	close(pipe_fds[0]);
+	assert_int_equal(waitpid(child, &status, 0), child);
+	assert_int_equal(status, 0);
+	assert_memory_not_equal(own, childs, sizeof own);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup(psn_fits_24_bits, use_real_generator),
+		cmocka_unit_test_setup(psn_is_the_generators_three_bytes, use_real_generator),
+		cmocka_unit_test_setup(each_byte_is_uniform, use_real_generator),
+		cmocka_unit_test_setup(each_bit_is_set_half_of_the_time, use_real_generator),
+		cmocka_unit_test_setup(each_bit_is_independent_of_the_draw_before, use_real_generator),
+		cmocka_unit_test_setup(repeats_are_as_rare_as_chance_has_it, use_real_generator),
+		cmocka_unit_test_setup(failing_generator_gives_no_psn, use_real_generator),
+		cmocka_unit_test_setup(psns_come_again_when_the_generator_recovers, use_real_generator),
+		cmocka_unit_test_setup(threads_draw_different_psns, use_real_generator),
+		cmocka_unit_test_setup(forked_child_draws_other_psns_than_its_parent, use_real_generator),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,303 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "slots.h"
+
+#include <errno.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define THREADS 16
+#define ROUNDS  2000
+#define LIMIT   5
+
+/* What the table holds are addresses; these give as many as a test needs. */
+static char clients[THREADS * ROUNDS];
+
+static struct srdma_slots table(unsigned max)
+{
+	struct srdma_slots slots;
+
+	assert_int_equal(srdma_slots_init(&slots, max), 0);
+	return slots;
+}
+
+static uint64_t take(struct srdma_slots *slots, void *client)
+{
+	uint64_t id = 0;
+
+	assert_int_equal(srdma_slots_take(slots, client, &id), 0);
+	assert_true(id > 0);
+	return id;
+}
+
+static void count_client(void *client, void *arg)
+{
+	assert_non_null(client);
+	++*(unsigned *)arg;
+}
+
+static unsigned visited(struct srdma_slots *slots)
+{
+	unsigned count = 0;
+
+	srdma_slots_each(slots, count_client, &count);
+	return count;
+}
+
+static void one_more_than_the_limit_is_busy(void **state)
+{
+	struct srdma_slots slots = table(3);
+	uint64_t id = 77;
+
+	(void)state;
+	assert_int_equal(srdma_slots_used(&slots), 0);
+	for (int i = 0; i < 3; i++)
+		take(&slots, &clients[i]);
+	assert_int_equal(srdma_slots_take(&slots, &clients[3], &id), -EBUSY);
+	assert_int_equal(id, 77);
+	assert_int_equal(srdma_slots_used(&slots), 3);
+	assert_int_equal(visited(&slots), 3);
+	srdma_slots_release(&slots, &clients[1]);
+	assert_int_equal(srdma_slots_used(&slots), 2);
+	take(&slots, &clients[3]);
+	assert_int_equal(srdma_slots_take(&slots, &clients[1], &id), -EBUSY);
+	srdma_slots_destroy(&slots);
+}
+
+static void turned_away_client_uses_up_no_id(void **state)
+{
+	struct srdma_slots slots = table(1);
+	uint64_t first = take(&slots, &clients[0]), id;
+
+	(void)state;
+	assert_int_equal(first, 1);
+	for (int i = 0; i < 10; i++)
+		assert_int_equal(srdma_slots_take(&slots, &clients[1], &id), -EBUSY);
+	srdma_slots_release(&slots, &clients[0]);
+	assert_int_equal(take(&slots, &clients[1]), first + 1);
+	srdma_slots_destroy(&slots);
+}
+
+static void closed_table_lets_nobody_in(void **state)
+{
+	struct srdma_slots slots = table(2);
+	uint64_t id;
+
+	(void)state;
+	take(&slots, &clients[0]);
+	srdma_slots_close(&slots);
+	assert_int_equal(srdma_slots_take(&slots, &clients[1], &id), -ESHUTDOWN);
+	/* Who is in stays, and can leave. */
+	assert_int_equal(visited(&slots), 1);
+	srdma_slots_release(&slots, &clients[0]);
+	assert_int_equal(srdma_slots_used(&slots), 0);
+	assert_int_equal(srdma_slots_take(&slots, &clients[1], &id), -ESHUTDOWN);
+	/* Shutting down is the better reason when it is full as well. */
+	assert_int_equal(srdma_slots_set_max(&slots, 0), 0);
+	assert_int_equal(srdma_slots_take(&slots, &clients[1], &id), -ESHUTDOWN);
+	srdma_slots_destroy(&slots);
+}
+
+static void ids_are_never_used_again(void **state)
+{
+	struct srdma_slots slots = table(4);
+	uint64_t last = 0;
+
+	(void)state;
+	take(&slots, &clients[10001]);
+	for (int i = 0; i < 10000; i++) {
+		uint64_t id = take(&slots, &clients[i]);
+
+		assert_true(id > last);
+		last = id;
+		srdma_slots_release(&slots, &clients[i]);
+	}
+	assert_int_equal(srdma_slots_used(&slots), 1);
+	srdma_slots_destroy(&slots);
+}
+
+static void releasing_a_stranger_changes_nothing(void **state)
+{
+	struct srdma_slots slots = table(2);
+
+	(void)state;
+	take(&slots, &clients[0]);
+	srdma_slots_release(&slots, &clients[1]);
+	assert_int_equal(srdma_slots_used(&slots), 1);
+	srdma_slots_release(&slots, &clients[0]);
+	srdma_slots_release(&slots, &clients[0]);
+	assert_int_equal(srdma_slots_used(&slots), 0);
+	srdma_slots_destroy(&slots);
+}
+
+static void raised_limit_lets_more_in(void **state)
+{
+	struct srdma_slots slots = table(1);
+	uint64_t id;
+
+	(void)state;
+	take(&slots, &clients[0]);
+	assert_int_equal(srdma_slots_take(&slots, &clients[1], &id), -EBUSY);
+	assert_int_equal(srdma_slots_set_max(&slots, 1000), 0);
+	for (int i = 1; i < 1000; i++)
+		take(&slots, &clients[i]);
+	assert_int_equal(srdma_slots_take(&slots, &clients[1000], &id), -EBUSY);
+	assert_int_equal(visited(&slots), 1000);
+	srdma_slots_destroy(&slots);
+}
+
+static void lowered_limit_leaves_those_who_are_in(void **state)
+{
+	struct srdma_slots slots = table(4);
+	uint64_t id;
+
+	(void)state;
+	for (int i = 0; i < 4; i++)
+		take(&slots, &clients[i]);
+	assert_int_equal(srdma_slots_set_max(&slots, 2), 0);
+	assert_int_equal(srdma_slots_used(&slots), 4);
+	assert_int_equal(visited(&slots), 4);
+	/* Two must go before the next one gets in. */
+	srdma_slots_release(&slots, &clients[0]);
+	srdma_slots_release(&slots, &clients[1]);
+	assert_int_equal(srdma_slots_take(&slots, &clients[4], &id), -EBUSY);
+	srdma_slots_release(&slots, &clients[2]);
+	take(&slots, &clients[4]);
+	assert_int_equal(srdma_slots_take(&slots, &clients[5], &id), -EBUSY);
+	/* And up again, within and beyond what it once was. */
+	assert_int_equal(srdma_slots_set_max(&slots, 6), 0);
+	for (int i = 5; i < 9; i++)
+		take(&slots, &clients[i]);
+	assert_int_equal(srdma_slots_take(&slots, &clients[9], &id), -EBUSY);
+	srdma_slots_destroy(&slots);
+}
+
+static void empty_table_can_be_opened_later(void **state)
+{
+	struct srdma_slots slots = table(0);
+	uint64_t id;
+
+	(void)state;
+	assert_int_equal(srdma_slots_take(&slots, &clients[0], &id), -EBUSY);
+	assert_int_equal(srdma_slots_set_max(&slots, 1), 0);
+	take(&slots, &clients[0]);
+	srdma_slots_destroy(&slots);
+}
+
+/* ---- many threads ---------------------------------------------------------------------------------------------- */
+
+static struct {
+	struct srdma_slots slots;
+	atomic_int inside;
+	atomic_int most;      /* highest `inside` seen */
+	atomic_uint failures; /* cmocka's assertions work in the main thread only */
+	atomic_bool over;
+	uint64_t ids[THREADS][ROUNDS];
+} crowd;
+
+static void note_inside(void)
+{
+	int now = atomic_fetch_add(&crowd.inside, 1) + 1, most = atomic_load(&crowd.most);
+
+	while (now > most && !atomic_compare_exchange_weak(&crowd.most, &most, now))
+		;
+}
+
+static void *come_and_go(void *arg)
+{
+	size_t self = (size_t)(uintptr_t)arg;
+
+	for (size_t i = 0; i < ROUNDS;) {
+		char *client = &clients[self * ROUNDS + i];
+		int ret = srdma_slots_take(&crowd.slots, client, &crowd.ids[self][i]);
+
+		if (ret == -EBUSY) {
+			usleep(10);
+			continue;
+		}
+		if (ret != 0) {
+			atomic_fetch_add(&crowd.failures, 1);
+			break;
+		}
+		note_inside();
+		if (i % 64 == 0)
+			usleep(50);
+		atomic_fetch_sub(&crowd.inside, 1);
+		srdma_slots_release(&crowd.slots, client);
+		i++;
+	}
+	return NULL;
+}
+
+/* The listing must never show more than there is room for, nor differ from the count under the same lock. */
+static void *watch_table(void *arg)
+{
+	(void)arg;
+	while (!atomic_load(&crowd.over)) {
+		unsigned used = srdma_slots_used(&crowd.slots), listed = 0;
+
+		pthread_mutex_lock(&crowd.slots.mutex);
+		for (unsigned i = 0; i < crowd.slots.capacity; i++)
+			listed += crowd.slots.clients[i] != NULL;
+		if (used > LIMIT || listed != crowd.slots.used || listed > LIMIT)
+			atomic_fetch_add(&crowd.failures, 1);
+		pthread_mutex_unlock(&crowd.slots.mutex);
+	}
+	return NULL;
+}
+
+static int by_value(const void *a, const void *b)
+{
+	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+static void threads_never_exceed_the_limit_nor_share_an_id(void **state)
+{
+	pthread_t threads[THREADS], watcher;
+	uint64_t *ids = &crowd.ids[0][0];
+
+	(void)state;
+	crowd.slots = table(LIMIT);
+	assert_int_equal(pthread_create(&watcher, NULL, watch_table, NULL), 0);
+	for (size_t i = 0; i < THREADS; i++)
+		assert_int_equal(pthread_create(&threads[i], NULL, come_and_go, (void *)(uintptr_t)i), 0);
+	for (size_t i = 0; i < THREADS; i++)
+		pthread_join(threads[i], NULL);
+	atomic_store(&crowd.over, true);
+	pthread_join(watcher, NULL);
+	assert_int_equal(crowd.failures, 0);
+	assert_in_range(crowd.most, 1, LIMIT);
+	assert_int_equal(srdma_slots_used(&crowd.slots), 0);
+	assert_int_equal(visited(&crowd.slots), 0);
+	qsort(ids, THREADS * ROUNDS, sizeof *ids, by_value);
+	for (size_t i = 0; i < THREADS * ROUNDS; i++)
+		assert_int_equal(ids[i], i + 1);
+	srdma_slots_destroy(&crowd.slots);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(one_more_than_the_limit_is_busy),
+		cmocka_unit_test(turned_away_client_uses_up_no_id),
+		cmocka_unit_test(closed_table_lets_nobody_in),
+		cmocka_unit_test(ids_are_never_used_again),
+		cmocka_unit_test(releasing_a_stranger_changes_nothing),
+		cmocka_unit_test(raised_limit_lets_more_in),
+		cmocka_unit_test(lowered_limit_leaves_those_who_are_in),
+		cmocka_unit_test(empty_table_can_be_opened_later),
+		cmocka_unit_test(threads_never_exceed_the_limit_nor_share_an_id),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
