@@ -1,0 +1,51 @@
+# A thin front: meson and ninja build, packages.txt says what is needed, scripts/ does the work.
+# Two commands on a fresh machine: `make demo` and `make test`.
+BUILD ?= build
+PREFIX ?= /usr/local
+
+.PHONY: all build demo test quick bench lint format fuzz install clean
+
+all: build
+
+build:
+	@scripts/setup build
+	@scripts/build $(BUILD)
+
+demo:
+	@scripts/setup build demo
+	@scripts/build $(BUILD)
+	@demo/run $(BUILD)
+
+test:
+	@scripts/setup build demo test vm
+	@scripts/test $(BUILD)
+
+# The part of the tests that needs no device: seconds.
+quick:
+	@scripts/setup build demo test
+	@scripts/test --quick $(BUILD)
+
+bench:
+	@scripts/setup build demo test vm
+	@scripts/build $(BUILD)
+	@scripts/bench $(BUILD)
+
+fuzz:
+	@scripts/setup build test
+	@tests/fuzz/run $(or $(SECONDS),600)
+
+lint:
+	@scripts/setup build demo test lint
+	@scripts/lint $(BUILD)
+
+format:
+	@scripts/setup lint
+	@git ls-files '*.c' '*.h' | xargs clang-format -i
+
+install:
+	@scripts/setup build
+	@scripts/build $(BUILD) $(PREFIX)
+	@meson install -C $(BUILD) --no-rebuild $(if $(DESTDIR),--destdir $(DESTDIR))
+
+clean:
+	rm -rf build build-* demo.out

@@ -1,0 +1,208 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""securdma beside perftest, on the same device, in turn, in one run; the ratios are what counts.
+
+usage: compare.py BUILD [--rounds N] [--iterations N] [--json]
+A round measures each pair one after the other, so that a machine that drifts drifts for both; the median of the rounds'
+ratios is printed. Needs perftest (ib_send_lat, ib_write_bw) and an RDMA device; `make bench` brings both.
+"""
+import argparse
+import json
+import pathlib
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "demo"))
+from demo import gid_addresses  # noqa: E402
+
+DEADLINE = 180
+DEPTH = 16
+PERFTEST_PORT = 18515
+
+
+def gid_index(address):
+    """perftest wants the index in the GID table; securdma finds it from the address."""
+    words = [int(part) for part in address.split(".")]
+    wanted = f"0000:0000:0000:0000:0000:ffff:{words[0]:02x}{words[1]:02x}:{words[2]:02x}{words[3]:02x}"
+    for gid in pathlib.Path("/sys/class/infiniband").glob("*/ports/*/gids/*"):
+        if gid.read_text().strip() == wanted and "v2" in (gid.parents[1] / "gid_attrs/types" / gid.name).read_text():
+            return gid.name
+    raise SystemExit(f"compare: no RoCE v2 GID for {address}")
+
+
+def perftest(program, address, *options):
+    """Runs both ends of a perftest program; returns the numbers of its result line."""
+    command = [program, "-x", gid_index(address), "-F", "-p", str(PERFTEST_PORT), *options]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        end = time.monotonic() + 20
+        while True:  # the server says nothing when it is ready: its port does
+            result = subprocess.run([*command, address], capture_output=True, text=True, timeout=DEADLINE, check=False)
+            if result.returncode == 0 or time.monotonic() > end or server.poll() is not None:
+                break
+            time.sleep(0.2)
+        server.wait(20)
+    finally:
+        if server.poll() is None:
+            server.kill()
+            server.wait()
+    for line in result.stdout.splitlines():
+        if re.match(r"^\s*\d+\s+\d+\s+[\d.]+", line):
+            return [float(word) for word in line.split()]
+    raise SystemExit(f"compare: {program} gave no result:\n{result.stdout}{result.stderr}")
+
+
+class Securdma:
+    """A polling server with throw-away credentials, and the bench command against it."""
+
+    def __init__(self, build, address, work, spin):
+        self.program = str(build / "cli" / "securdma")
+        self.work = work
+        for arguments in (("ca",), ("server", "--name", address), ("client",)):
+            subprocess.run([self.program, "cert", *arguments, "--days", "2", "--force"], cwd=work, check=True,
+                           stdout=subprocess.DEVNULL)
+        self.server = subprocess.Popen(
+            [self.program, "serve", "--json", "--listen", address, "--port", "0", "--cert", "server.crt", "--key",
+             "server.key", "--client-ca", "ca.crt", "--spin", str(spin), "--log-level", "error"],
+            cwd=work, stdout=subprocess.PIPE, text=True)
+        self.address = address
+        self.target = f"{address}:{json.loads(self.server.stdout.readline())['port']}"
+
+    def bench(self, *options):
+        result = subprocess.run(
+            [self.program, "bench", self.target, "--ca", "ca.crt", "--cert", "client.crt", "--key", "client.key",
+             "--json", *options], cwd=self.work, capture_output=True, text=True, timeout=DEADLINE, check=False)
+        if result.returncode != 0:
+            raise SystemExit(f"compare: securdma bench failed: {result.stderr}")
+        return json.loads(result.stdout)
+
+    def memory(self):
+        """Anonymous memory of the server and what of it is registered with the device, in KiB."""
+        anonymous = re.search(r"^Anonymous:\s+(\d+)", pathlib.Path(f"/proc/{self.server.pid}/smaps_rollup").read_text(),
+                              re.M)
+        pinned = re.search(r"^VmPin:\s+(\d+)", pathlib.Path(f"/proc/{self.server.pid}/status").read_text(), re.M)
+        return int(anonymous[1]), int(pinned[1])
+
+    def hold(self, release):
+        """A client that stays, idle, after one verified message."""
+        return subprocess.Popen(
+            [self.program, "connect", self.target, "--ca", "ca.crt", "--cert", "client.crt", "--key", "client.key",
+             "--pattern", "m", "--count", "1", "--hold-file", str(release), "--log-level", "error"],
+            cwd=self.work, stdout=subprocess.DEVNULL)
+
+    def stop(self):
+        self.server.terminate()
+        self.server.wait(30)
+
+
+def memory_per_client(build, address, work, clients=10):
+    """KiB that each connected client costs the server at default sizes: all, and the registered part."""
+    ours = Securdma(build, address, work, 0)
+    release = pathlib.Path(work) / "release"
+    holders = []
+    try:
+        before = ours.memory()
+        holders = [ours.hold(release) for _ in range(clients)]
+        end = time.monotonic() + DEADLINE
+        seen = (0, 0)
+        while time.monotonic() < end:  # all are in when nothing is added any more
+            time.sleep(3)
+            now = ours.memory()
+            if now == seen and now[1] > before[1]:
+                break
+            seen = now
+        release.touch()
+        if any(holder.wait(DEADLINE) != 0 for holder in holders):
+            raise SystemExit("compare: a client failed while memory was measured")
+    finally:
+        for holder in holders:
+            if holder.poll() is None:
+                holder.kill()
+                holder.wait()
+        ours.stop()
+    return {"clients": clients, "total_kib": (seen[0] - before[0]) / clients, "registered_kib": (seen[1] - before[1]) / clients}
+
+
+def set_up(build, connections):
+    """Against the bare TLS handshake, which only the in-process form measures."""
+    result = subprocess.run([str(build / "cli" / "securdma"), "bench", "--json", "--only", "setup", "--connections",
+                             str(connections)], capture_output=True, text=True, timeout=DEADLINE, check=True)
+    return json.loads(result.stdout)["setup"]
+
+
+def print_report(phases, report):
+    print(f"set-up of {phases['connections']} connections one after the other, mTLS with ECDSA P-256, microseconds")
+    for name in ("tcp", "tls", "exchange", "qp", "psn", "total", "bare_total"):
+        print(f"  {name:<12} p50 {phases[name]['p50_us']:10.0f}  p99 {phases[name]['p99_us']:10.0f}")
+    print(f"  total is {phases['ratio_p50']:.2f} times bare_total, a TLS handshake by OpenSSL alone (p50)")
+    memory = report["memory_per_client"]
+    print(f"server memory per connected client ({memory['clients']} idle ones, default sizes): {memory['total_kib']:.0f} KiB, of "
+          f"which rings and region {memory['registered_kib']:.0f} KiB; the rest is TLS, heap and a thread's stack")
+    for key, row in report.items():
+        if "ratio" not in row:
+            continue
+        print(f"{key}: securdma / perftest = {row['ratio']:.3f} (median of {len(row['securdma'])} rounds' ratios)")
+        for name, values in row.items():
+            if name != "ratio":
+                print(f"  {name:<12} {' '.join(f'{v:8.2f}' for v in values)}")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("build", type=pathlib.Path)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--iterations", type=int, default=1000)
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    build = arguments.build.resolve()
+    address = next(gid_addresses(), None)
+    if address is None:
+        raise SystemExit("compare: no active RDMA port with an IPv4 RoCE v2 GID here; `make bench` brings one")
+    iterations = str(arguments.iterations)
+    latency, bandwidth = [], []
+    with tempfile.TemporaryDirectory(prefix="securdma-bench.") as work:
+        phases = set_up(build, 50)
+        memory = memory_per_client(build, address, work)
+        # perftest's latency test polls at both ends; its write test leaves the passive end asleep. So do ours.
+        ours = Securdma(build, address, work, -1)
+        try:
+            for _ in range(arguments.rounds):
+                lat = ours.bench("--only", "latency", "--sizes", "64", "--iterations", iterations)["latency"][0]
+                peer = perftest("ib_send_lat", address, "-s", "64", "-n", iterations)
+                latency.append((lat["p50_us"], peer[4]))  # t_typical is the median
+        finally:
+            ours.stop()
+        ours = Securdma(build, address, work, 0)
+        try:
+            for _ in range(arguments.rounds):
+                ours_bw = [row for row in ours.bench("--only", "bandwidth", "--sizes", "64K", "--rdma-depth", str(DEPTH),
+                                                     "--iterations", iterations)["bandwidth"] if row["operation"] == "write"]
+                peer = perftest("ib_write_bw", address, "-s", "65536", "-t", str(DEPTH), "-n", iterations)
+                bandwidth.append((ours_bw[0]["mib_per_s"], peer[3]))
+        finally:
+            ours.stop()
+    # perftest calibrates the CPU's clock at each start; where that failed it prints zero.
+    latency = [(a, b) for a, b in latency if b > 0]
+    bandwidth = [(a, b) for a, b in bandwidth if b > 0]
+    if not latency or not bandwidth:
+        raise SystemExit("compare: perftest measured nothing in any round")
+    report = {
+        "setup": phases,
+        "memory_per_client": memory,
+        "latency_64B_us": {"securdma": [a for a, _ in latency], "ib_send_lat": [b for _, b in latency],
+                           "ratio": statistics.median(a / b for a, b in latency)},
+        "write_64K_mib_s": {"securdma": [a for a, _ in bandwidth], "ib_write_bw": [b for _, b in bandwidth],
+                            "ratio": statistics.median(a / b for a, b in bandwidth)},
+    }
+    if arguments.json:
+        print(json.dumps(report))
+        return
+    print_report(phases, report)
+
+
+if __name__ == "__main__":
+    main()

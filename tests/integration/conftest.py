@@ -1,0 +1,395 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The rig of the integration tests: an RDMA device, certificates, servers, clients, and what they may not leave behind.
+
+SECURDMA_BUILD       the build folder (default: ./build)
+SECURDMA_TEST_SCALE  factor for all deadlines, for builds and machines that are slow (default: 1)
+"""
+import glob
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+
+import pytest
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+BUILD = os.environ.get("SECURDMA_BUILD", os.path.join(ROOT, "build"))
+SECURDMA = os.path.join(BUILD, "cli", "securdma")
+PROBE = os.path.join(BUILD, "tests", "integration", "probe")
+SCALE = float(os.environ.get("SECURDMA_TEST_SCALE", "1"))
+# For one step that should take well under a second, and for one test.
+STEP = 15 * SCALE
+TEST_LIMIT = 60 * SCALE
+SANITIZER = re.compile(r"(AddressSanitizer|LeakSanitizer|ThreadSanitizer|runtime error:|UndefinedBehaviorSanitizer)")
+RESOURCES = ("pd", "cq", "qp", "mr", "ctx")
+
+
+def wait_until(condition, what, timeout=None):
+    """Polls `condition` until it is true, and returns what it returned."""
+    deadline = time.monotonic() + (STEP if timeout is None else timeout * SCALE)
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            pytest.fail(f"not within the deadline: {what() if callable(what) else what}")
+        time.sleep(0.02)
+
+
+def assert_clean(text):
+    assert not SANITIZER.search(text), text
+
+
+# ---- time limit of each test ------------------------------------------------------------------------------------------
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_call(item):
+    marker = item.get_closest_marker("limit")
+    limit = int((marker.args[0] if marker else TEST_LIMIT / SCALE) * SCALE)
+
+    def expire(number, frame):
+        raise TimeoutError(f"the test took more than {limit} s")
+
+    previous = signal.signal(signal.SIGALRM, expire)
+    signal.alarm(limit)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, previous)
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "limit(seconds): time limit of the test instead of the default")
+
+
+# ---- the device -------------------------------------------------------------------------------------------------------
+
+
+def read(path):
+    try:
+        with open(path, encoding="ascii") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
+
+
+class Device:
+    """A port of an RDMA device, as sysfs describes it."""
+
+    def __init__(self, path):
+        self.path = path
+        self.name, self.port = path.split("/")[-3], int(path.split("/")[-1])
+        self.active = "ACTIVE" in read(f"{path}/state")
+        self.ipv4 = self.ipv6 = self.netdev = None
+        for gid_file in sorted(glob.glob(f"{path}/gids/*"), key=lambda name: int(name.split("/")[-1])):
+            index = gid_file.split("/")[-1]
+            gid = read(gid_file)
+            if not gid or read(f"{path}/gid_attrs/types/{index}") != "RoCE v2":
+                continue
+            raw = bytes.fromhex(gid.replace(":", ""))
+            if raw[:12] == bytes(10) + b"\xff\xff" and not self.ipv4:
+                self.ipv4 = socket.inet_ntop(socket.AF_INET, raw[12:])
+                self.netdev = read(f"{path}/gid_attrs/ndevs/{index}")
+            elif raw[0] & 0xFE == 0xFC and not self.ipv6:
+                self.ipv6 = socket.inet_ntop(socket.AF_INET6, raw)
+
+    def counters(self):
+        """The hardware counters; {} when the device has none."""
+        return {name.split("/")[-1]: int(read(name) or 0) for name in glob.glob(f"{self.path}/hw_counters/*")
+                if name.split("/")[-1] != "lifespan"}
+
+
+def find_device():
+    ports = [Device(path) for path in sorted(glob.glob("/sys/class/infiniband/*/ports/*"))]
+    return next((port for port in ports if port.active and port.ipv4), None)
+
+
+@pytest.fixture(scope="session")
+def device():
+    found = find_device()
+    if not found:
+        pytest.fail("no active RDMA port with an IPv4 RoCE v2 GID; run the tests on a virtual one: "
+                    "tests/rxe-vm/run --env SECURDMA_BUILD=... /usr/bin/python3 -m pytest tests/integration", pytrace=False)
+    return found
+
+
+def resources(device):
+    """Verbs objects on the device, of all processes and the kernel, as `rdma resource show` counts them."""
+    text = subprocess.run(["rdma", "resource", "show", device.name], capture_output=True, text=True, check=True,
+                          timeout=STEP, env=dict(os.environ, PATH=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")).stdout
+    words = text.split()
+    return {name: int(words[words.index(name) + 1]) for name in RESOURCES if name in words}
+
+
+def wait_for_resources(device, expected):
+    wait_until(lambda: resources(device) == expected, lambda: f"{expected} verbs objects; there are {resources(device)}")
+
+
+# ---- programs ---------------------------------------------------------------------------------------------------------
+
+
+def run(*args, input=None, timeout=30, **more):
+    """Runs a program to its end. Sanitizer reports fail the test whatever its exit code."""
+    result = subprocess.run([str(arg) for arg in args], input=input, stdin=None if input is not None else subprocess.DEVNULL,
+                            capture_output=True, text=True, timeout=timeout * SCALE, **more)
+    assert_clean(result.stderr)
+    return result
+
+
+class Process:
+    """A program in the background: stdout in lines, stderr in a file that can be read meanwhile."""
+
+    def __init__(self, *args, stdin=subprocess.DEVNULL, **more):
+        self.lines = []
+        self.changed = threading.Condition()
+        self.stderr = tempfile.TemporaryFile()
+        self.process = subprocess.Popen([str(arg) for arg in args], stdin=stdin, stdout=subprocess.PIPE, stderr=self.stderr,
+                                        text=True, bufsize=1, **more)
+        self.pid = self.process.pid
+        self.reader = threading.Thread(target=self._read, daemon=True)
+        self.reader.start()
+
+    def _read(self):
+        for line in self.process.stdout:
+            with self.changed:
+                self.lines.append(line.rstrip("\n"))
+                self.changed.notify_all()
+        with self.changed:
+            self.lines.append(None)
+            self.changed.notify_all()
+
+    def log(self):
+        return os.pread(self.stderr.fileno(), 1 << 24, 0).decode(errors="replace")
+
+    def wait_line(self, match, start=0):
+        """The first line of stdout from `start` on for which match(line) is true."""
+        deadline = time.monotonic() + STEP
+        with self.changed:
+            while True:
+                for line in self.lines[start:]:
+                    if line is None:
+                        pytest.fail(f"{self.process.args} ended early\n{self.log()}")
+                    if match(line):
+                        return line
+                left = deadline - time.monotonic()
+                if left <= 0 or not self.changed.wait(left):
+                    pytest.fail(f"no such line from {self.process.args}: {self.lines}\n{self.log()}")
+
+    def wait_log(self, text, start=0):
+        """Waits until stderr, from `start` on, has a line with `text`; returns the line."""
+        def line():
+            return next((line for line in self.log()[start:].splitlines() if text in line), None)
+
+        return wait_until(line, lambda: f"{text!r} in the log:\n{self.log()[start:]}")
+
+    def send_line(self, text):
+        self.process.stdin.write(text + "\n")
+        self.process.stdin.flush()
+
+    def signal(self, number):
+        self.process.send_signal(number)
+
+    def wait(self, timeout=30):
+        try:
+            code = self.process.wait(timeout * SCALE)
+        except subprocess.TimeoutExpired:
+            pytest.fail(f"{self.process.args} does not end\n{self.log()}")
+        self.reader.join(STEP)
+        assert_clean(self.log())
+        return code
+
+    def close(self):
+        """Makes sure that nothing is left of it, however the test went."""
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        self.reader.join()
+        for file in (self.process.stdin, self.process.stdout, self.stderr):
+            if file:
+                file.close()
+
+
+class Server(Process):
+    def __init__(self, certs, device, *args, cert="server", client_ca="ca", **more):
+        super().__init__(SECURDMA, "serve", "--json", "--port", "0", "--device", device.name, "--cert", certs.cert(cert),
+                         "--key", certs.key(cert), "--client-ca", certs.cert(client_ca), *args, **more)
+        self.certs, self.device = certs, device
+        try:
+            self.port = json.loads(self.wait_line(lambda line: '"listening"' in line))["port"]
+        except BaseException:
+            self.close()
+            raise
+
+    def status(self):
+        start = len(self.lines)
+        self.signal(signal.SIGUSR1)
+        return json.loads(self.wait_line(lambda line: '"status"' in line, start))
+
+    def wait_status(self, **expected):
+        """Waits until the status has these values; returns it."""
+        last = {}
+
+        def reached():
+            last.update(self.status())
+            return all(last[name] == value for name, value in expected.items())
+
+        wait_until(reached, lambda: f"{expected}; the status is {last}\n{self.log()}")
+        return last
+
+    def fds(self):
+        return len(os.listdir(f"/proc/{self.pid}/fd"))
+
+    def stop(self, expect=0):
+        self.signal(signal.SIGTERM)
+        code = self.wait()
+        assert code == expect, f"exit code {code}\n{self.log()}"
+        return json.loads(next(line for line in reversed(self.lines) if line and '"stopped"' in line))
+
+
+def client_args(certs, port, *args, host=None, cert="client", ca="ca"):
+    """The command line of a client; cert None: anonymous, ca None: nothing to verify with."""
+    command = [SECURDMA, "connect"]
+    if ca:
+        command += ["--ca", certs.cert(ca)]
+    if cert:
+        command += ["--cert", certs.cert(cert), "--key", certs.key(cert)]
+    host = host or certs.host
+    return [*command, *args, f"[{host}]:{port}" if ":" in host else f"{host}:{port}"]
+
+
+def connect(certs, port, *args, timeout=30, **more):
+    """Runs `securdma connect` to its end."""
+    return run(*client_args(certs, port, *args, **more), timeout=timeout)
+
+
+def connect_json(certs, port, *args, **more):
+    """The same with --json; the object has the exit code as "code"."""
+    result = connect(certs, port, "--json", *args, **more)
+    answer = json.loads(result.stdout) if result.stdout.strip() else {}
+    return dict(answer, code=result.returncode, stderr=result.stderr)
+
+
+class Client(Process):
+    """A connected client that obeys the commands of its standard input."""
+
+    def __init__(self, certs, port, *args, **more):
+        super().__init__(*client_args(certs, port, "--show-psn", *args, **more), stdin=subprocess.PIPE)
+        try:
+            self.id = int(re.search(r"as client (\d+)", self.wait_line(lambda line: "connected to" in line))[1])
+            psn = re.search(r"PSN 0x(\w+), peer 0x(\w+)", self.wait_line(lambda line: line.startswith("PSN")))
+            self.psns = int(psn[1], 16), int(psn[2], 16)
+            self.wait_line(lambda line: line.startswith("set-up"))
+        except BaseException:
+            self.close()
+            raise
+
+    def ask(self, command, answer):
+        start = len(self.lines)
+        self.send_line(command)
+        line = self.wait_line(lambda line: True, start)
+        assert line == answer, f"{command}: {line}\n{self.log()}"
+
+    def check(self, text="still here"):
+        """Echo, write and read all work."""
+        self.ask(f"send {text}", f"client {self.id}: {text}")
+        self.ask(f"write 7 {text}", f"wrote {len(text)} bytes at 7")
+        self.ask(f"read 7 {len(text)}", text)
+
+    def leave(self):
+        self.send_line("quit")
+        code = self.wait()
+        assert code == 0, f"exit code {code}\n{self.log()}"
+
+
+@pytest.fixture
+def start(request):
+    """Starts something that has a close(), and closes it when the test is over."""
+    started = []
+
+    def starter(kind, *args, **more):
+        started.append(kind(*args, **more))
+        return started[-1]
+
+    yield starter
+    for item in reversed(started):
+        item.close()
+
+
+# ---- certificates -----------------------------------------------------------------------------------------------------
+
+
+class Certificates:
+    """Files NAME.crt and NAME.key in one folder that other users can enter."""
+
+    def __init__(self, folder, host, names):
+        self.folder, self.host = folder, host
+        self.make("ca", "ca", "--cn", "test CA")
+        self.make("ca", "other-ca", "--cn", "other CA")
+        sans = [word for name in names for word in ("--name", name)]
+        past = ["--not-after", "2020-01-01T00:00:00Z"]
+        self.make("server", "server", *sans, issuer="ca")
+        self.make("server", "other-server", *sans, issuer="other-ca")
+        self.make("server", "wrong-name", "--name", "elsewhere.invalid", issuer="ca")
+        self.make("server", "expired-server", *sans, *past, issuer="ca")
+        self.make("client", "client", "--cn", "client one", issuer="ca")
+        self.make("client", "client2", "--cn", "client two", issuer="ca")
+        self.make("client", "other-client", "--cn", "stranger", issuer="other-ca")
+        self.make("client", "expired-client", "--cn", "old client", *past, issuer="ca")
+        self.make("self-signed", "self", *sans)
+        self.make("self-signed", "self2", *sans)
+
+    def cert(self, name):
+        return os.path.join(self.folder, name + ".crt")
+
+    def key(self, name):
+        return os.path.join(self.folder, name + ".key")
+
+    def make(self, kind, name, *args, issuer=None):
+        signer = ["--ca", self.cert(issuer), "--ca-key", self.key(issuer)] if issuer else []
+        result = run(SECURDMA, "cert", kind, "--out", os.path.join(self.folder, name), *signer, *args)
+        assert result.returncode == 0, result.stderr
+
+    def pin(self, name):
+        return run(SECURDMA, "cert", "pin", self.cert(name)).stdout.strip()
+
+
+@pytest.fixture(scope="session")
+def certs():
+    if not os.access(SECURDMA, os.X_OK):
+        pytest.fail(f"no program {SECURDMA}: build it, and name the build folder in SECURDMA_BUILD", pytrace=False)
+    found = find_device()
+    host = found.ipv4 if found else "127.0.0.1"
+    folder = tempfile.mkdtemp(prefix="securdma-test.")
+    os.chmod(folder, 0o755)
+    yield Certificates(folder, host, [name for name in (host, found and found.ipv6, "localhost", "127.0.0.1") if name])
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def server(certs, device, start):
+    """A server of the test's own, with default options; it must end in order."""
+    before = resources(device)
+    server = start(Server, certs, device)
+    yield server
+    if server.process.poll() is None:
+        server.stop()
+    wait_for_resources(device, before)
+
+
+@pytest.fixture
+def probe(certs, device):
+    """Runs a mode of the probe program: probe("mode", ...) -> the facts that it printed."""
+    def run_probe(*args, timeout=40):
+        before = resources(device)
+        result = run(PROBE, certs.folder, certs.host, *args, timeout=timeout)
+        assert result.returncode == 0, f"{args}: {result.returncode}\n{result.stdout}{result.stderr}"
+        wait_for_resources(device, before)
+        return json.loads(result.stdout)
+
+    return run_probe

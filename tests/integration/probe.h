@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A program that uses the library's API as others will, one behaviour a mode, and prints the facts that it saw as JSON. */
+#ifndef PROBE_H
+#define PROBE_H
+
+#include "securdma.h"
+
+#include <jansson.h>
+#include <pthread.h>
+#include <stdbool.h>
+
+/* Ends the program, with the place and the library's last error, unless `condition` holds. */
+#define CHECK(condition)                                                                                               \
+	do {                                                                                                           \
+		if (!(condition))                                                                                      \
+			probe_die(__FILE__, __LINE__, #condition);                                                     \
+	} while (0)
+/* The same for a call that must return `expected`. */
+#define EXPECT(call, expected)                                                                                         \
+	do {                                                                                                           \
+		long long got_ = (call), expected_ = (expected);                                                       \
+		if (got_ != expected_)                                                                                 \
+			probe_die_value(__FILE__, __LINE__, #call, got_, expected_);                                   \
+	} while (0)
+
+_Noreturn void probe_die(const char *file, int line, const char *condition);
+_Noreturn void probe_die_value(const char *file, int line, const char *call, long long got, long long expected);
+
+/* A device, credentials, and a server of this process. */
+struct rig {
+	const char *folder, *host;
+	int scale; /* factor for time limits */
+	struct srdma_device *device;
+	struct srdma_tls_context *server_tls, *client_tls;
+	struct srdma_server_options server_options; /* of rig_serve and, .conn, of rig_pair; to be changed before */
+	struct srdma_conn_options client_options;
+	struct srdma_server *server;
+	char port[16];
+	json_t *facts;
+};
+
+void rig_serve(struct rig *rig);
+/* Stops the server; `unclean` clients must not have ended in order. */
+void rig_stop(struct rig *rig, int unclean);
+struct srdma_conn *rig_connect(struct rig *rig);
+/* Both ends in this process, without a server: by listener, accept and connect. */
+void rig_pair(struct rig *rig, struct srdma_conn **client, struct srdma_conn **accepted);
+/* Waits until the server has that many clients. */
+void rig_wait_clients(struct rig *rig, unsigned clients);
+
+void fact(struct rig *rig, const char *name, long long value);
+void fact_text(struct rig *rig, const char *name, const char *text);
+
+uint64_t clock_ms(void);
+void pause_ms(int ms);
+/* Bytes that differ from one `seed` to the next. */
+void fill(void *data, size_t length, unsigned seed);
+bool is_filled(const void *data, size_t length, unsigned seed);
+
+/* The modes; each takes the arguments behind its name. */
+void mode_psn(struct rig *rig, char **args);
+void mode_raw(struct rig *rig, char **args);
+void mode_max_clients(struct rig *rig, char **args);
+void mode_refuse(struct rig *rig, char **args);
+void mode_handler_error(struct rig *rig, char **args);
+void mode_event_order(struct rig *rig, char **args);
+void mode_sizes(struct rig *rig, char **args);
+void mode_nonblocking(struct rig *rig, char **args);
+void mode_timeouts(struct rig *rig, char **args);
+void mode_flood(struct rig *rig, char **args);
+void mode_disconnect(struct rig *rig, char **args);
+void mode_rights(struct rig *rig, char **args);
+void mode_posted(struct rig *rig, char **args);
+void mode_client_region(struct rig *rig, char **args);
+void mode_isolation(struct rig *rig, char **args);
+void mode_lost(struct rig *rig, char **args);
+
+#endif

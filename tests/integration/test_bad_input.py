@@ -1,0 +1,636 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What must not work: each case has a clear message, frees what it had, and leaves the client beside it unharmed."""
+import os
+import shutil
+import socket
+import ssl
+import subprocess
+import time
+import warnings
+
+import protocol
+import pytest
+from conftest import SCALE, SECURDMA, STEP, Client, Server, connect, connect_json, resources, run, wait_for_resources, wait_until
+
+SETUP_MS = int(1500 * SCALE)
+MAX_PENDING = 8
+
+
+# ---- one server for all, with a neighbour ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def shared(certs, device):
+    """A server and, on it, a client that must not notice anything."""
+    before = resources(device)
+    server = Server(certs, device, "--setup-timeout-ms", SETUP_MS, "--max-pending", MAX_PENDING)
+    neighbour = None
+    try:
+        neighbour = Client(certs, server.port, cert="client2")
+        neighbour.check()
+        server.neighbour = neighbour
+        server.idle = server.fds(), resources(device)
+        yield server
+        neighbour.leave()
+        server.stop()
+        wait_for_resources(device, before)
+    finally:
+        if neighbour:
+            neighbour.close()
+        server.close()
+
+
+@pytest.fixture
+def served(shared, device):
+    """The shared server; afterwards nothing of the test may be left in it, and the neighbour must be well."""
+    shared.mark = len(shared.log())
+    yield shared
+    shared.wait_status(connected=1, pending=0)
+    fds, objects = shared.idle
+    wait_until(lambda: shared.fds() == fds, lambda: f"{fds} descriptors of the server; it has {shared.fds()}")
+    wait_for_resources(device, objects)
+    shared.neighbour.check()
+
+
+def tells(server, text):
+    """The server's log since the test began has a line with this."""
+    return server.wait_log(text, server.mark)
+
+
+def until_closed(sock):
+    """Reads until the peer ends the connection, and returns what came."""
+    data = b""
+    try:
+        while part := sock.recv(4096):
+            data += part
+    except (ConnectionResetError, ssl.SSLError) as error:
+        # A socket's time-out would be a TimeoutError: then the peer did not end it.
+        assert not isinstance(error, TimeoutError)
+    return data
+
+
+# ---- on the TLS port ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("what, said", [
+    ("garbage", b"\x00\xff\x13\x37" * 64),
+    ("http", b"GET / HTTP/1.1\r\nHost: here\r\n\r\n"),
+    ("hello without TLS", protocol.hello()),
+], ids=("garbage", "http", "hello"))
+def test_what_is_not_tls_is_refused(served, certs, what, said):
+    with socket.create_connection((certs.host, served.port), STEP) as sock:
+        sock.sendall(said)
+        until_closed(sock)
+    line = tells(served, "TLS failed (handshake)")
+    if what == "http":
+        assert "http request" in line
+
+
+def old_tls(certs, version):
+    context = protocol.client_context(certs)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        context.minimum_version = version
+        context.maximum_version = version
+    context.set_ciphers("DEFAULT@SECLEVEL=0")
+    return context
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1, ssl.TLSVersion.TLSv1_2], ids=str)
+def test_old_tls_is_refused(served, certs, version):
+    with pytest.raises((ssl.SSLError, ConnectionError)):
+        protocol.open_tls(certs, served.port, STEP, old_tls(certs, version)).close()
+    tells(served, "unsupported protocol")
+
+
+def test_tls12_is_served_when_both_allow_it(certs, device, start):
+    server = start(Server, certs, device, "--allow-tls12")
+    with pytest.raises((ssl.SSLError, ConnectionError)):
+        protocol.open_tls(certs, server.port, STEP, old_tls(certs, ssl.TLSVersion.TLSv1_1)).close()
+    with protocol.open_tls(certs, server.port, STEP, old_tls(certs, ssl.TLSVersion.TLSv1_2)) as channel:
+        assert channel.version() == "TLSv1.2"
+        channel.sendall(protocol.hello(gid=protocol.gid(certs.host)))
+        assert protocol.read_frame(channel)[0] == protocol.WELCOME
+    # Two that could do with 1.2 still take 1.3.
+    answer = connect_json(certs, server.port, "--allow-tls12", "-e", "send x")
+    assert (answer["code"], answer["tls_version"]) == (0, "TLSv1.3")
+    server.stop()
+
+
+def welcome(certs, **fields):
+    return protocol.hello(protocol.WELCOME, **dict({"gid": protocol.gid(certs.host), "client_id": 1}, **fields))
+
+
+@pytest.mark.parametrize("allow", [False, True])
+def test_client_takes_tls12_only_when_told_to(certs, start, allow):
+    def behave(channel):
+        channel.sendall(protocol.reject(protocol.REASONS["refused"], text=b"12"))
+        until_closed(channel)
+
+    server = start(protocol.FakeServer, certs, behave, maximum=ssl.TLSVersion.TLSv1_2)
+    result = connect(certs, server.port, *(["--allow-tls12"] if allow else []), "-e", "stat")
+    assert result.returncode == (5 if allow else 4), result.stderr
+    assert ("(refused): 12" if allow else "protocol version") in result.stderr
+
+
+@pytest.mark.parametrize("alpn", [(), ("h2", "http/1.1"), ("securdma/2",)], ids=str)
+def test_other_alpn_is_refused(served, certs, alpn):
+    try:
+        with protocol.open_tls(certs, served.port, STEP, protocol.client_context(certs, alpn=alpn)) as channel:
+            until_closed(channel)
+    except (ssl.SSLError, ConnectionError):
+        assert alpn
+    tells(served, "no application protocol" if alpn else "does not speak securdma/1")
+
+
+@pytest.mark.parametrize("alpn", [(), ("h2",)], ids=str)
+def test_server_that_is_not_securdma_is_refused(certs, start, alpn):
+    server = start(protocol.FakeServer, certs, until_closed, alpn=alpn)
+    result = connect(certs, server.port, "-e", "stat")
+    assert result.returncode == 4
+    assert "does not speak securdma/1" in result.stderr
+
+
+# ---- certificates ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cert, text", [
+    ("other-client", "certificate is not acceptable: "),
+    ("expired-client", "certificate is not acceptable: certificate has expired"),
+    ("server", "certificate is not acceptable: unsuitable certificate purpose"),
+    (None, "showed no certificate"),
+])
+def test_bad_client_certificate_is_refused(served, certs, cert, text):
+    result = connect(certs, served.port, "-e", "stat", cert=cert)
+    assert result.returncode == 4, result.stderr
+    assert "does not accept our certificate" in result.stderr
+    tells(served, text)
+
+
+@pytest.mark.parametrize("cert, text", [
+    ("other-server", "certificate is not acceptable: "),
+    ("expired-server", "certificate is not acceptable: certificate has expired"),
+    ("wrong-name", "certificate is not for this name"),
+    ("client", "certificate is not acceptable: unsuitable certificate purpose"),
+    ("self", "certificate is not acceptable: self-signed certificate"),
+])
+def test_bad_server_certificate_is_refused(certs, start, cert, text):
+    server = start(protocol.FakeServer, certs, until_closed, cert=cert)
+    result = connect(certs, server.port, "-e", "stat")
+    assert result.returncode == 4, result.stderr
+    assert text in result.stderr
+
+
+def test_other_ca_of_the_client_refuses_the_server(served, certs):
+    result = connect(certs, served.port, "-e", "stat", ca="other-ca")
+    assert result.returncode == 4
+    assert "certificate is not acceptable" in result.stderr
+    tells(served, "does not accept our certificate")
+
+
+def test_server_name_is_checked_instead_of_the_address(served, certs):
+    assert connect(certs, served.port, "-e", "send x", "--server-name", "localhost").returncode == 0
+    result = connect(certs, served.port, "-e", "stat", "--server-name", "elsewhere.invalid")
+    assert result.returncode == 4
+    assert "certificate is not for this name" in result.stderr
+
+
+def test_self_signed_server_needs_its_pin(certs, device, start):
+    server = start(Server, certs, device, cert="self")
+    assert connect(certs, server.port, "--pin", certs.pin("self"), "-e", "send x", ca=None).returncode == 0
+    result = connect(certs, server.port, "--pin", certs.pin("self2"), "-e", "stat", ca=None)
+    assert result.returncode == 4
+    assert "does not match the pin" in result.stderr
+    # The right pin beside a CA that does not know the certificate: both must hold.
+    assert connect(certs, server.port, "--pin", certs.pin("self"), "-e", "stat").returncode == 4
+    server.stop()
+
+
+@pytest.mark.parametrize("pin", ["", "sha256:", "sha256:" + "0" * 63, "sha256:" + "g" * 64, "md5:" + "0" * 64])
+def test_pin_that_is_none_is_a_usage_error(certs, pin):
+    result = connect(certs, 1, "--pin", pin, "-e", "stat", ca=None)
+    assert result.returncode == 2
+    assert "pin" in result.stderr
+
+
+def test_nothing_to_verify_with_is_a_usage_error(certs):
+    result = connect(certs, 1, "-e", "stat", ca=None)
+    assert result.returncode == 2
+    assert "--ca or --pin" in result.stderr
+
+
+# ---- key files ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def bad_files(certs, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("keys")
+    encrypted = folder / "encrypted.key"
+    subprocess.run(["openssl", "pkey", "-in", certs.key("server"), "-aes256", "-passout", "pass:secret", "-out", encrypted],
+                   check=True, capture_output=True, timeout=STEP)
+    (folder / "garbage").write_bytes(b"-----BEGIN NONSENSE-----\nAAAA\n" + os.urandom(100))
+    (folder / "empty").write_bytes(b"")
+    return {"encrypted": encrypted, "garbage": folder / "garbage", "empty": folder / "empty", "missing": folder / "missing",
+            "folder": folder}
+
+
+@pytest.mark.parametrize("command", ["serve", "connect"])
+@pytest.mark.parametrize("kind, text", [
+    ("encrypted", "unencrypted PEM private key"),
+    ("garbage", "private key of"),
+    ("empty", "private key of"),
+    ("missing", "No such file"),
+    ("folder", "private key"),
+    ("mismatch", "private key of"),
+])
+def test_unusable_key_is_named(certs, bad_files, command, kind, text):
+    key = certs.key("self") if kind == "mismatch" else str(bad_files[kind])
+    args = ["--client-ca", certs.cert("ca")] if command == "serve" else ["--ca", certs.cert("ca"), "-e", "stat", certs.host]
+    result = run(SECURDMA, command, "--cert", certs.cert("server"), "--key", key, *args)
+    assert result.returncode == 2, result.stderr
+    assert key in result.stderr and text in result.stderr
+
+
+def test_unreadable_key_is_named(certs):
+    as_nobody = []
+    if os.geteuid() == 0:
+        if not shutil.which("setpriv"):
+            pytest.skip("needs setpriv (util-linux)")
+        as_nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+    key = certs.key("self2")
+    os.chmod(key, 0o600 if as_nobody else 0)
+    try:
+        result = run(*as_nobody, SECURDMA, "serve", "--cert", certs.cert("self2"), "--key", key, "--client-ca",
+                     certs.cert("ca"))
+    finally:
+        os.chmod(key, 0o600)
+    assert result.returncode == 2
+    assert key in result.stderr and "Permission denied" in result.stderr
+
+
+@pytest.mark.parametrize("missing", ["cert", "ca"])
+def test_missing_certificate_is_named(certs, missing):
+    cert, ca = (certs.cert("client"), "/nonexistent") if missing == "ca" else ("/nonexistent", certs.cert("ca"))
+    result = run(SECURDMA, "connect", "--ca", ca, "--cert", cert, "--key", certs.key("client"), "-e", "stat", certs.host)
+    assert result.returncode == 2
+    assert "/nonexistent" in result.stderr and "No such file" in result.stderr
+
+
+# ---- HELLO -------------------------------------------------------------------------------------------------------------
+
+
+def exchange(certs, server, data):
+    """Says `data` where HELLO is due and returns the REJECT that comes; the channel must then end."""
+    with protocol.open_tls(certs, server.port, STEP) as channel:
+        channel.sendall(data)
+        kind, version, body = protocol.read_frame(channel)
+        assert until_closed(channel) == b""
+    assert (kind, version) == (protocol.REJECT, protocol.VERSION)
+    return body
+
+
+def good(certs, **fields):
+    return protocol.hello(**dict({"gid": protocol.gid(certs.host)}, **fields))
+
+
+BAD_FIELDS = [
+    ("malformed", "reserved", {"reserved": 1}),
+    ("malformed", "client id", {"client_id": 7}),
+    ("malformed", "link layer 0", {"link_layer": 0}),
+    ("malformed", "link layer 3", {"link_layer": 3}),
+    ("malformed", "PSN", {"psn": 1 << 24}),
+    ("malformed", "PSN", {"psn": 0xFFFFFFFF}),
+    ("malformed", "QPN", {"qpn": 0}),
+    ("malformed", "QPN", {"qpn": 1}),
+    ("malformed", "QPN", {"qpn": 1 << 24}),
+    ("malformed", "path MTU", {"path_mtu": 0}),
+    ("malformed", "path MTU", {"path_mtu": 6}),
+    ("malformed", "GID is zero", {"gid": bytes(16)}),
+    ("malformed", "multicast", {"gid": protocol.gid("ff02::1")}),
+    ("malformed", "0.0.0.0/8", {"gid": protocol.gid("0.0.0.0")}),
+    ("malformed", "broadcast", {"gid": protocol.gid("255.255.255.255")}),
+    ("malformed", "multicast", {"gid": protocol.gid("224.0.0.1")}),
+    ("address", "gid-networks", {"gid": protocol.gid("192.0.2.1")}),
+    ("address", "gid-networks", {"gid": protocol.gid("2001:db8::1")}),
+    ("feature", "feature bits 0x2", {"features": 3}),
+    ("feature", "feature bits 0x80000000", {"features": 0x80000001}),
+    ("malformed", "without the message feature", {"features": 0}),
+    ("feature", "message connections only", {"features": 0, "message_size": 0, "depth": 0}),
+    ("feature", "link layers differ", {"link_layer": 1, "lid": 5}),
+    ("malformed", "message size", {"message_size": 0}),
+    ("malformed", "message size", {"message_size": 63}),
+    ("malformed", "message size", {"message_size": (1 << 20) + 1}),
+    ("malformed", "depth", {"depth": 0}),
+    ("malformed", "depth", {"depth": 4097}),
+    ("malformed", "region access", {"region_size": 4096, "region_access": 8}),
+    ("malformed", "region fields", {"region_access": 2}),
+    ("malformed", "address space", {"region_address": 2**64 - 1, "region_size": 2, "region_access": 2}),
+    ("malformed", "RDMA read", {"region_size": 4096, "region_access": 4, "rd_responder": 0}),
+]
+
+
+@pytest.mark.parametrize("reason, text, fields", BAD_FIELDS, ids=lambda value: str(value) if isinstance(value, dict) else "")
+def test_bad_field_of_hello_is_rejected(served, certs, reason, text, fields):
+    answer = exchange(certs, served, good(certs, **fields))
+    assert answer["reason"] == protocol.REASONS[reason] and text in answer["text"], answer
+    # A PSN is not repeated, not even a wrong one.
+    assert "ffffffff" not in answer["text"].lower() and str(1 << 24) not in answer["text"]
+    tells(served, f"rejected ({reason}): {answer['text']}")
+
+
+@pytest.mark.parametrize("reason, text, said", [
+    ("version", "protocol version 2", protocol.hello(version=2)),
+    ("version", "protocol version 0", protocol.hello(version=0)),
+    ("malformed", "body of 513 bytes", protocol.frame(protocol.HELLO, length=513)),
+    ("malformed", "body of 65535 bytes", protocol.frame(protocol.HELLO, bytes(2000), length=65535)),
+    ("malformed", "body of 81 bytes", protocol.frame(protocol.HELLO, bytes(81))),
+    ("malformed", "body of 79 bytes", protocol.frame(protocol.HELLO, bytes(79))),
+    ("malformed", "body of 0 bytes", protocol.frame(protocol.HELLO)),
+    ("malformed", "type 2", protocol.hello(protocol.WELCOME)),
+    ("malformed", "type 4", protocol.frame(protocol.READY)),
+    ("malformed", "type 5", protocol.disconnect(protocol.DISCONNECT)),
+    ("malformed", "type 255", protocol.frame(255)),
+    ("malformed", "", b"GET / HTTP/1.1\r\n\r\n"),
+], ids=lambda value: value if isinstance(value, str) else "")
+def test_malformed_hello_is_rejected(served, certs, reason, text, said):
+    answer = exchange(certs, served, said)
+    assert answer["reason"] == protocol.REASONS[reason] and text in answer["text"], answer
+    tells(served, f"rejected ({reason})")
+
+
+@pytest.mark.parametrize("length", [0, 3, 4, 83])
+def test_hello_that_ends_early_is_a_lost_client(served, certs, length):
+    with protocol.open_tls(certs, served.port, STEP) as channel:
+        channel.sendall(good(certs)[:length])
+        channel.unwrap()
+    tells(served, "closed the connection before HELLO")
+
+
+def test_gid_of_an_allowed_network_is_served(certs, device, start):
+    server = start(Server, certs, device, "--gid-networks", "192.0.2.0/28,2001:db8::/32")
+    for address, reason in (("192.0.2.15", None), ("2001:db8::7", "feature-or-resources"), ("192.0.2.16", "address"),
+                            ("198.51.100.1", "address")):
+        with protocol.open_tls(certs, server.port, STEP) as channel:
+            channel.sendall(good(certs, gid=protocol.gid(address)))
+            kind, _, body = protocol.read_frame(channel)
+            if reason == "address":
+                assert kind == protocol.REJECT and body["reason"] == protocol.REASONS["address"], (address, body)
+            elif reason is None:
+                # There may be no route to it, which only the device knows.
+                assert kind == protocol.WELCOME or body["reason"] == protocol.REASONS["resources"], (address, body)
+            else:
+                assert kind == protocol.WELCOME or body["reason"] != protocol.REASONS["address"], (address, body)
+    server.stop()
+
+
+def test_bad_gid_networks_are_a_usage_error(certs, device):
+    result = run(SECURDMA, "serve", "--port", "0", "--cert", certs.cert("server"), "--key", certs.key("server"),
+                 "--client-ca", certs.cert("ca"), "--gid-networks", "10.0.0.0/33")
+    assert result.returncode == 2
+    assert "10.0.0.0/33" in result.stderr
+
+
+# ---- after HELLO -------------------------------------------------------------------------------------------------------
+
+
+def raw_client(certs, server):
+    """A client in Python up to READY: its queue pair does not exist, which the server can't know."""
+    channel = protocol.open_tls(certs, server.port, STEP)
+    try:
+        channel.sendall(good(certs))
+        kind, version, body = protocol.read_frame(channel)
+        assert (kind, version) == (protocol.WELCOME, protocol.VERSION), body
+        channel.sendall(protocol.frame(protocol.READY))
+    except BaseException:
+        channel.close()
+        raise
+    return channel, body
+
+
+def test_welcome_says_what_the_protocol_demands(served, certs):
+    channel, body = raw_client(certs, served)
+    with channel:
+        assert body["link_layer"] == protocol.ETHERNET and 1 <= body["path_mtu"] <= 5
+        assert body["gid"] == protocol.gid(certs.host)
+        assert 2 <= body["qpn"] <= 0xFFFFFF and body["psn"] <= 0xFFFFFF
+        assert body["features"] == 1 and body["message_size"] == 4096 and body["depth"] == 16
+        assert body["region_size"] == 65536 and body["region_access"] == 6 and body["region_rkey"] != 0
+        assert body["client_id"] > served.neighbour.id and body["reserved"] == 0
+        channel.sendall(protocol.disconnect(protocol.DISCONNECT, 0, b"bye\x1b[2J"))
+        assert protocol.read_frame(channel)[::2] == (protocol.DISCONNECT_ACK, {"messages": 0, "text": ""})
+        channel.sendall(protocol.frame(protocol.FINISH))
+        assert until_closed(channel) == b""
+    tells(served, "disconnected: bye?[2J; 0 messages in, 0 out")
+
+
+@pytest.mark.parametrize("said", [protocol.hello(), protocol.frame(protocol.READY, b"x"), protocol.frame(protocol.FINISH),
+                                  protocol.frame(protocol.READY, version=2)], ids=["hello", "body", "finish", "version"])
+def test_something_else_than_ready_ends_the_setup(served, certs, said):
+    with protocol.open_tls(certs, served.port, STEP) as channel:
+        channel.sendall(good(certs))
+        assert protocol.read_frame(channel)[0] == protocol.WELCOME
+        channel.sendall(said)
+        assert until_closed(channel) == b""
+    tells(served, "where READY is due")
+
+
+def test_client_that_leaves_before_ready_is_freed(served, certs):
+    with protocol.open_tls(certs, served.port, STEP) as channel:
+        channel.sendall(good(certs))
+        assert protocol.read_frame(channel)[0] == protocol.WELCOME
+        channel.unwrap()
+    tells(served, "closed the connection instead of saying READY")
+
+
+def test_client_that_resets_the_connection_is_freed(served, certs):
+    with protocol.open_tls(certs, served.port, STEP) as channel:
+        channel.sendall(good(certs))
+        assert protocol.read_frame(channel)[0] == protocol.WELCOME
+    tells(served, "closed the connection without a word")
+
+
+@pytest.mark.parametrize("said, text", [
+    (protocol.frame(protocol.DISCONNECT, b"short"), "malformed DISCONNECT"),
+    (protocol.frame(protocol.DISCONNECT, bytes(8) + b"\x7f"), "malformed DISCONNECT"),
+    (protocol.frame(protocol.DISCONNECT, bytes(8) + b"\xff" + b"x" * 255), "malformed DISCONNECT"),
+    (protocol.disconnect(protocol.DISCONNECT_ACK), "unexpected frame of type 6"),
+    (protocol.frame(protocol.FINISH), "unexpected frame of type 7"),
+    (protocol.hello(), "unexpected frame of type 1"),
+    (protocol.disconnect(protocol.DISCONNECT) * 2, "unexpected frame of type 5"),
+    (protocol.frame(99, b"?"), "unexpected frame of type 99"),
+    (protocol.frame(protocol.FINISH, version=9), "version 9"),
+    (protocol.frame(protocol.DISCONNECT, length=600), "body of 600 bytes"),
+], ids=lambda value: value if isinstance(value, str) else "")
+def test_bad_frame_ends_an_established_connection(served, certs, said, text):
+    channel, _ = raw_client(certs, served)
+    with channel:
+        channel.sendall(said)
+        until_closed(channel)
+    tells(served, text)
+
+
+def test_silent_clients_are_freed_at_the_deadline(served, certs):
+    """Silent from the start, in the middle of the TLS handshake, after it, in the middle of HELLO, and before READY."""
+    tcp = [socket.create_connection((certs.host, served.port), STEP) for _ in range(2)]
+    tls = [protocol.open_tls(certs, served.port, STEP) for _ in range(3)]
+    try:
+        tcp[1].sendall(b"\x16\x03\x01\x02\x00\x01\x00")
+        tls[1].sendall(good(certs)[:50])
+        tls[2].sendall(good(certs))
+        assert protocol.read_frame(tls[2])[0] == protocol.WELCOME
+        begin = time.monotonic()
+        for sock in tcp + tls:
+            until_closed(sock)
+        assert time.monotonic() - begin < SETUP_MS / 1000 + STEP / 2
+    finally:
+        for sock in tcp + tls:
+            sock.close()
+    log = served.log()[served.mark:]
+    assert log.count("did not answer in time (TLS handshake)") == 2, log
+    assert log.count("did not answer in time (waiting for a frame)") == 3, log
+
+
+def test_flood_of_half_open_connections_is_bounded(served, certs):
+    socks = [socket.create_connection((certs.host, served.port), STEP) for _ in range(4 * MAX_PENDING)]
+    try:
+        tells(served, f"{MAX_PENDING} connections are being set up (max-pending)")
+        assert served.status()["pending"] <= MAX_PENDING
+        served.neighbour.check()
+        for sock in socks:
+            until_closed(sock)
+    finally:
+        for sock in socks:
+            sock.close()
+    # Once they are gone, a client gets in.
+    served.wait_status(pending=0)
+    assert connect(certs, served.port, "-e", "send x").returncode == 0
+
+
+# ---- what a server might say -------------------------------------------------------------------------------------------
+
+
+BAD_ANSWERS = {
+    "garbage": (4, "", lambda certs: b"\xde\xad\xbe\xef" * 40),
+    "wrong type": (4, "frame type 4", lambda certs: protocol.frame(protocol.READY)),
+    "hello": (4, "frame type 1", lambda certs: welcome(certs).replace(b"\x01\x02", b"\x01\x01", 1)),
+    "version 2": (4, "version 2", lambda certs: protocol.hello(protocol.WELCOME, 2, gid=protocol.gid(certs.host))),
+    "oversized": (4, "body of 513 bytes", lambda certs: protocol.frame(protocol.WELCOME, bytes(513))),
+    "short": (4, "body of 79 bytes", lambda certs: protocol.frame(protocol.WELCOME, bytes(79))),
+    "truncated": (7, "closed the connection instead of answering", lambda certs: welcome(certs)[:40]),
+    "nothing": (7, "closed the connection instead of answering", lambda certs: b""),
+    "PSN": (4, "PSN", lambda certs: welcome(certs, psn=1 << 24)),
+    "QPN 0": (4, "QPN", lambda certs: welcome(certs, qpn=0)),
+    "QPN 1": (4, "QPN", lambda certs: welcome(certs, qpn=1)),
+    "QPN": (4, "QPN", lambda certs: welcome(certs, qpn=1 << 24)),
+    "GID": (4, "GID is zero", lambda certs: welcome(certs, gid=bytes(16))),
+    "MTU": (4, "path MTU", lambda certs: welcome(certs, path_mtu=6)),
+    "feature": (4, "feature bits", lambda certs: welcome(certs, features=5)),
+    "raw": (4, "message connections only", lambda certs: welcome(certs, features=0, message_size=0, depth=0)),
+    "message size": (4, "message size", lambda certs: welcome(certs, message_size=1)),
+    "reserved": (4, "reserved", lambda certs: welcome(certs, reserved=1 << 63)),
+    "short reject": (4, "malformed REJECT", lambda certs: protocol.frame(protocol.REJECT, bytes(8))),
+    "long reject": (4, "malformed REJECT", lambda certs: protocol.reject(3, text=b"full") [:-1].replace(b"\x0d", b"\x0c", 1)),
+    "unknown reason": (5, "(unknown): later", lambda certs: protocol.reject(4711, text=b"later")),
+    "terminal": (5, "a?[31m?b", lambda certs: protocol.reject(8, text=b"a\x1b[31m\nb")),
+}
+
+
+@pytest.mark.parametrize("name", BAD_ANSWERS)
+def test_bad_answer_of_a_server_is_refused(certs, device, start, name):
+    code, text, answer = BAD_ANSWERS[name]
+
+    def behave(channel):
+        assert protocol.read_frame(channel)[0] == protocol.HELLO
+        if data := answer(certs):
+            channel.sendall(data)
+        channel.unwrap()
+
+    before = resources(device)
+    server = start(protocol.FakeServer, certs, behave)
+    result = connect(certs, server.port, "-e", "stat")
+    assert result.returncode == code, result.stderr
+    assert text in result.stderr
+    wait_for_resources(device, before)
+
+
+@pytest.mark.parametrize("said", [0, 40])
+def test_silent_server_is_given_up_at_the_deadline(certs, start, said):
+    def behave(channel):
+        protocol.read_frame(channel)
+        channel.sendall(welcome(certs)[:said])
+        until_closed(channel)
+
+    server = start(protocol.FakeServer, certs, behave)
+    result = connect(certs, server.port, "-e", "stat", "--setup-timeout-ms", str(SETUP_MS))
+    assert result.returncode == 3
+    assert "did not answer in time" in result.stderr
+
+
+def test_hello_of_the_client_is_what_the_protocol_demands(certs, start):
+    seen = []
+
+    def behave(channel):
+        seen.append(protocol.read_frame(channel))
+        channel.sendall(protocol.reject(3, 1000, b"full"))
+        until_closed(channel)
+
+    server = start(protocol.FakeServer, certs, behave)
+    answer = connect_json(certs, server.port, "-e", "stat", "--message-size", "8192", "--depth", "4")
+    assert answer["code"] == 5
+    assert answer["reject"] == {"reason": 3, "retry_after_ms": 1000, "text": "full"}
+    (kind, version, body), = seen
+    assert (kind, version) == (protocol.HELLO, protocol.VERSION)
+    assert body["gid"] == protocol.gid(certs.host) and body["link_layer"] == protocol.ETHERNET
+    assert 2 <= body["qpn"] <= 0xFFFFFF and body["psn"] <= 0xFFFFFF
+    assert (body["message_size"], body["depth"], body["features"]) == (8192, 4, 1)
+    assert body["region_size"] == body["region_access"] == body["client_id"] == body["reserved"] == 0
+
+
+# ---- the surroundings --------------------------------------------------------------------------------------------------
+
+
+def test_port_in_use_is_told(served, certs, device):
+    result = run(SECURDMA, "serve", "--port", str(served.port), "--cert", certs.cert("server"), "--key", certs.key("server"),
+                 "--client-ca", certs.cert("ca"))
+    assert result.returncode == 1
+    assert f"port {served.port}: Address already in use" in result.stderr and "another port" in result.stderr
+
+
+@pytest.mark.parametrize("command", ["serve", "connect"])
+def test_unknown_device_is_told(certs, device, command):
+    args = ["--client-ca", certs.cert("ca"), "--port", "0"] if command == "serve" else ["--ca", certs.cert("ca"), certs.host]
+    result = run(SECURDMA, command, "--device", "nosuch", "--cert", certs.cert("server"), "--key", certs.key("server"), *args)
+    assert result.returncode == 6
+    assert "nosuch" in result.stderr
+
+
+def test_nobody_listening_is_told(certs, device):
+    with socket.create_server((certs.host, 0)) as sock:
+        port = sock.getsockname()[1]
+    result = connect(certs, port, "-e", "stat")
+    assert result.returncode == 3
+    assert "Connection refused" in result.stderr and "is the server running" in result.stderr
+
+
+def test_host_that_cannot_be_reached_is_told(certs, device):
+    result = connect(certs, 4433, "-e", "stat", "--setup-timeout-ms", str(SETUP_MS), host="192.0.2.1")
+    assert result.returncode == 3
+    assert "cannot connect to 192.0.2.1" in result.stderr
+
+
+def test_name_that_does_not_resolve_is_told(certs, device):
+    result = connect(certs, 4433, "-e", "stat", host="nosuch.invalid")
+    assert result.returncode == 3
+    assert "cannot resolve nosuch.invalid" in result.stderr
+
+
+def test_message_too_long_for_the_echo_is_told_to_the_client(served, certs):
+    result = connect(certs, served.port, "--pattern", "abc", "--count", "1", "--size", "4089")
+    assert result.returncode == 1
+    assert "4089 bytes can't be echoed" in result.stderr
+
+
+def test_region_bounds_are_checked_before_the_device(served, certs):
+    result = connect(certs, served.port, "-e", "write 65535 ab")
+    assert result.returncode == 1
+    assert "cannot write 2 bytes at offset 65535: the peer's region has 65536 bytes" in result.stderr

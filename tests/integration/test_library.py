@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The library's behaviour, as the probe program sees it on the device; probe_*.c have the details."""
+import pytest
+
+
+def test_queue_pairs_start_at_the_psns_that_crossed_tls_and_move_by_packets(probe):
+    facts = [probe("psn") for _ in range(2)]
+    psns = [fact[name] for fact in facts for name in ("psn", "peer_psn")]
+    assert len(set(psns)) == 4, psns
+
+
+def test_raw_connection_is_the_programs_own(probe):
+    probe("raw")
+
+
+def test_max_clients_is_changed_while_serving(probe):
+    assert probe("max-clients")["rejected"] == 3
+
+
+def test_client_that_on_connect_refuses_is_told(probe):
+    assert "refused by the server" in probe("refuse")["close_reason"]
+
+
+def test_reason_of_on_message_reaches_the_client(probe):
+    assert probe("handler-error")["close_reason"] == "I do not like 'bad!'"
+
+
+def test_handlers_are_called_in_order(probe):
+    probe("event-order")
+
+
+@pytest.mark.parametrize("size, depth, count", [(4096, 16, 40), (64, 1, 100), (1 << 20, 2, 2)])
+def test_messages_of_all_sizes(probe, size, depth, count):
+    probe("sizes", size, depth, count)
+
+
+def test_both_ends_in_one_thread_without_blocking(probe):
+    probe("nonblocking")
+
+
+def test_silent_peer_means_timeouts(probe):
+    assert probe("timeouts")["sent"] == 3
+
+
+RNR_COUNTERS = ("rcvd_rnr_err", "send_rnr_err", "retry_rnr_exceeded_err", "rnr_nak_retry_err")
+
+
+@pytest.mark.parametrize("depth, count", [(1, 500), (2, 1500), (3, 1500), (16, 3000)])
+def test_flood_both_ways_keeps_order_and_meets_no_rnr_nak(probe, device, depth, count):
+    before = device.counters()
+    probe("flood", depth, count)
+    after = device.counters()
+    for name in set(RNR_COUNTERS) & set(after):
+        assert after[name] == before[name], name
+
+
+@pytest.mark.parametrize("side", ["client", "server"])
+@pytest.mark.parametrize("depth", [1, 16])
+def test_disconnect_loses_no_message(probe, side, depth):
+    assert probe("disconnect", side, depth)["close_reason"] == "that is all"
+
+
+def test_peer_that_vanishes_is_lost_but_what_it_sent_is_not(probe):
+    probe("lost")
+
+
+@pytest.mark.parametrize("access", ["rw", "r", "w", "none", "absent"])
+def test_region_has_bounds_and_rights(probe, access):
+    probe("rights", access)
+
+
+def test_posted_requests_complete_in_order(probe):
+    probe("posted")
+
+
+def test_server_writes_to_the_clients_region(probe):
+    probe("client-region")
+
+
+def test_client_cannot_touch_the_region_of_another(probe):
+    probe("isolation")
