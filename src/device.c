@@ -297,13 +297,6 @@ const struct ibv_port_attr *srdma_device_port_attr(const struct srdma_device *de
 
 /* ---- GIDs ------------------------------------------------------------------------------------------------------ */
 
-static bool is_v4_mapped(const union ibv_gid *gid)
-{
-	static const uint8_t prefix[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
-
-	return memcmp(gid->raw, prefix, sizeof prefix) == 0;
-}
-
 static bool is_link_local(const union ibv_gid *gid)
 {
 	return gid->raw[0] == 0xfe && (gid->raw[1] & 0xc0) == 0x80;
@@ -316,7 +309,7 @@ static int rank_gid(const struct ibv_gid_entry *entry, const union ibv_gid *loca
 		return 0;
 	if (memcmp(&entry->gid, local, sizeof *local) == 0)
 		return 4;
-	if (is_v4_mapped(&entry->gid) != is_v4_mapped(peer))
+	if (srdma_net_gid_is_v4(&entry->gid) != srdma_net_gid_is_v4(peer))
 		return 0;
 	return is_link_local(&entry->gid) ? (is_link_local(peer) ? 3 : 1) : 2;
 }
@@ -363,7 +356,7 @@ int srdma_device_choose_gid(const struct srdma_device *device, const struct sock
 	if (best == 0)
 		return srdma_fail(-EADDRNOTAVAIL,
 				  "%s port %u has no RoCE v2 GID for an %s peer; give its network interface such an address",
-				  device->name, device->port, is_v4_mapped(&peer_gid) ? "IPv4" : "IPv6");
+				  device->name, device->port, srdma_net_gid_is_v4(&peer_gid) ? "IPv4" : "IPv6");
 	return 0;
 }
 

@@ -163,6 +163,11 @@ int srdma_net_listen(const char *address, const char *port, int *out)
 	return 0;
 }
 
+bool srdma_net_gid_is_v4(const union ibv_gid *gid)
+{
+	return memcmp(gid->raw, v4_mapped, sizeof v4_mapped) == 0;
+}
+
 bool srdma_net_gid_of(const struct sockaddr *address, union ibv_gid *gid)
 {
 	if (address->sa_family == AF_INET6) {
@@ -183,7 +188,7 @@ bool srdma_net_is_loopback(const struct sockaddr *address)
 
 	if (!srdma_net_gid_of(address, &gid))
 		return false;
-	if (memcmp(gid.raw, v4_mapped, sizeof v4_mapped) == 0)
+	if (srdma_net_gid_is_v4(&gid))
 		return gid.raw[12] == 127;
 	return IN6_IS_ADDR_LOOPBACK((const struct in6_addr *)gid.raw);
 }
@@ -200,7 +205,7 @@ void srdma_net_format(const struct sockaddr *address, char *out, size_t size)
 	}
 	port = address->sa_family == AF_INET ? ntohs(((const struct sockaddr_in *)address)->sin_port)
 					     : ntohs(((const struct sockaddr_in6 *)address)->sin6_port);
-	if (memcmp(gid.raw, v4_mapped, sizeof v4_mapped) == 0) {
+	if (srdma_net_gid_is_v4(&gid)) {
 		inet_ntop(AF_INET, gid.raw + 12, text, sizeof text);
 		snprintf(out, size, "%s:%u", text, port);
 	} else {

@@ -17,6 +17,8 @@ bool srdma_net_is_loopback(const struct sockaddr *address);
  * Returns 0, -ETIMEDOUT, -ECANCELED. */
 int srdma_net_wait(int fd, short events, int abort_fd, uint64_t deadline);
 
+/* Whether a GID stands for an IPv4 address. */
+bool srdma_net_gid_is_v4(const union ibv_gid *gid);
 /* The IPv6 form of an address: itself, or IPv4-mapped. False for other families. */
 bool srdma_net_gid_of(const struct sockaddr *address, union ibv_gid *gid);
 

@@ -113,7 +113,7 @@ static void start_client(struct srdma_server *server, int socket)
 	struct srdma_client *client = calloc(1, sizeof *client);
 	struct sockaddr_storage peer;
 	socklen_t length = sizeof peer;
-	int error = ENOMEM;
+	int error;
 	bool room;
 
 	if (!client)
