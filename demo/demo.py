@@ -54,8 +54,17 @@ def gid_addresses():
                 yield ".".join(str(number >> shift & 0xFF) for shift in (24, 16, 8, 0))
 
 
-def objects():
-    """Counts of verbs objects in the kernel, all devices together; None when `rdma` can't tell."""
+def on_uroce():
+    return "liburoce.so" in os.environ.get("LD_PRELOAD", "")
+
+
+def objects(build):
+    """Counts of verbs objects of all processes, all devices together; None when `rdma` can't tell."""
+    if on_uroce():
+        text = subprocess.run([build / "uroce" / "cli" / "uroce", "resources", "--json"], capture_output=True, text=True,
+                              check=True).stdout
+        processes = json.loads(text)["processes"]
+        return {name: sum(process["objects"][name] for process in processes) for name in ("pd", "cq", "qp", "mr")}
     try:
         text = subprocess.run(["rdma", "resource", "show"], capture_output=True, text=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError):
@@ -79,6 +88,7 @@ def wait_for(condition, what):
 
 class Demo:
     def __init__(self, build, work, messages):
+        self.build = build
         self.program = str(build / "cli" / "securdma")
         self.work = work
         self.messages = messages
@@ -189,9 +199,9 @@ def judge(demo, results, rejected, server_code, before):
         print("  not checked: `rdma resource` shows nothing here, so leftover verbs objects were not counted")
     else:
         end = time.monotonic() + LEFTOVER_DEADLINE
-        while objects() != before and time.monotonic() < end:
+        while objects(demo.build) != before and time.monotonic() < end:
             time.sleep(0.1)
-        after = objects()
+        after = objects(demo.build)
         checks.check(after == before, f"verbs objects before {before}, after {after}")
     return checks.failed
 
@@ -204,7 +214,7 @@ def main():
     work = pathlib.Path(tempfile.mkdtemp(prefix="securdma-demo."))
     demo = Demo(arguments.build.resolve(), work, arguments.messages)
     try:
-        before = objects()
+        before = objects(demo.build)
         print("making a certificate authority and certificates for a server and eleven clients")
         demo.make_certificates()
         demo.start_server()

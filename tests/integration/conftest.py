@@ -3,7 +3,9 @@
 
 SECURDMA_BUILD       the build folder (default: ./build)
 SECURDMA_TEST_SCALE  factor for all deadlines, for builds and machines that are slow (default: 1)
+SECURDMA_TEST_UROCE  1: on uroce, which needs no RDMA device, instead of a device that the kernel knows
 """
+import functools
 import glob
 import json
 import os
@@ -22,6 +24,9 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 BUILD = os.environ.get("SECURDMA_BUILD", os.path.join(ROOT, "build"))
 SECURDMA = os.path.join(BUILD, "cli", "securdma")
 PROBE = os.path.join(BUILD, "tests", "integration", "probe")
+ON_UROCE = os.environ.get("SECURDMA_TEST_UROCE") == "1"
+UROCE = os.path.join(BUILD, "uroce", "cli", "uroce")
+UROCE_LIBRARY = os.path.join(BUILD, "uroce", "src", "liburoce.so")
 SCALE = float(os.environ.get("SECURDMA_TEST_SCALE", "1"))
 # For one step that should take well under a second, and for one test.
 STEP = 15 * SCALE
@@ -105,7 +110,18 @@ class Device:
                 if name.split("/")[-1] != "lifespan"}
 
 
+class UroceDevice:
+    """uroce in its loopback mode: every process that has the library loaded is on it."""
+
+    name, port, active, ipv4, ipv6, netdev = "uroce0", 1, True, "127.0.0.1", "::1", "lo"
+
+    def counters(self):
+        return {}
+
+
 def find_device():
+    if ON_UROCE:
+        return UroceDevice()
     ports = [Device(path) for path in sorted(glob.glob("/sys/class/infiniband/*/ports/*"))]
     return next((port for port in ports if port.active and port.ipv4), None)
 
@@ -121,6 +137,10 @@ def device():
 
 def resources(device):
     """Verbs objects on the device, of all processes and the kernel, as `rdma resource show` counts them."""
+    if ON_UROCE:
+        text = subprocess.run([UROCE, "resources", "--json"], capture_output=True, text=True, check=True, timeout=STEP).stdout
+        processes = json.loads(text)["processes"]
+        return {name: sum(process["objects"][name] for process in processes) for name in RESOURCES}
     text = subprocess.run(["rdma", "resource", "show", device.name], capture_output=True, text=True, check=True,
                           timeout=STEP, env=dict(os.environ, PATH=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")).stdout
     words = text.split()
@@ -134,8 +154,24 @@ def wait_for_resources(device, expected):
 # ---- programs ---------------------------------------------------------------------------------------------------------
 
 
+@functools.lru_cache
+def sanitizer_library():
+    """What has to be loaded before any other library, in a build with AddressSanitizer."""
+    loaded = subprocess.run(["ldd", SECURDMA], capture_output=True, text=True, check=True).stdout
+    return next((line.split()[2] for line in loaded.splitlines() if "libasan" in line), None)
+
+
+def on_device(args, more):
+    """The options of Popen with which a program of ours finds the device."""
+    if not ON_UROCE or str(args[0]) not in (SECURDMA, PROBE):
+        return more
+    preload = " ".join(filter(None, (sanitizer_library(), UROCE_LIBRARY)))
+    return dict(more, env=dict(more.get("env") or os.environ, LD_PRELOAD=preload))
+
+
 def run(*args, input=None, timeout=30, **more):
     """Runs a program to its end. Sanitizer reports fail the test whatever its exit code."""
+    more = on_device(args, more)
     result = subprocess.run([str(arg) for arg in args], input=input, stdin=None if input is not None else subprocess.DEVNULL,
                             capture_output=True, text=True, timeout=timeout * SCALE, **more)
     assert_clean(result.stderr)
@@ -147,6 +183,7 @@ class Process:
 
     def __init__(self, *args, stdin=subprocess.DEVNULL, **more):
         self.lines = []
+        more = on_device(args, more)
         self.changed = threading.Condition()
         self.stderr = tempfile.TemporaryFile()
         self.process = subprocess.Popen([str(arg) for arg in args], stdin=stdin, stdout=subprocess.PIPE, stderr=self.stderr,

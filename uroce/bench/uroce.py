@@ -1,0 +1,227 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""How fast uroce is, as ratios to what the same machine does without it, measured in turn in one run.
+
+usage: uroce.py BUILD [--rounds N] [--only WORD] [--vm | --no-vm] [--json]
+  --vm      only the comparison with rdma_rxe, in the VM rig (minutes: the machine is emulated)
+  --no-vm   without it
+A round measures each side one after the other, so that a machine that drifts drifts for both. Shown is the median of
+the rounds' ratios, and min..max. RXE_VM: the VM rig's run script. Needs perftest and iperf3.
+"""
+import argparse
+import json
+import os
+import pathlib
+import re
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import time
+
+HERE = pathlib.Path(__file__).resolve().parent
+LIMIT = 120
+# A round that fails says more than one that is missing: the bench ends.
+TOOLS = "/usr/bin:/usr/sbin:/bin:/sbin"
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return probe.getsockname()[1]
+
+
+def listening(port):
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        with open(table, encoding="ascii") as file:
+            if any(re.search(rf":{port:04X} \S+ 0A ", line) for line in file):
+                return True
+    return False
+
+
+def pair(server_command, client_command, port):
+    """Runs both; the client's output."""
+    environment = {**os.environ, "PATH": TOOLS}
+    server = subprocess.Popen(server_command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment,
+                              start_new_session=True)
+    try:
+        end = time.monotonic() + 30
+        while not listening(port):
+            if server.poll() is not None or time.monotonic() > end:
+                raise SystemExit(f"bench: does not listen: {' '.join(server_command)}")
+            time.sleep(0.01)
+        result = subprocess.run(client_command, capture_output=True, text=True, timeout=LIMIT, check=False, env=environment)
+        server.wait(20)
+    except subprocess.TimeoutExpired as error:
+        raise SystemExit(f"bench: {' '.join(client_command)}: {error}") from None
+    finally:
+        if server.poll() is None:
+            os.killpg(server.pid, signal.SIGKILL)
+            server.wait()
+    if result.returncode != 0:
+        raise SystemExit(f"bench: {' '.join(client_command)} failed:\n{result.stdout}{result.stderr}")
+    return result.stdout
+
+
+class Bench:
+    def __init__(self, build, rounds):
+        self.build, self.rounds = build, rounds
+
+    def perftest(self, program, *options, device="uroce0", gid="0", host="127.0.0.1"):
+        port = free_port()
+        command = [program, "-F", "-d", device, "-x", gid, "-p", str(port), *options]
+        if device == "uroce0":
+            command = [str(self.build / "cli" / "uroce"), *command]
+        text = pair(command, [*command, host], port)
+        for line in text.splitlines():
+            if re.match(r"^\s*\d+\s+\d+\s+[\d.]+", line):
+                return [float(word) for word in line.split()]
+        raise SystemExit(f"bench: no result of {program}:\n{text}")
+
+    def write_bandwidth(self, size, **more):
+        """MB/s (10^6); enough iterations for about a second."""
+        iterations = more.pop("iterations", 2 * 10**9 // size)
+        return self.perftest("ib_write_bw", "-s", str(size), "-m", "4096", "-n", str(iterations), **more)[3] * 1.048576
+
+    def send_latency(self, iterations=20000, **more):
+        """Microseconds: half of the typical round trip."""
+        return self.perftest("ib_send_lat", "-s", "64", "-n", str(iterations), **more)[4]
+
+    def message_rate(self):
+        """Million messages a second."""
+        return self.perftest("ib_send_bw", "-s", "64", "-t", "128", "-r", "512", "-n", "500000", "-N")[4]
+
+    def iperf(self):
+        port = free_port()
+        text = pair(["iperf3", "-s", "-1", "-p", str(port)], ["iperf3", "-c", "127.0.0.1", "-p", str(port), "-t", "2", "-J"], port)
+        return json.loads(text)["end"]["sum_received"]["bits_per_second"] / 8e6
+
+    def udp_latency(self):
+        result = subprocess.run([self.build / "bench" / "udp_pingpong", "64", "20000"], capture_output=True, text=True,
+                                timeout=LIMIT, check=True)
+        return float(result.stdout.split()[0])
+
+    def queue_pairs(self, depth):
+        result = subprocess.run([self.build / "cli" / "uroce", self.build / "bench" / "many_qps", "uroce0", "10000", str(depth)],
+                                capture_output=True, text=True, timeout=300, check=False)
+        if result.returncode != 0:
+            raise SystemExit(f"bench: many_qps failed:\n{result.stderr}")
+        return json.loads(result.stdout)
+
+
+def row(name, unit, ours, theirs, base, aim, at_most=False):
+    """`theirs`: one value a round too, or None when the aim is for the value itself."""
+    ratios = [a / b for a, b in zip(ours, theirs)] if theirs else ours
+    middle = statistics.median(ratios)
+    return {"name": name, "unit": unit, "uroce": ours, "base": base, "base_values": theirs, "ratio": middle,
+            "min": min(ratios), "max": max(ratios), "aim": aim, "at_most": at_most,
+            "met": middle <= aim if at_most else middle >= aim}
+
+
+def show(entry):
+    verdict = "met" if entry["met"] else "MISSED"
+    aim = f"{'at most' if entry['at_most'] else 'at least'} {entry['aim']:g}"
+    spread = f"{entry['min']:.2f}..{entry['max']:.2f}"
+    if entry["base_values"]:
+        print(f"{entry['name']}: {entry['ratio']:.2f} times {entry['base']} ({spread}); aim {aim}: {verdict}")
+        print(f"    uroce {statistics.median(entry['uroce']):.4g} {entry['unit']} ({min(entry['uroce']):.4g}..{max(entry['uroce']):.4g}), "
+              f"{entry['base']} {statistics.median(entry['base_values']):.4g} "
+              f"({min(entry['base_values']):.4g}..{max(entry['base_values']):.4g})", flush=True)
+    else:
+        print(f"{entry['name']}: {entry['ratio']:.4g} {entry['unit']} ({spread}); aim {aim}: {verdict}", flush=True)
+
+
+def against_tcp(bench):
+    sizes = {"64 KiB": 1 << 16, "1 MiB": 1 << 20}
+    ours, tcp = {name: [] for name in sizes}, []
+    for _ in range(bench.rounds):
+        for name, size in sizes.items():
+            ours[name].append(bench.write_bandwidth(size))
+        tcp.append(bench.iperf())
+    for name in sizes:
+        yield row(f"ib_write_bw {name}, MTU 4096", "MB/s", ours[name], tcp, "one TCP stream (iperf3)", 1)
+    for name in sizes:
+        yield row(f"ib_write_bw {name}, against the machine's raw limit", "MB/s", ours[name], None, "", 2600)
+
+
+def against_udp(bench):
+    ours, bare = [], []
+    for _ in range(bench.rounds):
+        ours.append(bench.send_latency())
+        bare.append(bench.udp_latency())
+    yield row("ib_send_lat 64 B, polling", "us", ours, bare, "a bare UDP ping-pong", 1.5, at_most=True)
+
+
+def message_rate(bench):
+    yield row("message rate, ib_send_bw 64 B, depth 128", "M/s", [bench.message_rate() for _ in range(bench.rounds)], None, "", 1)
+
+
+def memory(bench):
+    shallow, deep = bench.queue_pairs(1), bench.queue_pairs(33)
+    entry = (deep["bytes_per_qp"] - shallow["bytes_per_qp"]) / 32
+    beyond = shallow["bytes_per_qp"] - entry
+    yield row(f"memory of each of {shallow['qps']} connected queue pairs, beyond its queues ({shallow['verified']} messages verified; "
+              f"with queues of one entry: {shallow['bytes_per_qp']:.0f})", "bytes", [beyond], None, "", 4096, at_most=True)
+
+
+def against_rxe(bench):
+    """In the guest. Both on the loopback of their kind."""
+    ours, theirs, our_latency, their_latency = [], [], [], []
+    rxe = {"device": "rxe0", "gid": "1", "host": "10.77.0.1"}
+    for _ in range(bench.rounds):
+        ours.append(bench.write_bandwidth(65536, iterations=1000))
+        theirs.append(bench.write_bandwidth(65536, iterations=1000, **rxe))
+        our_latency.append(bench.send_latency(2000))
+        their_latency.append(bench.send_latency(2000, **rxe))
+    yield row("in the VM: ib_write_bw 64 KiB, MTU 4096", "MB/s", ours, theirs, "rdma_rxe", 1)
+    yield row("in the VM: ib_send_lat 64 B", "us", our_latency, their_latency, "rdma_rxe", 1, at_most=True)
+
+
+PARTS = {"tcp": against_tcp, "udp": against_udp, "rate": message_rate, "memory": memory}
+
+
+def in_vm(options):
+    rig = os.environ.get("RXE_VM", HERE.parent.parent / "tests" / "rxe-vm" / "run")
+    result = subprocess.run([rig, "--mtu", "5000", "--timeout", "900", "/usr/bin/python3", HERE / "uroce.py", options.build, "--guest",
+                             "--json", "--rounds", str(options.rounds)], stdout=subprocess.PIPE, text=True, check=False)
+    if result.returncode != 0:
+        raise SystemExit("bench: the part in the VM failed")
+    return json.loads(result.stdout)
+
+
+def main():
+    parser = argparse.ArgumentParser(usage=__doc__)
+    parser.add_argument("build", type=lambda text: pathlib.Path(text).resolve())
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", default="")
+    parser.add_argument("--vm", action="store_true")
+    parser.add_argument("--no-vm", action="store_true")
+    parser.add_argument("--guest", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    os.environ["PATH"] = TOOLS
+    bench = Bench(options.build, options.rounds)
+    report = []
+
+    def add(entries):
+        for entry in entries:
+            report.append(entry)
+            if not options.json:
+                show(entry)
+
+    if options.guest:
+        add(against_rxe(bench))
+    else:
+        if not options.vm:
+            for name, part in PARTS.items():
+                if options.only in name:
+                    add(part(bench))
+        if not options.no_vm and (options.vm or options.only in "rxe"):
+            add(in_vm(options))
+    if options.json:
+        print(json.dumps(report, indent=1))
+    return 0
+
+
+sys.exit(main())

@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The command uroce: what its files share. */
+#ifndef UROCE_CLI_H
+#define UROCE_CLI_H
+
+#include <stdbool.h>
+#include <stdio.h>
+
+#include "counters.h"
+
+/* Like env(1) and nohup(1), which also run other commands. */
+enum {
+	EXIT_USAGE = 2,
+	EXIT_OWN = 125,           /* uroce itself failed: its library, memory */
+	EXIT_NOT_EXECUTABLE = 126,
+	EXIT_NOT_FOUND = 127,
+	EXIT_SIGNAL = 128,        /* plus the signal's number */
+};
+
+/* Prints "uroce: " and the text to standard error; returns `status`. */
+int fail(int status, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* library.c: puts the library into LD_PRELOAD. 0, or an exit status after a message. */
+int library_preload(void);
+
+/* check.c: whether an option's value can be understood; prints what is wrong with it if not. */
+bool check_addresses(const char *list);
+bool check_fault(const char *spec);
+bool check_log_level(const char *level);
+
+/* run.c */
+/* Becomes the command; returns an exit status after a message. */
+int run_command(char **argv);
+/* Runs the command as a child and prints the counters of all its processes at the end; returns its exit status. */
+int run_counted(char **argv, bool json);
+
+/* stats.c: `uroce stats PID [--json]`. */
+int cmd_stats(int argc, char **argv);
+
+/* print.c: the counters that are not zero, one a line with what they mean; as JSON all of them, in one object. */
+void print_counters(FILE *out, const struct counters *counters);
+void print_counters_json(FILE *out, const struct counters *counters);
+
+#endif

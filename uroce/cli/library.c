@@ -1,0 +1,105 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Where liburoce.so is, and how the dynamic linker is told. */
+#include "cli.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* From the folder of the executable, or absolute: meson.build knows. */
+#ifndef UROCE_INSTALLED_LIBRARY
+#error "UROCE_INSTALLED_LIBRARY is not set"
+#endif
+#define BUILT_LIBRARY "../src/liburoce.so"
+
+/* The library's real path into `out`. */
+static bool find_beside(const char *folder, const char *path, char out[PATH_MAX])
+{
+	char joined[PATH_MAX];
+	int n = snprintf(joined, sizeof(joined), "%s%s%s", path[0] == '/' ? "" : folder, path[0] == '/' ? "" : "/", path);
+
+	return n > 0 && n < (int)sizeof(joined) && realpath(joined, out);
+}
+
+static int find_library(char out[PATH_MAX])
+{
+	const char *given = getenv("UROCE_LIBRARY");
+	char folder[PATH_MAX];
+	ssize_t n;
+
+	if (given && *given) {
+		if (realpath(given, out))
+			return 0;
+		return fail(EXIT_OWN, "%s, which UROCE_LIBRARY names: %s", given, strerror(errno));
+	}
+	n = readlink("/proc/self/exe", folder, sizeof(folder) - 1);
+	if (n < 0)
+		return fail(EXIT_OWN, "where is this program? /proc/self/exe: %s", strerror(errno));
+	folder[n] = '\0';
+	*strrchr(folder, '/') = '\0';
+	if (find_beside(folder, UROCE_INSTALLED_LIBRARY, out) || find_beside(folder, BUILT_LIBRARY, out))
+		return 0;
+	return fail(EXIT_OWN, "liburoce.so is neither at %s nor at %s, as seen from %s: is uroce installed whole? "
+		    "UROCE_LIBRARY can name the library",
+		    UROCE_INSTALLED_LIBRARY, BUILT_LIBRARY, folder);
+}
+
+/* Sanitizers insist on being first. */
+static bool is_sanitizer(const char *word, size_t length)
+{
+	static const char *const names[] = {"libasan.", "libtsan.", "libubsan.", "liblsan.", "libhwasan.", "libclang_rt."};
+	const char *slash = memrchr(word, '/', length);
+	const char *base = slash ? slash + 1 : word;
+	size_t left = length - (size_t)(base - word);
+
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+		if (left > strlen(names[i]) && memcmp(base, names[i], strlen(names[i])) == 0)
+			return true;
+	return false;
+}
+
+/* Appends the words of a LD_PRELOAD that are sanitizers, or that are not, but for `library` itself. */
+static void append_words(char *out, const char *list, const char *library, bool sanitizers)
+{
+	for (const char *p = list; *(p += strspn(p, " :"));) {
+		size_t length = strcspn(p, " :");
+		bool same = strlen(library) == length && memcmp(library, p, length) == 0;
+
+		if (!same && is_sanitizer(p, length) == sanitizers) {
+			if (*out)
+				strcat(out, ":");
+			strncat(out, p, length);
+		}
+		p += length;
+	}
+}
+
+int library_preload(void)
+{
+	const char *list = getenv("LD_PRELOAD");
+	char library[PATH_MAX];
+	int status = find_library(library);
+	char *value;
+
+	if (status)
+		return status;
+	if (strpbrk(library, " :"))
+		return fail(EXIT_OWN, "%s: LD_PRELOAD can't hold a path with a space or a colon; move or link the library",
+			    library);
+	if (!list)
+		list = "";
+	value = calloc(1, strlen(list) + strlen(library) + 3);
+	if (!value)
+		return fail(EXIT_OWN, "no memory");
+	append_words(value, list, library, true);
+	if (*value)
+		strcat(value, ":");
+	strcat(value, library);
+	append_words(value, list, library, false);
+	if (setenv("LD_PRELOAD", value, 1) < 0)
+		status = fail(EXIT_OWN, "LD_PRELOAD: %s", strerror(errno));
+	free(value);
+	return status;
+}

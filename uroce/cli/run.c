@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Running the command: in place of this process, or as a child whose counters are printed at its end. */
+#include "cli.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+/* Signals that ask a program for something; the child must get them too. */
+static const int forwarded[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2};
+
+int run_command(char **argv)
+{
+	execvp(argv[0], argv);
+	return fail(errno == ENOENT ? EXIT_NOT_FOUND : EXIT_NOT_EXECUTABLE, "%s: %s", argv[0], strerror(errno));
+}
+
+/* A block that the command and its children find by its descriptor. */
+static struct counters *share_counters(void)
+{
+	char number[16];
+	void *map;
+	int fd = memfd_create("uroce-counters", 0);
+
+	if (fd < 0)
+		return NULL;
+	snprintf(number, sizeof(number), "%d", fd);
+	if (ftruncate(fd, sizeof(struct counters)) < 0 || setenv("UROCE_COUNTERS_FD", number, 1) < 0)
+		return NULL;
+	map = mmap(NULL, sizeof(struct counters), PROT_READ, MAP_SHARED, fd, 0);
+	return map == MAP_FAILED ? NULL : map;
+}
+
+/* Waits for the child's end; passes signals on. What the terminal sends, it has sent the child as well: twice might
+ * mean more than once. */
+static int attend(pid_t child, const sigset_t *signals)
+{
+	siginfo_t info;
+	int status;
+
+	for (;;) {
+		if (sigwaitinfo(signals, &info) < 0)
+			continue;
+		if (info.si_signo != SIGCHLD) {
+			if (info.si_code <= 0)
+				kill(child, info.si_signo);
+			continue;
+		}
+		if (waitpid(child, &status, WNOHANG) != child)
+			continue;
+		return WIFSIGNALED(status) ? EXIT_SIGNAL + WTERMSIG(status) : WEXITSTATUS(status);
+	}
+}
+
+int run_counted(char **argv, bool json)
+{
+	const struct sigaction default_action = {.sa_handler = SIG_DFL};
+	struct counters *counters = share_counters();
+	struct sigaction action;
+	sigset_t signals, old;
+	pid_t child;
+	int status;
+
+	if (!counters)
+		return fail(EXIT_OWN, "no memory for the counters: %s", strerror(errno));
+	sigemptyset(&signals);
+	sigaddset(&signals, SIGCHLD);
+	for (size_t i = 0; i < sizeof(forwarded) / sizeof(forwarded[0]); i++)
+		sigaddset(&signals, forwarded[i]);
+	sigprocmask(SIG_BLOCK, &signals, &old);
+	/* Where it was ignored, children would vanish without a status. */
+	sigaction(SIGCHLD, &default_action, &action);
+	child = fork();
+	if (child < 0)
+		return fail(EXIT_OWN, "fork: %s", strerror(errno));
+	if (child == 0) {
+		sigaction(SIGCHLD, &action, NULL);
+		sigprocmask(SIG_SETMASK, &old, NULL);
+		_exit(run_command(argv));
+	}
+	status = attend(child, &signals);
+	if (json) {
+		print_counters_json(stderr, counters);
+	} else {
+		fprintf(stderr, "uroce: counters of %s:\n", argv[0]);
+		print_counters(stderr, counters);
+	}
+	munmap(counters, sizeof(*counters));
+	return status;
+}

@@ -1,0 +1,164 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* uroce: runs a command with the RoCEv2 device uroce0. */
+#include "cli.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <limits.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static const char usage_text[] =
+	"usage: uroce [OPTION...] COMMAND [ARGUMENT...]\n"
+	"       uroce stats PID [--json]\n"
+	"\n"
+	"Runs COMMAND, which finds one more RDMA device: uroce0, RoCEv2 in user space.\n"
+	"\n"
+	"  --addr LIST      addresses of the device: IP addresses or interface names, between\n"
+	"                   commas; without, processes of this host reach each other by loopback\n"
+	"  --capture FILE   record all packets for Wireshark; %p in the name: the process id\n"
+	"  --fault SPEC     lose, duplicate, reorder, delay and corrupt packets:\n"
+	"                   loss=1%,duplicate=0.5%,reorder=2%,delay=200us,jitter=100us,\n"
+	"                   corrupt=0.1%,seed=42\n"
+	"  --log LEVEL      error, warn, info or debug\n"
+	"  --stats          print counters to standard error when COMMAND ends\n"
+	"  --stats-json     the same as a JSON object\n"
+	"  --help, --version\n"
+	"\n"
+	"\"uroce stats PID\" shows the counters of a running process. A COMMAND of the same name\n"
+	"as a command of uroce goes after \"--\". More is in uroce(1).\n";
+
+int fail(int status, const char *format, ...)
+{
+	va_list list;
+
+	fputs("uroce: ", stderr);
+	va_start(list, format);
+	vfprintf(stderr, format, list);
+	va_end(list);
+	fputc('\n', stderr);
+	return status;
+}
+
+static int set(const char *variable, const char *value)
+{
+	return setenv(variable, value, 1) == 0 ? 0 : fail(EXIT_OWN, "%s: %s", variable, strerror(errno));
+}
+
+/* The command may change its directory before it opens the device. */
+static int set_capture(const char *file)
+{
+	char directory[PATH_MAX] = "";
+	char path[3 * PATH_MAX];
+	size_t used = 0;
+
+	if (!*file)
+		return fail(EXIT_USAGE, "--capture: the name of a file is missing");
+	if (strlen(file) >= PATH_MAX)
+		return fail(EXIT_USAGE, "--capture: %s", strerror(ENAMETOOLONG));
+	if (file[0] != '/' && !getcwd(directory, sizeof(directory)))
+		return fail(EXIT_OWN, "the working directory: %s", strerror(errno));
+	for (const char *p = directory; *p; p++) {
+		path[used++] = *p;
+		if (*p == '%')
+			path[used++] = '%'; /* none of the file's */
+	}
+	snprintf(path + used, sizeof(path) - used, "%s%s", *directory ? "/" : "", file);
+	return set("UROCE_CAPTURE", path);
+}
+
+enum option_code { OPT_ADDR = 256, OPT_CAPTURE, OPT_FAULT, OPT_LOG, OPT_STATS, OPT_STATS_JSON };
+
+struct choices {
+	bool help;
+	bool version;
+	bool stats;
+	bool json;
+};
+
+/* 0, or an exit status after a message. */
+static int take_option(int code, const char *value, struct choices *choices)
+{
+	switch (code) {
+	case OPT_ADDR:
+		return check_addresses(value) ? set("UROCE_ADDR", value) : EXIT_USAGE;
+	case OPT_CAPTURE:
+		return set_capture(value);
+	case OPT_FAULT:
+		return check_fault(value) ? set("UROCE_FAULT", value) : EXIT_USAGE;
+	case OPT_LOG:
+		return check_log_level(value) ? set("UROCE_LOG", value) : EXIT_USAGE;
+	case OPT_STATS_JSON:
+		choices->json = true;
+		choices->stats = true;
+		return 0;
+	case OPT_STATS:
+		choices->stats = true;
+		return 0;
+	case 'h':
+		choices->help = true;
+		return 0;
+	case 'V':
+		choices->version = true;
+		return 0;
+	default:
+		fputs("Try \"uroce --help\".\n", stderr); /* getopt has said what is wrong */
+		return EXIT_USAGE;
+	}
+}
+
+static int take_options(int argc, char **argv, struct choices *choices)
+{
+	static const struct option options[] = {
+		{"addr", required_argument, NULL, OPT_ADDR},
+		{"capture", required_argument, NULL, OPT_CAPTURE},
+		{"fault", required_argument, NULL, OPT_FAULT},
+		{"log", required_argument, NULL, OPT_LOG},
+		{"stats", no_argument, NULL, OPT_STATS},
+		{"stats-json", no_argument, NULL, OPT_STATS_JSON},
+		{"help", no_argument, NULL, 'h'},
+		{"version", no_argument, NULL, 'V'},
+		{NULL, 0, NULL, 0},
+	};
+	int code;
+
+	/* "+": the first word that is no option ends them; what follows is the command's. */
+	while ((code = getopt_long(argc, argv, "+hV", options, NULL)) != -1) {
+		int status = take_option(code, optarg, choices);
+
+		if (status)
+			return status;
+		if (choices->help || choices->version)
+			return 0;
+	}
+	return 0;
+}
+
+int main(int argc, char **argv)
+{
+	struct choices choices = {0};
+	char name[] = "uroce";
+	int status;
+
+	if (argc > 0)
+		argv[0] = name; /* in getopt's messages */
+	status = take_options(argc, argv, &choices);
+	if (status)
+		return status;
+	if (choices.help || choices.version) {
+		fputs(choices.help ? usage_text : "uroce " UROCE_VERSION "\n", stdout);
+		return fflush(stdout) == 0 ? EXIT_SUCCESS : EXIT_OWN;
+	}
+	if (optind >= argc) {
+		fputs(usage_text, stderr);
+		return EXIT_USAGE;
+	}
+	if (strcmp(argv[optind], "stats") == 0 && strcmp(argv[optind - 1], "--") != 0)
+		return cmd_stats(argc - optind, argv + optind);
+	status = library_preload();
+	if (status)
+		return status;
+	return choices.stats ? run_counted(argv + optind, choices.json) : run_command(argv + optind);
+}

@@ -1,0 +1,304 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Completion queues. Whatever the verbs say of the order of completions is the pushers' care: this is a ring. */
+#include "cq.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "engine.h"
+#include "log.h"
+
+/* ibv_cq_ex_to_cq is a cast. */
+_Static_assert(offsetof(struct ibv_cq, context) == offsetof(struct ibv_cq_ex, context), "layout");
+_Static_assert(offsetof(struct ibv_cq, channel) == offsetof(struct ibv_cq_ex, channel), "layout");
+_Static_assert(offsetof(struct ibv_cq, cq_context) == offsetof(struct ibv_cq_ex, cq_context), "layout");
+_Static_assert(offsetof(struct ibv_cq, cqe) == offsetof(struct ibv_cq_ex, cqe), "layout");
+_Static_assert(offsetof(struct ibv_cq, mutex) == offsetof(struct ibv_cq_ex, mutex), "layout");
+_Static_assert(offsetof(struct ibv_cq, cond) == offsetof(struct ibv_cq_ex, cond), "layout");
+_Static_assert(offsetof(struct ibv_cq, comp_events_completed) == offsetof(struct ibv_cq_ex, comp_events_completed),
+	       "layout");
+_Static_assert(offsetof(struct ibv_cq, async_events_completed) == offsetof(struct ibv_cq_ex, async_events_completed),
+	       "layout");
+
+/* ---- the ring; the queue's lock held ---- */
+
+static struct cqe *slot(const struct cq *cq, uint32_t position)
+{
+	return &cq->ring[position & (cq->size - 1)];
+}
+
+static uint32_t held(const struct cq *cq)
+{
+	return cq->tail - cq->head;
+}
+
+static void wipe(struct cqe *ring, uint32_t touched)
+{
+	if (ring != NULL)
+		explicit_bzero(ring, touched * sizeof(*ring));
+	free(ring);
+}
+
+static uint32_t ring_size(uint32_t cqe)
+{
+	uint32_t size = 1;
+	while (size < cqe)
+		size <<= 1;
+	return size;
+}
+
+/* Makes room, or says that there is none. */
+static bool make_room(struct cq *cq)
+{
+	if (cq->overrun)
+		return false;
+	if (held(cq) < cq->size)
+		return true;
+	if (cq->ignore_overrun) {
+		cq->head++;
+		return true;
+	}
+	cq->overrun = true;
+	log_write(LOG_WARN, "a completion queue of %u entries is overrun: it takes no more", cq->size);
+	context_raise(cq->context, IBV_EVENT_CQ_ERR, &cq->ibv);
+	return false;
+}
+
+static uint64_t wall_clock(void)
+{
+	struct timespec now;
+	clock_gettime(CLOCK_REALTIME, &now);
+	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+static void add(struct cq *cq, const struct cqe *cqe)
+{
+	struct cqe *to = slot(cq, cq->tail);
+	to->wc = cqe->wc;
+	if (cq->timestamp)
+		to->timestamp = cq->device->clock();
+	if (cq->wallclock)
+		to->wallclock = wall_clock();
+	uint32_t index = cq->tail++ & (cq->size - 1);
+	if (index >= cq->touched)
+		cq->touched = index + 1;
+}
+
+static bool due(const struct cq *cq, bool solicited)
+{
+	return cq->armed == CQ_ARMED || (cq->armed == CQ_ARMED_SOLICITED && solicited);
+}
+
+void cq_push(struct cq *cq, const struct cqe *cqe, bool solicited)
+{
+	pthread_mutex_lock(&cq->lock);
+	if (make_room(cq)) {
+		add(cq, cqe);
+		if (due(cq, solicited || cqe->wc.status != IBV_WC_SUCCESS)) {
+			cq->armed = CQ_QUIET;
+			if (cq->ibv.channel != NULL)
+				channel_push(cq);
+		}
+	}
+	pthread_mutex_unlock(&cq->lock);
+}
+
+/* A shared receive that has completed is told all the same: nothing else gives its buffer back. */
+static bool goes(const struct ibv_wc *wc, uint32_t qpn, const struct ibv_srq *keep_srq)
+{
+	return wc->qp_num == qpn && (keep_srq == NULL || !(wc->opcode & IBV_WC_RECV));
+}
+
+void cq_remove(struct cq *cq, uint32_t qpn, const struct ibv_srq *keep_srq)
+{
+	pthread_mutex_lock(&cq->lock);
+	uint32_t to = cq->head;
+	for (uint32_t from = cq->head; from != cq->tail; from++) {
+		if (goes(&slot(cq, from)->wc, qpn, keep_srq))
+			continue;
+		if (to != from)
+			*slot(cq, to) = *slot(cq, from);
+		to++;
+	}
+	cq->tail = to;
+	pthread_mutex_unlock(&cq->lock);
+}
+
+bool cq_take(struct cq *cq, struct cqe *out)
+{
+	pthread_mutex_lock(&cq->lock);
+	bool some = held(cq) > 0;
+	if (some)
+		*out = *slot(cq, cq->head++);
+	pthread_mutex_unlock(&cq->lock);
+	return some;
+}
+
+/* ---- creation and destruction ---- */
+
+static bool right_channel(const struct ibv_comp_channel *channel, const struct ibv_context *context)
+{
+	return channel == NULL || channel->context == context;
+}
+
+struct cq *cq_new(struct ibv_context *ibv_context, uint32_t cqe, void *cq_context, struct ibv_comp_channel *channel,
+		  uint32_t vector)
+{
+	struct context *context = context_of(ibv_context);
+	if (cqe == 0 || cqe > MAX_CQE || vector >= (uint32_t)ibv_context->num_comp_vectors ||
+	    !right_channel(channel, ibv_context)) {
+		errno = EINVAL;
+		return NULL;
+	}
+	struct cq *cq = calloc(1, sizeof(*cq));
+	if (cq == NULL)
+		goto no_memory;
+	cq->size = ring_size(cqe);
+	cq->ring = calloc(cq->size, sizeof(*cq->ring));
+	if (cq->ring == NULL)
+		goto no_memory;
+	cq->device = context->device;
+	cq->context = context;
+	cq->ibv.context = ibv_context;
+	cq->ibv.channel = channel;
+	cq->ibv.cq_context = cq_context;
+	cq->ibv.cqe = (int)cq->size;
+	pthread_mutex_init(&cq->lock, NULL);
+	pthread_mutex_init(&cq->poll_lock, NULL);
+	pthread_mutex_init(&cq->ibv.mutex, NULL);
+	pthread_cond_init(&cq->ibv.cond, NULL);
+	if (channel != NULL) {
+		pthread_mutex_lock(&ibv_context->mutex);
+		channel->refcnt++;
+		pthread_mutex_unlock(&ibv_context->mutex);
+	}
+	atomic_fetch_add(&context->objects, 1);
+	counter_object(&cq->device->counters->objects.cq, 1);
+	return cq;
+no_memory:
+	free(cq);
+	errno = ENOMEM;
+	return NULL;
+}
+
+struct ibv_cq *cq_create(struct ibv_context *context, int cqe, void *cq_context, struct ibv_comp_channel *channel,
+			 int vector)
+{
+	/* What is negative is too large. */
+	struct cq *cq = cq_new(context, (uint32_t)cqe, cq_context, channel, (uint32_t)vector);
+	return cq == NULL ? NULL : &cq->ibv;
+}
+
+static bool awaited(uint32_t given, uint32_t acknowledged)
+{
+	return (int32_t)(given - acknowledged) > 0;
+}
+
+/* ibv_get_cq_event(3), ibv_get_async_event(3): all events that were taken must be acknowledged first. */
+static void wait_for_acknowledgement(struct ibv_cq *cq, uint32_t completions, uint32_t asynchronous)
+{
+	pthread_mutex_lock(&cq->mutex);
+	while (awaited(completions, cq->comp_events_completed) || awaited(asynchronous, cq->async_events_completed))
+		pthread_cond_wait(&cq->cond, &cq->mutex);
+	pthread_mutex_unlock(&cq->mutex);
+}
+
+int cq_destroy(struct ibv_cq *ibv_cq)
+{
+	struct cq *cq = cq_of(ibv_cq);
+	struct context *context = cq->context;
+
+	if (atomic_load(&cq->uses) != 0)
+		return EBUSY;
+	uint32_t given = channel_forget(cq);
+	wait_for_acknowledgement(ibv_cq, given, context_forget(context, ibv_cq));
+
+	if (ibv_cq->channel != NULL) {
+		pthread_mutex_lock(&ibv_cq->context->mutex);
+		ibv_cq->channel->refcnt--;
+		pthread_mutex_unlock(&ibv_cq->context->mutex);
+	}
+	pthread_cond_destroy(&ibv_cq->cond);
+	pthread_mutex_destroy(&ibv_cq->mutex);
+	pthread_mutex_destroy(&cq->poll_lock);
+	pthread_mutex_destroy(&cq->lock);
+	wipe(cq->ring, cq->touched);
+	atomic_fetch_sub(&context->objects, 1);
+	counter_object(&cq->device->counters->objects.cq, -1);
+	explicit_bzero(cq, sizeof(*cq));
+	free(cq);
+	return 0;
+}
+
+int cq_resize(struct ibv_cq *ibv_cq, int cqe)
+{
+	struct cq *cq = cq_of(ibv_cq);
+	if (cqe < 1 || cqe > MAX_CQE)
+		return EINVAL;
+	uint32_t size = ring_size((uint32_t)cqe);
+	struct cqe *ring = calloc(size, sizeof(*ring));
+	if (ring == NULL)
+		return ENOMEM;
+
+	uint32_t touched = 0;
+	pthread_mutex_lock(&cq->lock);
+	uint32_t count = held(cq);
+	bool fits = count <= (uint32_t)cqe;
+	if (fits) {
+		for (uint32_t i = 0; i < count; i++)
+			ring[i] = *slot(cq, cq->head + i);
+		struct cqe *before = cq->ring;
+		touched = cq->touched;
+		cq->ring = ring;
+		cq->size = size;
+		cq->head = 0;
+		cq->tail = count;
+		cq->touched = count;
+		ibv_cq->cqe = (int)size;
+		ring = before;
+	}
+	pthread_mutex_unlock(&cq->lock);
+	wipe(ring, touched);
+	return fits ? 0 : EINVAL;
+}
+
+/* ---- polling and arming ---- */
+
+static uint32_t take_some(struct cq *cq, uint32_t count, struct ibv_wc *wc)
+{
+	pthread_mutex_lock(&cq->lock);
+	uint32_t got = held(cq) < count ? held(cq) : count;
+	for (uint32_t i = 0; i < got; i++)
+		wc[i] = slot(cq, cq->head++)->wc;
+	pthread_mutex_unlock(&cq->lock);
+	return got;
+}
+
+int cq_poll(struct ibv_cq *ibv_cq, int count, struct ibv_wc *wc)
+{
+	struct cq *cq = cq_of(ibv_cq);
+	if (count <= 0)
+		return 0;
+	uint32_t got = take_some(cq, (uint32_t)count, wc);
+	if (got == 0) {
+		/* An application that polls is what drives the protocol. */
+		engine_poll(cq->device);
+		got = take_some(cq, (uint32_t)count, wc);
+	}
+	return (int)got;
+}
+
+int cq_req_notify(struct ibv_cq *ibv_cq, int solicited_only)
+{
+	struct cq *cq = cq_of(ibv_cq);
+	pthread_mutex_lock(&cq->lock);
+	if (!solicited_only)
+		cq->armed = CQ_ARMED;
+	else if (cq->armed == CQ_QUIET)
+		cq->armed = CQ_ARMED_SOLICITED;
+	pthread_mutex_unlock(&cq->lock);
+	engine_armed(cq->device);
+	return 0;
+}

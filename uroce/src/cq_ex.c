@@ -1,0 +1,184 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Extended completion queues: polled in batches, field by field. */
+#include "cq.h"
+
+#include <errno.h>
+
+#include "engine.h"
+
+enum {
+	WC_FLAGS = IBV_WC_STANDARD_FLAGS | IBV_WC_EX_WITH_COMPLETION_TIMESTAMP |
+		   IBV_WC_EX_WITH_COMPLETION_TIMESTAMP_WALLCLOCK,
+	CREATE_FLAGS = IBV_CREATE_CQ_ATTR_SINGLE_THREADED | IBV_CREATE_CQ_ATTR_IGNORE_OVERRUN,
+};
+
+static struct cq *of(struct ibv_cq_ex *ex)
+{
+	return (struct cq *)ex;
+}
+
+/* ---- a batch ---- */
+
+static bool advance(struct cq *cq)
+{
+	if (!cq_take(cq, &cq->current))
+		return false;
+	cq->ex.status = cq->current.wc.status;
+	cq->ex.wr_id = cq->current.wc.wr_id;
+	return true;
+}
+
+static int start_poll(struct ibv_cq_ex *ex, struct ibv_poll_cq_attr *attr)
+{
+	struct cq *cq = of(ex);
+	if (attr != NULL && attr->comp_mask != 0)
+		return EINVAL;
+	if (!cq->single_threaded)
+		pthread_mutex_lock(&cq->poll_lock);
+	if (advance(cq))
+		return 0;
+	engine_poll(cq->device);
+	if (advance(cq))
+		return 0;
+	if (!cq->single_threaded)
+		pthread_mutex_unlock(&cq->poll_lock);
+	return ENOENT;
+}
+
+static int next_poll(struct ibv_cq_ex *ex)
+{
+	return advance(of(ex)) ? 0 : ENOENT;
+}
+
+static void end_poll(struct ibv_cq_ex *ex)
+{
+	struct cq *cq = of(ex);
+	if (!cq->single_threaded)
+		pthread_mutex_unlock(&cq->poll_lock);
+}
+
+/* ---- its fields ---- */
+
+static enum ibv_wc_opcode read_opcode(struct ibv_cq_ex *ex)
+{
+	return of(ex)->current.wc.opcode;
+}
+
+static uint32_t read_vendor_err(struct ibv_cq_ex *ex)
+{
+	return of(ex)->current.wc.vendor_err;
+}
+
+static unsigned read_wc_flags(struct ibv_cq_ex *ex)
+{
+	return of(ex)->current.wc.wc_flags;
+}
+
+static uint32_t read_byte_len(struct ibv_cq_ex *ex)
+{
+	return of(ex)->current.wc.byte_len;
+}
+
+/* The invalidated key as well: ibv_wc_read_invalidated_rkey calls this. */
+static __be32 read_imm_data(struct ibv_cq_ex *ex)
+{
+	return of(ex)->current.wc.imm_data;
+}
+
+static uint32_t read_qp_num(struct ibv_cq_ex *ex)
+{
+	return of(ex)->current.wc.qp_num;
+}
+
+static uint32_t read_src_qp(struct ibv_cq_ex *ex)
+{
+	return of(ex)->current.wc.src_qp;
+}
+
+static uint32_t read_slid(struct ibv_cq_ex *ex)
+{
+	return of(ex)->current.wc.slid;
+}
+
+static uint8_t read_sl(struct ibv_cq_ex *ex)
+{
+	return of(ex)->current.wc.sl;
+}
+
+static uint8_t read_dlid_path_bits(struct ibv_cq_ex *ex)
+{
+	return of(ex)->current.wc.dlid_path_bits;
+}
+
+static uint64_t read_completion_ts(struct ibv_cq_ex *ex)
+{
+	return of(ex)->current.timestamp;
+}
+
+static uint64_t read_completion_wallclock(struct ibv_cq_ex *ex)
+{
+	return of(ex)->current.wallclock;
+}
+
+/* Those that were asked for; the others stay NULL. */
+static void set_readers(struct ibv_cq_ex *ex, uint64_t wc_flags)
+{
+	ex->start_poll = start_poll;
+	ex->next_poll = next_poll;
+	ex->end_poll = end_poll;
+	ex->read_opcode = read_opcode;
+	ex->read_vendor_err = read_vendor_err;
+	ex->read_wc_flags = read_wc_flags;
+	if (wc_flags & IBV_WC_EX_WITH_BYTE_LEN)
+		ex->read_byte_len = read_byte_len;
+	if (wc_flags & IBV_WC_EX_WITH_IMM)
+		ex->read_imm_data = read_imm_data;
+	if (wc_flags & IBV_WC_EX_WITH_QP_NUM)
+		ex->read_qp_num = read_qp_num;
+	if (wc_flags & IBV_WC_EX_WITH_SRC_QP)
+		ex->read_src_qp = read_src_qp;
+	if (wc_flags & IBV_WC_EX_WITH_SLID)
+		ex->read_slid = read_slid;
+	if (wc_flags & IBV_WC_EX_WITH_SL)
+		ex->read_sl = read_sl;
+	if (wc_flags & IBV_WC_EX_WITH_DLID_PATH_BITS)
+		ex->read_dlid_path_bits = read_dlid_path_bits;
+	if (wc_flags & IBV_WC_EX_WITH_COMPLETION_TIMESTAMP)
+		ex->read_completion_ts = read_completion_ts;
+	if (wc_flags & IBV_WC_EX_WITH_COMPLETION_TIMESTAMP_WALLCLOCK)
+		ex->read_completion_wallclock_ns = read_completion_wallclock;
+}
+
+/* ---- creation ---- */
+
+static int check(const struct ibv_cq_init_attr_ex *attr, uint32_t flags)
+{
+	if (attr->comp_mask & ~(uint32_t)(IBV_CQ_INIT_ATTR_MASK_FLAGS | IBV_CQ_INIT_ATTR_MASK_PD))
+		return EINVAL;
+	/* Parent domains are for custom allocators and thread domains; neither is offered. */
+	if (attr->comp_mask & IBV_CQ_INIT_ATTR_MASK_PD)
+		return EOPNOTSUPP;
+	if ((attr->wc_flags & ~(uint64_t)WC_FLAGS) || (flags & ~(uint32_t)CREATE_FLAGS))
+		return EOPNOTSUPP;
+	return 0;
+}
+
+struct ibv_cq_ex *cq_create_ex(struct ibv_context *context, struct ibv_cq_init_attr_ex *attr)
+{
+	uint32_t flags = attr->comp_mask & IBV_CQ_INIT_ATTR_MASK_FLAGS ? attr->flags : 0;
+	int error = check(attr, flags);
+	if (error != 0) {
+		errno = error;
+		return NULL;
+	}
+	struct cq *cq = cq_new(context, attr->cqe, attr->cq_context, attr->channel, attr->comp_vector);
+	if (cq == NULL)
+		return NULL;
+	cq->extended = true;
+	cq->single_threaded = flags & IBV_CREATE_CQ_ATTR_SINGLE_THREADED;
+	cq->ignore_overrun = flags & IBV_CREATE_CQ_ATTR_IGNORE_OVERRUN;
+	cq->timestamp = attr->wc_flags & IBV_WC_EX_WITH_COMPLETION_TIMESTAMP;
+	cq->wallclock = attr->wc_flags & IBV_WC_EX_WITH_COMPLETION_TIMESTAMP_WALLCLOCK;
+	set_readers(&cq->ex, attr->wc_flags);
+	return &cq->ex;
+}

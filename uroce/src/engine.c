@@ -1,0 +1,172 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Received packets to their queue pairs, and queue pairs that have something to send to the link. */
+#include "engine.h"
+
+#include "log.h"
+#include "progress.h"
+#include "transport.h"
+#include "udp.h"
+
+enum {
+	ROUND_PACKETS = 512, /* received in one go: bounds how long the lock is held */
+	QP_PACKETS = 32,     /* sent for one queue pair before it is the next one's turn */
+	PUMP_PACKETS = 256,  /* sent in one go */
+};
+
+void engine_enter(struct device *device)
+{
+	pthread_mutex_lock(&device->lock);
+	device->now = device->clock();
+}
+
+void engine_leave(struct device *device)
+{
+	if (device->eager)
+		engine_pump(device);
+	link_flush(device->link);
+	progress_notice_timer(device);
+	pthread_mutex_unlock(&device->lock);
+}
+
+void engine_poll(struct device *device)
+{
+	progress_notice_poll(device);
+	if (pthread_mutex_trylock(&device->lock) != 0)
+		return;
+	device->now = device->clock();
+	unsigned received = device->udp == NULL ? 0 : udp_receive(device->udp, ROUND_PACKETS);
+	timers_run(&device->timers, device->now);
+	/* What came in may have made a completion: the application hears of it first, and the acknowledgement goes out with
+	 * its answer, or with the next poll. */
+	if (device->eager || received == 0)
+		engine_pump(device);
+	link_flush(device->link);
+	pthread_mutex_unlock(&device->lock);
+}
+
+unsigned engine_round(struct device *device, unsigned budget)
+{
+	unsigned received = device->udp == NULL ? 0 : udp_receive(device->udp, budget);
+	timers_run(&device->timers, device->now);
+	engine_pump(device);
+	link_flush(device->link);
+	return received;
+}
+
+/* ---- sending ---- */
+
+void engine_activate_lazily(struct qp *qp)
+{
+	struct device *device = qp->device;
+	if (qp->active)
+		return;
+	qp->active = true;
+	qp->active_next = NULL;
+	*device->active_tail = qp;
+	device->active_tail = &qp->active_next;
+}
+
+void engine_activate(struct qp *qp)
+{
+	engine_activate_lazily(qp);
+	qp->device->eager = true;
+}
+
+void engine_deactivate(struct qp *qp)
+{
+	struct device *device = qp->device;
+	if (!qp->active)
+		return;
+	struct qp **at = &device->active_head;
+	while (*at != qp)
+		at = &(*at)->active_next;
+	*at = qp->active_next;
+	if (device->active_tail == &qp->active_next)
+		device->active_tail = at;
+	qp->active = false;
+}
+
+/* True when there is more. The request goes first: a shorter acknowledgement can end its batch. */
+static bool pump_qp(struct qp *qp)
+{
+	if (qp->type == IBV_QPT_UD)
+		return datagram_pump(qp, QP_PACKETS);
+	bool more = requester_pump(qp, QP_PACKETS);
+	return responder_pump(qp, QP_PACKETS) || more;
+}
+
+void engine_pump(struct device *device)
+{
+	for (unsigned budget = PUMP_PACKETS; budget > 0 && device->active_head != NULL; budget -= QP_PACKETS) {
+		if (!link_ready(device->link))
+			break;
+		struct qp *qp = device->active_head;
+		device->active_head = qp->active_next;
+		if (device->active_head == NULL)
+			device->active_tail = &device->active_head;
+		qp->active = false;
+		if (pump_qp(qp))
+			engine_activate_lazily(qp);
+	}
+	device->eager = device->active_head != NULL;
+}
+
+/* ---- receiving ---- */
+
+static bool receives(const struct qp *qp)
+{
+	return qp->state == IBV_QPS_RTR || qp->state == IBV_QPS_RTS || qp->state == IBV_QPS_SQD || qp->state == IBV_QPS_SQE;
+}
+
+static bool of_transport(const struct qp *qp, uint8_t opcode)
+{
+	switch (qp->type) {
+	case IBV_QPT_RC:
+		return (opcode & 0xe0) == WIRE_RC;
+	case IBV_QPT_UC:
+		return (opcode & 0xe0) == WIRE_UC;
+	default:
+		return (opcode & 0xe0) == WIRE_UD;
+	}
+}
+
+void engine_deliver(void *arg, const uint8_t *bytes, size_t length, const struct packet_path *path)
+{
+	struct device *device = arg;
+	struct counters *counters = device->counters;
+	struct packet packet;
+	if (wire_decode(bytes, length, &packet) != 0) {
+		counter_add(&counters->drop_malformed, 1);
+		return;
+	}
+	struct qp *qp = table_find(&device->qps, packet.qpn);
+	if (qp == NULL) {
+		counter_add(&counters->drop_qpn, 1);
+		return;
+	}
+	if (!of_transport(qp, packet.opcode)) {
+		counter_add(&counters->drop_transport, 1);
+		return;
+	}
+	/* The top bit tells full from limited membership. */
+	if ((packet.pkey & 0x7fff) != (WIRE_PKEY & 0x7fff)) {
+		counter_add(&counters->drop_pkey, 1);
+		return;
+	}
+	if (!receives(qp)) {
+		counter_add(&counters->drop_state, 1);
+		return;
+	}
+	if (qp->type == IBV_QPT_UD) {
+		datagram_receive(qp, &packet, path);
+		return;
+	}
+	if (!device->same_peer(device, &qp->av.dgid, &path->sgid)) {
+		counter_add(&counters->drop_source, 1);
+		return;
+	}
+	if (wire_traits(packet.opcode) & T_REQUEST)
+		responder_receive(qp, &packet);
+	else
+		requester_receive(qp, &packet);
+}

@@ -1,0 +1,258 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Asynchronous events: a queue per context, and an eventfd that counts what is in it. What the application has taken is
+ * remembered per object, for an object must not go before all its events are acknowledged. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "context.h"
+#include "log.h"
+
+enum about { ABOUT_PORT, ABOUT_QP, ABOUT_CQ, ABOUT_SRQ, ABOUT_WQ };
+
+static enum about about(enum ibv_event_type type)
+{
+	switch (type) {
+	case IBV_EVENT_QP_FATAL:
+	case IBV_EVENT_QP_REQ_ERR:
+	case IBV_EVENT_QP_ACCESS_ERR:
+	case IBV_EVENT_COMM_EST:
+	case IBV_EVENT_SQ_DRAINED:
+	case IBV_EVENT_PATH_MIG:
+	case IBV_EVENT_PATH_MIG_ERR:
+	case IBV_EVENT_QP_LAST_WQE_REACHED:
+		return ABOUT_QP;
+	case IBV_EVENT_CQ_ERR:
+		return ABOUT_CQ;
+	case IBV_EVENT_SRQ_ERR:
+	case IBV_EVENT_SRQ_LIMIT_REACHED:
+		return ABOUT_SRQ;
+	case IBV_EVENT_WQ_FATAL:
+		return ABOUT_WQ;
+	default:
+		return ABOUT_PORT;
+	}
+}
+
+/* NULL for an event of the port or the device. */
+static const void *element_of(const struct ibv_async_event *event)
+{
+	switch (about(event->event_type)) {
+	case ABOUT_QP:
+		return event->element.qp;
+	case ABOUT_CQ:
+		return event->element.cq;
+	case ABOUT_SRQ:
+		return event->element.srq;
+	case ABOUT_WQ:
+		return event->element.wq;
+	default:
+		return NULL;
+	}
+}
+
+struct ibv_context *context_of_event(const struct ibv_async_event *event)
+{
+	switch (about(event->event_type)) {
+	case ABOUT_QP:
+		return event->element.qp->context;
+	case ABOUT_CQ:
+		return event->element.cq->context;
+	case ABOUT_SRQ:
+		return event->element.srq->context;
+	case ABOUT_WQ:
+		return event->element.wq->context;
+	default:
+		return NULL;
+	}
+}
+
+/* ---- raising ---- */
+
+static void set_element(struct ibv_async_event *event, void *element)
+{
+	switch (about(event->event_type)) {
+	case ABOUT_QP:
+		event->element.qp = element;
+		break;
+	case ABOUT_CQ:
+		event->element.cq = element;
+		break;
+	case ABOUT_SRQ:
+		event->element.srq = element;
+		break;
+	case ABOUT_WQ:
+		event->element.wq = element;
+		break;
+	default:
+		event->element.port_num = 1;
+	}
+}
+
+void context_raise(struct context *context, enum ibv_event_type type, void *element)
+{
+	static const uint64_t one = 1;
+	struct async_event *event = calloc(1, sizeof(*event));
+	if (event == NULL) {
+		log_write(LOG_ERROR, "no memory: an asynchronous event (%d) is lost", (int)type);
+		return;
+	}
+	event->event.event_type = type;
+	set_element(&event->event, element);
+
+	pthread_mutex_lock(&context->event_lock);
+	*context->event_tail = event;
+	context->event_tail = &event->next;
+	/* Under the lock: else context_forget could drop the event before it is counted. */
+	if (write(context->verbs.context.async_fd, &one, sizeof(one)) != sizeof(one))
+		log_write(LOG_ERROR, "the descriptor of asynchronous events is not what it was: %s", strerror(errno));
+	pthread_mutex_unlock(&context->event_lock);
+}
+
+/* ---- taking ---- */
+
+/* Remembers that an event was taken. The event itself becomes the record, so that no memory can be missing. */
+static void remember(struct context *context, struct async_event *event)
+{
+	const void *element = element_of(&event->event);
+	if (element == NULL) {
+		free(event);
+		return;
+	}
+	struct async_event *record = context->event_taken;
+	while (record != NULL && element_of(&record->event) != element)
+		record = record->next;
+	if (record != NULL) {
+		record->taken++;
+		free(event);
+		return;
+	}
+	event->taken = 1;
+	event->next = context->event_taken;
+	context->event_taken = event;
+}
+
+/* False when the event that was counted has been dropped since. */
+static bool next_event(struct context *context, struct ibv_async_event *out)
+{
+	pthread_mutex_lock(&context->event_lock);
+	struct async_event *event = context->event_head;
+	if (event != NULL) {
+		context->event_head = event->next;
+		if (context->event_head == NULL)
+			context->event_tail = &context->event_head;
+		*out = event->event;
+		remember(context, event);
+	}
+	pthread_mutex_unlock(&context->event_lock);
+	return event != NULL;
+}
+
+int context_get_event(struct ibv_context *ibv_context, struct ibv_async_event *event)
+{
+	do {
+		/* As with the kernel's descriptor: EAGAIN and EINTR are the caller's. */
+		uint64_t count;
+		ssize_t got = read(ibv_context->async_fd, &count, sizeof(count));
+		if (got != sizeof(count))
+			return -1;
+	} while (!next_event(context_of(ibv_context), event));
+	return 0;
+}
+
+static void acknowledge(pthread_mutex_t *mutex, pthread_cond_t *cond, uint32_t *completed)
+{
+	pthread_mutex_lock(mutex);
+	++*completed;
+	pthread_cond_signal(cond);
+	pthread_mutex_unlock(mutex);
+}
+
+void context_ack_event(const struct ibv_async_event *event)
+{
+	switch (about(event->event_type)) {
+	case ABOUT_QP: {
+		struct ibv_qp *qp = event->element.qp;
+		acknowledge(&qp->mutex, &qp->cond, &qp->events_completed);
+		break;
+	}
+	case ABOUT_CQ: {
+		struct ibv_cq *cq = event->element.cq;
+		acknowledge(&cq->mutex, &cq->cond, &cq->async_events_completed);
+		break;
+	}
+	case ABOUT_SRQ: {
+		struct ibv_srq *srq = event->element.srq;
+		acknowledge(&srq->mutex, &srq->cond, &srq->events_completed);
+		break;
+	}
+	default:
+		break; /* nothing waits for these */
+	}
+}
+
+/* ---- forgetting ---- */
+
+/* Takes one count back, if there is one. The descriptor may be a blocking one that other threads wait at. */
+static void uncount(const struct context *context)
+{
+	uint64_t count;
+	struct iovec to = {.iov_base = &count, .iov_len = sizeof(count)};
+	ssize_t got = preadv2(context->verbs.context.async_fd, &to, 1, -1, RWF_NOWAIT);
+	/* Nothing: a thread has read it, or the kernel can't (before 5.8). context_get_event then finds none. */
+	(void)got;
+}
+
+static unsigned forget_taken(struct context *context, const void *element)
+{
+	for (struct async_event **at = &context->event_taken; *at != NULL; at = &(*at)->next) {
+		struct async_event *record = *at;
+		if (element_of(&record->event) != element)
+			continue;
+		unsigned taken = record->taken;
+		*at = record->next;
+		free(record);
+		return taken;
+	}
+	return 0;
+}
+
+unsigned context_forget(struct context *context, const void *element)
+{
+	pthread_mutex_lock(&context->event_lock);
+	struct async_event **at = &context->event_head;
+	while (*at != NULL) {
+		struct async_event *event = *at;
+		if (element_of(&event->event) != element) {
+			at = &event->next;
+			continue;
+		}
+		*at = event->next;
+		free(event);
+		uncount(context);
+	}
+	context->event_tail = at;
+	unsigned taken = forget_taken(context, element);
+	pthread_mutex_unlock(&context->event_lock);
+	return taken;
+}
+
+static void free_list(struct async_event **list)
+{
+	while (*list != NULL) {
+		struct async_event *event = *list;
+		*list = event->next;
+		free(event);
+	}
+}
+
+void context_forget_all(struct context *context)
+{
+	pthread_mutex_lock(&context->event_lock);
+	free_list(&context->event_head);
+	free_list(&context->event_taken);
+	context->event_tail = &context->event_head;
+	pthread_mutex_unlock(&context->event_lock);
+}

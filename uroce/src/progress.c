@@ -1,0 +1,179 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "progress.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "engine.h"
+#include "log.h"
+#include "udp.h"
+
+enum {
+	ROUND_PACKETS = 256,
+	NAP_NS = 1000000,
+	/* Empty polls after arming that an application makes before it sleeps; one that makes more is polling. */
+	POLLS_BEFORE_SLEEP = 16,
+};
+
+struct progress {
+	pthread_t thread;
+	int wake_fd;
+	atomic_bool stop;
+	atomic_uint polls;       /* empty ones, so far */
+	atomic_uint armed_polls; /* their number when a queue was last armed */
+	atomic_bool napping;
+	uint64_t wake_at; /* when the thread wakes by itself; guarded by the device's lock */
+};
+
+static void wake(struct progress *progress)
+{
+	uint64_t one = 1;
+	ssize_t written = write(progress->wake_fd, &one, sizeof(one));
+	(void)written; /* a full counter wakes as well */
+}
+
+void progress_notice_poll(struct device *device)
+{
+	if (device->progress != NULL)
+		atomic_fetch_add_explicit(&device->progress->polls, 1, memory_order_relaxed);
+}
+
+void progress_notice_arming(struct device *device)
+{
+	struct progress *progress = device->progress;
+	if (progress == NULL)
+		return;
+	atomic_store(&progress->armed_polls, atomic_load(&progress->polls));
+	if (atomic_load(&progress->napping))
+		wake(progress);
+}
+
+void progress_notice_timer(struct device *device)
+{
+	struct progress *progress = device->progress;
+	if (progress == NULL)
+		return;
+	/* While it naps the application's own polls run the timers; and a nap is short. */
+	if (timers_next(&device->timers) < progress->wake_at && !atomic_load(&progress->napping)) {
+		progress->wake_at = 0;
+		wake(progress);
+	}
+}
+
+static void wait_for(struct progress *progress, int link_fd, uint64_t ns)
+{
+	struct pollfd fds[2] = {
+		{ .fd = progress->wake_fd, .events = POLLIN },
+		{ .fd = link_fd, .events = POLLIN },
+	};
+	struct timespec timeout = { .tv_sec = (time_t)(ns / 1000000000), .tv_nsec = (long)(ns % 1000000000) };
+	if (ppoll(fds, 2, ns == UINT64_MAX ? NULL : &timeout, NULL) <= 0 || fds[0].revents == 0)
+		return;
+	uint64_t count;
+	ssize_t got = read(progress->wake_fd, &count, sizeof(count));
+	(void)got;
+}
+
+static bool recently_armed(struct progress *progress)
+{
+	return atomic_load(&progress->polls) - atomic_load(&progress->armed_polls) <= POLLS_BEFORE_SLEEP;
+}
+
+static void nap(struct progress *progress)
+{
+	atomic_store(&progress->napping, true);
+	/* Armed just before it was seen that we nap: nobody would wake us. */
+	if (!recently_armed(progress))
+		wait_for(progress, -1, NAP_NS);
+	atomic_store(&progress->napping, false);
+}
+
+static bool application_polls(struct progress *progress, unsigned *seen)
+{
+	unsigned polls = atomic_load(&progress->polls);
+	bool polled = polls != *seen && !recently_armed(progress);
+	*seen = polls;
+	return polled;
+}
+
+static void *run(void *arg)
+{
+	struct device *device = arg;
+	struct progress *progress = device->progress;
+	unsigned seen = atomic_load(&progress->polls);
+
+	while (!atomic_load(&progress->stop)) {
+		if (application_polls(progress, &seen)) {
+			nap(progress);
+			continue;
+		}
+		engine_enter(device);
+		unsigned received = engine_round(device, ROUND_PACKETS);
+		bool more = device->active_head != NULL && link_ready(device->link);
+		uint64_t next = timers_next(&device->timers);
+		progress->wake_at = received > 0 || more ? 0 : next;
+		uint64_t now = device->now;
+		pthread_mutex_unlock(&device->lock);
+		if (received == 0 && !more)
+			wait_for(progress, udp_fd(device->udp), next == UINT64_MAX ? next : next > now ? next - now : 0);
+	}
+	return NULL;
+}
+
+int progress_start(struct device *device)
+{
+	struct progress *progress = calloc(1, sizeof(*progress));
+	if (progress == NULL)
+		return -ENOMEM;
+	progress->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (progress->wake_fd < 0) {
+		int error = errno;
+		log_write(LOG_ERROR, "eventfd: %s; raise the limit of open files (ulimit -n)", strerror(error));
+		free(progress);
+		return -error;
+	}
+	device->progress = progress;
+
+	/* Signals are the application's: none is delivered to this thread. */
+	sigset_t all, before;
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	int error = pthread_create(&progress->thread, NULL, run, device);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	if (error != 0) {
+		log_write(LOG_ERROR, "no thread for the device: %s", strerror(error));
+		device->progress = NULL;
+		close(progress->wake_fd);
+		free(progress);
+		return -error;
+	}
+	pthread_setname_np(progress->thread, "uroce");
+	return 0;
+}
+
+void progress_stop(struct device *device)
+{
+	struct progress *progress = device->progress;
+	if (progress == NULL)
+		return;
+	atomic_store(&progress->stop, true);
+	wake(progress);
+	pthread_join(progress->thread, NULL);
+	device->progress = NULL;
+	close(progress->wake_fd);
+	free(progress);
+}
+
+void progress_abandon(struct device *device)
+{
+	if (device->progress == NULL)
+		return;
+	close(device->progress->wake_fd);
+	device->progress = NULL; /* not freed: this must be async-signal-safe */
+}

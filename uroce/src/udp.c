@@ -1,0 +1,472 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The link over UDP: what there is of addresses, sockets and blocks. udp_tx.c and udp_rx.c do the work. */
+#include "udp.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <net/if.h>
+#include <netinet/udp.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/ioctl.h>
+#include <sys/timerfd.h>
+#include <unistd.h>
+
+#include "log.h"
+#include "share.h"
+#include "udp_internal.h"
+
+#ifndef UDP_GRO
+#define UDP_GRO 104
+#endif
+
+enum { SOCKET_BUFFER = 8 << 20 };
+
+/* ---- sockets ---- */
+
+/* As large as it gets: with the right to, beyond the limit that the system sets. */
+static void enlarge(int fd, int forced, int option)
+{
+	int size = SOCKET_BUFFER / 2; /* the kernel doubles it, for its own overhead */
+	if (setsockopt(fd, SOL_SOCKET, forced, &size, sizeof(size)) != 0)
+		setsockopt(fd, SOL_SOCKET, option, &size, sizeof(size));
+}
+
+static int set_options(int fd, bool v4, bool shared)
+{
+	int on = 1;
+	int discover = v4 ? IP_PMTUDISC_DO : IPV6_PMTUDISC_DO; /* no fragments: a lost one would lose all */
+
+	if (!v4 && setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof(on)) != 0)
+		return -errno;
+	if (setsockopt(fd, v4 ? IPPROTO_IP : IPPROTO_IPV6, v4 ? IP_MTU_DISCOVER : IPV6_MTU_DISCOVER, &discover,
+		       sizeof(discover)) != 0)
+		return -errno;
+	if (shared && setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof(on)) != 0)
+		return -errno;
+	/* What follows is good to have; an older kernel does without. */
+	setsockopt(fd, SOL_UDP, UDP_GRO, &on, sizeof(on));
+	setsockopt(fd, v4 ? IPPROTO_IP : IPPROTO_IPV6, v4 ? IP_RECVTOS : IPV6_RECVTCLASS, &on, sizeof(on));
+	setsockopt(fd, v4 ? IPPROTO_IP : IPPROTO_IPV6, v4 ? IP_RECVTTL : IPV6_RECVHOPLIMIT, &on, sizeof(on));
+	enlarge(fd, SO_RCVBUFFORCE, SO_RCVBUF);
+	enlarge(fd, SO_SNDBUFFORCE, SO_SNDBUF);
+	return 0;
+}
+
+static void fill_sockaddr(const union ibv_gid *gid, unsigned ifindex, union udp_sockaddr *out, socklen_t *length)
+{
+	memset(out, 0, sizeof(*out));
+	if (gid_is_v4(gid)) {
+		out->v4.sin_family = AF_INET;
+		out->v4.sin_port = htons(WIRE_PORT);
+		memcpy(&out->v4.sin_addr, gid->raw + 12, sizeof(out->v4.sin_addr));
+		*length = sizeof(out->v4);
+	} else {
+		out->v6.sin6_family = AF_INET6;
+		out->v6.sin6_port = htons(WIRE_PORT);
+		memcpy(&out->v6.sin6_addr, gid->raw, sizeof(out->v6.sin6_addr));
+		if (IN6_IS_ADDR_LINKLOCAL(&out->v6.sin6_addr))
+			out->v6.sin6_scope_id = ifindex;
+		*length = sizeof(out->v6);
+	}
+}
+
+static int bind_socket(const union ibv_gid *local, unsigned ifindex, bool shared, int *out)
+{
+	union udp_sockaddr address;
+	socklen_t length;
+	bool v4 = gid_is_v4(local);
+
+	fill_sockaddr(local, ifindex, &address, &length);
+	int fd = socket(v4 ? AF_INET : AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd < 0)
+		return -errno;
+	int error = set_options(fd, v4, shared);
+	if (error == 0 && bind(fd, &address.any, length) != 0)
+		error = -errno;
+	if (error != 0) {
+		close(fd);
+		return error;
+	}
+	*out = fd;
+	return 0;
+}
+
+/* Takes the descriptor, also when it fails. */
+static int add_socket(struct udp_link *link, int fd, const union ibv_gid *local, unsigned gid_index)
+{
+	struct epoll_event event = { .events = EPOLLIN, .data.u32 = link->socket_count };
+	struct udp_socket *sockets = realloc(link->sockets, (link->socket_count + 1) * sizeof(*sockets));
+	int error = -ENOMEM;
+
+	if (sockets == NULL)
+		goto fail;
+	link->sockets = sockets;
+	if (epoll_ctl(link->epoll_fd, EPOLL_CTL_ADD, fd, &event) != 0) {
+		error = -errno;
+		goto fail;
+	}
+	int size = 0;
+	socklen_t length = sizeof(size);
+	if (getsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, &length) == 0 &&
+	    (link->socket_count == 0 || (size_t)size < link->receive_buffer))
+		link->receive_buffer = (size_t)size;
+	sockets[link->socket_count++] = (struct udp_socket){
+		.fd = fd,
+		.v4 = gid_is_v4(local),
+		.gso = true,
+		.gid_index = (uint8_t)gid_index,
+		.local = *local,
+	};
+	return 0;
+fail:
+	close(fd);
+	return error;
+}
+
+/* ---- loopback mode ---- */
+
+static int claim_carrier(void *arg, unsigned block)
+{
+	union ibv_gid local;
+	udp_map_v4(&local, block_carrier(block).s_addr);
+	return bind_socket(&local, 0, false, arg);
+}
+
+static void complain_carrier(int error)
+{
+	switch (error) {
+	case -ENOSPC:
+		log_write(LOG_ERROR, "all %d blocks of queue pair numbers are taken by processes of this host",
+			  BLOCK_LAST - BLOCK_FIRST + 1);
+		break;
+	case -EADDRNOTAVAIL:
+	case -ENETDOWN:
+		log_write(LOG_ERROR, "no loopback: %s; bring it up (ip link set lo up), or set UROCE_ADDR",
+			  strerror(-error));
+		break;
+	case -EMFILE:
+	case -ENFILE:
+		log_write(LOG_ERROR, "no socket: %s; raise the limit of open files (ulimit -n)", strerror(-error));
+		break;
+	default:
+		log_write(LOG_ERROR, "no socket on 127.91.0.0/16 port %d: %s", WIRE_PORT, strerror(-error));
+	}
+}
+
+static int claim_on_loopback(struct udp_link *link, unsigned *block)
+{
+	union ibv_gid local;
+	int fd;
+
+	int error = block_choose(claim_carrier, &fd, block);
+	if (error == 0) {
+		udp_map_v4(&local, block_carrier(*block).s_addr);
+		error = add_socket(link, fd, &local, UDP_LOOPBACK_GID);
+	}
+	if (error != 0) {
+		complain_carrier(error);
+		return error;
+	}
+	link->owner[*block] = (uint16_t)link->socket_count; /* from 1 */
+	return 0;
+}
+
+/* One that is down lets sockets be bound, and carries nothing: so it is in a fresh network namespace. */
+static bool is_down(const char *interface)
+{
+	struct ifreq request = { .ifr_flags = 0 };
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		return false;
+	strncpy(request.ifr_name, interface, sizeof(request.ifr_name) - 1);
+	bool down = ioctl(fd, SIOCGIFFLAGS, &request) == 0 && !(request.ifr_flags & IFF_UP);
+	close(fd);
+	return down;
+}
+
+static int open_loopback(struct udp_link *link)
+{
+	unsigned ifindex = if_nametoindex("lo");
+
+	if (is_down("lo")) {
+		complain_carrier(-ENETDOWN);
+		return -ENETDOWN;
+	}
+	link->loopback = true;
+	link->gids = 2;
+	udp_map_v4(&link->gid[UDP_LOOPBACK_GID].gid, htonl(INADDR_LOOPBACK));
+	link->gid[UDP_LOOPBACK_GID + 1].gid.raw[15] = 1;
+	for (unsigned i = 0; i < link->gids; i++) {
+		link->gid[i].ifindex = ifindex;
+		link->gid[i].mtu = 65536;
+	}
+	return 0;
+}
+
+/* ---- address mode ---- */
+
+static void complain_address(const struct udp_address *address, int error)
+{
+	char text[UDP_ADDRESS_TEXT];
+
+	udp_address_text(address, text);
+	switch (error) {
+	case -EADDRINUSE:
+		log_write(LOG_ERROR,
+			  "%s UDP port %d is taken: by another user's process, or in this network namespace by the "
+			  "kernel's rdma_rxe (see: ss -ulpn, rdma link); end that, or use another address",
+			  text, WIRE_PORT);
+		break;
+	case -EADDRNOTAVAIL:
+		log_write(LOG_ERROR, "%s can't be used: no address of this host, or not yet (see: ip address)", text);
+		break;
+	case -EMFILE:
+	case -ENFILE:
+		log_write(LOG_ERROR, "no socket: %s; raise the limit of open files (ulimit -n)", strerror(-error));
+		break;
+	default:
+		log_write(LOG_ERROR, "no socket on %s port %d: %s", text, WIRE_PORT, strerror(-error));
+	}
+}
+
+static unsigned header_bytes(const union ibv_gid *gid)
+{
+	return (gid_is_v4(gid) ? 20 : 40) + 8 + UDP_PAYLOAD_HEADER + WIRE_ICRC;
+}
+
+static int open_address(struct udp_link *link, const struct udp_address *address)
+{
+	int fd;
+	int error = bind_socket(&address->gid, address->ifindex, true, &fd);
+
+	if (error == 0 && address->mtu < header_bytes(&address->gid) + 256) {
+		log_write(LOG_ERROR, "the interface of UROCE_ADDR has an MTU of %u bytes: too little", address->mtu);
+		close(fd);
+		return -EMSGSIZE;
+	}
+	if (error == -EADDRNOTAVAIL && address->of_interface) {
+		char text[UDP_ADDRESS_TEXT];
+		udp_address_text(address, text);
+		log_write(LOG_WARN, "%s is left out: not usable, or not yet", text);
+		return 0;
+	}
+	if (error == 0)
+		error = add_socket(link, fd, &address->gid, link->gids);
+	if (error != 0) {
+		complain_address(address, error);
+		return error;
+	}
+	link->gid[link->gids++] = *address;
+	return 0;
+}
+
+static int open_addresses(struct udp_link *link)
+{
+	struct udp_address address[UDP_MAX_GIDS];
+	unsigned count;
+
+	int error = udp_parse_addresses(link->config.addresses, address, &count);
+	for (unsigned i = 0; error == 0 && i < count; i++)
+		error = open_address(link, &address[i]);
+	if (error != 0)
+		return error;
+	if (link->gids == 0) {
+		complain_address(&address[0], -EADDRNOTAVAIL);
+		return -EADDRNOTAVAIL;
+	}
+	return share_open(link);
+}
+
+/* ---- blocks ---- */
+
+static int claim(struct udp_link *link, uint32_t *first_qpn)
+{
+	unsigned block;
+	int error = link->loopback ? claim_on_loopback(link, &block) : share_claim(link, &block);
+	if (error == 0)
+		*first_qpn = block_first_qpn(block);
+	return error;
+}
+
+int udp_claim_block(struct udp_link *link, uint32_t *first_qpn)
+{
+	int error = 0;
+
+	if (link->spare != 0)
+		*first_qpn = link->spare;
+	else
+		error = claim(link, first_qpn);
+	link->spare = 0;
+	if (error == 0 && link->share != NULL)
+		share_announce(link);
+	return error;
+}
+
+/* ---- opening and closing ---- */
+
+static int open_faults(struct udp_link *link)
+{
+	struct epoll_event event = { .events = EPOLLIN, .data.u32 = UDP_EVENT_TIMER };
+
+	if (link->config.fault == NULL || *link->config.fault == '\0')
+		return 0;
+	int error = fault_parse(link->config.fault, &link->fault);
+	if (error != 0)
+		return error;
+	fault_set_counters(link->fault, link->config.counters);
+	link->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+	if (link->timer_fd < 0 || epoll_ctl(link->epoll_fd, EPOLL_CTL_ADD, link->timer_fd, &event) != 0) {
+		error = -errno;
+		log_write(LOG_ERROR, "no timer for fault injection: %s", strerror(-error));
+	}
+	return error;
+}
+
+int udp_open(const struct udp_config *config, struct udp_link **out)
+{
+	struct udp_link *link = calloc(1, sizeof(*link));
+
+	if (link == NULL) {
+		log_write(LOG_ERROR, "no memory for the device");
+		return -ENOMEM;
+	}
+	link->link.ops = &udp_ops;
+	link->config = *config;
+	link->timer_fd = -1;
+	link->timer_due = UINT64_MAX;
+	link->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+	int error = link->epoll_fd < 0 ? -errno : 0;
+	if (error == 0)
+		error = udp_tx_open(link);
+	if (error == 0)
+		error = udp_rx_open(link);
+	if (error != 0) {
+		log_write(LOG_ERROR, "no device: %s", strerror(-error));
+		goto fail;
+	}
+	bool addresses = config->addresses != NULL && *config->addresses != '\0';
+	error = addresses ? open_addresses(link) : open_loopback(link);
+	/* Now, so that the device is only there when it can work. */
+	if (error == 0)
+		error = claim(link, &link->spare);
+	if (error == 0)
+		error = open_faults(link);
+	if (error != 0)
+		goto fail;
+	/* A capture that can't be written is logged, and no reason to have no device. */
+	if (config->capture != NULL && *config->capture != '\0' && capture_open(config->capture, &link->capture) != 0)
+		link->capture = NULL;
+	*out = link;
+	return 0;
+fail:
+	udp_close(&link);
+	return error;
+}
+
+void udp_close(struct udp_link **handle)
+{
+	struct udp_link *link = *handle;
+
+	if (link == NULL)
+		return;
+	*handle = NULL;
+	capture_close(&link->capture);
+	fault_close(&link->fault);
+	share_close(link);
+	for (unsigned i = 0; i < link->socket_count; i++)
+		close(link->sockets[i].fd);
+	free(link->sockets);
+	if (link->timer_fd >= 0)
+		close(link->timer_fd);
+	if (link->epoll_fd >= 0)
+		close(link->epoll_fd);
+	udp_rx_close(link);
+	udp_tx_close(link);
+	explicit_bzero(link, sizeof(*link));
+	free(link);
+}
+
+void udp_abandon(struct udp_link *link)
+{
+	if (link == NULL)
+		return;
+	share_abandon(link);
+	for (unsigned i = 0; i < link->socket_count; i++)
+		close(link->sockets[i].fd);
+	if (link->timer_fd >= 0)
+		close(link->timer_fd);
+	if (link->epoll_fd >= 0)
+		close(link->epoll_fd);
+	link->socket_count = 0;
+	link->timer_fd = link->epoll_fd = -1;
+	/* Its thread is the parent's, and so is what it has not written yet. */
+	link->capture = NULL;
+}
+
+/* ---- questions ---- */
+
+struct link *udp_link_of(struct udp_link *link)
+{
+	return &link->link;
+}
+
+unsigned udp_gid_count(const struct udp_link *link)
+{
+	return link->gids;
+}
+
+const union ibv_gid *udp_gid(const struct udp_link *link, unsigned index)
+{
+	return index < link->gids ? &link->gid[index].gid : NULL;
+}
+
+unsigned udp_gid_ifindex(const struct udp_link *link, unsigned index)
+{
+	return index < link->gids ? link->gid[index].ifindex : 0;
+}
+
+enum ibv_mtu udp_mtu(const struct udp_link *link)
+{
+	enum ibv_mtu mtu = IBV_MTU_4096;
+	for (unsigned i = 0; i < link->gids; i++)
+		while (mtu > IBV_MTU_256 && header_bytes(&link->gid[i].gid) + (128u << mtu) > link->gid[i].mtu)
+			mtu = (enum ibv_mtu)(mtu - 1);
+	return mtu;
+}
+
+size_t udp_receive_buffer(const struct udp_link *link)
+{
+	return link->receive_buffer;
+}
+
+bool udp_reachable(const struct udp_link *link, unsigned sgid_index, const union ibv_gid *dgid)
+{
+	const struct in6_addr *v6 = (const struct in6_addr *)dgid->raw;
+
+	if (sgid_index >= link->gids)
+		return false;
+	if (link->loopback)
+		return udp_is_loopback(dgid);
+	const union ibv_gid *own = &link->gid[sgid_index].gid;
+	/* What does not leave this host has its own address only where that was given. */
+	if (gid_is_v4(own) != gid_is_v4(dgid) || udp_is_loopback(own) != udp_is_loopback(dgid))
+		return false;
+	/* 0.0.0.0/8, multicast and what lies above are no hosts. */
+	if (gid_is_v4(dgid))
+		return dgid->raw[12] != 0 && dgid->raw[12] < 224;
+	return !IN6_IS_ADDR_UNSPECIFIED(v6) && !IN6_IS_ADDR_MULTICAST(v6);
+}
+
+bool udp_same_peer(const struct udp_link *link, const union ibv_gid *dgid, const union ibv_gid *sgid)
+{
+	if (memcmp(dgid, sgid, sizeof(*dgid)) == 0)
+		return true;
+	return link->loopback && udp_is_loopback(dgid) && udp_is_loopback(sgid);
+}
+
+int udp_fd(const struct udp_link *link)
+{
+	return link->epoll_fd;
+}

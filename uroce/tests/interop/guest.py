@@ -1,0 +1,268 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""In the VM: rdma_rxe on one end of a veth pair, uroce in a network namespace on the other, each as server and as
+client, over IPv4 and IPv6. Data is verified, and both must take the other's ICRC: uroce counts none as wrong, and rxe,
+which drops those silently, answers.
+
+usage: guest.py [--only WORD] [--keep-going-after N] [--capture FOLDER] [--rmem BYTES]
+
+rxe sends without regard to what the receiver can take in, and when packets are lost it may never ask again: so the
+sockets are allowed large buffers (--rmem, the system's net.core.rmem_max in the guest).
+"""
+import argparse
+import glob
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+BUILD = os.environ["UROCE_BUILD"]
+UROCE = f"{BUILD}/cli/uroce"
+VERIFY = f"{BUILD}/tests/programs/verify"
+FIRST = os.environ.get("UROCE_PRELOAD_FIRST", "")
+SPACE, RXE, NEAR, FAR = "far", "rxe0", "v0", "v1"
+ADDRESS = {"v4": {"rxe": "10.99.0.1", "uroce": "10.99.0.2"}, "v6": {"rxe": "fd99::1", "uroce": "fd99::2"}}
+UROCE_ADDR = f"{ADDRESS['v4']['uroce']},{ADDRESS['v6']['uroce']}"
+LIMIT = 60  # emulation is slow
+PORT = iter(range(19000, 30000))
+ASIDE = tempfile.mkdtemp(prefix="interop.")
+
+
+def do(*command):
+    subprocess.run(command, check=True)
+
+
+def set_up():
+    do("ip", "netns", "add", SPACE)
+    do("ip", "link", "add", NEAR, "mtu", "5000", "type", "veth", "peer", "name", FAR, "mtu", "5000", "netns", SPACE)
+    for family, mask in (("v4", "24"), ("v6", "64")):
+        nodad = ["nodad"] if family == "v6" else []
+        do("ip", "addr", "add", f"{ADDRESS[family]['rxe']}/{mask}", "dev", NEAR, *nodad)
+        do("ip", "-n", SPACE, "addr", "add", f"{ADDRESS[family]['uroce']}/{mask}", "dev", FAR, *nodad)
+    do("ip", "link", "set", NEAR, "up")
+    do("ip", "-n", SPACE, "link", "set", FAR, "up")
+    do("ip", "-n", SPACE, "link", "set", "lo", "up")
+    do("rdma", "link", "add", RXE, "type", "rxe", "netdev", NEAR)
+
+
+def rxe_gid_index(family):
+    import ipaddress
+    address = ipaddress.ip_address(ADDRESS[family]["rxe"])
+    wanted = ipaddress.ip_address("::ffff:" + str(address)) if family == "v4" else address
+    for path in glob.glob(f"/sys/class/infiniband/{RXE}/ports/1/gids/*"):
+        with open(path, encoding="ascii") as file:
+            if ipaddress.ip_address(file.read().strip()) == wanted:
+                return path.split("/")[-1]
+    raise SystemExit(f"interop: {RXE} has no GID for {address}")
+
+
+def uroce_gid_index(family):
+    return "0" if family == "v4" else "1"
+
+
+class Program:
+    """One end's program; its standard output and error in files."""
+
+    def __init__(self, end, command, name):
+        self.end, self.name = end, name
+        environment = dict(os.environ)
+        if end == "uroce":
+            environment["UROCE_ADDR"] = UROCE_ADDR
+            if CAPTURE:
+                environment["UROCE_CAPTURE"] = f"{CAPTURE}/{name}.pcap"
+            command = ["ip", "netns", "exec", SPACE, "setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups",
+                       *(["env", f"LD_PRELOAD={FIRST}:{BUILD}/src/liburoce.so"] if FIRST else [UROCE, "--stats-json"]), *command]
+        self.out = open(f"{ASIDE}/{name}.{end}.out", "w+", encoding="utf-8", errors="replace")
+        self.err = open(f"{ASIDE}/{name}.{end}.err", "w+", encoding="utf-8", errors="replace")
+        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=self.out, stderr=self.err,
+                                        start_new_session=True, env=environment)
+
+    def text(self):
+        parts = []
+        for file in (self.out, self.err):
+            file.seek(0)
+            parts.append(file.read())
+        return "".join(parts)
+
+    def counters(self):
+        self.err.seek(0)
+        for line in reversed(self.err.read().splitlines()):
+            if line.startswith("{"):
+                return json.loads(line)
+        return {}
+
+    def stop(self):
+        try:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        self.process.wait()
+
+
+def rxe_counters():
+    values = {}
+    for path in glob.glob(f"/sys/class/infiniband/{RXE}/ports/1/hw_counters/*"):
+        with open(path, encoding="ascii") as file:
+            text = file.read().strip()
+        if text.isdigit():
+            values[path.split("/")[-1]] = int(text)
+    return values
+
+
+def listening(port, space):
+    inside = ["ip", "netns", "exec", space] if space else []
+    tables = subprocess.run([*inside, "cat", "/proc/net/tcp", "/proc/net/tcp6"], capture_output=True, text=True, check=True)
+    return any(f":{port:04X} " in line.split(" rem")[0] and re.search(rf":{port:04X} \S+ 0A ", line)
+               for line in tables.stdout.splitlines())
+
+
+class Failed(Exception):
+    pass
+
+
+def run_pair(name, server_end, command_of):
+    """`command_of(end, port, host)`; host None for the server. Returns uroce's counters."""
+    client_end = "uroce" if server_end == "rxe" else "rxe"
+    port = next(PORT)
+    server = Program(server_end, command_of(server_end, port, None), name)
+    client = None
+    try:
+        end = time.monotonic() + 30
+        while not listening(port, SPACE if server_end == "uroce" else None):
+            if server.process.poll() is not None or time.monotonic() > end:
+                raise Failed(f"the server ({server_end}) does not listen:\n{server.text()}")
+            time.sleep(0.1)
+        client = Program(client_end, command_of(client_end, port, server_end), name)
+        for program, what in ((client, f"client ({client_end})"), (server, f"server ({server_end})")):
+            try:
+                status = program.process.wait(LIMIT)
+            except subprocess.TimeoutExpired:
+                raise Failed(f"the {what} hangs\nclient:\n{client.text()}\nserver:\n{server.text()}") from None
+            if status != 0:
+                raise Failed(f"{what}: status {status}\nclient:\n{client.text()}\nserver:\n{server.text()}")
+        return (server if server_end == "uroce" else client).counters()
+    finally:
+        server.stop()
+        if client:
+            client.stop()
+
+
+def device_options(end, family, device, gid):
+    return [device, "uroce0", gid, uroce_gid_index(family)] if end == "uroce" else [device, RXE, gid, rxe_gid_index(family)]
+
+
+def verify_command(family, server_end, options):
+    def command(end, port, host):
+        base = [VERIFY, *device_options(end, family, "--device", "--gid"), "--port", str(port), "--deadline", "40"]
+        return base if host is None else [*base, *options, ADDRESS["v4"][server_end]]
+    return command
+
+
+def perftest_command(family, server_end, program, options):
+    def command(end, port, host):
+        base = [program, "-F", *device_options(end, family, "-d", "-x"), "-p", str(port), *options]
+        return base if host is None else [*base, ADDRESS["v4"][server_end]]
+    return command
+
+
+def pingpong_command(family, server_end, program, options):
+    def command(end, port, host):
+        base = [program, *device_options(end, family, "-d", "-g"), "-p", str(port), *options]
+        return base if host is None else [*base, ADDRESS["v4"][server_end]]
+    return command
+
+
+VERIFIED = {
+    "verify-mtu1024": ["--iterations", "10", "--depth", "4", "--sizes", "0,1,2,3,255,1024,1025,4097,65539"],
+    "verify-mtu4096": ["--mtu", "4096", "--iterations", "10", "--depth", "4", "--sizes", "0,7,4095,4096,4097,65539,300001"],
+    "verify-mtu256": ["--mtu", "256", "--iterations", "5", "--depth", "4", "--sizes", "0,1,255,256,257,10001"],
+    "verify-uc": ["--type", "uc", "--iterations", "5", "--depth", "2", "--sizes", "0,1,1023,1025,8193"],
+    "verify-qps": ["--qps", "16", "--depth", "2", "--iterations", "3", "--sizes", "0,100,5000"],
+}
+# perftest takes the number of outstanding READs that the peer can, even when the own device can fewer.
+OUTSTANDING = ["-o", "4"]
+PERFTEST = {
+    "send_bw": ("ib_send_bw", ["-n", "200"]), "write_bw": ("ib_write_bw", ["-n", "200"]), "read_bw": ("ib_read_bw", ["-n", "200", *OUTSTANDING]),
+    "atomic_bw": ("ib_atomic_bw", ["-n", "200", *OUTSTANDING]), "send_lat": ("ib_send_lat", ["-n", "200"]),
+    "write_lat": ("ib_write_lat", ["-n", "200"]), "read_lat": ("ib_read_lat", ["-n", "200", *OUTSTANDING]),
+    "atomic_lat": ("ib_atomic_lat", ["-n", "200", "-A", "CMP_AND_SWAP", *OUTSTANDING]), "send_bw-mtu4096": ("ib_send_bw", ["-n", "200", "-m", "4096"]),
+    "send_lat-events": ("ib_send_lat", ["-n", "200", "-e"]), "send_bw-bidirectional": ("ib_send_bw", ["-n", "200", "-b"]),
+    "send_lat-ud": ("ib_send_lat", ["-n", "200", "-c", "UD"]),
+}
+PINGPONG = {"pingpong-checked": ("ibv_rc_pingpong", ["-c", "-n", "200"]), "pingpong-ud": ("ibv_ud_pingpong", ["-c", "-n", "200"]),
+            "pingpong-uc": ("ibv_uc_pingpong", ["-c", "-n", "200"]), "pingpong-srq": ("ibv_srq_pingpong", ["-n", "50"])}
+
+
+def cases():
+    for family in ("v4", "v6"):
+        for server_end in ("rxe", "uroce"):
+            for name, options in VERIFIED.items():
+                yield f"{family}-{name}-{server_end}-serves", server_end, verify_command(family, server_end, options)
+            for name, (program, options) in PERFTEST.items():
+                yield f"{family}-{name}-{server_end}-serves", server_end, perftest_command(family, server_end, program, options)
+            for name, (program, options) in PINGPONG.items():
+                yield f"{family}-{name}-{server_end}-serves", server_end, pingpong_command(family, server_end, program, options)
+
+
+def kernel_complaints():
+    text = subprocess.run(["dmesg"], capture_output=True, text=True, check=False).stdout
+    return [line for line in text.splitlines() if re.search(r"rxe|bad ICRC|BUG|WARNING", line) and "loaded" not in line and
+            "set active" not in line and "added" not in line]
+
+
+def check_counters(counters, before):
+    """What must be zero on an undisturbed wire; the rest of interest as text."""
+    after = rxe_counters()
+    moved = {name: after[name] - before.get(name, 0) for name in after
+             if after[name] != before.get(name, 0) and not name.startswith(("sent_", "rcvd_pkts", "rdma_", "ack_def"))}
+    bad = [name for name in ("drop_icrc", "drop_malformed", "fault_corrupt") if counters.get(name)]
+    if not FIRST and not counters.get("rx_packets"):
+        bad.append("rx_packets == 0")
+    shown = {name: counters[name] for name in ("retransmits", "timeouts", "naks_sent", "naks_received", "rnr_sent", "drop_icrc",
+                                               "drop_malformed") if counters.get(name)}
+    if bad:
+        raise Failed(f"uroce's counters: {bad} {counters}")
+    return f"{'uroce ' + str(shown) if shown else ''} {'rxe ' + str(moved) if moved else ''}"
+
+
+def main():
+    global CAPTURE
+    parser = argparse.ArgumentParser(usage=__doc__)
+    parser.add_argument("--only", default="")
+    parser.add_argument("--keep-going-after", type=int, default=8, help="failures after which the run ends")
+    parser.add_argument("--capture")
+    parser.add_argument("--rmem", type=int, default=8 << 20)
+    options = parser.parse_args()
+    CAPTURE = options.capture
+    os.chmod(ASIDE, 0o755)
+    with open("/proc/sys/net/core/rmem_max", "w", encoding="ascii") as file:
+        file.write(str(options.rmem))
+    set_up()
+    failures, passed = [], 0
+    for name, server_end, command in cases():
+        if options.only not in name:
+            continue
+        before, began = rxe_counters(), time.monotonic()
+        try:
+            counters = run_pair(name, server_end, command)
+            note = check_counters(counters, before)
+            passed += 1
+            print(f"ok     {name} ({time.monotonic() - began:.1f} s) {note}", flush=True)
+        except Failed as error:
+            failures.append(name)
+            print(f"FAILED {name} ({time.monotonic() - began:.1f} s): {error}", flush=True)
+            if len(failures) >= options.keep_going_after:
+                print("interop: too many failures, stopped")
+                break
+    for line in kernel_complaints()[-10:]:
+        print(f"kernel: {line}")
+    print(f"interop: {passed} passed, {len(failures)} failed {' '.join(failures)}")
+    return 1 if failures or not passed else 0
+
+
+CAPTURE = None
+sys.exit(main())

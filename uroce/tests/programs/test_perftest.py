@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""perftest, as Debian ships it: every program with the options that change how it uses the device."""
+import re
+
+import pytest
+
+from rig import DEVICE, Pair
+
+BANDWIDTH = ("ib_send_bw", "ib_write_bw", "ib_read_bw", "ib_atomic_bw")
+LATENCY = ("ib_send_lat", "ib_write_lat", "ib_read_lat", "ib_atomic_lat")
+N = ["-n", "500"]
+
+EVERY = {
+    "plain": [],
+    "mtu_256": ["-m", "256", *N],
+    "mtu_4096": ["-m", "4096", *N],
+}
+BANDWIDTH_ONLY = {
+    "qps_4": ["-q", "4", *N],
+    "qps_64": ["-q", "64", "-n", "20", "-s", "4096"],
+    "bidirectional": ["-b", *N],
+    "bidirectional_qps": ["-b", "-q", "4", "-n", "100"],
+    "cq_mod_1": ["-Q", "1", *N],
+    "tx_depth_1": ["-t", "1", *N],
+    "post_list": ["-l", "16", "-n", "512"],
+    "old_post_send": ["--use_old_post_send", *N],
+    "no_peak": ["-N", *N],
+    "one_second": ["-D", "1"],
+}
+NAMED = [
+    ("ib_send_bw", ["--use-srq", *N]), ("ib_send_bw", ["--use-srq", "-q", "4", *N]), ("ib_send_lat", ["--use-srq", *N]),
+    ("ib_send_bw", ["--use-srq", "-e", *N]),
+    ("ib_send_bw", ["-I", "64", "-s", "64", *N]), ("ib_write_bw", ["-I", "64", "-s", "64", *N]),
+    ("ib_send_lat", ["-I", "64", "-s", "64", *N]), ("ib_write_lat", ["-I", "64", "-s", "64", *N]),
+    ("ib_send_lat", ["-I", "0", *N]), ("ib_write_lat", ["-I", "0", *N]),
+    ("ib_send_bw", ["-c", "UC", *N]), ("ib_write_bw", ["-c", "UC", *N]),
+    ("ib_send_lat", ["-c", "UC", *N]), ("ib_write_lat", ["-c", "UC", *N]),
+    ("ib_send_lat", ["-c", "UD", *N]), ("ib_send_bw", ["-c", "UD", "-s", "1024", *N]),
+    ("ib_send_lat", ["-c", "UD", "-e", *N]), ("ib_send_lat", ["-c", "UD", "-a", "-n", "20"]),
+    ("ib_send_bw", ["-r", "1", "-t", "1", "-n", "100"]),
+    ("ib_send_bw", ["-s", "1048576", "-n", "50"]), ("ib_write_bw", ["-s", "8388608", "-n", "10"]),
+    ("ib_read_bw", ["-o", "1", *N]), ("ib_read_bw", ["-o", "4", "-s", "65536", *N]),
+    ("ib_atomic_bw", ["-A", "CMP_AND_SWAP", *N]), ("ib_atomic_bw", ["-A", "FETCH_AND_ADD", "-o", "1", *N]),
+    ("ib_atomic_lat", ["-A", "CMP_AND_SWAP", *N]),
+    ("ib_write_bw", ["--mr_per_qp", "-q", "4", *N]), ("ib_send_bw", ["--recv_post_list=8", "-r", "64", "-n", "512"]),
+]
+DEFAULT_SIZE = {"ib_send_bw": 65536, "ib_write_bw": 65536, "ib_read_bw": 65536, "ib_atomic_bw": 8,
+                "ib_send_lat": 2, "ib_write_lat": 2, "ib_read_lat": 2, "ib_atomic_lat": 8}
+
+
+def cases():
+    for program in BANDWIDTH + LATENCY:
+        variants = dict(EVERY)
+        variants["gid_index_0"] = ["-x", "0", *N]
+        if not program.startswith("ib_write"):  # perftest: no events for writes, no sizes for atomics
+            variants["events"] = ["-e", *N]
+        if program in BANDWIDTH:
+            variants.update(BANDWIDTH_ONLY)
+        if not program.startswith("ib_atomic"):
+            variants["all_sizes"] = ["-a", "-n", "5"]
+        if program == "ib_atomic_bw":
+            variants["qps_64"] = ["-q", "64", "-n", "20"]
+        for name, options in variants.items():
+            yield pytest.param(program, options, id=f"{program}-{name}")
+    for program, options in NAMED:
+        yield pytest.param(program, options, id=f"{program}{''.join(options)}")
+
+
+def value_of(options, name, default):
+    return int(options[options.index(name) + 1]) if name in options else default
+
+
+def results(text):
+    """Lines of numbers, by message size."""
+    rows = {}
+    for line in text.splitlines():
+        if re.match(r"^ ?\d+\s+\d+\s+[\d.]+(\s+[\d.]+)*\s*$", line):
+            words = line.split()
+            rows[int(words[0])] = (int(words[1]), [float(word) for word in words[2:]])
+    return rows
+
+
+@pytest.mark.parametrize("program, options", cases())
+def test_perftest(program, options):
+    server, client = Pair([program, "-d", DEVICE, "-F", *options]).finish(120)
+    rows = results(client)
+    if "-a" in options:
+        largest = 4096 if "UD" in options else 1 << 23
+        sizes = {1 << i for i in range(1, largest.bit_length())}
+        if "UD" in options:
+            sizes = {size for size in sizes if size in rows}
+            assert {2, 64, 256} <= sizes
+    else:
+        sizes = {value_of(options, "-s", DEFAULT_SIZE[program])}
+    assert set(rows) == sizes, client + server
+    for size in sizes:
+        iterations, numbers = rows[size]
+        if "-D" in options:
+            assert iterations > 0, client
+        else:
+            wanted = value_of(options, "-n", 1000 if program not in ("ib_write_bw",) else 5000)
+            wanted *= value_of(options, "-q", 1) if program in BANDWIDTH else 1
+            assert iterations == wanted, client
+        # Peak bandwidth may be unmeasured, and a minimum rounded to nothing: the average is there in every output.
+        assert max(numbers) > 0, client
+    for text in (server, client):
+        assert "rror" not in re.sub(r"Conflicting CPU.*", "", text), text
