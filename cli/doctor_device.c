@@ -10,9 +10,8 @@
 #include <unistd.h>
 
 #define MEND_NO_DEVICE                                                                                                 \
-	"modprobe rdma_rxe && rdma link add rxe0 type rxe netdev eth0   (a software device on eth0; in the source "    \
-	"tree: "                                                                                                       \
-	"tests/rxe-vm/run securdma doctor)"
+	"uroce securdma doctor   (a device in user space; put `uroce` before any command), or: "                       \
+	"modprobe rdma_rxe && rdma link add rxe0 type rxe netdev eth0   (the kernel's software device on eth0)"
 
 static const char *state_name(enum ibv_port_state state)
 {

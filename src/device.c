@@ -21,7 +21,8 @@ struct srdma_device {
 };
 
 #define HOW_TO_GET_ONE                                                                                                 \
-	"with an Ethernet card: modprobe rdma_rxe && rdma link add rxe0 type rxe netdev eth0; `securdma doctor` tells more"
+	"put `uroce` before the command for a device in user space, or with an Ethernet card: modprobe rdma_rxe && rdma "  \
+	"link add rxe0 type rxe netdev eth0; `securdma doctor` tells more"
 
 void srdma_device_options_init(struct srdma_device_options *options)
 {

@@ -156,9 +156,9 @@ def wait_for_resources(device, expected):
 
 @functools.lru_cache
 def sanitizer_library():
-    """What has to be loaded before any other library, in a build with AddressSanitizer."""
+    """What has to be loaded before any other library, in a build with AddressSanitizer or ThreadSanitizer."""
     loaded = subprocess.run(["ldd", SECURDMA], capture_output=True, text=True, check=True).stdout
-    return next((line.split()[2] for line in loaded.splitlines() if "libasan" in line), None)
+    return next((line.split()[2] for line in loaded.splitlines() if re.search("lib[at]san", line)), None)
 
 
 def on_device(args, more):

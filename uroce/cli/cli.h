@@ -3,6 +3,7 @@
 #ifndef UROCE_CLI_H
 #define UROCE_CLI_H
 
+#include <dirent.h>
 #include <stdbool.h>
 #include <stdio.h>
 
@@ -34,8 +35,16 @@ int run_command(char **argv);
 /* Runs the command as a child and prints the counters of all its processes at the end; returns its exit status. */
 int run_counted(char **argv, bool json);
 
+/* find.c: the descriptor of a process's counters, opened here too; -1 if it has none. `directory`: its /proc/PID/fd. */
+int counters_find(DIR *directory);
+/* NULL and errno; EPROTO: another version's. */
+const struct counters *counters_map(int fd);
+void counters_unmap(const struct counters *counters);
+
 /* stats.c: `uroce stats PID [--json]`. */
 int cmd_stats(int argc, char **argv);
+/* resources.c: `uroce resources [--json]`. */
+int cmd_resources(int argc, char **argv);
 
 /* print.c: the counters that are not zero, one a line with what they mean; as JSON all of them, in one object. */
 void print_counters(FILE *out, const struct counters *counters);

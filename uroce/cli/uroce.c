@@ -13,6 +13,7 @@
 static const char usage_text[] =
 	"usage: uroce [OPTION...] COMMAND [ARGUMENT...]\n"
 	"       uroce stats PID [--json]\n"
+	"       uroce resources [--json]\n"
 	"\n"
 	"Runs COMMAND, which finds one more RDMA device: uroce0, RoCEv2 in user space.\n"
 	"\n"
@@ -27,8 +28,8 @@ static const char usage_text[] =
 	"  --stats-json     the same as a JSON object\n"
 	"  --help, --version\n"
 	"\n"
-	"\"uroce stats PID\" shows the counters of a running process. A COMMAND of the same name\n"
-	"as a command of uroce goes after \"--\". More is in uroce(1).\n";
+	"\"uroce stats PID\" shows the counters of a running process, \"uroce resources\" the verbs\n"
+	"objects that processes have. A COMMAND of the same name as one of these goes after \"--\". More is in uroce(1).\n";
 
 int fail(int status, const char *format, ...)
 {
@@ -157,6 +158,8 @@ int main(int argc, char **argv)
 	}
 	if (strcmp(argv[optind], "stats") == 0 && strcmp(argv[optind - 1], "--") != 0)
 		return cmd_stats(argc - optind, argv + optind);
+	if (strcmp(argv[optind], "resources") == 0 && strcmp(argv[optind - 1], "--") != 0)
+		return cmd_resources(argc - optind, argv + optind);
 	status = library_preload();
 	if (status)
 		return status;

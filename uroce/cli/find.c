@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The counters of other processes: blocks of shared memory among their descriptors. */
+#include "cli.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define MEMFD "/memfd:uroce-counters"
+
+/* The last one: a program that was started by another one under uroce may have inherited an older block. */
+int counters_find(DIR *directory)
+{
+	struct dirent *entry;
+	int found = -1;
+	long highest = -1;
+
+	while ((entry = readdir(directory))) {
+		char target[sizeof(MEMFD)];
+		ssize_t n = readlinkat(dirfd(directory), entry->d_name, target, sizeof(target));
+		long number = strtol(entry->d_name, NULL, 10);
+		int fd;
+
+		if (n < (ssize_t)sizeof(MEMFD) - 1 || memcmp(target, MEMFD, sizeof(MEMFD) - 1) != 0 || number <= highest)
+			continue;
+		fd = openat(dirfd(directory), entry->d_name, O_RDONLY | O_CLOEXEC);
+		if (fd < 0)
+			continue;
+		if (found >= 0)
+			close(found);
+		found = fd;
+		highest = number;
+	}
+	return found;
+}
+
+const struct counters *counters_map(int fd)
+{
+	struct stat st;
+
+	if (fstat(fd, &st) < 0)
+		return NULL;
+	if (st.st_size < (off_t)sizeof(struct counters)) {
+		errno = EPROTO;
+		return NULL;
+	}
+	void *counters = mmap(NULL, sizeof(struct counters), PROT_READ, MAP_SHARED, fd, 0);
+	return counters == MAP_FAILED ? NULL : counters;
+}
+
+void counters_unmap(const struct counters *counters)
+{
+	munmap((void *)(uintptr_t)counters, sizeof(*counters));
+}
