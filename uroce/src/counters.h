@@ -16,6 +16,7 @@
 	X(rx_packets, "packets received") \
 	X(rx_bytes, "bytes received") \
 	X(rx_calls, "system calls that received") \
+	X(rx_overflow, "dropped by the kernel: the receive buffer was full") \
 	X(rx_forwarded, "packets passed to another process that shares the address") \
 	X(acks_sent, "acknowledgements sent") \
 	X(acks_received, "acknowledgements received") \

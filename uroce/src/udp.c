@@ -17,6 +17,9 @@
 #include "share.h"
 #include "udp_internal.h"
 
+#ifndef UDP_NO_CHECK6_RX
+#define UDP_NO_CHECK6_RX 102
+#endif
 #ifndef UDP_GRO
 #define UDP_GRO 104
 #endif
@@ -47,6 +50,10 @@ static int set_options(int fd, bool v4, bool shared)
 		return -errno;
 	/* What follows is good to have; an older kernel does without. */
 	setsockopt(fd, SOL_UDP, UDP_GRO, &on, sizeof(on));
+	setsockopt(fd, SOL_SOCKET, SO_RXQ_OVFL, &on, sizeof(on));
+	/* RoCEv2 has the ICRC: rdma_rxe leaves the checksum out, which IPv6 sockets do not take unless told to. */
+	if (!v4)
+		setsockopt(fd, SOL_UDP, UDP_NO_CHECK6_RX, &on, sizeof(on));
 	setsockopt(fd, v4 ? IPPROTO_IP : IPPROTO_IPV6, v4 ? IP_RECVTOS : IPV6_RECVTCLASS, &on, sizeof(on));
 	setsockopt(fd, v4 ? IPPROTO_IP : IPPROTO_IPV6, v4 ? IP_RECVTTL : IPV6_RECVHOPLIMIT, &on, sizeof(on));
 	enlarge(fd, SO_RCVBUFFORCE, SO_RCVBUF);

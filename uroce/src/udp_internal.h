@@ -53,6 +53,7 @@ struct udp_socket {
 	bool gso; /* until the kernel refuses it */
 	bool wants_out; /* EPOLLOUT is asked for */
 	uint8_t gid_index; /* of its address */
+	uint32_t overflows; /* packets for which it had no room */
 	union ibv_gid local; /* the real address: in loopback mode the carrier's */
 };
 

@@ -25,7 +25,9 @@ enum {
 	OWN_IDS = 64,
 	SOURCES = 256,
 	AHEAD = 8192,
-	BEHIND = 64, /* overtaken on the way */
+	BEHIND = 4096, /* overtaken on the way: other queue pairs and processors of the same host number by the same counter */
+	NEXT = 64,
+	LONG_SILENCE = 16000, /* milliseconds */
 	MOST_READS = 32,
 };
 
@@ -33,18 +35,18 @@ enum {
 struct source {
 	in_addr_t address;
 	uint16_t last;
-	bool confirmed;
-	uint64_t used; /* when; 0: free */
+	bool has_odd;  /* the one before did not follow: */
+	uint16_t odd;
+	uint64_t used; /* when, in nanoseconds; 0: free */
 };
 
 struct udp_rx {
 	struct mmsghdr header[BUFFERS];
 	struct iovec iov[BUFFERS];
 	union udp_sockaddr from[BUFFERS];
-	_Alignas(struct cmsghdr) uint8_t control[BUFFERS][4 * CMSG_SPACE(sizeof(int))];
+	_Alignas(struct cmsghdr) uint8_t control[BUFFERS][5 * CMSG_SPACE(sizeof(int))];
 	unsigned hot; /* socket */
 	unsigned turns;
-	uint64_t clock; /* of the sources */
 	struct source source[SOURCES];
 	uint8_t bytes[BUFFERS][BUFFER_BYTES];
 };
@@ -65,31 +67,30 @@ static struct source *find_source(struct udp_rx *rx, in_addr_t address)
 	return oldest;
 }
 
-/* The ICRC covers the IPv4 identification, which the receiver of a datagram is not shown. Of any damaged packet some
- * identification makes a right one, often: to take any would leave 16 bits of the check. Our own senders use the lowest
- * few; a sender that counts is known by that, so that its next one must lie a little ahead of its last
- * (or, overtaken, just behind). The first packet
- * of such a sender is lost, and the second vouches for both. */
-static bool plausible_id(struct udp_rx *rx, in_addr_t address, int id)
+/* The ICRC covers the IPv4 identification, which the receiver of a datagram is not shown. One damaged packet in 65,536
+ * is right with some identification: to take any would leave 16 bits of the check. Our own senders use the lowest few;
+ * of others, who count, the next must lie a little ahead of the last (or, overtaken, just behind). Who has not been
+ * heard before, or not for long, is believed once: nothing else is known of it, and its packets may not come again. */
+static bool plausible_id(struct udp_rx *rx, in_addr_t address, uint16_t id)
 {
 	if (id < OWN_IDS)
 		return true;
 	struct source *source = find_source(rx, address);
-	bool known = source->used != 0;
-	int16_t step = (int16_t)(id - source->last);
-	source->used = ++rx->clock;
-	if (known && step >= -BEHIND && step <= AHEAD) {
-		source->confirmed = true;
-		if (step > 0)
-			source->last = (uint16_t)id;
-		return true;
-	}
-	/* One damaged packet must not make a sender a stranger: only what was never confirmed is replaced. */
-	if (!source->confirmed)
-		source->last = (uint16_t)id;
-	else
-		source->confirmed = false;
-	return false;
+	uint64_t now = udp_monotonic();
+	/* Linux adds up to as many as its clock has ticked meanwhile: at most one a millisecond. */
+	uint64_t silence = source->used == 0 ? UINT64_MAX : (now - source->used) / 1000000;
+	int16_t step = (int16_t)(id - source->last), after_odd = (int16_t)(id - source->odd);
+	bool follows = silence > LONG_SILENCE || (step >= -BEHIND && step <= AHEAD + (int)silence);
+
+	source->used = now;
+	if (!follows && source->has_odd && after_odd > 0 && after_odd <= NEXT)
+		follows = true; /* the second of a new sequence vouches for it */
+	else if (!follows)
+		source->odd = id;
+	source->has_odd = !follows;
+	if (follows && (step > 0 || step < -BEHIND))
+		source->last = id;
+	return follows;
 }
 
 /* What the packets of one run have in common. */
@@ -120,7 +121,7 @@ static bool icrc_fits(struct udp_rx *rx, struct run *run, const uint8_t *bytes, 
 		return false;
 	run->expected = (uint16_t)(id + 1);
 	memcpy(&source, run->flow.src.raw + 12, sizeof(source));
-	return plausible_id(rx, source, id);
+	return plausible_id(rx, source, (uint16_t)id);
 }
 
 /* ---- packets ---- */
@@ -236,7 +237,8 @@ static void prepare_headers(struct udp_rx *rx)
 	}
 }
 
-static void read_control(struct msghdr *header, struct udp_arrival *arrival)
+/* `overflows`: how many packets the socket has had no room for, as its last message said. */
+static void read_control(struct msghdr *header, struct udp_arrival *arrival, uint32_t *overflows)
 {
 	for (struct cmsghdr *c = CMSG_FIRSTHDR(header); c != NULL; c = CMSG_NXTHDR(header, c)) {
 		int value = 0;
@@ -254,10 +256,12 @@ static void read_control(struct msghdr *header, struct udp_arrival *arrival)
 		else if ((c->cmsg_level == IPPROTO_IP && c->cmsg_type == IP_TTL) ||
 			 (c->cmsg_level == IPPROTO_IPV6 && c->cmsg_type == IPV6_HOPLIMIT))
 			arrival->hop_limit = (uint8_t)value;
+		else if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SO_RXQ_OVFL)
+			*overflows = (uint32_t)value;
 	}
 }
 
-static unsigned take(struct udp_link *link, const struct udp_socket *socket, unsigned index)
+static unsigned take(struct udp_link *link, struct udp_socket *socket, unsigned index)
 {
 	struct udp_rx *rx = link->rx;
 	struct msghdr *header = &rx->header[index].msg_hdr;
@@ -270,7 +274,10 @@ static unsigned take(struct udp_link *link, const struct udp_socket *socket, uns
 		.segment = rx->header[index].msg_len,
 		.hop_limit = UDP_DEFAULT_HOPS,
 	};
-	read_control(header, &arrival);
+	uint32_t overflows = socket->overflows;
+	read_control(header, &arrival, &overflows);
+	counter_add(&link->config.counters->rx_overflow, overflows - socket->overflows);
+	socket->overflows = overflows;
 	/* Nothing at all would be counted nowhere. */
 	if (arrival.length == 0) {
 		counter_add(&link->config.counters->drop_malformed, 1);
@@ -282,7 +289,7 @@ static unsigned take(struct udp_link *link, const struct udp_socket *socket, uns
 }
 
 /* Reads a socket until it is empty or `budget` packets have come. Any message means that it is worth asking again. */
-static unsigned drain(struct udp_link *link, const struct udp_socket *socket, unsigned budget, bool *any)
+static unsigned drain(struct udp_link *link, struct udp_socket *socket, unsigned budget, bool *any)
 {
 	struct udp_rx *rx = link->rx;
 	unsigned delivered = 0, reads = 0;

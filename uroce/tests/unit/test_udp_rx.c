@@ -94,8 +94,8 @@ static void sender_that_numbers_its_packets_is_learned(void **state)
 		uint16_t id;
 		bool accepted;
 	} packets[] = {
-		{ 65000, false }, { 65001, true },  { 65500, true }, { 100, true },    { 90, true }, { 30000, false },
-		{ 101, true },    { 40000, false }, { 20, true },    { 50000, false }, { 50001, true },
+		{ 65000, true }, { 65001, true },  { 65500, true }, { 100, true },    { 90, true }, { 30000, false },
+		{ 101, true },   { 40000, false }, { 20, true },    { 50000, false }, { 50001, true },
 	};
 	struct end *a = open_end(one_address, NULL);
 	struct stranger s, other;
@@ -109,9 +109,12 @@ static void sender_that_numbers_its_packets_is_learned(void **state)
 		accepted += packets[i].accepted;
 		assert_int_equal(a->got->count, accepted);
 	}
-	/* Another address starts anew. */
-	stranger_send(&other, a->qpn, 50002, 32, 0);
+	/* Another address starts anew, and is held to it. */
+	stranger_send(&other, a->qpn, 20002, 32, 0);
 	let_in(a, count + 1);
+	assert_int_equal(a->got->count, ++accepted);
+	stranger_send(&other, a->qpn, 50002, 32, 0);
+	let_in(a, count + 2);
 	assert_int_equal(a->got->count, accepted);
 	close(s.fd);
 	close(other.fd);
