@@ -4,7 +4,7 @@
 client, over IPv4 and IPv6. Data is verified, and both must take the other's ICRC: uroce counts none as wrong, and rxe,
 which drops those silently, answers.
 
-usage: guest.py [--only WORD] [--keep-going-after N] [--capture FOLDER] [--rmem BYTES]
+usage: guest.py [--everything] [--only WORD] [--keep-going-after N] [--capture FOLDER] [--rmem BYTES]
 
 rxe sends without regard to what the receiver can take in, and when packets are lost it may never ask again: so the
 sockets are allowed large buffers (--rmem, the system's net.core.rmem_max in the guest).
@@ -158,7 +158,8 @@ def device_options(end, family, device, gid):
 def verify_command(family, server_end, options):
     def command(end, port, host):
         base = [VERIFY, *device_options(end, family, "--device", "--gid"), "--port", str(port), "--deadline", "40"]
-        return base if host is None else [*base, *options, ADDRESS["v4"][server_end]]
+        # A second: rxe that repeats itself because the emulation is slow may end up waiting for ever.
+        return base if host is None else [*base, *options, "--timeout", "18", ADDRESS["v4"][server_end]]
     return command
 
 
@@ -193,16 +194,20 @@ PERFTEST = {
     "send_lat-events": ("ib_send_lat", ["-n", "200", "-e"]), "send_bw-bidirectional": ("ib_send_bw", ["-n", "200", "-b"]),
     "send_lat-ud": ("ib_send_lat", ["-n", "200", "-c", "UD"]),
 }
+# What the others show too: left out unless everything is asked for.
+SLOWLY_NEW = ("atomic_bw", "write_lat", "read_lat", "atomic_lat", "send_bw-mtu4096", "send_lat-events")
 PINGPONG = {"pingpong-checked": ("ibv_rc_pingpong", ["-c", "-n", "200"]), "pingpong-ud": ("ibv_ud_pingpong", ["-c", "-n", "200"]),
             "pingpong-uc": ("ibv_uc_pingpong", ["-c", "-n", "200"]), "pingpong-srq": ("ibv_srq_pingpong", ["-n", "50"])}
 
 
-def cases():
+def cases(everything):
     for family in ("v4", "v6"):
         for server_end in ("rxe", "uroce"):
             for name, options in VERIFIED.items():
                 yield f"{family}-{name}-{server_end}-serves", server_end, verify_command(family, server_end, options)
             for name, (program, options) in PERFTEST.items():
+                if not everything and (family == "v6" or name in SLOWLY_NEW):
+                    continue
                 yield f"{family}-{name}-{server_end}-serves", server_end, perftest_command(family, server_end, program, options)
             for name, (program, options) in PINGPONG.items():
                 yield f"{family}-{name}-{server_end}-serves", server_end, pingpong_command(family, server_end, program, options)
@@ -233,6 +238,7 @@ def main():
     global CAPTURE
     parser = argparse.ArgumentParser(usage=__doc__)
     parser.add_argument("--only", default="")
+    parser.add_argument("--everything", action="store_true", help="also the cases that others cover")
     parser.add_argument("--keep-going-after", type=int, default=8, help="failures after which the run ends")
     parser.add_argument("--capture")
     parser.add_argument("--rmem", type=int, default=8 << 20)
@@ -243,7 +249,7 @@ def main():
         file.write(str(options.rmem))
     set_up()
     failures, passed = [], 0
-    for name, server_end, command in cases():
+    for name, server_end, command in cases(options.everything):
         if options.only not in name:
             continue
         before, began = rxe_counters(), time.monotonic()
