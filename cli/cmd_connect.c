@@ -172,7 +172,8 @@ static int finish(struct connect *connect, int code)
 	struct session *session = &connect->session;
 	int ret;
 
-	if (!session->conn || session->error)
+	/* A peer that has asked to disconnect waits for its answer. */
+	if (!session->conn || (session->error && session->error != SRDMA_ECLOSED))
 		return code;
 	srdma_conn_info(session->conn, &session->info);
 	ret = srdma_conn_disconnect(session->conn, session_interrupted() ? "interrupted" : NULL, -1);
