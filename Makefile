@@ -28,11 +28,13 @@ quick:
 bench:
 	@scripts/setup build demo test vm
 	@scripts/build $(BUILD)
+	@/usr/bin/python3 uroce/bench/uroce.py $(BUILD)/uroce
 	@scripts/bench $(BUILD)
 
 fuzz:
 	@scripts/setup build test
 	@tests/fuzz/run $(or $(SECONDS),600)
+	@BUILD=$(BUILD)/uroce/fuzz uroce/tests/fuzz/run $(or $(SECONDS),600)
 
 lint:
 	@scripts/setup build demo test lint
@@ -46,6 +48,7 @@ install:
 	@scripts/setup build
 	@scripts/build $(BUILD) $(PREFIX)
 	@meson install -C $(BUILD) --no-rebuild $(if $(DESTDIR),--destdir $(DESTDIR))
+	@meson install -C $(BUILD)/uroce --no-rebuild $(if $(DESTDIR),--destdir $(DESTDIR))
 
 clean:
 	rm -rf build build-* demo.out

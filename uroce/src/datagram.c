@@ -37,25 +37,35 @@ static void put_datagram(struct qp *qp, struct send_wqe *wqe, struct packet_out 
 bool datagram_pump(struct qp *qp, unsigned budget)
 {
 	struct send_queue *sq = &qp->sq;
+	enum ibv_wc_status status = IBV_WC_SUCCESS;
 	struct packet_out out;
+	bool more = false;
 
-	while (qp->state == IBV_QPS_RTS && !qp->draining && sq->next != sq->tail) {
-		if (budget == 0 || !link_ready(qp->device->link))
-			return true;
+	while (qp->state == IBV_QPS_RTS && !qp->draining && sq->next != sq->tail && status == IBV_WC_SUCCESS) {
+		more = budget == 0 || !link_ready(qp->device->link);
+		if (more)
+			break;
 		budget--;
 		struct send_wqe *wqe = send_queue_at(sq, sq->next);
-		enum ibv_wc_status status = IBV_WC_SUCCESS;
-		if (send_gather(qp, wqe, 0, wqe->length, &out) == 0)
-			put_datagram(qp, wqe, &out);
-		else
+		if (send_gather(qp, wqe, 0, wqe->length, &out) != 0) {
 			status = IBV_WC_LOC_PROT_ERR;
+			break;
+		}
+		put_datagram(qp, wqe, &out);
+		sq->next++;
+	}
+	/* Before the application hears of it, and uses the memory again, the link must have read it. */
+	if (sq->head != sq->next)
+		link_flush(qp->device->link);
+	while (sq->head != sq->next)
+		qp_complete_send(qp, IBV_WC_SUCCESS);
+	if (status != IBV_WC_SUCCESS) {
 		sq->next++;
 		qp_complete_send(qp, status);
-		if (status != IBV_WC_SUCCESS)
-			qp_fail(qp, -1);
+		qp_fail_send(qp);
 	}
 	qp_check_drained(qp);
-	return false;
+	return more;
 }
 
 /* The 40 bytes before a datagram: an IPv6 header, or an IPv4 header in the last 20 (annex A17, 17.4.5). */

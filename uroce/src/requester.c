@@ -110,6 +110,9 @@ static bool flight_empty(const struct requester *req)
 static void sweep(struct qp *qp)
 {
 	struct send_queue *sq = &qp->sq;
+	/* Nobody answers: the link must have read the memory before the application may use it again. */
+	if (qp->type == IBV_QPT_UC)
+		link_flush(qp->device->link);
 	while (sq->head != sq->tail) {
 		struct send_wqe *wqe = send_queue_at(sq, sq->head);
 		if (wqe->state != SEND_DONE)
@@ -120,7 +123,7 @@ static void sweep(struct qp *qp)
 		if (passed)
 			sq->next = sq->head;
 		if (status != IBV_WC_SUCCESS) {
-			qp_fail(qp, -1);
+			qp_fail_send(qp);
 			return;
 		}
 	}
@@ -509,15 +512,13 @@ static bool send_one(struct qp *qp, struct send_wqe *wqe, struct packet_out *out
 	if (wqe->state != SEND_DONE)
 		wqe->state = SEND_SENT;
 	if (qp->type == IBV_QPT_UC) {
-		/* Nobody answers: what is sent is done. The link reads the memory before the lock is released. */
-		wqe->state = SEND_DONE;
+		wqe->state = SEND_DONE; /* completes at the end of the round, with all of it */
 		req->unacked = req->next;
-		sweep(qp);
 	}
 	return true;
 }
 
-bool requester_pump(struct qp *qp, unsigned budget)
+static bool send_some(struct qp *qp, unsigned budget)
 {
 	struct requester *req = &qp->req;
 	struct send_queue *sq = &qp->sq;
@@ -547,9 +548,18 @@ bool requester_pump(struct qp *qp, unsigned budget)
 		if (!send_one(qp, wqe, &out))
 			break;
 	}
-	if (qp->type == IBV_QPT_RC && sends(qp) && !flight_empty(req))
-		watch_flight(qp);
 	return false;
+}
+
+bool requester_pump(struct qp *qp, unsigned budget)
+{
+	bool more = send_some(qp, budget);
+
+	if (qp->type == IBV_QPT_UC)
+		sweep(qp);
+	else if (!more && sends(qp) && !flight_empty(&qp->req))
+		watch_flight(qp);
+	return more;
 }
 
 /* ---- receiving ---- */

@@ -299,7 +299,7 @@ static bool execute_write(struct qp *qp, const struct packet *packet, uint32_t t
 {
 	struct responder *resp = &qp->resp;
 	if (traits & T_START) {
-		if (!(qp->attr.qp_access_flags & IBV_ACCESS_REMOTE_WRITE)) {
+		if (!(qp->attr.qp_access_flags & IBV_ACCESS_REMOTE_WRITE) || packet->length > MAX_MESSAGE) {
 			refuse(qp, AETH_NAK_INVALID, IBV_EVENT_QP_REQ_ERR);
 			return false;
 		}
