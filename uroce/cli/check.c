@@ -42,7 +42,7 @@ static bool check_address(const char *start, size_t length)
 		memcpy(word, start, length);
 		word[length] = '\0';
 		if (looks_like_address(word) ? is_address(word) :
-					       length < IF_NAMESIZE && !strpbrk(word, "/ \t\n") && strcmp(word, ".."))
+					       length < IF_NAMESIZE && !strpbrk(word, "/ \t\n") && strcmp(word, "..") != 0)
 			return true;
 	}
 	fail(0, "--addr: \"%.*s\" is neither an IP address nor the name of an interface", (int)(length < 64 ? length : 64),

@@ -10,13 +10,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define X(name) +1
-enum { KINDS = OBJECTS(X) };
-#undef X
-
 #define X(name) #name,
-static const char *const kinds[KINDS] = {OBJECTS(X)};
+static const char *const kinds[] = {OBJECTS(X)};
 #undef X
+enum { KINDS = sizeof(kinds) / sizeof(kinds[0]) };
 
 struct holder {
 	long pid;

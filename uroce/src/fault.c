@@ -495,7 +495,7 @@ bool fault_apply(struct fault *fault, uint64_t now, const void *datagram, size_t
 	}
 	if (twice && fault->counters)
 		count(&fault->counters->fault_duplicate);
-	for (int copy = 0; copy <= twice; copy++) {
+	for (int copies = twice ? 2 : 1; copies > 0; copies--) {
 		struct fate fate = {.order = ++fault->order};
 
 		draw_fate(&fault->set, &random, length, &fate);

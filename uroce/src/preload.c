@@ -38,12 +38,12 @@ static void free_real_list(struct ibv_device **list)
 static struct ibv_device **extend(struct ibv_device **real, int count, struct ibv_device *ours)
 {
 	size_t others = (size_t)count;
-	struct made_list *list = calloc(1, sizeof(*list) + (others + 2) * sizeof(list->entry[0]));
+	struct made_list *list = calloc(1, sizeof(*list) + (others + 2) * sizeof(struct ibv_device *));
 	if (list == NULL)
 		return NULL;
 	list->real = real;
 	if (others > 0)
-		memcpy(list->entry, real, others * sizeof(list->entry[0]));
+		memcpy(list->entry, real, others * sizeof(struct ibv_device *));
 	list->entry[others] = ours;
 	pthread_mutex_lock(&made_lock);
 	list->next = made;

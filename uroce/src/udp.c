@@ -39,7 +39,7 @@ static void enlarge(int fd, int forced, int option)
 static int set_options(int fd, bool v4, bool shared)
 {
 	int on = 1;
-	int discover = v4 ? IP_PMTUDISC_DO : IPV6_PMTUDISC_DO; /* no fragments: a lost one would lose all */
+	int discover = IP_PMTUDISC_DO; /* IPv6's too. No fragments: a lost one would lose all */
 
 	if (!v4 && setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof(on)) != 0)
 		return -errno;
@@ -245,7 +245,7 @@ static unsigned header_bytes(const union ibv_gid *gid)
 
 static int open_address(struct udp_link *link, const struct udp_address *address)
 {
-	int fd;
+	int fd = -1;
 	int error = bind_socket(&address->gid, address->ifindex, true, &fd);
 
 	if (error == 0 && address->mtu < header_bytes(&address->gid) + 256) {
