@@ -58,13 +58,21 @@ def on_uroce():
     return "liburoce.so" in os.environ.get("LD_PRELOAD", "")
 
 
+def runs(pid, build):
+    try:
+        return os.readlink(f"/proc/{pid}/exe").startswith(f"{build}/")
+    except OSError:
+        return False
+
+
 def objects(build):
     """Counts of verbs objects of all processes, all devices together; None when `rdma` can't tell."""
     if on_uroce():
         text = subprocess.run([build / "uroce" / "cli" / "uroce", "resources", "--json"], capture_output=True, text=True,
                               check=True).stdout
-        processes = json.loads(text)["processes"]
-        return {name: sum(process["objects"][name] for process in processes) for name in ("pd", "cq", "qp", "mr")}
+        # Others may use uroce at the same time.
+        ours = [process["objects"] for process in json.loads(text)["processes"] if runs(process["pid"], build)]
+        return {name: sum(counts[name] for counts in ours) for name in ("pd", "cq", "qp", "mr")}
     try:
         text = subprocess.run(["rdma", "resource", "show"], capture_output=True, text=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError):

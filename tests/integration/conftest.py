@@ -21,7 +21,7 @@ import time
 import pytest
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-BUILD = os.environ.get("SECURDMA_BUILD", os.path.join(ROOT, "build"))
+BUILD = os.path.realpath(os.environ.get("SECURDMA_BUILD", os.path.join(ROOT, "build")))
 SECURDMA = os.path.join(BUILD, "cli", "securdma")
 PROBE = os.path.join(BUILD, "tests", "integration", "probe")
 ON_UROCE = os.environ.get("SECURDMA_TEST_UROCE") == "1"
@@ -135,12 +135,20 @@ def device():
     return found
 
 
+def executable(pid):
+    try:
+        return os.readlink(f"/proc/{pid}/exe")
+    except OSError:
+        return None
+
+
 def resources(device):
     """Verbs objects on the device, of all processes and the kernel, as `rdma resource show` counts them."""
     if ON_UROCE:
         text = subprocess.run([UROCE, "resources", "--json"], capture_output=True, text=True, check=True, timeout=STEP).stdout
-        processes = json.loads(text)["processes"]
-        return {name: sum(process["objects"][name] for process in processes) for name in RESOURCES}
+        # Others may use uroce at the same time.
+        ours = [process["objects"] for process in json.loads(text)["processes"] if executable(process["pid"]) in (SECURDMA, PROBE)]
+        return {name: sum(objects[name] for objects in ours) for name in RESOURCES}
     text = subprocess.run(["rdma", "resource", "show", device.name], capture_output=True, text=True, check=True,
                           timeout=STEP, env=dict(os.environ, PATH=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")).stdout
     words = text.split()

@@ -150,7 +150,8 @@ void rig_wait_clients(struct rig *rig, unsigned clients)
 
 	do {
 		srdma_server_status(rig->server, &status);
-		if (status.clients == clients)
+		/* Who was turned away is counted a little after it knows. */
+		if (status.clients == clients && status.pending == 0)
 			return;
 		pause_ms(5);
 	} while (clock_ms() < deadline);

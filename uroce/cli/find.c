@@ -44,7 +44,8 @@ const struct counters *counters_map(int fd)
 
 	if (fstat(fd, &st) < 0)
 		return NULL;
-	if (st.st_size < (off_t)sizeof(struct counters)) {
+	/* Larger is no better: the objects come after the counters, so another version's lie elsewhere. */
+	if (st.st_size != (off_t)sizeof(struct counters)) {
 		errno = EPROTO;
 		return NULL;
 	}

@@ -49,8 +49,8 @@ static struct counters *map_inherited(void)
 	unsigned long fd = strtoul(text, &end, 10);
 	if (*end != '\0' || fd > INT32_MAX || !is_counters((int)fd))
 		return NULL;
-	if (fstat((int)fd, &status) != 0 || status.st_size < (off_t)sizeof(struct counters))
-		return NULL;
+	if (fstat((int)fd, &status) != 0 || status.st_size != (off_t)sizeof(struct counters))
+		return NULL; /* another version's */
 	return map((int)fd);
 }
 

@@ -307,7 +307,7 @@ HOLDER = """
 import os, sys
 old = os.memfd_create("uroce-counters")
 fd = os.memfd_create("uroce-counters")
-os.truncate(fd, 4096)
+os.truncate(fd, int(sys.argv[1]))
 os.pwrite(fd, (77).to_bytes(8, "little"), 0)
 print("ready", flush=True)
 sys.stdin.read()
@@ -319,8 +319,8 @@ def running():
     """Starts a Python program that says when it is ready."""
     processes = []
 
-    def start(program):
-        process = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    def start(program, *args):
+        process = subprocess.Popen([sys.executable, "-c", program, *map(str, args)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         processes.append(process)
         assert process.stdout.readline() == "ready\n"
         return process.pid
@@ -329,8 +329,13 @@ def running():
         process.communicate()
 
 
-def test_counters_of_a_running_process_are_shown(uroce, running):
-    pid = str(running(HOLDER))
+@pytest.fixture
+def block_size(uroce):
+    return int(uroce("--stats", sys.executable, "-c", "import os; print(os.fstat(int(os.environ['UROCE_COUNTERS_FD'])).st_size)").stdout)
+
+
+def test_counters_of_a_running_process_are_shown(uroce, running, block_size):
+    pid = str(running(HOLDER, block_size))
     result = uroce("stats", pid)
     assert result.returncode == 0 and re.fullmatch(r"tx_packets +77  packets sent\n", result.stdout)
     for args in (("stats", pid, "--json"), ("stats", "--json", pid)):
@@ -347,16 +352,74 @@ def test_a_process_without_counters_is_told(uroce, running):
         assert result.returncode == 1 and "own user" in result.stderr
 
 
-def test_another_versions_counters_are_not_misread(uroce, running):
-    pid = running(HOLDER.replace("4096", "16"))
+@pytest.mark.parametrize("more", [-8, 8])
+def test_another_versions_counters_are_not_misread(uroce, running, block_size, more):
+    pid = running(HOLDER, block_size + more)
     result = uroce("stats", str(pid))
     assert result.returncode == 1 and "another version" in result.stderr
+    result = uroce("resources")
+    assert result.returncode == 0 and "another version" in result.stderr and not re.search(rf"^ *{pid} ", result.stdout, re.M)
 
 
 @pytest.mark.parametrize("args", [(), ("x",), ("1", "2"), ("-1",), ("1", "--jason"), ("99999999999999",)])
 def test_stats_wants_one_process(uroce, args):
     result = uroce("stats", *args)
     assert result.returncode == 2 and "sage: uroce stats PID [--json]" in result.stderr
+
+
+# ---- objects -----------------------------------------------------------------------------------------------------------
+
+
+OBJECTS = ("ctx", "pd", "cq", "qp", "mr", "mw", "srq", "ah", "channel")
+
+# The child ends with its standard input, which is the parent's; the parent on SIGTERM.
+FAMILY = """
+import os, sys
+size = int(sys.argv[1])
+fd = os.memfd_create("uroce-counters")
+os.truncate(fd, size)
+os.pwrite(fd, (3).to_bytes(8, "little"), size - 9 * 8)
+child = os.fork()
+if child:
+    print("ready", flush=True)
+    print(child, flush=True)
+sys.stdin.read()
+"""
+
+
+def resources(run):
+    """The objects of each process; other processes of this host may be among them."""
+    result = run("resources", "--json")
+    assert result.returncode == 0, result.stderr
+    processes = json.loads(result.stdout)["processes"]
+    assert all(set(process) == {"pid", "command", "objects"} and tuple(process["objects"]) == OBJECTS for process in processes)
+    assert len({process["pid"] for process in processes}) == len(processes)
+    return {process["pid"]: process for process in processes}
+
+
+@pytest.mark.parametrize("args", [("x",), ("--jason",), ("--json", "--json"), ("1",)])
+def test_resources_wants_nothing_more(uroce, args):
+    result = uroce("resources", *args)
+    assert result.returncode == 2 and "usage: uroce resources [--json]" in result.stderr
+
+
+def test_a_block_that_a_child_has_inherited_counts_once(uroce, block_size):
+    parent = subprocess.Popen([sys.executable, "-c", FAMILY, str(block_size)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                              text=True)
+    try:
+        assert parent.stdout.readline() == "ready\n"
+        child = int(parent.stdout.readline())
+        first, other = sorted((parent.pid, child))  # not the parent, where the numbers have just begun anew
+        found = resources(uroce)
+        assert found[first]["objects"] == dict.fromkeys(OBJECTS, 0) | {"ctx": 3} and other not in found
+        parent.terminate()
+        parent.wait()
+        found = resources(uroce)
+        assert found[child]["objects"]["ctx"] == 3 and parent.pid not in found
+    finally:
+        parent.kill()
+        parent.communicate()
+    wait_until(lambda: child not in resources(uroce))
 
 
 # ---- with the device ---------------------------------------------------------------------------------------------------
@@ -406,3 +469,26 @@ def test_a_ping_pong_is_counted_and_captured(stand_in, tmp_path):
                                text=True, check=True, env=environment(HOME=tmp_path)).stdout.split()
         # SENDs of 4096 bytes come whole or in parts, as the MTU is.
         assert len(shown) >= 400 and set(shown) <= {"0", "1", "2", "4", "17"}
+
+
+@needs_device
+@pytest.mark.skipif(not PINGPONG, reason="needs ibv_rc_pingpong")
+def test_objects_of_a_running_program_are_shown_until_it_ends(uroce):
+    # A server that nobody comes to. Without --stats the wrapper has become it.
+    server = subprocess.Popen([WRAPPER, PINGPONG, "-d", "uroce0", "-g", "0", "-e", "-p", "18552"],
+                              env=environment(UROCE_LIBRARY=LIBRARY, **preload()), stdout=subprocess.DEVNULL)
+    try:
+        there = dict.fromkeys(("ctx", "pd", "cq", "qp", "mr", "channel"), 1) | dict.fromkeys(("mw", "srq", "ah"), 0)
+        wait_until(lambda: resources(uroce).get(server.pid, {}).get("objects") == there or server.poll() is not None)
+        assert server.poll() is None
+        assert resources(uroce)[server.pid]["command"] == "ibv_rc_pingpong"
+        lines = uroce("resources").stdout.splitlines()
+        assert lines[0].split() == ["pid", "command", *OBJECTS]
+        line, = (line for line in lines if line.split()[0] == str(server.pid))
+        assert line.split()[1:] == ["ibv_rc_pingpong", "1", "1", "1", "1", "1", "0", "0", "0", "1"]
+        rows = [line.split() for line in lines[1:-1]]
+        assert lines[-1].split() == ["all", *(str(sum(int(row[-9 + i]) for row in rows)) for i in range(9))]
+    finally:
+        server.kill()
+        server.wait()
+    assert server.pid not in resources(uroce)

@@ -597,6 +597,19 @@ static void remote_accesses_outside_of_what_is_allowed_are_refused_and_touch_not
 	}
 }
 
+static void a_write_longer_than_a_message_may_be_is_refused(void **state)
+{
+	(void)state;
+	begin();
+	script_send(&end, one_sided(OP_WRITE_FIRST, 0, 0, 0x80000001u), data, MTU);
+	const struct sim_packet *nak = script_take();
+	assert_non_null(nak);
+	assert_int_equal(nak->packet.syndrome, AETH_NAK_INVALID);
+	assert_int_equal(sim_state(&end), IBV_QPS_ERR);
+	assert_true(untouched());
+	finish();
+}
+
 static void a_read_longer_than_a_message_may_be_is_refused(void **state)
 {
 	(void)state;
@@ -873,6 +886,7 @@ int main(void)
 		cmocka_unit_test(a_message_longer_than_the_receive_is_a_length_error_here_and_an_invalid_request_there),
 		cmocka_unit_test(a_receive_whose_key_does_not_fit_is_an_operation_error),
 		cmocka_unit_test(remote_accesses_outside_of_what_is_allowed_are_refused_and_touch_nothing),
+		cmocka_unit_test(a_write_longer_than_a_message_may_be_is_refused),
 		cmocka_unit_test(a_read_longer_than_a_message_may_be_is_refused),
 		cmocka_unit_test(rights_of_the_region_are_asked),
 		cmocka_unit_test(rights_of_the_queue_pair_are_asked),

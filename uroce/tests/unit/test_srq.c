@@ -143,6 +143,25 @@ static void a_failing_queue_pair_leaves_it_alone(void **state)
 	assert_int_equal(srq_destroy(srq), 0);
 }
 
+/* One event, from whatever state it fails, and another one only after it has been reset. */
+static void the_last_receive_is_told_once(void **state)
+{
+	static const enum ibv_qp_state from[] = {IBV_QPS_RESET, IBV_QPS_INIT, IBV_QPS_RTR, IBV_QPS_RTS};
+	struct rig *rig = *state;
+	struct ibv_srq *srq = make(rig, 4, 1);
+	struct ibv_qp *qp = qp_with(rig, srq);
+
+	for (size_t i = 0; i < sizeof(from) / sizeof(from[0]); i++) {
+		rig_bring(qp, from[i]);
+		assert_int_equal(rig_modify(qp, IBV_QPS_ERR, IBV_QP_STATE), 0);
+		assert_int_equal(rig_modify(qp, IBV_QPS_ERR, IBV_QP_STATE), 0);
+		assert_int_equal(rig_events(rig, IBV_EVENT_QP_LAST_WQE_REACHED), i + 1); /* none is taken */
+		assert_int_equal(rig_modify(qp, IBV_QPS_RESET, IBV_QP_STATE), 0);
+	}
+	assert_int_equal(qp_destroy(qp), 0);
+	assert_int_equal(srq_destroy(srq), 0);
+}
+
 static void creation_checks(void **state)
 {
 	struct rig *rig = *state;
@@ -182,6 +201,7 @@ int main(void)
 		T(a_limit_is_told_once),
 		T(resizing_keeps_what_is_posted),
 		T(a_failing_queue_pair_leaves_it_alone),
+		T(the_last_receive_is_told_once),
 		T(creation_checks),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
