@@ -399,7 +399,8 @@ int srdma_conn_send(struct srdma_conn *conn, const void *data, size_t length, in
 
 static bool has_message(const struct srdma_conn *conn)
 {
-	return conn->channel.arrival_count > 0 || (conn->closing.peer_requested && all_arrived(conn)) || conn->closing.finished;
+	/* The peer's disconnect is told once it has its answer: who hears of it may free the connection at once. */
+	return conn->channel.arrival_count > 0 || conn->closing.peer_answered || conn->closing.finished;
 }
 
 bool srdma_conn_peek(struct srdma_conn *conn, const void **data, uint32_t *length)

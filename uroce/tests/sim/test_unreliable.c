@@ -291,6 +291,73 @@ static void one_datagram_queue_pair_talks_to_many(void **state)
 	finish();
 }
 
+/* Three in a row, whose second one names memory that nobody has registered, from its second packet on where it has two.
+ */
+static void post_with_a_bad_one(struct ibv_ah *ah, bool uc)
+{
+	struct ibv_sge good = {.addr = (uintptr_t)a.memory, .length = 1024, .lkey = a.mr->lkey};
+	struct ibv_sge torn[2] = {good, {.addr = good.addr, .length = uc ? 1000 : 0, .lkey = good.lkey ^ 0x40000000}};
+	struct ibv_send_wr wr[3], *bad = NULL;
+
+	if (!uc)
+		torn[0] = (struct ibv_sge){.addr = good.addr, .length = 100, .lkey = torn[1].lkey};
+	for (uint64_t i = 0; i < 3; i++) {
+		wr[i] = (struct ibv_send_wr){.wr_id = i,
+					     .opcode = IBV_WR_SEND,
+					     .send_flags = IBV_SEND_SIGNALED,
+					     .sg_list = i == 1 ? torn : &good,
+					     .num_sge = i == 1 ? 2 : 1,
+					     .next = i < 2 ? &wr[i + 1] : NULL};
+		if (!uc) {
+			wr[i].wr.ud.ah = ah;
+			wr[i].wr.ud.remote_qpn = b.qp->qp_num;
+			wr[i].wr.ud.remote_qkey = 0x11111111;
+		}
+	}
+	assert_int_equal(qp_post_send(a.qp, wr, &bad), 0);
+	assert_true(sim_run(SECOND));
+}
+
+/* IBTA vol 1, 10.3.1: an error of a send ends the sending side alone, and RTS brings it back. */
+static void a_failed_send_ends_the_send_queue_and_no_more(void **state)
+{
+	(void)state;
+	for (unsigned uc = 0; uc < 2; uc++) {
+		begin(uc ? IBV_QPT_UC : IBV_QPT_UD);
+		struct ibv_ah *ah = address(&nb->gid);
+		for (uint64_t i = 0; i < 2; i++)
+			sim_recv(&b, i, i * 5000, 5000);
+		post_with_a_bad_one(ah, uc);
+		sim_expect(a.scq, 0, IBV_WC_SUCCESS);
+		sim_expect(a.scq, 1, IBV_WC_LOC_PROT_ERR);
+		sim_expect(a.scq, 2, IBV_WC_WR_FLUSH_ERR);
+		assert_int_equal(sim_state(&a), IBV_QPS_SQE);
+		sim_expect(b.rcq, 0, IBV_WC_SUCCESS);
+		sim_expect_none(b.rcq);
+
+		if (uc) { /* what arrives meanwhile is received */
+			sim_recv(&a, 9, 0, 5000);
+			sim_send(&b, 9, 0, 3000);
+			assert_true(sim_run(SECOND));
+			sim_expect(b.scq, 9, IBV_WC_SUCCESS);
+			sim_expect(a.rcq, 9, IBV_WC_SUCCESS);
+		}
+
+		assert_int_equal(sim_modify(&a, IBV_QPS_RTS), 0);
+		sim_fill(a.memory, uc ? 4000 : 1000, 7);
+		if (uc)
+			sim_send(&a, 3, 0, 4000);
+		else
+			send_datagram(ah, 3, b.qp->qp_num, 0x11111111, 1000);
+		assert_true(sim_run(SECOND));
+		sim_expect(a.scq, 3, IBV_WC_SUCCESS);
+		sim_expect(b.rcq, 1, IBV_WC_SUCCESS);
+		assert_true(sim_filled(b.memory + 5000 + (uc ? 0 : 40), uc ? 4000 : 1000, 7));
+		assert_int_equal(ah_destroy(ah), 0);
+		finish();
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -305,6 +372,7 @@ int main(void)
 		cmocka_unit_test(a_datagram_without_a_receive_is_dropped),
 		cmocka_unit_test(a_datagram_never_writes_past_its_receive),
 		cmocka_unit_test(one_datagram_queue_pair_talks_to_many),
+		cmocka_unit_test(a_failed_send_ends_the_send_queue_and_no_more),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
