@@ -379,8 +379,8 @@ SRDMA_API void *srdma_conn_region(struct srdma_conn *conn);
 SRDMA_API int srdma_conn_send(struct srdma_conn *conn, const void *data, size_t length, int timeout_ms);
 
 /** Receives one message into `buffer`; *length becomes its length. Messages that the peer sent before it disconnected are
- *  delivered first, then SRDMA_ECLOSED. Errors: -EMSGSIZE `size` is too small (*length is what is needed; the message
- *  stays); -ETIMEDOUT, -EAGAIN; SRDMA_ECLOSED, SRDMA_ELOST, SRDMA_EVERBS, SRDMA_EPROTOCOL; -EOPNOTSUPP when raw. */
+ *  delivered first, then SRDMA_ECLOSED, when the peer has been answered. Errors: -EMSGSIZE `size` is too small (*length is
+ *  what is needed; the message stays); -ETIMEDOUT, -EAGAIN; SRDMA_ECLOSED, SRDMA_ELOST, SRDMA_EVERBS, SRDMA_EPROTOCOL; -EOPNOTSUPP when raw. */
 SRDMA_API int srdma_conn_recv(struct srdma_conn *conn, void *buffer, size_t size, size_t *length, int timeout_ms);
 
 /** A file descriptor for poll(2), select(2) or epoll(7), owned by the connection: readable when, after a call returned
