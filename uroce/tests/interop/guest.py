@@ -194,6 +194,7 @@ PERFTEST = {
     "send_lat-events": ("ib_send_lat", ["-n", "200", "-e"]), "send_bw-bidirectional": ("ib_send_bw", ["-n", "200", "-b"]),
     "send_lat-ud": ("ib_send_lat", ["-n", "200", "-c", "UD"]),
 }
+IN_V6 = ("verify-mtu1024", "verify-mtu4096", "pingpong-ud")
 # What the others show too: left out unless everything is asked for.
 SLOWLY_NEW = ("atomic_bw", "write_lat", "read_lat", "atomic_lat", "send_bw-mtu4096", "send_lat-events")
 PINGPONG = {"pingpong-checked": ("ibv_rc_pingpong", ["-c", "-n", "200"]), "pingpong-ud": ("ibv_ud_pingpong", ["-c", "-n", "200"]),
@@ -201,16 +202,14 @@ PINGPONG = {"pingpong-checked": ("ibv_rc_pingpong", ["-c", "-n", "200"]), "pingp
 
 
 def cases(everything):
+    kinds = ((VERIFIED, verify_command), (PERFTEST, perftest_command), (PINGPONG, pingpong_command))
     for family in ("v4", "v6"):
         for server_end in ("rxe", "uroce"):
-            for name, options in VERIFIED.items():
-                yield f"{family}-{name}-{server_end}-serves", server_end, verify_command(family, server_end, options)
-            for name, (program, options) in PERFTEST.items():
-                if not everything and (family == "v6" or name in SLOWLY_NEW):
-                    continue
-                yield f"{family}-{name}-{server_end}-serves", server_end, perftest_command(family, server_end, program, options)
-            for name, (program, options) in PINGPONG.items():
-                yield f"{family}-{name}-{server_end}-serves", server_end, pingpong_command(family, server_end, program, options)
+            for programs, command in kinds:
+                for name, words in programs.items():
+                    if everything or (name in IN_V6 if family == "v6" else name not in SLOWLY_NEW):
+                        what = command(family, server_end, words) if programs is VERIFIED else command(family, server_end, *words)
+                        yield f"{family}-{name}-{server_end}-serves", server_end, what
 
 
 def kernel_complaints():
