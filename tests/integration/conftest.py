@@ -32,6 +32,7 @@ SCALE = float(os.environ.get("SECURDMA_TEST_SCALE", "1"))
 STEP = 15 * SCALE
 TEST_LIMIT = 60 * SCALE
 SANITIZER = re.compile(r"(AddressSanitizer|LeakSanitizer|ThreadSanitizer|runtime error:|UndefinedBehaviorSanitizer)")
+os.environ.setdefault("TSAN_OPTIONS", "suppressions=" + os.path.join(ROOT, "tests", "tsan.supp"))
 RESOURCES = ("pd", "cq", "qp", "mr", "ctx")
 
 
