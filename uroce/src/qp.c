@@ -129,9 +129,12 @@ static int enlist(struct qp *qp)
 		error = timers_reserve(&device->timers, device->qp_count + 1);
 	if (error == 0)
 		error = table_add(&device->qps, qp->qpn, qp);
-	if (error == 0)
-		device->qp_count++;
-	return error;
+	if (error != 0)
+		return error;
+	device->qp_count++;
+	if (qp->type == IBV_QPT_UD && device->udp != NULL)
+		udp_report_path(device->udp);
+	return 0;
 }
 
 /* ---- creation ---- */

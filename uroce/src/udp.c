@@ -54,11 +54,16 @@ static int set_options(int fd, bool v4, bool shared)
 	/* RoCEv2 has the ICRC: rdma_rxe leaves the checksum out, which IPv6 sockets do not take unless told to. */
 	if (!v4)
 		setsockopt(fd, SOL_UDP, UDP_NO_CHECK6_RX, &on, sizeof(on));
-	setsockopt(fd, v4 ? IPPROTO_IP : IPPROTO_IPV6, v4 ? IP_RECVTOS : IPV6_RECVTCLASS, &on, sizeof(on));
-	setsockopt(fd, v4 ? IPPROTO_IP : IPPROTO_IPV6, v4 ? IP_RECVTTL : IPV6_RECVHOPLIMIT, &on, sizeof(on));
 	enlarge(fd, SO_RCVBUFFORCE, SO_RCVBUF);
 	enlarge(fd, SO_SNDBUFFORCE, SO_SNDBUF);
 	return 0;
+}
+
+static void receive_path(int fd, bool v4)
+{
+	int on = 1;
+	setsockopt(fd, v4 ? IPPROTO_IP : IPPROTO_IPV6, v4 ? IP_RECVTOS : IPV6_RECVTCLASS, &on, sizeof(on));
+	setsockopt(fd, v4 ? IPPROTO_IP : IPPROTO_IPV6, v4 ? IP_RECVTTL : IPV6_RECVHOPLIMIT, &on, sizeof(on));
 }
 
 static void fill_sockaddr(const union ibv_gid *gid, unsigned ifindex, union udp_sockaddr *out, socklen_t *length)
@@ -114,6 +119,8 @@ static int add_socket(struct udp_link *link, int fd, const union ibv_gid *local,
 		error = -errno;
 		goto fail;
 	}
+	if (link->reports_path)
+		receive_path(fd, gid_is_v4(local));
 	int size = 0;
 	socklen_t length = sizeof(size);
 	if (getsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, &length) == 0 &&
@@ -311,6 +318,13 @@ int udp_claim_block(struct udp_link *link, uint32_t *first_qpn)
 	return error;
 }
 
+void udp_report_path(struct udp_link *link)
+{
+	for (unsigned i = 0; !link->reports_path && i < link->socket_count; i++)
+		receive_path(link->sockets[i].fd, link->sockets[i].v4);
+	link->reports_path = true;
+}
+
 /* ---- opening and closing ---- */
 
 static int open_faults(struct udp_link *link)
@@ -354,6 +368,7 @@ int udp_open(const struct udp_config *config, struct udp_link **out)
 		goto fail;
 	}
 	bool addresses = config->addresses != NULL && *config->addresses != '\0';
+	link->reports_path = addresses;
 	error = addresses ? open_addresses(link) : open_loopback(link);
 	/* Now, so that the device is only there when it can work. */
 	if (error == 0)
@@ -365,6 +380,8 @@ int udp_open(const struct udp_config *config, struct udp_link **out)
 	/* A capture that can't be written is logged, and no reason to have no device. */
 	if (config->capture != NULL && *config->capture != '\0' && capture_open(config->capture, &link->capture) != 0)
 		link->capture = NULL;
+	if (link->capture != NULL)
+		udp_report_path(link);
 	*out = link;
 	return 0;
 fail:

@@ -48,6 +48,10 @@ bool udp_same_peer(const struct udp_link *link, const union ibv_gid *dgid, const
 /* Claims one more block of QPNs: its first number. -ENOSPC when all are taken. */
 int udp_claim_block(struct udp_link *link, uint32_t *first_qpn);
 
+/* From now on traffic class and hop limit are given to the kernel with every packet, and asked for, which takes time. In
+ * loopback mode nothing but a datagram's GRH, or a capture, shows them; elsewhere it is always done. */
+void udp_report_path(struct udp_link *link);
+
 /* Reads what has arrived and delivers it; reads at most about `budget` packets. Returns the number delivered. */
 unsigned udp_receive(struct udp_link *link, unsigned budget);
 

@@ -65,6 +65,7 @@ struct udp_link {
 	struct link link;
 	struct udp_config config;
 	bool loopback;
+	bool reports_path; /* see udp_report_path */
 	unsigned gids;
 	struct udp_address gid[UDP_MAX_GIDS];
 

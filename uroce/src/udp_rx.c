@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The way in. A read gives several messages, and a message may be a run of packets that the kernel has put together
+/* The way in. A read gives one message or several, and a message may be a run of packets that the kernel has put together
  * (UDP_GRO), all of one size but the last. */
 #include <errno.h>
 #include <netinet/udp.h>
@@ -47,6 +47,7 @@ struct udp_rx {
 	_Alignas(struct cmsghdr) uint8_t control[BUFFERS][5 * CMSG_SPACE(sizeof(int))];
 	unsigned hot; /* socket */
 	unsigned turns;
+	bool found; /* the last read found something */
 	struct source source[SOURCES];
 	uint8_t bytes[BUFFERS][BUFFER_BYTES];
 };
@@ -222,9 +223,9 @@ unsigned udp_rx_arrival(struct udp_link *link, const struct udp_arrival *arrival
 
 /* ---- sockets ---- */
 
-static void prepare_headers(struct udp_rx *rx)
+static void prepare_headers(struct udp_rx *rx, unsigned count)
 {
-	for (unsigned i = 0; i < BUFFERS; i++) {
+	for (unsigned i = 0; i < count; i++) {
 		rx->iov[i] = (struct iovec){ rx->bytes[i], BUFFER_BYTES };
 		rx->header[i].msg_hdr = (struct msghdr){
 			.msg_name = &rx->from[i],
@@ -235,6 +236,20 @@ static void prepare_headers(struct udp_rx *rx)
 			.msg_controllen = sizeof(rx->control[i]),
 		};
 	}
+}
+
+/* Several messages where the last read found something; else one, which costs less and is how a lone message is waited
+ * for. Returns how many; none or -1 when there are none. */
+static int read_messages(struct udp_rx *rx, int fd)
+{
+	if (rx->found) {
+		prepare_headers(rx, BUFFERS);
+		return recvmmsg(fd, rx->header, BUFFERS, MSG_DONTWAIT, NULL);
+	}
+	prepare_headers(rx, 1);
+	ssize_t length = recvmsg(fd, &rx->header[0].msg_hdr, MSG_DONTWAIT);
+	rx->header[0].msg_len = (unsigned)length;
+	return length < 0 ? -1 : 1;
 }
 
 /* `overflows`: how many packets the socket has had no room for, as its last message said. */
@@ -288,7 +303,8 @@ static unsigned take(struct udp_link *link, struct udp_socket *socket, unsigned 
 	return udp_rx_arrival(link, &arrival);
 }
 
-/* Reads a socket until it is empty or `budget` packets have come. Any message means that it is worth asking again. */
+/* Reads a socket until a read finds less than it asks for, or `budget` packets have come. Any message means that it is
+ * worth asking again. */
 static unsigned drain(struct udp_link *link, struct udp_socket *socket, unsigned budget, bool *any)
 {
 	struct udp_rx *rx = link->rx;
@@ -296,8 +312,8 @@ static unsigned drain(struct udp_link *link, struct udp_socket *socket, unsigned
 	int n;
 
 	do {
-		prepare_headers(rx);
-		n = recvmmsg(socket->fd, rx->header, BUFFERS, MSG_DONTWAIT, NULL);
+		n = read_messages(rx, socket->fd);
+		rx->found = n > 0;
 		if (n <= 0)
 			break;
 		*any = true;

@@ -541,8 +541,8 @@ static void send_packet(struct link *base, const struct packet_out *packet)
 	struct route route = {
 		.dgid = packet->dgid,
 		.block = (uint16_t)block_of(packet->dqpn),
-		.tclass = packet->tclass,
-		.hop_limit = packet->hop_limit,
+		.tclass = link->reports_path ? packet->tclass : 0,
+		.hop_limit = link->reports_path ? packet->hop_limit : 0,
 	};
 	if (link->loopback) {
 		/* Two names of one place. */

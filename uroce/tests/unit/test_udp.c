@@ -174,6 +174,8 @@ static void path_tells_names_class_and_hops(void **state)
 	struct end *a = open_end(addresses, NULL), *b = open_end(addresses, NULL);
 	struct packet_out packet;
 
+	udp_report_path(a->udp);
+	udp_report_path(b->udp);
 	make(a, b, OP_SEND_ONLY, &packet);
 	packet.tclass = 0x68;
 	packet.hop_limit = 9;
