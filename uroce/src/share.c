@@ -61,6 +61,7 @@ struct steering {
 	uint32_t answered; /* nonce of the last probe answered: only its first counts */
 	unsigned probed;   /* sockets asked */
 	bool changed;
+	bool superseded; /* a newcomer asks: its map will have all that ours has, and itself */
 	uint64_t next;  /* not before */
 	uint64_t pause;
 };
@@ -186,6 +187,7 @@ static void rebuild(struct udp_link *link, unsigned gid_index, bool at_once)
 		return;
 	steering->nonce |= 1; /* 0 is none */
 	steering->probed = 0;
+	steering->superseded = false;
 	int error = steer_attach(link->sockets[gid_index].fd, &steering->map);
 	if (error == 0) {
 		send_probes(link, gid_index);
@@ -216,7 +218,7 @@ static void learn(struct udp_link *link, unsigned gid_index, const struct note *
 		steering->changed |= *entry != value;
 		*entry = value;
 	}
-	if (steering->changed)
+	if (steering->changed && !steering->superseded)
 		steer_attach(link->sockets[gid_index].fd, &steering->map);
 	steering->changed = false;
 	/* The last one asked is there: there may be more. */
@@ -242,10 +244,12 @@ bool share_is_probe(struct udp_link *link, const struct udp_arrival *arrival)
 	for (unsigned block = 0; block < BLOCK_COUNT; block++)
 		if (link->owner[block] != 0)
 			note.answer.blocks[block / 8] |= (uint8_t)(1u << block % 8);
-	if (link->owner[probe.block] != 0)
+	if (link->owner[probe.block] != 0) {
 		learn(link, arrival->gid_index, &note);
-	else
-		send_note(share, probe.block, &note, NULL, 0);
+		return true;
+	}
+	steering->superseded |= steering->map.socket[probe.block] == 0;
+	send_note(share, probe.block, &note, NULL, 0);
 	return true;
 }
 
