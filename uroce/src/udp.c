@@ -148,10 +148,31 @@ static int claim_carrier(void *arg, unsigned block)
 	return bind_socket(&local, 0, false, arg);
 }
 
+/* Whether somebody has the port on all addresses at once: then no carrier is free, though nobody has it. */
+static bool port_is_taken(void)
+{
+	union ibv_gid nobody;
+	int fd;
+
+	udp_map_v4(&nobody, block_carrier(BLOCK_COUNT).s_addr);
+	int error = bind_socket(&nobody, 0, false, &fd);
+	if (error == 0)
+		close(fd);
+	return error == -EADDRINUSE;
+}
+
 static void complain_carrier(int error)
 {
 	switch (error) {
 	case -ENOSPC:
+		if (port_is_taken()) {
+			log_write(LOG_ERROR,
+				  "UDP port %d is taken on all addresses: by the kernel's rdma_rxe or another program "
+				  "(see: ss -ulpn, lsmod); unload it (modprobe -r rdma_rxe), or use another network "
+				  "namespace",
+				  WIRE_PORT);
+			break;
+		}
 		log_write(LOG_ERROR, "all %d blocks of queue pair numbers are taken by processes of this host",
 			  BLOCK_LAST - BLOCK_FIRST + 1);
 		break;
