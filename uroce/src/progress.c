@@ -16,7 +16,10 @@
 
 enum {
 	ROUND_PACKETS = 256,
-	NAP_NS = 1000000,
+	/* While the application polls. Each wake-up interrupts it; but when it stops polling, nobody answers its peers until
+	 * the nap is over, and their shortest sensible retransmission timers must not run out meanwhile. */
+	FIRST_NAP_NS = 1000000,
+	LONGEST_NAP_NS = 4000000,
 	/* Empty polls after arming that an application makes before it sleeps; one that makes more is polling. */
 	POLLS_BEFORE_SLEEP = 16,
 };
@@ -85,12 +88,12 @@ static bool recently_armed(struct progress *progress)
 	return atomic_load(&progress->polls) - atomic_load(&progress->armed_polls) <= POLLS_BEFORE_SLEEP;
 }
 
-static void nap(struct progress *progress)
+static void nap(struct progress *progress, uint64_t ns)
 {
 	atomic_store(&progress->napping, true);
 	/* Armed just before it was seen that we nap: nobody would wake us. */
 	if (!recently_armed(progress))
-		wait_for(progress, -1, NAP_NS);
+		wait_for(progress, -1, ns);
 	atomic_store(&progress->napping, false);
 }
 
@@ -107,12 +110,15 @@ static void *run(void *arg)
 	struct device *device = arg;
 	struct progress *progress = device->progress;
 	unsigned seen = atomic_load(&progress->polls);
+	uint64_t nap_ns = FIRST_NAP_NS;
 
 	while (!atomic_load(&progress->stop)) {
 		if (application_polls(progress, &seen)) {
-			nap(progress);
+			nap(progress, nap_ns);
+			nap_ns = nap_ns * 2 < LONGEST_NAP_NS ? nap_ns * 2 : LONGEST_NAP_NS;
 			continue;
 		}
+		nap_ns = FIRST_NAP_NS;
 		engine_enter(device);
 		unsigned received = engine_round(device, ROUND_PACKETS);
 		bool more = device->active_head != NULL && link_ready(device->link);
