@@ -32,11 +32,15 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def listening(port):
-    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        with open(table, encoding="ascii") as file:
-            if any(re.search(rf":{port:04X} \S+ 0A ", line) for line in file):
-                return True
+def listening(port, pid):
+    """In the network namespace of a process."""
+    for table in ("tcp", "tcp6"):
+        try:
+            with open(f"/proc/{pid}/net/{table}", encoding="ascii") as file:
+                if any(re.search(rf":{port:04X} \S+ 0A ", line) for line in file):
+                    return True
+        except OSError:
+            pass
     return False
 
 
@@ -47,7 +51,7 @@ def pair(server_command, client_command, port):
                               start_new_session=True)
     try:
         end = time.monotonic() + 30
-        while not listening(port):
+        while not listening(port, server.pid):
             if server.poll() is not None or time.monotonic() > end:
                 raise SystemExit(f"bench: does not listen: {' '.join(server_command)}")
             time.sleep(0.01)
@@ -67,12 +71,13 @@ def pair(server_command, client_command, port):
 class Bench:
     def __init__(self, build, rounds):
         self.build, self.rounds = build, rounds
+        self.inside = []
 
     def perftest(self, program, *options, device="uroce0", gid="0", host="127.0.0.1"):
         port = free_port()
         command = [program, "-F", "-d", device, "-x", gid, "-p", str(port), *options]
         if device == "uroce0":
-            command = [str(self.build / "cli" / "uroce"), *command]
+            command = [*self.inside, str(self.build / "cli" / "uroce"), *command]
         text = pair(command, [*command, host], port)
         for line in text.splitlines():
             if re.match(r"^\s*\d+\s+\d+\s+[\d.]+", line):
@@ -166,7 +171,10 @@ def memory(bench):
 
 
 def against_rxe(bench):
-    """In the guest. Both on the loopback of their kind."""
+    """In the guest. Each on the loopback of its kind; uroce in a network namespace, because rdma_rxe has port 4791 in the first."""
+    for words in (["netns", "add", "uroce"], ["-n", "uroce", "link", "set", "lo", "up"]):
+        subprocess.run(["ip", *words], check=True)
+    bench.inside = ["ip", "netns", "exec", "uroce"]
     ours, theirs, our_latency, their_latency = [], [], [], []
     rxe = {"device": "rxe0", "gid": "1", "host": "10.77.0.1"}
     for _ in range(bench.rounds):
