@@ -3,7 +3,7 @@
 BUILD ?= build
 PREFIX ?= /usr/local
 
-.PHONY: all build demo test quick bench lint format fuzz install clean
+.PHONY: all build demo test quick bench lint format fuzz soak install clean
 
 all: build
 
@@ -29,12 +29,19 @@ bench:
 	@scripts/setup build demo test vm
 	@scripts/build $(BUILD)
 	@/usr/bin/python3 uroce/bench/uroce.py $(BUILD)/uroce
+	@/usr/bin/python3 bench/scale.py $(BUILD)
 	@scripts/bench $(BUILD)
 
 fuzz:
 	@scripts/setup build test
 	@tests/fuzz/run $(or $(SECONDS),600)
 	@BUILD=$(BUILD)/uroce/fuzz uroce/tests/fuzz/run $(or $(SECONDS),600)
+
+# Chaos for hours: make soak SECONDS=7200 SEED=1
+soak:
+	@scripts/setup build demo test
+	@scripts/build $(BUILD)
+	@/usr/bin/python3 tests/chaos/chaos.py $(BUILD) --seconds $(or $(SECONDS),3600) $(if $(SEED),--seed $(SEED))
 
 lint:
 	@scripts/setup build demo test lint

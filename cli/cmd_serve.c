@@ -190,7 +190,11 @@ static int start(struct serve *serve)
 	options.address = settings->listen_address;
 	options.port = settings->listen_port;
 	options.max_clients = (unsigned)settings->max_clients;
+	options.max_clients_per_identity = (unsigned)settings->max_clients_per_identity;
+	options.max_clients_per_address = (unsigned)settings->max_clients_per_address;
 	options.max_pending = (unsigned)settings->max_pending;
+	options.max_setups_per_second = (unsigned)settings->max_setups_per_second;
+	options.workers = (int)settings->workers;
 	options.drain_timeout_ms = (int)settings->drain_timeout_ms;
 	settings_conn_options(settings, &options.conn);
 	ret = srdma_server_start(&options, serve->context, serve->device, &serve->server);

@@ -29,6 +29,12 @@ static const struct word level_words[] = {
 	{NULL, 0},
 };
 
+static const struct word worker_words[] = {
+	{"auto", SRDMA_WORKERS_AUTO},
+	{"per-client", SRDMA_WORKERS_PER_CLIENT},
+	{NULL, 0},
+};
+
 static const struct word switch_words[] = {
 	{"yes", 1}, {"no", 0}, {"true", 1}, {"false", 0}, {"on", 1}, {"off", 0}, {"1", 1}, {"0", 0}, {NULL, 0},
 };
@@ -86,6 +92,15 @@ static int set_number(const struct option *option, const char *text, int64_t *va
 	return -EINVAL;
 }
 
+static int set_workers(const struct option *option, const char *text, int64_t *value, char *allowed, size_t size)
+{
+	if (set_word(worker_words, text, value, allowed, size) == 0 || set_number(option, text, value, allowed, size) == 0)
+		return 0;
+	snprintf(allowed, size, "auto, per-client, or a number from %lld to %lld", (long long)option->min,
+		 (long long)option->max);
+	return -EINVAL;
+}
+
 static int set_text(const char *text, char **value, char *allowed, size_t size)
 {
 	char *copy;
@@ -132,6 +147,7 @@ int option_set(const struct option *option, void *base, const char *text, char *
 	case OPTION_SIZE: return set_number(option, text, value, allowed, size);
 	case OPTION_ACCESS: return set_word(access_words, text, value, allowed, size);
 	case OPTION_LEVEL: return set_word(level_words, text, value, allowed, size);
+	case OPTION_WORKERS: return set_workers(option, text, value, allowed, size);
 	case OPTION_LIST: return add_text(text, value, allowed, size);
 	case OPTION_SWITCH:
 		ret = set_word(switch_words, text, &on, allowed, size);
@@ -164,6 +180,12 @@ void option_format(const struct option *option, const void *base, char *text, si
 		break;
 	case OPTION_NUMBER: snprintf(text, size, "%lld", (long long)*(const int64_t *)value); break;
 	case OPTION_SIZE: format_size(*(const int64_t *)value, text, size); break;
+	case OPTION_WORKERS:
+		if (*(const int64_t *)value > 0)
+			snprintf(text, size, "%lld", (long long)*(const int64_t *)value);
+		else
+			snprintf(text, size, "%s", word_of(worker_words, *(const int64_t *)value));
+		break;
 	case OPTION_ACCESS: snprintf(text, size, "%s", word_of(access_words, *(const int64_t *)value)); break;
 	case OPTION_LEVEL: snprintf(text, size, "%s", word_of(level_words, *(const int64_t *)value)); break;
 	case OPTION_SWITCH: snprintf(text, size, "%s", *(const bool *)value ? "yes" : "no"); break;

@@ -60,6 +60,8 @@ const struct option settings_options[] = {
 	 "for each blocking operation"},
 	{"--setup-timeout-ms", "connection", "setup-timeout-ms", OPTION_NUMBER, FOR_VERBS, AT(setup_timeout_ms), 1,
 	 MS_MAX, "N", "for TCP, TLS, exchange and queue pair together"},
+	{"--busy-retry-ms", "connection", "busy-retry-ms", OPTION_NUMBER, FOR_CLIENTS, AT(busy_retry_ms), 0, MS_MAX, "N",
+	 "how long to try again while the server is too busy to set up more; 0: not at all"},
 	{"--spin", "connection", "spin", OPTION_NUMBER, FOR_VERBS, AT(spin), -1, 1000000, "US",
 	 "microseconds to poll before sleeping; -1: always poll"},
 	{"--gid-networks", "connection", "gid-networks", OPTION_TEXT, FOR_VERBS, AT(gid_networks), 0, 0, "CIDR,...",
@@ -86,10 +88,19 @@ const struct option settings_options[] = {
 	 "address to listen on; default: all"},
 	{"--port", "server", "port", OPTION_TEXT, FOR_SERVE | FOR_DOCTOR, AT(listen_port), 0, 0, "PORT",
 	 "TLS port to listen on; 0: any free one"},
-	{"--max-clients", "server", "max-clients", OPTION_NUMBER, FOR_SERVE | FOR_DOCTOR, AT(max_clients), 1, 65535,
-	 "N", "clients connected at once"},
+	{"--max-clients", "server", "max-clients", OPTION_NUMBER, FOR_SERVE | FOR_DOCTOR, AT(max_clients), 1,
+	 1000000, "N", "clients connected at once"},
+	{"--max-clients-per-identity", "server", "max-clients-per-identity", OPTION_NUMBER, FOR_SERVE,
+	 AT(max_clients_per_identity), 0, 1000000, "N",
+	 "clients connected at once under one certificate name; 0: max-clients"},
+	{"--max-clients-per-address", "server", "max-clients-per-address", OPTION_NUMBER, FOR_SERVE,
+	 AT(max_clients_per_address), 0, 1000000, "N", "clients connected at once from one IP address; 0: max-clients"},
+	{"--workers", "server", "workers", OPTION_WORKERS, FOR_SERVE, AT(workers), 1, 1024, "N",
+	 "threads that serve clients; auto: as many as processors; per-client: one for each client"},
 	{"--max-pending", "server", "max-pending", OPTION_NUMBER, FOR_SERVE, AT(max_pending), 1, 65535, "N",
-	 "connections in set-up at once"},
+	 "connections in set-up at once; as many more are told to try again"},
+	{"--max-setups-per-second", "server", "max-setups-per-second", OPTION_NUMBER, FOR_SERVE,
+	 AT(max_setups_per_second), 0, 1000000, "N", "set-ups begun in a second; 0: any number"},
 	{"--drain-timeout-ms", "server", "drain-timeout-ms", OPTION_NUMBER, FOR_SERVE, AT(drain_timeout_ms), 0, MS_MAX,
 	 "N", "for all clients to end in order when the server stops"},
 
@@ -119,6 +130,7 @@ int settings_init(struct settings *settings)
 		.region_access = conn.region_access,
 		.timeout_ms = conn.timeout_ms,
 		.setup_timeout_ms = conn.setup_timeout_ms,
+		.busy_retry_ms = conn.busy_retry_ms,
 		.spin = conn.spin,
 		.qp_timeout = conn.qp.timeout,
 		.retry_count = conn.qp.retry_count,
@@ -130,6 +142,7 @@ int settings_init(struct settings *settings)
 		.hop_limit = conn.qp.hop_limit,
 		.max_clients = server.max_clients,
 		.max_pending = server.max_pending,
+		.workers = SRDMA_WORKERS_AUTO, /* the echo service does not block */
 		.drain_timeout_ms = server.drain_timeout_ms,
 	};
 	settings->listen_port = strdup(SRDMA_DEFAULT_PORT);
@@ -266,6 +279,7 @@ void settings_conn_options(const struct settings *settings, struct srdma_conn_op
 	options->region_access = (unsigned)settings->region_access;
 	options->timeout_ms = (int)settings->timeout_ms;
 	options->setup_timeout_ms = (int)settings->setup_timeout_ms;
+	options->busy_retry_ms = (int)settings->busy_retry_ms;
 	options->spin = (int)settings->spin;
 	options->gid_networks = settings->gid_networks;
 }

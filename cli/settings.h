@@ -25,13 +25,14 @@ struct settings {
 	bool insecure_anonymous_clients, allow_tls12;
 
 	int64_t path_mtu, message_size, depth, rdma_depth, region_size, region_access;
-	int64_t timeout_ms, setup_timeout_ms, spin;
+	int64_t timeout_ms, setup_timeout_ms, busy_retry_ms, spin;
 	char *gid_networks;
 	int64_t qp_timeout, retry_count, rnr_retry, min_rnr_timer, max_rd_atomic, service_level, traffic_class,
 		hop_limit;
 
 	char *listen_address, *listen_port;
-	int64_t max_clients, max_pending, drain_timeout_ms;
+	int64_t max_clients, max_pending, max_clients_per_identity, max_clients_per_address, max_setups_per_second;
+	int64_t workers, drain_timeout_ms;
 
 	char *host, *port;
 };

@@ -239,6 +239,8 @@ struct srdma_conn_options {
 				      65536 for servers */
 	unsigned region_access;  /**< IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ (default both); what the peer may do */
 	int setup_timeout_ms;    /**< for TCP, TLS, exchange and QP together; default 10000 */
+	int busy_retry_ms;       /**< connecting: how long to try again, after growing random pauses, while the server answers
+				      SRDMA_REJECT_BUSY; each try is logged (info); default 10000; 0: not at all */
 	int timeout_ms;          /**< default of blocking calls; default 30000 */
 	int spin;                /**< microseconds to poll the completion queues before sleeping; default 50; -1: always poll */
 	const char *gid_networks;/**< comma-separated CIDR list: GIDs a peer may use besides its own TCP address.
@@ -268,7 +270,7 @@ enum srdma_reject_reason {
 	SRDMA_REJECT_RESOURCES = 6, /**< the server could not make the queue pair */
 	SRDMA_REJECT_DRAINING = 7,  /**< the server is shutting down */
 	SRDMA_REJECT_REFUSED = 8,   /**< the program's on_connect said no */
-	SRDMA_REJECT_BUSY = 9,      /**< too many connections are being set up; try again later */
+	SRDMA_REJECT_BUSY = 9,      /**< too many connections are being set up; try again after retry_after_ms */
 };
 struct srdma_reject {
 	enum srdma_reject_reason reason;
@@ -427,23 +429,38 @@ SRDMA_API int srdma_conn_complete(struct srdma_conn *conn, uint64_t *cookies, in
 
 /* ---- server ---------------------------------------------------------------------------------------------------- */
 
-/** The calls that a program answers. Each client has one thread; a client's calls come from it, one after the other;
- *  calls of different clients come at the same time. Its stack is 1 MiB. Any may be NULL. */
+/** The calls that a program answers. A client's calls come one after the other, from one thread, whose stack is 1 MiB; calls
+ *  of different clients come at the same time, unless they are on the same worker (srdma_server_options.workers). A call
+ *  that blocks holds up the other clients of its worker. On the connection of a call, srdma_conn_fd is -1. Any may be
+ *  NULL. */
 struct srdma_server_handlers {
 	/** A client is connected. *client_arg is handed to the other calls. Non-zero disconnects it. */
 	int (*on_connect)(struct srdma_conn *conn, void **client_arg, void *arg);
-	/** A message came; data is valid until return. Non-zero disconnects the client: fill `reason` (128 bytes) for it. */
+	/** A message came; data is valid until return. -EAGAIN: not now, call again with it, when there is room to send
+	 *  (srdma_conn_send with timeout_ms 0 said -EAGAIN) or srdma_conn_wake was called; at the latest after timeout_ms it
+	 *  must be taken. Other non-zero values disconnect the client: fill `reason` (128 bytes) for it. */
 	int (*on_message)(struct srdma_conn *conn, const void *data, size_t length, char *reason, void *client_arg,
 			  void *arg);
 	/** The client is gone, in order (status 0) or not (the error); the connection is freed after return. */
 	void (*on_disconnect)(struct srdma_conn *conn, int status, void *client_arg, void *arg);
 };
 
+#define SRDMA_WORKERS_AUTO 0
+#define SRDMA_WORKERS_PER_CLIENT (-1)
+
 struct srdma_server_options {
 	const char *address;            /**< to listen on; NULL: all */
 	const char *port;               /**< default "4433"; "0": any free one */
 	unsigned max_clients;           /**< connected at once; default 10 */
-	unsigned max_pending;           /**< connections in set-up at once; more are closed; default 64 */
+	unsigned max_pending;           /**< clients in set-up at once that have proved who they are; more are told
+					     SRDMA_REJECT_BUSY. As many again may be about to prove it, the rest wait to be
+					     accepted; default 64 */
+	unsigned max_clients_per_identity; /**< connected at once under one certificate name; default 0: max_clients */
+	unsigned max_clients_per_address;  /**< connected at once from one IP address; default 0: max_clients */
+	unsigned max_setups_per_second; /**< set-ups begun in a second; more wait to be accepted; default 0: any number */
+	int workers;                    /**< threads that serve clients, each client on the one with the fewest; SRDMA_WORKERS_AUTO:
+					     as many as processors; SRDMA_WORKERS_PER_CLIENT (default): one for each client, used
+					     again when its client has gone */
 	int drain_timeout_ms;           /**< for srdma_server_stop to end all clients in order; default 5000 */
 	struct srdma_conn_options conn; /**< for every client */
 	struct srdma_server_handlers handlers; /**< all NULL: the built-in echo service */
@@ -455,7 +472,7 @@ SRDMA_API void srdma_server_options_init(struct srdma_server_options *options);
  *  message_size - SRDMA_ECHO_OVERHEAD long. */
 #define SRDMA_ECHO_OVERHEAD 8
 
-/** A listener thread, and a thread per client. */
+/** A thread that listens, a few that set clients up, and workers that serve them. */
 struct srdma_server;
 
 /** Starts a server; its threads run when this returns. `context` comes from srdma_tls_server_new.

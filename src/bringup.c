@@ -1,25 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* From a TCP socket to a connected queue pair: TLS, HELLO and WELCOME, RESET to RTS, READY. docs/PROTOCOL.md. */
+/* From a TCP socket to a connected queue pair: TLS, HELLO and WELCOME, RESET to RTS, READY. docs/PROTOCOL.md. What both
+ * sides do, and the connecting side; accept.c has the other. */
+#include "bringup.h"
+
 #include "clock.h"
-#include "conn.h"
 #include "device.h"
 #include "log.h"
 
 #include <errno.h>
 #include <openssl/crypto.h>
+#include <openssl/rand.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#define LINGER_MS 1000
-
-struct setup {
-	struct srdma_conn *conn;
-	uint64_t start;
-	uint64_t deadline;
-	int abort_fd; /* readable: give up; -1: never */
-};
+#define BUSY_PAUSE_MAX_MS 5000
 
 static _Thread_local struct srdma_reject last_reject;
 
@@ -50,7 +47,7 @@ static int make_queues(struct srdma_conn *conn, struct srdma_qp_queues *queues)
 	if (!conn->pd)
 		goto fail;
 	what = "completion channel";
-	conn->comp = ibv_create_comp_channel(context);
+	conn->comp = conn->notifier ? conn->notifier->channel : ibv_create_comp_channel(context);
 	if (!conn->comp)
 		goto fail;
 	what = "completion queue";
@@ -120,9 +117,9 @@ static void describe_self(struct srdma_conn *conn, uint32_t message_size, uint32
 	}
 }
 
-/* GID, PSN and verbs objects of this end; accounts the time to the QP phase. */
-static int prepare_self(struct srdma_conn *conn, uint32_t message_size, uint32_t depth)
+int srdma_setup_prepare_self(struct srdma_setup *s, uint32_t message_size, uint32_t depth)
 {
+	struct srdma_conn *conn = s->conn;
 	struct sockaddr_storage local;
 	socklen_t length = sizeof local;
 	uint64_t start = srdma_clock_us(), drawn;
@@ -149,9 +146,9 @@ static uint8_t lower(uint8_t a, uint8_t b)
 	return a < b ? a : b;
 }
 
-/* Both ends are known: settle what is common, then RTR and RTS. */
-static int connect_queue_pair(struct srdma_conn *conn)
+int srdma_setup_connect_queue_pair(struct srdma_setup *s)
 {
+	struct srdma_conn *conn = s->conn;
 	const struct srdma_hello *own = &conn->own, *peer = &conn->peer;
 	uint64_t start = srdma_clock_us();
 	uint8_t initiator = lower(own->rd_initiator, peer->rd_responder);
@@ -172,8 +169,9 @@ static int connect_queue_pair(struct srdma_conn *conn)
 
 /* ---- what the peer says ---------------------------------------------------------------------------------------- */
 
-static int check_fit(const struct srdma_conn *conn, struct srdma_reject *reject)
+int srdma_setup_check_fit(const struct srdma_setup *s, struct srdma_reject *reject)
 {
+	const struct srdma_conn *conn = s->conn;
 	const struct srdma_hello *peer = &conn->peer;
 	uint8_t link_layer = srdma_device_port_attr(conn->device)->link_layer;
 
@@ -185,9 +183,9 @@ static int check_fit(const struct srdma_conn *conn, struct srdma_reject *reject)
 	return 0;
 }
 
-/* A peer may name no other host than itself as the one to send to. */
-static int check_gid(const struct srdma_conn *conn, struct srdma_reject *reject)
+int srdma_setup_check_gid(const struct srdma_setup *s, struct srdma_reject *reject)
 {
+	const struct srdma_conn *conn = s->conn;
 	const struct sockaddr *peer = (const struct sockaddr *)&conn->peer_address;
 	const union ibv_gid *gid = &conn->peer.gid;
 	union ibv_gid tcp;
@@ -206,8 +204,9 @@ static int check_gid(const struct srdma_conn *conn, struct srdma_reject *reject)
 				"(gid-networks)");
 }
 
-static int describe_peer_socket(struct srdma_conn *conn, int fd)
+int srdma_setup_describe_peer(struct srdma_setup *s, int fd)
 {
+	struct srdma_conn *conn = s->conn;
 	socklen_t length = sizeof conn->peer_address;
 
 	if (getpeername(fd, (struct sockaddr *)&conn->peer_address, &length) != 0)
@@ -215,18 +214,7 @@ static int describe_peer_socket(struct srdma_conn *conn, int fd)
 	return 0;
 }
 
-static int handshake(struct setup *s)
-{
-	uint64_t start = srdma_clock_us();
-	int ret = srdma_control_handshake(s->conn->tls, s->deadline, s->abort_fd);
-
-	s->conn->timing.tls = srdma_clock_us() - start;
-	if (ret == 0)
-		srdma_tls_peer_name(s->conn->tls, s->conn->peer_name, sizeof s->conn->peer_name);
-	return ret;
-}
-
-static void finish_timing(struct setup *s)
+void srdma_setup_finish_timing(struct srdma_setup *s)
 {
 	struct srdma_conn_timing *t = &s->conn->timing;
 
@@ -235,11 +223,11 @@ static void finish_timing(struct setup *s)
 }
 
 /* HELLO or WELCOME; the copy of the PSN does not stay behind on the stack. */
-static int send_self(struct setup *s, enum srdma_frame_type type)
+int srdma_setup_send_self(struct srdma_setup *s, enum srdma_frame_type type, uint64_t deadline)
 {
 	uint8_t frame[SRDMA_FRAME_MAX];
 	size_t length = srdma_hello_encode(frame, type, &s->conn->own);
-	int ret = srdma_control_send(s->conn->tls, frame, length, s->deadline, s->abort_fd);
+	int ret = srdma_control_send(s->conn->tls, frame, length, deadline);
 
 	OPENSSL_cleanse(frame, sizeof frame);
 	return ret;
@@ -257,11 +245,11 @@ static int be_rejected(const struct srdma_inbox *inbox)
 			  srdma_reject_reason_name(last_reject.reason), last_reject.text);
 }
 
-static int receive_welcome(struct setup *s)
+static int receive_welcome(struct srdma_setup *s)
 {
 	struct srdma_conn *conn = s->conn;
 	struct srdma_reject why = {0};
-	int ret = srdma_control_await(conn->tls, &conn->inbox, s->deadline, s->abort_fd);
+	int ret = srdma_control_await(conn->tls, &conn->inbox, s->deadline);
 
 	if (ret == SRDMA_ECLOSED)
 		return srdma_fail(SRDMA_ELOST, "the server closed the connection instead of answering HELLO");
@@ -275,44 +263,48 @@ static int receive_welcome(struct setup *s)
 	ret = srdma_hello_decode(srdma_inbox_body(&conn->inbox), conn->inbox.header.length, &conn->peer);
 	if (ret != 0)
 		return ret;
-	if (srdma_hello_validate(&conn->peer, true, &why) != 0 || check_fit(conn, &why) != 0 ||
-	    (conn->networks.count > 0 && check_gid(conn, &why) != 0))
+	if (srdma_hello_validate(&conn->peer, true, &why) != 0 || srdma_setup_check_fit(s, &why) != 0 ||
+	    (conn->networks.count > 0 && srdma_setup_check_gid(s, &why) != 0))
 		return srdma_fail(SRDMA_EPROTOCOL, "the server's WELCOME is not acceptable: %s", why.text);
 	conn->client_id = conn->peer.client_id;
 	return 0;
 }
 
-static int connect_steps(struct setup *s, int fd, struct srdma_tls_context *context, const char *host)
+static int connect_steps(struct srdma_setup *s, int fd, struct srdma_tls_context *context, const char *host)
 {
 	struct srdma_conn *conn = s->conn;
 	uint8_t frame[SRDMA_FRAME_MAX];
-	int ret = describe_peer_socket(conn, fd);
+	uint64_t start;
+	int ret = srdma_setup_describe_peer(s, fd);
 
 	if (ret != 0) {
 		close(fd);
 		return ret;
 	}
 	ret = srdma_tls_new(context, fd, host, &conn->tls);
+	start = srdma_clock_us();
 	if (ret == 0)
-		ret = handshake(s);
+		ret = srdma_control_handshake(conn->tls, s->deadline);
+	conn->timing.tls = srdma_clock_us() - start;
 	if (ret == 0)
-		ret = prepare_self(conn, conn->options.message_size, conn->options.depth);
+		srdma_tls_peer_name(conn->tls, conn->peer_name, sizeof conn->peer_name);
 	if (ret == 0)
-		ret = send_self(s, SRDMA_FRAME_HELLO);
+		ret = srdma_setup_prepare_self(s, conn->options.message_size, conn->options.depth);
+	if (ret == 0)
+		ret = srdma_setup_send_self(s, SRDMA_FRAME_HELLO, s->deadline);
 	if (ret == 0)
 		ret = receive_welcome(s);
 	if (ret == 0)
-		ret = connect_queue_pair(conn);
+		ret = srdma_setup_connect_queue_pair(s);
 	if (ret == 0)
-		ret = srdma_control_send(conn->tls, frame, srdma_empty_encode(frame, SRDMA_FRAME_READY), s->deadline,
-					 s->abort_fd);
+		ret = srdma_control_send(conn->tls, frame, srdma_empty_encode(frame, SRDMA_FRAME_READY), s->deadline);
 	return ret == 0 ? srdma_conn_prepare_waiting(conn) : ret;
 }
 
-int srdma_conn_connect(const char *host, const char *port, struct srdma_tls_context *context, struct srdma_device *device,
-		       const struct srdma_conn_options *options, struct srdma_conn **out)
+static int connect_once(const char *host, const char *port, struct srdma_tls_context *context, struct srdma_device *device,
+			const struct srdma_conn_options *options, struct srdma_conn **out)
 {
-	struct setup s = {.start = srdma_clock_us(), .deadline = srdma_deadline(options->setup_timeout_ms), .abort_fd = -1};
+	struct srdma_setup s = {.start = srdma_clock_us(), .deadline = srdma_deadline(options->setup_timeout_ms)};
 	int fd, ret;
 
 	last_reject = (struct srdma_reject){0};
@@ -327,155 +319,40 @@ int srdma_conn_connect(const char *host, const char *port, struct srdma_tls_cont
 		srdma_conn_delete(&s.conn);
 		return ret;
 	}
-	finish_timing(&s);
+	srdma_setup_finish_timing(&s);
 	*out = s.conn;
 	return 0;
 }
 
-/* ---- the accepting side ---------------------------------------------------------------------------------------- */
-
-/* Tells the client why not. Returns `error`. */
-static int send_reject(struct setup *s, const struct srdma_reject *reject, int error)
+/* Twice as long each time, and at random between half and one and a half of it: those who were turned away together do not
+ * come again together. */
+static int busy_pause_ms(unsigned attempt)
 {
-	uint8_t frame[SRDMA_FRAME_MAX];
-	uint64_t deadline = srdma_deadline(LINGER_MS);
+	uint64_t pause = last_reject.retry_after_ms > 0 ? last_reject.retry_after_ms : 100;
+	uint32_t random;
 
-	if (srdma_control_send(s->conn->tls, frame, srdma_reject_encode(frame, reject), deadline, s->abort_fd) == 0)
-		srdma_tls_linger(s->conn->tls, deadline);
-	return srdma_fail(error, "rejected (%s): %s", srdma_reject_reason_name(reject->reason), reject->text);
+	pause <<= attempt < 6 ? attempt : 6;
+	if (pause > BUSY_PAUSE_MAX_MS)
+		pause = BUSY_PAUSE_MAX_MS;
+	if (RAND_bytes((unsigned char *)&random, sizeof random) != 1)
+		random = UINT32_MAX / 2;
+	return (int)(pause / 2 + pause * random / UINT32_MAX);
 }
 
-static int receive_hello(struct setup *s)
+int srdma_conn_connect(const char *host, const char *port, struct srdma_tls_context *context, struct srdma_device *device,
+		       const struct srdma_conn_options *options, struct srdma_conn **out)
 {
-	struct srdma_conn *conn = s->conn;
-	const struct srdma_frame_header *header = &conn->inbox.header;
-	struct srdma_reject reject = {0};
-	int ret = srdma_control_await(conn->tls, &conn->inbox, s->deadline, s->abort_fd);
+	uint64_t until = srdma_deadline(options->busy_retry_ms);
 
-	if (ret == SRDMA_EPROTOCOL)
-		srdma_reject_set(&reject, SRDMA_REJECT_MALFORMED, 0, "%s", srdma_error_text());
-	else if (ret != 0)
-		return ret == SRDMA_ECLOSED ? srdma_fail(SRDMA_ELOST, "the client closed the connection before HELLO") : ret;
-	else if (header->version != SRDMA_PROTOCOL_VERSION)
-		ret = (srdma_reject_set(&reject, SRDMA_REJECT_VERSION, 0, "protocol version %u; this server speaks %u",
-					header->version, SRDMA_PROTOCOL_VERSION),
-		       SRDMA_EPROTOCOL);
-	else if (header->type != SRDMA_FRAME_HELLO)
-		ret = (srdma_reject_set(&reject, SRDMA_REJECT_MALFORMED, 0, "frame of type %u where HELLO is due", header->type),
-		       SRDMA_EPROTOCOL);
-	else if (srdma_hello_decode(srdma_inbox_body(&conn->inbox), header->length, &conn->peer) != 0)
-		ret = (srdma_reject_set(&reject, SRDMA_REJECT_MALFORMED, 0, "%s", srdma_error_text()), SRDMA_EPROTOCOL);
-	else
-		ret = srdma_hello_validate(&conn->peer, false, &reject);
-	if (ret == 0)
-		ret = check_fit(conn, &reject);
-	if (ret == 0)
-		ret = check_gid(conn, &reject);
-	return ret == 0 ? 0 : send_reject(s, &reject, ret);
-}
+	for (unsigned attempt = 0;; attempt++) {
+		int ret = connect_once(host, port, context, device, options, out), pause;
 
-static int admit_client(struct setup *s, srdma_admit_fn *admit, void *arg)
-{
-	struct srdma_conn *conn = s->conn;
-	struct srdma_reject reject = {.reason = SRDMA_REJECT_REFUSED, .text = "refused"};
-	int ret;
-
-	if (!admit)
-		return 0;
-	ret = admit(conn->peer_name, (const struct sockaddr *)&conn->peer_address, &conn->client_id, &reject, arg);
-	return ret == 0 ? 0 : send_reject(s, &reject, ret);
-}
-
-/* The queue pair, up to RTS; a failure here is the server's, and the client is told. */
-static int serve_queue_pair(struct setup *s)
-{
-	struct srdma_conn *conn = s->conn;
-	struct srdma_reject reject;
-	uint32_t message_size = conn->options.message_size, depth = conn->options.depth;
-	int ret;
-
-	if (conn->peer.message_size < message_size)
-		message_size = conn->peer.message_size;
-	if (conn->peer.depth < depth)
-		depth = conn->peer.depth;
-	ret = prepare_self(conn, message_size, depth);
-	if (ret == 0)
-		ret = connect_queue_pair(conn);
-	if (ret == 0)
-		return 0;
-	/* The details are for the server's log, not for the client. */
-	char text[512];
-	snprintf(text, sizeof text, "%s", srdma_error_text());
-	srdma_reject_set(&reject, SRDMA_REJECT_RESOURCES, 1000, "the server could not make the queue pair");
-	send_reject(s, &reject, ret);
-	return srdma_fail(ret, "%s", text);
-}
-
-static int accept_steps(struct setup *s, srdma_admit_fn *admit, void *admit_arg)
-{
-	struct srdma_conn *conn = s->conn;
-	int ret = handshake(s);
-
-	if (ret != 0) {
-		/* The alert that tells the client must reach it. */
-		srdma_tls_linger(conn->tls, srdma_deadline(LINGER_MS));
-		return ret;
+		if (ret != SRDMA_EREJECTED || last_reject.reason != SRDMA_REJECT_BUSY)
+			return ret;
+		pause = busy_pause_ms(attempt);
+		if (pause > srdma_deadline_left_ms(until))
+			return ret;
+		srdma_log(SRDMA_LOG_INFO, "%s:%s is busy; trying again in %d ms (attempt %u)", host, port, pause, attempt + 2);
+		poll(NULL, 0, pause);
 	}
-	ret = receive_hello(s);
-	if (ret == 0)
-		ret = admit_client(s, admit, admit_arg);
-	if (ret == 0)
-		ret = serve_queue_pair(s);
-	if (ret != 0)
-		return ret;
-	conn->own.client_id = conn->client_id;
-	ret = send_self(s, SRDMA_FRAME_WELCOME);
-	if (ret == 0)
-		ret = srdma_control_await(conn->tls, &conn->inbox, s->deadline, s->abort_fd);
-	if (ret == SRDMA_ECLOSED)
-		return srdma_fail(SRDMA_ELOST, "the client closed the connection instead of saying READY");
-	if (ret != 0)
-		return ret;
-	if (conn->inbox.header.type != SRDMA_FRAME_READY || conn->inbox.header.version != SRDMA_PROTOCOL_VERSION ||
-	    conn->inbox.header.length != 0)
-		return srdma_fail(SRDMA_EPROTOCOL, "frame of type %u where READY is due", conn->inbox.header.type);
-	return srdma_conn_prepare_waiting(conn);
-}
-
-int srdma_conn_accept_until(int fd, struct srdma_tls_context *context, struct srdma_device *device,
-			    const struct srdma_conn_options *options, srdma_admit_fn *admit, void *admit_arg, int abort_fd,
-			    struct srdma_conn **out)
-{
-	struct setup s = {.start = srdma_clock_us(),
-			  .deadline = srdma_deadline(options->setup_timeout_ms),
-			  .abort_fd = abort_fd};
-	int ret = srdma_conn_new(device, options, &s.conn);
-
-	if (ret == 0) {
-		ret = srdma_net_prepare(fd);
-		if (ret == 0)
-			ret = describe_peer_socket(s.conn, fd);
-	}
-	if (ret != 0) {
-		close(fd);
-		srdma_conn_delete(&s.conn);
-		return ret;
-	}
-	ret = srdma_tls_new(context, fd, NULL, &s.conn->tls);
-	if (ret == 0)
-		ret = accept_steps(&s, admit, admit_arg);
-	if (ret != 0) {
-		srdma_conn_delete(&s.conn);
-		return ret;
-	}
-	finish_timing(&s);
-	*out = s.conn;
-	return 0;
-}
-
-int srdma_conn_accept(int fd, struct srdma_tls_context *context, struct srdma_device *device,
-		      const struct srdma_conn_options *options, srdma_admit_fn *admit, void *admit_arg,
-		      struct srdma_conn **out)
-{
-	return srdma_conn_accept_until(fd, context, device, options, admit, admit_arg, -1, out);
 }

@@ -28,6 +28,7 @@ void srdma_conn_options_init(struct srdma_conn_options *options)
 		.rdma_depth = 16,
 		.region_access = IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ,
 		.setup_timeout_ms = 10000,
+		.busy_retry_ms = 10000,
 		.timeout_ms = 30000,
 		.spin = 50,
 	};
@@ -47,6 +48,8 @@ int srdma_conn_options_check(const struct srdma_conn_options *o)
 		return srdma_fail(-EINVAL, "region access 0x%x is more than remote write and remote read", o->region_access);
 	if (o->setup_timeout_ms <= 0 || o->timeout_ms <= 0)
 		return srdma_fail(-EINVAL, "time-outs must be above 0: nothing waits for ever");
+	if (o->busy_retry_ms < 0)
+		return srdma_fail(-EINVAL, "a busy server can be tried again for 0 ms or longer");
 	return srdma_qp_options_check(&o->qp);
 }
 
@@ -97,7 +100,9 @@ void srdma_conn_release_verbs(struct srdma_conn *conn)
 	destroy_cq(conn->send_cq, conn->unacked_send);
 	destroy_cq(conn->recv_cq, conn->unacked_recv);
 	conn->send_cq = conn->recv_cq = NULL;
-	if (conn->comp)
+	if (conn->notifier)
+		srdma_notifier_remove(conn->notifier, conn);
+	else if (conn->comp)
 		ibv_destroy_comp_channel(conn->comp);
 	conn->comp = NULL;
 	if (conn->pd && ibv_dealloc_pd(conn->pd) != 0)

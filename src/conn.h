@@ -7,6 +7,7 @@
 #include "channel.h"
 #include "control.h"
 #include "net.h"
+#include "notifier.h"
 #include "region.h"
 
 #include <stdatomic.h>
@@ -19,6 +20,7 @@ struct srdma_closing {
 	bool peer_answered;    /* we sent DISCONNECT_ACK */
 	bool finished;         /* FINISH was sent or came, or the channel closed after the answers */
 	uint64_t peer_total;   /* messages that the peer says it sent */
+	uint64_t peer_close_deadline; /* for the peer to close, after our FINISH */
 };
 
 struct srdma_conn {
@@ -29,6 +31,9 @@ struct srdma_conn {
 	struct sockaddr_storage peer_address;
 
 	struct ibv_pd *pd;
+	struct srdma_notifier *notifier; /* a server's worker's, whose channel comp then is; NULL: comp is its own */
+	struct srdma_conn *next_noted;   /* in the notifier's list, while `noted` */
+	void *owner;                     /* the worker's client */
 	struct ibv_comp_channel *comp;
 	struct ibv_cq *send_cq, *recv_cq;
 	unsigned unacked_send, unacked_recv; /* CQ events taken, to be acknowledged before the CQ goes */
@@ -43,11 +48,14 @@ struct srdma_conn {
 	struct srdma_conn_timing timing;
 
 	struct srdma_inbox inbox;
-	int epoll_fd; /* comp, tls, wake */
-	int wake_fd;
+	int epoll_fd; /* comp, tls, wake; -1 with a notifier */
+	int wake_fd;  /* -1 with a notifier */
 	uint64_t waited_before; /* channel.waited_done when the running blocking write or read was posted */
 	bool armed;   /* both CQs will raise an event */
+	bool noted;
 	bool woken;
+	atomic_bool wake_requested; /* with a notifier */
+	atomic_int device_event;    /* IBV_EVENT_* that ends the connection, and 1 more; 0: none */
 	atomic_bool cancelled; /* another thread wants every wait to end */
 
 	struct srdma_closing closing;
@@ -67,11 +75,6 @@ void srdma_conn_read_counters(const struct srdma_conn *conn, struct srdma_conn_i
  * that all is gone. */
 void srdma_conn_release_verbs(struct srdma_conn *conn);
 
-/* bringup.c: srdma_conn_accept that ends with -ECANCELED when abort_fd becomes readable. */
-int srdma_conn_accept_until(int socket, struct srdma_tls_context *context, struct srdma_device *device,
-			    const struct srdma_conn_options *options, srdma_admit_fn *admit, void *admit_arg, int abort_fd,
-			    struct srdma_conn **out);
-
 /* progress.c */
 /* Sets up the descriptors to wait on; TLS and completion channel exist. */
 int srdma_conn_prepare_waiting(struct srdma_conn *conn);
@@ -79,9 +82,22 @@ int srdma_conn_prepare_waiting(struct srdma_conn *conn);
 int srdma_conn_end(struct srdma_conn *conn, int error);
 /* The connection's error again, or SRDMA_ECLOSED when the peer has disconnected; 0 while it is up. */
 int srdma_conn_check(struct srdma_conn *conn);
+/* What can be done now, without waiting: completions; with `control` also frames of the TLS channel. */
+void srdma_conn_progress(struct srdma_conn *conn, bool control);
+/* Nothing is left to do: both completion queues will raise an event. What came meanwhile raises none: look again. */
+void srdma_conn_arm(struct srdma_conn *conn);
+/* Whether the TLS channel has anything to say yet: else its descriptor may be readable for ever. */
+bool srdma_conn_control_is_over(const struct srdma_conn *conn);
+/* The next event of a channel, taken; its connection. NULL: there is none. */
+struct srdma_conn *srdma_conn_take_cq_event(struct ibv_comp_channel *channel);
+/* A disconnect as far as it goes without waiting: 0 over, as srdma_conn_disconnect says; -EAGAIN: call again when something
+ * has happened. `reason`: NULL or for the peer. */
+int srdma_conn_disconnect_step(struct srdma_conn *conn, const char *reason);
 /* Waits until `ready` says so: 0, -EAGAIN, -ETIMEDOUT, -ECANCELED, or the connection's error. */
 int srdma_conn_wait_until(struct srdma_conn *conn, bool (*ready)(const struct srdma_conn *conn), int timeout_ms);
-/* Makes the running and all later waits end with -ECANCELED. Thread-safe. */
+/* The device reported an error of the connection's queues: its own thread ends it. Thread-safe, while the connection lives. */
+void srdma_conn_fail_later(struct srdma_conn *conn, enum ibv_event_type event);
+/* Makes the running and all later waits end with -ECANCELED. Thread-safe, while the connection lives. */
 void srdma_conn_cancel(struct srdma_conn *conn);
 /* The oldest message that is not consumed, without waiting. */
 bool srdma_conn_peek(struct srdma_conn *conn, const void **data, uint32_t *length);

@@ -33,37 +33,33 @@ int srdma_control_receive(struct srdma_tls *tls, struct srdma_inbox *inbox)
 	}
 }
 
-static int wait_for_tls(struct srdma_tls *tls, uint64_t deadline, int abort_fd, const char *doing)
+static int wait_for_tls(struct srdma_tls *tls, uint64_t deadline, const char *doing)
 {
-	int ret = srdma_net_wait(srdma_tls_fd(tls), srdma_tls_events(tls), abort_fd, deadline);
+	int ret = srdma_net_wait(srdma_tls_fd(tls), srdma_tls_events(tls), deadline);
 
-	if (ret == -ETIMEDOUT)
-		return srdma_fail(ret, "the peer did not answer in time (%s)", doing);
-	if (ret != 0)
-		return srdma_fail(ret, "given up: shutting down (%s)", doing);
-	return 0;
+	return ret == 0 ? 0 : srdma_fail(ret, "the peer did not answer in time (%s)", doing);
 }
 
-int srdma_control_await(struct srdma_tls *tls, struct srdma_inbox *inbox, uint64_t deadline, int abort_fd)
+int srdma_control_await(struct srdma_tls *tls, struct srdma_inbox *inbox, uint64_t deadline)
 {
 	for (;;) {
 		int ret = srdma_control_receive(tls, inbox);
 
 		if (ret != -EAGAIN)
 			return ret;
-		ret = wait_for_tls(tls, deadline, abort_fd, "waiting for a frame");
+		ret = wait_for_tls(tls, deadline, "waiting for a frame");
 		if (ret != 0)
 			return ret;
 	}
 }
 
-int srdma_control_send(struct srdma_tls *tls, const uint8_t *frame, size_t length, uint64_t deadline, int abort_fd)
+int srdma_control_send(struct srdma_tls *tls, const uint8_t *frame, size_t length, uint64_t deadline)
 {
 	while (length > 0) {
 		int n = srdma_tls_write(tls, frame, length);
 
 		if (n == -EAGAIN) {
-			n = wait_for_tls(tls, deadline, abort_fd, "sending a frame");
+			n = wait_for_tls(tls, deadline, "sending a frame");
 			if (n != 0)
 				return n;
 			continue;
@@ -76,14 +72,14 @@ int srdma_control_send(struct srdma_tls *tls, const uint8_t *frame, size_t lengt
 	return 0;
 }
 
-int srdma_control_handshake(struct srdma_tls *tls, uint64_t deadline, int abort_fd)
+int srdma_control_handshake(struct srdma_tls *tls, uint64_t deadline)
 {
 	for (;;) {
 		int ret = srdma_tls_handshake(tls);
 
 		if (ret != -EAGAIN)
 			return ret;
-		ret = wait_for_tls(tls, deadline, abort_fd, "TLS handshake");
+		ret = wait_for_tls(tls, deadline, "TLS handshake");
 		if (ret != 0)
 			return ret;
 	}

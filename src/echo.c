@@ -32,8 +32,9 @@ static int echo_message(struct srdma_conn *conn, const void *data, size_t length
 	srdma_writer_init(&reply, client_arg, conn->channel.message_size);
 	srdma_put_u64(&reply, conn->client_id);
 	srdma_put_bytes(&reply, data, length);
-	ret = srdma_conn_send(conn, client_arg, srdma_writer_length(&reply), -1);
-	if (ret != 0)
+	/* No room: the message is kept, and comes again when there is. Other clients are not to wait for this one. */
+	ret = srdma_conn_send(conn, client_arg, srdma_writer_length(&reply), 0);
+	if (ret != 0 && ret != -EAGAIN)
 		snprintf(reason, SRDMA_REASON_MAX + 1, "the echo could not be sent: %s", srdma_strerror(ret));
 	return ret;
 }

@@ -81,7 +81,7 @@ int srdma_listener_accept(struct srdma_listener *listener, int timeout_ms)
 		if (fd >= 0)
 			return fd;
 		if (errno == EAGAIN) {
-			if (srdma_net_wait(listener->fd, POLLIN, -1, deadline) == -ETIMEDOUT)
+			if (srdma_net_wait(listener->fd, POLLIN, deadline) == -ETIMEDOUT)
 				return -EAGAIN;
 		} else if (errno != EINTR && errno != ECONNABORTED) {
 			return srdma_fail(-errno, "cannot accept a TCP connection: %s", strerror(errno));

@@ -38,16 +38,16 @@ int srdma_net_prepare(int fd)
 	return 0;
 }
 
-int srdma_net_wait(int fd, short events, int abort_fd, uint64_t deadline)
+int srdma_net_wait(int fd, short events, uint64_t deadline)
 {
-	struct pollfd fds[2] = {{.fd = fd, .events = events}, {.fd = abort_fd, .events = POLLIN}};
+	struct pollfd poll_fd = {.fd = fd, .events = events};
 
 	for (;;) {
 		int left = srdma_deadline_left_ms(deadline);
-		int n = poll(fds, 2, left);
+		int n = poll(&poll_fd, 1, left);
 
 		if (n > 0)
-			return fds[1].revents ? -ECANCELED : 0;
+			return 0;
 		if (n == 0 && left == 0)
 			return -ETIMEDOUT;
 		if (n < 0 && errno != EINTR)
@@ -66,7 +66,7 @@ static int connect_one(const struct addrinfo *ai, uint64_t deadline, int *out)
 	if (connect(fd, ai->ai_addr, ai->ai_addrlen) != 0) {
 		error = errno;
 		if (error == EINPROGRESS) {
-			error = -srdma_net_wait(fd, POLLOUT, -1, deadline);
+			error = -srdma_net_wait(fd, POLLOUT, deadline);
 			if (error == 0)
 				getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &length);
 		}

@@ -13,9 +13,8 @@ int srdma_net_prepare(int fd);
 /* "10.0.0.1:4433" or "[fd00::1]:4433". An IPv4-mapped address is shown as IPv4. */
 void srdma_net_format(const struct sockaddr *address, char *out, size_t size);
 bool srdma_net_is_loopback(const struct sockaddr *address);
-/* Waits for `events` on fd (poll(2)); abort_fd, unless -1, ends the wait when readable.
- * Returns 0, -ETIMEDOUT, -ECANCELED. */
-int srdma_net_wait(int fd, short events, int abort_fd, uint64_t deadline);
+/* Waits for `events` on fd (poll(2)). Returns 0 or -ETIMEDOUT. */
+int srdma_net_wait(int fd, short events, uint64_t deadline);
 
 /* Whether a GID stands for an IPv4 address. */
 bool srdma_net_gid_is_v4(const union ibv_gid *gid);

@@ -15,6 +15,7 @@
 
 #define CONTROL_SEND_MS 2000
 #define PEER_CLOSE_MS 500
+#define SLICE_MS 20
 /* A polling waiter looks at the clock and at the descriptors once in so many rounds: both cost more than a round. */
 #define ROUNDS_PER_SENDS 4
 #define ROUNDS_PER_CLOCK 64
@@ -33,6 +34,8 @@ int srdma_conn_prepare_waiting(struct srdma_conn *conn)
 {
 	int flags = fcntl(conn->comp->fd, F_GETFL);
 
+	if (conn->notifier)
+		return 0;
 	conn->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	conn->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	if (flags < 0 || conn->wake_fd < 0 || conn->epoll_fd < 0)
@@ -56,10 +59,19 @@ int srdma_conn_fd(struct srdma_conn *conn)
 void srdma_conn_wake(struct srdma_conn *conn)
 {
 	uint64_t one = 1;
+
+	if (conn->notifier)
+		atomic_store(&conn->wake_requested, true);
 	/* The counter can't be full: then a wake-up is pending anyway. */
-	ssize_t n = write(conn->wake_fd, &one, sizeof one);
+	ssize_t n = write(conn->notifier ? conn->notifier->wake_fd : conn->wake_fd, &one, sizeof one);
 
 	(void)n;
+}
+
+void srdma_conn_fail_later(struct srdma_conn *conn, enum ibv_event_type event)
+{
+	atomic_store(&conn->device_event, (int)event + 1);
+	srdma_conn_wake(conn);
 }
 
 void srdma_conn_cancel(struct srdma_conn *conn)
@@ -101,7 +113,7 @@ int srdma_conn_check(struct srdma_conn *conn)
 
 static int send_control(struct srdma_conn *conn, const uint8_t *frame, size_t length)
 {
-	return srdma_control_send(conn->tls, frame, length, srdma_deadline(CONTROL_SEND_MS), -1);
+	return srdma_control_send(conn->tls, frame, length, srdma_deadline(CONTROL_SEND_MS));
 }
 
 static int send_count(struct srdma_conn *conn, enum srdma_frame_type type, const char *reason)
@@ -204,13 +216,15 @@ static void fail_progress(struct srdma_conn *conn, int ret)
 
 static void progress(struct srdma_conn *conn)
 {
-	int ret;
+	int ret, event = atomic_load_explicit(&conn->device_event, memory_order_relaxed);
 
 	if (conn->status != 0 || conn->options.raw)
 		return;
 	ret = srdma_channel_poll(&conn->channel);
 	if (ret == 0)
 		ret = answer_disconnect(conn);
+	if (ret == 0 && event != 0)
+		ret = srdma_fail(SRDMA_EVERBS, "the device reports: %s", ibv_event_type_str((enum ibv_event_type)(event - 1)));
 	if (ret != 0)
 		fail_progress(conn, ret);
 }
@@ -238,7 +252,19 @@ static void progress_control(struct srdma_conn *conn)
 		srdma_conn_end(conn, ret);
 }
 
-static void arm(struct srdma_conn *conn)
+void srdma_conn_progress(struct srdma_conn *conn, bool control)
+{
+	if (control)
+		progress_control(conn);
+	progress(conn);
+}
+
+bool srdma_conn_control_is_over(const struct srdma_conn *conn)
+{
+	return conn->status != 0 || conn->closing.finished;
+}
+
+void srdma_conn_arm(struct srdma_conn *conn)
 {
 	if (conn->armed || conn->options.raw || conn->status != 0)
 		return;
@@ -250,26 +276,52 @@ static void arm(struct srdma_conn *conn)
 	conn->armed = true;
 }
 
-static void take_cq_events(struct srdma_conn *conn)
+struct srdma_conn *srdma_conn_take_cq_event(struct ibv_comp_channel *channel)
 {
+	struct srdma_conn *conn;
 	struct ibv_cq *cq;
 	void *context;
 
-	while (ibv_get_cq_event(conn->comp, &cq, &context) == 0) {
-		if (cq == conn->send_cq)
-			conn->unacked_send++;
-		else
-			conn->unacked_recv++;
-	}
+	if (ibv_get_cq_event(channel, &cq, &context) != 0)
+		return NULL;
+	conn = context;
+	if (cq == conn->send_cq)
+		conn->unacked_send++;
+	else
+		conn->unacked_recv++;
 	/* Either queue may have fired: both are armed again before the next sleep. */
 	conn->armed = false;
+	return conn;
+}
+
+/* The wait of a worker's connection, for handlers that block. The channel has other connections' events too, which the
+ * worker will see to; and whoever wakes this one only leaves a mark. */
+static int take_shared_events(struct srdma_conn *conn, int timeout_ms)
+{
+	struct pollfd fds[] = {
+		{.fd = conn->comp->fd, .events = POLLIN},
+		{.fd = srdma_conn_control_is_over(conn) ? -1 : srdma_tls_fd(conn->tls), .events = POLLIN},
+	};
+
+	if (poll(fds, 2, timeout_ms > SLICE_MS ? SLICE_MS : timeout_ms) < 0 && errno != EINTR)
+		return srdma_fail(-errno, "cannot wait: %s", strerror(errno));
+	if (fds[0].revents)
+		srdma_notifier_take(conn->notifier);
+	if (fds[1].revents)
+		progress_control(conn);
+	if (atomic_exchange(&conn->wake_requested, false))
+		conn->woken = true;
+	return 0;
 }
 
 static int take_events(struct srdma_conn *conn, int timeout_ms)
 {
 	struct epoll_event events[3];
-	int n = epoll_wait(conn->epoll_fd, events, 3, timeout_ms);
+	int n;
 
+	if (conn->notifier)
+		return take_shared_events(conn, timeout_ms);
+	n = epoll_wait(conn->epoll_fd, events, 3, timeout_ms);
 	if (n < 0 && errno != EINTR)
 		return srdma_fail(-errno, "cannot wait: %s", strerror(errno));
 	for (int i = 0; i < n; i++) {
@@ -278,12 +330,13 @@ static int take_events(struct srdma_conn *conn, int timeout_ms)
 		if (events[i].data.fd == srdma_tls_fd(conn->tls)) {
 			progress_control(conn);
 			/* After the end it would be readable for ever. */
-			if (conn->status != 0 || conn->closing.finished)
+			if (srdma_conn_control_is_over(conn))
 				epoll_ctl(conn->epoll_fd, EPOLL_CTL_DEL, srdma_tls_fd(conn->tls), NULL);
 		} else if (events[i].data.fd == conn->wake_fd) {
 			conn->woken = read(conn->wake_fd, &count, sizeof count) == sizeof count || conn->woken;
 		} else {
-			take_cq_events(conn);
+			while (srdma_conn_take_cq_event(conn->comp))
+				;
 		}
 	}
 	return 0;
@@ -340,7 +393,7 @@ int srdma_conn_wait_until(struct srdma_conn *conn, bool (*ready)(const struct sr
 	for (;;) {
 		ret = take_events(conn, 0);
 		if (ret == 0) {
-			arm(conn);
+			srdma_conn_arm(conn);
 			/* What came between the last look and the arming raises no event. */
 			progress(conn);
 		}
@@ -466,11 +519,6 @@ static bool answered(const struct srdma_conn *conn)
 		(!conn->closing.peer_requested || conn->closing.peer_answered));
 }
 
-static bool finished(const struct srdma_conn *conn)
-{
-	return conn->closing.finished;
-}
-
 static int left_of(uint64_t deadline)
 {
 	int left = srdma_deadline_left_ms(deadline);
@@ -479,27 +527,74 @@ static int left_of(uint64_t deadline)
 	return left > 0 ? left : 1;
 }
 
-/* We ask, the peer answers, we finish. */
-static int request_disconnect(struct srdma_conn *conn, const char *reason, uint64_t deadline)
+static int finish_disconnect(struct srdma_conn *conn)
 {
-	uint8_t frame[SRDMA_FRAME_MAX];
-	int ret = srdma_channel_flush(&conn->channel);
+	srdma_fail(SRDMA_ECLOSED, "the connection was disconnected%s%s", conn->close_reason[0] ? ": " : "",
+		   conn->close_reason);
+	srdma_conn_end(conn, SRDMA_ECLOSED);
+	return 0;
+}
 
-	if (ret == 0)
-		ret = srdma_conn_wait_until(conn, sends_done, left_of(deadline));
+/* We ask, the peer answers, we finish. */
+static int request_disconnect(struct srdma_conn *conn, const char *reason)
+{
+	struct srdma_closing *closing = &conn->closing;
+	uint8_t frame[SRDMA_FRAME_MAX];
+	int ret = 0;
+
+	if (!closing->requested) {
+		ret = srdma_channel_flush(&conn->channel);
+		if (ret == 0 && !sends_done(conn))
+			return -EAGAIN;
+		if (ret == 0)
+			ret = send_count(conn, SRDMA_FRAME_DISCONNECT, reason);
+		closing->requested = true;
+	}
 	if (ret != 0)
 		return ret;
-	ret = send_count(conn, SRDMA_FRAME_DISCONNECT, reason);
-	conn->closing.requested = true;
-	if (ret == 0)
-		ret = srdma_conn_wait_until(conn, answered, left_of(deadline));
-	if (ret == 0 && !conn->closing.finished) {
+	if (!answered(conn))
+		return -EAGAIN;
+	if (!closing->finished) {
 		ret = send_control(conn, frame, srdma_empty_encode(frame, SRDMA_FRAME_FINISH));
-		conn->closing.finished = true;
-		/* The peer closes once it has freed all: who reconnects at once finds its slot free. */
-		srdma_net_wait(srdma_tls_fd(conn->tls), POLLIN, -1, srdma_deadline(PEER_CLOSE_MS));
+		closing->finished = true;
+		closing->peer_close_deadline = srdma_deadline(PEER_CLOSE_MS);
 	}
 	return ret;
+}
+
+/* The peer closes once it has freed all: who reconnects at once finds its slot free. */
+static bool peer_has_closed(const struct srdma_conn *conn, uint64_t deadline)
+{
+	return conn->closing.peer_close_deadline == 0 || srdma_deadline_left_ms(conn->closing.peer_close_deadline) == 0 ||
+	       srdma_net_wait(srdma_tls_fd(conn->tls), POLLIN, deadline) == 0;
+}
+
+int srdma_conn_disconnect_step(struct srdma_conn *conn, const char *reason)
+{
+	struct srdma_closing *closing = &conn->closing;
+	int ret = 0;
+
+	if (conn->status != 0)
+		return srdma_conn_check(conn);
+	/* Who asked first is answered by the connection's progress, and finishes. */
+	if (closing->peer_requested && !closing->requested)
+		ret = closing->finished ? 0 : -EAGAIN;
+	else if (!closing->finished)
+		ret = request_disconnect(conn, reason);
+	if (ret == -EAGAIN || (ret == 0 && !peer_has_closed(conn, 0)))
+		return -EAGAIN;
+	return ret == 0 ? finish_disconnect(conn) : srdma_conn_end(conn, ret);
+}
+
+static bool disconnect_goes_on(const struct srdma_conn *conn)
+{
+	const struct srdma_closing *closing = &conn->closing;
+
+	if (conn->status != 0)
+		return true;
+	if (closing->peer_requested && !closing->requested)
+		return closing->finished;
+	return closing->requested ? answered(conn) : sends_done(conn);
 }
 
 int srdma_conn_disconnect(struct srdma_conn *conn, const char *reason, int timeout_ms)
@@ -507,16 +602,16 @@ int srdma_conn_disconnect(struct srdma_conn *conn, const char *reason, int timeo
 	uint64_t deadline = srdma_deadline(timeout_ms < 0 ? conn->options.timeout_ms : timeout_ms);
 	int ret;
 
-	if (conn->status != 0)
-		return srdma_conn_check(conn);
-	if (conn->closing.finished)
+	if (conn->status == 0 && conn->closing.finished)
 		return 0;
-	ret = conn->closing.peer_requested ? srdma_conn_wait_until(conn, finished, left_of(deadline))
-					   : request_disconnect(conn, reason, deadline);
-	if (ret != 0)
-		return srdma_conn_end(conn, ret);
-	srdma_fail(SRDMA_ECLOSED, "the connection was disconnected%s%s", conn->close_reason[0] ? ": " : "",
-		   conn->close_reason);
-	srdma_conn_end(conn, SRDMA_ECLOSED);
-	return 0;
+	while ((ret = srdma_conn_disconnect_step(conn, reason)) == -EAGAIN) {
+		if (conn->closing.finished && conn->closing.peer_close_deadline != 0) {
+			peer_has_closed(conn, conn->closing.peer_close_deadline);
+			continue;
+		}
+		ret = srdma_conn_wait_until(conn, disconnect_goes_on, left_of(deadline));
+		if (ret != 0)
+			return srdma_conn_end(conn, ret);
+	}
+	return ret;
 }

@@ -4,25 +4,28 @@
 
 #include "clock.h"
 #include "log.h"
+#include "net.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <openssl/crypto.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
-#define FDS_PER_CLIENT 4 /* socket, completion channel, epoll, eventfd */
+#define FDS_PER_CLIENT 1  /* TLS socket */
+#define FDS_PER_WORKER 3  /* epoll, eventfd, completion channel */
 #define FDS_BESIDES 64
+#define GREETERS_MAX 4
 /* After accept fails for want of descriptors or memory, trying again at once would only burn time. */
 #define ACCEPT_PAUSE_MS 100
 #define DEVICE_CHECK_MS 2000
-/* Room for a program's handlers. The usual 8 MiB would invite the kernel to back a stack with a huge page. */
-#define CLIENT_STACK (1024 * 1024)
+/* As many as may be set up in earnest can be there besides: who has not said who it is, and who is being turned away. */
+#define MOST_PENDING(o) (2u * (o)->max_pending)
 
 void srdma_server_options_init(struct srdma_server_options *options)
 {
@@ -30,6 +33,7 @@ void srdma_server_options_init(struct srdma_server_options *options)
 		.port = SRDMA_DEFAULT_PORT,
 		.max_clients = 10,
 		.max_pending = 64,
+		.workers = SRDMA_WORKERS_PER_CLIENT,
 		.drain_timeout_ms = 5000,
 	};
 	srdma_conn_options_init(&options->conn);
@@ -58,9 +62,10 @@ static int check_device_limits(const struct srdma_device *device, unsigned clien
 	return 0;
 }
 
-static int check_descriptors(unsigned clients, unsigned pending)
+static int check_descriptors(const struct srdma_server_options *o, unsigned clients)
 {
-	rlim_t need = (rlim_t)(clients + pending) * FDS_PER_CLIENT + FDS_BESIDES;
+	rlim_t workers = o->workers < 0 ? clients : (rlim_t)o->workers;
+	rlim_t need = ((rlim_t)clients + MOST_PENDING(o)) * FDS_PER_CLIENT + workers * FDS_PER_WORKER + FDS_BESIDES;
 	struct rlimit limit;
 
 	if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= need)
@@ -69,7 +74,7 @@ static int check_descriptors(unsigned clients, unsigned pending)
 		return srdma_fail(SRDMA_ECONFIG,
 				  "max-clients %u and max-pending %u need %lu file descriptors; the limit is %lu (ulimit -n, "
 				  "LimitNOFILE=)",
-				  clients, pending, (unsigned long)need, (unsigned long)limit.rlim_max);
+				  clients, o->max_pending, (unsigned long)need, (unsigned long)limit.rlim_max);
 	limit.rlim_cur = need;
 	if (setrlimit(RLIMIT_NOFILE, &limit) != 0)
 		return srdma_fail(SRDMA_ECONFIG, "cannot raise the limit of file descriptors: %s", strerror(errno));
@@ -89,91 +94,34 @@ static int check_options(const struct srdma_server_options *o, const struct srdm
 	if (o->conn.raw)
 		return srdma_fail(-EINVAL, "a server has no raw connections; use srdma_listener_new and srdma_conn_accept");
 	ret = check_device_limits(device, o->max_clients);
-	return ret == 0 ? check_descriptors(o->max_clients, o->max_pending) : ret;
+	return ret == 0 ? check_descriptors(o, o->max_clients) : ret;
 }
 
 /* ---- the listener thread --------------------------------------------------------------------------------------- */
 
-static int create_thread(struct srdma_client *client)
-{
-	pthread_attr_t attr;
-	int error = pthread_attr_init(&attr);
-
-	if (error != 0)
-		return error;
-	error = pthread_attr_setstacksize(&attr, CLIENT_STACK);
-	if (error == 0)
-		error = pthread_create(&client->thread, &attr, srdma_worker_main, client);
-	pthread_attr_destroy(&attr);
-	return error;
-}
-
-static void start_client(struct srdma_server *server, int socket)
+static void welcome(struct srdma_server *server, int socket, unsigned turn)
 {
 	struct srdma_client *client = calloc(1, sizeof *client);
 	struct sockaddr_storage peer;
 	socklen_t length = sizeof peer;
-	int error;
-	bool room;
 
-	if (!client)
-		goto close_socket;
-	client->server = server;
-	client->socket = socket;
-	if (getpeername(socket, (struct sockaddr *)&peer, &length) == 0)
-		srdma_net_format((struct sockaddr *)&peer, client->address, sizeof client->address);
-	pthread_mutex_lock(&server->mutex);
-	room = server->pending < server->options.max_pending;
-	if (room) {
-		server->pending++;
-		server->threads++;
-	} else {
-		server->counts.failed++;
-	}
-	pthread_mutex_unlock(&server->mutex);
-	if (!room) {
-		srdma_log(SRDMA_LOG_WARN, "client at %s: closed: %u connections are being set up (max-pending)",
-			  client->address, server->options.max_pending);
-		goto free_client;
-	}
-	error = create_thread(client);
-	if (error == 0)
+	if (!client) {
+		srdma_log(SRDMA_LOG_ERROR, "a client is turned away: out of memory");
+		close(socket);
 		return;
-	srdma_log(SRDMA_LOG_ERROR, "client at %s: closed: no thread: %s", client->address, strerror(error));
-	pthread_mutex_lock(&server->mutex);
-	server->pending--;
-	server->threads--;
-	server->counts.failed++;
-	pthread_mutex_unlock(&server->mutex);
-free_client:
-	free(client);
-close_socket:
-	close(socket);
-}
-
-/* Joins the threads that have ended. */
-static void reap(struct srdma_server *server)
-{
-	struct srdma_client *list;
-	unsigned n = 0;
-
-	pthread_mutex_lock(&server->mutex);
-	list = server->finished;
-	server->finished = NULL;
-	pthread_mutex_unlock(&server->mutex);
-	while (list) {
-		struct srdma_client *next = list->next;
-
-		pthread_join(list->thread, NULL);
-		OPENSSL_cleanse(&list->info, sizeof list->info); /* PSNs */
-		free(list);
-		list = next;
-		n++;
+	}
+	client->server = server;
+	client->slot.client = client;
+	client->socket = socket;
+	client->arrived = srdma_clock_us();
+	if (getpeername(socket, (struct sockaddr *)&peer, &length) == 0) {
+		srdma_net_format((struct sockaddr *)&peer, client->address, sizeof client->address);
+		srdma_net_gid_of((struct sockaddr *)&peer, &client->peer);
 	}
 	pthread_mutex_lock(&server->mutex);
-	server->threads -= n;
-	pthread_cond_broadcast(&server->ended);
+	server->pending++;
 	pthread_mutex_unlock(&server->mutex);
+	srdma_greeter_give(&server->greeters[turn % server->greeter_count], client);
 }
 
 static void raise_event(struct srdma_server *server)
@@ -192,6 +140,39 @@ static void fail_device(struct srdma_server *server, const char *why)
 	raise_event(server);
 }
 
+struct failed_queue {
+	const struct ibv_async_event *event;
+	bool found;
+};
+
+static void fail_queue_of(void *entry, void *arg)
+{
+	struct srdma_client *client = entry;
+	struct failed_queue *failed = arg;
+	const struct ibv_async_event *event = failed->event;
+	struct srdma_conn *conn = client->conn;
+
+	if (!conn || failed->found)
+		return;
+	failed->found = event->event_type == IBV_EVENT_CQ_ERR
+				? event->element.cq == conn->send_cq || event->element.cq == conn->recv_cq
+				: event->element.qp == conn->qp.verbs;
+	if (failed->found)
+		srdma_conn_fail_later(conn, event->event_type);
+}
+
+/* The client whose queue it is comes to its end; no other is touched. */
+static void fail_queue(struct srdma_server *server, const struct ibv_async_event *event)
+{
+	struct failed_queue failed = {.event = event};
+
+	srdma_slots_each(&server->slots, fail_queue_of, &failed);
+	/* In set-up, or on its way out: its completions and its TLS channel tell the rest. */
+	if (!failed.found)
+		srdma_log(SRDMA_LOG_DEBUG, "%s: %s, of no connected client", srdma_device_name(server->device),
+			  ibv_event_type_str(event->event_type));
+}
+
 static void take_device_event(struct srdma_server *server)
 {
 	struct ibv_async_event event;
@@ -203,6 +184,13 @@ static void take_device_event(struct srdma_server *server)
 	case IBV_EVENT_DEVICE_FATAL: fail_device(server, "fatal device error"); break;
 	case IBV_EVENT_PORT_ERR: srdma_log(SRDMA_LOG_WARN, "port %d of %s went down", event.element.port_num, name); break;
 	case IBV_EVENT_PORT_ACTIVE: srdma_log(SRDMA_LOG_INFO, "port %d of %s is active", event.element.port_num, name); break;
+	case IBV_EVENT_CQ_ERR:
+	case IBV_EVENT_QP_FATAL:
+	case IBV_EVENT_QP_REQ_ERR:
+	case IBV_EVENT_QP_ACCESS_ERR:
+	case IBV_EVENT_PATH_MIG_ERR: fail_queue(server, &event); break;
+	case IBV_EVENT_COMM_EST:
+	case IBV_EVENT_SQ_DRAINED: break; /* nothing is wrong */
 	default: srdma_log(SRDMA_LOG_INFO, "%s: %s", name, ibv_event_type_str(event.event_type)); break;
 	}
 	/* A queue pair can't be destroyed before its events are acknowledged. */
@@ -219,12 +207,46 @@ static void check_device(struct srdma_server *server)
 		fail_device(server, strerror(error));
 }
 
-static void take_clients(struct srdma_server *server)
+/* The rate at which set-ups may begin: so many a second, as many at once. */
+struct allowance {
+	double tokens;
+	uint64_t at;
+};
+
+/* How long until the next may begin, in milliseconds; 0: now. */
+static int allowance_left(struct allowance *allowance, unsigned rate)
+{
+	uint64_t now = srdma_clock_us();
+
+	if (rate == 0)
+		return 0;
+	allowance->tokens += (double)(now - allowance->at) * rate / 1e6;
+	allowance->at = now;
+	if (allowance->tokens > rate)
+		allowance->tokens = rate;
+	return allowance->tokens >= 1 ? 0 : 1 + (int)((1 - allowance->tokens) * 1000 / rate);
+}
+
+/* Whether there is a place to set one more up in. When not, those who hold one in silence are pressed. */
+static bool has_room(struct srdma_server *server)
+{
+	bool room;
+
+	pthread_mutex_lock(&server->mutex);
+	room = server->pending < MOST_PENDING(&server->options);
+	pthread_mutex_unlock(&server->mutex);
+	if (atomic_exchange(&server->pressed, !room) == room && !room)
+		for (unsigned i = 0; i < server->greeter_count; i++)
+			srdma_greeter_wake(&server->greeters[i]);
+	return room;
+}
+
+static void take_client(struct srdma_server *server, unsigned turn)
 {
 	int socket = srdma_listener_accept(server->listener, 0);
 
 	if (socket >= 0) {
-		start_client(server, socket);
+		welcome(server, socket, turn);
 	} else if (socket != -EAGAIN) {
 		srdma_log(SRDMA_LOG_ERROR, "%s", srdma_error_text());
 		poll(NULL, 0, ACCEPT_PAUSE_MS);
@@ -236,31 +258,39 @@ static void *listener_main(void *arg)
 	struct srdma_server *server = arg;
 	struct pollfd fds[] = {
 		{.fd = server->stop_fd, .events = POLLIN},
-		{.fd = server->reap_fd, .events = POLLIN},
+		{.fd = server->room_fd, .events = POLLIN},
 		{.fd = srdma_device_context(server->device)->async_fd, .events = POLLIN},
 		{.fd = srdma_listener_fd(server->listener), .events = POLLIN},
 	};
-	uint64_t count;
+	struct allowance allowance = {.tokens = server->options.max_setups_per_second, .at = srdma_clock_us()};
+	uint64_t checked = srdma_clock_us(), count;
 
-	for (;;) {
-		int n = poll(fds, sizeof fds / sizeof *fds, DEVICE_CHECK_MS);
+	for (unsigned turn = 0;;) {
+		int pause = allowance_left(&allowance, server->options.max_setups_per_second);
+		int n;
 
+		fds[3].fd = pause == 0 && has_room(server) ? srdma_listener_fd(server->listener) : -1;
+		n = poll(fds, sizeof fds / sizeof *fds, pause > 0 ? pause : DEVICE_CHECK_MS);
 		if (n < 0)
 			continue;
-		if (n == 0 || fds[2].revents)
+		if (fds[2].revents || srdma_clock_us() - checked >= DEVICE_CHECK_MS * 1000) {
 			check_device(server);
+			checked = srdma_clock_us();
+		}
 		if (fds[0].revents)
 			break;
-		if (fds[1].revents && read(server->reap_fd, &count, sizeof count) > 0)
-			reap(server);
+		if (fds[1].revents && read(server->room_fd, &count, sizeof count) < 0)
+			srdma_log(SRDMA_LOG_ERROR, "cannot read an eventfd: %s", strerror(errno));
 		if (fds[2].revents & POLLIN)
 			take_device_event(server);
 		if (fds[2].revents & (POLLERR | POLLHUP | POLLNVAL)) {
 			fail_device(server, "its event channel is closed");
 			fds[2].fd = -1;
 		}
-		if (fds[3].revents)
-			take_clients(server);
+		if (fds[3].revents) {
+			take_client(server, turn++);
+			allowance.tokens -= server->options.max_setups_per_second > 0;
+		}
 	}
 	return NULL;
 }
@@ -283,9 +313,9 @@ static int make_descriptors(struct srdma_server *server)
 	int flags = fcntl(async_fd, F_GETFL);
 
 	server->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	server->reap_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	server->room_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	server->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (server->stop_fd < 0 || server->reap_fd < 0 || server->event_fd < 0 || flags < 0 ||
+	if (server->stop_fd < 0 || server->room_fd < 0 || server->event_fd < 0 || flags < 0 ||
 	    fcntl(async_fd, F_SETFL, flags | O_NONBLOCK) != 0)
 		return srdma_fail(-errno, "cannot make the server's descriptors: %s", strerror(errno));
 	return 0;
@@ -296,7 +326,7 @@ static void free_server(struct srdma_server *server)
 {
 	srdma_listener_delete(&server->listener);
 	for (size_t i = 0; i < 3; i++) {
-		int fd = i == 0 ? server->stop_fd : i == 1 ? server->reap_fd : server->event_fd;
+		int fd = i == 0 ? server->stop_fd : i == 1 ? server->room_fd : server->event_fd;
 
 		if (fd >= 0)
 			close(fd);
@@ -310,17 +340,48 @@ static void free_server(struct srdma_server *server)
 	free(server);
 }
 
-/* Signals belong to the program's own threads. */
-static int start_listener_thread(struct srdma_server *server)
+static int start_greeters(struct srdma_server *server)
+{
+	long processors = sysconf(_SC_NPROCESSORS_ONLN);
+	unsigned wanted = processors > GREETERS_MAX ? GREETERS_MAX : processors > 1 ? (unsigned)processors : 1;
+	int ret = 0;
+
+	server->greeters = calloc(wanted, sizeof *server->greeters);
+	if (!server->greeters)
+		return srdma_fail(-ENOMEM, "out of memory");
+	while (ret == 0 && server->greeter_count < wanted) {
+		ret = srdma_greeter_start(&server->greeters[server->greeter_count], server);
+		server->greeter_count += ret == 0;
+	}
+	return ret;
+}
+
+static void stop_greeters(struct srdma_server *server)
+{
+	while (server->greeter_count > 0)
+		srdma_greeter_stop(&server->greeters[--server->greeter_count]);
+	free(server->greeters);
+	server->greeters = NULL;
+}
+
+/* What fails is stopped by the caller. Signals belong to the program's own threads. */
+static int start_threads(struct srdma_server *server)
 {
 	sigset_t all, old;
-	int error;
+	int ret, error;
 
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
-	error = pthread_create(&server->listener_thread, NULL, listener_main, server);
+	ret = srdma_workers_start(server);
+	if (ret == 0)
+		ret = start_greeters(server);
+	if (ret == 0) {
+		error = pthread_create(&server->listener_thread, NULL, listener_main, server);
+		if (error != 0)
+			ret = srdma_fail(-error, "cannot start the listener thread: %s", strerror(error));
+	}
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
-	return error ? srdma_fail(-error, "cannot start the listener thread: %s", strerror(error)) : 0;
+	return ret;
 }
 
 int srdma_server_start(const struct srdma_server_options *options, struct srdma_tls_context *context,
@@ -338,10 +399,7 @@ int srdma_server_start(const struct srdma_server_options *options, struct srdma_
 	if (!server)
 		return srdma_fail(-ENOMEM, "out of memory");
 	set_options(server, options);
-	if (srdma_slots_init(&server->slots, options->max_clients) != 0) {
-		free(server);
-		return srdma_fail(-ENOMEM, "out of memory");
-	}
+	srdma_slots_init(&server->slots, options->max_clients);
 	pthread_mutex_init(&server->mutex, NULL);
 	pthread_condattr_init(&monotonic);
 	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
@@ -349,7 +407,7 @@ int srdma_server_start(const struct srdma_server_options *options, struct srdma_
 	pthread_condattr_destroy(&monotonic);
 	server->context = srdma_tls_context_ref(context);
 	server->device = srdma_device_ref(device);
-	server->stop_fd = server->reap_fd = server->event_fd = -1;
+	server->stop_fd = server->room_fd = server->event_fd = -1;
 	if (options->conn.gid_networks) {
 		server->options.conn.gid_networks = strdup(options->conn.gid_networks);
 		struct srdma_networks networks = {0};
@@ -364,10 +422,16 @@ int srdma_server_start(const struct srdma_server_options *options, struct srdma_
 	if (ret == 0)
 		ret = srdma_listener_new(options->address, options->port, &server->listener);
 	if (ret == 0)
-		ret = start_listener_thread(server);
+		ret = start_threads(server);
 	if (ret != 0) {
+		char text[512];
+
+		snprintf(text, sizeof text, "%s", srdma_error_text());
+		atomic_store(&server->stopping, true);
+		stop_greeters(server);
+		srdma_workers_stop(server);
 		free_server(server);
-		return ret;
+		return srdma_fail(ret, "%s", text);
 	}
 	*out = server;
 	return 0;
@@ -401,9 +465,9 @@ int srdma_server_set_max_clients(struct srdma_server *server, unsigned max_clien
 		return srdma_fail(-EINVAL, "max-clients is at least 1");
 	ret = check_device_limits(server->device, max_clients);
 	if (ret == 0)
-		ret = check_descriptors(max_clients, server->options.max_pending);
-	if (ret == 0 && srdma_slots_set_max(&server->slots, max_clients) != 0)
-		ret = srdma_fail(-ENOMEM, "out of memory");
+		ret = check_descriptors(&server->options, max_clients);
+	if (ret == 0)
+		srdma_slots_set_max(&server->slots, max_clients);
 	return ret;
 }
 
@@ -437,15 +501,6 @@ int srdma_server_event_fd(const struct srdma_server *server)
 
 /* ---- stop ------------------------------------------------------------------------------------------------------ */
 
-static void wake_client(void *entry, void *arg)
-{
-	struct srdma_client *client = entry;
-
-	(void)arg;
-	if (client->conn)
-		srdma_conn_wake(client->conn);
-}
-
 static void cancel_client(void *entry, void *arg)
 {
 	struct srdma_client *client = entry;
@@ -455,25 +510,19 @@ static void cancel_client(void *entry, void *arg)
 		srdma_conn_cancel(client->conn);
 }
 
-/* Waits until all client threads have ended; false when the deadline came first. */
-static bool wait_for_threads(struct srdma_server *server, int timeout_ms)
+/* Waits until all clients have gone; false when the deadline came first. */
+static bool wait_for_clients(struct srdma_server *server, int timeout_ms)
 {
 	uint64_t until = srdma_deadline(timeout_ms);
 	struct timespec at = {.tv_sec = (time_t)(until / 1000000), .tv_nsec = (long)(until % 1000000) * 1000};
-	bool all;
+	bool none;
 
 	pthread_mutex_lock(&server->mutex);
-	for (;;) {
-		unsigned ended = 0;
-
-		for (struct srdma_client *c = server->finished; c; c = c->next)
-			ended++;
-		all = ended == server->threads;
-		if (all || pthread_cond_timedwait(&server->ended, &server->mutex, &at) == ETIMEDOUT)
-			break;
-	}
+	while (server->clients > 0 && pthread_cond_timedwait(&server->ended, &server->mutex, &at) != ETIMEDOUT)
+		;
+	none = server->clients == 0;
 	pthread_mutex_unlock(&server->mutex);
-	return all;
+	return none;
 }
 
 int srdma_server_stop(struct srdma_server **out)
@@ -490,16 +539,17 @@ int srdma_server_stop(struct srdma_server **out)
 	if (write(server->stop_fd, &one, sizeof one) < 0)
 		srdma_log(SRDMA_LOG_ERROR, "cannot signal the listener: %s", strerror(errno));
 	pthread_join(server->listener_thread, NULL);
-	srdma_slots_each(&server->slots, wake_client, NULL);
-	/* A client that was in set-up a moment ago may have missed the wake-up: it is woken again until it has gone. */
-	for (int left = server->options.drain_timeout_ms; left > 0; left -= 100) {
-		if (wait_for_threads(server, left < 100 ? left : 100))
-			break;
-		srdma_slots_each(&server->slots, wake_client, NULL);
+	stop_greeters(server);
+	srdma_workers_wake(server);
+	/* A handler that waits for its client learns of the stop only when the drain is over. */
+	if (!wait_for_clients(server, server->options.drain_timeout_ms)) {
+		atomic_store(&server->cancelled, true);
+		do {
+			srdma_slots_each(&server->slots, cancel_client, NULL);
+			srdma_workers_wake(server);
+		} while (!wait_for_clients(server, 100));
 	}
-	while (!wait_for_threads(server, 100))
-		srdma_slots_each(&server->slots, cancel_client, NULL);
-	reap(server);
+	srdma_workers_stop(server);
 	unclean = (int)server->unclean;
 	free_server(server);
 	return unclean;

@@ -1,11 +1,45 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What server.c (start, listener thread, stop), worker.c (a client's thread) and echo.c (the built-in service) share. */
+/* What server.c (start, listener thread, stop), greeter.c (clients being set up), worker.c (connected clients) and echo.c (the
+ * built-in service) share. */
 #ifndef SRDMA_SERVER_H
 #define SRDMA_SERVER_H
 
-#include "conn.h"
+#include "accept.h"
 #include "slots.h"
-#include "tls.h"
+
+struct srdma_client;
+
+/* A thread that sets clients up, many at a time. */
+struct srdma_greeter {
+	struct srdma_server *server;
+	pthread_t thread;
+	int epoll_fd;
+	int wake_fd; /* eventfd: arrivals, or stopping, or pressed */
+	pthread_mutex_t mutex;          /* guards arrivals */
+	struct srdma_client *arrivals;  /* latest first */
+	struct srdma_client *first, **last; /* in set-up, oldest first; its thread's alone */
+};
+
+#define SRDMA_HOT_MAX 8
+
+/* A thread that serves connected clients. */
+struct srdma_worker {
+	struct srdma_server *server;
+	pthread_t thread;
+	struct srdma_notifier notifier; /* its thread's, but for the channel */
+	int epoll_fd; /* the channel, wake_fd, the clients' TLS channels */
+	int wake_fd;  /* eventfd: arrivals, or stopping, or a client was woken */
+	unsigned load; /* clients placed here, those in set-up included; guarded by server->mutex */
+	pthread_mutex_t mutex;         /* guards arrivals and over */
+	struct srdma_client *arrivals; /* latest first */
+	bool over;                     /* no client will come any more */
+
+	/* Its thread's alone: */
+	struct srdma_client *clients;
+	struct srdma_client *hot[SRDMA_HOT_MAX]; /* polled for a while instead of armed */
+	unsigned hot_count;
+	unsigned ending, blocked; /* clients that are */
+};
 
 struct srdma_server {
 	struct srdma_server_options options; /* strings in it are NULL */
@@ -14,37 +48,77 @@ struct srdma_server {
 	struct srdma_listener *listener;
 	struct srdma_slots slots; /* its mutex also guards each client's conn and info */
 	pthread_t listener_thread;
-	int stop_fd;  /* eventfd, readable from srdma_server_stop on: ends every set-up */
-	int reap_fd;  /* eventfd: a client's thread has ended */
+	struct srdma_greeter *greeters;
+	unsigned greeter_count;
+	int stop_fd;  /* eventfd, readable from srdma_server_stop on: ends the listener */
+	int room_fd;  /* eventfd: a set-up has ended */
 	int event_fd; /* eventfd: the program should look at the status */
 	atomic_bool stopping;
+	atomic_bool cancelled; /* the drain is over */
+	atomic_bool pressed;   /* connections wait for a place to be set up in */
 	atomic_bool device_failed;
 
 	/* Taken after slots.mutex when both are needed. */
 	pthread_mutex_t mutex; /* guards what follows */
-	pthread_cond_t ended;  /* a thread has ended */
-	unsigned pending;      /* threads in set-up */
-	unsigned threads;      /* threads that have not been joined */
-	struct srdma_client *finished; /* threads to be joined */
+	pthread_cond_t ended;  /* a client has gone */
+	unsigned pending;      /* clients in set-up */
+	unsigned earnest;      /* of these, those that have proved who they are, and were not turned away */
+	unsigned clients;      /* given to workers and not yet gone */
+	struct srdma_worker **workers;
+	unsigned worker_count;
 	struct srdma_server_status counts; /* accepted, rejected, failed, lost */
 	unsigned unclean;      /* clients that did not end in order while stopping */
 };
 
-/* A connection and its thread, from TCP accept to the end. */
+/* A client, from TCP accept to the end. */
 struct srdma_client {
 	struct srdma_server *server;
-	struct srdma_client *next; /* in server->finished */
-	pthread_t thread;
-	int socket;                    /* until the set-up takes it */
-	uint64_t id;                   /* 0: has no slot */
-	struct srdma_conn *conn;       /* NULL while in set-up; set and cleared under slots.mutex */
-	struct srdma_conn_info info;   /* as of the set-up */
-	bool lost;                     /* was connected, and went without a disconnect by either side */
+	struct srdma_client *next, **at; /* in its greeter's or worker's list */
+	struct srdma_slot slot;
 	char address[64];
+	union ibv_gid peer; /* address, in its IPv6 form */
+
+	/* Set-up. */
+	int socket; /* until the set-up takes it */
+	bool earnest, turned_away; /* see server->earnest */
+	uint64_t arrived;
+	struct srdma_accept *accept;
+	short events; /* that its greeter waits for */
+
+	/* Service. */
+	struct srdma_worker *worker;
+	struct srdma_conn *conn;       /* set and cleared under slots.mutex */
+	struct srdma_conn_info info;   /* as of the set-up */
+	void *arg;                     /* the program's */
+	bool blocked;                  /* the program did not take the oldest message */
+	bool wants_room;               /* and there was no room to send in */
+	bool hot;
+	uint64_t hot_until;
+	bool ending;
+	uint64_t deadline;             /* of the end, or for the program to take a message */
+	int status;                    /* why it ends, when that is not for the peer to say */
+	char reason[SRDMA_REASON_MAX + 1]; /* for the peer; "": none */
 };
 
-/* The body of a client's thread. */
-void *srdma_worker_main(void *client);
+/* greeter.c */
+int srdma_greeter_start(struct srdma_greeter *greeter, struct srdma_server *server);
+void srdma_greeter_give(struct srdma_greeter *greeter, struct srdma_client *client);
+void srdma_greeter_wake(struct srdma_greeter *greeter);
+/* The server is stopping: gives up what is in set-up, and ends the thread. */
+void srdma_greeter_stop(struct srdma_greeter *greeter);
+
+/* worker.c */
+/* The workers that options.workers asks for from the start. */
+int srdma_workers_start(struct srdma_server *server);
+/* Places one more client: on the worker with the fewest. -EAGAIN: no thread or descriptor for another one. */
+int srdma_worker_choose(struct srdma_server *server, struct srdma_worker **out);
+/* A client that was placed does not come, or has gone. */
+void srdma_worker_leave(struct srdma_worker *worker);
+/* Its connection is up. */
+void srdma_worker_give(struct srdma_worker *worker, struct srdma_client *client);
+void srdma_workers_wake(struct srdma_server *server);
+/* No client is left, and none will come. */
+void srdma_workers_stop(struct srdma_server *server);
 
 extern const struct srdma_server_handlers srdma_echo_handlers;
 

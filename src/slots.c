@@ -3,79 +3,76 @@
 
 #include <errno.h>
 #include <stdlib.h>
-#include <string.h>
 
-int srdma_slots_init(struct srdma_slots *slots, unsigned max)
+#define FEWEST 16 /* entries that are kept even when they are free */
+
+void srdma_slots_init(struct srdma_slots *slots, unsigned max)
 {
-	*slots = (struct srdma_slots){.max = max, .capacity = max, .next_id = 1};
-	slots->clients = calloc(max ? max : 1, sizeof *slots->clients);
-	if (!slots->clients)
-		return -ENOMEM;
+	*slots = (struct srdma_slots){.max = max, .next_id = 1};
 	pthread_mutex_init(&slots->mutex, NULL);
-	return 0;
 }
 
 void srdma_slots_destroy(struct srdma_slots *slots)
 {
 	pthread_mutex_destroy(&slots->mutex);
-	free(slots->clients);
-	slots->clients = NULL;
+	free(slots->taken);
+	slots->taken = NULL;
 }
 
-int srdma_slots_set_max(struct srdma_slots *slots, unsigned max)
+void srdma_slots_set_max(struct srdma_slots *slots, unsigned max)
 {
-	int ret = 0;
-
 	pthread_mutex_lock(&slots->mutex);
-	if (max > slots->capacity) {
-		void **grown = realloc(slots->clients, max * sizeof *grown);
-
-		if (grown) {
-			memset(grown + slots->capacity, 0, (max - slots->capacity) * sizeof *grown);
-			slots->clients = grown;
-			slots->capacity = max;
-		} else {
-			ret = -ENOMEM;
-		}
-	}
-	if (ret == 0)
-		slots->max = max;
+	slots->max = max;
 	pthread_mutex_unlock(&slots->mutex);
-	return ret;
 }
 
-int srdma_slots_take(struct srdma_slots *slots, void *client, uint64_t *id)
+static int resize(struct srdma_slots *slots, unsigned capacity)
+{
+	struct srdma_slot **taken = realloc(slots->taken, capacity * sizeof *taken);
+
+	if (!taken)
+		return -ENOMEM;
+	slots->taken = taken;
+	slots->capacity = capacity;
+	return 0;
+}
+
+int srdma_slots_take(struct srdma_slots *slots, struct srdma_slot *slot, int (*may)(struct srdma_slots *slots, void *arg),
+		     void *arg)
 {
 	int ret = 0;
 
 	pthread_mutex_lock(&slots->mutex);
-	if (slots->closed) {
+	if (slots->closed)
 		ret = -ESHUTDOWN;
-	} else if (slots->used >= slots->max) {
+	else if (slots->used >= slots->max)
 		ret = -EBUSY;
-	} else {
-		unsigned i = 0;
-
-		/* used < max <= capacity: there is a free one. */
-		while (slots->clients[i])
-			i++;
-		slots->clients[i] = client;
-		slots->used++;
-		*id = slots->next_id++;
+	else if (may)
+		ret = may(slots, arg);
+	if (ret == 0 && slots->used == slots->capacity)
+		ret = resize(slots, slots->capacity ? slots->capacity * 2 : FEWEST);
+	if (ret == 0) {
+		slot->id = slots->next_id++;
+		slot->index = slots->used;
+		slots->taken[slots->used++] = slot;
 	}
 	pthread_mutex_unlock(&slots->mutex);
 	return ret;
 }
 
-void srdma_slots_release(struct srdma_slots *slots, void *client)
+void srdma_slots_release(struct srdma_slots *slots, struct srdma_slot *slot)
 {
 	pthread_mutex_lock(&slots->mutex);
-	for (unsigned i = 0; i < slots->capacity; i++) {
-		if (slots->clients[i] == client) {
-			slots->clients[i] = NULL;
-			slots->used--;
-			break;
-		}
+	if (slot->id != 0) {
+		struct srdma_slot *last = slots->taken[--slots->used];
+
+		last->index = slot->index;
+		slots->taken[last->index] = last;
+		slot->id = 0;
+		/* Half of it goes when three quarters are free, so that coming and going at one size moves nothing. Failing
+		 * to shrink is no harm. */
+		if (slots->capacity > FEWEST && slots->used <= slots->capacity / 4)
+			resize(slots, slots->capacity / 2);
 	}
 	pthread_mutex_unlock(&slots->mutex);
 }
@@ -100,8 +97,7 @@ unsigned srdma_slots_used(struct srdma_slots *slots)
 void srdma_slots_each(struct srdma_slots *slots, void (*visit)(void *client, void *arg), void *arg)
 {
 	pthread_mutex_lock(&slots->mutex);
-	for (unsigned i = 0; i < slots->capacity; i++)
-		if (slots->clients[i])
-			visit(slots->clients[i], arg);
+	for (unsigned i = 0; i < slots->used; i++)
+		visit(slots->taken[i]->client, arg);
 	pthread_mutex_unlock(&slots->mutex);
 }

@@ -19,6 +19,7 @@ struct srdma_tls {
 	SSL *ssl;
 	int fd;
 	short events;
+	bool ended;  /* our side, by srdma_tls_linger */
 	bool broken; /* after a fatal error OpenSSL must not be asked for a close_notify */
 	struct srdma_tls_context *context;
 };
@@ -247,23 +248,22 @@ int srdma_tls_write(struct srdma_tls *tls, const void *data, size_t length)
 	return ret == 1 ? (int)n : translate(tls, ret, "writing");
 }
 
-void srdma_tls_linger(struct srdma_tls *tls, uint64_t deadline)
+int srdma_tls_linger(struct srdma_tls *tls)
 {
 	char sink[512];
+	ssize_t n;
 
 	if (!tls->broken && SSL_is_init_finished(tls->ssl))
 		SSL_shutdown(tls->ssl);
 	ERR_clear_error();
 	tls->broken = true;
-	if (shutdown(tls->fd, SHUT_WR) != 0)
-		return;
-	/* A peer that goes on sending is cut off at the deadline. */
-	while (srdma_net_wait(tls->fd, POLLIN, -1, deadline) == 0 && srdma_deadline_left_ms(deadline) > 0) {
-		ssize_t n = recv(tls->fd, sink, sizeof sink, 0);
-
-		if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR))
-			break;
-	}
+	tls->events = POLLIN;
+	if (!tls->ended && shutdown(tls->fd, SHUT_WR) != 0)
+		return 0;
+	tls->ended = true;
+	n = recv(tls->fd, sink, sizeof sink, 0);
+	/* One that goes on sending is cut off when the caller has had enough. */
+	return n > 0 || (n < 0 && (errno == EAGAIN || errno == EINTR)) ? -EAGAIN : 0;
 }
 
 /* ---- facts ----------------------------------------------------------------------------------------------------- */

@@ -33,9 +33,9 @@ int srdma_tls_handshake(struct srdma_tls *tls);
  * peer refused our certificate). */
 int srdma_tls_read(struct srdma_tls *tls, void *data, size_t size);
 int srdma_tls_write(struct srdma_tls *tls, const void *data, size_t length);
-/* After a refusal: ends our side and waits until the peer has read it (or the deadline): closing at once could destroy an
- * alert or REJECT that is still on its way. */
-void srdma_tls_linger(struct srdma_tls *tls, uint64_t deadline);
+/* After a refusal: ends our side, and is 0 when the peer has read it: closing before could destroy an alert or REJECT that
+ * is still on its way. -EAGAIN: wait and call again. */
+int srdma_tls_linger(struct srdma_tls *tls);
 
 const char *srdma_tls_version(const struct srdma_tls *tls);
 const char *srdma_tls_cipher(const struct srdma_tls *tls);

@@ -1,121 +1,45 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A client's thread: set-up, service, end. */
+/* Connected clients. A worker's thread sleeps until a completion queue, a TLS channel or another thread has something for one
+ * of its clients; what has just been busy is polled for a while instead. With a worker for each client (SRDMA_WORKERS_PER_CLIENT)
+ * it is the same, with one client on each. */
+#include "clock.h"
 #include "log.h"
 #include "server.h"
 
 #include <errno.h>
+#include <openssl/crypto.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <unistd.h>
 
-/* How long a full table makes sense to wait for. */
-#define RETRY_AFTER_MS 1000
+/* Messages of one client before it is the next one's turn. */
+#define TURN 16
+#define EVENTS 64
+/* Between two looks at the deadlines of clients that have one. */
+#define TICK_MS 20
+/* Rounds of polling between two looks at the descriptors. */
+#define ROUNDS_PER_EVENTS 16
+/* Room for a program's handlers. The usual 8 MiB would invite the kernel to back a stack with a huge page. */
+#define WORKER_STACK (1024 * 1024)
 
-/* ---- set-up ---------------------------------------------------------------------------------------------------- */
+/* ---- the end --------------------------------------------------------------------------------------------------- */
 
-static int admit(const char *peer_name, const struct sockaddr *peer, uint64_t *client_id, struct srdma_reject *reject,
-		 void *arg)
+static void cool(struct srdma_client *client)
 {
-	struct srdma_client *client = arg;
-	struct srdma_server *server = client->server;
-	int ret = srdma_slots_take(&server->slots, client, &client->id);
+	struct srdma_worker *worker = client->worker;
 
-	(void)peer_name;
-	(void)peer;
-	*client_id = client->id;
-	if (ret == -EBUSY)
-		return srdma_reject_set(reject, SRDMA_REJECT_FULL, RETRY_AFTER_MS,
-					"the server is full: %u clients are connected, the most it takes",
-					srdma_slots_used(&server->slots));
-	if (ret != 0)
-		return srdma_reject_set(reject, SRDMA_REJECT_DRAINING, 0, "the server is shutting down");
-	return 0;
-}
-
-static int set_up(struct srdma_client *client)
-{
-	struct srdma_server *server = client->server;
-	struct srdma_conn *conn;
-	int ret = srdma_conn_accept_until(client->socket, server->context, server->device, &server->options.conn, admit,
-					  client, server->stop_fd, &conn);
-
-	client->socket = -1;
-	pthread_mutex_lock(&server->mutex);
-	server->pending--;
-	if (ret == 0)
-		server->counts.accepted++;
-	else if (ret == SRDMA_EREJECTED)
-		server->counts.rejected++;
-	else
-		server->counts.failed++;
-	pthread_mutex_unlock(&server->mutex);
-	if (ret != 0) {
-		srdma_log(SRDMA_LOG_WARN, "client at %s: not connected: %s", client->address, srdma_error_text());
-		return ret;
-	}
-	srdma_conn_info(conn, &client->info);
-	pthread_mutex_lock(&server->slots.mutex);
-	client->conn = conn;
-	pthread_mutex_unlock(&server->slots.mutex);
-	srdma_log(SRDMA_LOG_INFO, "client %llu: connected from %s as '%s', QPN 0x%06x to 0x%06x, %s, set up in %llu us",
-		  (unsigned long long)client->id, client->address, client->info.peer_name, client->info.qpn,
-		  client->info.peer_qpn, client->info.tls_version, (unsigned long long)client->info.timing.total);
-	return 0;
-}
-
-/* ---- service --------------------------------------------------------------------------------------------------- */
-
-/* Hands over all messages that are there. */
-static int serve_messages(struct srdma_client *client, char *reason, void *client_arg)
-{
-	const struct srdma_server_options *o = &client->server->options;
-	const void *data;
-	uint32_t length;
-	int ret = 0;
-
-	while (ret == 0 && srdma_conn_peek(client->conn, &data, &length)) {
-		if (o->handlers.on_message)
-			ret = o->handlers.on_message(client->conn, data, length, reason, client_arg, o->arg);
-		if (ret == 0)
-			ret = srdma_channel_consume(&client->conn->channel);
-		if (ret != 0)
-			return ret;
-		if (atomic_load_explicit(&client->server->stopping, memory_order_relaxed))
-			break;
-	}
-	return srdma_conn_check(client->conn);
-}
-
-/* The program, not the connection, came to the end: the client is told why. Such a client is not lost. */
-static void dismiss(struct srdma_client *client, const char *reason)
-{
-	if (srdma_conn_disconnect(client->conn, reason, client->server->options.drain_timeout_ms) != 0)
+	if (!client->hot)
 		return;
-	client->lost = false;
-	srdma_fail(SRDMA_ECLOSED, "disconnected by this server: %s", reason);
-}
-
-/* Until the client goes, the server stops, or something fails. Returns 0 for an end in order. */
-static int serve(struct srdma_client *client, void *client_arg)
-{
-	struct srdma_server *server = client->server;
-	char reason[SRDMA_REASON_MAX + 1] = "";
-	int ret;
-
-	do {
-		if (atomic_load(&server->stopping))
-			return srdma_conn_disconnect(client->conn, "the server is shutting down",
-						     server->options.drain_timeout_ms);
-		ret = srdma_conn_wait(client->conn, -1);
-		if (ret == 0)
-			ret = serve_messages(client, reason, client_arg);
-	} while (ret == 0 || ret == -EINTR || ret == -ETIMEDOUT);
-	if (ret == SRDMA_ECLOSED)
-		return srdma_conn_disconnect(client->conn, NULL, server->options.drain_timeout_ms);
-	if (srdma_conn_check(client->conn) == 0)
-		dismiss(client, reason[0] ? reason : "ended by the server");
-	return ret;
+	client->hot = false;
+	for (unsigned i = 0; i < worker->hot_count; i++) {
+		if (worker->hot[i] == client) {
+			worker->hot[i] = worker->hot[--worker->hot_count];
+			return;
+		}
+	}
 }
 
 static void log_end(const struct srdma_client *client, int status, const char *text)
@@ -125,44 +49,16 @@ static void log_end(const struct srdma_client *client, int status, const char *t
 	srdma_conn_info(client->conn, &info);
 	if (status == 0)
 		srdma_log(SRDMA_LOG_INFO, "client %llu: disconnected%s%s; %llu messages in, %llu out",
-			  (unsigned long long)client->id, info.close_reason[0] ? ": " : "", info.close_reason,
+			  (unsigned long long)client->slot.id, info.close_reason[0] ? ": " : "", info.close_reason,
 			  (unsigned long long)info.messages_received, (unsigned long long)info.messages_sent);
 	else
-		srdma_log(SRDMA_LOG_WARN, "client %llu at %s: %s: %s", (unsigned long long)client->id, client->address,
+		srdma_log(SRDMA_LOG_WARN, "client %llu at %s: %s: %s", (unsigned long long)client->slot.id, client->address,
 			  srdma_strerror(status), text);
 }
 
-static void run_client(struct srdma_client *client)
-{
-	const struct srdma_server_options *o = &client->server->options;
-	char text[512];
-	void *client_arg = NULL;
-	int ret = 0;
-
-	client->lost = true;
-	if (o->handlers.on_connect)
-		ret = o->handlers.on_connect(client->conn, &client_arg, o->arg);
-	if (ret == 0)
-		ret = serve(client, client_arg);
-	else
-		dismiss(client, "refused by the server");
-	if (ret == 0)
-		client->lost = false;
-	snprintf(text, sizeof text, "%s", srdma_error_text());
-	if (o->handlers.on_disconnect)
-		o->handlers.on_disconnect(client->conn, ret, client_arg, o->arg);
-	log_end(client, ret, text);
-}
-
-/* ---- end ------------------------------------------------------------------------------------------------------- */
-
 /* Before the slot is released: who sees the client gone sees it counted, and a stop that begins then is not to blame. */
-static void account(const struct srdma_client *client)
+static void count_lost(struct srdma_server *server)
 {
-	struct srdma_server *server = client->server;
-
-	if (!client->lost)
-		return;
 	pthread_mutex_lock(&server->mutex);
 	server->counts.lost++;
 	if (atomic_load(&server->stopping))
@@ -170,40 +66,523 @@ static void account(const struct srdma_client *client)
 	pthread_mutex_unlock(&server->mutex);
 }
 
-static void retire(struct srdma_client *client)
+static void release(struct srdma_client *client)
 {
 	struct srdma_server *server = client->server;
-	uint64_t one = 1;
+	struct srdma_worker *worker = client->worker;
+	struct srdma_conn *conn = client->conn;
 
+	pthread_mutex_lock(&server->slots.mutex);
+	client->conn = NULL;
+	pthread_mutex_unlock(&server->slots.mutex);
+	cool(client);
+	worker->ending -= client->ending;
+	worker->blocked -= client->blocked;
+	*client->at = client->next;
+	if (client->next)
+		client->next->at = client->at;
+	/* First the objects, then the slot, then the channel: a client that sees it close can come again at once. */
+	srdma_conn_release_verbs(conn);
+	srdma_slots_release(&server->slots, &client->slot);
+	srdma_worker_leave(worker);
+	srdma_conn_delete(&conn);
+	OPENSSL_cleanse(&client->info, sizeof client->info); /* PSNs */
+	free(client);
 	pthread_mutex_lock(&server->mutex);
-	client->next = server->finished;
-	server->finished = client;
+	server->clients--;
 	pthread_cond_broadcast(&server->ended);
 	pthread_mutex_unlock(&server->mutex);
-	if (write(server->reap_fd, &one, sizeof one) < 0)
-		srdma_log(SRDMA_LOG_ERROR, "cannot signal the listener: %s", strerror(errno));
 }
 
-void *srdma_worker_main(void *arg)
+/* `status`: 0 for an end in order; else the thread's last error tells more. The client is gone after it. */
+static void finish(struct srdma_client *client, int status, bool lost)
 {
-	struct srdma_client *client = arg;
-	struct srdma_slots *slots = &client->server->slots;
-	struct srdma_conn *conn;
+	const struct srdma_server_options *o = &client->server->options;
+	char text[512];
 
-	if (set_up(client) == 0) {
-		run_client(client);
-		account(client);
-		pthread_mutex_lock(&slots->mutex);
-		conn = client->conn;
-		client->conn = NULL;
-		pthread_mutex_unlock(&slots->mutex);
-		/* First the objects, then the slot, then the channel: a client that sees it close can come again at once. */
-		srdma_conn_release_verbs(conn);
-		srdma_slots_release(slots, client);
-		srdma_conn_delete(&conn);
-	} else if (client->id != 0) {
-		srdma_slots_release(slots, client);
+	snprintf(text, sizeof text, "%s", srdma_error_text());
+	if (o->handlers.on_disconnect)
+		o->handlers.on_disconnect(client->conn, status, client->arg, o->arg);
+	log_end(client, status, text);
+	if (lost)
+		count_lost(client->server);
+	release(client);
+}
+
+/* `ret`: how the disconnect went. */
+static void finish_ending(struct srdma_client *client, int ret)
+{
+	if (client->status == 0) {
+		finish(client, ret, ret != 0);
+	} else {
+		/* The program, not the connection, came to the end: a client that was told why is not lost. */
+		if (ret == 0)
+			srdma_fail(SRDMA_ECLOSED, "disconnected by this server: %s", client->reason);
+		finish(client, client->status, ret != 0);
 	}
-	retire(client);
+}
+
+/* The client may be gone after it. */
+static void go_on_ending(struct srdma_client *client)
+{
+	int ret;
+
+	srdma_conn_progress(client->conn, false);
+	ret = srdma_conn_disconnect_step(client->conn, client->reason[0] ? client->reason : NULL);
+	if (ret == -EAGAIN) {
+		if (srdma_deadline_left_ms(client->deadline) > 0 && !atomic_load(&client->server->cancelled))
+			return;
+		ret = srdma_conn_end(client->conn, srdma_fail(-ETIMEDOUT, "the peer did not answer the disconnect in time"));
+	}
+	finish_ending(client, ret);
+}
+
+/* status 0: the peer, or a stop of the server, ends it. */
+static void begin_ending(struct srdma_client *client, int status, const char *reason)
+{
+	if (client->ending)
+		return;
+	cool(client);
+	client->worker->blocked -= client->blocked;
+	client->blocked = false;
+	client->ending = true;
+	client->worker->ending++;
+	client->status = status;
+	if (reason != client->reason)
+		snprintf(client->reason, sizeof client->reason, "%s", reason);
+	client->deadline = srdma_deadline(client->server->options.drain_timeout_ms);
+}
+
+/* ---- service --------------------------------------------------------------------------------------------------- */
+
+/* The program does, or does not, take the oldest message now. */
+static void block(struct srdma_client *client, bool blocked, bool got_on)
+{
+	if (blocked && (!client->blocked || got_on))
+		client->deadline = srdma_deadline(client->server->options.conn.timeout_ms);
+	client->worker->blocked += (unsigned)blocked - (unsigned)client->blocked;
+	client->blocked = blocked;
+}
+
+/* Hands over what is there, up to a turn. Returns whether there was anything. */
+static bool serve_messages(struct srdma_client *client)
+{
+	const struct srdma_server_options *o = &client->server->options;
+	struct srdma_conn *conn = client->conn;
+	const void *data;
+	uint32_t length;
+	int ret = 0, taken = 0;
+
+	while (taken < TURN && ret == 0 && srdma_channel_peek(&conn->channel, &data, &length)) {
+		if (o->handlers.on_message)
+			ret = o->handlers.on_message(conn, data, length, client->reason, client->arg, o->arg);
+		if (ret == 0)
+			ret = srdma_channel_consume(&conn->channel);
+		taken += ret == 0;
+	}
+	block(client, ret == -EAGAIN, taken > 0);
+	if (ret == -EAGAIN)
+		client->wants_room = !srdma_channel_can_send(&conn->channel);
+	else if (ret != 0 && conn->status == 0)
+		/* What can't be done because the client is leaving is no fault. */
+		begin_ending(client, conn->closing.peer_requested ? 0 : ret,
+			     client->reason[0] ? client->reason : "ended by the server");
+	return taken > 0;
+}
+
+/* Whether a run of this client would get anywhere. */
+static bool has_work(const struct srdma_client *client)
+{
+	const struct srdma_conn *conn = client->conn;
+
+	if (conn->status != 0)
+		return true;
+	if (client->blocked)
+		return client->wants_room && srdma_channel_can_send(&conn->channel);
+	return conn->channel.arrival_count > 0 || conn->closing.peer_requested;
+}
+
+/* Waits for the next event, or is polled for a while. */
+static void rest(struct srdma_client *client, bool was_busy)
+{
+	struct srdma_worker *worker = client->worker;
+	int spin = client->server->options.conn.spin;
+
+	if (was_busy && spin != 0 && (client->hot || worker->hot_count < SRDMA_HOT_MAX)) {
+		if (!client->hot)
+			worker->hot[worker->hot_count++] = client;
+		client->hot = true;
+		client->hot_until = spin < 0 ? UINT64_MAX : srdma_clock_us() + (uint64_t)spin;
+	}
+	if (client->hot)
+		return;
+	srdma_conn_arm(client->conn);
+	/* What came between the last look and the arming raises no event. */
+	srdma_conn_progress(client->conn, false);
+	if (has_work(client))
+		srdma_notifier_add(&worker->notifier, client->conn);
+}
+
+/* Does what there is to do for a client, which may be gone after it. */
+static void run(struct srdma_client *client)
+{
+	struct srdma_conn *conn = client->conn;
+	bool busy;
+
+	if (client->ending) {
+		go_on_ending(client);
+		return;
+	}
+	srdma_conn_progress(conn, false);
+	busy = serve_messages(client);
+	if (busy)
+		srdma_conn_progress(conn, false); /* credits, and what came meanwhile */
+	if (conn->status != 0) {
+		finish(client, srdma_conn_check(conn), true);
+		return;
+	}
+	if (conn->closing.peer_requested && conn->channel.arrival_count == 0)
+		begin_ending(client, 0, "");
+	else if (atomic_load_explicit(&client->server->stopping, memory_order_relaxed))
+		begin_ending(client, 0, "the server is shutting down");
+	if (client->ending) {
+		go_on_ending(client);
+		return;
+	}
+	if (has_work(client))
+		srdma_notifier_add(&client->worker->notifier, conn);
+	else
+		rest(client, busy);
+}
+
+/* What `run` and `rest` leave to a client that is being disconnected: its completions have to be heard of. */
+static void rest_ending(struct srdma_client *client)
+{
+	srdma_conn_arm(client->conn);
+	go_on_ending(client);
+}
+
+static void poll_hot(struct srdma_worker *worker)
+{
+	uint64_t now = worker->hot_count > 0 ? srdma_clock_us() : 0;
+
+	for (unsigned i = worker->hot_count; i > 0; i--) {
+		struct srdma_client *client = worker->hot[i - 1];
+
+		srdma_conn_progress(client->conn, false);
+		if (has_work(client)) {
+			run(client);
+		} else if (now >= client->hot_until) {
+			cool(client);
+			rest(client, false);
+		}
+	}
+}
+
+/* ---- coming ---------------------------------------------------------------------------------------------------- */
+
+static void take_client(struct srdma_worker *worker, struct srdma_client *client)
+{
+	const struct srdma_server_options *o = &worker->server->options;
+	struct epoll_event event = {.events = EPOLLIN, .data.ptr = client};
+	int ret = 0;
+
+	client->next = worker->clients;
+	client->at = &worker->clients;
+	if (client->next)
+		client->next->at = &client->next;
+	worker->clients = client;
+	if (epoll_ctl(worker->epoll_fd, EPOLL_CTL_ADD, srdma_tls_fd(client->conn->tls), &event) != 0) {
+		int error = errno;
+
+		finish(client, srdma_conn_end(client->conn, srdma_fail(-error, "cannot watch a socket: %s", strerror(error))), true);
+		return;
+	}
+	if (o->handlers.on_connect)
+		ret = o->handlers.on_connect(client->conn, &client->arg, o->arg);
+	if (ret != 0)
+		begin_ending(client, ret, "refused by the server");
+	/* The client may have spoken before there was anybody to listen. */
+	srdma_conn_progress(client->conn, true);
+	run(client);
+}
+
+static void take_arrivals(struct srdma_worker *worker)
+{
+	struct srdma_client *arrivals;
+
+	pthread_mutex_lock(&worker->mutex);
+	arrivals = worker->arrivals;
+	worker->arrivals = NULL;
+	pthread_mutex_unlock(&worker->mutex);
+	while (arrivals) {
+		struct srdma_client *next = arrivals->next;
+
+		take_client(worker, arrivals);
+		arrivals = next;
+	}
+}
+
+/* Somebody wants something: of the worker (to stop), or of a client whose program may take its message now. */
+static void be_woken(struct srdma_worker *worker)
+{
+	struct srdma_client *next;
+	uint64_t count;
+	ssize_t n = read(worker->wake_fd, &count, sizeof count);
+	bool stopping = atomic_load(&worker->server->stopping);
+
+	(void)n;
+	take_arrivals(worker);
+	for (struct srdma_client *client = worker->clients; client; client = next) {
+		next = client->next;
+		if (stopping || atomic_exchange(&client->conn->wake_requested, false))
+			run(client);
+	}
+}
+
+static void check_deadlines(struct srdma_worker *worker)
+{
+	struct srdma_client *next;
+
+	for (struct srdma_client *client = worker->clients; client; client = next) {
+		next = client->next;
+		if (client->ending) {
+			rest_ending(client);
+		} else if (client->blocked && srdma_deadline_left_ms(client->deadline) == 0) {
+			srdma_fail(-ETIMEDOUT, "the client did not take its messages in time");
+			begin_ending(client, -ETIMEDOUT, "messages were not taken in time");
+			run(client);
+		}
+	}
+}
+
+/* ---- the thread ------------------------------------------------------------------------------------------------ */
+
+static void take_events(struct srdma_worker *worker, int timeout_ms)
+{
+	struct epoll_event events[EVENTS];
+	int n = epoll_wait(worker->epoll_fd, events, EVENTS, timeout_ms);
+	bool woken = false;
+
+	for (int i = 0; i < n; i++) {
+		struct srdma_client *client = events[i].data.ptr;
+
+		if (events[i].data.ptr == worker) {
+			woken = true;
+		} else if (events[i].data.ptr == &worker->notifier) {
+			srdma_notifier_take(&worker->notifier);
+		} else {
+			srdma_conn_progress(client->conn, true);
+			srdma_notifier_add(&worker->notifier, client->conn);
+		}
+	}
+	/* Last: a client that goes must not have an event left here. */
+	if (woken)
+		be_woken(worker);
+}
+
+static bool is_over(struct srdma_worker *worker)
+{
+	bool over;
+
+	if (!atomic_load(&worker->server->stopping) || worker->clients)
+		return false;
+	pthread_mutex_lock(&worker->mutex);
+	over = worker->arrivals == NULL && worker->over;
+	pthread_mutex_unlock(&worker->mutex);
+	return over;
+}
+
+static void *worker_main(void *arg)
+{
+	struct srdma_worker *worker = arg;
+	uint64_t checked = 0;
+	unsigned round = 0;
+
+	while (!is_over(worker)) {
+		bool idle = !worker->notifier.first && worker->hot_count == 0;
+		const struct srdma_conn *last;
+		struct srdma_conn *conn;
+
+		if (idle || ++round % ROUNDS_PER_EVENTS == 0)
+			take_events(worker, !idle ? 0 : worker->ending + worker->blocked > 0 ? TICK_MS : -1);
+		/* Each that is in the list now; who comes into it meanwhile has its turn after the others. */
+		last = worker->notifier.last;
+		do {
+			conn = srdma_notifier_next(&worker->notifier);
+			if (conn)
+				run(conn->owner);
+		} while (conn != last);
+		poll_hot(worker);
+		if (worker->ending + worker->blocked > 0 && srdma_clock_us() - checked >= TICK_MS * 1000) {
+			check_deadlines(worker);
+			checked = srdma_clock_us();
+		}
+	}
 	return NULL;
+}
+
+static int add_to_epoll(struct srdma_worker *worker, int fd, void *what)
+{
+	struct epoll_event event = {.events = EPOLLIN, .data.ptr = what};
+
+	return epoll_ctl(worker->epoll_fd, EPOLL_CTL_ADD, fd, &event);
+}
+
+static int create_thread(struct srdma_worker *worker)
+{
+	pthread_attr_t attr;
+	int error = pthread_attr_init(&attr);
+
+	if (error != 0)
+		return error;
+	error = pthread_attr_setstacksize(&attr, WORKER_STACK);
+	if (error == 0)
+		error = pthread_create(&worker->thread, &attr, worker_main, worker);
+	pthread_attr_destroy(&attr);
+	return error;
+}
+
+static void worker_delete(struct srdma_worker *worker)
+{
+	srdma_notifier_release(&worker->notifier);
+	if (worker->epoll_fd >= 0)
+		close(worker->epoll_fd);
+	if (worker->wake_fd >= 0)
+		close(worker->wake_fd);
+	pthread_mutex_destroy(&worker->mutex);
+	free(worker);
+}
+
+static int worker_new(struct srdma_server *server, struct srdma_worker **out)
+{
+	struct srdma_worker *worker = calloc(1, sizeof *worker);
+	int ret, error = 0;
+
+	if (!worker)
+		return srdma_fail(-ENOMEM, "out of memory");
+	worker->server = server;
+	pthread_mutex_init(&worker->mutex, NULL);
+	worker->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+	worker->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	ret = srdma_notifier_init(&worker->notifier, server->device, worker->wake_fd);
+	if (ret == 0 && (worker->epoll_fd < 0 || worker->wake_fd < 0 || add_to_epoll(worker, worker->wake_fd, worker) != 0 ||
+			 add_to_epoll(worker, worker->notifier.channel->fd, &worker->notifier) != 0))
+		error = errno;
+	if (ret == 0 && error == 0)
+		error = create_thread(worker);
+	if (error != 0)
+		ret = srdma_fail(-EAGAIN, "cannot start a worker: %s", strerror(error));
+	if (ret != 0) {
+		worker_delete(worker);
+		return ret;
+	}
+	*out = worker;
+	return 0;
+}
+
+/* ---- all of them ----------------------------------------------------------------------------------------------- */
+
+/* server->mutex is held, or no other thread runs. */
+static int add_worker(struct srdma_server *server, struct srdma_worker **out)
+{
+	struct srdma_worker **grown = realloc(server->workers, (server->worker_count + 1) * sizeof *grown);
+	int ret;
+
+	if (!grown)
+		return srdma_fail(-ENOMEM, "out of memory");
+	server->workers = grown;
+	ret = worker_new(server, out);
+	if (ret == 0)
+		grown[server->worker_count++] = *out;
+	return ret;
+}
+
+static unsigned wanted_workers(const struct srdma_server *server)
+{
+	long processors = sysconf(_SC_NPROCESSORS_ONLN);
+
+	if (server->options.workers > 0)
+		return (unsigned)server->options.workers;
+	return server->options.workers < 0 ? 0 : processors > 0 ? (unsigned)processors : 1;
+}
+
+int srdma_workers_start(struct srdma_server *server)
+{
+	unsigned wanted = wanted_workers(server);
+	struct srdma_worker *worker;
+	int ret = 0;
+
+	while (ret == 0 && server->worker_count < wanted)
+		ret = add_worker(server, &worker);
+	return ret;
+}
+
+int srdma_worker_choose(struct srdma_server *server, struct srdma_worker **out)
+{
+	struct srdma_worker *least = NULL;
+	int ret = 0;
+
+	pthread_mutex_lock(&server->mutex);
+	for (unsigned i = 0; i < server->worker_count && !(least && least->load == 0); i++)
+		if (!least || server->workers[i]->load < least->load)
+			least = server->workers[i];
+	/* With a worker for each client, one that has become free is used again. */
+	if (!least || (server->options.workers < 0 && least->load > 0))
+		ret = add_worker(server, &least);
+	if (ret == 0) {
+		least->load++;
+		*out = least;
+	}
+	pthread_mutex_unlock(&server->mutex);
+	return ret;
+}
+
+void srdma_worker_leave(struct srdma_worker *worker)
+{
+	pthread_mutex_lock(&worker->server->mutex);
+	worker->load--;
+	pthread_mutex_unlock(&worker->server->mutex);
+}
+
+static void wake(struct srdma_worker *worker)
+{
+	uint64_t one = 1;
+
+	if (write(worker->wake_fd, &one, sizeof one) < 0)
+		srdma_log(SRDMA_LOG_ERROR, "cannot wake a worker: %s", strerror(errno));
+}
+
+void srdma_worker_give(struct srdma_worker *worker, struct srdma_client *client)
+{
+	pthread_mutex_lock(&worker->mutex);
+	client->next = worker->arrivals;
+	worker->arrivals = client;
+	pthread_mutex_unlock(&worker->mutex);
+	wake(worker);
+}
+
+void srdma_workers_wake(struct srdma_server *server)
+{
+	pthread_mutex_lock(&server->mutex);
+	for (unsigned i = 0; i < server->worker_count; i++)
+		wake(server->workers[i]);
+	pthread_mutex_unlock(&server->mutex);
+}
+
+void srdma_workers_stop(struct srdma_server *server)
+{
+	for (unsigned i = 0; i < server->worker_count; i++) {
+		struct srdma_worker *worker = server->workers[i];
+
+		pthread_mutex_lock(&worker->mutex);
+		worker->over = true;
+		pthread_mutex_unlock(&worker->mutex);
+		wake(worker);
+		pthread_join(worker->thread, NULL);
+		worker_delete(worker);
+	}
+	free(server->workers);
+	server->workers = NULL;
+	server->worker_count = 0;
 }

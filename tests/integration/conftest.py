@@ -24,6 +24,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 BUILD = os.path.realpath(os.environ.get("SECURDMA_BUILD", os.path.join(ROOT, "build")))
 SECURDMA = os.path.join(BUILD, "cli", "securdma")
 PROBE = os.path.join(BUILD, "tests", "integration", "probe")
+SWARM = os.path.join(BUILD, "bench", "swarm")
 ON_UROCE = os.environ.get("SECURDMA_TEST_UROCE") == "1"
 UROCE = os.path.join(BUILD, "uroce", "cli", "uroce")
 UROCE_LIBRARY = os.path.join(BUILD, "uroce", "src", "liburoce.so")
@@ -148,7 +149,7 @@ def resources(device):
     if ON_UROCE:
         text = subprocess.run([UROCE, "resources", "--json"], capture_output=True, text=True, check=True, timeout=STEP).stdout
         # Others may use uroce at the same time.
-        ours = [process["objects"] for process in json.loads(text)["processes"] if executable(process["pid"]) in (SECURDMA, PROBE)]
+        ours = [process["objects"] for process in json.loads(text)["processes"] if executable(process["pid"]) in (SECURDMA, PROBE, SWARM)]
         return {name: sum(objects[name] for objects in ours) for name in RESOURCES}
     text = subprocess.run(["rdma", "resource", "show", device.name], capture_output=True, text=True, check=True,
                           timeout=STEP, env=dict(os.environ, PATH=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")).stdout
@@ -172,7 +173,7 @@ def sanitizer_library():
 
 def on_device(args, more):
     """The options of Popen with which a program of ours finds the device."""
-    if not ON_UROCE or str(args[0]) not in (SECURDMA, PROBE):
+    if not ON_UROCE or str(args[0]) not in (SECURDMA, PROBE, SWARM):
         return more
     preload = " ".join(filter(None, (sanitizer_library(), UROCE_LIBRARY)))
     return dict(more, env=dict(more.get("env") or os.environ, LD_PRELOAD=preload))

@@ -29,6 +29,10 @@ static const struct mode {
 	{"client-region", mode_client_region, 0},
 	{"isolation", mode_isolation, 0},
 	{"lost", mode_lost, 0},
+	{"stuffed", mode_stuffed, 0},
+	{"never-reads", mode_never_reads, 0},
+	{"not-now", mode_not_now, 0},
+	{"blocking-handlers", mode_blocking_handlers, 0},
 };
 
 _Noreturn void probe_die(const char *file, int line, const char *condition)

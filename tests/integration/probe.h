@@ -74,5 +74,9 @@ void mode_posted(struct rig *rig, char **args);
 void mode_client_region(struct rig *rig, char **args);
 void mode_isolation(struct rig *rig, char **args);
 void mode_lost(struct rig *rig, char **args);
+void mode_stuffed(struct rig *rig, char **args);
+void mode_never_reads(struct rig *rig, char **args);
+void mode_not_now(struct rig *rig, char **args);
+void mode_blocking_handlers(struct rig *rig, char **args);
 
 #endif

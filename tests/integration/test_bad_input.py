@@ -5,12 +5,14 @@ import shutil
 import socket
 import ssl
 import subprocess
+import threading
 import time
 import warnings
 
 import protocol
 import pytest
-from conftest import SCALE, SECURDMA, STEP, Client, Server, connect, connect_json, resources, run, wait_for_resources, wait_until
+from conftest import (SCALE, SECURDMA, STEP, Client, Process, Server, client_args, connect, connect_json, resources, run,
+                      wait_for_resources, wait_until)
 
 SETUP_MS = int(1500 * SCALE)
 MAX_PENDING = 8
@@ -489,20 +491,44 @@ def test_silent_clients_are_freed_at_the_deadline(served, certs):
     wait_until(lambda: said() == [2, 3], lambda: served.log()[served.mark:])  # a connection is closed before its line is written
 
 
-def test_flood_of_half_open_connections_is_bounded(served, certs):
-    socks = [socket.create_connection((certs.host, served.port), STEP) for _ in range(4 * MAX_PENDING)]
+def test_flood_of_half_open_connections_keeps_nobody_out(served, certs):
+    """More than there are places for, and a new one for each that is closed: a client gets in all the same."""
+    socks, over = [], threading.Event()
+
+    def flood():
+        while not over.is_set():
+            socks.append(socket.create_connection((certs.host, served.port), STEP))
+            time.sleep(0.005)
+
+    flooder = threading.Thread(target=flood)
+    flooder.start()
     try:
-        tells(served, f"{MAX_PENDING} connections are being set up (max-pending)")
-        assert served.status()["pending"] <= MAX_PENDING
+        tells(served, "others wait to be set up, and it has not said who it is")
+        assert served.status()["pending"] <= 2 * MAX_PENDING
+        for _ in range(3):
+            assert connect(certs, served.port, "-e", "send x").returncode == 0
         served.neighbour.check()
-        for sock in socks:
-            until_closed(sock)
     finally:
+        over.set()
+        flooder.join()
         for sock in socks:
             sock.close()
-    # Once they are gone, a client gets in.
-    served.wait_status(pending=0)
-    assert connect(certs, served.port, "-e", "send x").returncode == 0
+
+
+def test_busy_server_says_when_to_come_again(served, certs, start):
+    """Clients that are in the middle of their set-up hold all places."""
+    holders = [protocol.open_tls(certs, served.port, STEP) for _ in range(MAX_PENDING)]
+    try:
+        answer = connect(certs, served.port, "--busy-retry-ms", "0", "-e", "send x")
+        assert answer.returncode == 5, answer
+        assert "(busy)" in answer.stderr and f"{MAX_PENDING} connections are being set up" in answer.stderr
+        patient = start(Process, *client_args(certs, served.port, "--log-level", "info", "--busy-retry-ms",
+                                              str(int(20000 * SCALE)), "-e", "send x"))
+        patient.wait_log("is busy; trying again in")
+    finally:
+        for sock in holders:
+            sock.close()
+    assert patient.wait() == 0, patient.log()
 
 
 # ---- what a server might say -------------------------------------------------------------------------------------------

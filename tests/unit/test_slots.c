@@ -18,24 +18,29 @@
 #define ROUNDS  2000
 #define LIMIT   5
 
-/* What the table holds are addresses; these give as many as a test needs. */
-static char clients[THREADS * ROUNDS];
+/* As many as a test needs. Each is its own client. */
+static struct srdma_slot clients[THREADS * ROUNDS];
 
 static struct srdma_slots table(unsigned max)
 {
 	struct srdma_slots slots;
 
-	assert_int_equal(srdma_slots_init(&slots, max), 0);
+	memset(clients, 0, sizeof clients);
+	srdma_slots_init(&slots, max);
 	return slots;
 }
 
-static uint64_t take(struct srdma_slots *slots, void *client)
+static int try(struct srdma_slots *slots, struct srdma_slot *client)
 {
-	uint64_t id = 0;
+	client->client = client;
+	return srdma_slots_take(slots, client, NULL, NULL);
+}
 
-	assert_int_equal(srdma_slots_take(slots, client, &id), 0);
-	assert_true(id > 0);
-	return id;
+static uint64_t take(struct srdma_slots *slots, struct srdma_slot *client)
+{
+	assert_int_equal(try(slots, client), 0);
+	assert_true(client->id > 0);
+	return client->id;
 }
 
 static void count_client(void *client, void *arg)
@@ -55,32 +60,31 @@ static unsigned visited(struct srdma_slots *slots)
 static void one_more_than_the_limit_is_busy(void **state)
 {
 	struct srdma_slots slots = table(3);
-	uint64_t id = 77;
 
 	(void)state;
 	assert_int_equal(srdma_slots_used(&slots), 0);
 	for (int i = 0; i < 3; i++)
 		take(&slots, &clients[i]);
-	assert_int_equal(srdma_slots_take(&slots, &clients[3], &id), -EBUSY);
-	assert_int_equal(id, 77);
+	assert_int_equal(try(&slots, &clients[3]), -EBUSY);
+	assert_int_equal(clients[3].id, 0);
 	assert_int_equal(srdma_slots_used(&slots), 3);
 	assert_int_equal(visited(&slots), 3);
 	srdma_slots_release(&slots, &clients[1]);
 	assert_int_equal(srdma_slots_used(&slots), 2);
 	take(&slots, &clients[3]);
-	assert_int_equal(srdma_slots_take(&slots, &clients[1], &id), -EBUSY);
+	assert_int_equal(try(&slots, &clients[1]), -EBUSY);
 	srdma_slots_destroy(&slots);
 }
 
 static void turned_away_client_uses_up_no_id(void **state)
 {
 	struct srdma_slots slots = table(1);
-	uint64_t first = take(&slots, &clients[0]), id;
+	uint64_t first = take(&slots, &clients[0]);
 
 	(void)state;
 	assert_int_equal(first, 1);
 	for (int i = 0; i < 10; i++)
-		assert_int_equal(srdma_slots_take(&slots, &clients[1], &id), -EBUSY);
+		assert_int_equal(try(&slots, &clients[1]), -EBUSY);
 	srdma_slots_release(&slots, &clients[0]);
 	assert_int_equal(take(&slots, &clients[1]), first + 1);
 	srdma_slots_destroy(&slots);
@@ -89,20 +93,19 @@ static void turned_away_client_uses_up_no_id(void **state)
 static void closed_table_lets_nobody_in(void **state)
 {
 	struct srdma_slots slots = table(2);
-	uint64_t id;
 
 	(void)state;
 	take(&slots, &clients[0]);
 	srdma_slots_close(&slots);
-	assert_int_equal(srdma_slots_take(&slots, &clients[1], &id), -ESHUTDOWN);
+	assert_int_equal(try(&slots, &clients[1]), -ESHUTDOWN);
 	/* Who is in stays, and can leave. */
 	assert_int_equal(visited(&slots), 1);
 	srdma_slots_release(&slots, &clients[0]);
 	assert_int_equal(srdma_slots_used(&slots), 0);
-	assert_int_equal(srdma_slots_take(&slots, &clients[1], &id), -ESHUTDOWN);
+	assert_int_equal(try(&slots, &clients[1]), -ESHUTDOWN);
 	/* Shutting down is the better reason when it is full as well. */
-	assert_int_equal(srdma_slots_set_max(&slots, 0), 0);
-	assert_int_equal(srdma_slots_take(&slots, &clients[1], &id), -ESHUTDOWN);
+	srdma_slots_set_max(&slots, 0);
+	assert_int_equal(try(&slots, &clients[1]), -ESHUTDOWN);
 	srdma_slots_destroy(&slots);
 }
 
@@ -141,15 +144,14 @@ static void releasing_a_stranger_changes_nothing(void **state)
 static void raised_limit_lets_more_in(void **state)
 {
 	struct srdma_slots slots = table(1);
-	uint64_t id;
 
 	(void)state;
 	take(&slots, &clients[0]);
-	assert_int_equal(srdma_slots_take(&slots, &clients[1], &id), -EBUSY);
-	assert_int_equal(srdma_slots_set_max(&slots, 1000), 0);
+	assert_int_equal(try(&slots, &clients[1]), -EBUSY);
+	srdma_slots_set_max(&slots, 1000);
 	for (int i = 1; i < 1000; i++)
 		take(&slots, &clients[i]);
-	assert_int_equal(srdma_slots_take(&slots, &clients[1000], &id), -EBUSY);
+	assert_int_equal(try(&slots, &clients[1000]), -EBUSY);
 	assert_int_equal(visited(&slots), 1000);
 	srdma_slots_destroy(&slots);
 }
@@ -157,37 +159,74 @@ static void raised_limit_lets_more_in(void **state)
 static void lowered_limit_leaves_those_who_are_in(void **state)
 {
 	struct srdma_slots slots = table(4);
-	uint64_t id;
 
 	(void)state;
 	for (int i = 0; i < 4; i++)
 		take(&slots, &clients[i]);
-	assert_int_equal(srdma_slots_set_max(&slots, 2), 0);
+	srdma_slots_set_max(&slots, 2);
 	assert_int_equal(srdma_slots_used(&slots), 4);
 	assert_int_equal(visited(&slots), 4);
 	/* Two must go before the next one gets in. */
 	srdma_slots_release(&slots, &clients[0]);
 	srdma_slots_release(&slots, &clients[1]);
-	assert_int_equal(srdma_slots_take(&slots, &clients[4], &id), -EBUSY);
+	assert_int_equal(try(&slots, &clients[4]), -EBUSY);
 	srdma_slots_release(&slots, &clients[2]);
 	take(&slots, &clients[4]);
-	assert_int_equal(srdma_slots_take(&slots, &clients[5], &id), -EBUSY);
+	assert_int_equal(try(&slots, &clients[5]), -EBUSY);
 	/* And up again, within and beyond what it once was. */
-	assert_int_equal(srdma_slots_set_max(&slots, 6), 0);
+	srdma_slots_set_max(&slots, 6);
 	for (int i = 5; i < 9; i++)
 		take(&slots, &clients[i]);
-	assert_int_equal(srdma_slots_take(&slots, &clients[9], &id), -EBUSY);
+	assert_int_equal(try(&slots, &clients[9]), -EBUSY);
+	srdma_slots_destroy(&slots);
+}
+
+static void table_grows_and_shrinks_with_use(void **state)
+{
+	struct srdma_slots slots = table(THREADS * ROUNDS);
+	unsigned most;
+
+	(void)state;
+	assert_int_equal(slots.capacity, 0);
+	for (int i = 0; i < 10000; i++)
+		take(&slots, &clients[i]);
+	most = slots.capacity;
+	assert_in_range(most, 10000, 20000);
+	/* In an order that leaves holes everywhere. */
+	for (int step = 0; step < 7; step++)
+		for (int i = step; i < 10000; i += 7)
+			srdma_slots_release(&slots, &clients[i]);
+	assert_int_equal(srdma_slots_used(&slots), 0);
+	assert_true(slots.capacity <= 64);
+	srdma_slots_destroy(&slots);
+}
+
+static int refuse(struct srdma_slots *slots, void *arg)
+{
+	assert_int_equal(slots->used, *(unsigned *)arg);
+	return -EPERM;
+}
+
+static void who_may_not_gets_no_slot(void **state)
+{
+	struct srdma_slots slots = table(3);
+	unsigned used = 1;
+
+	(void)state;
+	take(&slots, &clients[0]);
+	assert_int_equal(srdma_slots_take(&slots, &clients[1], refuse, &used), -EPERM);
+	assert_int_equal(srdma_slots_used(&slots), 1);
+	assert_int_equal(take(&slots, &clients[1]), 2);
 	srdma_slots_destroy(&slots);
 }
 
 static void empty_table_can_be_opened_later(void **state)
 {
 	struct srdma_slots slots = table(0);
-	uint64_t id;
 
 	(void)state;
-	assert_int_equal(srdma_slots_take(&slots, &clients[0], &id), -EBUSY);
-	assert_int_equal(srdma_slots_set_max(&slots, 1), 0);
+	assert_int_equal(try(&slots, &clients[0]), -EBUSY);
+	srdma_slots_set_max(&slots, 1);
 	take(&slots, &clients[0]);
 	srdma_slots_destroy(&slots);
 }
@@ -216,8 +255,8 @@ static void *come_and_go(void *arg)
 	size_t self = (size_t)(uintptr_t)arg;
 
 	for (size_t i = 0; i < ROUNDS;) {
-		char *client = &clients[self * ROUNDS + i];
-		int ret = srdma_slots_take(&crowd.slots, client, &crowd.ids[self][i]);
+		struct srdma_slot *client = &clients[self * ROUNDS + i];
+		int ret = try(&crowd.slots, client);
 
 		if (ret == -EBUSY) {
 			usleep(10);
@@ -227,6 +266,7 @@ static void *come_and_go(void *arg)
 			atomic_fetch_add(&crowd.failures, 1);
 			break;
 		}
+		crowd.ids[self][i] = client->id;
 		note_inside();
 		if (i % 64 == 0)
 			usleep(50);
@@ -237,17 +277,18 @@ static void *come_and_go(void *arg)
 	return NULL;
 }
 
-/* The listing must never show more than there is room for, nor differ from the count under the same lock. */
+/* The table never has more than there is room for, and everybody in it knows its place. */
 static void *watch_table(void *arg)
 {
 	(void)arg;
 	while (!atomic_load(&crowd.over)) {
-		unsigned used = srdma_slots_used(&crowd.slots), listed = 0;
+		unsigned used = srdma_slots_used(&crowd.slots);
 
 		pthread_mutex_lock(&crowd.slots.mutex);
-		for (unsigned i = 0; i < crowd.slots.capacity; i++)
-			listed += crowd.slots.clients[i] != NULL;
-		if (used > LIMIT || listed != crowd.slots.used || listed > LIMIT)
+		for (unsigned i = 0; i < crowd.slots.used; i++)
+			if (crowd.slots.taken[i]->index != i || crowd.slots.taken[i]->id == 0)
+				atomic_fetch_add(&crowd.failures, 1);
+		if (used > LIMIT || crowd.slots.used > LIMIT)
 			atomic_fetch_add(&crowd.failures, 1);
 		pthread_mutex_unlock(&crowd.slots.mutex);
 	}
@@ -295,6 +336,8 @@ int main(void)
 		cmocka_unit_test(releasing_a_stranger_changes_nothing),
 		cmocka_unit_test(raised_limit_lets_more_in),
 		cmocka_unit_test(lowered_limit_leaves_those_who_are_in),
+		cmocka_unit_test(table_grows_and_shrinks_with_use),
+		cmocka_unit_test(who_may_not_gets_no_slot),
 		cmocka_unit_test(empty_table_can_be_opened_later),
 		cmocka_unit_test(threads_never_exceed_the_limit_nor_share_an_id),
 	};

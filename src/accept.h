@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A client being set up, from its TCP socket to a connected queue pair. Nothing here blocks, so one thread can have many. */
+#ifndef SRDMA_ACCEPT_H
+#define SRDMA_ACCEPT_H
+
+#include "conn.h"
+
+struct srdma_accept;
+
+/* Decides about a client that is authenticated and whose HELLO is valid, before anything is made for it: 0 with
+ * conn->client_id set (and conn->notifier, if it is to have one), else SRDMA_EREJECTED with *reject filled. */
+typedef int srdma_accept_admit_fn(struct srdma_conn *conn, struct srdma_reject *reject, void *arg);
+
+/* Takes the socket, also when it fails. */
+int srdma_accept_new(int socket, struct srdma_tls_context *context, struct srdma_device *device,
+		     const struct srdma_conn_options *options, srdma_accept_admit_fn *admit, void *admit_arg,
+		     struct srdma_accept **out);
+void srdma_accept_delete(struct srdma_accept **accept);
+
+/* Goes as far as it can: 0 with the connection in *out; -EAGAIN: call again when the descriptor is ready, or the deadline
+ * has passed; else the error, when the client has been told why, or its time to hear it was over. */
+int srdma_accept_step(struct srdma_accept *accept, struct srdma_conn **out);
+int srdma_accept_fd(const struct srdma_accept *accept);
+short srdma_accept_events(const struct srdma_accept *accept); /* of poll(2) */
+uint64_t srdma_accept_deadline(const struct srdma_accept *accept);
+/* Whether the client has proved who it is: such a set-up is under way in earnest. */
+bool srdma_accept_is_authenticated(const struct srdma_accept *accept);
+/* The error of a set-up that is given up now: which step it was in. Returns `error`. */
+int srdma_accept_fail(const struct srdma_accept *accept, int error, const char *why);
+
+#endif

@@ -1,0 +1,411 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Clients being set up. A greeter's thread takes each as far as it can go and turns to the next, so that no client holds up
+ * another; too many at once are told so, or, when they have not said who they are, make room for others. */
+#include "clock.h"
+#include "log.h"
+#include "server.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#define FULL_RETRY_MS 1000
+#define BUSY_RETRY_MS 250
+/* How long who has not proved its identity has for it at least, when others wait for its place. */
+#define GRACE_US 100000
+#define PRESSED_TICK_MS 20
+#define TICK_MS 100
+#define EVENTS 64
+
+/* ---- the door -------------------------------------------------------------------------------------------------- */
+
+struct census {
+	struct srdma_client *client;
+	unsigned same_name, same_address;
+};
+
+static int count_alike(struct srdma_slots *slots, void *arg)
+{
+	struct census *census = arg;
+	const struct srdma_client *self = census->client;
+	const struct srdma_server_options *o = &self->server->options;
+
+	if (o->max_clients_per_identity == 0 && o->max_clients_per_address == 0)
+		return 0;
+	for (unsigned i = 0; i < slots->used; i++) {
+		const struct srdma_client *other = slots->taken[i]->client;
+
+		census->same_name += self->info.peer_name[0] && strcmp(self->info.peer_name, other->info.peer_name) == 0;
+		census->same_address += memcmp(&self->peer, &other->peer, sizeof self->peer) == 0;
+	}
+	if (o->max_clients_per_identity != 0 && census->same_name >= o->max_clients_per_identity)
+		return -EUSERS;
+	return o->max_clients_per_address != 0 && census->same_address >= o->max_clients_per_address ? -EDQUOT : 0;
+}
+
+static int take_slot(struct srdma_client *client, struct srdma_reject *reject)
+{
+	struct srdma_server *server = client->server;
+	const struct srdma_server_options *o = &server->options;
+	struct census census = {.client = client};
+
+	switch (srdma_slots_take(&server->slots, &client->slot, count_alike, &census)) {
+	case 0: return 0;
+	case -EBUSY:
+		return srdma_reject_set(reject, SRDMA_REJECT_FULL, FULL_RETRY_MS,
+					"the server is full: %u clients are connected, the most it takes",
+					srdma_slots_used(&server->slots));
+	case -EUSERS:
+		return srdma_reject_set(reject, SRDMA_REJECT_FULL, FULL_RETRY_MS,
+					"%u clients with this certificate's name are connected, the most the server takes",
+					o->max_clients_per_identity);
+	case -EDQUOT:
+		return srdma_reject_set(reject, SRDMA_REJECT_FULL, FULL_RETRY_MS,
+					"%u clients from this address are connected, the most the server takes",
+					o->max_clients_per_address);
+	case -ENOMEM: return srdma_reject_set(reject, SRDMA_REJECT_RESOURCES, FULL_RETRY_MS, "the server is out of memory");
+	default: return srdma_reject_set(reject, SRDMA_REJECT_DRAINING, 0, "the server is shutting down");
+	}
+}
+
+/* False: with this one there are too many. */
+static bool be_earnest(struct srdma_client *client)
+{
+	struct srdma_server *server = client->server;
+	bool room;
+
+	if (client->turned_away)
+		return false;
+	pthread_mutex_lock(&server->mutex);
+	server->earnest += !client->earnest;
+	room = server->earnest <= server->options.max_pending;
+	client->earnest = true;
+	pthread_mutex_unlock(&server->mutex);
+	return room;
+}
+
+static void turn_away(struct srdma_client *client)
+{
+	struct srdma_server *server = client->server;
+
+	pthread_mutex_lock(&server->mutex);
+	server->earnest -= client->earnest;
+	client->earnest = false;
+	client->turned_away = true;
+	pthread_mutex_unlock(&server->mutex);
+}
+
+static int admit(struct srdma_conn *conn, struct srdma_reject *reject, void *arg)
+{
+	struct srdma_client *client = arg;
+	struct srdma_server *server = client->server;
+	int ret;
+
+	if (!be_earnest(client)) {
+		turn_away(client);
+		return srdma_reject_set(reject, SRDMA_REJECT_BUSY, BUSY_RETRY_MS,
+					"%u connections are being set up, the most at once (max-pending)",
+					server->options.max_pending);
+	}
+	memcpy(client->info.peer_name, conn->peer_name, sizeof client->info.peer_name);
+	ret = take_slot(client, reject);
+	if (ret != 0)
+		return ret;
+	ret = srdma_worker_choose(server, &client->worker);
+	if (ret != 0) {
+		srdma_log(SRDMA_LOG_ERROR, "no worker for a client: %s", srdma_error_text());
+		return srdma_reject_set(reject, SRDMA_REJECT_RESOURCES, FULL_RETRY_MS, "the server has no thread to spare");
+	}
+	conn->client_id = client->slot.id;
+	conn->notifier = &client->worker->notifier;
+	conn->owner = client;
+	return 0;
+}
+
+/* ---- the end of a set-up --------------------------------------------------------------------------------------- */
+
+static void count_end(struct srdma_client *client, int result)
+{
+	struct srdma_server *server = client->server;
+	uint64_t one = 1;
+
+	turn_away(client);
+
+	pthread_mutex_lock(&server->mutex);
+	server->pending--;
+	if (result == 0) {
+		server->counts.accepted++;
+		server->clients++;
+	} else if (result == SRDMA_EREJECTED) {
+		server->counts.rejected++;
+	} else {
+		server->counts.failed++;
+	}
+	pthread_mutex_unlock(&server->mutex);
+	if (write(server->room_fd, &one, sizeof one) < 0)
+		srdma_log(SRDMA_LOG_ERROR, "cannot signal the listener: %s", strerror(errno));
+}
+
+static void leave_list(struct srdma_greeter *greeter, struct srdma_client *client)
+{
+	*client->at = client->next;
+	if (client->next)
+		client->next->at = client->at;
+	else
+		greeter->last = client->at;
+}
+
+/* The error is the thread's last one. */
+static void fail(struct srdma_client *client, int error)
+{
+	srdma_log(SRDMA_LOG_WARN, "client at %s: not connected: %s", client->address, srdma_error_text());
+	srdma_accept_delete(&client->accept);
+	srdma_slots_release(&client->server->slots, &client->slot);
+	if (client->worker)
+		srdma_worker_leave(client->worker);
+	count_end(client, error);
+	free(client);
+}
+
+static void succeed(struct srdma_client *client, struct srdma_conn *conn)
+{
+	struct srdma_server *server = client->server;
+
+	srdma_accept_delete(&client->accept);
+	pthread_mutex_lock(&server->slots.mutex);
+	srdma_conn_info(conn, &client->info);
+	client->conn = conn;
+	pthread_mutex_unlock(&server->slots.mutex);
+	srdma_log(SRDMA_LOG_INFO, "client %llu: connected from %s as '%s', QPN 0x%06x to 0x%06x, %s, set up in %llu us",
+		  (unsigned long long)client->slot.id, client->address, client->info.peer_name, client->info.qpn,
+		  client->info.peer_qpn, client->info.tls_version, (unsigned long long)client->info.timing.total);
+	count_end(client, 0);
+	srdma_worker_give(client->worker, client);
+}
+
+/* ---- steps ----------------------------------------------------------------------------------------------------- */
+
+static void watch(struct srdma_greeter *greeter, struct srdma_client *client, int operation)
+{
+	short events = srdma_accept_events(client->accept);
+	struct epoll_event event = {.events = (events & POLLIN ? EPOLLIN : 0u) | (events & POLLOUT ? EPOLLOUT : 0u),
+				    .data.ptr = client};
+
+	if (operation == EPOLL_CTL_MOD && events == client->events)
+		return;
+	client->events = events;
+	if (epoll_ctl(greeter->epoll_fd, operation, srdma_accept_fd(client->accept), &event) != 0)
+		srdma_log(SRDMA_LOG_ERROR, "cannot watch a socket: %s", strerror(errno));
+}
+
+/* The client may be gone after it. */
+static void step(struct srdma_greeter *greeter, struct srdma_client *client)
+{
+	struct srdma_conn *conn = NULL;
+	int fd = srdma_accept_fd(client->accept);
+	int ret = srdma_accept_step(client->accept, &conn);
+
+	if (ret == -EAGAIN) {
+		if (srdma_accept_is_authenticated(client->accept))
+			be_earnest(client);
+		watch(greeter, client, EPOLL_CTL_MOD);
+		return;
+	}
+	leave_list(greeter, client);
+	if (ret != 0) {
+		fail(client, ret);
+		return;
+	}
+	epoll_ctl(greeter->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
+	succeed(client, conn);
+}
+
+static void give_up(struct srdma_greeter *greeter, struct srdma_client *client, int error, const char *why)
+{
+	leave_list(greeter, client);
+	fail(client, srdma_accept_fail(client->accept, error, why));
+}
+
+static void take_arrival(struct srdma_greeter *greeter, struct srdma_client *client)
+{
+	struct srdma_server *server = greeter->server;
+	int ret = srdma_accept_new(client->socket, server->context, server->device, &server->options.conn, admit, client,
+				   &client->accept);
+
+	client->socket = -1;
+	if (ret != 0) {
+		fail(client, ret);
+		return;
+	}
+	client->next = NULL;
+	client->at = greeter->last;
+	*greeter->last = client;
+	greeter->last = &client->next;
+	watch(greeter, client, EPOLL_CTL_ADD);
+	step(greeter, client);
+}
+
+static void take_arrivals(struct srdma_greeter *greeter)
+{
+	struct srdma_client *arrivals, *oldest = NULL;
+	uint64_t count;
+	ssize_t n = read(greeter->wake_fd, &count, sizeof count);
+
+	(void)n; /* whoever woke us has put something there before */
+	pthread_mutex_lock(&greeter->mutex);
+	arrivals = greeter->arrivals;
+	greeter->arrivals = NULL;
+	pthread_mutex_unlock(&greeter->mutex);
+	while (arrivals) {
+		struct srdma_client *next = arrivals->next;
+
+		arrivals->next = oldest;
+		oldest = arrivals;
+		arrivals = next;
+	}
+	while (oldest) {
+		struct srdma_client *next = oldest->next;
+
+		take_arrival(greeter, oldest);
+		oldest = next;
+	}
+}
+
+/* ---- deadlines and pressure ------------------------------------------------------------------------------------ */
+
+static void check_deadlines(struct srdma_greeter *greeter)
+{
+	struct srdma_client *next;
+
+	for (struct srdma_client *client = greeter->first; client; client = next) {
+		next = client->next;
+		if (srdma_deadline_left_ms(srdma_accept_deadline(client->accept)) == 0)
+			step(greeter, client);
+	}
+}
+
+static bool is_evictable(const struct srdma_client *client, uint64_t now)
+{
+	return !srdma_accept_is_authenticated(client->accept) && now - client->arrived >= GRACE_US;
+}
+
+static unsigned evictable_from(const struct srdma_greeter *greeter, const union ibv_gid *address, uint64_t now)
+{
+	unsigned count = 0;
+
+	for (const struct srdma_client *c = greeter->first; c; c = c->next)
+		count += is_evictable(c, now) && memcmp(&c->peer, address, sizeof *address) == 0;
+	return count;
+}
+
+/* Others wait to be set up: of the address that has the most that have not said who they are, the oldest goes. */
+static void make_room(struct srdma_greeter *greeter)
+{
+	struct srdma_client *victim = NULL;
+	uint64_t now = srdma_clock_us();
+	unsigned most = 0;
+
+	for (struct srdma_client *c = greeter->first; c; c = c->next) {
+		unsigned count;
+
+		if (!is_evictable(c, now) || (victim && memcmp(&c->peer, &victim->peer, sizeof c->peer) == 0))
+			continue;
+		count = evictable_from(greeter, &c->peer, now);
+		if (count > most) {
+			most = count;
+			victim = c;
+		}
+	}
+	if (victim)
+		give_up(greeter, victim, -EBUSY, "others wait to be set up, and it has not said who it is");
+}
+
+/* ---- the thread ------------------------------------------------------------------------------------------------ */
+
+static void *greeter_main(void *arg)
+{
+	struct srdma_greeter *greeter = arg;
+	struct srdma_server *server = greeter->server;
+	struct epoll_event events[EVENTS];
+	uint64_t checked = srdma_clock_us();
+
+	while (!atomic_load(&server->stopping)) {
+		bool pressed = atomic_load(&server->pressed);
+		int n = epoll_wait(greeter->epoll_fd, events, EVENTS, pressed ? PRESSED_TICK_MS : greeter->first ? TICK_MS : -1);
+
+		for (int i = 0; i < n; i++)
+			if (events[i].data.ptr)
+				step(greeter, events[i].data.ptr);
+		/* Last: a client that came must not be stepped by an event of one that has gone. */
+		for (int i = 0; i < n; i++)
+			if (!events[i].data.ptr)
+				take_arrivals(greeter);
+		if (pressed)
+			make_room(greeter);
+		if (srdma_clock_us() - checked >= PRESSED_TICK_MS * 1000) {
+			check_deadlines(greeter);
+			checked = srdma_clock_us();
+		}
+	}
+	take_arrivals(greeter);
+	while (greeter->first)
+		give_up(greeter, greeter->first, -ECANCELED, "given up: shutting down");
+	return NULL;
+}
+
+int srdma_greeter_start(struct srdma_greeter *greeter, struct srdma_server *server)
+{
+	struct epoll_event event = {.events = EPOLLIN, .data.ptr = NULL};
+	int error;
+
+	*greeter = (struct srdma_greeter){.server = server, .epoll_fd = -1, .wake_fd = -1};
+	greeter->last = &greeter->first;
+	greeter->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+	greeter->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (greeter->epoll_fd < 0 || greeter->wake_fd < 0 ||
+	    epoll_ctl(greeter->epoll_fd, EPOLL_CTL_ADD, greeter->wake_fd, &event) != 0) {
+		error = errno;
+	} else {
+		pthread_mutex_init(&greeter->mutex, NULL);
+		error = pthread_create(&greeter->thread, NULL, greeter_main, greeter);
+		if (error == 0)
+			return 0;
+		pthread_mutex_destroy(&greeter->mutex);
+	}
+	if (greeter->epoll_fd >= 0)
+		close(greeter->epoll_fd);
+	if (greeter->wake_fd >= 0)
+		close(greeter->wake_fd);
+	return srdma_fail(-error, "cannot start a thread that sets clients up: %s", strerror(error));
+}
+
+void srdma_greeter_wake(struct srdma_greeter *greeter)
+{
+	uint64_t one = 1;
+
+	if (write(greeter->wake_fd, &one, sizeof one) < 0)
+		srdma_log(SRDMA_LOG_ERROR, "cannot wake a thread: %s", strerror(errno));
+}
+
+void srdma_greeter_give(struct srdma_greeter *greeter, struct srdma_client *client)
+{
+	pthread_mutex_lock(&greeter->mutex);
+	client->next = greeter->arrivals;
+	greeter->arrivals = client;
+	pthread_mutex_unlock(&greeter->mutex);
+	srdma_greeter_wake(greeter);
+}
+
+void srdma_greeter_stop(struct srdma_greeter *greeter)
+{
+	srdma_greeter_wake(greeter);
+	pthread_join(greeter->thread, NULL);
+	pthread_mutex_destroy(&greeter->mutex);
+	close(greeter->epoll_fd);
+	close(greeter->wake_fd);
+}

@@ -1,0 +1,204 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* One worker, several clients: none may hold up another. */
+#include "probe.h"
+
+#include <errno.h>
+#include <stdatomic.h>
+#include <string.h>
+
+enum { SIZE = 512, STUFFED = 200 };
+
+/* Sends messages until the server takes no more: it owes echoes that nobody collects. Returns how many. */
+static unsigned stuff(struct rig *rig, struct srdma_conn *conn)
+{
+	uint64_t quiet_since = clock_ms();
+	char data[SIZE];
+	unsigned sent = 0;
+
+	while (sent < STUFFED && clock_ms() - quiet_since < 300u * (unsigned)rig->scale) {
+		fill(data, sizeof data, sent);
+		int ret = srdma_conn_send(conn, data, sizeof data, 0);
+		CHECK(ret == 0 || ret == -EAGAIN);
+		if (ret == 0) {
+			sent++;
+			quiet_since = clock_ms();
+		}
+	}
+	CHECK(sent > 4 && sent < STUFFED);
+	return sent;
+}
+
+static void echo(struct srdma_conn *conn, unsigned seed, int timeout_ms)
+{
+	char data[SIZE], answer[SIZE + SRDMA_ECHO_OVERHEAD];
+	size_t length;
+
+	fill(data, sizeof data, seed);
+	EXPECT(srdma_conn_send(conn, data, sizeof data, timeout_ms), 0);
+	EXPECT(srdma_conn_recv(conn, answer, sizeof answer, &length, timeout_ms), 0);
+	EXPECT(length, sizeof answer);
+	CHECK(is_filled(answer + SRDMA_ECHO_OVERHEAD, SIZE, seed));
+}
+
+static void collect(struct rig *rig, struct srdma_conn *conn, unsigned count)
+{
+	char answer[SIZE + SRDMA_ECHO_OVERHEAD];
+	size_t length;
+
+	for (unsigned i = 0; i < count; i++) {
+		EXPECT(srdma_conn_recv(conn, answer, sizeof answer, &length, 15000 * rig->scale), 0);
+		EXPECT(length, sizeof answer);
+		CHECK(is_filled(answer + SRDMA_ECHO_OVERHEAD, SIZE, i));
+	}
+}
+
+/* A client that does not read what it asked for waits alone, and gets all of it once it reads. */
+void mode_stuffed(struct rig *rig, char **args)
+{
+	struct srdma_conn *stuffed, *other;
+	unsigned count;
+
+	(void)args;
+	rig->server_options.workers = 1;
+	rig->client_options.depth = 4;
+	rig_serve(rig);
+	stuffed = rig_connect(rig);
+	other = rig_connect(rig);
+	count = stuff(rig, stuffed);
+	for (unsigned i = 0; i < 200; i++)
+		echo(other, i, 5000 * rig->scale);
+	collect(rig, stuffed, count);
+	echo(stuffed, 7, 5000 * rig->scale);
+	fact(rig, "stuffed", count);
+	EXPECT(srdma_conn_disconnect(stuffed, NULL, -1), 0);
+	EXPECT(srdma_conn_disconnect(other, NULL, -1), 0);
+	srdma_conn_delete(&stuffed);
+	srdma_conn_delete(&other);
+	rig_stop(rig, 0);
+}
+
+/* The same client, when it never reads: it is told, and loses its place. */
+void mode_never_reads(struct rig *rig, char **args)
+{
+	struct srdma_server_status status;
+	struct srdma_conn *stuffed, *other;
+	uint64_t until = clock_ms() + 15000 * (unsigned)rig->scale;
+	unsigned i = 0;
+
+	(void)args;
+	rig->server_options.workers = 1;
+	rig->server_options.conn.timeout_ms = 1000 * rig->scale;
+	rig->server_options.drain_timeout_ms = 500 * rig->scale;
+	rig->client_options.depth = 4;
+	rig_serve(rig);
+	stuffed = rig_connect(rig);
+	other = rig_connect(rig);
+	stuff(rig, stuffed);
+	do {
+		echo(other, i++, 5000 * rig->scale);
+		srdma_server_status(rig->server, &status);
+	} while (status.clients == 2 && clock_ms() < until);
+	EXPECT(status.clients, 1);
+	echo(other, 77, 5000 * rig->scale);
+	EXPECT(srdma_conn_disconnect(other, NULL, -1), 0);
+	srdma_conn_delete(&stuffed);
+	srdma_conn_delete(&other);
+	rig_stop(rig, 0);
+}
+
+/* ---- a program that takes its time ----------------------------------------------------------------------------- */
+
+static struct {
+	atomic_bool open;
+	_Atomic(struct srdma_conn *) conn;
+	atomic_uint asked;
+} gate;
+
+static int when_open(struct srdma_conn *conn, const void *data, size_t length, char *reason, void *client_arg, void *arg)
+{
+	(void)reason;
+	(void)client_arg;
+	(void)arg;
+	atomic_store(&gate.conn, conn);
+	atomic_fetch_add(&gate.asked, 1);
+	if (length > 0 && *(const char *)data == 'w' && !atomic_load(&gate.open))
+		return -EAGAIN;
+	return srdma_conn_send(conn, data, length, 0);
+}
+
+/* A message that the program does not take now comes again when the program says so, and holds up nobody. */
+void mode_not_now(struct rig *rig, char **args)
+{
+	struct srdma_conn *waiting, *other;
+	char answer[8];
+	size_t length;
+
+	(void)args;
+	rig->server_options.workers = 1;
+	rig->server_options.handlers.on_message = when_open;
+	rig_serve(rig);
+	waiting = rig_connect(rig);
+	other = rig_connect(rig);
+	EXPECT(srdma_conn_send(waiting, "w1", 2, -1), 0);
+	while (atomic_load(&gate.asked) == 0)
+		pause_ms(1);
+	struct srdma_conn *held = atomic_load(&gate.conn);
+	EXPECT(srdma_conn_recv(waiting, answer, sizeof answer, &length, 100), -ETIMEDOUT);
+	for (unsigned i = 0; i < 50; i++) {
+		EXPECT(srdma_conn_send(other, "x", 1, -1), 0);
+		EXPECT(srdma_conn_recv(other, answer, sizeof answer, &length, 5000 * rig->scale), 0);
+	}
+	/* It was not asked over and over meanwhile. */
+	CHECK(atomic_load(&gate.asked) < 50 + 10);
+	atomic_store(&gate.open, true);
+	srdma_conn_wake(held);
+	EXPECT(srdma_conn_recv(waiting, answer, sizeof answer, &length, 5000 * rig->scale), 0);
+	CHECK(length == 2 && memcmp(answer, "w1", 2) == 0);
+	EXPECT(srdma_conn_disconnect(waiting, NULL, -1), 0);
+	EXPECT(srdma_conn_disconnect(other, NULL, -1), 0);
+	srdma_conn_delete(&waiting);
+	srdma_conn_delete(&other);
+	rig_stop(rig, 0);
+}
+
+/* ---- handlers that block --------------------------------------------------------------------------------------- */
+
+static int echo_blocking(struct srdma_conn *conn, const void *data, size_t length, char *reason, void *client_arg, void *arg)
+{
+	(void)reason;
+	(void)client_arg;
+	(void)arg;
+	return srdma_conn_send(conn, data, length, -1);
+}
+
+/* Two clients of one worker whose handlers wait for room: each waits for its own, and events of the other are not lost. */
+void mode_blocking_handlers(struct rig *rig, char **args)
+{
+	enum { ROUNDS = 300 };
+	struct srdma_conn *conns[2];
+	unsigned sent[2] = {0}, got[2] = {0};
+	char data[SIZE];
+	size_t length;
+
+	(void)args;
+	rig->server_options.workers = 1;
+	rig->server_options.handlers.on_message = echo_blocking;
+	rig->client_options.depth = 2;
+	rig_serve(rig);
+	for (unsigned i = 0; i < 2; i++)
+		conns[i] = rig_connect(rig);
+	while (got[0] < ROUNDS || got[1] < ROUNDS) {
+		for (unsigned i = 0; i < 2; i++) {
+			fill(data, sizeof data, sent[i]);
+			if (sent[i] < ROUNDS && srdma_conn_send(conns[i], data, sizeof data, 0) == 0)
+				sent[i]++;
+			if (srdma_conn_recv(conns[i], data, sizeof data, &length, 0) == 0)
+				CHECK(length == sizeof data && is_filled(data, length, got[i]++));
+		}
+	}
+	for (unsigned i = 0; i < 2; i++) {
+		EXPECT(srdma_conn_disconnect(conns[i], NULL, -1), 0);
+		srdma_conn_delete(&conns[i]);
+	}
+	rig_stop(rig, 0);
+}
