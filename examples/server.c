@@ -17,7 +17,7 @@ static int answer(struct srdma_conn *conn, const void *data, size_t length, char
 
 int main(void)
 {
-	struct srdma_tls_server_options tls = {"server.crt", "server.key", "ca.crt", false, false};
+	struct srdma_tls_server_options tls = {.cert_file = "server.crt", .key_file = "server.key", .client_ca_file = "ca.crt"};
 	struct srdma_device_options any;
 	struct srdma_server_options options;
 	struct srdma_tls_context *context = NULL;

@@ -146,6 +146,8 @@ SRDMA_API int srdma_device_choose_gid(const struct srdma_device *device, const s
  *  ca_file or pin must be given. */
 struct srdma_tls_client_options {
 	const char *ca_file;     /**< PEM file with the CA certificates to trust */
+	const char *crl_file;    /**< PEM file with their revocation lists, one for each CA that issued a server's certificate;
+				      NULL: none is consulted. With ca_file only */
 	const char *pin;         /**< the server's public key, "sha256:HEX", for a self-signed one; instead of ca_file */
 	const char *server_name; /**< name or IP address that the certificate must bear; NULL: the host connected to */
 	const char *cert_file;   /**< own certificate (PEM, leaf first); NULL: anonymous */
@@ -156,6 +158,8 @@ struct srdma_tls_server_options {
 	const char *cert_file;       /**< certificate (PEM, leaf first) */
 	const char *key_file;        /**< its private key (PEM) */
 	const char *client_ca_file;  /**< CA certificates that client certificates must come from */
+	const char *client_crl_file; /**< PEM file with their revocation lists, one for each CA that issued a client's certificate;
+					  NULL: none is consulted. One that has expired lets nobody in */
 	bool insecure_anonymous_clients; /**< serve clients that show no certificate; one that is shown must still verify */
 	bool allow_tls12;            /**< accept TLS 1.2 as well as 1.3 */
 };
@@ -496,6 +500,9 @@ SRDMA_API void srdma_server_status(struct srdma_server *server, struct srdma_ser
 SRDMA_API uint16_t srdma_server_port(const struct srdma_server *server);
 /** Changes max_clients while running. Clients beyond a lower limit stay. Thread-safe. Errors: -EINVAL. */
 SRDMA_API int srdma_server_set_max_clients(struct srdma_server *server, unsigned max_clients);
+/** Clients that come from now on meet this context: other certificates, CAs, revocation lists. Those that are being set up keep
+ *  the one that they began with, and those that are connected notice nothing. Thread-safe. Errors: -EINVAL it is a client's. */
+SRDMA_API int srdma_server_set_tls(struct srdma_server *server, struct srdma_tls_context *context);
 /** Calls `visit` for each connected client, with the slot table locked: keep it short. Thread-safe. */
 SRDMA_API void srdma_server_each(struct srdma_server *server,
 				 void (*visit)(const struct srdma_conn_info *info, void *arg), void *arg);

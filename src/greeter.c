@@ -234,8 +234,14 @@ static void give_up(struct srdma_greeter *greeter, struct srdma_client *client, 
 static void take_arrival(struct srdma_greeter *greeter, struct srdma_client *client)
 {
 	struct srdma_server *server = greeter->server;
-	int ret = srdma_accept_new(client->socket, server->context, server->device, &server->options.conn, admit, client,
-				   &client->accept);
+	struct srdma_tls_context *context;
+	int ret;
+
+	pthread_mutex_lock(&server->mutex);
+	context = srdma_tls_context_ref(server->context);
+	pthread_mutex_unlock(&server->mutex);
+	ret = srdma_accept_new(client->socket, context, server->device, &server->options.conn, admit, client, &client->accept);
+	srdma_tls_context_unref(&context);
 
 	client->socket = -1;
 	if (ret != 0) {

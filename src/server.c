@@ -471,6 +471,21 @@ int srdma_server_set_max_clients(struct srdma_server *server, unsigned max_clien
 	return ret;
 }
 
+int srdma_server_set_tls(struct srdma_server *server, struct srdma_tls_context *context)
+{
+	struct srdma_tls_context *old;
+
+	if (!srdma_tls_context_is_server(context))
+		return srdma_fail(-EINVAL, "a server needs a TLS context of srdma_tls_server_new");
+	srdma_tls_context_ref(context);
+	pthread_mutex_lock(&server->mutex);
+	old = server->context;
+	server->context = context;
+	pthread_mutex_unlock(&server->mutex);
+	srdma_tls_context_unref(&old);
+	return 0;
+}
+
 struct visitor {
 	void (*visit)(const struct srdma_conn_info *info, void *arg);
 	void *arg;

@@ -43,7 +43,7 @@ struct srdma_worker {
 
 struct srdma_server {
 	struct srdma_server_options options; /* strings in it are NULL */
-	struct srdma_tls_context *context;
+	struct srdma_tls_context *context; /* guarded by mutex: it can be replaced */
 	struct srdma_device *device;
 	struct srdma_listener *listener;
 	struct srdma_slots slots; /* its mutex also guards each client's conn and info */

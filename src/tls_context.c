@@ -7,6 +7,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <openssl/err.h>
+#include <openssl/pem.h>
 #include <openssl/x509v3.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -80,6 +81,33 @@ static int load_ca(SSL_CTX *ssl, const char *ca_file)
 		return ret;
 	if (SSL_CTX_load_verify_file(ssl, ca_file) != 1)
 		return srdma_fail_openssl(SRDMA_ECONFIG, "%s holds no usable PEM CA certificate", ca_file);
+	return 0;
+}
+
+/* Every leaf certificate must then be on the list of its issuer as not revoked; a list that is missing or has expired is no
+ * list. */
+static int load_crls(SSL_CTX *ssl, const char *crl_file)
+{
+	X509_STORE *store = SSL_CTX_get_cert_store(ssl);
+	int ret = check_readable("revocation list", crl_file), count = 0;
+	X509_CRL *crl;
+	BIO *file;
+
+	if (ret != 0)
+		return ret;
+	file = BIO_new_file(crl_file, "r");
+	while (file && (crl = PEM_read_bio_X509_CRL(file, NULL, NULL, NULL)) != NULL) {
+		count += X509_STORE_add_crl(store, crl) == 1;
+		X509_CRL_free(crl);
+	}
+	/* The end of the file is an error to the reader; what else went wrong is one to us. */
+	unsigned long error = ERR_peek_last_error();
+	bool whole = file && ERR_GET_LIB(error) == ERR_LIB_PEM && ERR_GET_REASON(error) == PEM_R_NO_START_LINE;
+	BIO_free(file);
+	if (count == 0 || !whole)
+		return srdma_fail_openssl(SRDMA_ECONFIG, "%s is no PEM file of certificate revocation lists", crl_file);
+	ERR_clear_error();
+	X509_STORE_set_flags(store, X509_V_FLAG_CRL_CHECK);
 	return 0;
 }
 
@@ -180,6 +208,9 @@ static int configure_client(struct srdma_tls_context *context, const struct srdm
 	if (options->ca_file)
 		ret = load_ca(context->ssl, options->ca_file);
 	context->has_ca = options->ca_file != NULL;
+	if (ret == 0 && options->crl_file)
+		ret = options->ca_file ? load_crls(context->ssl, options->crl_file)
+				       : srdma_fail(SRDMA_ECONFIG, "a revocation list (--crl) is of a CA's: give it too (--ca)");
 	if (ret == 0 && options->pin) {
 		context->has_pin = true;
 		ret = srdma_pin_parse(options->pin, context->pin);
@@ -229,6 +260,12 @@ static int configure_server(struct srdma_tls_context *context, const struct srdm
 			return ret;
 		SSL_CTX_set_client_CA_list(context->ssl, SSL_load_client_CA_file(options->client_ca_file));
 		ERR_clear_error();
+		if (options->client_crl_file)
+			ret = load_crls(context->ssl, options->client_crl_file);
+		if (ret != 0)
+			return ret;
+	} else if (options->client_crl_file) {
+		return srdma_fail(SRDMA_ECONFIG, "a revocation list (--client-crl) is of a CA's: give it too (--client-ca)");
 	} else if (!options->insecure_anonymous_clients) {
 		return srdma_fail(SRDMA_ECONFIG,
 				  "nothing to verify clients with: give the CA that issues their certificates (--client-ca), or "
