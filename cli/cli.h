@@ -23,7 +23,7 @@ enum cli_exit {
 /* The exit code for a negative error of the library. */
 int cli_exit_code(int error);
 
-/* Prints "securdma: <message>: <srdma_error_text()>" to stderr; returns cli_exit_code(error). */
+/* cli_error with "<message>: <srdma_error_text()>"; returns cli_exit_code(error). */
 int cli_fail(int error, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* Prints "securdma COMMAND: <message>" and where help is to be had to stderr; returns CLI_EXIT_USAGE.
@@ -37,8 +37,13 @@ void cli_json_print(json_t *object);
  * out. Four bytes for each and one for the end are always enough. Returns `text`. */
 char *cli_escape(const void *data, size_t length, char *text, size_t size);
 
-/* Prints the library's log lines up to `level` to stderr; with the time of day before each when `timestamps`. */
-void cli_log_start(enum srdma_log_level level, bool timestamps);
+enum cli_log_format { CLI_LOG_TEXT, CLI_LOG_JSON };
+
+/* Prints the library's log lines up to `level` to stderr. In text, with the time of day before each when `timestamps`. */
+void cli_log_start(enum srdma_log_level level, enum cli_log_format format, bool timestamps);
+
+/* Prints why the command fails: "securdma: <message>", or a JSON object when the log has that format. */
+void cli_error(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 /* Prints one line of the command's own in the same form. */
 void cli_log(enum srdma_log_level level, const char *format, ...) __attribute__((format(printf, 2, 3)));

@@ -2,6 +2,7 @@
 #include "cli.h"
 #include "command_line.h"
 #include "expiry.h"
+#include "metrics.h"
 #include "server_status.h"
 
 #include <errno.h>
@@ -31,6 +32,7 @@ struct serve {
 	struct srdma_device *device;
 	struct srdma_tls_context *context;
 	struct srdma_server *server;
+	struct metrics *metrics; /* NULL: none */
 	int signals;
 };
 
@@ -76,13 +78,20 @@ static void say_listening(const struct serve *serve)
 	bool bracket = strchr(address, ':') != NULL;
 
 	if (settings->json) {
-		cli_json_print(json_pack("{s:s, s:s, s:i, s:s, s:i, s:I, s:i}", "event", "listening", "address",
-					 address, "port", (int)port, "device", device, "device_port", (int)device_port,
-					 "max_clients", (json_int_t)settings->max_clients, "pid", (int)getpid()));
+		json_t *object = json_pack("{s:s, s:s, s:i, s:s, s:i, s:I, s:i}", "event", "listening", "address", address,
+					   "port", (int)port, "device", device, "device_port", (int)device_port,
+					   "max_clients", (json_int_t)settings->max_clients, "pid", (int)getpid());
+
+		if (object && serve->metrics)
+			json_object_set_new(object, "metrics_port", json_integer(metrics_port(serve->metrics)));
+		cli_json_print(object);
 		return;
 	}
-	printf("listening on %s%s%s:%u device %s/%u max-clients %lld\n", bracket ? "[" : "", address,
-	       bracket ? "]" : "", port, device, device_port, (long long)settings->max_clients);
+	printf("listening on %s%s%s:%u device %s/%u max-clients %lld", bracket ? "[" : "", address, bracket ? "]" : "", port,
+	       device, device_port, (long long)settings->max_clients);
+	if (serve->metrics)
+		printf(" metrics-port %u", metrics_port(serve->metrics));
+	printf("\n");
 	fflush(stdout);
 }
 
@@ -92,6 +101,7 @@ static int stop(struct serve *serve, bool device_failed)
 	int unfinished;
 
 	let_signals_kill();
+	metrics_stop(&serve->metrics);
 	srdma_server_status(serve->server, &status);
 	unfinished = srdma_server_stop(&serve->server);
 	if (serve->settings.json)
@@ -103,7 +113,7 @@ static int stop(struct serve *serve, bool device_failed)
 	else
 		printf("stopped: %u clients told, %d of them did not end in order\n", status.clients, unfinished);
 	if (device_failed) {
-		fprintf(stderr, "securdma: the RDMA device failed or was removed; see 'securdma doctor'\n");
+		cli_error("the RDMA device failed or was removed; see 'securdma doctor'");
 		return CLI_EXIT_DEVICE;
 	}
 	return unfinished == 0 ? CLI_EXIT_OK : CLI_EXIT_FAILED;
@@ -159,11 +169,48 @@ static int check_credentials(const struct settings *settings)
 	return CLI_EXIT_OK;
 }
 
+static int start_server(struct serve *serve)
+{
+	const struct settings *settings = &serve->settings;
+	struct srdma_server_options options;
+	int ret, code = CLI_EXIT_OK;
+
+	/* Before the server: a port that can't be had is known before a client comes. */
+	if (settings->metrics)
+		code = metrics_listen(settings->metrics, &serve->metrics);
+	if (code != CLI_EXIT_OK)
+		return code;
+	srdma_server_options_init(&options);
+	options.address = settings->listen_address;
+	options.port = settings->listen_port;
+	options.max_clients = (unsigned)settings->max_clients;
+	options.max_clients_per_identity = (unsigned)settings->max_clients_per_identity;
+	options.max_clients_per_address = (unsigned)settings->max_clients_per_address;
+	options.max_pending = (unsigned)settings->max_pending;
+	options.max_setups_per_second = (unsigned)settings->max_setups_per_second;
+	options.workers = (int)settings->workers;
+	options.drain_timeout_ms = (int)settings->drain_timeout_ms;
+	settings_conn_options(settings, &options.conn);
+	ret = srdma_server_start(&options, serve->context, serve->device, &serve->server);
+	if (ret == -EADDRNOTAVAIL) {
+		cli_fail(ret, "start");
+		return CLI_EXIT_FAILED;
+	}
+	if (ret < 0)
+		return cli_fail(ret, "start");
+	if (serve->metrics)
+		code = metrics_serve(serve->metrics, serve->server);
+	if (code != CLI_EXIT_OK) {
+		metrics_stop(&serve->metrics);
+		srdma_server_stop(&serve->server);
+	}
+	return code;
+}
+
 static int start(struct serve *serve)
 {
 	const struct settings *settings = &serve->settings;
 	struct srdma_tls_server_options tls;
-	struct srdma_server_options options;
 	int ret, code;
 
 	code = check_credentials(settings);
@@ -186,23 +233,7 @@ static int start(struct serve *serve)
 		perror("securdma: signalfd");
 		return CLI_EXIT_FAILED;
 	}
-	srdma_server_options_init(&options);
-	options.address = settings->listen_address;
-	options.port = settings->listen_port;
-	options.max_clients = (unsigned)settings->max_clients;
-	options.max_clients_per_identity = (unsigned)settings->max_clients_per_identity;
-	options.max_clients_per_address = (unsigned)settings->max_clients_per_address;
-	options.max_pending = (unsigned)settings->max_pending;
-	options.max_setups_per_second = (unsigned)settings->max_setups_per_second;
-	options.workers = (int)settings->workers;
-	options.drain_timeout_ms = (int)settings->drain_timeout_ms;
-	settings_conn_options(settings, &options.conn);
-	ret = srdma_server_start(&options, serve->context, serve->device, &serve->server);
-	if (ret == -EADDRNOTAVAIL) {
-		cli_fail(ret, "start");
-		return CLI_EXIT_FAILED;
-	}
-	return ret < 0 ? cli_fail(ret, "start") : CLI_EXIT_OK;
+	return start_server(serve);
 }
 
 int cmd_serve(int argc, char **argv)
@@ -231,6 +262,7 @@ int cmd_serve(int argc, char **argv)
 			code = run(&serve);
 		}
 	}
+	metrics_stop(&serve.metrics);
 	if (serve.signals >= 0)
 		close(serve.signals);
 	srdma_device_unref(&serve.device);

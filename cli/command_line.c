@@ -144,6 +144,7 @@ bool command_line_parse(struct command_line *line, int argc, char **argv, int *e
 	*exit_code = parse(line, argc, argv);
 	if (*exit_code != CLI_EXIT_OK)
 		return false;
-	cli_log_start((enum srdma_log_level)line->settings->log_level, line->command == FOR_SERVE);
+	cli_log_start((enum srdma_log_level)line->settings->log_level, (enum cli_log_format)line->settings->log_format,
+		      line->command == FOR_SERVE);
 	return true;
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "option.h"
 
-#include "securdma.h"
+#include "cli.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -26,6 +26,12 @@ static const struct word level_words[] = {
 	{"warn", SRDMA_LOG_WARN},
 	{"info", SRDMA_LOG_INFO},
 	{"debug", SRDMA_LOG_DEBUG},
+	{NULL, 0},
+};
+
+static const struct word log_format_words[] = {
+	{"text", CLI_LOG_TEXT},
+	{"json", CLI_LOG_JSON},
 	{NULL, 0},
 };
 
@@ -147,6 +153,7 @@ int option_set(const struct option *option, void *base, const char *text, char *
 	case OPTION_SIZE: return set_number(option, text, value, allowed, size);
 	case OPTION_ACCESS: return set_word(access_words, text, value, allowed, size);
 	case OPTION_LEVEL: return set_word(level_words, text, value, allowed, size);
+	case OPTION_LOG_FORMAT: return set_word(log_format_words, text, value, allowed, size);
 	case OPTION_WORKERS: return set_workers(option, text, value, allowed, size);
 	case OPTION_LIST: return add_text(text, value, allowed, size);
 	case OPTION_SWITCH:
@@ -188,6 +195,7 @@ void option_format(const struct option *option, const void *base, char *text, si
 		break;
 	case OPTION_ACCESS: snprintf(text, size, "%s", word_of(access_words, *(const int64_t *)value)); break;
 	case OPTION_LEVEL: snprintf(text, size, "%s", word_of(level_words, *(const int64_t *)value)); break;
+	case OPTION_LOG_FORMAT: snprintf(text, size, "%s", word_of(log_format_words, *(const int64_t *)value)); break;
 	case OPTION_SWITCH: snprintf(text, size, "%s", *(const bool *)value ? "yes" : "no"); break;
 	case OPTION_LIST: text[0] = '\0'; break;
 	}

@@ -6,12 +6,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
-
-static struct {
-	enum srdma_log_level level;
-	bool timestamps;
-} sink = {.level = SRDMA_LOG_WARN};
 
 int cli_exit_code(int error)
 {
@@ -43,14 +37,13 @@ int cli_exit_code(int error)
 int cli_fail(int error, const char *format, ...)
 {
 	const char *text = srdma_error_text();
+	char what[256];
 	va_list args;
 
-	fflush(stdout);
-	fprintf(stderr, "securdma: ");
 	va_start(args, format);
-	vfprintf(stderr, format, args);
+	vsnprintf(what, sizeof what, format, args);
 	va_end(args);
-	fprintf(stderr, ": %s\n", text[0] ? text : srdma_strerror(error));
+	cli_error("%s: %s", what, text[0] ? text : srdma_strerror(error));
 	return cli_exit_code(error);
 }
 
@@ -101,42 +94,4 @@ char *cli_escape(const void *data, size_t length, char *text, size_t size)
 	}
 	text[used] = '\0';
 	return text;
-}
-
-static void print_line(enum srdma_log_level level, const char *line, void *arg)
-{
-	static const char *const names[] = {"error", "warning", "info", "debug"};
-	struct timespec now;
-	char stamp[40] = "";
-	struct tm utc;
-
-	(void)arg;
-	if (sink.timestamps) {
-		clock_gettime(CLOCK_REALTIME, &now);
-		gmtime_r(&now.tv_sec, &utc);
-		strftime(stamp, sizeof stamp, "%Y-%m-%dT%H:%M:%S", &utc);
-		snprintf(stamp + strlen(stamp), sizeof stamp - strlen(stamp), ".%03ldZ ", now.tv_nsec / 1000000);
-	}
-	/* One call, so that lines of several threads do not mix. */
-	fprintf(stderr, "%ssecurdma: %s: %s\n", stamp, names[level], line);
-}
-
-void cli_log_start(enum srdma_log_level level, bool timestamps)
-{
-	sink.level = level;
-	sink.timestamps = timestamps;
-	srdma_log_set(level, print_line, NULL);
-}
-
-void cli_log(enum srdma_log_level level, const char *format, ...)
-{
-	char line[1024];
-	va_list args;
-
-	if (level > sink.level)
-		return;
-	va_start(args, format);
-	vsnprintf(line, sizeof line, format, args);
-	va_end(args);
-	print_line(level, line, NULL);
 }

@@ -20,6 +20,8 @@ const struct option settings_options[] = {
 	 "configuration file; default: the one that SECURDMA_CONFIG names"},
 	{"--log-level", "log", "level", OPTION_LEVEL, FOR_ALL, AT(log_level), 0, 0, "LEVEL",
 	 "error, warn, info or debug"},
+	{"--log-format", "log", "format", OPTION_LOG_FORMAT, FOR_ALL, AT(log_format), 0, 0, "FORMAT",
+	 "text, or json: an object on each line"},
 	{"--json", NULL, NULL, OPTION_SWITCH, FOR_ALL, AT(json), 0, 0, NULL, "print JSON, for scripts"},
 
 	{"--device", "device", "name", OPTION_TEXT, FOR_ALL, AT(device), 0, 0, "NAME",
@@ -103,6 +105,8 @@ const struct option settings_options[] = {
 	 AT(max_setups_per_second), 0, 1000000, "N", "set-ups begun in a second; 0: any number"},
 	{"--drain-timeout-ms", "server", "drain-timeout-ms", OPTION_NUMBER, FOR_SERVE, AT(drain_timeout_ms), 0, MS_MAX,
 	 "N", "for all clients to end in order when the server stops"},
+	{"--metrics", "server", "metrics", OPTION_TEXT, FOR_SERVE, AT(metrics), 0, 0, "ADDRESS:PORT",
+	 "serve Prometheus metrics over HTTP; PORT alone: on the loopback address; default: not at all"},
 
 	{NULL, "client", "host", OPTION_TEXT, 0, AT(host), 0, 0, "HOST", "server to connect to"},
 	{"--port", "client", "port", OPTION_TEXT, FOR_CLIENTS, AT(port), 0, 0, "PORT", "the server's TLS port"},

@@ -15,7 +15,7 @@
 /* Numbers are int64_t because options are; their ranges are in the table of settings.c. */
 struct settings {
 	char *config_file;
-	int64_t log_level;
+	int64_t log_level, log_format;
 	bool json;
 
 	char *device;
@@ -33,6 +33,7 @@ struct settings {
 	char *listen_address, *listen_port;
 	int64_t max_clients, max_pending, max_clients_per_identity, max_clients_per_address, max_setups_per_second;
 	int64_t workers, drain_timeout_ms;
+	char *metrics;
 
 	char *host, *port;
 };

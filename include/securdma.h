@@ -79,6 +79,33 @@ typedef void srdma_log_fn(enum srdma_log_level level, const char *line, void *ar
  *  Call it before other threads use the library. */
 SRDMA_API void srdma_log_set(enum srdma_log_level level, srdma_log_fn *fn, void *arg);
 
+/** The event of a record that has no name of its own. */
+#define SRDMA_LOG_PLAIN "log"
+
+/** One fact of a log record. */
+struct srdma_log_field {
+	const char *name; /**< stable; lower case and '_' */
+	const char *text; /**< printable ASCII; NULL: it is a number */
+	int64_t number;
+};
+
+/** A log line with what it says in a form for programs. securdma-serve(1), "LOG", lists the server's events and their fields. */
+struct srdma_log_record {
+	enum srdma_log_level level;
+	const char *event; /**< stable name such as "client.connected"; SRDMA_LOG_PLAIN for a line that has only text */
+	bool security;     /**< somebody did what they may not, or who serves them may want to know who it was */
+	const struct srdma_log_field *fields;
+	size_t field_count;
+	const char *text;  /**< the line, as srdma_log_fn gets it */
+};
+
+/** Receives one record; it and all that it points to are valid until return. May be called from any thread, several at
+ *  once. */
+typedef void srdma_log_record_fn(const struct srdma_log_record *record, void *arg);
+
+/** Sends records up to `level` to `fn`, instead of what srdma_log_set said. Call it before other threads use the library. */
+SRDMA_API void srdma_log_set_records(enum srdma_log_level level, srdma_log_record_fn *fn, void *arg);
+
 /* ---- psn ------------------------------------------------------------------------------------------------------- */
 
 /** Draws a packet sequence number: 24 uniform bits from OpenSSL's RAND_bytes. Thread-safe.
@@ -281,6 +308,9 @@ struct srdma_reject {
 	uint32_t retry_after_ms; /**< 0: retrying does not help by itself */
 	char text[256];
 };
+/** A word for a reason, "full"; "unknown" for what is none. Static. */
+SRDMA_API const char *srdma_reject_reason_name(enum srdma_reject_reason reason);
+
 /** The REJECT behind the calling thread's last SRDMA_EREJECTED. */
 SRDMA_API void srdma_reject_last(struct srdma_reject *reject);
 
@@ -496,6 +526,78 @@ struct srdma_server_status {
 };
 /** Thread-safe. */
 SRDMA_API void srdma_server_status(struct srdma_server *server, struct srdma_server_status *status);
+
+/** Buckets of a histogram; the last one has no bound. */
+#define SRDMA_HISTOGRAM_BUCKETS 17
+/** How many times were how long. */
+struct srdma_histogram {
+	uint64_t counts[SRDMA_HISTOGRAM_BUCKETS]; /**< each bucket's own: above the bound of the one before, up to its own */
+	uint64_t sum_us;
+};
+/** The bound of a bucket, microseconds; UINT64_MAX for the last one and beyond. Thread-safe. */
+SRDMA_API uint64_t srdma_histogram_bound(unsigned bucket);
+
+/** Why a set-up failed whose client was not told REJECT. */
+enum srdma_setup_failure {
+	SRDMA_SETUP_TLS,
+	SRDMA_SETUP_CERTIFICATE, /**< not accepted, at either end, or none was shown */
+	SRDMA_SETUP_PROTOCOL,
+	SRDMA_SETUP_TIMEOUT,
+	SRDMA_SETUP_LOST,        /**< the client went away */
+	SRDMA_SETUP_VERBS,
+	SRDMA_SETUP_EVICTED,     /**< others waited for its place, and it had not said who it is */
+	SRDMA_SETUP_OTHER,
+	SRDMA_SETUP_FAILURES
+};
+/** How a connected client ended. */
+enum srdma_client_end {
+	SRDMA_END_IN_ORDER,
+	SRDMA_END_SERVER,   /**< the server's program ended it, and it was told */
+	SRDMA_END_LOST,     /**< it went away without a disconnect */
+	SRDMA_END_TLS,
+	SRDMA_END_PROTOCOL,
+	SRDMA_END_TIMEOUT,
+	SRDMA_END_VERBS,
+	SRDMA_END_OTHER,
+	SRDMA_CLIENT_ENDS
+};
+enum srdma_setup_phase { SRDMA_PHASE_TLS, SRDMA_PHASE_EXCHANGE, SRDMA_PHASE_QP, SRDMA_PHASE_TOTAL, SRDMA_SETUP_PHASES };
+/** A word for each, "certificate", "in_order", "exchange"; NULL for what is none. Static. */
+SRDMA_API const char *srdma_setup_failure_name(enum srdma_setup_failure failure);
+SRDMA_API const char *srdma_client_end_name(enum srdma_client_end end);
+SRDMA_API const char *srdma_setup_phase_name(enum srdma_setup_phase phase);
+
+#define SRDMA_REJECT_REASONS 16
+#define SRDMA_WC_STATUSES 32
+#define SRDMA_METRICS_WORKERS 1024
+
+/** What a server has done since its start. What counts only grows. */
+struct srdma_server_metrics {
+	unsigned clients;     /**< connected now */
+	unsigned pending;     /**< in set-up now */
+	unsigned max_clients;
+	unsigned workers;     /**< threads that serve clients */
+	unsigned worker_load[SRDMA_METRICS_WORKERS]; /**< clients of each, those in set-up included; of the first ones */
+
+	uint64_t accepted;                       /**< clients ever connected */
+	uint64_t rejected[SRDMA_REJECT_REASONS]; /**< told REJECT; by enum srdma_reject_reason */
+	uint64_t failed[SRDMA_SETUP_FAILURES];   /**< set-ups that failed otherwise */
+	struct srdma_histogram setup_time[SRDMA_SETUP_PHASES]; /**< of those accepted, as in struct srdma_conn_timing */
+
+	uint64_t ended[SRDMA_CLIENT_ENDS];
+	uint64_t completion_errors[SRDMA_WC_STATUSES]; /**< that ended a connection; by enum ibv_wc_status */
+
+	/** Of all clients, those that have gone included. */
+	uint64_t messages_received, messages_sent;
+	uint64_t bytes_received, bytes_sent;          /**< payload of messages */
+	uint64_t rdma_bytes_written, rdma_bytes_read; /**< by the server; what clients write and read, only their devices know */
+
+	int64_t certificate_not_after; /**< end of the server's certificate, seconds since the epoch; 0: not known */
+	bool device_failed;
+};
+/** Takes two locks, each for a moment, and reads the counters of each client. Thread-safe. */
+SRDMA_API void srdma_server_metrics(struct srdma_server *server, struct srdma_server_metrics *metrics);
+
 /** Port that the server listens on. Thread-safe. */
 SRDMA_API uint16_t srdma_server_port(const struct srdma_server *server);
 /** Changes max_clients while running. Clients beyond a lower limit stay. Thread-safe. Errors: -EINVAL. */

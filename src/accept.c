@@ -23,6 +23,8 @@ struct srdma_accept {
 	srdma_accept_admit_fn *admit;
 	void *admit_arg;
 	int error; /* LINGER: why */
+	enum stage failed_in; /* LINGER: the stage before */
+	enum srdma_reject_reason rejection; /* sent */
 	char text[512];
 };
 
@@ -79,6 +81,7 @@ static int refuse(struct srdma_accept *accept, const struct srdma_reject *reject
 
 	/* Nothing was sent but the handshake: there is room, or the peer is not worth a wait. */
 	srdma_control_send(accept->setup.conn->tls, frame, srdma_reject_encode(frame, reject), 0);
+	accept->rejection = reject->reason;
 	return srdma_fail(error, "rejected (%s): %s", srdma_reject_reason_name(reject->reason), reject->text);
 }
 
@@ -88,6 +91,7 @@ static void begin_linger(struct srdma_accept *accept, int error)
 	accept->error = error;
 	snprintf(accept->text, sizeof accept->text, "%s", srdma_error_text());
 	accept->setup.deadline = srdma_deadline(LINGER_MS);
+	accept->failed_in = accept->stage;
 	accept->stage = STAGE_LINGER;
 }
 
@@ -293,6 +297,25 @@ uint64_t srdma_accept_deadline(const struct srdma_accept *accept)
 bool srdma_accept_is_authenticated(const struct srdma_accept *accept)
 {
 	return accept->authenticated;
+}
+
+const char *srdma_accept_phase(const struct srdma_accept *accept)
+{
+	switch (accept->stage == STAGE_LINGER ? accept->failed_in : accept->stage) {
+	case STAGE_TLS: return "tls";
+	case STAGE_HELLO: return "hello";
+	default: return "ready";
+	}
+}
+
+enum srdma_reject_reason srdma_accept_rejection(const struct srdma_accept *accept)
+{
+	return accept->rejection;
+}
+
+const char *srdma_accept_peer_name(const struct srdma_accept *accept)
+{
+	return accept->setup.conn->peer_name;
 }
 
 /* ---- one client at a time -------------------------------------------------------------------------------------- */

@@ -25,6 +25,12 @@ short srdma_accept_events(const struct srdma_accept *accept); /* of poll(2) */
 uint64_t srdma_accept_deadline(const struct srdma_accept *accept);
 /* Whether the client has proved who it is: such a set-up is under way in earnest. */
 bool srdma_accept_is_authenticated(const struct srdma_accept *accept);
+/* Where it is, or where it failed: "tls", "hello" (waiting for it, judging it, making the queue pair), "ready". */
+const char *srdma_accept_phase(const struct srdma_accept *accept);
+/* The REJECT that the client was sent; SRDMA_REJECT_NONE: none. */
+enum srdma_reject_reason srdma_accept_rejection(const struct srdma_accept *accept);
+/* As srdma_tls_peer_name; "" before it is known. */
+const char *srdma_accept_peer_name(const struct srdma_accept *accept);
 /* The error of a set-up that is given up now: which step it was in. Returns `error`. */
 int srdma_accept_fail(const struct srdma_accept *accept, int error, const char *why);
 

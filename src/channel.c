@@ -150,17 +150,20 @@ static void complete_op(struct srdma_channel *channel)
 	}
 }
 
-static int fail_completion(const struct ibv_wc *wc, const char *what)
+static int fail_completion(struct srdma_channel *channel, const struct ibv_wc *wc, const char *what)
 {
+	if (channel->failed_status == IBV_WC_SUCCESS)
+		channel->failed_status = wc->status;
 	return srdma_fail(SRDMA_EVERBS, "%s failed on the device: %s", what, ibv_wc_status_str(wc->status));
 }
 
-static int fail_send(const struct srdma_channel *channel, const struct ibv_wc *wc)
+static int fail_send(struct srdma_channel *channel, const struct ibv_wc *wc)
 {
 	uint64_t index = wc->wr_id - channel->op_sequence;
 	enum srdma_op_kind kind = channel->ops[(channel->op_head + index) % channel->op_room].kind;
 
-	return fail_completion(wc, kind == SRDMA_OP_MESSAGE || kind == SRDMA_OP_CREDIT ? "a send" : "an RDMA write or read");
+	return fail_completion(channel, wc,
+			       kind == SRDMA_OP_MESSAGE || kind == SRDMA_OP_CREDIT ? "a send" : "an RDMA write or read");
 }
 
 static int poll_sends(struct srdma_channel *channel)
@@ -266,7 +269,7 @@ static int take_arrival(struct srdma_channel *channel, const struct ibv_wc *wc)
 	uint32_t imm, kind, credits;
 
 	if (wc->status != IBV_WC_SUCCESS)
-		return fail_completion(wc, "a receive");
+		return fail_completion(channel, wc, "a receive");
 	if (wc->opcode != IBV_WC_RECV || !(wc->wc_flags & IBV_WC_WITH_IMM))
 		return srdma_fail(SRDMA_EPROTOCOL, "the peer sent a message without immediate data");
 	imm = ntohl(wc->imm_data);

@@ -72,6 +72,7 @@ struct srdma_channel {
 	uint64_t waited_done; /* WAITED operations completed so far */
 
 	uint64_t messages_arrived;
+	unsigned failed_status; /* enum ibv_wc_status of the completion that ended it; 0: none did */
 	struct srdma_counters counters;
 };
 

@@ -2,7 +2,9 @@
 /* Clients being set up. A greeter's thread takes each as far as it can go and turns to the next, so that no client holds up
  * another; too many at once are told so, or, when they have not said who they are, make room for others. */
 #include "clock.h"
+#include "events.h"
 #include "log.h"
+#include "metrics.h"
 #include "server.h"
 
 #include <errno.h>
@@ -61,10 +63,12 @@ static int take_slot(struct srdma_client *client, struct srdma_reject *reject)
 					"the server is full: %u clients are connected, the most it takes",
 					srdma_slots_used(&server->slots));
 	case -EUSERS:
+		client->limit = "identity";
 		return srdma_reject_set(reject, SRDMA_REJECT_FULL, FULL_RETRY_MS,
 					"%u clients with this certificate's name are connected, the most the server takes",
 					o->max_clients_per_identity);
 	case -EDQUOT:
+		client->limit = "address";
 		return srdma_reject_set(reject, SRDMA_REJECT_FULL, FULL_RETRY_MS,
 					"%u clients from this address are connected, the most the server takes",
 					o->max_clients_per_address);
@@ -129,7 +133,9 @@ static int admit(struct srdma_conn *conn, struct srdma_reject *reject, void *arg
 
 /* ---- the end of a set-up --------------------------------------------------------------------------------------- */
 
-static void count_end(struct srdma_client *client, int result)
+/* `rejection`: what the client was told. `timing`: of one that is accepted. */
+static void count_end(struct srdma_client *client, int result, enum srdma_reject_reason rejection,
+		      const struct srdma_conn_timing *timing)
 {
 	struct srdma_server *server = client->server;
 	uint64_t one = 1;
@@ -138,10 +144,11 @@ static void count_end(struct srdma_client *client, int result)
 
 	pthread_mutex_lock(&server->mutex);
 	server->pending--;
+	srdma_metrics_count_setup(server, result, rejection, timing);
 	if (result == 0) {
 		server->counts.accepted++;
 		server->clients++;
-	} else if (result == SRDMA_EREJECTED) {
+	} else if (rejection != SRDMA_REJECT_NONE) {
 		server->counts.rejected++;
 	} else {
 		server->counts.failed++;
@@ -163,12 +170,14 @@ static void leave_list(struct srdma_greeter *greeter, struct srdma_client *clien
 /* The error is the thread's last one. */
 static void fail(struct srdma_client *client, int error)
 {
-	srdma_log(SRDMA_LOG_WARN, "client at %s: not connected: %s", client->address, srdma_error_text());
+	enum srdma_reject_reason rejection = client->accept ? srdma_accept_rejection(client->accept) : SRDMA_REJECT_NONE;
+
+	srdma_event_not_connected(client, error);
 	srdma_accept_delete(&client->accept);
 	srdma_slots_release(&client->server->slots, &client->slot);
 	if (client->worker)
 		srdma_worker_leave(client->worker);
-	count_end(client, error);
+	count_end(client, error, rejection, NULL);
 	free(client);
 }
 
@@ -181,10 +190,8 @@ static void succeed(struct srdma_client *client, struct srdma_conn *conn)
 	srdma_conn_info(conn, &client->info);
 	client->conn = conn;
 	pthread_mutex_unlock(&server->slots.mutex);
-	srdma_log(SRDMA_LOG_INFO, "client %llu: connected from %s as '%s', QPN 0x%06x to 0x%06x, %s, set up in %llu us",
-		  (unsigned long long)client->slot.id, client->address, client->info.peer_name, client->info.qpn,
-		  client->info.peer_qpn, client->info.tls_version, (unsigned long long)client->info.timing.total);
-	count_end(client, 0);
+	srdma_event_connected(client);
+	count_end(client, 0, SRDMA_REJECT_NONE, &client->info.timing);
 	srdma_worker_give(client->worker, client);
 }
 

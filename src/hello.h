@@ -82,6 +82,5 @@ int srdma_hello_validate(const struct srdma_hello *hello, bool welcome, struct s
 /* Fills a REJECT. Returns SRDMA_EREJECTED, so that a refusing function can return the call. */
 int srdma_reject_set(struct srdma_reject *reject, enum srdma_reject_reason reason, uint32_t retry_after_ms,
 		     const char *format, ...) __attribute__((format(printf, 4, 5)));
-const char *srdma_reject_reason_name(enum srdma_reject_reason reason);
 
 #endif

@@ -6,9 +6,12 @@
 #include <stdio.h>
 #include <string.h>
 
+#define LINE_MAX_SIZE 1024
+
 static struct {
 	enum srdma_log_level level;
 	srdma_log_fn *fn;
+	srdma_log_record_fn *record_fn; /* instead of fn */
 	void *arg;
 } sink = {.level = SRDMA_LOG_WARN};
 
@@ -47,22 +50,34 @@ void srdma_log_set(enum srdma_log_level level, srdma_log_fn *fn, void *arg)
 {
 	sink.level = level;
 	sink.fn = fn;
+	sink.record_fn = NULL;
 	sink.arg = arg;
 }
 
-static void emit(enum srdma_log_level level, const char *line)
+void srdma_log_set_records(enum srdma_log_level level, srdma_log_record_fn *fn, void *arg)
+{
+	sink.level = level;
+	sink.fn = NULL;
+	sink.record_fn = fn;
+	sink.arg = arg;
+}
+
+static void emit(const struct srdma_log_record *record)
 {
 	static const char *const names[] = {"error", "warning", "info", "debug"};
 
-	if (sink.fn)
-		sink.fn(level, line, sink.arg);
+	if (sink.record_fn)
+		sink.record_fn(record, sink.arg);
+	else if (sink.fn)
+		sink.fn(record->level, record->text, sink.arg);
 	else
-		fprintf(stderr, "securdma: %s: %s\n", names[level], line);
+		fprintf(stderr, "securdma: %s: %s\n", names[record->level], record->text);
 }
 
 void srdma_log(enum srdma_log_level level, const char *format, ...)
 {
-	char line[1024];
+	char line[LINE_MAX_SIZE];
+	struct srdma_log_record record = {.level = level, .event = SRDMA_LOG_PLAIN, .text = line};
 	va_list args;
 
 	if (level > sink.level)
@@ -70,7 +85,48 @@ void srdma_log(enum srdma_log_level level, const char *format, ...)
 	va_start(args, format);
 	vsnprintf(line, sizeof line, format, args);
 	va_end(args);
-	emit(level, line);
+	emit(&record);
+}
+
+/* Copies the fields, their texts printable and in `room`, where what is too long is cut. Returns how many there are. */
+static size_t copy_fields(const struct srdma_event *event, struct srdma_log_field *fields, char *room, size_t size)
+{
+	size_t count = event->field_count < SRDMA_FIELDS_MAX ? event->field_count : SRDMA_FIELDS_MAX;
+
+	for (size_t i = 0; i < count; i++) {
+		size_t length;
+
+		fields[i] = event->fields[i];
+		if (!fields[i].text)
+			continue;
+		length = strnlen(fields[i].text, size - 1);
+		memcpy(room, fields[i].text, length);
+		room[length] = '\0';
+		srdma_make_printable(room, length);
+		fields[i].text = room;
+		/* The last byte is the end of all that find no room any more. */
+		room += length + 1 < size ? length + 1 : length;
+		size -= length + 1 < size ? length + 1 : length;
+	}
+	return count;
+}
+
+void srdma_log_event(const struct srdma_event *event, const char *format, ...)
+{
+	char line[LINE_MAX_SIZE], room[2 * LINE_MAX_SIZE];
+	struct srdma_log_field fields[SRDMA_FIELDS_MAX];
+	struct srdma_log_record record = {.level = event->level, .event = event->name, .security = event->security,
+					  .fields = fields, .text = line};
+	va_list args;
+
+	if (event->level > sink.level)
+		return;
+	va_start(args, format);
+	vsnprintf(line, sizeof line, format, args);
+	va_end(args);
+	srdma_make_printable(line, strlen(line));
+	record.field_count = copy_fields(event, fields, room, sizeof room);
+	emit(&record);
 }
 
 void srdma_make_printable(char *text, size_t length)

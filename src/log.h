@@ -18,6 +18,23 @@ void srdma_error_prefix(const char *format, ...) __attribute__((format(printf, 1
 /* Replaces what is not printable ASCII, NULs too, by '?': text of a peer must neither steer a terminal nor forge a log line. */
 void srdma_make_printable(char *text, size_t length);
 
+#define SRDMA_FIELDS_MAX 16
+
+/* Fields of an event. A text is made printable before anybody gets it. */
+#define SRDMA_FIELD_TEXT(n, value) ((struct srdma_log_field){.name = (n), .text = (value)})
+#define SRDMA_FIELD_NUMBER(n, value) ((struct srdma_log_field){.name = (n), .number = (int64_t)(value)})
+
+/* What every line of an event has in common; at most SRDMA_FIELDS_MAX fields. */
+struct srdma_event {
+	enum srdma_log_level level;
+	const char *name; /* in securdma-serve(1) */
+	bool security;
+	const struct srdma_log_field *fields;
+	size_t field_count;
+};
+
+void srdma_log_event(const struct srdma_event *event, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* A line that is no event. */
 void srdma_log(enum srdma_log_level level, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 #endif

@@ -3,6 +3,7 @@
 #include "server.h"
 
 #include "clock.h"
+#include "events.h"
 #include "log.h"
 #include "net.h"
 
@@ -136,7 +137,7 @@ static void fail_device(struct srdma_server *server, const char *why)
 {
 	if (atomic_exchange(&server->device_failed, true))
 		return;
-	srdma_log(SRDMA_LOG_ERROR, "RDMA device %s is gone: %s", srdma_device_name(server->device), why);
+	srdma_event_device_gone(server->device, why);
 	raise_event(server);
 }
 
@@ -176,14 +177,11 @@ static void fail_queue(struct srdma_server *server, const struct ibv_async_event
 static void take_device_event(struct srdma_server *server)
 {
 	struct ibv_async_event event;
-	const char *name = srdma_device_name(server->device);
 
 	if (ibv_get_async_event(srdma_device_context(server->device), &event) != 0)
 		return;
 	switch (event.event_type) {
 	case IBV_EVENT_DEVICE_FATAL: fail_device(server, "fatal device error"); break;
-	case IBV_EVENT_PORT_ERR: srdma_log(SRDMA_LOG_WARN, "port %d of %s went down", event.element.port_num, name); break;
-	case IBV_EVENT_PORT_ACTIVE: srdma_log(SRDMA_LOG_INFO, "port %d of %s is active", event.element.port_num, name); break;
 	case IBV_EVENT_CQ_ERR:
 	case IBV_EVENT_QP_FATAL:
 	case IBV_EVENT_QP_REQ_ERR:
@@ -191,7 +189,7 @@ static void take_device_event(struct srdma_server *server)
 	case IBV_EVENT_PATH_MIG_ERR: fail_queue(server, &event); break;
 	case IBV_EVENT_COMM_EST:
 	case IBV_EVENT_SQ_DRAINED: break; /* nothing is wrong */
-	default: srdma_log(SRDMA_LOG_INFO, "%s: %s", name, ibv_event_type_str(event.event_type)); break;
+	default: srdma_event_device(server->device, &event); break;
 	}
 	/* A queue pair can't be destroyed before its events are acknowledged. */
 	ibv_ack_async_event(&event);

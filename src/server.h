@@ -46,7 +46,8 @@ struct srdma_server {
 	struct srdma_tls_context *context; /* guarded by mutex: it can be replaced */
 	struct srdma_device *device;
 	struct srdma_listener *listener;
-	struct srdma_slots slots; /* its mutex also guards each client's conn and info */
+	struct srdma_slots slots; /* its mutex also guards each client's conn and info, and `gone` */
+	struct srdma_server_metrics gone; /* metrics.c; the traffic of clients that have gone */
 	pthread_t listener_thread;
 	struct srdma_greeter *greeters;
 	unsigned greeter_count;
@@ -67,6 +68,7 @@ struct srdma_server {
 	struct srdma_worker **workers;
 	unsigned worker_count;
 	struct srdma_server_status counts; /* accepted, rejected, failed, lost */
+	struct srdma_server_metrics metrics; /* metrics.c; without traffic and what is of the moment */
 	unsigned unclean;      /* clients that did not end in order while stopping */
 };
 
@@ -81,6 +83,7 @@ struct srdma_client {
 	/* Set-up. */
 	int socket; /* until the set-up takes it */
 	bool earnest, turned_away; /* see server->earnest */
+	const char *limit; /* "identity", "address": that its like are too many of; NULL */
 	uint64_t arrived;
 	struct srdma_accept *accept;
 	short events; /* that its greeter waits for */

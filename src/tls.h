@@ -11,6 +11,8 @@
 
 struct srdma_tls_context *srdma_tls_context_ref(struct srdma_tls_context *context);
 bool srdma_tls_context_is_server(const struct srdma_tls_context *context);
+/* When the own certificate ends, in seconds since the epoch; 0: there is none. */
+int64_t srdma_tls_context_not_after(const struct srdma_tls_context *context);
 /* A new SSL that follows the context's rules; `host` is what the client connected to. */
 int srdma_tls_context_ssl(struct srdma_tls_context *context, const char *host, SSL **out);
 

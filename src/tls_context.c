@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 struct srdma_tls_context {
@@ -315,6 +316,14 @@ void srdma_tls_context_unref(struct srdma_tls_context **out)
 bool srdma_tls_context_is_server(const struct srdma_tls_context *context)
 {
 	return context->server;
+}
+
+int64_t srdma_tls_context_not_after(const struct srdma_tls_context *context)
+{
+	const X509 *cert = SSL_CTX_get0_certificate(context->ssl);
+	struct tm utc;
+
+	return cert && ASN1_TIME_to_tm(X509_get0_notAfter(cert), &utc) == 1 ? (int64_t)timegm(&utc) : 0;
 }
 
 /* The name or address that the server's certificate must bear. */

@@ -3,7 +3,9 @@
  * of its clients; what has just been busy is polled for a while instead. With a worker for each client (SRDMA_WORKERS_PER_CLIENT)
  * it is the same, with one client on each. */
 #include "clock.h"
+#include "events.h"
 #include "log.h"
+#include "metrics.h"
 #include "server.h"
 
 #include <errno.h>
@@ -42,27 +44,15 @@ static void cool(struct srdma_client *client)
 	}
 }
 
-static void log_end(const struct srdma_client *client, int status, const char *text)
-{
-	struct srdma_conn_info info;
-
-	srdma_conn_info(client->conn, &info);
-	if (status == 0)
-		srdma_log(SRDMA_LOG_INFO, "client %llu: disconnected%s%s; %llu messages in, %llu out",
-			  (unsigned long long)client->slot.id, info.close_reason[0] ? ": " : "", info.close_reason,
-			  (unsigned long long)info.messages_received, (unsigned long long)info.messages_sent);
-	else
-		srdma_log(SRDMA_LOG_WARN, "client %llu at %s: %s: %s", (unsigned long long)client->slot.id, client->address,
-			  srdma_strerror(status), text);
-}
-
 /* Before the slot is released: who sees the client gone sees it counted, and a stop that begins then is not to blame. */
-static void count_lost(struct srdma_server *server)
+static void count_end(struct srdma_client *client, int status, bool lost)
 {
+	struct srdma_server *server = client->server;
+
 	pthread_mutex_lock(&server->mutex);
-	server->counts.lost++;
-	if (atomic_load(&server->stopping))
-		server->unclean++;
+	srdma_metrics_count_end(server, client->conn, status, lost);
+	server->counts.lost += lost;
+	server->unclean += lost && atomic_load(&server->stopping);
 	pthread_mutex_unlock(&server->mutex);
 }
 
@@ -73,6 +63,7 @@ static void release(struct srdma_client *client)
 	struct srdma_conn *conn = client->conn;
 
 	pthread_mutex_lock(&server->slots.mutex);
+	srdma_metrics_keep_traffic(server, conn);
 	client->conn = NULL;
 	pthread_mutex_unlock(&server->slots.mutex);
 	cool(client);
@@ -103,9 +94,8 @@ static void finish(struct srdma_client *client, int status, bool lost)
 	snprintf(text, sizeof text, "%s", srdma_error_text());
 	if (o->handlers.on_disconnect)
 		o->handlers.on_disconnect(client->conn, status, client->arg, o->arg);
-	log_end(client, status, text);
-	if (lost)
-		count_lost(client->server);
+	srdma_event_ended(client, status, lost, text);
+	count_end(client, status, lost);
 	release(client);
 }
 

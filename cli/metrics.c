@@ -1,0 +1,248 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "metrics.h"
+
+#include "cli.h"
+
+#include <errno.h>
+#include <microhttpd.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define CONNECTIONS    128 /* at once; more wait to be accepted */
+#define IDLE_SECONDS   5   /* until a connection that says nothing is closed */
+#define MEMORY         8192 /* for a connection: its request's line and headers */
+#define LOOPBACK       "127.0.0.1"
+#define FDS_BESIDES    8
+
+struct metrics {
+	int socket; /* -1: the daemon's */
+	uint16_t port;
+	struct MHD_Daemon *daemon;
+	struct srdma_server *server;
+};
+
+/* ---- the listening socket -------------------------------------------------------------------------------------- */
+
+/* Splits in place. Returns false when it has no such form. */
+static bool split(char *where, const char **address, const char **port)
+{
+	char *colon = strrchr(where, ':');
+
+	*port = colon ? colon + 1 : where;
+	*address = colon && colon != where ? where : LOOPBACK;
+	if (colon)
+		*colon = '\0';
+	if (colon && where[0] == '[') {
+		if (colon[-1] != ']')
+			return false;
+		colon[-1] = '\0';
+		*address = where + 1;
+	} else if (colon && strchr(where, ':')) {
+		return false;
+	}
+	return **port != '\0' && **address != '\0' && strlen(*port) <= 5 && strspn(*port, "0123456789") == strlen(*port) &&
+	       atoi(*port) <= UINT16_MAX;
+}
+
+static int open_socket(const struct addrinfo *info)
+{
+	int fd = socket(info->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), one = 1;
+
+	if (fd < 0)
+		return -1;
+	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+	if (info->ai_family == AF_INET6)
+		setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof one);
+	if (bind(fd, info->ai_addr, info->ai_addrlen) != 0 || listen(fd, CONNECTIONS) != 0) {
+		int error = errno;
+
+		close(fd);
+		errno = error;
+		return -1;
+	}
+	return fd;
+}
+
+static uint16_t port_of(int fd)
+{
+	struct sockaddr_storage address = {0};
+	socklen_t length = sizeof address;
+
+	getsockname(fd, (struct sockaddr *)&address, &length);
+	return ntohs(address.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&address)->sin6_port
+						   : ((struct sockaddr_in *)&address)->sin_port);
+}
+
+static int listen_on(const char *address, const char *port, struct metrics *metrics)
+{
+	const struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV};
+	struct addrinfo *info = NULL;
+	int error = getaddrinfo(address, port, &hints, &info);
+
+	if (error != 0) {
+		cli_error("metrics: %s is no address of this host: %s", address, gai_strerror(error));
+		return CLI_EXIT_FAILED;
+	}
+	metrics->socket = open_socket(info);
+	error = errno;
+	freeaddrinfo(info);
+	if (metrics->socket < 0) {
+		cli_error("metrics: cannot listen on %s port %s: %s; give another one (--metrics)", address, port,
+			  strerror(error));
+		return CLI_EXIT_FAILED;
+	}
+	metrics->port = port_of(metrics->socket);
+	return CLI_EXIT_OK;
+}
+
+int metrics_listen(const char *where, struct metrics **out)
+{
+	struct metrics *metrics = calloc(1, sizeof *metrics);
+	char *copy = strdup(where);
+	const char *address, *port;
+	int code = CLI_EXIT_FAILED;
+
+	if (!metrics || !copy)
+		cli_error("metrics: out of memory");
+	else if (!split(copy, &address, &port))
+		code = cli_usage("serve", "--metrics %s: not valid; allowed: ADDRESS:PORT, [ADDRESS]:PORT or PORT (on %s)", where,
+				 LOOPBACK);
+	else
+		code = listen_on(address, port, metrics);
+	free(copy);
+	if (code == CLI_EXIT_OK)
+		*out = metrics;
+	else
+		free(metrics);
+	return code;
+}
+
+uint16_t metrics_port(const struct metrics *metrics)
+{
+	return metrics->port;
+}
+
+/* ---- answers --------------------------------------------------------------------------------------------------- */
+
+static char *make_text(struct srdma_server *server, size_t *size)
+{
+	struct srdma_server_metrics *m = malloc(sizeof *m);
+	char *text = NULL;
+	FILE *file = m ? open_memstream(&text, size) : NULL;
+
+	if (file) {
+		srdma_server_metrics(server, m);
+		metrics_print(m, file);
+		/* Out of memory shows here. */
+		if (fclose(file) != 0) {
+			free(text);
+			text = NULL;
+		}
+	}
+	free(m);
+	return text;
+}
+
+static enum MHD_Result reply(struct MHD_Connection *connection, unsigned status, char *text, size_t size,
+			     enum MHD_ResponseMemoryMode mode, const char *type)
+{
+	struct MHD_Response *response = MHD_create_response_from_buffer(size, text, mode);
+	enum MHD_Result result;
+
+	if (!response) {
+		if (mode == MHD_RESPMEM_MUST_FREE)
+			free(text);
+		return MHD_NO;
+	}
+	MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, type);
+	/* A scraper comes again in many seconds; its place is for others until then. */
+	MHD_add_response_header(response, MHD_HTTP_HEADER_CONNECTION, "close");
+	if (status == MHD_HTTP_METHOD_NOT_ALLOWED)
+		MHD_add_response_header(response, MHD_HTTP_HEADER_ALLOW, MHD_HTTP_METHOD_GET);
+	result = MHD_queue_response(connection, status, response);
+	MHD_destroy_response(response);
+	return result;
+}
+
+static enum MHD_Result refuse(struct MHD_Connection *connection, unsigned status, char *text)
+{
+	return reply(connection, status, text, strlen(text), MHD_RESPMEM_MUST_COPY, "text/plain; charset=utf-8");
+}
+
+static enum MHD_Result answer(void *arg, struct MHD_Connection *connection, const char *url, const char *method,
+			      const char *version, const char *upload, size_t *upload_size, void **seen)
+{
+	static char not_found[] = "not found; the metrics are at /metrics\n", not_allowed[] = "only GET is allowed\n",
+		    no_memory[] = "out of memory\n";
+	struct metrics *metrics = arg;
+	size_t size = 0;
+	char *text;
+
+	(void)version;
+	(void)upload;
+	if (strcmp(url, "/metrics") != 0)
+		return refuse(connection, MHD_HTTP_NOT_FOUND, not_found);
+	if (strcmp(method, MHD_HTTP_METHOD_GET) != 0)
+		return refuse(connection, MHD_HTTP_METHOD_NOT_ALLOWED, not_allowed);
+	/* The first call is for the headers alone; a body that should not be there is passed over. */
+	if (!*seen || *upload_size > 0) {
+		*seen = metrics;
+		*upload_size = 0;
+		return MHD_YES;
+	}
+	text = make_text(metrics->server, &size);
+	if (!text)
+		return refuse(connection, MHD_HTTP_INTERNAL_SERVER_ERROR, no_memory);
+	return reply(connection, MHD_HTTP_OK, text, size, MHD_RESPMEM_MUST_FREE, "text/plain; version=0.0.4; charset=utf-8");
+}
+
+/* ---- life ------------------------------------------------------------------------------------------------------ */
+
+/* The server has made sure of what its clients need: scrapers get theirs on top of it, as far as that goes. */
+static void raise_descriptors(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == limit.rlim_max)
+		return;
+	limit.rlim_cur += CONNECTIONS + FDS_BESIDES;
+	if (limit.rlim_cur > limit.rlim_max)
+		limit.rlim_cur = limit.rlim_max;
+	if (setrlimit(RLIMIT_NOFILE, &limit) != 0)
+		cli_log(SRDMA_LOG_WARN, "metrics: cannot raise the limit of file descriptors: %s", strerror(errno));
+}
+
+int metrics_serve(struct metrics *metrics, struct srdma_server *server)
+{
+	metrics->server = server;
+	raise_descriptors();
+	metrics->daemon = MHD_start_daemon(MHD_USE_EPOLL_INTERNAL_THREAD, 0, NULL, NULL, answer, metrics,
+					   MHD_OPTION_LISTEN_SOCKET, metrics->socket, MHD_OPTION_CONNECTION_LIMIT,
+					   (unsigned)CONNECTIONS, MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)IDLE_SECONDS,
+					   MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)MEMORY, MHD_OPTION_END);
+	if (!metrics->daemon) {
+		cli_error("metrics: cannot start the HTTP server: %s", strerror(errno));
+		return CLI_EXIT_FAILED;
+	}
+	metrics->socket = -1;
+	return CLI_EXIT_OK;
+}
+
+void metrics_stop(struct metrics **out)
+{
+	struct metrics *metrics = *out;
+
+	*out = NULL;
+	if (!metrics)
+		return;
+	if (metrics->daemon)
+		MHD_stop_daemon(metrics->daemon);
+	if (metrics->socket >= 0)
+		close(metrics->socket);
+	free(metrics);
+}

@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A server's counters for Prometheus, over HTTP. */
+#ifndef CLI_METRICS_H
+#define CLI_METRICS_H
+
+#include "securdma.h"
+
+#include <stdio.h>
+
+struct metrics;
+
+/* Listens on "ADDRESS:PORT", "[ADDRESS]:PORT", ":PORT" or "PORT"; on the loopback address when none is given, on any free
+ * port when it is 0. What is wrong has been said; returns an exit code. Nobody is answered yet. */
+int metrics_listen(const char *where, struct metrics **out);
+uint16_t metrics_port(const struct metrics *metrics);
+/* Answers requests, in a thread of its own, until metrics_stop; the server must live as long. Returns an exit code. */
+int metrics_serve(struct metrics *metrics, struct srdma_server *server);
+/* NULL is accepted. */
+void metrics_stop(struct metrics **metrics);
+
+/* metrics_text.c: writes Prometheus' text format 0.0.4. */
+void metrics_print(const struct srdma_server_metrics *m, FILE *file);
+
+#endif
