@@ -47,6 +47,9 @@ void cli_error(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 /* Prints one line of the command's own in the same form. */
 void cli_log(enum srdma_log_level level, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* The same, under a name of its own. */
+void cli_log_event(enum srdma_log_level level, const char *event, const char *format, ...)
+	__attribute__((format(printf, 3, 4)));
 
 /* The subcommands; argv[0] is the subcommand's name. Each returns an exit code. */
 int cmd_serve(int argc, char **argv);

@@ -3,6 +3,7 @@
 #include "command_line.h"
 #include "expiry.h"
 #include "metrics.h"
+#include "reload.h"
 #include "server_status.h"
 
 #include <errno.h>
@@ -20,6 +21,7 @@ static const char details[] =
 	"Signals:\n"
 	"  SIGINT, SIGTERM  tell all clients, let them finish within --drain-timeout-ms, exit; a second one exits at "
 	"once\n"
+	"  SIGHUP           read the configuration, certificates, CAs and revocation lists again; clients stay connected\n"
 	"  SIGUSR1          print the counts and a table of the clients\n\n"
 	"Exit codes: 0 stopped in order, 1 stopped, but some clients did not end in order, or the port can't be used,\n"
 	"2 usage, settings or certificates, 6 no RDMA device, or it failed while serving.\n\n"
@@ -34,7 +36,38 @@ struct serve {
 	struct srdma_server *server;
 	struct metrics *metrics; /* NULL: none */
 	int signals;
+	int argc; /* to be read again */
+	char **argv;
 };
+
+/* The defaults of this command, then the file, then the flags. Returns an exit code; *go_on is false when the command is over. */
+static int read_settings(struct serve *serve, struct settings *settings, bool again, bool *go_on)
+{
+	struct srdma_server_options defaults;
+	struct command_line line = {
+		.name = "serve",
+		.command = FOR_SERVE,
+		.synopsis = "--cert FILE --key FILE --client-ca FILE [OPTION...]",
+		.about = about,
+		.details = details,
+		.settings = settings,
+	};
+	int code;
+
+	*go_on = false;
+	if (settings_init(settings) < 0)
+		return cli_fail(-ENOMEM, "serve");
+	srdma_server_options_init(&defaults);
+	settings->region_size = (int64_t)defaults.conn.region_size;
+	settings->log_level = SRDMA_LOG_INFO;
+	if (again) {
+		code = command_line_read_again(&line, serve->argc, serve->argv);
+		*go_on = code == CLI_EXIT_OK;
+	} else {
+		*go_on = command_line_parse(&line, serve->argc, serve->argv, &code);
+	}
+	return code;
+}
 
 /* Blocks the signals in this thread, and so in those that the library starts after. */
 static int open_signals(void)
@@ -44,6 +77,7 @@ static int open_signals(void)
 	sigemptyset(&set);
 	sigaddset(&set, SIGINT);
 	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGHUP);
 	sigaddset(&set, SIGUSR1);
 	if (pthread_sigmask(SIG_BLOCK, &set, NULL) != 0)
 		return -1;
@@ -119,6 +153,32 @@ static int stop(struct serve *serve, bool device_failed)
 	return unfinished == 0 ? CLI_EXIT_OK : CLI_EXIT_FAILED;
 }
 
+/* What is missing is known before the library is asked, so say it in the words of the command line. */
+static int check_credentials(const struct settings *settings)
+{
+	if (!settings->cert_file || !settings->key_file)
+		return cli_usage("serve", "--cert and --key are needed; 'securdma cert' makes them");
+	if (!settings->client_ca_file && !settings->insecure_anonymous_clients)
+		return cli_usage("serve",
+				 "--client-ca is needed to verify clients (or --insecure-anonymous-clients to serve "
+				 "anyone who can reach the port)");
+	return CLI_EXIT_OK;
+}
+
+static void read_again(struct serve *serve)
+{
+	struct settings fresh = {0};
+	bool go_on;
+
+	read_settings(serve, &fresh, true, &go_on);
+	if (go_on && check_credentials(&fresh) == CLI_EXIT_OK)
+		reload(serve->server, &serve->settings, &fresh);
+	else
+		cli_log_event(SRDMA_LOG_ERROR, "server.reload_failed",
+			      "not reloaded: the configuration is not valid; the server goes on with what it has");
+	settings_free(&fresh);
+}
+
 /* Takes one signal. Returns true when the server is to stop. */
 static bool take_signal(struct serve *serve)
 {
@@ -126,9 +186,12 @@ static bool take_signal(struct serve *serve)
 
 	if (read(serve->signals, &signal, sizeof signal) != sizeof signal)
 		return false;
-	if (signal.ssi_signo != SIGUSR1)
+	if (signal.ssi_signo == SIGUSR1)
+		server_status_print(serve->server, serve->settings.json);
+	else if (signal.ssi_signo == SIGHUP)
+		read_again(serve);
+	else
 		return true;
-	server_status_print(serve->server, serve->settings.json);
 	return false;
 }
 
@@ -155,18 +218,6 @@ static int run(struct serve *serve)
 		if (status.device_failed)
 			return stop(serve, true);
 	}
-}
-
-/* What is missing is known before the library is asked, so say it in the words of the command line. */
-static int check_credentials(const struct settings *settings)
-{
-	if (!settings->cert_file || !settings->key_file)
-		return cli_usage("serve", "--cert and --key are needed; 'securdma cert' makes them");
-	if (!settings->client_ca_file && !settings->insecure_anonymous_clients)
-		return cli_usage("serve",
-				 "--client-ca is needed to verify clients (or --insecure-anonymous-clients to serve "
-				 "anyone who can reach the port)");
-	return CLI_EXIT_OK;
 }
 
 static int start_server(struct serve *serve)
@@ -238,29 +289,15 @@ static int start(struct serve *serve)
 
 int cmd_serve(int argc, char **argv)
 {
-	struct serve serve = {.signals = -1};
-	struct srdma_server_options defaults;
-	struct command_line line = {
-		.name = "serve",
-		.command = FOR_SERVE,
-		.synopsis = "--cert FILE --key FILE --client-ca FILE [OPTION...]",
-		.about = about,
-		.details = details,
-		.settings = &serve.settings,
-	};
-	int code;
+	struct serve serve = {.signals = -1, .argc = argc, .argv = argv};
+	bool go_on;
+	int code = read_settings(&serve, &serve.settings, false, &go_on);
 
-	if (settings_init(&serve.settings) < 0)
-		return cli_fail(-ENOMEM, "serve");
-	srdma_server_options_init(&defaults);
-	serve.settings.region_size = (int64_t)defaults.conn.region_size;
-	serve.settings.log_level = SRDMA_LOG_INFO;
-	if (command_line_parse(&line, argc, argv, &code)) {
+	if (go_on)
 		code = start(&serve);
-		if (code == CLI_EXIT_OK) {
-			say_listening(&serve);
-			code = run(&serve);
-		}
+	if (go_on && code == CLI_EXIT_OK) {
+		say_listening(&serve);
+		code = run(&serve);
 	}
 	metrics_stop(&serve.metrics);
 	if (serve.signals >= 0)

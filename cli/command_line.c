@@ -116,7 +116,7 @@ static bool wants_help(int argc, char **argv)
 	return false;
 }
 
-static int parse(struct command_line *line, int argc, char **argv)
+int command_line_read_again(struct command_line *line, int argc, char **argv)
 {
 	const char *file;
 	int code;
@@ -141,7 +141,7 @@ bool command_line_parse(struct command_line *line, int argc, char **argv, int *e
 		*exit_code = CLI_EXIT_OK;
 		return false;
 	}
-	*exit_code = parse(line, argc, argv);
+	*exit_code = command_line_read_again(line, argc, argv);
 	if (*exit_code != CLI_EXIT_OK)
 		return false;
 	cli_log_start((enum srdma_log_level)line->settings->log_level, (enum cli_log_format)line->settings->log_format,

@@ -23,5 +23,7 @@ struct command_line {
 /* Reads the configuration file, then the flags, and starts the log. Returns true to go on; false when the command is to
  * end with *exit_code: help was asked for, or something was wrong and has been said. */
 bool command_line_parse(struct command_line *line, int argc, char **argv, int *exit_code);
+/* The same once more, into other settings, of a command that runs: the log goes on as it is. Returns an exit code. */
+int command_line_read_again(struct command_line *line, int argc, char **argv);
 
 #endif

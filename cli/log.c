@@ -89,18 +89,33 @@ void cli_log_start(enum srdma_log_level level, enum cli_log_format format, bool 
 	srdma_log_set_records(level, print_record, NULL);
 }
 
-void cli_log(enum srdma_log_level level, const char *format, ...)
+static void vlog(enum srdma_log_level level, const char *event, const char *format, va_list args)
 {
 	char line[1024];
-	struct srdma_log_record record = {.level = level, .event = SRDMA_LOG_PLAIN, .text = line};
-	va_list args;
+	struct srdma_log_record record = {.level = level, .event = event, .text = line};
 
 	if (level > sink.level)
 		return;
-	va_start(args, format);
 	vsnprintf(line, sizeof line, format, args);
-	va_end(args);
 	print_record(&record, NULL);
+}
+
+void cli_log(enum srdma_log_level level, const char *format, ...)
+{
+	va_list args;
+
+	va_start(args, format);
+	vlog(level, SRDMA_LOG_PLAIN, format, args);
+	va_end(args);
+}
+
+void cli_log_event(enum srdma_log_level level, const char *event, const char *format, ...)
+{
+	va_list args;
+
+	va_start(args, format);
+	vlog(level, event, format, args);
+	va_end(args);
 }
 
 void cli_error(const char *format, ...)

@@ -201,6 +201,22 @@ void option_format(const struct option *option, const void *base, char *text, si
 	}
 }
 
+bool option_equals(const struct option *option, const void *a, const void *b)
+{
+	const void *x = (const char *)a + option->offset, *y = (const char *)b + option->offset;
+
+	switch (option->type) {
+	case OPTION_TEXT: {
+		const char *one = *(char *const *)x, *other = *(char *const *)y;
+
+		return one && other ? strcmp(one, other) == 0 : one == other;
+	}
+	case OPTION_SWITCH: return *(const bool *)x == *(const bool *)y;
+	case OPTION_LIST: return true;
+	default: return *(const int64_t *)x == *(const int64_t *)y;
+	}
+}
+
 void options_free(const struct option *options, size_t count, void *base)
 {
 	for (size_t i = 0; i < count; i++) {

@@ -43,6 +43,9 @@ int option_set(const struct option *option, void *base, const char *text, char *
 /* Writes the value as text that option_set would read. */
 void option_format(const struct option *option, const void *base, char *text, size_t size);
 
+/* Whether the values in the structures `a` and `b` are the same. Lists are not compared: no setting is one. */
+bool option_equals(const struct option *option, const void *a, const void *b);
+
 /* Frees the texts and lists of the structure `base`. */
 void options_free(const struct option *options, size_t count, void *base);
 

@@ -41,6 +41,10 @@ const struct option settings_options[] = {
 	{"--key", "tls", "key", OPTION_TEXT, FOR_ALL, AT(key_file), 0, 0, "FILE", "own private key"},
 	{"--client-ca", "tls", "client-ca", OPTION_TEXT, FOR_SERVE | FOR_DOCTOR, AT(client_ca_file), 0, 0, "FILE",
 	 "CA certificates that clients' must come from"},
+	{"--crl", "tls", "crl", OPTION_TEXT, FOR_CLIENTS, AT(crl_file), 0, 0, "FILE",
+	 "revocation lists of the CAs in --ca"},
+	{"--client-crl", "tls", "client-crl", OPTION_TEXT, FOR_SERVE, AT(client_crl_file), 0, 0, "FILE",
+	 "revocation lists of the CAs in --client-ca"},
 	{"--insecure-anonymous-clients", "tls", "insecure-anonymous-clients", OPTION_SWITCH, FOR_SERVE,
 	 AT(insecure_anonymous_clients), 0, 0, NULL, "serve clients that show no certificate"},
 	{"--allow-tls12", "tls", "allow-tls12", OPTION_SWITCH, FOR_SERVE | FOR_CLIENTS, AT(allow_tls12), 0, 0, NULL,
@@ -264,6 +268,17 @@ int settings_read_file(struct settings *settings, const char *file)
 	return source.problems ? CLI_EXIT_USAGE : CLI_EXIT_OK;
 }
 
+void settings_compare(const struct settings *a, const struct settings *b, unsigned command,
+		      void (*differs)(const struct option *option, void *arg), void *arg)
+{
+	for (size_t i = 0; i < settings_option_count; i++) {
+		const struct option *option = &settings_options[i];
+
+		if ((option->commands & command) && !option_equals(option, a, b))
+			differs(option, arg);
+	}
+}
+
 void settings_conn_options(const struct settings *settings, struct srdma_conn_options *options)
 {
 	srdma_conn_options_init(options);
@@ -292,6 +307,7 @@ void settings_client_tls(const struct settings *settings, struct srdma_tls_clien
 {
 	srdma_tls_client_options_init(options);
 	options->ca_file = settings->ca_file;
+	options->crl_file = settings->crl_file;
 	options->pin = settings->pin;
 	options->server_name = settings->server_name;
 	options->cert_file = settings->cert_file;
@@ -305,6 +321,7 @@ void settings_server_tls(const struct settings *settings, struct srdma_tls_serve
 	options->cert_file = settings->cert_file;
 	options->key_file = settings->key_file;
 	options->client_ca_file = settings->client_ca_file;
+	options->client_crl_file = settings->client_crl_file;
 	options->insecure_anonymous_clients = settings->insecure_anonymous_clients;
 	options->allow_tls12 = settings->allow_tls12;
 }

@@ -21,7 +21,7 @@ struct settings {
 	char *device;
 	int64_t device_port, gid_index;
 
-	char *ca_file, *pin, *server_name, *cert_file, *key_file, *client_ca_file;
+	char *ca_file, *pin, *server_name, *cert_file, *key_file, *client_ca_file, *crl_file, *client_crl_file;
 	bool insecure_anonymous_clients, allow_tls12;
 
 	int64_t path_mtu, message_size, depth, rdma_depth, region_size, region_access;
@@ -48,6 +48,10 @@ void settings_free(struct settings *settings);
 /* Reads the INI file. Each thing wrong with it is reported with file, line and what is allowed. Returns an exit code.
  */
 int settings_read_file(struct settings *settings, const char *file);
+
+/* Calls `differs` for each setting of the commands in `command` that is not the same in both. */
+void settings_compare(const struct settings *a, const struct settings *b, unsigned command,
+		      void (*differs)(const struct option *option, void *arg), void *arg);
 
 /* The library's forms. The strings stay the settings'. */
 void settings_conn_options(const struct settings *settings, struct srdma_conn_options *options);

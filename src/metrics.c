@@ -144,8 +144,8 @@ void srdma_server_metrics(struct srdma_server *server, struct srdma_server_metri
 	out->workers = server->worker_count;
 	for (unsigned i = 0; i < server->worker_count && i < SRDMA_METRICS_WORKERS; i++)
 		out->worker_load[i] = server->workers[i]->load;
+	out->certificate_not_after = srdma_tls_context_not_after(server->context);
 	pthread_mutex_unlock(&server->mutex);
 	sum_traffic(server, out);
 	out->device_failed = atomic_load(&server->device_failed);
-	out->certificate_not_after = srdma_tls_context_not_after(server->context);
 }

@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "reload.h"
+
+#include "cli.h"
+#include "expiry.h"
+
+#include <string.h>
+
+/* What takes effect while serving. */
+static const char *const changeable[] = {
+	"--cert", "--key", "--client-ca", "--client-crl", "--insecure-anonymous-clients", "--allow-tls12", "--max-clients",
+};
+
+static bool is_changeable(const struct option *option)
+{
+	for (size_t i = 0; i < sizeof changeable / sizeof *changeable; i++)
+		if (strcmp(option->flag, changeable[i]) == 0)
+			return true;
+	return false;
+}
+
+static void name_what_stays(const struct option *option, void *arg)
+{
+	(void)arg;
+	if (!is_changeable(option))
+		cli_log(SRDMA_LOG_WARN, "reload: %s has another value now, which takes effect at the next start", option->flag);
+}
+
+static int apply(struct srdma_server *server, const struct settings *fresh)
+{
+	struct srdma_tls_server_options options;
+	struct srdma_tls_context *context = NULL;
+	int ret;
+
+	settings_server_tls(fresh, &options);
+	ret = srdma_tls_server_new(&options, &context);
+	if (ret == 0)
+		ret = srdma_server_set_max_clients(server, (unsigned)fresh->max_clients);
+	if (ret == 0)
+		ret = srdma_server_set_tls(server, context);
+	srdma_tls_context_unref(&context);
+	return ret;
+}
+
+void reload(struct srdma_server *server, struct settings *settings, struct settings *fresh)
+{
+	struct settings old;
+
+	if (apply(server, fresh) != 0) {
+		cli_log_event(SRDMA_LOG_ERROR, "server.reload_failed", "not reloaded: %s; the server goes on with what it has",
+			      srdma_error_text());
+		return;
+	}
+	expiry_warn(fresh->cert_file);
+	settings_compare(settings, fresh, FOR_SERVE, name_what_stays, NULL);
+	old = *settings;
+	*settings = *fresh;
+	*fresh = old; /* the caller frees it */
+	cli_log_event(SRDMA_LOG_INFO, "server.reloaded",
+		      "reloaded: certificates, CAs and revocation lists are read anew; at most %lld clients",
+		      (long long)settings->max_clients);
+}
