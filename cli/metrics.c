@@ -70,12 +70,16 @@ static int open_socket(const struct addrinfo *info)
 
 static uint16_t port_of(int fd)
 {
-	struct sockaddr_storage address = {0};
+	union {
+		struct sockaddr any;
+		struct sockaddr_in ipv4;
+		struct sockaddr_in6 ipv6;
+	} address = {.ipv6 = {0}};
 	socklen_t length = sizeof address;
 
-	getsockname(fd, (struct sockaddr *)&address, &length);
-	return ntohs(address.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&address)->sin6_port
-						   : ((struct sockaddr_in *)&address)->sin_port);
+	if (getsockname(fd, &address.any, &length) != 0)
+		return 0;
+	return ntohs(address.any.sa_family == AF_INET6 ? address.ipv6.sin6_port : address.ipv4.sin_port);
 }
 
 static int listen_on(const char *address, const char *port, struct metrics *metrics)

@@ -130,6 +130,24 @@ def test_bad_hello_is_a_security_event(logging, certs, reason, said):
     assert event["security"] is True and event["name"] == "client one"
 
 
+def connected(certs, port):
+    """A TLS channel of a client that is connected, as far as the server can see."""
+    channel = protocol.open_tls(certs, port, STEP)
+    channel.sendall(protocol.hello(gid=protocol.gid(certs.host)))
+    assert protocol.read_frame(channel)[0] == protocol.WELCOME
+    channel.sendall(protocol.frame(protocol.READY))
+    return channel
+
+
+def test_connected_client_that_breaks_the_rules_is_a_security_event(logging, certs):
+    with connected(certs, logging.port) as channel:
+        wait_event(logging, "client.connected", client_id=1)
+        channel.sendall(protocol.frame(protocol.READY))
+        lost = wait_event(logging, "client.lost", client_id=1)
+    assert (lost["cause"], lost["security"], lost["level"]) == ("protocol", True, "warning")
+    assert lost["error"] in lost["message"] and "unexpected frame" in lost["error"]
+
+
 def test_silence_and_noise_are_failures_with_their_phase(logging, certs):
     with socket.create_connection((certs.host, logging.port), STEP) as noisy:
         noisy.sendall(b"GET / HTTP/1.1\r\n\r\n")
@@ -320,6 +338,17 @@ def test_killed_client_is_counted_with_what_it_sent(metered, certs, start):
     assert m("messages_total", direction="received") == 3 and m("message_bytes_total", direction="received") == 15
 
 
+def test_end_of_a_client_is_counted_by_its_cause(metered, certs):
+    with connected(certs, metered.port) as channel:
+        metered.wait_metrics(lambda m: m("setups_accepted_total") == 1)
+        channel.sendall(protocol.frame(protocol.READY))
+        m = metered.wait_metrics(lambda m: m("clients_ended_total", cause="protocol") == 1)
+    with connected(certs, metered.port):
+        metered.wait_metrics(lambda m: m("setups_accepted_total") == 2)
+    m = metered.wait_metrics(lambda m: m("clients_ended_total", cause="lost") == 1)
+    assert m.sum("clients_ended_total") == 2 and m.sum("completion_errors_total") == 0
+
+
 def test_counters_never_fall_while_clients_come_and_go(metered, certs, start):
     talkers = [start(Process, *client_args(certs, metered.port, "--pattern", "xyz", "--count", "100000000")) for _ in range(2)]
     last, seen = {}, 0
@@ -402,7 +431,6 @@ def test_bad_request_harms_nobody(metered, said):
 
 
 def test_idle_connections_hold_up_neither_scrapers_nor_clients_and_end(metered, certs):
-    metered.scrape()
     fds = metered.fds()
     idle = [socket.create_connection(("127.0.0.1", metered.metrics_port), STEP) for _ in range(100)]
     begin = time.monotonic()
