@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "cli.h"
 #include "command_line.h"
+#include "control_client.h"
+#include "control_server.h"
 #include "expiry.h"
 #include "metrics.h"
 #include "reload.h"
@@ -10,8 +12,10 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/signalfd.h>
+#include <systemd/sd-daemon.h>
 #include <unistd.h>
 
 static const char about[] =
@@ -35,6 +39,7 @@ struct serve {
 	struct srdma_tls_context *context;
 	struct srdma_server *server;
 	struct metrics *metrics; /* NULL: none */
+	struct control_server *control;
 	int signals;
 	int argc; /* to be read again */
 	char **argv;
@@ -134,6 +139,8 @@ static int stop(struct serve *serve, bool device_failed)
 	struct srdma_server_status status;
 	int unfinished;
 
+	sd_notify(0, "STOPPING=1\nSTATUS=stopping");
+	control_server_close(&serve->control);
 	let_signals_kill();
 	metrics_stop(&serve->metrics);
 	srdma_server_status(serve->server, &status);
@@ -195,29 +202,56 @@ static bool take_signal(struct serve *serve)
 	return false;
 }
 
+/* How long the loop may sleep: systemd is told twice in its interval that the loop still runs. */
+static int loop_interval(void)
+{
+	uint64_t us;
+
+	if (sd_watchdog_enabled(0, &us) <= 0 || us >= 2000000)
+		return 1000;
+	return us >= 2000 ? (int)(us / 2000) : 1;
+}
+
 static int run(struct serve *serve)
 {
-	struct pollfd fds[] = {
+	struct pollfd fds[2 + CONTROL_FDS] = {
 		{.fd = serve->signals, .events = POLLIN},
 		{.fd = srdma_server_event_fd(serve->server), .events = POLLIN},
 	};
 	struct srdma_server_status status;
+	int interval = loop_interval();
 
 	for (;;) {
+		sd_notify(0, "WATCHDOG=1");
 		/* The interval is for the case that the event was something that this program does not act on: its
 		 * descriptor stays readable, so it is left out of the next wait. */
 		fds[1].fd = fds[1].revents ? -1 : srdma_server_event_fd(serve->server);
-		if (poll(fds, 2, 1000) < 0 && errno != EINTR) {
+		control_server_fill(serve->control, fds + 2);
+		if (poll(fds, 2 + CONTROL_FDS, control_server_timeout(serve->control, interval)) < 0) {
+			if (errno == EINTR)
+				continue;
 			perror("securdma: poll");
 			stop(serve, false);
 			return CLI_EXIT_FAILED;
 		}
 		if ((fds[0].revents & POLLIN) && take_signal(serve))
 			return stop(serve, false);
+		control_server_serve(serve->control, fds + 2);
 		srdma_server_status(serve->server, &status);
-		if (status.device_failed)
-			return stop(serve, true);
+		if (status.device_failed || status.drained)
+			return stop(serve, status.device_failed);
 	}
+}
+
+static int open_control(struct serve *serve)
+{
+	char *path = control_path(&serve->settings);
+	int code = CLI_EXIT_OK;
+
+	if (path)
+		code = control_server_open(path, server_status_answer, serve->server, &serve->control);
+	free(path);
+	return code;
 }
 
 static int start_server(struct serve *serve)
@@ -234,6 +268,9 @@ static int start_server(struct serve *serve)
 	srdma_server_options_init(&options);
 	options.address = settings->listen_address;
 	options.port = settings->listen_port;
+	/* Of a socket unit; one listens on one port. */
+	if (sd_listen_fds(1) > 0)
+		options.listen_fd = SD_LISTEN_FDS_START;
 	options.max_clients = (unsigned)settings->max_clients;
 	options.max_clients_per_identity = (unsigned)settings->max_clients_per_identity;
 	options.max_clients_per_address = (unsigned)settings->max_clients_per_address;
@@ -296,7 +333,13 @@ int cmd_serve(int argc, char **argv)
 	if (go_on)
 		code = start(&serve);
 	if (go_on && code == CLI_EXIT_OK) {
+		code = open_control(&serve);
+		if (code != CLI_EXIT_OK)
+			srdma_server_stop(&serve.server);
+	}
+	if (go_on && code == CLI_EXIT_OK) {
 		say_listening(&serve);
+		sd_notifyf(0, "READY=1\nSTATUS=listening on port %u", (unsigned)srdma_server_port(serve.server));
 		code = run(&serve);
 	}
 	metrics_stop(&serve.metrics);

@@ -12,6 +12,10 @@ static const struct command {
 } commands[] = {
 	{"serve", cmd_serve, "run a server with the built-in echo service"},
 	{"connect", cmd_connect, "connect to a server: interactive, scripted, or a verified pattern"},
+	{"status", cmd_status, "show a running server's counts and clients"},
+	{"top", cmd_top, "watch a running server's clients and their rates"},
+	{"kick", cmd_kick, "disconnect one client of a running server"},
+	{"drain", cmd_drain, "let a running server take no new clients, and end"},
 	{"cert", cmd_cert, "make and show certificates"},
 	{"doctor", cmd_doctor, "check devices, limits, certificates and ports, and say how to mend what is wrong"},
 	{"bench", cmd_bench, "measure connection set-up, latency and bandwidth"},

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 /* Copies of the clients' info: the slot table is locked during the visits, so nothing is printed there. */
 struct snapshot {
@@ -35,62 +36,138 @@ static const char *name_of(const struct srdma_conn_info *info, char *text, size_
 	return cli_escape(info->peer_name, strlen(info->peer_name), text, size);
 }
 
-static void print_text(const struct srdma_server_status *status, const struct snapshot *snapshot)
+static json_t *client_json(const struct srdma_conn_info *info)
 {
-	printf("clients %u/%u, pending %u, accepted %llu, rejected %llu, failed %llu, lost %llu\n", status->clients,
-	       status->max_clients, status->pending, (unsigned long long)status->accepted,
-	       (unsigned long long)status->rejected, (unsigned long long)status->failed,
-	       (unsigned long long)status->lost);
-	if (snapshot->count > 0)
-		printf("%8s  %-20s %-24s %6s %8s %10s %10s\n", "client", "name", "address", "qpn", "peer qpn",
-		       "received", "sent");
-	for (size_t i = 0; i < snapshot->count; i++) {
-		const struct srdma_conn_info *info = &snapshot->infos[i];
-		char name[4 * sizeof info->peer_name];
+	char name[4 * sizeof info->peer_name + 1];
 
-		printf("%8llu  %-20.20s %-24s %6u %8u %10llu %10llu\n", (unsigned long long)info->client_id,
-		       info->peer_name[0] ? name_of(info, name, sizeof name) : "(anonymous)", info->peer_address,
-		       info->qpn, info->peer_qpn, (unsigned long long)info->messages_received,
-		       (unsigned long long)info->messages_sent);
-	}
-	fflush(stdout);
+	return json_pack("{s:I, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:i}", "client_id", (json_int_t)info->client_id,
+			 "name", name_of(info, name, sizeof name), "address", info->peer_address, "qpn",
+			 (json_int_t)info->qpn, "peer_qpn", (json_int_t)info->peer_qpn, "messages_received",
+			 (json_int_t)info->messages_received, "messages_sent", (json_int_t)info->messages_sent,
+			 "bytes_received", (json_int_t)info->bytes_received, "bytes_sent", (json_int_t)info->bytes_sent,
+			 "connected_at", (json_int_t)info->connected_at, "worker", info->worker);
 }
 
-static void print_json(const struct srdma_server_status *status, const struct snapshot *snapshot)
+json_t *server_status_json(struct srdma_server *server)
 {
+	struct srdma_server_status status;
+	struct snapshot snapshot = {0};
 	json_t *clients = json_array();
 
-	for (size_t i = 0; i < snapshot->count; i++) {
-		const struct srdma_conn_info *info = &snapshot->infos[i];
-		char name[4 * sizeof info->peer_name];
+	srdma_server_status(server, &status);
+	srdma_server_each(server, visit, &snapshot);
+	for (size_t i = 0; i < snapshot.count; i++)
+		json_array_append_new(clients, client_json(&snapshot.infos[i]));
+	free(snapshot.infos);
+	return json_pack("{s:s, s:i, s:i, s:i, s:I, s:I, s:I, s:I, s:b, s:b, s:o}", "event", "status", "connected",
+			 (int)status.clients, "pending", (int)status.pending, "max_clients", (int)status.max_clients,
+			 "accepted", (json_int_t)status.accepted, "rejected", (json_int_t)status.rejected, "failed",
+			 (json_int_t)status.failed, "lost", (json_int_t)status.lost, "device_failed",
+			 (int)status.device_failed, "draining", (int)status.draining, "clients", clients);
+}
 
-		json_array_append_new(
-			clients,
-			json_pack("{s:I, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I}", "client_id",
-				  (json_int_t)info->client_id, "name", name_of(info, name, sizeof name), "address",
-				  info->peer_address, "qpn", (json_int_t)info->qpn, "peer_qpn",
-				  (json_int_t)info->peer_qpn, "messages_received", (json_int_t)info->messages_received,
-				  "messages_sent", (json_int_t)info->messages_sent, "bytes_received",
-				  (json_int_t)info->bytes_received, "bytes_sent", (json_int_t)info->bytes_sent));
-	}
-	cli_json_print(json_pack("{s:s, s:i, s:i, s:i, s:I, s:I, s:I, s:I, s:b, s:o}", "event", "status", "connected",
-				 (int)status->clients, "pending", (int)status->pending, "max_clients",
-				 (int)status->max_clients, "accepted", (json_int_t)status->accepted, "rejected",
-				 (json_int_t)status->rejected, "failed", (json_int_t)status->failed, "lost",
-				 (json_int_t)status->lost, "device_failed", (int)status->device_failed, "clients",
-				 clients));
+static long long number(const json_t *object, const char *name)
+{
+	return (long long)json_integer_value(json_object_get(object, name));
+}
+
+static const char *text(const json_t *object, const char *name)
+{
+	const char *value = json_string_value(json_object_get(object, name));
+
+	return value ? value : "";
+}
+
+static void show_client(const json_t *client)
+{
+	time_t at = (time_t)number(client, "connected_at");
+	const char *name = text(client, "name");
+	char since[32] = "";
+	struct tm local;
+
+	if (localtime_r(&at, &local))
+		strftime(since, sizeof since, "%Y-%m-%d %H:%M:%S", &local);
+	printf("%8lld  %-20.20s %-24s %6lld %8lld %10lld %10lld %12lld %12lld %6lld  %s\n", number(client, "client_id"),
+	       name[0] ? name : "(anonymous)", text(client, "address"), number(client, "qpn"), number(client, "peer_qpn"),
+	       number(client, "messages_received"), number(client, "messages_sent"), number(client, "bytes_received"),
+	       number(client, "bytes_sent"), number(client, "worker"), since);
+}
+
+void server_status_show(const json_t *status)
+{
+	const json_t *clients = json_object_get(status, "clients");
+
+	printf("clients %lld/%lld, pending %lld, accepted %lld, rejected %lld, failed %lld, lost %lld%s\n",
+	       number(status, "connected"), number(status, "max_clients"), number(status, "pending"),
+	       number(status, "accepted"), number(status, "rejected"), number(status, "failed"), number(status, "lost"),
+	       json_is_true(json_object_get(status, "draining")) ? ", draining" : "");
+	if (json_array_size(clients) > 0)
+		printf("%8s  %-20s %-24s %6s %8s %10s %10s %12s %12s %6s  %s\n", "client", "name", "address", "qpn",
+		       "peer qpn", "received", "sent", "bytes in", "bytes out", "worker", "since");
+	for (size_t i = 0; i < json_array_size(clients); i++)
+		show_client(json_array_get(clients, i));
+	fflush(stdout);
 }
 
 void server_status_print(struct srdma_server *server, bool json)
 {
-	struct srdma_server_status status;
-	struct snapshot snapshot = {0};
+	json_t *status = server_status_json(server);
 
-	srdma_server_status(server, &status);
-	srdma_server_each(server, visit, &snapshot);
-	if (json)
-		print_json(&status, &snapshot);
-	else
-		print_text(&status, &snapshot);
-	free(snapshot.infos);
+	if (json || !status) {
+		cli_json_print(status);
+		return;
+	}
+	server_status_show(status);
+	json_decref(status);
+}
+
+/* ---- the control socket ---------------------------------------------------------------------------------------- */
+
+static json_t *refuse(const char *why)
+{
+	return json_pack("{s:b, s:s}", "ok", 0, "error", why);
+}
+
+static json_t *kick(struct srdma_server *server, const json_t *request)
+{
+	const json_t *id = json_object_get(request, "id"), *reason = json_object_get(request, "reason");
+	const char *words = json_string_value(reason);
+	char shown[128]; /* what the protocol takes, and nothing that a peer's terminal would act on */
+
+	if (!json_is_integer(id) || json_integer_value(id) <= 0 || (reason && !words))
+		return refuse("kick needs an id above 0, and takes a reason");
+	if (words)
+		cli_escape(words, strlen(words), shown, sizeof shown);
+	if (srdma_server_kick(server, (uint64_t)json_integer_value(id), words ? shown : NULL) != 0)
+		return refuse(srdma_error_text());
+	return json_pack("{s:b}", "ok", 1);
+}
+
+static json_t *drain(struct srdma_server *server, const json_t *request)
+{
+	const json_t *timeout = json_object_get(request, "timeout_ms");
+
+	if (!json_is_integer(timeout) || json_integer_value(timeout) < 0 || json_integer_value(timeout) > 86400000)
+		return refuse("drain needs a timeout_ms from 0 to 86400000");
+	if (srdma_server_drain(server, (int)json_integer_value(timeout)) != 0)
+		return refuse(srdma_error_text());
+	return json_pack("{s:b}", "ok", 1);
+}
+
+json_t *server_status_answer(const json_t *request, void *arg)
+{
+	const char *what = json_string_value(json_object_get(request, "request"));
+	struct srdma_server *server = arg;
+	json_t *answer;
+
+	if (what && strcmp(what, "kick") == 0)
+		return kick(server, request);
+	if (what && strcmp(what, "drain") == 0)
+		return drain(server, request);
+	if (!what || strcmp(what, "status") != 0)
+		return refuse("no such request; there are status, kick and drain");
+	answer = server_status_json(server);
+	if (answer)
+		json_object_set_new(answer, "ok", json_true());
+	return answer;
 }

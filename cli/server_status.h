@@ -1,10 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What a running server says of itself on SIGUSR1. */
+/* What a running server says of itself, on SIGUSR1 and over the control socket. */
 #ifndef CLI_SERVER_STATUS_H
 #define CLI_SERVER_STATUS_H
 
 #include "securdma.h"
 
+#include <jansson.h>
+
+/* NULL: out of memory. */
+json_t *server_status_json(struct srdma_server *server);
+/* The same for people, from that object, on stdout. */
+void server_status_show(const json_t *status);
 void server_status_print(struct srdma_server *server, bool json);
+/* The answer to a line on the control socket; `arg`: struct srdma_server *. */
+json_t *server_status_answer(const json_t *request, void *arg);
 
 #endif

@@ -24,9 +24,9 @@ const struct option settings_options[] = {
 	 "text, or json: an object on each line"},
 	{"--json", NULL, NULL, OPTION_SWITCH, FOR_ALL, AT(json), 0, 0, NULL, "print JSON, for scripts"},
 
-	{"--device", "device", "name", OPTION_TEXT, FOR_ALL, AT(device), 0, 0, "NAME",
+	{"--device", "device", "name", OPTION_TEXT, FOR_ALL & ~FOR_CONTROL, AT(device), 0, 0, "NAME",
 	 "RDMA device; default: the first with an active port"},
-	{"--port-num", "device", "port", OPTION_NUMBER, FOR_ALL, AT(device_port), 0, 255, "N",
+	{"--port-num", "device", "port", OPTION_NUMBER, FOR_ALL & ~FOR_CONTROL, AT(device_port), 0, 255, "N",
 	 "the device's port; 0: the first active one"},
 	{"--gid-index", "device", "gid-index", OPTION_NUMBER, FOR_VERBS, AT(gid_index), -1, 255, "N",
 	 "index of the source GID; -1: chosen by address"},
@@ -37,8 +37,8 @@ const struct option settings_options[] = {
 	 "public key of a self-signed server certificate, instead of --ca"},
 	{"--server-name", "tls", "server-name", OPTION_TEXT, FOR_CLIENTS, AT(server_name), 0, 0, "NAME",
 	 "name that the server's certificate must bear; default: HOST"},
-	{"--cert", "tls", "cert", OPTION_TEXT, FOR_ALL, AT(cert_file), 0, 0, "FILE", "own certificate"},
-	{"--key", "tls", "key", OPTION_TEXT, FOR_ALL, AT(key_file), 0, 0, "FILE", "own private key"},
+	{"--cert", "tls", "cert", OPTION_TEXT, FOR_ALL & ~FOR_CONTROL, AT(cert_file), 0, 0, "FILE", "own certificate"},
+	{"--key", "tls", "key", OPTION_TEXT, FOR_ALL & ~FOR_CONTROL, AT(key_file), 0, 0, "FILE", "own private key"},
 	{"--client-ca", "tls", "client-ca", OPTION_TEXT, FOR_SERVE | FOR_DOCTOR, AT(client_ca_file), 0, 0, "FILE",
 	 "CA certificates that clients' must come from"},
 	{"--crl", "tls", "crl", OPTION_TEXT, FOR_CLIENTS, AT(crl_file), 0, 0, "FILE",
@@ -111,6 +111,9 @@ const struct option settings_options[] = {
 	 "N", "for all clients to end in order when the server stops"},
 	{"--metrics", "server", "metrics", OPTION_TEXT, FOR_SERVE, AT(metrics), 0, 0, "ADDRESS:PORT",
 	 "serve Prometheus metrics over HTTP; PORT alone: on the loopback address; default: not at all"},
+
+	{"--control", "server", "control", OPTION_TEXT, FOR_SERVE | FOR_CONTROL, AT(control), 0, 0, "PATH",
+	 "control socket of the server; default: control in RUNTIME_DIRECTORY, or none"},
 
 	{NULL, "client", "host", OPTION_TEXT, 0, AT(host), 0, 0, "HOST", "server to connect to"},
 	{"--port", "client", "port", OPTION_TEXT, FOR_CLIENTS, AT(port), 0, 0, "PORT", "the server's TLS port"},

@@ -10,6 +10,7 @@
 #define FOR_CONNECT (1U << 1)
 #define FOR_DOCTOR  (1U << 2)
 #define FOR_BENCH   (1U << 3)
+#define FOR_CONTROL (1U << 4)
 #define FOR_ALL     (~0U)
 
 /* Numbers are int64_t because options are; their ranges are in the table of settings.c. */
@@ -32,6 +33,7 @@ struct settings {
 
 	char *listen_address, *listen_port;
 	int64_t max_clients, max_pending, max_clients_per_identity, max_clients_per_address, max_setups_per_second;
+	char *control;
 	int64_t workers, drain_timeout_ms;
 	char *metrics;
 

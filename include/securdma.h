@@ -320,6 +320,9 @@ struct srdma_listener;
 /** Listens on `address` (NULL: all) and `port` ("0": any free one).
  *  Errors: -EADDRINUSE, -EACCES, -EADDRNOTAVAIL, -EINVAL. */
 SRDMA_API int srdma_listener_new(const char *address, const char *port, struct srdma_listener **out);
+/** The same on a socket that already listens, as systemd hands it over. It is duplicated: `fd` stays the caller's; the socket
+ *  is made non-blocking. Errors: -EINVAL no listening TCP socket; -EMFILE; -ENOMEM. */
+SRDMA_API int srdma_listener_new_fd(int fd, struct srdma_listener **out);
 SRDMA_API void srdma_listener_delete(struct srdma_listener **listener);
 SRDMA_API int srdma_listener_fd(const struct srdma_listener *listener); /**< pollable; readable when a client waits */
 SRDMA_API uint16_t srdma_listener_port(const struct srdma_listener *listener);
@@ -384,6 +387,8 @@ struct srdma_conn_info {
 	uint64_t rdma_bytes_written, rdma_bytes_read; /**< by this side */
 	char close_reason[160];      /**< why the connection ended, as the peer put it; "" while it is up */
 	struct srdma_conn_timing timing;
+	int64_t connected_at;        /**< seconds since the epoch; of srdma_server_each alone */
+	int worker;                  /**< the worker that serves it, from 0; of srdma_server_each alone */
 };
 SRDMA_API void srdma_conn_info(const struct srdma_conn *conn, struct srdma_conn_info *info);
 
@@ -485,6 +490,8 @@ struct srdma_server_handlers {
 struct srdma_server_options {
 	const char *address;            /**< to listen on; NULL: all */
 	const char *port;               /**< default "4433"; "0": any free one */
+	int listen_fd;                  /**< a listening TCP socket instead of address and port, as for srdma_listener_new_fd;
+					     default -1: none */
 	unsigned max_clients;           /**< connected at once; default 10 */
 	unsigned max_pending;           /**< clients in set-up at once that have proved who they are; more are told
 					     SRDMA_REJECT_BUSY. As many again may be about to prove it, the rest wait to be
@@ -523,6 +530,8 @@ struct srdma_server_status {
 	uint64_t failed;      /**< set-ups that failed otherwise */
 	uint64_t lost;        /**< clients that went away without a disconnect */
 	bool device_failed;   /**< the device is gone: stop the server */
+	bool draining;        /**< srdma_server_drain was called: no new clients */
+	bool drained;         /**< and the last client has gone, or the deadline has passed: stop the server */
 };
 /** Thread-safe. */
 SRDMA_API void srdma_server_status(struct srdma_server *server, struct srdma_server_status *status);
@@ -608,8 +617,21 @@ SRDMA_API int srdma_server_set_tls(struct srdma_server *server, struct srdma_tls
 /** Calls `visit` for each connected client, with the slot table locked: keep it short. Thread-safe. */
 SRDMA_API void srdma_server_each(struct srdma_server *server,
 				 void (*visit)(const struct srdma_conn_info *info, void *arg), void *arg);
-/** Readable when srdma_server_status changed in a way that needs the program (device_failed). For poll(2). */
+/** Readable when srdma_server_status changed in a way that needs the program (device_failed,
+ *  drained). For poll(2). */
 SRDMA_API int srdma_server_event_fd(const struct srdma_server *server);
+
+/** Disconnects one client in order, with `reason` for it (up to 127 bytes; NULL: a general one); its on_disconnect has the
+ *  status -ECONNABORTED. Returns at once: the client's worker does it, within drain_timeout_ms. A client that is already
+ *  going goes on as it was; of two kicks the first reason counts. Thread-safe. Errors: -ENOENT no such client. */
+SRDMA_API int srdma_server_kick(struct srdma_server *server, uint64_t client_id, const char *reason);
+
+/** From now on no new clients: who comes is told SRDMA_REJECT_DRAINING, after its TLS handshake, so that it can tell a drain
+ *  from a dead server. Who is connected stays. When the last has gone, or timeout_ms (0 or more) have passed,
+ *  srdma_server_status has drained set and the event descriptor is readable: the program calls srdma_server_stop, which
+ *  disconnects who is left. Called again it sets another deadline; there is no way back. Returns at once. Thread-safe.
+ *  Errors: -EINVAL. */
+SRDMA_API int srdma_server_drain(struct srdma_server *server, int timeout_ms);
 
 /** Stops: no new clients, every client is disconnected in order within drain_timeout_ms, threads end, all is freed. Returns
  *  the number of clients that did not end in order. */

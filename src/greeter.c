@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <time.h>
 #include <unistd.h>
 
 #define FULL_RETRY_MS 1000
@@ -73,7 +74,9 @@ static int take_slot(struct srdma_client *client, struct srdma_reject *reject)
 					"%u clients from this address are connected, the most the server takes",
 					o->max_clients_per_address);
 	case -ENOMEM: return srdma_reject_set(reject, SRDMA_REJECT_RESOURCES, FULL_RETRY_MS, "the server is out of memory");
-	default: return srdma_reject_set(reject, SRDMA_REJECT_DRAINING, 0, "the server is shutting down");
+	default:
+		return srdma_reject_set(reject, SRDMA_REJECT_DRAINING, 0, "the server is %s",
+					atomic_load(&server->stopping) ? "shutting down" : "draining: it takes no new clients");
 	}
 }
 
@@ -138,10 +141,8 @@ static void count_end(struct srdma_client *client, int result, enum srdma_reject
 		      const struct srdma_conn_timing *timing)
 {
 	struct srdma_server *server = client->server;
-	uint64_t one = 1;
 
 	turn_away(client);
-
 	pthread_mutex_lock(&server->mutex);
 	server->pending--;
 	srdma_metrics_count_setup(server, result, rejection, timing);
@@ -154,8 +155,7 @@ static void count_end(struct srdma_client *client, int result, enum srdma_reject
 		server->counts.failed++;
 	}
 	pthread_mutex_unlock(&server->mutex);
-	if (write(server->room_fd, &one, sizeof one) < 0)
-		srdma_log(SRDMA_LOG_ERROR, "cannot signal the listener: %s", strerror(errno));
+	srdma_server_nudge(server);
 }
 
 static void leave_list(struct srdma_greeter *greeter, struct srdma_client *client)
@@ -188,6 +188,7 @@ static void succeed(struct srdma_client *client, struct srdma_conn *conn)
 	srdma_accept_delete(&client->accept);
 	pthread_mutex_lock(&server->slots.mutex);
 	srdma_conn_info(conn, &client->info);
+	client->connected_at = time(NULL);
 	client->conn = conn;
 	pthread_mutex_unlock(&server->slots.mutex);
 	srdma_event_connected(client);

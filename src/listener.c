@@ -5,6 +5,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
@@ -46,6 +47,39 @@ int srdma_listener_new(const char *address, const char *port, struct srdma_liste
 close_socket:
 	close(listener->fd);
 free_listener:
+	free(listener);
+	return ret;
+}
+
+static bool is_option(int fd, int option, int value)
+{
+	int is = 0;
+	socklen_t length = sizeof is;
+
+	return getsockopt(fd, SOL_SOCKET, option, &is, &length) == 0 && is == value;
+}
+
+int srdma_listener_new_fd(int fd, struct srdma_listener **out)
+{
+	struct srdma_listener *listener;
+	int flags = fcntl(fd, F_GETFL), ret;
+
+	if (flags < 0 || !is_option(fd, SO_ACCEPTCONN, 1) || !is_option(fd, SO_PROTOCOL, IPPROTO_TCP))
+		return srdma_fail(-EINVAL, "descriptor %d is no listening TCP socket", fd);
+	listener = calloc(1, sizeof *listener);
+	if (!listener)
+		return srdma_fail(-ENOMEM, "out of memory");
+	listener->fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+	if (listener->fd < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) != 0)
+		ret = srdma_fail(-errno, "cannot take descriptor %d over: %s", fd, strerror(errno));
+	else
+		ret = bound_port(listener->fd, &listener->port);
+	if (ret == 0) {
+		*out = listener;
+		return 0;
+	}
+	if (listener->fd >= 0)
+		close(listener->fd);
 	free(listener);
 	return ret;
 }

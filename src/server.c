@@ -32,6 +32,7 @@ void srdma_server_options_init(struct srdma_server_options *options)
 {
 	*options = (struct srdma_server_options){
 		.port = SRDMA_DEFAULT_PORT,
+		.listen_fd = -1,
 		.max_clients = 10,
 		.max_pending = 64,
 		.workers = SRDMA_WORKERS_PER_CLIENT,
@@ -39,6 +40,14 @@ void srdma_server_options_init(struct srdma_server_options *options)
 	};
 	srdma_conn_options_init(&options->conn);
 	options->conn.region_size = 65536;
+}
+
+void srdma_server_nudge(struct srdma_server *server)
+{
+	uint64_t one = 1;
+
+	if (write(server->room_fd, &one, sizeof one) < 0)
+		srdma_log(SRDMA_LOG_ERROR, "cannot signal the listener: %s", strerror(errno));
 }
 
 /* ---- limits ---------------------------------------------------------------------------------------------------- */
@@ -239,6 +248,31 @@ static bool has_room(struct srdma_server *server)
 	return room;
 }
 
+/* In a drain: how long until the deadline, when it comes before `timeout_ms`. */
+static int drain_wait(struct srdma_server *server, int timeout_ms)
+{
+	int left;
+
+	if (!atomic_load(&server->draining) || atomic_load(&server->drained))
+		return timeout_ms;
+	left = srdma_deadline_left_ms(atomic_load(&server->drain_deadline));
+	return left < timeout_ms ? left : timeout_ms;
+}
+
+static void check_drain(struct srdma_server *server)
+{
+	unsigned left;
+
+	if (!atomic_load(&server->draining) || atomic_load(&server->drained))
+		return;
+	left = srdma_slots_used(&server->slots);
+	if (left > 0 && srdma_deadline_left_ms(atomic_load(&server->drain_deadline)) > 0)
+		return;
+	atomic_store(&server->drained, true);
+	srdma_log(SRDMA_LOG_INFO, "drained: %u clients are left", left);
+	raise_event(server);
+}
+
 static void take_client(struct srdma_server *server, unsigned turn)
 {
 	int socket = srdma_listener_accept(server->listener, 0);
@@ -268,7 +302,7 @@ static void *listener_main(void *arg)
 		int n;
 
 		fds[3].fd = pause == 0 && has_room(server) ? srdma_listener_fd(server->listener) : -1;
-		n = poll(fds, sizeof fds / sizeof *fds, pause > 0 ? pause : DEVICE_CHECK_MS);
+		n = poll(fds, sizeof fds / sizeof *fds, drain_wait(server, pause > 0 ? pause : DEVICE_CHECK_MS));
 		if (n < 0)
 			continue;
 		if (fds[2].revents || srdma_clock_us() - checked >= DEVICE_CHECK_MS * 1000) {
@@ -279,6 +313,7 @@ static void *listener_main(void *arg)
 			break;
 		if (fds[1].revents && read(server->room_fd, &count, sizeof count) < 0)
 			srdma_log(SRDMA_LOG_ERROR, "cannot read an eventfd: %s", strerror(errno));
+		check_drain(server);
 		if (fds[2].revents & POLLIN)
 			take_device_event(server);
 		if (fds[2].revents & (POLLERR | POLLHUP | POLLNVAL)) {
@@ -418,7 +453,8 @@ int srdma_server_start(const struct srdma_server_options *options, struct srdma_
 	if (ret == 0)
 		ret = make_descriptors(server);
 	if (ret == 0)
-		ret = srdma_listener_new(options->address, options->port, &server->listener);
+		ret = options->listen_fd >= 0 ? srdma_listener_new_fd(options->listen_fd, &server->listener)
+					      : srdma_listener_new(options->address, options->port, &server->listener);
 	if (ret == 0)
 		ret = start_threads(server);
 	if (ret != 0) {
@@ -448,6 +484,8 @@ void srdma_server_status(struct srdma_server *server, struct srdma_server_status
 	status->max_clients = server->slots.max;
 	pthread_mutex_unlock(&server->slots.mutex);
 	status->device_failed = atomic_load(&server->device_failed);
+	status->draining = atomic_load(&server->draining);
+	status->drained = atomic_load(&server->drained);
 }
 
 uint16_t srdma_server_port(const struct srdma_server *server)
@@ -497,6 +535,8 @@ static void visit_client(void *entry, void *arg)
 	if (!client->conn)
 		return;
 	srdma_conn_read_counters(client->conn, &client->info);
+	client->info.connected_at = client->connected_at;
+	client->info.worker = client->worker->number;
 	visitor->visit(&client->info, visitor->arg);
 }
 
@@ -510,6 +550,48 @@ void srdma_server_each(struct srdma_server *server, void (*visit)(const struct s
 int srdma_server_event_fd(const struct srdma_server *server)
 {
 	return server->event_fd;
+}
+
+/* ---- kick, drain ----------------------------------------------------------------------------------------------- */
+
+/* The slot table is locked, so neither the client nor its worker goes meanwhile. */
+static void kick(struct srdma_client *client, const char *reason)
+{
+	/* The first reason stays: the worker may be reading it. */
+	if (!atomic_load(&client->kicked)) {
+		snprintf(client->kick_reason, sizeof client->kick_reason, "%s", reason);
+		atomic_store_explicit(&client->kicked, true, memory_order_release);
+	}
+	srdma_worker_wake(client->worker);
+}
+
+int srdma_server_kick(struct srdma_server *server, uint64_t client_id, const char *reason)
+{
+	bool found = false;
+
+	pthread_mutex_lock(&server->slots.mutex);
+	for (unsigned i = 0; i < server->slots.used && !found; i++) {
+		struct srdma_client *client = server->slots.taken[i]->client;
+
+		/* One without a connection is still in set-up, and not to be seen by srdma_server_each either. */
+		found = client->slot.id == client_id && client->conn;
+		if (found)
+			kick(client, reason && reason[0] ? reason : "disconnected by the operator");
+	}
+	pthread_mutex_unlock(&server->slots.mutex);
+	return found ? 0 : srdma_fail(-ENOENT, "no client %llu is connected", (unsigned long long)client_id);
+}
+
+int srdma_server_drain(struct srdma_server *server, int timeout_ms)
+{
+	if (timeout_ms < 0)
+		return srdma_fail(-EINVAL, "the deadline of a drain must not be negative");
+	atomic_store(&server->drain_deadline, srdma_deadline(timeout_ms));
+	/* Who has a place stays; who has none yet is told by its greeter. */
+	srdma_slots_close(&server->slots);
+	atomic_store(&server->draining, true);
+	srdma_server_nudge(server);
+	return 0;
 }
 
 /* ---- stop ------------------------------------------------------------------------------------------------------ */

@@ -29,6 +29,7 @@ struct srdma_worker {
 	struct srdma_notifier notifier; /* its thread's, but for the channel */
 	int epoll_fd; /* the channel, wake_fd, the clients' TLS channels */
 	int wake_fd;  /* eventfd: arrivals, or stopping, or a client was woken */
+	int number;   /* from 0 */
 	unsigned load; /* clients placed here, those in set-up included; guarded by server->mutex */
 	pthread_mutex_t mutex;         /* guards arrivals and over */
 	struct srdma_client *arrivals; /* latest first */
@@ -58,6 +59,9 @@ struct srdma_server {
 	atomic_bool cancelled; /* the drain is over */
 	atomic_bool pressed;   /* connections wait for a place to be set up in */
 	atomic_bool device_failed;
+	atomic_bool draining; /* the slot table is closed, drain_deadline set */
+	atomic_bool drained;  /* and the last client has gone, or the deadline passed */
+	_Atomic uint64_t drain_deadline;
 
 	/* Taken after slots.mutex when both are needed. */
 	pthread_mutex_t mutex; /* guards what follows */
@@ -92,16 +96,23 @@ struct srdma_client {
 	struct srdma_worker *worker;
 	struct srdma_conn *conn;       /* set and cleared under slots.mutex */
 	struct srdma_conn_info info;   /* as of the set-up */
+	int64_t connected_at;          /* seconds since the epoch */
 	void *arg;                     /* the program's */
 	bool blocked;                  /* the program did not take the oldest message */
 	bool wants_room;               /* and there was no room to send in */
 	bool hot;
 	uint64_t hot_until;
+	atomic_bool kicked;            /* set under slots.mutex, after kick_reason */
+	char kick_reason[SRDMA_REASON_MAX + 1];
 	bool ending;
 	uint64_t deadline;             /* of the end, or for the program to take a message */
 	int status;                    /* why it ends, when that is not for the peer to say */
 	char reason[SRDMA_REASON_MAX + 1]; /* for the peer; "": none */
 };
+
+/* server.c */
+/* Something ended that the listener thread waits for: a set-up, or, in a drain, a client. */
+void srdma_server_nudge(struct srdma_server *server);
 
 /* greeter.c */
 int srdma_greeter_start(struct srdma_greeter *greeter, struct srdma_server *server);
@@ -119,6 +130,7 @@ int srdma_worker_choose(struct srdma_server *server, struct srdma_worker **out);
 void srdma_worker_leave(struct srdma_worker *worker);
 /* Its connection is up. */
 void srdma_worker_give(struct srdma_worker *worker, struct srdma_client *client);
+void srdma_worker_wake(struct srdma_worker *worker);
 void srdma_workers_wake(struct srdma_server *server);
 /* No client is left, and none will come. */
 void srdma_workers_stop(struct srdma_server *server);

@@ -83,6 +83,8 @@ static void release(struct srdma_client *client)
 	server->clients--;
 	pthread_cond_broadcast(&server->ended);
 	pthread_mutex_unlock(&server->mutex);
+	if (atomic_load(&server->draining))
+		srdma_server_nudge(server);
 }
 
 /* `status`: 0 for an end in order; else the thread's last error tells more. The client is gone after it. */
@@ -233,6 +235,8 @@ static void run(struct srdma_client *client)
 	}
 	if (conn->closing.peer_requested && conn->channel.arrival_count == 0)
 		begin_ending(client, 0, "");
+	else if (atomic_load_explicit(&client->kicked, memory_order_acquire))
+		begin_ending(client, -ECONNABORTED, client->kick_reason); /* which was written before and stays */
 	else if (atomic_load_explicit(&client->server->stopping, memory_order_relaxed))
 		begin_ending(client, 0, "the server is shutting down");
 	if (client->ending) {
@@ -325,7 +329,7 @@ static void be_woken(struct srdma_worker *worker)
 	take_arrivals(worker);
 	for (struct srdma_client *client = worker->clients; client; client = next) {
 		next = client->next;
-		if (stopping || atomic_exchange(&client->conn->wake_requested, false))
+		if (stopping || atomic_exchange(&client->conn->wake_requested, false) || atomic_load(&client->kicked))
 			run(client);
 	}
 }
@@ -452,6 +456,7 @@ static int worker_new(struct srdma_server *server, struct srdma_worker **out)
 	if (!worker)
 		return srdma_fail(-ENOMEM, "out of memory");
 	worker->server = server;
+	worker->number = (int)server->worker_count;
 	pthread_mutex_init(&worker->mutex, NULL);
 	worker->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	worker->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -535,7 +540,7 @@ void srdma_worker_leave(struct srdma_worker *worker)
 	pthread_mutex_unlock(&worker->server->mutex);
 }
 
-static void wake(struct srdma_worker *worker)
+void srdma_worker_wake(struct srdma_worker *worker)
 {
 	uint64_t one = 1;
 
@@ -549,14 +554,14 @@ void srdma_worker_give(struct srdma_worker *worker, struct srdma_client *client)
 	client->next = worker->arrivals;
 	worker->arrivals = client;
 	pthread_mutex_unlock(&worker->mutex);
-	wake(worker);
+	srdma_worker_wake(worker);
 }
 
 void srdma_workers_wake(struct srdma_server *server)
 {
 	pthread_mutex_lock(&server->mutex);
 	for (unsigned i = 0; i < server->worker_count; i++)
-		wake(server->workers[i]);
+		srdma_worker_wake(server->workers[i]);
 	pthread_mutex_unlock(&server->mutex);
 }
 
@@ -568,7 +573,7 @@ void srdma_workers_stop(struct srdma_server *server)
 		pthread_mutex_lock(&worker->mutex);
 		worker->over = true;
 		pthread_mutex_unlock(&worker->mutex);
-		wake(worker);
+		srdma_worker_wake(worker);
 		pthread_join(worker->thread, NULL);
 		worker_delete(worker);
 	}

@@ -1,0 +1,337 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "control_server.h"
+
+#include "cli.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <libgen.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+
+#define REQUEST_MAX 2048
+/* For the request, and again for the answer to be taken. */
+#define DEADLINE_MS 2000
+#define LOCK_TRIES 100
+
+struct connection {
+	int fd; /* -1: free */
+	int64_t deadline;
+	size_t request_size, answer_size, answer_sent;
+	char *answer; /* NULL: the request is not whole */
+	char request[REQUEST_MAX];
+};
+
+struct control_server {
+	int fd;
+	char *path;
+	struct stat file; /* as bound, to know it again */
+	control_answer_fn *answer;
+	void *arg;
+	struct connection connections[CONTROL_CONNECTIONS];
+};
+
+static int64_t now_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/* ---- the socket's file ----------------------------------------------------------------------------------------- */
+
+/* Two servers that start at once must not each take the other's new socket for a dead one's. */
+static int lock_folder(const char *path)
+{
+	char *copy = strdup(path);
+	int fd = copy ? open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+
+	free(copy);
+	for (int i = 0; fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) != 0; i++) {
+		if (i == LOCK_TRIES || (errno != EWOULDBLOCK && errno != EINTR)) {
+			close(fd);
+			return -1;
+		}
+		poll(NULL, 0, 10);
+	}
+	return fd;
+}
+
+/* Whether somebody accepts connections there. A full backlog is somebody's too. */
+static bool is_served(const struct sockaddr_un *address)
+{
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	bool served = fd >= 0 &&
+		      (connect(fd, (const struct sockaddr *)address, sizeof *address) == 0 || errno != ECONNREFUSED);
+
+	if (fd >= 0)
+		close(fd);
+	return served;
+}
+
+static int bind_private(int fd, const struct sockaddr_un *address)
+{
+	mode_t mask = umask(0177);
+	int ret = bind(fd, (const struct sockaddr *)address, sizeof *address);
+	int error = errno;
+
+	umask(mask);
+	errno = error;
+	return ret;
+}
+
+static int take_path(struct control_server *control)
+{
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	struct stat there;
+
+	snprintf(address.sun_path, sizeof address.sun_path, "%s", control->path);
+	if (bind_private(control->fd, &address) != 0) {
+		if (errno != EADDRINUSE)
+			goto fail;
+		if (lstat(control->path, &there) != 0 || !S_ISSOCK(there.st_mode)) {
+			fprintf(stderr, "securdma: control socket %s: there is something else; remove it or name another path\n",
+				control->path);
+			return CLI_EXIT_USAGE;
+		}
+		if (is_served(&address)) {
+			fprintf(stderr, "securdma: control socket %s: another server uses it; stop that one or name another path\n",
+				control->path);
+			return CLI_EXIT_FAILED;
+		}
+		if (unlink(control->path) != 0 || bind_private(control->fd, &address) != 0)
+			goto fail;
+	}
+	if (listen(control->fd, 128) == 0 && lstat(control->path, &control->file) == 0)
+		return CLI_EXIT_OK;
+fail:
+	fprintf(stderr, "securdma: control socket %s: %s\n", control->path, strerror(errno));
+	return CLI_EXIT_FAILED;
+}
+
+int control_server_open(const char *path, control_answer_fn *answer, void *arg, struct control_server **out)
+{
+	struct control_server *control;
+	int folder, code;
+
+	if (strlen(path) >= sizeof((struct sockaddr_un *)0)->sun_path) {
+		fprintf(stderr, "securdma: control socket %s: the path is too long for a socket\n", path);
+		return CLI_EXIT_USAGE;
+	}
+	control = calloc(1, sizeof *control);
+	if (!control || !(control->path = strdup(path))) {
+		free(control);
+		fprintf(stderr, "securdma: control socket %s: out of memory\n", path);
+		return CLI_EXIT_FAILED;
+	}
+	control->answer = answer;
+	control->arg = arg;
+	for (size_t i = 0; i < CONTROL_CONNECTIONS; i++)
+		control->connections[i].fd = -1;
+	control->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	folder = lock_folder(path);
+	if (control->fd < 0 || folder < 0) {
+		fprintf(stderr, "securdma: control socket %s: can't use its folder: %s\n", path, strerror(errno));
+		code = CLI_EXIT_FAILED;
+	} else {
+		code = take_path(control);
+	}
+	if (folder >= 0)
+		close(folder);
+	if (code == CLI_EXIT_OK)
+		*out = control;
+	else
+		control_server_close(&control);
+	return code;
+}
+
+/* ---- connections ----------------------------------------------------------------------------------------------- */
+
+static void drop(struct connection *connection)
+{
+	close(connection->fd);
+	free(connection->answer);
+	connection->answer = NULL;
+	connection->fd = -1;
+}
+
+void control_server_close(struct control_server **out)
+{
+	struct control_server *control = *out;
+	struct stat there;
+
+	*out = NULL;
+	if (!control)
+		return;
+	for (size_t i = 0; i < CONTROL_CONNECTIONS; i++)
+		if (control->connections[i].fd >= 0)
+			drop(&control->connections[i]);
+	if (control->file.st_ino != 0 && lstat(control->path, &there) == 0 && there.st_ino == control->file.st_ino &&
+	    there.st_dev == control->file.st_dev)
+		unlink(control->path);
+	if (control->fd >= 0)
+		close(control->fd);
+	free(control->path);
+	free(control);
+}
+
+/* The file's mode says the same; but it can be changed, and so can the owner. */
+static bool may_control(int fd)
+{
+	struct ucred peer;
+	socklen_t size = sizeof peer;
+
+	return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 && (peer.uid == 0 || peer.uid == geteuid());
+}
+
+/* A free place, or that of who has been here longest: silence must not keep others out. */
+static struct connection *find_place(struct control_server *control)
+{
+	struct connection *oldest = &control->connections[0];
+
+	for (size_t i = 0; i < CONTROL_CONNECTIONS; i++) {
+		if (control->connections[i].fd < 0)
+			return &control->connections[i];
+		if (control->connections[i].deadline < oldest->deadline)
+			oldest = &control->connections[i];
+	}
+	drop(oldest);
+	return oldest;
+}
+
+static void take_connection(struct control_server *control)
+{
+	struct connection *connection;
+	int fd = accept4(control->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+	if (fd < 0)
+		return;
+	if (!may_control(fd)) {
+		cli_log(SRDMA_LOG_WARN, "control socket: a process of another user was turned away");
+		close(fd);
+		return;
+	}
+	connection = find_place(control);
+	*connection = (struct connection){.fd = fd, .deadline = now_ms() + DEADLINE_MS};
+}
+
+static void send_answer(struct connection *connection)
+{
+	ssize_t n = send(connection->fd, connection->answer + connection->answer_sent,
+			 connection->answer_size - connection->answer_sent, MSG_NOSIGNAL);
+
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return;
+	if (n >= 0)
+		connection->answer_sent += (size_t)n;
+	if (n < 0 || connection->answer_sent == connection->answer_size)
+		drop(connection);
+}
+
+static json_t *answer_line(struct control_server *control, const char *line, size_t length)
+{
+	json_error_t error;
+	json_t *request = json_loadb(line, length, JSON_REJECT_DUPLICATES, &error);
+	json_t *answer;
+
+	if (!request)
+		return json_pack("{s:b, s:s}", "ok", 0, "error", "the request is not a line of JSON");
+	answer = control->answer(request, control->arg);
+	json_decref(request);
+	return answer;
+}
+
+static void answer_request(struct control_server *control, struct connection *connection, size_t length)
+{
+	json_t *answer = answer_line(control, connection->request, length);
+	char *text = answer ? json_dumps(answer, JSON_COMPACT) : NULL;
+	size_t size = text ? strlen(text) : 0;
+
+	json_decref(answer);
+	if (text)
+		connection->answer = realloc(text, size + 1);
+	if (!connection->answer) {
+		free(text);
+		drop(connection);
+		return;
+	}
+	connection->answer[size] = '\n'; /* instead of the NUL */
+	connection->answer_size = size + 1;
+	connection->deadline = now_ms() + DEADLINE_MS;
+	send_answer(connection);
+}
+
+static void receive(struct control_server *control, struct connection *connection)
+{
+	ssize_t n = recv(connection->fd, connection->request + connection->request_size,
+			 REQUEST_MAX - connection->request_size, 0);
+	const char *end;
+
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return;
+	if (n <= 0) {
+		drop(connection);
+		return;
+	}
+	connection->request_size += (size_t)n;
+	end = memchr(connection->request, '\n', connection->request_size);
+	if (end)
+		answer_request(control, connection, (size_t)(end - connection->request));
+	else if (connection->request_size == REQUEST_MAX)
+		drop(connection);
+}
+
+/* ---- polling --------------------------------------------------------------------------------------------------- */
+
+void control_server_fill(const struct control_server *control, struct pollfd *fds)
+{
+	fds[0] = (struct pollfd){.fd = control ? control->fd : -1, .events = POLLIN};
+	for (size_t i = 0; i < CONTROL_CONNECTIONS; i++) {
+		const struct connection *connection = control ? &control->connections[i] : NULL;
+
+		fds[1 + i] = (struct pollfd){.fd = connection ? connection->fd : -1,
+					     .events = connection && connection->answer ? POLLOUT : POLLIN};
+	}
+}
+
+int control_server_timeout(const struct control_server *control, int timeout_ms)
+{
+	int64_t now = now_ms();
+
+	for (size_t i = 0; control && i < CONTROL_CONNECTIONS; i++) {
+		const struct connection *connection = &control->connections[i];
+
+		if (connection->fd >= 0 && connection->deadline - now < timeout_ms)
+			timeout_ms = connection->deadline > now ? (int)(connection->deadline - now) : 0;
+	}
+	return timeout_ms;
+}
+
+void control_server_serve(struct control_server *control, const struct pollfd *fds)
+{
+	int64_t now = now_ms();
+
+	for (size_t i = 0; control && i < CONTROL_CONNECTIONS; i++) {
+		struct connection *connection = &control->connections[i];
+
+		if (connection->fd < 0)
+			continue;
+		if (fds[1 + i].revents && connection->answer)
+			send_answer(connection);
+		else if (fds[1 + i].revents)
+			receive(control, connection);
+		if (connection->fd >= 0 && now >= connection->deadline)
+			drop(connection);
+	}
+	/* Last: it may take the place of one that has an event. */
+	if (control && fds[0].revents)
+		take_connection(control);
+}
