@@ -52,7 +52,7 @@ static bool begin(struct command_line *line, int argc, char **argv, char **path,
 
 int cmd_status(int argc, char **argv)
 {
-	struct settings settings;
+	struct settings settings = {0};
 	struct command_line line = {
 		.name = "status",
 		.synopsis = "--control PATH [OPTION...]",
@@ -96,7 +96,7 @@ static int kick(const char *path, const char *id, const char *reason)
 int cmd_kick(int argc, char **argv)
 {
 	struct control_options options = {0};
-	struct settings settings;
+	struct settings settings = {0};
 	const char *id = NULL;
 	struct command_line line = {
 		.name = "kick",
@@ -136,7 +136,7 @@ static int wait_for_end(const char *path)
 int cmd_drain(int argc, char **argv)
 {
 	struct control_options options = {.timeout_ms = 60000};
-	struct settings settings;
+	struct settings settings = {0};
 	struct command_line line = {
 		.name = "drain",
 		.synopsis = "--control PATH [OPTION...]",

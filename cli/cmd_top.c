@@ -206,7 +206,7 @@ static int watch(const char *path, const struct top_options *options)
 int cmd_top(int argc, char **argv)
 {
 	struct top_options options = {.interval_ms = 1000};
-	struct settings settings;
+	struct settings settings = {0};
 	struct command_line line = {
 		.name = "top",
 		.command = FOR_CONTROL,

@@ -89,7 +89,8 @@ void cli_log_start(enum srdma_log_level level, enum cli_log_format format, bool 
 	srdma_log_set_records(level, print_record, NULL);
 }
 
-static void vlog(enum srdma_log_level level, const char *event, const char *format, va_list args)
+__attribute__((format(printf, 3, 0))) static void vlog(enum srdma_log_level level, const char *event, const char *format,
+						     va_list args)
 {
 	char line[1024];
 	struct srdma_log_record record = {.level = level, .event = event, .text = line};

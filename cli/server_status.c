@@ -132,7 +132,7 @@ static json_t *kick(struct srdma_server *server, const json_t *request)
 {
 	const json_t *id = json_object_get(request, "id"), *reason = json_object_get(request, "reason");
 	const char *words = json_string_value(reason);
-	char shown[128]; /* what the protocol takes, and nothing that a peer's terminal would act on */
+	char shown[128] = ""; /* what the protocol takes, and nothing that a peer's terminal would act on */
 
 	if (!json_is_integer(id) || json_integer_value(id) <= 0 || (reason && !words))
 		return refuse("kick needs an id above 0, and takes a reason");

@@ -160,11 +160,14 @@ static void count_end(struct srdma_client *client, int result, enum srdma_reject
 
 static void leave_list(struct srdma_greeter *greeter, struct srdma_client *client)
 {
-	*client->at = client->next;
-	if (client->next)
-		client->next->at = client->at;
+	if (client->previous)
+		client->previous->next = client->next;
 	else
-		greeter->last = client->at;
+		greeter->first = client->next;
+	if (client->next)
+		client->next->previous = client->previous;
+	else
+		greeter->last = client->previous;
 }
 
 /* The error is the thread's last one. */
@@ -257,9 +260,12 @@ static void take_arrival(struct srdma_greeter *greeter, struct srdma_client *cli
 		return;
 	}
 	client->next = NULL;
-	client->at = greeter->last;
-	*greeter->last = client;
-	greeter->last = &client->next;
+	client->previous = greeter->last;
+	if (greeter->last)
+		greeter->last->next = client;
+	else
+		greeter->first = client;
+	greeter->last = client;
 	watch(greeter, client, EPOLL_CTL_ADD);
 	step(greeter, client);
 }
@@ -378,7 +384,6 @@ int srdma_greeter_start(struct srdma_greeter *greeter, struct srdma_server *serv
 	int error;
 
 	*greeter = (struct srdma_greeter){.server = server, .epoll_fd = -1, .wake_fd = -1};
-	greeter->last = &greeter->first;
 	greeter->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	greeter->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (greeter->epoll_fd < 0 || greeter->wake_fd < 0 ||

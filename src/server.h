@@ -17,7 +17,7 @@ struct srdma_greeter {
 	int wake_fd; /* eventfd: arrivals, or stopping, or pressed */
 	pthread_mutex_t mutex;          /* guards arrivals */
 	struct srdma_client *arrivals;  /* latest first */
-	struct srdma_client *first, **last; /* in set-up, oldest first; its thread's alone */
+	struct srdma_client *first, *last; /* in set-up, oldest first; its thread's alone */
 };
 
 #define SRDMA_HOT_MAX 8
@@ -79,7 +79,7 @@ struct srdma_server {
 /* A client, from TCP accept to the end. */
 struct srdma_client {
 	struct srdma_server *server;
-	struct srdma_client *next, **at; /* in its greeter's or worker's list */
+	struct srdma_client *next, *previous; /* in its greeter's or worker's list */
 	struct srdma_slot slot;
 	char address[64];
 	union ibv_gid peer; /* address, in its IPv6 form */

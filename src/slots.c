@@ -28,7 +28,7 @@ void srdma_slots_set_max(struct srdma_slots *slots, unsigned max)
 
 static int resize(struct srdma_slots *slots, unsigned capacity)
 {
-	struct srdma_slot **taken = realloc(slots->taken, capacity * sizeof *taken);
+	struct srdma_slot **taken = realloc(slots->taken, capacity * sizeof(struct srdma_slot *));
 
 	if (!taken)
 		return -ENOMEM;

@@ -69,9 +69,12 @@ static void release(struct srdma_client *client)
 	cool(client);
 	worker->ending -= client->ending;
 	worker->blocked -= client->blocked;
-	*client->at = client->next;
+	if (client->previous)
+		client->previous->next = client->next;
+	else
+		worker->clients = client->next;
 	if (client->next)
-		client->next->at = client->at;
+		client->next->previous = client->previous;
 	/* First the objects, then the slot, then the channel: a client that sees it close can come again at once. */
 	srdma_conn_release_verbs(conn);
 	srdma_slots_release(&server->slots, &client->slot);
@@ -282,9 +285,9 @@ static void take_client(struct srdma_worker *worker, struct srdma_client *client
 	int ret = 0;
 
 	client->next = worker->clients;
-	client->at = &worker->clients;
+	client->previous = NULL;
 	if (client->next)
-		client->next->at = &client->next;
+		client->next->previous = client;
 	worker->clients = client;
 	if (epoll_ctl(worker->epoll_fd, EPOLL_CTL_ADD, srdma_tls_fd(client->conn->tls), &event) != 0) {
 		int error = errno;
@@ -481,7 +484,7 @@ static int worker_new(struct srdma_server *server, struct srdma_worker **out)
 /* server->mutex is held, or no other thread runs. */
 static int add_worker(struct srdma_server *server, struct srdma_worker **out)
 {
-	struct srdma_worker **grown = realloc(server->workers, (server->worker_count + 1) * sizeof *grown);
+	struct srdma_worker **grown = realloc(server->workers, (server->worker_count + 1) * sizeof(struct srdma_worker *));
 	int ret;
 
 	if (!grown)
