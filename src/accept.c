@@ -294,6 +294,11 @@ uint64_t srdma_accept_deadline(const struct srdma_accept *accept)
 	return accept->setup.deadline;
 }
 
+bool srdma_accept_has_spoken(const struct srdma_accept *accept)
+{
+	return srdma_tls_has_received(accept->setup.conn->tls);
+}
+
 bool srdma_accept_is_authenticated(const struct srdma_accept *accept)
 {
 	return accept->authenticated;

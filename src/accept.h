@@ -23,6 +23,8 @@ int srdma_accept_step(struct srdma_accept *accept, struct srdma_conn **out);
 int srdma_accept_fd(const struct srdma_accept *accept);
 short srdma_accept_events(const struct srdma_accept *accept); /* of poll(2) */
 uint64_t srdma_accept_deadline(const struct srdma_accept *accept);
+/* Whether the client has said anything at all. */
+bool srdma_accept_has_spoken(const struct srdma_accept *accept);
 /* Whether the client has proved who it is: such a set-up is under way in earnest. */
 bool srdma_accept_is_authenticated(const struct srdma_accept *accept);
 /* Where it is, or where it failed: "tls", "hello" (waiting for it, judging it, making the queue pair), "ready". */

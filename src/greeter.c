@@ -19,8 +19,11 @@
 
 #define FULL_RETRY_MS 1000
 #define BUSY_RETRY_MS 250
-/* How long who has not proved its identity has for it at least, when others wait for its place. */
-#define GRACE_US 100000
+/* When others wait for its place: how long a client has at least to say something, and to prove who it is. */
+#define SILENT_GRACE_US 100000
+#define GRACE_US 2000000
+/* Of each greeter, in a tick. */
+#define EVICTIONS 16
 #define PRESSED_TICK_MS 20
 #define TICK_MS 100
 #define EVENTS 64
@@ -311,7 +314,9 @@ static void check_deadlines(struct srdma_greeter *greeter)
 
 static bool is_evictable(const struct srdma_client *client, uint64_t now)
 {
-	return !srdma_accept_is_authenticated(client->accept) && now - client->arrived >= GRACE_US;
+	uint64_t grace = srdma_accept_has_spoken(client->accept) ? GRACE_US : SILENT_GRACE_US;
+
+	return !srdma_accept_is_authenticated(client->accept) && now - client->arrived >= grace;
 }
 
 static unsigned evictable_from(const struct srdma_greeter *greeter, const union ibv_gid *address, uint64_t now)
@@ -323,8 +328,9 @@ static unsigned evictable_from(const struct srdma_greeter *greeter, const union 
 	return count;
 }
 
-/* Others wait to be set up: of the address that has the most that have not said who they are, the oldest goes. */
-static void make_room(struct srdma_greeter *greeter)
+/* Others wait to be set up: of the address that has the most that have not said who they are, the oldest goes. False: there is
+ * none. */
+static bool evict_one(struct srdma_greeter *greeter)
 {
 	struct srdma_client *victim = NULL;
 	uint64_t now = srdma_clock_us();
@@ -343,6 +349,13 @@ static void make_room(struct srdma_greeter *greeter)
 	}
 	if (victim)
 		give_up(greeter, victim, -EBUSY, "others wait to be set up, and it has not said who it is");
+	return victim != NULL;
+}
+
+static void make_room(struct srdma_greeter *greeter)
+{
+	for (unsigned i = 0; i < EVICTIONS && evict_one(greeter); i++)
+		;
 }
 
 /* ---- the thread ------------------------------------------------------------------------------------------------ */

@@ -230,6 +230,11 @@ int srdma_tls_handshake(struct srdma_tls *tls)
 	return 0;
 }
 
+bool srdma_tls_has_received(const struct srdma_tls *tls)
+{
+	return BIO_number_read(SSL_get_rbio(tls->ssl)) > 0;
+}
+
 int srdma_tls_read(struct srdma_tls *tls, void *data, size_t size)
 {
 	size_t n = 0;

@@ -35,6 +35,8 @@ int srdma_tls_handshake(struct srdma_tls *tls);
  * peer refused our certificate). */
 int srdma_tls_read(struct srdma_tls *tls, void *data, size_t size);
 int srdma_tls_write(struct srdma_tls *tls, const void *data, size_t length);
+/* Whether anything has come from the peer. */
+bool srdma_tls_has_received(const struct srdma_tls *tls);
 /* After a refusal: ends our side, and is 0 when the peer has read it: closing before could destroy an alert or REJECT that
  * is still on its way. -EAGAIN: wait and call again. */
 int srdma_tls_linger(struct srdma_tls *tls);

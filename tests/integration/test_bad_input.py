@@ -515,20 +515,22 @@ def test_flood_of_half_open_connections_keeps_nobody_out(served, certs):
             sock.close()
 
 
-def test_busy_server_says_when_to_come_again(served, certs, start):
+def test_busy_server_says_when_to_come_again(certs, device, start):
     """Clients that are in the middle of their set-up hold all places."""
-    holders = [protocol.open_tls(certs, served.port, STEP) for _ in range(MAX_PENDING)]
+    server = start(Server, certs, device, "--max-pending", "2", "--setup-timeout-ms", str(int(30000 * SCALE)))
+    holders = [protocol.open_tls(certs, server.port, STEP) for _ in range(2)]
     try:
-        answer = connect(certs, served.port, "--busy-retry-ms", "0", "-e", "send x")
+        answer = connect(certs, server.port, "--busy-retry-ms", "0", "-e", "send x")
         assert answer.returncode == 5, answer
-        assert "(busy)" in answer.stderr and f"{MAX_PENDING} connections are being set up" in answer.stderr
-        patient = start(Process, *client_args(certs, served.port, "--log-level", "info", "--busy-retry-ms",
+        assert "(busy)" in answer.stderr and "2 connections are being set up" in answer.stderr
+        patient = start(Process, *client_args(certs, server.port, "--log-level", "info", "--busy-retry-ms",
                                               str(int(20000 * SCALE)), "-e", "send x"))
         patient.wait_log("is busy; trying again in")
     finally:
         for sock in holders:
             sock.close()
     assert patient.wait() == 0, patient.log()
+    server.stop()
 
 
 # ---- what a server might say -------------------------------------------------------------------------------------------
