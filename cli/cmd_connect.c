@@ -25,7 +25,10 @@ static const char details[] =
 	"Examples:\n"
 	"  securdma connect --ca ca.crt --cert client.crt --key client.key server.example\n"
 	"  securdma connect --config client.conf -e 'send hello; write 0 abc; read 0 3'\n"
-	"  securdma connect --config client.conf --pattern aaa --count 1000 --json 10.0.0.1:4433\n";
+	"  securdma connect --config client.conf --pattern aaa --count 1000 --json 10.0.0.1:4433\n"
+	"  securdma connect --config client.conf --reconnect-ms 60000 a.example,b.example\n";
+
+#define ENDPOINTS_MAX 16
 
 struct connect {
 	struct option_list scripts;
@@ -35,6 +38,8 @@ struct connect {
 	bool show_psn;
 
 	struct settings settings;
+	struct srdma_endpoint endpoints[ENDPOINTS_MAX]; /* texts are owned */
+	size_t endpoint_count;
 	struct srdma_device *device;
 	struct srdma_tls_context *context;
 	struct session session;
@@ -84,7 +89,7 @@ static int set_up(struct connect *connect)
 	struct settings *settings = &connect->settings;
 	struct session *session = &connect->session;
 	struct srdma_tls_client_options tls;
-	struct srdma_conn_options options;
+	struct srdma_link_options options;
 	int ret;
 
 	if (!settings->ca_file && !settings->pin)
@@ -102,20 +107,18 @@ static int set_up(struct connect *connect)
 		fail(connect, ret, "RDMA device");
 		return ret == -EINVAL ? CLI_EXIT_USAGE : CLI_EXIT_DEVICE;
 	}
-	settings_conn_options(settings, &options);
-	ret = srdma_conn_connect(settings->host, settings->port, connect->context, connect->device, &options,
-				 &session->conn);
+	srdma_link_options_init(&options);
+	settings_conn_options(settings, &options.conn);
+	options.endpoints = connect->endpoints;
+	options.endpoint_count = connect->endpoint_count;
+	options.reconnect_ms = (int)settings->reconnect_ms;
+	ret = srdma_link_new(&options, connect->context, connect->device, &session->link);
 	if (ret < 0)
 		return fail(connect, ret, "connect");
-	srdma_conn_info(session->conn, &session->info);
 	session->settings = settings;
 	session->show_psn = connect->show_psn;
-	session->reply_size = session->info.message_size;
-	session->reply = malloc(session->reply_size + 1);
-	if (!session->reply)
-		return cli_fail(-ENOMEM, "connect");
 	session_watch_signals(session);
-	return CLI_EXIT_OK;
+	return session_begin(session);
 }
 
 static int hold(struct connect *connect)
@@ -176,7 +179,7 @@ static int finish(struct connect *connect, int code)
 	if (!session->conn || (session->error && session->error != SRDMA_ECLOSED))
 		return code;
 	srdma_conn_info(session->conn, &session->info);
-	ret = srdma_conn_disconnect(session->conn, session_interrupted() ? "interrupted" : NULL, -1);
+	ret = srdma_link_disconnect(session->link, session_interrupted() ? "interrupted" : NULL, -1);
 	if (ret == 0 || code != CLI_EXIT_OK)
 		return code;
 	return fail(connect, ret, "disconnect");
@@ -192,6 +195,7 @@ static void report(struct connect *connect, int code)
 		return;
 	}
 	if (session->conn) {
+		json_object_set_new(object, "reconnects", json_integer((json_int_t)session->reconnects));
 		json_object_set_new(object, "messages_verified", json_integer((json_int_t)session->messages_verified));
 		json_object_set_new(object, "bytes_written", json_integer((json_int_t)session->bytes_written));
 		json_object_set_new(object, "bytes_read_back", json_integer((json_int_t)session->bytes_read_back));
@@ -220,22 +224,55 @@ static void report(struct connect *connect, int code)
 	cli_json_print(object);
 }
 
+/* "HOST[:PORT],...": those without a port have the settings' one. */
+static int take_targets(struct connect *connect, const char *targets)
+{
+	struct settings *settings = &connect->settings;
+	char *copy = strdup(targets), *port = strdup(settings->port), *rest = copy, *target;
+	int code = copy && port ? CLI_EXIT_OK : cli_fail(-ENOMEM, "connect");
+
+	while (code == CLI_EXIT_OK && (target = strsep(&rest, ",")) != NULL) {
+		struct srdma_endpoint *endpoint = &connect->endpoints[connect->endpoint_count];
+
+		if (connect->endpoint_count == ENDPOINTS_MAX) {
+			code = cli_usage("connect", "more than %d servers", ENDPOINTS_MAX);
+		} else if (settings_set_target(settings, target) < 0) {
+			code = cli_usage("connect", "'%s' is not HOST, HOST:PORT or [ADDRESS]:PORT", target);
+		} else {
+			connect->endpoint_count++;
+			endpoint->host = settings->host;
+			endpoint->port = settings->port;
+			settings->host = NULL;
+			settings->port = strdup(port);
+			if (!settings->port)
+				code = cli_fail(-ENOMEM, "connect");
+		}
+	}
+	free(copy);
+	free(port);
+	return code;
+}
+
 static int run(struct connect *connect, const char *target)
 {
 	int code;
 
-	if (target && settings_set_target(&connect->settings, target) < 0)
-		return cli_usage("connect", "'%s' is not HOST, HOST:PORT or [ADDRESS]:PORT", target);
-	if (!connect->settings.host)
+	if (!target && !connect->settings.host)
 		return cli_usage("connect", "no HOST was given, nor [client] host in a configuration file");
-	code = set_up(connect);
+	code = take_targets(connect, target ? target : connect->settings.host);
+	if (code == CLI_EXIT_OK)
+		code = set_up(connect);
 	if (code == CLI_EXIT_OK)
 		code = work(connect);
 	code = finish(connect, code);
 	if (connect->settings.json)
 		report(connect, code);
 	session_ignore_signals();
-	srdma_conn_delete(&connect->session.conn);
+	srdma_link_delete(&connect->session.link);
+	for (size_t i = 0; i < connect->endpoint_count; i++) {
+		free((char *)connect->endpoints[i].host);
+		free((char *)connect->endpoints[i].port);
+	}
 	free(connect->session.reply);
 	json_decref(connect->session.results);
 	srdma_device_unref(&connect->device);
@@ -250,7 +287,7 @@ int cmd_connect(int argc, char **argv)
 	struct command_line line = {
 		.name = "connect",
 		.command = FOR_CONNECT,
-		.synopsis = "[OPTION...] [HOST[:PORT]]",
+		.synopsis = "[OPTION...] [HOST[:PORT][,HOST[:PORT]...]]",
 		.about = about,
 		.details = details,
 		.options = connect_options,

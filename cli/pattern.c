@@ -7,6 +7,8 @@
 #include <string.h>
 
 #define CHUNK_SIZE 65536
+/* Instead of an exit code: there is a new connection, whose region is empty. */
+#define AGAIN (-1)
 
 /* Fills `data` with the part of an endless repetition of `pattern` that begins at `start`. */
 static void fill(char *data, size_t length, uint64_t start, const char *pattern)
@@ -55,6 +57,13 @@ static size_t chunk_at(uint64_t offset, uint64_t end)
 	return end - offset < CHUNK_SIZE ? (size_t)(end - offset) : CHUNK_SIZE;
 }
 
+static int recover(struct session *session, int error, const char *what)
+{
+	int code = session_recover(session, error, what);
+
+	return code == CLI_EXIT_OK ? AGAIN : code;
+}
+
 static int fill_region(struct session *session, const char *pattern, char *expected)
 {
 	uint64_t end = session->info.peer_region_size;
@@ -68,7 +77,7 @@ static int fill_region(struct session *session, const char *pattern, char *expec
 		fill(expected, length, offset, pattern);
 		ret = srdma_conn_write(session->conn, expected, length, offset, -1);
 		if (ret < 0)
-			return session_fail(session, ret, "write");
+			return recover(session, ret, "write");
 		session->bytes_written += length;
 	}
 	return CLI_EXIT_OK;
@@ -87,7 +96,7 @@ static int check_region(struct session *session, const char *pattern, char *expe
 		fill(expected, length, offset, pattern);
 		ret = srdma_conn_read(session->conn, got, length, offset, -1);
 		if (ret < 0)
-			return session_fail(session, ret, "read back");
+			return recover(session, ret, "read back");
 		code = compare(session, got, expected, length, offset);
 		if (code != CLI_EXIT_OK)
 			return code;
@@ -96,9 +105,28 @@ static int check_region(struct session *session, const char *pattern, char *expe
 	return CLI_EXIT_OK;
 }
 
+static int use_region(struct session *session, const char *pattern, char *expected, char *got)
+{
+	uint64_t written = session->bytes_written, read_back = session->bytes_read_back;
+	int code;
+
+	do {
+		unsigned access = session->info.peer_region_access;
+
+		session->bytes_written = written;
+		session->bytes_read_back = read_back;
+		code = CLI_EXIT_OK;
+		/* A server need not offer a region, or all rights on it: the counts in the result say what was done. */
+		if (access & IBV_ACCESS_REMOTE_WRITE)
+			code = fill_region(session, pattern, expected);
+		if (code == CLI_EXIT_OK && (access & IBV_ACCESS_REMOTE_WRITE) && (access & IBV_ACCESS_REMOTE_READ))
+			code = check_region(session, pattern, expected, got);
+	} while (code == AGAIN);
+	return code;
+}
+
 int pattern_run(struct session *session, const char *pattern, uint64_t count, size_t size)
 {
-	unsigned access = session->info.peer_region_access;
 	char *expected, *got;
 	int code;
 
@@ -108,11 +136,8 @@ int pattern_run(struct session *session, const char *pattern, uint64_t count, si
 		code = cli_fail(-ENOMEM, "pattern");
 	else
 		code = send_all(session, pattern, count, expected, size);
-	/* A server need not offer a region, or all rights on it: the counts in the result say what was done. */
-	if (code == CLI_EXIT_OK && (access & IBV_ACCESS_REMOTE_WRITE))
-		code = fill_region(session, pattern, expected);
-	if (code == CLI_EXIT_OK && (access & IBV_ACCESS_REMOTE_WRITE) && (access & IBV_ACCESS_REMOTE_READ))
-		code = check_region(session, pattern, expected, got);
+	if (code == CLI_EXIT_OK)
+		code = use_region(session, pattern, expected, got);
 	free(expected);
 	free(got);
 	return code;

@@ -11,29 +11,29 @@
 #include <unistd.h>
 
 static volatile sig_atomic_t interrupted;
-static struct srdma_conn *volatile interrupted_conn;
+static struct srdma_link *volatile interrupted_link;
 
 static void on_signal(int number)
 {
 	if (interrupted)
 		_exit(128 + number);
 	interrupted = 1;
-	if (interrupted_conn)
-		srdma_conn_wake(interrupted_conn);
+	if (interrupted_link)
+		srdma_link_wake(interrupted_link);
 }
 
 void session_watch_signals(struct session *session)
 {
 	struct sigaction action = {.sa_handler = on_signal};
 
-	interrupted_conn = session->conn;
+	interrupted_link = session->link;
 	sigaction(SIGINT, &action, NULL);
 	sigaction(SIGTERM, &action, NULL);
 }
 
 void session_ignore_signals(void)
 {
-	interrupted_conn = NULL;
+	interrupted_link = NULL;
 }
 
 bool session_interrupted(void)
@@ -81,24 +81,83 @@ int session_fail(struct session *session, int error, const char *what)
 	return ends_connection(error) || error == -ETIMEDOUT ? cli_exit_code(error) : CLI_EXIT_FAILED;
 }
 
-/* srdma_conn_recv can't be interrupted, so the waiting is done in srdma_conn_wait, which can. */
-static int receive(struct session *session, size_t *length)
+int session_begin(struct session *session)
 {
-	int64_t deadline = now_ms() + session->settings->timeout_ms, left;
+	char *reply;
+
+	session->conn = srdma_link_conn(session->link);
+	srdma_conn_info(session->conn, &session->info);
+	/* Another server may have agreed to longer messages. */
+	reply = realloc(session->reply, session->info.message_size + 1);
+	if (!reply)
+		return cli_fail(-ENOMEM, "connect");
+	session->reply = reply;
+	session->reply_size = session->info.message_size;
+	return CLI_EXIT_OK;
+}
+
+static int begin_again(struct session *session)
+{
+	struct srdma_link_loss loss;
+	size_t length;
+
+	srdma_link_loss(session->link, &loss);
+	session->reconnects++;
+	if (!session->results)
+		printf("reconnected after %llu ms: %s; messages up to %llu acknowledged, %llu in doubt\n",
+		       (unsigned long long)(loss.down_us / 1000), loss.text, (unsigned long long)loss.acknowledged,
+		       (unsigned long long)(loss.sent - loss.acknowledged));
+	fflush(stdout);
+	/* An echo that came with the end is of no use: its message will be sent again. */
+	for (size_t i = 0; i < loss.kept; i++)
+		srdma_link_recv(session->link, session->reply, session->reply_size, &length, 0);
+	return session_begin(session);
+}
+
+/* A call has failed: 0 when there is a new connection, else the error that is to be told. */
+static int come_back(struct session *session, int error)
+{
+	if (session_interrupted())
+		return -EINTR;
+	/* One that is not even there has just been tried for as long as the settings say. */
+	if (ends_connection(error) && srdma_link_conn(session->link))
+		error = srdma_link_reconnect(session->link);
+	session->conn = srdma_link_conn(session->link);
+	if (error != SRDMA_ERECONNECTED)
+		return error;
+	return begin_again(session) == CLI_EXIT_OK ? 0 : -ENOMEM;
+}
+
+int session_recover(struct session *session, int error, const char *what)
+{
+	int code;
+
+	error = come_back(session, error);
+	if (error == 0)
+		return CLI_EXIT_OK;
+	code = session_fail(session, error, what);
+	return session->conn ? code : cli_exit_code(error);
+}
+
+/* The next message. srdma_link_recv can't be interrupted, so the waiting is done in srdma_link_wait, which can. */
+static int receive(struct session *session, int64_t deadline, size_t *length)
+{
+	int64_t left;
 	int ret;
 
 	for (;;) {
-		ret = srdma_conn_recv(session->conn, session->reply, session->reply_size, length, 0);
+		ret = srdma_link_recv(session->link, session->reply, session->reply_size, length, 0);
 		if (ret != -EAGAIN)
 			return ret;
 		if (session_interrupted())
 			return -EINTR;
+		/* Asked for once: a negative time-out, a moment later, would mean the connection's default. */
 		left = deadline - now_ms();
 		if (left <= 0)
 			return -ETIMEDOUT;
-		ret = srdma_conn_wait(session->conn, (int)left);
-		/* The error that ended the connection comes from srdma_conn_recv, after the last message. */
-		if (ret == -ETIMEDOUT)
+		ret = srdma_link_wait(session->link, (int)left);
+		/* The error that ended the connection comes from srdma_link_recv, after the last message. */
+		if (ret == -ETIMEDOUT || ret == SRDMA_ERECONNECTED || !srdma_link_conn(session->link))
 			return ret;
 	}
 }
@@ -126,7 +185,8 @@ static int check_echo(struct session *session, const void *data, size_t length, 
 int session_echo(struct session *session, const void *data, size_t length)
 {
 	size_t received = 0;
-	int ret;
+	const char *what;
+	int ret, code;
 
 	if (session->info.message_size < SRDMA_ECHO_OVERHEAD ||
 	    length > session->info.message_size - SRDMA_ECHO_OVERHEAD)
@@ -134,32 +194,36 @@ int session_echo(struct session *session, const void *data, size_t length)
 					"send: %zu bytes can't be echoed: the agreed message size is %u, the echo "
 					"adds %d",
 					length, session->info.message_size, SRDMA_ECHO_OVERHEAD);
-	ret = srdma_conn_send(session->conn, data, length, -1);
-	if (ret < 0)
-		return session_fail(session, ret, "send");
-	ret = receive(session, &received);
-	if (ret < 0)
-		return session_fail(session, ret, "echo");
-	return check_echo(session, data, length, received);
+	for (;;) {
+		what = "send";
+		ret = srdma_link_send(session->link, data, length, -1, NULL);
+		if (ret == 0) {
+			what = "echo";
+			ret = receive(session, now_ms() + session->settings->timeout_ms, &received);
+		}
+		if (ret == 0)
+			return check_echo(session, data, length, received);
+		code = session_recover(session, ret, what);
+		if (code != CLI_EXIT_OK)
+			return code;
+	}
 }
 
 int session_idle(struct session *session, int ms)
 {
-	int64_t deadline = now_ms() + ms, left;
+	int64_t deadline = now_ms() + ms;
 	size_t length;
 	int ret;
 
-	/* Asked for once: a negative time-out, a moment later, would mean the connection's default. */
-	while ((left = deadline - now_ms()) > 0) {
-		if (session_interrupted())
-			return -EINTR;
-		/* Nobody asked for a message, so one that comes is dropped; it also carries the end of the connection.
-		 */
-		ret = srdma_conn_recv(session->conn, session->reply, session->reply_size, &length, 0);
-		if (ret < 0 && ret != -EAGAIN)
+	while (now_ms() < deadline) {
+		/* Nobody asked for a message, so one that comes is dropped; it also carries the end of the connection. */
+		ret = receive(session, deadline, &length);
+		if (ret == -ETIMEDOUT && srdma_link_conn(session->link))
+			break;
+		if (ret != 0)
+			ret = come_back(session, ret);
+		if (ret != 0)
 			return ret;
-		if (ret == -EAGAIN)
-			srdma_conn_wait(session->conn, (int)left);
 	}
 	return session_interrupted() ? -EINTR : 0;
 }

@@ -8,20 +8,30 @@
 
 struct session {
 	const struct settings *settings;
-	struct srdma_conn *conn;
+	struct srdma_link *link;
+	struct srdma_conn *conn;     /* the link's of the moment; NULL: none */
 	struct srdma_conn_info info; /* as it was when the connection came up */
 	bool show_psn;
 	char *reply; /* room for the longest message */
 	size_t reply_size, reply_length;
 	json_t *results; /* with --json: what the script's commands gave; else NULL */
+	uint64_t reconnects; /* connections after the first */
 	uint64_t messages_verified, bytes_written, bytes_read_back;
 	int error;   /* the library's error that ended the connection; 0 while it is up */
 	int failure; /* the library's error of the last operation that failed; 0: the failure is ours */
 	char failure_text[768];
 };
 
+/* There is a connection, the first or a new one. Returns an exit code. */
+int session_begin(struct session *session);
+
+/* A call on the connection has failed with `error`: connects again, if the settings say so. Returns CLI_EXIT_OK with a new
+ * connection, when the work can go on, else the exit code; what failed has been said. */
+int session_recover(struct session *session, int error, const char *what);
+
 /* Sends `data` and waits for the echo; session->reply then holds the payload, session->reply_length bytes. Returns an
- * exit code; CLI_EXIT_FAILED when the echo is not what was sent. What failed has been said. */
+ * exit code; CLI_EXIT_FAILED when the echo is not what was sent. What failed has been said. After a reconnection a message whose
+ * echo did not come is sent again: to echo it twice does no harm. */
 int session_echo(struct session *session, const void *data, size_t length);
 
 /* Waits for up to `ms` or until the user interrupts. Returns 0, -EINTR, or the connection's error. */

@@ -68,6 +68,8 @@ const struct option settings_options[] = {
 	 MS_MAX, "N", "for TCP, TLS, exchange and queue pair together"},
 	{"--busy-retry-ms", "connection", "busy-retry-ms", OPTION_NUMBER, FOR_CLIENTS, AT(busy_retry_ms), 0, MS_MAX, "N",
 	 "how long to try again while the server is too busy to set up more; 0: not at all"},
+	{"--reconnect-ms", "connection", "reconnect-ms", OPTION_NUMBER, FOR_CONNECT, AT(reconnect_ms), 0, MS_MAX, "N",
+	 "how long to try to connect again after a loss; 0: not at all"},
 	{"--spin", "connection", "spin", OPTION_NUMBER, FOR_VERBS, AT(spin), -1, 1000000, "US",
 	 "microseconds to poll before sleeping; -1: always poll"},
 	{"--gid-networks", "connection", "gid-networks", OPTION_TEXT, FOR_VERBS, AT(gid_networks), 0, 0, "CIDR,...",

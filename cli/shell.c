@@ -66,6 +66,14 @@ static int do_send(struct session *session, char *rest)
 	return CLI_EXIT_OK;
 }
 
+/* What was written over an earlier connection is not in the region of a new one, so the command is not done again unasked. */
+static int fail_on_region(struct session *session, int error, const char *what)
+{
+	int code = session_recover(session, error, what);
+
+	return code == CLI_EXIT_OK ? session_complain(session, "%s: not done; the region of the new connection is empty", what) : code;
+}
+
 static int do_write(struct session *session, char *rest)
 {
 	uint64_t offset;
@@ -77,7 +85,7 @@ static int do_write(struct session *session, char *rest)
 	length = strlen(rest);
 	ret = srdma_conn_write(session->conn, rest, length, offset, -1);
 	if (ret < 0)
-		return session_fail(session, ret, "write");
+		return fail_on_region(session, ret, "write");
 	session->bytes_written += length;
 	if (session->results)
 		json_array_append_new(session->results, json_pack("{s:s, s:I, s:I}", "command", "write", "offset",
@@ -111,7 +119,7 @@ static int do_read(struct session *session, char *rest)
 	}
 	free(data);
 	free(text);
-	return ret < 0 ? session_fail(session, ret, "read") : CLI_EXIT_OK;
+	return ret < 0 ? fail_on_region(session, ret, "read") : CLI_EXIT_OK;
 }
 
 static int do_stat(struct session *session, char *rest)
@@ -189,7 +197,7 @@ static int wait_input(struct session *session, int fd)
 {
 	struct pollfd fds[] = {
 		{.fd = fd, .events = POLLIN},
-		{.fd = srdma_conn_fd(session->conn), .events = POLLIN},
+		{.events = POLLIN},
 	};
 	int ret;
 
@@ -198,6 +206,7 @@ static int wait_input(struct session *session, int fd)
 		ret = session_idle(session, 1);
 		if (ret < 0)
 			return ret;
+		fds[1].fd = srdma_conn_fd(session->conn); /* perhaps a new one */
 		if (poll(fds, 2, 1000) > 0 && fds[0].revents)
 			return 1;
 	}

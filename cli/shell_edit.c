@@ -23,7 +23,7 @@ static bool wait_key(struct session *session)
 {
 	struct pollfd fds[] = {
 		{.fd = STDIN_FILENO, .events = POLLIN},
-		{.fd = srdma_conn_fd(session->conn), .events = POLLIN},
+		{.events = POLLIN},
 	};
 	int ret;
 
@@ -35,6 +35,7 @@ static bool wait_key(struct session *session)
 				session_fail(session, ret, "connection");
 			return false;
 		}
+		fds[1].fd = srdma_conn_fd(session->conn); /* perhaps a new one */
 		if (poll(fds, 2, 1000) > 0 && fds[0].revents)
 			return true;
 	}

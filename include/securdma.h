@@ -61,6 +61,7 @@ enum srdma_error {
 	SRDMA_ELOST = -10007,     /**< the peer went away without a disconnect */
 	SRDMA_ECLOSED = -10008,   /**< the connection was disconnected in order, by either side */
 	SRDMA_ECONFIG = -10009,   /**< certificates, keys or settings that do not fit together */
+	SRDMA_ERECONNECTED = -10010, /**< no failure: a link's connection was lost and there is a new one; srdma_link_loss() */
 };
 
 /** A short name for any error that this library returns. Static. */
@@ -383,6 +384,8 @@ struct srdma_conn_info {
 	size_t peer_region_size;     /**< the peer's region; 0: it offers none */
 	unsigned peer_region_access; /**< IBV_ACCESS_REMOTE_* on it */
 	uint64_t messages_sent, messages_received;
+	uint64_t messages_acknowledged; /**< of those sent, the first so many: the peer's program has taken them from its queue,
+					     and has told so, which it does now and then and when it disconnects */
 	uint64_t bytes_sent, bytes_received; /**< payload of messages */
 	uint64_t rdma_bytes_written, rdma_bytes_read; /**< by this side */
 	char close_reason[160];      /**< why the connection ended, as the peer put it; "" while it is up */
@@ -465,6 +468,97 @@ SRDMA_API int srdma_conn_post_read(struct srdma_conn *conn, struct srdma_buffer 
 /** Collects completions of posted writes and reads, in the order of posting: returns how many (up to `max`), or an error.
  *  Waits for the first one. */
 SRDMA_API int srdma_conn_complete(struct srdma_conn *conn, uint64_t *cookies, int max, int timeout_ms);
+
+/* ---- link ------------------------------------------------------------------------------------------------------ */
+
+/** A connecting end that outlives its connections. After a loss it connects again, to the same server or another one, by the
+ *  policy of its options: new TLS session, new PSNs, new keys, a new queue pair. No message is delivered twice, because the link
+ *  never sends one again by itself: it numbers them, tells which ones the peer's program has taken, and leaves it to its own
+ *  program what to do about the others. One thread at a time uses it, but for srdma_link_wake. */
+struct srdma_link;
+
+/** A server to connect to. */
+struct srdma_endpoint {
+	const char *host; /**< name or address */
+	const char *port; /**< number or service; NULL: SRDMA_DEFAULT_PORT */
+};
+
+struct srdma_link_options {
+	struct srdma_conn_options conn;        /**< of each connection; not raw */
+	const struct srdma_endpoint *endpoints; /**< tried one after the other, beginning with the one that was connected last */
+	size_t endpoint_count;
+	int connect_ms;   /**< the first connection: how long to go on trying; default 0: each endpoint once */
+	int reconnect_ms; /**< after a loss: how long to go on trying; default 60000; 0: a loss is final */
+	int pause_min_ms; /**< between rounds of all endpoints, each pause twice as long as the one before and drawn at random from half
+			       to one and a half of that, so that those who were lost together do not come back together; the
+			       first is a random part of this. Default 100 */
+	int pause_max_ms; /**< the longest pause; a connection that lasted less, and brought nothing, does not reset the pauses.
+			       Default 5000 */
+};
+SRDMA_API void srdma_link_options_init(struct srdma_link_options *options);
+
+/** Connects. context and device are referenced, not owned. Errors: those of srdma_conn_connect, of the last endpoint tried;
+ *  -EINVAL no endpoints, or a raw connection; -EINTR woken. What a later try can't mend (a certificate, settings, a REJECT that is
+ *  final) is not tried again. */
+SRDMA_API int srdma_link_new(const struct srdma_link_options *options, struct srdma_tls_context *context,
+			     struct srdma_device *device, struct srdma_link **out);
+
+/** Sends a message as srdma_conn_send does; *number (may be NULL) becomes its number: 1 for the link's first message, one more
+ *  for each, over all its connections.
+ *  SRDMA_ERECONNECTED: the connection was lost before; there is a new one, and this message was not sent.
+ *  Other errors: as srdma_conn_send. Those that end the connection are returned when the policy's time was used up or nothing
+ *  can mend it: the next call tries again; and with timeout_ms 0, which never waits: call srdma_link_reconnect. */
+SRDMA_API int srdma_link_send(struct srdma_link *link, const void *data, size_t length, int timeout_ms, uint64_t *number);
+
+/** Receives a message as srdma_conn_recv does. What had come over a connection that was lost is delivered first, then
+ *  SRDMA_ERECONNECTED once, unless another call has returned it already. Errors as for srdma_link_send. */
+SRDMA_API int srdma_link_recv(struct srdma_link *link, void *buffer, size_t size, size_t *length, int timeout_ms);
+
+/** As srdma_conn_wait. Errors as for srdma_link_send, and -EINTR (woken). */
+SRDMA_API int srdma_link_wait(struct srdma_link *link, int timeout_ms);
+
+/** Ends the wait of srdma_link_wait, or a pause between two tries, in another thread. Thread-safe, async-signal-safe. */
+SRDMA_API void srdma_link_wake(struct srdma_link *link);
+
+/** Makes a new connection, when a call on srdma_link_conn has ended the old one. Returns SRDMA_ERECONNECTED; 0 when the
+ *  connection is up; else the error. */
+SRDMA_API int srdma_link_reconnect(struct srdma_link *link);
+
+/** The connection of the moment, for srdma_conn_info, for poll(2), for RDMA writes and reads (the region of a new connection is
+ *  new, and zeroed). Owned by the link; it and its buffers are gone after any call that returns SRDMA_ERECONNECTED, so delete
+ *  buffers when a call on the connection has failed and before the next call on the link. NULL: there is none. */
+SRDMA_API struct srdma_conn *srdma_link_conn(struct srdma_link *link);
+
+/** The last loss, and what it means for the messages. */
+struct srdma_link_loss {
+	int error;             /**< what ended the connection, SRDMA_ELOST, SRDMA_ECLOSED (the server disconnected) or another */
+	char text[512];        /**< in a sentence */
+	uint64_t acknowledged; /**< messages with numbers up to this one, those in doubt at earlier losses aside, were taken by the
+				    peer's program */
+	uint64_t sent;         /**< the last one that was sent. Those between are in doubt: taken or not, nobody knows */
+	size_t kept;           /**< messages that came over the old connection and were not yet received: they come first */
+	unsigned attempts;     /**< connections tried since; 0: none yet */
+	uint64_t down_us;      /**< from the moment that the loss was noticed to the new connection, microseconds */
+};
+/** All zero when there was none. */
+SRDMA_API void srdma_link_loss(const struct srdma_link *link, struct srdma_link_loss *loss);
+
+struct srdma_link_info {
+	unsigned connections;  /**< made so far; losses are one fewer while connected */
+	bool connected;
+	uint64_t sent;         /**< number of the last message sent */
+	uint64_t acknowledged; /**< messages up to this one, those in doubt aside, were taken by the peer's program */
+	uint64_t in_doubt;     /**< messages in doubt at all losses together */
+	struct srdma_endpoint endpoint; /**< of the last connection; valid as long as the link */
+};
+SRDMA_API void srdma_link_info(const struct srdma_link *link, struct srdma_link_info *info);
+
+/** Ends the connection in order, as srdma_conn_disconnect does. After it only srdma_link_delete is useful. Nothing to do, and
+ *  0, when there is no connection. */
+SRDMA_API int srdma_link_disconnect(struct srdma_link *link, const char *reason, int timeout_ms);
+
+/** Frees the link, its connection and what was not received; without a word to the peer if it was not disconnected. */
+SRDMA_API void srdma_link_delete(struct srdma_link **link);
 
 /* ---- server ---------------------------------------------------------------------------------------------------- */
 

@@ -254,11 +254,13 @@ static int return_credits(struct srdma_channel *channel)
 
 int srdma_channel_flush(struct srdma_channel *channel)
 {
-	channel->closing = true;
 	/* Only the youngest can be without a completion to come; one that raises one stands for them. */
-	if (channel->unsignaled == 0 || channel->op_count == 0 || channel->op_count >= channel->op_room)
+	bool unheard = channel->unsignaled > 0 && channel->op_count > 0;
+
+	channel->closing = true;
+	if ((!unheard && (channel->flushed || channel->owed == 0)) || channel->op_count >= channel->op_room)
 		return 0;
-	channel->owed = 0;
+	channel->flushed = true;
 	return send_credits(channel);
 }
 
@@ -281,6 +283,7 @@ static int take_arrival(struct srdma_channel *channel, const struct ibv_wc *wc)
 		return srdma_fail(SRDMA_EPROTOCOL, "the peer sent a message of %u bytes; %u were agreed", wc->byte_len,
 				  channel->message_size);
 	channel->credits += credits;
+	srdma_counter_add(&channel->counters.messages_acknowledged, credits);
 	if (kind == IMM_CREDIT && wc->byte_len == 0)
 		return post_receive(channel, (uint32_t)wc->wr_id);
 	if (kind != IMM_MESSAGE)
@@ -328,16 +331,27 @@ bool srdma_channel_peek(const struct srdma_channel *channel, const void **data, 
 	return true;
 }
 
-int srdma_channel_consume(struct srdma_channel *channel)
+/* Returns its slot. */
+static uint32_t take_first(struct srdma_channel *channel)
 {
 	struct srdma_arrival first = channel->arrivals[channel->arrival_head];
-	int ret;
 
 	channel->arrival_head = (channel->arrival_head + 1) % channel->recv_slots;
 	channel->arrival_count--;
 	srdma_counter_add(&channel->counters.messages_received, 1);
 	srdma_counter_add(&channel->counters.bytes_received, first.length);
-	ret = post_receive(channel, first.slot);
+	return first.slot;
+}
+
+void srdma_channel_drop(struct srdma_channel *channel)
+{
+	take_first(channel);
+}
+
+int srdma_channel_consume(struct srdma_channel *channel)
+{
+	int ret = post_receive(channel, take_first(channel));
+
 	if (ret != 0)
 		return ret;
 	channel->owed++;

@@ -12,6 +12,7 @@
 /* Written by the connection's thread, readable by any. */
 struct srdma_counters {
 	atomic_uint_fast64_t messages_sent, messages_received;
+	atomic_uint_fast64_t messages_acknowledged; /* of those sent: credits that came back */
 	atomic_uint_fast64_t bytes_sent, bytes_received;
 	atomic_uint_fast64_t bytes_written, bytes_read;
 };
@@ -28,7 +29,7 @@ static inline void srdma_counter_add(atomic_uint_fast64_t *counter, uint64_t n)
 }
 
 /* Receives beyond the depth, for messages that only return credits: at most two that return some can be unprocessed, and
- * one that returns none (srdma_channel_flush). */
+ * the last one (srdma_channel_flush). */
 #define SRDMA_CREDIT_RESERVE 3
 
 enum srdma_op_kind { SRDMA_OP_MESSAGE, SRDMA_OP_CREDIT, SRDMA_OP_POSTED, SRDMA_OP_WAITED };
@@ -59,6 +60,7 @@ struct srdma_channel {
 	uint32_t unsignaled;           /* how many of the youngest will raise no completion of their own */
 	uint32_t signal_interval;
 	bool closing;                  /* no more credits are returned: the peer will send nothing */
+	bool flushed;                  /* the last credit-only message is out */
 	uint32_t messages_queued, rdma_queued; /* of these */
 	uint32_t slot_next, slots_used;
 
@@ -92,8 +94,8 @@ int srdma_channel_poll(struct srdma_channel *channel);
 /* The same for receives only: what a latency-bound waiter repeats. */
 int srdma_channel_poll_receives(struct srdma_channel *channel);
 
-/* Nothing new will be sent: makes sure that every work request on the send queue will be seen to complete, and returns no
- * more credits. op_count then falls to 0. */
+/* Nothing new will be sent: returns the credits that are owed, so that the peer knows which of its messages were taken, and
+ * none after that; makes sure that every work request on the send queue will be seen to complete. op_count then falls to 0. */
 int srdma_channel_flush(struct srdma_channel *channel);
 
 bool srdma_channel_can_send(const struct srdma_channel *channel);
@@ -104,6 +106,8 @@ int srdma_channel_send(struct srdma_channel *channel, const void *data, uint32_t
 bool srdma_channel_peek(const struct srdma_channel *channel, const void **data, uint32_t *length);
 /* Is done with it: its receive is posted again. */
 int srdma_channel_consume(struct srdma_channel *channel);
+/* The same when the queue pair is no more. */
+void srdma_channel_drop(struct srdma_channel *channel);
 
 bool srdma_channel_can_post_rdma(const struct srdma_channel *channel);
 /* Posts a one-sided request; the caller has checked everything. */

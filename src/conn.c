@@ -139,6 +139,7 @@ void srdma_conn_read_counters(const struct srdma_conn *conn, struct srdma_conn_i
 
 	info->messages_sent = srdma_counter_read(&c->messages_sent);
 	info->messages_received = srdma_counter_read(&c->messages_received);
+	info->messages_acknowledged = srdma_counter_read(&c->messages_acknowledged);
 	info->bytes_sent = srdma_counter_read(&c->bytes_sent);
 	info->bytes_received = srdma_counter_read(&c->bytes_received);
 	info->rdma_bytes_written = srdma_counter_read(&c->bytes_written);

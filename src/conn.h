@@ -78,6 +78,8 @@ void srdma_conn_release_verbs(struct srdma_conn *conn);
 /* progress.c */
 /* Sets up the descriptors to wait on; TLS and completion channel exist. */
 int srdma_conn_prepare_waiting(struct srdma_conn *conn);
+/* srdma_conn_wake, and a write to `fd`, an eventfd that stays the caller's, now wake the connection. */
+int srdma_conn_share_wake(struct srdma_conn *conn, int fd);
 /* Ends the connection with an error whose text is the thread's last one. Returns `error`. */
 int srdma_conn_end(struct srdma_conn *conn, int error);
 /* The connection's error again, or SRDMA_ECLOSED when the peer has disconnected; 0 while it is up. */

@@ -51,6 +51,21 @@ fail:
 	return srdma_fail(-errno, "cannot make the descriptors to wait on: %s", strerror(errno));
 }
 
+int srdma_conn_share_wake(struct srdma_conn *conn, int fd)
+{
+	int shared = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+
+	if (shared < 0 || watch(conn->epoll_fd, shared) != 0) {
+		srdma_fail(-errno, "cannot share a descriptor to wake by: %s", strerror(errno));
+		if (shared >= 0)
+			close(shared);
+		return -ENOMEM;
+	}
+	close(conn->wake_fd); /* which takes it out of the epoll set, too */
+	conn->wake_fd = shared;
+	return 0;
+}
+
 int srdma_conn_fd(struct srdma_conn *conn)
 {
 	return conn->epoll_fd;

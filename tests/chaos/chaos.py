@@ -5,8 +5,9 @@
 usage: chaos.py BUILD [--seconds N] [--seed N] [--scale N]
 A server on uroce, whose device loses, duplicates and reorders packets, has steady clients that verify every message all the
 time. Around them clients come and go, are killed, stopped and continued, send garbage at every step of the set-up, hold
-connections open without a word; swarms come and are killed whole; a second server is killed under its clients. Between the
-rounds all of that has gone: then the server must be as it was: descriptors, verbs objects, clients, and over the rounds its
+connections open without a word; swarms come and are killed whole; a second server is killed under its clients, and those that
+reconnect go on at the first one; certificates are replaced by good and by bad ones, and read again. Between the rounds all of that
+has gone: then the server must be as it was: descriptors, verbs objects, clients, and over the rounds its
 memory. Exit status 0: so it was. The last line is what was done, as JSON; --seed repeats it (but for the timing).
 """
 import argparse
@@ -61,7 +62,7 @@ class Chaos:
 
     def start_server(self):
         return Server(self.certs, self.device, *SMALL, "--max-clients", MAX_CLIENTS, "--max-pending", "16", "--setup-timeout-ms",
-                      str(int(3000 * SCALE)), "--drain-timeout-ms", str(int(2000 * SCALE)))
+                      str(int(3000 * SCALE)), "--drain-timeout-ms", str(int(2000 * SCALE)), "--log-level", "info")
 
     def keep(self, thing):
         self.things.append(thing)
@@ -158,6 +159,44 @@ class Chaos:
         assert client.wait(60) == 7, client.log()
         note("server killed")
 
+    def server_dies_under_a_link(self):
+        server = self.keep(self.start_server())
+        command = client_args(self.certs, server.port, "--reconnect-ms", str(int(30000 * SCALE)), "--pattern", "link", "--count",
+                              str(rng.randint(500, 5000)))
+        client = self.keep(Process(*command[:-1], f"{command[-1]},{self.certs.host}:{self.port}"))
+        wait_until(lambda: server.status()["accepted"] == 1, "the link's client is connected")
+        time.sleep(rng.uniform(0, 0.1) * SCALE)
+        if rng.random() < 0.5:
+            server.process.kill()
+        else:
+            server.signal(signal.SIGTERM)
+        assert client.wait(60) == 0, client.log()
+        note("server gone under a link that finished its work" if "reconnected" in client.log() else "link was faster than the loss")
+
+    def certificates_rotate(self):
+        """Who is connected notices nothing; who comes meets the new ones."""
+        fresh = f"server{rng.randrange(10 ** 6)}"
+        self.certs.make("server", fresh, "--name", self.certs.host, issuer="ca")
+        for path in (self.certs.cert, self.certs.key):
+            os.replace(path(fresh), path("server"))
+        self.reload("reloaded: certificates")
+        assert conftest.connect(self.certs, self.port, "-e", "send x").returncode == 0
+        note("certificates rotated")
+
+    def certificate_is_bad(self):
+        good = pathlib.Path(self.certs.cert("server"))
+        kept = good.read_bytes()
+        good.write_bytes(rng.choice([b"", b"nonsense\n", pathlib.Path(self.certs.cert("self")).read_bytes()]))
+        self.reload("not reloaded")
+        assert conftest.connect(self.certs, self.port, "-e", "send x").returncode == 0
+        good.write_bytes(kept)
+        note("bad certificate not taken")
+
+    def reload(self, expect):
+        start = len(self.server.log())
+        self.server.signal(signal.SIGHUP)
+        self.server.wait_log(expect, start)
+
     # ---- rounds ----
 
     def steady_is_well(self):
@@ -183,7 +222,8 @@ class Chaos:
         deeds = [self.comes_and_goes] * 4 + [
             self.is_killed, self.is_killed, self.is_stopped, self.stopped_in_traffic, self.garbage_for_tls, self.garbage_for_hello,
             self.hello_and_nothing, self.bad_hello, self.says_nothing, self.swarm_is_killed, self.swarm_comes_and_goes, self.stranger,
-            self.server_is_killed]
+            self.server_is_killed, self.server_dies_under_a_link, self.server_dies_under_a_link, self.certificates_rotate,
+            self.certificate_is_bad]
         end = time.monotonic() + ROUND_SECONDS
         while time.monotonic() < end:
             rng.choice(deeds)()

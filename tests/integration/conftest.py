@@ -24,6 +24,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 BUILD = os.path.realpath(os.environ.get("SECURDMA_BUILD", os.path.join(ROOT, "build")))
 SECURDMA = os.path.join(BUILD, "cli", "securdma")
 PROBE = os.path.join(BUILD, "tests", "integration", "probe")
+EXAMPLE_LINK = os.path.join(BUILD, "examples", "example-link")
 SWARM = os.path.join(BUILD, "bench", "swarm")
 ON_UROCE = os.environ.get("SECURDMA_TEST_UROCE") == "1"
 UROCE = os.path.join(BUILD, "uroce", "cli", "uroce")
@@ -173,7 +174,7 @@ def sanitizer_library():
 
 def on_device(args, more):
     """The options of Popen with which a program of ours finds the device."""
-    if not ON_UROCE or str(args[0]) not in (SECURDMA, PROBE, SWARM):
+    if not ON_UROCE or str(args[0]) not in (SECURDMA, PROBE, SWARM, EXAMPLE_LINK):
         return more
     preload = " ".join(filter(None, (sanitizer_library(), UROCE_LIBRARY)))
     return dict(more, env=dict(more.get("env") or os.environ, LD_PRELOAD=preload))

@@ -33,6 +33,9 @@ static const struct mode {
 	{"never-reads", mode_never_reads, 0},
 	{"not-now", mode_not_now, 0},
 	{"blocking-handlers", mode_blocking_handlers, 0},
+	{"link-once", mode_link_once, 1},   /* LOSSES */
+	{"link-kept", mode_link_kept, 0},
+	{"link-policy", mode_link_policy, 0},
 };
 
 _Noreturn void probe_die(const char *file, int line, const char *condition)

@@ -78,5 +78,8 @@ void mode_stuffed(struct rig *rig, char **args);
 void mode_never_reads(struct rig *rig, char **args);
 void mode_not_now(struct rig *rig, char **args);
 void mode_blocking_handlers(struct rig *rig, char **args);
+void mode_link_once(struct rig *rig, char **args);
+void mode_link_kept(struct rig *rig, char **args);
+void mode_link_policy(struct rig *rig, char **args);
 
 #endif

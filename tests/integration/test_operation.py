@@ -2,8 +2,11 @@
 """Operating a running server: its control socket, kick, drain."""
 import json
 import os
+import pty
 import socket
 import stat
+import subprocess
+import termios
 import time
 
 import pytest
@@ -250,6 +253,33 @@ def test_top_ends_on_sigint(served, start, control):
     top.wait_line(lambda line: "total" in line)
     top.signal(2)
     assert top.wait() == 0
+
+
+def test_top_on_a_terminal(served, certs, start, control):
+    """Each screen replaces the one before; a key that is not q does nothing; the terminal is as before at the end."""
+    start(Client, certs, served.port)
+    master, slave = pty.openpty()
+    before = termios.tcgetattr(slave)
+    top = subprocess.Popen([SECURDMA, "top", "--control", control, "--interval-ms", "100"], stdin=slave, stdout=slave, stderr=slave)
+    shown = b""
+    try:
+        while shown.count(b"\033[H\033[2J") < 3:
+            shown += os.read(master, 4096)
+        assert not termios.tcgetattr(slave)[3] & (termios.ICANON | termios.ECHO)
+        os.write(master, b"x")
+        while shown.count(b"\033[H\033[2J") < 5:
+            shown += os.read(master, 4096)
+        assert top.poll() is None
+        os.write(master, b"q")
+        assert top.wait(15 * SCALE) == 0
+        assert termios.tcgetattr(slave) == before
+    finally:
+        top.kill()
+        top.wait()
+        os.close(master)
+        os.close(slave)
+    text = shown.decode()
+    assert "clients 1/10" in text and "client one" in text and "x\r" not in text, text
 
 
 # ---- systemd ----------------------------------------------------------------------------------------------------------
