@@ -25,7 +25,8 @@ static const char details[] =
 	"Signals:\n"
 	"  SIGINT, SIGTERM  tell all clients, let them finish within --drain-timeout-ms, exit; a second one exits at "
 	"once\n"
-	"  SIGHUP           read the configuration, certificates, CAs and revocation lists again; clients stay connected\n"
+	"  SIGHUP           read the configuration, certificates, CAs and revocation lists again; clients stay connected,\n"
+	"                   unless their name is denied now\n"
 	"  SIGUSR1          print the counts and a table of the clients\n\n"
 	"Exit codes: 0 stopped in order, 1 stopped, but some clients did not end in order, or the port can't be used,\n"
 	"2 usage, settings or certificates, 6 no RDMA device, or it failed while serving.\n\n"
@@ -256,7 +257,7 @@ static int open_control(struct serve *serve)
 
 static int start_server(struct serve *serve)
 {
-	const struct settings *settings = &serve->settings;
+	struct settings *settings = &serve->settings;
 	struct srdma_server_options options;
 	int ret, code = CLI_EXIT_OK;
 
@@ -271,11 +272,9 @@ static int start_server(struct serve *serve)
 	/* Of a socket unit; one listens on one port. */
 	if (sd_listen_fds(1) > 0)
 		options.listen_fd = SD_LISTEN_FDS_START;
-	options.max_clients = (unsigned)settings->max_clients;
-	options.max_clients_per_identity = (unsigned)settings->max_clients_per_identity;
-	options.max_clients_per_address = (unsigned)settings->max_clients_per_address;
-	options.max_pending = (unsigned)settings->max_pending;
-	options.max_setups_per_second = (unsigned)settings->max_setups_per_second;
+	ret = settings_server_limits(settings, &options.limits);
+	if (ret < 0)
+		return cli_fail(ret, "start");
 	options.workers = (int)settings->workers;
 	options.drain_timeout_ms = (int)settings->drain_timeout_ms;
 	settings_conn_options(settings, &options.conn);

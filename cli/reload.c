@@ -8,7 +8,9 @@
 
 /* What takes effect while serving. */
 static const char *const changeable[] = {
-	"--cert", "--key", "--client-ca", "--client-crl", "--insecure-anonymous-clients", "--allow-tls12", "--max-clients",
+	"--cert", "--key", "--client-ca", "--client-crl", "--insecure-anonymous-clients", "--allow-tls12",
+	"--max-clients", "--max-pending", "--max-clients-per-identity", "--max-clients-per-address", "--max-setups-per-second",
+	"--only-listed-identities",
 };
 
 static bool is_changeable(const struct option *option)
@@ -26,8 +28,9 @@ static void name_what_stays(const struct option *option, void *arg)
 		cli_log(SRDMA_LOG_WARN, "reload: %s has another value now, which takes effect at the next start", option->flag);
 }
 
-static int apply(struct srdma_server *server, const struct settings *fresh)
+static int apply(struct srdma_server *server, struct settings *fresh)
 {
+	struct srdma_server_limits limits;
 	struct srdma_tls_server_options options;
 	struct srdma_tls_context *context = NULL;
 	int ret;
@@ -35,7 +38,10 @@ static int apply(struct srdma_server *server, const struct settings *fresh)
 	settings_server_tls(fresh, &options);
 	ret = srdma_tls_server_new(&options, &context);
 	if (ret == 0)
-		ret = srdma_server_set_max_clients(server, (unsigned)fresh->max_clients);
+		ret = settings_server_limits(fresh, &limits);
+	/* Here everything else is checked: setting the context cannot fail. */
+	if (ret == 0)
+		ret = srdma_server_set_limits(server, &limits);
 	if (ret == 0)
 		ret = srdma_server_set_tls(server, context);
 	srdma_tls_context_unref(&context);
@@ -57,6 +63,6 @@ void reload(struct srdma_server *server, struct settings *settings, struct setti
 	*settings = *fresh;
 	*fresh = old; /* the caller frees it */
 	cli_log_event(SRDMA_LOG_INFO, "server.reloaded",
-		      "reloaded: certificates, CAs and revocation lists are read anew; at most %lld clients",
-		      (long long)settings->max_clients);
+		      "reloaded: certificates, CAs and revocation lists are read anew; at most %lld clients; listed identities: %zu",
+		      (long long)settings->max_clients, settings->identities.count);
 }

@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <ini.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -103,6 +104,8 @@ const struct option settings_options[] = {
 	 "clients connected at once under one certificate name; 0: max-clients"},
 	{"--max-clients-per-address", "server", "max-clients-per-address", OPTION_NUMBER, FOR_SERVE,
 	 AT(max_clients_per_address), 0, 1000000, "N", "clients connected at once from one IP address; 0: max-clients"},
+	{"--only-listed-identities", "server", "only-listed-identities", OPTION_SWITCH, FOR_SERVE, AT(only_listed_identities), 0,
+	 0, NULL, "serve only clients whose name has an [identity NAME] section in the configuration file"},
 	{"--workers", "server", "workers", OPTION_WORKERS, FOR_SERVE, AT(workers), 1, 1024, "N",
 	 "threads that serve clients; auto: as many as processors; per-client: one for each client"},
 	{"--max-pending", "server", "max-pending", OPTION_NUMBER, FOR_SERVE, AT(max_pending), 1, 65535, "N",
@@ -153,8 +156,8 @@ int settings_init(struct settings *settings)
 		.service_level = conn.qp.service_level,
 		.traffic_class = conn.qp.traffic_class,
 		.hop_limit = conn.qp.hop_limit,
-		.max_clients = server.max_clients,
-		.max_pending = server.max_pending,
+		.max_clients = server.limits.max_clients,
+		.max_pending = server.limits.max_pending,
 		.workers = SRDMA_WORKERS_AUTO, /* the echo service does not block */
 		.drain_timeout_ms = server.drain_timeout_ms,
 	};
@@ -170,6 +173,7 @@ int settings_init(struct settings *settings)
 void settings_free(struct settings *settings)
 {
 	options_free(settings_options, settings_option_count, settings);
+	identities_free(&settings->identities);
 }
 
 struct ini_source {
@@ -178,34 +182,81 @@ struct ini_source {
 	FILE *file;
 	int line;
 	int problems;
+	bool in_identity;          /* the section is an [identity NAME] */
+	struct identity *identity; /* it; NULL: it is wrong, which was said */
 };
+
+static void complain(struct ini_source *source, const char *format, ...) __attribute__((format(printf, 2, 3)));
+static void complain(struct ini_source *source, const char *format, ...)
+{
+	va_list args;
+
+	fprintf(stderr, "securdma: %s:%d: ", source->name, source->line);
+	va_start(args, format);
+	vfprintf(stderr, format, args);
+	va_end(args);
+	fputc('\n', stderr);
+	source->problems++;
+}
+
+/* libinih cuts the names of sections, and does not tell of one without keys; an identity needs no key to be listed. */
+static void take_section(struct ini_source *source, const char *line)
+{
+	static const char word[] = "identity";
+	const char *start = line + 1, *end = strchr(start, ']');
+	char problem[512];
+
+	source->identity = NULL;
+	source->in_identity = false;
+	/* Without the bracket libinih says what is wrong. */
+	if (!end || strncmp(start, word, strlen(word)) != 0)
+		return;
+	start += strlen(word);
+	if (start != end && *start != ' ' && *start != '\t')
+		return;
+	source->in_identity = true;
+	start += strspn(start, " \t");
+	while (end > start && (end[-1] == ' ' || end[-1] == '\t'))
+		end--;
+	source->identity = identities_add(&source->settings->identities, start, end > start ? (size_t)(end - start) : 0, source->line,
+					  problem, sizeof problem);
+	if (!source->identity)
+		complain(source, "%s", problem);
+}
 
 /* libinih's handler is not told the line; counting them in the reader is what tells it. */
 static char *read_line(char *buffer, int size, void *stream)
 {
+	static const char bom[] = "\xef\xbb\xbf";
 	struct ini_source *source = stream;
-	char *line = fgets(buffer, size, source->file);
+	char *line = fgets(buffer, size, source->file), *start = line;
+	size_t length = line ? strlen(line) : 0;
 
 	if (!line)
 		return NULL;
 	source->line++;
-	if (strlen(line) == (size_t)size - 1 && line[size - 2] != '\n') {
-		fprintf(stderr, "securdma: %s:%d: the line is too long; at most %d bytes are allowed\n", source->name,
-			source->line, size - 2);
-		source->problems++;
-	}
+	if (length == (size_t)size - 1 && line[size - 2] != '\n')
+		complain(source, "the line is too long; at most %d bytes are allowed", size - 2);
+	else if ((length == 0 || line[length - 1] != '\n') && !feof(source->file))
+		complain(source, "there is a NUL byte in the line");
+	if (source->line == 1 && strncmp(start, bom, strlen(bom)) == 0)
+		start += strlen(bom);
 	/* To libinih an indented line continues the value before it; here indentation means nothing. */
-	memmove(line, line + strspn(line, " \t"), strlen(line + strspn(line, " \t")) + 1);
+	start += strspn(start, " \t");
+	memmove(line, start, strlen(start) + 1);
+	if (line[0] == '[')
+		take_section(source, line);
 	return line;
 }
 
-static void list_allowed(const char *section, char *text, size_t size)
+/* Keys of a section, or, when that is NULL, sections. */
+static void list_allowed(const struct option *options, size_t count, const char *section, char *text, size_t size)
 {
 	const char *previous = "";
 	size_t used = 0;
 
-	for (size_t i = 0; i < settings_option_count && used < size; i++) {
-		const struct option *option = &settings_options[i];
+	for (size_t i = 0; i < count && used < size; i++) {
+		const struct option *option = &options[i];
 		const char *name = section ? option->key : option->section;
 
 		if (!option->section || (section && strcmp(section, option->section) != 0) ||
@@ -216,6 +267,24 @@ static void list_allowed(const char *section, char *text, size_t size)
 	}
 }
 
+static void take_identity_value(struct ini_source *source, const char *key, const char *value)
+{
+	const char *name = source->identity->name;
+	char allowed[512] = "";
+
+	for (size_t i = 0; i < identity_option_count; i++) {
+		const struct option *option = &identity_options[i];
+
+		if (strcmp(option->key, key) != 0)
+			continue;
+		if (option_set(option, source->identity, value, allowed, sizeof allowed) != 0)
+			complain(source, "[identity %s] %s = %s: not valid; allowed: %s", name, key, value, allowed);
+		return;
+	}
+	list_allowed(identity_options, identity_option_count, "identity", allowed, sizeof allowed);
+	complain(source, "section [identity %s] has no key '%s'; it has: %s", name, key, allowed);
+}
+
 static int take_value(void *user, const char *section, const char *key, const char *value)
 {
 	struct ini_source *source = user;
@@ -223,6 +292,11 @@ static int take_value(void *user, const char *section, const char *key, const ch
 	bool known_section = false;
 	char allowed[512] = "";
 
+	if (source->in_identity) {
+		if (source->identity)
+			take_identity_value(source, key, value);
+		return 1;
+	}
 	for (size_t i = 0; i < settings_option_count && !found; i++) {
 		const struct option *option = &settings_options[i];
 
@@ -234,19 +308,15 @@ static int take_value(void *user, const char *section, const char *key, const ch
 	}
 	if (found && option_set(found, source->settings, value, allowed, sizeof allowed) == 0)
 		return 1;
-	source->problems++;
 	if (found) {
-		fprintf(stderr, "securdma: %s:%d: [%s] %s = %s: not valid; allowed: %s\n", source->name, source->line,
-			section, key, value, allowed);
+		complain(source, "[%s] %s = %s: not valid; allowed: %s", section, key, value, allowed);
 		return 1;
 	}
-	list_allowed(known_section ? section : NULL, allowed, sizeof allowed);
+	list_allowed(settings_options, settings_option_count, known_section ? section : NULL, allowed, sizeof allowed);
 	if (known_section)
-		fprintf(stderr, "securdma: %s:%d: section [%s] has no key '%s'; it has: %s\n", source->name,
-			source->line, section, key, allowed);
+		complain(source, "section [%s] has no key '%s'; it has: %s", section, key, allowed);
 	else
-		fprintf(stderr, "securdma: %s:%d: no section [%s] (key '%s'); sections are: %s\n", source->name,
-			source->line, section, key, allowed);
+		complain(source, "no section [%s] (key '%s'); sections are: %s, identity NAME", section, key, allowed);
 	return 1;
 }
 
@@ -329,6 +399,20 @@ void settings_server_tls(const struct settings *settings, struct srdma_tls_serve
 	options->client_crl_file = settings->client_crl_file;
 	options->insecure_anonymous_clients = settings->insecure_anonymous_clients;
 	options->allow_tls12 = settings->allow_tls12;
+}
+
+int settings_server_limits(struct settings *settings, struct srdma_server_limits *limits)
+{
+	srdma_server_limits_init(limits);
+	limits->max_clients = (unsigned)settings->max_clients;
+	limits->max_pending = (unsigned)settings->max_pending;
+	limits->max_clients_per_identity = (unsigned)settings->max_clients_per_identity;
+	limits->max_clients_per_address = (unsigned)settings->max_clients_per_address;
+	limits->max_setups_per_second = (unsigned)settings->max_setups_per_second;
+	limits->only_listed_identities = settings->only_listed_identities;
+	limits->identity_count = settings->identities.count;
+	limits->identities = identities_forms(&settings->identities);
+	return limits->identity_count == 0 || limits->identities ? 0 : -ENOMEM;
 }
 
 int settings_open_device(const struct settings *settings, struct srdma_device **device)

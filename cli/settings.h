@@ -3,6 +3,7 @@
 #ifndef CLI_SETTINGS_H
 #define CLI_SETTINGS_H
 
+#include "identities.h"
 #include "option.h"
 #include "securdma.h"
 
@@ -33,6 +34,8 @@ struct settings {
 
 	char *listen_address, *listen_port;
 	int64_t max_clients, max_pending, max_clients_per_identity, max_clients_per_address, max_setups_per_second;
+	bool only_listed_identities;
+	struct identities identities; /* no option: the sections of the file */
 	char *control;
 	int64_t workers, drain_timeout_ms;
 	char *metrics;
@@ -59,6 +62,8 @@ void settings_compare(const struct settings *a, const struct settings *b, unsign
 void settings_conn_options(const struct settings *settings, struct srdma_conn_options *options);
 void settings_client_tls(const struct settings *settings, struct srdma_tls_client_options *options);
 void settings_server_tls(const struct settings *settings, struct srdma_tls_server_options *options);
+/* The identities stay the settings'. Errors: -ENOMEM. */
+int settings_server_limits(struct settings *settings, struct srdma_server_limits *limits);
 
 /* Opens the device that the settings name. Errors: of srdma_device_open. */
 int settings_open_device(const struct settings *settings, struct srdma_device **device);

@@ -244,6 +244,9 @@ struct srdma_cert_info {
 /** Reads the first certificate of a PEM file. Errors: -ENOENT, -EACCES, SRDMA_ECONFIG. */
 SRDMA_API int srdma_cert_read(const char *cert_file, struct srdma_cert_info *info);
 
+/** Room for the name in a certificate, with the terminating NUL. */
+#define SRDMA_NAME_SIZE 256
+
 /* ---- conn ------------------------------------------------------------------------------------------------------ */
 
 /** Attributes of the queue pair that the verbs specification leaves to each end. */
@@ -301,7 +304,7 @@ enum srdma_reject_reason {
 	SRDMA_REJECT_FEATURE = 5,   /**< the ends' link layers or modes don't fit together */
 	SRDMA_REJECT_RESOURCES = 6, /**< the server could not make the queue pair */
 	SRDMA_REJECT_DRAINING = 7,  /**< the server is shutting down */
-	SRDMA_REJECT_REFUSED = 8,   /**< the program's on_connect said no */
+	SRDMA_REJECT_REFUSED = 8,   /**< not this client: the server's limits (denied, or not listed) or its program say so */
 	SRDMA_REJECT_BUSY = 9,      /**< too many connections are being set up; try again after retry_after_ms */
 };
 struct srdma_reject {
@@ -366,7 +369,9 @@ struct srdma_conn_timing {
 /** What was agreed and what happened so far. */
 struct srdma_conn_info {
 	uint64_t client_id;          /**< the server's number for this client; never used twice by one server */
-	char peer_name[256];         /**< subject CN of the peer's certificate; "" when anonymous */
+	char peer_name[SRDMA_NAME_SIZE]; /**< subject CN of the peer's certificate, the first of several; "" when anonymous. Bytes other
+				      than printable ASCII are '?', and what is too long is cut: see struct srdma_identity before
+				      you decide by it */
 	char peer_address[64];       /**< of the TCP connection, "10.0.0.1:4433" or "[fd00::1]:4433" */
 	char device[64];
 	char tls_version[16];        /**< "TLSv1.3" */
@@ -578,6 +583,40 @@ struct srdma_server_handlers {
 	void (*on_disconnect)(struct srdma_conn *conn, int status, void *client_arg, void *arg);
 };
 
+/** What clients with one certificate name may.
+ *
+ *  The name is the subject's common name (CN) as the certificate has it, compared byte for byte, whichever of the CAs in
+ *  client_ca_file issued it: trust no CA there that does not keep names unique. A client with no certificate has no name, and
+ *  cannot be listed. Nor can a certificate with several CNs, or with one that is empty, longer than SRDMA_NAME_SIZE - 1 or not of
+ *  printable ASCII alone: its client is one that is not listed. (It is denied all the same when what
+ *  srdma_conn_info.peer_name shows for it is.) */
+struct srdma_identity {
+	const char *name;      /**< 1 to SRDMA_NAME_SIZE - 1 characters of printable ASCII */
+	bool denied;           /**< its clients are told SRDMA_REJECT_REFUSED; the rest means nothing then */
+	unsigned max_clients;  /**< connected at once under this name; default 0: max_clients_per_identity */
+	int64_t region_size;   /**< bytes of the region offered to each of its clients, 0: none; default -1: as for all */
+	int region_access;     /**< what they may do to it: IBV_ACCESS_REMOTE_WRITE, IBV_ACCESS_REMOTE_READ, both, or 0: nothing;
+				    default -1: as for all */
+	uint32_t message_size; /**< longest message, 64 to 1 MiB; the client's is used when it is lower; default 0: as for all */
+};
+SRDMA_API void srdma_identity_init(struct srdma_identity *identity);
+
+/** Who may come, and how many. */
+struct srdma_server_limits {
+	unsigned max_clients;           /**< connected at once; default 10 */
+	unsigned max_pending;           /**< clients in set-up at once that have proved who they are; more are told
+					     SRDMA_REJECT_BUSY. As many again may be about to prove it, the rest wait to be
+					     accepted; default 64 */
+	unsigned max_clients_per_identity; /**< connected at once under one certificate name; default 0: max_clients */
+	unsigned max_clients_per_address;  /**< connected at once from one IP address; default 0: max_clients */
+	unsigned max_setups_per_second; /**< set-ups begun in a second; more wait to be accepted; default 0: any number */
+	bool only_listed_identities;    /**< who has no entry in `identities` is told SRDMA_REJECT_REFUSED, clients without a
+					     certificate among them; default false */
+	const struct srdma_identity *identities; /**< in any order, each name once; thousands are fine. Copied */
+	size_t identity_count;
+};
+SRDMA_API void srdma_server_limits_init(struct srdma_server_limits *limits);
+
 #define SRDMA_WORKERS_AUTO 0
 #define SRDMA_WORKERS_PER_CLIENT (-1)
 
@@ -586,13 +625,7 @@ struct srdma_server_options {
 	const char *port;               /**< default "4433"; "0": any free one */
 	int listen_fd;                  /**< a listening TCP socket instead of address and port, as for srdma_listener_new_fd;
 					     default -1: none */
-	unsigned max_clients;           /**< connected at once; default 10 */
-	unsigned max_pending;           /**< clients in set-up at once that have proved who they are; more are told
-					     SRDMA_REJECT_BUSY. As many again may be about to prove it, the rest wait to be
-					     accepted; default 64 */
-	unsigned max_clients_per_identity; /**< connected at once under one certificate name; default 0: max_clients */
-	unsigned max_clients_per_address;  /**< connected at once from one IP address; default 0: max_clients */
-	unsigned max_setups_per_second; /**< set-ups begun in a second; more wait to be accepted; default 0: any number */
+	struct srdma_server_limits limits; /**< may be replaced later with srdma_server_set_limits */
 	int workers;                    /**< threads that serve clients, each client on the one with the fewest; SRDMA_WORKERS_AUTO:
 					     as many as processors; SRDMA_WORKERS_PER_CLIENT (default): one for each client, used
 					     again when its client has gone */
@@ -611,7 +644,9 @@ SRDMA_API void srdma_server_options_init(struct srdma_server_options *options);
 struct srdma_server;
 
 /** Starts a server; its threads run when this returns. `context` comes from srdma_tls_server_new.
- *  Errors: those of srdma_listener_new; -EINVAL; -ENOMEM; SRDMA_ECONFIG when the device can't carry max_clients. */
+ *  Errors: those of srdma_listener_new; -EINVAL; -ENOMEM; SRDMA_ECONFIG when max_clients need more than the
+ *  device carries, more descriptors than the process may have, or, for rings and regions, more memory than the machine or the
+ *  process's control group has. Locked memory (RLIMIT_MEMLOCK) is not checked: it depends on the device whether it counts. */
 SRDMA_API int srdma_server_start(const struct srdma_server_options *options, struct srdma_tls_context *context,
 				 struct srdma_device *device, struct srdma_server **out);
 
@@ -648,7 +683,7 @@ enum srdma_setup_failure {
 	SRDMA_SETUP_TIMEOUT,
 	SRDMA_SETUP_LOST,        /**< the client went away */
 	SRDMA_SETUP_VERBS,
-	SRDMA_SETUP_EVICTED,     /**< others waited for its place, and it had not said who it is */
+	SRDMA_SETUP_EVICTED,     /**< others waited for its place, and it had not said who it is, or was to be refused */
 	SRDMA_SETUP_OTHER,
 	SRDMA_SETUP_FAILURES
 };
@@ -703,8 +738,10 @@ SRDMA_API void srdma_server_metrics(struct srdma_server *server, struct srdma_se
 
 /** Port that the server listens on. Thread-safe. */
 SRDMA_API uint16_t srdma_server_port(const struct srdma_server *server);
-/** Changes max_clients while running. Clients beyond a lower limit stay. Thread-safe. Errors: -EINVAL. */
-SRDMA_API int srdma_server_set_max_clients(struct srdma_server *server, unsigned max_clients);
+/** Replaces all limits while running, or, on an error, none. New clients meet the new ones. Of the connected, those that may not
+ *  come any more (denied, or not listed while only_listed_identities) are disconnected in order, and told why; those beyond a
+ *  lower number stay, and all keep their region. Thread-safe. Errors: -EINVAL; -ENOMEM; SRDMA_ECONFIG as srdma_server_start. */
+SRDMA_API int srdma_server_set_limits(struct srdma_server *server, const struct srdma_server_limits *limits);
 /** Clients that come from now on meet this context: other certificates, CAs, revocation lists. Those that are being set up keep
  *  the one that they began with, and those that are connected notice nothing. Thread-safe. Errors: -EINVAL it is a client's. */
 SRDMA_API int srdma_server_set_tls(struct srdma_server *server, struct srdma_tls_context *context);

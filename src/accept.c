@@ -103,7 +103,7 @@ static int finish_handshake(struct srdma_accept *accept)
 
 	conn->timing.tls = srdma_clock_us() - accept->setup.start;
 	accept->authenticated = true;
-	srdma_tls_peer_name(conn->tls, conn->peer_name, sizeof conn->peer_name);
+	conn->peer_name_exact = srdma_tls_peer_name(conn->tls, conn->peer_name, sizeof conn->peer_name);
 	accept->stage = STAGE_HELLO;
 	return 0;
 }
@@ -321,6 +321,11 @@ enum srdma_reject_reason srdma_accept_rejection(const struct srdma_accept *accep
 const char *srdma_accept_peer_name(const struct srdma_accept *accept)
 {
 	return accept->setup.conn->peer_name;
+}
+
+bool srdma_accept_peer_name_exact(const struct srdma_accept *accept)
+{
+	return accept->setup.conn->peer_name_exact;
 }
 
 /* ---- one client at a time -------------------------------------------------------------------------------------- */

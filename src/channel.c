@@ -27,6 +27,22 @@ uint32_t srdma_channel_recv_depth(uint32_t depth)
 	return depth + SRDMA_CREDIT_RESERVE;
 }
 
+static uint32_t stride_of(uint32_t message_size)
+{
+	return (message_size + SLOT_ALIGN - 1) / SLOT_ALIGN * SLOT_ALIGN;
+}
+
+/* Half the depth: a slot is busy for one round trip only, a receive until the application has read it. */
+static uint32_t send_slots_of(uint32_t depth)
+{
+	return (depth + 1) / 2;
+}
+
+size_t srdma_channel_ring_size(uint32_t message_size, uint32_t depth)
+{
+	return (size_t)(srdma_channel_recv_depth(depth) + send_slots_of(depth)) * stride_of(message_size);
+}
+
 /* ---- construction ---------------------------------------------------------------------------------------------- */
 
 static char *slot_address(const struct srdma_channel *channel, uint32_t slot)
@@ -56,10 +72,9 @@ int srdma_channel_new(struct srdma_channel *channel, struct ibv_pd *pd, struct s
 		.qp = qp,
 		.send_cq = send_cq,
 		.recv_cq = recv_cq,
-		.stride = (message_size + SLOT_ALIGN - 1) / SLOT_ALIGN * SLOT_ALIGN,
+		.stride = stride_of(message_size),
 		.recv_slots = srdma_channel_recv_depth(depth),
-		/* Half the depth: a slot is busy for one round trip only, a receive until the application has read it. */
-		.send_slots = (depth + 1) / 2,
+		.send_slots = send_slots_of(depth),
 		.message_size = message_size,
 		.depth = depth,
 		.rdma_depth = rdma_depth,
@@ -68,7 +83,7 @@ int srdma_channel_new(struct srdma_channel *channel, struct ibv_pd *pd, struct s
 		.signal_interval = (depth + 1) / 2 < 4 ? 1 : (depth + 1) / 4,
 		.credits = depth,
 	};
-	int ret = srdma_region_new(pd, (size_t)(c.recv_slots + c.send_slots) * c.stride, IBV_ACCESS_LOCAL_WRITE, &c.ring);
+	int ret = srdma_region_new(pd, srdma_channel_ring_size(message_size, depth), IBV_ACCESS_LOCAL_WRITE, &c.ring);
 
 	if (ret != 0)
 		return ret;

@@ -81,6 +81,8 @@ struct srdma_channel {
 /* Depths of the queues for these options. */
 uint32_t srdma_channel_send_depth(uint32_t depth, uint32_t rdma_depth);
 uint32_t srdma_channel_recv_depth(uint32_t depth);
+/* Bytes of both rings. */
+size_t srdma_channel_ring_size(uint32_t message_size, uint32_t depth);
 
 /* Makes the rings and posts all receives; the queue pair is in INIT. */
 int srdma_channel_new(struct srdma_channel *channel, struct ibv_pd *pd, struct srdma_qp *qp, struct ibv_cq *send_cq,

@@ -69,6 +69,7 @@ void srdma_event_not_connected(const struct srdma_client *client, int error)
 void srdma_event_ended(const struct srdma_client *client, int status, bool lost, const char *text)
 {
 	unsigned long long id = client->slot.id;
+	const char *limit = atomic_load(&client->kicked) ? client->kick_limit : NULL;
 	struct srdma_conn_info info;
 
 	srdma_conn_info(client->conn, &info);
@@ -84,11 +85,14 @@ void srdma_event_ended(const struct srdma_client *client, int status, bool lost,
 		SRDMA_FIELD_NUMBER("bytes_received", info.bytes_received),
 		SRDMA_FIELD_NUMBER("bytes_sent", info.bytes_sent),
 		SRDMA_FIELD_TEXT("error", text),
+		SRDMA_FIELD_TEXT("limit", limit),
 	};
-	struct srdma_event event = {SRDMA_LOG_INFO, "client.disconnected", status == SRDMA_EPROTOCOL, fields, COUNT(fields)};
+	struct srdma_event event = {SRDMA_LOG_INFO, "client.disconnected", status == SRDMA_EPROTOCOL || limit, fields,
+				    COUNT(fields) - (limit == NULL)};
 
 	if (status == 0) {
-		event.field_count--;
+		event.security = false;
+		event.field_count = COUNT(fields) - 2;
 		srdma_log_event(&event, "client %llu: disconnected%s%s; %llu messages in, %llu out", id,
 				info.close_reason[0] ? ": " : "", info.close_reason,
 				(unsigned long long)info.messages_received, (unsigned long long)info.messages_sent);

@@ -3,6 +3,7 @@
  * another; too many at once are told so, or, when they have not said who they are, make room for others. */
 #include "clock.h"
 #include "events.h"
+#include "identity.h"
 #include "log.h"
 #include "metrics.h"
 #include "server.h"
@@ -32,6 +33,7 @@
 
 struct census {
 	struct srdma_client *client;
+	const struct srdma_policy *policy;
 	unsigned same_name, same_address;
 };
 
@@ -39,9 +41,9 @@ static int count_alike(struct srdma_slots *slots, void *arg)
 {
 	struct census *census = arg;
 	const struct srdma_client *self = census->client;
-	const struct srdma_server_options *o = &self->server->options;
+	const struct srdma_policy *policy = census->policy;
 
-	if (o->max_clients_per_identity == 0 && o->max_clients_per_address == 0)
+	if (policy->max_same_name == 0 && policy->max_same_address == 0)
 		return 0;
 	for (unsigned i = 0; i < slots->used; i++) {
 		const struct srdma_client *other = slots->taken[i]->client;
@@ -49,16 +51,15 @@ static int count_alike(struct srdma_slots *slots, void *arg)
 		census->same_name += self->info.peer_name[0] && strcmp(self->info.peer_name, other->info.peer_name) == 0;
 		census->same_address += memcmp(&self->peer, &other->peer, sizeof self->peer) == 0;
 	}
-	if (o->max_clients_per_identity != 0 && census->same_name >= o->max_clients_per_identity)
+	if (policy->max_same_name != 0 && census->same_name >= policy->max_same_name)
 		return -EUSERS;
-	return o->max_clients_per_address != 0 && census->same_address >= o->max_clients_per_address ? -EDQUOT : 0;
+	return policy->max_same_address != 0 && census->same_address >= policy->max_same_address ? -EDQUOT : 0;
 }
 
-static int take_slot(struct srdma_client *client, struct srdma_reject *reject)
+static int take_slot(struct srdma_client *client, const struct srdma_policy *policy, struct srdma_reject *reject)
 {
 	struct srdma_server *server = client->server;
-	const struct srdma_server_options *o = &server->options;
-	struct census census = {.client = client};
+	struct census census = {.client = client, .policy = policy};
 
 	switch (srdma_slots_take(&server->slots, &client->slot, count_alike, &census)) {
 	case 0: return 0;
@@ -70,12 +71,12 @@ static int take_slot(struct srdma_client *client, struct srdma_reject *reject)
 		client->limit = "identity";
 		return srdma_reject_set(reject, SRDMA_REJECT_FULL, FULL_RETRY_MS,
 					"%u clients with this certificate's name are connected, the most the server takes",
-					o->max_clients_per_identity);
+					policy->max_same_name);
 	case -EDQUOT:
 		client->limit = "address";
 		return srdma_reject_set(reject, SRDMA_REJECT_FULL, FULL_RETRY_MS,
 					"%u clients from this address are connected, the most the server takes",
-					o->max_clients_per_address);
+					policy->max_same_address);
 	case -ENOMEM: return srdma_reject_set(reject, SRDMA_REJECT_RESOURCES, FULL_RETRY_MS, "the server is out of memory");
 	default:
 		return srdma_reject_set(reject, SRDMA_REJECT_DRAINING, 0, "the server is %s",
@@ -83,18 +84,17 @@ static int take_slot(struct srdma_client *client, struct srdma_reject *reject)
 	}
 }
 
-/* False: with this one there are too many. */
-static bool be_earnest(struct srdma_client *client)
+/* False: with this one there are too many; *most may be at once. */
+static bool be_earnest(struct srdma_client *client, unsigned *most)
 {
 	struct srdma_server *server = client->server;
 	bool room;
 
-	if (client->turned_away)
-		return false;
 	pthread_mutex_lock(&server->mutex);
-	server->earnest += !client->earnest;
-	room = server->earnest <= server->options.max_pending;
-	client->earnest = true;
+	*most = server->limits.max_pending;
+	server->earnest += !client->earnest && !client->turned_away;
+	room = server->earnest <= server->limits.max_pending && !client->turned_away;
+	client->earnest = !client->turned_away;
 	pthread_mutex_unlock(&server->mutex);
 	return room;
 }
@@ -110,20 +110,48 @@ static void turn_away(struct srdma_client *client)
 	pthread_mutex_unlock(&server->mutex);
 }
 
+static void find_policy(struct srdma_server *server, const char *name, bool exact, struct srdma_policy *policy)
+{
+	pthread_mutex_lock(&server->mutex);
+	srdma_policy_find(&server->limits, name, exact, policy);
+	pthread_mutex_unlock(&server->mutex);
+}
+
+/* It has proved who it is, and its HELLO is still to come. Who will be refused takes no place from others meanwhile. */
+static void be_known(struct srdma_client *client)
+{
+	const struct srdma_accept *accept = client->accept;
+	struct srdma_policy policy;
+	unsigned most;
+
+	find_policy(client->server, srdma_accept_peer_name(accept), srdma_accept_peer_name_exact(accept), &policy);
+	if (policy.refused)
+		turn_away(client);
+	else
+		be_earnest(client, &most);
+}
+
 static int admit(struct srdma_conn *conn, struct srdma_reject *reject, void *arg)
 {
 	struct srdma_client *client = arg;
 	struct srdma_server *server = client->server;
+	struct srdma_policy policy;
+	unsigned most;
 	int ret;
 
-	if (!be_earnest(client)) {
+	find_policy(server, conn->peer_name, conn->peer_name_exact, &policy);
+	if (policy.refused) {
+		turn_away(client);
+		client->limit = policy.refused;
+		return srdma_reject_set(reject, SRDMA_REJECT_REFUSED, 0, "%s", srdma_policy_text(&policy));
+	}
+	if (!be_earnest(client, &most)) {
 		turn_away(client);
 		return srdma_reject_set(reject, SRDMA_REJECT_BUSY, BUSY_RETRY_MS,
-					"%u connections are being set up, the most at once (max-pending)",
-					server->options.max_pending);
+					"%u connections are being set up, the most at once (max-pending)", most);
 	}
 	memcpy(client->info.peer_name, conn->peer_name, sizeof client->info.peer_name);
-	ret = take_slot(client, reject);
+	ret = take_slot(client, &policy, reject);
 	if (ret != 0)
 		return ret;
 	ret = srdma_worker_choose(server, &client->worker);
@@ -134,6 +162,7 @@ static int admit(struct srdma_conn *conn, struct srdma_reject *reject, void *arg
 	conn->client_id = client->slot.id;
 	conn->notifier = &client->worker->notifier;
 	conn->owner = client;
+	srdma_policy_apply(&policy, &conn->options);
 	return 0;
 }
 
@@ -196,6 +225,7 @@ static void succeed(struct srdma_client *client, struct srdma_conn *conn)
 	srdma_conn_info(conn, &client->info);
 	client->connected_at = time(NULL);
 	client->conn = conn;
+	srdma_server_recheck(client); /* the limits may have been replaced since it was admitted */
 	pthread_mutex_unlock(&server->slots.mutex);
 	srdma_event_connected(client);
 	count_end(client, 0, SRDMA_REJECT_NONE, &client->info.timing);
@@ -226,7 +256,7 @@ static void step(struct srdma_greeter *greeter, struct srdma_client *client)
 
 	if (ret == -EAGAIN) {
 		if (srdma_accept_is_authenticated(client->accept))
-			be_earnest(client);
+			be_known(client);
 		watch(greeter, client, EPOLL_CTL_MOD);
 		return;
 	}
@@ -316,7 +346,7 @@ static bool is_evictable(const struct srdma_client *client, uint64_t now)
 {
 	uint64_t grace = srdma_accept_has_spoken(client->accept) ? GRACE_US : SILENT_GRACE_US;
 
-	return !srdma_accept_is_authenticated(client->accept) && now - client->arrived >= grace;
+	return (!srdma_accept_is_authenticated(client->accept) || client->turned_away) && now - client->arrived >= grace;
 }
 
 static unsigned evictable_from(const struct srdma_greeter *greeter, const union ibv_gid *address, uint64_t now)
@@ -328,8 +358,8 @@ static unsigned evictable_from(const struct srdma_greeter *greeter, const union 
 	return count;
 }
 
-/* Others wait to be set up: of the address that has the most that have not said who they are, the oldest goes. False: there is
- * none. */
+/* Others wait to be set up: of the address that has the most that have not said who they are, or are turned away, the oldest
+ * goes. False: there is none. */
 static bool evict_one(struct srdma_greeter *greeter)
 {
 	struct srdma_client *victim = NULL;
@@ -348,7 +378,9 @@ static bool evict_one(struct srdma_greeter *greeter)
 		}
 	}
 	if (victim)
-		give_up(greeter, victim, -EBUSY, "others wait to be set up, and it has not said who it is");
+		give_up(greeter, victim, -EBUSY,
+			victim->turned_away ? "others wait to be set up, and it is turned away"
+					    : "others wait to be set up, and it has not said who it is");
 	return victim != NULL;
 }
 

@@ -4,6 +4,8 @@
 
 #include "clock.h"
 #include "events.h"
+#include "identity.h"
+#include "server_limits.h"
 #include "log.h"
 #include "net.h"
 
@@ -15,29 +17,22 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
-#define FDS_PER_CLIENT 1  /* TLS socket */
-#define FDS_PER_WORKER 3  /* epoll, eventfd, completion channel */
-#define FDS_BESIDES 64
 #define GREETERS_MAX 4
 /* After accept fails for want of descriptors or memory, trying again at once would only burn time. */
 #define ACCEPT_PAUSE_MS 100
 #define DEVICE_CHECK_MS 2000
-/* As many as may be set up in earnest can be there besides: who has not said who it is, and who is being turned away. */
-#define MOST_PENDING(o) (2u * (o)->max_pending)
 
 void srdma_server_options_init(struct srdma_server_options *options)
 {
 	*options = (struct srdma_server_options){
 		.port = SRDMA_DEFAULT_PORT,
 		.listen_fd = -1,
-		.max_clients = 10,
-		.max_pending = 64,
 		.workers = SRDMA_WORKERS_PER_CLIENT,
 		.drain_timeout_ms = 5000,
 	};
+	srdma_server_limits_init(&options->limits);
 	srdma_conn_options_init(&options->conn);
 	options->conn.region_size = 65536;
 }
@@ -50,61 +45,19 @@ void srdma_server_nudge(struct srdma_server *server)
 		srdma_log(SRDMA_LOG_ERROR, "cannot signal the listener: %s", strerror(errno));
 }
 
-/* ---- limits ---------------------------------------------------------------------------------------------------- */
+/* ---- options --------------------------------------------------------------------------------------------------- */
 
-static int check_device_limits(const struct srdma_device *device, unsigned clients)
-{
-	const struct ibv_device_attr *attr = srdma_device_attr(device);
-	const struct {
-		const char *what;
-		unsigned long have, need;
-	} limits[] = {
-		{"queue pairs", (unsigned long)attr->max_qp, clients},
-		{"protection domains", (unsigned long)attr->max_pd, clients},
-		{"completion queues", (unsigned long)attr->max_cq, 2ul * clients},
-		{"memory regions", (unsigned long)attr->max_mr, 2ul * clients},
-	};
-
-	for (size_t i = 0; i < sizeof limits / sizeof *limits; i++)
-		if (limits[i].need > limits[i].have)
-			return srdma_fail(SRDMA_ECONFIG, "max-clients %u needs %lu %s; %s has %lu", clients, limits[i].need,
-					  limits[i].what, srdma_device_name(device), limits[i].have);
-	return 0;
-}
-
-static int check_descriptors(const struct srdma_server_options *o, unsigned clients)
-{
-	rlim_t workers = o->workers < 0 ? clients : (rlim_t)o->workers;
-	rlim_t need = ((rlim_t)clients + MOST_PENDING(o)) * FDS_PER_CLIENT + workers * FDS_PER_WORKER + FDS_BESIDES;
-	struct rlimit limit;
-
-	if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= need)
-		return 0;
-	if (limit.rlim_max < need)
-		return srdma_fail(SRDMA_ECONFIG,
-				  "max-clients %u and max-pending %u need %lu file descriptors; the limit is %lu (ulimit -n, "
-				  "LimitNOFILE=)",
-				  clients, o->max_pending, (unsigned long)need, (unsigned long)limit.rlim_max);
-	limit.rlim_cur = need;
-	if (setrlimit(RLIMIT_NOFILE, &limit) != 0)
-		return srdma_fail(SRDMA_ECONFIG, "cannot raise the limit of file descriptors: %s", strerror(errno));
-	return 0;
-}
-
-static int check_options(const struct srdma_server_options *o, const struct srdma_device *device)
+static int check_options(const struct srdma_server_options *o)
 {
 	int ret = srdma_conn_options_check(&o->conn);
 
 	if (ret != 0)
 		return ret;
-	if (o->max_clients == 0 || o->max_pending == 0)
-		return srdma_fail(-EINVAL, "max-clients and max-pending are at least 1");
 	if (o->drain_timeout_ms <= 0)
 		return srdma_fail(-EINVAL, "the drain time-out must be above 0");
 	if (o->conn.raw)
 		return srdma_fail(-EINVAL, "a server has no raw connections; use srdma_listener_new and srdma_conn_accept");
-	ret = check_device_limits(device, o->max_clients);
-	return ret == 0 ? check_descriptors(o, o->max_clients) : ret;
+	return 0;
 }
 
 /* ---- the listener thread --------------------------------------------------------------------------------------- */
@@ -234,13 +187,23 @@ static int allowance_left(struct allowance *allowance, unsigned rate)
 	return allowance->tokens >= 1 ? 0 : 1 + (int)((1 - allowance->tokens) * 1000 / rate);
 }
 
+static unsigned setup_rate(struct srdma_server *server)
+{
+	unsigned rate;
+
+	pthread_mutex_lock(&server->mutex);
+	rate = server->limits.max_setups_per_second;
+	pthread_mutex_unlock(&server->mutex);
+	return rate;
+}
+
 /* Whether there is a place to set one more up in. When not, those who hold one in silence are pressed. */
 static bool has_room(struct srdma_server *server)
 {
 	bool room;
 
 	pthread_mutex_lock(&server->mutex);
-	room = server->pending < MOST_PENDING(&server->options);
+	room = server->pending < srdma_limits_most_pending(&server->limits);
 	pthread_mutex_unlock(&server->mutex);
 	if (atomic_exchange(&server->pressed, !room) == room && !room)
 		for (unsigned i = 0; i < server->greeter_count; i++)
@@ -294,11 +257,12 @@ static void *listener_main(void *arg)
 		{.fd = srdma_device_context(server->device)->async_fd, .events = POLLIN},
 		{.fd = srdma_listener_fd(server->listener), .events = POLLIN},
 	};
-	struct allowance allowance = {.tokens = server->options.max_setups_per_second, .at = srdma_clock_us()};
+	struct allowance allowance = {.tokens = setup_rate(server), .at = srdma_clock_us()};
 	uint64_t checked = srdma_clock_us(), count;
 
 	for (unsigned turn = 0;;) {
-		int pause = allowance_left(&allowance, server->options.max_setups_per_second);
+		unsigned rate = setup_rate(server);
+		int pause = allowance_left(&allowance, rate);
 		int n;
 
 		fds[3].fd = pause == 0 && has_room(server) ? srdma_listener_fd(server->listener) : -1;
@@ -322,7 +286,7 @@ static void *listener_main(void *arg)
 		}
 		if (fds[3].revents) {
 			take_client(server, turn++);
-			allowance.tokens -= server->options.max_setups_per_second > 0;
+			allowance.tokens -= rate > 0;
 		}
 	}
 	return NULL;
@@ -336,6 +300,7 @@ static void set_options(struct srdma_server *server, const struct srdma_server_o
 
 	server->options = *options;
 	server->options.address = server->options.port = NULL;
+	server->options.limits = (struct srdma_server_limits){0};
 	if (memcmp(&options->handlers, &none, sizeof none) == 0)
 		server->options.handlers = srdma_echo_handlers;
 }
@@ -367,6 +332,7 @@ static void free_server(struct srdma_server *server)
 	srdma_slots_destroy(&server->slots);
 	pthread_mutex_destroy(&server->mutex);
 	pthread_cond_destroy(&server->ended);
+	srdma_limits_free(&server->limits);
 	srdma_tls_context_unref(&server->context);
 	srdma_device_unref(&server->device);
 	free((char *)(uintptr_t)server->options.conn.gid_networks);
@@ -422,7 +388,7 @@ int srdma_server_start(const struct srdma_server_options *options, struct srdma_
 {
 	struct srdma_server *server;
 	pthread_condattr_t monotonic;
-	int ret = check_options(options, device);
+	int ret = check_options(options);
 
 	if (ret != 0)
 		return ret;
@@ -432,7 +398,7 @@ int srdma_server_start(const struct srdma_server_options *options, struct srdma_
 	if (!server)
 		return srdma_fail(-ENOMEM, "out of memory");
 	set_options(server, options);
-	srdma_slots_init(&server->slots, options->max_clients);
+	srdma_slots_init(&server->slots, options->limits.max_clients);
 	pthread_mutex_init(&server->mutex, NULL);
 	pthread_condattr_init(&monotonic);
 	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
@@ -441,7 +407,8 @@ int srdma_server_start(const struct srdma_server_options *options, struct srdma_
 	server->context = srdma_tls_context_ref(context);
 	server->device = srdma_device_ref(device);
 	server->stop_fd = server->room_fd = server->event_fd = -1;
-	if (options->conn.gid_networks) {
+	ret = srdma_limits_take(&options->limits, options, device, true, &server->limits);
+	if (ret == 0 && options->conn.gid_networks) {
 		server->options.conn.gid_networks = strdup(options->conn.gid_networks);
 		struct srdma_networks networks = {0};
 
@@ -493,20 +460,6 @@ uint16_t srdma_server_port(const struct srdma_server *server)
 	return srdma_listener_port(server->listener);
 }
 
-int srdma_server_set_max_clients(struct srdma_server *server, unsigned max_clients)
-{
-	int ret;
-
-	if (max_clients == 0)
-		return srdma_fail(-EINVAL, "max-clients is at least 1");
-	ret = check_device_limits(server->device, max_clients);
-	if (ret == 0)
-		ret = check_descriptors(&server->options, max_clients);
-	if (ret == 0)
-		srdma_slots_set_max(&server->slots, max_clients);
-	return ret;
-}
-
 int srdma_server_set_tls(struct srdma_server *server, struct srdma_tls_context *context)
 {
 	struct srdma_tls_context *old;
@@ -552,13 +505,14 @@ int srdma_server_event_fd(const struct srdma_server *server)
 	return server->event_fd;
 }
 
-/* ---- kick, drain ----------------------------------------------------------------------------------------------- */
+/* ---- kick, limits, drain --------------------------------------------------------------------------------------- */
 
-/* The slot table is locked, so neither the client nor its worker goes meanwhile. */
-static void kick(struct srdma_client *client, const char *reason)
+/* The slot table is locked, so neither the client nor its worker goes meanwhile. `limit`: as in the client, or NULL. */
+static void kick(struct srdma_client *client, const char *limit, const char *reason)
 {
 	/* The first reason stays: the worker may be reading it. */
 	if (!atomic_load(&client->kicked)) {
+		client->kick_limit = limit;
 		snprintf(client->kick_reason, sizeof client->kick_reason, "%s", reason);
 		atomic_store_explicit(&client->kicked, true, memory_order_release);
 	}
@@ -576,10 +530,53 @@ int srdma_server_kick(struct srdma_server *server, uint64_t client_id, const cha
 		/* One without a connection is still in set-up, and not to be seen by srdma_server_each either. */
 		found = client->slot.id == client_id && client->conn;
 		if (found)
-			kick(client, reason && reason[0] ? reason : "disconnected by the operator");
+			kick(client, NULL, reason && reason[0] ? reason : "disconnected by the operator");
 	}
 	pthread_mutex_unlock(&server->slots.mutex);
 	return found ? 0 : srdma_fail(-ENOENT, "no client %llu is connected", (unsigned long long)client_id);
+}
+
+void srdma_server_recheck(struct srdma_client *client)
+{
+	struct srdma_server *server = client->server;
+	struct srdma_policy policy;
+
+	pthread_mutex_lock(&server->mutex);
+	srdma_policy_find(&server->limits, client->conn->peer_name, client->conn->peer_name_exact, &policy);
+	pthread_mutex_unlock(&server->mutex);
+	if (policy.refused)
+		kick(client, policy.refused, srdma_policy_text(&policy));
+}
+
+static void recheck_connected(void *entry, void *arg)
+{
+	struct srdma_client *client = entry;
+
+	(void)arg;
+	/* One in set-up is checked when it is connected. */
+	if (client->conn)
+		srdma_server_recheck(client);
+}
+
+int srdma_server_set_limits(struct srdma_server *server, const struct srdma_server_limits *limits)
+{
+	struct srdma_server_limits fresh, old;
+	int ret = srdma_limits_take(limits, &server->options, server->device, false, &fresh);
+
+	if (ret != 0)
+		return ret;
+	pthread_mutex_lock(&server->slots.mutex);
+	server->slots.max = fresh.max_clients;
+	pthread_mutex_lock(&server->mutex);
+	old = server->limits;
+	server->limits = fresh;
+	pthread_mutex_unlock(&server->mutex);
+	pthread_mutex_unlock(&server->slots.mutex);
+	srdma_limits_free(&old);
+	srdma_slots_each(&server->slots, recheck_connected, NULL);
+	/* There may be room now for who waits to be accepted. */
+	srdma_server_nudge(server);
+	return 0;
 }
 
 int srdma_server_drain(struct srdma_server *server, int timeout_ms)

@@ -43,7 +43,7 @@ struct srdma_worker {
 };
 
 struct srdma_server {
-	struct srdma_server_options options; /* strings in it are NULL */
+	struct srdma_server_options options; /* strings in it are NULL, its limits zeroed: `limits` are those in force */
 	struct srdma_tls_context *context; /* guarded by mutex: it can be replaced */
 	struct srdma_device *device;
 	struct srdma_listener *listener;
@@ -71,6 +71,7 @@ struct srdma_server {
 	unsigned clients;      /* given to workers and not yet gone */
 	struct srdma_worker **workers;
 	unsigned worker_count;
+	struct srdma_server_limits limits; /* own copy, its identities sorted; replaced with slots.mutex held as well */
 	struct srdma_server_status counts; /* accepted, rejected, failed, lost */
 	struct srdma_server_metrics metrics; /* metrics.c; without traffic and what is of the moment */
 	unsigned unclean;      /* clients that did not end in order while stopping */
@@ -87,7 +88,7 @@ struct srdma_client {
 	/* Set-up. */
 	int socket; /* until the set-up takes it */
 	bool earnest, turned_away; /* see server->earnest */
-	const char *limit; /* "identity", "address": that its like are too many of; NULL */
+	const char *limit; /* "identity", "address": that its like are too many of; "denied", "unlisted": its name; NULL */
 	uint64_t arrived;
 	struct srdma_accept *accept;
 	short events; /* that its greeter waits for */
@@ -104,6 +105,7 @@ struct srdma_client {
 	uint64_t hot_until;
 	atomic_bool kicked;            /* set under slots.mutex, after kick_reason */
 	char kick_reason[SRDMA_REASON_MAX + 1];
+	const char *kick_limit;        /* as `limit`; likewise */
 	bool ending;
 	uint64_t deadline;             /* of the end, or for the program to take a message */
 	int status;                    /* why it ends, when that is not for the peer to say */
@@ -113,6 +115,8 @@ struct srdma_client {
 /* server.c */
 /* Something ended that the listener thread waits for: a set-up, or, in a drain, a client. */
 void srdma_server_nudge(struct srdma_server *server);
+/* A connected client whose name may not come any more is kicked. slots.mutex is held. */
+void srdma_server_recheck(struct srdma_client *client);
 
 /* greeter.c */
 int srdma_greeter_start(struct srdma_greeter *greeter, struct srdma_server *server);

@@ -43,7 +43,8 @@ int srdma_tls_linger(struct srdma_tls *tls);
 
 const char *srdma_tls_version(const struct srdma_tls *tls);
 const char *srdma_tls_cipher(const struct srdma_tls *tls);
-/* Common name of the peer's certificate; "" when it showed none. */
-void srdma_tls_peer_name(const struct srdma_tls *tls, char *out, size_t size);
+/* Common name of the peer's certificate, made printable; "" when it showed none. True: it is the name, whole and unaltered, and
+ * the only one: fit to decide by. */
+bool srdma_tls_peer_name(const struct srdma_tls *tls, char *out, size_t size);
 
 #endif

@@ -28,6 +28,7 @@ static const struct mode {
 	{"posted", mode_posted, 0},
 	{"client-region", mode_client_region, 0},
 	{"isolation", mode_isolation, 0},
+	{"identity-region", mode_identity_region, 0},
 	{"lost", mode_lost, 0},
 	{"stuffed", mode_stuffed, 0},
 	{"never-reads", mode_never_reads, 0},

@@ -73,6 +73,7 @@ void mode_rights(struct rig *rig, char **args);
 void mode_posted(struct rig *rig, char **args);
 void mode_client_region(struct rig *rig, char **args);
 void mode_isolation(struct rig *rig, char **args);
+void mode_identity_region(struct rig *rig, char **args);
 void mode_lost(struct rig *rig, char **args);
 void mode_stuffed(struct rig *rig, char **args);
 void mode_never_reads(struct rig *rig, char **args);

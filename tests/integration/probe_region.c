@@ -159,8 +159,9 @@ void mode_client_region(struct rig *rig, char **args)
 
 /* ---- isolation ------------------------------------------------------------------------------------------------- */
 
-/* Posts by hand on B's queue pair with A's rkey, which the checks of the library would never do. */
-static enum ibv_wc_status trespass(struct rig *rig, struct srdma_conn *a, struct srdma_conn *b, enum ibv_wr_opcode opcode)
+/* Posts by hand on B's queue pair with A's rkey, `offset` into A's region, which the checks of the library would never do. */
+static enum ibv_wc_status trespass(struct rig *rig, struct srdma_conn *a, struct srdma_conn *b, enum ibv_wr_opcode opcode,
+				   uint64_t offset)
 {
 	static char data[64] = "trespasser";
 	struct ibv_mr *mr = ibv_reg_mr(srdma_conn_pd(b), data, sizeof data, IBV_ACCESS_LOCAL_WRITE);
@@ -174,6 +175,7 @@ static enum ibv_wc_status trespass(struct rig *rig, struct srdma_conn *a, struct
 	CHECK(mr != NULL);
 	sge.lkey = mr->lkey;
 	EXPECT(srdma_conn_peer_region(a, &wr.wr.rdma.remote_addr, &wr.wr.rdma.rkey, &size), 0);
+	wr.wr.rdma.remote_addr += offset;
 	EXPECT(ibv_post_send(srdma_conn_qp(b), &wr, &bad), 0);
 	while ((n = ibv_poll_cq(srdma_conn_send_cq(b), 1, &wc)) == 0 && clock_ms() < deadline)
 		;
@@ -214,7 +216,7 @@ void mode_isolation(struct rig *rig, char **args)
 		EXPECT(srdma_conn_peer_region(a, &address, &rkey_a, &size), 0);
 		EXPECT(srdma_conn_peer_region(b, &address, &rkey_b, &size), 0);
 		CHECK(rkey_a != rkey_b);
-		EXPECT(trespass(rig, a, b, opcodes[i]), IBV_WC_REM_ACCESS_ERR);
+		EXPECT(trespass(rig, a, b, opcodes[i], 0), IBV_WC_REM_ACCESS_ERR);
 		EXPECT(srdma_conn_read(a, data, 15, 0, -1), 0);
 		EXPECT(memcmp(data, "the region of A", 15), 0);
 		srdma_conn_delete(&b);
@@ -223,5 +225,76 @@ void mode_isolation(struct rig *rig, char **args)
 	}
 	EXPECT(srdma_conn_disconnect(a, NULL, -1), 0);
 	srdma_conn_delete(&a);
+	rig_stop(rig, 0);
+}
+
+/* ---- what a name may ------------------------------------------------------------------------------------------- */
+
+static void expect_rights(struct srdma_conn *conn, size_t size, unsigned access)
+{
+	struct srdma_conn_info info;
+	char byte = 0;
+
+	srdma_conn_info(conn, &info);
+	EXPECT(info.peer_region_size, size);
+	EXPECT(info.peer_region_access, access);
+	EXPECT(srdma_conn_read(conn, &byte, 1, size - 1, -1), 0);
+	EXPECT(srdma_conn_read(conn, &byte, 1, size, -1), -ERANGE);
+	EXPECT(srdma_conn_write(conn, "x", 1, 0, -1), access & IBV_ACCESS_REMOTE_WRITE ? 0 : -EACCES);
+}
+
+/* What the library would not post, the server's device refuses: the client is lost, and nobody else. */
+static void expect_refusal(struct rig *rig, enum ibv_wr_opcode opcode, uint64_t offset)
+{
+	struct srdma_conn *conn = rig_connect(rig);
+
+	enum ibv_wc_status status = trespass(rig, conn, conn, opcode, offset);
+
+	/* A queue pair that has no right at all to write finds the request itself invalid. */
+	CHECK(status == IBV_WC_REM_ACCESS_ERR || (opcode == IBV_WR_RDMA_WRITE && status == IBV_WC_REM_INV_REQ_ERR));
+	srdma_conn_delete(&conn);
+	rig_wait_clients(rig, 1);
+}
+
+/* The client's name has a small region that it may read; when the limits change, those who are connected keep what they have. */
+void mode_identity_region(struct rig *rig, char **args)
+{
+	enum { SIZE = 8192, RW = IBV_ACCESS_REMOTE_READ | IBV_ACCESS_REMOTE_WRITE };
+	struct srdma_identity identity;
+	struct srdma_server_limits *limits = &rig->server_options.limits;
+	struct srdma_server_status status;
+	struct srdma_conn *old, *fresh;
+
+	(void)args;
+	srdma_identity_init(&identity);
+	identity.name = "client one";
+	identity.region_size = SIZE;
+	identity.region_access = IBV_ACCESS_REMOTE_READ;
+	limits->identities = &identity;
+	limits->identity_count = 1;
+	rig_serve(rig);
+	old = rig_connect(rig);
+	expect_rights(old, SIZE, IBV_ACCESS_REMOTE_READ);
+	expect_refusal(rig, IBV_WR_RDMA_WRITE, 0);
+	expect_refusal(rig, IBV_WR_RDMA_READ, SIZE);
+	expect_refusal(rig, IBV_WR_RDMA_READ, SIZE - 1);
+
+	identity.name = "client two";
+	EXPECT(srdma_server_set_limits(rig->server, limits), 0);
+	fresh = rig_connect(rig);
+	expect_rights(fresh, 65536, RW);
+	expect_rights(old, SIZE, IBV_ACCESS_REMOTE_READ);
+
+	/* All of it or nothing. */
+	identity.message_size = 1;
+	limits->max_clients = 1;
+	EXPECT(srdma_server_set_limits(rig->server, limits), -EINVAL);
+	srdma_server_status(rig->server, &status);
+	EXPECT(status.max_clients, 10);
+
+	EXPECT(srdma_conn_disconnect(old, NULL, -1), 0);
+	EXPECT(srdma_conn_disconnect(fresh, NULL, -1), 0);
+	srdma_conn_delete(&old);
+	srdma_conn_delete(&fresh);
 	rig_stop(rig, 0);
 }

@@ -182,6 +182,15 @@ static void expect_full(struct rig *rig)
 	CHECK(reject.retry_after_ms > 0 && strstr(reject.text, "full"));
 }
 
+static int set_max_clients(struct rig *rig, unsigned max_clients)
+{
+	struct srdma_server_limits limits;
+
+	srdma_server_limits_init(&limits);
+	limits.max_clients = max_clients;
+	return srdma_server_set_limits(rig->server, &limits);
+}
+
 /* The limit is changed while clients are connected. */
 void mode_max_clients(struct rig *rig, char **args)
 {
@@ -191,17 +200,17 @@ void mode_max_clients(struct rig *rig, char **args)
 	size_t n;
 
 	(void)args;
-	rig->server_options.max_clients = 1;
+	rig->server_options.limits.max_clients = 1;
 	rig_serve(rig);
 	conns[0] = rig_connect(rig);
 	expect_full(rig);
-	EXPECT(srdma_server_set_max_clients(rig->server, 0), -EINVAL);
-	EXPECT(srdma_server_set_max_clients(rig->server, 3), 0);
+	EXPECT(set_max_clients(rig, 0), -EINVAL);
+	EXPECT(set_max_clients(rig, 3), 0);
 	conns[1] = rig_connect(rig);
 	conns[2] = rig_connect(rig);
 	expect_full(rig);
 	/* Those beyond a lower limit stay. */
-	EXPECT(srdma_server_set_max_clients(rig->server, 1), 0);
+	EXPECT(set_max_clients(rig, 1), 0);
 	for (size_t i = 0; i < 3; i++) {
 		EXPECT(srdma_conn_send(conns[i], "hi", 2, -1), 0);
 		EXPECT(srdma_conn_recv(conns[i], buffer, sizeof buffer, &n, -1), 0);

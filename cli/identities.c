@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "identities.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define AT(field) offsetof(struct identity, field)
+
+/* {flag, section, key, type, commands, offset, min, max, value name, help} */
+const struct option identity_options[] = {
+	{NULL, "identity", "deny", OPTION_SWITCH, 0, AT(deny), 0, 0, NULL, "do not serve clients of this name"},
+	{NULL, "identity", "max-clients", OPTION_NUMBER, 0, AT(max_clients), 0, 1000000, "N",
+	 "clients connected at once under this name; 0: max-clients-per-identity"},
+	{NULL, "identity", "region-size", OPTION_SIZE, 0, AT(region_size), 0, (int64_t)1 << 40, "BYTES",
+	 "region offered to each client"},
+	{NULL, "identity", "region-access", OPTION_ACCESS, 0, AT(region_access), 0, 0, "RIGHTS",
+	 "what the client may do to it: rw, r, w or none"},
+	{NULL, "identity", "message-size", OPTION_SIZE, 0, AT(message_size), 64, 1 << 20, "BYTES",
+	 "longest message; the lower of both ends is used"},
+};
+const size_t identity_option_count = sizeof identity_options / sizeof *identity_options;
+
+static bool is_printable(const char *name, size_t length)
+{
+	for (size_t i = 0; i < length; i++)
+		if ((unsigned char)name[i] < 0x20 || (unsigned char)name[i] >= 0x7f)
+			return false;
+	return true;
+}
+
+static const struct identity *find(const struct identities *identities, const char *name, size_t length)
+{
+	for (size_t i = 0; i < identities->count; i++)
+		if (strncmp(identities->items[i].name, name, length) == 0 && identities->items[i].name[length] == '\0')
+			return &identities->items[i];
+	return NULL;
+}
+
+/* Room for one more. */
+static struct identity *grow(struct identities *identities)
+{
+	size_t room = identities->room ? identities->room * 2 : 16;
+	struct identity *items;
+
+	if (identities->count < identities->room)
+		return &identities->items[identities->count];
+	items = realloc(identities->items, room * sizeof *items);
+	if (!items)
+		return NULL;
+	identities->items = items;
+	identities->room = room;
+	return &items[identities->count];
+}
+
+struct identity *identities_add(struct identities *identities, const char *name, size_t length, int line, char *problem,
+				size_t size)
+{
+	const struct identity *same = find(identities, name, length);
+	struct identity *identity = NULL;
+	char *copy;
+
+	if (length == 0) {
+		snprintf(problem, size, "an identity needs a name: [identity NAME]");
+	} else if (length >= SRDMA_NAME_SIZE || !is_printable(name, length)) {
+		snprintf(problem, size, "the name of an identity is at most %d characters of printable ASCII", SRDMA_NAME_SIZE - 1);
+	} else if (same) {
+		snprintf(problem, size, "section [identity %s] is there twice, first in line %d", same->name, same->line);
+	} else {
+		copy = strndup(name, length);
+		identity = copy ? grow(identities) : NULL;
+		if (!identity) {
+			free(copy);
+			snprintf(problem, size, "out of memory");
+			return NULL;
+		}
+		*identity = (struct identity){.name = copy, .line = line, .region_size = -1, .region_access = -1};
+		identities->count++;
+	}
+	return identity;
+}
+
+const struct srdma_identity *identities_forms(struct identities *identities)
+{
+	struct srdma_identity *forms = calloc(identities->count, sizeof *forms);
+
+	free(identities->forms);
+	identities->forms = forms;
+	for (size_t i = 0; forms && i < identities->count; i++) {
+		const struct identity *identity = &identities->items[i];
+
+		srdma_identity_init(&forms[i]);
+		forms[i].name = identity->name;
+		forms[i].denied = identity->deny;
+		forms[i].max_clients = (unsigned)identity->max_clients;
+		forms[i].region_size = identity->region_size;
+		forms[i].region_access = (int)identity->region_access;
+		forms[i].message_size = (uint32_t)identity->message_size;
+	}
+	return forms;
+}
+
+void identities_free(struct identities *identities)
+{
+	for (size_t i = 0; i < identities->count; i++)
+		free(identities->items[i].name);
+	free(identities->items);
+	free(identities->forms);
+	*identities = (struct identities){0};
+}

@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The [identity NAME] sections of the configuration file. */
+#ifndef CLI_IDENTITIES_H
+#define CLI_IDENTITIES_H
+
+#include "option.h"
+#include "securdma.h"
+
+struct identity {
+	char *name;
+	int line; /* of the section in the file */
+	bool deny;
+	int64_t max_clients, region_size, region_access, message_size; /* as in struct srdma_identity */
+};
+
+struct identities {
+	struct identity *items;
+	size_t count, room;
+	struct srdma_identity *forms; /* of identities_forms */
+};
+
+/* The keys of a section; their offsets are in struct identity. */
+extern const struct option identity_options[];
+extern const size_t identity_option_count;
+
+/* Adds one with nothing set; it is valid until the next is added. NULL: *problem (of `size` bytes) says what is wrong with it. */
+struct identity *identities_add(struct identities *identities, const char *name, size_t length, int line, char *problem,
+				size_t size);
+/* The library's form of all; it and its strings stay the identities'. NULL: there are none, or no memory. */
+const struct srdma_identity *identities_forms(struct identities *identities);
+void identities_free(struct identities *identities);
+
+#endif

@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Whether a server's limits make sense, and fit the device, the process and the machine. */
+#ifndef SRDMA_SERVER_LIMITS_H
+#define SRDMA_SERVER_LIMITS_H
+
+#include "securdma.h"
+
+/* As many as may be set up in earnest can be in set-up besides: who has not said who it is, and who is being turned away. */
+uint64_t srdma_limits_most_pending(const struct srdma_server_limits *limits);
+
+/* Checks limits, and makes an own copy of them, freed with srdma_limits_free. Of the options, what else the server needs is taken.
+ * `starting`: warns when there is less memory at the moment than they allow. Errors: as srdma_server_set_limits. */
+int srdma_limits_take(const struct srdma_server_limits *limits, const struct srdma_server_options *options,
+		      const struct srdma_device *device, bool starting, struct srdma_server_limits *out);
+void srdma_limits_free(struct srdma_server_limits *limits);
+
+#endif

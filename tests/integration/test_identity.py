@@ -1,0 +1,381 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The name in a client's certificate decides: who is let in, how many, with which region, rights and messages."""
+import json
+import signal
+import subprocess
+
+import protocol
+import pytest
+from conftest import SECURDMA, STEP, Client, Process, Server, client_args, connect, connect_json, resources, run, wait_for_resources, wait_until
+
+ONE, TWO = "client one", "client two"
+
+
+class Configured(Server):
+    """A server with a configuration file that a test can change."""
+
+    def __init__(self, certs, device, path, text, *args):
+        self.path = path
+        self.write(text)
+        super().__init__(certs, device, "--config", path, "--log-format", "json", *args)
+
+    def write(self, text):
+        self.path.write_text(text, encoding="utf-8")
+
+    def reload(self, text, expect="server.reloaded"):
+        start = len(self.log())
+        self.write(text)
+        self.signal(signal.SIGHUP)
+        return json.loads(self.wait_log(f'"event":"{expect}"', start))
+
+    def events(self, name):
+        return [record for record in map(json.loads, filter(lambda line: line.startswith("{"), self.log().splitlines()))
+                if record["event"] == name]
+
+
+@pytest.fixture
+def serve(certs, device, start, tmp_path):
+    """Starts a server with a configuration; when the test is over, it must end in order and leave nothing."""
+    before, servers = resources(device), []
+
+    def starter(text, *args):
+        servers.append(start(Configured, certs, device, tmp_path / "securdma.conf", text, *args))
+        return servers[-1]
+
+    yield starter
+    for server in servers:
+        if server.process.poll() is None:
+            server.stop()
+    wait_for_resources(device, before)
+
+
+def is_let_in(certs, server, **more):
+    answer = connect_json(certs, server.port, "-e", "send x", **more)
+    assert answer["code"] == 0, answer
+    return answer
+
+
+def is_refused(certs, server, words, reason=8, **more):
+    answer = connect_json(certs, server.port, "-e", "send x", **more)
+    assert answer["code"] == 5 and answer["reject"]["reason"] == reason, answer
+    assert words in answer["reject"]["text"], answer
+    return answer
+
+
+# ---- who is let in -----------------------------------------------------------------------------------------------------
+
+
+def test_listed_name_is_let_in_and_a_stranger_is_not(certs, serve):
+    server = serve(f"[server]\nonly-listed-identities = yes\n[identity {ONE}]\n")
+    is_let_in(certs, server)
+    refused = is_refused(certs, server, "serves listed names only", cert="client2")
+    assert refused["reject"]["retry_after_ms"] == 0
+    assert server.wait_status(connected=0)["rejected"] == 1
+    event = server.events("client.not_connected")[-1]
+    assert event["name"] == TWO and event["reason"] == "refused" and event["limit"] == "unlisted" and event["security"] is True
+
+
+def test_flag_means_the_same_as_the_key(certs, serve):
+    server = serve(f"[identity {TWO}]\n", "--only-listed-identities")
+    is_refused(certs, server, "serves listed names only")
+    is_let_in(certs, server, cert="client2")
+
+
+def test_client_without_a_name_is_never_listed(certs, serve):
+    server = serve(f"[server]\nonly-listed-identities = yes\n[tls]\ninsecure-anonymous-clients = yes\n[identity {ONE}]\n")
+    is_refused(certs, server, "serves listed names only", cert=None)
+    is_let_in(certs, server)
+
+
+def test_empty_list_lets_nobody_in(certs, serve):
+    server = serve("[server]\nonly-listed-identities = yes\n")
+    server.wait_log("nobody is let in")
+    is_refused(certs, server, "serves listed names only")
+
+
+def test_denied_name_is_refused_and_others_are_not(certs, serve):
+    server = serve(f"[identity {ONE}]\ndeny = yes\n", "--metrics", "0")
+    is_refused(certs, server, "denies this certificate's name")
+    is_let_in(certs, server, cert="client2")
+    event = server.events("client.not_connected")[-1]
+    assert event["name"] == ONE and event["limit"] == "denied" and event["security"] is True
+
+
+def test_refused_client_costs_no_place_and_nothing_on_the_device(certs, device, serve):
+    server = serve(f"[server]\nmax-clients = 1\nmax-pending = 1\n[identity {ONE}]\ndeny = yes\n")
+    idle = resources(device)
+    for _ in range(10):
+        is_refused(certs, server, "denies")
+    assert resources(device) == idle
+    is_let_in(certs, server, cert="client2")
+
+
+def test_refused_client_that_says_nothing_holds_no_place(certs, serve, start):
+    server = serve(f"[server]\nmax-pending = 1\n[identity {ONE}]\ndeny = yes\n")
+    silent = [start(protocol.open_tls, certs, server.port, STEP) for _ in range(2)]
+    server.wait_status(pending=2)
+    # The second one makes room: all places are held by such.
+    is_let_in(certs, server, cert="client2")
+    for channel in silent:
+        channel.close()
+    server.wait_status(pending=0)
+
+
+@pytest.fixture
+def odd(certs, tmp_path):
+    """Makes a client certificate with any subject, signed by the test's CA: odd(subject) -> its name for the other fixtures."""
+    def make(*subject):
+        names = [str(tmp_path / "odd.key"), str(tmp_path / "odd.csr"), str(tmp_path / "odd.crt")]
+        subprocess.run(["openssl", "req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", names[0], "-out", names[1],
+                        "-utf8", "-subj", "".join(f"/CN={name}" for name in subject)], check=True, capture_output=True)
+        extensions = tmp_path / "odd.ext"
+        extensions.write_text("extendedKeyUsage=clientAuth\n", encoding="ascii")
+        subprocess.run(["openssl", "x509", "-req", "-in", names[1], "-CA", certs.cert("ca"), "-CAkey", certs.key("ca"), "-set_serial", "77",
+                        "-days", "2", "-extfile", str(extensions), "-out", names[2]], check=True, capture_output=True)
+        return str(tmp_path / "odd")
+    return make
+
+
+def test_name_among_others_is_not_taken_for_a_listed_one(certs, serve, odd):
+    server = serve(f"[server]\nonly-listed-identities = yes\n[identity {ONE}]\n[identity plain]\n")
+    is_let_in(certs, server, cert=odd("plain"))
+    is_refused(certs, server, "serves listed names only", cert=odd(ONE, "somebody"))
+    is_refused(certs, server, "serves listed names only", cert=odd("somebody", ONE))
+    is_refused(certs, server, "serves listed names only", cert=odd("Client One"))
+
+
+def test_name_that_shows_alike_is_not_taken_for_a_listed_one(certs, serve, odd):
+    server = serve("[server]\nonly-listed-identities = yes\n[identity J??rgen]\n")
+    is_refused(certs, server, "serves listed names only", cert=odd("Jürgen"))
+    is_let_in(certs, server, cert=odd("J??rgen"))
+
+
+# ---- how many ----------------------------------------------------------------------------------------------------------
+
+
+def test_name_has_its_own_number_of_places(certs, serve, start):
+    server = serve(f"[server]\nmax-clients-per-identity = 1\n[identity {TWO}]\nmax-clients = 2\n")
+    first = start(Client, certs, server.port)
+    is_refused(certs, server, "1 clients with this certificate's name", reason=3)
+    others = [start(Client, certs, server.port, cert="client2") for _ in range(2)]
+    is_refused(certs, server, "2 clients with this certificate's name", reason=3, cert="client2")
+    event = server.events("client.not_connected")[-1]
+    assert event["limit"] == "identity" and event["security"] is True
+    for client in (first, *others):
+        client.leave()
+
+
+# ---- region, rights, messages ------------------------------------------------------------------------------------------
+
+
+def test_one_name_has_a_region_of_its_own_and_others_have_the_servers(certs, serve):
+    server = serve(f"[connection]\nregion-size = 16K\n[identity {ONE}]\nregion-size = 4K\nregion-access = r\n")
+    own = is_let_in(certs, server)
+    assert own["peer_region_size"] == 4096
+    other = is_let_in(certs, server, cert="client2")
+    assert other["peer_region_size"] == 16384
+    assert connect(certs, server.port, "-e", "read 4095 1").returncode == 0
+    denied = connect(certs, server.port, "-e", "write 0 x")
+    assert denied.returncode == 1 and "write" in denied.stderr, denied
+    beyond = connect(certs, server.port, "-e", "read 4096 1")
+    assert beyond.returncode == 1, beyond
+    assert connect(certs, server.port, "-e", "write 16383 x; read 16383 1", cert="client2").returncode == 0
+
+
+def test_name_can_have_no_region_at_all(certs, serve):
+    server = serve(f"[identity {ONE}]\nregion-size = 0\n")
+    assert is_let_in(certs, server)["peer_region_size"] == 0
+    assert is_let_in(certs, server, cert="client2")["peer_region_size"] == 65536
+
+
+def test_device_refuses_what_the_name_may_not(probe):
+    probe("identity-region")
+
+
+@pytest.mark.parametrize("size, client, agreed", [("1K", "4K", 1024), ("64K", "64K", 65536), ("64K", "2K", 2048)])
+def test_message_size_of_a_name(certs, serve, size, client, agreed):
+    server = serve(f"[identity {ONE}]\nmessage-size = {size}\n")
+    answer = connect_json(certs, server.port, "--message-size", client, "--pattern", "abc", "--count", "5")
+    assert answer["code"] == 0 and answer["message_size"] == agreed, answer
+    assert is_let_in(certs, server, cert="client2")["message_size"] == 4096
+
+
+# ---- reload ------------------------------------------------------------------------------------------------------------
+
+ONLY = "[server]\nonly-listed-identities = yes\n"
+
+
+def test_name_can_be_added(certs, serve):
+    server = serve(f"{ONLY}[identity {ONE}]\n")
+    is_refused(certs, server, "listed", cert="client2")
+    assert "identities: 2" in server.reload(f"{ONLY}[identity {ONE}]\n[identity {TWO}]\n")["message"]
+    is_let_in(certs, server, cert="client2")
+    is_let_in(certs, server)
+
+
+@pytest.mark.parametrize("text, word", [(f"{ONLY}[identity {TWO}]\n", "serves listed names only"),
+                                        (f"[identity {ONE}]\ndeny = yes\n", "denies this certificate's name")])
+def test_name_that_is_taken_out_or_denied_is_gone_and_does_not_come_again(certs, serve, start, text, word):
+    server = serve(f"{ONLY}[identity {ONE}]\n[identity {TWO}]\n")
+    gone, stays = start(Client, certs, server.port), start(Client, certs, server.port, cert="client2")
+    gone.check()
+    server.reload(text)
+    server.wait_status(connected=1)
+    assert gone.wait() == 7
+    wait_until(lambda: word in gone.log(), gone.log)
+    event = server.events("client.ended")[-1]
+    assert event["name"] == ONE and event["cause"] == "server" and event["security"] is True
+    assert event["limit"] == ("denied" if "deny" in text else "unlisted") and word in event["reason"]
+    is_refused(certs, server, word)
+    stays.check()
+    stays.leave()
+
+
+def test_limits_take_effect(certs, serve, start):
+    server = serve("[server]\nmax-clients-per-address = 1\nmax-setups-per-second = 1\n")
+    first = start(Client, certs, server.port)
+    is_refused(certs, server, "from this address", reason=3)
+    server.reload("[server]\nmax-clients-per-identity = 1\nmax-pending = 7\n")
+    assert "takes effect at the next start" not in server.log()
+    is_refused(certs, server, "with this certificate's name", reason=3)
+    second = start(Client, certs, server.port, cert="client2")
+    server.reload("[server]\nmax-clients = 1\n")
+    # Those beyond a lower limit stay.
+    first.check()
+    second.check()
+    is_refused(certs, server, "the server is full", reason=3)
+    first.leave()
+    second.leave()
+    server.wait_status(connected=0)
+    is_let_in(certs, server)
+
+
+def test_region_of_a_name_changes_for_its_next_clients(certs, serve, start):
+    server = serve(f"[identity {ONE}]\nregion-size = 4K\n")
+    old = start(Client, certs, server.port)
+    server.reload(f"[identity {ONE}]\nregion-size = 8K\n")
+    old.check()
+    old.ask("read 4095 1", "\\x00")
+    assert is_let_in(certs, server)["peer_region_size"] == 8192
+    old.leave()
+
+
+BAD = [
+    ("max-clients = many\n", 4, "allowed: a number from 0 to 1000000"),
+    ("region-size = -1\n", 4, "allowed: a size in bytes"),
+    ("region-access = x\n", 4, "allowed: rw, r, w, none"),
+    ("message-size = 63\n", 4, "from 64 to 1048576"),
+    ("deny = perhaps\n", 4, "allowed: yes, no"),
+    ("depth = 4\n", 4, f"section [identity {TWO}] has no key 'depth'; it has: deny, max-clients, region-size, region-access, message-size"),
+    (f"[identity {ONE}]\n", 4, f"section [identity {ONE}] is there twice, first in line 1"),
+    ("[identity]\n", 4, "an identity needs a name"),
+    ("[identity \t ]\nmax-clients = 1\n", 4, "an identity needs a name"),
+    ("[identity Jürgen]\n", 4, "printable ASCII"),
+    ("[identity x\n", 4, "neither [section], 'key = value' nor a comment"),
+    ("[identify x]\nmax-clients = 1\n", 5, "sections are: "),
+]
+
+
+@pytest.mark.parametrize("text, line, words", BAD)
+def test_bad_section_is_told_with_its_line_and_changes_nothing(certs, serve, start, text, line, words):
+    whole = f"[identity {ONE}]\nregion-size = 4K\n[identity {TWO}]\n"
+    server = serve(whole)
+    old = start(Client, certs, server.port, cert="client2")
+    # The first name would be another's, and the second one would be gone.
+    server.reload(whole + text + "[server]\nonly-listed-identities = yes\nmax-clients = 2\n", "server.reload_failed")
+    assert f"securdma.conf:{line}: " in server.log() and words in server.log(), server.log()
+    old.check()
+    assert is_let_in(certs, server)["peer_region_size"] == 4096
+    assert server.status()["max_clients"] == 10
+    old.leave()
+
+
+def test_bad_certificate_keeps_the_old_identities(certs, serve, start, tmp_path):
+    server = serve(f"[identity {TWO}]\ndeny = yes\n")
+    old = start(Client, certs, server.port)
+    (tmp_path / "none.crl").write_text("nonsense\n", encoding="ascii")
+    server.reload(f"[tls]\nclient-crl = {tmp_path / 'none.crl'}\n[identity {ONE}]\ndeny = yes\n", "server.reload_failed")
+    old.check()
+    is_refused(certs, server, "denies", cert="client2")
+    old.leave()
+
+
+def test_name_that_is_denied_between_welcome_and_ready_is_told_and_goes(certs, serve):
+    server = serve("")
+    with protocol.open_tls(certs, server.port, STEP) as channel:
+        channel.sendall(protocol.hello(gid=protocol.gid(certs.host)))
+        assert protocol.read_frame(channel)[0] == protocol.WELCOME
+        server.reload(f"[identity {ONE}]\ndeny = yes\n")
+        assert server.wait_status(pending=1)["connected"] == 1
+        channel.sendall(protocol.frame(protocol.READY))
+        kind, _, body = protocol.read_frame(channel)
+        assert kind == protocol.DISCONNECT and "denies this certificate's name" in body["text"], body
+        channel.sendall(protocol.disconnect(protocol.DISCONNECT_ACK))
+        server.wait_status(connected=0, pending=0)
+
+
+def test_reloads_under_set_up_let_no_denied_client_stay(certs, serve, start):
+    """However a set-up and a reload meet, who is denied in the end is not there."""
+    server = serve("")
+    for round in range(5):
+        clients = [start(Process, *client_args(certs, server.port, "--hold-ms", "60000")) for _ in range(3)]
+        server.wait_status(pending=0) if round % 2 else None
+        server.reload(f"[identity {ONE}]\ndeny = yes\n")
+        codes = [client.wait() for client in clients]
+        assert set(codes) <= {5, 7}, codes
+        server.wait_status(connected=0, pending=0)
+        server.reload("")
+    is_let_in(certs, server)
+
+
+# ---- the file ----------------------------------------------------------------------------------------------------------
+
+
+def check(tmp_path, text):
+    path = tmp_path / "any.conf"
+    path.write_text(text, encoding="utf-8")
+    return run(SECURDMA, "version", "--config", path)
+
+
+def test_other_commands_accept_the_sections(certs, serve, tmp_path):
+    server = serve(f"[identity {ONE}]\nmax-clients = 3\n")
+    assert connect(certs, server.port, "--config", tmp_path / "securdma.conf", "-e", "send x").returncode == 0
+    bench = run(SECURDMA, "bench", "--only", "setup", "--connections", "3", *client_args(certs, server.port, "--config", tmp_path / "securdma.conf")[2:])
+    assert bench.returncode == 0, bench
+
+
+def test_long_and_odd_names_are_taken_whole(certs, tmp_path):
+    name = "x" * 180
+    assert check(tmp_path, f"[identity {name}a]\n[identity {name}b]\nmax-clients = 1\n").returncode == 0
+    assert "there twice" in check(tmp_path, f"[identity {name}]\n[identity {name}]\n").stderr
+    assert check(tmp_path, "\ufeff[identity a;b#c=d:e]\n  [ identity x]\nfoo = 1\n").stderr.count("no section") == 1
+    assert check(tmp_path, "[identity x]\nmax-clients = 1\0 + 1\n").stderr.count(":2: there is a NUL byte in the line") == 1
+    assert check(tmp_path, "[identity  two  words  ]\n[identity two  words]\n").stderr.count("there twice") == 1
+
+
+def test_thousands_of_names(certs, serve, tmp_path):
+    server = serve(ONLY + "".join(f"[identity host-{i}]\nmax-clients = {i % 5}\n" for i in range(5000)) + f"[identity {ONE}]\n")
+    is_let_in(certs, server)
+    is_refused(certs, server, "listed", cert="client2")
+    assert "identities: 1" in server.reload(f"{ONLY}[identity {TWO}]\n")["message"]
+    is_refused(certs, server, "listed")
+
+
+# ---- memory ------------------------------------------------------------------------------------------------------------
+
+
+def test_more_memory_than_the_machine_has_is_refused_at_the_start(certs, device, tmp_path):
+    answer = run(SECURDMA, "serve", "--port", "0", "--device", device.name, "--cert", certs.cert("server"), "--key", certs.key("server"),
+                 "--client-ca", certs.cert("ca"), "--max-clients", "100", "--region-size", "100G")
+    assert answer.returncode == 2, answer
+    assert "max-clients 100 at 104857708 KiB each need 10240010 MiB" in answer.stderr, answer
+
+
+def test_memory_of_one_name_counts_as_often_as_it_may_come(certs, serve):
+    server = serve(f"[identity {ONE}]\nregion-size = 4K\n")
+    big = f"[identity {ONE}]\nregion-size = 1024G\nmax-clients = 1\n"
+    said = server.reload(big, "server.reload_failed")["message"]
+    assert "at up to" in said and "KiB each need" in said and "the server goes on with what it has" in said
+    assert is_let_in(certs, server)["peer_region_size"] == 4096
+    server.reload(big + "deny = yes\n")
+    is_refused(certs, server, "denies")

@@ -1,0 +1,327 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "channel.h"
+#include "identity.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define MANY 5000
+
+static struct srdma_identity named(const char *name)
+{
+	struct srdma_identity identity;
+
+	srdma_identity_init(&identity);
+	identity.name = name;
+	return identity;
+}
+
+/* Limits with an own copy of a list. */
+static struct srdma_server_limits with(const struct srdma_identity *list, size_t count)
+{
+	struct srdma_server_limits limits;
+	struct srdma_identity *copy = NULL;
+
+	srdma_server_limits_init(&limits);
+	if (srdma_identities_copy(list, count, &copy) != 0)
+		fail_msg("%s", srdma_error_text());
+	limits.identities = copy;
+	limits.identity_count = count;
+	return limits;
+}
+
+static void drop(struct srdma_server_limits *limits)
+{
+	struct srdma_identity *list = (struct srdma_identity *)(uintptr_t)limits->identities;
+
+	srdma_identities_free(&list, limits->identity_count);
+	limits->identities = NULL;
+}
+
+static struct srdma_policy policy_of(const struct srdma_server_limits *limits, const char *name, bool exact)
+{
+	struct srdma_policy policy;
+
+	srdma_policy_find(limits, name, exact, &policy);
+	return policy;
+}
+
+/* ---- the list -------------------------------------------------------------------------------------------------- */
+
+static void each_of_thousands_is_found_and_nothing_else(void **state)
+{
+	static char names[MANY][16];
+	static struct srdma_identity list[MANY];
+	struct srdma_identity *copy = NULL;
+
+	(void)state;
+	for (unsigned i = 0; i < MANY; i++) {
+		snprintf(names[i], sizeof names[i], "host-%u", (i * 2654435761u) % 1000003u);
+		list[i] = named(names[i]);
+		list[i].max_clients = i + 1;
+	}
+	assert_int_equal(srdma_identities_copy(list, MANY, &copy), 0);
+	for (unsigned i = 0; i < MANY; i++)
+		assert_int_equal(srdma_identities_find(copy, MANY, names[i])->max_clients, i + 1);
+	assert_null(srdma_identities_find(copy, MANY, ""));
+	assert_null(srdma_identities_find(copy, MANY, "host-"));
+	assert_null(srdma_identities_find(copy, MANY, "HOST-1"));
+	srdma_identities_free(&copy, MANY);
+	assert_null(copy);
+}
+
+static void copy_is_its_own(void **state)
+{
+	char name[] = "alice";
+	struct srdma_identity list = named(name), *copy = NULL;
+
+	(void)state;
+	assert_int_equal(srdma_identities_copy(&list, 1, &copy), 0);
+	name[0] = 'A';
+	assert_non_null(srdma_identities_find(copy, 1, "alice"));
+	srdma_identities_free(&copy, 1);
+}
+
+static void empty_list_finds_nobody(void **state)
+{
+	struct srdma_identity *copy = NULL;
+
+	(void)state;
+	assert_int_equal(srdma_identities_copy(NULL, 0, &copy), 0);
+	assert_null(srdma_identities_find(copy, 0, "alice"));
+	assert_null(srdma_identities_find(NULL, 0, "alice"));
+	srdma_identities_free(&copy, 0);
+	assert_int_equal(srdma_identities_copy(NULL, 1, &copy), -EINVAL);
+}
+
+static void assert_refused(const struct srdma_identity *list, size_t count, const char *word)
+{
+	struct srdma_identity *copy = NULL;
+
+	assert_int_equal(srdma_identities_copy(list, count, &copy), -EINVAL);
+	assert_null(copy);
+	if (!strstr(srdma_error_text(), word))
+		fail_msg("'%s' does not say '%s'", srdma_error_text(), word);
+}
+
+static void what_cannot_be_is_refused_by_name(void **state)
+{
+	static char longest[SRDMA_NAME_SIZE + 1];
+	struct srdma_identity twice[] = {named("bob"), named("alice"), named("bob")}, one, *copy = NULL;
+
+	(void)state;
+	assert_refused(twice, 3, "'bob' is listed twice");
+	one = named("");
+	assert_refused(&one, 1, "needs a name");
+	one = named(NULL);
+	assert_refused(&one, 1, "needs a name");
+	one = named("J\xc3\xbcrgen");
+	assert_refused(&one, 1, "printable ASCII");
+	one = named("a\nb");
+	assert_refused(&one, 1, "printable ASCII");
+	memset(longest, 'x', SRDMA_NAME_SIZE);
+	one = named(longest);
+	assert_refused(&one, 1, "at most 255");
+	longest[SRDMA_NAME_SIZE - 1] = '\0';
+	assert_int_equal(srdma_identities_copy(&one, 1, &copy), 0);
+	srdma_identities_free(&copy, 1);
+	one = named("alice");
+	one.region_size = -2;
+	assert_refused(&one, 1, "'alice'");
+	one = named("alice");
+	one.region_access = IBV_ACCESS_REMOTE_ATOMIC;
+	assert_refused(&one, 1, "'alice'");
+	one.region_access = -2;
+	assert_refused(&one, 1, "'alice'");
+	one = named("alice");
+	one.message_size = 63;
+	assert_refused(&one, 1, "63 is not 64 to");
+}
+
+/* ---- one client ------------------------------------------------------------------------------------------------ */
+
+static void who_is_not_listed_has_what_all_have(void **state)
+{
+	struct srdma_identity list[] = {named("alice")};
+	struct srdma_server_limits limits = with(list, 1);
+	struct srdma_conn_options before, options;
+	struct srdma_policy policy;
+
+	(void)state;
+	limits.max_clients_per_identity = 3;
+	limits.max_clients_per_address = 4;
+	srdma_conn_options_init(&before);
+	options = before;
+	policy = policy_of(&limits, "bob", true);
+	assert_null(policy.refused);
+	assert_int_equal(policy.max_same_name, 3);
+	assert_int_equal(policy.max_same_address, 4);
+	srdma_policy_apply(&policy, &options);
+	assert_memory_equal(&options, &before, sizeof options);
+	/* Nor does an entry that says nothing change anything. */
+	policy = policy_of(&limits, "alice", true);
+	assert_int_equal(policy.max_same_name, 3);
+	srdma_policy_apply(&policy, &options);
+	assert_memory_equal(&options, &before, sizeof options);
+	drop(&limits);
+}
+
+static void who_is_listed_has_what_the_entry_says(void **state)
+{
+	struct srdma_identity list[] = {named("bob"), named("alice")};
+	struct srdma_server_limits limits;
+	struct srdma_conn_options options;
+	struct srdma_policy policy;
+
+	(void)state;
+	list[1].max_clients = 2;
+	list[1].region_size = 0;
+	list[1].region_access = 0;
+	list[1].message_size = 64;
+	limits = with(list, 2);
+	srdma_conn_options_init(&options);
+	options.region_size = 65536;
+	policy = policy_of(&limits, "alice", true);
+	assert_int_equal(policy.max_same_name, 2);
+	srdma_policy_apply(&policy, &options);
+	assert_int_equal(options.region_size, 0);
+	assert_int_equal(options.region_access, 0);
+	assert_int_equal(options.message_size, 64);
+	drop(&limits);
+}
+
+static void only_listed_ones_are_let_in(void **state)
+{
+	struct srdma_identity list[] = {named("alice")};
+	struct srdma_server_limits limits = with(list, 1);
+
+	(void)state;
+	limits.only_listed_identities = true;
+	assert_null(policy_of(&limits, "alice", true).refused);
+	assert_string_equal(policy_of(&limits, "bob", true).refused, "unlisted");
+	assert_string_equal(policy_of(&limits, "", false).refused, "unlisted");
+	drop(&limits);
+	limits.identity_count = 0;
+	assert_string_equal(policy_of(&limits, "alice", true).refused, "unlisted");
+	assert_string_equal(policy_of(&limits, "", false).refused, "unlisted");
+}
+
+static void name_that_only_looks_alike_gains_nothing(void **state)
+{
+	struct srdma_identity list[] = {named("alice"), named("mallory")};
+	struct srdma_server_limits limits;
+	struct srdma_policy policy;
+
+	(void)state;
+	list[0].region_size = 1 << 20;
+	list[0].max_clients = 100;
+	list[1].denied = true;
+	limits = with(list, 2);
+	policy = policy_of(&limits, "alice", false);
+	assert_null(policy.refused);
+	assert_int_equal(policy.region_size, -1);
+	assert_int_equal(policy.max_same_name, 0);
+	assert_string_equal(policy_of(&limits, "mallory", false).refused, "denied");
+	limits.only_listed_identities = true;
+	assert_string_equal(policy_of(&limits, "alice", false).refused, "unlisted");
+	assert_string_equal(policy_of(&limits, "mallory", true).refused, "denied");
+	drop(&limits);
+}
+
+/* ---- memory ---------------------------------------------------------------------------------------------------- */
+
+static uint64_t memory(const struct srdma_server_limits *limits, const struct srdma_conn_options *options)
+{
+	uint64_t sum, largest;
+
+	assert_int_equal(srdma_policy_memory(limits, options, &sum, &largest), 0);
+	return sum;
+}
+
+static uint64_t in_pages(uint64_t bytes)
+{
+	uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
+
+	return (bytes + page - 1) / page * page;
+}
+
+static void memory_is_that_of_the_worst_case(void **state)
+{
+	struct srdma_identity list[] = {named("big"), named("many"), named("gone")};
+	struct srdma_server_limits limits;
+	struct srdma_conn_options options;
+	uint64_t ring, small, most = 1 << 30;
+
+	(void)state;
+	srdma_conn_options_init(&options);
+	options.region_size = 65536;
+	ring = in_pages((16 + 3 + 8) * 4096);
+	assert_int_equal(srdma_channel_ring_size(4096, 16), (16 + 3 + 8) * 4096);
+	small = ring + in_pages(65536);
+
+	limits = with(NULL, 0);
+	assert_int_equal(memory(&limits, &options), 10 * small);
+	drop(&limits);
+
+	list[0].region_size = (int64_t)most;
+	list[0].max_clients = 1;
+	list[1].region_size = 4 * 65536;
+	list[2].region_size = (int64_t)most * 1024;
+	list[2].denied = true;
+	limits = with(list, 3);
+	/* One at most is big, who is denied takes nothing, and all others may be called "many". */
+	assert_int_equal(memory(&limits, &options), ring + most + 9 * (ring + in_pages(4 * 65536)));
+	limits.max_clients_per_identity = 2;
+	assert_int_equal(memory(&limits, &options), ring + most + 2 * (ring + in_pages(4 * 65536)) + 7 * small);
+	/* Nobody else is let in. */
+	limits.only_listed_identities = true;
+	assert_int_equal(memory(&limits, &options), ring + most + 2 * (ring + in_pages(4 * 65536)));
+	drop(&limits);
+}
+
+static void memory_beyond_all_bounds_does_not_wrap(void **state)
+{
+	struct srdma_identity list[] = {named("big")};
+	struct srdma_server_limits limits;
+	struct srdma_conn_options options;
+
+	(void)state;
+	srdma_conn_options_init(&options);
+	list[0].region_size = INT64_MAX;
+	limits = with(list, 1);
+	limits.max_clients = UINT32_MAX;
+	assert_true(memory(&limits, &options) == UINT64_MAX);
+	drop(&limits);
+	limits = with(NULL, 0);
+	options.region_size = SIZE_MAX;
+	assert_true(memory(&limits, &options) == UINT64_MAX);
+	drop(&limits);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(each_of_thousands_is_found_and_nothing_else),
+		cmocka_unit_test(copy_is_its_own),
+		cmocka_unit_test(empty_list_finds_nobody),
+		cmocka_unit_test(what_cannot_be_is_refused_by_name),
+		cmocka_unit_test(who_is_not_listed_has_what_all_have),
+		cmocka_unit_test(who_is_listed_has_what_the_entry_says),
+		cmocka_unit_test(only_listed_ones_are_let_in),
+		cmocka_unit_test(name_that_only_looks_alike_gains_nothing),
+		cmocka_unit_test(memory_is_that_of_the_worst_case),
+		cmocka_unit_test(memory_beyond_all_bounds_does_not_wrap),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

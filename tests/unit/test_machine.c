@@ -1,0 +1,151 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Machines made of files. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "machine.h"
+
+#include <ftw.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#define GIB (1ull << 30)
+
+static char root[64];
+
+static void put(const char *path, const char *text)
+{
+	char full[512];
+	FILE *file;
+
+	snprintf(full, sizeof full, "%s%s", root, path);
+	for (char *slash = full + strlen(root) + 1; (slash = strchr(slash, '/')); slash++) {
+		*slash = '\0';
+		mkdir(full, 0755);
+		*slash = '/';
+	}
+	file = fopen(full, "w");
+	assert_non_null(file);
+	fputs(text, file);
+	fclose(file);
+}
+
+static int begin(void **state)
+{
+	(void)state;
+	strcpy(root, "/tmp/securdma-machine-XXXXXX");
+	if (!mkdtemp(root))
+		return -1;
+	put("/proc/meminfo", "MemTotal:       16777216 kB\nMemFree:          100000 kB\nMemAvailable:    8388608 kB\n");
+	return 0;
+}
+
+static int drop_one(const char *path, const struct stat *status, int kind, struct FTW *where)
+{
+	(void)status, (void)kind, (void)where;
+	return remove(path);
+}
+
+static int end(void **state)
+{
+	(void)state;
+	return nftw(root, drop_one, 8, FTW_DEPTH | FTW_PHYS);
+}
+
+static void assert_memory(uint64_t memory, uint64_t available)
+{
+	struct srdma_machine machine;
+
+	srdma_machine_look(root, &machine);
+	assert_int_equal(machine.memory, memory);
+	assert_int_equal(machine.available, available);
+}
+
+static void without_groups_it_is_the_machines(void **state)
+{
+	(void)state;
+	assert_memory(16 * GIB, 8 * GIB);
+	put("/proc/self/cgroup", "0::/user.slice/session-1.scope\n");
+	put("/sys/fs/cgroup/user.slice/session-1.scope/memory.max", "max\n");
+	assert_memory(16 * GIB, 8 * GIB);
+}
+
+static void group_may_have_less(void **state)
+{
+	(void)state;
+	put("/proc/self/cgroup", "0::/system.slice/securdma.service\n");
+	put("/sys/fs/cgroup/system.slice/securdma.service/memory.max", "2147483648\n");
+	put("/sys/fs/cgroup/system.slice/securdma.service/memory.current", "1073741824\n");
+	assert_memory(2 * GIB, GIB);
+}
+
+static void group_above_may_have_still_less(void **state)
+{
+	(void)state;
+	put("/proc/self/cgroup", "0::/system.slice/securdma.service\n");
+	put("/sys/fs/cgroup/system.slice/securdma.service/memory.max", "2147483648\n");
+	put("/sys/fs/cgroup/system.slice/memory.max", "1073741824\n");
+	put("/sys/fs/cgroup/system.slice/memory.current", "2147483648\n");
+	assert_memory(GIB, 0);
+}
+
+static void container_that_sees_its_hosts_path_has_its_own_at_the_top(void **state)
+{
+	(void)state;
+	put("/proc/self/cgroup", "12:cpu:/docker/abc\n4:memory:/docker/abc\n0::/docker/abc\n");
+	put("/sys/fs/cgroup/memory/memory.limit_in_bytes", "3221225472\n");
+	assert_memory(3 * GIB, 3 * GIB);
+}
+
+static void unlimited_group_of_version_1_does_not_count(void **state)
+{
+	(void)state;
+	put("/proc/self/cgroup", "4:memory:/\n");
+	put("/sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n");
+	put("/sys/fs/cgroup/memory/memory.usage_in_bytes", "1000000\n");
+	assert_memory(16 * GIB, 8 * GIB);
+}
+
+static void what_cannot_be_read_is_no_limit(void **state)
+{
+	struct srdma_machine machine;
+
+	(void)state;
+	srdma_machine_look("/nonexistent", &machine);
+	assert_true(machine.memory == UINT64_MAX && machine.available == UINT64_MAX);
+	put("/proc/self/cgroup", "nonsense\n0:\n0::\n::\n0::relative\n");
+	put("/proc/meminfo", "MemTotal: many kB\n");
+	srdma_machine_look(root, &machine);
+	assert_true(machine.memory == UINT64_MAX);
+}
+
+static void this_machine_has_memory(void **state)
+{
+	struct srdma_machine machine;
+
+	(void)state;
+	srdma_machine_look("", &machine);
+	assert_in_range(machine.memory >> 20, 16, 1ull << 30);
+	assert_true(machine.available <= machine.memory);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(without_groups_it_is_the_machines, begin, end),
+		cmocka_unit_test_setup_teardown(group_may_have_less, begin, end),
+		cmocka_unit_test_setup_teardown(group_above_may_have_still_less, begin, end),
+		cmocka_unit_test_setup_teardown(container_that_sees_its_hosts_path_has_its_own_at_the_top, begin, end),
+		cmocka_unit_test_setup_teardown(unlimited_group_of_version_1_does_not_count, begin, end),
+		cmocka_unit_test_setup_teardown(what_cannot_be_read_is_no_limit, begin, end),
+		cmocka_unit_test(this_machine_has_memory),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
