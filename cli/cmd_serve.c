@@ -276,6 +276,7 @@ static int start_server(struct serve *serve)
 	if (ret < 0)
 		return cli_fail(ret, "start");
 	options.workers = (int)settings->workers;
+	options.proxy_networks = settings->proxy_networks;
 	options.drain_timeout_ms = (int)settings->drain_timeout_ms;
 	settings_conn_options(settings, &options.conn);
 	ret = srdma_server_start(&options, serve->context, serve->device, &serve->server);

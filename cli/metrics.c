@@ -173,35 +173,53 @@ static enum MHD_Result reply(struct MHD_Connection *connection, unsigned status,
 	return result;
 }
 
-static enum MHD_Result refuse(struct MHD_Connection *connection, unsigned status, char *text)
+/* A sentence and no more. */
+static enum MHD_Result tell(struct MHD_Connection *connection, unsigned status, char *text)
 {
 	return reply(connection, status, text, strlen(text), MHD_RESPMEM_MUST_COPY, "text/plain; charset=utf-8");
+}
+
+/* Whether a balancer should send new clients here. */
+static enum MHD_Result tell_readiness(struct MHD_Connection *connection, struct srdma_server *server)
+{
+	static char ready[] = "ready\n", draining[] = "draining\n", no_device[] = "the RDMA device has failed\n";
+	struct srdma_server_status status;
+
+	srdma_server_status(server, &status);
+	if (status.device_failed)
+		return tell(connection, MHD_HTTP_SERVICE_UNAVAILABLE, no_device);
+	if (status.draining)
+		return tell(connection, MHD_HTTP_SERVICE_UNAVAILABLE, draining);
+	return tell(connection, MHD_HTTP_OK, ready);
 }
 
 static enum MHD_Result answer(void *arg, struct MHD_Connection *connection, const char *url, const char *method,
 			      const char *version, const char *upload, size_t *upload_size, void **seen)
 {
-	static char not_found[] = "not found; the metrics are at /metrics\n", not_allowed[] = "only GET is allowed\n",
+	static char not_found[] = "not found; there are /metrics and /ready\n", not_allowed[] = "only GET is allowed\n",
 		    no_memory[] = "out of memory\n";
 	struct metrics *metrics = arg;
+	bool ready = strcmp(url, "/ready") == 0;
 	size_t size = 0;
 	char *text;
 
 	(void)version;
 	(void)upload;
-	if (strcmp(url, "/metrics") != 0)
-		return refuse(connection, MHD_HTTP_NOT_FOUND, not_found);
+	if (!ready && strcmp(url, "/metrics") != 0)
+		return tell(connection, MHD_HTTP_NOT_FOUND, not_found);
 	if (strcmp(method, MHD_HTTP_METHOD_GET) != 0)
-		return refuse(connection, MHD_HTTP_METHOD_NOT_ALLOWED, not_allowed);
+		return tell(connection, MHD_HTTP_METHOD_NOT_ALLOWED, not_allowed);
 	/* The first call is for the headers alone; a body that should not be there is passed over. */
 	if (!*seen || *upload_size > 0) {
 		*seen = metrics;
 		*upload_size = 0;
 		return MHD_YES;
 	}
+	if (ready)
+		return tell_readiness(connection, metrics->server);
 	text = make_text(metrics->server, &size);
 	if (!text)
-		return refuse(connection, MHD_HTTP_INTERNAL_SERVER_ERROR, no_memory);
+		return tell(connection, MHD_HTTP_INTERNAL_SERVER_ERROR, no_memory);
 	return reply(connection, MHD_HTTP_OK, text, size, MHD_RESPMEM_MUST_FREE, "text/plain; version=0.0.4; charset=utf-8");
 }
 

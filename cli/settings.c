@@ -112,6 +112,8 @@ const struct option settings_options[] = {
 	 "connections in set-up at once; as many more are told to try again"},
 	{"--max-setups-per-second", "server", "max-setups-per-second", OPTION_NUMBER, FOR_SERVE,
 	 AT(max_setups_per_second), 0, 1000000, "N", "set-ups begun in a second; 0: any number"},
+	{"--proxy-networks", "server", "proxy-networks", OPTION_TEXT, FOR_SERVE, AT(proxy_networks), 0, 0, "CIDR,...",
+	 "networks of balancers, whose connections begin with a PROXY header"},
 	{"--drain-timeout-ms", "server", "drain-timeout-ms", OPTION_NUMBER, FOR_SERVE, AT(drain_timeout_ms), 0, MS_MAX,
 	 "N", "for all clients to end in order when the server stops"},
 	{"--metrics", "server", "metrics", OPTION_TEXT, FOR_SERVE, AT(metrics), 0, 0, "ADDRESS:PORT",

@@ -39,6 +39,7 @@ struct settings {
 	char *control;
 	int64_t workers, drain_timeout_ms;
 	char *metrics;
+	char *proxy_networks;
 
 	char *host, *port;
 };

@@ -356,7 +356,7 @@ SRDMA_API int srdma_conn_disconnect(struct srdma_conn *conn, const char *reason,
 /** Frees the connection and all its objects, without a word to the peer if it was not disconnected. Memory is wiped. */
 SRDMA_API void srdma_conn_delete(struct srdma_conn **conn);
 
-/** Phases of the set-up, microseconds. On the accepting side tcp is 0. */
+/** Phases of the set-up, microseconds. On the accepting side tcp is 0, or waiting for a balancer's PROXY header. */
 struct srdma_conn_timing {
 	uint64_t tcp;      /**< name resolution and TCP connect */
 	uint64_t tls;      /**< TLS handshake */
@@ -372,7 +372,8 @@ struct srdma_conn_info {
 	char peer_name[SRDMA_NAME_SIZE]; /**< subject CN of the peer's certificate, the first of several; "" when anonymous. Bytes other
 				      than printable ASCII are '?', and what is too long is cut: see struct srdma_identity before
 				      you decide by it */
-	char peer_address[64];       /**< of the TCP connection, "10.0.0.1:4433" or "[fd00::1]:4433" */
+	char peer_address[64];       /**< of the TCP connection, "10.0.0.1:4433" or "[fd00::1]:4433"; in a server with
+					  proxy_networks, what the balancer said */
 	char device[64];
 	char tls_version[16];        /**< "TLSv1.3" */
 	char tls_cipher[64];
@@ -629,6 +630,11 @@ struct srdma_server_options {
 	int workers;                    /**< threads that serve clients, each client on the one with the fewest; SRDMA_WORKERS_AUTO:
 					     as many as processors; SRDMA_WORKERS_PER_CLIENT (default): one for each client, used
 					     again when its client has gone */
+	const char *proxy_networks;     /**< comma-separated CIDR list of balancers. A TCP connection from there must begin with
+					     a header of the PROXY protocol (version 1 or 2) that says who the client is; one from
+					     anywhere else must not. All that goes by the client's address, the rule for its GID
+					     included, then goes by what a balancer says: name no network that others are in.
+					     Default: none */
 	int drain_timeout_ms;           /**< for srdma_server_stop to end all clients in order; default 5000 */
 	struct srdma_conn_options conn; /**< for every client */
 	struct srdma_server_handlers handlers; /**< all NULL: the built-in echo service */

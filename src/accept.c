@@ -4,21 +4,27 @@
 #include "bringup.h"
 #include "clock.h"
 #include "log.h"
+#include "proxy.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #define LINGER_MS 1000
 #define RESOURCES_RETRY_MS 1000
 
-enum stage { STAGE_TLS, STAGE_HELLO, STAGE_READY, STAGE_DONE, STAGE_LINGER };
+enum stage { STAGE_PROXY, STAGE_TLS, STAGE_HELLO, STAGE_READY, STAGE_DONE, STAGE_LINGER };
 
 struct srdma_accept {
 	struct srdma_setup setup;
 	enum stage stage;
+	bool behind_proxy; /* the connection is a balancer's */
+	bool own;          /* and not a client's: it says so, or names itself as the client */
+	uint8_t header[SRDMA_PROXY_MAX];
+	size_t header_length; /* so far */
 	bool authenticated; /* the handshake is over, and was good */
 	srdma_accept_admit_fn *admit;
 	void *admit_arg;
@@ -30,7 +36,7 @@ struct srdma_accept {
 
 /* ---- life ------------------------------------------------------------------------------------------------------ */
 
-int srdma_accept_new(int socket, struct srdma_tls_context *context, struct srdma_device *device,
+int srdma_accept_new(const struct srdma_newcomer *newcomer, struct srdma_tls_context *context, struct srdma_device *device,
 		     const struct srdma_conn_options *options, srdma_accept_admit_fn *admit, void *admit_arg,
 		     struct srdma_accept **out)
 {
@@ -40,19 +46,20 @@ int srdma_accept_new(int socket, struct srdma_tls_context *context, struct srdma
 	if (ret == 0)
 		ret = srdma_conn_new(device, options, &accept->setup.conn);
 	if (ret == 0)
-		ret = srdma_net_prepare(socket);
-	if (ret == 0)
-		ret = srdma_setup_describe_peer(&accept->setup, socket);
+		ret = srdma_net_prepare(newcomer->socket);
 	if (ret != 0) {
-		close(socket);
+		close(newcomer->socket);
 		srdma_accept_delete(&accept);
 		return ret;
 	}
 	accept->setup.start = srdma_clock_us();
 	accept->setup.deadline = srdma_deadline(options->setup_timeout_ms);
+	accept->setup.conn->peer_address = newcomer->peer;
+	accept->behind_proxy = newcomer->behind_proxy;
+	accept->stage = newcomer->behind_proxy ? STAGE_PROXY : STAGE_TLS;
 	accept->admit = admit;
 	accept->admit_arg = admit_arg;
-	ret = srdma_tls_new(context, socket, NULL, &accept->setup.conn->tls);
+	ret = srdma_tls_new(context, newcomer->socket, NULL, &accept->setup.conn->tls);
 	if (ret != 0) {
 		srdma_accept_delete(&accept);
 		return ret;
@@ -97,11 +104,54 @@ static void begin_linger(struct srdma_accept *accept, int error)
 
 /* ---- the steps ------------------------------------------------------------------------------------------------- */
 
+static bool is_same_host(const struct sockaddr_storage *a, const struct sockaddr_storage *b)
+{
+	union ibv_gid first, second;
+
+	return srdma_net_gid_of((const struct sockaddr *)a, &first) && srdma_net_gid_of((const struct sockaddr *)b, &second) &&
+	       memcmp(&first, &second, sizeof first) == 0;
+}
+
+static int take_proxy(struct srdma_accept *accept, const struct srdma_proxy *proxy)
+{
+	struct srdma_conn *conn = accept->setup.conn;
+
+	/* Where a balancer's checks can't say LOCAL, as in version 1, they name itself. */
+	accept->own = proxy->own || is_same_host(&proxy->source, &conn->peer_address);
+	if (!proxy->own) {
+		conn->proxy_address = conn->peer_address;
+		conn->peer_address = proxy->source;
+	}
+	conn->timing.tcp = srdma_clock_us() - accept->setup.start;
+	accept->stage = STAGE_TLS;
+	return 0;
+}
+
+/* Takes the header, and no byte of what follows: that is OpenSSL's to read. */
+static int await_proxy(struct srdma_accept *accept)
+{
+	int fd = srdma_tls_fd(accept->setup.conn->tls);
+	struct srdma_proxy proxy;
+	int ret;
+
+	while ((ret = srdma_proxy_parse(accept->header, accept->header_length, &proxy)) == -EAGAIN) {
+		ssize_t n = recv(fd, accept->header + accept->header_length, proxy.length - accept->header_length, 0);
+
+		if (n < 0 && (errno == EAGAIN || errno == EINTR))
+			return -EAGAIN;
+		if (n <= 0)
+			return srdma_fail(SRDMA_ELOST, "the connection ended in the PROXY header: %s",
+					  n < 0 ? strerror(errno) : "end of stream");
+		accept->header_length += (size_t)n;
+	}
+	return ret == 0 ? take_proxy(accept, &proxy) : ret;
+}
+
 static int finish_handshake(struct srdma_accept *accept)
 {
 	struct srdma_conn *conn = accept->setup.conn;
 
-	conn->timing.tls = srdma_clock_us() - accept->setup.start;
+	conn->timing.tls = srdma_clock_us() - accept->setup.start - conn->timing.tcp;
 	accept->authenticated = true;
 	conn->peer_name_exact = srdma_tls_peer_name(conn->tls, conn->peer_name, sizeof conn->peer_name);
 	accept->stage = STAGE_HELLO;
@@ -228,6 +278,7 @@ static int advance(struct srdma_accept *accept)
 	int ret;
 
 	switch (accept->stage) {
+	case STAGE_PROXY: return await_proxy(accept);
 	case STAGE_TLS:
 		ret = srdma_tls_handshake(conn->tls);
 		return ret == 0 ? finish_handshake(accept) : ret;
@@ -243,7 +294,10 @@ int srdma_accept_fail(const struct srdma_accept *accept, int error, const char *
 {
 	if (accept->stage == STAGE_LINGER)
 		return srdma_fail(accept->error, "%s", accept->text);
-	return srdma_fail(error, "%s (%s)", why, accept->stage == STAGE_TLS ? "TLS handshake" : "waiting for a frame");
+	return srdma_fail(error, "%s (%s)", why,
+			  accept->stage == STAGE_PROXY ? "PROXY header"
+			  : accept->stage == STAGE_TLS ? "TLS handshake"
+						       : "waiting for a frame");
 }
 
 /* Whether the client is owed a word: an alert, or REJECT. */
@@ -304,9 +358,25 @@ bool srdma_accept_is_authenticated(const struct srdma_accept *accept)
 	return accept->authenticated;
 }
 
+const struct sockaddr *srdma_accept_proxied(const struct srdma_accept *accept)
+{
+	const struct srdma_conn *conn = accept->setup.conn;
+
+	return conn && conn->proxy_address.ss_family != AF_UNSPEC ? (const struct sockaddr *)&conn->peer_address : NULL;
+}
+
+bool srdma_accept_was_check(const struct srdma_accept *accept, int error)
+{
+	if (!accept->behind_proxy || error != SRDMA_ELOST)
+		return false;
+	return accept->stage == STAGE_PROXY ? accept->header_length == 0
+					    : accept->stage == STAGE_TLS && accept->own && !srdma_accept_has_spoken(accept);
+}
+
 const char *srdma_accept_phase(const struct srdma_accept *accept)
 {
 	switch (accept->stage == STAGE_LINGER ? accept->failed_in : accept->stage) {
+	case STAGE_PROXY: return "proxy";
 	case STAGE_TLS: return "tls";
 	case STAGE_HELLO: return "hello";
 	default: return "ready";
@@ -347,9 +417,17 @@ int srdma_conn_accept(int socket, struct srdma_tls_context *context, struct srdm
 		      struct srdma_conn **out)
 {
 	struct public_admit given = {admit, admit_arg};
+	struct srdma_newcomer newcomer = {.socket = socket};
+	socklen_t length = sizeof newcomer.peer;
 	struct srdma_accept *accept = NULL;
-	int ret = srdma_accept_new(socket, context, device, options, admit ? admit_publicly : NULL, &given, &accept);
+	int ret;
 
+	if (getpeername(socket, (struct sockaddr *)&newcomer.peer, &length) != 0) {
+		ret = srdma_fail(SRDMA_ELOST, "the TCP connection broke: %s", strerror(errno));
+		close(socket);
+		return ret;
+	}
+	ret = srdma_accept_new(&newcomer, context, device, options, admit ? admit_publicly : NULL, &given, &accept);
 	if (ret != 0)
 		return ret;
 	while ((ret = srdma_accept_step(accept, out)) == -EAGAIN)

@@ -11,8 +11,15 @@ struct srdma_accept;
  * conn->client_id set (and conn->notifier, if it is to have one), else SRDMA_EREJECTED with *reject filled. */
 typedef int srdma_accept_admit_fn(struct srdma_conn *conn, struct srdma_reject *reject, void *arg);
 
+/* A TCP connection as it was accepted. */
+struct srdma_newcomer {
+	int socket;
+	struct sockaddr_storage peer;
+	bool behind_proxy; /* it is a balancer's, and must begin with a PROXY header */
+};
+
 /* Takes the socket, also when it fails. */
-int srdma_accept_new(int socket, struct srdma_tls_context *context, struct srdma_device *device,
+int srdma_accept_new(const struct srdma_newcomer *newcomer, struct srdma_tls_context *context, struct srdma_device *device,
 		     const struct srdma_conn_options *options, srdma_accept_admit_fn *admit, void *admit_arg,
 		     struct srdma_accept **out);
 void srdma_accept_delete(struct srdma_accept **accept);
@@ -27,7 +34,11 @@ uint64_t srdma_accept_deadline(const struct srdma_accept *accept);
 bool srdma_accept_has_spoken(const struct srdma_accept *accept);
 /* Whether the client has proved who it is: such a set-up is under way in earnest. */
 bool srdma_accept_is_authenticated(const struct srdma_accept *accept);
-/* Where it is, or where it failed: "tls", "hello" (waiting for it, judging it, making the queue pair), "ready". */
+/* The client's own address, when a balancer has told it; NULL: it is that of the TCP connection. */
+const struct sockaddr *srdma_accept_proxied(const struct srdma_accept *accept);
+/* Whether what ended with `error` was no client, but a balancer that looked whether the server is there. */
+bool srdma_accept_was_check(const struct srdma_accept *accept, int error);
+/* Where it is, or where it failed: "proxy" (its header), "tls", "hello" (waiting for it, judging it, making the queue pair), "ready". */
 const char *srdma_accept_phase(const struct srdma_accept *accept);
 /* The REJECT that the client was sent; SRDMA_REJECT_NONE: none. */
 enum srdma_reject_reason srdma_accept_rejection(const struct srdma_accept *accept);

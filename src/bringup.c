@@ -7,6 +7,7 @@
 #include "device.h"
 #include "log.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <openssl/crypto.h>
 #include <openssl/rand.h>
@@ -187,6 +188,7 @@ int srdma_setup_check_gid(const struct srdma_setup *s, struct srdma_reject *reje
 {
 	const struct srdma_conn *conn = s->conn;
 	const struct sockaddr *peer = (const struct sockaddr *)&conn->peer_address;
+	const struct sockaddr *proxy = (const struct sockaddr *)&conn->proxy_address;
 	const union ibv_gid *gid = &conn->peer.gid;
 	union ibv_gid tcp;
 
@@ -195,7 +197,9 @@ int srdma_setup_check_gid(const struct srdma_setup *s, struct srdma_reject *reje
 		return 0;
 	if (srdma_net_gid_of(peer, &tcp) && memcmp(&tcp, gid, sizeof tcp) == 0)
 		return 0;
-	if (srdma_net_is_loopback(peer) && srdma_device_has_gid(conn->device, gid))
+	/* Another host's loopback address, which its balancer tells us, is not ours. */
+	if (srdma_net_is_loopback(peer) && (proxy->sa_family == AF_UNSPEC || srdma_net_is_loopback(proxy)) &&
+	    srdma_device_has_gid(conn->device, gid))
 		return 0;
 	if (srdma_networks_contain(&conn->networks, gid))
 		return 0;
@@ -245,6 +249,18 @@ static int be_rejected(const struct srdma_inbox *inbox)
 			  srdma_reject_reason_name(last_reject.reason), last_reject.text);
 }
 
+static int refuse_gid(const union ibv_gid *gid)
+{
+	char text[INET6_ADDRSTRLEN];
+	bool v4 = srdma_net_gid_is_v4(gid);
+
+	inet_ntop(v4 ? AF_INET : AF_INET6, v4 ? gid->raw + 12 : gid->raw, text, sizeof text);
+	return srdma_fail(SRDMA_EPROTOCOL,
+			  "the server's GID %s is neither the address that was connected to nor in gid-networks; behind a balancer, "
+			  "name the networks of its servers there",
+			  text);
+}
+
 static int receive_welcome(struct srdma_setup *s)
 {
 	struct srdma_conn *conn = s->conn;
@@ -263,9 +279,11 @@ static int receive_welcome(struct srdma_setup *s)
 	ret = srdma_hello_decode(srdma_inbox_body(&conn->inbox), conn->inbox.header.length, &conn->peer);
 	if (ret != 0)
 		return ret;
-	if (srdma_hello_validate(&conn->peer, true, &why) != 0 || srdma_setup_check_fit(s, &why) != 0 ||
-	    (conn->networks.count > 0 && srdma_setup_check_gid(s, &why) != 0))
+	if (srdma_hello_validate(&conn->peer, true, &why) != 0 || srdma_setup_check_fit(s, &why) != 0)
 		return srdma_fail(SRDMA_EPROTOCOL, "the server's WELCOME is not acceptable: %s", why.text);
+	/* Without networks the authenticated server's word is taken. */
+	if (conn->networks.count > 0 && srdma_setup_check_gid(s, &why) != 0)
+		return refuse_gid(&conn->peer.gid);
 	conn->client_id = conn->peer.client_id;
 	return 0;
 }

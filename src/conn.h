@@ -28,7 +28,8 @@ struct srdma_conn {
 	struct srdma_tls *tls;
 	struct srdma_conn_options options;
 	struct srdma_networks networks; /* options.gid_networks */
-	struct sockaddr_storage peer_address;
+	struct sockaddr_storage peer_address;  /* of the TCP connection, or as the balancer before it said */
+	struct sockaddr_storage proxy_address; /* that balancer's; ss_family AF_UNSPEC: there is none */
 
 	struct ibv_pd *pd;
 	struct srdma_notifier *notifier; /* a server's worker's, whose channel comp then is; NULL: comp is its own */

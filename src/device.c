@@ -308,10 +308,11 @@ static int rank_gid(const struct ibv_gid_entry *entry, const union ibv_gid *loca
 {
 	if (entry->gid_type != IBV_GID_TYPE_ROCE_V2)
 		return 0;
-	if (memcmp(&entry->gid, local, sizeof *local) == 0)
-		return 4;
+	/* First: a balancer may reach us by the other family than its client has. */
 	if (srdma_net_gid_is_v4(&entry->gid) != srdma_net_gid_is_v4(peer))
 		return 0;
+	if (memcmp(&entry->gid, local, sizeof *local) == 0)
+		return 4;
 	return is_link_local(&entry->gid) ? (is_link_local(peer) ? 3 : 1) : 2;
 }
 

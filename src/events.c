@@ -9,6 +9,9 @@
 
 #define COUNT(array) (sizeof(array) / sizeof *(array))
 
+/* As people read where a client is. */
+#define THROUGH(client) (client)->address, (client)->proxy[0] ? " through " : "", (client)->proxy
+
 /* ---- clients --------------------------------------------------------------------------------------------------- */
 
 void srdma_event_connected(const struct srdma_client *client)
@@ -26,11 +29,13 @@ void srdma_event_connected(const struct srdma_client *client)
 		SRDMA_FIELD_NUMBER("tls_us", info->timing.tls),
 		SRDMA_FIELD_NUMBER("exchange_us", info->timing.exchange),
 		SRDMA_FIELD_NUMBER("qp_us", info->timing.qp),
+		SRDMA_FIELD_TEXT("proxy", client->proxy),
 	};
-	const struct srdma_event event = {SRDMA_LOG_INFO, "client.connected", false, fields, COUNT(fields)};
+	const struct srdma_event event = {SRDMA_LOG_INFO, "client.connected", false, fields,
+					  COUNT(fields) - (client->proxy[0] == '\0')};
 
-	srdma_log_event(&event, "client %llu: connected from %s as '%s', QPN 0x%06x to 0x%06x, %s, set up in %llu us",
-			(unsigned long long)client->slot.id, client->address, info->peer_name, info->qpn, info->peer_qpn,
+	srdma_log_event(&event, "client %llu: connected from %s%s%s as '%s', QPN 0x%06x to 0x%06x, %s, set up in %llu us",
+			(unsigned long long)client->slot.id, THROUGH(client), info->peer_name, info->qpn, info->peer_qpn,
 			info->tls_version, (unsigned long long)info->timing.total);
 }
 
@@ -49,7 +54,7 @@ void srdma_event_not_connected(const struct srdma_client *client, int error)
 	const struct srdma_accept *accept = client->accept;
 	enum srdma_reject_reason rejection = accept ? srdma_accept_rejection(accept) : SRDMA_REJECT_NONE;
 	bool rejected = rejection != SRDMA_REJECT_NONE;
-	struct srdma_log_field fields[] = {
+	struct srdma_log_field fields[8] = {
 		SRDMA_FIELD_TEXT("address", client->address),
 		SRDMA_FIELD_TEXT("name", accept ? srdma_accept_peer_name(accept) : ""),
 		SRDMA_FIELD_TEXT("phase", accept ? srdma_accept_phase(accept) : "start"),
@@ -57,13 +62,14 @@ void srdma_event_not_connected(const struct srdma_client *client, int error)
 		SRDMA_FIELD_TEXT("reason", rejected ? srdma_reject_reason_name(rejection)
 						    : srdma_setup_failure_name(srdma_setup_failure_of(error))),
 		SRDMA_FIELD_TEXT("error", srdma_error_text()),
-		SRDMA_FIELD_TEXT("limit", client->limit),
 	};
-	const struct srdma_event event = {SRDMA_LOG_WARN, "client.not_connected",
-					  concerns_security(client, rejection, error), fields,
-					  COUNT(fields) - (client->limit == NULL)};
+	struct srdma_event event = {SRDMA_LOG_WARN, "client.not_connected", concerns_security(client, rejection, error), fields, 6};
 
-	srdma_log_event(&event, "client at %s: not connected: %s", client->address, srdma_error_text());
+	if (client->limit)
+		fields[event.field_count++] = SRDMA_FIELD_TEXT("limit", client->limit);
+	if (client->proxy[0])
+		fields[event.field_count++] = SRDMA_FIELD_TEXT("proxy", client->proxy);
+	srdma_log_event(&event, "client at %s%s%s: not connected: %s", THROUGH(client), srdma_error_text());
 }
 
 void srdma_event_ended(const struct srdma_client *client, int status, bool lost, const char *text)

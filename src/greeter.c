@@ -131,6 +131,16 @@ static void be_known(struct srdma_client *client)
 		be_earnest(client, &most);
 }
 
+/* What its balancer says of the client, once it has; the log, the limits and who makes room go by it. */
+static void note_address(struct srdma_client *client, const struct sockaddr *proxied)
+{
+	if (!proxied || client->proxy[0])
+		return;
+	memcpy(client->proxy, client->address, sizeof client->proxy);
+	srdma_net_format(proxied, client->address, sizeof client->address);
+	srdma_net_gid_of(proxied, &client->peer);
+}
+
 static int admit(struct srdma_conn *conn, struct srdma_reject *reject, void *arg)
 {
 	struct srdma_client *client = arg;
@@ -139,6 +149,8 @@ static int admit(struct srdma_conn *conn, struct srdma_reject *reject, void *arg
 	unsigned most;
 	int ret;
 
+	/* It may have come as far as here in the same step. */
+	note_address(client, srdma_accept_proxied(client->accept));
 	find_policy(server, conn->peer_name, conn->peer_name_exact, &policy);
 	if (policy.refused) {
 		turn_away(client);
@@ -177,8 +189,11 @@ static void count_end(struct srdma_client *client, int result, enum srdma_reject
 	turn_away(client);
 	pthread_mutex_lock(&server->mutex);
 	server->pending--;
-	srdma_metrics_count_setup(server, result, rejection, timing);
-	if (result == 0) {
+	if (!client->check)
+		srdma_metrics_count_setup(server, result, rejection, timing);
+	if (client->check) {
+		/* No client, and no failure. */
+	} else if (result == 0) {
 		server->counts.accepted++;
 		server->clients++;
 	} else if (rejection != SRDMA_REJECT_NONE) {
@@ -207,7 +222,11 @@ static void fail(struct srdma_client *client, int error)
 {
 	enum srdma_reject_reason rejection = client->accept ? srdma_accept_rejection(client->accept) : SRDMA_REJECT_NONE;
 
-	srdma_event_not_connected(client, error);
+	client->check = client->accept && srdma_accept_was_check(client->accept, error);
+	if (client->check)
+		srdma_log(SRDMA_LOG_DEBUG, "%s: a balancer's health check", client->address);
+	else
+		srdma_event_not_connected(client, error);
 	srdma_accept_delete(&client->accept);
 	srdma_slots_release(&client->server->slots, &client->slot);
 	if (client->worker)
@@ -254,6 +273,7 @@ static void step(struct srdma_greeter *greeter, struct srdma_client *client)
 	int fd = srdma_accept_fd(client->accept);
 	int ret = srdma_accept_step(client->accept, &conn);
 
+	note_address(client, srdma_accept_proxied(client->accept));
 	if (ret == -EAGAIN) {
 		if (srdma_accept_is_authenticated(client->accept))
 			be_known(client);
@@ -284,10 +304,10 @@ static void take_arrival(struct srdma_greeter *greeter, struct srdma_client *cli
 	pthread_mutex_lock(&server->mutex);
 	context = srdma_tls_context_ref(server->context);
 	pthread_mutex_unlock(&server->mutex);
-	ret = srdma_accept_new(client->socket, context, server->device, &server->options.conn, admit, client, &client->accept);
+	ret = srdma_accept_new(&client->newcomer, context, server->device, &server->options.conn, admit, client, &client->accept);
 	srdma_tls_context_unref(&context);
 
-	client->socket = -1;
+	client->newcomer.socket = -1;
 	if (ret != 0) {
 		fail(client, ret);
 		return;

@@ -1,4 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "listener.h"
+
 #include "clock.h"
 #include "log.h"
 #include "net.h"
@@ -105,12 +107,13 @@ uint16_t srdma_listener_port(const struct srdma_listener *listener)
 	return listener->port;
 }
 
-int srdma_listener_accept(struct srdma_listener *listener, int timeout_ms)
+int srdma_listener_accept_from(struct srdma_listener *listener, int timeout_ms, struct sockaddr_storage *peer)
 {
 	uint64_t deadline = srdma_deadline(timeout_ms);
 
 	for (;;) {
-		int fd = accept4(listener->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+		socklen_t length = sizeof *peer;
+		int fd = accept4(listener->fd, (struct sockaddr *)peer, &length, SOCK_CLOEXEC | SOCK_NONBLOCK);
 
 		if (fd >= 0)
 			return fd;
@@ -121,4 +124,11 @@ int srdma_listener_accept(struct srdma_listener *listener, int timeout_ms)
 			return srdma_fail(-errno, "cannot accept a TCP connection: %s", strerror(errno));
 		}
 	}
+}
+
+int srdma_listener_accept(struct srdma_listener *listener, int timeout_ms)
+{
+	struct sockaddr_storage peer;
+
+	return srdma_listener_accept_from(listener, timeout_ms, &peer);
 }

@@ -5,9 +5,10 @@
 #include "clock.h"
 #include "events.h"
 #include "identity.h"
-#include "server_limits.h"
+#include "listener.h"
 #include "log.h"
 #include "net.h"
+#include "server_limits.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -62,25 +63,23 @@ static int check_options(const struct srdma_server_options *o)
 
 /* ---- the listener thread --------------------------------------------------------------------------------------- */
 
-static void welcome(struct srdma_server *server, int socket, unsigned turn)
+static void welcome(struct srdma_server *server, const struct srdma_newcomer *newcomer, unsigned turn)
 {
 	struct srdma_client *client = calloc(1, sizeof *client);
-	struct sockaddr_storage peer;
-	socklen_t length = sizeof peer;
+	const struct sockaddr *peer = (const struct sockaddr *)&newcomer->peer;
 
 	if (!client) {
 		srdma_log(SRDMA_LOG_ERROR, "a client is turned away: out of memory");
-		close(socket);
+		close(newcomer->socket);
 		return;
 	}
 	client->server = server;
 	client->slot.client = client;
-	client->socket = socket;
+	client->newcomer = *newcomer;
 	client->arrived = srdma_clock_us();
-	if (getpeername(socket, (struct sockaddr *)&peer, &length) == 0) {
-		srdma_net_format((struct sockaddr *)&peer, client->address, sizeof client->address);
-		srdma_net_gid_of((struct sockaddr *)&peer, &client->peer);
-	}
+	srdma_net_format(peer, client->address, sizeof client->address);
+	client->newcomer.behind_proxy =
+		srdma_net_gid_of(peer, &client->peer) && srdma_networks_contain(&server->proxies, &client->peer);
 	pthread_mutex_lock(&server->mutex);
 	server->pending++;
 	pthread_mutex_unlock(&server->mutex);
@@ -238,11 +237,12 @@ static void check_drain(struct srdma_server *server)
 
 static void take_client(struct srdma_server *server, unsigned turn)
 {
-	int socket = srdma_listener_accept(server->listener, 0);
+	struct srdma_newcomer newcomer = {0};
 
-	if (socket >= 0) {
-		welcome(server, socket, turn);
-	} else if (socket != -EAGAIN) {
+	newcomer.socket = srdma_listener_accept_from(server->listener, 0, &newcomer.peer);
+	if (newcomer.socket >= 0) {
+		welcome(server, &newcomer, turn);
+	} else if (newcomer.socket != -EAGAIN) {
 		srdma_log(SRDMA_LOG_ERROR, "%s", srdma_error_text());
 		poll(NULL, 0, ACCEPT_PAUSE_MS);
 	}
@@ -299,10 +299,31 @@ static void set_options(struct srdma_server *server, const struct srdma_server_o
 	static const struct srdma_server_handlers none;
 
 	server->options = *options;
-	server->options.address = server->options.port = NULL;
+	server->options.address = server->options.port = server->options.proxy_networks = NULL;
+	server->options.conn.gid_networks = NULL;
 	server->options.limits = (struct srdma_server_limits){0};
 	if (memcmp(&options->handlers, &none, sizeof none) == 0)
 		server->options.handlers = srdma_echo_handlers;
+}
+
+/* A bad list is the operator's mistake, to be told now and not to the first client. */
+static int take_networks(struct srdma_server *server, const struct srdma_server_options *options)
+{
+	struct srdma_networks networks = {0};
+	int ret = srdma_networks_parse(options->proxy_networks, &server->proxies);
+
+	if (ret != 0) {
+		srdma_error_prefix("proxy-networks: ");
+		return ret;
+	}
+	if (!options->conn.gid_networks)
+		return 0;
+	ret = srdma_networks_parse(options->conn.gid_networks, &networks);
+	srdma_networks_clear(&networks);
+	if (ret != 0)
+		return ret;
+	server->options.conn.gid_networks = strdup(options->conn.gid_networks);
+	return server->options.conn.gid_networks ? 0 : srdma_fail(-ENOMEM, "out of memory");
 }
 
 static int make_descriptors(struct srdma_server *server)
@@ -336,6 +357,7 @@ static void free_server(struct srdma_server *server)
 	srdma_tls_context_unref(&server->context);
 	srdma_device_unref(&server->device);
 	free((char *)(uintptr_t)server->options.conn.gid_networks);
+	srdma_networks_clear(&server->proxies);
 	free(server);
 }
 
@@ -408,15 +430,8 @@ int srdma_server_start(const struct srdma_server_options *options, struct srdma_
 	server->device = srdma_device_ref(device);
 	server->stop_fd = server->room_fd = server->event_fd = -1;
 	ret = srdma_limits_take(&options->limits, options, device, true, &server->limits);
-	if (ret == 0 && options->conn.gid_networks) {
-		server->options.conn.gid_networks = strdup(options->conn.gid_networks);
-		struct srdma_networks networks = {0};
-
-		/* A bad list is the operator's mistake, to be told now and not to the first client. */
-		ret = server->options.conn.gid_networks ? srdma_networks_parse(options->conn.gid_networks, &networks)
-							: srdma_fail(-ENOMEM, "out of memory");
-		srdma_networks_clear(&networks);
-	}
+	if (ret == 0)
+		ret = take_networks(server, options);
 	if (ret == 0)
 		ret = make_descriptors(server);
 	if (ret == 0)

@@ -5,6 +5,7 @@
 #define SRDMA_SERVER_H
 
 #include "accept.h"
+#include "net.h"
 #include "slots.h"
 
 struct srdma_client;
@@ -47,6 +48,7 @@ struct srdma_server {
 	struct srdma_tls_context *context; /* guarded by mutex: it can be replaced */
 	struct srdma_device *device;
 	struct srdma_listener *listener;
+	struct srdma_networks proxies; /* balancers, whose connections begin with a PROXY header */
 	struct srdma_slots slots; /* its mutex also guards each client's conn and info, and `gone` */
 	struct srdma_server_metrics gone; /* metrics.c; the traffic of clients that have gone */
 	pthread_t listener_thread;
@@ -82,11 +84,13 @@ struct srdma_client {
 	struct srdma_server *server;
 	struct srdma_client *next, *previous; /* in its greeter's or worker's list */
 	struct srdma_slot slot;
-	char address[64];
+	char address[64];   /* the client's own, once its balancer has told it */
 	union ibv_gid peer; /* address, in its IPv6 form */
+	char proxy[64];     /* that balancer's address; "": none */
 
 	/* Set-up. */
-	int socket; /* until the set-up takes it */
+	struct srdma_newcomer newcomer; /* the socket: until the set-up takes it */
+	bool check; /* a balancer's, which looked whether the server is there */
 	bool earnest, turned_away; /* see server->earnest */
 	const char *limit; /* "identity", "address": that its like are too many of; "denied", "unlisted": its name; NULL */
 	uint64_t arrived;
