@@ -110,8 +110,7 @@ class Scaled:
 
 def work(scaled, count=200, tries=1, args=(), space=None):
     """A client that does its work, `count` messages that it verifies, to the end: it is started again when it loses its server, or
-    is turned away. Returns its last answer, with the exit code of each try as "codes". What a client does that reconnects by
-    itself, once it can, belongs here."""
+    is turned away. Returns its last answer, with the exit code of each try as "codes"."""
     codes = []
     for _ in range(tries):
         result = run(*scaled.command("--json", "--pattern", "abc", "--count", str(count), *args), **scaled.options(space))
@@ -255,6 +254,24 @@ def test_clients_of_a_killed_server_find_the_other(scaled, start, tmp_path):
         answer = work(scaled, tries=3)
         assert answer["codes"] == [0] and answer["messages_verified"] == 200, answer
     assert other.status()["connected"] == 2 and other.status()["accepted"] == 5
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
+def test_clients_that_reconnect_finish_their_work_at_the_other(scaled, start, end):
+    """One server is drained, which keeps its clients, and then ends."""
+    busy = [start(Process, *scaled.command("--json", "--reconnect-ms", str(int(60000 * SCALE)), "--pattern", "xyz", "--count", "6000",
+                                           "--hold-ms", str(int(3000 * SCALE)))) for _ in range(4)]
+    scaled.wait_clients(2, 2)
+    drained, other = scaled.servers
+    drained.drain("--timeout-ms", str(int(60000 * SCALE)))
+    scaled.balancer.wait_state(s1="DOWN", s2="UP")
+    assert len(drained.status()["clients"]) == 2
+    drained.signal(end)
+    answers = [json.loads(next(line for line in client.lines if line)) for client in busy if client.wait(60) == 0]
+    assert len(answers) == 4, [client.log() for client in busy]
+    assert sorted(answer["reconnects"] for answer in answers) == [0, 0, 1, 1]
+    assert all(answer["messages_verified"] == 6000 and answer["bytes_read_back"] == 65536 for answer in answers)
+    assert other.stop()["accepted"] == 4
 
 
 def test_server_that_comes_back_gets_clients_again(scaled, certs, device, start, tmp_path):
