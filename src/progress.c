@@ -56,10 +56,11 @@ int srdma_conn_share_wake(struct srdma_conn *conn, int fd)
 	int shared = fcntl(fd, F_DUPFD_CLOEXEC, 0);
 
 	if (shared < 0 || watch(conn->epoll_fd, shared) != 0) {
-		srdma_fail(-errno, "cannot share a descriptor to wake by: %s", strerror(errno));
+		int ret = srdma_fail(-errno, "cannot share a descriptor to wake by: %s", strerror(errno));
+
 		if (shared >= 0)
 			close(shared);
-		return -ENOMEM;
+		return ret;
 	}
 	close(conn->wake_fd); /* which takes it out of the epoll set, too */
 	conn->wake_fd = shared;
