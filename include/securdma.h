@@ -61,6 +61,7 @@ enum srdma_error {
 	SRDMA_ELOST = -10007,     /**< the peer went away without a disconnect */
 	SRDMA_ECLOSED = -10008,   /**< the connection was disconnected in order, by either side */
 	SRDMA_ECONFIG = -10009,   /**< certificates, keys or settings that do not fit together */
+	SRDMA_ESEAL = -10011,     /**< a sealed record did not authenticate: it was changed, replayed, or comes from somebody else */
 	SRDMA_ERECONNECTED = -10010, /**< no failure: a link's connection was lost and there is a new one; srdma_link_loss() */
 };
 
@@ -262,6 +263,17 @@ struct srdma_qp_options {
 	uint8_t hop_limit;      /**< default 64 */
 };
 
+/** Whether what runs on the queue pair is encrypted and authenticated. */
+enum srdma_seal {
+	SRDMA_SEAL_OFF,      /**< plain RDMA packets: who sees them can read and forge them */
+	SRDMA_SEAL_REQUIRED, /**< all messages, writes and reads are sealed with keys from the TLS session. Both ends require it, or
+				  neither does: else there is no connection */
+};
+
+/** PSNs that a direction may consume before both ends draw new ones; the default, and the most. */
+#define SRDMA_EPOCH_PSNS (1u << 23)
+#define SRDMA_EPOCH_PSNS_MIN 16384u
+
 struct srdma_conn_options {
 	struct srdma_qp_options qp;
 	bool raw;                /**< only the secure bring-up: no rings, no receives are posted; you use the verbs objects */
@@ -277,6 +289,15 @@ struct srdma_conn_options {
 	int busy_retry_ms;       /**< connecting: how long to try again, after growing random pauses, while the server answers
 				      SRDMA_REJECT_BUSY; each try is logged (info); default 10000; 0: not at all */
 	int timeout_ms;          /**< default of blocking calls; default 30000 */
+	enum srdma_seal seal;    /**< default SRDMA_SEAL_OFF. Not for raw connections. A sealed write or read of the peer's region needs the
+				      peer's program to be in a call of this library, or its server's worker */
+	uint32_t epoch_psns;     /**< PSNs that a direction may consume before both ends draw new ones and renew the queue pair, without
+				      loss of anything: SRDMA_EPOCH_PSNS_MIN to SRDMA_EPOCH_PSNS (default); 0: never: no epochs at all, no
+				      recovery either. Both ends must want epochs, else there are none */
+	int epoch_ms;            /**< the same after so many milliseconds, with a fresh queue pair, so that no sweep of the PSNs ever ends: 5000
+				      is half of what a fast NIC needs for one; at least 100; default 0: not by time */
+	unsigned recoveries;     /**< how often in a minute a queue pair that has failed is replaced, without loss or duplication of messages;
+				      one failure more ends the connection; default 8; 0: the first one does */
 	int spin;                /**< microseconds to poll the completion queues before sleeping; default 50; -1: always poll */
 	const char *gid_networks;/**< comma-separated CIDR list: GIDs a peer may use besides its own TCP address.
 				      Server: default none. Client: NULL trusts the authenticated server's word */
@@ -394,6 +415,12 @@ struct srdma_conn_info {
 					     and has told so, which it does now and then and when it disconnects */
 	uint64_t bytes_sent, bytes_received; /**< payload of messages */
 	uint64_t rdma_bytes_written, rdma_bytes_read; /**< by this side */
+	uint32_t epoch;              /**< how often the PSNs were drawn anew; 0 at first. psn, peer_psn, qpn and peer_qpn are the present ones */
+	uint32_t recoveries;         /**< of these, because the queue pair had failed */
+	uint64_t epoch_psns;         /**< PSNs that this end has consumed in the present epoch */
+	uint32_t pause_us;           /**< from the moment that nothing was posted any more until it was again, at the last renewal */
+	uint32_t pause_max_us;       /**< the longest so far */
+	char seal[32];               /**< "AES-256-GCM" or "ChaCha20-Poly1305"; "" when not sealed */
 	char close_reason[160];      /**< why the connection ended, as the peer put it; "" while it is up */
 	struct srdma_conn_timing timing;
 	int64_t connected_at;        /**< seconds since the epoch; of srdma_server_each alone */
@@ -407,19 +434,32 @@ SRDMA_API int srdma_conn_query_qp(struct srdma_conn *conn, enum ibv_qp_state *st
 				  uint32_t *sq_psn);
 
 /** The raw verbs objects. All are owned by the connection; what you make in its PD must be gone before
- *  srdma_conn_delete. On a connection that is not raw, leave the queues alone: the library uses them. */
+ *  srdma_conn_delete. On a connection that is not raw, leave the queues alone: the library uses them, and replaces the queue
+ *  pair at a renewal. */
 SRDMA_API struct ibv_qp *srdma_conn_qp(struct srdma_conn *conn);
 SRDMA_API struct ibv_pd *srdma_conn_pd(struct srdma_conn *conn);
 SRDMA_API struct ibv_cq *srdma_conn_send_cq(struct srdma_conn *conn);
 SRDMA_API struct ibv_cq *srdma_conn_recv_cq(struct srdma_conn *conn);
 SRDMA_API struct ibv_comp_channel *srdma_conn_comp_channel(struct srdma_conn *conn); /**< of both CQs */
 
-/** The peer's region for your own work requests: remote address and rkey. -ENXIO when it offers none. */
+/** The peer's region for your own work requests: remote address and rkey; the rkey is another one after each renewal. -ENXIO when
+ *  it offers none, or one that is sealed. */
 SRDMA_API int srdma_conn_peer_region(struct srdma_conn *conn, uint64_t *address, uint32_t *rkey, size_t *size);
 
 /** The own region that the peer writes to and reads from; NULL when none is offered. Owned by the connection. The peer may
  *  change it at any time: copy before you check. */
 SRDMA_API void *srdma_conn_region(struct srdma_conn *conn);
+
+/** Takes the own region back from the peer, at once and for good: from return on no request of its reaches the memory, which
+ *  stays the connection's. The peer is told; what it tries to write or read later fails there with -ENXIO, and what it had under
+ *  way ends the connection. Errors: -ENXIO none is offered, or it was taken back before; SRDMA_EVERBS and others end the
+ *  connection. */
+SRDMA_API int srdma_conn_withdraw_region(struct srdma_conn *conn);
+
+/** Asks for new PSNs and a fresh queue pair now. Returns at once; it happens while this and the peer's program are in calls of
+ *  this library, and nothing is lost by it. Thread-safe, async-signal-safe. Errors: -EOPNOTSUPP the ends did not agree on
+ *  epochs, or the connection is raw. */
+SRDMA_API int srdma_conn_renew(struct srdma_conn *conn);
 
 /* ---- messages -------------------------------------------------------------------------------------------------- */
 

@@ -234,10 +234,21 @@ static int take_ready(struct srdma_accept *accept)
 	struct srdma_conn *conn = accept->setup.conn;
 	const struct srdma_frame_header *header = &conn->inbox.header;
 
-	if (header->type != SRDMA_FRAME_READY || header->version != SRDMA_PROTOCOL_VERSION || header->length != 0)
+	bool with_rkey = (conn->peer.features & SRDMA_FEATURE_WINDOW) != 0;
+	uint32_t rkey;
+	int ret;
+
+	if (header->type != SRDMA_FRAME_READY || header->version != SRDMA_PROTOCOL_VERSION)
 		return srdma_fail(SRDMA_EPROTOCOL, "frame of type %u where READY is due", header->type);
+	ret = srdma_ready_decode(srdma_inbox_body(&conn->inbox), header->length, with_rkey, &rkey);
+	if (ret != 0)
+		return ret;
 	accept->stage = STAGE_DONE;
-	return srdma_conn_prepare_waiting(conn);
+	ret = srdma_setup_finish(&accept->setup);
+	/* Later: the keys are bound to HELLO as it came. */
+	if (ret == 0 && with_rkey)
+		conn->peer.region_rkey = conn->channel.region_rkey = rkey;
+	return ret;
 }
 
 static int await_hello(struct srdma_accept *accept)

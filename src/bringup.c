@@ -61,6 +61,7 @@ static int make_queues(struct srdma_conn *conn, struct srdma_qp_queues *queues)
 	queues->pd = conn->pd;
 	queues->send_cq = conn->send_cq;
 	queues->recv_cq = conn->recv_cq;
+	queues->context = conn;
 	return 0;
 fail:
 	return srdma_fail(SRDMA_EVERBS, "cannot make a %s on %s: %s", what, srdma_device_name(conn->device),
@@ -71,25 +72,27 @@ fail:
 static int make_verbs(struct srdma_conn *conn, uint32_t message_size, uint32_t depth)
 {
 	const struct srdma_conn_options *o = &conn->options;
+	const struct srdma_channel_shape shape = {message_size, depth, o->rdma_depth, o->seal == SRDMA_SEAL_REQUIRED};
 	struct srdma_qp_queues queues = {
-		.send_depth = o->raw ? o->raw_send_depth : srdma_channel_send_depth(depth, o->rdma_depth),
-		.recv_depth = o->raw ? o->raw_recv_depth : srdma_channel_recv_depth(depth),
+		.send_depth = o->raw ? o->raw_send_depth : srdma_channel_send_depth(&shape),
+		.recv_depth = o->raw ? o->raw_recv_depth : srdma_channel_recv_depth(&shape),
 	};
-	unsigned access = o->region_size ? o->region_access : 0;
+	/* While sealed the peer only ever reads, and only from the staging ring. */
+	unsigned access = shape.sealed ? (unsigned)IBV_ACCESS_REMOTE_READ : o->region_size ? o->region_access : 0;
 	int ret = check_depths(conn, queues.send_depth, queues.recv_depth);
 
 	if (ret == 0)
 		ret = make_queues(conn, &queues);
 	if (ret == 0)
 		ret = srdma_qp_new(conn->device, &o->qp, &queues, access, &conn->qp);
-	if (ret == 0 && o->region_size > 0)
-		/* The verbs specification wants local write wherever remote write is. */
-		ret = srdma_region_new(conn->pd, o->region_size,
-				       (int)access | (access & IBV_ACCESS_REMOTE_WRITE ? IBV_ACCESS_LOCAL_WRITE : 0),
-				       &conn->region);
+	if (ret == 0 && o->region_size > 0 && shape.sealed) {
+		ret = srdma_region_private(o->region_size, &conn->region);
+		conn->region.rights = ret == 0 ? o->region_access : 0;
+	} else if (ret == 0 && o->region_size > 0) {
+		ret = srdma_region_offer(conn->device, conn->pd, o->region_size, access, &conn->region);
+	}
 	if (ret == 0 && !o->raw)
-		ret = srdma_channel_new(&conn->channel, conn->pd, &conn->qp, conn->send_cq, conn->recv_cq, message_size,
-					depth, o->rdma_depth);
+		ret = srdma_channel_new(&conn->channel, conn->pd, &conn->qp, conn->send_cq, conn->recv_cq, &shape);
 	return ret;
 }
 
@@ -106,15 +109,19 @@ static void describe_self(struct srdma_conn *conn, uint32_t message_size, uint32
 	own->rd_initiator = conn->options.qp.max_rd_atomic;
 	own->rd_responder = conn->options.qp.max_rd_atomic;
 	if (!conn->options.raw) {
-		own->features = SRDMA_FEATURE_MESSAGES;
+		own->features = SRDMA_FEATURE_MESSAGES | (conn->options.epoch_psns ? SRDMA_FEATURE_EPOCHS : 0u);
 		own->message_size = message_size;
 		own->depth = (uint16_t)depth;
 	}
-	if (conn->region.mr) {
+	if (conn->options.seal == SRDMA_SEAL_REQUIRED)
+		own->features |= SRDMA_FEATURE_SEALED | (srdma_cipher_aes_is_fast() ? 0u : SRDMA_FEATURE_CHACHA);
+	if (conn->region.address) {
 		own->region_address = 0;
 		own->region_size = conn->region.size;
-		own->region_rkey = conn->region.mr->rkey;
 		own->region_access = conn->options.region_access;
+		/* A window's is known when it is bound. */
+		if (conn->region.mr && !conn->region.windowed)
+			own->region_rkey = conn->region.mr->rkey;
 	}
 }
 
@@ -147,25 +154,99 @@ static uint8_t lower(uint8_t a, uint8_t b)
 	return a < b ? a : b;
 }
 
+int srdma_conn_connect_queue_pair(struct srdma_conn *conn)
+{
+	const struct srdma_hello *own = &conn->own, *peer = &conn->peer;
+	uint8_t initiator = lower(own->rd_initiator, peer->rd_responder);
+	uint8_t responder = lower(own->rd_responder, peer->rd_initiator);
+	int ret = srdma_qp_ready_to_receive(&conn->qp, peer, conn->gid_index, conn->mtu, responder);
+
+	if (ret == 0)
+		ret = srdma_qp_ready_to_send(&conn->qp, own->psn, initiator);
+	if (ret == 0)
+		ret = srdma_region_bind(&conn->region, conn->qp.verbs, &conn->own.region_rkey);
+	return ret;
+}
+
+/* A key for each stream: from the TLS session, and from all that both ends said of themselves. */
+static int derive_secrets(struct srdma_conn *conn, uint8_t secrets[4][SRDMA_SEAL_SECRET])
+{
+	bool server = srdma_tls_is_server(conn->tls);
+	const struct srdma_hello *client_hello = server ? &conn->peer : &conn->own, *welcome = server ? &conn->own : &conn->peer;
+	static const char *const labels[] = {"EXPORTER-securdma-client-messages", "EXPORTER-securdma-client-chunks",
+					     "EXPORTER-securdma-server-messages", "EXPORTER-securdma-server-chunks"};
+	uint8_t said[2 * SRDMA_FRAME_MAX];
+	size_t length = srdma_hello_encode(said, SRDMA_FRAME_HELLO, client_hello);
+	int ret = 0;
+
+	length += srdma_hello_encode(said + length, SRDMA_FRAME_WELCOME, welcome);
+	for (size_t i = 0; i < 4 && ret == 0; i++)
+		ret = srdma_tls_export(conn->tls, labels[i], said, length, secrets[i], SRDMA_SEAL_SECRET);
+	OPENSSL_cleanse(said, sizeof said);
+	return ret;
+}
+
+/* Both ends require it: srdma_setup_check_fit. */
+static int seal(struct srdma_conn *conn)
+{
+	uint8_t secrets[4][SRDMA_SEAL_SECRET];
+	bool server = srdma_tls_is_server(conn->tls);
+	uint8_t(*own)[SRDMA_SEAL_SECRET] = server ? secrets + 2 : secrets, (*peer)[SRDMA_SEAL_SECRET] = server ? secrets : secrets + 2;
+	struct srdma_sealer *messages_out = NULL, *chunks_out = NULL;
+	struct srdma_opener *messages_in = NULL, *chunks_in = NULL;
+	int ret = derive_secrets(conn, secrets);
+
+	conn->cipher = ((conn->own.features | conn->peer.features) & SRDMA_FEATURE_CHACHA) ? SRDMA_CIPHER_CHACHA20_POLY1305
+											      : SRDMA_CIPHER_AES_256_GCM;
+	if (ret == 0)
+		ret = srdma_sealer_new(conn->cipher, own[0], &messages_out);
+	if (ret == 0)
+		ret = srdma_opener_new(conn->cipher, peer[0], &messages_in);
+	if (ret == 0)
+		ret = srdma_sealer_new(conn->cipher, own[1], &chunks_out);
+	if (ret == 0)
+		ret = srdma_opener_new(conn->cipher, peer[1], &chunks_in);
+	OPENSSL_cleanse(secrets, sizeof secrets);
+	if (ret != 0) {
+		srdma_sealer_delete(&messages_out);
+		srdma_sealer_delete(&chunks_out);
+		srdma_opener_delete(&messages_in);
+		srdma_opener_delete(&chunks_in);
+		return ret;
+	}
+	conn->sealed = true;
+	srdma_channel_seal(&conn->channel, messages_out, messages_in);
+	return srdma_bulk_start(conn, chunks_out, chunks_in);
+}
+
 int srdma_setup_connect_queue_pair(struct srdma_setup *s)
 {
 	struct srdma_conn *conn = s->conn;
 	const struct srdma_hello *own = &conn->own, *peer = &conn->peer;
 	uint64_t start = srdma_clock_us();
-	uint8_t initiator = lower(own->rd_initiator, peer->rd_responder);
-	uint8_t responder = lower(own->rd_responder, peer->rd_initiator);
 	int ret;
 
 	conn->mtu = lower(own->path_mtu, peer->path_mtu);
 	if (!conn->options.raw)
 		srdma_channel_agree(&conn->channel,
 				    own->message_size < peer->message_size ? own->message_size : peer->message_size,
-				    own->depth < peer->depth ? own->depth : peer->depth);
-	ret = srdma_qp_ready_to_receive(&conn->qp, peer, conn->gid_index, conn->mtu, responder);
-	if (ret == 0)
-		ret = srdma_qp_ready_to_send(&conn->qp, own->psn, initiator);
+				    own->depth < peer->depth ? own->depth : peer->depth, srdma_mtu_bytes(conn->mtu));
+	conn->channel.region_rkey = peer->region_rkey;
+	ret = srdma_conn_connect_queue_pair(conn);
 	conn->timing.qp += srdma_clock_us() - start;
 	return ret;
+}
+
+int srdma_setup_finish(struct srdma_setup *s)
+{
+	struct srdma_conn *conn = s->conn;
+	int ret = 0;
+
+	if (conn->options.seal == SRDMA_SEAL_REQUIRED)
+		ret = seal(conn);
+	if (ret == 0)
+		srdma_epoch_start(conn);
+	return ret == 0 ? srdma_conn_prepare_waiting(conn) : ret;
 }
 
 /* ---- what the peer says ---------------------------------------------------------------------------------------- */
@@ -178,6 +259,11 @@ int srdma_setup_check_fit(const struct srdma_setup *s, struct srdma_reject *reje
 
 	if (peer->link_layer != link_layer)
 		return srdma_reject_set(reject, SRDMA_REJECT_FEATURE, 0, "the link layers differ: InfiniBand and Ethernet");
+	if (!(peer->features & SRDMA_FEATURE_SEALED) != (conn->options.seal == SRDMA_SEAL_OFF))
+		return srdma_reject_set(reject, SRDMA_REJECT_FEATURE, 0, "%s",
+					conn->options.seal == SRDMA_SEAL_OFF
+						? "the other end requires a sealed connection, and here sealing is off (seal)"
+						: "a sealed connection is required here, and the other end has sealing off (seal)");
 	if (!(peer->features & SRDMA_FEATURE_MESSAGES) != conn->options.raw)
 		return srdma_reject_set(reject, SRDMA_REJECT_FEATURE, 0, "this end is set up for %s connections only",
 					conn->options.raw ? "raw" : "message");
@@ -288,10 +374,18 @@ static int receive_welcome(struct srdma_setup *s)
 	return 0;
 }
 
-static int connect_steps(struct srdma_setup *s, int fd, struct srdma_tls_context *context, const char *host)
+static int send_ready(struct srdma_setup *s)
 {
 	struct srdma_conn *conn = s->conn;
 	uint8_t frame[SRDMA_FRAME_MAX];
+	size_t length = srdma_ready_encode(frame, (conn->own.features & SRDMA_FEATURE_WINDOW) != 0, conn->own.region_rkey);
+
+	return srdma_control_send(conn->tls, frame, length, s->deadline);
+}
+
+static int connect_steps(struct srdma_setup *s, int fd, struct srdma_tls_context *context, const char *host)
+{
+	struct srdma_conn *conn = s->conn;
 	uint64_t start;
 	int ret = srdma_setup_describe_peer(s, fd);
 
@@ -308,15 +402,18 @@ static int connect_steps(struct srdma_setup *s, int fd, struct srdma_tls_context
 		conn->peer_name_exact = srdma_tls_peer_name(conn->tls, conn->peer_name, sizeof conn->peer_name);
 	if (ret == 0)
 		ret = srdma_setup_prepare_self(s, conn->options.message_size, conn->options.depth);
+	if (ret == 0 && conn->region.windowed)
+		conn->own.features |= SRDMA_FEATURE_WINDOW;
 	if (ret == 0)
 		ret = srdma_setup_send_self(s, SRDMA_FRAME_HELLO, s->deadline);
 	if (ret == 0)
 		ret = receive_welcome(s);
 	if (ret == 0)
 		ret = srdma_setup_connect_queue_pair(s);
+	/* The keys first: the peer sends as soon as it has READY. */
 	if (ret == 0)
-		ret = srdma_control_send(conn->tls, frame, srdma_empty_encode(frame, SRDMA_FRAME_READY), s->deadline);
-	return ret == 0 ? srdma_conn_prepare_waiting(conn) : ret;
+		ret = srdma_setup_finish(s);
+	return ret == 0 ? send_ready(s) : ret;
 }
 
 static int connect_once(const char *host, const char *port, struct srdma_tls_context *context, struct srdma_device *device,

@@ -16,6 +16,8 @@ int srdma_setup_describe_peer(struct srdma_setup *setup, int fd);
 int srdma_setup_prepare_self(struct srdma_setup *setup, uint32_t message_size, uint32_t depth);
 /* Both ends are known: settles what is common, then RTR and RTS. */
 int srdma_setup_connect_queue_pair(struct srdma_setup *setup);
+/* The last step at either end: keys, epochs, what to wait on. */
+int srdma_setup_finish(struct srdma_setup *setup);
 /* Whether the peer's HELLO or WELCOME fits this end; fills *reject. */
 int srdma_setup_check_fit(const struct srdma_setup *setup, struct srdma_reject *reject);
 /* A peer may name no other host than itself as the one to send to. */

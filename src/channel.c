@@ -5,42 +5,57 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <openssl/crypto.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* Immediate data of every message: kind in the top byte, credits returned in the rest. */
+/* Immediate data of every send: kind in the top byte, credits returned in the rest. */
 #define IMM_MESSAGE 1u
 #define IMM_CREDIT 2u
+#define IMM_CONTROL 3u
 #define IMM_KIND_SHIFT 24
 #define IMM_CREDITS_MASK 0xffffffu
 
 #define POLL_BATCH 16
 #define SLOT_ALIGN 64u /* a cache line: no two slots share one */
+#define GENERATION_SHIFT 48
+#define SEQUENCE_MASK ((UINT64_C(1) << GENERATION_SHIFT) - 1)
+/* Left of an epoch's PSNs for returning credits, and for the last send before the next epoch. */
+#define PSNS_KEPT 2
 
-uint32_t srdma_channel_send_depth(uint32_t depth, uint32_t rdma_depth)
+static uint32_t control_reserve(const struct srdma_channel_shape *shape)
 {
-	return depth + SRDMA_CREDIT_RESERVE + rdma_depth;
+	return shape->sealed ? SRDMA_CONTROL_RESERVE : 0;
 }
 
-uint32_t srdma_channel_recv_depth(uint32_t depth)
+uint32_t srdma_channel_send_depth(const struct srdma_channel_shape *shape)
 {
-	return depth + SRDMA_CREDIT_RESERVE;
+	uint32_t bulk = shape->sealed ? SRDMA_CONTROL_RESERVE + SRDMA_BULK_CHUNKS : 0;
+
+	return shape->depth + SRDMA_CREDIT_RESERVE + shape->rdma_depth + bulk;
 }
 
-static uint32_t stride_of(uint32_t message_size)
+uint32_t srdma_channel_recv_depth(const struct srdma_channel_shape *shape)
 {
-	return (message_size + SLOT_ALIGN - 1) / SLOT_ALIGN * SLOT_ALIGN;
+	return shape->depth + SRDMA_CREDIT_RESERVE + control_reserve(shape);
+}
+
+static uint32_t stride_of(const struct srdma_channel_shape *shape)
+{
+	uint32_t most = shape->message_size + (shape->sealed ? SRDMA_SEAL_OVERHEAD : 0);
+
+	return (most + SLOT_ALIGN - 1) / SLOT_ALIGN * SLOT_ALIGN;
 }
 
 /* Half the depth: a slot is busy for one round trip only, a receive until the application has read it. */
-static uint32_t send_slots_of(uint32_t depth)
+static uint32_t send_slots_of(const struct srdma_channel_shape *shape)
 {
-	return (depth + 1) / 2;
+	return (shape->depth + 1) / 2 + control_reserve(shape);
 }
 
-size_t srdma_channel_ring_size(uint32_t message_size, uint32_t depth)
+size_t srdma_channel_ring_size(const struct srdma_channel_shape *shape)
 {
-	return (size_t)(srdma_channel_recv_depth(depth) + send_slots_of(depth)) * stride_of(message_size);
+	return (size_t)(srdma_channel_recv_depth(shape) + send_slots_of(shape)) * stride_of(shape);
 }
 
 /* ---- construction ---------------------------------------------------------------------------------------------- */
@@ -50,52 +65,62 @@ static char *slot_address(const struct srdma_channel *channel, uint32_t slot)
 	return (char *)channel->ring.address + (size_t)slot * channel->stride;
 }
 
-static int post_receive(struct srdma_channel *channel, uint32_t slot)
+int srdma_channel_post_receive(struct srdma_channel *channel, uint32_t slot)
 {
 	struct ibv_sge sge = {
 		.addr = (uintptr_t)slot_address(channel, slot),
 		.length = channel->stride,
 		.lkey = channel->ring.mr->lkey,
 	};
-	struct ibv_recv_wr wr = {.wr_id = slot, .sg_list = &sge, .num_sge = 1}, *bad;
-	int error = ibv_post_recv(channel->qp->verbs, &wr, &bad);
+	struct ibv_recv_wr wr = {
+		.wr_id = (uint64_t)channel->generation << GENERATION_SHIFT | slot, .sg_list = &sge, .num_sge = 1}, *bad;
+	int error;
 
+	/* All free slots are posted when there is a queue pair again. */
+	if (channel->stopped)
+		return 0;
+	error = ibv_post_recv(channel->qp->verbs, &wr, &bad);
 	if (error != 0)
 		return srdma_fail(SRDMA_EVERBS, "cannot post a receive: %s", strerror(error));
+	channel->receives_posted++;
 	return 0;
 }
 
 int srdma_channel_new(struct srdma_channel *channel, struct ibv_pd *pd, struct srdma_qp *qp, struct ibv_cq *send_cq,
-		      struct ibv_cq *recv_cq, uint32_t message_size, uint32_t depth, uint32_t rdma_depth)
+		      struct ibv_cq *recv_cq, const struct srdma_channel_shape *shape)
 {
 	struct srdma_channel c = {
 		.qp = qp,
 		.send_cq = send_cq,
 		.recv_cq = recv_cq,
-		.stride = stride_of(message_size),
-		.recv_slots = srdma_channel_recv_depth(depth),
-		.send_slots = send_slots_of(depth),
-		.message_size = message_size,
-		.depth = depth,
-		.rdma_depth = rdma_depth,
-		.op_room = srdma_channel_send_depth(depth, rdma_depth),
+		.stride = stride_of(shape),
+		.recv_slots = srdma_channel_recv_depth(shape),
+		.send_slots = send_slots_of(shape),
+		.message_size = shape->message_size,
+		.depth = shape->depth,
+		.rdma_depth = shape->rdma_depth,
+		.op_room = srdma_channel_send_depth(shape),
 		/* Small enough that among as many messages as can be under way one always raises a completion. */
-		.signal_interval = (depth + 1) / 2 < 4 ? 1 : (depth + 1) / 4,
-		.credits = depth,
+		.signal_interval = (shape->depth + 1) / 2 < 4 ? 1 : (shape->depth + 1) / 4,
+		.credits = shape->depth,
+		.copy_size = qp->max_inline,
+		.psn_limit = UINT64_MAX,
+		.mtu = 256,
 	};
-	int ret = srdma_region_new(pd, srdma_channel_ring_size(message_size, depth), IBV_ACCESS_LOCAL_WRITE, &c.ring);
+	int ret = srdma_region_new(pd, srdma_channel_ring_size(shape), IBV_ACCESS_LOCAL_WRITE, &c.ring);
 
 	if (ret != 0)
 		return ret;
 	c.ops = calloc(c.op_room, sizeof *c.ops);
+	c.copies = calloc(c.op_room, c.copy_size ? c.copy_size : 1);
 	c.arrivals = calloc(c.recv_slots, sizeof *c.arrivals);
-	c.done = calloc(rdma_depth, sizeof *c.done);
-	if (!c.ops || !c.arrivals || !c.done) {
+	c.done = calloc(shape->rdma_depth, sizeof *c.done);
+	if (!c.ops || !c.copies || !c.arrivals || !c.done) {
 		srdma_channel_release(&c);
 		return srdma_fail(-ENOMEM, "out of memory");
 	}
 	for (uint32_t slot = 0; slot < c.recv_slots; slot++) {
-		ret = post_receive(&c, slot);
+		ret = srdma_channel_post_receive(&c, slot);
 		if (ret != 0) {
 			srdma_channel_release(&c);
 			return ret;
@@ -105,100 +130,187 @@ int srdma_channel_new(struct srdma_channel *channel, struct ibv_pd *pd, struct s
 	return 0;
 }
 
-void srdma_channel_agree(struct srdma_channel *channel, uint32_t message_size, uint32_t depth)
+void srdma_channel_agree(struct srdma_channel *channel, uint32_t message_size, uint32_t depth, uint32_t mtu)
 {
 	channel->message_size = message_size;
 	channel->depth = depth;
 	channel->credits = depth;
+	channel->mtu = mtu;
+}
+
+void srdma_channel_seal(struct srdma_channel *channel, struct srdma_sealer *sealer, struct srdma_opener *opener)
+{
+	channel->sealer = sealer;
+	channel->opener = opener;
+	channel->overhead = SRDMA_SEAL_OVERHEAD;
 }
 
 void srdma_channel_release(struct srdma_channel *channel)
 {
 	srdma_region_release(&channel->ring);
+	if (channel->copies)
+		OPENSSL_cleanse(channel->copies, (size_t)channel->op_room * channel->copy_size);
+	free(channel->copies);
 	free(channel->ops);
 	free(channel->arrivals);
 	free(channel->done);
+	srdma_sealer_delete(&channel->sealer);
+	srdma_opener_delete(&channel->opener);
 	*channel = (struct srdma_channel){0};
 }
 
 /* ---- the send queue -------------------------------------------------------------------------------------------- */
 
-/* A completion stands for all work requests before it, so messages raise one only now and then. */
-static int post(struct srdma_channel *channel, struct ibv_send_wr *wr, const struct srdma_op *op, bool signaled)
+/* Packets of a send or write, or of the response to a read: what the requester's PSN advances by. IBTA vol 1, 9.7.4. */
+uint64_t srdma_channel_psns(const struct srdma_channel *channel, uint32_t length)
 {
-	struct ibv_send_wr *bad;
+	return length == 0 ? 1 : ((uint64_t)length + channel->mtu - 1) / channel->mtu;
+}
+
+static bool has_psns(const struct srdma_channel *channel, uint32_t length, uint32_t kept)
+{
+	return channel->psns_used + srdma_channel_psns(channel, length) + kept <= channel->psn_limit;
+}
+
+static bool is_send(const struct srdma_op *op)
+{
+	return op->kind == SRDMA_OP_MESSAGE || op->kind == SRDMA_OP_CREDIT || op->kind == SRDMA_OP_CONTROL;
+}
+
+int srdma_channel_submit(struct srdma_channel *channel, uint32_t index, bool signaled)
+{
+	const struct srdma_op *op = &channel->ops[(channel->op_head + index) % channel->op_room];
+	struct ibv_sge sge = {.addr = op->local, .length = op->length, .lkey = op->lkey};
+	struct ibv_send_wr wr = {
+		.wr_id = (uint64_t)channel->generation << GENERATION_SHIFT | ((channel->op_sequence + index) & SEQUENCE_MASK),
+		.sg_list = &sge,
+		.num_sge = op->length > 0,
+		.send_flags = (signaled ? IBV_SEND_SIGNALED : 0u) | (op->is_inline ? IBV_SEND_INLINE : 0u),
+	}, *bad;
 	int error;
 
-	signaled = signaled || channel->unsignaled + 1 >= channel->signal_interval;
-	if (signaled)
-		wr->send_flags |= IBV_SEND_SIGNALED;
-	wr->wr_id = channel->op_sequence + channel->op_count;
-	error = ibv_post_send(channel->qp->verbs, wr, &bad);
+	if (is_send(op)) {
+		wr.opcode = IBV_WR_SEND_WITH_IMM;
+		wr.imm_data = op->imm;
+	} else {
+		wr.opcode = op->write ? IBV_WR_RDMA_WRITE : IBV_WR_RDMA_READ;
+		wr.wr.rdma.remote_addr = op->remote;
+		wr.wr.rdma.rkey = op->kind == SRDMA_OP_PULL ? op->rkey : channel->region_rkey;
+	}
+	error = ibv_post_send(channel->qp->verbs, &wr, &bad);
 	if (error != 0)
 		return srdma_fail(SRDMA_EVERBS, "cannot post to the send queue: %s", strerror(error));
+	channel->psns_used += srdma_channel_psns(channel, op->length);
 	channel->unsignaled = signaled ? 0 : channel->unsignaled + 1;
-	channel->ops[(channel->op_head + channel->op_count++) % channel->op_room] = *op;
 	return 0;
 }
 
-static void complete_op(struct srdma_channel *channel)
+/* A completion stands for all work requests before it, so messages raise one only now and then. */
+static int post(struct srdma_channel *channel, const struct srdma_op *op, bool signaled)
+{
+	int ret;
+
+	signaled = signaled || channel->unsignaled + 1 >= channel->signal_interval;
+	channel->ops[(channel->op_head + channel->op_count) % channel->op_room] = *op;
+	ret = srdma_channel_submit(channel, channel->op_count, signaled);
+	if (ret == 0)
+		channel->op_count++;
+	return ret;
+}
+
+void srdma_channel_complete_rdma(struct srdma_channel *channel, enum srdma_op_kind kind, uint64_t cookie)
+{
+	if (kind == SRDMA_OP_POSTED) {
+		channel->done[(channel->done_head + channel->done_count++) % channel->rdma_depth] = cookie;
+	} else {
+		channel->rdma_queued--;
+		channel->waited_done++;
+	}
+}
+
+void srdma_channel_complete_op(struct srdma_channel *channel)
 {
 	struct srdma_op op = channel->ops[channel->op_head];
 
 	channel->op_head = (channel->op_head + 1) % channel->op_room;
 	channel->op_count--;
 	channel->op_sequence++;
+	if (op.uses_slot)
+		channel->slots_used--;
 	switch (op.kind) {
-	case SRDMA_OP_MESSAGE:
-		channel->messages_queued--;
-		if (op.uses_slot)
-			channel->slots_used--;
-		break;
-	case SRDMA_OP_CREDIT: break;
+	case SRDMA_OP_MESSAGE: channel->messages_queued--; break;
+	case SRDMA_OP_CREDIT:
+	case SRDMA_OP_CONTROL: break;
 	case SRDMA_OP_POSTED:
-		channel->done[(channel->done_head + channel->done_count++) % channel->rdma_depth] = op.cookie;
-		break;
-	case SRDMA_OP_WAITED:
-		channel->rdma_queued--;
-		channel->waited_done++;
-		break;
+	case SRDMA_OP_WAITED: srdma_channel_complete_rdma(channel, op.kind, op.cookie); break;
+	case SRDMA_OP_PULL: channel->on_pulled(channel->arg); break;
 	}
 }
 
+/* After the first one, more are expected: the queue pair is in ERROR. */
 static int fail_completion(struct srdma_channel *channel, const struct ibv_wc *wc, const char *what)
 {
+	if (channel->stopped)
+		return 0;
 	if (channel->failed_status == IBV_WC_SUCCESS)
 		channel->failed_status = wc->status;
+	srdma_channel_stop(channel);
 	return srdma_fail(SRDMA_EVERBS, "%s failed on the device: %s", what, ibv_wc_status_str(wc->status));
 }
 
 static int fail_send(struct srdma_channel *channel, const struct ibv_wc *wc)
 {
-	uint64_t index = wc->wr_id - channel->op_sequence;
-	enum srdma_op_kind kind = channel->ops[(channel->op_head + index) % channel->op_room].kind;
+	uint64_t index = (wc->wr_id & SEQUENCE_MASK) - (channel->op_sequence & SEQUENCE_MASK);
+	const struct srdma_op *op = &channel->ops[(channel->op_head + index) % channel->op_room];
 
-	return fail_completion(channel, wc,
-			       kind == SRDMA_OP_MESSAGE || kind == SRDMA_OP_CREDIT ? "a send" : "an RDMA write or read");
+	if (!channel->stopped && (wc->status == IBV_WC_LOC_LEN_ERR || wc->status == IBV_WC_LOC_QP_OP_ERR ||
+				  wc->status == IBV_WC_LOC_PROT_ERR || wc->status == IBV_WC_MW_BIND_ERR))
+		channel->failed_here = true;
+	return fail_completion(channel, wc, is_send(op) ? "a send" : "an RDMA write or read");
+}
+
+static bool is_of_this_generation(const struct srdma_channel *channel, const struct ibv_wc *wc)
+{
+	return wc->wr_id >> GENERATION_SHIFT == channel->generation;
+}
+
+static void complete_up_to(struct srdma_channel *channel, uint64_t wr_id)
+{
+	uint64_t count = ((wr_id - channel->op_sequence) & SEQUENCE_MASK) + 1;
+
+	if (count > channel->op_count) /* of an op that is complete already */
+		return;
+	while (count-- > 0)
+		srdma_channel_complete_op(channel);
+	/* What was executed before a renewal is over when its turn comes. */
+	while (channel->op_count > 0 && channel->ops[channel->op_head].executed)
+		srdma_channel_complete_op(channel);
 }
 
 static int poll_sends(struct srdma_channel *channel)
 {
 	struct ibv_wc wc[POLL_BATCH];
-	int n;
+	int n, ret = 0;
 
-	while (channel->op_count > 0 && (n = ibv_poll_cq(channel->send_cq, POLL_BATCH, wc)) != 0) {
+	while ((channel->op_count > 0 || channel->stopped) && (n = ibv_poll_cq(channel->send_cq, POLL_BATCH, wc)) != 0) {
 		if (n < 0)
 			return srdma_fail(SRDMA_EVERBS, "cannot poll the send completion queue");
+		/* Each counts, the ones after a failure too. */
 		for (int i = 0; i < n; i++) {
-			if (wc[i].status != IBV_WC_SUCCESS)
-				return fail_send(channel, &wc[i]);
-			while (channel->op_count > 0 && channel->op_sequence <= wc[i].wr_id)
-				complete_op(channel);
+			if (!is_of_this_generation(channel, &wc[i]))
+				continue;
+			if (wc[i].status == IBV_WC_SUCCESS) {
+				complete_up_to(channel, wc[i].wr_id);
+			} else {
+				int failed = fail_send(channel, &wc[i]);
+
+				ret = ret != 0 ? ret : failed;
+			}
 		}
 		if (n < POLL_BATCH)
 			break;
 	}
-	return 0;
+	return ret;
 }
 
 static uint32_t immediate(struct srdma_channel *channel, uint32_t kind)
@@ -206,65 +318,89 @@ static uint32_t immediate(struct srdma_channel *channel, uint32_t kind)
 	return htonl(kind << IMM_KIND_SHIFT | channel->owed);
 }
 
-bool srdma_channel_can_send(const struct srdma_channel *channel)
+/* Seals or copies `data` to where it can be posted from, again if need be, and posts it. */
+static int send_record(struct srdma_channel *channel, enum srdma_op_kind kind, uint32_t imm, const void *data, uint32_t length,
+		       bool signaled)
 {
-	return channel->credits > 0 && channel->messages_queued < channel->depth &&
-	       channel->slots_used < channel->send_slots;
-}
-
-int srdma_channel_send(struct srdma_channel *channel, const void *data, uint32_t length)
-{
-	struct srdma_op op = {.kind = SRDMA_OP_MESSAGE, .uses_slot = length > channel->qp->max_inline};
-	struct ibv_sge sge = {.addr = (uintptr_t)data, .length = length, .lkey = channel->ring.mr->lkey};
-	struct ibv_send_wr wr = {
-		.sg_list = &sge,
-		.num_sge = length > 0,
-		.opcode = IBV_WR_SEND_WITH_IMM,
-		.imm_data = immediate(channel, IMM_MESSAGE),
+	struct srdma_op op = {
+		.kind = kind,
+		.imm = imm,
+		.length = length + channel->overhead,
+		.lkey = channel->ring.mr->lkey,
+		.send = channel->sends_posted,
 	};
-	int ret;
+	void *place;
+	int ret = 0;
 
-	if (op.uses_slot) {
-		char *slot = slot_address(channel, channel->recv_slots + channel->slot_next);
-
-		memcpy(slot, data, length);
-		sge.addr = (uintptr_t)slot;
-	} else if (length > 0) {
-		wr.send_flags = IBV_SEND_INLINE;
-	}
-	/* Counted first: who has the answer to a message must find the message counted. */
-	srdma_counter_add(&channel->counters.messages_sent, 1);
-	srdma_counter_add(&channel->counters.bytes_sent, length);
-	ret = post(channel, &wr, &op, false);
+	op.is_inline = op.length > 0 && op.length <= channel->copy_size;
+	op.uses_slot = op.length > channel->copy_size;
+	place = op.uses_slot ? slot_address(channel, channel->recv_slots + channel->slot_next)
+			     : (char *)channel->copies + (size_t)((channel->op_head + channel->op_count) % channel->op_room) *
+								 channel->copy_size;
+	op.local = (uintptr_t)place;
+	if (channel->sealer)
+		ret = srdma_sealer_seal(channel->sealer, &imm, sizeof imm, data, length, place);
+	else if (length > 0)
+		memcpy(place, data, length);
+	if (ret == 0)
+		ret = post(channel, &op, signaled);
 	if (ret != 0)
 		return ret;
 	if (op.uses_slot) {
 		channel->slot_next = (channel->slot_next + 1) % channel->send_slots;
 		channel->slots_used++;
 	}
+	channel->sends_posted++;
 	channel->owed = 0;
+	return 0;
+}
+
+bool srdma_channel_can_send(const struct srdma_channel *channel)
+{
+	return channel->credits > 0 && channel->messages_queued < channel->depth && channel->slots_used < channel->send_slots &&
+	       !channel->held && has_psns(channel, channel->message_size + channel->overhead, PSNS_KEPT);
+}
+
+int srdma_channel_send(struct srdma_channel *channel, const void *data, uint32_t length)
+{
+	int ret;
+
+	/* Counted first: who has the answer to a message must find the message counted. */
+	srdma_counter_add(&channel->counters.messages_sent, 1);
+	srdma_counter_add(&channel->counters.bytes_sent, length);
+	ret = send_record(channel, SRDMA_OP_MESSAGE, immediate(channel, IMM_MESSAGE), data, length, false);
+	if (ret != 0)
+		return ret;
 	channel->credits--;
 	channel->messages_queued++;
 	return 0;
 }
 
-static int send_credits(struct srdma_channel *channel)
+bool srdma_channel_can_control(const struct srdma_channel *channel, uint32_t length)
 {
-	struct srdma_op op = {.kind = SRDMA_OP_CREDIT};
-	struct ibv_send_wr wr = {.opcode = IBV_WR_SEND_WITH_IMM, .imm_data = immediate(channel, IMM_CREDIT)};
-	int ret = post(channel, &wr, &op, true);
+	uint32_t most = channel->message_size + channel->overhead;
 
-	if (ret == 0)
-		channel->owed = 0;
-	return ret;
+	return !channel->held && channel->op_count + SRDMA_CREDIT_RESERVE < channel->op_room &&
+	       channel->slots_used < channel->send_slots && has_psns(channel, length > most ? length : most, PSNS_KEPT);
+}
+
+int srdma_channel_send_control(struct srdma_channel *channel, const void *data, uint32_t length)
+{
+	return send_record(channel, SRDMA_OP_CONTROL, immediate(channel, IMM_CONTROL), data, length, true);
+}
+
+int srdma_channel_send_credits(struct srdma_channel *channel)
+{
+	return send_record(channel, SRDMA_OP_CREDIT, immediate(channel, IMM_CREDIT), NULL, 0, true);
 }
 
 /* Half the depth is owed and no message of ours took it along: send it alone. */
 static int return_credits(struct srdma_channel *channel)
 {
-	if (channel->closing || channel->owed < (channel->depth + 1) / 2 || channel->op_count >= channel->op_room)
+	if (channel->closing || channel->held || channel->stopped || channel->owed < (channel->depth + 1) / 2 ||
+	    channel->op_count >= channel->op_room || !has_psns(channel, 0, 1))
 		return 0;
-	return send_credits(channel);
+	return srdma_channel_send_credits(channel);
 }
 
 int srdma_channel_flush(struct srdma_channel *channel)
@@ -272,41 +408,79 @@ int srdma_channel_flush(struct srdma_channel *channel)
 	/* Only the youngest can be without a completion to come; one that raises one stands for them. */
 	bool unheard = channel->unsignaled > 0 && channel->op_count > 0;
 
+	if (channel->held || channel->stopped)
+		return 0;
 	channel->closing = true;
 	if ((!unheard && (channel->flushed || channel->owed == 0)) || channel->op_count >= channel->op_room)
 		return 0;
 	channel->flushed = true;
-	return send_credits(channel);
+	return srdma_channel_send_credits(channel);
 }
 
 /* ---- the receive queue ----------------------------------------------------------------------------------------- */
 
+static int open_arrival(struct srdma_channel *channel, const struct srdma_arrival *arrival, void *out)
+{
+	return srdma_opener_open(channel->opener, arrival->number, &arrival->imm, sizeof arrival->imm,
+				 slot_address(channel, arrival->slot), arrival->length, out);
+}
+
+/* A record for the library alone: is opened, used, and its receive posted again at once. */
+static int take_own(struct srdma_channel *channel, const struct srdma_arrival *arrival, uint32_t kind)
+{
+	char *data = slot_address(channel, arrival->slot);
+	int ret = arrival->sealed ? open_arrival(channel, arrival, data) : 0;
+
+	if (ret == 0 && kind == IMM_CONTROL)
+		ret = channel->on_control(channel->arg, data, arrival->length - channel->overhead);
+	return ret == 0 ? srdma_channel_post_receive(channel, arrival->slot) : ret;
+}
+
+static int take_credits(struct srdma_channel *channel, uint32_t credits, uint64_t number)
+{
+	/* They were counted with all others when the queue pair was renewed. */
+	if (number < channel->stale_sends)
+		return 0;
+	/* While sealed, this is believed before the record is opened: the worst that a forged one can bring about before that shows is
+	 * a message for which the peer has no receive. */
+	if (credits > channel->depth - channel->credits)
+		return srdma_fail(SRDMA_EPROTOCOL, "the peer returned %u credits, more than it was owed", credits);
+	channel->credits += credits;
+	srdma_counter_add(&channel->counters.messages_acknowledged, credits);
+	return 0;
+}
+
 static int take_arrival(struct srdma_channel *channel, const struct ibv_wc *wc)
 {
-	uint32_t imm, kind, credits;
+	struct srdma_arrival arrival = {
+		.slot = (uint32_t)wc->wr_id,
+		.length = wc->byte_len,
+		.imm = wc->imm_data,
+		.sealed = channel->opener != NULL,
+	};
+	uint32_t kind = ntohl(wc->imm_data) >> IMM_KIND_SHIFT;
+	int ret;
 
 	if (wc->status != IBV_WC_SUCCESS)
 		return fail_completion(channel, wc, "a receive");
 	if (wc->opcode != IBV_WC_RECV || !(wc->wc_flags & IBV_WC_WITH_IMM))
 		return srdma_fail(SRDMA_EPROTOCOL, "the peer sent a message without immediate data");
-	imm = ntohl(wc->imm_data);
-	kind = imm >> IMM_KIND_SHIFT;
-	credits = imm & IMM_CREDITS_MASK;
-	if (credits > channel->depth - channel->credits)
-		return srdma_fail(SRDMA_EPROTOCOL, "the peer returned %u credits, more than it was owed", credits);
-	if (wc->byte_len > channel->message_size)
-		return srdma_fail(SRDMA_EPROTOCOL, "the peer sent a message of %u bytes; %u were agreed", wc->byte_len,
-				  channel->message_size);
-	channel->credits += credits;
-	srdma_counter_add(&channel->counters.messages_acknowledged, credits);
-	if (kind == IMM_CREDIT && wc->byte_len == 0)
-		return post_receive(channel, (uint32_t)wc->wr_id);
+	if (wc->byte_len < channel->overhead)
+		return srdma_fail(SRDMA_ESEAL, "a record of %u bytes is no sealed one", wc->byte_len);
+	if (kind == IMM_MESSAGE && wc->byte_len > channel->message_size + channel->overhead)
+		return srdma_fail(SRDMA_EPROTOCOL, "the peer sent a message of %u bytes; %u were agreed",
+				  wc->byte_len - channel->overhead, channel->message_size);
+	arrival.number = channel->sends_arrived++;
+	ret = take_credits(channel, ntohl(wc->imm_data) & IMM_CREDITS_MASK, arrival.number);
+	if (ret != 0)
+		return ret;
+	if ((kind == IMM_CREDIT && wc->byte_len == channel->overhead) || (kind == IMM_CONTROL && channel->on_control))
+		return take_own(channel, &arrival, kind);
 	if (kind != IMM_MESSAGE)
 		return srdma_fail(SRDMA_EPROTOCOL, "the peer sent a message of unknown kind %u", kind);
 	if (channel->arrival_count + channel->owed >= channel->depth)
 		return srdma_fail(SRDMA_EPROTOCOL, "the peer sent more messages than it had credits");
-	channel->arrivals[(channel->arrival_head + channel->arrival_count++) % channel->recv_slots] =
-		(struct srdma_arrival){.slot = (uint32_t)wc->wr_id, .length = wc->byte_len};
+	channel->arrivals[(channel->arrival_head + channel->arrival_count++) % channel->recv_slots] = arrival;
 	channel->messages_arrived++;
 	return 0;
 }
@@ -320,30 +494,77 @@ int srdma_channel_poll_receives(struct srdma_channel *channel)
 		n = ibv_poll_cq(channel->recv_cq, POLL_BATCH, wc);
 		if (n < 0)
 			return srdma_fail(SRDMA_EVERBS, "cannot poll the receive completion queue");
-		for (int i = 0; i < n && ret == 0; i++)
-			ret = take_arrival(channel, &wc[i]);
-	} while (n == POLL_BATCH && ret == 0);
+		/* Each counts, the ones after a failure of the queue pair too. */
+		for (int i = 0; i < n; i++) {
+			int failed;
+
+			if (!is_of_this_generation(channel, &wc[i]))
+				continue;
+			channel->receives_posted--;
+			failed = ret == 0 || ret == SRDMA_EVERBS ? take_arrival(channel, &wc[i]) : 0;
+			if (ret == 0 || (failed != 0 && failed != SRDMA_EVERBS))
+				ret = failed;
+		}
+	} while (n == POLL_BATCH && (ret == 0 || ret == SRDMA_EVERBS));
 	return ret;
 }
 
 int srdma_channel_poll(struct srdma_channel *channel)
 {
-	int ret = srdma_channel_poll_receives(channel);
+	int ret = srdma_channel_poll_receives(channel), sends = 0;
 
+	if (ret == 0 || ret == SRDMA_EVERBS)
+		sends = poll_sends(channel);
 	if (ret == 0)
-		ret = poll_sends(channel);
+		ret = sends;
 	return ret == 0 ? return_credits(channel) : ret;
 }
 
-bool srdma_channel_peek(const struct srdma_channel *channel, const void **data, uint32_t *length)
+bool srdma_channel_next_length(const struct srdma_channel *channel, uint32_t *length)
 {
 	const struct srdma_arrival *first = &channel->arrivals[channel->arrival_head];
 
 	if (channel->arrival_count == 0)
 		return false;
+	*length = first->length - (first->sealed ? channel->overhead : 0);
+	return true;
+}
+
+int srdma_channel_peek(struct srdma_channel *channel, const void **data, uint32_t *length)
+{
+	struct srdma_arrival *first = &channel->arrivals[channel->arrival_head];
+
+	if (channel->arrival_count == 0)
+		return 0;
+	if (first->sealed) {
+		int ret = open_arrival(channel, first, slot_address(channel, first->slot));
+
+		if (ret != 0)
+			return ret;
+		first->sealed = false;
+		first->length -= channel->overhead;
+	}
 	*data = slot_address(channel, first->slot);
 	*length = first->length;
-	return true;
+	return 1;
+}
+
+int srdma_channel_read(struct srdma_channel *channel, void *buffer)
+{
+	struct srdma_arrival *first = &channel->arrivals[channel->arrival_head];
+	uint8_t nowhere[1];
+
+	if (first->sealed) {
+		int ret = open_arrival(channel, first, first->length > channel->overhead ? buffer : nowhere);
+
+		if (ret != 0)
+			return ret;
+		first->sealed = false;
+		first->length -= channel->overhead;
+	} else if (first->length > 0) {
+		memcpy(buffer, slot_address(channel, first->slot), first->length);
+	}
+	return 0;
 }
 
 /* Returns its slot. */
@@ -354,7 +575,7 @@ static uint32_t take_first(struct srdma_channel *channel)
 	channel->arrival_head = (channel->arrival_head + 1) % channel->recv_slots;
 	channel->arrival_count--;
 	srdma_counter_add(&channel->counters.messages_received, 1);
-	srdma_counter_add(&channel->counters.bytes_received, first.length);
+	srdma_counter_add(&channel->counters.bytes_received, first.length - (first.sealed ? channel->overhead : 0));
 	return first.slot;
 }
 
@@ -365,7 +586,7 @@ void srdma_channel_drop(struct srdma_channel *channel)
 
 int srdma_channel_consume(struct srdma_channel *channel)
 {
-	int ret = post_receive(channel, take_first(channel));
+	int ret = srdma_channel_post_receive(channel, take_first(channel));
 
 	if (ret != 0)
 		return ret;
@@ -375,17 +596,26 @@ int srdma_channel_consume(struct srdma_channel *channel)
 
 /* ---- one-sided requests ---------------------------------------------------------------------------------------- */
 
-bool srdma_channel_can_post_rdma(const struct srdma_channel *channel)
+bool srdma_channel_can_post_rdma(const struct srdma_channel *channel, uint32_t length)
 {
-	return channel->rdma_queued < channel->rdma_depth;
+	return channel->rdma_queued < channel->rdma_depth && !channel->held && has_psns(channel, length, PSNS_KEPT);
 }
 
-int srdma_channel_post_rdma(struct srdma_channel *channel, struct ibv_send_wr *wr, enum srdma_op_kind kind, uint64_t cookie)
+int srdma_channel_post_rdma(struct srdma_channel *channel, const struct srdma_op *request)
 {
-	struct srdma_op op = {.kind = kind, .cookie = cookie};
-	int ret = post(channel, wr, &op, true);
+	struct srdma_op op = *request;
+	int ret;
 
-	if (ret == 0)
+	/* Posted again if need be, when the caller's bytes may have gone. */
+	if (op.is_inline && op.length > 0) {
+		uint8_t *copy = channel->copies +
+				(size_t)((channel->op_head + channel->op_count) % channel->op_room) * channel->copy_size;
+
+		memcpy(copy, (const void *)(uintptr_t)op.local, op.length);
+		op.local = (uintptr_t)copy;
+	}
+	ret = post(channel, &op, true);
+	if (ret == 0 && op.kind != SRDMA_OP_PULL)
 		channel->rdma_queued++;
 	return ret;
 }

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Message rings with credits over one queue pair, and the account of everything that is on its send queue. Knows nothing
- * of TLS. docs/PROTOCOL.md, "Messages", gives the rules and the argument why no receive is ever missing. */
+/* Messages over a queue pair: rings of registered slots, credits, sealing, and the account of everything that is on its send
+ * queue, from which what was lost with a queue pair is sent again on the next one. Knows nothing of TLS. docs/PROTOCOL.md,
+ * "Messages", gives the rules and the argument why no receive is ever missing. */
 #ifndef SRDMA_CHANNEL_H
 #define SRDMA_CHANNEL_H
 
 #include "qp.h"
 #include "region.h"
+#include "seal.h"
 
 #include <stdatomic.h>
 
@@ -31,19 +33,47 @@ static inline void srdma_counter_add(atomic_uint_fast64_t *counter, uint64_t n)
 /* Receives beyond the depth, for messages that only return credits: at most two that return some can be unprocessed, and
  * the last one (srdma_channel_flush). */
 #define SRDMA_CREDIT_RESERVE 3
+/* Sealed writes and reads (bulk.h): chunks under way in one direction, reads asked for. */
+#define SRDMA_BULK_CHUNKS 8
+#define SRDMA_BULK_READS 4
+/* Receives for their control records: announcements and acknowledgements of chunks, and the reads asked for. */
+#define SRDMA_CONTROL_RESERVE (2 * SRDMA_BULK_CHUNKS + SRDMA_BULK_READS)
 
-enum srdma_op_kind { SRDMA_OP_MESSAGE, SRDMA_OP_CREDIT, SRDMA_OP_POSTED, SRDMA_OP_WAITED };
+enum srdma_op_kind {
+	SRDMA_OP_MESSAGE,
+	SRDMA_OP_CREDIT,
+	SRDMA_OP_CONTROL,
+	SRDMA_OP_POSTED, /* RDMA write or read: the program collects it */
+	SRDMA_OP_WAITED, /* the same: a call waits for it */
+	SRDMA_OP_PULL,   /* an RDMA read of a chunk, bulk.c's */
+};
 
-/* One work request on the send queue. RC completes them in the order of posting. */
+/* One work request on the send queue, with all that is needed to post it again. RC completes them in the order of posting. */
 struct srdma_op {
 	enum srdma_op_kind kind;
-	bool uses_slot;  /* MESSAGE: its bytes lie in a send slot */
+	bool uses_slot;  /* its bytes lie in a send slot */
+	bool is_inline;
+	bool write;      /* POSTED, WAITED */
+	bool executed;   /* the peer has it, though no completion will say so: it was lost with the queue pair */
+	uint32_t imm;    /* MESSAGE, CREDIT, CONTROL; network order */
+	uint32_t length;
+	uint32_t lkey, rkey; /* rkey: PULL; the region's is the channel's */
+	uint64_t local, remote;
+	uint64_t send;   /* MESSAGE, CREDIT, CONTROL: its number among all sends */
 	uint64_t cookie; /* POSTED */
 };
 
 struct srdma_arrival {
 	uint32_t slot;
-	uint32_t length;
+	uint32_t length; /* with the tag, while sealed */
+	uint32_t imm;
+	bool sealed;     /* not opened yet */
+	uint64_t number;
+};
+
+struct srdma_channel_shape {
+	uint32_t message_size, depth, rdma_depth;
+	bool sealed;
 };
 
 struct srdma_channel {
@@ -53,10 +83,14 @@ struct srdma_channel {
 	uint32_t stride;          /* bytes per slot */
 	uint32_t recv_slots, send_slots;
 	uint32_t message_size, depth, rdma_depth; /* as agreed */
+	uint32_t overhead;        /* bytes that sealing adds */
+	uint32_t region_rkey;     /* the peer's */
 
 	struct srdma_op *ops; /* ring of op_room entries */
+	uint8_t *copies;      /* of inline data, copy_size bytes for each op: a lost one is posted again */
+	uint32_t copy_size;
 	uint32_t op_room, op_head, op_count;
-	uint64_t op_sequence;          /* work request id of the oldest */
+	uint64_t op_sequence;          /* of the oldest; its work request id, with the generation */
 	uint32_t unsignaled;           /* how many of the youngest will raise no completion of their own */
 	uint32_t signal_interval;
 	bool closing;                  /* no more credits are returned: the peer will send nothing */
@@ -74,24 +108,47 @@ struct srdma_channel {
 	uint64_t waited_done; /* WAITED operations completed so far */
 
 	uint64_t messages_arrived;
+	uint64_t sends_posted, sends_arrived; /* all kinds; the numbers of their records, too */
+	uint64_t stale_sends; /* of the peer's: those below are repetitions, whose credits count no more */
+
+	/* ---- renewal of the queue pair ---- */
+	uint16_t generation;      /* of the queue pair; completions of others are of no interest */
+	uint32_t receives_posted; /* and not completed */
+	bool held;                /* nothing new is posted but what a quiesce needs */
+	bool stopped;             /* the queue pair is in ERROR: it has, or will have, nothing posted any more */
+	uint64_t psns_used;       /* in this epoch */
+	uint64_t psn_limit;       /* UINT64_MAX: none */
+	uint32_t mtu;
+
+	/* ---- sealing ---- */
+	struct srdma_sealer *sealer; /* NULL: plain */
+	struct srdma_opener *opener;
+	int (*on_control)(void *arg, const void *data, uint32_t length); /* a control record came */
+	void (*on_pulled)(void *arg);                                  /* the oldest PULL is done */
+	void *arg;
+
 	unsigned failed_status; /* enum ibv_wc_status of the completion that ended it; 0: none did */
+	bool failed_here;       /* that was this end's own mistake: a new queue pair would not mend it */
 	struct srdma_counters counters;
 };
 
-/* Depths of the queues for these options. */
-uint32_t srdma_channel_send_depth(uint32_t depth, uint32_t rdma_depth);
-uint32_t srdma_channel_recv_depth(uint32_t depth);
+/* Depths of the queues. */
+uint32_t srdma_channel_send_depth(const struct srdma_channel_shape *shape);
+uint32_t srdma_channel_recv_depth(const struct srdma_channel_shape *shape);
 /* Bytes of both rings. */
-size_t srdma_channel_ring_size(uint32_t message_size, uint32_t depth);
+size_t srdma_channel_ring_size(const struct srdma_channel_shape *shape);
 
 /* Makes the rings and posts all receives; the queue pair is in INIT. */
 int srdma_channel_new(struct srdma_channel *channel, struct ibv_pd *pd, struct srdma_qp *qp, struct ibv_cq *send_cq,
-		      struct ibv_cq *recv_cq, uint32_t message_size, uint32_t depth, uint32_t rdma_depth);
-/* What both ends settled on; not above what srdma_channel_new got. */
-void srdma_channel_agree(struct srdma_channel *channel, uint32_t message_size, uint32_t depth);
+		      struct ibv_cq *recv_cq, const struct srdma_channel_shape *shape);
+/* What both ends settled on; sizes not above what srdma_channel_new got. */
+void srdma_channel_agree(struct srdma_channel *channel, uint32_t message_size, uint32_t depth, uint32_t mtu);
+/* Every record is sealed from here on. Takes both. */
+void srdma_channel_seal(struct srdma_channel *channel, struct srdma_sealer *sealer, struct srdma_opener *opener);
 void srdma_channel_release(struct srdma_channel *channel);
 
-/* Takes completions off both queues and returns credits when due. SRDMA_EVERBS or SRDMA_EPROTOCOL end the connection. */
+/* Takes completions off both queues and returns credits when due. SRDMA_EVERBS (failed_status, failed_here tell more),
+ * SRDMA_EPROTOCOL or SRDMA_ESEAL. */
 int srdma_channel_poll(struct srdma_channel *channel);
 /* The same for receives only: what a latency-bound waiter repeats. */
 int srdma_channel_poll_receives(struct srdma_channel *channel);
@@ -104,16 +161,49 @@ bool srdma_channel_can_send(const struct srdma_channel *channel);
 /* The caller has checked srdma_channel_can_send and the length. */
 int srdma_channel_send(struct srdma_channel *channel, const void *data, uint32_t length);
 
-/* The oldest message that is not consumed; false when there is none. */
-bool srdma_channel_peek(const struct srdma_channel *channel, const void **data, uint32_t *length);
+/* The oldest message that is not consumed: 1, or 0 when there is none, or SRDMA_ESEAL. */
+int srdma_channel_peek(struct srdma_channel *channel, const void **data, uint32_t *length);
+/* Its length alone. */
+bool srdma_channel_next_length(const struct srdma_channel *channel, uint32_t *length);
+/* Copies it, or opens it straight into `buffer`, which is long enough. */
+int srdma_channel_read(struct srdma_channel *channel, void *buffer);
 /* Is done with it: its receive is posted again. */
 int srdma_channel_consume(struct srdma_channel *channel);
 /* The same when the queue pair is no more. */
 void srdma_channel_drop(struct srdma_channel *channel);
 
-bool srdma_channel_can_post_rdma(const struct srdma_channel *channel);
+/* Whether a write or read of `length` bytes may be posted now. */
+bool srdma_channel_can_post_rdma(const struct srdma_channel *channel, uint32_t length);
 /* Posts a one-sided request; the caller has checked everything. */
-int srdma_channel_post_rdma(struct srdma_channel *channel, struct ibv_send_wr *wr, enum srdma_op_kind kind,
-			    uint64_t cookie);
+int srdma_channel_post_rdma(struct srdma_channel *channel, const struct srdma_op *op);
+/* Its bookkeeping, where the write or read was not one work request. */
+void srdma_channel_complete_rdma(struct srdma_channel *channel, enum srdma_op_kind kind, uint64_t cookie);
+
+/* Whether a control record, or a pull of `length` bytes, may be posted now. */
+bool srdma_channel_can_control(const struct srdma_channel *channel, uint32_t length);
+/* At most message_size bytes. */
+int srdma_channel_send_control(struct srdma_channel *channel, const void *data, uint32_t length);
+
+/* ---- renewal (channel_renew.c) ---- */
+
+/* Posts what makes every work request complete visibly. False: there is no room for it yet. */
+int srdma_channel_quiesce(struct srdma_channel *channel, bool *done);
+/* The queue pair is in ERROR from here on: completions with errors are what is expected. */
+void srdma_channel_stop(struct srdma_channel *channel);
+/* Whether all that the old queue pair had is off the completion queues. */
+bool srdma_channel_is_drained(const struct srdma_channel *channel);
+/* The queue pair is a new one, in INIT: posts receives. */
+int srdma_channel_restart(struct srdma_channel *channel);
+/* What the peer says of ours: `arrived` of our sends, `consumed` of our messages. SRDMA_EPROTOCOL when that can't be. */
+int srdma_channel_settle(struct srdma_channel *channel, uint64_t arrived, uint64_t consumed);
+/* In RTS, and the peer is in RTR: posts again what did not arrive, and lets new work be posted. */
+int srdma_channel_resume(struct srdma_channel *channel);
+
+/* Shared by both files. */
+uint64_t srdma_channel_psns(const struct srdma_channel *channel, uint32_t length);
+int srdma_channel_post_receive(struct srdma_channel *channel, uint32_t slot);
+int srdma_channel_submit(struct srdma_channel *channel, uint32_t index, bool signaled);
+int srdma_channel_send_credits(struct srdma_channel *channel);
+void srdma_channel_complete_op(struct srdma_channel *channel);
 
 #endif

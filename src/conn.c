@@ -10,6 +10,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#define EPOCH_MS_MIN 100
+
 /* ---- options --------------------------------------------------------------------------------------------------- */
 
 void srdma_conn_options_init(struct srdma_conn_options *options)
@@ -30,6 +32,8 @@ void srdma_conn_options_init(struct srdma_conn_options *options)
 		.setup_timeout_ms = 10000,
 		.busy_retry_ms = 10000,
 		.timeout_ms = 30000,
+		.epoch_psns = SRDMA_EPOCH_PSNS,
+		.recoveries = 8,
 		.spin = 50,
 	};
 }
@@ -50,6 +54,14 @@ int srdma_conn_options_check(const struct srdma_conn_options *o)
 		return srdma_fail(-EINVAL, "time-outs must be above 0: nothing waits for ever");
 	if (o->busy_retry_ms < 0)
 		return srdma_fail(-EINVAL, "a busy server can be tried again for 0 ms or longer");
+	if (o->seal != SRDMA_SEAL_OFF && (o->seal != SRDMA_SEAL_REQUIRED || o->raw))
+		return srdma_fail(-EINVAL, "sealing is off or required, and off for raw connections");
+	if (o->epoch_psns != 0 && (o->epoch_psns < SRDMA_EPOCH_PSNS_MIN || o->epoch_psns > SRDMA_EPOCH_PSNS))
+		return srdma_fail(-EINVAL, "an epoch of %u PSNs: 0 (none), or %u to %u", o->epoch_psns, SRDMA_EPOCH_PSNS_MIN,
+				  SRDMA_EPOCH_PSNS);
+	if (o->epoch_ms != 0 && (o->epoch_ms < EPOCH_MS_MIN || o->epoch_psns == 0))
+		return srdma_fail(-EINVAL, "epochs of %d ms: 0 (not by time), or %d and more where there are epochs", o->epoch_ms,
+				  EPOCH_MS_MIN);
 	return srdma_qp_options_check(&o->qp);
 }
 
@@ -95,6 +107,8 @@ void srdma_conn_release_verbs(struct srdma_conn *conn)
 	/* The queue pair goes before the memory that it may still write to. */
 	srdma_qp_fail(&conn->qp);
 	srdma_qp_release(&conn->qp);
+	srdma_epoch_release(conn);
+	srdma_bulk_release(conn);
 	srdma_channel_release(&conn->channel);
 	srdma_region_release(&conn->region);
 	destroy_cq(conn->send_cq, conn->unacked_send);
@@ -168,8 +182,15 @@ void srdma_conn_info(const struct srdma_conn *conn, struct srdma_conn_info *info
 		.region_size = conn->region.size,
 		.peer_region_size = conn->peer.region_size,
 		.peer_region_access = conn->peer.region_access,
+		.epoch = atomic_load(&conn->epoch.number),
+		.recoveries = atomic_load(&conn->epoch.recoveries),
+		.epoch_psns = channel->psns_used,
+		.pause_us = atomic_load(&conn->epoch.pause_us),
+		.pause_max_us = atomic_load(&conn->epoch.pause_max_us),
 		.timing = conn->timing,
 	};
+	if (conn->sealed)
+		snprintf(info->seal, sizeof info->seal, "%s", srdma_cipher_name(conn->cipher));
 	srdma_conn_read_counters(conn, info);
 	memcpy(info->peer_name, conn->peer_name, sizeof info->peer_name);
 	memcpy(info->close_reason, conn->close_reason, sizeof conn->close_reason);
@@ -213,6 +234,8 @@ int srdma_conn_peer_region(struct srdma_conn *conn, uint64_t *address, uint32_t 
 {
 	if (conn->peer.region_size == 0)
 		return srdma_fail(-ENXIO, "the peer offers no region");
+	if (conn->sealed)
+		return srdma_fail(-ENXIO, "the peer's region is sealed: it has no rkey");
 	*address = conn->peer.region_address;
 	*rkey = conn->peer.region_rkey;
 	*size = conn->peer.region_size;

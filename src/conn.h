@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A connection: what conn.c (the object), bringup.c (TLS, exchange, queue pair), progress.c (waiting, messages, disconnect)
- * and onesided.c (RDMA write and read) share. */
+/* A connection: what conn.c (the object), bringup.c (TLS, exchange, queue pair), progress.c (waiting, messages, disconnect),
+ * epoch.c (new PSNs), onesided.c and bulk.c (RDMA write and read, plain and sealed) share. */
 #ifndef SRDMA_CONN_H
 #define SRDMA_CONN_H
 
+#include "bulk.h"
 #include "channel.h"
 #include "control.h"
+#include "epoch.h"
 #include "net.h"
 #include "notifier.h"
 #include "region.h"
@@ -41,6 +43,13 @@ struct srdma_conn {
 	struct srdma_qp qp;
 	struct srdma_region region;   /* offered to the peer */
 	struct srdma_channel channel; /* zeroed when raw */
+	struct srdma_bulk bulk;       /* zeroed unless sealed */
+	struct srdma_epoch epoch;
+	bool sealed;
+	bool region_withdrawn;        /* the peer's was */
+	enum srdma_cipher cipher;     /* while sealed */
+	unsigned rounds;              /* of progress, since the TLS channel was last looked at */
+	uint32_t waited_length;       /* of the write or read that is to be posted */
 	struct srdma_hello own, peer; /* as exchanged */
 	uint8_t gid_index;
 	enum ibv_mtu mtu; /* agreed */
@@ -56,7 +65,8 @@ struct srdma_conn {
 	bool armed;   /* both CQs will raise an event */
 	bool noted;
 	bool woken;
-	atomic_bool wake_requested; /* with a notifier */
+	bool shared_wake; /* wake_fd is also somebody else's */
+	atomic_bool wake_requested;
 	atomic_int device_event;    /* IBV_EVENT_* that ends the connection, and 1 more; 0: none */
 	atomic_bool cancelled; /* another thread wants every wait to end */
 
@@ -103,7 +113,15 @@ int srdma_conn_wait_until(struct srdma_conn *conn, bool (*ready)(const struct sr
 void srdma_conn_fail_later(struct srdma_conn *conn, enum ibv_event_type event);
 /* Makes the running and all later waits end with -ECANCELED. Thread-safe, while the connection lives. */
 void srdma_conn_cancel(struct srdma_conn *conn);
-/* The oldest message that is not consumed, without waiting. */
-bool srdma_conn_peek(struct srdma_conn *conn, const void **data, uint32_t *length);
+/* The oldest message that is not consumed, without waiting: 1, 0: there is none, or the error that has ended the connection. */
+int srdma_conn_peek(struct srdma_conn *conn, const void **data, uint32_t *length);
+/* Whether a message may be posted now. */
+bool srdma_conn_can_send(const struct srdma_conn *conn);
+/* srdma_conn_wake without its mark: only looks after what is due. Thread-safe, async-signal-safe. */
+void srdma_conn_nudge(struct srdma_conn *conn);
+
+/* bringup.c */
+/* INIT to RTS, by `own` and `peer`, with a window for the region. */
+int srdma_conn_connect_queue_pair(struct srdma_conn *conn);
 
 #endif

@@ -3,6 +3,7 @@
 
 #include "log.h"
 #include "net.h"
+#include "sweep.h"
 
 #include <errno.h>
 #include <stdatomic.h>
@@ -18,6 +19,7 @@ struct srdma_device {
 	int gid_index; /* -1: chosen per connection */
 	struct ibv_device_attr attr;
 	struct ibv_port_attr port_attr;
+	struct srdma_sweep sweep;
 };
 
 #define HOW_TO_GET_ONE                                                                                                 \
@@ -214,6 +216,8 @@ static int open_one(struct ibv_device *verbs_device, const struct srdma_device_o
 		goto close_context;
 	}
 	ret = take_port(device, options->port);
+	if (ret == 0)
+		srdma_sweep_init(&device->sweep, verbs_device->ibdev_path, device->port);
 	if (ret != 0)
 		goto close_context;
 	if (device->gid_index >= device->port_attr.gid_tbl_len) {
@@ -267,8 +271,31 @@ void srdma_device_unref(struct srdma_device **out)
 	*out = NULL;
 	if (!device || atomic_fetch_sub(&device->references, 1) != 1)
 		return;
+	srdma_sweep_release(&device->sweep);
 	ibv_close_device(device->context);
 	free(device);
+}
+
+uint64_t srdma_device_sweeps(struct srdma_device *device)
+{
+	uint64_t packets, seen = srdma_sweep_look(&device->sweep, &packets);
+
+	if (packets > 0) {
+		const struct srdma_log_field fields[] = {SRDMA_FIELD_TEXT("device", device->name),
+							 SRDMA_FIELD_NUMBER("packets_per_second", packets)};
+		const struct srdma_event event = {SRDMA_LOG_WARN, "device.sweep", true, fields, 2};
+
+		srdma_log_event(&event,
+				"somebody seems to try PSNs on %s: %llu packets in a second were out of sequence or duplicates; all "
+				"connections with epochs renew theirs",
+				device->name, (unsigned long long)packets);
+	}
+	return seen;
+}
+
+bool srdma_device_watches(const struct srdma_device *device)
+{
+	return device->sweep.fd_count > 0;
 }
 
 const char *srdma_device_name(const struct srdma_device *device)

@@ -188,6 +188,98 @@ int srdma_disconnect_decode(const uint8_t *body, size_t length, struct srdma_dis
 	return 0;
 }
 
+size_t srdma_ready_encode(uint8_t *frame, bool with_rkey, uint32_t rkey)
+{
+	struct srdma_writer w;
+
+	srdma_writer_init(&w, frame, SRDMA_FRAME_MAX);
+	put_header(&w, SRDMA_FRAME_READY);
+	if (with_rkey)
+		srdma_put_u32(&w, rkey);
+	return finish_frame(&w);
+}
+
+int srdma_ready_decode(const uint8_t *body, size_t length, bool with_rkey, uint32_t *rkey)
+{
+	struct srdma_reader r;
+
+	srdma_reader_init(&r, body, length);
+	*rkey = with_rkey ? srdma_get_u32(&r) : 0;
+	return srdma_reader_complete(&r) ? 0 : srdma_fail(SRDMA_EPROTOCOL, "malformed READY of %zu bytes", length);
+}
+
+/* ---- epochs ---------------------------------------------------------------------------------------------------- */
+
+size_t srdma_epoch_encode(uint8_t *frame, enum srdma_frame_type type, const struct srdma_epoch_frame *epoch)
+{
+	struct srdma_writer w;
+
+	srdma_writer_init(&w, frame, SRDMA_FRAME_MAX);
+	put_header(&w, type);
+	srdma_put_u32(&w, epoch->number);
+	if (type == SRDMA_FRAME_EPOCH_REQUEST || type == SRDMA_FRAME_EPOCH_BEGIN)
+		srdma_put_u8(&w, epoch->reason);
+	if (type == SRDMA_FRAME_EPOCH_BEGIN || type == SRDMA_FRAME_EPOCH_PARAMETERS) {
+		srdma_put_u8(&w, epoch->broken);
+		srdma_put_u64(&w, epoch->sends);
+	}
+	if (type == SRDMA_FRAME_EPOCH_PARAMETERS) {
+		srdma_put_u64(&w, epoch->consumed);
+		srdma_put_u32(&w, epoch->qpn);
+		srdma_put_u32(&w, epoch->psn);
+	}
+	if (type == SRDMA_FRAME_EPOCH_READY)
+		srdma_put_u32(&w, epoch->rkey);
+	return finish_frame(&w);
+}
+
+static const char *epoch_fault(enum srdma_frame_type type, const struct srdma_epoch_frame *e, uint8_t broken)
+{
+	bool has_reason = type == SRDMA_FRAME_EPOCH_REQUEST || type == SRDMA_FRAME_EPOCH_BEGIN;
+
+	if (has_reason && (e->reason < SRDMA_EPOCH_COUNT || e->reason > SRDMA_EPOCH_BROKEN))
+		return "an unknown reason";
+	if (broken > 1)
+		return "unknown flags";
+	if (type == SRDMA_FRAME_EPOCH_PARAMETERS && (e->qpn > QPN_MAX || e->qpn <= 1))
+		return "a QPN that is none";
+	return type == SRDMA_FRAME_EPOCH_PARAMETERS && e->psn > PSN_MAX ? "a PSN of more than 24 bits" : NULL;
+}
+
+int srdma_epoch_decode(enum srdma_frame_type type, const uint8_t *body, size_t length, struct srdma_epoch_frame *epoch)
+{
+	struct srdma_epoch_frame e = {0};
+	struct srdma_reader r;
+	uint8_t broken = 0;
+	const char *fault;
+
+	srdma_reader_init(&r, body, length);
+	e.number = srdma_get_u32(&r);
+	if (type == SRDMA_FRAME_EPOCH_REQUEST || type == SRDMA_FRAME_EPOCH_BEGIN)
+		e.reason = srdma_get_u8(&r);
+	if (type == SRDMA_FRAME_EPOCH_BEGIN || type == SRDMA_FRAME_EPOCH_PARAMETERS) {
+		broken = srdma_get_u8(&r);
+		e.sends = srdma_get_u64(&r);
+	}
+	if (type == SRDMA_FRAME_EPOCH_PARAMETERS) {
+		e.consumed = srdma_get_u64(&r);
+		e.qpn = srdma_get_u32(&r);
+		e.psn = srdma_get_u32(&r);
+	}
+	if (type == SRDMA_FRAME_EPOCH_READY)
+		e.rkey = srdma_get_u32(&r);
+	if (!srdma_reader_complete(&r))
+		return srdma_fail(SRDMA_EPROTOCOL, "malformed epoch frame of type %d, %zu bytes", type, length);
+	fault = epoch_fault(type, &e, broken);
+	if (fault)
+		return srdma_fail(SRDMA_EPROTOCOL, "an epoch frame of type %d with %s", type, fault);
+	e.broken = broken != 0;
+	*epoch = e;
+	return 0;
+}
+
+/* ---- refusal, validation --------------------------------------------------------------------------------------- */
+
 int srdma_reject_set(struct srdma_reject *reject, enum srdma_reject_reason reason, uint32_t retry_after_ms,
 		     const char *format, ...)
 {
@@ -261,6 +353,8 @@ static int validate_messages(const struct srdma_hello *h, struct srdma_reject *r
 					 h->features & ~SRDMA_FEATURES_KNOWN),
 			SRDMA_EPROTOCOL);
 	if (!(h->features & SRDMA_FEATURE_MESSAGES)) {
+		if (h->features & (SRDMA_FEATURE_EPOCHS | SRDMA_FEATURE_SEALED))
+			return MALFORMED("epochs or sealing asked for without the message feature");
 		if (h->message_size != 0 || h->depth != 0)
 			return MALFORMED("message size and depth given without the message feature");
 		return 0;
@@ -294,6 +388,10 @@ int srdma_hello_validate(const struct srdma_hello *h, bool welcome, struct srdma
 		ret = validate_region(h, reject);
 	if (ret == 0 && (h->region_access & IBV_ACCESS_REMOTE_READ) && h->rd_responder == 0)
 		ret = MALFORMED("a readable region is offered, but no RDMA read can be answered");
+	if (ret == 0 && (h->features & SRDMA_FEATURE_WINDOW) && (welcome || h->region_size == 0 || h->region_rkey != 0))
+		ret = MALFORMED("an rkey is announced for READY where none is due");
+	if (ret == 0 && (h->features & SRDMA_FEATURE_SEALED) && h->region_rkey != 0)
+		ret = MALFORMED("a sealed region with an rkey");
 	if (ret == 0 && !welcome && h->client_id != 0)
 		ret = MALFORMED("a HELLO bears a client id");
 	return ret;

@@ -21,6 +21,11 @@ enum srdma_frame_type {
 	SRDMA_FRAME_DISCONNECT = 5,
 	SRDMA_FRAME_DISCONNECT_ACK = 6,
 	SRDMA_FRAME_FINISH = 7,
+	SRDMA_FRAME_EPOCH_REQUEST = 8,
+	SRDMA_FRAME_EPOCH_BEGIN = 9,
+	SRDMA_FRAME_EPOCH_PARAMETERS = 10,
+	SRDMA_FRAME_EPOCH_READY = 11,
+	SRDMA_FRAME_WITHDRAW = 12,
 };
 
 struct srdma_frame_header {
@@ -30,7 +35,12 @@ struct srdma_frame_header {
 };
 
 #define SRDMA_FEATURE_MESSAGES (1u << 0) /* message rings; without it the connection is raw */
-#define SRDMA_FEATURES_KNOWN SRDMA_FEATURE_MESSAGES
+#define SRDMA_FEATURE_EPOCHS (1u << 1)   /* can renew the queue pair; both must */
+#define SRDMA_FEATURE_SEALED (1u << 2)   /* requires what runs on the queue pair to be sealed; both or neither */
+#define SRDMA_FEATURE_CHACHA (1u << 3)   /* has no fast AES */
+#define SRDMA_FEATURE_WINDOW (1u << 4)   /* HELLO only: the region's rkey comes with READY */
+#define SRDMA_FEATURES_KNOWN \
+	(SRDMA_FEATURE_MESSAGES | SRDMA_FEATURE_EPOCHS | SRDMA_FEATURE_SEALED | SRDMA_FEATURE_CHACHA | SRDMA_FEATURE_WINDOW)
 
 #define SRDMA_MESSAGE_SIZE_MIN 64u
 #define SRDMA_MESSAGE_SIZE_MAX (1u << 20)
@@ -62,11 +72,35 @@ struct srdma_disconnect {
 	char reason[SRDMA_REASON_MAX + 1];
 };
 
+/* Why a queue pair is renewed. */
+enum srdma_epoch_reason {
+	SRDMA_EPOCH_COUNT = 1, /* a direction has consumed its PSNs */
+	SRDMA_EPOCH_ASKED = 2, /* the program asked for it */
+	SRDMA_EPOCH_TIME = 3,
+	SRDMA_EPOCH_SWEEP = 4, /* the device's counters show that somebody is trying PSNs */
+	SRDMA_EPOCH_BROKEN = 5, /* the queue pair has failed */
+};
+#define SRDMA_EPOCH_REASONS 6
+
+/* The frames of a renewal; each has some of the fields. */
+struct srdma_epoch_frame {
+	uint32_t number;   /* of the epoch to come */
+	uint8_t reason;    /* EPOCH_REQUEST, EPOCH_BEGIN: enum srdma_epoch_reason */
+	bool broken;       /* EPOCH_BEGIN, EPOCH_PARAMETERS: the sender's queue pair has failed */
+	uint32_t qpn, psn; /* EPOCH_PARAMETERS: the sender's new ones */
+	uint64_t sends;    /* EPOCH_BEGIN: posted by the sender so far; EPOCH_PARAMETERS: of the receiver's, arrived at the sender */
+	uint64_t consumed; /* EPOCH_PARAMETERS: messages of the receiver's that the sender's program has taken */
+	uint32_t rkey;     /* EPOCH_READY: of the sender's region; 0: none */
+};
+
 /* Encoders write a whole frame into `frame` (SRDMA_FRAME_MAX bytes) and return its length. */
 size_t srdma_hello_encode(uint8_t *frame, enum srdma_frame_type type, const struct srdma_hello *hello);
 size_t srdma_reject_encode(uint8_t *frame, const struct srdma_reject *reject);
 size_t srdma_disconnect_encode(uint8_t *frame, enum srdma_frame_type type, const struct srdma_disconnect *disconnect);
 size_t srdma_empty_encode(uint8_t *frame, enum srdma_frame_type type);
+/* READY: with the region's rkey when HELLO said so. */
+size_t srdma_ready_encode(uint8_t *frame, bool with_rkey, uint32_t rkey);
+size_t srdma_epoch_encode(uint8_t *frame, enum srdma_frame_type type, const struct srdma_epoch_frame *epoch);
 
 /* Decoders return 0 or SRDMA_EPROTOCOL. They fill the structure only when the body has the right form; whether its values
  * are acceptable is srdma_hello_validate's business. */
@@ -74,6 +108,9 @@ int srdma_frame_header_decode(const uint8_t bytes[SRDMA_FRAME_HEADER], struct sr
 int srdma_hello_decode(const uint8_t *body, size_t length, struct srdma_hello *hello);
 int srdma_reject_decode(const uint8_t *body, size_t length, struct srdma_reject *reject);
 int srdma_disconnect_decode(const uint8_t *body, size_t length, struct srdma_disconnect *disconnect);
+int srdma_ready_decode(const uint8_t *body, size_t length, bool with_rkey, uint32_t *rkey);
+/* The values are checked, too: reason, QPN, PSN. */
+int srdma_epoch_decode(enum srdma_frame_type type, const uint8_t *body, size_t length, struct srdma_epoch_frame *epoch);
 
 /* Checks every field of a HELLO (or, `welcome`, a WELCOME). Returns 0, or SRDMA_EPROTOCOL with the reason and the field's
  * name and value in *reject. */

@@ -179,7 +179,10 @@ static uint64_t in_pages(uint64_t bytes)
 
 static uint64_t bytes_of_one(const struct srdma_conn_options *conn)
 {
-	return saturated_add(in_pages(srdma_channel_ring_size(conn->message_size, conn->depth)), in_pages(conn->region_size));
+	const struct srdma_channel_shape shape = {conn->message_size, conn->depth, conn->rdma_depth,
+						  conn->seal == SRDMA_SEAL_REQUIRED};
+
+	return saturated_add(in_pages(srdma_channel_ring_size(&shape)), in_pages(conn->region_size));
 }
 
 static int by_bytes_falling(const void *a, const void *b)

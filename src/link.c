@@ -270,7 +270,7 @@ static int keep_arrivals(struct srdma_link *link)
 
 	/* Messages and credits that nobody has looked at yet; behind them come receives that were flushed. */
 	srdma_channel_poll_receives(channel);
-	while (srdma_channel_peek(channel, &data, &length)) {
+	while (srdma_channel_peek(channel, &data, &length) == 1) {
 		struct kept *kept = malloc(sizeof *kept + length);
 
 		if (!kept)

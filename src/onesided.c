@@ -20,8 +20,16 @@ int srdma_buffer_new(struct srdma_conn *conn, void *memory, size_t size, struct 
 
 	if (!buffer)
 		return srdma_fail(-ENOMEM, "out of memory");
-	ret = memory ? srdma_region_register(conn->pd, memory, size, IBV_ACCESS_LOCAL_WRITE, &buffer->region)
-		     : srdma_region_new(conn->pd, size, IBV_ACCESS_LOCAL_WRITE, &buffer->region);
+	if (conn->sealed && memory) {
+		/* Sealing reads and writes it; no device needs to know it. */
+		buffer->region = (struct srdma_region){.address = memory, .size = size};
+		ret = 0;
+	} else if (conn->sealed) {
+		ret = srdma_region_private(size, &buffer->region);
+	} else {
+		ret = memory ? srdma_region_register(conn->pd, memory, size, IBV_ACCESS_LOCAL_WRITE, &buffer->region)
+			     : srdma_region_new(conn->pd, size, IBV_ACCESS_LOCAL_WRITE, &buffer->region);
+	}
 	if (ret != 0) {
 		free(buffer);
 		return ret;
@@ -61,7 +69,8 @@ static int check_request(struct srdma_conn *conn, bool write, size_t length, uin
 	if (ret != 0)
 		return ret;
 	if (peer->region_size == 0)
-		return srdma_fail(-ENXIO, "cannot %s: the peer offers no region", verb);
+		return srdma_fail(-ENXIO, "cannot %s: the peer offers no region%s", verb,
+				  conn->region_withdrawn ? " any more" : "");
 	if (!(peer->region_access & needed) || (!write && peer->rd_responder == 0))
 		return srdma_fail(-EACCES, "cannot %s: the peer's region does not allow it", verb);
 	if (offset > peer->region_size || length > peer->region_size - offset)
@@ -74,29 +83,68 @@ struct request {
 	bool write;
 	uint64_t local;
 	uint32_t lkey;
-	uint32_t length;
+	size_t length;
 	uint64_t offset;
 	enum srdma_op_kind kind;
 	uint64_t cookie;
 	bool copy; /* small enough to go inline: `local` need not be registered */
 };
 
+static int post_sealed(struct srdma_conn *conn, const struct request *r)
+{
+	struct srdma_bulk_job job = {
+		.write = r->write,
+		.kind = r->kind,
+		.local = (char *)(uintptr_t)r->local,
+		.length = r->length,
+		.offset = r->offset,
+		.cookie = r->cookie,
+	};
+
+	srdma_bulk_post(conn, &job);
+	return srdma_bulk_step(conn);
+}
+
+static int post_plain(struct srdma_conn *conn, const struct request *r)
+{
+	struct srdma_op op = {
+		.kind = r->kind,
+		.write = r->write,
+		.is_inline = r->copy && r->length > 0,
+		.local = r->local,
+		.lkey = r->lkey,
+		.length = (uint32_t)r->length,
+		.remote = conn->peer.region_address + r->offset,
+		.cookie = r->cookie,
+	};
+
+	return srdma_channel_post_rdma(&conn->channel, &op);
+}
+
 static int post(struct srdma_conn *conn, const struct request *r)
 {
-	struct ibv_sge sge = {.addr = r->local, .length = r->length, .lkey = r->lkey};
-	struct ibv_send_wr wr = {
-		.sg_list = &sge,
-		.num_sge = r->length > 0,
-		.opcode = r->write ? IBV_WR_RDMA_WRITE : IBV_WR_RDMA_READ,
-		.send_flags = r->copy ? IBV_SEND_INLINE : 0,
-		.wr.rdma = {.remote_addr = conn->peer.region_address + r->offset, .rkey = conn->peer.region_rkey},
-	};
-	int ret = srdma_channel_post_rdma(&conn->channel, &wr, r->kind, r->cookie);
+	int ret = conn->sealed ? post_sealed(conn, r) : post_plain(conn, r);
 
 	if (ret != 0)
 		return srdma_conn_end(conn, ret);
 	srdma_counter_add(r->write ? &conn->channel.counters.bytes_written : &conn->channel.counters.bytes_read, r->length);
 	return 0;
+}
+
+/* The longest plain request: the device's limit, and a part of an epoch's PSNs. */
+static size_t longest(const struct srdma_conn *conn)
+{
+	uint64_t device = srdma_device_port_attr(conn->device)->max_msg_sz;
+	uint64_t psns = conn->channel.psn_limit == UINT64_MAX ? device : conn->channel.psn_limit / 4 * conn->channel.mtu;
+
+	return (size_t)(psns < device ? psns : device);
+}
+
+static bool can_post_rdma(const struct srdma_conn *conn)
+{
+	if (conn->sealed)
+		return conn->channel.rdma_queued < conn->channel.rdma_depth;
+	return srdma_channel_can_post_rdma(&conn->channel, conn->waited_length);
 }
 
 static int post_buffer(struct srdma_conn *conn, bool write, struct srdma_buffer *buffer, size_t buffer_offset,
@@ -109,16 +157,20 @@ static int post_buffer(struct srdma_conn *conn, bool write, struct srdma_buffer 
 	if (buffer_offset > buffer->region.size || length > buffer->region.size - buffer_offset)
 		return srdma_fail(-ERANGE, "%zu bytes at %zu are outside of the buffer of %zu", length, buffer_offset,
 				  buffer->region.size);
-	if (length > srdma_device_port_attr(conn->device)->max_msg_sz)
-		return srdma_fail(-EMSGSIZE, "%zu bytes in one request; the device takes %u", length,
-				  srdma_device_port_attr(conn->device)->max_msg_sz);
-	if (!srdma_channel_can_post_rdma(&conn->channel))
-		return -EAGAIN;
+	if (!conn->sealed && length > longest(conn))
+		return srdma_fail(-EMSGSIZE, "%zu bytes in one request; the device, or an epoch, takes %zu", length, longest(conn));
+	conn->waited_length = conn->sealed ? 0 : (uint32_t)length;
+	if (!can_post_rdma(conn)) {
+		/* The room may be a matter of a look, or of a renewal. */
+		ret = srdma_conn_wait_until(conn, can_post_rdma, 0);
+		if (ret != 0)
+			return ret;
+	}
 	struct request request = {
 		.write = write,
 		.local = (uintptr_t)buffer->region.address + buffer_offset,
-		.lkey = buffer->region.mr->lkey,
-		.length = (uint32_t)length,
+		.lkey = buffer->region.mr ? buffer->region.mr->lkey : 0,
+		.length = length,
 		.offset = offset,
 		.kind = SRDMA_OP_POSTED,
 		.cookie = cookie,
@@ -170,11 +222,6 @@ int srdma_conn_complete(struct srdma_conn *conn, uint64_t *cookies, int max, int
 
 /* ---- blocking forms -------------------------------------------------------------------------------------------- */
 
-static bool can_post_rdma(const struct srdma_conn *conn)
-{
-	return srdma_channel_can_post_rdma(&conn->channel);
-}
-
 /* RC completes in order, so the one just posted is done when no more WAITED ones are left: only one thread waits. */
 static bool waited_done(const struct srdma_conn *conn)
 {
@@ -183,8 +230,10 @@ static bool waited_done(const struct srdma_conn *conn)
 
 static int transfer(struct srdma_conn *conn, struct request *request, int timeout_ms)
 {
-	int ret = srdma_conn_wait_until(conn, can_post_rdma, timeout_ms);
+	int ret;
 
+	conn->waited_length = conn->sealed ? 0 : (uint32_t)request->length;
+	ret = srdma_conn_wait_until(conn, can_post_rdma, timeout_ms);
 	if (ret != 0)
 		return ret;
 	conn->waited_before = conn->channel.waited_done;
@@ -200,7 +249,7 @@ static int transfer(struct srdma_conn *conn, struct request *request, int timeou
 
 static int run(struct srdma_conn *conn, bool write, void *data, size_t length, uint64_t offset, int timeout_ms)
 {
-	size_t most = srdma_device_port_attr(conn->device)->max_msg_sz;
+	size_t most = conn->sealed ? SIZE_MAX : longest(conn);
 	struct srdma_region region = {0};
 	struct request request = {.write = write, .kind = SRDMA_OP_WAITED};
 	int ret = check_request(conn, write, length, offset);
@@ -210,7 +259,7 @@ static int run(struct srdma_conn *conn, bool write, void *data, size_t length, u
 	if (timeout_ms == 0)
 		return srdma_fail(-EINVAL, "a write or read that does not wait is srdma_conn_post_write or _read");
 	request.copy = write && length <= conn->qp.max_inline;
-	if (!request.copy && length > 0) {
+	if (!conn->sealed && !request.copy && length > 0) {
 		ret = srdma_region_register(conn->pd, data, length, write ? 0 : IBV_ACCESS_LOCAL_WRITE, &region);
 		if (ret != 0)
 			return ret;
@@ -222,7 +271,7 @@ static int run(struct srdma_conn *conn, bool write, void *data, size_t length, u
 		if (left == 0 && done > 0)
 			break;
 		request.local = (uintptr_t)data + done;
-		request.length = (uint32_t)(left < most ? left : most);
+		request.length = left < most ? left : most;
 		request.offset = offset + done;
 		ret = transfer(conn, &request, timeout_ms);
 		if (length == 0)

@@ -20,6 +20,8 @@
 #define ROUNDS_PER_SENDS 4
 #define ROUNDS_PER_CLOCK 64
 #define ROUNDS_PER_EVENTS 4096
+/* A connection that always finds something to do looks at its TLS channel, and at what time brings, once in so many rounds. */
+#define ROUNDS_PER_CONTROL 256
 
 /* ---- the descriptors ------------------------------------------------------------------------------------------- */
 
@@ -64,6 +66,7 @@ int srdma_conn_share_wake(struct srdma_conn *conn, int fd)
 	}
 	close(conn->wake_fd); /* which takes it out of the epoll set, too */
 	conn->wake_fd = shared;
+	conn->shared_wake = true;
 	return 0;
 }
 
@@ -74,10 +77,14 @@ int srdma_conn_fd(struct srdma_conn *conn)
 
 void srdma_conn_wake(struct srdma_conn *conn)
 {
+	atomic_store(&conn->wake_requested, true);
+	srdma_conn_nudge(conn);
+}
+
+void srdma_conn_nudge(struct srdma_conn *conn)
+{
 	uint64_t one = 1;
 
-	if (conn->notifier)
-		atomic_store(&conn->wake_requested, true);
 	/* The counter can't be full: then a wake-up is pending anyway. */
 	ssize_t n = write(conn->notifier ? conn->notifier->wake_fd : conn->wake_fd, &one, sizeof one);
 
@@ -106,6 +113,12 @@ int srdma_conn_end(struct srdma_conn *conn, int error)
 	conn->status = error;
 	srdma_qp_fail(&conn->qp);
 	return error;
+}
+
+/* No work of this end's is on the queue pair, or waits for it. */
+static bool is_idle(const struct srdma_conn *conn)
+{
+	return conn->channel.op_count == 0 && srdma_bulk_is_idle(&conn->bulk) && !srdma_epoch_is_changing(conn);
 }
 
 static bool all_arrived(const struct srdma_conn *conn)
@@ -142,6 +155,17 @@ static int send_count(struct srdma_conn *conn, enum srdma_frame_type type, const
 	return send_control(conn, frame, srdma_disconnect_encode(frame, type, &body));
 }
 
+/* The peer takes its region back. */
+static int take_withdrawal(struct srdma_conn *conn)
+{
+	if (conn->inbox.header.length != 0 || conn->peer.region_size == 0)
+		return srdma_fail(SRDMA_EPROTOCOL, "a malformed WITHDRAW, or one of a region that was not offered");
+	conn->peer.region_size = 0;
+	conn->peer.region_access = conn->peer.region_rkey = conn->channel.region_rkey = 0;
+	conn->region_withdrawn = true;
+	return 0;
+}
+
 static int take_frame(struct srdma_conn *conn)
 {
 	struct srdma_closing *closing = &conn->closing;
@@ -152,6 +176,10 @@ static int take_frame(struct srdma_conn *conn)
 	if (header->version != SRDMA_PROTOCOL_VERSION)
 		return srdma_fail(SRDMA_EPROTOCOL, "frame of version %u on a connection of version %u", header->version,
 				  SRDMA_PROTOCOL_VERSION);
+	if (header->type >= SRDMA_FRAME_EPOCH_REQUEST && header->type <= SRDMA_FRAME_EPOCH_READY)
+		return srdma_epoch_take(conn);
+	if (header->type == SRDMA_FRAME_WITHDRAW)
+		return take_withdrawal(conn);
 	if (header->type == SRDMA_FRAME_DISCONNECT || header->type == SRDMA_FRAME_DISCONNECT_ACK)
 		ret = srdma_disconnect_decode(srdma_inbox_body(&conn->inbox), header->length, &body);
 	if (ret != 0)
@@ -208,7 +236,7 @@ static int answer_disconnect(struct srdma_conn *conn)
 	if (!closing->peer_requested || closing->peer_answered)
 		return 0;
 	ret = srdma_channel_flush(&conn->channel);
-	if (ret != 0 || !all_arrived(conn) || conn->channel.op_count > 0)
+	if (ret != 0 || !all_arrived(conn) || !is_idle(conn))
 		return ret;
 	closing->peer_answered = true;
 	return send_count(conn, SRDMA_FRAME_DISCONNECT_ACK, NULL);
@@ -226,23 +254,62 @@ static void fail_progress(struct srdma_conn *conn, int ret)
 	if (control != 0)
 		ret = control;
 	else
-		srdma_fail(ret, "%s", text);
-	srdma_conn_end(conn, ret);
+		ret = srdma_epoch_break(conn, srdma_fail(ret, "%s", text));
+	if (ret != 0)
+		srdma_conn_end(conn, ret);
+}
+
+static bool is_of_queue_pair(int event)
+{
+	return event == IBV_EVENT_QP_FATAL || event == IBV_EVENT_QP_REQ_ERR || event == IBV_EVENT_QP_ACCESS_ERR;
+}
+
+/* What the device has reported. The failure of a queue pair shows in its completions as well. */
+static int take_device_event(struct srdma_conn *conn)
+{
+	int event = atomic_exchange(&conn->device_event, 0) - 1, ret;
+
+	if (event < 0 || (is_of_queue_pair(event) && conn->epoch.agreed && conn->channel.stopped))
+		return 0;
+	ret = srdma_fail(SRDMA_EVERBS, "the device reports: %s", ibv_event_type_str((enum ibv_event_type)event));
+	return is_of_queue_pair(event) ? srdma_epoch_break(conn, ret) : srdma_conn_end(conn, ret);
+}
+
+static void progress_control(struct srdma_conn *conn)
+{
+	int ret;
+
+	if (conn->status != 0)
+		return;
+	ret = poll_control(conn);
+	if (ret == 0 && !conn->options.raw)
+		ret = srdma_epoch_step(conn, true);
+	if (ret == 0)
+		ret = answer_disconnect(conn);
+	if (ret != 0)
+		srdma_conn_end(conn, ret);
 }
 
 static void progress(struct srdma_conn *conn)
 {
-	int ret, event = atomic_load_explicit(&conn->device_event, memory_order_relaxed);
+	int ret;
 
 	if (conn->status != 0 || conn->options.raw)
 		return;
 	ret = srdma_channel_poll(&conn->channel);
+	if (ret == 0 && conn->sealed)
+		ret = srdma_bulk_step(conn);
+	if (ret == 0)
+		ret = srdma_epoch_step(conn, false);
 	if (ret == 0)
 		ret = answer_disconnect(conn);
-	if (ret == 0 && event != 0)
-		ret = srdma_fail(SRDMA_EVERBS, "the device reports: %s", ibv_event_type_str((enum ibv_event_type)(event - 1)));
+	if (ret == 0 && atomic_load_explicit(&conn->device_event, memory_order_relaxed) != 0)
+		ret = take_device_event(conn);
 	if (ret != 0)
 		fail_progress(conn, ret);
+	/* While a change is under way it is the TLS channel that brings it on. */
+	if (++conn->rounds % ROUNDS_PER_CONTROL == 0 || srdma_epoch_is_changing(conn))
+		progress_control(conn);
 }
 
 /* What a latency-bound waiter repeats: only where messages come in. */
@@ -255,18 +322,6 @@ static void progress_receives(struct srdma_conn *conn)
 		fail_progress(conn, ret);
 }
 
-static void progress_control(struct srdma_conn *conn)
-{
-	int ret;
-
-	if (conn->status != 0)
-		return;
-	ret = poll_control(conn);
-	if (ret == 0)
-		ret = answer_disconnect(conn);
-	if (ret != 0)
-		srdma_conn_end(conn, ret);
-}
 
 void srdma_conn_progress(struct srdma_conn *conn, bool control)
 {
@@ -349,7 +404,10 @@ static int take_events(struct srdma_conn *conn, int timeout_ms)
 			if (srdma_conn_control_is_over(conn))
 				epoll_ctl(conn->epoll_fd, EPOLL_CTL_DEL, srdma_tls_fd(conn->tls), NULL);
 		} else if (events[i].data.fd == conn->wake_fd) {
-			conn->woken = read(conn->wake_fd, &count, sizeof count) == sizeof count || conn->woken;
+			/* A shared one may be written to by others than srdma_conn_wake. */
+			conn->woken = (read(conn->wake_fd, &count, sizeof count) == sizeof count &&
+				       (conn->shared_wake || atomic_exchange(&conn->wake_requested, false))) ||
+				      conn->woken;
 		} else {
 			while (srdma_conn_take_cq_event(conn->comp))
 				;
@@ -421,10 +479,12 @@ int srdma_conn_wait_until(struct srdma_conn *conn, bool (*ready)(const struct sr
 			return ret;
 		if (timeout_ms == 0)
 			return -EAGAIN;
-		int left = srdma_deadline_left_ms(deadline);
+		int left = srdma_deadline_left_ms(deadline), tick = srdma_epoch_tick_ms(conn);
 		if (left == 0)
 			return srdma_fail(-ETIMEDOUT, "nothing happened within the time-out");
-		ret = take_events(conn, left);
+		ret = take_events(conn, tick >= 0 && tick < left ? tick : left);
+		if (ret == 0 && tick >= 0)
+			progress_control(conn);
 		progress(conn);
 		if (ready(conn))
 			return 0;
@@ -440,9 +500,15 @@ static int check_not_raw(const struct srdma_conn *conn)
 	return conn->options.raw ? srdma_fail(-EOPNOTSUPP, "a raw connection carries no messages; use its queue pair") : 0;
 }
 
+bool srdma_conn_can_send(const struct srdma_conn *conn)
+{
+	/* A message is behind the writes before it: sealed ones have arrived when the peer says so. */
+	return srdma_channel_can_send(&conn->channel) && (!conn->sealed || srdma_bulk_has_written(&conn->bulk));
+}
+
 static bool can_send(const struct srdma_conn *conn)
 {
-	return conn->status == 0 && (srdma_channel_can_send(&conn->channel) || conn->closing.peer_requested);
+	return conn->status == 0 && (srdma_conn_can_send(conn) || conn->closing.peer_requested);
 }
 
 int srdma_conn_send(struct srdma_conn *conn, const void *data, size_t length, int timeout_ms)
@@ -455,7 +521,7 @@ int srdma_conn_send(struct srdma_conn *conn, const void *data, size_t length, in
 		return ret;
 	if (length > conn->channel.message_size)
 		return srdma_fail(-EMSGSIZE, "a message of %zu bytes; %u were agreed", length, conn->channel.message_size);
-	if (!srdma_channel_can_send(&conn->channel)) {
+	if (!srdma_conn_can_send(conn)) {
 		ret = srdma_conn_wait_until(conn, can_send, timeout_ms);
 		if (ret == 0)
 			ret = srdma_conn_check(conn);
@@ -472,15 +538,15 @@ static bool has_message(const struct srdma_conn *conn)
 	return conn->channel.arrival_count > 0 || conn->closing.peer_answered || conn->closing.finished;
 }
 
-bool srdma_conn_peek(struct srdma_conn *conn, const void **data, uint32_t *length)
+int srdma_conn_peek(struct srdma_conn *conn, const void **data, uint32_t *length)
 {
-	progress(conn);
-	return srdma_channel_peek(&conn->channel, data, length);
+	int ret = srdma_channel_peek(&conn->channel, data, length);
+
+	return ret < 0 ? srdma_conn_end(conn, ret) : ret;
 }
 
 int srdma_conn_recv(struct srdma_conn *conn, void *buffer, size_t size, size_t *length, int timeout_ms)
 {
-	const void *data;
 	uint32_t n;
 	int ret = check_not_raw(conn);
 
@@ -488,13 +554,14 @@ int srdma_conn_recv(struct srdma_conn *conn, void *buffer, size_t size, size_t *
 		ret = conn->closing.finished ? srdma_conn_check(conn) : srdma_conn_wait_until(conn, has_message, timeout_ms);
 	if (ret != 0)
 		return ret;
-	if (!srdma_channel_peek(&conn->channel, &data, &n))
+	if (!srdma_channel_next_length(&conn->channel, &n))
 		return srdma_conn_check(conn);
 	*length = n;
 	if (n > size)
 		return srdma_fail(-EMSGSIZE, "a message of %u bytes came; the buffer has %zu", n, size);
-	if (n > 0)
-		memcpy(buffer, data, n);
+	ret = srdma_channel_read(&conn->channel, buffer);
+	if (ret != 0)
+		return srdma_conn_end(conn, ret);
 	ret = srdma_channel_consume(&conn->channel);
 	/* The message is the caller's now; a failure shows at the next call. */
 	if (ret != 0 && conn->status == 0 && !conn->closing.finished)
@@ -521,11 +588,30 @@ int srdma_conn_wait(struct srdma_conn *conn, int timeout_ms)
 	return conn->channel.arrival_count > 0 || conn->channel.done_count > 0 ? 0 : srdma_conn_check(conn);
 }
 
+/* ---- the own region -------------------------------------------------------------------------------------------- */
+
+int srdma_conn_withdraw_region(struct srdma_conn *conn)
+{
+	uint8_t frame[SRDMA_FRAME_MAX];
+	int ret = srdma_conn_check(conn);
+
+	if (ret != 0)
+		return ret;
+	if (!conn->region.address || conn->own.region_size == 0)
+		return srdma_fail(-ENXIO, "no region is offered, or it was withdrawn before");
+	conn->own.region_size = 0;
+	conn->own.region_access = conn->own.region_rkey = 0;
+	ret = srdma_region_withdraw(&conn->region);
+	if (ret == 0)
+		ret = send_control(conn, frame, srdma_empty_encode(frame, SRDMA_FRAME_WITHDRAW));
+	return ret == 0 ? 0 : srdma_conn_end(conn, ret);
+}
+
 /* ---- disconnect ------------------------------------------------------------------------------------------------ */
 
 static bool sends_done(const struct srdma_conn *conn)
 {
-	return conn->channel.op_count == 0;
+	return is_idle(conn);
 }
 
 static bool answered(const struct srdma_conn *conn)

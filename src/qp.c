@@ -59,6 +59,7 @@ static int create(const struct srdma_qp_queues *queues, struct srdma_qp *qp)
 {
 	for (size_t i = 0; i < sizeof inline_sizes / sizeof *inline_sizes; i++) {
 		struct ibv_qp_init_attr attr = {
+			.qp_context = queues->context,
 			.send_cq = queues->send_cq,
 			.recv_cq = queues->recv_cq,
 			.cap = {.max_send_wr = queues->send_depth,
@@ -89,27 +90,46 @@ static int modify(struct srdma_qp *qp, struct ibv_qp_attr *attr, int mask, const
 	return 0;
 }
 
-int srdma_qp_new(const struct srdma_device *device, const struct srdma_qp_options *options,
-		 const struct srdma_qp_queues *queues, unsigned access, struct srdma_qp *out)
+static int initialise(struct srdma_qp *qp)
 {
-	struct srdma_qp qp = {.device = device, .options = *options};
 	struct ibv_qp_attr attr = {
 		.qp_state = IBV_QPS_INIT,
 		.pkey_index = 0,
-		.port_num = srdma_device_port(device),
-		.qp_access_flags = access,
+		.port_num = srdma_device_port(qp->device),
+		.qp_access_flags = qp->access,
 	};
+
+	return modify(qp, &attr, IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_ACCESS_FLAGS, "INIT");
+}
+
+int srdma_qp_new(const struct srdma_device *device, const struct srdma_qp_options *options,
+		 const struct srdma_qp_queues *queues, unsigned access, struct srdma_qp *out)
+{
+	struct srdma_qp qp = {.device = device, .options = *options, .queues = *queues, .access = access};
 	int ret = create(queues, &qp);
 
 	if (ret != 0)
 		return ret;
-	ret = modify(&qp, &attr, IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_ACCESS_FLAGS, "INIT");
+	ret = initialise(&qp);
 	if (ret != 0) {
 		ibv_destroy_qp(qp.verbs);
 		return ret;
 	}
 	*out = qp;
 	return 0;
+}
+
+int srdma_qp_new_like(const struct srdma_qp *like, struct srdma_qp *out)
+{
+	return srdma_qp_new(like->device, &like->options, &like->queues, like->access, out);
+}
+
+int srdma_qp_reset(struct srdma_qp *qp)
+{
+	struct ibv_qp_attr attr = {.qp_state = IBV_QPS_RESET};
+	int ret = modify(qp, &attr, IBV_QP_STATE, "RESET");
+
+	return ret == 0 ? initialise(qp) : ret;
 }
 
 int srdma_qp_ready_to_receive(struct srdma_qp *qp, const struct srdma_hello *peer, uint8_t gid_index, enum ibv_mtu mtu,

@@ -6,17 +6,20 @@
 #include "hello.h"
 #include "securdma.h"
 
-struct srdma_qp {
-	struct ibv_qp *verbs;
-	const struct srdma_device *device;
-	struct srdma_qp_options options;
-	uint32_t max_inline;
-};
-
 struct srdma_qp_queues {
 	struct ibv_pd *pd;
 	struct ibv_cq *send_cq, *recv_cq;
 	uint32_t send_depth, recv_depth;
+	void *context; /* of its asynchronous events */
+};
+
+struct srdma_qp {
+	struct ibv_qp *verbs;
+	const struct srdma_device *device;
+	struct srdma_qp_options options;
+	struct srdma_qp_queues queues;
+	unsigned access;
+	uint32_t max_inline;
 };
 
 int srdma_qp_options_check(const struct srdma_qp_options *options);
@@ -26,6 +29,10 @@ void srdma_qp_options_fit(struct srdma_qp_options *options, const struct srdma_d
 /* Creates the queue pair and takes it to INIT. `access` is what remote requests may do. */
 int srdma_qp_new(const struct srdma_device *device, const struct srdma_qp_options *options,
 		 const struct srdma_qp_queues *queues, unsigned access, struct srdma_qp *out);
+/* Another one of the same make, in INIT. */
+int srdma_qp_new_like(const struct srdma_qp *like, struct srdma_qp *out);
+/* To RESET, which forgets all that was queued, and to INIT again. */
+int srdma_qp_reset(struct srdma_qp *qp);
 /* INIT to RTR: what the peer said of itself, its PSN becomes rq_psn. `mtu` and `rd_atomic` are as agreed. */
 int srdma_qp_ready_to_receive(struct srdma_qp *qp, const struct srdma_hello *peer, uint8_t gid_index, enum ibv_mtu mtu,
 			      uint8_t rd_responder);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "region.h"
 
+#include "clock.h"
 #include "log.h"
 
 #include <errno.h>
@@ -9,6 +10,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#define BIND_MS 1000
 #define REMOTE_ACCESS (IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ | IBV_ACCESS_REMOTE_ATOMIC)
 
 static int fail_registration(size_t size)
@@ -33,11 +35,10 @@ int srdma_region_register(struct ibv_pd *pd, void *memory, size_t size, int acce
 	return 0;
 }
 
-int srdma_region_new(struct ibv_pd *pd, size_t size, int access, struct srdma_region *out)
+int srdma_region_private(size_t size, struct srdma_region *out)
 {
 	size_t page = (size_t)sysconf(_SC_PAGESIZE), mapped = (size + page - 1) / page * page;
 	void *address;
-	struct ibv_mr *mr;
 
 	if (size == 0 || mapped < size)
 		return srdma_fail(-EINVAL, "a memory region of %zu bytes cannot be", size);
@@ -47,21 +48,138 @@ int srdma_region_new(struct ibv_pd *pd, size_t size, int access, struct srdma_re
 	/* A child must neither see it nor, by copy-on-write, take the device's pages away from the parent. */
 	madvise(address, mapped, MADV_DONTFORK);
 	madvise(address, mapped, MADV_DONTDUMP);
-	mr = access & REMOTE_ACCESS ? ibv_reg_mr_iova(pd, address, size, 0, access)
-				    : ibv_reg_mr(pd, address, size, access);
-	if (!mr) {
-		int ret = fail_registration(size);
+	*out = (struct srdma_region){.address = address, .size = size, .mapped = mapped};
+	return 0;
+}
 
-		munmap(address, mapped);
+int srdma_region_new(struct ibv_pd *pd, size_t size, int access, struct srdma_region *out)
+{
+	struct srdma_region region;
+	int ret = srdma_region_private(size, &region);
+
+	if (ret != 0)
+		return ret;
+	region.mr = access & (REMOTE_ACCESS | IBV_ACCESS_MW_BIND) ? ibv_reg_mr_iova(pd, region.address, size, 0, access)
+								   : ibv_reg_mr(pd, region.address, size, access);
+	if (!region.mr) {
+		ret = fail_registration(size);
+		munmap(region.address, region.mapped);
 		return ret;
 	}
-	*out = (struct srdma_region){.address = address, .size = size, .mapped = mapped, .mr = mr};
+	*out = region;
 	return 0;
+}
+
+static bool has_windows(const struct srdma_device *device)
+{
+	return (srdma_device_attr(device)->device_cap_flags & (IBV_DEVICE_MEM_WINDOW_TYPE_2A | IBV_DEVICE_MEM_WINDOW_TYPE_2B)) != 0;
+}
+
+int srdma_region_offer(const struct srdma_device *device, struct ibv_pd *pd, size_t size, unsigned rights,
+		       struct srdma_region *out)
+{
+	bool windowed = rights != 0 && has_windows(device);
+	int access = windowed ? IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_MW_BIND : (int)rights;
+	int ret;
+
+	/* The verbs specification wants local write wherever remote write is. */
+	if (rights & IBV_ACCESS_REMOTE_WRITE)
+		access |= IBV_ACCESS_LOCAL_WRITE;
+	ret = srdma_region_new(pd, size, access, out);
+	/* A device may say that it has windows and not let a program bind any. */
+	if (ret != 0 && windowed) {
+		windowed = false;
+		ret = srdma_region_new(pd, size, access & ~IBV_ACCESS_MW_BIND, out);
+	}
+	if (ret != 0)
+		return ret;
+	out->windowed = windowed;
+	out->rights = rights;
+	return 0;
+}
+
+static int await_bind(struct ibv_qp *qp, uint64_t id)
+{
+	uint64_t deadline = srdma_deadline(BIND_MS);
+	struct ibv_wc wc;
+	int n;
+
+	while ((n = ibv_poll_cq(qp->send_cq, 1, &wc)) >= 0) {
+		if (n > 0 && wc.wr_id == id && wc.qp_num == qp->qp_num)
+			return wc.status == IBV_WC_SUCCESS ? 0
+							   : srdma_fail(SRDMA_EVERBS, "cannot bind a memory window: %s",
+									ibv_wc_status_str(wc.status));
+		if (n == 0 && srdma_deadline_left_ms(deadline) == 0)
+			return srdma_fail(-ETIMEDOUT, "the device did not bind a memory window in time");
+	}
+	return srdma_fail(SRDMA_EVERBS, "cannot poll the send completion queue");
+}
+
+static int bind_window(struct srdma_region *region, struct ibv_qp *qp)
+{
+	struct ibv_send_wr wr = {
+		.wr_id = UINT64_MAX, /* of no work request of a channel */
+		.opcode = IBV_WR_BIND_MW,
+		.send_flags = IBV_SEND_SIGNALED,
+		.bind_mw = {.mw = region->mw,
+			    .rkey = ibv_inc_rkey(region->mw->rkey),
+			    .bind_info = {.mr = region->mr,
+					  .addr = 0, /* where the region begins for the device */
+					  .length = region->size,
+					  .mw_access_flags = region->rights}},
+	}, *bad;
+	int error = ibv_post_send(qp, &wr, &bad), ret;
+
+	if (error != 0)
+		return srdma_fail(SRDMA_EVERBS, "cannot bind a memory window: %s", strerror(error));
+	ret = await_bind(qp, wr.wr_id);
+	if (ret == 0)
+		region->mw->rkey = wr.bind_mw.rkey;
+	return ret;
+}
+
+static int drop_window(struct srdma_region *region)
+{
+	int error = region->mw ? ibv_dealloc_mw(region->mw) : 0;
+
+	region->mw = NULL;
+	return error == 0 ? 0 : srdma_fail(SRDMA_EVERBS, "cannot free a memory window: %s", strerror(error));
+}
+
+int srdma_region_bind(struct srdma_region *region, struct ibv_qp *qp, uint32_t *rkey)
+{
+	int ret;
+
+	*rkey = region->mr && !region->windowed ? region->mr->rkey : 0;
+	if (!region->mr || !region->windowed)
+		return 0;
+	ret = drop_window(region);
+	if (ret != 0)
+		return ret;
+	region->mw = ibv_alloc_mw(region->mr->pd, IBV_MW_TYPE_2);
+	if (!region->mw)
+		return srdma_fail(SRDMA_EVERBS, "cannot make a memory window: %s", strerror(errno));
+	ret = bind_window(region, qp);
+	*rkey = region->mw->rkey;
+	return ret;
+}
+
+int srdma_region_withdraw(struct srdma_region *region)
+{
+	int ret = drop_window(region);
+
+	if (ret == 0 && region->mr && ibv_dereg_mr(region->mr) != 0)
+		ret = srdma_fail(SRDMA_EVERBS, "cannot deregister a memory region: %s", strerror(errno));
+	region->mr = NULL;
+	region->rights = 0;
+	return ret;
 }
 
 void srdma_region_release(struct srdma_region *region)
 {
 	/* First the device lets go, then the bytes: else it could write after the wipe. */
+	if (drop_window(region) != 0)
+		srdma_log(SRDMA_LOG_ERROR, "%s", srdma_error_text());
 	if (region->mr && ibv_dereg_mr(region->mr) != 0)
 		srdma_log(SRDMA_LOG_ERROR, "cannot deregister a memory region: %s", strerror(errno));
 	if (region->mapped) {

@@ -118,7 +118,7 @@ static void fail_queue_of(void *entry, void *arg)
 		return;
 	failed->found = event->event_type == IBV_EVENT_CQ_ERR
 				? event->element.cq == conn->send_cq || event->element.cq == conn->recv_cq
-				: event->element.qp == conn->qp.verbs;
+				: event->element.qp->qp_context == conn; /* its queue pair may be replaced meanwhile */
 	if (failed->found)
 		srdma_conn_fail_later(conn, event->event_type);
 }

@@ -40,7 +40,7 @@ struct srdma_worker {
 	struct srdma_client *clients;
 	struct srdma_client *hot[SRDMA_HOT_MAX]; /* polled for a while instead of armed */
 	unsigned hot_count;
-	unsigned ending, blocked; /* clients that are */
+	unsigned ending, blocked, changing; /* clients that are */
 };
 
 struct srdma_server {
@@ -111,6 +111,7 @@ struct srdma_client {
 	char kick_reason[SRDMA_REASON_MAX + 1];
 	const char *kick_limit;        /* as `limit`; likewise */
 	bool ending;
+	bool changing;                 /* is getting new PSNs */
 	uint64_t deadline;             /* of the end, or for the program to take a message */
 	int status;                    /* why it ends, when that is not for the peer to say */
 	char reason[SRDMA_REASON_MAX + 1]; /* for the peer; "": none */

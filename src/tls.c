@@ -273,6 +273,19 @@ int srdma_tls_linger(struct srdma_tls *tls)
 
 /* ---- facts ----------------------------------------------------------------------------------------------------- */
 
+bool srdma_tls_is_server(const struct srdma_tls *tls)
+{
+	return SSL_is_server(tls->ssl) == 1;
+}
+
+int srdma_tls_export(const struct srdma_tls *tls, const char *label, const void *context, size_t context_length, uint8_t *out,
+		     size_t length)
+{
+	if (SSL_export_keying_material(tls->ssl, out, length, label, strlen(label), context, context_length, 1) != 1)
+		return srdma_fail_openssl(SRDMA_ETLS, "cannot derive keys from the TLS session");
+	return 0;
+}
+
 const char *srdma_tls_version(const struct srdma_tls *tls)
 {
 	return SSL_get_version(tls->ssl);

@@ -35,11 +35,16 @@ int srdma_tls_handshake(struct srdma_tls *tls);
  * peer refused our certificate). */
 int srdma_tls_read(struct srdma_tls *tls, void *data, size_t size);
 int srdma_tls_write(struct srdma_tls *tls, const void *data, size_t length);
+bool srdma_tls_is_server(const struct srdma_tls *tls);
 /* Whether anything has come from the peer. */
 bool srdma_tls_has_received(const struct srdma_tls *tls);
 /* After a refusal: ends our side, and is 0 when the peer has read it: closing before could destroy an alert or REJECT that
  * is still on its way. -EAGAIN: wait and call again. */
 int srdma_tls_linger(struct srdma_tls *tls);
+
+/* Key material of this session for `label` and `context`, the same at both ends. RFC 8446 7.5, RFC 5705. */
+int srdma_tls_export(const struct srdma_tls *tls, const char *label, const void *context, size_t context_length, uint8_t *out,
+		     size_t length);
 
 const char *srdma_tls_version(const struct srdma_tls *tls);
 const char *srdma_tls_cipher(const struct srdma_tls *tls);

@@ -3,6 +3,7 @@
  * of its clients; what has just been busy is polled for a while instead. With a worker for each client (SRDMA_WORKERS_PER_CLIENT)
  * it is the same, with one client on each. */
 #include "clock.h"
+#include "device.h"
 #include "events.h"
 #include "log.h"
 #include "metrics.h"
@@ -22,6 +23,8 @@
 #define EVENTS 64
 /* Between two looks at the deadlines of clients that have one. */
 #define TICK_MS 20
+/* Between two looks at what time and the device's counters bring, where they bring anything. */
+#define WATCH_TICK_MS 100
 /* Rounds of polling between two looks at the descriptors. */
 #define ROUNDS_PER_EVENTS 16
 /* Room for a program's handlers. The usual 8 MiB would invite the kernel to back a stack with a huge page. */
@@ -69,6 +72,7 @@ static void release(struct srdma_client *client)
 	cool(client);
 	worker->ending -= client->ending;
 	worker->blocked -= client->blocked;
+	worker->changing -= client->changing;
 	if (client->previous)
 		client->previous->next = client->next;
 	else
@@ -168,7 +172,7 @@ static bool serve_messages(struct srdma_client *client)
 	uint32_t length;
 	int ret = 0, taken = 0;
 
-	while (taken < TURN && ret == 0 && srdma_channel_peek(&conn->channel, &data, &length)) {
+	while (taken < TURN && ret == 0 && srdma_conn_peek(conn, &data, &length) == 1) {
 		if (o->handlers.on_message)
 			ret = o->handlers.on_message(conn, data, length, client->reason, client->arg, o->arg);
 		if (ret == 0)
@@ -177,7 +181,7 @@ static bool serve_messages(struct srdma_client *client)
 	}
 	block(client, ret == -EAGAIN, taken > 0);
 	if (ret == -EAGAIN)
-		client->wants_room = !srdma_channel_can_send(&conn->channel);
+		client->wants_room = !srdma_conn_can_send(conn);
 	else if (ret != 0 && conn->status == 0)
 		/* What can't be done because the client is leaving is no fault. */
 		begin_ending(client, conn->closing.peer_requested ? 0 : ret,
@@ -193,7 +197,7 @@ static bool has_work(const struct srdma_client *client)
 	if (conn->status != 0)
 		return true;
 	if (client->blocked)
-		return client->wants_room && srdma_channel_can_send(&conn->channel);
+		return client->wants_room && srdma_conn_can_send(conn);
 	return conn->channel.arrival_count > 0 || conn->closing.peer_requested;
 }
 
@@ -218,17 +222,28 @@ static void rest(struct srdma_client *client, bool was_busy)
 		srdma_notifier_add(&worker->notifier, client->conn);
 }
 
+/* A client that is getting new PSNs has a deadline. */
+static void watch_change(struct srdma_client *client)
+{
+	bool changing = client->conn->status == 0 && srdma_epoch_is_changing(client->conn);
+
+	client->worker->changing += (unsigned)changing - (unsigned)client->changing;
+	client->changing = changing;
+}
+
 /* Does what there is to do for a client, which may be gone after it. */
 static void run(struct srdma_client *client)
 {
 	struct srdma_conn *conn = client->conn;
 	bool busy;
 
+	watch_change(client);
 	if (client->ending) {
 		go_on_ending(client);
 		return;
 	}
 	srdma_conn_progress(conn, false);
+	watch_change(client);
 	busy = serve_messages(client);
 	if (busy)
 		srdma_conn_progress(conn, false); /* credits, and what came meanwhile */
@@ -332,7 +347,8 @@ static void be_woken(struct srdma_worker *worker)
 	take_arrivals(worker);
 	for (struct srdma_client *client = worker->clients; client; client = next) {
 		next = client->next;
-		if (stopping || atomic_exchange(&client->conn->wake_requested, false) || atomic_load(&client->kicked))
+		if (stopping || atomic_exchange(&client->conn->wake_requested, false) || atomic_load(&client->kicked) ||
+		    atomic_load(&client->conn->epoch.wanted))
 			run(client);
 	}
 }
@@ -340,10 +356,14 @@ static void be_woken(struct srdma_worker *worker)
 static void check_deadlines(struct srdma_worker *worker)
 {
 	struct srdma_client *next;
+	uint64_t now = srdma_clock_us();
 
 	for (struct srdma_client *client = worker->clients; client; client = next) {
 		next = client->next;
-		if (client->ending) {
+		if (srdma_epoch_is_due(client->conn, now)) {
+			srdma_conn_progress(client->conn, true);
+			run(client);
+		} else if (client->ending) {
 			rest_ending(client);
 		} else if (client->blocked && srdma_deadline_left_ms(client->deadline) == 0) {
 			srdma_fail(-ETIMEDOUT, "the client did not take its messages in time");
@@ -393,6 +413,7 @@ static bool is_over(struct srdma_worker *worker)
 static void *worker_main(void *arg)
 {
 	struct srdma_worker *worker = arg;
+	bool watched = worker->server->options.conn.epoch_ms > 0 || srdma_device_watches(worker->server->device);
 	uint64_t checked = 0;
 	unsigned round = 0;
 
@@ -401,8 +422,10 @@ static void *worker_main(void *arg)
 		const struct srdma_conn *last;
 		struct srdma_conn *conn;
 
+		int tick = worker->ending + worker->blocked + worker->changing > 0 ? TICK_MS : watched ? WATCH_TICK_MS : -1;
+
 		if (idle || ++round % ROUNDS_PER_EVENTS == 0)
-			take_events(worker, !idle ? 0 : worker->ending + worker->blocked > 0 ? TICK_MS : -1);
+			take_events(worker, idle ? tick : 0);
 		/* Each that is in the list now; who comes into it meanwhile has its turn after the others. */
 		last = worker->notifier.last;
 		do {
@@ -411,7 +434,7 @@ static void *worker_main(void *arg)
 				run(conn->owner);
 		} while (conn != last);
 		poll_hot(worker);
-		if (worker->ending + worker->blocked > 0 && srdma_clock_us() - checked >= TICK_MS * 1000) {
+		if (tick > 0 && srdma_clock_us() - checked >= (uint64_t)tick * 1000) {
 			check_deadlines(worker);
 			checked = srdma_clock_us();
 		}

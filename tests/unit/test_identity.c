@@ -266,7 +266,7 @@ static void memory_is_that_of_the_worst_case(void **state)
 	srdma_conn_options_init(&options);
 	options.region_size = 65536;
 	ring = in_pages((16 + 3 + 8) * 4096);
-	assert_int_equal(srdma_channel_ring_size(4096, 16), (16 + 3 + 8) * 4096);
+	assert_int_equal(srdma_channel_ring_size(&(struct srdma_channel_shape){4096, 16, 16, false}), (16 + 3 + 8) * 4096);
 	small = ring + in_pages(65536);
 
 	limits = with(NULL, 0);

@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* RDMA writes and reads of a sealed connection. The region has no remote rights: who writes seals chunks into a staging ring of
+ * its own and announces each; the other end pulls it with an RDMA read into memory that no peer can reach, and opens it into the
+ * region. A read is asked for, and answered the same way round. So an rkey shows its holder ciphertext, and nothing that the device
+ * can still change is ever being opened. docs/PROTOCOL.md, "Sealed writes and reads". */
+#ifndef SRDMA_BULK_H
+#define SRDMA_BULK_H
+
+#include "channel.h"
+
+struct srdma_conn;
+
+#define SRDMA_BULK_CHUNK (128u * 1024)
+
+/* A write or read of this end's. */
+struct srdma_bulk_job {
+	bool write;
+	bool asked;       /* READ: the request is out */
+	enum srdma_op_kind kind; /* POSTED or WAITED */
+	char *local;
+	uint64_t length, offset;
+	uint64_t announced; /* bytes: WRITE by us, READ by the peer */
+	uint64_t done;      /* bytes: WRITE acknowledged, READ opened */
+	uint64_t cookie;
+};
+
+/* A chunk of ours that the peer has not acknowledged. */
+struct srdma_bulk_chunk {
+	struct srdma_bulk_job *job; /* NULL: of an answer */
+	uint32_t length;
+	bool staged; /* in the staging ring; else it went within the announcement */
+};
+
+#define SRDMA_BULK_HEADER 28u
+
+/* A chunk of the peer's, in the order of its announcement. */
+struct srdma_bulk_pull {
+	enum { PULL_WAITING, PULL_POSTED, PULL_DONE } state;
+	struct srdma_bulk_job *job; /* READ */
+	char *destination;
+	uint32_t length;
+	uint32_t rkey;
+	uint64_t address;
+	uint8_t header[SRDMA_BULK_HEADER];
+};
+
+/* What the peer wants to read. */
+struct srdma_bulk_answer {
+	uint64_t offset, length, announced;
+};
+
+struct srdma_bulk {
+	bool on;
+	struct srdma_sealer *sealer;
+	struct srdma_opener *opener;
+	uint64_t opened; /* chunks */
+	int error;       /* of a chunk that was pulled; 0: none */
+
+	struct srdma_bulk_job *jobs; /* ring of job_room */
+	uint32_t job_room, job_head, job_count;
+	uint32_t reads_asked;
+
+	struct srdma_region staging; /* made when first used; the peer may read it */
+	struct srdma_bulk_chunk chunks[SRDMA_BULK_CHUNKS];
+	uint32_t chunk_head, chunk_count;
+	uint32_t staged;  /* of these, in the ring */
+
+	struct srdma_region landing; /* made when first used; nobody may reach it */
+	struct srdma_bulk_pull pulls[SRDMA_BULK_CHUNKS];
+	uint32_t pull_head, pull_count;
+	uint32_t acks_owed;
+
+	struct srdma_bulk_answer answers[SRDMA_BULK_READS];
+	uint32_t answer_head, answer_count;
+};
+
+/* Takes the sealer and the opener. */
+int srdma_bulk_start(struct srdma_conn *conn, struct srdma_sealer *sealer, struct srdma_opener *opener);
+void srdma_bulk_release(struct srdma_conn *conn);
+/* What can be done now. */
+int srdma_bulk_step(struct srdma_conn *conn);
+/* Queues a write or read, which has been checked; channel.rdma_queued < rdma_depth. */
+void srdma_bulk_post(struct srdma_conn *conn, const struct srdma_bulk_job *job);
+/* No write or read of this end's is under way. */
+bool srdma_bulk_is_idle(const struct srdma_bulk *bulk);
+/* No write is: a message may follow. */
+bool srdma_bulk_has_written(const struct srdma_bulk *bulk);
+
+#endif
