@@ -35,6 +35,12 @@ static const struct word log_format_words[] = {
 	{NULL, 0},
 };
 
+static const struct word seal_words[] = {
+	{"off", SRDMA_SEAL_OFF},
+	{"required", SRDMA_SEAL_REQUIRED},
+	{NULL, 0},
+};
+
 static const struct word worker_words[] = {
 	{"auto", SRDMA_WORKERS_AUTO},
 	{"per-client", SRDMA_WORKERS_PER_CLIENT},
@@ -154,6 +160,7 @@ int option_set(const struct option *option, void *base, const char *text, char *
 	case OPTION_ACCESS: return set_word(access_words, text, value, allowed, size);
 	case OPTION_LEVEL: return set_word(level_words, text, value, allowed, size);
 	case OPTION_LOG_FORMAT: return set_word(log_format_words, text, value, allowed, size);
+	case OPTION_SEAL: return set_word(seal_words, text, value, allowed, size);
 	case OPTION_WORKERS: return set_workers(option, text, value, allowed, size);
 	case OPTION_LIST: return add_text(text, value, allowed, size);
 	case OPTION_SWITCH:
@@ -196,6 +203,7 @@ void option_format(const struct option *option, const void *base, char *text, si
 	case OPTION_ACCESS: snprintf(text, size, "%s", word_of(access_words, *(const int64_t *)value)); break;
 	case OPTION_LEVEL: snprintf(text, size, "%s", word_of(level_words, *(const int64_t *)value)); break;
 	case OPTION_LOG_FORMAT: snprintf(text, size, "%s", word_of(log_format_words, *(const int64_t *)value)); break;
+	case OPTION_SEAL: snprintf(text, size, "%s", word_of(seal_words, *(const int64_t *)value)); break;
 	case OPTION_SWITCH: snprintf(text, size, "%s", *(const bool *)value ? "yes" : "no"); break;
 	case OPTION_LIST: text[0] = '\0'; break;
 	}

@@ -16,6 +16,7 @@ enum option_type {
 	OPTION_ACCESS, /* int64_t: IBV_ACCESS_REMOTE_* from rw, r, w, none */
 	OPTION_LEVEL,  /* int64_t: enum srdma_log_level */
 	OPTION_LOG_FORMAT, /* int64_t: enum cli_log_format */
+	OPTION_SEAL,   /* int64_t: enum srdma_seal */
 	OPTION_WORKERS, /* int64_t: a number between 1 and max, or SRDMA_WORKERS_* from auto, per-client */
 	OPTION_LIST,   /* struct option_list; the flag may be repeated */
 };

@@ -71,6 +71,14 @@ const struct option settings_options[] = {
 	 "how long to try again while the server is too busy to set up more; 0: not at all"},
 	{"--reconnect-ms", "connection", "reconnect-ms", OPTION_NUMBER, FOR_CONNECT, AT(reconnect_ms), 0, MS_MAX, "N",
 	 "how long to try to connect again after a loss; 0: not at all"},
+	{"--seal", "connection", "seal", OPTION_SEAL, FOR_VERBS, AT(seal), 0, 0, "off|required",
+	 "encrypt and authenticate what runs on the queue pair; both ends must say the same"},
+	{"--epoch-psns", "connection", "epoch-psns", OPTION_NUMBER, FOR_VERBS, AT(epoch_psns), 0, SRDMA_EPOCH_PSNS, "N",
+	 "packets that a direction may send before new PSNs are drawn; 0: never, and no recovery either"},
+	{"--epoch-ms", "connection", "epoch-ms", OPTION_NUMBER, FOR_VERBS, AT(epoch_ms), 0, MS_MAX, "N",
+	 "new PSNs and a fresh queue pair after so long, too; 0: not by time"},
+	{"--recoveries", "connection", "recoveries", OPTION_NUMBER, FOR_VERBS, AT(recoveries), 0, 1000000, "N",
+	 "how often in a minute a failed queue pair is replaced; 0: its failure ends the connection"},
 	{"--spin", "connection", "spin", OPTION_NUMBER, FOR_VERBS, AT(spin), -1, 1000000, "US",
 	 "microseconds to poll before sleeping; -1: always poll"},
 	{"--gid-networks", "connection", "gid-networks", OPTION_TEXT, FOR_VERBS, AT(gid_networks), 0, 0, "CIDR,...",
@@ -149,6 +157,10 @@ int settings_init(struct settings *settings)
 		.timeout_ms = conn.timeout_ms,
 		.setup_timeout_ms = conn.setup_timeout_ms,
 		.busy_retry_ms = conn.busy_retry_ms,
+		.seal = conn.seal,
+		.epoch_psns = conn.epoch_psns,
+		.epoch_ms = conn.epoch_ms,
+		.recoveries = conn.recoveries,
 		.spin = conn.spin,
 		.qp_timeout = conn.qp.timeout,
 		.retry_count = conn.qp.retry_count,
@@ -376,6 +388,10 @@ void settings_conn_options(const struct settings *settings, struct srdma_conn_op
 	options->timeout_ms = (int)settings->timeout_ms;
 	options->setup_timeout_ms = (int)settings->setup_timeout_ms;
 	options->busy_retry_ms = (int)settings->busy_retry_ms;
+	options->seal = (enum srdma_seal)settings->seal;
+	options->epoch_psns = (uint32_t)settings->epoch_psns;
+	options->epoch_ms = (int)settings->epoch_ms;
+	options->recoveries = (unsigned)settings->recoveries;
 	options->spin = (int)settings->spin;
 	options->gid_networks = settings->gid_networks;
 }

@@ -505,14 +505,14 @@ SRDMA_API int srdma_conn_write(struct srdma_conn *conn, const void *data, size_t
 SRDMA_API int srdma_conn_read(struct srdma_conn *conn, void *data, size_t length, uint64_t offset, int timeout_ms);
 
 /** Posts a write or read between a buffer and the peer's region, and returns at once; it ends with one completion that
- *  carries `cookie`. Errors: as srdma_conn_write, and -EAGAIN when rdma_depth are in flight; -ERANGE also when outside of
+ *  carries `cookie`. Errors: as srdma_conn_write, and -EAGAIN when rdma_depth are in flight or the queue pair is being renewed; -ERANGE also when outside of
  *  the buffer. The buffer must not be deleted, or changed (write) or used (read), before the completion. */
 SRDMA_API int srdma_conn_post_write(struct srdma_conn *conn, struct srdma_buffer *buffer, size_t buffer_offset,
 				    size_t length, uint64_t offset, uint64_t cookie);
 SRDMA_API int srdma_conn_post_read(struct srdma_conn *conn, struct srdma_buffer *buffer, size_t buffer_offset,
 				   size_t length, uint64_t offset, uint64_t cookie);
 /** Collects completions of posted writes and reads, in the order of posting: returns how many (up to `max`), or an error.
- *  Waits for the first one. */
+ *  Waits for the first one. 0: none was under way, and the renewal of the queue pair that kept any from being posted is over. */
 SRDMA_API int srdma_conn_complete(struct srdma_conn *conn, uint64_t *cookies, int max, int timeout_ms);
 
 /* ---- link ------------------------------------------------------------------------------------------------------ */

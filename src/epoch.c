@@ -355,6 +355,9 @@ static int finish(struct srdma_conn *conn)
 	if (broken_again)
 		return srdma_epoch_break(conn, srdma_fail(SRDMA_EVERBS, "the new queue pair failed at once"));
 	ret = srdma_channel_resume(&conn->channel);
+	/* What could not be posted meanwhile: no event will call for it. */
+	if (ret == 0)
+		ret = srdma_bulk_step(conn);
 	if (ret == 0 && conn->options.epoch_ms > 0)
 		ret = srdma_qp_pool_fill(&epoch->pool, &conn->qp);
 	return ret;
@@ -401,7 +404,7 @@ int srdma_epoch_step(struct srdma_conn *conn, bool thorough)
 
 	if (!epoch->agreed)
 		return 0;
-	if (!epoch->begun && !epoch->requested && !is_leaving(conn))
+	if (!epoch->begun && !epoch->requested && !epoch->peer_begun && !is_leaving(conn))
 		ret = ask(conn, thorough);
 	/* Who asked waits for the other one to begin: its program may be busy elsewhere, and until then work goes on. */
 	if (ret == 0 && !epoch->begun && (epoch->peer_begun || epoch->peer_asked))

@@ -195,6 +195,11 @@ static bool has_completion(const struct srdma_conn *conn)
 	return conn->channel.done_count > 0;
 }
 
+static bool is_not_held(const struct srdma_conn *conn)
+{
+	return !conn->channel.held || has_completion(conn);
+}
+
 int srdma_conn_complete(struct srdma_conn *conn, uint64_t *cookies, int max, int timeout_ms)
 {
 	struct srdma_channel *channel = &conn->channel;
@@ -205,9 +210,12 @@ int srdma_conn_complete(struct srdma_conn *conn, uint64_t *cookies, int max, int
 	if (channel->done_count == 0) {
 		int ret;
 
-		if (conn->status == 0 && channel->rdma_queued == 0)
+		/* Nothing could be posted because of a renewal: it could afterwards. */
+		bool held = conn->status == 0 && channel->rdma_queued == 0 && channel->held;
+
+		if (conn->status == 0 && channel->rdma_queued == 0 && !held)
 			return srdma_fail(-EINVAL, "no write or read is under way");
-		ret = srdma_conn_wait_until(conn, has_completion, timeout_ms);
+		ret = srdma_conn_wait_until(conn, held ? is_not_held : has_completion, timeout_ms);
 		if (ret != 0)
 			return ret;
 	}

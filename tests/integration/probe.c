@@ -34,6 +34,10 @@ static const struct mode {
 	{"never-reads", mode_never_reads, 0},
 	{"not-now", mode_not_now, 0},
 	{"blocking-handlers", mode_blocking_handlers, 0},
+	{"renew", mode_renew, 2},           /* asked|count|time|client|server|both COUNT */
+	{"psn-count", mode_psn_count, 0},
+	{"withdraw", mode_withdraw, 0},
+	{"seal-differs", mode_seal_differs, 1}, /* client|server */
 	{"link-once", mode_link_once, 1},   /* LOSSES */
 	{"link-kept", mode_link_kept, 0},
 	{"link-policy", mode_link_policy, 0},
@@ -98,6 +102,20 @@ void fact_text(struct rig *rig, const char *name, const char *text)
 
 /* ---- the rig --------------------------------------------------------------------------------------------------- */
 
+/* The same modes, sealed or with new PSNs all the time: SECURDMA_PROBE_SEAL, SECURDMA_PROBE_EPOCH_MS, SECURDMA_PROBE_EPOCH_PSNS. */
+static void choose_protection(struct srdma_conn_options *options)
+{
+	const char *seal = getenv("SECURDMA_PROBE_SEAL"), *ms = getenv("SECURDMA_PROBE_EPOCH_MS");
+	const char *psns = getenv("SECURDMA_PROBE_EPOCH_PSNS");
+
+	if (seal && seal[0])
+		options->seal = SRDMA_SEAL_REQUIRED;
+	if (ms)
+		options->epoch_ms = atoi(ms);
+	if (psns)
+		options->epoch_psns = (uint32_t)atoi(psns);
+}
+
 static void open_rig(struct rig *rig)
 {
 	char server_cert[512], server_key[512], client_cert[512], client_key[512], ca[512];
@@ -129,6 +147,8 @@ static void open_rig(struct rig *rig)
 	rig->server_options.port = "0";
 	rig->server_options.arg = rig;
 	srdma_conn_options_init(&rig->client_options);
+	choose_protection(&rig->client_options);
+	choose_protection(&rig->server_options.conn);
 }
 
 void rig_serve(struct rig *rig)

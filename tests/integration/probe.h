@@ -36,6 +36,7 @@ struct rig {
 	struct srdma_conn_options client_options;
 	struct srdma_server *server;
 	char port[16];
+	void *scratch; /* a mode's own */
 	json_t *facts;
 };
 
@@ -79,6 +80,10 @@ void mode_stuffed(struct rig *rig, char **args);
 void mode_never_reads(struct rig *rig, char **args);
 void mode_not_now(struct rig *rig, char **args);
 void mode_blocking_handlers(struct rig *rig, char **args);
+void mode_renew(struct rig *rig, char **args);
+void mode_psn_count(struct rig *rig, char **args);
+void mode_withdraw(struct rig *rig, char **args);
+void mode_seal_differs(struct rig *rig, char **args);
 void mode_link_once(struct rig *rig, char **args);
 void mode_link_kept(struct rig *rig, char **args);
 void mode_link_policy(struct rig *rig, char **args);

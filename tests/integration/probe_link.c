@@ -105,6 +105,7 @@ void mode_link_once(struct rig *rig, char **args)
 	rig->server_options.handlers.on_message = on_number;
 	rig->server_options.drain_timeout_ms = 200 * rig->scale; /* nobody answers the one that stops */
 	rig->client_options.timeout_ms = 15000 * rig->scale;
+	rig->client_options.recoveries = rig->server_options.conn.recoveries = 0; /* a killed queue pair is a loss */
 	rig_serve(rig);
 	rig->server_options.port = rig->port; /* for the next ones */
 	link = open_link(rig, 20000 * rig->scale);

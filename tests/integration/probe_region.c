@@ -57,7 +57,9 @@ void mode_rights(struct rig *rig, char **args)
 		(write ? IBV_ACCESS_REMOTE_WRITE : 0u) | (read ? IBV_ACCESS_REMOTE_READ : 0u);
 	rig_serve(rig);
 	conn = rig_connect(rig);
-	EXPECT(srdma_conn_peer_region(conn, &address, &rkey, &size), absent ? -ENXIO : 0);
+	/* A sealed region has no rkey. */
+	EXPECT(srdma_conn_peer_region(conn, &address, &rkey, &size),
+	       absent || rig->client_options.seal != SRDMA_SEAL_OFF ? -ENXIO : 0);
 	EXPECT(srdma_conn_write(conn, data, 1, 0, -1), absent ? -ENXIO : write ? 0 : -EACCES);
 	EXPECT(srdma_conn_read(conn, data, 1, 0, -1), absent ? -ENXIO : read ? 0 : -EACCES);
 	if (write)

@@ -1,0 +1,287 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* New PSNs and queue pairs under load, on request, by count and time, and after a queue pair was killed: no message is lost, doubled
+ * or out of order, and no byte of the region is wrong. And the region taken back. */
+#include "probe.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define REGION_SIZE 262144
+#define SLOTS       64
+
+static void kill_queue_pair(struct srdma_conn *conn)
+{
+	struct ibv_qp_attr attr = {.qp_state = IBV_QPS_ERR};
+
+	EXPECT(ibv_modify_qp(srdma_conn_qp(conn), &attr, IBV_QP_STATE), 0);
+}
+
+struct service {
+	unsigned kill_every; /* messages; 0: never */
+	unsigned expected;
+	uint32_t epoch, recoveries;
+};
+
+static int serve(struct srdma_conn *conn, const void *data, size_t length, char *reason, void *client_arg, void *arg)
+{
+	struct service *service = client_arg;
+	unsigned number;
+	int ret;
+
+	(void)reason;
+	(void)arg;
+	CHECK(length >= sizeof number);
+	memcpy(&number, data, sizeof number);
+	EXPECT(number, service->expected);
+	ret = srdma_conn_send(conn, data, length, 0);
+	if (ret != 0)
+		return ret;
+	service->expected++;
+	if (service->kill_every && service->expected % service->kill_every == 0)
+		kill_queue_pair(conn);
+	return 0;
+}
+
+static int greet(struct srdma_conn *conn, void **client_arg, void *arg)
+{
+	struct rig *rig = arg;
+
+	(void)conn;
+	*client_arg = rig->scratch;
+	return 0;
+}
+
+static void part(struct srdma_conn *conn, int status, void *client_arg, void *arg)
+{
+	struct service *service = client_arg;
+	struct srdma_conn_info info;
+
+	(void)arg;
+	EXPECT(status, 0);
+	srdma_conn_info(conn, &info);
+	service->epoch = info.epoch;
+	service->recoveries = info.recoveries;
+}
+
+static size_t length_of(unsigned number)
+{
+	return sizeof number + number * 37 % 1500;
+}
+
+static void send_numbered(struct srdma_conn *conn, unsigned number)
+{
+	char data[2048];
+
+	fill(data, length_of(number), number);
+	memcpy(data, &number, sizeof number);
+	EXPECT(srdma_conn_send(conn, data, length_of(number), -1), 0);
+}
+
+static void receive_numbered(struct srdma_conn *conn, unsigned number)
+{
+	char data[2048], expected[2048];
+	size_t n;
+
+	EXPECT(srdma_conn_recv(conn, data, sizeof data, &n, -1), 0);
+	EXPECT(n, length_of(number));
+	fill(expected, n, number);
+	memcpy(expected, &number, sizeof number);
+	CHECK(memcmp(data, expected, n) == 0);
+}
+
+static void write_and_read(struct srdma_conn *conn, unsigned number)
+{
+	static char data[REGION_SIZE], got[REGION_SIZE];
+	size_t length = 1 + (size_t)number * 977 % (REGION_SIZE - 1);
+
+	fill(data, length, number);
+	EXPECT(srdma_conn_write(conn, data, length, 0, -1), 0);
+	EXPECT(srdma_conn_read(conn, got, length, 0, -1), 0);
+	CHECK(memcmp(data, got, length) == 0);
+}
+
+/* Many written at once, with a renewal among them. */
+static void post_many(struct srdma_conn *conn, struct srdma_buffer *out, struct srdma_buffer *in, unsigned seed, bool killing)
+{
+	const size_t piece = REGION_SIZE / SLOTS;
+	uint64_t cookies[SLOTS];
+	unsigned posted = 0, done = 0;
+
+	fill(srdma_buffer_data(out), REGION_SIZE, seed);
+	memset(srdma_buffer_data(in), 0, REGION_SIZE);
+	while (done < 2 * SLOTS) {
+		int ret = -EAGAIN;
+
+		if (posted < SLOTS)
+			ret = srdma_conn_post_write(conn, out, posted * piece, piece, posted * piece, posted);
+		else if (posted < 2 * SLOTS)
+			ret = srdma_conn_post_read(conn, in, (posted - SLOTS) * piece, piece, (posted - SLOTS) * piece, posted);
+		CHECK(ret == 0 || ret == -EAGAIN);
+		posted += ret == 0;
+		if (ret == 0 && posted % 29 == 0) {
+			if (killing)
+				kill_queue_pair(conn);
+			else
+				EXPECT(srdma_conn_renew(conn), 0);
+		}
+		if (ret == 0)
+			continue;
+		ret = srdma_conn_complete(conn, cookies, SLOTS, -1);
+		CHECK(ret >= 0);
+		for (int i = 0; i < ret; i++)
+			EXPECT(cookies[i], done++);
+	}
+	CHECK(memcmp(srdma_buffer_data(out), srdma_buffer_data(in), REGION_SIZE) == 0);
+}
+
+void mode_renew(struct rig *rig, char **args)
+{
+	bool asked = !strcmp(args[0], "asked"), client = !strcmp(args[0], "client") || !strcmp(args[0], "both");
+	unsigned count = (unsigned)atoi(args[1]), every = count / 7;
+	struct service service = {.kill_every = !strcmp(args[0], "server") || !strcmp(args[0], "both") ? count / 5 : 0};
+	struct srdma_buffer *out, *in;
+	struct srdma_conn_info info;
+	struct srdma_conn *conn;
+
+	rig->scratch = &service;
+	rig->server_options.handlers.on_connect = greet;
+	rig->server_options.handlers.on_message = serve;
+	rig->server_options.handlers.on_disconnect = part;
+	rig->server_options.conn.region_size = REGION_SIZE;
+	rig->server_options.conn.recoveries = rig->client_options.recoveries = 1000;
+	if (!strcmp(args[0], "count"))
+		rig->server_options.conn.epoch_psns = rig->client_options.epoch_psns = SRDMA_EPOCH_PSNS_MIN;
+	if (!strcmp(args[0], "time"))
+		rig->client_options.epoch_ms = 100;
+	rig_serve(rig);
+	conn = rig_connect(rig);
+	EXPECT(srdma_buffer_new(conn, NULL, REGION_SIZE, &out), 0);
+	EXPECT(srdma_buffer_new(conn, NULL, REGION_SIZE, &in), 0);
+	for (unsigned sent = 0, received = 0; received < count;) {
+		for (; sent < count && sent - received < 8; sent++)
+			send_numbered(conn, sent);
+		receive_numbered(conn, received++);
+		if (received % every == every - 1) {
+			if (asked)
+				EXPECT(srdma_conn_renew(conn), 0);
+			if (client)
+				kill_queue_pair(conn);
+			write_and_read(conn, received);
+		}
+	}
+	if (asked || client)
+		for (unsigned i = 0; i < 10; i++)
+			post_many(conn, out, in, i, client);
+	srdma_buffer_delete(&out);
+	srdma_buffer_delete(&in);
+	srdma_conn_info(conn, &info);
+	EXPECT(srdma_conn_disconnect(conn, NULL, -1), 0);
+	srdma_conn_delete(&conn);
+	rig_stop(rig, 0);
+	EXPECT(service.expected, count);
+	fact(rig, "epoch", info.epoch);
+	fact(rig, "recoveries", info.recoveries);
+	fact(rig, "peer_epoch", service.epoch);
+	fact(rig, "peer_recoveries", service.recoveries);
+	fact(rig, "pause_max_us", info.pause_max_us);
+}
+
+/* ---- the count of PSNs ----------------------------------------------------------------------------------------- */
+
+/* What the library counts is what the device has used. */
+static void compare_count(struct srdma_conn *conn)
+{
+	struct srdma_conn_info info;
+	uint32_t sq_psn;
+
+	srdma_conn_info(conn, &info);
+	EXPECT(srdma_conn_query_qp(conn, NULL, NULL, &sq_psn), 0);
+	EXPECT((sq_psn - info.psn) & 0xffffff, info.epoch_psns & 0xffffff);
+}
+
+void mode_psn_count(struct rig *rig, char **args)
+{
+	struct srdma_conn *conn;
+	struct srdma_conn_info info;
+	static char data[65536];
+	size_t n;
+
+	(void)args;
+	rig->server_options.conn.region_size = sizeof data;
+	rig->server_options.conn.message_size = rig->client_options.message_size = 16384;
+	rig_serve(rig);
+	conn = rig_connect(rig);
+	for (size_t length = 0; length <= 9000; length = length * 3 + 1) {
+		EXPECT(srdma_conn_send(conn, data, length, -1), 0);
+		EXPECT(srdma_conn_recv(conn, data, sizeof data, &n, -1), 0);
+		compare_count(conn);
+		EXPECT(srdma_conn_write(conn, data, length, 0, -1), 0);
+		compare_count(conn);
+		EXPECT(srdma_conn_read(conn, data, length * 7, 0, -1), 0);
+		compare_count(conn);
+	}
+	EXPECT(srdma_conn_write(conn, data, sizeof data, 0, -1), 0);
+	compare_count(conn);
+	srdma_conn_info(conn, &info);
+	CHECK(info.epoch_psns > 30);
+	EXPECT(srdma_conn_disconnect(conn, NULL, -1), 0);
+	srdma_conn_delete(&conn);
+	rig_stop(rig, 0);
+}
+
+/* ---- the region taken back ------------------------------------------------------------------------------------- */
+
+void mode_withdraw(struct rig *rig, char **args)
+{
+	struct srdma_conn *ends[2];
+	char data[64] = "before", got[64];
+	uint64_t deadline = clock_ms() + 10000u * (unsigned)rig->scale;
+	uint32_t rkey;
+	uint64_t address;
+	size_t size;
+	bool sealed = rig->client_options.seal != SRDMA_SEAL_OFF;
+	int ret;
+
+	(void)args;
+	rig->server_options.conn.region_size = 4096;
+	rig_pair(rig, &ends[0], &ends[1]);
+	EXPECT(srdma_conn_withdraw_region(ends[0]), -ENXIO);
+	if (!sealed) {
+		EXPECT(srdma_conn_write(ends[0], data, sizeof data, 0, -1), 0);
+		EXPECT(srdma_conn_peer_region(ends[0], &address, &rkey, &size), 0);
+	}
+	EXPECT(srdma_conn_withdraw_region(ends[1]), 0);
+	EXPECT(srdma_conn_withdraw_region(ends[1]), -ENXIO);
+	memcpy(srdma_conn_region(ends[1]), "mine", 5);
+	/* The peer hears of it. */
+	do {
+		srdma_conn_wait(ends[0], 50);
+		ret = srdma_conn_read(ends[0], got, sizeof got, 0, 50);
+	} while (ret != -ENXIO && ret != SRDMA_EVERBS && clock_ms() < deadline);
+	EXPECT(ret, -ENXIO);
+	CHECK(memcmp(srdma_conn_region(ends[1]), "mine", 5) == 0);
+	EXPECT(srdma_conn_send(ends[0], "x", 1, -1), 0);
+	EXPECT(srdma_conn_recv(ends[1], got, sizeof got, &size, -1), 0);
+	srdma_conn_delete(&ends[0]);
+	srdma_conn_delete(&ends[1]);
+}
+
+/* ---- never downgraded ------------------------------------------------------------------------------------------ */
+
+void mode_seal_differs(struct rig *rig, char **args)
+{
+	bool client = !strcmp(args[0], "client");
+	struct srdma_conn *conn;
+	struct srdma_reject reject;
+
+	rig->client_options.seal = client ? SRDMA_SEAL_REQUIRED : SRDMA_SEAL_OFF;
+	rig->server_options.conn.seal = client ? SRDMA_SEAL_OFF : SRDMA_SEAL_REQUIRED;
+	rig_serve(rig);
+	EXPECT(srdma_conn_connect(rig->host, rig->port, rig->client_tls, rig->device, &rig->client_options, &conn),
+	       SRDMA_EREJECTED);
+	srdma_reject_last(&reject);
+	EXPECT(reject.reason, SRDMA_REJECT_FEATURE);
+	fact_text(rig, "text", reject.text);
+	rig_stop(rig, 0);
+}
