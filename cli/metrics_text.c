@@ -83,6 +83,13 @@ static void print_traffic(const struct srdma_server_metrics *m, FILE *file)
 	labelled(file, "rdma_bytes_total", "operation", "read", m->rdma_bytes_read);
 }
 
+static void print_epochs(const struct srdma_server_metrics *m, FILE *file)
+{
+	single(file, "epochs_total", "counter", "Times that clients and the server renewed their PSNs and queue pairs.", m->epochs);
+	single(file, "recoveries_total", "counter", "Of these, because a queue pair had failed.", m->recoveries);
+	single(file, "sweeps_total", "counter", "Times that the device's counters showed somebody who tries PSNs.", m->sweeps);
+}
+
 static void print_ends(const struct srdma_server_metrics *m, FILE *file)
 {
 	/* enum ibv_wc_status, without IBV_WC_. */
@@ -110,5 +117,6 @@ void metrics_print(const struct srdma_server_metrics *m, FILE *file)
 	print_state(m, file);
 	print_setups(m, file);
 	print_traffic(m, file);
+	print_epochs(m, file);
 	print_ends(m, file);
 }

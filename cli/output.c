@@ -13,7 +13,8 @@ int cli_exit_code(int error)
 	case 0: return CLI_EXIT_OK;
 	case SRDMA_ETLS:
 	case SRDMA_ECERT:
-	case SRDMA_EPROTOCOL: return CLI_EXIT_TLS;
+	case SRDMA_EPROTOCOL:
+	case SRDMA_ESEAL: return CLI_EXIT_TLS;
 	case SRDMA_EREJECTED: return CLI_EXIT_REJECTED;
 	case SRDMA_EVERBS:
 	case -ENODEV:

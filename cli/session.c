@@ -52,7 +52,7 @@ static int64_t now_ms(void)
 static bool ends_connection(int error)
 {
 	return error == SRDMA_ECLOSED || error == SRDMA_ELOST || error == SRDMA_EVERBS || error == SRDMA_EPROTOCOL ||
-	       error == SRDMA_ETLS;
+	       error == SRDMA_ETLS || error == SRDMA_ESEAL;
 }
 
 int session_complain(struct session *session, const char *format, ...)
@@ -242,6 +242,8 @@ json_t *session_json(const struct session *session)
 			   "path_mtu", (json_int_t)info->path_mtu, "message_size", (json_int_t)info->message_size,
 			   "depth", (json_int_t)info->depth, "peer_region_size", (json_int_t)info->peer_region_size,
 			   "tls_version", info->tls_version, "tls_cipher", info->tls_cipher);
+	if (object)
+		json_object_set_new(object, "seal", json_string(info->seal));
 	if (!object)
 		return NULL;
 	if (session->show_psn) {
@@ -267,6 +269,8 @@ void session_print(const struct session *session)
 	       (unsigned long long)info->client_id, info->tls_version, info->tls_cipher);
 	printf("%s: QPN %u, peer %u, path MTU %u, message size %u, depth %u, peer's region %zu bytes\n", info->device,
 	       info->qpn, info->peer_qpn, info->path_mtu, info->message_size, info->depth, info->peer_region_size);
+	if (info->seal[0])
+		printf("sealed with %s\n", info->seal);
 	if (session->show_psn)
 		printf("PSN 0x%06x, peer 0x%06x\n", info->psn, info->peer_psn);
 	printf("set-up %llu us: tcp %llu, tls %llu, exchange %llu, qp %llu (psn %llu)\n",

@@ -740,6 +740,7 @@ enum srdma_client_end {
 	SRDMA_END_LOST,     /**< it went away without a disconnect */
 	SRDMA_END_TLS,
 	SRDMA_END_PROTOCOL,
+	SRDMA_END_SEAL,     /**< a record of its did not authenticate */
 	SRDMA_END_TIMEOUT,
 	SRDMA_END_VERBS,
 	SRDMA_END_OTHER,
@@ -775,6 +776,10 @@ struct srdma_server_metrics {
 	uint64_t messages_received, messages_sent;
 	uint64_t bytes_received, bytes_sent;          /**< payload of messages */
 	uint64_t rdma_bytes_written, rdma_bytes_read; /**< by the server; what clients write and read, only their devices know */
+
+	uint64_t epochs;     /**< times that a client and the server renewed their queue pairs, recoveries included */
+	uint64_t recoveries; /**< of these, because a queue pair had failed */
+	uint64_t sweeps;     /**< times that the device's counters showed somebody who tries PSNs */
 
 	int64_t certificate_not_after; /**< end of the server's certificate, seconds since the epoch; 0: not known */
 	bool device_failed;

@@ -93,7 +93,8 @@ void srdma_event_ended(const struct srdma_client *client, int status, bool lost,
 		SRDMA_FIELD_TEXT("error", text),
 		SRDMA_FIELD_TEXT("limit", limit),
 	};
-	struct srdma_event event = {SRDMA_LOG_INFO, "client.disconnected", status == SRDMA_EPROTOCOL || limit, fields,
+	struct srdma_event event = {SRDMA_LOG_INFO, "client.disconnected", 
+				    status == SRDMA_EPROTOCOL || status == SRDMA_ESEAL || limit, fields,
 				    COUNT(fields) - (limit == NULL)};
 
 	if (status == 0) {

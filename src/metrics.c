@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "metrics.h"
 
+#include "device.h"
 #include "histogram.h"
 #include "tls.h"
 
@@ -24,7 +25,8 @@ const char *srdma_client_end_name(enum srdma_client_end end)
 {
 	static const char *const names[SRDMA_CLIENT_ENDS] = {
 		[SRDMA_END_IN_ORDER] = "in_order", [SRDMA_END_SERVER] = "server", [SRDMA_END_LOST] = "lost",
-		[SRDMA_END_TLS] = "tls",           [SRDMA_END_PROTOCOL] = "protocol", [SRDMA_END_TIMEOUT] = "timeout",
+		[SRDMA_END_TLS] = "tls",           [SRDMA_END_PROTOCOL] = "protocol", [SRDMA_END_SEAL] = "seal",
+		[SRDMA_END_TIMEOUT] = "timeout",
 		[SRDMA_END_VERBS] = "verbs",       [SRDMA_END_OTHER] = "other",
 	};
 
@@ -59,6 +61,7 @@ enum srdma_client_end srdma_client_end_of(int status, bool lost)
 	case SRDMA_ELOST: return SRDMA_END_LOST;
 	case SRDMA_ETLS: return SRDMA_END_TLS;
 	case SRDMA_EPROTOCOL: return SRDMA_END_PROTOCOL;
+	case SRDMA_ESEAL: return SRDMA_END_SEAL;
 	case -ETIMEDOUT: return SRDMA_END_TIMEOUT;
 	case SRDMA_EVERBS: return SRDMA_END_VERBS;
 	default: return lost ? SRDMA_END_OTHER : SRDMA_END_SERVER;
@@ -104,6 +107,8 @@ static void add_traffic(struct srdma_server_metrics *to, const struct srdma_conn
 	to->bytes_sent += srdma_counter_read(&c->bytes_sent);
 	to->rdma_bytes_written += srdma_counter_read(&c->bytes_written);
 	to->rdma_bytes_read += srdma_counter_read(&c->bytes_read);
+	to->epochs += atomic_load(&conn->epoch.number);
+	to->recoveries += atomic_load(&conn->epoch.recoveries);
 }
 
 void srdma_metrics_keep_traffic(struct srdma_server *server, const struct srdma_conn *conn)
@@ -127,6 +132,8 @@ static void sum_traffic(struct srdma_server *server, struct srdma_server_metrics
 	out->bytes_sent = server->gone.bytes_sent;
 	out->rdma_bytes_written = server->gone.rdma_bytes_written;
 	out->rdma_bytes_read = server->gone.rdma_bytes_read;
+	out->epochs = server->gone.epochs;
+	out->recoveries = server->gone.recoveries;
 	for (unsigned i = 0; i < slots->used; i++) {
 		const struct srdma_client *client = slots->taken[i]->client;
 
@@ -147,5 +154,6 @@ void srdma_server_metrics(struct srdma_server *server, struct srdma_server_metri
 	out->certificate_not_after = srdma_tls_context_not_after(server->context);
 	pthread_mutex_unlock(&server->mutex);
 	sum_traffic(server, out);
+	out->sweeps = srdma_device_sweeps(server->device);
 	out->device_failed = atomic_load(&server->device_failed);
 }

@@ -4,6 +4,7 @@ import os
 import shutil
 import socket
 import ssl
+import struct
 import subprocess
 import threading
 import time
@@ -314,7 +315,10 @@ BAD_FIELDS = [
     ("malformed", "multicast", {"gid": protocol.gid("224.0.0.1")}),
     ("address", "gid-networks", {"gid": protocol.gid("192.0.2.1")}),
     ("address", "gid-networks", {"gid": protocol.gid("2001:db8::1")}),
-    ("feature", "feature bits 0x2", {"features": 3}),
+    ("feature", "feature bits 0x20", {"features": 0x21}),
+    ("feature", "sealed connection", {"features": 5}),
+    ("malformed", "with an rkey", {"features": 5, "region_size": 4096, "region_rkey": 7}),
+    ("malformed", "READY", {"features": 0x11, "region_size": 0}),
     ("feature", "feature bits 0x80000000", {"features": 0x80000001}),
     ("malformed", "without the message feature", {"features": 0}),
     ("feature", "message connections only", {"features": 0, "message_size": 0, "depth": 0}),
@@ -415,7 +419,7 @@ def test_welcome_says_what_the_protocol_demands(served, certs):
         assert body["link_layer"] == protocol.ETHERNET and 1 <= body["path_mtu"] <= 5
         assert body["gid"] == protocol.gid(certs.host)
         assert 2 <= body["qpn"] <= 0xFFFFFF and body["psn"] <= 0xFFFFFF
-        assert body["features"] == 1 and body["message_size"] == 4096 and body["depth"] == 16
+        assert body["features"] == 3 and body["message_size"] == 4096 and body["depth"] == 16
         assert body["region_size"] == 65536 and body["region_access"] == 6 and body["region_rkey"] != 0
         assert body["client_id"] > served.neighbour.id and body["reserved"] == 0
         channel.sendall(protocol.disconnect(protocol.DISCONNECT, 0, b"bye\x1b[2J"))
@@ -433,7 +437,7 @@ def test_something_else_than_ready_ends_the_setup(served, certs, said):
         assert protocol.read_frame(channel)[0] == protocol.WELCOME
         channel.sendall(said)
         assert until_closed(channel) == b""
-    tells(served, "where READY is due")
+    tells(served, "READY")
 
 
 def test_client_that_leaves_before_ready_is_freed(served, certs):
@@ -467,6 +471,35 @@ def test_bad_frame_ends_an_established_connection(served, certs, said, text):
     channel, _ = raw_client(certs, served)
     with channel:
         channel.sendall(said)
+        until_closed(channel)
+    tells(served, text)
+
+
+EPOCH_REQUEST, EPOCH_BEGIN, EPOCH_PARAMETERS, EPOCH_READY, WITHDRAW = range(8, 13)
+
+
+@pytest.mark.parametrize("features, said, text", [
+    (3, protocol.frame(EPOCH_REQUEST, struct.pack("!IB", 2, 2)), "another number"),
+    (3, protocol.frame(EPOCH_REQUEST, struct.pack("!IB", 1, 6)), "unknown reason"),
+    (3, protocol.frame(EPOCH_BEGIN, struct.pack("!IB", 1, 2)), "malformed epoch frame"),
+    (3, protocol.frame(EPOCH_BEGIN, struct.pack("!IBBQ", 1, 2, 2, 0)), "unknown flags"),
+    (3, protocol.frame(EPOCH_BEGIN, struct.pack("!IBBQ", 1, 2, 0, 0)) * 2, "BEGIN twice"),
+    (3, protocol.frame(EPOCH_PARAMETERS, struct.pack("!IBQQII", 1, 0, 0, 0, 77, 1)), "PARAMETERS"),
+    (3, protocol.frame(EPOCH_BEGIN, struct.pack("!IBBQ", 1, 2, 0, 0)) +
+        protocol.frame(EPOCH_PARAMETERS, struct.pack("!IBQQII", 1, 0, 5, 0, 77, 1)), "account"),
+    (3, protocol.frame(EPOCH_BEGIN, struct.pack("!IBBQ", 1, 2, 0, 0)) +
+        protocol.frame(EPOCH_PARAMETERS, struct.pack("!IBQQII", 1, 0, 0, 9, 77, 1)), "account"),
+    (3, protocol.frame(EPOCH_BEGIN, struct.pack("!IBBQ", 1, 2, 0, 0)) +
+        protocol.frame(EPOCH_PARAMETERS, struct.pack("!IBQQII", 1, 0, 0, 0, 1, 1)), "a QPN that is none"),
+    (3, protocol.frame(EPOCH_READY, struct.pack("!II", 1, 0)), "READY"),
+    (1, protocol.frame(EPOCH_REQUEST, struct.pack("!IB", 1, 2)), "no epochs were agreed on"),
+    (3, protocol.frame(WITHDRAW), "WITHDRAW"),
+], ids=lambda value: value if isinstance(value, str) else "")
+def test_epoch_frame_that_is_not_due_ends_the_connection(served, certs, features, said, text):
+    with protocol.open_tls(certs, served.port, STEP) as channel:
+        channel.sendall(good(certs, features=features))
+        assert protocol.read_frame(channel)[0] == protocol.WELCOME
+        channel.sendall(protocol.frame(protocol.READY) + said)
         until_closed(channel)
     tells(served, text)
 
@@ -551,7 +584,8 @@ BAD_ANSWERS = {
     "QPN": (4, "QPN", lambda certs: welcome(certs, qpn=1 << 24)),
     "GID": (4, "GID is zero", lambda certs: welcome(certs, gid=bytes(16))),
     "MTU": (4, "path MTU", lambda certs: welcome(certs, path_mtu=6)),
-    "feature": (4, "feature bits", lambda certs: welcome(certs, features=5)),
+    "feature": (4, "feature bits", lambda certs: welcome(certs, features=33)),
+    "sealed": (4, "sealed connection", lambda certs: welcome(certs, features=5)),
     "raw": (4, "message connections only", lambda certs: welcome(certs, features=0, message_size=0, depth=0)),
     "message size": (4, "message size", lambda certs: welcome(certs, message_size=1)),
     "reserved": (4, "reserved", lambda certs: welcome(certs, reserved=1 << 63)),
@@ -609,7 +643,7 @@ def test_hello_of_the_client_is_what_the_protocol_demands(certs, start):
     assert (kind, version) == (protocol.HELLO, protocol.VERSION)
     assert body["gid"] == protocol.gid(certs.host) and body["link_layer"] == protocol.ETHERNET
     assert 2 <= body["qpn"] <= 0xFFFFFF and body["psn"] <= 0xFFFFFF
-    assert (body["message_size"], body["depth"], body["features"]) == (8192, 4, 1)
+    assert (body["message_size"], body["depth"], body["features"]) == (8192, 4, 3)
     assert body["region_size"] == body["region_access"] == body["client_id"] == body["reserved"] == 0
 
 

@@ -488,10 +488,94 @@ static void raw_connection_names_no_message_size_or_depth(void **state)
 	REFUSED((h.features = 0, h.depth = 0), "message size");
 }
 
+static void features_that_contradict_are_refused(void **state)
+{
+	(void)state;
+	ACCEPTED((h.features |= SRDMA_FEATURE_EPOCHS));
+	ACCEPTED((h.features |= SRDMA_FEATURE_SEALED | SRDMA_FEATURE_CHACHA, h.region_rkey = 0));
+	REFUSED((h.features |= SRDMA_FEATURE_SEALED, h.region_size = 4096, h.region_rkey = 7), "rkey");
+	REFUSED((h.features |= SRDMA_FEATURE_WINDOW, h.region_size = 4096, h.region_rkey = 7), "rkey");
+	ACCEPTED((h.features |= SRDMA_FEATURE_WINDOW, h.region_size = 4096, h.region_rkey = 0));
+	REFUSED((h.features = SRDMA_FEATURE_EPOCHS, h.message_size = 0, h.depth = 0), "message");
+	REFUSED((h.features = SRDMA_FEATURE_SEALED, h.message_size = 0, h.depth = 0), "message");
+}
+
+/* ---- the frames of epochs -------------------------------------------------------------------------------------- */
+
+static const enum srdma_frame_type epoch_types[] = {SRDMA_FRAME_EPOCH_REQUEST, SRDMA_FRAME_EPOCH_BEGIN,
+						    SRDMA_FRAME_EPOCH_PARAMETERS, SRDMA_FRAME_EPOCH_READY};
+
+static struct srdma_epoch_frame good_epoch(void)
+{
+	return (struct srdma_epoch_frame){.number = 7, .reason = SRDMA_EPOCH_TIME, .broken = true, .qpn = 0x123456, .psn = 0xabcdef,
+					  .sends = 1ull << 40, .consumed = 12345678901, .rkey = 0xdeadbeef};
+}
+
+static void epoch_frames_arrive_as_they_were_sent(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < sizeof epoch_types / sizeof *epoch_types; i++) {
+		struct srdma_epoch_frame e = good_epoch(), back;
+		enum srdma_frame_type type = epoch_types[i];
+		uint8_t frame[SRDMA_FRAME_MAX];
+		size_t body = srdma_epoch_encode(frame, type, &e) - SRDMA_FRAME_HEADER;
+
+		assert_int_equal(frame[3], type);
+		assert_int_equal(srdma_epoch_decode(type, frame + SRDMA_FRAME_HEADER, body, &back), 0);
+		assert_int_equal(back.number, e.number);
+		if (type == SRDMA_FRAME_EPOCH_PARAMETERS) {
+			assert_int_equal(back.psn, e.psn);
+			assert_int_equal(back.qpn, e.qpn);
+			assert_true(back.consumed == e.consumed && back.sends == e.sends && back.broken);
+		}
+		if (type == SRDMA_FRAME_EPOCH_BEGIN)
+			assert_true(back.reason == e.reason && back.broken && back.sends == e.sends);
+		if (type == SRDMA_FRAME_EPOCH_READY)
+			assert_int_equal(back.rkey, e.rkey);
+		for (size_t length = 0; length < body + 2; length++)
+			if (length != body)
+				assert_int_equal(srdma_epoch_decode(type, frame + SRDMA_FRAME_HEADER, length, &back), SRDMA_EPROTOCOL);
+	}
+}
+
+static void check_epoch(enum srdma_frame_type type, struct srdma_epoch_frame e)
+{
+	uint8_t frame[SRDMA_FRAME_MAX];
+	size_t length = srdma_epoch_encode(frame, type, &e) - SRDMA_FRAME_HEADER;
+
+	assert_int_equal(srdma_epoch_decode(type, frame + SRDMA_FRAME_HEADER, length, &e), SRDMA_EPROTOCOL);
+}
+
+static void epoch_frame_out_of_range_is_refused(void **state)
+{
+	struct srdma_epoch_frame e;
+
+	(void)state;
+	check_epoch(SRDMA_FRAME_EPOCH_BEGIN, (e = good_epoch(), e.reason = 0, e));
+	check_epoch(SRDMA_FRAME_EPOCH_REQUEST, (e = good_epoch(), e.reason = SRDMA_EPOCH_REASONS, e));
+	check_epoch(SRDMA_FRAME_EPOCH_PARAMETERS, (e = good_epoch(), e.qpn = 1, e));
+	check_epoch(SRDMA_FRAME_EPOCH_PARAMETERS, (e = good_epoch(), e.qpn = 1u << 24, e));
+	check_epoch(SRDMA_FRAME_EPOCH_PARAMETERS, (e = good_epoch(), e.psn = 1u << 24, e));
+}
+
+static void ready_bears_an_rkey_only_where_one_is_due(void **state)
+{
+	uint8_t frame[SRDMA_FRAME_MAX];
+	uint32_t rkey;
+
+	(void)state;
+	assert_int_equal(srdma_ready_encode(frame, true, 0x01020304), SRDMA_FRAME_HEADER + 4);
+	assert_int_equal(srdma_ready_decode(frame + SRDMA_FRAME_HEADER, 4, true, &rkey), 0);
+	assert_int_equal(rkey, 0x01020304);
+	assert_int_equal(srdma_ready_decode(frame + SRDMA_FRAME_HEADER, 4, false, &rkey), SRDMA_EPROTOCOL);
+	assert_int_equal(srdma_ready_decode(frame + SRDMA_FRAME_HEADER, 0, true, &rkey), SRDMA_EPROTOCOL);
+	assert_int_equal(srdma_ready_decode(frame + SRDMA_FRAME_HEADER, 0, false, &rkey), 0);
+}
+
 static void unknown_feature_is_refused_as_such(void **state)
 {
 	(void)state;
-	for (unsigned bit = 1; bit < 32; bit++) {
+	for (unsigned bit = 5; bit < 32; bit++) {
 		struct srdma_hello h = good();
 		char name[16];
 
@@ -608,6 +692,10 @@ int main(void)
 		cmocka_unit_test(message_size_and_depth_outside_their_limits_are_refused),
 		cmocka_unit_test(raw_connection_names_no_message_size_or_depth),
 		cmocka_unit_test(unknown_feature_is_refused_as_such),
+		cmocka_unit_test(features_that_contradict_are_refused),
+		cmocka_unit_test(epoch_frames_arrive_as_they_were_sent),
+		cmocka_unit_test(epoch_frame_out_of_range_is_refused),
+		cmocka_unit_test(ready_bears_an_rkey_only_where_one_is_due),
 		cmocka_unit_test(region_beyond_the_address_space_is_refused),
 		cmocka_unit_test(region_fields_without_a_region_are_refused),
 		cmocka_unit_test(only_remote_write_and_read_can_be_offered),
