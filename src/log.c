@@ -36,6 +36,7 @@ const char *srdma_strerror(int error)
 	case SRDMA_ECLOSED: return "disconnected";
 	case SRDMA_ECONFIG: return "configuration error";
 	case SRDMA_ERECONNECTED: return "reconnected after a loss";
+	case SRDMA_ESEAL: return "a sealed record did not authenticate";
 	default: break;
 	}
 	const char *text = strerrordesc_np(-error);
