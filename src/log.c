@@ -37,6 +37,7 @@ const char *srdma_strerror(int error)
 	case SRDMA_ECONFIG: return "configuration error";
 	case SRDMA_ESEAL: return "a sealed record did not authenticate";
 	case SRDMA_ERECONNECTED: return "reconnected after a loss";
+	case SRDMA_ESEAL: return "a sealed record did not authenticate";
 	default: break;
 	}
 	const char *text = strerrordesc_np(-error);
