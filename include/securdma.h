@@ -63,7 +63,6 @@ enum srdma_error {
 	SRDMA_ECONFIG = -10009,   /**< certificates, keys or settings that do not fit together */
 	SRDMA_ESEAL = -10011,     /**< a sealed record did not authenticate: it was changed, replayed, or comes from somebody else */
 	SRDMA_ERECONNECTED = -10010, /**< no failure: a link's connection was lost and there is a new one; srdma_link_loss() */
-	SRDMA_ESEAL = -10011,     /**< a sealed record did not authenticate */
 };
 
 /** A short name for any error that this library returns. Static. */

@@ -35,7 +35,6 @@ const char *srdma_strerror(int error)
 	case SRDMA_ELOST: return "peer lost";
 	case SRDMA_ECLOSED: return "disconnected";
 	case SRDMA_ECONFIG: return "configuration error";
-	case SRDMA_ESEAL: return "a sealed record did not authenticate";
 	case SRDMA_ERECONNECTED: return "reconnected after a loss";
 	case SRDMA_ESEAL: return "a sealed record did not authenticate";
 	default: break;
