@@ -104,8 +104,10 @@ static void destroy_cq(struct ibv_cq *cq, unsigned unacked)
 
 void srdma_conn_release_verbs(struct srdma_conn *conn)
 {
-	/* The queue pair goes before the memory that it may still write to. */
+	/* The queue pair goes before the memory that it may still write to, and the window before it. */
 	srdma_qp_fail(&conn->qp);
+	if (srdma_region_unbind(&conn->region) != 0)
+		srdma_log(SRDMA_LOG_ERROR, "%s", srdma_error_text());
 	srdma_qp_release(&conn->qp);
 	srdma_epoch_release(conn);
 	srdma_bulk_release(conn);

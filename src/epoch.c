@@ -284,8 +284,10 @@ static int tell(struct srdma_conn *conn)
 static int replace_queue_pair(struct srdma_conn *conn)
 {
 	struct srdma_epoch *epoch = &conn->epoch;
-	int ret = 0;
+	int ret = srdma_region_unbind(&conn->region);
 
+	if (ret != 0)
+		return ret;
 	if (epoch->fresh.verbs) {
 		srdma_qp_release(&conn->qp);
 		conn->qp = epoch->fresh;

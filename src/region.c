@@ -138,7 +138,7 @@ static int bind_window(struct srdma_region *region, struct ibv_qp *qp)
 	return ret;
 }
 
-static int drop_window(struct srdma_region *region)
+int srdma_region_unbind(struct srdma_region *region)
 {
 	int error = region->mw ? ibv_dealloc_mw(region->mw) : 0;
 
@@ -153,7 +153,7 @@ int srdma_region_bind(struct srdma_region *region, struct ibv_qp *qp, uint32_t *
 	*rkey = region->mr && !region->windowed ? region->mr->rkey : 0;
 	if (!region->mr || !region->windowed)
 		return 0;
-	ret = drop_window(region);
+	ret = srdma_region_unbind(region);
 	if (ret != 0)
 		return ret;
 	region->mw = ibv_alloc_mw(region->mr->pd, IBV_MW_TYPE_2);
@@ -166,7 +166,7 @@ int srdma_region_bind(struct srdma_region *region, struct ibv_qp *qp, uint32_t *
 
 int srdma_region_withdraw(struct srdma_region *region)
 {
-	int ret = drop_window(region);
+	int ret = srdma_region_unbind(region);
 
 	if (ret == 0 && region->mr && ibv_dereg_mr(region->mr) != 0)
 		ret = srdma_fail(SRDMA_EVERBS, "cannot deregister a memory region: %s", strerror(errno));
@@ -178,7 +178,7 @@ int srdma_region_withdraw(struct srdma_region *region)
 void srdma_region_release(struct srdma_region *region)
 {
 	/* First the device lets go, then the bytes: else it could write after the wipe. */
-	if (drop_window(region) != 0)
+	if (srdma_region_unbind(region) != 0)
 		srdma_log(SRDMA_LOG_ERROR, "%s", srdma_error_text());
 	if (region->mr && ibv_dereg_mr(region->mr) != 0)
 		srdma_log(SRDMA_LOG_ERROR, "cannot deregister a memory region: %s", strerror(errno));

@@ -25,6 +25,8 @@ int srdma_region_offer(const struct srdma_device *device, struct ibv_pd *pd, siz
 /* Binds the window, a new one each time, to the queue pair, which is in RTS and has nothing posted, and waits for that. Nothing to do
  * without windows. *rkey is then the peer's key: 0 for a region that is not registered, or was withdrawn. */
 int srdma_region_bind(struct srdma_region *region, struct ibv_qp *qp, uint32_t *rkey);
+/* Frees the window. Before the queue pair goes: rdma_rxe waits for a window that is bound to it. */
+int srdma_region_unbind(struct srdma_region *region);
 /* No remote access from now on. */
 int srdma_region_withdraw(struct srdma_region *region);
 /* Pages that no device knows. */

@@ -175,8 +175,8 @@ void mode_renew(struct rig *rig, char **args)
 			post_many(conn, out, in, i, client);
 	srdma_buffer_delete(&out);
 	srdma_buffer_delete(&in);
-	srdma_conn_info(conn, &info);
 	EXPECT(srdma_conn_disconnect(conn, NULL, -1), 0);
+	srdma_conn_info(conn, &info);
 	srdma_conn_delete(&conn);
 	rig_stop(rig, 0);
 	EXPECT(service.expected, count);

@@ -490,17 +490,17 @@ static void raw_connection_names_no_message_size_or_depth(void **state)
 
 static void features_that_contradict_are_refused(void **state)
 {
-	struct srdma_hello h = good();
+	struct srdma_hello hello = good();
 
 	(void)state;
 	ACCEPTED((h.features |= SRDMA_FEATURE_EPOCHS));
 	ACCEPTED((h.features |= SRDMA_FEATURE_SEALED | SRDMA_FEATURE_CHACHA, h.region_rkey = 0));
 	REFUSED((h.features |= SRDMA_FEATURE_SEALED, h.region_size = 4096, h.region_rkey = 7), "rkey");
 	REFUSED((h.features |= SRDMA_FEATURE_WINDOW, h.region_size = 4096, h.region_rkey = 7), "rkey");
-	h.features |= SRDMA_FEATURE_WINDOW;
-	h.region_rkey = 0;
-	check_accepted(&h, false);
-	check_refused(&h, true, SRDMA_REJECT_MALFORMED, "rkey");
+	hello.features |= SRDMA_FEATURE_WINDOW;
+	hello.region_rkey = 0;
+	check_accepted(&hello, false);
+	check_refused(&hello, true, SRDMA_REJECT_MALFORMED, "rkey");
 	REFUSED((h.features = SRDMA_FEATURE_EPOCHS, h.message_size = 0, h.depth = 0), "message");
 	REFUSED((h.features = SRDMA_FEATURE_SEALED, h.message_size = 0, h.depth = 0), "message");
 }
