@@ -11,6 +11,7 @@
 #include "context.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -109,6 +110,7 @@ static void after_fork_in_child(void)
 		mine->device.udp = NULL;
 		mine->device.link = &dead;
 		mine->device.counters = &uncounted;
+		mine->device.hw_counters.next = UINT64_MAX; /* the parent's files */
 		mine->next = left;
 		left = mine;
 		atomic_store(&own, NULL);
@@ -134,6 +136,7 @@ static void settle_at_exit(void)
 	engine_round(&mine->device, EXIT_PACKETS);
 	/* Its buffer holds the latest packets. Other handlers, and threads, may still use the device itself. */
 	capture_close(&mine->device.udp->capture);
+	hw_counters_remove(&mine->device.hw_counters);
 	pthread_mutex_unlock(&mine->device.lock);
 }
 
@@ -276,6 +279,20 @@ static void set_operations(struct verbs_context *verbs)
 	verbs->create_qp_ex = qp_create_ex;
 }
 
+/* When a device is first opened, and not when devices are listed: most programs do no more than that. */
+static void show_counters(struct device *device)
+{
+	pthread_mutex_lock(&opening);
+	engine_enter(device);
+	if (device->hw_counters.owner == 0) {
+		hw_counters_open(device);
+		if (device->hw_counters.path[0] != '\0')
+			snprintf(listed.ibdev_path, sizeof(listed.ibdev_path), "%s", device->hw_counters.path);
+	}
+	engine_leave(device);
+	pthread_mutex_unlock(&opening);
+}
+
 struct ibv_context *context_open(void)
 {
 	struct device *device = obtain();
@@ -306,6 +323,7 @@ struct ibv_context *context_open(void)
 	ibv_context->abi_compat = __VERBS_ABI_IS_EXTENDED;
 	context->verbs.sz = sizeof(context->verbs);
 	set_operations(&context->verbs);
+	show_counters(device);
 	counter_object(&device->counters->objects.ctx, 1);
 	return ibv_context;
 }

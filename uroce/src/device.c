@@ -64,6 +64,7 @@ int device_init(struct device *device)
 	device->clock = monotonic;
 	device->same_peer = same_peer;
 	device->now = monotonic();
+	device->hw_counters.next = UINT64_MAX;
 	device->counters = counters_open();
 	int error = open_link(device);
 	if (error != 0)
@@ -86,6 +87,7 @@ void device_clear(struct device *device)
 	if (device == NULL)
 		return;
 	progress_stop(device);
+	hw_counters_remove(&device->hw_counters);
 	udp_close(&device->udp);
 	timers_clear(&device->timers);
 	table_clear(&device->keys);

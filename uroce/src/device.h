@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include "counters.h"
+#include "hw_counters.h"
 #include "link.h"
 #include "timer.h"
 
@@ -56,6 +57,7 @@ struct device {
 	struct link *link;
 	struct udp_link *udp; /* NULL on a simulated wire */
 	struct counters *counters;
+	struct hw_counters hw_counters; /* of these, what is shown as files; of one that is opened */
 	uint64_t now; /* nanoseconds; read once per entry, set by the simulation */
 
 	/* Set before the first use of a device; they never change after. */

@@ -50,6 +50,8 @@ unsigned engine_round(struct device *device, unsigned budget)
 	timers_run(&device->timers, device->now);
 	engine_pump(device);
 	link_flush(device->link);
+	if (device->now >= device->hw_counters.next)
+		hw_counters_publish(device);
 	return received;
 }
 
