@@ -5,7 +5,7 @@
  *            [--text TEXT] [--imm N] [--syndrome N] [--msn N] [--rate PER-SECOND] [--limit-ms N]
  *     forged packets, one for each combination; prints {"packets", "seconds"}
  * forge sniff INTERFACE [--count N] [--limit-ms N]     a line of JSON for each RoCEv2 packet
- * forge play --to ADDRESS [--copies N]                 sends what `sniff` printed (standard input), byte for byte
+ * forge play --to ADDRESS [--copies N]                 sends what `sniff` printed (standard input), but for the UDP checksum
  * forge relay LEFT RIGHT [--find TEXT --put TEXT] [--flip LENGTH] [--stale]
  *     all frames from one interface to the other, until standard input ends; in RoCEv2 payloads replaces bytes, or turns a bit of
  *     those that are at least so long, and puts the ICRC right (--stale: does not); prints {"packets", "changed"}

@@ -97,9 +97,12 @@ int forge_play(struct forge *forge)
 	wire_open_raw(batch, &forge->flow);
 	while (getline(&line, &room, stdin) > 0) {
 		for (uint64_t i = 0; i < (forge->count == 0 ? 1 : forge->count); i++) {
-			size_t length = read_bytes(line, wire_next(batch));
-			if (length > 0)
-				wire_push(batch, length);
+			uint8_t *packet = wire_next(batch);
+			size_t length = read_bytes(line, packet);
+			if (length == 0)
+				continue;
+			roce_put_checksum(packet, length);
+			wire_push(batch, length);
 		}
 	}
 	wire_flush(batch);

@@ -11,6 +11,8 @@
 enum {
 	/* uroce looks closely at identifications from 64 on; any other device at none. */
 	IP_ID = 1,
+	MANY = 1024,
+	IP_ID_AT = 4,
 	BTH = 12,
 	QPN_AT = 5,
 	PSN_AT = 9,
@@ -58,6 +60,8 @@ static bool send_one(struct sweep *sweep, uint32_t qpn, uint32_t psn, uint32_t r
 		bth[RKEY_AT] = (uint8_t)(rkey >> 24);
 		put24(bth + RKEY_AT + 1, rkey);
 	}
+	if (sweep->batch->segmented)
+		packet[IP_ID_AT] = 0, packet[IP_ID_AT + 1] = (uint8_t)sweep->batch->count;
 	roce_seal(packet, sweep->length);
 	wire_push(sweep->batch, sweep->length);
 	if (sweep->batch->count < WIRE_BATCH)
@@ -84,7 +88,12 @@ int forge_send(struct forge *forge)
 
 	if (batch == NULL || forge->packet.payload_length > ROCE_MAX_PAYLOAD)
 		wire_die("memory");
-	wire_open_raw(batch, &forge->flow);
+	/* A single one goes as it is, with its own header. */
+	bool many = (uint64_t)forge->psn.count * forge->qpn.count * forge->rkey.count >= MANY;
+	if (many && forge->flow.family == AF_INET)
+		wire_open_segmented(batch, &forge->flow);
+	else
+		wire_open_raw(batch, &forge->flow);
 	sweep.length = roce_build(&forge->flow, &forge->packet, IP_ID, sweep.model);
 	sweep.began = forge_now_us();
 	for (uint32_t q = 0; more && q < forge->qpn.count; q++)

@@ -117,7 +117,8 @@ class Program:
 
 
 class Lab:
-    def __init__(self, arguments):
+    def __init__(self, arguments, cut=True):
+        self.cut = cut
         self.rxe, self.short = arguments.rxe, arguments.short
         self.programs, self.failed, self.results = [], 0, []
         self.port = 18000
@@ -164,8 +165,11 @@ class Lab:
                     f"link set p-{host} master br0", f"link set p-{host} up")
             self.ip(host, f"addr add {ADDRESS[host]}/24 dev e0", f"addr add {ADDRESS6[host]}/64 dev e0 nodad", "link set e0 up",
                     "link set lo up")
-            subprocess.run([*self.on(host), FORGE, "cut", "e0"], check=True)
-        subprocess.run([*self.on("switch"), FORGE, "cut", *(f"p-{host}" for host in ADDRESS)], check=True)
+            if host != "rogue" and self.cut:
+                subprocess.run([*self.on(host), FORGE, "cut", "e0"], check=True)
+        # What is sniffed and relayed has to look as on a cable.
+        if self.cut:
+            subprocess.run([*self.on("switch"), FORGE, "cut", "p-client"], check=True)
         if self.rxe:
             with open("/proc/sys/net/core/rmem_max", "w", encoding="ascii") as file:
                 file.write(str(8 << 20))
@@ -206,6 +210,12 @@ class Lab:
         table = ADDRESS6 if v6 else ADDRESS
         sender = "client" if to == "server" else "server"
         return self.forge(host, "send", "--from", table[sender], "--to", table[to], *words, timeout=timeout)
+
+    def play(self, packets, host="rogue", to="server"):
+        """Sends captured packets again."""
+        text = "".join(json.dumps(packet) + "\n" for packet in packets)
+        result = subprocess.run([*self.on(host), FORGE, "play", "--to", ADDRESS[to]], input=text, capture_output=True, text=True, check=True)
+        return json.loads(result.stdout)
 
     def sniff(self, interface="p-client", host="switch", seconds=None):
         program = self.run(host, FORGE, "sniff", interface, *(["--limit-ms", int(seconds * 1000)] if seconds else []))
@@ -318,6 +328,12 @@ def ask(client, command, timeout):
     except OSError:
         return None
     return client.next(timeout=timeout)
+
+
+def uroce_counters(program):
+    """Of a process on uroce."""
+    text = subprocess.run([f"{BUILD}/uroce/cli/uroce", "stats", str(program.pid), "--json"], capture_output=True, text=True, check=True).stdout
+    return json.loads(text)
 
 
 def after(psn, count=1):

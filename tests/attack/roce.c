@@ -91,7 +91,7 @@ static uint16_t fold(uint32_t sum)
 }
 
 /* IPv4 may go without; IPv6 may not. */
-static void put_udp_checksum(uint8_t *ip, size_t length)
+void roce_put_checksum(uint8_t *ip, size_t length)
 {
 	size_t udp = roce_bth(ip) - UDP;
 	uint8_t *field = ip + udp + UDP_CHECKSUM_AT;
@@ -109,7 +109,7 @@ void roce_seal(uint8_t *ip, size_t length)
 	uint32_t crc = roce_icrc(ip, length);
 
 	memcpy(ip + length - ICRC, &crc, sizeof(crc));
-	put_udp_checksum(ip, length);
+	roce_put_checksum(ip, length);
 	if (is_v4(ip)) {
 		put(ip + 10, 0, 2);
 		put(ip + 10, fold(sum16(0, ip, IPV4)), 2);

@@ -76,6 +76,9 @@ bool roce_parse(const uint8_t *ip, size_t length, struct roce_flow *flow, struct
 /* Puts ICRC and UDP checksum right after bytes were changed. `length` as the IP header says. */
 void roce_seal(uint8_t *ip, size_t length);
 
+/* The UDP checksum alone: in what is captured on the sender's host it is often not there yet. */
+void roce_put_checksum(uint8_t *ip, size_t length);
+
 /* The ICRC that an IP packet should have, as stored (little-endian); its last four bytes are not looked at. */
 uint32_t roce_icrc(const uint8_t *ip, size_t length);
 

@@ -7,7 +7,9 @@
  *   --own-pd                          a protection domain for each client; else one for all
  *   --windows                         regions through type 2 memory windows
  *   --clients N                       queue pairs of a server (default 1); each is reused, with its number, for the next connection
- * Commands on standard input: send CLIENT TEXT; write CLIENT OFFSET TEXT; read CLIENT OFFSET LENGTH; steal CLIENT RKEY VA TEXT (a
+ *   --mtu BYTES                       256 or 1024 (default)
+ *   --region BYTES                    of each client (default 4096)
+ * Commands on standard input: spend CLIENT PSNS (that many, by writes); send CLIENT TEXT; write CLIENT OFFSET TEXT; read CLIENT OFFSET LENGTH; steal CLIENT RKEY VA TEXT (a
  * write to any key and address); region CLIENT; again (a client: ends the connection, makes a new one on the same queue pair).
  * Events on standard output, each a line of JSON: listening, connected, message, done, region, broken, gone. */
 #include "victim.h"
@@ -23,7 +25,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-static struct victim victim = {.shared_pd = true, .region_size = 4096, .clients = 1};
+static struct victim victim = {.shared_pd = true, .region_size = 4096, .clients = 1, .mtu = 1024};
 static const char *host, *port;
 
 /* ---- the exchange ---- */
@@ -94,20 +96,6 @@ static int open_tcp(bool listening)
 	return fd;
 }
 
-static void accept_one(int listener)
-{
-	int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
-
-	for (unsigned i = 0; fd >= 0 && i < victim.clients; i++) {
-		if (victim.end[i].tcp < 0) {
-			exchange(i, fd);
-			return;
-		}
-	}
-	if (fd >= 0)
-		close(fd);
-}
-
 /* ---- completions ---- */
 
 static void print_text(const uint8_t *bytes, size_t length)
@@ -147,6 +135,26 @@ static void complete(const struct ibv_wc *wc)
 
 /* ---- commands ---- */
 
+/* Uses up PSNs: writes as long as the region, of which each takes one for every MTU. */
+static void spend(struct end *end, uint32_t psns)
+{
+	uint32_t whole = victim.region_size / victim.mtu, waiting = 0;
+	struct ibv_wc wc;
+
+	while ((psns > 0 || waiting > 0) && !end->broken) {
+		uint32_t now = psns < whole ? psns : whole;
+		if (now > 0 && waiting < SPENDING && victim_spend(end, now * victim.mtu)) {
+			psns -= now;
+			waiting++;
+		}
+		while (ibv_poll_cq(victim.cq, 1, &wc) > 0) {
+			waiting--;
+			end->broken |= wc.status != IBV_WC_SUCCESS;
+		}
+	}
+	puts(end->broken ? "{\"event\": \"broken\"}" : "{\"event\": \"spent\"}");
+}
+
 static void command(char *line)
 {
 	char *word = strtok(line, " \n"), *text;
@@ -164,6 +172,10 @@ static void command(char *line)
 	struct end *end = &victim.end[index < victim.clients ? index : 0];
 	if (strcmp(word, "region") == 0) {
 		event("region", index, "text", end->region, MESSAGE);
+		return;
+	}
+	if (strcmp(word, "spend") == 0) {
+		spend(end, (uint32_t)strtoul(strtok(NULL, " "), NULL, 0));
 		return;
 	}
 	uint32_t rkey = end->peer.rkey, length = MESSAGE;
@@ -224,6 +236,21 @@ static void watch_ends(void)
 	}
 }
 
+static void accept_one(int listener)
+{
+	int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+
+	watch_ends(); /* it may be the same client, back */
+	for (unsigned i = 0; fd >= 0 && i < victim.clients; i++) {
+		if (victim.end[i].tcp < 0) {
+			exchange(i, fd);
+			return;
+		}
+	}
+	if (fd >= 0)
+		close(fd);
+}
+
 static void serve(int listener)
 {
 	struct pollfd readable[2] = {{.fd = STDIN_FILENO, .events = POLLIN}, {.fd = listener, .events = POLLIN}};
@@ -246,7 +273,8 @@ int main(int argc, char **argv)
 {
 	static const struct option all[] = {
 		{"device", 1, NULL, 'd'},  {"address", 1, NULL, 'a'}, {"random-psn", 0, NULL, 'r'}, {"own-pd", 0, NULL, 'o'},
-		{"windows", 0, NULL, 'w'}, {"clients", 1, NULL, 'c'}, {NULL, 0, NULL, 0},
+		{"windows", 0, NULL, 'w'}, {"clients", 1, NULL, 'c'}, {"region", 1, NULL, 'R'},      {"mtu", 1, NULL, 'm'},
+		{NULL, 0, NULL, 0},
 	};
 	int which;
 
@@ -257,6 +285,8 @@ int main(int argc, char **argv)
 		case 'r': victim.random_psn = true; break;
 		case 'o': victim.shared_pd = false; break;
 		case 'w': victim.windows = true; break;
+		case 'm': victim.mtu = (uint32_t)atoi(optarg); break;
+		case 'R': victim.region_size = (uint32_t)atoi(optarg); break;
 		case 'c': victim.clients = (unsigned)atoi(optarg); break;
 		default: return 2;
 		}

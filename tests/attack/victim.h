@@ -8,7 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { MESSAGE = 256, RECEIVES = 64, MAX_CLIENTS = 64, SEND_ID = 1 << 20 };
+enum { MESSAGE = 256, RECEIVES = 64, MAX_CLIENTS = 64, SEND_ID = 1 << 20, SPENDING = 8 };
 
 /* What the ends tell each other. */
 struct numbers {
@@ -35,7 +35,7 @@ struct victim {
 	/* options */
 	const char *device, *address;
 	bool random_psn, shared_pd, windows;
-	uint32_t region_size;
+	uint32_t region_size, mtu;
 	unsigned clients;
 
 	struct ibv_context *context;
@@ -57,6 +57,8 @@ void victim_connect(struct victim *victim, unsigned index);
 void victim_receive(struct end *end, uint32_t slot);
 /* SEND, RDMA WRITE or READ of bytes that lie in the slot after the receives. False: not accepted. */
 bool victim_post(struct end *end, enum ibv_wr_opcode opcode, uint32_t length, uint32_t rkey, uint64_t va);
+/* An RDMA WRITE of the own region onto the peer's. */
+bool victim_spend(struct end *end, uint32_t length);
 uint8_t *victim_out(struct end *end);
 
 #endif

@@ -150,7 +150,7 @@ void victim_connect(struct victim *victim, unsigned index)
 	struct end *end = &victim->end[index];
 	struct ibv_qp_attr attr = {
 		.qp_state = IBV_QPS_RTR,
-		.path_mtu = IBV_MTU_1024,
+		.path_mtu = victim->mtu == 256 ? IBV_MTU_256 : IBV_MTU_1024,
 		.dest_qp_num = end->peer.qpn,
 		.rq_psn = end->peer.psn,
 		.max_dest_rd_atomic = 1,
@@ -195,5 +195,15 @@ bool victim_post(struct end *end, enum ibv_wr_opcode opcode, uint32_t length, ui
 
 	wr.wr.rdma.rkey = rkey;
 	wr.wr.rdma.remote_addr = va;
+	return ibv_post_send(end->qp, &wr, &bad) == 0;
+}
+
+bool victim_spend(struct end *end, uint32_t length)
+{
+	struct ibv_sge sge = {(uintptr_t)end->region, length, end->region_mr->lkey};
+	struct ibv_send_wr wr = {.wr_id = SEND_ID, .sg_list = &sge, .num_sge = 1, .opcode = IBV_WR_RDMA_WRITE, .send_flags = IBV_SEND_SIGNALED}, *bad;
+
+	wr.wr.rdma.rkey = end->peer.rkey;
+	wr.wr.rdma.remote_addr = end->peer.va;
 	return ibv_post_send(end->qp, &wr, &bad) == 0;
 }

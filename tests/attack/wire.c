@@ -7,12 +7,17 @@
 #include <linux/sockios.h>
 #include <net/ethernet.h>
 #include <net/if.h>
+#include <netinet/udp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
+
+#ifndef UDP_SEGMENT
+#define UDP_SEGMENT 103
+#endif
 
 enum { BUFFER = 32 << 20, MAX_FEATURE_WORDS = 8 };
 
@@ -37,8 +42,57 @@ void wire_open_raw(struct wire_batch *batch, const struct roce_flow *flow)
 	setsockopt(batch->fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
 }
 
+void wire_open_segmented(struct wire_batch *batch, const struct roce_flow *flow)
+{
+	int size = BUFFER, on = 1, whole = IP_PMTUDISC_DO;
+	struct sockaddr_in from = {.sin_family = AF_INET, .sin_port = htons(flow->source_port), .sin_addr = flow->source.v4};
+
+	memset(batch, 0, offsetof(struct wire_batch, packet));
+	batch->flow = *flow;
+	batch->segmented = true;
+	batch->fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	/* Transparent: the source may be anybody's address. */
+	if (batch->fd < 0 || setsockopt(batch->fd, SOL_IP, IP_TRANSPARENT, &on, sizeof(on)) != 0 ||
+	    setsockopt(batch->fd, SOL_IP, IP_MTU_DISCOVER, &whole, sizeof(whole)) != 0 ||
+	    bind(batch->fd, (struct sockaddr *)&from, sizeof(from)) != 0)
+		wire_die("a socket with a false address (needs root in its network namespace)");
+	setsockopt(batch->fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
+}
+
+static void flush_segmented(struct wire_batch *batch)
+{
+	struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(ROCE_PORT), .sin_addr = batch->flow.target.v4};
+	_Alignas(struct cmsghdr) uint8_t control[CMSG_SPACE(sizeof(uint16_t))] = {0};
+	struct iovec iov[WIRE_BATCH];
+	struct msghdr header = {
+		.msg_name = &to, .msg_namelen = sizeof(to), .msg_iov = iov, .msg_iovlen = batch->count,
+		.msg_control = control, .msg_controllen = sizeof(control),
+	};
+	struct cmsghdr *c = CMSG_FIRSTHDR(&header);
+
+	if (batch->count == 0)
+		return;
+	size_t head = roce_bth(batch->packet[0]);
+	uint16_t segment = (uint16_t)(batch->length[0] - head);
+	for (unsigned i = 0; i < batch->count; i++)
+		iov[i] = (struct iovec){batch->packet[i] + head, segment};
+	c->cmsg_level = SOL_UDP;
+	c->cmsg_type = UDP_SEGMENT;
+	c->cmsg_len = CMSG_LEN(sizeof(segment));
+	memcpy(CMSG_DATA(c), &segment, sizeof(segment));
+	while (sendmsg(batch->fd, &header, 0) < 0)
+		if (errno != ENOBUFS && errno != EINTR && errno != EAGAIN)
+			wire_die("sending");
+	batch->sent += batch->count;
+	batch->count = 0;
+}
+
 void wire_flush(struct wire_batch *batch)
 {
+	if (batch->segmented) {
+		flush_segmented(batch);
+		return;
+	}
 	struct mmsghdr header[WIRE_BATCH];
 	struct iovec iov[WIRE_BATCH];
 	struct sockaddr_in v4 = {.sin_family = AF_INET, .sin_addr = batch->flow.target.v4};

@@ -10,6 +10,7 @@
 /* Packets that wait to be sent together. */
 struct wire_batch {
 	int fd;
+	bool segmented; /* the kernel cuts the batch, and numbers the packets from 0 */
 	struct roce_flow flow; /* the target of all */
 	unsigned count;
 	uint64_t sent;
@@ -19,6 +20,8 @@ struct wire_batch {
 
 /* All exit the program when they fail. */
 void wire_die(const char *what);
+/* Of packets of one length, over IPv4, several times as many a second. */
+void wire_open_segmented(struct wire_batch *batch, const struct roce_flow *flow);
 void wire_open_raw(struct wire_batch *batch, const struct roce_flow *flow);
 /* Where the next packet goes; flushes first when there is no room. */
 uint8_t *wire_next(struct wire_batch *batch);
