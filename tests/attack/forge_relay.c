@@ -21,21 +21,21 @@ struct relay {
 };
 
 /* Replaces what is looked for wherever a payload has it; lengths stay. */
-static bool replace(const struct forge *forge, uint8_t *payload, size_t length)
+static bool replace(const char *find, const char *put, uint8_t *payload, size_t length)
 {
-	size_t wanted = strlen(forge->find), given = strlen(forge->put);
+	size_t wanted = strlen(find), given = strlen(put);
 	uint8_t *end = payload + length, *at = payload;
 	bool changed = false;
 
-	while (wanted > 0 && (at = memmem(at, (size_t)(end - at), forge->find, wanted)) != NULL) {
-		memcpy(at, forge->put, given < wanted ? given : wanted);
+	while (wanted > 0 && (at = memmem(at, (size_t)(end - at), find, wanted)) != NULL) {
+		memcpy(at, put, given < wanted ? given : wanted);
 		at += wanted;
 		changed = true;
 	}
 	return changed;
 }
 
-static bool change(const struct relay *relay, uint8_t *ip, size_t length)
+static bool change(const struct relay *relay, bool back, uint8_t *ip, size_t length)
 {
 	const struct forge *forge = relay->forge;
 	struct roce_flow flow;
@@ -48,7 +48,11 @@ static bool change(const struct relay *relay, uint8_t *ip, size_t length)
 		payload[packet.payload_length / 2] ^= 1;
 		return true;
 	}
-	return forge->find != NULL && forge->put != NULL && replace(forge, payload, packet.payload_length);
+	if (forge->find == NULL || forge->put == NULL)
+		return false;
+	/* On the way back, what each end has seen of the other is put right, so that none of them notices. */
+	return back ? replace(forge->put, forge->find, payload, packet.payload_length) :
+		      replace(forge->find, forge->put, payload, packet.payload_length);
 }
 
 static size_t ip_length(const uint8_t *ip)
@@ -63,7 +67,7 @@ static void forward(struct relay *relay, int from, int to)
 
 	if (got <= FRAME)
 		return;
-	if (change(relay, frame + FRAME, (size_t)got - FRAME)) {
+	if (change(relay, from == relay->side[1], frame + FRAME, (size_t)got - FRAME)) {
 		relay->changed++;
 		if (!relay->forge->stale)
 			roce_seal(frame + FRAME, ip_length(frame + FRAME));
