@@ -28,6 +28,7 @@ BUILD = os.path.realpath(os.environ.get("SECURDMA_BUILD", os.path.join(ROOT, "bu
 SECURDMA = os.path.join(BUILD, "cli", "securdma")
 FORGE = os.path.join(BUILD, "tests", "attack", "forge")
 VICTIM = os.path.join(BUILD, "tests", "attack", "victim")
+GUEST = os.path.join(BUILD, "tests", "attack", "guest")
 UROCE_LIBRARY = os.path.join(BUILD, "uroce", "src", "liburoce.so")
 ADDRESS = {"server": "10.66.0.1", "client": "10.66.0.2", "rogue": "10.66.0.3"}
 ADDRESS6 = {"server": "fd66::1", "client": "fd66::2", "rogue": "fd66::3"}
@@ -281,6 +282,12 @@ class Lab:
             raise SystemExit(f"attack: no connection: {client.seen} {client.log()}")
         client.ask = lambda command, timeout=5.0: ask(client, command, timeout)
         return client
+
+    def guest(self, server, *words, name="honest", host="client"):
+        """A client that loads and measures; see guest.c."""
+        program = self.on_device(host, GUEST, self.certificates(), name, ADDRESS["server"], server.port, *words)
+        program.must("connected")
+        return program
 
     def has(self, option):
         """Whether this build of securdma knows an option."""
