@@ -19,9 +19,9 @@ def plain():
     server.must("listening")
     began = time.monotonic()
     for _ in range(PLACES):
-        LAB.on_device("rogue", rig.VICTIM, "connect", rig.ADDRESS["server"], port, "--address", rig.ADDRESS["rogue"]).must("connected")
+        LAB.on_device("rogue", rig.VICTIM, "connect", rig.ADDRESS["server"], port, "--device", "uroce0", "--address", rig.ADDRESS["rogue"]).must("connected")
     elapsed = time.monotonic() - began
-    honest = LAB.on_device("client", rig.VICTIM, "connect", rig.ADDRESS["server"], port, "--address", rig.ADDRESS["client"])
+    honest = LAB.on_device("client", rig.VICTIM, "connect", rig.ADDRESS["server"], port, "--device", "uroce0", "--address", rig.ADDRESS["client"])
     LAB.report(NAME, "a client", "nothing", "plain verbs", "none", f"{PLACES} connections from one host, to a server with as many queue pairs",
                "succeeded", honest.event("connected", 2) is None, seconds=elapsed)
     LAB.clear()

@@ -17,9 +17,9 @@ def plain(words, defence, expected):
     server = LAB.on_device("server", rig.VICTIM, "serve", port, "--device", LAB.server_device, "--address", rig.ADDRESS["server"], "--clients",
                            2, *words)
     server.must("listening")
-    LAB.on_device("client", rig.VICTIM, "connect", rig.ADDRESS["server"], port, "--address", rig.ADDRESS["client"])
+    LAB.on_device("client", rig.VICTIM, "connect", rig.ADDRESS["server"], port, "--device", "uroce0", "--address", rig.ADDRESS["client"])
     honest = server.must("connected")
-    rogue = LAB.on_device("rogue", rig.VICTIM, "connect", rig.ADDRESS["server"], port, "--address", rig.ADDRESS["rogue"])
+    rogue = LAB.on_device("rogue", rig.VICTIM, "connect", rig.ADDRESS["server"], port, "--device", "uroce0", "--address", rig.ADDRESS["rogue"])
     server.must("connected")
     rogue.must("connected")
     # Its own region first: that it works at all.
@@ -43,7 +43,7 @@ def securdma():
     honest.ask("write 0 genuine")
     target = seen_packet(near_honest, WRITE_ONLY)
     rogue.ask("write 0 mine")
-    own = seen_packet(near_rogue, WRITE_ONLY)
+    own = seen_packet(near_rogue, WRITE_ONLY, **{"from": rig.ADDRESS["rogue"]})
     if own["qpn"] == target["qpn"]:
         raise SystemExit("attack: the same queue pair")
     to = ["send", "--from", rig.ADDRESS["rogue"], "--to", rig.ADDRESS["server"], "--qpn", own["qpn"]]

@@ -6,8 +6,8 @@
  *     forged packets, one for each combination; prints {"packets", "seconds"}
  * forge sniff INTERFACE [--count N] [--limit-ms N]     a line of JSON for each RoCEv2 packet
  * forge play --to ADDRESS [--copies N]                 sends what `sniff` printed (standard input), but for the UDP checksum
- * forge relay LEFT RIGHT [--find TEXT --put TEXT] [--flip LENGTH] [--stale]
- *     all frames from one interface to the other, until standard input ends; in RoCEv2 payloads replaces bytes (back, from
+ * forge relay LEFT RIGHT [MORE...] [--find TEXT --put TEXT] [--flip LENGTH] [--stale]
+ *     all frames from one interface to the others, until standard input ends; in RoCEv2 payloads replaces bytes (back, from
  *     right to left, the other way round), or turns a bit of those that are at least so long, and puts the ICRC right (--stale: does not); prints {"packets", "changed"}
  * forge cut INTERFACE...                               turns segmentation offload off
  * forge check HEX                                      whether a packet's ICRC is right

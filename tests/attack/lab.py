@@ -121,6 +121,7 @@ class Lab:
     def __init__(self, arguments, cut=True):
         self.cut = cut
         self.rxe, self.short = arguments.rxe, arguments.short
+        self.hub = None
         self.programs, self.failed, self.results = [], 0, []
         self.port = 18000
         self._enter()
@@ -160,10 +161,11 @@ class Lab:
         subprocess.run([*self.on(host), "ip", "-batch", "-"], input="\n".join(lines) + "\n", text=True, check=True)
 
     def _cable(self):
-        self.ip("switch", "link add br0 type bridge forward_delay 0 mcast_snooping 0", "link set br0 up", "link set br0 mtu 5000")
+        if not self.rxe:
+            self.ip("switch", "link add br0 type bridge forward_delay 0 mcast_snooping 0", "link set br0 up", "link set br0 mtu 5000")
         for host in ADDRESS:
             self.ip("switch", f"link add p-{host} mtu 5000 type veth peer name e0 mtu 5000 netns {self.hosts[host] or os.getpid()}",
-                    f"link set p-{host} master br0", f"link set p-{host} up")
+                    f"link set p-{host} up")
             self.ip(host, f"addr add {ADDRESS[host]}/24 dev e0", f"addr add {ADDRESS6[host]}/64 dev e0 nodad", "link set e0 up",
                     "link set lo up")
             if host != "rogue" and self.cut:
@@ -171,18 +173,27 @@ class Lab:
         # What is sniffed and relayed has to look as on a cable.
         if self.cut:
             subprocess.run([*self.on("switch"), FORGE, "cut", "p-client"], check=True)
+        self.bridge(*ADDRESS)
         if self.rxe:
             with open("/proc/sys/net/core/rmem_max", "w", encoding="ascii") as file:
                 file.write(str(8 << 20))
-            if not os.path.exists("/sys/class/infiniband/rxe0"):
-                subprocess.run(["rdma", "link", "add", "rxe0", "type", "rxe", "netdev", "e0"], check=True)
+            subprocess.run(["rdma", "link", "add", "rxe0", "type", "rxe", "netdev", "e0"], check=True)
 
     def unbridge(self, *hosts):
         """Takes hosts off the switch: whoever is between them has to relay."""
-        self.ip("switch", *(f"link set p-{host} nomaster" for host in hosts))
+        if self.hub:
+            self.hub.stop()
+            self.hub = None
+        else:
+            self.ip("switch", *(f"link set p-{host} nomaster" for host in hosts))
 
     def bridge(self, *hosts):
-        self.ip("switch", *(f"link set p-{host} master br0" for host in hosts))
+        """The kernel of tests/rxe-vm knows no bridges: there a program stands for one."""
+        if self.rxe:
+            self.hub = Program([*self.on("switch"), FORGE, "relay", *(f"p-{host}" for host in ADDRESS)])
+            self.hub.next(lambda line: line.get("relaying"))
+        else:
+            self.ip("switch", *(f"link set p-{host} master br0" for host in hosts))
 
     # ---- programs ----
 
@@ -239,7 +250,8 @@ class Lab:
         server = self.on_device("server", VICTIM, "serve", port, "--device", self.server_device, "--address", table["server"],
                                 "--clients", clients, *words)
         server.must("listening")
-        client = self.on_device("client", VICTIM, "connect", ADDRESS["server"], port, "--address", table["client"], *words)
+        client = self.on_device("client", VICTIM, "connect", ADDRESS["server"], port, "--device", "uroce0", "--address", table["client"],
+                                *words)
         return server, client, server.must("connected"), client.must("connected")
 
     # ---- securdma ----
@@ -272,7 +284,7 @@ class Lab:
     def connect_words(self, server, *words, name="honest", v6=False):
         folder = self.certificates()
         host = f"[{ADDRESS6['server']}]" if v6 else ADDRESS["server"]
-        return [SECURDMA, "connect", "--ca", f"{folder}/ca.crt", "--cert", f"{folder}/{name}.crt", "--key", f"{folder}/{name}.key", *words,
+        return [SECURDMA, "connect", "--device", "uroce0", "--ca", f"{folder}/ca.crt", "--cert", f"{folder}/{name}.crt", "--key", f"{folder}/{name}.key", *words,
                 f"{host}:{server.port}"]
 
     def connect(self, server, *words, name="honest", host="client", v6=False):
@@ -309,12 +321,18 @@ class Lab:
         print(json.dumps(line), flush=True)
 
     def close(self):
+        if self.hub:
+            self.hub.stop()
+        self.hub = None
         for program in reversed(self.programs):
             if isinstance(program, Program):
                 program.stop()
             else:
                 program.kill()
                 program.wait()
+        if self.rxe and self.programs:
+            subprocess.run(["rdma", "link", "delete", "rxe0"], check=False)
+            subprocess.run(["ip", "link", "delete", "e0"], check=False)
         self.programs = []
 
     def clear(self):
