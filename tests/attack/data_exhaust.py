@@ -14,12 +14,13 @@ PLACES = 8
 def plain():
     """A server with so many queue pairs, first come, first served."""
     port = LAB.next_port()
-    server = LAB.on_device("server", rig.VICTIM, "serve", port, "--device", LAB.server_device, "--address", rig.ADDRESS["server"], "--clients",
-                           PLACES)
+    server = LAB.on_device("server", rig.VICTIM, "serve", port, "--device", LAB.server_device, "--address", rig.ADDRESS["server"],
+                           "--clients", PLACES)
     server.must("listening")
     began = time.monotonic()
     for _ in range(PLACES):
-        LAB.on_device("rogue", rig.VICTIM, "connect", rig.ADDRESS["server"], port, "--device", "uroce0", "--address", rig.ADDRESS["rogue"]).must("connected")
+        LAB.on_device("rogue", rig.VICTIM, "connect", rig.ADDRESS["server"], port, "--device", "uroce0", "--address",
+                      rig.ADDRESS["rogue"]).must("connected")
     elapsed = time.monotonic() - began
     honest = LAB.on_device("client", rig.VICTIM, "connect", rig.ADDRESS["server"], port, "--device", "uroce0", "--address", rig.ADDRESS["client"])
     LAB.report(NAME, "a client", "nothing", "plain verbs", "none", f"{PLACES} connections from one host, to a server with as many queue pairs",

@@ -7,6 +7,9 @@ from lab import READ_ONLY, SEND_ONLY, SEND_ONLY_IMM, WRITE_ONLY, after, seen_pac
 ARGUMENTS = rig.options(__doc__)
 LAB = rig.Lab(ARGUMENTS)
 NAME = "A1 injection"
+GUESS = 0x100
+WRITE_AND_READ = "an RDMA WRITE into the region, and a READ that shows it"
+MESSAGE = "a message: does the server's program take and echo it?"
 
 
 def plain_on_path(v6):
@@ -66,8 +69,7 @@ def securdma_on_path(words, defence, expected):
     sent = LAB.spoof("--op", "write", "--psn", after(seen["psn"]), "--text", "FORGED!", *to)
     LAB.spoof("--op", "read", "--psn", after(seen["psn"], 2), "--length", 7, *to)
     hit = sniffer.next(lambda line: line.get("opcode") == READ_ONLY and to_host(line, "client") and line["text"] == "FORGED!", 3) is not None
-    LAB.report(NAME, "on-path, sees", "PSN, QPN, rkey, address: seen", "securdma", defence,
-               "an RDMA WRITE into the region, and a READ that shows it", expected, hit, **sent)
+    LAB.report(NAME, "on-path, sees", "PSN, QPN, rkey, address: seen", "securdma", defence, WRITE_AND_READ, expected, hit, **sent)
     LAB.clear()
 
 
@@ -82,8 +84,36 @@ def securdma_message(words, defence, expected):
     sent = LAB.spoof("--op", "send-imm", "--qpn", seen["qpn"], "--psn", after(seen["psn"]), "--imm", seen["imm"], "--text", "forged")
     hit = sniffer.next(lambda line: line.get("opcode") == SEND_ONLY_IMM and to_host(line, "client") and
                        b"forged".hex() in line["bytes"], 3) is not None
-    LAB.report(NAME, "on-path, sees", "PSN, QPN: seen", "securdma", defence, "a message: does the server's program take and echo it?", expected,
-               hit, **sent)
+    LAB.report(NAME, "on-path, sees", "PSN, QPN: seen", "securdma", defence, MESSAGE, expected, hit, **sent)
+    LAB.clear()
+
+
+def sealed_write(words):
+    """No key of the region is to be seen, nor is there any: what is written goes as sealed records."""
+    server = LAB.serve(*words)
+    sniffer = LAB.sniff()
+    client = LAB.connect(server, *words)
+    client.ask("write 0 genuine")
+    seen = seen_packet(sniffer, SEND_ONLY_IMM)
+    sent = LAB.spoof("--op", "write", "--qpn", seen["qpn"], "--psn", after(seen["psn"]), "--rkey", GUESS, "--va", 0, "--text", "FORGED!")
+    region = client.ask("read 0 7", 10)
+    LAB.report(NAME, "on-path, sees", "PSN, QPN: seen; there is no rkey to see", "securdma", "sealed", "an RDMA WRITE into the region", "failed",
+               region == "FORGED!", **sent, note="the connection went on" if region == "genuine" else "the connection ended")
+    LAB.clear()
+
+
+def sealed_message(words):
+    server = LAB.serve(*words)
+    sniffer = LAB.sniff()
+    client = LAB.connect(server, *words)
+    client.ask("send genuine")
+    seen = seen_packet(sniffer, SEND_ONLY_IMM)
+    # As long as a record of six bytes.
+    sent = LAB.spoof("--op", "send-imm", "--qpn", seen["qpn"], "--psn", after(seen["psn"]), "--imm", seen["imm"], "--text",
+                     "forged".ljust(seen["length"] - 1, "."))
+    ended = client.ask("send still here", 10) is None or not client.alive()
+    LAB.report(NAME, "on-path, sees", "PSN, QPN: seen", "securdma", "sealed", MESSAGE, "failed", "did not authenticate" not in server.log(),
+               **sent, note="detected; the connection ended" if ended else "detected")
     LAB.clear()
 
 
@@ -105,11 +135,13 @@ plain_on_path(True)
 plain_write()
 off_path_plain()
 securdma_off_path()
-for attack in (securdma_on_path, securdma_message):
-    attack((), "random PSN; not sealed", "succeeded")
-    if LAB.has("--seal"):
-        attack(("--seal", "required"), "sealed", "failed")
-    else:
-        LAB.report(NAME, "on-path, sees", "PSN, QPN, rkey, address: seen", "securdma", "sealed", attack.__doc__.strip(), "failed", None,
+securdma_on_path((), "random PSN; not sealed", "succeeded")
+securdma_message((), "random PSN; not sealed", "succeeded")
+if LAB.has("--seal"):
+    sealed_write(("--seal", "required"))
+    sealed_message(("--seal", "required"))
+else:
+    for what in (WRITE_AND_READ, MESSAGE):
+        LAB.report(NAME, "on-path, sees", "PSN, QPN, rkey, address: seen", "securdma", "sealed", what, "failed", None,
                    note="this build has no sealed channel")
 LAB.end()

@@ -1,6 +1,8 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
 """ReDMArk's A2: one packet ends a connection. It needs the PSN and the QPN, but no rkey: a bad one does it."""
+import time
+
 import lab as rig
 from lab import ACK, SEND_ONLY, SEND_ONLY_IMM, after, seen_packet
 
@@ -60,9 +62,12 @@ def securdma(words, defence, expected):
     client.ask("send genuine")
     seen = seen_packet(sniffer, SEND_ONLY_IMM)
     sent = LAB.spoof(*BAD_WRITE, "--qpn", seen["qpn"], "--psn", after(seen["psn"]))
+    began = time.monotonic()
     answer = client.ask("send still here", 10)
+    took = (time.monotonic() - began) * 1000
     survived = answer is not None and answer.endswith("still here")
-    LAB.report(NAME, "on-path, sees", "PSN, QPN: seen", "securdma", defence, "an RDMA WRITE with a bad rkey", expected, not survived, **sent)
+    LAB.report(NAME, "on-path, sees", "PSN, QPN: seen", "securdma", defence, "an RDMA WRITE with a bad rkey", expected, not survived, **sent,
+               note=f"the next echo came after {took:.0f} ms" if survived else None)
     LAB.clear()
 
 

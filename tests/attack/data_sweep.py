@@ -41,9 +41,9 @@ def rates():
         elapsed = time.monotonic() - began - 0.3
         found[what] = sent["packets"] / sent["seconds"], taken / max(elapsed, 0.001)
         good = client_is_well(server, client)
-        LAB.report("flood of forged packets", "off-path, spoofs", "addresses", "plain verbs", "random PSN",
-                   f"forged writes to {what}: sent {found[what][0] / 1e6:.2f} million/s, of which {100 * taken / sent['packets']:.0f} % were taken in "
-                   f"({found[what][1] / 1e6:.2f} million/s). Does the connection end?", "failed", not good, **sent)
+        LAB.report("flood of forged packets", "off-path, spoofs", "addresses, QPN", "plain verbs", "random PSN",
+                   f"writes to {what}: sent {found[what][0] / 1e6:.2f} million/s, taken in {found[what][1] / 1e6:.2f} million/s "
+                   f"({100 * taken / sent['packets']:.0f} %). Does the connection end?", "failed", not good, **sent)
     LAB.clear()
     return found
 
@@ -70,7 +70,8 @@ def blind(width, words, defence, expected, victims):
             break
     known = "QPN" if width == PSNS else f"QPN and {24 - width.bit_length() + 1} bits of the PSN"
     LAB.report(NAME, "off-path, spoofs", known, at["victim"], defence, f"bad RDMA WRITEs with {'all' if width == PSNS else width} PSNs at "
-               f"{RATE}/s, until the connection ends", expected, hit, packets=packets, seconds=seconds)
+               f"{RATE}/s, until the connection ends", expected, hit, packets=packets, seconds=seconds,
+               note=f"the right one was the {at['expected'] - first + 1:,}th")
     LAB.clear()
     return packets, seconds
 
@@ -116,10 +117,14 @@ def rkey_guess():
 def extrapolate(found, swept):
     """Worked out, not tried: told as a note, not as a result."""
     pps = found["another PSN"][1]
+    if pps <= 0:
+        return
     print(f"# all PSNs of a known QPN at the {pps / 1e6:.2f} million/s that the victim takes in: {PSNS / pps:.0f} s, half of it on average")
-    print(f"# QPN unknown as well ({QPN_BITS} random bits on uroce, in order on most NICs): 2^{QPN_BITS} times as long, "
-          f"{PSNS / pps * 2 ** QPN_BITS / 86400:.1f} days; with N connections 1/N of it until the first ends")
-    print("# rkey unknown as well: one guess a connection, 2^31 connections on average on uroce (32 random bits)")
+    if not LAB.rxe:
+        days = PSNS / pps * 2 ** QPN_BITS / 86400
+        print(f"# QPN unknown as well, one of a process's 2^{QPN_BITS}, drawn at random by uroce: 2^{QPN_BITS} times as long, {days:.1f} days; with N "
+              "connections between the same two addresses 1/N of it until the first ends. Most NICs number in order: no such factor there")
+        print("# rkey unknown as well: each guess costs a connection, 2^31 of them on average with uroce's 32 random bits")
     if swept[1]:
         print(f"# swept: {swept[0]} packets in {swept[1]:.1f} s")
 

@@ -168,9 +168,10 @@ class Lab:
                     f"link set p-{host} up")
             self.ip(host, f"addr add {ADDRESS[host]}/24 dev e0", f"addr add {ADDRESS6[host]}/64 dev e0 nodad", "link set e0 up",
                     "link set lo up")
-            if host != "rogue" and self.cut:
+            # The relay that stands for a bridge takes no large datagrams.
+            if self.cut and (host != "rogue" or self.rxe):
                 subprocess.run([*self.on(host), FORGE, "cut", "e0"], check=True)
-        # What is sniffed and relayed has to look as on a cable.
+        # What is sniffed has to look as on a cable.
         if self.cut:
             subprocess.run([*self.on("switch"), FORGE, "cut", "p-client"], check=True)
         self.bridge(*ADDRESS)
@@ -312,8 +313,9 @@ class Lab:
     def report(self, attack, position, knowledge, victim, defence, tried, expected, succeeded, packets=None, seconds=None, note=None):
         """A line for what was tried. `succeeded`: None when it could not be tried here."""
         outcome = "not run" if succeeded is None else "succeeded" if succeeded else "failed"
-        line = {"attack": attack, "position": position, "knowledge": knowledge, "victim": victim + (" on rdma_rxe" if self.rxe else " on uroce"),
-                "defence": defence, "tried": tried, "packets": packets, "seconds": None if seconds is None else round(seconds, 3),
+        device = "rdma_rxe" if self.rxe else "uroce"
+        line = {"attack": attack, "position": position, "knowledge": knowledge, "victim": f"{victim} on {device}", "defence": defence,
+                "tried": tried, "packets": packets, "seconds": None if seconds is None else round(seconds, 3),
                 "outcome": outcome, "expected": expected}
         if note:
             line["note"] = note
