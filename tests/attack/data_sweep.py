@@ -58,7 +58,7 @@ def blind(width, words, defence, expected, victims):
     server, at, ended = victims(words)
     first = 0 if width == PSNS else (at["expected"] // width) * width
     packets, seconds, hit, step = 0, 0.0, False, min(width, 1 << 19)
-    for _ in range(PASSES):
+    for _ in range(PASSES if expected == "succeeded" else 1):
         for start in range(first, first + width, step):
             sent = LAB.spoof(*BAD_WRITE, "--qpn", at["qpn"], "--psn", f"{start}+{step}", "--rate", RATE)
             packets, seconds = packets + sent["packets"], seconds + sent["seconds"]

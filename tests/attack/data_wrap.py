@@ -38,7 +38,7 @@ def securdma(server_words, guest_words, defence, expected):
     packet = seen_packet(sniffer, SEND_ONLY_IMM)
     sniffer.stop()
     client.say(f"spend {PSNS - SPARE}")
-    client.must("spent", 300)
+    epochs = client.must("spent", 300)["epoch"]
     # How far it is: credits use PSNs, too.
     sniffer = LAB.sniff()
     client.say("spend 1")
@@ -53,7 +53,8 @@ def securdma(server_words, guest_words, defence, expected):
     taken = sniffer.next(lambda line: line.get("opcode") == SEND_ONLY_IMM and to_host(line, "client") and
                          b"pay 100".hex() in line["bytes"], 3) is not None
     LAB.report(NAME, "on-path, sees", "the packets", "securdma", defence, "a message, into the same connection 2^24 PSNs later: does the "
-               "server's program take and echo it?", expected, taken, **sent)
+               "server's program take and echo it?", expected, taken, **sent,
+               note=f"{epochs} epochs since" if epochs else None)
     LAB.clear()
 
 

@@ -6,12 +6,14 @@
  * ping MS (echoes one by one: their latency). Events on standard output, each a line of JSON. */
 #include <securdma.h>
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
 enum { MESSAGE = 1024, SAMPLES = 1 << 20, IN_FLIGHT = 8, WAIT_MS = 30000 };
+#define LIMIT_NS 240000000000u
 
 struct guest {
 	struct srdma_conn *conn;
@@ -59,18 +61,24 @@ static unsigned collect(struct guest *guest)
 static uint64_t write_much(struct guest *guest, uint64_t psns, uint64_t end)
 {
 	uint64_t whole = guest->region / guest->mtu, bytes = 0;
+	uint64_t limit = now_ns() + LIMIT_NS;
 	unsigned waiting = 0;
 
 	while ((psns > 0 && now_ns() < end) || waiting > 0) {
 		uint64_t part = psns < whole ? psns : whole;
-		if (part > 0 && waiting < IN_FLIGHT && now_ns() < end) {
-			check(srdma_conn_post_write(guest->conn, guest->buffer, 0, part * guest->mtu, 0, 0), "write");
+		int error = part > 0 && waiting < IN_FLIGHT && now_ns() < end ?
+				    srdma_conn_post_write(guest->conn, guest->buffer, 0, part * guest->mtu, 0, 0) : -EAGAIN;
+		if (error == 0) {
 			psns -= part;
 			bytes += part * guest->mtu;
 			waiting++;
-			continue;
+		} else if (error == -EAGAIN && waiting > 0) {
+			waiting -= collect(guest);
+		} else if (error == -EAGAIN && now_ns() < limit) {
+			srdma_conn_wait(guest->conn, 1); /* between two epochs nothing is taken */
+		} else {
+			check(error, "write");
 		}
-		waiting -= collect(guest);
 	}
 	return bytes;
 }
@@ -101,6 +109,20 @@ static void ping(struct guest *guest, uint64_t ms)
 	free(sample);
 }
 
+/* How often the PSNs were drawn anew. */
+static unsigned epoch(struct guest *guest)
+{
+#ifdef HAVE_EPOCHS
+	struct srdma_conn_info info;
+
+	srdma_conn_info(guest->conn, &info);
+	return info.epoch;
+#else
+	(void)guest;
+	return 0;
+#endif
+}
+
 static void command(struct guest *guest, char *line)
 {
 	char *rest = strchr(line, ' ');
@@ -113,7 +135,7 @@ static void command(struct guest *guest, char *line)
 		puts("{\"event\": \"echo\"}");
 	} else if (strncmp(line, "spend ", 6) == 0) {
 		write_much(guest, number, forever);
-		puts("{\"event\": \"spent\"}");
+		printf("{\"event\": \"spent\", \"epoch\": %u}\n", epoch(guest));
 	} else if (strncmp(line, "flood ", 6) == 0) {
 		uint64_t bytes = write_much(guest, forever, now_ns() + number * 1000000);
 		printf("{\"event\": \"flooded\", \"bytes\": %llu}\n", (unsigned long long)bytes);
