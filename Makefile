@@ -3,7 +3,7 @@
 BUILD ?= build
 PREFIX ?= /usr/local
 
-.PHONY: all build demo test quick bench lint format fuzz soak install clean
+.PHONY: all build demo test quick bench attack lint format fuzz soak install clean
 
 all: build
 
@@ -31,6 +31,12 @@ bench:
 	@/usr/bin/python3 uroce/bench/uroce.py $(BUILD)/uroce
 	@/usr/bin/python3 bench/scale.py $(BUILD)
 	@scripts/bench $(BUILD)
+
+# Attacks that are really done, each against a victim without the defence and one with it: minutes. One alone: ONLY=sweep
+attack:
+	@scripts/setup build demo test
+	@scripts/build $(BUILD)
+	@SECURDMA_BUILD=$(BUILD) tests/attack/run $(if $(ONLY),--only $(ONLY))
 
 fuzz:
 	@scripts/setup build test

