@@ -151,6 +151,8 @@ def epochs():
 
 
 def main():
+    if os.getloadavg()[0] > CORES / 4:
+        say(f"something else runs here (load {os.getloadavg()[0]:.1f} on {CORES} processors): what the processors allow is overrated")
     if not transfer("latency", "--seal", "--count", 10):
         say("this build has no sealed transfers: plain ones are compared alone")
     for size in SIZES:
