@@ -30,6 +30,7 @@ bench:
 	@scripts/build $(BUILD)
 	@/usr/bin/python3 uroce/bench/uroce.py $(BUILD)/uroce
 	@/usr/bin/python3 bench/scale.py $(BUILD)
+	@/usr/bin/python3 bench/sealed.py $(BUILD)
 	@scripts/bench $(BUILD)
 
 # Attacks that are really done, each against a victim without the defence and one with it: minutes. One alone: ONLY=sweep

@@ -1,0 +1,439 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* How fast a connection carries data, and what it costs: two processes, a server with a region of 64 MiB and a client.
+ * usage: transfer write|read|messages|latency --host ADDRESS [--seal] [--size N] [--seconds S] [--count N] [--renew-ms N]
+ * write, read: RDMA writes or reads of N bytes, 16 in flight. messages: one way, as fast as they are taken. latency: COUNT
+ * messages, each as soon as the one before is echoed. ADDRESS: an address of the RDMA device. --seal: sealed at both ends.
+ * --renew-ms: asks for new PSNs that often, and tells how long each pause was. Prints a line of JSON; times and CPU seconds are
+ * from the set-up's end on. Exit status 77: this build cannot seal. */
+#include <securdma.h>
+
+#include <errno.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { REGION = 64 << 20, DEPTH = 16, WARM_UP = 200, SAMPLES_MAX = 1 << 20, CHECKED = 64 };
+
+static struct {
+	enum { WRITE, READ, MESSAGES, LATENCY } mode;
+	const char *host;
+	bool seal;
+	size_t size;
+	double seconds;
+	unsigned count;
+	int renew_ms;
+	char cert[64], key[64], folder[32];
+} transfer = {.size = 65536, .seconds = 1, .count = 10000};
+
+/* What the server's process says through a pipe: its port, then at the end what it used. */
+static int server_pipe[2];
+
+static void die(const char *what)
+{
+	fprintf(stderr, "transfer: %s: %s\n", what, srdma_error_text());
+	exit(1);
+}
+
+static double now(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
+
+static double cpu(void)
+{
+	struct rusage usage;
+
+	getrusage(RUSAGE_SELF, &usage);
+	return (double)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) + (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e6;
+}
+
+static struct srdma_conn_options conn_options(void)
+{
+	struct srdma_conn_options options;
+
+	srdma_conn_options_init(&options);
+	options.rdma_depth = DEPTH;
+	options.depth = DEPTH;
+	if (transfer.mode == MESSAGES || transfer.mode == LATENCY)
+		options.message_size = transfer.size < 64 ? 64 : (uint32_t)transfer.size;
+#ifdef SRDMA_HAS_SEAL
+	options.seal = transfer.seal ? SRDMA_SEAL_REQUIRED : SRDMA_SEAL_OFF;
+#endif
+	return options;
+}
+
+static struct srdma_device *open_device(void)
+{
+	struct srdma_device_options options;
+	struct srdma_device *device;
+
+	srdma_device_options_init(&options);
+	if (srdma_device_open(&options, &device) != 0)
+		die("device");
+	return device;
+}
+
+/* ---- server ---------------------------------------------------------------------------------------------------- */
+
+static struct srdma_conn *accept_one(struct srdma_tls_context *context, struct srdma_device *device)
+{
+	struct srdma_conn_options options = conn_options();
+	struct srdma_listener *listener;
+	struct srdma_conn *conn;
+	uint16_t port;
+	int socket;
+
+	options.region_size = REGION;
+	if (srdma_listener_new(transfer.host, "0", &listener) != 0)
+		die("listen");
+	port = srdma_listener_port(listener);
+	if (write(server_pipe[1], &port, sizeof port) != sizeof port)
+		die("pipe");
+	socket = srdma_listener_accept(listener, 10000);
+	if (socket < 0 || srdma_conn_accept(socket, context, device, &options, NULL, NULL, &conn) != 0)
+		die("accept");
+	srdma_listener_delete(&listener);
+	return conn;
+}
+
+static int serve_messages(struct srdma_conn *conn)
+{
+	size_t size = transfer.size < 64 ? 64 : transfer.size, length;
+	char *message = malloc(size);
+	int ret = 0;
+
+	while (message && ret == 0) {
+		ret = srdma_conn_recv(conn, message, size, &length, -1);
+		if (ret == -ETIMEDOUT)
+			ret = 0;
+		else if (ret == 0 && transfer.mode == LATENCY)
+			ret = srdma_conn_send(conn, message, length, -1);
+	}
+	free(message);
+	return ret;
+}
+
+static int serve(void)
+{
+	struct srdma_device *device = open_device();
+	struct srdma_tls_server_options tls;
+	struct srdma_tls_context *context;
+	struct srdma_conn *conn;
+	double used;
+	int ret;
+
+	srdma_tls_server_options_init(&tls);
+	tls.cert_file = transfer.cert;
+	tls.key_file = transfer.key;
+	tls.insecure_anonymous_clients = true;
+	if (srdma_tls_server_new(&tls, &context) != 0)
+		die("TLS");
+	conn = accept_one(context, device);
+	used = cpu();
+	ret = serve_messages(conn);
+	used = cpu() - used;
+	if (ret != SRDMA_ECLOSED)
+		die("serve");
+	if (write(server_pipe[1], &used, sizeof used) != sizeof used)
+		die("pipe");
+	srdma_conn_delete(&conn);
+	srdma_device_unref(&device);
+	srdma_tls_context_unref(&context);
+	return 0;
+}
+
+/* ---- client ---------------------------------------------------------------------------------------------------- */
+
+struct samples {
+	double *values;
+	size_t count;
+};
+
+static void note(struct samples *samples, double value)
+{
+	if (!samples->values)
+		samples->values = calloc(SAMPLES_MAX, sizeof *samples->values);
+	if (!samples->values)
+		die("memory");
+	if (samples->count < SAMPLES_MAX)
+		samples->values[samples->count++] = value;
+}
+
+static int by_value(const void *a, const void *b)
+{
+	const double *x = a, *y = b;
+
+	return (*x > *y) - (*x < *y);
+}
+
+static void tell(const char *name, struct samples *samples)
+{
+	if (samples->count == 0)
+		return;
+	qsort(samples->values, samples->count, sizeof *samples->values, by_value);
+	printf(", \"%ss\": %zu, \"%s_p50_us\": %.2f, \"%s_p99_us\": %.2f, \"%s_max_us\": %.2f", name, samples->count, name,
+	       samples->values[samples->count / 2], name, samples->values[samples->count * 99 / 100], name,
+	       samples->values[samples->count - 1]);
+	free(samples->values);
+}
+
+static struct samples pauses, turns;
+
+/* Asks for new PSNs when it is time to, and notes how long the change before took. */
+static void renew_now_and_then(struct srdma_conn *conn)
+{
+#ifdef SRDMA_HAS_SEAL
+	static double last;
+	static uint32_t epoch;
+	struct srdma_conn_info info;
+
+	if (transfer.renew_ms == 0)
+		return;
+	if (last == 0)
+		last = now();
+	if (now() - last < transfer.renew_ms / 1e3)
+		return;
+	last = now();
+	srdma_conn_info(conn, &info);
+	if (info.epoch != epoch)
+		note(&pauses, (double)info.pause_us);
+	epoch = info.epoch;
+	if (srdma_conn_renew(conn) != 0)
+		die("renew");
+#else
+	(void)conn;
+#endif
+}
+
+static uint64_t run_one_sided(struct srdma_conn *conn)
+{
+	uint64_t posted = 0, ended = 0, cookies[DEPTH], slots = REGION / transfer.size;
+	struct srdma_buffer *buffer;
+	double until = now() + transfer.seconds;
+
+	if (srdma_buffer_new(conn, NULL, DEPTH * transfer.size, &buffer) != 0)
+		die("buffer");
+	memset(srdma_buffer_data(buffer), 0x5a, DEPTH * transfer.size);
+	while (ended < posted || now() < until) {
+		int ret = 0;
+
+		while (ret == 0 && posted < ended + DEPTH && now() < until) {
+			size_t from = posted % DEPTH * transfer.size;
+			uint64_t to = posted % slots * transfer.size;
+
+			ret = transfer.mode == WRITE ? srdma_conn_post_write(conn, buffer, from, transfer.size, to, posted)
+						     : srdma_conn_post_read(conn, buffer, from, transfer.size, to, posted);
+			posted += ret == 0;
+		}
+		if (ret != 0 && ret != -EAGAIN)
+			die("post");
+		if (ended == posted)
+			continue;
+		ret = srdma_conn_complete(conn, cookies, DEPTH, -1);
+		if (ret < 0)
+			die("complete");
+		ended += (unsigned)ret;
+		renew_now_and_then(conn);
+	}
+	srdma_buffer_delete(&buffer);
+	return ended * transfer.size;
+}
+
+/* What was written is there. */
+static void check_written(struct srdma_conn *conn)
+{
+	char found[CHECKED], expected[CHECKED];
+
+	memset(expected, 0x5a, sizeof expected);
+	if (srdma_conn_read(conn, found, sizeof found, 0, -1) != 0)
+		die("read");
+	if (memcmp(found, expected, sizeof found) != 0) {
+		fprintf(stderr, "transfer: the region does not have what was written\n");
+		exit(1);
+	}
+}
+
+static uint64_t run_messages(struct srdma_conn *conn)
+{
+	char *message = calloc(1, transfer.size);
+	double until = now() + transfer.seconds;
+	uint64_t bytes = 0;
+
+	while (message && now() < until) {
+		if (srdma_conn_send(conn, message, transfer.size, -1) != 0)
+			die("send");
+		bytes += transfer.size;
+		renew_now_and_then(conn);
+	}
+	free(message);
+	return bytes;
+}
+
+static uint64_t run_latency(struct srdma_conn *conn)
+{
+	char *message = calloc(1, transfer.size);
+	size_t length;
+
+	for (unsigned i = 0; message && i < transfer.count + WARM_UP; i++) {
+		double began = now();
+
+		if (srdma_conn_send(conn, message, transfer.size, -1) != 0 ||
+		    srdma_conn_recv(conn, message, transfer.size, &length, -1) != 0)
+			die("echo");
+		if (i >= WARM_UP)
+			note(&turns, (now() - began) * 1e6);
+		renew_now_and_then(conn);
+	}
+	free(message);
+	return (uint64_t)transfer.count * transfer.size;
+}
+
+static struct srdma_conn *connect_to_server(struct srdma_tls_context **context, struct srdma_device **device)
+{
+	struct srdma_conn_options options = conn_options();
+	struct srdma_tls_client_options tls;
+	struct srdma_cert_info cert;
+	struct srdma_conn *conn;
+	uint16_t port;
+	char text[8];
+
+	if (read(server_pipe[0], &port, sizeof port) != sizeof port)
+		exit(1); /* the server has said why */
+	snprintf(text, sizeof text, "%u", port);
+	srdma_tls_client_options_init(&tls);
+	if (srdma_cert_read(transfer.cert, &cert) != 0)
+		die("certificate");
+	tls.pin = cert.pin;
+	*device = open_device();
+	if (srdma_tls_client_new(&tls, context) != 0 || srdma_conn_connect(transfer.host, text, *context, *device, &options, &conn) != 0)
+		die("connect");
+	return conn;
+}
+
+static void run_client(void)
+{
+	static const char *const modes[] = {"write", "read", "messages", "latency"};
+	struct srdma_tls_context *context;
+	struct srdma_device *device;
+	struct srdma_conn *conn = connect_to_server(&context, &device);
+	double cpu_began = cpu(), began = now(), took, used, server_used;
+	uint64_t bytes = transfer.mode == LATENCY    ? run_latency(conn)
+			 : transfer.mode == MESSAGES ? run_messages(conn)
+						     : run_one_sided(conn);
+
+	took = now() - began;
+	used = cpu() - cpu_began;
+	if (transfer.mode == WRITE && bytes > 0)
+		check_written(conn);
+	/* Back when the peer has taken all messages. */
+	if (srdma_conn_disconnect(conn, NULL, -1) != 0)
+		die("disconnect");
+	if (transfer.mode == MESSAGES)
+		took = now() - began;
+	if (read(server_pipe[0], &server_used, sizeof server_used) != sizeof server_used)
+		die("server");
+	printf("{\"mode\": \"%s\", \"seal\": %s, \"size\": %zu, \"seconds\": %.4f, \"bytes\": %llu, \"mb_per_s\": %.2f, "
+	       "\"cpu_seconds\": [%.4f, %.4f]",
+	       modes[transfer.mode], transfer.seal ? "true" : "false", transfer.size, took, (unsigned long long)bytes,
+	       (double)bytes / took / 1e6, used, server_used);
+	tell("turn", &turns);
+	tell("pause", &pauses);
+	puts("}");
+	srdma_conn_delete(&conn);
+	srdma_device_unref(&device);
+	srdma_tls_context_unref(&context);
+}
+
+/* ---- both ------------------------------------------------------------------------------------------------------ */
+
+/* A self-signed certificate, which the client knows by its pin. */
+static void make_certificate(void)
+{
+	const char *names[] = {transfer.host};
+	struct srdma_cert_request request = {.kind = SRDMA_CERT_SELF_SIGNED, .common_name = "transfer", .names = names,
+					     .name_count = 1, .days = 1, .cert_file = transfer.cert, .key_file = transfer.key};
+
+	snprintf(transfer.folder, sizeof transfer.folder, "/tmp/transfer.XXXXXX");
+	if (!mkdtemp(transfer.folder)) {
+		perror("transfer: a folder for the certificate");
+		exit(1);
+	}
+	snprintf(transfer.cert, sizeof transfer.cert, "%s/cert", transfer.folder);
+	snprintf(transfer.key, sizeof transfer.key, "%s/key", transfer.folder);
+	if (srdma_cert_make(&request) != 0)
+		die("certificate");
+}
+
+static void remove_certificate(void)
+{
+	unlink(transfer.cert);
+	unlink(transfer.key);
+	rmdir(transfer.folder);
+}
+
+static bool parse(int argc, char **argv)
+{
+	static const char *const modes[] = {"write", "read", "messages", "latency"};
+	static const struct option options[] = {{"host", 1, NULL, 'h'},    {"size", 1, NULL, 's'},  {"seconds", 1, NULL, 't'},
+						{"count", 1, NULL, 'c'},   {"renew-ms", 1, NULL, 'r'}, {"seal", 0, NULL, 'x'},
+						{NULL, 0, NULL, 0}};
+	int option;
+
+	while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
+		switch (option) {
+		case 'h': transfer.host = optarg; break;
+		case 's': transfer.size = strtoul(optarg, NULL, 10); break;
+		case 't': transfer.seconds = strtod(optarg, NULL); break;
+		case 'c': transfer.count = (unsigned)strtoul(optarg, NULL, 10); break;
+		case 'r': transfer.renew_ms = atoi(optarg); break;
+		case 'x': transfer.seal = true; break;
+		default: return false;
+		}
+	}
+	if (optind != argc - 1 || !transfer.host || transfer.size < 1 || transfer.size > 1 << 20 || transfer.renew_ms < 0)
+		return false;
+	for (unsigned i = 0; i < sizeof modes / sizeof *modes; i++) {
+		transfer.mode = i;
+		if (strcmp(argv[optind], modes[i]) == 0)
+			return true;
+	}
+	return false;
+}
+
+int main(int argc, char **argv)
+{
+	int status = 1;
+	pid_t server;
+
+	if (!parse(argc, argv)) {
+		fprintf(stderr, "usage: transfer write|read|messages|latency --host ADDRESS [--seal] [--size N] [--seconds S] "
+				"[--count N] [--renew-ms N]\n");
+		return 2;
+	}
+#ifndef SRDMA_HAS_SEAL
+	if (transfer.seal || transfer.renew_ms != 0)
+		return 77;
+#endif
+	make_certificate();
+	/* Before the device is opened: its threads and mappings do not survive a fork. */
+	if (pipe(server_pipe) != 0 || (server = fork()) < 0) {
+		perror("transfer");
+		return 1;
+	}
+	if (server == 0) {
+		close(server_pipe[0]);
+		return serve();
+	}
+	close(server_pipe[1]);
+	atexit(remove_certificate);
+	run_client();
+	return waitpid(server, &status, 0) == server && status == 0 ? 0 : 1;
+}
