@@ -29,6 +29,8 @@ struct header {
 /* Chunks up to this go within their announcement, one round trip and one pull fewer, if a message can be so long. */
 #define WITHIN_MAX 2048u
 #define SLOT_SIZE (SRDMA_BULK_CHUNK + 64u)
+/* Then it is other clients' turn. */
+#define CHUNKS_PER_STEP 16
 
 static void encode(uint8_t out[SRDMA_BULK_HEADER], const struct header *h)
 {
@@ -217,74 +219,59 @@ static bool can_send_chunk(const struct srdma_conn *conn)
 	return conn->bulk.chunk_count < SRDMA_BULK_CHUNKS && srdma_channel_can_control(&conn->channel, 0);
 }
 
-static int send_answers(struct srdma_conn *conn)
+static int send_answer(struct srdma_conn *conn)
 {
 	struct srdma_bulk *bulk = &conn->bulk;
-	int ret = 0;
+	struct srdma_bulk_answer *answer = &bulk->answers[bulk->answer_head];
+	struct header header = {.type = RECORD_ANSWER,
+				.length = next_length(answer->length - answer->announced),
+				.offset = answer->announced};
+	int ret;
 
-	if (bulk->answer_count > 0 && !(conn->region.rights & IBV_ACCESS_REMOTE_READ))
+	if (!(conn->region.rights & IBV_ACCESS_REMOTE_READ))
 		return srdma_fail(SRDMA_EPROTOCOL, "the peer was reading the region when it was withdrawn");
-	while (ret == 0 && bulk->answer_count > 0 && can_send_chunk(conn)) {
-		struct srdma_bulk_answer *answer = &bulk->answers[bulk->answer_head];
-		struct header header = {.type = RECORD_ANSWER,
-					.length = next_length(answer->length - answer->announced),
-					.offset = answer->announced};
-
-		ret = send_chunk(conn, &header, (char *)conn->region.address + answer->offset + answer->announced, NULL);
-		answer->announced += header.length;
-		if (ret == 0 && answer->announced == answer->length) {
-			bulk->answer_head = (bulk->answer_head + 1) % SRDMA_BULK_READS;
-			bulk->answer_count--;
-		}
+	ret = send_chunk(conn, &header, (char *)conn->region.address + answer->offset + answer->announced, NULL);
+	answer->announced += header.length;
+	if (ret == 0 && answer->announced == answer->length) {
+		bulk->answer_head = (bulk->answer_head + 1) % SRDMA_BULK_READS;
+		bulk->answer_count--;
 	}
 	return ret;
 }
 
 static int send_write(struct srdma_conn *conn, struct srdma_bulk_job *job)
 {
-	int ret = 0;
+	struct header header = {.type = RECORD_WRITE,
+				.length = next_length(job->length - job->announced),
+				.offset = job->offset + job->announced};
+	int ret = send_chunk(conn, &header, job->local + job->announced, job);
 
-	while (ret == 0 && !job->asked && can_send_chunk(conn)) {
-		struct header header = {.type = RECORD_WRITE,
-					.length = next_length(job->length - job->announced),
-					.offset = job->offset + job->announced};
-
-		ret = send_chunk(conn, &header, job->local + job->announced, job);
-		job->announced += header.length;
-		job->asked = job->announced == job->length;
-	}
+	job->announced += header.length;
+	job->asked = job->announced == job->length;
 	return ret;
 }
 
 static int send_read(struct srdma_conn *conn, struct srdma_bulk_job *job)
 {
 	struct header header = {.type = RECORD_READ, .offset = job->offset, .address = job->length};
-	struct srdma_bulk *bulk = &conn->bulk;
 
-	if (job->asked || bulk->reads_asked >= SRDMA_BULK_READS || !srdma_channel_can_control(&conn->channel, 0))
-		return 0;
 	job->asked = true;
-	bulk->reads_asked++;
+	conn->bulk.reads_asked++;
 	return send_header(conn, &header);
 }
 
-/* A read after a write sees what was written, and a write after a read does not show in it: only what is of one kind is under way
- * together. */
+/* The oldest one that is not wholly out; has_job has said that it may be now. A read after a write sees what was written, and a
+ * write after a read does not show in it: only what is of one kind is under way together. */
 static int send_jobs(struct srdma_conn *conn)
 {
 	struct srdma_bulk *bulk = &conn->bulk;
-	int ret = 0;
+	uint32_t index = 0;
+	struct srdma_bulk_job *job;
 
-	for (uint32_t i = 0; i < bulk->job_count && ret == 0; i++) {
-		struct srdma_bulk_job *job = job_at(bulk, i);
-
-		if (job->write != job_at(bulk, 0)->write)
-			break;
-		ret = job->write ? send_write(conn, job) : send_read(conn, job);
-		if (!job->asked)
-			break;
-	}
-	return ret;
+	while (job_at(bulk, index)->asked)
+		index++;
+	job = job_at(bulk, index);
+	return job->write ? send_write(conn, job) : send_read(conn, job);
 }
 
 static int take_ack(struct srdma_conn *conn, const struct header *header)
@@ -454,30 +441,40 @@ static int post_pulls(struct srdma_conn *conn)
 	return ret;
 }
 
+static struct srdma_bulk_pull *oldest_in(struct srdma_bulk *bulk, int state)
+{
+	for (uint32_t i = 0; i < bulk->pull_count; i++) {
+		struct srdma_bulk_pull *pull = &bulk->pulls[(bulk->pull_head + i) % SRDMA_BULK_CHUNKS];
+
+		if ((int)pull->state == state)
+			return pull;
+	}
+	return NULL;
+}
+
 /* The oldest one that was posted has arrived: RC completes in order. */
 static void finish_pull(void *arg)
 {
 	struct srdma_conn *conn = arg;
+	struct srdma_bulk_pull *pull = oldest_in(&conn->bulk, PULL_POSTED);
+
+	if (pull)
+		pull->state = PULL_ARRIVED;
+}
+
+static int open_chunk(struct srdma_conn *conn, struct srdma_bulk_pull *pull)
+{
 	struct srdma_bulk *bulk = &conn->bulk;
+	int ret;
 
-	for (uint32_t i = 0; i < bulk->pull_count; i++) {
-		struct srdma_bulk_pull *pull = &bulk->pulls[(bulk->pull_head + i) % SRDMA_BULK_CHUNKS];
-		int ret;
-
-		if (pull->state != PULL_POSTED)
-			continue;
-		/* What was withdrawn meanwhile is not written to any more. */
-		if (!pull->job && !(conn->region.rights & IBV_ACCESS_REMOTE_WRITE))
-			ret = srdma_fail(SRDMA_EPROTOCOL, "the peer was writing to the region when it was withdrawn");
-		else
-			ret = srdma_opener_open(bulk->opener, bulk->opened++, pull->header, sizeof pull->header,
-						landing_slot(bulk, pull), pull->length + SRDMA_SEAL_OVERHEAD, pull->destination);
-		if (ret == 0)
-			deliver(conn, pull);
-		else if (bulk->error == 0)
-			bulk->error = ret;
-		return;
-	}
+	/* What was withdrawn meanwhile is not written to any more. */
+	if (!pull->job && !(conn->region.rights & IBV_ACCESS_REMOTE_WRITE))
+		return srdma_fail(SRDMA_EPROTOCOL, "the peer was writing to the region when it was withdrawn");
+	ret = srdma_opener_open(bulk->opener, bulk->opened++, pull->header, sizeof pull->header, landing_slot(bulk, pull),
+				pull->length + SRDMA_SEAL_OVERHEAD, pull->destination);
+	if (ret == 0)
+		deliver(conn, pull);
+	return ret;
 }
 
 /* ---- progress -------------------------------------------------------------------------------------------------- */
@@ -495,20 +492,77 @@ static int send_acks(struct srdma_conn *conn)
 	return send_header(conn, &header);
 }
 
+static bool has_answer(const struct srdma_conn *conn)
+{
+	return conn->bulk.answer_count > 0 && can_send_chunk(conn);
+}
+
+static bool has_job(const struct srdma_conn *conn)
+{
+	const struct srdma_bulk *bulk = &conn->bulk;
+	bool write = bulk->job_count > 0 && bulk->jobs[bulk->job_head].write;
+
+	for (uint32_t i = 0; i < bulk->job_count; i++) {
+		const struct srdma_bulk_job *job = &bulk->jobs[(bulk->job_head + i) % bulk->job_room];
+
+		if (job->write != write)
+			return false;
+		if (!job->asked)
+			return write ? can_send_chunk(conn)
+				     : bulk->reads_asked < SRDMA_BULK_READS && srdma_channel_can_control(&conn->channel, 0);
+	}
+	return false;
+}
+
+bool srdma_bulk_has_work(const struct srdma_conn *conn)
+{
+	const struct srdma_bulk *bulk = &conn->bulk;
+
+	if (!bulk->on)
+		return false;
+	for (uint32_t i = 0; i < bulk->pull_count; i++)
+		if (bulk->pulls[(bulk->pull_head + i) % SRDMA_BULK_CHUNKS].state == PULL_ARRIVED)
+			return true;
+	return has_answer(conn) || has_job(conn);
+}
+
+/* One chunk is opened or sealed, those that came first. 1; 0: there was none; or an error. */
+static int work(struct srdma_conn *conn)
+{
+	struct srdma_bulk_pull *pull = oldest_in(&conn->bulk, PULL_ARRIVED);
+	int ret;
+
+	if (pull) {
+		ret = open_chunk(conn, pull);
+	} else if (has_answer(conn)) {
+		ret = send_answer(conn);
+	} else if (has_job(conn)) {
+		ret = send_jobs(conn);
+	} else {
+		return 0;
+	}
+	return ret == 0 ? 1 : ret;
+}
+
 int srdma_bulk_step(struct srdma_conn *conn)
 {
 	struct srdma_bulk *bulk = &conn->bulk;
-	int ret = bulk->error;
+	int ret = 1;
 
 	if (!bulk->on)
 		return 0;
-	if (ret != 0)
-		return srdma_fail(ret, "a chunk of the peer's did not authenticate, or may not be");
-	if (bulk->pull_count > 0)
-		ret = post_pulls(conn);
-	if (ret == 0)
-		ret = send_acks(conn);
-	if (ret == 0)
-		ret = send_answers(conn);
-	return ret == 0 ? send_jobs(conn) : ret;
+	/* Between two chunks the device is looked at: it may be moved on by that alone, and what it needs to go on comes first. */
+	for (int chunks = 0; ret == 1 && chunks < CHUNKS_PER_STEP; chunks++) {
+		ret = bulk->pull_count > 0 ? post_pulls(conn) : 0;
+		if (ret == 0)
+			ret = send_acks(conn);
+		if (ret == 0)
+			ret = work(conn);
+		if (ret == 1) {
+			int polled = srdma_channel_poll(&conn->channel);
+
+			ret = polled != 0 ? polled : 1;
+		}
+	}
+	return ret > 0 ? 0 : ret;
 }

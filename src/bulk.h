@@ -35,7 +35,7 @@ struct srdma_bulk_chunk {
 
 /* A chunk of the peer's, in the order of its announcement. */
 struct srdma_bulk_pull {
-	enum { PULL_WAITING, PULL_POSTED, PULL_DONE } state;
+	enum { PULL_WAITING, PULL_POSTED, PULL_ARRIVED, PULL_DONE } state;
 	struct srdma_bulk_job *job; /* READ */
 	char *destination;
 	uint32_t length;
@@ -54,7 +54,6 @@ struct srdma_bulk {
 	struct srdma_sealer *sealer;
 	struct srdma_opener *opener;
 	uint64_t opened; /* chunks */
-	int error;       /* of a chunk that was pulled; 0: none */
 
 	struct srdma_bulk_job *jobs; /* ring of job_room */
 	uint32_t job_room, job_head, job_count;
@@ -77,8 +76,10 @@ struct srdma_bulk {
 /* Takes the sealer and the opener. */
 int srdma_bulk_start(struct srdma_conn *conn, struct srdma_sealer *sealer, struct srdma_opener *opener);
 void srdma_bulk_release(struct srdma_conn *conn);
-/* What can be done now. */
+/* What can be done now, or a good part of it. */
 int srdma_bulk_step(struct srdma_conn *conn);
+/* There is more that can be done now. */
+bool srdma_bulk_has_work(const struct srdma_conn *conn);
 /* Queues a write or read, which has been checked; channel.rdma_queued < rdma_depth. */
 void srdma_bulk_post(struct srdma_conn *conn, const struct srdma_bulk_job *job);
 /* No write or read of this end's is under way. */

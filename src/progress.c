@@ -286,6 +286,9 @@ static void progress_control(struct srdma_conn *conn)
 		ret = srdma_epoch_step(conn, true);
 	if (ret == 0)
 		ret = answer_disconnect(conn);
+	/* The queue pair, new or old, has failed meanwhile. */
+	if (ret == SRDMA_EVERBS)
+		ret = srdma_epoch_break(conn, ret);
 	if (ret != 0)
 		srdma_conn_end(conn, ret);
 }
@@ -482,7 +485,9 @@ int srdma_conn_wait_until(struct srdma_conn *conn, bool (*ready)(const struct sr
 		int left = srdma_deadline_left_ms(deadline), tick = srdma_epoch_tick_ms(conn);
 		if (left == 0)
 			return srdma_fail(-ETIMEDOUT, "nothing happened within the time-out");
-		ret = take_events(conn, tick >= 0 && tick < left ? tick : left);
+		if (tick >= 0 && tick < left)
+			left = tick;
+		ret = take_events(conn, srdma_bulk_has_work(conn) ? 0 : left);
 		if (ret == 0 && tick >= 0)
 			progress_control(conn);
 		progress(conn);

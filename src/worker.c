@@ -196,9 +196,11 @@ static bool has_work(const struct srdma_client *client)
 
 	if (conn->status != 0)
 		return true;
+	if (client->blocked && srdma_bulk_has_work(conn))
+		return true;
 	if (client->blocked)
 		return client->wants_room && srdma_conn_can_send(conn);
-	return conn->channel.arrival_count > 0 || conn->closing.peer_requested;
+	return conn->channel.arrival_count > 0 || conn->closing.peer_requested || srdma_bulk_has_work(conn);
 }
 
 /* Waits for the next event, or is polled for a while. */
@@ -362,7 +364,9 @@ static void check_deadlines(struct srdma_worker *worker)
 		next = client->next;
 		if (srdma_epoch_is_due(client->conn, now)) {
 			srdma_conn_progress(client->conn, true);
-			run(client);
+			watch_change(client);
+			if (client->ending || has_work(client))
+				run(client);
 		} else if (client->ending) {
 			rest_ending(client);
 		} else if (client->blocked && srdma_deadline_left_ms(client->deadline) == 0) {
@@ -390,7 +394,10 @@ static void take_events(struct srdma_worker *worker, int timeout_ms)
 			srdma_notifier_take(&worker->notifier);
 		} else {
 			srdma_conn_progress(client->conn, true);
-			srdma_notifier_add(&worker->notifier, client->conn);
+			watch_change(client);
+			/* A program that said "not now" need not be asked again for that. */
+			if (client->ending || has_work(client))
+				srdma_notifier_add(&worker->notifier, client->conn);
 		}
 	}
 	/* Last: a client that goes must not have an event left here. */
