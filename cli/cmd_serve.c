@@ -5,7 +5,9 @@
 #include "control_server.h"
 #include "expiry.h"
 #include "metrics.h"
+#include "privileges.h"
 #include "reload.h"
+#include "sandbox.h"
 #include "server_status.h"
 
 #include <errno.h>
@@ -311,6 +313,10 @@ static int start(struct serve *serve)
 		return CLI_EXIT_USAGE;
 	}
 	expiry_warn(settings->cert_file);
+	/* The key is read; all else, the device included, is opened by who will use it. */
+	code = privileges_drop(settings);
+	if (code != CLI_EXIT_OK)
+		return code;
 	ret = settings_open_device(settings, &serve->device);
 	if (ret < 0) {
 		cli_fail(ret, "RDMA device");
@@ -324,6 +330,15 @@ static int start(struct serve *serve)
 	return start_server(serve);
 }
 
+/* Old kernels, and some containers, have no filters: the server is none the worse than without. */
+static void enter_sandbox(const struct serve *serve)
+{
+	int ret = serve->settings.no_sandbox ? 0 : sandbox_enter();
+
+	if (ret < 0)
+		cli_log(SRDMA_LOG_WARN, "no filter of system calls: %s", strerror(-ret));
+}
+
 int cmd_serve(int argc, char **argv)
 {
 	struct serve serve = {.signals = -1, .argc = argc, .argv = argv};
@@ -331,12 +346,16 @@ int cmd_serve(int argc, char **argv)
 	int code = read_settings(&serve, &serve.settings, false, &go_on);
 
 	if (go_on)
+		privileges_freeze();
+	if (go_on)
 		code = start(&serve);
 	if (go_on && code == CLI_EXIT_OK) {
 		code = open_control(&serve);
 		if (code != CLI_EXIT_OK)
 			srdma_server_stop(&serve.server);
 	}
+	if (go_on && code == CLI_EXIT_OK)
+		enter_sandbox(&serve);
 	if (go_on && code == CLI_EXIT_OK) {
 		say_listening(&serve);
 		sd_notifyf(0, "READY=1\nSTATUS=listening on port %u", (unsigned)srdma_server_port(serve.server));

@@ -28,6 +28,8 @@ struct settings {
 
 	int64_t path_mtu, message_size, depth, rdma_depth, region_size, region_access;
 	int64_t timeout_ms, setup_timeout_ms, busy_retry_ms, reconnect_ms, spin;
+	char *user, *group;
+	bool no_sandbox;
 	int64_t seal, epoch_psns, epoch_ms, recoveries;
 	char *gid_networks;
 	int64_t qp_timeout, retry_count, rnr_retry, min_rnr_timer, max_rd_atomic, service_level, traffic_class,

@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "privileges.h"
+
+#include "cli.h"
+#include "settings.h"
+
+#include <errno.h>
+#include <grp.h>
+#include <pwd.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+void privileges_freeze(void)
+{
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0)
+		cli_error("cannot set no_new_privs: %s", strerror(errno));
+}
+
+static int find(const struct settings *settings, uid_t *uid, gid_t *gid)
+{
+	const struct passwd *user = getpwnam(settings->user);
+	const struct group *group;
+
+	if (!user) {
+		cli_error("user: there is no user %s", settings->user);
+		return CLI_EXIT_USAGE;
+	}
+	*uid = user->pw_uid;
+	*gid = user->pw_gid;
+	if (settings->group) {
+		group = getgrnam(settings->group);
+		if (!group) {
+			cli_error("group: there is no group %s", settings->group);
+			return CLI_EXIT_USAGE;
+		}
+		*gid = group->gr_gid;
+	}
+	if (*uid == 0) {
+		cli_error("user: %s is root; name another user, or none", settings->user);
+		return CLI_EXIT_USAGE;
+	}
+	return CLI_EXIT_OK;
+}
+
+static int change(uid_t uid, gid_t gid)
+{
+	if (setgroups(1, &gid) != 0 || setresgid(gid, gid, gid) != 0 || setresuid(uid, uid, uid) != 0) {
+		cli_error("cannot become user %u, group %u: %s", (unsigned)uid, (unsigned)gid, strerror(errno));
+		return CLI_EXIT_FAILED;
+	}
+	/* It must not come back: capabilities go with the user. */
+	if (setuid(0) == 0 || seteuid(0) == 0) {
+		cli_error("still root after becoming user %u", (unsigned)uid);
+		return CLI_EXIT_FAILED;
+	}
+	return CLI_EXIT_OK;
+}
+
+/* What SIGHUP will want to read again. */
+static void warn_of_unreadable(const struct settings *settings)
+{
+	const char *const files[] = {settings->config_file, settings->cert_file, settings->key_file, settings->client_ca_file,
+				     settings->client_crl_file};
+
+	for (size_t i = 0; i < sizeof files / sizeof *files; i++)
+		if (files[i] && access(files[i], R_OK) != 0)
+			cli_log(SRDMA_LOG_WARN, "user %s may not read %s: SIGHUP will not be able to load it again", settings->user,
+				files[i]);
+}
+
+int privileges_drop(const struct settings *settings)
+{
+	uid_t uid;
+	gid_t gid;
+	int code;
+
+	if (!settings->user && settings->group) {
+		cli_error("group: without a user it has no meaning");
+		return CLI_EXIT_USAGE;
+	}
+	if (!settings->user) {
+		if (geteuid() == 0)
+			cli_log(SRDMA_LOG_WARN, "running as root: name a user to become (--user, or 'user' in [server])");
+		return CLI_EXIT_OK;
+	}
+	code = find(settings, &uid, &gid);
+	if (code != CLI_EXIT_OK)
+		return code;
+	if (geteuid() != 0) {
+		if (geteuid() == uid)
+			return CLI_EXIT_OK;
+		cli_error("user: only root may become %s", settings->user);
+		return CLI_EXIT_USAGE;
+	}
+	code = change(uid, gid);
+	if (code == CLI_EXIT_OK)
+		warn_of_unreadable(settings);
+	return code;
+}

@@ -1,0 +1,11 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The system calls that a running server may make. */
+#ifndef CLI_SANDBOX_H
+#define CLI_SANDBOX_H
+
+/* Installs the filter in all threads of the process, and in those to come. A call that no server needs fails with EPERM; one that
+ * only an intruder makes (another program, another process's memory, the kernel's modules) ends the process. 0, or a negative
+ * errno: then there is no filter. */
+int sandbox_enter(void);
+
+#endif

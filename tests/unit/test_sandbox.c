@@ -1,0 +1,147 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The server's filter of system calls, each time in a process of its own: there is no way out of it. */
+#include "sandbox.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+/* The status of a process that enters the sandbox and does `what`. */
+static int in_sandbox(int (*what)(void))
+{
+	pid_t child = fork();
+	int status;
+
+	assert_true(child >= 0);
+	if (child == 0) {
+		struct rlimit none = {0, 0};
+
+		setrlimit(RLIMIT_CORE, &none);
+		prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+		if (sandbox_enter() != 0)
+			_exit(99);
+		_exit(what());
+	}
+	assert_int_equal(waitpid(child, &status, 0), child);
+	return status;
+}
+
+static int execute(void)
+{
+	execl("/bin/true", "true", (char *)NULL);
+	return 1;
+}
+
+static int become_root(void)
+{
+	return setuid(0) == 0 ? 0 : 1;
+}
+
+static int load_module(void)
+{
+	syscall(SYS_init_module, NULL, 0, "");
+	return 1;
+}
+
+static int read_others(void)
+{
+	syscall(SYS_process_vm_readv, getppid(), NULL, 0, NULL, 0, 0);
+	return 1;
+}
+
+static int open_packet_socket(void)
+{
+	return socket(AF_PACKET, SOCK_RAW, 0) < 0 && errno == EPERM ? 0 : 1;
+}
+
+static int link_file(void)
+{
+	return link("/etc/passwd", "/tmp/test_sandbox.link") < 0 && errno == EPERM ? 0 : 1;
+}
+
+static int make_process(void)
+{
+	return fork() < 0 && errno == EPERM ? 0 : 1;
+}
+
+static void *add_one(void *number)
+{
+	++*(int *)number;
+	return NULL;
+}
+
+static int work(void)
+{
+	pthread_t thread;
+	int number = 0, fd = open("/etc/passwd", O_RDONLY | O_CLOEXEC), sock = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	char byte;
+
+	if (fd < 0 || read(fd, &byte, 1) != 1 || sock < 0 || pthread_create(&thread, NULL, add_one, &number) != 0)
+		return 1;
+	pthread_join(thread, NULL);
+	return number == 1 ? 0 : 1;
+}
+
+static void check_killed(int status)
+{
+	assert_true(WIFSIGNALED(status));
+	assert_int_equal(WTERMSIG(status), SIGSYS);
+}
+
+static void check_fine(int status)
+{
+	assert_true(WIFEXITED(status));
+	assert_int_equal(WEXITSTATUS(status), 0);
+}
+
+static void what_only_an_intruder_calls_ends_the_process(void **state)
+{
+	(void)state;
+	check_killed(in_sandbox(execute));
+	check_killed(in_sandbox(become_root));
+	check_killed(in_sandbox(load_module));
+	check_killed(in_sandbox(read_others));
+}
+
+static void what_no_server_needs_is_refused(void **state)
+{
+	(void)state;
+	check_fine(in_sandbox(open_packet_socket));
+	check_fine(in_sandbox(link_file));
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+	check_fine(in_sandbox(make_process));
+#else
+	(void)make_process;
+#endif
+}
+
+static void files_sockets_and_threads_go_on(void **state)
+{
+	(void)state;
+	check_fine(in_sandbox(work));
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(what_only_an_intruder_calls_ends_the_process),
+		cmocka_unit_test(what_no_server_needs_is_refused),
+		cmocka_unit_test(files_sockets_and_threads_go_on),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
