@@ -300,7 +300,8 @@ class Lab:
 
     def guest(self, server, *words, name="honest", host="client"):
         """A client that loads and measures; see guest.c."""
-        program = self.on_device(host, GUEST, self.certificates(), name, ADDRESS["server"], server.port, *words)
+        program = self.on_device(host, GUEST, self.certificates(), name, ADDRESS["server"], server.port, *words,
+                                 environment={"GUEST_DEVICE": "uroce0"})
         program.must("connected")
         return program
 
