@@ -35,9 +35,11 @@ bench:
 
 # Attacks that are really done, each against a victim without the defence and one with it: minutes. One alone: ONLY=sweep
 attack:
-	@scripts/setup build demo test
+	@scripts/setup build demo test vm
 	@scripts/build $(BUILD)
 	@SECURDMA_BUILD=$(BUILD) tests/attack/run $(if $(ONLY),--only $(ONLY))
+	@tests/rxe-vm/run --no-rxe --timeout 900 --env SECURDMA_BUILD=$(abspath $(BUILD)) \
+	    $(CURDIR)/tests/attack/run --rxe --short $(if $(ONLY),--only $(ONLY))
 
 fuzz:
 	@scripts/setup build test

@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The attacker on RDMA packets.
  *
- * forge send --from ADDRESS --to ADDRESS --op OPERATION --qpn N[+COUNT] --psn N[+COUNT] [--rkey N[+COUNT]] [--va N] [--length N]
+ * forge send --from ADDRESS --to ADDRESS --op OPERATION --qpn N[+COUNT] --psn N[+COUNT] [--rkey N[+COUNT]] [--va N]
+ * [--length N]
  *            [--text TEXT] [--imm N] [--syndrome N] [--msn N] [--rate PER-SECOND] [--limit-ms N]
  *     forged packets, one for each combination; prints {"packets", "seconds"}
  * forge sniff INTERFACE [--count N] [--limit-ms N]     a line of JSON for each RoCEv2 packet
- * forge play --to ADDRESS [--copies N]                 sends what `sniff` printed (standard input), but for the UDP checksum
- * forge relay LEFT RIGHT [MORE...] [--find TEXT --put TEXT] [--flip LENGTH] [--stale]
- *     all frames from one interface to the others, until standard input ends; in RoCEv2 payloads replaces bytes (back, from
- *     right to left, the other way round), or turns a bit of those that are at least so long, and puts the ICRC right (--stale: does not); prints {"packets", "changed"}
- * forge cut INTERFACE...                               turns segmentation offload off
+ * forge play --to ADDRESS [--copies N]                 sends what `sniff` printed (standard input), but for the UDP
+ * checksum forge relay LEFT RIGHT [MORE...] [--find TEXT --put TEXT] [--flip LENGTH] [--stale] all frames from one
+ * interface to the others, until standard input ends; in RoCEv2 payloads replaces bytes (back, from right to left, the
+ * other way round), or turns a bit of those that are at least so long, and puts the ICRC right (--stale: does not);
+ * prints {"packets", "changed"} forge cut INTERFACE...                               turns segmentation offload off
  * forge check HEX                                      whether a packet's ICRC is right
  * Operations: send, send-imm, write, read, ack, nak. Numbers may be hexadecimal. */
 #include "forge.h"
@@ -25,8 +26,9 @@ static const struct {
 	const char *name;
 	uint8_t opcode;
 } operations[] = {
-	{"send", ROCE_SEND_ONLY},   {"send-imm", ROCE_SEND_ONLY_IMM}, {"write", ROCE_WRITE_ONLY},
-	{"read", ROCE_READ_REQUEST}, {"ack", ROCE_ACK},                {"nak", ROCE_ACK},
+	{"send", ROCE_SEND_ONLY},   {"send-imm", ROCE_SEND_ONLY_IMM},
+	{"write", ROCE_WRITE_ONLY}, {"read", ROCE_READ_REQUEST},
+	{"ack", ROCE_ACK},          {"nak", ROCE_ACK},
 };
 
 uint64_t forge_now_us(void)
@@ -126,12 +128,12 @@ static void option(struct forge *forge, int which, const char *value)
 static void options(struct forge *forge, int argc, char **argv)
 {
 	static const struct option all[] = {
-		{"from", 1, NULL, 'f'}, {"to", 1, NULL, 't'},       {"op", 1, NULL, 'o'},   {"qpn", 1, NULL, 'q'},
-		{"psn", 1, NULL, 'p'},  {"rkey", 1, NULL, 'k'},     {"va", 1, NULL, 'v'},   {"length", 1, NULL, 'l'},
-		{"text", 1, NULL, 'x'}, {"syndrome", 1, NULL, 's'}, {"msn", 1, NULL, 'm'},  {"rate", 1, NULL, 'r'},
-		{"imm", 1, NULL, 'i'},
-		{"limit-ms", 1, NULL, 'L'}, {"count", 1, NULL, 'c'}, {"copies", 1, NULL, 'c'}, {"find", 1, NULL, 'F'},
-		{"put", 1, NULL, 'P'},  {"flip", 1, NULL, 'b'},     {"stale", 0, NULL, 'S'}, {NULL, 0, NULL, 0},
+		{"from", 1, NULL, 'f'}, {"to", 1, NULL, 't'},       {"op", 1, NULL, 'o'},    {"qpn", 1, NULL, 'q'},
+		{"psn", 1, NULL, 'p'},  {"rkey", 1, NULL, 'k'},     {"va", 1, NULL, 'v'},    {"length", 1, NULL, 'l'},
+		{"text", 1, NULL, 'x'}, {"syndrome", 1, NULL, 's'}, {"msn", 1, NULL, 'm'},   {"rate", 1, NULL, 'r'},
+		{"imm", 1, NULL, 'i'},  {"limit-ms", 1, NULL, 'L'}, {"count", 1, NULL, 'c'}, {"copies", 1, NULL, 'c'},
+		{"find", 1, NULL, 'F'}, {"put", 1, NULL, 'P'},      {"flip", 1, NULL, 'b'},  {"stale", 0, NULL, 'S'},
+		{NULL, 0, NULL, 0},
 	};
 	int which;
 

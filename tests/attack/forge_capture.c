@@ -17,7 +17,8 @@ static void print_text(const uint8_t *bytes, size_t length)
 		putchar(bytes[i] < ' ' || bytes[i] > '~' || bytes[i] == '"' || bytes[i] == '\\' ? '.' : bytes[i]);
 }
 
-static void print_packet(const uint8_t *ip, size_t length, const struct roce_flow *flow, const struct roce_packet *packet)
+static void print_packet(const uint8_t *ip, size_t length, const struct roce_flow *flow,
+			 const struct roce_packet *packet)
 {
 	char from[INET6_ADDRSTRLEN], to[INET6_ADDRSTRLEN];
 	uint32_t stored;
@@ -25,11 +26,13 @@ static void print_packet(const uint8_t *ip, size_t length, const struct roce_flo
 	inet_ntop(flow->family, &flow->source, from, sizeof(from));
 	inet_ntop(flow->family, &flow->target, to, sizeof(to));
 	memcpy(&stored, ip + length - sizeof(stored), sizeof(stored));
-	printf("{\"from\": \"%s\", \"to\": \"%s\", \"opcode\": %u, \"qpn\": %u, \"psn\": %u, \"ack_req\": %s, \"icrc\": %s, \"length\": %zu",
+	printf("{\"from\": \"%s\", \"to\": \"%s\", \"opcode\": %u, \"qpn\": %u, \"psn\": %u, \"ack_req\": %s, "
+	       "\"icrc\": %s, \"length\": %zu",
 	       from, to, packet->opcode, packet->qpn, packet->psn, packet->ack_req ? "true" : "false",
 	       stored == roce_icrc(ip, length) ? "true" : "false", packet->payload_length);
 	if (roce_has_reth(packet->opcode))
-		printf(", \"va\": %llu, \"rkey\": %u, \"dma_length\": %u", (unsigned long long)packet->va, packet->rkey, packet->length);
+		printf(", \"va\": %llu, \"rkey\": %u, \"dma_length\": %u", (unsigned long long)packet->va, packet->rkey,
+		       packet->length);
 	if (roce_has_aeth(packet->opcode))
 		printf(", \"syndrome\": %u, \"msn\": %u", packet->syndrome, packet->msn);
 	if (roce_has_imm(packet->opcode))
@@ -106,7 +109,8 @@ int forge_play(struct forge *forge)
 		}
 	}
 	wire_flush(batch);
-	printf("{\"packets\": %llu, \"seconds\": %.6f}\n", (unsigned long long)batch->sent, (double)(forge_now_us() - began) / 1e6);
+	printf("{\"packets\": %llu, \"seconds\": %.6f}\n", (unsigned long long)batch->sent,
+	       (double)(forge_now_us() - began) / 1e6);
 	free(line);
 	free(batch);
 	return 0;

@@ -56,8 +56,8 @@ static bool change(const struct relay *relay, bool back, uint8_t *ip, size_t len
 	if (forge->find == NULL || forge->put == NULL)
 		return false;
 	/* On the way back, what each end has seen of the other is put right, so that none of them notices. */
-	return back ? replace(forge->put, forge->find, payload, packet.payload_length) :
-		      replace(forge->find, forge->put, payload, packet.payload_length);
+	return back ? replace(forge->put, forge->find, payload, packet.payload_length)
+		    : replace(forge->find, forge->put, payload, packet.payload_length);
 }
 
 static size_t ip_length(const uint8_t *ip)
@@ -128,6 +128,7 @@ int forge_relay(struct forge *forge)
 		if (readable[relay.sides].revents != 0 && read(STDIN_FILENO, &ignored, 1) <= 0)
 			break;
 	}
-	printf("{\"packets\": %llu, \"changed\": %llu}\n", (unsigned long long)relay.forwarded, (unsigned long long)relay.changed);
+	printf("{\"packets\": %llu, \"changed\": %llu}\n", (unsigned long long)relay.forwarded,
+	       (unsigned long long)relay.changed);
 	return 0;
 }

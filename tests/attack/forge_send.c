@@ -42,7 +42,8 @@ static bool keep_pace(struct sweep *sweep)
 	if (sweep->forge->rate != 0) {
 		uint64_t due = sweep->batch->sent * 1000000 / sweep->forge->rate;
 		if (due > elapsed) {
-			struct timespec pause = {(time_t)((due - elapsed) / 1000000), (long)((due - elapsed) % 1000000) * 1000};
+			struct timespec pause = {(time_t)((due - elapsed) / 1000000),
+						 (long)((due - elapsed) % 1000000) * 1000};
 			nanosleep(&pause, NULL);
 		}
 	}

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A client of securdma with a valid certificate, for what the command does not do: use up PSNs, load the server, measure.
+/* A client of securdma with a valid certificate, for what the command does not do: use up PSNs, load the server,
+ * measure.
+ * The variable GUEST_DEVICE names the device.
  *
  * guest FOLDER NAME HOST PORT [--mtu N] [--seal] [--no-epochs]     FOLDER/ca.crt, FOLDER/NAME.crt, FOLDER/NAME.key
- * Commands on standard input: send TEXT; spend PSNS (by writes of the server's region); flood MS (writes as fast as they go);
- * ping MS (echoes one by one: their latency). Events on standard output, each a line of JSON. */
+ * Commands on standard input: send TEXT; spend PSNS (by writes of the server's region); flood MS (writes as fast as
+ * they go); ping MS (echoes one by one: their latency). Events on standard output, each a line of JSON. */
 #include <securdma.h>
 
 #include <errno.h>
@@ -66,8 +68,9 @@ static uint64_t write_much(struct guest *guest, uint64_t psns, uint64_t end)
 
 	while ((psns > 0 && now_ns() < end) || waiting > 0) {
 		uint64_t part = psns < whole ? psns : whole;
-		int error = part > 0 && waiting < IN_FLIGHT && now_ns() < end ?
-				    srdma_conn_post_write(guest->conn, guest->buffer, 0, part * guest->mtu, 0, 0) : -EAGAIN;
+		int error = part > 0 && waiting < IN_FLIGHT && now_ns() < end
+				    ? srdma_conn_post_write(guest->conn, guest->buffer, 0, part * guest->mtu, 0, 0)
+				    : -EAGAIN;
 		if (error == 0) {
 			psns -= part;
 			bytes += part * guest->mtu;
@@ -104,8 +107,8 @@ static void ping(struct guest *guest, uint64_t ms)
 		sample[count++] = (uint32_t)((now_ns() - began) / 1000);
 	}
 	qsort(sample, count, sizeof(*sample), compare);
-	printf("{\"event\": \"pinged\", \"count\": %zu, \"p50_us\": %u, \"p99_us\": %u, \"max_us\": %u}\n", count, sample[count / 2],
-	       sample[count * 99 / 100], sample[count - 1]);
+	printf("{\"event\": \"pinged\", \"count\": %zu, \"p50_us\": %u, \"p99_us\": %u, \"max_us\": %u}\n", count,
+	       sample[count / 2], sample[count * 99 / 100], sample[count - 1]);
 	free(sample);
 }
 
@@ -183,6 +186,7 @@ int main(int argc, char **argv)
 	tls.cert_file = cert;
 	tls.key_file = key;
 	srdma_device_options_init(&any);
+	any.name = getenv("GUEST_DEVICE"); /* NULL: the first */
 	options_of(&options, argc, argv);
 	check(srdma_tls_client_new(&tls, &context), "certificates");
 	check(srdma_device_open(&any, &device), "device");

@@ -122,6 +122,8 @@ class Lab:
         self.cut = cut
         self.rxe, self.short = arguments.rxe, arguments.short
         self.hub = None
+        if self.rxe and os.path.exists("/sys/class/net/e0"):
+            self._remove()
         self.programs, self.failed, self.results = [], 0, []
         self.port = 18000
         self._enter()
@@ -298,7 +300,8 @@ class Lab:
 
     def guest(self, server, *words, name="honest", host="client"):
         """A client that loads and measures; see guest.c."""
-        program = self.on_device(host, GUEST, self.certificates(), name, ADDRESS["server"], server.port, *words)
+        program = self.on_device(host, GUEST, self.certificates(), name, ADDRESS["server"], server.port, *words,
+                                 environment={"GUEST_DEVICE": "uroce0"})
         program.must("connected")
         return program
 
@@ -333,9 +336,13 @@ class Lab:
                 program.kill()
                 program.wait()
         if self.rxe and self.programs:
-            subprocess.run(["rdma", "link", "delete", "rxe0"], check=False)
-            subprocess.run(["ip", "link", "delete", "e0"], check=False)
+            self._remove()
         self.programs = []
+
+    def _remove(self):
+        """What lies in the first namespace; the others go with their last process."""
+        for command in (["rdma", "link", "delete", "rxe0"], ["ip", "link", "delete", "e0"]):
+            subprocess.run(command, check=False, stderr=subprocess.DEVNULL)
 
     def clear(self):
         """Ends all programs, but keeps the network."""

@@ -9,7 +9,8 @@ enum { IPV4 = 20, IPV6 = 40, UDP = 8, BTH = 12, ICRC = 4, UDP_CHECKSUM_AT = 6 };
 
 bool roce_has_reth(uint8_t opcode)
 {
-	return opcode == ROCE_WRITE_FIRST || opcode == ROCE_WRITE_ONLY || opcode == ROCE_WRITE_ONLY_IMM || opcode == ROCE_READ_REQUEST;
+	return opcode == ROCE_WRITE_FIRST || opcode == ROCE_WRITE_ONLY || opcode == ROCE_WRITE_ONLY_IMM ||
+	       opcode == ROCE_READ_REQUEST;
 }
 
 bool roce_has_aeth(uint8_t opcode)
@@ -155,7 +156,8 @@ static uint8_t *put_extensions(uint8_t *at, const struct roce_packet *packet)
 	return at;
 }
 
-size_t roce_build(const struct roce_flow *flow, const struct roce_packet *packet, uint16_t id, uint8_t out[ROCE_MAX_PACKET])
+size_t roce_build(const struct roce_flow *flow, const struct roce_packet *packet, uint16_t id,
+		  uint8_t out[ROCE_MAX_PACKET])
 {
 	size_t pad = -packet->payload_length & 3;
 	uint8_t *udp = put_ip(out, flow, id), *at = udp + UDP;
@@ -188,7 +190,8 @@ size_t roce_build(const struct roce_flow *flow, const struct roce_packet *packet
 /* False: not UDP to port 4791, or the header's length is not what came. */
 static bool parse_ip(const uint8_t *ip, size_t *length, struct roce_flow *flow)
 {
-	if (*length < IPV4 + UDP + BTH + ICRC || (!is_v4(ip) && *length < IPV6 + UDP + BTH + ICRC) || (!is_v4(ip) && ip[0] >> 4 != 6))
+	if (*length < IPV4 + UDP + BTH + ICRC || (!is_v4(ip) && *length < IPV6 + UDP + BTH + ICRC) ||
+	    (!is_v4(ip) && ip[0] >> 4 != 6))
 		return false;
 	size_t said = is_v4(ip) ? (size_t)ip[2] << 8 | ip[3] : IPV6 + ((size_t)ip[4] << 8 | ip[5]);
 	size_t bth = roce_bth(ip);
@@ -210,8 +213,9 @@ static bool parse_ip(const uint8_t *ip, size_t *length, struct roce_flow *flow)
 
 static size_t extension_bytes(uint8_t opcode)
 {
-	return (roce_has_reth(opcode) ? 16u : 0) + (roce_has_atomic(opcode) ? 28u : 0) + (roce_has_aeth(opcode) ? 4u : 0) +
-	       (opcode == ROCE_ATOMIC_ACK ? 8u : 0) + (roce_has_imm(opcode) ? 4u : 0);
+	return (roce_has_reth(opcode) ? 16u : 0) + (roce_has_atomic(opcode) ? 28u : 0) +
+	       (roce_has_aeth(opcode) ? 4u : 0) + (opcode == ROCE_ATOMIC_ACK ? 8u : 0) +
+	       (roce_has_imm(opcode) ? 4u : 0);
 }
 
 bool roce_parse(const uint8_t *ip, size_t length, struct roce_flow *flow, struct roce_packet *out)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* RoCEv2 packets as an attacker makes them: from the IP header to the ICRC, with any field false. Written from the specification,
- * and on purpose not shared with uroce: a mistake in both would hide itself. */
+/* RoCEv2 packets as an attacker makes them: from the IP header to the ICRC, with any field false. Written from the
+ * specification, and on purpose not shared with uroce: a mistake in both would hide itself. */
 #ifndef ATTACK_ROCE_H
 #define ATTACK_ROCE_H
 
@@ -9,10 +9,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define ROCE_PORT 4791
-#define ROCE_PSN_MASK 0xffffffu
+#define ROCE_PORT        4791
+#define ROCE_PSN_MASK    0xffffffu
 #define ROCE_MAX_PAYLOAD 4096
-#define ROCE_MAX_PACKET (40 + 8 + 12 + 28 + 4 + ROCE_MAX_PAYLOAD + 3 + 4)
+#define ROCE_MAX_PACKET  (40 + 8 + 12 + 28 + 4 + ROCE_MAX_PAYLOAD + 3 + 4)
 
 enum roce_opcode {
 	ROCE_SEND_FIRST = 0x00,
@@ -68,7 +68,8 @@ bool roce_has_imm(uint8_t opcode);
 bool roce_has_atomic(uint8_t opcode);
 
 /* Fills `out` with an IP packet; returns its length. `id` is the identification of IPv4. */
-size_t roce_build(const struct roce_flow *flow, const struct roce_packet *packet, uint16_t id, uint8_t out[ROCE_MAX_PACKET]);
+size_t roce_build(const struct roce_flow *flow, const struct roce_packet *packet, uint16_t id,
+		  uint8_t out[ROCE_MAX_PACKET]);
 
 /* From the IP header on. False: not RoCEv2, or truncated. `out->payload` points into `ip`. */
 bool roce_parse(const uint8_t *ip, size_t length, struct roce_flow *flow, struct roce_packet *out);

@@ -6,12 +6,14 @@
  *   --random-psn                      else 0, as NCCL and UCX have it
  *   --own-pd                          a protection domain for each client; else one for all
  *   --windows                         regions through type 2 memory windows
- *   --clients N                       queue pairs of a server (default 1); each is reused, with its number, for the next connection
+ *   --clients N                       queue pairs of a server (default 1); each is reused, with its number, for the
+ * next connection
  *   --mtu BYTES                       256 or 1024 (default)
  *   --region BYTES                    of each client (default 4096)
- * Commands on standard input: spend CLIENT PSNS (that many, by writes); send CLIENT TEXT; write CLIENT OFFSET TEXT; read CLIENT OFFSET LENGTH; steal CLIENT RKEY VA TEXT (a
- * write to any key and address); region CLIENT; again (a client: ends the connection, makes a new one on the same queue pair).
- * Events on standard output, each a line of JSON: listening, connected, message, done, region, broken, gone. */
+ * Commands on standard input: spend CLIENT PSNS (that many, by writes); send CLIENT TEXT; write CLIENT OFFSET TEXT;
+ * read CLIENT OFFSET LENGTH; steal CLIENT RKEY VA TEXT (a write to any key and address); region CLIENT; again (a
+ * client: ends the connection, makes a new one on the same queue pair). Events on standard output, each a line of JSON:
+ * listening, connected, message, done, region, broken, gone. */
 #include "victim.h"
 
 #include <arpa/inet.h>
@@ -36,7 +38,8 @@ static void tell(int fd, const struct numbers *own)
 
 	for (int i = 0; i < 16; i++)
 		snprintf(gid + 2 * i, 3, "%02x", own->gid.raw[i]);
-	int length = snprintf(line, sizeof(line), "%x %x %x %llx %s\n", own->qpn, own->psn, own->rkey, (unsigned long long)own->va, gid);
+	int length = snprintf(line, sizeof(line), "%x %x %x %llx %s\n", own->qpn, own->psn, own->rkey,
+			      (unsigned long long)own->va, gid);
 	if (write(fd, line, (size_t)length) != length)
 		victim_die("exchange");
 }
@@ -75,8 +78,10 @@ static void exchange(unsigned index, int fd)
 		return;
 	}
 	end->tcp = fd;
-	printf("{\"event\": \"connected\", \"client\": %u, \"qpn\": %u, \"psn\": %u, \"rkey\": %u, \"va\": %llu, \"peer_qpn\": %u, "
-	       "\"peer_psn\": %u}\n", index, end->own.qpn, end->own.psn, end->own.rkey, (unsigned long long)end->own.va, end->peer.qpn,
+	printf("{\"event\": \"connected\", \"client\": %u, \"qpn\": %u, \"psn\": %u, \"rkey\": %u, \"va\": %llu, "
+	       "\"peer_qpn\": %u, "
+	       "\"peer_psn\": %u}\n",
+	       index, end->own.qpn, end->own.psn, end->own.rkey, (unsigned long long)end->own.va, end->peer.qpn,
 	       end->peer.psn);
 }
 
@@ -89,8 +94,8 @@ static int open_tcp(bool listening)
 		victim_die("address");
 	int fd = socket(list->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
-	if (fd < 0 || (listening ? bind(fd, list->ai_addr, list->ai_addrlen) != 0 || listen(fd, 64) != 0 :
-				   connect(fd, list->ai_addr, list->ai_addrlen) != 0))
+	if (fd < 0 || (listening ? bind(fd, list->ai_addr, list->ai_addrlen) != 0 || listen(fd, 64) != 0
+				 : connect(fd, list->ai_addr, list->ai_addrlen) != 0))
 		victim_die(port);
 	freeaddrinfo(list);
 	return fd;
@@ -129,7 +134,8 @@ static void complete(const struct ibv_wc *wc)
 		event("message", index, "text", end->buffers + wc->wr_id * MESSAGE, wc->byte_len);
 		victim_receive(end, (uint32_t)wc->wr_id);
 	} else {
-		event("done", index, "text", wc->opcode == IBV_WC_RDMA_READ ? victim_out(end) : (const uint8_t *)"", MESSAGE);
+		event("done", index, "text", wc->opcode == IBV_WC_RDMA_READ ? victim_out(end) : (const uint8_t *)"",
+		      MESSAGE);
 	}
 }
 
@@ -180,7 +186,9 @@ static void command(char *line)
 	}
 	uint32_t rkey = end->peer.rkey, length = MESSAGE;
 	uint64_t va = end->peer.va;
-	enum ibv_wr_opcode opcode = strcmp(word, "send") == 0 ? IBV_WR_SEND : strcmp(word, "read") == 0 ? IBV_WR_RDMA_READ : IBV_WR_RDMA_WRITE;
+	enum ibv_wr_opcode opcode = strcmp(word, "send") == 0   ? IBV_WR_SEND
+				    : strcmp(word, "read") == 0 ? IBV_WR_RDMA_READ
+								: IBV_WR_RDMA_WRITE;
 	if (strcmp(word, "steal") == 0) {
 		rkey = (uint32_t)strtoul(strtok(NULL, " "), NULL, 0);
 		va = strtoull(strtok(NULL, " "), NULL, 0);
@@ -272,9 +280,9 @@ static void serve(int listener)
 int main(int argc, char **argv)
 {
 	static const struct option all[] = {
-		{"device", 1, NULL, 'd'},  {"address", 1, NULL, 'a'}, {"random-psn", 0, NULL, 'r'}, {"own-pd", 0, NULL, 'o'},
-		{"windows", 0, NULL, 'w'}, {"clients", 1, NULL, 'c'}, {"region", 1, NULL, 'R'},      {"mtu", 1, NULL, 'm'},
-		{NULL, 0, NULL, 0},
+		{"device", 1, NULL, 'd'}, {"address", 1, NULL, 'a'}, {"random-psn", 0, NULL, 'r'},
+		{"own-pd", 0, NULL, 'o'}, {"windows", 0, NULL, 'w'}, {"clients", 1, NULL, 'c'},
+		{"region", 1, NULL, 'R'}, {"mtu", 1, NULL, 'm'},     {NULL, 0, NULL, 0},
 	};
 	int which;
 

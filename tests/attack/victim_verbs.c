@@ -24,7 +24,8 @@ static void find_gid(struct victim *victim)
 	if (ibv_query_port(victim->context, 1, &port) != 0)
 		victim_die("ibv_query_port");
 	for (int i = 0; i < port.gid_tbl_len; i++) {
-		if (ibv_query_gid(victim->context, 1, i, &victim->gid) == 0 && memcmp(victim->gid.raw, wanted, 16) == 0) {
+		if (ibv_query_gid(victim->context, 1, i, &victim->gid) == 0 &&
+		    memcmp(victim->gid.raw, wanted, 16) == 0) {
 			victim->gid_index = (uint8_t)i;
 			return;
 		}
@@ -73,7 +74,8 @@ void victim_make(struct victim *victim, unsigned index)
 		.qp_type = IBV_QPT_RC,
 		.sq_sig_all = 1,
 	};
-	int access = IBV_ACCESS_LOCAL_WRITE | (victim->windows ? IBV_ACCESS_MW_BIND : IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ);
+	int access = IBV_ACCESS_LOCAL_WRITE |
+		     (victim->windows ? IBV_ACCESS_MW_BIND : IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ);
 
 	end->tcp = -1;
 	end->pd = victim->shared_pd ? victim->pd : ibv_alloc_pd(victim->context);
@@ -117,7 +119,8 @@ void victim_renew(struct victim *victim, unsigned index)
 		victim_die("ibv_modify_qp to INIT");
 	for (uint32_t i = 0; i < RECEIVES; i++)
 		victim_receive(end, i);
-	/* A type 2 window is bound by a work request, which needs RTS: its key is made up here, and bound in victim_connect. */
+	/* A type 2 window is bound by a work request, which needs RTS: its key is made up here, and bound in
+	 * victim_connect. */
 	if (end->window != NULL)
 		end->own.rkey = ibv_inc_rkey(end->window->rkey);
 }
@@ -155,7 +158,9 @@ void victim_connect(struct victim *victim, unsigned index)
 		.rq_psn = end->peer.psn,
 		.max_dest_rd_atomic = 1,
 		.min_rnr_timer = 12,
-		.ah_attr = {.is_global = 1, .port_num = 1, .grh = {.dgid = end->peer.gid, .sgid_index = victim->gid_index, .hop_limit = 64}},
+		.ah_attr = {.is_global = 1,
+			    .port_num = 1,
+			    .grh = {.dgid = end->peer.gid, .sgid_index = victim->gid_index, .hop_limit = 64}},
 	};
 
 	if (ibv_modify_qp(end->qp, &attr,
@@ -163,7 +168,12 @@ void victim_connect(struct victim *victim, unsigned index)
 				  IBV_QP_MAX_DEST_RD_ATOMIC | IBV_QP_MIN_RNR_TIMER) != 0)
 		victim_die("ibv_modify_qp to RTR");
 	attr = (struct ibv_qp_attr){
-		.qp_state = IBV_QPS_RTS, .sq_psn = end->own.psn, .timeout = 14, .retry_cnt = 7, .rnr_retry = 7, .max_rd_atomic = 1,
+		.qp_state = IBV_QPS_RTS,
+		.sq_psn = end->own.psn,
+		.timeout = 14,
+		.retry_cnt = 7,
+		.rnr_retry = 7,
+		.max_rd_atomic = 1,
 	};
 	if (ibv_modify_qp(end->qp, &attr,
 			  IBV_QP_STATE | IBV_QP_SQ_PSN | IBV_QP_TIMEOUT | IBV_QP_RETRY_CNT | IBV_QP_RNR_RETRY |
@@ -190,8 +200,12 @@ uint8_t *victim_out(struct end *end)
 bool victim_post(struct end *end, enum ibv_wr_opcode opcode, uint32_t length, uint32_t rkey, uint64_t va)
 {
 	struct ibv_sge sge = {(uintptr_t)victim_out(end), length, end->buffers_mr->lkey};
-	struct ibv_send_wr wr = {
-		.wr_id = SEND_ID + opcode, .sg_list = &sge, .num_sge = 1, .opcode = opcode, .send_flags = IBV_SEND_SIGNALED}, *bad;
+	struct ibv_send_wr wr = {.wr_id = SEND_ID + opcode,
+				 .sg_list = &sge,
+				 .num_sge = 1,
+				 .opcode = opcode,
+				 .send_flags = IBV_SEND_SIGNALED},
+			   *bad;
 
 	wr.wr.rdma.rkey = rkey;
 	wr.wr.rdma.remote_addr = va;
@@ -201,7 +215,12 @@ bool victim_post(struct end *end, enum ibv_wr_opcode opcode, uint32_t length, ui
 bool victim_spend(struct end *end, uint32_t length)
 {
 	struct ibv_sge sge = {(uintptr_t)end->region, length, end->region_mr->lkey};
-	struct ibv_send_wr wr = {.wr_id = SEND_ID, .sg_list = &sge, .num_sge = 1, .opcode = IBV_WR_RDMA_WRITE, .send_flags = IBV_SEND_SIGNALED}, *bad;
+	struct ibv_send_wr wr = {.wr_id = SEND_ID,
+				 .sg_list = &sge,
+				 .num_sge = 1,
+				 .opcode = IBV_WR_RDMA_WRITE,
+				 .send_flags = IBV_SEND_SIGNALED},
+			   *bad;
 
 	wr.wr.rdma.rkey = end->peer.rkey;
 	wr.wr.rdma.remote_addr = end->peer.va;

@@ -45,7 +45,8 @@ void wire_open_raw(struct wire_batch *batch, const struct roce_flow *flow)
 void wire_open_segmented(struct wire_batch *batch, const struct roce_flow *flow)
 {
 	int size = BUFFER, on = 1, whole = IP_PMTUDISC_DO;
-	struct sockaddr_in from = {.sin_family = AF_INET, .sin_port = htons(flow->source_port), .sin_addr = flow->source.v4};
+	struct sockaddr_in from = {
+		.sin_family = AF_INET, .sin_port = htons(flow->source_port), .sin_addr = flow->source.v4};
 
 	memset(batch, 0, offsetof(struct wire_batch, packet));
 	batch->flow = *flow;
@@ -61,12 +62,17 @@ void wire_open_segmented(struct wire_batch *batch, const struct roce_flow *flow)
 
 static void flush_segmented(struct wire_batch *batch)
 {
-	struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(ROCE_PORT), .sin_addr = batch->flow.target.v4};
+	struct sockaddr_in to = {
+		.sin_family = AF_INET, .sin_port = htons(ROCE_PORT), .sin_addr = batch->flow.target.v4};
 	_Alignas(struct cmsghdr) uint8_t control[CMSG_SPACE(sizeof(uint16_t))] = {0};
 	struct iovec iov[WIRE_BATCH];
 	struct msghdr header = {
-		.msg_name = &to, .msg_namelen = sizeof(to), .msg_iov = iov, .msg_iovlen = batch->count,
-		.msg_control = control, .msg_controllen = sizeof(control),
+		.msg_name = &to,
+		.msg_namelen = sizeof(to),
+		.msg_iov = iov,
+		.msg_iovlen = batch->count,
+		.msg_control = control,
+		.msg_controllen = sizeof(control),
 	};
 	struct cmsghdr *c = CMSG_FIRSTHDR(&header);
 

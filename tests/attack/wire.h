@@ -10,7 +10,7 @@
 /* Packets that wait to be sent together. */
 struct wire_batch {
 	int fd;
-	bool segmented; /* the kernel cuts the batch, and numbers the packets from 0 */
+	bool segmented;        /* the kernel cuts the batch, and numbers the packets from 0 */
 	struct roce_flow flow; /* the target of all */
 	unsigned count;
 	uint64_t sent;
@@ -28,8 +28,8 @@ uint8_t *wire_next(struct wire_batch *batch);
 void wire_push(struct wire_batch *batch, size_t length);
 void wire_flush(struct wire_batch *batch);
 
-/* All frames that cross an interface, from the Ethernet header on. `with_header`: each with a virtio_net_hdr before it, both ways, by
- * which checksums that the sender's kernel left open stay so. */
+/* All frames that cross an interface, from the Ethernet header on. `with_header`: each with a virtio_net_hdr before it,
+ * both ways, by which checksums that the sender's kernel left open stay so. */
 int wire_open_frames(const char *interface, bool with_header);
 
 /* Makes the kernel cut large datagrams before the interface, so that each packet is seen as it would be on a cable. */
