@@ -67,6 +67,7 @@ int cmd_doctor(int argc, char **argv)
 	doctor_check_memlock(&doctor);
 	doctor_check_certificates(&doctor);
 	doctor_check_port(&doctor);
+	doctor_check_user(&doctor);
 	doctor_check_random(&doctor);
 	if (settings.json)
 		cli_json_print(doctor.findings);

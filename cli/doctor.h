@@ -25,5 +25,6 @@ void doctor_check_memlock(struct doctor *doctor);
 void doctor_check_certificates(struct doctor *doctor);
 void doctor_check_port(struct doctor *doctor);
 void doctor_check_random(struct doctor *doctor);
+void doctor_check_user(struct doctor *doctor);
 
 #endif

@@ -11,6 +11,7 @@
 #include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <unistd.h>
 #include <time.h>
 
 #define CAP_IPC_LOCK_BIT 14
@@ -172,6 +173,17 @@ void doctor_check_port(struct doctor *doctor)
 		 settings->listen_port);
 	doctor_find(doctor, ret == -EADDRINUSE ? FINDING_WARN : FINDING_FAIL, "TLS port", mend, "%s",
 		    srdma_error_text());
+}
+
+void doctor_check_user(struct doctor *doctor)
+{
+	if (geteuid() != 0)
+		doctor_find(doctor, FINDING_OK, "user", NULL, "not root");
+	else if (doctor->settings->user)
+		doctor_find(doctor, FINDING_OK, "user", NULL, "root, and a server becomes %s", doctor->settings->user);
+	else
+		doctor_find(doctor, FINDING_WARN, "user", "securdma serve --user NAME   (or 'user' in [server])",
+			    "root: a server started now stays root");
 }
 
 void doctor_check_random(struct doctor *doctor)

@@ -80,11 +80,8 @@ int privileges_drop(const struct settings *settings)
 		cli_error("group: without a user it has no meaning");
 		return CLI_EXIT_USAGE;
 	}
-	if (!settings->user) {
-		if (geteuid() == 0)
-			cli_log(SRDMA_LOG_WARN, "running as root: name a user to become (--user, or 'user' in [server])");
+	if (!settings->user)
 		return CLI_EXIT_OK;
-	}
 	code = find(settings, &uid, &gid);
 	if (code != CLI_EXIT_OK)
 		return code;

@@ -7,7 +7,7 @@ struct settings;
 
 /* From now on no program that is executed gains anything. */
 void privileges_freeze(void);
-/* To the user and group of the settings; root without them is warned. Before there are threads. Exit code; the error was told. */
+/* To the user and group of the settings, if there are any. Before there are threads. Exit code; the error was told. */
 int privileges_drop(const struct settings *settings);
 
 #endif

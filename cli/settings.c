@@ -127,7 +127,7 @@ const struct option settings_options[] = {
 	{"--metrics", "server", "metrics", OPTION_TEXT, FOR_SERVE, AT(metrics), 0, 0, "ADDRESS:PORT",
 	 "serve Prometheus metrics over HTTP; PORT alone: on the loopback address; default: not at all"},
 
-	{"--user", "server", "user", OPTION_TEXT, FOR_SERVE, AT(user), 0, 0, "NAME",
+	{"--user", "server", "user", OPTION_TEXT, FOR_SERVE | FOR_DOCTOR, AT(user), 0, 0, "NAME",
 	 "user to become when root has started the server"},
 	{"--group", "server", "group", OPTION_TEXT, FOR_SERVE, AT(group), 0, 0, "NAME", "group; default: the user's"},
 	{"--no-sandbox", "server", "no-sandbox", OPTION_SWITCH, FOR_SERVE, AT(no_sandbox), 0, 0, NULL,

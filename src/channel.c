@@ -237,6 +237,8 @@ void srdma_channel_complete_op(struct srdma_channel *channel)
 	channel->op_sequence++;
 	if (op.uses_slot)
 		channel->slots_used--;
+	if (is_send(&op))
+		channel->sends_completed = op.send + 1;
 	switch (op.kind) {
 	case SRDMA_OP_MESSAGE: channel->messages_queued--; break;
 	case SRDMA_OP_CREDIT:

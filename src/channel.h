@@ -109,6 +109,7 @@ struct srdma_channel {
 
 	uint64_t messages_arrived;
 	uint64_t sends_posted, sends_arrived; /* all kinds; the numbers of their records, too */
+	uint64_t sends_completed;
 	uint64_t stale_sends; /* of the peer's: those below are repetitions, whose credits count no more */
 
 	/* ---- renewal of the queue pair ---- */

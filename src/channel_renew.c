@@ -63,7 +63,8 @@ int srdma_channel_settle(struct srdma_channel *channel, uint64_t arrived, uint64
 	uint64_t acknowledged = srdma_counter_read(&channel->counters.messages_acknowledged);
 	bool before_arrived = false;
 
-	if (arrived > channel->sends_posted || consumed > sent || sent - consumed > channel->depth || consumed < acknowledged)
+	/* What completed has arrived: else somebody forged its acknowledgement. */
+	if (arrived > channel->sends_posted || arrived < channel->sends_completed || consumed > sent || sent - consumed > channel->depth || consumed < acknowledged)
 		return srdma_fail(SRDMA_EPROTOCOL, "the peer's account of what it has received can't be");
 	/* Older than a send that arrived means executed there; but a read needs its answer here. */
 	for (uint32_t i = channel->op_count; i > 0; i--) {

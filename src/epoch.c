@@ -19,6 +19,8 @@
 #define TICK_MS 250
 #define CHANGING_TICK_MS 20
 #define PSN_MASK 0xffffffu
+/* An epoch that the peer wants to end; those that end because their PSNs are used up cost no queue pair. */
+#define SHORTEST_US 5000
 
 static const char *reason_name(enum srdma_epoch_reason reason)
 {
@@ -57,7 +59,7 @@ void srdma_epoch_release(struct srdma_conn *conn)
 
 bool srdma_epoch_is_changing(const struct srdma_conn *conn)
 {
-	return conn->epoch.begun;
+	return conn->epoch.begun || conn->epoch.peer_asked;
 }
 
 int srdma_conn_renew(struct srdma_conn *conn)
@@ -93,10 +95,13 @@ static int take_begin(struct srdma_epoch *epoch, const struct srdma_epoch_frame 
 {
 	if (epoch->peer_begun)
 		return refuse_frame("BEGIN twice");
+	/* Who wants an epoch asks, unless its queue pair has failed. */
+	if (!epoch->begun && !epoch->requested && !frame->broken)
+		return refuse_frame("BEGIN that nobody has asked for");
 	epoch->peer_begun = true;
 	epoch->peer_broken = frame->broken;
 	epoch->peer_sends = frame->sends;
-	if (!epoch->begun && !epoch->requested)
+	if (!epoch->begun && !epoch->requested && !epoch->peer_asked)
 		epoch->reason = frame->reason;
 	return 0;
 }
@@ -131,8 +136,8 @@ int srdma_epoch_take(struct srdma_conn *conn)
 		return refuse_frame("another number");
 	switch (type) {
 	case SRDMA_FRAME_EPOCH_REQUEST:
-		epoch->reason = frame.reason;
-		epoch->requested = true; /* by the other one: no request of ours is needed */
+		if (!epoch->requested && !epoch->peer_asked)
+			epoch->reason = frame.reason;
 		epoch->peer_asked = true;
 		break;
 	case SRDMA_FRAME_EPOCH_BEGIN: ret = take_begin(epoch, &frame); break;
@@ -185,7 +190,7 @@ bool srdma_epoch_is_due(struct srdma_conn *conn, uint64_t now)
 
 	if (!epoch->agreed || conn->status != 0)
 		return false;
-	if (epoch->begun)
+	if (epoch->begun || epoch->peer_asked)
 		return true;
 	return !epoch->requested && !is_leaving(conn) && due(conn, now) != 0;
 }
@@ -194,7 +199,7 @@ int srdma_epoch_tick_ms(const struct srdma_conn *conn)
 {
 	if (!conn->epoch.agreed)
 		return -1;
-	if (conn->epoch.begun)
+	if (conn->epoch.begun || conn->epoch.peer_asked)
 		return CHANGING_TICK_MS;
 	return conn->options.epoch_ms > 0 || srdma_device_watches(conn->device) ? TICK_MS : -1;
 }
@@ -365,6 +370,24 @@ static int finish(struct srdma_conn *conn)
 	return ret;
 }
 
+/* A peer, or whoever forges packets in its name, must not keep this end busy with nothing else. */
+static bool may_recover(struct srdma_conn *conn)
+{
+	struct srdma_epoch *epoch = &conn->epoch;
+	uint64_t now = srdma_clock_us();
+
+	if (epoch->minute_recoveries == 0 || now - epoch->minute_began >= MINUTE_US) {
+		epoch->minute_began = now;
+		epoch->minute_recoveries = 0;
+	}
+	return epoch->minute_recoveries++ < conn->options.recoveries;
+}
+
+static int too_many_recoveries(const struct srdma_conn *conn)
+{
+	return srdma_fail(SRDMA_EVERBS, "the queue pair failed more than %u times in a minute", conn->options.recoveries);
+}
+
 static bool is_quiet(const struct srdma_conn *conn)
 {
 	return conn->channel.op_count == 0 && conn->epoch.peer_begun && conn->channel.sends_arrived == conn->epoch.peer_sends;
@@ -377,6 +400,8 @@ static int go_on(struct srdma_conn *conn)
 	int ret = 0;
 
 	if (!epoch->told && epoch->peer_broken && !epoch->broken) {
+		if (!may_recover(conn))
+			return too_many_recoveries(conn);
 		epoch->broken = true;
 		stop_queue_pair(conn);
 		ret = srdma_channel_poll(channel);
@@ -399,6 +424,12 @@ static int go_on(struct srdma_conn *conn)
 	return ret;
 }
 
+/* A peer that asks again and again must not keep this end busy with making queue pairs. */
+static bool is_old_enough(const struct srdma_epoch *epoch)
+{
+	return epoch->reason == SRDMA_EPOCH_COUNT || srdma_clock_us() - epoch->began >= SHORTEST_US;
+}
+
 int srdma_epoch_step(struct srdma_conn *conn, bool thorough)
 {
 	struct srdma_epoch *epoch = &conn->epoch;
@@ -406,28 +437,15 @@ int srdma_epoch_step(struct srdma_conn *conn, bool thorough)
 
 	if (!epoch->agreed)
 		return 0;
-	if (!epoch->begun && !epoch->requested && !epoch->peer_begun && !is_leaving(conn))
+	if (!epoch->begun && !epoch->requested && !epoch->peer_asked && !epoch->peer_begun && !is_leaving(conn))
 		ret = ask(conn, thorough);
 	/* Who asked waits for the other one to begin: its program may be busy elsewhere, and until then work goes on. */
-	if (ret == 0 && !epoch->begun && (epoch->peer_begun || epoch->peer_asked))
+	if (ret == 0 && !epoch->begun && (epoch->peer_begun || (epoch->peer_asked && is_old_enough(epoch))))
 		ret = begin(conn);
 	return ret == 0 && epoch->begun ? go_on(conn) : ret;
 }
 
 /* ---- recovery -------------------------------------------------------------------------------------------------- */
-
-/* A peer, or whoever forges packets in its name, must not keep this end busy with nothing else. */
-static bool may_recover(struct srdma_conn *conn)
-{
-	struct srdma_epoch *epoch = &conn->epoch;
-	uint64_t now = srdma_clock_us();
-
-	if (epoch->minute_recoveries == 0 || now - epoch->minute_began >= MINUTE_US) {
-		epoch->minute_began = now;
-		epoch->minute_recoveries = 0;
-	}
-	return epoch->minute_recoveries++ < conn->options.recoveries;
-}
 
 /* Whatever it was, it could have been a forged packet: one that matches is enough. */
 static void log_recovery(const struct srdma_conn *conn)
@@ -465,7 +483,7 @@ int srdma_epoch_break(struct srdma_conn *conn, int error)
 	if (epoch->told || epoch->broken)
 		return 0;
 	if (!may_recover(conn))
-		return srdma_fail(error, "the queue pair failed more than %u times in a minute", conn->options.recoveries);
+		return too_many_recoveries(conn);
 	log_recovery(conn);
 	epoch->broken = true;
 	epoch->reason = SRDMA_EPOCH_BROKEN;

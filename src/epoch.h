@@ -21,12 +21,13 @@ struct srdma_epoch {
 	/* the change under way */
 	enum srdma_epoch_reason reason;
 	bool requested;      /* EPOCH_REQUEST was sent; work goes on until the peer begins */
+	bool peer_asked;     /* and the other way round */
 	bool begun;          /* EPOCH_BEGIN was sent: nothing is posted any more */
 	bool broken;         /* the own queue pair has failed */
 	bool told;           /* EPOCH_PARAMETERS was sent */
 	bool connected;      /* the new queue pair is in RTS, EPOCH_READY was sent */
 	bool broken_again;   /* and has failed already */
-	bool peer_asked, peer_begun, peer_broken, peer_told, peer_ready;
+	bool peer_begun, peer_broken, peer_told, peer_ready;
 	uint64_t peer_sends; /* posted by the peer on the old queue pair and all before */
 	struct srdma_epoch_frame peer; /* its parameters */
 	struct srdma_qp fresh;   /* taken from the pool, when the queue pair is to be replaced */

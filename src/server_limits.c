@@ -25,17 +25,20 @@ uint64_t srdma_limits_most_pending(const struct srdma_server_limits *limits)
 
 /* ---- what they need -------------------------------------------------------------------------------------------- */
 
-static int check_device(const struct srdma_device *device, unsigned clients)
+/* Most clients will never have all of it: a spare queue pair is for the next renewal, staging and landing rings for sealed writes and
+ * reads. */
+static int check_device(const struct srdma_device *device, unsigned clients, const struct srdma_conn_options *conn)
 {
+	bool sealed = conn->seal == SRDMA_SEAL_REQUIRED;
 	const struct ibv_device_attr *attr = srdma_device_attr(device);
 	const struct {
 		const char *what;
 		unsigned long have, need;
 	} limits[] = {
-		{"queue pairs", (unsigned long)attr->max_qp, clients},
+		{"queue pairs", (unsigned long)attr->max_qp, (conn->epoch_ms > 0 ? 2ul : 1ul) * clients},
 		{"protection domains", (unsigned long)attr->max_pd, clients},
 		{"completion queues", (unsigned long)attr->max_cq, 2ul * clients},
-		{"memory regions", (unsigned long)attr->max_mr, 2ul * clients},
+		{"memory regions", (unsigned long)attr->max_mr, (sealed ? 3ul : 2ul) * clients},
 	};
 
 	for (size_t i = 0; i < sizeof limits / sizeof *limits; i++)
@@ -105,7 +108,7 @@ int srdma_limits_take(const struct srdma_server_limits *limits, const struct srd
 	ret = srdma_identities_copy(limits->identities, limits->identity_count, &identities);
 	own.identities = identities;
 	if (ret == 0)
-		ret = check_device(device, own.max_clients);
+		ret = check_device(device, own.max_clients, &options->conn);
 	if (ret == 0)
 		ret = check_memory(&own, &options->conn, starting);
 	if (ret == 0)

@@ -483,13 +483,14 @@ EPOCH_REQUEST, EPOCH_BEGIN, EPOCH_PARAMETERS, EPOCH_READY, WITHDRAW = range(8, 1
     (3, protocol.frame(EPOCH_REQUEST, struct.pack("!IB", 1, 6)), "unknown reason"),
     (3, protocol.frame(EPOCH_BEGIN, struct.pack("!IB", 1, 2)), "malformed epoch frame"),
     (3, protocol.frame(EPOCH_BEGIN, struct.pack("!IBBQ", 1, 2, 2, 0)), "unknown flags"),
-    (3, protocol.frame(EPOCH_BEGIN, struct.pack("!IBBQ", 1, 2, 0, 0)) * 2, "BEGIN twice"),
+    (3, protocol.frame(EPOCH_BEGIN, struct.pack("!IBBQ", 1, 5, 1, 0)) * 2, "BEGIN twice"),
+    (3, protocol.frame(EPOCH_BEGIN, struct.pack("!IBBQ", 1, 2, 0, 0)), "nobody has asked for"),
     (3, protocol.frame(EPOCH_PARAMETERS, struct.pack("!IBQQII", 1, 0, 0, 0, 77, 1)), "PARAMETERS"),
-    (3, protocol.frame(EPOCH_BEGIN, struct.pack("!IBBQ", 1, 2, 0, 0)) +
+    (3, protocol.frame(EPOCH_BEGIN, struct.pack("!IBBQ", 1, 5, 1, 0)) +
         protocol.frame(EPOCH_PARAMETERS, struct.pack("!IBQQII", 1, 0, 5, 0, 77, 1)), "account"),
-    (3, protocol.frame(EPOCH_BEGIN, struct.pack("!IBBQ", 1, 2, 0, 0)) +
+    (3, protocol.frame(EPOCH_BEGIN, struct.pack("!IBBQ", 1, 5, 1, 0)) +
         protocol.frame(EPOCH_PARAMETERS, struct.pack("!IBQQII", 1, 0, 0, 9, 77, 1)), "account"),
-    (3, protocol.frame(EPOCH_BEGIN, struct.pack("!IBBQ", 1, 2, 0, 0)) +
+    (3, protocol.frame(EPOCH_BEGIN, struct.pack("!IBBQ", 1, 5, 1, 0)) +
         protocol.frame(EPOCH_PARAMETERS, struct.pack("!IBQQII", 1, 0, 0, 0, 1, 1)), "a QPN that is none"),
     (3, protocol.frame(EPOCH_READY, struct.pack("!II", 1, 0)), "READY"),
     (1, protocol.frame(EPOCH_REQUEST, struct.pack("!IB", 1, 2)), "no epochs were agreed on"),
