@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A frame with a REJECT, DISCONNECT or DISCONNECT_ACK. What is decoded is printable, and comes out the same when it is
- * encoded and decoded once more. */
+/* A frame with a REJECT, READY, DISCONNECT, DISCONNECT_ACK or one of an epoch. What is decoded is printable and in range, and comes
+ * out the same when it is encoded and decoded once more. */
 #include "hello.h"
 
 #include <stdlib.h>
@@ -49,6 +49,28 @@ static void try_disconnect(enum srdma_frame_type type, const uint8_t *body, size
 	require(first.messages_sent == second.messages_sent && strcmp(first.reason, second.reason) == 0);
 }
 
+static void try_epoch(enum srdma_frame_type type, const uint8_t *body, size_t length)
+{
+	struct srdma_epoch_frame first, second;
+	uint8_t frame[SRDMA_FRAME_MAX];
+
+	if (srdma_epoch_decode(type, body, length, &first) != 0)
+		return;
+	require(first.psn <= 0xffffff && first.qpn <= 0xffffff);
+	require(srdma_epoch_encode(frame, type, &first) == SRDMA_FRAME_HEADER + length);
+	require(memcmp(frame + SRDMA_FRAME_HEADER, body, length) == 0);
+	require(srdma_epoch_decode(type, frame + SRDMA_FRAME_HEADER, length, &second) == 0);
+	require(first.number == second.number && first.sends == second.sends && first.consumed == second.consumed);
+}
+
+static void try_ready(const uint8_t *body, size_t length)
+{
+	uint32_t rkey;
+
+	require((srdma_ready_decode(body, length, false, &rkey) == 0) == (length == 0));
+	require((srdma_ready_decode(body, length, true, &rkey) == 0) == (length == 4));
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct srdma_frame_header header;
@@ -59,6 +81,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		return 0;
 	if (header.type == SRDMA_FRAME_REJECT)
 		try_reject(data + SRDMA_FRAME_HEADER, header.length);
+	else if (header.type >= SRDMA_FRAME_EPOCH_REQUEST && header.type <= SRDMA_FRAME_EPOCH_READY)
+		try_epoch((enum srdma_frame_type)header.type, data + SRDMA_FRAME_HEADER, header.length);
+	else if (header.type == SRDMA_FRAME_READY)
+		try_ready(data + SRDMA_FRAME_HEADER, header.length);
 	else
 		try_disconnect((enum srdma_frame_type)header.type, data + SRDMA_FRAME_HEADER, header.length);
 	return 0;

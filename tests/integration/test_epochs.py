@@ -3,6 +3,8 @@
 has the details."""
 import pytest
 
+from conftest import ON_UROCE
+
 SEALED = {"SECURDMA_PROBE_SEAL": "required"}
 PLAIN = {}
 BOTH = pytest.mark.parametrize("mode", [PLAIN, SEALED], ids=["plain", "sealed"])
@@ -78,3 +80,12 @@ def test_all_works_with_new_psns_all_the_time(protected, args):
 @pytest.mark.parametrize("args", EVERYTHING, ids=lambda args: "-".join(map(str, args)))
 def test_all_works_sealed_with_new_psns_all_the_time(protected, args):
     protected(SEALED | {"SECURDMA_PROBE_EPOCH_MS": "100", "SECURDMA_PROBE_EPOCH_PSNS": "16384"}, *args, timeout=60)
+
+
+@pytest.mark.skipif(not ON_UROCE, reason="the device of the test must lose packets")
+@BOTH
+@pytest.mark.parametrize("what", ["asked", "both", "count"])
+def test_renewals_on_a_device_that_loses_and_reorders(protected, mode, what, monkeypatch):
+    monkeypatch.setenv("UROCE_FAULT", "loss=0.5%,duplicate=0.5%,reorder=1%,seed=7")
+    facts = protected(mode, "renew", what, 20000 if what == "count" else 1500, timeout=120)
+    assert facts["epoch"] >= 1 and facts["epoch"] == facts["peer_epoch"]
