@@ -68,17 +68,17 @@ EVERYTHING = [("sizes", 4096, 16, 40), ("sizes", 64, 1, 100), ("sizes", 1 << 20,
 
 
 @pytest.mark.parametrize("args", EVERYTHING, ids=lambda args: "-".join(map(str, args)))
-def test_all_works_sealed(protected, args):
+def test_everything_is_sealed(protected, args):
     protected(SEALED, *args, timeout=60)
 
 
 @pytest.mark.parametrize("args", EVERYTHING, ids=lambda args: "-".join(map(str, args)))
-def test_all_works_with_new_psns_all_the_time(protected, args):
+def test_everything_with_new_psns(protected, args):
     protected({"SECURDMA_PROBE_EPOCH_MS": "100", "SECURDMA_PROBE_EPOCH_PSNS": "16384"}, *args, timeout=60)
 
 
 @pytest.mark.parametrize("args", EVERYTHING, ids=lambda args: "-".join(map(str, args)))
-def test_all_works_sealed_with_new_psns_all_the_time(protected, args):
+def test_everything_sealed_with_new_psns(protected, args):
     protected(SEALED | {"SECURDMA_PROBE_EPOCH_MS": "100", "SECURDMA_PROBE_EPOCH_PSNS": "16384"}, *args, timeout=60)
 
 
