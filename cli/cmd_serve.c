@@ -297,6 +297,18 @@ static int start_server(struct serve *serve)
 	return code;
 }
 
+/* Nobody has said a word yet. */
+static int enter_sandbox(const struct settings *settings)
+{
+	int ret = settings->no_sandbox ? 0 : sandbox_enter();
+
+	if (ret == 0)
+		return CLI_EXIT_OK;
+	cli_error("cannot put the filter of system calls in place: %s; where a kernel or container has none, --no-sandbox does without",
+		  strerror(-ret));
+	return CLI_EXIT_FAILED;
+}
+
 static int start(struct serve *serve)
 {
 	const struct settings *settings = &serve->settings;
@@ -327,16 +339,8 @@ static int start(struct serve *serve)
 		perror("securdma: signalfd");
 		return CLI_EXIT_FAILED;
 	}
-	return start_server(serve);
-}
-
-/* Old kernels, and some containers, have no filters: the server is none the worse than without. */
-static void enter_sandbox(const struct serve *serve)
-{
-	int ret = serve->settings.no_sandbox ? 0 : sandbox_enter();
-
-	if (ret < 0)
-		cli_log(SRDMA_LOG_WARN, "no filter of system calls: %s", strerror(-ret));
+	code = enter_sandbox(settings);
+	return code == CLI_EXIT_OK ? start_server(serve) : code;
 }
 
 int cmd_serve(int argc, char **argv)
@@ -346,16 +350,14 @@ int cmd_serve(int argc, char **argv)
 	int code = read_settings(&serve, &serve.settings, false, &go_on);
 
 	if (go_on)
-		privileges_freeze();
-	if (go_on)
+		code = privileges_freeze();
+	if (go_on && code == CLI_EXIT_OK)
 		code = start(&serve);
 	if (go_on && code == CLI_EXIT_OK) {
 		code = open_control(&serve);
 		if (code != CLI_EXIT_OK)
 			srdma_server_stop(&serve.server);
 	}
-	if (go_on && code == CLI_EXIT_OK)
-		enter_sandbox(&serve);
 	if (go_on && code == CLI_EXIT_OK) {
 		say_listening(&serve);
 		sd_notifyf(0, "READY=1\nSTATUS=listening on port %u", (unsigned)srdma_server_port(serve.server));

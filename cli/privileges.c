@@ -12,10 +12,12 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
-void privileges_freeze(void)
+int privileges_freeze(void)
 {
-	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0)
-		cli_error("cannot set no_new_privs: %s", strerror(errno));
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0)
+		return CLI_EXIT_OK;
+	cli_error("cannot set no_new_privs: %s", strerror(errno));
+	return CLI_EXIT_FAILED;
 }
 
 static int find(const struct settings *settings, uid_t *uid, gid_t *gid)
@@ -51,8 +53,8 @@ static int change(uid_t uid, gid_t gid)
 		return CLI_EXIT_FAILED;
 	}
 	/* It must not come back: capabilities go with the user. */
-	if (setuid(0) == 0 || seteuid(0) == 0) {
-		cli_error("still root after becoming user %u", (unsigned)uid);
+	if (setuid(0) == 0 || seteuid(0) == 0 || (gid != 0 && setgid(0) == 0)) {
+		cli_error("still able to become root after becoming user %u", (unsigned)uid);
 		return CLI_EXIT_FAILED;
 	}
 	return CLI_EXIT_OK;
@@ -86,7 +88,9 @@ int privileges_drop(const struct settings *settings)
 	if (code != CLI_EXIT_OK)
 		return code;
 	if (geteuid() != 0) {
-		if (geteuid() == uid)
+		uid_t real, effective, saved;
+
+		if (getresuid(&real, &effective, &saved) == 0 && real == uid && effective == uid && saved == uid)
 			return CLI_EXIT_OK;
 		cli_error("user: only root may become %s", settings->user);
 		return CLI_EXIT_USAGE;

@@ -5,8 +5,8 @@
 
 struct settings;
 
-/* From now on no program that is executed gains anything. */
-void privileges_freeze(void);
+/* From now on no program that is executed gains anything. Exit code. */
+int privileges_freeze(void);
 /* To the user and group of the settings, if there are any. Before there are threads. Exit code; the error was told. */
 int privileges_drop(const struct settings *settings);
 
