@@ -47,7 +47,7 @@ static const int deadly[] = {
 	CALL(reboot), CALL(swapon), CALL(setuid), CALL(setresuid), CALL(setgid), CALL(setresgid), CALL(capset),
 };
 
-static const int for_sanitizers[] = {CALL(clone), CALL(clone3), CALL(ptrace), CALL(wait4), CALL(personality), CALL(setrlimit)};
+static const int for_sanitizers[] = {CALL(getdents), CALL(clone), CALL(clone3), CALL(ptrace), CALL(wait4), CALL(personality), CALL(setrlimit)};
 
 static int add_all(scmp_filter_ctx filter, uint32_t action, const int *calls, size_t count)
 {
