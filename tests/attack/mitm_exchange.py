@@ -281,7 +281,7 @@ def impostors(server):
             ("server", versions["TLS 1.2"], "the server's key", "to pose as the server, TLS 1.2 alone", "TLS 1.3 alone"),
             ("server", versions["TLS 1.1"], "the server's key", "to pose as the server, TLS 1.1 alone", "TLS 1.3 alone")):
         frame, status, _ = as_server(name, version)
-        report(knowledge, tried, defence, "failed", bool(frame) or status == 0, note=f"the client says nothing and ends with {status}")
+        report(knowledge, tried, defence, "failed", bool(frame) or status == 0, note=f"the client says {'a frame' if frame else 'nothing'} and ends with {status}")
     # With what they check, both ends do speak.
     if as_server("server")[0][3:4] != bytes([HELLO]) or as_client(server.port, "honest")[3:4] != bytes([WELCOME]):
         raise SystemExit("attack: no HELLO for the right server, or no WELCOME for an honest client")
