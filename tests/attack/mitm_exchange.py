@@ -1,430 +1,592 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
-"""A man in the middle of the exchange: between `securdma connect` and `securdma serve`, and, to show what that is worth elsewhere, between
-two ibv_rc_pingpong, which exchange QPN, PSN and GID in the clear. Everything runs on uroce and the loopback interface."""
-import argparse
+"""A proxy between the two ends of the exchange, which reads, changes, cuts, repeats and forges what goes through it.
+
+First where it must work: ibv_rc_pingpong's exchange in the clear, and securdma's with both ends' keys stolen. Then securdma's as it is.
+An attack on it succeeds if the proxy reads a frame, gets one accepted, or leaves one end with a connection that the other has not.
+"""
+import contextlib
 import json
 import os
-import re
 import socket
 import ssl
 import struct
 import subprocess
-import sys
-import tempfile
 import threading
 import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-BUILD = os.path.realpath(os.environ.get("SECURDMA_BUILD", os.path.join(HERE, "..", "..", "build")))
-SECURDMA = os.path.join(BUILD, "cli", "securdma")
-UROCE = dict(os.environ, LD_PRELOAD=os.path.join(BUILD, "uroce", "src", "liburoce.so"))
-ALPN = "securdma/1"
-HOST = "127.0.0.1"
-failures = 0
+import lab as rig
+from loopback import ADDRESS, Loopback, free_port
 
-
-def report(attack, victim, defence, tried, expected, succeeded, began, note=None):
-    global failures
-    outcome = "succeeded" if succeeded else "failed"
-    line = {"attack": attack, "position": "on-path of the exchange", "knowledge": "all that is public", "victim": victim, "defence": defence,
-            "tried": tried, "packets": None, "seconds": round(time.monotonic() - began, 3), "outcome": outcome, "expected": expected}
-    if note:
-        line["note"] = note
-    failures += outcome != expected
-    print(json.dumps(line), flush=True)
+NAME = "exchange"
+HELLO, WELCOME = 1, 2
+CHANGE_CIPHER = 20  # the record without meaning that TLS 1.3 sends for old middleboxes; none of its bytes is used
+# The example of docs/PROTOCOL.md, from 127.0.0.1.
+A_HELLO = bytes.fromhex("00500101 02030000 00000000000000000000ffff7f000001 00000011 002807d5 00000001 00001000 00101008 0000000000000000 "
+                        "0000000000000000 00000000 00000000 0000000000000000 0000000000000000")
+# Deadlines short enough to wait for.
+HURRY = ("--setup-timeout-ms", "1000", "--timeout-ms", "2000", "--busy-retry-ms", "0")
 
 
-# ---- the ends ------------------------------------------------------------------------------------------------------------
+# ---- the proxy ----
 
 
-class Ends:
-    """Certificates, a server, and clients that are sent to the man in the middle."""
-
-    def __init__(self):
-        self.folder = tempfile.TemporaryDirectory()
-        signed = ("--ca", self.file("ca.crt"), "--ca-key", self.file("ca.key"))
-        foreign = ("--ca", self.file("rogue-ca.crt"), "--ca-key", self.file("rogue-ca.key"))
-        self.cert("ca", "ca", "--cn", "good CA")
-        self.cert("ca", "rogue-ca", "--cn", "rogue CA")
-        self.cert("server", "server", "--name", HOST, *signed)
-        self.cert("client", "client", "--cn", "honest", *signed)
-        self.cert("server", "other-name", "--name", "elsewhere.invalid", *signed)
-        self.cert("server", "other-ca", "--name", HOST, *foreign)
-        self.cert("self-signed", "own", "--name", HOST)
-        self.servers = []
-
-    def file(self, name):
-        return os.path.join(self.folder.name, name)
-
-    def cert(self, kind, name, *words):
-        subprocess.run([SECURDMA, "cert", kind, "--out", self.file(name), *words], check=True, stdout=subprocess.DEVNULL)
-
-    def pin(self, name):
-        return subprocess.run([SECURDMA, "cert", "pin", self.file(name + ".crt")], check=True, capture_output=True, text=True).stdout.strip()
-
-    def serve(self, *words):
-        log = tempfile.TemporaryFile()
-        server = subprocess.Popen([SECURDMA, "serve", "--json", "--listen", HOST, "--port", "0", "--cert", self.file("server.crt"), "--key",
-                                   self.file("server.key"), "--client-ca", self.file("ca.crt"), "--setup-timeout-ms", "2000", *words],
-                                  stdout=subprocess.PIPE, stderr=log, env=UROCE, text=True)
-        server.port, server.file = json.loads(server.stdout.readline())["port"], log
-        self.servers.append(server)
-        return server
-
-    def connect(self, port, *words, check=("--ca", "ca.crt")):
-        words = [self.file(word) if word.endswith((".crt", ".key")) else word for word in
-                 ("--cert", "client.crt", "--key", "client.key", *check, *words)]
-        return subprocess.run([SECURDMA, "connect", "--setup-timeout-ms", "2000", "--timeout-ms", "2000", "--busy-retry-ms", "0", *words,
-                               "-e", "send hello", f"{HOST}:{port}"], env=UROCE, capture_output=True, text=True, timeout=30, check=False)
-
-    def close(self):
-        for server in self.servers:
-            server.terminate()
-            server.wait()
+def read_record(stream):
+    """One TLS record; b"": the end."""
+    head = stream.read(5)
+    if len(head) < 5:
+        return b""
+    return head + stream.read(int.from_bytes(head[3:5], "big"))
 
 
-def said(server):
-    server.file.seek(0)
-    return server.file.read().decode()
+class Proxy:
+    """For one connection. `change(direction, number, record)` says what is sent instead: a list of records. "c": from the client.
 
+    After cut() both ends see the end of the stream; after silence() nothing goes through any more, but both TCP connections stay.
+    """
 
-def connections(server):
-    return said(server).count(": connected from")
+    def __init__(self, port, change=lambda direction, number, record: [record]):
+        self.listener = socket.create_server((ADDRESS, 0))
+        self.port, self.upstream, self.change = self.listener.getsockname()[1], port, change
+        self.records, self.closed, self.quiet, self.address = [], False, False, None
+        self.thread = threading.Thread(target=self._run, daemon=True)
+        self.thread.start()
 
+    def _run(self):
+        with contextlib.suppress(OSError):
+            client, _ = self.listener.accept()
+            server = socket.create_connection((ADDRESS, self.upstream))
+            for one in (client, server):
+                one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self.address = "%s:%d" % server.getsockname()
+            self.sockets = {"c": client, "s": server}
+            pumps = [threading.Thread(target=self._pump, args=words, daemon=True) for words in (("c", client, server), ("s", server, client))]
+            for pump in pumps:
+                pump.start()
+            for pump in pumps:
+                pump.join()
+            client.close()
+            server.close()
 
-# ---- the man in the middle ----------------------------------------------------------------------------------------------
-
-
-class Middle:
-    """A TCP relay that sees TLS records: change(direction, number, record) returns the records that go on instead, or None to cut."""
-
-    def __init__(self, port, change):
-        self.port_of_server, self.change = port, change
-        self.types = {} # of the records seen, by direction and number
-        self.listener = socket.create_server((HOST, 0))
-        self.port = self.listener.getsockname()[1]
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self):
-        while True:
-            try:
-                client, _ = self.listener.accept()
-            except OSError:
-                return
-            server = socket.create_connection((HOST, self.port_of_server))
-            for direction, source, to in (("to server", client, server), ("to client", server, client)):
-                threading.Thread(target=self._relay, args=(direction, source, to), daemon=True).start()
-
-    def _relay(self, direction, source, to):
-        number = 0
-        try:
-            while True:
-                header = self._exactly(source, 5)
-                record = header + self._exactly(source, struct.unpack("!H", header[3:])[0])
-                self.types[direction, number] = record[0]
-                instead = self.change(direction, number, record)
+    def _pump(self, direction, source, sink):
+        stream, number = source.makefile("rb"), 0
+        with contextlib.suppress(OSError):
+            while record := read_record(stream):
+                self.records.append((direction, record))
+                if not self.closed and not self.quiet:
+                    for out in self.change(direction, number, record):
+                        sink.sendall(out)
                 number += 1
-                if instead is None:
-                    break
-                for part in instead:
-                    to.sendall(part)
-        except (OSError, EOFError):
-            pass
-        for end in (source, to):
-            try:
-                end.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
+        if not self.quiet:
+            with contextlib.suppress(OSError):
+                sink.shutdown(socket.SHUT_WR)
 
-    def skipped(self, number, direction):
-        """There was no such record, or it was a change of cipher suites."""
-        return self.types.get((direction, number), 20) == 20
+    def cut(self):
+        self.closed = True
+        for one in self.sockets.values():
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_WR)
 
-    @staticmethod
-    def _exactly(source, length):
-        data = b""
-        while len(data) < length:
-            part = source.recv(length - len(data))
-            if not part:
-                raise EOFError
-            data += part
-        return data
+    def silence(self):
+        self.quiet = True
 
-    def close(self):
+    def end(self):
         self.listener.close()
+        for one in getattr(self, "sockets", {}).values():
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
 
 
-class Impostor:
-    """Terminates TLS with a certificate of its own, and would read everything. `spoken`: what a client said to it."""
-
-    def __init__(self, ends, name, maximum=None):
-        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self.context.load_cert_chain(ends.file(name + ".crt"), ends.file(name + ".key"))
-        self.context.set_alpn_protocols([ALPN])
-        if maximum:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", DeprecationWarning)
-                self.context.minimum_version, self.context.maximum_version = ssl.TLSVersion.TLSv1, maximum
-            self.context.set_ciphers("DEFAULT:@SECLEVEL=0")
-        self.listener, self.spoken = socket.create_server((HOST, 0)), b""
-        self.port = self.listener.getsockname()[1]
-        threading.Thread(target=self._serve, daemon=True).start()
-
-    def _serve(self):
-        while True:
-            try:
-                sock, _ = self.listener.accept()
-            except OSError:
-                return
-            try:
-                with self.context.wrap_socket(sock, server_side=True) as channel:
-                    channel.settimeout(1)
-                    self.spoken += channel.recv(4096)
-            except (OSError, ssl.SSLError):
-                sock.close()
-
-    def close(self):
-        self.listener.close()
+def connect(port, *words):
+    """A client's exit status and its last line."""
+    command = LAB.connect_words(port, "--show-psn", *words)
+    result = subprocess.run(command, env=LAB.environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=25, check=False)
+    lines = [json.loads(line) for line in result.stdout.splitlines() if line.startswith("{")]
+    return result.returncode, lines[-1] if lines else {}, result.stderr
 
 
-def impersonate(ends):
-    for name, what, check in (("other-ca", "certificate of another CA", ("--ca", "ca.crt")),
-                              ("other-name", "certificate of the same CA for another name", ("--ca", "ca.crt")),
-                              ("own", "self-signed certificate, to a client that pins the server's key", None)):
-        began, middle = time.monotonic(), Impostor(ends, name)
-        result = ends.connect(middle.port, check=check or ("--pin", ends.pin("server")))
-        report("Impersonation", "securdma connect", "certificate, name or pin verified", f"an intercepting proxy with a {what}", "failed",
-               middle.spoken != b"" or result.returncode == 0, began, result.stderr.strip()[-140:])
-        middle.close()
+def log(server, event, address):
+    return [line for line in map(load, server.log().splitlines()) if line.get("event") == event and line.get("address") == address]
 
 
-def old_versions(ends):
-    for version, allowed in ((ssl.TLSVersion.TLSv1_1, ()), (ssl.TLSVersion.TLSv1_1, ("--allow-tls12",)), (ssl.TLSVersion.TLSv1_2, ())):
-        began, middle = time.monotonic(), Impostor(ends, "server", maximum=version)
-        result = ends.connect(middle.port, *allowed)
-        report("Downgrade", "securdma connect" + (" --allow-tls12" if allowed else ""), "minimum version",
-               f"a server, with the right key even, that speaks no more than {version.name}", "failed",
-               middle.spoken != b"" or result.returncode == 0, began)
-        middle.close()
-
-
-def without_extension(record, wanted):
-    """A ClientHello without one of its extensions."""
-    body = record[9:]
-    at = 2 + 32
-    at += 1 + body[at]
-    at += 2 + struct.unpack("!H", body[at:at + 2])[0]
-    at += 1 + body[at]
-    start, at, kept = at, at + 2, b""
-    while at < len(body):
-        kind, length = struct.unpack("!HH", body[at:at + 4])
-        if kind != wanted:
-            kept += body[at:at + 4 + length]
-        at += 4 + length
-    body = body[:start] + struct.pack("!H", len(kept)) + kept
-    hello = record[5:6] + len(body).to_bytes(3, "big") + body
-    return record[:3] + struct.pack("!H", len(hello)) + hello
-
-
-def strip_versions(ends):
-    for allowed in ((), ("--allow-tls12",)):
-        began, server = time.monotonic(), ends.serve(*allowed)
-        middle = Middle(server.port, lambda direction, number, record: [without_extension(record, 43)] if direction == "to server" and
-                        number == 0 else [record])
-        result = ends.connect(middle.port, *allowed)
-        report("Downgrade", "securdma, both ends" + (" --allow-tls12" if allowed else ""),
-               "TLS 1.3 alone" if not allowed else "TLS 1.3's mark in the server's random number",
-               "supported_versions cut out of the ClientHello, so that the server offers TLS 1.2", "failed",
-               result.returncode == 0 or connections(server) > 0, began)
-        middle.close()
-
-
-def strip_tls(ends):
-    began, server = time.monotonic(), ends.serve()
-    with socket.create_connection((HOST, server.port)) as sock:
-        sock.settimeout(5)
-        sock.sendall(struct.pack("!HBB", 80, 1, 1) + bytes(80))
-        try:
-            answer = sock.recv(4096)
-        except OSError:
-            answer = b""
-    report("Stripping", "securdma serve", "nothing is said before TLS", "HELLO without TLS", "failed",
-           answer[3:4] == b"\x02" or connections(server) > 0, began)
-    began = time.monotonic()
-
-    def answer_plainly():
-        sock, _ = listener.accept()
-        sock.recv(4096)
-        sock.sendall(struct.pack("!HBB", 80, 1, 2) + bytes(80))
-        time.sleep(0.2)
-        sock.close()
-
-    with socket.create_server((HOST, 0)) as listener:
-        threading.Thread(target=answer_plainly, daemon=True).start()
-        result = ends.connect(listener.getsockname()[1])
-    report("Stripping", "securdma connect", "nothing is believed before TLS", "WELCOME without TLS", "failed", result.returncode == 0, began)
-
-
-def cut(ends, short):
-    """After each record in turn: an end that believes in a connection has had all of the other's part of the exchange."""
-    began, wrong, tried = time.monotonic(), [], 0
-    server = ends.serve()
-    # To the server: ClientHello, change of ciphers, certificate and finished, HELLO, READY. To the client: about eight.
-    for direction, most in (("to server", 5), ("to client", 4 if short else 9)):
-        for last in range(most):
-            middle = Middle(server.port, lambda d, number, record, direction=direction, last=last:
-                            None if d == direction and number >= last else [record])
-            before, result = connections(server), ends.connect(middle.port)
-            tried += 1
-            if result.returncode == 0:
-                wrong.append(f"{direction} after {last}: the client succeeded")
-            # The server may only have a client whose READY has come: the last record of the exchange.
-            if connections(server) > before and direction == "to server" and last < 4:
-                wrong.append(f"{direction} after {last}: the server has a client")
-            middle.close()
-    report("Truncation", "securdma, both ends", "each step is waited for", f"the stream cut after each TLS record, {tried} places", "failed",
-           bool(wrong), began, "; ".join(wrong) or None)
-
-
-def meddle(ends, short):
-    """With each record behind the ClientHello in turn; the later ones carry HELLO, WELCOME, READY and what follows."""
-    def flip(record):
-        return [record[:-3] + bytes([record[-3] ^ 1]) + record[-2:]]
-
-    for direction, most in (("to server", 6), ("to client", 4 if short else 8)):
-        for what, change in (("one bit turned over", flip), ("sent twice", lambda record: [record, record]), ("left out", lambda record: [])):
-            began, server, wrong = time.monotonic(), ends.serve(), []
-            for which in range(1, most):
-                # The change of cipher suites is of no meaning in TLS 1.3.
-                middle = Middle(server.port, lambda d, number, record, which=which, direction=direction, change=change:
-                                change(record) if d == direction and number == which and record[0] != 20 else [record])
-                result = ends.connect(middle.port)
-                if result.returncode == 0 and not middle.skipped(which, direction):
-                    wrong.append(which)
-                middle.close()
-            report("Changed records", "securdma, both ends", "TLS", f"each of the records 1 to {most - 1} {direction} {what}, one at a time",
-                   "failed", bool(wrong), began, f"accepted: {wrong}" if wrong else None)
-
-
-def replay(ends):
-    began, server, recorded = time.monotonic(), ends.serve(), []
-    middle = Middle(server.port, lambda direction, number, record: recorded.append(record) or [record] if direction == "to server"
-                    else [record])
-    result = ends.connect(middle.port)
-    assert result.returncode == 0, result.stderr
-    before = connections(server)
-    with socket.create_connection((HOST, server.port)) as sock:
-        sock.settimeout(5)
-        try:
-            for record in recorded:
-                sock.sendall(record)
-                time.sleep(0.02)
-            while sock.recv(4096):
-                pass
-        except OSError:
-            pass
-    report("Replay of a session", "securdma serve", "fresh keys for each session", f"all {len(recorded)} records of a client's session again",
-           "failed", connections(server) > before, began)
-    middle.close()
-
-
-def early_data(ends):
-    began, server = time.monotonic(), ends.serve()
-    session, data = ends.file("session"), ends.file("early")
-    with open(data, "wb") as file:
-        file.write(struct.pack("!HBB", 80, 1, 1) + bytes(80))
-    common = ["openssl", "s_client", "-connect", f"{HOST}:{server.port}", "-CAfile", ends.file("ca.crt"), "-cert", ends.file("client.crt"),
-              "-key", ends.file("client.key"), "-alpn", ALPN, "-tls1_3"]
-    subprocess.run([*common, "-sess_out", session], input=b"", capture_output=True, timeout=20, check=False)
-    ticket = os.path.exists(session)
-    accepted = False
-    if ticket:
-        second = subprocess.run([*common, "-sess_in", session, "-early_data", data], input=b"", capture_output=True, timeout=20, check=False)
-        accepted = b"Early data was accepted" in second.stdout
-    report("0-RTT", "securdma serve", "no tickets, no early data", "HELLO as early data of a resumed session", "failed",
-           accepted or connections(server) > 0, began, "the server gives no session ticket" if not ticket else "early data was not accepted")
-
-
-def seal_off(ends):
-    for at_server, at_client in (("required", "off"), ("off", "required")):
-        began, server = time.monotonic(), ends.serve("--seal", at_server)
-        result = ends.connect(server.port, "--seal", at_client)
-        report("Downgrade of sealing", "securdma, both ends", "required is required",
-               f"sealing {at_server} at the server, {at_client} at the client", "failed", result.returncode == 0 or connections(server) > 0,
-               began, result.stderr.strip()[-140:])
-
-
-# ---- where nobody checks ------------------------------------------------------------------------------------------------
-
-
-def pingpong():
-    """ibv_rc_pingpong says "LID:QPN:PSN:GID" in hexadecimal digits, both ways, and believes it."""
-    began = time.monotonic()
-    with socket.create_server((HOST, 0)) as taken:
-        port = taken.getsockname()[1]
-    server = subprocess.Popen(["stdbuf", "-oL", "ibv_rc_pingpong", "-g", "0", "-p", str(port)], stdout=subprocess.PIPE, text=True, env=UROCE,
-                              stderr=subprocess.DEVNULL)
-    server.stdout.readline()
-    listener = socket.create_server((HOST, 0))
-
-    def relay():
-        client, _ = listener.accept()
-        for _ in range(50):
-            try:
-                to = socket.create_connection((HOST, port))
-                break
-            except OSError:
-                time.sleep(0.1)
-        said_by_client = client.recv(4096)
-        to.sendall(re.sub(rb"^(....:......):......:", rb"\1:c0ffee:", said_by_client))
-        client.sendall(re.sub(rb"^(....:......):......:", rb"\1:badbad:", to.recv(4096)))
-        to.sendall(client.recv(4096)) # "done"
-        time.sleep(1)
-        client.close()
-        to.close()
-
-    threading.Thread(target=relay, daemon=True).start()
-    client = subprocess.Popen(["stdbuf", "-oL", "ibv_rc_pingpong", "-g", "0", "-p", str(listener.getsockname()[1]), HOST],
-                              stdout=subprocess.PIPE, text=True, env=UROCE, stderr=subprocess.DEVNULL)
-    believed = []
-    for process, psn in ((server, "0xc0ffee"), (client, "0xbadbad")):
-        lines = []
-        reader = threading.Thread(target=lambda process=process, lines=lines: lines.extend(iter(process.stdout.readline, "")), daemon=True)
-        reader.start()
-        deadline = time.monotonic() + 5
-        while time.monotonic() < deadline and not any("remote address" in line for line in lines):
-            time.sleep(0.05)
-        believed.append(any("remote address" in line and psn in line for line in lines))
-    for process in (server, client):
-        process.kill()
-        process.wait()
-    listener.close()
-    report("Changed exchange", "ibv_rc_pingpong", "none: plain TCP", "the PSN of either end replaced on its way", "succeeded", all(believed),
-           began, "both ends connect their queue pairs with the attacker's numbers")
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--short", action="store_true", help="fewer places to cut at")
-    arguments = parser.parse_args()
-    pingpong()
-    ends = Ends()
+def load(text):
     try:
-        impersonate(ends)
-        old_versions(ends)
-        strip_versions(ends)
-        strip_tls(ends)
-        cut(ends, arguments.short)
-        meddle(ends, arguments.short)
-        replay(ends)
-        early_data(ends)
-        seal_off(ends)
-    finally:
-        ends.close()
-    return 1 if failures else 0
+        return json.loads(text)
+    except ValueError:
+        return {}
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def wait_for(condition, seconds):
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.02)
+    return condition()
+
+
+def report(knowledge, tried, defence, expected, succeeded, victim="securdma", note=None, began=None):
+    LAB.report(NAME, "on-path, relays", knowledge, victim, defence, tried, expected, succeeded, note=note,
+               seconds=None if began is None else time.monotonic() - began)
+
+
+# ---- where it must work: an exchange in the clear ----
+
+
+def pingpong(port, *words):
+    return subprocess.Popen(["stdbuf", "-oL", "ibv_rc_pingpong", "-d", "uroce0", "-g", "0", "-p", str(port), "-n", "4", *words],
+                            env=LAB.environment(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+
+
+def remote_line(program, seconds):
+    """What it was told; the run itself fails, or hangs, after a change."""
+    try:
+        text = program.communicate(timeout=seconds)[0]
+    except subprocess.TimeoutExpired:
+        program.kill()
+        text = program.communicate()[0]
+    return next((line for line in text.splitlines() if "remote address" in line), "")
+
+
+def relay_text(listener, port, change):
+    client, _ = listener.accept()
+    server = socket.create_connection((ADDRESS, port))
+    size = len("0000:000000:000000:") + 33
+    with client, server, contextlib.suppress(OSError):
+        server.sendall(change(client.recv(size, socket.MSG_WAITALL)))
+        client.sendall(change(server.recv(size, socket.MSG_WAITALL)))
+        client.settimeout(3)
+        while data := client.recv(100):
+            server.sendall(data)
+
+
+def plain_exchange():
+    def with_psn(text):
+        return text[:12] + b"000042" + text[18:]
+
+    def with_gid(text):
+        return text[:19] + b"00000000000000000000ffff7f000009" + text[51:]
+
+    for what, change, wanted in (("PSN", with_psn, "PSN 0x000042"), ("GID", with_gid, "GID ::ffff:127.0.0.9")):
+        if subprocess.run(["which", "ibv_rc_pingpong", "stdbuf"], stdout=subprocess.DEVNULL, check=False).returncode != 0:
+            report("nothing", f"another {what}, both ways", "none: an exchange in the clear", "succeeded", None, "ibv_rc_pingpong")
+            continue
+        port = free_port()
+        server = pingpong(port)
+        wait_for(lambda at=f":{port:04X} ": at in "".join(open(name, encoding="ascii").read() for name in ("/proc/net/tcp", "/proc/net/tcp6")), 5)
+        with socket.create_server((ADDRESS, 0)) as listener:
+            threading.Thread(target=relay_text, args=(listener, port, change), daemon=True).start()
+            client = pingpong(listener.getsockname()[1], ADDRESS)
+            seen = [remote_line(client, 1.5), remote_line(server, 0.2)]
+        report("nothing", f"another {what}, both ways", "none: an exchange in the clear", "succeeded", all(wanted in line for line in seen),
+               "ibv_rc_pingpong", note=f"the client has: {seen[0].strip()}; the server: {seen[1].strip()}")
+
+
+# ---- posing as one end ----
+
+
+def tls(server_side, name, version=None):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if server_side else ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    if server_side:
+        # As a server of securdma: who asks for a certificate learns that the client would have shown one.
+        context.load_verify_locations(f"{LAB.folder}/ca.crt")
+        context.verify_mode = ssl.CERT_OPTIONAL
+    if name:
+        context.load_cert_chain(f"{LAB.folder}/{name}.crt", f"{LAB.folder}/{name}.key")
+    context.set_alpn_protocols(["securdma/1"])
+    if version:
+        warnings.simplefilter("ignore", DeprecationWarning)  # that is the point of it
+        context.set_ciphers("DEFAULT:@SECLEVEL=0")
+        context.minimum_version = context.maximum_version = version
+    return context
+
+
+def exactly(stream, size):
+    data = b""
+    while len(data) < size and (more := stream.recv(size - len(data))):
+        data += more
+    return data
+
+
+def as_server(name, version=None):
+    """The frame that a client sends us, b"" when it does not; and its exit status."""
+    got = [b""]
+    with socket.create_server((ADDRESS, 0)) as listener:
+        def serve():
+            with contextlib.suppress(OSError):
+                raw, _ = listener.accept()
+                raw.settimeout(3)
+                with raw, tls(True, name, version).wrap_socket(raw, server_side=True) as stream:
+                    got[0] = exactly(stream, 84)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        status, _, errors = connect(listener.getsockname()[1], *HURRY, "-e", "stat")
+        thread.join(5)
+    return got[0], status, errors
+
+
+def as_client(port, name, version=None):
+    """The server's answer to a HELLO."""
+    with contextlib.suppress(OSError):
+        with socket.create_connection((ADDRESS, port), 3) as raw, tls(False, name, version).wrap_socket(raw) as stream:
+            stream.sendall(A_HELLO)
+            return exactly(stream, 84)
+    return b""
+
+
+def stolen_keys(server):
+    """Both ends' keys: TLS keeps nothing from the proxy."""
+    seen = {}
+    with socket.create_server((ADDRESS, 0)) as listener:
+        def relay():
+            with contextlib.suppress(OSError):
+                raw, _ = listener.accept()
+                to_server = tls(False, "honest").wrap_socket(socket.create_connection((ADDRESS, server.port)))
+                client = tls(True, "server").wrap_socket(raw, server_side=True)
+                for source, sink, kind in ((client, to_server, HELLO), (to_server, client, WELCOME)):
+                    frame = exactly(source, 84)
+                    seen[kind] = struct.unpack_from(">I", frame, 28)[0]
+                    sink.sendall(frame)
+                client.settimeout(3)
+                to_server.settimeout(3)
+                back = threading.Thread(target=pump, args=(to_server, client), daemon=True)
+                back.start()
+                pump(client, to_server)
+                back.join(3)
+
+        def pump(source, sink):
+            with contextlib.suppress(OSError):
+                while data := source.recv(1000):
+                    sink.sendall(data)
+
+        threading.Thread(target=relay, daemon=True).start()
+        status, line, _ = connect(listener.getsockname()[1], *HURRY, "-e", "send hello")
+    right = status == 0 and seen == {HELLO: line.get("psn"), WELCOME: line.get("peer_psn")}
+    report("both ends' certificates and keys", "to end TLS on both sides and relay the frames: both PSNs are read, neither end notices", "none: stolen keys",
+           "succeeded", right)
+
+
+def impostors(server):
+    LAB.authority("rogue-ca")
+    LAB.certificate("server", "rogue-server", "--name", ADDRESS, ca="rogue-ca")
+    LAB.certificate("client", "rogue-client", "--cn", "honest", ca="rogue-ca")
+    LAB.certificate("server", "elsewhere", "--name", "elsewhere.example")
+    versions = {"TLS 1.2": ssl.TLSVersion.TLSv1_2, "TLS 1.1": ssl.TLSVersion.TLSv1_1}
+    for name, version, knowledge, tried, defence in (
+            ("rogue-server", None, "a CA of its own", "to pose as the server: right name, another CA", "the chain is verified"),
+            ("elsewhere", None, "a server certificate of the same CA", "to pose as the server: another name", "the name is verified"),
+            ("honest", None, "a client's certificate of the same CA", "to pose as the server with it", "the purpose is verified"),
+            ("server", versions["TLS 1.2"], "the server's key", "to pose as the server, TLS 1.2 alone", "TLS 1.3 alone"),
+            ("server", versions["TLS 1.1"], "the server's key", "to pose as the server, TLS 1.1 alone", "TLS 1.3 alone")):
+        frame, status, _ = as_server(name, version)
+        report(knowledge, tried, defence, "failed", bool(frame) or status == 0, note=f"the client says {'a frame' if frame else 'nothing'} and ends with {status}")
+    # With what they check, both ends do speak.
+    if as_server("server")[0][3:4] != bytes([HELLO]) or as_client(server.port, "honest")[3:4] != bytes([WELCOME]):
+        raise SystemExit("attack: no HELLO for the right server, or no WELCOME for an honest client")
+    for name, version, knowledge, tried, defence in (
+            ("rogue-client", None, "a CA of its own", "to pose as a client: right name, another CA", "the chain is verified"),
+            (None, None, "nothing", "to pose as a client without a certificate", "a certificate is required"),
+            ("server", None, "the server's key", "to pose as a client with the server's certificate", "the purpose is verified"),
+            ("honest", versions["TLS 1.2"], "a client's key", "to pose as a client, TLS 1.2 alone", "TLS 1.3 alone"),
+            ("honest", versions["TLS 1.1"], "a client's key", "to pose as a client, TLS 1.1 alone", "TLS 1.3 alone")):
+        report(knowledge, tried, defence, "failed", bool(as_client(server.port, name, version)))
+
+
+# ---- downgrade ----
+
+
+def older(version):
+    """Takes TLS 1.3 out of the ClientHello's supported_versions."""
+    def change(direction, number, record):
+        if direction == "c" and number == 0:
+            at = record.index(b"\x00\x2b", 43)  # the extension; the random bytes end before
+            while record[at + 4] + 1 != int.from_bytes(record[at + 2:at + 4], "big"):
+                at = record.index(b"\x00\x2b", at + 1)
+            end = at + 5 + record[at + 4]
+            record = record[:at + 5] + record[at + 5:end].replace(b"\x03\x04", version) + record[end:]
+        return [record]
+    return change
+
+
+def downgrade(server):
+    both = LAB.serve("--allow-tls12")
+    for what, target, words, version, defence in (
+            ("TLS 1.2", server, (), b"\x03\x03", "TLS 1.3 alone"), ("TLS 1.1", server, (), b"\x03\x02", "TLS 1.3 alone"),
+            ("TLS 1.2, which both ends allow", both, ("--allow-tls12",), b"\x03\x03", "TLS's own: the transcript, and the mark in the server's random")):
+        proxy = Proxy(target.port, older(version))
+        status, line, _ = connect(proxy.port, *HURRY, *words, "-e", "stat")
+        report("nothing", f"ClientHello changed to {what}", defence, "failed", status == 0 or bool(log(target, "client.connected", proxy.address)),
+               note=f"the client: {line.get('text', '')}")
+        proxy.end()
+    both.stop()
+
+
+def without_tls(server):
+    with socket.create_connection((ADDRESS, server.port), 3) as raw:
+        answer = b""
+        with contextlib.suppress(OSError):
+            raw.sendall(A_HELLO)
+            answer = exactly(raw, 84)
+    report("the protocol", "a HELLO without TLS to the server", "TLS before all else", "failed", len(answer) >= 4 and answer[3] in (WELCOME, 3),
+           note=f"the answer: {answer.hex() or 'none'}")
+    with socket.create_server((ADDRESS, 0)) as listener:
+        def serve():
+            with contextlib.suppress(OSError):
+                raw, _ = listener.accept()
+                raw.recv(4096)
+                raw.sendall(A_HELLO[:3] + bytes([WELCOME]) + A_HELLO[4:])
+                raw.settimeout(2)
+                raw.recv(4096)
+
+        threading.Thread(target=serve, daemon=True).start()
+        status, line, _ = connect(listener.getsockname()[1], *HURRY, "-e", "stat")
+    report("the protocol", "a WELCOME without TLS to the client", "TLS before all else", "failed", status == 0, note=f"the client: {line.get('text', '')}")
+
+
+# ---- records cut, repeated, swapped ----
+
+
+def whole_session(server):
+    """What an undisturbed one looks like: its records."""
+    proxy = Proxy(server.port)
+    status, _, errors = connect(proxy.port, *HURRY, "-e", "send hello")
+    if status != 0:
+        raise SystemExit(f"attack: the proxy disturbs: {errors}")
+    proxy.thread.join(3)
+    proxy.end()
+    return proxy.records
+
+
+def numbers(records):
+    """(direction, number) of each record that means something."""
+    count = {"c": 0, "s": 0}
+    for direction, record in records:
+        if record[0] != CHANGE_CIPHER:
+            yield direction, count[direction]
+        count[direction] += 1
+
+
+def has_it(server, address):
+    """Whether the server has the connection now."""
+    return len(log(server, "client.connected", address)) > sum(len(log(server, event, address)) for event in ("client.disconnected", "client.lost"))
+
+
+def disturbed(server, make, words):
+    """A connection through a proxy: what each end had of it, and whether the server still has it when the client has ended."""
+    proxy = Proxy(server.port)
+    proxy.change = make(proxy)
+    status, _, _ = connect(proxy.port, *HURRY, *words)
+    over = proxy.quiet or wait_for(lambda: not has_it(server, proxy.address), 3)
+    served = bool(log(server, "client.connected", proxy.address))
+    proxy.end()
+    return {"served": served, "over": over, "ok": status == 0}
+
+
+def cut_at(at, how):
+    def make(proxy):
+        def change(direction, number, record):
+            if (direction, number) != at:
+                return [record]
+            proxy.sockets["s" if direction == "c" else "c"].sendall(record)
+            getattr(proxy, how)()
+            return []
+        return change
+    return make
+
+
+def cuts(server, records):
+    """The client sends a message and waits for the echo: it may not be content unless the server had a connection."""
+    found = list(numbers(records))
+    for how, what, defence in (("cut", "the stream cut after each TLS record in turn: is an end left with a connection that the other has not?",
+                                "READY; the end of the channel ends the connection"),
+                               ("silence", "all held back after each TLS record in turn, TCP left open: is a client content without a server?",
+                                "READY; deadlines")):
+        began = time.monotonic()
+        with ThreadPoolExecutor(20) as pool:
+            ends = list(pool.map(lambda at: disturbed(server, cut_at(at, how), ("-e", "send hello")), found))
+        wrong = [at for at, end in zip(found, ends) if (end["ok"] and not end["served"]) or not end["over"]]
+        report("nothing", what, defence, "failed", bool(wrong), began=began,
+               note=f"{len(found)} records; the server had a connection in {sum(end['served'] for end in ends)}, the client was content in "
+                    f"{sum(end['ok'] for end in ends)} of these{'; wrong: ' + str(wrong) if wrong else ''}")
+
+
+def ready_number(records):
+    """The last records of a client are READY, DISCONNECT, FINISH and close_notify."""
+    return sum(direction == "c" for direction, _ in records) - 4
+
+
+def doubled(at):
+    return lambda proxy: lambda direction, number, record: [record, record] if (direction, number) == at else [record]
+
+
+def swapped(at):
+    def make(_):
+        held = []
+
+        def change(direction, number, record):
+            if (direction, number) == at:
+                held.append(record)
+                return []
+            if direction == at[0] and held:
+                return [record, held.pop()]
+            return [record]
+        return change
+    return make
+
+
+def shuffled(server, records):
+    last = ready_number(records)
+    until_ready = [(direction, number) for direction, number in numbers(records)
+                   if direction == "c" and number <= last or direction == "s" and number < sum(one == "s" for one, _ in records) - 2]
+    for make, what in ((doubled, "each TLS record up to READY sent twice"), (swapped, "each TLS record up to READY swapped with the next")):
+        began = time.monotonic()
+        with ThreadPoolExecutor(12) as pool:
+            ends = list(pool.map(lambda at: disturbed(server, make(at), ("-e", "send hello", "--hold-ms", "200")), until_ready))
+        wrong = [at for at, end in zip(until_ready, ends) if end["ok"] or not end["over"]]
+        report("nothing", what, "TLS: each record has its number", "failed", bool(wrong), began=began,
+               note=f"{len(until_ready)} records, {len(until_ready) - len(wrong)} ended the connection{': not ' + str(wrong) if wrong else ''}")
+
+
+def hold_back(number):
+    """The client's record of that number and all after it, of both ends."""
+    def make(proxy):
+        def change(direction, at, record):
+            if direction == "c" and at == number:
+                proxy.silence()
+                return []
+            return [record]
+        return change
+    return make
+
+
+def idle_client(server, ready, words):
+    """Whether the client still has its connection when the server has given up, and how it ends."""
+    proxy = Proxy(server.port)
+    proxy.change = hold_back(ready)(proxy)
+    client = LAB.start(*LAB.connect_words(proxy.port, *HURRY, *words, "-e", "stat", "--hold-ms", "4000"))
+    gone = wait_for(lambda: bool(log(server, "client.not_connected", proxy.address)), 3)
+    time.sleep(0.7)
+    fooled = gone and client.alive()
+    client.process.wait(20)
+    proxy.end()
+    return fooled, f"the server gave up at its deadline of 1 s; the client ended with {client.process.returncode} when it disconnected"
+
+
+def idle_server(server, ready, words):
+    """Whether the server still has the connection some time after the client has ended."""
+    proxy = Proxy(server.port)
+    proxy.change = hold_back(ready + 1)(proxy)
+    status, _, _ = connect(proxy.port, *HURRY, *words, "-e", "send hello")
+    began = time.monotonic()
+    left = not wait_for(lambda: not has_it(server, proxy.address), 3 if SHORT else 40)
+    proxy.end()
+    return left, (f"the client gave up with {status}; the server {'still had the connection' if left else 'noticed'} after "
+                  f"{time.monotonic() - began:.0f} s")
+
+
+def half_open(records):
+    """The proxy holds TCP open: nothing tells an end that has nothing to send. Epochs do not: a request may wait for its answer."""
+    ready, epochs = ready_number(records), ("--epoch-ms", "300")
+    cases = [(idle_client, ()), (idle_client, epochs), (idle_server, ()), (idle_server, epochs)]
+    servers = [LAB.serve(*HURRY[:4], *words) for _, words in cases]
+    with ThreadPoolExecutor(len(cases)) as pool:
+        found = list(pool.map(lambda case, server: case[0](server, ready, case[1]), cases, servers))
+    for (case, words), (left, note), server in zip(cases, found, servers):
+        tried = ("READY held back, TCP left open; the client sends nothing for 4 s" if case == idle_client else
+                 "all after READY held back, TCP left open; the server has nothing to send") + (", epoch-ms 300" if words else "")
+        report("nothing", tried, "none before that end sends or disconnects", "succeeded", left, note=note)
+        server.stop()
+
+
+# ---- replay, early data ----
+
+
+def replay(server, records):
+    before = server.log().count('"client.connected"')
+    answers = b""
+    with socket.create_connection((ADDRESS, server.port), 3) as raw, contextlib.suppress(OSError):
+        raw.settimeout(1)
+        for direction, record in records:
+            if direction == "c":
+                raw.sendall(record)
+            else:
+                with contextlib.suppress(TimeoutError):
+                    answers += raw.recv(8192)
+        while more := raw.recv(8192):
+            answers += more
+    time.sleep(0.1)
+    more = server.log().count('"client.connected"') - before
+    report("a whole recorded session", f"all {sum(direction == 'c' for direction, _ in records)} records of the client sent to the server again",
+           "TLS: the server's share of the keys is new", "failed", more > 0, note=f"{more} connections")
+
+
+def s_client(port, *words):
+    result = subprocess.run(["openssl", "s_client", "-connect", f"{ADDRESS}:{port}", "-cert", f"{LAB.folder}/honest.crt", "-key", f"{LAB.folder}/honest.key",
+                             "-alpn", "securdma/1", "-tls1_3", "-noservername", *words], input=b"", capture_output=True, timeout=10, check=False)
+    return result.stdout.decode(errors="replace")
+
+
+def early_data(server):
+    """Against openssl s_server, which takes it; its session is then shown to securdma, whose own server gives none away."""
+    port, session, own, hello = free_port(), f"{LAB.folder}/session", f"{LAB.folder}/own-session", f"{LAB.folder}/hello"
+    with open(hello, "wb") as file:
+        file.write(A_HELLO)
+    other = subprocess.Popen(["openssl", "s_server", "-accept", f"{ADDRESS}:{port}", "-cert", f"{LAB.folder}/server.crt", "-key", f"{LAB.folder}/server.key",
+                              "-alpn", "securdma/1", "-early_data", "-no_anti_replay", "-naccept", "2"], stdin=subprocess.PIPE,
+                             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    LAB.programs.append(other)
+    wait_for(lambda: f":{port:04X} " in open("/proc/net/tcp", encoding="ascii").read(), 5)
+    # It waits for tickets as long as its input is open.
+    first = subprocess.Popen(["openssl", "s_client", "-connect", f"{ADDRESS}:{port}", "-alpn", "securdma/1", "-noservername", "-sess_out", session],
+                             stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_for(lambda: os.path.exists(session) and os.path.getsize(session) > 0, 3)
+    time.sleep(0.2)
+    first.kill()
+    first.communicate()
+    taken = "Early data was accepted" in s_client(port, "-sess_in", session, "-early_data", hello)
+    report("a session of it", "a HELLO as early data", "none: openssl s_server -early_data", "succeeded", taken, "another TLS server")
+    before = server.log().count('"client.connected"')
+    foreign = s_client(server.port, "-sess_in", session, "-early_data", hello)
+    mine = subprocess.Popen(["openssl", "s_client", "-connect", f"{ADDRESS}:{server.port}", "-cert", f"{LAB.folder}/honest.crt", "-key",
+                             f"{LAB.folder}/honest.key", "-alpn", "securdma/1", "-noservername", "-sess_out", own],
+                            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    time.sleep(0.5)
+    mine.kill()
+    shaken = b"Cipher is TLS_" in mine.communicate()[0]
+    tickets = os.path.exists(own) and os.path.getsize(own) > 0
+    more = server.log().count('"client.connected"') - before
+    report("a client's key, a session of another server", "a HELLO as early data; and to be given a session", "no tickets, no early data", "failed",
+           "Early data was accepted" in foreign or tickets or more > 0 or not shaken,
+           note=f"early data {'refused' if 'Early data was rejected' in foreign else 'not accepted'}; {'a session' if tickets else 'no session'} given")
+
+
+def one_sealed(server):
+    sealed = LAB.serve("--seal", "required")
+    for target, words, who in ((server, ("--seal", "required"), "the client"), (sealed, (), "the server")):
+        proxy = Proxy(target.port)
+        status, line, _ = connect(proxy.port, *HURRY, *words, "-e", "stat")
+        served = bool(log(target, "client.connected", proxy.address))
+        report("nothing", f"{who} alone requires sealing", "both must, or neither", "failed", status == 0 or served, note=f"the client: {line.get('text', '')}")
+        proxy.end()
+
+
+ARGUMENTS = rig.options(__doc__)
+LAB = Loopback(ARGUMENTS)
+SHORT = ARGUMENTS.short
+plain_exchange()
+SERVER = LAB.serve(*HURRY[:4])
+stolen_keys(SERVER)
+impostors(SERVER)
+downgrade(SERVER)
+without_tls(SERVER)
+RECORDS = whole_session(SERVER)
+for _ in range(1 if SHORT else 10):
+    cuts(SERVER, RECORDS)
+    shuffled(SERVER, RECORDS)
+half_open(RECORDS)
+replay(SERVER, RECORDS)
+early_data(SERVER)
+one_sealed(SERVER)
+LAB.end()

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where an attack needs no hosts of its own: all programs on uroce's loopback. Reports and programs are those of lab.py."""
+import atexit
+import os
+import socket
+import subprocess
+import tempfile
+
+import lab as rig
+
+ADDRESS = "127.0.0.1"
+
+
+class Loopback(rig.Lab):
+    """A Lab without a network. `folder` has a CA, a certificate of the server and one of a client ("honest")."""
+
+    def __init__(self, arguments):
+        self.rxe, self.short, self.hub = False, arguments.short, None
+        self.programs, self.failed, self.hosts = [], 0, {"": None}
+        atexit.register(self.close)
+
+    def certificates(self):
+        if not hasattr(self, "folder"):
+            self.folder = tempfile.mkdtemp(prefix="attack.")
+            atexit.register(lambda: subprocess.run(["rm", "-rf", self.folder], check=False))
+            self.authority("ca")
+            self.certificate("server", "server", "--name", ADDRESS)
+            self.certificate("client", "honest", "--cn", "honest")
+        return self.folder
+
+    def authority(self, name):
+        self._cert("ca", "--out", f"{self.folder}/{name}", "--cn", f"attack {name}")
+
+    def certificate(self, kind, name, *words, ca="ca"):
+        self._cert(kind, "--out", f"{self.folder}/{name}", "--ca", f"{self.folder}/{ca}.crt", "--ca-key", f"{self.folder}/{ca}.key", *words)
+
+    def _cert(self, *words):
+        subprocess.run([rig.SECURDMA, "cert", *words], check=True, stdout=subprocess.DEVNULL)
+
+    def environment(self):
+        return dict(os.environ, LD_PRELOAD=rig.UROCE_LIBRARY)
+
+    def start(self, *command, events=True):
+        program = rig.Program(command, {"LD_PRELOAD": rig.UROCE_LIBRARY}, events)
+        self.programs.append(program)
+        return program
+
+    def serve(self, *words):
+        folder = self.certificates()
+        server = self.start(rig.SECURDMA, "serve", "--json", "--log-format", "json", "--listen", ADDRESS, "--port", "0", "--device", "uroce0",
+                            "--max-clients", "64", "--cert", f"{folder}/server.crt", "--key", f"{folder}/server.key",
+                            "--client-ca", f"{folder}/ca.crt", *words)
+        server.port = server.must("listening")["port"]
+        return server
+
+    def connect_words(self, server, *words, name="honest", v6=False):
+        """`server`: a port, or a server of serve()."""
+        folder = self.certificates()
+        port = server if isinstance(server, int) else server.port
+        return [rig.SECURDMA, "connect", "--json", "--device", "uroce0", "--ca", f"{folder}/ca.crt", "--cert", f"{folder}/{name}.crt",
+                "--key", f"{folder}/{name}.key", *words, f"{ADDRESS}:{port}"]
+
+
+def free_port():
+    with socket.create_server((ADDRESS, 0)) as listener:
+        return listener.getsockname()[1]
