@@ -452,6 +452,14 @@ static int take_credits(struct srdma_channel *channel, uint32_t credits, uint64_
 	return 0;
 }
 
+static int fail_receive(struct srdma_channel *channel, const struct ibv_wc *wc)
+{
+	/* A flushed one does not say why: a send may. */
+	int ret = wc->status == IBV_WC_WR_FLUSH_ERR && !channel->stopped ? poll_sends(channel) : 0;
+
+	return ret == 0 ? fail_completion(channel, wc, "a receive") : ret;
+}
+
 static int take_arrival(struct srdma_channel *channel, const struct ibv_wc *wc)
 {
 	struct srdma_arrival arrival = {
@@ -464,7 +472,7 @@ static int take_arrival(struct srdma_channel *channel, const struct ibv_wc *wc)
 	int ret;
 
 	if (wc->status != IBV_WC_SUCCESS)
-		return fail_completion(channel, wc, "a receive");
+		return fail_receive(channel, wc);
 	if (wc->opcode != IBV_WC_RECV || !(wc->wc_flags & IBV_WC_WITH_IMM))
 		return srdma_fail(SRDMA_EPROTOCOL, "the peer sent a message without immediate data");
 	if (wc->byte_len < channel->overhead)

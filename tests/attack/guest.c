@@ -5,7 +5,8 @@
  *
  * guest FOLDER NAME HOST PORT [--mtu N] [--seal] [--no-epochs]     FOLDER/ca.crt, FOLDER/NAME.crt, FOLDER/NAME.key
  * Commands on standard input: send TEXT; spend PSNS (by writes of the server's region); flood MS (writes as fast as
- * they go); ping MS (echoes one by one: their latency). Events on standard output, each a line of JSON. */
+ * they go); ping MS (echoes one by one: their latency); renew MS (new PSNs again and again); kill TIMES (its own queue
+ * pair, with an echo after each). Events on standard output, each a line of JSON. */
 #include <securdma.h>
 
 #include <errno.h>
@@ -126,6 +127,29 @@ static unsigned epoch(struct guest *guest)
 #endif
 }
 
+static void renew(struct guest *guest, uint64_t end)
+{
+	unsigned first = epoch(guest);
+
+	while (now_ns() < end) {
+		check(srdma_conn_renew(guest->conn), "renew");
+		srdma_conn_wait(guest->conn, 1);
+	}
+	echo(guest, "renewed");
+	printf("{\"event\": \"renewed\", \"epochs\": %u}\n", epoch(guest) - first);
+}
+
+static void kill_often(struct guest *guest, uint64_t times)
+{
+	struct ibv_qp_attr attr = {.qp_state = IBV_QPS_ERR};
+
+	for (uint64_t i = 0; i < times; i++) {
+		check(-ibv_modify_qp(srdma_conn_qp(guest->conn), &attr, IBV_QP_STATE), "kill");
+		echo(guest, "killed");
+		puts("{\"event\": \"killed\"}");
+	}
+}
+
 static void command(struct guest *guest, char *line)
 {
 	char *rest = strchr(line, ' ');
@@ -144,6 +168,10 @@ static void command(struct guest *guest, char *line)
 		printf("{\"event\": \"flooded\", \"bytes\": %llu}\n", (unsigned long long)bytes);
 	} else if (strncmp(line, "ping ", 5) == 0) {
 		ping(guest, number);
+	} else if (strncmp(line, "renew ", 6) == 0) {
+		renew(guest, now_ns() + number * 1000000);
+	} else if (strncmp(line, "kill ", 5) == 0) {
+		kill_often(guest, number);
 	}
 }
 

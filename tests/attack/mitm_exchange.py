@@ -99,9 +99,12 @@ class Proxy:
                 one.shutdown(socket.SHUT_RDWR)
 
 
-def connect(port, *words):
-    """A client's exit status and its last line."""
+def connect(port, *words, authority=True):
+    """A client's exit status, its last line, and what it says; without `authority` it has no CA."""
     command = LAB.connect_words(port, "--show-psn", *words)
+    if not authority:
+        at = command.index("--ca")
+        command[at:at + 2] = []
     result = subprocess.run(command, env=LAB.environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=25, check=False)
     lines = [json.loads(line) for line in result.stdout.splitlines() if line.startswith("{")]
     return result.returncode, lines[-1] if lines else {}, result.stderr
@@ -209,7 +212,7 @@ def exactly(stream, size):
     return data
 
 
-def as_server(name, version=None):
+def as_server(name, version=None, *words):
     """The frame that a client sends us, b"" when it does not; and its exit status."""
     got = [b""]
     with socket.create_server((ADDRESS, 0)) as listener:
@@ -222,7 +225,7 @@ def as_server(name, version=None):
 
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
-        status, _, errors = connect(listener.getsockname()[1], *HURRY, "-e", "stat")
+        status, _, errors = connect(listener.getsockname()[1], *HURRY, *words, "-e", "stat", authority=not words)
         thread.join(5)
     return got[0], status, errors
 
@@ -273,6 +276,7 @@ def impostors(server):
     LAB.certificate("server", "rogue-server", "--name", ADDRESS, ca="rogue-ca")
     LAB.certificate("client", "rogue-client", "--cn", "honest", ca="rogue-ca")
     LAB.certificate("server", "elsewhere", "--name", "elsewhere.example")
+    LAB.self_signed("own")
     versions = {"TLS 1.2": ssl.TLSVersion.TLSv1_2, "TLS 1.1": ssl.TLSVersion.TLSv1_1}
     for name, version, knowledge, tried, defence in (
             ("rogue-server", None, "a CA of its own", "to pose as the server: right name, another CA", "the chain is verified"),
@@ -282,7 +286,12 @@ def impostors(server):
             ("server", versions["TLS 1.1"], "the server's key", "to pose as the server, TLS 1.1 alone", "TLS 1.3 alone")):
         frame, status, _ = as_server(name, version)
         report(knowledge, tried, defence, "failed", bool(frame) or status == 0, note=f"the client says {'a frame' if frame else 'nothing'} and ends with {status}")
+    frame, status, _ = as_server("own", None, "--pin", LAB.pin("server"))
+    report("nothing", "to pose as the server, whose key is pinned, with a certificate of its own for the right name", "the pin is verified", "failed",
+           bool(frame) or status == 0, note=f"the client says {'a frame' if frame else 'nothing'} and ends with {status}")
     # With what they check, both ends do speak.
+    if as_server("server", None, "--pin", LAB.pin("server"))[0][3:4] != bytes([HELLO]):
+        raise SystemExit("attack: no HELLO for the server with the right pin")
     if as_server("server")[0][3:4] != bytes([HELLO]) or as_client(server.port, "honest")[3:4] != bytes([WELCOME]):
         raise SystemExit("attack: no HELLO for the right server, or no WELCOME for an honest client")
     for name, version, knowledge, tried, defence in (
@@ -449,6 +458,60 @@ def shuffled(server, records):
                note=f"{len(until_ready)} records, {len(until_ready) - len(wrong)} ended the connection{': not ' + str(wrong) if wrong else ''}")
 
 
+def flipped(at, where):
+    """One bit turned over: of the first byte of what is in the record, of the middle, of the tag."""
+    def make(_):
+        def change(direction, number, record):
+            if (direction, number) != at:
+                return [record]
+            place = {"first": 5, "middle": (5 + len(record)) // 2, "last": len(record) - 1}[where]
+            return [record[:place] + bytes([record[place] ^ 1]) + record[place + 1:]]
+        return change
+    return make
+
+
+def left_out(at):
+    return lambda proxy: lambda direction, number, record: [] if (direction, number) == at else [record]
+
+
+def changed(server, records):
+    """HELLO, WELCOME and READY among them: so no parameter and no feature bit, that of sealing either, can be changed on its way."""
+    last = ready_number(records)
+    until_ready = [(direction, number) for direction, number in numbers(records)
+                   if direction == "c" and number <= last or direction == "s" and number < sum(one == "s" for one, _ in records) - 2]
+    cases = {"one bit of each TLS record up to READY turned over: in its first byte, in the middle, in the last":
+             [(flipped(at, where), (*at, where)) for at in until_ready for where in ("first", "middle", "last")],
+             "each TLS record up to READY left out": [(left_out(at), at) for at in until_ready]}
+    for what, tries in cases.items():
+        began = time.monotonic()
+        with ThreadPoolExecutor(12) as pool:
+            ends = list(pool.map(lambda one: disturbed(server, one[0], ("-e", "send hello")), tries))
+        wrong = [name for (_, name), end in zip(tries, ends) if end["ok"] or not end["over"]]
+        report("nothing", what, "TLS: each record is authenticated, and has its number", "failed", bool(wrong), began=began,
+               note=f"{len(tries)} tries{'; accepted: ' + str(wrong) if wrong else ''}")
+
+
+def epoch_frames(records):
+    """The frames of epochs, on an established channel: BEGIN, PARAMETERS with the new PSNs, READY."""
+    server = LAB.serve(*HURRY[:4])
+    ready = ready_number(records)
+    behind = sum(one == "s" for one, _ in records) - 2
+    tries = [(make, (direction, first + number)) for make in (doubled, swapped, left_out, lambda at: flipped(at, "middle"))
+             for direction, first in (("c", ready + 1), ("s", behind)) for number in range(3)]
+    began = time.monotonic()
+    words = ("--epoch-ms", "100", "-e", "stat", "--hold-ms", "1500")
+    with ThreadPoolExecutor(8) as pool:
+        ends = list(pool.map(lambda one: disturbed(server, one[0](one[1]), words), tries))
+    # Undisturbed, such a client does go through its epochs and is content.
+    good = disturbed(server, lambda proxy: lambda direction, number, record: [record], words)
+    if not good["ok"]:
+        raise SystemExit("attack: an undisturbed client with epochs is not content")
+    wrong = [at for (_, at), end in zip(tries, ends) if end["ok"] or not end["over"]]
+    report("nothing", "the TLS records of an epoch sent twice, swapped, left out, with one bit turned over", "TLS: each record is authenticated, and has its number",
+           "failed", bool(wrong), began=began, note=f"{len(tries)} tries{'; accepted: ' + str(wrong) if wrong else ''}")
+    server.stop()
+
+
 def hold_back(number):
     """The client's record of that number and all after it, of both ends."""
     def make(proxy):
@@ -585,6 +648,8 @@ RECORDS = whole_session(SERVER)
 for _ in range(1 if SHORT else 10):
     cuts(SERVER, RECORDS)
     shuffled(SERVER, RECORDS)
+    changed(SERVER, RECORDS)
+epoch_frames(RECORDS)
 half_open(RECORDS)
 replay(SERVER, RECORDS)
 early_data(SERVER)

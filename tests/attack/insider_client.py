@@ -1,0 +1,514 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""A client with a valid certificate and code of its own, which keeps to no rule: on the queue pair (insider.c), on the TLS channel, at
+the port. An attack succeeds if it reads or changes what is not its own, if another client is not served, or if the server does not get
+over it: its objects on the device are counted before and after.
+"""
+import contextlib
+import json
+import os
+import pathlib
+import socket
+import ssl
+import struct
+import subprocess
+import sys
+import time
+
+import lab as rig
+from loopback import ADDRESS, Loopback
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "integration"))
+import protocol  # noqa: E402
+
+NAME = "insider"
+INSIDER = os.path.join(rig.BUILD, "tests", "attack", "insider")
+UROCE = os.path.join(rig.BUILD, "uroce", "cli", "uroce")
+MESSAGES, EPOCHS, SEALED = 1, 2, 4
+EPOCH_REQUEST = 8
+KIND_MESSAGE, KIND_CREDIT, KIND_CONTROL = 1 << 24, 2 << 24, 3 << 24
+ENDS = ("client.lost", "client.ended", "client.disconnected", "client.not_connected")
+
+
+def report(tried, defence, succeeded, expected="failed", knowledge="a valid certificate", note=None, packets=None, began=None):
+    LAB.report(NAME, "a client", knowledge, "securdma", defence, tried, expected, succeeded, packets=packets, note=note,
+               seconds=None if began is None else time.monotonic() - began)
+
+
+def wait_for(condition, seconds=5):
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.01)
+    return condition()
+
+
+def events(server):
+    for line in server.log().splitlines():
+        with contextlib.suppress(ValueError):
+            yield json.loads(line)
+
+
+def tls(port, timeout=5):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(f"{LAB.certificates()}/ca.crt")
+    context.load_cert_chain(f"{LAB.folder}/rogue.crt", f"{LAB.folder}/rogue.key")
+    context.set_alpn_protocols([protocol.ALPN])
+    return context.wrap_socket(socket.create_connection((ADDRESS, port), timeout), server_hostname=ADDRESS)
+
+
+class Insider:
+    """Connected, with a queue pair of its own."""
+
+    def __init__(self, server, *words, features=MESSAGES, **fields):
+        self.server = server
+        self.program = LAB.start(INSIDER, ADDRESS, *words)
+        made = self.program.must("made")
+        self.channel = tls(server.port)
+        self.channel.sendall(protocol.hello(gid=protocol.gid(ADDRESS), qpn=made["qpn"], psn=made["psn"], features=features, **fields))
+        kind, _, self.welcome = protocol.read_frame(self.channel)
+        if kind != protocol.WELCOME:
+            raise SystemExit(f"attack: {self.welcome} instead of WELCOME")
+        self.id, self.rkey = self.welcome["client_id"], self.welcome["region_rkey"]
+        self.program.say(f"connect {self.welcome['qpn']} {self.welcome['psn']} {self.welcome['gid'].hex()}")
+        self.program.must("connected")
+        self.channel.sendall(protocol.frame(protocol.READY))
+
+    def do(self, command, seconds=5):
+        """The event that ends a command that posts something; None: nothing came of it."""
+        self.program.say(command)
+        return self.program.next(lambda line: line["event"] in ("done", "broken"), seconds)
+
+    def end(self, seconds=5):
+        """The server's event about the end of this connection."""
+        wait_for(lambda: self._ended() is not None, seconds)
+        return self._ended()
+
+    def _ended(self):
+        return next((event for event in events(self.server) if event.get("event") in ENDS and event.get("client_id") == self.id), None)
+
+    def leave(self):
+        self.program.stop()
+        with contextlib.suppress(OSError):
+            self.channel.close()
+        if self.end() is None:
+            raise SystemExit(f"attack: client {self.id} has not ended at the server")
+
+
+class Honest:
+    """Another client, connected all the time, with something in its region."""
+
+    def __init__(self, server, *words):
+        command = [word for word in LAB.connect_words(server, "--show-psn", *words) if word != "--json"]
+        self.program = LAB.start(*command, events=False)
+        if self.program.next(lambda line: line.startswith("set-up")) is None:
+            raise SystemExit(f"attack: no connection: {self.program.log()}")
+        rig.ask(self.program, "write 0 genuine", 5)
+
+    def served(self):
+        echo = rig.ask(self.program, "send still here", 5)
+        return echo is not None and echo.endswith(": still here") and rig.ask(self.program, "read 0 7", 5) == "genuine"
+
+
+def newcomer_is_served(server, *words):
+    command = LAB.connect_words(server, "--busy-retry-ms", "3000", *words, "-e", "send hello")
+    return subprocess.run(command, env=LAB.environment(), stdin=subprocess.DEVNULL, capture_output=True, timeout=20, check=False).returncode == 0
+
+
+def objects(server):
+    text = subprocess.run([UROCE, "resources", "--json"], env=LAB.environment(), capture_output=True, text=True, check=True).stdout
+    return next(process["objects"] for process in json.loads(text)["processes"] if process["pid"] == server.pid)
+
+
+class Aftermath:
+    """Whether all is well at the server after an attack: for `with`."""
+
+    def __init__(self, server, honest):
+        self.server, self.honest, self.before = server, honest, objects(server)
+        self.wrong = []
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        if error[0]:
+            return
+        if not self.server.alive():
+            self.wrong.append("the server died")
+            return
+        if not self.honest.served():
+            self.wrong.append("another client was not served")
+        if not newcomer_is_served(self.server):
+            self.wrong.append("a newcomer was not served")
+        if not wait_for(lambda: objects(self.server) == self.before):
+            self.wrong.append(f"objects on the device: {objects(self.server)}, before {self.before}")
+
+    def note(self, *more):
+        return "; ".join([*more, *self.wrong]) or None
+
+
+# ---- memory ----
+
+
+def refused(insider, command):
+    """Whether the device refused it and the server ended this connection, for that reason."""
+    answer, end = insider.do(command), insider.end()
+    insider.leave()
+    return answer is not None and answer["event"] == "broken" and end is not None and end["event"] != "client.disconnected", answer
+
+
+def own_region(server, honest):
+    """What is past its own region, and rights that it does not have."""
+    writable, readable = LAB.serve("--region-access", "w"), LAB.serve("--region-access", "r")
+    tries = [(server, "write 0 8", command) for command in ("write {size} 1", "read {size} 1", "write {last} 8", "read {last} 8", "read {high} 8", "add 0")]
+    tries += [(writable, "write 0 8", "read 0 8"), (readable, "read 0 8", "write 0 8")]
+    with Aftermath(server, honest) as after:
+        wrong, statuses = [], set()
+        for target, allowed, forbidden in tries:
+            insider = Insider(target)
+            size = insider.welcome["region_size"]
+            # The key goes before the address.
+            allowed, forbidden = (words.replace(" ", f" {insider.rkey} ", 1).format(size=size, last=size - 4, high=(1 << 64) - 4) for words in (allowed, forbidden))
+            first = insider.do(allowed)
+            good, answer = refused(insider, forbidden)
+            statuses.add(answer["status"] if good else "nothing")
+            if not good or first is None or first["event"] != "done":
+                wrong.append(forbidden)
+    writable.stop()
+    readable.stop()
+    report("writes and reads past the end of its own region and before it, an atomic, a read where it may write alone, a write where it may read "
+           "alone; past any library, on its own queue pair", "the device checks bounds and rights; that connection alone ends", bool(wrong or after.wrong),
+           note=after.note(f"the device: {', '.join(sorted(statuses))}", *wrong), packets=len(tries))
+
+
+def foreign_keys(server, honest):
+    """Keys that are not its own, and one that was its own before."""
+    with Aftermath(server, honest) as after:
+        wrong = []
+        other = Insider(server)
+        other.do("text secret")
+        if other.do(f"write {other.rkey} 0 6")["event"] != "done":
+            raise SystemExit("attack: a client can't write to its own region")
+        insider = Insider(server)
+        if not refused(insider, f"read {other.rkey} 0 6")[0]:
+            wrong.append("a key of another client, now")
+        other.leave()
+        insider = Insider(server)
+        if not refused(insider, f"read {other.rkey} 0 6")[0]:
+            wrong.append("a key of a client that has left")
+        guesses = 4 if SHORT else 40
+        for number in range(guesses):
+            insider = Insider(server)
+            if not refused(insider, f"read {(insider.rkey ^ (1 << number % 32)) & 0xffffffff} 0 6")[0]:
+                wrong.append(f"a guessed key, bit {number % 32}")
+    report(f"reads with the rkey of another client; of one that has left; with {guesses} guesses near its own", "a protection domain for each client; "
+           "windows, where the device has them", bool(wrong or after.wrong), knowledge="a valid certificate; the other's rkey", note=after.note(*wrong))
+
+
+def left_behind(server, honest):
+    """Regions, and the server's memory, after somebody has left."""
+    with Aftermath(server, honest) as after:
+        first = Insider(server)
+        size = first.welcome["region_size"]
+        first.do("text the secret of the first")
+        for offset in (0, 4096, size - 64):
+            first.do(f"write {first.rkey} {offset} 25")
+        first.leave()
+        found = False
+        for _ in range(3 if SHORT else 20):
+            second = Insider(server)
+            for offset in (0, 4096, size - 64):
+                answer = second.do(f"read {second.rkey} {offset} 64")
+                if answer is None or answer["event"] != "done":
+                    raise SystemExit(f"attack: a client can't read its own region: {answer}")
+                found = found or bytes.fromhex(answer["bytes"]).strip(b"\0") != b""
+            second.leave()
+    report("reads the region that it is given after another client has left: is anything of that one in it?", "regions are fresh zeroed pages, wiped when released",
+           found or bool(after.wrong), knowledge="a valid certificate; what the other one had written", note=after.note())
+
+
+# ---- messages ----
+
+
+def messages(server, honest):
+    """Messages that break the rules. Each has to end the connection with its own reason."""
+    with Aftermath(server, honest) as after:
+        wrong = []
+        for what, command, reason, security in (
+                ("without immediate data", "send 1 8 -", "without immediate data", True),
+                ("of an unknown kind", f"send 1 8 {9 << 24:x}", "unknown kind 9", True),
+                ("a control record, unsealed", f"send 1 28 {KIND_CONTROL:x}", "unknown kind 3", True),
+                ("more credits than it owes", f"send 1 8 {KIND_MESSAGE | 1:x}", "more than it was owed", True),
+                ("all credits there can be", f"send 1 0 {KIND_CREDIT | 0xffffff:x}", "more than it was owed", True),
+                ("longer than agreed", f"send 1 200 {KIND_MESSAGE:x}", "local length error", False)):
+            insider = Insider(server, message_size=64)
+            insider.do(command)
+            end = insider.end()
+            if end is None or reason not in end["error"] or bool(end.get("security")) != security:
+                wrong.append(f"{what}: {end}")
+            insider.leave()
+    report("messages without immediate data, of unknown kinds, with credits that it does not owe, longer than agreed", "each is checked, the length by the device; that connection "
+           "alone ends, for the others with a security event", bool(wrong or after.wrong), note=after.note(*wrong), packets=6)
+
+
+def too_many(server, honest):
+    """While the server is stopped, so that it can take none of them from its queue."""
+    with Aftermath(server, honest) as after:
+        insider = Insider(server, depth=1)
+        go_on = LAB.freeze(server)
+        insider.program.say(f"send 60 8 {KIND_MESSAGE:x}")
+        time.sleep(0.3)
+        go_on()
+        end = insider.end(10)
+        echoed = sum(line.get("event") == "message" for line in insider.program.seen)
+        insider.leave()
+        wrong = [] if end is not None and "more messages than it had credits" in end["error"] and end.get("security") else [f"the end: {end}"]
+    report("60 messages at once with one credit", "credits are counted by the receiver, too; that connection alone ends, with a security event",
+           bool(wrong or after.wrong), note=after.note(f"{echoed} answers", *wrong), packets=60)
+    with Aftermath(server, honest) as after:
+        insider = Insider(server, message_size=64)
+        answer = insider.do(f"send 1 {1 << 20} {KIND_MESSAGE:x}")
+        end = insider.end()
+        insider.leave()
+        wrong = [] if answer and answer["event"] == "broken" and end and end["event"] != "client.disconnected" else [f"{answer}, {end}"]
+    report("a message of 1 MiB where 64 bytes were agreed: beyond the receive's memory", "the device: a receive has a length", bool(wrong or after.wrong),
+           note=after.note(answer["status"] if answer else "nothing", *wrong), packets=1)
+
+
+def deaf(server, honest):
+    """It asks and takes no answer: no receives; and a queue pair that is gone while the channel stays."""
+    for what, words, features in (("posts no receives, and sends a message: the echo finds none", ["--deaf"], MESSAGES),
+                                  ("sends a message and destroys its queue pair before the echo, but keeps the channel", [], MESSAGES),
+                                  ("the same, says that it has epochs, and takes no part in the one that is to recover it", [], MESSAGES | EPOCHS)):
+        began = time.monotonic()
+        with Aftermath(server, honest) as after:
+            insider = Insider(server, *words, features=features)
+            go_on = LAB.freeze(server)
+            insider.program.say(f"send 1 8 {KIND_MESSAGE:x}")
+            time.sleep(0.1)
+            if not words:
+                insider.program.say("vanish")
+                time.sleep(0.1)
+            go_on()
+            served = honest.served()
+            end = insider.end(20)
+            seconds = time.monotonic() - began
+            insider.leave()
+            if end is None or not served:
+                after.wrong.append(f"after 20 s the server had it still: {end}" if served else "the other client was not served meanwhile")
+        report(what, "retries of the device, deadlines; the others' worker does not wait", bool(after.wrong),
+               note=after.note(f"the server ended it after {seconds:.1f} s: {end and end['error']}"))
+
+
+def unsealed(server, honest):
+    """On a connection that is sealed: bytes that are not, or nobody's."""
+    sealed = LAB.serve("--seal", "required")
+    other = Honest(sealed, "--seal", "required")
+    with Aftermath(server, honest) as after:
+        wrong = []
+        for length in (0, 8, 24, 1000):
+            insider = Insider(sealed, features=MESSAGES | SEALED)
+            insider.do("text an order to pay")
+            insider.do(f"send 1 {length} {KIND_MESSAGE:x}")
+            end = insider.end()
+            if end is None or end["cause"] != "seal" or not end.get("security") or end["messages_received"] != 0:
+                wrong.append(f"{length} bytes: {end}")
+            insider.leave()
+        insider = Insider(sealed, features=MESSAGES | SEALED)
+        if insider.rkey or insider.welcome["region_address"] or not refused(insider, "write 0 0 8")[0]:
+            wrong.append("a region to write to")
+        if insider.rkey == 0:
+            insider = Insider(sealed, features=MESSAGES | SEALED)
+            if not refused(insider, "read 1 0 8")[0]:
+                wrong.append("a region to read")
+        if other.program.alive() and rig.ask(other.program, "send x", 5) is None:
+            wrong.append("another client of that server was not served")
+    sealed.stop()
+    report("messages that are not sealed, of 0 to 1,000 bytes; a write and a read without a key; to a server that seals", "nothing that does not authenticate "
+           "is taken; the region is not known to the device", bool(wrong or after.wrong), note=after.note(*wrong), packets=6)
+
+
+# ---- the exchange ----
+
+
+def third_hosts(server, honest):
+    with Aftermath(server, honest) as after:
+        taken = []
+        for gid in ("192.0.2.1", "127.0.0.9", "2001:db8::1", "ff02::1", "224.0.0.1", "255.255.255.255", "0.0.0.0", "::"):
+            with tls(server.port) as channel:
+                channel.sendall(protocol.hello(gid=protocol.gid(gid)))
+                if protocol.read_frame(channel)[0] != protocol.REJECT:
+                    taken.append(gid)
+    report("to aim the server's device at another host: GIDs of eight others in HELLO, multicast and broadcast among them", "the GID must be the address of its "
+           "TCP connection, or of a network that the operator allowed", bool(taken or after.wrong), note=after.note(*taken))
+
+
+def greedy_hello(server, honest):
+    """The most of everything."""
+    with Aftermath(server, honest) as after:
+        insider = Insider(server, message_size=1 << 20, depth=4096, rd_initiator=255, rd_responder=255)
+        got = {name: insider.welcome[name] for name in ("message_size", "depth", "rd_initiator", "region_size")}
+        more = got["message_size"] > 4096 or got["depth"] > 16 or got["region_size"] > 65536
+        insider.leave()
+    report("asks for messages of 1 MiB, 4096 in flight, 255 reads", "the lower of both ends; the server's own limits", more or bool(after.wrong),
+           note=after.note(", ".join(f"{name} {value}" for name, value in got.items())))
+
+
+# ---- floods ----
+
+
+def descriptors(server):
+    return len(os.listdir(f"/proc/{server.pid}/fd"))
+
+
+def flood(honest, server, work):
+    """Does `work` and says how long the worst echo of another client took meanwhile, and whether newcomers were let in."""
+    before = descriptors(server)
+    with Aftermath(server, honest) as after:
+        handle = work()
+        began = time.monotonic()
+        if not honest.served():
+            after.wrong.append("another client was not served meanwhile")
+        echo = time.monotonic() - began
+        began = time.monotonic()
+        if not newcomer_is_served(server):
+            after.wrong.append("a newcomer was not served meanwhile")
+        connected = time.monotonic() - began
+        for one in handle:
+            with contextlib.suppress(OSError):
+                one.close()
+    if not wait_for(lambda: descriptors(server) <= before + 1, 15):
+        after.wrong.append(f"{descriptors(server)} descriptors, {before} before")
+    return after, f"meanwhile an echo took {1000 * echo:.0f} ms, a newcomer {1000 * connected:.0f} ms"
+
+
+def half_open(server, honest):
+    count = 200 if SHORT else 1000
+    after, note = flood(honest, server, lambda: [socket.create_connection((ADDRESS, server.port)) for _ in range(count)])
+    report(f"{count} connections that say nothing", "places of their own; the oldest of the address that has the most goes first; a deadline", bool(after.wrong),
+           note=after.note(note), knowledge="the port")
+
+
+def slow_hello(server, honest):
+    """TLS, then HELLO byte by byte, slower than the deadline allows."""
+    def work():
+        channels = [tls(server.port) for _ in range(8)]
+        for channel in channels:
+            channel.sendall(protocol.hello(gid=protocol.gid(ADDRESS))[:20])
+        return channels
+
+    began = time.monotonic()
+    after, note = flood(honest, server, work)
+    channel, hello = tls(server.port, 10), protocol.hello(gid=protocol.gid(ADDRESS))
+    with contextlib.suppress(OSError), channel:
+        for number, _ in enumerate(hello):
+            channel.sendall(hello[number:number + 1])
+            time.sleep(0.1)
+    if time.monotonic() - began > 20:
+        after.wrong.append("there was no deadline")
+    report("HELLO in pieces: eight clients that stop amid it, one that sends a byte each 100 ms", "one deadline for the whole set-up (2 s here)", bool(after.wrong),
+           note=after.note(f"cut off after {number} of 84 bytes", note) if number < 80 else after.note("all was taken"), began=began)
+    if number >= 80:
+        raise SystemExit("attack: a HELLO that takes 8 s was taken; the deadline is 2 s")
+
+
+def handshakes(server, honest):
+    count = 60 if SHORT else 1000
+
+    def work():
+        for _ in range(count):
+            tls(server.port).close()
+        return []
+
+    began = time.monotonic()
+    after, note = flood(honest, server, work)
+    report(f"{count} TLS handshakes, one after the other, and nothing else", "set-up is the greeters', not the workers'; max-setups-per-second", bool(after.wrong),
+           note=after.note(note), began=began)
+
+
+def long_frames(server, honest):
+    """After the exchange, on a channel that is up."""
+    with Aftermath(server, honest) as after:
+        wrong = []
+        for what, data in (("a frame that says 65,535 bytes", protocol.frame(99, bytes(60000), length=65535)),
+                           ("1 MiB of nothing", bytes(1 << 20)),
+                           ("50,000 EPOCH_REQUESTs where there are no epochs", protocol.frame(EPOCH_REQUEST, struct.pack("!IB", 1, 2)) * 50000)):
+            insider = Insider(server)
+            with contextlib.suppress(OSError):
+                insider.channel.sendall(data)
+            end = insider.end()
+            if end is None or end["cause"] != "protocol":
+                wrong.append(f"{what}: {end}")
+            insider.leave()
+    report("frames of 64 KiB, 1 MiB of zeros, 50,000 frames at once, on an established channel", "512 bytes a frame, states; that connection alone ends",
+           bool(wrong or after.wrong), note=after.note(*wrong))
+
+
+def epochs(server, honest):
+    """With the library itself, as often as it goes: its own epochs, its own queue pair's failures."""
+    folder = LAB.certificates()
+
+    def guest(*words):
+        program = LAB.start(rig.GUEST, folder, "rogue", ADDRESS, str(server.port), *words)
+        program.must("connected")
+        return program
+
+    quiet = guest()
+    quiet.say("ping 1000")
+    alone = quiet.must("pinged")
+    with Aftermath(server, honest) as after:
+        rogue = guest()
+        rogue.say("renew 1500")
+        quiet.say("ping 1000")
+        busy = quiet.must("pinged")
+        renewed = rogue.must("renewed")
+        rogue.stop()
+    report("asks for new PSNs and queue pairs as fast as they come, for 1.5 s", "one at a time, 5 ms apart", bool(after.wrong) or renewed["epochs"] > 400,
+           note=after.note(f"{renewed['epochs']} epochs; the echoes of another client: p99 {busy['p99_us']} us, {alone['p99_us']} us alone"))
+    with Aftermath(server, honest) as after:
+        rogue = guest()
+        rogue.say("kill 100")
+        quiet.say("ping 1000")
+        busy = quiet.must("pinged")
+        broken = rogue.event("broken")
+        if broken is None:
+            after.wrong.append("it was never ended")
+        rogue.stop()
+    survived = sum(line.get("event") == "killed" for line in rogue.seen)
+    report("kills its own queue pair again and again, so that the server makes new ones", "recoveries (8 a minute)", bool(after.wrong) or survived > 8,
+           note=after.note(f"{survived} times; the echoes of another client: p99 {busy['p99_us']} us, {alone['p99_us']} us alone"))
+    quiet.stop()
+
+
+def places(server):
+    """All the places there are, with and without a limit for one name."""
+    for words, defence, expected in ((("--max-clients", "6"), "max-clients = 6 alone, as by default", "succeeded"),
+                                     (("--max-clients", "6", "--max-clients-per-identity", "2"), "max-clients-per-identity = 2", "failed")):
+        small = LAB.serve(*words)
+        channels, got = [], 0
+        for _ in range(6):
+            channel = tls(small.port)
+            channel.sendall(protocol.hello(gid=protocol.gid(ADDRESS)))
+            if protocol.read_frame(channel)[0] == protocol.WELCOME:
+                channel.sendall(protocol.frame(protocol.READY))
+                channels.append(channel)
+                got += 1
+        kept_out = not newcomer_is_served(small, "--busy-retry-ms", "0")
+        report("takes all 6 places of a server, with no queue pair of its own", defence, kept_out, expected, note=f"it got {got}")
+        for channel in channels:
+            channel.close()
+        small.stop()
+
+
+ARGUMENTS = rig.options(__doc__, {"--only": {"default": ""}})
+LAB = Loopback(ARGUMENTS)
+SHORT = ARGUMENTS.short
+LAB.certificates()
+LAB.certificate("client", "rogue", "--cn", "rogue")
+SERVER = LAB.serve("--setup-timeout-ms", "2000")
+HONEST = Honest(SERVER)
+for attack in (own_region, foreign_keys, left_behind, messages, too_many, deaf, unsealed, third_hosts, greedy_hello, half_open, slow_hello, handshakes,
+               long_frames, epochs):
+    if not ARGUMENTS.only or attack.__name__ == ARGUMENTS.only:
+        attack(SERVER, HONEST)
+places(SERVER)
+LAB.end()
