@@ -72,10 +72,10 @@ static int add_threads(scmp_filter_ctx filter)
 static int add_sockets(scmp_filter_ctx filter)
 {
 	static const int domains[] = {AF_UNIX, AF_INET, AF_INET6, AF_NETLINK};
-	int ret = seccomp_rule_add(filter, SCMP_ACT_ALLOW, CALL(socketpair), 1, SCMP_A0(SCMP_CMP_EQ, AF_UNIX));
+	int ret = seccomp_rule_add(filter, SCMP_ACT_ALLOW, CALL(socketpair), 1, SCMP_A0(SCMP_CMP_EQ, AF_UNIX, 0));
 
 	for (size_t i = 0; i < sizeof domains / sizeof *domains && ret == 0; i++)
-		ret = seccomp_rule_add(filter, SCMP_ACT_ALLOW, CALL(socket), 1, SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)domains[i]));
+		ret = seccomp_rule_add(filter, SCMP_ACT_ALLOW, CALL(socket), 1, SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)domains[i], 0));
 	return ret;
 }
 

@@ -164,7 +164,7 @@ static int receive(struct session *session, int64_t deadline, size_t *length)
 
 static int check_echo(struct session *session, const void *data, size_t length, size_t received)
 {
-	uint64_t id;
+	uint64_t id = 0;
 
 	if (received >= SRDMA_ECHO_OVERHEAD)
 		memcpy(&id, session->reply, sizeof id);

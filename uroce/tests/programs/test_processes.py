@@ -55,7 +55,7 @@ def test_peer_that_is_killed_ends_its_peer_with_an_error(programs):
 
 @pytest.mark.parametrize("how", ["kill", "stop"])
 @pytest.mark.parametrize("events", [[], ["--events"]], ids=["polling", "events"])
-@pytest.mark.parametrize("timeout, retry", [(10, 7), (14, 2), (16, 1), (12, 0)])
+@pytest.mark.parametrize("timeout, retry", [(10, 7), (14, 2), (16, 1), (17, 0)])
 def test_lost_peer_is_reported_in_time(programs, how, events, timeout, retry):
     pair = verify_pair("--lose", how, "--timeout", str(timeout), "--retry", str(retry), "--iterations", "1", "--sizes", "100",
                        "--qps", "4", *events)
