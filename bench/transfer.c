@@ -60,7 +60,7 @@ static struct srdma_conn_options conn_options(void)
 	struct srdma_conn_options options;
 
 	srdma_conn_options_init(&options);
-	options.rdma_depth = DEPTH;
+	options.rdma_depth = DEPTH; if (getenv("SPIN")) options.spin = atoi(getenv("SPIN"));
 	options.depth = DEPTH;
 	if (transfer.mode == MESSAGES || transfer.mode == LATENCY)
 		options.message_size = transfer.size < 64 ? 64 : (uint32_t)transfer.size;

@@ -29,6 +29,7 @@ static void put_datagram(struct qp *qp, struct send_wqe *wqe, struct packet_out 
 	out->hop_limit = wqe->av.hop_limit;
 	out->dqpn = packet.qpn;
 	out->sqpn = qp->qpn;
+	out->may_change = false;
 	out->header_length = wire_encode(&packet, out->header);
 	link_send(qp->device->link, out);
 	req->next = psn_add(req->next, 1);

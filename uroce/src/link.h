@@ -25,6 +25,8 @@ struct packet_out {
 	struct iovec piece[LINK_MAX_PIECES]; /* the payload, without padding */
 	size_t pieces;
 	uint32_t payload_length;
+	/* The payload is to be copied before it is summed: else a change meanwhile would make a wrong ICRC. */
+	bool may_change;
 };
 
 struct link;

@@ -160,6 +160,7 @@ struct read_atomic {
 	uint8_t opcode; /* OP_READ_REQUEST, OP_COMPARE_SWAP, OP_FETCH_ADD */
 	bool pending;   /* responses are still to be sent */
 	bool repeated;  /* answered before: gives way to new ones */
+	bool asked_again;
 	uint32_t rkey;
 	uint64_t va;
 	uint32_t length;

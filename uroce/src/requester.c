@@ -65,6 +65,15 @@ static uint32_t segment_of(const struct qp *qp)
 	return qp->attr.max_rd_atomic >= 4 ? READ_SEGMENT : READ_SEGMENT_FEW;
 }
 
+/* Where the segment of a READ that `offset` lies in ends: at a multiple of its length, also when it is asked for again from the
+ * middle. A short rest is not worth a request, and goes with the last one. */
+static uint32_t segment_end(const struct qp *qp, uint32_t length, uint32_t offset)
+{
+	uint32_t segment = segment_of(qp);
+	uint32_t end = (offset / segment + 1) * segment;
+	return end >= length || length - end <= segment / 2 ? length : end;
+}
+
 static uint32_t window_limit(const struct qp *qp)
 {
 	/* Small packets take more of a receive buffer than their length: no more than four times as many of them. */
@@ -401,6 +410,7 @@ static void put_packet(struct qp *qp, struct packet *packet, struct packet_out *
 	out->hop_limit = qp->av.hop_limit;
 	out->dqpn = packet->qpn;
 	out->sqpn = qp->qpn;
+	out->may_change = false;
 	out->header_length = wire_encode(packet, out->header);
 	link_send(qp->device->link, out);
 
@@ -453,11 +463,7 @@ static bool send_data(struct qp *qp, struct send_wqe *wqe, struct packet_out *ou
 static void send_read_request(struct qp *qp, struct send_wqe *wqe, struct packet_out *out)
 {
 	struct requester *req = &qp->req;
-	uint32_t segment = segment_of(qp);
-	/* Segments end at multiples of their length, also when asked for again from the middle. */
-	uint32_t part = segment - req->offset % segment;
-	if (part > wqe->length - req->offset)
-		part = wqe->length - req->offset;
+	uint32_t part = segment_end(qp, wqe->length, req->offset) - req->offset;
 	struct packet packet = {
 		.opcode = OP_READ_REQUEST,
 		.ack_req = true,
@@ -671,7 +677,7 @@ static void receive_read_response(struct qp *qp, struct send_wqe *wqe, const str
 		return;
 	}
 	req->unacked = psn_add(packet->psn, 1);
-	if ((end % segment_of(qp) == 0 || end == wqe->length) && req->reads > 0)
+	if (end == segment_end(qp, wqe->length, offset) && req->reads > 0)
 		req->reads--;
 	if (end == wqe->length)
 		wqe->state = SEND_DONE;

@@ -135,6 +135,8 @@ static bool send_read_packet(struct qp *qp, struct read_atomic *read)
 		.msn = read->msn,
 		.payload_length = part,
 	};
+	/* Memory that its owner writes to meanwhile makes a wrong ICRC, and the requester asks again: then it is a copy. */
+	out.may_change = read->asked_again;
 	out.pieces = 0;
 	if (part > 0) {
 		/* The region may have gone since the request came. */
@@ -168,6 +170,7 @@ static void send_atomic_answer(struct qp *qp, struct read_atomic *atomic)
 		.msn = atomic->msn,
 		.original = atomic->original,
 	};
+	out.may_change = false;
 	out.pieces = 0;
 	put_response(qp, &packet, &out);
 	atomic->pending = false;
@@ -193,6 +196,7 @@ static void send_acknowledgement(struct qp *qp)
 	}
 	resp->nak_due = 0;
 	resp->ack_due = false;
+	out.may_change = false;
 	out.pieces = 0;
 	put_response(qp, &packet, &out);
 }
@@ -480,6 +484,7 @@ static void answer_again(struct qp *qp, const struct packet *packet)
 		entry->length = packet->length;
 		entry->sent = 0;
 	}
+	entry->asked_again = true;
 	entry->repeated = entry->repeated || !entry->pending;
 	entry->pending = true;
 	if ((int32_t)(position - resp->read_head) < 0)

@@ -395,12 +395,9 @@ static void finish_packet(struct udp_link *link, struct message *message, struct
 		capture_packet(link->capture, true, &message->flow, message->route.tclass, piece, pieces);
 }
 
-/* A READ response reads memory that its owner may be writing to, which must not make it a wrong ICRC; what a request
- * sends is stable until it is acknowledged. */
 static bool must_copy(const struct packet_out *packet)
 {
-	uint8_t opcode = packet->header[0];
-	return packet->payload_length <= COPY_LIMIT || (opcode >= OP_READ_FIRST && opcode <= OP_READ_ONLY);
+	return packet->payload_length <= COPY_LIMIT || packet->may_change;
 }
 
 static uint8_t *put_bytes(uint8_t *to, const void *from, size_t length)
