@@ -1,73 +1,25 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "bulk.h"
 
+#include "clock.h"
 #include "conn.h"
-#include "cursor.h"
 #include "log.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum record {
-	RECORD_WRITE = 1, /* a chunk for the receiver's region */
-	RECORD_ANSWER = 2, /* a chunk that the receiver asked for */
-	RECORD_READ = 3,
-	RECORD_ACK = 4,
-};
-
-/* All records begin with this. */
-struct header {
-	uint8_t type;
-	bool within;      /* WRITE, ANSWER: the bytes follow; else they are to be pulled */
-	uint32_t length;  /* WRITE, ANSWER: of the chunk; ACK: how many chunks */
-	uint64_t offset;  /* WRITE, READ: in the region; ANSWER: in what was asked for */
-	uint64_t address; /* WRITE, ANSWER: of the chunk; READ: how many bytes */
-	uint32_t rkey;
-};
-
 /* Chunks up to this go within their announcement, one round trip and one pull fewer, if a message can be so long. */
 #define WITHIN_MAX 2048u
-#define SLOT_SIZE (SRDMA_BULK_CHUNK + 64u)
+#define PLACE_ALIGN 64u
+/* What one announcement tells of. More would let an end wait for the other; less would cost more records. */
+#define BATCH_BYTES (4 * SRDMA_BULK_CHUNK)
+/* While so many announcements are under way the peer has enough to do: the next one waits until it is full. */
+#define BUSY_RECORDS 2
 /* Then it is other clients' turn. */
 #define CHUNKS_PER_STEP 16
-
-static void encode(uint8_t out[SRDMA_BULK_HEADER], const struct header *h)
-{
-	struct srdma_writer w;
-
-	srdma_writer_init(&w, out, SRDMA_BULK_HEADER);
-	srdma_put_u8(&w, h->type);
-	srdma_put_u8(&w, h->within);
-	srdma_put_u16(&w, 0);
-	srdma_put_u32(&w, h->length);
-	srdma_put_u64(&w, h->offset);
-	srdma_put_u64(&w, h->address);
-	srdma_put_u32(&w, h->rkey);
-}
-
-/* The bytes are authenticated, but their sender may still be wrong. */
-static int decode(const void *data, uint32_t length, struct header *h)
-{
-	struct srdma_reader r;
-	uint8_t within;
-	uint16_t reserved;
-
-	srdma_reader_init(&r, data, length < SRDMA_BULK_HEADER ? length : SRDMA_BULK_HEADER);
-	h->type = srdma_get_u8(&r);
-	within = srdma_get_u8(&r);
-	reserved = srdma_get_u16(&r);
-	h->length = srdma_get_u32(&r);
-	h->offset = srdma_get_u64(&r);
-	h->address = srdma_get_u64(&r);
-	h->rkey = srdma_get_u32(&r);
-	h->within = within == 1;
-	if (!srdma_reader_complete(&r) || within > 1 || reserved != 0)
-		return srdma_fail(SRDMA_EPROTOCOL, "a malformed control record of %u bytes", length);
-	if (length != SRDMA_BULK_HEADER + (h->within ? h->length : 0))
-		return srdma_fail(SRDMA_EPROTOCOL, "a control record of %u bytes, of the wrong length", length);
-	return 0;
-}
+/* Who waits for more sleeps no sooner than so long after the last chunk: to be woken costs more than it takes to come. */
+#define ACTIVE_US 200
 
 /* ---- life ------------------------------------------------------------------------------------------------------ */
 
@@ -95,8 +47,8 @@ void srdma_bulk_release(struct srdma_conn *conn)
 {
 	struct srdma_bulk *bulk = &conn->bulk;
 
-	srdma_region_release(&bulk->staging);
-	srdma_region_release(&bulk->landing);
+	srdma_region_release(&bulk->staging.region);
+	srdma_region_release(&bulk->landing.region);
 	srdma_sealer_delete(&bulk->sealer);
 	srdma_opener_delete(&bulk->opener);
 	free(bulk->jobs);
@@ -108,9 +60,19 @@ static struct srdma_bulk_job *job_at(struct srdma_bulk *bulk, uint32_t index)
 	return &bulk->jobs[(bulk->job_head + index) % bulk->job_room];
 }
 
+static struct srdma_bulk_pull *pull_at(struct srdma_bulk *bulk, uint32_t index)
+{
+	return &bulk->pulls[(bulk->pull_head + index) % SRDMA_BULK_CHUNKS];
+}
+
 bool srdma_bulk_is_idle(const struct srdma_bulk *bulk)
 {
 	return bulk->job_count == 0;
+}
+
+bool srdma_bulk_is_active(const struct srdma_bulk *bulk)
+{
+	return bulk->on && srdma_clock_us() < bulk->active_until;
 }
 
 /* Writes and reads never overlap, so that the oldest one tells. */
@@ -141,72 +103,156 @@ static void complete_jobs(struct srdma_conn *conn)
 		/* One of no bytes has a chunk all the same, which counts as one. */
 		if (!job.asked || job.done < (job.length > 0 ? job.length : 1))
 			return;
-		if (!job.write)
-			bulk->reads_asked--;
+		bulk->reads_asked -= job.ends_record;
 		bulk->job_head = (bulk->job_head + 1) % bulk->job_room;
 		bulk->job_count--;
 		srdma_channel_complete_rdma(&conn->channel, job.kind, job.cookie);
 	}
 }
 
-/* ---- chunks of ours -------------------------------------------------------------------------------------------- */
+/* ---- rings ----------------------------------------------------------------------------------------------------- */
 
-static int send_header(struct srdma_conn *conn, const struct header *header)
+static uint32_t place_size(uint32_t length)
 {
-	uint8_t bytes[SRDMA_BULK_HEADER];
-
-	encode(bytes, header);
-	return srdma_channel_send_control(&conn->channel, bytes, sizeof bytes);
+	return (length + SRDMA_SEAL_OVERHEAD + PLACE_ALIGN - 1) / PLACE_ALIGN * PLACE_ALIGN;
 }
 
-static int send_within(struct srdma_conn *conn, const struct header *header, const char *data)
+/* Bytes that the next chunk takes, with those left over at the end before it. Both ends' rings skip the same. */
+static uint32_t space_for(const struct srdma_bulk_ring *ring, uint32_t length)
+{
+	uint32_t size = place_size(length), to_end = SRDMA_BULK_RING - ring->tail;
+
+	return size <= to_end ? size : to_end + size;
+}
+
+static bool fits(const struct srdma_bulk_ring *ring, uint32_t length)
+{
+	return ring->used + space_for(ring, length) <= SRDMA_BULK_RING;
+}
+
+/* The place for a chunk that fits, and what it takes. */
+static int take_place(struct srdma_conn *conn, struct srdma_bulk_ring *ring, int access, uint32_t length, uint32_t *at,
+		      uint32_t *taken)
+{
+	uint32_t size = place_size(length);
+	int ret = ring->region.address ? 0 : srdma_region_new(conn->pd, SRDMA_BULK_RING, access, &ring->region);
+
+	if (ret != 0)
+		return ret;
+	*taken = space_for(ring, length);
+	*at = *taken == size ? ring->tail : 0;
+	ring->tail = *at + size;
+	ring->used += *taken;
+	return 0;
+}
+
+/* ---- chunks of ours -------------------------------------------------------------------------------------------- */
+
+static uint32_t headers_per_record(const struct srdma_conn *conn)
+{
+	uint32_t room = conn->channel.message_size / SRDMA_BULK_HEADER;
+
+	return room < SRDMA_BULK_BATCH ? room : SRDMA_BULK_BATCH;
+}
+
+/* What goes within is there at once: it must not overtake what is still to be pulled. */
+static bool goes_within(const struct srdma_conn *conn, uint32_t length)
+{
+	return length <= WITHIN_MAX && length + SRDMA_BULK_HEADER <= conn->channel.message_size && conn->bulk.staging.used == 0;
+}
+
+static bool batch_is_full(const struct srdma_conn *conn)
+{
+	return conn->bulk.batch_count == headers_per_record(conn) || conn->bulk.batch_bytes >= BATCH_BYTES;
+}
+
+static bool can_announce(const struct srdma_conn *conn)
+{
+	return conn->bulk.records < SRDMA_BULK_RECORDS && srdma_channel_can_control(&conn->channel);
+}
+
+static bool batch_is_due(const struct srdma_conn *conn)
+{
+	return conn->bulk.batch_count > 0 && (batch_is_full(conn) || conn->bulk.records < BUSY_RECORDS) && can_announce(conn);
+}
+
+static bool can_send_chunk(const struct srdma_conn *conn, uint32_t length)
+{
+	const struct srdma_bulk *bulk = &conn->bulk;
+
+	if (bulk->chunk_count == SRDMA_BULK_CHUNKS)
+		return false;
+	if (goes_within(conn, length))
+		return can_announce(conn);
+	return fits(&bulk->staging, length) && (bulk->batch_count > 0 ? !batch_is_full(conn) : can_announce(conn));
+}
+
+static struct srdma_bulk_chunk *youngest_chunk(struct srdma_bulk *bulk)
+{
+	return &bulk->chunks[(bulk->chunk_head + bulk->chunk_count - 1) % SRDMA_BULK_CHUNKS];
+}
+
+static int announce(struct srdma_conn *conn)
+{
+	struct srdma_bulk *bulk = &conn->bulk;
+	uint32_t length = bulk->batch_count * SRDMA_BULK_HEADER;
+
+	youngest_chunk(bulk)->ends_record = true;
+	bulk->records++;
+	bulk->batch_count = bulk->batch_bytes = 0;
+	return srdma_channel_send_control(&conn->channel, bulk->batch, length);
+}
+
+static int announce_if_due(struct srdma_conn *conn)
+{
+	return batch_is_due(conn) ? announce(conn) : 0;
+}
+
+static int send_within(struct srdma_conn *conn, struct srdma_bulk_header *header, const char *data)
 {
 	uint8_t bytes[SRDMA_BULK_HEADER + WITHIN_MAX];
 
-	encode(bytes, header);
+	header->within = true;
+	srdma_bulk_encode(bytes, header);
 	if (header->length > 0)
 		memcpy(bytes + SRDMA_BULK_HEADER, data, header->length);
+	conn->bulk.records++;
 	return srdma_channel_send_control(&conn->channel, bytes, SRDMA_BULK_HEADER + header->length);
 }
 
-static int make_ring(struct srdma_conn *conn, int access, struct srdma_region *ring)
-{
-	return ring->mr ? 0 : srdma_region_new(conn->pd, (size_t)SRDMA_BULK_CHUNKS * SLOT_SIZE, access, ring);
-}
-
-static int send_staged(struct srdma_conn *conn, struct header *header, const char *data)
+/* Seals it into the ring, to be announced with others. */
+static int stage(struct srdma_conn *conn, struct srdma_bulk_header *header, const char *data, uint32_t *staged)
 {
 	struct srdma_bulk *bulk = &conn->bulk;
-	uint32_t slot = (bulk->chunk_head + bulk->chunk_count) % SRDMA_BULK_CHUNKS;
-	uint8_t bytes[SRDMA_BULK_HEADER];
-	int ret = make_ring(conn, IBV_ACCESS_REMOTE_READ, &bulk->staging);
+	uint8_t *bytes = bulk->batch + bulk->batch_count * SRDMA_BULK_HEADER;
+	uint32_t at = 0;
+	int ret = take_place(conn, &bulk->staging, IBV_ACCESS_REMOTE_READ, header->length, &at, staged);
 
 	if (ret != 0)
 		return ret;
-	header->address = (uint64_t)slot * SLOT_SIZE;
-	header->rkey = bulk->staging.mr->rkey;
-	encode(bytes, header);
-	ret = srdma_sealer_seal(bulk->sealer, bytes, sizeof bytes, data, header->length,
-				(char *)bulk->staging.address + header->address);
-	return ret == 0 ? srdma_channel_send_control(&conn->channel, bytes, sizeof bytes) : ret;
+	header->address = at;
+	header->rkey = bulk->staging.region.mr->rkey;
+	srdma_bulk_encode(bytes, header);
+	bulk->batch_count++;
+	bulk->batch_bytes += header->length;
+	return srdma_sealer_seal(bulk->sealer, bytes, SRDMA_BULK_HEADER, data, header->length,
+				 (char *)bulk->staging.region.address + at);
 }
 
-static int send_chunk(struct srdma_conn *conn, struct header *header, const char *data, struct srdma_bulk_job *job)
+static int send_chunk(struct srdma_conn *conn, struct srdma_bulk_header *header, const char *data, struct srdma_bulk_job *job)
 {
 	struct srdma_bulk *bulk = &conn->bulk;
 	struct srdma_bulk_chunk chunk = {.job = job, .length = header->length};
-	int ret;
+	bool within = goes_within(conn, header->length);
+	int ret = within ? send_within(conn, header, data) : stage(conn, header, data, &chunk.staged);
 
-	/* What goes within is there at once; it must not overtake what is still to be pulled. */
-	header->within = header->length <= WITHIN_MAX && header->length + SRDMA_BULK_HEADER <= conn->channel.message_size &&
-			 bulk->staged == 0;
-	chunk.staged = !header->within;
-	ret = header->within ? send_within(conn, header, data) : send_staged(conn, header, data);
 	if (ret != 0)
 		return ret;
-	bulk->chunks[(bulk->chunk_head + bulk->chunk_count++) % SRDMA_BULK_CHUNKS] = chunk;
-	bulk->staged += chunk.staged;
-	return 0;
+	bulk->active_until = srdma_clock_us() + ACTIVE_US;
+	chunk.ends_record = within;
+	bulk->chunk_count++;
+	*youngest_chunk(bulk) = chunk;
+	return announce_if_due(conn);
 }
 
 static uint32_t next_length(uint64_t left)
@@ -214,18 +260,20 @@ static uint32_t next_length(uint64_t left)
 	return left < SRDMA_BULK_CHUNK ? (uint32_t)left : SRDMA_BULK_CHUNK;
 }
 
-static bool can_send_chunk(const struct srdma_conn *conn)
+static bool has_answer(const struct srdma_conn *conn)
 {
-	return conn->bulk.chunk_count < SRDMA_BULK_CHUNKS && srdma_channel_can_control(&conn->channel, 0);
+	const struct srdma_bulk_answer *answer = &conn->bulk.answers[conn->bulk.answer_head];
+
+	return conn->bulk.answer_count > 0 && can_send_chunk(conn, next_length(answer->length - answer->announced));
 }
 
 static int send_answer(struct srdma_conn *conn)
 {
 	struct srdma_bulk *bulk = &conn->bulk;
 	struct srdma_bulk_answer *answer = &bulk->answers[bulk->answer_head];
-	struct header header = {.type = RECORD_ANSWER,
-				.length = next_length(answer->length - answer->announced),
-				.offset = answer->announced};
+	struct srdma_bulk_header header = {.type = SRDMA_BULK_ANSWER,
+					   .length = next_length(answer->length - answer->announced),
+					   .offset = answer->announced};
 	int ret;
 
 	if (!(conn->region.rights & IBV_ACCESS_REMOTE_READ))
@@ -233,7 +281,7 @@ static int send_answer(struct srdma_conn *conn)
 	ret = send_chunk(conn, &header, (char *)conn->region.address + answer->offset + answer->announced, NULL);
 	answer->announced += header.length;
 	if (ret == 0 && answer->announced == answer->length) {
-		bulk->answer_head = (bulk->answer_head + 1) % SRDMA_BULK_READS;
+		bulk->answer_head = (bulk->answer_head + 1) % (SRDMA_BULK_READS * SRDMA_BULK_BATCH);
 		bulk->answer_count--;
 	}
 	return ret;
@@ -241,9 +289,9 @@ static int send_answer(struct srdma_conn *conn)
 
 static int send_write(struct srdma_conn *conn, struct srdma_bulk_job *job)
 {
-	struct header header = {.type = RECORD_WRITE,
-				.length = next_length(job->length - job->announced),
-				.offset = job->offset + job->announced};
+	struct srdma_bulk_header header = {.type = SRDMA_BULK_WRITE,
+					   .length = next_length(job->length - job->announced),
+					   .offset = job->offset + job->announced};
 	int ret = send_chunk(conn, &header, job->local + job->announced, job);
 
 	job->announced += header.length;
@@ -251,44 +299,70 @@ static int send_write(struct srdma_conn *conn, struct srdma_bulk_job *job)
 	return ret;
 }
 
-static int send_read(struct srdma_conn *conn, struct srdma_bulk_job *job)
+/* The reads from `first` on that fit into one record. */
+static int send_reads(struct srdma_conn *conn, uint32_t first)
 {
-	struct header header = {.type = RECORD_READ, .offset = job->offset, .address = job->length};
+	struct srdma_bulk *bulk = &conn->bulk;
+	uint8_t bytes[SRDMA_BULK_BATCH * SRDMA_BULK_HEADER];
+	uint32_t count = 0, most = headers_per_record(conn);
+	struct srdma_bulk_job *job = NULL;
 
-	job->asked = true;
-	conn->bulk.reads_asked++;
-	return send_header(conn, &header);
+	for (uint32_t i = first; i < bulk->job_count && count < most && !job_at(bulk, i)->write; i++, count++) {
+		job = job_at(bulk, i);
+		srdma_bulk_encode(bytes + count * SRDMA_BULK_HEADER,
+				  &(struct srdma_bulk_header){
+					  .type = SRDMA_BULK_READ, .offset = job->offset, .address = job->length});
+		job->asked = true;
+	}
+	if (!job)
+		return 0;
+	job->ends_record = true;
+	bulk->reads_asked++;
+	return srdma_channel_send_control(&conn->channel, bytes, count * SRDMA_BULK_HEADER);
 }
 
-/* The oldest one that is not wholly out; has_job has said that it may be now. A read after a write sees what was written, and a
+/* The oldest job that is not wholly out, if it may be now; job_count: none. A read after a write sees what was written, and a
  * write after a read does not show in it: only what is of one kind is under way together. */
-static int send_jobs(struct srdma_conn *conn)
+static uint32_t find_job(const struct srdma_conn *conn)
 {
-	struct srdma_bulk *bulk = &conn->bulk;
-	uint32_t index = 0;
-	struct srdma_bulk_job *job;
+	const struct srdma_bulk *bulk = &conn->bulk;
+	bool write = bulk->job_count > 0 && bulk->jobs[bulk->job_head].write;
 
-	while (job_at(bulk, index)->asked)
-		index++;
-	job = job_at(bulk, index);
-	return job->write ? send_write(conn, job) : send_read(conn, job);
+	for (uint32_t i = 0; i < bulk->job_count; i++) {
+		const struct srdma_bulk_job *job = &bulk->jobs[(bulk->job_head + i) % bulk->job_room];
+		bool can;
+
+		if (job->write != write)
+			break;
+		if (job->asked)
+			continue;
+		if (write)
+			can = can_send_chunk(conn, next_length(job->length - job->announced));
+		else
+			can = bulk->reads_asked < SRDMA_BULK_READS && srdma_channel_can_control(&conn->channel) &&
+			      (bulk->reads_asked < BUSY_RECORDS || bulk->job_count - i >= headers_per_record(conn) / 2);
+		return can ? i : bulk->job_count;
+	}
+	return bulk->job_count;
 }
 
-static int take_ack(struct srdma_conn *conn, const struct header *header)
+static int take_ack(struct srdma_conn *conn, const struct srdma_bulk_header *header)
 {
 	struct srdma_bulk *bulk = &conn->bulk;
 
-	if (header->length == 0 || header->length > bulk->chunk_count)
-		return srdma_fail(SRDMA_EPROTOCOL, "the peer acknowledges %u chunks of %u", header->length, bulk->chunk_count);
-	for (uint32_t i = 0; i < header->length; i++) {
+	if (header->length == 0 || header->length > bulk->records)
+		return srdma_fail(SRDMA_EPROTOCOL, "the peer acknowledges %u announcements of %u", header->length, bulk->records);
+	for (uint32_t i = 0; i < header->length;) {
 		const struct srdma_bulk_chunk *chunk = &bulk->chunks[bulk->chunk_head];
 
 		if (chunk->job)
 			chunk->job->done += chunk->length > 0 ? chunk->length : 1;
-		bulk->staged -= chunk->staged;
+		i += chunk->ends_record;
+		bulk->staging.used -= chunk->staged;
 		bulk->chunk_head = (bulk->chunk_head + 1) % SRDMA_BULK_CHUNKS;
 		bulk->chunk_count--;
 	}
+	bulk->records -= header->length;
 	complete_jobs(conn);
 	return 0;
 }
@@ -306,7 +380,7 @@ static int check_bounds(const struct srdma_conn *conn, uint64_t offset, uint64_t
 }
 
 /* The read that its answer belongs to: they come in the order of asking. */
-static struct srdma_bulk_job *job_of_answer(struct srdma_bulk *bulk, const struct header *header)
+static struct srdma_bulk_job *job_of_answer(struct srdma_bulk *bulk, const struct srdma_bulk_header *header)
 {
 	for (uint32_t i = 0; i < bulk->job_count; i++) {
 		struct srdma_bulk_job *job = job_at(bulk, i);
@@ -319,14 +393,15 @@ static struct srdma_bulk_job *job_of_answer(struct srdma_bulk *bulk, const struc
 	return NULL;
 }
 
-static int place_chunk(struct srdma_conn *conn, const struct header *header, struct srdma_bulk_pull *pull)
+static int place_chunk(struct srdma_conn *conn, struct srdma_bulk_pull *pull)
 {
+	const struct srdma_bulk_header *header = &pull->header;
 	struct srdma_bulk *bulk = &conn->bulk;
 	int ret;
 
 	if (header->length > SRDMA_BULK_CHUNK)
 		return srdma_fail(SRDMA_EPROTOCOL, "the peer announces a chunk of %u bytes", header->length);
-	if (header->type == RECORD_WRITE) {
+	if (header->type == SRDMA_BULK_WRITE) {
 		ret = check_bounds(conn, header->offset, header->length, IBV_ACCESS_REMOTE_WRITE);
 		if (ret == 0)
 			pull->destination = (char *)conn->region.address + header->offset;
@@ -346,29 +421,35 @@ static void deliver(struct srdma_conn *conn, struct srdma_bulk_pull *pull)
 	struct srdma_bulk *bulk = &conn->bulk;
 
 	pull->state = PULL_DONE;
+	bulk->active_until = srdma_clock_us() + ACTIVE_US;
 	if (pull->job)
-		pull->job->done += pull->length > 0 ? pull->length : 1;
-	while (bulk->pull_count > 0 && bulk->pulls[bulk->pull_head].state == PULL_DONE) {
+		pull->job->done += pull->header.length > 0 ? pull->header.length : 1;
+	while (bulk->pull_count > 0 && pull_at(bulk, 0)->state == PULL_DONE) {
+		bulk->landing.used -= pull_at(bulk, 0)->landed;
+		bulk->acks_owed += pull_at(bulk, 0)->ends_record;
 		bulk->pull_head = (bulk->pull_head + 1) % SRDMA_BULK_CHUNKS;
 		bulk->pull_count--;
-		bulk->acks_owed++;
 	}
 	complete_jobs(conn);
 }
 
-static int take_chunk(struct srdma_conn *conn, const struct header *header, const uint8_t *data)
+static int take_chunk(struct srdma_conn *conn, const struct srdma_bulk_header *header, bool last, const uint8_t *data)
 {
 	struct srdma_bulk *bulk = &conn->bulk;
-	struct srdma_bulk_pull pull = {.length = header->length, .rkey = header->rkey, .address = header->address}, *placed;
+	struct srdma_bulk_pull pull = {.header = *header, .ends_record = last}, *placed;
+	uint32_t at = 0;
 	int ret;
 
-	if (bulk->pull_count + bulk->acks_owed >= SRDMA_BULK_CHUNKS || (header->within && bulk->pull_count > 0))
+	if (bulk->pull_count == SRDMA_BULK_CHUNKS || (header->within ? bulk->pull_count > 0 : !fits(&bulk->landing, header->length)))
 		return srdma_fail(SRDMA_EPROTOCOL, "the peer announces more chunks than may be under way");
-	ret = place_chunk(conn, header, &pull);
+	ret = place_chunk(conn, &pull);
+	if (ret == 0 && !header->within) {
+		ret = take_place(conn, &bulk->landing, IBV_ACCESS_LOCAL_WRITE, header->length, &at, &pull.landed);
+		pull.landing = (char *)bulk->landing.region.address + at;
+	}
 	if (ret != 0)
 		return ret;
-	encode(pull.header, header);
-	placed = &bulk->pulls[(bulk->pull_head + bulk->pull_count++) % SRDMA_BULK_CHUNKS];
+	placed = pull_at(bulk, bulk->pull_count++);
 	*placed = pull;
 	if (header->within) {
 		if (header->length > 0)
@@ -378,16 +459,17 @@ static int take_chunk(struct srdma_conn *conn, const struct header *header, cons
 	return 0;
 }
 
-static int take_read(struct srdma_conn *conn, const struct header *header)
+static int take_read(struct srdma_conn *conn, const struct srdma_bulk_header *header)
 {
 	struct srdma_bulk *bulk = &conn->bulk;
+	uint32_t room = SRDMA_BULK_READS * SRDMA_BULK_BATCH;
 	int ret = check_bounds(conn, header->offset, header->address, IBV_ACCESS_REMOTE_READ);
 
-	if (ret == 0 && bulk->answer_count >= SRDMA_BULK_READS)
+	if (ret == 0 && bulk->answer_count >= room)
 		ret = srdma_fail(SRDMA_EPROTOCOL, "the peer asks for more reads than may be under way");
 	if (ret != 0)
 		return ret;
-	bulk->answers[(bulk->answer_head + bulk->answer_count++) % SRDMA_BULK_READS] =
+	bulk->answers[(bulk->answer_head + bulk->answer_count++) % room] =
 		(struct srdma_bulk_answer){.offset = header->offset, .length = header->address};
 	return 0;
 }
@@ -395,60 +477,52 @@ static int take_read(struct srdma_conn *conn, const struct header *header)
 static int take_record(void *arg, const void *data, uint32_t length)
 {
 	struct srdma_conn *conn = arg;
-	struct header header;
-	int ret = decode(data, length, &header);
+	struct srdma_bulk *bulk = &conn->bulk;
+	struct srdma_bulk_header headers[SRDMA_BULK_BATCH];
+	int count = srdma_bulk_decode(data, length, headers), ret = 0;
 
-	if (ret != 0)
-		return ret;
-	switch (header.type) {
-	case RECORD_WRITE:
-	case RECORD_ANSWER: return take_chunk(conn, &header, (const uint8_t *)data + SRDMA_BULK_HEADER);
-	case RECORD_READ: return take_read(conn, &header);
-	case RECORD_ACK: return take_ack(conn, &header);
-	default: return srdma_fail(SRDMA_EPROTOCOL, "a control record of unknown type %u", header.type);
+	if (count < 0)
+		return count;
+	if (headers[0].type == SRDMA_BULK_ACK)
+		return take_ack(conn, &headers[0]);
+	if (headers[0].type != SRDMA_BULK_READ && bulk->peer_records++ >= SRDMA_BULK_RECORDS)
+		return srdma_fail(SRDMA_EPROTOCOL, "the peer makes more announcements than may be under way");
+	for (int i = 0; i < count && ret == 0; i++) {
+		if (headers[i].type == SRDMA_BULK_READ)
+			ret = take_read(conn, &headers[i]);
+		else
+			ret = take_chunk(conn, &headers[i], i == count - 1, (const uint8_t *)data + SRDMA_BULK_HEADER);
 	}
-}
-
-static char *landing_slot(const struct srdma_bulk *bulk, const struct srdma_bulk_pull *pull)
-{
-	return (char *)bulk->landing.address + (size_t)(pull - bulk->pulls) * SLOT_SIZE;
+	return ret;
 }
 
 static int post_pulls(struct srdma_conn *conn)
 {
 	struct srdma_bulk *bulk = &conn->bulk;
-	int ret = 0;
+	struct srdma_op ops[SRDMA_SUBMIT_MAX];
+	uint32_t count = 0, room = srdma_channel_room_for_pulls(&conn->channel, SRDMA_BULK_CHUNK + SRDMA_SEAL_OVERHEAD);
 
-	for (uint32_t i = 0; i < bulk->pull_count && ret == 0; i++) {
-		struct srdma_bulk_pull *pull = &bulk->pulls[(bulk->pull_head + i) % SRDMA_BULK_CHUNKS];
-		struct srdma_op op = {.kind = SRDMA_OP_PULL,
-				      .length = pull->length + SRDMA_SEAL_OVERHEAD,
-				      .remote = pull->address,
-				      .rkey = pull->rkey};
+	for (uint32_t i = 0; i < bulk->pull_count && count < room; i++) {
+		struct srdma_bulk_pull *pull = pull_at(bulk, i);
 
 		if (pull->state != PULL_WAITING)
 			continue;
-		if (!srdma_channel_can_control(&conn->channel, op.length))
-			break;
-		ret = make_ring(conn, IBV_ACCESS_LOCAL_WRITE, &bulk->landing);
-		if (ret != 0)
-			break;
-		op.local = (uintptr_t)landing_slot(bulk, pull);
-		op.lkey = bulk->landing.mr->lkey;
-		ret = srdma_channel_post_rdma(&conn->channel, &op);
 		pull->state = PULL_POSTED;
+		ops[count++] = (struct srdma_op){.kind = SRDMA_OP_PULL,
+						 .length = pull->header.length + SRDMA_SEAL_OVERHEAD,
+						 .remote = pull->header.address,
+						 .rkey = pull->header.rkey,
+						 .local = (uintptr_t)pull->landing,
+						 .lkey = bulk->landing.region.mr->lkey};
 	}
-	return ret;
+	return count > 0 ? srdma_channel_post_pulls(&conn->channel, ops, count) : 0;
 }
 
 static struct srdma_bulk_pull *oldest_in(struct srdma_bulk *bulk, int state)
 {
-	for (uint32_t i = 0; i < bulk->pull_count; i++) {
-		struct srdma_bulk_pull *pull = &bulk->pulls[(bulk->pull_head + i) % SRDMA_BULK_CHUNKS];
-
-		if ((int)pull->state == state)
-			return pull;
-	}
+	for (uint32_t i = 0; i < bulk->pull_count; i++)
+		if ((int)pull_at(bulk, i)->state == state)
+			return pull_at(bulk, i);
 	return NULL;
 }
 
@@ -465,13 +539,15 @@ static void finish_pull(void *arg)
 static int open_chunk(struct srdma_conn *conn, struct srdma_bulk_pull *pull)
 {
 	struct srdma_bulk *bulk = &conn->bulk;
+	uint8_t header[SRDMA_BULK_HEADER];
 	int ret;
 
 	/* What was withdrawn meanwhile is not written to any more. */
 	if (!pull->job && !(conn->region.rights & IBV_ACCESS_REMOTE_WRITE))
 		return srdma_fail(SRDMA_EPROTOCOL, "the peer was writing to the region when it was withdrawn");
-	ret = srdma_opener_open(bulk->opener, bulk->opened++, pull->header, sizeof pull->header, landing_slot(bulk, pull),
-				pull->length + SRDMA_SEAL_OVERHEAD, pull->destination);
+	srdma_bulk_encode(header, &pull->header);
+	ret = srdma_opener_open(bulk->opener, bulk->opened++, header, sizeof header, pull->landing,
+				pull->header.length + SRDMA_SEAL_OVERHEAD, pull->destination);
 	if (ret == 0)
 		deliver(conn, pull);
 	return ret;
@@ -482,36 +558,15 @@ static int open_chunk(struct srdma_conn *conn, struct srdma_bulk_pull *pull)
 static int send_acks(struct srdma_conn *conn)
 {
 	struct srdma_bulk *bulk = &conn->bulk;
-	struct header header = {.type = RECORD_ACK, .length = bulk->acks_owed};
+	struct srdma_bulk_header header = {.type = SRDMA_BULK_ACK, .length = bulk->acks_owed};
+	uint8_t bytes[SRDMA_BULK_HEADER];
 
-	/* Together, while others are coming. */
-	if (bulk->acks_owed == 0 || (bulk->acks_owed < SRDMA_BULK_CHUNKS / 4 && bulk->pull_count > 0) ||
-	    !srdma_channel_can_control(&conn->channel, 0))
+	if (bulk->acks_owed == 0 || !srdma_channel_can_control(&conn->channel))
 		return 0;
+	bulk->peer_records -= bulk->acks_owed;
 	bulk->acks_owed = 0;
-	return send_header(conn, &header);
-}
-
-static bool has_answer(const struct srdma_conn *conn)
-{
-	return conn->bulk.answer_count > 0 && can_send_chunk(conn);
-}
-
-static bool has_job(const struct srdma_conn *conn)
-{
-	const struct srdma_bulk *bulk = &conn->bulk;
-	bool write = bulk->job_count > 0 && bulk->jobs[bulk->job_head].write;
-
-	for (uint32_t i = 0; i < bulk->job_count; i++) {
-		const struct srdma_bulk_job *job = &bulk->jobs[(bulk->job_head + i) % bulk->job_room];
-
-		if (job->write != write)
-			return false;
-		if (!job->asked)
-			return write ? can_send_chunk(conn)
-				     : bulk->reads_asked < SRDMA_BULK_READS && srdma_channel_can_control(&conn->channel, 0);
-	}
-	return false;
+	srdma_bulk_encode(bytes, &header);
+	return srdma_channel_send_control(&conn->channel, bytes, sizeof bytes);
 }
 
 bool srdma_bulk_has_work(const struct srdma_conn *conn)
@@ -523,24 +578,27 @@ bool srdma_bulk_has_work(const struct srdma_conn *conn)
 	for (uint32_t i = 0; i < bulk->pull_count; i++)
 		if (bulk->pulls[(bulk->pull_head + i) % SRDMA_BULK_CHUNKS].state == PULL_ARRIVED)
 			return true;
-	return has_answer(conn) || has_job(conn);
+	return has_answer(conn) || find_job(conn) < bulk->job_count || batch_is_due(conn);
 }
 
-/* One chunk is opened or sealed, those that came first. 1; 0: there was none; or an error. */
+/* One chunk is opened or sealed, those that came first, or reads are asked for. 1; 0: there was nothing; or an error. */
 static int work(struct srdma_conn *conn)
 {
-	struct srdma_bulk_pull *pull = oldest_in(&conn->bulk, PULL_ARRIVED);
+	struct srdma_bulk *bulk = &conn->bulk;
+	struct srdma_bulk_pull *pull = oldest_in(bulk, PULL_ARRIVED);
+	uint32_t job = bulk->job_count;
 	int ret;
 
-	if (pull) {
+	if (!pull && !has_answer(conn))
+		job = find_job(conn);
+	if (pull)
 		ret = open_chunk(conn, pull);
-	} else if (has_answer(conn)) {
+	else if (has_answer(conn))
 		ret = send_answer(conn);
-	} else if (has_job(conn)) {
-		ret = send_jobs(conn);
-	} else {
+	else if (job == bulk->job_count)
 		return 0;
-	}
+	else
+		ret = job_at(bulk, job)->write ? send_write(conn, job_at(bulk, job)) : send_reads(conn, job);
 	return ret == 0 ? 1 : ret;
 }
 
@@ -556,6 +614,8 @@ int srdma_bulk_step(struct srdma_conn *conn)
 		ret = bulk->pull_count > 0 ? post_pulls(conn) : 0;
 		if (ret == 0)
 			ret = send_acks(conn);
+		if (ret == 0)
+			ret = announce_if_due(conn);
 		if (ret == 0)
 			ret = work(conn);
 		if (ret == 1) {

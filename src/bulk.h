@@ -1,21 +1,25 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* RDMA writes and reads of a sealed connection. The region has no remote rights: who writes seals chunks into a staging ring of
- * its own and announces each; the other end pulls it with an RDMA read into memory that no peer can reach, and opens it into the
- * region. A read is asked for, and answered the same way round. So an rkey shows its holder ciphertext, and nothing that the device
- * can still change is ever being opened. docs/PROTOCOL.md, "Sealed writes and reads". */
+ * its own and announces them, several in one record; the other end pulls each with an RDMA read into memory that no peer can
+ * reach, and opens it into the region. A read is asked for, and answered the same way round. So an rkey shows its holder
+ * ciphertext, and nothing that the device can still change is ever being opened. docs/PROTOCOL.md, "Sealed writes and reads". */
 #ifndef SRDMA_BULK_H
 #define SRDMA_BULK_H
 
+#include "bulk_record.h"
 #include "channel.h"
 
 struct srdma_conn;
 
 #define SRDMA_BULK_CHUNK (128u * 1024)
+/* Of ciphertext under way in one direction: eight of the longest chunks, or sixteen of 64 KiB. */
+#define SRDMA_BULK_RING (SRDMA_BULK_CHUNK * 8 + 4096)
 
 /* A write or read of this end's. */
 struct srdma_bulk_job {
 	bool write;
-	bool asked;       /* READ: the request is out */
+	bool asked;       /* WRITE: all chunks are sealed; READ: the request is out */
+	bool ends_record; /* READ: the last one of the record that asked for it */
 	enum srdma_op_kind kind; /* POSTED or WAITED */
 	char *local;
 	uint64_t length, offset;
@@ -24,24 +28,29 @@ struct srdma_bulk_job {
 	uint64_t cookie;
 };
 
+/* Ciphertext in the order of chunks, each in one piece: what does not fit before the end begins at the start. */
+struct srdma_bulk_ring {
+	struct srdma_region region; /* made when first used */
+	uint32_t tail, used;        /* bytes */
+};
+
 /* A chunk of ours that the peer has not acknowledged. */
 struct srdma_bulk_chunk {
 	struct srdma_bulk_job *job; /* NULL: of an answer */
 	uint32_t length;
-	bool staged; /* in the staging ring; else it went within the announcement */
+	uint32_t staged;   /* bytes of the staging ring; 0: it went within the announcement */
+	bool ends_record;  /* the last one that its announcement told of */
 };
-
-#define SRDMA_BULK_HEADER 28u
 
 /* A chunk of the peer's, in the order of its announcement. */
 struct srdma_bulk_pull {
 	enum { PULL_WAITING, PULL_POSTED, PULL_ARRIVED, PULL_DONE } state;
 	struct srdma_bulk_job *job; /* READ */
 	char *destination;
-	uint32_t length;
-	uint32_t rkey;
-	uint64_t address;
-	uint8_t header[SRDMA_BULK_HEADER];
+	char *landing;     /* NULL: it came within the announcement */
+	uint32_t landed;   /* bytes of the landing ring */
+	bool ends_record;
+	struct srdma_bulk_header header;
 };
 
 /* What the peer wants to read. */
@@ -53,23 +62,27 @@ struct srdma_bulk {
 	bool on;
 	struct srdma_sealer *sealer;
 	struct srdma_opener *opener;
-	uint64_t opened; /* chunks */
+	uint64_t opened;       /* chunks */
+	uint64_t active_until; /* on the clock: more is expected before */
 
 	struct srdma_bulk_job *jobs; /* ring of job_room */
 	uint32_t job_room, job_head, job_count;
-	uint32_t reads_asked;
+	uint32_t reads_asked; /* records whose reads are not all answered */
 
-	struct srdma_region staging; /* made when first used; the peer may read it */
+	struct srdma_bulk_ring staging; /* the peer may read it */
 	struct srdma_bulk_chunk chunks[SRDMA_BULK_CHUNKS];
 	uint32_t chunk_head, chunk_count;
-	uint32_t staged;  /* of these, in the ring */
+	uint32_t records; /* that announced them */
+	uint8_t batch[SRDMA_BULK_BATCH * SRDMA_BULK_HEADER]; /* the announcement to come, of the youngest chunks */
+	uint32_t batch_count, batch_bytes;
 
-	struct srdma_region landing; /* made when first used; nobody may reach it */
+	struct srdma_bulk_ring landing; /* nobody may reach it */
 	struct srdma_bulk_pull pulls[SRDMA_BULK_CHUNKS];
 	uint32_t pull_head, pull_count;
-	uint32_t acks_owed;
+	uint32_t peer_records; /* that announced chunks and are not acknowledged */
+	uint32_t acks_owed;    /* of these */
 
-	struct srdma_bulk_answer answers[SRDMA_BULK_READS];
+	struct srdma_bulk_answer answers[SRDMA_BULK_READS * SRDMA_BULK_BATCH];
 	uint32_t answer_head, answer_count;
 };
 
@@ -80,6 +93,8 @@ void srdma_bulk_release(struct srdma_conn *conn);
 int srdma_bulk_step(struct srdma_conn *conn);
 /* There is more that can be done now. */
 bool srdma_bulk_has_work(const struct srdma_conn *conn);
+/* A chunk has just come or gone: the next one will soon. */
+bool srdma_bulk_is_active(const struct srdma_bulk *bulk);
 /* Queues a write or read, which has been checked; channel.rdma_queued < rdma_depth. */
 void srdma_bulk_post(struct srdma_conn *conn, const struct srdma_bulk_job *job);
 /* No write or read of this end's is under way. */

@@ -177,31 +177,42 @@ static bool is_send(const struct srdma_op *op)
 	return op->kind == SRDMA_OP_MESSAGE || op->kind == SRDMA_OP_CREDIT || op->kind == SRDMA_OP_CONTROL;
 }
 
-int srdma_channel_submit(struct srdma_channel *channel, uint32_t index, bool signaled)
+static void fill_request(const struct srdma_channel *channel, uint32_t index, bool signaled, struct ibv_send_wr *wr, struct ibv_sge *sge)
 {
 	const struct srdma_op *op = &channel->ops[(channel->op_head + index) % channel->op_room];
-	struct ibv_sge sge = {.addr = op->local, .length = op->length, .lkey = op->lkey};
-	struct ibv_send_wr wr = {
+
+	*sge = (struct ibv_sge){.addr = op->local, .length = op->length, .lkey = op->lkey};
+	*wr = (struct ibv_send_wr){
 		.wr_id = (uint64_t)channel->generation << GENERATION_SHIFT | ((channel->op_sequence + index) & SEQUENCE_MASK),
-		.sg_list = &sge,
+		.sg_list = sge,
 		.num_sge = op->length > 0,
 		.send_flags = (signaled ? IBV_SEND_SIGNALED : 0u) | (op->is_inline ? IBV_SEND_INLINE : 0u),
-	}, *bad;
+	};
+	if (is_send(op)) {
+		wr->opcode = IBV_WR_SEND_WITH_IMM;
+		wr->imm_data = op->imm;
+	} else {
+		wr->opcode = op->write ? IBV_WR_RDMA_WRITE : IBV_WR_RDMA_READ;
+		wr->wr.rdma.remote_addr = op->remote;
+		wr->wr.rdma.rkey = op->kind == SRDMA_OP_PULL ? op->rkey : channel->region_rkey;
+	}
+}
+
+int srdma_channel_submit(struct srdma_channel *channel, uint32_t first, uint32_t count, bool signaled)
+{
+	struct ibv_send_wr wr[SRDMA_SUBMIT_MAX], *bad;
+	struct ibv_sge sge[SRDMA_SUBMIT_MAX];
 	int error;
 
-	if (is_send(op)) {
-		wr.opcode = IBV_WR_SEND_WITH_IMM;
-		wr.imm_data = op->imm;
-	} else {
-		wr.opcode = op->write ? IBV_WR_RDMA_WRITE : IBV_WR_RDMA_READ;
-		wr.wr.rdma.remote_addr = op->remote;
-		wr.wr.rdma.rkey = op->kind == SRDMA_OP_PULL ? op->rkey : channel->region_rkey;
+	for (uint32_t i = 0; i < count; i++) {
+		fill_request(channel, first + i, signaled, &wr[i], &sge[i]);
+		wr[i].next = i + 1 < count ? &wr[i + 1] : NULL;
+		channel->psns_used += srdma_channel_psns(channel, sge[i].length);
 	}
-	error = ibv_post_send(channel->qp->verbs, &wr, &bad);
+	error = ibv_post_send(channel->qp->verbs, wr, &bad);
 	if (error != 0)
 		return srdma_fail(SRDMA_EVERBS, "cannot post to the send queue: %s", strerror(error));
-	channel->psns_used += srdma_channel_psns(channel, op->length);
-	channel->unsignaled = signaled ? 0 : channel->unsignaled + 1;
+	channel->unsignaled = signaled ? 0 : channel->unsignaled + count;
 	return 0;
 }
 
@@ -212,7 +223,7 @@ static int post(struct srdma_channel *channel, const struct srdma_op *op, bool s
 
 	signaled = signaled || channel->unsignaled + 1 >= channel->signal_interval;
 	channel->ops[(channel->op_head + channel->op_count) % channel->op_room] = *op;
-	ret = srdma_channel_submit(channel, channel->op_count, signaled);
+	ret = srdma_channel_submit(channel, channel->op_count, 1, signaled);
 	if (ret == 0)
 		channel->op_count++;
 	return ret;
@@ -378,12 +389,10 @@ int srdma_channel_send(struct srdma_channel *channel, const void *data, uint32_t
 	return 0;
 }
 
-bool srdma_channel_can_control(const struct srdma_channel *channel, uint32_t length)
+bool srdma_channel_can_control(const struct srdma_channel *channel)
 {
-	uint32_t most = channel->message_size + channel->overhead;
-
 	return !channel->held && channel->op_count + SRDMA_CREDIT_RESERVE < channel->op_room &&
-	       channel->slots_used < channel->send_slots && has_psns(channel, length > most ? length : most, PSNS_KEPT);
+	       channel->slots_used < channel->send_slots && has_psns(channel, channel->message_size + channel->overhead, PSNS_KEPT);
 }
 
 int srdma_channel_send_control(struct srdma_channel *channel, const void *data, uint32_t length)
@@ -625,7 +634,32 @@ int srdma_channel_post_rdma(struct srdma_channel *channel, const struct srdma_op
 		op.local = (uintptr_t)copy;
 	}
 	ret = post(channel, &op, true);
-	if (ret == 0 && op.kind != SRDMA_OP_PULL)
+	if (ret == 0)
 		channel->rdma_queued++;
+	return ret;
+}
+
+uint32_t srdma_channel_room_for_pulls(const struct srdma_channel *channel, uint32_t length)
+{
+	uint32_t taken = channel->op_count + SRDMA_CREDIT_RESERVE, room;
+
+	if (channel->held || taken >= channel->op_room)
+		return 0;
+	room = channel->op_room - taken;
+	room = room < SRDMA_SUBMIT_MAX ? room : SRDMA_SUBMIT_MAX;
+	while (room > 0 && !has_psns(channel, 0, (uint32_t)(room * srdma_channel_psns(channel, length)) + PSNS_KEPT))
+		room--;
+	return room;
+}
+
+int srdma_channel_post_pulls(struct srdma_channel *channel, const struct srdma_op *ops, uint32_t count)
+{
+	int ret;
+
+	for (uint32_t i = 0; i < count; i++)
+		channel->ops[(channel->op_head + channel->op_count + i) % channel->op_room] = ops[i];
+	ret = srdma_channel_submit(channel, channel->op_count, count, true);
+	if (ret == 0)
+		channel->op_count += count;
 	return ret;
 }

@@ -33,11 +33,15 @@ static inline void srdma_counter_add(atomic_uint_fast64_t *counter, uint64_t n)
 /* Receives beyond the depth, for messages that only return credits: at most two that return some can be unprocessed, and
  * the last one (srdma_channel_flush). */
 #define SRDMA_CREDIT_RESERVE 3
-/* Sealed writes and reads (bulk.h): chunks under way in one direction, reads asked for. */
-#define SRDMA_BULK_CHUNKS 8
+/* Sealed writes and reads (bulk.h), in one direction: chunks under way, records that announced them, records that ask for reads. */
+#define SRDMA_BULK_CHUNKS 32
+#define SRDMA_BULK_RECORDS 8
 #define SRDMA_BULK_READS 4
-/* Receives for their control records: announcements and acknowledgements of chunks, and the reads asked for. */
-#define SRDMA_CONTROL_RESERVE (2 * SRDMA_BULK_CHUNKS + SRDMA_BULK_READS)
+/* Receives for their control records: announcements, their acknowledgements, and the reads asked for. */
+#define SRDMA_CONTROL_RESERVE (2 * SRDMA_BULK_RECORDS + SRDMA_BULK_READS)
+
+/* Work requests that are posted together. */
+#define SRDMA_SUBMIT_MAX 8
 
 enum srdma_op_kind {
 	SRDMA_OP_MESSAGE,
@@ -177,11 +181,15 @@ void srdma_channel_drop(struct srdma_channel *channel);
 bool srdma_channel_can_post_rdma(const struct srdma_channel *channel, uint32_t length);
 /* Posts a one-sided request; the caller has checked everything. */
 int srdma_channel_post_rdma(struct srdma_channel *channel, const struct srdma_op *op);
+/* How many pulls of at most `length` bytes may be posted now, SRDMA_SUBMIT_MAX at most; and posts them, as one list: a device
+ * that is told once has less to do than one that is told of each. */
+uint32_t srdma_channel_room_for_pulls(const struct srdma_channel *channel, uint32_t length);
+int srdma_channel_post_pulls(struct srdma_channel *channel, const struct srdma_op *ops, uint32_t count);
 /* Its bookkeeping, where the write or read was not one work request. */
 void srdma_channel_complete_rdma(struct srdma_channel *channel, enum srdma_op_kind kind, uint64_t cookie);
 
-/* Whether a control record, or a pull of `length` bytes, may be posted now. */
-bool srdma_channel_can_control(const struct srdma_channel *channel, uint32_t length);
+/* Whether a control record may be posted now. */
+bool srdma_channel_can_control(const struct srdma_channel *channel);
 /* At most message_size bytes. */
 int srdma_channel_send_control(struct srdma_channel *channel, const void *data, uint32_t length);
 
@@ -203,7 +211,8 @@ int srdma_channel_resume(struct srdma_channel *channel);
 /* Shared by both files. */
 uint64_t srdma_channel_psns(const struct srdma_channel *channel, uint32_t length);
 int srdma_channel_post_receive(struct srdma_channel *channel, uint32_t slot);
-int srdma_channel_submit(struct srdma_channel *channel, uint32_t index, bool signaled);
+/* Posts the work requests of `count` ops from `first` on, counted from the oldest. */
+int srdma_channel_submit(struct srdma_channel *channel, uint32_t first, uint32_t count, bool signaled);
 int srdma_channel_send_credits(struct srdma_channel *channel);
 void srdma_channel_complete_op(struct srdma_channel *channel);
 

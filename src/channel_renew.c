@@ -90,7 +90,7 @@ int srdma_channel_resume(struct srdma_channel *channel)
 	channel->unsignaled = 0;
 	for (uint32_t i = 0; i < channel->op_count && ret == 0; i++)
 		if (!channel->ops[(channel->op_head + i) % channel->op_room].executed)
-			ret = srdma_channel_submit(channel, i, true);
+			ret = srdma_channel_submit(channel, i, 1, true);
 	channel->unsignaled = 0;
 	channel->held = false;
 	return ret;

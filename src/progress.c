@@ -449,7 +449,7 @@ static bool spin(struct srdma_conn *conn, bool (*ready)(const struct srdma_conn 
 
 			if (until == 0)
 				until = limit > 0 ? now + (uint64_t)limit : deadline;
-			if (now >= until || now >= deadline)
+			if ((now >= until && !srdma_bulk_is_active(&conn->bulk)) || now >= deadline)
 				return false;
 		}
 	}
@@ -465,9 +465,10 @@ int srdma_conn_wait_until(struct srdma_conn *conn, bool (*ready)(const struct sr
 	if (ready(conn))
 		return 0;
 	deadline = srdma_deadline(timeout_ms < 0 ? conn->options.timeout_ms : timeout_ms);
-	if (timeout_ms != 0 && spin(conn, ready, deadline))
-		return 0;
-	for (;;) {
+	for (bool first = true;; first = false) {
+		/* Once; and again after each sleep that a sealed transfer has ended. */
+		if (timeout_ms != 0 && (first || srdma_bulk_is_active(&conn->bulk)) && spin(conn, ready, deadline))
+			return 0;
 		ret = take_events(conn, 0);
 		if (ret == 0) {
 			srdma_conn_arm(conn);

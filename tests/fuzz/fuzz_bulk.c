@@ -12,10 +12,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 /* ---- what is below it ---- */
 
-bool srdma_channel_can_control(const struct srdma_channel *channel, uint32_t length)
+bool srdma_channel_can_control(const struct srdma_channel *channel)
 {
 	(void)channel;
-	(void)length;
 	return true;
 }
 
@@ -28,10 +27,18 @@ int srdma_channel_send_control(struct srdma_channel *channel, const void *data, 
 	return 0;
 }
 
-int srdma_channel_post_rdma(struct srdma_channel *channel, const struct srdma_op *op)
+uint32_t srdma_channel_room_for_pulls(const struct srdma_channel *channel, uint32_t length)
 {
 	(void)channel;
-	memset((void *)(uintptr_t)op->local, 1, op->length);
+	(void)length;
+	return SRDMA_SUBMIT_MAX;
+}
+
+int srdma_channel_post_pulls(struct srdma_channel *channel, const struct srdma_op *ops, uint32_t count)
+{
+	(void)channel;
+	for (uint32_t i = 0; i < count; i++)
+		memset((void *)(uintptr_t)ops[i].local, 1, ops[i].length);
 	return 0;
 }
 
