@@ -13,7 +13,7 @@ enum {
 	LEAST_WINDOW = 4,
 	ACK_REQUEST_INTERVAL = 32, /* packets without an AckReq, at most */
 	READ_SEGMENT = 65536,
-	READ_SEGMENT_FEW = 262144, /* when few may be outstanding, longer ones hide the round trip */
+	READ_SEGMENT_LONG = 262144, /* when few may be outstanding, to hide the round trip; when the window has room for several */
 	COMPANY_BYTES = 4096,      /* a message shorter than this may wait for others ... */
 	COMPANY_COUNT = 48,        /* ... but for so many only */
 	PROBE_LEAST_NS = 5000000,
@@ -60,9 +60,18 @@ static uint32_t packets_of(const struct qp *qp, uint32_t length)
 	return length == 0 ? 1 : (uint32_t)(((uint64_t)length + qp->mtu - 1) / qp->mtu);
 }
 
+static uint32_t window_limit(const struct qp *qp)
+{
+	/* Small packets take more of a receive buffer than their length: no more than four times as many of them. */
+	uint32_t scale = WIRE_MAX_MTU / qp->mtu;
+	uint32_t packets = qp->device->max_window == 0 ? FIRST_WINDOW : qp->device->max_window;
+	return packets * (scale > 4 ? 4 : scale);
+}
+
 static uint32_t segment_of(const struct qp *qp)
 {
-	return qp->attr.max_rd_atomic >= 4 ? READ_SEGMENT : READ_SEGMENT_FEW;
+	bool long_ones = qp->attr.max_rd_atomic < 4 || window_limit(qp) >= 4 * packets_of(qp, READ_SEGMENT_LONG);
+	return long_ones ? READ_SEGMENT_LONG : READ_SEGMENT;
 }
 
 /* Where the segment of a READ that `offset` lies in ends: at a multiple of its length, also when it is asked for again from the
@@ -72,14 +81,6 @@ static uint32_t segment_end(const struct qp *qp, uint32_t length, uint32_t offse
 	uint32_t segment = segment_of(qp);
 	uint32_t end = (offset / segment + 1) * segment;
 	return end >= length || length - end <= segment / 2 ? length : end;
-}
-
-static uint32_t window_limit(const struct qp *qp)
-{
-	/* Small packets take more of a receive buffer than their length: no more than four times as many of them. */
-	uint32_t scale = WIRE_MAX_MTU / qp->mtu;
-	uint32_t packets = qp->device->max_window == 0 ? FIRST_WINDOW : qp->device->max_window;
-	return packets * (scale > 4 ? 4 : scale);
 }
 
 /* ---- timer ---- */
