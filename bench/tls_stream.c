@@ -1,15 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* TLS 1.3 over one TCP connection on loopback, with OpenSSL alone: what sealed records are compared with. Two processes.
  * usage: tls_stream bandwidth [--chacha] --size N --seconds S
- *        tls_stream latency [--chacha] --size N --count N
- * bandwidth: one writes messages of N bytes, the other reads whole messages. latency: they take turns. Prints a line of JSON;
- * times and CPU seconds are from the handshake's end on. */
+ *        tls_stream latency [--chacha] [--poll] --size N --count N
+ * bandwidth: one writes messages of N bytes, the other reads whole messages. latency: they take turns. --poll: nobody sleeps, as
+ * both ends of an RDMA connection do that wait for a message. Prints a line of JSON; times and CPU seconds are from the
+ * handshake's end on. */
 #include <openssl/err.h>
 #include <openssl/evp.h>
 #include <openssl/ssl.h>
 #include <openssl/x509.h>
 
 #include <arpa/inet.h>
+#include <fcntl.h>
 #include <getopt.h>
 #include <netinet/tcp.h>
 #include <stdbool.h>
@@ -26,7 +28,7 @@
 enum { SIZE_MAX_BYTES = 16 << 20, WARM_UP = 200 };
 
 static struct {
-	bool bandwidth, chacha;
+	bool bandwidth, chacha, poll;
 	size_t size;
 	double seconds;
 	unsigned count;
@@ -99,14 +101,27 @@ static SSL *shake(SSL_CTX *ctx, int fd, int (*handshake)(SSL *))
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
 	if (!ssl || SSL_set_fd(ssl, fd) != 1 || handshake(ssl) != 1)
 		die("handshake");
+	if (stream.poll && fcntl(fd, F_SETFL, O_NONBLOCK) != 0)
+		die("non-blocking socket");
 	return ssl;
+}
+
+/* Nothing is wrong: there was nothing to read, or no room to write, yet. */
+static bool is_early(const SSL *ssl, int ret)
+{
+	int error = SSL_get_error(ssl, ret);
+
+	return stream.poll && (error == SSL_ERROR_WANT_READ || error == SSL_ERROR_WANT_WRITE);
 }
 
 static void write_all(SSL *ssl, const void *data, size_t length)
 {
-	size_t n;
+	size_t n = 0;
+	int ret;
 
-	if (SSL_write_ex(ssl, data, length, &n) != 1 || n != length)
+	while ((ret = SSL_write_ex(ssl, data, length, &n)) != 1 && is_early(ssl, ret))
+		;
+	if (ret != 1 || n != length)
 		die("write");
 }
 
@@ -118,6 +133,8 @@ static bool read_all(SSL *ssl, void *data, size_t length)
 	while (done < length) {
 		int ret = SSL_read_ex(ssl, (char *)data + done, length - done, &n);
 
+		if (ret != 1 && is_early(ssl, ret))
+			continue;
 		if (ret != 1 && done == 0 && SSL_get_error(ssl, ret) == SSL_ERROR_ZERO_RETURN)
 			return false;
 		if (ret != 1)
@@ -212,7 +229,7 @@ static void send_all(const struct sockaddr_in *address)
 static bool parse(int argc, char **argv)
 {
 	static const struct option options[] = {{"size", 1, NULL, 's'}, {"seconds", 1, NULL, 't'}, {"count", 1, NULL, 'c'},
-						{"chacha", 0, NULL, 'x'}, {NULL, 0, NULL, 0}};
+						{"chacha", 0, NULL, 'x'}, {"poll", 0, NULL, 'p'}, {NULL, 0, NULL, 0}};
 	int option;
 
 	while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
@@ -221,6 +238,7 @@ static bool parse(int argc, char **argv)
 		case 't': stream.seconds = strtod(optarg, NULL); break;
 		case 'c': stream.count = (unsigned)strtoul(optarg, NULL, 10); break;
 		case 'x': stream.chacha = true; break;
+		case 'p': stream.poll = true; break;
 		default: return false;
 		}
 	}
@@ -238,7 +256,7 @@ int main(int argc, char **argv)
 	pid_t receiver;
 
 	if (!parse(argc, argv)) {
-		fprintf(stderr, "usage: tls_stream bandwidth|latency [--chacha] [--size N] [--seconds S] [--count N]\n");
+		fprintf(stderr, "usage: tls_stream bandwidth|latency [--chacha] [--poll] [--size N] [--seconds S] [--count N]\n");
 		return 2;
 	}
 	stream.message = calloc(1, stream.size);

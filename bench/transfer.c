@@ -185,6 +185,15 @@ static void tell(const char *name, struct samples *samples)
 	free(samples->values);
 }
 
+/* Each of them: those of several runs make one distribution. */
+static void list(const char *name, const struct samples *samples)
+{
+	printf(", \"%ss_us\": [", name);
+	for (size_t i = 0; i < samples->count; i++)
+		printf("%s%.0f", i > 0 ? ", " : "", samples->values[i]);
+	printf("]");
+}
+
 static struct samples pauses, turns;
 
 /* Asks for new PSNs when it is time to, and notes how long the change before took. */
@@ -344,6 +353,8 @@ static void run_client(void)
 	       "\"cpu_seconds\": [%.4f, %.4f]",
 	       modes[transfer.mode], transfer.seal ? "true" : "false", transfer.size, took, (unsigned long long)bytes,
 	       (double)bytes / took / 1e6, used, server_used);
+	if (pauses.count > 0)
+		list("pause", &pauses);
 	tell("turn", &turns);
 	tell("pause", &pauses);
 	puts("}");
