@@ -209,6 +209,7 @@ static void rest(struct srdma_client *client, bool was_busy)
 	struct srdma_worker *worker = client->worker;
 	int spin = client->server->options.conn.spin;
 
+	was_busy = was_busy || srdma_bulk_is_active(&client->conn->bulk);
 	if (was_busy && spin != 0 && (client->hot || worker->hot_count < SRDMA_HOT_MAX)) {
 		if (!client->hot)
 			worker->hot[worker->hot_count++] = client;
@@ -286,7 +287,7 @@ static void poll_hot(struct srdma_worker *worker)
 		srdma_conn_progress(client->conn, false);
 		if (has_work(client)) {
 			run(client);
-		} else if (now >= client->hot_until) {
+		} else if (now >= client->hot_until && !srdma_bulk_is_active(&client->conn->bulk)) {
 			cool(client);
 			rest(client, false);
 		}
