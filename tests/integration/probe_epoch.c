@@ -9,6 +9,7 @@
 
 #define REGION_SIZE 262144
 #define SLOTS       64
+#define DIARY       64
 
 static void kill_queue_pair(struct srdma_conn *conn)
 {
@@ -17,10 +18,46 @@ static void kill_queue_pair(struct srdma_conn *conn)
 	EXPECT(ibv_modify_qp(srdma_conn_qp(conn), &attr, IBV_QP_STATE), 0);
 }
 
+/* The epochs of one end, as it saw them. */
+struct diary {
+	struct srdma_conn_info epochs[DIARY]; /* each as it was seen last */
+	unsigned count;
+};
+
+static void note(struct diary *diary, const struct srdma_conn *conn)
+{
+	struct srdma_conn_info info;
+
+	srdma_conn_info(conn, &info);
+	if (diary->count == 0 || diary->epochs[diary->count - 1].epoch != info.epoch) {
+		if (diary->count == DIARY)
+			return;
+		diary->count++;
+	} else if (diary->epochs[diary->count - 1].psn != info.psn) {
+		return; /* the next one, which has no number yet */
+	}
+	diary->epochs[diary->count - 1] = info;
+}
+
+/* A list of lists: number, QPN, PSN, PSNs used, the peer's QPN. */
+static void fact_diary(struct rig *rig, const char *name, const struct diary *diary)
+{
+	json_t *list = json_array();
+
+	for (unsigned i = 0; i < diary->count; i++) {
+		const struct srdma_conn_info *e = &diary->epochs[i];
+
+		CHECK(json_array_append_new(list, json_pack("[I, I, I, I, I]", (json_int_t)e->epoch, (json_int_t)e->qpn, (json_int_t)e->psn,
+							    (json_int_t)e->epoch_psns, (json_int_t)e->peer_qpn)) == 0);
+	}
+	CHECK(json_object_set_new(rig->facts, name, list) == 0);
+}
+
 struct service {
 	unsigned kill_every; /* messages; 0: never */
 	unsigned expected;
 	uint32_t epoch, recoveries;
+	struct diary diary;
 };
 
 static int serve(struct srdma_conn *conn, const void *data, size_t length, char *reason, void *client_arg, void *arg)
@@ -38,6 +75,7 @@ static int serve(struct srdma_conn *conn, const void *data, size_t length, char 
 	if (ret != 0)
 		return ret;
 	service->expected++;
+	note(&service->diary, conn);
 	if (service->kill_every && service->expected % service->kill_every == 0)
 		kill_queue_pair(conn);
 	return 0;
@@ -140,11 +178,13 @@ void mode_renew(struct rig *rig, char **args)
 	bool asked = !strcmp(args[0], "asked"), client = !strcmp(args[0], "client") || !strcmp(args[0], "both");
 	bool timed = !strcmp(args[0], "time");
 	unsigned count = (unsigned)atoi(args[1]), every = count / 7;
-	struct service service = {.kill_every = !strcmp(args[0], "server") || !strcmp(args[0], "both") ? count / 5 : 0};
+	static struct service service;
+	static struct diary diary;
 	struct srdma_buffer *out, *in;
 	struct srdma_conn_info info;
 	struct srdma_conn *conn;
 
+	service.kill_every = !strcmp(args[0], "server") || !strcmp(args[0], "both") ? count / 5 : 0;
 	rig->scratch = &service;
 	rig->server_options.handlers.on_connect = greet;
 	rig->server_options.handlers.on_message = serve;
@@ -163,6 +203,7 @@ void mode_renew(struct rig *rig, char **args)
 		for (; sent < count && sent - received < 8; sent++)
 			send_numbered(conn, sent);
 		receive_numbered(conn, received++);
+		note(&diary, conn);
 		srdma_conn_info(conn, &info);
 		/* It is over when there were some, whatever the speed of the machine. */
 		if (timed && info.epoch >= 3 && count > sent)
@@ -190,6 +231,8 @@ void mode_renew(struct rig *rig, char **args)
 	fact(rig, "peer_epoch", service.epoch);
 	fact(rig, "peer_recoveries", service.recoveries);
 	fact(rig, "pause_max_us", info.pause_max_us);
+	fact_diary(rig, "epochs", &diary);
+	fact_diary(rig, "peer_epochs", &service.diary);
 }
 
 /* ---- the count of PSNs ----------------------------------------------------------------------------------------- */
