@@ -280,37 +280,57 @@ void mode_psn_count(struct rig *rig, char **args)
 
 /* ---- the region taken back ------------------------------------------------------------------------------------- */
 
-void mode_withdraw(struct rig *rig, char **args)
+/* The peer hears of it, and asks no more. */
+static void expect_no_region(struct rig *rig, struct srdma_conn *conn)
 {
-	struct srdma_conn *ends[2];
-	char data[64] = "before", got[64];
 	uint64_t deadline = clock_ms() + 10000u * (unsigned)rig->scale;
-	uint32_t rkey;
-	uint64_t address;
-	size_t size;
-	bool sealed = rig->client_options.seal != SRDMA_SEAL_OFF;
+	char got[64];
 	int ret;
 
-	(void)args;
+	do {
+		srdma_conn_wait(conn, 50);
+		ret = srdma_conn_read(conn, got, sizeof got, 0, 50);
+	} while (ret != -ENXIO && ret != SRDMA_EVERBS && clock_ms() < deadline);
+	EXPECT(ret, -ENXIO);
+}
+
+/* told: a peer that keeps to what it hears; write, read: one that kept the rkey, and posts with it by hand. */
+void mode_withdraw(struct rig *rig, char **args)
+{
+	bool told = !strcmp(args[0], "told"), sealed = rig->client_options.seal != SRDMA_SEAL_OFF, unread = true;
+	struct srdma_conn *ends[2];
+	char data[64] = "before", got[64];
+	uint64_t address = 0;
+	uint32_t rkey = 0;
+	size_t size;
+
 	rig->server_options.conn.region_size = 4096;
+	/* What fails is to stay failed. */
+	if (!told)
+		rig->server_options.conn.recoveries = rig->client_options.recoveries = 0;
 	rig_pair(rig, &ends[0], &ends[1]);
 	EXPECT(srdma_conn_withdraw_region(ends[0]), -ENXIO);
 	if (!sealed) {
 		EXPECT(srdma_conn_write(ends[0], data, sizeof data, 0, -1), 0);
 		EXPECT(srdma_conn_peer_region(ends[0], &address, &rkey, &size), 0);
+		CHECK(told || post_by_hand(rig, srdma_conn_qp(ends[0]), srdma_conn_pd(ends[0]), IBV_WR_RDMA_READ, address, rkey, &unread) ==
+				      IBV_WC_SUCCESS);
 	}
 	EXPECT(srdma_conn_withdraw_region(ends[1]), 0);
 	EXPECT(srdma_conn_withdraw_region(ends[1]), -ENXIO);
 	memcpy(srdma_conn_region(ends[1]), "mine", 5);
-	/* The peer hears of it. */
-	do {
-		srdma_conn_wait(ends[0], 50);
-		ret = srdma_conn_read(ends[0], got, sizeof got, 0, 50);
-	} while (ret != -ENXIO && ret != SRDMA_EVERBS && clock_ms() < deadline);
-	EXPECT(ret, -ENXIO);
+	if (told) {
+		expect_no_region(rig, ends[0]);
+		EXPECT(srdma_conn_send(ends[0], "x", 1, -1), 0);
+		EXPECT(srdma_conn_recv(ends[1], got, sizeof got, &size, -1), 0);
+	} else {
+		CHECK(!unread); /* just now the rkey was good */
+		EXPECT(post_by_hand(rig, srdma_conn_qp(ends[0]), srdma_conn_pd(ends[0]),
+				    !strcmp(args[0], "write") ? IBV_WR_RDMA_WRITE : IBV_WR_RDMA_READ, address, rkey, &unread),
+		       IBV_WC_REM_ACCESS_ERR);
+		CHECK(unread);
+	}
 	CHECK(memcmp(srdma_conn_region(ends[1]), "mine", 5) == 0);
-	EXPECT(srdma_conn_send(ends[0], "x", 1, -1), 0);
-	EXPECT(srdma_conn_recv(ends[1], got, sizeof got, &size, -1), 0);
 	srdma_conn_delete(&ends[0]);
 	srdma_conn_delete(&ends[1]);
 }

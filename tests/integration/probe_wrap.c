@@ -4,8 +4,17 @@
  *
  * PROBE_NARROW_PSNS=1   PSNs are drawn from the first 65536 alone: those of two epochs would soon meet
  * PROBE_SLOW_AES=1      a processor without instructions for AES */
+#include "conn.h"
+
 #include <stdbool.h>
 #include <stdlib.h>
+
+uint32_t region_mr_rkey(const struct srdma_conn *conn);
+
+uint32_t region_mr_rkey(const struct srdma_conn *conn)
+{
+	return conn->region.mr->rkey;
+}
 
 int __real_RAND_bytes(unsigned char *buffer, int length);
 int __wrap_RAND_bytes(unsigned char *buffer, int length);

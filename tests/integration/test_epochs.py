@@ -107,7 +107,12 @@ def test_psns_are_counted_as_the_device_uses_them(protected):
 
 @BOTH
 def test_region_is_taken_back_at_once(protected, mode):
-    protected(mode, "withdraw")
+    protected(mode, "withdraw", "told")
+
+
+@pytest.mark.parametrize("what", ["write", "read"])
+def test_rkey_that_was_kept_is_worth_nothing_after_the_withdrawal(protected, what):
+    protected(PLAIN, "withdraw", what)
 
 
 @pytest.mark.parametrize("who", ["client", "server"])
