@@ -36,6 +36,7 @@ static const struct mode {
 	{"not-now", mode_not_now, 0},
 	{"blocking-handlers", mode_blocking_handlers, 0},
 	{"renew", mode_renew, 2},           /* asked|count|time|client|server|both COUNT */
+	{"stream", mode_stream, 1},         /* COUNT */
 	{"psn-count", mode_psn_count, 0},
 	{"withdraw", mode_withdraw, 1},     /* told|write|read */
 	{"seal-differs", mode_seal_differs, 1}, /* client|server */

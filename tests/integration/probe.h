@@ -87,6 +87,7 @@ void mode_never_reads(struct rig *rig, char **args);
 void mode_not_now(struct rig *rig, char **args);
 void mode_blocking_handlers(struct rig *rig, char **args);
 void mode_renew(struct rig *rig, char **args);
+void mode_stream(struct rig *rig, char **args);
 void mode_psn_count(struct rig *rig, char **args);
 void mode_withdraw(struct rig *rig, char **args);
 void mode_seal_differs(struct rig *rig, char **args);

@@ -120,6 +120,33 @@ def test_sealing_is_never_downgraded(protected, who):
     assert "seal" in protected(PLAIN, "seal-differs", who)["text"]
 
 
+@pytest.mark.parametrize("slow", ["client", "server", "both"])
+def test_chacha20_poly1305_serves_where_an_end_has_no_fast_aes(protected, slow):
+    """Messages, and writes and reads of up to 256 KiB, with queue pairs that are killed."""
+    facts = protected(SEALED | {"PROBE_SLOW_AES": slow}, "renew", "client", 600, program=PROBE_WRAPPED)
+    assert facts["seal"] == facts["peer_seal"] == "ChaCha20-Poly1305"
+    assert facts["recoveries"] >= 3
+
+
+def test_aes_256_gcm_serves_where_both_have_it(protected):
+    facts = protected(SEALED, "renew", "asked", 600)
+    with open("/proc/cpuinfo", encoding="ascii") as file:
+        words = set(file.read().split())
+    if words >= {"aes", "pclmulqdq"} or words >= {"aes", "pmull"}:
+        assert facts["seal"] == facts["peer_seal"] == "AES-256-GCM"
+
+
+PER_KEY = 1 << 18
+
+
+@pytest.mark.limit(120)
+def test_key_is_changed_under_load(protected):
+    """More messages than one key is for, all in one direction, and epochs among them."""
+    facts = protected(SEALED, "stream", PER_KEY + 20000, timeout=100, program=PROBE_WRAPPED)
+    assert facts["records"] > PER_KEY
+    assert facts["epoch"] >= 3
+
+
 # What the library does in plain connections, once more: sealed, and with new PSNs all the time.
 EVERYTHING = [("sizes", 4096, 16, 40), ("sizes", 64, 1, 100), ("sizes", 1 << 20, 2, 2), ("nonblocking",), ("timeouts",), ("flood", 1, 500),
               ("flood", 16, 3000), ("disconnect", "client", 1), ("disconnect", "server", 16), ("rights", "rw"), ("rights", "r"),
