@@ -6,6 +6,7 @@
 #include "conn.h"
 #include "device.h"
 #include "log.h"
+#include "psn.h"
 
 #include <errno.h>
 #include <openssl/crypto.h>
@@ -18,7 +19,6 @@
 #define EARLY 8
 #define TICK_MS 250
 #define CHANGING_TICK_MS 20
-#define PSN_MASK 0xffffffu
 /* An epoch that the peer wants to end; those that end because their PSNs are used up cost no queue pair. */
 #define SHORTEST_US 5000
 
@@ -100,6 +100,7 @@ static int take_begin(struct srdma_epoch *epoch, const struct srdma_epoch_frame 
 		return refuse_frame("BEGIN that nobody has asked for");
 	epoch->peer_begun = true;
 	epoch->peer_broken = frame->broken;
+	epoch->peer_reason = frame->reason;
 	epoch->peer_sends = frame->sends;
 	if (!epoch->begun && !epoch->requested && !epoch->peer_asked)
 		epoch->reason = frame->reason;
@@ -233,6 +234,7 @@ static int begin(struct srdma_conn *conn)
 	if (ret != 0 || !quiet)
 		return ret;
 	epoch->begun = true;
+	epoch->begun_reason = epoch->reason;
 	epoch->deadline = srdma_deadline(conn->options.setup_timeout_ms);
 	frame.sends = conn->channel.sends_posted;
 	return send_frame(conn, SRDMA_FRAME_EPOCH_BEGIN, &frame);
@@ -244,25 +246,21 @@ static void stop_queue_pair(struct srdma_conn *conn)
 	srdma_qp_fail(&conn->qp);
 }
 
-/* On the same queue pair the PSNs of the epoch to come must be others than those of the present one: what was captured is then
- * worth nothing until the one after. Half of the PSNs at most are taken, so that it is a matter of a few draws. */
-static int draw_psn(struct srdma_conn *conn, bool fresh)
+/* A packet bears the number of the queue pair that it is for, and no other. So it is the peer's queue pair, the same or a fresh one,
+ * that says whether what was captured from here could match again. Both ends have read both reasons by now, so they agree; a queue
+ * pair that has failed since then is replaced all the same, but its peer's may not be. */
+static bool both_are_fresh(const struct srdma_epoch *epoch)
 {
-	uint32_t limit = conn->options.epoch_psns, used = (uint32_t)conn->channel.psns_used;
-	int ret;
+	return epoch->begun_reason != SRDMA_EPOCH_COUNT || epoch->peer_reason != SRDMA_EPOCH_COUNT;
+}
 
-	do {
-		uint32_t ahead;
+static int draw_psn(struct srdma_conn *conn)
+{
+	struct srdma_epoch *epoch = &conn->epoch;
+	const struct srdma_psn_range last = {conn->own.psn, (uint32_t)conn->channel.psns_used};
 
-		ret = srdma_psn_generate(&conn->epoch.psn);
-		ahead = (conn->epoch.psn - conn->own.psn) & PSN_MASK;
-		if (fresh || (ahead >= used && ahead + limit <= PSN_MASK + 1))
-			break;
-		/* Both ranges are half of the circle: there is one place alone. */
-		if (used + limit > PSN_MASK - PSN_MASK / 64)
-			break;
-	} while (ret == 0);
-	return ret;
+	epoch->psn_limit = conn->options.epoch_psns;
+	return both_are_fresh(epoch) ? srdma_psn_generate(&epoch->psn) : srdma_psn_generate_apart(&last, &epoch->psn, &epoch->psn_limit);
 }
 
 /* All is quiet here, or all is over: tells the new parameters. */
@@ -270,9 +268,9 @@ static int tell(struct srdma_conn *conn)
 {
 	struct srdma_epoch *epoch = &conn->epoch;
 	struct srdma_channel *channel = &conn->channel;
-	bool fresh = epoch->reason != SRDMA_EPOCH_COUNT || epoch->broken;
+	bool fresh = both_are_fresh(epoch) || epoch->broken;
 	struct srdma_epoch_frame frame = {.broken = epoch->broken, .sends = channel->sends_arrived};
-	int ret = draw_psn(conn, fresh);
+	int ret = draw_psn(conn);
 
 	if (ret == 0 && fresh)
 		ret = srdma_qp_pool_take(&epoch->pool, &conn->qp, &epoch->fresh);
@@ -302,6 +300,7 @@ static int replace_queue_pair(struct srdma_conn *conn)
 	}
 	conn->own.qpn = conn->qp.verbs->qp_num;
 	conn->own.psn = epoch->psn;
+	conn->channel.psn_limit = epoch->psn_limit;
 	conn->peer.qpn = epoch->peer.qpn;
 	conn->peer.psn = epoch->peer.psn;
 	conn->channel.stale_sends = epoch->peer_sends;
@@ -350,7 +349,7 @@ static int finish(struct srdma_conn *conn)
 
 	conn->peer.region_rkey = conn->channel.region_rkey = conn->peer.region_size ? epoch->peer.rkey : 0;
 	account(conn, now);
-	epoch->reason = 0;
+	epoch->reason = epoch->begun_reason = epoch->peer_reason = 0;
 	epoch->requested = epoch->begun = epoch->broken = epoch->told = epoch->connected = epoch->broken_again = false;
 	epoch->peer_begun = epoch->peer_broken = epoch->peer_told = epoch->peer_ready = epoch->peer_asked = false;
 	epoch->peer = (struct srdma_epoch_frame){0};

@@ -20,6 +20,7 @@ struct srdma_epoch {
 
 	/* the change under way */
 	enum srdma_epoch_reason reason;
+	enum srdma_epoch_reason begun_reason, peer_reason; /* as both ends' EPOCH_BEGIN said */
 	bool requested;      /* EPOCH_REQUEST was sent; work goes on until the peer begins */
 	bool peer_asked;     /* and the other way round */
 	bool begun;          /* EPOCH_BEGIN was sent: nothing is posted any more */
@@ -32,6 +33,7 @@ struct srdma_epoch {
 	struct srdma_epoch_frame peer; /* its parameters */
 	struct srdma_qp fresh;   /* taken from the pool, when the queue pair is to be replaced */
 	uint32_t psn;            /* the own new one */
+	uint32_t psn_limit;      /* and how many it may use from there on */
 	uint64_t held_since;
 	uint64_t deadline;
 

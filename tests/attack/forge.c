@@ -4,7 +4,7 @@
  * forge send --from ADDRESS --to ADDRESS --op OPERATION --qpn N[+COUNT] --psn N[+COUNT] [--rkey N[+COUNT]] [--va N]
  * [--length N]
  *            [--text TEXT] [--imm N] [--syndrome N] [--msn N] [--rate PER-SECOND] [--limit-ms N]
- *     forged packets, one for each combination; prints {"packets", "seconds"}
+ *     forged packets, one for each combination, until SIGTERM; prints {"packets", "seconds"}
  * forge sniff INTERFACE [--count N] [--limit-ms N]     a line of JSON for each RoCEv2 packet
  * forge play --to ADDRESS [--copies N]                 sends what `sniff` printed (standard input), but for the UDP
  * checksum forge relay LEFT RIGHT [MORE...] [--find TEXT --put TEXT] [--flip LENGTH] [--stale] all frames from one

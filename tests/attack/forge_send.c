@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Forged packets, one or millions: one is built, and of the others the numbers and the checks alone are changed. */
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -34,7 +35,15 @@ struct sweep {
 	uint64_t began;
 };
 
-/* False: the time is over. */
+static volatile sig_atomic_t ended;
+
+static void end(int number)
+{
+	(void)number;
+	ended = 1;
+}
+
+/* False: the time is over, or who started this has seen enough. */
 static bool keep_pace(struct sweep *sweep)
 {
 	uint64_t elapsed = forge_now_us() - sweep->began, limit = sweep->forge->limit_us;
@@ -47,7 +56,7 @@ static bool keep_pace(struct sweep *sweep)
 			nanosleep(&pause, NULL);
 		}
 	}
-	return limit == 0 || elapsed < limit;
+	return !ended && (limit == 0 || elapsed < limit);
 }
 
 static bool send_one(struct sweep *sweep, uint32_t qpn, uint32_t psn, uint32_t rkey)
@@ -96,6 +105,7 @@ int forge_send(struct forge *forge)
 	else
 		wire_open_raw(batch, &forge->flow);
 	sweep.length = roce_build(&forge->flow, &forge->packet, IP_ID, sweep.model);
+	signal(SIGTERM, end);
 	sweep.began = forge_now_us();
 	for (uint32_t q = 0; more && q < forge->qpn.count; q++)
 		for (uint32_t p = 0; more && p < forge->psn.count; p++)

@@ -3,10 +3,11 @@
  * measure.
  * The variable GUEST_DEVICE names the device.
  *
- * guest FOLDER NAME HOST PORT [--mtu N] [--seal] [--no-epochs]     FOLDER/ca.crt, FOLDER/NAME.crt, FOLDER/NAME.key
+ * guest FOLDER NAME HOST PORT [--mtu N] [--seal] [--no-epochs] [--recoveries N]     FOLDER/ca.crt, FOLDER/NAME.crt, FOLDER/NAME.key
  * Commands on standard input: send TEXT; spend PSNS (by writes of the server's region); flood MS (writes as fast as
  * they go); ping MS (echoes one by one: their latency); renew MS (new PSNs again and again); kill TIMES (its own queue
- * pair, with an echo after each). Events on standard output, each a line of JSON. */
+ * pair, with an echo after each); watch MS (the present epoch, and each one that comes in that time: what an attacker would
+ * like to know of it). Events on standard output, each a line of JSON. */
 #include <securdma.h>
 
 #include <errno.h>
@@ -139,6 +140,40 @@ static void renew(struct guest *guest, uint64_t end)
 	printf("{\"event\": \"renewed\", \"epochs\": %u}\n", epoch(guest) - first);
 }
 
+#ifdef HAVE_EPOCHS
+/* The server's QPN, and the PSN that it expects next. */
+static void tell_epoch(const struct srdma_conn_info *info)
+{
+	printf("{\"event\": \"epoch\", \"epoch\": %u, \"recoveries\": %u, \"qpn\": %u, \"expected\": %u, \"at\": %.6f}\n",
+	       info->epoch, info->recoveries, info->peer_qpn, (unsigned)((info->psn + info->epoch_psns) & 0xffffff),
+	       (double)now_ns() / 1e9);
+}
+
+static void watch(struct guest *guest, uint64_t end)
+{
+	struct srdma_conn_info info;
+	uint32_t told;
+
+	srdma_conn_info(guest->conn, &info);
+	tell_epoch(&info);
+	for (told = info.epoch; now_ns() < end; told = info.epoch) {
+		int ret = srdma_conn_wait(guest->conn, 10);
+
+		check(ret == -ETIMEDOUT ? 0 : ret, "wait");
+		srdma_conn_info(guest->conn, &info);
+		if (info.epoch != told)
+			tell_epoch(&info);
+	}
+	puts("{\"event\": \"watched\"}");
+}
+#else
+static void watch(struct guest *guest, uint64_t end)
+{
+	(void)guest;
+	(void)end;
+}
+#endif
+
 static void kill_often(struct guest *guest, uint64_t times)
 {
 	struct ibv_qp_attr attr = {.qp_state = IBV_QPS_ERR};
@@ -172,6 +207,8 @@ static void command(struct guest *guest, char *line)
 		renew(guest, now_ns() + number * 1000000);
 	} else if (strncmp(line, "kill ", 5) == 0) {
 		kill_often(guest, number);
+	} else if (strncmp(line, "watch ", 6) == 0) {
+		watch(guest, now_ns() + number * 1000000);
 	}
 }
 
@@ -185,6 +222,8 @@ static void options_of(struct srdma_conn_options *options, int argc, char **argv
 #ifdef HAVE_EPOCHS
 		else if (strcmp(argv[i], "--no-epochs") == 0)
 			options->epoch_psns = options->recoveries = 0;
+		else if (strcmp(argv[i], "--recoveries") == 0 && i + 1 < argc)
+			options->recoveries = (unsigned)atoi(argv[++i]);
 #endif
 #ifdef HAVE_SEAL
 		else if (strcmp(argv[i], "--seal") == 0)

@@ -24,6 +24,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 BUILD = os.path.realpath(os.environ.get("SECURDMA_BUILD", os.path.join(ROOT, "build")))
 SECURDMA = os.path.join(BUILD, "cli", "securdma")
 PROBE = os.path.join(BUILD, "tests", "integration", "probe")
+PROBE_WRAPPED = PROBE + "-wrapped"
 EXAMPLE_LINK = os.path.join(BUILD, "examples", "example-link")
 SWARM = os.path.join(BUILD, "bench", "swarm")
 ON_UROCE = os.environ.get("SECURDMA_TEST_UROCE") == "1"
@@ -150,7 +151,7 @@ def resources(device):
     if ON_UROCE:
         text = subprocess.run([UROCE, "resources", "--json"], capture_output=True, text=True, check=True, timeout=STEP).stdout
         # Others may use uroce at the same time.
-        ours = [process["objects"] for process in json.loads(text)["processes"] if executable(process["pid"]) in (SECURDMA, PROBE, SWARM)]
+        ours = [process["objects"] for process in json.loads(text)["processes"] if executable(process["pid"]) in (SECURDMA, PROBE, PROBE_WRAPPED, SWARM)]
         return {name: sum(objects[name] for objects in ours) for name in RESOURCES}
     text = subprocess.run(["rdma", "resource", "show", device.name], capture_output=True, text=True, check=True,
                           timeout=STEP, env=dict(os.environ, PATH=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")).stdout
@@ -174,7 +175,7 @@ def sanitizer_library():
 
 def on_device(args, more):
     """The options of Popen with which a program of ours finds the device."""
-    if not ON_UROCE or str(args[0]) not in (SECURDMA, PROBE, SWARM, EXAMPLE_LINK):
+    if not ON_UROCE or str(args[0]) not in (SECURDMA, PROBE, PROBE_WRAPPED, SWARM, EXAMPLE_LINK):
         return more
     preload = " ".join(filter(None, (sanitizer_library(), UROCE_LIBRARY)))
     return dict(more, env=dict(more.get("env") or os.environ, LD_PRELOAD=preload))
@@ -433,9 +434,9 @@ def server(certs, device, start):
 @pytest.fixture
 def probe(certs, device):
     """Runs a mode of the probe program: probe("mode", ...) -> the facts that it printed."""
-    def run_probe(*args, timeout=40):
+    def run_probe(*args, timeout=40, program=PROBE):
         before = resources(device)
-        result = run(PROBE, certs.folder, certs.host, *args, timeout=timeout)
+        result = run(program, certs.folder, certs.host, *args, timeout=timeout)
         assert result.returncode == 0, f"{args}: {result.returncode}\n{result.stdout}{result.stderr}"
         wait_for_resources(device, before)
         return json.loads(result.stdout)

@@ -29,14 +29,16 @@ static const struct mode {
 	{"client-region", mode_client_region, 0},
 	{"isolation", mode_isolation, 0},
 	{"identity-region", mode_identity_region, 0},
+	{"window", mode_window, 1},         /* write|read */
 	{"lost", mode_lost, 0},
 	{"stuffed", mode_stuffed, 0},
 	{"never-reads", mode_never_reads, 0},
 	{"not-now", mode_not_now, 0},
 	{"blocking-handlers", mode_blocking_handlers, 0},
 	{"renew", mode_renew, 2},           /* asked|count|time|client|server|both COUNT */
+	{"stream", mode_stream, 1},         /* COUNT */
 	{"psn-count", mode_psn_count, 0},
-	{"withdraw", mode_withdraw, 0},
+	{"withdraw", mode_withdraw, 1},     /* told|write|read */
 	{"seal-differs", mode_seal_differs, 1}, /* client|server */
 	{"link-once", mode_link_once, 1},   /* LOSSES */
 	{"link-kept", mode_link_kept, 0},

@@ -49,6 +49,11 @@ void rig_pair(struct rig *rig, struct srdma_conn **client, struct srdma_conn **a
 /* Waits until the server has that many clients. */
 void rig_wait_clients(struct rig *rig, unsigned clients);
 
+/* What the library would not post: one request by hand on a queue pair of `pd`, from or into a buffer that says "trespasser". Its
+ * status; *unread: no other bytes came into the buffer. */
+enum ibv_wc_status post_by_hand(struct rig *rig, struct ibv_qp *qp, struct ibv_pd *pd, enum ibv_wr_opcode opcode, uint64_t address,
+				uint32_t rkey, bool *unread);
+
 void fact(struct rig *rig, const char *name, long long value);
 void fact_text(struct rig *rig, const char *name, const char *text);
 
@@ -75,12 +80,14 @@ void mode_posted(struct rig *rig, char **args);
 void mode_client_region(struct rig *rig, char **args);
 void mode_isolation(struct rig *rig, char **args);
 void mode_identity_region(struct rig *rig, char **args);
+void mode_window(struct rig *rig, char **args);
 void mode_lost(struct rig *rig, char **args);
 void mode_stuffed(struct rig *rig, char **args);
 void mode_never_reads(struct rig *rig, char **args);
 void mode_not_now(struct rig *rig, char **args);
 void mode_blocking_handlers(struct rig *rig, char **args);
 void mode_renew(struct rig *rig, char **args);
+void mode_stream(struct rig *rig, char **args);
 void mode_psn_count(struct rig *rig, char **args);
 void mode_withdraw(struct rig *rig, char **args);
 void mode_seal_differs(struct rig *rig, char **args);

@@ -9,6 +9,7 @@
 
 #define REGION_SIZE 262144
 #define SLOTS       64
+#define DIARY       64
 
 static void kill_queue_pair(struct srdma_conn *conn)
 {
@@ -17,10 +18,47 @@ static void kill_queue_pair(struct srdma_conn *conn)
 	EXPECT(ibv_modify_qp(srdma_conn_qp(conn), &attr, IBV_QP_STATE), 0);
 }
 
+/* The epochs of one end, as it saw them. */
+struct diary {
+	struct srdma_conn_info epochs[DIARY]; /* each as it was seen last */
+	unsigned count;
+};
+
+static void note(struct diary *diary, const struct srdma_conn *conn)
+{
+	struct srdma_conn_info info;
+
+	srdma_conn_info(conn, &info);
+	if (diary->count == 0 || diary->epochs[diary->count - 1].epoch != info.epoch) {
+		if (diary->count == DIARY)
+			return;
+		diary->count++;
+	} else if (diary->epochs[diary->count - 1].psn != info.psn) {
+		return; /* the next one, which has no number yet */
+	}
+	diary->epochs[diary->count - 1] = info;
+}
+
+/* A list of lists: number, QPN, PSN, PSNs used, the peer's QPN. */
+static void fact_diary(struct rig *rig, const char *name, const struct diary *diary)
+{
+	json_t *list = json_array();
+
+	for (unsigned i = 0; i < diary->count; i++) {
+		const struct srdma_conn_info *e = &diary->epochs[i];
+
+		CHECK(json_array_append_new(list, json_pack("[I, I, I, I, I]", (json_int_t)e->epoch, (json_int_t)e->qpn, (json_int_t)e->psn,
+							    (json_int_t)e->epoch_psns, (json_int_t)e->peer_qpn)) == 0);
+	}
+	CHECK(json_object_set_new(rig->facts, name, list) == 0);
+}
+
 struct service {
 	unsigned kill_every; /* messages; 0: never */
 	unsigned expected;
 	uint32_t epoch, recoveries;
+	char seal[32];
+	struct diary diary;
 };
 
 static int serve(struct srdma_conn *conn, const void *data, size_t length, char *reason, void *client_arg, void *arg)
@@ -38,6 +76,7 @@ static int serve(struct srdma_conn *conn, const void *data, size_t length, char 
 	if (ret != 0)
 		return ret;
 	service->expected++;
+	note(&service->diary, conn);
 	if (service->kill_every && service->expected % service->kill_every == 0)
 		kill_queue_pair(conn);
 	return 0;
@@ -62,6 +101,7 @@ static void part(struct srdma_conn *conn, int status, void *client_arg, void *ar
 	srdma_conn_info(conn, &info);
 	service->epoch = info.epoch;
 	service->recoveries = info.recoveries;
+	memcpy(service->seal, info.seal, sizeof service->seal);
 }
 
 static size_t length_of(unsigned number)
@@ -140,11 +180,13 @@ void mode_renew(struct rig *rig, char **args)
 	bool asked = !strcmp(args[0], "asked"), client = !strcmp(args[0], "client") || !strcmp(args[0], "both");
 	bool timed = !strcmp(args[0], "time");
 	unsigned count = (unsigned)atoi(args[1]), every = count / 7;
-	struct service service = {.kill_every = !strcmp(args[0], "server") || !strcmp(args[0], "both") ? count / 5 : 0};
+	static struct service service;
+	static struct diary diary;
 	struct srdma_buffer *out, *in;
 	struct srdma_conn_info info;
 	struct srdma_conn *conn;
 
+	service.kill_every = !strcmp(args[0], "server") || !strcmp(args[0], "both") ? count / 5 : 0;
 	rig->scratch = &service;
 	rig->server_options.handlers.on_connect = greet;
 	rig->server_options.handlers.on_message = serve;
@@ -163,6 +205,7 @@ void mode_renew(struct rig *rig, char **args)
 		for (; sent < count && sent - received < 8; sent++)
 			send_numbered(conn, sent);
 		receive_numbered(conn, received++);
+		note(&diary, conn);
 		srdma_conn_info(conn, &info);
 		/* It is over when there were some, whatever the speed of the machine. */
 		if (timed && info.epoch >= 3 && count > sent)
@@ -190,6 +233,60 @@ void mode_renew(struct rig *rig, char **args)
 	fact(rig, "peer_epoch", service.epoch);
 	fact(rig, "peer_recoveries", service.recoveries);
 	fact(rig, "pause_max_us", info.pause_max_us);
+	fact_text(rig, "seal", info.seal);
+	fact_text(rig, "peer_seal", service.seal);
+	fact_diary(rig, "epochs", &diary);
+	fact_diary(rig, "peer_epochs", &service.diary);
+}
+
+/* ---- more records than one key is for ---------------------------------------------------------------------------- */
+
+/* Of probe-wrapped alone. */
+uint64_t records_sealed(void) __attribute__((weak));
+
+/* Takes the next number, and says nothing. */
+static int count_messages(struct srdma_conn *conn, const void *data, size_t length, char *reason, void *client_arg, void *arg)
+{
+	struct service *service = client_arg;
+	unsigned number;
+
+	(void)conn;
+	(void)reason;
+	(void)arg;
+	CHECK(length == sizeof number);
+	memcpy(&number, data, sizeof number);
+	EXPECT(number, service->expected++);
+	return 0;
+}
+
+/* All in one direction, as fast as they go. */
+void mode_stream(struct rig *rig, char **args)
+{
+	unsigned count = (unsigned)atoi(args[0]), every = count / 5 + 1;
+	static struct service service;
+	struct srdma_conn_info info;
+	struct srdma_conn *conn;
+
+	rig->scratch = &service;
+	rig->server_options.handlers.on_connect = greet;
+	rig->server_options.handlers.on_message = count_messages;
+	rig->server_options.handlers.on_disconnect = part;
+	rig->server_options.conn.depth = rig->client_options.depth = 64;
+	rig_serve(rig);
+	conn = rig_connect(rig);
+	for (unsigned i = 0; i < count; i++) {
+		EXPECT(srdma_conn_send(conn, &i, sizeof i, -1), 0);
+		if (i % every == every - 1)
+			EXPECT(srdma_conn_renew(conn), 0);
+	}
+	EXPECT(srdma_conn_disconnect(conn, NULL, -1), 0);
+	srdma_conn_info(conn, &info);
+	CHECK(records_sealed != NULL);
+	fact(rig, "records", (long long)records_sealed());
+	srdma_conn_delete(&conn);
+	rig_stop(rig, 0);
+	EXPECT(service.expected, count);
+	fact(rig, "epoch", info.epoch);
 }
 
 /* ---- the count of PSNs ----------------------------------------------------------------------------------------- */
@@ -237,37 +334,57 @@ void mode_psn_count(struct rig *rig, char **args)
 
 /* ---- the region taken back ------------------------------------------------------------------------------------- */
 
-void mode_withdraw(struct rig *rig, char **args)
+/* The peer hears of it, and asks no more. */
+static void expect_no_region(struct rig *rig, struct srdma_conn *conn)
 {
-	struct srdma_conn *ends[2];
-	char data[64] = "before", got[64];
 	uint64_t deadline = clock_ms() + 10000u * (unsigned)rig->scale;
-	uint32_t rkey;
-	uint64_t address;
-	size_t size;
-	bool sealed = rig->client_options.seal != SRDMA_SEAL_OFF;
+	char got[64];
 	int ret;
 
-	(void)args;
+	do {
+		srdma_conn_wait(conn, 50);
+		ret = srdma_conn_read(conn, got, sizeof got, 0, 50);
+	} while (ret != -ENXIO && ret != SRDMA_EVERBS && clock_ms() < deadline);
+	EXPECT(ret, -ENXIO);
+}
+
+/* told: a peer that keeps to what it hears; write, read: one that kept the rkey, and posts with it by hand. */
+void mode_withdraw(struct rig *rig, char **args)
+{
+	bool told = !strcmp(args[0], "told"), sealed = rig->client_options.seal != SRDMA_SEAL_OFF, unread = true;
+	struct srdma_conn *ends[2];
+	char data[64] = "before", got[64];
+	uint64_t address = 0;
+	uint32_t rkey = 0;
+	size_t size;
+
 	rig->server_options.conn.region_size = 4096;
+	/* What fails is to stay failed. */
+	if (!told)
+		rig->server_options.conn.recoveries = rig->client_options.recoveries = 0;
 	rig_pair(rig, &ends[0], &ends[1]);
 	EXPECT(srdma_conn_withdraw_region(ends[0]), -ENXIO);
 	if (!sealed) {
 		EXPECT(srdma_conn_write(ends[0], data, sizeof data, 0, -1), 0);
 		EXPECT(srdma_conn_peer_region(ends[0], &address, &rkey, &size), 0);
+		CHECK(told || post_by_hand(rig, srdma_conn_qp(ends[0]), srdma_conn_pd(ends[0]), IBV_WR_RDMA_READ, address, rkey, &unread) ==
+				      IBV_WC_SUCCESS);
 	}
 	EXPECT(srdma_conn_withdraw_region(ends[1]), 0);
 	EXPECT(srdma_conn_withdraw_region(ends[1]), -ENXIO);
 	memcpy(srdma_conn_region(ends[1]), "mine", 5);
-	/* The peer hears of it. */
-	do {
-		srdma_conn_wait(ends[0], 50);
-		ret = srdma_conn_read(ends[0], got, sizeof got, 0, 50);
-	} while (ret != -ENXIO && ret != SRDMA_EVERBS && clock_ms() < deadline);
-	EXPECT(ret, -ENXIO);
+	if (told) {
+		expect_no_region(rig, ends[0]);
+		EXPECT(srdma_conn_send(ends[0], "x", 1, -1), 0);
+		EXPECT(srdma_conn_recv(ends[1], got, sizeof got, &size, -1), 0);
+	} else {
+		CHECK(!unread); /* just now the rkey was good */
+		EXPECT(post_by_hand(rig, srdma_conn_qp(ends[0]), srdma_conn_pd(ends[0]),
+				    !strcmp(args[0], "write") ? IBV_WR_RDMA_WRITE : IBV_WR_RDMA_READ, address, rkey, &unread),
+		       IBV_WC_REM_ACCESS_ERR);
+		CHECK(unread);
+	}
 	CHECK(memcmp(srdma_conn_region(ends[1]), "mine", 5) == 0);
-	EXPECT(srdma_conn_send(ends[0], "x", 1, -1), 0);
-	EXPECT(srdma_conn_recv(ends[1], got, sizeof got, &size, -1), 0);
 	srdma_conn_delete(&ends[0]);
 	srdma_conn_delete(&ends[1]);
 }

@@ -161,29 +161,47 @@ void mode_client_region(struct rig *rig, char **args)
 
 /* ---- isolation ------------------------------------------------------------------------------------------------- */
 
-/* Posts by hand on B's queue pair with A's rkey, `offset` into A's region, which the checks of the library would never do. */
-static enum ibv_wc_status trespass(struct rig *rig, struct srdma_conn *a, struct srdma_conn *b, enum ibv_wr_opcode opcode,
-				   uint64_t offset)
+enum ibv_wc_status post_by_hand(struct rig *rig, struct ibv_qp *qp, struct ibv_pd *pd, enum ibv_wr_opcode opcode, uint64_t address,
+				uint32_t rkey, bool *unread)
 {
-	static char data[64] = "trespasser";
-	struct ibv_mr *mr = ibv_reg_mr(srdma_conn_pd(b), data, sizeof data, IBV_ACCESS_LOCAL_WRITE);
+	static char data[64];
+	struct ibv_mr *mr = ibv_reg_mr(pd, data, sizeof data, IBV_ACCESS_LOCAL_WRITE);
 	struct ibv_sge sge = {.addr = (uintptr_t)data, .length = sizeof data};
-	struct ibv_send_wr wr = {.sg_list = &sge, .num_sge = 1, .opcode = opcode, .send_flags = IBV_SEND_SIGNALED}, *bad;
+	struct ibv_send_wr wr = {
+		.sg_list = &sge,
+		.num_sge = 1,
+		.opcode = opcode,
+		.send_flags = IBV_SEND_SIGNALED,
+		.wr.rdma = {.remote_addr = address, .rkey = rkey},
+	}, *bad;
 	uint64_t deadline = clock_ms() + 15000 * (unsigned)rig->scale;
 	struct ibv_wc wc;
-	size_t size;
 	int n;
 
 	CHECK(mr != NULL);
+	memset(data, 0, sizeof data);
+	strcpy(data, "trespasser");
 	sge.lkey = mr->lkey;
-	EXPECT(srdma_conn_peer_region(a, &wr.wr.rdma.remote_addr, &wr.wr.rdma.rkey, &size), 0);
-	wr.wr.rdma.remote_addr += offset;
-	EXPECT(ibv_post_send(srdma_conn_qp(b), &wr, &bad), 0);
-	while ((n = ibv_poll_cq(srdma_conn_send_cq(b), 1, &wc)) == 0 && clock_ms() < deadline)
+	EXPECT(ibv_post_send(qp, &wr, &bad), 0);
+	while ((n = ibv_poll_cq(qp->send_cq, 1, &wc)) == 0 && clock_ms() < deadline)
 		;
 	EXPECT(n, 1);
 	EXPECT(ibv_dereg_mr(mr), 0);
+	if (unread)
+		*unread = strcmp(data, "trespasser") == 0 && data[sizeof data - 1] == 0;
 	return wc.status;
+}
+
+/* On B's queue pair with A's rkey, `offset` into A's region. */
+static enum ibv_wc_status trespass(struct rig *rig, struct srdma_conn *a, struct srdma_conn *b, enum ibv_wr_opcode opcode,
+				   uint64_t offset)
+{
+	uint64_t address;
+	uint32_t rkey;
+	size_t size;
+
+	EXPECT(srdma_conn_peer_region(a, &address, &rkey, &size), 0);
+	return post_by_hand(rig, srdma_conn_qp(b), srdma_conn_pd(b), opcode, address + offset, rkey, NULL);
 }
 
 static void check_alive(struct srdma_conn *conn, const char *text)
@@ -228,6 +246,108 @@ void mode_isolation(struct rig *rig, char **args)
 	EXPECT(srdma_conn_disconnect(a, NULL, -1), 0);
 	srdma_conn_delete(&a);
 	rig_stop(rig, 0);
+}
+
+/* ---- windows --------------------------------------------------------------------------------------------------- */
+
+/* Of probe-wrapped alone, which sees the inside: the rkey of the memory region itself. */
+uint32_t region_mr_rkey(const struct srdma_conn *conn) __attribute__((weak));
+
+/* A queue pair of the connection's protection domain, in INIT. */
+static struct ibv_qp *another_queue_pair(struct srdma_conn *conn, struct ibv_cq **cq)
+{
+	struct ibv_qp_init_attr init = {.qp_type = IBV_QPT_RC,
+					.cap = {.max_send_wr = 4, .max_recv_wr = 4, .max_send_sge = 1, .max_recv_sge = 1}};
+	struct ibv_qp_attr attr, like;
+	struct ibv_qp_init_attr unused;
+	struct ibv_qp *qp;
+
+	*cq = ibv_create_cq(srdma_conn_pd(conn)->context, 8, NULL, NULL, 0);
+	CHECK(*cq != NULL);
+	init.send_cq = init.recv_cq = *cq;
+	qp = ibv_create_qp(srdma_conn_pd(conn), &init);
+	CHECK(qp != NULL);
+	EXPECT(ibv_query_qp(srdma_conn_qp(conn), &like, IBV_QP_PORT, &unused), 0);
+	attr = (struct ibv_qp_attr){.qp_state = IBV_QPS_INIT,
+				    .port_num = like.port_num,
+				    .qp_access_flags = IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ};
+	EXPECT(ibv_modify_qp(qp, &attr, IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_ACCESS_FLAGS), 0);
+	return qp;
+}
+
+/* To RTS, to the queue pair `peer` at the other end of the connection. */
+static void connect_by_hand(struct srdma_conn *conn, struct ibv_qp *qp, uint32_t peer)
+{
+	struct ibv_qp_init_attr unused;
+	struct ibv_qp_attr attr, own;
+	struct srdma_conn_info info;
+
+	srdma_conn_info(conn, &info);
+	EXPECT(ibv_query_qp(qp, &own, IBV_QP_PORT, &unused), 0);
+	attr = (struct ibv_qp_attr){
+		.qp_state = IBV_QPS_RTR,
+		.path_mtu = IBV_MTU_256,
+		.dest_qp_num = peer,
+		.max_dest_rd_atomic = 1,
+		.min_rnr_timer = 1,
+		.ah_attr = {.is_global = 1,
+			    .port_num = own.port_num,
+			    .grh = {.dgid = info.peer_gid, .sgid_index = info.gid_index, .hop_limit = 64}},
+	};
+	EXPECT(ibv_modify_qp(qp, &attr, IBV_QP_STATE | IBV_QP_AV | IBV_QP_PATH_MTU | IBV_QP_DEST_QPN | IBV_QP_RQ_PSN |
+						IBV_QP_MAX_DEST_RD_ATOMIC | IBV_QP_MIN_RNR_TIMER), 0);
+	attr = (struct ibv_qp_attr){.qp_state = IBV_QPS_RTS, .timeout = 14, .retry_cnt = 7, .rnr_retry = 7, .max_rd_atomic = 1};
+	EXPECT(ibv_modify_qp(qp, &attr, IBV_QP_STATE | IBV_QP_TIMEOUT | IBV_QP_RETRY_CNT | IBV_QP_RNR_RETRY | IBV_QP_SQ_PSN |
+						IBV_QP_MAX_QP_RD_ATOMIC), 0);
+}
+
+/* The region's rkey on another queue pair of the same protection domain, which stops nobody there: the window does. */
+void mode_window(struct rig *rig, char **args)
+{
+	enum ibv_wr_opcode opcode = strcmp(args[0], "write") == 0 ? IBV_WR_RDMA_WRITE : IBV_WR_RDMA_READ;
+	static char other[64];
+	struct srdma_conn *ends[2];
+	struct ibv_device_attr device;
+	struct ibv_qp *qps[2];
+	struct ibv_cq *cqs[2];
+	struct ibv_mr *mr;
+	uint64_t address;
+	uint32_t rkey;
+	size_t size;
+	char got[64];
+	bool unread;
+
+	rig->server_options.conn.region_size = 4096;
+	rig_pair(rig, &ends[0], &ends[1]);
+	EXPECT(ibv_query_device(srdma_conn_pd(ends[1])->context, &device), 0);
+	fact(rig, "windows", (device.device_cap_flags & (IBV_DEVICE_MEM_WINDOW_TYPE_2A | IBV_DEVICE_MEM_WINDOW_TYPE_2B)) != 0);
+	EXPECT(srdma_conn_peer_region(ends[0], &address, &rkey, &size), 0);
+	CHECK(region_mr_rkey != NULL);
+	fact(rig, "rkey_of_region", region_mr_rkey(ends[1]));
+	fact(rig, "rkey_of_peer", rkey);
+	for (int i = 0; i < 2; i++)
+		qps[i] = another_queue_pair(ends[i], &cqs[i]);
+	connect_by_hand(ends[0], qps[0], qps[1]->qp_num);
+	connect_by_hand(ends[1], qps[1], qps[0]->qp_num);
+	/* It is a good one: other memory of the domain is to be had. */
+	mr = ibv_reg_mr(srdma_conn_pd(ends[1]), other, sizeof other,
+			IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ);
+	CHECK(mr != NULL);
+	EXPECT(post_by_hand(rig, qps[0], srdma_conn_pd(ends[0]), opcode, (uintptr_t)other, mr->rkey, &unread), IBV_WC_SUCCESS);
+	CHECK(opcode == IBV_WR_RDMA_READ ? !unread : strcmp(other, "trespasser") == 0);
+	/* The rkey is a good one, too, where it belongs. */
+	EXPECT(srdma_conn_write(ends[0], "mine", 5, 0, -1), 0);
+	fact(rig, "status", post_by_hand(rig, qps[0], srdma_conn_pd(ends[0]), opcode, address, rkey, &unread));
+	fact(rig, "unread", unread);
+	fact(rig, "unchanged", memcmp(srdma_conn_region(ends[1]), "mine", 5) == 0);
+	EXPECT(srdma_conn_read(ends[0], got, 5, 0, -1), 0);
+	for (int i = 0; i < 2; i++) {
+		EXPECT(ibv_destroy_qp(qps[i]), 0);
+		EXPECT(ibv_destroy_cq(cqs[i]), 0);
+	}
+	EXPECT(ibv_dereg_mr(mr), 0);
+	srdma_conn_delete(&ends[0]);
+	srdma_conn_delete(&ends[1]);
 }
 
 /* ---- what a name may ------------------------------------------------------------------------------------------- */

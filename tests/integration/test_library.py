@@ -2,6 +2,8 @@
 """The library's behaviour, as the probe program sees it on the device; probe_*.c have the details."""
 import pytest
 
+from conftest import PROBE_WRAPPED
+
 
 def test_queue_pairs_start_at_the_psns_that_crossed_tls_and_move_by_packets(probe):
     facts = [probe("psn") for _ in range(2)]
@@ -79,3 +81,16 @@ def test_server_writes_to_the_clients_region(probe):
 
 def test_client_cannot_touch_the_region_of_another(probe):
     probe("isolation")
+
+
+REMOTE_ACCESS_ERROR = 10  # IBV_WC_REM_ACCESS_ERR
+
+
+@pytest.mark.parametrize("what", ["write", "read"])
+def test_rkey_works_from_the_connections_queue_pair_alone(probe, what):
+    """Not from another one of the same protection domain: so it is the window that keeps it out."""
+    facts = probe("window", what, program=PROBE_WRAPPED)
+    if not facts["windows"]:
+        pytest.skip("the device has no type 2 memory windows")
+    assert facts["rkey_of_peer"] != facts["rkey_of_region"]
+    assert facts["status"] == REMOTE_ACCESS_ERROR and facts["unread"] and facts["unchanged"]

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Linked with --wrap=RAND_bytes: each call of the generator passes here, and can be made to fail.
  * The statistical bounds are so wide that chance exceeds them less than once in 10^9 runs. */
+#include "psn.h"
 #include "securdma.h"
 
+#include <errno.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -267,6 +269,111 @@ static void forked_child_draws_other_psns_than_its_parent(void **state)
 	assert_memory_not_equal(own, childs, sizeof own);
 }
 
+/* ---- of the next epoch ----------------------------------------------------------------------------------------- */
+
+static void expect_apart(const struct srdma_psn_range *last, uint32_t limit)
+{
+	uint32_t psn = UINT32_MAX, agreed = limit;
+
+	assert_int_equal(srdma_psn_generate_apart(last, &psn, &agreed), 0);
+	assert_true(psn < PSN_SPACE);
+	assert_in_range(agreed, 1, limit);
+	/* Neither begins within the other: so they have no PSN in common. */
+	if (((psn - last->first) & SRDMA_PSN_MASK) < last->count || ((last->first - psn) & SRDMA_PSN_MASK) < (last->count ? agreed : 0))
+		fail_msg("%u from %u on, then %u from %u on", last->count, last->first, agreed, psn);
+	/* Not shorter than it must be. */
+	if (last->count + limit + SRDMA_PSN_STARTS <= PSN_SPACE)
+		assert_int_equal(agreed, limit);
+	else
+		assert_int_equal(last->count + agreed + SRDMA_PSN_STARTS, PSN_SPACE);
+}
+
+static void next_epoch_has_no_psn_of_the_last_one(void **state)
+{
+	static const uint32_t firsts[] = {0, 1, 0x7fffff, 0x800000, 0xfffffe, 0xffffff};
+	static const uint32_t most[] = {1, SRDMA_EPOCH_PSNS_MIN, 1u << 20, SRDMA_EPOCH_PSNS - 1, SRDMA_EPOCH_PSNS};
+
+	(void)state;
+	for (unsigned round = 0; round < 4; round++)
+		for (size_t f = 0; f < sizeof firsts / sizeof *firsts; f++)
+			for (size_t l = 0; l < sizeof most / sizeof *most; l++)
+				for (unsigned eighths = 0; eighths <= 8; eighths++) {
+					struct srdma_psn_range last = {firsts[f], most[l] / 8 * eighths};
+
+					expect_apart(&last, most[l]);
+					last.count = most[l];
+					expect_apart(&last, most[l]);
+					expect_apart(&last, SRDMA_EPOCH_PSNS);
+					last.first = draw();
+					expect_apart(&last, most[l]);
+				}
+}
+
+static uint32_t draw_after(uint32_t used)
+{
+	const struct srdma_psn_range last = {0, used};
+	uint32_t psn, limit = SRDMA_EPOCH_PSNS;
+
+	assert_int_equal(srdma_psn_generate_apart(&last, &psn, &limit), 0);
+	return psn;
+}
+
+/* With the default limit: an epoch that ended in time, and one that was used up to the last PSN. */
+static void start_of_the_next_epoch_is_one_of_2_to_the_20_and_uniform(void **state)
+{
+	static const uint32_t used[] = {SRDMA_EPOCH_PSNS / 8 * 7, SRDMA_EPOCH_PSNS};
+	const unsigned draws = 4096;
+
+	(void)state;
+	for (size_t i = 0; i < 2; i++) {
+		unsigned counts[64] = {0};
+		double chi_square = 0;
+
+		for (unsigned n = 0; n < draws; n++) {
+			uint32_t place = draw_after(used[i]) - used[i];
+
+			/* The last one of all: the new epoch ends where the old one began. */
+			assert_true(place <= SRDMA_PSN_STARTS);
+			counts[place / (SRDMA_PSN_STARTS / 64) % 64]++;
+		}
+		for (unsigned c = 0; c < 64; c++) {
+			double off = counts[c] - draws / 64.0;
+
+			chi_square += off * off / (draws / 64.0);
+		}
+		/* 63 degrees of freedom. Above 170: p < 1e-11; below 12: p < 1e-12. */
+		if (chi_square < 12 || chi_square > 170)
+			fail_msg("after %u PSNs: chi-square %.1f", used[i], chi_square);
+	}
+}
+
+static void epoch_that_left_no_psns_has_no_successor(void **state)
+{
+	static const uint32_t used[] = {PSN_SPACE - SRDMA_PSN_STARTS, PSN_SPACE - 1, PSN_SPACE, UINT32_MAX};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof used / sizeof *used; i++) {
+		const struct srdma_psn_range last = {5, used[i]};
+		uint32_t psn = 0xdeadbeef, limit = 1000;
+
+		assert_int_equal(srdma_psn_generate_apart(&last, &psn, &limit), -ERANGE);
+		assert_int_equal(psn, 0xdeadbeef);
+		assert_int_equal(limit, 1000);
+	}
+}
+
+static void failing_generator_gives_no_psn_for_the_next_epoch(void **state)
+{
+	const struct srdma_psn_range last = {5, 1000};
+	uint32_t psn = 0xdeadbeef, limit = 1000;
+
+	(void)state;
+	generator = FAIL;
+	failure = 0;
+	assert_int_equal(srdma_psn_generate_apart(&last, &psn, &limit), SRDMA_ERANDOM);
+	assert_int_equal(psn, 0xdeadbeef);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -280,6 +387,10 @@ int main(void)
 		cmocka_unit_test_setup(psns_come_again_when_the_generator_recovers, use_real_generator),
 		cmocka_unit_test_setup(threads_draw_different_psns, use_real_generator),
 		cmocka_unit_test_setup(forked_child_draws_other_psns_than_its_parent, use_real_generator),
+		cmocka_unit_test_setup(next_epoch_has_no_psn_of_the_last_one, use_real_generator),
+		cmocka_unit_test_setup(start_of_the_next_epoch_is_one_of_2_to_the_20_and_uniform, use_real_generator),
+		cmocka_unit_test_setup(epoch_that_left_no_psns_has_no_successor, use_real_generator),
+		cmocka_unit_test_setup(failing_generator_gives_no_psn_for_the_next_epoch, use_real_generator),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
