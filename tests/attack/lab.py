@@ -34,6 +34,9 @@ ADDRESS = {"server": "10.66.0.1", "client": "10.66.0.2", "rogue": "10.66.0.3"}
 ADDRESS6 = {"server": "fd66::1", "client": "fd66::2", "rogue": "fd66::3"}
 SEND_ONLY, SEND_ONLY_IMM, WRITE_ONLY, READ_REQUEST, READ_ONLY, ACK = 0x04, 0x05, 0x0a, 0x0c, 0x10, 0x11
 PSNS = 1 << 24
+ESEAL = -10011  # SRDMA_ESEAL
+EXIT_SEAL, EXIT_LOST = 4, 7  # of `securdma connect`
+KNOWN = "known plaintext"  # in what a guest sends, writes and reads: guest.h
 
 
 def options(text, more=None):
@@ -92,6 +95,25 @@ class Program:
         if line is None:
             raise SystemExit(f"attack: no {name!r} from {self.command}; it said {self.seen[-5:]}\n{self.log()}")
         return line
+
+    def logged(self, name, timeout=3.0, **fields):
+        """An event in its log, which has to be JSON; None: there is none in time."""
+        end = time.monotonic() + timeout
+        while True:
+            for line in self.log().splitlines():
+                with contextlib.suppress(ValueError):
+                    event = json.loads(line)
+                    if event.get("event") == name and all(event.get(key) == value for key, value in fields.items()):
+                        return event
+            if time.monotonic() > end:
+                return None
+            time.sleep(0.02)
+
+    def status(self, timeout=5.0):
+        """With which it ended; None: it has not."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self.process.wait(timeout)
+        return None
 
     def say(self, line):
         self.process.stdin.write(line + "\n")
@@ -276,7 +298,7 @@ class Lab:
 
     def serve(self, *words):
         folder = self.certificates()
-        server = self.on_device("server", SECURDMA, "serve", "--json", "--port", "0", "--device", self.server_device, "--cert",
+        server = self.on_device("server", SECURDMA, "serve", "--json", "--log-format", "json", "--port", "0", "--device", self.server_device, "--cert",
                                 f"{folder}/server.crt", "--key", f"{folder}/server.key", "--client-ca", f"{folder}/ca.crt", *words)
         listening = server.next(lambda line: line.get("event") == "listening")
         if listening is None:
@@ -287,7 +309,7 @@ class Lab:
     def connect_words(self, server, *words, name="honest", v6=False):
         folder = self.certificates()
         host = f"[{ADDRESS6['server']}]" if v6 else ADDRESS["server"]
-        return [SECURDMA, "connect", "--device", "uroce0", "--ca", f"{folder}/ca.crt", "--cert", f"{folder}/{name}.crt", "--key", f"{folder}/{name}.key", *words,
+        return [SECURDMA, "connect", "--log-format", "json", "--device", "uroce0", "--ca", f"{folder}/ca.crt", "--cert", f"{folder}/{name}.crt", "--key", f"{folder}/{name}.key", *words,
                 f"{host}:{server.port}"]
 
     def connect(self, server, *words, name="honest", host="client", v6=False):
@@ -304,6 +326,28 @@ class Lab:
                                  environment={"GUEST_DEVICE": "uroce0"})
         program.must("connected")
         return program
+
+    def listener(self, *words):
+        """A server that shows each message, and at the end what is in the region; see guest_host.c."""
+        server = self.on_device("server", GUEST, self.certificates(), "server", "listen", 0, *words,
+                                environment={"GUEST_DEVICE": self.server_device})
+        server.port = server.must("listening")["port"]
+        return server
+
+    def between(self, *words):
+        """All frames of client and server pass a program, until over()."""
+        self.unbridge("client", "server")
+        relay = self.run("switch", FORGE, "relay", "p-client", "p-server", *words)
+        if relay.next(lambda line: line.get("relaying")) is None:
+            raise SystemExit(f"attack: no relay: {relay.log()}")
+
+        def over():
+            counts = relay.finish()
+            self.bridge("client", "server")
+            return counts
+
+        relay.over = over
+        return relay
 
     def has(self, option):
         """Whether this build of securdma knows an option."""
@@ -353,6 +397,15 @@ class Lab:
     def end(self):
         self.close()
         sys.exit(1 if self.failed else 0)
+
+
+def missing(**claims):
+    """The names of those that do not hold."""
+    return [name for name, holds in claims.items() if not holds]
+
+
+def noted(wrong, text):
+    return f"does not hold: {', '.join(wrong)}" if wrong else text
 
 
 def ask(client, command, timeout):
