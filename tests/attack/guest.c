@@ -6,7 +6,7 @@
  * guest FOLDER NAME HOST PORT [--mtu N] [--seal] [--no-epochs] [--recoveries N]
  *     FOLDER/ca.crt, FOLDER/NAME.crt, FOLDER/NAME.key
  * Commands on standard input: send TEXT (and awaits its echo); tell TEXT (awaits nothing); spend PSNS (by writes of the
- * server's region); flood MS (writes as fast as they go); ping MS (echoes one by one: their latency); renew MS (new PSNs
+ * server's region); drain PSNS (by reads); flood MS (writes as fast as they go); ping MS (echoes one by one: their latency); renew MS (new PSNs
  * again and again); kill TIMES (its own queue pair, with an echo after each); count N (that many numbered echoes, one by
  * one: each must come once, and in its turn); write BYTES, read BYTES (of known content). Events on standard output, each
  * a line of JSON; what the library logs is among them.
@@ -98,8 +98,14 @@ static unsigned collect(struct guest *guest)
 	return (unsigned)n;
 }
 
-/* Writes of at most the region until `psns` are used up or it is `end`; returns the bytes. */
-static uint64_t write_much(struct guest *guest, uint64_t psns, uint64_t end)
+static int post(struct guest *guest, bool read, uint64_t length)
+{
+	return read ? srdma_conn_post_read(guest->conn, guest->buffer, 0, length, 0, 0)
+		    : srdma_conn_post_write(guest->conn, guest->buffer, 0, length, 0, 0);
+}
+
+/* Writes or reads of at most the region until `psns` are used up or it is `end`; returns the bytes. */
+static uint64_t transfer_much(struct guest *guest, bool read, uint64_t psns, uint64_t end)
 {
 	uint64_t whole = guest->region / guest->mtu, bytes = 0;
 	uint64_t limit = now_ns() + LIMIT_NS;
@@ -108,7 +114,7 @@ static uint64_t write_much(struct guest *guest, uint64_t psns, uint64_t end)
 	while ((psns > 0 && now_ns() < end) || waiting > 0) {
 		uint64_t part = psns < whole ? psns : whole;
 		int error = part > 0 && waiting < IN_FLIGHT && now_ns() < end
-				    ? srdma_conn_post_write(guest->conn, guest->buffer, 0, part * guest->mtu, 0, 0)
+				    ? post(guest, read, part * guest->mtu)
 				    : -EAGAIN;
 		if (error == 0) {
 			psns -= part;
@@ -119,7 +125,7 @@ static uint64_t write_much(struct guest *guest, uint64_t psns, uint64_t end)
 		} else if (error == -EAGAIN && now_ns() < limit) {
 			srdma_conn_wait(guest->conn, 1); /* between two epochs nothing is taken */
 		} else {
-			guest_check(error, "write");
+			guest_check(error, read ? "read" : "write");
 		}
 	}
 	return bytes;
@@ -267,10 +273,13 @@ static void command(struct guest *guest, char *line)
 	} else if (strncmp(line, "write ", 6) == 0 || strncmp(line, "read ", 5) == 0) {
 		transfer(guest, line[0] == 'w', number);
 	} else if (strncmp(line, "spend ", 6) == 0) {
-		write_much(guest, number, forever);
+		transfer_much(guest, false, number, forever);
 		printf("{\"event\": \"spent\", \"epoch\": %u}\n", epoch(guest));
+	} else if (strncmp(line, "drain ", 6) == 0) {
+		transfer_much(guest, true, number, forever);
+		printf("{\"event\": \"drained\", \"epoch\": %u}\n", epoch(guest));
 	} else if (strncmp(line, "flood ", 6) == 0) {
-		uint64_t bytes = write_much(guest, forever, now_ns() + number * 1000000);
+		uint64_t bytes = transfer_much(guest, false, forever, now_ns() + number * 1000000);
 		printf("{\"event\": \"flooded\", \"bytes\": %llu}\n", (unsigned long long)bytes);
 	} else if (strncmp(line, "ping ", 5) == 0) {
 		ping(guest, number);

@@ -2,11 +2,14 @@
 /* A server that tells what its clients' packets have brought about: each message, and at the end what is in the region. */
 #include "guest.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define REGION (1u << 20)
+
+enum { MESSAGE = 1024, WAIT_MS = 1000 };
 
 static void print_text(const unsigned char *bytes, size_t length)
 {
@@ -14,13 +17,19 @@ static void print_text(const unsigned char *bytes, size_t length)
 		putchar(bytes[i] < ' ' || bytes[i] > '~' || bytes[i] == '"' || bytes[i] == '\\' ? '.' : bytes[i]);
 }
 
+/* And is echoed as the built-in service does. */
 static int show(struct srdma_conn *conn, const void *data, size_t length, char *reason, void *client_arg, void *arg)
 {
+	char answer[SRDMA_ECHO_OVERHEAD + MESSAGE] = "";
+
 	(void)reason, (void)client_arg, (void)arg;
+	if (length > MESSAGE)
+		return -EMSGSIZE;
+	memcpy(answer + SRDMA_ECHO_OVERHEAD, data, length);
 	printf("{\"event\": \"message\", \"text\": \"");
 	print_text(data, length);
 	puts("\"}");
-	return srdma_conn_send(conn, data, length, 0);
+	return srdma_conn_send(conn, answer, SRDMA_ECHO_OVERHEAD + length, WAIT_MS);
 }
 
 /* Its region is still there. */

@@ -248,10 +248,11 @@ class Lab:
         sender = "client" if to == "server" else "server"
         return self.forge(host, "send", "--from", table[sender], "--to", table[to], *words, timeout=timeout)
 
-    def play(self, packets, host="rogue", to="server"):
-        """Sends captured packets again."""
+    def play(self, packets, *words, host="rogue", to="server"):
+        """Sends captured packets again; `words`: with other numbers."""
         text = "".join(json.dumps(packet) + "\n" for packet in packets)
-        result = subprocess.run([*self.on(host), FORGE, "play", "--to", ADDRESS[to]], input=text, capture_output=True, text=True, check=True)
+        result = subprocess.run([*self.on(host), FORGE, "play", "--to", ADDRESS[to], *(str(word) for word in words)], input=text,
+                                capture_output=True, text=True, check=True)
         return json.loads(result.stdout)
 
     def sniff(self, interface="p-client", host="switch", seconds=None):
@@ -397,6 +398,25 @@ class Lab:
     def end(self):
         self.close()
         sys.exit(1 if self.failed else 0)
+
+
+def region_becomes(server, text, timeout=3):
+    """What is at the start of a victim's region: a packet that was sent may not have been taken in yet."""
+    end = time.monotonic() + timeout
+    while True:
+        server.say("region 0")
+        region = server.must("region")["text"]
+        if region.startswith(text) or time.monotonic() > end:
+            return region.startswith(text)
+        time.sleep(0.02)
+
+
+def arrived(listener, wait=0.5):
+    """All messages that a listener() has shown, and what its client ended with (None: it has not), once nothing more comes."""
+    while listener.next(timeout=wait) is not None:
+        pass
+    ends = [line["error"] for line in listener.seen if line.get("event") == "ended"]
+    return [line["text"] for line in listener.seen if line.get("event") == "message"], ends[-1] if ends else None
 
 
 def missing(**claims):
