@@ -6,6 +6,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <openssl/crypto.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -436,14 +437,24 @@ static int open_arrival(struct srdma_channel *channel, const struct srdma_arriva
 				 slot_address(channel, arrival->slot), arrival->length, out);
 }
 
-/* A record for the library alone: is opened, used, and its receive posted again at once. */
-static int take_own(struct srdma_channel *channel, const struct srdma_arrival *arrival, uint32_t kind)
+static int open_in_place(struct srdma_channel *channel, struct srdma_arrival *arrival)
 {
-	char *data = slot_address(channel, arrival->slot);
-	int ret = arrival->sealed ? open_arrival(channel, arrival, data) : 0;
+	int ret = open_arrival(channel, arrival, slot_address(channel, arrival->slot));
+
+	if (ret != 0)
+		return ret;
+	arrival->sealed = false;
+	arrival->length -= channel->overhead;
+	return 0;
+}
+
+/* A record for the library alone: is opened, used, and its receive posted again at once. */
+static int take_own(struct srdma_channel *channel, struct srdma_arrival *arrival, uint32_t kind)
+{
+	int ret = arrival->sealed ? open_in_place(channel, arrival) : 0;
 
 	if (ret == 0 && kind == IMM_CONTROL)
-		ret = channel->on_control(channel->arg, data, arrival->length - channel->overhead);
+		ret = channel->on_control(channel->arg, slot_address(channel, arrival->slot), arrival->length);
 	return ret == 0 ? srdma_channel_post_receive(channel, arrival->slot) : ret;
 }
 
@@ -469,6 +480,40 @@ static int fail_receive(struct srdma_channel *channel, const struct ibv_wc *wc)
 	return ret == 0 ? fail_completion(channel, wc, "a receive") : ret;
 }
 
+/* By its length and its immediate data, which is all that there is to go by before it is opened. */
+static int sort_arrival(struct srdma_channel *channel, struct srdma_arrival *arrival)
+{
+	uint32_t kind = ntohl(arrival->imm) >> IMM_KIND_SHIFT;
+	int ret;
+
+	if (kind == IMM_MESSAGE && arrival->length > channel->message_size + channel->overhead)
+		return srdma_fail(SRDMA_EPROTOCOL, "the peer sent a message of %u bytes; %u were agreed",
+				  arrival->length - channel->overhead, channel->message_size);
+	ret = take_credits(channel, ntohl(arrival->imm) & IMM_CREDITS_MASK, arrival->number);
+	if (ret != 0)
+		return ret;
+	if ((kind == IMM_CREDIT && arrival->length == channel->overhead) || (kind == IMM_CONTROL && channel->on_control))
+		return take_own(channel, arrival, kind);
+	if (kind != IMM_MESSAGE)
+		return srdma_fail(SRDMA_EPROTOCOL, "the peer sent a message of unknown kind %u", kind);
+	if (channel->arrival_count + channel->owed >= channel->depth)
+		return srdma_fail(SRDMA_EPROTOCOL, "the peer sent more messages than it had credits");
+	channel->arrivals[(channel->arrival_head + channel->arrival_count++) % channel->recv_slots] = *arrival;
+	channel->messages_arrived++;
+	return 0;
+}
+
+/* Breaks a rule, as the thread's last error says. Whether it was the peer that broke it, only the record itself can tell. */
+static int blame(struct srdma_channel *channel, struct srdma_arrival *arrival)
+{
+	char rule[256];
+	int ret;
+
+	snprintf(rule, sizeof rule, "%s", srdma_error_text());
+	ret = open_in_place(channel, arrival);
+	return ret == 0 ? srdma_fail(SRDMA_EPROTOCOL, "%s", rule) : ret;
+}
+
 static int take_arrival(struct srdma_channel *channel, const struct ibv_wc *wc)
 {
 	struct srdma_arrival arrival = {
@@ -477,31 +522,19 @@ static int take_arrival(struct srdma_channel *channel, const struct ibv_wc *wc)
 		.imm = wc->imm_data,
 		.sealed = channel->opener != NULL,
 	};
-	uint32_t kind = ntohl(wc->imm_data) >> IMM_KIND_SHIFT;
 	int ret;
 
 	if (wc->status != IBV_WC_SUCCESS)
 		return fail_receive(channel, wc);
+	/* Neither has what it takes to be a sealed record. */
 	if (wc->opcode != IBV_WC_RECV || !(wc->wc_flags & IBV_WC_WITH_IMM))
-		return srdma_fail(SRDMA_EPROTOCOL, "the peer sent a message without immediate data");
+		return arrival.sealed ? srdma_fail(SRDMA_ESEAL, "a record without immediate data is no sealed one")
+				      : srdma_fail(SRDMA_EPROTOCOL, "the peer sent a message without immediate data");
 	if (wc->byte_len < channel->overhead)
 		return srdma_fail(SRDMA_ESEAL, "a record of %u bytes is no sealed one", wc->byte_len);
-	if (kind == IMM_MESSAGE && wc->byte_len > channel->message_size + channel->overhead)
-		return srdma_fail(SRDMA_EPROTOCOL, "the peer sent a message of %u bytes; %u were agreed",
-				  wc->byte_len - channel->overhead, channel->message_size);
 	arrival.number = channel->sends_arrived++;
-	ret = take_credits(channel, ntohl(wc->imm_data) & IMM_CREDITS_MASK, arrival.number);
-	if (ret != 0)
-		return ret;
-	if ((kind == IMM_CREDIT && wc->byte_len == channel->overhead) || (kind == IMM_CONTROL && channel->on_control))
-		return take_own(channel, &arrival, kind);
-	if (kind != IMM_MESSAGE)
-		return srdma_fail(SRDMA_EPROTOCOL, "the peer sent a message of unknown kind %u", kind);
-	if (channel->arrival_count + channel->owed >= channel->depth)
-		return srdma_fail(SRDMA_EPROTOCOL, "the peer sent more messages than it had credits");
-	channel->arrivals[(channel->arrival_head + channel->arrival_count++) % channel->recv_slots] = arrival;
-	channel->messages_arrived++;
-	return 0;
+	ret = sort_arrival(channel, &arrival);
+	return ret == SRDMA_EPROTOCOL && arrival.sealed ? blame(channel, &arrival) : ret;
 }
 
 int srdma_channel_poll_receives(struct srdma_channel *channel)
@@ -556,12 +589,10 @@ int srdma_channel_peek(struct srdma_channel *channel, const void **data, uint32_
 	if (channel->arrival_count == 0)
 		return 0;
 	if (first->sealed) {
-		int ret = open_arrival(channel, first, slot_address(channel, first->slot));
+		int ret = open_in_place(channel, first);
 
 		if (ret != 0)
 			return ret;
-		first->sealed = false;
-		first->length -= channel->overhead;
 	}
 	*data = slot_address(channel, first->slot);
 	*length = first->length;

@@ -248,3 +248,20 @@ void *srdma_conn_region(struct srdma_conn *conn)
 {
 	return conn->region.address;
 }
+
+void srdma_conn_log_security(const struct srdma_conn *conn, const char *event_name, const char *consequence)
+{
+	char address[64], text[256];
+
+	snprintf(text, sizeof text, "%s", srdma_error_text());
+	srdma_net_format((const struct sockaddr *)&conn->peer_address, address, sizeof address);
+	const struct srdma_log_field fields[] = {
+		SRDMA_FIELD_NUMBER("client_id", conn->client_id),
+		SRDMA_FIELD_TEXT("address", address),
+		SRDMA_FIELD_TEXT("name", conn->peer_name),
+		SRDMA_FIELD_TEXT("error", text),
+	};
+	const struct srdma_event event = {SRDMA_LOG_WARN, event_name, true, fields, 4};
+
+	srdma_log_event(&event, "connection with %s: %s; %s", address, text, consequence);
+}

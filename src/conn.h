@@ -87,6 +87,9 @@ void srdma_conn_read_counters(const struct srdma_conn *conn, struct srdma_conn_i
  * that all is gone. */
 void srdma_conn_release_verbs(struct srdma_conn *conn);
 
+/* Logs a security event of this connection, in securdma-serve(1): the thread's last error, and what comes of it. */
+void srdma_conn_log_security(const struct srdma_conn *conn, const char *event, const char *consequence);
+
 /* progress.c */
 /* Sets up the descriptors to wait on; TLS and completion channel exist. */
 int srdma_conn_prepare_waiting(struct srdma_conn *conn);

@@ -10,7 +10,6 @@
 
 #include <errno.h>
 #include <openssl/crypto.h>
-#include <stdio.h>
 #include <string.h>
 
 #define CONTROL_SEND_MS 2000
@@ -446,24 +445,6 @@ int srdma_epoch_step(struct srdma_conn *conn, bool thorough)
 
 /* ---- recovery -------------------------------------------------------------------------------------------------- */
 
-/* Whatever it was, it could have been a forged packet: one that matches is enough. */
-static void log_recovery(const struct srdma_conn *conn)
-{
-	char address[64], text[256];
-
-	snprintf(text, sizeof text, "%s", srdma_error_text());
-	srdma_net_format((const struct sockaddr *)&conn->peer_address, address, sizeof address);
-	const struct srdma_log_field fields[] = {
-		SRDMA_FIELD_NUMBER("client_id", conn->client_id),
-		SRDMA_FIELD_TEXT("address", address),
-		SRDMA_FIELD_TEXT("name", conn->peer_name),
-		SRDMA_FIELD_TEXT("error", text),
-	};
-	const struct srdma_event event = {SRDMA_LOG_WARN, "connection.recovering", true, fields, 4};
-
-	srdma_log_event(&event, "connection with %s: %s; getting a new queue pair, nothing is lost", address, text);
-}
-
 int srdma_epoch_break(struct srdma_conn *conn, int error)
 {
 	struct srdma_epoch *epoch = &conn->epoch;
@@ -483,7 +464,8 @@ int srdma_epoch_break(struct srdma_conn *conn, int error)
 		return 0;
 	if (!may_recover(conn))
 		return too_many_recoveries(conn);
-	log_recovery(conn);
+	/* Whatever it was, it could have been a forged packet: one that matches is enough. */
+	srdma_conn_log_security(conn, "connection.recovering", "getting a new queue pair, nothing is lost");
 	epoch->broken = true;
 	epoch->reason = SRDMA_EPOCH_BROKEN;
 	if (epoch->held_since == 0)

@@ -110,6 +110,9 @@ int srdma_conn_end(struct srdma_conn *conn, int error)
 	if (conn->status != 0)
 		return conn->status;
 	snprintf(conn->status_text, sizeof conn->status_text, "%s", srdma_error_text());
+	/* A server says it with all that it knows of the client: client.lost. */
+	if (error == SRDMA_ESEAL && !conn->notifier)
+		srdma_conn_log_security(conn, "connection.forged", "the connection has ended");
 	conn->status = error;
 	srdma_qp_fail(&conn->qp);
 	return error;
@@ -249,7 +252,8 @@ static void fail_progress(struct srdma_conn *conn, int ret)
 {
 	char text[512];
 	snprintf(text, sizeof text, "%s", srdma_error_text());
-	int control = poll_control(conn);
+	/* But what was forged was, whatever the peer has done meanwhile. */
+	int control = ret == SRDMA_ESEAL ? 0 : poll_control(conn);
 
 	if (control != 0)
 		ret = control;

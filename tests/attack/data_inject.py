@@ -2,12 +2,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """ReDMArk's A1: packets that somebody else makes up are taken for the peer's."""
 import lab as rig
-from lab import READ_ONLY, SEND_ONLY, SEND_ONLY_IMM, WRITE_ONLY, after, seen_packet, to_host
+from lab import ACK, KNOWN, READ_ONLY, READ_REQUEST, SEND_ONLY, SEND_ONLY_IMM, WRITE_ONLY, after, missing, noted, region_becomes, seen_packet, to_host
 
 ARGUMENTS = rig.options(__doc__)
 LAB = rig.Lab(ARGUMENTS)
 NAME = "A1 injection"
 GUESS = 0x100
+LONG = 1 << 20
+QUIET = 0.4  # seconds without a packet: there will be no more
+READ_ANSWERS = range(0x0d, 0x11)
+REFUSALS = (0x61, 0x62)  # NAKs: invalid request, remote access error
 WRITE_AND_READ = "an RDMA WRITE into the region, and a READ that shows it"
 MESSAGE = "a message: does the server's program take and echo it?"
 
@@ -38,10 +42,8 @@ def plain_write():
     seen = seen_packet(sniffer, WRITE_ONLY)
     sent = LAB.spoof("--op", "write", "--qpn", seen["qpn"], "--psn", after(seen["psn"]), "--rkey", seen["rkey"], "--va", seen["va"], "--text",
                      "FORGED!")
-    server.say("region 0")
-    region = server.must("region")["text"]
     LAB.report(NAME, "on-path, sees", "PSN, QPN, rkey, address: seen", "plain verbs", "random PSN", "an RDMA WRITE", "succeeded",
-               region.startswith("FORGED!"), **sent)
+               region_becomes(server, "FORGED!"), **sent)
     LAB.clear()
 
 
@@ -102,6 +104,92 @@ def sealed_write(words):
     LAB.clear()
 
 
+def request_after(packet, mtu):
+    """The PSN of the request that follows this one."""
+    return after(packet["psn"], -(-packet["dma_length"] // mtu) if packet["opcode"] == READ_REQUEST else 1)
+
+
+def long_write():
+    """The server fetches a long write out of the client's ring: its requests, of which each has the ring's key. They are there for all to
+    see, and the forger's next number with them."""
+    server = LAB.listener("--seal")
+    sniffer = LAB.sniff()
+    client = LAB.guest(server, "--seal")
+    mtu = client.seen[-1]["mtu"]
+    client.say(f"write {LONG}")
+    client.must("wrote", error=0)
+    requests = []
+    while (packet := sniffer.next(lambda line: to_host(line, "client") and line["opcode"] in (READ_REQUEST, SEND_ONLY_IMM), QUIET)) is not None:
+        requests.append(packet)
+    fetch = [packet for packet in requests if packet["opcode"] == READ_REQUEST][-1]
+    return server, sniffer, client, fetch, request_after(requests[-1], mtu), mtu
+
+
+def staging_read():
+    """Reads the ring again. What it held last is still there, and ciphertext."""
+    server, sniffer, client, fetch, psn, _ = long_write()
+    sent = LAB.spoof("--op", "read", "--qpn", fetch["qpn"], "--psn", psn, "--rkey", fetch["rkey"], "--va", fetch["va"], "--length", fetch["dma_length"],
+                     to="client")
+    answers = []
+    while (packet := sniffer.next(lambda line: to_host(line, "server") and line["opcode"] in READ_ANSWERS, QUIET)) is not None:
+        answers.append(packet)
+    length = sum(packet["length"] for packet in answers)
+    client.finish()
+    ended = server.must("ended")
+    wrong = missing(answered=length == fetch["dma_length"] and answers[0]["psn"] == psn, ciphertext=not any(map(shows, answers)),
+                    region=ended["known"] == LONG)
+    LAB.report(NAME, "on-path, sees", "PSN, QPN; rkey and address of the ring: seen", "securdma", "sealed", "an RDMA READ of the ring that a long "
+               "write is fetched from: is any plaintext in the answer?", "failed", bool(wrong), **sent,
+               note=noted(wrong, f"{length:,} bytes of ciphertext; the region is as it was written"))
+    LAB.clear()
+
+
+def staging_write():
+    """Writes into the ring: it may be read alone. The queue pair fails, and is replaced."""
+    server, sniffer, client, fetch, psn, _ = long_write()
+    sent = LAB.spoof("--op", "write", "--qpn", fetch["qpn"], "--psn", psn, "--rkey", fetch["rkey"], "--va", fetch["va"], "--text", "FORGED!",
+                     to="client")
+    refused = sniffer.next(lambda line: to_host(line, "server") and line.get("opcode") == ACK and line["syndrome"] in REFUSALS, 3)
+    client.say(f"read {LONG}")
+    found = client.must("read", 30)
+    recovered = any(line.get("which") == "connection.recovering" and line["security"] for line in client.seen)
+    client.finish()
+    ended = server.must("ended")
+    wrong = missing(refused=refused, event=recovered, reading=found["error"] == 0 and found["known"] == LONG, region=ended["known"] == LONG)
+    LAB.report(NAME, "on-path, sees", "PSN, QPN; rkey and address of the ring: seen", "securdma", "sealed", "an RDMA WRITE into the ring that a "
+               "long write is fetched from", "failed", bool(wrong), **sent, note=noted(wrong, "refused; the queue pair was replaced, and the region is "
+               "as it was written"))
+    LAB.clear()
+
+
+def shows(packet):
+    """Whether a packet has a part of the known plaintext in it."""
+    return any(KNOWN[i:i + 8].encode().hex() in packet["bytes"] for i in range(len(KNOWN) - 7))
+
+
+def observer(seal):
+    """All that goes by while known messages are exchanged, and a region is written and read."""
+    words = ("--seal",) if seal else ()
+    server = LAB.listener(*words)
+    sniffer = LAB.sniff()
+    client = LAB.guest(server, *words)
+    client.say(f"send {KNOWN}")
+    client.must("echo")
+    for command, event in ((f"write {LONG}", "wrote"), (f"read {LONG}", "read"), ("write 64", "wrote"), ("read 64", "read")):
+        client.say(command)
+        client.must(event, error=0)
+    packets = []
+    while (packet := sniffer.next(timeout=QUIET)) is not None:
+        packets.append(packet)
+    length, found = sum(packet["length"] for packet in packets), [packet for packet in packets if shows(packet)]
+    if length < 2 * LONG:
+        raise SystemExit(f"attack: {length} bytes went by: not all was seen")
+    LAB.report("reading", "on-path, sees", "the packets", "securdma", "sealed" if seal else "none (not sealed)", "known messages, writes and reads, short "
+               "and of 1 MiB: is the plaintext in any packet?", "failed" if seal else "succeeded", bool(found),
+               note=f"in {len(found)} of {len(packets)} packets with {length:,} bytes")
+    LAB.clear()
+
+
 def sealed_message(words):
     server = LAB.serve(*words)
     sniffer = LAB.sniff()
@@ -137,9 +225,13 @@ off_path_plain()
 securdma_off_path()
 securdma_on_path((), "random PSN; not sealed", "succeeded")
 securdma_message((), "random PSN; not sealed", "succeeded")
+observer(False)
 if LAB.has("--seal"):
     sealed_write(("--seal", "required"))
     sealed_message(("--seal", "required"))
+    staging_read()
+    staging_write()
+    observer(True)
 else:
     for what in (WRITE_AND_READ, MESSAGE):
         LAB.report(NAME, "on-path, sees", "PSN, QPN, rkey, address: seen", "securdma", "sealed", what, "failed", None,

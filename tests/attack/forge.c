@@ -6,11 +6,17 @@
  *            [--text TEXT] [--imm N] [--syndrome N] [--msn N] [--rate PER-SECOND] [--limit-ms N]
  *     forged packets, one for each combination, until SIGTERM; prints {"packets", "seconds"}
  * forge sniff INTERFACE [--count N] [--limit-ms N]     a line of JSON for each RoCEv2 packet
- * forge play --to ADDRESS [--copies N]                 sends what `sniff` printed (standard input), but for the UDP
- * checksum forge relay LEFT RIGHT [MORE...] [--find TEXT --put TEXT] [--flip LENGTH] [--stale] all frames from one
- * interface to the others, until standard input ends; in RoCEv2 payloads replaces bytes (back, from right to left, the
- * other way round), or turns a bit of those that are at least so long, and puts the ICRC right (--stale: does not);
- * prints {"packets", "changed"} forge cut INTERFACE...                               turns segmentation offload off
+ * forge play --to ADDRESS [--copies N] [--qpn N] [--psn N]
+ *     sends what `sniff` printed (standard input), but for the UDP checksum; with other numbers (PSNs count up from N)
+ * forge relay LEFT RIGHT [MORE...] [--find TEXT --put TEXT] [--flip LENGTH [--way forth|back] [--skip N]] [--stale] [--suppress N] [--swap N]
+ *     all frames from one interface to the others, until standard input ends; in RoCEv2 payloads replaces bytes (back, from
+ *     right to left, the other way round), or turns a bit of those that are at least so long (but for the first N), and puts the ICRC right (--stale:
+ *     does not); suppresses the Nth SEND that goes forth: drops it, acknowledges it, and renumbers what follows, so that none
+ *     of the ends can tell; or swaps it with the next one; prints {"packets", "changed"}
+ * forge kill LEFT RIGHT --every-ms N [--count N]
+ *     beside a switch: when a SEND comes in from LEFT, a WRITE with a bad rkey and the next PSN goes out to RIGHT in its sender's
+ *     name; when another QPN shows that it hit, the same again N ms later; until standard input ends; prints {"packets", "kills"}
+ * forge cut INTERFACE...                               turns segmentation offload off
  * forge check HEX                                      whether a packet's ICRC is right
  * Operations: send, send-imm, write, read, ack, nak. Numbers may be hexadecimal. */
 #include "forge.h"
@@ -102,8 +108,14 @@ static void option(struct forge *forge, int which, const char *value)
 	case 'f': address(value, &forge->flow, true); break;
 	case 't': address(value, &forge->flow, false); break;
 	case 'o': packet->opcode = operation(value); break;
-	case 'q': forge->qpn = range(value); break;
-	case 'p': forge->psn = range(value); break;
+	case 'q':
+		forge->qpn = range(value);
+		forge->put_qpn = true;
+		break;
+	case 'p':
+		forge->psn = range(value);
+		forge->put_psn = true;
+		break;
 	case 'k': forge->rkey = range(value); break;
 	case 'v': packet->va = plain(value); break;
 	case 'l': packet->length = (uint32_t)plain(value); break;
@@ -121,6 +133,11 @@ static void option(struct forge *forge, int which, const char *value)
 	case 'P': forge->put = value; break;
 	case 'b': forge->flip = plain(value); break;
 	case 'S': forge->stale = true; break;
+	case 'w': forge->way = strcmp(value, "back") == 0 ? FORGE_BACK : FORGE_FORTH; break;
+	case 'K': forge->skip = plain(value); break;
+	case 'U': forge->suppress = plain(value); break;
+	case 'W': forge->swap = plain(value); break;
+	case 'e': forge->every_us = plain(value) * 1000; break;
 	default: usage("options");
 	}
 }
@@ -133,6 +150,7 @@ static void options(struct forge *forge, int argc, char **argv)
 		{"text", 1, NULL, 'x'}, {"syndrome", 1, NULL, 's'}, {"msn", 1, NULL, 'm'},   {"rate", 1, NULL, 'r'},
 		{"imm", 1, NULL, 'i'},  {"limit-ms", 1, NULL, 'L'}, {"count", 1, NULL, 'c'}, {"copies", 1, NULL, 'c'},
 		{"find", 1, NULL, 'F'}, {"put", 1, NULL, 'P'},      {"flip", 1, NULL, 'b'},  {"stale", 0, NULL, 'S'},
+		{"skip", 1, NULL, 'K'}, {"way", 1, NULL, 'w'},      {"suppress", 1, NULL, 'U'}, {"swap", 1, NULL, 'W'},  {"every-ms", 1, NULL, 'e'},
 		{NULL, 0, NULL, 0},
 	};
 	int which;
@@ -160,7 +178,8 @@ int main(int argc, char **argv)
 		int words; /* at least */
 	} commands[] = {
 		{"send", forge_send, 0},   {"sniff", forge_sniff, 1}, {"play", forge_play, 0},
-		{"relay", forge_relay, 2}, {"cut", forge_cut, 1},     {"check", forge_check, 1},
+		{"relay", forge_relay, 2}, {"kill", forge_kill, 2},   {"cut", forge_cut, 1},
+		{"check", forge_check, 1},
 	};
 	struct forge forge;
 

@@ -18,6 +18,11 @@ struct forge {
 	uint64_t count;    /* 0: no limit, or one */
 	const char *find, *put;
 	uint64_t flip; /* a bit of each payload that is at least this long; 0: none */
+	uint64_t skip; /* so many of these are left as they are */
+	enum { FORGE_BOTH, FORGE_FORTH, FORGE_BACK } way; /* what is flipped: LEFT to RIGHT is forth */
+	uint64_t suppress, swap; /* which SEND, from 1, of those that go forth; 0: none */
+	uint64_t every_us;
+	bool put_qpn, put_psn; /* were given */
 	bool stale;    /* leaves the old ICRC */
 	char **words;
 	int word_count;
@@ -30,6 +35,7 @@ int forge_send(struct forge *forge);
 int forge_sniff(struct forge *forge);
 int forge_play(struct forge *forge);
 int forge_relay(struct forge *forge);
+int forge_kill(struct forge *forge);
 int forge_cut(struct forge *forge);
 int forge_check(struct forge *forge);
 

@@ -104,6 +104,12 @@ int forge_play(struct forge *forge)
 			size_t length = read_bytes(line, packet);
 			if (length == 0)
 				continue;
+			if (forge->put_qpn)
+				roce_put_qpn(packet, forge->qpn.first);
+			if (forge->put_psn)
+				roce_put_psn(packet, forge->psn.first++);
+			if (forge->put_qpn || forge->put_psn)
+				roce_seal(packet, length);
 			roce_put_checksum(packet, length);
 			wire_push(batch, length);
 		}

@@ -23,6 +23,12 @@ struct relay {
 	} host[MAX_HOSTS];
 	int hosts;
 	uint64_t forwarded, changed;
+	uint64_t skipped;
+	uint64_t sends; /* that went forth */
+	uint32_t hidden; /* of these, the other end knows nothing */
+	uint32_t qpn, msn; /* the left one's, and how many of its requests it was told are done: as of the last packet back */
+	uint8_t held[(1 << 16) + 256]; /* to be swapped with the next one */
+	size_t held_length;
 };
 
 /* Replaces what is looked for wherever a payload has it; lengths stay. */
@@ -40,7 +46,24 @@ static bool replace(const char *find, const char *put, uint8_t *payload, size_t 
 	return changed;
 }
 
-static bool change(const struct relay *relay, bool back, uint8_t *ip, size_t length)
+/* What the requests, and their answers, of the left one are numbered on the other side. */
+static bool renumber(struct relay *relay, bool back, uint8_t *ip, const struct roce_packet *packet)
+{
+	bool answer = packet->opcode >= ROCE_READ_FIRST && packet->opcode <= ROCE_ATOMIC_ACK;
+
+	if (back && answer) {
+		relay->qpn = packet->qpn;
+		relay->msn = packet->msn;
+	}
+	if (relay->hidden == 0 || back != answer)
+		return false;
+	roce_put_psn(ip, back ? packet->psn + relay->hidden : packet->psn - relay->hidden);
+	if (back && roce_has_aeth(packet->opcode))
+		roce_put_msn(ip, packet->msn + relay->hidden);
+	return true;
+}
+
+static bool change(struct relay *relay, bool back, uint8_t *ip, size_t length)
 {
 	const struct forge *forge = relay->forge;
 	struct roce_flow flow;
@@ -49,7 +72,11 @@ static bool change(const struct relay *relay, bool back, uint8_t *ip, size_t len
 	if (!roce_parse(ip, length, &flow, &packet))
 		return false;
 	uint8_t *payload = ip + (packet.payload - ip);
-	if (forge->flip != 0 && packet.payload_length >= forge->flip) {
+	if (forge->suppress != 0)
+		return renumber(relay, back, ip, &packet);
+	if (forge->flip != 0 && packet.payload_length >= forge->flip && forge->way != (back ? FORGE_FORTH : FORGE_BACK)) {
+		if (relay->skipped++ < forge->skip)
+			return false;
 		payload[packet.payload_length / 2] ^= 1;
 		return true;
 	}
@@ -92,12 +119,80 @@ static void pass(struct relay *relay, int from, const uint8_t *frame, size_t len
 	relay->forwarded++;
 }
 
+static uint32_t psn_of(const uint8_t *ip)
+{
+	const uint8_t *psn = ip + roce_bth(ip) + 9;
+
+	return (uint32_t)psn[0] << 16 | (uint32_t)psn[1] << 8 | psn[2];
+}
+
+/* The left one takes it for the right one's. */
+static void acknowledge(struct relay *relay, const uint8_t *frame, const struct roce_flow *flow, uint32_t psn)
+{
+	struct roce_flow back = {.family = flow->family, .source = flow->target, .target = flow->source, .source_port = 49152};
+	struct roce_packet ack = {.opcode = ROCE_ACK, .qpn = relay->qpn, .psn = psn, .syndrome = ROCE_SYNDROME_ACK, .msn = relay->msn + 1};
+	static uint8_t answer[FRAME + ROCE_MAX_PACKET];
+	uint8_t *ethernet = answer + sizeof(struct virtio_net_hdr);
+	const uint8_t *from = frame + sizeof(struct virtio_net_hdr);
+
+	memcpy(ethernet, from + ETHER_ADDR_LEN, ETHER_ADDR_LEN);
+	memcpy(ethernet + ETHER_ADDR_LEN, from, ETHER_ADDR_LEN);
+	memcpy(ethernet + 2 * ETHER_ADDR_LEN, from + 2 * ETHER_ADDR_LEN, 2);
+	size_t length = FRAME + roce_build(&back, &ack, 1, answer + FRAME);
+	while (send(relay->side[0], answer, length, 0) < 0 && (errno == ENOBUFS || errno == EINTR)) {
+	}
+}
+
+static void put_number(uint8_t *frame, uint32_t psn)
+{
+	uint8_t *ip = frame + FRAME;
+
+	roce_put_psn(ip, psn);
+	roce_seal(ip, ip_length(ip));
+	memset(frame, 0, sizeof(struct virtio_net_hdr));
+}
+
+/* A SEND of the left one. Whether it has been dealt with. */
+static bool take_send(struct relay *relay, uint8_t *frame, size_t length)
+{
+	const struct forge *forge = relay->forge;
+	struct roce_flow flow;
+	struct roce_packet packet;
+
+	if ((forge->suppress == 0 && forge->swap == 0) || !roce_parse(frame + FRAME, length - FRAME, &flow, &packet) ||
+	    (packet.opcode != ROCE_SEND_ONLY && packet.opcode != ROCE_SEND_ONLY_IMM))
+		return false;
+	relay->sends++;
+	if (relay->sends == forge->suppress) {
+		acknowledge(relay, frame, &flow, packet.psn);
+		relay->hidden++;
+		relay->changed++;
+		return true;
+	}
+	if (relay->sends == forge->swap) {
+		memcpy(relay->held, frame, length);
+		relay->held_length = length;
+		return true;
+	}
+	if (relay->held_length == 0)
+		return false;
+	if (packet.psn == psn_of(relay->held + FRAME)) /* it was sent again: the other one has not come in time */
+		return true;
+	put_number(frame, packet.psn - 1);
+	put_number(relay->held, packet.psn);
+	pass(relay, 0, frame, length);
+	pass(relay, 0, relay->held, relay->held_length);
+	relay->held_length = 0;
+	relay->changed += 2;
+	return true;
+}
+
 static void forward(struct relay *relay, int from)
 {
 	static uint8_t frame[(1 << 16) + 256];
 	ssize_t got = recv(relay->side[from], frame, sizeof(frame), MSG_DONTWAIT);
 
-	if (got <= FRAME)
+	if (got <= FRAME || (from == 0 && take_send(relay, frame, (size_t)got)))
 		return;
 	if (change(relay, from == 1, frame + FRAME, (size_t)got - FRAME)) {
 		relay->changed++;
@@ -111,10 +206,12 @@ static void forward(struct relay *relay, int from)
 
 int forge_relay(struct forge *forge)
 {
-	struct relay relay = {.forge = forge, .sides = forge->word_count < MAX_SIDES ? forge->word_count : MAX_SIDES};
+	static struct relay relay;
 	struct pollfd readable[MAX_SIDES + 1];
 	char ignored;
 
+	relay.forge = forge;
+	relay.sides = forge->word_count < MAX_SIDES ? forge->word_count : MAX_SIDES;
 	for (int i = 0; i < relay.sides; i++) {
 		relay.side[i] = wire_open_frames(forge->words[i], true);
 		readable[i] = (struct pollfd){.fd = relay.side[i], .events = POLLIN};

@@ -3,12 +3,16 @@
  * measure.
  * The variable GUEST_DEVICE names the device.
  *
- * guest FOLDER NAME HOST PORT [--mtu N] [--seal] [--no-epochs] [--recoveries N]     FOLDER/ca.crt, FOLDER/NAME.crt, FOLDER/NAME.key
- * Commands on standard input: send TEXT; spend PSNS (by writes of the server's region); flood MS (writes as fast as
- * they go); ping MS (echoes one by one: their latency); renew MS (new PSNs again and again); kill TIMES (its own queue
- * pair, with an echo after each); watch MS (the present epoch, and each one that comes in that time: what an attacker would
- * like to know of it). Events on standard output, each a line of JSON. */
-#include <securdma.h>
+ * guest FOLDER NAME HOST PORT [--mtu N] [--seal] [--no-epochs] [--recoveries N]
+ *     FOLDER/ca.crt, FOLDER/NAME.crt, FOLDER/NAME.key
+ * Commands on standard input: send TEXT (and awaits its echo); tell TEXT (awaits nothing); spend PSNS (by writes of the
+ * server's region); drain PSNS (by reads); flood MS (writes as fast as they go); ping MS (echoes one by one: their latency); renew MS (new PSNs
+ * again and again); kill TIMES (its own queue pair, with an echo after each); count N (that many numbered echoes, one by
+ * one: each must come once, and in its turn); write BYTES, read BYTES (of known content); watch MS (the present epoch, and each one
+ * that comes in that time: what an attacker would like to know of it). Events on standard output, each
+ * a line of JSON; what the library logs is among them.
+ * guest FOLDER NAME listen PORT [the same]        a server: shows what comes, see guest_host.c */
+#include "guest.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -16,7 +20,7 @@
 #include <string.h>
 #include <time.h>
 
-enum { MESSAGE = 1024, SAMPLES = 1 << 20, IN_FLIGHT = 8, WAIT_MS = 30000 };
+enum { MESSAGE = 1024, SAMPLES = 1 << 20, IN_FLIGHT = 8, WAIT_MS = 30000, LINE = 32 };
 #define LIMIT_NS 240000000000u
 
 struct guest {
@@ -26,13 +30,47 @@ struct guest {
 	uint32_t mtu;
 };
 
-static void check(int error, const char *doing)
+static void print_record(const struct srdma_log_record *record, void *arg)
+{
+	(void)arg;
+	fprintf(stderr, "guest: %s\n", record->text);
+	if (strcmp(record->event, SRDMA_LOG_PLAIN) != 0)
+		printf("{\"event\": \"log\", \"which\": \"%s\", \"security\": %s}\n", record->event, record->security ? "true" : "false");
+}
+
+void guest_check(int error, const char *doing)
 {
 	if (error == 0)
 		return;
 	printf("{\"event\": \"broken\", \"doing\": \"%s\", \"error\": %d}\n", doing, error);
 	fprintf(stderr, "guest: %s: %s\n", doing, srdma_error_text());
 	exit(1);
+}
+
+void guest_fill(unsigned char *bytes, size_t size)
+{
+	for (size_t at = 0; at < size; at += LINE) {
+		char line[2 * LINE];
+
+		snprintf(line, sizeof(line), "%s %015zu\n", GUEST_KNOWN, at);
+		memcpy(bytes + at, line, size - at < LINE ? size - at : LINE);
+	}
+}
+
+void guest_print_bytes(const unsigned char *bytes, size_t size)
+{
+	unsigned char *right = malloc(size);
+	size_t known = 0, zero = 0;
+
+	if (right == NULL)
+		exit(2);
+	guest_fill(right, size);
+	for (size_t i = 0; i < size; i++) {
+		known += bytes[i] == right[i];
+		zero += bytes[i] == 0;
+	}
+	printf("\"known\": %zu, \"zero\": %zu, \"other\": %zu", known, zero, size - known - zero);
+	free(right);
 }
 
 static uint64_t now_ns(void)
@@ -48,8 +86,8 @@ static void echo(struct guest *guest, const char *text)
 	char answer[MESSAGE + SRDMA_ECHO_OVERHEAD];
 	size_t length;
 
-	check(srdma_conn_send(guest->conn, text, strlen(text), WAIT_MS), "send");
-	check(srdma_conn_recv(guest->conn, answer, sizeof(answer), &length, WAIT_MS), "recv");
+	guest_check(srdma_conn_send(guest->conn, text, strlen(text), WAIT_MS), "send");
+	guest_check(srdma_conn_recv(guest->conn, answer, sizeof(answer), &length, WAIT_MS), "recv");
 }
 
 static unsigned collect(struct guest *guest)
@@ -57,12 +95,18 @@ static unsigned collect(struct guest *guest)
 	uint64_t done[IN_FLIGHT];
 	int n = srdma_conn_complete(guest->conn, done, IN_FLIGHT, WAIT_MS);
 
-	check(n < 0 ? n : 0, "write");
+	guest_check(n < 0 ? n : 0, "write");
 	return (unsigned)n;
 }
 
-/* Writes of at most the region until `psns` are used up or it is `end`; returns the bytes. */
-static uint64_t write_much(struct guest *guest, uint64_t psns, uint64_t end)
+static int post(struct guest *guest, bool read, uint64_t length)
+{
+	return read ? srdma_conn_post_read(guest->conn, guest->buffer, 0, length, 0, 0)
+		    : srdma_conn_post_write(guest->conn, guest->buffer, 0, length, 0, 0);
+}
+
+/* Writes or reads of at most the region until `psns` are used up or it is `end`; returns the bytes. */
+static uint64_t transfer_much(struct guest *guest, bool read, uint64_t psns, uint64_t end)
 {
 	uint64_t whole = guest->region / guest->mtu, bytes = 0;
 	uint64_t limit = now_ns() + LIMIT_NS;
@@ -71,7 +115,7 @@ static uint64_t write_much(struct guest *guest, uint64_t psns, uint64_t end)
 	while ((psns > 0 && now_ns() < end) || waiting > 0) {
 		uint64_t part = psns < whole ? psns : whole;
 		int error = part > 0 && waiting < IN_FLIGHT && now_ns() < end
-				    ? srdma_conn_post_write(guest->conn, guest->buffer, 0, part * guest->mtu, 0, 0)
+				    ? post(guest, read, part * guest->mtu)
 				    : -EAGAIN;
 		if (error == 0) {
 			psns -= part;
@@ -82,7 +126,7 @@ static uint64_t write_much(struct guest *guest, uint64_t psns, uint64_t end)
 		} else if (error == -EAGAIN && now_ns() < limit) {
 			srdma_conn_wait(guest->conn, 1); /* between two epochs nothing is taken */
 		} else {
-			check(error, "write");
+			guest_check(error, read ? "read" : "write");
 		}
 	}
 	return bytes;
@@ -133,7 +177,7 @@ static void renew(struct guest *guest, uint64_t end)
 	unsigned first = epoch(guest);
 
 	while (now_ns() < end) {
-		check(srdma_conn_renew(guest->conn), "renew");
+		guest_check(srdma_conn_renew(guest->conn), "renew");
 		srdma_conn_wait(guest->conn, 1);
 	}
 	echo(guest, "renewed");
@@ -159,7 +203,7 @@ static void watch(struct guest *guest, uint64_t end)
 	for (told = info.epoch; now_ns() < end; told = info.epoch) {
 		int ret = srdma_conn_wait(guest->conn, 10);
 
-		check(ret == -ETIMEDOUT ? 0 : ret, "wait");
+		guest_check(ret == -ETIMEDOUT ? 0 : ret, "wait");
 		srdma_conn_info(guest->conn, &info);
 		if (info.epoch != told)
 			tell_epoch(&info);
@@ -179,10 +223,71 @@ static void kill_often(struct guest *guest, uint64_t times)
 	struct ibv_qp_attr attr = {.qp_state = IBV_QPS_ERR};
 
 	for (uint64_t i = 0; i < times; i++) {
-		check(-ibv_modify_qp(srdma_conn_qp(guest->conn), &attr, IBV_QP_STATE), "kill");
+		guest_check(-ibv_modify_qp(srdma_conn_qp(guest->conn), &attr, IBV_QP_STATE), "kill");
 		echo(guest, "killed");
 		puts("{\"event\": \"killed\"}");
 	}
+}
+
+/* Whatever becomes of it, the buffer then shows what has reached it. */
+static void transfer(struct guest *guest, bool write, size_t size)
+{
+	unsigned char *bytes = srdma_buffer_data(guest->buffer);
+	uint64_t done;
+	int error;
+
+	memset(bytes, 0, guest->region);
+	if (write)
+		guest_fill(bytes, size);
+	error = write ? srdma_conn_post_write(guest->conn, guest->buffer, 0, size, 0, 0)
+		      : srdma_conn_post_read(guest->conn, guest->buffer, 0, size, 0, 0);
+	if (error == 0)
+		error = srdma_conn_complete(guest->conn, &done, 1, WAIT_MS);
+	printf("{\"event\": \"%s\", \"error\": %d, ", write ? "wrote" : "read", error < 0 ? error : 0);
+	guest_print_bytes(bytes, size);
+	puts("}");
+}
+
+static void print_times(const char *name, uint32_t *sample, unsigned count)
+{
+	qsort(sample, count, sizeof(*sample), compare);
+	printf(", \"%s_p50_us\": %u, \"%s_p99_us\": %u, \"%s_max_us\": %u", name, count == 0 ? 0 : sample[count / 2], name,
+	       count == 0 ? 0 : sample[count * 99 / 100], name, count == 0 ? 0 : sample[count - 1]);
+}
+
+/* Of each recovery: how long the connection stood still, and how long the program waited for its echo. */
+static void count_echoes(struct guest *guest, unsigned echoes)
+{
+	uint32_t *pause = calloc(echoes + 1, sizeof(*pause)), *wait = calloc(echoes + 1, sizeof(*wait));
+	struct srdma_conn_info info;
+	unsigned recoveries = 0, seen = 0, samples = 0, wrong = 0;
+
+	if (pause == NULL || wait == NULL)
+		exit(2);
+	for (unsigned i = 0; i < echoes; i++) {
+		char text[64], answer[MESSAGE];
+		size_t length;
+		uint64_t began = now_ns();
+		int n = snprintf(text, sizeof(text), "number %08u, " GUEST_KNOWN, i);
+
+		guest_check(srdma_conn_send(guest->conn, text, (size_t)n, WAIT_MS), "send");
+		guest_check(srdma_conn_recv(guest->conn, answer, sizeof(answer), &length, WAIT_MS), "recv");
+		wrong += length != (size_t)n + SRDMA_ECHO_OVERHEAD || memcmp(answer + SRDMA_ECHO_OVERHEAD, text, (size_t)n) != 0;
+		srdma_conn_info(guest->conn, &info);
+		seen += info.recoveries - recoveries;
+		if (info.recoveries != recoveries) {
+			pause[samples] = info.pause_us;
+			wait[samples++] = (uint32_t)((now_ns() - began) / 1000);
+		}
+		recoveries = info.recoveries;
+	}
+	printf("{\"event\": \"counted\", \"echoes\": %u, \"wrong\": %u, \"left\": %d, \"recoveries\": %u", echoes, wrong,
+	       srdma_conn_wait(guest->conn, 20) == 0, seen);
+	print_times("pause", pause, samples);
+	print_times("wait", wait, samples);
+	puts("}");
+	free(pause);
+	free(wait);
 }
 
 static void command(struct guest *guest, char *line)
@@ -195,11 +300,21 @@ static void command(struct guest *guest, char *line)
 	if (strncmp(line, "send ", 5) == 0) {
 		echo(guest, rest);
 		puts("{\"event\": \"echo\"}");
+	} else if (strncmp(line, "tell ", 5) == 0) {
+		guest_check(srdma_conn_send(guest->conn, rest, strlen(rest), WAIT_MS), "send");
+		puts("{\"event\": \"told\"}");
+	} else if (strncmp(line, "count ", 6) == 0) {
+		count_echoes(guest, (unsigned)number);
+	} else if (strncmp(line, "write ", 6) == 0 || strncmp(line, "read ", 5) == 0) {
+		transfer(guest, line[0] == 'w', number);
 	} else if (strncmp(line, "spend ", 6) == 0) {
-		write_much(guest, number, forever);
+		transfer_much(guest, false, number, forever);
 		printf("{\"event\": \"spent\", \"epoch\": %u}\n", epoch(guest));
+	} else if (strncmp(line, "drain ", 6) == 0) {
+		transfer_much(guest, true, number, forever);
+		printf("{\"event\": \"drained\", \"epoch\": %u}\n", epoch(guest));
 	} else if (strncmp(line, "flood ", 6) == 0) {
-		uint64_t bytes = write_much(guest, forever, now_ns() + number * 1000000);
+		uint64_t bytes = transfer_much(guest, false, forever, now_ns() + number * 1000000);
 		printf("{\"event\": \"flooded\", \"bytes\": %llu}\n", (unsigned long long)bytes);
 	} else if (strncmp(line, "ping ", 5) == 0) {
 		ping(guest, number);
@@ -212,7 +327,7 @@ static void command(struct guest *guest, char *line)
 	}
 }
 
-static void options_of(struct srdma_conn_options *options, int argc, char **argv)
+void guest_options(struct srdma_conn_options *options, int argc, char **argv)
 {
 	srdma_conn_options_init(options);
 	options->rdma_depth = IN_FLIGHT;
@@ -245,6 +360,9 @@ int main(int argc, char **argv)
 	if (argc < 5)
 		return 2;
 	setvbuf(stdout, NULL, _IOLBF, 0);
+	srdma_log_set_records(SRDMA_LOG_WARN, print_record, NULL);
+	if (strcmp(argv[3], "listen") == 0)
+		return guest_host(argc, argv);
 	snprintf(ca, sizeof(ca), "%s/ca.crt", argv[1]);
 	snprintf(cert, sizeof(cert), "%s/%s.crt", argv[1], argv[2]);
 	snprintf(key, sizeof(key), "%s/%s.key", argv[1], argv[2]);
@@ -254,15 +372,15 @@ int main(int argc, char **argv)
 	tls.key_file = key;
 	srdma_device_options_init(&any);
 	any.name = getenv("GUEST_DEVICE"); /* NULL: the first */
-	options_of(&options, argc, argv);
-	check(srdma_tls_client_new(&tls, &context), "certificates");
-	check(srdma_device_open(&any, &device), "device");
-	check(srdma_conn_connect(argv[3], argv[4], context, device, &options, &guest.conn), "connect");
+	guest_options(&options, argc, argv);
+	guest_check(srdma_tls_client_new(&tls, &context), "certificates");
+	guest_check(srdma_device_open(&any, &device), "device");
+	guest_check(srdma_conn_connect(argv[3], argv[4], context, device, &options, &guest.conn), "connect");
 	struct srdma_conn_info info;
 	srdma_conn_info(guest.conn, &info);
 	guest.mtu = info.path_mtu;
 	guest.region = info.peer_region_size;
-	check(srdma_buffer_new(guest.conn, NULL, guest.region, &guest.buffer), "buffer");
+	guest_check(srdma_buffer_new(guest.conn, NULL, guest.region, &guest.buffer), "buffer");
 	printf("{\"event\": \"connected\", \"region\": %zu, \"mtu\": %u}\n", guest.region, guest.mtu);
 	while (fgets(line, sizeof(line), stdin) != NULL)
 		command(&guest, line);

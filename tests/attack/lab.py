@@ -34,6 +34,9 @@ ADDRESS = {"server": "10.66.0.1", "client": "10.66.0.2", "rogue": "10.66.0.3"}
 ADDRESS6 = {"server": "fd66::1", "client": "fd66::2", "rogue": "fd66::3"}
 SEND_ONLY, SEND_ONLY_IMM, WRITE_ONLY, READ_REQUEST, READ_ONLY, ACK = 0x04, 0x05, 0x0a, 0x0c, 0x10, 0x11
 PSNS = 1 << 24
+ESEAL = -10011  # SRDMA_ESEAL
+EXIT_SEAL, EXIT_LOST = 4, 7  # of `securdma connect`
+KNOWN = "known plaintext"  # in what a guest sends, writes and reads: guest.h
 
 
 def options(text, more=None):
@@ -92,6 +95,25 @@ class Program:
         if line is None:
             raise SystemExit(f"attack: no {name!r} from {self.command}; it said {self.seen[-5:]}\n{self.log()}")
         return line
+
+    def logged(self, name, timeout=3.0, **fields):
+        """An event in its log, which has to be JSON; None: there is none in time."""
+        end = time.monotonic() + timeout
+        while True:
+            for line in self.log().splitlines():
+                with contextlib.suppress(ValueError):
+                    event = json.loads(line)
+                    if event.get("event") == name and all(event.get(key) == value for key, value in fields.items()):
+                        return event
+            if time.monotonic() > end:
+                return None
+            time.sleep(0.02)
+
+    def status(self, timeout=5.0):
+        """With which it ended; None: it has not."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self.process.wait(timeout)
+        return None
 
     def say(self, line):
         self.process.stdin.write(line + "\n")
@@ -226,10 +248,11 @@ class Lab:
         sender = "client" if to == "server" else "server"
         return self.forge(host, "send", "--from", table[sender], "--to", table[to], *words, timeout=timeout)
 
-    def play(self, packets, host="rogue", to="server"):
-        """Sends captured packets again."""
+    def play(self, packets, *words, host="rogue", to="server"):
+        """Sends captured packets again; `words`: with other numbers."""
         text = "".join(json.dumps(packet) + "\n" for packet in packets)
-        result = subprocess.run([*self.on(host), FORGE, "play", "--to", ADDRESS[to]], input=text, capture_output=True, text=True, check=True)
+        result = subprocess.run([*self.on(host), FORGE, "play", "--to", ADDRESS[to], *(str(word) for word in words)], input=text,
+                                capture_output=True, text=True, check=True)
         return json.loads(result.stdout)
 
     def sniff(self, interface="p-client", host="switch", seconds=None):
@@ -276,7 +299,7 @@ class Lab:
 
     def serve(self, *words):
         folder = self.certificates()
-        server = self.on_device("server", SECURDMA, "serve", "--json", "--port", "0", "--device", self.server_device, "--cert",
+        server = self.on_device("server", SECURDMA, "serve", "--json", "--log-format", "json", "--port", "0", "--device", self.server_device, "--cert",
                                 f"{folder}/server.crt", "--key", f"{folder}/server.key", "--client-ca", f"{folder}/ca.crt", *words)
         listening = server.next(lambda line: line.get("event") == "listening")
         if listening is None:
@@ -287,7 +310,7 @@ class Lab:
     def connect_words(self, server, *words, name="honest", v6=False):
         folder = self.certificates()
         host = f"[{ADDRESS6['server']}]" if v6 else ADDRESS["server"]
-        return [SECURDMA, "connect", "--device", "uroce0", "--ca", f"{folder}/ca.crt", "--cert", f"{folder}/{name}.crt", "--key", f"{folder}/{name}.key", *words,
+        return [SECURDMA, "connect", "--log-format", "json", "--device", "uroce0", "--ca", f"{folder}/ca.crt", "--cert", f"{folder}/{name}.crt", "--key", f"{folder}/{name}.key", *words,
                 f"{host}:{server.port}"]
 
     def connect(self, server, *words, name="honest", host="client", v6=False):
@@ -304,6 +327,28 @@ class Lab:
                                  environment={"GUEST_DEVICE": "uroce0"})
         program.must("connected")
         return program
+
+    def listener(self, *words):
+        """A server that shows each message, and at the end what is in the region; see guest_host.c."""
+        server = self.on_device("server", GUEST, self.certificates(), "server", "listen", 0, *words,
+                                environment={"GUEST_DEVICE": self.server_device})
+        server.port = server.must("listening")["port"]
+        return server
+
+    def between(self, *words):
+        """All frames of client and server pass a program, until over()."""
+        self.unbridge("client", "server")
+        relay = self.run("switch", FORGE, "relay", "p-client", "p-server", *words)
+        if relay.next(lambda line: line.get("relaying")) is None:
+            raise SystemExit(f"attack: no relay: {relay.log()}")
+
+        def over():
+            counts = relay.finish()
+            self.bridge("client", "server")
+            return counts
+
+        relay.over = over
+        return relay
 
     def has(self, option):
         """Whether this build of securdma knows an option."""
@@ -353,6 +398,34 @@ class Lab:
     def end(self):
         self.close()
         sys.exit(1 if self.failed else 0)
+
+
+def region_becomes(server, text, timeout=3):
+    """What is at the start of a victim's region: a packet that was sent may not have been taken in yet."""
+    end = time.monotonic() + timeout
+    while True:
+        server.say("region 0")
+        region = server.must("region")["text"]
+        if region.startswith(text) or time.monotonic() > end:
+            return region.startswith(text)
+        time.sleep(0.02)
+
+
+def arrived(listener, wait=0.5):
+    """All messages that a listener() has shown, and what its client ended with (None: it has not), once nothing more comes."""
+    while listener.next(timeout=wait) is not None:
+        pass
+    ends = [line["error"] for line in listener.seen if line.get("event") == "ended"]
+    return [line["text"] for line in listener.seen if line.get("event") == "message"], ends[-1] if ends else None
+
+
+def missing(**claims):
+    """The names of those that do not hold."""
+    return [name for name, holds in claims.items() if not holds]
+
+
+def noted(wrong, text):
+    return f"does not hold: {', '.join(wrong)}" if wrong else text
 
 
 def ask(client, command, timeout):

@@ -105,6 +105,21 @@ void roce_put_checksum(uint8_t *ip, size_t length)
 	put(field, folded == 0 ? 0xffff : folded, 2);
 }
 
+void roce_put_qpn(uint8_t *ip, uint32_t qpn)
+{
+	put(ip + roce_bth(ip) + 5, qpn, 3);
+}
+
+void roce_put_psn(uint8_t *ip, uint32_t psn)
+{
+	put(ip + roce_bth(ip) + 9, psn, 3);
+}
+
+void roce_put_msn(uint8_t *ip, uint32_t msn)
+{
+	put(ip + roce_bth(ip) + BTH + 1, msn, 3);
+}
+
 void roce_seal(uint8_t *ip, size_t length)
 {
 	uint32_t crc = roce_icrc(ip, length);

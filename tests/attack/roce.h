@@ -26,6 +26,7 @@ enum roce_opcode {
 	ROCE_READ_REQUEST = 0x0c,
 	ROCE_READ_FIRST = 0x0d,
 	ROCE_READ_MIDDLE = 0x0e,
+	ROCE_READ_LAST = 0x0f,
 	ROCE_READ_ONLY = 0x10,
 	ROCE_ACK = 0x11,
 	ROCE_ATOMIC_ACK = 0x12,
@@ -79,6 +80,11 @@ void roce_seal(uint8_t *ip, size_t length);
 
 /* The UDP checksum alone: in what is captured on the sender's host it is often not there yet. */
 void roce_put_checksum(uint8_t *ip, size_t length);
+
+/* In a packet that is there: the ICRC is not put right. */
+void roce_put_qpn(uint8_t *ip, uint32_t qpn);
+void roce_put_psn(uint8_t *ip, uint32_t psn);
+void roce_put_msn(uint8_t *ip, uint32_t msn); /* of an opcode with an AETH and nothing before it */
 
 /* The ICRC that an IP packet should have, as stored (little-endian); its last four bytes are not looked at. */
 uint32_t roce_icrc(const uint8_t *ip, size_t length);

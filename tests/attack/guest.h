@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What both kinds of guest share: see guest.c. */
+#ifndef ATTACK_GUEST_H
+#define ATTACK_GUEST_H
+
+#include <securdma.h>
+
+/* Exits when `error` is one, after an event that says so. */
+void guest_check(int error, const char *doing);
+void guest_options(struct srdma_conn_options *options, int argc, char **argv);
+
+/* Bytes that are known and none of them zero: lines of 32 with KNOWN in each. */
+#define GUEST_KNOWN "known plaintext"
+void guest_fill(unsigned char *bytes, size_t size);
+/* Prints fields: how many of them are as guest_fill makes them, how many are zero, and how many neither. */
+void guest_print_bytes(const unsigned char *bytes, size_t size);
+
+/* A server that shows what came; the rest of the program. */
+int guest_host(int argc, char **argv);
+
+#endif
