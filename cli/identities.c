@@ -18,6 +18,8 @@ const struct option identity_options[] = {
 	 "what the client may do to it: rw, r, w or none"},
 	{NULL, "identity", "message-size", OPTION_SIZE, 0, AT(message_size), 64, 1 << 20, "BYTES",
 	 "longest message; the lower of both ends is used"},
+	{NULL, "identity", "max-bytes-per-second", OPTION_SIZE, 0, AT(max_bytes_per_second), 1, (int64_t)1 << 40, "BYTES",
+	 "taken from each client in a second"},
 };
 const size_t identity_option_count = sizeof identity_options / sizeof *identity_options;
 
@@ -96,6 +98,7 @@ const struct srdma_identity *identities_forms(struct identities *identities)
 		forms[i].region_size = identity->region_size;
 		forms[i].region_access = (int)identity->region_access;
 		forms[i].message_size = (uint32_t)identity->message_size;
+		forms[i].max_bytes_per_second = (uint64_t)identity->max_bytes_per_second;
 	}
 	return forms;
 }

@@ -10,7 +10,7 @@ struct identity {
 	char *name;
 	int line; /* of the section in the file */
 	bool deny;
-	int64_t max_clients, region_size, region_access, message_size; /* as in struct srdma_identity */
+	int64_t max_clients, region_size, region_access, message_size, max_bytes_per_second; /* as in struct srdma_identity */
 };
 
 struct identities {

@@ -79,6 +79,9 @@ const struct option settings_options[] = {
 	 "new PSNs and a fresh queue pair after so long, too; 0: not by time"},
 	{"--recoveries", "connection", "recoveries", OPTION_NUMBER, FOR_VERBS, AT(recoveries), 0, 1000000, "N",
 	 "how often in a minute a failed queue pair is replaced; 0: its failure ends the connection"},
+	{"--max-bytes-per-second", "connection", "max-bytes-per-second", OPTION_SIZE, FOR_SERVE, AT(max_bytes_per_second), 0,
+	 (int64_t)1 << 40, "BYTES",
+	 "taken from each client: messages and, sealed, writes and reads; not plain ones; 0: any number"},
 	{"--spin", "connection", "spin", OPTION_NUMBER, FOR_VERBS, AT(spin), -1, 1000000, "US",
 	 "microseconds to poll before sleeping; -1: always poll"},
 	{"--gid-networks", "connection", "gid-networks", OPTION_TEXT, FOR_VERBS, AT(gid_networks), 0, 0, "CIDR,...",
@@ -398,6 +401,7 @@ void settings_conn_options(const struct settings *settings, struct srdma_conn_op
 	options->epoch_psns = (uint32_t)settings->epoch_psns;
 	options->epoch_ms = (int)settings->epoch_ms;
 	options->recoveries = (unsigned)settings->recoveries;
+	options->max_bytes_per_second = (uint64_t)settings->max_bytes_per_second;
 	options->spin = (int)settings->spin;
 	options->gid_networks = settings->gid_networks;
 }

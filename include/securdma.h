@@ -298,6 +298,8 @@ struct srdma_conn_options {
 				      is half of what a fast NIC needs for one; at least 100; default 0: not by time */
 	unsigned recoveries;     /**< how often in a minute a queue pair that has failed is replaced, without loss or duplication of messages;
 				      one failure more ends the connection; default 8; 0: the first one does */
+	uint64_t max_bytes_per_second; /**< what is taken from the peer: messages, and, sealed, its writes and reads; more wait at the peer.
+				      Plain writes and reads are the device's, and go past it. Default 0: any number */
 	int spin;                /**< microseconds to poll the completion queues before sleeping; default 50; -1: always poll */
 	const char *gid_networks;/**< comma-separated CIDR list: GIDs a peer may use besides its own TCP address.
 				      Server: default none. Client: NULL trusts the authenticated server's word */
@@ -639,6 +641,7 @@ struct srdma_identity {
 	int region_access;     /**< what they may do to it: IBV_ACCESS_REMOTE_WRITE, IBV_ACCESS_REMOTE_READ, both, or 0: nothing;
 				    default -1: as for all */
 	uint32_t message_size; /**< longest message, 64 to 1 MiB; the client's is used when it is lower; default 0: as for all */
+	uint64_t max_bytes_per_second; /**< as in srdma_conn_options; default 0: as for all */
 };
 SRDMA_API void srdma_identity_init(struct srdma_identity *identity);
 

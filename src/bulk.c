@@ -264,7 +264,7 @@ static bool has_answer(const struct srdma_conn *conn)
 {
 	const struct srdma_bulk_answer *answer = &conn->bulk.answers[conn->bulk.answer_head];
 
-	return conn->bulk.answer_count > 0 && can_send_chunk(conn, next_length(answer->length - answer->announced));
+	return conn->bulk.answer_count > 0 && srdma_rate_is_open(&conn->rate) && can_send_chunk(conn, next_length(answer->length - answer->announced));
 }
 
 static int send_answer(struct srdma_conn *conn)
@@ -279,6 +279,7 @@ static int send_answer(struct srdma_conn *conn)
 	if (!(conn->region.rights & IBV_ACCESS_REMOTE_READ))
 		return srdma_fail(SRDMA_EPROTOCOL, "the peer was reading the region when it was withdrawn");
 	ret = send_chunk(conn, &header, (char *)conn->region.address + answer->offset + answer->announced, NULL);
+	srdma_rate_take(&conn->rate, header.length);
 	answer->announced += header.length;
 	if (ret == 0 && answer->announced == answer->length) {
 		bulk->answer_head = (bulk->answer_head + 1) % (SRDMA_BULK_READS * SRDMA_BULK_BATCH);
@@ -454,6 +455,8 @@ static int take_chunk(struct srdma_conn *conn, const struct srdma_bulk_header *h
 	if (header->within) {
 		if (header->length > 0)
 			memcpy(pull.destination, data, header->length);
+		if (!pull.job)
+			srdma_rate_take(&conn->rate, header->length);
 		deliver(conn, placed);
 	}
 	return 0;
@@ -507,6 +510,10 @@ static int post_pulls(struct srdma_conn *conn)
 
 		if (pull->state != PULL_WAITING)
 			continue;
+		if (!pull->job && !srdma_rate_is_open(&conn->rate))
+			break;
+		if (!pull->job)
+			srdma_rate_take(&conn->rate, pull->header.length);
 		pull->state = PULL_POSTED;
 		ops[count++] = (struct srdma_op){.kind = SRDMA_OP_PULL,
 						 .length = pull->header.length + SRDMA_SEAL_OVERHEAD,
@@ -561,7 +568,8 @@ static int send_acks(struct srdma_conn *conn)
 	struct srdma_bulk_header header = {.type = SRDMA_BULK_ACK, .length = bulk->acks_owed};
 	uint8_t bytes[SRDMA_BULK_HEADER];
 
-	if (bulk->acks_owed == 0 || !srdma_channel_can_control(&conn->channel))
+	/* What came within its announcement can be held back by that alone. */
+	if (bulk->acks_owed == 0 || !srdma_channel_can_control(&conn->channel) || !srdma_rate_is_open(&conn->rate))
 		return 0;
 	bulk->peer_records -= bulk->acks_owed;
 	bulk->acks_owed = 0;

@@ -10,6 +10,7 @@
 #include "epoch.h"
 #include "net.h"
 #include "notifier.h"
+#include "rate.h"
 #include "region.h"
 
 #include <stdatomic.h>
@@ -45,6 +46,7 @@ struct srdma_conn {
 	struct srdma_channel channel; /* zeroed when raw */
 	struct srdma_bulk bulk;       /* zeroed unless sealed */
 	struct srdma_epoch epoch;
+	struct srdma_rate rate;       /* of what is taken from the peer */
 	bool sealed;
 	bool region_withdrawn;        /* the peer's was */
 	enum srdma_cipher cipher;     /* while sealed */

@@ -138,6 +138,7 @@ void srdma_policy_find(const struct srdma_server_limits *limits, const char *nam
 	out->region_size = identity->region_size;
 	out->region_access = identity->region_access;
 	out->message_size = identity->message_size;
+	out->max_bytes_per_second = identity->max_bytes_per_second;
 }
 
 const char *srdma_policy_text(const struct srdma_policy *policy)
@@ -155,6 +156,8 @@ void srdma_policy_apply(const struct srdma_policy *policy, struct srdma_conn_opt
 		options->region_access = (unsigned)policy->region_access;
 	if (policy->message_size != 0)
 		options->message_size = policy->message_size;
+	if (policy->max_bytes_per_second != 0)
+		options->max_bytes_per_second = policy->max_bytes_per_second;
 }
 
 /* ---- memory ---------------------------------------------------------------------------------------------------- */

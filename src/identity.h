@@ -19,6 +19,7 @@ struct srdma_policy {
 	int64_t region_size;   /* -1: the server's */
 	int region_access;     /* -1: the server's */
 	uint32_t message_size; /* 0: the server's */
+	uint64_t max_bytes_per_second; /* 0: the server's */
 };
 
 /* limits->identities is sorted. `exact`: the name is fit to decide by, as srdma_tls_peer_name says. */

@@ -487,11 +487,13 @@ int srdma_conn_wait_until(struct srdma_conn *conn, bool (*ready)(const struct sr
 			return ret;
 		if (timeout_ms == 0)
 			return -EAGAIN;
-		int left = srdma_deadline_left_ms(deadline), tick = srdma_epoch_tick_ms(conn);
+		int left = srdma_deadline_left_ms(deadline), tick = srdma_epoch_tick_ms(conn), closed = srdma_rate_left_ms(&conn->rate);
 		if (left == 0)
 			return srdma_fail(-ETIMEDOUT, "nothing happened within the time-out");
 		if (tick >= 0 && tick < left)
 			left = tick;
+		if (closed > 0 && closed < left)
+			left = closed;
 		ret = take_events(conn, srdma_bulk_has_work(conn) ? 0 : left);
 		if (ret == 0 && tick >= 0)
 			progress_control(conn);
@@ -545,7 +547,7 @@ int srdma_conn_send(struct srdma_conn *conn, const void *data, size_t length, in
 static bool has_message(const struct srdma_conn *conn)
 {
 	/* The peer's disconnect is told once it has its answer: who hears of it may free the connection at once. */
-	return conn->channel.arrival_count > 0 || conn->closing.peer_answered || conn->closing.finished;
+	return (conn->channel.arrival_count > 0 && srdma_rate_is_open(&conn->rate)) || conn->closing.peer_answered || conn->closing.finished;
 }
 
 int srdma_conn_peek(struct srdma_conn *conn, const void **data, uint32_t *length)
@@ -560,7 +562,7 @@ int srdma_conn_recv(struct srdma_conn *conn, void *buffer, size_t size, size_t *
 	uint32_t n;
 	int ret = check_not_raw(conn);
 
-	if (ret == 0 && conn->channel.arrival_count == 0)
+	if (ret == 0 && !has_message(conn))
 		ret = conn->closing.finished ? srdma_conn_check(conn) : srdma_conn_wait_until(conn, has_message, timeout_ms);
 	if (ret != 0)
 		return ret;
@@ -572,6 +574,7 @@ int srdma_conn_recv(struct srdma_conn *conn, void *buffer, size_t size, size_t *
 	ret = srdma_channel_read(&conn->channel, buffer);
 	if (ret != 0)
 		return srdma_conn_end(conn, ret);
+	srdma_rate_take(&conn->rate, n);
 	ret = srdma_channel_consume(&conn->channel);
 	/* The message is the caller's now; a failure shows at the next call. */
 	if (ret != 0 && conn->status == 0 && !conn->closing.finished)

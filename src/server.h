@@ -40,7 +40,7 @@ struct srdma_worker {
 	struct srdma_client *clients;
 	struct srdma_client *hot[SRDMA_HOT_MAX]; /* polled for a while instead of armed */
 	unsigned hot_count;
-	unsigned ending, blocked, changing; /* clients that are */
+	unsigned ending, blocked, changing, throttled; /* clients that are */
 };
 
 struct srdma_server {
@@ -105,6 +105,7 @@ struct srdma_client {
 	void *arg;                     /* the program's */
 	bool blocked;                  /* the program did not take the oldest message */
 	bool wants_room;               /* and there was no room to send in */
+	bool throttled;                /* has had its bytes for now */
 	bool hot;
 	uint64_t hot_until;
 	atomic_bool kicked;            /* set under slots.mutex, after kick_reason */

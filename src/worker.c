@@ -23,6 +23,8 @@
 #define EVENTS 64
 /* Between two looks at the deadlines of clients that have one. */
 #define TICK_MS 20
+/* Between two looks at clients that have had their bytes for now. */
+#define THROTTLE_TICK_MS 2
 /* Between two looks at what time and the device's counters bring, where they bring anything. */
 #define WATCH_TICK_MS 100
 /* Rounds of polling between two looks at the descriptors. */
@@ -73,6 +75,7 @@ static void release(struct srdma_client *client)
 	worker->ending -= client->ending;
 	worker->blocked -= client->blocked;
 	worker->changing -= client->changing;
+	worker->throttled -= client->throttled;
 	if (client->previous)
 		client->previous->next = client->next;
 	else
@@ -172,9 +175,11 @@ static bool serve_messages(struct srdma_client *client)
 	uint32_t length;
 	int ret = 0, taken = 0;
 
-	while (taken < TURN && ret == 0 && srdma_conn_peek(conn, &data, &length) == 1) {
+	while (taken < TURN && ret == 0 && srdma_rate_is_open(&conn->rate) && srdma_conn_peek(conn, &data, &length) == 1) {
 		if (o->handlers.on_message)
 			ret = o->handlers.on_message(conn, data, length, client->reason, client->arg, o->arg);
+		if (ret == 0)
+			srdma_rate_take(&conn->rate, length);
 		if (ret == 0)
 			ret = srdma_channel_consume(&conn->channel);
 		taken += ret == 0;
@@ -200,7 +205,32 @@ static bool has_work(const struct srdma_client *client)
 		return true;
 	if (client->blocked)
 		return client->wants_room && srdma_conn_can_send(conn);
-	return conn->channel.arrival_count > 0 || conn->closing.peer_requested || srdma_bulk_has_work(conn);
+	return (conn->channel.arrival_count > 0 && !client->throttled) || conn->closing.peer_requested || srdma_bulk_has_work(conn);
+}
+
+/* A client that is getting new PSNs has a deadline. */
+static void watch_change(struct srdma_client *client)
+{
+	bool changing = client->conn->status == 0 && srdma_epoch_is_changing(client->conn);
+
+	client->worker->changing += (unsigned)changing - (unsigned)client->changing;
+	client->changing = changing;
+}
+
+/* One that has had its bytes for now is looked at again when it may have more: nothing else will call for it. */
+static void watch_rate(struct srdma_client *client)
+{
+	bool throttled = !srdma_rate_is_open(&client->conn->rate);
+
+	client->worker->throttled += (unsigned)throttled - (unsigned)client->throttled;
+	client->throttled = throttled;
+}
+
+static void progress(struct srdma_client *client, bool control)
+{
+	srdma_conn_progress(client->conn, control);
+	watch_change(client);
+	watch_rate(client);
 }
 
 /* Waits for the next event, or is polled for a while. */
@@ -220,18 +250,9 @@ static void rest(struct srdma_client *client, bool was_busy)
 		return;
 	srdma_conn_arm(client->conn);
 	/* What came between the last look and the arming raises no event. */
-	srdma_conn_progress(client->conn, false);
+	progress(client, false);
 	if (has_work(client))
 		srdma_notifier_add(&worker->notifier, client->conn);
-}
-
-/* A client that is getting new PSNs has a deadline. */
-static void watch_change(struct srdma_client *client)
-{
-	bool changing = client->conn->status == 0 && srdma_epoch_is_changing(client->conn);
-
-	client->worker->changing += (unsigned)changing - (unsigned)client->changing;
-	client->changing = changing;
 }
 
 /* Does what there is to do for a client, which may be gone after it. */
@@ -245,11 +266,11 @@ static void run(struct srdma_client *client)
 		go_on_ending(client);
 		return;
 	}
-	srdma_conn_progress(conn, false);
-	watch_change(client);
+	progress(client, false);
 	busy = serve_messages(client);
 	if (busy)
-		srdma_conn_progress(conn, false); /* credits, and what came meanwhile */
+		progress(client, false); /* credits, and what came meanwhile */
+	watch_rate(client);
 	if (conn->status != 0) {
 		finish(client, srdma_conn_check(conn), true);
 		return;
@@ -284,7 +305,7 @@ static void poll_hot(struct srdma_worker *worker)
 	for (unsigned i = worker->hot_count; i > 0; i--) {
 		struct srdma_client *client = worker->hot[i - 1];
 
-		srdma_conn_progress(client->conn, false);
+		progress(client, false);
 		if (has_work(client)) {
 			run(client);
 		} else if (now >= client->hot_until && !srdma_bulk_is_active(&client->conn->bulk)) {
@@ -318,7 +339,7 @@ static void take_client(struct srdma_worker *worker, struct srdma_client *client
 	if (ret != 0)
 		begin_ending(client, ret, "refused by the server");
 	/* The client may have spoken before there was anybody to listen. */
-	srdma_conn_progress(client->conn, true);
+	progress(client, true);
 	run(client);
 }
 
@@ -364,8 +385,7 @@ static void check_deadlines(struct srdma_worker *worker)
 	for (struct srdma_client *client = worker->clients; client; client = next) {
 		next = client->next;
 		if (srdma_epoch_is_due(client->conn, now)) {
-			srdma_conn_progress(client->conn, true);
-			watch_change(client);
+			progress(client, true);
 			if (client->ending || has_work(client))
 				run(client);
 		} else if (client->ending) {
@@ -375,6 +395,17 @@ static void check_deadlines(struct srdma_worker *worker)
 			begin_ending(client, -ETIMEDOUT, "messages were not taken in time");
 			run(client);
 		}
+	}
+}
+
+static void release_throttled(struct srdma_worker *worker)
+{
+	struct srdma_client *next;
+
+	for (struct srdma_client *client = worker->clients; client; client = next) {
+		next = client->next;
+		if (client->throttled && srdma_rate_is_open(&client->conn->rate))
+			run(client);
 	}
 }
 
@@ -394,8 +425,7 @@ static void take_events(struct srdma_worker *worker, int timeout_ms)
 		} else if (events[i].data.ptr == &worker->notifier) {
 			srdma_notifier_take(&worker->notifier);
 		} else {
-			srdma_conn_progress(client->conn, true);
-			watch_change(client);
+			progress(client, true);
 			/* A program that said "not now" need not be asked again for that. */
 			if (client->ending || has_work(client))
 				srdma_notifier_add(&worker->notifier, client->conn);
@@ -422,7 +452,7 @@ static void *worker_main(void *arg)
 {
 	struct srdma_worker *worker = arg;
 	bool watched = worker->server->options.conn.epoch_ms > 0 || srdma_device_watches(worker->server->device);
-	uint64_t checked = 0;
+	uint64_t checked = 0, released = 0;
 	unsigned round = 0;
 
 	while (!is_over(worker)) {
@@ -433,7 +463,7 @@ static void *worker_main(void *arg)
 		int tick = worker->ending + worker->blocked + worker->changing > 0 ? TICK_MS : watched ? WATCH_TICK_MS : -1;
 
 		if (idle || ++round % ROUNDS_PER_EVENTS == 0)
-			take_events(worker, idle ? tick : 0);
+			take_events(worker, !idle ? 0 : worker->throttled > 0 ? THROTTLE_TICK_MS : tick);
 		/* Each that is in the list now; who comes into it meanwhile has its turn after the others. */
 		last = worker->notifier.last;
 		do {
@@ -442,6 +472,10 @@ static void *worker_main(void *arg)
 				run(conn->owner);
 		} while (conn != last);
 		poll_hot(worker);
+		if (worker->throttled > 0 && srdma_clock_us() - released >= THROTTLE_TICK_MS * 1000) {
+			release_throttled(worker);
+			released = srdma_clock_us();
+		}
 		if (tick > 0 && srdma_clock_us() - checked >= (uint64_t)tick * 1000) {
 			check_deadlines(worker);
 			checked = srdma_clock_us();

@@ -3,6 +3,7 @@
 import json
 import signal
 import subprocess
+import time
 
 import protocol
 import pytest
@@ -163,6 +164,24 @@ def test_name_has_its_own_number_of_places(certs, serve, start):
     assert event["limit"] == "identity" and event["security"] is True
     for client in (first, *others):
         client.leave()
+
+
+@pytest.mark.parametrize("seal", ["off", "required"])
+def test_bytes_of_a_name_are_limited(certs, serve, seal):
+    """Messages of both names, 200 of 4 KiB; sealed, the region's 64 KiB there and back, too."""
+    server = serve(f"[connection]\nseal = {seal}\n[identity {TWO}]\nmax-bytes-per-second = 400K\n")
+
+    def seconds(cert):
+        began = time.monotonic()
+        client = connect(certs, server.port, "--seal", seal, "--pattern", "abc", "--size", "4000", "--count", "200",
+                         cert=cert)
+        assert client.returncode == 0, client
+        return time.monotonic() - began
+
+    free, limited = seconds("client"), seconds("client2")
+    least = 200 * 4000 / (400 << 10) * 0.95
+    assert limited > least and limited > free, (free, limited)
+    assert limited < 3 * least + 3 * free, (free, limited)
 
 
 # ---- region, rights, messages ------------------------------------------------------------------------------------------
