@@ -8,8 +8,8 @@ time. Around them clients come and go, are killed, stopped and continued, send g
 connections open without a word; some get new PSNs and queue pairs all the time, some are sealed; swarms come and are killed
 whole; a second server is killed under its clients, and those that reconnect go on at the first one; certificates are replaced
 by good and by bad ones, and read again. Between the rounds all of that has gone: then the server must be as it was:
-descriptors, verbs objects, clients, and over the rounds its
-memory. Exit status 0: so it was. The last line is what was done, as JSON; --seed repeats it (but for the timing).
+descriptors, verbs objects, clients, and over the rounds its memory. Exit status 0: so it was. The last line is what was done,
+as JSON; --seed repeats it (but for the timing).
 """
 import argparse
 import json
