@@ -6,6 +6,7 @@ First where it must work: ibv_rc_pingpong's exchange in the clear, and securdma'
 An attack on it succeeds if the proxy reads a frame, gets one accepted, or leaves one end with a connection that the other has not.
 """
 import contextlib
+import itertools
 import json
 import os
 import socket
@@ -239,6 +240,27 @@ def as_client(port, name, version=None):
     return b""
 
 
+def tolerated(server_side, name, version):
+    """The version in which an impostor says something to an end that takes any: it is not the impostor that fails."""
+    other = tls(not server_side, "honest" if server_side else "server")
+    other.set_ciphers("DEFAULT:@SECLEVEL=0")
+    other.minimum_version = ssl.TLSVersion.TLSv1
+    said, sockets = [], socket.socketpair()
+
+    def impostor():
+        with contextlib.suppress(OSError), tls(server_side, name, version).wrap_socket(sockets[0], server_side=server_side) as stream:
+            stream.sendall(A_HELLO)
+
+    thread = threading.Thread(target=impostor, daemon=True)
+    thread.start()
+    with contextlib.suppress(OSError):
+        sockets[1].settimeout(5)
+        with other.wrap_socket(sockets[1], server_side=not server_side) as stream:
+            said = [stream.version(), exactly(stream, len(A_HELLO))]
+    thread.join(5)
+    return said[0] if said and said[1] == A_HELLO else None
+
+
 def stolen_keys(server):
     """Both ends' keys: TLS keeps nothing from the proxy."""
     seen = {}
@@ -278,6 +300,11 @@ def impostors(server):
     LAB.certificate("server", "elsewhere", "--name", "elsewhere.example")
     LAB.self_signed("own")
     versions = {"TLS 1.2": ssl.TLSVersion.TLSv1_2, "TLS 1.1": ssl.TLSVersion.TLSv1_1}
+    for (what, version), server_side in itertools.product(versions.items(), (True, False)):
+        seen = tolerated(server_side, "server" if server_side else "honest", version)
+        side = "server" if server_side else "client"
+        report(f"a {side}'s key", f"to pose as the {side}, {what} alone, to an end that takes any version", "none: old versions allowed", "succeeded",
+               seen == what.replace("TLS ", "TLSv"), "OpenSSL that allows all versions", note=f"they speak {seen}")
     for name, version, knowledge, tried, defence in (
             ("rogue-server", None, "a CA of its own", "to pose as the server: right name, another CA", "the chain is verified"),
             ("elsewhere", None, "a server certificate of the same CA", "to pose as the server: another name", "the name is verified"),

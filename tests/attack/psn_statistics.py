@@ -231,20 +231,24 @@ def glibc_rand(count):
     return [LIBC.rand() & MASK for _ in range(count)]
 
 
-def seeded(pid, second):
-    """What ibv_rc_pingpong, and perftest for its first queue pair, draw."""
-    LIBC.srand48(ctypes.c_long(pid * second))
+def drawn(seed):
+    LIBC.srand48(ctypes.c_long(seed))
     return LIBC.lrand48() & MASK
 
 
-def many_pingpongs(count):
-    """As of programs that a host starts one after the other, a few a second."""
-    pid, second, psns = 1000, int(time.time()), []
+def seeded(pid, second):
+    """What ibv_rc_pingpong, and perftest for its first queue pair, draw."""
+    return drawn(pid * second)
+
+
+def many_starts(count):
+    """(pid, second) of programs that a host starts one after the other, a few a second."""
+    pid, second, starts = 1000, int(time.time()), []
     for i in range(count):
         pid = (pid + random.randint(1, 4)) % 32768 or 1
         second += i % 8 == 0
-        psns.append(seeded(pid, second))
-    return psns
+        starts.append((pid, second))
+    return starts
 
 
 # ---- predictors: what they say before they see ----
@@ -353,6 +357,22 @@ def predict_pingpongs(count):
                note=f"{len(following)} runs: {', '.join(map(str, following))} guesses")
 
 
+def seeded_by_one(count):
+    """By the time alone: who knows the second knows the PSN. By the pid alone: who has seen one PSN knows the next program's, but for
+    the few pids that may lie between."""
+    starts = many_starts(count)
+    psns = [drawn(second) for _, second in starts]
+    said = [drawn(second) for _, second in starts]
+    tell("programs that seed by the time, one after the other", psns, "lrand48 seeded by the time alone", "succeeded", "the second", psns == said,
+         f"{sum(one == other for one, other in zip(psns, said))} of {count} with one guess each")
+    psns = [drawn(pid) for pid, _ in starts]
+    pid_of = {drawn(pid): pid for pid in range(1, 32768)}
+    numbers = [next((n for n in range(1, 5) if drawn(pid_of[before] + n) == after), None) for before, after in zip(psns, psns[1:])]
+    right = len(numbers) - numbers.count(None)
+    tell("programs that seed by the pid, one after the other", psns, "lrand48 seeded by the pid alone", "succeeded", "the PSN before",
+         right > 0.99 * len(numbers), f"{right} of {len(numbers)} with at most 4 guesses each; {len(pid_of)} PSNs in all")
+
+
 def predict_more(count):
     """perftest draws one PSN for each of its queue pairs: the first gives the rest away."""
     second, pid = int(time.time()), pid_range()[random.randrange(32767)]
@@ -377,10 +397,12 @@ if VALUES > 100:
     raise SystemExit(f"attack: {VALUES} p-values are more than the false alarm rate was worked out for")
 SIZE = 1 << 12 if SHORT else 1 << 15
 tell("a program with PSN 0, as NCCL and UCX", [0] * SIZE, "none: PSN 0", "succeeded", predicted=True, note="predicted: 1 guess")
+tell("a program with a constant PSN", [secrets.randbits(24)] * SIZE, "none: a constant", "succeeded", "one PSN", True, "predicted: 1 guess")
 DRAWN, SAID = glibc_rand(SIZE), predict_rand(SIZE)
 tell("a program that draws as gloo", DRAWN, "rand() & 0xffffff, never seeded", "succeeded", "nothing", DRAWN == SAID,
      f"{sum(one == other for one, other in zip(DRAWN, SAID))} of {SIZE} predicted without having seen any")
-tell("programs that seed as perftest, one after the other", many_pingpongs(SIZE), "lrand48 seeded by pid * time", "succeeded")
+tell("programs that seed as perftest, one after the other", [seeded(*start) for start in many_starts(SIZE)], "lrand48 seeded by pid * time", "succeeded")
+seeded_by_one(SIZE)
 predict_pingpongs(4 if SHORT else 16)
 predict_more(8)
 tell("a program with RAND | 1", [secrets.randbits(24) | 1 for _ in range(SIZE)], "23 random bits", "succeeded", note="half as many to guess")

@@ -5,10 +5,11 @@
 usage: chaos.py BUILD [--seconds N] [--seed N] [--scale N]
 A server on uroce, whose device loses, duplicates and reorders packets, has steady clients that verify every message all the
 time. Around them clients come and go, are killed, stopped and continued, send garbage at every step of the set-up, hold
-connections open without a word; swarms come and are killed whole; a second server is killed under its clients, and those that
-reconnect go on at the first one; certificates are replaced by good and by bad ones, and read again. Between the rounds all of that
-has gone: then the server must be as it was: descriptors, verbs objects, clients, and over the rounds its
-memory. Exit status 0: so it was. The last line is what was done, as JSON; --seed repeats it (but for the timing).
+connections open without a word; some get new PSNs and queue pairs all the time, some are sealed; swarms come and are killed
+whole; a second server is killed under its clients, and those that reconnect go on at the first one; certificates are replaced
+by good and by bad ones, and read again. Between the rounds all of that has gone: then the server must be as it was:
+descriptors, verbs objects, clients, and over the rounds its memory. Exit status 0: so it was. The last line is what was done,
+as JSON; --seed repeats it (but for the timing).
 """
 import argparse
 import json
@@ -60,8 +61,8 @@ class Chaos:
         self.idle = self.server.fds(), resources(device)
         self.steady.send_line("")
 
-    def start_server(self):
-        return Server(self.certs, self.device, *SMALL, "--max-clients", MAX_CLIENTS, "--max-pending", "16", "--setup-timeout-ms",
+    def start_server(self, *args):
+        return Server(self.certs, self.device, *SMALL, *args, "--max-clients", MAX_CLIENTS, "--max-pending", "16", "--setup-timeout-ms",
                       str(int(3000 * SCALE)), "--drain-timeout-ms", str(int(2000 * SCALE)), "--log-level", "info")
 
     def keep(self, thing):
@@ -71,16 +72,20 @@ class Chaos:
     def client(self, *args, name="client"):
         return self.keep(Process(*client_args(self.certs, self.port, *args, cert=name)))
 
+    def epochs(self):
+        """Of half of those who ask."""
+        return ["--epoch-ms", str(rng.randint(100, 300))] if rng.random() < 0.5 else []
+
     # ---- what can happen: each takes a moment ----
 
     def comes_and_goes(self):
-        client = self.client("--pattern", "abc", "--count", str(rng.randint(1, 300)), name=rng.choice(["client", "client2"]))
+        client = self.client("--pattern", "abc", "--count", str(rng.randint(1, 300)), *self.epochs(), name=rng.choice(["client", "client2"]))
         if rng.random() < 0.7:
             assert client.wait(60) == 0, client.log()
             note("verified run")
 
     def is_killed(self):
-        client = self.client("--pattern", "xyz", "--count", "100000000")
+        client = self.client("--pattern", "xyz", "--count", "100000000", *self.epochs())
         time.sleep(rng.uniform(0, 0.3) * SCALE)
         client.process.kill()
         note("client killed")
@@ -96,7 +101,7 @@ class Chaos:
         note("client stopped and continued")
 
     def stopped_in_traffic(self):
-        client = self.client("--pattern", "xyz", "--count", "100000000")
+        client = self.client("--pattern", "xyz", "--count", "100000000", *self.epochs())
         time.sleep(0.2 * SCALE)
         client.signal(signal.SIGSTOP)
         note("client stopped in traffic")
@@ -158,6 +163,18 @@ class Chaos:
         server.process.kill()
         assert client.wait(60) == 7, client.log()
         note("server killed")
+
+    def sealed(self):
+        """A server that seals: one client is verified while another is killed, and queue pairs are replaced under both."""
+        words = ["--seal", "required", "--epoch-ms", str(rng.randint(100, 300))]
+        server = self.keep(self.start_server(*words))
+        killed, client = (self.keep(Process(*client_args(self.certs, server.port, *words, "--pattern", "abc", "--count", str(count))))
+                          for count in (10 ** 8, rng.randint(1, 20000)))
+        assert client.wait(60) == 0, client.log()
+        killed.process.kill()
+        server.wait_status(connected=0, pending=0)
+        server.stop()
+        note("sealed client verified" + (", with epochs" if "because its time is over" in server.log() else ""))
 
     def server_dies_under_a_link(self):
         server = self.keep(self.start_server())
@@ -222,7 +239,7 @@ class Chaos:
         deeds = [self.comes_and_goes] * 4 + [
             self.is_killed, self.is_killed, self.is_stopped, self.stopped_in_traffic, self.garbage_for_tls, self.garbage_for_hello,
             self.hello_and_nothing, self.bad_hello, self.says_nothing, self.swarm_is_killed, self.swarm_comes_and_goes, self.stranger,
-            self.server_is_killed, self.server_dies_under_a_link, self.server_dies_under_a_link, self.certificates_rotate,
+            self.server_is_killed, self.sealed, self.sealed, self.server_dies_under_a_link, self.server_dies_under_a_link, self.certificates_rotate,
             self.certificate_is_bad]
         end = time.monotonic() + ROUND_SECONDS
         while time.monotonic() < end:

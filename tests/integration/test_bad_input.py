@@ -505,6 +505,23 @@ def test_epoch_frame_that_is_not_due_ends_the_connection(served, certs, features
     tells(served, text)
 
 
+@pytest.mark.parametrize("reason, stays", [(1, True), (2, False), (3, False), (4, False), (5, False)])
+def test_queue_pair_stays_when_both_ends_have_used_up_their_psns_and_only_then(served, certs, reason, stays):
+    """Requests can cross: the server begins since PSNs are used up (1), the client for another reason. Packets bear the number of the
+    queue pair that they are for alone; so the server must not keep its own while the client draws from all PSNs."""
+    with protocol.open_tls(certs, served.port, STEP) as channel:
+        channel.sendall(good(certs, features=3))
+        kind, _, welcome = protocol.read_frame(channel)
+        assert kind == protocol.WELCOME
+        channel.sendall(protocol.frame(protocol.READY) + protocol.frame(EPOCH_REQUEST, struct.pack("!IB", 1, 1)))
+        kind, _, body = protocol.read_frame(channel)
+        assert (kind, body) == (EPOCH_BEGIN, struct.pack("!IBBQ", 1, 1, 0, 0))
+        channel.sendall(protocol.frame(EPOCH_BEGIN, struct.pack("!IBBQ", 1, reason, 0, 0)))
+        kind, _, body = protocol.read_frame(channel)
+        assert kind == EPOCH_PARAMETERS
+        assert (struct.unpack("!IBQQII", body)[4] == welcome["qpn"]) == stays
+
+
 def test_silent_clients_are_freed_at_the_deadline(served, certs):
     """Silent from the start, in the middle of the TLS handshake, after it, in the middle of HELLO, and before READY."""
     tcp = [socket.create_connection((certs.host, served.port), STEP) for _ in range(2)]
