@@ -250,10 +250,16 @@ static int answer_disconnect(struct srdma_conn *conn)
 /* A failed work request is often the shadow of a peer that went away; then that is the cause to tell. */
 static void fail_progress(struct srdma_conn *conn, int ret)
 {
+	uint16_t generation = conn->channel.generation;
 	char text[512];
+
 	snprintf(text, sizeof text, "%s", srdma_error_text());
 	/* But what was forged was, whatever the peer has done meanwhile. */
 	int control = ret == SRDMA_ESEAL ? 0 : poll_control(conn);
+
+	/* The peer knew already, and what failed has been replaced just now. */
+	if (control == 0 && ret == SRDMA_EVERBS && conn->channel.generation != generation)
+		return;
 
 	if (control != 0)
 		ret = control;

@@ -123,7 +123,7 @@ def stream(seal, echoes, kills, every_ms, recoveries):
     wrong = missing(goes_on=counted, in_turn=counted and counted["wrong"] == 0, nothing_doubled=counted and counted["left"] == 0,
                     recovered=counted and counted["recoveries"] == kills, server_has_all=lost and lost["messages_received"] == echoes)
     if wrong:
-        print("#", counted, shot, [line for line in client.log().splitlines()], flush=True)
+        print("#", counted, shot, client.log()[-400:], flush=True)
     what = f"{echoes:,} numbered messages and their echoes, {kills} kills among them: is one lost, doubled, or out of its turn?"
     times = "" if not counted else (f"the connection stood still for {counted['pause_p50_us'] / 1000:.1f} ms (median; 99 %: {counted['pause_p99_us'] / 1000:.1f}, at most "
                                     f"{counted['pause_max_us'] / 1000:.1f}), the program waited {counted['wait_p50_us'] / 1000:.1f} ms (99 %: "
