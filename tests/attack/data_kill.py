@@ -86,7 +86,8 @@ def securdma_nak(words, defence, expected):
     to_client = seen_packet(sniffer, SEND_ONLY_IMM, to="client")
     stop = LAB.freeze(server)
     client.say("send unanswered")
-    answer = seen_packet(sniffer, SEND_ONLY_IMM)
+    first = seen_packet(sniffer, SEND_ONLY_IMM)
+    answer = seen_packet(sniffer, SEND_ONLY_IMM, psn=first["psn"])  # its repetition: nobody answers
     sent = LAB.spoof("--op", "nak", "--qpn", to_client["qpn"], "--psn", answer["psn"], "--msn", 2, to="client")
     hit = client.next(lambda line: line["event"] == "broken" or line.get("which") == "connection.recovering", 3)
     if hit is None:
