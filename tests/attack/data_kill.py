@@ -134,6 +134,22 @@ def stream(seal, echoes, kills, every_ms, recoveries):
     LAB.clear()
 
 
+def once_too_often():
+    """The ninth in a minute."""
+    server = LAB.serve()
+    client = LAB.guest(server)
+    killer = LAB.run("switch", rig.FORGE, "kill", "p-client", "p-server", "--every-ms", 20)
+    killer.next(lambda line: line.get("killing"))
+    client.say("count 10000000")
+    ended = client.event("broken", 30)
+    shot = killer.finish()
+    lost = server.logged("client.lost")
+    LAB.report(NAME, "on-path, sees", "PSN, QPN: seen", "securdma", "recoveries = 8 (default)", "RDMA WRITEs with a bad rkey, one after the other, "
+               "into a stream of messages", "succeeded", ended is not None and lost is not None and shot["kills"] == 8, packets=shot["packets"],
+               note=f"the connection outlived {shot['kills']} of them: {lost and lost['error']}")
+    LAB.clear()
+
+
 def securdma(words, defence, expected):
     server = LAB.serve(*words)
     sniffer = LAB.sniff()
@@ -159,6 +175,7 @@ if LAB.has("--recoveries"):
     securdma((), "queue pair renewed over TLS, with new PSNs", "failed")
     securdma_nak(("--no-epochs",), "random PSN; no recoveries", "succeeded")
     securdma_nak((), "queue pair renewed over TLS, with new PSNs", "failed")
+    once_too_often()
     for sealed in (False, True) if LAB.has("--seal") else (False,):
         stream(sealed, 2000 if LAB.rxe else 10000, 5, 50, 8)
         if not LAB.short:
