@@ -250,10 +250,16 @@ static int answer_disconnect(struct srdma_conn *conn)
 /* A failed work request is often the shadow of a peer that went away; then that is the cause to tell. */
 static void fail_progress(struct srdma_conn *conn, int ret)
 {
+	uint16_t generation = conn->channel.generation;
 	char text[512];
+
 	snprintf(text, sizeof text, "%s", srdma_error_text());
 	/* But what was forged was, whatever the peer has done meanwhile. */
 	int control = ret == SRDMA_ESEAL ? 0 : poll_control(conn);
+
+	/* The peer knew already, and what failed has been replaced just now. */
+	if (control == 0 && ret == SRDMA_EVERBS && conn->channel.generation != generation)
+		return;
 
 	if (control != 0)
 		ret = control;
@@ -268,12 +274,22 @@ static bool is_of_queue_pair(int event)
 	return event == IBV_EVENT_QP_FATAL || event == IBV_EVENT_QP_REQ_ERR || event == IBV_EVENT_QP_ACCESS_ERR;
 }
 
+/* The report may be late, and of the queue pair that has been replaced because of what it reports. */
+static bool queue_pair_has_failed(const struct srdma_conn *conn)
+{
+	enum ibv_qp_state state;
+
+	return srdma_qp_query(&conn->qp, &state, NULL, NULL) != 0 || state == IBV_QPS_ERR || state == IBV_QPS_SQE;
+}
+
 /* What the device has reported. The failure of a queue pair shows in its completions as well. */
 static int take_device_event(struct srdma_conn *conn)
 {
 	int event = atomic_exchange(&conn->device_event, 0) - 1, ret;
 
-	if (event < 0 || (is_of_queue_pair(event) && conn->epoch.agreed && conn->channel.stopped))
+	if (event < 0)
+		return 0;
+	if (is_of_queue_pair(event) && conn->epoch.agreed && (conn->channel.stopped || !queue_pair_has_failed(conn)))
 		return 0;
 	ret = srdma_fail(SRDMA_EVERBS, "the device reports: %s", ibv_event_type_str((enum ibv_event_type)event));
 	return is_of_queue_pair(event) ? srdma_epoch_break(conn, ret) : srdma_conn_end(conn, ret);

@@ -205,6 +205,25 @@ def sealed_message(words):
     LAB.clear()
 
 
+def sealed_nonsense(words):
+    """What breaks a rule before it can be opened: of no known kind, with all credits that there can be, too short.
+    It is a forgery as any other, and must not be put on the peer."""
+    wrong = []
+    for what, imm, length in (("kind 9", 9 << 24, 40), ("credits", 0x1ffffff, 40), ("a control record", 3 << 24, 44), ("no record", 1 << 24, 8)):
+        server = LAB.serve(*words)
+        sniffer = LAB.sniff()
+        client = LAB.connect(server, *words)
+        client.ask("send genuine")
+        seen = seen_packet(sniffer, SEND_ONLY_IMM)
+        LAB.spoof("--op", "send-imm", "--qpn", seen["qpn"], "--psn", after(seen["psn"]), "--imm", imm, "--text", "f" * length)
+        lost = server.logged("client.lost")
+        if not lost or lost["cause"] != "seal" or not lost.get("security") or lost["messages_received"] != 1:
+            wrong.append(f"{what}: {lost}")
+        LAB.clear()
+    LAB.report(NAME, "on-path, sees", "PSN, QPN: seen", "securdma", "sealed", "messages that break a rule besides: of no known kind, with too many "
+               "credits, a control record, too short", "failed", bool(wrong), packets=4, note=noted(wrong, "client.lost, cause seal; each ended its connection"))
+
+
 def securdma_off_path():
     server = LAB.serve()
     sniffer = LAB.sniff()
@@ -229,6 +248,7 @@ observer(False)
 if LAB.has("--seal"):
     sealed_write(("--seal", "required"))
     sealed_message(("--seal", "required"))
+    sealed_nonsense(("--seal", "required"))
     staging_read()
     staging_write()
     observer(True)

