@@ -191,6 +191,9 @@ int shell_text(struct session *session, const char *text, bool *quit)
 	return code;
 }
 
+/* What time brings raises no descriptor: new PSNs, at the earliest each 100 ms (epoch-ms). */
+#define LOOK_MS 100
+
 /* Waits for input, watching the connection meanwhile. Returns 1 when there is some, else -EINTR or the connection's
  * error. */
 static int wait_input(struct session *session, int fd)
@@ -207,7 +210,7 @@ static int wait_input(struct session *session, int fd)
 		if (ret < 0)
 			return ret;
 		fds[1].fd = srdma_conn_fd(session->conn); /* perhaps a new one */
-		if (poll(fds, 2, 1000) > 0 && fds[0].revents)
+		if (poll(fds, 2, LOOK_MS) > 0 && fds[0].revents)
 			return 1;
 	}
 }
