@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """ReDMArk's A1: packets that somebody else makes up are taken for the peer's."""
 import lab as rig
-from lab import ACK, KNOWN, PSNS, READ_ONLY, READ_REQUEST, SEND_ONLY, SEND_ONLY_IMM, WRITE_ONLY, after, missing, noted, region_becomes, seen_packet, to_host
+from lab import (ACK, KNOWN, PSNS, READ_ONLY, READ_REQUEST, SEND_ONLY, SEND_ONLY_IMM, WRITE_ONLY, after, missing, noted, region_becomes,
+                 seen_packet, to_host)
 
 ARGUMENTS = rig.options(__doc__)
 LAB = rig.Lab(ARGUMENTS)
