@@ -2,14 +2,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """ReDMArk's A1: packets that somebody else makes up are taken for the peer's."""
 import lab as rig
-from lab import ACK, KNOWN, READ_ONLY, READ_REQUEST, SEND_ONLY, SEND_ONLY_IMM, WRITE_ONLY, after, missing, noted, region_becomes, seen_packet, to_host
+from lab import (ACK, KNOWN, PSNS, READ_ONLY, READ_REQUEST, SEND_ONLY, SEND_ONLY_IMM, WRITE_ONLY, after, missing, noted, region_becomes,
+                 seen_packet, to_host)
 
 ARGUMENTS = rig.options(__doc__)
 LAB = rig.Lab(ARGUMENTS)
 NAME = "A1 injection"
 GUESS = 0x100
 LONG = 1 << 20
-QUIET = 0.4  # seconds without a packet: there will be no more
+QUIET = 2 if ARGUMENTS.rxe else 0.4  # seconds without a packet: there will be no more
 READ_ANSWERS = range(0x0d, 0x11)
 REFUSALS = (0x61, 0x62)  # NAKs: invalid request, remote access error
 WRITE_AND_READ = "an RDMA WRITE into the region, and a READ that shows it"
@@ -122,12 +123,14 @@ def long_write():
     while (packet := sniffer.next(lambda line: to_host(line, "client") and line["opcode"] in (READ_REQUEST, SEND_ONLY_IMM), QUIET)) is not None:
         requests.append(packet)
     fetch = [packet for packet in requests if packet["opcode"] == READ_REQUEST][-1]
-    return server, sniffer, client, fetch, request_after(requests[-1], mtu), mtu
+    # Some may have been sent again: the furthest counts.
+    ahead = max((request_after(packet, mtu) - requests[0]["psn"]) % PSNS for packet in requests)
+    return server, sniffer, client, fetch, after(requests[0]["psn"], ahead)
 
 
 def staging_read():
     """Reads the ring again. What it held last is still there, and ciphertext."""
-    server, sniffer, client, fetch, psn, _ = long_write()
+    server, sniffer, client, fetch, psn = long_write()
     sent = LAB.spoof("--op", "read", "--qpn", fetch["qpn"], "--psn", psn, "--rkey", fetch["rkey"], "--va", fetch["va"], "--length", fetch["dma_length"],
                      to="client")
     answers = []
@@ -146,7 +149,7 @@ def staging_read():
 
 def staging_write():
     """Writes into the ring: it may be read alone. The queue pair fails, and is replaced."""
-    server, sniffer, client, fetch, psn, _ = long_write()
+    server, sniffer, client, fetch, psn = long_write()
     sent = LAB.spoof("--op", "write", "--qpn", fetch["qpn"], "--psn", psn, "--rkey", fetch["rkey"], "--va", fetch["va"], "--text", "FORGED!",
                      to="client")
     refused = sniffer.next(lambda line: to_host(line, "server") and line.get("opcode") == ACK and line["syndrome"] in REFUSALS, 3)
