@@ -342,11 +342,11 @@ def predict_pingpongs(count):
     began = time.monotonic()
     first, following, pids = [], [], pid_range()
     for (second, psn), (later, next_psn) in real_pingpongs(count):
-        number, seed = guesses(pids, [second, second + 1], psn)
+        number, seed = guesses(pids, range(second, second + 4), psn)
         first.append(number)
         if seed:
             # The next program's pid is a little higher; so the nearest are tried first.
-            following.append(guesses(range(seed[0] + 1, seed[0] + 200), [later, later + 1], next_psn)[0])
+            following.append(guesses(range(seed[0] + 1, seed[0] + 200), range(later, later + 4), next_psn)[0])
     # One pid in 500 has the PSN of an earlier one, and leads nowhere; so do pids that begin anew.
     well = len(following) - following.count(None) > count // 2
     LAB.report("PSN prediction", "off-path", f"the second of the start, {len(pids)} pids that it may have", "ibv_rc_pingpong", "lrand48 seeded by pid * time",

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The requester of a connected queue pair: sends what is posted, and brings it through loss by going back.
  *
- * A READ longer than READ_SEGMENT is asked for in several requests, each of whole packets, so that the window holds for
- * responses too. An unanswered flight is repeated early, as soon as a few round trips would have brought an answer
- * ("probe"); only the queue pair's own timeout counts against its retries. */
+ * A long READ is asked for in several requests, each of whole packets, so that the window holds for responses too. An
+ * unanswered flight is repeated early, as soon as a few round trips would have brought an answer ("probe"); only the queue
+ * pair's own timeout counts against its retries. */
 #include "transport.h"
 
 #include "log.h"

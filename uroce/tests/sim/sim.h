@@ -49,6 +49,7 @@ struct sim_packet {
 	unsigned from;
 	unsigned to;
 	size_t length;
+	bool may_change; /* as the link was told */
 	struct packet packet;
 	uint8_t bytes[WIRE_MAX_HEADER + WIRE_MAX_MTU + 4];
 };

@@ -306,6 +306,53 @@ static void a_read_asks_for_the_whole_and_takes_its_answer(void **state)
 	finish();
 }
 
+/* `part`: what fits the window. A rest of at most half of it goes with the last one. */
+static void read_in_parts(uint32_t part, uint32_t window)
+{
+	const struct {
+		uint32_t length, parts[3];
+	} cases[] = {
+		{ part, { part } },
+		{ part + 1, { part + 1 } },
+		{ part + part / 2, { part + part / 2 } },
+		{ part + part / 2 + 1, { part, part / 2 + 1 } },
+		{ 2 * part, { part, part } },
+		{ 2 * part + 16, { part, part + 16 } },
+	};
+
+	for (size_t c = 0; c < sizeof(cases) / sizeof(cases[0]); c++) {
+		uint32_t at = 0;
+
+		begin();
+		node->device.max_window = window;
+		sim_read(&end, 1, 0, cases[c].length, peer, 0);
+		let_out();
+		for (size_t i = 0; i < 3 && cases[c].parts[i] > 0; i++) {
+			/* One at a time: at first the window has room for no more. */
+			const struct packet *request = script_expect(OP_READ_REQUEST, psn_add(PSN, at / MTU));
+			uint32_t length = cases[c].parts[i], packets = (length + MTU - 1) / MTU;
+
+			assert_int_equal(request->length, length);
+			assert_int_equal(request->va, (uintptr_t)end.memory + at);
+			for (uint32_t n = 0; n < packets; n++)
+				answer_read(n == 0 ? OP_READ_FIRST : n + 1 < packets ? OP_READ_MIDDLE : OP_READ_LAST, at / MTU + n,
+					    end.memory + at + n * MTU, n + 1 < packets ? MTU : length - n * MTU);
+			let_out();
+			at += length;
+		}
+		assert_int_equal(at, cases[c].length);
+		sim_expect(end.scq, 1, IBV_WC_SUCCESS);
+		finish();
+	}
+}
+
+static void a_long_read_is_asked_for_in_parts_that_the_window_has_room_for(void **state)
+{
+	(void)state;
+	read_in_parts(65536, 255);
+	read_in_parts(262144, 256);
+}
+
 static void a_read_with_a_lost_answer_asks_for_the_rest_again(void **state)
 {
 	(void)state;
@@ -716,6 +763,7 @@ int main(void)
 		cmocka_unit_test(the_same_sequence_nak_twice_does_not_double_the_traffic),
 		cmocka_unit_test(error_naks_end_the_request_with_their_status_and_flush_the_rest_in_order),
 		cmocka_unit_test(a_read_asks_for_the_whole_and_takes_its_answer),
+		cmocka_unit_test(a_long_read_is_asked_for_in_parts_that_the_window_has_room_for),
 		cmocka_unit_test(a_read_with_a_lost_answer_asks_for_the_rest_again),
 		cmocka_unit_test(an_acknowledgement_past_a_read_without_answer_is_no_answer_to_it),
 		cmocka_unit_test(answers_of_a_wrong_kind_or_length_never_succeed),

@@ -292,6 +292,23 @@ static void a_duplicate_read_is_served_again_whole_or_from_the_middle(void **sta
 	finish();
 }
 
+/* Its first answer may have been spoilt by a writer: the second one is to be copied, and so sent whole. */
+static void only_the_answer_to_a_read_that_is_asked_again_is_copied(void **state)
+{
+	(void)state;
+	begin();
+	sim_fill(end.memory, 3 * MTU, 5);
+	for (unsigned time = 0; time < 3; time++) {
+		script_send(&end, one_sided(OP_READ_REQUEST, 0, 0, 3 * MTU), NULL, 0);
+		for (uint32_t i = 0; i < 3; i++) {
+			const struct sim_packet *packet = script_take();
+			assert_non_null(packet);
+			assert_int_equal(packet->may_change, time > 0);
+		}
+	}
+	finish();
+}
+
 static void a_duplicate_atomic_is_answered_from_what_was_saved(void **state)
 {
 	(void)state;
@@ -875,6 +892,7 @@ int main(void)
 		cmocka_unit_test(a_duplicate_write_is_acknowledged_and_not_executed_again),
 		cmocka_unit_test(a_read_consumes_as_many_psns_as_its_answer_has_packets),
 		cmocka_unit_test(a_duplicate_read_is_served_again_whole_or_from_the_middle),
+		cmocka_unit_test(only_the_answer_to_a_read_that_is_asked_again_is_copied),
 		cmocka_unit_test(a_duplicate_atomic_is_answered_from_what_was_saved),
 		cmocka_unit_test(a_duplicate_atomic_that_is_no_longer_saved_is_dropped),
 		cmocka_unit_test(a_duplicate_that_asks_for_something_else_gets_nothing),

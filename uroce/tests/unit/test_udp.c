@@ -95,9 +95,9 @@ static void sizes_and_pieces_arrive_whole(void **state)
 	for (size_t i = 0; i < sizeof(bytes); i++)
 		bytes[i] = (uint8_t)(i * 7 + i / 256);
 	for (size_t s = 0; s < sizeof(sizes) / sizeof(sizes[0]); s++) {
-		/* READ responses are copied, requests of the longer sizes are not. */
 		for (unsigned opcode = OP_SEND_ONLY; opcode <= OP_READ_ONLY; opcode += OP_READ_ONLY - OP_SEND_ONLY) {
 			make(a, b, (uint8_t)opcode, &packet);
+			packet.may_change = opcode == OP_READ_ONLY;
 			set_payload(&packet, bytes, sizes[s]);
 			packet.pieces = sizes[s] < LINK_MAX_PIECES ? sizes[s] : LINK_MAX_PIECES;
 			for (size_t p = 0, at = 0; p < packet.pieces; p++) {
@@ -116,6 +116,39 @@ static void sizes_and_pieces_arrive_whole(void **state)
 	assert_int_equal(a->counters.tx_packets, b->counters.rx_packets);
 	assert_int_equal(a->counters.tx_bytes, b->counters.rx_bytes);
 	assert_int_equal(a->counters.tx_errors, 0);
+	close_end(a);
+	close_end(b);
+}
+
+/* What is said to may change is sent as it was when it was handed over. Of what is not, a change makes a wrong ICRC. */
+static void what_may_change_is_copied_at_once(void **state)
+{
+	const char *addresses = *state;
+	uint8_t bytes[WIRE_MAX_MTU], before[WIRE_MAX_MTU];
+	struct end *a = open_end(addresses, NULL), *b = open_end(addresses, NULL);
+	struct packet_out packet;
+
+	memset(before, 1, sizeof(before));
+	for (int may_change = 1; may_change >= 0; may_change--) {
+		memcpy(bytes, before, sizeof(bytes));
+		make(a, b, OP_READ_ONLY, &packet);
+		set_payload(&packet, bytes, sizeof(bytes));
+		packet.may_change = may_change;
+		b->got->count = 0;
+		link_send(udp_link_of(a->udp), &packet);
+		memset(bytes + 2000, 2, 100);
+		link_flush(udp_link_of(a->udp));
+		if (may_change) {
+			assert_true(receive(b, 1));
+			check_packet(b->got, 0, before, sizeof(before));
+			assert_int_equal(b->counters.drop_icrc, 0);
+		} else {
+			for (int i = 0; i < 100 && b->counters.drop_icrc == 0; i++)
+				pump_within(20);
+			assert_int_equal(b->counters.drop_icrc, 1);
+			assert_int_equal(b->got->count, 0);
+		}
+	}
 	close_end(a);
 	close_end(b);
 }
@@ -450,6 +483,7 @@ int main(void)
 		cmocka_unit_test_teardown(blocks_are_distinct_and_given_back, clean_up),
 		cmocka_unit_test_teardown(every_block_is_found_before_there_are_none, clean_up),
 		ON_BOTH(sizes_and_pieces_arrive_whole),
+		ON_BOTH(what_may_change_is_copied_at_once),
 		ON_BOTH(batches_keep_order),
 		ON_BOTH(path_tells_names_class_and_hops),
 		ON_BOTH(second_block_works_as_the_first),
