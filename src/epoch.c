@@ -246,11 +246,12 @@ static void stop_queue_pair(struct srdma_conn *conn)
 }
 
 /* A packet bears the number of the queue pair that it is for, and no other. So it is the peer's queue pair, the same or a fresh one,
- * that says whether what was captured from here could match again. Both ends have read both reasons by now, so they agree; a queue
- * pair that has failed since then is replaced all the same, but its peer's may not be. */
+ * that says whether what was captured from here could match again. One that stays does so once: a third epoch on it would use PSNs
+ * of the first. Both ends have read both reasons by now, so they agree; a queue pair that has failed since then is replaced all the
+ * same, but its peer's may not be. */
 static bool both_are_fresh(const struct srdma_epoch *epoch)
 {
-	return epoch->begun_reason != SRDMA_EPOCH_COUNT || epoch->peer_reason != SRDMA_EPOCH_COUNT;
+	return epoch->stayed || epoch->begun_reason != SRDMA_EPOCH_COUNT || epoch->peer_reason != SRDMA_EPOCH_COUNT;
 }
 
 static int draw_psn(struct srdma_conn *conn)
@@ -348,6 +349,7 @@ static int finish(struct srdma_conn *conn)
 
 	conn->peer.region_rkey = conn->channel.region_rkey = conn->peer.region_size ? epoch->peer.rkey : 0;
 	account(conn, now);
+	epoch->stayed = !both_are_fresh(epoch);
 	epoch->reason = epoch->begun_reason = epoch->peer_reason = 0;
 	epoch->requested = epoch->begun = epoch->broken = epoch->told = epoch->connected = epoch->broken_again = false;
 	epoch->peer_begun = epoch->peer_broken = epoch->peer_told = epoch->peer_ready = epoch->peer_asked = false;

@@ -21,6 +21,7 @@ struct srdma_epoch {
 	/* the change under way */
 	enum srdma_epoch_reason reason;
 	enum srdma_epoch_reason begun_reason, peer_reason; /* as both ends' EPOCH_BEGIN said */
+	bool stayed;         /* both queue pairs did at the change before: they have had half of their PSNs, and another half */
 	bool requested;      /* EPOCH_REQUEST was sent; work goes on until the peer begins */
 	bool peer_asked;     /* and the other way round */
 	bool begun;          /* EPOCH_BEGIN was sent: nothing is posted any more */
