@@ -22,7 +22,7 @@ SIZES = "0,1,64,1023,1024,1025,4097,20000,100000"
 
 
 def check(fault, seed, *options, server_options=()):
-    pair = verify_pair("--seed", str(seed), "--sizes", SIZES, "--iterations", "30", "--timeout", "12", "--retry", "7", *options,
+    pair = verify_pair("--seed", str(seed), "--sizes", SIZES, "--iterations", "30", "--timeout", "14", "--retry", "7", *options,
                        server_options=server_options, environment={"UROCE_FAULT": f"{fault},seed={seed}"}, deadline=60)
     for text in pair.finish(240):
         assert "verified: " in text
