@@ -11,13 +11,14 @@
 
 /* Chunks up to this go within their announcement, one round trip and one pull fewer, if a message can be so long. */
 #define WITHIN_MAX 2048u
-#define PLACE_ALIGN 64u
 /* What one announcement tells of. More would let an end wait for the other; less would cost more records. */
-#define BATCH_BYTES (4 * SRDMA_BULK_CHUNK)
+#define BATCH_BYTES (2 * SRDMA_BULK_CHUNK)
 /* While so many announcements are under way the peer has enough to do: the next one waits until it is full. */
 #define BUSY_RECORDS 2
 /* Then it is other clients' turn. */
 #define CHUNKS_PER_STEP 16
+/* Sealed or opened before the device is looked at again: a look costs several system calls on one in software. */
+#define POLL_BYTES (SRDMA_BULK_CHUNK / 2)
 /* Who waits for more sleeps no sooner than so long after the last chunk: to be woken costs more than it takes to come. */
 #define ACTIVE_US 200
 
@@ -47,8 +48,8 @@ void srdma_bulk_release(struct srdma_conn *conn)
 {
 	struct srdma_bulk *bulk = &conn->bulk;
 
-	srdma_region_release(&bulk->staging.region);
-	srdma_region_release(&bulk->landing.region);
+	srdma_region_release(&bulk->staging);
+	srdma_region_release(&bulk->landing);
 	srdma_sealer_delete(&bulk->sealer);
 	srdma_opener_delete(&bulk->opener);
 	free(bulk->jobs);
@@ -110,42 +111,6 @@ static void complete_jobs(struct srdma_conn *conn)
 	}
 }
 
-/* ---- rings ----------------------------------------------------------------------------------------------------- */
-
-static uint32_t place_size(uint32_t length)
-{
-	return (length + SRDMA_SEAL_OVERHEAD + PLACE_ALIGN - 1) / PLACE_ALIGN * PLACE_ALIGN;
-}
-
-/* Bytes that the next chunk takes, with those left over at the end before it. Both ends' rings skip the same. */
-static uint32_t space_for(const struct srdma_bulk_ring *ring, uint32_t length)
-{
-	uint32_t size = place_size(length), to_end = SRDMA_BULK_RING - ring->tail;
-
-	return size <= to_end ? size : to_end + size;
-}
-
-static bool fits(const struct srdma_bulk_ring *ring, uint32_t length)
-{
-	return ring->used + space_for(ring, length) <= SRDMA_BULK_RING;
-}
-
-/* The place for a chunk that fits, and what it takes. */
-static int take_place(struct srdma_conn *conn, struct srdma_bulk_ring *ring, int access, uint32_t length, uint32_t *at,
-		      uint32_t *taken)
-{
-	uint32_t size = place_size(length);
-	int ret = ring->region.address ? 0 : srdma_region_new(conn->pd, SRDMA_BULK_RING, access, &ring->region);
-
-	if (ret != 0)
-		return ret;
-	*taken = space_for(ring, length);
-	*at = *taken == size ? ring->tail : 0;
-	ring->tail = *at + size;
-	ring->used += *taken;
-	return 0;
-}
-
 /* ---- chunks of ours -------------------------------------------------------------------------------------------- */
 
 static uint32_t headers_per_record(const struct srdma_conn *conn)
@@ -158,7 +123,7 @@ static uint32_t headers_per_record(const struct srdma_conn *conn)
 /* What goes within is there at once: it must not overtake what is still to be pulled. */
 static bool goes_within(const struct srdma_conn *conn, uint32_t length)
 {
-	return length <= WITHIN_MAX && length + SRDMA_BULK_HEADER <= conn->channel.message_size && conn->bulk.staging.used == 0;
+	return length <= WITHIN_MAX && length + SRDMA_BULK_HEADER <= conn->channel.message_size && conn->bulk.staging_ring.used == 0;
 }
 
 static bool batch_is_full(const struct srdma_conn *conn)
@@ -184,7 +149,7 @@ static bool can_send_chunk(const struct srdma_conn *conn, uint32_t length)
 		return false;
 	if (goes_within(conn, length))
 		return can_announce(conn);
-	return fits(&bulk->staging, length) && (bulk->batch_count > 0 ? !batch_is_full(conn) : can_announce(conn));
+	return srdma_bulk_ring_fits(&bulk->staging_ring, length) && (bulk->batch_count > 0 ? !batch_is_full(conn) : can_announce(conn));
 }
 
 static struct srdma_bulk_chunk *youngest_chunk(struct srdma_bulk *bulk)
@@ -220,23 +185,29 @@ static int send_within(struct srdma_conn *conn, struct srdma_bulk_header *header
 	return srdma_channel_send_control(&conn->channel, bytes, SRDMA_BULK_HEADER + header->length);
 }
 
+static int make_memory(struct srdma_conn *conn, int access, struct srdma_region *ring)
+{
+	return ring->mr ? 0 : srdma_region_new(conn->pd, SRDMA_BULK_RING, access, ring);
+}
+
 /* Seals it into the ring, to be announced with others. */
 static int stage(struct srdma_conn *conn, struct srdma_bulk_header *header, const char *data, uint32_t *staged)
 {
 	struct srdma_bulk *bulk = &conn->bulk;
 	uint8_t *bytes = bulk->batch + bulk->batch_count * SRDMA_BULK_HEADER;
-	uint32_t at = 0;
-	int ret = take_place(conn, &bulk->staging, IBV_ACCESS_REMOTE_READ, header->length, &at, staged);
+	uint32_t at;
+	int ret = make_memory(conn, IBV_ACCESS_REMOTE_READ, &bulk->staging);
 
 	if (ret != 0)
 		return ret;
+	*staged = srdma_bulk_ring_take(&bulk->staging_ring, header->length, &at);
 	header->address = at;
-	header->rkey = bulk->staging.region.mr->rkey;
+	header->rkey = bulk->staging.mr->rkey;
 	srdma_bulk_encode(bytes, header);
 	bulk->batch_count++;
 	bulk->batch_bytes += header->length;
 	return srdma_sealer_seal(bulk->sealer, bytes, SRDMA_BULK_HEADER, data, header->length,
-				 (char *)bulk->staging.region.address + at);
+				 (char *)bulk->staging.address + at);
 }
 
 static int send_chunk(struct srdma_conn *conn, struct srdma_bulk_header *header, const char *data, struct srdma_bulk_job *job)
@@ -249,6 +220,7 @@ static int send_chunk(struct srdma_conn *conn, struct srdma_bulk_header *header,
 	if (ret != 0)
 		return ret;
 	bulk->active_until = srdma_clock_us() + ACTIVE_US;
+	bulk->unpolled += header->length;
 	chunk.ends_record = within;
 	bulk->chunk_count++;
 	*youngest_chunk(bulk) = chunk;
@@ -359,7 +331,7 @@ static int take_ack(struct srdma_conn *conn, const struct srdma_bulk_header *hea
 		if (chunk->job)
 			chunk->job->done += chunk->length > 0 ? chunk->length : 1;
 		i += chunk->ends_record;
-		bulk->staging.used -= chunk->staged;
+		srdma_bulk_ring_free(&bulk->staging_ring, chunk->staged);
 		bulk->chunk_head = (bulk->chunk_head + 1) % SRDMA_BULK_CHUNKS;
 		bulk->chunk_count--;
 	}
@@ -423,10 +395,11 @@ static void deliver(struct srdma_conn *conn, struct srdma_bulk_pull *pull)
 
 	pull->state = PULL_DONE;
 	bulk->active_until = srdma_clock_us() + ACTIVE_US;
+	bulk->unpolled += pull->header.length;
 	if (pull->job)
 		pull->job->done += pull->header.length > 0 ? pull->header.length : 1;
 	while (bulk->pull_count > 0 && pull_at(bulk, 0)->state == PULL_DONE) {
-		bulk->landing.used -= pull_at(bulk, 0)->landed;
+		srdma_bulk_ring_free(&bulk->landing_ring, pull_at(bulk, 0)->landed);
 		bulk->acks_owed += pull_at(bulk, 0)->ends_record;
 		bulk->pull_head = (bulk->pull_head + 1) % SRDMA_BULK_CHUNKS;
 		bulk->pull_count--;
@@ -438,18 +411,20 @@ static int take_chunk(struct srdma_conn *conn, const struct srdma_bulk_header *h
 {
 	struct srdma_bulk *bulk = &conn->bulk;
 	struct srdma_bulk_pull pull = {.header = *header, .ends_record = last}, *placed;
-	uint32_t at = 0;
+	uint32_t at;
 	int ret;
 
-	if (bulk->pull_count == SRDMA_BULK_CHUNKS || (header->within ? bulk->pull_count > 0 : !fits(&bulk->landing, header->length)))
+	if (bulk->pull_count == SRDMA_BULK_CHUNKS || (header->within ? bulk->pull_count > 0 : !srdma_bulk_ring_fits(&bulk->landing_ring, header->length)))
 		return srdma_fail(SRDMA_EPROTOCOL, "the peer announces more chunks than may be under way");
 	ret = place_chunk(conn, &pull);
-	if (ret == 0 && !header->within) {
-		ret = take_place(conn, &bulk->landing, IBV_ACCESS_LOCAL_WRITE, header->length, &at, &pull.landed);
-		pull.landing = (char *)bulk->landing.region.address + at;
-	}
+	if (ret == 0 && !header->within)
+		ret = make_memory(conn, IBV_ACCESS_LOCAL_WRITE, &bulk->landing);
 	if (ret != 0)
 		return ret;
+	if (!header->within) {
+		pull.landed = srdma_bulk_ring_take(&bulk->landing_ring, header->length, &at);
+		pull.landing = (char *)bulk->landing.address + at;
+	}
 	placed = pull_at(bulk, bulk->pull_count++);
 	*placed = pull;
 	if (header->within) {
@@ -520,7 +495,7 @@ static int post_pulls(struct srdma_conn *conn)
 						 .remote = pull->header.address,
 						 .rkey = pull->header.rkey,
 						 .local = (uintptr_t)pull->landing,
-						 .lkey = bulk->landing.region.mr->lkey};
+						 .lkey = bulk->landing.mr->lkey};
 	}
 	return count > 0 ? srdma_channel_post_pulls(&conn->channel, ops, count) : 0;
 }
@@ -617,7 +592,7 @@ int srdma_bulk_step(struct srdma_conn *conn)
 
 	if (!bulk->on)
 		return 0;
-	/* Between two chunks the device is looked at: it may be moved on by that alone, and what it needs to go on comes first. */
+	/* In between the device is looked at: it may be moved on by that alone, and what it needs to go on comes first. */
 	for (int chunks = 0; ret == 1 && chunks < CHUNKS_PER_STEP; chunks++) {
 		ret = bulk->pull_count > 0 ? post_pulls(conn) : 0;
 		if (ret == 0)
@@ -626,9 +601,10 @@ int srdma_bulk_step(struct srdma_conn *conn)
 			ret = announce_if_due(conn);
 		if (ret == 0)
 			ret = work(conn);
-		if (ret == 1) {
+		if (ret == 1 && bulk->unpolled >= POLL_BYTES) {
 			int polled = srdma_channel_poll(&conn->channel);
 
+			bulk->unpolled = 0;
 			ret = polled != 0 ? polled : 1;
 		}
 	}

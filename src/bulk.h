@@ -7,13 +7,10 @@
 #define SRDMA_BULK_H
 
 #include "bulk_record.h"
+#include "bulk_ring.h"
 #include "channel.h"
 
 struct srdma_conn;
-
-#define SRDMA_BULK_CHUNK (128u * 1024)
-/* Of ciphertext under way in one direction: eight of the longest chunks, or sixteen of 64 KiB. */
-#define SRDMA_BULK_RING (SRDMA_BULK_CHUNK * 8 + 4096)
 
 /* A write or read of this end's. */
 struct srdma_bulk_job {
@@ -26,12 +23,6 @@ struct srdma_bulk_job {
 	uint64_t announced; /* bytes: WRITE by us, READ by the peer */
 	uint64_t done;      /* bytes: WRITE acknowledged, READ opened */
 	uint64_t cookie;
-};
-
-/* Ciphertext in the order of chunks, each in one piece: what does not fit before the end begins at the start. */
-struct srdma_bulk_ring {
-	struct srdma_region region; /* made when first used */
-	uint32_t tail, used;        /* bytes */
 };
 
 /* A chunk of ours that the peer has not acknowledged. */
@@ -64,19 +55,22 @@ struct srdma_bulk {
 	struct srdma_opener *opener;
 	uint64_t opened;       /* chunks */
 	uint64_t active_until; /* on the clock: more is expected before */
+	uint32_t unpolled;     /* bytes sealed or opened since the device was last looked at */
 
 	struct srdma_bulk_job *jobs; /* ring of job_room */
 	uint32_t job_room, job_head, job_count;
 	uint32_t reads_asked; /* records whose reads are not all answered */
 
-	struct srdma_bulk_ring staging; /* the peer may read it */
+	struct srdma_region staging; /* made when first used; the peer may read it */
+	struct srdma_bulk_ring staging_ring;
 	struct srdma_bulk_chunk chunks[SRDMA_BULK_CHUNKS];
 	uint32_t chunk_head, chunk_count;
 	uint32_t records; /* that announced them */
 	uint8_t batch[SRDMA_BULK_BATCH * SRDMA_BULK_HEADER]; /* the announcement to come, of the youngest chunks */
 	uint32_t batch_count, batch_bytes;
 
-	struct srdma_bulk_ring landing; /* nobody may reach it */
+	struct srdma_region landing; /* made when first used; nobody may reach it */
+	struct srdma_bulk_ring landing_ring;
 	struct srdma_bulk_pull pulls[SRDMA_BULK_CHUNKS];
 	uint32_t pull_head, pull_count;
 	uint32_t peer_records; /* that announced chunks and are not acknowledged */

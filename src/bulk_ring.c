@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "bulk_ring.h"
+
+#include "seal.h"
+
+#define ALIGN 64u /* a cache line: no two chunks share one */
+
+static uint32_t size_of(uint32_t length)
+{
+	return (length + SRDMA_SEAL_OVERHEAD + ALIGN - 1) / ALIGN * ALIGN;
+}
+
+/* Bytes at the end that a chunk of this size leaves out. */
+static uint32_t left_out(const struct srdma_bulk_ring *ring, uint32_t size)
+{
+	uint32_t to_end = SRDMA_BULK_RING - ring->tail;
+
+	return size <= to_end ? 0 : to_end;
+}
+
+bool srdma_bulk_ring_fits(const struct srdma_bulk_ring *ring, uint32_t length)
+{
+	uint32_t size = size_of(length);
+
+	return ring->used + left_out(ring, size) + size <= SRDMA_BULK_RING;
+}
+
+uint32_t srdma_bulk_ring_take(struct srdma_bulk_ring *ring, uint32_t length, uint32_t *at)
+{
+	uint32_t size = size_of(length), taken = left_out(ring, size) + size;
+
+	*at = size <= SRDMA_BULK_RING - ring->tail ? ring->tail : 0;
+	ring->tail = *at + size;
+	ring->used += taken;
+	return taken;
+}
+
+void srdma_bulk_ring_free(struct srdma_bulk_ring *ring, uint32_t taken)
+{
+	ring->used -= taken;
+}
