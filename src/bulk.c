@@ -19,8 +19,10 @@
 #define CHUNKS_PER_STEP 16
 /* Sealed or opened before the device is looked at again: a look costs several system calls on one in software. */
 #define POLL_BYTES (SRDMA_BULK_CHUNK / 2)
-/* Who waits for more sleeps no sooner than so long after the last chunk: to be woken costs more than it takes to come. */
+/* Who waits for more sleeps no sooner than so long after the last chunk: to be woken costs more than it takes to come. And so many
+ * bytes of it take a microsecond, at the slowest: the next one will be as long. */
 #define ACTIVE_US 200
+#define BYTES_PER_US 200
 
 /* ---- life ------------------------------------------------------------------------------------------------------ */
 
@@ -74,6 +76,12 @@ bool srdma_bulk_is_idle(const struct srdma_bulk *bulk)
 bool srdma_bulk_is_active(const struct srdma_bulk *bulk)
 {
 	return bulk->on && srdma_clock_us() < bulk->active_until;
+}
+
+static void note_activity(struct srdma_bulk *bulk, uint32_t length)
+{
+	bulk->active_until = srdma_clock_us() + ACTIVE_US + length / BYTES_PER_US;
+	bulk->unpolled += length;
 }
 
 /* Writes and reads never overlap, so that the oldest one tells. */
@@ -219,8 +227,7 @@ static int send_chunk(struct srdma_conn *conn, struct srdma_bulk_header *header,
 
 	if (ret != 0)
 		return ret;
-	bulk->active_until = srdma_clock_us() + ACTIVE_US;
-	bulk->unpolled += header->length;
+	note_activity(bulk, header->length);
 	chunk.ends_record = within;
 	bulk->chunk_count++;
 	*youngest_chunk(bulk) = chunk;
@@ -394,8 +401,7 @@ static void deliver(struct srdma_conn *conn, struct srdma_bulk_pull *pull)
 	struct srdma_bulk *bulk = &conn->bulk;
 
 	pull->state = PULL_DONE;
-	bulk->active_until = srdma_clock_us() + ACTIVE_US;
-	bulk->unpolled += pull->header.length;
+	note_activity(bulk, pull->header.length);
 	if (pull->job)
 		pull->job->done += pull->header.length > 0 ? pull->header.length : 1;
 	while (bulk->pull_count > 0 && pull_at(bulk, 0)->state == PULL_DONE) {

@@ -103,6 +103,8 @@ int srdma_conn_end(struct srdma_conn *conn, int error);
 int srdma_conn_check(struct srdma_conn *conn);
 /* What can be done now, without waiting: completions; with `control` also frames of the TLS channel. */
 void srdma_conn_progress(struct srdma_conn *conn, bool control);
+/* The part of it that makes of what was posted what can be sent: the device is not looked at but in between. */
+void srdma_conn_push(struct srdma_conn *conn);
 /* Nothing is left to do: both completion queues will raise an event. What came meanwhile raises none: look again. */
 void srdma_conn_arm(struct srdma_conn *conn);
 /* Whether the TLS channel has anything to say yet: else its descriptor may be readable for ever. */

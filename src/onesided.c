@@ -103,7 +103,7 @@ static int post_sealed(struct srdma_conn *conn, const struct request *r)
 
 	srdma_bulk_post(conn, &job);
 	/* Whatever fails now is no failure of this request alone: the next call tells of it. */
-	srdma_conn_progress(conn, false);
+	srdma_conn_push(conn);
 	return 0;
 }
 

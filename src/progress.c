@@ -335,6 +335,14 @@ static void progress(struct srdma_conn *conn)
 		progress_control(conn);
 }
 
+void srdma_conn_push(struct srdma_conn *conn)
+{
+	int ret = conn->status == 0 ? srdma_bulk_step(conn) : 0;
+
+	if (ret != 0)
+		fail_progress(conn, ret);
+}
+
 /* What a latency-bound waiter repeats: only where messages come in. */
 static void progress_receives(struct srdma_conn *conn)
 {
