@@ -15,11 +15,11 @@
 
 #include <cmocka.h>
 
-#define PATIENCE_MS 20000
+#include "loopback.h"
 
 typedef uint8_t secrets_t[4][SRDMA_SEAL_SECRET];
 
-static char workdir[64];
+static char workdir[] = "/tmp/securdma-keys-XXXXXX";
 
 static int make_certificate(void **state)
 {
@@ -35,7 +35,6 @@ static int make_certificate(void **state)
 	};
 
 	(void)state;
-	strcpy(workdir, "/tmp/securdma-keys-XXXXXX");
 	return !mkdtemp(workdir) || chdir(workdir) != 0 || srdma_cert_make(&request) != 0 ? -1 : 0;
 }
 
@@ -58,23 +57,6 @@ static void *run_server(void *arg)
 	struct srdma_conn *conn = arg;
 
 	return srdma_control_handshake(conn->tls, srdma_deadline(PATIENCE_MS)) == 0 ? conn : NULL;
-}
-
-static void connect_sockets(int *client, int *server)
-{
-	struct sockaddr_in address;
-	socklen_t length = sizeof address;
-	char port[8];
-	int listener;
-
-	assert_int_equal(srdma_net_listen("127.0.0.1", "0", &listener), 0);
-	assert_int_equal(getsockname(listener, (struct sockaddr *)&address, &length), 0);
-	snprintf(port, sizeof port, "%u", ntohs(address.sin_port));
-	assert_int_equal(srdma_net_connect("127.0.0.1", port, srdma_deadline(PATIENCE_MS), client), 0);
-	assert_int_equal(srdma_net_wait(listener, POLLIN, srdma_deadline(PATIENCE_MS)), 0);
-	*server = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-	assert_true(*server >= 0);
-	close(listener);
 }
 
 static void say_something(struct srdma_hello *hello, uint32_t seed)

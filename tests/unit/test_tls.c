@@ -8,6 +8,8 @@
 
 #include <cmocka.h>
 
+#include "loopback.h"
+
 #include "clock.h"
 #include "control.h"
 #include "net.h"
@@ -31,7 +33,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#define PATIENCE_MS 20000
 #define LINGER_MS   1000
 
 static char workdir[64];
@@ -203,23 +204,6 @@ static void assert_error_says(const char *words)
 }
 
 /* ---- the two ends ---------------------------------------------------------------------------------------------- */
-
-static void connect_sockets(int *client, int *server)
-{
-	struct sockaddr_in address;
-	socklen_t length = sizeof address;
-	char port[8];
-	int listener;
-
-	assert_int_equal(srdma_net_listen("127.0.0.1", "0", &listener), 0);
-	assert_int_equal(getsockname(listener, (struct sockaddr *)&address, &length), 0);
-	snprintf(port, sizeof port, "%u", ntohs(address.sin_port));
-	assert_int_equal(srdma_net_connect("127.0.0.1", port, srdma_deadline(PATIENCE_MS), client), 0);
-	assert_int_equal(srdma_net_wait(listener, POLLIN, srdma_deadline(PATIENCE_MS)), 0);
-	*server = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-	assert_true(*server >= 0);
-	close(listener);
-}
 
 struct end {
 	struct srdma_tls *tls;
