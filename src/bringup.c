@@ -242,6 +242,7 @@ int srdma_setup_finish(struct srdma_setup *s)
 	struct srdma_conn *conn = s->conn;
 	int ret = 0;
 
+	conn->rate.per_second = conn->options.max_bytes_per_second; /* what the peer's name may is known by now */
 	if (conn->options.seal == SRDMA_SEAL_REQUIRED)
 		ret = seal(conn);
 	if (ret == 0)

@@ -575,19 +575,19 @@ static int work(struct srdma_conn *conn)
 {
 	struct srdma_bulk *bulk = &conn->bulk;
 	struct srdma_bulk_pull *pull = oldest_in(bulk, PULL_ARRIVED);
-	uint32_t job = bulk->job_count;
 	int ret;
 
-	if (!pull && !has_answer(conn))
-		job = find_job(conn);
-	if (pull)
+	if (pull) {
 		ret = open_chunk(conn, pull);
-	else if (has_answer(conn))
+	} else if (has_answer(conn)) {
 		ret = send_answer(conn);
-	else if (job == bulk->job_count)
-		return 0;
-	else
+	} else {
+		uint32_t job = find_job(conn);
+
+		if (job == bulk->job_count)
+			return 0;
 		ret = job_at(bulk, job)->write ? send_write(conn, job_at(bulk, job)) : send_reads(conn, job);
+	}
 	return ret == 0 ? 1 : ret;
 }
 

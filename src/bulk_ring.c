@@ -27,12 +27,12 @@ bool srdma_bulk_ring_fits(const struct srdma_bulk_ring *ring, uint32_t length)
 
 uint32_t srdma_bulk_ring_take(struct srdma_bulk_ring *ring, uint32_t length, uint32_t *at)
 {
-	uint32_t size = size_of(length), taken = left_out(ring, size) + size;
+	uint32_t size = size_of(length), before = left_out(ring, size);
 
-	*at = size <= SRDMA_BULK_RING - ring->tail ? ring->tail : 0;
+	*at = (ring->tail + before) % SRDMA_BULK_RING;
 	ring->tail = *at + size;
-	ring->used += taken;
-	return taken;
+	ring->used += before + size;
+	return before + size;
 }
 
 void srdma_bulk_ring_free(struct srdma_bulk_ring *ring, uint32_t taken)

@@ -87,7 +87,6 @@ int srdma_conn_new(struct srdma_device *device, const struct srdma_conn_options 
 	conn->options.gid_networks = NULL; /* the caller's string; `networks` has its meaning */
 	conn->networks = networks;
 	conn->epoll_fd = conn->wake_fd = -1;
-	conn->rate.per_second = options->max_bytes_per_second;
 	srdma_qp_options_fit(&conn->options.qp, device);
 	*out = conn;
 	return 0;

@@ -175,7 +175,6 @@ static int admit(struct srdma_conn *conn, struct srdma_reject *reject, void *arg
 	conn->notifier = &client->worker->notifier;
 	conn->owner = client;
 	srdma_policy_apply(&policy, &conn->options);
-	conn->rate.per_second = conn->options.max_bytes_per_second;
 	return 0;
 }
 

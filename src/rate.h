@@ -4,7 +4,6 @@
 #define SRDMA_RATE_H
 
 #include <stdbool.h>
-#include <stddef.h>
 #include <stdint.h>
 
 struct srdma_rate {

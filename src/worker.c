@@ -178,10 +178,10 @@ static bool serve_messages(struct srdma_client *client)
 	while (taken < TURN && ret == 0 && srdma_rate_is_open(&conn->rate) && srdma_conn_peek(conn, &data, &length) == 1) {
 		if (o->handlers.on_message)
 			ret = o->handlers.on_message(conn, data, length, client->reason, client->arg, o->arg);
-		if (ret == 0)
+		if (ret == 0) {
 			srdma_rate_take(&conn->rate, length);
-		if (ret == 0)
 			ret = srdma_channel_consume(&conn->channel);
+		}
 		taken += ret == 0;
 	}
 	block(client, ret == -EAGAIN, taken > 0);
@@ -270,7 +270,6 @@ static void run(struct srdma_client *client)
 	busy = serve_messages(client);
 	if (busy)
 		progress(client, false); /* credits, and what came meanwhile */
-	watch_rate(client);
 	if (conn->status != 0) {
 		finish(client, srdma_conn_check(conn), true);
 		return;
