@@ -367,6 +367,9 @@ def start(request):
 
     yield starter
     for item in reversed(started):
+        # pytest shows what was printed here only of a test that failed.
+        if isinstance(item, Process) and not item.stderr.closed:
+            print(f"{item.process.args}, exit code {item.process.poll()}; the end of its log:", *item.log().splitlines()[-20:], sep="\n  ")
         item.close()
 
 

@@ -34,11 +34,15 @@ def documented(servers, bind, socket_path):
         if words[:2] == ["stats", "socket"]:
             line = f"    stats socket {socket_path} mode 600 level admin"
         elif words[:1] == ["maxconn"]:
-            line = "    maxconn 100"
+            # Two threads that each choose for a new client at the same time may choose the same server.
+            line = "    maxconn 100\n    nbthread 1"
         elif words[:1] == ["bind"]:
             line = f"    bind {bind} " + " ".join(words[2:])
         elif words[:1] == ["timeout"] and words[1] in ("client", "server"):
             line = f"    timeout {words[1]} 1s"
+        elif words[:2] == ["timeout", "connect"]:
+            # Else a check has to be answered within the time to the next, which is short here.
+            line += f"\n    timeout check {int(2000 * SCALE)}ms"
         elif words[:1] == ["default-server"]:
             line = re.sub(r"check port \d+", "check", line)
             line = re.sub(r"inter \S+", f"inter {int(100 * SCALE)}ms", line)
@@ -105,7 +109,9 @@ class Scaled:
     def wait_clients(self, *counts):
         """Waits until the servers have so many clients; None: one that is not asked."""
         wait_until(lambda: [None if count is None else len(server.status()["clients"])
-                            for server, count in zip(self.servers, counts)] == list(counts), f"{counts} clients")
+                            for server, count in zip(self.servers, counts)] == list(counts),
+                   lambda: f"{counts} clients; there are {[server.status()['connected'] for server in self.servers]}, and to the "
+                           f"balancer the servers are {self.balancer.states()}")
 
 
 def work(scaled, count=200, tries=1, args=(), space=None):
