@@ -75,6 +75,27 @@ def pytest_runtest_call(item):
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "limit(seconds): time limit of the test instead of the default")
+    config.addinivalue_line("markers", "left_out_of(name, ...): the runs of scripts/test without it")
+
+
+# ---- runs that leave tests out ----------------------------------------------------------------------------------------
+
+# Which run of scripts/test this is, and all runs that a test can be left out of, since it takes long there and another one shows the
+# same: with sanitizers, and in the machine with the kernel's device. Without a name nothing is left out.
+RUN = os.environ.get("SECURDMA_TEST_RUN", "")
+RUNS = ("", "asan", "tsan", "vm")
+assert RUN in RUNS, f"SECURDMA_TEST_RUN is {RUN!r}, and not one of {RUNS}"
+
+
+def left_out_of(*runs):
+    assert set(runs) < set(RUNS), runs
+    return pytest.mark.left_out_of(*runs)
+
+
+def pytest_collection_modifyitems(config, items):
+    left_out = [item for item in items if any(RUN in marker.args for marker in item.iter_markers("left_out_of"))]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
 
 
 # ---- the device -------------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ import signal
 import time
 
 import pytest
-from conftest import EXAMPLE_LINK, SCALE, Process, Server, client_args, run
+from conftest import EXAMPLE_LINK, SCALE, Process, Server, client_args, left_out_of, run
 
 COUNT = "100000000"
 
@@ -41,6 +41,7 @@ def test_policy_and_wake(probe):
     probe("link-policy", timeout=60 * SCALE)
 
 
+@left_out_of("tsan")
 def test_client_of_a_killed_server_goes_on_at_the_other(certs, two, start):
     client = start(Process, *reconnecting(certs, two, "--json", "--pattern", "abc", "--count", "3000", "--hold-ms", "1000"))
     two[0].wait_status(accepted=1)
@@ -50,6 +51,7 @@ def test_client_of_a_killed_server_goes_on_at_the_other(certs, two, start):
     assert two[1].stop()["accepted"] == 1
 
 
+@left_out_of("tsan")
 def test_client_of_a_server_that_stops_in_order_goes_on_at_the_other(certs, two, start):
     client = start(Process, *reconnecting(certs, two, "--pattern", "abc", "--count", COUNT))
     two[0].wait_status(accepted=1)
@@ -61,6 +63,7 @@ def test_client_of_a_server_that_stops_in_order_goes_on_at_the_other(certs, two,
     assert client.wait() == 1 and "interrupted" in client.log(), client.log()
 
 
+@left_out_of("tsan")
 def test_newcomer_finds_the_server_that_is_up(certs, two):
     two[0].stop()
     command = reconnecting(certs, two, "-e", "send x")
@@ -69,6 +72,7 @@ def test_newcomer_finds_the_server_that_is_up(certs, two):
     assert two[1].stop()["accepted"] == 1
 
 
+@left_out_of("tsan")
 def test_client_waits_for_a_server_that_starts_again(certs, device, start):
     first = start(Server, certs, device)
     client = start(Process, *reconnecting(certs, [first], "--json", "--pattern", "abc", "--count", "2000", "--hold-ms", "4000"))
@@ -101,6 +105,7 @@ def test_policy_ends_when_nobody_answers(certs, device, start):
     assert "refused" in client.log().lower(), client.log()
 
 
+@left_out_of("tsan")
 def test_what_cannot_be_mended_is_not_tried_again(certs, device, start):
     """The server that comes back is somebody else's."""
     server = start(Server, certs, device)
@@ -115,6 +120,7 @@ def test_what_cannot_be_mended_is_not_tried_again(certs, device, start):
     stranger.stop()
 
 
+@left_out_of("tsan")
 def test_example_loses_nothing_but_time(certs, two, start):
     example = start(Process, EXAMPLE_LINK, *[f"{certs.host}:{server.port}" for server in two], cwd=certs.folder)
     two[0].wait_status(accepted=1)

@@ -6,7 +6,7 @@ import subprocess
 import time
 
 import pytest
-from conftest import (ON_UROCE, SCALE, SECURDMA, SWARM, Client, Process, Server, connect, resources, wait_for_resources, wait_until)
+from conftest import (ON_UROCE, SCALE, SECURDMA, SWARM, Client, Process, Server, connect, left_out_of, resources, wait_for_resources, wait_until)
 
 SMALL = ("--depth", "4", "--message-size", "1088", "--region-size", "4096", "--rdma-depth", "1")
 
@@ -66,6 +66,7 @@ def test_every_kind_of_worker_serves_many_at_once(certs, device, start, workers)
     wait_for_resources(device, before)
 
 
+@left_out_of("tsan")
 def test_workers_are_used_again(certs, device, start):
     server = start(Server, certs, device, *SMALL, "--workers", "per-client")
     assert connect(certs, server.port, "-e", "send x").returncode == 0
@@ -78,6 +79,7 @@ def test_workers_are_used_again(certs, device, start):
     server.stop()
 
 
+@left_out_of("tsan")
 def test_number_of_threads_does_not_grow_with_the_clients(certs, device, start):
     server = start(Server, certs, device, *SMALL, "--max-clients", "100", "--workers", "2")
     count = threads(server)
@@ -88,6 +90,7 @@ def test_number_of_threads_does_not_grow_with_the_clients(certs, device, start):
     server.stop()
 
 
+@left_out_of("tsan")
 @pytest.mark.limit(240)
 def test_a_thousand_clients_are_connected_verified_and_gone(certs, device, start):
     """Each sends, and checks the echo of, one message and more; the idle ones cost no processor time."""
@@ -168,6 +171,7 @@ def test_limit_for_one_name_leaves_room_for_others(certs, device, start):
     server.stop()
 
 
+@left_out_of("tsan")
 def test_limit_for_one_address(certs, device, start):
     server = start(Server, certs, device, "--max-clients-per-address", "1")
     held = start(Client, certs, server.port)
@@ -179,6 +183,7 @@ def test_limit_for_one_address(certs, device, start):
     server.stop()
 
 
+@left_out_of("tsan")
 def test_rate_of_set_ups_is_limited(certs, device, start):
     server = start(Server, certs, device, *SMALL, "--max-clients", "40", "--max-setups-per-second", "10")
     swarm = start(Swarm, certs, server.port, 30)
@@ -203,6 +208,7 @@ def test_more_clients_than_there_can_be_is_said_at_the_start(certs, device):
         server.close()
 
 
+@left_out_of("tsan")
 @pytest.mark.parametrize("value", ["0", "1025", "many", "-1"])
 def test_bad_number_of_workers_is_refused(certs, device, value):
     server = Process(*serve_args(certs, device, "--workers", value))
