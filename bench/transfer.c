@@ -3,16 +3,17 @@
  * usage: transfer write|read|messages|latency --host ADDRESS [--seal] [--size N] [--seconds S] [--count N] [--renew-ms N]
  * write, read: RDMA writes or reads of N bytes, 16 in flight. messages: one way, as fast as they are taken. latency: COUNT
  * messages, each as soon as the one before is echoed. ADDRESS: an address of the RDMA device. --seal: sealed at both ends.
- * --renew-ms: asks for new PSNs that often, and tells how long each pause was. Prints a line of JSON; times and CPU seconds are
- * from the set-up's end on. Exit status 77: this build cannot seal. */
+ * --renew-ms: asks for new PSNs that often, and tells how long each pause was. Prints a line of JSON; times and CPU seconds do not
+ * cover the set-up, nor a first pass over all memory: a page's first use costs as much as many transfers, and a device that pins
+ * memory has it in the set-up. Exit status 77: this build cannot seal. */
 #include <securdma.h>
 
 #include <errno.h>
 #include <getopt.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -30,8 +31,9 @@ static struct {
 	char cert[64], key[64], folder[32];
 } transfer = {.size = 65536, .seconds = 1, .count = 10000};
 
-/* What the server's process says through a pipe: its port, then at the end what it used. */
+/* Through it the server's process tells its port. */
 static int server_pipe[2];
+static pid_t server;
 
 static void die(const char *what)
 {
@@ -47,12 +49,17 @@ static double now(void)
 	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
 }
 
-static double cpu(void)
+/* Seconds of processor that a process has used; 0: this one. */
+static double cpu(pid_t pid)
 {
-	struct rusage usage;
+	struct timespec t;
+	clockid_t clock;
 
-	getrusage(RUSAGE_SELF, &usage);
-	return (double)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) + (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e6;
+	if (clock_getcpuclockid(pid, &clock) != 0 || clock_gettime(clock, &t) != 0) {
+		fprintf(stderr, "transfer: the processor time of process %d can't be read\n", pid);
+		exit(1);
+	}
+	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
 }
 
 static struct srdma_conn_options conn_options(void)
@@ -127,7 +134,6 @@ static int serve(void)
 	struct srdma_tls_server_options tls;
 	struct srdma_tls_context *context;
 	struct srdma_conn *conn;
-	double used;
 	int ret;
 
 	srdma_tls_server_options_init(&tls);
@@ -137,13 +143,9 @@ static int serve(void)
 	if (srdma_tls_server_new(&tls, &context) != 0)
 		die("TLS");
 	conn = accept_one(context, device);
-	used = cpu();
 	ret = serve_messages(conn);
-	used = cpu() - used;
 	if (ret != SRDMA_ECLOSED)
 		die("serve");
-	if (write(server_pipe[1], &used, sizeof used) != sizeof used)
-		die("pipe");
 	srdma_conn_delete(&conn);
 	srdma_device_unref(&device);
 	srdma_tls_context_unref(&context);
@@ -222,24 +224,25 @@ static void renew_now_and_then(struct srdma_conn *conn)
 #endif
 }
 
-static uint64_t run_one_sided(struct srdma_conn *conn)
+static int post(struct srdma_conn *conn, bool write, struct srdma_buffer *buffer, uint64_t number)
 {
-	uint64_t posted = 0, ended = 0, cookies[DEPTH], slots = REGION / transfer.size;
-	struct srdma_buffer *buffer;
-	double until = now() + transfer.seconds;
+	size_t from = number % DEPTH * transfer.size;
+	uint64_t to = number % (REGION / transfer.size) * transfer.size;
 
-	if (srdma_buffer_new(conn, NULL, DEPTH * transfer.size, &buffer) != 0)
-		die("buffer");
-	memset(srdma_buffer_data(buffer), 0x5a, DEPTH * transfer.size);
-	while (ended < posted || now() < until) {
+	return write ? srdma_conn_post_write(conn, buffer, from, transfer.size, to, number)
+		     : srdma_conn_post_read(conn, buffer, from, transfer.size, to, number);
+}
+
+/* At most `count`, and none that would begin after `until`. Returns how many there were. */
+static uint64_t move(struct srdma_conn *conn, bool write, struct srdma_buffer *buffer, uint64_t count, double until)
+{
+	uint64_t posted = 0, ended = 0, cookies[DEPTH];
+
+	while (ended < posted || (posted < count && now() < until)) {
 		int ret = 0;
 
-		while (ret == 0 && posted < ended + DEPTH && now() < until) {
-			size_t from = posted % DEPTH * transfer.size;
-			uint64_t to = posted % slots * transfer.size;
-
-			ret = transfer.mode == WRITE ? srdma_conn_post_write(conn, buffer, from, transfer.size, to, posted)
-						     : srdma_conn_post_read(conn, buffer, from, transfer.size, to, posted);
+		while (ret == 0 && posted < ended + DEPTH && posted < count && now() < until) {
+			ret = post(conn, write, buffer, posted);
 			posted += ret == 0;
 		}
 		if (ret != 0 && ret != -EAGAIN)
@@ -252,8 +255,42 @@ static uint64_t run_one_sided(struct srdma_conn *conn)
 		ended += (unsigned)ret;
 		renew_now_and_then(conn);
 	}
+	return ended;
+}
+
+static struct {
+	double began, took, cpu[2]; /* seconds; of the client and of the server */
+} measured;
+
+static void begin(void)
+{
+	measured.cpu[0] = cpu(0);
+	measured.cpu[1] = cpu(server);
+	measured.began = now();
+}
+
+static void end(void)
+{
+	measured.took = now() - measured.began;
+	measured.cpu[0] = cpu(0) - measured.cpu[0];
+	measured.cpu[1] = cpu(server) - measured.cpu[1];
+}
+
+static uint64_t run_one_sided(struct srdma_conn *conn)
+{
+	struct srdma_buffer *buffer;
+	uint64_t count;
+
+	if (srdma_buffer_new(conn, NULL, DEPTH * transfer.size, &buffer) != 0)
+		die("buffer");
+	memset(srdma_buffer_data(buffer), 0x5a, DEPTH * transfer.size);
+	move(conn, true, buffer, REGION / transfer.size, INFINITY);
+	move(conn, transfer.mode == WRITE, buffer, DEPTH, INFINITY);
+	begin();
+	count = move(conn, transfer.mode == WRITE, buffer, UINT64_MAX, now() + transfer.seconds);
+	end();
 	srdma_buffer_delete(&buffer);
-	return ended * transfer.size;
+	return count * transfer.size;
 }
 
 /* What was written is there. */
@@ -270,20 +307,35 @@ static void check_written(struct srdma_conn *conn)
 	}
 }
 
-static uint64_t run_messages(struct srdma_conn *conn)
+static uint64_t send_messages(struct srdma_conn *conn, const char *message, uint64_t count, double until)
 {
-	char *message = calloc(1, transfer.size);
-	double until = now() + transfer.seconds;
-	uint64_t bytes = 0;
+	uint64_t sent = 0;
 
-	while (message && now() < until) {
+	for (; sent < count && now() < until; sent++) {
 		if (srdma_conn_send(conn, message, transfer.size, -1) != 0)
 			die("send");
-		bytes += transfer.size;
 		renew_now_and_then(conn);
 	}
+	return sent;
+}
+
+static uint64_t run_messages(struct srdma_conn *conn)
+{
+	char *message = malloc(transfer.size);
+	uint64_t sent;
+
+	if (!message)
+		die("memory");
+	memset(message, 0x5a, transfer.size);
+	send_messages(conn, message, WARM_UP, INFINITY);
+	begin();
+	sent = send_messages(conn, message, UINT64_MAX, now() + transfer.seconds);
+	/* Back when the peer has taken all of them. */
+	if (srdma_conn_disconnect(conn, NULL, -1) != 0)
+		die("disconnect");
+	end();
 	free(message);
-	return bytes;
+	return sent * transfer.size;
 }
 
 static uint64_t run_latency(struct srdma_conn *conn)
@@ -294,6 +346,8 @@ static uint64_t run_latency(struct srdma_conn *conn)
 	for (unsigned i = 0; message && i < transfer.count + WARM_UP; i++) {
 		double began = now();
 
+		if (i == WARM_UP)
+			begin();
 		if (srdma_conn_send(conn, message, transfer.size, -1) != 0 ||
 		    srdma_conn_recv(conn, message, transfer.size, &length, -1) != 0)
 			die("echo");
@@ -301,6 +355,7 @@ static uint64_t run_latency(struct srdma_conn *conn)
 			note(&turns, (now() - began) * 1e6);
 		renew_now_and_then(conn);
 	}
+	end();
 	free(message);
 	return (uint64_t)transfer.count * transfer.size;
 }
@@ -333,26 +388,18 @@ static void run_client(void)
 	struct srdma_tls_context *context;
 	struct srdma_device *device;
 	struct srdma_conn *conn = connect_to_server(&context, &device);
-	double cpu_began = cpu(), began = now(), took, used, server_used;
 	uint64_t bytes = transfer.mode == LATENCY    ? run_latency(conn)
 			 : transfer.mode == MESSAGES ? run_messages(conn)
 						     : run_one_sided(conn);
 
-	took = now() - began;
-	used = cpu() - cpu_began;
 	if (transfer.mode == WRITE && bytes > 0)
 		check_written(conn);
-	/* Back when the peer has taken all messages. */
-	if (srdma_conn_disconnect(conn, NULL, -1) != 0)
+	if (transfer.mode != MESSAGES && srdma_conn_disconnect(conn, NULL, -1) != 0)
 		die("disconnect");
-	if (transfer.mode == MESSAGES)
-		took = now() - began;
-	if (read(server_pipe[0], &server_used, sizeof server_used) != sizeof server_used)
-		die("server");
 	printf("{\"mode\": \"%s\", \"seal\": %s, \"size\": %zu, \"seconds\": %.4f, \"bytes\": %llu, \"mb_per_s\": %.2f, "
 	       "\"cpu_seconds\": [%.4f, %.4f]",
-	       modes[transfer.mode], transfer.seal ? "true" : "false", transfer.size, took, (unsigned long long)bytes,
-	       (double)bytes / took / 1e6, used, server_used);
+	       modes[transfer.mode], transfer.seal ? "true" : "false", transfer.size, measured.took,
+	       (unsigned long long)bytes, (double)bytes / measured.took / 1e6, measured.cpu[0], measured.cpu[1]);
 	if (pauses.count > 0)
 		list("pause", &pauses);
 	tell("turn", &turns);
@@ -422,7 +469,6 @@ static bool parse(int argc, char **argv)
 int main(int argc, char **argv)
 {
 	int status = 1;
-	pid_t server;
 
 	if (!parse(argc, argv)) {
 		fprintf(stderr, "usage: transfer write|read|messages|latency --host ADDRESS [--seal] [--size N] [--seconds S] "
