@@ -11,8 +11,10 @@
 
 /* Chunks up to this go within their announcement, one round trip and one pull fewer, if a message can be so long. */
 #define WITHIN_MAX 2048u
-/* What one announcement tells of. More would let an end wait for the other; less would cost more records. */
-#define BATCH_BYTES (2 * SRDMA_BULK_CHUNK)
+/* An announcement that tells of more is full: more would let an end wait for the other; less would cost more records. */
+#define BATCH_BYTES SRDMA_BULK_CHUNK
+/* Chunks that lie one after the other are pulled by one read, up to so much: four of 64 KiB with what lies between them. */
+#define PULL_BYTES (SRDMA_BULK_CHUNK + 4096)
 /* While so many announcements are under way the peer has enough to do: the next one waits until it is full. */
 #define BUSY_RECORDS 2
 /* Then it is other clients' turn. */
@@ -136,7 +138,7 @@ static bool goes_within(const struct srdma_conn *conn, uint32_t length)
 
 static bool batch_is_full(const struct srdma_conn *conn)
 {
-	return conn->bulk.batch_count == headers_per_record(conn) || conn->bulk.batch_bytes >= BATCH_BYTES;
+	return conn->bulk.batch_count == headers_per_record(conn) || conn->bulk.batch_bytes > BATCH_BYTES;
 }
 
 static bool can_announce(const struct srdma_conn *conn)
@@ -480,48 +482,72 @@ static int take_record(void *arg, const void *data, uint32_t length)
 	return ret;
 }
 
+/* The oldest pull in that state; pull_count: none. */
+static uint32_t first_in(const struct srdma_bulk *bulk, unsigned state)
+{
+	uint32_t i = 0;
+
+	while (i < bulk->pull_count && bulk->pulls[(bulk->pull_head + i) % SRDMA_BULK_CHUNKS].state != state)
+		i++;
+	return i;
+}
+
+/* Joins the pull to the one before it in its read, when it lies right behind it at both ends. */
+static bool extend(struct srdma_op *op, const struct srdma_bulk_pull *pull)
+{
+	uint64_t before = (uintptr_t)pull->landing - op->local, length = before + pull->header.length + SRDMA_SEAL_OVERHEAD;
+
+	if (before != srdma_bulk_ring_align(op->length) || pull->header.address != op->remote + before || pull->header.rkey != op->rkey ||
+	    length > PULL_BYTES)
+		return false;
+	op->length = (uint32_t)length;
+	return true;
+}
+
 static int post_pulls(struct srdma_conn *conn)
 {
 	struct srdma_bulk *bulk = &conn->bulk;
+	struct srdma_bulk_pull *first = NULL;
 	struct srdma_op ops[SRDMA_SUBMIT_MAX];
-	uint32_t count = 0, room = srdma_channel_room_for_pulls(&conn->channel, SRDMA_BULK_CHUNK + SRDMA_SEAL_OVERHEAD);
+	uint32_t count = 0, room = srdma_channel_room_for_pulls(&conn->channel, PULL_BYTES);
 
-	for (uint32_t i = 0; i < bulk->pull_count && count < room; i++) {
+	for (uint32_t i = first_in(bulk, PULL_WAITING); i < bulk->pull_count; i++) {
 		struct srdma_bulk_pull *pull = pull_at(bulk, i);
 
-		if (pull->state != PULL_WAITING)
-			continue;
 		if (!pull->job && !srdma_rate_is_open(&conn->rate))
 			break;
+		if (first && extend(&ops[count - 1], pull)) {
+			first->together++;
+		} else if (count < room) {
+			first = pull;
+			first->together = 1;
+			ops[count++] = (struct srdma_op){.kind = SRDMA_OP_PULL,
+							 .length = pull->header.length + SRDMA_SEAL_OVERHEAD,
+							 .remote = pull->header.address,
+							 .rkey = pull->header.rkey,
+							 .local = (uintptr_t)pull->landing,
+							 .lkey = bulk->landing.mr->lkey};
+		} else {
+			break;
+		}
 		if (!pull->job)
 			srdma_rate_take(&conn->rate, pull->header.length);
 		pull->state = PULL_POSTED;
-		ops[count++] = (struct srdma_op){.kind = SRDMA_OP_PULL,
-						 .length = pull->header.length + SRDMA_SEAL_OVERHEAD,
-						 .remote = pull->header.address,
-						 .rkey = pull->header.rkey,
-						 .local = (uintptr_t)pull->landing,
-						 .lkey = bulk->landing.mr->lkey};
 	}
 	return count > 0 ? srdma_channel_post_pulls(&conn->channel, ops, count) : 0;
 }
 
-static struct srdma_bulk_pull *oldest_in(struct srdma_bulk *bulk, int state)
-{
-	for (uint32_t i = 0; i < bulk->pull_count; i++)
-		if ((int)pull_at(bulk, i)->state == state)
-			return pull_at(bulk, i);
-	return NULL;
-}
-
-/* The oldest one that was posted has arrived: RC completes in order. */
+/* What the oldest read of them fetched has arrived: RC completes in order. */
 static void finish_pull(void *arg)
 {
 	struct srdma_conn *conn = arg;
-	struct srdma_bulk_pull *pull = oldest_in(&conn->bulk, PULL_POSTED);
+	struct srdma_bulk *bulk = &conn->bulk;
+	uint32_t first = first_in(bulk, PULL_POSTED);
 
-	if (pull)
-		pull->state = PULL_ARRIVED;
+	if (first == bulk->pull_count)
+		return;
+	for (uint32_t i = pull_at(bulk, first)->together; i > 0; i--)
+		pull_at(bulk, first + i - 1)->state = PULL_ARRIVED;
 }
 
 static int open_chunk(struct srdma_conn *conn, struct srdma_bulk_pull *pull)
@@ -564,21 +590,18 @@ bool srdma_bulk_has_work(const struct srdma_conn *conn)
 
 	if (!bulk->on)
 		return false;
-	for (uint32_t i = 0; i < bulk->pull_count; i++)
-		if (bulk->pulls[(bulk->pull_head + i) % SRDMA_BULK_CHUNKS].state == PULL_ARRIVED)
-			return true;
-	return has_answer(conn) || find_job(conn) < bulk->job_count || batch_is_due(conn);
+	return first_in(bulk, PULL_ARRIVED) < bulk->pull_count || has_answer(conn) || find_job(conn) < bulk->job_count || batch_is_due(conn);
 }
 
 /* One chunk is opened or sealed, those that came first, or reads are asked for. 1; 0: there was nothing; or an error. */
 static int work(struct srdma_conn *conn)
 {
 	struct srdma_bulk *bulk = &conn->bulk;
-	struct srdma_bulk_pull *pull = oldest_in(bulk, PULL_ARRIVED);
+	uint32_t arrived = first_in(bulk, PULL_ARRIVED);
 	int ret;
 
-	if (pull) {
-		ret = open_chunk(conn, pull);
+	if (arrived < bulk->pull_count) {
+		ret = open_chunk(conn, pull_at(bulk, arrived));
 	} else if (has_answer(conn)) {
 		ret = send_answer(conn);
 	} else {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* RDMA writes and reads of a sealed connection. The region has no remote rights: who writes seals chunks into a staging ring of
- * its own and announces them, several in one record; the other end pulls each with an RDMA read into memory that no peer can
- * reach, and opens it into the region. A read is asked for, and answered the same way round. So an rkey shows its holder
+ * its own and announces them, several in one record; the other end pulls them with RDMA reads into memory that no peer can
+ * reach, and opens each into the region. A read is asked for, and answered the same way round. So an rkey shows its holder
  * ciphertext, and nothing that the device can still change is ever being opened. docs/PROTOCOL.md, "Sealed writes and reads". */
 #ifndef SRDMA_BULK_H
 #define SRDMA_BULK_H
@@ -39,6 +39,7 @@ struct srdma_bulk_pull {
 	struct srdma_bulk_job *job; /* READ */
 	char *destination;
 	char *landing;     /* NULL: it came within the announcement */
+	uint32_t together; /* POSTED, the first that one read fetches: of how many */
 	uint32_t landed;   /* bytes of the landing ring */
 	bool ends_record;
 	struct srdma_bulk_header header;

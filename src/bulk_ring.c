@@ -5,9 +5,14 @@
 
 #define ALIGN 64u /* a cache line: no two chunks share one */
 
+uint32_t srdma_bulk_ring_align(uint32_t size)
+{
+	return (size + ALIGN - 1) / ALIGN * ALIGN;
+}
+
 static uint32_t size_of(uint32_t length)
 {
-	return (length + SRDMA_SEAL_OVERHEAD + ALIGN - 1) / ALIGN * ALIGN;
+	return srdma_bulk_ring_align(length + SRDMA_SEAL_OVERHEAD);
 }
 
 /* Bytes at the end that a chunk of this size leaves out. */

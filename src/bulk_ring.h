@@ -15,6 +15,8 @@ struct srdma_bulk_ring {
 	uint32_t tail, used; /* bytes */
 };
 
+/* Where the next chunk begins after `size` bytes from the beginning of one, of ciphertext and tags, if it is not left out at the end. */
+uint32_t srdma_bulk_ring_align(uint32_t size);
 /* Whether there is room for a chunk of `length` bytes, at most SRDMA_BULK_CHUNK, and its tag. */
 bool srdma_bulk_ring_fits(const struct srdma_bulk_ring *ring, uint32_t length);
 /* Takes the place for one that fits. Returns the bytes that it takes, with those before it that are left out; *at: where it lies.

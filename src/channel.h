@@ -49,7 +49,7 @@ enum srdma_op_kind {
 	SRDMA_OP_CONTROL,
 	SRDMA_OP_POSTED, /* RDMA write or read: the program collects it */
 	SRDMA_OP_WAITED, /* the same: a call waits for it */
-	SRDMA_OP_PULL,   /* an RDMA read of a chunk, bulk.c's */
+	SRDMA_OP_PULL,   /* an RDMA read of chunks, bulk.c's */
 };
 
 /* One work request on the send queue, with all that is needed to post it again. RC completes them in the order of posting. */

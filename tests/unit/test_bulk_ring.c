@@ -32,7 +32,7 @@ static void chunks_lie_within_apart_and_alike(void **unused)
 	for (uint64_t seed = 1; seed <= 4; seed++) {
 		struct srdma_bulk_ring sender = {0}, receiver = {0};
 		struct chunk chunks[UNDER_WAY];
-		uint32_t head = 0, opened = 0, tail = 0, most = 0;
+		uint32_t head = 0, opened = 0, tail = 0, most = 0, next = 0;
 
 		state = seed;
 		for (unsigned round = 0; round < ROUNDS; round++) {
@@ -47,6 +47,9 @@ static void chunks_lie_within_apart_and_alike(void **unused)
 				chunk->taken = srdma_bulk_ring_take(&sender, length, &chunk->at);
 				chunk->peer_taken = srdma_bulk_ring_take(&receiver, length, &at);
 				assert_int_equal(at, chunk->at);
+				/* Right behind the one before, or at the start. */
+				assert_true(at == 0 || at == next);
+				next = at + srdma_bulk_ring_align(length + SRDMA_SEAL_OVERHEAD);
 				assert_true(chunk->at + length + SRDMA_SEAL_OVERHEAD <= SRDMA_BULK_RING);
 				for (uint32_t i = head; i < tail; i++) {
 					const struct chunk *other = &chunks[i % UNDER_WAY];
