@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "identity.h"
 
+#include "bulk_ring.h"
 #include "channel.h"
 #include "hello.h"
 #include "log.h"
@@ -182,10 +183,12 @@ static uint64_t in_pages(uint64_t bytes)
 
 static uint64_t bytes_of_one(const struct srdma_conn_options *conn)
 {
-	const struct srdma_channel_shape shape = {conn->message_size, conn->depth, conn->rdma_depth,
-						  conn->seal == SRDMA_SEAL_REQUIRED};
+	bool sealed = conn->seal == SRDMA_SEAL_REQUIRED;
+	const struct srdma_channel_shape shape = {conn->message_size, conn->depth, conn->rdma_depth, sealed};
+	uint64_t bytes = saturated_add(in_pages(srdma_channel_ring_size(&shape)), in_pages(conn->region_size));
 
-	return saturated_add(in_pages(srdma_channel_ring_size(&shape)), in_pages(conn->region_size));
+	/* Who writes to the region and reads it has both rings made. */
+	return sealed && conn->region_size > 0 ? saturated_add(bytes, 2 * in_pages(SRDMA_BULK_RING)) : bytes;
 }
 
 static int by_bytes_falling(const void *a, const void *b)

@@ -6,6 +6,7 @@
 
 #include <cmocka.h>
 
+#include "bulk_ring.h"
 #include "channel.h"
 #include "identity.h"
 
@@ -260,7 +261,7 @@ static void memory_is_that_of_the_worst_case(void **state)
 	struct srdma_identity list[] = {named("big"), named("many"), named("gone")};
 	struct srdma_server_limits limits;
 	struct srdma_conn_options options;
-	uint64_t ring, small, most = 1 << 30;
+	uint64_t ring, sealed, small, most = 1 << 30;
 
 	(void)state;
 	srdma_conn_options_init(&options);
@@ -271,6 +272,14 @@ static void memory_is_that_of_the_worst_case(void **state)
 
 	limits = with(NULL, 0);
 	assert_int_equal(memory(&limits, &options), 10 * small);
+	/* Sealed: 20 receives and 20 send slots more, a tag in each, and what writes and reads go through, if there is a region. */
+	options.seal = SRDMA_SEAL_REQUIRED;
+	sealed = in_pages(srdma_channel_ring_size(&(struct srdma_channel_shape){4096, 16, 16, true}));
+	assert_int_equal(memory(&limits, &options), 10 * (sealed + in_pages(65536) + 2 * in_pages(SRDMA_BULK_RING)));
+	options.region_size = 0;
+	assert_int_equal(memory(&limits, &options), 10 * sealed);
+	options.region_size = 65536;
+	options.seal = SRDMA_SEAL_OFF;
 	drop(&limits);
 
 	list[0].region_size = (int64_t)most;
