@@ -184,6 +184,12 @@ static bool is_leaving(const struct srdma_conn *conn)
 	return conn->closing.requested || conn->closing.peer_requested;
 }
 
+/* After the answers nothing is owed any more, and the peer may be gone at any time. */
+static bool has_parted(const struct srdma_conn *conn)
+{
+	return conn->closing.peer_answered || conn->closing.acknowledged || conn->closing.finished;
+}
+
 bool srdma_epoch_is_due(struct srdma_conn *conn, uint64_t now)
 {
 	const struct srdma_epoch *epoch = &conn->epoch;
@@ -439,8 +445,9 @@ int srdma_epoch_step(struct srdma_conn *conn, bool thorough)
 		return 0;
 	if (!epoch->begun && !epoch->requested && !epoch->peer_asked && !epoch->peer_begun && !is_leaving(conn))
 		ret = ask(conn, thorough);
-	/* Who asked waits for the other one to begin: its program may be busy elsewhere, and until then work goes on. */
-	if (ret == 0 && !epoch->begun && (epoch->peer_begun || (epoch->peer_asked && is_old_enough(epoch))))
+	/* Who asked waits for the other one to begin: its program may be busy elsewhere, and until then work goes on. A BEGIN that crossed
+	 * the peer's DISCONNECT is for nothing. */
+	if (ret == 0 && !epoch->begun && !has_parted(conn) && (epoch->peer_begun || (epoch->peer_asked && is_old_enough(epoch))))
 		ret = begin(conn);
 	return ret == 0 && epoch->begun ? go_on(conn) : ret;
 }
@@ -450,12 +457,10 @@ int srdma_epoch_step(struct srdma_conn *conn, bool thorough)
 int srdma_epoch_break(struct srdma_conn *conn, int error)
 {
 	struct srdma_epoch *epoch = &conn->epoch;
-	const struct srdma_closing *closing = &conn->closing;
 
 	if (!epoch->agreed || conn->options.recoveries == 0 || error != SRDMA_EVERBS || conn->channel.failed_here)
 		return error;
-	/* After the answers nothing is owed any more. */
-	if (closing->peer_answered || closing->acknowledged || closing->finished)
+	if (has_parted(conn))
 		return error;
 	if (epoch->connected) {
 		epoch->broken_again = true;

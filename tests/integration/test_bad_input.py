@@ -522,6 +522,27 @@ def test_queue_pair_stays_when_both_ends_have_used_up_their_psns_and_only_then(s
         assert (struct.unpack("!IBQQII", body)[4] == welcome["qpn"]) == stays
 
 
+def test_begin_that_crosses_a_disconnect_is_for_nothing(certs, device, start):
+    """The server asks for an epoch, and has said good-bye when the client, who had not heard that yet, begins."""
+    server = start(Server, certs, device, "--epoch-ms", "100")
+    with protocol.open_tls(certs, server.port, STEP) as channel:
+        channel.sendall(good(certs, features=3))
+        assert protocol.read_frame(channel)[0] == protocol.WELCOME
+        channel.sendall(protocol.frame(protocol.READY))
+        assert protocol.read_frame(channel)[::2] == (EPOCH_REQUEST, struct.pack("!IB", 1, 3))
+        channel.sendall(protocol.disconnect(protocol.DISCONNECT))
+        assert protocol.read_frame(channel)[0] == protocol.DISCONNECT_ACK
+        channel.sendall(protocol.frame(EPOCH_BEGIN, struct.pack("!IBBQ", 1, 3, 0, 0)))
+        channel.settimeout(0.3)
+        with pytest.raises(TimeoutError):
+            protocol.read_frame(channel)
+        channel.settimeout(STEP)
+        channel.sendall(protocol.frame(protocol.FINISH))
+        assert until_closed(channel) == b""
+    server.wait_status(connected=0, lost=0)
+    assert server.stop()["lost"] == 0
+
+
 def test_silent_clients_are_freed_at_the_deadline(served, certs):
     """Silent from the start, in the middle of the TLS handshake, after it, in the middle of HELLO, and before READY."""
     tcp = [socket.create_connection((certs.host, served.port), STEP) for _ in range(2)]
