@@ -12,7 +12,7 @@ import time
 
 import protocol
 import pytest
-from conftest import SCALE, SECURDMA, STEP, Client, Server, connect, connect_json, run, wait_until
+from conftest import SCALE, SECURDMA, STEP, Client, Server, connect, connect_json, left_out_of, run, wait_until
 from test_observability import events, wait_event
 
 BALANCER, BALANCER6 = "127.0.0.2", "::1"
@@ -285,6 +285,7 @@ def test_malformed_header_is_a_security_event(behind, said):
 # ---- balancers that say nothing ------------------------------------------------------------------------------------------
 
 
+@left_out_of("asan")
 @pytest.mark.parametrize("said, phase, who", [
     (b"", "proxy", BALANCER), (v2(FAR)[:20], "proxy", BALANCER), (v1(FAR)[:-1], "proxy", BALANCER),
     (v2(FAR), "tls", f"{FAR}:50000"), (LOCAL, "tls", BALANCER),
