@@ -101,6 +101,8 @@ int srdma_conn_share_wake(struct srdma_conn *conn, int fd);
 int srdma_conn_end(struct srdma_conn *conn, int error);
 /* The connection's error again, or SRDMA_ECLOSED when the peer has disconnected; 0 while it is up. */
 int srdma_conn_check(struct srdma_conn *conn);
+/* An answer to a DISCONNECT is out or in: nothing is owed any more, and the peer may be gone at any time. */
+bool srdma_conn_has_parted(const struct srdma_conn *conn);
 /* What can be done now, without waiting: completions; with `control` also frames of the TLS channel. */
 void srdma_conn_progress(struct srdma_conn *conn, bool control);
 /* The part of it that makes of what was posted what can be sent: the device is not looked at but in between. */

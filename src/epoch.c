@@ -58,7 +58,7 @@ void srdma_epoch_release(struct srdma_conn *conn)
 
 bool srdma_epoch_is_changing(const struct srdma_conn *conn)
 {
-	return conn->epoch.begun || conn->epoch.peer_asked;
+	return !srdma_conn_has_parted(conn) && (conn->epoch.begun || conn->epoch.peer_asked);
 }
 
 int srdma_conn_renew(struct srdma_conn *conn)
@@ -184,17 +184,11 @@ static bool is_leaving(const struct srdma_conn *conn)
 	return conn->closing.requested || conn->closing.peer_requested;
 }
 
-/* After the answers nothing is owed any more, and the peer may be gone at any time. */
-static bool has_parted(const struct srdma_conn *conn)
-{
-	return conn->closing.peer_answered || conn->closing.acknowledged || conn->closing.finished;
-}
-
 bool srdma_epoch_is_due(struct srdma_conn *conn, uint64_t now)
 {
 	const struct srdma_epoch *epoch = &conn->epoch;
 
-	if (!epoch->agreed || conn->status != 0)
+	if (!epoch->agreed || conn->status != 0 || srdma_conn_has_parted(conn))
 		return false;
 	if (epoch->begun || epoch->peer_asked)
 		return true;
@@ -441,13 +435,13 @@ int srdma_epoch_step(struct srdma_conn *conn, bool thorough)
 	struct srdma_epoch *epoch = &conn->epoch;
 	int ret = 0;
 
-	if (!epoch->agreed)
+	/* What crossed a DISCONNECT, a BEGIN of either end even, is for nothing. */
+	if (!epoch->agreed || srdma_conn_has_parted(conn))
 		return 0;
 	if (!epoch->begun && !epoch->requested && !epoch->peer_asked && !epoch->peer_begun && !is_leaving(conn))
 		ret = ask(conn, thorough);
-	/* Who asked waits for the other one to begin: its program may be busy elsewhere, and until then work goes on. A BEGIN that crossed
-	 * the peer's DISCONNECT is for nothing. */
-	if (ret == 0 && !epoch->begun && !has_parted(conn) && (epoch->peer_begun || (epoch->peer_asked && is_old_enough(epoch))))
+	/* Who asked waits for the other one to begin: its program may be busy elsewhere, and until then work goes on. */
+	if (ret == 0 && !epoch->begun && (epoch->peer_begun || (epoch->peer_asked && is_old_enough(epoch))))
 		ret = begin(conn);
 	return ret == 0 && epoch->begun ? go_on(conn) : ret;
 }
@@ -460,7 +454,7 @@ int srdma_epoch_break(struct srdma_conn *conn, int error)
 
 	if (!epoch->agreed || conn->options.recoveries == 0 || error != SRDMA_EVERBS || conn->channel.failed_here)
 		return error;
-	if (has_parted(conn))
+	if (srdma_conn_has_parted(conn))
 		return error;
 	if (epoch->connected) {
 		epoch->broken_again = true;

@@ -141,6 +141,11 @@ int srdma_conn_check(struct srdma_conn *conn)
 	return 0;
 }
 
+bool srdma_conn_has_parted(const struct srdma_conn *conn)
+{
+	return conn->closing.peer_answered || conn->closing.acknowledged || conn->closing.finished;
+}
+
 /* ---- control frames -------------------------------------------------------------------------------------------- */
 
 static int send_control(struct srdma_conn *conn, const uint8_t *frame, size_t length)
@@ -205,11 +210,9 @@ static int take_frame(struct srdma_conn *conn)
 /* The peer's side of the TLS channel is closed. */
 static int take_end(struct srdma_conn *conn, int error)
 {
-	struct srdma_closing *closing = &conn->closing;
-
-	/* After both ends have what they were owed it is the last step of a disconnect; the FINISH may have been lost to it. */
-	if (closing->finished || closing->peer_answered || closing->acknowledged) {
-		closing->finished = true;
+	/* It is the last step of a disconnect; the FINISH may have been lost to it. */
+	if (srdma_conn_has_parted(conn)) {
+		conn->closing.finished = true;
 		return 0;
 	}
 	return srdma_fail(error == SRDMA_ECLOSED ? SRDMA_ELOST : error,

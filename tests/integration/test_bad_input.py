@@ -543,6 +543,27 @@ def test_begin_that_crosses_a_disconnect_is_for_nothing(certs, device, start):
     assert server.stop()["lost"] == 0
 
 
+def test_own_begin_that_crosses_both_disconnects_holds_nothing_up(certs, device, start, tmp_path):
+    """The server, who disconnects, begins an epoch that was asked for, and the client, who disconnects as well, has answered already."""
+    server = start(Server, certs, device, "--control", tmp_path / "control")
+    with protocol.open_tls(certs, server.port, STEP) as channel:
+        channel.sendall(good(certs, features=3))
+        kind, _, welcome = protocol.read_frame(channel)
+        assert kind == protocol.WELCOME
+        channel.sendall(protocol.frame(protocol.READY))
+        server.wait_status(connected=1)
+        assert run(SECURDMA, "kick", "--control", tmp_path / "control", welcome["client_id"]).returncode == 0
+        assert protocol.read_frame(channel)[0] == protocol.DISCONNECT
+        channel.sendall(protocol.frame(EPOCH_REQUEST, struct.pack("!IB", 1, 1)))
+        assert protocol.read_frame(channel)[0] == EPOCH_BEGIN
+        channel.sendall(protocol.disconnect(protocol.DISCONNECT) + protocol.disconnect(protocol.DISCONNECT_ACK))
+        assert protocol.read_frame(channel)[0] == protocol.DISCONNECT_ACK
+        assert protocol.read_frame(channel)[0] == protocol.FINISH
+        channel.sendall(protocol.frame(protocol.FINISH))
+        assert until_closed(channel) == b""
+    server.wait_status(connected=0, lost=0)
+
+
 def test_silent_clients_are_freed_at_the_deadline(served, certs):
     """Silent from the start, in the middle of the TLS handshake, after it, in the middle of HELLO, and before READY."""
     tcp = [socket.create_connection((certs.host, served.port), STEP) for _ in range(2)]

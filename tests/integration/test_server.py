@@ -6,7 +6,8 @@ import subprocess
 import time
 
 import pytest
-from conftest import (ON_UROCE, SCALE, SECURDMA, SWARM, Client, Process, Server, connect, left_out_of, resources, wait_for_resources, wait_until)
+from conftest import (ON_UROCE, SCALE, SECURDMA, SWARM, Client, Process, Server, connect, left_out_of, resources, wait_for_resources,
+                      wait_until)
 
 SMALL = ("--depth", "4", "--message-size", "1088", "--region-size", "4096", "--rdma-depth", "1")
 
