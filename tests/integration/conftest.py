@@ -160,19 +160,21 @@ def device():
     return found
 
 
-def executable(pid):
-    try:
-        return os.readlink(f"/proc/{pid}/exe")
-    except OSError:
-        return None
+def is_ours(pid):
+    """Whether this run started the process: others may use uroce at the same time, runs of these tests among them."""
+    while pid > 1:
+        if pid == os.getpid():
+            return True
+        # The parent is the second field behind the command's name, which may hold anything.
+        pid = int((read(f"/proc/{pid}/stat") or ") ? 0").rpartition(")")[2].split()[1])
+    return False
 
 
 def resources(device):
     """Verbs objects on the device, of all processes and the kernel, as `rdma resource show` counts them."""
     if ON_UROCE:
         text = subprocess.run([UROCE, "resources", "--json"], capture_output=True, text=True, check=True, timeout=STEP).stdout
-        # Others may use uroce at the same time.
-        ours = [process["objects"] for process in json.loads(text)["processes"] if executable(process["pid"]) in (SECURDMA, PROBE, PROBE_WRAPPED, SWARM)]
+        ours = [process["objects"] for process in json.loads(text)["processes"] if is_ours(process["pid"])]
         return {name: sum(objects[name] for objects in ours) for name in RESOURCES}
     text = subprocess.run(["rdma", "resource", "show", device.name], capture_output=True, text=True, check=True,
                           timeout=STEP, env=dict(os.environ, PATH=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")).stdout
@@ -286,6 +288,8 @@ class Process:
 
 
 class Server(Process):
+    held_port = None
+
     def __init__(self, certs, device, *args, cert="server", client_ca="ca", **more):
         super().__init__(SECURDMA, "serve", "--json", "--port", "0", "--device", device.name, "--cert", certs.cert(cert),
                          "--key", certs.key(cert), "--client-ca", certs.cert(client_ca), *args, **more)
@@ -314,6 +318,19 @@ class Server(Process):
 
     def fds(self):
         return len(os.listdir(f"/proc/{self.pid}/fd"))
+
+    def kill(self):
+        """Ends it without a word. Its port stays taken, so that no server of another test answers the clients that try it again."""
+        self.process.kill()
+        self.process.wait()
+        self.held_port = socket.socket(socket.AF_INET6 if ":" in self.certs.host else socket.AF_INET)
+        self.held_port.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.held_port.bind((self.certs.host, self.port))
+
+    def close(self):
+        super().close()
+        if self.held_port:
+            self.held_port.close()
 
     def stop(self, expect=0):
         self.signal(signal.SIGTERM)

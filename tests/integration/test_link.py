@@ -45,7 +45,7 @@ def test_policy_and_wake(probe):
 def test_client_of_a_killed_server_goes_on_at_the_other(certs, two, start):
     client = start(Process, *reconnecting(certs, two, "--json", "--pattern", "abc", "--count", "3000", "--hold-ms", "1000"))
     two[0].wait_status(accepted=1)
-    two[0].process.kill()
+    two[0].kill()
     answer = worked(client)
     assert answer["reconnects"] == 1 and answer["messages_verified"] == 3000 and answer["bytes_read_back"] == 65536
     assert two[1].stop()["accepted"] == 1
@@ -77,8 +77,7 @@ def test_client_waits_for_a_server_that_starts_again(certs, device, start):
     first = start(Server, certs, device)
     client = start(Process, *reconnecting(certs, [first], "--json", "--pattern", "abc", "--count", "2000", "--hold-ms", "4000"))
     first.wait_status(accepted=1)
-    first.process.kill()
-    first.process.wait()
+    first.kill()
     time.sleep(0.5 * SCALE)
     second = start(Server, certs, device, "--port", str(first.port))
     answer = worked(client)
@@ -90,7 +89,7 @@ def test_without_a_policy_a_loss_is_final(certs, device, start):
     server = start(Server, certs, device)
     client = start(Process, *client_args(certs, server.port, "--pattern", "abc", "--count", COUNT))
     server.wait_status(accepted=1)
-    server.process.kill()
+    server.kill()
     assert client.wait() == 7, client.log()
 
 
@@ -98,7 +97,7 @@ def test_policy_ends_when_nobody_answers(certs, device, start):
     server = start(Server, certs, device)
     client = start(Process, *reconnecting(certs, [server], "--pattern", "abc", "--count", COUNT, ms=1000))
     server.wait_status(accepted=1)
-    server.process.kill()
+    server.kill()
     began = time.monotonic()
     assert client.wait() == 3, client.log()
     assert 0.3 < time.monotonic() - began < 15 * SCALE
@@ -111,8 +110,7 @@ def test_what_cannot_be_mended_is_not_tried_again(certs, device, start):
     server = start(Server, certs, device)
     client = start(Process, *reconnecting(certs, [server], "--pattern", "abc", "--count", COUNT))
     server.wait_status(accepted=1)
-    server.process.kill()
-    server.process.wait()
+    server.kill()
     stranger = start(Server, certs, device, "--port", str(server.port), cert="other-server")
     began = time.monotonic()
     assert client.wait() == 4, client.log()
@@ -125,7 +123,7 @@ def test_example_loses_nothing_but_time(certs, two, start):
     example = start(Process, EXAMPLE_LINK, *[f"{certs.host}:{server.port}" for server in two], cwd=certs.folder)
     two[0].wait_status(accepted=1)
     time.sleep(0.5 * SCALE)
-    two[0].process.kill()
+    two[0].kill()
     assert example.wait(60) == 0, example.log()
     lines = example.log() + "\n".join(line for line in example.lines if line)
     assert "reconnected after" in lines and "1000 numbers echoed" in lines, lines
