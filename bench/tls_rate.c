@@ -26,7 +26,7 @@ static struct {
 	atomic_uint failures;
 } rate;
 
-static void die(const char *what)
+__attribute__((noreturn)) static void die(const char *what)
 {
 	fprintf(stderr, "tls_rate: %s\n", what);
 	ERR_print_errors_fp(stderr);

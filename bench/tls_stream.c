@@ -41,7 +41,7 @@ struct answer {
 	double cpu;
 };
 
-static void die(const char *what)
+__attribute__((noreturn)) static void die(const char *what)
 {
 	fprintf(stderr, "tls_stream: %s\n", what);
 	ERR_print_errors_fp(stderr);

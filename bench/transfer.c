@@ -35,7 +35,7 @@ static struct {
 static int server_pipe[2];
 static pid_t server;
 
-static void die(const char *what)
+__attribute__((noreturn)) static void die(const char *what)
 {
 	fprintf(stderr, "transfer: %s: %s\n", what, srdma_error_text());
 	exit(1);

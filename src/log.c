@@ -39,8 +39,12 @@ const char *srdma_strerror(int error)
 	case SRDMA_ESEAL: return "a sealed record did not authenticate";
 	default: break;
 	}
+#ifdef __GLIBC__ /* whose strerror shares a buffer for errors that it does not know */
 	const char *text = strerrordesc_np(-error);
 	return text ? text : "unknown error";
+#else
+	return strerror(-error);
+#endif
 }
 
 const char *srdma_error_text(void)

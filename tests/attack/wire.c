@@ -171,22 +171,26 @@ static void set_flag(int fd, struct ifreq *request, uint32_t command)
 /* By its name: old commands do not know the segmentation of UDP. */
 static void turn_off(int fd, struct ifreq *request, const char *name)
 {
-	struct {
+	union { /* the kernel's structure, with room for the one length that is asked for */
 		struct ethtool_sset_info info;
-		uint32_t length;
+		uint8_t room[sizeof(struct ethtool_sset_info) + sizeof(uint32_t)];
 	} count = {.info = {.cmd = ETHTOOL_GSSET_INFO, .sset_mask = 1ull << ETH_SS_FEATURES}};
+	uint32_t length;
 	request->ifr_data = (void *)&count;
-	if (ioctl(fd, SIOCETHTOOL, request) != 0 || count.length == 0 || count.length > MAX_FEATURE_WORDS * 32)
+	if (ioctl(fd, SIOCETHTOOL, request) != 0)
 		return;
-	struct ethtool_gstrings *names = calloc(1, sizeof(*names) + count.length * ETH_GSTRING_LEN);
+	memcpy(&length, count.room + sizeof(count.info), sizeof(length));
+	if (length == 0 || length > MAX_FEATURE_WORDS * 32)
+		return;
+	struct ethtool_gstrings *names = calloc(1, sizeof(*names) + length * ETH_GSTRING_LEN);
 	struct ethtool_sfeatures *set = calloc(1, sizeof(*set) + MAX_FEATURE_WORDS * sizeof(set->features[0]));
 	if (names == NULL || set == NULL)
 		wire_die("memory");
-	*names = (struct ethtool_gstrings){.cmd = ETHTOOL_GSTRINGS, .string_set = ETH_SS_FEATURES, .len = count.length};
-	*set = (struct ethtool_sfeatures){.cmd = ETHTOOL_SFEATURES, .size = (count.length + 31) / 32};
+	*names = (struct ethtool_gstrings){.cmd = ETHTOOL_GSTRINGS, .string_set = ETH_SS_FEATURES, .len = length};
+	*set = (struct ethtool_sfeatures){.cmd = ETHTOOL_SFEATURES, .size = (length + 31) / 32};
 	request->ifr_data = (void *)names;
 	if (ioctl(fd, SIOCETHTOOL, request) == 0) {
-		for (uint32_t i = 0; i < count.length; i++)
+		for (uint32_t i = 0; i < length; i++)
 			if (strncmp((const char *)names->data + i * ETH_GSTRING_LEN, name, ETH_GSTRING_LEN) == 0)
 				set->features[i / 32].valid |= 1u << i % 32;
 		request->ifr_data = (void *)set;

@@ -7,6 +7,7 @@
 #include <cmocka.h>
 
 #include "cert.h"
+#include "range.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -284,7 +285,7 @@ static void serials_are_positive_random_and_of_128_bits(void **state)
 	make(request);
 	assert_int_equal(srdma_cert_read("ca.crt", &second), 0);
 	assert_int_equal(strlen(first.serial), 32);
-	assert_in_range(first.serial[0], '4', '7');
+	assert_uint_in_range(first.serial[0], '4', '7');
 	assert_string_not_equal(first.serial, second.serial);
 	assert_string_not_equal(first.pin, second.pin);
 }
@@ -340,7 +341,7 @@ static void read_tells_what_the_certificate_says(void **state)
 	assert_string_equal(info.common_name, "host.example.com");
 	assert_string_equal(info.names, "DNS:host.example.com, DNS:*.apps.example.com, IP:192.0.2.7, IP:2001:db8::1");
 	assert_string_equal(info.key, "EC prime256v1");
-	assert_in_range(info.not_before, now - 310, now - 299);
+	assert_uint_in_range(info.not_before, now - 310, now - 299);
 	assert_int_equal(info.not_after - info.not_before, 10 * 86400);
 	assert_true(info.server_auth);
 	assert_false(info.client_auth);

@@ -8,6 +8,7 @@
 #include <cmocka.h>
 
 #include "machine.h"
+#include "range.h"
 
 #include <ftw.h>
 #include <stdio.h>
@@ -131,7 +132,7 @@ static void this_machine_has_memory(void **state)
 
 	(void)state;
 	srdma_machine_look("", &machine);
-	assert_in_range(machine.memory >> 20, 16, 1ull << 30);
+	assert_uint_in_range(machine.memory >> 20, 16, 1ull << 30);
 	assert_true(machine.available <= machine.memory);
 }
 

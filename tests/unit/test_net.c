@@ -8,6 +8,7 @@
 
 #include "clock.h"
 #include "net.h"
+#include "range.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -320,7 +321,7 @@ static void connected_socket_is_ready_for_use(void **state)
 	assert_true(option(fd, IPPROTO_TCP, TCP_KEEPIDLE) +
 			    option(fd, IPPROTO_TCP, TCP_KEEPINTVL) * option(fd, IPPROTO_TCP, TCP_KEEPCNT) <=
 		    15);
-	assert_in_range(option(fd, IPPROTO_TCP, TCP_USER_TIMEOUT), 1, 15000);
+	assert_uint_in_range(option(fd, IPPROTO_TCP, TCP_USER_TIMEOUT), 1, 15000);
 	close(accepted);
 	close(fd);
 	close(listener);
@@ -416,7 +417,7 @@ static void connect_gives_up_at_its_deadline(void **state)
 	start = srdma_clock_us();
 	assert_int_equal(srdma_net_connect("127.0.0.1", port, srdma_deadline(200), &fd), -ETIMEDOUT);
 	took = srdma_clock_us() - start;
-	assert_in_range(took, SECOND_US / 5, 5 * SECOND_US);
+	assert_uint_in_range(took, SECOND_US / 5, 5 * SECOND_US);
 	assert_int_equal(fd, -1);
 	for (size_t i = 0; i < 8; i++)
 		close(waiting[i]);

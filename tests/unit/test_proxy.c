@@ -8,6 +8,7 @@
 
 #include "net.h"
 #include "proxy.h"
+#include "range.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -57,7 +58,7 @@ static void assert_source(const void *data, size_t size, const char *address)
 	/* However little there is of it, it is waited for; what follows it is left alone. */
 	for (size_t have = 0; have < size; have++) {
 		assert_int_equal(parse(data, have, &proxy), -EAGAIN);
-		assert_in_range(proxy.length, have + 1, size);
+		assert_uint_in_range(proxy.length, have + 1, size);
 	}
 	memcpy(with_more, data, size);
 	memset(with_more + size, 0x16, 8);
@@ -180,7 +181,7 @@ static void line_has_at_most_107_bytes(void **state)
 	memset(line + 14, 'x', sizeof line - 14);
 	for (size_t have = 14; have <= 105; have++) {
 		assert_int_equal(parse(line, have, &proxy), -EAGAIN);
-		assert_in_range(proxy.length, have + 1, 107);
+		assert_uint_in_range(proxy.length, have + 1, 107);
 	}
 	assert_malformed(line, 106);
 	assert_malformed(line, 160);

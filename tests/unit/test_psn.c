@@ -2,6 +2,7 @@
 /* Linked with --wrap=RAND_bytes: each call of the generator passes here, and can be made to fail.
  * The statistical bounds are so wide that chance exceeds them less than once in 10^9 runs. */
 #include "psn.h"
+#include "range.h"
 #include "securdma.h"
 
 #include <errno.h>
@@ -277,7 +278,7 @@ static void expect_apart(const struct srdma_psn_range *last, uint32_t limit)
 
 	assert_int_equal(srdma_psn_generate_apart(last, &psn, &agreed), 0);
 	assert_true(psn < PSN_SPACE);
-	assert_in_range(agreed, 1, limit);
+	assert_uint_in_range(agreed, 1, limit);
 	/* Neither begins within the other: so they have no PSN in common. */
 	if (((psn - last->first) & SRDMA_PSN_MASK) < last->count || ((last->first - psn) & SRDMA_PSN_MASK) < (last->count ? agreed : 0))
 		fail_msg("%u from %u on, then %u from %u on", last->count, last->first, agreed, psn);

@@ -2,6 +2,7 @@
 /* Linked with --wrap for the making and freeing of queue pairs, which here are numbered in order as most devices do it, and for
  * RAND_bytes. */
 #include "qp_pool.h"
+#include "range.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -74,7 +75,7 @@ static void next_number_is_ahead_by_1_to_16_and_none_of_these_is_rare(void **sta
 		assert_int_equal(srdma_qp_pool_take(&pool, &like, &qp), 0);
 		ahead = qp.verbs->qp_num - last;
 		last = qp.verbs->qp_num;
-		assert_in_range(ahead, 1, SRDMA_QP_SKIPS);
+		assert_uint_in_range(ahead, 1, SRDMA_QP_SKIPS);
 		counts[ahead - 1]++;
 		assert_int_equal(qp.max_inline, 220);
 		/* What was left out is gone. */
@@ -83,7 +84,7 @@ static void next_number_is_ahead_by_1_to_16_and_none_of_these_is_rare(void **sta
 	}
 	/* 256 of each are expected, 15.5 the deviation: eight of them. */
 	for (unsigned i = 0; i < SRDMA_QP_SKIPS; i++)
-		assert_in_range(counts[i], 256 - 124, 256 + 124);
+		assert_uint_in_range(counts[i], 256 - 124, 256 + 124);
 }
 
 static void spare_one_is_made_once_and_taken_once(void **state)

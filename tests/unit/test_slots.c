@@ -7,6 +7,7 @@
 #include <cmocka.h>
 
 #include "slots.h"
+#include "range.h"
 
 #include <errno.h>
 #include <stdatomic.h>
@@ -191,7 +192,7 @@ static void table_grows_and_shrinks_with_use(void **state)
 	for (int i = 0; i < 10000; i++)
 		take(&slots, &clients[i]);
 	most = slots.capacity;
-	assert_in_range(most, 10000, 20000);
+	assert_uint_in_range(most, 10000, 20000);
 	/* In an order that leaves holes everywhere. */
 	for (int step = 0; step < 7; step++)
 		for (int i = step; i < 10000; i += 7)
@@ -317,7 +318,7 @@ static void threads_never_exceed_the_limit_nor_share_an_id(void **state)
 	atomic_store(&crowd.over, true);
 	pthread_join(watcher, NULL);
 	assert_int_equal(crowd.failures, 0);
-	assert_in_range(crowd.most, 1, LIMIT);
+	assert_uint_in_range(crowd.most, 1, LIMIT);
 	assert_int_equal(srdma_slots_used(&crowd.slots), 0);
 	assert_int_equal(visited(&crowd.slots), 0);
 	qsort(ids, THREADS * ROUNDS, sizeof *ids, by_value);

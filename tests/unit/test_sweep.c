@@ -3,6 +3,7 @@
 #include "sweep.h"
 
 #include "clock.h"
+#include "range.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -97,7 +98,7 @@ static void many_in_a_second_are_a_sweep_and_few_are_not(void **state)
 	assert_int_equal(look_after(&sweep, 250, &packets), 0);
 	put("duplicate_request", 5 + SRDMA_SWEEP_PACKETS / 2);
 	assert_int_equal(look_after(&sweep, 250, &packets), 1);
-	assert_in_range(packets, SRDMA_SWEEP_PACKETS, 2 * SRDMA_SWEEP_PACKETS + 100);
+	assert_uint_in_range(packets, SRDMA_SWEEP_PACKETS, 2 * SRDMA_SWEEP_PACKETS + 100);
 	assert_int_equal(look_after(&sweep, 250, &packets), 1);
 	assert_int_equal(packets, 0);
 	srdma_sweep_release(&sweep);

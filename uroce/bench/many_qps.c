@@ -12,7 +12,9 @@
 
 #include <infiniband/verbs.h>
 
-enum { SIZE = 64, BATCH = 128, LIMIT_SECONDS = 120 };
+enum { SIZE = 64, BATCH = 128 };
+
+static const double limit_seconds = 120;
 
 struct world {
 	struct ibv_context *context;
@@ -155,7 +157,7 @@ static void post(struct world *w, uint32_t i)
 /* Each sends one message, a batch at a time: all stay connected throughout. */
 static void exchange(struct world *w)
 {
-	double end = seconds() + LIMIT_SECONDS;
+	double end = seconds() + limit_seconds;
 
 	memset(w->received, 0, (size_t)w->count * SIZE);
 	for (uint32_t first = 0; first < w->count; first += BATCH) {

@@ -17,7 +17,7 @@
 
 enum { MAX_SIZE = 65000, WARM_UP = 1000 };
 
-static void die(const char *what)
+__attribute__((noreturn)) static void die(const char *what)
 {
 	perror(what);
 	exit(1);

@@ -6,7 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <sys/uio.h>
 #include <unistd.h>
 
 #include "log.h"
@@ -94,16 +93,6 @@ void channel_push(struct cq *cq)
 	pthread_mutex_unlock(&channel->lock);
 }
 
-/* Takes one count back, if there is one. The descriptor may be a blocking one that other threads wait at. */
-static void uncount(struct channel *channel)
-{
-	uint64_t count;
-	struct iovec to = {.iov_base = &count, .iov_len = sizeof(count)};
-	ssize_t got = preadv2(channel->ibv.fd, &to, 1, -1, RWF_NOWAIT);
-	/* Nothing: a thread has read it, or the kernel can't (before 5.8). cq_get_event then finds the list empty. */
-	(void)got;
-}
-
 uint32_t channel_forget(struct cq *cq)
 {
 	if (cq->ibv.channel == NULL)
@@ -113,7 +102,7 @@ uint32_t channel_forget(struct cq *cq)
 	if (cq->events > 0)
 		take_out(channel, cq);
 	for (; cq->events > 0; cq->events--)
-		uncount(channel);
+		event_uncount(channel->ibv.fd); /* if it does not, cq_get_event finds the list empty */
 	uint32_t given = cq->given;
 	pthread_mutex_unlock(&channel->lock);
 	return given;

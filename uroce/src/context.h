@@ -46,6 +46,8 @@ __be64 context_guid(void);
 
 /* ibv_get_async_event(3), ibv_ack_async_event(3). */
 int context_get_event(struct ibv_context *context, struct ibv_async_event *event);
+/* Takes one count back from an eventfd, if there is one. It may be a blocking one that other threads wait at. */
+void event_uncount(int fd);
 void context_ack_event(const struct ibv_async_event *event);
 /* The context of the object that an event is about; NULL: it is about none. */
 struct ibv_context *context_of_event(const struct ibv_async_event *event);

@@ -2,8 +2,10 @@
 /* Asynchronous events: a queue per context, and an eventfd that counts what is in it. What the application has taken is
  * remembered per object, for an object must not go before all its events are acknowledged. */
 #include <errno.h>
+#include <linux/fs.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -195,13 +197,13 @@ void context_ack_event(const struct ibv_async_event *event)
 
 /* ---- forgetting ---- */
 
-/* Takes one count back, if there is one. The descriptor may be a blocking one that other threads wait at. */
-static void uncount(const struct context *context)
+void event_uncount(int fd)
 {
 	uint64_t count;
 	struct iovec to = {.iov_base = &count, .iov_len = sizeof(count)};
-	ssize_t got = preadv2(context->verbs.context.async_fd, &to, 1, -1, RWF_NOWAIT);
-	/* Nothing: a thread has read it, or the kernel can't (before 5.8). context_get_event then finds none. */
+	/* preadv2, of which not every C library knows. The position, in two halves, is none. */
+	long got = syscall(SYS_preadv2, fd, &to, 1, -1L, -1L, RWF_NOWAIT);
+	/* Nothing: a thread has read it, or the kernel can't (before 5.8). */
 	(void)got;
 }
 
@@ -231,7 +233,7 @@ unsigned context_forget(struct context *context, const void *element)
 		}
 		*at = event->next;
 		free(event);
-		uncount(context);
+		event_uncount(context->verbs.context.async_fd); /* if it does not, context_get_event finds none */
 	}
 	context->event_tail = at;
 	unsigned taken = forget_taken(context, element);

@@ -10,7 +10,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/queue.h>
 
 #include "log.h"
 #include "random.h"
@@ -28,7 +27,8 @@ enum {
 #define LONGEST_TIME (10 * (uint64_t)BILLION)
 
 struct held {
-	TAILQ_ENTRY(held) entry; /* in the first stage */
+	struct held *older; /* in the first stage */
+	struct held *newer;
 	uint64_t order;
 	uint64_t due;
 	uint64_t delay; /* of the second stage */
@@ -38,8 +38,6 @@ struct held {
 	/* The cookie, then the datagram: the cookie is often a struct and needs its alignment. */
 	_Alignas(max_align_t) unsigned char bytes[];
 };
-
-TAILQ_HEAD(held_list, held);
 
 struct fault_settings {
 	uint32_t loss; /* parts of a billion */
@@ -57,7 +55,8 @@ struct fault {
 	struct counters *counters;
 	uint64_t packets; /* offered */
 	uint64_t order;   /* of the copies that were not lost */
-	struct held_list overtaken; /* the first stage: oldest first */
+	struct held *oldest; /* of the first stage */
+	struct held *newest;
 	struct held **heap; /* the second stage, by due and order; from 0 */
 	size_t heap_count;
 	size_t heap_room;
@@ -267,7 +266,6 @@ int fault_parse(const char *text, struct fault **out)
 	if (!set.seeded)
 		set.seed = random_u32(&number) == 0 ? number : 0;
 	fault->set = set;
-	TAILQ_INIT(&fault->overtaken);
 	log_write(LOG_INFO, "fault injection: seed=%" PRIu64 " repeats this run's faults", set.seed);
 	*out = fault;
 	return 0;
@@ -313,6 +311,29 @@ static void held_delete(struct fault *fault, struct held *held)
 	fault->held_count--;
 	explicit_bzero(held, size);
 	free(held);
+}
+
+/* A list by hand: sys/queue.h is not a part of every C library (musl). */
+static void append_held(struct fault *fault, struct held *held)
+{
+	held->older = fault->newest;
+	if (held->older)
+		held->older->newer = held;
+	else
+		fault->oldest = held;
+	fault->newest = held;
+}
+
+static void unlink_held(struct fault *fault, struct held *held)
+{
+	if (held->older)
+		held->older->newer = held->newer;
+	else
+		fault->oldest = held->newer;
+	if (held->newer)
+		held->newer->older = held->older;
+	else
+		fault->newest = held->older;
 }
 
 static bool before(const struct held *a, const struct held *b)
@@ -389,15 +410,15 @@ static void delay_held(struct fault *fault, struct held *held, uint64_t now, fau
 /* Number `order` leaves the first stage: those before it have been overtaken once, and by each that this sets free. */
 static void overtake(struct fault *fault, uint64_t order, uint64_t now, fault_emit emit, void *arg)
 {
-	struct held *held = TAILQ_LAST(&fault->overtaken, held_list);
+	struct held *held = fault->newest;
 	unsigned passed = 1;
 
 	while (held) {
-		struct held *older = TAILQ_PREV(held, held_list, entry);
+		struct held *older = held->older;
 
 		if (held->order < order) {
 			if (held->overtakers <= passed) {
-				TAILQ_REMOVE(&fault->overtaken, held, entry);
+				unlink_held(fault, held);
 				delay_held(fault, held, now, emit, arg);
 				passed++;
 			} else {
@@ -471,7 +492,7 @@ static bool offer(struct fault *fault, uint64_t now, const void *datagram, size_
 	}
 	if (fate->overtakers) {
 		held->due = now + REORDER_LIMIT;
-		TAILQ_INSERT_TAIL(&fault->overtaken, held, entry);
+		append_held(fault, held);
 		return true;
 	}
 	delay_held(fault, held, now, emit, arg);
@@ -506,7 +527,7 @@ bool fault_apply(struct fault *fault, uint64_t now, const void *datagram, size_t
 
 uint64_t fault_next(const struct fault *fault)
 {
-	const struct held *oldest = TAILQ_FIRST(&fault->overtaken);
+	const struct held *oldest = fault->oldest;
 	uint64_t next = fault->heap_count ? fault->heap[0]->due : UINT64_MAX;
 
 	return oldest && oldest->due < next ? oldest->due : next;
@@ -517,14 +538,14 @@ void fault_run(struct fault *fault, uint64_t now, fault_emit emit, void *arg)
 	uint64_t next;
 
 	while ((next = fault_next(fault)) != UINT64_MAX && next <= now) {
-		struct held *oldest = TAILQ_FIRST(&fault->overtaken);
+		struct held *oldest = fault->oldest;
 
 		if (fault->heap_count && fault->heap[0]->due == next) {
 			emit_held(fault, heap_pop(fault), emit, arg);
 			continue;
 		}
 		/* Nothing came to overtake it. Its delay counts from when the wait ended, however late this is called. */
-		TAILQ_REMOVE(&fault->overtaken, oldest, entry);
+		unlink_held(fault, oldest);
 		delay_held(fault, oldest, next, emit, arg);
 	}
 }
@@ -541,8 +562,8 @@ void fault_close(struct fault **fault)
 
 	if (!f)
 		return;
-	while ((held = TAILQ_FIRST(&f->overtaken))) {
-		TAILQ_REMOVE(&f->overtaken, held, entry);
+	while ((held = f->oldest)) {
+		unlink_held(f, held);
 		held_delete(f, held);
 	}
 	while (f->heap_count)

@@ -83,9 +83,9 @@ static void put_control(struct msghdr *header, int level, int type, const void *
 	struct cmsghdr *cmsg = (struct cmsghdr *)((uint8_t *)header->msg_control + header->msg_controllen);
 	cmsg->cmsg_level = level;
 	cmsg->cmsg_type = type;
-	cmsg->cmsg_len = CMSG_LEN(size);
+	cmsg->cmsg_len = (__typeof__(cmsg->cmsg_len))CMSG_LEN(size); /* socklen_t, not size_t, in musl */
 	memcpy(CMSG_DATA(cmsg), value, size);
-	header->msg_controllen += CMSG_SPACE(size);
+	header->msg_controllen += (__typeof__(header->msg_controllen))CMSG_SPACE(size);
 }
 
 static void fill_header(struct udp_tx *tx, struct message *message, struct msghdr *header, void *control)

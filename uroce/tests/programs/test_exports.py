@@ -17,6 +17,13 @@ ELSEWHERE = {
     "ibv_wc_status_str",
 }
 
+# Those about objects that this device never makes (counters of completions), or for drivers; of rdma-core 65.
+NEVER = {
+    "ibv_destroy_comp_cntr", "ibv_dmabuf_heap_alloc", "ibv_dmabuf_heap_cc_shared_init", "ibv_dmabuf_heap_destroy",
+    "ibv_dmabuf_heap_free", "ibv_inc_comp_cntr", "ibv_inc_err_comp_cntr", "ibv_read_comp_cntr",
+    "ibv_read_err_comp_cntr", "ibv_set_comp_cntr", "ibv_set_err_comp_cntr",
+}
+
 
 def exports(path):
     lines = subprocess.run([find("nm"), "-D", "--defined-only", path], check=True, capture_output=True,
@@ -40,5 +47,5 @@ def test_nothing_but_verbs_is_exported(libibverbs):
 
 def test_every_verb_with_an_object_is_exported(libibverbs):
     verbs = {name for name in libibverbs if name.startswith(("ibv_", "_ibv_")) and not name.startswith("ibv_cmd_")}
-    missing = verbs - ELSEWHERE - exports(LIBRARY)
+    missing = verbs - ELSEWHERE - NEVER - exports(LIBRARY)
     assert not missing, f"would go to libibverbs with objects that it does not know: {missing}"

@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../range.h"
 #include "engine.h"
 #include "qp.h"
 #include "transport.h"

@@ -426,7 +426,7 @@ static void a_link_that_is_full_slows_the_sender_and_loses_nothing(void **state)
 	assert_true(sim_run(SECOND));
 	sim_expect(a.scq, 1, IBV_WC_SUCCESS);
 	assert_true(sim_filled(b.memory, 1000000, 1));
-	assert_in_range(sim_now() - start, 10 * MS, 13 * MS);
+	assert_uint_in_range(sim_now() - start, 10 * MS, 13 * MS);
 	memset(a.memory, 0, 1000000);
 	sim_read(&a, 2, 0, 1000000, &b, 0);
 	assert_true(sim_run(SECOND));

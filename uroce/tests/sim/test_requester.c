@@ -526,7 +526,7 @@ static void a_silent_peer_ends_in_retry_exceeded_after_the_configured_time(void 
 			sim_send(&end, 3, 0, 10);
 			while (sim_state(&end) == IBV_QPS_RTS && sim_now() < start + 5 * tries * t)
 				sim_pass(t / 64);
-			assert_in_range(sim_now() - start, tries * t, tries * 4 * t + t / 64);
+			assert_uint_in_range(sim_now() - start, tries * t, tries * 4 * t + t / 64);
 			sim_expect(end.scq, 1, IBV_WC_RETRY_EXC_ERR);
 			sim_expect(end.scq, 2, IBV_WC_WR_FLUSH_ERR);
 			sim_expect(end.scq, 3, IBV_WC_WR_FLUSH_ERR);
@@ -654,7 +654,7 @@ static void rnr_retries_are_counted(void **state)
 		}
 		sim_expect(end.scq, 2, IBV_WC_RNR_RETRY_EXC_ERR);
 		sim_expect(end.scq, 3, IBV_WC_WR_FLUSH_ERR);
-		assert_in_range(sim_now() - start, retries * 1280 * US, retries * 1400 * US + 100 * US);
+		assert_uint_in_range(sim_now() - start, retries * 1280 * US, retries * 1400 * US + 100 * US);
 		finish();
 	}
 }

@@ -110,7 +110,7 @@ static void uc_never_completes_a_torn_message_at_any_loss(void **state)
 		next = be32toh(wc.imm_data) + 1;
 		assert_true(sim_filled(b.memory + 200000 + wc.wr_id * 8192, 6000, be32toh(wc.imm_data)));
 	}
-	assert_in_range(arrived, 5, 49);
+	assert_uint_in_range(arrived, 5, 49);
 	finish();
 }
 

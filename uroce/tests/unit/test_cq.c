@@ -194,7 +194,7 @@ static void an_overrun_is_told_once_and_takes_no_more(void **state)
 static void a_queue_pairs_completions_can_be_taken_out(void **state)
 {
 	struct cq *cq = make(state, 8, NULL);
-	struct ibv_srq srq;
+	struct ibv_srq srq = {0};
 	push_of(cq, 1, IBV_WC_SEND, 10);
 	push_of(cq, 2, IBV_WC_SEND, 11);
 	push_of(cq, 1, IBV_WC_RECV, 12);

@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../range.h"
 #include "log.h"
 
 enum { PACKETS = 20000, LENGTH = 64, ROOM = 3 * PACKETS };
@@ -105,7 +106,7 @@ static struct output *run(const char *text, struct counters *counters)
 
 static void assert_about(uint64_t value, uint64_t expected)
 {
-	assert_in_range(value, expected - expected / 5, expected + expected / 5);
+	assert_uint_in_range(value, expected - expected / 5, expected + expected / 5);
 }
 
 static void wrong_texts_are_refused_with_the_bad_word(void **state)
@@ -221,13 +222,13 @@ static void held_packets_are_overtaken_by_one_to_three(void **state)
 		if (out->number[i] < highest) {
 			late++;
 			/* Two that are held at once make it more than three. */
-			assert_in_range(highest - out->number[i], 1, 6);
+			assert_uint_in_range(highest - out->number[i], 1, 6);
 		} else {
 			highest = out->number[i];
 		}
 	}
 	assert_about(counters.fault_reorder, PACKETS / 100);
-	assert_in_range(late, counters.fault_reorder * 9 / 10, counters.fault_reorder);
+	assert_uint_in_range(late, counters.fault_reorder * 9 / 10, counters.fault_reorder);
 	free(out);
 }
 

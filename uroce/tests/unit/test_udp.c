@@ -254,8 +254,14 @@ static int clean_up(void **state)
 	return close_all(state);
 }
 
+#ifdef __GLIBC__
+typedef int flags_type;
+#else
+typedef unsigned flags_type; /* musl */
+#endif
+
 /* In place of the library's. */
-int sendmmsg(int fd, struct mmsghdr *messages, unsigned count, int flags)
+int sendmmsg(int fd, struct mmsghdr *messages, unsigned count, flags_type flags)
 {
 	unsigned most = count;
 	for (unsigned i = 0; refusal != 0 && i < most; i++)
