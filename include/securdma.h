@@ -310,9 +310,11 @@ SRDMA_API void srdma_conn_options_init(struct srdma_conn_options *options);
 /** A connected queue pair and all that belongs to it: own protection domain, completion queues, memory, TLS channel. */
 struct srdma_conn;
 
-/** Connects to `host` (name or address) and `port` (number or service).
+/** Connects to `host` (name or address) and `port` (number or service). Of a name's addresses it takes the one that answers first:
+ *  it tries the next one when one has failed, or has not answered for a quarter of a second (RFC 8305).
  *  `context` comes from srdma_tls_client_new. device and context are referenced, not owned.
- *  Errors: -ETIMEDOUT, -ECONNREFUSED and others of connect(2); -EHOSTUNREACH when the name does not resolve;
+ *  Errors: -ETIMEDOUT, -ECONNREFUSED and others of connect(2), for all addresses; -EHOSTUNREACH the name has no address;
+ *  -EINVAL host, port or an option is not valid; SRDMA_ECONFIG;
  *  SRDMA_ETLS, SRDMA_ECERT, SRDMA_EPROTOCOL, SRDMA_EREJECTED, SRDMA_ERANDOM, SRDMA_EVERBS, -EADDRNOTAVAIL, -ENOMEM. */
 SRDMA_API int srdma_conn_connect(const char *host, const char *port, struct srdma_tls_context *context,
 				 struct srdma_device *device, const struct srdma_conn_options *options,
@@ -346,7 +348,8 @@ SRDMA_API void srdma_reject_last(struct srdma_reject *reject);
 struct srdma_listener;
 
 /** Listens on `address` (NULL: all) and `port` ("0": any free one).
- *  Errors: -EADDRINUSE, -EACCES, -EADDRNOTAVAIL, -EINVAL. */
+ *  Errors: -EADDRINUSE; -EACCES; -EADDRNOTAVAIL no interface has the address; -EINVAL address or port is none; -ETIMEDOUT,
+ *  -EHOSTUNREACH a name could not be looked up within 10 s; -ENOMEM. */
 SRDMA_API int srdma_listener_new(const char *address, const char *port, struct srdma_listener **out);
 /** The same on a socket that already listens, as systemd hands it over. It is duplicated: `fd` stays the caller's; the socket
  *  is made non-blocking. Errors: -EINVAL no listening TCP socket; -EMFILE; -ENOMEM. */
