@@ -4,13 +4,11 @@
 #include "cli.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <microhttpd.h>
-#include <netdb.h>
-#include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #define CONNECTIONS    128 /* at once; more wait to be accepted */
@@ -49,58 +47,24 @@ static bool split(char *where, const char **address, const char **port)
 	       atoi(*port) <= UINT16_MAX;
 }
 
-static int open_socket(const struct addrinfo *info)
-{
-	int fd = socket(info->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), one = 1;
-
-	if (fd < 0)
-		return -1;
-	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-	if (info->ai_family == AF_INET6)
-		setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof one);
-	if (bind(fd, info->ai_addr, info->ai_addrlen) != 0 || listen(fd, CONNECTIONS) != 0) {
-		int error = errno;
-
-		close(fd);
-		errno = error;
-		return -1;
-	}
-	return fd;
-}
-
-static uint16_t port_of(int fd)
-{
-	union {
-		struct sockaddr any;
-		struct sockaddr_in ipv4;
-		struct sockaddr_in6 ipv6;
-	} address = {.ipv6 = {0}};
-	socklen_t length = sizeof address;
-
-	if (getsockname(fd, &address.any, &length) != 0)
-		return 0;
-	return ntohs(address.any.sa_family == AF_INET6 ? address.ipv6.sin6_port : address.ipv4.sin_port);
-}
-
+/* The daemon closes its socket itself, so it gets one of its own. */
 static int listen_on(const char *address, const char *port, struct metrics *metrics)
 {
-	const struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV};
-	struct addrinfo *info = NULL;
-	int error = getaddrinfo(address, port, &hints, &info);
+	struct srdma_listener *listener = NULL;
+	int ret = srdma_listener_new(address, port, &listener);
 
-	if (error != 0) {
-		cli_error("metrics: %s is no address of this host: %s", address, gai_strerror(error));
+	if (ret < 0) {
+		cli_error("metrics: %s", srdma_error_text());
 		return CLI_EXIT_FAILED;
 	}
-	metrics->socket = open_socket(info);
-	error = errno;
-	freeaddrinfo(info);
+	metrics->port = srdma_listener_port(listener);
+	metrics->socket = fcntl(srdma_listener_fd(listener), F_DUPFD_CLOEXEC, 0);
+	ret = errno;
+	srdma_listener_delete(&listener);
 	if (metrics->socket < 0) {
-		cli_error("metrics: cannot listen on %s port %s: %s; give another one (--metrics)", address, port,
-			  strerror(error));
+		cli_error("metrics: cannot duplicate the listening socket: %s", strerror(ret));
 		return CLI_EXIT_FAILED;
 	}
-	metrics->port = port_of(metrics->socket);
 	return CLI_EXIT_OK;
 }
 
@@ -167,7 +131,7 @@ static enum MHD_Result reply(struct MHD_Connection *connection, unsigned status,
 	/* A scraper comes again in many seconds; its place is for others until then. */
 	MHD_add_response_header(response, MHD_HTTP_HEADER_CONNECTION, "close");
 	if (status == MHD_HTTP_METHOD_NOT_ALLOWED)
-		MHD_add_response_header(response, MHD_HTTP_HEADER_ALLOW, MHD_HTTP_METHOD_GET);
+		MHD_add_response_header(response, MHD_HTTP_HEADER_ALLOW, MHD_HTTP_METHOD_GET ", " MHD_HTTP_METHOD_HEAD);
 	result = MHD_queue_response(connection, status, response);
 	MHD_destroy_response(response);
 	return result;
@@ -196,7 +160,7 @@ static enum MHD_Result tell_readiness(struct MHD_Connection *connection, struct 
 static enum MHD_Result answer(void *arg, struct MHD_Connection *connection, const char *url, const char *method,
 			      const char *version, const char *upload, size_t *upload_size, void **seen)
 {
-	static char not_found[] = "not found; there are /metrics and /ready\n", not_allowed[] = "only GET is allowed\n",
+	static char not_found[] = "not found; there are /metrics and /ready\n", not_allowed[] = "only GET and HEAD are allowed\n",
 		    no_memory[] = "out of memory\n";
 	struct metrics *metrics = arg;
 	bool ready = strcmp(url, "/ready") == 0;
@@ -207,7 +171,8 @@ static enum MHD_Result answer(void *arg, struct MHD_Connection *connection, cons
 	(void)upload;
 	if (!ready && strcmp(url, "/metrics") != 0)
 		return tell(connection, MHD_HTTP_NOT_FOUND, not_found);
-	if (strcmp(method, MHD_HTTP_METHOD_GET) != 0)
+	/* libmicrohttpd answers HEAD as GET, and leaves the body out. */
+	if (strcmp(method, MHD_HTTP_METHOD_GET) != 0 && strcmp(method, MHD_HTTP_METHOD_HEAD) != 0)
 		return tell(connection, MHD_HTTP_METHOD_NOT_ALLOWED, not_allowed);
 	/* The first call is for the headers alone; a body that should not be there is passed over. */
 	if (!*seen || *upload_size > 0) {

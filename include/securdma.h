@@ -11,8 +11,10 @@
  *  - Functions return 0 or a count on success, else a negative error: an errno (-ETIMEDOUT) or a SRDMA_E* of this header.
  *    srdma_error_text() then says what failed, on what, and what to do about it.
  *  - Constructors set *out on success only. Destructors take the address of the pointer, accept NULL, and set it to NULL.
- *  - Sizes are bytes. Times are microseconds, unless the name ends in _ms. A timeout_ms of 0 never blocks
- *    (-EAGAIN), a negative one means the connection's default (srdma_conn_options.timeout_ms); nothing waits for ever.
+ *  - Sizes are bytes. Times are microseconds, unless the name ends in _ms. Nothing waits for ever: timeout_ms is for the whole
+ *    call, and at its end the call returns -ETIMEDOUT. With a timeout_ms of 0 a call never waits: it returns -EAGAIN when it would
+ *    have to. A negative one means the connection's default (srdma_conn_options.timeout_ms).
+ *  - In a server's handlers each call that waits returns -ECANCELED when the server is stopped and its drain time is over.
  *  - Options structures are filled by their _init function first, so that fields added later have their defaults.
  *    Strings in them are copied by the function that takes the structure.
  *  - Thread safety: an object is used by one thread at a time, unless its description says otherwise. Different objects
@@ -68,8 +70,8 @@ enum srdma_error {
 /** A short name for any error that this library returns. Static. */
 SRDMA_API const char *srdma_strerror(int error);
 
-/** The calling thread's last error, in a sentence: what failed, on which object, what to do. Valid until the thread's
- *  next srdma call; "" when there was none. */
+/** The calling thread's last error, in a sentence: what failed, on which object, what to do. Each call that returns an error sets
+ *  it, -EAGAIN and -ETIMEDOUT included. Valid until the thread's next srdma call; "" when there was none. */
 SRDMA_API const char *srdma_error_text(void);
 
 enum srdma_log_level { SRDMA_LOG_ERROR, SRDMA_LOG_WARN, SRDMA_LOG_INFO, SRDMA_LOG_DEBUG };
@@ -128,8 +130,8 @@ struct srdma_port_info {
 	char error[160];               /**< why the device could not be opened or queried; "" when it could */
 };
 
-/** Lists the ports of all RDMA devices. *list is freed with srdma_device_list_free. No device: 0 and *count == 0.
- *  Errors: -ENOMEM; -ENOSYS when the kernel has no RDMA support. */
+/** Lists the ports of all RDMA devices. *list is freed with srdma_device_list_free. No device, or a kernel without RDMA support: 0
+ *  and *count == 0. Errors: -ENOMEM, and others of ibv_get_device_list(3). */
 SRDMA_API int srdma_device_list(struct srdma_port_info **list, size_t *count);
 SRDMA_API void srdma_device_list_free(struct srdma_port_info **list);
 
@@ -144,7 +146,7 @@ SRDMA_API void srdma_device_options_init(struct srdma_device_options *options);
 struct srdma_device;
 
 /** Opens a device. Errors: -ENODEV no device, no such device, or no active port (the text says how to get one);
- *  -EACCES; -EINVAL no such port or GID index; SRDMA_EVERBS. */
+ *  -EACCES; -EINVAL no such port or GID index; SRDMA_EVERBS; -ENOMEM. */
 SRDMA_API int srdma_device_open(const struct srdma_device_options *options, struct srdma_device **out);
 SRDMA_API struct srdma_device *srdma_device_ref(struct srdma_device *device);
 SRDMA_API void srdma_device_unref(struct srdma_device **device);
@@ -160,7 +162,8 @@ SRDMA_API const struct ibv_port_attr *srdma_device_port_attr(const struct srdma_
 
 /** Chooses the source GID for a connection whose TCP socket has these addresses: the fixed index when the device was
  *  opened with one; else the RoCE v2 GID equal to `local`; else the first RoCE v2 GID of `peer`'s family
- *  (IPv4-mapped for IPv4), link-local ones last. On InfiniBand: index 0. Errors: -EADDRNOTAVAIL when there is none. */
+ *  (IPv4-mapped for IPv4), link-local ones last. On InfiniBand: index 0. Errors: -EADDRNOTAVAIL there is none, or the fixed index is empty;
+ *  SRDMA_EVERBS. */
 SRDMA_API int srdma_device_choose_gid(const struct srdma_device *device, const struct sockaddr *local,
 				      const struct sockaddr *peer, uint8_t *gid_index, union ibv_gid *gid);
 
@@ -242,7 +245,7 @@ struct srdma_cert_info {
 	bool server_auth;          /**< usable as a server's certificate */
 	bool client_auth;          /**< usable as a client's certificate */
 };
-/** Reads the first certificate of a PEM file. Errors: -ENOENT, -EACCES, SRDMA_ECONFIG. */
+/** Reads the first certificate of a PEM file. Errors: -ENOENT, -EACCES, SRDMA_ECONFIG; -EINVAL an argument is NULL; -ENOMEM. */
 SRDMA_API int srdma_cert_read(const char *cert_file, struct srdma_cert_info *info);
 
 /** Room for the name in a certificate, with the terminating NUL. */
@@ -265,7 +268,7 @@ struct srdma_qp_options {
 
 /** Whether what runs on the queue pair is encrypted and authenticated. */
 enum srdma_seal {
-	SRDMA_SEAL_OFF,      /**< plain RDMA packets: who sees them can read and forge them */
+	SRDMA_SEAL_OFF,      /**< plain RDMA packets: anyone who can see them can read and forge them */
 	SRDMA_SEAL_REQUIRED, /**< all messages, writes and reads are sealed with keys from the TLS session. Both ends require it, or
 				  neither does: else there is no connection */
 };
@@ -288,7 +291,7 @@ struct srdma_conn_options {
 	int setup_timeout_ms;    /**< for TCP, TLS, exchange and QP together; default 10000 */
 	int busy_retry_ms;       /**< connecting: how long to try again, after growing random pauses, while the server answers
 				      SRDMA_REJECT_BUSY; each try is logged (info); default 10000; 0: not at all */
-	int timeout_ms;          /**< default of blocking calls; default 30000 */
+	int timeout_ms;          /**< default of blocking calls; above 0; default 30000 */
 	enum srdma_seal seal;    /**< default SRDMA_SEAL_OFF. Not for raw connections. A sealed write or read of the peer's region needs the
 				      peer's program to be in a call of this library, or its server's worker */
 	uint32_t epoch_psns;     /**< PSNs that a direction may consume before both ends draw new ones and renew the queue pair, without
@@ -310,9 +313,11 @@ SRDMA_API void srdma_conn_options_init(struct srdma_conn_options *options);
 /** A connected queue pair and all that belongs to it: own protection domain, completion queues, memory, TLS channel. */
 struct srdma_conn;
 
-/** Connects to `host` (name or address) and `port` (number or service).
+/** Connects to `host` (name or address) and `port` (number or service). Of a name's addresses it takes the one that answers first:
+ *  it tries the next one when one has failed, or has not answered for a quarter of a second (RFC 8305).
  *  `context` comes from srdma_tls_client_new. device and context are referenced, not owned.
- *  Errors: -ETIMEDOUT, -ECONNREFUSED and others of connect(2); -EHOSTUNREACH when the name does not resolve;
+ *  Errors: -ETIMEDOUT, -ECONNREFUSED and others of connect(2), for all addresses; -EHOSTUNREACH the name has no address;
+ *  -EINVAL host, port or an option is not valid; SRDMA_ECONFIG;
  *  SRDMA_ETLS, SRDMA_ECERT, SRDMA_EPROTOCOL, SRDMA_EREJECTED, SRDMA_ERANDOM, SRDMA_EVERBS, -EADDRNOTAVAIL, -ENOMEM. */
 SRDMA_API int srdma_conn_connect(const char *host, const char *port, struct srdma_tls_context *context,
 				 struct srdma_device *device, const struct srdma_conn_options *options,
@@ -346,7 +351,8 @@ SRDMA_API void srdma_reject_last(struct srdma_reject *reject);
 struct srdma_listener;
 
 /** Listens on `address` (NULL: all) and `port` ("0": any free one).
- *  Errors: -EADDRINUSE, -EACCES, -EADDRNOTAVAIL, -EINVAL. */
+ *  Errors: -EADDRINUSE; -EACCES; -EADDRNOTAVAIL no interface has the address; -EINVAL address or port is none; -ETIMEDOUT,
+ *  -EHOSTUNREACH a name could not be looked up within 10 s; -ENOMEM. */
 SRDMA_API int srdma_listener_new(const char *address, const char *port, struct srdma_listener **out);
 /** The same on a socket that already listens, as systemd hands it over. It is duplicated: `fd` stays the caller's; the socket
  *  is made non-blocking. Errors: -EINVAL no listening TCP socket; -EMFILE; -ENOMEM. */
@@ -356,7 +362,7 @@ SRDMA_API int srdma_listener_fd(const struct srdma_listener *listener); /**< pol
 SRDMA_API uint16_t srdma_listener_port(const struct srdma_listener *listener);
 
 /** Accepts a TCP connection only: returns its socket (close-on-exec, non-blocking; the caller's to close or to pass on),
- *  or -EAGAIN when none came within timeout_ms, or the error of accept4(2). */
+ *  or -EAGAIN when none came within timeout_ms (negative: 30 s), or the error of accept4(2). */
 SRDMA_API int srdma_listener_accept(struct srdma_listener *listener, int timeout_ms);
 
 /** Decides about a client that is authenticated and whose HELLO is valid, before anything is made for it.
@@ -372,9 +378,10 @@ SRDMA_API int srdma_conn_accept(int socket, struct srdma_tls_context *context, s
 				struct srdma_conn **out);
 
 /** Ends a connection in order (request, acknowledge, finish): waits until own outstanding work has completed and the peer
- *  has every message; `reason` (NULL or up to 127 bytes) is for the peer's log. Returns 0, -ETIMEDOUT or SRDMA_ELOST; the
- *  connection is then over in any case and only srdma_conn_delete is useful. Messages of the peer that were not yet
- *  received can still be read with srdma_conn_recv. */
+ *  has every message; `reason` (NULL or up to 127 bytes) is for the peer's log. Returns 0, also when the peer has disconnected, or an
+ *  earlier call did; -ETIMEDOUT; or what else has ended the connection, SRDMA_ELOST for instance. The connection is then over in any
+ *  case and only srdma_conn_delete is useful. Messages of the peer that were not yet received can still be read with srdma_conn_recv.
+ *  With timeout_ms 0 it returns -EAGAIN while the disconnect is under way: call it again when srdma_conn_fd is readable. */
 SRDMA_API int srdma_conn_disconnect(struct srdma_conn *conn, const char *reason, int timeout_ms);
 
 /** Frees the connection and all its objects, without a word to the peer if it was not disconnected. Memory is wiped. */
@@ -432,7 +439,7 @@ struct srdma_conn_info {
 SRDMA_API void srdma_conn_info(const struct srdma_conn *conn, struct srdma_conn_info *info);
 
 /** Asks the device (ibv_query_qp) for the queue pair's state and both PSNs as they stand now: `*rq_psn` is the next one
- *  expected from the peer, `*sq_psn` the next one to be used. Any pointer may be NULL. */
+ *  expected from the peer, `*sq_psn` the next one to be used. Any pointer may be NULL. Errors: SRDMA_EVERBS. */
 SRDMA_API int srdma_conn_query_qp(struct srdma_conn *conn, enum ibv_qp_state *state, uint32_t *rq_psn,
 				  uint32_t *sq_psn);
 
@@ -453,7 +460,7 @@ SRDMA_API int srdma_conn_peer_region(struct srdma_conn *conn, uint64_t *address,
  *  change it at any time: copy before you check. */
 SRDMA_API void *srdma_conn_region(struct srdma_conn *conn);
 
-/** Takes the own region back from the peer, at once and for good: from return on no request of its reaches the memory, which
+/** Takes the own region back from the peer, at once and for good: after this returns, the peer can no longer access the memory, which
  *  stays the connection's. The peer is told; what it tries to write or read later fails there with -ENXIO, and what it had under
  *  way ends the connection. Errors: -ENXIO none is offered, or it was taken back before; SRDMA_EVERBS and others end the
  *  connection. */
@@ -467,13 +474,14 @@ SRDMA_API int srdma_conn_renew(struct srdma_conn *conn);
 /* ---- messages -------------------------------------------------------------------------------------------------- */
 
 /** Sends a message of 0 to message_size bytes. `data` may be reused at once. Waits for a credit of the peer.
- *  Errors: -EMSGSIZE; -ETIMEDOUT, -EAGAIN the peer has not taken earlier messages; SRDMA_ECLOSED, SRDMA_ELOST,
- *  SRDMA_EVERBS, SRDMA_EPROTOCOL end the connection. -EOPNOTSUPP when raw. */
+ *  Errors: -EMSGSIZE; -ETIMEDOUT, -EAGAIN the peer has not taken earlier messages; SRDMA_ECLOSED, SRDMA_ELOST, SRDMA_ETLS,
+ *  SRDMA_EVERBS, SRDMA_EPROTOCOL, SRDMA_ESEAL end the connection. -EOPNOTSUPP when raw. */
 SRDMA_API int srdma_conn_send(struct srdma_conn *conn, const void *data, size_t length, int timeout_ms);
 
 /** Receives one message into `buffer`; *length becomes its length. Messages that the peer sent before it disconnected are
  *  delivered first, then SRDMA_ECLOSED, when the peer has been answered. Errors: -EMSGSIZE `size` is too small (*length is
- *  what is needed; the message stays); -ETIMEDOUT, -EAGAIN; SRDMA_ECLOSED, SRDMA_ELOST, SRDMA_EVERBS, SRDMA_EPROTOCOL; -EOPNOTSUPP when raw. */
+ *  what is needed; the message stays); -ETIMEDOUT, -EAGAIN no message has come; those of srdma_conn_send that end the connection;
+ *  -EOPNOTSUPP when raw. */
 SRDMA_API int srdma_conn_recv(struct srdma_conn *conn, void *buffer, size_t size, size_t *length, int timeout_ms);
 
 /** A file descriptor for poll(2), select(2) or epoll(7), owned by the connection: readable when, after a call returned
@@ -481,7 +489,7 @@ SRDMA_API int srdma_conn_recv(struct srdma_conn *conn, void *buffer, size_t size
 SRDMA_API int srdma_conn_fd(struct srdma_conn *conn);
 
 /** Waits until there is something for srdma_conn_recv or srdma_conn_complete, or the peer went away, or another thread
- *  called srdma_conn_wake. Returns 0, -ETIMEDOUT, -EAGAIN (timeout_ms 0), -EINTR (woken), SRDMA_ECLOSED when the peer has
+ *  called srdma_conn_wake. Returns 0, -ETIMEDOUT, -EAGAIN, -EINTR (woken), SRDMA_ECLOSED when the peer has
  *  disconnected and all its messages were received, or the connection's error. On a raw connection it waits for the end. */
 SRDMA_API int srdma_conn_wait(struct srdma_conn *conn, int timeout_ms);
 
@@ -499,23 +507,27 @@ SRDMA_API int srdma_buffer_new(struct srdma_conn *conn, void *memory, size_t siz
 SRDMA_API void srdma_buffer_delete(struct srdma_buffer **buffer);
 SRDMA_API void *srdma_buffer_data(struct srdma_buffer *buffer);
 
-/** RDMA write of `length` bytes to `offset` of the peer's region; back when the peer has them.
- *  Errors: -ENXIO the peer offers no region; -ERANGE outside of it; -EACCES it does not allow that (all three are found
- *  before anything is posted); -ETIMEDOUT, SRDMA_EVERBS and the others of srdma_conn_send end the connection. */
+/** RDMA write of `length` bytes to `offset` of the peer's region; returns when the peer has them.
+ *  Errors: -ENXIO the peer offers no region; -ERANGE outside of it; -EACCES it does not allow that; -EINVAL timeout_ms is 0: a write
+ *  that does not wait is srdma_conn_post_write (all four are found before anything is posted). -ETIMEDOUT, SRDMA_EVERBS and the
+ *  others of srdma_conn_send end the connection, since the device may still be using the memory; but for a -ETIMEDOUT while earlier
+ *  requests, or a renewal, left no room to post. -EOPNOTSUPP when raw. */
 SRDMA_API int srdma_conn_write(struct srdma_conn *conn, const void *data, size_t length, uint64_t offset,
 			       int timeout_ms);
 /** RDMA read, likewise. */
 SRDMA_API int srdma_conn_read(struct srdma_conn *conn, void *data, size_t length, uint64_t offset, int timeout_ms);
 
 /** Posts a write or read between a buffer and the peer's region, and returns at once; it ends with one completion that
- *  carries `cookie`. Errors: as srdma_conn_write, and -EAGAIN when rdma_depth are in flight or the queue pair is being renewed; -ERANGE also when outside of
- *  the buffer. The buffer must not be deleted, or changed (write) or used (read), before the completion. */
+ *  carries `cookie`. Errors: as srdma_conn_write, and -EAGAIN when rdma_depth are in flight or the queue pair is being renewed;
+ *  -ERANGE also when outside of the buffer; -EMSGSIZE longer than the device, or an epoch, takes in one request. The buffer must not be deleted, or changed (write) or used (read), before the completion. */
 SRDMA_API int srdma_conn_post_write(struct srdma_conn *conn, struct srdma_buffer *buffer, size_t buffer_offset,
 				    size_t length, uint64_t offset, uint64_t cookie);
 SRDMA_API int srdma_conn_post_read(struct srdma_conn *conn, struct srdma_buffer *buffer, size_t buffer_offset,
 				   size_t length, uint64_t offset, uint64_t cookie);
 /** Collects completions of posted writes and reads, in the order of posting: returns how many (up to `max`), or an error.
- *  Waits for the first one. 0: none was under way, and the renewal of the queue pair that kept any from being posted is over. */
+ *  Waits for the first one. 0: none is under way; it says so at once, or, where the renewal of the queue pair keeps any from being
+ *  posted, at the end of that. Errors: -ETIMEDOUT, -EAGAIN; -EINVAL `max` is less than 1; those of srdma_conn_send that end the
+ *  connection; -EOPNOTSUPP when raw. */
 SRDMA_API int srdma_conn_complete(struct srdma_conn *conn, uint64_t *cookies, int max, int timeout_ms);
 
 /* ---- link ------------------------------------------------------------------------------------------------------ */
@@ -602,8 +614,8 @@ struct srdma_link_info {
 };
 SRDMA_API void srdma_link_info(const struct srdma_link *link, struct srdma_link_info *info);
 
-/** Ends the connection in order, as srdma_conn_disconnect does. After it only srdma_link_delete is useful. Nothing to do, and
- *  0, when there is no connection. */
+/** Ends the connection in order, as srdma_conn_disconnect does; with timeout_ms 0 likewise call it again after -EAGAIN. After it only
+ *  srdma_link_delete is useful. Nothing to do, and 0, when there is no connection. */
 SRDMA_API int srdma_link_disconnect(struct srdma_link *link, const char *reason, int timeout_ms);
 
 /** Frees the link, its connection and what was not received; without a word to the peer if it was not disconnected. */
@@ -679,7 +691,7 @@ struct srdma_server_options {
 					     anywhere else must not. All that goes by the client's address, the rule for its GID
 					     included, then goes by what a balancer says: name no network that others are in.
 					     Default: none */
-	int drain_timeout_ms;           /**< for srdma_server_stop to end all clients in order; default 5000 */
+	int drain_timeout_ms;           /**< for srdma_server_stop to end all clients in order; above 0; default 5000 */
 	struct srdma_conn_options conn; /**< for every client */
 	struct srdma_server_handlers handlers; /**< all NULL: the built-in echo service */
 	void *arg;
@@ -717,7 +729,7 @@ SRDMA_API void srdma_server_status(struct srdma_server *server, struct srdma_ser
 
 /** Buckets of a histogram; the last one has no bound. */
 #define SRDMA_HISTOGRAM_BUCKETS 17
-/** How many times were how long. */
+/** A latency histogram. */
 struct srdma_histogram {
 	uint64_t counts[SRDMA_HISTOGRAM_BUCKETS]; /**< each bucket's own: above the bound of the one before, up to its own */
 	uint64_t sum_us;

@@ -116,8 +116,16 @@ struct srdma_conn *srdma_conn_take_cq_event(struct ibv_comp_channel *channel);
 /* A disconnect as far as it goes without waiting: 0 over, as srdma_conn_disconnect says; -EAGAIN: call again when something
  * has happened. `reason`: NULL or for the peer. */
 int srdma_conn_disconnect_step(struct srdma_conn *conn, const char *reason);
-/* Waits until `ready` says so: 0, -EAGAIN, -ETIMEDOUT, -ECANCELED, or the connection's error. */
-int srdma_conn_wait_until(struct srdma_conn *conn, bool (*ready)(const struct srdma_conn *conn), int timeout_ms);
+/* How long a call may wait in all, whatever it waits for one after the other. */
+struct srdma_patience {
+	int ms;            /* 0: not at all */
+	uint64_t deadline; /* 0: it has not had to wait yet */
+};
+/* Of a call with this timeout_ms. */
+struct srdma_patience srdma_conn_patience(const struct srdma_conn *conn, int timeout_ms);
+/* Waits until `ready` says so: 0, -EAGAIN, -ETIMEDOUT, -ECANCELED, or the connection's error. `what`, for the error: "a message"; static. */
+int srdma_conn_wait_until(struct srdma_conn *conn, bool (*ready)(const struct srdma_conn *conn), const char *what,
+			  struct srdma_patience *patience);
 /* The device reported an error of the connection's queues: its own thread ends it. Thread-safe, while the connection lives. */
 void srdma_conn_fail_later(struct srdma_conn *conn, enum ibv_event_type event);
 /* Makes the running and all later waits end with -ECANCELED. Thread-safe, while the connection lives. */

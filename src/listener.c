@@ -13,6 +13,9 @@
 #include <string.h>
 #include <unistd.h>
 
+/* There is no connection yet whose default it could be. */
+#define ACCEPT_MS 30000
+
 struct srdma_listener {
 	int fd;
 	uint16_t port;
@@ -119,7 +122,7 @@ int srdma_listener_accept_from(struct srdma_listener *listener, int timeout_ms, 
 			return fd;
 		if (errno == EAGAIN) {
 			if (srdma_net_wait(listener->fd, POLLIN, deadline) == -ETIMEDOUT)
-				return -EAGAIN;
+				return srdma_again("a client to connect");
 		} else if (errno != EINTR && errno != ECONNABORTED) {
 			return srdma_fail(-errno, "cannot accept a TCP connection: %s", strerror(errno));
 		}
@@ -130,5 +133,5 @@ int srdma_listener_accept(struct srdma_listener *listener, int timeout_ms)
 {
 	struct sockaddr_storage peer;
 
-	return srdma_listener_accept_from(listener, timeout_ms, &peer);
+	return srdma_listener_accept_from(listener, timeout_ms < 0 ? ACCEPT_MS : timeout_ms, &peer);
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "log.h"
 
+#include <errno.h>
 #include <openssl/err.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -16,6 +17,7 @@ static struct {
 } sink = {.level = SRDMA_LOG_WARN};
 
 static _Thread_local char last_error[768];
+static _Thread_local const char *last_wait; /* not NULL: of a later error, -EAGAIN, whose text is still to be made */
 
 const char *srdma_version(void)
 {
@@ -49,7 +51,16 @@ const char *srdma_strerror(int error)
 
 const char *srdma_error_text(void)
 {
+	if (last_wait)
+		snprintf(last_error, sizeof last_error, "the call would have to wait for %s", last_wait);
+	last_wait = NULL;
 	return last_error;
+}
+
+int srdma_again(const char *what)
+{
+	last_wait = what;
+	return -EAGAIN;
 }
 
 void srdma_log_set(enum srdma_log_level level, srdma_log_fn *fn, void *arg)
@@ -144,6 +155,7 @@ void srdma_make_printable(char *text, size_t length)
 
 static int record(int error, const char *text)
 {
+	last_wait = NULL;
 	snprintf(last_error, sizeof last_error, "%s", text);
 	srdma_make_printable(last_error, strlen(last_error));
 	srdma_log(SRDMA_LOG_DEBUG, "%s (%s)", last_error, srdma_strerror(error));
@@ -191,6 +203,6 @@ void srdma_error_prefix(const char *format, ...)
 	va_start(args, format);
 	vsnprintf(prefix, sizeof prefix, format, args);
 	va_end(args);
-	snprintf(text, sizeof text, "%s%s", prefix, last_error);
+	snprintf(text, sizeof text, "%s%s", prefix, srdma_error_text());
 	memcpy(last_error, text, sizeof last_error - 1);
 }

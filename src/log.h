@@ -9,6 +9,10 @@
  * the error and decides how loud it is), and returns `error`. */
 int srdma_fail(int error, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+/* Records -EAGAIN, and returns it: a call that must not wait would have to wait for `what`, which is static. It costs next to nothing
+ * until somebody reads the text, and logs nothing, since programs call again and again. */
+int srdma_again(const char *what);
+
 /* As srdma_fail, with OpenSSL's error queue appended and emptied. */
 int srdma_fail_openssl(int error, const char *format, ...) __attribute__((format(printf, 2, 3)));
 

@@ -3,10 +3,10 @@
 
 #include "clock.h"
 #include "log.h"
+#include "resolve.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
-#include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
@@ -20,6 +20,8 @@
 #define KEEPALIVE_INTERVAL_S 2
 #define KEEPALIVE_COUNT 3
 #define BACKLOG 512
+/* A listener is made where no caller gives a deadline. */
+#define RESOLVE_MS 10000
 
 static const uint8_t v4_mapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
 
@@ -55,66 +57,6 @@ int srdma_net_wait(int fd, short events, uint64_t deadline)
 	}
 }
 
-static int connect_one(const struct addrinfo *ai, uint64_t deadline, int *out)
-{
-	int fd = socket(ai->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, ai->ai_protocol);
-	int error = 0;
-	socklen_t length = sizeof error;
-
-	if (fd < 0)
-		return -errno;
-	if (connect(fd, ai->ai_addr, ai->ai_addrlen) != 0) {
-		error = errno;
-		if (error == EINPROGRESS) {
-			error = -srdma_net_wait(fd, POLLOUT, deadline);
-			if (error == 0)
-				getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &length);
-		}
-	}
-	if (error != 0) {
-		close(fd);
-		return -error;
-	}
-	*out = fd;
-	return 0;
-}
-
-static int resolve(const char *host, const char *port, int flags, struct addrinfo **list)
-{
-	struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = flags};
-	int gai = getaddrinfo(host, port, &hints, list);
-
-	if (gai != 0)
-		return srdma_fail(-EHOSTUNREACH, "cannot resolve %s port %s: %s; check the name", host ? host : "*", port,
-				  gai_strerror(gai));
-	return 0;
-}
-
-int srdma_net_connect(const char *host, const char *port, uint64_t deadline, int *out)
-{
-	struct addrinfo *list = NULL;
-	int fd = -1, ret = resolve(host, port, 0, &list);
-
-	if (ret != 0)
-		return ret;
-	for (struct addrinfo *ai = list; ai; ai = ai->ai_next) {
-		ret = connect_one(ai, deadline, &fd);
-		if (ret == 0)
-			break;
-	}
-	freeaddrinfo(list);
-	if (ret != 0)
-		return srdma_fail(ret, "cannot connect to %s port %s: %s; is the server running there, and the port open?",
-				  host, port, strerror(-ret));
-	ret = srdma_net_prepare(fd);
-	if (ret != 0) {
-		close(fd);
-		return ret;
-	}
-	*out = fd;
-	return 0;
-}
-
 static int listen_one(const struct addrinfo *ai, bool any, int *out)
 {
 	int one = 1, zero = 0;
@@ -139,7 +81,7 @@ static int listen_one(const struct addrinfo *ai, bool any, int *out)
 int srdma_net_listen(const char *address, const char *port, int *out)
 {
 	struct addrinfo *list = NULL;
-	int ret = resolve(address, port, AI_PASSIVE, &list);
+	int ret = srdma_resolve(address, port, AI_PASSIVE, srdma_deadline(RESOLVE_MS), &list);
 
 	if (ret != 0)
 		return ret;
@@ -157,9 +99,10 @@ int srdma_net_listen(const char *address, const char *port, int *out)
 	freeaddrinfo(list);
 	if (ret != 0)
 		return srdma_fail(ret, "cannot listen on %s port %s: %s%s", address ? address : "*", port, strerror(-ret),
-				  ret == -EADDRINUSE ? "; another program has it: choose another port"
-				  : ret == -EACCES   ? "; ports below 1024 need privileges"
-						     : "");
+				  ret == -EADDRINUSE      ? "; another program listens there: choose another port"
+				  : ret == -EADDRNOTAVAIL ? "; no network interface of this machine has that address"
+				  : ret == -EACCES        ? "; ports below 1024 need privileges"
+							  : "");
 	return 0;
 }
 

@@ -5,7 +5,8 @@
 
 #include "securdma.h"
 
-/* Connects; the socket is non-blocking, close-on-exec, with TCP_NODELAY and keepalive. */
+/* Connects, to the address of `host` that answers first (dial.c); the socket is non-blocking, close-on-exec, with TCP_NODELAY and
+ * keepalive. */
 int srdma_net_connect(const char *host, const char *port, uint64_t deadline, int *out);
 int srdma_net_listen(const char *address, const char *port, int *out);
 /* Sets what every TLS channel's socket needs: TCP_NODELAY, and keepalive so that a vanished peer is found. */

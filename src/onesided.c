@@ -4,6 +4,7 @@
 #include "log.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -56,6 +57,8 @@ void *srdma_buffer_data(struct srdma_buffer *buffer)
 
 /* ---- requests -------------------------------------------------------------------------------------------------- */
 
+#define RAW_IS_YOURS "a raw connection has no writes and reads of its own; post them to its queue pair"
+
 /* All that can be known before the device is asked. */
 static int check_request(struct srdma_conn *conn, bool write, size_t length, uint64_t offset)
 {
@@ -64,7 +67,7 @@ static int check_request(struct srdma_conn *conn, bool write, size_t length, uin
 	const char *verb = write ? "write" : "read";
 
 	if (conn->options.raw)
-		return srdma_fail(-EOPNOTSUPP, "the queue pair of a raw connection is yours: post to it yourself");
+		return srdma_fail(-EOPNOTSUPP, RAW_IS_YOURS);
 	int ret = srdma_conn_check(conn);
 	if (ret != 0)
 		return ret;
@@ -142,6 +145,21 @@ static size_t longest(const struct srdma_conn *conn)
 	return (size_t)(psns < device ? psns : device);
 }
 
+#define AWAITS_ROOM "earlier writes and reads to complete, or the renewal of the queue pair to end"
+
+static const char *why_longest(const struct srdma_conn *conn, char *text, size_t size)
+{
+	uint64_t device = srdma_device_port_attr(conn->device)->max_msg_sz;
+	size_t most = longest(conn);
+
+	if (most == device)
+		snprintf(text, size, "%s takes at most %zu", srdma_device_name(conn->device), most);
+	else
+		snprintf(text, size, "an epoch of %llu PSNs has room for %zu at most (epoch-psns)",
+			 (unsigned long long)conn->channel.psn_limit, most);
+	return text;
+}
+
 static bool can_post_rdma(const struct srdma_conn *conn)
 {
 	if (conn->sealed)
@@ -153,18 +171,23 @@ static int post_buffer(struct srdma_conn *conn, bool write, struct srdma_buffer 
 		       size_t length, uint64_t offset, uint64_t cookie)
 {
 	int ret = check_request(conn, write, length, offset);
+	char text[128];
 
 	if (ret != 0)
 		return ret;
 	if (buffer_offset > buffer->region.size || length > buffer->region.size - buffer_offset)
-		return srdma_fail(-ERANGE, "%zu bytes at %zu are outside of the buffer of %zu", length, buffer_offset,
-				  buffer->region.size);
+		return srdma_fail(-ERANGE, "cannot %s %zu bytes at offset %zu of a buffer of %zu bytes", write ? "write" : "read", length,
+				  buffer_offset, buffer->region.size);
 	if (!conn->sealed && length > longest(conn))
-		return srdma_fail(-EMSGSIZE, "%zu bytes in one request; the device, or an epoch, takes %zu", length, longest(conn));
+		return srdma_fail(-EMSGSIZE,
+				  "cannot %s %zu bytes in one request: %s; post several shorter ones, or use srdma_conn_%s, which does so",
+				  write ? "write" : "read", length, why_longest(conn, text, sizeof text), write ? "write" : "read");
 	conn->waited_length = conn->sealed ? 0 : (uint32_t)length;
 	if (!can_post_rdma(conn)) {
+		struct srdma_patience none = {0};
+
 		/* The room may be a matter of a look, or of a renewal. */
-		ret = srdma_conn_wait_until(conn, can_post_rdma, 0);
+		ret = srdma_conn_wait_until(conn, can_post_rdma, AWAITS_ROOM, &none);
 		if (ret != 0)
 			return ret;
 	}
@@ -207,17 +230,20 @@ int srdma_conn_complete(struct srdma_conn *conn, uint64_t *cookies, int max, int
 	struct srdma_channel *channel = &conn->channel;
 	int n = 0;
 
-	if (conn->options.raw || max <= 0)
-		return srdma_fail(-EINVAL, "no completions to collect");
+	if (conn->options.raw)
+		return srdma_fail(-EOPNOTSUPP, RAW_IS_YOURS);
+	if (max < 1)
+		return srdma_fail(-EINVAL, "cannot collect completions into an array of %d; give room for one at least", max);
 	if (channel->done_count == 0) {
-		int ret;
-
 		/* Nothing could be posted because of a renewal: it could afterwards. */
 		bool held = conn->status == 0 && channel->rdma_queued == 0 && channel->held;
+		struct srdma_patience patience = srdma_conn_patience(conn, timeout_ms);
+		int ret;
 
 		if (conn->status == 0 && channel->rdma_queued == 0 && !held)
-			return srdma_fail(-EINVAL, "no write or read is under way");
-		ret = srdma_conn_wait_until(conn, held ? is_not_held : has_completion, timeout_ms);
+			return 0;
+		ret = srdma_conn_wait_until(conn, held ? is_not_held : has_completion,
+					    held ? "the renewal of the queue pair to end" : "a posted write or read to complete", &patience);
 		if (ret != 0)
 			return ret;
 	}
@@ -238,19 +264,19 @@ static bool waited_done(const struct srdma_conn *conn)
 	return conn->channel.waited_done > conn->waited_before;
 }
 
-static int transfer(struct srdma_conn *conn, struct request *request, int timeout_ms)
+static int transfer(struct srdma_conn *conn, struct request *request, struct srdma_patience *patience)
 {
 	int ret;
 
 	conn->waited_length = conn->sealed ? 0 : (uint32_t)request->length;
-	ret = srdma_conn_wait_until(conn, can_post_rdma, timeout_ms);
+	ret = srdma_conn_wait_until(conn, can_post_rdma, AWAITS_ROOM, patience);
 	if (ret != 0)
 		return ret;
 	conn->waited_before = conn->channel.waited_done;
 	ret = post(conn, request);
 	if (ret != 0)
 		return ret;
-	ret = srdma_conn_wait_until(conn, waited_done, timeout_ms);
+	ret = srdma_conn_wait_until(conn, waited_done, request->write ? "the peer to acknowledge the write" : "the data of the read", patience);
 	/* The device may still use the memory, which is the caller's again on return: stop it. */
 	if (ret != 0 && conn->status == 0)
 		srdma_conn_end(conn, ret);
@@ -262,12 +288,14 @@ static int run(struct srdma_conn *conn, bool write, void *data, size_t length, u
 	size_t most = conn->sealed ? SIZE_MAX : longest(conn);
 	struct srdma_region region = {0};
 	struct request request = {.write = write, .kind = SRDMA_OP_WAITED};
+	struct srdma_patience patience = srdma_conn_patience(conn, timeout_ms);
 	int ret = check_request(conn, write, length, offset);
 
 	if (ret != 0)
 		return ret;
 	if (timeout_ms == 0)
-		return srdma_fail(-EINVAL, "a write or read that does not wait is srdma_conn_post_write or _read");
+		return srdma_fail(-EINVAL, "srdma_conn_%s always waits for the peer; to go on without waiting, use srdma_conn_post_%s",
+				  write ? "write" : "read", write ? "write" : "read");
 	request.copy = write && length <= conn->qp.max_inline;
 	if (!conn->sealed && !request.copy && length > 0) {
 		ret = srdma_region_register(conn->pd, data, length, write ? 0 : IBV_ACCESS_LOCAL_WRITE, &region);
@@ -283,7 +311,7 @@ static int run(struct srdma_conn *conn, bool write, void *data, size_t length, u
 		request.local = (uintptr_t)data + done;
 		request.length = left < most ? left : most;
 		request.offset = offset + done;
-		ret = transfer(conn, &request, timeout_ms);
+		ret = transfer(conn, &request, &patience);
 		if (length == 0)
 			break;
 	}

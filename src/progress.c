@@ -487,18 +487,25 @@ static bool spin(struct srdma_conn *conn, bool (*ready)(const struct srdma_conn 
 	return false;
 }
 
-int srdma_conn_wait_until(struct srdma_conn *conn, bool (*ready)(const struct srdma_conn *), int timeout_ms)
+struct srdma_patience srdma_conn_patience(const struct srdma_conn *conn, int timeout_ms)
 {
-	uint64_t deadline;
+	return (struct srdma_patience){.ms = timeout_ms < 0 ? conn->options.timeout_ms : timeout_ms};
+}
+
+int srdma_conn_wait_until(struct srdma_conn *conn, bool (*ready)(const struct srdma_conn *), const char *what,
+			  struct srdma_patience *patience)
+{
+	bool waits = patience->ms != 0;
 	int ret;
 
 	progress(conn);
 	if (ready(conn))
 		return 0;
-	deadline = srdma_deadline(timeout_ms < 0 ? conn->options.timeout_ms : timeout_ms);
+	if (patience->deadline == 0)
+		patience->deadline = srdma_deadline(patience->ms);
 	for (bool first = true;; first = false) {
 		/* Once; and again after each sleep that a sealed transfer has ended. */
-		if (timeout_ms != 0 && (first || srdma_bulk_is_active(&conn->bulk)) && spin(conn, ready, deadline))
+		if (waits && (first || srdma_bulk_is_active(&conn->bulk)) && spin(conn, ready, patience->deadline))
 			return 0;
 		ret = take_events(conn, 0);
 		if (ret == 0) {
@@ -512,11 +519,12 @@ int srdma_conn_wait_until(struct srdma_conn *conn, bool (*ready)(const struct sr
 			ret = still_waiting(conn);
 		if (ret != 0)
 			return ret;
-		if (timeout_ms == 0)
-			return -EAGAIN;
-		int left = srdma_deadline_left_ms(deadline), tick = srdma_epoch_tick_ms(conn), closed = srdma_rate_left_ms(&conn->rate);
+		if (!waits)
+			return srdma_again(what);
+		int left = srdma_deadline_left_ms(patience->deadline), tick = srdma_epoch_tick_ms(conn),
+		    closed = srdma_rate_left_ms(&conn->rate);
 		if (left == 0)
-			return srdma_fail(-ETIMEDOUT, "nothing happened within the time-out");
+			return srdma_fail(-ETIMEDOUT, "timed out after %d ms waiting for %s", patience->ms, what);
 		if (tick >= 0 && tick < left)
 			left = tick;
 		if (closed > 0 && closed < left)
@@ -552,6 +560,7 @@ static bool can_send(const struct srdma_conn *conn)
 
 int srdma_conn_send(struct srdma_conn *conn, const void *data, size_t length, int timeout_ms)
 {
+	struct srdma_patience patience = srdma_conn_patience(conn, timeout_ms);
 	int ret = check_not_raw(conn);
 
 	if (ret == 0)
@@ -561,7 +570,7 @@ int srdma_conn_send(struct srdma_conn *conn, const void *data, size_t length, in
 	if (length > conn->channel.message_size)
 		return srdma_fail(-EMSGSIZE, "a message of %zu bytes; %u were agreed", length, conn->channel.message_size);
 	if (!srdma_conn_can_send(conn)) {
-		ret = srdma_conn_wait_until(conn, can_send, timeout_ms);
+		ret = srdma_conn_wait_until(conn, can_send, "the peer to take earlier messages", &patience);
 		if (ret == 0)
 			ret = srdma_conn_check(conn);
 		if (ret != 0)
@@ -586,11 +595,13 @@ int srdma_conn_peek(struct srdma_conn *conn, const void **data, uint32_t *length
 
 int srdma_conn_recv(struct srdma_conn *conn, void *buffer, size_t size, size_t *length, int timeout_ms)
 {
+	struct srdma_patience patience = srdma_conn_patience(conn, timeout_ms);
 	uint32_t n;
 	int ret = check_not_raw(conn);
 
 	if (ret == 0 && !has_message(conn))
-		ret = conn->closing.finished ? srdma_conn_check(conn) : srdma_conn_wait_until(conn, has_message, timeout_ms);
+		ret = conn->closing.finished ? srdma_conn_check(conn)
+					     : srdma_conn_wait_until(conn, has_message, "a message from the peer", &patience);
 	if (ret != 0)
 		return ret;
 	if (!srdma_channel_next_length(&conn->channel, &n))
@@ -616,13 +627,16 @@ static bool has_anything(const struct srdma_conn *conn)
 
 int srdma_conn_wait(struct srdma_conn *conn, int timeout_ms)
 {
-	int ret = srdma_conn_wait_until(conn, has_anything, timeout_ms);
+	struct srdma_patience patience = srdma_conn_patience(conn, timeout_ms);
+	int ret = srdma_conn_wait_until(conn, has_anything,
+					conn->options.raw ? "the end of the connection" : "a message, a completion or the end of the connection",
+					&patience);
 
 	if (ret != 0)
 		return ret;
 	if (conn->woken) {
 		conn->woken = false;
-		return -EINTR;
+		return srdma_fail(-EINTR, "another thread ended the wait (srdma_conn_wake)");
 	}
 	/* Not a message, not a completion: then it is the peer's disconnect. */
 	return conn->channel.arrival_count > 0 || conn->channel.done_count > 0 ? 0 : srdma_conn_check(conn);
@@ -659,14 +673,6 @@ static bool answered(const struct srdma_conn *conn)
 	return conn->closing.finished ||
 	       (conn->closing.acknowledged && all_arrived(conn) &&
 		(!conn->closing.peer_requested || conn->closing.peer_answered));
-}
-
-static int left_of(uint64_t deadline)
-{
-	int left = srdma_deadline_left_ms(deadline);
-
-	/* 0 would mean not to wait at all, and lose the difference between "not yet" and "too late". */
-	return left > 0 ? left : 1;
 }
 
 static int finish_disconnect(struct srdma_conn *conn)
@@ -739,19 +745,32 @@ static bool disconnect_goes_on(const struct srdma_conn *conn)
 	return closing->requested ? answered(conn) : sends_done(conn);
 }
 
+static const char *disconnect_awaits(const struct srdma_conn *conn)
+{
+	if (conn->closing.peer_requested && !conn->closing.requested)
+		return "the peer to finish its disconnect";
+	return conn->closing.requested ? "the peer to answer the disconnect" : "outstanding work before the disconnect";
+}
+
 int srdma_conn_disconnect(struct srdma_conn *conn, const char *reason, int timeout_ms)
 {
-	uint64_t deadline = srdma_deadline(timeout_ms < 0 ? conn->options.timeout_ms : timeout_ms);
+	struct srdma_patience patience = srdma_conn_patience(conn, timeout_ms);
 	int ret;
 
-	if (conn->status == 0 && conn->closing.finished)
+	/* It may have come about by the peer, or by an earlier call. */
+	if ((conn->status == 0 && conn->closing.finished && !conn->closing.requested) || conn->status == SRDMA_ECLOSED)
 		return 0;
 	while ((ret = srdma_conn_disconnect_step(conn, reason)) == -EAGAIN) {
 		if (conn->closing.finished && conn->closing.peer_close_deadline != 0) {
+			/* All is said: to wait for the peer to close is a kindness to those who connect again at once. */
+			if (patience.ms == 0)
+				return finish_disconnect(conn);
 			peer_has_closed(conn, conn->closing.peer_close_deadline);
 			continue;
 		}
-		ret = srdma_conn_wait_until(conn, disconnect_goes_on, left_of(deadline));
+		ret = srdma_conn_wait_until(conn, disconnect_goes_on, disconnect_awaits(conn), &patience);
+		if (ret == -EAGAIN)
+			return ret;
 		if (ret != 0)
 			return srdma_conn_end(conn, ret);
 	}

@@ -203,7 +203,7 @@ static int translate(struct srdma_tls *tls, int ret, const char *doing)
 	switch (SSL_get_error(tls->ssl, ret)) {
 	case SSL_ERROR_WANT_READ: tls->events = POLLIN; return -EAGAIN;
 	case SSL_ERROR_WANT_WRITE: tls->events = POLLOUT; return -EAGAIN;
-	case SSL_ERROR_ZERO_RETURN: return SRDMA_ECLOSED;
+	case SSL_ERROR_ZERO_RETURN: return srdma_fail(SRDMA_ECLOSED, "the peer closed the TLS channel (%s)", doing);
 	case SSL_ERROR_SYSCALL:
 		tls->broken = true;
 		ERR_clear_error();

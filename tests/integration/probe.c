@@ -43,6 +43,11 @@ static const struct mode {
 	{"link-once", mode_link_once, 1},   /* LOSSES */
 	{"link-kept", mode_link_kept, 0},
 	{"link-policy", mode_link_policy, 0},
+	{"error-texts", mode_error_texts, 0},
+	{"completions", mode_completions, 0},
+	{"raw-refusals", mode_raw_refusals, 0},
+	{"disconnect-nonblocking", mode_disconnect_nonblocking, 0},
+	{"accept-timeouts", mode_accept_timeouts, 0},
 };
 
 _Noreturn void probe_die(const char *file, int line, const char *condition)

@@ -94,5 +94,10 @@ void mode_seal_differs(struct rig *rig, char **args);
 void mode_link_once(struct rig *rig, char **args);
 void mode_link_kept(struct rig *rig, char **args);
 void mode_link_policy(struct rig *rig, char **args);
+void mode_error_texts(struct rig *rig, char **args);
+void mode_completions(struct rig *rig, char **args);
+void mode_raw_refusals(struct rig *rig, char **args);
+void mode_disconnect_nonblocking(struct rig *rig, char **args);
+void mode_accept_timeouts(struct rig *rig, char **args);
 
 #endif

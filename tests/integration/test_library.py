@@ -94,3 +94,30 @@ def test_rkey_works_from_the_connections_queue_pair_alone(probe, what):
         pytest.skip("the device has no type 2 memory windows")
     assert facts["rkey_of_peer"] != facts["rkey_of_region"]
     assert facts["status"] == REMOTE_ACCESS_ERROR and facts["unread"] and facts["unchanged"]
+
+
+# ---- what the header says of return values ------------------------------------------------------------------------------
+
+
+def test_each_error_has_its_own_text(probe):
+    probe("error-texts")
+
+
+@pytest.mark.parametrize("seal", ["", "1"])
+def test_completions_are_collected_until_none_is_under_way(probe, monkeypatch, seal):
+    monkeypatch.setenv("SECURDMA_PROBE_SEAL", seal)
+    probe("completions")
+
+
+def test_raw_connection_refuses_what_it_has_none_of(probe):
+    probe("raw-refusals")
+
+
+@pytest.mark.parametrize("seal", ["", "1"])
+def test_disconnect_goes_on_without_blocking(probe, monkeypatch, seal):
+    monkeypatch.setenv("SECURDMA_PROBE_SEAL", seal)
+    probe("disconnect-nonblocking")
+
+
+def test_accept_has_a_default_timeout(probe):
+    probe("accept-timeouts")

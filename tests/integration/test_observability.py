@@ -405,15 +405,31 @@ def test_set_up_that_makes_room_is_an_eviction(certs, device, start):
 # ---- HTTP --------------------------------------------------------------------------------------------------------------
 
 
-def test_only_get_and_only_metrics(metered):
+def test_only_get_and_head_and_only_metrics(metered):
     for path in ("/", "/metrics/", "/metricsx", "/..", "/%6Detrics/x"):
         assert metered.ask("GET", path)[0] == 404, path
-    for method in ("POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH", "BREW"):
-        status, headers, _ = metered.ask(method, "/metrics", b"x" * 100 if method in ("POST", "PUT") else None)
-        assert status == 405 and headers["Allow"] == "GET", method
+    for method in ("POST", "PUT", "DELETE", "OPTIONS", "PATCH", "BREW"):
+        for path in ("/metrics", "/ready"):
+            status, headers, _ = metered.ask(method, path, b"x" * 100 if method in ("POST", "PUT") else None)
+            assert status == 405 and headers["Allow"] == "GET, HEAD", (method, path)
     assert metered.ask("POST", "/else")[0] == 404
     assert metered.ask("GET", "/metrics?a=b")[0] == 200
     metered.scrape()
+
+
+@pytest.mark.parametrize("path, status", [("/metrics", 200), ("/ready", 200), ("/", 404), ("/else", 404)])
+def test_head_is_get_without_the_body(metered, path, status):
+    """HAProxy's `httpchk HEAD /ready` asks so."""
+    _, expected, body = metered.ask("GET", path)
+    got, headers, nothing = metered.ask("HEAD", path)
+    assert got == status and nothing == b"" and body != b""
+    assert headers["Content-Type"] == expected["Content-Type"]
+    assert path == "/metrics" or headers["Content-Length"] == expected["Content-Length"] == str(len(body))
+    with socket.create_connection(("127.0.0.1", metered.metrics_port), STEP) as sock:
+        sock.sendall(f"HEAD {path} HTTP/1.0\r\n\r\n".encode())
+        sock.settimeout(STEP)
+        raw = b"".join(iter(lambda: sock.recv(1 << 16), b""))
+    assert raw.endswith(b"\r\n\r\n") and f" {status} ".encode() in raw.splitlines()[0]
 
 
 @pytest.mark.parametrize("said", [b"\r\n\r\n", b"GET\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00", b"GET /metrics HTTP/9.9\r\n\r\n",

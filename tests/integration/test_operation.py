@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Operating a running server: its control socket, kick, drain."""
+import fcntl
 import json
 import os
 import pty
+import re
+import signal
 import socket
 import stat
+import struct
 import subprocess
 import termios
 import time
@@ -263,11 +267,11 @@ def test_top_on_a_terminal(served, certs, start, control):
     top = subprocess.Popen([SECURDMA, "top", "--control", control, "--interval-ms", "100"], stdin=slave, stdout=slave, stderr=slave)
     shown = b""
     try:
-        while shown.count(b"\033[H\033[2J") < 3:
+        while shown.count(b"\033[H") < 3:
             shown += os.read(master, 4096)
         assert not termios.tcgetattr(slave)[3] & (termios.ICANON | termios.ECHO)
         os.write(master, b"x")
-        while shown.count(b"\033[H\033[2J") < 5:
+        while shown.count(b"\033[H") < 5:
             shown += os.read(master, 4096)
         assert top.poll() is None
         os.write(master, b"q")
@@ -280,6 +284,124 @@ def test_top_on_a_terminal(served, certs, start, control):
         os.close(slave)
     text = shown.decode()
     assert "clients 1/10" in text and "client one" in text and "x\r" not in text, text
+
+
+class Screen:
+    """What a terminal of this size shows of the bytes that come from a program: enough of one for `securdma top`."""
+
+    def __init__(self, columns, rows):
+        self.resize(columns, rows)
+        self.scrolled = self.wrapped = False
+
+    def resize(self, columns, rows):
+        self.columns, self.rows, self.lines, self.row, self.column = columns, rows, [""] * rows, 0, 0
+
+    def text(self):
+        return "\n".join(self.lines)
+
+    def feed(self, data):
+        for control, text in re.findall(r"(\x1b\[[0-9;]*[A-Za-z]|\r|\n)|([^\x1b\r\n]+)", data):
+            if control == "\x1b[H":
+                self.row = self.column = 0
+            elif control == "\x1b[2J":
+                self.lines = [""] * self.rows
+            elif control == "\x1b[J":
+                self.lines[self.row:] = [self.lines[self.row][:self.column]] + [""] * (self.rows - self.row - 1)
+            elif control == "\x1b[K":
+                self.lines[self.row] = self.lines[self.row][:self.column]
+            elif control == "\r":
+                self.column = 0
+            elif control == "\n":
+                self.row += 1
+                if self.row == self.rows:
+                    self.scrolled, self.row, self.lines = True, self.row - 1, self.lines[1:] + [""]
+            else:
+                assert not control, control
+                line = self.lines[self.row].ljust(self.column)
+                self.lines[self.row] = line[:self.column] + text + line[self.column + len(text):]
+                self.column += len(text)
+                self.wrapped |= self.column > self.columns
+
+
+class Top:
+    """`securdma top` on a pseudo terminal."""
+
+    def __init__(self, control, columns, rows):
+        self.master, self.slave = pty.openpty()
+        self.screen = Screen(columns, rows)
+        self.set_size(columns, rows)
+        self.process = subprocess.Popen([SECURDMA, "top", "--control", control, "--interval-ms", "100"], stdin=self.slave,
+                                        stdout=self.slave, stderr=self.slave, preexec_fn=os.setsid)
+
+    def set_size(self, columns, rows):
+        fcntl.ioctl(self.slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    def resize(self, columns, rows):
+        self.set_size(columns, rows)
+        self.process.send_signal(signal.SIGWINCH)
+
+    def painted(self, count=3):
+        """The screen after some more paintings, the last one whole; whoever resizes begins a new one."""
+        data, end = "", b"\033[J"
+        while data.count("\033[J") < count:
+            data += os.read(self.master, 65536).decode()
+        whole, rest = data.rsplit("\033[J", 1)
+        self.screen.feed(whole + "\033[J")
+        text = self.screen.text()
+        self.screen.feed(rest)
+        return text
+
+    def close(self):
+        self.process.kill()
+        self.process.wait()
+        os.close(self.master)
+        os.close(self.slave)
+
+
+HEADS = {60: "client name in/s out/s B in/s B out/s",
+         80: "client name address worker in/s out/s B in/s B out/s",
+         100: "client name address worker in/s out/s B in/s B out/s",
+         140: "client name address worker in/s out/s bytes in/s bytes out/s"}
+
+
+@pytest.mark.parametrize("columns", [1, 20, 60, 80, 100, 140])
+def test_top_fits_the_terminal(served, certs, start, control, columns):
+    for _ in range(6):
+        start(Client, certs, served.port)
+    top = Top(control, columns, 8)
+    try:
+        text = top.painted()
+        assert not top.screen.wrapped and not top.screen.scrolled, text
+        lines = text.split("\n")
+        if columns < 60:
+            return
+        assert lines[0].startswith("clients 6/10") and lines[1].startswith("clients on worker:"), text
+        assert lines[2].split() == HEADS[columns].split(), text
+        # Three clients, and a line that tells of the others; then the sum.
+        assert [line.split()[0].isdigit() for line in lines[3:6]] == [True] * 3, text
+        assert lines[6] == "... 3 more clients, less busy" and lines[7].split()[0] == "total", text
+        assert "client one"[:9] in lines[3], text
+    finally:
+        top.close()
+
+
+def test_top_follows_the_size_of_the_terminal(served, certs, start, control):
+    clients = [start(Client, certs, served.port) for _ in range(3)]
+    top = Top(control, 140, 12)
+    try:
+        assert "bytes in/s" in top.painted()
+        for columns, rows, there, gone in ((60, 12, "B in/s", "address"), (140, 5, "bytes in/s", None), (80, 24, "worker", "bytes in/s")):
+            top.resize(columns, rows)
+            # What was under way to the terminal when it changed its size.
+            top.painted()
+            top.screen.resize(columns, rows)
+            top.screen.wrapped = top.screen.scrolled = False
+            text = top.painted()
+            assert there in text and (gone is None or gone not in text) and "total" in text, text
+            assert not top.screen.wrapped and not top.screen.scrolled, text
+        assert all(f"{client.id} " in text for client in clients), text
+    finally:
+        top.close()
 
 
 # ---- systemd ----------------------------------------------------------------------------------------------------------

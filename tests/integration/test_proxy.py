@@ -367,10 +367,10 @@ def test_readiness_is_told_until_the_server_drains(certs, device, start, tmp_pat
             answer = connection.getresponse()
             return answer.status, answer.read()
 
-    assert ask() == (200, b"ready\n") and ask("POST")[0] == 405
+    assert ask() == (200, b"ready\n") and ask("HEAD") == (200, b"") and ask("POST")[0] == 405
     client = start(Client, certs, server.port)
     assert run(SECURDMA, "drain", "--control", control).returncode == 0
-    assert ask() == (503, b"draining\n")
+    assert ask() == (503, b"draining\n") and ask("HEAD") == (503, b"")
     client.leave()
     assert server.wait() == 0
 

@@ -8,6 +8,7 @@
 
 #include "log.h"
 
+#include <errno.h>
 #include <string.h>
 
 #define LONG 3000
@@ -119,6 +120,21 @@ static void program_that_wants_lines_gets_the_text_of_events(void **state)
 	assert_string_equal(got.line, "text");
 }
 
+static void last_error_alone_has_the_text(void **state)
+{
+	(void)state;
+	srdma_fail(-EINVAL, "the first");
+	assert_int_equal(srdma_again("a sign"), -EAGAIN);
+	assert_string_equal(srdma_error_text(), "the call would have to wait for a sign");
+	assert_string_equal(srdma_error_text(), "the call would have to wait for a sign");
+	srdma_again("a second sign");
+	srdma_fail(-EINVAL, "the last");
+	assert_string_equal(srdma_error_text(), "the last");
+	srdma_again("a third sign");
+	srdma_error_prefix("before: ");
+	assert_string_equal(srdma_error_text(), "before: the call would have to wait for a third sign");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -126,6 +142,7 @@ int main(void)
 		cmocka_unit_test_setup(line_of_text_is_a_record_without_fields, listen_to_log),
 		cmocka_unit_test_setup(what_a_peer_says_neither_forges_a_line_nor_steers_a_terminal, listen_to_log),
 		cmocka_unit_test_setup(long_texts_are_cut_and_the_rest_is_empty, listen_to_log),
+		cmocka_unit_test_setup(last_error_alone_has_the_text, listen_to_log),
 		cmocka_unit_test_setup(program_that_wants_lines_gets_the_text_of_events, listen_to_log),
 	};
 

@@ -1,0 +1,209 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "resolve.h"
+
+#include "clock.h"
+#include "log.h"
+#include "net.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#define PORT_MAX 65535
+/* Lookups that nobody waits for any more each hold a thread until the system's resolver gives up. */
+#define ABANDONED_MAX 16
+
+/* getaddrinfo(3) has no deadline, and cannot be cancelled: it runs in a thread of its own, which may be left behind. */
+struct lookup {
+	char *host, *port;
+	struct addrinfo hints;
+	int ended_fd; /* eventfd */
+
+	pthread_mutex_t mutex; /* guards all below */
+	bool ended, abandoned;
+	int result, error; /* of getaddrinfo; errno with EAI_SYSTEM */
+	struct addrinfo *list;
+};
+
+static atomic_uint abandoned_count;
+
+/* ---- one lookup ------------------------------------------------------------------------------------------------ */
+
+static void lookup_delete(struct lookup *lookup)
+{
+	if (lookup->list)
+		freeaddrinfo(lookup->list);
+	if (lookup->ended_fd >= 0)
+		close(lookup->ended_fd);
+	pthread_mutex_destroy(&lookup->mutex);
+	free(lookup->host);
+	free(lookup->port);
+	free(lookup);
+}
+
+static struct lookup *lookup_new(const char *host, const char *port, const struct addrinfo *hints)
+{
+	struct lookup *lookup = calloc(1, sizeof *lookup);
+
+	if (!lookup)
+		return NULL;
+	pthread_mutex_init(&lookup->mutex, NULL);
+	lookup->hints = *hints;
+	lookup->host = host ? strdup(host) : NULL;
+	lookup->port = strdup(port);
+	lookup->ended_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if ((host && !lookup->host) || !lookup->port || lookup->ended_fd < 0) {
+		lookup_delete(lookup);
+		return NULL;
+	}
+	return lookup;
+}
+
+static void *run(void *arg)
+{
+	struct lookup *lookup = arg;
+	struct addrinfo *list = NULL;
+	int result = getaddrinfo(lookup->host, lookup->port, &lookup->hints, &list), error = errno;
+	bool abandoned;
+
+	pthread_mutex_lock(&lookup->mutex);
+	lookup->result = result;
+	lookup->error = error;
+	lookup->list = result == 0 ? list : NULL;
+	lookup->ended = true;
+	abandoned = lookup->abandoned;
+	/* Under the lock: the one who waits frees all as soon as it has it. */
+	if (!abandoned)
+		eventfd_write(lookup->ended_fd, 1);
+	pthread_mutex_unlock(&lookup->mutex);
+	if (abandoned) {
+		lookup_delete(lookup);
+		atomic_fetch_sub(&abandoned_count, 1);
+	}
+	return NULL;
+}
+
+/* A signal of the program's must not be handled in a thread that it does not know. */
+static int start(struct lookup *lookup)
+{
+	pthread_attr_t attr;
+	pthread_t thread;
+	sigset_t all, before;
+	int error;
+
+	pthread_attr_init(&attr);
+	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	error = pthread_create(&thread, &attr, run, lookup);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	pthread_attr_destroy(&attr);
+	return -error;
+}
+
+/* Waits until the lookup has ended, and frees it; or leaves it behind at the deadline: -ETIMEDOUT. */
+static int finish(struct lookup *lookup, uint64_t deadline, int *result, int *error, struct addrinfo **list)
+{
+	bool ended;
+
+	srdma_net_wait(lookup->ended_fd, POLLIN, deadline);
+	pthread_mutex_lock(&lookup->mutex);
+	ended = lookup->ended;
+	if (ended) {
+		*result = lookup->result;
+		*error = lookup->error;
+		*list = lookup->list;
+		lookup->list = NULL;
+	} else {
+		lookup->abandoned = true;
+		atomic_fetch_add(&abandoned_count, 1);
+	}
+	pthread_mutex_unlock(&lookup->mutex);
+	if (!ended)
+		return -ETIMEDOUT;
+	lookup_delete(lookup);
+	return 0;
+}
+
+/* ---- errors ---------------------------------------------------------------------------------------------------- */
+
+static int fail_port(const char *port, bool listening)
+{
+	return srdma_fail(-EINVAL, "'%s' is not a port; give a number from %d to %d, or the name of a service in /etc/services", port,
+			  listening ? 0 : 1, PORT_MAX);
+}
+
+static int fail_lookup(const char *host, const char *port, bool listening, int result, int error)
+{
+	switch (result) {
+	case EAI_SERVICE: return fail_port(port, listening);
+	case EAI_MEMORY: return srdma_fail(-ENOMEM, "out of memory");
+	case EAI_AGAIN:
+		return srdma_fail(-EHOSTUNREACH, "cannot look up the host name %s: the name servers gave no answer; check the network and "
+						 "/etc/resolv.conf, or give an IP address",
+				  host);
+	case EAI_SYSTEM: return srdma_fail(-EHOSTUNREACH, "cannot look up the host name %s: %s", host, strerror(error));
+	default: break;
+	}
+	if (listening)
+		return srdma_fail(-EINVAL, "'%s' is not an address to listen on (%s); give an IP address of this machine", host,
+				  gai_strerror(result));
+	return srdma_fail(-EHOSTUNREACH, "cannot find a host named '%s' (%s); check the name", host, gai_strerror(result));
+}
+
+/* getaddrinfo cuts a number that is too large, and takes a sign. */
+static bool is_port(const char *port, bool listening)
+{
+	size_t digits = strspn(port, "0123456789"), length = strlen(port);
+	long number;
+
+	if (digits < length)
+		return strpbrk(port, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ") && strcspn(port, "+- \t") > 0;
+	number = length > 0 && length <= 5 ? strtol(port, NULL, 10) : -1;
+	return number >= (listening ? 0 : 1) && number <= PORT_MAX;
+}
+
+/* ---- in all ---------------------------------------------------------------------------------------------------- */
+
+int srdma_resolve(const char *host, const char *port, int flags, uint64_t deadline, struct addrinfo **list)
+{
+	struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM};
+	const char *name = host ? host : port;
+	bool listening = flags & AI_PASSIVE;
+	int result, error = 0, ret, ms = srdma_deadline_left_ms(deadline);
+	struct lookup *lookup;
+
+	if (!is_port(port, listening))
+		return fail_port(port, listening);
+	if (host && !*host)
+		return srdma_fail(-EINVAL, "the host name is empty; give a name or an IP address");
+	/* Numbers need no resolver, and so no thread. */
+	hints.ai_flags = flags | AI_NUMERICHOST | AI_NUMERICSERV;
+	result = getaddrinfo(host, port, &hints, list);
+	if (result == 0)
+		return 0;
+	hints.ai_flags = flags;
+	if (atomic_load(&abandoned_count) >= ABANDONED_MAX)
+		return srdma_fail(-ETIMEDOUT, "cannot look up the host name %s: the name servers have not answered %d earlier lookups yet; "
+					      "check the network and /etc/resolv.conf, or give an IP address",
+				  name, ABANDONED_MAX);
+	lookup = lookup_new(host, port, &hints);
+	if (!lookup)
+		return srdma_fail(-ENOMEM, "out of memory or descriptors to look up the host name %s", name);
+	ret = start(lookup);
+	if (ret != 0) {
+		lookup_delete(lookup);
+		return srdma_fail(ret, "cannot start a thread to look up the host name %s: %s", name, strerror(-ret));
+	}
+	if (finish(lookup, deadline, &result, &error, list) != 0)
+		return srdma_fail(-ETIMEDOUT, "timed out after %d ms waiting for the name servers to look up %s; check the network and "
+					      "/etc/resolv.conf, or give an IP address",
+				  ms, name);
+	return result == 0 ? 0 : fail_lookup(name, port, listening, result, error);
+}

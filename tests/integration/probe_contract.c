@@ -1,0 +1,240 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What securdma.h says of return values, time-outs and error texts, function by function. */
+#include "probe.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+/* An error of another kind before each call: its text must not be taken for that of the call. */
+#define STALE "no client 4711 is connected"
+
+static void make_stale(struct rig *rig)
+{
+	EXPECT(srdma_server_kick(rig->server, 4711, NULL), -ENOENT);
+	CHECK(strcmp(srdma_error_text(), STALE) == 0);
+}
+
+/* A call that must fail with `error` and a text of its own that says `text`. */
+#define EXPECT_TEXT(rig, call, error, text)                                                                            \
+	do {                                                                                                           \
+		make_stale(rig);                                                                                       \
+		EXPECT(call, error);                                                                                   \
+		CHECK(strstr(srdma_error_text(), text) != NULL);                                                       \
+		CHECK(strstr(srdma_error_text(), STALE) == NULL);                                                      \
+	} while (0)
+
+/* ---- messages and waiting -------------------------------------------------------------------------------------- */
+
+/* A client whose peer, a server without handlers for it, takes no message. */
+static int take_nothing(struct srdma_conn *conn, const void *data, size_t length, char *reason, void *client_arg, void *arg)
+{
+	(void)conn, (void)data, (void)length, (void)reason, (void)client_arg, (void)arg;
+	return -EAGAIN;
+}
+
+void mode_error_texts(struct rig *rig, char **args)
+{
+	struct srdma_conn *conn;
+	char data[64];
+	size_t n;
+	int ret;
+
+	(void)args;
+	rig->server_options.handlers.on_message = take_nothing;
+	rig->client_options.timeout_ms = 90;
+	rig_serve(rig);
+	conn = rig_connect(rig);
+	EXPECT_TEXT(rig, srdma_conn_recv(conn, data, sizeof data, &n, 0), -EAGAIN, "wait for a message from the peer");
+	EXPECT_TEXT(rig, srdma_conn_recv(conn, data, sizeof data, &n, 30), -ETIMEDOUT, "timed out after 30 ms waiting for a message from the peer");
+	EXPECT_TEXT(rig, srdma_conn_recv(conn, data, sizeof data, &n, -1), -ETIMEDOUT, "timed out after 90 ms");
+	EXPECT_TEXT(rig, srdma_conn_recv(conn, data, sizeof data, &n, -100), -ETIMEDOUT, "timed out after 90 ms");
+	EXPECT_TEXT(rig, srdma_conn_wait(conn, 0), -EAGAIN, "wait for a message, a completion or the end of the connection");
+	EXPECT_TEXT(rig, srdma_conn_wait(conn, 30), -ETIMEDOUT, "timed out after 30 ms waiting for a message, a completion");
+	srdma_conn_wake(conn);
+	EXPECT_TEXT(rig, srdma_conn_wait(conn, -1), -EINTR, "another thread ended the wait");
+	while ((ret = srdma_conn_send(conn, "x", 1, 200)) == 0)
+		;
+	EXPECT(ret, -ETIMEDOUT);
+	EXPECT_TEXT(rig, srdma_conn_send(conn, "x", 1, 0), -EAGAIN, "wait for the peer to take earlier messages");
+	EXPECT_TEXT(rig, srdma_conn_send(conn, "x", 1, 30), -ETIMEDOUT, "timed out after 30 ms waiting for the peer to take earlier messages");
+	EXPECT_TEXT(rig, srdma_conn_send(conn, "x", 1, -1), -ETIMEDOUT, "timed out after 90 ms");
+	/* None of these has harmed the connection. */
+	EXPECT(srdma_conn_wait(conn, 0), -EAGAIN);
+	srdma_conn_delete(&conn);
+	EXPECT(srdma_server_stop(&rig->server) >= 0, 1);
+}
+
+/* ---- writes, reads, completions -------------------------------------------------------------------------------- */
+
+void mode_completions(struct rig *rig, char **args)
+{
+	struct srdma_buffer *buffer;
+	struct srdma_conn *conn;
+	uint64_t cookies[8], begin = clock_ms();
+	char data[64] = "written", got[64] = "";
+
+	(void)args;
+	rig->client_options.rdma_depth = 2;
+	rig_serve(rig);
+	conn = rig_connect(rig);
+	/* Nothing is under way: there is nothing to wait for. */
+	EXPECT(srdma_conn_complete(conn, cookies, 8, -1), 0);
+	EXPECT(srdma_conn_complete(conn, cookies, 8, 0), 0);
+	EXPECT(srdma_conn_complete(conn, cookies, 8, 60000), 0);
+	CHECK(clock_ms() - begin < 30000);
+	EXPECT_TEXT(rig, srdma_conn_complete(conn, cookies, 0, -1), -EINVAL, "array of 0");
+	/* A call that waits cannot be told not to; it has done nothing then. */
+	EXPECT_TEXT(rig, srdma_conn_write(conn, data, sizeof data, 0, 0), -EINVAL, "use srdma_conn_post_write");
+	EXPECT_TEXT(rig, srdma_conn_read(conn, got, sizeof got, 0, 0), -EINVAL, "use srdma_conn_post_read");
+	EXPECT(srdma_conn_read(conn, got, sizeof got, 0, -1), 0);
+	CHECK(got[0] == '\0');
+	EXPECT(srdma_conn_write(conn, data, sizeof data, 0, 30000 * rig->scale), 0);
+	EXPECT(srdma_conn_read(conn, got, sizeof got, 0, -5), 0);
+	CHECK(memcmp(data, got, sizeof got) == 0);
+	EXPECT(srdma_buffer_new(conn, NULL, sizeof data, &buffer), 0);
+	EXPECT(srdma_conn_post_read(conn, buffer, 0, sizeof data, 0, 1), 0);
+	EXPECT(srdma_conn_post_read(conn, buffer, 0, sizeof data, 0, 2), 0);
+	EXPECT_TEXT(rig, srdma_conn_post_read(conn, buffer, 0, sizeof data, 0, 3), -EAGAIN, "wait for earlier writes and reads to complete");
+	EXPECT_TEXT(rig, srdma_conn_post_read(conn, buffer, 1, sizeof data, 0, 3), -ERANGE, "cannot read 64 bytes at offset 1 of a buffer of 64 bytes");
+	for (int done = 0; done < 2;) {
+		int ret = srdma_conn_complete(conn, cookies + done, 8 - done, -1);
+
+		CHECK(ret > 0);
+		done += ret;
+	}
+	CHECK(cookies[0] == 1 && cookies[1] == 2);
+	EXPECT(srdma_conn_complete(conn, cookies, 8, -1), 0);
+	srdma_buffer_delete(&buffer);
+	EXPECT(srdma_conn_disconnect(conn, NULL, -1), 0);
+	srdma_conn_delete(&conn);
+	rig_stop(rig, 0);
+}
+
+/* What a raw connection has none of. */
+void mode_raw_refusals(struct rig *rig, char **args)
+{
+	struct srdma_conn *client, *server;
+	struct srdma_buffer *buffer;
+	uint64_t cookie;
+	char data[8];
+	size_t n;
+
+	(void)args;
+	rig_serve(rig); /* for make_stale */
+	rig->client_options.raw = rig->server_options.conn.raw = true;
+	rig_pair(rig, &client, &server);
+	EXPECT(srdma_buffer_new(client, NULL, 64, &buffer), 0);
+	EXPECT_TEXT(rig, srdma_conn_send(client, data, 1, 0), -EOPNOTSUPP, "raw");
+	EXPECT_TEXT(rig, srdma_conn_recv(client, data, 1, &n, 0), -EOPNOTSUPP, "raw");
+	EXPECT_TEXT(rig, srdma_conn_write(client, data, 1, 0, -1), -EOPNOTSUPP, "raw");
+	EXPECT_TEXT(rig, srdma_conn_post_read(client, buffer, 0, 1, 0, 0), -EOPNOTSUPP, "raw");
+	EXPECT_TEXT(rig, srdma_conn_complete(client, &cookie, 1, 0), -EOPNOTSUPP, "raw");
+	EXPECT_TEXT(rig, srdma_conn_renew(client), -EOPNOTSUPP, "epochs");
+	EXPECT_TEXT(rig, srdma_conn_wait(client, 0), -EAGAIN, "wait for the end of the connection");
+	EXPECT_TEXT(rig, srdma_conn_wait(client, 30), -ETIMEDOUT, "timed out after 30 ms waiting for the end of the connection");
+	srdma_buffer_delete(&buffer);
+	srdma_conn_delete(&server);
+	EXPECT_TEXT(rig, srdma_conn_wait(client, 15000 * rig->scale), SRDMA_ELOST, "went away");
+	srdma_conn_delete(&client);
+	rig_stop(rig, 0);
+}
+
+/* ---- disconnect ------------------------------------------------------------------------------------------------ */
+
+static void poll_until(struct srdma_conn *conn, struct rig *rig)
+{
+	struct pollfd fd = {.fd = srdma_conn_fd(conn), .events = POLLIN};
+
+	EXPECT(poll(&fd, 1, 15000 * rig->scale), 1);
+}
+
+/* Both ends in one thread, so no call may wait; nothing that was sent before is lost. */
+void mode_disconnect_nonblocking(struct rig *rig, char **args)
+{
+	struct srdma_conn *client, *server;
+	unsigned received = 0;
+	int ret;
+	char data[64];
+	size_t n;
+
+	(void)args;
+	rig_serve(rig); /* for make_stale */
+	rig_pair(rig, &client, &server);
+	for (unsigned i = 0; i < 5; i++)
+		EXPECT(srdma_conn_send(client, &i, sizeof i, -1), 0);
+	EXPECT_TEXT(rig, srdma_conn_disconnect(client, "that is all", 0), -EAGAIN, "wait for ");
+	/* It is under way, and not over. */
+	EXPECT(srdma_conn_recv(client, data, sizeof data, &n, 0), -EAGAIN);
+	while ((ret = srdma_conn_recv(server, data, sizeof data, &n, 0)) != SRDMA_ECLOSED) {
+		int step = srdma_conn_disconnect(client, "that is all", 0);
+
+		CHECK(ret == 0 || ret == -EAGAIN);
+		if (ret == 0) {
+			CHECK(n == sizeof received && memcmp(data, &received, n) == 0);
+			received++;
+			continue;
+		}
+		EXPECT(step, -EAGAIN);
+		poll_until(server, rig);
+	}
+	EXPECT(received, 5);
+	CHECK(strstr(srdma_error_text(), "that is all") != NULL);
+	while ((ret = srdma_conn_disconnect(client, NULL, 0)) == -EAGAIN)
+		poll_until(client, rig);
+	EXPECT(ret, 0);
+	/* Once more is no harm at either end. */
+	EXPECT(srdma_conn_disconnect(client, NULL, 0), 0);
+	EXPECT(srdma_conn_disconnect(client, NULL, -1), 0);
+	while ((ret = srdma_conn_disconnect(server, NULL, 0)) == -EAGAIN)
+		poll_until(server, rig);
+	EXPECT(ret, 0);
+	EXPECT_TEXT(rig, srdma_conn_send(client, data, 1, -1), SRDMA_ECLOSED, "disconnected");
+	srdma_conn_delete(&client);
+	srdma_conn_delete(&server);
+	/* Without an answer it ends at its time-out, with the connection. */
+	rig_pair(rig, &client, &server);
+	EXPECT(srdma_conn_disconnect(client, NULL, 0), -EAGAIN);
+	EXPECT_TEXT(rig, srdma_conn_disconnect(client, NULL, 50), -ETIMEDOUT, "timed out after 50 ms waiting for the peer to answer the disconnect");
+	EXPECT_TEXT(rig, srdma_conn_disconnect(client, NULL, 0), -ETIMEDOUT, "timed out after 50 ms");
+	srdma_conn_delete(&client);
+	srdma_conn_delete(&server);
+	rig_stop(rig, 0);
+}
+
+/* ---- listening ------------------------------------------------------------------------------------------------- */
+
+static void *connect_later(void *arg)
+{
+	struct rig *rig = arg;
+	struct srdma_conn *conn;
+
+	pause_ms(200);
+	/* Nobody answers but TCP. */
+	EXPECT(srdma_conn_connect(rig->host, rig->port, rig->client_tls, rig->device, &rig->client_options, &conn) < 0, 1);
+	return NULL;
+}
+
+void mode_accept_timeouts(struct rig *rig, char **args)
+{
+	struct srdma_listener *listener;
+	pthread_t thread;
+	int fd;
+
+	(void)args;
+	rig_serve(rig); /* for make_stale */
+	EXPECT(srdma_listener_new(NULL, "0", &listener), 0);
+	EXPECT_TEXT(rig, srdma_listener_accept(listener, 0), -EAGAIN, "wait for a client to connect");
+	EXPECT_TEXT(rig, srdma_listener_accept(listener, 30), -EAGAIN, "wait for a client to connect");
+	snprintf(rig->port, sizeof rig->port, "%u", srdma_listener_port(listener));
+	rig->client_options.setup_timeout_ms = 20000;
+	CHECK(pthread_create(&thread, NULL, connect_later, rig) == 0);
+	fd = srdma_listener_accept(listener, -1);
+	CHECK(fd >= 0);
+	close(fd);
+	CHECK(pthread_join(thread, NULL) == 0);
+	srdma_listener_delete(&listener);
+	rig_stop(rig, 0);
+}

@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "top_table.h"
+
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+
+static char *line_of(const struct top_table *table, const struct top_row *row, const char *text)
+{
+	char *line = NULL;
+	size_t size;
+	FILE *file = open_memstream(&line, &size);
+
+	if (text)
+		top_table_print_text(table, text, file);
+	else if (row)
+		top_table_print_row(table, row, file);
+	else
+		top_table_print_header(table, file);
+	fclose(file);
+	return line;
+}
+
+static const struct top_row busy = {
+	.texts = {"18446744073709551615", "a certificate with quite a long common name", "[2001:db8:1234:5678:9abc:def0:1234:5678]:65535", "1023"},
+	.rates = {1234567, 12345678, 98765432109, 1.8e19},
+};
+static const struct top_row idle = {.texts = {"7", "client one", "255.255.255.255:65535", "0"}, .rates = {0, 1, 999, 1500}};
+
+static void no_line_is_longer_than_the_terminal(void **state)
+{
+	(void)state;
+	for (int width = 1; width <= 300; width++) {
+		struct top_table table;
+		const char *text = "clients 1000000/1000000, pending 1000, accepted 100000000, lost 1000000, draining";
+
+		top_table_fit(&table, width);
+		for (int i = 0; i < 4; i++) {
+			char *line = line_of(&table, i == 0 ? &busy : i == 1 ? &idle : NULL, i == 3 ? text : NULL);
+
+			assert_true(strlen(line) <= (size_t)width);
+			free(line);
+		}
+	}
+}
+
+static bool has(const struct top_table *table, enum top_column column)
+{
+	return table->widths[column] > 0;
+}
+
+/* What says most about a client stays longest. */
+static void columns_go_one_by_one(void **state)
+{
+	int columns_before = TOP_COLUMNS;
+	struct top_table table;
+
+	(void)state;
+	for (int width = 150; width > 0; width--) {
+		int columns = 0;
+
+		top_table_fit(&table, width);
+		for (int i = 0; i < TOP_COLUMNS; i++)
+			columns += table.widths[i] > 0;
+		assert_true(columns == columns_before || columns == columns_before - 1);
+		columns_before = columns;
+		assert_true(has(&table, TOP_CLIENT) && has(&table, TOP_BYTES_IN) && has(&table, TOP_BYTES_OUT));
+		assert_true(width < 80 || columns == TOP_COLUMNS);
+	}
+	assert_int_equal(columns_before, 3);
+	top_table_fit(&table, 60);
+	assert_true(has(&table, TOP_NAME) && has(&table, TOP_OUT) && !has(&table, TOP_WORKER) && !has(&table, TOP_ADDRESS));
+}
+
+static void whole_address_fits_in_eighty_columns(void **state)
+{
+	struct top_table table;
+	char *line;
+
+	(void)state;
+	top_table_fit(&table, 80);
+	line = line_of(&table, &idle, NULL);
+	assert_non_null(strstr(line, "255.255.255.255:65535"));
+	assert_non_null(strstr(line, "client one"));
+	free(line);
+}
+
+static void large_rates_are_shortened_only_where_they_have_to_be(void **state)
+{
+	struct top_table table;
+	char *line;
+
+	(void)state;
+	top_table_fit(&table, 80);
+	line = line_of(&table, &busy, NULL);
+	assert_non_null(strstr(line, " 1234567 "));
+	assert_non_null(strstr(line, " 12.3M"));
+	assert_non_null(strstr(line, " 98.8G"));
+	free(line);
+	top_table_fit(&table, 0);
+	line = line_of(&table, &busy, NULL);
+	assert_non_null(strstr(line, "12345678"));
+	assert_non_null(strstr(line, "98765432109"));
+	free(line);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(no_line_is_longer_than_the_terminal),
+		cmocka_unit_test(columns_go_one_by_one),
+		cmocka_unit_test(whole_address_fits_in_eighty_columns),
+		cmocka_unit_test(large_rates_are_shortened_only_where_they_have_to_be),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
