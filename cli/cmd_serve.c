@@ -9,6 +9,7 @@
 #include "reload.h"
 #include "sandbox.h"
 #include "server_status.h"
+#include "systemd.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -17,8 +18,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/signalfd.h>
-#include <systemd/sd-daemon.h>
 #include <unistd.h>
+
+#ifdef HAVE_SYSTEMD
+#define WITHOUT_SYSTEMD ""
+#else
+#define WITHOUT_SYSTEMD "; this securdma was built without libsystemd"
+#endif
 
 static const char about[] =
 	"Listens for clients on a TLS port and gives each that is authenticated a queue pair of its own, with an echo\n"
@@ -272,7 +278,12 @@ static int start_server(struct serve *serve)
 	options.address = settings->listen_address;
 	options.port = settings->listen_port;
 	/* Of a socket unit; one listens on one port. */
-	if (sd_listen_fds(1) > 0)
+	ret = sd_listen_fds(1);
+	if (ret < 0) {
+		cli_error("cannot take the socket that systemd hands over: %s" WITHOUT_SYSTEMD, strerror(-ret));
+		return CLI_EXIT_FAILED;
+	}
+	if (ret > 0)
 		options.listen_fd = SD_LISTEN_FDS_START;
 	ret = settings_server_limits(settings, &options.limits);
 	if (ret < 0)
@@ -304,6 +315,11 @@ static int enter_sandbox(const struct settings *settings)
 
 	if (ret == 0)
 		return CLI_EXIT_OK;
+	if (ret == -ENOTSUP) {
+		cli_error("this securdma was built without libseccomp and cannot filter its system calls: build it with libseccomp, or start "
+			  "the server with --no-sandbox, without the filter");
+		return CLI_EXIT_FAILED;
+	}
 	cli_error("cannot put the filter of system calls in place: %s; where a kernel or container has none, --no-sandbox does without",
 		  strerror(-ret));
 	return CLI_EXIT_FAILED;
@@ -360,7 +376,8 @@ int cmd_serve(int argc, char **argv)
 	}
 	if (go_on && code == CLI_EXIT_OK) {
 		say_listening(&serve);
-		sd_notifyf(0, "READY=1\nSTATUS=listening on port %u", (unsigned)srdma_server_port(serve.server));
+		if (sd_notifyf(0, "READY=1\nSTATUS=listening on port %u", (unsigned)srdma_server_port(serve.server)) < 0)
+			cli_error("cannot tell systemd that the server is ready" WITHOUT_SYSTEMD);
 		code = run(&serve);
 	}
 	metrics_stop(&serve.metrics);

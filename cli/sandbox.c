@@ -2,6 +2,8 @@
 #include "sandbox.h"
 
 #include <errno.h>
+
+#ifdef HAVE_SECCOMP
 #include <sched.h>
 #include <seccomp.h>
 #include <stddef.h>
@@ -103,3 +105,12 @@ int sandbox_enter(void)
 	seccomp_release(filter);
 	return ret;
 }
+
+#else
+
+int sandbox_enter(void)
+{
+	return -ENOTSUP;
+}
+
+#endif

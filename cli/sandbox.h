@@ -5,7 +5,7 @@
 
 /* Installs the filter in all threads of the process, and in those to come. A call that no server needs fails with EPERM; one that
  * only an intruder makes (another program, another process's memory, the kernel's modules) ends the process. 0, or a negative
- * errno: then there is no filter. */
+ * errno: then there is no filter. -ENOTSUP: this build has none, for want of libseccomp. */
 int sandbox_enter(void);
 
 #endif
