@@ -1,24 +1,29 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /**
- * securdma: reliable-connected RDMA queue pairs brought up with pure InfiniBand verbs over an authenticated TLS channel.
+ * Brings up reliable-connected RDMA queue pairs with pure InfiniBand verbs over an authenticated TLS channel.
  *
- * One side listens (srdma_server_*, or srdma_listener_* for programs that bring their own threads), the other connects
- * (srdma_conn_connect). Both draw a random 24-bit starting PSN, exchange it with the queue-pair parameters inside TLS,
- * and take the queue pair through RESET, INIT, RTR and RTS. What comes out is a connection: messages both ways, RDMA
- * write to and RDMA read from the region that the peer offered; or only the raw verbs objects.
+ * One end listens (srdma_server_start(), or srdma_listener_new() for a program with its own threads); the other end
+ * connects (srdma_conn_connect()). Both ends draw a random 24-bit starting PSN, exchange it with the other parameters of
+ * the queue pair inside TLS, and take the queue pair through RESET, INIT, RTR and RTS. The result is a connection with
+ * messages in both directions, RDMA writes to and RDMA reads from the region that the peer offers, or only the verbs
+ * objects.
  *
  * Conventions
- *  - Functions return 0 or a count on success, else a negative error: an errno (-ETIMEDOUT) or a SRDMA_E* of this header.
- *    srdma_error_text() then says what failed, on what, and what to do about it.
- *  - Constructors set *out on success only. Destructors take the address of the pointer, accept NULL, and set it to NULL.
- *  - Sizes are bytes. Times are microseconds, unless the name ends in _ms. Nothing waits for ever: timeout_ms is for the whole
- *    call, and at its end the call returns -ETIMEDOUT. With a timeout_ms of 0 a call never waits: it returns -EAGAIN when it would
- *    have to. A negative one means the connection's default (srdma_conn_options.timeout_ms).
- *  - In a server's handlers each call that waits returns -ECANCELED when the server is stopped and its drain time is over.
- *  - Options structures are filled by their _init function first, so that fields added later have their defaults.
- *    Strings in them are copied by the function that takes the structure.
- *  - Thread safety: an object is used by one thread at a time, unless its description says otherwise. Different objects
- *    may be used by different threads at once.
+ *   - A function returns 0 or a count when it succeeds, and a negative error when it fails: an errno such as -ETIMEDOUT,
+ *     or a SRDMA_E* of this header. srdma_error_text() then says what failed, on what, and what to do about it.
+ *   - A constructor sets `*out` only when it succeeds. A destructor takes the address of the pointer, accepts NULL, and
+ *     sets the pointer to NULL.
+ *   - Sizes are bytes. Times are microseconds, unless the name ends in _ms. Nothing waits for ever: timeout_ms is for the
+ *     whole call, which then returns -ETIMEDOUT. With a timeout_ms of 0 a call never waits: it returns -EAGAIN instead. A
+ *     negative one stands for the connection's default, srdma_conn_options.timeout_ms.
+ *   - In a server's handlers, each call that waits returns -ECANCELED once the server is stopped and its drain time is over.
+ *   - Fill an options structure with its _init function first: fields that a later version adds then have their
+ *     defaults. The function that takes the structure copies the strings in it.
+ *   - One thread at a time uses an object, unless its description says that it is thread-safe. Different threads may use
+ *     different objects at the same time.
+ *
+ * How to read this file: a line between two dashes begins a group of functions, which is also a manual page of section 3;
+ * the comment before a declaration describes it, and the declarations that follow it without a comment of their own.
  */
 #ifndef SECURDMA_H
 #define SECURDMA_H
@@ -42,44 +47,49 @@ extern "C" {
 
 /* ---- version, errors, log -------------------------------------------------------------------------------------- */
 
+/* -- the version of the library -- */
+
 #define SRDMA_VERSION_MAJOR 0
 #define SRDMA_VERSION_MINOR 1
 #define SRDMA_VERSION_PATCH 0
 
-/** Port of the TLS channel unless another is given. */
-#define SRDMA_DEFAULT_PORT "4433"
-
-/** Version of the library that is running, "MAJOR.MINOR.PATCH". Static. */
+/** Returns the version of the library that is running, "MAJOR.MINOR.PATCH". The SRDMA_VERSION_* macros are the version
+ *  that the program was compiled for. The string is static. Thread-safe. */
 SRDMA_API const char *srdma_version(void);
+
+/* -- errors and their texts -- */
 
 /** Errors that errno has no word for. All are negative, and none equals a negative errno. */
 enum srdma_error {
 	SRDMA_ERANDOM = -10001,   /**< the random generator failed; nothing was sent */
-	SRDMA_ETLS = -10002,      /**< the TLS handshake or channel failed */
+	SRDMA_ETLS = -10002,      /**< the TLS handshake or the TLS channel failed */
 	SRDMA_ECERT = -10003,     /**< the peer's certificate is not acceptable, or the peer did not accept ours */
 	SRDMA_EPROTOCOL = -10004, /**< the peer sent something that docs/PROTOCOL.md does not allow */
-	SRDMA_EREJECTED = -10005, /**< the server said REJECT; srdma_reject_last() has the reason */
+	SRDMA_EREJECTED = -10005, /**< the server sent REJECT; srdma_reject_last() has the reason */
 	SRDMA_EVERBS = -10006,    /**< a verbs call or a work request failed on the device */
 	SRDMA_ELOST = -10007,     /**< the peer went away without a disconnect */
-	SRDMA_ECLOSED = -10008,   /**< the connection was disconnected in order, by either side */
-	SRDMA_ECONFIG = -10009,   /**< certificates, keys or settings that do not fit together */
-	SRDMA_ESEAL = -10011,     /**< a sealed record did not authenticate: it was changed, replayed, or comes from somebody else */
-	SRDMA_ERECONNECTED = -10010, /**< no failure: a link's connection was lost and there is a new one; srdma_link_loss() */
+	SRDMA_ECLOSED = -10008,   /**< one of the two ends disconnected the connection in order */
+	SRDMA_ECONFIG = -10009,   /**< certificates, keys or settings do not fit together */
+	SRDMA_ESEAL = -10011,     /**< a sealed record did not authenticate: it was altered, replayed, or sent by someone else */
+	SRDMA_ERECONNECTED = -10010, /**< not a failure: a link lost its connection and has a new one; see srdma_link_loss() */
 };
 
-/** A short name for any error that this library returns. Static. */
+/** Returns a short name for an error that this library returns. The string is static. Thread-safe. */
 SRDMA_API const char *srdma_strerror(int error);
 
-/** The calling thread's last error, in a sentence: what failed, on which object, what to do. Each call that returns an error sets
- *  it, -EAGAIN and -ETIMEDOUT included. Valid until the thread's next srdma call; "" when there was none. */
+/** Returns the calling thread's last error as a sentence: what failed, on which object, and what to do. Each call that returns
+ *  an error sets it, -EAGAIN and -ETIMEDOUT included. The text is valid until the thread's next call of this library. It is ""
+ *  when no call has failed. */
 SRDMA_API const char *srdma_error_text(void);
+
+/* -- receive the log of the library -- */
 
 enum srdma_log_level { SRDMA_LOG_ERROR, SRDMA_LOG_WARN, SRDMA_LOG_INFO, SRDMA_LOG_DEBUG };
 
-/** Receives one log line (no newline). May be called from any thread, several at once. */
+/** Receives one log line, without a newline. Any thread may call it, and several threads at the same time. */
 typedef void srdma_log_fn(enum srdma_log_level level, const char *line, void *arg);
 
-/** Sends log lines up to `level` to `fn`; fn NULL: to standard error (the default, at SRDMA_LOG_WARN).
+/** Sends log lines up to `level` to `fn`; with fn NULL, to standard error, which is the default, at SRDMA_LOG_WARN.
  *  Call it before other threads use the library. */
 SRDMA_API void srdma_log_set(enum srdma_log_level level, srdma_log_fn *fn, void *arg);
 
@@ -88,35 +98,41 @@ SRDMA_API void srdma_log_set(enum srdma_log_level level, srdma_log_fn *fn, void 
 
 /** One fact of a log record. */
 struct srdma_log_field {
-	const char *name; /**< stable; lower case and '_' */
-	const char *text; /**< printable ASCII; NULL: it is a number */
-	int64_t number;
+	const char *name; /**< a stable name in lower case and '_' */
+	const char *text; /**< printable ASCII; NULL: the value is `number` */
+	int64_t number;   /**< the value, when text is NULL */
 };
 
-/** A log line with what it says in a form for programs. securdma-serve(1), "LOG", lists the server's events and their fields. */
+/** A log line in a form for programs. securdma-serve(1), "LOG", lists the events of the server and their fields. */
 struct srdma_log_record {
 	enum srdma_log_level level;
-	const char *event; /**< stable name such as "client.connected"; SRDMA_LOG_PLAIN for a line that has only text */
-	bool security;     /**< somebody did what they may not, or who serves them may want to know who it was */
+	const char *event; /**< a stable name such as "client.connected"; SRDMA_LOG_PLAIN for a line that is only text */
+	bool security;     /**< someone tried what they may not do, or an operator may want to know who did this */
 	const struct srdma_log_field *fields;
 	size_t field_count;
 	const char *text;  /**< the line, as srdma_log_fn gets it */
 };
 
-/** Receives one record; it and all that it points to are valid until return. May be called from any thread, several at
- *  once. */
+/** Receives one record. The record and everything it points to are valid until the function returns. Any thread may call
+ *  it, and several threads at the same time. */
 typedef void srdma_log_record_fn(const struct srdma_log_record *record, void *arg);
 
-/** Sends records up to `level` to `fn`, instead of what srdma_log_set said. Call it before other threads use the library. */
+/** Sends records up to `level` to `fn`, instead of what srdma_log_set() chose. Call it before other threads use the
+ *  library. */
 SRDMA_API void srdma_log_set_records(enum srdma_log_level level, srdma_log_record_fn *fn, void *arg);
 
-/* ---- psn ------------------------------------------------------------------------------------------------------- */
+/* ---- packet sequence numbers ----------------------------------------------------------------------------------- */
+
+/* -- draw a packet sequence number -- */
 
 /** Draws a packet sequence number: 24 uniform bits from OpenSSL's RAND_bytes. Thread-safe.
- *  Errors: SRDMA_ERANDOM when the generator fails; *psn is then untouched (it fails closed). */
+ *  Errors:
+ *    SRDMA_ERANDOM   The generator failed. `*psn` is untouched: the function fails closed. */
 SRDMA_API int srdma_psn_generate(uint32_t *psn);
 
-/* ---- device ---------------------------------------------------------------------------------------------------- */
+/* ---- devices --------------------------------------------------------------------------------------------------- */
+
+/* -- list the RDMA devices and their ports -- */
 
 /** One port of one RDMA device. */
 struct srdma_port_info {
@@ -125,417 +141,591 @@ struct srdma_port_info {
 	enum ibv_port_state state;     /**< IBV_PORT_ACTIVE when usable */
 	uint8_t link_layer;            /**< IBV_LINK_LAYER_INFINIBAND or IBV_LINK_LAYER_ETHERNET */
 	uint32_t active_mtu;           /**< bytes */
-	uint16_t lid;                  /**< local identifier, 0 on Ethernet */
+	uint16_t lid;                  /**< local identifier; 0 on Ethernet */
 	int gid_count;                 /**< entries in the GID table that are not zero */
 	char error[160];               /**< why the device could not be opened or queried; "" when it could */
 };
 
-/** Lists the ports of all RDMA devices. *list is freed with srdma_device_list_free. No device, or a kernel without RDMA support: 0
- *  and *count == 0. Errors: -ENOMEM, and others of ibv_get_device_list(3). */
+/** Lists the ports of all RDMA devices. Free `*list` with srdma_device_list_free(). Where there is no device, or the kernel
+ *  has no RDMA support, it returns 0 and `*count` is 0. Thread-safe.
+ *  Errors:
+ *    -ENOMEM   Memory ran out.
+ *    -EACCES   The process may not see the devices; other errors of ibv_get_device_list(3) are returned the same way. */
 SRDMA_API int srdma_device_list(struct srdma_port_info **list, size_t *count);
 SRDMA_API void srdma_device_list_free(struct srdma_port_info **list);
 
+/* -- open an RDMA device that all connections share -- */
+
 struct srdma_device_options {
-	const char *name; /**< device name; NULL: the first that has an active port */
+	const char *name; /**< device name; NULL: the first device that has an active port */
 	uint8_t port;     /**< port number; 0: the first active one */
-	int gid_index;    /**< index in the port's GID table; -1: chosen per connection from the peer's address */
+	int gid_index;    /**< index in the port's GID table; -1: chosen for each connection from the peer's address */
 };
+/** Fills `options` with the defaults: NULL, 0 and -1. */
 SRDMA_API void srdma_device_options_init(struct srdma_device_options *options);
 
-/** A device context, opened once and shared by all connections of a process. Thread-safe; reference-counted. */
+/** A device context. A process opens it once and all its connections share it. Thread-safe; reference-counted. */
 struct srdma_device;
 
-/** Opens a device. Errors: -ENODEV no device, no such device, or no active port (the text says how to get one);
- *  -EACCES; -EINVAL no such port or GID index; SRDMA_EVERBS; -ENOMEM. */
+/** Opens a device. The caller has the first reference and releases it with srdma_device_unref(). Thread-safe.
+ *  Errors:
+ *    -ENODEV        There is no device, no device of that name, or no active port; the text says how to get one.
+ *    -EACCES        The process may not open the device.
+ *    -EINVAL        The device has no such port, or the port no such GID index.
+ *    -ENOMEM        Memory ran out.
+ *    SRDMA_EVERBS   The device could not be opened or queried. */
 SRDMA_API int srdma_device_open(const struct srdma_device_options *options, struct srdma_device **out);
+/** Takes one more reference and returns `device`. */
 SRDMA_API struct srdma_device *srdma_device_ref(struct srdma_device *device);
+/** Releases a reference; the last one closes the device. */
 SRDMA_API void srdma_device_unref(struct srdma_device **device);
 
+/** The name of the device. Owned by the device. */
 SRDMA_API const char *srdma_device_name(const struct srdma_device *device);
+/** The number of the port that connections use. */
 SRDMA_API uint8_t srdma_device_port(const struct srdma_device *device);
-/** The shared verbs context; owned by the device. */
+/** The shared verbs context. Owned by the device. */
 SRDMA_API struct ibv_context *srdma_device_context(const struct srdma_device *device);
-/** Capabilities as read at open; owned by the device. */
+/** The device's capabilities, as read when it was opened. Owned by the device. */
 SRDMA_API const struct ibv_device_attr *srdma_device_attr(const struct srdma_device *device);
-/** Port attributes as read at open; owned by the device. */
+/** The port's attributes, as read when the device was opened. Owned by the device. */
 SRDMA_API const struct ibv_port_attr *srdma_device_port_attr(const struct srdma_device *device);
 
-/** Chooses the source GID for a connection whose TCP socket has these addresses: the fixed index when the device was
- *  opened with one; else the RoCE v2 GID equal to `local`; else the first RoCE v2 GID of `peer`'s family
- *  (IPv4-mapped for IPv4), link-local ones last. On InfiniBand: index 0. Errors: -EADDRNOTAVAIL there is none, or the fixed index is empty;
- *  SRDMA_EVERBS. */
+/* -- choose the source GID of a connection -- */
+
+/** Chooses the source GID for a connection whose TCP socket has these addresses. It is the first of these that exists:
+ *   - the index that the device was opened with, if it was opened with one;
+ *   - on InfiniBand, index 0;
+ *   - the RoCE v2 GID that is equal to `local`;
+ *   - the first RoCE v2 GID of the address family of `peer` (IPv4-mapped for IPv4), link-local ones last.
+ *
+ *  Errors:
+ *    -EADDRNOTAVAIL   The port has no such GID, or the addresses are neither IPv4 nor IPv6.
+ *    SRDMA_EVERBS     The device did not tell its GIDs. */
 SRDMA_API int srdma_device_choose_gid(const struct srdma_device *device, const struct sockaddr *local,
 				      const struct sockaddr *peer, uint8_t *gid_index, union ibv_gid *gid);
 
-/* ---- tls ------------------------------------------------------------------------------------------------------- */
+/* ---- TLS ------------------------------------------------------------------------------------------------------- */
 
-/** SHA-256 of a certificate's public key (SubjectPublicKeyInfo, DER), in bytes. */
+/* -- credentials and rules of a TLS client or server -- */
+
+/** Size in bytes of the SHA-256 of a certificate's public key (SubjectPublicKeyInfo, DER). */
 #define SRDMA_PIN_SIZE 32
-/** "sha256:" and 64 hexadecimal digits, with the terminating NUL. */
+/** Room for a pin as text: "sha256:", 64 hexadecimal digits, and the terminating NUL. */
 #define SRDMA_PIN_TEXT_SIZE 72
 
-/** What a client checks its server against, and with what it identifies itself. There is no way to turn checking off:
- *  ca_file or pin must be given. */
+/** What a client checks its server against, and what it identifies itself with. Give ca_file or pin: there is no way to
+ *  turn the check off. */
 struct srdma_tls_client_options {
 	const char *ca_file;     /**< PEM file with the CA certificates to trust */
 	const char *crl_file;    /**< PEM file with their revocation lists, one for each CA that issued a server's certificate;
-				      NULL: none is consulted. With ca_file only */
-	const char *pin;         /**< the server's public key, "sha256:HEX", for a self-signed one; instead of ca_file */
+				      NULL: no list is consulted. With ca_file only */
+	const char *pin;         /**< the server's public key, "sha256:HEX", for a self-signed certificate; instead of ca_file */
 	const char *server_name; /**< name or IP address that the certificate must bear; NULL: the host connected to */
 	const char *cert_file;   /**< own certificate (PEM, leaf first); NULL: anonymous */
 	const char *key_file;    /**< its private key (PEM) */
 	bool allow_tls12;        /**< accept TLS 1.2 as well as 1.3 */
 };
+/** What a server identifies itself with, and which clients it accepts. */
 struct srdma_tls_server_options {
 	const char *cert_file;       /**< certificate (PEM, leaf first) */
 	const char *key_file;        /**< its private key (PEM) */
-	const char *client_ca_file;  /**< CA certificates that client certificates must come from */
+	const char *client_ca_file;  /**< CA certificates that must have issued the clients' certificates */
 	const char *client_crl_file; /**< PEM file with their revocation lists, one for each CA that issued a client's certificate;
-					  NULL: none is consulted. One that has expired lets nobody in */
+					  NULL: no list is consulted. While a list has expired, its CA's clients are refused */
 	bool insecure_anonymous_clients; /**< serve clients that show no certificate; one that is shown must still verify */
 	bool allow_tls12;            /**< accept TLS 1.2 as well as 1.3 */
 };
+/** Fill `options` with the defaults: all NULL and false. */
 SRDMA_API void srdma_tls_client_options_init(struct srdma_tls_client_options *options);
 SRDMA_API void srdma_tls_server_options_init(struct srdma_tls_server_options *options);
 
-/** A TLS client's or server's credentials and rules; many connections use one. Thread-safe; reference-counted. */
+/** The credentials and rules of a TLS client or server; many connections use one. Thread-safe; reference-counted. */
 struct srdma_tls_context;
 
-/** Errors: SRDMA_ECONFIG a file is missing, unreadable, malformed, or key and certificate don't belong together;
- *  -EACCES, -ENOENT for files; -EINVAL a pin that is none; -ENOMEM. */
+/** Make the context of a client or of a server. The files are read now; a later change of them needs a new context.
+ *  Connections and servers take references of their own. Thread-safe.
+ *  Errors:
+ *    SRDMA_ECONFIG    A file is missing from the options, unreadable or malformed, or key and certificate do not belong
+ *                     together.
+ *    -EACCES          The process may not read a file.
+ *    -ENOENT          A file does not exist.
+ *    -EINVAL          The pin is not "sha256:" and 64 hexadecimal digits.
+ *    -ENOMEM          Memory ran out. */
 SRDMA_API int srdma_tls_client_new(const struct srdma_tls_client_options *options, struct srdma_tls_context **out);
 SRDMA_API int srdma_tls_server_new(const struct srdma_tls_server_options *options, struct srdma_tls_context **out);
+/** Releases the caller's reference; the last one wipes and frees the context. */
 SRDMA_API void srdma_tls_context_unref(struct srdma_tls_context **context);
 
-/* ---- cert ------------------------------------------------------------------------------------------------------ */
+/* ---- certificates ---------------------------------------------------------------------------------------------- */
+
+/* -- make and read certificates -- */
 
 enum srdma_cert_kind { SRDMA_CERT_CA, SRDMA_CERT_SERVER, SRDMA_CERT_CLIENT, SRDMA_CERT_SELF_SIGNED };
 
 /** What to put into a new certificate (ECDSA P-256, SHA-256). */
 struct srdma_cert_request {
 	enum srdma_cert_kind kind;
-	const char *common_name;   /**< subject CN, 1 to 64 bytes */
-	const char *const *names;  /**< subject alternative names: DNS names or IP addresses; server and self-signed */
+	const char *common_name;   /**< subject CN, 1 to 64 bytes of printable ASCII */
+	const char *const *names;  /**< subject alternative names: DNS names or IP addresses; server and self-signed only */
 	size_t name_count;
 	unsigned days;             /**< valid from five minutes ago for this many days, 1 to 36500 */
 	int64_t not_after;         /**< end of validity, seconds since the epoch, instead of days; 0: use days */
-	const char *ca_cert_file;  /**< issuer; server and client */
-	const char *ca_key_file;
+	const char *ca_cert_file;  /**< certificate of the issuer; server and client only */
+	const char *ca_key_file;   /**< the issuer's private key */
 	const char *cert_file;     /**< where the certificate goes, mode 0644 */
 	const char *key_file;      /**< where the new private key goes, mode 0600 */
 	bool overwrite;            /**< replace existing files; else -EEXIST and nothing is written */
 };
-/** Makes a key and a certificate. Either both files are written whole or neither is.
- *  Errors: -EEXIST, -EINVAL, -ENOENT, -EACCES, SRDMA_ECONFIG (the issuer is no CA, or key and certificate differ),
- *  SRDMA_ERANDOM. */
+/** Makes a private key and a certificate. Either both files are written whole or neither is. Thread-safe.
+ *  Errors:
+ *    -EEXIST          A file exists, and overwrite is false.
+ *    -EINVAL          A field of the request is out of range; the text says which.
+ *    -ENOENT          A file of the issuer, or the folder of a new file, does not exist.
+ *    -EACCES          The process may not read or write a file.
+ *    SRDMA_ECONFIG    The issuer is not a CA, or its certificate and key differ.
+ *    SRDMA_ERANDOM    The random generator failed. */
 SRDMA_API int srdma_cert_make(const struct srdma_cert_request *request);
 
+/** What a certificate says. */
 struct srdma_cert_info {
 	char subject[256];         /**< RFC 2253 */
-	char issuer[256];
+	char issuer[256];          /**< RFC 2253 */
 	char common_name[128];
-	char names[1024];          /**< subject alternative names, "DNS:a, IP:1.2.3.4"; "" when none */
+	char names[1024];          /**< subject alternative names, "DNS:a, IP:1.2.3.4"; "" when there are none */
 	char serial[64];           /**< hexadecimal */
-	char key[64];              /**< key type and size, "EC prime256v1" */
-	char pin[SRDMA_PIN_TEXT_SIZE];
+	char key[64];              /**< type and size of the key, "EC prime256v1" */
+	char pin[SRDMA_PIN_TEXT_SIZE]; /**< of the public key, "sha256:HEX" */
 	int64_t not_before;        /**< seconds since the epoch */
-	int64_t not_after;
+	int64_t not_after;         /**< seconds since the epoch */
 	bool is_ca;
 	bool self_signed;
 	bool server_auth;          /**< usable as a server's certificate */
 	bool client_auth;          /**< usable as a client's certificate */
 };
-/** Reads the first certificate of a PEM file. Errors: -ENOENT, -EACCES, SRDMA_ECONFIG; -EINVAL an argument is NULL; -ENOMEM. */
+/** Reads the first certificate of a PEM file. Thread-safe.
+ *  Errors:
+ *    -ENOENT, -EACCES   The file does not exist, or the process may not read it.
+ *    SRDMA_ECONFIG      The file has no certificate in it.
+ *    -EINVAL            An argument is NULL.
+ *    -ENOMEM            Memory ran out. */
 SRDMA_API int srdma_cert_read(const char *cert_file, struct srdma_cert_info *info);
 
 /** Room for the name in a certificate, with the terminating NUL. */
 #define SRDMA_NAME_SIZE 256
 
-/* ---- conn ------------------------------------------------------------------------------------------------------ */
+/* ---- connections ----------------------------------------------------------------------------------------------- */
+
+/* -- options of a connection -- */
 
 /** Attributes of the queue pair that the verbs specification leaves to each end. */
 struct srdma_qp_options {
 	uint32_t path_mtu;      /**< upper bound, bytes: 256 to 4096; 0: the port's; the lower of both ends is used */
 	uint8_t timeout;        /**< local ACK timeout 4.096 us * 2^timeout, 0 to 31, 0 = never; default 14 (67 ms) */
-	uint8_t retry_count;    /**< 0 to 7; default 7 */
-	uint8_t rnr_retry;      /**< 0 to 7, 7 = for ever; default 6 (credits keep RNR away) */
+	uint8_t retry_count;    /**< transport retries, 0 to 7; default 7 */
+	uint8_t rnr_retry;      /**< retries when the receiver is not ready, 0 to 7, 7 = for ever; default 6. Credits keep the
+				     receiver ready in ordinary use */
 	uint8_t min_rnr_timer;  /**< code 0 to 31 of the specification's table; default 12 (0.64 ms) */
 	uint8_t max_rd_atomic;  /**< outstanding RDMA reads, 1 to the device's limit; default 16 or the device's limit */
 	uint8_t service_level;  /**< 0 to 15; default 0 */
 	uint8_t traffic_class;  /**< of the GRH or IP header; default 0 */
-	uint8_t hop_limit;      /**< default 64 */
+	uint8_t hop_limit;      /**< of the GRH or IP header; default 64 */
 };
 
-/** Whether what runs on the queue pair is encrypted and authenticated. */
+/** Whether the messages, writes and reads on the queue pair are encrypted and authenticated. */
 enum srdma_seal {
-	SRDMA_SEAL_OFF,      /**< plain RDMA packets: anyone who can see them can read and forge them */
-	SRDMA_SEAL_REQUIRED, /**< all messages, writes and reads are sealed with keys from the TLS session. Both ends require it, or
-				  neither does: else there is no connection */
+	SRDMA_SEAL_OFF,      /**< plain RDMA packets: anyone who sees them can read and forge them */
+	SRDMA_SEAL_REQUIRED, /**< all messages, writes and reads are sealed with keys from the TLS session. When only one end
+				  requires it, there is no connection */
 };
 
-/** PSNs that a direction may consume before both ends draw new ones; the default, and the most. */
+/** The default, and the highest, number of PSNs that a direction may consume before both ends draw new ones. */
 #define SRDMA_EPOCH_PSNS (1u << 23)
+/** The lowest such number. */
 #define SRDMA_EPOCH_PSNS_MIN 16384u
 
 struct srdma_conn_options {
 	struct srdma_qp_options qp;
-	bool raw;                /**< only the secure bring-up: no rings, no receives are posted; you use the verbs objects */
+	bool raw;                /**< only the secure bring-up: no rings, no posted receives; you use the verbs objects */
 	uint32_t raw_send_depth; /**< raw: send queue depth; default 64 */
 	uint32_t raw_recv_depth; /**< raw: receive queue depth; default 64 */
 	uint32_t message_size;   /**< longest message, 64 to 1 MiB; default 4096; the lower of both ends is used */
-	uint32_t depth;          /**< messages in flight per direction, 1 to 4096; default 16; the lower of both ends */
+	uint32_t depth;          /**< messages in flight per direction, 1 to 4096; default 16; the lower of both ends is used */
 	uint32_t rdma_depth;     /**< RDMA writes and reads in flight, 1 to 4096; default 16 */
 	size_t region_size;      /**< bytes of the region offered to the peer, zeroed; 0: none. Default 0 for clients,
 				      65536 for servers */
-	unsigned region_access;  /**< IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ (default both); what the peer may do */
-	int setup_timeout_ms;    /**< for TCP, TLS, exchange and QP together; default 10000 */
-	int busy_retry_ms;       /**< connecting: how long to try again, after growing random pauses, while the server answers
-				      SRDMA_REJECT_BUSY; each try is logged (info); default 10000; 0: not at all */
+	unsigned region_access;  /**< what the peer may do to the region: IBV_ACCESS_REMOTE_WRITE, IBV_ACCESS_REMOTE_READ, or
+				      both, which is the default */
+	int setup_timeout_ms;    /**< for TCP, TLS, exchange and queue pair together; default 10000 */
+	int busy_retry_ms;       /**< when connecting: how long to try again, after growing random pauses, while the server
+				      answers SRDMA_REJECT_BUSY. Each try is logged (info). 0: not at all; default 10000 */
 	int timeout_ms;          /**< default of blocking calls; above 0; default 30000 */
-	enum srdma_seal seal;    /**< default SRDMA_SEAL_OFF. Not for raw connections. A sealed write or read of the peer's region needs the
-				      peer's program to be in a call of this library, or its server's worker */
-	uint32_t epoch_psns;     /**< PSNs that a direction may consume before both ends draw new ones and renew the queue pair, without
-				      loss of anything: SRDMA_EPOCH_PSNS_MIN to SRDMA_EPOCH_PSNS (default); 0: never: no epochs at all, no
-				      recovery either. Both ends must want epochs, else there are none */
-	int epoch_ms;            /**< the same after so many milliseconds, with a fresh queue pair, so that no sweep of the PSNs ever ends: 5000
-				      is half of what a fast NIC needs for one; at least 100; default 0: not by time */
-	unsigned recoveries;     /**< how often in a minute a queue pair that has failed is replaced, without loss or duplication of messages;
-				      one failure more ends the connection; default 8; 0: the first one does */
-	uint64_t max_bytes_per_second; /**< what is taken from the peer: messages, and, sealed, its writes and reads; more wait at the peer.
-				      Plain writes and reads are the device's, and go past it. Default 0: any number */
-	int spin;                /**< microseconds to poll the completion queues before sleeping; default 50; -1: always poll. Unless it is 0,
-				      1.5 ms at most after a chunk of a sealed write or read */
-	const char *gid_networks;/**< comma-separated CIDR list: GIDs a peer may use besides its own TCP address.
-				      Server: default none. Client: NULL trusts the authenticated server's word */
+	enum srdma_seal seal;    /**< default SRDMA_SEAL_OFF. Not for raw connections. A sealed write or read of the peer's region
+				      needs the peer's program to be in a call of this library, or to be a server */
+	uint32_t epoch_psns;     /**< PSNs that a direction may consume before both ends draw new ones and renew the queue pair,
+				      without loss of anything: SRDMA_EPOCH_PSNS_MIN to SRDMA_EPOCH_PSNS (default). 0: never;
+				      then there are no epochs, and no recovery either. Unless both ends want epochs, there are
+				      none */
+	int epoch_ms;            /**< the same after so many milliseconds, with a fresh queue pair, so that no sweep of the PSNs
+				      ever completes; at least 100. 5000 is half of what a fast NIC needs for a sweep. Default 0:
+				      not by time */
+	unsigned recoveries;     /**< how often in a minute a failed queue pair is replaced, without loss or duplication of
+				      messages. One failure more ends the connection. 0: the first one does; default 8 */
+	uint64_t max_bytes_per_second; /**< what this end takes from the peer: messages, and, when sealed, the peer's writes and
+				      reads. The rest waits at the peer. The device serves plain writes and reads without asking,
+				      so they do not count. Default 0: no limit */
+	int spin;                /**< microseconds to poll the completion queues before sleeping; default 50; -1: always poll.
+				      Unless it is 0, up to 1.5 ms after a chunk of a sealed write or read */
+	const char *gid_networks;/**< comma-separated CIDR list: GIDs that a peer may use besides its own TCP address. A server's
+				      default is none. For a client, NULL trusts the authenticated server's word */
 };
+/** Fills `options` with the defaults. */
 SRDMA_API void srdma_conn_options_init(struct srdma_conn_options *options);
 
-/** A connected queue pair and all that belongs to it: own protection domain, completion queues, memory, TLS channel. */
+/* -- connect to a server -- */
+
+/** Port of the TLS channel unless another is given. */
+#define SRDMA_DEFAULT_PORT "4433"
+
+/** A connected queue pair and everything that belongs to it: its own protection domain, completion queues, memory, and TLS
+ *  channel. */
 struct srdma_conn;
 
-/** Connects to `host` (name or address) and `port` (number or service). Of a name's addresses it takes the one that answers first:
- *  it tries the next one when one has failed, or has not answered for a quarter of a second (RFC 8305).
- *  `context` comes from srdma_tls_client_new. device and context are referenced, not owned.
- *  Errors: -ETIMEDOUT, -ECONNREFUSED and others of connect(2), for all addresses; -EHOSTUNREACH the name has no address;
- *  -EINVAL host, port or an option is not valid; SRDMA_ECONFIG;
- *  SRDMA_ETLS, SRDMA_ECERT, SRDMA_EPROTOCOL, SRDMA_EREJECTED, SRDMA_ERANDOM, SRDMA_EVERBS, -EADDRNOTAVAIL, -ENOMEM. */
+/** Connects to `host` (a name or an address) and `port` (a number or a service). Of a name's addresses it takes the one that
+ *  answers first: it tries the next one when one has failed, or has not answered for a quarter of a second (RFC 8305).
+ *  `context` comes from srdma_tls_client_new(). The connection takes references of its own to `context` and `device`. Blocks up to
+ *  options->setup_timeout_ms, and, while the server is busy, up to options->busy_retry_ms more. Thread-safe.
+ *  Errors:
+ *    -EINVAL           The host, the port or an option is not valid.
+ *    -EHOSTUNREACH     The name has no address.
+ *    -ECONNREFUSED     Nothing listens at any of the addresses; other errors of connect(2) are returned the same way.
+ *    -ETIMEDOUT        The set-up took longer than setup_timeout_ms.
+ *    -EADDRNOTAVAIL    The device has no GID for this peer.
+ *    -ENOMEM           Memory, or the limit on locked memory, does not suffice.
+ *    SRDMA_ECONFIG     Certificates, keys or settings do not fit together.
+ *    SRDMA_ETLS        The TLS handshake or the TLS channel failed.
+ *    SRDMA_ECERT       One end did not accept the other's certificate.
+ *    SRDMA_EPROTOCOL   The peer does not speak this protocol.
+ *    SRDMA_EREJECTED   The server sent REJECT; srdma_reject_last() has its reason.
+ *    SRDMA_ELOST       The server went away during the set-up.
+ *    SRDMA_ERANDOM     The random generator failed.
+ *    SRDMA_EVERBS      A verbs call failed. */
 SRDMA_API int srdma_conn_connect(const char *host, const char *port, struct srdma_tls_context *context,
 				 struct srdma_device *device, const struct srdma_conn_options *options,
 				 struct srdma_conn **out);
 
+/* -- why a server rejected the connection -- */
+
 /** Reason codes of REJECT. */
 enum srdma_reject_reason {
 	SRDMA_REJECT_NONE = 0,
-	SRDMA_REJECT_VERSION = 1,   /**< protocol version not supported */
+	SRDMA_REJECT_VERSION = 1,   /**< the protocol version is not supported */
 	SRDMA_REJECT_MALFORMED = 2, /**< a field is out of range */
-	SRDMA_REJECT_FULL = 3,      /**< max_clients reached */
+	SRDMA_REJECT_FULL = 3,      /**< max_clients, or the limit for one name or address, is reached */
 	SRDMA_REJECT_ADDRESS = 4,   /**< the GID is not the client's to use */
-	SRDMA_REJECT_FEATURE = 5,   /**< the ends' link layers or modes don't fit together */
+	SRDMA_REJECT_FEATURE = 5,   /**< the link layers or modes of the two ends do not fit together */
 	SRDMA_REJECT_RESOURCES = 6, /**< the server could not make the queue pair */
 	SRDMA_REJECT_DRAINING = 7,  /**< the server is shutting down */
-	SRDMA_REJECT_REFUSED = 8,   /**< not this client: the server's limits (denied, or not listed) or its program say so */
+	SRDMA_REJECT_REFUSED = 8,   /**< the server's limits (denied, or not listed) or its program refuse this client */
 	SRDMA_REJECT_BUSY = 9,      /**< too many connections are being set up; try again after retry_after_ms */
 };
+/** What a REJECT said. */
 struct srdma_reject {
 	enum srdma_reject_reason reason;
 	uint32_t retry_after_ms; /**< 0: retrying does not help by itself */
-	char text[256];
+	char text[256];          /**< a sentence of the server's */
 };
-/** A word for a reason, "full"; "unknown" for what is none. Static. */
+/** Returns a word for a reason, such as "full"; "unknown" for a number that is no reason. Static. Thread-safe. */
 SRDMA_API const char *srdma_reject_reason_name(enum srdma_reject_reason reason);
 
-/** The REJECT behind the calling thread's last SRDMA_EREJECTED. */
+/** Copies the REJECT behind the calling thread's last SRDMA_EREJECTED. */
 SRDMA_API void srdma_reject_last(struct srdma_reject *reject);
 
-/** A listening TLS port, for programs with their own threads. srdma_server_* is built on it. */
+/* -- accept connections in a program with threads of its own -- */
+
+/** A listening TLS port, for programs with their own threads. srdma_server_start() is built on it. */
 struct srdma_listener;
 
-/** Listens on `address` (NULL: all) and `port` ("0": any free one).
- *  Errors: -EADDRINUSE; -EACCES; -EADDRNOTAVAIL no interface has the address; -EINVAL address or port is none; -ETIMEDOUT,
- *  -EHOSTUNREACH a name could not be looked up within 10 s; -ENOMEM. */
+/** Listens on `address` (NULL: all addresses) and `port` ("0": any free one).
+ *  Errors:
+ *    -EADDRINUSE      Another program listens there.
+ *    -EACCES          The process may not listen on this port.
+ *    -EADDRNOTAVAIL   No interface has this address.
+ *    -EINVAL          The address or the port is not valid.
+ *    -EHOSTUNREACH    The name has no address.
+ *    -ETIMEDOUT       The name could not be looked up within 10 s.
+ *    -ENOMEM          Memory ran out. */
 SRDMA_API int srdma_listener_new(const char *address, const char *port, struct srdma_listener **out);
-/** The same on a socket that already listens, as systemd hands it over. It is duplicated: `fd` stays the caller's; the socket
- *  is made non-blocking. Errors: -EINVAL no listening TCP socket; -EMFILE; -ENOMEM. */
+/** Makes a listener of a socket that already listens, such as one from systemd. The descriptor is duplicated: `fd` stays the
+ *  caller's. The socket becomes non-blocking.
+ *  Errors:
+ *    -EINVAL   The descriptor is not a listening TCP socket.
+ *    -EMFILE   The process has no descriptor left.
+ *    -ENOMEM   Memory ran out. */
 SRDMA_API int srdma_listener_new_fd(int fd, struct srdma_listener **out);
+/** Closes the listener. Connections that came from it stay. */
 SRDMA_API void srdma_listener_delete(struct srdma_listener **listener);
-SRDMA_API int srdma_listener_fd(const struct srdma_listener *listener); /**< pollable; readable when a client waits */
+/** Returns a descriptor for poll(2), readable while a client waits. Owned by the listener. */
+SRDMA_API int srdma_listener_fd(const struct srdma_listener *listener);
+/** Returns the port that the listener has. */
 SRDMA_API uint16_t srdma_listener_port(const struct srdma_listener *listener);
 
-/** Accepts a TCP connection only: returns its socket (close-on-exec, non-blocking; the caller's to close or to pass on),
- *  or -EAGAIN when none came within timeout_ms (negative: 30 s), or the error of accept4(2). */
+/** Accepts a TCP connection, and no more. A negative timeout_ms means 30 s.
+ *  Returns: the socket, close-on-exec and non-blocking, which the caller closes or passes on; or a negative error.
+ *  Errors:
+ *    -EAGAIN   No client came within timeout_ms. Other errors are those of accept4(2). */
 SRDMA_API int srdma_listener_accept(struct srdma_listener *listener, int timeout_ms);
 
-/** Decides about a client that is authenticated and whose HELLO is valid, before anything is made for it.
- *  Returns 0 to accept, with *client_id set; else fills *reject and returns SRDMA_EREJECTED. */
+/** Decides about a client that has authenticated and sent a valid HELLO, before anything is made for it. It sets
+ *  `*client_id` and returns 0 to accept the client; it fills `*reject` and returns SRDMA_EREJECTED to turn it away. */
 typedef int srdma_admit_fn(const char *peer_name, const struct sockaddr *peer, uint64_t *client_id,
 			   struct srdma_reject *reject, void *arg);
 
-/** Serves one accepted TCP socket up to a connected queue pair: TLS, HELLO, `admit` (NULL: all, with id 0), QP, WELCOME,
- *  READY. The socket is the library's from here on, also when it fails. Blocks up to options->setup_timeout_ms.
- *  Errors: as srdma_conn_connect. */
+/** Takes one accepted TCP socket through TLS, HELLO, `admit` (NULL: every client is accepted, with id 0), queue pair,
+ *  WELCOME and READY. From this call on the socket is the library's, also when the call fails. Blocks up to
+ *  options->setup_timeout_ms. Different threads may call it at the same time.
+ *  Errors: those of srdma_conn_connect(). */
 SRDMA_API int srdma_conn_accept(int socket, struct srdma_tls_context *context, struct srdma_device *device,
 				const struct srdma_conn_options *options, srdma_admit_fn *admit, void *admit_arg,
 				struct srdma_conn **out);
 
-/** Ends a connection in order (request, acknowledge, finish): waits until own outstanding work has completed and the peer
- *  has every message; `reason` (NULL or up to 127 bytes) is for the peer's log. Returns 0, also when the peer has disconnected, or an
- *  earlier call did; -ETIMEDOUT; or what else has ended the connection, SRDMA_ELOST for instance. The connection is then over in any
- *  case and only srdma_conn_delete is useful. Messages of the peer that were not yet received can still be read with srdma_conn_recv.
- *  With timeout_ms 0 it returns -EAGAIN while the disconnect is under way: call it again when srdma_conn_fd is readable. */
+/* -- end a connection -- */
+
+/** Ends a connection in order (request, acknowledge, finish). It waits until this end's outstanding work has completed and
+ *  the peer has every message. `reason` (NULL, or up to 127 bytes) is for the peer's log. Whatever it returns, the
+ *  connection is then over, and only srdma_conn_recv(), for messages that had come before, and srdma_conn_delete() are useful.
+ *  But with timeout_ms 0 it returns -EAGAIN while the disconnect is under way: call it again when srdma_conn_fd() is readable.
+ *  Returns: 0, also when the peer has disconnected or an earlier call did; or a negative error.
+ *  Errors:
+ *    -EAGAIN       timeout_ms is 0, and the disconnect is under way.
+ *    -ETIMEDOUT    The peer did not answer in time.
+ *    SRDMA_ELOST   The peer went away meanwhile. Other errors are those that ended the connection before. */
 SRDMA_API int srdma_conn_disconnect(struct srdma_conn *conn, const char *reason, int timeout_ms);
 
-/** Frees the connection and all its objects, without a word to the peer if it was not disconnected. Memory is wiped. */
+/** Frees the connection and all its objects, and wipes its memory. If the connection was not disconnected, the peer is not
+ *  told. */
 SRDMA_API void srdma_conn_delete(struct srdma_conn **conn);
 
-/** Phases of the set-up, microseconds. On the accepting side tcp is 0, or waiting for a balancer's PROXY header. */
+/* -- what was agreed, and what has happened so far -- */
+
+/** Duration of each phase of the set-up, in microseconds. On the accepting side tcp is 0, or the time spent waiting for a
+ *  balancer's PROXY header. */
 struct srdma_conn_timing {
 	uint64_t tcp;      /**< name resolution and TCP connect */
 	uint64_t tls;      /**< TLS handshake */
-	uint64_t exchange; /**< HELLO, WELCOME, READY: waiting for the peer included, own QP work excluded */
+	uint64_t exchange; /**< HELLO, WELCOME, READY, with the waiting for the peer, without this end's work on the queue pair */
 	uint64_t qp;       /**< PD, CQs, QP, memory registration and state transitions */
 	uint64_t psn;      /**< of that, drawing the PSN */
 	uint64_t total;
 };
 
-/** What was agreed and what happened so far. */
+/** What the two ends agreed on, and what has happened so far. */
 struct srdma_conn_info {
-	uint64_t client_id;          /**< the server's number for this client; never used twice by one server */
-	char peer_name[SRDMA_NAME_SIZE]; /**< subject CN of the peer's certificate, the first of several; "" when anonymous. Bytes other
-				      than printable ASCII are '?', and what is too long is cut: see struct srdma_identity before
-				      you decide by it */
+	uint64_t client_id;          /**< the server's number for this client; one server never uses a number twice */
+	char peer_name[SRDMA_NAME_SIZE]; /**< subject CN of the peer's certificate, the first of several; "" when anonymous. Bytes
+				      other than printable ASCII are '?', and a long name is cut: read about struct
+				      srdma_identity before you decide by it */
 	char peer_address[64];       /**< of the TCP connection, "10.0.0.1:4433" or "[fd00::1]:4433"; in a server with
 					  proxy_networks, what the balancer said */
-	char device[64];
+	char device[64];             /**< name of the RDMA device */
 	char tls_version[16];        /**< "TLSv1.3" */
-	char tls_cipher[64];
+	char tls_cipher[64];         /**< OpenSSL's name of the cipher suite */
 	uint32_t qpn, peer_qpn;
-	uint32_t psn, peer_psn;      /**< starting PSNs: a secret as long as the connection lives; don't log them */
+	uint32_t psn, peer_psn;      /**< starting PSNs: a secret as long as the connection lives; do not log them */
 	uint8_t gid_index;
 	union ibv_gid gid, peer_gid;
 	uint16_t lid, peer_lid;
 	uint32_t path_mtu;           /**< bytes */
 	uint32_t message_size;       /**< longest message either way; 0 when raw */
 	uint32_t depth;              /**< messages in flight per direction */
-	uint32_t rdma_depth;
+	uint32_t rdma_depth;         /**< RDMA writes and reads in flight */
 	size_t region_size;          /**< own region, offered to the peer */
-	size_t peer_region_size;     /**< the peer's region; 0: it offers none */
-	unsigned peer_region_access; /**< IBV_ACCESS_REMOTE_* on it */
+	size_t peer_region_size;     /**< the peer's region; 0: the peer offers none */
+	unsigned peer_region_access; /**< IBV_ACCESS_REMOTE_* on the peer's region */
 	uint64_t messages_sent, messages_received;
-	uint64_t messages_acknowledged; /**< of those sent, the first so many: the peer's program has taken them from its queue,
-					     and has told so, which it does now and then and when it disconnects */
+	uint64_t messages_acknowledged; /**< the peer's program has taken the first so many of the messages sent. The peer reports
+					     it now and then, and when it disconnects */
 	uint64_t bytes_sent, bytes_received; /**< payload of messages */
-	uint64_t rdma_bytes_written, rdma_bytes_read; /**< by this side */
-	uint32_t epoch;              /**< how often the PSNs were drawn anew; 0 at first. psn, peer_psn, qpn and peer_qpn are the present ones */
-	uint32_t recoveries;         /**< of these, because the queue pair had failed */
+	uint64_t rdma_bytes_written, rdma_bytes_read; /**< by this end */
+	uint32_t epoch;              /**< how often the PSNs were drawn anew; 0 at first. psn, peer_psn, qpn and peer_qpn are those
+					  of the present epoch */
+	uint32_t recoveries;         /**< how often this happened because the queue pair had failed */
 	uint64_t epoch_psns;         /**< PSNs that this end has consumed in the present epoch */
-	uint32_t pause_us;           /**< from the moment that nothing was posted any more until it was again, at the last renewal */
-	uint32_t pause_max_us;       /**< the longest so far */
+	uint32_t pause_us;           /**< how long the last renewal kept this end from posting */
+	uint32_t pause_max_us;       /**< the longest such pause so far */
 	char seal[32];               /**< "AES-256-GCM" or "ChaCha20-Poly1305"; "" when not sealed */
-	char close_reason[160];      /**< why the connection ended, as the peer put it; "" while it is up */
+	char close_reason[160];      /**< why the connection ended, in the peer's words; "" while it is up */
 	struct srdma_conn_timing timing;
-	int64_t connected_at;        /**< seconds since the epoch; of srdma_server_each alone */
-	int worker;                  /**< the worker that serves it, from 0; of srdma_server_each alone */
+	int64_t connected_at;        /**< seconds since the epoch; only srdma_server_each() sets it */
+	int worker;                  /**< the worker that serves the client, from 0; only srdma_server_each() sets it */
 };
+/** Fills `info`. */
 SRDMA_API void srdma_conn_info(const struct srdma_conn *conn, struct srdma_conn_info *info);
 
-/** Asks the device (ibv_query_qp) for the queue pair's state and both PSNs as they stand now: `*rq_psn` is the next one
- *  expected from the peer, `*sq_psn` the next one to be used. Any pointer may be NULL. Errors: SRDMA_EVERBS. */
-SRDMA_API int srdma_conn_query_qp(struct srdma_conn *conn, enum ibv_qp_state *state, uint32_t *rq_psn,
-				  uint32_t *sq_psn);
+/* -- the verbs objects of a connection -- */
 
-/** The raw verbs objects. All are owned by the connection; what you make in its PD must be gone before
- *  srdma_conn_delete. On a connection that is not raw, leave the queues alone: the library uses them, and replaces the queue
- *  pair at a renewal. */
+/** Return the raw verbs objects; the completion channel is that of both completion queues. The connection owns all of them.
+ *  What you make in its protection domain must be gone before srdma_conn_delete(). On a connection that is not raw, leave the
+ *  queues alone: the library uses them, and replaces the queue pair at a renewal. */
 SRDMA_API struct ibv_qp *srdma_conn_qp(struct srdma_conn *conn);
 SRDMA_API struct ibv_pd *srdma_conn_pd(struct srdma_conn *conn);
 SRDMA_API struct ibv_cq *srdma_conn_send_cq(struct srdma_conn *conn);
 SRDMA_API struct ibv_cq *srdma_conn_recv_cq(struct srdma_conn *conn);
-SRDMA_API struct ibv_comp_channel *srdma_conn_comp_channel(struct srdma_conn *conn); /**< of both CQs */
+SRDMA_API struct ibv_comp_channel *srdma_conn_comp_channel(struct srdma_conn *conn);
 
-/** The peer's region for your own work requests: remote address and rkey; the rkey is another one after each renewal. -ENXIO when
- *  it offers none, or one that is sealed. */
+/** Asks the device (ibv_query_qp(3)) for the queue pair's state and for both PSNs as they stand now: `*rq_psn` is the next
+ *  one expected from the peer, `*sq_psn` the next one to be used. Any of the pointers may be NULL.
+ *  Errors:
+ *    SRDMA_EVERBS   The device did not answer. */
+SRDMA_API int srdma_conn_query_qp(struct srdma_conn *conn, enum ibv_qp_state *state, uint32_t *rq_psn,
+				  uint32_t *sq_psn);
+
+/** Tells where the peer's region is, for your own work requests: remote address, rkey and size. The rkey changes with each
+ *  renewal.
+ *  Errors:
+ *    -ENXIO   The peer offers no region, or a sealed one, which has no rkey. */
 SRDMA_API int srdma_conn_peer_region(struct srdma_conn *conn, uint64_t *address, uint32_t *rkey, size_t *size);
 
-/** The own region that the peer writes to and reads from; NULL when none is offered. Owned by the connection. The peer may
- *  change it at any time: copy before you check. */
+/* -- the region that this end offers -- */
+
+/** Returns the own region, which the peer writes to and reads from; NULL when none is offered. Owned by the connection. The
+ *  peer may change its contents at any time: copy before you check. */
 SRDMA_API void *srdma_conn_region(struct srdma_conn *conn);
 
-/** Takes the own region back from the peer, at once and for good: after this returns, the peer can no longer access the memory, which
- *  stays the connection's. The peer is told; what it tries to write or read later fails there with -ENXIO, and what it had under
- *  way ends the connection. Errors: -ENXIO none is offered, or it was taken back before; SRDMA_EVERBS and others end the
- *  connection. */
+/** Takes the own region back from the peer, at once and for good. After this returns, the peer can no longer access the
+ *  memory, which stays the connection's. The peer is told. Its later writes and reads fail at its own end with -ENXIO; those
+ *  that are under way now end the connection.
+ *  Errors:
+ *    -ENXIO         No region is offered, or it was taken back before.
+ *    SRDMA_EVERBS   The device did not do it. This error, and every other one, ends the connection. */
 SRDMA_API int srdma_conn_withdraw_region(struct srdma_conn *conn);
 
-/** Asks for new PSNs and a fresh queue pair now. Returns at once; it happens while this and the peer's program are in calls of
- *  this library, and nothing is lost by it. Thread-safe, async-signal-safe. Errors: -EOPNOTSUPP the ends did not agree on
- *  epochs, or the connection is raw. */
+/* -- draw new PSNs and replace the queue pair now -- */
+
+/** Asks for new PSNs and a fresh queue pair. It returns at once. The renewal takes place while this program and the peer's
+ *  are in calls of this library, and loses nothing. Thread-safe; async-signal-safe.
+ *  Errors:
+ *    -EOPNOTSUPP   The two ends did not agree on epochs, or the connection is raw. */
 SRDMA_API int srdma_conn_renew(struct srdma_conn *conn);
 
 /* ---- messages -------------------------------------------------------------------------------------------------- */
 
-/** Sends a message of 0 to message_size bytes. `data` may be reused at once. Waits for a credit of the peer.
- *  Errors: -EMSGSIZE; -ETIMEDOUT, -EAGAIN the peer has not taken earlier messages; SRDMA_ECLOSED, SRDMA_ELOST, SRDMA_ETLS,
- *  SRDMA_EVERBS, SRDMA_EPROTOCOL, SRDMA_ESEAL end the connection. -EOPNOTSUPP when raw. */
+/* -- send and receive messages -- */
+
+/** Sends a message of 0 to message_size bytes. It waits for a credit of the peer. `data` may be used again when it returns.
+ *  Errors:
+ *    -EMSGSIZE             The message is longer than message_size.
+ *    -ETIMEDOUT, -EAGAIN   The peer has not taken earlier messages.
+ *    -EOPNOTSUPP           The connection is raw.
+ *    SRDMA_ECLOSED         The connection was disconnected.
+ *    SRDMA_ELOST           The peer went away. This error and those below end the connection.
+ *    SRDMA_ETLS            The TLS channel failed.
+ *    SRDMA_EVERBS          The device failed.
+ *    SRDMA_EPROTOCOL       The peer broke the protocol.
+ *    SRDMA_ESEAL           A sealed record did not authenticate. */
 SRDMA_API int srdma_conn_send(struct srdma_conn *conn, const void *data, size_t length, int timeout_ms);
 
-/** Receives one message into `buffer`; *length becomes its length. Messages that the peer sent before it disconnected are
- *  delivered first, then SRDMA_ECLOSED, when the peer has been answered. Errors: -EMSGSIZE `size` is too small (*length is
- *  what is needed; the message stays); -ETIMEDOUT, -EAGAIN no message has come; those of srdma_conn_send that end the connection;
- *  -EOPNOTSUPP when raw. */
+/** Receives one message into `buffer`; `*length` becomes its length. Messages that the peer sent before it disconnected come
+ *  first, then SRDMA_ECLOSED.
+ *  Errors:
+ *    -EMSGSIZE             `size` is too small. `*length` is the size needed; the message stays.
+ *    -ETIMEDOUT, -EAGAIN   No message came.
+ *    -EOPNOTSUPP           The connection is raw.
+ *    SRDMA_ECLOSED         The connection was disconnected, and all messages were received.
+ *    SRDMA_ELOST           The peer went away. This error and those below end the connection.
+ *    SRDMA_ETLS            The TLS channel failed.
+ *    SRDMA_EVERBS          The device failed.
+ *    SRDMA_EPROTOCOL       The peer broke the protocol.
+ *    SRDMA_ESEAL           A sealed record did not authenticate. */
 SRDMA_API int srdma_conn_recv(struct srdma_conn *conn, void *buffer, size_t size, size_t *length, int timeout_ms);
 
-/** A file descriptor for poll(2), select(2) or epoll(7), owned by the connection: readable when, after a call returned
- *  -EAGAIN, that call is worth repeating. (A call that returns -EAGAIN arms the completion queues.) */
+/* -- wait for a connection -- */
+
+/** Returns a file descriptor for poll(2), select(2) or epoll(7), owned by the connection. After a call has returned -EAGAIN,
+ *  the descriptor is readable when that call is worth repeating: a call that returns -EAGAIN arms the completion queues. */
 SRDMA_API int srdma_conn_fd(struct srdma_conn *conn);
 
-/** Waits until there is something for srdma_conn_recv or srdma_conn_complete, or the peer went away, or another thread
- *  called srdma_conn_wake. Returns 0, -ETIMEDOUT, -EAGAIN, -EINTR (woken), SRDMA_ECLOSED when the peer has
- *  disconnected and all its messages were received, or the connection's error. On a raw connection it waits for the end. */
+/** Waits until there is something for srdma_conn_recv() or srdma_conn_complete(), or the peer has gone, or another thread
+ *  calls srdma_conn_wake(). On a raw connection it waits for the end.
+ *  Errors:
+ *    -ETIMEDOUT, -EAGAIN   Nothing came in time (-EAGAIN with timeout_ms 0).
+ *    -EINTR                Another thread called srdma_conn_wake().
+ *    SRDMA_ECLOSED         The peer has disconnected, and all its messages were received. Other errors are those that ended
+ *                          the connection. */
 SRDMA_API int srdma_conn_wait(struct srdma_conn *conn, int timeout_ms);
 
-/** Ends the wait of srdma_conn_wait, the running one or the next, in another thread. Thread-safe, async-signal-safe. */
+/** Ends the wait of srdma_conn_wait(), the present one or the next, in another thread. Thread-safe; async-signal-safe. */
 SRDMA_API void srdma_conn_wake(struct srdma_conn *conn);
 
 /* ---- one-sided access to the peer's region --------------------------------------------------------------------- */
 
-/** Memory registered in the connection's PD, without remote access, so that writes and reads go without a copy. */
-struct srdma_buffer;
+/* -- write to and read from the peer's region -- */
 
-/** Makes a buffer of `size` bytes (page-aligned, zeroed, wiped when deleted), or registers `memory` of the caller's when
- *  that is not NULL. Must be deleted before the connection. Errors: -ENOMEM (also the memlock limit), SRDMA_EVERBS. */
-SRDMA_API int srdma_buffer_new(struct srdma_conn *conn, void *memory, size_t size, struct srdma_buffer **out);
-SRDMA_API void srdma_buffer_delete(struct srdma_buffer **buffer);
-SRDMA_API void *srdma_buffer_data(struct srdma_buffer *buffer);
-
-/** RDMA write of `length` bytes to `offset` of the peer's region; returns when the peer has them.
- *  Errors: -ENXIO the peer offers no region; -ERANGE outside of it; -EACCES it does not allow that; -EINVAL timeout_ms is 0: a write
- *  that does not wait is srdma_conn_post_write (all four are found before anything is posted). -ETIMEDOUT, SRDMA_EVERBS and the
- *  others of srdma_conn_send end the connection, since the device may still be using the memory; but for a -ETIMEDOUT while earlier
- *  requests, or a renewal, left no room to post. -EOPNOTSUPP when raw. */
+/** Writes `length` bytes to `offset` of the peer's region by RDMA. It returns when the peer has them.
+ *  Errors:
+ *    -ENXIO         The peer offers no region.
+ *    -ERANGE        The bytes are outside of the region.
+ *    -EACCES        The region does not allow writes. This error and those above are found before anything is posted.
+ *    -EINVAL        timeout_ms is 0: use srdma_conn_post_write().
+ *    -EOPNOTSUPP    The connection is raw.
+ *    -ETIMEDOUT     It was not done in time. This error ends the connection, since the device may still be using the memory,
+ *                   unless earlier requests or a renewal left no room to post it.
+ *    SRDMA_EVERBS   The device failed. This error, and the others of srdma_conn_send(), end the connection. */
 SRDMA_API int srdma_conn_write(struct srdma_conn *conn, const void *data, size_t length, uint64_t offset,
 			       int timeout_ms);
-/** RDMA read, likewise. */
+/** Reads `length` bytes at `offset` of the peer's region by RDMA. It returns when `data` has them.
+ *  Errors: those of srdma_conn_write(). */
 SRDMA_API int srdma_conn_read(struct srdma_conn *conn, void *data, size_t length, uint64_t offset, int timeout_ms);
 
-/** Posts a write or read between a buffer and the peer's region, and returns at once; it ends with one completion that
- *  carries `cookie`. Errors: as srdma_conn_write, and -EAGAIN when rdma_depth are in flight or the queue pair is being renewed;
- *  -ERANGE also when outside of the buffer; -EMSGSIZE longer than the device, or an epoch, takes in one request. The buffer must not be deleted, or changed (write) or used (read), before the completion. */
+/* -- write and read with several requests in flight -- */
+
+/** Memory registered in the connection's protection domain, without remote access, so that writes and reads need no copy. */
+struct srdma_buffer;
+
+/** Makes a buffer of `size` bytes (page-aligned, zeroed, wiped when deleted); or registers the caller's `memory` when that is
+ *  not NULL.
+ *  Errors:
+ *    -EINVAL        `size` is 0 or too large.
+ *    -ENOMEM        Memory, or the limit on locked memory, does not suffice.
+ *    SRDMA_EVERBS   The device did not register the memory. */
+SRDMA_API int srdma_buffer_new(struct srdma_conn *conn, void *memory, size_t size, struct srdma_buffer **out);
+/** Deregisters and frees the buffer. Call it before srdma_conn_delete(). */
+SRDMA_API void srdma_buffer_delete(struct srdma_buffer **buffer);
+/** Returns the buffer's memory. */
+SRDMA_API void *srdma_buffer_data(struct srdma_buffer *buffer);
+
+/** Post a write or a read between a buffer and the peer's region, and return at once. The operation ends with one
+ *  completion that carries `cookie`. Before that, do not delete the buffer, change it (write) or use it (read).
+ *  Errors:
+ *    -EAGAIN       rdma_depth operations are in flight, or the queue pair is being renewed.
+ *    -ERANGE       The bytes are outside of the buffer or of the region.
+ *    -EMSGSIZE     The device, or an epoch, does not take so many bytes in one request.
+ *    -ENXIO        The peer offers no region. Other errors are those of srdma_conn_write(). */
 SRDMA_API int srdma_conn_post_write(struct srdma_conn *conn, struct srdma_buffer *buffer, size_t buffer_offset,
 				    size_t length, uint64_t offset, uint64_t cookie);
 SRDMA_API int srdma_conn_post_read(struct srdma_conn *conn, struct srdma_buffer *buffer, size_t buffer_offset,
 				   size_t length, uint64_t offset, uint64_t cookie);
-/** Collects completions of posted writes and reads, in the order of posting: returns how many (up to `max`), or an error.
- *  Waits for the first one. 0: none is under way; it says so at once, or, where the renewal of the queue pair keeps any from being
- *  posted, at the end of that. Errors: -ETIMEDOUT, -EAGAIN; -EINVAL `max` is less than 1; those of srdma_conn_send that end the
- *  connection; -EOPNOTSUPP when raw. */
+/** Collects completions of posted writes and reads, in the order of posting. It waits for the first one.
+ *  Returns: how many completions it put into `cookies`, up to `max`; 0 when none is under way, at once or, while a renewal of
+ *  the queue pair keeps any from being posted, at the end of that; or a negative error.
+ *  Errors:
+ *    -EINVAL               `max` is less than 1.
+ *    -EOPNOTSUPP           The connection is raw.
+ *    -ETIMEDOUT, -EAGAIN   None completed in time.
+ *    SRDMA_ELOST           The peer went away. This error, and the others of srdma_conn_send(), end the connection. */
 SRDMA_API int srdma_conn_complete(struct srdma_conn *conn, uint64_t *cookies, int max, int timeout_ms);
 
-/* ---- link ------------------------------------------------------------------------------------------------------ */
+/* ---- connections that come back -------------------------------------------------------------------------------- */
 
-/** A connecting end that outlives its connections. After a loss it connects again, to the same server or another one, by the
- *  policy of its options: new TLS session, new PSNs, new keys, a new queue pair. No message is delivered twice, because the link
- *  never sends one again by itself: it numbers them, tells which ones the peer's program has taken, and leaves it to its own
- *  program what to do about the others. One thread at a time uses it, but for srdma_link_wake. */
+/* -- a connecting end that connects again after a loss -- */
+
+/** A connecting end that outlives its connections. After a loss it connects again, to the same server or to another one, by
+ *  the policy of its options, with a new TLS session, new PSNs, new keys and a new queue pair.
+ *
+ *  No message is delivered twice, because the link never sends one again by itself. It numbers the messages, tells which ones
+ *  the peer's program has taken, and leaves it to its own program what to do about the others.
+ *
+ *  One thread at a time uses a link; only srdma_link_wake() is thread-safe. */
 struct srdma_link;
 
 /** A server to connect to. */
@@ -546,294 +736,355 @@ struct srdma_endpoint {
 
 struct srdma_link_options {
 	struct srdma_conn_options conn;        /**< of each connection; not raw */
-	const struct srdma_endpoint *endpoints; /**< tried one after the other, beginning with the one that was connected last */
+	const struct srdma_endpoint *endpoints; /**< tried one after the other, starting with the one that was connected last */
 	size_t endpoint_count;
-	int connect_ms;   /**< the first connection: how long to go on trying; default 0: each endpoint once */
-	int reconnect_ms; /**< after a loss: how long to go on trying; default 60000; 0: a loss is final */
-	int pause_min_ms; /**< between rounds of all endpoints, each pause twice as long as the one before and drawn at random from half
-			       to one and a half of that, so that those who were lost together do not come back together; the
-			       first is a random part of this. Default 100 */
-	int pause_max_ms; /**< the longest pause; a connection that lasted less, and brought nothing, does not reset the pauses.
-			       Default 5000 */
+	int connect_ms;   /**< how long to go on trying for the first connection; default 0: each endpoint once */
+	int reconnect_ms; /**< how long to go on trying after a loss; 0: a loss is final; default 60000 */
+	int pause_min_ms; /**< between rounds of all endpoints. Each pause is twice as long as the one before, times a random
+			       factor between a half and one and a half, so that clients that were lost together do not all
+			       return at the same moment. The first pause is a random part of this. Default 100 */
+	int pause_max_ms; /**< the longest pause. A connection that was shorter than this and carried nothing does not reset the
+			       pauses. Default 5000 */
 };
+/** Fills `options` with the defaults. */
 SRDMA_API void srdma_link_options_init(struct srdma_link_options *options);
 
-/** Connects. context and device are referenced, not owned. Errors: those of srdma_conn_connect, of the last endpoint tried;
- *  -EINVAL no endpoints, or a raw connection; -EINTR woken. What a later try can't mend (a certificate, settings, a REJECT that is
- *  final) is not tried again. */
+/** Connects. The link takes references of its own to `context` and `device`. It does not try again after an error that a
+ *  later try cannot fix: a certificate, settings, or a REJECT that is final.
+ *  Errors:
+ *    -EINVAL        There is no endpoint, an endpoint has no host, the connection would be raw, or a time is out of range.
+ *    -EINTR         Another thread called srdma_link_wake().
+ *    -ECONNREFUSED  Nothing listens at the last endpoint that was tried. Other errors are those of srdma_conn_connect() for
+ *                   that endpoint. */
 SRDMA_API int srdma_link_new(const struct srdma_link_options *options, struct srdma_tls_context *context,
 			     struct srdma_device *device, struct srdma_link **out);
 
-/** Sends a message as srdma_conn_send does; *number (may be NULL) becomes its number: 1 for the link's first message, one more
- *  for each, over all its connections.
- *  SRDMA_ERECONNECTED: the connection was lost before; there is a new one, and this message was not sent.
- *  Other errors: as srdma_conn_send. Those that end the connection are returned when the policy's time was used up or nothing
- *  can mend it: the next call tries again; and with timeout_ms 0, which never waits: call srdma_link_reconnect. */
-SRDMA_API int srdma_link_send(struct srdma_link *link, const void *data, size_t length, int timeout_ms, uint64_t *number);
-
-/** Receives a message as srdma_conn_recv does. What had come over a connection that was lost is delivered first, then
- *  SRDMA_ERECONNECTED once, unless another call has returned it already. Errors as for srdma_link_send. */
-SRDMA_API int srdma_link_recv(struct srdma_link *link, void *buffer, size_t size, size_t *length, int timeout_ms);
-
-/** As srdma_conn_wait. Errors as for srdma_link_send, and -EINTR (woken). */
-SRDMA_API int srdma_link_wait(struct srdma_link *link, int timeout_ms);
-
-/** Ends the wait of srdma_link_wait, or a pause between two tries, in another thread. Thread-safe, async-signal-safe. */
-SRDMA_API void srdma_link_wake(struct srdma_link *link);
-
-/** Makes a new connection, when a call on srdma_link_conn has ended the old one. Returns SRDMA_ERECONNECTED; 0 when the
- *  connection is up; else the error. */
-SRDMA_API int srdma_link_reconnect(struct srdma_link *link);
-
-/** The connection of the moment, for srdma_conn_info, for poll(2), for RDMA writes and reads (the region of a new connection is
- *  new, and zeroed). Owned by the link; it and its buffers are gone after any call that returns SRDMA_ERECONNECTED, so delete
- *  buffers when a call on the connection has failed and before the next call on the link. NULL: there is none. */
-SRDMA_API struct srdma_conn *srdma_link_conn(struct srdma_link *link);
-
-/** The last loss, and what it means for the messages. */
-struct srdma_link_loss {
-	int error;             /**< what ended the connection, SRDMA_ELOST, SRDMA_ECLOSED (the server disconnected) or another */
-	char text[512];        /**< in a sentence */
-	uint64_t acknowledged; /**< messages with numbers up to this one, those in doubt at earlier losses aside, were taken by the
-				    peer's program */
-	uint64_t sent;         /**< the last one that was sent. Those between are in doubt: taken or not, nobody knows */
-	size_t kept;           /**< messages that came over the old connection and were not yet received: they come first */
-	unsigned attempts;     /**< connections tried since; 0: none yet */
-	uint64_t down_us;      /**< from the moment that the loss was noticed to the new connection, microseconds */
-};
-/** All zero when there was none. */
-SRDMA_API void srdma_link_loss(const struct srdma_link *link, struct srdma_link_loss *loss);
-
-struct srdma_link_info {
-	unsigned connections;  /**< made so far; losses are one fewer while connected */
-	bool connected;
-	uint64_t sent;         /**< number of the last message sent */
-	uint64_t acknowledged; /**< messages up to this one, those in doubt aside, were taken by the peer's program */
-	uint64_t in_doubt;     /**< messages in doubt at all losses together */
-	struct srdma_endpoint endpoint; /**< of the last connection; valid as long as the link */
-};
-SRDMA_API void srdma_link_info(const struct srdma_link *link, struct srdma_link_info *info);
-
-/** Ends the connection in order, as srdma_conn_disconnect does; with timeout_ms 0 likewise call it again after -EAGAIN. After it only
- *  srdma_link_delete is useful. Nothing to do, and 0, when there is no connection. */
+/** Ends the connection in order, as srdma_conn_disconnect() does, and returns 0 when there is none. After this, only
+ *  srdma_link_delete() is useful. With timeout_ms 0, call it again after -EAGAIN. */
 SRDMA_API int srdma_link_disconnect(struct srdma_link *link, const char *reason, int timeout_ms);
 
-/** Frees the link, its connection and what was not received; without a word to the peer if it was not disconnected. */
+/** Frees the link, its connection and the messages that were not received. If the link was not disconnected, the peer is not
+ *  told. */
 SRDMA_API void srdma_link_delete(struct srdma_link **link);
 
-/* ---- server ---------------------------------------------------------------------------------------------------- */
+/* -- send and receive over a link -- */
 
-/** The calls that a program answers. A client's calls come one after the other, from one thread, whose stack is 1 MiB; calls
- *  of different clients come at the same time, unless they are on the same worker (srdma_server_options.workers). A call
- *  that blocks holds up the other clients of its worker. On the connection of a call, srdma_conn_fd is -1. Any may be
- *  NULL. */
-struct srdma_server_handlers {
-	/** A client is connected. *client_arg is handed to the other calls. Non-zero disconnects it. */
-	int (*on_connect)(struct srdma_conn *conn, void **client_arg, void *arg);
-	/** A message came; data is valid until return. -EAGAIN: not now, call again with it, when there is room to send
-	 *  (srdma_conn_send with timeout_ms 0 said -EAGAIN) or srdma_conn_wake was called; at the latest after timeout_ms it
-	 *  must be taken. Other non-zero values disconnect the client: fill `reason` (128 bytes) for it. */
-	int (*on_message)(struct srdma_conn *conn, const void *data, size_t length, char *reason, void *client_arg,
-			  void *arg);
-	/** The client is gone, in order (status 0) or not (the error); the connection is freed after return. */
-	void (*on_disconnect)(struct srdma_conn *conn, int status, void *client_arg, void *arg);
-};
-
-/** What clients with one certificate name may.
+/** Sends a message as srdma_conn_send() does. `*number` (`number` may be NULL) becomes the message's number: 1 for the link's
+ *  first message, one more for each, over all its connections.
  *
- *  The name is the subject's common name (CN) as the certificate has it, compared byte for byte, whichever of the CAs in
- *  client_ca_file issued it: trust no CA there that does not keep names unique. A client with no certificate has no name, and
- *  cannot be listed. Nor can a certificate with several CNs, or with one that is empty, longer than SRDMA_NAME_SIZE - 1 or not of
- *  printable ASCII alone: its client is one that is not listed. (It is denied all the same when what
- *  srdma_conn_info.peer_name shows for it is.) */
+ *  An error that ends the connection is returned when the time of the policy is over or no later try can fix it; the next
+ *  call tries again. With timeout_ms 0 the call never waits, so it returns such an error at once: call
+ *  srdma_link_reconnect() then.
+ *  Errors:
+ *    SRDMA_ERECONNECTED   The connection was lost before; there is a new one, and this message was not sent.
+ *    -EINTR               Another thread called srdma_link_wake(). Other errors are those of srdma_conn_send(). */
+SRDMA_API int srdma_link_send(struct srdma_link *link, const void *data, size_t length, int timeout_ms, uint64_t *number);
+
+/** Receives a message as srdma_conn_recv() does. Messages that had come over a connection that was lost are delivered first;
+ *  then it returns SRDMA_ERECONNECTED once, unless another call has returned it already.
+ *  Errors: those of srdma_link_send() and srdma_conn_recv(). */
+SRDMA_API int srdma_link_recv(struct srdma_link *link, void *buffer, size_t size, size_t *length, int timeout_ms);
+
+/** Waits as srdma_conn_wait() does.
+ *  Errors: those of srdma_link_send() and srdma_conn_wait(). */
+SRDMA_API int srdma_link_wait(struct srdma_link *link, int timeout_ms);
+
+/** Ends the wait of srdma_link_wait(), or a pause between two tries to connect, in another thread. Thread-safe;
+ *  async-signal-safe. */
+SRDMA_API void srdma_link_wake(struct srdma_link *link);
+
+/** Makes a new connection when a call on srdma_link_conn() has ended the old one.
+ *  Returns: 0 when the connection is up; SRDMA_ERECONNECTED when there is a new one; or the error of the last try. */
+SRDMA_API int srdma_link_reconnect(struct srdma_link *link);
+
+/** Returns the present connection, for srdma_conn_info(), for poll(2), and for RDMA writes and reads; NULL when there is none.
+ *  The region of a new connection is new, and zeroed. The link owns the connection. It and its buffers are gone after any call
+ *  that returns SRDMA_ERECONNECTED. So when a call on the connection has failed, delete its buffers before the next call on
+ *  the link. */
+SRDMA_API struct srdma_conn *srdma_link_conn(struct srdma_link *link);
+
+/* -- what a loss means for the messages of a link -- */
+
+/** The last loss. */
+struct srdma_link_loss {
+	int error;             /**< what ended the connection: SRDMA_ELOST, SRDMA_ECLOSED (the server disconnected), or another */
+	char text[512];        /**< the same as a sentence */
+	uint64_t acknowledged; /**< the peer's program has taken the messages up to this number, except those that were in doubt at
+				    earlier losses */
+	uint64_t sent;         /**< number of the last message sent. Those after `acknowledged` are in doubt: nobody knows whether
+				    the peer's program has taken them */
+	size_t kept;           /**< messages that came over the old connection and are not yet received: they come first */
+	unsigned attempts;     /**< connections tried since; 0: none yet */
+	uint64_t down_us;      /**< microseconds from noticing the loss to the new connection */
+};
+/** Fills `loss`; with zeros when there was no loss. */
+SRDMA_API void srdma_link_loss(const struct srdma_link *link, struct srdma_link_loss *loss);
+
+/** What a link has done so far. */
+struct srdma_link_info {
+	unsigned connections;  /**< made so far; while connected, the number of losses is one less */
+	bool connected;
+	uint64_t sent;         /**< number of the last message sent */
+	uint64_t acknowledged; /**< the peer's program has taken the messages up to this number, except those in doubt */
+	uint64_t in_doubt;     /**< messages in doubt at all losses together */
+	struct srdma_endpoint endpoint; /**< of the last connection; its strings are valid as long as the link */
+};
+/** Fills `info`. */
+SRDMA_API void srdma_link_info(const struct srdma_link *link, struct srdma_link_info *info);
+
+/* ---- servers --------------------------------------------------------------------------------------------------- */
+
+/* -- which clients a server accepts, and what they may do -- */
+
+/** What clients with one certificate name may do.
+ *
+ *  The name is the common name (CN) of the subject as the certificate has it, compared byte for byte, whichever CA of
+ *  client_ca_file issued the certificate: trust no CA there that does not keep names unique. A client without a certificate
+ *  has no name and cannot be listed. A certificate with several CNs cannot be listed either, nor one whose CN is empty, longer
+ *  than SRDMA_NAME_SIZE - 1, or not of printable ASCII alone: its client counts as not listed. (But it is denied when the name
+ *  that srdma_conn_info.peer_name shows for it is denied.) */
 struct srdma_identity {
 	const char *name;      /**< 1 to SRDMA_NAME_SIZE - 1 characters of printable ASCII */
-	bool denied;           /**< its clients are told SRDMA_REJECT_REFUSED; the rest means nothing then */
-	unsigned max_clients;  /**< connected at once under this name; default 0: max_clients_per_identity */
-	int64_t region_size;   /**< bytes of the region offered to each of its clients, 0: none; default -1: as for all */
+	bool denied;           /**< its clients are told SRDMA_REJECT_REFUSED; the other fields then mean nothing */
+	unsigned max_clients;  /**< connected at the same time under this name; default 0: max_clients_per_identity */
+	int64_t region_size;   /**< bytes of the region offered to each of its clients; 0: none; default -1: as for all clients */
 	int region_access;     /**< what they may do to it: IBV_ACCESS_REMOTE_WRITE, IBV_ACCESS_REMOTE_READ, both, or 0: nothing;
-				    default -1: as for all */
-	uint32_t message_size; /**< longest message, 64 to 1 MiB; the client's is used when it is lower; default 0: as for all */
-	uint64_t max_bytes_per_second; /**< as in srdma_conn_options; default 0: as for all */
+				    default -1: as for all clients */
+	uint32_t message_size; /**< longest message, 64 to 1 MiB; the client's is used when it is lower; default 0: as for all
+				    clients */
+	uint64_t max_bytes_per_second; /**< as in srdma_conn_options; default 0: as for all clients */
 };
+/** Fills `identity` with the defaults; its name is NULL. */
 SRDMA_API void srdma_identity_init(struct srdma_identity *identity);
 
-/** Who may come, and how many. */
+/** Which clients may come, and how many. */
 struct srdma_server_limits {
-	unsigned max_clients;           /**< connected at once; default 10 */
-	unsigned max_pending;           /**< clients in set-up at once that have proved who they are; more are told
-					     SRDMA_REJECT_BUSY. As many again may be about to prove it, the rest wait to be
-					     accepted; default 64 */
-	unsigned max_clients_per_identity; /**< connected at once under one certificate name; default 0: max_clients */
-	unsigned max_clients_per_address;  /**< connected at once from one IP address; default 0: max_clients */
-	unsigned max_setups_per_second; /**< set-ups begun in a second; more wait to be accepted; default 0: any number */
-	bool only_listed_identities;    /**< who has no entry in `identities` is told SRDMA_REJECT_REFUSED, clients without a
-					     certificate among them; default false */
+	unsigned max_clients;           /**< connected at the same time; default 10 */
+	unsigned max_pending;           /**< authenticated clients in set-up at the same time; further ones are told
+					     SRDMA_REJECT_BUSY. As many clients again may be about to authenticate; the rest
+					     wait to be accepted. Default 64 */
+	unsigned max_clients_per_identity; /**< connected at the same time under one certificate name; default 0: max_clients */
+	unsigned max_clients_per_address;  /**< connected at the same time from one IP address; default 0: max_clients */
+	unsigned max_setups_per_second; /**< set-ups begun in a second; further clients wait to be accepted; default 0: no limit */
+	bool only_listed_identities;    /**< tell every client without an entry in `identities` SRDMA_REJECT_REFUSED, including
+					     clients without a certificate; default false */
 	const struct srdma_identity *identities; /**< in any order, each name once; thousands are fine. Copied */
 	size_t identity_count;
 };
+/** Fills `limits` with the defaults. */
 SRDMA_API void srdma_server_limits_init(struct srdma_server_limits *limits);
 
+/* -- start and stop a server -- */
+
+/** The functions with which a program answers its clients. Any of them may be NULL.
+ *
+ *  The calls for one client come one after the other, from one thread, whose stack is 1 MiB. The calls for different clients
+ *  come at the same time, unless the clients are on the same worker (srdma_server_options.workers). A function that blocks
+ *  holds up the other clients of its worker. On the connection of a call, srdma_conn_fd() is -1. */
+struct srdma_server_handlers {
+	/** A client has connected. The other calls get `*client_arg`. A result other than 0 disconnects the client. */
+	int (*on_connect)(struct srdma_conn *conn, void **client_arg, void *arg);
+	/** A message came; `data` is valid until the function returns. With -EAGAIN the function does not take the message. It
+	 *  is called with the same message again when there is room to send (srdma_conn_send() with timeout_ms 0 returned
+	 *  -EAGAIN) or srdma_conn_wake() was called, and must take it within the connection's timeout_ms. Any other result
+	 *  that is not 0 disconnects the client: fill `reason` (128 bytes) for it. */
+	int (*on_message)(struct srdma_conn *conn, const void *data, size_t length, char *reason, void *client_arg,
+			  void *arg);
+	/** The client is gone, in order (`status` 0) or not (the error). The connection is freed after the function returns. */
+	void (*on_disconnect)(struct srdma_conn *conn, int status, void *client_arg, void *arg);
+};
+
+/** As many workers as processors. */
 #define SRDMA_WORKERS_AUTO 0
+/** A worker for each client. */
 #define SRDMA_WORKERS_PER_CLIENT (-1)
 
 struct srdma_server_options {
-	const char *address;            /**< to listen on; NULL: all */
-	const char *port;               /**< default "4433"; "0": any free one */
-	int listen_fd;                  /**< a listening TCP socket instead of address and port, as for srdma_listener_new_fd;
+	const char *address;            /**< to listen on; NULL: all addresses */
+	const char *port;               /**< "0": any free one; default "4433" */
+	int listen_fd;                  /**< a listening TCP socket instead of address and port, as for srdma_listener_new_fd();
 					     default -1: none */
-	struct srdma_server_limits limits; /**< may be replaced later with srdma_server_set_limits */
-	int workers;                    /**< threads that serve clients, each client on the one with the fewest; SRDMA_WORKERS_AUTO:
-					     as many as processors; SRDMA_WORKERS_PER_CLIENT (default): one for each client, used
-					     again when its client has gone */
+	struct srdma_server_limits limits; /**< srdma_server_set_limits() may replace them later */
+	int workers;                    /**< threads that serve clients; a new client goes to the one with the fewest.
+					     SRDMA_WORKERS_AUTO: as many as processors. SRDMA_WORKERS_PER_CLIENT (default): one
+					     for each client, used again when its client has gone */
 	const char *proxy_networks;     /**< comma-separated CIDR list of balancers. A TCP connection from there must begin with
-					     a header of the PROXY protocol (version 1 or 2) that says who the client is; one from
-					     anywhere else must not. All that goes by the client's address, the rule for its GID
-					     included, then goes by what a balancer says: name no network that others are in.
-					     Default: none */
-	int drain_timeout_ms;           /**< for srdma_server_stop to end all clients in order; above 0; default 5000 */
+					     a header of the PROXY protocol (version 1 or 2) that names the client's address; a
+					     connection from anywhere else must not. All rules about the client's address, the one
+					     for its GID included, then go by what a balancer says: name no network that anyone
+					     else is in. Default: none */
+	int drain_timeout_ms;           /**< for srdma_server_stop() to end all clients in order; above 0; default 5000 */
 	struct srdma_conn_options conn; /**< for every client */
 	struct srdma_server_handlers handlers; /**< all NULL: the built-in echo service */
-	void *arg;
+	void *arg;                      /**< for the handlers */
 };
+/** Fills `options` with the defaults. */
 SRDMA_API void srdma_server_options_init(struct srdma_server_options *options);
 
-/** The built-in echo service's reply: the client's id (8 bytes, big-endian), then the message. A message for it can be
- *  message_size - SRDMA_ECHO_OVERHEAD long. */
+/** What the built-in echo service adds to a message: its reply is the client's id (8 bytes, big-endian), then the message. A
+ *  message for it can be message_size - SRDMA_ECHO_OVERHEAD long. */
 #define SRDMA_ECHO_OVERHEAD 8
 
-/** A thread that listens, a few that set clients up, and workers that serve them. */
+/** A thread that listens, a few threads that set clients up, and workers that serve them. */
 struct srdma_server;
 
-/** Starts a server; its threads run when this returns. `context` comes from srdma_tls_server_new.
- *  Errors: those of srdma_listener_new; -EINVAL; -ENOMEM; SRDMA_ECONFIG when max_clients need more than the
- *  device carries, more descriptors than the process may have, or, for rings and regions, more memory than the machine or the
- *  process's control group has. Locked memory (RLIMIT_MEMLOCK) is not checked: it depends on the device whether it counts. */
+/** Starts a server; its threads run when this returns. `context` comes from srdma_tls_server_new(). The server takes
+ *  references of its own to `context` and `device`. Locked memory (RLIMIT_MEMLOCK) is not checked: whether it counts depends
+ *  on the device.
+ *  Errors:
+ *    -EINVAL         An option is out of range, or `context` is a client's.
+ *    -ENOMEM         Memory ran out.
+ *    SRDMA_ECONFIG   max_clients need more than the device has, more descriptors than the process may have, or, for rings
+ *                    and regions, more memory than the machine or the process's control group has.
+ *    -EADDRINUSE     Another program listens on the port. Other errors are those of srdma_listener_new(). */
 SRDMA_API int srdma_server_start(const struct srdma_server_options *options, struct srdma_tls_context *context,
 				 struct srdma_device *device, struct srdma_server **out);
+
+/** Stops the server: it takes no new clients, disconnects every client in order within drain_timeout_ms, ends its threads and
+ *  frees everything.
+ *  Returns: the number of clients that did not end in order. */
+SRDMA_API int srdma_server_stop(struct srdma_server **server);
+
+/* -- operate a running server -- */
+
+/** Returns the port that the server listens on. Thread-safe. */
+SRDMA_API uint16_t srdma_server_port(const struct srdma_server *server);
+
+/** Gives the server other certificates, CAs or revocation lists, for clients that come from now on. Clients that are being set
+ *  up keep the context that they began with, and connected clients notice nothing. Thread-safe.
+ *  Errors:
+ *    -EINVAL   The context is a client's. */
+SRDMA_API int srdma_server_set_tls(struct srdma_server *server, struct srdma_tls_context *context);
+
+/** Replaces all limits of a running server, or, when it fails, none. New clients meet the new limits. Connected clients that
+ *  may not come any more (denied, or not listed while only_listed_identities is set) are disconnected in order and told why.
+ *  Those beyond a lower number stay, and all keep their regions. Thread-safe.
+ *  Errors:
+ *    -EINVAL         A limit or an identity is out of range; the text says which.
+ *    -ENOMEM         Memory ran out.
+ *    SRDMA_ECONFIG   The limits need more than there is, as in srdma_server_start(). */
+SRDMA_API int srdma_server_set_limits(struct srdma_server *server, const struct srdma_server_limits *limits);
+
+/** Calls `visit` for each connected client, with the slot table locked: keep it short. Thread-safe. */
+SRDMA_API void srdma_server_each(struct srdma_server *server,
+				 void (*visit)(const struct srdma_conn_info *info, void *arg), void *arg);
+
+/** Returns a descriptor for poll(2), owned by the server. It is readable when srdma_server_status() has changed in a way that
+ *  needs the program: device_failed or drained. */
+SRDMA_API int srdma_server_event_fd(const struct srdma_server *server);
+
+/** Disconnects one client in order. `reason` is for the client (up to 127 bytes; NULL: a general one); its on_disconnect has the
+ *  status -ECONNABORTED. It returns at once, and the client's worker does the rest within drain_timeout_ms. A client that is
+ *  already leaving is not affected; of two kicks the first reason counts. Thread-safe.
+ *  Errors:
+ *    -ENOENT   No such client is connected. */
+SRDMA_API int srdma_server_kick(struct srdma_server *server, uint64_t client_id, const char *reason);
+
+/** Takes no new clients from now on. A new client is told SRDMA_REJECT_DRAINING after its TLS handshake, so that it can tell a
+ *  drain from a dead server. Connected clients stay. When the last one has gone, or timeout_ms (0 or more) have passed,
+ *  srdma_server_status() has `drained` set and the event descriptor is readable: the program then calls srdma_server_stop(),
+ *  which disconnects the clients that are left. Another call sets another deadline; a drain cannot be undone. It returns at
+ *  once. Thread-safe.
+ *  Errors:
+ *    -EINVAL   timeout_ms is negative. */
+SRDMA_API int srdma_server_drain(struct srdma_server *server, int timeout_ms);
+
+/* -- the state of a server -- */
 
 struct srdma_server_status {
 	unsigned clients;     /**< connected now */
 	unsigned pending;     /**< in set-up now */
-	unsigned max_clients;
+	unsigned max_clients; /**< the present limit */
 	uint64_t accepted;    /**< clients ever connected */
-	uint64_t rejected;    /**< told REJECT */
+	uint64_t rejected;    /**< clients told REJECT */
 	uint64_t failed;      /**< set-ups that failed otherwise */
 	uint64_t lost;        /**< clients that went away without a disconnect */
 	bool device_failed;   /**< the device is gone: stop the server */
-	bool draining;        /**< srdma_server_drain was called: no new clients */
+	bool draining;        /**< srdma_server_drain() was called: no new clients */
 	bool drained;         /**< and the last client has gone, or the deadline has passed: stop the server */
 };
-/** Thread-safe. */
+/** Fills `status`. Thread-safe. */
 SRDMA_API void srdma_server_status(struct srdma_server *server, struct srdma_server_status *status);
+
+/* -- the metrics of a server -- */
 
 /** Buckets of a histogram; the last one has no bound. */
 #define SRDMA_HISTOGRAM_BUCKETS 17
-/** A latency histogram. */
+/** Latency histogram. */
 struct srdma_histogram {
-	uint64_t counts[SRDMA_HISTOGRAM_BUCKETS]; /**< each bucket's own: above the bound of the one before, up to its own */
-	uint64_t sum_us;
+	uint64_t counts[SRDMA_HISTOGRAM_BUCKETS]; /**< of each bucket alone: above the bound of the one before, up to its own */
+	uint64_t sum_us;                          /**< sum of all times, microseconds */
 };
-/** The bound of a bucket, microseconds; UINT64_MAX for the last one and beyond. Thread-safe. */
-SRDMA_API uint64_t srdma_histogram_bound(unsigned bucket);
 
 /** Why a set-up failed whose client was not told REJECT. */
 enum srdma_setup_failure {
 	SRDMA_SETUP_TLS,
-	SRDMA_SETUP_CERTIFICATE, /**< not accepted, at either end, or none was shown */
+	SRDMA_SETUP_CERTIFICATE, /**< one end did not accept the other's certificate, or the client showed none */
 	SRDMA_SETUP_PROTOCOL,
 	SRDMA_SETUP_TIMEOUT,
 	SRDMA_SETUP_LOST,        /**< the client went away */
 	SRDMA_SETUP_VERBS,
-	SRDMA_SETUP_EVICTED,     /**< others waited for its place, and it had not said who it is, or was to be refused */
+	SRDMA_SETUP_EVICTED,     /**< others waited for its place, and it had not authenticated, or was about to be refused */
 	SRDMA_SETUP_OTHER,
 	SRDMA_SETUP_FAILURES
 };
 /** How a connected client ended. */
 enum srdma_client_end {
 	SRDMA_END_IN_ORDER,
-	SRDMA_END_SERVER,   /**< the server's program ended it, and it was told */
+	SRDMA_END_SERVER,   /**< the server's program ended it, and told it so */
 	SRDMA_END_LOST,     /**< it went away without a disconnect */
 	SRDMA_END_TLS,
 	SRDMA_END_PROTOCOL,
-	SRDMA_END_SEAL,     /**< a record of its did not authenticate */
+	SRDMA_END_SEAL,     /**< one of its records did not authenticate */
 	SRDMA_END_TIMEOUT,
 	SRDMA_END_VERBS,
 	SRDMA_END_OTHER,
 	SRDMA_CLIENT_ENDS
 };
 enum srdma_setup_phase { SRDMA_PHASE_TLS, SRDMA_PHASE_EXCHANGE, SRDMA_PHASE_QP, SRDMA_PHASE_TOTAL, SRDMA_SETUP_PHASES };
-/** A word for each, "certificate", "in_order", "exchange"; NULL for what is none. Static. */
-SRDMA_API const char *srdma_setup_failure_name(enum srdma_setup_failure failure);
-SRDMA_API const char *srdma_client_end_name(enum srdma_client_end end);
-SRDMA_API const char *srdma_setup_phase_name(enum srdma_setup_phase phase);
 
 #define SRDMA_REJECT_REASONS 16
 #define SRDMA_WC_STATUSES 32
 #define SRDMA_METRICS_WORKERS 1024
 
-/** What a server has done since its start. What counts only grows. */
+/** What a server has done since its start. Its counters only grow. */
 struct srdma_server_metrics {
 	unsigned clients;     /**< connected now */
 	unsigned pending;     /**< in set-up now */
-	unsigned max_clients;
+	unsigned max_clients; /**< the present limit */
 	unsigned workers;     /**< threads that serve clients */
-	unsigned worker_load[SRDMA_METRICS_WORKERS]; /**< clients of each, those in set-up included; of the first ones */
+	unsigned worker_load[SRDMA_METRICS_WORKERS]; /**< clients of each of the first workers, including those in set-up */
 
 	uint64_t accepted;                       /**< clients ever connected */
-	uint64_t rejected[SRDMA_REJECT_REASONS]; /**< told REJECT; by enum srdma_reject_reason */
-	uint64_t failed[SRDMA_SETUP_FAILURES];   /**< set-ups that failed otherwise */
-	struct srdma_histogram setup_time[SRDMA_SETUP_PHASES]; /**< of those accepted, as in struct srdma_conn_timing */
+	uint64_t rejected[SRDMA_REJECT_REASONS]; /**< clients told REJECT; by enum srdma_reject_reason */
+	uint64_t failed[SRDMA_SETUP_FAILURES];   /**< set-ups that failed otherwise; by enum srdma_setup_failure */
+	struct srdma_histogram setup_time[SRDMA_SETUP_PHASES]; /**< of accepted clients, as in struct srdma_conn_timing */
 
-	uint64_t ended[SRDMA_CLIENT_ENDS];
+	uint64_t ended[SRDMA_CLIENT_ENDS];             /**< clients that have gone; by enum srdma_client_end */
 	uint64_t completion_errors[SRDMA_WC_STATUSES]; /**< that ended a connection; by enum ibv_wc_status */
 
-	/** Of all clients, those that have gone included. */
-	uint64_t messages_received, messages_sent;
-	uint64_t bytes_received, bytes_sent;          /**< payload of messages */
-	uint64_t rdma_bytes_written, rdma_bytes_read; /**< by the server; what clients write and read, only their devices know */
+	uint64_t messages_received, messages_sent;    /**< of all clients, including those that have gone */
+	uint64_t bytes_received, bytes_sent;          /**< payload of these messages */
+	uint64_t rdma_bytes_written, rdma_bytes_read; /**< by the server. Only the clients' devices know what clients write and
+							   read */
 
-	uint64_t epochs;     /**< times that a client and the server renewed their queue pairs, recoveries included */
+	uint64_t epochs;     /**< times that a client and the server renewed their queue pairs, including recoveries */
 	uint64_t recoveries; /**< of these, because a queue pair had failed */
-	uint64_t sweeps;     /**< times that the device's counters showed somebody who tries PSNs */
+	uint64_t sweeps;     /**< times that the device's counters showed that someone tries PSNs */
 
 	int64_t certificate_not_after; /**< end of the server's certificate, seconds since the epoch; 0: not known */
-	bool device_failed;
+	bool device_failed;            /**< the device is gone: stop the server */
 };
-/** Takes two locks, each for a moment, and reads the counters of each client. Thread-safe. */
+/** Fills `metrics`. It takes two locks, each for a moment, and reads the counters of each client. Thread-safe. */
 SRDMA_API void srdma_server_metrics(struct srdma_server *server, struct srdma_server_metrics *metrics);
 
-/** Port that the server listens on. Thread-safe. */
-SRDMA_API uint16_t srdma_server_port(const struct srdma_server *server);
-/** Replaces all limits while running, or, on an error, none. New clients meet the new ones. Of the connected, those that may not
- *  come any more (denied, or not listed while only_listed_identities) are disconnected in order, and told why; those beyond a
- *  lower number stay, and all keep their region. Thread-safe. Errors: -EINVAL; -ENOMEM; SRDMA_ECONFIG as srdma_server_start. */
-SRDMA_API int srdma_server_set_limits(struct srdma_server *server, const struct srdma_server_limits *limits);
-/** Clients that come from now on meet this context: other certificates, CAs, revocation lists. Those that are being set up keep
- *  the one that they began with, and those that are connected notice nothing. Thread-safe. Errors: -EINVAL it is a client's. */
-SRDMA_API int srdma_server_set_tls(struct srdma_server *server, struct srdma_tls_context *context);
-/** Calls `visit` for each connected client, with the slot table locked: keep it short. Thread-safe. */
-SRDMA_API void srdma_server_each(struct srdma_server *server,
-				 void (*visit)(const struct srdma_conn_info *info, void *arg), void *arg);
-/** Readable when srdma_server_status changed in a way that needs the program (device_failed,
- *  drained). For poll(2). */
-SRDMA_API int srdma_server_event_fd(const struct srdma_server *server);
-
-/** Disconnects one client in order, with `reason` for it (up to 127 bytes; NULL: a general one); its on_disconnect has the
- *  status -ECONNABORTED. Returns at once: the client's worker does it, within drain_timeout_ms. A client that is already
- *  going goes on as it was; of two kicks the first reason counts. Thread-safe. Errors: -ENOENT no such client. */
-SRDMA_API int srdma_server_kick(struct srdma_server *server, uint64_t client_id, const char *reason);
-
-/** From now on no new clients: who comes is told SRDMA_REJECT_DRAINING, after its TLS handshake, so that it can tell a drain
- *  from a dead server. Who is connected stays. When the last has gone, or timeout_ms (0 or more) have passed,
- *  srdma_server_status has drained set and the event descriptor is readable: the program calls srdma_server_stop, which
- *  disconnects who is left. Called again it sets another deadline; there is no way back. Returns at once. Thread-safe.
- *  Errors: -EINVAL. */
-SRDMA_API int srdma_server_drain(struct srdma_server *server, int timeout_ms);
-
-/** Stops: no new clients, every client is disconnected in order within drain_timeout_ms, threads end, all is freed. Returns
- *  the number of clients that did not end in order. */
-SRDMA_API int srdma_server_stop(struct srdma_server **server);
+/** Returns the bound of a histogram's bucket, microseconds; UINT64_MAX for the last bucket and beyond. Thread-safe. */
+SRDMA_API uint64_t srdma_histogram_bound(unsigned bucket);
+/** Return a word for each value, such as "certificate", "in_order" or "exchange"; NULL for any other number. Static.
+ *  Thread-safe. */
+SRDMA_API const char *srdma_setup_failure_name(enum srdma_setup_failure failure);
+SRDMA_API const char *srdma_client_end_name(enum srdma_client_end end);
+SRDMA_API const char *srdma_setup_phase_name(enum srdma_setup_phase phase);
 
 #ifdef __cplusplus
 }
