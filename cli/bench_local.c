@@ -34,7 +34,7 @@ static int on_message(struct srdma_conn *conn, const void *data, size_t length, 
 static void choose_address(struct bench *bench, struct bench_local *local)
 {
 	const struct ibv_port_attr *port = srdma_device_port_attr(bench->device);
-	struct ibv_gid_entry entry;
+	struct ibv_gid_entry entry = {0};
 
 	snprintf(local->address, sizeof local->address, "127.0.0.1");
 	for (uint32_t i = 0; i < (uint32_t)port->gid_tbl_len; i++) {

@@ -229,8 +229,13 @@ static int take_targets(struct connect *connect, const char *targets)
 {
 	struct settings *settings = &connect->settings;
 	char *copy = strdup(targets), *port = strdup(settings->port), *rest = copy, *target;
-	int code = copy && port ? CLI_EXIT_OK : cli_fail(-ENOMEM, "connect");
+	int code = CLI_EXIT_OK;
 
+	if (!copy || !port) {
+		free(copy);
+		free(port);
+		return cli_fail(-ENOMEM, "connect");
+	}
 	while (code == CLI_EXIT_OK && (target = strsep(&rest, ",")) != NULL) {
 		struct srdma_endpoint *endpoint = &connect->endpoints[connect->endpoint_count];
 

@@ -41,10 +41,13 @@ int srdma_accept_new(const struct srdma_newcomer *newcomer, struct srdma_tls_con
 		     struct srdma_accept **out)
 {
 	struct srdma_accept *accept = calloc(1, sizeof *accept);
-	int ret = accept ? 0 : srdma_fail(-ENOMEM, "out of memory");
+	int ret;
 
-	if (ret == 0)
-		ret = srdma_conn_new(device, options, &accept->setup.conn);
+	if (!accept) {
+		close(newcomer->socket);
+		return srdma_fail(-ENOMEM, "out of memory");
+	}
+	ret = srdma_conn_new(device, options, &accept->setup.conn);
 	if (ret == 0)
 		ret = srdma_net_prepare(newcomer->socket);
 	if (ret != 0) {
@@ -85,9 +88,10 @@ void srdma_accept_delete(struct srdma_accept **out)
 static int refuse(struct srdma_accept *accept, const struct srdma_reject *reject, int error)
 {
 	uint8_t frame[SRDMA_FRAME_MAX];
+	size_t length = srdma_reject_encode(frame, reject);
 
 	/* Nothing was sent but the handshake: there is room, or the peer is not worth a wait. */
-	srdma_control_send(accept->setup.conn->tls, frame, srdma_reject_encode(frame, reject), 0);
+	srdma_control_send(accept->setup.conn->tls, frame, length, 0);
 	accept->rejection = reject->reason;
 	return srdma_fail(error, "rejected (%s): %s", srdma_reject_reason_name(reject->reason), reject->text);
 }

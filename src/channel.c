@@ -207,7 +207,9 @@ int srdma_channel_submit(struct srdma_channel *channel, uint32_t first, uint32_t
 
 	for (uint32_t i = 0; i < count; i++) {
 		fill_request(channel, first + i, signaled, &wr[i], &sge[i]);
-		wr[i].next = i + 1 < count ? &wr[i + 1] : NULL;
+		wr[i].next = NULL;
+		if (i > 0)
+			wr[i - 1].next = &wr[i];
 		channel->psns_used += srdma_channel_psns(channel, sge[i].length);
 	}
 	error = ibv_post_send(channel->qp->verbs, wr, &bad);

@@ -79,7 +79,7 @@ void srdma_put_bytes(struct srdma_writer *w, const void *data, size_t length)
 
 static void put_number(struct srdma_writer *w, uint64_t value, size_t length)
 {
-	uint8_t bytes[8];
+	uint8_t bytes[8] = {0};
 
 	for (size_t i = 0; i < length; i++)
 		bytes[i] = (uint8_t)(value >> (8 * (length - 1 - i)));

@@ -153,14 +153,24 @@ static int send_control(struct srdma_conn *conn, const uint8_t *frame, size_t le
 	return srdma_control_send(conn->tls, frame, length, srdma_deadline(CONTROL_SEND_MS));
 }
 
+static int send_empty(struct srdma_conn *conn, enum srdma_frame_type type)
+{
+	uint8_t frame[SRDMA_FRAME_MAX];
+	size_t length = srdma_empty_encode(frame, type);
+
+	return send_control(conn, frame, length);
+}
+
 static int send_count(struct srdma_conn *conn, enum srdma_frame_type type, const char *reason)
 {
 	struct srdma_disconnect body = {.messages_sent = srdma_counter_read(&conn->channel.counters.messages_sent)};
 	uint8_t frame[SRDMA_FRAME_MAX];
+	size_t length;
 
 	if (reason)
 		snprintf(body.reason, sizeof body.reason, "%s", reason);
-	return send_control(conn, frame, srdma_disconnect_encode(frame, type, &body));
+	length = srdma_disconnect_encode(frame, type, &body);
+	return send_control(conn, frame, length);
 }
 
 /* The peer takes its region back. */
@@ -646,7 +656,6 @@ int srdma_conn_wait(struct srdma_conn *conn, int timeout_ms)
 
 int srdma_conn_withdraw_region(struct srdma_conn *conn)
 {
-	uint8_t frame[SRDMA_FRAME_MAX];
 	int ret = srdma_conn_check(conn);
 
 	if (ret != 0)
@@ -657,7 +666,7 @@ int srdma_conn_withdraw_region(struct srdma_conn *conn)
 	conn->own.region_access = conn->own.region_rkey = 0;
 	ret = srdma_region_withdraw(&conn->region);
 	if (ret == 0)
-		ret = send_control(conn, frame, srdma_empty_encode(frame, SRDMA_FRAME_WITHDRAW));
+		ret = send_empty(conn, SRDMA_FRAME_WITHDRAW);
 	return ret == 0 ? 0 : srdma_conn_end(conn, ret);
 }
 
@@ -687,7 +696,6 @@ static int finish_disconnect(struct srdma_conn *conn)
 static int request_disconnect(struct srdma_conn *conn, const char *reason)
 {
 	struct srdma_closing *closing = &conn->closing;
-	uint8_t frame[SRDMA_FRAME_MAX];
 	int ret = 0;
 
 	if (!closing->requested) {
@@ -703,7 +711,7 @@ static int request_disconnect(struct srdma_conn *conn, const char *reason)
 	if (!answered(conn))
 		return -EAGAIN;
 	if (!closing->finished) {
-		ret = send_control(conn, frame, srdma_empty_encode(frame, SRDMA_FRAME_FINISH));
+		ret = send_empty(conn, SRDMA_FRAME_FINISH);
 		closing->finished = true;
 		closing->peer_close_deadline = srdma_deadline(PEER_CLOSE_MS);
 	}

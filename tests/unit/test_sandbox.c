@@ -9,6 +9,7 @@
 #include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
@@ -143,5 +144,10 @@ int main(void)
 		cmocka_unit_test(files_sockets_and_threads_go_on),
 	};
 
+	/* qemu-user, for one. The server does not start there without --no-sandbox. */
+	if (prctl(PR_GET_SECCOMP, 0, 0, 0, 0) < 0 && errno == EINVAL) {
+		puts("this kernel has no filters of system calls");
+		return 77; /* skipped */
+	}
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

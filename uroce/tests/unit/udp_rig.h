@@ -8,12 +8,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "block.h"
+#include "steer.h"
 #include "udp.h"
 
-enum { PATIENCE_MS = 10000, QUIET_MS = 20, MOST = 4096, ROOM = WIRE_MAX_HEADER + WIRE_MAX_MTU };
+enum { PATIENCE_MS = 10000, SETTLE_SECONDS = 60, QUIET_MS = 20, MOST = 4096, ROOM = WIRE_MAX_HEADER + WIRE_MAX_MTU };
 
 /* Of this process alone: other runs may go on at the same time. */
 static char one_address[INET_ADDRSTRLEN];
@@ -158,13 +160,33 @@ static inline uint64_t forwarded(void)
 	return sum;
 }
 
-/* Until the kernel gives every end its packets directly. It must come to that. */
+/* Whether the kernel takes a program for a group of sockets. What stands in for a kernel may not: qemu-user does not. */
+static inline bool kernel_steers(void)
+{
+	static const struct steer_map nobody;
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), on = 1;
+
+	assert_true(fd >= 0);
+	assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof(on)), 0);
+	int error = steer_attach(fd, &nobody);
+	close(fd);
+	return error == 0;
+}
+
+/* Until the kernel gives every end its packets directly. It must come to that. Where it can't, a burst overflows the inboxes by which
+ * packets are passed on, and what can't bear a loss can't be tested. */
 static inline void settle(struct end *from)
 {
 	struct packet_out packet;
 	uint64_t before;
+	struct timespec began, now;
 
+	if (!kernel_steers())
+		skip();
+	clock_gettime(CLOCK_MONOTONIC, &began);
 	do {
+		clock_gettime(CLOCK_MONOTONIC, &now);
+		assert_true(now.tv_sec - began.tv_sec < SETTLE_SECONDS);
 		before = forwarded();
 		for (size_t i = 0; i < end_count; i++) {
 			size_t count = ends[i]->got->count;
