@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """One server, ten clients at once, an eleventh that is turned away; then a table of what each client saw.
 
-usage: demo.py BUILD [--messages N]
+usage: demo.py [BUILD] [--messages N]     BUILD: a build folder; else the installed commands are shown
 Exit code: 0 when every check held, 1 when one did not, 2 when the demonstration could not run.
 """
 import argparse
@@ -58,9 +58,17 @@ def on_uroce():
     return "liburoce.so" in os.environ.get("LD_PRELOAD", "")
 
 
-def runs(pid, build):
+def command(build, name, folder):
+    """The path of a command, in its folder of the build, or as installed."""
+    path = str(build / folder / name) if build else shutil.which(name)
+    if not path:
+        raise Failure(f"the command {name} is not in PATH; name a build folder instead")
+    return os.path.realpath(path)
+
+
+def runs(pid, program):
     try:
-        return os.readlink(f"/proc/{pid}/exe").startswith(f"{build}/")
+        return os.readlink(f"/proc/{pid}/exe") == program
     except OSError:
         return False
 
@@ -68,10 +76,11 @@ def runs(pid, build):
 def objects(build):
     """Counts of verbs objects of all processes, all devices together; None when `rdma` can't tell."""
     if on_uroce():
-        text = subprocess.run([build / "uroce" / "cli" / "uroce", "resources", "--json"], capture_output=True, text=True,
+        text = subprocess.run([command(build, "uroce", "uroce/cli"), "resources", "--json"], capture_output=True, text=True,
                               check=True).stdout
         # Others may use uroce at the same time.
-        ours = [process["objects"] for process in json.loads(text)["processes"] if runs(process["pid"], build)]
+        program = command(build, "securdma", "cli")
+        ours = [process["objects"] for process in json.loads(text)["processes"] if runs(process["pid"], program)]
         return {name: sum(counts[name] for counts in ours) for name in ("pd", "cq", "qp", "mr")}
     try:
         text = subprocess.run(["rdma", "resource", "show"], capture_output=True, text=True, check=True).stdout
@@ -97,7 +106,7 @@ def wait_for(condition, what):
 class Demo:
     def __init__(self, build, work, messages):
         self.build = build
-        self.program = str(build / "cli" / "securdma")
+        self.program = command(build, "securdma", "cli")
         self.work = work
         self.messages = messages
         self.address = next(gid_addresses(), "127.0.0.1")
@@ -216,12 +225,13 @@ def judge(demo, results, rejected, server_code, before):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("build", type=pathlib.Path)
+    parser.add_argument("build", type=pathlib.Path, nargs="?")
     parser.add_argument("--messages", type=int, default=100)
     arguments = parser.parse_args()
     work = pathlib.Path(tempfile.mkdtemp(prefix="securdma-demo."))
-    demo = Demo(arguments.build.resolve(), work, arguments.messages)
+    demo = None
     try:
+        demo = Demo(arguments.build.resolve() if arguments.build else None, work, arguments.messages)
         before = objects(demo.build)
         print("making a certificate authority and certificates for a server and eleven clients")
         demo.make_certificates()
@@ -239,7 +249,8 @@ def main():
             sys.stderr.write(log.read_text()[-4000:])
         return 2
     finally:
-        demo.kill_all()
+        if demo:
+            demo.kill_all()
         shutil.rmtree(work, ignore_errors=True)
     print(f"\n{'all checks held' if failed == 0 else f'{failed} checks FAILED'}")
     return 1 if failed else 0
