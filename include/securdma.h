@@ -127,6 +127,8 @@ struct srdma_port_info {
 	uint32_t active_mtu;           /**< bytes */
 	uint16_t lid;                  /**< local identifier, 0 on Ethernet */
 	int gid_count;                 /**< entries in the GID table that are not zero */
+	bool is_local;                 /**< one of the GIDs is an address of this network namespace, or the port is InfiniBand's. The
+					    kernel shows the devices of all namespaces, unless told otherwise (rdma-system(8)) */
 	char error[160];               /**< why the device could not be opened or queried; "" when it could */
 };
 
@@ -136,8 +138,9 @@ SRDMA_API int srdma_device_list(struct srdma_port_info **list, size_t *count);
 SRDMA_API void srdma_device_list_free(struct srdma_port_info **list);
 
 struct srdma_device_options {
-	const char *name; /**< device name; NULL: the first that has an active port */
-	uint8_t port;     /**< port number; 0: the first active one */
+	const char *name; /**< device name; NULL: the first that has an active port which is local, as in srdma_port_info; else the
+			       first that has an active one */
+	uint8_t port;     /**< port number; 0: likewise */
 	int gid_index;    /**< index in the port's GID table; -1: chosen per connection from the peer's address */
 };
 SRDMA_API void srdma_device_options_init(struct srdma_device_options *options);
@@ -161,8 +164,8 @@ SRDMA_API const struct ibv_device_attr *srdma_device_attr(const struct srdma_dev
 SRDMA_API const struct ibv_port_attr *srdma_device_port_attr(const struct srdma_device *device);
 
 /** Chooses the source GID for a connection whose TCP socket has these addresses: the fixed index when the device was
- *  opened with one; else the RoCE v2 GID equal to `local`; else the first RoCE v2 GID of `peer`'s family
- *  (IPv4-mapped for IPv4), link-local ones last. On InfiniBand: index 0. Errors: -EADDRNOTAVAIL there is none, or the fixed index is empty;
+ *  opened with one; else the RoCE v2 GID equal to `local`; else the first RoCE v2 GID of `peer`'s family (IPv4-mapped for IPv4)
+ *  that is an address of this network namespace, then any other; link-local ones last. On InfiniBand: index 0. Errors: -EADDRNOTAVAIL there is none, or the fixed index is empty;
  *  SRDMA_EVERBS. */
 SRDMA_API int srdma_device_choose_gid(const struct srdma_device *device, const struct sockaddr *local,
 				      const struct sockaddr *peer, uint8_t *gid_index, union ibv_gid *gid);
@@ -247,6 +250,37 @@ struct srdma_cert_info {
 };
 /** Reads the first certificate of a PEM file. Errors: -ENOENT, -EACCES, SRDMA_ECONFIG; -EINVAL an argument is NULL; -ENOMEM. */
 SRDMA_API int srdma_cert_read(const char *cert_file, struct srdma_cert_info *info);
+
+/* ---- check ------------------------------------------------------------------------------------------------------ */
+
+enum srdma_check_result {
+	SRDMA_CHECK_OK,
+	SRDMA_CHECK_WARN, /**< it works, but not for all, not for long, or not as safely as it could */
+	SRDMA_CHECK_FAIL, /**< it cannot work */
+};
+
+/** What a check has found out about one thing; each is reported once, with the worst that was found. */
+struct srdma_check {
+	enum srdma_check_result result;
+	const char *what;   /**< "certificate", "memory" */
+	const char *text;   /**< what was found, in a sentence */
+	const char *advice; /**< what to do about it; NULL: nothing */
+	int error;          /**< of a failure: the error that using it would return */
+};
+/** Receives one; it and its texts are valid until return. */
+typedef void srdma_check_fn(const struct srdma_check *check, void *arg);
+
+/** Checks all that is known of credentials before a peer comes: that files can be read, that certificate and key belong together, are
+ *  made for this end, and are valid today; that CAs are such and can verify anybody; that lists have not expired. The last step is
+ *  srdma_tls_server_new itself. `fn` may be NULL. Returns 0, or the error of the first failure. srdma_tls_server_new alone does not look at
+ *  dates and purposes: peers do. */
+SRDMA_API int srdma_tls_server_check(const struct srdma_tls_server_options *options, srdma_check_fn *fn, void *arg);
+SRDMA_API int srdma_tls_client_check(const struct srdma_tls_client_options *options, srdma_check_fn *fn, void *arg);
+
+/** Checks a certificate and its key alone, for a server (SRDMA_CERT_SERVER) or a client (SRDMA_CERT_CLIENT). With `ca_file` (NULL: none)
+ *  also that a peer which trusts that file accepts the certificate and the chain in its file. */
+SRDMA_API int srdma_cert_check(enum srdma_cert_kind kind, const char *cert_file, const char *key_file, const char *ca_file,
+			       srdma_check_fn *fn, void *arg);
 
 /** Room for the name in a certificate, with the terminating NUL. */
 #define SRDMA_NAME_SIZE 256
@@ -711,6 +745,11 @@ struct srdma_server;
  *  process's control group has. Locked memory (RLIMIT_MEMLOCK) is not checked: it depends on the device whether it counts. */
 SRDMA_API int srdma_server_start(const struct srdma_server_options *options, struct srdma_tls_context *context,
 				 struct srdma_device *device, struct srdma_server **out);
+
+/** Checks what srdma_server_start would check, by the same code, but for the port: that the options make sense, and that the limits fit
+ *  the device, the process's descriptors and locked memory, and the machine's memory. It may raise the process's limit of
+ *  descriptors, as srdma_server_start does. device NULL: what depends on it is left out. `fn` may be NULL. Returns 0, or the error of the first failure. */
+SRDMA_API int srdma_server_check(const struct srdma_server_options *options, struct srdma_device *device, srdma_check_fn *fn, void *arg);
 
 struct srdma_server_status {
 	unsigned clients;     /**< connected now */
