@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "bench.h"
 #include "command_line.h"
+#include "credentials.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -123,7 +124,6 @@ static int read_only(struct bench *bench, unsigned *mask)
 static int set_up(struct bench *bench, const char *target)
 {
 	struct settings *settings = &bench->settings;
-	struct srdma_tls_client_options tls;
 	int ret;
 
 	if (target && settings_set_target(settings, target) < 0)
@@ -137,8 +137,7 @@ static int set_up(struct bench *bench, const char *target)
 	}
 	if (!target)
 		return bench_local_new(bench);
-	settings_client_tls(settings, &tls);
-	ret = srdma_tls_client_new(&tls, &bench->context);
+	ret = credentials_client(settings, &bench->context);
 	if (ret < 0) {
 		cli_fail(ret, "client credentials");
 		return CLI_EXIT_USAGE;

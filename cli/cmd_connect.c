@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "cli.h"
 #include "command_line.h"
-#include "expiry.h"
+#include "credentials.h"
 #include "pattern.h"
 #include "session.h"
 #include "shell.h"
@@ -88,20 +88,16 @@ static int set_up(struct connect *connect)
 {
 	struct settings *settings = &connect->settings;
 	struct session *session = &connect->session;
-	struct srdma_tls_client_options tls;
 	struct srdma_link_options options;
 	int ret;
 
 	if (!settings->ca_file && !settings->pin)
 		return cli_usage("connect", "--ca or --pin is needed to verify the server");
-	settings_client_tls(settings, &tls);
-	ret = srdma_tls_client_new(&tls, &connect->context);
+	ret = credentials_client(settings, &connect->context);
 	if (ret < 0) {
 		fail(connect, ret, "client credentials");
 		return CLI_EXIT_USAGE;
 	}
-	if (settings->cert_file)
-		expiry_warn(settings->cert_file);
 	ret = settings_open_device(settings, &connect->device);
 	if (ret < 0) {
 		fail(connect, ret, "RDMA device");

@@ -8,17 +8,20 @@
 #include <stdio.h>
 
 static const char about[] =
-	"Looks at all that securdma needs: RDMA devices, ports and GIDs, permissions, the limit on locked memory,\n"
-	"certificates and keys, the TLS port, the random generator. Each thing that is wrong comes with what mends it.";
+	"Checks what securdma needs: certificates and keys, RDMA devices, ports and GIDs, permissions, memory and other\n"
+	"limits, the TLS port, the random generator. Each problem comes with a way to fix it.\n"
+	"It takes all settings of 'securdma serve' and judges them by the same code: what fails here keeps a server from\n"
+	"starting. With --ca or --pin it also checks what 'securdma connect' needs.";
 static const char details[] =
 	"With --json: one array of {what, status: ok|warn|fail, text, mend}.\n\n"
 	"Exit codes: 0 nothing failed (there may be warnings), 1 something failed, 2 usage or settings,\n"
 	"6 there is no usable RDMA device.\n\n"
 	"Examples:\n"
 	"  securdma doctor\n"
+	"  securdma doctor --cert server.crt --key server.key --client-ca ca.crt --max-clients 1000\n"
 	"  securdma doctor --config /etc/securdma.conf --json\n";
 
-void doctor_find(struct doctor *doctor, enum finding finding, const char *what, const char *mend, const char *format,
+void doctor_find(struct doctor *doctor, enum finding finding, const char *what, const char *fix, const char *format,
 		 ...)
 {
 	static const char *const names[] = {"ok", "warn", "fail"};
@@ -31,12 +34,12 @@ void doctor_find(struct doctor *doctor, enum finding finding, const char *what, 
 	doctor->counts[finding]++;
 	if (doctor->findings) {
 		json_array_append_new(doctor->findings, json_pack("{s:s, s:s, s:s, s:s?}", "what", what, "status",
-								  names[finding], "text", text, "mend", mend));
+								  names[finding], "text", text, "mend", fix));
 		return;
 	}
-	printf("%-4s  %-16s %s\n", names[finding], what, text);
-	if (mend)
-		printf("%-4s  %-16s   to mend: %s\n", "", "", mend);
+	printf("%-4s  %-17s %s\n", names[finding], what, text);
+	if (fix)
+		printf("%-4s  %-17s   fix: %s\n", "", "", fix);
 }
 
 int cmd_doctor(int argc, char **argv)
@@ -46,7 +49,7 @@ int cmd_doctor(int argc, char **argv)
 	struct doctor doctor = {.settings = &settings};
 	struct command_line line = {
 		.name = "doctor",
-		.command = FOR_DOCTOR,
+		.command = FOR_DOCTOR | FOR_SERVE,
 		.synopsis = "[OPTION...]",
 		.about = about,
 		.details = details,
@@ -62,13 +65,14 @@ int cmd_doctor(int argc, char **argv)
 		goto out;
 	if (settings.json)
 		doctor.findings = json_array();
+	doctor_check_certificates(&doctor);
+	doctor_become_user(&doctor);
 	doctor_check_devices(&doctor);
 	doctor_check_gids(&doctor);
-	doctor_check_memlock(&doctor);
-	doctor_check_certificates(&doctor);
+	doctor_check_limits(&doctor);
 	doctor_check_port(&doctor);
-	doctor_check_user(&doctor);
 	doctor_check_random(&doctor);
+	srdma_device_unref(&doctor.device);
 	if (settings.json)
 		cli_json_print(doctor.findings);
 	else

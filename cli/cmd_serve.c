@@ -3,7 +3,7 @@
 #include "command_line.h"
 #include "control_client.h"
 #include "control_server.h"
-#include "expiry.h"
+#include "credentials.h"
 #include "metrics.h"
 #include "privileges.h"
 #include "reload.h"
@@ -285,13 +285,9 @@ static int start_server(struct serve *serve)
 	}
 	if (ret > 0)
 		options.listen_fd = SD_LISTEN_FDS_START;
-	ret = settings_server_limits(settings, &options.limits);
+	ret = settings_server_options(settings, &options);
 	if (ret < 0)
 		return cli_fail(ret, "start");
-	options.workers = (int)settings->workers;
-	options.proxy_networks = settings->proxy_networks;
-	options.drain_timeout_ms = (int)settings->drain_timeout_ms;
-	settings_conn_options(settings, &options.conn);
 	ret = srdma_server_start(&options, serve->context, serve->device, &serve->server);
 	if (ret == -EADDRNOTAVAIL) {
 		cli_fail(ret, "start");
@@ -320,7 +316,7 @@ static int enter_sandbox(const struct settings *settings)
 			  "the server with --no-sandbox, without the filter");
 		return CLI_EXIT_FAILED;
 	}
-	cli_error("cannot put the filter of system calls in place: %s; where a kernel or container has none, --no-sandbox does without",
+	cli_error("cannot install the system-call filter: %s; where the kernel or container does not support it, use --no-sandbox",
 		  strerror(-ret));
 	return CLI_EXIT_FAILED;
 }
@@ -328,19 +324,16 @@ static int enter_sandbox(const struct settings *settings)
 static int start(struct serve *serve)
 {
 	const struct settings *settings = &serve->settings;
-	struct srdma_tls_server_options tls;
 	int ret, code;
 
 	code = check_credentials(settings);
 	if (code != CLI_EXIT_OK)
 		return code;
-	settings_server_tls(settings, &tls);
-	ret = srdma_tls_server_new(&tls, &serve->context);
+	ret = credentials_server(settings, &serve->context);
 	if (ret < 0) {
 		cli_fail(ret, "server credentials");
 		return CLI_EXIT_USAGE;
 	}
-	expiry_warn(settings->cert_file);
 	/* The key is read; all else, the device included, is opened by who will use it. */
 	code = privileges_drop(settings);
 	if (code != CLI_EXIT_OK)

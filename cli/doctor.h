@@ -9,22 +9,24 @@
 enum finding { FINDING_OK, FINDING_WARN, FINDING_FAIL };
 
 struct doctor {
-	const struct settings *settings;
+	struct settings *settings;
 	json_t *findings; /* with --json; else NULL */
 	unsigned counts[3];
 	bool usable_device;
+	struct srdma_device *device; /* the one that serve and connect would take; NULL: none */
 };
 
-/* Reports one finding: what was looked at, what was found, and the command that mends it (NULL: none needed). */
-void doctor_find(struct doctor *doctor, enum finding finding, const char *what, const char *mend, const char *format,
+/* Reports one finding: what was looked at, what was found, and what to do about it, a command if there is one (NULL: nothing). */
+void doctor_find(struct doctor *doctor, enum finding finding, const char *what, const char *fix, const char *format,
 		 ...) __attribute__((format(printf, 5, 6)));
 
+/* In the order in which a server comes to them: it reads its key, becomes its user, and opens the device as that user. */
+void doctor_check_certificates(struct doctor *doctor);
+void doctor_become_user(struct doctor *doctor);
 void doctor_check_devices(struct doctor *doctor);
 void doctor_check_gids(struct doctor *doctor);
-void doctor_check_memlock(struct doctor *doctor);
-void doctor_check_certificates(struct doctor *doctor);
+void doctor_check_limits(struct doctor *doctor);
 void doctor_check_port(struct doctor *doctor);
 void doctor_check_random(struct doctor *doctor);
-void doctor_check_user(struct doctor *doctor);
 
 #endif

@@ -6,12 +6,16 @@
 #include <glob.h>
 #include <net/if.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#define MEND_NO_DEVICE                                                                                                 \
+#define GET_DEVICE                                                                                                     \
 	"uroce securdma doctor   (a device in user space; put `uroce` before any command), or: "                       \
 	"modprobe rdma_rxe && rdma link add rxe0 type rxe netdev eth0   (the kernel's software device on eth0)"
+#define UROCE_HAS_NONE                                                                                                 \
+	"uroce --addr ADDRESS securdma doctor   (uroce is loaded, and has said why it has no device: it needs an address of this " \
+	"machine, see 'ip address')"
 
 static const char *state_name(enum ibv_port_state state)
 {
@@ -28,10 +32,68 @@ static bool wanted(const struct doctor *doctor, const struct srdma_port_info *po
 	       (settings->device_port == 0 || settings->device_port == port->port);
 }
 
+/* ---- the network interface under a port ------------------------------------------------------------------------ */
+
+static bool read_word(const char *path, char *word, size_t size)
+{
+	FILE *file = fopen(path, "re");
+	bool read = file && fgets(word, (int)size, file);
+
+	if (file)
+		fclose(file);
+	if (read)
+		word[strcspn(word, "\n")] = '\0';
+	return read && word[0];
+}
+
+/* The kernel's software devices name it; a card's is that of its first GID. False: not known, or in another network namespace. */
+static bool find_netdev(const struct srdma_port_info *port, char *name, size_t size)
+{
+	char path[256];
+
+	snprintf(path, sizeof path, "/sys/class/infiniband/%s/parent", port->device);
+	if (read_word(path, name, size))
+		return true;
+	snprintf(path, sizeof path, "/sys/class/infiniband/%s/ports/%u/gid_attrs/ndevs/0", port->device, port->port);
+	return read_word(path, name, size);
+}
+
+/* rdma_rxe looks up the peer's hardware address. On an interface that has none, WireGuard's or a tun, its packets to a peer never leave. */
+static void report_netdev(struct doctor *doctor, const struct srdma_port_info *port, const char *what)
+{
+	char name[64], path[256], length[16];
+
+	if (!find_netdev(port, name, sizeof name))
+		return;
+	snprintf(path, sizeof path, "/sys/class/net/%s/addr_len", name);
+	if (read_word(path, length, sizeof length) && strcmp(length, "0") == 0)
+		doctor_find(doctor, FINDING_WARN, what, "rdma link add rxe1 type rxe netdev eth0   (on an Ethernet interface)",
+			    "its network interface %s has no hardware address (WireGuard, tun): packets to other hosts never leave", name);
+}
+
+/* ---- ports ----------------------------------------------------------------------------------------------------- */
+
+static void report_ethernet(struct doctor *doctor, const struct srdma_port_info *port, const char *what)
+{
+	const char *fix = NULL;
+	enum finding finding = FINDING_WARN;
+	char flaw[160] = "";
+
+	if (port->gid_count == 0) {
+		fix = "ip address add ADDRESS/PREFIX dev NETDEV";
+	} else if (!port->is_local) {
+		snprintf(flaw, sizeof flaw, "; no GID is an address of this network namespace: the device serves another one");
+		fix = "rdma system set netns exclusive   (hides it here), or choose another with --device";
+	} else {
+		finding = FINDING_OK;
+	}
+	doctor_find(doctor, finding, what, fix, "Ethernet (RoCE), ACTIVE, MTU %u, %d GIDs%s", port->active_mtu, port->gid_count, flaw);
+}
+
 static void report_port(struct doctor *doctor, const struct srdma_port_info *port)
 {
 	bool ethernet = port->link_layer == IBV_LINK_LAYER_ETHERNET;
-	char what[96], mend[256];
+	char what[96], netdev[112];
 
 	snprintf(what, sizeof what, "port %s/%u", port->device, port->port);
 	if (port->error[0]) {
@@ -40,27 +102,41 @@ static void report_port(struct doctor *doctor, const struct srdma_port_info *por
 		return;
 	}
 	if (port->state != IBV_PORT_ACTIVE) {
-		snprintf(mend, sizeof mend, "%s",
-			 ethernet ? "ip link set dev NETDEV up   (its network interface: 'rdma link' names it)"
-				  : "check the cable, and that a subnet manager runs (systemctl start opensm)");
-		doctor_find(doctor, wanted(doctor, port) && doctor->settings->device ? FINDING_FAIL : FINDING_WARN,
-			    what, mend, "%s, %s", ethernet ? "Ethernet" : "InfiniBand", state_name(port->state));
+		doctor_find(doctor, wanted(doctor, port) && doctor->settings->device ? FINDING_FAIL : FINDING_WARN, what,
+			    ethernet ? "ip link set dev NETDEV up   (its network interface: 'rdma link' names it)"
+				     : "check the cable, and that a subnet manager runs (systemctl start opensm)",
+			    "%s, %s", ethernet ? "Ethernet" : "InfiniBand", state_name(port->state));
 		return;
 	}
 	if (ethernet)
-		doctor_find(doctor, port->gid_count > 0 ? FINDING_OK : FINDING_WARN, what,
-			    port->gid_count > 0 ? NULL : "ip address add ADDRESS/PREFIX dev NETDEV",
-			    "Ethernet (RoCE), ACTIVE, MTU %u, %d GIDs", port->active_mtu, port->gid_count);
+		report_ethernet(doctor, port, what);
 	else
 		doctor_find(doctor, FINDING_OK, what, NULL, "InfiniBand, ACTIVE, MTU %u, LID %u, %d GIDs",
 			    port->active_mtu, port->lid, port->gid_count);
+	snprintf(netdev, sizeof netdev, "netdev of %s", port->device);
+	if (ethernet)
+		report_netdev(doctor, port, netdev);
 	if (wanted(doctor, port))
 		doctor->usable_device = true;
 }
 
-static bool module_loaded(void)
+/* ---- the kernel ------------------------------------------------------------------------------------------------ */
+
+static bool is_under_uroce(void)
 {
-	return access("/sys/class/infiniband", F_OK) == 0;
+	const char *preloaded = getenv("LD_PRELOAD");
+
+	return preloaded && strstr(preloaded, "liburoce");
+}
+
+static void report_kernel(struct doctor *doctor)
+{
+	if (access("/sys/class/infiniband", F_OK) == 0)
+		doctor_find(doctor, FINDING_OK, "kernel", NULL, "the kernel's RDMA core is loaded");
+	else if (doctor->usable_device || is_under_uroce())
+		doctor_find(doctor, FINDING_OK, "kernel", NULL, "the kernel's RDMA core is not loaded; a device in user space does not need it");
+	else
+		doctor_find(doctor, FINDING_WARN, "kernel", "modprobe ib_uverbs", "the kernel's RDMA core is not loaded");
 }
 
 /* The directory lists devices that the library could not show; then the rest of user space is what is missing. */
@@ -97,33 +173,35 @@ static void report_uverbs(struct doctor *doctor)
 	globfree(&found);
 }
 
+static void report_no_device(struct doctor *doctor)
+{
+	if (kernel_has_devices())
+		doctor_find(doctor, FINDING_FAIL, "device", "apt-get install ibverbs-providers",
+			    "the kernel has RDMA devices, but libibverbs has no driver for them");
+	else
+		doctor_find(doctor, FINDING_FAIL, "device", is_under_uroce() ? UROCE_HAS_NONE : GET_DEVICE,
+			    "this machine has no RDMA device");
+}
+
 void doctor_check_devices(struct doctor *doctor)
 {
 	struct srdma_port_info *ports = NULL;
 	size_t count = 0;
-	int ret;
+	int ret = srdma_device_list(&ports, &count);
 
-	if (module_loaded())
-		doctor_find(doctor, FINDING_OK, "kernel", NULL, "RDMA core is loaded");
-	else
-		doctor_find(doctor, FINDING_WARN, "kernel", "modprobe ib_uverbs",
-			    "/sys/class/infiniband does not exist");
-	ret = srdma_device_list(&ports, &count);
 	for (size_t i = 0; i < count; i++)
 		report_port(doctor, &ports[i]);
-	if (ret < 0 || count == 0) {
-		if (kernel_has_devices())
-			doctor_find(doctor, FINDING_FAIL, "device", "apt-get install ibverbs-providers",
-				    "the kernel has RDMA devices that libibverbs has no driver for");
-		else
-			doctor_find(doctor, FINDING_FAIL, "device", MEND_NO_DEVICE, "this machine has no RDMA device");
-	} else if (!doctor->usable_device) {
-		doctor_find(doctor, FINDING_FAIL, "device", "securdma doctor without --device and --port-num shows all",
-			    "no usable port on %s", doctor->settings->device ? doctor->settings->device : "any device");
-	}
+	if (ret < 0 || count == 0)
+		report_no_device(doctor);
+	else if (!doctor->usable_device)
+		doctor_find(doctor, FINDING_FAIL, "device", "securdma doctor   (without --device and --port-num it shows all)",
+			    "%s has no usable port", doctor->settings->device ? doctor->settings->device : "this machine");
+	report_kernel(doctor);
 	report_uverbs(doctor);
 	srdma_device_list_free(&ports);
 }
+
+/* ---- the one that is taken ------------------------------------------------------------------------------------- */
 
 static const char *gid_type(uint32_t type)
 {
@@ -145,22 +223,14 @@ static void format_gid(const union ibv_gid *gid, char *text, socklen_t size)
 		inet_ntop(AF_INET6, gid->raw, text, size);
 }
 
-void doctor_check_gids(struct doctor *doctor)
+/* Returns whether there is one of RoCE v2. */
+static bool report_gids(struct doctor *doctor)
 {
-	struct srdma_device *device = NULL;
-	struct ibv_gid_entry entry;
+	const struct srdma_device *device = doctor->device;
 	char what[96], text[INET6_ADDRSTRLEN], interface[IF_NAMESIZE];
-	bool roce_v2 = false, ethernet;
+	struct ibv_gid_entry entry;
+	bool roce_v2 = false;
 
-	if (!doctor->usable_device)
-		return;
-	if (settings_open_device(doctor->settings, &device) < 0) {
-		doctor_find(doctor, FINDING_FAIL, "open", "check the findings above, and the kernel log (dmesg)", "%s",
-			    srdma_error_text());
-		doctor->usable_device = false;
-		return;
-	}
-	ethernet = srdma_device_port_attr(device)->link_layer == IBV_LINK_LAYER_ETHERNET;
 	for (uint32_t i = 0; i < (uint32_t)srdma_device_port_attr(device)->gid_tbl_len; i++) {
 		/* An index in use is not promised to be followed by others in use. */
 		if (ibv_query_gid_ex(srdma_device_context(device), srdma_device_port(device), i, &entry, 0) != 0)
@@ -173,9 +243,26 @@ void doctor_check_gids(struct doctor *doctor)
 		doctor_find(doctor, FINDING_OK, what, NULL, "%s, %s%s%s", text, gid_type(entry.gid_type),
 			    interface[0] ? ", on " : "", interface);
 	}
-	if (ethernet && !roce_v2)
+	return roce_v2;
+}
+
+void doctor_check_gids(struct doctor *doctor)
+{
+	bool roce_v2;
+
+	if (!doctor->usable_device)
+		return;
+	if (settings_open_device(doctor->settings, &doctor->device) < 0) {
+		doctor_find(doctor, FINDING_FAIL, "device", "check the findings above, and the kernel log (dmesg)", "%s",
+			    srdma_error_text());
+		doctor->usable_device = false;
+		return;
+	}
+	doctor_find(doctor, FINDING_OK, "device", NULL, "%s, port %u: securdma takes this one", srdma_device_name(doctor->device),
+		    srdma_device_port(doctor->device));
+	roce_v2 = report_gids(doctor);
+	if (srdma_device_port_attr(doctor->device)->link_layer == IBV_LINK_LAYER_ETHERNET && !roce_v2)
 		doctor_find(doctor, FINDING_FAIL, "GIDs", "ip address add ADDRESS/PREFIX dev NETDEV",
 			    "%s has no RoCE v2 GID: its network interface needs an IP address",
-			    srdma_device_name(device));
-	srdma_device_unref(&device);
+			    srdma_device_name(doctor->device));
 }

@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "expiry.h"
 
-#include "cli.h"
-
 #include <time.h>
 
 int64_t expiry_days(int64_t not_after)
@@ -19,24 +17,4 @@ void expiry_format(int64_t not_after, char *text, size_t size)
 
 	if (!gmtime_r(&when, &utc) || strftime(text, size, "%Y-%m-%d", &utc) == 0)
 		text[0] = '\0';
-}
-
-void expiry_warn(const char *cert_file)
-{
-	struct srdma_cert_info info;
-	char day[32];
-	int64_t days;
-
-	if (srdma_cert_read(cert_file, &info) < 0)
-		return;
-	days = expiry_days(info.not_after);
-	expiry_format(info.not_after, day, sizeof day);
-	if (days < 0)
-		cli_log(SRDMA_LOG_ERROR,
-			"certificate %s expired on %s: peers will refuse it; make a new one with 'securdma cert'",
-			cert_file, day);
-	else if (days < EXPIRY_WARN_DAYS)
-		cli_log(SRDMA_LOG_WARN,
-			"certificate %s expires in %lld days, on %s; make a new one with 'securdma cert'", cert_file,
-			(long long)days, day);
 }

@@ -2,7 +2,7 @@
 #include "reload.h"
 
 #include "cli.h"
-#include "expiry.h"
+#include "credentials.h"
 
 #include <string.h>
 
@@ -31,12 +31,10 @@ static void name_what_stays(const struct option *option, void *arg)
 static int apply(struct srdma_server *server, struct settings *fresh)
 {
 	struct srdma_server_limits limits;
-	struct srdma_tls_server_options options;
 	struct srdma_tls_context *context = NULL;
 	int ret;
 
-	settings_server_tls(fresh, &options);
-	ret = srdma_tls_server_new(&options, &context);
+	ret = credentials_server(fresh, &context);
 	if (ret == 0)
 		ret = settings_server_limits(fresh, &limits);
 	/* Here everything else is checked: setting the context cannot fail. */
@@ -57,7 +55,6 @@ void reload(struct srdma_server *server, struct settings *settings, struct setti
 			      srdma_error_text());
 		return;
 	}
-	expiry_warn(fresh->cert_file);
 	settings_compare(settings, fresh, FOR_SERVE, name_what_stays, NULL);
 	old = *settings;
 	*settings = *fresh;

@@ -26,7 +26,7 @@ const struct option settings_options[] = {
 	{"--json", NULL, NULL, OPTION_SWITCH, FOR_ALL, AT(json), 0, 0, NULL, "print JSON, for scripts"},
 
 	{"--device", "device", "name", OPTION_TEXT, FOR_ALL & ~FOR_CONTROL, AT(device), 0, 0, "NAME",
-	 "RDMA device; default: the first with an active port"},
+	 "RDMA device; default: the first with an active port, preferably one of this network namespace"},
 	{"--port-num", "device", "port", OPTION_NUMBER, FOR_ALL & ~FOR_CONTROL, AT(device_port), 0, 255, "N",
 	 "the device's port; 0: the first active one"},
 	{"--gid-index", "device", "gid-index", OPTION_NUMBER, FOR_VERBS, AT(gid_index), -1, 255, "N",
@@ -34,7 +34,7 @@ const struct option settings_options[] = {
 
 	{"--ca", "tls", "ca", OPTION_TEXT, FOR_CLIENTS | FOR_DOCTOR, AT(ca_file), 0, 0, "FILE",
 	 "CA certificates that the server's must come from"},
-	{"--pin", "tls", "pin", OPTION_TEXT, FOR_CLIENTS, AT(pin), 0, 0, "sha256:HEX",
+	{"--pin", "tls", "pin", OPTION_TEXT, FOR_CLIENTS | FOR_DOCTOR, AT(pin), 0, 0, "sha256:HEX",
 	 "public key of a self-signed server certificate, instead of --ca"},
 	{"--server-name", "tls", "server-name", OPTION_TEXT, FOR_CLIENTS, AT(server_name), 0, 0, "NAME",
 	 "name that the server's certificate must bear; default: HOST"},
@@ -42,7 +42,7 @@ const struct option settings_options[] = {
 	{"--key", "tls", "key", OPTION_TEXT, FOR_ALL & ~FOR_CONTROL, AT(key_file), 0, 0, "FILE", "own private key"},
 	{"--client-ca", "tls", "client-ca", OPTION_TEXT, FOR_SERVE | FOR_DOCTOR, AT(client_ca_file), 0, 0, "FILE",
 	 "CA certificates that clients' must come from"},
-	{"--crl", "tls", "crl", OPTION_TEXT, FOR_CLIENTS, AT(crl_file), 0, 0, "FILE",
+	{"--crl", "tls", "crl", OPTION_TEXT, FOR_CLIENTS | FOR_DOCTOR, AT(crl_file), 0, 0, "FILE",
 	 "revocation lists of the CAs in --ca"},
 	{"--client-crl", "tls", "client-crl", OPTION_TEXT, FOR_SERVE, AT(client_crl_file), 0, 0, "FILE",
 	 "revocation lists of the CAs in --client-ca"},
@@ -134,7 +134,7 @@ const struct option settings_options[] = {
 	 "user to become when root has started the server"},
 	{"--group", "server", "group", OPTION_TEXT, FOR_SERVE, AT(group), 0, 0, "NAME", "group; default: the user's"},
 	{"--no-sandbox", "server", "no-sandbox", OPTION_SWITCH, FOR_SERVE, AT(no_sandbox), 0, 0, NULL,
-	 "do without the filter of system calls"},
+	 "disable the system-call filter"},
 
 	{"--control", "server", "control", OPTION_TEXT, FOR_SERVE | FOR_CONTROL, AT(control), 0, 0, "PATH",
 	 "control socket of the server; default: control in RUNTIME_DIRECTORY, or none"},
@@ -441,6 +441,15 @@ int settings_server_limits(struct settings *settings, struct srdma_server_limits
 	limits->identity_count = settings->identities.count;
 	limits->identities = identities_forms(&settings->identities);
 	return limits->identity_count == 0 || limits->identities ? 0 : -ENOMEM;
+}
+
+int settings_server_options(struct settings *settings, struct srdma_server_options *options)
+{
+	options->workers = (int)settings->workers;
+	options->proxy_networks = settings->proxy_networks;
+	options->drain_timeout_ms = (int)settings->drain_timeout_ms;
+	settings_conn_options(settings, &options->conn);
+	return settings_server_limits(settings, &options->limits);
 }
 
 int settings_open_device(const struct settings *settings, struct srdma_device **device)

@@ -68,6 +68,8 @@ void settings_client_tls(const struct settings *settings, struct srdma_tls_clien
 void settings_server_tls(const struct settings *settings, struct srdma_tls_server_options *options);
 /* The identities stay the settings'. Errors: -ENOMEM. */
 int settings_server_limits(struct settings *settings, struct srdma_server_limits *limits);
+/* All but where to listen, over what srdma_server_options_init has filled in. Likewise. */
+int settings_server_options(struct settings *settings, struct srdma_server_options *options);
 
 /* Opens the device that the settings name. Errors: of srdma_device_open. */
 int settings_open_device(const struct settings *settings, struct srdma_device **device);

@@ -143,6 +143,8 @@ struct srdma_port_info {
 	uint32_t active_mtu;           /**< bytes */
 	uint16_t lid;                  /**< local identifier; 0 on Ethernet */
 	int gid_count;                 /**< entries in the GID table that are not zero */
+	bool is_local;                 /**< one of the GIDs is an address of this network namespace, or the port is InfiniBand's. The
+					    kernel shows the devices of all namespaces, unless told otherwise (rdma-system(8)) */
 	char error[160];               /**< why the device could not be opened or queried; "" when it could */
 };
 
@@ -157,8 +159,9 @@ SRDMA_API void srdma_device_list_free(struct srdma_port_info **list);
 /* -- open an RDMA device that all connections share -- */
 
 struct srdma_device_options {
-	const char *name; /**< device name; NULL: the first device that has an active port */
-	uint8_t port;     /**< port number; 0: the first active one */
+	const char *name; /**< device name; NULL: the first device with an active port that is local, as in srdma_port_info; else
+			       the first with an active port */
+	uint8_t port;     /**< port number; 0: likewise */
 	int gid_index;    /**< index in the port's GID table; -1: chosen for each connection from the peer's address */
 };
 /** Fills `options` with the defaults: NULL, 0 and -1. */
@@ -197,7 +200,8 @@ SRDMA_API const struct ibv_port_attr *srdma_device_port_attr(const struct srdma_
  *   - the index that the device was opened with, if it was opened with one;
  *   - on InfiniBand, index 0;
  *   - the RoCE v2 GID that is equal to `local`;
- *   - the first RoCE v2 GID of the address family of `peer` (IPv4-mapped for IPv4), link-local ones last.
+ *   - the first RoCE v2 GID of the address family of `peer` (IPv4-mapped for IPv4) that is an address of this network
+ *     namespace, then any other; link-local ones last.
  *
  *  Errors:
  *    -EADDRNOTAVAIL   The port has no such GID, or the addresses are neither IPv4 nor IPv6.
@@ -310,6 +314,40 @@ struct srdma_cert_info {
  *    -EINVAL            An argument is NULL.
  *    -ENOMEM            Memory ran out. */
 SRDMA_API int srdma_cert_read(const char *cert_file, struct srdma_cert_info *info);
+
+/* -- check credentials before a peer comes -- */
+
+/** How a check went. */
+enum srdma_check_result {
+	SRDMA_CHECK_OK,
+	SRDMA_CHECK_WARN, /**< it works, but not for all, not for long, or not as safely as it could */
+	SRDMA_CHECK_FAIL, /**< it cannot work */
+};
+
+/** What a check found out about one thing. Each thing is reported once, with the worst that was found. */
+struct srdma_check {
+	enum srdma_check_result result;
+	const char *what;   /**< "certificate", "memory" */
+	const char *text;   /**< what was found, in a sentence */
+	const char *advice; /**< what to do about it; NULL: nothing */
+	int error;          /**< of a failure: the error that using it would return */
+};
+/** Receives one finding. It and its texts are valid until the function returns. */
+typedef void srdma_check_fn(const struct srdma_check *check, void *arg);
+
+/** Check the credentials of a server or of a client before a peer comes: that the files can be read, that certificate and key
+ *  belong together, are made for this end and are valid today, that the CAs are CAs and can verify a peer, and that no
+ *  revocation list has expired. The last step is srdma_tls_server_new() or srdma_tls_client_new() itself, which alone do not
+ *  look at dates and purposes. `fn` may be NULL. Thread-safe.
+ *  Errors: those of srdma_tls_server_new(); they return the first failure. */
+SRDMA_API int srdma_tls_server_check(const struct srdma_tls_server_options *options, srdma_check_fn *fn, void *arg);
+SRDMA_API int srdma_tls_client_check(const struct srdma_tls_client_options *options, srdma_check_fn *fn, void *arg);
+
+/** Checks a certificate and its key alone, for a server (SRDMA_CERT_SERVER) or a client (SRDMA_CERT_CLIENT). With `ca_file`
+ *  (NULL: none) it also checks that a peer that trusts this file accepts the certificate with the chain in its file.
+ *  Errors: those of srdma_tls_server_check(). */
+SRDMA_API int srdma_cert_check(enum srdma_cert_kind kind, const char *cert_file, const char *key_file, const char *ca_file,
+			       srdma_check_fn *fn, void *arg);
 
 /** Room for the name in a certificate, with the terminating NUL. */
 #define SRDMA_NAME_SIZE 256
@@ -939,6 +977,14 @@ struct srdma_server;
  *    -EADDRINUSE     Another program listens on the port. Other errors are those of srdma_listener_new(). */
 SRDMA_API int srdma_server_start(const struct srdma_server_options *options, struct srdma_tls_context *context,
 				 struct srdma_device *device, struct srdma_server **out);
+
+/** Checks what srdma_server_start() checks, by the same code, but for the port: that the options make sense, and that the
+ *  limits fit the device, the process's descriptors and locked memory, and the machine's memory. It may raise the process's
+ *  limit of descriptors, as srdma_server_start() does. With `device` NULL it leaves out what depends on the device. `fn` may be
+ *  NULL.
+ *  Errors: those of srdma_server_start(); it returns the first failure. */
+SRDMA_API int srdma_server_check(const struct srdma_server_options *options, struct srdma_device *device, srdma_check_fn *fn,
+				 void *arg);
 
 /** Stops the server: it takes no new clients, disconnects every client in order within drain_timeout_ms, ends its threads and
  *  frees everything.

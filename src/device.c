@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 struct srdma_device {
 	atomic_uint references;
@@ -20,11 +21,22 @@ struct srdma_device {
 	struct ibv_device_attr attr;
 	struct ibv_port_attr port_attr;
 	struct srdma_sweep sweep;
+	union ibv_gid *own; /* addresses of this network namespace when it was opened */
+	size_t own_count;
 };
 
 #define HOW_TO_GET_ONE                                                                                                 \
 	"put `uroce` before the command for a device in user space, or with an Ethernet card: modprobe rdma_rxe && rdma "  \
 	"link add rxe0 type rxe netdev eth0; `securdma doctor` tells more"
+#define UROCE_HAS_NONE "uroce is loaded and has said why it has none; `uroce --addr ADDRESS` needs an address of this machine (ip address)"
+
+/* Whoever has put it before the command already is told something else. */
+static const char *how_to_get_one(void)
+{
+	const char *preloaded = getenv("LD_PRELOAD");
+
+	return preloaded && strstr(preloaded, "liburoce") ? UROCE_HAS_NONE : HOW_TO_GET_ONE;
+}
 
 void srdma_device_options_init(struct srdma_device_options *options)
 {
@@ -65,6 +77,32 @@ static ssize_t gid_table(struct ibv_context *context, struct ibv_gid_entry **out
 	return count;
 }
 
+/* ---- whose a port is ------------------------------------------------------------------------------------------- */
+
+static bool contains(const union ibv_gid *list, size_t count, const union ibv_gid *gid)
+{
+	for (size_t i = 0; i < count; i++)
+		if (memcmp(&list[i], gid, sizeof *gid) == 0)
+			return true;
+	return false;
+}
+
+/* The kernel shows devices of all network namespaces, and says nothing of whose they are: that is known by their addresses. */
+static bool is_local(struct ibv_context *context, unsigned port, uint8_t link_layer, const union ibv_gid *own, size_t own_count)
+{
+	struct ibv_gid_entry *gids = NULL;
+	ssize_t count;
+	bool found = false;
+
+	if (link_layer == IBV_LINK_LAYER_INFINIBAND)
+		return true;
+	count = gid_table(context, &gids);
+	for (ssize_t i = 0; i < count && !found; i++)
+		found = gids[i].port_num == port && contains(own, own_count, &gids[i].gid);
+	free(gids);
+	return found;
+}
+
 /* ---- listing --------------------------------------------------------------------------------------------------- */
 
 static void describe_port(struct ibv_context *context, uint8_t port, struct srdma_port_info *info)
@@ -87,6 +125,10 @@ static void describe_port(struct ibv_context *context, uint8_t port, struct srdm
 		if (gids[i].port_num == port)
 			info->gid_count++;
 	free(gids);
+	size_t own_count;
+	union ibv_gid *own = srdma_net_own_addresses(&own_count);
+	info->is_local = is_local(context, port, attr.link_layer, own, own_count);
+	free(own);
 }
 
 struct port_list {
@@ -168,30 +210,40 @@ void srdma_device_list_free(struct srdma_port_info **list)
 
 /* ---- opening --------------------------------------------------------------------------------------------------- */
 
-/* Takes the wanted port of an open device, or its first active one. */
-static int take_port(struct srdma_device *device, uint8_t wanted)
+/* Takes the wanted port of an open device, or its first active one that is local, or its first active one. */
+static int take_port(struct srdma_device *device, uint8_t wanted, bool *local)
 {
 	unsigned first = wanted ? wanted : 1, last = wanted ? wanted : device->attr.phys_port_cnt;
+	struct ibv_port_attr attr;
+
+	*local = false;
 
 	if (wanted > device->attr.phys_port_cnt)
 		return srdma_fail(-EINVAL, "device %s has no port %u; it has %u", device->name, wanted,
 				  device->attr.phys_port_cnt);
 	for (unsigned port = first; port <= last; port++) {
-		int error = ibv_query_port(device->context, (uint8_t)port, &device->port_attr);
+		int error = ibv_query_port(device->context, (uint8_t)port, &attr);
 
 		if (error != 0)
 			return srdma_fail(SRDMA_EVERBS, "cannot query port %u of %s: %s", port, device->name,
 					  strerror(error));
-		if (device->port_attr.state == IBV_PORT_ACTIVE) {
+		if (attr.state != IBV_PORT_ACTIVE)
+			continue;
+		*local = is_local(device->context, port, attr.link_layer, device->own, device->own_count);
+		if (device->port == 0 || *local) {
 			device->port = (uint8_t)port;
-			return 0;
+			device->port_attr = attr;
 		}
+		if (*local)
+			break;
 	}
+	if (device->port != 0)
+		return 0;
 	return srdma_fail(-ENODEV, "device %s has no active port%s; bring its network interface up (ip link set DEV up)",
 			  device->name, wanted ? " of that number" : "");
 }
 
-static int open_one(struct ibv_device *verbs_device, const struct srdma_device_options *options,
+static int open_one(struct ibv_device *verbs_device, const struct srdma_device_options *options, bool *local,
 		    struct srdma_device **out)
 {
 	struct srdma_device *device = calloc(1, sizeof *device);
@@ -215,7 +267,8 @@ static int open_one(struct ibv_device *verbs_device, const struct srdma_device_o
 		ret = srdma_fail(SRDMA_EVERBS, "cannot query RDMA device %s: %s", device->name, strerror(error));
 		goto close_context;
 	}
-	ret = take_port(device, options->port);
+	device->own = srdma_net_own_addresses(&device->own_count);
+	ret = take_port(device, options->port, local);
 	if (ret == 0)
 		srdma_sweep_init(&device->sweep, verbs_device->ibdev_path, device->port);
 	if (ret != 0)
@@ -229,30 +282,62 @@ static int open_one(struct ibv_device *verbs_device, const struct srdma_device_o
 	return 0;
 
 close_context:
+	free(device->own);
 	ibv_close_device(device->context);
 free_device:
 	free(device);
 	return ret;
 }
 
+/* One by one; the first that can be used, unless a later one is local and the first is not. */
+static int open_best(struct ibv_device **devices, int n, const struct srdma_device_options *options, int *tried, struct srdma_device **out)
+{
+	struct srdma_device *best = NULL;
+	int ret = -ENODEV;
+
+	*tried = 0;
+	for (int i = 0; i < n; i++) {
+		struct srdma_device *device = NULL;
+		bool local = false;
+		int error;
+
+		if (options->name && strcmp(options->name, ibv_get_device_name(devices[i])) != 0)
+			continue;
+		(*tried)++;
+		error = open_one(devices[i], options, &local, &device);
+		if (error != 0) {
+			ret = best ? 0 : error;
+			continue;
+		}
+		ret = 0;
+		if (best && local)
+			srdma_device_unref(&best);
+		if (!best)
+			best = device;
+		else
+			srdma_device_unref(&device);
+		if (local)
+			break;
+	}
+	*out = best;
+	return ret;
+}
+
 int srdma_device_open(const struct srdma_device_options *options, struct srdma_device **out)
 {
-	int n = 0, ret = -ENODEV;
+	int n = 0, tried, ret;
+	struct srdma_device *device = NULL;
 	struct ibv_device **devices = ibv_get_device_list(&n);
 
 	if (!devices || n == 0) {
 		if (devices)
 			ibv_free_device_list(devices);
-		return srdma_fail(-ENODEV, "this machine has no RDMA device; " HOW_TO_GET_ONE);
+		return srdma_fail(-ENODEV, "this machine has no RDMA device; %s", how_to_get_one());
 	}
-	int tried = 0;
-	for (int i = 0; i < n && ret != 0; i++) {
-		if (options->name && strcmp(options->name, ibv_get_device_name(devices[i])) != 0)
-			continue;
-		ret = open_one(devices[i], options, out);
-		tried++;
-	}
+	ret = open_best(devices, n, options, &tried, &device);
 	ibv_free_device_list(devices);
+	if (ret == 0)
+		*out = device;
 	if (tried == 0)
 		return srdma_fail(-ENODEV, "no RDMA device is named %s; `securdma doctor` lists them", options->name);
 	return ret;
@@ -272,6 +357,7 @@ void srdma_device_unref(struct srdma_device **out)
 	if (!device || atomic_fetch_sub(&device->references, 1) != 1)
 		return;
 	srdma_sweep_release(&device->sweep);
+	free(device->own);
 	ibv_close_device(device->context);
 	free(device);
 }
@@ -291,6 +377,14 @@ uint64_t srdma_device_sweeps(struct srdma_device *device)
 				device->name, (unsigned long long)packets);
 	}
 	return seen;
+}
+
+bool srdma_device_is_of_kernel(const struct srdma_device *device)
+{
+	char path[128];
+
+	snprintf(path, sizeof path, "/sys/class/infiniband/%s", device->name);
+	return access(path, F_OK) == 0;
 }
 
 bool srdma_device_watches(const struct srdma_device *device)
@@ -330,17 +424,22 @@ static bool is_link_local(const union ibv_gid *gid)
 	return gid->raw[0] == 0xfe && (gid->raw[1] & 0xc0) == 0x80;
 }
 
-/* How well a GID suits a connection between these addresses; 0: not at all. */
-static int rank_gid(const struct ibv_gid_entry *entry, const union ibv_gid *local, const union ibv_gid *peer)
+/* How well a GID suits a connection between these addresses; 0: not at all. One that is no address of this namespace would have
+ * packets sent in another's name. */
+static int rank_gid(const struct srdma_device *device, const struct ibv_gid_entry *entry, const union ibv_gid *local,
+		    const union ibv_gid *peer)
 {
+	int own = contains(device->own, device->own_count, &entry->gid) ? 3 : 0;
+
+
 	if (entry->gid_type != IBV_GID_TYPE_ROCE_V2)
 		return 0;
 	/* First: a balancer may reach us by the other family than its client has. */
 	if (srdma_net_gid_is_v4(&entry->gid) != srdma_net_gid_is_v4(peer))
 		return 0;
 	if (memcmp(&entry->gid, local, sizeof *local) == 0)
-		return 4;
-	return is_link_local(&entry->gid) ? (is_link_local(peer) ? 3 : 1) : 2;
+		return 7;
+	return own + (is_link_local(&entry->gid) ? (is_link_local(peer) ? 3 : 1) : 2);
 }
 
 static int fixed_gid(const struct srdma_device *device, int index, uint8_t *gid_index, union ibv_gid *gid)
@@ -372,7 +471,7 @@ int srdma_device_choose_gid(const struct srdma_device *device, const struct sock
 	ssize_t count = gid_table(device->context, &entries);
 	for (ssize_t i = 0; i < count; i++) {
 		int rank = entries[i].port_num == device->port && entries[i].gid_index <= UINT8_MAX
-				   ? rank_gid(&entries[i], &local_gid, &peer_gid)
+				   ? rank_gid(device, &entries[i], &local_gid, &peer_gid)
 				   : 0;
 
 		if (rank > best) {

@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define CAP_IPC_LOCK_BIT 14
+
 /* The first number in a file; false when there is none: "max" is no limit. */
 static bool read_number(const char *root, const char *folder, const char *name, uint64_t *out)
 {
@@ -91,6 +93,20 @@ static void take_line(const char *root, char *line, struct srdma_machine *machin
 		look_at_groups(root, "/sys/fs/cgroup", group, "memory.max", "memory.current", machine);
 	else if (strcmp(controllers + 1, "memory") == 0)
 		look_at_groups(root, "/sys/fs/cgroup/memory", group, "memory.limit_in_bytes", "memory.usage_in_bytes", machine);
+}
+
+bool srdma_machine_may_lock_all(void)
+{
+	FILE *status = fopen("/proc/self/status", "re");
+	unsigned long long capabilities = 0;
+	char line[256];
+
+	while (status && fgets(line, sizeof line, status))
+		if (sscanf(line, "CapEff: %llx", &capabilities) == 1)
+			break;
+	if (status)
+		fclose(status);
+	return capabilities >> CAP_IPC_LOCK_BIT & 1;
 }
 
 void srdma_machine_look(const char *root, struct srdma_machine *out)

@@ -3,6 +3,7 @@
 #ifndef SRDMA_MACHINE_H
 #define SRDMA_MACHINE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct srdma_machine {
@@ -12,5 +13,8 @@ struct srdma_machine {
 
 /* `root`: "" for this machine; tests have folders of their own. What cannot be read is taken for unlimited. */
 void srdma_machine_look(const char *root, struct srdma_machine *out);
+
+/* Whether the kernel sets this process no limit to the memory that devices lock for it: CAP_IPC_LOCK. */
+bool srdma_machine_may_lock_all(void);
 
 #endif

@@ -7,6 +7,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <ifaddrs.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
@@ -134,6 +135,25 @@ bool srdma_net_is_loopback(const struct sockaddr *address)
 	if (srdma_net_gid_is_v4(&gid))
 		return gid.raw[12] == 127;
 	return IN6_IS_ADDR_LOOPBACK((const struct in6_addr *)gid.raw);
+}
+
+union ibv_gid *srdma_net_own_addresses(size_t *count)
+{
+	struct ifaddrs *all = NULL;
+	union ibv_gid *list = NULL;
+	size_t room = 0;
+
+	*count = 0;
+	if (getifaddrs(&all) != 0)
+		return NULL;
+	for (const struct ifaddrs *at = all; at; at = at->ifa_next)
+		room++;
+	list = calloc(room > 0 ? room : 1, sizeof *list);
+	for (const struct ifaddrs *at = all; list && at; at = at->ifa_next)
+		if (at->ifa_addr && srdma_net_gid_of(at->ifa_addr, &list[*count]))
+			(*count)++;
+	freeifaddrs(all);
+	return list;
 }
 
 void srdma_net_format(const struct sockaddr *address, char *out, size_t size)

@@ -22,6 +22,9 @@ bool srdma_net_gid_is_v4(const union ibv_gid *gid);
 /* The IPv6 form of an address: itself, or IPv4-mapped. False for other families. */
 bool srdma_net_gid_of(const struct sockaddr *address, union ibv_gid *gid);
 
+/* The addresses of the interfaces in this network namespace, as GIDs; freed with free(3). NULL and 0: they cannot be found out. */
+union ibv_gid *srdma_net_own_addresses(size_t *count);
+
 /* Networks that peers may use GIDs of. */
 struct srdma_networks {
 	size_t count;

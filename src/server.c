@@ -61,6 +61,45 @@ static int check_options(const struct srdma_server_options *o)
 	return 0;
 }
 
+/* The lists are the operator's, and a mistake in one is to be told now, and not to the first client. */
+static int check_networks(const char *setting, const char *list)
+{
+	struct srdma_networks networks = {0};
+	int ret = srdma_networks_parse(list, &networks);
+
+	srdma_networks_clear(&networks);
+	if (ret != 0)
+		srdma_error_prefix("%s: ", setting);
+	return ret;
+}
+
+int srdma_server_check(const struct srdma_server_options *options, struct srdma_device *device, srdma_check_fn *fn, void *arg)
+{
+	struct srdma_bench bench = {.fn = fn, .arg = arg};
+	struct srdma_server_limits limits = options->limits;
+	struct srdma_identity *identities = NULL;
+	struct srdma_verdict verdict = {0};
+	int ret = check_options(options);
+
+	if (ret == 0)
+		ret = check_networks("proxy-networks", options->proxy_networks);
+	if (ret == 0)
+		ret = check_networks("gid-networks", options->conn.gid_networks);
+	if (ret == 0)
+		ret = srdma_limits_check_numbers(&limits);
+	if (ret == 0)
+		ret = srdma_identities_copy(limits.identities, limits.identity_count, &identities);
+	if (ret != 0) {
+		srdma_verdict_take(&verdict, SRDMA_CHECK_FAIL, ret, NULL, "%s", srdma_error_text());
+		srdma_bench_report(&bench, "settings", &verdict);
+		return srdma_bench_end(&bench);
+	}
+	limits.identities = identities;
+	ret = srdma_limits_check(&limits, options, device, &bench);
+	srdma_identities_free(&identities, limits.identity_count);
+	return ret;
+}
+
 /* ---- the listener thread --------------------------------------------------------------------------------------- */
 
 static void welcome(struct srdma_server *server, const struct srdma_newcomer *newcomer, unsigned turn)
@@ -309,18 +348,14 @@ static void set_options(struct srdma_server *server, const struct srdma_server_o
 /* A bad list is the operator's mistake, to be told now and not to the first client. */
 static int take_networks(struct srdma_server *server, const struct srdma_server_options *options)
 {
-	struct srdma_networks networks = {0};
 	int ret = srdma_networks_parse(options->proxy_networks, &server->proxies);
 
 	if (ret != 0) {
 		srdma_error_prefix("proxy-networks: ");
 		return ret;
 	}
-	if (!options->conn.gid_networks)
-		return 0;
-	ret = srdma_networks_parse(options->conn.gid_networks, &networks);
-	srdma_networks_clear(&networks);
-	if (ret != 0)
+	ret = check_networks("gid-networks", options->conn.gid_networks);
+	if (ret != 0 || !options->conn.gid_networks)
 		return ret;
 	server->options.conn.gid_networks = strdup(options->conn.gid_networks);
 	return server->options.conn.gid_networks ? 0 : srdma_fail(-ENOMEM, "out of memory");

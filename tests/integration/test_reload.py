@@ -178,7 +178,7 @@ def replace_certificate_by_nonsense(own):
 
 def replace_key_by_another(own):
     shutil.copy(own.certs.key("client"), own.path / "server.key")
-    return "is not the unencrypted PEM private key"
+    return "is not the private key of"
 
 
 def remove_ca(own):
