@@ -30,8 +30,9 @@ enum {
 	MAX_SRQ = 1 << 16,
 	MAX_SRQ_WR = 1 << 18,
 	MAX_RD_ATOMIC = 16,
-	MAX_MESSAGE = 1u << 31,
 };
+/* No enumerator: it needs 32 bits, and would make all of the enum unsigned. */
+#define MAX_MESSAGE (UINT32_C(1) << 31)
 
 struct qp;
 struct udp_link;
