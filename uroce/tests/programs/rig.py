@@ -29,11 +29,35 @@ TOOLS = ("/usr/bin", "/usr/sbin", "/bin", "/sbin")
 SANITIZER = re.compile(r"(AddressSanitizer|LeakSanitizer|ThreadSanitizer|runtime error:|UndefinedBehaviorSanitizer)")
 
 
+# Newer than what uroce implements (rdma-core 56): a program that calls them with objects of uroce gets libibverbs' own.
+NOT_YET = {
+    "_ibv_query_comp_cntr_caps", "ibv_alloc_buf", "ibv_alloc_dmah", "ibv_create_comp_cntr", "ibv_dealloc_dmah",
+    "ibv_destroy_comp_cntr", "ibv_dm_export_dmabuf_fd", "ibv_export_buf_dmabuf_fd", "ibv_free_buf",
+    "ibv_inc_comp_cntr", "ibv_inc_err_comp_cntr", "ibv_qp_attach_comp_cntr", "ibv_query_port_speed",
+    "ibv_read_comp_cntr", "ibv_read_err_comp_cntr", "ibv_reg_buf_mr", "ibv_reg_mr_ex", "ibv_set_comp_cntr",
+    "ibv_set_err_comp_cntr",
+}
+
+
 def find(program):
     """The distribution's program, whatever else PATH offers."""
     path = shutil.which(program, path=os.pathsep.join(TOOLS))
     assert path, f"{program} not found: install the packages of the group [test]"
     return path
+
+
+def symbols(path, which):
+    lines = subprocess.run([find("nm"), "-D", which, path], check=True, capture_output=True, text=True).stdout.splitlines()
+    return {name.split("@")[0] for kind, name in (line.split()[-2:] for line in lines) if kind not in "Aa"}
+
+
+def exports(path):
+    return symbols(path, "--defined-only")
+
+
+def beyond_uroce(program):
+    """What this program calls that uroce does not have yet: it works with none of uroce's objects."""
+    return NOT_YET & symbols(find(program), "--undefined-only")
 
 
 def unprivileged(command):

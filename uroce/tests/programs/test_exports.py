@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from rig import LIBRARY, find
+from rig import LIBRARY, NOT_YET, exports, find
 
 # verbs.h does not declare these: they are for drivers and for libibverbs itself.
 INTERNAL = {
@@ -16,22 +16,6 @@ INTERNAL = {
     "ibv_dmabuf_heap_destroy", "ibv_dmabuf_heap_free", "ibv_dofork_range", "ibv_dontfork_range", "ibv_get_sysfs_path",
     "ibv_read_ibdev_sysfs_file", "ibv_read_sysfs_file", "ibv_register_driver",
 }
-# Newer than what uroce implements (rdma-core 56): a program that calls them with objects of uroce gets libibverbs' own.
-NOT_YET = {
-    "_ibv_query_comp_cntr_caps", "ibv_alloc_buf", "ibv_alloc_dmah", "ibv_create_comp_cntr", "ibv_dealloc_dmah",
-    "ibv_destroy_comp_cntr", "ibv_dm_export_dmabuf_fd", "ibv_export_buf_dmabuf_fd", "ibv_free_buf",
-    "ibv_inc_comp_cntr", "ibv_inc_err_comp_cntr", "ibv_qp_attach_comp_cntr", "ibv_query_port_speed",
-    "ibv_read_comp_cntr", "ibv_read_err_comp_cntr", "ibv_reg_buf_mr", "ibv_reg_mr_ex", "ibv_set_comp_cntr",
-    "ibv_set_err_comp_cntr",
-}
-
-
-def exports(path):
-    lines = subprocess.run([find("nm"), "-D", "--defined-only", path], check=True, capture_output=True,
-                           text=True).stdout.splitlines()
-    symbols = (line.split()[-2:] for line in lines)
-    return {name.split("@")[0] for kind, name in symbols if kind not in "Aa"}
-
 
 @pytest.fixture(scope="module")
 def libibverbs():
