@@ -107,10 +107,16 @@ static int check_transition(const struct qp *qp, enum ibv_qp_state from, enum ib
 
 /* ---- values ---- */
 
+/*
+ * IBV_ACCESS_FLUSH_GLOBAL and _PERSISTENT, which not every verbs.h has. Programs grant them along with all other rights, and
+ * no device minds, whether it knows FLUSH or not: a peer's FLUSH itself is what a device without it refuses.
+ */
+#define ACCESS_FLUSH (1u << 8 | 1u << 9)
+
 static bool access_known(unsigned access)
 {
 	const unsigned known = IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ |
-			       IBV_ACCESS_REMOTE_ATOMIC | IBV_ACCESS_MW_BIND;
+			       IBV_ACCESS_REMOTE_ATOMIC | IBV_ACCESS_MW_BIND | ACCESS_FLUSH;
 	return (access & ~(known | IBV_ACCESS_OPTIONAL_RANGE)) == 0;
 }
 
