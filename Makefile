@@ -3,7 +3,7 @@
 BUILD ?= build
 PREFIX ?= /usr/local
 
-.PHONY: all build demo test quick bench attack lint format fuzz soak install clean
+.PHONY: all build demo test quick fresh bench attack lint format fuzz soak install clean
 
 all: build
 
@@ -24,6 +24,11 @@ test:
 quick:
 	@scripts/setup build demo test
 	@scripts/test --quick $(BUILD)
+
+# On pristine Debian 12 and 13, each in a root of its own: minutes. make fresh SUITE=sid STAGE="demo install"
+fresh:
+	@scripts/setup fresh
+	@tests/fresh/run $(addprefix --suite ,$(SUITE)) $(addprefix --stage ,$(STAGE))
 
 bench:
 	@scripts/setup build demo test vm
