@@ -17,7 +17,7 @@ demo:
 	@demo/run $(BUILD)
 
 test:
-	@scripts/setup build demo test vm
+	@scripts/setup build demo test vm fresh
 	@scripts/test $(BUILD)
 
 # The part of the tests that needs no device: seconds.
@@ -25,7 +25,7 @@ quick:
 	@scripts/setup build demo test
 	@scripts/test --quick $(BUILD)
 
-# On pristine Debian 12 and 13, each in a root of its own: minutes. make fresh SUITE=sid STAGE="demo install"
+# On pristine Debian 13 and 12, each in a root of its own: minutes. make fresh SUITE=sid STAGE="demo install"
 fresh:
 	@scripts/setup fresh
 	@tests/fresh/run $(addprefix --suite ,$(SUITE)) $(addprefix --stage ,$(STAGE))
