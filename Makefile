@@ -3,7 +3,7 @@
 BUILD ?= build
 PREFIX ?= /usr/local
 
-.PHONY: all build demo test quick bench attack lint format fuzz soak install clean
+.PHONY: all build demo test quick fresh bench attack lint format fuzz soak install clean
 
 all: build
 
@@ -17,13 +17,18 @@ demo:
 	@demo/run $(BUILD)
 
 test:
-	@scripts/setup build demo test vm
+	@scripts/setup build demo test vm fresh
 	@scripts/test $(BUILD)
 
 # The part of the tests that needs no device: seconds.
 quick:
 	@scripts/setup build demo test
 	@scripts/test --quick $(BUILD)
+
+# On pristine Debian 13 and 12, each in a root of its own: minutes. make fresh SUITE=sid STAGE="demo install"
+fresh:
+	@scripts/setup fresh
+	@tests/fresh/run $(addprefix --suite ,$(SUITE)) $(addprefix --stage ,$(STAGE))
 
 bench:
 	@scripts/setup build demo test vm

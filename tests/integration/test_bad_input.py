@@ -7,13 +7,14 @@ import socket
 import ssl
 import struct
 import subprocess
+import tempfile
 import threading
 import time
 import warnings
 
 import protocol
 import pytest
-from conftest import (SCALE, SECURDMA, STEP, Client, Process, Server, client_args, connect, connect_json, resources, run,
+from conftest import (BUILD, SCALE, SECURDMA, STEP, Client, Process, Server, client_args, connect, connect_json, resources, run,
                       wait_for_resources, wait_until)
 
 SETUP_MS = int(1500 * SCALE)
@@ -265,18 +266,24 @@ def test_unusable_key_is_named(certs, bad_files, command, kind, text):
 
 
 def test_unreadable_key_is_named(certs):
-    as_nobody = []
-    if os.geteuid() == 0:
-        if not shutil.which("setpriv"):
-            pytest.skip("needs setpriv (util-linux)")
-        as_nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
     key = certs.key("self2")
-    os.chmod(key, 0o600 if as_nobody else 0)
-    try:
-        result = run(*as_nobody, SECURDMA, "serve", "--cert", certs.cert("self2"), "--key", key, "--client-ca",
-                     certs.cert("ca"))
-    finally:
-        os.chmod(key, 0o600)
+    serve = ["serve", "--cert", certs.cert("self2"), "--key", key, "--client-ca", certs.cert("ca")]
+    if os.geteuid() != 0:
+        os.chmod(key, 0)
+        try:
+            result = run(SECURDMA, *serve)
+        finally:
+            os.chmod(key, 0o600)
+    else:
+        # A copy, for another user may not be able to enter the build folder, such as one below root's home.
+        with tempfile.TemporaryDirectory(prefix="securdma-test.") as folder:
+            for path in (SECURDMA, os.path.join(BUILD, "src", "libsecurdma.so.0")):
+                target = os.path.join(folder, os.path.relpath(path, BUILD))
+                os.makedirs(os.path.dirname(target))
+                shutil.copy(path, target)
+            for parent, _, _ in os.walk(folder):
+                os.chmod(parent, 0o755)
+            result = run("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", os.path.join(folder, "cli", "securdma"), *serve)
     assert result.returncode == 2
     assert key in result.stderr and "Permission denied" in result.stderr
 

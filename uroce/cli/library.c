@@ -6,6 +6,7 @@
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 /* From the folder of the executable, or absolute: meson.build knows. */
@@ -14,24 +15,62 @@
 #endif
 #define BUILT_LIBRARY "../src/liburoce.so"
 
-/* The library's real path into `out`. */
-static bool find_beside(const char *folder, const char *path, char out[PATH_MAX])
+/* Folders on the way to `path` are open to this user up to one; that one into `folder`. "" when all are. */
+static void find_closed_folder(const char *path, char folder[PATH_MAX])
 {
-	char joined[PATH_MAX];
-	int n = snprintf(joined, sizeof(joined), "%s%s%s", path[0] == '/' ? "" : folder, path[0] == '/' ? "" : "/", path);
+	char part[PATH_MAX] = "";
+	struct stat st;
 
-	return n > 0 && n < (int)sizeof(joined) && realpath(joined, out);
+	for (size_t n = 1; n < sizeof(part) && path[n - 1]; n++) {
+		if (path[n] != '/' && path[n] != '\0')
+			continue;
+		strcpy(folder, part[0] ? part : path[0] == '/' ? "/" : ".");
+		memcpy(part, path, n);
+		part[n] = '\0';
+		if (stat(part, &st) < 0 && errno == EACCES)
+			return;
+	}
+	folder[0] = '\0';
+}
+
+/* The library is somewhere that this user may not look into, or read: absent is something else. */
+static int fail_denied(const char *path)
+{
+	char folder[PATH_MAX];
+
+	find_closed_folder(path, folder);
+	if (!folder[0])
+		return fail(EXIT_OWN, "%s: permission denied: the user with ID %u can't read this file; chmod a+r opens it", path,
+			    (unsigned)geteuid());
+	return fail(EXIT_OWN, "%s: permission denied: the user with ID %u can't enter the folder %s. Open it (chmod a+x), or install "
+		    "uroce where this user can read it",
+		    path, (unsigned)geteuid(), folder);
+}
+
+/* The library's path into `joined`, its real path into `out`. Else false, errno says why. */
+static bool find_beside(const char *folder, const char *path, char joined[PATH_MAX], char out[PATH_MAX])
+{
+	int n = snprintf(joined, PATH_MAX, "%s%s%s", path[0] == '/' ? "" : folder, path[0] == '/' ? "" : "/", path);
+
+	if (n < 0 || n >= PATH_MAX) {
+		errno = ENAMETOOLONG;
+		return false;
+	}
+	return realpath(joined, out) != NULL;
 }
 
 static int find_library(char out[PATH_MAX])
 {
 	const char *given = getenv("UROCE_LIBRARY");
-	char folder[PATH_MAX];
+	static const char *const places[] = {UROCE_INSTALLED_LIBRARY, BUILT_LIBRARY};
+	char folder[PATH_MAX], joined[PATH_MAX], denied[PATH_MAX] = "";
 	ssize_t n;
 
 	if (given && *given) {
 		if (realpath(given, out))
 			return 0;
+		if (errno == EACCES)
+			return fail_denied(given);
 		return fail(EXIT_OWN, "%s, which UROCE_LIBRARY names: %s", given, strerror(errno));
 	}
 	n = readlink("/proc/self/exe", folder, sizeof(folder) - 1);
@@ -39,8 +78,14 @@ static int find_library(char out[PATH_MAX])
 		return fail(EXIT_OWN, "where is this program? /proc/self/exe: %s", strerror(errno));
 	folder[n] = '\0';
 	*strrchr(folder, '/') = '\0';
-	if (find_beside(folder, UROCE_INSTALLED_LIBRARY, out) || find_beside(folder, BUILT_LIBRARY, out))
-		return 0;
+	for (int i = 0; i < 2; i++) {
+		if (find_beside(folder, places[i], joined, out))
+			return 0;
+		if (errno == EACCES && !denied[0])
+			strcpy(denied, joined);
+	}
+	if (denied[0])
+		return fail_denied(denied);
 	return fail(EXIT_OWN, "liburoce.so is neither at %s nor at %s, as seen from %s: is uroce installed whole? "
 		    "UROCE_LIBRARY can name the library",
 		    UROCE_INSTALLED_LIBRARY, BUILT_LIBRARY, folder);
@@ -85,6 +130,9 @@ int library_preload(void)
 
 	if (status)
 		return status;
+	/* The dynamic linker would say so and go on without it. */
+	if (access(library, R_OK) < 0)
+		return fail_denied(library);
 	if (strpbrk(library, " :"))
 		return fail(EXIT_OWN, "%s: LD_PRELOAD can't hold a path with a space or a colon; move or link the library",
 			    library);

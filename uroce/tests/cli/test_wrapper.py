@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -208,6 +209,52 @@ def test_an_absent_library_is_told_with_the_places(uroce, tmp_path):
     assert "../src/liburoce.so" in result.stderr and "UROCE_LIBRARY" in result.stderr and str(tmp_path / "bin") in result.stderr
     result = uroce("true", UROCE_LIBRARY="/nonexistent/x.so")
     assert result.returncode == 125 and "/nonexistent/x.so, which UROCE_LIBRARY names: No such file" in result.stderr
+
+
+@pytest.fixture
+def as_nobody(stand_in):
+    """Runs a copy of the wrapper as a user without rights, as this user finds it: with the library that the test has put into
+    src/ beside it. The folder is everyone's, all the way up."""
+    folder = Path(tempfile.mkdtemp(prefix="uroce-cli."))
+    for part in (folder, folder / "cli", folder / "src"):
+        part.mkdir(exist_ok=True)
+        part.chmod(0o755)
+    shutil.copy(WRAPPER, folder / "cli" / "uroce")
+    shutil.copy(stand_in, folder / "src" / "liburoce.so")
+    (folder / "src" / "liburoce.so").chmod(0o644)
+
+    def run(library=""):
+        drop = {"user": 65534, "group": 65534, "extra_groups": []} if os.getuid() == 0 else {}
+        return subprocess.run([folder / "cli" / "uroce", "printenv", "LD_PRELOAD"], env=environment(UROCE_LIBRARY=library), cwd="/",
+                              capture_output=True, text=True, timeout=WAIT, **drop)
+    run.folder = folder
+    run.user = 65534 if os.getuid() == 0 else os.getuid()
+    yield run
+    for part in (folder, folder / "src"):
+        part.chmod(0o755)
+    shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_a_closed_folder_is_told_and_not_taken_for_an_absent_library(as_nobody, named):
+    library = as_nobody.folder / "src" / "liburoce.so"
+    given = library if named else ""
+    assert as_nobody(given).stdout.strip() == str(library)
+    (as_nobody.folder / "src").chmod(0)
+    result = as_nobody(given)
+    assert result.returncode == 125 and not result.stdout
+    assert "permission denied" in result.stderr and f"ID {as_nobody.user} can't enter the folder " in result.stderr
+    closed = re.search(r"enter the folder (\S+)\. ", result.stderr).group(1)
+    assert os.path.realpath(closed) == str(as_nobody.folder / "src")
+    assert "installed whole" not in result.stderr
+
+
+def test_a_library_that_may_not_be_read_is_told(as_nobody):
+    library = as_nobody.folder / "src" / "liburoce.so"
+    library.chmod(0)
+    result = as_nobody()
+    assert result.returncode == 125 and not result.stdout
+    assert f"{library}: permission denied" in result.stderr and "can't read this file" in result.stderr
 
 
 def test_a_library_that_preload_can_not_name_is_refused(uroce, stand_in, tmp_path):

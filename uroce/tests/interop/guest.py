@@ -20,7 +20,10 @@ import sys
 import tempfile
 import time
 
-BUILD = os.environ["UROCE_BUILD"]
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "programs"))
+from public import for_everyone  # noqa: E402
+
+BUILD = for_everyone(os.environ["UROCE_BUILD"], "cli/uroce", "src/liburoce.so", "tests/programs/verify")
 UROCE = f"{BUILD}/cli/uroce"
 VERIFY = f"{BUILD}/tests/programs/verify"
 FIRST = os.environ.get("UROCE_PRELOAD_FIRST", "")
