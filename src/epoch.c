@@ -12,7 +12,6 @@
 #include <openssl/crypto.h>
 #include <string.h>
 
-#define CONTROL_SEND_MS 2000
 #define MINUTE_US 60000000u
 /* How long before its end an epoch's successor is asked for: a part of its PSNs. */
 #define EARLY 8
@@ -80,7 +79,7 @@ static int send_frame(struct srdma_conn *conn, enum srdma_frame_type type, struc
 
 	body->number = atomic_load(&conn->epoch.number) + 1;
 	length = srdma_epoch_encode(frame, type, body);
-	ret = srdma_control_send(conn->tls, frame, length, srdma_deadline(CONTROL_SEND_MS));
+	ret = srdma_outbox_send(conn->tls, &conn->outbox, frame, length);
 	OPENSSL_cleanse(frame, sizeof frame);
 	return ret;
 }
@@ -129,9 +128,15 @@ int srdma_epoch_take(struct srdma_conn *conn)
 	ret = srdma_epoch_decode(type, srdma_inbox_body(&conn->inbox), conn->inbox.header.length, &frame);
 	if (ret != 0)
 		return ret;
-	/* A request can cross the change that it asks for. */
-	if (type == SRDMA_FRAME_EPOCH_REQUEST && (frame.number < next || epoch->begun))
-		return 0;
+	if (type == SRDMA_FRAME_EPOCH_REQUEST) {
+		if (frame.number <= epoch->last_request)
+			return refuse_frame("REQUEST twice");
+		if (frame.number <= next)
+			epoch->last_request = frame.number;
+		/* It can cross the change that it asks for. */
+		if (frame.number < next || epoch->begun)
+			return 0;
+	}
 	if (frame.number != next)
 		return refuse_frame("another number");
 	switch (type) {

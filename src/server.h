@@ -95,7 +95,7 @@ struct srdma_client {
 	const char *limit; /* "identity", "address": that its like are too many of; "denied", "unlisted": its name; NULL */
 	uint64_t arrived;
 	struct srdma_accept *accept;
-	short events; /* that its greeter waits for */
+	short events; /* that its greeter or worker waits for at its socket */
 
 	/* Service. */
 	struct srdma_worker *worker;
