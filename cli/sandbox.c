@@ -4,10 +4,22 @@
 #include <errno.h>
 
 #ifdef HAVE_SECCOMP
+#include <fcntl.h>
+#include <linux/netlink.h>
+#include <net/if.h>
+#include <rdma/rdma_user_ioctl_cmds.h>
 #include <sched.h>
 #include <seccomp.h>
 #include <stddef.h>
+#include <stdint.h>
+#include <sys/ioctl.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
+#include <unistd.h>
+
+#ifndef PR_SET_VMA
+#define PR_SET_VMA 0x53564d41
+#endif
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define SANITIZED 1 /* whose run-time looks for leaks from a process of its own, at the end */
@@ -21,7 +33,7 @@
 static const int allowed[] = {
 	CALL(read), CALL(write), CALL(readv), CALL(writev), CALL(pread64), CALL(pwrite64), CALL(close), CALL(close_range), CALL(fstat),
 	CALL(newfstatat), CALL(stat), CALL(lstat), CALL(statx), CALL(lseek), CALL(openat), CALL(open), CALL(access), CALL(faccessat),
-	CALL(faccessat2), CALL(readlink), CALL(readlinkat), CALL(getdents64), CALL(getcwd), CALL(fcntl), CALL(flock), CALL(ioctl),
+	CALL(faccessat2), CALL(readlink), CALL(readlinkat), CALL(getdents64), CALL(getcwd), CALL(flock),
 	CALL(dup), CALL(dup2), CALL(dup3), CALL(pipe2), CALL(unlink), CALL(unlinkat), CALL(rmdir), CALL(umask), CALL(fchmod),
 	CALL(fsync), CALL(ftruncate), CALL(memfd_create),
 	CALL(poll), CALL(ppoll), CALL(select), CALL(pselect6), CALL(epoll_create1), CALL(epoll_ctl), CALL(epoll_wait),
@@ -33,13 +45,13 @@ static const int allowed[] = {
 	/* Memory, threads, time, signals. */
 	CALL(mmap), CALL(munmap), CALL(mremap), CALL(mprotect), CALL(madvise), CALL(mlock), CALL(mlock2), CALL(munlock), CALL(brk),
 	CALL(mincore), CALL(futex), CALL(set_robust_list), CALL(get_robust_list), CALL(set_tid_address), CALL(rseq), CALL(membarrier),
-	CALL(arch_prctl), CALL(prctl), CALL(sched_yield), CALL(sched_getaffinity), CALL(sched_setaffinity), CALL(sched_getparam),
+	CALL(arch_prctl), CALL(sched_yield), CALL(sched_getaffinity), CALL(sched_getparam),
 	CALL(sched_getscheduler), CALL(sched_get_priority_max), CALL(sched_get_priority_min), CALL(getcpu), CALL(nanosleep),
 	CALL(clock_nanosleep), CALL(clock_gettime), CALL(clock_getres), CALL(gettimeofday), CALL(time), CALL(times), CALL(getrusage),
 	CALL(getrandom), CALL(getpid), CALL(gettid), CALL(getppid), CALL(getuid), CALL(geteuid), CALL(getgid), CALL(getegid),
-	CALL(getgroups), CALL(getresuid), CALL(getresgid), CALL(capget), CALL(uname), CALL(sysinfo), CALL(getrlimit), CALL(prlimit64),
+	CALL(getgroups), CALL(getresuid), CALL(getresgid), CALL(capget), CALL(uname), CALL(sysinfo), CALL(getrlimit),
 	CALL(rt_sigaction), CALL(rt_sigprocmask), CALL(rt_sigreturn), CALL(rt_sigtimedwait), CALL(rt_sigpending), CALL(sigaltstack),
-	CALL(kill), CALL(tgkill), CALL(restart_syscall), CALL(exit), CALL(exit_group),
+	CALL(restart_syscall), CALL(exit), CALL(exit_group),
 };
 
 static const int deadly[] = {
@@ -49,7 +61,55 @@ static const int deadly[] = {
 	CALL(reboot), CALL(swapon), CALL(setuid), CALL(setresuid), CALL(setgid), CALL(setresgid), CALL(capset),
 };
 
-static const int for_sanitizers[] = {CALL(getdents), CALL(clone), CALL(clone3), CALL(ptrace), CALL(wait4), CALL(personality), CALL(setrlimit)};
+static const int for_sanitizers[] = {CALL(getdents), CALL(clone), CALL(clone3), CALL(ptrace), CALL(wait4), CALL(personality), CALL(setrlimit),
+				     CALL(prctl), CALL(kill), CALL(tgkill), CALL(fcntl), CALL(ioctl)};
+
+/* Calls that do many things, by what they are asked to do: nothing that types into a terminal (TIOCSTI, TIOCLINUX), that has the kernel
+ * signal others (F_SETOWN), or that lets others look in (PR_SET_PTRACER). */
+struct command {
+	int call;
+	unsigned argument;
+	uint32_t value;
+};
+
+static const struct command commands[] = {
+	{CALL(ioctl), 1, RDMA_VERBS_IOCTL}, {CALL(ioctl), 1, FIONREAD}, {CALL(ioctl), 1, FIONBIO}, {CALL(ioctl), 1, FIOCLEX},
+	{CALL(ioctl), 1, FIONCLEX}, {CALL(ioctl), 1, TCGETS}, {CALL(ioctl), 1, TIOCGWINSZ}, {CALL(ioctl), 1, SIOCGIFINDEX},
+	{CALL(ioctl), 1, SIOCGIFNAME}, {CALL(ioctl), 1, SIOCGIFFLAGS}, {CALL(ioctl), 1, SIOCGIFADDR}, {CALL(ioctl), 1, SIOCGIFMTU},
+	{CALL(ioctl), 1, SIOCGIFHWADDR},
+	{CALL(fcntl), 1, F_DUPFD}, {CALL(fcntl), 1, F_DUPFD_CLOEXEC}, {CALL(fcntl), 1, F_GETFD}, {CALL(fcntl), 1, F_SETFD},
+	{CALL(fcntl), 1, F_GETFL}, {CALL(fcntl), 1, F_SETFL}, {CALL(fcntl), 1, F_GETLK}, {CALL(fcntl), 1, F_SETLK},
+	{CALL(fcntl), 1, F_SETLKW}, {CALL(fcntl), 1, F_OFD_SETLK}, {CALL(fcntl), 1, F_OFD_SETLKW}, {CALL(fcntl), 1, F_ADD_SEALS},
+	{CALL(fcntl), 1, F_GET_SEALS},
+	{CALL(prctl), 0, PR_SET_NAME}, {CALL(prctl), 0, PR_GET_NAME}, {CALL(prctl), 0, PR_SET_VMA}, {CALL(prctl), 0, PR_GET_DUMPABLE},
+	{CALL(prctl), 0, PR_CAPBSET_READ},
+	/* 0 is the caller itself. */
+	{CALL(prlimit64), 0, 0}, {CALL(sched_setaffinity), 0, 0},
+};
+
+/* The kernel looks at 32 bits of such an argument: so must the filter, or what is in the others hides it. */
+#define LOW_HALF 0xffffffffu
+#define SOCKET_TYPE 0xfu /* without SOCK_CLOEXEC and SOCK_NONBLOCK */
+
+static int allow_if(scmp_filter_ctx filter, int call, unsigned argument, uint32_t value)
+{
+	return seccomp_rule_add(filter, SCMP_ACT_ALLOW, call, 1, SCMP_CMP(argument, SCMP_CMP_MASKED_EQ, LOW_HALF, value));
+}
+
+static int add_commands(scmp_filter_ctx filter)
+{
+	uint32_t self = (uint32_t)getpid();
+	int ret = 0;
+
+	for (size_t i = 0; i < sizeof commands / sizeof *commands && ret == 0; i++)
+		ret = allow_if(filter, commands[i].call, commands[i].argument, commands[i].value);
+	/* Signals to itself, as abort(3) sends them. */
+	if (ret == 0)
+		ret = allow_if(filter, CALL(kill), 0, self);
+	if (ret == 0)
+		ret = allow_if(filter, CALL(tgkill), 0, self);
+	return ret;
+}
 
 static int add_all(scmp_filter_ctx filter, uint32_t action, const int *calls, size_t count)
 {
@@ -73,11 +133,19 @@ static int add_threads(scmp_filter_ctx filter)
 
 static int add_sockets(scmp_filter_ctx filter)
 {
-	static const int domains[] = {AF_UNIX, AF_INET, AF_INET6, AF_NETLINK};
-	int ret = seccomp_rule_add(filter, SCMP_ACT_ALLOW, CALL(socketpair), 1, SCMP_A0(SCMP_CMP_EQ, AF_UNIX, 0));
+	/* TCP and UDP, and of the kernel's own what tells addresses and RDMA devices. */
+	static const int networks[] = {AF_INET, AF_INET6}, types[] = {SOCK_STREAM, SOCK_DGRAM}, kernel[] = {NETLINK_ROUTE, NETLINK_RDMA};
+	int ret = allow_if(filter, CALL(socketpair), 0, AF_UNIX);
 
-	for (size_t i = 0; i < sizeof domains / sizeof *domains && ret == 0; i++)
-		ret = seccomp_rule_add(filter, SCMP_ACT_ALLOW, CALL(socket), 1, SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)domains[i], 0));
+	if (ret == 0)
+		ret = allow_if(filter, CALL(socket), 0, AF_UNIX);
+	for (size_t i = 0; i < 4 && ret == 0; i++)
+		ret = seccomp_rule_add(filter, SCMP_ACT_ALLOW, CALL(socket), 2,
+				       SCMP_A0(SCMP_CMP_MASKED_EQ, LOW_HALF, (scmp_datum_t)networks[i / 2]),
+				       SCMP_A1(SCMP_CMP_MASKED_EQ, SOCKET_TYPE, (scmp_datum_t)types[i % 2]));
+	for (size_t i = 0; i < 2 && ret == 0; i++)
+		ret = seccomp_rule_add(filter, SCMP_ACT_ALLOW, CALL(socket), 2, SCMP_A0(SCMP_CMP_MASKED_EQ, LOW_HALF, AF_NETLINK),
+				       SCMP_A2(SCMP_CMP_MASKED_EQ, LOW_HALF, (scmp_datum_t)kernel[i]));
 	return ret;
 }
 
@@ -98,6 +166,8 @@ int sandbox_enter(void)
 	if (ret == 0)
 		ret = SANITIZED ? add_all(filter, SCMP_ACT_ALLOW, for_sanitizers, sizeof for_sanitizers / sizeof *for_sanitizers)
 				: add_threads(filter);
+	if (ret == 0)
+		ret = add_commands(filter);
 	if (ret == 0)
 		ret = add_sockets(filter);
 	if (ret == 0)

@@ -14,6 +14,9 @@
 #include <unistd.h>
 
 #define LINGER_MS 1000
+/* Reads of one step: a whole frame, byte by byte. It is the only one that may come, so nothing is left behind that no descriptor tells
+ * of. */
+#define STEP_READS (SRDMA_FRAME_MAX + 1)
 #define RESOURCES_RETRY_MS 1000
 
 enum stage { STAGE_PROXY, STAGE_TLS, STAGE_HELLO, STAGE_READY, STAGE_DONE, STAGE_LINGER };
@@ -259,7 +262,8 @@ static int await_hello(struct srdma_accept *accept)
 {
 	struct srdma_conn *conn = accept->setup.conn;
 	struct srdma_reject reject = {0};
-	int ret = srdma_control_receive(conn->tls, &conn->inbox);
+	unsigned reads = STEP_READS;
+	int ret = srdma_control_receive(conn->tls, &conn->inbox, &reads);
 
 	if (ret == 0)
 		return take_hello(accept);
@@ -273,7 +277,8 @@ static int await_hello(struct srdma_accept *accept)
 static int await_ready(struct srdma_accept *accept)
 {
 	struct srdma_conn *conn = accept->setup.conn;
-	int ret = srdma_control_receive(conn->tls, &conn->inbox);
+	unsigned reads = STEP_READS;
+	int ret = srdma_control_receive(conn->tls, &conn->inbox, &reads);
 
 	if (ret == 0)
 		return take_ready(accept);

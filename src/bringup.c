@@ -125,22 +125,26 @@ static void describe_self(struct srdma_conn *conn, uint32_t message_size, uint32
 	}
 }
 
-int srdma_setup_prepare_self(struct srdma_setup *s, uint32_t message_size, uint32_t depth)
+static int choose_gid(const struct srdma_conn *conn, uint8_t *index, union ibv_gid *gid)
 {
-	struct srdma_conn *conn = s->conn;
 	struct sockaddr_storage local;
 	socklen_t length = sizeof local;
-	uint64_t start = srdma_clock_us(), drawn;
-	int ret;
 
 	if (getsockname(srdma_tls_fd(conn->tls), (struct sockaddr *)&local, &length) != 0)
 		return srdma_fail(SRDMA_ELOST, "the TCP connection broke: %s", strerror(errno));
-	ret = srdma_psn_generate(&conn->own.psn);
+	return srdma_device_choose_gid(conn->device, (struct sockaddr *)&local, (const struct sockaddr *)&conn->peer_address, index, gid);
+}
+
+int srdma_setup_prepare_self(struct srdma_setup *s, uint32_t message_size, uint32_t depth)
+{
+	struct srdma_conn *conn = s->conn;
+	uint64_t start = srdma_clock_us(), drawn;
+	int ret = srdma_psn_generate(&conn->own.psn);
+
 	drawn = srdma_clock_us();
 	conn->timing.psn = drawn - start;
 	if (ret == 0)
-		ret = srdma_device_choose_gid(conn->device, (struct sockaddr *)&local,
-					      (struct sockaddr *)&conn->peer_address, &conn->gid_index, &conn->own.gid);
+		ret = choose_gid(conn, &conn->gid_index, &conn->own.gid);
 	if (ret == 0)
 		ret = make_verbs(conn, message_size, depth);
 	if (ret == 0)
@@ -271,6 +275,16 @@ int srdma_setup_check_fit(const struct srdma_setup *s, struct srdma_reject *reje
 	return 0;
 }
 
+/* The device would send to that address on the link that the TLS connection came by. */
+static bool is_on_same_link(const struct srdma_conn *conn)
+{
+	uint32_t interface = srdma_net_interface((const struct sockaddr *)&conn->peer_address);
+	union ibv_gid own;
+	uint8_t index;
+
+	return interface != 0 && choose_gid(conn, &index, &own) == 0 && srdma_device_gid_interface(conn->device, index) == interface;
+}
+
 int srdma_setup_check_gid(const struct srdma_setup *s, struct srdma_reject *reject)
 {
 	const struct srdma_conn *conn = s->conn;
@@ -282,7 +296,8 @@ int srdma_setup_check_gid(const struct srdma_setup *s, struct srdma_reject *reje
 	/* InfiniBand GIDs come from the subnet manager, which guards them. */
 	if (conn->peer.link_layer == IBV_LINK_LAYER_INFINIBAND)
 		return 0;
-	if (srdma_net_gid_of(peer, &tcp) && memcmp(&tcp, gid, sizeof tcp) == 0)
+	if (srdma_net_gid_of(peer, &tcp) && memcmp(&tcp, gid, sizeof tcp) == 0 &&
+	    (!srdma_net_gid_is_link_local(gid) || is_on_same_link(conn)))
 		return 0;
 	/* Another host's loopback address, which its balancer tells us, is not ours. */
 	if (srdma_net_is_loopback(peer) && (proxy->sa_family == AF_UNSPEC || srdma_net_is_loopback(proxy)) &&
@@ -292,7 +307,8 @@ int srdma_setup_check_gid(const struct srdma_setup *s, struct srdma_reject *reje
 		return 0;
 	return srdma_reject_set(reject, SRDMA_REJECT_ADDRESS, 0,
 				"the GID is not the address that the TLS connection comes from, nor in an allowed network "
-				"(gid-networks)");
+				"(gid-networks)%s",
+				srdma_net_gid_is_link_local(gid) ? "; a link-local one counts on the device's own link alone" : "");
 }
 
 int srdma_setup_describe_peer(struct srdma_setup *s, int fd)

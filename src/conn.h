@@ -61,6 +61,10 @@ struct srdma_conn {
 	struct srdma_conn_timing timing;
 
 	struct srdma_inbox inbox;
+	struct srdma_outbox outbox;
+	bool control_more;   /* the TLS channel may have more to say, though its descriptor need not say so */
+	short control_watch; /* what epoll_fd waits for at the TLS channel */
+	uint64_t control_deadline; /* for the peer to read what it was sent; 0: it has */
 	int epoll_fd; /* comp, tls, wake; -1 with a notifier */
 	int wake_fd;  /* -1 with a notifier */
 	uint64_t waited_before; /* channel.waited_done when the running blocking write or read was posted */
@@ -109,8 +113,10 @@ void srdma_conn_progress(struct srdma_conn *conn, bool control);
 void srdma_conn_push(struct srdma_conn *conn);
 /* Nothing is left to do: both completion queues will raise an event. What came meanwhile raises none: look again. */
 void srdma_conn_arm(struct srdma_conn *conn);
-/* Whether the TLS channel has anything to say yet: else its descriptor may be readable for ever. */
-bool srdma_conn_control_is_over(const struct srdma_conn *conn);
+/* What poll(2) is to wait for at the TLS channel. 0: nothing any more; its descriptor may be readable for ever. */
+short srdma_conn_control_events(const struct srdma_conn *conn);
+/* Whether the peer has still to read what it was sent, and has a deadline for that. */
+bool srdma_conn_control_is_stalled(const struct srdma_conn *conn);
 /* The next event of a channel, taken; its connection. NULL: there is none. */
 struct srdma_conn *srdma_conn_take_cq_event(struct ibv_comp_channel *channel);
 /* A disconnect as far as it goes without waiting: 0 over, as srdma_conn_disconnect says; -EAGAIN: call again when something

@@ -6,9 +6,13 @@
 #include "net.h"
 
 #include <errno.h>
+#include <openssl/crypto.h>
 #include <string.h>
 
-int srdma_control_receive(struct srdma_tls *tls, struct srdma_inbox *inbox)
+/* Of one srdma_control_await between two looks at the clock. */
+#define AWAIT_READS 64
+
+int srdma_control_receive(struct srdma_tls *tls, struct srdma_inbox *inbox, unsigned *reads)
 {
 	/* The frame before was used by now. */
 	if (inbox->have >= SRDMA_FRAME_HEADER && inbox->have == SRDMA_FRAME_HEADER + (size_t)inbox->header.length)
@@ -26,6 +30,9 @@ int srdma_control_receive(struct srdma_tls *tls, struct srdma_inbox *inbox)
 			if (inbox->have == want)
 				return 0;
 		}
+		if (*reads == 0)
+			return srdma_again("the rest of a frame");
+		--*reads;
 		n = srdma_tls_read(tls, inbox->bytes + inbox->have, want - inbox->have);
 		if (n < 0)
 			return n;
@@ -35,7 +42,9 @@ int srdma_control_receive(struct srdma_tls *tls, struct srdma_inbox *inbox)
 
 static int wait_for_tls(struct srdma_tls *tls, uint64_t deadline, const char *doing)
 {
-	int ret = srdma_net_wait(srdma_tls_fd(tls), srdma_tls_events(tls), deadline);
+	/* A peer that always has something to say must not keep this end past its deadline. */
+	int ret = srdma_deadline_left_ms(deadline) == 0 ? -ETIMEDOUT
+							: srdma_net_wait(srdma_tls_fd(tls), srdma_tls_events(tls), deadline);
 
 	return ret == 0 ? 0 : srdma_fail(ret, "the peer did not answer in time (%s)", doing);
 }
@@ -43,10 +52,14 @@ static int wait_for_tls(struct srdma_tls *tls, uint64_t deadline, const char *do
 int srdma_control_await(struct srdma_tls *tls, struct srdma_inbox *inbox, uint64_t deadline)
 {
 	for (;;) {
-		int ret = srdma_control_receive(tls, inbox);
+		unsigned reads = AWAIT_READS;
+		int ret = srdma_control_receive(tls, inbox, &reads);
 
 		if (ret != -EAGAIN)
 			return ret;
+		/* More of it may be within OpenSSL already, where no descriptor tells of it. */
+		if (reads == 0 && srdma_deadline_left_ms(deadline) > 0)
+			continue;
 		ret = wait_for_tls(tls, deadline, "waiting for a frame");
 		if (ret != 0)
 			return ret;
@@ -70,6 +83,35 @@ int srdma_control_send(struct srdma_tls *tls, const uint8_t *frame, size_t lengt
 		length -= (size_t)n;
 	}
 	return 0;
+}
+
+int srdma_outbox_flush(struct srdma_tls *tls, struct srdma_outbox *outbox)
+{
+	size_t sent = 0;
+	int ret = 0;
+
+	while (sent < outbox->have) {
+		int n = srdma_tls_write(tls, outbox->bytes + sent, outbox->have - sent);
+
+		if (n < 0) {
+			ret = n;
+			break;
+		}
+		sent += (size_t)n;
+	}
+	outbox->have -= sent;
+	memmove(outbox->bytes, outbox->bytes + sent, outbox->have);
+	OPENSSL_cleanse(outbox->bytes + outbox->have, sent);
+	return ret == -EAGAIN ? 0 : ret;
+}
+
+int srdma_outbox_send(struct srdma_tls *tls, struct srdma_outbox *outbox, const uint8_t *frame, size_t length)
+{
+	if (length > sizeof outbox->bytes - outbox->have)
+		return srdma_fail(-ETIMEDOUT, "the peer did not read its TLS channel: %zu bytes wait there", outbox->have);
+	memcpy(outbox->bytes + outbox->have, frame, length);
+	outbox->have += length;
+	return srdma_outbox_flush(tls, outbox);
 }
 
 int srdma_control_handshake(struct srdma_tls *tls, uint64_t deadline)

@@ -419,27 +419,24 @@ const struct ibv_port_attr *srdma_device_port_attr(const struct srdma_device *de
 
 /* ---- GIDs ------------------------------------------------------------------------------------------------------ */
 
-static bool is_link_local(const union ibv_gid *gid)
-{
-	return gid->raw[0] == 0xfe && (gid->raw[1] & 0xc0) == 0x80;
-}
-
-/* How well a GID suits a connection between these addresses; 0: not at all. One that is no address of this namespace would have
- * packets sent in another's name. */
+/* How well a GID suits a connection between these addresses; 0: not at all. `interface` is that of a link-local `local`. One that is no
+ * address of this namespace would have packets sent in another's name. */
 static int rank_gid(const struct srdma_device *device, const struct ibv_gid_entry *entry, const union ibv_gid *local,
-		    const union ibv_gid *peer)
+		    uint32_t interface, const union ibv_gid *peer)
 {
+	bool same_link = !srdma_net_gid_is_link_local(&entry->gid) || interface == 0 || entry->ndev_ifindex == interface;
 	int own = contains(device->own, device->own_count, &entry->gid) ? 3 : 0;
-
 
 	if (entry->gid_type != IBV_GID_TYPE_ROCE_V2)
 		return 0;
 	/* First: a balancer may reach us by the other family than its client has. */
 	if (srdma_net_gid_is_v4(&entry->gid) != srdma_net_gid_is_v4(peer))
 		return 0;
-	if (memcmp(&entry->gid, local, sizeof *local) == 0)
+	if (same_link && memcmp(&entry->gid, local, sizeof *local) == 0)
 		return 7;
-	return own + (is_link_local(&entry->gid) ? (is_link_local(peer) ? 3 : 1) : 2);
+	if (!srdma_net_gid_is_link_local(&entry->gid))
+		return own + 2;
+	return own + (srdma_net_gid_is_link_local(peer) && same_link ? 3 : 1);
 }
 
 static int fixed_gid(const struct srdma_device *device, int index, uint8_t *gid_index, union ibv_gid *gid)
@@ -471,7 +468,7 @@ int srdma_device_choose_gid(const struct srdma_device *device, const struct sock
 	ssize_t count = gid_table(device->context, &entries);
 	for (ssize_t i = 0; i < count; i++) {
 		int rank = entries[i].port_num == device->port && entries[i].gid_index <= UINT8_MAX
-				   ? rank_gid(device, &entries[i], &local_gid, &peer_gid)
+				   ? rank_gid(device, &entries[i], &local_gid, srdma_net_interface(local), &peer_gid)
 				   : 0;
 
 		if (rank > best) {
@@ -486,6 +483,19 @@ int srdma_device_choose_gid(const struct srdma_device *device, const struct sock
 				  "%s port %u has no RoCE v2 GID for an %s peer; give its network interface such an address",
 				  device->name, device->port, srdma_net_gid_is_v4(&peer_gid) ? "IPv4" : "IPv6");
 	return 0;
+}
+
+uint32_t srdma_device_gid_interface(const struct srdma_device *device, uint8_t gid_index)
+{
+	struct ibv_gid_entry *entries = NULL;
+	ssize_t count = gid_table(device->context, &entries);
+	uint32_t interface = 0;
+
+	for (ssize_t i = 0; i < count; i++)
+		if (entries[i].port_num == device->port && entries[i].gid_index == gid_index)
+			interface = entries[i].ndev_ifindex;
+	free(entries);
+	return interface;
 }
 
 bool srdma_device_has_gid(const struct srdma_device *device, const union ibv_gid *gid)

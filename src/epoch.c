@@ -12,13 +12,12 @@
 #include <openssl/crypto.h>
 #include <string.h>
 
-#define CONTROL_SEND_MS 2000
 #define MINUTE_US 60000000u
 /* How long before its end an epoch's successor is asked for: a part of its PSNs. */
 #define EARLY 8
 #define TICK_MS 250
 #define CHANGING_TICK_MS 20
-/* An epoch that the peer wants to end; those that end because their PSNs are used up cost no queue pair. */
+/* An epoch that the peer wants to end, unless its PSNs are used up. */
 #define SHORTEST_US 5000
 
 static const char *reason_name(enum srdma_epoch_reason reason)
@@ -80,7 +79,7 @@ static int send_frame(struct srdma_conn *conn, enum srdma_frame_type type, struc
 
 	body->number = atomic_load(&conn->epoch.number) + 1;
 	length = srdma_epoch_encode(frame, type, body);
-	ret = srdma_control_send(conn->tls, frame, length, srdma_deadline(CONTROL_SEND_MS));
+	ret = srdma_outbox_send(conn->tls, &conn->outbox, frame, length);
 	OPENSSL_cleanse(frame, sizeof frame);
 	return ret;
 }
@@ -116,6 +115,18 @@ static int take_parameters(struct srdma_epoch *epoch, const struct srdma_epoch_f
 	return 0;
 }
 
+/* The PSNs that the peer has used since the epoch began, as the own queue pair has seen them: half of what this end would use up are
+ * believed to be as many as the peer may use. A device that does not count them on makes the peer wait for SHORTEST_US. */
+static bool has_spent_psns(const struct srdma_conn *conn)
+{
+	enum ibv_qp_state state;
+	uint32_t expected;
+
+	if (srdma_qp_query(&conn->qp, &state, &expected, NULL) != 0)
+		return false;
+	return ((expected - conn->peer.psn) & SRDMA_PSN_MASK) >= conn->options.epoch_psns / 2;
+}
+
 int srdma_epoch_take(struct srdma_conn *conn)
 {
 	struct srdma_epoch *epoch = &conn->epoch;
@@ -129,9 +140,15 @@ int srdma_epoch_take(struct srdma_conn *conn)
 	ret = srdma_epoch_decode(type, srdma_inbox_body(&conn->inbox), conn->inbox.header.length, &frame);
 	if (ret != 0)
 		return ret;
-	/* A request can cross the change that it asks for. */
-	if (type == SRDMA_FRAME_EPOCH_REQUEST && (frame.number < next || epoch->begun))
-		return 0;
+	if (type == SRDMA_FRAME_EPOCH_REQUEST) {
+		if (frame.number <= epoch->last_request)
+			return refuse_frame("REQUEST twice");
+		if (frame.number <= next)
+			epoch->last_request = frame.number;
+		/* It can cross the change that it asks for. */
+		if (frame.number < next || epoch->begun)
+			return 0;
+	}
 	if (frame.number != next)
 		return refuse_frame("another number");
 	switch (type) {
@@ -139,6 +156,7 @@ int srdma_epoch_take(struct srdma_conn *conn)
 		if (!epoch->requested && !epoch->peer_asked)
 			epoch->reason = frame.reason;
 		epoch->peer_asked = true;
+		epoch->peer_spent = frame.reason == SRDMA_EPOCH_COUNT && has_spent_psns(conn);
 		break;
 	case SRDMA_FRAME_EPOCH_BEGIN: ret = take_begin(epoch, &frame); break;
 	case SRDMA_FRAME_EPOCH_PARAMETERS: ret = take_parameters(epoch, &frame); break;
@@ -352,7 +370,7 @@ static int finish(struct srdma_conn *conn)
 	epoch->stayed = !both_are_fresh(epoch);
 	epoch->reason = epoch->begun_reason = epoch->peer_reason = 0;
 	epoch->requested = epoch->begun = epoch->broken = epoch->told = epoch->connected = epoch->broken_again = false;
-	epoch->peer_begun = epoch->peer_broken = epoch->peer_told = epoch->peer_ready = epoch->peer_asked = false;
+	epoch->peer_begun = epoch->peer_broken = epoch->peer_told = epoch->peer_ready = epoch->peer_asked = epoch->peer_spent = false;
 	epoch->peer = (struct srdma_epoch_frame){0};
 	epoch->psn = 0;
 	epoch->began = now;
@@ -427,7 +445,7 @@ static int go_on(struct srdma_conn *conn)
 /* A peer that asks again and again must not keep this end busy with making queue pairs. */
 static bool is_old_enough(const struct srdma_epoch *epoch)
 {
-	return epoch->reason == SRDMA_EPOCH_COUNT || srdma_clock_us() - epoch->began >= SHORTEST_US;
+	return epoch->peer_spent || srdma_clock_us() - epoch->began >= SHORTEST_US;
 }
 
 int srdma_epoch_step(struct srdma_conn *conn, bool thorough)

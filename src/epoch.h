@@ -24,6 +24,8 @@ struct srdma_epoch {
 	bool stayed;         /* both queue pairs did at the change before: they have had half of their PSNs, and another half */
 	bool requested;      /* EPOCH_REQUEST was sent; work goes on until the peer begins */
 	bool peer_asked;     /* and the other way round */
+	bool peer_spent;     /* and has used up its PSNs, as far as this end can see */
+	uint32_t last_request; /* number of the peer's last EPOCH_REQUEST: one asks for an epoch once */
 	bool begun;          /* EPOCH_BEGIN was sent: nothing is posted any more */
 	bool broken;         /* the own queue pair has failed */
 	bool told;           /* EPOCH_PARAMETERS was sent */

@@ -9,6 +9,7 @@
 #include "server.h"
 
 #include <errno.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -23,6 +24,10 @@
 /* When others wait for its place: how long a client has at least to say something, and to prove who it is. */
 #define SILENT_GRACE_US 100000
 #define GRACE_US 2000000
+/* A network with more than a quarter of those in set-up who have not proved who they are has only so many times as long for it as others
+ * take just now. */
+#define SHARES 4
+#define PATIENCE 4
 /* Of each greeter, in a tick. */
 #define EVICTIONS 16
 #define PRESSED_TICK_MS 20
@@ -266,6 +271,17 @@ static void watch(struct srdma_greeter *greeter, struct srdma_client *client, in
 		srdma_log(SRDMA_LOG_ERROR, "cannot watch a socket: %s", strerror(errno));
 }
 
+/* How long those take who prove who they are. A client that is not authenticated has no part in it. */
+static void note_handshake(struct srdma_client *client)
+{
+	struct srdma_server *server = client->server;
+	uint64_t took = srdma_clock_us() - client->arrived, average = atomic_load(&server->handshake_us);
+
+	client->proved = true;
+	/* Greeters may overwrite each other's: it is an average. */
+	atomic_store(&server->handshake_us, average == 0 ? took : average - average / 8 + took / 8);
+}
+
 /* The client may be gone after it. */
 static void step(struct srdma_greeter *greeter, struct srdma_client *client)
 {
@@ -274,6 +290,8 @@ static void step(struct srdma_greeter *greeter, struct srdma_client *client)
 	int ret = srdma_accept_step(client->accept, &conn);
 
 	note_address(client, srdma_accept_proxied(client->accept));
+	if (!client->proved && srdma_accept_is_authenticated(client->accept))
+		note_handshake(client);
 	if (ret == -EAGAIN) {
 		if (srdma_accept_is_authenticated(client->accept))
 			be_known(client);
@@ -362,40 +380,56 @@ static void check_deadlines(struct srdma_greeter *greeter)
 	}
 }
 
-static bool is_evictable(const struct srdma_client *client, uint64_t now)
+static uint64_t shortened_grace(const struct srdma_server *server)
 {
-	uint64_t grace = srdma_accept_has_spoken(client->accept) ? GRACE_US : SILENT_GRACE_US;
+	uint64_t grace = PATIENCE * atomic_load(&server->handshake_us);
 
-	return (!srdma_accept_is_authenticated(client->accept) || client->turned_away) && now - client->arrived >= grace;
+	return grace < SILENT_GRACE_US ? SILENT_GRACE_US : grace > GRACE_US ? GRACE_US : grace;
 }
 
-static unsigned evictable_from(const struct srdma_greeter *greeter, const union ibv_gid *address, uint64_t now)
+static bool is_unknown(const struct srdma_client *client)
+{
+	return !srdma_accept_is_authenticated(client->accept) || client->turned_away;
+}
+
+/* One host has a whole /64 of IPv6 addresses for itself. */
+static bool are_of_one_network(const struct srdma_client *a, const struct srdma_client *b)
+{
+	bool ipv4 = IN6_IS_ADDR_V4MAPPED((const struct in6_addr *)a->peer.raw);
+
+	return memcmp(&a->peer, &b->peer, ipv4 ? sizeof a->peer : 8) == 0;
+}
+
+static unsigned count_unknown(const struct srdma_greeter *greeter, const struct srdma_client *like)
 {
 	unsigned count = 0;
 
 	for (const struct srdma_client *c = greeter->first; c; c = c->next)
-		count += is_evictable(c, now) && memcmp(&c->peer, address, sizeof *address) == 0;
+		count += is_unknown(c) && (!like || are_of_one_network(c, like));
 	return count;
 }
 
-/* Others wait to be set up: of the address that has the most that have not said who they are, or are turned away, the oldest
- * goes. False: there is none. */
+/* Others wait to be set up: of the network that has the most that have not proved who they are, or are turned away, the oldest that
+ * has had its time goes. False: there is none. */
 static bool evict_one(struct srdma_greeter *greeter)
 {
 	struct srdma_client *victim = NULL;
-	uint64_t now = srdma_clock_us();
-	unsigned most = 0;
+	uint64_t now = srdma_clock_us(), shortened = shortened_grace(greeter->server);
+	unsigned most = 0, all = count_unknown(greeter, NULL);
 
 	for (struct srdma_client *c = greeter->first; c; c = c->next) {
+		uint64_t age = now - c->arrived;
 		unsigned count;
 
-		if (!is_evictable(c, now) || (victim && memcmp(&c->peer, &victim->peer, sizeof c->peer) == 0))
+		if (!is_unknown(c) || age < SILENT_GRACE_US || (victim && are_of_one_network(c, victim)))
 			continue;
-		count = evictable_from(greeter, &c->peer, now);
-		if (count > most) {
-			most = count;
-			victim = c;
-		}
+		if (age < shortened && srdma_accept_has_spoken(c->accept))
+			continue;
+		count = count_unknown(greeter, c);
+		if (count <= most || (age < GRACE_US && srdma_accept_has_spoken(c->accept) && count * SHARES <= all))
+			continue;
+		most = count;
+		victim = c;
 	}
 	if (victim)
 		give_up(greeter, victim, -EBUSY,

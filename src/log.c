@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "log.h"
 
+#include "log_limit.h"
+
 #include <errno.h>
 #include <openssl/err.h>
 #include <stdarg.h>
@@ -8,6 +10,9 @@
 #include <string.h>
 
 #define LINE_MAX_SIZE 1024
+/* Each event, by its name; and each other line, by its format. Lines at debug level are for the one who asked for them all. */
+static const struct srdma_log_rate event_rate = {.burst = 1000, .per_second = 100};
+static const struct srdma_log_rate line_rate = {.burst = 100, .per_second = 10};
 
 static struct {
 	enum srdma_log_level level;
@@ -91,13 +96,44 @@ static void emit(const struct srdma_log_record *record)
 		fprintf(stderr, "securdma: %s: %s\n", names[record->level], record->text);
 }
 
+/* The kind is an event's name or a format, of which a reader knows its lines. */
+static void tell_omissions(bool now)
+{
+	struct srdma_log_omission omission;
+
+	while (srdma_log_limit_take_omission(now, &omission)) {
+		char line[LINE_MAX_SIZE];
+		const struct srdma_log_field fields[] = {SRDMA_FIELD_TEXT("like", omission.kind), SRDMA_FIELD_NUMBER("lines", omission.lines)};
+		const struct srdma_log_record record = {.level = SRDMA_LOG_WARN, .event = "log.left_out", .fields = fields, .field_count = 2,
+							.text = line};
+
+		snprintf(line, sizeof line, "%u lines like \"%s\" were left out: there were too many", omission.lines, omission.kind);
+		emit(&record);
+	}
+}
+
+static bool may_log(enum srdma_log_level level, const char *kind, struct srdma_log_rate rate)
+{
+	if (level > sink.level)
+		return false;
+	if (level == SRDMA_LOG_DEBUG)
+		return true;
+	tell_omissions(false);
+	return srdma_log_limit_admits(kind, rate);
+}
+
+void srdma_log_flush(void)
+{
+	tell_omissions(true);
+}
+
 void srdma_log(enum srdma_log_level level, const char *format, ...)
 {
 	char line[LINE_MAX_SIZE];
 	struct srdma_log_record record = {.level = level, .event = SRDMA_LOG_PLAIN, .text = line};
 	va_list args;
 
-	if (level > sink.level)
+	if (!may_log(level, format, line_rate))
 		return;
 	va_start(args, format);
 	vsnprintf(line, sizeof line, format, args);
@@ -136,7 +172,7 @@ void srdma_log_event(const struct srdma_event *event, const char *format, ...)
 					  .fields = fields, .text = line};
 	va_list args;
 
-	if (event->level > sink.level)
+	if (!may_log(event->level, event->name, event_rate))
 		return;
 	va_start(args, format);
 	vsnprintf(line, sizeof line, format, args);

@@ -38,6 +38,8 @@ struct srdma_event {
 };
 
 void srdma_log_event(const struct srdma_event *event, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* Tells what was left out of the log so far (log_limit.h): nothing that follows may do so. */
+void srdma_log_flush(void);
 /* A line that is no event. */
 void srdma_log(enum srdma_log_level level, const char *format, ...) __attribute__((format(printf, 2, 3)));
 

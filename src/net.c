@@ -126,6 +126,18 @@ bool srdma_net_gid_of(const struct sockaddr *address, union ibv_gid *gid)
 	return false;
 }
 
+bool srdma_net_gid_is_link_local(const union ibv_gid *gid)
+{
+	return IN6_IS_ADDR_LINKLOCAL((const struct in6_addr *)gid->raw);
+}
+
+uint32_t srdma_net_interface(const struct sockaddr *address)
+{
+	const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)address;
+
+	return address->sa_family == AF_INET6 && IN6_IS_ADDR_LINKLOCAL(&in6->sin6_addr) ? in6->sin6_scope_id : 0;
+}
+
 bool srdma_net_is_loopback(const struct sockaddr *address)
 {
 	union ibv_gid gid;

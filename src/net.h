@@ -21,6 +21,10 @@ int srdma_net_wait(int fd, short events, uint64_t deadline);
 bool srdma_net_gid_is_v4(const union ibv_gid *gid);
 /* The IPv6 form of an address: itself, or IPv4-mapped. False for other families. */
 bool srdma_net_gid_of(const struct sockaddr *address, union ibv_gid *gid);
+/* fe80::/10: it means another host on each link. */
+bool srdma_net_gid_is_link_local(const union ibv_gid *gid);
+/* Index of the network interface that a link-local address is of; 0: it is not link-local, or does not say. */
+uint32_t srdma_net_interface(const struct sockaddr *address);
 
 /* The addresses of the interfaces in this network namespace, as GIDs; freed with free(3). NULL and 0: they cannot be found out. */
 union ibv_gid *srdma_net_own_addresses(size_t *count);

@@ -13,7 +13,11 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-#define CONTROL_SEND_MS 2000
+/* Reads of the TLS channel in one turn: a peer that goes on sending must not keep this end from all else. */
+#define CONTROL_READS 64
+/* For the peer to read what it was sent. */
+#define CONTROL_STALL_MS 2000
+#define STALLED_TICK_MS 20
 #define PEER_CLOSE_MS 500
 #define SLICE_MS 20
 /* A polling waiter looks at the clock and at the descriptors once in so many rounds: both cost more than a round. */
@@ -48,9 +52,22 @@ int srdma_conn_prepare_waiting(struct srdma_conn *conn)
 		goto fail;
 	if (watch(conn->epoll_fd, srdma_tls_fd(conn->tls)) != 0 || watch(conn->epoll_fd, conn->wake_fd) != 0)
 		goto fail;
+	conn->control_watch = POLLIN;
 	return 0;
 fail:
 	return srdma_fail(-errno, "cannot make the descriptors to wait on: %s", strerror(errno));
+}
+
+static void watch_control(struct srdma_conn *conn)
+{
+	short events = srdma_conn_control_events(conn);
+	struct epoll_event event = {.events = (events & POLLIN ? EPOLLIN : 0u) | (events & POLLOUT ? EPOLLOUT : 0u),
+				    .data.fd = srdma_tls_fd(conn->tls)};
+
+	if (conn->notifier || events == conn->control_watch)
+		return;
+	conn->control_watch = events;
+	epoll_ctl(conn->epoll_fd, events ? EPOLL_CTL_MOD : EPOLL_CTL_DEL, srdma_tls_fd(conn->tls), &event);
 }
 
 int srdma_conn_share_wake(struct srdma_conn *conn, int fd)
@@ -150,7 +167,7 @@ bool srdma_conn_has_parted(const struct srdma_conn *conn)
 
 static int send_control(struct srdma_conn *conn, const uint8_t *frame, size_t length)
 {
-	return srdma_control_send(conn->tls, frame, length, srdma_deadline(CONTROL_SEND_MS));
+	return srdma_outbox_send(conn->tls, &conn->outbox, frame, length);
 }
 
 static int send_empty(struct srdma_conn *conn, enum srdma_frame_type type)
@@ -229,13 +246,19 @@ static int take_end(struct srdma_conn *conn, int error)
 			  "the peer went away without disconnecting: its TLS channel is closed");
 }
 
+/* Takes what frames there are, up to a turn; the rest is the next turn's. */
 static int poll_control(struct srdma_conn *conn)
 {
-	while (!conn->closing.finished) {
-		int ret = srdma_control_receive(conn->tls, &conn->inbox);
+	unsigned reads = CONTROL_READS;
 
-		if (ret == -EAGAIN)
+	conn->control_more = false;
+	while (!conn->closing.finished) {
+		int ret = srdma_control_receive(conn->tls, &conn->inbox, &reads);
+
+		if (ret == -EAGAIN) {
+			conn->control_more = reads == 0;
 			return 0;
+		}
 		ret = ret == 0 ? take_frame(conn) : ret == SRDMA_EPROTOCOL ? ret : take_end(conn, ret);
 		if (ret != 0)
 			return ret;
@@ -308,13 +331,29 @@ static int take_device_event(struct srdma_conn *conn)
 	return is_of_queue_pair(event) ? srdma_epoch_break(conn, ret) : srdma_conn_end(conn, ret);
 }
 
+/* A peer that reads nothing holds up frames to it, and, once OpenSSL has an answer to a KeyUpdate for it, also those from it. */
+static int check_stall(struct srdma_conn *conn)
+{
+	if (conn->outbox.have == 0 && !srdma_tls_read_needs_room(conn->tls))
+		conn->control_deadline = 0;
+	else if (conn->control_deadline == 0)
+		conn->control_deadline = srdma_deadline(CONTROL_STALL_MS);
+	else if (srdma_deadline_left_ms(conn->control_deadline) == 0)
+		return srdma_fail(-ETIMEDOUT, "the peer did not read its TLS channel for %d ms", CONTROL_STALL_MS);
+	return 0;
+}
+
 static void progress_control(struct srdma_conn *conn)
 {
 	int ret;
 
 	if (conn->status != 0)
 		return;
-	ret = poll_control(conn);
+	ret = srdma_outbox_flush(conn->tls, &conn->outbox);
+	if (ret == 0)
+		ret = poll_control(conn);
+	if (ret == 0)
+		ret = check_stall(conn);
 	if (ret == 0 && !conn->options.raw)
 		ret = srdma_epoch_step(conn, true);
 	if (ret == 0)
@@ -324,6 +363,7 @@ static void progress_control(struct srdma_conn *conn)
 		ret = srdma_epoch_break(conn, ret);
 	if (ret != 0)
 		srdma_conn_end(conn, ret);
+	watch_control(conn);
 }
 
 static void progress(struct srdma_conn *conn)
@@ -344,7 +384,7 @@ static void progress(struct srdma_conn *conn)
 	if (ret != 0)
 		fail_progress(conn, ret);
 	/* While a change is under way it is the TLS channel that brings it on. */
-	if (++conn->rounds % ROUNDS_PER_CONTROL == 0 || srdma_epoch_is_changing(conn))
+	if (++conn->rounds % ROUNDS_PER_CONTROL == 0 || conn->control_more || srdma_epoch_is_changing(conn))
 		progress_control(conn);
 }
 
@@ -374,9 +414,18 @@ void srdma_conn_progress(struct srdma_conn *conn, bool control)
 	progress(conn);
 }
 
-bool srdma_conn_control_is_over(const struct srdma_conn *conn)
+short srdma_conn_control_events(const struct srdma_conn *conn)
 {
-	return conn->status != 0 || conn->closing.finished;
+	if (conn->status != 0 || (conn->closing.finished && conn->outbox.have == 0))
+		return 0;
+	if (conn->closing.finished || srdma_tls_read_needs_room(conn->tls))
+		return POLLOUT;
+	return conn->outbox.have > 0 ? POLLIN | POLLOUT : POLLIN;
+}
+
+bool srdma_conn_control_is_stalled(const struct srdma_conn *conn)
+{
+	return conn->status == 0 && conn->control_deadline != 0;
 }
 
 void srdma_conn_arm(struct srdma_conn *conn)
@@ -415,14 +464,14 @@ static int take_shared_events(struct srdma_conn *conn, int timeout_ms)
 {
 	struct pollfd fds[] = {
 		{.fd = conn->comp->fd, .events = POLLIN},
-		{.fd = srdma_conn_control_is_over(conn) ? -1 : srdma_tls_fd(conn->tls), .events = POLLIN},
+		{.fd = srdma_conn_control_events(conn) ? srdma_tls_fd(conn->tls) : -1, .events = srdma_conn_control_events(conn)},
 	};
 
 	if (poll(fds, 2, timeout_ms > SLICE_MS ? SLICE_MS : timeout_ms) < 0 && errno != EINTR)
 		return srdma_fail(-errno, "cannot wait: %s", strerror(errno));
 	if (fds[0].revents)
 		srdma_notifier_take(conn->notifier);
-	if (fds[1].revents)
+	if (fds[1].revents || conn->control_more)
 		progress_control(conn);
 	if (atomic_exchange(&conn->wake_requested, false))
 		conn->woken = true;
@@ -444,9 +493,6 @@ static int take_events(struct srdma_conn *conn, int timeout_ms)
 
 		if (events[i].data.fd == srdma_tls_fd(conn->tls)) {
 			progress_control(conn);
-			/* After the end it would be readable for ever. */
-			if (srdma_conn_control_is_over(conn))
-				epoll_ctl(conn->epoll_fd, EPOLL_CTL_DEL, srdma_tls_fd(conn->tls), NULL);
 		} else if (events[i].data.fd == conn->wake_fd) {
 			/* A shared one may be written to by others than srdma_conn_wake. */
 			conn->woken = (read(conn->wake_fd, &count, sizeof count) == sizeof count &&
@@ -529,17 +575,21 @@ int srdma_conn_wait_until(struct srdma_conn *conn, bool (*ready)(const struct sr
 			ret = still_waiting(conn);
 		if (ret != 0)
 			return ret;
-		if (!waits)
+		if (!waits) {
+			/* No descriptor tells of what OpenSSL has already. */
+			if (conn->control_more)
+				srdma_conn_nudge(conn);
 			return srdma_again(what);
-		int left = srdma_deadline_left_ms(patience->deadline), tick = srdma_epoch_tick_ms(conn),
-		    closed = srdma_rate_left_ms(&conn->rate);
+		}
+		int left = srdma_deadline_left_ms(patience->deadline), closed = srdma_rate_left_ms(&conn->rate),
+		    tick = srdma_conn_control_is_stalled(conn) ? STALLED_TICK_MS : srdma_epoch_tick_ms(conn);
 		if (left == 0)
 			return srdma_fail(-ETIMEDOUT, "timed out after %d ms waiting for %s", patience->ms, what);
 		if (tick >= 0 && tick < left)
 			left = tick;
 		if (closed > 0 && closed < left)
 			left = closed;
-		ret = take_events(conn, srdma_bulk_has_work(conn) ? 0 : left);
+		ret = take_events(conn, srdma_bulk_has_work(conn) || conn->control_more ? 0 : left);
 		if (ret == 0 && tick >= 0)
 			progress_control(conn);
 		progress(conn);

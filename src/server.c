@@ -694,5 +694,6 @@ int srdma_server_stop(struct srdma_server **out)
 	srdma_workers_stop(server);
 	unclean = (int)server->unclean;
 	free_server(server);
+	srdma_log_flush();
 	return unclean;
 }

@@ -64,6 +64,7 @@ struct srdma_server {
 	atomic_bool draining; /* the slot table is closed, drain_deadline set */
 	atomic_bool drained;  /* and the last client has gone, or the deadline passed */
 	_Atomic uint64_t drain_deadline;
+	_Atomic uint64_t handshake_us; /* how long those take, on average, who prove who they are */
 
 	/* Taken after slots.mutex when both are needed. */
 	pthread_mutex_t mutex; /* guards what follows */
@@ -91,11 +92,12 @@ struct srdma_client {
 	/* Set-up. */
 	struct srdma_newcomer newcomer; /* the socket: until the set-up takes it */
 	bool check; /* a balancer's, which looked whether the server is there */
+	bool proved;        /* who it is */
 	bool earnest, turned_away; /* see server->earnest */
 	const char *limit; /* "identity", "address": that its like are too many of; "denied", "unlisted": its name; NULL */
 	uint64_t arrived;
 	struct srdma_accept *accept;
-	short events; /* that its greeter waits for */
+	short events; /* that its greeter or worker waits for at its socket */
 
 	/* Service. */
 	struct srdma_worker *worker;

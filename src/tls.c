@@ -15,12 +15,20 @@
 #include <string.h>
 #include <unistd.h>
 
+#define MINUTE_US 60000000u
+/* No peer has a reason for one: the channel carries a few hundred bytes an epoch. */
+#define MESSAGES_A_MINUTE 8u
+
 struct srdma_tls {
 	SSL *ssl;
 	int fd;
 	short events;
 	bool ended;  /* our side, by srdma_tls_linger */
 	bool broken; /* after a fatal error OpenSSL must not be asked for a close_notify */
+	bool established;
+	bool read_needs_room;
+	uint64_t minute_began; /* the handshake messages of which are counted, once established */
+	unsigned minute_messages;
 	struct srdma_tls_context *context;
 };
 
@@ -91,6 +99,23 @@ static int attach_socket(SSL *ssl, int fd)
 	return 0;
 }
 
+/* ---- what comes after the handshake ---------------------------------------------------------------------------- */
+
+void srdma_tls_note_handshake_message(const SSL *ssl)
+{
+	struct srdma_tls *tls = SSL_get_app_data(ssl);
+	uint64_t now;
+
+	if (!tls || !tls->established)
+		return;
+	now = srdma_clock_us();
+	if (tls->minute_messages == 0 || now - tls->minute_began >= MINUTE_US) {
+		tls->minute_began = now;
+		tls->minute_messages = 0;
+	}
+	tls->minute_messages++;
+}
+
 /* ---- life ------------------------------------------------------------------------------------------------------ */
 
 int srdma_tls_new(struct srdma_tls_context *context, int fd, const char *host, struct srdma_tls **out)
@@ -107,6 +132,8 @@ int srdma_tls_new(struct srdma_tls_context *context, int fd, const char *host, s
 	ret = srdma_tls_context_ssl(context, host, &tls->ssl);
 	if (ret == 0)
 		ret = attach_socket(tls->ssl, fd);
+	if (ret == 0)
+		SSL_set_app_data(tls->ssl, tls);
 	if (ret != 0) {
 		SSL_free(tls->ssl);
 		close(fd);
@@ -227,6 +254,7 @@ int srdma_tls_handshake(struct srdma_tls *tls)
 	SSL_get0_alpn_selected(tls->ssl, &alpn, &length);
 	if (length != strlen(SRDMA_ALPN) || memcmp(alpn, SRDMA_ALPN, length) != 0)
 		return srdma_fail(SRDMA_EPROTOCOL, "the peer does not speak %s (no such ALPN)", SRDMA_ALPN);
+	tls->established = true;
 	return 0;
 }
 
@@ -241,7 +269,18 @@ int srdma_tls_read(struct srdma_tls *tls, void *data, size_t size)
 
 	ERR_clear_error();
 	int ret = SSL_read_ex(tls->ssl, data, size, &n);
-	return ret == 1 ? (int)n : translate(tls, ret, "reading");
+	int result = ret == 1 ? (int)n : translate(tls, ret, "reading");
+
+	tls->read_needs_room = result == -EAGAIN && tls->events == POLLOUT;
+	if (tls->minute_messages <= MESSAGES_A_MINUTE)
+		return result;
+	tls->broken = true;
+	return srdma_fail(SRDMA_EPROTOCOL, "the peer changed its TLS keys more than %u times in a minute", MESSAGES_A_MINUTE);
+}
+
+bool srdma_tls_read_needs_room(const struct srdma_tls *tls)
+{
+	return tls->read_needs_room;
 }
 
 int srdma_tls_write(struct srdma_tls *tls, const void *data, size_t length)

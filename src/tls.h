@@ -35,6 +35,11 @@ int srdma_tls_handshake(struct srdma_tls *tls);
  * peer refused our certificate). */
 int srdma_tls_read(struct srdma_tls *tls, void *data, size_t size);
 int srdma_tls_write(struct srdma_tls *tls, const void *data, size_t length);
+/* A read can't go on before something is sent: poll(2) for POLLOUT, and not for POLLIN, which may be there for ever. */
+bool srdma_tls_read_needs_room(const struct srdma_tls *tls);
+/* For the callback that sees each handshake message of the peer. Those that come after the handshake (KeyUpdate) are work for this
+ * end and never for the peer: more than a few in a minute end the channel. */
+void srdma_tls_note_handshake_message(const SSL *ssl);
 bool srdma_tls_is_server(const struct srdma_tls *tls);
 /* Whether anything has come from the peer. */
 bool srdma_tls_has_received(const struct srdma_tls *tls);

@@ -163,6 +163,18 @@ static int select_alpn(SSL *ssl, const unsigned char **out, unsigned char *out_l
 	return SSL_TLSEXT_ERR_OK;
 }
 
+/* ---- messages -------------------------------------------------------------------------------------------------- */
+
+static void watch_message(int sent, int version, int type, const void *data, size_t length, SSL *ssl, void *arg)
+{
+	(void)version;
+	(void)data;
+	(void)length;
+	(void)arg;
+	if (!sent && type == SSL3_RT_HANDSHAKE)
+		srdma_tls_note_handshake_message(ssl);
+}
+
 /* ---- construction ---------------------------------------------------------------------------------------------- */
 
 static int context_new(bool server, bool allow_tls12, struct srdma_tls_context **out)
@@ -185,6 +197,9 @@ static int context_new(bool server, bool allow_tls12, struct srdma_tls_context *
 	SSL_CTX_set_max_early_data(ssl, 0);
 	SSL_CTX_set_mode(ssl, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER |
 				      SSL_MODE_RELEASE_BUFFERS);
+	/* A read takes one record, and says so when that was none with data: the caller decides how many of those it takes. */
+	SSL_CTX_clear_mode(ssl, SSL_MODE_AUTO_RETRY);
+	SSL_CTX_set_msg_callback(ssl, watch_message);
 	SSL_CTX_set_default_passwd_cb(ssl, no_password);
 	if (SSL_CTX_set_min_proto_version(ssl, allow_tls12 ? TLS1_2_VERSION : TLS1_3_VERSION) != 1 ||
 	    SSL_CTX_set_cipher_list(ssl, "ECDHE+AESGCM:ECDHE+CHACHA20") != 1 ||

@@ -11,6 +11,7 @@
 
 #include <errno.h>
 #include <openssl/crypto.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -201,17 +202,19 @@ static bool has_work(const struct srdma_client *client)
 
 	if (conn->status != 0)
 		return true;
-	if (client->blocked && srdma_bulk_has_work(conn))
+	if (client->blocked && (srdma_bulk_has_work(conn) || conn->control_more))
 		return true;
 	if (client->blocked)
 		return client->wants_room && srdma_conn_can_send(conn);
-	return (conn->channel.arrival_count > 0 && !client->throttled) || conn->closing.peer_requested || srdma_bulk_has_work(conn);
+	return (conn->channel.arrival_count > 0 && !client->throttled) || conn->closing.peer_requested || conn->control_more ||
+	       srdma_bulk_has_work(conn);
 }
 
-/* A client that is getting new PSNs has a deadline. */
+/* A client that is getting new PSNs has a deadline, and so has one that does not read its TLS channel. */
 static void watch_change(struct srdma_client *client)
 {
-	bool changing = client->conn->status == 0 && srdma_epoch_is_changing(client->conn);
+	bool changing = client->conn->status == 0 &&
+			(srdma_epoch_is_changing(client->conn) || srdma_conn_control_is_stalled(client->conn));
 
 	client->worker->changing += (unsigned)changing - (unsigned)client->changing;
 	client->changing = changing;
@@ -226,9 +229,23 @@ static void watch_rate(struct srdma_client *client)
 	client->throttled = throttled;
 }
 
+static void watch_socket(struct srdma_client *client, int operation)
+{
+	/* The last thing to wait for is that the peer closes. */
+	short events = srdma_conn_control_events(client->conn) | (client->conn->closing.finished ? POLLIN : 0);
+	struct epoll_event event = {.events = (events & POLLIN ? EPOLLIN : 0u) | (events & POLLOUT ? EPOLLOUT : 0u), .data.ptr = client};
+
+	if (operation == EPOLL_CTL_MOD && events == client->events)
+		return;
+	client->events = events;
+	if (epoll_ctl(client->worker->epoll_fd, operation, srdma_tls_fd(client->conn->tls), &event) != 0)
+		srdma_conn_end(client->conn, srdma_fail(-errno, "cannot watch a socket: %s", strerror(errno)));
+}
+
 static void progress(struct srdma_client *client, bool control)
 {
 	srdma_conn_progress(client->conn, control);
+	watch_socket(client, EPOLL_CTL_MOD);
 	watch_change(client);
 	watch_rate(client);
 }
@@ -319,7 +336,6 @@ static void poll_hot(struct srdma_worker *worker)
 static void take_client(struct srdma_worker *worker, struct srdma_client *client)
 {
 	const struct srdma_server_options *o = &worker->server->options;
-	struct epoll_event event = {.events = EPOLLIN, .data.ptr = client};
 	int ret = 0;
 
 	client->next = worker->clients;
@@ -327,10 +343,9 @@ static void take_client(struct srdma_worker *worker, struct srdma_client *client
 	if (client->next)
 		client->next->previous = client;
 	worker->clients = client;
-	if (epoll_ctl(worker->epoll_fd, EPOLL_CTL_ADD, srdma_tls_fd(client->conn->tls), &event) != 0) {
-		int error = errno;
-
-		finish(client, srdma_conn_end(client->conn, srdma_fail(-error, "cannot watch a socket: %s", strerror(error))), true);
+	watch_socket(client, EPOLL_CTL_ADD);
+	if (client->conn->status != 0) {
+		finish(client, srdma_conn_check(client->conn), true);
 		return;
 	}
 	if (o->handlers.on_connect)
@@ -383,7 +398,7 @@ static void check_deadlines(struct srdma_worker *worker)
 
 	for (struct srdma_client *client = worker->clients; client; client = next) {
 		next = client->next;
-		if (srdma_epoch_is_due(client->conn, now)) {
+		if (srdma_epoch_is_due(client->conn, now) || srdma_conn_control_is_stalled(client->conn)) {
 			progress(client, true);
 			if (client->ending || has_work(client))
 				run(client);

@@ -4,13 +4,17 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/netlink.h>
+#include <netinet/in.h>
 #include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/resource.h>
@@ -79,6 +83,52 @@ static int make_process(void)
 	return fork() < 0 && errno == EPERM ? 0 : 1;
 }
 
+/* What TIOCSTI and TIOCLINUX type, the terminal's other programs read. With any upper half: the kernel looks at the lower one. */
+static int type_into_terminal(void)
+{
+	static const unsigned long above[] = {0, 1ul << 32, 0xfffffffful << 32};
+
+	for (size_t i = 0; i < sizeof above / sizeof *above; i++)
+		if (syscall(SYS_ioctl, 0, above[i] | TIOCSTI, "x") != -1 || errno != EPERM ||
+		    syscall(SYS_ioctl, 0, above[i] | TIOCLINUX, "\2") != -1 || errno != EPERM)
+			return 1;
+	return 0;
+}
+
+static int signal_others(void)
+{
+	int fds[2];
+
+	if (kill(getppid(), 0) != -1 || errno != EPERM || syscall(SYS_tgkill, getppid(), getppid(), 0) != -1 || errno != EPERM)
+		return 1;
+	if (socketpair(AF_UNIX, SOCK_STREAM, 0, fds) != 0 || fcntl(fds[0], F_SETOWN, getppid()) != -1 || errno != EPERM)
+		return 2;
+	return kill(getpid(), 0) == 0 ? 0 : 3;
+}
+
+static int change_others(void)
+{
+	struct rlimit limit = {0, 0};
+	cpu_set_t set;
+
+	CPU_ZERO(&set);
+	CPU_SET(0, &set);
+	if (prlimit(getppid(), RLIMIT_CORE, &limit, NULL) != -1 || errno != EPERM)
+		return 1;
+	if (sched_setaffinity(getppid(), sizeof set, &set) != -1 || errno != EPERM)
+		return 2;
+	return prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY, 0, 0, 0) == -1 && errno == EPERM ? 0 : 3;
+}
+
+static int open_other_sockets(void)
+{
+	if (socket(AF_INET, SOCK_RAW, IPPROTO_ICMP) != -1 || errno != EPERM)
+		return 1;
+	if (socket(AF_NETLINK, SOCK_RAW, NETLINK_AUDIT) != -1 || errno != EPERM)
+		return 2;
+	return socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE) >= 0 ? 0 : 3;
+}
+
 static void *add_one(void *number)
 {
 	++*(int *)number;
@@ -123,9 +173,16 @@ static void what_no_server_needs_is_refused(void **state)
 	(void)state;
 	check_fine(in_sandbox(open_packet_socket));
 	check_fine(in_sandbox(link_file));
+	check_fine(in_sandbox(open_other_sockets));
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 	check_fine(in_sandbox(make_process));
+	check_fine(in_sandbox(type_into_terminal));
+	check_fine(in_sandbox(signal_others));
+	check_fine(in_sandbox(change_others));
 #else
+	(void)type_into_terminal;
+	(void)signal_others;
+	(void)change_others;
 	(void)make_process;
 #endif
 }

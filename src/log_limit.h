@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* How many log lines of one kind there may be: a peer that causes lines must not fill the disk, nor hide the lines of others. */
+#ifndef SRDMA_LOG_LIMIT_H
+#define SRDMA_LOG_LIMIT_H
+
+#include <stdbool.h>
+
+/* Lines of one kind: so many at once, and so many in each second after that. */
+struct srdma_log_rate {
+	unsigned burst, per_second;
+};
+
+/* Lines of a kind that were left out since it was last told. */
+struct srdma_log_omission {
+	const char *kind;
+	unsigned lines;
+};
+
+/* Whether a line of `kind`, a static text, may be logged now. Thread-safe. */
+bool srdma_log_limit_admits(const char *kind, struct srdma_log_rate rate);
+/* An omission to tell of: once a second at most of each kind, or, with `now`, at once. False: there is none. Thread-safe. */
+bool srdma_log_limit_take_omission(bool now, struct srdma_log_omission *omission);
+
+#endif

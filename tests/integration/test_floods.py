@@ -1,0 +1,410 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Peers with a valid certificate that go on sending, or read nothing: nobody else may notice, and this end is not kept from what it
+is told. Each of these floods kept every other client of its worker from any service."""
+import collections
+import contextlib
+import itertools
+import json
+import os
+import signal
+import socket
+import ssl
+import struct
+import threading
+import time
+
+import pytest
+
+import protocol
+from conftest import BUILD, SCALE, SECURDMA, STEP, Client, Process, Server, connect, left_out_of, on_device, wait_until
+
+KEY_UPDATES = os.path.join(BUILD, "tests", "integration", "key_updates")
+EPOCH_REQUEST, EPOCH_BEGIN, EPOCH_PARAMETERS, EPOCH_READY = 8, 9, 10, 11
+COUNT, ASKED = 1, 2
+MESSAGES, EPOCHS = 1, 2
+# What another client may wait for an echo at most, at a machine that may be busy. The floods cost it 2 s and more, each time or for ever.
+NOTICED = 1.5 * SCALE
+
+pytestmark = [left_out_of("vm"), pytest.mark.limit(90)]
+
+
+def request(number, reason=ASKED):
+    return protocol.frame(EPOCH_REQUEST, struct.pack("!IB", number, reason))
+
+
+def begin(number, reason=ASKED, sends=0):
+    return protocol.frame(EPOCH_BEGIN, struct.pack("!IBBQ", number, reason, 0, sends))
+
+
+def parameters(number, psn):
+    return protocol.frame(EPOCH_PARAMETERS, struct.pack("!IBQQII", number, 0, 0, 0, 0x123456, psn))
+
+
+def ready(number):
+    return protocol.frame(EPOCH_READY, struct.pack("!II", number, 0))
+
+
+def greeting(certs):
+    return protocol.hello(gid=protocol.gid(certs.host), features=MESSAGES | EPOCHS)
+
+
+class Stranger:
+    """A client of the exchange alone: its queue pair does not exist, and its TLS channel does what the test wants."""
+
+    def __init__(self, certs, server, receive_buffer=None):
+        sock = socket.socket()
+        sock.settimeout(STEP)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if receive_buffer:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        sock.connect((certs.host, server.port))
+        self.channel = protocol.client_context(certs).wrap_socket(sock, server_hostname=certs.host)
+        self.channel.sendall(greeting(certs))
+        kind, _, self.welcome = protocol.read_frame(self.channel)
+        assert kind == protocol.WELCOME, self.welcome
+        self.channel.sendall(protocol.frame(protocol.READY))
+        self.id = self.welcome["client_id"]
+
+    def flood(self, data, seconds):
+        """Sends `data` again and again. True: until the server had enough of it."""
+        end = time.monotonic() + seconds
+        try:
+            while time.monotonic() < end:
+                self.channel.sendall(data)
+        except OSError:
+            return True
+        return False
+
+    def close(self):
+        with contextlib.suppress(OSError):
+            self.channel.close()
+
+
+class Honest:
+    """Another client of the same worker, which measures what it waits for echoes."""
+
+    def __init__(self, certs, server, start):
+        self.client = start(Client, certs, server.port)
+        self.longest, self.count = 0, 0
+        self.over = threading.Event()
+        self.thread = threading.Thread(target=self._talk, daemon=True)
+
+    def __enter__(self):
+        self.echo()
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.over.set()
+        self.thread.join(STEP)
+
+    def echo(self):
+        lines = len(self.client.lines)
+        began = time.monotonic()
+        self.client.send_line(f"send {self.count}")
+        self.client.wait_line(lambda line: f": {self.count}" in line, lines)
+        self.longest = max(self.longest, time.monotonic() - began)
+        self.count += 1
+
+    def _talk(self):
+        while not self.over.wait(0.01):
+            self.echo()
+
+
+@pytest.fixture
+def one_worker(certs, device, start):
+    return start(Server, certs, device, "--workers", "1", "--log-format", "json", "--max-clients", "20")
+
+
+def events(server):
+    for line in server.log().splitlines():
+        with contextlib.suppress(ValueError):
+            yield json.loads(line)
+
+
+def end_of(server, client_id):
+    return wait_until(lambda: next((event for event in events(server) if event.get("client_id") == client_id and
+                                    event["event"] in ("client.lost", "client.ended", "client.disconnected")), None),
+                      lambda: f"the end of client {client_id}\n{server.log()}")
+
+
+# ---- frames that cost nothing ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number, said", [(1, "REQUEST twice"), (0, "REQUEST twice"), (99, "another number")], ids=["same", "old", "new"])
+def test_flood_of_frames_ends_its_connection_alone(certs, one_worker, start, number, said):
+    stranger = start(Stranger, certs, one_worker)
+    with Honest(certs, one_worker, start) as other:
+        assert stranger.flood(request(number) * 500, 10 * SCALE), "the server takes it all"
+        end = end_of(one_worker, stranger.id)
+    assert end["cause"] == "protocol" and said in end["error"], end
+    assert other.longest < NOTICED, other.longest
+
+
+def test_dribbled_frame_holds_nobody_up(certs, one_worker, start):
+    """Each byte is a record of its own, and each costs the server a read."""
+    stranger = start(Stranger, certs, one_worker)
+    stranger.channel.setblocking(True)
+    frame = protocol.disconnect(protocol.DISCONNECT, text=b"x" * 127)
+    with Honest(certs, one_worker, start) as other:
+        for byte in frame[:-1]:
+            stranger.channel.sendall(bytes([byte]))
+        time.sleep(0.2)
+        stranger.channel.sendall(frame[-1:])
+        assert protocol.read_frame(stranger.channel)[0] == protocol.DISCONNECT_ACK
+    assert other.longest < NOTICED, other.longest
+
+
+# ---- KeyUpdates ---------------------------------------------------------------------------------------------------------
+
+
+def key_updates(certs, server, seconds, *frames):
+    return [KEY_UPDATES, certs.host, str(server.port), certs.cert("ca"), certs.cert("client"), certs.key("client"), str(seconds),
+            *(frame.hex() for frame in frames)]
+
+
+def test_flood_of_key_updates_ends_its_connection_alone(certs, one_worker, start):
+    with Honest(certs, one_worker, start) as other:
+        flood = start(Process, *key_updates(certs, one_worker, 10 * SCALE, greeting(certs), protocol.frame(protocol.READY)))
+        assert flood.wait() == 0, flood.log()
+        assert flood.lines[-2].endswith("closed"), flood.lines
+        end = end_of(one_worker, 2)
+    assert end["cause"] == "protocol" and "TLS keys" in end["error"], end
+    assert other.longest < NOTICED, other.longest
+
+
+def test_flood_of_key_updates_before_hello_keeps_nobody_out(certs, device, start):
+    server = start(Server, certs, device, "--log-format", "json", "--max-clients", "20")
+    floods = [start(Process, *key_updates(certs, server, 10 * SCALE)) for _ in range(8)]
+    for flood in floods:
+        flood.wait_line(lambda line: line == "ready")
+    began = time.monotonic()
+    result = connect(certs, server.port, "-e", "send hello")
+    took = time.monotonic() - began
+    assert result.returncode == 0, result.stderr
+    assert took < NOTICED, took
+    for flood in floods:
+        assert flood.wait() == 0 and flood.lines[-2].endswith("closed"), flood.lines
+
+
+def test_few_key_updates_are_no_offence(certs, one_worker, start):
+    """The server's own library answers what asks for an answer; a peer may change its keys now and then."""
+    flood = start(Process, *key_updates(certs, one_worker, 0, greeting(certs), protocol.frame(protocol.READY)))
+    assert flood.wait() == 0, flood.log()
+    end = end_of(one_worker, 1)
+    assert end["cause"] == "lost", end
+
+
+# ---- what this end is told meanwhile ------------------------------------------------------------------------------------
+
+
+class Flooder(threading.Thread):
+    """Comes again each time that it is turned out."""
+
+    def __init__(self, certs, server):
+        super().__init__(daemon=True)
+        self.certs, self.server, self.over, self.turned_out = certs, server, threading.Event(), 0
+        self.start()
+
+    def run(self):
+        while not self.over.is_set():
+            try:
+                stranger = Stranger(self.certs, self.server)
+            except (OSError, EOFError, AssertionError):
+                time.sleep(0.01)
+                continue
+            self.turned_out += stranger.flood(request(1) * 500, 1)
+            stranger.close()
+
+    def close(self):
+        self.over.set()
+        self.join(STEP)
+
+
+def test_server_stops_in_time_under_a_flood(certs, one_worker, start):
+    flooder = start(Flooder, certs, one_worker)
+    wait_until(lambda: flooder.turned_out > 3, "a flood")
+    began = time.monotonic()
+    one_worker.signal(signal.SIGTERM)
+    assert one_worker.wait() in (0, 1)
+    assert time.monotonic() - began < 10 * SCALE
+    flooder.close()
+
+
+def test_client_keeps_its_deadline_when_the_server_floods(certs, device, start):
+    """The server welcomes the client, and sends frames that this one need not act on."""
+    def behave(channel):
+        protocol.read_frame(channel)
+        channel.sendall(protocol.hello(protocol.WELCOME, gid=protocol.gid(certs.host), features=MESSAGES | EPOCHS, client_id=1))
+        protocol.read_frame(channel)
+        while True:
+            channel.sendall(request(1) * 500)
+
+    server = start(protocol.FakeServer, certs, behave)
+    began = time.monotonic()
+    result = connect(certs, server.port, "--timeout-ms", "2000", "-e", "send hello", "-e", "send hello")
+    assert result.returncode != 0 and "REQUEST twice" in result.stderr, result
+    assert time.monotonic() - began < 8 * SCALE
+
+
+def test_client_in_set_up_keeps_its_deadline_when_the_server_dribbles(certs, device, start):
+    def behave(channel):
+        protocol.read_frame(channel)
+        while True:
+            channel.sendall(b"\0")
+            time.sleep(0.001)
+
+    server = start(protocol.FakeServer, certs, behave)
+    began = time.monotonic()
+    result = connect(certs, server.port, "--setup-timeout-ms", "1000", "-e", "send hello")
+    assert result.returncode in (3, 4), result
+    assert time.monotonic() - began < 8 * SCALE
+
+
+# ---- one that reads nothing ---------------------------------------------------------------------------------------------
+
+
+class CrampedServer(Process):
+    """A server whose socket comes from a service manager, with as little room for what is to be sent as the kernel allows: a few
+    frames, where there would be hundreds."""
+
+    def __init__(self, certs, device):
+        launch = ("import os, sys; os.dup2(int(sys.argv[1]), 3); os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS='1'); "
+                  "os.execv(sys.argv[2], sys.argv[2:])")
+        with socket.create_server((certs.host, 0)) as listening:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+            super().__init__("/usr/bin/python3", "-c", launch, str(listening.fileno()), SECURDMA, "serve", "--json", "--device", device.name,
+                             "--cert", certs.cert("server"), "--key", certs.key("server"), "--client-ca", certs.cert("ca"), "--workers", "1",
+                             "--log-format", "json", pass_fds=[listening.fileno()], env=on_device([SECURDMA], {}).get("env"))
+            self.port = listening.getsockname()[1]
+        self.wait_line(lambda line: '"listening"' in line)
+
+
+def renew_blindly(channel, pause):
+    """One epoch after the other, without a look at the answers, until the server has enough. Its own steps take time that only the
+    answers would tell."""
+    with contextlib.suppress(OSError):
+        for number in itertools.count(1):
+            channel.sendall(request(number))
+            time.sleep(4 * pause)
+            for step in (begin(number), parameters(number, number), ready(number)):
+                channel.sendall(step)
+                time.sleep(pause)
+
+
+def test_client_that_reads_nothing_holds_nobody_up(certs, device, start):
+    server = start(CrampedServer, certs, device)
+    with Honest(certs, server, start) as other:
+        for pause in (0.008, 0.02, 0.05, 0.1):
+            stranger = start(Stranger, certs, server, receive_buffer=2304)
+            renew_blindly(stranger.channel, pause)
+            end = end_of(server, stranger.id)
+            if end["cause"] != "protocol":  # else the machine is busy, and a frame came too early
+                break
+    assert other.longest < NOTICED, other.longest
+    assert "did not read its TLS channel" in end["error"], end
+
+
+# ---- renewals -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("reason", [COUNT, ASKED])
+def test_renewals_are_not_faster_than_their_reason(certs, one_worker, start, reason):
+    """Nobody has used up PSNs of a queue pair that does not exist."""
+    stranger = start(Stranger, certs, one_worker)
+    began, number = time.monotonic(), 0
+    stranger.channel.settimeout(STEP)
+    while time.monotonic() - began < 3:
+        number += 1
+        stranger.channel.sendall(request(number, reason))
+        assert protocol.read_frame(stranger.channel)[0] == EPOCH_BEGIN
+        stranger.channel.sendall(begin(number, reason) + parameters(number, number))
+        assert protocol.read_frame(stranger.channel)[0] == EPOCH_PARAMETERS
+        stranger.channel.sendall(ready(number))
+        assert protocol.read_frame(stranger.channel)[0] == EPOCH_READY
+    took = time.monotonic() - began
+    assert number <= took / 0.005 + 2, (number, took)
+    # 100 at once and 10 a second; and what was left out is told.
+    def lines():
+        return [event for event in events(one_worker) if event["event"] == "log" and "because" in event["message"]]
+
+    assert 0 < len(lines()) <= 100 + 10 * (took + 1), len(lines())
+    stranger.close()
+    end_of(one_worker, stranger.id)
+    one_worker.stop()
+    left_out = sum(event["lines"] for event in events(one_worker) if event["event"] == "log.left_out")
+    assert left_out + len(lines()) == number, (left_out, len(lines()), number)
+
+
+# ---- before anybody is known --------------------------------------------------------------------------------------------
+
+
+class HalfOpen(threading.Thread):
+    """Connections from one address that come as far as `form` says and stay there; for each that is closed comes another one."""
+
+    HELD = 700
+
+    def __init__(self, certs, port, form):
+        super().__init__(daemon=True)
+        self.certs, self.address, self.form = certs, (certs.host, port), form
+        self.socks, self.over, self.opened = collections.deque(), threading.Event(), 0
+        self.context = protocol.client_context(certs)
+        self.start()
+
+    def flights(self):
+        """A TLS client without a socket."""
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        tls = self.context.wrap_bio(incoming, outgoing, server_hostname=self.certs.host)
+        with contextlib.suppress(ssl.SSLWantReadError):
+            tls.do_handshake()
+        return tls, incoming, outgoing
+
+    def begin(self, sock):
+        if self.form == "silent":
+            return
+        tls, incoming, outgoing = self.flights()
+        hello = outgoing.read()
+        sock.sendall(hello[:{"one byte": 1, "half a ClientHello": len(hello) // 2}.get(self.form, len(hello))])
+        while self.form == "no Finished":
+            incoming.write(sock.recv(65536))
+            with contextlib.suppress(ssl.SSLWantReadError):
+                tls.do_handshake()
+                # A certificate and all else but the end of it.
+                sock.sendall(outgoing.read()[:-20])
+                return
+
+    def run(self):
+        while not self.over.is_set():
+            sock = socket.socket()
+            sock.settimeout(0.2)
+            self.socks.append(sock)
+            try:
+                sock.connect(self.address)
+                self.begin(sock)
+            except OSError:
+                pass
+            self.opened += 1
+            if len(self.socks) > self.HELD:
+                self.socks.popleft().close()
+
+    def close(self):
+        self.over.set()
+        self.join(STEP)
+        for sock in self.socks:
+            sock.close()
+
+
+@left_out_of("asan", "tsan", "vm")
+@pytest.mark.parametrize("form", ["silent", "one byte", "half a ClientHello", "a whole ClientHello", "no Finished"])
+def test_half_open_connections_keep_nobody_out(certs, device, start, form):
+    """From the same address, too: nothing tells the newcomer from them but that it goes on."""
+    server = start(Server, certs, device, "--max-clients", "20")
+    assert connect(certs, server.port, "-e", "send x").returncode == 0
+    flood = start(HalfOpen, certs, server.port, form)
+    wait_until(lambda: flood.opened > (100 if form == "no Finished" else HalfOpen.HELD), "the flood", 20)
+    for _ in range(5):
+        began = time.monotonic()
+        result = connect(certs, server.port, "-e", "send x")
+        took = time.monotonic() - began
+        assert result.returncode == 0, result.stderr
+        assert took < 3 * SCALE, took
