@@ -220,7 +220,8 @@ struct srdma_cert_request {
 	const char *ca_key_file;
 	const char *cert_file;     /**< where the certificate goes, mode 0644 */
 	const char *key_file;      /**< where the new private key goes, mode 0600 */
-	bool overwrite;            /**< replace existing files; else -EEXIST and nothing is written */
+	bool overwrite;            /**< replace existing files; else -EEXIST and nothing is written. An own key that its group may
+				      read keeps group and right, for a server that runs as a member of it */
 };
 /** Makes a key and a certificate. Either both files are written whole or neither is.
  *  Errors: -EEXIST, -EINVAL, -ENOENT, -EACCES, SRDMA_ECONFIG (the issuer is no CA, or key and certificate differ),
