@@ -379,6 +379,8 @@ static int start_greeters(struct srdma_server *server)
 
 static void stop_greeters(struct srdma_server *server)
 {
+	for (unsigned i = 0; i < server->greeter_count; i++)
+		srdma_greeter_wake(&server->greeters[i]);
 	while (server->greeter_count > 0)
 		srdma_greeter_stop(&server->greeters[--server->greeter_count]);
 	free(server->greeters);
@@ -617,10 +619,9 @@ static void cancel_client(void *entry, void *arg)
 		srdma_conn_cancel(client->conn);
 }
 
-/* Waits until all clients have gone; false when the deadline came first. */
-static bool wait_for_clients(struct srdma_server *server, int timeout_ms)
+/* Waits until all clients have gone; false when `until` came first. */
+static bool wait_for_clients(struct srdma_server *server, uint64_t until)
 {
-	uint64_t until = srdma_deadline(timeout_ms);
 	struct timespec at = {.tv_sec = (time_t)(until / 1000000), .tv_nsec = (long)(until % 1000000) * 1000};
 	bool none;
 
@@ -635,26 +636,29 @@ static bool wait_for_clients(struct srdma_server *server, int timeout_ms)
 int srdma_server_stop(struct srdma_server **out)
 {
 	struct srdma_server *server = *out;
-	uint64_t one = 1;
+	uint64_t one = 1, until;
 	int unclean;
 
 	*out = NULL;
 	if (!server)
 		return 0;
+	until = srdma_deadline(server->options.drain_timeout_ms);
+	/* Half of the time: a client whose set-up ends last needs some to disconnect in order. */
+	atomic_store(&server->setups_until, srdma_deadline(server->options.drain_timeout_ms / 2));
 	atomic_store(&server->stopping, true);
 	srdma_slots_close(&server->slots);
 	if (write(server->stop_fd, &one, sizeof one) < 0)
 		srdma_log(SRDMA_LOG_ERROR, "cannot signal the listener: %s", strerror(errno));
 	pthread_join(server->listener_thread, NULL);
-	stop_greeters(server);
 	srdma_workers_wake(server);
+	stop_greeters(server);
 	/* A handler that waits for its client learns of the stop only when the drain is over. */
-	if (!wait_for_clients(server, server->options.drain_timeout_ms)) {
+	if (!wait_for_clients(server, until)) {
 		atomic_store(&server->cancelled, true);
 		do {
 			srdma_slots_each(&server->slots, cancel_client, NULL);
 			srdma_workers_wake(server);
-		} while (!wait_for_clients(server, 100));
+		} while (!wait_for_clients(server, srdma_deadline(100)));
 	}
 	srdma_workers_stop(server);
 	unclean = (int)server->unclean;

@@ -64,6 +64,7 @@ struct srdma_server {
 	atomic_bool draining; /* the slot table is closed, drain_deadline set */
 	atomic_bool drained;  /* and the last client has gone, or the deadline passed */
 	_Atomic uint64_t drain_deadline;
+	_Atomic uint64_t setups_until; /* set before `stopping`: set-ups that are not over are given up then */
 
 	/* Taken after slots.mutex when both are needed. */
 	pthread_mutex_t mutex; /* guards what follows */
@@ -128,7 +129,7 @@ void srdma_server_recheck(struct srdma_client *client);
 int srdma_greeter_start(struct srdma_greeter *greeter, struct srdma_server *server);
 void srdma_greeter_give(struct srdma_greeter *greeter, struct srdma_client *client);
 void srdma_greeter_wake(struct srdma_greeter *greeter);
-/* The server is stopping: gives up what is in set-up, and ends the thread. */
+/* The server is stopping: waits until the clients in set-up have been told or given up, and ends the thread. */
 void srdma_greeter_stop(struct srdma_greeter *greeter);
 
 /* worker.c */
