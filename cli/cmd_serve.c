@@ -20,6 +20,8 @@
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
 
+#define FDS_MAX 64
+
 static const char about[] =
 	"Listens for clients on a TLS port and gives each that is authenticated a queue pair of its own, with an echo\n"
 	"service for messages and a region that the client can write to and read from.";
@@ -261,7 +263,7 @@ static int start_server(struct serve *serve)
 {
 	struct settings *settings = &serve->settings;
 	struct srdma_server_options options;
-	int ret, code = CLI_EXIT_OK;
+	int ret, code = CLI_EXIT_OK, fds[FDS_MAX], n;
 
 	/* Before the server: a port that can't be had is known before a client comes. */
 	if (settings->metrics)
@@ -271,9 +273,10 @@ static int start_server(struct serve *serve)
 	srdma_server_options_init(&options);
 	options.address = settings->listen_address;
 	options.port = settings->listen_port;
-	/* Of a socket unit; one listens on one port. */
-	if (sd_listen_fds(1) > 0)
-		options.listen_fd = SD_LISTEN_FDS_START;
+	/* Of a socket unit. */
+	for (n = sd_listen_fds(1); (int)options.listen_fd_count < n && options.listen_fd_count < FDS_MAX; options.listen_fd_count++)
+		fds[options.listen_fd_count] = SD_LISTEN_FDS_START + (int)options.listen_fd_count;
+	options.listen_fds = fds;
 	ret = settings_server_limits(settings, &options.limits);
 	if (ret < 0)
 		return cli_fail(ret, "start");

@@ -669,8 +669,9 @@ SRDMA_API void srdma_server_limits_init(struct srdma_server_limits *limits);
 struct srdma_server_options {
 	const char *address;            /**< to listen on; NULL: all */
 	const char *port;               /**< default "4433"; "0": any free one */
-	int listen_fd;                  /**< a listening TCP socket instead of address and port, as for srdma_listener_new_fd;
-					     default -1: none */
+	const int *listen_fds;          /**< listening TCP sockets instead of address and port, each as for
+					     srdma_listener_new_fd: clients of all are served; default: none */
+	unsigned listen_fd_count;
 	struct srdma_server_limits limits; /**< may be replaced later with srdma_server_set_limits */
 	int workers;                    /**< threads that serve clients, each client on the one with the fewest; SRDMA_WORKERS_AUTO:
 					     as many as processors; SRDMA_WORKERS_PER_CLIENT (default): one for each client, used
@@ -792,8 +793,11 @@ struct srdma_server_metrics {
 /** Takes two locks, each for a moment, and reads the counters of each client. Thread-safe. */
 SRDMA_API void srdma_server_metrics(struct srdma_server *server, struct srdma_server_metrics *metrics);
 
-/** Port that the server listens on. Thread-safe. */
+/** Port that the server listens on; of several sockets, the first one's. Thread-safe. */
 SRDMA_API uint16_t srdma_server_port(const struct srdma_server *server);
+/** What the kernel says of the server's listening socket `index`, from 0, in `text`: "10.0.0.1:4433", "[fd00::1]:4433", or
+ *  "*:4433" for all addresses, IPv4 and IPv6. 80 bytes are always enough. Thread-safe. Errors: -ENOENT there are not so many. */
+SRDMA_API int srdma_server_address(const struct srdma_server *server, unsigned index, char *text, size_t size);
 /** Replaces all limits while running, or, on an error, none. New clients meet the new ones. Of the connected, those that may not
  *  come any more (denied, or not listed while only_listed_identities) are disconnected in order, and told why; those beyond a
  *  lower number stay, and all keep their region. Thread-safe. Errors: -EINVAL; -ENOMEM; SRDMA_ECONFIG as srdma_server_start. */

@@ -47,7 +47,8 @@ struct srdma_server {
 	struct srdma_server_options options; /* strings in it are NULL, its limits zeroed: `limits` are those in force */
 	struct srdma_tls_context *context; /* guarded by mutex: it can be replaced */
 	struct srdma_device *device;
-	struct srdma_listener *listener;
+	struct srdma_listener **listeners;
+	unsigned listener_count;
 	struct srdma_networks proxies; /* balancers, whose connections begin with a PROXY header */
 	struct srdma_slots slots; /* its mutex also guards each client's conn and info, and `gone` */
 	struct srdma_server_metrics gone; /* metrics.c; the traffic of clients that have gone */

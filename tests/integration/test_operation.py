@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Operating a running server: its control socket, kick, drain."""
+import fcntl
 import json
 import os
 import pty
@@ -304,18 +305,24 @@ def test_systemd_is_told(certs, device, start, tmp_path):
             told.append(manager.recv(4096))
 
 
-def test_socket_comes_from_systemd(certs, device, start):
-    with socket.create_server((certs.host, 0)) as listening:
-        # The pid has to be the server's own, which is known only just before the exec.
-        code = ("import os, sys; os.dup2(int(sys.argv[1]), 3); os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS='1'); "
-                "os.execv(sys.argv[2], sys.argv[2:])")
-        launcher = ["/usr/bin/python3", "-c", code, str(listening.fileno())]
-        start_server = [*launcher, SECURDMA, "serve", "--json", "--cert", certs.cert("server"), "--key", certs.key("server"),
-                        "--client-ca", certs.cert("ca"), "--device", device.name]
-        environment = on_device([SECURDMA], {}).get("env")
-        server = start(Process, *start_server, env=environment, pass_fds=[listening.fileno()])
-        port = json.loads(server.wait_line(lambda line: '"listening"' in line))["port"]
-        assert port == listening.getsockname()[1]
-    assert connect(certs, port, "-e", "send x").returncode == 0
+def test_sockets_come_from_systemd_and_all_are_served(certs, device, start):
+    sockets = [socket.create_server((certs.host, 0)) for _ in range(2)]
+    # The pid has to be the server's own, which is known only just before the exec.
+    code = ("import os, sys\nn = int(sys.argv[1])\nfor i in range(n): os.dup2(int(sys.argv[2 + i]), 3 + i)\n"
+            "os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS=str(n))\nos.execv(sys.argv[2 + n], sys.argv[2 + n:])")
+    # Numbers that are out of the way of 3 and 4.
+    high = [fcntl.fcntl(sock, fcntl.F_DUPFD, 100) for sock in sockets]
+    launcher = ["/usr/bin/python3", "-c", code, str(len(high)), *map(str, high)]
+    start_server = [*launcher, SECURDMA, "serve", "--json", "--cert", certs.cert("server"), "--key", certs.key("server"), "--client-ca",
+                    certs.cert("ca"), "--device", device.name]
+    server = start(Process, *start_server, env=on_device([SECURDMA], {}).get("env"), pass_fds=high)
+    ports = [sock.getsockname()[1] for sock in sockets]
+    for fd in high:
+        os.close(fd)
+    for sock in sockets:
+        sock.close()
+    assert json.loads(server.wait_line(lambda line: '"listening"' in line))["port"] == ports[0]
+    for port in (*ports, ports[0]):
+        assert connect(certs, port, "-e", "send x").returncode == 0
     server.signal(15)
     assert server.wait() == 0
