@@ -235,7 +235,7 @@ static int run(struct serve *serve)
 		if (poll(fds, 2 + CONTROL_FDS, control_server_timeout(serve->control, interval)) < 0) {
 			if (errno == EINTR)
 				continue;
-			perror("securdma: poll");
+			cli_error("cannot wait for events: %s", strerror(errno));
 			stop(serve, false);
 			return CLI_EXIT_FAILED;
 		}
@@ -339,7 +339,7 @@ static int start(struct serve *serve)
 	}
 	serve->signals = open_signals();
 	if (serve->signals < 0) {
-		perror("securdma: signalfd");
+		cli_error("cannot receive signals: %s", strerror(errno));
 		return CLI_EXIT_FAILED;
 	}
 	code = enter_sandbox(settings);

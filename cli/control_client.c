@@ -114,7 +114,7 @@ int control_ask(const char *path, json_t *request, bool quiet, json_t **out)
 		code = CLI_EXIT_FAILED;
 	}
 	if (!quiet)
-		fprintf(stderr, "securdma: control socket %s: %s\n", path, why ? why : "the answer makes no sense");
+		cli_error("control socket %s: %s", path, why ? why : "the answer makes no sense");
 	json_decref(answer);
 	return code;
 }

@@ -212,13 +212,13 @@ struct ini_source {
 static void complain(struct ini_source *source, const char *format, ...) __attribute__((format(printf, 2, 3)));
 static void complain(struct ini_source *source, const char *format, ...)
 {
+	char what[1024];
 	va_list args;
 
-	fprintf(stderr, "securdma: %s:%d: ", source->name, source->line);
 	va_start(args, format);
-	vfprintf(stderr, format, args);
+	vsnprintf(what, sizeof what, format, args);
 	va_end(args);
-	fputc('\n', stderr);
+	cli_error_event("settings.invalid", "%s:%d: %s", source->name, source->line, what);
 	source->problems++;
 }
 
@@ -350,16 +350,16 @@ int settings_read_file(struct settings *settings, const char *file)
 
 	source.file = fopen(file, "re");
 	if (!source.file) {
-		fprintf(stderr, "securdma: can't read the configuration file %s: %s\n", file, strerror(errno));
+		cli_error_event("settings.invalid", "can't read the configuration file %s: %s", file, strerror(errno));
 		return CLI_EXIT_USAGE;
 	}
 	bad_line = ini_parse_stream(read_line, &source, take_value, &source);
 	if (bad_line != 0 && source.problems == 0) {
-		fprintf(stderr, "securdma: %s:%d: neither [section], 'key = value' nor a comment\n", file, bad_line);
+		cli_error_event("settings.invalid", "%s:%d: neither [section], 'key = value' nor a comment", file, bad_line);
 		source.problems++;
 	}
 	if (ferror(source.file)) {
-		fprintf(stderr, "securdma: can't read the configuration file %s: %s\n", file, strerror(errno));
+		cli_error_event("settings.invalid", "can't read the configuration file %s: %s", file, strerror(errno));
 		source.problems++;
 	}
 	fclose(source.file);
