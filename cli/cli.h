@@ -18,6 +18,7 @@ enum cli_exit {
 	CLI_EXIT_REJECTED = 5, /* the server said REJECT */
 	CLI_EXIT_DEVICE = 6,   /* no RDMA device, or it failed */
 	CLI_EXIT_LOST = 7,     /* the connection was lost or ended by the peer */
+	CLI_EXIT_UNFINISHED = 8, /* a server stopped as it was told to, and some clients did not end in order */
 };
 
 /* The exit code for a negative error of the library. */
@@ -74,6 +75,7 @@ int cmd_status(int argc, char **argv);
 int cmd_top(int argc, char **argv);
 int cmd_kick(int argc, char **argv);
 int cmd_drain(int argc, char **argv);
+int cmd_reload(int argc, char **argv);
 int cmd_version(int argc, char **argv);
 
 #endif

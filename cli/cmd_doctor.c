@@ -16,7 +16,7 @@ static const char details[] =
 	"6 there is no usable RDMA device.\n\n"
 	"Examples:\n"
 	"  securdma doctor\n"
-	"  securdma doctor --config /etc/securdma.conf --json\n";
+	"  securdma doctor --config /etc/securdma/securdma.conf --json\n";
 
 void doctor_find(struct doctor *doctor, enum finding finding, const char *what, const char *mend, const char *format,
 		 ...)

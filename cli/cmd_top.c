@@ -210,7 +210,7 @@ int cmd_top(int argc, char **argv)
 	struct command_line line = {
 		.name = "top",
 		.command = FOR_CONTROL,
-		.synopsis = "--control PATH [OPTION...]",
+		.synopsis = "[OPTION...]",
 		.about = "Shows the clients of a running server and their messages and bytes a second, until q or SIGINT.\n"
 			 "For JSON see 'securdma status --json'.",
 		.details = "Exit codes: 0 ended, 2 usage, 3 no server at the control socket.\n",
@@ -226,8 +226,7 @@ int cmd_top(int argc, char **argv)
 		return cli_fail(-ENOMEM, "top");
 	if (command_line_parse(&line, argc, argv, &code)) {
 		path = control_path(&settings);
-		code = path ? watch(path, &options)
-			    : cli_usage("top", "--control PATH is needed: the one that the server was given");
+		code = path ? watch(path, &options) : cli_fail(-ENOMEM, "top");
 	}
 	free(path);
 	settings_free(&settings);

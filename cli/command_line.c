@@ -148,7 +148,9 @@ int command_line_read_again(struct command_line *line, int argc, char **argv)
 		code = settings_read_file(line->settings, file);
 	/* The file may have another format of the log. */
 	look_ahead(line, argc, argv);
-	return code == CLI_EXIT_OK ? walk(line, argc, argv) : code;
+	if (code == CLI_EXIT_OK)
+		code = walk(line, argc, argv);
+	return code == CLI_EXIT_OK ? settings_complete(line->settings) : code;
 }
 
 bool command_line_parse(struct command_line *line, int argc, char **argv, int *exit_code)

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 """Operating a running server: its control socket, kick, drain."""
-import fcntl
 import json
 import os
 import pty
@@ -12,8 +11,7 @@ import time
 
 import pytest
 
-from conftest import (SCALE, SECURDMA, Client, Process, Server, client_args, connect, on_device, resources, run, wait_for_resources,
-                      wait_until)
+from conftest import SCALE, SECURDMA, Client, Process, Server, client_args, connect, resources, run, wait_for_resources, wait_until
 
 
 def ask(path, *args):
@@ -281,48 +279,3 @@ def test_top_on_a_terminal(served, certs, start, control):
         os.close(slave)
     text = shown.decode()
     assert "clients 1/10" in text and "client one" in text and "x\r" not in text, text
-
-
-# ---- systemd ----------------------------------------------------------------------------------------------------------
-
-
-def test_systemd_is_told(certs, device, start, tmp_path):
-    path = str(tmp_path / "notify")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
-        manager.bind(path)
-        manager.settimeout(15 * SCALE)
-        server = start(Server, certs, device, env=dict(os.environ, NOTIFY_SOCKET=path, WATCHDOG_USEC="200000",
-                                                       RUNTIME_DIRECTORY=str(tmp_path)))
-        assert manager.recv(4096).decode() == f"READY=1\nSTATUS=listening on port {server.port}"
-        begin = time.monotonic()
-        assert [manager.recv(4096) for _ in range(5)] == [b"WATCHDOG=1"] * 5
-        assert time.monotonic() - begin < 5 * SCALE
-        assert status(str(tmp_path / "control"))["connected"] == 0
-        server.stop()
-        manager.setblocking(False)
-        told = []
-        while not told or not told[-1].startswith(b"STOPPING=1"):
-            told.append(manager.recv(4096))
-
-
-def test_sockets_come_from_systemd_and_all_are_served(certs, device, start):
-    sockets = [socket.create_server((certs.host, 0)) for _ in range(2)]
-    # The pid has to be the server's own, which is known only just before the exec.
-    code = ("import os, sys\nn = int(sys.argv[1])\nfor i in range(n): os.dup2(int(sys.argv[2 + i]), 3 + i)\n"
-            "os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS=str(n))\nos.execv(sys.argv[2 + n], sys.argv[2 + n:])")
-    # Numbers that are out of the way of 3 and 4.
-    high = [fcntl.fcntl(sock, fcntl.F_DUPFD, 100) for sock in sockets]
-    launcher = ["/usr/bin/python3", "-c", code, str(len(high)), *map(str, high)]
-    start_server = [*launcher, SECURDMA, "serve", "--json", "--cert", certs.cert("server"), "--key", certs.key("server"), "--client-ca",
-                    certs.cert("ca"), "--device", device.name]
-    server = start(Process, *start_server, env=on_device([SECURDMA], {}).get("env"), pass_fds=high)
-    ports = [sock.getsockname()[1] for sock in sockets]
-    for fd in high:
-        os.close(fd)
-    for sock in sockets:
-        sock.close()
-    assert json.loads(server.wait_line(lambda line: '"listening"' in line))["port"] == ports[0]
-    for port in (*ports, ports[0]):
-        assert connect(certs, port, "-e", "send x").returncode == 0
-    server.signal(15)
-    assert server.wait() == 0
