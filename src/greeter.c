@@ -426,6 +426,14 @@ static void take_events(struct srdma_greeter *greeter, int timeout_ms)
 			take_arrivals(greeter);
 }
 
+/* Whether a client that is silent, or slow to prove who it is, has had its time. */
+static bool is_late(const struct srdma_client *client, uint64_t now)
+{
+	uint64_t grace = srdma_accept_has_spoken(client->accept) ? GRACE_US : SILENT_GRACE_US;
+
+	return (!srdma_accept_is_authenticated(client->accept) || client->turned_away) && now - client->arrived >= grace;
+}
+
 /* The server is stopping. A client that has begun its set-up may finish it, to be told why it must go: by REJECT, or, once it has
  * WELCOME, by its worker's DISCONNECT. `until`: nobody may from then on. */
 static void finish_setups(struct srdma_greeter *greeter, uint64_t until)
@@ -437,7 +445,7 @@ static void finish_setups(struct srdma_greeter *greeter, uint64_t until)
 
 		for (struct srdma_client *client = greeter->first; client; client = next) {
 			next = client->next;
-			if (now >= until || is_evictable(client, now))
+			if (now >= until || is_late(client, now))
 				give_up(greeter, client, -ECANCELED, "given up: shutting down");
 		}
 		check_deadlines(greeter);
