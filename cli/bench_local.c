@@ -114,7 +114,7 @@ int bench_local_new(struct bench *bench)
 		parent = "/tmp";
 	snprintf(local->directory, sizeof local->directory, "%s/securdma-bench-XXXXXX", parent);
 	if (!mkdtemp(local->directory)) {
-		fprintf(stderr, "securdma: can't make a directory %s: %s\n", local->directory, strerror(errno));
+		cli_error("can't make a directory %s: %s", local->directory, strerror(errno));
 		local->directory[0] = '\0';
 		return CLI_EXIT_FAILED;
 	}

@@ -18,6 +18,7 @@ enum cli_exit {
 	CLI_EXIT_REJECTED = 5, /* the server said REJECT */
 	CLI_EXIT_DEVICE = 6,   /* no RDMA device, or it failed */
 	CLI_EXIT_LOST = 7,     /* the connection was lost or ended by the peer */
+	CLI_EXIT_UNFINISHED = 8, /* a server stopped as it was told to, and some clients did not end in order */
 };
 
 /* The exit code for a negative error of the library. */
@@ -39,17 +40,30 @@ char *cli_escape(const void *data, size_t length, char *text, size_t size);
 
 enum cli_log_format { CLI_LOG_TEXT, CLI_LOG_JSON };
 
-/* Prints the library's log lines up to `level` to stderr. In text, with the time of day before each when `timestamps`. */
+/* Prints the library's log lines up to `level` to stderr. In text, with the time of day before each when `timestamps`. Where
+ * stderr is the journal, each line has its priority, and no time. */
 void cli_log_start(enum srdma_log_level level, enum cli_log_format format, bool timestamps);
+/* Keeps errors back until cli_log_start, which knows how to print them. */
+void cli_log_hold(void);
+/* Whether what is written to `fd` is a stream of the journal's, which JOURNAL_STREAM names. */
+bool cli_log_is_journal(int fd);
 
-/* Prints why the command fails: "securdma: <message>", or a JSON object when the log has that format. */
+/* Prints why the command fails: "securdma: <message>", or a JSON object when the log has that format. For the main thread. */
 void cli_error(const char *format, ...) __attribute__((format(printf, 1, 2)));
+/* The same, under another name than command.failed. */
+void cli_error_event(const char *event, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* From now on errors are also collected; cli_log_collected ends that and returns them, with "; " between them, static. */
+void cli_log_collect(void);
+const char *cli_log_collected(void);
 
 /* Prints one line of the command's own in the same form. */
 void cli_log(enum srdma_log_level level, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* The same, under a name of its own. */
 void cli_log_event(enum srdma_log_level level, const char *event, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
+/* The same with fields. */
+void cli_log_record(const struct srdma_log_record *record);
 
 /* The subcommands; argv[0] is the subcommand's name. Each returns an exit code. */
 int cmd_serve(int argc, char **argv);
@@ -61,6 +75,7 @@ int cmd_status(int argc, char **argv);
 int cmd_top(int argc, char **argv);
 int cmd_kick(int argc, char **argv);
 int cmd_drain(int argc, char **argv);
+int cmd_reload(int argc, char **argv);
 int cmd_version(int argc, char **argv);
 
 #endif

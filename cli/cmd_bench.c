@@ -59,7 +59,7 @@ static void on_signal(int number)
 bool bench_interrupted(void)
 {
 	if (interrupted)
-		fprintf(stderr, "securdma: bench: interrupted\n");
+		cli_error("bench: interrupted");
 	return interrupted != 0;
 }
 

@@ -79,7 +79,7 @@ static int fail(struct connect *connect, int error, const char *what)
 	keep_error(connect, error, srdma_error_text());
 	cli_fail(error, "%s", what);
 	if (error == SRDMA_EREJECTED && connect->reject.retry_after_ms > 0)
-		fprintf(stderr, "securdma: the server suggests to try again in %u ms\n",
+		cli_error("the server suggests to try again in %u ms",
 			connect->reject.retry_after_ms);
 	return cli_exit_code(error);
 }

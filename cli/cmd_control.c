@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* status, kick and drain: each asks a running server over its control socket. */
+/* status, kick, drain and reload: each asks a running server over its control socket. */
 #include "cli.h"
 #include "command_line.h"
 #include "control_client.h"
@@ -12,14 +12,16 @@
 #include <string.h>
 
 #define POLL_MS 200
+/* Long revocation lists, many identities. */
+#define RELOAD_TIMEOUT_S 60
 
 static const char exit_codes[] =
-	"Exit codes: 0 done, 1 the server refused (no such client), 2 usage, 3 no server at the control socket.\n";
+	"Exit codes: 0 done, 1 the server refused (the reason is told), 2 usage, 3 no server at the control socket, or no answer.\n";
 
 struct control_options {
 	char *reason;
 	int64_t timeout_ms;
-	bool wait;
+	bool wait, quiet;
 };
 
 static const struct option kick_options[] = {
@@ -31,6 +33,11 @@ static const struct option drain_options[] = {
 	 "after which the server stops even if clients are left"},
 	{"--wait", NULL, NULL, OPTION_SWITCH, FOR_CONTROL, offsetof(struct control_options, wait), 0, 0, NULL,
 	 "return when the server has gone"},
+};
+
+static const struct option reload_options[] = {
+	{"--quiet", NULL, NULL, OPTION_SWITCH, FOR_CONTROL, offsetof(struct control_options, quiet), 0, 0, NULL,
+	 "do not repeat what the server has logged: why it refused, and what waits for its next start"},
 };
 
 /* Reads the command line; *path is where the server is. Returns true to go on. */
@@ -46,7 +53,7 @@ static bool begin(struct command_line *line, int argc, char **argv, char **path,
 		return false;
 	*path = control_path(line->settings);
 	if (!*path)
-		*code = cli_usage(line->name, "--control PATH is needed: the one that the server was given");
+		*code = cli_fail(-ENOMEM, "%s", line->name);
 	return *path != NULL;
 }
 
@@ -55,7 +62,7 @@ int cmd_status(int argc, char **argv)
 	struct settings settings = {0};
 	struct command_line line = {
 		.name = "status",
-		.synopsis = "--control PATH [OPTION...]",
+		.synopsis = "[OPTION...]",
 		.about = "Prints a running server's counts and a table of its clients.",
 		.settings = &settings,
 	};
@@ -100,7 +107,7 @@ int cmd_kick(int argc, char **argv)
 	const char *id = NULL;
 	struct command_line line = {
 		.name = "kick",
-		.synopsis = "--control PATH [OPTION...] ID",
+		.synopsis = "[OPTION...] ID",
 		.about = "Disconnects one client of a running server in order; ID is what 'securdma status' shows.",
 		.options = kick_options,
 		.option_count = sizeof kick_options / sizeof *kick_options,
@@ -120,17 +127,43 @@ int cmd_kick(int argc, char **argv)
 	return code;
 }
 
-/* The socket goes with the server, which has its own time-out for the clients that are left at the deadline. */
-static int wait_for_end(const char *path)
+/* The socket goes with the server, which has its own time-out for the clients that are left at the deadline. One that stays
+ * (`ends` is false) says when it is drained, and has no clients when those that were left have gone. */
+static int wait_for_end(const char *path, bool ends)
 {
-	json_t *status = NULL;
-	int code;
+	for (;;) {
+		json_t *status = NULL;
+		int code = control_ask(path, json_pack("{s:s}", "request", "status"), true, &status);
+		bool over = code == CLI_EXIT_OK ? !ends && json_is_true(json_object_get(status, "drained")) &&
+							  json_integer_value(json_object_get(status, "connected")) == 0
+						: code == CLI_EXIT_CONNECT && !control_is_served(path);
 
-	while ((code = control_ask(path, json_pack("{s:s}", "request", "status"), true, &status)) == CLI_EXIT_OK) {
 		json_decref(status);
+		if (over)
+			return CLI_EXIT_OK;
+		if (code != CLI_EXIT_OK && code != CLI_EXIT_CONNECT)
+			return code;
 		poll(NULL, 0, POLL_MS);
 	}
-	return code == CLI_EXIT_CONNECT ? CLI_EXIT_OK : code;
+}
+
+static int drain(const char *path, const struct control_options *options)
+{
+	json_t *answer = NULL;
+	bool ends;
+	int code = control_ask(path, json_pack("{s:s, s:I}", "request", "drain", "timeout_ms", (json_int_t)options->timeout_ms),
+			       false, &answer);
+
+	ends = !json_is_false(json_object_get(answer, "ends"));
+	json_decref(answer);
+	if (code == CLI_EXIT_OK && options->wait)
+		code = wait_for_end(path, ends);
+	if (code == CLI_EXIT_OK && !ends)
+		cli_log(SRDMA_LOG_WARN,
+			"systemd holds the server's port and would start the server again, so the server stays and turns newcomers away; "
+			"to end it, stop the socket unit with the service (systemctl stop securdma.socket securdma.service); to serve "
+			"again, restart the service");
+	return code;
 }
 
 int cmd_drain(int argc, char **argv)
@@ -139,10 +172,46 @@ int cmd_drain(int argc, char **argv)
 	struct settings settings = {0};
 	struct command_line line = {
 		.name = "drain",
-		.synopsis = "--control PATH [OPTION...]",
-		.about = "A running server takes no new clients, and ends when the last one has left or the time is over.",
+		.synopsis = "[OPTION...]",
+		.about = "A running server takes no new clients, and ends when the last one has left or the time is over. One whose port\n"
+			 "systemd holds (securdma.socket) stays, and turns newcomers away until it is stopped or restarted.",
 		.options = drain_options,
 		.option_count = sizeof drain_options / sizeof *drain_options,
+		.values = &options,
+		.settings = &settings,
+	};
+	char *path = NULL;
+	int code;
+
+	if (begin(&line, argc, argv, &path, &code))
+		code = drain(path, &options);
+	free(path);
+	settings_free(&settings);
+	return code;
+}
+
+/* ---- reload ---------------------------------------------------------------------------------------------------- */
+
+static void say_later(const json_t *answer)
+{
+	const json_t *later = json_object_get(answer, "later");
+
+	for (size_t i = 0; i < json_array_size(later); i++)
+		cli_log(SRDMA_LOG_WARN, "%s has another value now, which takes effect at the next start",
+			json_string_value(json_array_get(later, i)));
+}
+
+int cmd_reload(int argc, char **argv)
+{
+	struct control_options options = {0};
+	struct settings settings = {0};
+	struct command_line line = {
+		.name = "reload",
+		.synopsis = "[OPTION...]",
+		.about = "A running server reads its configuration file, certificates, key, CAs and revocation lists again, and the command\n"
+			 "returns when they are in force. When something is wrong with them, the server goes on with what it has.",
+		.options = reload_options,
+		.option_count = sizeof reload_options / sizeof *reload_options,
 		.values = &options,
 		.settings = &settings,
 	};
@@ -151,10 +220,14 @@ int cmd_drain(int argc, char **argv)
 	int code;
 
 	if (begin(&line, argc, argv, &path, &code)) {
-		code = control_ask(path, json_pack("{s:s, s:I}", "request", "drain", "timeout_ms", (json_int_t)options.timeout_ms),
-				   false, &answer);
-		if (code == CLI_EXIT_OK && options.wait)
-			code = wait_for_end(path);
+		code = control_ask_within(path, json_pack("{s:s}", "request", "reload"), RELOAD_TIMEOUT_S, options.quiet, &answer);
+		/* The server has logged nothing about this. */
+		if (code == CLI_EXIT_CONNECT && options.quiet)
+			cli_error("control socket %s: no server answered", path);
+		else if (code == CLI_EXIT_OK && settings.json)
+			cli_json_print(json_incref(answer));
+		else if (code == CLI_EXIT_OK && !options.quiet)
+			say_later(answer);
 	}
 	json_decref(answer);
 	free(path);

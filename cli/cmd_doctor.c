@@ -19,7 +19,7 @@ static const char details[] =
 	"Examples:\n"
 	"  securdma doctor\n"
 	"  securdma doctor --cert server.crt --key server.key --client-ca ca.crt --max-clients 1000\n"
-	"  securdma doctor --config /etc/securdma.conf --json\n";
+	"  securdma doctor --config /etc/securdma/securdma.conf --json\n";
 
 void doctor_find(struct doctor *doctor, enum finding finding, const char *what, const char *fix, const char *format,
 		 ...)

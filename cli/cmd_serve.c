@@ -8,8 +8,9 @@
 #include "privileges.h"
 #include "reload.h"
 #include "sandbox.h"
+#include "serve.h"
 #include "server_status.h"
-#include "systemd.h"
+#include "service_manager.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -18,13 +19,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/signalfd.h>
+#include <time.h>
 #include <unistd.h>
 
-#ifdef HAVE_SYSTEMD
-#define WITHOUT_SYSTEMD ""
-#else
-#define WITHOUT_SYSTEMD "; this securdma was built without libsystemd"
-#endif
+/* Between two looks for a device that is not there yet. */
+#define LOOK_MS 500
+/* For what comes after the waiting that the service manager knows of. */
+#define MARGIN_MS 30000
 
 static const char about[] =
 	"Listens for clients on a TLS port and gives each that is authenticated a queue pair of its own, with an echo\n"
@@ -36,23 +37,11 @@ static const char details[] =
 	"  SIGHUP           read the configuration, certificates, CAs and revocation lists again; clients stay connected,\n"
 	"                   unless their name is denied now\n"
 	"  SIGUSR1          print the counts and a table of the clients\n\n"
-	"Exit codes: 0 stopped in order, 1 stopped, but some clients did not end in order, or the port can't be used,\n"
-	"2 usage, settings or certificates, 6 no RDMA device, or it failed while serving.\n\n"
+	"Exit codes: 0 stopped in order, 1 the port can't be used, 2 usage, settings or certificates, 6 no RDMA device, or it\n"
+	"failed while serving, 8 stopped, but some clients did not end in order.\n\n"
 	"Examples:\n"
 	"  securdma serve --cert server.crt --key server.key --client-ca ca.crt\n"
-	"  securdma serve --config /etc/securdma.conf --max-clients 100 --json\n";
-
-struct serve {
-	struct settings settings;
-	struct srdma_device *device;
-	struct srdma_tls_context *context;
-	struct srdma_server *server;
-	struct metrics *metrics; /* NULL: none */
-	struct control_server *control;
-	int signals;
-	int argc; /* to be read again */
-	char **argv;
-};
+	"  securdma serve --config /etc/securdma/securdma.conf --max-clients 100 --json\n";
 
 /* The defaults of this command, then the file, then the flags. Returns an exit code; *go_on is false when the command is over. */
 static int read_settings(struct serve *serve, struct settings *settings, bool again, bool *go_on)
@@ -117,56 +106,24 @@ static void let_signals_kill(void)
 	pthread_sigmask(SIG_UNBLOCK, &set, NULL);
 }
 
-static void say_listening(const struct serve *serve)
-{
-	const struct settings *settings = &serve->settings;
-	const char *address = settings->listen_address ? settings->listen_address : "*";
-	const char *device = srdma_device_name(serve->device);
-	unsigned port = srdma_server_port(serve->server), device_port = srdma_device_port(serve->device);
-	bool bracket = strchr(address, ':') != NULL;
-
-	if (settings->json) {
-		json_t *object = json_pack("{s:s, s:s, s:i, s:s, s:i, s:I, s:i}", "event", "listening", "address", address,
-					   "port", (int)port, "device", device, "device_port", (int)device_port,
-					   "max_clients", (json_int_t)settings->max_clients, "pid", (int)getpid());
-
-		if (object && serve->metrics)
-			json_object_set_new(object, "metrics_port", json_integer(metrics_port(serve->metrics)));
-		cli_json_print(object);
-		return;
-	}
-	printf("listening on %s%s%s:%u device %s/%u max-clients %lld", bracket ? "[" : "", address, bracket ? "]" : "", port,
-	       device, device_port, (long long)settings->max_clients);
-	if (serve->metrics)
-		printf(" metrics-port %u", metrics_port(serve->metrics));
-	printf("\n");
-	fflush(stdout);
-}
-
 static int stop(struct serve *serve, bool device_failed)
 {
 	struct srdma_server_status status;
 	int unfinished;
 
-	sd_notify(0, "STOPPING=1\nSTATUS=stopping");
 	control_server_close(&serve->control);
 	let_signals_kill();
 	metrics_stop(&serve->metrics);
 	srdma_server_status(serve->server, &status);
+	service_manager_tell("STOPPING=1\nSTATUS=stopping: %u clients are told\nEXTEND_TIMEOUT_USEC=%lld", status.clients,
+			     (long long)(serve->settings.drain_timeout_ms + MARGIN_MS) * 1000);
 	unfinished = srdma_server_stop(&serve->server);
-	if (serve->settings.json)
-		cli_json_print(json_pack("{s:s, s:i, s:i, s:I, s:I, s:I, s:I, s:b}", "event", "stopped", "clients",
-					 (int)status.clients, "unfinished", unfinished, "accepted",
-					 (json_int_t)status.accepted, "rejected", (json_int_t)status.rejected, "failed",
-					 (json_int_t)status.failed, "lost", (json_int_t)status.lost, "device_failed",
-					 (int)device_failed));
-	else
-		printf("stopped: %u clients told, %d of them did not end in order\n", status.clients, unfinished);
+	announce_stopped(serve, &status, unfinished, device_failed);
 	if (device_failed) {
 		cli_error("the RDMA device failed or was removed; see 'securdma doctor'");
 		return CLI_EXIT_DEVICE;
 	}
-	return unfinished == 0 ? CLI_EXIT_OK : CLI_EXIT_FAILED;
+	return unfinished == 0 ? CLI_EXIT_OK : CLI_EXIT_UNFINISHED;
 }
 
 /* What is missing is known before the library is asked, so say it in the words of the command line. */
@@ -181,18 +138,55 @@ static int check_credentials(const struct settings *settings)
 	return CLI_EXIT_OK;
 }
 
-static void read_again(struct serve *serve)
+/* Reads all again. Returns whether it took effect; what was wrong has been said, and is collected by the log. `later`, or NULL, gets
+ * the flags of settings that wait for the next start. */
+static bool read_again(struct serve *serve, json_t *later)
 {
 	struct settings fresh = {0};
-	bool go_on;
+	bool go_on, done = false;
 
 	read_settings(serve, &fresh, true, &go_on);
 	if (go_on && check_credentials(&fresh) == CLI_EXIT_OK)
-		reload(serve->server, &serve->settings, &fresh);
+		done = reload(serve->server, &serve->settings, &fresh, later);
 	else
 		cli_log_event(SRDMA_LOG_ERROR, "server.reload_failed",
 			      "not reloaded: the configuration is not valid; the server goes on with what it has");
 	settings_free(&fresh);
+	serve->reload_failed = !done;
+	return done;
+}
+
+/* ---- requests -------------------------------------------------------------------------------------------------- */
+
+static json_t *answer_reload(struct serve *serve)
+{
+	json_t *later = json_array();
+	const char *errors;
+	bool done;
+
+	cli_log_collect();
+	done = read_again(serve, later);
+	errors = cli_log_collected();
+	if (done)
+		return json_pack("{s:b, s:o}", "ok", 1, "later", later);
+	json_decref(later);
+	return json_pack("{s:b, s:s}", "ok", 0, "error", errors);
+}
+
+/* `arg`: struct serve *. */
+static json_t *answer(const json_t *request, void *arg)
+{
+	const char *what = json_string_value(json_object_get(request, "request"));
+	struct serve *serve = arg;
+	json_t *answer;
+
+	if (what && strcmp(what, "reload") == 0)
+		return answer_reload(serve);
+	answer = server_status_answer(request, serve->server);
+	/* Whether the server ends once it is drained. */
+	if (answer && what && strcmp(what, "drain") == 0)
+		json_object_set_new(answer, "ends", json_boolean(!serve->sockets));
+	return answer;
 }
 
 /* Takes one signal. Returns true when the server is to stop. */
@@ -202,23 +196,29 @@ static bool take_signal(struct serve *serve)
 
 	if (read(serve->signals, &signal, sizeof signal) != sizeof signal)
 		return false;
-	if (signal.ssi_signo == SIGUSR1)
-		server_status_print(serve->server, serve->settings.json);
+	if (signal.ssi_signo == SIGHUP && !serve->server)
+		serve->reload_wanted = true;
 	else if (signal.ssi_signo == SIGHUP)
-		read_again(serve);
-	else
+		read_again(serve, NULL);
+	else if (signal.ssi_signo != SIGUSR1)
 		return true;
+	else if (serve->server)
+		server_status_print(serve->server, serve->settings.json || serve->settings.log_format == CLI_LOG_JSON);
 	return false;
 }
 
-/* How long the loop may sleep: systemd is told twice in its interval that the loop still runs. */
-static int loop_interval(void)
-{
-	uint64_t us;
+/* ---- serving --------------------------------------------------------------------------------------------------- */
 
-	if (sd_watchdog_enabled(0, &us) <= 0 || us >= 2000000)
-		return 1000;
-	return us >= 2000 ? (int)(us / 2000) : 1;
+/* When the last client has gone, or the time is over. Where the service manager holds the sockets, an end would not last: it starts
+ * the server again for the next newcomer. Such a server stays, and goes on to turn newcomers away. Returns true when it is to end. */
+static bool is_drained(struct serve *serve, const struct srdma_server_status *status)
+{
+	if (!status->drained || !serve->sockets)
+		return status->drained;
+	if (!serve->cleared)
+		server_status_kick_all(serve->server, "the server is drained, and the time for it is over");
+	serve->cleared = true;
+	return false;
 }
 
 static int run(struct serve *serve)
@@ -228,10 +228,14 @@ static int run(struct serve *serve)
 		{.fd = srdma_server_event_fd(serve->server), .events = POLLIN},
 	};
 	struct srdma_server_status status;
-	int interval = loop_interval();
+	int interval = service_manager_interval(1000);
 
 	for (;;) {
-		sd_notify(0, "WATCHDOG=1");
+		srdma_server_status(serve->server, &status);
+		if (status.device_failed || is_drained(serve, &status))
+			return stop(serve, status.device_failed);
+		announce_state(serve, &status);
+		service_manager_live();
 		/* The interval is for the case that the event was something that this program does not act on: its
 		 * descriptor stays readable, so it is left out of the next wait. */
 		fds[1].fd = fds[1].revents ? -1 : srdma_server_event_fd(serve->server);
@@ -239,26 +243,23 @@ static int run(struct serve *serve)
 		if (poll(fds, 2 + CONTROL_FDS, control_server_timeout(serve->control, interval)) < 0) {
 			if (errno == EINTR)
 				continue;
-			perror("securdma: poll");
+			cli_error("cannot wait for events: %s", strerror(errno));
 			stop(serve, false);
 			return CLI_EXIT_FAILED;
 		}
 		if ((fds[0].revents & POLLIN) && take_signal(serve))
 			return stop(serve, false);
 		control_server_serve(serve->control, fds + 2);
-		srdma_server_status(serve->server, &status);
-		if (status.device_failed || status.drained)
-			return stop(serve, status.device_failed);
 	}
 }
 
 static int open_control(struct serve *serve)
 {
-	char *path = control_path(&serve->settings);
+	char *path = control_path_of_server(&serve->settings);
 	int code = CLI_EXIT_OK;
 
 	if (path)
-		code = control_server_open(path, server_status_answer, serve->server, &serve->control);
+		code = control_server_open(path, answer, serve, &serve->control);
 	free(path);
 	return code;
 }
@@ -277,14 +278,8 @@ static int start_server(struct serve *serve)
 	srdma_server_options_init(&options);
 	options.address = settings->listen_address;
 	options.port = settings->listen_port;
-	/* Of a socket unit; one listens on one port. */
-	ret = sd_listen_fds(1);
-	if (ret < 0) {
-		cli_error("cannot take the socket that systemd hands over: %s" WITHOUT_SYSTEMD, strerror(-ret));
-		return CLI_EXIT_FAILED;
-	}
-	if (ret > 0)
-		options.listen_fd = SD_LISTEN_FDS_START;
+	options.listen_fds = serve->sockets;
+	options.listen_fd_count = serve->socket_count;
 	ret = settings_server_options(settings, &options);
 	if (ret < 0)
 		return cli_fail(ret, "start");
@@ -321,12 +316,57 @@ static int enter_sandbox(const struct settings *settings)
 	return CLI_EXIT_FAILED;
 }
 
-static int start(struct serve *serve)
+static int64_t now_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/* A device that the kernel, or udev with its permissions, brings later. */
+static bool may_come(int error)
+{
+	return error == -ENODEV || error == -EACCES;
+}
+
+/* Opens the device; waits for it when the settings say so. *go_on is false, with an exit code, when there is none, or a signal came. */
+static int open_device(struct serve *serve, bool *go_on)
+{
+	const struct settings *settings = &serve->settings;
+	int64_t until = now_ms() + settings->device_wait_ms;
+	struct pollfd signals = {.fd = serve->signals, .events = POLLIN};
+	bool told = false;
+	int ret;
+
+	*go_on = false;
+	while (may_come(ret = settings_open_device(settings, &serve->device)) && now_ms() < until) {
+		if (!told) {
+			cli_log(SRDMA_LOG_WARN, "%s; waiting %lld ms for it", srdma_error_text(), (long long)settings->device_wait_ms);
+			service_manager_tell("STATUS=waiting for an RDMA device\nEXTEND_TIMEOUT_USEC=%lld",
+					     (long long)(settings->device_wait_ms + MARGIN_MS) * 1000);
+		}
+		told = true;
+		if (poll(&signals, 1, LOOK_MS) > 0 && take_signal(serve))
+			return CLI_EXIT_OK;
+	}
+	if (ret < 0) {
+		cli_fail(ret, "RDMA device");
+		return ret == -EINVAL ? CLI_EXIT_USAGE : CLI_EXIT_DEVICE;
+	}
+	*go_on = true;
+	return CLI_EXIT_OK;
+}
+
+static int start(struct serve *serve, bool *go_on)
 {
 	const struct settings *settings = &serve->settings;
 	int ret, code;
 
+	*go_on = false;
 	code = check_credentials(settings);
+	if (code == CLI_EXIT_OK)
+		code = service_manager_sockets(settings, &serve->sockets, &serve->socket_count);
 	if (code != CLI_EXIT_OK)
 		return code;
 	ret = credentials_server(settings, &serve->context);
@@ -338,18 +378,19 @@ static int start(struct serve *serve)
 	code = privileges_drop(settings);
 	if (code != CLI_EXIT_OK)
 		return code;
-	ret = settings_open_device(settings, &serve->device);
-	if (ret < 0) {
-		cli_fail(ret, "RDMA device");
-		return ret == -EINVAL ? CLI_EXIT_USAGE : CLI_EXIT_DEVICE;
-	}
 	serve->signals = open_signals();
 	if (serve->signals < 0) {
-		perror("securdma: signalfd");
+		cli_error("cannot receive signals: %s", strerror(errno));
 		return CLI_EXIT_FAILED;
 	}
+	code = open_device(serve, go_on);
+	if (!*go_on)
+		return code;
 	code = enter_sandbox(settings);
-	return code == CLI_EXIT_OK ? start_server(serve) : code;
+	if (code == CLI_EXIT_OK)
+		code = start_server(serve);
+	*go_on = code == CLI_EXIT_OK;
+	return code;
 }
 
 int cmd_serve(int argc, char **argv)
@@ -361,16 +402,16 @@ int cmd_serve(int argc, char **argv)
 	if (go_on)
 		code = privileges_freeze();
 	if (go_on && code == CLI_EXIT_OK)
-		code = start(&serve);
+		code = start(&serve, &go_on);
 	if (go_on && code == CLI_EXIT_OK) {
 		code = open_control(&serve);
 		if (code != CLI_EXIT_OK)
 			srdma_server_stop(&serve.server);
 	}
 	if (go_on && code == CLI_EXIT_OK) {
-		say_listening(&serve);
-		if (sd_notifyf(0, "READY=1\nSTATUS=listening on port %u", (unsigned)srdma_server_port(serve.server)) < 0)
-			cli_error("cannot tell systemd that the server is ready" WITHOUT_SYSTEMD);
+		announce_listening(&serve);
+		if (serve.reload_wanted)
+			read_again(&serve, NULL);
 		code = run(&serve);
 	}
 	metrics_stop(&serve.metrics);
@@ -378,6 +419,7 @@ int cmd_serve(int argc, char **argv)
 		close(serve.signals);
 	srdma_device_unref(&serve.device);
 	srdma_tls_context_unref(&serve.context);
+	free(serve.sockets);
 	settings_free(&serve.settings);
 	return code;
 }

@@ -362,7 +362,7 @@ int cmd_top(int argc, char **argv)
 	struct command_line line = {
 		.name = "top",
 		.command = FOR_CONTROL,
-		.synopsis = "--control PATH [OPTION...]",
+		.synopsis = "[OPTION...]",
 		.about = "Shows the clients of a running server and their messages and bytes a second, the busiest first, until q or\n"
 			 "SIGINT. A narrow terminal shows fewer columns, and rates as 1.5k, 2.5M. For JSON see 'securdma status --json'.",
 		.details = "Exit codes: 0 ended, 2 usage, 3 no server at the control socket.\n",
@@ -378,8 +378,7 @@ int cmd_top(int argc, char **argv)
 		return cli_fail(-ENOMEM, "top");
 	if (command_line_parse(&line, argc, argv, &code)) {
 		path = control_path(&settings);
-		code = path ? watch(path, &options)
-			    : cli_usage("top", "--control PATH is needed: the one that the server was given");
+		code = path ? watch(path, &options) : cli_fail(-ENOMEM, "top");
 	}
 	free(path);
 	settings_free(&settings);

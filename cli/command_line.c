@@ -7,8 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum pass { PASS_CONFIG, PASS_ALL };
-
 static void print_options(const struct option *options, size_t count, unsigned command, const void *values)
 {
 	for (size_t i = 0; i < count; i++) {
@@ -53,20 +51,25 @@ static const struct option *find(const struct option *options, size_t count, uns
 	return NULL;
 }
 
+/* The option that an argument names, in either table, and the structure of its value. NULL: none. */
+static const struct option *find_flag(const struct command_line *line, const char *argument, void **values)
+{
+	size_t length = strcspn(argument, "=");
+	const struct option *option = find(settings_options, settings_option_count, line->command, argument, length);
+
+	*values = option ? line->settings : line->values;
+	return option ? option : find(line->options, line->option_count, line->command, argument, length);
+}
+
 /* Handles the flag at argv[*at] and moves *at to its value's place. Returns an exit code. */
-static int take_flag(struct command_line *line, enum pass pass, int argc, char **argv, int *at)
+static int take_flag(struct command_line *line, int argc, char **argv, int *at)
 {
 	const char *argument = argv[*at], *equals = strchr(argument, '='), *value = NULL;
 	size_t length = equals ? (size_t)(equals - argument) : strlen(argument);
-	const struct option *option;
-	void *values = line->settings;
+	void *values;
+	const struct option *option = find_flag(line, argument, &values);
 	char allowed[256];
 
-	option = find(settings_options, settings_option_count, line->command, argument, length);
-	if (!option) {
-		option = find(line->options, line->option_count, line->command, argument, length);
-		values = line->values;
-	}
 	if (!option)
 		return cli_usage(line->name, "no option %.*s", (int)length, argument);
 	if (option->type == OPTION_SWITCH && equals)
@@ -79,14 +82,12 @@ static int take_flag(struct command_line *line, enum pass pass, int argc, char *
 		value = argv[++*at];
 	else
 		return cli_usage(line->name, "%s needs a value: %s", option->flag, option->value_name);
-	if (pass == PASS_CONFIG && strcmp(option->flag, "--config") != 0)
-		return CLI_EXIT_OK;
 	if (option_set(option, values, value, allowed, sizeof allowed) < 0)
 		return cli_usage(line->name, "%s %s: not valid; allowed: %s", option->flag, value, allowed);
 	return CLI_EXIT_OK;
 }
 
-static int walk(struct command_line *line, enum pass pass, int argc, char **argv)
+static int walk(struct command_line *line, int argc, char **argv)
 {
 	bool flags_end = false;
 
@@ -95,7 +96,7 @@ static int walk(struct command_line *line, enum pass pass, int argc, char **argv
 		if (!flags_end && strcmp(argv[i], "--") == 0) {
 			flags_end = true;
 		} else if (!flags_end && argv[i][0] == '-' && argv[i][1] != '\0') {
-			int code = take_flag(line, pass, argc, argv, &i);
+			int code = take_flag(line, argc, argv, &i);
 
 			if (code != CLI_EXIT_OK)
 				return code;
@@ -106,6 +107,25 @@ static int walk(struct command_line *line, enum pass pass, int argc, char **argv
 		}
 	}
 	return CLI_EXIT_OK;
+}
+
+/* Takes what has to be known before all else: which file to read, and how to tell what is wrong with it or with the flags. Those are
+ * judged later. */
+static void look_ahead(struct command_line *line, int argc, char **argv)
+{
+	char allowed[256];
+
+	for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++) {
+		const char *equals = strchr(argv[i], '='), *value;
+		void *values;
+		const struct option *option = argv[i][0] == '-' ? find_flag(line, argv[i], &values) : NULL;
+
+		if (!option || option->type == OPTION_SWITCH)
+			continue;
+		value = equals ? equals + 1 : i + 1 < argc ? argv[++i] : NULL;
+		if (value && (strcmp(option->flag, "--config") == 0 || strcmp(option->flag, "--log-format") == 0))
+			option_set(option, values, value, allowed, sizeof allowed);
+	}
 }
 
 static bool wants_help(int argc, char **argv)
@@ -119,19 +139,18 @@ static bool wants_help(int argc, char **argv)
 int command_line_read_again(struct command_line *line, int argc, char **argv)
 {
 	const char *file;
-	int code;
+	int code = CLI_EXIT_OK;
 
 	/* Flags override the file, so the file has to be read before they are applied. */
-	code = walk(line, PASS_CONFIG, argc, argv);
-	if (code != CLI_EXIT_OK)
-		return code;
+	look_ahead(line, argc, argv);
 	file = line->settings->config_file ? line->settings->config_file : getenv("SECURDMA_CONFIG");
-	if (file && *file) {
+	if (file && *file)
 		code = settings_read_file(line->settings, file);
-		if (code != CLI_EXIT_OK)
-			return code;
-	}
-	return walk(line, PASS_ALL, argc, argv);
+	/* The file may have another format of the log. */
+	look_ahead(line, argc, argv);
+	if (code == CLI_EXIT_OK)
+		code = walk(line, argc, argv);
+	return code == CLI_EXIT_OK ? settings_complete(line->settings) : code;
 }
 
 bool command_line_parse(struct command_line *line, int argc, char **argv, int *exit_code)
@@ -141,10 +160,9 @@ bool command_line_parse(struct command_line *line, int argc, char **argv, int *e
 		*exit_code = CLI_EXIT_OK;
 		return false;
 	}
+	cli_log_hold();
 	*exit_code = command_line_read_again(line, argc, argv);
-	if (*exit_code != CLI_EXIT_OK)
-		return false;
 	cli_log_start((enum srdma_log_level)line->settings->log_level, (enum cli_log_format)line->settings->log_format,
 		      line->command == FOR_SERVE);
-	return true;
+	return *exit_code == CLI_EXIT_OK;
 }

@@ -15,7 +15,7 @@
 #define TIMEOUT_S 5
 #define ANSWER_MAX (1U << 30)
 
-char *control_path(const struct settings *settings)
+char *control_path_of_server(const struct settings *settings)
 {
 	const char *folder = getenv("RUNTIME_DIRECTORY");
 	char *path = NULL;
@@ -28,10 +28,17 @@ char *control_path(const struct settings *settings)
 	return NULL;
 }
 
-static int connect_to(const char *path)
+char *control_path(const struct settings *settings)
+{
+	char *path = control_path_of_server(settings);
+
+	return path ? path : strdup(SETTINGS_CONTROL);
+}
+
+static int connect_to(const char *path, int timeout_s)
 {
 	struct sockaddr_un address = {.sun_family = AF_UNIX};
-	const struct timeval limit = {.tv_sec = TIMEOUT_S};
+	const struct timeval limit = {.tv_sec = timeout_s};
 	int fd;
 
 	if (strlen(path) >= sizeof address.sun_path) {
@@ -90,15 +97,17 @@ static json_t *receive_answer(int fd)
 	return answer;
 }
 
-int control_ask(const char *path, json_t *request, bool quiet, json_t **out)
+int control_ask_within(const char *path, json_t *request, int timeout_s, bool quiet, json_t **out)
 {
 	const char *why = "no answer in time";
-	int fd = connect_to(path), code = CLI_EXIT_CONNECT;
+	int fd = connect_to(path, timeout_s), code = CLI_EXIT_CONNECT;
 	json_t *answer = NULL;
 
 	if (fd < 0) {
-		why = errno == ENOENT || errno == ECONNREFUSED ? "no server is there; 'securdma serve --control PATH' makes one"
-							       : strerror(errno);
+		why = errno == ENOENT || errno == ECONNREFUSED
+			      ? "no server is there; --control names the socket that the server was given (securdma serve --control PATH)"
+		      : errno == EACCES ? "only the server's user and root may use it"
+					: strerror(errno);
 	} else {
 		if (send_request(fd, request) == 0)
 			answer = receive_answer(fd);
@@ -114,7 +123,22 @@ int control_ask(const char *path, json_t *request, bool quiet, json_t **out)
 		code = CLI_EXIT_FAILED;
 	}
 	if (!quiet)
-		fprintf(stderr, "securdma: control socket %s: %s\n", path, why ? why : "the answer makes no sense");
+		cli_error("control socket %s: %s", path, why ? why : "the answer makes no sense");
 	json_decref(answer);
 	return code;
+}
+
+int control_ask(const char *path, json_t *request, bool quiet, json_t **out)
+{
+	return control_ask_within(path, request, TIMEOUT_S, quiet, out);
+}
+
+bool control_is_served(const char *path)
+{
+	int fd = connect_to(path, TIMEOUT_S);
+
+	if (fd < 0)
+		return errno != ENOENT && errno != ECONNREFUSED;
+	close(fd);
+	return true;
 }

@@ -7,11 +7,19 @@
 
 #include <jansson.h>
 
-/* Where the socket is: --control, or under RUNTIME_DIRECTORY, or NULL (a server has none then). To be freed. */
+/* Where a server's socket is: --control, or under RUNTIME_DIRECTORY, or NULL: it has none, so that servers that are started by hand
+ * do not meet. To be freed. */
+char *control_path_of_server(const struct settings *settings);
+/* Where a command looks for it: the same, or SETTINGS_CONTROL. NULL: out of memory. */
 char *control_path(const struct settings *settings);
 
 /* Asks the server at `path` and gives its answer, to be released. Takes the request over. When the answer says that it did
  * not work out, or there is none, that has been said, unless `quiet`. Returns an exit code. */
 int control_ask(const char *path, json_t *request, bool quiet, json_t **answer);
+/* For an answer that the server may have to work for: it is awaited so long. */
+int control_ask_within(const char *path, json_t *request, int timeout_s, bool quiet, json_t **answer);
+
+/* Whether there is a server at all, which may be too busy to answer. */
+bool control_is_served(const char *path);
 
 #endif

@@ -98,13 +98,11 @@ static int take_path(struct control_server *control)
 		if (errno != EADDRINUSE)
 			goto fail;
 		if (lstat(control->path, &there) != 0 || !S_ISSOCK(there.st_mode)) {
-			fprintf(stderr, "securdma: control socket %s: there is something else; remove it or name another path\n",
-				control->path);
+			cli_error("control socket %s: there is something else; remove it or name another path", control->path);
 			return CLI_EXIT_USAGE;
 		}
 		if (is_served(&address)) {
-			fprintf(stderr, "securdma: control socket %s: another server uses it; stop that one or name another path\n",
-				control->path);
+			cli_error("control socket %s: another server uses it; stop that one or name another path", control->path);
 			return CLI_EXIT_FAILED;
 		}
 		if (unlink(control->path) != 0 || bind_private(control->fd, &address) != 0)
@@ -113,7 +111,7 @@ static int take_path(struct control_server *control)
 	if (listen(control->fd, 128) == 0 && lstat(control->path, &control->file) == 0)
 		return CLI_EXIT_OK;
 fail:
-	fprintf(stderr, "securdma: control socket %s: %s\n", control->path, strerror(errno));
+	cli_error("control socket %s: %s", control->path, strerror(errno));
 	return CLI_EXIT_FAILED;
 }
 
@@ -123,13 +121,13 @@ int control_server_open(const char *path, control_answer_fn *answer, void *arg, 
 	int folder, code;
 
 	if (strlen(path) >= sizeof((struct sockaddr_un *)0)->sun_path) {
-		fprintf(stderr, "securdma: control socket %s: the path is too long for a socket\n", path);
+		cli_error("control socket %s: the path is too long for a socket", path);
 		return CLI_EXIT_USAGE;
 	}
 	control = calloc(1, sizeof *control);
 	if (!control || !(control->path = strdup(path))) {
 		free(control);
-		fprintf(stderr, "securdma: control socket %s: out of memory\n", path);
+		cli_error("control socket %s: out of memory", path);
 		return CLI_EXIT_FAILED;
 	}
 	control->answer = answer;
@@ -139,7 +137,7 @@ int control_server_open(const char *path, control_answer_fn *answer, void *arg, 
 	control->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	folder = lock_folder(path);
 	if (control->fd < 0 || folder < 0) {
-		fprintf(stderr, "securdma: control socket %s: can't use its folder: %s\n", path, strerror(errno));
+		cli_error("control socket %s: can't use its folder: %s", path, strerror(errno));
 		code = CLI_EXIT_FAILED;
 	} else {
 		code = take_path(control);

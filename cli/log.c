@@ -6,13 +6,32 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
+
+#define FAILED "command.failed"
 
 static struct {
 	enum srdma_log_level level;
 	enum cli_log_format format;
 	bool timestamps;
-} sink = {.level = SRDMA_LOG_WARN};
+	int journal; /* 1: standard error is the journal's: each line begins with its priority, and the journal has the time;
+			-1: not looked yet */
+} sink = {.level = SRDMA_LOG_WARN, .journal = -1};
+
+/* What the main thread wanted to say before the format was known, and the errors that it said for somebody else to read.
+ * No other thread touches them. */
+static struct {
+	bool active;
+	struct { char *event, *text; } *lines;
+	size_t count;
+} held;
+static struct {
+	bool active;
+	char text[2048];
+} collected;
+
+static const char *const level_names[] = {"error", "warning", "info", "debug"};
 
 /* RFC 3339, UTC, milliseconds. */
 static void format_now(char *text, size_t size)
@@ -27,15 +46,62 @@ static void format_now(char *text, size_t size)
 	snprintf(text + used, size - used, ".%03ldZ", now.tv_nsec / 1000000);
 }
 
+bool cli_log_is_journal(int fd)
+{
+	const char *stream = getenv("JOURNAL_STREAM");
+	unsigned long long device, inode;
+	struct stat is;
+
+	return stream && sscanf(stream, "%llu:%llu", &device, &inode) == 2 && fstat(fd, &is) == 0 && is.st_dev == device &&
+	       is.st_ino == inode;
+}
+
+/* First asked while there is one thread. */
+static bool to_journal(void)
+{
+	if (sink.journal < 0)
+		sink.journal = cli_log_is_journal(fileno(stderr));
+	return sink.journal;
+}
+
+/* sd-daemon(3): the journal takes the priority off again. */
+static const char *priority(enum srdma_log_level level)
+{
+	static const char *const priorities[] = {"<3>", "<4>", "<6>", "<7>"};
+
+	return to_journal() ? priorities[level] : "";
+}
+
+/* Of several lines each has its own priority. One call, so that lines of several threads do not mix. */
+static void print_lines(enum srdma_log_level level, const char *before, const char *text)
+{
+	size_t size = 0;
+	char *out = NULL;
+	FILE *file = open_memstream(&out, &size);
+
+	if (!file)
+		return;
+	while (text) {
+		const char *end = strchr(text, '\n');
+
+		fprintf(file, "%s%s%.*s\n", priority(level), before, end ? (int)(end - text) : (int)strlen(text), text);
+		before = "";
+		text = end ? end + 1 : NULL;
+	}
+	if (fclose(file) == 0)
+		fputs(out, stderr);
+	free(out);
+}
+
 static void print_text(const struct srdma_log_record *record)
 {
-	static const char *const names[] = {"error", "warning", "info", "debug"};
-	char stamp[40] = "";
+	char stamp[40] = "", before[80];
 
-	if (sink.timestamps)
+	if (sink.timestamps && !to_journal())
 		format_now(stamp, sizeof stamp);
-	/* One call, so that lines of several threads do not mix. */
-	fprintf(stderr, "%s%ssecurdma: %s: %s\n", stamp, stamp[0] ? " " : "", names[record->level], record->text);
+	snprintf(before, sizeof before, "%s%ssecurdma: %s: ", stamp, stamp[0] ? " " : "", level_names[record->level]);
+	/* The journal shows who speaks, and how much it matters. */
+	print_lines(record->level, to_journal() ? "" : before, record->text);
 }
 
 /* A file's name may be anything; JSON is UTF-8. */
@@ -49,13 +115,12 @@ static json_t *json_text(const char *text)
 
 static void print_json(const struct srdma_log_record *record)
 {
-	static const char *const names[] = {"error", "warning", "info", "debug"};
 	json_t *object = json_object();
 	char stamp[40], *line;
 
 	format_now(stamp, sizeof stamp);
 	json_object_set_new(object, "time", json_string(stamp));
-	json_object_set_new(object, "level", json_string(names[record->level]));
+	json_object_set_new(object, "level", json_string(level_names[record->level]));
 	json_object_set_new(object, "event", json_string(record->event));
 	if (record->security)
 		json_object_set_new(object, "security", json_true());
@@ -67,7 +132,7 @@ static void print_json(const struct srdma_log_record *record)
 	}
 	line = object ? json_dumps(object, JSON_COMPACT) : NULL;
 	if (line)
-		fprintf(stderr, "%s\n", line);
+		print_lines(record->level, "", line);
 	free(line);
 	json_decref(object);
 }
@@ -81,12 +146,116 @@ static void print_record(const struct srdma_log_record *record, void *arg)
 		print_text(record);
 }
 
+/* ---- errors ---------------------------------------------------------------------------------------------------- */
+
+/* A command's error stands alone in text: whoever typed the command knows that it is one. */
+static void print_error(const char *event, const char *text)
+{
+	const struct srdma_log_record record = {.level = SRDMA_LOG_ERROR, .event = event, .text = text};
+
+	fflush(stdout);
+	if (sink.format == CLI_LOG_JSON)
+		print_json(&record);
+	else
+		print_lines(SRDMA_LOG_ERROR, to_journal() ? "" : "securdma: ", text);
+}
+
+static void hold(const char *event, const char *text)
+{
+	void *grown = realloc(held.lines, (held.count + 1) * sizeof *held.lines);
+
+	if (!grown)
+		return;
+	held.lines = grown;
+	held.lines[held.count].event = strdup(event);
+	held.lines[held.count].text = strdup(text);
+	if (held.lines[held.count].event && held.lines[held.count].text) {
+		held.count++;
+		return;
+	}
+	free(held.lines[held.count].event);
+	free(held.lines[held.count].text);
+}
+
+static void release_held(void)
+{
+	held.active = false;
+	for (size_t i = 0; i < held.count; i++) {
+		print_error(held.lines[i].event, held.lines[i].text);
+		free(held.lines[i].event);
+		free(held.lines[i].text);
+	}
+	free(held.lines);
+	held.lines = NULL;
+	held.count = 0;
+}
+
+/* Without what follows in further lines: how to get help. */
+static void collect(const char *text)
+{
+	size_t used = strlen(collected.text);
+
+	if (collected.active)
+		snprintf(collected.text + used, sizeof collected.text - used, "%s%.*s", used ? "; " : "", (int)strcspn(text, "\n"), text);
+}
+
+void cli_log_hold(void)
+{
+	held.active = true;
+}
+
+void cli_log_collect(void)
+{
+	collected.active = true;
+	collected.text[0] = '\0';
+}
+
+const char *cli_log_collected(void)
+{
+	collected.active = false;
+	return collected.text;
+}
+
+__attribute__((format(printf, 2, 0))) static void say_error(const char *event, const char *format, va_list args)
+{
+	char line[2048];
+
+	vsnprintf(line, sizeof line, format, args);
+	collect(line);
+	if (held.active)
+		hold(event, line);
+	else
+		print_error(event, line);
+}
+
+void cli_error(const char *format, ...)
+{
+	va_list args;
+
+	va_start(args, format);
+	say_error(FAILED, format, args);
+	va_end(args);
+}
+
+void cli_error_event(const char *event, const char *format, ...)
+{
+	va_list args;
+
+	va_start(args, format);
+	say_error(event, format, args);
+	va_end(args);
+}
+
+/* ---- lines ----------------------------------------------------------------------------------------------------- */
+
 void cli_log_start(enum srdma_log_level level, enum cli_log_format format, bool timestamps)
 {
 	sink.level = level;
 	sink.format = format;
 	sink.timestamps = timestamps;
+	to_journal();
 	srdma_log_set_records(level, print_record, NULL);
+	release_held();
 }
 
 __attribute__((format(printf, 3, 0))) static void vlog(enum srdma_log_level level, const char *event, const char *format,
@@ -98,6 +267,8 @@ __attribute__((format(printf, 3, 0))) static void vlog(enum srdma_log_level leve
 	if (level > sink.level)
 		return;
 	vsnprintf(line, sizeof line, format, args);
+	if (level == SRDMA_LOG_ERROR)
+		collect(line);
 	print_record(&record, NULL);
 }
 
@@ -119,18 +290,8 @@ void cli_log_event(enum srdma_log_level level, const char *event, const char *fo
 	va_end(args);
 }
 
-void cli_error(const char *format, ...)
+void cli_log_record(const struct srdma_log_record *record)
 {
-	char line[2048];
-	struct srdma_log_record record = {.level = SRDMA_LOG_ERROR, .event = "command.failed", .text = line};
-	va_list args;
-
-	va_start(args, format);
-	vsnprintf(line, sizeof line, format, args);
-	va_end(args);
-	fflush(stdout);
-	if (sink.format == CLI_LOG_JSON)
-		print_json(&record);
-	else
-		fprintf(stderr, "securdma: %s\n", line);
+	if (record->level <= sink.level)
+		print_record(record, NULL);
 }

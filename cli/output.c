@@ -50,14 +50,14 @@ int cli_fail(int error, const char *format, ...)
 
 int cli_usage(const char *command, const char *format, ...)
 {
+	char what[1024];
 	va_list args;
 
-	fflush(stdout);
-	fprintf(stderr, "securdma%s%s: ", command ? " " : "", command ? command : "");
 	va_start(args, format);
-	vfprintf(stderr, format, args);
+	vsnprintf(what, sizeof what, format, args);
 	va_end(args);
-	fprintf(stderr, "\nTry 'securdma %s%s--help'.\n", command ? command : "", command ? " " : "");
+	cli_error("%s%s%s\nTry 'securdma %s%s--help'.", command ? command : "", command ? ": " : "", what, command ? command : "",
+		  command ? " " : "");
 	return CLI_EXIT_USAGE;
 }
 
@@ -68,7 +68,7 @@ void cli_json_print(json_t *object)
 	if (text)
 		printf("%s\n", text);
 	else
-		fprintf(stderr, "securdma: can't print the result as JSON: out of memory, or a text is not UTF-8\n");
+		cli_error("can't print the result as JSON: out of memory, or a text is not UTF-8");
 	fflush(stdout);
 	free(text);
 	json_decref(object);

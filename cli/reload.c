@@ -21,11 +21,13 @@ static bool is_changeable(const struct option *option)
 	return false;
 }
 
-static void name_what_stays(const struct option *option, void *arg)
+static void name_what_stays(const struct option *option, void *later)
 {
-	(void)arg;
-	if (!is_changeable(option))
-		cli_log(SRDMA_LOG_WARN, "reload: %s has another value now, which takes effect at the next start", option->flag);
+	if (is_changeable(option))
+		return;
+	cli_log(SRDMA_LOG_WARN, "reload: %s has another value now, which takes effect at the next start", option->flag);
+	if (later)
+		json_array_append_new(later, json_string(option->flag));
 }
 
 static int apply(struct srdma_server *server, struct settings *fresh)
@@ -46,20 +48,21 @@ static int apply(struct srdma_server *server, struct settings *fresh)
 	return ret;
 }
 
-void reload(struct srdma_server *server, struct settings *settings, struct settings *fresh)
+bool reload(struct srdma_server *server, struct settings *settings, struct settings *fresh, json_t *later)
 {
 	struct settings old;
 
 	if (apply(server, fresh) != 0) {
 		cli_log_event(SRDMA_LOG_ERROR, "server.reload_failed", "not reloaded: %s; the server goes on with what it has",
 			      srdma_error_text());
-		return;
+		return false;
 	}
-	settings_compare(settings, fresh, FOR_SERVE, name_what_stays, NULL);
+	settings_compare(settings, fresh, FOR_SERVE, name_what_stays, later);
 	old = *settings;
 	*settings = *fresh;
 	*fresh = old; /* the caller frees it */
 	cli_log_event(SRDMA_LOG_INFO, "server.reloaded",
 		      "reloaded: certificates, CAs and revocation lists are read anew; at most %lld clients; listed identities: %zu",
 		      (long long)settings->max_clients, settings->identities.count);
+	return true;
 }

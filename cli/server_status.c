@@ -48,6 +48,17 @@ static json_t *client_json(const struct srdma_conn_info *info)
 			 "connected_at", (json_int_t)info->connected_at, "worker", info->worker);
 }
 
+void server_status_kick_all(struct srdma_server *server, const char *reason)
+{
+	struct snapshot snapshot = {0};
+
+	srdma_server_each(server, visit, &snapshot);
+	/* One that has gone meanwhile is no error. */
+	for (size_t i = 0; i < snapshot.count; i++)
+		srdma_server_kick(server, snapshot.infos[i].client_id, reason);
+	free(snapshot.infos);
+}
+
 json_t *server_status_json(struct srdma_server *server)
 {
 	struct srdma_server_status status;
@@ -59,11 +70,12 @@ json_t *server_status_json(struct srdma_server *server)
 	for (size_t i = 0; i < snapshot.count; i++)
 		json_array_append_new(clients, client_json(&snapshot.infos[i]));
 	free(snapshot.infos);
-	return json_pack("{s:s, s:i, s:i, s:i, s:I, s:I, s:I, s:I, s:b, s:b, s:o}", "event", "status", "connected",
+	return json_pack("{s:s, s:i, s:i, s:i, s:I, s:I, s:I, s:I, s:b, s:b, s:b, s:o}", "event", "status", "connected",
 			 (int)status.clients, "pending", (int)status.pending, "max_clients", (int)status.max_clients,
 			 "accepted", (json_int_t)status.accepted, "rejected", (json_int_t)status.rejected, "failed",
 			 (json_int_t)status.failed, "lost", (json_int_t)status.lost, "device_failed",
-			 (int)status.device_failed, "draining", (int)status.draining, "clients", clients);
+			 (int)status.device_failed, "draining", (int)status.draining, "drained", (int)status.drained, "clients",
+			 clients);
 }
 
 static long long number(const json_t *object, const char *name)
@@ -154,10 +166,9 @@ static json_t *drain(struct srdma_server *server, const json_t *request)
 	return json_pack("{s:b}", "ok", 1);
 }
 
-json_t *server_status_answer(const json_t *request, void *arg)
+json_t *server_status_answer(const json_t *request, struct srdma_server *server)
 {
 	const char *what = json_string_value(json_object_get(request, "request"));
-	struct srdma_server *server = arg;
 	json_t *answer;
 
 	if (what && strcmp(what, "kick") == 0)
@@ -165,7 +176,7 @@ json_t *server_status_answer(const json_t *request, void *arg)
 	if (what && strcmp(what, "drain") == 0)
 		return drain(server, request);
 	if (!what || strcmp(what, "status") != 0)
-		return refuse("no such request; there are status, kick and drain");
+		return refuse("no such request; there are status, kick, drain and reload");
 	answer = server_status_json(server);
 	if (answer)
 		json_object_set_new(answer, "ok", json_true());

@@ -12,7 +12,9 @@ json_t *server_status_json(struct srdma_server *server);
 /* The same for people, from that object, on stdout. */
 void server_status_show(const json_t *status);
 void server_status_print(struct srdma_server *server, bool json);
-/* The answer to a line on the control socket; `arg`: struct srdma_server *. */
-json_t *server_status_answer(const json_t *request, void *arg);
+/* Disconnects all clients in order. */
+void server_status_kick_all(struct srdma_server *server, const char *reason);
+/* The answer to a line on the control socket: status, kick, drain. */
+json_t *server_status_answer(const json_t *request, struct srdma_server *server);
 
 #endif

@@ -64,7 +64,7 @@ int session_complain(struct session *session, const char *format, ...)
 	vsnprintf(session->failure_text, sizeof session->failure_text, format, args);
 	va_end(args);
 	fflush(stdout);
-	fprintf(stderr, "securdma: %s\n", session->failure_text);
+	cli_error("%s", session->failure_text);
 	return CLI_EXIT_FAILED;
 }
 

@@ -29,6 +29,8 @@ const struct option settings_options[] = {
 	 "RDMA device; default: the first with an active port, preferably one of this network namespace"},
 	{"--port-num", "device", "port", OPTION_NUMBER, FOR_ALL & ~FOR_CONTROL, AT(device_port), 0, 255, "N",
 	 "the device's port; 0: the first active one"},
+	{"--device-wait-ms", "device", "wait-ms", OPTION_NUMBER, FOR_SERVE, AT(device_wait_ms), 0, MS_MAX, "N",
+	 "how long to wait for the device when it is not there yet; 0: not at all"},
 	{"--gid-index", "device", "gid-index", OPTION_NUMBER, FOR_VERBS, AT(gid_index), -1, 255, "N",
 	 "index of the source GID; -1: chosen by address"},
 
@@ -107,7 +109,7 @@ const struct option settings_options[] = {
 	{"--listen", "server", "address", OPTION_TEXT, FOR_SERVE | FOR_DOCTOR, AT(listen_address), 0, 0, "ADDRESS",
 	 "address to listen on; default: all"},
 	{"--port", "server", "port", OPTION_TEXT, FOR_SERVE | FOR_DOCTOR, AT(listen_port), 0, 0, "PORT",
-	 "TLS port to listen on; 0: any free one"},
+	 "TLS port to listen on; 0: any free one; default: " SRDMA_DEFAULT_PORT},
 	{"--max-clients", "server", "max-clients", OPTION_NUMBER, FOR_SERVE | FOR_DOCTOR, AT(max_clients), 1,
 	 1000000, "N", "clients connected at once"},
 	{"--max-clients-per-identity", "server", "max-clients-per-identity", OPTION_NUMBER, FOR_SERVE,
@@ -137,7 +139,7 @@ const struct option settings_options[] = {
 	 "disable the system-call filter"},
 
 	{"--control", "server", "control", OPTION_TEXT, FOR_SERVE | FOR_CONTROL, AT(control), 0, 0, "PATH",
-	 "control socket of the server; default: control in RUNTIME_DIRECTORY, or none"},
+	 "control socket of the server; default: " SETTINGS_CONTROL ", for a server only under a service manager"},
 
 	{NULL, "client", "host", OPTION_TEXT, 0, AT(host), 0, 0, "HOST", "server to connect to"},
 	{"--port", "client", "port", OPTION_TEXT, FOR_CLIENTS, AT(port), 0, 0, "PORT", "the server's TLS port"},
@@ -184,13 +186,20 @@ int settings_init(struct settings *settings)
 		.workers = SRDMA_WORKERS_AUTO, /* the echo service does not block */
 		.drain_timeout_ms = server.drain_timeout_ms,
 	};
-	settings->listen_port = strdup(SRDMA_DEFAULT_PORT);
 	settings->port = strdup(SRDMA_DEFAULT_PORT);
-	if (!settings->listen_port || !settings->port) {
+	if (!settings->port) {
 		settings_free(settings);
 		return -ENOMEM;
 	}
 	return 0;
+}
+
+int settings_complete(struct settings *settings)
+{
+	settings->listen_port_said = settings->listen_port != NULL;
+	if (!settings->listen_port)
+		settings->listen_port = strdup(SRDMA_DEFAULT_PORT);
+	return settings->listen_port ? CLI_EXIT_OK : cli_fail(-ENOMEM, "settings");
 }
 
 void settings_free(struct settings *settings)
@@ -212,13 +221,13 @@ struct ini_source {
 static void complain(struct ini_source *source, const char *format, ...) __attribute__((format(printf, 2, 3)));
 static void complain(struct ini_source *source, const char *format, ...)
 {
+	char what[1024];
 	va_list args;
 
-	fprintf(stderr, "securdma: %s:%d: ", source->name, source->line);
 	va_start(args, format);
-	vfprintf(stderr, format, args);
+	vsnprintf(what, sizeof what, format, args);
 	va_end(args);
-	fputc('\n', stderr);
+	cli_error_event("settings.invalid", "%s:%d: %s", source->name, source->line, what);
 	source->problems++;
 }
 
@@ -350,16 +359,16 @@ int settings_read_file(struct settings *settings, const char *file)
 
 	source.file = fopen(file, "re");
 	if (!source.file) {
-		fprintf(stderr, "securdma: can't read the configuration file %s: %s\n", file, strerror(errno));
+		cli_error_event("settings.invalid", "can't read the configuration file %s: %s", file, strerror(errno));
 		return CLI_EXIT_USAGE;
 	}
 	bad_line = ini_parse_stream(read_line, &source, take_value, &source);
 	if (bad_line != 0 && source.problems == 0) {
-		fprintf(stderr, "securdma: %s:%d: neither [section], 'key = value' nor a comment\n", file, bad_line);
+		cli_error_event("settings.invalid", "%s:%d: neither [section], 'key = value' nor a comment", file, bad_line);
 		source.problems++;
 	}
 	if (ferror(source.file)) {
-		fprintf(stderr, "securdma: can't read the configuration file %s: %s\n", file, strerror(errno));
+		cli_error_event("settings.invalid", "can't read the configuration file %s: %s", file, strerror(errno));
 		source.problems++;
 	}
 	fclose(source.file);

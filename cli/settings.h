@@ -21,7 +21,7 @@ struct settings {
 	bool json;
 
 	char *device;
-	int64_t device_port, gid_index;
+	int64_t device_port, gid_index, device_wait_ms;
 
 	char *ca_file, *pin, *server_name, *cert_file, *key_file, *client_ca_file, *crl_file, *client_crl_file;
 	bool insecure_anonymous_clients, allow_tls12;
@@ -36,6 +36,7 @@ struct settings {
 		hop_limit;
 
 	char *listen_address, *listen_port;
+	bool listen_port_said; /* by the file or a flag; no option */
 	int64_t max_clients, max_pending, max_clients_per_identity, max_clients_per_address, max_setups_per_second;
 	bool only_listed_identities;
 	struct identities identities; /* no option: the sections of the file */
@@ -50,8 +51,13 @@ struct settings {
 extern const struct option settings_options[];
 extern const size_t settings_option_count;
 
+/* Where the commands look for a server that nobody has named: what securdma.service has. */
+#define SETTINGS_CONTROL "/run/securdma/control"
+
 /* Fills in the library's defaults. Errors: -ENOMEM. */
 int settings_init(struct settings *settings);
+/* Fills in what stays open until file and flags are read. Returns an exit code. */
+int settings_complete(struct settings *settings);
 void settings_free(struct settings *settings);
 
 /* Reads the INI file. Each thing wrong with it is reported with file, line and what is allowed. Returns an exit code.

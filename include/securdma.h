@@ -279,7 +279,8 @@ struct srdma_cert_request {
 	const char *ca_key_file;   /**< the issuer's private key */
 	const char *cert_file;     /**< where the certificate goes, mode 0644 */
 	const char *key_file;      /**< where the new private key goes, mode 0600 */
-	bool overwrite;            /**< replace existing files; else -EEXIST and nothing is written */
+	bool overwrite;            /**< replace existing files; else -EEXIST and nothing is written. An own key that its group may
+				      read keeps group and right, for a server that runs as a member of it */
 };
 /** Makes a private key and a certificate. Either both files are written whole or neither is. Thread-safe.
  *  Errors:
@@ -940,8 +941,9 @@ struct srdma_server_handlers {
 struct srdma_server_options {
 	const char *address;            /**< to listen on; NULL: all addresses */
 	const char *port;               /**< "0": any free one; default "4433" */
-	int listen_fd;                  /**< a listening TCP socket instead of address and port, as for srdma_listener_new_fd();
-					     default -1: none */
+	const int *listen_fds;          /**< listening TCP sockets instead of address and port, each as for
+					     srdma_listener_new_fd(); clients of all are served; default: none */
+	unsigned listen_fd_count;
 	struct srdma_server_limits limits; /**< srdma_server_set_limits() may replace them later */
 	int workers;                    /**< threads that serve clients; a new client goes to the one with the fewest.
 					     SRDMA_WORKERS_AUTO: as many as processors. SRDMA_WORKERS_PER_CLIENT (default): one
@@ -993,8 +995,13 @@ SRDMA_API int srdma_server_stop(struct srdma_server **server);
 
 /* -- operate a running server -- */
 
-/** Returns the port that the server listens on. Thread-safe. */
+/** Returns the port that the server listens on; with several sockets, the first one's. Thread-safe. */
 SRDMA_API uint16_t srdma_server_port(const struct srdma_server *server);
+/** Writes the address of the server's listening socket `index`, counted from 0, as the kernel tells it: "10.0.0.1:4433",
+ *  "[fd00::1]:4433", or "*:4433" for all addresses, IPv4 and IPv6. 80 bytes always suffice. Thread-safe.
+ *  Errors:
+ *    -ENOENT   There are not so many sockets. */
+SRDMA_API int srdma_server_address(const struct srdma_server *server, unsigned index, char *text, size_t size);
 
 /** Gives the server other certificates, CAs or revocation lists, for clients that come from now on. Clients that are being set
  *  up keep the context that they began with, and connected clients notice nothing. Thread-safe.

@@ -323,7 +323,7 @@ fail:
 
 static int write_files(const struct srdma_cert_request *request, EVP_PKEY *key, X509 *cert)
 {
-	struct srdma_output key_output = {.path = request->key_file, .mode = 0600};
+	struct srdma_output key_output = {.path = request->key_file, .mode = 0600, .group_mode = 0040};
 	struct srdma_output cert_output = {.path = request->cert_file, .mode = 0644};
 	BIO *key_text = BIO_new(BIO_s_secmem()), *cert_text = BIO_new(BIO_s_mem());
 	int error;

@@ -446,24 +446,58 @@ static void make_room(struct srdma_greeter *greeter)
 
 /* ---- the thread ------------------------------------------------------------------------------------------------ */
 
+static void take_events(struct srdma_greeter *greeter, int timeout_ms)
+{
+	struct epoll_event events[EVENTS];
+	int n = epoll_wait(greeter->epoll_fd, events, EVENTS, timeout_ms);
+
+	for (int i = 0; i < n; i++)
+		if (events[i].data.ptr)
+			step(greeter, events[i].data.ptr);
+	/* Last: a client that came must not be stepped by an event of one that has gone. */
+	for (int i = 0; i < n; i++)
+		if (!events[i].data.ptr)
+			take_arrivals(greeter);
+}
+
+/* Whether a client that is silent, or slow to prove who it is, has had its time. */
+static bool is_late(const struct srdma_client *client, uint64_t now)
+{
+	uint64_t grace = srdma_accept_has_spoken(client->accept) ? GRACE_US : SILENT_GRACE_US;
+
+	return (!srdma_accept_is_authenticated(client->accept) || client->turned_away) && now - client->arrived >= grace;
+}
+
+/* The server is stopping. A client that has begun its set-up may finish it, to be told why it must go: by REJECT, or, once it has
+ * WELCOME, by its worker's DISCONNECT. `until`: nobody may from then on. */
+static void finish_setups(struct srdma_greeter *greeter, uint64_t until)
+{
+	take_arrivals(greeter);
+	while (greeter->first) {
+		uint64_t now = srdma_clock_us();
+		struct srdma_client *next;
+
+		for (struct srdma_client *client = greeter->first; client; client = next) {
+			next = client->next;
+			if (now >= until || is_late(client, now))
+				give_up(greeter, client, -ECANCELED, "given up: shutting down");
+		}
+		check_deadlines(greeter);
+		if (greeter->first)
+			take_events(greeter, PRESSED_TICK_MS);
+	}
+}
+
 static void *greeter_main(void *arg)
 {
 	struct srdma_greeter *greeter = arg;
 	struct srdma_server *server = greeter->server;
-	struct epoll_event events[EVENTS];
 	uint64_t checked = srdma_clock_us();
 
 	while (!atomic_load(&server->stopping)) {
 		bool pressed = atomic_load(&server->pressed);
-		int n = epoll_wait(greeter->epoll_fd, events, EVENTS, pressed ? PRESSED_TICK_MS : greeter->first ? TICK_MS : -1);
 
-		for (int i = 0; i < n; i++)
-			if (events[i].data.ptr)
-				step(greeter, events[i].data.ptr);
-		/* Last: a client that came must not be stepped by an event of one that has gone. */
-		for (int i = 0; i < n; i++)
-			if (!events[i].data.ptr)
-				take_arrivals(greeter);
+		take_events(greeter, pressed ? PRESSED_TICK_MS : greeter->first ? TICK_MS : -1);
 		if (pressed)
 			make_room(greeter);
 		if (srdma_clock_us() - checked >= PRESSED_TICK_MS * 1000) {
@@ -471,9 +505,7 @@ static void *greeter_main(void *arg)
 			checked = srdma_clock_us();
 		}
 	}
-	take_arrivals(greeter);
-	while (greeter->first)
-		give_up(greeter, greeter->first, -ECANCELED, "given up: shutting down");
+	finish_setups(greeter, atomic_load(&server->setups_until));
 	return NULL;
 }
 

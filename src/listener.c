@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -19,17 +20,33 @@
 struct srdma_listener {
 	int fd;
 	uint16_t port;
+	char name[80];
 };
 
-static int bound_port(int fd, uint16_t *port)
+static bool is_option(int fd, int level, int option, int value)
+{
+	int is = 0;
+	socklen_t length = sizeof is;
+
+	return getsockopt(fd, level, option, &is, &length) == 0 && is == value;
+}
+
+/* Asks the kernel, since whoever made the socket may have bound it elsewhere than the settings say. */
+static int take_name(struct srdma_listener *listener)
 {
 	struct sockaddr_storage address;
 	socklen_t length = sizeof address;
+	bool ipv6;
 
-	if (getsockname(fd, (struct sockaddr *)&address, &length) != 0)
-		return srdma_fail(-errno, "cannot ask for the port: %s", strerror(errno));
-	*port = ntohs(address.ss_family == AF_INET ? ((struct sockaddr_in *)&address)->sin_port
-						   : ((struct sockaddr_in6 *)&address)->sin6_port);
+	if (getsockname(listener->fd, (struct sockaddr *)&address, &length) != 0)
+		return srdma_fail(-errno, "cannot read the address of a listening socket: %s", strerror(errno));
+	ipv6 = address.ss_family == AF_INET6;
+	listener->port = ntohs(ipv6 ? ((struct sockaddr_in6 *)&address)->sin6_port : ((struct sockaddr_in *)&address)->sin_port);
+	if (ipv6 && IN6_IS_ADDR_UNSPECIFIED(&((struct sockaddr_in6 *)&address)->sin6_addr) &&
+	    is_option(listener->fd, IPPROTO_IPV6, IPV6_V6ONLY, 0))
+		snprintf(listener->name, sizeof listener->name, "*:%u", listener->port);
+	else
+		srdma_net_format((struct sockaddr *)&address, listener->name, sizeof listener->name);
 	return 0;
 }
 
@@ -43,7 +60,7 @@ int srdma_listener_new(const char *address, const char *port, struct srdma_liste
 	ret = srdma_net_listen(address, port ? port : SRDMA_DEFAULT_PORT, &listener->fd);
 	if (ret != 0)
 		goto free_listener;
-	ret = bound_port(listener->fd, &listener->port);
+	ret = take_name(listener);
 	if (ret != 0)
 		goto close_socket;
 	*out = listener;
@@ -56,20 +73,12 @@ free_listener:
 	return ret;
 }
 
-static bool is_option(int fd, int option, int value)
-{
-	int is = 0;
-	socklen_t length = sizeof is;
-
-	return getsockopt(fd, SOL_SOCKET, option, &is, &length) == 0 && is == value;
-}
-
 int srdma_listener_new_fd(int fd, struct srdma_listener **out)
 {
 	struct srdma_listener *listener;
 	int flags = fcntl(fd, F_GETFL), ret;
 
-	if (flags < 0 || !is_option(fd, SO_ACCEPTCONN, 1) || !is_option(fd, SO_PROTOCOL, IPPROTO_TCP))
+	if (flags < 0 || !is_option(fd, SOL_SOCKET, SO_ACCEPTCONN, 1) || !is_option(fd, SOL_SOCKET, SO_PROTOCOL, IPPROTO_TCP))
 		return srdma_fail(-EINVAL, "descriptor %d is no listening TCP socket", fd);
 	listener = calloc(1, sizeof *listener);
 	if (!listener)
@@ -78,7 +87,7 @@ int srdma_listener_new_fd(int fd, struct srdma_listener **out)
 	if (listener->fd < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) != 0)
 		ret = srdma_fail(-errno, "cannot take descriptor %d over: %s", fd, strerror(errno));
 	else
-		ret = bound_port(listener->fd, &listener->port);
+		ret = take_name(listener);
 	if (ret == 0) {
 		*out = listener;
 		return 0;
@@ -108,6 +117,11 @@ int srdma_listener_fd(const struct srdma_listener *listener)
 uint16_t srdma_listener_port(const struct srdma_listener *listener)
 {
 	return listener->port;
+}
+
+const char *srdma_listener_name(const struct srdma_listener *listener)
+{
+	return listener->name;
 }
 
 int srdma_listener_accept_from(struct srdma_listener *listener, int timeout_ms, struct sockaddr_storage *peer)

@@ -112,10 +112,31 @@ static int publish_new(struct srdma_output *output)
 	return link(output->temporary, output->path) ? -errno : 0;
 }
 
+/* A service that reads the file as a member of its group can read the new one, too. Of somebody else's file nothing is kept: they
+ * could have put it there to get at what replaces it. */
+static int keep_group(const struct srdma_output *output)
+{
+	mode_t rights;
+	struct stat old;
+
+	if (stat(output->path, &old) != 0 || !S_ISREG(old.st_mode) || old.st_uid != geteuid())
+		return 0;
+	rights = old.st_mode & output->group_mode;
+	if (rights == 0)
+		return 0;
+	/* First the group: its rights are for nobody else. */
+	if (chown(output->temporary, (uid_t)-1, old.st_gid) != 0 || chmod(output->temporary, output->mode | rights) != 0)
+		return -errno;
+	return 0;
+}
+
 static int publish_over(struct srdma_output *output)
 {
 	struct stat existing;
+	int kept = keep_group(output);
 
+	if (kept != 0)
+		return kept;
 	if (lstat(output->path, &existing) == 0) {
 		if (!S_ISREG(existing.st_mode) && !S_ISLNK(existing.st_mode))
 			return -EINVAL;

@@ -11,6 +11,7 @@
 struct srdma_output {
 	const char *path;
 	mode_t mode;
+	mode_t group_mode; /* what the group of a file that is replaced keeps of its rights, and with them its group; 0: nothing */
 	char *temporary; /* NULL: none */
 	char *backup;    /* another link to the file that was replaced; NULL: none */
 	bool published;

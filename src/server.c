@@ -24,12 +24,12 @@
 /* After accept fails for want of descriptors or memory, trying again at once would only burn time. */
 #define ACCEPT_PAUSE_MS 100
 #define DEVICE_CHECK_MS 2000
+#define LISTENERS_MAX 64U
 
 void srdma_server_options_init(struct srdma_server_options *options)
 {
 	*options = (struct srdma_server_options){
 		.port = SRDMA_DEFAULT_PORT,
-		.listen_fd = -1,
 		.workers = SRDMA_WORKERS_PER_CLIENT,
 		.drain_timeout_ms = 5000,
 	};
@@ -58,6 +58,8 @@ static int check_options(const struct srdma_server_options *o)
 		return srdma_fail(-EINVAL, "the drain time-out must be above 0");
 	if (o->conn.raw)
 		return srdma_fail(-EINVAL, "a server has no raw connections; use srdma_listener_new and srdma_conn_accept");
+	if (o->listen_fd_count > LISTENERS_MAX)
+		return srdma_fail(-EINVAL, "%u listening sockets; a server takes %u at most", o->listen_fd_count, LISTENERS_MAX);
 	return 0;
 }
 
@@ -274,11 +276,11 @@ static void check_drain(struct srdma_server *server)
 	raise_event(server);
 }
 
-static void take_client(struct srdma_server *server, unsigned turn)
+static void take_client(struct srdma_server *server, struct srdma_listener *listener, unsigned turn)
 {
 	struct srdma_newcomer newcomer = {0};
 
-	newcomer.socket = srdma_listener_accept_from(server->listener, 0, &newcomer.peer);
+	newcomer.socket = srdma_listener_accept_from(listener, 0, &newcomer.peer);
 	if (newcomer.socket >= 0) {
 		welcome(server, &newcomer, turn);
 	} else if (newcomer.socket != -EAGAIN) {
@@ -287,26 +289,33 @@ static void take_client(struct srdma_server *server, unsigned turn)
 	}
 }
 
+/* Whether one more may come in. */
+static bool is_open(struct srdma_server *server, const struct allowance *allowance, unsigned rate)
+{
+	return (rate == 0 || allowance->tokens >= 1) && has_room(server);
+}
+
 static void *listener_main(void *arg)
 {
 	struct srdma_server *server = arg;
-	struct pollfd fds[] = {
+	struct pollfd fds[3 + LISTENERS_MAX] = {
 		{.fd = server->stop_fd, .events = POLLIN},
 		{.fd = server->room_fd, .events = POLLIN},
 		{.fd = srdma_device_context(server->device)->async_fd, .events = POLLIN},
-		{.fd = srdma_listener_fd(server->listener), .events = POLLIN},
 	};
+	struct pollfd *const doors = fds + 3;
+	const unsigned door_count = server->listener_count;
 	struct allowance allowance = {.tokens = setup_rate(server), .at = srdma_clock_us()};
 	uint64_t checked = srdma_clock_us(), count;
 
 	for (unsigned turn = 0;;) {
 		unsigned rate = setup_rate(server);
 		int pause = allowance_left(&allowance, rate);
-		int n;
+		bool open = is_open(server, &allowance, rate);
 
-		fds[3].fd = pause == 0 && has_room(server) ? srdma_listener_fd(server->listener) : -1;
-		n = poll(fds, sizeof fds / sizeof *fds, drain_wait(server, pause > 0 ? pause : DEVICE_CHECK_MS));
-		if (n < 0)
+		for (unsigned i = 0; i < door_count; i++)
+			doors[i] = (struct pollfd){.fd = open ? srdma_listener_fd(server->listeners[i]) : -1, .events = POLLIN};
+		if (poll(fds, 3 + door_count, drain_wait(server, pause > 0 ? pause : DEVICE_CHECK_MS)) < 0)
 			continue;
 		if (fds[2].revents || srdma_clock_us() - checked >= DEVICE_CHECK_MS * 1000) {
 			check_device(server);
@@ -323,8 +332,11 @@ static void *listener_main(void *arg)
 			fail_device(server, "its event channel is closed");
 			fds[2].fd = -1;
 		}
-		if (fds[3].revents) {
-			take_client(server, turn++);
+		/* One of each, so that no socket's clients wait behind another's. */
+		for (unsigned i = 0; i < door_count; i++) {
+			if (!doors[i].revents || !is_open(server, &allowance, rate))
+				continue;
+			take_client(server, server->listeners[i], turn++);
 			allowance.tokens -= rate > 0;
 		}
 	}
@@ -339,6 +351,7 @@ static void set_options(struct srdma_server *server, const struct srdma_server_o
 
 	server->options = *options;
 	server->options.address = server->options.port = server->options.proxy_networks = NULL;
+	server->options.listen_fds = NULL;
 	server->options.conn.gid_networks = NULL;
 	server->options.limits = (struct srdma_server_limits){0};
 	if (memcmp(&options->handlers, &none, sizeof none) == 0)
@@ -375,10 +388,30 @@ static int make_descriptors(struct srdma_server *server)
 	return 0;
 }
 
+static int make_listeners(struct srdma_server *server, const struct srdma_server_options *options)
+{
+	unsigned wanted = options->listen_fd_count > 0 ? options->listen_fd_count : 1;
+	int ret = 0;
+
+	server->listeners = calloc(wanted, sizeof *server->listeners);
+	if (!server->listeners)
+		return srdma_fail(-ENOMEM, "out of memory");
+	while (ret == 0 && server->listener_count < wanted) {
+		struct srdma_listener **next = &server->listeners[server->listener_count];
+
+		ret = options->listen_fd_count > 0 ? srdma_listener_new_fd(options->listen_fds[server->listener_count], next)
+						   : srdma_listener_new(options->address, options->port, next);
+		server->listener_count += ret == 0;
+	}
+	return ret;
+}
+
 /* Frees what set-up made; no thread runs any more. */
 static void free_server(struct srdma_server *server)
 {
-	srdma_listener_delete(&server->listener);
+	while (server->listener_count > 0)
+		srdma_listener_delete(&server->listeners[--server->listener_count]);
+	free(server->listeners);
 	for (size_t i = 0; i < 3; i++) {
 		int fd = i == 0 ? server->stop_fd : i == 1 ? server->room_fd : server->event_fd;
 
@@ -414,6 +447,8 @@ static int start_greeters(struct srdma_server *server)
 
 static void stop_greeters(struct srdma_server *server)
 {
+	for (unsigned i = 0; i < server->greeter_count; i++)
+		srdma_greeter_wake(&server->greeters[i]);
 	while (server->greeter_count > 0)
 		srdma_greeter_stop(&server->greeters[--server->greeter_count]);
 	free(server->greeters);
@@ -470,8 +505,7 @@ int srdma_server_start(const struct srdma_server_options *options, struct srdma_
 	if (ret == 0)
 		ret = make_descriptors(server);
 	if (ret == 0)
-		ret = options->listen_fd >= 0 ? srdma_listener_new_fd(options->listen_fd, &server->listener)
-					      : srdma_listener_new(options->address, options->port, &server->listener);
+		ret = make_listeners(server, options);
 	if (ret == 0)
 		ret = start_threads(server);
 	if (ret != 0) {
@@ -507,7 +541,16 @@ void srdma_server_status(struct srdma_server *server, struct srdma_server_status
 
 uint16_t srdma_server_port(const struct srdma_server *server)
 {
-	return srdma_listener_port(server->listener);
+	return srdma_listener_port(server->listeners[0]);
+}
+
+int srdma_server_address(const struct srdma_server *server, unsigned index, char *text, size_t size)
+{
+	/* Whoever wants all of them comes here: no error to be told. */
+	if (index >= server->listener_count)
+		return -ENOENT;
+	snprintf(text, size, "%s", srdma_listener_name(server->listeners[index]));
+	return 0;
 }
 
 int srdma_server_set_tls(struct srdma_server *server, struct srdma_tls_context *context)
@@ -652,10 +695,9 @@ static void cancel_client(void *entry, void *arg)
 		srdma_conn_cancel(client->conn);
 }
 
-/* Waits until all clients have gone; false when the deadline came first. */
-static bool wait_for_clients(struct srdma_server *server, int timeout_ms)
+/* Waits until all clients have gone; false when `until` came first. */
+static bool wait_for_clients(struct srdma_server *server, uint64_t until)
 {
-	uint64_t until = srdma_deadline(timeout_ms);
 	struct timespec at = {.tv_sec = (time_t)(until / 1000000), .tv_nsec = (long)(until % 1000000) * 1000};
 	bool none;
 
@@ -670,26 +712,29 @@ static bool wait_for_clients(struct srdma_server *server, int timeout_ms)
 int srdma_server_stop(struct srdma_server **out)
 {
 	struct srdma_server *server = *out;
-	uint64_t one = 1;
+	uint64_t one = 1, until;
 	int unclean;
 
 	*out = NULL;
 	if (!server)
 		return 0;
+	until = srdma_deadline(server->options.drain_timeout_ms);
+	/* Half of the time: a client whose set-up ends last needs some to disconnect in order. */
+	atomic_store(&server->setups_until, srdma_deadline(server->options.drain_timeout_ms / 2));
 	atomic_store(&server->stopping, true);
 	srdma_slots_close(&server->slots);
 	if (write(server->stop_fd, &one, sizeof one) < 0)
 		srdma_log(SRDMA_LOG_ERROR, "cannot signal the listener: %s", strerror(errno));
 	pthread_join(server->listener_thread, NULL);
-	stop_greeters(server);
 	srdma_workers_wake(server);
+	stop_greeters(server);
 	/* A handler that waits for its client learns of the stop only when the drain is over. */
-	if (!wait_for_clients(server, server->options.drain_timeout_ms)) {
+	if (!wait_for_clients(server, until)) {
 		atomic_store(&server->cancelled, true);
 		do {
 			srdma_slots_each(&server->slots, cancel_client, NULL);
 			srdma_workers_wake(server);
-		} while (!wait_for_clients(server, 100));
+		} while (!wait_for_clients(server, srdma_deadline(100)));
 	}
 	srdma_workers_stop(server);
 	unclean = (int)server->unclean;

@@ -47,7 +47,8 @@ struct srdma_server {
 	struct srdma_server_options options; /* strings in it are NULL, its limits zeroed: `limits` are those in force */
 	struct srdma_tls_context *context; /* guarded by mutex: it can be replaced */
 	struct srdma_device *device;
-	struct srdma_listener *listener;
+	struct srdma_listener **listeners;
+	unsigned listener_count;
 	struct srdma_networks proxies; /* balancers, whose connections begin with a PROXY header */
 	struct srdma_slots slots; /* its mutex also guards each client's conn and info, and `gone` */
 	struct srdma_server_metrics gone; /* metrics.c; the traffic of clients that have gone */
@@ -65,6 +66,7 @@ struct srdma_server {
 	atomic_bool drained;  /* and the last client has gone, or the deadline passed */
 	_Atomic uint64_t drain_deadline;
 	_Atomic uint64_t handshake_us; /* how long those take, on average, who prove who they are */
+	_Atomic uint64_t setups_until; /* set before `stopping`: set-ups that are not over are given up then */
 
 	/* Taken after slots.mutex when both are needed. */
 	pthread_mutex_t mutex; /* guards what follows */
@@ -130,7 +132,7 @@ void srdma_server_recheck(struct srdma_client *client);
 int srdma_greeter_start(struct srdma_greeter *greeter, struct srdma_server *server);
 void srdma_greeter_give(struct srdma_greeter *greeter, struct srdma_client *client);
 void srdma_greeter_wake(struct srdma_greeter *greeter);
-/* The server is stopping: gives up what is in set-up, and ends the thread. */
+/* The server is stopping: waits until the clients in set-up have been told or given up, and ends the thread. */
 void srdma_greeter_stop(struct srdma_greeter *greeter);
 
 /* worker.c */

@@ -15,8 +15,7 @@ import time
 
 import pytest
 
-from conftest import (SCALE, SECURDMA, Client, Process, Server, client_args, connect, on_device, resources, run, wait_for_resources,
-                      wait_until)
+from conftest import SCALE, SECURDMA, Client, Process, Server, client_args, connect, resources, run, wait_for_resources, wait_until
 
 
 def ask(path, *args):
@@ -402,42 +401,3 @@ def test_top_follows_the_size_of_the_terminal(served, certs, start, control):
         assert all(f"{client.id} " in text for client in clients), text
     finally:
         top.close()
-
-
-# ---- systemd ----------------------------------------------------------------------------------------------------------
-
-
-def test_systemd_is_told(certs, device, start, tmp_path):
-    path = str(tmp_path / "notify")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
-        manager.bind(path)
-        manager.settimeout(15 * SCALE)
-        server = start(Server, certs, device, env=dict(os.environ, NOTIFY_SOCKET=path, WATCHDOG_USEC="200000",
-                                                       RUNTIME_DIRECTORY=str(tmp_path)))
-        assert manager.recv(4096).decode() == f"READY=1\nSTATUS=listening on port {server.port}"
-        begin = time.monotonic()
-        assert [manager.recv(4096) for _ in range(5)] == [b"WATCHDOG=1"] * 5
-        assert time.monotonic() - begin < 5 * SCALE
-        assert status(str(tmp_path / "control"))["connected"] == 0
-        server.stop()
-        manager.setblocking(False)
-        told = []
-        while not told or not told[-1].startswith(b"STOPPING=1"):
-            told.append(manager.recv(4096))
-
-
-def test_socket_comes_from_systemd(certs, device, start):
-    with socket.create_server((certs.host, 0)) as listening:
-        # The pid has to be the server's own, which is known only just before the exec.
-        code = ("import os, sys; os.dup2(int(sys.argv[1]), 3); os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS='1'); "
-                "os.execv(sys.argv[2], sys.argv[2:])")
-        launcher = ["/usr/bin/python3", "-c", code, str(listening.fileno())]
-        start_server = [*launcher, SECURDMA, "serve", "--json", "--cert", certs.cert("server"), "--key", certs.key("server"),
-                        "--client-ca", certs.cert("ca"), "--device", device.name]
-        environment = on_device([SECURDMA], {}).get("env")
-        server = start(Process, *start_server, env=environment, pass_fds=[listening.fileno()])
-        port = json.loads(server.wait_line(lambda line: '"listening"' in line))["port"]
-        assert port == listening.getsockname()[1]
-    assert connect(certs, port, "-e", "send x").returncode == 0
-    server.signal(15)
-    assert server.wait() == 0

@@ -457,6 +457,56 @@ static void key_file_is_private_whatever_the_umask(void **state)
 	assert_int_equal(count_files(), 2);
 }
 
+static void expect_access(const char *file, mode_t mode, gid_t group)
+{
+	struct stat status;
+
+	assert_int_equal(stat(file, &status), 0);
+	assert_int_equal(status.st_mode & 07777, mode);
+	assert_int_equal(status.st_gid, group);
+}
+
+/* As of a server that runs as another user, and reads its key as a member of a group. */
+static void replaced_key_stays_readable_for_its_group_alone(void **state)
+{
+	struct srdma_cert_request request = ca_request();
+	gid_t other = getegid();
+
+	(void)state;
+	/* Only root may choose any group. */
+	if (geteuid() == 0)
+		other = 12345;
+	make(request);
+	request.overwrite = true;
+	assert_int_equal(chown("ca.key", (uid_t)-1, other), 0);
+	assert_int_equal(chmod("ca.key", 0640), 0);
+	make(request);
+	expect_access("ca.key", 0640, other);
+	assert_int_equal(chmod("ca.key", 0664), 0);
+	make(request);
+	expect_access("ca.key", 0640, other);
+	assert_int_equal(chmod("ca.key", 0604), 0);
+	make(request);
+	expect_access("ca.key", 0600, getegid());
+	assert_int_equal(count_files(), 2);
+}
+
+/* Whoever can put a file there must not get the key that replaces it. */
+static void key_in_place_of_anothers_file_is_private(void **state)
+{
+	struct srdma_cert_request request = ca_request();
+
+	(void)state;
+	if (geteuid() != 0)
+		skip();
+	spit("ca.key", "bait");
+	assert_int_equal(chown("ca.key", 12345, 12345), 0);
+	assert_int_equal(chmod("ca.key", 0640), 0);
+	request.overwrite = true;
+	make(request);
+	expect_access("ca.key", 0600, getegid());
+}
+
 static void existing_files_are_never_overwritten_unasked(void **state)
 {
 	struct srdma_cert_request request = ca_request();
@@ -849,6 +899,8 @@ int main(void)
 		TEST(end_of_validity_in_the_past_makes_an_expired_certificate),
 		TEST(end_of_validity_is_taken_to_the_second),
 		TEST(key_file_is_private_whatever_the_umask),
+		TEST(replaced_key_stays_readable_for_its_group_alone),
+		TEST(key_in_place_of_anothers_file_is_private),
 		TEST(existing_files_are_never_overwritten_unasked),
 		TEST(overwriting_replaces_both_files),
 		TEST(failed_overwriting_puts_the_old_key_back),

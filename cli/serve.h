@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A running `securdma serve`. */
+#ifndef CLI_SERVE_H
+#define CLI_SERVE_H
+
+#include "control_server.h"
+#include "metrics.h"
+#include "settings.h"
+
+struct serve {
+	struct settings settings;
+	struct srdma_device *device;
+	struct srdma_tls_context *context;
+	struct srdma_server *server;
+	struct metrics *metrics; /* NULL: none */
+	struct control_server *control;
+	int signals;
+	int *sockets; /* that the service manager holds; NULL: none, the server made its own */
+	unsigned socket_count;
+	int argc; /* to be read again */
+	char **argv;
+	bool reload_wanted; /* a SIGHUP came before there was a server */
+	bool reload_failed; /* the last one: settings and files differ from what is in force */
+	bool cleared;       /* drained, and who was left at the deadline was told */
+	char state[256];    /* as the service manager was told */
+};
+
+/* announce.c: on standard output, or, where that is the journal, as events of the log. */
+void announce_listening(const struct serve *serve);
+void announce_stopped(const struct serve *serve, const struct srdma_server_status *status, int unfinished, bool device_failed);
+/* The service manager is told how the server is, when that has changed. */
+void announce_state(struct serve *serve, const struct srdma_server_status *status);
+
+#endif
