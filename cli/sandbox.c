@@ -7,7 +7,6 @@
 #include <fcntl.h>
 #include <linux/netlink.h>
 #include <net/if.h>
-#include <rdma/rdma_user_ioctl_cmds.h>
 #include <sched.h>
 #include <seccomp.h>
 #include <stddef.h>
@@ -17,6 +16,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+/* The one ioctl of a verbs device, with its header of 24 bytes: <rdma/rdma_user_ioctl_cmds.h>. */
+#define RDMA_VERBS_IOCTL _IOWR(0x1b, 1, uint64_t[3])
 #ifndef PR_SET_VMA
 #define PR_SET_VMA 0x53564d41
 #endif
