@@ -94,17 +94,18 @@ static int post_sealed(struct srdma_conn *conn, const struct request *r)
 {
 	struct srdma_bulk_job job = {
 		.write = r->write,
-		.kind = r->kind,
+		.waited = r->kind == SRDMA_OP_WAITED,
 		.local = (char *)(uintptr_t)r->local,
 		.length = r->length,
 		.offset = r->offset,
 		.cookie = r->cookie,
 	};
+	int ret = srdma_bulk_post(conn, &job);
 
-	srdma_bulk_post(conn, &job);
-	/* Whatever fails now is no failure of this request alone: the next call tells of it. */
-	srdma_conn_push(conn);
-	return 0;
+	/* Whatever fails from here on is no failure of this request alone: the next call tells of it. */
+	if (ret == 0)
+		srdma_conn_push(conn);
+	return ret;
 }
 
 static int post_plain(struct srdma_conn *conn, const struct request *r)
