@@ -448,11 +448,22 @@ static int open_in_place(struct srdma_channel *channel, struct srdma_arrival *ar
 	return 0;
 }
 
+void srdma_channel_end(struct srdma_channel *channel)
+{
+	srdma_channel_stop(channel);
+	channel->over = true;
+	channel->op_count = 0;
+}
+
 /* A record for the library alone: is opened, used, and its receive posted again at once. */
 static int take_own(struct srdma_channel *channel, struct srdma_arrival *arrival, uint32_t kind)
 {
-	int ret = arrival->sealed ? open_in_place(channel, arrival) : 0;
+	int ret;
 
+	/* What it is about is over, whatever it says. */
+	if (kind == IMM_CONTROL && channel->over)
+		return 0;
+	ret = arrival->sealed ? open_in_place(channel, arrival) : 0;
 	if (ret == 0 && kind == IMM_CONTROL)
 		ret = channel->on_control(channel->arg, slot_address(channel, arrival->slot), arrival->length);
 	return ret == 0 ? srdma_channel_post_receive(channel, arrival->slot) : ret;

@@ -121,6 +121,7 @@ struct srdma_channel {
 	uint32_t receives_posted; /* and not completed */
 	bool held;                /* nothing new is posted but what a quiesce needs */
 	bool stopped;             /* the queue pair is in ERROR: it has, or will have, nothing posted any more */
+	bool over;                /* so is the connection: srdma_channel_end */
 	uint64_t psns_used;       /* in this epoch */
 	uint64_t psn_limit;       /* UINT64_MAX: none */
 	uint32_t mtu;
@@ -157,6 +158,10 @@ void srdma_channel_release(struct srdma_channel *channel);
 int srdma_channel_poll(struct srdma_channel *channel);
 /* The same for receives only: what a latency-bound waiter repeats. */
 int srdma_channel_poll_receives(struct srdma_channel *channel);
+
+/* The connection is over: nothing is posted any more, nor posted again; what the programs' memory was used for is forgotten; no control
+ * record is executed. Messages and credits that have arrived are still to be had. */
+void srdma_channel_end(struct srdma_channel *channel);
 
 /* Nothing new will be sent: returns the credits that are owed, so that the peer knows which of its messages were taken, and
  * none after that; makes sure that every work request on the send queue will be seen to complete. op_count then falls to 0. */

@@ -115,6 +115,9 @@ int srdma_conn_end(struct srdma_conn *conn, int error)
 		srdma_conn_log_security(conn, "connection.forged", "the connection has ended");
 	conn->status = error;
 	srdma_qp_fail(&conn->qp);
+	/* What its writes and reads use is the program's again when it hears of the end. */
+	srdma_channel_end(&conn->channel);
+	srdma_bulk_end(&conn->bulk);
 	return error;
 }
 
@@ -221,7 +224,7 @@ static int take_end(struct srdma_conn *conn, int error)
 
 static int poll_control(struct srdma_conn *conn)
 {
-	while (!conn->closing.finished) {
+	while (conn->status == 0 && !conn->closing.finished) {
 		int ret = srdma_control_receive(conn->tls, &conn->inbox);
 
 		if (ret == -EAGAIN)
@@ -256,6 +259,9 @@ static void fail_progress(struct srdma_conn *conn, int ret)
 	uint16_t generation = conn->channel.generation;
 	char text[512];
 
+	/* What the device reported has ended it already. */
+	if (conn->status != 0)
+		return;
 	snprintf(text, sizeof text, "%s", srdma_error_text());
 	/* But what was forged was, whatever the peer has done meanwhile. */
 	int control = ret == SRDMA_ESEAL ? 0 : poll_control(conn);
