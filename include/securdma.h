@@ -494,8 +494,11 @@ SRDMA_API void srdma_conn_wake(struct srdma_conn *conn);
 struct srdma_buffer;
 
 /** Makes a buffer of `size` bytes (page-aligned, zeroed, wiped when deleted), or registers `memory` of the caller's when
- *  that is not NULL. Must be deleted before the connection. Errors: -ENOMEM (also the memlock limit), SRDMA_EVERBS. */
+ *  that is not NULL. It serves writes and reads of this connection alone, and may be deleted before or after it: when the connection is
+ *  deleted, the device lets go of the memory. Errors: -ENOMEM (also the memlock limit), SRDMA_EVERBS. */
 SRDMA_API int srdma_buffer_new(struct srdma_conn *conn, void *memory, size_t size, struct srdma_buffer **out);
+/** From its return on nothing reads or writes the memory. A write or read that is still under way in it is a mistake of the program's,
+ *  and ends the connection with -EINVAL. */
 SRDMA_API void srdma_buffer_delete(struct srdma_buffer **buffer);
 SRDMA_API void *srdma_buffer_data(struct srdma_buffer *buffer);
 
@@ -509,7 +512,8 @@ SRDMA_API int srdma_conn_read(struct srdma_conn *conn, void *data, size_t length
 
 /** Posts a write or read between a buffer and the peer's region, and returns at once; it ends with one completion that
  *  carries `cookie`. Errors: as srdma_conn_write, and -EAGAIN when rdma_depth are in flight or the queue pair is being renewed; -ERANGE also when outside of
- *  the buffer. The buffer must not be deleted, or changed (write) or used (read), before the completion. */
+ *  the buffer; -EINVAL the buffer is another connection's. The buffer must not be deleted, or changed (write) or used (read), before the
+ *  completion. When the connection ends there is none: then delete the buffer before its memory is put to another use. */
 SRDMA_API int srdma_conn_post_write(struct srdma_conn *conn, struct srdma_buffer *buffer, size_t buffer_offset,
 				    size_t length, uint64_t offset, uint64_t cookie);
 SRDMA_API int srdma_conn_post_read(struct srdma_conn *conn, struct srdma_buffer *buffer, size_t buffer_offset,
@@ -574,8 +578,8 @@ SRDMA_API void srdma_link_wake(struct srdma_link *link);
 SRDMA_API int srdma_link_reconnect(struct srdma_link *link);
 
 /** The connection of the moment, for srdma_conn_info, for poll(2), for RDMA writes and reads (the region of a new connection is
- *  new, and zeroed). Owned by the link; it and its buffers are gone after any call that returns SRDMA_ERECONNECTED, so delete
- *  buffers when a call on the connection has failed and before the next call on the link. NULL: there is none. */
+ *  new, and zeroed). Owned by the link, and gone after any call that returns SRDMA_ERECONNECTED: all that its buffers are good for
+ *  then is to be deleted. NULL: there is none. */
 SRDMA_API struct srdma_conn *srdma_link_conn(struct srdma_link *link);
 
 /** The last loss, and what it means for the messages. */

@@ -10,6 +10,7 @@
 #define SRDMA_BULK_JOB_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 struct srdma_bulk_job {
@@ -55,6 +56,8 @@ bool srdma_bulk_jobs_place(const struct srdma_bulk_jobs *jobs, const struct srdm
 /* The claimed bytes are where they belong. False: there is no such claim, or not any more, or an older one comes first; nothing is
  * credited then. */
 bool srdma_bulk_jobs_settle(struct srdma_bulk_jobs *jobs, const struct srdma_bulk_claim *claim);
+/* Whether a job that is under way has a byte of it. */
+bool srdma_bulk_jobs_use(const struct srdma_bulk_jobs *jobs, const void *memory, size_t size);
 /* Takes the oldest job out when it is over: jobs end in their order. */
 bool srdma_bulk_jobs_take(struct srdma_bulk_jobs *jobs, struct srdma_bulk_job *job);
 /* All are over, whatever is missing. */
