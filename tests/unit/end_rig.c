@@ -182,6 +182,7 @@ int __wrap_srdma_tls_fd(const struct srdma_tls *tls);
 int __wrap_srdma_control_receive(struct srdma_tls *tls, struct srdma_inbox *inbox)
 {
 	(void)tls, (void)inbox;
+	rig_now->late_looks += rig_now->conn && rig_now->conn->status != 0;
 	return rig_now->tls == -EAGAIN ? -EAGAIN : srdma_fail(rig_now->tls, "the channel is closed");
 }
 

@@ -50,6 +50,7 @@ struct end_rig {
 	struct rig_queue sent, received;
 	bool failed; /* the queue pair is in ERROR */
 	int tls;     /* what its TLS channel says: -EAGAIN nothing; SRDMA_ECLOSED that it is closed */
+	unsigned late_looks; /* at the TLS channel, after the end of the connection */
 
 	/* the peer */
 	struct srdma_sealer *messages_out, *chunks_out;

@@ -27,7 +27,7 @@ static uint64_t random_state;
 static unsigned spite; /* one record in so many breaks a rule: some peers keep them long enough for much to be under way */
 /* What came of the sequences: a generator that never gets anywhere would find nothing. */
 static struct {
-	unsigned completed, refused, forged, given_up, lost, late;
+	unsigned completed, refused, forged, given_up, lost, deleted, late;
 } seen;
 
 /* ---- chance ---------------------------------------------------------------------------------------------------- */
@@ -424,14 +424,35 @@ static void call(uint64_t *cookie)
 	settle(0);
 }
 
-/* Records that nobody has looked at; then the end, for a reason of this end's or because the TLS channel is closed; then, as a link
- * does, a look at what had come. */
+/* The program gives up, or mistakenly takes its memory back, or the TLS channel is closed. Which error is to come of it. */
+static int end_somehow(void)
+{
+	struct srdma_conn *conn = model.rig.conn;
+	struct model_job *job = &model.jobs[below(model.job_count)];
+
+	switch (below(3)) {
+	case 0:
+		seen.lost++;
+		srdma_conn_progress(conn, true);
+		return SRDMA_ELOST;
+	case 1:
+		if (model.job_count > 0 && job->length > 0) {
+			seen.deleted++;
+			srdma_buffer_delete(&job->buffer);
+			return -EINVAL;
+		}
+		/* fall through */
+	default:
+		seen.given_up++;
+		return srdma_conn_end(conn, srdma_fail(-ETIMEDOUT, "given up"));
+	}
+}
+
+/* Records that nobody has looked at; then the end; then, as a link does, a look at what had come. */
 static void end_with_records_unread(void)
 {
 	struct srdma_conn *conn = model.rig.conn;
 	struct model_record record;
-	bool lost = one_in(2);
-	int status;
 
 	for (unsigned i = 0; i < 4; i++) {
 		if (make_record(&record) && rig_deliver(&model.rig, RIG_CONTROL, record.bytes, record.length))
@@ -441,15 +462,8 @@ static void end_with_records_unread(void)
 	for (uint64_t n = below(4); n > 0; n--)
 		rig_execute(&model.rig);
 	model.rig.tls = SRDMA_ECLOSED;
-	if (lost)
-		srdma_conn_progress(conn, true);
-	else
-		srdma_conn_end(conn, srdma_fail(-ETIMEDOUT, "given up"));
-	status = conn->status;
-	if (status != (lost ? SRDMA_ELOST : -ETIMEDOUT))
+	if (end_somehow() != conn->status)
 		model_fail(&model, "the connection has not ended");
-	seen.lost += lost;
-	seen.given_up += !lost;
 	model_end(&model);
 	srdma_channel_poll_receives(&conn->channel);
 }
@@ -470,6 +484,8 @@ static void check_end(void)
 	rig_settle(&model.rig);
 	if (srdma_conn_complete(conn, cookies, RIG_RDMA_DEPTH, 0) >= 0)
 		model_fail(&model, "a write or read is complete after the end");
+	if (model.rig.late_looks > 0)
+		model_fail(&model, "frames were looked for after the end");
 }
 
 static void run_sequence(uint64_t seed)
@@ -534,11 +550,13 @@ static void end_does_what_the_model_says_whatever_the_peer_does(void **state)
 	}
 	for (uint64_t i = 1; i <= sequences; i++)
 		run_sequence(i);
-	print_message("%u writes and reads complete; connections ended: %u by a breach, %u by a forgery, %u given up, %u lost; %u records "
-		      "came too late\n", seen.completed, seen.refused, seen.forged, seen.given_up, seen.lost, seen.late);
+	print_message("%u writes and reads complete; connections ended: %u by a breach, %u by a forgery, %u given up, %u lost, "
+		      "%u by a buffer that was deleted; %u records came too late\n",
+		      seen.completed, seen.refused, seen.forged, seen.given_up, seen.lost, seen.deleted, seen.late);
 	if (sequences >= SEQUENCES) {
 		assert_true(seen.completed > SEQUENCES && seen.refused > SEQUENCES / 4 && seen.forged > SEQUENCES / 20);
-		assert_true(seen.given_up > SEQUENCES / 20 && seen.lost > SEQUENCES / 20 && seen.late > SEQUENCES / 10);
+		assert_true(seen.given_up > SEQUENCES / 20 && seen.lost > SEQUENCES / 20 && seen.deleted > SEQUENCES / 20);
+		assert_true(seen.late > SEQUENCES / 10);
 	}
 }
 
