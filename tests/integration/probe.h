@@ -94,5 +94,9 @@ void mode_seal_differs(struct rig *rig, char **args);
 void mode_link_once(struct rig *rig, char **args);
 void mode_link_kept(struct rig *rig, char **args);
 void mode_link_policy(struct rig *rig, char **args);
+void mode_stopped(struct rig *rig, char **args);
+/* Of probe-wrapped alone. */
+void mode_hostile_nothing(struct rig *rig, char **args) __attribute__((weak));
+void mode_hostile_late(struct rig *rig, char **args) __attribute__((weak));
 
 #endif

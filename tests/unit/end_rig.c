@@ -17,6 +17,7 @@
 /* One thread has one rig at a time, and the verbs below no other way to it. */
 static struct end_rig *rig_now;
 static struct ibv_mr regions[RIG_REGIONS];
+static uint8_t staging[SRDMA_BULK_RING];
 
 static void require(bool condition, const char *what)
 {
@@ -204,8 +205,8 @@ static void make_keys(struct end_rig *rig)
 {
 	const uint8_t own[SRDMA_SEAL_SECRET] = {1}, own_chunks[SRDMA_SEAL_SECRET] = {2};
 	const uint8_t peer[SRDMA_SEAL_SECRET] = {3}, peer_chunks[SRDMA_SEAL_SECRET] = {4};
-	struct srdma_sealer *messages, *chunks;
-	struct srdma_opener *messages_in, *chunks_in;
+	struct srdma_sealer *messages = NULL, *chunks = NULL;
+	struct srdma_opener *messages_in = NULL, *chunks_in = NULL;
 
 	require(srdma_sealer_new(SRDMA_CIPHER_AES_256_GCM, own, &messages) == 0 &&
 			srdma_sealer_new(SRDMA_CIPHER_AES_256_GCM, own_chunks, &chunks) == 0 &&
@@ -225,8 +226,8 @@ void rig_new(struct end_rig *rig, size_t region_size, size_t peer_region_size)
 	const struct srdma_channel_shape shape = {RIG_MESSAGE_SIZE, RIG_DEPTH, RIG_RDMA_DEPTH, true};
 	struct srdma_conn *conn = calloc(1, sizeof *conn);
 
-	*rig = (struct end_rig){.conn = conn, .tls = -EAGAIN, .staging = calloc(1, SRDMA_BULK_RING)};
-	require(conn && rig->staging, "out of memory");
+	*rig = (struct end_rig){.conn = conn, .tls = -EAGAIN, .staging = staging};
+	require(conn != NULL, "out of memory");
 	rig_now = rig;
 	rig->context.ops.poll_cq = poll_cq;
 	rig->context.ops.req_notify_cq = req_notify_cq;
@@ -260,8 +261,6 @@ void rig_delete(struct end_rig *rig)
 	srdma_sealer_delete(&rig->chunks_out);
 	srdma_opener_delete(&rig->messages_in);
 	srdma_opener_delete(&rig->chunks_in);
-	free(rig->staging);
-	rig->staging = NULL;
 }
 
 /* ---- the peer, the device -------------------------------------------------------------------------------------- */
