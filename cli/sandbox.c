@@ -16,7 +16,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-/* The one ioctl of a verbs device, with its header of 24 bytes: <rdma/rdma_user_ioctl_cmds.h>. */
+/* The one ioctl of a verbs device, with its header of 24 bytes, as the kernel numbers it. */
 #define RDMA_VERBS_IOCTL _IOWR(0x1b, 1, uint64_t[3])
 #ifndef PR_SET_VMA
 #define PR_SET_VMA 0x53564d41

@@ -722,22 +722,26 @@ SRDMA_API int srdma_conn_read(struct srdma_conn *conn, void *data, size_t length
 struct srdma_buffer;
 
 /** Makes a buffer of `size` bytes (page-aligned, zeroed, wiped when deleted); or registers the caller's `memory` when that is
- *  not NULL.
+ *  not NULL. It serves writes and reads of this connection alone. It may be deleted before or after the connection: when the
+ *  connection is deleted, the device lets go of the memory.
  *  Errors:
  *    -EINVAL        `size` is 0 or too large.
  *    -ENOMEM        Memory, or the limit on locked memory, does not suffice.
  *    SRDMA_EVERBS   The device did not register the memory. */
 SRDMA_API int srdma_buffer_new(struct srdma_conn *conn, void *memory, size_t size, struct srdma_buffer **out);
-/** Deregisters and frees the buffer. Call it before srdma_conn_delete(). */
+/** Deregisters and frees the buffer. After this returns, nothing reads or writes the memory. To delete a buffer while a write or
+ *  a read is under way in it is a mistake of the program, and ends the connection with -EINVAL. */
 SRDMA_API void srdma_buffer_delete(struct srdma_buffer **buffer);
 /** Returns the buffer's memory. */
 SRDMA_API void *srdma_buffer_data(struct srdma_buffer *buffer);
 
 /** Post a write or a read between a buffer and the peer's region, and return at once. The operation ends with one
- *  completion that carries `cookie`. Before that, do not delete the buffer, change it (write) or use it (read).
+ *  completion that carries `cookie`. Before that, do not delete the buffer, change it (write) or use it (read). When the
+ *  connection ends, there is no completion: delete the buffer before you use its memory for something else.
  *  Errors:
  *    -EAGAIN       rdma_depth operations are in flight, or the queue pair is being renewed.
  *    -ERANGE       The bytes are outside of the buffer or of the region.
+ *    -EINVAL       The buffer is of another connection.
  *    -EMSGSIZE     The device, or an epoch, does not take so many bytes in one request.
  *    -ENXIO        The peer offers no region. Other errors are those of srdma_conn_write(). */
 SRDMA_API int srdma_conn_post_write(struct srdma_conn *conn, struct srdma_buffer *buffer, size_t buffer_offset,
@@ -837,9 +841,8 @@ SRDMA_API void srdma_link_wake(struct srdma_link *link);
 SRDMA_API int srdma_link_reconnect(struct srdma_link *link);
 
 /** Returns the present connection, for srdma_conn_info(), for poll(2), and for RDMA writes and reads; NULL when there is none.
- *  The region of a new connection is new, and zeroed. The link owns the connection. It and its buffers are gone after any call
- *  that returns SRDMA_ERECONNECTED. So when a call on the connection has failed, delete its buffers before the next call on
- *  the link. */
+ *  The region of a new connection is new, and zeroed. The link owns the connection, which is gone after any call that returns
+ *  SRDMA_ERECONNECTED: then its buffers can only be deleted. */
 SRDMA_API struct srdma_conn *srdma_link_conn(struct srdma_link *link);
 
 /* -- what a loss means for the messages of a link -- */

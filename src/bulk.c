@@ -6,7 +6,6 @@
 #include "log.h"
 
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 
 /* Chunks up to this go within their announcement, one round trip and one pull fewer, if a message can be so long. */
@@ -34,13 +33,13 @@ static void finish_pull(void *arg);
 int srdma_bulk_start(struct srdma_conn *conn, struct srdma_sealer *sealer, struct srdma_opener *opener)
 {
 	struct srdma_bulk *bulk = &conn->bulk;
+	int ret;
 
 	bulk->sealer = sealer;
 	bulk->opener = opener;
-	bulk->job_room = conn->channel.rdma_depth;
-	bulk->jobs = calloc(bulk->job_room, sizeof *bulk->jobs);
-	if (!bulk->jobs)
-		return srdma_fail(-ENOMEM, "out of memory");
+	ret = srdma_bulk_jobs_init(&bulk->jobs, conn->channel.rdma_depth);
+	if (ret != 0)
+		return ret;
 	bulk->on = true;
 	conn->channel.on_control = take_record;
 	conn->channel.on_pulled = finish_pull;
@@ -56,13 +55,26 @@ void srdma_bulk_release(struct srdma_conn *conn)
 	srdma_region_release(&bulk->landing);
 	srdma_sealer_delete(&bulk->sealer);
 	srdma_opener_delete(&bulk->opener);
-	free(bulk->jobs);
+	srdma_bulk_jobs_release(&bulk->jobs);
 	*bulk = (struct srdma_bulk){0};
 }
 
-static struct srdma_bulk_job *job_at(struct srdma_bulk *bulk, uint32_t index)
+void srdma_bulk_end(struct srdma_bulk *bulk)
 {
-	return &bulk->jobs[(bulk->job_head + index) % bulk->job_room];
+	bulk->over = true;
+	srdma_bulk_jobs_drop(&bulk->jobs);
+	bulk->pull_count = bulk->chunk_count = bulk->answer_count = 0;
+	bulk->batch_count = bulk->batch_bytes = 0;
+	bulk->acks_owed = 0;
+	bulk->active_until = 0;
+}
+
+/* A queue pair that failed may be replaced, and all goes on; nothing else is ever made good. */
+static int end_unless_mendable(struct srdma_bulk *bulk, int ret)
+{
+	if (ret < 0 && ret != SRDMA_EVERBS)
+		srdma_bulk_end(bulk);
+	return ret;
 }
 
 static struct srdma_bulk_pull *pull_at(struct srdma_bulk *bulk, uint32_t index)
@@ -72,7 +84,7 @@ static struct srdma_bulk_pull *pull_at(struct srdma_bulk *bulk, uint32_t index)
 
 bool srdma_bulk_is_idle(const struct srdma_bulk *bulk)
 {
-	return bulk->job_count == 0;
+	return bulk->jobs.count == 0;
 }
 
 bool srdma_bulk_is_active(const struct srdma_bulk *bulk)
@@ -89,35 +101,29 @@ static void note_activity(struct srdma_bulk *bulk, uint32_t length)
 /* Writes and reads never overlap, so that the oldest one tells. */
 bool srdma_bulk_has_written(const struct srdma_bulk *bulk)
 {
-	for (uint32_t i = 0; i < bulk->job_count; i++)
-		if (bulk->jobs[(bulk->job_head + i) % bulk->job_room].write)
+	for (uint32_t i = 0; i < bulk->jobs.count; i++)
+		if (srdma_bulk_jobs_at(&bulk->jobs, i)->write)
 			return false;
 	return true;
 }
 
-void srdma_bulk_post(struct srdma_conn *conn, const struct srdma_bulk_job *job)
+int srdma_bulk_post(struct srdma_conn *conn, const struct srdma_bulk_job *job)
 {
-	struct srdma_bulk *bulk = &conn->bulk;
-
-	*job_at(bulk, bulk->job_count++) = *job;
+	if (conn->bulk.over || !srdma_bulk_jobs_add(&conn->bulk.jobs, job))
+		return srdma_fail(-EAGAIN, "no room for another write or read");
 	conn->channel.rdma_queued++;
+	return 0;
 }
 
 /* In the order of posting. */
 static void complete_jobs(struct srdma_conn *conn)
 {
 	struct srdma_bulk *bulk = &conn->bulk;
+	struct srdma_bulk_job job;
 
-	while (bulk->job_count > 0) {
-		struct srdma_bulk_job job = *job_at(bulk, 0);
-
-		/* One of no bytes has a chunk all the same, which counts as one. */
-		if (!job.asked || job.done < (job.length > 0 ? job.length : 1))
-			return;
+	while (srdma_bulk_jobs_take(&bulk->jobs, &job)) {
 		bulk->reads_asked -= job.ends_record;
-		bulk->job_head = (bulk->job_head + 1) % bulk->job_room;
-		bulk->job_count--;
-		srdma_channel_complete_rdma(&conn->channel, job.kind, job.cookie);
+		srdma_channel_complete_rdma(&conn->channel, job.waited ? SRDMA_OP_WAITED : SRDMA_OP_POSTED, job.cookie);
 	}
 }
 
@@ -220,10 +226,10 @@ static int stage(struct srdma_conn *conn, struct srdma_bulk_header *header, cons
 				 (char *)bulk->staging.address + at);
 }
 
-static int send_chunk(struct srdma_conn *conn, struct srdma_bulk_header *header, const char *data, struct srdma_bulk_job *job)
+static int send_chunk(struct srdma_conn *conn, struct srdma_bulk_header *header, const char *data, const struct srdma_bulk_claim *claim)
 {
 	struct srdma_bulk *bulk = &conn->bulk;
-	struct srdma_bulk_chunk chunk = {.job = job, .length = header->length};
+	struct srdma_bulk_chunk chunk = {.claim = *claim};
 	bool within = goes_within(conn, header->length);
 	int ret = within ? send_within(conn, header, data) : stage(conn, header, data, &chunk.staged);
 
@@ -255,11 +261,12 @@ static int send_answer(struct srdma_conn *conn)
 	struct srdma_bulk_header header = {.type = SRDMA_BULK_ANSWER,
 					   .length = next_length(answer->length - answer->announced),
 					   .offset = answer->announced};
+	const struct srdma_bulk_claim none = {0};
 	int ret;
 
 	if (!(conn->region.rights & IBV_ACCESS_REMOTE_READ))
 		return srdma_fail(SRDMA_EPROTOCOL, "the peer was reading the region when it was withdrawn");
-	ret = send_chunk(conn, &header, (char *)conn->region.address + answer->offset + answer->announced, NULL);
+	ret = send_chunk(conn, &header, (char *)conn->region.address + answer->offset + answer->announced, &none);
 	srdma_rate_take(&conn->rate, header.length);
 	answer->announced += header.length;
 	if (ret == 0 && answer->announced == answer->length) {
@@ -272,13 +279,14 @@ static int send_answer(struct srdma_conn *conn)
 static int send_write(struct srdma_conn *conn, struct srdma_bulk_job *job)
 {
 	struct srdma_bulk_header header = {.type = SRDMA_BULK_WRITE,
-					   .length = next_length(job->length - job->announced),
-					   .offset = job->offset + job->announced};
-	int ret = send_chunk(conn, &header, job->local + job->announced, job);
+					   .length = next_length(job->length - job->claimed),
+					   .offset = job->offset + job->claimed};
+	struct srdma_bulk_claim claim;
+	char *data;
 
-	job->announced += header.length;
-	job->asked = job->announced == job->length;
-	return ret;
+	if (!srdma_bulk_jobs_claim(job, header.length, &claim) || !srdma_bulk_jobs_place(&conn->bulk.jobs, &claim, &data))
+		return srdma_fail(-EINVAL, "a write that has nothing left to send");
+	return send_chunk(conn, &header, data, &claim);
 }
 
 /* The reads from `first` on that fit into one record. */
@@ -289,8 +297,8 @@ static int send_reads(struct srdma_conn *conn, uint32_t first)
 	uint32_t count = 0, most = headers_per_record(conn);
 	struct srdma_bulk_job *job = NULL;
 
-	for (uint32_t i = first; i < bulk->job_count && count < most && !job_at(bulk, i)->write; i++, count++) {
-		job = job_at(bulk, i);
+	for (uint32_t i = first; i < bulk->jobs.count && count < most && !srdma_bulk_jobs_at(&bulk->jobs, i)->write; i++, count++) {
+		job = srdma_bulk_jobs_at(&bulk->jobs, i);
 		srdma_bulk_encode(bytes + count * SRDMA_BULK_HEADER,
 				  &(struct srdma_bulk_header){
 					  .type = SRDMA_BULK_READ, .offset = job->offset, .address = job->length});
@@ -303,29 +311,36 @@ static int send_reads(struct srdma_conn *conn, uint32_t first)
 	return srdma_channel_send_control(&conn->channel, bytes, count * SRDMA_BULK_HEADER);
 }
 
-/* The oldest job that is not wholly out, if it may be now; job_count: none. A read after a write sees what was written, and a
+/* The oldest job that is not wholly out, if it may be now; jobs.count: none. A read after a write sees what was written, and a
  * write after a read does not show in it: only what is of one kind is under way together. */
 static uint32_t find_job(const struct srdma_conn *conn)
 {
 	const struct srdma_bulk *bulk = &conn->bulk;
-	bool write = bulk->job_count > 0 && bulk->jobs[bulk->job_head].write;
+	const struct srdma_bulk_jobs *jobs = &bulk->jobs;
+	bool write = jobs->count > 0 && srdma_bulk_jobs_at(jobs, 0)->write;
 
-	for (uint32_t i = 0; i < bulk->job_count; i++) {
-		const struct srdma_bulk_job *job = &bulk->jobs[(bulk->job_head + i) % bulk->job_room];
+	for (uint32_t i = 0; i < jobs->count; i++) {
+		const struct srdma_bulk_job *job = srdma_bulk_jobs_at(jobs, i);
 		bool can;
 
 		if (job->write != write)
 			break;
-		if (job->asked)
+		if (write ? job->all_claimed : job->asked)
 			continue;
 		if (write)
-			can = can_send_chunk(conn, next_length(job->length - job->announced));
+			can = can_send_chunk(conn, next_length(job->length - job->claimed));
 		else
 			can = bulk->reads_asked < SRDMA_BULK_READS && srdma_channel_can_control(&conn->channel) &&
-			      (bulk->reads_asked < BUSY_RECORDS || bulk->job_count - i >= headers_per_record(conn) / 2);
-		return can ? i : bulk->job_count;
+			      (bulk->reads_asked < BUSY_RECORDS || jobs->count - i >= headers_per_record(conn) / 2);
+		return can ? i : jobs->count;
 	}
-	return bulk->job_count;
+	return jobs->count;
+}
+
+/* Can't be: what holds a claim keeps its job from being over. */
+static int fail_account(void)
+{
+	return srdma_fail(SRDMA_EPROTOCOL, "the peer's chunk belongs to a write or read that is over");
 }
 
 static int take_ack(struct srdma_conn *conn, const struct srdma_bulk_header *header)
@@ -337,8 +352,8 @@ static int take_ack(struct srdma_conn *conn, const struct srdma_bulk_header *hea
 	for (uint32_t i = 0; i < header->length;) {
 		const struct srdma_bulk_chunk *chunk = &bulk->chunks[bulk->chunk_head];
 
-		if (chunk->job)
-			chunk->job->done += chunk->length > 0 ? chunk->length : 1;
+		if (chunk->claim.job != 0 && !srdma_bulk_jobs_settle(&bulk->jobs, &chunk->claim))
+			return fail_account();
 		i += chunk->ends_record;
 		srdma_bulk_ring_free(&bulk->staging_ring, chunk->staged);
 		bulk->chunk_head = (bulk->chunk_head + 1) % SRDMA_BULK_CHUNKS;
@@ -361,51 +376,58 @@ static int check_bounds(const struct srdma_conn *conn, uint64_t offset, uint64_t
 	return 0;
 }
 
-/* The read that its answer belongs to: they come in the order of asking. */
-static struct srdma_bulk_job *job_of_answer(struct srdma_bulk *bulk, const struct srdma_bulk_header *header)
+/* Which bytes of which read the answer is: it answers them in the order of asking, each byte once, and says nothing else. */
+static bool claim_answer(struct srdma_bulk *bulk, const struct srdma_bulk_header *header, struct srdma_bulk_claim *claim)
 {
-	for (uint32_t i = 0; i < bulk->job_count; i++) {
-		struct srdma_bulk_job *job = job_at(bulk, i);
+	for (uint32_t i = 0; i < bulk->jobs.count; i++) {
+		struct srdma_bulk_job *job = srdma_bulk_jobs_at(&bulk->jobs, i);
 
 		if (job->write || !job->asked)
-			return NULL;
-		if (job->announced < job->length || (job->length == 0 && job->done == 0))
-			return header->offset == job->announced && header->length <= job->length - job->announced ? job : NULL;
+			return false;
+		if (!job->all_claimed)
+			return header->offset == job->claimed && srdma_bulk_jobs_claim(job, header->length, claim);
 	}
-	return NULL;
+	return false;
 }
 
-static int place_chunk(struct srdma_conn *conn, struct srdma_bulk_pull *pull)
+/* Whether the peer may announce it. */
+static int admit_chunk(struct srdma_conn *conn, struct srdma_bulk_pull *pull)
 {
 	const struct srdma_bulk_header *header = &pull->header;
-	struct srdma_bulk *bulk = &conn->bulk;
-	int ret;
 
 	if (header->length > SRDMA_BULK_CHUNK)
 		return srdma_fail(SRDMA_EPROTOCOL, "the peer announces a chunk of %u bytes", header->length);
-	if (header->type == SRDMA_BULK_WRITE) {
-		ret = check_bounds(conn, header->offset, header->length, IBV_ACCESS_REMOTE_WRITE);
-		if (ret == 0)
-			pull->destination = (char *)conn->region.address + header->offset;
-		return ret;
-	}
-	pull->job = job_of_answer(bulk, header);
-	if (!pull->job)
-		return srdma_fail(SRDMA_EPROTOCOL, "the peer answers what was not asked");
-	pull->destination = pull->job->local + pull->job->announced;
-	pull->job->announced += header->length;
+	if (header->type == SRDMA_BULK_WRITE)
+		return check_bounds(conn, header->offset, header->length, IBV_ACCESS_REMOTE_WRITE);
+	if (!claim_answer(&conn->bulk, header, &pull->claim))
+		return srdma_fail(SRDMA_EPROTOCOL, "the peer's answer of %u bytes at %llu is not the next part of what was asked for",
+				  header->length, (unsigned long long)header->offset);
 	return 0;
 }
 
+/* Where it belongs, now that it is there. */
+static int place_chunk(const struct srdma_conn *conn, const struct srdma_bulk_pull *pull, char **place)
+{
+	const struct srdma_bulk_header *header = &pull->header;
+	int ret;
+
+	if (header->type == SRDMA_BULK_ANSWER)
+		return srdma_bulk_jobs_place(&conn->bulk.jobs, &pull->claim, place) ? 0 : fail_account();
+	ret = check_bounds(conn, header->offset, header->length, IBV_ACCESS_REMOTE_WRITE);
+	if (ret == 0)
+		*place = (char *)conn->region.address + header->offset;
+	return ret;
+}
+
 /* A chunk has got to where it belongs. */
-static void deliver(struct srdma_conn *conn, struct srdma_bulk_pull *pull)
+static int deliver(struct srdma_conn *conn, struct srdma_bulk_pull *pull)
 {
 	struct srdma_bulk *bulk = &conn->bulk;
 
+	if (pull->header.type == SRDMA_BULK_ANSWER && !srdma_bulk_jobs_settle(&bulk->jobs, &pull->claim))
+		return fail_account();
 	pull->state = PULL_DONE;
 	note_activity(bulk, pull->header.length);
-	if (pull->job)
-		pull->job->done += pull->header.length > 0 ? pull->header.length : 1;
 	while (bulk->pull_count > 0 && pull_at(bulk, 0)->state == PULL_DONE) {
 		srdma_bulk_ring_free(&bulk->landing_ring, pull_at(bulk, 0)->landed);
 		bulk->acks_owed += pull_at(bulk, 0)->ends_record;
@@ -413,6 +435,22 @@ static void deliver(struct srdma_conn *conn, struct srdma_bulk_pull *pull)
 		bulk->pull_count--;
 	}
 	complete_jobs(conn);
+	return 0;
+}
+
+/* It came within its announcement, and nothing is before it. */
+static int take_within(struct srdma_conn *conn, struct srdma_bulk_pull *pull, const uint8_t *data)
+{
+	char *place;
+	int ret = place_chunk(conn, pull, &place);
+
+	if (ret != 0)
+		return ret;
+	if (pull->header.length > 0)
+		memcpy(place, data, pull->header.length);
+	if (pull->header.type == SRDMA_BULK_WRITE)
+		srdma_rate_take(&conn->rate, pull->header.length);
+	return deliver(conn, pull);
 }
 
 static int take_chunk(struct srdma_conn *conn, const struct srdma_bulk_header *header, bool last, const uint8_t *data)
@@ -424,7 +462,7 @@ static int take_chunk(struct srdma_conn *conn, const struct srdma_bulk_header *h
 
 	if (bulk->pull_count == SRDMA_BULK_CHUNKS || (header->within ? bulk->pull_count > 0 : !srdma_bulk_ring_fits(&bulk->landing_ring, header->length)))
 		return srdma_fail(SRDMA_EPROTOCOL, "the peer announces more chunks than may be under way");
-	ret = place_chunk(conn, &pull);
+	ret = admit_chunk(conn, &pull);
 	if (ret == 0 && !header->within)
 		ret = make_memory(conn, IBV_ACCESS_LOCAL_WRITE, &bulk->landing);
 	if (ret != 0)
@@ -435,14 +473,7 @@ static int take_chunk(struct srdma_conn *conn, const struct srdma_bulk_header *h
 	}
 	placed = pull_at(bulk, bulk->pull_count++);
 	*placed = pull;
-	if (header->within) {
-		if (header->length > 0)
-			memcpy(pull.destination, data, header->length);
-		if (!pull.job)
-			srdma_rate_take(&conn->rate, header->length);
-		deliver(conn, placed);
-	}
-	return 0;
+	return header->within ? take_within(conn, placed, data) : 0;
 }
 
 static int take_read(struct srdma_conn *conn, const struct srdma_bulk_header *header)
@@ -460,9 +491,8 @@ static int take_read(struct srdma_conn *conn, const struct srdma_bulk_header *he
 	return 0;
 }
 
-static int take_record(void *arg, const void *data, uint32_t length)
+static int execute(struct srdma_conn *conn, const void *data, uint32_t length)
 {
-	struct srdma_conn *conn = arg;
 	struct srdma_bulk *bulk = &conn->bulk;
 	struct srdma_bulk_header headers[SRDMA_BULK_BATCH];
 	int count = srdma_bulk_decode(data, length, headers), ret = 0;
@@ -480,6 +510,13 @@ static int take_record(void *arg, const void *data, uint32_t length)
 			ret = take_chunk(conn, &headers[i], i == count - 1, (const uint8_t *)data + SRDMA_BULK_HEADER);
 	}
 	return ret;
+}
+
+static int take_record(void *arg, const void *data, uint32_t length)
+{
+	struct srdma_conn *conn = arg;
+
+	return conn->bulk.over ? 0 : end_unless_mendable(&conn->bulk, execute(conn, data, length));
 }
 
 /* The oldest pull in that state; pull_count: none. */
@@ -514,7 +551,9 @@ static int post_pulls(struct srdma_conn *conn)
 	for (uint32_t i = first_in(bulk, PULL_WAITING); i < bulk->pull_count; i++) {
 		struct srdma_bulk_pull *pull = pull_at(bulk, i);
 
-		if (!pull->job && !srdma_rate_is_open(&conn->rate))
+		bool write = pull->header.type == SRDMA_BULK_WRITE;
+
+		if (write && !srdma_rate_is_open(&conn->rate))
 			break;
 		if (first && extend(&ops[count - 1], pull)) {
 			first->together++;
@@ -530,7 +569,7 @@ static int post_pulls(struct srdma_conn *conn)
 		} else {
 			break;
 		}
-		if (!pull->job)
+		if (write)
 			srdma_rate_take(&conn->rate, pull->header.length);
 		pull->state = PULL_POSTED;
 	}
@@ -554,17 +593,19 @@ static int open_chunk(struct srdma_conn *conn, struct srdma_bulk_pull *pull)
 {
 	struct srdma_bulk *bulk = &conn->bulk;
 	uint8_t header[SRDMA_BULK_HEADER];
+	char *place;
 	int ret;
 
 	/* What was withdrawn meanwhile is not written to any more. */
-	if (!pull->job && !(conn->region.rights & IBV_ACCESS_REMOTE_WRITE))
+	if (pull->header.type == SRDMA_BULK_WRITE && !(conn->region.rights & IBV_ACCESS_REMOTE_WRITE))
 		return srdma_fail(SRDMA_EPROTOCOL, "the peer was writing to the region when it was withdrawn");
+	ret = place_chunk(conn, pull, &place);
+	if (ret != 0)
+		return ret;
 	srdma_bulk_encode(header, &pull->header);
 	ret = srdma_opener_open(bulk->opener, bulk->opened++, header, sizeof header, pull->landing,
-				pull->header.length + SRDMA_SEAL_OVERHEAD, pull->destination);
-	if (ret == 0)
-		deliver(conn, pull);
-	return ret;
+				pull->header.length + SRDMA_SEAL_OVERHEAD, place);
+	return ret == 0 ? deliver(conn, pull) : ret;
 }
 
 /* ---- progress -------------------------------------------------------------------------------------------------- */
@@ -588,9 +629,9 @@ bool srdma_bulk_has_work(const struct srdma_conn *conn)
 {
 	const struct srdma_bulk *bulk = &conn->bulk;
 
-	if (!bulk->on)
+	if (!bulk->on || bulk->over)
 		return false;
-	return first_in(bulk, PULL_ARRIVED) < bulk->pull_count || has_answer(conn) || find_job(conn) < bulk->job_count || batch_is_due(conn);
+	return first_in(bulk, PULL_ARRIVED) < bulk->pull_count || has_answer(conn) || find_job(conn) < bulk->jobs.count || batch_is_due(conn);
 }
 
 /* One chunk is opened or sealed, those that came first, or reads are asked for. 1; 0: there was nothing; or an error. */
@@ -605,11 +646,12 @@ static int work(struct srdma_conn *conn)
 	} else if (has_answer(conn)) {
 		ret = send_answer(conn);
 	} else {
-		uint32_t job = find_job(conn);
+		uint32_t index = find_job(conn);
+		struct srdma_bulk_job *job = srdma_bulk_jobs_at(&bulk->jobs, index);
 
-		if (job == bulk->job_count)
+		if (index == bulk->jobs.count)
 			return 0;
-		ret = job_at(bulk, job)->write ? send_write(conn, job_at(bulk, job)) : send_reads(conn, job);
+		ret = job->write ? send_write(conn, job) : send_reads(conn, index);
 	}
 	return ret == 0 ? 1 : ret;
 }
@@ -619,7 +661,7 @@ int srdma_bulk_step(struct srdma_conn *conn)
 	struct srdma_bulk *bulk = &conn->bulk;
 	int ret = 1;
 
-	if (!bulk->on)
+	if (!bulk->on || bulk->over)
 		return 0;
 	/* In between the device is looked at: it may be moved on by that alone, and what it needs to go on comes first. */
 	for (int chunks = 0; ret == 1 && chunks < CHUNKS_PER_STEP; chunks++) {
@@ -637,5 +679,5 @@ int srdma_bulk_step(struct srdma_conn *conn)
 			ret = polled != 0 ? polled : 1;
 		}
 	}
-	return ret > 0 ? 0 : ret;
+	return ret > 0 ? 0 : end_unless_mendable(bulk, ret);
 }

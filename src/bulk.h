@@ -6,38 +6,25 @@
 #ifndef SRDMA_BULK_H
 #define SRDMA_BULK_H
 
+#include "bulk_job.h"
 #include "bulk_record.h"
 #include "bulk_ring.h"
 #include "channel.h"
 
 struct srdma_conn;
 
-/* A write or read of this end's. */
-struct srdma_bulk_job {
-	bool write;
-	bool asked;       /* WRITE: all chunks are sealed; READ: the request is out */
-	bool ends_record; /* READ: the last one of the record that asked for it */
-	enum srdma_op_kind kind; /* POSTED or WAITED */
-	char *local;
-	uint64_t length, offset;
-	uint64_t announced; /* bytes: WRITE by us, READ by the peer */
-	uint64_t done;      /* bytes: WRITE acknowledged, READ opened */
-	uint64_t cookie;
-};
-
 /* A chunk of ours that the peer has not acknowledged. */
 struct srdma_bulk_chunk {
-	struct srdma_bulk_job *job; /* NULL: of an answer */
-	uint32_t length;
+	struct srdma_bulk_claim claim; /* WRITE: what it fetched; of no job: it is of an answer */
 	uint32_t staged;   /* bytes of the staging ring; 0: it went within the announcement */
 	bool ends_record;  /* the last one that its announcement told of */
 };
 
-/* A chunk of the peer's, in the order of its announcement. */
+/* A chunk of the peer's, in the order of its announcement. Where it belongs is asked when it is there, and not before: only then may
+ * that be written to, and it may have been taken back meanwhile. */
 struct srdma_bulk_pull {
 	enum { PULL_WAITING, PULL_POSTED, PULL_ARRIVED, PULL_DONE } state;
-	struct srdma_bulk_job *job; /* READ */
-	char *destination;
+	struct srdma_bulk_claim claim; /* ANSWER: what it fills */
 	char *landing;     /* NULL: it came within the announcement */
 	uint32_t together; /* POSTED, the first that one read fetches: of how many */
 	uint32_t landed;   /* bytes of the landing ring */
@@ -52,14 +39,14 @@ struct srdma_bulk_answer {
 
 struct srdma_bulk {
 	bool on;
+	bool over; /* srdma_bulk_end */
 	struct srdma_sealer *sealer;
 	struct srdma_opener *opener;
 	uint64_t opened;       /* chunks */
 	uint64_t active_until; /* on the clock: more is expected before */
 	uint32_t unpolled;     /* bytes sealed or opened since the device was last looked at */
 
-	struct srdma_bulk_job *jobs; /* ring of job_room */
-	uint32_t job_room, job_head, job_count;
+	struct srdma_bulk_jobs jobs;
 	uint32_t reads_asked; /* records whose reads are not all answered */
 
 	struct srdma_region staging; /* made when first used; the peer may read it */
@@ -84,14 +71,18 @@ struct srdma_bulk {
 /* Takes the sealer and the opener. */
 int srdma_bulk_start(struct srdma_conn *conn, struct srdma_sealer *sealer, struct srdma_opener *opener);
 void srdma_bulk_release(struct srdma_conn *conn);
+/* The connection is over, or the peer has broken a rule: every write and read is dropped, with all that refers to them, and nothing that
+ * still comes is executed. From its return on the programs' memory is touched no more. */
+void srdma_bulk_end(struct srdma_bulk *bulk);
 /* What can be done now, or a good part of it. */
 int srdma_bulk_step(struct srdma_conn *conn);
 /* There is more that can be done now. */
 bool srdma_bulk_has_work(const struct srdma_conn *conn);
 /* A chunk has just come or gone: the next one will soon. */
 bool srdma_bulk_is_active(const struct srdma_bulk *bulk);
-/* Queues a write or read, which has been checked; channel.rdma_queued < rdma_depth. */
-void srdma_bulk_post(struct srdma_conn *conn, const struct srdma_bulk_job *job);
+/* Queues a write or read, which has been checked; channel.rdma_queued < rdma_depth. Its memory is used until its completion, or
+ * srdma_bulk_end. */
+int srdma_bulk_post(struct srdma_conn *conn, const struct srdma_bulk_job *job);
 /* No write or read of this end's is under way. */
 bool srdma_bulk_is_idle(const struct srdma_bulk *bulk);
 /* No write is: a message may follow. */

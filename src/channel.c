@@ -450,11 +450,22 @@ static int open_in_place(struct srdma_channel *channel, struct srdma_arrival *ar
 	return 0;
 }
 
+void srdma_channel_end(struct srdma_channel *channel)
+{
+	srdma_channel_stop(channel);
+	channel->over = true;
+	channel->op_count = 0;
+}
+
 /* A record for the library alone: is opened, used, and its receive posted again at once. */
 static int take_own(struct srdma_channel *channel, struct srdma_arrival *arrival, uint32_t kind)
 {
-	int ret = arrival->sealed ? open_in_place(channel, arrival) : 0;
+	int ret;
 
+	/* What it is about is over, whatever it says. */
+	if (kind == IMM_CONTROL && channel->over)
+		return 0;
+	ret = arrival->sealed ? open_in_place(channel, arrival) : 0;
 	if (ret == 0 && kind == IMM_CONTROL)
 		ret = channel->on_control(channel->arg, slot_address(channel, arrival->slot), arrival->length);
 	return ret == 0 ? srdma_channel_post_receive(channel, arrival->slot) : ret;
@@ -670,6 +681,20 @@ int srdma_channel_post_rdma(struct srdma_channel *channel, const struct srdma_op
 	if (ret == 0)
 		channel->rdma_queued++;
 	return ret;
+}
+
+bool srdma_channel_uses(const struct srdma_channel *channel, const void *memory, size_t size)
+{
+	uintptr_t start = (uintptr_t)memory;
+
+	for (uint32_t i = 0; i < channel->op_count; i++) {
+		const struct srdma_op *op = &channel->ops[(channel->op_head + i) % channel->op_room];
+		bool program = op->kind == SRDMA_OP_POSTED || op->kind == SRDMA_OP_WAITED;
+
+		if (program && !op->is_inline && op->length > 0 && op->local < start + size && start < op->local + op->length)
+			return true;
+	}
+	return false;
 }
 
 uint32_t srdma_channel_room_for_pulls(const struct srdma_channel *channel, uint32_t length)

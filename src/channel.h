@@ -121,6 +121,7 @@ struct srdma_channel {
 	uint32_t receives_posted; /* and not completed */
 	bool held;                /* nothing new is posted but what a quiesce needs */
 	bool stopped;             /* the queue pair is in ERROR: it has, or will have, nothing posted any more */
+	bool over;                /* so is the connection: srdma_channel_end */
 	uint64_t psns_used;       /* in this epoch */
 	uint64_t psn_limit;       /* UINT64_MAX: none */
 	uint32_t mtu;
@@ -158,6 +159,10 @@ int srdma_channel_poll(struct srdma_channel *channel);
 /* The same for receives only: what a latency-bound waiter repeats. */
 int srdma_channel_poll_receives(struct srdma_channel *channel);
 
+/* The connection is over: nothing is posted any more, nor posted again; what the programs' memory was used for is forgotten; no control
+ * record is executed. Messages and credits that have arrived are still to be had. */
+void srdma_channel_end(struct srdma_channel *channel);
+
 /* Nothing new will be sent: returns the credits that are owed, so that the peer knows which of its messages were taken, and
  * none after that; makes sure that every work request on the send queue will be seen to complete. op_count then falls to 0. */
 int srdma_channel_flush(struct srdma_channel *channel);
@@ -181,6 +186,8 @@ void srdma_channel_drop(struct srdma_channel *channel);
 bool srdma_channel_can_post_rdma(const struct srdma_channel *channel, uint32_t length);
 /* Posts a one-sided request; the caller has checked everything. */
 int srdma_channel_post_rdma(struct srdma_channel *channel, const struct srdma_op *op);
+/* Whether a write or read that is posted has a byte of the program's memory. */
+bool srdma_channel_uses(const struct srdma_channel *channel, const void *memory, size_t size);
 /* How many pulls of at most `length` bytes may be posted now, SRDMA_SUBMIT_MAX at most; and posts them, as one list: a device
  * that is told once has less to do than one that is told of each. */
 uint32_t srdma_channel_room_for_pulls(const struct srdma_channel *channel, uint32_t length);

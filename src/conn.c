@@ -110,6 +110,7 @@ void srdma_conn_release_verbs(struct srdma_conn *conn)
 		srdma_log(SRDMA_LOG_ERROR, "%s", srdma_error_text());
 	srdma_qp_release(&conn->qp);
 	srdma_epoch_release(conn);
+	srdma_conn_let_buffers_go(conn);
 	srdma_bulk_release(conn);
 	srdma_channel_release(&conn->channel);
 	srdma_region_release(&conn->region);

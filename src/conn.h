@@ -45,6 +45,7 @@ struct srdma_conn {
 	struct srdma_region region;   /* offered to the peer */
 	struct srdma_channel channel; /* zeroed when raw */
 	struct srdma_bulk bulk;       /* zeroed unless sealed */
+	struct srdma_buffer *buffers; /* of the program's, in a list */
 	struct srdma_epoch epoch;
 	struct srdma_rate rate;       /* of what is taken from the peer */
 	bool sealed;
@@ -142,6 +143,10 @@ int srdma_conn_peek(struct srdma_conn *conn, const void **data, uint32_t *length
 bool srdma_conn_can_send(const struct srdma_conn *conn);
 /* srdma_conn_wake without its mark: only looks after what is due. Thread-safe, async-signal-safe. */
 void srdma_conn_nudge(struct srdma_conn *conn);
+
+/* onesided.c */
+/* No device knows the memory of the program's buffers any more, and they no connection; they stay to be deleted. */
+void srdma_conn_let_buffers_go(struct srdma_conn *conn);
 
 /* bringup.c */
 /* INIT to RTS, by `own` and `peer`, with a window for the region. */

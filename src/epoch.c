@@ -454,7 +454,7 @@ int srdma_epoch_step(struct srdma_conn *conn, bool thorough)
 	int ret = 0;
 
 	/* What crossed a DISCONNECT, a BEGIN of either end even, is for nothing. */
-	if (!epoch->agreed || srdma_conn_has_parted(conn))
+	if (!epoch->agreed || conn->status != 0 || srdma_conn_has_parted(conn))
 		return 0;
 	if (!epoch->begun && !epoch->requested && !epoch->peer_asked && !epoch->peer_begun && !is_leaving(conn))
 		ret = ask(conn, thorough);

@@ -303,6 +303,8 @@ static int take_leave(struct srdma_link *link, int error)
 	/* The server asked for it: what it still has to say, credits above all, comes before the end. */
 	if (error == SRDMA_ECLOSED)
 		srdma_conn_disconnect(link->conn, NULL, LEAVE_MS);
+	/* However it came to this: nothing that the peer still asks for is done. */
+	srdma_conn_end(link->conn, error);
 	for (const struct kept *kept = link->first_kept; kept; kept = kept->next)
 		loss.kept++;
 	link->loss = loss;

@@ -10,6 +10,8 @@
 
 struct srdma_buffer {
 	struct srdma_region region;
+	struct srdma_conn *conn; /* NULL: it is no more */
+	struct srdma_buffer *next, *previous; /* of the connection's */
 };
 
 /* ---- buffers --------------------------------------------------------------------------------------------------- */
@@ -35,8 +37,45 @@ int srdma_buffer_new(struct srdma_conn *conn, void *memory, size_t size, struct 
 		free(buffer);
 		return ret;
 	}
+	buffer->conn = conn;
+	buffer->next = conn->buffers;
+	if (buffer->next)
+		buffer->next->previous = buffer;
+	conn->buffers = buffer;
 	*out = buffer;
 	return 0;
+}
+
+static void leave_connection(struct srdma_buffer *buffer)
+{
+	if (buffer->previous)
+		buffer->previous->next = buffer->next;
+	else
+		buffer->conn->buffers = buffer->next;
+	if (buffer->next)
+		buffer->next->previous = buffer->previous;
+	buffer->conn = NULL;
+	buffer->next = buffer->previous = NULL;
+}
+
+void srdma_conn_let_buffers_go(struct srdma_conn *conn)
+{
+	while (conn->buffers) {
+		struct srdma_buffer *buffer = conn->buffers;
+
+		if (srdma_region_withdraw(&buffer->region) != 0)
+			srdma_log(SRDMA_LOG_ERROR, "%s", srdma_error_text());
+		leave_connection(buffer);
+	}
+}
+
+static bool is_in_use(const struct srdma_buffer *buffer)
+{
+	const struct srdma_conn *conn = buffer->conn;
+	const char *memory = buffer->region.address;
+
+	return conn->sealed ? srdma_bulk_jobs_use(&conn->bulk.jobs, memory, buffer->region.size)
+			    : srdma_channel_uses(&conn->channel, memory, buffer->region.size);
 }
 
 void srdma_buffer_delete(struct srdma_buffer **out)
@@ -46,6 +85,11 @@ void srdma_buffer_delete(struct srdma_buffer **out)
 	*out = NULL;
 	if (!buffer)
 		return;
+	/* Nothing else would keep what is under way from its memory. */
+	if (buffer->conn && buffer->conn->status == 0 && is_in_use(buffer))
+		srdma_conn_end(buffer->conn, srdma_fail(-EINVAL, "the program deleted a buffer while a write or read of it was under way"));
+	if (buffer->conn)
+		leave_connection(buffer);
 	srdma_region_release(&buffer->region);
 	free(buffer);
 }
@@ -97,17 +141,18 @@ static int post_sealed(struct srdma_conn *conn, const struct request *r)
 {
 	struct srdma_bulk_job job = {
 		.write = r->write,
-		.kind = r->kind,
+		.waited = r->kind == SRDMA_OP_WAITED,
 		.local = (char *)(uintptr_t)r->local,
 		.length = r->length,
 		.offset = r->offset,
 		.cookie = r->cookie,
 	};
+	int ret = srdma_bulk_post(conn, &job);
 
-	srdma_bulk_post(conn, &job);
-	/* Whatever fails now is no failure of this request alone: the next call tells of it. */
-	srdma_conn_push(conn);
-	return 0;
+	/* Whatever fails from here on is no failure of this request alone: the next call tells of it. */
+	if (ret == 0)
+		srdma_conn_push(conn);
+	return ret;
 }
 
 static int post_plain(struct srdma_conn *conn, const struct request *r)
@@ -175,6 +220,8 @@ static int post_buffer(struct srdma_conn *conn, bool write, struct srdma_buffer 
 
 	if (ret != 0)
 		return ret;
+	if (buffer->conn != conn)
+		return srdma_fail(-EINVAL, "the buffer was made for another connection");
 	if (buffer_offset > buffer->region.size || length > buffer->region.size - buffer_offset)
 		return srdma_fail(-ERANGE, "cannot %s %zu bytes at offset %zu of a buffer of %zu bytes", write ? "write" : "read", length,
 				  buffer_offset, buffer->region.size);

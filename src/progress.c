@@ -132,6 +132,9 @@ int srdma_conn_end(struct srdma_conn *conn, int error)
 		srdma_conn_log_security(conn, "connection.forged", "the connection has ended");
 	conn->status = error;
 	srdma_qp_fail(&conn->qp);
+	/* What its writes and reads use is the program's again when it hears of the end. */
+	srdma_channel_end(&conn->channel);
+	srdma_bulk_end(&conn->bulk);
 	return error;
 }
 
@@ -252,7 +255,7 @@ static int poll_control(struct srdma_conn *conn)
 	unsigned reads = CONTROL_READS;
 
 	conn->control_more = false;
-	while (!conn->closing.finished) {
+	while (conn->status == 0 && !conn->closing.finished) {
 		int ret = srdma_control_receive(conn->tls, &conn->inbox, &reads);
 
 		if (ret == -EAGAIN) {
@@ -289,6 +292,9 @@ static void fail_progress(struct srdma_conn *conn, int ret)
 	uint16_t generation = conn->channel.generation;
 	char text[512];
 
+	/* What the device reported has ended it already. */
+	if (conn->status != 0)
+		return;
 	snprintf(text, sizeof text, "%s", srdma_error_text());
 	/* But what was forged was, whatever the peer has done meanwhile. */
 	int control = ret == SRDMA_ESEAL ? 0 : poll_control(conn);

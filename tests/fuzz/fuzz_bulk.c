@@ -1,160 +1,245 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Control records of a sealed connection, as a peer with the keys could send them: each is a length of two bytes and its bytes, and
- * between them chunks arrive and the program writes and reads. Nothing may be touched beyond the region and the program's buffers,
- * and no ring may overflow. */
-#include "bulk.c"
+/* One end of a sealed connection, whose peer has the keys: control records as they come, chunks that arrive, what the program calls,
+ * and the end of the connection at any time. A read that is complete has every byte from the peer; no memory is touched that is
+ * not lent to the library, before, during or after; and no queue overflows.
+ *
+ * Input: steps, each two bytes and what they tell of. Bit 15: more comes before the end looks; the low twelve bits: how many bytes
+ * follow. One byte: a call of the program's. Two: the device does its work. Else they are a record as it is, or with bit 14 what its
+ * headers are made from, three bytes each. */
+#include "end_rig.h"
 
-static struct srdma_conn conn;
-static struct srdma_bulk_job jobs[4];
-static unsigned completed;
+#include "log.h"
 
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { REGION = 70000, PEER_REGION = 300000 };
+
+static struct end_rig rig;
+static struct {
+	bool write;
+	size_t length;
+	char *memory; /* NULL: there is none */
+	struct srdma_buffer *buffer;
+} lent[RIG_RDMA_DEPTH];
+
+int LLVMFuzzerInitialize(int *argc, char ***argv);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-/* ---- what is below it ---- */
+/* ---- no cipher: whatever the peer sends authenticates ---------------------------------------------------------- */
 
-bool srdma_channel_can_control(const struct srdma_channel *channel)
+int __wrap_srdma_sealer_new(enum srdma_cipher cipher, const uint8_t *secret, struct srdma_sealer **out);
+int __wrap_srdma_opener_new(enum srdma_cipher cipher, const uint8_t *secret, struct srdma_opener **out);
+void __wrap_srdma_sealer_delete(struct srdma_sealer **out);
+void __wrap_srdma_opener_delete(struct srdma_opener **out);
+int __wrap_srdma_sealer_seal(struct srdma_sealer *sealer, const void *header, size_t header_length, const void *data, size_t length, void *out);
+int __wrap_srdma_opener_open(struct srdma_opener *opener, uint64_t number, const void *header, size_t header_length, const void *sealed,
+			     size_t sealed_length, void *out);
+
+static char cipher_of_none[1];
+
+int __wrap_srdma_sealer_new(enum srdma_cipher cipher, const uint8_t *secret, struct srdma_sealer **out)
 {
-	(void)channel;
-	return true;
-}
-
-int srdma_channel_send_control(struct srdma_channel *channel, const void *data, uint32_t length)
-{
-	static uint8_t sent[8192];
-
-	(void)channel;
-	memcpy(sent, data, length);
+	(void)cipher, (void)secret;
+	*out = (struct srdma_sealer *)cipher_of_none;
 	return 0;
 }
 
-uint32_t srdma_channel_room_for_pulls(const struct srdma_channel *channel, uint32_t length)
+int __wrap_srdma_opener_new(enum srdma_cipher cipher, const uint8_t *secret, struct srdma_opener **out)
 {
-	(void)channel;
-	(void)length;
-	return SRDMA_SUBMIT_MAX;
-}
-
-int srdma_channel_post_pulls(struct srdma_channel *channel, const struct srdma_op *ops, uint32_t count)
-{
-	(void)channel;
-	for (uint32_t i = 0; i < count; i++)
-		memset((void *)(uintptr_t)ops[i].local, 1, ops[i].length);
+	(void)cipher, (void)secret;
+	*out = (struct srdma_opener *)cipher_of_none;
 	return 0;
 }
 
-void srdma_channel_complete_rdma(struct srdma_channel *channel, enum srdma_op_kind kind, uint64_t cookie)
+void __wrap_srdma_sealer_delete(struct srdma_sealer **out)
 {
-	(void)kind;
-	(void)cookie;
-	channel->rdma_queued--;
-	completed++;
+	*out = NULL;
 }
 
-int srdma_channel_poll(struct srdma_channel *channel)
+void __wrap_srdma_opener_delete(struct srdma_opener **out)
 {
-	(void)channel;
+	*out = NULL;
+}
+
+int __wrap_srdma_sealer_seal(struct srdma_sealer *sealer, const void *header, size_t header_length, const void *data, size_t length, void *out)
+{
+	(void)sealer, (void)header, (void)header_length;
+	if (length > 0)
+		memmove(out, data, length);
+	memset((char *)out + length, 0, SRDMA_SEAL_OVERHEAD);
 	return 0;
 }
 
-int srdma_region_new(struct ibv_pd *pd, size_t size, int access, struct srdma_region *out)
+int __wrap_srdma_opener_open(struct srdma_opener *opener, uint64_t number, const void *header, size_t header_length, const void *sealed,
+			     size_t sealed_length, void *out)
 {
-	static struct ibv_mr mr;
-
-	(void)pd;
-	(void)access;
-	*out = (struct srdma_region){.address = calloc(1, size), .size = size, .mr = &mr};
+	(void)opener, (void)number, (void)header, (void)header_length;
+	if (sealed_length > SRDMA_SEAL_OVERHEAD)
+		memmove(out, sealed, sealed_length - SRDMA_SEAL_OVERHEAD);
 	return 0;
 }
 
-void srdma_region_release(struct srdma_region *region)
+/* ---- the program ----------------------------------------------------------------------------------------------- */
+
+/* From here on the sanitizer tells of whoever touches it. */
+static void take_back(unsigned i)
 {
-	free(region->address);
-	*region = (struct srdma_region){0};
+	srdma_buffer_delete(&lent[i].buffer);
+	free(lent[i].memory);
+	lent[i].memory = NULL;
 }
 
-int srdma_sealer_seal(struct srdma_sealer *sealer, const void *header, size_t header_length, const void *bytes, size_t length, void *out)
+static void collect(void)
 {
-	(void)sealer;
-	(void)header;
-	(void)header_length;
-	memcpy(out, bytes, length);
-	return 0;
-}
+	uint64_t cookies[RIG_RDMA_DEPTH];
+	int count = rig.conn->channel.done_count > 0 ? srdma_conn_complete(rig.conn, cookies, RIG_RDMA_DEPTH, 0) : 0;
 
-int srdma_opener_open(struct srdma_opener *opener, uint64_t number, const void *header, size_t header_length, const void *sealed,
-		      size_t sealed_length, void *out)
-{
-	(void)opener;
-	(void)number;
-	(void)header;
-	(void)header_length;
-	memcpy(out, sealed, sealed_length - SRDMA_SEAL_OVERHEAD);
-	return 0;
-}
+	for (int i = 0; i < count; i++) {
+		unsigned which = (unsigned)cookies[i];
 
-void srdma_sealer_delete(struct srdma_sealer **sealer)
-{
-	*sealer = NULL;
-}
-
-void srdma_opener_delete(struct srdma_opener **opener)
-{
-	*opener = NULL;
-}
-
-/* ---- the peer, and the program ---- */
-
-static void post_job(uint8_t choice)
-{
-	struct srdma_bulk_job job = {.write = choice & 1, .kind = SRDMA_OP_WAITED, .length = (choice >> 1) * 5000u};
-
-	if (conn.channel.rdma_queued >= conn.channel.rdma_depth)
-		return;
-	job.local = calloc(1, job.length + 1);
-	for (size_t i = 0; i < 4; i++) {
-		if (jobs[i].local)
-			continue;
-		jobs[i] = job;
-		srdma_bulk_post(&conn, &job);
-		return;
+		if (!lent[which].memory)
+			abort();
+		/* The peer has sent no byte that is 0. */
+		if (!lent[which].write && memchr(lent[which].memory, 0, lent[which].length))
+			abort();
+		take_back(which);
 	}
-	free(job.local);
+}
+
+static void settle(void)
+{
+	rig_settle(&rig);
+	collect();
+	for (unsigned i = 0; i < RIG_RDMA_DEPTH && rig.conn->status != 0; i++)
+		take_back(i);
+}
+
+static void post(bool write, size_t length)
+{
+	unsigned i = 0;
+	int ret;
+
+	while (i < RIG_RDMA_DEPTH && lent[i].memory)
+		i++;
+	if (i == RIG_RDMA_DEPTH || rig.conn->status != 0)
+		return;
+	lent[i].write = write;
+	lent[i].length = length;
+	lent[i].memory = calloc(1, length ? length : 1);
+	if (!lent[i].memory || srdma_buffer_new(rig.conn, lent[i].memory, length, &lent[i].buffer) != 0)
+		abort();
+	ret = write ? srdma_conn_post_write(rig.conn, lent[i].buffer, 0, length, 0, i)
+		    : srdma_conn_post_read(rig.conn, lent[i].buffer, 0, length, 0, i);
+	if (ret != 0)
+		take_back(i);
+}
+
+static void call(uint8_t choice)
+{
+	static const uint32_t lengths[] = {0, 1, 2, 17, 2048, 5000, 70000, 300000};
+
+	switch (choice) {
+	case 240: srdma_conn_end(rig.conn, srdma_fail(-ETIMEDOUT, "given up")); break;
+	case 241:
+		rig.tls = SRDMA_ECLOSED;
+		srdma_conn_progress(rig.conn, true);
+		break;
+	case 242: srdma_conn_withdraw_region(rig.conn); break;
+	case 243: srdma_buffer_delete(&lent[0].buffer); break;
+	default: post(choice & 1, lengths[choice / 2 % 8]); break;
+	}
+	for (unsigned i = 0; i < RIG_RDMA_DEPTH && rig.conn->status != 0; i++)
+		take_back(i);
+}
+
+/* ---- the peer -------------------------------------------------------------------------------------------------- */
+
+static void say(const uint8_t *data, uint32_t length)
+{
+	uint8_t record[4096];
+
+	if (length > RIG_MESSAGE_SIZE)
+		length = RIG_MESSAGE_SIZE;
+	memcpy(record, data, length);
+	for (uint32_t i = SRDMA_BULK_HEADER; i < length && record[1] == 1; i++)
+		record[i] |= 1;
+	rig_deliver(&rig, RIG_CONTROL, record, length);
+}
+
+static void say_nothing(enum srdma_log_level level, const char *text, void *arg)
+{
+	(void)level, (void)text, (void)arg;
+}
+
+int LLVMFuzzerInitialize(int *argc, char ***argv)
+{
+	(void)argc, (void)argv;
+	srdma_log_set(SRDMA_LOG_ERROR, say_nothing, NULL);
+	return 0;
+}
+
+/* Records that make sense up to a point: the next bytes of an answer, the next place in the peer's ring. */
+static void make_and_say(const uint8_t *data, uint32_t length)
+{
+	static uint64_t next;
+	uint8_t record[SRDMA_BULK_HEADER + 256] = {0}, *at = record;
+	struct srdma_bulk_header h;
+	uint64_t address = 0;
+
+	for (uint32_t i = 0; i + 3 <= length && i < 3 * SRDMA_BULK_BATCH && at + SRDMA_BULK_HEADER <= record + sizeof record; i += 3) {
+		h = (struct srdma_bulk_header){.type = 1 + (data[i] & 3), .within = i == 0 && data[i] & 4 && (data[i] & 3) < 2, .rkey = RIG_KEY};
+		h.length = data[i + 1] < 200 || h.within ? data[i + 1] : (data[i + 1] - 199u) * 5000;
+		next = data[i] & 8 ? next : 0;
+		h.offset = data[i] & 16 ? data[i + 2] : next;
+		h.address = h.type == SRDMA_BULK_READ ? h.length : address;
+		srdma_bulk_encode(at, &h);
+		next += h.length;
+		address += srdma_bulk_ring_align(h.length + SRDMA_SEAL_OVERHEAD);
+		at += SRDMA_BULK_HEADER;
+		if (h.within) {
+			memset(at, 'w', h.length);
+			at += h.length;
+			break;
+		}
+	}
+	say(record, (uint32_t)(at - record));
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	int ret;
-
-	conn = (struct srdma_conn){.channel = {.rdma_depth = 4, .message_size = 4096}};
-	conn.region = (struct srdma_region){.address = calloc(1, 300000), .size = 300000, .rights = 6};
-	ret = srdma_bulk_start(&conn, NULL, NULL);
-	while (ret == 0 && size > 2) {
+	rig_new(&rig, REGION, PEER_REGION);
+	if (rig.staging[0] == 0)
+		memset(rig.staging, 'x', SRDMA_BULK_RING);
+	while (size > 2) {
+		bool later = data[0] & 0x80, made = data[0] & 0x40;
 		size_t length = (size_t)(data[0] << 8 | data[1]) % 4096;
-		uint8_t *record;
 
 		data += 2;
 		size -= 2;
 		length = length < size ? length : size;
-		if (length == 1) {
-			post_job(data[0]);
-		} else if (length == 2) {
-			finish_pull(&conn);
-		} else {
-			record = malloc(length + 1);
-			memcpy(record, data, length);
-			ret = take_record(&conn, record, (uint32_t)length);
-			free(record);
-		}
-		if (ret == 0)
-			ret = srdma_bulk_step(&conn);
+		if (length == 1)
+			call(data[0]);
+		else if (length == 2)
+			for (unsigned n = data[0] % 64; n > 0 && rig_execute(&rig); n--)
+				;
+		else if (made)
+			make_and_say(data, (uint32_t)length);
+		else
+			say(data, (uint32_t)length);
+		if (!later)
+			settle();
 		data += length;
 		size -= length;
 	}
-	srdma_bulk_release(&conn);
-	free(conn.region.address);
-	for (size_t i = 0; i < 4; i++) {
-		free(jobs[i].local);
-		jobs[i] = (struct srdma_bulk_job){0};
-	}
+	if (rig.conn->status == 0)
+		call(240);
+	/* What had come and was not seen, as a link looks at it. */
+	while (rig_execute(&rig))
+		;
+	srdma_channel_poll_receives(&rig.conn->channel);
+	settle();
+	rig_delete(&rig);
 	return 0;
 }

@@ -48,6 +48,9 @@ static const struct mode {
 	{"raw-refusals", mode_raw_refusals, 0},
 	{"disconnect-nonblocking", mode_disconnect_nonblocking, 0},
 	{"accept-timeouts", mode_accept_timeouts, 0},
+	{"stopped", mode_stopped, 2},       /* PORT PID */
+	{"hostile-nothing", mode_hostile_nothing, 2}, /* client|server plain|renewed|broken */
+	{"hostile-late", mode_hostile_late, 1}, /* TRIES */
 };
 
 _Noreturn void probe_die(const char *file, int line, const char *condition)
@@ -232,7 +235,7 @@ int main(int argc, char **argv)
 	char *text;
 
 	for (size_t i = 0; argc > 3 && i < sizeof modes / sizeof *modes; i++) {
-		if (strcmp(modes[i].name, argv[3]) != 0 || argc - 4 != modes[i].args)
+		if (!modes[i].run || strcmp(modes[i].name, argv[3]) != 0 || argc - 4 != modes[i].args)
 			continue;
 		open_rig(&rig);
 		modes[i].run(&rig, argv + 4);

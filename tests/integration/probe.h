@@ -99,5 +99,9 @@ void mode_completions(struct rig *rig, char **args);
 void mode_raw_refusals(struct rig *rig, char **args);
 void mode_disconnect_nonblocking(struct rig *rig, char **args);
 void mode_accept_timeouts(struct rig *rig, char **args);
+void mode_stopped(struct rig *rig, char **args);
+/* Of probe-wrapped alone. */
+void mode_hostile_nothing(struct rig *rig, char **args) __attribute__((weak));
+void mode_hostile_late(struct rig *rig, char **args) __attribute__((weak));
 
 #endif

@@ -3,6 +3,9 @@
 #include "probe.h"
 
 #include <errno.h>
+#include <glob.h>
+#include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -117,6 +120,84 @@ void mode_posted(struct rig *rig, char **args)
 	EXPECT(srdma_conn_disconnect(conn, NULL, -1), 0);
 	srdma_conn_delete(&conn);
 	rig_stop(rig, 0);
+}
+
+/* ---- a server that stops --------------------------------------------------------------------------------------- */
+
+enum { STOPPED_SIZE = 8192 };
+
+static bool is_stopped(const char *stat)
+{
+	FILE *file = fopen(stat, "r");
+	char state = 0;
+
+	/* The name, in brackets, may have anything in it but is one of ours. */
+	CHECK(file != NULL && fscanf(file, "%*d (%*[^)]) %c", &state) == 1);
+	fclose(file);
+	return state == 'T';
+}
+
+/* Each of its threads: the signal has been sent when kill returns, and no more. */
+static void stop_process(struct rig *rig, pid_t pid)
+{
+	uint64_t deadline = clock_ms() + 15000 * (unsigned)rig->scale;
+	char pattern[64];
+	glob_t threads;
+	size_t stopped;
+
+	EXPECT(kill(pid, SIGSTOP), 0);
+	snprintf(pattern, sizeof pattern, "/proc/%d/task/*/stat", (int)pid);
+	do {
+		EXPECT(glob(pattern, 0, NULL, &threads), 0);
+		stopped = 0;
+		while (stopped < threads.gl_pathc && is_stopped(threads.gl_pathv[stopped]))
+			stopped++;
+		bool all = stopped == threads.gl_pathc;
+
+		globfree(&threads);
+		if (all)
+			return;
+	} while (clock_ms() < deadline);
+	CHECK(false);
+}
+
+/* The server's device answers when the server goes on: then the memory has been the program's again for long. */
+static void give_up(struct rig *rig, struct srdma_conn *conn, pid_t server, bool posted)
+{
+	static char memory[STOPPED_SIZE];
+	struct srdma_buffer *buffer;
+	uint64_t cookie;
+
+	fill(memory, sizeof memory, 1);
+	EXPECT(srdma_conn_write(conn, memory, sizeof memory, 0, -1), 0);
+	stop_process(rig, server);
+	if (posted) {
+		EXPECT(srdma_buffer_new(conn, memory, sizeof memory, &buffer), 0);
+		EXPECT(srdma_conn_post_read(conn, buffer, 0, sizeof memory, 0, 7), 0);
+		CHECK(srdma_conn_complete(conn, &cookie, 1, 200 * rig->scale) < 0);
+		srdma_buffer_delete(&buffer);
+	} else {
+		CHECK(srdma_conn_read(conn, memory, sizeof memory, 0, 200 * rig->scale) < 0);
+	}
+	fill(memory, sizeof memory, 2);
+	EXPECT(kill(server, SIGCONT), 0);
+	/* What would still come comes now, to whoever is in a call and to the device. */
+	srdma_conn_wait(conn, 300 * rig->scale);
+	pause_ms(300 * rig->scale);
+	CHECK(is_filled(memory, sizeof memory, 2));
+	CHECK(srdma_conn_send(conn, "x", 1, 0) < 0);
+}
+
+void mode_stopped(struct rig *rig, char **args)
+{
+	struct srdma_conn *conn;
+
+	snprintf(rig->port, sizeof rig->port, "%s", args[0]);
+	for (int posted = 0; posted < 2; posted++) {
+		conn = rig_connect(rig);
+		give_up(rig, conn, (pid_t)atoi(args[1]), posted);
+		srdma_conn_delete(&conn);
+	}
 }
 
 /* ---- the client's region --------------------------------------------------------------------------------------- */

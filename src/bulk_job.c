@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "bulk_job.h"
+
+#include "log.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+int srdma_bulk_jobs_init(struct srdma_bulk_jobs *jobs, uint32_t room)
+{
+	*jobs = (struct srdma_bulk_jobs){.slots = calloc(room, sizeof *jobs->slots), .room = room, .oldest = 1};
+	return jobs->slots ? 0 : srdma_fail(-ENOMEM, "out of memory");
+}
+
+void srdma_bulk_jobs_release(struct srdma_bulk_jobs *jobs)
+{
+	free(jobs->slots);
+	*jobs = (struct srdma_bulk_jobs){0};
+}
+
+bool srdma_bulk_jobs_add(struct srdma_bulk_jobs *jobs, const struct srdma_bulk_job *job)
+{
+	uint64_t number = jobs->oldest + jobs->count;
+	struct srdma_bulk_job *slot;
+
+	if (jobs->count == jobs->room)
+		return false;
+	slot = &jobs->slots[number % jobs->room];
+	*slot = *job;
+	slot->number = number;
+	slot->claimed = slot->settled = 0;
+	slot->claims = 0;
+	slot->all_claimed = false;
+	jobs->count++;
+	return true;
+}
+
+struct srdma_bulk_job *srdma_bulk_jobs_at(const struct srdma_bulk_jobs *jobs, uint32_t index)
+{
+	return &jobs->slots[(jobs->oldest + index) % jobs->room];
+}
+
+bool srdma_bulk_jobs_claim(struct srdma_bulk_job *job, uint32_t length, struct srdma_bulk_claim *claim)
+{
+	if (job->all_claimed || length > job->length - job->claimed || (length == 0 && job->length > 0))
+		return false;
+	*claim = (struct srdma_bulk_claim){.job = job->number, .from = job->claimed, .length = length};
+	job->claimed += length;
+	job->claims++;
+	job->all_claimed = job->claimed == job->length;
+	return true;
+}
+
+/* The job of a claim that is not settled; NULL: there is none. Claims of a job are settled in their order. */
+static struct srdma_bulk_job *find(const struct srdma_bulk_jobs *jobs, const struct srdma_bulk_claim *claim)
+{
+	struct srdma_bulk_job *job;
+
+	if (claim->job < jobs->oldest || claim->job - jobs->oldest >= jobs->count)
+		return NULL;
+	job = &jobs->slots[claim->job % jobs->room];
+	if (job->claims == 0 || claim->from < job->settled || claim->from > job->claimed || claim->length > job->claimed - claim->from)
+		return NULL;
+	return job;
+}
+
+bool srdma_bulk_jobs_place(const struct srdma_bulk_jobs *jobs, const struct srdma_bulk_claim *claim, char **place)
+{
+	const struct srdma_bulk_job *job = find(jobs, claim);
+
+	if (!job)
+		return false;
+	/* One of no bytes may have no memory. */
+	*place = job->length > 0 ? job->local + claim->from : job->local;
+	return true;
+}
+
+bool srdma_bulk_jobs_settle(struct srdma_bulk_jobs *jobs, const struct srdma_bulk_claim *claim)
+{
+	struct srdma_bulk_job *job = find(jobs, claim);
+
+	if (!job || claim->from != job->settled)
+		return false;
+	job->settled += claim->length;
+	job->claims--;
+	return true;
+}
+
+bool srdma_bulk_jobs_use(const struct srdma_bulk_jobs *jobs, const void *memory, size_t size)
+{
+	uintptr_t start = (uintptr_t)memory;
+
+	for (uint32_t i = 0; i < jobs->count; i++) {
+		const struct srdma_bulk_job *job = srdma_bulk_jobs_at(jobs, i);
+		uintptr_t local = (uintptr_t)job->local;
+
+		if (job->length > 0 && local < start + size && start < local + job->length)
+			return true;
+	}
+	return false;
+}
+
+bool srdma_bulk_jobs_take(struct srdma_bulk_jobs *jobs, struct srdma_bulk_job *job)
+{
+	struct srdma_bulk_job *oldest;
+
+	if (jobs->count == 0)
+		return false;
+	oldest = srdma_bulk_jobs_at(jobs, 0);
+	if (!oldest->all_claimed || oldest->claims > 0)
+		return false;
+	*job = *oldest;
+	oldest->local = NULL;
+	jobs->oldest++;
+	jobs->count--;
+	return true;
+}
+
+void srdma_bulk_jobs_drop(struct srdma_bulk_jobs *jobs)
+{
+	for (uint32_t i = 0; i < jobs->count; i++)
+		srdma_bulk_jobs_at(jobs, i)->local = NULL;
+	jobs->oldest += jobs->count;
+	jobs->count = 0;
+}

@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Peers with good credentials that answer reads as they like, or not in time: memory that a call has given back to the program stays as the
+program has it (probe_hostile.c, probe_region.c). The probe's memory is out of reach once it was given back: whoever touches it ends the probe."""
+import pytest
+from conftest import PROBE_WRAPPED, SCALE, Server
+
+EPROTOCOL = -10004
+SEALED = {"SECURDMA_PROBE_SEAL": "required"}
+
+
+@pytest.mark.parametrize("change", ["plain", "renewed", "broken"])
+@pytest.mark.parametrize("victim", ["client", "server"])
+def test_read_is_not_complete_by_answers_of_no_bytes(probe, victim, change):
+    """Nor after a renewal between the question and the answers."""
+    facts = probe("hostile-nothing", victim, change, program=PROBE_WRAPPED)
+    assert facts == {"status": EPROTOCOL, "wrong": 0}
+
+
+def test_answer_that_comes_with_the_loss_of_a_links_connection_is_not_taken(probe):
+    facts = probe("hostile-late", 24, program=PROBE_WRAPPED, timeout=60)
+    assert facts["answered"] <= facts["tries"] == 24
+
+
+@pytest.mark.parametrize("mode", [{}, SEALED], ids=["plain", "sealed"])
+def test_answer_after_a_time_out_does_not_reach_the_callers_memory(probe, certs, device, start, monkeypatch, mode):
+    for name, value in mode.items():
+        monkeypatch.setenv(name, value)
+    server = start(Server, certs, device, *(["--seal", "required"] if mode else []))
+    probe("stopped", server.port, server.process.pid, timeout=60)
+    server.wait_status(lost=2)
+    assert server.stop()["accepted"] == 2
