@@ -28,6 +28,7 @@ quick:
 # On pristine Debian 13 and 12, each in a root of its own: minutes. make fresh SUITE=sid STAGE="demo install"
 fresh:
 	@scripts/setup fresh
+	$(if $(STAGE),,@tests/fresh/selftest)
 	@tests/fresh/run $(addprefix --suite ,$(SUITE)) $(addprefix --stage ,$(STAGE))
 
 bench:
