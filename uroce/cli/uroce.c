@@ -140,7 +140,7 @@ static int take_options(int argc, char **argv, struct choices *choices)
 int main(int argc, char **argv)
 {
 	struct choices choices = {0};
-	char name[] = "uroce";
+	static char name[] = "uroce";
 	int status;
 
 	if (argc > 0)

@@ -110,7 +110,7 @@ int ah_init_from_wc(struct ibv_context *context, uint8_t port, const struct ibv_
 {
 	struct ip6_hdr v6;
 	struct iphdr v4;
-	union ibv_gid local;
+	union ibv_gid local = {0};
 
 	memset(attr, 0, sizeof(*attr));
 	if (port != 1 || !(wc->wc_flags & IBV_WC_GRH))

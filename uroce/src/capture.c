@@ -488,7 +488,7 @@ void capture_packet(struct capture *capture, bool sent, const struct icrc_flow *
 {
 	bool v4 = gid_is_v4(&flow->src) && gid_is_v4(&flow->dst);
 	uint8_t hops = sent ? HOPS_SENT : HOPS_RECEIVED;
-	uint8_t header[IPV6_HEADER + UDP_HEADER];
+	uint8_t header[IPV6_HEADER + UDP_HEADER] = {0};
 	size_t header_length;
 	size_t length = 0;
 

@@ -336,6 +336,19 @@ static void unlink_held(struct fault *fault, struct held *held)
 		fault->newest = held->older;
 }
 
+/* As unlink_held, of a list that has one. */
+static struct held *take_oldest(struct fault *fault)
+{
+	struct held *held = fault->oldest;
+
+	fault->oldest = held->newer;
+	if (fault->oldest)
+		fault->oldest->older = NULL;
+	else
+		fault->newest = NULL;
+	return held;
+}
+
 static bool before(const struct held *a, const struct held *b)
 {
 	return a->due != b->due ? a->due < b->due : a->order < b->order;
@@ -538,15 +551,12 @@ void fault_run(struct fault *fault, uint64_t now, fault_emit emit, void *arg)
 	uint64_t next;
 
 	while ((next = fault_next(fault)) != UINT64_MAX && next <= now) {
-		struct held *oldest = fault->oldest;
-
 		if (fault->heap_count && fault->heap[0]->due == next) {
 			emit_held(fault, heap_pop(fault), emit, arg);
 			continue;
 		}
 		/* Nothing came to overtake it. Its delay counts from when the wait ended, however late this is called. */
-		unlink_held(fault, oldest);
-		delay_held(fault, oldest, next, emit, arg);
+		delay_held(fault, take_oldest(fault), next, emit, arg);
 	}
 }
 
@@ -558,14 +568,11 @@ void fault_set_counters(struct fault *fault, struct counters *counters)
 void fault_close(struct fault **fault)
 {
 	struct fault *f = *fault;
-	struct held *held;
 
 	if (!f)
 		return;
-	while ((held = f->oldest)) {
-		unlink_held(f, held);
-		held_delete(f, held);
-	}
+	while (f->oldest)
+		held_delete(f, take_oldest(f));
 	while (f->heap_count)
 		held_delete(f, f->heap[--f->heap_count]);
 	free(f->heap);
