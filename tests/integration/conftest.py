@@ -36,6 +36,9 @@ STEP = 15 * SCALE
 TEST_LIMIT = 60 * SCALE
 SANITIZER = re.compile(r"(AddressSanitizer|LeakSanitizer|ThreadSanitizer|runtime error:|UndefinedBehaviorSanitizer)")
 os.environ.setdefault("TSAN_OPTIONS", "suppressions=" + os.path.join(ROOT, "tests", "tsan.supp"))
+# In the environment of all that is started here, to tell it from what other tests start at the same time.
+OWNER = f"SECURDMA_TEST_OWNER={os.getpid()}.{time.time_ns()}"
+os.environ["SECURDMA_TEST_OWNER"] = OWNER.partition("=")[2]
 RESOURCES = ("pd", "cq", "qp", "mr", "ctx")
 
 
@@ -160,19 +163,19 @@ def device():
     return found
 
 
-def executable(pid):
+def is_ours(pid):
     try:
-        return os.readlink(f"/proc/{pid}/exe")
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            return OWNER.encode() in file.read().split(b"\0")
     except OSError:
-        return None
+        return False
 
 
 def resources(device):
     """Verbs objects on the device, of all processes and the kernel, as `rdma resource show` counts them."""
     if ON_UROCE:
         text = subprocess.run([UROCE, "resources", "--json"], capture_output=True, text=True, check=True, timeout=STEP).stdout
-        # Others may use uroce at the same time.
-        ours = [process["objects"] for process in json.loads(text)["processes"] if executable(process["pid"]) in (SECURDMA, PROBE, PROBE_WRAPPED, SWARM)]
+        ours = [process["objects"] for process in json.loads(text)["processes"] if is_ours(process["pid"])]
         return {name: sum(objects[name] for objects in ours) for name in RESOURCES}
     text = subprocess.run(["rdma", "resource", "show", device.name], capture_output=True, text=True, check=True,
                           timeout=STEP, env=dict(os.environ, PATH=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")).stdout
