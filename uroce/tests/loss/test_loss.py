@@ -2,7 +2,7 @@
 """Verified data while packets are lost, doubled, reordered, late and corrupted; and a peer that is never heard."""
 import pytest
 
-from rig import Pair, DEVICE, verify_pair
+from rig import DEVICE, PATIENT, Pair, verify_pair
 
 FAULTS = {
     "loss_0.1": "loss=0.1%",
@@ -22,7 +22,7 @@ SIZES = "0,1,64,1023,1024,1025,4097,20000,100000"
 
 
 def check(fault, seed, *options, server_options=()):
-    pair = verify_pair("--seed", str(seed), "--sizes", SIZES, "--iterations", "30", "--timeout", "14", "--retry", "7", *options,
+    pair = verify_pair("--seed", str(seed), "--sizes", SIZES, "--iterations", "30", "--timeout", "16", "--retry", "7", *options,
                        server_options=server_options, environment={"UROCE_FAULT": f"{fault},seed={seed}"}, deadline=60)
     for text in pair.finish(240):
         assert "verified: " in text
@@ -51,7 +51,7 @@ def test_many_queue_pairs_under_loss():
 @pytest.mark.parametrize("program", [["ib_send_bw"], ["ib_write_bw"], ["ib_read_bw"], ["ib_atomic_bw"], ["ib_send_lat"],
                                      ["ib_send_bw", "-e"], ["ib_send_bw", "--use-srq", "-q", "4"]], ids="".join)
 def test_perftest_under_loss(program):
-    Pair([*program, "-d", DEVICE, "-F", "-n", "300"], environment={"UROCE_FAULT": "loss=1%,seed=7"}).finish(120)
+    Pair([*program, "-d", DEVICE, "-F", *PATIENT, "-n", "300"], environment={"UROCE_FAULT": "loss=1%,seed=7"}).finish(120)
 
 
 @pytest.mark.parametrize("timeout, retry", [(10, 7), (14, 3), (15, 0)])

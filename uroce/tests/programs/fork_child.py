@@ -37,7 +37,7 @@ class End:
         attr.max_rd_atomic = attr.max_dest_rd_atomic = 1
         attr.min_rnr_timer = 12
         attr.rq_psn = attr.sq_psn = 77
-        attr.timeout, attr.retry_cnt, attr.rnr_retry = 14, 7, 7
+        attr.timeout, attr.retry_cnt, attr.rnr_retry = 17, 7, 7
         attr.qp_access_flags = e.IBV_ACCESS_LOCAL_WRITE
         self.qp.to_rts(attr)
 

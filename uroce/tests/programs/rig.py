@@ -5,8 +5,10 @@ UROCE_BUILD          the build folder (default: ./build)
 UROCE_TEST_SCALE     factor for all deadlines, for builds and machines that are slow (default: 1)
 UROCE_PRELOAD_FIRST  libraries to load before uroce (a sanitizer's runtime); the library is then preloaded directly
 """
+import itertools
 import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -28,6 +30,9 @@ SCALE = float(os.environ.get("UROCE_TEST_SCALE", "1"))
 PRELOAD_FIRST = os.environ.get("UROCE_PRELOAD_FIRST", "")
 DEVICE = "uroce0"
 LIMIT = 60  # seconds, for one run of a program
+# perftest's local ACK timeout is 67 ms, eight times of which a peer does not get the processor where many want it. This is
+# half a second.
+PATIENT = ["-u", "17"]
 PYTHON = "/usr/bin/python3"  # the one that Debian's pyverbs is for
 TOOLS = ("/usr/bin", "/usr/sbin", "/bin", "/sbin")
 SANITIZER = re.compile(r"(AddressSanitizer|LeakSanitizer|ThreadSanitizer|runtime error:|UndefinedBehaviorSanitizer)")
@@ -148,11 +153,26 @@ def succeed(command, environment=None, limit=LIMIT, preload=False):
     return output
 
 
+def ports():
+    """TCP ports that nobody uses, each given once. They lie below those that the kernel gives to connections, and tests that run
+    side by side (pytest-xdist) have each their own thousand."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % 20
+    first = random.randrange(1000)
+    for i in itertools.count():
+        port = 10000 + 1000 * worker + (first + i) % 1000
+        with socket.socket(socket.AF_INET6) as probe:
+            try:
+                probe.bind(("::", port))
+            except OSError:
+                continue
+        yield port
+
+
+PORTS = ports()
+
+
 def free_port():
-    """A TCP port that nobody uses now; ports taken here before are not given again soon, for the kernel counts on."""
-    with socket.socket(socket.AF_INET6) as probe:
-        probe.bind(("::", 0))
-        return probe.getsockname()[1]
+    return next(PORTS)
 
 
 def listening(port):

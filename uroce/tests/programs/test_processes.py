@@ -7,15 +7,14 @@ import time
 
 import pytest
 
-from rig import DEVICE, HERE, PYTHON, Pair, find, free_port, succeed, verify_pair, wait_until
+from rig import DEVICE, HERE, PATIENT, PYTHON, Pair, find, free_port, succeed, verify_pair, wait_until
 
 
 def test_pairs_started_by_one_shell():
     """The wrapper holds for what a program starts: both ends under one shell."""
-    port = free_port()
-    text = succeed(["sh", "-c", f"{find('ib_send_bw')} -d {DEVICE} -F -p {port} -n 200 >/dev/null & server=$!; "
-                    f"i=0; until {find('ib_send_bw')} -d {DEVICE} -F -p {port} -n 200 127.0.0.1; do "
-                    "i=$((i+1)); [ $i -lt 100 ] || exit 9; sleep 0.1; done; wait $server && echo both ended well"])
+    command = " ".join([find("ib_send_bw"), "-d", DEVICE, "-F", "-p", str(free_port()), "-n", "200", *PATIENT])
+    text = succeed(["sh", "-c", f"{command} >/dev/null & server=$!; i=0; until {command} 127.0.0.1; do "
+                    "i=$((i+1)); [ $i -lt 200 ] || exit 9; sleep 0.1; done; wait $server && echo both ended well"])
     assert "both ended well" in text
 
 
@@ -37,7 +36,7 @@ def test_many_programs_of_different_kinds_at_once(programs):
     kinds = (["ib_send_bw", "-n", "300"], ["ib_write_bw", "-n", "300"], ["ib_read_lat", "-n", "300"],
              ["ib_atomic_bw", "-n", "300"], ["ib_send_lat", "-e", "-n", "300"], ["ib_send_lat", "-c", "UD", "-n", "300"])
     for command in kinds:
-        programs.append(Pair([*command, "-d", DEVICE, "-F"]))
+        programs.append(Pair([*command, "-d", DEVICE, "-F", *PATIENT]))
     for pair in list(programs):
         pair.finish(180)
 
