@@ -258,15 +258,6 @@ def test_manager_is_told(certs, device, start, manager, tmp_path):
     assert server.wait() == 0
 
 
-def test_client_that_does_not_answer_is_an_exit_code_of_its_own(certs, device, start):
-    server = start(Server, certs, device, "--drain-timeout-ms", "500")
-    client = start(Client, certs, server.port)
-    client.signal(signal.SIGSTOP)
-    assert server.stop(expect=8)["unfinished"] == 1
-    client.signal(signal.SIGCONT)
-    assert client.wait() == 7
-
-
 # ---- sockets ----------------------------------------------------------------------------------------------------------
 
 
