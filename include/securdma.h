@@ -172,23 +172,35 @@ SRDMA_API int srdma_device_choose_gid(const struct srdma_device *device, const s
 #define SRDMA_PIN_TEXT_SIZE 72
 
 /** What a client checks its server against, and with what it identifies itself. There is no way to turn checking off:
- *  ca_file or pin must be given. */
+ *  ca_file or pin must be given.
+ *
+ *  Trusted is what is in ca_file: a CA, root or not, for all that it issues, itself or through others, and any other certificate
+ *  for itself alone. A chain has at most 8 certificates and 32 KiB, and its keys are ECDSA on P-256, P-384 or P-521, RSA of 2048 to
+ *  4096 bits, Ed25519, Ed448 or, where OpenSSL has it, ML-DSA.
+ *
+ *  Where lists are given, all certificates of a chain are looked up in those of their issuers, and those of CAs above a trusted one, too.
+ *  A list must be whole: one with a delta indicator, an issuing distribution point that narrows it down, or an unknown critical
+ *  extension is an error here. One that has expired lets nobody through whose chain it concerns. The peer's own certificate needs a list
+ *  of its issuer; crl_require_all says whether CAs between it and the trusted one do. Lists in ca_file count as those in crl_file. */
 struct srdma_tls_client_options {
-	const char *ca_file;     /**< PEM file with the CA certificates to trust */
-	const char *crl_file;    /**< PEM file with their revocation lists, one for each CA that issued a server's certificate;
-				      NULL: none is consulted. With ca_file only */
+	const char *ca_file;     /**< PEM file with the certificates to trust */
+	const char *crl_file;    /**< PEM file with revocation lists; NULL: none is consulted. With ca_file only */
+	bool crl_require_all;    /**< each certificate below the trusted one must be covered by a list; default false: the server's
+				      own must, a CA's above it need not */
 	const char *pin;         /**< the server's public key, "sha256:HEX", for a self-signed one; instead of ca_file */
-	const char *server_name; /**< name or IP address that the certificate must bear; NULL: the host connected to */
+	const char *server_name; /**< name or IP address that the certificate must bear; NULL: the host connected to. A dot at the end, upper
+				      case and an IPv6 zone ("fe80::1%eth0") make no difference */
 	const char *cert_file;   /**< own certificate (PEM, leaf first); NULL: anonymous */
 	const char *key_file;    /**< its private key (PEM) */
 	bool allow_tls12;        /**< accept TLS 1.2 as well as 1.3 */
 };
+/** Likewise of a server. */
 struct srdma_tls_server_options {
 	const char *cert_file;       /**< certificate (PEM, leaf first) */
 	const char *key_file;        /**< its private key (PEM) */
-	const char *client_ca_file;  /**< CA certificates that client certificates must come from */
-	const char *client_crl_file; /**< PEM file with their revocation lists, one for each CA that issued a client's certificate;
-					  NULL: none is consulted. One that has expired lets nobody in */
+	const char *client_ca_file;  /**< PEM file with the certificates to trust */
+	const char *client_crl_file; /**< PEM file with revocation lists; NULL: none is consulted */
+	bool crl_require_all;        /**< as for clients */
 	bool insecure_anonymous_clients; /**< serve clients that show no certificate; one that is shown must still verify */
 	bool allow_tls12;            /**< accept TLS 1.2 as well as 1.3 */
 };
@@ -198,8 +210,9 @@ SRDMA_API void srdma_tls_server_options_init(struct srdma_tls_server_options *op
 /** A TLS client's or server's credentials and rules; many connections use one. Thread-safe; reference-counted. */
 struct srdma_tls_context;
 
-/** Errors: SRDMA_ECONFIG a file is missing, unreadable, malformed, or key and certificate don't belong together;
- *  -EACCES, -ENOENT for files; -EINVAL a pin that is none; -ENOMEM. */
+/** Errors: SRDMA_ECONFIG a file is missing, unreadable, malformed, key and certificate don't belong together, or the key is one that
+ *  no peer could use (a curve without a place in TLS 1.3, such as brainpool's and secp256k1; RSA of other than 2048 to 4096 bits);
+ *  -EACCES, -ENOENT for files; -EINVAL a pin or server_name that is none; -ENOMEM. */
 SRDMA_API int srdma_tls_client_new(const struct srdma_tls_client_options *options, struct srdma_tls_context **out);
 SRDMA_API int srdma_tls_server_new(const struct srdma_tls_server_options *options, struct srdma_tls_context **out);
 SRDMA_API void srdma_tls_context_unref(struct srdma_tls_context **context);
@@ -234,6 +247,8 @@ struct srdma_cert_info {
 	char names[1024];          /**< subject alternative names, "DNS:a, IP:1.2.3.4"; "" when none */
 	char serial[64];           /**< hexadecimal */
 	char key[64];              /**< key type and size, "EC prime256v1" */
+	char key_problem[128];     /**< what keeps TLS 1.3, as this library speaks it, from using the key: its kind, curve or size,
+					or, of one that is no CA's, its key usage; "": nothing */
 	char pin[SRDMA_PIN_TEXT_SIZE];
 	int64_t not_before;        /**< seconds since the epoch */
 	int64_t not_after;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "cert.h"
 #include "log.h"
+#include "peer_chain.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -13,6 +14,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #define PIN_PREFIX "sha256:"
 
@@ -62,6 +64,29 @@ void srdma_pin_format(const unsigned char *pin, char out[SRDMA_PIN_TEXT_SIZE])
 	memcpy(out, PIN_PREFIX, sizeof PIN_PREFIX);
 	for (size_t i = 0; i < SRDMA_PIN_SIZE; i++, at += 2)
 		snprintf(at, 3, "%02x", pin[i]);
+}
+
+const char *srdma_cert_key_problem(X509 *cert)
+{
+	unsigned char *der = NULL;
+	int length = i2d_X509_PUBKEY(X509_get_X509_PUBKEY(cert), &der);
+	const char *problem = length > 0 ? srdma_key_problem(der, (size_t)length) : "it has no key";
+
+	OPENSSL_free(der);
+	ERR_clear_error();
+	/* UINT32_MAX: it says nothing about its use. */
+	if (!problem && X509_check_ca(cert) != 1 && !(X509_get_key_usage(cert) & X509v3_KU_DIGITAL_SIGNATURE))
+		problem = "its key usage does not allow digital signatures";
+	return problem;
+}
+
+int srdma_cert_check_readable(const char *what, const char *file)
+{
+	if (access(file, R_OK) == 0)
+		return 0;
+	return srdma_fail(errno == ENOENT ? -ENOENT : errno == EACCES ? -EACCES : SRDMA_ECONFIG,
+			  "cannot read the %s %s: %s; `securdma cert --help` tells how to make one", what, file,
+			  strerror(errno));
 }
 
 static int open_for_reading(const char *path, const char *what, BIO **out)
@@ -216,6 +241,8 @@ static int describe(X509 *cert, BIO *bio, struct srdma_cert_info *info)
 	describe_subject(cert, bio, info);
 	describe_names(cert, bio, info);
 	describe_key(cert, bio, info);
+	if (srdma_cert_key_problem(cert))
+		snprintf(info->key_problem, sizeof info->key_problem, "%s", srdma_cert_key_problem(cert));
 	i2a_ASN1_INTEGER(bio, X509_get0_serialNumber(cert));
 	take_text(bio, info->serial, sizeof info->serial);
 	info->is_ca = X509_check_ca(cert) == 1;

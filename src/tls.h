@@ -46,8 +46,16 @@ int srdma_tls_linger(struct srdma_tls *tls);
 int srdma_tls_export(const struct srdma_tls *tls, const char *label, const void *context, size_t context_length, uint8_t *out,
 		     size_t length);
 
+/* For what watches the handshake, as long as it lasts. `ssl` may be of no channel; then nothing happens. */
+/* From here on the peer may have sent so many bytes in all. */
+void srdma_tls_allow(SSL *ssl, size_t bytes);
+/* The handshake is going to fail: why. The first reason counts. */
+void srdma_tls_refuse(SSL *ssl, int error, const char *format, ...) __attribute__((format(printf, 3, 4)));
+
 const char *srdma_tls_version(const struct srdma_tls *tls);
 const char *srdma_tls_cipher(const struct srdma_tls *tls);
+/* Of the key exchange, "x25519", "X25519MLKEM768". */
+const char *srdma_tls_group(const struct srdma_tls *tls);
 /* Common name of the peer's certificate, made printable; "" when it showed none. True: it is the name, whole and unaltered, and
  * the only one: fit to decide by. */
 bool srdma_tls_peer_name(const struct srdma_tls *tls, char *out, size_t size);
