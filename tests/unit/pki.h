@@ -151,6 +151,8 @@ static inline void pki_write_key(const char *file, const struct pki *of)
 struct pki_list {
 	const struct pki *issuer;
 	const struct pki *signer;        /* NULL: the issuer */
+	const struct pki *key_id;        /* whose key it names; NULL: the signer's */
+	bool no_key_id;
 	const struct pki *revoked[4];
 	long from, to;                   /* seconds from now; 0: an hour ago, and in ten days. `to` LONG_MIN: there is none */
 	void (*change)(X509_CRL *crl);
@@ -174,11 +176,15 @@ static inline X509_CRL *pki_list(struct pki_list r)
 		X509_REVOKED_set_revocationDate(entry, X509_gmtime_adj(when, -7200));
 		X509_CRL_add0_revoked(crl, entry);
 	}
-	X509V3_set_ctx(&context, (r.signer ? r.signer : r.issuer)->cert, NULL, NULL, crl, 0);
-	X509_EXTENSION *key_id = X509V3_EXT_conf_nid(NULL, &context, NID_authority_key_identifier, "keyid");
-	assert_non_null(key_id);
-	X509_CRL_add_ext(crl, key_id, -1);
-	X509_EXTENSION_free(key_id);
+	if (!r.no_key_id) {
+		X509_EXTENSION *key_id;
+
+		X509V3_set_ctx(&context, (r.key_id ? r.key_id : r.signer ? r.signer : r.issuer)->cert, NULL, NULL, crl, 0);
+		key_id = X509V3_EXT_conf_nid(NULL, &context, NID_authority_key_identifier, "keyid");
+		assert_non_null(key_id);
+		X509_CRL_add_ext(crl, key_id, -1);
+		X509_EXTENSION_free(key_id);
+	}
 	if (r.change)
 		r.change(crl);
 	assert_true(X509_CRL_sign(crl, (r.signer ? r.signer : r.issuer)->key, EVP_sha256()) > 0);
