@@ -3,6 +3,7 @@
 #include "cli.h"
 #include "command_line.h"
 #include "control_client.h"
+#include "server_status.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -81,10 +82,12 @@ static struct rates rates_of(const json_t *client, const json_t *before, double 
 	};
 }
 
-static void print_row(const char *id, const char *name, const char *address, const char *worker, const struct rates *rates)
+static void print_row(const char *id, const char *name, unsigned name_columns, const char *address, const char *worker,
+		      const struct rates *rates)
 {
-	printf("%8s  %-20.20s %-24s %6s %10.0f %10.0f %12.0f %12.0f\n", id, name, address, worker, rates->in, rates->out,
-	       rates->bytes_in, rates->bytes_out);
+	printf("%8s  ", id);
+	cli_print_column(name, name_columns);
+	printf(" %-24s %6s %10.0f %10.0f %12.0f %12.0f\n", address, worker, rates->in, rates->out, rates->bytes_in, rates->bytes_out);
 }
 
 static const char *text(const json_t *object, const char *name)
@@ -114,6 +117,7 @@ static void show_workers(const json_t *clients)
 static void show(const json_t *status, const json_t *earlier, double seconds)
 {
 	const json_t *clients = json_object_get(status, "clients");
+	unsigned name_columns = server_status_name_columns(clients);
 	json_t *map = by_id(earlier);
 	struct rates total = {0};
 
@@ -121,7 +125,7 @@ static void show(const json_t *status, const json_t *earlier, double seconds)
 	       number(status, "max_clients"), number(status, "pending"), number(status, "accepted"), number(status, "lost"),
 	       json_is_true(json_object_get(status, "draining")) ? ", draining" : "");
 	show_workers(clients);
-	printf("%8s  %-20s %-24s %6s %10s %10s %12s %12s\n", "client", "name", "address", "worker", "in/s", "out/s",
+	printf("%8s  %-*s %-24s %6s %10s %10s %12s %12s\n", "client", (int)name_columns, "name", "address", "worker", "in/s", "out/s",
 	       "bytes in/s", "bytes out/s");
 	for (size_t i = 0; i < json_array_size(clients); i++) {
 		const json_t *client = json_array_get(clients, i);
@@ -131,13 +135,13 @@ static void show(const json_t *status, const json_t *earlier, double seconds)
 		snprintf(id, sizeof id, "%.0f", number(client, "client_id"));
 		snprintf(worker, sizeof worker, "%.0f", number(client, "worker"));
 		rates = rates_of(client, json_object_get(map, id), seconds);
-		print_row(id, text(client, "name"), text(client, "address"), worker, &rates);
+		print_row(id, text(client, "name"), name_columns, text(client, "address"), worker, &rates);
 		total.in += rates.in;
 		total.out += rates.out;
 		total.bytes_in += rates.bytes_in;
 		total.bytes_out += rates.bytes_out;
 	}
-	print_row("total", "", "", "", &total);
+	print_row("total", "", name_columns, "", "", &total);
 	fflush(stdout);
 	json_decref(map);
 }

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 static struct {
 	enum srdma_log_level level;
@@ -30,12 +31,13 @@ static void format_now(char *text, size_t size)
 static void print_text(const struct srdma_log_record *record)
 {
 	static const char *const names[] = {"error", "warning", "info", "debug"};
-	char stamp[40] = "";
+	char stamp[40] = "", shown[10 * 1024];
 
 	if (sink.timestamps)
 		format_now(stamp, sizeof stamp);
 	/* One call, so that lines of several threads do not mix. */
-	fprintf(stderr, "%s%ssecurdma: %s: %s\n", stamp, stamp[0] ? " " : "", names[record->level], record->text);
+	fprintf(stderr, "%s%ssecurdma: %s: %s\n", stamp, stamp[0] ? " " : "", names[record->level],
+		cli_show(STDERR_FILENO, record->text, shown, sizeof shown));
 }
 
 /* A file's name may be anything; JSON is UTF-8. */

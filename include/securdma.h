@@ -87,7 +87,7 @@ SRDMA_API void srdma_log_set(enum srdma_log_level level, srdma_log_fn *fn, void 
 /** One fact of a log record. */
 struct srdma_log_field {
 	const char *name; /**< stable; lower case and '_' */
-	const char *text; /**< printable ASCII; NULL: it is a number */
+	const char *text; /**< UTF-8 without characters that would steer a terminal or a log; NULL: it is a number */
 	int64_t number;
 };
 
@@ -201,6 +201,8 @@ struct srdma_tls_server_options {
 	const char *client_ca_file;  /**< PEM file with the certificates to trust */
 	const char *client_crl_file; /**< PEM file with revocation lists; NULL: none is consulted */
 	bool crl_require_all;        /**< as for clients */
+	const char *identity_from;   /**< which names of a certificate a client goes by: a comma-separated list of cn, uri, email, dns and
+					  pin; see struct srdma_identity. NULL: "cn,uri,email,dns" */
 	bool insecure_anonymous_clients; /**< serve clients that show no certificate; one that is shown must still verify */
 	bool allow_tls12;            /**< accept TLS 1.2 as well as 1.3 */
 };
@@ -229,7 +231,8 @@ struct srdma_cert_request {
 	size_t name_count;
 	unsigned days;             /**< valid from five minutes ago for this many days, 1 to 36500 */
 	int64_t not_after;         /**< end of validity, seconds since the epoch, instead of days; 0: use days */
-	const char *ca_cert_file;  /**< issuer; server and client */
+	const char *ca_cert_file;  /**< issuer; server and client. One that is no root, and those above it in the same file, go into
+					cert_file, too: whoever trusts the root needs them */
 	const char *ca_key_file;
 	const char *cert_file;     /**< where the certificate goes, mode 0644 */
 	const char *key_file;      /**< where the new private key goes, mode 0600 */
@@ -260,8 +263,31 @@ struct srdma_cert_info {
 /** Reads the first certificate of a PEM file. Errors: -ENOENT, -EACCES, SRDMA_ECONFIG. */
 SRDMA_API int srdma_cert_read(const char *cert_file, struct srdma_cert_info *info);
 
-/** Room for the name in a certificate, with the terminating NUL. */
+/** Room for the name that a peer goes by, with the terminating NUL. */
 #define SRDMA_NAME_SIZE 256
+
+/** What certificates call their bearer: the subject's common name, the subject's alternative names, and what needs no name, the pin of
+ *  the key. */
+enum srdma_name_kind { SRDMA_NAME_CN, SRDMA_NAME_URI, SRDMA_NAME_EMAIL, SRDMA_NAME_DNS, SRDMA_NAME_PIN, SRDMA_NAME_IP, SRDMA_NAME_KINDS };
+/** A word for each, "cn", "uri", "email", "dns", "pin", "ip"; NULL for what is none. Static. */
+SRDMA_API const char *srdma_name_kind_name(enum srdma_name_kind kind);
+
+struct srdma_cert_name {
+	enum srdma_name_kind kind;
+	bool whole;          /**< text is the name as the certificate has it, converted to UTF-8 */
+	const char *text;    /**< UTF-8 that can be shown: bytes of control, bidirectional and invisible characters, NULs among them, and
+				  what is not valid at all, are '?' */
+};
+
+/** The certificate that a peer has proved to own, and that was verified. */
+struct srdma_peer_cert {
+	const uint8_t *der;                  /**< X.509, DER */
+	size_t der_length;
+	struct srdma_cert_info info;         /**< what it says, its pin among it */
+	const struct srdma_cert_name *names; /**< common names, then alternative names, each in the certificate's order */
+	size_t name_count;
+	char identity[SRDMA_NAME_SIZE];      /**< the one that it goes by, as srdma_conn_info.peer_name */
+};
 
 /* ---- conn ------------------------------------------------------------------------------------------------------ */
 
@@ -374,7 +400,8 @@ SRDMA_API uint16_t srdma_listener_port(const struct srdma_listener *listener);
  *  or -EAGAIN when none came within timeout_ms, or the error of accept4(2). */
 SRDMA_API int srdma_listener_accept(struct srdma_listener *listener, int timeout_ms);
 
-/** Decides about a client that is authenticated and whose HELLO is valid, before anything is made for it.
+/** Decides about a client that is authenticated and whose HELLO is valid, before anything is made for it. `peer_name` is that of
+ *  srdma_conn_info.
  *  Returns 0 to accept, with *client_id set; else fills *reject and returns SRDMA_EREJECTED. */
 typedef int srdma_admit_fn(const char *peer_name, const struct sockaddr *peer, uint64_t *client_id,
 			   struct srdma_reject *reject, void *arg);
@@ -392,6 +419,11 @@ SRDMA_API int srdma_conn_accept(int socket, struct srdma_tls_context *context, s
  *  received can still be read with srdma_conn_recv. */
 SRDMA_API int srdma_conn_disconnect(struct srdma_conn *conn, const char *reason, int timeout_ms);
 
+/** A copy of the peer's certificate, freed with srdma_peer_cert_delete; it outlives the connection. Errors: -ENOENT the peer showed none;
+ *  -ENOMEM. */
+SRDMA_API int srdma_conn_peer_cert(struct srdma_conn *conn, struct srdma_peer_cert **out);
+SRDMA_API void srdma_peer_cert_delete(struct srdma_peer_cert **cert);
+
 /** Frees the connection and all its objects, without a word to the peer if it was not disconnected. Memory is wiped. */
 SRDMA_API void srdma_conn_delete(struct srdma_conn **conn);
 
@@ -408,14 +440,15 @@ struct srdma_conn_timing {
 /** What was agreed and what happened so far. */
 struct srdma_conn_info {
 	uint64_t client_id;          /**< the server's number for this client; never used twice by one server */
-	char peer_name[SRDMA_NAME_SIZE]; /**< subject CN of the peer's certificate, the first of several; "" when anonymous. Bytes other
-				      than printable ASCII are '?', and what is too long is cut: see struct srdma_identity before
-				      you decide by it */
+	char peer_name[SRDMA_NAME_SIZE]; /**< what the peer's certificate goes by, as struct srdma_identity says; "" when it showed none.
+				      UTF-8 that can be shown. Never altered or cut: fit to decide by */
+	char peer_pin[SRDMA_PIN_TEXT_SIZE]; /**< of the key in it; "" when it showed none */
 	char peer_address[64];       /**< of the TCP connection, "10.0.0.1:4433" or "[fd00::1]:4433"; in a server with
 					  proxy_networks, what the balancer said */
 	char device[64];
 	char tls_version[16];        /**< "TLSv1.3" */
 	char tls_cipher[64];
+	char tls_group[32];          /**< of the key exchange, "x25519", "X25519MLKEM768" */
 	uint32_t qpn, peer_qpn;
 	uint32_t psn, peer_psn;      /**< starting PSNs: a secret as long as the connection lives; don't log them */
 	uint8_t gid_index;
@@ -642,16 +675,21 @@ struct srdma_server_handlers {
 	void (*on_disconnect)(struct srdma_conn *conn, int status, void *client_arg, void *arg);
 };
 
-/** What clients with one certificate name may.
+/** What clients with one identity may.
  *
- *  The name is the subject's common name (CN) as the certificate has it, compared byte for byte, whichever of the CAs in
- *  client_ca_file issued it: trust no CA there that does not keep names unique. A client with no certificate has no name, and
- *  cannot be listed. Nor can a certificate with several CNs, or with one that is empty, longer than SRDMA_NAME_SIZE - 1 or not of
- *  printable ASCII alone: its client is one that is not listed. (It is denied all the same when what
- *  srdma_conn_info.peer_name shows for it is.) */
+ *  Each client that has proved to own a certificate has an identity, and one alone: the first kind of name in the order that
+ *  srdma_tls_server_options.identity_from gives (by default the subject's common name, a URI, an e-mail address, a DNS name) of which the
+ *  certificate has exactly one that is fit; else the pin of its key, "sha256:" and 64 hexadecimal digits. Two or more different
+ *  names of a kind decide nothing, and neither does one that is empty, longer than SRDMA_NAME_SIZE - 1 bytes, has characters that do not show
+ *  (controls, NULs, bidirectional and invisible ones), or begins as a pin does. A DNS name is taken in lower case, and not with a wildcard.
+ *  A name of another kind that has "://" in it, or begins with "urn:", is not fit while URIs count.
+ *
+ *  Names are compared byte for byte, in UTF-8, whichever of the CAs in client_ca_file issued the certificate: trust no CA there that does
+ *  not keep names unique. All clients without a certificate have the empty name, together; it cannot be listed. */
 struct srdma_identity {
-	const char *name;      /**< 1 to SRDMA_NAME_SIZE - 1 characters of printable ASCII */
-	bool denied;           /**< its clients are told SRDMA_REJECT_REFUSED; the rest means nothing then */
+	const char *name;      /**< 1 to SRDMA_NAME_SIZE - 1 bytes of UTF-8 that can be shown; a pin in either case */
+	bool denied;           /**< clients are told SRDMA_REJECT_REFUSED if this is any of the names in their certificate, of whatever kind,
+				    whole or as it shows, or its pin; the rest means nothing then */
 	unsigned max_clients;  /**< connected at once under this name; default 0: max_clients_per_identity */
 	int64_t region_size;   /**< bytes of the region offered to each of its clients, 0: none; default -1: as for all */
 	int region_access;     /**< what they may do to it: IBV_ACCESS_REMOTE_WRITE, IBV_ACCESS_REMOTE_READ, both, or 0: nothing;
@@ -660,6 +698,8 @@ struct srdma_identity {
 	uint64_t max_bytes_per_second; /**< as in srdma_conn_options; default 0: as for all */
 };
 SRDMA_API void srdma_identity_init(struct srdma_identity *identity);
+/** Whether this can be an identity's name. Errors: -EINVAL; the text says why not. */
+SRDMA_API int srdma_identity_check_name(const char *name);
 
 /** Who may come, and how many. */
 struct srdma_server_limits {
@@ -667,7 +707,8 @@ struct srdma_server_limits {
 	unsigned max_pending;           /**< clients in set-up at once that have proved who they are; more are told
 					     SRDMA_REJECT_BUSY. As many again may be about to prove it, the rest wait to be
 					     accepted; default 64 */
-	unsigned max_clients_per_identity; /**< connected at once under one certificate name; default 0: max_clients */
+	unsigned max_clients_per_identity; /**< connected at once under one identity, all without a certificate together being one; default
+					     0: max_clients */
 	unsigned max_clients_per_address;  /**< connected at once from one IP address; default 0: max_clients */
 	unsigned max_setups_per_second; /**< set-ups begun in a second; more wait to be accepted; default 0: any number */
 	bool only_listed_identities;    /**< who has no entry in `identities` is told SRDMA_REJECT_REFUSED, clients without a

@@ -117,6 +117,27 @@ int srdma_cert_load(const char *path, const char *what, X509 **out)
 	return *out ? 0 : srdma_fail_openssl(SRDMA_ECONFIG, "%s %s holds no valid certificate in PEM form", what, path);
 }
 
+int srdma_cert_load_all(const char *path, const char *what, STACK_OF(X509) **out)
+{
+	STACK_OF(X509) *certs = sk_X509_new_null();
+	BIO *bio = NULL;
+	X509 *cert;
+	int error = certs ? open_for_reading(path, what, &bio) : srdma_fail(-ENOMEM, "out of memory");
+
+	while (!error && (cert = PEM_read_bio_X509_AUX(bio, NULL, NULL, NULL)) != NULL)
+		if (sk_X509_push(certs, cert) <= 0) {
+			X509_free(cert);
+			error = srdma_fail(-ENOMEM, "out of memory");
+		}
+	BIO_free(bio);
+	ERR_clear_error();
+	if (error)
+		sk_X509_pop_free(certs, X509_free);
+	else
+		*out = certs;
+	return error;
+}
+
 /* A library must not prompt on the terminal, which is what OpenSSL does without a callback. */
 static int no_password(char *buffer, int size, int writing, void *arg)
 {
@@ -252,11 +273,22 @@ static int describe(X509 *cert, BIO *bio, struct srdma_cert_info *info)
 	return describe_validity(cert, info);
 }
 
-int srdma_cert_read(const char *cert_file, struct srdma_cert_info *info)
+int srdma_cert_describe(X509 *cert, struct srdma_cert_info *info)
 {
 	struct srdma_cert_info result = {.subject = ""};
+	BIO *bio = BIO_new(BIO_s_mem());
+	int error = bio ? describe(cert, bio, &result) : srdma_fail(-ENOMEM, "no memory to describe a certificate");
+
+	BIO_free(bio);
+	ERR_clear_error(); /* what the extensions' parsers left */
+	if (!error)
+		*info = result;
+	return error;
+}
+
+int srdma_cert_read(const char *cert_file, struct srdma_cert_info *info)
+{
 	X509 *cert = NULL;
-	BIO *bio;
 	int error;
 
 	ERR_clear_error();
@@ -265,19 +297,7 @@ int srdma_cert_read(const char *cert_file, struct srdma_cert_info *info)
 	error = srdma_cert_load(cert_file, "certificate", &cert);
 	if (error)
 		return error;
-	bio = BIO_new(BIO_s_mem());
-	if (!bio) {
-		error = srdma_fail(-ENOMEM, "no memory to describe %s", cert_file);
-		goto done;
-	}
-	error = describe(cert, bio, &result);
-	if (error)
-		error = srdma_fail_openssl(SRDMA_ECONFIG, "the certificate %s is malformed", cert_file);
-	else
-		*info = result;
-done:
-	BIO_free(bio);
+	error = srdma_cert_describe(cert, info);
 	X509_free(cert);
-	ERR_clear_error(); /* what the extensions' parsers left */
-	return error;
+	return error && error != -ENOMEM ? srdma_fail(SRDMA_ECONFIG, "the certificate %s is malformed", cert_file) : error;
 }

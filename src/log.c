@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "log.h"
 
+#include "utf8.h"
+
 #include <openssl/err.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -104,7 +106,7 @@ static size_t copy_fields(const struct srdma_event *event, struct srdma_log_fiel
 		length = strnlen(fields[i].text, size - 1);
 		memcpy(room, fields[i].text, length);
 		room[length] = '\0';
-		srdma_make_printable(room, length);
+		srdma_utf8_make_shown(room, length);
 		fields[i].text = room;
 		/* The last byte is the end of all that find no room any more. */
 		room += length + 1 < size ? length + 1 : length;
@@ -126,7 +128,7 @@ void srdma_log_event(const struct srdma_event *event, const char *format, ...)
 	va_start(args, format);
 	vsnprintf(line, sizeof line, format, args);
 	va_end(args);
-	srdma_make_printable(line, strlen(line));
+	srdma_utf8_make_shown(line, strlen(line));
 	record.field_count = copy_fields(event, fields, room, sizeof room);
 	emit(&record);
 }
@@ -141,7 +143,7 @@ void srdma_make_printable(char *text, size_t length)
 static int record(int error, const char *text)
 {
 	snprintf(last_error, sizeof last_error, "%s", text);
-	srdma_make_printable(last_error, strlen(last_error));
+	srdma_utf8_make_shown(last_error, strlen(last_error));
 	srdma_log(SRDMA_LOG_DEBUG, "%s (%s)", last_error, srdma_strerror(error));
 	return error;
 }

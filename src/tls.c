@@ -337,37 +337,19 @@ const char *srdma_tls_group(const struct srdma_tls *tls)
 	return name ? name : "";
 }
 
-/* Its bytes, a NUL among them too. False: not all of them are in `out` as they are. */
-static bool copy_name(const ASN1_STRING *name, char *out, size_t size)
+X509 *srdma_tls_peer_cert(const struct srdma_tls *tls)
 {
-	unsigned char *text = NULL;
-	int length = ASN1_STRING_to_UTF8(&text, name);
-	size_t used = length > 0 ? (size_t)length : 0;
-	bool exact = used > 0 && used < size;
-
-	if (used >= size)
-		used = size - 1;
-	for (size_t i = 0; i < used; i++)
-		exact = exact && text[i] >= 0x20 && text[i] < 0x7f;
-	if (used > 0)
-		memcpy(out, text, used);
-	out[used] = '\0';
-	srdma_make_printable(out, used);
-	OPENSSL_free(text);
-	return exact;
+	return SSL_get1_peer_certificate(tls->ssl);
 }
 
-bool srdma_tls_peer_name(const struct srdma_tls *tls, char *out, size_t size)
+int srdma_tls_peer_names(const struct srdma_tls *tls, struct srdma_peer_names *out)
 {
-	X509 *cert = SSL_get1_peer_certificate(tls->ssl);
-	const X509_NAME *subject = cert ? X509_get_subject_name(cert) : NULL;
-	int at = subject ? X509_NAME_get_index_by_NID(subject, NID_commonName, -1) : -1;
-	bool exact = false;
+	X509 *cert = srdma_tls_peer_cert(tls);
+	int ret = 0;
 
-	out[0] = '\0';
-	if (at >= 0)
-		exact = copy_name(X509_NAME_ENTRY_get_data(X509_NAME_get_entry(subject, at)), out, size) &&
-			X509_NAME_get_index_by_NID(subject, NID_commonName, at) < 0;
+	*out = (struct srdma_peer_names){.identity = ""};
+	if (cert)
+		ret = srdma_peer_names_read(cert, srdma_tls_context_name_order(tls->context), out);
 	X509_free(cert);
-	return exact;
+	return ret;
 }

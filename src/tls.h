@@ -3,6 +3,7 @@
 #ifndef SRDMA_TLS_H
 #define SRDMA_TLS_H
 
+#include "peer_names.h"
 #include "securdma.h"
 
 #include <openssl/ssl.h>
@@ -11,6 +12,7 @@
 
 struct srdma_tls_context *srdma_tls_context_ref(struct srdma_tls_context *context);
 bool srdma_tls_context_is_server(const struct srdma_tls_context *context);
+const struct srdma_name_order *srdma_tls_context_name_order(const struct srdma_tls_context *context);
 /* When the own certificate ends, in seconds since the epoch; 0: there is none. */
 int64_t srdma_tls_context_not_after(const struct srdma_tls_context *context);
 /* A new SSL that follows the context's rules; `host` is what the client connected to. */
@@ -56,8 +58,9 @@ const char *srdma_tls_version(const struct srdma_tls *tls);
 const char *srdma_tls_cipher(const struct srdma_tls *tls);
 /* Of the key exchange, "x25519", "X25519MLKEM768". */
 const char *srdma_tls_group(const struct srdma_tls *tls);
-/* Common name of the peer's certificate, made printable; "" when it showed none. True: it is the name, whole and unaltered, and
- * the only one: fit to decide by. */
-bool srdma_tls_peer_name(const struct srdma_tls *tls, char *out, size_t size);
+/* The names in the peer's certificate; none when it showed none. Errors: -EINVAL, -ENOMEM. */
+int srdma_tls_peer_names(const struct srdma_tls *tls, struct srdma_peer_names *out);
+/* That certificate, the caller's to free; NULL: it showed none. */
+X509 *srdma_tls_peer_cert(const struct srdma_tls *tls);
 
 #endif

@@ -27,6 +27,7 @@ struct srdma_tls_context {
 	struct srdma_trust trust;
 	bool has_server_name; /* else it is the host connected to */
 	struct srdma_server_name server_name;
+	struct srdma_name_order name_order;
 };
 
 void srdma_tls_client_options_init(struct srdma_tls_client_options *options)
@@ -73,6 +74,7 @@ static int context_new(bool server, bool allow_tls12, struct srdma_tls_context *
 		free(context);
 		return srdma_fail_openssl(-ENOMEM, "cannot make a TLS context");
 	}
+	srdma_name_order_parse(NULL, &context->name_order);
 	SSL_CTX_set_mode(context->ssl, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_RELEASE_BUFFERS);
 	ret = srdma_tls_set_parameters(context->ssl, server, allow_tls12);
 	if (ret != 0) {
@@ -166,6 +168,8 @@ static int configure_server(struct srdma_tls_context *context, const struct srdm
 	}
 	context->trust.require_all_lists = options->crl_require_all;
 	if (ret == 0)
+		ret = srdma_name_order_parse(options->identity_from, &context->name_order);
+	if (ret == 0)
 		ret = srdma_credential_load(context->ssl, options->cert_file, options->key_file);
 	if (ret != 0)
 		return ret;
@@ -209,6 +213,11 @@ void srdma_tls_context_unref(struct srdma_tls_context **out)
 	SSL_CTX_free(context->ssl);
 	srdma_trust_clear(&context->trust);
 	free(context);
+}
+
+const struct srdma_name_order *srdma_tls_context_name_order(const struct srdma_tls_context *context)
+{
+	return &context->name_order;
 }
 
 bool srdma_tls_context_is_server(const struct srdma_tls_context *context)

@@ -6,29 +6,11 @@
 #include "revocation.h"
 #include "tls.h"
 
-#include <errno.h>
 #include <openssl/err.h>
-#include <openssl/pem.h>
 #include <openssl/x509v3.h>
 #include <stdio.h>
 
 /* ---- files ----------------------------------------------------------------------------------------------------- */
-
-/* As SSL_CTX_load_verify_file has them, in a form that can be gone through. */
-static int read_cas(const char *file, STACK_OF(X509) **out)
-{
-	BIO *bio = BIO_new_file(file, "r");
-	STACK_OF(X509) *cas = sk_X509_new_null();
-	X509 *cert;
-
-	while (bio && cas && (cert = PEM_read_bio_X509_AUX(bio, NULL, NULL, NULL)) != NULL)
-		if (sk_X509_push(cas, cert) <= 0)
-			X509_free(cert);
-	BIO_free(bio);
-	ERR_clear_error();
-	*out = cas;
-	return cas ? 0 : srdma_fail(-ENOMEM, "out of memory");
-}
 
 int srdma_trust_load(struct srdma_trust *trust, SSL_CTX *context, const char *ca_file, const char *crl_file)
 {
@@ -38,7 +20,7 @@ int srdma_trust_load(struct srdma_trust *trust, SSL_CTX *context, const char *ca
 		return ret;
 	if (SSL_CTX_load_verify_file(context, ca_file) != 1)
 		return srdma_fail_openssl(SRDMA_ECONFIG, "%s holds no usable PEM CA certificate", ca_file);
-	ret = read_cas(ca_file, &trust->cas);
+	ret = srdma_cert_load_all(ca_file, "CA file", &trust->cas);
 	if (ret == 0)
 		ret = srdma_revocation_load_beside(ca_file, &trust->lists);
 	if (ret == 0 && crl_file)
