@@ -14,7 +14,7 @@ int64_t expiry_days(int64_t not_after);
 /* Writes the day in UTC, "2030-01-31". */
 void expiry_format(int64_t not_after, char *text, size_t size);
 
-/* Logs a warning when the certificate ends within EXPIRY_WARN_DAYS, and an error when it has ended. */
+/* Logs a warning when the certificate ends within EXPIRY_WARN_DAYS, and an error when it has ended or has not begun. */
 void expiry_warn(const char *cert_file);
 
 #endif

@@ -239,6 +239,22 @@ int srdma_peer_names_read(X509 *cert, const struct srdma_name_order *order, stru
 	return 0;
 }
 
+void srdma_peer_names_format(const struct srdma_peer_names *names, char *out, size_t size)
+{
+	size_t used = 0;
+
+	out[0] = '\0';
+	for (size_t i = 0; i < names->count; i++) {
+		const struct srdma_cert_name *name = &names->list[i];
+
+		used += (size_t)snprintf(out + used, size - used, "%s%s:%s", i ? ", " : "", words[name->kind], name->text);
+		if (used >= size) {
+			memcpy(out + size - 4, "...", 4);
+			return;
+		}
+	}
+}
+
 void srdma_peer_names_clear(struct srdma_peer_names *names)
 {
 	for (size_t i = 0; i < names->count; i++)

@@ -26,6 +26,8 @@ struct srdma_peer_names {
 
 /* Errors: -EINVAL a key that cannot be encoded; -ENOMEM. */
 int srdma_peer_names_read(X509 *cert, const struct srdma_name_order *order, struct srdma_peer_names *out);
+/* All of them, as they show, "cn:alice, uri:spiffe://prod/alice"; what finds no room is left out, and the end says so. */
+void srdma_peer_names_format(const struct srdma_peer_names *names, char *out, size_t size);
 void srdma_peer_names_clear(struct srdma_peer_names *names);
 
 /* Whether a text can be a name to go by. Errors: -EINVAL, with the reason. */

@@ -43,6 +43,7 @@ static const struct mode {
 	{"link-once", mode_link_once, 1},   /* LOSSES */
 	{"link-kept", mode_link_kept, 0},
 	{"link-policy", mode_link_policy, 0},
+	{"peer-cert", mode_peer_cert, 2},   /* CERTIFICATE ORDER, either may be "" */
 };
 
 _Noreturn void probe_die(const char *file, int line, const char *condition)

@@ -94,5 +94,6 @@ void mode_seal_differs(struct rig *rig, char **args);
 void mode_link_once(struct rig *rig, char **args);
 void mode_link_kept(struct rig *rig, char **args);
 void mode_link_policy(struct rig *rig, char **args);
+void mode_peer_cert(struct rig *rig, char **args);
 
 #endif
