@@ -38,6 +38,14 @@ void cli_json_print(json_t *object);
  * out. Four bytes for each and one for the end are always enough. Returns `text`. */
 char *cli_escape(const void *data, size_t length, char *text, size_t size);
 
+/* A text in UTF-8, without control characters, for `fd`: as it is, or, on a terminal that does not speak UTF-8, with \u{XX} for what is
+ * not ASCII. Ten bytes for each of its characters and one for the end are always enough. Returns `out`. */
+char *cli_show(int fd, const char *text, char *out, size_t size);
+/* Prints such a text, and blanks until it has taken so many columns, a character being one. */
+void cli_print_column(const char *text, unsigned columns);
+/* Characters of what cli_print_column prints. */
+unsigned cli_columns(const char *text);
+
 enum cli_log_format { CLI_LOG_TEXT, CLI_LOG_JSON };
 
 /* Prints the library's log lines up to `level` to stderr. In text, with the time of day before each when `timestamps`. Where

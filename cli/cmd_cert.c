@@ -87,7 +87,8 @@ static void print_help(void)
 	      "                        (server, self-signed); default for server: --cn\n"
 	      "      --days N          validity, 1 to 36500; default 365, for a CA 3650\n"
 	      "      --not-after TIME  end of validity instead, YYYY-MM-DDTHH:MM:SSZ\n"
-	      "      --ca FILE         certificate of the issuing CA (server, client); default ca.crt\n"
+	      "      --ca FILE         certificate of the issuing CA (server, client); default ca.crt. One that is no\n"
+	      "                        root is written behind the new certificate, with those above it in FILE\n"
 	      "      --ca-key FILE     its private key; default ca.key\n"
 	      "      --out PREFIX      write PREFIX.crt and PREFIX.key; default: the subcommand's name\n"
 	      "      --cert FILE       write the certificate there, not to PREFIX.crt\n"
@@ -156,10 +157,10 @@ static json_t *describe_json(const char *file, const struct srdma_cert_info *inf
 
 	format_time(info->not_before, from, sizeof from);
 	format_time(info->not_after, to, sizeof to);
-	return json_pack("{s:s, s:s, s:s, s:s, s:o, s:s, s:s, s:s, s:s, s:s, s:I, s:s, s:b, s:b, s:b, s:b}",
+	return json_pack("{s:s, s:s, s:s, s:s, s:o, s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:s, s:b, s:b, s:b, s:b}",
 			 "cert_file", file, "subject", info->subject, "issuer", info->issuer, "common_name",
 			 info->common_name, "names", names_array(info->names), "serial", info->serial, "key", info->key,
-			 "pin", info->pin, "not_before", from, "not_after", to, "days_left",
+			 "key_problem", info->key_problem, "pin", info->pin, "not_before", from, "not_after", to, "days_left",
 			 (json_int_t)expiry_days(info->not_after), "status", status_of(info, warn_days), "is_ca",
 			 info->is_ca, "self_signed", info->self_signed, "server_auth", info->server_auth, "client_auth",
 			 info->client_auth);
@@ -188,6 +189,8 @@ static void describe_text(const struct srdma_cert_info *info, unsigned warn_days
 	else
 		printf(" (%lld days left)\n", (long long)expiry_days(info->not_after));
 	printf("Key:       %s\n", info->key);
+	if (info->key_problem[0])
+		printf("           cannot be used for TLS: %s\n", info->key_problem);
 	printf("Serial:    %s\n", info->serial);
 	printf("Pin:       %s\n", info->pin);
 }

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "identities.h"
 
+#include <ctype.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #define AT(field) offsetof(struct identity, field)
 
@@ -23,18 +25,65 @@ const struct option identity_options[] = {
 };
 const size_t identity_option_count = sizeof identity_options / sizeof *identity_options;
 
-static bool is_printable(const char *name, size_t length)
+/* ---- the sections' names --------------------------------------------------------------------------------------- */
+
+/* From the quote on; NULL: there is no other one. */
+static const char *parse_quoted(const char *at, char *name)
 {
-	for (size_t i = 0; i < length; i++)
-		if ((unsigned char)name[i] < 0x20 || (unsigned char)name[i] >= 0x7f)
-			return false;
-	return true;
+	for (at++; *at && *at != '"'; at++) {
+		if (at[0] == '\\' && (at[1] == '"' || at[1] == '\\'))
+			at++;
+		*name++ = *at;
+	}
+	*name = '\0';
+	return *at ? at + 1 : NULL;
 }
 
-static const struct identity *find(const struct identities *identities, const char *name, size_t length)
+static const char *parse_plain(const char *at, char *name)
+{
+	const char *end = strchr(at, ']'), *last = end;
+
+	if (!end)
+		return NULL;
+	while (last > at && (last[-1] == ' ' || last[-1] == '\t'))
+		last--;
+	memcpy(name, at, (size_t)(last - at));
+	name[last - at] = '\0';
+	return end;
+}
+
+enum identities_section identities_parse_section(const char *line, char name[IDENTITIES_LINE_SIZE])
+{
+	static const char word[] = "[identity";
+	const char *at = line + strlen(word), *end;
+
+	if (strncmp(line, word, strlen(word)) != 0 || !strchr(" \t]", *at) || !*at)
+		return NO_IDENTITY;
+	at += strspn(at, " \t");
+	if (*at == '"') {
+		end = parse_quoted(at, name);
+		return end && end[strspn(end, " \t")] == ']' ? IDENTITY_NAMED : IDENTITY_MALFORMED;
+	}
+	/* Without a bracket libinih says that it is no section. */
+	return parse_plain(at, name) ? IDENTITY_NAMED : NO_IDENTITY;
+}
+
+/* A pin is the same in either case, and is there once. */
+static void lower_pin(char *name)
+{
+	if (strncasecmp(name, "sha256:", 7) != 0)
+		return;
+	for (; *name; name++)
+		*name = (char)tolower((unsigned char)*name);
+}
+
+/* ---- the list -------------------------------------------------------------------------------------------------- */
+
+/* Another one of this name. */
+static const struct identity *find(const struct identities *identities, const char *name)
 {
 	for (size_t i = 0; i < identities->count; i++)
-		if (strncmp(identities->items[i].name, name, length) == 0 && identities->items[i].name[length] == '\0')
+		if (strcmp(identities->items[i].name, name) == 0)
 			return &identities->items[i];
 	return NULL;
 }
@@ -55,30 +104,38 @@ static struct identity *grow(struct identities *identities)
 	return &items[identities->count];
 }
 
-struct identity *identities_add(struct identities *identities, const char *name, size_t length, int line, char *problem,
-				size_t size)
+static bool is_new(const struct identities *identities, const char *name, char *problem, size_t size)
 {
-	const struct identity *same = find(identities, name, length);
-	struct identity *identity = NULL;
-	char *copy;
+	const struct identity *same = find(identities, name);
 
-	if (length == 0) {
+	if (!name[0])
 		snprintf(problem, size, "an identity needs a name: [identity NAME]");
-	} else if (length >= SRDMA_NAME_SIZE || !is_printable(name, length)) {
-		snprintf(problem, size, "the name of an identity is at most %d characters of printable ASCII", SRDMA_NAME_SIZE - 1);
-	} else if (same) {
+	else if (srdma_identity_check_name(name) != 0)
+		snprintf(problem, size, "%s", srdma_error_text());
+	else if (same)
 		snprintf(problem, size, "section [identity %s] is there twice, first in line %d", same->name, same->line);
-	} else {
-		copy = strndup(name, length);
-		identity = copy ? grow(identities) : NULL;
-		if (!identity) {
-			free(copy);
-			snprintf(problem, size, "out of memory");
-			return NULL;
-		}
-		*identity = (struct identity){.name = copy, .line = line, .region_size = -1, .region_access = -1};
-		identities->count++;
+	else
+		return true;
+	return false;
+}
+
+struct identity *identities_add(struct identities *identities, const char *name, int line, char *problem, size_t size)
+{
+	struct identity *identity = NULL;
+	char *copy = strdup(name);
+
+	snprintf(problem, size, "out of memory");
+	if (!copy)
+		return NULL;
+	lower_pin(copy);
+	if (is_new(identities, copy, problem, size))
+		identity = grow(identities);
+	if (!identity) {
+		free(copy);
+		return NULL;
 	}
+	*identity = (struct identity){.name = copy, .line = line, .region_size = -1, .region_access = -1};
+	identities->count++;
 	return identity;
 }
 

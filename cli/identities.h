@@ -23,9 +23,15 @@ struct identities {
 extern const struct option identity_options[];
 extern const size_t identity_option_count;
 
+/* Room for a line of the file, and so for a name in it. */
+#define IDENTITIES_LINE_SIZE 4096
+
+enum identities_section { NO_IDENTITY, IDENTITY_NAMED, IDENTITY_MALFORMED };
+/* Takes "[identity NAME]" or '[identity "NAME"]' apart, in which \" and \\ stand for a quote and a backslash; *name may be empty. */
+enum identities_section identities_parse_section(const char *line, char name[IDENTITIES_LINE_SIZE]);
+
 /* Adds one with nothing set; it is valid until the next is added. NULL: *problem (of `size` bytes) says what is wrong with it. */
-struct identity *identities_add(struct identities *identities, const char *name, size_t length, int line, char *problem,
-				size_t size);
+struct identity *identities_add(struct identities *identities, const char *name, int line, char *problem, size_t size);
 /* The library's form of all; it and its strings stay the identities'. NULL: there are none, or no memory. */
 const struct srdma_identity *identities_forms(struct identities *identities);
 void identities_free(struct identities *identities);

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <time.h>
+#include <unistd.h>
 
 #define FAILED "command.failed"
 
@@ -95,13 +96,13 @@ static void print_lines(enum srdma_log_level level, const char *before, const ch
 
 static void print_text(const struct srdma_log_record *record)
 {
-	char stamp[40] = "", before[80];
+	char stamp[40] = "", before[80], shown[10 * 1024];
 
 	if (sink.timestamps && !to_journal())
 		format_now(stamp, sizeof stamp);
 	snprintf(before, sizeof before, "%s%ssecurdma: %s: ", stamp, stamp[0] ? " " : "", level_names[record->level]);
 	/* The journal shows who speaks, and how much it matters. */
-	print_lines(record->level, to_journal() ? "" : before, record->text);
+	print_lines(record->level, to_journal() ? "" : before, cli_show(STDERR_FILENO, record->text, shown, sizeof shown));
 }
 
 /* A file's name may be anything; JSON is UTF-8. */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "cli.h"
 
+#include <locale.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -77,6 +78,8 @@ int main(int argc, char **argv)
 
 	/* A peer or a pipe that went away is an error of the call that wrote to it, not the end of the process. */
 	signal(SIGPIPE, SIG_IGN);
+	/* What names may look like on the terminal; nothing else goes by it. Before a sandbox, since it reads files. */
+	setlocale(LC_CTYPE, "");
 	if (!name) {
 		print_help(stderr);
 		return CLI_EXIT_USAGE;

@@ -2,10 +2,12 @@
 #include "cli.h"
 
 #include <errno.h>
+#include <langinfo.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 int cli_exit_code(int error)
 {
@@ -95,4 +97,62 @@ char *cli_escape(const void *data, size_t length, char *text, size_t size)
 	}
 	text[used] = '\0';
 	return text;
+}
+
+/* ---- names in UTF-8 -------------------------------------------------------------------------------------------- */
+
+/* Files and pipes get it in any case; main has set the locale. */
+static bool takes_utf8(int fd)
+{
+	return strcmp(nl_langinfo(CODESET), "UTF-8") == 0 || !isatty(fd);
+}
+
+/* The next character, and where it ends. The text is UTF-8: the library made it so. */
+static unsigned next_character(const char **text)
+{
+	const unsigned char *at = (const unsigned char *)*text;
+	unsigned code = *at < 0x80 ? *at : *at < 0xe0 ? *at & 0x1f : *at < 0xf0 ? *at & 0xf : *at & 7;
+
+	for (at++; (*at & 0xc0) == 0x80; at++)
+		code = code << 6 | (*at & 0x3f);
+	*text = (const char *)at;
+	return code;
+}
+
+char *cli_show(int fd, const char *text, char *out, size_t size)
+{
+	size_t used = 0;
+
+	if (takes_utf8(fd)) {
+		snprintf(out, size, "%s", text);
+		return out;
+	}
+	while (*text && used + 11 <= size) {
+		unsigned code = next_character(&text);
+
+		if (code < 0x80)
+			out[used++] = (char)code;
+		else
+			used += (size_t)snprintf(out + used, size - used, "\\u{%x}", code);
+	}
+	out[used] = '\0';
+	return out;
+}
+
+unsigned cli_columns(const char *text)
+{
+	char shown[10 * SRDMA_NAME_SIZE + 1];
+	unsigned columns = 0;
+
+	for (const char *at = cli_show(STDOUT_FILENO, text, shown, sizeof shown); *at; columns++)
+		next_character(&at);
+	return columns;
+}
+
+void cli_print_column(const char *text, unsigned columns)
+{
+	char shown[10 * SRDMA_NAME_SIZE + 1];
+	unsigned used = cli_columns(text);
+
+	printf("%s%*s", cli_show(STDOUT_FILENO, text, shown, sizeof shown), used < columns ? (int)(columns - used) : 0, "");
 }

@@ -9,6 +9,7 @@
 /* What takes effect while serving. */
 static const char *const changeable[] = {
 	"--cert", "--key", "--client-ca", "--client-crl", "--insecure-anonymous-clients", "--allow-tls12",
+	"--crl-require-all", "--identity-from",
 	"--max-clients", "--max-pending", "--max-clients-per-identity", "--max-clients-per-address", "--max-setups-per-second",
 	"--only-listed-identities",
 };

@@ -8,6 +8,8 @@
 #include <string.h>
 #include <time.h>
 
+#define NAME_COLUMNS 20 /* at least */
+
 /* Copies of the clients' info: the slot table is locked during the visits, so nothing is printed there. */
 struct snapshot {
 	struct srdma_conn_info *infos;
@@ -30,22 +32,13 @@ static void visit(const struct srdma_conn_info *info, void *arg)
 	snapshot->infos[snapshot->count++] = *info;
 }
 
-/* The name is what the client's certificate says, so it may hold anything. */
-static const char *name_of(const struct srdma_conn_info *info, char *text, size_t size)
-{
-	return cli_escape(info->peer_name, strlen(info->peer_name), text, size);
-}
-
 static json_t *client_json(const struct srdma_conn_info *info)
 {
-	char name[4 * sizeof info->peer_name + 1];
-
-	return json_pack("{s:I, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:i}", "client_id", (json_int_t)info->client_id,
-			 "name", name_of(info, name, sizeof name), "address", info->peer_address, "qpn",
-			 (json_int_t)info->qpn, "peer_qpn", (json_int_t)info->peer_qpn, "messages_received",
-			 (json_int_t)info->messages_received, "messages_sent", (json_int_t)info->messages_sent,
-			 "bytes_received", (json_int_t)info->bytes_received, "bytes_sent", (json_int_t)info->bytes_sent,
-			 "connected_at", (json_int_t)info->connected_at, "worker", info->worker);
+	return json_pack("{s:I, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:i}", "client_id", (json_int_t)info->client_id, "name",
+			 info->peer_name, "pin", info->peer_pin, "address", info->peer_address, "qpn", (json_int_t)info->qpn, "peer_qpn",
+			 (json_int_t)info->peer_qpn, "messages_received", (json_int_t)info->messages_received, "messages_sent",
+			 (json_int_t)info->messages_sent, "bytes_received", (json_int_t)info->bytes_received, "bytes_sent",
+			 (json_int_t)info->bytes_sent, "connected_at", (json_int_t)info->connected_at, "worker", info->worker);
 }
 
 void server_status_kick_all(struct srdma_server *server, const char *reason)
@@ -90,34 +83,55 @@ static const char *text(const json_t *object, const char *name)
 	return value ? value : "";
 }
 
-static void show_client(const json_t *client)
+/* Only who showed no certificate has no name. */
+static const char *name_of(const json_t *client)
+{
+	const char *name = text(client, "name");
+
+	return name[0] ? name : "(anonymous)";
+}
+
+static void show_client(const json_t *client, unsigned name_columns)
 {
 	time_t at = (time_t)number(client, "connected_at");
-	const char *name = text(client, "name");
 	char since[32] = "";
 	struct tm local;
 
 	if (localtime_r(&at, &local))
 		strftime(since, sizeof since, "%Y-%m-%d %H:%M:%S", &local);
-	printf("%8lld  %-20.20s %-24s %6lld %8lld %10lld %10lld %12lld %12lld %6lld  %s\n", number(client, "client_id"),
-	       name[0] ? name : "(anonymous)", text(client, "address"), number(client, "qpn"), number(client, "peer_qpn"),
-	       number(client, "messages_received"), number(client, "messages_sent"), number(client, "bytes_received"),
-	       number(client, "bytes_sent"), number(client, "worker"), since);
+	printf("%8lld  ", number(client, "client_id"));
+	cli_print_column(name_of(client), name_columns);
+	printf(" %-24s %6lld %8lld %10lld %10lld %12lld %12lld %6lld  %s\n", text(client, "address"), number(client, "qpn"),
+	       number(client, "peer_qpn"), number(client, "messages_received"), number(client, "messages_sent"),
+	       number(client, "bytes_received"), number(client, "bytes_sent"), number(client, "worker"), since);
+}
+
+unsigned server_status_name_columns(const json_t *clients)
+{
+	unsigned columns = NAME_COLUMNS;
+
+	for (size_t i = 0; i < json_array_size(clients); i++) {
+		unsigned own = cli_columns(name_of(json_array_get(clients, i)));
+
+		columns = own > columns ? own : columns;
+	}
+	return columns;
 }
 
 void server_status_show(const json_t *status)
 {
 	const json_t *clients = json_object_get(status, "clients");
+	unsigned name_columns = server_status_name_columns(clients);
 
 	printf("clients %lld/%lld, pending %lld, accepted %lld, rejected %lld, failed %lld, lost %lld%s\n",
 	       number(status, "connected"), number(status, "max_clients"), number(status, "pending"),
 	       number(status, "accepted"), number(status, "rejected"), number(status, "failed"), number(status, "lost"),
 	       json_is_true(json_object_get(status, "draining")) ? ", draining" : "");
 	if (json_array_size(clients) > 0)
-		printf("%8s  %-20s %-24s %6s %8s %10s %10s %12s %12s %6s  %s\n", "client", "name", "address", "qpn",
+		printf("%8s  %-*s %-24s %6s %8s %10s %10s %12s %12s %6s  %s\n", "client", (int)name_columns, "name", "address", "qpn",
 		       "peer qpn", "received", "sent", "bytes in", "bytes out", "worker", "since");
 	for (size_t i = 0; i < json_array_size(clients); i++)
-		show_client(json_array_get(clients, i));
+		show_client(json_array_get(clients, i), name_columns);
 	fflush(stdout);
 }
 

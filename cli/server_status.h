@@ -11,6 +11,8 @@
 json_t *server_status_json(struct srdma_server *server);
 /* The same for people, from that object, on stdout. */
 void server_status_show(const json_t *status);
+/* Columns for the names of these clients. */
+unsigned server_status_name_columns(const json_t *clients);
 void server_status_print(struct srdma_server *server, bool json);
 /* Disconnects all clients in order. */
 void server_status_kick_all(struct srdma_server *server, const char *reason);

@@ -232,18 +232,20 @@ json_t *session_json(const struct session *session)
 {
 	const struct srdma_conn_info *info = &session->info;
 	const struct srdma_conn_timing *timing = &info->timing;
-	char name[4 * sizeof info->peer_name];
 	json_t *object;
 
-	cli_escape(info->peer_name, strlen(info->peer_name), name, sizeof name);
 	object = json_pack("{s:I, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:s}", "client_id",
-			   (json_int_t)info->client_id, "peer", info->peer_address, "peer_name", name, "device",
+			   (json_int_t)info->client_id, "peer", info->peer_address, "peer_name", info->peer_name, "device",
 			   info->device, "qpn", (json_int_t)info->qpn, "peer_qpn", (json_int_t)info->peer_qpn,
 			   "path_mtu", (json_int_t)info->path_mtu, "message_size", (json_int_t)info->message_size,
 			   "depth", (json_int_t)info->depth, "peer_region_size", (json_int_t)info->peer_region_size,
 			   "tls_version", info->tls_version, "tls_cipher", info->tls_cipher);
 	if (object)
 		json_object_set_new(object, "seal", json_string(info->seal));
+	if (object)
+		json_object_set_new(object, "tls_group", json_string(info->tls_group));
+	if (object)
+		json_object_set_new(object, "peer_pin", json_string(info->peer_pin));
 	if (!object)
 		return NULL;
 	if (session->show_psn) {
@@ -262,11 +264,10 @@ void session_print(const struct session *session)
 {
 	const struct srdma_conn_info *info = &session->info;
 	const struct srdma_conn_timing *timing = &info->timing;
-	char name[4 * sizeof info->peer_name];
+	char name[10 * sizeof info->peer_name];
 
 	printf("connected to %s (%s) as client %llu, %s %s\n", info->peer_address,
-	       cli_escape(info->peer_name, strlen(info->peer_name), name, sizeof name),
-	       (unsigned long long)info->client_id, info->tls_version, info->tls_cipher);
+	       cli_show(STDOUT_FILENO, info->peer_name, name, sizeof name), (unsigned long long)info->client_id, info->tls_version, info->tls_cipher);
 	printf("%s: QPN %u, peer %u, path MTU %u, message size %u, depth %u, peer's region %zu bytes\n", info->device,
 	       info->qpn, info->peer_qpn, info->path_mtu, info->message_size, info->depth, info->peer_region_size);
 	if (info->seal[0])

@@ -14,6 +14,7 @@
 #define FOR_CLIENTS (FOR_CONNECT | FOR_BENCH)
 #define FOR_VERBS   (FOR_SERVE | FOR_CONNECT | FOR_BENCH)
 #define MS_MAX      3600000
+#define LINE_SIZE   IDENTITIES_LINE_SIZE
 
 /* {flag, section, key, type, commands, offset, min, max, value name, help} */
 const struct option settings_options[] = {
@@ -48,6 +49,10 @@ const struct option settings_options[] = {
 	 "revocation lists of the CAs in --ca"},
 	{"--client-crl", "tls", "client-crl", OPTION_TEXT, FOR_SERVE, AT(client_crl_file), 0, 0, "FILE",
 	 "revocation lists of the CAs in --client-ca"},
+	{"--crl-require-all", "tls", "crl-require-all", OPTION_SWITCH, FOR_SERVE | FOR_CLIENTS, AT(crl_require_all), 0, 0, NULL,
+	 "each CA below a trusted one needs a revocation list, too"},
+	{"--identity-from", "tls", "identity-from", OPTION_TEXT, FOR_SERVE, AT(identity_from), 0, 0, "KIND,...",
+	 "names of a certificate that a client goes by: cn, uri, email, dns, pin; default: cn,uri,email,dns"},
 	{"--insecure-anonymous-clients", "tls", "insecure-anonymous-clients", OPTION_SWITCH, FOR_SERVE,
 	 AT(insecure_anonymous_clients), 0, 0, NULL, "serve clients that show no certificate"},
 	{"--allow-tls12", "tls", "allow-tls12", OPTION_SWITCH, FOR_SERVE | FOR_CLIENTS, AT(allow_tls12), 0, 0, NULL,
@@ -231,29 +236,23 @@ static void complain(struct ini_source *source, const char *format, ...)
 	source->problems++;
 }
 
-/* libinih cuts the names of sections, and does not tell of one without keys; an identity needs no key to be listed. */
-static void take_section(struct ini_source *source, const char *line)
+/* libinih cuts the names of sections, knows no quotes, and does not tell of a section without keys; an identity needs no key to be
+ * listed. Returns whether it was one of an identity. */
+static bool take_section(struct ini_source *source, const char *line)
 {
-	static const char word[] = "identity";
-	const char *start = line + 1, *end = strchr(start, ']');
-	char problem[512];
+	char name[LINE_SIZE], problem[1024];
+	enum identities_section kind = identities_parse_section(line, name);
 
 	source->identity = NULL;
-	source->in_identity = false;
-	/* Without the bracket libinih says what is wrong. */
-	if (!end || strncmp(start, word, strlen(word)) != 0)
-		return;
-	start += strlen(word);
-	if (start != end && *start != ' ' && *start != '\t')
-		return;
-	source->in_identity = true;
-	start += strspn(start, " \t");
-	while (end > start && (end[-1] == ' ' || end[-1] == '\t'))
-		end--;
-	source->identity = identities_add(&source->settings->identities, start, end > start ? (size_t)(end - start) : 0, source->line,
-					  problem, sizeof problem);
+	source->in_identity = kind != NO_IDENTITY;
+	if (kind == IDENTITY_MALFORMED)
+		complain(source, "a quoted name ends with a quote, and then the bracket: [identity \"NAME\"]");
+	if (kind != IDENTITY_NAMED)
+		return source->in_identity;
+	source->identity = identities_add(&source->settings->identities, name, source->line, problem, sizeof problem);
 	if (!source->identity)
 		complain(source, "%s", problem);
+	return true;
 }
 
 /* libinih's handler is not told the line; counting them in the reader is what tells it. */
@@ -261,24 +260,28 @@ static char *read_line(char *buffer, int size, void *stream)
 {
 	static const char bom[] = "\xef\xbb\xbf";
 	struct ini_source *source = stream;
-	char *line = fgets(buffer, size, source->file), *start = line;
-	size_t length = line ? strlen(line) : 0;
+	char line[LINE_SIZE], *start = line;
+	bool is_identity;
+	size_t length;
 
-	if (!line)
+	if (!fgets(line, sizeof line, source->file))
 		return NULL;
+	length = strlen(line);
 	source->line++;
-	if (length == (size_t)size - 1 && line[size - 2] != '\n')
-		complain(source, "the line is too long; at most %d bytes are allowed", size - 2);
+	if (length == sizeof line - 1 && line[sizeof line - 2] != '\n')
+		complain(source, "the line is too long; at most %zu bytes are allowed", sizeof line - 2);
 	else if ((length == 0 || line[length - 1] != '\n') && !feof(source->file))
 		complain(source, "there is a NUL byte in the line");
 	if (source->line == 1 && strncmp(start, bom, strlen(bom)) == 0)
 		start += strlen(bom);
 	/* To libinih an indented line continues the value before it; here indentation means nothing. */
 	start += strspn(start, " \t");
-	memmove(line, start, strlen(start) + 1);
-	if (line[0] == '[')
-		take_section(source, line);
-	return line;
+	is_identity = start[0] == '[' && take_section(source, start);
+	/* Its room is smaller, and it must not see what it would not understand. */
+	if (!is_identity && strlen(start) >= (size_t)size)
+		complain(source, "the line is too long; at most %d bytes are allowed", size - 2);
+	snprintf(buffer, (size_t)size, "%s", is_identity ? "[identity]\n" : start);
+	return buffer;
 }
 
 /* Keys of a section, or, when that is NULL, sections. */
@@ -420,6 +423,7 @@ void settings_client_tls(const struct settings *settings, struct srdma_tls_clien
 	srdma_tls_client_options_init(options);
 	options->ca_file = settings->ca_file;
 	options->crl_file = settings->crl_file;
+	options->crl_require_all = settings->crl_require_all;
 	options->pin = settings->pin;
 	options->server_name = settings->server_name;
 	options->cert_file = settings->cert_file;
@@ -434,6 +438,8 @@ void settings_server_tls(const struct settings *settings, struct srdma_tls_serve
 	options->key_file = settings->key_file;
 	options->client_ca_file = settings->client_ca_file;
 	options->client_crl_file = settings->client_crl_file;
+	options->crl_require_all = settings->crl_require_all;
+	options->identity_from = settings->identity_from;
 	options->insecure_anonymous_clients = settings->insecure_anonymous_clients;
 	options->allow_tls12 = settings->allow_tls12;
 }

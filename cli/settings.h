@@ -24,7 +24,8 @@ struct settings {
 	int64_t device_port, gid_index, device_wait_ms;
 
 	char *ca_file, *pin, *server_name, *cert_file, *key_file, *client_ca_file, *crl_file, *client_crl_file;
-	bool insecure_anonymous_clients, allow_tls12;
+	bool insecure_anonymous_clients, allow_tls12, crl_require_all;
+	char *identity_from;
 
 	int64_t path_mtu, message_size, max_bytes_per_second, depth, rdma_depth, region_size, region_access;
 	int64_t timeout_ms, setup_timeout_ms, busy_retry_ms, reconnect_ms, spin;

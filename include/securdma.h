@@ -99,7 +99,7 @@ SRDMA_API void srdma_log_set(enum srdma_log_level level, srdma_log_fn *fn, void 
 /** One fact of a log record. */
 struct srdma_log_field {
 	const char *name; /**< a stable name in lower case and '_' */
-	const char *text; /**< printable ASCII; NULL: the value is `number` */
+	const char *text; /**< UTF-8 without characters that would steer a terminal or a log; NULL: the value is `number` */
 	int64_t number;   /**< the value, when text is NULL */
 };
 
@@ -219,13 +219,25 @@ SRDMA_API int srdma_device_choose_gid(const struct srdma_device *device, const s
 #define SRDMA_PIN_TEXT_SIZE 72
 
 /** What a client checks its server against, and what it identifies itself with. Give ca_file or pin: there is no way to
- *  turn the check off. */
+ *  turn the check off.
+ *
+ *  The certificates in ca_file are trusted: a CA, root or not, for everything that it issues, itself or through other CAs;
+ *  any other certificate for itself alone. A chain has at most 8 certificates and 32 KiB. Its keys are ECDSA on P-256, P-384 or
+ *  P-521, RSA of 2048 to 4096 bits, Ed25519, Ed448 or, where OpenSSL has it, ML-DSA.
+ *
+ *  With revocation lists, every certificate of a chain is looked up in the lists of its issuer, and so are the CAs above a
+ *  trusted one. A list must be whole: a list with a delta indicator, with an issuing distribution point that narrows it down,
+ *  or with an unknown critical extension is an error here. While a list has expired, every peer whose chain it concerns is
+ *  refused. The peer's own certificate needs a list of its issuer; crl_require_all says whether the CAs between it and the
+ *  trusted one need lists, too. Lists in ca_file count as those in crl_file do. */
 struct srdma_tls_client_options {
-	const char *ca_file;     /**< PEM file with the CA certificates to trust */
-	const char *crl_file;    /**< PEM file with their revocation lists, one for each CA that issued a server's certificate;
-				      NULL: no list is consulted. With ca_file only */
+	const char *ca_file;     /**< PEM file with the certificates to trust */
+	const char *crl_file;    /**< PEM file with revocation lists; NULL: no list is consulted. With ca_file only */
+	bool crl_require_all;    /**< a list must cover each certificate below the trusted one; default false: it must cover the
+				      server's own, and may leave out the CAs above it */
 	const char *pin;         /**< the server's public key, "sha256:HEX", for a self-signed certificate; instead of ca_file */
-	const char *server_name; /**< name or IP address that the certificate must bear; NULL: the host connected to */
+	const char *server_name; /**< name or IP address that the certificate must bear; NULL: the host connected to. A dot at the
+				      end, upper case, and an IPv6 zone ("fe80::1%eth0") make no difference */
 	const char *cert_file;   /**< own certificate (PEM, leaf first); NULL: anonymous */
 	const char *key_file;    /**< its private key (PEM) */
 	bool allow_tls12;        /**< accept TLS 1.2 as well as 1.3 */
@@ -234,9 +246,11 @@ struct srdma_tls_client_options {
 struct srdma_tls_server_options {
 	const char *cert_file;       /**< certificate (PEM, leaf first) */
 	const char *key_file;        /**< its private key (PEM) */
-	const char *client_ca_file;  /**< CA certificates that must have issued the clients' certificates */
-	const char *client_crl_file; /**< PEM file with their revocation lists, one for each CA that issued a client's certificate;
-					  NULL: no list is consulted. While a list has expired, its CA's clients are refused */
+	const char *client_ca_file;  /**< PEM file with the certificates to trust, as for clients */
+	const char *client_crl_file; /**< PEM file with revocation lists; NULL: no list is consulted */
+	bool crl_require_all;        /**< as for clients */
+	const char *identity_from;   /**< which names of a certificate a client goes by: a comma-separated list of cn, uri, email,
+					  dns and pin; see struct srdma_identity. NULL: "cn,uri,email,dns" */
 	bool insecure_anonymous_clients; /**< serve clients that show no certificate; one that is shown must still verify */
 	bool allow_tls12;            /**< accept TLS 1.2 as well as 1.3 */
 };
@@ -250,11 +264,12 @@ struct srdma_tls_context;
 /** Make the context of a client or of a server. The files are read now; a later change of them needs a new context.
  *  Connections and servers take references of their own. Thread-safe.
  *  Errors:
- *    SRDMA_ECONFIG    A file is missing from the options, unreadable or malformed, or key and certificate do not belong
- *                     together.
+ *    SRDMA_ECONFIG    A file is missing from the options, unreadable or malformed, key and certificate do not belong
+ *                     together, or no peer could use the key: TLS 1.3 has no place for its curve (brainpool, secp256k1), or it
+ *                     is RSA of other than 2048 to 4096 bits.
  *    -EACCES          The process may not read a file.
  *    -ENOENT          A file does not exist.
- *    -EINVAL          The pin is not "sha256:" and 64 hexadecimal digits.
+ *    -EINVAL          The pin is not "sha256:" and 64 hexadecimal digits, or server_name is not a name.
  *    -ENOMEM          Memory ran out. */
 SRDMA_API int srdma_tls_client_new(const struct srdma_tls_client_options *options, struct srdma_tls_context **out);
 SRDMA_API int srdma_tls_server_new(const struct srdma_tls_server_options *options, struct srdma_tls_context **out);
@@ -275,7 +290,8 @@ struct srdma_cert_request {
 	size_t name_count;
 	unsigned days;             /**< valid from five minutes ago for this many days, 1 to 36500 */
 	int64_t not_after;         /**< end of validity, seconds since the epoch, instead of days; 0: use days */
-	const char *ca_cert_file;  /**< certificate of the issuer; server and client only */
+	const char *ca_cert_file;  /**< certificate of the issuer; server and client only. If it is not a root, it and those above
+					it in the same file go into cert_file, too: a peer that trusts the root needs them */
 	const char *ca_key_file;   /**< the issuer's private key */
 	const char *cert_file;     /**< where the certificate goes, mode 0644 */
 	const char *key_file;      /**< where the new private key goes, mode 0600 */
@@ -300,6 +316,8 @@ struct srdma_cert_info {
 	char names[1024];          /**< subject alternative names, "DNS:a, IP:1.2.3.4"; "" when there are none */
 	char serial[64];           /**< hexadecimal */
 	char key[64];              /**< type and size of the key, "EC prime256v1" */
+	char key_problem[128];     /**< why TLS 1.3, as this library speaks it, cannot use the key: its kind, curve or size, or, of a
+					certificate that is not a CA's, its key usage; "": it can */
 	char pin[SRDMA_PIN_TEXT_SIZE]; /**< of the public key, "sha256:HEX" */
 	int64_t not_before;        /**< seconds since the epoch */
 	int64_t not_after;         /**< seconds since the epoch */
@@ -350,8 +368,34 @@ SRDMA_API int srdma_tls_client_check(const struct srdma_tls_client_options *opti
 SRDMA_API int srdma_cert_check(enum srdma_cert_kind kind, const char *cert_file, const char *key_file, const char *ca_file,
 			       srdma_check_fn *fn, void *arg);
 
-/** Room for the name in a certificate, with the terminating NUL. */
+/** Room for the name that a peer goes by, with the terminating NUL. */
 #define SRDMA_NAME_SIZE 256
+
+/* -- the certificate that a peer has shown -- */
+
+/** What a certificate calls its bearer: the common name of the subject, the alternative names, and the pin of the key, which
+ *  needs no name. */
+enum srdma_name_kind { SRDMA_NAME_CN, SRDMA_NAME_URI, SRDMA_NAME_EMAIL, SRDMA_NAME_DNS, SRDMA_NAME_PIN, SRDMA_NAME_IP, SRDMA_NAME_KINDS };
+/** Returns a word for each kind, "cn", "uri", "email", "dns", "pin" or "ip"; NULL for any other number. Static. Thread-safe. */
+SRDMA_API const char *srdma_name_kind_name(enum srdma_name_kind kind);
+
+/** One name in a certificate. */
+struct srdma_cert_name {
+	enum srdma_name_kind kind;
+	bool whole;          /**< text is the name as the certificate has it, converted to UTF-8 */
+	const char *text;    /**< UTF-8 that can be shown: bytes of control, bidirectional and invisible characters, NULs among them, and
+				  bytes that are not valid are '?' */
+};
+
+/** The certificate that a peer has proved to own, and that was verified. */
+struct srdma_peer_cert {
+	const uint8_t *der;                  /**< X.509, DER */
+	size_t der_length;
+	struct srdma_cert_info info;         /**< what it says, its pin included */
+	const struct srdma_cert_name *names; /**< common names, then alternative names, each in the certificate's order */
+	size_t name_count;
+	char identity[SRDMA_NAME_SIZE];      /**< the name that the peer goes by, as srdma_conn_info.peer_name */
+};
 
 /* ---- connections ----------------------------------------------------------------------------------------------- */
 
@@ -515,7 +559,8 @@ SRDMA_API uint16_t srdma_listener_port(const struct srdma_listener *listener);
  *    -EAGAIN   No client came within timeout_ms. Other errors are those of accept4(2). */
 SRDMA_API int srdma_listener_accept(struct srdma_listener *listener, int timeout_ms);
 
-/** Decides about a client that has authenticated and sent a valid HELLO, before anything is made for it. It sets
+/** Decides about a client that has authenticated and sent a valid HELLO, before anything is made for it. `peer_name` is
+ *  that of srdma_conn_info. It sets
  *  `*client_id` and returns 0 to accept the client; it fills `*reject` and returns SRDMA_EREJECTED to turn it away. */
 typedef int srdma_admit_fn(const char *peer_name, const struct sockaddr *peer, uint64_t *client_id,
 			   struct srdma_reject *reject, void *arg);
@@ -541,6 +586,14 @@ SRDMA_API int srdma_conn_accept(int socket, struct srdma_tls_context *context, s
  *    SRDMA_ELOST   The peer went away meanwhile. Other errors are those that ended the connection before. */
 SRDMA_API int srdma_conn_disconnect(struct srdma_conn *conn, const char *reason, int timeout_ms);
 
+/** Makes a copy of the peer's certificate, which outlives the connection. Free it with srdma_peer_cert_delete().
+ *  Errors:
+ *    -ENOENT   The peer showed no certificate.
+ *    -ENOMEM   Memory ran out. */
+SRDMA_API int srdma_conn_peer_cert(struct srdma_conn *conn, struct srdma_peer_cert **out);
+/** Frees the copy. */
+SRDMA_API void srdma_peer_cert_delete(struct srdma_peer_cert **cert);
+
 /** Frees the connection and all its objects, and wipes its memory. If the connection was not disconnected, the peer is not
  *  told. */
 SRDMA_API void srdma_conn_delete(struct srdma_conn **conn);
@@ -561,14 +614,15 @@ struct srdma_conn_timing {
 /** What the two ends agreed on, and what has happened so far. */
 struct srdma_conn_info {
 	uint64_t client_id;          /**< the server's number for this client; one server never uses a number twice */
-	char peer_name[SRDMA_NAME_SIZE]; /**< subject CN of the peer's certificate, the first of several; "" when anonymous. Bytes
-				      other than printable ASCII are '?', and a long name is cut: read about struct
-				      srdma_identity before you decide by it */
+	char peer_name[SRDMA_NAME_SIZE]; /**< the identity of the peer's certificate, as struct srdma_identity says; "" when it showed
+				      none. UTF-8 that can be shown. Never altered or cut: you can decide by it */
+	char peer_pin[SRDMA_PIN_TEXT_SIZE]; /**< of the key in it; "" when it showed none */
 	char peer_address[64];       /**< of the TCP connection, "10.0.0.1:4433" or "[fd00::1]:4433"; in a server with
 					  proxy_networks, what the balancer said */
 	char device[64];             /**< name of the RDMA device */
 	char tls_version[16];        /**< "TLSv1.3" */
 	char tls_cipher[64];         /**< OpenSSL's name of the cipher suite */
+	char tls_group[32];          /**< of the key exchange, "x25519", "X25519MLKEM768" */
 	uint32_t qpn, peer_qpn;
 	uint32_t psn, peer_psn;      /**< starting PSNs: a secret as long as the connection lives; do not log them */
 	uint8_t gid_index;
@@ -878,16 +932,21 @@ SRDMA_API void srdma_link_info(const struct srdma_link *link, struct srdma_link_
 
 /* -- which clients a server accepts, and what they may do -- */
 
-/** What clients with one certificate name may do.
+/** What clients with one identity may do.
  *
- *  The name is the common name (CN) of the subject as the certificate has it, compared byte for byte, whichever CA of
- *  client_ca_file issued the certificate: trust no CA there that does not keep names unique. A client without a certificate
- *  has no name and cannot be listed. A certificate with several CNs cannot be listed either, nor one whose CN is empty, longer
- *  than SRDMA_NAME_SIZE - 1, or not of printable ASCII alone: its client counts as not listed. (But it is denied when the name
- *  that srdma_conn_info.peer_name shows for it is denied.) */
+ *  Every client that has proved to own a certificate has exactly one identity: the first kind of name, in the order of
+ *  srdma_tls_server_options.identity_from (by default the common name, a URI, an e-mail address, a DNS name), of which the
+ *  certificate has exactly one fit name; else the pin of its key, "sha256:" and 64 hexadecimal digits. Two or more different
+ *  names of a kind decide nothing. Not fit is a name that is empty, longer than SRDMA_NAME_SIZE - 1 bytes, has characters that
+ *  do not show (controls, NULs, bidirectional and invisible ones), or begins as a pin does; a DNS name with a wildcard; and,
+ *  while URIs count, a name of another kind that has "://" in it or begins with "urn:". DNS names are taken in lower case.
+ *
+ *  Names are compared byte for byte, in UTF-8, whichever CA of client_ca_file issued the certificate: trust no CA there that
+ *  does not keep names unique. All clients without a certificate share the empty name, which cannot be listed. */
 struct srdma_identity {
-	const char *name;      /**< 1 to SRDMA_NAME_SIZE - 1 characters of printable ASCII */
-	bool denied;           /**< its clients are told SRDMA_REJECT_REFUSED; the other fields then mean nothing */
+	const char *name;      /**< 1 to SRDMA_NAME_SIZE - 1 bytes of UTF-8 that can be shown; a pin in either case */
+	bool denied;           /**< clients are told SRDMA_REJECT_REFUSED if this is any name in their certificate, of whatever kind,
+				    whole or as it shows, or its pin; the other fields then mean nothing */
 	unsigned max_clients;  /**< connected at the same time under this name; default 0: max_clients_per_identity */
 	int64_t region_size;   /**< bytes of the region offered to each of its clients; 0: none; default -1: as for all clients */
 	int region_access;     /**< what they may do to it: IBV_ACCESS_REMOTE_WRITE, IBV_ACCESS_REMOTE_READ, both, or 0: nothing;
@@ -898,6 +957,10 @@ struct srdma_identity {
 };
 /** Fills `identity` with the defaults; its name is NULL. */
 SRDMA_API void srdma_identity_init(struct srdma_identity *identity);
+/** Checks whether an identity can have this name. Thread-safe.
+ *  Errors:
+ *    -EINVAL   It cannot; the text says why. */
+SRDMA_API int srdma_identity_check_name(const char *name);
 
 /** Which clients may come, and how many. */
 struct srdma_server_limits {
@@ -905,7 +968,8 @@ struct srdma_server_limits {
 	unsigned max_pending;           /**< authenticated clients in set-up at the same time; further ones are told
 					     SRDMA_REJECT_BUSY. As many clients again may be about to authenticate; the rest
 					     wait to be accepted. Default 64 */
-	unsigned max_clients_per_identity; /**< connected at the same time under one certificate name; default 0: max_clients */
+	unsigned max_clients_per_identity; /**< connected at the same time under one identity; all clients without a certificate
+					     together are one; default 0: max_clients */
 	unsigned max_clients_per_address;  /**< connected at the same time from one IP address; default 0: max_clients */
 	unsigned max_setups_per_second; /**< set-ups begun in a second; further clients wait to be accepted; default 0: no limit */
 	bool only_listed_identities;    /**< tell every client without an entry in `identities` SRDMA_REJECT_REFUSED, including

@@ -160,9 +160,8 @@ static int finish_handshake(struct srdma_accept *accept)
 
 	conn->timing.tls = srdma_clock_us() - accept->setup.start - conn->timing.tcp;
 	accept->authenticated = true;
-	conn->peer_name_exact = srdma_tls_peer_name(conn->tls, conn->peer_name, sizeof conn->peer_name);
 	accept->stage = STAGE_HELLO;
-	return 0;
+	return srdma_tls_peer_names(conn->tls, &conn->names);
 }
 
 /* 0, or an error with *reject filled. */
@@ -408,14 +407,9 @@ enum srdma_reject_reason srdma_accept_rejection(const struct srdma_accept *accep
 	return accept->rejection;
 }
 
-const char *srdma_accept_peer_name(const struct srdma_accept *accept)
+const struct srdma_peer_names *srdma_accept_peer_names(const struct srdma_accept *accept)
 {
-	return accept->setup.conn->peer_name;
-}
-
-bool srdma_accept_peer_name_exact(const struct srdma_accept *accept)
-{
-	return accept->setup.conn->peer_name_exact;
+	return &accept->setup.conn->names;
 }
 
 /* ---- one client at a time -------------------------------------------------------------------------------------- */
@@ -429,7 +423,7 @@ static int admit_publicly(struct srdma_conn *conn, struct srdma_reject *reject, 
 {
 	const struct public_admit *admit = arg;
 
-	return admit->fn(conn->peer_name, (const struct sockaddr *)&conn->peer_address, &conn->client_id, reject, admit->arg);
+	return admit->fn(conn->names.identity, (const struct sockaddr *)&conn->peer_address, &conn->client_id, reject, admit->arg);
 }
 
 int srdma_conn_accept(int socket, struct srdma_tls_context *context, struct srdma_device *device,

@@ -42,9 +42,8 @@ bool srdma_accept_was_check(const struct srdma_accept *accept, int error);
 const char *srdma_accept_phase(const struct srdma_accept *accept);
 /* The REJECT that the client was sent; SRDMA_REJECT_NONE: none. */
 enum srdma_reject_reason srdma_accept_rejection(const struct srdma_accept *accept);
-/* As srdma_tls_peer_name; "", and not exact, before it is known. */
-const char *srdma_accept_peer_name(const struct srdma_accept *accept);
-bool srdma_accept_peer_name_exact(const struct srdma_accept *accept);
+/* None before they are known. */
+const struct srdma_peer_names *srdma_accept_peer_names(const struct srdma_accept *accept);
 /* The error of a set-up that is given up now: which step it was in. Returns `error`. */
 int srdma_accept_fail(const struct srdma_accept *accept, int error, const char *why);
 

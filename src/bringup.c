@@ -416,7 +416,7 @@ static int connect_steps(struct srdma_setup *s, int fd, struct srdma_tls_context
 		ret = srdma_control_handshake(conn->tls, s->deadline);
 	conn->timing.tls = srdma_clock_us() - start;
 	if (ret == 0)
-		conn->peer_name_exact = srdma_tls_peer_name(conn->tls, conn->peer_name, sizeof conn->peer_name);
+		ret = srdma_tls_peer_names(conn->tls, &conn->names);
 	if (ret == 0)
 		ret = srdma_setup_prepare_self(s, conn->options.message_size, conn->options.depth);
 	if (ret == 0 && conn->region.windowed)

@@ -133,12 +133,14 @@ static int check_request(const struct srdma_cert_request *request)
 struct issuer {
 	X509 *cert;
 	EVP_PKEY *key;
+	STACK_OF(X509) *file; /* all certificates that came with it */
 };
 
 static void issuer_free(struct issuer *issuer)
 {
 	X509_free(issuer->cert);
 	EVP_PKEY_free(issuer->key);
+	sk_X509_pop_free(issuer->file, X509_free);
 }
 
 /* Leaves *issuer for issuer_free also when it fails. */
@@ -146,6 +148,8 @@ static int issuer_load(const struct srdma_cert_request *request, struct issuer *
 {
 	int error = srdma_cert_load(request->ca_cert_file, "CA certificate", &issuer->cert);
 
+	if (!error)
+		error = srdma_cert_load_all(request->ca_cert_file, "CA certificate", &issuer->file);
 	if (!error)
 		error = srdma_cert_load_key(request->ca_key_file, "CA key", &issuer->key);
 	if (error)
@@ -321,7 +325,26 @@ fail:
 
 /* ---- writing ---- */
 
-static int write_files(const struct srdma_cert_request *request, EVP_PKEY *key, X509 *cert)
+/* The issuer, and what is above it in its file, but for a root: who trusts it has it, and who trusts one below needs none. */
+static bool write_chain(BIO *out, const struct issuer *issuer)
+{
+	X509 *at = issuer->cert;
+
+	/* Each step goes to another certificate of the file, or the file is a circle. */
+	for (int left = sk_X509_num(issuer->file); at && left > 0 && X509_self_signed(at, 0) != 1; left--) {
+		X509 *above = NULL;
+
+		if (!PEM_write_bio_X509(out, at))
+			return false;
+		for (int i = 0; !above && i < sk_X509_num(issuer->file); i++)
+			if (X509_check_issued(sk_X509_value(issuer->file, i), at) == X509_V_OK)
+				above = sk_X509_value(issuer->file, i);
+		at = above;
+	}
+	return true;
+}
+
+static int write_files(const struct srdma_cert_request *request, const struct issuer *issuer, EVP_PKEY *key, X509 *cert)
 {
 	struct srdma_output key_output = {.path = request->key_file, .mode = 0600, .group_mode = 0040};
 	struct srdma_output cert_output = {.path = request->cert_file, .mode = 0644};
@@ -329,7 +352,7 @@ static int write_files(const struct srdma_cert_request *request, EVP_PKEY *key, 
 	int error;
 
 	if (!key_text || !cert_text || !PEM_write_bio_PrivateKey(key_text, key, NULL, NULL, 0, NULL, NULL) ||
-	    !PEM_write_bio_X509(cert_text, cert)) {
+	    !PEM_write_bio_X509(cert_text, cert) || !write_chain(cert_text, issuer)) {
 		error = srdma_fail_openssl(-ENOMEM, "encoding of key and certificate");
 		goto done;
 	}
@@ -352,7 +375,7 @@ done:
 
 int srdma_cert_make(const struct srdma_cert_request *request)
 {
-	struct issuer issuer = {NULL, NULL};
+	struct issuer issuer = {.cert = NULL};
 	EVP_PKEY *key = NULL;
 	X509 *cert = NULL;
 	int error;
@@ -370,7 +393,7 @@ int srdma_cert_make(const struct srdma_cert_request *request)
 	}
 	error = make_cert(request, &issuer, key, &cert);
 	if (!error)
-		error = write_files(request, key, cert);
+		error = write_files(request, &issuer, key, cert);
 done:
 	X509_free(cert);
 	EVP_PKEY_free(key); /* wipes the private number */

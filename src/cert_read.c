@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "cert.h"
 #include "log.h"
+#include "peer_chain.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -13,6 +14,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #define PIN_PREFIX "sha256:"
 
@@ -64,6 +66,29 @@ void srdma_pin_format(const unsigned char *pin, char out[SRDMA_PIN_TEXT_SIZE])
 		snprintf(at, 3, "%02x", pin[i]);
 }
 
+const char *srdma_cert_key_problem(X509 *cert)
+{
+	unsigned char *der = NULL;
+	int length = i2d_X509_PUBKEY(X509_get_X509_PUBKEY(cert), &der);
+	const char *problem = length > 0 ? srdma_key_problem(der, (size_t)length) : "it has no key";
+
+	OPENSSL_free(der);
+	ERR_clear_error();
+	/* UINT32_MAX: it says nothing about its use. */
+	if (!problem && X509_check_ca(cert) != 1 && !(X509_get_key_usage(cert) & X509v3_KU_DIGITAL_SIGNATURE))
+		problem = "its key usage does not allow digital signatures";
+	return problem;
+}
+
+int srdma_cert_check_readable(const char *what, const char *file)
+{
+	if (access(file, R_OK) == 0)
+		return 0;
+	return srdma_fail(errno == ENOENT ? -ENOENT : errno == EACCES ? -EACCES : SRDMA_ECONFIG,
+			  "cannot read the %s %s: %s; `securdma cert --help` tells how to make one", what, file,
+			  strerror(errno));
+}
+
 static int open_for_reading(const char *path, const char *what, BIO **out)
 {
 	FILE *file = fopen(path, "re");
@@ -90,6 +115,27 @@ int srdma_cert_load(const char *path, const char *what, X509 **out)
 	*out = PEM_read_bio_X509(bio, NULL, NULL, NULL);
 	BIO_free(bio);
 	return *out ? 0 : srdma_fail_openssl(SRDMA_ECONFIG, "%s %s holds no valid certificate in PEM form", what, path);
+}
+
+int srdma_cert_load_all(const char *path, const char *what, STACK_OF(X509) **out)
+{
+	STACK_OF(X509) *certs = sk_X509_new_null();
+	BIO *bio = NULL;
+	X509 *cert;
+	int error = certs ? open_for_reading(path, what, &bio) : srdma_fail(-ENOMEM, "out of memory");
+
+	while (!error && (cert = PEM_read_bio_X509_AUX(bio, NULL, NULL, NULL)) != NULL)
+		if (sk_X509_push(certs, cert) <= 0) {
+			X509_free(cert);
+			error = srdma_fail(-ENOMEM, "out of memory");
+		}
+	BIO_free(bio);
+	ERR_clear_error();
+	if (error)
+		sk_X509_pop_free(certs, X509_free);
+	else
+		*out = certs;
+	return error;
 }
 
 /* A library must not prompt on the terminal, which is what OpenSSL does without a callback. */
@@ -216,6 +262,8 @@ static int describe(X509 *cert, BIO *bio, struct srdma_cert_info *info)
 	describe_subject(cert, bio, info);
 	describe_names(cert, bio, info);
 	describe_key(cert, bio, info);
+	if (srdma_cert_key_problem(cert))
+		snprintf(info->key_problem, sizeof info->key_problem, "%s", srdma_cert_key_problem(cert));
 	i2a_ASN1_INTEGER(bio, X509_get0_serialNumber(cert));
 	take_text(bio, info->serial, sizeof info->serial);
 	info->is_ca = X509_check_ca(cert) == 1;
@@ -225,11 +273,22 @@ static int describe(X509 *cert, BIO *bio, struct srdma_cert_info *info)
 	return describe_validity(cert, info);
 }
 
-int srdma_cert_read(const char *cert_file, struct srdma_cert_info *info)
+int srdma_cert_describe(X509 *cert, struct srdma_cert_info *info)
 {
 	struct srdma_cert_info result = {.subject = ""};
+	BIO *bio = BIO_new(BIO_s_mem());
+	int error = bio ? describe(cert, bio, &result) : srdma_fail(-ENOMEM, "no memory to describe a certificate");
+
+	BIO_free(bio);
+	ERR_clear_error(); /* what the extensions' parsers left */
+	if (!error)
+		*info = result;
+	return error;
+}
+
+int srdma_cert_read(const char *cert_file, struct srdma_cert_info *info)
+{
 	X509 *cert = NULL;
-	BIO *bio;
 	int error;
 
 	ERR_clear_error();
@@ -238,19 +297,7 @@ int srdma_cert_read(const char *cert_file, struct srdma_cert_info *info)
 	error = srdma_cert_load(cert_file, "certificate", &cert);
 	if (error)
 		return error;
-	bio = BIO_new(BIO_s_mem());
-	if (!bio) {
-		error = srdma_fail(-ENOMEM, "no memory to describe %s", cert_file);
-		goto done;
-	}
-	error = describe(cert, bio, &result);
-	if (error)
-		error = srdma_fail_openssl(SRDMA_ECONFIG, "the certificate %s is malformed", cert_file);
-	else
-		*info = result;
-done:
-	BIO_free(bio);
+	error = srdma_cert_describe(cert, info);
 	X509_free(cert);
-	ERR_clear_error(); /* what the extensions' parsers left */
-	return error;
+	return error && error != -ENOMEM ? srdma_fail(SRDMA_ECONFIG, "the certificate %s is malformed", cert_file) : error;
 }

@@ -143,6 +143,7 @@ void srdma_conn_delete(struct srdma_conn **out)
 	/* Last, so that a peer that sees the channel close knows that everything here is gone. */
 	srdma_tls_delete(&conn->tls);
 	srdma_networks_clear(&conn->networks);
+	srdma_peer_names_clear(&conn->names);
 	srdma_device_unref(&conn->device);
 	OPENSSL_cleanse(conn, sizeof *conn);
 	free(conn);
@@ -195,12 +196,14 @@ void srdma_conn_info(const struct srdma_conn *conn, struct srdma_conn_info *info
 	if (conn->sealed)
 		snprintf(info->seal, sizeof info->seal, "%s", srdma_cipher_name(conn->cipher));
 	srdma_conn_read_counters(conn, info);
-	memcpy(info->peer_name, conn->peer_name, sizeof info->peer_name);
+	memcpy(info->peer_name, conn->names.identity, sizeof info->peer_name);
+	memcpy(info->peer_pin, conn->names.pin, sizeof info->peer_pin);
 	memcpy(info->close_reason, conn->close_reason, sizeof conn->close_reason);
 	srdma_net_format((const struct sockaddr *)&conn->peer_address, info->peer_address, sizeof info->peer_address);
 	snprintf(info->device, sizeof info->device, "%s", srdma_device_name(conn->device));
 	snprintf(info->tls_version, sizeof info->tls_version, "%s", srdma_tls_version(conn->tls));
 	snprintf(info->tls_cipher, sizeof info->tls_cipher, "%s", srdma_tls_cipher(conn->tls));
+	snprintf(info->tls_group, sizeof info->tls_group, "%s", srdma_tls_group(conn->tls));
 }
 
 int srdma_conn_query_qp(struct srdma_conn *conn, enum ibv_qp_state *state, uint32_t *rq_psn, uint32_t *sq_psn)
@@ -259,7 +262,7 @@ void srdma_conn_log_security(const struct srdma_conn *conn, const char *event_na
 	const struct srdma_log_field fields[] = {
 		SRDMA_FIELD_NUMBER("client_id", conn->client_id),
 		SRDMA_FIELD_TEXT("address", address),
-		SRDMA_FIELD_TEXT("name", conn->peer_name),
+		SRDMA_FIELD_TEXT("name", conn->names.identity),
 		SRDMA_FIELD_TEXT("error", text),
 	};
 	const struct srdma_event event = {SRDMA_LOG_WARN, event_name, true, fields, 4};

@@ -57,8 +57,7 @@ struct srdma_conn {
 	uint8_t gid_index;
 	enum ibv_mtu mtu; /* agreed */
 	uint64_t client_id;
-	char peer_name[SRDMA_NAME_SIZE];
-	bool peer_name_exact; /* as srdma_tls_peer_name says */
+	struct srdma_peer_names names; /* of the peer */
 	struct srdma_conn_timing timing;
 
 	struct srdma_inbox inbox;

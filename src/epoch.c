@@ -354,7 +354,7 @@ static void account(struct srdma_conn *conn, uint64_t now)
 		atomic_fetch_add(&epoch->recoveries, 1);
 	atomic_fetch_add(&epoch->number, 1);
 	srdma_log(SRDMA_LOG_INFO, "connection with %s: epoch %u, because %s; a pause of %u us",
-		  conn->peer_name[0] ? conn->peer_name : "an anonymous peer", atomic_load(&epoch->number),
+		  conn->names.identity[0] ? conn->names.identity : "an anonymous peer", atomic_load(&epoch->number),
 		  reason_name(epoch->broken || epoch->peer_broken ? SRDMA_EPOCH_BROKEN : epoch->reason), shown);
 }
 

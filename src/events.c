@@ -7,6 +7,7 @@
 
 #include <errno.h>
 
+#define NAMES_SIZE 256 /* of a certificate, in a line of the log */
 #define COUNT(array) (sizeof(array) / sizeof *(array))
 
 /* As people read where a client is. */
@@ -17,14 +18,20 @@
 void srdma_event_connected(const struct srdma_client *client)
 {
 	const struct srdma_conn_info *info = &client->info;
+	char names[NAMES_SIZE];
+
+	srdma_peer_names_format(&client->conn->names, names, sizeof names);
 	const struct srdma_log_field fields[] = {
 		SRDMA_FIELD_NUMBER("client_id", client->slot.id),
 		SRDMA_FIELD_TEXT("address", client->address),
 		SRDMA_FIELD_TEXT("name", info->peer_name),
+		SRDMA_FIELD_TEXT("pin", info->peer_pin),
+		SRDMA_FIELD_TEXT("names", names),
 		SRDMA_FIELD_NUMBER("qpn", info->qpn),
 		SRDMA_FIELD_NUMBER("peer_qpn", info->peer_qpn),
 		SRDMA_FIELD_TEXT("tls_version", info->tls_version),
 		SRDMA_FIELD_TEXT("tls_cipher", info->tls_cipher),
+		SRDMA_FIELD_TEXT("tls_group", info->tls_group),
 		SRDMA_FIELD_NUMBER("setup_us", info->timing.total),
 		SRDMA_FIELD_NUMBER("tls_us", info->timing.tls),
 		SRDMA_FIELD_NUMBER("exchange_us", info->timing.exchange),
@@ -54,16 +61,22 @@ void srdma_event_not_connected(const struct srdma_client *client, int error)
 	const struct srdma_accept *accept = client->accept;
 	enum srdma_reject_reason rejection = accept ? srdma_accept_rejection(accept) : SRDMA_REJECT_NONE;
 	bool rejected = rejection != SRDMA_REJECT_NONE;
-	struct srdma_log_field fields[8] = {
+	char names[NAMES_SIZE] = "";
+
+	if (accept)
+		srdma_peer_names_format(srdma_accept_peer_names(accept), names, sizeof names);
+	struct srdma_log_field fields[10] = {
 		SRDMA_FIELD_TEXT("address", client->address),
-		SRDMA_FIELD_TEXT("name", accept ? srdma_accept_peer_name(accept) : ""),
+		SRDMA_FIELD_TEXT("name", accept ? srdma_accept_peer_names(accept)->identity : ""),
+		SRDMA_FIELD_TEXT("pin", accept ? srdma_accept_peer_names(accept)->pin : ""),
+		SRDMA_FIELD_TEXT("names", names),
 		SRDMA_FIELD_TEXT("phase", accept ? srdma_accept_phase(accept) : "start"),
 		SRDMA_FIELD_TEXT("result", rejected ? "rejected" : "failed"),
 		SRDMA_FIELD_TEXT("reason", rejected ? srdma_reject_reason_name(rejection)
 						    : srdma_setup_failure_name(srdma_setup_failure_of(error))),
 		SRDMA_FIELD_TEXT("error", srdma_error_text()),
 	};
-	struct srdma_event event = {SRDMA_LOG_WARN, "client.not_connected", concerns_security(client, rejection, error), fields, 6};
+	struct srdma_event event = {SRDMA_LOG_WARN, "client.not_connected", concerns_security(client, rejection, error), fields, 8};
 
 	if (client->limit)
 		fields[event.field_count++] = SRDMA_FIELD_TEXT("limit", client->limit);

@@ -53,7 +53,7 @@ static int count_alike(struct srdma_slots *slots, void *arg)
 	for (unsigned i = 0; i < slots->used; i++) {
 		const struct srdma_client *other = slots->taken[i]->client;
 
-		census->same_name += self->info.peer_name[0] && strcmp(self->info.peer_name, other->info.peer_name) == 0;
+		census->same_name += strcmp(self->info.peer_name, other->info.peer_name) == 0;
 		census->same_address += memcmp(&self->peer, &other->peer, sizeof self->peer) == 0;
 	}
 	if (policy->max_same_name != 0 && census->same_name >= policy->max_same_name)
@@ -74,9 +74,9 @@ static int take_slot(struct srdma_client *client, const struct srdma_policy *pol
 					srdma_slots_used(&server->slots));
 	case -EUSERS:
 		client->limit = "identity";
-		return srdma_reject_set(reject, SRDMA_REJECT_FULL, FULL_RETRY_MS,
-					"%u clients with this certificate's name are connected, the most the server takes",
-					policy->max_same_name);
+		return srdma_reject_set(reject, SRDMA_REJECT_FULL, FULL_RETRY_MS, "%u clients %s are connected, the most the server takes",
+					policy->max_same_name,
+					client->info.peer_name[0] ? "with this certificate's name" : "without a certificate");
 	case -EDQUOT:
 		client->limit = "address";
 		return srdma_reject_set(reject, SRDMA_REJECT_FULL, FULL_RETRY_MS,
@@ -115,10 +115,10 @@ static void turn_away(struct srdma_client *client)
 	pthread_mutex_unlock(&server->mutex);
 }
 
-static void find_policy(struct srdma_server *server, const char *name, bool exact, struct srdma_policy *policy)
+static void find_policy(struct srdma_server *server, const struct srdma_peer_names *names, struct srdma_policy *policy)
 {
 	pthread_mutex_lock(&server->mutex);
-	srdma_policy_find(&server->limits, name, exact, policy);
+	srdma_policy_find(&server->limits, names, policy);
 	pthread_mutex_unlock(&server->mutex);
 }
 
@@ -129,7 +129,7 @@ static void be_known(struct srdma_client *client)
 	struct srdma_policy policy;
 	unsigned most;
 
-	find_policy(client->server, srdma_accept_peer_name(accept), srdma_accept_peer_name_exact(accept), &policy);
+	find_policy(client->server, srdma_accept_peer_names(accept), &policy);
 	if (policy.refused)
 		turn_away(client);
 	else
@@ -156,7 +156,7 @@ static int admit(struct srdma_conn *conn, struct srdma_reject *reject, void *arg
 
 	/* It may have come as far as here in the same step. */
 	note_address(client, srdma_accept_proxied(client->accept));
-	find_policy(server, conn->peer_name, conn->peer_name_exact, &policy);
+	find_policy(server, &conn->names, &policy);
 	if (policy.refused) {
 		turn_away(client);
 		client->limit = policy.refused;
@@ -167,7 +167,7 @@ static int admit(struct srdma_conn *conn, struct srdma_reject *reject, void *arg
 		return srdma_reject_set(reject, SRDMA_REJECT_BUSY, BUSY_RETRY_MS,
 					"%u connections are being set up, the most at once (max-pending)", most);
 	}
-	memcpy(client->info.peer_name, conn->peer_name, sizeof client->info.peer_name);
+	memcpy(client->info.peer_name, conn->names.identity, sizeof client->info.peer_name);
 	ret = take_slot(client, &policy, reject);
 	if (ret != 0)
 		return ret;

@@ -2,13 +2,16 @@
 #include "identity.h"
 
 #include "bulk_ring.h"
+#include "cert.h"
 #include "channel.h"
 #include "hello.h"
 #include "log.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <unistd.h>
 
 #define ALL_RIGHTS (IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ)
@@ -20,24 +23,14 @@ void srdma_identity_init(struct srdma_identity *identity)
 
 /* ---- the list -------------------------------------------------------------------------------------------------- */
 
-/* Only what srdma_tls_peer_name can call exact: another name would never match. */
-static int check_name(const char *name)
+int srdma_identity_check_name(const char *name)
 {
-	size_t length = name ? strnlen(name, SRDMA_NAME_SIZE) : 0;
-
-	if (length == 0)
-		return srdma_fail(-EINVAL, "an identity needs a name: who shows no certificate cannot be listed");
-	if (length == SRDMA_NAME_SIZE)
-		return srdma_fail(-EINVAL, "the identity %.40s...: a name has at most %d characters", name, SRDMA_NAME_SIZE - 1);
-	for (const char *c = name; *c; c++)
-		if ((unsigned char)*c < 0x20 || (unsigned char)*c >= 0x7f)
-			return srdma_fail(-EINVAL, "the identity '%s': only names of printable ASCII can be listed", name);
-	return 0;
+	return srdma_peer_names_check(name);
 }
 
 static int check(const struct srdma_identity *i)
 {
-	int ret = check_name(i->name);
+	int ret = srdma_peer_names_check(i->name);
 
 	if (ret != 0)
 		return ret;
@@ -50,6 +43,18 @@ static int check(const struct srdma_identity *i)
 		return srdma_fail(-EINVAL, "the identity '%s': message size %u is not %u to %u", i->name, i->message_size,
 				  SRDMA_MESSAGE_SIZE_MIN, SRDMA_MESSAGE_SIZE_MAX);
 	return 0;
+}
+
+/* A copy; a pin is one in either case. */
+static char *copy_name(const char *name)
+{
+	unsigned char pin[SRDMA_PIN_SIZE];
+	char text[SRDMA_PIN_TEXT_SIZE];
+
+	if (strncasecmp(name, "sha256:", 7) != 0 || srdma_pin_parse(name, pin) != 0)
+		return strdup(name);
+	srdma_pin_format(pin, text);
+	return strdup(text);
 }
 
 static int by_name(const void *a, const void *b)
@@ -92,7 +97,7 @@ int srdma_identities_copy(const struct srdma_identity *identities, size_t count,
 		if (ret != 0)
 			break;
 		copy[i] = identities[i];
-		copy[i].name = strdup(identities[i].name);
+		copy[i].name = copy_name(identities[i].name);
 		if (!copy[i].name)
 			ret = srdma_fail(-ENOMEM, "out of memory");
 	}
@@ -117,9 +122,27 @@ const struct srdma_identity *srdma_identities_find(const struct srdma_identity *
 
 /* ---- one client ------------------------------------------------------------------------------------------------ */
 
-void srdma_policy_find(const struct srdma_server_limits *limits, const char *name, bool exact, struct srdma_policy *out)
+static bool is_denied(const struct srdma_server_limits *limits, const char *name)
 {
 	const struct srdma_identity *identity = srdma_identities_find(limits->identities, limits->identity_count, name);
+
+	return identity && identity->denied;
+}
+
+/* Whatever a certificate calls its bearer besides: a name that is denied is not to be had by having another one as well. */
+static bool bears_denied(const struct srdma_server_limits *limits, const struct srdma_peer_names *names)
+{
+	if (is_denied(limits, names->identity) || is_denied(limits, names->pin))
+		return true;
+	for (size_t i = 0; i < names->count; i++)
+		if (is_denied(limits, names->list[i].text))
+			return true;
+	return false;
+}
+
+void srdma_policy_find(const struct srdma_server_limits *limits, const struct srdma_peer_names *names, struct srdma_policy *out)
+{
+	const struct srdma_identity *identity = srdma_identities_find(limits->identities, limits->identity_count, names->identity);
 
 	*out = (struct srdma_policy){
 		.max_same_name = limits->max_clients_per_identity,
@@ -127,12 +150,11 @@ void srdma_policy_find(const struct srdma_server_limits *limits, const char *nam
 		.region_size = -1,
 		.region_access = -1,
 	};
-	/* One that looks like a name that is denied gets nothing by that; one that looks like another gets nothing either. */
-	if (identity && identity->denied)
+	if (bears_denied(limits, names))
 		out->refused = "denied";
-	else if (limits->only_listed_identities && !(identity && exact))
+	else if (limits->only_listed_identities && !identity)
 		out->refused = "unlisted";
-	if (!identity || !exact)
+	if (!identity)
 		return;
 	if (identity->max_clients != 0)
 		out->max_same_name = identity->max_clients;
@@ -205,11 +227,13 @@ static size_t list_shares(const struct srdma_server_limits *limits, const struct
 	for (size_t i = 0; i < limits->identity_count; i++) {
 		const struct srdma_identity *identity = &limits->identities[i];
 		struct srdma_conn_options own = *conn;
+		struct srdma_peer_names names = {.identity = ""};
 		struct srdma_policy policy;
 
 		if (identity->denied)
 			continue;
-		srdma_policy_find(limits, identity->name, true, &policy);
+		snprintf(names.identity, sizeof names.identity, "%s", identity->name);
+		srdma_policy_find(limits, &names, &policy);
 		srdma_policy_apply(&policy, &own);
 		shares[count++] = (struct share){bytes_of_one(&own), policy.max_same_name ? policy.max_same_name : UINT32_MAX};
 	}

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What a client may, by the name in its certificate: the list of names, and what it and the other limits say of one client. No
+/* What a client may, by the names in its certificate: the list of names, and what it and the other limits say of one client. No
  * state, no locks. */
 #ifndef SRDMA_IDENTITY_H
 #define SRDMA_IDENTITY_H
 
-#include "securdma.h"
+#include "peer_names.h"
 
 /* Checks a list, and makes an own copy of it that is sorted by name. Errors: -EINVAL with the name; -ENOMEM. */
 int srdma_identities_copy(const struct srdma_identity *identities, size_t count, struct srdma_identity **out);
@@ -22,8 +22,8 @@ struct srdma_policy {
 	uint64_t max_bytes_per_second; /* 0: the server's */
 };
 
-/* limits->identities is sorted. `exact`: the name is fit to decide by, as srdma_tls_peer_name says. */
-void srdma_policy_find(const struct srdma_server_limits *limits, const char *name, bool exact, struct srdma_policy *out);
+/* limits->identities is sorted. */
+void srdma_policy_find(const struct srdma_server_limits *limits, const struct srdma_peer_names *names, struct srdma_policy *out);
 /* A sentence for a client that is refused. */
 const char *srdma_policy_text(const struct srdma_policy *policy);
 void srdma_policy_apply(const struct srdma_policy *policy, struct srdma_conn_options *options);

@@ -2,6 +2,7 @@
 #include "log.h"
 
 #include "log_limit.h"
+#include "utf8.h"
 
 #include <errno.h>
 #include <openssl/err.h>
@@ -155,7 +156,7 @@ static size_t copy_fields(const struct srdma_event *event, struct srdma_log_fiel
 		length = strnlen(fields[i].text, size - 1);
 		memcpy(room, fields[i].text, length);
 		room[length] = '\0';
-		srdma_make_printable(room, length);
+		srdma_utf8_make_shown(room, length);
 		fields[i].text = room;
 		/* The last byte is the end of all that find no room any more. */
 		room += length + 1 < size ? length + 1 : length;
@@ -177,7 +178,7 @@ void srdma_log_event(const struct srdma_event *event, const char *format, ...)
 	va_start(args, format);
 	vsnprintf(line, sizeof line, format, args);
 	va_end(args);
-	srdma_make_printable(line, strlen(line));
+	srdma_utf8_make_shown(line, strlen(line));
 	record.field_count = copy_fields(event, fields, room, sizeof room);
 	emit(&record);
 }
@@ -193,7 +194,7 @@ static int record(int error, const char *text)
 {
 	last_wait = NULL;
 	snprintf(last_error, sizeof last_error, "%s", text);
-	srdma_make_printable(last_error, strlen(last_error));
+	srdma_utf8_make_shown(last_error, strlen(last_error));
 	srdma_log(SRDMA_LOG_DEBUG, "%s (%s)", last_error, srdma_strerror(error));
 	return error;
 }

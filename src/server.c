@@ -635,7 +635,7 @@ void srdma_server_recheck(struct srdma_client *client)
 	struct srdma_policy policy;
 
 	pthread_mutex_lock(&server->mutex);
-	srdma_policy_find(&server->limits, client->conn->peer_name, client->conn->peer_name_exact, &policy);
+	srdma_policy_find(&server->limits, &client->conn->names, &policy);
 	pthread_mutex_unlock(&server->mutex);
 	if (policy.refused)
 		kick(client, policy.refused, srdma_policy_text(&policy));

@@ -5,12 +5,15 @@
 #include "hello.h"
 #include "log.h"
 #include "net.h"
+#include "tls_parameters.h"
 
 #include <errno.h>
 #include <openssl/err.h>
 #include <openssl/x509v3.h>
 #include <poll.h>
 #include <pthread.h>
+#include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -29,6 +32,10 @@ struct srdma_tls {
 	bool read_needs_room;
 	uint64_t minute_began; /* the handshake messages of which are counted, once established */
 	unsigned minute_messages;
+	size_t allowed; /* bytes that the peer may have sent so far; SIZE_MAX once the handshake is over */
+	size_t received;
+	int refusal;    /* why the handshake fails, when it was not OpenSSL that decided; 0: it was */
+	char refusal_text[384];
 	struct srdma_tls_context *context;
 };
 
@@ -37,7 +44,8 @@ struct srdma_tls {
 
 static int bio_write(BIO *bio, const char *data, int length)
 {
-	ssize_t n = send((int)(intptr_t)BIO_get_data(bio), data, (size_t)length, MSG_NOSIGNAL);
+	const struct srdma_tls *tls = BIO_get_data(bio);
+	ssize_t n = send(tls->fd, data, (size_t)length, MSG_NOSIGNAL);
 
 	BIO_clear_retry_flags(bio);
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
@@ -47,9 +55,19 @@ static int bio_write(BIO *bio, const char *data, int length)
 
 static int bio_read(BIO *bio, char *data, int size)
 {
-	ssize_t n = recv((int)(intptr_t)BIO_get_data(bio), data, (size_t)size, 0);
+	struct srdma_tls *tls = BIO_get_data(bio);
+	size_t left = tls->allowed - tls->received;
+	ssize_t n;
 
 	BIO_clear_retry_flags(bio);
+	if (left == 0 && size > 0) {
+		srdma_tls_refuse(tls->ssl, SRDMA_EPROTOCOL, "the peer sent more than the %zu bytes that this part of the handshake may have",
+				 tls->allowed);
+		return -1;
+	}
+	n = recv(tls->fd, data, (size_t)size < left ? (size_t)size : left, 0);
+	if (n > 0 && tls->allowed != SIZE_MAX)
+		tls->received += (size_t)n;
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		BIO_set_retry_read(bio);
 	if (n == 0)
@@ -85,7 +103,7 @@ static void make_bio_method(void)
 	OPENSSL_atexit(free_bio_method);
 }
 
-static int attach_socket(SSL *ssl, int fd)
+static int attach_socket(struct srdma_tls *tls)
 {
 	BIO *bio;
 
@@ -93,9 +111,10 @@ static int attach_socket(SSL *ssl, int fd)
 	bio = bio_method ? BIO_new(bio_method) : NULL;
 	if (!bio)
 		return srdma_fail_openssl(-ENOMEM, "cannot make a TLS channel");
-	BIO_set_data(bio, (void *)(intptr_t)fd);
+	BIO_set_data(bio, tls);
 	BIO_set_init(bio, 1);
-	SSL_set_bio(ssl, bio, bio);
+	SSL_set_bio(tls->ssl, bio, bio);
+	SSL_set_app_data(tls->ssl, tls);
 	return 0;
 }
 
@@ -129,11 +148,10 @@ int srdma_tls_new(struct srdma_tls_context *context, int fd, const char *host, s
 	}
 	tls->fd = fd;
 	tls->events = srdma_tls_context_is_server(context) ? POLLIN : POLLOUT;
+	tls->allowed = srdma_tls_context_is_server(context) ? SRDMA_CLIENT_HELLO_BYTES : SRDMA_HANDSHAKE_BYTES;
 	ret = srdma_tls_context_ssl(context, host, &tls->ssl);
 	if (ret == 0)
-		ret = attach_socket(tls->ssl, fd);
-	if (ret == 0)
-		SSL_set_app_data(tls->ssl, tls);
+		ret = attach_socket(tls);
 	if (ret != 0) {
 		SSL_free(tls->ssl);
 		close(fd);
@@ -189,19 +207,32 @@ static bool is_certificate_alert(int reason)
 	}
 }
 
-static int fail_verification(struct srdma_tls *tls)
+void srdma_tls_allow(SSL *ssl, size_t bytes)
 {
-	long result = SSL_get_verify_result(tls->ssl);
+	struct srdma_tls *tls = SSL_get_app_data(ssl);
 
+	if (tls)
+		tls->allowed = bytes;
+}
+
+void srdma_tls_refuse(SSL *ssl, int error, const char *format, ...)
+{
+	struct srdma_tls *tls = SSL_get_app_data(ssl);
+	va_list args;
+
+	if (!tls || tls->refusal)
+		return;
+	tls->refusal = error;
+	va_start(args, format);
+	vsnprintf(tls->refusal_text, sizeof tls->refusal_text, format, args);
+	va_end(args);
+}
+
+static int fail_refused(struct srdma_tls *tls)
+{
+	tls->broken = true;
 	ERR_clear_error();
-	if (result == X509_V_ERR_APPLICATION_VERIFICATION)
-		return srdma_fail(SRDMA_ECERT, "the server's public key does not match the pin; if the server really has a new "
-					       "key, get its pin with `securdma cert pin`");
-	if (result == X509_V_ERR_HOSTNAME_MISMATCH || result == X509_V_ERR_IP_ADDRESS_MISMATCH)
-		return srdma_fail(SRDMA_ECERT, "the server's certificate is not for this name: %s; connect to a name that it "
-					       "bears, or give --server-name",
-				  X509_verify_cert_error_string(result));
-	return srdma_fail(SRDMA_ECERT, "the peer's certificate is not acceptable: %s", X509_verify_cert_error_string(result));
+	return srdma_fail(tls->refusal, "%s", tls->refusal_text);
 }
 
 static int fail_ssl(struct srdma_tls *tls, const char *doing)
@@ -209,8 +240,6 @@ static int fail_ssl(struct srdma_tls *tls, const char *doing)
 	int reason = ERR_GET_REASON(ERR_peek_error());
 
 	tls->broken = true;
-	if (reason == SSL_R_CERTIFICATE_VERIFY_FAILED)
-		return fail_verification(tls);
 	if (is_certificate_alert(reason))
 		return srdma_fail_openssl(SRDMA_ECERT, "the peer does not accept our certificate (%s)", doing);
 	if (reason == SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE)
@@ -227,6 +256,8 @@ static int translate(struct srdma_tls *tls, int ret, const char *doing)
 {
 	int saved = errno;
 
+	if (tls->refusal)
+		return fail_refused(tls);
 	switch (SSL_get_error(tls->ssl, ret)) {
 	case SSL_ERROR_WANT_READ: tls->events = POLLIN; return -EAGAIN;
 	case SSL_ERROR_WANT_WRITE: tls->events = POLLOUT; return -EAGAIN;
@@ -251,6 +282,7 @@ int srdma_tls_handshake(struct srdma_tls *tls)
 	int ret = SSL_do_handshake(tls->ssl);
 	if (ret != 1)
 		return translate(tls, ret, "handshake");
+	srdma_tls_allow(tls->ssl, SIZE_MAX);
 	SSL_get0_alpn_selected(tls->ssl, &alpn, &length);
 	if (length != strlen(SRDMA_ALPN) || memcmp(alpn, SRDMA_ALPN, length) != 0)
 		return srdma_fail(SRDMA_EPROTOCOL, "the peer does not speak %s (no such ALPN)", SRDMA_ALPN);
@@ -335,37 +367,26 @@ const char *srdma_tls_cipher(const struct srdma_tls *tls)
 	return SSL_get_cipher_name(tls->ssl);
 }
 
-/* Its bytes, a NUL among them too. False: not all of them are in `out` as they are. */
-static bool copy_name(const ASN1_STRING *name, char *out, size_t size)
+const char *srdma_tls_group(const struct srdma_tls *tls)
 {
-	unsigned char *text = NULL;
-	int length = ASN1_STRING_to_UTF8(&text, name);
-	size_t used = length > 0 ? (size_t)length : 0;
-	bool exact = used > 0 && used < size;
+	const char *name = SSL_group_to_name(tls->ssl, (int)SSL_get_negotiated_group(tls->ssl));
 
-	if (used >= size)
-		used = size - 1;
-	for (size_t i = 0; i < used; i++)
-		exact = exact && text[i] >= 0x20 && text[i] < 0x7f;
-	if (used > 0)
-		memcpy(out, text, used);
-	out[used] = '\0';
-	srdma_make_printable(out, used);
-	OPENSSL_free(text);
-	return exact;
+	return name ? name : "";
 }
 
-bool srdma_tls_peer_name(const struct srdma_tls *tls, char *out, size_t size)
+X509 *srdma_tls_peer_cert(const struct srdma_tls *tls)
 {
-	X509 *cert = SSL_get1_peer_certificate(tls->ssl);
-	const X509_NAME *subject = cert ? X509_get_subject_name(cert) : NULL;
-	int at = subject ? X509_NAME_get_index_by_NID(subject, NID_commonName, -1) : -1;
-	bool exact = false;
+	return SSL_get1_peer_certificate(tls->ssl);
+}
 
-	out[0] = '\0';
-	if (at >= 0)
-		exact = copy_name(X509_NAME_ENTRY_get_data(X509_NAME_get_entry(subject, at)), out, size) &&
-			X509_NAME_get_index_by_NID(subject, NID_commonName, at) < 0;
+int srdma_tls_peer_names(const struct srdma_tls *tls, struct srdma_peer_names *out)
+{
+	X509 *cert = srdma_tls_peer_cert(tls);
+	int ret = 0;
+
+	*out = (struct srdma_peer_names){.identity = ""};
+	if (cert)
+		ret = srdma_peer_names_read(cert, srdma_tls_context_name_order(tls->context), out);
 	X509_free(cert);
-	return exact;
+	return ret;
 }

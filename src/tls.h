@@ -3,6 +3,7 @@
 #ifndef SRDMA_TLS_H
 #define SRDMA_TLS_H
 
+#include "peer_names.h"
 #include "securdma.h"
 
 #include <openssl/ssl.h>
@@ -11,6 +12,7 @@
 
 struct srdma_tls_context *srdma_tls_context_ref(struct srdma_tls_context *context);
 bool srdma_tls_context_is_server(const struct srdma_tls_context *context);
+const struct srdma_name_order *srdma_tls_context_name_order(const struct srdma_tls_context *context);
 /* When the own certificate ends, in seconds since the epoch; 0: there is none. */
 int64_t srdma_tls_context_not_after(const struct srdma_tls_context *context);
 /* A new SSL that follows the context's rules; `host` is what the client connected to. */
@@ -51,10 +53,19 @@ int srdma_tls_linger(struct srdma_tls *tls);
 int srdma_tls_export(const struct srdma_tls *tls, const char *label, const void *context, size_t context_length, uint8_t *out,
 		     size_t length);
 
+/* For what watches the handshake, as long as it lasts. `ssl` may be of no channel; then nothing happens. */
+/* From here on the peer may have sent so many bytes in all. */
+void srdma_tls_allow(SSL *ssl, size_t bytes);
+/* The handshake is going to fail: why. The first reason counts. */
+void srdma_tls_refuse(SSL *ssl, int error, const char *format, ...) __attribute__((format(printf, 3, 4)));
+
 const char *srdma_tls_version(const struct srdma_tls *tls);
 const char *srdma_tls_cipher(const struct srdma_tls *tls);
-/* Common name of the peer's certificate, made printable; "" when it showed none. True: it is the name, whole and unaltered, and
- * the only one: fit to decide by. */
-bool srdma_tls_peer_name(const struct srdma_tls *tls, char *out, size_t size);
+/* Of the key exchange, "x25519", "X25519MLKEM768". */
+const char *srdma_tls_group(const struct srdma_tls *tls);
+/* The names in the peer's certificate; none when it showed none. Errors: -EINVAL, -ENOMEM. */
+int srdma_tls_peer_names(const struct srdma_tls *tls, struct srdma_peer_names *out);
+/* That certificate, the caller's to free; NULL: it showed none. */
+X509 *srdma_tls_peer_cert(const struct srdma_tls *tls);
 
 #endif

@@ -1,29 +1,33 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "cert.h"
+#include "credential.h"
 #include "hello.h"
 #include "log.h"
+#include "server_name.h"
 #include "tls.h"
+#include "tls_parameters.h"
+#include "trust.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <openssl/err.h>
-#include <openssl/pem.h>
 #include <openssl/x509v3.h>
 #include <stdatomic.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#include <unistd.h>
+
+/* Names of the CAs that a server sends to each client; it is not told them when there are more. Whatever they are, only the chain
+ * counts. */
+#define CA_NAMES_MAX 4096
 
 struct srdma_tls_context {
 	atomic_uint references;
 	SSL_CTX *ssl;
 	bool server;
-	bool has_ca;
-	bool has_pin;
-	unsigned char pin[SRDMA_PIN_SIZE];
-	char *server_name; /* NULL: the host connected to */
+	struct srdma_trust trust;
+	bool has_server_name; /* else it is the host connected to */
+	struct srdma_server_name server_name;
+	struct srdma_name_order name_order;
 };
 
 void srdma_tls_client_options_init(struct srdma_tls_client_options *options)
@@ -34,115 +38,6 @@ void srdma_tls_client_options_init(struct srdma_tls_client_options *options)
 void srdma_tls_server_options_init(struct srdma_tls_server_options *options)
 {
 	*options = (struct srdma_tls_server_options){0};
-}
-
-/* An encrypted key would make OpenSSL ask on the terminal: refuse it instead. */
-static int no_password(char *buffer, int size, int writing, void *arg)
-{
-	(void)buffer;
-	(void)size;
-	(void)writing;
-	(void)arg;
-	return -1;
-}
-
-static int check_readable(const char *what, const char *file)
-{
-	if (access(file, R_OK) == 0)
-		return 0;
-	return srdma_fail(errno == ENOENT ? -ENOENT : errno == EACCES ? -EACCES : SRDMA_ECONFIG,
-			  "cannot read the %s %s: %s; `securdma cert --help` tells how to make one", what, file,
-			  strerror(errno));
-}
-
-static int load_own(SSL_CTX *ssl, const char *cert_file, const char *key_file)
-{
-	int ret;
-
-	if (!cert_file || !key_file)
-		return srdma_fail(SRDMA_ECONFIG, "a certificate needs its private key and a key its certificate: give both");
-	ret = check_readable("certificate", cert_file);
-	if (ret == 0)
-		ret = check_readable("private key", key_file);
-	if (ret != 0)
-		return ret;
-	if (SSL_CTX_use_certificate_chain_file(ssl, cert_file) != 1)
-		return srdma_fail_openssl(SRDMA_ECONFIG, "%s holds no usable PEM certificate", cert_file);
-	if (SSL_CTX_use_PrivateKey_file(ssl, key_file, SSL_FILETYPE_PEM) != 1 || SSL_CTX_check_private_key(ssl) != 1)
-		return srdma_fail_openssl(SRDMA_ECONFIG, "%s is not the unencrypted PEM private key of %s", key_file,
-					  cert_file);
-	return 0;
-}
-
-static int load_ca(SSL_CTX *ssl, const char *ca_file)
-{
-	int ret = check_readable("CA file", ca_file);
-
-	if (ret != 0)
-		return ret;
-	if (SSL_CTX_load_verify_file(ssl, ca_file) != 1)
-		return srdma_fail_openssl(SRDMA_ECONFIG, "%s holds no usable PEM CA certificate", ca_file);
-	return 0;
-}
-
-/* Every leaf certificate must then be on the list of its issuer as not revoked; a list that is missing or has expired is no
- * list. */
-static int load_crls(SSL_CTX *ssl, const char *crl_file)
-{
-	X509_STORE *store = SSL_CTX_get_cert_store(ssl);
-	int ret = check_readable("revocation list", crl_file), count = 0;
-	X509_CRL *crl;
-	BIO *file;
-
-	if (ret != 0)
-		return ret;
-	file = BIO_new_file(crl_file, "r");
-	while (file && (crl = PEM_read_bio_X509_CRL(file, NULL, NULL, NULL)) != NULL) {
-		count += X509_STORE_add_crl(store, crl) == 1;
-		X509_CRL_free(crl);
-	}
-	/* The end of the file is an error to the reader; what else went wrong is one to us. */
-	unsigned long error = ERR_peek_last_error();
-	bool whole = file && ERR_GET_LIB(error) == ERR_LIB_PEM && ERR_GET_REASON(error) == PEM_R_NO_START_LINE;
-	BIO_free(file);
-	if (count == 0 || !whole)
-		return srdma_fail_openssl(SRDMA_ECONFIG, "%s is no PEM file of certificate revocation lists", crl_file);
-	ERR_clear_error();
-	X509_STORE_set_flags(store, X509_V_FLAG_CRL_CHECK);
-	return 0;
-}
-
-/* ---- verification of the server by the client ------------------------------------------------------------------ */
-
-/* A pinned key stands instead of a CA's word about the name; validity in time still counts. */
-static int verify_pin(X509_STORE_CTX *store, const struct srdma_tls_context *context)
-{
-	X509 *cert = X509_STORE_CTX_get0_cert(store);
-	unsigned char pin[SRDMA_PIN_SIZE];
-
-	if (!cert || srdma_cert_pin(cert, pin) != 0 || CRYPTO_memcmp(pin, context->pin, sizeof pin) != 0) {
-		X509_STORE_CTX_set_error(store, X509_V_ERR_APPLICATION_VERIFICATION);
-		return 0;
-	}
-	if (X509_cmp_current_time(X509_get0_notBefore(cert)) >= 0) {
-		X509_STORE_CTX_set_error(store, X509_V_ERR_CERT_NOT_YET_VALID);
-		return 0;
-	}
-	if (X509_cmp_current_time(X509_get0_notAfter(cert)) <= 0) {
-		X509_STORE_CTX_set_error(store, X509_V_ERR_CERT_HAS_EXPIRED);
-		return 0;
-	}
-	X509_STORE_CTX_set_error(store, X509_V_OK);
-	return 1;
-}
-
-static int verify_server(X509_STORE_CTX *store, void *arg)
-{
-	const struct srdma_tls_context *context = arg;
-
-	if (context->has_ca && X509_verify_cert(store) != 1)
-		return 0;
-	return context->has_pin ? verify_pin(store, context) : 1;
 }
 
 /* ---- ALPN ------------------------------------------------------------------------------------------------------ */
@@ -163,23 +58,12 @@ static int select_alpn(SSL *ssl, const unsigned char **out, unsigned char *out_l
 	return SSL_TLSEXT_ERR_OK;
 }
 
-/* ---- messages -------------------------------------------------------------------------------------------------- */
-
-static void watch_message(int sent, int version, int type, const void *data, size_t length, SSL *ssl, void *arg)
-{
-	(void)version;
-	(void)data;
-	(void)length;
-	(void)arg;
-	if (!sent && type == SSL3_RT_HANDSHAKE)
-		srdma_tls_note_handshake_message(ssl);
-}
-
 /* ---- construction ---------------------------------------------------------------------------------------------- */
 
 static int context_new(bool server, bool allow_tls12, struct srdma_tls_context **out)
 {
 	struct srdma_tls_context *context = calloc(1, sizeof *context);
+	int ret;
 
 	if (!context)
 		return srdma_fail(-ENOMEM, "out of memory");
@@ -190,25 +74,17 @@ static int context_new(bool server, bool allow_tls12, struct srdma_tls_context *
 		free(context);
 		return srdma_fail_openssl(-ENOMEM, "cannot make a TLS context");
 	}
-	SSL_CTX *ssl = context->ssl;
-	/* No tickets, no resumption, no early data: what can be resumed can be replayed, and a connection is set up once. */
-	SSL_CTX_set_options(ssl, SSL_OP_NO_COMPRESSION | SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_TICKET);
-	SSL_CTX_set_session_cache_mode(ssl, SSL_SESS_CACHE_OFF);
-	SSL_CTX_set_max_early_data(ssl, 0);
-	SSL_CTX_set_mode(ssl, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER |
-				      SSL_MODE_RELEASE_BUFFERS);
+	srdma_name_order_parse(NULL, &context->name_order);
+	SSL_CTX_set_mode(context->ssl, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_RELEASE_BUFFERS);
 	/* A read takes one record, and says so when that was none with data: the caller decides how many of those it takes. */
-	SSL_CTX_clear_mode(ssl, SSL_MODE_AUTO_RETRY);
-	SSL_CTX_set_msg_callback(ssl, watch_message);
-	SSL_CTX_set_default_passwd_cb(ssl, no_password);
-	if (SSL_CTX_set_min_proto_version(ssl, allow_tls12 ? TLS1_2_VERSION : TLS1_3_VERSION) != 1 ||
-	    SSL_CTX_set_cipher_list(ssl, "ECDHE+AESGCM:ECDHE+CHACHA20") != 1 ||
-	    (server && SSL_CTX_set_num_tickets(ssl, 0) != 1)) {
+	SSL_CTX_clear_mode(context->ssl, SSL_MODE_AUTO_RETRY);
+	ret = srdma_tls_set_parameters(context->ssl, server, allow_tls12);
+	if (ret != 0) {
 		srdma_tls_context_unref(&context);
-		return srdma_fail_openssl(SRDMA_ETLS, "cannot configure TLS");
+		return ret;
 	}
 	if (server)
-		SSL_CTX_set_alpn_select_cb(ssl, select_alpn, NULL);
+		SSL_CTX_set_alpn_select_cb(context->ssl, select_alpn, NULL);
 	*out = context;
 	return 0;
 }
@@ -221,24 +97,24 @@ static int configure_client(struct srdma_tls_context *context, const struct srdm
 		return srdma_fail(SRDMA_ECONFIG,
 				  "nothing to verify the server with: give its CA's certificate (--ca) or the pin of its key "
 				  "(--pin)");
+	if (options->crl_file && !options->ca_file)
+		return srdma_fail(SRDMA_ECONFIG, "a revocation list (--crl) is of a CA's: give it too (--ca)");
 	if (options->ca_file)
-		ret = load_ca(context->ssl, options->ca_file);
-	context->has_ca = options->ca_file != NULL;
-	if (ret == 0 && options->crl_file)
-		ret = options->ca_file ? load_crls(context->ssl, options->crl_file)
-				       : srdma_fail(SRDMA_ECONFIG, "a revocation list (--crl) is of a CA's: give it too (--ca)");
+		ret = srdma_trust_load(&context->trust, context->ssl, options->ca_file, options->crl_file);
+	context->trust.require_all_lists = options->crl_require_all;
 	if (ret == 0 && options->pin) {
-		context->has_pin = true;
-		ret = srdma_pin_parse(options->pin, context->pin);
+		context->trust.has_pin = true;
+		ret = srdma_pin_parse(options->pin, context->trust.pin);
 	}
 	if (ret == 0 && (options->cert_file || options->key_file))
-		ret = load_own(context->ssl, options->cert_file, options->key_file);
+		ret = srdma_credential_load(context->ssl, options->cert_file, options->key_file);
+	context->has_server_name = options->server_name != NULL;
+	if (ret == 0 && options->server_name)
+		ret = srdma_server_name_parse(options->server_name, &context->server_name);
 	if (ret != 0)
 		return ret;
-	if (options->server_name && !(context->server_name = strdup(options->server_name)))
-		return srdma_fail(-ENOMEM, "out of memory");
 	SSL_CTX_set_verify(context->ssl, SSL_VERIFY_PEER, NULL);
-	SSL_CTX_set_cert_verify_callback(context->ssl, verify_server, context);
+	srdma_trust_enforce(&context->trust, context->ssl);
 	if (SSL_CTX_set_alpn_protos(context->ssl, alpn_list, sizeof alpn_list) != 0)
 		return srdma_fail_openssl(-ENOMEM, "cannot configure TLS");
 	return 0;
@@ -260,36 +136,49 @@ int srdma_tls_client_new(const struct srdma_tls_client_options *options, struct 
 	return 0;
 }
 
+/* So that a client with several certificates can choose. */
+static void tell_ca_names(SSL_CTX *ssl, const char *ca_file)
+{
+	STACK_OF(X509_NAME) *names = SSL_load_client_CA_file(ca_file);
+	int length = 0;
+
+	for (int i = 0; i < sk_X509_NAME_num(names); i++)
+		length += 2 + i2d_X509_NAME(sk_X509_NAME_value(names, i), NULL);
+	if (length <= CA_NAMES_MAX)
+		SSL_CTX_set_client_CA_list(ssl, names);
+	else
+		sk_X509_NAME_pop_free(names, X509_NAME_free);
+	ERR_clear_error();
+}
+
 static int configure_server(struct srdma_tls_context *context, const struct srdma_tls_server_options *options)
 {
 	static const unsigned char session_id[] = "securdma";
-	int mode = SSL_VERIFY_PEER, ret;
+	int mode = SSL_VERIFY_PEER, ret = 0;
 
 	if (!options->cert_file && !options->key_file)
 		return srdma_fail(SRDMA_ECONFIG, "a server needs a certificate (--cert) and its key (--key)");
-	ret = load_own(context->ssl, options->cert_file, options->key_file);
-	if (ret != 0)
-		return ret;
-	if (options->client_ca_file) {
-		ret = load_ca(context->ssl, options->client_ca_file);
-		if (ret != 0)
-			return ret;
-		SSL_CTX_set_client_CA_list(context->ssl, SSL_load_client_CA_file(options->client_ca_file));
-		ERR_clear_error();
-		if (options->client_crl_file)
-			ret = load_crls(context->ssl, options->client_crl_file);
-		if (ret != 0)
-			return ret;
-	} else if (options->client_crl_file) {
+	if (!options->client_ca_file && options->client_crl_file)
 		return srdma_fail(SRDMA_ECONFIG, "a revocation list (--client-crl) is of a CA's: give it too (--client-ca)");
-	} else if (!options->insecure_anonymous_clients) {
+	if (!options->client_ca_file && !options->insecure_anonymous_clients)
 		return srdma_fail(SRDMA_ECONFIG,
 				  "nothing to verify clients with: give the CA that issues their certificates (--client-ca), or "
 				  "serve anybody (--insecure-anonymous-clients)");
+	if (options->client_ca_file) {
+		ret = srdma_trust_load(&context->trust, context->ssl, options->client_ca_file, options->client_crl_file);
+		tell_ca_names(context->ssl, options->client_ca_file);
 	}
+	context->trust.require_all_lists = options->crl_require_all;
+	if (ret == 0)
+		ret = srdma_name_order_parse(options->identity_from, &context->name_order);
+	if (ret == 0)
+		ret = srdma_credential_load(context->ssl, options->cert_file, options->key_file);
+	if (ret != 0)
+		return ret;
 	if (!options->insecure_anonymous_clients)
 		mode |= SSL_VERIFY_FAIL_IF_NO_PEER_CERT;
 	SSL_CTX_set_verify(context->ssl, mode, NULL);
+	srdma_trust_enforce(&context->trust, context->ssl);
 	SSL_CTX_set_session_id_context(context->ssl, session_id, sizeof session_id - 1);
 	return 0;
 }
@@ -324,8 +213,13 @@ void srdma_tls_context_unref(struct srdma_tls_context **out)
 	if (!context || atomic_fetch_sub(&context->references, 1) != 1)
 		return;
 	SSL_CTX_free(context->ssl);
-	free(context->server_name);
+	srdma_trust_clear(&context->trust);
 	free(context);
+}
+
+const struct srdma_name_order *srdma_tls_context_name_order(const struct srdma_tls_context *context)
+{
+	return &context->name_order;
 }
 
 bool srdma_tls_context_is_server(const struct srdma_tls_context *context)
@@ -341,35 +235,42 @@ int64_t srdma_tls_context_not_after(const struct srdma_tls_context *context)
 	return cert && ASN1_TIME_to_tm(X509_get0_notAfter(cert), &utc) == 1 ? (int64_t)timegm(&utc) : 0;
 }
 
-/* The name or address that the server's certificate must bear. */
-static int expect_name(SSL *ssl, const char *name)
+/* The name or address that the server's certificate must bear; a name also tells the server which one is meant. */
+static int expect_name(SSL *ssl, const struct srdma_server_name *name)
 {
-	unsigned char address[16];
 	X509_VERIFY_PARAM *param = SSL_get0_param(ssl);
 
 	X509_VERIFY_PARAM_set_hostflags(param, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
-	if (inet_pton(AF_INET, name, address) == 1 || inet_pton(AF_INET6, name, address) == 1)
-		return X509_VERIFY_PARAM_set1_ip_asc(param, name) == 1 ? 0 : -EINVAL;
-	if (SSL_set_tlsext_host_name(ssl, name) != 1)
-		return -EINVAL;
-	return X509_VERIFY_PARAM_set1_host(param, name, 0) == 1 ? 0 : -EINVAL;
+	if (name->address_length > 0)
+		return X509_VERIFY_PARAM_set1_ip(param, name->address, name->address_length);
+	return SSL_set_tlsext_host_name(ssl, name->dns) == 1 && X509_VERIFY_PARAM_set1_host(param, name->dns, 0) == 1;
+}
+
+static int prepare_client(const struct srdma_tls_context *context, SSL *ssl, const char *host)
+{
+	struct srdma_server_name name = context->server_name;
+	int ret = context->has_server_name ? 0 : srdma_server_name_parse(host, &name);
+
+	if (ret != 0)
+		return ret;
+	SSL_set_connect_state(ssl);
+	return expect_name(ssl, &name) == 1 ? 0 : srdma_fail_openssl(-ENOMEM, "cannot make a TLS channel");
 }
 
 int srdma_tls_context_ssl(struct srdma_tls_context *context, const char *host, SSL **out)
 {
 	SSL *ssl = SSL_new(context->ssl);
-	const char *name = context->server_name ? context->server_name : host;
+	int ret = 0;
 
 	if (!ssl)
 		return srdma_fail_openssl(-ENOMEM, "cannot make a TLS channel");
-	if (context->server) {
+	if (context->server)
 		SSL_set_accept_state(ssl);
-	} else {
-		SSL_set_connect_state(ssl);
-		if (!name || !*name || expect_name(ssl, name) != 0) {
-			SSL_free(ssl);
-			return srdma_fail_openssl(-EINVAL, "'%s' is no name that a certificate can bear", name ? name : "");
-		}
+	else
+		ret = prepare_client(context, ssl, host);
+	if (ret != 0) {
+		SSL_free(ssl);
+		return ret;
 	}
 	*out = ssl;
 	return 0;

@@ -29,13 +29,15 @@ static void check_accepted(struct settings *settings)
 	require(limits.max_clients >= 1 && limits.max_pending >= 1);
 	require(srdma_identities_copy(limits.identities, limits.identity_count, &copy) == 0);
 	for (size_t i = 0; i < limits.identity_count; i++) {
+		struct srdma_peer_names names = {.identity = ""};
 		struct srdma_policy policy;
 
 		/* Each is found under its name, and as it was written. */
 		const struct srdma_identity *found = srdma_identities_find(copy, limits.identity_count, limits.identities[i].name);
 		require(found != NULL && found->region_size == limits.identities[i].region_size);
 		limits.identities = copy;
-		srdma_policy_find(&limits, found->name, true, &policy);
+		snprintf(names.identity, sizeof names.identity, "%s", found->name);
+		srdma_policy_find(&limits, &names, &policy);
 		require(!policy.refused == !found->denied);
 		limits.identities = settings->identities.forms;
 	}

@@ -289,7 +289,11 @@ BAD = [
     (f"[identity {ONE}]\n", 4, f"section [identity {ONE}] is there twice, first in line 1"),
     ("[identity]\n", 4, "an identity needs a name"),
     ("[identity \t ]\nmax-clients = 1\n", 4, "an identity needs a name"),
-    ("[identity Jürgen]\n", 4, "printable ASCII"),
+    ("[identity a\u202eb]\n", 4, "bidirectional"),
+    ("[identity sha256:12]\n", 4, "64 hexadecimal digits"),
+    ('[identity "x]\n', 4, "a quoted name ends with a quote"),
+    ('[identity "x" y]\n', 4, "a quoted name ends with a quote"),
+    (f'[identity "{ONE}"]\n', 4, f"section [identity {ONE}] is there twice, first in line 1"),
     ("[identity x\n", 4, "neither [section], 'key = value' nor a comment"),
     ("[identify x]\nmax-clients = 1\n", 5, "sections are: "),
 ]

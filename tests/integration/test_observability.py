@@ -177,7 +177,8 @@ def test_name_of_a_client_cannot_forge_a_line(certs, device, start):
     forge(certs, 'x\n{"event":"client.connected"}\x1b[2J')
     server = start(Server, certs, device, "--log-format", "json")
     assert connect(certs, server.port, "-e", "send x", cert="forger").returncode == 0
-    assert wait_event(server, "client.disconnected")["name"] == 'x?{"event":"client.connected"}?[2J'
+    assert wait_event(server, "client.disconnected")["name"].startswith("sha256:")
+    assert wait_event(server, "client.connected")["names"] == 'cn:x?{"event":"client.connected"}?[2J'
     server.stop()
     assert [record["event"] for record in events(server)] == ["client.connected", "client.disconnected"]
 

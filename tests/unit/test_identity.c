@@ -49,11 +49,28 @@ static void drop(struct srdma_server_limits *limits)
 	limits->identities = NULL;
 }
 
-static struct srdma_policy policy_of(const struct srdma_server_limits *limits, const char *name, bool exact)
+#define PIN "sha256:00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"
+
+/* Of a certificate with this name, which it goes by, or, when it is not whole, by its pin. */
+static struct srdma_policy policy_of(const struct srdma_server_limits *limits, const char *name, bool whole)
 {
+	struct srdma_cert_name list[] = {{.kind = SRDMA_NAME_DNS, .whole = true, .text = "besides"},
+					 {.kind = SRDMA_NAME_CN, .whole = whole, .text = name}};
+	struct srdma_peer_names names = {.list = list, .count = 2};
 	struct srdma_policy policy;
 
-	srdma_policy_find(limits, name, exact, &policy);
+	strcpy(names.pin, PIN);
+	strcpy(names.identity, whole ? name : PIN);
+	srdma_policy_find(limits, &names, &policy);
+	return policy;
+}
+
+static struct srdma_policy policy_of_nobody(const struct srdma_server_limits *limits)
+{
+	const struct srdma_peer_names names = {.identity = ""};
+	struct srdma_policy policy;
+
+	srdma_policy_find(limits, &names, &policy);
 	return policy;
 }
 
@@ -93,6 +110,21 @@ static void copy_is_its_own(void **state)
 	srdma_identities_free(&copy, 1);
 }
 
+static void names_in_utf8_and_pins_are_found(void **state)
+{
+	struct srdma_identity list[] = {named("J\xc3\xbcrgen"), named("spiffe://prod/a"), named("SHA256:" "00112233445566778899AABBCCDDEEFF00112233445566778899AABBCCDDEEFF")};
+	struct srdma_identity twice[] = {named(PIN), list[2]}, *copy = NULL;
+
+	(void)state;
+	assert_int_equal(srdma_identities_copy(list, 3, &copy), 0);
+	assert_non_null(srdma_identities_find(copy, 3, "J\xc3\xbcrgen"));
+	assert_non_null(srdma_identities_find(copy, 3, "spiffe://prod/a"));
+	assert_non_null(srdma_identities_find(copy, 3, PIN));
+	assert_null(srdma_identities_find(copy, 3, "Ju\xcc\x88rgen")); /* the same on paper */
+	srdma_identities_free(&copy, 3);
+	assert_int_equal(srdma_identities_copy(twice, 2, &copy), -EINVAL);
+}
+
 static void empty_list_finds_nobody(void **state)
 {
 	struct srdma_identity *copy = NULL;
@@ -126,10 +158,14 @@ static void what_cannot_be_is_refused_by_name(void **state)
 	assert_refused(&one, 1, "needs a name");
 	one = named(NULL);
 	assert_refused(&one, 1, "needs a name");
-	one = named("J\xc3\xbcrgen");
-	assert_refused(&one, 1, "printable ASCII");
 	one = named("a\nb");
-	assert_refused(&one, 1, "printable ASCII");
+	assert_refused(&one, 1, "control");
+	one = named("J\xfcrgen");
+	assert_refused(&one, 1, "UTF-8");
+	one = named("abc\xe2\x80\xae" "def"); /* from right to left */
+	assert_refused(&one, 1, "bidirectional");
+	one = named("sha256:1234");
+	assert_refused(&one, 1, "64 hexadecimal digits");
 	memset(longest, 'x', SRDMA_NAME_SIZE);
 	one = named(longest);
 	assert_refused(&one, 1, "at most 255");
@@ -210,11 +246,11 @@ static void only_listed_ones_are_let_in(void **state)
 	limits.only_listed_identities = true;
 	assert_null(policy_of(&limits, "alice", true).refused);
 	assert_string_equal(policy_of(&limits, "bob", true).refused, "unlisted");
-	assert_string_equal(policy_of(&limits, "", false).refused, "unlisted");
+	assert_string_equal(policy_of_nobody(&limits).refused, "unlisted");
 	drop(&limits);
 	limits.identity_count = 0;
 	assert_string_equal(policy_of(&limits, "alice", true).refused, "unlisted");
-	assert_string_equal(policy_of(&limits, "", false).refused, "unlisted");
+	assert_string_equal(policy_of_nobody(&limits).refused, "unlisted");
 }
 
 static void name_that_only_looks_alike_gains_nothing(void **state)
@@ -236,6 +272,35 @@ static void name_that_only_looks_alike_gains_nothing(void **state)
 	limits.only_listed_identities = true;
 	assert_string_equal(policy_of(&limits, "alice", false).refused, "unlisted");
 	assert_string_equal(policy_of(&limits, "mallory", true).refused, "denied");
+	drop(&limits);
+}
+
+static void any_name_of_a_certificate_can_be_denied(void **state)
+{
+	static const char *const denied[] = {"alice", "besides", PIN};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof denied / sizeof *denied; i++) {
+		struct srdma_identity list[] = {named(denied[i]), named("alice")};
+		struct srdma_server_limits limits;
+
+		list[0].denied = true;
+		limits = with(list, i == 0 ? 1 : 2);
+		assert_string_equal(policy_of(&limits, "alice", true).refused, "denied");
+		drop(&limits);
+	}
+}
+
+static void key_can_be_listed(void **state)
+{
+	struct srdma_identity list[] = {named(PIN)};
+	struct srdma_server_limits limits = with(list, 1);
+
+	(void)state;
+	limits.only_listed_identities = true;
+	assert_null(policy_of(&limits, "odd", false).refused);
+	/* It has a name to go by. */
+	assert_string_equal(policy_of(&limits, "alice", true).refused, "unlisted");
 	drop(&limits);
 }
 
@@ -322,12 +387,15 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(each_of_thousands_is_found_and_nothing_else),
 		cmocka_unit_test(copy_is_its_own),
+		cmocka_unit_test(names_in_utf8_and_pins_are_found),
 		cmocka_unit_test(empty_list_finds_nobody),
 		cmocka_unit_test(what_cannot_be_is_refused_by_name),
 		cmocka_unit_test(who_is_not_listed_has_what_all_have),
 		cmocka_unit_test(who_is_listed_has_what_the_entry_says),
 		cmocka_unit_test(only_listed_ones_are_let_in),
 		cmocka_unit_test(name_that_only_looks_alike_gains_nothing),
+		cmocka_unit_test(any_name_of_a_certificate_can_be_denied),
+		cmocka_unit_test(key_can_be_listed),
 		cmocka_unit_test(memory_is_that_of_the_worst_case),
 		cmocka_unit_test(memory_beyond_all_bounds_does_not_wrap),
 	};

@@ -1,0 +1,223 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Keys, certificates and revocation lists of any kind, as CAs of all sorts make them. Include cmocka.h first. */
+#ifndef TEST_PKI_H
+#define TEST_PKI_H
+
+#include <limits.h>
+#include <openssl/bn.h>
+#include <openssl/ec.h>
+#include <openssl/err.h>
+#include <openssl/evp.h>
+#include <openssl/param_build.h>
+#include <openssl/pem.h>
+#include <openssl/x509v3.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#define DAY 86400
+
+struct pki {
+	X509 *cert;
+	EVP_PKEY *key;
+};
+
+struct pki_request {
+	const char *name;          /* CN; NULL: none */
+	const struct pki *issuer;  /* NULL: itself */
+	EVP_PKEY *key;             /* taken over; NULL: a new one on P-256 */
+	bool ca;
+	const char *usage;         /* keyUsage; NULL: as usual */
+	const char *extended;      /* NULL: none */
+	const char *names;         /* subjectAltName, as in openssl.cnf; NULL: none */
+	long from, to;             /* seconds from now; 0: yesterday, and in ten days */
+	void (*change)(X509 *cert); /* before it is signed; NULL: nothing more */
+};
+
+static inline EVP_PKEY *pki_key(const char *curve)
+{
+	EVP_PKEY *key = EVP_EC_gen(curve);
+
+	assert_non_null(key);
+	return key;
+}
+
+/* The public half of an RSA key, with a modulus that nobody knows the factors of. */
+static inline EVP_PKEY *pki_rsa(int bits)
+{
+	BIGNUM *n = BN_new(), *e = BN_new();
+	OSSL_PARAM_BLD *build = OSSL_PARAM_BLD_new();
+	EVP_PKEY_CTX *context = EVP_PKEY_CTX_new_from_name(NULL, "RSA", NULL);
+	OSSL_PARAM *params;
+	EVP_PKEY *key = NULL;
+
+	assert_int_equal(BN_rand(n, bits, BN_RAND_TOP_ONE, BN_RAND_BOTTOM_ODD), 1);
+	assert_int_equal(BN_set_word(e, 65537), 1);
+	OSSL_PARAM_BLD_push_BN(build, "n", n);
+	OSSL_PARAM_BLD_push_BN(build, "e", e);
+	params = OSSL_PARAM_BLD_to_param(build);
+	assert_int_equal(EVP_PKEY_fromdata_init(context), 1);
+	assert_int_equal(EVP_PKEY_fromdata(context, &key, EVP_PKEY_PUBLIC_KEY, params), 1);
+	OSSL_PARAM_free(params);
+	OSSL_PARAM_BLD_free(build);
+	EVP_PKEY_CTX_free(context);
+	BN_free(n);
+	BN_free(e);
+	return key;
+}
+
+static inline void pki_extend(X509 *cert, X509 *issuer, int nid, const char *value)
+{
+	X509V3_CTX context;
+	X509_EXTENSION *extension;
+
+	X509V3_set_ctx(&context, issuer, cert, NULL, NULL, 0);
+	extension = X509V3_EXT_conf_nid(NULL, &context, nid, value);
+	assert_non_null(extension);
+	assert_int_equal(X509_add_ext(cert, extension, -1), 1);
+	X509_EXTENSION_free(extension);
+}
+
+static inline const EVP_MD *pki_digest(EVP_PKEY *key)
+{
+	int type = EVP_PKEY_get_base_id(key);
+
+	return type == EVP_PKEY_ED25519 || type == EVP_PKEY_ED448 || type <= 0 ? NULL : EVP_sha256();
+}
+
+static inline struct pki pki_make(struct pki_request r)
+{
+	static long serial = 1000;
+	struct pki made = {.cert = X509_new(), .key = r.key ? r.key : pki_key("P-256")};
+	X509 *issuer = r.issuer ? r.issuer->cert : made.cert;
+	EVP_PKEY *signer = r.issuer ? r.issuer->key : made.key;
+	X509_NAME *subject = X509_get_subject_name(made.cert);
+
+	X509_set_version(made.cert, X509_VERSION_3);
+	ASN1_INTEGER_set(X509_get_serialNumber(made.cert), ++serial);
+	X509_gmtime_adj(X509_getm_notBefore(made.cert), r.from ? r.from : -DAY);
+	X509_gmtime_adj(X509_getm_notAfter(made.cert), r.to ? r.to : 10 * DAY);
+	X509_set_pubkey(made.cert, made.key);
+	if (r.name)
+		assert_int_equal(X509_NAME_add_entry_by_NID(subject, NID_commonName, MBSTRING_UTF8, (const unsigned char *)r.name, -1, -1, 0), 1);
+	X509_set_issuer_name(made.cert, X509_get_subject_name(issuer));
+	pki_extend(made.cert, issuer, NID_basic_constraints, r.ca ? "critical,CA:TRUE" : "critical,CA:FALSE");
+	pki_extend(made.cert, issuer, NID_key_usage, r.usage ? r.usage : r.ca ? "critical,keyCertSign,cRLSign" : "critical,digitalSignature");
+	pki_extend(made.cert, issuer, NID_subject_key_identifier, "hash");
+	pki_extend(made.cert, issuer, NID_authority_key_identifier, "keyid");
+	if (r.extended)
+		pki_extend(made.cert, issuer, NID_ext_key_usage, r.extended);
+	if (r.names)
+		pki_extend(made.cert, issuer, NID_subject_alt_name, r.names);
+	if (r.change)
+		r.change(made.cert);
+	assert_true(X509_sign(made.cert, signer, pki_digest(signer)) > 0);
+	ERR_clear_error();
+	return made;
+}
+
+static inline void pki_free(struct pki *made)
+{
+	X509_free(made->cert);
+	EVP_PKEY_free(made->key);
+	*made = (struct pki){0};
+}
+
+/* Certificates into a file, `count` of them, one after the other. */
+static inline void pki_write(const char *file, const struct pki *const *certs, size_t count)
+{
+	FILE *out = fopen(file, "w");
+
+	assert_non_null(out);
+	for (size_t i = 0; i < count; i++)
+		assert_int_equal(PEM_write_X509(out, certs[i]->cert), 1);
+	fclose(out);
+}
+
+#define PKI_WRITE(file, ...) \
+	pki_write(file, (const struct pki *const[]){__VA_ARGS__}, sizeof((const struct pki *const[]){__VA_ARGS__}) / sizeof(struct pki *))
+
+static inline void pki_write_key(const char *file, const struct pki *of)
+{
+	FILE *out = fopen(file, "w");
+
+	assert_non_null(out);
+	assert_int_equal(PEM_write_PrivateKey(out, of->key, NULL, NULL, 0, NULL, NULL), 1);
+	fclose(out);
+}
+
+struct pki_list {
+	const struct pki *issuer;
+	const struct pki *signer;        /* NULL: the issuer */
+	const struct pki *key_id;        /* whose key it names; NULL: the signer's */
+	bool no_key_id;
+	const struct pki *revoked[4];
+	long from, to;                   /* seconds from now; 0: an hour ago, and in ten days. `to` LONG_MIN: there is none */
+	void (*change)(X509_CRL *crl);
+};
+
+static inline X509_CRL *pki_list(struct pki_list r)
+{
+	X509_CRL *crl = X509_CRL_new();
+	ASN1_TIME *when = ASN1_TIME_new();
+	X509V3_CTX context;
+
+	X509_CRL_set_version(crl, X509_CRL_VERSION_2);
+	X509_CRL_set_issuer_name(crl, X509_get_subject_name(r.issuer->cert));
+	X509_CRL_set1_lastUpdate(crl, X509_gmtime_adj(when, r.from ? r.from : -3600));
+	if (r.to != LONG_MIN)
+		X509_CRL_set1_nextUpdate(crl, X509_gmtime_adj(when, r.to ? r.to : 10 * DAY));
+	for (size_t i = 0; i < 4 && r.revoked[i]; i++) {
+		X509_REVOKED *entry = X509_REVOKED_new();
+
+		X509_REVOKED_set_serialNumber(entry, X509_get_serialNumber(r.revoked[i]->cert));
+		X509_REVOKED_set_revocationDate(entry, X509_gmtime_adj(when, -7200));
+		X509_CRL_add0_revoked(crl, entry);
+	}
+	if (!r.no_key_id) {
+		X509_EXTENSION *key_id;
+
+		X509V3_set_ctx(&context, (r.key_id ? r.key_id : r.signer ? r.signer : r.issuer)->cert, NULL, NULL, crl, 0);
+		key_id = X509V3_EXT_conf_nid(NULL, &context, NID_authority_key_identifier, "keyid");
+		assert_non_null(key_id);
+		X509_CRL_add_ext(crl, key_id, -1);
+		X509_EXTENSION_free(key_id);
+	}
+	if (r.change)
+		r.change(crl);
+	assert_true(X509_CRL_sign(crl, (r.signer ? r.signer : r.issuer)->key, EVP_sha256()) > 0);
+	ASN1_TIME_free(when);
+	ERR_clear_error();
+	return crl;
+}
+
+/* Adds a list to a file, or begins the file with it. */
+static inline void pki_write_list(const char *file, const char *mode, struct pki_list r)
+{
+	FILE *out = fopen(file, mode);
+	X509_CRL *crl = pki_list(r);
+
+	assert_non_null(out);
+	assert_int_equal(PEM_write_X509_CRL(out, crl), 1);
+	X509_CRL_free(crl);
+	fclose(out);
+}
+
+/* An extension with any content, for certificates, lists and entries. */
+static inline X509_EXTENSION *pki_extension(const char *oid, bool critical, const char *der, int length)
+{
+	ASN1_OCTET_STRING *value = ASN1_OCTET_STRING_new();
+	ASN1_OBJECT *object = OBJ_txt2obj(oid, 1);
+	X509_EXTENSION *extension;
+
+	ASN1_OCTET_STRING_set(value, (const unsigned char *)der, length);
+	extension = X509_EXTENSION_create_by_OBJ(NULL, object, critical, value);
+	assert_non_null(extension);
+	ASN1_OCTET_STRING_free(value);
+	ASN1_OBJECT_free(object);
+	return extension;
+}
+
+#endif

@@ -1,0 +1,271 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <limits.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "pki.h"
+
+#include "evil_certificate.h"
+#include "peer_chain.h"
+
+/* A Certificate message with `count` times the same certificate. */
+struct message {
+	uint8_t bytes[200000];
+	size_t length;
+};
+
+static void put_u24(struct message *m, size_t value)
+{
+	m->bytes[m->length++] = (uint8_t)(value >> 16);
+	m->bytes[m->length++] = (uint8_t)(value >> 8);
+	m->bytes[m->length++] = (uint8_t)value;
+}
+
+static struct message *message_of(const uint8_t *der, size_t length, unsigned count, bool tls13)
+{
+	static struct message m;
+	size_t entry = 3 + length + (tls13 ? 2 : 0);
+
+	m.length = 0;
+	if (tls13)
+		m.bytes[m.length++] = 0;
+	put_u24(&m, entry * count);
+	for (unsigned i = 0; i < count; i++) {
+		put_u24(&m, length);
+		memcpy(m.bytes + m.length, der, length);
+		m.length += length;
+		if (tls13) {
+			m.bytes[m.length++] = 0;
+			m.bytes[m.length++] = 0;
+		}
+	}
+	return &m;
+}
+
+static struct message *message_with(EVP_PKEY *key, unsigned count, bool tls13)
+{
+	static struct pki signer;
+	struct pki made;
+	unsigned char *der = NULL;
+	struct message *m;
+	int length;
+
+	if (!signer.cert)
+		signer = pki_make((struct pki_request){.name = "CA", .ca = true});
+	made = pki_make((struct pki_request){.name = "x", .issuer = &signer, .key = key});
+	length = i2d_X509(made.cert, &der);
+	m = message_of(der, (size_t)length, count, tls13);
+	OPENSSL_free(der);
+	X509_free(made.cert);
+	return m;
+}
+
+static const char *judge(EVP_PKEY *key)
+{
+	unsigned char *der = NULL;
+	int length = i2d_PUBKEY(key, &der);
+	const char *alone = srdma_key_problem(der, (size_t)length);
+
+	OPENSSL_free(der);
+	for (int tls13 = 0; tls13 < 2; tls13++) {
+		struct message *m = message_with(key, 1, tls13);
+		const char *problem = srdma_chain_problem(m->bytes, m->length, tls13);
+
+		assert_ptr_equal(problem, alone);
+	}
+	EVP_PKEY_free(key);
+	return alone;
+}
+
+static EVP_PKEY *curve(const char *name, bool explicit, const char *form)
+{
+	EVP_PKEY *key = pki_key(name);
+
+	if (explicit)
+		assert_int_equal(EVP_PKEY_set_utf8_string_param(key, "encoding", "explicit"), 1);
+	if (form)
+		assert_int_equal(EVP_PKEY_set_utf8_string_param(key, "point-format", form), 1);
+	return key;
+}
+
+static void keys_of_tls13_are_fit(void **state)
+{
+	static const char *const curves[] = {"P-256", "P-384", "P-521"};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof curves / sizeof *curves; i++) {
+		assert_null(judge(curve(curves[i], false, NULL)));
+		assert_null(judge(curve(curves[i], false, "compressed")));
+	}
+	assert_null(judge(EVP_PKEY_Q_keygen(NULL, NULL, "ED25519")));
+	assert_null(judge(EVP_PKEY_Q_keygen(NULL, NULL, "ED448")));
+	assert_null(judge(pki_rsa(2048)));
+	assert_null(judge(pki_rsa(3072)));
+	assert_null(judge(pki_rsa(4096)));
+	assert_null(judge(EVP_PKEY_Q_keygen(NULL, NULL, "RSA", (size_t)2048)));
+}
+
+static void ml_dsa_is_fit_where_openssl_has_it(void **state)
+{
+	static const char *const kinds[] = {"ML-DSA-44", "ML-DSA-65", "ML-DSA-87"};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+		EVP_PKEY *key = EVP_PKEY_Q_keygen(NULL, NULL, kinds[i]);
+		unsigned char *der = NULL;
+		int length = key ? i2d_PUBKEY(key, &der) : 0;
+
+		if (key)
+			assert_null(srdma_key_problem(der, (size_t)length));
+		OPENSSL_free(der);
+		EVP_PKEY_free(key);
+		ERR_clear_error();
+	}
+}
+
+static void other_curves_are_not(void **state)
+{
+	static const char *const curves[] = {"secp224r1", "secp256k1", "brainpoolP256r1", "brainpoolP384r1", "brainpoolP512r1", "sect571r1"};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof curves / sizeof *curves; i++)
+		assert_non_null(strstr(judge(curve(curves[i], false, NULL)), "curve"));
+	/* The same curve, but described: the description could be of any. */
+	assert_non_null(strstr(judge(curve("P-256", true, NULL)), "curve"));
+	assert_non_null(judge(curve("P-256", false, "hybrid")));
+}
+
+static void other_sizes_and_kinds_are_not(void **state)
+{
+	static const int sizes[] = {512, 1024, 2047, 4097, 8192, 16384};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+		EVP_PKEY *key = pki_rsa(sizes[i]);
+		unsigned char *der = NULL;
+		int length = i2d_PUBKEY(key, &der);
+
+		assert_non_null(strstr(srdma_key_problem(der, (size_t)length), "2048 to 4096"));
+		OPENSSL_free(der);
+		EVP_PKEY_free(key);
+	}
+	assert_non_null(strstr(judge(EVP_PKEY_Q_keygen(NULL, NULL, "X25519")), "neither"));
+}
+
+static void exponent_that_costs_is_not(void **state)
+{
+	/* RSA of 2048 bits: {n, e} with e of 64 and of 65 bits. */
+	static uint8_t spki[] = {0x30, 0x82, 0x01, 0x29, 0x30, 0x0d, 6, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 1, 5, 0, 0x03, 0x82, 0x01,
+				 0x16, 0, 0x30, 0x82, 0x01, 0x11, 0x02, 0x82, 0x01, 0x01, 0, [33 + 256] = 0x02, 0x0a};
+	uint8_t key[512];
+	size_t length = 33 + 256;
+
+	(void)state;
+	for (int bits = 64; bits <= 65; bits++) {
+		uint8_t exponent[] = {0x02, 9, bits == 64 ? 0 : 1, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff};
+
+		memset(spki + 33, 0xff, 256);
+		memcpy(key, spki, length);
+		memcpy(key + length, exponent, sizeof exponent);
+		/* Lengths of what is around it. */
+		key[3] = (uint8_t)(length + sizeof exponent - 4);
+		key[22] = (uint8_t)(length + sizeof exponent - 23);
+		key[27] = (uint8_t)(length + sizeof exponent - 28);
+		if (bits == 64)
+			assert_null(srdma_key_problem(key, length + sizeof exponent));
+		else
+			assert_non_null(strstr(srdma_key_problem(key, length + sizeof exponent), "exponent"));
+	}
+}
+
+static void certificate_made_to_cost_is_not(void **state)
+{
+	struct message *m = message_of(evil_certificate, sizeof evil_certificate, 1, true);
+
+	(void)state;
+	assert_non_null(strstr(srdma_chain_problem(m->bytes, m->length, true), "curve"));
+	m = message_of(evil_certificate, sizeof evil_certificate, 1, false);
+	assert_non_null(strstr(srdma_chain_problem(m->bytes, m->length, false), "curve"));
+}
+
+static void number_and_bytes_have_a_limit(void **state)
+{
+	struct message *m;
+
+	(void)state;
+	m = message_with(pki_rsa(4096), SRDMA_CHAIN_CERTS, true);
+	assert_null(srdma_chain_problem(m->bytes, m->length, true));
+	m = message_with(pki_rsa(4096), SRDMA_CHAIN_CERTS + 1, true);
+	assert_non_null(strstr(srdma_chain_problem(m->bytes, m->length, true), "more than 8"));
+	m = message_with(pki_rsa(4096), 60, true);
+	assert_non_null(strstr(srdma_chain_problem(m->bytes, m->length, true), "32768 bytes"));
+	m = message_with(pki_rsa(4096), 0, true);
+	assert_null(srdma_chain_problem(m->bytes, m->length, true));
+}
+
+/* Whatever is missing or too much: what OpenSSL might still read another way is not given to it. */
+static void cut_and_changed_messages_are_never_fit(void **state)
+{
+	(void)state;
+	for (int tls13 = 0; tls13 < 2; tls13++) {
+		struct message *m = message_with(pki_key("P-256"), 2, tls13);
+		uint8_t *copy;
+
+		for (size_t length = 0; length < m->length; length++) {
+			/* Of that size, so that a sanitizer sees what is read beyond it. */
+			copy = malloc(length ? length : 1);
+			memcpy(copy, m->bytes, length);
+			assert_non_null(srdma_chain_problem(copy, length, tls13));
+			free(copy);
+		}
+		m->bytes[m->length] = 0;
+		assert_non_null(srdma_chain_problem(m->bytes, m->length + 1, tls13));
+		/* No change makes it read beyond the end; most make it unfit. */
+		copy = malloc(m->length);
+		for (size_t at = 0; at < m->length; at++) {
+			memcpy(copy, m->bytes, m->length);
+			copy[at] ^= 0x80;
+			srdma_chain_problem(copy, m->length, tls13);
+		}
+		free(copy);
+	}
+}
+
+/* BER has more than one way to write a length; another reader could take another key out of it. */
+static void other_forms_of_a_length_are_not(void **state)
+{
+	static const uint8_t long_form[] = {0x30, 0x81, 0x2a, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 3, 0x21, 0};
+	static const uint8_t indefinite[] = {0x30, 0x80, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 3, 0x21, 0};
+	static const uint8_t good[] = {0x30, 0x2a, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 3, 0x21, 0};
+	uint8_t key[64] = {0};
+
+	(void)state;
+	memcpy(key, good, sizeof good);
+	assert_null(srdma_key_problem(key, sizeof good + 32));
+	memcpy(key, long_form, sizeof long_form);
+	assert_non_null(srdma_key_problem(key, sizeof long_form + 32));
+	memcpy(key, indefinite, sizeof indefinite);
+	memset(key + sizeof indefinite, 0, sizeof key - sizeof indefinite);
+	assert_non_null(srdma_key_problem(key, sizeof indefinite + 34));
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(keys_of_tls13_are_fit),
+		cmocka_unit_test(ml_dsa_is_fit_where_openssl_has_it),
+		cmocka_unit_test(other_curves_are_not),
+		cmocka_unit_test(other_sizes_and_kinds_are_not),
+		cmocka_unit_test(exponent_that_costs_is_not),
+		cmocka_unit_test(certificate_made_to_cost_is_not),
+		cmocka_unit_test(number_and_bytes_have_a_limit),
+		cmocka_unit_test(cut_and_changed_messages_are_never_fit),
+		cmocka_unit_test(other_forms_of_a_length_are_not),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
