@@ -36,7 +36,7 @@ def report(tried, defence, succeeded, expected="failed", knowledge="a valid cert
                seconds=None if began is None else time.monotonic() - began)
 
 
-def wait_for(condition, seconds=5):
+def wait_for(condition, seconds=20):
     end = time.monotonic() + seconds
     while not condition() and time.monotonic() < end:
         time.sleep(0.01)
@@ -74,12 +74,12 @@ class Insider:
         self.program.must("connected")
         self.channel.sendall(protocol.frame(protocol.READY))
 
-    def do(self, command, seconds=5):
-        """The event that ends a command that posts something; None: nothing came of it."""
+    def do(self, command, seconds=20):
+        """The event that ends a command that posts something ("text" does not: say that); None: nothing came of it."""
         self.program.say(command)
         return self.program.next(lambda line: line["event"] in ("done", "broken"), seconds)
 
-    def end(self, seconds=5):
+    def end(self, seconds=20):
         """The server's event about the end of this connection."""
         wait_for(lambda: self._ended() is not None, seconds)
         return self._ended()
@@ -186,7 +186,7 @@ def foreign_keys(server, honest):
     with Aftermath(server, honest) as after:
         wrong = []
         other = Insider(server)
-        other.do("text secret")
+        other.program.say("text secret")
         if other.do(f"write {other.rkey} 0 6")["event"] != "done":
             raise SystemExit("attack: a client can't write to its own region")
         insider = Insider(server)
@@ -210,7 +210,7 @@ def left_behind(server, honest):
     with Aftermath(server, honest) as after:
         first = Insider(server)
         size = first.welcome["region_size"]
-        first.do("text the secret of the first")
+        first.program.say("text the secret of the first")
         for offset in (0, 4096, size - 64):
             first.do(f"write {first.rkey} {offset} 25")
         first.leave()
@@ -259,7 +259,7 @@ def too_many(server, honest):
         insider.program.say(f"send 60 8 {KIND_MESSAGE:x}")
         time.sleep(0.3)
         go_on()
-        end = insider.end(10)
+        end = insider.end()
         echoed = sum(line.get("event") == "message" for line in insider.program.seen)
         insider.leave()
         wrong = [] if end is not None and "more messages than it had credits" in end["error"] and end.get("security") else [f"the end: {end}"]
@@ -291,7 +291,7 @@ def deaf(server, honest):
                 time.sleep(0.1)
             go_on()
             served = honest.served()
-            end = insider.end(20)
+            end = insider.end()
             seconds = time.monotonic() - began
             insider.leave()
             if end is None or not served:
@@ -308,7 +308,7 @@ def unsealed(server, honest):
         wrong = []
         for length in (0, 8, 24, 1000):
             insider = Insider(sealed, features=MESSAGES | SEALED)
-            insider.do("text an order to pay")
+            insider.program.say("text an order to pay")
             insider.do(f"send 1 {length} {KIND_MESSAGE:x}")
             end = insider.end()
             if end is None or end["cause"] != "seal" or not end.get("security") or end["messages_received"] != 0:

@@ -162,7 +162,7 @@ class Lab:
             return
         user = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
         os.environ["ATTACK_INSIDE"] = "1"
-        os.execvp("unshare", ["unshare", *user, "--net", "--mount", sys.executable, *sys.argv])
+        os.execvp("unshare", ["unshare", *user, "--net", sys.executable, *sys.argv])
 
     def _namespace(self):
         if self.rxe and not hasattr(self, "first"):

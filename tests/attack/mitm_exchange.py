@@ -614,7 +614,7 @@ def replay(server, records):
 
 def s_client(port, *words):
     result = subprocess.run(["openssl", "s_client", "-connect", f"{ADDRESS}:{port}", "-cert", f"{LAB.folder}/honest.crt", "-key", f"{LAB.folder}/honest.key",
-                             "-alpn", "securdma/1", "-tls1_3", "-noservername", *words], input=b"", capture_output=True, timeout=10, check=False)
+                             "-alpn", "securdma/1", "-tls1_3", "-noservername", *words], input=b"", capture_output=True, timeout=30, check=False)
     return result.stdout.decode(errors="replace")
 
 
@@ -627,11 +627,11 @@ def early_data(server):
                               "-alpn", "securdma/1", "-early_data", "-no_anti_replay", "-naccept", "2"], stdin=subprocess.PIPE,
                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     LAB.programs.append(other)
-    wait_for(lambda: f":{port:04X} " in open("/proc/net/tcp", encoding="ascii").read(), 5)
+    wait_for(lambda: f":{port:04X} " in open("/proc/net/tcp", encoding="ascii").read(), 20)
     # It waits for tickets as long as its input is open.
     first = subprocess.Popen(["openssl", "s_client", "-connect", f"{ADDRESS}:{port}", "-alpn", "securdma/1", "-noservername", "-sess_out", session],
                              stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    wait_for(lambda: os.path.exists(session) and os.path.getsize(session) > 0, 3)
+    wait_for(lambda: os.path.exists(session) and os.path.getsize(session) > 0, 20)
     time.sleep(0.2)
     first.kill()
     first.communicate()
@@ -639,12 +639,14 @@ def early_data(server):
     report("a session of it", "a HELLO as early data", "none: openssl s_server -early_data", "succeeded", taken, "another TLS server")
     before = server.log().count('"client.connected"')
     foreign = s_client(server.port, "-sess_in", session, "-early_data", hello)
-    mine = subprocess.Popen(["openssl", "s_client", "-connect", f"{ADDRESS}:{server.port}", "-cert", f"{LAB.folder}/honest.crt", "-key",
-                             f"{LAB.folder}/honest.key", "-alpn", "securdma/1", "-noservername", "-sess_out", own],
-                            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    time.sleep(0.5)
-    mine.kill()
-    shaken = b"Cipher is TLS_" in mine.communicate()[0]
+    with open(f"{LAB.folder}/said", "w+b") as said:
+        mine = subprocess.Popen(["openssl", "s_client", "-connect", f"{ADDRESS}:{server.port}", "-cert", f"{LAB.folder}/honest.crt", "-key",
+                                 f"{LAB.folder}/honest.key", "-alpn", "securdma/1", "-noservername", "-sess_out", own],
+                                stdin=subprocess.PIPE, stdout=said, stderr=subprocess.DEVNULL)
+        shaken = wait_for(lambda: b"Cipher is TLS_" in os.pread(said.fileno(), 1 << 20, 0), 20)
+        time.sleep(0.2)  # a session would come after the handshake
+        mine.kill()
+        mine.communicate()
     tickets = os.path.exists(own) and os.path.getsize(own) > 0
     more = server.log().count('"client.connected"') - before
     report("a client's key, a session of another server", "a HELLO as early data; and to be given a session", "no tickets, no early data", "failed",
