@@ -83,10 +83,20 @@ static uint64_t next_random(uint64_t *state)
 	return z ^ (z >> 31);
 }
 
+/* The upper half of a product; not every architecture has a type for all of it. */
+static uint64_t multiply_high(uint64_t a, uint64_t b)
+{
+	uint64_t a_low = (uint32_t)a, a_high = a >> 32, b_low = (uint32_t)b, b_high = b >> 32;
+	uint64_t one = a_high * b_low + (a_low * b_low >> 32);
+	uint64_t other = a_low * b_high + (uint32_t)one;
+
+	return a_high * b_high + (one >> 32) + (other >> 32);
+}
+
 /* 0 to n - 1. */
 static uint64_t random_below(uint64_t *state, uint64_t n)
 {
-	return (uint64_t)(((unsigned __int128)next_random(state) * n) >> 64);
+	return multiply_high(next_random(state), n);
 }
 
 static bool happens(uint64_t *state, uint32_t chance)
@@ -164,11 +174,12 @@ static bool parse_time(const char *p, const char *end, uint64_t *out)
 	for (size_t i = 0; p && i < sizeof(units) / sizeof(units[0]); i++) {
 		if (strlen(units[i].name) != (size_t)(end - p) || memcmp(units[i].name, p, (size_t)(end - p)) != 0)
 			continue;
-		unsigned __int128 time = (unsigned __int128)value * units[i].nanoseconds / BILLION;
+		/* In two parts, so that nothing overflows: no unit is longer than a second. */
+		uint64_t time = value / BILLION * units[i].nanoseconds + value % BILLION * units[i].nanoseconds / BILLION;
 
 		if (time > LONGEST_TIME)
 			return false;
-		*out = (uint64_t)time;
+		*out = time;
 		return true;
 	}
 	return false;
