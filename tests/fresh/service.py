@@ -195,11 +195,13 @@ def runs_as_its_own_user_with_nothing_more_than_that():
 
 @check
 def commands_find_the_control_socket_by_themselves():
+    configure("[server]\ncontrol = /run/securdma/elsewhere\n")
     start()
     expect_served()
     status = control("status", "--json")
     expect(status.returncode == 0 and json.loads(status.stdout)["accepted"] >= 1, lambda: f"{status}")
     expect(control("top", "--once").returncode == 0, "securdma top")
+    systemctl("reload", "securdma.service", check=True)
     # A server by hand has none unless told, so it does not meet the service's.
     by_hand = subprocess.Popen(["uroce", "securdma", "serve", "--port", "0", "--cert", f"{ETC}/server.crt", "--key", f"{ETC}/server.key",
                                 "--client-ca", f"{ETC}/ca.crt"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
