@@ -8,11 +8,12 @@
 #include <openssl/err.h>
 #include <string.h>
 
-/* Since OpenSSL 3.2; older ones neither know the bits nor compress (RFC 8879). What is compressed can be made to grow. */
+/* Since OpenSSL 3.2; older ones neither know the bits nor compress. What is compressed can be made to grow. */
 #ifndef SSL_OP_NO_TX_CERTIFICATE_COMPRESSION
 #define SSL_OP_NO_TX_CERTIFICATE_COMPRESSION SSL_OP_BIT(32)
 #define SSL_OP_NO_RX_CERTIFICATE_COMPRESSION SSL_OP_BIT(33)
 #endif
+#define COMPRESSED_CERTIFICATE 25 /* RFC 8879 */
 
 /* The first one that the library takes. No finite-field groups: one ClientHello with ffdhe8192 costs 120 ms, with X25519 0.2 ms.
  * Hybrid first, where OpenSSL has it (3.5): whoever records the exchange must break both. The client sends a share of each group with
@@ -68,9 +69,13 @@ static void watch_message(int sent, int version, int type, const void *data, siz
 
 	(void)version;
 	(void)arg;
-	if (sent || type != SSL3_RT_HANDSHAKE || length < SSL3_HM_HEADER_LENGTH || message[0] != SSL3_MT_CERTIFICATE)
+	if (sent || type != SSL3_RT_HANDSHAKE || length < SSL3_HM_HEADER_LENGTH)
 		return;
-	problem = srdma_chain_problem(message + SSL3_HM_HEADER_LENGTH, length - SSL3_HM_HEADER_LENGTH, SSL_version(ssl) == TLS1_3_VERSION);
+	if (message[0] == SSL3_MT_CERTIFICATE)
+		problem = srdma_chain_problem(message + SSL3_HM_HEADER_LENGTH, length - SSL3_HM_HEADER_LENGTH,
+					      SSL_version(ssl) == TLS1_3_VERSION);
+	else
+		problem = message[0] == COMPRESSED_CERTIFICATE ? "it is compressed" : NULL;
 	if (!problem)
 		return;
 	srdma_tls_refuse(ssl, SRDMA_ECERT, "the peer's certificate is not acceptable: %s", problem);
