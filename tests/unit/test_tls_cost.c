@@ -203,7 +203,7 @@ static int face_bytes(const void *bytes, size_t length, int *left)
 }
 
 #define X25519 29
-#define UNKNOWN_GROUP 0xfafa
+#define UNKNOWN_GROUP 0xfafau
 
 /* A ClientHello with X25519's base point as its share, or with `shares` shares of a group that nobody knows. */
 static size_t make_hello(uint8_t *out, size_t size, unsigned groups, unsigned shares, unsigned padding)
