@@ -119,7 +119,7 @@ const struct option settings_options[] = {
 	 1000000, "N", "clients connected at once"},
 	{"--max-clients-per-identity", "server", "max-clients-per-identity", OPTION_NUMBER, FOR_SERVE,
 	 AT(max_clients_per_identity), 0, 1000000, "N",
-	 "clients connected at once under one certificate name; 0: max-clients"},
+	 "clients connected at once under one identity; 0: max-clients"},
 	{"--max-clients-per-address", "server", "max-clients-per-address", OPTION_NUMBER, FOR_SERVE,
 	 AT(max_clients_per_address), 0, 1000000, "N", "clients connected at once from one IP address; 0: max-clients"},
 	{"--only-listed-identities", "server", "only-listed-identities", OPTION_SWITCH, FOR_SERVE, AT(only_listed_identities), 0,

@@ -35,7 +35,7 @@ struct srdma_tls {
 	size_t allowed; /* bytes that the peer may have sent so far; SIZE_MAX once the handshake is over */
 	size_t received;
 	int refusal;    /* why the handshake fails, when it was not OpenSSL that decided; 0: it was */
-	char refusal_text[384];
+	char *refusal_text;
 	struct srdma_tls_context *context;
 };
 
@@ -176,6 +176,7 @@ void srdma_tls_delete(struct srdma_tls **out)
 	ERR_clear_error();
 	close(tls->fd);
 	srdma_tls_context_unref(&tls->context);
+	free(tls->refusal_text);
 	free(tls);
 }
 
@@ -224,7 +225,8 @@ void srdma_tls_refuse(SSL *ssl, int error, const char *format, ...)
 		return;
 	tls->refusal = error;
 	va_start(args, format);
-	vsnprintf(tls->refusal_text, sizeof tls->refusal_text, format, args);
+	if (vasprintf(&tls->refusal_text, format, args) < 0)
+		tls->refusal_text = NULL;
 	va_end(args);
 }
 
@@ -232,7 +234,7 @@ static int fail_refused(struct srdma_tls *tls)
 {
 	tls->broken = true;
 	ERR_clear_error();
-	return srdma_fail(tls->refusal, "%s", tls->refusal_text);
+	return srdma_fail(tls->refusal, "%s", tls->refusal_text ? tls->refusal_text : "the handshake was refused");
 }
 
 static int fail_ssl(struct srdma_tls *tls, const char *doing)

@@ -74,7 +74,8 @@ static int refuse(X509_STORE_CTX *store, int error, X509 *culprit)
 		srdma_tls_refuse(ssl, SRDMA_ECERT, "the server's certificate is not for this name: %s; connect to a name that it bears, or give "
 						   "--server-name", why);
 	else if (error == X509_V_ERR_UNABLE_TO_GET_CRL)
-		srdma_tls_refuse(ssl, SRDMA_ECERT, "the peer's certificate is not acceptable: there is no revocation list of the CA that issued%s",
+		srdma_tls_refuse(ssl, SRDMA_ECERT,
+				 "the peer's certificate is not acceptable: there is no revocation list of an issuer%s; add it to the file of lists",
 				 which);
 	else
 		srdma_tls_refuse(ssl, SRDMA_ECERT, "the peer's certificate is not acceptable: %s%s", why, which);

@@ -78,13 +78,13 @@ def test_list_of_each_ca_can_be_required(certs, pki, serve, tmp_path, in_file):
     config.write_text("[tls]\ncrl-require-all = yes\n", encoding="ascii")
     require = ["--config", config] if in_file else ["--crl-require-all"]
     refused = talk(certs, pki, server, "--crl", one, *require)
-    assert refused.returncode == 4 and "no revocation list of the CA that issued ('CN=sub', issued by 'CN=root')" in refused.stderr, refused
+    assert refused.returncode == 4 and "no revocation list of an issuer ('CN=sub', issued by 'CN=root')" in refused.stderr, refused
     # The trusted one itself needs none.
     assert talk(certs, pki, server, "--crl", one, *require, ca="sub").returncode == 0
     server.stop()
     server = serve("--client-crl", one, *require)
     assert talk(certs, pki, server).returncode == 4
-    server.wait_log("no revocation list of the CA")
+    server.wait_log("no revocation list of an issuer")
     server.stop()
 
 
@@ -181,7 +181,7 @@ def test_own_certificate_that_is_not_valid_yet_is_told(certs, device, pki, start
                     "/CN=late", "-out", pki("request.csr")], check=True, capture_output=True)
     subprocess.run(openssl, check=True, capture_output=True)
     server = start(Server, certs, device, cert=pki("late"), client_ca=pki("root"))
-    server.wait_log("is not valid before 2040-01-01T00:00:00Z")
+    server.wait_log("is not valid before 2040-01-01")
     refused = talk(certs, pki, server)
     assert refused.returncode == 4 and "not yet valid" in refused.stderr, refused
     server.stop()

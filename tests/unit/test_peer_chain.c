@@ -46,6 +46,7 @@ static struct message *message_of(const uint8_t *der, size_t length, unsigned co
 	return &m;
 }
 
+/* Takes the key over. */
 static struct message *message_with(EVP_PKEY *key, unsigned count, bool tls13)
 {
 	static struct pki signer;
@@ -60,7 +61,7 @@ static struct message *message_with(EVP_PKEY *key, unsigned count, bool tls13)
 	length = i2d_X509(made.cert, &der);
 	m = message_of(der, (size_t)length, count, tls13);
 	OPENSSL_free(der);
-	X509_free(made.cert);
+	pki_free(&made);
 	return m;
 }
 
@@ -72,6 +73,7 @@ static const char *judge(EVP_PKEY *key)
 
 	OPENSSL_free(der);
 	for (int tls13 = 0; tls13 < 2; tls13++) {
+		EVP_PKEY_up_ref(key);
 		struct message *m = message_with(key, 1, tls13);
 		const char *problem = srdma_chain_problem(m->bytes, m->length, tls13);
 

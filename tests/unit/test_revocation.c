@@ -119,6 +119,31 @@ static void leaf_of_a_revoked_intermediate_is_refused(void **state)
 		assert_accepted(trusted[i], "lists.crl", true);
 }
 
+/* A chain ends at the first certificate that is trusted; its CAs, trusted as well, have their say about each other. */
+static void cas_above_a_trusted_one_are_looked_up(void **state)
+{
+	struct pki lower = pki_make((struct pki_request){.name = "Lower", .issuer = &middle, .ca = true});
+	struct pki leaf = pki_make((struct pki_request){.name = "x", .issuer = &lower, .extended = "clientAuth"});
+
+	(void)state;
+	PKI_WRITE("leaf.crt", &leaf, &lower);
+	PKI_WRITE("all.crt", &lower, &middle, &root);
+	pki_write_key("leaf.key", &leaf);
+	LISTS("w", .issuer = &lower);
+	LISTS("a", .issuer = &middle);
+	LISTS("a", .issuer = &root, .revoked = {&middle});
+	assert_server_refuses(plain_client("leaf.crt", "leaf.key"), server_with("all.crt", "lists.crl", false), SRDMA_ECERT,
+			      "revoked ('CN=Middle', issued by 'CN=Root')");
+	LISTS("w", .issuer = &lower);
+	LISTS("a", .issuer = &root, .from = -3 * DAY, .to = -DAY);
+	assert_server_refuses(plain_client("leaf.crt", "leaf.key"), server_with("all.crt", "lists.crl", false), SRDMA_ECERT, "CRL has expired");
+	/* None of their lists is required. */
+	LISTS("w", .issuer = &lower);
+	assert_meets(plain_client("leaf.crt", "leaf.key"), server_with("all.crt", "lists.crl", true), "host.example.com");
+	pki_free(&leaf);
+	pki_free(&lower);
+}
+
 static void refusal_names_the_revoked_certificate(void **state)
 {
 	(void)state;
@@ -466,6 +491,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(leaf_of_a_revoked_intermediate_is_refused),
+		cmocka_unit_test(cas_above_a_trusted_one_are_looked_up),
 		cmocka_unit_test(refusal_names_the_revoked_certificate),
 		cmocka_unit_test(revoked_leaf_is_refused_and_others_are_not),
 		cmocka_unit_test(list_that_is_missing),

@@ -203,7 +203,7 @@ static int face_bytes(const void *bytes, size_t length, int *left)
 }
 
 #define X25519 29
-#define UNKNOWN_GROUP 0xfafa
+#define UNKNOWN_GROUP 0xfafau
 
 /* A ClientHello with X25519's base point as its share, or with `shares` shares of a group that nobody knows. */
 static size_t make_hello(uint8_t *out, size_t size, unsigned groups, unsigned shares, unsigned padding)
@@ -421,6 +421,41 @@ static void bulky_chain_is_refused_before_it_is_read(void **state)
 	assert_server_refuses(with_chain(client, bulky), server_of(false), SRDMA_ETLS, "excessive message size");
 }
 
+/* They are no secret, and no message of a server's is to be longer than its client takes. */
+static int told_cas(const char *ca_file)
+{
+	struct pair pair = meet(raw_client(),
+				ours_server((struct srdma_tls_server_options){
+					.cert_file = "server.crt", .key_file = "server.key", .client_ca_file = ca_file}),
+				NULL);
+	int count = sk_X509_NAME_num(SSL_get0_peer_CA_list(pair.client.raw));
+
+	assert_int_equal(pair.server.result, 0);
+	assert_int_equal(pair.client.result, 0);
+	part(&pair);
+	return count;
+}
+
+static void clients_are_told_the_cas_unless_they_are_many(void **state)
+{
+	char name[64];
+
+	(void)state;
+	assert_int_equal(told_cas("ca.crt"), 1);
+	PKI_WRITE("cas.crt", &ca);
+	for (int i = 0; i < 60; i++) {
+		struct pki one;
+		FILE *out = fopen("cas.crt", "a");
+
+		snprintf(name, sizeof name, "%060d", i);
+		one = pki_make((struct pki_request){.name = name, .ca = true});
+		PEM_write_X509(out, one.cert);
+		fclose(out);
+		pki_free(&one);
+	}
+	assert_true(told_cas("cas.crt") <= 0);
+}
+
 /* ---- TLS 1.2 --------------------------------------------------------------------------------------------------- */
 
 static void nothing_is_negotiated_twice(void **state)
@@ -464,6 +499,7 @@ int main(void)
 		cmocka_unit_test(chain_has_an_end),
 		cmocka_unit_test(bulky_chain_is_refused_before_it_is_read),
 		cmocka_unit_test(message_in_crumbs_comes_to_an_end),
+		cmocka_unit_test(clients_are_told_the_cas_unless_they_are_many),
 		cmocka_unit_test(nothing_is_negotiated_twice),
 	};
 

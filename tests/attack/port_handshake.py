@@ -1,0 +1,162 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""Whoever reaches the port makes the server work before it knows who is there: what a ClientHello, and a certificate of nobody's, cost
+it in time of its processors, against an ordinary ClientHello. An attack succeeds if it costs more than 20 times as much, or if a
+newcomer is not served afterwards."""
+import glob
+import os
+import pathlib
+import re
+import socket
+import ssl
+import struct
+import subprocess
+import sys
+import time
+
+import lab as rig
+from loopback import ADDRESS, Loopback
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "integration"))
+import protocol  # noqa: E402
+
+NAME = "handshake"
+MOST = 20
+X25519, P384, FFDHE2048, FFDHE8192, UNKNOWN = 29, 24, 256, 260, 0xFAFA
+# The generators, which are points, and anything of the right size.
+SHARES = {X25519: bytes([9]) + bytes(31),
+          P384: bytes.fromhex("04aa87ca22be8b05378eb1c71ef320ad746e1d3b628ba79b9859f741e082542a385502f25dbf55296c3a545e3872760ab7"
+                              "3617de4a96262c6f5d9e98bf9292dc29f8f41dbd289a147ce9da3113b5f0b8c00a60b1ce1d7e819d7a431d7c90ea0e5f"),
+          FFDHE2048: b"\1" + bytes(range(255)), FFDHE8192: b"\1" + bytes(range(255)) * 4 + b"\1\2\3", UNKNOWN: b"x"}
+
+
+def extension(kind, body):
+    return struct.pack("!HH", kind, len(body)) + body
+
+
+def hello(group, groups=None, count=1):
+    """A ClientHello of TLS 1.3 with `count` shares of a group, and the groups that it names besides."""
+    names = [*(groups or ()), group]
+    shares = (struct.pack("!HH", group, len(SHARES[group])) + SHARES[group]) * count
+    body = (extension(10, struct.pack(f"!H{len(names)}H", 2 * len(names), *names)) + extension(13, struct.pack("!HHH", 4, 0x0403, 0x0804)) +
+            extension(51, struct.pack("!H", len(shares)) + shares) + extension(43, b"\2\3\4") +
+            extension(16, b"\0\x0b\x0a" + protocol.ALPN.encode()))
+    body = b"\3\3" + os.urandom(32) + b"\0" + b"\0\2\x13\2" + b"\1\0" + struct.pack("!H", len(body)) + body
+    message = b"\1" + len(body).to_bytes(3, "big") + body
+    return b"".join(b"\x16\3\1" + struct.pack("!H", len(part)) + part for part in (message[i:i + 16384] for i in range(0, len(message), 16384)))
+
+
+def cpu_ms(server):
+    """Time of its processors that a process has had."""
+    total = 0
+    for path in glob.glob(f"/proc/{server.pid}/task/*/schedstat"):
+        with open(path, encoding="ascii") as file:
+            total += int(file.read().split()[0])
+    return total / 1e6
+
+
+def say(port, data):
+    """Sends this, and waits for the first byte of the answer, or the end."""
+    with socket.create_connection((ADDRESS, port), 30) as sock:
+        try:
+            sock.sendall(data)
+            return sock.recv(65536)
+        except OSError:
+            return b""
+
+
+def client_with(chain):
+    """One that shows this, and takes whatever it is shown. Its own OpenSSL decodes the chain, too: once."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.set_ciphers("DEFAULT@SECLEVEL=0")
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.load_cert_chain(chain, f"{LAB.folder}/honest.key")
+    context.set_alpn_protocols([protocol.ALPN])
+    return context
+
+
+def show(port, context):
+    with socket.create_connection((ADDRESS, port), 60) as sock:
+        try:
+            with context.wrap_socket(sock) as channel:
+                channel.recv(1)
+        except OSError:
+            pass
+
+
+def cost_of_some(server, action, tries):
+    before = cpu_ms(server)
+    for _ in range(tries):
+        action()
+    # What it does after the answer, until it is at rest.
+    last = None
+    while (now := cpu_ms(server)) - (last or 0) > 0.5:
+        last = now
+        time.sleep(0.05)
+    return (now - before) / tries
+
+
+def cost(server, action, tries):
+    """Milliseconds of the server's processors for each, in the cheapest of three rounds: others on the machine make it dearer."""
+    return min(cost_of_some(server, action, tries) for _ in range(3))
+
+
+def newcomer_is_served(server):
+    command = LAB.connect_words(server, "--busy-retry-ms", "3000", "-e", "send hello")
+    return subprocess.run(command, env=LAB.environment(), stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False).returncode == 0
+
+
+def attack(server, ordinary, tried, defence, action, tries, knowledge="nothing"):
+    each = cost(server, action, tries)
+    served = newcomer_is_served(server)
+    LAB.report(NAME, "the port", knowledge, "securdma", defence, tried, "failed", each > MOST * ordinary or not served,
+               note=f"{each:.2f} ms of its processors each; an ordinary ClientHello {ordinary:.2f} ms" + ("" if served else "; a newcomer was not served"))
+
+
+def pem(der):
+    return ssl.DER_cert_to_PEM_cert(der)
+
+
+def evil_certificate():
+    """Its key is on a curve of its own; tests/unit has it."""
+    text = (pathlib.Path(__file__).resolve().parent.parent / "unit" / "evil_certificate.h").read_text(encoding="ascii")
+    return bytes(int(byte, 16) for byte in re.findall(r"0x(..)", text))
+
+
+def chain_of(name, *certificates):
+    """honest.crt with these behind it."""
+    path = f"{LAB.folder}/{name}.crt"
+    with open(f"{LAB.folder}/honest.crt", encoding="ascii") as file, open(path, "w", encoding="ascii") as out:
+        out.write(file.read() + "".join(certificates))
+    return path
+
+
+def main():
+    server = LAB.serve("--log-level", "error")
+    few, many = (10, 20) if ARGUMENTS.short else (50, 200)
+    say(server.port, hello(X25519))
+    ordinary = cost(server, lambda: say(server.port, hello(X25519)), many)
+    attack(server, ordinary, "a ClientHello with the most expensive group that is taken, P-384", "X25519MLKEM768, X25519, P-256 and P-384 alone",
+           lambda: say(server.port, hello(P384)), few)
+    for group, name in ((FFDHE2048, "ffdhe2048"), (FFDHE8192, "ffdhe8192")):
+        attack(server, ordinary, f"a ClientHello with a share of {name}", "no finite-field groups", lambda group=group: say(server.port, hello(group)), few)
+    names = [0x4000 + i % 0x3000 for i in range(16000)]
+    attack(server, ordinary, "a ClientHello of 64 KB: 6,500 shares of the last of 16,000 groups", "8 KiB",
+           lambda: say(server.port, hello(UNKNOWN, names, 6500)), few)
+    attack(server, ordinary, "a ClientHello of 7.7 KB: 800 shares of the last of 1,800 groups", "64 groups",
+           lambda: say(server.port, hello(UNKNOWN, names[:1800], 800)), few)
+    evil, ca = pem(evil_certificate()), pathlib.Path(f"{LAB.folder}/ca.crt").read_text(encoding="ascii")
+    count = 3 if ARGUMENTS.short else 20
+    context = client_with(chain_of("evil", *[evil] * count))
+    attack(server, ordinary, f"{count} certificates of 636 bytes, keys on a curve of the sender's", "keys are looked at before they are decoded",
+           lambda: show(server.port, context), 1)
+    long = client_with(chain_of("many", *[ca] * 60))
+    attack(server, ordinary, "a chain of 61 certificates", "8 certificates, 32 KiB", lambda: show(server.port, long), few)
+    server.stop()
+
+
+ARGUMENTS = rig.options(__doc__, {})
+LAB = Loopback(ARGUMENTS)
+LAB.certificates()
+main()
+LAB.end()
