@@ -46,6 +46,7 @@ static const struct mode {
 	{"stopped", mode_stopped, 2},       /* PORT PID */
 	{"hostile-nothing", mode_hostile_nothing, 2}, /* client|server plain|renewed|broken */
 	{"hostile-late", mode_hostile_late, 1}, /* TRIES */
+	{"hostile-serve", mode_hostile_serve, 1}, /* PORT */
 };
 
 _Noreturn void probe_die(const char *file, int line, const char *condition)

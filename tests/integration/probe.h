@@ -98,5 +98,6 @@ void mode_stopped(struct rig *rig, char **args);
 /* Of probe-wrapped alone. */
 void mode_hostile_nothing(struct rig *rig, char **args) __attribute__((weak));
 void mode_hostile_late(struct rig *rig, char **args) __attribute__((weak));
+void mode_hostile_serve(struct rig *rig, char **args) __attribute__((weak));
 
 #endif
