@@ -247,6 +247,7 @@ bool srdma_bulk_can_send(const struct srdma_conn *conn)
 int srdma_bulk_send_next(struct srdma_conn *conn)
 {
 	struct srdma_bulk_jobs *jobs = &conn->bulk.jobs;
+	struct srdma_bulk_job *job;
 	uint32_t index;
 	int ret;
 
@@ -256,7 +257,8 @@ int srdma_bulk_send_next(struct srdma_conn *conn)
 		index = find_job(conn);
 		if (index == jobs->count)
 			return 0;
-		ret = srdma_bulk_jobs_at(jobs, index)->write ? send_write(conn, srdma_bulk_jobs_at(jobs, index)) : send_reads(conn, index);
+		job = srdma_bulk_jobs_at(jobs, index);
+		ret = job->write ? send_write(conn, job) : send_reads(conn, index);
 	}
 	return ret == 0 ? 1 : ret;
 }
