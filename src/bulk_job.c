@@ -20,24 +20,18 @@ void srdma_bulk_jobs_release(struct srdma_bulk_jobs *jobs)
 
 bool srdma_bulk_jobs_add(struct srdma_bulk_jobs *jobs, const struct srdma_bulk_job *job)
 {
-	uint64_t number = jobs->oldest + jobs->count;
 	struct srdma_bulk_job *slot;
 
 	if (jobs->count == jobs->room)
 		return false;
-	slot = &jobs->slots[number % jobs->room];
+	slot = srdma_bulk_jobs_at(jobs, jobs->count);
 	*slot = *job;
-	slot->number = number;
+	slot->number = jobs->oldest + jobs->count;
 	slot->claimed = slot->settled = 0;
 	slot->claims = 0;
 	slot->all_claimed = false;
 	jobs->count++;
 	return true;
-}
-
-struct srdma_bulk_job *srdma_bulk_jobs_at(const struct srdma_bulk_jobs *jobs, uint32_t index)
-{
-	return &jobs->slots[(jobs->oldest + index) % jobs->room];
 }
 
 bool srdma_bulk_jobs_claim(struct srdma_bulk_job *job, uint32_t length, struct srdma_bulk_claim *claim)
@@ -58,7 +52,7 @@ static struct srdma_bulk_job *find(const struct srdma_bulk_jobs *jobs, const str
 
 	if (claim->job < jobs->oldest || claim->job - jobs->oldest >= jobs->count)
 		return NULL;
-	job = &jobs->slots[claim->job % jobs->room];
+	job = srdma_bulk_jobs_at(jobs, (uint32_t)(claim->job - jobs->oldest));
 	if (job->claims == 0 || claim->from < job->settled || claim->from > job->claimed || claim->length > job->claimed - claim->from)
 		return NULL;
 	return job;
@@ -111,6 +105,7 @@ bool srdma_bulk_jobs_take(struct srdma_bulk_jobs *jobs, struct srdma_bulk_job *j
 		return false;
 	*job = *oldest;
 	oldest->local = NULL;
+	jobs->first = (jobs->first + 1) % jobs->room;
 	jobs->oldest++;
 	jobs->count--;
 	return true;
@@ -121,5 +116,5 @@ void srdma_bulk_jobs_drop(struct srdma_bulk_jobs *jobs)
 	for (uint32_t i = 0; i < jobs->count; i++)
 		srdma_bulk_jobs_at(jobs, i)->local = NULL;
 	jobs->oldest += jobs->count;
-	jobs->count = 0;
+	jobs->first = jobs->count = 0;
 }

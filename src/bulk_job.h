@@ -38,9 +38,9 @@ struct srdma_bulk_claim {
 };
 
 struct srdma_bulk_jobs {
-	struct srdma_bulk_job *slots; /* ring of `room`: number n has its place at n % room */
-	uint32_t room, count;
-	uint64_t oldest; /* its number, or that of the next one */
+	struct srdma_bulk_job *slots; /* ring of `room` */
+	uint32_t room, first, count;
+	uint64_t oldest; /* the number of the first one, or of the next one to come */
 };
 
 int srdma_bulk_jobs_init(struct srdma_bulk_jobs *jobs, uint32_t room);
@@ -48,7 +48,11 @@ void srdma_bulk_jobs_release(struct srdma_bulk_jobs *jobs);
 /* Copies `job`; its account begins. False: there is no room. */
 bool srdma_bulk_jobs_add(struct srdma_bulk_jobs *jobs, const struct srdma_bulk_job *job);
 /* Counted from the oldest; index < count. */
-struct srdma_bulk_job *srdma_bulk_jobs_at(const struct srdma_bulk_jobs *jobs, uint32_t index);
+static inline struct srdma_bulk_job *srdma_bulk_jobs_at(const struct srdma_bulk_jobs *jobs, uint32_t index)
+{
+	return &jobs->slots[(jobs->first + index) % jobs->room];
+}
+
 /* Claims the next `length` bytes of a job. False: they are not owed, or `length` is 0 where bytes are. */
 bool srdma_bulk_jobs_claim(struct srdma_bulk_job *job, uint32_t length, struct srdma_bulk_claim *claim);
 /* Where the claimed bytes lie in the caller's memory. False: there is no such claim, or not any more; its memory is the caller's. */

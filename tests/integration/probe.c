@@ -52,6 +52,7 @@ static const struct mode {
 	{"hostile-nothing", mode_hostile_nothing, 2}, /* client|server plain|renewed|broken */
 	{"hostile-late", mode_hostile_late, 1}, /* TRIES */
 	{"peer-cert", mode_peer_cert, 2},   /* CERTIFICATE ORDER, either may be "" */
+	{"hostile-serve", mode_hostile_serve, 1}, /* PORT */
 };
 
 _Noreturn void probe_die(const char *file, int line, const char *condition)

@@ -103,6 +103,7 @@ void mode_stopped(struct rig *rig, char **args);
 /* Of probe-wrapped alone. */
 void mode_hostile_nothing(struct rig *rig, char **args) __attribute__((weak));
 void mode_hostile_late(struct rig *rig, char **args) __attribute__((weak));
+void mode_hostile_serve(struct rig *rig, char **args) __attribute__((weak));
 void mode_peer_cert(struct rig *rig, char **args);
 
 #endif

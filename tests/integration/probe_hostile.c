@@ -77,7 +77,7 @@ static bool is_left(const struct hostile *hostile)
 
 static bool is_over(const struct hostile *hostile)
 {
-	return hostile->conn->status != 0;
+	return hostile->conn->status != 0 || hostile->conn->closing.finished;
 }
 
 /* Also when either end is through with the connection. */
@@ -318,6 +318,21 @@ static void *hang_up_on_everybody(void *arg)
 	}
 	srdma_listener_delete(&listener);
 	return NULL;
+}
+
+/* For clients of other programs, until standard input ends. */
+void mode_hostile_serve(struct rig *rig, char **args)
+{
+	pthread_t thread;
+
+	snprintf(rig->port, sizeof rig->port, "%s", args[0]);
+	rig->server_options.conn.seal = SRDMA_SEAL_REQUIRED;
+	rig->server_options.conn.region_size = 4096;
+	CHECK(pthread_create(&thread, NULL, hang_up_on_everybody, rig) == 0);
+	while (getchar() != EOF)
+		;
+	enough = true;
+	CHECK(pthread_join(thread, NULL) == 0);
 }
 
 /* The caller has its memory back when the link looks for what else had come. */

@@ -19,7 +19,7 @@
 
 #include <cmocka.h>
 
-enum { SEQUENCES = 1000, STEPS = 300, WITHIN_MAX = 2048 };
+enum { SEQUENCES = 400, STEPS = 300, WITHIN_MAX = 2048 };
 
 static struct model model;
 static char place_text[96];
@@ -99,7 +99,7 @@ static uint8_t *make_content(struct model_record *record, const uint8_t *from, u
 	if (!bytes)
 		model_fail(&model, "out of memory");
 	for (uint32_t i = 0; i < length; i++)
-		bytes[i] = from ? from[i] : (uint8_t)(random_state >> i % 56);
+		bytes[i] = (uint8_t)(from ? from[i] : random_state >> i % 56);
 	record->contents[record->length / SRDMA_BULK_HEADER].bytes = bytes;
 	return bytes;
 }
