@@ -5,6 +5,7 @@ SECURDMA_BUILD       the build folder (default: ./build)
 SECURDMA_TEST_SCALE  factor for all deadlines, for builds and machines that are slow (default: 1)
 SECURDMA_TEST_UROCE  1: on uroce, which needs no RDMA device, instead of a device that the kernel knows
 """
+import concurrent.futures
 import functools
 import glob
 import json
@@ -405,20 +406,20 @@ class Certificates:
 
     def __init__(self, folder, host, names):
         self.folder, self.host = folder, host
-        self.make("ca", "ca", "--cn", "test CA")
-        self.make("ca", "other-ca", "--cn", "other CA")
         sans = [word for name in names for word in ("--name", name)]
         past = ["--not-after", "2020-01-01T00:00:00Z"]
-        self.make("server", "server", *sans, issuer="ca")
-        self.make("server", "other-server", *sans, issuer="other-ca")
-        self.make("server", "wrong-name", "--name", "elsewhere.invalid", issuer="ca")
-        self.make("server", "expired-server", *sans, *past, issuer="ca")
-        self.make("client", "client", "--cn", "client one", issuer="ca")
-        self.make("client", "client2", "--cn", "client two", issuer="ca")
-        self.make("client", "other-client", "--cn", "stranger", issuer="other-ca")
-        self.make("client", "expired-client", "--cn", "old client", *past, issuer="ca")
-        self.make("self-signed", "self", *sans)
-        self.make("self-signed", "self2", *sans)
+        self.make("ca", "ca", "--cn", "test CA")
+        self.make("ca", "other-ca", "--cn", "other CA")
+        # Where the machine is emulated, each takes seconds.
+        with concurrent.futures.ThreadPoolExecutor(4) as pool:
+            made = [pool.submit(self.make, *words, issuer=issuer) for issuer, *words in (
+                ("ca", "server", "server", *sans), ("other-ca", "server", "other-server", *sans),
+                ("ca", "server", "wrong-name", "--name", "elsewhere.invalid"), ("ca", "server", "expired-server", *sans, *past),
+                ("ca", "client", "client", "--cn", "client one"), ("ca", "client", "client2", "--cn", "client two"),
+                ("other-ca", "client", "other-client", "--cn", "stranger"), ("ca", "client", "expired-client", "--cn", "old client", *past),
+                (None, "self-signed", "self", *sans), (None, "self-signed", "self2", *sans))]
+        for one in made:
+            one.result()
 
     def cert(self, name):
         return os.path.join(self.folder, name + ".crt")

@@ -5,10 +5,11 @@ import itertools
 
 import pytest
 
-from conftest import ON_UROCE, PROBE_WRAPPED, Client, Server, left_out_of, resources, wait_until
+from conftest import ON_UROCE, PROBE_WRAPPED, RUN, Client, Server, left_out_of, resources, wait_until
 
 SEALED = {"SECURDMA_PROBE_SEAL": "required"}
 PLAIN = {}
+MESSAGES = 1000 if RUN == "vm" else 3000  # emulation is slow
 BOTH = pytest.mark.parametrize("mode", [PLAIN, SEALED], ids=["plain", "sealed"])
 
 
@@ -48,7 +49,7 @@ def expect_psns_used_once_on_a_queue_pair(facts):
 
 @BOTH
 def test_renewal_on_request_loses_and_doubles_nothing(protected, mode):
-    facts = protected(mode, "renew", "asked", 3000)
+    facts = protected(mode, "renew", "asked", MESSAGES)
     assert facts["epoch"] >= 7 and facts["epoch"] == facts["peer_epoch"]
     assert facts["recoveries"] == 0
     expect_other_queue_pairs(facts)
@@ -83,7 +84,7 @@ def test_psns_are_renewed_by_time(protected, mode):
 @pytest.mark.parametrize("who", [pytest.param("client", marks=left_out_of("tsan")),
                                  pytest.param("server", marks=left_out_of("vm")), "both"])
 def test_killed_queue_pair_is_replaced_and_nothing_lost_or_doubled(protected, mode, who):
-    facts = protected(mode, "renew", who, 3000, timeout=120)
+    facts = protected(mode, "renew", who, MESSAGES, timeout=120)
     assert facts["recoveries"] >= 4 and facts["recoveries"] == facts["peer_recoveries"]
     expect_other_queue_pairs(facts)
 
