@@ -5,6 +5,7 @@ UROCE_BUILD          the build folder (default: ./build)
 UROCE_TEST_SCALE     factor for all deadlines, for builds and machines that are slow (default: 1)
 UROCE_PRELOAD_FIRST  libraries to load before uroce (a sanitizer's runtime); the library is then preloaded directly
 """
+import functools
 import itertools
 import json
 import os
@@ -60,6 +61,7 @@ def exports(path):
     return symbols(path, "--defined-only")
 
 
+@functools.lru_cache
 def beyond_uroce(program):
     """What this program calls that uroce does not have yet: it works with none of uroce's objects."""
     return NOT_YET & symbols(find(program), "--undefined-only")
