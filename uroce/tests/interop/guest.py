@@ -201,7 +201,8 @@ PERFTEST = {
 }
 IN_V6 = ("verify-mtu1024", "verify-mtu4096", "pingpong-ud")
 # What the others show too: left out unless everything is asked for.
-SLOWLY_NEW = ("atomic_bw", "write_lat", "read_lat", "atomic_lat", "send_bw-mtu4096", "send_lat-events")
+SLOWLY_NEW = ("atomic_bw", "write_lat", "read_lat", "atomic_lat", "send_bw-mtu4096", "send_lat-events", "send_lat-ud", "pingpong-checked",
+              "pingpong-uc")
 PINGPONG = {"pingpong-checked": ("ibv_rc_pingpong", ["-c", "-n", "200"]), "pingpong-ud": ("ibv_ud_pingpong", ["-c", "-n", "200"]),
             "pingpong-uc": ("ibv_uc_pingpong", ["-c", "-n", "200"]), "pingpong-srq": ("ibv_srq_pingpong", ["-n", "50"])}
 
