@@ -85,7 +85,7 @@ def test_results_are_read():
     assert rows == {2: (500, [4.35, 242190.39, 5.27, 3957.59, 95463.31, 242190.39]), 65536: (200, [431.67, 0.006907])}
 
 
-@pytest.mark.parametrize("program, options", cases())
+@pytest.mark.parametrize("program, options", list(cases()))
 def test_perftest(program, options):
     server, client = Pair([program, "-d", DEVICE, "-F", *PATIENT, *options]).finish(120)
     rows = results(client)
