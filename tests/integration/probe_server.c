@@ -6,16 +6,19 @@
 #include <stdatomic.h>
 #include <string.h>
 
-enum { SIZE = 512, STUFFED = 200 };
+enum { SIZE = 512, FIRST_CREDITS = 4, STUFFED = 200 };
 
-/* Sends messages until the server takes no more: it owes echoes that nobody collects. Returns how many. */
+/*
+ * Sends messages until the server takes no more: it owes echoes that nobody collects. Returns how many. It takes more than there are
+ * credits at first, however long it has to wait for a processor.
+ */
 static unsigned stuff(struct rig *rig, struct srdma_conn *conn)
 {
 	uint64_t quiet_since = clock_ms();
 	char data[SIZE];
 	unsigned sent = 0;
 
-	while (sent < STUFFED && clock_ms() - quiet_since < 300u * (unsigned)rig->scale) {
+	while (sent < STUFFED && clock_ms() - quiet_since < (sent > FIRST_CREDITS ? 300u : 15000u) * (unsigned)rig->scale) {
 		fill(data, sizeof data, sent);
 		int ret = srdma_conn_send(conn, data, sizeof data, 0);
 		CHECK(ret == 0 || ret == -EAGAIN);
@@ -24,7 +27,7 @@ static unsigned stuff(struct rig *rig, struct srdma_conn *conn)
 			quiet_since = clock_ms();
 		}
 	}
-	CHECK(sent > 4 && sent < STUFFED);
+	CHECK(sent > FIRST_CREDITS && sent < STUFFED);
 	return sent;
 }
 
@@ -60,7 +63,7 @@ void mode_stuffed(struct rig *rig, char **args)
 
 	(void)args;
 	rig->server_options.workers = 1;
-	rig->client_options.depth = 4;
+	rig->client_options.depth = FIRST_CREDITS;
 	rig_serve(rig);
 	stuffed = rig_connect(rig);
 	other = rig_connect(rig);
@@ -89,7 +92,7 @@ void mode_never_reads(struct rig *rig, char **args)
 	rig->server_options.workers = 1;
 	rig->server_options.conn.timeout_ms = 1000 * rig->scale;
 	rig->server_options.drain_timeout_ms = 500 * rig->scale;
-	rig->client_options.depth = 4;
+	rig->client_options.depth = FIRST_CREDITS;
 	rig_serve(rig);
 	stuffed = rig_connect(rig);
 	other = rig_connect(rig);

@@ -92,7 +92,7 @@ def test_number_of_threads_does_not_grow_with_the_clients(certs, device, start):
 
 
 @left_out_of("tsan")
-@pytest.mark.limit(240)
+@pytest.mark.limit(480)
 def test_a_thousand_clients_are_connected_verified_and_gone(certs, device, start):
     """Each sends, and checks the echo of, one message and more; the idle ones cost no processor time."""
     count = 1000

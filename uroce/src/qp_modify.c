@@ -174,10 +174,11 @@ static void store(struct qp *qp, const struct ibv_qp_attr *from, int mask, const
 		to->sq_psn = from->sq_psn & WIRE_PSN_MASK;
 	if (mask & IBV_QP_TIMEOUT)
 		to->timeout = from->timeout;
+	/* Those that are left are counted down from here, in SQD too. */
 	if (mask & IBV_QP_RETRY_CNT)
-		to->retry_cnt = from->retry_cnt;
+		to->retry_cnt = qp->req.retries = from->retry_cnt;
 	if (mask & IBV_QP_RNR_RETRY)
-		to->rnr_retry = from->rnr_retry;
+		to->rnr_retry = qp->req.rnr_retries = from->rnr_retry;
 	if (mask & IBV_QP_MIN_RNR_TIMER)
 		to->min_rnr_timer = from->min_rnr_timer;
 	if (mask & IBV_QP_MAX_QP_RD_ATOMIC)

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """A process that has used the device forks; parent and child then send to each other, each on a device opened by
 itself, and the parent's queue pair from before the fork still works. Prints "ok"."""
+import enum
 import os
 import sys
 import time
+import types
 
 from pyverbs.addr import GID, AHAttr, GlobalRoute
 from pyverbs.cq import CQ
@@ -12,7 +14,12 @@ from pyverbs.mr import MR
 from pyverbs.pd import PD
 from pyverbs.qp import QP, QPAttr, QPCap, QPInitAttr
 from pyverbs.wr import SGE, RecvWR, SendWR
-import pyverbs.enums as e
+
+try:
+    import pyverbs.enums as e
+except ImportError:  # newer ones have each name in its enumeration only
+    import pyverbs.libibverbs_enums as kinds
+    e = types.SimpleNamespace(**{item.name: item for kind in vars(kinds).values() if isinstance(kind, enum.EnumMeta) for item in kind})
 
 LIMIT = 30 * float(os.environ.get("UROCE_TEST_SCALE", "1"))
 SIZE = 10000

@@ -431,8 +431,8 @@ int main(int argc, char **argv)
 			    .qps = 2,
 			    .depth = 8,
 			    .mtu = IBV_MTU_1024,
-			    .timeout = 17,
-			    .retry = 7};
+			    .timeout = PATIENT_TIMEOUT,
+			    .retry = PATIENT_RETRY};
 	struct options options = {.port = "18600"};
 	struct end end = {.plan = &plan};
 

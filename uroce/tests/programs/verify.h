@@ -13,6 +13,8 @@
 enum { EXIT_BAD_DATA = 1, EXIT_USAGE = 2, EXIT_DEADLINE = 3 };
 enum { MAX_SIZES = 64, MAX_QPS = 1024, MAX_DEPTH = 64, MAX_SGES = 4, GUARD = 64 };
 enum operation { SEND, SEND_IMM, WRITE, WRITE_IMM, READ, COMPARE_SWAP, FETCH_ADD, OPERATIONS };
+/* Half a second, eight times: for machines that are busy. */
+enum { PATIENT_TIMEOUT = 17, PATIENT_RETRY = 7 };
 /* What the server does to the connection in the end, to show what the client makes of it. */
 enum lose { LOSE_NOTHING, LOSE_KILL, LOSE_STOP, LOSE_MUTE };
 enum side { SERVER, CLIENT };

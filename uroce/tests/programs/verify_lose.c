@@ -72,6 +72,23 @@ static void expect_error_state(struct ibv_qp *qp)
 		fail(EXIT_BAD_DATA, "after retry exceeded the state is %d, not ERR", (int)attr.qp_state);
 }
 
+/* From now on with the plan's timeout and retries, which a queue pair takes while its send queue is drained. */
+static void lose_patience(struct end *end, uint32_t qp)
+{
+	struct ibv_qp_attr attr = {.qp_state = IBV_QPS_SQD,
+				   .timeout = (uint8_t)end->plan->timeout,
+				   .retry_cnt = (uint8_t)end->plan->retry};
+	int error = ibv_modify_qp(end->qp[qp], &attr, IBV_QP_STATE);
+
+	if (!error)
+		error = ibv_modify_qp(end->qp[qp], &attr, IBV_QP_STATE | IBV_QP_TIMEOUT | IBV_QP_RETRY_CNT);
+	attr.qp_state = IBV_QPS_RTS;
+	if (!error)
+		error = ibv_modify_qp(end->qp[qp], &attr, IBV_QP_STATE);
+	if (error)
+		fail(EXIT_BAD_DATA, "another timeout: %s", strerror(error));
+}
+
 int lose_as_client(struct end *end)
 {
 	const struct plan *plan = end->plan;
@@ -89,6 +106,8 @@ int lose_as_client(struct end *end)
 		wire_wait_end(end->fd);
 	if (plan->lose == LOSE_STOP)
 		wait_stopped(end->remote_pid);
+	for (uint32_t i = 0; i < plan->qps; i++)
+		lose_patience(end, i);
 	uint64_t began = now_ns();
 
 	for (uint32_t i = 0; i < plan->qps; i++)

@@ -136,8 +136,9 @@ static void to_ready(struct end *end, uint32_t i, const union ibv_gid *gid, uint
 	attr = (struct ibv_qp_attr){
 		.qp_state = IBV_QPS_RTS,
 		.sq_psn = end->psn[i],
-		.timeout = (uint8_t)plan->timeout,
-		.retry_cnt = (uint8_t)plan->retry,
+		/* When the other end is to be lost, these take effect then: until then it may have to wait for a processor. */
+		.timeout = plan->lose ? PATIENT_TIMEOUT : (uint8_t)plan->timeout,
+		.retry_cnt = plan->lose ? PATIENT_RETRY : (uint8_t)plan->retry,
 		.rnr_retry = 7,
 		.max_rd_atomic = 4,
 	};

@@ -266,6 +266,20 @@ static void more_reads_may_be_allowed_while_drained(void **state)
 	assert_int_equal(qp_destroy(ibqp), 0);
 }
 
+static void retries_may_be_changed_while_drained(void **state)
+{
+	struct rig *rig = *state;
+	struct ibv_qp *qp = rig_qp(rig, IBV_QPT_RC);
+	rig_bring(qp, IBV_QPS_SQD);
+	struct ibv_qp_attr attr = rig_good_attr(IBV_QPS_SQD);
+	attr.retry_cnt = rig_good_attr(IBV_QPS_RTS).retry_cnt - 1;
+	attr.rnr_retry = rig_good_attr(IBV_QPS_RTS).rnr_retry - 1;
+	assert_int_equal(qp_modify(qp, &attr, IBV_QP_STATE | IBV_QP_RETRY_CNT | IBV_QP_RNR_RETRY), 0);
+	assert_int_equal(qp_of(qp)->req.retries, attr.retry_cnt);
+	assert_int_equal(qp_of(qp)->req.rnr_retries, attr.rnr_retry);
+	assert_int_equal(qp_destroy(qp), 0);
+}
+
 static void caps_and_types_beyond_the_device_are_refused(void **state)
 {
 	struct rig *rig = *state;
@@ -357,6 +371,7 @@ int main(void)
 		T(draining_tells_once_when_it_is_done),
 		T(drained_without_being_asked_says_nothing),
 		T(more_reads_may_be_allowed_while_drained),
+		T(retries_may_be_changed_while_drained),
 		T(caps_and_types_beyond_the_device_are_refused),
 		T(extended_creation_knows_what_it_supports),
 		T(numbers_are_distinct_and_not_reserved),
