@@ -91,7 +91,7 @@ static size_t usable(const struct line *line, const char *operation, const size_
 		return sizes[i];
 	if (line->bench->size_count == 0)
 		return i == 0 || sizes[i - 1] < limit ? limit : 0;
-	fprintf(stderr, "securdma: bench: %s of %zu bytes is left out: the connection allows %zu\n", operation,
+	fprintf(stderr, "securdma: bench: skipped %s of %zu bytes: the connection allows %zu at most\n", operation,
 		sizes[i], limit);
 	return 0;
 }

@@ -31,7 +31,7 @@ static const struct option options_table[] = {
 	 "end after N screens; 0: never"},
 	{"--once", NULL, NULL, OPTION_SWITCH, FOR_CONTROL, offsetof(struct top_options, once), 0, 0, NULL, "the same as -n 1"},
 	{"--interval-ms", NULL, NULL, OPTION_NUMBER, FOR_CONTROL, offsetof(struct top_options, interval_ms), 100, 3600000, "N",
-	 "between two screens"},
+	 "time between two screens"},
 };
 
 static volatile sig_atomic_t interrupted;
@@ -379,7 +379,7 @@ int cmd_top(int argc, char **argv)
 	if (command_line_parse(&line, argc, argv, &code)) {
 		path = control_path(&settings);
 		code = path ? watch(path, &options)
-			    : cli_usage("top", "--control PATH is needed: the one that the server was given");
+			    : cli_usage("top", "give --control PATH, the one that the server was given");
 	}
 	free(path);
 	settings_free(&settings);

@@ -97,7 +97,7 @@ int control_ask(const char *path, json_t *request, bool quiet, json_t **out)
 	json_t *answer = NULL;
 
 	if (fd < 0) {
-		why = errno == ENOENT || errno == ECONNREFUSED ? "no server is there; 'securdma serve --control PATH' makes one"
+		why = errno == ENOENT || errno == ECONNREFUSED ? "no server is there; start one with 'securdma serve --control PATH'"
 							       : strerror(errno);
 	} else {
 		if (send_request(fd, request) == 0)
@@ -114,7 +114,7 @@ int control_ask(const char *path, json_t *request, bool quiet, json_t **out)
 		code = CLI_EXIT_FAILED;
 	}
 	if (!quiet)
-		fprintf(stderr, "securdma: control socket %s: %s\n", path, why ? why : "the answer makes no sense");
+		fprintf(stderr, "securdma: control socket %s: %s\n", path, why ? why : "the server gave an answer that is not JSON");
 	json_decref(answer);
 	return code;
 }

@@ -68,7 +68,7 @@ void cli_json_print(json_t *object)
 	if (text)
 		printf("%s\n", text);
 	else
-		fprintf(stderr, "securdma: can't print the result as JSON: out of memory, or a text is not UTF-8\n");
+		fprintf(stderr, "securdma: cannot print the result as JSON: out of memory, or a text is not UTF-8\n");
 	fflush(stdout);
 	free(text);
 	json_decref(object);

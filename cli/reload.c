@@ -25,7 +25,7 @@ static void name_what_stays(const struct option *option, void *arg)
 {
 	(void)arg;
 	if (!is_changeable(option))
-		cli_log(SRDMA_LOG_WARN, "reload: %s has another value now, which takes effect at the next start", option->flag);
+		cli_log(SRDMA_LOG_WARN, "reload: the new value of %s takes effect at the next start", option->flag);
 }
 
 static int apply(struct srdma_server *server, struct settings *fresh)
@@ -60,6 +60,6 @@ void reload(struct srdma_server *server, struct settings *settings, struct setti
 	*settings = *fresh;
 	*fresh = old; /* the caller frees it */
 	cli_log_event(SRDMA_LOG_INFO, "server.reloaded",
-		      "reloaded: certificates, CAs and revocation lists are read anew; at most %lld clients; listed identities: %zu",
+		      "reloaded: certificates, CAs, revocation lists and limits; at most %lld clients; listed identities: %zu",
 		      (long long)settings->max_clients, settings->identities.count);
 }

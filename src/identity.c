@@ -26,12 +26,12 @@ static int check_name(const char *name)
 	size_t length = name ? strnlen(name, SRDMA_NAME_SIZE) : 0;
 
 	if (length == 0)
-		return srdma_fail(-EINVAL, "an identity needs a name: who shows no certificate cannot be listed");
+		return srdma_fail(-EINVAL, "an identity needs a name; clients without a certificate cannot be listed");
 	if (length == SRDMA_NAME_SIZE)
-		return srdma_fail(-EINVAL, "the identity %.40s...: a name has at most %d characters", name, SRDMA_NAME_SIZE - 1);
+		return srdma_fail(-EINVAL, "the name of the identity %.40s... is too long; at most %d characters are allowed", name, SRDMA_NAME_SIZE - 1);
 	for (const char *c = name; *c; c++)
 		if ((unsigned char)*c < 0x20 || (unsigned char)*c >= 0x7f)
-			return srdma_fail(-EINVAL, "the identity '%s': only names of printable ASCII can be listed", name);
+			return srdma_fail(-EINVAL, "the identity '%s' has characters other than printable ASCII", name);
 	return 0;
 }
 
@@ -47,7 +47,7 @@ static int check(const struct srdma_identity *i)
 		return srdma_fail(-EINVAL, "the identity '%s': region access 0x%x is more than remote write and remote read", i->name,
 				  (unsigned)i->region_access);
 	if (i->message_size != 0 && (i->message_size < SRDMA_MESSAGE_SIZE_MIN || i->message_size > SRDMA_MESSAGE_SIZE_MAX))
-		return srdma_fail(-EINVAL, "the identity '%s': message size %u is not %u to %u", i->name, i->message_size,
+		return srdma_fail(-EINVAL, "the identity '%s': message-size %u is out of range; give %u to %u", i->name, i->message_size,
 				  SRDMA_MESSAGE_SIZE_MIN, SRDMA_MESSAGE_SIZE_MAX);
 	return 0;
 }
@@ -83,7 +83,7 @@ int srdma_identities_copy(const struct srdma_identity *identities, size_t count,
 	int ret = 0;
 
 	if (count > 0 && !identities)
-		return srdma_fail(-EINVAL, "%zu identities, and no list of them", count);
+		return srdma_fail(-EINVAL, "identity_count is %zu, and identities is NULL", count);
 	copy = calloc(count + 1, sizeof *copy);
 	if (!copy)
 		return srdma_fail(-ENOMEM, "out of memory");
@@ -146,7 +146,7 @@ const char *srdma_policy_text(const struct srdma_policy *policy)
 {
 	return policy->refused && strcmp(policy->refused, "denied") == 0
 		       ? "the server denies this certificate's name"
-		       : "the server serves listed names only, and this is none of them";
+		       : "the server serves listed names only, and this name is not listed";
 }
 
 void srdma_policy_apply(const struct srdma_policy *policy, struct srdma_conn_options *options)

@@ -27,7 +27,7 @@ static int bound_port(int fd, uint16_t *port)
 	socklen_t length = sizeof address;
 
 	if (getsockname(fd, (struct sockaddr *)&address, &length) != 0)
-		return srdma_fail(-errno, "cannot ask for the port: %s", strerror(errno));
+		return srdma_fail(-errno, "cannot find out the port of the listening socket: %s", strerror(errno));
 	*port = ntohs(address.ss_family == AF_INET ? ((struct sockaddr_in *)&address)->sin_port
 						   : ((struct sockaddr_in6 *)&address)->sin6_port);
 	return 0;
@@ -70,7 +70,7 @@ int srdma_listener_new_fd(int fd, struct srdma_listener **out)
 	int flags = fcntl(fd, F_GETFL), ret;
 
 	if (flags < 0 || !is_option(fd, SO_ACCEPTCONN, 1) || !is_option(fd, SO_PROTOCOL, IPPROTO_TCP))
-		return srdma_fail(-EINVAL, "descriptor %d is no listening TCP socket", fd);
+		return srdma_fail(-EINVAL, "descriptor %d is not a listening TCP socket", fd);
 	listener = calloc(1, sizeof *listener);
 	if (!listener)
 		return srdma_fail(-ENOMEM, "out of memory");

@@ -5,6 +5,7 @@
 #include "hello.h"
 #include "log.h"
 #include "net.h"
+#include "verify_text.h"
 
 #include <errno.h>
 #include <openssl/err.h>
@@ -146,35 +147,18 @@ short srdma_tls_events(const struct srdma_tls *tls)
 
 /* ---- errors ---------------------------------------------------------------------------------------------------- */
 
-/* The peer's alert says that it does not accept our certificate, or that it wants one. */
-static bool is_certificate_alert(int reason)
-{
-	switch (reason) {
-	case SSL_R_TLSV13_ALERT_CERTIFICATE_REQUIRED:
-	case SSL_R_TLSV1_ALERT_UNKNOWN_CA:
-	case SSL_R_TLSV1_ALERT_ACCESS_DENIED:
-	case SSL_R_SSLV3_ALERT_BAD_CERTIFICATE:
-	case SSL_R_SSLV3_ALERT_UNSUPPORTED_CERTIFICATE:
-	case SSL_R_SSLV3_ALERT_CERTIFICATE_REVOKED:
-	case SSL_R_SSLV3_ALERT_CERTIFICATE_EXPIRED:
-	case SSL_R_SSLV3_ALERT_CERTIFICATE_UNKNOWN: return true;
-	default: return false;
-	}
-}
-
 static int fail_verification(struct srdma_tls *tls)
 {
 	long result = SSL_get_verify_result(tls->ssl);
 
 	ERR_clear_error();
 	if (result == X509_V_ERR_APPLICATION_VERIFICATION)
-		return srdma_fail(SRDMA_ECERT, "the server's public key does not match the pin; if the server really has a new "
-					       "key, get its pin with `securdma cert pin`");
+		return srdma_fail(SRDMA_ECERT, "the server's public key does not match the pin; if the server has a new key, get "
+					       "its pin with 'securdma cert pin', over a way that you trust");
 	if (result == X509_V_ERR_HOSTNAME_MISMATCH || result == X509_V_ERR_IP_ADDRESS_MISMATCH)
-		return srdma_fail(SRDMA_ECERT, "the server's certificate is not for this name: %s; connect to a name that it "
-					       "bears, or give --server-name",
-				  X509_verify_cert_error_string(result));
-	return srdma_fail(SRDMA_ECERT, "the peer's certificate is not acceptable: %s", X509_verify_cert_error_string(result));
+		return srdma_fail(SRDMA_ECERT, "the server's certificate is not for this name or address; connect to a name in the "
+					       "certificate, or give one with --server-name");
+	return srdma_fail(SRDMA_ECERT, "the peer's certificate is not acceptable: %s", srdma_verify_text(result));
 }
 
 static int fail_ssl(struct srdma_tls *tls, const char *doing)
@@ -184,13 +168,17 @@ static int fail_ssl(struct srdma_tls *tls, const char *doing)
 	tls->broken = true;
 	if (reason == SSL_R_CERTIFICATE_VERIFY_FAILED)
 		return fail_verification(tls);
-	if (is_certificate_alert(reason))
-		return srdma_fail_openssl(SRDMA_ECERT, "the peer does not accept our certificate (%s)", doing);
-	if (reason == SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE)
-		return srdma_fail_openssl(SRDMA_ECERT, "the client showed no certificate");
+	if (srdma_alert_text(reason)) {
+		ERR_clear_error();
+		return srdma_fail(SRDMA_ECERT, "the peer does not accept our certificate: %s", srdma_alert_text(reason));
+	}
+	if (reason == SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE) {
+		ERR_clear_error();
+		return srdma_fail(SRDMA_ECERT, "the client showed no certificate");
+	}
 	if (reason == SSL_R_UNEXPECTED_EOF_WHILE_READING) {
 		ERR_clear_error();
-		return srdma_fail(SRDMA_ELOST, "the peer closed the connection without a word (%s)", doing);
+		return srdma_fail(SRDMA_ELOST, "the peer closed the connection without giving a reason (%s)", doing);
 	}
 	return srdma_fail_openssl(SRDMA_ETLS, "TLS failed (%s)", doing);
 }
@@ -226,7 +214,7 @@ int srdma_tls_handshake(struct srdma_tls *tls)
 		return translate(tls, ret, "handshake");
 	SSL_get0_alpn_selected(tls->ssl, &alpn, &length);
 	if (length != strlen(SRDMA_ALPN) || memcmp(alpn, SRDMA_ALPN, length) != 0)
-		return srdma_fail(SRDMA_EPROTOCOL, "the peer does not speak %s (no such ALPN)", SRDMA_ALPN);
+		return srdma_fail(SRDMA_EPROTOCOL, "the peer does not speak %s: it is no securdma, or another version (ALPN)", SRDMA_ALPN);
 	return 0;
 }
 

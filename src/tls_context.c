@@ -60,7 +60,7 @@ static int load_own(SSL_CTX *ssl, const char *cert_file, const char *key_file)
 	int ret;
 
 	if (!cert_file || !key_file)
-		return srdma_fail(SRDMA_ECONFIG, "a certificate needs its private key and a key its certificate: give both");
+		return srdma_fail(SRDMA_ECONFIG, "a certificate and its private key belong together: give both (--cert, --key)");
 	ret = check_readable("certificate", cert_file);
 	if (ret == 0)
 		ret = check_readable("private key", key_file);
@@ -106,7 +106,7 @@ static int load_crls(SSL_CTX *ssl, const char *crl_file)
 	bool whole = file && ERR_GET_LIB(error) == ERR_LIB_PEM && ERR_GET_REASON(error) == PEM_R_NO_START_LINE;
 	BIO_free(file);
 	if (count == 0 || !whole)
-		return srdma_fail_openssl(SRDMA_ECONFIG, "%s is no PEM file of certificate revocation lists", crl_file);
+		return srdma_fail_openssl(SRDMA_ECONFIG, "%s is not a PEM file with certificate revocation lists", crl_file);
 	ERR_clear_error();
 	X509_STORE_set_flags(store, X509_V_FLAG_CRL_CHECK);
 	return 0;
@@ -204,14 +204,14 @@ static int configure_client(struct srdma_tls_context *context, const struct srdm
 
 	if (!options->ca_file && !options->pin)
 		return srdma_fail(SRDMA_ECONFIG,
-				  "nothing to verify the server with: give its CA's certificate (--ca) or the pin of its key "
+				  "the server cannot be verified: give its CA's certificate (--ca) or the pin of its key "
 				  "(--pin)");
 	if (options->ca_file)
 		ret = load_ca(context->ssl, options->ca_file);
 	context->has_ca = options->ca_file != NULL;
 	if (ret == 0 && options->crl_file)
 		ret = options->ca_file ? load_crls(context->ssl, options->crl_file)
-				       : srdma_fail(SRDMA_ECONFIG, "a revocation list (--crl) is of a CA's: give it too (--ca)");
+				       : srdma_fail(SRDMA_ECONFIG, "a revocation list (--crl) needs the certificate of the CA that made it (--ca)");
 	if (ret == 0 && options->pin) {
 		context->has_pin = true;
 		ret = srdma_pin_parse(options->pin, context->pin);
@@ -266,11 +266,11 @@ static int configure_server(struct srdma_tls_context *context, const struct srdm
 		if (ret != 0)
 			return ret;
 	} else if (options->client_crl_file) {
-		return srdma_fail(SRDMA_ECONFIG, "a revocation list (--client-crl) is of a CA's: give it too (--client-ca)");
+		return srdma_fail(SRDMA_ECONFIG, "a revocation list (--client-crl) needs the certificate of the CA that made it (--client-ca)");
 	} else if (!options->insecure_anonymous_clients) {
 		return srdma_fail(SRDMA_ECONFIG,
-				  "nothing to verify clients with: give the CA that issues their certificates (--client-ca), or "
-				  "serve anybody (--insecure-anonymous-clients)");
+				  "clients cannot be verified: give the CA that issues their certificates (--client-ca), or "
+				  "serve anyone (--insecure-anonymous-clients)");
 	}
 	if (!options->insecure_anonymous_clients)
 		mode |= SSL_VERIFY_FAIL_IF_NO_PEER_CERT;
@@ -353,7 +353,7 @@ int srdma_tls_context_ssl(struct srdma_tls_context *context, const char *host, S
 		SSL_set_connect_state(ssl);
 		if (!name || !*name || expect_name(ssl, name) != 0) {
 			SSL_free(ssl);
-			return srdma_fail_openssl(-EINVAL, "'%s' is no name that a certificate can bear", name ? name : "");
+			return srdma_fail_openssl(-EINVAL, "'%s' cannot be the name in a certificate; give a DNS name or an IP address (--server-name)", name ? name : "");
 		}
 	}
 	*out = ssl;

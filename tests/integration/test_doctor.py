@@ -70,7 +70,7 @@ FAILURES = {
               "max-clients 60000 at "),
     "networks": (lambda c, o: [*files(c.cert("server"), None, c.cert("ca")), "--proxy-networks", "10.0.0.0/99"], "settings",
                  "proxy-networks: '10.0.0.0/99'"),
-    "epochs": (lambda c, o: [*files(c.cert("server"), None, c.cert("ca")), "--epoch-ms", "50"], "settings", "50 ms"),
+    "epochs": (lambda c, o: [*files(c.cert("server"), None, c.cert("ca")), "--epoch-ms", "50"], "settings", "epoch-ms 50 is out of range"),
 }
 
 

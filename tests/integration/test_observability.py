@@ -7,6 +7,7 @@ import json
 import re
 import signal
 import socket
+import ssl
 import time
 import urllib.error
 import urllib.request
@@ -110,7 +111,10 @@ def test_log_tells_who_was_rejected_and_why(logging, certs, start):
 
 @pytest.mark.parametrize("cert, said", [("other-client", ""), ("expired-client", "expired"), (None, "showed no certificate")])
 def test_bad_certificate_is_a_security_event(logging, certs, cert, said):
-    assert connect(certs, logging.port, "-e", "stat", cert=cert).returncode == 4
+    # securdma connect does not try one that it knows to have expired.
+    with contextlib.suppress(ssl.SSLError, ConnectionError):
+        with protocol.open_tls(certs, logging.port, STEP, protocol.client_context(certs, cert)) as channel:
+            channel.recv(1)
     event = wait_event(logging, "client.not_connected")
     assert (event["phase"], event["result"], event["reason"]) == ("tls", "failed", "certificate")
     assert event["security"] is True and event["name"] == "" and said in event["error"]
