@@ -593,7 +593,7 @@ struct srdma_link_options {
 SRDMA_API void srdma_link_options_init(struct srdma_link_options *options);
 
 /** Connects. context and device are referenced, not owned. Errors: those of srdma_conn_connect, of the last endpoint tried;
- *  -EINVAL no endpoints, or a raw connection; -EINTR woken. What a later try can't mend (a certificate, settings, a REJECT that is
+ *  -EINVAL no endpoints, or a raw connection; -EINTR woken. What no later try can fix (a certificate, settings, a REJECT that is
  *  final) is not tried again. */
 SRDMA_API int srdma_link_new(const struct srdma_link_options *options, struct srdma_tls_context *context,
 			     struct srdma_device *device, struct srdma_link **out);
@@ -602,7 +602,7 @@ SRDMA_API int srdma_link_new(const struct srdma_link_options *options, struct sr
  *  for each, over all its connections.
  *  SRDMA_ERECONNECTED: the connection was lost before; there is a new one, and this message was not sent.
  *  Other errors: as srdma_conn_send. Those that end the connection are returned when the policy's time was used up or nothing
- *  can mend it: the next call tries again; and with timeout_ms 0, which never waits: call srdma_link_reconnect. */
+ *  can fix it: the next call tries again; and with timeout_ms 0, which never waits: call srdma_link_reconnect. */
 SRDMA_API int srdma_link_send(struct srdma_link *link, const void *data, size_t length, int timeout_ms, uint64_t *number);
 
 /** Receives a message as srdma_conn_recv does. What had come over a connection that was lost is delivered first, then
