@@ -48,6 +48,8 @@ static const struct mode {
 	{"raw-refusals", mode_raw_refusals, 0},
 	{"disconnect-nonblocking", mode_disconnect_nonblocking, 0},
 	{"accept-timeouts", mode_accept_timeouts, 0},
+	{"link-nonblocking", mode_link_nonblocking, 0},
+	{"arguments", mode_arguments, 0},
 };
 
 _Noreturn void probe_die(const char *file, int line, const char *condition)

@@ -99,5 +99,7 @@ void mode_completions(struct rig *rig, char **args);
 void mode_raw_refusals(struct rig *rig, char **args);
 void mode_disconnect_nonblocking(struct rig *rig, char **args);
 void mode_accept_timeouts(struct rig *rig, char **args);
+void mode_link_nonblocking(struct rig *rig, char **args);
+void mode_arguments(struct rig *rig, char **args);
 
 #endif
