@@ -157,16 +157,18 @@ static void report_uverbs(struct doctor *doctor)
 	if (glob("/dev/infiniband/uverbs*", 0, NULL, &found) != 0) {
 		if (kernel_has_devices())
 			doctor_find(doctor, FINDING_FAIL, "device nodes", "modprobe ib_uverbs",
-				    "the kernel has RDMA devices, but there is no /dev/infiniband/uverbs*");
+				    "the kernel has RDMA devices, but /dev/infiniband has no uverbs node for them");
 		return;
 	}
 	for (size_t i = 0; i < found.gl_pathc; i++) {
 		const char *node = found.gl_pathv[i];
+		char what[64];
 
+		snprintf(what, sizeof what, "node %s", strrchr(node, '/') + 1);
 		if (access(node, R_OK | W_OK) == 0)
-			doctor_find(doctor, FINDING_OK, "device node", NULL, "%s can be opened", node);
+			doctor_find(doctor, FINDING_OK, what, NULL, "%s can be opened", node);
 		else
-			doctor_find(doctor, FINDING_FAIL, "device node",
+			doctor_find(doctor, FINDING_FAIL, what,
 				    "chmod 0666 /dev/infiniband/uverbs*   (Debian's rdma-core has a udev rule for it)",
 				    "%s: %s", node, strerror(errno));
 	}
