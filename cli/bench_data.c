@@ -91,7 +91,7 @@ static size_t usable(const struct line *line, const char *operation, const size_
 		return sizes[i];
 	if (line->bench->size_count == 0)
 		return i == 0 || sizes[i - 1] < limit ? limit : 0;
-	cli_error("bench: %s of %zu bytes is left out: the connection allows %zu", operation,
+	cli_error("bench: skipped %s of %zu bytes: the connection allows %zu at most", operation,
 		sizes[i], limit);
 	return 0;
 }

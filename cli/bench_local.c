@@ -114,7 +114,7 @@ int bench_local_new(struct bench *bench)
 		parent = "/tmp";
 	snprintf(local->directory, sizeof local->directory, "%s/securdma-bench-XXXXXX", parent);
 	if (!mkdtemp(local->directory)) {
-		cli_error("can't make a directory %s: %s", local->directory, strerror(errno));
+		cli_error("cannot make the directory %s: %s; set TMPDIR to a writable one", local->directory, strerror(errno));
 		local->directory[0] = '\0';
 		return CLI_EXIT_FAILED;
 	}
@@ -146,7 +146,7 @@ int bench_local_start(struct bench *bench, const struct srdma_conn_options *conn
 	options.handlers.on_message = on_message;
 	ret = srdma_server_start(&options, local->context, bench->device, &local->server);
 	if (ret < 0)
-		return cli_fail(ret, "start of the server");
+		return cli_fail(ret, "cannot start the server");
 	snprintf(target, sizeof target, "%s:%u", local->address, srdma_server_port(local->server));
 	ret = settings_set_target(&bench->settings, target);
 	return ret < 0 ? cli_fail(ret, "bench") : CLI_EXIT_OK;

@@ -18,7 +18,7 @@ static const char *const series_help[] = {
 	"HELLO, WELCOME, READY",
 	"PD, CQs, QP, memory, transitions",
 	"drawing the PSN (part of qp)",
-	"all of it",
+	"total",
 	"TLS handshake by OpenSSL alone, both certificates verified",
 	"TCP connect and that handshake",
 };
@@ -52,7 +52,7 @@ static int measure_bare(struct bench_tls *bare, struct samples *series, bool rec
 	uint64_t tls, total;
 
 	if (bench_tls_connect(bare, &tls, &total) < 0) {
-		cli_error("the bare TLS handshake for comparison failed");
+		cli_error("the bare TLS handshake, for comparison, failed");
 		return CLI_EXIT_FAILED;
 	}
 	if (record) {
@@ -78,7 +78,7 @@ static int measure(struct bench *bench, const struct srdma_conn_options *options
 		if (code != CLI_EXIT_OK || !bench->local)
 			continue;
 		if (!bare && bench_tls_new(bench_local_directory(bench), bench->settings.host, cipher, &bare) < 0) {
-			cli_error("can't start the TLS server for comparison");
+			cli_error("cannot start the bare TLS server for comparison");
 			code = CLI_EXIT_FAILED;
 			break;
 		}

@@ -31,7 +31,7 @@ static const struct option bench_options[] = {
 	{"--iterations", NULL, NULL, OPTION_NUMBER, FOR_BENCH, AT(iterations), 1, 100000000, "N",
 	 "operations per figure; bandwidth stops after 5 s"},
 	{"--sizes", NULL, NULL, OPTION_TEXT, FOR_BENCH, AT(sizes), 0, 0, "LIST",
-	 "sizes in bytes, by commas; default: 64,256,1K,4K for latency, 4K,64K,1M for bandwidth"},
+	 "sizes in bytes, separated by commas; default: 64,256,1K,4K for latency, 4K,64K,1M for bandwidth"},
 	{"--only", NULL, NULL, OPTION_TEXT, FOR_BENCH, AT(only), 0, 0, "LIST",
 	 "of setup, latency, bandwidth, by commas"},
 };
@@ -94,7 +94,7 @@ static int read_sizes(struct bench *bench)
 
 	while (rest && (word = strsep(&rest, ",")) != NULL) {
 		if (bench->size_count == BENCH_MAX_SIZES)
-			return cli_usage("bench", "--sizes: at most %d are allowed", BENCH_MAX_SIZES);
+			return cli_usage("bench", "--sizes: give at most %d sizes", BENCH_MAX_SIZES);
 		if (option_set(&number, &size, word, allowed, sizeof allowed) < 0)
 			return cli_usage("bench", "--sizes: '%s' is not valid; allowed: %s", word, allowed);
 		bench->size_list[bench->size_count++] = (size_t)size;
@@ -129,7 +129,7 @@ static int set_up(struct bench *bench, const char *target)
 	if (target && settings_set_target(settings, target) < 0)
 		return cli_usage("bench", "'%s' is not HOST, HOST:PORT or [ADDRESS]:PORT", target);
 	if (target && !settings->ca_file && !settings->pin)
-		return cli_usage("bench", "--ca or --pin is needed to verify the server");
+		return cli_usage("bench", "give --ca or --pin, to verify the server with");
 	ret = settings_open_device(settings, &bench->device);
 	if (ret < 0) {
 		cli_fail(ret, "RDMA device");

@@ -102,7 +102,7 @@ static void print_help(void)
 	      "\n"
 	      "Exit code: 0 done (also when the certificate ends soon); 1 failed, files exist already, or 'show' "
 	      "found\n"
-	      "a certificate that has expired or is not valid yet; 2 wrong options or files that don't fit together.\n"
+	      "a certificate that has expired or is not valid yet; 2 wrong options or files that do not belong together.\n"
 	      "\n"
 	      "Examples:\n"
 	      "  securdma cert ca\n"
@@ -208,7 +208,7 @@ static int report_validity(const char *file, const struct srdma_cert_info *info,
 	}
 	if (strcmp(status, "not-yet-valid") == 0) {
 		format_time(info->not_before, when, sizeof when);
-		fprintf(stderr, "securdma: error: %s is not valid before %s; is this machine's clock right?\n", file,
+		fprintf(stderr, "securdma: error: %s is not valid before %s; check the clock of this machine\n", file,
 			when);
 		return CLI_EXIT_FAILED;
 	}
@@ -256,7 +256,7 @@ static int report_made(const struct subcommand *subcommand, const struct argumen
 	json_t *object;
 
 	if (error)
-		return cli_fail(error, "cert %s: reading the new certificate", subcommand->name);
+		return cli_fail(error, "cert %s: cannot read the new certificate", subcommand->name);
 	if (arguments->json) {
 		object = describe_json(request->cert_file, &info, EXPIRY_WARN_DAYS);
 		if (object)
@@ -313,7 +313,7 @@ static int run_make(const struct subcommand *subcommand, struct arguments *argum
 		return error;
 	if (subcommand->kind == SRDMA_CERT_SERVER && request->name_count == 0) {
 		if (!request->common_name)
-			return cli_usage("cert", "server needs --name, the name or address that clients connect to");
+			return cli_usage("cert", "give --name, the name or address that clients connect to");
 		arguments->names[request->name_count++] = request->common_name;
 	}
 	choose_common_name(subcommand, request, arguments->host);
@@ -404,7 +404,7 @@ static int parse_flags(const struct subcommand *subcommand, int argc, char **arg
 		if (flag == '?' && optopt > ' ')
 			return cli_usage("cert", "unknown option '-%c'", optopt);
 		if (flag == '?')
-			return cli_usage("cert", "unknown option '%s', or one that takes no value", argv[optind - 1]);
+			return cli_usage("cert", "option '%s' is unknown, or takes no value", argv[optind - 1]);
 		if (flag == 'h')
 			flag = HELP;
 		if (flag != HELP && !(subcommand->flags & BIT(flag)))
@@ -416,9 +416,9 @@ static int parse_flags(const struct subcommand *subcommand, int argc, char **arg
 			return error;
 	}
 	if ((seen & BIT(DAYS)) && (seen & BIT(NOT_AFTER)))
-		return cli_usage("cert", "--days and --not-after can't be given together");
+		return cli_usage("cert", "give either --days or --not-after");
 	if ((seen & BIT(OUT)) && (seen & BIT(CERT)) && (seen & BIT(KEY)))
-		return cli_usage("cert", "--out has no use beside --cert and --key");
+		return cli_usage("cert", "give either --out, or --cert and --key");
 	return CLI_EXIT_OK;
 }
 
@@ -444,7 +444,7 @@ int cmd_cert(int argc, char **argv)
 		return CLI_EXIT_OK;
 	}
 	if (argc < 2)
-		return cli_usage("cert", "what is to be done? ca, server, client, self-signed, show or pin");
+		return cli_usage("cert", "give a subcommand: ca, server, client, self-signed, show or pin");
 	subcommand = find_subcommand(argv[1]);
 	if (!subcommand)
 		return cli_usage("cert", "unknown subcommand '%s'", argv[1]);

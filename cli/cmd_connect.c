@@ -79,7 +79,7 @@ static int fail(struct connect *connect, int error, const char *what)
 	keep_error(connect, error, srdma_error_text());
 	cli_fail(error, "%s", what);
 	if (error == SRDMA_EREJECTED && connect->reject.retry_after_ms > 0)
-		cli_error("the server suggests to try again in %u ms",
+		cli_error("the server suggests trying again in %u ms",
 			connect->reject.retry_after_ms);
 	return cli_exit_code(error);
 }
@@ -92,7 +92,7 @@ static int set_up(struct connect *connect)
 	int ret;
 
 	if (!settings->ca_file && !settings->pin)
-		return cli_usage("connect", "--ca or --pin is needed to verify the server");
+		return cli_usage("connect", "give --ca or --pin, to verify the server with");
 	ret = credentials_client(settings, &connect->context);
 	if (ret < 0) {
 		fail(connect, ret, "client credentials");
@@ -236,7 +236,7 @@ static int take_targets(struct connect *connect, const char *targets)
 		struct srdma_endpoint *endpoint = &connect->endpoints[connect->endpoint_count];
 
 		if (connect->endpoint_count == ENDPOINTS_MAX) {
-			code = cli_usage("connect", "more than %d servers", ENDPOINTS_MAX);
+			code = cli_usage("connect", "give at most %d servers", ENDPOINTS_MAX);
 		} else if (settings_set_target(settings, target) < 0) {
 			code = cli_usage("connect", "'%s' is not HOST, HOST:PORT or [ADDRESS]:PORT", target);
 		} else {
@@ -259,7 +259,7 @@ static int run(struct connect *connect, const char *target)
 	int code;
 
 	if (!target && !connect->settings.host)
-		return cli_usage("connect", "no HOST was given, nor [client] host in a configuration file");
+		return cli_usage("connect", "give HOST, or set host in section [client] of the configuration file");
 	code = take_targets(connect, target ? target : connect->settings.host);
 	if (code == CLI_EXIT_OK)
 		code = set_up(connect);

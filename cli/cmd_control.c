@@ -26,11 +26,11 @@ struct control_options {
 
 static const struct option kick_options[] = {
 	{"--reason", NULL, NULL, OPTION_TEXT, FOR_CONTROL, offsetof(struct control_options, reason), 0, 0, "TEXT",
-	 "what the client is told"},
+	 "reason that the client is told"},
 };
 static const struct option drain_options[] = {
 	{"--timeout-ms", NULL, NULL, OPTION_NUMBER, FOR_CONTROL, offsetof(struct control_options, timeout_ms), 0, 86400000, "N",
-	 "after which the server stops even if clients are left"},
+	 "time until the server stops, even with clients connected"},
 	{"--wait", NULL, NULL, OPTION_SWITCH, FOR_CONTROL, offsetof(struct control_options, wait), 0, 0, NULL,
 	 "return when the server has gone"},
 };
@@ -120,7 +120,7 @@ int cmd_kick(int argc, char **argv)
 	int code;
 
 	if (begin(&line, argc, argv, &path, &code))
-		code = id ? kick(path, id, options.reason) : cli_usage("kick", "the client's ID is needed");
+		code = id ? kick(path, id, options.reason) : cli_usage("kick", "give the ID of a client; 'securdma status' shows them");
 	free(path);
 	free(options.reason);
 	settings_free(&settings);
@@ -173,7 +173,7 @@ int cmd_drain(int argc, char **argv)
 	struct command_line line = {
 		.name = "drain",
 		.synopsis = "[OPTION...]",
-		.about = "A running server takes no new clients, and ends when the last one has left or the time is over. One whose port\n"
+		.about = "Makes a running server take no new clients, and end when the last one has left or the time is over. One whose port\n"
 			 "systemd holds (securdma.socket) stays, and turns newcomers away until it is stopped or restarted.",
 		.options = drain_options,
 		.option_count = sizeof drain_options / sizeof *drain_options,

@@ -130,10 +130,10 @@ static int stop(struct serve *serve, bool device_failed)
 static int check_credentials(const struct settings *settings)
 {
 	if (!settings->cert_file || !settings->key_file)
-		return cli_usage("serve", "--cert and --key are needed; 'securdma cert' makes them");
+		return cli_usage("serve", "give --cert and --key; 'securdma cert' makes them");
 	if (!settings->client_ca_file && !settings->insecure_anonymous_clients)
 		return cli_usage("serve",
-				 "--client-ca is needed to verify clients (or --insecure-anonymous-clients to serve "
+				 "give --client-ca, to verify clients with (or --insecure-anonymous-clients, to serve "
 				 "anyone who can reach the port)");
 	return CLI_EXIT_OK;
 }
@@ -282,14 +282,14 @@ static int start_server(struct serve *serve)
 	options.listen_fd_count = serve->socket_count;
 	ret = settings_server_options(settings, &options);
 	if (ret < 0)
-		return cli_fail(ret, "start");
+		return cli_fail(ret, "cannot start");
 	ret = srdma_server_start(&options, serve->context, serve->device, &serve->server);
 	if (ret == -EADDRNOTAVAIL) {
-		cli_fail(ret, "start");
+		cli_fail(ret, "cannot start");
 		return CLI_EXIT_FAILED;
 	}
 	if (ret < 0)
-		return cli_fail(ret, "start");
+		return cli_fail(ret, "cannot start");
 	if (serve->metrics)
 		code = metrics_serve(serve->metrics, serve->server);
 	if (code != CLI_EXIT_OK) {

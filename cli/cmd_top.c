@@ -31,7 +31,7 @@ static const struct option options_table[] = {
 	 "end after N screens; 0: never"},
 	{"--once", NULL, NULL, OPTION_SWITCH, FOR_CONTROL, offsetof(struct top_options, once), 0, 0, NULL, "the same as -n 1"},
 	{"--interval-ms", NULL, NULL, OPTION_NUMBER, FOR_CONTROL, offsetof(struct top_options, interval_ms), 100, 3600000, "N",
-	 "between two screens"},
+	 "time between two screens"},
 };
 
 static volatile sig_atomic_t interrupted;

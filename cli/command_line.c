@@ -71,7 +71,7 @@ static int take_flag(struct command_line *line, int argc, char **argv, int *at)
 	char allowed[256];
 
 	if (!option)
-		return cli_usage(line->name, "no option %.*s", (int)length, argument);
+		return cli_usage(line->name, "there is no option %.*s", (int)length, argument);
 	if (option->type == OPTION_SWITCH && equals)
 		return cli_usage(line->name, "%s takes no value", option->flag);
 	if (option->type == OPTION_SWITCH)
@@ -83,7 +83,7 @@ static int take_flag(struct command_line *line, int argc, char **argv, int *at)
 	else
 		return cli_usage(line->name, "%s needs a value: %s", option->flag, option->value_name);
 	if (option_set(option, values, value, allowed, sizeof allowed) < 0)
-		return cli_usage(line->name, "%s %s: not valid; allowed: %s", option->flag, value, allowed);
+		return cli_usage(line->name, "%s: '%s' is not valid; give %s", option->flag, value, allowed);
 	return CLI_EXIT_OK;
 }
 
@@ -101,7 +101,7 @@ static int walk(struct command_line *line, int argc, char **argv)
 			if (code != CLI_EXIT_OK)
 				return code;
 		} else if (line->operand_count == line->max_operands) {
-			return cli_usage(line->name, "'%s' is one argument too many", argv[i]);
+			return cli_usage(line->name, "unexpected argument '%s'", argv[i]);
 		} else {
 			line->operands[line->operand_count++] = argv[i];
 		}

@@ -105,7 +105,7 @@ int control_ask_within(const char *path, json_t *request, int timeout_s, bool qu
 
 	if (fd < 0) {
 		why = errno == ENOENT || errno == ECONNREFUSED
-			      ? "no server is there; --control names the socket that the server was given (securdma serve --control PATH)"
+			      ? "no server is there; give --control the path that the server was given (securdma serve --control PATH)"
 		      : errno == EACCES ? "only the server's user and root may use it"
 					: strerror(errno);
 	} else {
@@ -123,7 +123,7 @@ int control_ask_within(const char *path, json_t *request, int timeout_s, bool qu
 		code = CLI_EXIT_FAILED;
 	}
 	if (!quiet)
-		cli_error("control socket %s: %s", path, why ? why : "the answer makes no sense");
+		cli_error("control socket %s: %s", path, why ? why : "the server gave an answer that is not JSON");
 	json_decref(answer);
 	return code;
 }

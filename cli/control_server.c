@@ -98,11 +98,13 @@ static int take_path(struct control_server *control)
 		if (errno != EADDRINUSE)
 			goto fail;
 		if (lstat(control->path, &there) != 0 || !S_ISSOCK(there.st_mode)) {
-			cli_error("control socket %s: there is something else; remove it or name another path", control->path);
+			cli_error("control socket %s: something else has that name; remove it, or give another path",
+				control->path);
 			return CLI_EXIT_USAGE;
 		}
 		if (is_served(&address)) {
-			cli_error("control socket %s: another server uses it; stop that one or name another path", control->path);
+			cli_error("control socket %s: another server uses it; stop that server, or give another path",
+				control->path);
 			return CLI_EXIT_FAILED;
 		}
 		if (unlink(control->path) != 0 || bind_private(control->fd, &address) != 0)
@@ -137,7 +139,7 @@ int control_server_open(const char *path, control_answer_fn *answer, void *arg, 
 	control->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	folder = lock_folder(path);
 	if (control->fd < 0 || folder < 0) {
-		cli_error("control socket %s: can't use its folder: %s", path, strerror(errno));
+		cli_error("control socket %s: cannot use its folder: %s", path, strerror(errno));
 		code = CLI_EXIT_FAILED;
 	} else {
 		code = take_path(control);
@@ -213,7 +215,7 @@ static void take_connection(struct control_server *control)
 	if (fd < 0)
 		return;
 	if (!may_control(fd)) {
-		cli_log(SRDMA_LOG_WARN, "control socket: a process of another user was turned away");
+		cli_log(SRDMA_LOG_WARN, "control socket: refused a process of another user");
 		close(fd);
 		return;
 	}

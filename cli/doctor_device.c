@@ -68,7 +68,7 @@ static void report_netdev(struct doctor *doctor, const struct srdma_port_info *p
 	snprintf(path, sizeof path, "/sys/class/net/%s/addr_len", name);
 	if (read_word(path, length, sizeof length) && strcmp(length, "0") == 0)
 		doctor_find(doctor, FINDING_WARN, what, "rdma link add rxe1 type rxe netdev eth0   (on an Ethernet interface)",
-			    "its network interface %s has no hardware address (WireGuard, tun): packets to other hosts never leave", name);
+			    "its network interface %s has no hardware address (as WireGuard and tun have none): no packet reaches another host", name);
 }
 
 /* ---- ports ----------------------------------------------------------------------------------------------------- */
@@ -101,6 +101,9 @@ static void report_port(struct doctor *doctor, const struct srdma_port_info *por
 			    port->error);
 		return;
 	}
+	snprintf(netdev, sizeof netdev, "netdev of %s", port->device);
+	if (ethernet)
+		report_netdev(doctor, port, netdev);
 	if (port->state != IBV_PORT_ACTIVE) {
 		doctor_find(doctor, wanted(doctor, port) && doctor->settings->device ? FINDING_FAIL : FINDING_WARN, what,
 			    ethernet ? "ip link set dev NETDEV up   (its network interface: 'rdma link' names it)"
@@ -113,9 +116,6 @@ static void report_port(struct doctor *doctor, const struct srdma_port_info *por
 	else
 		doctor_find(doctor, FINDING_OK, what, NULL, "InfiniBand, ACTIVE, MTU %u, LID %u, %d GIDs",
 			    port->active_mtu, port->lid, port->gid_count);
-	snprintf(netdev, sizeof netdev, "netdev of %s", port->device);
-	if (ethernet)
-		report_netdev(doctor, port, netdev);
 	if (wanted(doctor, port))
 		doctor->usable_device = true;
 }
@@ -157,16 +157,18 @@ static void report_uverbs(struct doctor *doctor)
 	if (glob("/dev/infiniband/uverbs*", 0, NULL, &found) != 0) {
 		if (kernel_has_devices())
 			doctor_find(doctor, FINDING_FAIL, "device nodes", "modprobe ib_uverbs",
-				    "the kernel has RDMA devices, but there is no /dev/infiniband/uverbs*");
+				    "the kernel has RDMA devices, but /dev/infiniband has no uverbs node for them");
 		return;
 	}
 	for (size_t i = 0; i < found.gl_pathc; i++) {
 		const char *node = found.gl_pathv[i];
+		char what[64];
 
+		snprintf(what, sizeof what, "node %s", strrchr(node, '/') + 1);
 		if (access(node, R_OK | W_OK) == 0)
-			doctor_find(doctor, FINDING_OK, "device node", NULL, "%s can be opened", node);
+			doctor_find(doctor, FINDING_OK, what, NULL, "%s can be opened", node);
 		else
-			doctor_find(doctor, FINDING_FAIL, "device node",
+			doctor_find(doctor, FINDING_FAIL, what,
 				    "chmod 0666 /dev/infiniband/uverbs*   (Debian's rdma-core has a udev rule for it)",
 				    "%s: %s", node, strerror(errno));
 	}

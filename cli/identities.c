@@ -17,11 +17,11 @@ const struct option identity_options[] = {
 	{NULL, "identity", "region-size", OPTION_SIZE, 0, AT(region_size), 0, (int64_t)1 << 40, "BYTES",
 	 "region offered to each client"},
 	{NULL, "identity", "region-access", OPTION_ACCESS, 0, AT(region_access), 0, 0, "RIGHTS",
-	 "what the client may do to it: rw, r, w or none"},
+	 "what clients may do to it: rw, r, w or none"},
 	{NULL, "identity", "message-size", OPTION_SIZE, 0, AT(message_size), 64, 1 << 20, "BYTES",
 	 "longest message; the lower of both ends is used"},
 	{NULL, "identity", "max-bytes-per-second", OPTION_SIZE, 0, AT(max_bytes_per_second), 1, (int64_t)1 << 40, "BYTES",
-	 "taken from each client in a second"},
+	 "bytes accepted from each client in a second"},
 };
 const size_t identity_option_count = sizeof identity_options / sizeof *identity_options;
 
@@ -109,11 +109,11 @@ static bool is_new(const struct identities *identities, const char *name, char *
 	const struct identity *same = find(identities, name);
 
 	if (!name[0])
-		snprintf(problem, size, "an identity needs a name: [identity NAME]");
+		snprintf(problem, size, "give the identity a name: [identity NAME]");
 	else if (srdma_identity_check_name(name) != 0)
 		snprintf(problem, size, "%s", srdma_error_text());
 	else if (same)
-		snprintf(problem, size, "section [identity %s] is there twice, first in line %d", same->name, same->line);
+		snprintf(problem, size, "section [identity %s] exists already, in line %d", same->name, same->line);
 	else
 		return true;
 	return false;

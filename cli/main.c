@@ -16,10 +16,10 @@ static const struct command {
 	{"status", cmd_status, "show a running server's counts and clients"},
 	{"top", cmd_top, "watch a running server's clients and their rates"},
 	{"kick", cmd_kick, "disconnect one client of a running server"},
-	{"drain", cmd_drain, "let a running server take no new clients, and end"},
-	{"reload", cmd_reload, "let a running server read its configuration and certificates again"},
+	{"drain", cmd_drain, "make a running server take no new clients, and end"},
+	{"reload", cmd_reload, "make a running server read its configuration and certificates again"},
 	{"cert", cmd_cert, "make and show certificates"},
-	{"doctor", cmd_doctor, "check devices, limits, certificates and ports, and say how to mend what is wrong"},
+	{"doctor", cmd_doctor, "check devices, limits, certificates and ports, and tell how to fix problems"},
 	{"bench", cmd_bench, "measure connection set-up, latency and bandwidth"},
 	{"version", cmd_version, "print the versions of securdma and its libraries"},
 };
@@ -47,7 +47,7 @@ static const struct command *find(const char *name)
 
 static int unknown(const char *name)
 {
-	fprintf(stderr, "securdma: no command '%s'; commands are:", name);
+	fprintf(stderr, "securdma: there is no command '%s'; the commands are:", name);
 	for (size_t i = 0; i < COMMAND_COUNT; i++)
 		fprintf(stderr, " %s", commands[i].name);
 	fprintf(stderr, " help\n");

@@ -78,7 +78,7 @@ int metrics_listen(const char *where, struct metrics **out)
 	if (!metrics || !copy)
 		cli_error("metrics: out of memory");
 	else if (!split(copy, &address, &port))
-		code = cli_usage("serve", "--metrics %s: not valid; allowed: ADDRESS:PORT, [ADDRESS]:PORT or PORT (on %s)", where,
+		code = cli_usage("serve", "--metrics: '%s' is not valid; give ADDRESS:PORT, [ADDRESS]:PORT or PORT (on %s)", where,
 				 LOOPBACK);
 	else
 		code = listen_on(address, port, metrics);

@@ -53,13 +53,14 @@ static const struct word switch_words[] = {
 
 static int set_word(const struct word *words, const char *text, int64_t *value, char *allowed, size_t size)
 {
-	size_t used = 0;
+	size_t used;
 
 	for (const struct word *word = words; word->text; word++)
 		if (strcmp(word->text, text) == 0) {
 			*value = word->value;
 			return 0;
 		}
+	used = (size_t)snprintf(allowed, size, "one of ");
 	for (const struct word *word = words; word->text && used < size; word++)
 		used += (size_t)snprintf(allowed + used, size - used, "%s%s", word == words ? "" : ", ", word->text);
 	return -EINVAL;
@@ -99,7 +100,7 @@ static int set_number(const struct option *option, const char *text, int64_t *va
 		*value = number;
 		return 0;
 	}
-	snprintf(allowed, size, "a %s from %lld to %lld", is_size ? "size in bytes (K, M, G may follow)" : "number",
+	snprintf(allowed, size, "a %s from %lld to %lld", is_size ? "size in bytes (K, M or G may follow)" : "number",
 		 (long long)option->min, (long long)option->max);
 	return -EINVAL;
 }
@@ -123,7 +124,7 @@ static int set_text(const char *text, char **value, char *allowed, size_t size)
 	}
 	copy = strdup(text);
 	if (!copy) {
-		snprintf(allowed, size, "more memory");
+		snprintf(allowed, size, "more memory to the process");
 		return -ENOMEM;
 	}
 	free(*value);
@@ -143,7 +144,7 @@ static int add_text(const char *text, struct option_list *list, char *allowed, s
 			return 0;
 		}
 	}
-	snprintf(allowed, size, "more memory");
+	snprintf(allowed, size, "more memory to the process");
 	return -ENOMEM;
 }
 

@@ -70,7 +70,7 @@ void cli_json_print(json_t *object)
 	if (text)
 		printf("%s\n", text);
 	else
-		cli_error("can't print the result as JSON: out of memory, or a text is not UTF-8");
+		cli_error("cannot print the result as JSON: out of memory, or a text is not UTF-8");
 	fflush(stdout);
 	free(text);
 	json_decref(object);

@@ -26,7 +26,7 @@ static void name_what_stays(const struct option *option, void *later)
 {
 	if (is_changeable(option))
 		return;
-	cli_log(SRDMA_LOG_WARN, "reload: %s has another value now, which takes effect at the next start", option->flag);
+	cli_log(SRDMA_LOG_WARN, "reload: the new value of %s takes effect at the next start", option->flag);
 	if (later)
 		json_array_append_new(later, json_string(option->flag));
 }
@@ -63,7 +63,7 @@ bool reload(struct srdma_server *server, struct settings *settings, struct setti
 	*settings = *fresh;
 	*fresh = old; /* the caller frees it */
 	cli_log_event(SRDMA_LOG_INFO, "server.reloaded",
-		      "reloaded: certificates, CAs and revocation lists are read anew; at most %lld clients; listed identities: %zu",
+		      "reloaded: certificates, CAs, revocation lists and limits; at most %lld clients; listed identities: %zu",
 		      (long long)settings->max_clients, settings->identities.count);
 	return true;
 }

@@ -161,7 +161,7 @@ static json_t *kick(struct srdma_server *server, const json_t *request)
 	char shown[128] = ""; /* what the protocol takes, and nothing that a peer's terminal would act on */
 
 	if (!json_is_integer(id) || json_integer_value(id) <= 0 || (reason && !words))
-		return refuse("kick needs an id above 0, and takes a reason");
+		return refuse("kick needs an id above 0; reason must be a string");
 	if (words)
 		cli_escape(words, strlen(words), shown, sizeof shown);
 	if (srdma_server_kick(server, (uint64_t)json_integer_value(id), words ? shown : NULL) != 0)
@@ -190,7 +190,7 @@ json_t *server_status_answer(const json_t *request, struct srdma_server *server)
 	if (what && strcmp(what, "drain") == 0)
 		return drain(server, request);
 	if (!what || strcmp(what, "status") != 0)
-		return refuse("no such request; there are status, kick, drain and reload");
+		return refuse("there is no such request; the requests are status, kick, drain and reload");
 	answer = server_status_json(server);
 	if (answer)
 		json_object_set_new(answer, "ok", json_true());

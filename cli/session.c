@@ -172,8 +172,8 @@ static int check_echo(struct session *session, const void *data, size_t length, 
 	    memcmp(session->reply + SRDMA_ECHO_OVERHEAD, data, length) != 0) {
 		return session_complain(
 			session,
-			"echo: the reply of %zu bytes is not client %llu's message of %zu bytes; does the "
-			"server run the echo service?",
+			"echo: the reply of %zu bytes is not client %llu's message of %zu bytes; check that the "
+			"server runs the echo service",
 			received, (unsigned long long)session->info.client_id, length);
 	}
 	memmove(session->reply, session->reply + SRDMA_ECHO_OVERHEAD, length);
@@ -191,7 +191,7 @@ int session_echo(struct session *session, const void *data, size_t length)
 	if (session->info.message_size < SRDMA_ECHO_OVERHEAD ||
 	    length > session->info.message_size - SRDMA_ECHO_OVERHEAD)
 		return session_complain(session,
-					"send: %zu bytes can't be echoed: the agreed message size is %u, the echo "
+					"send: %zu bytes can't be echoed: the ends agreed on messages of %u bytes, and the echo "
 					"adds %d",
 					length, session->info.message_size, SRDMA_ECHO_OVERHEAD);
 	for (;;) {

@@ -36,15 +36,15 @@ const struct option settings_options[] = {
 	 "index of the source GID; -1: chosen by address"},
 
 	{"--ca", "tls", "ca", OPTION_TEXT, FOR_CLIENTS | FOR_DOCTOR, AT(ca_file), 0, 0, "FILE",
-	 "CA certificates that the server's must come from"},
+	 "CA certificates to verify the server with"},
 	{"--pin", "tls", "pin", OPTION_TEXT, FOR_CLIENTS | FOR_DOCTOR, AT(pin), 0, 0, "sha256:HEX",
 	 "public key of a self-signed server certificate, instead of --ca"},
 	{"--server-name", "tls", "server-name", OPTION_TEXT, FOR_CLIENTS, AT(server_name), 0, 0, "NAME",
-	 "name that the server's certificate must bear; default: HOST"},
+	 "name that the server's certificate must have; default: HOST"},
 	{"--cert", "tls", "cert", OPTION_TEXT, FOR_ALL & ~FOR_CONTROL, AT(cert_file), 0, 0, "FILE", "own certificate"},
 	{"--key", "tls", "key", OPTION_TEXT, FOR_ALL & ~FOR_CONTROL, AT(key_file), 0, 0, "FILE", "own private key"},
 	{"--client-ca", "tls", "client-ca", OPTION_TEXT, FOR_SERVE | FOR_DOCTOR, AT(client_ca_file), 0, 0, "FILE",
-	 "CA certificates that clients' must come from"},
+	 "CA certificates to verify clients with"},
 	{"--crl", "tls", "crl", OPTION_TEXT, FOR_CLIENTS | FOR_DOCTOR, AT(crl_file), 0, 0, "FILE",
 	 "revocation lists of the CAs in --ca"},
 	{"--client-crl", "tls", "client-crl", OPTION_TEXT, FOR_SERVE, AT(client_crl_file), 0, 0, "FILE",
@@ -71,28 +71,28 @@ const struct option settings_options[] = {
 	{"--region-access", "connection", "region-access", OPTION_ACCESS, FOR_SERVE | FOR_CONNECT, AT(region_access), 0,
 	 0, "RIGHTS", "what the peer may do to it: rw, r, w or none"},
 	{"--timeout-ms", "connection", "timeout-ms", OPTION_NUMBER, FOR_VERBS, AT(timeout_ms), 1, MS_MAX, "N",
-	 "for each blocking operation"},
+	 "time-out of each operation"},
 	{"--setup-timeout-ms", "connection", "setup-timeout-ms", OPTION_NUMBER, FOR_VERBS, AT(setup_timeout_ms), 1,
-	 MS_MAX, "N", "for TCP, TLS, exchange and queue pair together"},
+	 MS_MAX, "N", "time-out for name lookup, TCP, TLS, exchange and queue pair together"},
 	{"--busy-retry-ms", "connection", "busy-retry-ms", OPTION_NUMBER, FOR_CLIENTS, AT(busy_retry_ms), 0, MS_MAX, "N",
-	 "how long to try again while the server is too busy to set up more; 0: not at all"},
+	 "how long to try again while the server is too busy; 0: not at all"},
 	{"--reconnect-ms", "connection", "reconnect-ms", OPTION_NUMBER, FOR_CONNECT, AT(reconnect_ms), 0, MS_MAX, "N",
 	 "how long to try to connect again after a loss; 0: not at all"},
 	{"--seal", "connection", "seal", OPTION_SEAL, FOR_VERBS, AT(seal), 0, 0, "off|required",
-	 "encrypt and authenticate what runs on the queue pair; both ends must say the same"},
+	 "encrypt and authenticate all RDMA traffic; both ends need the same setting"},
 	{"--epoch-psns", "connection", "epoch-psns", OPTION_NUMBER, FOR_VERBS, AT(epoch_psns), 0, SRDMA_EPOCH_PSNS, "N",
-	 "packets that a direction may send before new PSNs are drawn; 0: never, and no recovery either"},
+	 "packets that each end may send before both draw new PSNs; 0: no limit, and no recovery"},
 	{"--epoch-ms", "connection", "epoch-ms", OPTION_NUMBER, FOR_VERBS, AT(epoch_ms), 0, MS_MAX, "N",
-	 "new PSNs and a fresh queue pair after so long, too; 0: not by time"},
+	 "milliseconds after which both ends draw new PSNs and make a new queue pair; 0: not by time"},
 	{"--recoveries", "connection", "recoveries", OPTION_NUMBER, FOR_VERBS, AT(recoveries), 0, 1000000, "N",
-	 "how often in a minute a failed queue pair is replaced; 0: its failure ends the connection"},
+	 "failed queue pairs to replace in a minute; 0: a failure ends the connection"},
 	{"--max-bytes-per-second", "connection", "max-bytes-per-second", OPTION_SIZE, FOR_SERVE, AT(max_bytes_per_second), 0,
 	 (int64_t)1 << 40, "BYTES",
-	 "taken from each client: messages and, sealed, writes and reads; not plain ones; 0: any number"},
+	 "bytes accepted from each client in a second: messages and, if sealed, writes and reads; 0: no limit"},
 	{"--spin", "connection", "spin", OPTION_NUMBER, FOR_VERBS, AT(spin), -1, 1000000, "US",
 	 "microseconds to poll before sleeping; -1: always poll"},
 	{"--gid-networks", "connection", "gid-networks", OPTION_TEXT, FOR_VERBS, AT(gid_networks), 0, 0, "CIDR,...",
-	 "networks that a peer's GID may lie in, besides its own address"},
+	 "networks that a peer's GID may be in, besides its own address"},
 
 	{"--qp-timeout", "connection", "qp-timeout", OPTION_NUMBER, FOR_VERBS, AT(qp_timeout), 0, 31, "N",
 	 "local ACK timeout, 4.096 us * 2^N; 0: never"},
@@ -127,15 +127,15 @@ const struct option settings_options[] = {
 	{"--workers", "server", "workers", OPTION_WORKERS, FOR_SERVE, AT(workers), 1, 1024, "N",
 	 "threads that serve clients; auto: as many as processors; per-client: one for each client"},
 	{"--max-pending", "server", "max-pending", OPTION_NUMBER, FOR_SERVE, AT(max_pending), 1, 65535, "N",
-	 "connections in set-up at once; as many more are told to try again"},
+	 "clients in set-up at once; more are told to try again"},
 	{"--max-setups-per-second", "server", "max-setups-per-second", OPTION_NUMBER, FOR_SERVE,
-	 AT(max_setups_per_second), 0, 1000000, "N", "set-ups begun in a second; 0: any number"},
+	 AT(max_setups_per_second), 0, 1000000, "N", "set-ups begun in a second; 0: no limit"},
 	{"--proxy-networks", "server", "proxy-networks", OPTION_TEXT, FOR_SERVE, AT(proxy_networks), 0, 0, "CIDR,...",
-	 "networks of balancers, whose connections begin with a PROXY header"},
+	 "networks of load balancers, whose connections begin with a PROXY header"},
 	{"--drain-timeout-ms", "server", "drain-timeout-ms", OPTION_NUMBER, FOR_SERVE, AT(drain_timeout_ms), 0, MS_MAX,
-	 "N", "for all clients to end in order when the server stops"},
+	 "N", "time for all clients to end in order when the server stops"},
 	{"--metrics", "server", "metrics", OPTION_TEXT, FOR_SERVE, AT(metrics), 0, 0, "ADDRESS:PORT",
-	 "serve Prometheus metrics over HTTP; PORT alone: on the loopback address; default: not at all"},
+	 "serve Prometheus metrics over HTTP; PORT alone: on the loopback address; default: none"},
 
 	{"--user", "server", "user", OPTION_TEXT, FOR_SERVE | FOR_DOCTOR, AT(user), 0, 0, "NAME",
 	 "user to become when root has started the server"},
@@ -271,7 +271,7 @@ static char *read_line(char *buffer, int size, void *stream)
 	if (length == sizeof line - 1 && line[sizeof line - 2] != '\n')
 		complain(source, "the line is too long; at most %zu bytes are allowed", sizeof line - 2);
 	else if ((length == 0 || line[length - 1] != '\n') && !feof(source->file))
-		complain(source, "there is a NUL byte in the line");
+		complain(source, "the line has a NUL byte");
 	if (source->line == 1 && strncmp(start, bom, strlen(bom)) == 0)
 		start += strlen(bom);
 	/* To libinih an indented line continues the value before it; here indentation means nothing. */
@@ -313,11 +313,11 @@ static void take_identity_value(struct ini_source *source, const char *key, cons
 		if (strcmp(option->key, key) != 0)
 			continue;
 		if (option_set(option, source->identity, value, allowed, sizeof allowed) != 0)
-			complain(source, "[identity %s] %s = %s: not valid; allowed: %s", name, key, value, allowed);
+			complain(source, "[identity %s] %s: '%s' is not valid; give %s", name, key, value, allowed);
 		return;
 	}
 	list_allowed(identity_options, identity_option_count, "identity", allowed, sizeof allowed);
-	complain(source, "section [identity %s] has no key '%s'; it has: %s", name, key, allowed);
+	complain(source, "section [identity %s] has no key '%s'; its keys are: %s", name, key, allowed);
 }
 
 static int take_value(void *user, const char *section, const char *key, const char *value)
@@ -344,14 +344,14 @@ static int take_value(void *user, const char *section, const char *key, const ch
 	if (found && option_set(found, source->settings, value, allowed, sizeof allowed) == 0)
 		return 1;
 	if (found) {
-		complain(source, "[%s] %s = %s: not valid; allowed: %s", section, key, value, allowed);
+		complain(source, "[%s] %s: '%s' is not valid; give %s", section, key, value, allowed);
 		return 1;
 	}
 	list_allowed(settings_options, settings_option_count, known_section ? section : NULL, allowed, sizeof allowed);
 	if (known_section)
-		complain(source, "section [%s] has no key '%s'; it has: %s", section, key, allowed);
+		complain(source, "section [%s] has no key '%s'; its keys are: %s", section, key, allowed);
 	else
-		complain(source, "no section [%s] (key '%s'); sections are: %s, identity NAME", section, key, allowed);
+		complain(source, "there is no section [%s] (key '%s'); the sections are: %s, identity NAME", section, key, allowed);
 	return 1;
 }
 
@@ -362,16 +362,16 @@ int settings_read_file(struct settings *settings, const char *file)
 
 	source.file = fopen(file, "re");
 	if (!source.file) {
-		cli_error_event("settings.invalid", "can't read the configuration file %s: %s", file, strerror(errno));
+		cli_error_event("settings.invalid", "cannot read the configuration file %s: %s", file, strerror(errno));
 		return CLI_EXIT_USAGE;
 	}
 	bad_line = ini_parse_stream(read_line, &source, take_value, &source);
 	if (bad_line != 0 && source.problems == 0) {
-		cli_error_event("settings.invalid", "%s:%d: neither [section], 'key = value' nor a comment", file, bad_line);
+		cli_error_event("settings.invalid", "%s:%d: the line is neither [section], 'key = value' nor a comment", file, bad_line);
 		source.problems++;
 	}
 	if (ferror(source.file)) {
-		cli_error_event("settings.invalid", "can't read the configuration file %s: %s", file, strerror(errno));
+		cli_error_event("settings.invalid", "cannot read the configuration file %s: %s", file, strerror(errno));
 		source.problems++;
 	}
 	fclose(source.file);

@@ -71,7 +71,7 @@ static int fail_on_region(struct session *session, int error, const char *what)
 {
 	int code = session_recover(session, error, what);
 
-	return code == CLI_EXIT_OK ? session_complain(session, "%s: not done; the region of the new connection is empty", what) : code;
+	return code == CLI_EXIT_OK ? session_complain(session, "%s: not done, because the connection was replaced; the region of the new one is empty", what) : code;
 }
 
 static int do_write(struct session *session, char *rest)
@@ -171,7 +171,7 @@ int shell_command(struct session *session, char *line, bool *quit)
 	else if (strcmp(word, "quit") == 0)
 		*quit = true;
 	else {
-		session_complain(session, "no command '%s'; 'help' lists them", word);
+		session_complain(session, "there is no command '%s'; 'help' lists the commands", word);
 		code = CLI_EXIT_USAGE;
 	}
 	fflush(stdout);

@@ -172,12 +172,12 @@ static int judge_hello(struct srdma_accept *accept, struct srdma_reject *reject)
 	int ret = 0;
 
 	if (header->version != SRDMA_PROTOCOL_VERSION) {
-		srdma_reject_set(reject, SRDMA_REJECT_VERSION, 0, "protocol version %u; this server speaks %u", header->version,
+		srdma_reject_set(reject, SRDMA_REJECT_VERSION, 0, "the client speaks protocol version %u, and the server version %u", header->version,
 				 SRDMA_PROTOCOL_VERSION);
 		return SRDMA_EPROTOCOL;
 	}
 	if (header->type != SRDMA_FRAME_HELLO) {
-		srdma_reject_set(reject, SRDMA_REJECT_MALFORMED, 0, "frame of type %u where HELLO is due", header->type);
+		srdma_reject_set(reject, SRDMA_REJECT_MALFORMED, 0, "the client sent a frame of type %u where HELLO is due", header->type);
 		return SRDMA_EPROTOCOL;
 	}
 	if (srdma_hello_decode(srdma_inbox_body(&conn->inbox), header->length, &conn->peer) != 0) {
@@ -245,7 +245,7 @@ static int take_ready(struct srdma_accept *accept)
 	int ret;
 
 	if (header->type != SRDMA_FRAME_READY || header->version != SRDMA_PROTOCOL_VERSION)
-		return srdma_fail(SRDMA_EPROTOCOL, "frame of type %u where READY is due", header->type);
+		return srdma_fail(SRDMA_EPROTOCOL, "the client sent a frame of type %u where READY is due", header->type);
 	ret = srdma_ready_decode(srdma_inbox_body(&conn->inbox), header->length, with_rkey, &rkey);
 	if (ret != 0)
 		return ret;
@@ -319,6 +319,17 @@ int srdma_accept_fail(const struct srdma_accept *accept, int error, const char *
 						       : "waiting for a frame");
 }
 
+static int fail_late(const struct srdma_accept *accept)
+{
+	static const char *const awaited[] = {[STAGE_PROXY] = "PROXY header", [STAGE_TLS] = "TLS handshake", [STAGE_HELLO] = "HELLO",
+					      [STAGE_READY] = "READY"};
+
+	if (accept->stage == STAGE_LINGER)
+		return srdma_fail(accept->error, "%s", accept->text);
+	return srdma_fail(-ETIMEDOUT, "timed out after %d ms waiting for the client's %s", accept->setup.conn->options.setup_timeout_ms,
+			  awaited[accept->stage]);
+}
+
 /* Whether the client is owed a word: an alert, or REJECT. */
 static bool was_refused(enum stage stage, int error)
 {
@@ -334,7 +345,7 @@ int srdma_accept_step(struct srdma_accept *accept, struct srdma_conn **out)
 		if (ret == -EAGAIN) {
 			if (srdma_deadline_left_ms(accept->setup.deadline) > 0)
 				return ret;
-			return srdma_accept_fail(accept, -ETIMEDOUT, "the peer did not answer in time");
+			return fail_late(accept);
 		}
 		if (ret == 0 && accept->stage == STAGE_DONE) {
 			srdma_setup_finish_timing(&accept->setup);

@@ -34,7 +34,7 @@ static int check_depths(struct srdma_conn *conn, uint32_t send_depth, uint32_t r
 	uint32_t most = send_depth > recv_depth ? send_depth : recv_depth;
 
 	if (most > (uint32_t)attr->max_qp_wr || most > (uint32_t)attr->max_cqe)
-		return srdma_fail(-EINVAL, "depth: %u work requests are more than %s has room for (%d per queue pair)", most,
+		return srdma_fail(-EINVAL, "a queue pair needs %u work requests, and %s allows %d; lower depth or rdma-depth", most,
 				  srdma_device_name(conn->device), attr->max_qp_wr);
 	return 0;
 }
@@ -263,12 +263,12 @@ int srdma_setup_check_fit(const struct srdma_setup *s, struct srdma_reject *reje
 	uint8_t link_layer = srdma_device_port_attr(conn->device)->link_layer;
 
 	if (peer->link_layer != link_layer)
-		return srdma_reject_set(reject, SRDMA_REJECT_FEATURE, 0, "the link layers differ: InfiniBand and Ethernet");
+		return srdma_reject_set(reject, SRDMA_REJECT_FEATURE, 0, "the link layers differ: one end is on InfiniBand, the other on Ethernet; use devices of one kind");
 	if (!(peer->features & SRDMA_FEATURE_SEALED) != (conn->options.seal == SRDMA_SEAL_OFF))
 		return srdma_reject_set(reject, SRDMA_REJECT_FEATURE, 0, "%s",
 					conn->options.seal == SRDMA_SEAL_OFF
-						? "the other end requires a sealed connection, and here sealing is off (seal)"
-						: "a sealed connection is required here, and the other end has sealing off (seal)");
+						? "the other end requires a sealed connection, and here sealing is off; give both the same setting (seal)"
+						: "a sealed connection is required here, and the other end has sealing off; give both the same setting (seal)");
 	if (!(peer->features & SRDMA_FEATURE_MESSAGES) != conn->options.raw)
 		return srdma_reject_set(reject, SRDMA_REJECT_FEATURE, 0, "this end is set up for %s connections only",
 					conn->options.raw ? "raw" : "message");
@@ -306,7 +306,7 @@ int srdma_setup_check_gid(const struct srdma_setup *s, struct srdma_reject *reje
 	if (srdma_networks_contain(&conn->networks, gid))
 		return 0;
 	return srdma_reject_set(reject, SRDMA_REJECT_ADDRESS, 0,
-				"the GID is not the address that the TLS connection comes from, nor in an allowed network "
+				"the GID is neither the address that the TLS connection comes from nor in an allowed network "
 				"(gid-networks)%s",
 				srdma_net_gid_is_link_local(gid) ? "; a link-local one counts on the device's own link alone" : "");
 }

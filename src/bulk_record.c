@@ -34,11 +34,11 @@ static int decode_one(const uint8_t *data, struct srdma_bulk_header *h)
 	h->rkey = srdma_get_u32(&r);
 	h->within = within == 1;
 	if (!srdma_reader_complete(&r) || within > 1 || reserved != 0)
-		return srdma_fail(SRDMA_EPROTOCOL, "a malformed control record");
+		return srdma_fail(SRDMA_EPROTOCOL, "the peer sent a malformed control record");
 	if (h->type < SRDMA_BULK_WRITE || h->type > SRDMA_BULK_ACK)
-		return srdma_fail(SRDMA_EPROTOCOL, "a control record of unknown type %u", h->type);
+		return srdma_fail(SRDMA_EPROTOCOL, "the peer sent a control record of unknown type %u", h->type);
 	if (h->within && h->type != SRDMA_BULK_WRITE && h->type != SRDMA_BULK_ANSWER)
-		return srdma_fail(SRDMA_EPROTOCOL, "a control record of type %u that has a chunk within", h->type);
+		return srdma_fail(SRDMA_EPROTOCOL, "the peer sent a control record of type %u with a chunk in it", h->type);
 	return 0;
 }
 
@@ -61,20 +61,20 @@ int srdma_bulk_decode(const void *data, uint32_t length, struct srdma_bulk_heade
 	int ret;
 
 	if (count == 0)
-		return srdma_fail(SRDMA_EPROTOCOL, "a control record of %u bytes", length);
+		return srdma_fail(SRDMA_EPROTOCOL, "the peer sent a control record of %u bytes", length);
 	ret = decode_one(data, &out[0]);
 	if (ret != 0)
 		return ret;
 	if (out[0].within && out[0].length == length - SRDMA_BULK_HEADER)
 		return 1;
 	if (out[0].within || count > SRDMA_BULK_BATCH || length % SRDMA_BULK_HEADER != 0)
-		return srdma_fail(SRDMA_EPROTOCOL, "a control record of %u bytes, of the wrong length", length);
+		return srdma_fail(SRDMA_EPROTOCOL, "the peer sent a control record of %u bytes, which is the wrong length", length);
 	for (uint32_t i = 1; i < count; i++) {
 		ret = decode_one((const uint8_t *)data + i * SRDMA_BULK_HEADER, &out[i]);
 		if (ret != 0)
 			return ret;
 		if (!may_follow(&out[0], &out[i]))
-			return srdma_fail(SRDMA_EPROTOCOL, "a control record of type %u with one of type %u in it", out[0].type,
+			return srdma_fail(SRDMA_EPROTOCOL, "the peer sent a control record of type %u with one of type %u in it", out[0].type,
 					  out[i].type);
 	}
 	return (int)count;

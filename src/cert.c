@@ -70,7 +70,7 @@ static int check_names(const struct srdma_cert_request *request)
 	if (request->name_count == 0 && request->kind == SRDMA_CERT_SERVER)
 		return srdma_fail(-EINVAL, "a server certificate needs the names or addresses that clients connect to");
 	if (request->name_count > MAX_NAMES)
-		return srdma_fail(-EINVAL, "%zu names are too many for a certificate, %d are allowed",
+		return srdma_fail(-EINVAL, "%zu names are too many for a certificate; give at most %d",
 				  request->name_count, MAX_NAMES);
 	if (request->name_count > 0 && !request->names)
 		return srdma_fail(-EINVAL, "names is NULL, but name_count is not 0");
@@ -90,7 +90,7 @@ static int check_files(const struct srdma_cert_request *request)
 	bool issued = request->kind == SRDMA_CERT_SERVER || request->kind == SRDMA_CERT_CLIENT;
 
 	if (!out[0] || !*out[0] || !out[1] || !*out[1])
-		return srdma_fail(-EINVAL, "the files for the certificate and for the key must both be named");
+		return srdma_fail(-EINVAL, "give a file for the certificate and one for the key");
 	if (strcmp(out[0], out[1]) == 0 || srdma_same_entry(out[0], out[1]))
 		return srdma_fail(-EINVAL, "certificate and key can't both go to %s", out[0]);
 	if (!issued)
@@ -110,10 +110,10 @@ static int check_request(const struct srdma_cert_request *request)
 	size_t length;
 
 	if ((unsigned)request->kind > SRDMA_CERT_SELF_SIGNED)
-		return srdma_fail(-EINVAL, "%d is no kind of certificate", (int)request->kind);
+		return srdma_fail(-EINVAL, "there is no kind %d of certificate", (int)request->kind);
 	length = name ? strlen(name) : 0;
 	if (length < 1 || length > MAX_COMMON_NAME)
-		return srdma_fail(-EINVAL, "the common name has %zu bytes, but must have 1 to %d", length,
+		return srdma_fail(-EINVAL, "the common name has %zu bytes; it must have 1 to %d", length,
 				  MAX_COMMON_NAME);
 	for (size_t i = 0; i < length; i++)
 		if (name[i] < 0x20 || name[i] > 0x7e)
@@ -121,7 +121,7 @@ static int check_request(const struct srdma_cert_request *request)
 	if (request->not_after < 0 || request->not_after > MAX_TIME)
 		return srdma_fail(-EINVAL, "the end of validity must lie in the years 1970 to 9999");
 	if (request->not_after == 0 && (request->days < 1 || request->days > MAX_DAYS))
-		return srdma_fail(-EINVAL, "%u days of validity are out of range, 1 to %d are allowed", request->days,
+		return srdma_fail(-EINVAL, "a certificate cannot be valid for %u days; give 1 to %d", request->days,
 				  MAX_DAYS);
 	int error = check_names(request);
 
@@ -157,7 +157,7 @@ static int issuer_load(const struct srdma_cert_request *request, struct issuer *
 	/* 1 is basicConstraints CA:TRUE, without a keyUsage that forbids signing; higher ones are legacy guesses. */
 	if (X509_check_ca(issuer->cert) != 1)
 		return srdma_fail(SRDMA_ECONFIG,
-				  "%s is no CA certificate and can't issue others; "
+				  "%s is not a CA certificate and cannot issue others; "
 				  "'securdma cert ca' makes one",
 				  request->ca_cert_file);
 	if (X509_check_private_key(issuer->cert, issuer->key) != 1)
@@ -178,7 +178,7 @@ static int set_serial(X509 *cert)
 	bytes[0] = (bytes[0] & 0x3f) | 0x40;
 	number = BN_bin2bn(bytes, sizeof bytes, NULL);
 	if (!number || !BN_to_ASN1_INTEGER(number, X509_get_serialNumber(cert)))
-		error = srdma_fail_openssl(-ENOMEM, "serial number");
+		error = srdma_fail_openssl(-ENOMEM, "cannot make the serial number");
 	BN_free(number);
 	return error;
 }
@@ -202,7 +202,7 @@ static int set_validity(X509 *cert, const struct srdma_cert_request *request, X5
 			       ? 0
 			       : srdma_fail_openssl(-ENOMEM, "the times of validity can't be encoded");
 	if (past_issuer)
-		srdma_log(SRDMA_LOG_WARN, "%s is valid for longer than its CA %s, and is refused once that has expired",
+		srdma_log(SRDMA_LOG_WARN, "%s is valid for longer than its CA %s: peers refuse it as soon as the CA has expired",
 			  request->cert_file, request->ca_cert_file);
 	return 0;
 }
@@ -217,7 +217,7 @@ static int add_extension(X509 *cert, X509 *issuer, int nid, const char *value)
 	extension = X509V3_EXT_conf_nid(NULL, &context, nid, value);
 	ok = extension && X509_add_ext(cert, extension, -1);
 	X509_EXTENSION_free(extension);
-	return ok ? 0 : srdma_fail_openssl(-EINVAL, "certificate extension %s", OBJ_nid2sn(nid));
+	return ok ? 0 : srdma_fail_openssl(-EINVAL, "cannot add the certificate extension %s", OBJ_nid2sn(nid));
 }
 
 static GENERAL_NAME *make_name(const char *name)
@@ -251,7 +251,7 @@ static int add_names(X509 *cert, const struct srdma_cert_request *request)
 	}
 	ok = ok && X509_add1_ext_i2d(cert, NID_subject_alt_name, names, 0, X509V3_ADD_DEFAULT) == 1;
 	GENERAL_NAMES_free(names);
-	return ok ? 0 : srdma_fail_openssl(-ENOMEM, "subject alternative names");
+	return ok ? 0 : srdma_fail_openssl(-ENOMEM, "cannot add the subject alternative names");
 }
 
 static int add_extensions(X509 *cert, X509 *issuer, const struct srdma_cert_request *request)
@@ -288,7 +288,7 @@ static int sign(X509 *cert, EVP_PKEY *key)
 	int type = EVP_PKEY_get_base_id(key);
 	const EVP_MD *digest = type == EVP_PKEY_ED25519 || type == EVP_PKEY_ED448 ? NULL : EVP_sha256();
 
-	return X509_sign(cert, key, digest) > 0 ? 0 : srdma_fail_openssl(SRDMA_ECONFIG, "signing the certificate");
+	return X509_sign(cert, key, digest) > 0 ? 0 : srdma_fail_openssl(SRDMA_ECONFIG, "cannot sign the certificate");
 }
 
 /* `issuer` is all NULL for one that signs itself. */
@@ -303,7 +303,7 @@ static int make_cert(const struct srdma_cert_request *request, const struct issu
 	    !X509_NAME_add_entry_by_NID(subject, NID_commonName, MBSTRING_ASC,
 					(const unsigned char *)request->common_name, -1, -1, 0) ||
 	    !X509_set_issuer_name(cert, X509_get_subject_name(issuer_cert))) {
-		error = srdma_fail_openssl(-ENOMEM, "certificate for '%s'", request->common_name);
+		error = srdma_fail_openssl(-ENOMEM, "cannot make the certificate for '%s'", request->common_name);
 		goto fail;
 	}
 	error = set_serial(cert);
@@ -353,7 +353,7 @@ static int write_files(const struct srdma_cert_request *request, const struct is
 
 	if (!key_text || !cert_text || !PEM_write_bio_PrivateKey(key_text, key, NULL, NULL, 0, NULL, NULL) ||
 	    !PEM_write_bio_X509(cert_text, cert) || !write_chain(cert_text, issuer)) {
-		error = srdma_fail_openssl(-ENOMEM, "encoding of key and certificate");
+		error = srdma_fail_openssl(-ENOMEM, "cannot encode the key and the certificate");
 		goto done;
 	}
 	error = srdma_output_prepare(&key_output, key_text);

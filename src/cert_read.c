@@ -28,7 +28,7 @@ int srdma_cert_pin(X509 *cert, unsigned char pin[SRDMA_PIN_SIZE])
 		return srdma_fail_openssl(-EINVAL, "the certificate's public key can't be encoded");
 	ok = EVP_Digest(der, (size_t)length, pin, NULL, EVP_sha256(), NULL);
 	OPENSSL_free(der);
-	return ok == 1 ? 0 : srdma_fail_openssl(-ENOMEM, "SHA-256 of the certificate's public key");
+	return ok == 1 ? 0 : srdma_fail_openssl(-ENOMEM, "cannot take the SHA-256 of the certificate's public key");
 }
 
 int srdma_pin_parse(const char *text, unsigned char pin[SRDMA_PIN_SIZE])
@@ -52,8 +52,8 @@ int srdma_pin_parse(const char *text, unsigned char pin[SRDMA_PIN_SIZE])
 malformed:
 	ERR_clear_error();
 	return srdma_fail(-EINVAL,
-			  "the pin '%.90s' is not " PIN_PREFIX " and 64 hexadecimal digits; "
-			  "'securdma cert pin FILE' prints a certificate's",
+			  "the pin '%.90s' is not '" PIN_PREFIX "' and 64 hexadecimal digits; "
+			  "'securdma cert pin FILE' prints the pin of a certificate",
 			  text ? text : "");
 }
 
@@ -95,7 +95,7 @@ static int open_for_reading(const char *path, const char *what, BIO **out)
 	int error = errno;
 
 	if (!file)
-		return srdma_fail(-error, "%s %s can't be read: %s; check path and permissions", what, path,
+		return srdma_fail(-error, "cannot read %s %s: %s; check the path and the permissions", what, path,
 				  strerror(error));
 	*out = BIO_new_fp(file, BIO_CLOSE);
 	if (!*out) {
@@ -293,7 +293,7 @@ int srdma_cert_read(const char *cert_file, struct srdma_cert_info *info)
 
 	ERR_clear_error();
 	if (!cert_file || !info)
-		return srdma_fail(-EINVAL, "no certificate file, or nowhere to put its description");
+		return srdma_fail(-EINVAL, "the certificate file or the place for its description is NULL");
 	error = srdma_cert_load(cert_file, "certificate", &cert);
 	if (error)
 		return error;

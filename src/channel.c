@@ -500,7 +500,7 @@ static int sort_arrival(struct srdma_channel *channel, struct srdma_arrival *arr
 	int ret;
 
 	if (kind == IMM_MESSAGE && arrival->length > channel->message_size + channel->overhead)
-		return srdma_fail(SRDMA_EPROTOCOL, "the peer sent a message of %u bytes; %u were agreed",
+		return srdma_fail(SRDMA_EPROTOCOL, "the peer sent a message of %u bytes; the ends agreed on %u at most",
 				  arrival->length - channel->overhead, channel->message_size);
 	ret = take_credits(channel, ntohl(arrival->imm) & IMM_CREDITS_MASK, arrival->number);
 	if (ret != 0)
@@ -541,10 +541,10 @@ static int take_arrival(struct srdma_channel *channel, const struct ibv_wc *wc)
 		return fail_receive(channel, wc);
 	/* Neither has what it takes to be a sealed record. */
 	if (wc->opcode != IBV_WC_RECV || !(wc->wc_flags & IBV_WC_WITH_IMM))
-		return arrival.sealed ? srdma_fail(SRDMA_ESEAL, "a record without immediate data is no sealed one")
+		return arrival.sealed ? srdma_fail(SRDMA_ESEAL, "a record came without immediate data, which no sealed record lacks")
 				      : srdma_fail(SRDMA_EPROTOCOL, "the peer sent a message without immediate data");
 	if (wc->byte_len < channel->overhead)
-		return srdma_fail(SRDMA_ESEAL, "a record of %u bytes is no sealed one", wc->byte_len);
+		return srdma_fail(SRDMA_ESEAL, "a record of %u bytes came, which is too short for a sealed one", wc->byte_len);
 	arrival.number = channel->sends_arrived++;
 	ret = sort_arrival(channel, &arrival);
 	return ret == SRDMA_EPROTOCOL && arrival.sealed ? blame(channel, &arrival) : ret;

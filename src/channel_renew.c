@@ -65,7 +65,7 @@ int srdma_channel_settle(struct srdma_channel *channel, uint64_t arrived, uint64
 
 	/* What completed has arrived: else somebody forged its acknowledgement. */
 	if (arrived > channel->sends_posted || arrived < channel->sends_completed || consumed > sent || sent - consumed > channel->depth || consumed < acknowledged)
-		return srdma_fail(SRDMA_EPROTOCOL, "the peer's account of what it has received can't be");
+		return srdma_fail(SRDMA_EPROTOCOL, "the peer's account of what it received is impossible");
 	/* Older than a send that arrived means executed there; but a read needs its answer here. */
 	for (uint32_t i = channel->op_count; i > 0; i--) {
 		struct srdma_op *op = &channel->ops[(channel->op_head + i - 1) % channel->op_room];
@@ -74,7 +74,7 @@ int srdma_channel_settle(struct srdma_channel *channel, uint64_t arrived, uint64
 			before_arrived = before_arrived || op->send < arrived;
 		op->executed = before_arrived && (is_send(op) || op->write);
 		if (is_send(op) && op->send >= arrived && before_arrived)
-			return srdma_fail(SRDMA_EPROTOCOL, "the peer's account of what it has received can't be");
+			return srdma_fail(SRDMA_EPROTOCOL, "the peer's account of what it received is impossible");
 	}
 	channel->credits = (uint32_t)(channel->depth - (sent - consumed));
 	srdma_counter_add(&channel->counters.messages_acknowledged, consumed - acknowledged);

@@ -3,6 +3,7 @@
 #include "cert.h"
 #include "log.h"
 #include "verdict.h"
+#include "verify_text.h"
 
 #include <errno.h>
 #include <openssl/err.h>
@@ -181,9 +182,8 @@ static void judge_chain(struct srdma_verdict *verdict, STACK_OF(X509) *certs, co
 		X509_STORE_CTX_set_default(context, kind == SRDMA_CERT_SERVER ? "ssl_server" : "ssl_client");
 		if (X509_verify_cert(context) != 1)
 			srdma_verdict_take(verdict, SRDMA_CHECK_FAIL, 0,
-					   "add the certificates of the CAs in between to the file, or give the CA that issued it",
-					   "%s cannot be verified with %s: %s", file, ca_file,
-					   X509_verify_cert_error_string(X509_STORE_CTX_get_error(context)));
+					   NULL, "%s cannot be verified with %s: %s", file, ca_file,
+					   srdma_verify_text(X509_STORE_CTX_get_error(context)));
 		else
 			srdma_verdict_take(verdict, SRDMA_CHECK_OK, 0, NULL, "%s can be verified with %s", file, ca_file);
 	}

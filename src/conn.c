@@ -41,26 +41,26 @@ void srdma_conn_options_init(struct srdma_conn_options *options)
 int srdma_conn_options_check(const struct srdma_conn_options *o)
 {
 	if (o->message_size < SRDMA_MESSAGE_SIZE_MIN || o->message_size > SRDMA_MESSAGE_SIZE_MAX)
-		return srdma_fail(-EINVAL, "message size %u is not %u to %u", o->message_size, SRDMA_MESSAGE_SIZE_MIN,
+		return srdma_fail(-EINVAL, "message-size %u is out of range; give %u to %u", o->message_size, SRDMA_MESSAGE_SIZE_MIN,
 				  SRDMA_MESSAGE_SIZE_MAX);
 	if (o->depth < 1 || o->depth > SRDMA_DEPTH_MAX || o->rdma_depth < 1 || o->rdma_depth > SRDMA_DEPTH_MAX)
-		return srdma_fail(-EINVAL, "depth %u and RDMA depth %u are not 1 to %u", o->depth, o->rdma_depth,
+		return srdma_fail(-EINVAL, "depth %u or rdma-depth %u is out of range; give 1 to %u", o->depth, o->rdma_depth,
 				  SRDMA_DEPTH_MAX);
 	if (o->raw && (o->raw_send_depth < 1 || o->raw_recv_depth < 1))
-		return srdma_fail(-EINVAL, "a raw connection needs a send and a receive depth");
+		return srdma_fail(-EINVAL, "raw_send_depth and raw_recv_depth must be above 0 for a raw connection");
 	if (o->region_access & ~(unsigned)(IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ))
 		return srdma_fail(-EINVAL, "region access 0x%x is more than remote write and remote read", o->region_access);
 	if (o->setup_timeout_ms <= 0 || o->timeout_ms <= 0)
-		return srdma_fail(-EINVAL, "time-outs must be above 0: nothing waits for ever");
+		return srdma_fail(-EINVAL, "setup_timeout_ms and timeout_ms must be above 0");
 	if (o->busy_retry_ms < 0)
-		return srdma_fail(-EINVAL, "a busy server can be tried again for 0 ms or longer");
+		return srdma_fail(-EINVAL, "busy_retry_ms must not be negative");
 	if (o->seal != SRDMA_SEAL_OFF && (o->seal != SRDMA_SEAL_REQUIRED || o->raw))
-		return srdma_fail(-EINVAL, "sealing is off or required, and off for raw connections");
+		return srdma_fail(-EINVAL, "seal must be off or required, and a raw connection cannot be sealed");
 	if (o->epoch_psns != 0 && (o->epoch_psns < SRDMA_EPOCH_PSNS_MIN || o->epoch_psns > SRDMA_EPOCH_PSNS))
-		return srdma_fail(-EINVAL, "an epoch of %u PSNs: 0 (none), or %u to %u", o->epoch_psns, SRDMA_EPOCH_PSNS_MIN,
+		return srdma_fail(-EINVAL, "epoch-psns %u is out of range; give %u to %u, or 0 for no epochs", o->epoch_psns, SRDMA_EPOCH_PSNS_MIN,
 				  SRDMA_EPOCH_PSNS);
 	if (o->epoch_ms != 0 && (o->epoch_ms < EPOCH_MS_MIN || o->epoch_psns == 0))
-		return srdma_fail(-EINVAL, "epochs of %d ms: 0 (not by time), or %d and more where there are epochs", o->epoch_ms,
+		return srdma_fail(-EINVAL, "epoch-ms %d is out of range; give at least %d (with epoch-psns above 0), or 0", o->epoch_ms,
 				  EPOCH_MS_MIN);
 	return srdma_qp_options_check(&o->qp);
 }
@@ -123,7 +123,7 @@ void srdma_conn_release_verbs(struct srdma_conn *conn)
 		ibv_destroy_comp_channel(conn->comp);
 	conn->comp = NULL;
 	if (conn->pd && ibv_dealloc_pd(conn->pd) != 0)
-		srdma_log(SRDMA_LOG_ERROR, "cannot free a protection domain: %s; is a buffer of it still in use?",
+		srdma_log(SRDMA_LOG_ERROR, "cannot free a protection domain: %s; delete all buffers before their connection",
 			  strerror(errno));
 	conn->pd = NULL;
 }

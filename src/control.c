@@ -46,7 +46,7 @@ static int wait_for_tls(struct srdma_tls *tls, uint64_t deadline, const char *do
 	int ret = srdma_deadline_left_ms(deadline) == 0 ? -ETIMEDOUT
 							: srdma_net_wait(srdma_tls_fd(tls), srdma_tls_events(tls), deadline);
 
-	return ret == 0 ? 0 : srdma_fail(ret, "the peer did not answer in time (%s)", doing);
+	return ret == 0 ? 0 : srdma_fail(ret, "timed out waiting for the peer (%s)", doing);
 }
 
 int srdma_control_await(struct srdma_tls *tls, struct srdma_inbox *inbox, uint64_t deadline)

@@ -219,7 +219,7 @@ static int take_port(struct srdma_device *device, uint8_t wanted, bool *local)
 	*local = false;
 
 	if (wanted > device->attr.phys_port_cnt)
-		return srdma_fail(-EINVAL, "device %s has no port %u; it has %u", device->name, wanted,
+		return srdma_fail(-EINVAL, "RDMA device %s has no port %u; its ports are 1 to %u", device->name, wanted,
 				  device->attr.phys_port_cnt);
 	for (unsigned port = first; port <= last; port++) {
 		int error = ibv_query_port(device->context, (uint8_t)port, &attr);
@@ -239,7 +239,7 @@ static int take_port(struct srdma_device *device, uint8_t wanted, bool *local)
 	}
 	if (device->port != 0)
 		return 0;
-	return srdma_fail(-ENODEV, "device %s has no active port%s; bring its network interface up (ip link set DEV up)",
+	return srdma_fail(-ENODEV, "RDMA device %s has no active port%s; bring its network interface up (ip link set dev NETDEV up)",
 			  device->name, wanted ? " of that number" : "");
 }
 
@@ -258,7 +258,7 @@ static int open_one(struct ibv_device *verbs_device, const struct srdma_device_o
 	if (!device->context) {
 		error = errno ? errno : EIO;
 		ret = srdma_fail(error == EACCES || error == EPERM ? -EACCES : SRDMA_EVERBS,
-				 "cannot open RDMA device %s: %s; may you read and write /dev/infiniband/uverbs*?",
+				 "cannot open RDMA device %s: %s; check that this user may read and write /dev/infiniband/uverbs*",
 				 device->name, strerror(error));
 		goto free_device;
 	}
@@ -274,7 +274,7 @@ static int open_one(struct ibv_device *verbs_device, const struct srdma_device_o
 	if (ret != 0)
 		goto close_context;
 	if (device->gid_index < -1 || device->gid_index >= device->port_attr.gid_tbl_len) {
-		ret = srdma_fail(-EINVAL, "device %s port %u has no GID index %d; its table has %d entries", device->name,
+		ret = srdma_fail(-EINVAL, "RDMA device %s, port %u has no GID index %d; its table has %d entries", device->name,
 				 device->port, device->gid_index, device->port_attr.gid_tbl_len);
 		goto close_context;
 	}
@@ -373,7 +373,7 @@ uint64_t srdma_device_sweeps(struct srdma_device *device)
 
 		srdma_log_event(&event,
 				"somebody seems to try PSNs on %s: %llu packets in a second were out of sequence or duplicates; all "
-				"connections with epochs renew theirs",
+				"connections with epochs draw new PSNs",
 				device->name, (unsigned long long)packets);
 	}
 	return seen;
@@ -464,7 +464,7 @@ int srdma_device_choose_gid(const struct srdma_device *device, const struct sock
 	if (device->port_attr.link_layer == IBV_LINK_LAYER_INFINIBAND)
 		return fixed_gid(device, 0, gid_index, gid);
 	if (!srdma_net_gid_of(local, &local_gid) || !srdma_net_gid_of(peer, &peer_gid))
-		return srdma_fail(-EADDRNOTAVAIL, "the TLS channel is neither IPv4 nor IPv6");
+		return srdma_fail(-EADDRNOTAVAIL, "the TLS connection is neither over IPv4 nor over IPv6, so no GID can be chosen; give a GID index (--gid-index)");
 	ssize_t count = gid_table(device->context, &entries);
 	for (ssize_t i = 0; i < count; i++) {
 		int rank = entries[i].port_num == device->port && entries[i].gid_index <= UINT8_MAX
@@ -480,7 +480,7 @@ int srdma_device_choose_gid(const struct srdma_device *device, const struct sock
 	free(entries);
 	if (best == 0)
 		return srdma_fail(-EADDRNOTAVAIL,
-				  "%s port %u has no RoCE v2 GID for an %s peer; give its network interface such an address",
+				  "%s, port %u has no RoCE v2 GID for an %s peer; give its network interface such an address (ip address add)",
 				  device->name, device->port, srdma_net_gid_is_v4(&peer_gid) ? "IPv4" : "IPv6");
 	return 0;
 }

@@ -6,6 +6,7 @@
 #include "net.h"
 #include "resolve.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <poll.h>
 #include <stdio.h>
@@ -161,6 +162,13 @@ static const char *advice(int error)
 	}
 }
 
+static bool is_address(const char *host)
+{
+	struct in6_addr address;
+
+	return inet_pton(AF_INET, host, &address) == 1 || inet_pton(AF_INET6, host, &address) == 1;
+}
+
 static int fail(const struct dial *dial, const char *host, const char *port)
 {
 	char text[512] = "";
@@ -177,7 +185,9 @@ static int fail(const struct dial *dial, const char *host, const char *port)
 			snprintf(timed_out, sizeof timed_out, "no answer within %d ms", dial->ms);
 			why = timed_out;
 		}
-		used += (size_t)snprintf(text + used, sizeof text - used, "%s%s %s", i > 0 ? ", " : "", address, why);
+		/* An address need not be told twice. */
+		used += (size_t)snprintf(text + used, sizeof text - used, "%s%s%s%s", i > 0 ? ", " : "", is_address(host) ? "" : address,
+					 is_address(host) ? "" : " ", why);
 	}
 	return srdma_fail(-error, "cannot connect to %s port %s: %s%s", host, port, text, advice(error));
 }

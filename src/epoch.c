@@ -24,7 +24,7 @@ static const char *reason_name(enum srdma_epoch_reason reason)
 {
 	switch (reason) {
 	case SRDMA_EPOCH_COUNT: return "its PSNs are used up";
-	case SRDMA_EPOCH_ASKED: return "asked for";
+	case SRDMA_EPOCH_ASKED: return "an end asked for it";
 	case SRDMA_EPOCH_TIME: return "its time is over";
 	case SRDMA_EPOCH_SWEEP: return "somebody is trying PSNs";
 	case SRDMA_EPOCH_BROKEN: return "the queue pair failed";
@@ -46,7 +46,7 @@ void srdma_epoch_start(struct srdma_conn *conn)
 	conn->channel.psn_limit = conn->options.epoch_psns;
 	/* Without one the next epoch makes its own, which takes longer. */
 	if (conn->options.epoch_ms > 0 && srdma_qp_pool_fill(&epoch->pool, &conn->qp) != 0)
-		srdma_log(SRDMA_LOG_WARN, "no spare queue pair: %s", srdma_error_text());
+		srdma_log(SRDMA_LOG_WARN, "cannot make a spare queue pair, so the next renewal takes longer: %s", srdma_error_text());
 }
 
 void srdma_epoch_release(struct srdma_conn *conn)
@@ -63,7 +63,7 @@ bool srdma_epoch_is_changing(const struct srdma_conn *conn)
 int srdma_conn_renew(struct srdma_conn *conn)
 {
 	if (!conn->epoch.agreed)
-		return srdma_fail(-EOPNOTSUPP, "the ends did not agree on epochs");
+		return srdma_fail(-EOPNOTSUPP, "the two ends did not agree on epochs, so the queue pair cannot be renewed (epoch-psns)");
 	atomic_store(&conn->epoch.wanted, true);
 	srdma_conn_nudge(conn);
 	return 0;
@@ -86,7 +86,7 @@ static int send_frame(struct srdma_conn *conn, enum srdma_frame_type type, struc
 
 static int refuse_frame(const char *what)
 {
-	return srdma_fail(SRDMA_EPROTOCOL, "an epoch frame that is not due (%s)", what);
+	return srdma_fail(SRDMA_EPROTOCOL, "the peer sent an epoch frame that was not due (%s)", what);
 }
 
 static int take_begin(struct srdma_epoch *epoch, const struct srdma_epoch_frame *frame)
@@ -353,7 +353,7 @@ static void account(struct srdma_conn *conn, uint64_t now)
 	if (epoch->broken || epoch->peer_broken)
 		atomic_fetch_add(&epoch->recoveries, 1);
 	atomic_fetch_add(&epoch->number, 1);
-	srdma_log(SRDMA_LOG_INFO, "connection with %s: epoch %u, because %s; a pause of %u us",
+	srdma_log(SRDMA_LOG_INFO, "connection with %s: epoch %u began because %s, after a pause of %u us",
 		  conn->names.identity[0] ? conn->names.identity : "an anonymous peer", atomic_load(&epoch->number),
 		  reason_name(epoch->broken || epoch->peer_broken ? SRDMA_EPOCH_BROKEN : epoch->reason), shown);
 }
@@ -437,7 +437,7 @@ static int go_on(struct srdma_conn *conn)
 	if (ret == 0 && epoch->connected && epoch->peer_ready)
 		return finish(conn);
 	if (ret == 0 && srdma_deadline_left_ms(epoch->deadline) == 0)
-		ret = srdma_fail(-ETIMEDOUT, "the queue pair could not be renewed in time (%s): the peer does not answer",
+		ret = srdma_fail(-ETIMEDOUT, "timed out waiting for the peer to renew the queue pair (%s)",
 				 reason_name(epoch->reason));
 	return ret;
 }

@@ -70,17 +70,17 @@ static int take_slot(struct srdma_client *client, const struct srdma_policy *pol
 	case 0: return 0;
 	case -EBUSY:
 		return srdma_reject_set(reject, SRDMA_REJECT_FULL, FULL_RETRY_MS,
-					"the server is full: %u clients are connected, the most it takes",
+					"the server is full: %u clients are connected, which is the maximum (max-clients)",
 					srdma_slots_used(&server->slots));
 	case -EUSERS:
 		client->limit = "identity";
-		return srdma_reject_set(reject, SRDMA_REJECT_FULL, FULL_RETRY_MS, "%u clients %s are connected, the most the server takes",
+		return srdma_reject_set(reject, SRDMA_REJECT_FULL, FULL_RETRY_MS, "%u clients %s are connected, which is the maximum",
 					policy->max_same_name,
 					client->info.peer_name[0] ? "with this certificate's name" : "without a certificate");
 	case -EDQUOT:
 		client->limit = "address";
 		return srdma_reject_set(reject, SRDMA_REJECT_FULL, FULL_RETRY_MS,
-					"%u clients from this address are connected, the most the server takes",
+					"%u clients from this address are connected, which is the maximum",
 					policy->max_same_address);
 	case -ENOMEM: return srdma_reject_set(reject, SRDMA_REJECT_RESOURCES, FULL_RETRY_MS, "the server is out of memory");
 	default:
@@ -165,7 +165,7 @@ static int admit(struct srdma_conn *conn, struct srdma_reject *reject, void *arg
 	if (!be_earnest(client, &most)) {
 		turn_away(client);
 		return srdma_reject_set(reject, SRDMA_REJECT_BUSY, BUSY_RETRY_MS,
-					"%u connections are being set up, the most at once (max-pending)", most);
+					"%u connections are being set up, which is the maximum (max-pending)", most);
 	}
 	memcpy(client->info.peer_name, conn->names.identity, sizeof client->info.peer_name);
 	ret = take_slot(client, &policy, reject);
@@ -173,7 +173,7 @@ static int admit(struct srdma_conn *conn, struct srdma_reject *reject, void *arg
 		return ret;
 	ret = srdma_worker_choose(server, &client->worker);
 	if (ret != 0) {
-		srdma_log(SRDMA_LOG_ERROR, "no worker for a client: %s", srdma_error_text());
+		srdma_log(SRDMA_LOG_ERROR, "cannot start a thread for a client: %s", srdma_error_text());
 		return srdma_reject_set(reject, SRDMA_REJECT_RESOURCES, FULL_RETRY_MS, "the server has no thread to spare");
 	}
 	conn->client_id = client->slot.id;

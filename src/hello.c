@@ -74,7 +74,7 @@ int srdma_frame_header_decode(const uint8_t bytes[SRDMA_FRAME_HEADER], struct sr
 	header->version = srdma_get_u8(&r);
 	header->type = srdma_get_u8(&r);
 	if (header->length > SRDMA_FRAME_BODY_MAX)
-		return srdma_fail(SRDMA_EPROTOCOL, "frame of type %u with a body of %u bytes; at most %u are allowed",
+		return srdma_fail(SRDMA_EPROTOCOL, "the peer sent a frame of type %u with a body of %u bytes; at most %u are allowed",
 				  header->type, header->length, SRDMA_FRAME_BODY_MAX);
 	return 0;
 }
@@ -103,10 +103,10 @@ int srdma_hello_decode(const uint8_t *body, size_t length, struct srdma_hello *h
 	h.client_id = srdma_get_u64(&r);
 	uint64_t reserved = srdma_get_u64(&r);
 	if (!srdma_reader_complete(&r))
-		return srdma_fail(SRDMA_EPROTOCOL, "HELLO body of %zu bytes; version %u has %u", length,
+		return srdma_fail(SRDMA_EPROTOCOL, "the peer sent a HELLO with a body of %zu bytes; in version %u it has %u", length,
 				  SRDMA_PROTOCOL_VERSION, SRDMA_HELLO_BODY);
 	if (reserved != 0)
-		return srdma_fail(SRDMA_EPROTOCOL, "HELLO with a reserved field that is not zero");
+		return srdma_fail(SRDMA_EPROTOCOL, "the peer sent a HELLO with a reserved field that is not zero");
 	*hello = h;
 	return 0;
 }
@@ -158,7 +158,7 @@ int srdma_reject_decode(const uint8_t *body, size_t length, struct srdma_reject 
 	out.retry_after_ms = srdma_get_u32(&r);
 	get_text(&r, out.text, sizeof out.text);
 	if (!srdma_reader_complete(&r))
-		return srdma_fail(SRDMA_EPROTOCOL, "malformed REJECT of %zu bytes", length);
+		return srdma_fail(SRDMA_EPROTOCOL, "the peer sent a malformed REJECT of %zu bytes", length);
 	*reject = out;
 	return 0;
 }
@@ -183,7 +183,7 @@ int srdma_disconnect_decode(const uint8_t *body, size_t length, struct srdma_dis
 	out.messages_sent = srdma_get_u64(&r);
 	get_text(&r, out.reason, sizeof out.reason);
 	if (!srdma_reader_complete(&r))
-		return srdma_fail(SRDMA_EPROTOCOL, "malformed DISCONNECT of %zu bytes", length);
+		return srdma_fail(SRDMA_EPROTOCOL, "the peer sent a malformed DISCONNECT of %zu bytes", length);
 	*disconnect = out;
 	return 0;
 }
@@ -205,7 +205,7 @@ int srdma_ready_decode(const uint8_t *body, size_t length, bool with_rkey, uint3
 
 	srdma_reader_init(&r, body, length);
 	*rkey = with_rkey ? srdma_get_u32(&r) : 0;
-	return srdma_reader_complete(&r) ? 0 : srdma_fail(SRDMA_EPROTOCOL, "malformed READY of %zu bytes", length);
+	return srdma_reader_complete(&r) ? 0 : srdma_fail(SRDMA_EPROTOCOL, "the peer sent a malformed READY of %zu bytes", length);
 }
 
 /* ---- epochs ---------------------------------------------------------------------------------------------------- */
@@ -269,10 +269,10 @@ int srdma_epoch_decode(enum srdma_frame_type type, const uint8_t *body, size_t l
 	if (type == SRDMA_FRAME_EPOCH_READY)
 		e.rkey = srdma_get_u32(&r);
 	if (!srdma_reader_complete(&r))
-		return srdma_fail(SRDMA_EPROTOCOL, "malformed epoch frame of type %d, %zu bytes", type, length);
+		return srdma_fail(SRDMA_EPROTOCOL, "the peer sent a malformed epoch frame of type %d, %zu bytes", type, length);
 	fault = epoch_fault(type, &e, broken);
 	if (fault)
-		return srdma_fail(SRDMA_EPROTOCOL, "an epoch frame of type %d with %s", type, fault);
+		return srdma_fail(SRDMA_EPROTOCOL, "the peer sent an epoch frame of type %d with %s", type, fault);
 	e.broken = broken != 0;
 	*epoch = e;
 	return 0;

@@ -40,7 +40,7 @@ static int check(const struct srdma_identity *i)
 		return srdma_fail(-EINVAL, "the identity '%s': region access 0x%x is more than remote write and remote read", i->name,
 				  (unsigned)i->region_access);
 	if (i->message_size != 0 && (i->message_size < SRDMA_MESSAGE_SIZE_MIN || i->message_size > SRDMA_MESSAGE_SIZE_MAX))
-		return srdma_fail(-EINVAL, "the identity '%s': message size %u is not %u to %u", i->name, i->message_size,
+		return srdma_fail(-EINVAL, "the identity '%s': message-size %u is out of range; give %u to %u", i->name, i->message_size,
 				  SRDMA_MESSAGE_SIZE_MIN, SRDMA_MESSAGE_SIZE_MAX);
 	return 0;
 }
@@ -88,7 +88,7 @@ int srdma_identities_copy(const struct srdma_identity *identities, size_t count,
 	int ret = 0;
 
 	if (count > 0 && !identities)
-		return srdma_fail(-EINVAL, "%zu identities, and no list of them", count);
+		return srdma_fail(-EINVAL, "identity_count is %zu, and identities is NULL", count);
 	copy = calloc(count + 1, sizeof *copy);
 	if (!copy)
 		return srdma_fail(-ENOMEM, "out of memory");
@@ -168,7 +168,7 @@ const char *srdma_policy_text(const struct srdma_policy *policy)
 {
 	return policy->refused && strcmp(policy->refused, "denied") == 0
 		       ? "the server denies this certificate's name"
-		       : "the server serves listed names only, and this is none of them";
+		       : "the server serves listed names only, and this name is not listed";
 }
 
 void srdma_policy_apply(const struct srdma_policy *policy, struct srdma_conn_options *options)

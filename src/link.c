@@ -67,12 +67,12 @@ static int check_options(const struct srdma_link_options *o)
 		if (!o->endpoints[i].host)
 			return srdma_fail(-EINVAL, "endpoint %zu has no host", i);
 	if (o->conn.raw)
-		return srdma_fail(-EINVAL, "a link's connections are not raw: what a program has in its own queue pair can't be "
-					   "carried over");
+		return srdma_fail(-EINVAL, "a link cannot have raw connections: it could not restore what a program has in its "
+					   "own queue pair");
 	if (o->connect_ms < 0 || o->reconnect_ms < 0)
-		return srdma_fail(-EINVAL, "a link tries to connect for 0 ms or longer");
+		return srdma_fail(-EINVAL, "connect_ms and reconnect_ms must not be negative");
 	if (o->pause_min_ms <= 0 || o->pause_max_ms < o->pause_min_ms)
-		return srdma_fail(-EINVAL, "pauses of %d to %d ms: the shorter one is above 0, and not the longer one", o->pause_min_ms,
+		return srdma_fail(-EINVAL, "pauses of %d to %d ms do not work; pause_min_ms must be above 0, and pause_max_ms not less", o->pause_min_ms,
 				  o->pause_max_ms);
 	return 0;
 }
@@ -150,7 +150,7 @@ static int sleep_or_be_woken(struct srdma_link *link, int ms)
 	uint64_t count;
 
 	if (poll(&fd, 1, ms) > 0 && read(link->wake_fd, &count, sizeof count) == sizeof count)
-		return srdma_fail(-EINTR, "woken while it tried to connect");
+		return srdma_fail(-EINTR, "another thread ended the attempt to connect (srdma_link_wake)");
 	return 0;
 }
 
@@ -196,7 +196,7 @@ static int try_all(struct srdma_link *link, uint64_t deadline, bool *mendable)
 		if (ret == 0)
 			return 0;
 		can = can_be_mended(ret);
-		srdma_log(SRDMA_LOG_INFO, "no connection to %s:%s: %s", link->endpoints[index].host, link->endpoints[index].port,
+		srdma_log(SRDMA_LOG_INFO, "cannot connect to %s:%s: %s", link->endpoints[index].host, link->endpoints[index].port,
 			  srdma_error_text());
 		if (can || !*mendable) {
 			error = ret;
@@ -321,7 +321,7 @@ static int take_leave(struct srdma_link *link, int error)
 		link->failures = 0;
 	else
 		link->failures++;
-	srdma_log(SRDMA_LOG_WARN, "the connection to %s:%s is over: %s; messages up to %llu acknowledged, %llu in doubt",
+	srdma_log(SRDMA_LOG_WARN, "lost the connection to %s:%s: %s; messages up to %llu acknowledged, %llu in doubt",
 		  link->endpoints[link->endpoint].host, link->endpoints[link->endpoint].port, loss.text,
 		  (unsigned long long)link->loss.acknowledged, (unsigned long long)(link->loss.sent - link->loss.acknowledged));
 	srdma_conn_delete(&link->conn);
@@ -332,7 +332,7 @@ static int tell_of_reconnection(const struct srdma_link *link)
 {
 	const struct srdma_endpoint *endpoint = &link->endpoints[link->endpoint];
 
-	return srdma_fail(SRDMA_ERECONNECTED, "the connection was lost (%.300s), and there is a new one to %s:%s", link->loss.text,
+	return srdma_fail(SRDMA_ERECONNECTED, "the connection was lost (%.300s) and replaced by a new one to %s:%s", link->loss.text,
 			  endpoint->host, endpoint->port);
 }
 
@@ -408,7 +408,7 @@ static int take_kept(struct srdma_link *link, void *buffer, size_t size, size_t 
 
 	*length = kept->length;
 	if (kept->length > size)
-		return srdma_fail(-EMSGSIZE, "a message of %zu bytes came; the buffer has %zu", kept->length, size);
+		return srdma_fail(-EMSGSIZE, "the message has %zu bytes, and the buffer %zu; call again with a larger one", kept->length, size);
 	memcpy(buffer, kept->data, kept->length);
 	link->first_kept = kept->next;
 	if (!kept->next)

@@ -79,7 +79,7 @@ int srdma_listener_new_fd(int fd, struct srdma_listener **out)
 	int flags = fcntl(fd, F_GETFL), ret;
 
 	if (flags < 0 || !is_option(fd, SOL_SOCKET, SO_ACCEPTCONN, 1) || !is_option(fd, SOL_SOCKET, SO_PROTOCOL, IPPROTO_TCP))
-		return srdma_fail(-EINVAL, "descriptor %d is no listening TCP socket", fd);
+		return srdma_fail(-EINVAL, "descriptor %d is not a listening TCP socket", fd);
 	listener = calloc(1, sizeof *listener);
 	if (!listener)
 		return srdma_fail(-ENOMEM, "out of memory");

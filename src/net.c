@@ -99,7 +99,7 @@ int srdma_net_listen(const char *address, const char *port, int *out)
 	}
 	freeaddrinfo(list);
 	if (ret != 0)
-		return srdma_fail(ret, "cannot listen on %s port %s: %s%s", address ? address : "*", port, strerror(-ret),
+		return srdma_fail(ret, "cannot listen on %s port %s: %s%s", address ? address : "all addresses,", port, strerror(-ret),
 				  ret == -EADDRINUSE      ? "; another program listens there: choose another port"
 				  : ret == -EADDRNOTAVAIL ? "; no network interface of this machine has that address"
 				  : ret == -EACCES        ? "; ports below 1024 need privileges"
@@ -239,7 +239,7 @@ int srdma_networks_parse(const char *text, struct srdma_networks *out)
 		networks.list = grown;
 		if (parse_network(at, length, &grown[networks.count]) != 0) {
 			srdma_networks_clear(&networks);
-			return srdma_fail(-EINVAL, "'%.*s' is no network; write ADDRESS/BITS, such as 10.0.0.0/8 or fd00::/64",
+			return srdma_fail(-EINVAL, "'%.*s' is not a network; give ADDRESS/BITS, such as 10.0.0.0/8 or fd00::/64",
 					  (int)length, at);
 		}
 		networks.count++;

@@ -116,10 +116,10 @@ static int check_request(struct srdma_conn *conn, bool write, size_t length, uin
 	if (ret != 0)
 		return ret;
 	if (peer->region_size == 0)
-		return srdma_fail(-ENXIO, "cannot %s: the peer offers no region%s", verb,
-				  conn->region_withdrawn ? " any more" : "");
+		return srdma_fail(-ENXIO, "cannot %s: the peer %s", verb,
+				  conn->region_withdrawn ? "has taken its region back" : "offers no region (region-size)");
 	if (!(peer->region_access & needed) || (!write && peer->rd_responder == 0))
-		return srdma_fail(-EACCES, "cannot %s: the peer's region does not allow it", verb);
+		return srdma_fail(-EACCES, "cannot %s: the peer's region does not allow it (region-access)", verb);
 	if (offset > peer->region_size || length > peer->region_size - offset)
 		return srdma_fail(-ERANGE, "cannot %s %zu bytes at offset %llu: the peer's region has %llu bytes", verb,
 				  length, (unsigned long long)offset, (unsigned long long)peer->region_size);

@@ -95,7 +95,7 @@ int srdma_output_prepare(struct srdma_output *output, BIO *content)
 		error = -errno;
 		free(output->temporary);
 		output->temporary = NULL;
-		return srdma_fail(error, "%s can't be made: %s; check that the directory exists and is writable",
+		return srdma_fail(error, "cannot write %s: %s; check that the directory exists and is writable",
 				  output->path, strerror(-error));
 	}
 	error = write_all(fd, data, (size_t)length);
@@ -103,7 +103,7 @@ int srdma_output_prepare(struct srdma_output *output, BIO *content)
 		error = -errno;
 	if (close(fd) && !error)
 		error = -errno;
-	return error ? srdma_fail(error, "writing %s failed: %s", output->path, strerror(-error)) : 0;
+	return error ? srdma_fail(error, "cannot write %s: %s", output->path, strerror(-error)) : 0;
 }
 
 /* link() and not rename(), because it fails when the name exists. */
@@ -170,12 +170,12 @@ int srdma_output_publish(struct srdma_output *output, bool overwrite)
 	}
 	if (error == -EEXIST)
 		return srdma_fail(error,
-				  "%s exists already and is left as it is; choose another name, "
-				  "or ask for it to be overwritten",
+				  "%s exists already, and was left as it is; choose another name, "
+				  "or overwrite it (--force)",
 				  output->path);
 	if (error == -EINVAL)
-		return srdma_fail(error, "%s can't be replaced, it is not a regular file", output->path);
-	return srdma_fail(error, "%s can't be put in place: %s", output->path, strerror(-error));
+		return srdma_fail(error, "cannot replace %s: it is not a regular file", output->path);
+	return srdma_fail(error, "cannot put %s in its place: %s", output->path, strerror(-error));
 }
 
 void srdma_output_revert(struct srdma_output *output)
@@ -185,7 +185,7 @@ void srdma_output_revert(struct srdma_output *output)
 	if (!output->backup)
 		unlink(output->path);
 	else if (rename(output->backup, output->path))
-		srdma_log(SRDMA_LOG_ERROR, "%s could not be put back: %s; it is in %s", output->path, strerror(errno),
+		srdma_log(SRDMA_LOG_ERROR, "cannot put %s back: %s; its content is in %s", output->path, strerror(errno),
 			  output->backup);
 	free(output->backup);
 	output->backup = NULL;

@@ -75,7 +75,7 @@ int srdma_conn_share_wake(struct srdma_conn *conn, int fd)
 	int shared = fcntl(fd, F_DUPFD_CLOEXEC, 0);
 
 	if (shared < 0 || watch(conn->epoll_fd, shared) != 0) {
-		int ret = srdma_fail(-errno, "cannot share a descriptor to wake by: %s", strerror(errno));
+		int ret = srdma_fail(-errno, "cannot duplicate the descriptor for wake-ups: %s", strerror(errno));
 
 		if (shared >= 0)
 			close(shared);
@@ -197,7 +197,7 @@ static int send_count(struct srdma_conn *conn, enum srdma_frame_type type, const
 static int take_withdrawal(struct srdma_conn *conn)
 {
 	if (conn->inbox.header.length != 0 || conn->peer.region_size == 0)
-		return srdma_fail(SRDMA_EPROTOCOL, "a malformed WITHDRAW, or one of a region that was not offered");
+		return srdma_fail(SRDMA_EPROTOCOL, "the peer sent a malformed WITHDRAW, or one of a region that it did not offer");
 	conn->peer.region_size = 0;
 	conn->peer.region_access = conn->peer.region_rkey = conn->channel.region_rkey = 0;
 	conn->region_withdrawn = true;
@@ -212,7 +212,7 @@ static int take_frame(struct srdma_conn *conn)
 	int ret = 0;
 
 	if (header->version != SRDMA_PROTOCOL_VERSION)
-		return srdma_fail(SRDMA_EPROTOCOL, "frame of version %u on a connection of version %u", header->version,
+		return srdma_fail(SRDMA_EPROTOCOL, "the peer sent a frame of version %u on a connection of version %u", header->version,
 				  SRDMA_PROTOCOL_VERSION);
 	if (header->type >= SRDMA_FRAME_EPOCH_REQUEST && header->type <= SRDMA_FRAME_EPOCH_READY)
 		return srdma_epoch_take(conn);
@@ -232,7 +232,7 @@ static int take_frame(struct srdma_conn *conn)
 	} else if (header->type == SRDMA_FRAME_FINISH && closing->peer_answered && header->length == 0) {
 		closing->finished = true;
 	} else {
-		return srdma_fail(SRDMA_EPROTOCOL, "unexpected frame of type %u on the TLS channel", header->type);
+		return srdma_fail(SRDMA_EPROTOCOL, "the peer sent an unexpected frame of type %u on the TLS channel", header->type);
 	}
 	return 0;
 }
@@ -246,7 +246,7 @@ static int take_end(struct srdma_conn *conn, int error)
 		return 0;
 	}
 	return srdma_fail(error == SRDMA_ECLOSED ? SRDMA_ELOST : error,
-			  "the peer went away without disconnecting: its TLS channel is closed");
+			  "the peer went away without disconnecting: it closed the TLS channel");
 }
 
 /* Takes what frames there are, up to a turn; the rest is the next turn's. */
@@ -333,7 +333,7 @@ static int take_device_event(struct srdma_conn *conn)
 		return 0;
 	if (is_of_queue_pair(event) && conn->epoch.agreed && (conn->channel.stopped || !queue_pair_has_failed(conn)))
 		return 0;
-	ret = srdma_fail(SRDMA_EVERBS, "the device reports: %s", ibv_event_type_str((enum ibv_event_type)event));
+	ret = srdma_fail(SRDMA_EVERBS, "the RDMA device reports: %s", ibv_event_type_str((enum ibv_event_type)event));
 	return is_of_queue_pair(event) ? srdma_epoch_break(conn, ret) : srdma_conn_end(conn, ret);
 }
 
@@ -515,7 +515,7 @@ static int take_events(struct srdma_conn *conn, int timeout_ms)
 static int still_waiting(struct srdma_conn *conn)
 {
 	if (atomic_load_explicit(&conn->cancelled, memory_order_relaxed))
-		return srdma_fail(-ECANCELED, "given up: shutting down");
+		return srdma_fail(-ECANCELED, "the server is shutting down");
 	return conn->status != 0 ? srdma_conn_check(conn) : 0;
 }
 
@@ -634,7 +634,7 @@ int srdma_conn_send(struct srdma_conn *conn, const void *data, size_t length, in
 	if (ret != 0)
 		return ret;
 	if (length > conn->channel.message_size)
-		return srdma_fail(-EMSGSIZE, "a message of %zu bytes; %u were agreed", length, conn->channel.message_size);
+		return srdma_fail(-EMSGSIZE, "the message has %zu bytes, and the ends agreed on %u at most (message-size)", length, conn->channel.message_size);
 	if (!srdma_conn_can_send(conn)) {
 		ret = srdma_conn_wait_until(conn, can_send, "the peer to take earlier messages", &patience);
 		if (ret == 0)
@@ -674,7 +674,7 @@ int srdma_conn_recv(struct srdma_conn *conn, void *buffer, size_t size, size_t *
 		return srdma_conn_check(conn);
 	*length = n;
 	if (n > size)
-		return srdma_fail(-EMSGSIZE, "a message of %u bytes came; the buffer has %zu", n, size);
+		return srdma_fail(-EMSGSIZE, "the message has %u bytes, and the buffer %zu; call again with a larger one", n, size);
 	ret = srdma_channel_read(&conn->channel, buffer);
 	if (ret != 0)
 		return srdma_conn_end(conn, ret);
@@ -717,7 +717,7 @@ int srdma_conn_withdraw_region(struct srdma_conn *conn)
 	if (ret != 0)
 		return ret;
 	if (!conn->region.address || conn->own.region_size == 0)
-		return srdma_fail(-ENXIO, "no region is offered, or it was withdrawn before");
+		return srdma_fail(-ENXIO, "this end offers no region, or has withdrawn it before");
 	conn->own.region_size = 0;
 	conn->own.region_access = conn->own.region_rkey = 0;
 	ret = srdma_region_withdraw(&conn->region);

@@ -52,7 +52,7 @@ static bool is_of_a_host(const struct sockaddr_storage *address)
 static int take_source(struct srdma_proxy *proxy)
 {
 	if (!is_of_a_host(&proxy->source))
-		return srdma_fail(SRDMA_EPROTOCOL, "PROXY header: the client's address is none that a host can have");
+		return srdma_fail(SRDMA_EPROTOCOL, "PROXY header: the client's address cannot be that of a host");
 	return 0;
 }
 
@@ -171,7 +171,7 @@ static int parse_addresses(struct srdma_reader *r, uint8_t family, struct srdma_
 		v6->sin6_port = htons(srdma_get_u16(r));
 	} else {
 		/* The protocol leaves it to us. A client without an address cannot be held to it. */
-		return srdma_fail(SRDMA_EPROTOCOL, "PROXY header: the client (family and protocol 0x%02x) is no TCP client", family);
+		return srdma_fail(SRDMA_EPROTOCOL, "PROXY header: family and protocol 0x%02x are not TCP over IPv4 or IPv6", family);
 	}
 	srdma_get_u16(r);
 	if (r->overrun)
@@ -195,7 +195,7 @@ static int parse_binary(const uint8_t *data, size_t have, struct srdma_proxy *pr
 	if (command >> 4 != 2 || (command & 0xf) > COMMAND_PROXY)
 		return srdma_fail(SRDMA_EPROTOCOL, "PROXY header: version and command 0x%02x are not known", command);
 	if (length > SRDMA_PROXY_MAX - BINARY_MIN)
-		return srdma_fail(SRDMA_EPROTOCOL, "PROXY header: %u bytes are more than the %d that are taken", BINARY_MIN + length,
+		return srdma_fail(SRDMA_EPROTOCOL, "PROXY header: it has %u bytes; at most %d are accepted", BINARY_MIN + length,
 				  SRDMA_PROXY_MAX);
 	if (have - BINARY_MIN < length)
 		return wait_for(proxy, BINARY_MIN + (size_t)length);
@@ -218,6 +218,6 @@ int srdma_proxy_parse(const uint8_t *data, size_t have, struct srdma_proxy *prox
 		return parse_binary(data, have, proxy);
 	if (may_start_with(data, have, text_start, sizeof text_start - 1))
 		return parse_text(data, have, proxy);
-	return srdma_fail(SRDMA_EPROTOCOL, "no PROXY header at the start of a connection from proxy-networks; does the balancer "
-					   "send one (HAProxy: send-proxy-v2)?");
+	return srdma_fail(SRDMA_EPROTOCOL, "no PROXY header at the start of a connection from proxy-networks; let the balancer "
+					   "send one (HAProxy: send-proxy-v2)");
 }

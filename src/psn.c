@@ -13,7 +13,7 @@ int srdma_psn_generate(uint32_t *psn)
 
 	/* No fallback: a guessable PSN would be worse than no connection. */
 	if (RAND_bytes(bytes, sizeof bytes) != 1)
-		return srdma_fail_openssl(SRDMA_ERANDOM, "no random bytes for the packet sequence number");
+		return srdma_fail_openssl(SRDMA_ERANDOM, "cannot draw a packet sequence number: the random generator failed");
 	*psn = (uint32_t)bytes[0] << 16 | (uint32_t)bytes[1] << 8 | bytes[2];
 	OPENSSL_cleanse(bytes, sizeof bytes);
 	return 0;
@@ -25,7 +25,7 @@ int srdma_psn_generate_apart(const struct srdma_psn_range *last, uint32_t *psn, 
 	int ret;
 
 	if (last->count > SRDMA_PSN_MASK || room <= SRDMA_PSN_STARTS)
-		return srdma_fail(-ERANGE, "the last epoch has used %u PSNs, which leaves none for the next one", last->count);
+		return srdma_fail(-ERANGE, "the last epoch used %u PSNs, and leaves none for the next one", last->count);
 	if (most > room - SRDMA_PSN_STARTS)
 		most = room - SRDMA_PSN_STARTS;
 	/* One in sixteen at least is taken. */

@@ -26,19 +26,19 @@ uint32_t srdma_mtu_bytes(enum ibv_mtu mtu)
 int srdma_qp_options_check(const struct srdma_qp_options *o)
 {
 	if (o->path_mtu != 0 && (o->path_mtu < 256 || o->path_mtu > 4096 || (o->path_mtu & (o->path_mtu - 1)) != 0))
-		return srdma_fail(-EINVAL, "path MTU %u is not 256, 512, 1024, 2048 or 4096", o->path_mtu);
+		return srdma_fail(-EINVAL, "mtu %u is not valid; give 256, 512, 1024, 2048 or 4096, or 0 for the port's", o->path_mtu);
 	if (o->timeout > 31)
-		return srdma_fail(-EINVAL, "QP timeout %u is not 0 to 31", o->timeout);
+		return srdma_fail(-EINVAL, "qp-timeout %u is out of range; give 0 to 31", o->timeout);
 	if (o->retry_count > 7 || o->rnr_retry > 7)
-		return srdma_fail(-EINVAL, "QP retry counts are 0 to 7");
+		return srdma_fail(-EINVAL, "retry-count or rnr-retry is out of range; give 0 to 7");
 	if (o->min_rnr_timer > 31)
-		return srdma_fail(-EINVAL, "minimum RNR timer %u is not 0 to 31", o->min_rnr_timer);
+		return srdma_fail(-EINVAL, "min-rnr-timer %u is out of range; give 0 to 31", o->min_rnr_timer);
 	if (o->service_level > 15)
-		return srdma_fail(-EINVAL, "service level %u is not 0 to 15", o->service_level);
+		return srdma_fail(-EINVAL, "service-level %u is out of range; give 0 to 15", o->service_level);
 	if (o->hop_limit == 0)
-		return srdma_fail(-EINVAL, "a hop limit of 0 reaches nobody");
+		return srdma_fail(-EINVAL, "hop-limit must be above 0");
 	if (o->max_rd_atomic == 0)
-		return srdma_fail(-EINVAL, "max_rd_atomic is at least 1");
+		return srdma_fail(-EINVAL, "max-rd-atomic must be at least 1");
 	return 0;
 }
 

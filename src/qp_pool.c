@@ -11,7 +11,7 @@ static int make(const struct srdma_qp *like, struct srdma_qp *out)
 	int ret;
 
 	if (RAND_bytes(&random, 1) != 1)
-		return srdma_fail(SRDMA_ERANDOM, "the random number generator failed");
+		return srdma_fail(SRDMA_ERANDOM, "cannot draw a random number: the random generator failed");
 	for (unsigned skip = random % SRDMA_QP_SKIPS; skip > 0; skip--) {
 		struct srdma_qp skipped;
 

@@ -41,7 +41,7 @@ int srdma_region_private(size_t size, struct srdma_region *out)
 	void *address;
 
 	if (size == 0 || mapped < size)
-		return srdma_fail(-EINVAL, "a memory region of %zu bytes cannot be", size);
+		return srdma_fail(-EINVAL, "cannot make a memory region of %zu bytes", size);
 	address = mmap(NULL, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (address == MAP_FAILED)
 		return srdma_fail(-ENOMEM, "no memory for a region of %zu bytes", size);
@@ -110,7 +110,7 @@ static int await_bind(struct ibv_qp *qp, uint64_t id)
 							   : srdma_fail(SRDMA_EVERBS, "cannot bind a memory window: %s",
 									ibv_wc_status_str(wc.status));
 		if (n == 0 && srdma_deadline_left_ms(deadline) == 0)
-			return srdma_fail(-ETIMEDOUT, "the device did not bind a memory window in time");
+			return srdma_fail(-ETIMEDOUT, "timed out waiting for the device to bind a memory window");
 	}
 	return srdma_fail(SRDMA_EVERBS, "cannot poll the send completion queue");
 }

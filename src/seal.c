@@ -95,7 +95,7 @@ static int start_ratchet(struct ratchet *ratchet, enum srdma_cipher cipher, cons
 {
 	ratchet->cipher = EVP_CIPHER_fetch(NULL, srdma_cipher_name(cipher), NULL);
 	if (!ratchet->cipher)
-		return srdma_fail_openssl(SRDMA_ESEAL, "this OpenSSL has no %s", srdma_cipher_name(cipher));
+		return srdma_fail_openssl(SRDMA_ESEAL, "this OpenSSL does not offer %s", srdma_cipher_name(cipher));
 	memcpy(ratchet->secret, secret, SRDMA_SEAL_SECRET);
 	return 0;
 }

@@ -55,7 +55,7 @@ static int check_options(const struct srdma_server_options *o)
 	if (ret != 0)
 		return ret;
 	if (o->drain_timeout_ms <= 0)
-		return srdma_fail(-EINVAL, "the drain time-out must be above 0");
+		return srdma_fail(-EINVAL, "drain_timeout_ms must be above 0");
 	if (o->conn.raw)
 		return srdma_fail(-EINVAL, "a server has no raw connections; use srdma_listener_new and srdma_conn_accept");
 	if (o->listen_fd_count > LISTENERS_MAX)
@@ -110,7 +110,7 @@ static void welcome(struct srdma_server *server, const struct srdma_newcomer *ne
 	const struct sockaddr *peer = (const struct sockaddr *)&newcomer->peer;
 
 	if (!client) {
-		srdma_log(SRDMA_LOG_ERROR, "a client is turned away: out of memory");
+		srdma_log(SRDMA_LOG_ERROR, "out of memory: a client was turned away");
 		close(newcomer->socket);
 		return;
 	}
@@ -172,7 +172,7 @@ static void fail_queue(struct srdma_server *server, const struct ibv_async_event
 	srdma_slots_each(&server->slots, fail_queue_of, &failed);
 	/* In set-up, or on its way out: its completions and its TLS channel tell the rest. */
 	if (!failed.found)
-		srdma_log(SRDMA_LOG_DEBUG, "%s: %s, of no connected client", srdma_device_name(server->device),
+		srdma_log(SRDMA_LOG_DEBUG, "%s: %s, which concerns no connected client", srdma_device_name(server->device),
 			  ibv_event_type_str(event->event_type));
 }
 
@@ -272,7 +272,7 @@ static void check_drain(struct srdma_server *server)
 	if (left > 0 && srdma_deadline_left_ms(atomic_load(&server->drain_deadline)) > 0)
 		return;
 	atomic_store(&server->drained, true);
-	srdma_log(SRDMA_LOG_INFO, "drained: %u clients are left", left);
+	srdma_log(SRDMA_LOG_INFO, "drained; %u clients are still connected", left);
 	raise_event(server);
 }
 
@@ -675,7 +675,7 @@ int srdma_server_set_limits(struct srdma_server *server, const struct srdma_serv
 int srdma_server_drain(struct srdma_server *server, int timeout_ms)
 {
 	if (timeout_ms < 0)
-		return srdma_fail(-EINVAL, "the deadline of a drain must not be negative");
+		return srdma_fail(-EINVAL, "the time-out of a drain must not be negative");
 	atomic_store(&server->drain_deadline, srdma_deadline(timeout_ms));
 	/* Who has a place stays; who has none yet is told by its greeter. */
 	srdma_slots_close(&server->slots);

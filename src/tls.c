@@ -6,6 +6,7 @@
 #include "log.h"
 #include "net.h"
 #include "tls_parameters.h"
+#include "verify_text.h"
 
 #include <errno.h>
 #include <openssl/err.h>
@@ -192,22 +193,6 @@ short srdma_tls_events(const struct srdma_tls *tls)
 
 /* ---- errors ---------------------------------------------------------------------------------------------------- */
 
-/* The peer's alert says that it does not accept our certificate, or that it wants one. */
-static bool is_certificate_alert(int reason)
-{
-	switch (reason) {
-	case SSL_R_TLSV13_ALERT_CERTIFICATE_REQUIRED:
-	case SSL_R_TLSV1_ALERT_UNKNOWN_CA:
-	case SSL_R_TLSV1_ALERT_ACCESS_DENIED:
-	case SSL_R_SSLV3_ALERT_BAD_CERTIFICATE:
-	case SSL_R_SSLV3_ALERT_UNSUPPORTED_CERTIFICATE:
-	case SSL_R_SSLV3_ALERT_CERTIFICATE_REVOKED:
-	case SSL_R_SSLV3_ALERT_CERTIFICATE_EXPIRED:
-	case SSL_R_SSLV3_ALERT_CERTIFICATE_UNKNOWN: return true;
-	default: return false;
-	}
-}
-
 void srdma_tls_allow(SSL *ssl, size_t bytes)
 {
 	struct srdma_tls *tls = SSL_get_app_data(ssl);
@@ -242,13 +227,17 @@ static int fail_ssl(struct srdma_tls *tls, const char *doing)
 	int reason = ERR_GET_REASON(ERR_peek_error());
 
 	tls->broken = true;
-	if (is_certificate_alert(reason))
-		return srdma_fail_openssl(SRDMA_ECERT, "the peer does not accept our certificate (%s)", doing);
-	if (reason == SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE)
-		return srdma_fail_openssl(SRDMA_ECERT, "the client showed no certificate");
+	if (srdma_alert_text(reason)) {
+		ERR_clear_error();
+		return srdma_fail(SRDMA_ECERT, "the peer does not accept our certificate: %s", srdma_alert_text(reason));
+	}
+	if (reason == SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE) {
+		ERR_clear_error();
+		return srdma_fail(SRDMA_ECERT, "the client showed no certificate");
+	}
 	if (reason == SSL_R_UNEXPECTED_EOF_WHILE_READING) {
 		ERR_clear_error();
-		return srdma_fail(SRDMA_ELOST, "the peer closed the connection without a word (%s)", doing);
+		return srdma_fail(SRDMA_ELOST, "the peer closed the connection without giving a reason (%s)", doing);
 	}
 	return srdma_fail_openssl(SRDMA_ETLS, "TLS failed (%s)", doing);
 }
@@ -287,7 +276,7 @@ int srdma_tls_handshake(struct srdma_tls *tls)
 	srdma_tls_allow(tls->ssl, SIZE_MAX);
 	SSL_get0_alpn_selected(tls->ssl, &alpn, &length);
 	if (length != strlen(SRDMA_ALPN) || memcmp(alpn, SRDMA_ALPN, length) != 0)
-		return srdma_fail(SRDMA_EPROTOCOL, "the peer does not speak %s (no such ALPN)", SRDMA_ALPN);
+		return srdma_fail(SRDMA_EPROTOCOL, "the peer does not speak %s: it is no securdma, or another version (ALPN)", SRDMA_ALPN);
 	tls->established = true;
 	return 0;
 }

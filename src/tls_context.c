@@ -95,7 +95,7 @@ static int configure_client(struct srdma_tls_context *context, const struct srdm
 
 	if (!options->ca_file && !options->pin)
 		return srdma_fail(SRDMA_ECONFIG,
-				  "nothing to verify the server with: give its CA's certificate (--ca) or the pin of its key "
+				  "the server cannot be verified: give its CA's certificate (--ca) or the pin of its key "
 				  "(--pin)");
 	if (options->crl_file && !options->ca_file)
 		return srdma_fail(SRDMA_ECONFIG, "a revocation list (--crl) is of a CA's: give it too (--ca)");
@@ -159,11 +159,11 @@ static int configure_server(struct srdma_tls_context *context, const struct srdm
 	if (!options->cert_file && !options->key_file)
 		return srdma_fail(SRDMA_ECONFIG, "a server needs a certificate (--cert) and its key (--key)");
 	if (!options->client_ca_file && options->client_crl_file)
-		return srdma_fail(SRDMA_ECONFIG, "a revocation list (--client-crl) is of a CA's: give it too (--client-ca)");
+		return srdma_fail(SRDMA_ECONFIG, "a revocation list (--client-crl) needs the certificate of the CA that made it (--client-ca)");
 	if (!options->client_ca_file && !options->insecure_anonymous_clients)
 		return srdma_fail(SRDMA_ECONFIG,
-				  "nothing to verify clients with: give the CA that issues their certificates (--client-ca), or "
-				  "serve anybody (--insecure-anonymous-clients)");
+				  "clients cannot be verified: give the CA that issues their certificates (--client-ca), or "
+				  "serve anyone (--insecure-anonymous-clients)");
 	if (options->client_ca_file) {
 		ret = srdma_trust_load(&context->trust, context->ssl, options->client_ca_file, options->client_crl_file);
 		tell_ca_names(context->ssl, options->client_ca_file);

@@ -5,6 +5,7 @@
 #include "log.h"
 #include "revocation.h"
 #include "tls.h"
+#include "verify_text.h"
 
 #include <openssl/err.h>
 #include <openssl/x509v3.h>
@@ -61,18 +62,18 @@ static void describe(X509 *cert, char *out, size_t size)
 static int refuse(X509_STORE_CTX *store, int error, X509 *culprit)
 {
 	SSL *ssl = X509_STORE_CTX_get_ex_data(store, SSL_get_ex_data_X509_STORE_CTX_idx());
-	const char *why = X509_verify_cert_error_string(error);
+	const char *why = srdma_verify_text(error);
 	char which[256];
 
 	/* The alert that the peer gets goes by it. */
 	X509_STORE_CTX_set_error(store, error);
 	describe(culprit, which, sizeof which);
 	if (error == X509_V_ERR_APPLICATION_VERIFICATION)
-		srdma_tls_refuse(ssl, SRDMA_ECERT, "the server's public key does not match the pin; if the server really has a new key, get its "
-						   "pin with `securdma cert pin`");
+		srdma_tls_refuse(ssl, SRDMA_ECERT, "the server's public key does not match the pin; if the server has a new key, get its pin with "
+						   "'securdma cert pin', over a way that you trust");
 	else if (error == X509_V_ERR_HOSTNAME_MISMATCH || error == X509_V_ERR_IP_ADDRESS_MISMATCH)
-		srdma_tls_refuse(ssl, SRDMA_ECERT, "the server's certificate is not for this name: %s; connect to a name that it bears, or give "
-						   "--server-name", why);
+		srdma_tls_refuse(ssl, SRDMA_ECERT, "the server's certificate is not for this name or address; connect to a name in the "
+						   "certificate, or give one with --server-name");
 	else if (error == X509_V_ERR_UNABLE_TO_GET_CRL)
 		srdma_tls_refuse(ssl, SRDMA_ECERT,
 				 "the peer's certificate is not acceptable: there is no revocation list of an issuer%s; add it to the file of lists",

@@ -135,7 +135,7 @@ static void go_on_ending(struct srdma_client *client)
 	if (ret == -EAGAIN) {
 		if (srdma_deadline_left_ms(client->deadline) > 0 && !atomic_load(&client->server->cancelled))
 			return;
-		ret = srdma_conn_end(client->conn, srdma_fail(-ETIMEDOUT, "the peer did not answer the disconnect in time"));
+		ret = srdma_conn_end(client->conn, srdma_fail(-ETIMEDOUT, "timed out waiting for the client to answer the disconnect"));
 	}
 	finish_ending(client, ret);
 }
@@ -405,8 +405,8 @@ static void check_deadlines(struct srdma_worker *worker)
 		} else if (client->ending) {
 			rest_ending(client);
 		} else if (client->blocked && srdma_deadline_left_ms(client->deadline) == 0) {
-			srdma_fail(-ETIMEDOUT, "the client did not take its messages in time");
-			begin_ending(client, -ETIMEDOUT, "messages were not taken in time");
+			srdma_fail(-ETIMEDOUT, "timed out waiting for the client to take its messages");
+			begin_ending(client, -ETIMEDOUT, "the client did not take its messages in time");
 			run(client);
 		}
 	}

@@ -53,6 +53,8 @@ static const struct mode {
 	{"hostile-late", mode_hostile_late, 1}, /* TRIES */
 	{"peer-cert", mode_peer_cert, 2},   /* CERTIFICATE ORDER, either may be "" */
 	{"hostile-serve", mode_hostile_serve, 1}, /* PORT */
+	{"link-nonblocking", mode_link_nonblocking, 0},
+	{"arguments", mode_arguments, 0},
 };
 
 _Noreturn void probe_die(const char *file, int line, const char *condition)

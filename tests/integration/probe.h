@@ -105,5 +105,7 @@ void mode_hostile_nothing(struct rig *rig, char **args) __attribute__((weak));
 void mode_hostile_late(struct rig *rig, char **args) __attribute__((weak));
 void mode_hostile_serve(struct rig *rig, char **args) __attribute__((weak));
 void mode_peer_cert(struct rig *rig, char **args);
+void mode_link_nonblocking(struct rig *rig, char **args);
+void mode_arguments(struct rig *rig, char **args);
 
 #endif

@@ -238,3 +238,75 @@ void mode_accept_timeouts(struct rig *rig, char **args)
 	srdma_listener_delete(&listener);
 	rig_stop(rig, 0);
 }
+
+/* ---- links ----------------------------------------------------------------------------------------------------- */
+
+void mode_link_nonblocking(struct rig *rig, char **args)
+{
+	const struct srdma_endpoint endpoint = {rig->host, rig->port};
+	struct srdma_link_options options;
+	struct srdma_link *link;
+	char data[64];
+	size_t n;
+	int ret;
+
+	(void)args;
+	rig_serve(rig);
+	srdma_link_options_init(&options);
+	options.conn = rig->client_options;
+	options.endpoints = &endpoint;
+	options.endpoint_count = 1;
+	EXPECT(srdma_link_new(&options, rig->client_tls, rig->device, &link), 0);
+	EXPECT_TEXT(rig, srdma_link_recv(link, data, sizeof data, &n, 0), -EAGAIN, "wait for a message from the peer");
+	EXPECT_TEXT(rig, srdma_link_recv(link, data, sizeof data, &n, 30), -ETIMEDOUT, "timed out after 30 ms");
+	EXPECT_TEXT(rig, srdma_link_wait(link, 0), -EAGAIN, "wait for a message, a completion");
+	srdma_link_wake(link);
+	EXPECT_TEXT(rig, srdma_link_wait(link, 15000 * rig->scale), -EINTR, "another thread ended the wait");
+	EXPECT(srdma_link_send(link, "x", 1, 0, NULL), 0);
+	EXPECT(srdma_link_recv(link, data, sizeof data, &n, 15000 * rig->scale), 0);
+	while ((ret = srdma_link_disconnect(link, "done", 0)) == -EAGAIN)
+		poll_until(srdma_link_conn(link), rig);
+	EXPECT(ret, 0);
+	EXPECT(srdma_link_disconnect(link, "done", 0), 0);
+	srdma_link_delete(&link);
+	rig_stop(rig, 0);
+}
+
+/* ---- arguments ------------------------------------------------------------------------------------------------- */
+
+void mode_arguments(struct rig *rig, char **args)
+{
+	struct srdma_device_options device;
+	struct srdma_listener *listener = NULL;
+	struct srdma_conn_options options = rig->client_options;
+	struct srdma_device *opened = NULL;
+	struct srdma_conn *conn = NULL;
+
+	(void)args;
+	rig_serve(rig);
+	srdma_device_options_init(&device);
+	device.gid_index = -2;
+	EXPECT_TEXT(rig, srdma_device_open(&device, &opened), -EINVAL, "GID index -2");
+	device.gid_index = 100000;
+	EXPECT_TEXT(rig, srdma_device_open(&device, &opened), -EINVAL, "GID index 100000");
+	device.gid_index = -1;
+	device.port = 200;
+	EXPECT_TEXT(rig, srdma_device_open(&device, &opened), -EINVAL, "no port 200");
+	device.port = 0;
+	device.name = "no-such-device";
+	EXPECT_TEXT(rig, srdma_device_open(&device, &opened), -ENODEV, "no-such-device");
+	EXPECT_TEXT(rig, srdma_listener_new(NULL, "65536", &listener), -EINVAL, "'65536' is not a port; give a number from 0 to 65535");
+	EXPECT_TEXT(rig, srdma_listener_new("192.0.2.1", "0", &listener), -EADDRNOTAVAIL, "no network interface of this machine");
+	EXPECT_TEXT(rig, srdma_listener_new_fd(-1, &listener), -EINVAL, "is not a listening TCP socket");
+	EXPECT_TEXT(rig, srdma_conn_connect(rig->host, "0", rig->client_tls, rig->device, &options, &conn), -EINVAL, "'0' is not a port");
+	EXPECT_TEXT(rig, srdma_conn_connect("", "1", rig->client_tls, rig->device, &options, &conn), -EINVAL, "host name is empty");
+	options.timeout_ms = 0;
+	EXPECT_TEXT(rig, srdma_conn_connect(rig->host, rig->port, rig->client_tls, rig->device, &options, &conn), -EINVAL, "must be above 0");
+	options = rig->client_options;
+	options.setup_timeout_ms = -1;
+	EXPECT_TEXT(rig, srdma_conn_connect(rig->host, rig->port, rig->client_tls, rig->device, &options, &conn), -EINVAL, "must be above 0");
+	EXPECT_TEXT(rig, srdma_server_drain(rig->server, -1), -EINVAL, "must not be negative");
+	EXPECT_TEXT(rig, srdma_server_set_tls(rig->server, rig->client_tls), -EINVAL, "srdma_tls_server_new");
+	CHECK(!opened && !listener && !conn);
+	rig_stop(rig, 0);
+}

@@ -280,20 +280,20 @@ def test_region_of_a_name_changes_for_its_next_clients(certs, serve, start):
 
 
 BAD = [
-    ("max-clients = many\n", 4, "allowed: a number from 0 to 1000000"),
-    ("region-size = -1\n", 4, "allowed: a size in bytes"),
-    ("region-access = x\n", 4, "allowed: rw, r, w, none"),
+    ("max-clients = many\n", 4, "give a number from 0 to 1000000"),
+    ("region-size = -1\n", 4, "give a size in bytes"),
+    ("region-access = x\n", 4, "give one of rw, r, w, none"),
     ("message-size = 63\n", 4, "from 64 to 1048576"),
-    ("deny = perhaps\n", 4, "allowed: yes, no"),
-    ("depth = 4\n", 4, f"section [identity {TWO}] has no key 'depth'; it has: deny, max-clients, region-size, region-access, message-size"),
-    (f"[identity {ONE}]\n", 4, f"section [identity {ONE}] is there twice, first in line 1"),
-    ("[identity]\n", 4, "an identity needs a name"),
-    ("[identity \t ]\nmax-clients = 1\n", 4, "an identity needs a name"),
+    ("deny = perhaps\n", 4, "give one of yes, no"),
+    ("depth = 4\n", 4, f"section [identity {TWO}] has no key 'depth'; its keys are: deny, max-clients, region-size, region-access, message-size"),
+    (f"[identity {ONE}]\n", 4, f"section [identity {ONE}] exists already, in line 1"),
+    ("[identity]\n", 4, "give the identity a name"),
+    ("[identity \t ]\nmax-clients = 1\n", 4, "give the identity a name"),
     ("[identity a\u202eb]\n", 4, "bidirectional"),
     ("[identity sha256:12]\n", 4, "64 hexadecimal digits"),
     ('[identity "x]\n', 4, "a quoted name ends with a quote"),
     ('[identity "x" y]\n', 4, "a quoted name ends with a quote"),
-    (f'[identity "{ONE}"]\n', 4, f"section [identity {ONE}] is there twice, first in line 1"),
+    (f'[identity "{ONE}"]\n', 4, f"section [identity {ONE}] exists already, in line 1"),
     ("[identity x\n", 4, "neither [section], 'key = value' nor a comment"),
     ("[identify x]\nmax-clients = 1\n", 5, "sections are: "),
 ]
@@ -370,10 +370,10 @@ def test_other_commands_accept_the_sections(certs, serve, tmp_path):
 def test_long_and_odd_names_are_taken_whole(certs, tmp_path):
     name = "x" * 180
     assert check(tmp_path, f"[identity {name}a]\n[identity {name}b]\nmax-clients = 1\n").returncode == 0
-    assert "there twice" in check(tmp_path, f"[identity {name}]\n[identity {name}]\n").stderr
+    assert "exists already" in check(tmp_path, f"[identity {name}]\n[identity {name}]\n").stderr
     assert check(tmp_path, "\ufeff[identity a;b#c=d:e]\n  [ identity x]\nfoo = 1\n").stderr.count("no section") == 1
-    assert check(tmp_path, "[identity x]\nmax-clients = 1\0 + 1\n").stderr.count(":2: there is a NUL byte in the line") == 1
-    assert check(tmp_path, "[identity  two  words  ]\n[identity two  words]\n").stderr.count("there twice") == 1
+    assert check(tmp_path, "[identity x]\nmax-clients = 1\0 + 1\n").stderr.count(":2: the line has a NUL byte") == 1
+    assert check(tmp_path, "[identity  two  words  ]\n[identity two  words]\n").stderr.count("exists already") == 1
 
 
 def test_thousands_of_names(certs, serve, tmp_path):

@@ -121,3 +121,11 @@ def test_disconnect_goes_on_without_blocking(probe, monkeypatch, seal):
 
 def test_accept_has_a_default_timeout(probe):
     probe("accept-timeouts")
+
+
+def test_link_goes_on_without_blocking(probe):
+    probe("link-nonblocking")
+
+
+def test_arguments_that_cannot_be_are_refused_with_a_text(probe):
+    probe("arguments")

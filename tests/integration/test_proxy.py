@@ -381,7 +381,7 @@ def test_readiness_is_told_until_the_server_drains(certs, device, start, tmp_pat
 def test_bad_proxy_networks_are_a_usage_error(certs, device):
     result = run(SECURDMA, "serve", "--port", "0", "--device", device.name, "--cert", certs.cert("server"), "--key",
                  certs.key("server"), "--client-ca", certs.cert("ca"), "--proxy-networks", "10.0.0.0/8,balancer.example")
-    assert result.returncode == 2 and "proxy-networks: 'balancer.example' is no network" in result.stderr, result.stderr
+    assert result.returncode == 2 and "proxy-networks: 'balancer.example' is not a network" in result.stderr, result.stderr
 
 
 def test_proxy_networks_can_stand_in_the_configuration_file(certs, device, start, tmp_path):

@@ -123,7 +123,7 @@ def test_half_a_list_is_refused(certs, device, own):
     own.path.joinpath("clients.crl").write_text(whole + whole[:len(whole) // 2], encoding="ascii")
     own.configure(tls={"client_crl": own.path / "clients.crl"})
     answer = run(SECURDMA, "serve", "--port", "0", "--device", device.name, "--config", own.config)
-    assert answer.returncode == 2 and "no PEM file of certificate revocation lists" in answer.stderr, answer
+    assert answer.returncode == 2 and "not a PEM file with certificate revocation lists" in answer.stderr, answer
 
 
 # ---- reload ------------------------------------------------------------------------------------------------------------
@@ -188,7 +188,7 @@ def remove_ca(own):
 
 def break_configuration(own):
     own.config.write_text("[server]\nmax-clients = many\n", encoding="ascii")
-    return "securdma.conf:2: [server] max-clients = many: not valid"
+    return "securdma.conf:2: [server] max-clients: 'many' is not valid"
 
 
 def ask_for_too_many(own):
@@ -198,7 +198,7 @@ def ask_for_too_many(own):
 
 def name_no_credentials(own):
     own.config.write_text("[server]\nmax-clients = 5\n", encoding="ascii")
-    return "--cert and --key are needed"
+    return "give --cert and --key"
 
 
 @pytest.mark.parametrize("damage", [replace_certificate_by_nonsense, replace_key_by_another, remove_ca, break_configuration, ask_for_too_many,
@@ -222,7 +222,7 @@ def test_what_needs_a_new_start_is_named(certs, device, start, own):
     own.configure(server={"workers": 1})
     server = start(Configured, own, device)
     own.configure(server={"workers": 2})
-    server.reload("--workers has another value now, which takes effect at the next start")
+    server.reload("the new value of --workers takes effect at the next start")
     assert connect(certs, server.port, "-e", "send x").returncode == 0
     server.stop()
 

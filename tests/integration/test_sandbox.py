@@ -60,7 +60,7 @@ def test_root_becomes_the_user_for_good(certs, device, start, tmp_path):
     for kind in ("CapEff", "CapPrm", "CapInh", "CapAmb"):
         assert of_all_threads(pid, kind) == {"0000000000000000"}, kind
     # Root's key was read before; that it can't be read again is said at the start, and when it is tried.
-    served.wait_log("SIGHUP will not be able to load it again")
+    served.wait_log("a reload (SIGHUP) will fail")
     served.signal(signal.SIGHUP)
     served.wait_log("not reloaded")
     work(certs, served)
@@ -70,7 +70,7 @@ def test_root_becomes_the_user_for_good(certs, device, start, tmp_path):
 @pytest.mark.parametrize("args, text", [
     (("--user", "no-such-user"), "there is no user no-such-user"),
     (("--user", "nobody", "--group", "no-such-group"), "there is no group no-such-group"),
-    (("--group", "nogroup"), "without a user"),
+    (("--group", "nogroup"), "group: give a user, too"),
     (("--user", "root"), "is root"),
 ], ids=lambda value: value[-1] if isinstance(value, tuple) else "")
 def test_user_that_cannot_be_is_refused(certs, args, text):

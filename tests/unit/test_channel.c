@@ -87,7 +87,7 @@ static const struct {
 	{IMM(IMM_CREDIT, 0), 1, "unknown kind 2"},
 	{IMM(IMM_MESSAGE, 1), 8, "more than it was owed"},
 	{IMM(IMM_CREDIT, 0xffffffu), 0, "more than it was owed"},
-	{IMM(IMM_MESSAGE, 0), MESSAGE + 1, "65 bytes; 64 were agreed"},
+	{IMM(IMM_MESSAGE, 0), MESSAGE + 1, "65 bytes; the ends agreed on 64 at most"},
 };
 #define EACH_BREACH(i) for (size_t i = 0; i < sizeof breaches / sizeof *breaches; i++)
 

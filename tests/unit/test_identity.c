@@ -182,7 +182,7 @@ static void what_cannot_be_is_refused_by_name(void **state)
 	assert_refused(&one, 1, "'alice'");
 	one = named("alice");
 	one.message_size = 63;
-	assert_refused(&one, 1, "63 is not 64 to");
+	assert_refused(&one, 1, "message-size 63 is out of range; give 64 to");
 }
 
 /* ---- one client ------------------------------------------------------------------------------------------------ */

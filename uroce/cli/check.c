@@ -35,7 +35,7 @@ static bool check_address(const char *start, size_t length)
 	char word[LONGEST_WORD];
 
 	if (length == 0) {
-		fail(0, "--addr: an empty word in the list: IP addresses or interface names go between commas");
+		fail(0, "--addr: a word of the list is empty; separate IP addresses or interface names by commas");
 		return false;
 	}
 	if (length < sizeof(word)) {
@@ -80,6 +80,6 @@ bool check_log_level(const char *level)
 {
 	if (log_parse_level(level) >= 0)
 		return true;
-	fail(0, "--log: \"%.64s\" is no level: error, warn, info or debug", level);
+	fail(0, "--log: \"%.64s\" is not a level; give error, warn, info or debug", level);
 	return false;
 }

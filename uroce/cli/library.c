@@ -75,7 +75,7 @@ static int find_library(char out[PATH_MAX])
 	}
 	n = readlink("/proc/self/exe", folder, sizeof(folder) - 1);
 	if (n < 0)
-		return fail(EXIT_OWN, "where is this program? /proc/self/exe: %s", strerror(errno));
+		return fail(EXIT_OWN, "cannot find this program (/proc/self/exe): %s", strerror(errno));
 	folder[n] = '\0';
 	*strrchr(folder, '/') = '\0';
 	for (int i = 0; i < 2; i++) {

@@ -146,7 +146,7 @@ int cmd_resources(int argc, char **argv)
 	int error = 0;
 
 	if (argc > 1 && !json)
-		return fail(EXIT_USAGE, "resources: \"%s\" is not understood; usage: uroce resources [--json]", argv[1]);
+		return fail(EXIT_USAGE, "resources: unexpected argument \"%s\"; usage: uroce resources [--json]", argv[1]);
 	DIR *proc = opendir("/proc");
 	if (!proc)
 		return fail(EXIT_FAILURE, "/proc: %s", strerror(errno));
@@ -166,6 +166,6 @@ int cmd_resources(int argc, char **argv)
 	if (holders.foreign)
 		fail(0, "%u processes run another version of uroce and are not shown", holders.foreign);
 	if (holders.unreadable && !json)
-		fail(0, "%u processes of other users could not be looked at", holders.unreadable);
+		fail(0, "%u processes of other users are not shown, because this user may not read theirs", holders.unreadable);
 	return fflush(stdout) == 0 ? EXIT_SUCCESS : fail(EXIT_FAILURE, "standard output: %s", strerror(errno));
 }

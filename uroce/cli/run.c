@@ -66,7 +66,7 @@ int run_counted(char **argv, bool json)
 	int status;
 
 	if (!counters)
-		return fail(EXIT_OWN, "no memory for the counters: %s", strerror(errno));
+		return fail(EXIT_OWN, "cannot make memory for the counters: %s", strerror(errno));
 	sigemptyset(&signals);
 	sigaddset(&signals, SIGCHLD);
 	for (size_t i = 0; i < sizeof(forwarded) / sizeof(forwarded[0]); i++)
@@ -76,7 +76,7 @@ int run_counted(char **argv, bool json)
 	sigaction(SIGCHLD, &default_action, &action);
 	child = fork();
 	if (child < 0)
-		return fail(EXIT_OWN, "fork: %s", strerror(errno));
+		return fail(EXIT_OWN, "cannot start the command (fork): %s", strerror(errno));
 	if (child == 0) {
 		sigaction(SIGCHLD, &action, NULL);
 		sigprocmask(SIG_SETMASK, &old, NULL);

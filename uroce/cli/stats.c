@@ -15,7 +15,7 @@ static int show(const char *pid, int fd, bool json)
 	if (!counters && errno == EPROTO)
 		return fail(EXIT_FAILURE, "process %s runs another version of uroce", pid);
 	if (!counters)
-		return fail(EXIT_FAILURE, "the counters of process %s: %s", pid, strerror(errno));
+		return fail(EXIT_FAILURE, "cannot read the counters of process %s: %s", pid, strerror(errno));
 	if (json)
 		print_counters_json(stdout, counters);
 	else
@@ -48,16 +48,16 @@ int cmd_stats(int argc, char **argv)
 		else if (!pid && is_number(argv[i]))
 			pid = argv[i];
 		else
-			return fail(EXIT_USAGE, "stats: \"%s\" is not understood; usage: uroce stats PID [--json]", argv[i]);
+			return fail(EXIT_USAGE, "stats: unexpected argument \"%s\"; usage: uroce stats PID [--json]", argv[i]);
 	}
 	if (!pid)
-		return fail(EXIT_USAGE, "stats: of which process? Usage: uroce stats PID [--json]");
+		return fail(EXIT_USAGE, "stats: give the id of a process; usage: uroce stats PID [--json]");
 	snprintf(path, sizeof(path), "/proc/%s/fd", pid);
 	directory = opendir(path);
 	if (!directory && errno == ENOENT)
 		return fail(EXIT_FAILURE, "there is no process %s", pid);
 	if (!directory)
-		return fail(EXIT_FAILURE, "process %s: %s; its counters are for its own user", pid, strerror(errno));
+		return fail(EXIT_FAILURE, "cannot read process %s: %s; only its own user may read its counters", pid, strerror(errno));
 	fd = counters_find(directory);
 	closedir(directory);
 	if (fd < 0)

@@ -15,10 +15,10 @@ static const char usage_text[] =
 	"       uroce stats PID [--json]\n"
 	"       uroce resources [--json]\n"
 	"\n"
-	"Runs COMMAND, which finds one more RDMA device: uroce0, RoCEv2 in user space.\n"
+	"Runs COMMAND with one more RDMA device: uroce0, RoCEv2 in user space.\n"
 	"\n"
-	"  --addr LIST      addresses of the device: IP addresses or interface names, between\n"
-	"                   commas; without, processes of this host reach each other by loopback\n"
+	"  --addr LIST      addresses of the device: IP addresses or interface names, separated by\n"
+	"                   commas; without it, processes of this host reach each other by loopback\n"
 	"  --capture FILE   record all packets for Wireshark; %p in the name: the process id\n"
 	"  --fault SPEC     lose, duplicate, reorder, delay and corrupt packets:\n"
 	"                   loss=1%,duplicate=0.5%,reorder=2%,delay=200us,jitter=100us,\n"
@@ -56,11 +56,11 @@ static int set_capture(const char *file)
 	size_t used = 0;
 
 	if (!*file)
-		return fail(EXIT_USAGE, "--capture: the name of a file is missing");
+		return fail(EXIT_USAGE, "--capture: give the name of a file");
 	if (strlen(file) >= PATH_MAX)
 		return fail(EXIT_USAGE, "--capture: %s", strerror(ENAMETOOLONG));
 	if (file[0] != '/' && !getcwd(directory, sizeof(directory)))
-		return fail(EXIT_OWN, "the working directory: %s", strerror(errno));
+		return fail(EXIT_OWN, "cannot find out the working directory: %s", strerror(errno));
 	for (const char *p = directory; *p; p++) {
 		path[used++] = *p;
 		if (*p == '%')

@@ -221,7 +221,7 @@ static int append(const struct capture *capture, const uint8_t *bytes, size_t le
 		return -EBADF;
 	ret = write_all(capture->fd, bytes, length);
 	if (ret && ftruncate(capture->fd, st.st_size) < 0)
-		log_write(LOG_WARN, "capture %s: its end is damaged: %s", capture->path, strerror(errno));
+		log_write(LOG_WARN, "capture %s: cannot repair its damaged end: %s", capture->path, strerror(errno));
 	return ret;
 }
 
@@ -241,7 +241,7 @@ static void flush(struct capture *capture)
 	capture->used = 0;
 	if (ret) {
 		capture->failed = true;
-		log_write(LOG_ERROR, "capture %s ends here: %s", capture->path, strerror(-ret));
+		log_write(LOG_ERROR, "capture %s: cannot write any more: %s", capture->path, strerror(-ret));
 	}
 }
 
@@ -277,7 +277,7 @@ static bool start_thread(struct capture *capture)
 	ret = pthread_create(&capture->thread, NULL, flush_thread, capture);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	if (ret)
-		log_write(LOG_WARN, "capture %s: no thread (%s), so each packet is written at once", capture->path,
+		log_write(LOG_WARN, "capture %s: cannot start a thread (%s), so each packet is written at once, which is slower", capture->path,
 			  strerror(ret));
 	return ret == 0;
 }
@@ -372,7 +372,7 @@ static int start_file(struct capture *capture)
 static void explain(const char *path, int error)
 {
 	if (error == -EEXIST)
-		log_write(LOG_ERROR, "capture %.128s: the file exists and is no capture to continue (pcap, nanoseconds, "
+		log_write(LOG_ERROR, "capture %.128s: the file exists and is not a capture that can be continued (pcap, nanoseconds, "
 			  "raw IP); remove it or choose another", path);
 	else if (error == -EOPNOTSUPP)
 		log_write(LOG_ERROR, "capture %.128s: not a regular file", path);

@@ -89,7 +89,7 @@ void channel_push(struct cq *cq)
 		append(channel, cq);
 	/* Under the lock: else channel_forget could drop the event before it is counted. */
 	if (write(channel->ibv.fd, &one, sizeof(one)) != sizeof(one))
-		log_write(LOG_ERROR, "a completion channel's descriptor is not what it was: %s", strerror(errno));
+		log_write(LOG_ERROR, "the program has closed the descriptor of a completion channel, or put another in its place: %s", strerror(errno));
 	pthread_mutex_unlock(&channel->lock);
 }
 

@@ -28,7 +28,7 @@ static void read_environment(void)
 	complete = take("UROCE_ADDR", &config.addresses) && take("UROCE_CAPTURE", &config.capture) &&
 		   take("UROCE_FAULT", &config.fault);
 	if (!complete)
-		log_write(LOG_ERROR, "no memory for the configuration");
+		log_write(LOG_ERROR, "out of memory for the configuration");
 }
 
 const struct config *config_get(void)

@@ -167,7 +167,7 @@ static int prepare(void)
 		return 0;
 	if (pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child) != 0 ||
 	    atexit(settle_at_exit) != 0) {
-		log_write(LOG_ERROR, "no memory for the device");
+		log_write(LOG_ERROR, "out of memory for the device");
 		return -ENOMEM;
 	}
 	prepared = true;
@@ -179,7 +179,7 @@ static struct own_device *make_device(void)
 {
 	struct own_device *mine = calloc(1, sizeof(*mine));
 	if (mine == NULL) {
-		log_write(LOG_ERROR, "no memory for the device");
+		log_write(LOG_ERROR, "out of memory for the device");
 		return NULL;
 	}
 	if (device_init(&mine->device) != 0) /* logged */
@@ -308,7 +308,7 @@ struct ibv_context *context_open(void)
 	ibv_context->async_fd = eventfd(0, EFD_CLOEXEC | EFD_SEMAPHORE);
 	if (ibv_context->async_fd < 0) {
 		int error = errno;
-		log_write(LOG_ERROR, "eventfd: %s; raise the limit of open files (ulimit -n)", strerror(error));
+		log_write(LOG_ERROR, "cannot make an eventfd: %s; raise the limit of open files (ulimit -n)", strerror(error));
 		free(context);
 		errno = error;
 		return NULL;
@@ -349,7 +349,7 @@ int context_close(struct ibv_context *ibv_context)
 	unsigned objects = atomic_load(&context->objects);
 
 	if (objects != 0) {
-		log_write(LOG_INFO, "a context is closed, but %u of its objects were not destroyed", objects);
+		log_write(LOG_INFO, "the program closed a context without destroying %u of its objects", objects);
 		disconnect_all(context);
 	}
 	context_forget_all(context);

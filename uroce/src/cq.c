@@ -61,7 +61,7 @@ static bool make_room(struct cq *cq)
 		return true;
 	}
 	cq->overrun = true;
-	log_write(LOG_WARN, "a completion queue of %u entries is overrun: it takes no more", cq->size);
+	log_write(LOG_WARN, "a completion queue of %u entries has overrun and takes no more; make it larger", cq->size);
 	context_raise(cq->context, IBV_EVENT_CQ_ERR, &cq->ibv);
 	return false;
 }

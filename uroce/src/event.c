@@ -98,7 +98,7 @@ void context_raise(struct context *context, enum ibv_event_type type, void *elem
 	static const uint64_t one = 1;
 	struct async_event *event = calloc(1, sizeof(*event));
 	if (event == NULL) {
-		log_write(LOG_ERROR, "no memory: an asynchronous event (%d) is lost", (int)type);
+		log_write(LOG_ERROR, "out of memory: lost an asynchronous event (%d)", (int)type);
 		return;
 	}
 	event->event.event_type = type;
@@ -109,7 +109,7 @@ void context_raise(struct context *context, enum ibv_event_type type, void *elem
 	context->event_tail = &event->next;
 	/* Under the lock: else context_forget could drop the event before it is counted. */
 	if (write(context->verbs.context.async_fd, &one, sizeof(one)) != sizeof(one))
-		log_write(LOG_ERROR, "the descriptor of asynchronous events is not what it was: %s", strerror(errno));
+		log_write(LOG_ERROR, "the program has closed the descriptor of asynchronous events, or put another in its place: %s", strerror(errno));
 	pthread_mutex_unlock(&context->event_lock);
 }
 

@@ -232,7 +232,7 @@ static int parse_word(const char *p, const char *end, struct fault_settings *set
 			       0 :
 			       complain(complaint, "\"%.*s\" is not a whole number; %s", shown, p, ALLOWED);
 	}
-	return complain(complaint, "\"%.*s\" is not understood; %s", shown, p, ALLOWED);
+	return complain(complaint, "\"%.*s\" is not a fault; %s", shown, p, ALLOWED);
 }
 
 static int parse_text(const char *text, struct fault_settings *set, const struct complaint *complaint)

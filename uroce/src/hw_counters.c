@@ -97,7 +97,7 @@ void hw_counters_open(struct device *device)
 		made = counters->fds[i] >= 0;
 	}
 	if (!made) {
-		log_write(LOG_INFO, "no counters in %s: %s", counters->path, strerror(errno));
+		log_write(LOG_INFO, "cannot write counters to %s: %s", counters->path, strerror(errno));
 		hw_counters_remove(counters);
 		return;
 	}

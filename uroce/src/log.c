@@ -75,7 +75,7 @@ static int level_now(void)
 	if (!atomic_compare_exchange_strong(&threshold, &level, wanted < 0 ? LOG_ERROR : wanted))
 		return level;
 	if (wanted < 0)
-		emit_words("UROCE_LOG: \"%.64s\" is no level: error, warn, info or debug", text);
+		emit_words("UROCE_LOG: \"%.64s\" is not a level; give error, warn, info or debug", text);
 	return wanted < 0 ? LOG_ERROR : wanted;
 }
 

@@ -105,7 +105,7 @@ static void unlist(struct device *device, struct mr *mr)
 	table_remove(&device->keys, number);
 	/* If there is no memory for it, binds to these regions fail; nothing else. */
 	if (mr->same != NULL && table_add(&device->keys, number, mr->same) != 0)
-		log_write(LOG_WARN, "no memory: memory windows can't be bound to some regions");
+		log_write(LOG_WARN, "out of memory: memory windows cannot be bound to some regions");
 }
 
 bool mr_alive(const struct device *device, const struct ibv_mr *mr)

@@ -140,7 +140,7 @@ int progress_start(struct device *device)
 	progress->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (progress->wake_fd < 0) {
 		int error = errno;
-		log_write(LOG_ERROR, "eventfd: %s; raise the limit of open files (ulimit -n)", strerror(error));
+		log_write(LOG_ERROR, "cannot make an eventfd: %s; raise the limit of open files (ulimit -n)", strerror(error));
 		free(progress);
 		return -error;
 	}
@@ -153,7 +153,7 @@ int progress_start(struct device *device)
 	int error = pthread_create(&progress->thread, NULL, run, device);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	if (error != 0) {
-		log_write(LOG_ERROR, "no thread for the device: %s", strerror(error));
+		log_write(LOG_ERROR, "cannot start the thread of the device: %s", strerror(error));
 		device->progress = NULL;
 		close(progress->wake_fd);
 		free(progress);

@@ -17,7 +17,7 @@ static void load(void)
 	/* By its soname, so that a copy that the program has already loaded from anywhere is the one. */
 	library = dlopen("libibverbs.so.1", RTLD_LAZY | RTLD_LOCAL);
 	if (library == NULL)
-		log_write(LOG_WARN, "no libibverbs here, so there are no other devices: %s", dlerror());
+		log_write(LOG_WARN, "cannot load libibverbs, so only uroce's own device is shown: %s", dlerror());
 }
 
 void *real_symbol(const char *name)

@@ -119,8 +119,8 @@ int share_claim(struct udp_link *link, unsigned *block)
 			error = -errno;
 	}
 	if (error != 0) {
-		log_write(LOG_ERROR, "no block of queue pair numbers: %s%s", strerror(-error),
-			  error == -ENOSPC  ? "; processes of this host have all" :
+		log_write(LOG_ERROR, "cannot get a block of queue pair numbers: %s%s", strerror(-error),
+			  error == -ENOSPC  ? "; other processes of this host have all of them" :
 			  error == -EMFILE ? "; raise the limit of open files (ulimit -n)" :
 					     "");
 		if (claim.fd >= 0)
@@ -194,7 +194,7 @@ static void rebuild(struct udp_link *link, unsigned gid_index, bool at_once)
 		return;
 	}
 	steering->nonce = 0;
-	log_write(LOG_DEBUG, "no steering of packets among the processes of one address: %s", strerror(-error));
+	log_write(LOG_DEBUG, "cannot steer packets among the processes of one address: %s", strerror(-error));
 }
 
 void share_announce(struct udp_link *link)
@@ -350,7 +350,7 @@ int share_open(struct udp_link *link)
 	int size = OUT_BUFFER;
 
 	if (share == NULL) {
-		log_write(LOG_ERROR, "no memory for the device");
+		log_write(LOG_ERROR, "out of memory for the device");
 		return -ENOMEM;
 	}
 	share->uid = getuid();

@@ -173,20 +173,20 @@ static void complain_carrier(int error)
 				  WIRE_PORT);
 			break;
 		}
-		log_write(LOG_ERROR, "all %d blocks of queue pair numbers are taken by processes of this host",
+		log_write(LOG_ERROR, "other processes of this host have all %d blocks of queue pair numbers",
 			  BLOCK_LAST - BLOCK_FIRST + 1);
 		break;
 	case -EADDRNOTAVAIL:
 	case -ENETDOWN:
-		log_write(LOG_ERROR, "no loopback: %s; bring it up (ip link set lo up), or set UROCE_ADDR",
+		log_write(LOG_ERROR, "cannot use the loopback interface: %s; bring it up (ip link set lo up), or set UROCE_ADDR",
 			  strerror(-error));
 		break;
 	case -EMFILE:
 	case -ENFILE:
-		log_write(LOG_ERROR, "no socket: %s; raise the limit of open files (ulimit -n)", strerror(-error));
+		log_write(LOG_ERROR, "cannot make a socket: %s; raise the limit of open files (ulimit -n)", strerror(-error));
 		break;
 	default:
-		log_write(LOG_ERROR, "no socket on 127.91.0.0/16 port %d: %s", WIRE_PORT, strerror(-error));
+		log_write(LOG_ERROR, "cannot make a socket on 127.91.0.0/16 port %d: %s", WIRE_PORT, strerror(-error));
 	}
 }
 
@@ -255,14 +255,14 @@ static void complain_address(const struct udp_address *address, int error)
 			  text, WIRE_PORT);
 		break;
 	case -EADDRNOTAVAIL:
-		log_write(LOG_ERROR, "%s can't be used: no address of this host, or not yet (see: ip address)", text);
+		log_write(LOG_ERROR, "cannot use %s: it is not an address of this host, or not yet (see: ip address)", text);
 		break;
 	case -EMFILE:
 	case -ENFILE:
-		log_write(LOG_ERROR, "no socket: %s; raise the limit of open files (ulimit -n)", strerror(-error));
+		log_write(LOG_ERROR, "cannot make a socket: %s; raise the limit of open files (ulimit -n)", strerror(-error));
 		break;
 	default:
-		log_write(LOG_ERROR, "no socket on %s port %d: %s", text, WIRE_PORT, strerror(-error));
+		log_write(LOG_ERROR, "cannot make a socket on %s port %d: %s", text, WIRE_PORT, strerror(-error));
 	}
 }
 
@@ -277,14 +277,14 @@ static int open_address(struct udp_link *link, const struct udp_address *address
 	int error = bind_socket(&address->gid, address->ifindex, true, &fd);
 
 	if (error == 0 && address->mtu < header_bytes(&address->gid) + 256) {
-		log_write(LOG_ERROR, "the interface of UROCE_ADDR has an MTU of %u bytes: too little", address->mtu);
+		log_write(LOG_ERROR, "the interface of UROCE_ADDR has an MTU of %u bytes, which is too small for RoCE", address->mtu);
 		close(fd);
 		return -EMSGSIZE;
 	}
 	if (error == -EADDRNOTAVAIL && address->of_interface) {
 		char text[UDP_ADDRESS_TEXT];
 		udp_address_text(address, text);
-		log_write(LOG_WARN, "%s is left out: not usable, or not yet", text);
+		log_write(LOG_WARN, "left out %s: it cannot be used, or not yet", text);
 		return 0;
 	}
 	if (error == 0)
@@ -361,7 +361,7 @@ static int open_faults(struct udp_link *link)
 	link->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
 	if (link->timer_fd < 0 || epoll_ctl(link->epoll_fd, EPOLL_CTL_ADD, link->timer_fd, &event) != 0) {
 		error = -errno;
-		log_write(LOG_ERROR, "no timer for fault injection: %s", strerror(-error));
+		log_write(LOG_ERROR, "cannot make a timer for fault injection: %s", strerror(-error));
 	}
 	return error;
 }
@@ -371,7 +371,7 @@ int udp_open(const struct udp_config *config, struct udp_link **out)
 	struct udp_link *link = calloc(1, sizeof(*link));
 
 	if (link == NULL) {
-		log_write(LOG_ERROR, "no memory for the device");
+		log_write(LOG_ERROR, "out of memory for the device");
 		return -ENOMEM;
 	}
 	link->link.ops = &udp_ops;

@@ -66,7 +66,7 @@ static int add(struct list *list, const union ibv_gid *gid, const char *interfac
 		if (memcmp(&list->address[i].gid, gid, sizeof(*gid)) == 0 && list->address[i].ifindex == ifindex)
 			return 0;
 	if (list->count == UDP_MAX_GIDS) {
-		log_write(LOG_ERROR, "UROCE_ADDR: more than %d addresses; name fewer", UDP_MAX_GIDS);
+		log_write(LOG_ERROR, "UROCE_ADDR: at most %d addresses are allowed", UDP_MAX_GIDS);
 		return -EINVAL;
 	}
 	list->address[list->count++] = (struct udp_address){
@@ -100,7 +100,7 @@ static int add_address(struct list *list, const char *word)
 	else if (inet_pton(AF_INET6, plain, gid.raw) != 1)
 		return NOT_ADDRESS;
 	if (IN6_IS_ADDR_LINKLOCAL((const struct in6_addr *)gid.raw) && scope == NULL) {
-		log_write(LOG_ERROR, "UROCE_ADDR: %s is of one link only: name it too (%s%%eth0)", word, word);
+		log_write(LOG_ERROR, "UROCE_ADDR: %s is a link-local address: add its interface (%s%%eth0)", word, word);
 		return -EINVAL;
 	}
 	for (const struct ifaddrs *i = list->interfaces; i != NULL; i = i->ifa_next) {
@@ -112,7 +112,7 @@ static int add_address(struct list *list, const char *word)
 	/* All of 127.0.0.0/8 is local, though the interface shows one address only. */
 	if (udp_is_loopback(&gid))
 		return add(list, &gid, "lo", false);
-	log_write(LOG_ERROR, "UROCE_ADDR: no interface here has the address %s (see: ip address)", word);
+	log_write(LOG_ERROR, "UROCE_ADDR: no interface of this machine has the address %s (see: ip address)", word);
 	return -EADDRNOTAVAIL;
 }
 
@@ -175,7 +175,7 @@ int udp_parse_addresses(const char *text, struct udp_address out[UDP_MAX_GIDS], 
 
 	if (getifaddrs(&interfaces) != 0) {
 		error = -errno;
-		log_write(LOG_ERROR, "UROCE_ADDR: the addresses of this host can't be listed: %s", strerror(errno));
+		log_write(LOG_ERROR, "UROCE_ADDR: cannot list the addresses of this host: %s", strerror(errno));
 		return error;
 	}
 	list.interfaces = interfaces;

@@ -142,7 +142,7 @@ static void refused(struct udp_link *link, const struct message *message, unsign
 		return;
 	link->tx->complained = true;
 	udp_address_text(&peer, text);
-	log_write(LOG_WARN, "packets to %s can't be sent (and count as lost): %s%s", text, strerror(error),
+	log_write(LOG_WARN, "cannot send packets to %s, which count as lost: %s%s", text, strerror(error),
 		  error == EPERM    ? "; a firewall here forbids UDP port 4791" :
 		  error == EMSGSIZE ? "; the path MTU of the queue pair is above that of the network" :
 				      "");
@@ -234,7 +234,7 @@ static bool overcome(struct udp_link *link, struct message *message, int error)
 	bool run_refused = error == EINVAL || error == EIO || error == ENOPROTOOPT || error == EMSGSIZE;
 	if (message->segments > 1 && run_refused) {
 		if (send_singly(link, message) > 0 && socket->gso) {
-			log_write(LOG_INFO, "no segmentation offload (%s): packets go out one by one", strerror(error));
+			log_write(LOG_INFO, "cannot use segmentation offload (%s): packets go out one by one", strerror(error));
 			socket->gso = false;
 		}
 	} else {

@@ -110,12 +110,12 @@ def test_unknown_options_are_wrong_usage(uroce):
 
 
 @pytest.mark.parametrize("option, value, word", [
-    ("--fault", "los=1%", '"los=1%" is not understood; allowed are loss, duplicate'),
+    ("--fault", "los=1%", '"los=1%" is not a fault; allowed are loss, duplicate'),
     ("--fault", "loss=1%,delay=soon", '"delay=soon" is not a time'),
     ("--fault", "loss=200%", "not a chance"),
-    ("--log", "loud", '"loud" is no level: error, warn, info or debug'),
+    ("--log", "loud", '"loud" is not a level; give error, warn, info or debug'),
     ("--addr", "10.0.0.300", '"10.0.0.300" is neither'),
-    ("--addr", "10.0.0.1,,eth0", "empty word"),
+    ("--addr", "10.0.0.1,,eth0", "a word of the list is empty"),
     ("--addr", "fe80::zz", "neither"),
     ("--addr", "an-interface-name-too-long", "neither"),
     ("--addr", "a b", "neither"),
