@@ -504,10 +504,11 @@ SRDMA_API void *srdma_buffer_data(struct srdma_buffer *buffer);
 
 /** RDMA write of `length` bytes to `offset` of the peer's region; back when the peer has them.
  *  Errors: -ENXIO the peer offers no region; -ERANGE outside of it; -EACCES it does not allow that (all three are found
- *  before anything is posted); -ETIMEDOUT, SRDMA_EVERBS and the others of srdma_conn_send end the connection. */
+ *  before anything is posted); -ETIMEDOUT, SRDMA_EVERBS and the others of srdma_conn_send end the connection. Whatever it returns:
+ *  neither the library nor the device uses `data` after it has returned. */
 SRDMA_API int srdma_conn_write(struct srdma_conn *conn, const void *data, size_t length, uint64_t offset,
 			       int timeout_ms);
-/** RDMA read, likewise. */
+/** RDMA read, likewise: 0 when every byte of `data` has come, and, sealed, is authentic. After an error nothing is known of `data`. */
 SRDMA_API int srdma_conn_read(struct srdma_conn *conn, void *data, size_t length, uint64_t offset, int timeout_ms);
 
 /** Posts a write or read between a buffer and the peer's region, and returns at once; it ends with one completion that
