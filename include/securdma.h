@@ -754,19 +754,21 @@ SRDMA_API void srdma_conn_wake(struct srdma_conn *conn);
 
 /* -- write to and read from the peer's region -- */
 
-/** Writes `length` bytes to `offset` of the peer's region by RDMA. It returns when the peer has them.
+/** Writes `length` bytes to `offset` of the peer's region by RDMA. It returns when the peer has them. Whatever it returns,
+ *  neither the library nor the device uses `data` afterwards.
  *  Errors:
  *    -ENXIO         The peer offers no region.
  *    -ERANGE        The bytes are outside of the region.
  *    -EACCES        The region does not allow writes. This error and those above are found before anything is posted.
  *    -EINVAL        timeout_ms is 0: use srdma_conn_post_write().
  *    -EOPNOTSUPP    The connection is raw.
- *    -ETIMEDOUT     It was not done in time. This error ends the connection, since the device may still be using the memory,
- *                   unless earlier requests or a renewal left no room to post it.
+ *    -ETIMEDOUT     It was not done in time. This error ends the connection, so that the device lets go of the memory, unless
+ *                   earlier requests or a renewal left no room to post it.
  *    SRDMA_EVERBS   The device failed. This error, and the others of srdma_conn_send(), end the connection. */
 SRDMA_API int srdma_conn_write(struct srdma_conn *conn, const void *data, size_t length, uint64_t offset,
 			       int timeout_ms);
-/** Reads `length` bytes at `offset` of the peer's region by RDMA. It returns when `data` has them.
+/** Reads `length` bytes at `offset` of the peer's region by RDMA. It returns 0 when `data` has
+ *  every one of them and, on a sealed connection, all are authentic. After an error the contents of `data` are undefined.
  *  Errors: those of srdma_conn_write(). */
 SRDMA_API int srdma_conn_read(struct srdma_conn *conn, void *data, size_t length, uint64_t offset, int timeout_ms);
 

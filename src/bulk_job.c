@@ -80,17 +80,11 @@ bool srdma_bulk_jobs_settle(struct srdma_bulk_jobs *jobs, const struct srdma_bul
 	return true;
 }
 
-bool srdma_bulk_jobs_use(const struct srdma_bulk_jobs *jobs, const void *memory, size_t size)
+bool srdma_bulk_jobs_use(const struct srdma_bulk_jobs *jobs, const void *owner)
 {
-	uintptr_t start = (uintptr_t)memory;
-
-	for (uint32_t i = 0; i < jobs->count; i++) {
-		const struct srdma_bulk_job *job = srdma_bulk_jobs_at(jobs, i);
-		uintptr_t local = (uintptr_t)job->local;
-
-		if (job->length > 0 && local < start + size && start < local + job->length)
+	for (uint32_t i = 0; i < jobs->count; i++)
+		if (srdma_bulk_jobs_at(jobs, i)->owner == owner)
 			return true;
-	}
 	return false;
 }
 

@@ -10,7 +10,6 @@
 #define SRDMA_BULK_JOB_H
 
 #include <stdbool.h>
-#include <stddef.h>
 #include <stdint.h>
 
 struct srdma_bulk_job {
@@ -21,6 +20,7 @@ struct srdma_bulk_job {
 	char *local;
 	uint64_t length, offset;
 	uint64_t cookie;
+	const void *owner; /* of `local`: a name for it, no more */
 
 	/* The account, which srdma_bulk_jobs_* alone change. */
 	uint64_t number;   /* from 1 */
@@ -60,8 +60,8 @@ bool srdma_bulk_jobs_place(const struct srdma_bulk_jobs *jobs, const struct srdm
 /* The claimed bytes are where they belong. False: there is no such claim, or not any more, or an older one comes first; nothing is
  * credited then. */
 bool srdma_bulk_jobs_settle(struct srdma_bulk_jobs *jobs, const struct srdma_bulk_claim *claim);
-/* Whether a job that is under way has a byte of it. */
-bool srdma_bulk_jobs_use(const struct srdma_bulk_jobs *jobs, const void *memory, size_t size);
+/* Whether a job that is under way has memory of this owner. */
+bool srdma_bulk_jobs_use(const struct srdma_bulk_jobs *jobs, const void *owner);
 /* Takes the oldest job out when it is over: jobs end in their order. */
 bool srdma_bulk_jobs_take(struct srdma_bulk_jobs *jobs, struct srdma_bulk_job *job);
 /* All are over, whatever is missing. */

@@ -683,15 +683,12 @@ int srdma_channel_post_rdma(struct srdma_channel *channel, const struct srdma_op
 	return ret;
 }
 
-bool srdma_channel_uses(const struct srdma_channel *channel, const void *memory, size_t size)
+bool srdma_channel_uses(const struct srdma_channel *channel, uint32_t lkey)
 {
-	uintptr_t start = (uintptr_t)memory;
-
 	for (uint32_t i = 0; i < channel->op_count; i++) {
 		const struct srdma_op *op = &channel->ops[(channel->op_head + i) % channel->op_room];
-		bool program = op->kind == SRDMA_OP_POSTED || op->kind == SRDMA_OP_WAITED;
 
-		if (program && !op->is_inline && op->length > 0 && op->local < start + size && start < op->local + op->length)
+		if (!op->is_inline && op->lkey == lkey)
 			return true;
 	}
 	return false;

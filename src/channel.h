@@ -186,8 +186,8 @@ void srdma_channel_drop(struct srdma_channel *channel);
 bool srdma_channel_can_post_rdma(const struct srdma_channel *channel, uint32_t length);
 /* Posts a one-sided request; the caller has checked everything. */
 int srdma_channel_post_rdma(struct srdma_channel *channel, const struct srdma_op *op);
-/* Whether a write or read that is posted has a byte of the program's memory. */
-bool srdma_channel_uses(const struct srdma_channel *channel, const void *memory, size_t size);
+/* Whether a write or read that is posted has memory of this key. */
+bool srdma_channel_uses(const struct srdma_channel *channel, uint32_t lkey);
 /* How many pulls of at most `length` bytes may be posted now, SRDMA_SUBMIT_MAX at most; and posts them, as one list: a device
  * that is told once has less to do than one that is told of each. */
 uint32_t srdma_channel_room_for_pulls(const struct srdma_channel *channel, uint32_t length);

@@ -72,10 +72,8 @@ void srdma_conn_let_buffers_go(struct srdma_conn *conn)
 static bool is_in_use(const struct srdma_buffer *buffer)
 {
 	const struct srdma_conn *conn = buffer->conn;
-	const char *memory = buffer->region.address;
 
-	return conn->sealed ? srdma_bulk_jobs_use(&conn->bulk.jobs, memory, buffer->region.size)
-			    : srdma_channel_uses(&conn->channel, memory, buffer->region.size);
+	return conn->sealed ? srdma_bulk_jobs_use(&conn->bulk.jobs, buffer) : srdma_channel_uses(&conn->channel, buffer->region.mr->lkey);
 }
 
 void srdma_buffer_delete(struct srdma_buffer **out)
@@ -135,6 +133,7 @@ struct request {
 	enum srdma_op_kind kind;
 	uint64_t cookie;
 	bool copy; /* small enough to go inline: `local` need not be registered */
+	const struct srdma_buffer *buffer; /* NULL: a call's own memory */
 };
 
 static int post_sealed(struct srdma_conn *conn, const struct request *r)
@@ -146,6 +145,7 @@ static int post_sealed(struct srdma_conn *conn, const struct request *r)
 		.length = r->length,
 		.offset = r->offset,
 		.cookie = r->cookie,
+		.owner = r->buffer,
 	};
 	int ret = srdma_bulk_post(conn, &job);
 
@@ -246,6 +246,7 @@ static int post_buffer(struct srdma_conn *conn, bool write, struct srdma_buffer 
 		.offset = offset,
 		.kind = SRDMA_OP_POSTED,
 		.cookie = cookie,
+		.buffer = buffer,
 	};
 	return post(conn, &request);
 }

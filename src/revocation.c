@@ -168,7 +168,7 @@ static int load(const char *file, bool others, struct srdma_revocation **lists)
 	bool whole = bio && ERR_GET_LIB(error) == ERR_LIB_PEM && ERR_GET_REASON(error) == PEM_R_NO_START_LINE;
 	BIO_free(bio);
 	if (ret == 0 && (!whole || (!others && (!*lists || (*lists)->count == before))))
-		ret = srdma_fail_openssl(SRDMA_ECONFIG, "%s is no PEM file of certificate revocation lists", file);
+		ret = srdma_fail_openssl(SRDMA_ECONFIG, "%s is not a PEM file with certificate revocation lists", file);
 	ERR_clear_error();
 	return ret;
 }

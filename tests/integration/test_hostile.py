@@ -5,7 +5,7 @@ import socket
 import subprocess
 
 import pytest
-from conftest import PROBE_WRAPPED, SCALE, Process, Server, client_args, run, wait_until
+from conftest import ON_UROCE, PROBE_WRAPPED, SCALE, Process, Server, client_args, run, wait_until
 
 EPROTOCOL = -10004
 READS = 12
@@ -25,7 +25,9 @@ def test_answer_that_comes_with_the_loss_of_a_links_connection_is_not_taken(prob
     assert facts["answered"] <= facts["tries"] == 24
 
 
-@pytest.mark.parametrize("mode", [{}, SEALED], ids=["plain", "sealed"])
+@pytest.mark.parametrize("mode", [
+    pytest.param({}, marks=pytest.mark.skipif(not ON_UROCE, reason="a device in the kernel answers for a process that is stopped"), id="plain"),
+    pytest.param(SEALED, id="sealed")])
 def test_answer_after_a_time_out_does_not_reach_the_callers_memory(probe, certs, device, start, monkeypatch, mode):
     for name, value in mode.items():
         monkeypatch.setenv(name, value)
@@ -43,7 +45,7 @@ def test_command_that_connects_again_is_not_hurt_by_an_answer_that_comes_with_th
     wait_until(lambda: run(*client_args(certs, port, "--seal", "required", "-e", "quit")).returncode == 0, hostile.log)
     for _ in range(READS):
         answer = run(*client_args(certs, port, "--seal", "required", "--reconnect-ms", str(int(15000 * SCALE)), "-e", "read 0 2000"), timeout=60)
-        done, lost = "L" * 2000 in answer.stdout, "not done; the region of the new connection is empty" in answer.stderr
+        done, lost = "L" * 2000 in answer.stdout, "not done, because the connection was replaced" in answer.stderr
         assert answer.returncode >= 0 and (done or lost), answer
     hostile.process.stdin.close()
     assert hostile.wait() == 0, hostile.log()

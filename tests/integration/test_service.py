@@ -138,16 +138,16 @@ def serve_args(certs, device, *args):
 
 
 WRONG = {
-    "flag": (["--nonsense", "--log-format", "json"], None, "no option --nonsense"),
-    "value": (["--max-clients", "many", "--log-format=json"], None, "--max-clients many: not valid"),
+    "flag": (["--nonsense", "--log-format", "json"], None, "there is no option --nonsense"),
+    "value": (["--max-clients", "many", "--log-format=json"], None, "--max-clients: 'many' is not valid"),
     "no value": (["--log-format", "json", "--max-clients"], None, "--max-clients needs a value"),
-    "file": ([], "[log]\nformat = json\n[server]\nmax-clients = many\nnonsense\n", "securdma.conf:4: [server] max-clients = many: not valid"),
-    "file, format last": ([], "[server]\nmax-clients = many\n[log]\nformat = json\n", "securdma.conf:2: [server] max-clients = many: not valid"),
+    "file": ([], "[log]\nformat = json\n[server]\nmax-clients = many\nnonsense\n", "securdma.conf:4: [server] max-clients: 'many' is not valid"),
+    "file, format last": ([], "[server]\nmax-clients = many\n[log]\nformat = json\n", "securdma.conf:2: [server] max-clients: 'many' is not valid"),
     "file, format a flag": (["--log-format", "json"], "[server]\nmax-clients = many\n[log]\nformat = text\n", "securdma.conf:2: "),
-    "no file": (["--log-format", "json", "--config", "/nonexistent"], None, "can't read the configuration file /nonexistent"),
+    "no file": (["--log-format", "json", "--config", "/nonexistent"], None, "cannot read the configuration file /nonexistent"),
     "credentials": (["--log-format", "json", "--key", "/nonexistent"], None, "/nonexistent"),
     "control socket": (["--log-format", "json", "--control", "/nonexistent/control"], None, "control socket /nonexistent/control: "),
-    "metrics": (["--log-format", "json", "--metrics", "nonsense"], None, "--metrics nonsense: not valid"),
+    "metrics": (["--log-format", "json", "--metrics", "nonsense"], None, "--metrics: 'nonsense' is not valid"),
 }
 
 
@@ -200,18 +200,18 @@ def test_errors_have_a_priority_in_the_journal(certs, device, journal, tmp_path)
 
 def test_every_line_of_an_error_has_its_priority(certs, device, journal):
     code, lines = journal.run(*serve_args(certs, device, "--nonsense"))
-    assert (code, lines) == (2, ["<3>serve: no option --nonsense", "<3>Try 'securdma serve --help'."])
+    assert (code, lines) == (2, ["<3>serve: there is no option --nonsense", "<3>Try 'securdma serve --help'."])
 
 
 def test_json_has_a_priority_in_the_journal_too(certs, device, journal):
     code, lines = journal.run(*serve_args(certs, device, "--nonsense", "--log-format", "json"))
     assert code == 2 and len(lines) == 1 and lines[0].startswith("<3>{"), lines
-    assert json.loads(lines[0][3:])["message"].startswith("serve: no option --nonsense")
+    assert json.loads(lines[0][3:])["message"].startswith("serve: there is no option --nonsense")
 
 
 def test_other_streams_have_none(certs, device, journal):
     result = run(*serve_args(certs, device, "--nonsense"), env=dict(os.environ, **journal.environment))
-    assert result.stderr.startswith("securdma: serve: no option"), result.stderr
+    assert result.stderr.startswith("securdma: serve: there is no option"), result.stderr
 
 
 def test_server_speaks_to_the_journal_by_its_log_alone(certs, device, journal, start):
@@ -403,7 +403,7 @@ def test_refused_reload_has_the_reason_and_a_code(certs, reloaded, own, tmp_path
     assert result.returncode == 1 and f"{tmp_path}/server.key" in result.stderr and "goes on with what it has" in result.stderr, result
     own("max-clients = many\nworkers = none\n")
     result = reloaded.reload()
-    assert result.returncode == 1 and "max-clients = many: not valid" in result.stderr and "workers = none: not valid" in result.stderr, result
+    assert result.returncode == 1 and "max-clients: 'many' is not valid" in result.stderr and "workers: 'none' is not valid" in result.stderr, result
     result = reloaded.reload("--quiet")
     assert (result.returncode, result.stderr) == (1, "")
     assert reloaded.log().count("not reloaded: ") == 3

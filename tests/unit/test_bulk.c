@@ -436,7 +436,7 @@ static int end_somehow(void)
 		srdma_conn_progress(conn, true);
 		return SRDMA_ELOST;
 	case 1:
-		if (model.job_count > 0 && job->length > 0) {
+		if (model.job_count > 0) {
 			seen.deleted++;
 			srdma_buffer_delete(&job->buffer);
 			return -EINVAL;

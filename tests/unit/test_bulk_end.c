@@ -315,6 +315,22 @@ static void deleting_a_buffer_in_use_ends_the_connection(void **state)
 	rig_settle(&rig);
 }
 
+static void deleting_another_buffer_of_the_same_memory_ends_nothing(void **state)
+{
+	char byte = 'u';
+	struct srdma_buffer *buffer = post_read(&byte, 1, 1), *other;
+
+	(void)state;
+	assert_int_equal(srdma_buffer_new(rig.conn, &byte, 1, &other), 0);
+	srdma_buffer_delete(&other);
+	assert_int_equal(rig.conn->status, 0);
+	answer_within(0, "x", 1);
+	rig_settle(&rig);
+	expect_completions(1, 1);
+	srdma_buffer_delete(&buffer);
+	assert_int_equal(rig.conn->status, 0);
+}
+
 static void buffer_outlives_its_connection(void **state)
 {
 	struct srdma_buffer *buffer, *other;
@@ -436,6 +452,7 @@ int main(void)
 		TEST(after_a_failure_of_the_device_no_frame_is_taken),
 		TEST(pull_that_is_under_way_at_the_end_goes_nowhere),
 		TEST(deleting_a_buffer_in_use_ends_the_connection),
+		TEST(deleting_another_buffer_of_the_same_memory_ends_nothing),
 		TEST(buffer_outlives_its_connection),
 		TEST(link_keeps_messages_and_executes_nothing),
 	};

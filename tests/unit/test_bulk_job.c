@@ -29,7 +29,7 @@ static int stop(void **state)
 
 static struct srdma_bulk_job *add(uint64_t length)
 {
-	const struct srdma_bulk_job job = {.local = memory, .length = length, .cookie = length, .claimed = 77, .claims = 5, .all_claimed = true};
+	const struct srdma_bulk_job job = {.local = memory, .owner = memory, .length = length, .cookie = length, .claimed = 77, .claims = 5, .all_claimed = true};
 
 	assert_true(srdma_bulk_jobs_add(&jobs, &job));
 	return srdma_bulk_jobs_at(&jobs, jobs.count - 1);
@@ -167,11 +167,11 @@ static void what_is_dropped_is_over(void **state)
 	assert_true(srdma_bulk_jobs_claim(add(8), 4, &claims[1]));
 	add(8);
 	assert_false(srdma_bulk_jobs_add(&jobs, &another));
-	assert_true(srdma_bulk_jobs_use(&jobs, memory + 7, 1));
+	assert_true(srdma_bulk_jobs_use(&jobs, memory));
 	srdma_bulk_jobs_drop(&jobs);
 	assert_int_equal(jobs.count, 0);
 	assert_false(take());
-	assert_false(srdma_bulk_jobs_use(&jobs, memory, sizeof memory));
+	assert_false(srdma_bulk_jobs_use(&jobs, memory));
 	for (unsigned i = 0; i < 2; i++) {
 		assert_false(srdma_bulk_jobs_place(&jobs, &claims[i], &place));
 		assert_false(srdma_bulk_jobs_settle(&jobs, &claims[i]));
@@ -182,14 +182,12 @@ static void what_is_dropped_is_over(void **state)
 	assert_true(srdma_bulk_jobs_settle(&jobs, &claim));
 }
 
-static void memory_in_use_is_that_of_a_job(void **state)
+static void owner_in_use_is_that_of_a_job(void **state)
 {
 	(void)state;
 	add(10);
-	assert_true(srdma_bulk_jobs_use(&jobs, memory, sizeof memory));
-	assert_true(srdma_bulk_jobs_use(&jobs, memory + 9, 1));
-	assert_false(srdma_bulk_jobs_use(&jobs, memory + 10, 10));
-	assert_false(srdma_bulk_jobs_use(&jobs, memory, 0));
+	assert_true(srdma_bulk_jobs_use(&jobs, memory));
+	assert_false(srdma_bulk_jobs_use(&jobs, memory + 1));
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, start, stop)
@@ -204,7 +202,7 @@ int main(void)
 		TEST(job_of_no_bytes_owes_one_claim),
 		TEST(claim_on_a_job_that_is_over_does_not_reach_the_next_one),
 		TEST(what_is_dropped_is_over),
-		TEST(memory_in_use_is_that_of_a_job),
+		TEST(owner_in_use_is_that_of_a_job),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

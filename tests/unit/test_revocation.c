@@ -429,7 +429,7 @@ static void intermediate_is_trusted_for_what_it_issues_and_for_nothing_else(void
 	/* A client need not send the CA that the server trusts. */
 	assert_meets(plain_client("bare-client.crt", "client.key"), server_with("middle.crt", NULL, false), "host.example.com");
 	/* Without it, nobody knows who issued it. */
-	assert_server_refuses(raw_end(false, &client), server_with("root.crt", NULL, false), SRDMA_ECERT, "unable to");
+	assert_server_refuses(raw_end(false, &client), server_with("root.crt", NULL, false), SRDMA_ECERT, "no CA in the CA file");
 }
 
 static void certificate_that_is_no_ca_is_trusted_for_itself_alone(void **state)
