@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The certificates that a peer shows, looked at before OpenSSL decodes them. Whoever reaches the port can send some, and OpenSSL
- * decodes the key of each before it asks anybody: a point on a curve of the sender's own making, 636 bytes with the rest of its
- * certificate, takes it 160 ms. No I/O here. */
+ * decodes the key of each before it asks anybody, which can be made to take long. No I/O here. */
 #ifndef SRDMA_PEER_CHAIN_H
 #define SRDMA_PEER_CHAIN_H
 

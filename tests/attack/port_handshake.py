@@ -117,9 +117,9 @@ def pem(der):
     return ssl.DER_cert_to_PEM_cert(der)
 
 
-def evil_certificate():
-    """Its key is on a curve of its own; tests/unit has it."""
-    text = (pathlib.Path(__file__).resolve().parent.parent / "unit" / "evil_certificate.h").read_text(encoding="ascii")
+def explicit_certificate():
+    """Its key spells out its curve; tests/unit has it."""
+    text = (pathlib.Path(__file__).resolve().parent.parent / "unit" / "explicit_certificate.h").read_text(encoding="ascii")
     return bytes(int(byte, 16) for byte in re.findall(r"0x(..)", text))
 
 
@@ -145,10 +145,10 @@ def main():
            lambda: say(server.port, hello(UNKNOWN, names, 6500)), few)
     attack(server, ordinary, "a ClientHello of 7.7 KB: 800 shares of the last of 1,800 groups", "64 groups",
            lambda: say(server.port, hello(UNKNOWN, names[:1800], 800)), few)
-    evil, ca = pem(evil_certificate()), pathlib.Path(f"{LAB.folder}/ca.crt").read_text(encoding="ascii")
+    explicit, ca = pem(explicit_certificate()), pathlib.Path(f"{LAB.folder}/ca.crt").read_text(encoding="ascii")
     count = 3 if ARGUMENTS.short else 20
-    context = client_with(chain_of("evil", *[evil] * count))
-    attack(server, ordinary, f"{count} certificates of 636 bytes, keys on a curve of the sender's", "keys are looked at before they are decoded",
+    context = client_with(chain_of("explicit", *[explicit] * count))
+    attack(server, ordinary, f"{count} certificates whose keys spell out their curve", "keys are looked at before they are decoded",
            lambda: show(server.port, context), 1)
     long = client_with(chain_of("many", *[ca] * 60))
     attack(server, ordinary, "a chain of 61 certificates", "8 certificates, 32 KiB", lambda: show(server.port, long), few)

@@ -9,7 +9,7 @@
 
 #include "pki.h"
 
-#include "evil_certificate.h"
+#include "explicit_certificate.h"
 #include "peer_chain.h"
 
 /* A Certificate message with `count` times the same certificate. */
@@ -184,13 +184,13 @@ static void exponent_that_costs_is_not(void **state)
 	}
 }
 
-static void certificate_made_to_cost_is_not(void **state)
+static void key_with_a_curve_of_its_own_is_not(void **state)
 {
-	struct message *m = message_of(evil_certificate, sizeof evil_certificate, 1, true);
+	struct message *m = message_of(explicit_certificate, sizeof explicit_certificate, 1, true);
 
 	(void)state;
 	assert_non_null(strstr(srdma_chain_problem(m->bytes, m->length, true), "curve"));
-	m = message_of(evil_certificate, sizeof evil_certificate, 1, false);
+	m = message_of(explicit_certificate, sizeof explicit_certificate, 1, false);
 	assert_non_null(strstr(srdma_chain_problem(m->bytes, m->length, false), "curve"));
 }
 
@@ -263,7 +263,7 @@ int main(void)
 		cmocka_unit_test(other_curves_are_not),
 		cmocka_unit_test(other_sizes_and_kinds_are_not),
 		cmocka_unit_test(exponent_that_costs_is_not),
-		cmocka_unit_test(certificate_made_to_cost_is_not),
+		cmocka_unit_test(key_with_a_curve_of_its_own_is_not),
 		cmocka_unit_test(number_and_bytes_have_a_limit),
 		cmocka_unit_test(cut_and_changed_messages_are_never_fit),
 		cmocka_unit_test(other_forms_of_a_length_are_not),

@@ -14,7 +14,7 @@
 
 #include "control.h"
 #include "cursor.h"
-#include "evil_certificate.h"
+#include "explicit_certificate.h"
 #include "peer_chain.h"
 #include "tls_parameters.h"
 
@@ -323,10 +323,10 @@ static void message_in_crumbs_comes_to_an_end(void **state)
 
 /* ---- certificates ---------------------------------------------------------------------------------------------- */
 
-static X509 *evil(void)
+static X509 *explicit_curve(void)
 {
-	const unsigned char *at = evil_certificate;
-	X509 *cert = d2i_X509(NULL, &at, sizeof evil_certificate);
+	const unsigned char *at = explicit_certificate;
+	X509 *cert = d2i_X509(NULL, &at, sizeof explicit_certificate);
 
 	assert_non_null(cert);
 	ERR_clear_error();
@@ -350,8 +350,8 @@ static void key_that_costs_is_not_decoded(void **state)
 {
 	(void)state;
 	for (int version = TLS1_2_VERSION; version <= TLS1_3_VERSION; version++) {
-		assert_server_refuses(speaking(with_chain(raw_client(), evil()), version), server_of(true), SRDMA_ECERT, "on a curve that TLS 1.3 does not");
-		assert_client_refuses(client_of(true), speaking(with_chain(raw_server(), evil()), version), "host.example.com", SRDMA_ECERT,
+		assert_server_refuses(speaking(with_chain(raw_client(), explicit_curve()), version), server_of(true), SRDMA_ECERT, "on a curve that TLS 1.3 does not");
+		assert_client_refuses(client_of(true), speaking(with_chain(raw_server(), explicit_curve()), version), "host.example.com", SRDMA_ECERT,
 				      "on a curve that TLS 1.3 does not");
 	}
 }
