@@ -5,7 +5,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <libgen.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -48,21 +47,60 @@ static int64_t now_ms(void)
 
 /* ---- the socket's file ----------------------------------------------------------------------------------------- */
 
-/* Two servers that start at once must not each take the other's new socket for a dead one's. */
-static int lock_folder(const char *path)
-{
-	char *copy = strdup(path);
-	int fd = copy ? open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+/* A file of its own, that nobody else can open: whoever could lock the folder, which all may read, could keep the server from starting.
+ * The path is the lock's while its file is there: that one is taken away before it is let go. */
+struct lock {
+	char *path;
+	int fd;
+};
 
-	free(copy);
-	for (int i = 0; fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) != 0; i++) {
-		if (i == LOCK_TRIES || (errno != EWOULDBLOCK && errno != EINTR)) {
-			close(fd);
+static bool is_own(int fd, const char *path)
+{
+	struct stat opened, there;
+
+	if (fstat(fd, &opened) != 0)
+		return false;
+	if (!S_ISREG(opened.st_mode) || opened.st_uid != geteuid() || (opened.st_mode & 077) != 0) {
+		errno = EPERM;
+		return false;
+	}
+	errno = ESTALE;
+	return lstat(path, &there) == 0 && there.st_dev == opened.st_dev && there.st_ino == opened.st_ino;
+}
+
+/* Two servers that start at once must not each take the other's new socket for a dead one's. */
+static int lock_take(struct lock *lock, const char *path)
+{
+	if (asprintf(&lock->path, "%s.lock", path) < 0) {
+		lock->path = NULL;
+		errno = ENOMEM;
+		return -1;
+	}
+	for (int i = 0; i < LOCK_TRIES; i++) {
+		lock->fd = open(lock->path, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK, 0600);
+		if (lock->fd < 0)
 			return -1;
-		}
+		if (flock(lock->fd, LOCK_EX | LOCK_NB) == 0 && is_own(lock->fd, lock->path))
+			return 0;
+		int error = errno;
+
+		close(lock->fd);
+		lock->fd = -1;
+		errno = error;
+		if (error != EWOULDBLOCK && error != EINTR && error != ESTALE)
+			return -1;
 		poll(NULL, 0, 10);
 	}
-	return fd;
+	return -1;
+}
+
+static void lock_release(struct lock *lock)
+{
+	if (lock->fd >= 0) {
+		unlink(lock->path);
+		close(lock->fd);
+	}
+	free(lock->path);
 }
 
 /* Whether somebody accepts connections there. A full backlog is somebody's too. */
@@ -119,8 +157,9 @@ fail:
 
 int control_server_open(const char *path, control_answer_fn *answer, void *arg, struct control_server **out)
 {
+	struct lock lock = {.fd = -1};
 	struct control_server *control;
-	int folder, code;
+	int code;
 
 	if (strlen(path) >= sizeof((struct sockaddr_un *)0)->sun_path) {
 		cli_error("control socket %s: the path is too long for a socket", path);
@@ -137,15 +176,16 @@ int control_server_open(const char *path, control_answer_fn *answer, void *arg, 
 	for (size_t i = 0; i < CONTROL_CONNECTIONS; i++)
 		control->connections[i].fd = -1;
 	control->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	folder = lock_folder(path);
-	if (control->fd < 0 || folder < 0) {
-		cli_error("control socket %s: cannot use its folder: %s", path, strerror(errno));
+	if (control->fd < 0) {
+		cli_error("control socket %s: %s", path, strerror(errno));
+		code = CLI_EXIT_FAILED;
+	} else if (lock_take(&lock, path) != 0) {
+		cli_error("control socket %s: cannot lock %s.lock, a file of this user's alone: %s", path, path, strerror(errno));
 		code = CLI_EXIT_FAILED;
 	} else {
 		code = take_path(control);
 	}
-	if (folder >= 0)
-		close(folder);
+	lock_release(&lock);
 	if (code == CLI_EXIT_OK)
 		*out = control;
 	else

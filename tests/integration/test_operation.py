@@ -224,6 +224,28 @@ def test_stale_socket_is_replaced_and_a_live_one_refused(certs, device, start, c
     assert not os.path.exists(control)
 
 
+def test_nobody_else_can_lock_a_server_out(certs, device, start, control):
+    """Whoever may read the folder may lock it: that must not matter."""
+    folder = os.open(os.path.dirname(control), os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        server = start(Server, certs, device, "--control", control)
+        assert status(control)["connected"] == 0
+        assert os.listdir(os.path.dirname(control)) == [os.path.basename(control)]
+        server.stop()
+    finally:
+        os.close(folder)
+
+
+def test_lock_that_others_could_open_is_refused(certs, device, control):
+    with open(f"{control}.lock", "w", encoding="ascii") as file:
+        os.fchmod(file.fileno(), 0o666)
+    result = run(SECURDMA, "serve", "--port", "0", "--device", device.name, "--cert", certs.cert("server"), "--key", certs.key("server"),
+                 "--client-ca", certs.cert("ca"), "--control", control)
+    assert result.returncode == 1 and f"cannot lock {control}.lock" in result.stderr, result
+    assert os.path.exists(f"{control}.lock") and not os.path.exists(control)
+
+
 def test_file_that_is_no_socket_is_left_alone(certs, device, control):
     with open(control, "w", encoding="ascii") as file:
         file.write("mine")
