@@ -124,7 +124,7 @@ static void append_words(char *out, const char *list, const char *library, bool 
 int library_preload(void)
 {
 	const char *list = getenv("LD_PRELOAD");
-	char library[PATH_MAX];
+	char library[PATH_MAX] = "";
 	int status = find_library(library);
 	char *value;
 
