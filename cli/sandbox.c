@@ -16,6 +16,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+/* In musl's headers these are macros, for pread and pwrite; here the system calls are meant. */
+#undef pread64
+#undef pwrite64
 /* The one ioctl of a verbs device, with its header of 24 bytes, as the kernel numbers it. */
 #define RDMA_VERBS_IOCTL _IOWR(0x1b, 1, uint64_t[3])
 #ifndef PR_SET_VMA
