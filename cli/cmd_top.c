@@ -185,7 +185,7 @@ static void show_head(struct screen *screen, const json_t *status)
 
 struct line {
 	struct top_row row;
-	char id[32], worker[32];
+	char id[32], worker[32], name[128];
 	double order;
 };
 
@@ -210,7 +210,7 @@ static struct line *make_lines(const json_t *clients, const json_t *earlier, dou
 		snprintf(line->id, sizeof line->id, "%.0f", number(client, "client_id"));
 		snprintf(line->worker, sizeof line->worker, "%.0f", number(client, "worker"));
 		rates_of(client, json_object_get(map, line->id), seconds, &line->row);
-		line->row.texts[TOP_NAME] = text(client, "name");
+		cli_show(STDOUT_FILENO, text(client, "name"), line->name, sizeof line->name);
 		line->row.texts[TOP_ADDRESS] = text(client, "address");
 		for (size_t j = 0; j < sizeof total->rates / sizeof *total->rates; j++) {
 			total->rates[j] += line->row.rates[j];
@@ -223,6 +223,7 @@ static struct line *make_lines(const json_t *clients, const json_t *earlier, dou
 	qsort(lines, count, sizeof *lines, by_order_falling);
 	for (size_t i = 0; i < count; i++) {
 		lines[i].row.texts[TOP_CLIENT] = lines[i].id;
+		lines[i].row.texts[TOP_NAME] = lines[i].name;
 		lines[i].row.texts[TOP_WORKER] = lines[i].worker;
 	}
 	return lines;

@@ -81,21 +81,38 @@ static void format_number(double value, int width, char *text, size_t size)
 	snprintf(text, size, "%.1f%c", value, units[unit]);
 }
 
+/* Bytes of the first characters of a UTF-8 text, at most `*characters`, which becomes how many they are. */
+static int cut(const char *text, int *characters)
+{
+	int bytes = 0, count = 0;
+
+	while (text[bytes] && count < *characters) {
+		for (bytes++; (text[bytes] & 0xc0) == 0x80; bytes++)
+			;
+		count++;
+	}
+	*characters = count;
+	return bytes;
+}
+
 static void put_cell(int column, int width, const char *text, char *line, size_t size)
 {
 	size_t length = strlen(line);
+	int shown = width, bytes = cut(text, &shown), before = columns[column].left ? 0 : width - shown;
 
-	snprintf(line + length, size - length, "%s%*.*s", length > 0 ? " " : "", columns[column].left ? -width : width, width, text);
+	snprintf(line + length, size - length, "%s%*s%.*s%*s", length > 0 ? " " : "", before, "", bytes, text, width - shown - before, "");
 }
 
 static void put_line(const struct top_table *table, const char *line, FILE *file)
 {
-	fprintf(file, "%.*s", table->width > 0 ? table->width : (int)strlen(line), line);
+	int most = table->width > 0 ? table->width : (int)strlen(line);
+
+	fprintf(file, "%.*s", cut(line, &most), line);
 }
 
 void top_table_print_header(const struct top_table *table, FILE *file)
 {
-	char line[256] = "";
+	char line[512] = "";
 
 	for (int i = 0; i < TOP_COLUMNS; i++)
 		if (table->widths[i] > 0)
@@ -107,7 +124,7 @@ void top_table_print_header(const struct top_table *table, FILE *file)
 
 void top_table_print_row(const struct top_table *table, const struct top_row *row, FILE *file)
 {
-	char line[256] = "", number[512];
+	char line[512] = "", number[512];
 
 	for (int i = 0; i < TOP_COLUMNS; i++) {
 		if (table->widths[i] == 0)

@@ -111,9 +111,32 @@ static void large_rates_are_shortened_only_where_they_have_to_be(void **state)
 	free(line);
 }
 
+/* A name has as many columns as characters, and is never cut within one. */
+static void names_are_counted_in_characters(void **state)
+{
+	const struct top_row plain = {.texts = {"1", "Jorg", "a", "0"}}, row = {.texts = {"1", "J\xc3\xb6rg", "a", "0"}},
+			     longer = {.texts = {"1", "\xc3\xb6\xc3\xb6\xc3\xb6\xc3\xb6\xc3\xb6\xc3\xb6\xc3\xb6\xc3\xb6\xc3\xb6\xc3\xb6\xc3\xb6\xc3\xb6", "a", "0"}};
+	struct top_table table;
+	char text[3][512];
+
+	(void)state;
+	top_table_fit(&table, 60);
+	for (int i = 0; i < 3; i++) {
+		FILE *file = fmemopen(text[i], sizeof text[i], "w");
+
+		assert_non_null(file);
+		top_table_print_row(&table, i == 0 ? &plain : i == 1 ? &row : &longer, file);
+		fclose(file);
+	}
+	assert_int_equal(strlen(text[1]), strlen(text[0]) + 1);
+	/* Each of its characters is two bytes. */
+	assert_int_equal(strlen(text[2]), strlen(text[0]) + (table.widths[TOP_NAME] < 12 ? table.widths[TOP_NAME] : 12));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(names_are_counted_in_characters),
 		cmocka_unit_test(no_line_is_longer_than_the_terminal),
 		cmocka_unit_test(columns_go_one_by_one),
 		cmocka_unit_test(whole_address_fits_in_eighty_columns),
