@@ -100,6 +100,13 @@ def gid_of(address):
     return bytes(10) + b"\xff\xff" + address.packed if address.version == 4 else address.packed
 
 
+def is_host(gid):
+    """Whether a GID on Ethernet can be one host's address."""
+    if gid[:12] == bytes(10) + b"\xff\xff":
+        return 0 < gid[12] < 224
+    return any(gid) and gid[0] != 0xFF
+
+
 @dataclasses.dataclass
 class Hello(Layout):
     """What an end says of itself; WELCOME has the same layout."""
@@ -108,7 +115,7 @@ class Hello(Layout):
     layout = struct.Struct(">BBH16s4I H2B 2Q2I2Q")
 
     link_layer: int = ETHERNET
-    mtu: int = 3
+    path_mtu: int = 3
     lid: int = 0
     gid: bytes = gid_of("127.0.0.1")
     qpn: int = 0x11
@@ -116,8 +123,8 @@ class Hello(Layout):
     features: int = MESSAGES | EPOCHS
     message_size: int = 4096
     depth: int = 16
-    reads_wanted: int = 16
-    reads_answered: int = 16
+    rd_initiator: int = 16
+    rd_responder: int = 16
     region_address: int = 0
     region_size: int = 0
     region_rkey: int = 0
@@ -125,49 +132,57 @@ class Hello(Layout):
     client_id: int = 0
     reserved: int = 0
 
-    def _check_address(self):
-        demand(self.link_layer in (INFINIBAND, ETHERNET), "link layer")
-        demand(1 <= self.mtu <= 5, "path MTU")
-        if self.link_layer == INFINIBAND:
-            demand(1 <= self.lid <= 0xBFFF, "LID")
-        else:
-            demand(any(self.gid) and self.gid[0] != 0xFF, "GID")
-            if self.gid[:12] == bytes(10) + b"\xff\xff":
-                demand(0 < self.gid[12] < 224, "GID")
-        demand(2 <= self.qpn <= QPN_MAX, "QPN")
-        demand(self.psn <= PSN_MAX, "PSN")
+    def _path_faults(self):
+        yield self.link_layer not in (INFINIBAND, ETHERNET), "link layer"
+        yield not 1 <= self.path_mtu <= 5, "path MTU"
+        yield self.link_layer == INFINIBAND and not 1 <= self.lid <= 0xBFFF, "LID"
+        yield self.link_layer == ETHERNET and not is_host(self.gid), "GID"
+        yield not 2 <= self.qpn <= QPN_MAX, "QPN"
+        yield self.psn > PSN_MAX, "PSN"
 
-    def _check_region(self):
-        demand(self.region_address + self.region_size <= U64, "region address")
-        demand(self.region_access & ~(REMOTE_WRITE | REMOTE_READ) == 0, "region access")
-        if not self.region_size:
-            demand(not (self.region_address or self.region_rkey or self.region_access), "region")
-        if self.features & (SEALING | LATE_RKEY):
-            demand(not self.region_rkey, "region rkey")
-        if self.region_size and self.region_access & REMOTE_READ:
-            demand(self.reads_answered, "reads")
+    def _message_faults(self):
+        if self.features & MESSAGES:
+            yield not 64 <= self.message_size <= 1 << 20, "message size"
+            yield not 1 <= self.depth <= 4096, "depth"
+        else:
+            yield bool(self.features & (EPOCHS | SEALING)), "epochs or sealing without messages"
+            yield self.message_size != 0, "message size without messages"
+            yield self.depth != 0, "depth without messages"
+
+    def _region_faults(self):
+        yield self.region_address + self.region_size > U64, "region beyond the address space"
+        yield self.region_access & ~(REMOTE_WRITE | REMOTE_READ) != 0, "region access"
+        yield not self.region_size and bool(self.region_address or self.region_rkey or self.region_access), "fields of no region"
+        yield bool(self.features & (SEALING | LATE_RKEY)) and self.region_rkey != 0, "region rkey"
+        yield bool(self.region_access & REMOTE_READ) and not self.rd_responder, "a region to read, and no reads"
+
+    def faults(self):
+        """The rules for one HELLO or WELCOME that this one breaks, as (what, reason of the REJECT)."""
+        known = MESSAGES | EPOCHS | SEALING | SLOW_AES | LATE_RKEY
+        late = bool(self.features & LATE_RKEY)
+        found = [what for rules in (self._path_faults(), self._message_faults(), self._region_faults()) for wrong, what in rules if wrong]
+        if late and (self.type == Type.WELCOME or not self.region_size or self.features & SEALING):
+            found.append("an rkey to come, and no region that has one")
+        if self.type == Type.HELLO and self.client_id:
+            found.append("client id")
+        if self.reserved:
+            found.append("reserved")
+        unknown = [("unknown features", Reason.FEATURE)] if self.features & ~known else []
+        return [(what, Reason.MALFORMED) for what in found] + unknown
+
+    def faults_against(self, other):
+        """The rules for both ends together that are broken."""
+        rules = (self.link_layer != other.link_layer, "link layers"), ((self.features ^ other.features) & (MESSAGES | SEALING), "modes")
+        return [(what, Reason.FEATURE) for wrong, what in rules if wrong]
 
     def check(self):
-        """Every rule for one HELLO or WELCOME by itself."""
-        self._check_address()
-        late = LATE_RKEY if self.type == Type.HELLO else 0
-        demand(self.features & ~(MESSAGES | EPOCHS | SEALING | SLOW_AES | late) == 0, "features", Reason.FEATURE)
-        if self.features & MESSAGES:
-            demand(64 <= self.message_size <= 1 << 20, "message size")
-            demand(1 <= self.depth <= 4096, "depth")
-        else:
-            demand(not self.features & (EPOCHS | SEALING), "features")
-            demand(not self.message_size and not self.depth, "message size")
-        self._check_region()
-        demand((self.client_id == 0) == (self.type == Type.HELLO), "client id")
-        demand(not self.reserved, "reserved")
+        for what, reason in self.faults():
+            raise Breach(f"{self.type.name}: {what}", reason)
         return self
 
     def check_against(self, other):
-        """Every rule for the two ends together."""
-        demand(self.link_layer == other.link_layer, "link layer", Reason.FEATURE)
-        for bit in (MESSAGES, SEALING):
-            demand(self.features & bit == other.features & bit, "features", Reason.FEATURE)
+        for what, reason in self.faults_against(other):
+            raise Breach(f"{self.type.name}: {what} of the ends differ", reason)
 
 
 @dataclasses.dataclass

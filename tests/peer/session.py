@@ -64,10 +64,10 @@ class Session:
     @property
     def agreed(self):
         """What both ends use."""
-        return {"mtu": 128 << min(self.own.mtu, self.other.mtu),
+        return {"mtu": 128 << min(self.own.path_mtu, self.other.path_mtu),
                 "message_size": min(self.own.message_size, self.other.message_size),
                 "depth": min(self.own.depth, self.other.depth),
-                "reads": min(self.own.reads_wanted, self.other.reads_answered)}
+                "reads": min(self.own.rd_initiator, self.other.rd_responder)}
 
     def _agree(self):
         self.own.check_against(self.other)
