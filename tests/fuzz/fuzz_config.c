@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A configuration file. Whatever is in it, it is read to its end; and what is accepted, the library accepts too. */
 #include "cli.h"
-#include "identity.h"
+#include "identities.h"
 #include "settings.h"
 
 #include <stdio.h>

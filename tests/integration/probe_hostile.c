@@ -28,12 +28,12 @@ struct hostile {
 static int note_record(void *arg, const void *data, uint32_t length)
 {
 	struct hostile *hostile = arg;
-	struct srdma_bulk_header headers[SRDMA_BULK_BATCH];
+	struct srdma_sealed_header headers[SRDMA_SEALED_BATCH];
 
-	CHECK(srdma_bulk_decode(data, length, headers) > 0);
-	if (headers[0].type == SRDMA_BULK_READ)
+	CHECK(srdma_sealed_decode(data, length, headers) > 0);
+	if (headers[0].type == SRDMA_SEALED_READ)
 		hostile->asked = true;
-	else if (headers[0].type == SRDMA_BULK_ACK)
+	else if (headers[0].type == SRDMA_SEALED_ACK)
 		hostile->unheard -= headers[0].length;
 	return 0;
 }
@@ -42,9 +42,9 @@ static int note_record(void *arg, const void *data, uint32_t length)
 static void take_over(struct hostile *hostile, struct rig *rig, struct srdma_conn *conn)
 {
 	*hostile = (struct hostile){.rig = rig, .conn = conn};
-	EXPECT(srdma_region_new(conn->pd, SRDMA_BULK_RING, IBV_ACCESS_REMOTE_READ, &hostile->staging), 0);
-	conn->channel.on_control = note_record;
-	conn->channel.arg = hostile;
+	EXPECT(srdma_region_new(conn->pd, SRDMA_SEALED_RING, IBV_ACCESS_REMOTE_READ, &hostile->staging), 0);
+	conn->stream.on_control = note_record;
+	conn->stream.arg = hostile;
 }
 
 static void let_go(struct hostile *hostile)
@@ -67,7 +67,7 @@ static bool is_asked_or_left(const struct hostile *hostile)
 
 static bool can_speak(const struct hostile *hostile)
 {
-	return srdma_channel_can_control(&hostile->conn->channel) && hostile->unheard < SRDMA_BULK_RECORDS;
+	return srdma_stream_can_control(&hostile->conn->stream) && hostile->unheard < SRDMA_SEALED_RECORDS;
 }
 
 static bool is_left(const struct hostile *hostile)
@@ -96,23 +96,23 @@ static void say(struct hostile *hostile, const void *bytes, uint32_t length)
 	if (is_over(hostile))
 		return;
 	hostile->unheard++;
-	srdma_channel_send_control(&hostile->conn->channel, bytes, length);
+	srdma_stream_send_control(&hostile->conn->stream, bytes, length);
 }
 
 /* An answer of no bytes, and the whole of it behind, each to be fetched by a read of its own. */
 static void answer_last(struct hostile *hostile)
 {
-	struct srdma_bulk_header headers[] = {
-		{.type = SRDMA_BULK_ANSWER, .rkey = hostile->staging.mr->rkey, .address = 0},
-		{.type = SRDMA_BULK_ANSWER, .rkey = hostile->staging.mr->rkey, .address = 1 << 20, .length = LENGTH},
+	struct srdma_sealed_header headers[] = {
+		{.type = SRDMA_SEALED_ANSWER, .rkey = hostile->staging.mr->rkey, .address = 0},
+		{.type = SRDMA_SEALED_ANSWER, .rkey = hostile->staging.mr->rkey, .address = 1 << 20, .length = LENGTH},
 	};
-	uint8_t bytes[2 * SRDMA_BULK_HEADER], *at = bytes;
+	uint8_t bytes[2 * SRDMA_SEALED_HEADER], *at = bytes;
 	char data[LENGTH];
 
 	memset(data, LETTER, sizeof data);
-	for (unsigned i = 0; i < 2; i++, at += SRDMA_BULK_HEADER) {
-		srdma_bulk_encode(at, &headers[i]);
-		EXPECT(srdma_sealer_seal(hostile->conn->bulk.sealer, at, SRDMA_BULK_HEADER, data, headers[i].length,
+	for (unsigned i = 0; i < 2; i++, at += SRDMA_SEALED_HEADER) {
+		srdma_sealed_encode(at, &headers[i]);
+		EXPECT(srdma_sealer_seal(hostile->conn->sealed_rdma.sealer, at, SRDMA_SEALED_HEADER, data, headers[i].length,
 					 (char *)hostile->staging.address + headers[i].address), 0);
 	}
 	say(hostile, bytes, sizeof bytes);
@@ -142,10 +142,10 @@ static void change(struct hostile *hostile, const char *how)
  * victim has had enough. */
 static void answer_with_nothing(struct hostile *hostile, const char *how)
 {
-	const struct srdma_bulk_header nothing = {.type = SRDMA_BULK_ANSWER, .within = true};
-	uint8_t bytes[SRDMA_BULK_HEADER];
+	const struct srdma_sealed_header nothing = {.type = SRDMA_SEALED_ANSWER, .within = true};
+	uint8_t bytes[SRDMA_SEALED_HEADER];
 
-	srdma_bulk_encode(bytes, &nothing);
+	srdma_sealed_encode(bytes, &nothing);
 	go_on_until(hostile, is_asked);
 	CHECK(hostile->asked);
 	change(hostile, how);
@@ -277,23 +277,23 @@ static atomic_bool enough;
 
 static void answer_and_hang_up(struct hostile *hostile, unsigned number)
 {
-	struct srdma_bulk_header header = {.type = SRDMA_BULK_ANSWER, .within = true, .length = LONG};
-	uint8_t bytes[SRDMA_BULK_HEADER + LONG];
+	struct srdma_sealed_header header = {.type = SRDMA_SEALED_ANSWER, .within = true, .length = LONG};
+	uint8_t bytes[SRDMA_SEALED_HEADER + LONG];
 	uint64_t until;
 
-	srdma_bulk_encode(bytes, &header);
-	memset(bytes + SRDMA_BULK_HEADER, LETTER, LONG);
+	srdma_sealed_encode(bytes, &header);
+	memset(bytes + SRDMA_SEALED_HEADER, LETTER, LONG);
 	go_on_until(hostile, is_asked);
 	if (!hostile->asked)
 		return;
 	if (number % 2)
 		shutdown(srdma_tls_fd(hostile->conn->tls), SHUT_RDWR);
-	srdma_channel_send_control(&hostile->conn->channel, bytes, sizeof bytes);
+	srdma_stream_send_control(&hostile->conn->stream, bytes, sizeof bytes);
 	shutdown(srdma_tls_fd(hostile->conn->tls), SHUT_RDWR);
 	/* Until it has arrived; the queue pair goes later than the channel. */
 	until = clock_ms() + 200;
-	while (hostile->conn->channel.op_count > 0 && clock_ms() < until)
-		srdma_channel_poll(&hostile->conn->channel);
+	while (hostile->conn->stream.op_count > 0 && clock_ms() < until)
+		srdma_stream_poll(&hostile->conn->stream);
 }
 
 static void *hang_up_on_everybody(void *arg)
