@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Start, the listener thread, stop. */
+/* Start and stop. */
 #include "server.h"
 
 #include "clock.h"
-#include "events.h"
 #include "identities.h"
 #include "listener.h"
 #include "log.h"
@@ -12,7 +11,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,11 +18,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-#define GREETERS_MAX 4
-/* After accept fails for want of descriptors or memory, trying again at once would only burn time. */
-#define ACCEPT_PAUSE_MS 100
-#define DEVICE_CHECK_MS 2000
-#define LISTENERS_MAX 64U
+#define SETUP_THREADS_MAX 4
 
 void srdma_server_options_init(struct srdma_server_options *options)
 {
@@ -36,14 +30,6 @@ void srdma_server_options_init(struct srdma_server_options *options)
 	srdma_server_limits_init(&options->limits);
 	srdma_conn_options_init(&options->conn);
 	options->conn.region_size = 65536;
-}
-
-void srdma_server_nudge(struct srdma_server *server)
-{
-	uint64_t one = 1;
-
-	if (write(server->room_fd, &one, sizeof one) < 0)
-		srdma_log(SRDMA_LOG_ERROR, "cannot signal the listener: %s", strerror(errno));
 }
 
 /* ---- options --------------------------------------------------------------------------------------------------- */
@@ -58,8 +44,8 @@ static int check_options(const struct srdma_server_options *o)
 		return srdma_fail(-EINVAL, "drain_timeout_ms must be above 0");
 	if (o->conn.raw)
 		return srdma_fail(-EINVAL, "a server has no raw connections; use srdma_listener_new and srdma_conn_accept");
-	if (o->listen_fd_count > LISTENERS_MAX)
-		return srdma_fail(-EINVAL, "%u listening sockets; a server takes %u at most", o->listen_fd_count, LISTENERS_MAX);
+	if (o->listen_fd_count > SRDMA_LISTENERS_MAX)
+		return srdma_fail(-EINVAL, "%u listening sockets; a server takes %u at most", o->listen_fd_count, SRDMA_LISTENERS_MAX);
 	return 0;
 }
 
@@ -100,247 +86,6 @@ int srdma_server_check(const struct srdma_server_options *options, struct srdma_
 	ret = srdma_limits_check(&limits, options, device, &bench);
 	srdma_identities_free(&identities, limits.identity_count);
 	return ret;
-}
-
-/* ---- the listener thread --------------------------------------------------------------------------------------- */
-
-static void welcome(struct srdma_server *server, const struct srdma_newcomer *newcomer, unsigned turn)
-{
-	struct srdma_client *client = calloc(1, sizeof *client);
-	const struct sockaddr *peer = (const struct sockaddr *)&newcomer->peer;
-
-	if (!client) {
-		srdma_log(SRDMA_LOG_ERROR, "out of memory: a client was turned away");
-		close(newcomer->socket);
-		return;
-	}
-	client->server = server;
-	client->slot.client = client;
-	client->newcomer = *newcomer;
-	client->arrived = srdma_clock_us();
-	srdma_net_format(peer, client->address, sizeof client->address);
-	client->newcomer.behind_proxy =
-		srdma_net_gid_of(peer, &client->peer) && srdma_networks_contain(&server->proxies, &client->peer);
-	pthread_mutex_lock(&server->mutex);
-	server->pending++;
-	pthread_mutex_unlock(&server->mutex);
-	srdma_setup_thread_give(&server->setup_threads[turn % server->setup_thread_count], client);
-}
-
-static void raise_event(struct srdma_server *server)
-{
-	uint64_t one = 1;
-
-	if (write(server->event_fd, &one, sizeof one) < 0)
-		srdma_log(SRDMA_LOG_ERROR, "cannot signal the program: %s", strerror(errno));
-}
-
-static void fail_device(struct srdma_server *server, const char *why)
-{
-	if (atomic_exchange(&server->device_failed, true))
-		return;
-	srdma_event_device_gone(server->device, why);
-	raise_event(server);
-}
-
-struct failed_queue {
-	const struct ibv_async_event *event;
-	bool found;
-};
-
-static void fail_queue_of(void *entry, void *arg)
-{
-	struct srdma_client *client = entry;
-	struct failed_queue *failed = arg;
-	const struct ibv_async_event *event = failed->event;
-	struct srdma_conn *conn = client->conn;
-
-	if (!conn || failed->found)
-		return;
-	failed->found = event->event_type == IBV_EVENT_CQ_ERR
-				? event->element.cq == conn->send_cq || event->element.cq == conn->recv_cq
-				: event->element.qp->qp_context == conn; /* its queue pair may be replaced meanwhile */
-	if (failed->found)
-		srdma_conn_fail_later(conn, event->event_type);
-}
-
-/* The client whose queue it is comes to its end; no other is touched. */
-static void fail_queue(struct srdma_server *server, const struct ibv_async_event *event)
-{
-	struct failed_queue failed = {.event = event};
-
-	srdma_slots_each(&server->slots, fail_queue_of, &failed);
-	/* In set-up, or on its way out: its completions and its TLS channel tell the rest. */
-	if (!failed.found)
-		srdma_log(SRDMA_LOG_DEBUG, "%s: %s, which concerns no connected client", srdma_device_name(server->device),
-			  ibv_event_type_str(event->event_type));
-}
-
-static void take_device_event(struct srdma_server *server)
-{
-	struct ibv_async_event event;
-
-	if (ibv_get_async_event(srdma_device_context(server->device), &event) != 0)
-		return;
-	switch (event.event_type) {
-	case IBV_EVENT_DEVICE_FATAL: fail_device(server, "fatal device error"); break;
-	case IBV_EVENT_CQ_ERR:
-	case IBV_EVENT_QP_FATAL:
-	case IBV_EVENT_QP_REQ_ERR:
-	case IBV_EVENT_QP_ACCESS_ERR:
-	case IBV_EVENT_PATH_MIG_ERR: fail_queue(server, &event); break;
-	case IBV_EVENT_COMM_EST:
-	case IBV_EVENT_SQ_DRAINED: break; /* nothing is wrong */
-	default: srdma_event_device(server->device, &event); break;
-	}
-	/* A queue pair can't be destroyed before its events are acknowledged. */
-	ibv_ack_async_event(&event);
-}
-
-/* A device that is taken away does not always say so: rdma_rxe raises no DEVICE_FATAL. */
-static void check_device(struct srdma_server *server)
-{
-	struct ibv_port_attr attr;
-	int error = ibv_query_port(srdma_device_context(server->device), srdma_device_port(server->device), &attr);
-
-	if (error == ENODEV || error == EIO)
-		fail_device(server, strerror(error));
-}
-
-/* The rate at which set-ups may begin: so many a second, as many at once. */
-struct allowance {
-	double tokens;
-	uint64_t at;
-};
-
-/* How long until the next may begin, in milliseconds; 0: now. */
-static int allowance_left(struct allowance *allowance, unsigned rate)
-{
-	uint64_t now = srdma_clock_us();
-
-	if (rate == 0)
-		return 0;
-	allowance->tokens += (double)(now - allowance->at) * rate / 1e6;
-	allowance->at = now;
-	if (allowance->tokens > rate)
-		allowance->tokens = rate;
-	return allowance->tokens >= 1 ? 0 : 1 + (int)((1 - allowance->tokens) * 1000 / rate);
-}
-
-static unsigned setup_rate(struct srdma_server *server)
-{
-	unsigned rate;
-
-	pthread_mutex_lock(&server->mutex);
-	rate = server->limits.max_setups_per_second;
-	pthread_mutex_unlock(&server->mutex);
-	return rate;
-}
-
-/* Whether there is a place to set one more up in. When not, those who hold one in silence are pressed. */
-static bool has_room(struct srdma_server *server)
-{
-	bool room;
-
-	pthread_mutex_lock(&server->mutex);
-	room = server->pending < srdma_limits_most_pending(&server->limits);
-	pthread_mutex_unlock(&server->mutex);
-	if (atomic_exchange(&server->pressed, !room) == room && !room)
-		for (unsigned i = 0; i < server->setup_thread_count; i++)
-			srdma_setup_thread_wake(&server->setup_threads[i]);
-	return room;
-}
-
-/* In a drain: how long until the deadline, when it comes before `timeout_ms`. */
-static int drain_wait(struct srdma_server *server, int timeout_ms)
-{
-	int left;
-
-	if (!atomic_load(&server->draining) || atomic_load(&server->drained))
-		return timeout_ms;
-	left = srdma_deadline_left_ms(atomic_load(&server->drain_deadline));
-	return left < timeout_ms ? left : timeout_ms;
-}
-
-static void check_drain(struct srdma_server *server)
-{
-	unsigned left;
-
-	if (!atomic_load(&server->draining) || atomic_load(&server->drained))
-		return;
-	left = srdma_slots_used(&server->slots);
-	if (left > 0 && srdma_deadline_left_ms(atomic_load(&server->drain_deadline)) > 0)
-		return;
-	atomic_store(&server->drained, true);
-	srdma_log(SRDMA_LOG_INFO, "drained; %u clients are still connected", left);
-	raise_event(server);
-}
-
-static void take_client(struct srdma_server *server, struct srdma_listener *listener, unsigned turn)
-{
-	struct srdma_newcomer newcomer = {0};
-
-	newcomer.socket = srdma_listener_accept_from(listener, 0, &newcomer.peer);
-	if (newcomer.socket >= 0) {
-		welcome(server, &newcomer, turn);
-	} else if (newcomer.socket != -EAGAIN) {
-		srdma_log(SRDMA_LOG_ERROR, "%s", srdma_error_text());
-		poll(NULL, 0, ACCEPT_PAUSE_MS);
-	}
-}
-
-/* Whether one more may come in. */
-static bool is_open(struct srdma_server *server, const struct allowance *allowance, unsigned rate)
-{
-	return (rate == 0 || allowance->tokens >= 1) && has_room(server);
-}
-
-static void *listener_main(void *arg)
-{
-	struct srdma_server *server = arg;
-	struct pollfd fds[3 + LISTENERS_MAX] = {
-		{.fd = server->stop_fd, .events = POLLIN},
-		{.fd = server->room_fd, .events = POLLIN},
-		{.fd = srdma_device_context(server->device)->async_fd, .events = POLLIN},
-	};
-	struct pollfd *const doors = fds + 3;
-	const unsigned door_count = server->listener_count;
-	struct allowance allowance = {.tokens = setup_rate(server), .at = srdma_clock_us()};
-	uint64_t checked = srdma_clock_us(), count;
-
-	for (unsigned turn = 0;;) {
-		unsigned rate = setup_rate(server);
-		int pause = allowance_left(&allowance, rate);
-		bool open = is_open(server, &allowance, rate);
-
-		for (unsigned i = 0; i < door_count; i++)
-			doors[i] = (struct pollfd){.fd = open ? srdma_listener_fd(server->listeners[i]) : -1, .events = POLLIN};
-		if (poll(fds, 3 + door_count, drain_wait(server, pause > 0 ? pause : DEVICE_CHECK_MS)) < 0)
-			continue;
-		if (fds[2].revents || srdma_clock_us() - checked >= DEVICE_CHECK_MS * 1000) {
-			check_device(server);
-			checked = srdma_clock_us();
-		}
-		if (fds[0].revents)
-			break;
-		if (fds[1].revents && read(server->room_fd, &count, sizeof count) < 0)
-			srdma_log(SRDMA_LOG_ERROR, "cannot read an eventfd: %s", strerror(errno));
-		check_drain(server);
-		if (fds[2].revents & POLLIN)
-			take_device_event(server);
-		if (fds[2].revents & (POLLERR | POLLHUP | POLLNVAL)) {
-			fail_device(server, "its event channel is closed");
-			fds[2].fd = -1;
-		}
-		/* One of each, so that no socket's clients wait behind another's. */
-		for (unsigned i = 0; i < door_count; i++) {
-			if (!doors[i].revents || !is_open(server, &allowance, rate))
-				continue;
-			take_client(server, server->listeners[i], turn++);
-			allowance.tokens -= rate > 0;
-		}
-	}
-	return NULL;
 }
 
 /* ---- start ----------------------------------------------------------------------------------------------------- */
@@ -432,7 +177,7 @@ static void free_server(struct srdma_server *server)
 static int start_setup_threads(struct srdma_server *server)
 {
 	long processors = sysconf(_SC_NPROCESSORS_ONLN);
-	unsigned wanted = processors > GREETERS_MAX ? GREETERS_MAX : processors > 1 ? (unsigned)processors : 1;
+	unsigned wanted = processors > SETUP_THREADS_MAX ? SETUP_THREADS_MAX : processors > 1 ? (unsigned)processors : 1;
 	int ret = 0;
 
 	server->setup_threads = calloc(wanted, sizeof *server->setup_threads);
@@ -467,7 +212,7 @@ static int start_threads(struct srdma_server *server)
 	if (ret == 0)
 		ret = start_setup_threads(server);
 	if (ret == 0) {
-		error = pthread_create(&server->listener_thread, NULL, listener_main, server);
+		error = pthread_create(&server->listener_thread, NULL, srdma_acceptor_main, server);
 		if (error != 0)
 			ret = srdma_fail(-error, "cannot start the listener thread: %s", strerror(error));
 	}
@@ -519,168 +264,6 @@ int srdma_server_start(const struct srdma_server_options *options, struct srdma_
 		return srdma_fail(ret, "%s", text);
 	}
 	*out = server;
-	return 0;
-}
-
-/* ---- status ---------------------------------------------------------------------------------------------------- */
-
-void srdma_server_status(struct srdma_server *server, struct srdma_server_status *status)
-{
-	pthread_mutex_lock(&server->mutex);
-	*status = server->counts;
-	status->pending = server->pending;
-	pthread_mutex_unlock(&server->mutex);
-	status->clients = srdma_slots_used(&server->slots);
-	pthread_mutex_lock(&server->slots.mutex);
-	status->max_clients = server->slots.max;
-	pthread_mutex_unlock(&server->slots.mutex);
-	status->device_failed = atomic_load(&server->device_failed);
-	status->draining = atomic_load(&server->draining);
-	status->drained = atomic_load(&server->drained);
-}
-
-uint16_t srdma_server_port(const struct srdma_server *server)
-{
-	return srdma_listener_port(server->listeners[0]);
-}
-
-int srdma_server_address(const struct srdma_server *server, unsigned index, char *text, size_t size)
-{
-	/* Whoever wants all of them comes here: no error to be told. */
-	if (index >= server->listener_count)
-		return -ENOENT;
-	snprintf(text, size, "%s", srdma_listener_name(server->listeners[index]));
-	return 0;
-}
-
-int srdma_server_set_tls(struct srdma_server *server, struct srdma_tls_context *context)
-{
-	struct srdma_tls_context *old;
-
-	if (!srdma_tls_context_is_server(context))
-		return srdma_fail(-EINVAL, "a server needs a TLS context of srdma_tls_server_new");
-	srdma_tls_context_ref(context);
-	pthread_mutex_lock(&server->mutex);
-	old = server->context;
-	server->context = context;
-	pthread_mutex_unlock(&server->mutex);
-	srdma_tls_context_unref(&old);
-	return 0;
-}
-
-struct visitor {
-	void (*visit)(const struct srdma_conn_info *info, void *arg);
-	void *arg;
-};
-
-static void visit_client(void *entry, void *arg)
-{
-	struct srdma_client *client = entry;
-	struct visitor *visitor = arg;
-
-	if (!client->conn)
-		return;
-	srdma_conn_read_counters(client->conn, &client->info);
-	client->info.connected_at = client->connected_at;
-	client->info.worker = client->worker->number;
-	visitor->visit(&client->info, visitor->arg);
-}
-
-void srdma_server_each(struct srdma_server *server, void (*visit)(const struct srdma_conn_info *info, void *arg), void *arg)
-{
-	struct visitor visitor = {visit, arg};
-
-	srdma_slots_each(&server->slots, visit_client, &visitor);
-}
-
-int srdma_server_event_fd(const struct srdma_server *server)
-{
-	return server->event_fd;
-}
-
-/* ---- kick, limits, drain --------------------------------------------------------------------------------------- */
-
-/* The slot table is locked, so neither the client nor its worker goes meanwhile. `limit`: as in the client, or NULL. */
-static void kick(struct srdma_client *client, const char *limit, const char *reason)
-{
-	/* The first reason stays: the worker may be reading it. */
-	if (!atomic_load(&client->kicked)) {
-		client->kick_limit = limit;
-		snprintf(client->kick_reason, sizeof client->kick_reason, "%s", reason);
-		atomic_store_explicit(&client->kicked, true, memory_order_release);
-	}
-	srdma_worker_wake(client->worker);
-}
-
-int srdma_server_kick(struct srdma_server *server, uint64_t client_id, const char *reason)
-{
-	bool found = false;
-
-	pthread_mutex_lock(&server->slots.mutex);
-	for (unsigned i = 0; i < server->slots.used && !found; i++) {
-		struct srdma_client *client = server->slots.taken[i]->client;
-
-		/* One without a connection is still in set-up, and not to be seen by srdma_server_each either. */
-		found = client->slot.id == client_id && client->conn;
-		if (found)
-			kick(client, NULL, reason && reason[0] ? reason : "disconnected by the operator");
-	}
-	pthread_mutex_unlock(&server->slots.mutex);
-	return found ? 0 : srdma_fail(-ENOENT, "no client %llu is connected", (unsigned long long)client_id);
-}
-
-void srdma_server_recheck(struct srdma_client *client)
-{
-	struct srdma_server *server = client->server;
-	struct srdma_policy policy;
-
-	pthread_mutex_lock(&server->mutex);
-	srdma_policy_find(&server->limits, &client->conn->names, &policy);
-	pthread_mutex_unlock(&server->mutex);
-	if (policy.refused)
-		kick(client, policy.refused, srdma_policy_text(&policy));
-}
-
-static void recheck_connected(void *entry, void *arg)
-{
-	struct srdma_client *client = entry;
-
-	(void)arg;
-	/* One in set-up is checked when it is connected. */
-	if (client->conn)
-		srdma_server_recheck(client);
-}
-
-int srdma_server_set_limits(struct srdma_server *server, const struct srdma_server_limits *limits)
-{
-	struct srdma_server_limits fresh, old;
-	int ret = srdma_limits_take(limits, &server->options, server->device, false, &fresh);
-
-	if (ret != 0)
-		return ret;
-	pthread_mutex_lock(&server->slots.mutex);
-	server->slots.max = fresh.max_clients;
-	pthread_mutex_lock(&server->mutex);
-	old = server->limits;
-	server->limits = fresh;
-	pthread_mutex_unlock(&server->mutex);
-	pthread_mutex_unlock(&server->slots.mutex);
-	srdma_limits_free(&old);
-	srdma_slots_each(&server->slots, recheck_connected, NULL);
-	/* There may be room now for who waits to be accepted. */
-	srdma_server_nudge(server);
-	return 0;
-}
-
-int srdma_server_drain(struct srdma_server *server, int timeout_ms)
-{
-	if (timeout_ms < 0)
-		return srdma_fail(-EINVAL, "the time-out of a drain must not be negative");
-	atomic_store(&server->drain_deadline, srdma_deadline(timeout_ms));
-	/* Who has a place stays; who has none yet is told by its set-up thread. */
-	srdma_slots_close(&server->slots);
-	atomic_store(&server->draining, true);
-	srdma_server_nudge(server);
 	return 0;
 }
 

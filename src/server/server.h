@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What server.c (start, listener thread, stop), setup_thread.c (clients being set up), worker.c (connected clients) and echo.c (the
- * built-in service) share. */
+/* What server.c (start, stop), acceptor.c (the listener thread), setup_thread.c (clients being set up), worker.c (the threads of
+ * connected clients), client.c (what they do for one), operate.c (status, limits, drain) and echo.c (the built-in service) share. */
 #ifndef SRDMA_SERVER_H
 #define SRDMA_SERVER_H
 
@@ -122,9 +122,14 @@ struct srdma_client {
 	char reason[SRDMA_REASON_MAX + 1]; /* for the peer; "": none */
 };
 
-/* server.c */
+/* acceptor.c */
+#define SRDMA_LISTENERS_MAX 64U
+/* The listener thread; its argument is the server. */
+void *srdma_acceptor_main(void *arg);
 /* Something ended that the listener thread waits for: a set-up, or, in a drain, a client. */
 void srdma_server_nudge(struct srdma_server *server);
+
+/* operate.c */
 /* A connected client whose name may not come any more is kicked. slots.mutex is held. */
 void srdma_server_recheck(struct srdma_client *client);
 
@@ -134,6 +139,26 @@ void srdma_setup_thread_give(struct srdma_setup_thread *thread, struct srdma_cli
 void srdma_setup_thread_wake(struct srdma_setup_thread *thread);
 /* The server is stopping: waits until the clients in set-up have been told or given up, and ends the thread. */
 void srdma_setup_thread_stop(struct srdma_setup_thread *thread);
+
+/* client.c: of a connected client, by its worker's thread alone. */
+/* Does what there is to do for a client, which may be gone after it. */
+void srdma_client_run(struct srdma_client *client);
+/* Whether a run of this client would get anywhere. */
+bool srdma_client_has_work(const struct srdma_client *client);
+/* Completions; with `control` also frames of the TLS channel. Hands nothing over. */
+void srdma_client_progress(struct srdma_client *client, bool control);
+/* There is nothing to do now: waits for the next event, or, when it has just been busy, is polled for a while. */
+void srdma_client_rest(struct srdma_client *client, bool was_busy);
+/* The same for one that is being disconnected: its completions have to be heard of. The client may be gone after it. */
+void srdma_client_rest_ending(struct srdma_client *client);
+/* Is no longer polled. */
+void srdma_client_cool(struct srdma_client *client);
+/* `operation`: of epoll_ctl, at its TLS channel. */
+void srdma_client_watch(struct srdma_client *client, int operation);
+/* Begins the disconnect. `status` 0: the peer, or a stop of the server, ends it. `reason`: for the peer. */
+void srdma_client_end(struct srdma_client *client, int status, const char *reason);
+/* Tells the program, counts and frees. `status`: 0 for an end in order, else the thread's last error tells more. */
+void srdma_client_finish(struct srdma_client *client, int status, bool lost);
 
 /* worker.c */
 /* The workers that options.workers asks for from the start. */

@@ -1,26 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Connected clients. A worker's thread sleeps until a completion queue, a TLS channel or another thread has something for one
+/* The threads of connected clients. A worker sleeps until a completion queue, a TLS channel or another thread has something for one
  * of its clients; what has just been busy is polled for a while instead. With a worker for each client (SRDMA_WORKERS_PER_CLIENT)
  * it is the same, with one client on each. */
 #include "clock.h"
 #include "device.h"
-#include "events.h"
 #include "log.h"
-#include "metrics.h"
 #include "server.h"
 
 #include <errno.h>
-#include <openssl/crypto.h>
-#include <poll.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-/* Messages of one client before it is the next one's turn. */
-#define TURN 16
 #define EVENTS 64
 /* Between two looks at the deadlines of clients that have one. */
 #define TICK_MS 20
@@ -33,286 +26,7 @@
 /* Room for a program's handlers. The usual 8 MiB would invite the kernel to back a stack with a huge page. */
 #define WORKER_STACK (1024 * 1024)
 
-/* ---- the end --------------------------------------------------------------------------------------------------- */
-
-static void cool(struct srdma_client *client)
-{
-	struct srdma_worker *worker = client->worker;
-
-	if (!client->hot)
-		return;
-	client->hot = false;
-	for (unsigned i = 0; i < worker->hot_count; i++) {
-		if (worker->hot[i] == client) {
-			worker->hot[i] = worker->hot[--worker->hot_count];
-			return;
-		}
-	}
-}
-
-/* Before the slot is released: who sees the client gone sees it counted, and a stop that begins then is not to blame. */
-static void count_end(struct srdma_client *client, int status, bool lost)
-{
-	struct srdma_server *server = client->server;
-
-	pthread_mutex_lock(&server->mutex);
-	srdma_metrics_count_end(server, client->conn, status, lost);
-	server->counts.lost += lost;
-	server->unclean += lost && atomic_load(&server->stopping);
-	pthread_mutex_unlock(&server->mutex);
-}
-
-static void release(struct srdma_client *client)
-{
-	struct srdma_server *server = client->server;
-	struct srdma_worker *worker = client->worker;
-	struct srdma_conn *conn = client->conn;
-
-	pthread_mutex_lock(&server->slots.mutex);
-	srdma_metrics_keep_traffic(server, conn);
-	client->conn = NULL;
-	pthread_mutex_unlock(&server->slots.mutex);
-	cool(client);
-	worker->ending -= client->ending;
-	worker->blocked -= client->blocked;
-	worker->changing -= client->changing;
-	worker->throttled -= client->throttled;
-	if (client->previous)
-		client->previous->next = client->next;
-	else
-		worker->clients = client->next;
-	if (client->next)
-		client->next->previous = client->previous;
-	/* First the objects, then the slot, then the channel: a client that sees it close can come again at once. */
-	srdma_conn_release_verbs(conn);
-	srdma_slots_release(&server->slots, &client->slot);
-	srdma_worker_leave(worker);
-	srdma_conn_delete(&conn);
-	OPENSSL_cleanse(&client->info, sizeof client->info); /* PSNs */
-	free(client);
-	pthread_mutex_lock(&server->mutex);
-	server->clients--;
-	pthread_cond_broadcast(&server->ended);
-	pthread_mutex_unlock(&server->mutex);
-	if (atomic_load(&server->draining))
-		srdma_server_nudge(server);
-}
-
-/* `status`: 0 for an end in order; else the thread's last error tells more. The client is gone after it. */
-static void finish(struct srdma_client *client, int status, bool lost)
-{
-	const struct srdma_server_options *o = &client->server->options;
-	char text[512];
-
-	snprintf(text, sizeof text, "%s", srdma_error_text());
-	if (o->handlers.on_disconnect)
-		o->handlers.on_disconnect(client->conn, status, client->arg, o->arg);
-	srdma_event_ended(client, status, lost, text);
-	count_end(client, status, lost);
-	release(client);
-}
-
-/* `ret`: how the disconnect went. */
-static void finish_ending(struct srdma_client *client, int ret)
-{
-	if (client->status == 0) {
-		finish(client, ret, ret != 0);
-	} else {
-		/* The program, not the connection, came to the end: a client that was told why is not lost. */
-		if (ret == 0)
-			srdma_fail(SRDMA_ECLOSED, "disconnected by this server: %s", client->reason);
-		finish(client, client->status, ret != 0);
-	}
-}
-
-/* The client may be gone after it. */
-static void go_on_ending(struct srdma_client *client)
-{
-	int ret;
-
-	srdma_conn_progress(client->conn, false);
-	ret = srdma_conn_disconnect_step(client->conn, client->reason[0] ? client->reason : NULL);
-	if (ret == -EAGAIN) {
-		if (srdma_deadline_left_ms(client->deadline) > 0 && !atomic_load(&client->server->cancelled))
-			return;
-		ret = srdma_conn_end(client->conn, srdma_fail(-ETIMEDOUT, "timed out waiting for the client to answer the disconnect"));
-	}
-	finish_ending(client, ret);
-}
-
-/* status 0: the peer, or a stop of the server, ends it. */
-static void begin_ending(struct srdma_client *client, int status, const char *reason)
-{
-	if (client->ending)
-		return;
-	cool(client);
-	client->worker->blocked -= client->blocked;
-	client->blocked = false;
-	client->ending = true;
-	client->worker->ending++;
-	client->status = status;
-	if (reason != client->reason)
-		snprintf(client->reason, sizeof client->reason, "%s", reason);
-	client->deadline = srdma_deadline(client->server->options.drain_timeout_ms);
-}
-
-/* ---- service --------------------------------------------------------------------------------------------------- */
-
-/* The program does, or does not, take the oldest message now. */
-static void block(struct srdma_client *client, bool blocked, bool got_on)
-{
-	if (blocked && (!client->blocked || got_on))
-		client->deadline = srdma_deadline(client->server->options.conn.timeout_ms);
-	client->worker->blocked += (unsigned)blocked - (unsigned)client->blocked;
-	client->blocked = blocked;
-}
-
-/* Hands over what is there, up to a turn. Returns whether there was anything. */
-static bool serve_messages(struct srdma_client *client)
-{
-	const struct srdma_server_options *o = &client->server->options;
-	struct srdma_conn *conn = client->conn;
-	const void *data;
-	uint32_t length;
-	int ret = 0, taken = 0;
-
-	while (taken < TURN && ret == 0 && srdma_rate_is_open(&conn->rate) && srdma_conn_peek(conn, &data, &length) == 1) {
-		if (o->handlers.on_message)
-			ret = o->handlers.on_message(conn, data, length, client->reason, client->arg, o->arg);
-		if (ret == 0) {
-			srdma_rate_take(&conn->rate, length);
-			ret = srdma_stream_consume(&conn->stream);
-		}
-		taken += ret == 0;
-	}
-	block(client, ret == -EAGAIN, taken > 0);
-	if (ret == -EAGAIN)
-		client->wants_room = !srdma_conn_can_send(conn);
-	else if (ret != 0 && conn->status == 0)
-		/* What can't be done because the client is leaving is no fault. */
-		begin_ending(client, conn->closing.peer_requested ? 0 : ret,
-			     client->reason[0] ? client->reason : "ended by the server");
-	return taken > 0;
-}
-
-/* Whether a run of this client would get anywhere. */
-static bool has_work(const struct srdma_client *client)
-{
-	const struct srdma_conn *conn = client->conn;
-
-	if (conn->status != 0)
-		return true;
-	if (client->blocked && (srdma_sealed_rdma_has_work(&conn->sealed_rdma) || conn->control_more))
-		return true;
-	if (client->blocked)
-		return client->wants_room && srdma_conn_can_send(conn);
-	return (conn->stream.arrival_count > 0 && !client->throttled) || conn->closing.peer_requested || conn->control_more ||
-	       srdma_sealed_rdma_has_work(&conn->sealed_rdma);
-}
-
-/* A client that is getting new PSNs has a deadline, and so has one that does not read its TLS channel. */
-static void watch_change(struct srdma_client *client)
-{
-	bool changing = client->conn->status == 0 &&
-			(srdma_epoch_is_changing(client->conn) || srdma_conn_control_is_stalled(client->conn));
-
-	client->worker->changing += (unsigned)changing - (unsigned)client->changing;
-	client->changing = changing;
-}
-
-/* One that has had its bytes for now is looked at again when it may have more: nothing else will call for it. */
-static void watch_rate(struct srdma_client *client)
-{
-	bool throttled = !srdma_rate_is_open(&client->conn->rate);
-
-	client->worker->throttled += (unsigned)throttled - (unsigned)client->throttled;
-	client->throttled = throttled;
-}
-
-static void watch_socket(struct srdma_client *client, int operation)
-{
-	/* The last thing to wait for is that the peer closes. */
-	short events = srdma_conn_control_events(client->conn) | (client->conn->closing.finished ? POLLIN : 0);
-	struct epoll_event event = {.events = (events & POLLIN ? EPOLLIN : 0u) | (events & POLLOUT ? EPOLLOUT : 0u), .data.ptr = client};
-
-	if (operation == EPOLL_CTL_MOD && events == client->events)
-		return;
-	client->events = events;
-	if (epoll_ctl(client->worker->epoll_fd, operation, srdma_tls_fd(client->conn->tls), &event) != 0)
-		srdma_conn_end(client->conn, srdma_fail(-errno, "cannot watch a socket: %s", strerror(errno)));
-}
-
-static void progress(struct srdma_client *client, bool control)
-{
-	srdma_conn_progress(client->conn, control);
-	watch_socket(client, EPOLL_CTL_MOD);
-	watch_change(client);
-	watch_rate(client);
-}
-
-/* Waits for the next event, or is polled for a while. */
-static void rest(struct srdma_client *client, bool was_busy)
-{
-	struct srdma_worker *worker = client->worker;
-	int spin = client->server->options.conn.spin;
-
-	was_busy = was_busy || srdma_sealed_rdma_is_active(&client->conn->sealed_rdma);
-	if (was_busy && spin != 0 && (client->hot || worker->hot_count < SRDMA_HOT_MAX)) {
-		if (!client->hot)
-			worker->hot[worker->hot_count++] = client;
-		client->hot = true;
-		client->hot_until = spin < 0 ? UINT64_MAX : srdma_clock_us() + (uint64_t)spin;
-	}
-	if (client->hot)
-		return;
-	srdma_conn_arm(client->conn);
-	/* What came between the last look and the arming raises no event. */
-	progress(client, false);
-	if (has_work(client))
-		srdma_notifier_add(&worker->notifier, client->conn);
-}
-
-/* Does what there is to do for a client, which may be gone after it. */
-static void run(struct srdma_client *client)
-{
-	struct srdma_conn *conn = client->conn;
-	bool busy;
-
-	watch_change(client);
-	if (client->ending) {
-		go_on_ending(client);
-		return;
-	}
-	progress(client, false);
-	busy = serve_messages(client);
-	if (busy)
-		progress(client, false); /* credits, and what came meanwhile */
-	if (conn->status != 0) {
-		finish(client, srdma_conn_check(conn), true);
-		return;
-	}
-	if (conn->closing.peer_requested && conn->stream.arrival_count == 0)
-		begin_ending(client, 0, "");
-	else if (atomic_load_explicit(&client->kicked, memory_order_acquire))
-		begin_ending(client, -ECONNABORTED, client->kick_reason); /* which was written before and stays */
-	else if (atomic_load_explicit(&client->server->stopping, memory_order_relaxed))
-		begin_ending(client, 0, "the server is shutting down");
-	if (client->ending) {
-		go_on_ending(client);
-		return;
-	}
-	if (has_work(client))
-		srdma_notifier_add(&client->worker->notifier, conn);
-	else
-		rest(client, busy);
-}
-
-/* What `run` and `rest` leave to a client that is being disconnected: its completions have to be heard of. */
-static void rest_ending(struct srdma_client *client)
-{
-	srdma_conn_arm(client->conn);
-	go_on_ending(client);
-}
+/* ---- polling ---------------------------------------------------------------------------------------------------- */
 
 static void poll_hot(struct srdma_worker *worker)
 {
@@ -321,12 +35,12 @@ static void poll_hot(struct srdma_worker *worker)
 	for (unsigned i = worker->hot_count; i > 0; i--) {
 		struct srdma_client *client = worker->hot[i - 1];
 
-		progress(client, false);
-		if (has_work(client)) {
-			run(client);
+		srdma_client_progress(client, false);
+		if (srdma_client_has_work(client)) {
+			srdma_client_run(client);
 		} else if (now >= client->hot_until && !srdma_sealed_rdma_is_active(&client->conn->sealed_rdma)) {
-			cool(client);
-			rest(client, false);
+			srdma_client_cool(client);
+			srdma_client_rest(client, false);
 		}
 	}
 }
@@ -343,18 +57,18 @@ static void take_client(struct srdma_worker *worker, struct srdma_client *client
 	if (client->next)
 		client->next->previous = client;
 	worker->clients = client;
-	watch_socket(client, EPOLL_CTL_ADD);
+	srdma_client_watch(client, EPOLL_CTL_ADD);
 	if (client->conn->status != 0) {
-		finish(client, srdma_conn_check(client->conn), true);
+		srdma_client_finish(client, srdma_conn_check(client->conn), true);
 		return;
 	}
 	if (o->handlers.on_connect)
 		ret = o->handlers.on_connect(client->conn, &client->arg, o->arg);
 	if (ret != 0)
-		begin_ending(client, ret, "refused by the server");
+		srdma_client_end(client, ret, "refused by the server");
 	/* The client may have spoken before there was anybody to listen. */
-	progress(client, true);
-	run(client);
+	srdma_client_progress(client, true);
+	srdma_client_run(client);
 }
 
 static void take_arrivals(struct srdma_worker *worker)
@@ -387,7 +101,7 @@ static void be_woken(struct srdma_worker *worker)
 		next = client->next;
 		if (stopping || atomic_exchange(&client->conn->wake_requested, false) || atomic_load(&client->kicked) ||
 		    atomic_load(&client->conn->epoch.wanted))
-			run(client);
+			srdma_client_run(client);
 	}
 }
 
@@ -399,15 +113,15 @@ static void check_deadlines(struct srdma_worker *worker)
 	for (struct srdma_client *client = worker->clients; client; client = next) {
 		next = client->next;
 		if (srdma_epoch_is_due(client->conn, now) || srdma_conn_control_is_stalled(client->conn)) {
-			progress(client, true);
-			if (client->ending || has_work(client))
-				run(client);
+			srdma_client_progress(client, true);
+			if (client->ending || srdma_client_has_work(client))
+				srdma_client_run(client);
 		} else if (client->ending) {
-			rest_ending(client);
+			srdma_client_rest_ending(client);
 		} else if (client->blocked && srdma_deadline_left_ms(client->deadline) == 0) {
 			srdma_fail(-ETIMEDOUT, "timed out waiting for the client to take its messages");
-			begin_ending(client, -ETIMEDOUT, "the client did not take its messages in time");
-			run(client);
+			srdma_client_end(client, -ETIMEDOUT, "the client did not take its messages in time");
+			srdma_client_run(client);
 		}
 	}
 }
@@ -419,7 +133,7 @@ static void release_throttled(struct srdma_worker *worker)
 	for (struct srdma_client *client = worker->clients; client; client = next) {
 		next = client->next;
 		if (client->throttled && srdma_rate_is_open(&client->conn->rate))
-			run(client);
+			srdma_client_run(client);
 	}
 }
 
@@ -439,9 +153,9 @@ static void take_events(struct srdma_worker *worker, int timeout_ms)
 		} else if (events[i].data.ptr == &worker->notifier) {
 			srdma_notifier_take(&worker->notifier);
 		} else {
-			progress(client, true);
+			srdma_client_progress(client, true);
 			/* A program that said "not now" need not be asked again for that. */
-			if (client->ending || has_work(client))
+			if (client->ending || srdma_client_has_work(client))
 				srdma_notifier_add(&worker->notifier, client->conn);
 		}
 	}
@@ -483,7 +197,7 @@ static void *worker_main(void *arg)
 		do {
 			conn = srdma_notifier_next(&worker->notifier);
 			if (conn)
-				run(conn->owner);
+				srdma_client_run(conn->owner);
 		} while (conn != last);
 		poll_hot(worker);
 		if (worker->throttled > 0 && srdma_clock_us() - released >= THROTTLE_TICK_MS * 1000) {
