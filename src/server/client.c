@@ -41,7 +41,7 @@ static void count_end(struct srdma_client *client, int status, bool lost)
 
 	pthread_mutex_lock(&server->mutex);
 	srdma_metrics_count_end(server, client->conn, status, lost);
-	server->counts.lost += lost;
+	server->lost += lost;
 	server->unclean += lost && atomic_load(&server->stopping);
 	pthread_mutex_unlock(&server->mutex);
 }
@@ -57,10 +57,8 @@ static void release(struct srdma_client *client)
 	client->conn = NULL;
 	pthread_mutex_unlock(&server->slots.mutex);
 	srdma_client_cool(client);
-	worker->ending -= client->ending;
-	worker->blocked -= client->blocked;
-	worker->changing -= client->changing;
-	worker->throttled -= client->throttled;
+	for (enum srdma_mark mark = 0; mark < SRDMA_MARKS; mark++)
+		srdma_client_mark(client, mark, false);
 	if (client->previous)
 		client->previous->next = client->next;
 	else
@@ -127,13 +125,11 @@ static void go_on_ending(struct srdma_client *client)
 /* status 0: the peer, or a stop of the server, ends it. */
 void srdma_client_end(struct srdma_client *client, int status, const char *reason)
 {
-	if (client->ending)
+	if (client->marks[SRDMA_MARK_ENDING])
 		return;
 	srdma_client_cool(client);
-	client->worker->blocked -= client->blocked;
-	client->blocked = false;
-	client->ending = true;
-	client->worker->ending++;
+	srdma_client_mark(client, SRDMA_MARK_BLOCKED, false);
+	srdma_client_mark(client, SRDMA_MARK_ENDING, true);
 	client->status = status;
 	if (reason != client->reason)
 		snprintf(client->reason, sizeof client->reason, "%s", reason);
@@ -145,10 +141,9 @@ void srdma_client_end(struct srdma_client *client, int status, const char *reaso
 /* The program does, or does not, take the oldest message now. */
 static void block(struct srdma_client *client, bool blocked, bool got_on)
 {
-	if (blocked && (!client->blocked || got_on))
+	if (blocked && (!client->marks[SRDMA_MARK_BLOCKED] || got_on))
 		client->deadline = srdma_deadline(client->server->options.conn.timeout_ms);
-	client->worker->blocked += (unsigned)blocked - (unsigned)client->blocked;
-	client->blocked = blocked;
+	srdma_client_mark(client, SRDMA_MARK_BLOCKED, blocked);
 }
 
 /* Hands over what is there, up to a turn. Returns whether there was anything. */
@@ -186,11 +181,11 @@ bool srdma_client_has_work(const struct srdma_client *client)
 
 	if (conn->status != 0)
 		return true;
-	if (client->blocked && (srdma_sealed_rdma_has_work(&conn->sealed_rdma) || conn->control_more))
+	if (client->marks[SRDMA_MARK_BLOCKED] && (srdma_sealed_rdma_has_work(&conn->sealed_rdma) || conn->control_more))
 		return true;
-	if (client->blocked)
+	if (client->marks[SRDMA_MARK_BLOCKED])
 		return client->wants_room && srdma_conn_can_send(conn);
-	return (conn->stream.arrival_count > 0 && !client->throttled) || conn->closing.peer_requested || conn->control_more ||
+	return (conn->stream.arrival_count > 0 && !client->marks[SRDMA_MARK_THROTTLED]) || conn->closing.peer_requested || conn->control_more ||
 	       srdma_sealed_rdma_has_work(&conn->sealed_rdma);
 }
 
@@ -200,17 +195,13 @@ static void watch_change(struct srdma_client *client)
 	bool changing = client->conn->status == 0 &&
 			(srdma_epoch_is_changing(client->conn) || srdma_conn_control_is_stalled(client->conn));
 
-	client->worker->changing += (unsigned)changing - (unsigned)client->changing;
-	client->changing = changing;
+	srdma_client_mark(client, SRDMA_MARK_CHANGING, changing);
 }
 
 /* One that has had its bytes for now is looked at again when it may have more: nothing else will call for it. */
 static void watch_rate(struct srdma_client *client)
 {
-	bool throttled = !srdma_rate_is_open(&client->conn->rate);
-
-	client->worker->throttled += (unsigned)throttled - (unsigned)client->throttled;
-	client->throttled = throttled;
+	srdma_client_mark(client, SRDMA_MARK_THROTTLED, !srdma_rate_is_open(&client->conn->rate));
 }
 
 void srdma_client_watch(struct srdma_client *client, int operation)
@@ -263,7 +254,7 @@ void srdma_client_run(struct srdma_client *client)
 	bool busy;
 
 	watch_change(client);
-	if (client->ending) {
+	if (client->marks[SRDMA_MARK_ENDING]) {
 		go_on_ending(client);
 		return;
 	}
@@ -281,7 +272,7 @@ void srdma_client_run(struct srdma_client *client)
 		srdma_client_end(client, -ECONNABORTED, client->kick_reason); /* which was written before and stays */
 	else if (atomic_load_explicit(&client->server->stopping, memory_order_relaxed))
 		srdma_client_end(client, 0, "the server is shutting down");
-	if (client->ending) {
+	if (client->marks[SRDMA_MARK_ENDING]) {
 		go_on_ending(client);
 		return;
 	}

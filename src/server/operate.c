@@ -12,10 +12,23 @@
 
 /* ---- status ---------------------------------------------------------------------------------------------------- */
 
+static uint64_t sum(const uint64_t *counts, unsigned number)
+{
+	uint64_t all = 0;
+
+	for (unsigned i = 0; i < number; i++)
+		all += counts[i];
+	return all;
+}
+
 void srdma_server_status(struct srdma_server *server, struct srdma_server_status *status)
 {
+	*status = (struct srdma_server_status){0};
 	pthread_mutex_lock(&server->mutex);
-	*status = server->counts;
+	status->accepted = server->metrics.accepted;
+	status->rejected = sum(server->metrics.rejected, SRDMA_REJECT_REASONS);
+	status->failed = sum(server->metrics.failed, SRDMA_SETUP_FAILURES);
+	status->lost = server->lost;
 	status->pending = server->pending;
 	pthread_mutex_unlock(&server->mutex);
 	status->clients = srdma_slots_used(&server->slots);

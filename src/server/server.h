@@ -23,6 +23,15 @@ struct srdma_setup_thread {
 
 #define SRDMA_HOT_MAX 8
 
+/* What a connected client is just now. Its worker counts the clients that have each mark. */
+enum srdma_mark {
+	SRDMA_MARK_ENDING,
+	SRDMA_MARK_BLOCKED,   /* the program did not take the oldest message */
+	SRDMA_MARK_CHANGING,  /* gets new PSNs, or does not read its TLS channel: it has a deadline */
+	SRDMA_MARK_THROTTLED, /* has had its bytes for now */
+	SRDMA_MARKS
+};
+
 /* A thread that serves connected clients. */
 struct srdma_worker {
 	struct srdma_server *server;
@@ -40,7 +49,7 @@ struct srdma_worker {
 	struct srdma_client *clients;
 	struct srdma_client *hot[SRDMA_HOT_MAX]; /* polled for a while instead of armed */
 	unsigned hot_count;
-	unsigned ending, blocked, changing, throttled; /* clients that are */
+	unsigned marked[SRDMA_MARKS]; /* clients that have each mark */
 };
 
 struct srdma_server {
@@ -77,9 +86,9 @@ struct srdma_server {
 	struct srdma_worker **workers;
 	unsigned worker_count;
 	struct srdma_server_limits limits; /* own copy, its identities sorted; replaced with slots.mutex held as well */
-	struct srdma_server_status counts; /* accepted, rejected, failed, lost */
+	uint64_t lost;         /* clients that did not end in order */
 	struct srdma_server_metrics metrics; /* metrics.c; without traffic and what is of the moment */
-	unsigned unclean;      /* clients that did not end in order while stopping */
+	unsigned unclean;      /* of these, while stopping */
 };
 
 /* A client, from TCP accept to the end. */
@@ -107,16 +116,13 @@ struct srdma_client {
 	struct srdma_conn_info info;   /* as of the set-up */
 	int64_t connected_at;          /* seconds since the epoch */
 	void *arg;                     /* the program's */
-	bool blocked;                  /* the program did not take the oldest message */
-	bool wants_room;               /* and there was no room to send in */
-	bool throttled;                /* has had its bytes for now */
+	bool marks[SRDMA_MARKS];       /* srdma_client_mark */
+	bool wants_room;               /* BLOCKED, and there was no room to send in */
 	bool hot;
 	uint64_t hot_until;
 	atomic_bool kicked;            /* set under slots.mutex, after kick_reason */
 	char kick_reason[SRDMA_REASON_MAX + 1];
 	const char *kick_limit;        /* as `limit`; likewise */
-	bool ending;
-	bool changing;                 /* is getting new PSNs */
 	uint64_t deadline;             /* of the end, or for the program to take a message */
 	int status;                    /* why it ends, when that is not for the peer to say */
 	char reason[SRDMA_REASON_MAX + 1]; /* for the peer; "": none */
@@ -139,6 +145,12 @@ void srdma_setup_thread_give(struct srdma_setup_thread *thread, struct srdma_cli
 void srdma_setup_thread_wake(struct srdma_setup_thread *thread);
 /* The server is stopping: waits until the clients in set-up have been told or given up, and ends the thread. */
 void srdma_setup_thread_stop(struct srdma_setup_thread *thread);
+
+static inline void srdma_client_mark(struct srdma_client *client, enum srdma_mark mark, bool on)
+{
+	client->worker->marked[mark] += (unsigned)on - (unsigned)client->marks[mark];
+	client->marks[mark] = on;
+}
 
 /* client.c: of a connected client, by its worker's thread alone. */
 /* Does what there is to do for a client, which may be gone after it. */

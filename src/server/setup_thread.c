@@ -194,18 +194,10 @@ static void count_end(struct srdma_client *client, int result, enum srdma_reject
 	turn_away(client);
 	pthread_mutex_lock(&server->mutex);
 	server->pending--;
+	server->clients += result == 0;
+	/* A balancer's health check is no client, and no failure. */
 	if (!client->check)
 		srdma_metrics_count_setup(server, result, rejection, timing);
-	if (client->check) {
-		/* No client, and no failure. */
-	} else if (result == 0) {
-		server->counts.accepted++;
-		server->clients++;
-	} else if (rejection != SRDMA_REJECT_NONE) {
-		server->counts.rejected++;
-	} else {
-		server->counts.failed++;
-	}
 	pthread_mutex_unlock(&server->mutex);
 	srdma_server_nudge(server);
 }
@@ -278,7 +270,7 @@ static void note_handshake(struct srdma_client *client)
 	uint64_t took = srdma_clock_us() - client->arrived, average = atomic_load(&server->handshake_us);
 
 	client->proved = true;
-	/* Greeters may overwrite each other's: it is an average. */
+	/* The threads may overwrite each other's: it is an average. */
 	atomic_store(&server->handshake_us, average == 0 ? took : average - average / 8 + took / 8);
 }
 

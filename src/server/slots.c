@@ -19,13 +19,6 @@ void srdma_slots_destroy(struct srdma_slots *slots)
 	slots->taken = NULL;
 }
 
-void srdma_slots_set_max(struct srdma_slots *slots, unsigned max)
-{
-	pthread_mutex_lock(&slots->mutex);
-	slots->max = max;
-	pthread_mutex_unlock(&slots->mutex);
-}
-
 static int resize(struct srdma_slots *slots, unsigned capacity)
 {
 	struct srdma_slot **taken = realloc(slots->taken, capacity * sizeof(struct srdma_slot *));

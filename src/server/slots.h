@@ -19,15 +19,14 @@ struct srdma_slots {
 	struct srdma_slot **taken; /* the first `used` are set; who leaves is replaced by the last */
 	unsigned capacity;
 	unsigned used;
-	unsigned max;          /* may be below used after a change */
+	unsigned max;          /* may be below `used` after a change: those beyond it stay */
 	uint64_t next_id;      /* ids are never used twice */
 	bool closed;           /* nobody gets in any more */
 };
 
 void srdma_slots_init(struct srdma_slots *slots, unsigned max);
 void srdma_slots_destroy(struct srdma_slots *slots);
-/* Clients beyond a lower limit stay. Thread-safe, like all below. */
-void srdma_slots_set_max(struct srdma_slots *slots, unsigned max);
+/* All below are thread-safe. */
 /* Puts a client into the table and gives it an id (from 1). -EBUSY: full; -ESHUTDOWN: closed; -ENOMEM. `may`, unless NULL,
  * is asked with the mutex held; what it returns, if not 0, is the answer. */
 int srdma_slots_take(struct srdma_slots *slots, struct srdma_slot *slot, int (*may)(struct srdma_slots *slots, void *arg),

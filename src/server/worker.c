@@ -114,11 +114,11 @@ static void check_deadlines(struct srdma_worker *worker)
 		next = client->next;
 		if (srdma_epoch_is_due(client->conn, now) || srdma_conn_control_is_stalled(client->conn)) {
 			srdma_client_progress(client, true);
-			if (client->ending || srdma_client_has_work(client))
+			if (client->marks[SRDMA_MARK_ENDING] || srdma_client_has_work(client))
 				srdma_client_run(client);
-		} else if (client->ending) {
+		} else if (client->marks[SRDMA_MARK_ENDING]) {
 			srdma_client_rest_ending(client);
-		} else if (client->blocked && srdma_deadline_left_ms(client->deadline) == 0) {
+		} else if (client->marks[SRDMA_MARK_BLOCKED] && srdma_deadline_left_ms(client->deadline) == 0) {
 			srdma_fail(-ETIMEDOUT, "timed out waiting for the client to take its messages");
 			srdma_client_end(client, -ETIMEDOUT, "the client did not take its messages in time");
 			srdma_client_run(client);
@@ -132,7 +132,7 @@ static void release_throttled(struct srdma_worker *worker)
 
 	for (struct srdma_client *client = worker->clients; client; client = next) {
 		next = client->next;
-		if (client->throttled && srdma_rate_is_open(&client->conn->rate))
+		if (client->marks[SRDMA_MARK_THROTTLED] && srdma_rate_is_open(&client->conn->rate))
 			srdma_client_run(client);
 	}
 }
@@ -155,7 +155,7 @@ static void take_events(struct srdma_worker *worker, int timeout_ms)
 		} else {
 			srdma_client_progress(client, true);
 			/* A program that said "not now" need not be asked again for that. */
-			if (client->ending || srdma_client_has_work(client))
+			if (client->marks[SRDMA_MARK_ENDING] || srdma_client_has_work(client))
 				srdma_notifier_add(&worker->notifier, client->conn);
 		}
 	}
@@ -176,6 +176,11 @@ static bool is_over(struct srdma_worker *worker)
 	return over;
 }
 
+static bool has_deadlines(const struct srdma_worker *worker)
+{
+	return worker->marked[SRDMA_MARK_ENDING] + worker->marked[SRDMA_MARK_BLOCKED] + worker->marked[SRDMA_MARK_CHANGING] > 0;
+}
+
 static void *worker_main(void *arg)
 {
 	struct srdma_worker *worker = arg;
@@ -188,10 +193,10 @@ static void *worker_main(void *arg)
 		const struct srdma_conn *last;
 		struct srdma_conn *conn;
 
-		int tick = worker->ending + worker->blocked + worker->changing > 0 ? TICK_MS : watched ? WATCH_TICK_MS : -1;
+		int tick = has_deadlines(worker) ? TICK_MS : watched ? WATCH_TICK_MS : -1;
 
 		if (idle || ++round % ROUNDS_PER_EVENTS == 0)
-			take_events(worker, !idle ? 0 : worker->throttled > 0 ? THROTTLE_TICK_MS : tick);
+			take_events(worker, !idle ? 0 : worker->marked[SRDMA_MARK_THROTTLED] > 0 ? THROTTLE_TICK_MS : tick);
 		/* Each that is in the list now; who comes into it meanwhile has its turn after the others. */
 		last = worker->notifier.last;
 		do {
@@ -200,7 +205,7 @@ static void *worker_main(void *arg)
 				srdma_client_run(conn->owner);
 		} while (conn != last);
 		poll_hot(worker);
-		if (worker->throttled > 0 && srdma_clock_us() - released >= THROTTLE_TICK_MS * 1000) {
+		if (worker->marked[SRDMA_MARK_THROTTLED] > 0 && srdma_clock_us() - released >= THROTTLE_TICK_MS * 1000) {
 			release_throttled(worker);
 			released = srdma_clock_us();
 		}

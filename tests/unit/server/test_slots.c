@@ -105,7 +105,7 @@ static void closed_table_lets_nobody_in(void **state)
 	assert_int_equal(srdma_slots_used(&slots), 0);
 	assert_int_equal(try(&slots, &clients[1]), -ESHUTDOWN);
 	/* Shutting down is the better reason when it is full as well. */
-	srdma_slots_set_max(&slots, 0);
+	slots.max = 0;
 	assert_int_equal(try(&slots, &clients[1]), -ESHUTDOWN);
 	srdma_slots_destroy(&slots);
 }
@@ -149,7 +149,7 @@ static void raised_limit_lets_more_in(void **state)
 	(void)state;
 	take(&slots, &clients[0]);
 	assert_int_equal(try(&slots, &clients[1]), -EBUSY);
-	srdma_slots_set_max(&slots, 1000);
+	slots.max = 1000;
 	for (int i = 1; i < 1000; i++)
 		take(&slots, &clients[i]);
 	assert_int_equal(try(&slots, &clients[1000]), -EBUSY);
@@ -164,7 +164,7 @@ static void lowered_limit_leaves_those_who_are_in(void **state)
 	(void)state;
 	for (int i = 0; i < 4; i++)
 		take(&slots, &clients[i]);
-	srdma_slots_set_max(&slots, 2);
+	slots.max = 2;
 	assert_int_equal(srdma_slots_used(&slots), 4);
 	assert_int_equal(visited(&slots), 4);
 	/* Two must go before the next one gets in. */
@@ -175,7 +175,7 @@ static void lowered_limit_leaves_those_who_are_in(void **state)
 	take(&slots, &clients[4]);
 	assert_int_equal(try(&slots, &clients[5]), -EBUSY);
 	/* And up again, within and beyond what it once was. */
-	srdma_slots_set_max(&slots, 6);
+	slots.max = 6;
 	for (int i = 5; i < 9; i++)
 		take(&slots, &clients[i]);
 	assert_int_equal(try(&slots, &clients[9]), -EBUSY);
@@ -227,7 +227,7 @@ static void empty_table_can_be_opened_later(void **state)
 
 	(void)state;
 	assert_int_equal(try(&slots, &clients[0]), -EBUSY);
-	srdma_slots_set_max(&slots, 1);
+	slots.max = 1;
 	take(&slots, &clients[0]);
 	srdma_slots_destroy(&slots);
 }
