@@ -24,7 +24,7 @@ static const char details[] =
 	"  securdma bench --only latency --sizes 64 --iterations 10000 --json\n"
 	"  securdma bench --ca ca.crt --cert client.crt --key client.key server.example\n";
 
-#define AT(field) offsetof(struct bench, field)
+#define AT(field) OPTION_AT(struct bench, field)
 static const struct option bench_options[] = {
 	{"--connections", NULL, NULL, OPTION_NUMBER, FOR_BENCH, AT(connections), 1, 1000000, "N",
 	 "connections to set up"},

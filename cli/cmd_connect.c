@@ -49,7 +49,7 @@ struct connect {
 	struct srdma_reject reject;
 };
 
-#define AT(field) offsetof(struct connect, field)
+#define AT(field) OPTION_AT(struct connect, field)
 static const struct option connect_options[] = {
 	{"-e", NULL, NULL, OPTION_LIST, FOR_CONNECT, AT(scripts), 0, 0, "COMMANDS",
 	 "run commands, separated by ';'; may be repeated"},
