@@ -71,9 +71,7 @@ static struct srdma_conn_options conn_options(void)
 	options.depth = DEPTH;
 	if (transfer.mode == MESSAGES || transfer.mode == LATENCY)
 		options.message_size = transfer.size < 64 ? 64 : (uint32_t)transfer.size;
-#ifdef SRDMA_HAS_SEAL
 	options.seal = transfer.seal ? SRDMA_SEAL_REQUIRED : SRDMA_SEAL_OFF;
-#endif
 	return options;
 }
 
@@ -201,7 +199,6 @@ static struct samples pauses, turns;
 /* Asks for new PSNs when it is time to, and notes how long the change before took. */
 static void renew_now_and_then(struct srdma_conn *conn)
 {
-#ifdef SRDMA_HAS_SEAL
 	static double last;
 	static uint32_t epoch;
 	struct srdma_conn_info info;
@@ -219,9 +216,6 @@ static void renew_now_and_then(struct srdma_conn *conn)
 	epoch = info.epoch;
 	if (srdma_conn_renew(conn) != 0)
 		die("renew");
-#else
-	(void)conn;
-#endif
 }
 
 static int post(struct srdma_conn *conn, bool write, struct srdma_buffer *buffer, uint64_t number)
@@ -475,10 +469,6 @@ int main(int argc, char **argv)
 				"[--count N] [--renew-ms N]\n");
 		return 2;
 	}
-#ifndef SRDMA_HAS_SEAL
-	if (transfer.seal || transfer.renew_ms != 0)
-		return 77;
-#endif
 	make_certificate();
 	/* Before the device is opened: its threads and mappings do not survive a fork. */
 	if (pipe(server_pipe) != 0 || (server = fork()) < 0) {
