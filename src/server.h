@@ -98,6 +98,7 @@ struct srdma_client {
 	bool earnest, turned_away; /* see server->earnest */
 	const char *limit; /* "identity", "address": that its like are too many of; "denied", "unlisted": its name; NULL */
 	uint64_t arrived;
+	unsigned alike; /* while its greeter makes room: how many unknown ones are of its network */
 	struct srdma_accept *accept;
 	short events; /* that its greeter or worker waits for at its socket */
 
