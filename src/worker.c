@@ -202,7 +202,7 @@ static bool has_work(const struct srdma_client *client)
 
 	if (conn->status != 0)
 		return true;
-	if (client->blocked && (srdma_bulk_has_work(conn) || conn->control_more))
+	if (conn->channel.receives_left || (client->blocked && (srdma_bulk_has_work(conn) || conn->control_more)))
 		return true;
 	if (client->blocked)
 		return client->wants_room && srdma_conn_can_send(conn);
