@@ -106,6 +106,9 @@ static int do_read(struct session *session, char *rest)
 	/* Keeps a mistyped length from taking all memory; the exact bounds are the library's to check. */
 	if (length > session->info.peer_region_size)
 		length = session->info.peer_region_size + 1;
+	/* And of a region a server may say that it is as long as it likes. */
+	if (length > (SIZE_MAX - 5) / 4)
+		return session_complain(session, "read: %llu bytes are more than this program has memory for", (unsigned long long)length);
 	data = malloc(length + 1);
 	text = malloc(4 * length + 5);
 	ret = data && text ? srdma_conn_read(session->conn, data, length, offset, -1) : -ENOMEM;

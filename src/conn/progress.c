@@ -582,8 +582,8 @@ int srdma_conn_wait_until(struct srdma_conn *conn, bool (*ready)(const struct sr
 		if (ret != 0)
 			return ret;
 		if (!waits) {
-			/* No descriptor tells of what OpenSSL has already. */
-			if (conn->control_more)
+			/* No descriptor tells of what OpenSSL and the completion queue have already. */
+			if (conn->control_more || conn->stream.receives_left)
 				srdma_conn_nudge(conn);
 			return srdma_again(what);
 		}
@@ -595,7 +595,7 @@ int srdma_conn_wait_until(struct srdma_conn *conn, bool (*ready)(const struct sr
 			left = tick;
 		if (closed > 0 && closed < left)
 			left = closed;
-		ret = take_events(conn, srdma_sealed_rdma_has_work(&conn->sealed_rdma) || conn->control_more ? 0 : left);
+		ret = take_events(conn, srdma_sealed_rdma_has_work(&conn->sealed_rdma) || conn->control_more || conn->stream.receives_left ? 0 : left);
 		if (ret == 0 && tick >= 0)
 			progress_control(conn);
 		progress(conn);

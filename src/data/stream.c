@@ -553,12 +553,14 @@ static int take_arrival(struct srdma_stream *stream, const struct ibv_wc *wc)
 int srdma_stream_poll_receives(struct srdma_stream *stream)
 {
 	struct ibv_wc wc[POLL_BATCH];
+	uint32_t taken = 0;
 	int n, ret = 0;
 
 	do {
 		n = ibv_poll_cq(stream->recv_cq, POLL_BATCH, wc);
 		if (n < 0)
 			return srdma_fail(SRDMA_EVERBS, "cannot poll the receive completion queue");
+		taken += (uint32_t)n;
 		/* Each counts, the ones after a failure of the queue pair too. */
 		for (int i = 0; i < n; i++) {
 			int failed;
@@ -570,7 +572,9 @@ int srdma_stream_poll_receives(struct srdma_stream *stream)
 			if (ret == 0 || (failed != 0 && failed != SRDMA_EVERBS))
 				ret = failed;
 		}
-	} while (n == POLL_BATCH && (ret == 0 || ret == SRDMA_EVERBS));
+		/* The receive of what is for the library alone is posted again at once: a peer could go on without end. */
+	} while (n == POLL_BATCH && taken < stream->recv_slots && (ret == 0 || ret == SRDMA_EVERBS));
+	stream->receives_left = n == POLL_BATCH && taken >= stream->recv_slots;
 	return ret;
 }
 

@@ -119,6 +119,7 @@ struct srdma_stream {
 	/* ---- renewal of the queue pair ---- */
 	uint16_t generation;      /* of the queue pair; completions of others are of no interest */
 	uint32_t receives_posted; /* and not completed */
+	bool receives_left;       /* completions, by the last look: no event tells of them */
 	bool held;                /* nothing new is posted but what a quiesce needs */
 	bool stopped;             /* the queue pair is in ERROR: it has, or will have, nothing posted any more */
 	bool over;                /* so is the connection: srdma_stream_end */
@@ -156,7 +157,7 @@ void srdma_stream_release(struct srdma_stream *stream);
 /* Takes completions off both queues and returns credits when due. SRDMA_EVERBS (failed_status, failed_here tell more),
  * SRDMA_EPROTOCOL or SRDMA_ESEAL. */
 int srdma_stream_poll(struct srdma_stream *stream);
-/* The same for receives only: what a latency-bound waiter repeats. */
+/* The same for receives only: what a latency-bound waiter repeats. As many as there are slots, and what is left at the next call. */
 int srdma_stream_poll_receives(struct srdma_stream *stream);
 
 /* The connection is over: nothing is posted any more, nor posted again; what the programs' memory was used for is forgotten; no control

@@ -181,6 +181,8 @@ bool srdma_client_has_work(const struct srdma_client *client)
 
 	if (conn->status != 0)
 		return true;
+	if (conn->stream.receives_left)
+		return true;
 	if (client->marks[SRDMA_MARK_BLOCKED] && (srdma_sealed_rdma_has_work(&conn->sealed_rdma) || conn->control_more))
 		return true;
 	if (client->marks[SRDMA_MARK_BLOCKED])

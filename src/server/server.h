@@ -107,6 +107,7 @@ struct srdma_client {
 	bool authenticated, turned_away; /* see server->authenticated */
 	const char *limit; /* "identity", "address": that its like are too many of; "denied", "unlisted": its name; NULL */
 	uint64_t arrived;
+	unsigned alike; /* while its set-up thread makes room: how many unknown ones are of its network */
 	struct srdma_accept *accept;
 	short events; /* that its set-up thread or worker waits for at its socket */
 

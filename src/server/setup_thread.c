@@ -6,6 +6,7 @@
 #include "identities.h"
 #include "log.h"
 #include "metrics.h"
+#include "net.h"
 #include "server.h"
 
 #include <errno.h>
@@ -385,55 +386,98 @@ static bool is_unknown(const struct srdma_client *client)
 }
 
 /* One host has a whole /64 of IPv6 addresses for itself. */
-static bool are_of_one_network(const struct srdma_client *a, const struct srdma_client *b)
+static union ibv_gid network_of(const struct srdma_client *client)
 {
-	bool ipv4 = IN6_IS_ADDR_V4MAPPED((const struct in6_addr *)a->peer.raw);
+	union ibv_gid network = client->peer;
 
-	return memcmp(&a->peer, &b->peer, ipv4 ? sizeof a->peer : 8) == 0;
+	if (!srdma_net_gid_is_v4(&network))
+		memset(network.raw + 8, 0, 8);
+	return network;
 }
 
-static unsigned count_unknown(const struct srdma_setup_thread *thread, const struct srdma_client *like)
+static int by_network(const void *a, const void *b)
 {
-	unsigned count = 0;
+	const union ibv_gid x = network_of(*(struct srdma_client *const *)a), y = network_of(*(struct srdma_client *const *)b);
 
-	for (const struct srdma_client *c = thread->first; c; c = c->next)
-		count += is_unknown(c) && (!like || are_of_one_network(c, like));
+	return memcmp(&x, &y, sizeof x);
+}
+
+/* Of those who have not proved who they are, tells each how many are of its network. Returns how many there are in all; 0 also when there
+ * is no memory for it. Sorted: to count them anew for each would take a set-up thread's time when a flood comes from several addresses. */
+static unsigned count_unknown(const struct srdma_setup_thread *thread)
+{
+	struct srdma_client **list, *c;
+	unsigned count = 0, end;
+
+	for (c = thread->first; c; c = c->next)
+		count += is_unknown(c);
+	list = count > 0 ? malloc(count * sizeof(struct srdma_client *)) : NULL;
+	if (!list)
+		return 0;
+	count = 0;
+	for (c = thread->first; c; c = c->next)
+		if (is_unknown(c))
+			list[count++] = c;
+	qsort(list, count, sizeof(struct srdma_client *), by_network);
+	for (unsigned begin = 0; begin < count; begin = end) {
+		for (end = begin + 1; end < count && by_network(&list[begin], &list[end]) == 0; end++)
+			;
+		for (unsigned i = begin; i < end; i++)
+			list[i]->alike = end - begin;
+	}
+	free(list);
 	return count;
 }
 
-/* Others wait to be set up: of the network that has the most that have not proved who they are, or are turned away, the oldest that
- * has had its time goes. False: there is none. */
-static bool evict_one(struct srdma_setup_thread *thread)
+/* Whether it has had its time: `all` are unknown. */
+static bool may_go(const struct srdma_client *client, uint64_t now, uint64_t shortened, unsigned all)
 {
-	struct srdma_client *victim = NULL;
-	uint64_t now = srdma_clock_us(), shortened = shortened_grace(thread->server);
-	unsigned most = 0, all = count_unknown(thread, NULL);
+	uint64_t age = now - client->arrived;
 
-	for (struct srdma_client *c = thread->first; c; c = c->next) {
-		uint64_t age = now - c->arrived;
-		unsigned count;
-
-		if (!is_unknown(c) || age < SILENT_GRACE_US || (victim && are_of_one_network(c, victim)))
-			continue;
-		if (age < shortened && srdma_accept_has_spoken(c->accept))
-			continue;
-		count = count_unknown(thread, c);
-		if (count <= most || (age < GRACE_US && srdma_accept_has_spoken(c->accept) && count * SHARES <= all))
-			continue;
-		most = count;
-		victim = c;
-	}
-	if (victim)
-		give_up(thread, victim, -EBUSY,
-			victim->turned_away ? "others wait to be set up, and it is turned away"
-					    : "others wait to be set up, and it has not said who it is");
-	return victim != NULL;
+	if (!is_unknown(client) || age < SILENT_GRACE_US)
+		return false;
+	if (!srdma_accept_has_spoken(client->accept))
+		return true;
+	return age >= shortened && (age >= GRACE_US || client->alike * SHARES > all);
 }
 
+static void forget_one(const struct srdma_setup_thread *thread, const struct srdma_client *gone)
+{
+	const union ibv_gid network = network_of(gone);
+
+	for (struct srdma_client *c = thread->first; c; c = c->next) {
+		const union ibv_gid other = network_of(c);
+
+		c->alike -= c != gone && is_unknown(c) && memcmp(&network, &other, sizeof network) == 0;
+	}
+}
+
+/* Of the network that has the most that have not proved who they are, or are turned away, the oldest that has had its time goes. False:
+ * there is none. They have been counted. */
+static bool evict_one(struct srdma_setup_thread *thread, unsigned all)
+{
+	uint64_t now = srdma_clock_us(), shortened = shortened_grace(thread->server);
+	struct srdma_client *victim = NULL;
+
+	for (struct srdma_client *c = thread->first; c; c = c->next)
+		if ((!victim || c->alike > victim->alike) && may_go(c, now, shortened, all))
+			victim = c;
+	if (!victim)
+		return false;
+	forget_one(thread, victim);
+	give_up(thread, victim, -EBUSY,
+		victim->turned_away ? "others wait to be set up, and it is turned away"
+				    : "others wait to be set up, and it has not said who it is");
+	return true;
+}
+
+/* Others wait to be set up. */
 static void make_room(struct srdma_setup_thread *thread)
 {
-	for (unsigned i = 0; i < EVICTIONS && evict_one(thread); i++)
-		;
+	unsigned all = count_unknown(thread);
+
+	for (unsigned i = 0; i < EVICTIONS && all > 0 && evict_one(thread, all); i++)
+		all--;
 }
 
 /* ---- the thread ------------------------------------------------------------------------------------------------ */

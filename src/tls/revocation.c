@@ -317,12 +317,19 @@ static bool is_own_issuer(X509 *cert)
 	return X509_self_signed(cert, 0) == 1;
 }
 
+/* By the signature: several CAs may have the issuer's name, and a certificate need not say which key signed it. */
 static X509 *find_issuer(const STACK_OF(X509) *cas, X509 *cert)
 {
-	for (int i = 0; i < sk_X509_num(cas); i++)
-		if (X509_check_issued(sk_X509_value(cas, i), cert) == X509_V_OK)
-			return sk_X509_value(cas, i);
-	return NULL;
+	X509 *issuer = NULL;
+
+	for (int i = 0; !issuer && i < sk_X509_num(cas); i++) {
+		X509 *ca = sk_X509_value(cas, i);
+
+		if (X509_check_issued(ca, cert) == X509_V_OK && X509_verify(cert, X509_get0_pubkey(ca)) == 1)
+			issuer = ca;
+	}
+	ERR_clear_error();
+	return issuer;
 }
 
 int srdma_revocation_check(struct srdma_revocation *lists, const STACK_OF(X509) *chain, const STACK_OF(X509) *cas, bool require_all,

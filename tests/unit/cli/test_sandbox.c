@@ -129,6 +129,26 @@ static int open_other_sockets(void)
 	return socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE) >= 0 ? 0 : 3;
 }
 
+/* The type alone does not say what it is: MPTCP, SCTP and SMC are streams, ping, UDP-Lite and L2TP datagrams. */
+static int open_other_protocols(void)
+{
+	static const int families[] = {AF_INET, AF_INET6}, streams[] = {IPPROTO_SCTP, 256, 262},
+			 datagrams[] = {IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_UDPLITE, 115};
+
+	for (size_t i = 0; i < 2; i++) {
+		for (size_t j = 0; j < sizeof streams / sizeof *streams; j++)
+			if (socket(families[i], SOCK_STREAM, streams[j]) != -1 || errno != EPERM)
+				return 1;
+		for (size_t j = 0; j < sizeof datagrams / sizeof *datagrams; j++)
+			if (socket(families[i], SOCK_DGRAM | SOCK_CLOEXEC, datagrams[j]) != -1 || errno != EPERM)
+				return 2;
+		if (socket(families[i], SOCK_STREAM, IPPROTO_TCP) < 0 || socket(families[i], SOCK_DGRAM, IPPROTO_UDP) < 0 ||
+		    socket(families[i], SOCK_DGRAM | SOCK_CLOEXEC, 0) < 0)
+			return errno == EPERM ? 3 : 0;
+	}
+	return 0;
+}
+
 static void *add_one(void *number)
 {
 	++*(int *)number;
@@ -174,6 +194,7 @@ static void what_no_server_needs_is_refused(void **state)
 	check_fine(in_sandbox(open_packet_socket));
 	check_fine(in_sandbox(link_file));
 	check_fine(in_sandbox(open_other_sockets));
+	check_fine(in_sandbox(open_other_protocols));
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 	check_fine(in_sandbox(make_process));
 	check_fine(in_sandbox(type_into_terminal));

@@ -214,6 +214,45 @@ static void what_keeps_the_rules_goes_on(void **state)
 	end(&rig);
 }
 
+/* ---- a peer that goes on and on -------------------------------------------------------------------------------- */
+
+static unsigned flood_left; /* messages that return no credits */
+
+static int poll_flood(struct ibv_cq *cq, int count, struct ibv_wc *wc)
+{
+	int n = flood_left < (unsigned)count ? (int)flood_left : count;
+
+	(void)cq;
+	for (int i = 0; i < n; i++)
+		wc[i] = (struct ibv_wc){.opcode = IBV_WC_RECV, .imm_data = htonl(IMM(IMM_CREDIT, 0)), .wc_flags = IBV_WC_WITH_IMM};
+	flood_left -= (unsigned)n;
+	return n;
+}
+
+static void flood_is_taken_in_turns_and_what_is_left_is_known(void **state)
+{
+	struct ibv_context context = {.ops.poll_cq = poll_flood};
+	struct ibv_cq cq = {.context = &context};
+	unsigned turns = 0;
+	struct rig rig;
+
+	(void)state;
+	make(&rig, false);
+	rig.stream.recv_cq = &cq;
+	flood_left = 100000;
+	do {
+		unsigned before = flood_left;
+
+		assert_int_equal(srdma_stream_poll_receives(&rig.stream), 0);
+		assert_true(before - flood_left <= SLOTS + POLL_BATCH);
+		turns++;
+	} while (rig.stream.receives_left);
+	assert_int_equal(flood_left, 0);
+	assert_true(turns > 1);
+	assert_int_equal(rig.stream.sends_arrived, 100000);
+	end(&rig);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -224,6 +263,7 @@ int main(void)
 		cmocka_unit_test(what_can_be_no_record_is_a_forgery),
 		cmocka_unit_test(control_record_that_is_refused_is_not_taken_for_a_forgery),
 		cmocka_unit_test(what_keeps_the_rules_goes_on),
+		cmocka_unit_test(flood_is_taken_in_turns_and_what_is_left_is_known),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

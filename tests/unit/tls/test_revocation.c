@@ -144,6 +144,32 @@ static void cas_above_a_trusted_one_are_looked_up(void **state)
 	pki_free(&lower);
 }
 
+static void leave_issuers_key_out(X509 *cert)
+{
+	X509_EXTENSION_free(X509_delete_ext(cert, X509_get_ext_by_NID(cert, NID_authority_key_identifier, -1)));
+}
+
+/* Of two CAs of one name the one whose key has signed is the issuer, whichever comes first. */
+static void ca_above_a_trusted_one_is_known_by_its_key(void **state)
+{
+	struct pki lower = pki_make((struct pki_request){.name = "Plain", .issuer = &root, .ca = true, .change = leave_issuers_key_out});
+	struct pki leaf = pki_make((struct pki_request){.name = "x", .issuer = &lower, .extended = "clientAuth"});
+
+	(void)state;
+	PKI_WRITE("leaf.crt", &leaf, &lower);
+	PKI_WRITE("namesakes.crt", &lower, &other_root, &root);
+	pki_write_key("leaf.key", &leaf);
+	LISTS("w", .issuer = &lower);
+	LISTS("a", .issuer = &root, .revoked = {&lower});
+	assert_server_refuses(plain_client("leaf.crt", "leaf.key"), server_with("namesakes.crt", "lists.crl", false), SRDMA_ECERT,
+			      "revoked by its CA ('CN=Plain', issued by 'CN=Root')");
+	LISTS("w", .issuer = &lower);
+	LISTS("a", .issuer = &root, .revoked = {&middle});
+	assert_meets(plain_client("leaf.crt", "leaf.key"), server_with("namesakes.crt", "lists.crl", false), "host.example.com");
+	pki_free(&lower);
+	pki_free(&leaf);
+}
+
 static void refusal_names_the_revoked_certificate(void **state)
 {
 	(void)state;
@@ -492,6 +518,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(leaf_of_a_revoked_intermediate_is_refused),
 		cmocka_unit_test(cas_above_a_trusted_one_are_looked_up),
+		cmocka_unit_test(ca_above_a_trusted_one_is_known_by_its_key),
 		cmocka_unit_test(refusal_names_the_revoked_certificate),
 		cmocka_unit_test(revoked_leaf_is_refused_and_others_are_not),
 		cmocka_unit_test(list_that_is_missing),
