@@ -12,9 +12,9 @@
 #define FOR_DOCTOR  (1U << 2)
 #define FOR_BENCH   (1U << 3)
 #define FOR_CONTROL (1U << 4)
-#define FOR_ALL     (FOR_SERVE | FOR_CONNECT | FOR_DOCTOR | FOR_BENCH | FOR_CONTROL)
 /* Not a command: a reload puts the new value into effect while the server runs. */
 #define AT_RELOAD   (1U << 5)
+#define FOR_ALL     (~AT_RELOAD)
 
 /* Numbers are int64_t because options are; their ranges are in the table of settings.c. */
 struct settings {
