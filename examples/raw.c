@@ -23,12 +23,12 @@ static int accept_one(struct srdma_device *device, const struct srdma_conn_optio
 	tls.client_ca_file = "ca.crt";
 	ret = srdma_tls_server_new(&tls, &context);
 	if (ret == 0)
-		ret = srdma_listener_new(NULL, PORT, &listener);
+		ret = srdma_listener_listen(NULL, PORT, &listener);
 	if (ret == 0)
 		ret = socket = srdma_listener_accept(listener, 60000);
 	if (ret >= 0)
 		ret = srdma_conn_accept(socket, context, device, options, NULL, NULL, conn);
-	srdma_listener_delete(&listener);
+	srdma_listener_free(&listener);
 	srdma_tls_context_unref(&context);
 	return ret;
 }
@@ -88,28 +88,26 @@ static int show_written(struct srdma_conn *conn)
 int main(int argc, char **argv)
 {
 	struct srdma_conn_options options;
-	struct srdma_device_options any;
 	struct srdma_device *device = NULL;
 	struct srdma_conn *conn = NULL;
 	int ret;
 
-	srdma_device_options_init(&any);
 	srdma_conn_options_init(&options);
 	options.raw = true;
 	if (argc == 1) {
 		options.region_size = REGION_SIZE;
 		options.region_access = IBV_ACCESS_REMOTE_WRITE;
 	}
-	ret = srdma_device_open(&any, &device);
+	ret = srdma_device_open(NULL, &device);
 	if (ret == 0)
 		ret = argc == 1 ? accept_one(device, &options, &conn) : connect_to(argv[1], device, &options, &conn);
 	if (ret == 0)
 		ret = argc == 1 ? show_written(conn) : write_own(conn);
 	if (ret == 0)
-		ret = srdma_conn_disconnect(conn, NULL, -1);
+		ret = srdma_conn_disconnect(conn, NULL, SRDMA_DEFAULT_TIMEOUT);
 	if (ret != 0)
 		fprintf(stderr, "raw: %s: %s\n", srdma_strerror(ret), srdma_error_text());
-	srdma_conn_delete(&conn);
+	srdma_conn_free(&conn);
 	srdma_device_unref(&device);
 	return ret != 0;
 }

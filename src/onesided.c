@@ -76,7 +76,7 @@ static bool is_in_use(const struct srdma_buffer *buffer)
 	return conn->sealed ? srdma_bulk_jobs_use(&conn->bulk.jobs, buffer) : srdma_channel_uses(&conn->channel, buffer->region.mr->lkey);
 }
 
-void srdma_buffer_delete(struct srdma_buffer **out)
+void srdma_buffer_free(struct srdma_buffer **out)
 {
 	struct srdma_buffer *buffer = *out;
 

@@ -9,6 +9,7 @@
 #include "log.h"
 #include "net.h"
 #include "server_limits.h"
+#include "sized.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -26,16 +27,24 @@
 #define DEVICE_CHECK_MS 2000
 #define LISTENERS_MAX 64U
 
-void srdma_server_options_init(struct srdma_server_options *options)
+void srdma_server_options_init_sized(struct srdma_server_options *options, size_t size)
 {
-	*options = (struct srdma_server_options){
+	static const struct srdma_server_options defaults = {
 		.port = SRDMA_DEFAULT_PORT,
 		.workers = SRDMA_WORKERS_PER_CLIENT,
 		.drain_timeout_ms = 5000,
 	};
-	srdma_server_limits_init(&options->limits);
-	srdma_conn_options_init(&options->conn);
-	options->conn.region_size = 65536;
+
+	srdma_sized_init(options, size, &defaults, sizeof defaults);
+}
+
+void srdma_server_conn_options_init_sized(struct srdma_conn_options *options, size_t size)
+{
+	struct srdma_conn_options defaults;
+
+	srdma_conn_options_init(&defaults);
+	defaults.region_size = 65536;
+	srdma_sized_init(options, size, &defaults, sizeof defaults);
 }
 
 void srdma_server_nudge(struct srdma_server *server)
@@ -48,16 +57,39 @@ void srdma_server_nudge(struct srdma_server *server)
 
 /* ---- options --------------------------------------------------------------------------------------------------- */
 
+/* Options that are complete, with what they point to, but for strings and lists, which stay the program's. */
+struct settings {
+	struct srdma_server_options options;
+	struct srdma_server_limits limits;
+	struct srdma_conn_settings conn;
+};
+
+static int take_options(const struct srdma_server_options *given, struct settings *out)
+{
+	struct srdma_conn_options conn;
+	int ret = SRDMA_SIZED_TAKE(srdma_server_options, arg, given, &out->options);
+
+	srdma_server_limits_init(&out->limits);
+	srdma_server_conn_options_init(&conn);
+	if (ret == 0 && out->options.limits)
+		ret = srdma_limits_complete(out->options.limits, &out->limits);
+	if (ret == 0)
+		ret = srdma_conn_settings_take(out->options.conn ? out->options.conn : &conn, &out->conn);
+	out->options.limits = &out->limits;
+	out->options.conn = &out->conn.options;
+	return ret;
+}
+
 static int check_options(const struct srdma_server_options *o)
 {
-	int ret = srdma_conn_options_check(&o->conn);
+	int ret = srdma_conn_options_check(o->conn);
 
 	if (ret != 0)
 		return ret;
 	if (o->drain_timeout_ms <= 0)
 		return srdma_fail(-EINVAL, "drain_timeout_ms must be above 0");
-	if (o->conn.raw)
-		return srdma_fail(-EINVAL, "a server has no raw connections; use srdma_listener_new and srdma_conn_accept");
+	if (o->conn->raw)
+		return srdma_fail(-EINVAL, "a server has no raw connections; use srdma_listener_listen and srdma_conn_accept");
 	if (o->listen_fd_count > LISTENERS_MAX)
 		return srdma_fail(-EINVAL, "%u listening sockets; a server takes %u at most", o->listen_fd_count, LISTENERS_MAX);
 	return 0;
@@ -75,18 +107,23 @@ static int check_networks(const char *setting, const char *list)
 	return ret;
 }
 
-int srdma_server_check(const struct srdma_server_options *options, struct srdma_device *device, srdma_check_fn *fn, void *arg)
+int srdma_server_check(const struct srdma_server_options *given, struct srdma_device *device, srdma_check_fn *fn, void *arg)
 {
 	struct srdma_bench bench = {.fn = fn, .arg = arg};
-	struct srdma_server_limits limits = options->limits;
+	struct settings settings;
+	const struct srdma_server_options *options = &settings.options;
+	struct srdma_server_limits limits;
 	struct srdma_identity *identities = NULL;
 	struct srdma_verdict verdict = {0};
-	int ret = check_options(options);
+	int ret = take_options(given, &settings);
 
+	limits = settings.limits;
+	if (ret == 0)
+		ret = check_options(options);
 	if (ret == 0)
 		ret = check_networks("proxy-networks", options->proxy_networks);
 	if (ret == 0)
-		ret = check_networks("gid-networks", options->conn.gid_networks);
+		ret = check_networks("gid-networks", options->conn->gid_networks);
 	if (ret == 0)
 		ret = srdma_limits_check_numbers(&limits);
 	if (ret == 0)
@@ -347,15 +384,17 @@ static void *listener_main(void *arg)
 
 static void set_options(struct srdma_server *server, const struct srdma_server_options *options)
 {
-	static const struct srdma_server_handlers none;
-
+	server->conn.options = *options->conn;
+	server->conn.qp = *options->conn->qp;
+	server->conn.options.qp = &server->conn.qp;
+	server->conn.options.gid_networks = NULL;
 	server->options = *options;
 	server->options.address = server->options.port = server->options.proxy_networks = NULL;
 	server->options.listen_fds = NULL;
-	server->options.conn.gid_networks = NULL;
-	server->options.limits = (struct srdma_server_limits){0};
-	if (memcmp(&options->handlers, &none, sizeof none) == 0)
-		server->options.handlers = srdma_echo_handlers;
+	server->options.limits = NULL;
+	server->options.conn = &server->conn.options;
+	if (!options->on_connect && !options->on_message && !options->on_disconnect)
+		srdma_echo_use(&server->options);
 }
 
 /* A bad list is the operator's mistake, to be told now and not to the first client. */
@@ -367,11 +406,11 @@ static int take_networks(struct srdma_server *server, const struct srdma_server_
 		srdma_error_prefix("proxy-networks: ");
 		return ret;
 	}
-	ret = check_networks("gid-networks", options->conn.gid_networks);
-	if (ret != 0 || !options->conn.gid_networks)
+	ret = check_networks("gid-networks", options->conn->gid_networks);
+	if (ret != 0 || !options->conn->gid_networks)
 		return ret;
-	server->options.conn.gid_networks = strdup(options->conn.gid_networks);
-	return server->options.conn.gid_networks ? 0 : srdma_fail(-ENOMEM, "out of memory");
+	server->conn.options.gid_networks = strdup(options->conn->gid_networks);
+	return server->conn.options.gid_networks ? 0 : srdma_fail(-ENOMEM, "out of memory");
 }
 
 static int make_descriptors(struct srdma_server *server)
@@ -399,8 +438,8 @@ static int make_listeners(struct srdma_server *server, const struct srdma_server
 	while (ret == 0 && server->listener_count < wanted) {
 		struct srdma_listener **next = &server->listeners[server->listener_count];
 
-		ret = options->listen_fd_count > 0 ? srdma_listener_new_fd(options->listen_fds[server->listener_count], next)
-						   : srdma_listener_new(options->address, options->port, next);
+		ret = options->listen_fd_count > 0 ? srdma_listener_from_fd(options->listen_fds[server->listener_count], next)
+						   : srdma_listener_listen(options->address, options->port, next);
 		server->listener_count += ret == 0;
 	}
 	return ret;
@@ -410,7 +449,7 @@ static int make_listeners(struct srdma_server *server, const struct srdma_server
 static void free_server(struct srdma_server *server)
 {
 	while (server->listener_count > 0)
-		srdma_listener_delete(&server->listeners[--server->listener_count]);
+		srdma_listener_free(&server->listeners[--server->listener_count]);
 	free(server->listeners);
 	for (size_t i = 0; i < 3; i++) {
 		int fd = i == 0 ? server->stop_fd : i == 1 ? server->room_fd : server->event_fd;
@@ -424,7 +463,7 @@ static void free_server(struct srdma_server *server)
 	srdma_limits_free(&server->limits);
 	srdma_tls_context_unref(&server->context);
 	srdma_device_unref(&server->device);
-	free((char *)(uintptr_t)server->options.conn.gid_networks);
+	free((char *)(uintptr_t)server->conn.options.gid_networks);
 	srdma_networks_clear(&server->proxies);
 	free(server);
 }
@@ -475,13 +514,17 @@ static int start_threads(struct srdma_server *server)
 	return ret;
 }
 
-int srdma_server_start(const struct srdma_server_options *options, struct srdma_tls_context *context,
+int srdma_server_start(const struct srdma_server_options *given, struct srdma_tls_context *context,
 		       struct srdma_device *device, struct srdma_server **out)
 {
+	struct settings settings;
+	const struct srdma_server_options *options = &settings.options;
 	struct srdma_server *server;
 	pthread_condattr_t monotonic;
-	int ret = check_options(options);
+	int ret = take_options(given, &settings);
 
+	if (ret == 0)
+		ret = check_options(options);
 	if (ret != 0)
 		return ret;
 	if (!srdma_tls_context_is_server(context))
@@ -490,7 +533,7 @@ int srdma_server_start(const struct srdma_server_options *options, struct srdma_
 	if (!server)
 		return srdma_fail(-ENOMEM, "out of memory");
 	set_options(server, options);
-	srdma_slots_init(&server->slots, options->limits.max_clients);
+	srdma_slots_init(&server->slots, options->limits->max_clients);
 	pthread_mutex_init(&server->mutex, NULL);
 	pthread_condattr_init(&monotonic);
 	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
@@ -499,7 +542,7 @@ int srdma_server_start(const struct srdma_server_options *options, struct srdma_
 	server->context = srdma_tls_context_ref(context);
 	server->device = srdma_device_ref(device);
 	server->stop_fd = server->room_fd = server->event_fd = -1;
-	ret = srdma_limits_take(&options->limits, options, device, true, &server->limits);
+	ret = srdma_limits_take(options->limits, options, device, true, &server->limits);
 	if (ret == 0)
 		ret = take_networks(server, options);
 	if (ret == 0)
@@ -524,19 +567,22 @@ int srdma_server_start(const struct srdma_server_options *options, struct srdma_
 
 /* ---- status ---------------------------------------------------------------------------------------------------- */
 
-void srdma_server_status(struct srdma_server *server, struct srdma_server_status *status)
+void srdma_server_get_status_sized(struct srdma_server *server, struct srdma_server_status *status, size_t size)
 {
+	struct srdma_server_status own;
+
 	pthread_mutex_lock(&server->mutex);
-	*status = server->counts;
-	status->pending = server->pending;
+	own = server->counts;
+	own.pending = server->pending;
 	pthread_mutex_unlock(&server->mutex);
-	status->clients = srdma_slots_used(&server->slots);
+	own.clients = srdma_slots_used(&server->slots);
 	pthread_mutex_lock(&server->slots.mutex);
-	status->max_clients = server->slots.max;
+	own.max_clients = server->slots.max;
 	pthread_mutex_unlock(&server->slots.mutex);
-	status->device_failed = atomic_load(&server->device_failed);
-	status->draining = atomic_load(&server->draining);
-	status->drained = atomic_load(&server->drained);
+	own.device_failed = atomic_load(&server->device_failed);
+	own.draining = atomic_load(&server->draining);
+	own.drained = atomic_load(&server->drained);
+	srdma_sized_fill(status, size, &own, sizeof own);
 }
 
 uint16_t srdma_server_port(const struct srdma_server *server)
@@ -569,8 +615,10 @@ int srdma_server_set_tls(struct srdma_server *server, struct srdma_tls_context *
 }
 
 struct visitor {
-	void (*visit)(const struct srdma_conn_info *info, void *arg);
+	srdma_visit_fn *visit;
 	void *arg;
+	struct srdma_conn_info *info; /* in the form of the program's structure */
+	size_t size;
 };
 
 static void visit_client(void *entry, void *arg)
@@ -583,14 +631,20 @@ static void visit_client(void *entry, void *arg)
 	srdma_conn_read_counters(client->conn, &client->info);
 	client->info.connected_at = client->connected_at;
 	client->info.worker = client->worker->number;
-	visitor->visit(&client->info, visitor->arg);
+	srdma_sized_fill(visitor->info, visitor->size, &client->info, sizeof client->info);
+	visitor->visit(visitor->info, visitor->arg);
 }
 
-void srdma_server_each(struct srdma_server *server, void (*visit)(const struct srdma_conn_info *info, void *arg), void *arg)
+int srdma_server_each_sized(struct srdma_server *server, srdma_visit_fn *visit, void *arg, size_t size)
 {
-	struct visitor visitor = {visit, arg};
+	size_t room = size > sizeof(struct srdma_conn_info) ? size : sizeof(struct srdma_conn_info);
+	struct visitor visitor = {visit, arg, calloc(1, room), size};
 
+	if (!visitor.info)
+		return srdma_fail(-ENOMEM, "out of memory");
 	srdma_slots_each(&server->slots, visit_client, &visitor);
+	free(visitor.info);
+	return 0;
 }
 
 int srdma_server_event_fd(const struct srdma_server *server)
@@ -653,9 +707,11 @@ static void recheck_connected(void *entry, void *arg)
 
 int srdma_server_set_limits(struct srdma_server *server, const struct srdma_server_limits *limits)
 {
-	struct srdma_server_limits fresh, old;
-	int ret = srdma_limits_take(limits, &server->options, server->device, false, &fresh);
+	struct srdma_server_limits given, fresh, old;
+	int ret = srdma_limits_complete(limits, &given);
 
+	if (ret == 0)
+		ret = srdma_limits_take(&given, &server->options, server->device, false, &fresh);
 	if (ret != 0)
 		return ret;
 	pthread_mutex_lock(&server->slots.mutex);

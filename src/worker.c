@@ -87,7 +87,7 @@ static void release(struct srdma_client *client)
 	srdma_conn_release_verbs(conn);
 	srdma_slots_release(&server->slots, &client->slot);
 	srdma_worker_leave(worker);
-	srdma_conn_delete(&conn);
+	srdma_conn_free(&conn);
 	OPENSSL_cleanse(&client->info, sizeof client->info); /* PSNs */
 	free(client);
 	pthread_mutex_lock(&server->mutex);
@@ -105,8 +105,8 @@ static void finish(struct srdma_client *client, int status, bool lost)
 	char text[512];
 
 	snprintf(text, sizeof text, "%s", srdma_error_text());
-	if (o->handlers.on_disconnect)
-		o->handlers.on_disconnect(client->conn, status, client->arg, o->arg);
+	if (o->on_disconnect)
+		o->on_disconnect(client->conn, status, client->arg, o->arg);
 	srdma_event_ended(client, status, lost, text);
 	count_end(client, status, lost);
 	release(client);
@@ -162,7 +162,7 @@ static void begin_ending(struct srdma_client *client, int status, const char *re
 static void block(struct srdma_client *client, bool blocked, bool got_on)
 {
 	if (blocked && (!client->blocked || got_on))
-		client->deadline = srdma_deadline(client->server->options.conn.timeout_ms);
+		client->deadline = srdma_deadline(client->server->options.conn->timeout_ms);
 	client->worker->blocked += (unsigned)blocked - (unsigned)client->blocked;
 	client->blocked = blocked;
 }
@@ -177,8 +177,8 @@ static bool serve_messages(struct srdma_client *client)
 	int ret = 0, taken = 0;
 
 	while (taken < TURN && ret == 0 && srdma_rate_is_open(&conn->rate) && srdma_conn_peek(conn, &data, &length) == 1) {
-		if (o->handlers.on_message)
-			ret = o->handlers.on_message(conn, data, length, client->reason, client->arg, o->arg);
+		if (o->on_message)
+			ret = o->on_message(conn, data, length, client->reason, client->arg, o->arg);
 		if (ret == 0) {
 			srdma_rate_take(&conn->rate, length);
 			ret = srdma_channel_consume(&conn->channel);
@@ -254,7 +254,7 @@ static void progress(struct srdma_client *client, bool control)
 static void rest(struct srdma_client *client, bool was_busy)
 {
 	struct srdma_worker *worker = client->worker;
-	int spin = client->server->options.conn.spin;
+	int spin = client->server->options.conn->spin;
 
 	was_busy = was_busy || srdma_bulk_is_active(&client->conn->bulk);
 	if (was_busy && spin != 0 && (client->hot || worker->hot_count < SRDMA_HOT_MAX)) {
@@ -348,8 +348,8 @@ static void take_client(struct srdma_worker *worker, struct srdma_client *client
 		finish(client, srdma_conn_check(client->conn), true);
 		return;
 	}
-	if (o->handlers.on_connect)
-		ret = o->handlers.on_connect(client->conn, &client->arg, o->arg);
+	if (o->on_connect)
+		ret = o->on_connect(client->conn, &client->arg, o->arg);
 	if (ret != 0)
 		begin_ending(client, ret, "refused by the server");
 	/* The client may have spoken before there was anybody to listen. */
@@ -465,7 +465,7 @@ static bool is_over(struct srdma_worker *worker)
 static void *worker_main(void *arg)
 {
 	struct srdma_worker *worker = arg;
-	bool watched = worker->server->options.conn.epoch_ms > 0 || srdma_device_watches(worker->server->device);
+	bool watched = worker->server->options.conn->epoch_ms > 0 || srdma_device_watches(worker->server->device);
 	uint64_t checked = 0, released = 0;
 	unsigned round = 0;
 
