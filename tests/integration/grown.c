@@ -296,6 +296,7 @@ static void look_at_server(struct srdma_server *server)
 	FILL(status, srdma_server_get_status(server, &status.value));
 	CHECK(status.value.clients == 1 && status.value.accepted == 1 && status.value.max_clients == 7);
 	EXPECT(srdma_server_each(server, visit, &seen), 0);
+	CHECK_FILLED(&seen.last.value);
 	CHECK(seen.count == 1 && strcmp(seen.last.value.peer_name, "alice") == 0 && seen.last.value.connected_at > 0);
 	EXPECT(srdma_server_get_metrics(server, &metrics), 0);
 	CHECK(metrics->clients == 1 && metrics->accepted == 1 && metrics->worker_load_count >= 1 && metrics->worker_load[0] == 1);
