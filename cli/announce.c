@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#define FIELDS_MAX         6
 #define TEXT(key, value)   ((struct srdma_log_field){.name = (key), .text = (value)})
 #define NUMBER(key, value) ((struct srdma_log_field){.name = (key), .number = (int64_t)(value)})
 
@@ -23,9 +24,12 @@ static bool wants_json(const struct serve *serve)
 
 static void log_event(const char *event, const char *text, const struct srdma_log_field *fields, size_t count)
 {
+	const struct srdma_log_field *pointers[FIELDS_MAX];
 	const struct srdma_log_record record = {
-		.level = SRDMA_LOG_INFO, .event = event, .fields = fields, .field_count = count, .text = text};
+		.level = SRDMA_LOG_INFO, .event = event, .fields = pointers, .field_count = count, .text = text};
 
+	for (size_t i = 0; i < count; i++)
+		pointers[i] = &fields[i];
 	cli_log_record(&record);
 }
 

@@ -80,7 +80,7 @@ int bench_disconnect(struct srdma_conn **conn)
 
 	if (ret < 0)
 		code = cli_fail(ret, "disconnect");
-	srdma_conn_delete(conn);
+	srdma_conn_free(conn);
 	return code;
 }
 

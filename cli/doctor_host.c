@@ -96,11 +96,10 @@ void doctor_check_certificates(struct doctor *doctor)
 void doctor_check_limits(struct doctor *doctor)
 {
 	struct taking taking = {.doctor = doctor};
-	struct srdma_server_options options;
+	struct server_options options;
 
-	srdma_server_options_init(&options);
 	if (settings_server_options(doctor->settings, &options) == 0)
-		srdma_server_check(&options, doctor->device, take, &taking);
+		srdma_server_check(&options.server, doctor->device, take, &taking);
 }
 
 static const char *port_advice(int error, const char *port, char *text, size_t size)
@@ -122,10 +121,10 @@ void doctor_check_port(struct doctor *doctor)
 	char advice[128];
 	int ret;
 
-	ret = srdma_listener_new(settings->listen_address, settings->listen_port, &listener);
+	ret = srdma_listener_listen(settings->listen_address, settings->listen_port, &listener);
 	if (ret == 0) {
 		doctor_find(doctor, FINDING_OK, "TLS port", NULL, "%s is free", settings->listen_port);
-		srdma_listener_delete(&listener);
+		srdma_listener_free(&listener);
 		return;
 	}
 	/* Where a server runs already, a port in use is as it should be. */

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "option.h"
 
+#include "securdma_server.h"
+
 #include "cli.h"
 
 #include <errno.h>

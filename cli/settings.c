@@ -155,16 +155,20 @@ int settings_init(struct settings *settings)
 {
 	struct srdma_device_options device;
 	struct srdma_conn_options conn;
+	struct srdma_qp_options qp;
 	struct srdma_server_options server;
+	struct srdma_server_limits limits;
 
 	srdma_device_options_init(&device);
 	srdma_conn_options_init(&conn);
+	srdma_qp_options_init(&qp);
 	srdma_server_options_init(&server);
+	srdma_server_limits_init(&limits);
 	*settings = (struct settings){
 		.log_level = SRDMA_LOG_WARN,
 		.device_port = device.port,
 		.gid_index = device.gid_index,
-		.path_mtu = conn.qp.path_mtu,
+		.path_mtu = qp.path_mtu,
 		.message_size = conn.message_size,
 		.depth = conn.depth,
 		.rdma_depth = conn.rdma_depth,
@@ -178,16 +182,16 @@ int settings_init(struct settings *settings)
 		.epoch_ms = conn.epoch_ms,
 		.recoveries = conn.recoveries,
 		.spin = conn.spin,
-		.qp_timeout = conn.qp.timeout,
-		.retry_count = conn.qp.retry_count,
-		.rnr_retry = conn.qp.rnr_retry,
-		.min_rnr_timer = conn.qp.min_rnr_timer,
-		.max_rd_atomic = conn.qp.max_rd_atomic,
-		.service_level = conn.qp.service_level,
-		.traffic_class = conn.qp.traffic_class,
-		.hop_limit = conn.qp.hop_limit,
-		.max_clients = server.limits.max_clients,
-		.max_pending = server.limits.max_pending,
+		.qp_timeout = qp.timeout,
+		.retry_count = qp.retry_count,
+		.rnr_retry = qp.rnr_retry,
+		.min_rnr_timer = qp.min_rnr_timer,
+		.max_rd_atomic = qp.max_rd_atomic,
+		.service_level = qp.service_level,
+		.traffic_class = qp.traffic_class,
+		.hop_limit = qp.hop_limit,
+		.max_clients = limits.max_clients,
+		.max_pending = limits.max_pending,
 		.workers = SRDMA_WORKERS_AUTO, /* the echo service does not block */
 		.drain_timeout_ms = server.drain_timeout_ms,
 	};
@@ -389,18 +393,20 @@ void settings_compare(const struct settings *a, const struct settings *b, unsign
 	}
 }
 
-void settings_conn_options(const struct settings *settings, struct srdma_conn_options *options)
+void settings_conn_options(const struct settings *settings, struct srdma_conn_options *options, struct srdma_qp_options *qp)
 {
 	srdma_conn_options_init(options);
-	options->qp.path_mtu = (uint32_t)settings->path_mtu;
-	options->qp.timeout = (uint8_t)settings->qp_timeout;
-	options->qp.retry_count = (uint8_t)settings->retry_count;
-	options->qp.rnr_retry = (uint8_t)settings->rnr_retry;
-	options->qp.min_rnr_timer = (uint8_t)settings->min_rnr_timer;
-	options->qp.max_rd_atomic = (uint8_t)settings->max_rd_atomic;
-	options->qp.service_level = (uint8_t)settings->service_level;
-	options->qp.traffic_class = (uint8_t)settings->traffic_class;
-	options->qp.hop_limit = (uint8_t)settings->hop_limit;
+	srdma_qp_options_init(qp);
+	options->qp = qp;
+	qp->path_mtu = (uint32_t)settings->path_mtu;
+	qp->timeout = (uint8_t)settings->qp_timeout;
+	qp->retry_count = (uint8_t)settings->retry_count;
+	qp->rnr_retry = (uint8_t)settings->rnr_retry;
+	qp->min_rnr_timer = (uint8_t)settings->min_rnr_timer;
+	qp->max_rd_atomic = (uint8_t)settings->max_rd_atomic;
+	qp->service_level = (uint8_t)settings->service_level;
+	qp->traffic_class = (uint8_t)settings->traffic_class;
+	qp->hop_limit = (uint8_t)settings->hop_limit;
 	options->message_size = (uint32_t)settings->message_size;
 	options->depth = (uint32_t)settings->depth;
 	options->rdma_depth = (uint32_t)settings->rdma_depth;
@@ -458,12 +464,17 @@ int settings_server_limits(struct settings *settings, struct srdma_server_limits
 	return limits->identity_count == 0 || limits->identities ? 0 : -ENOMEM;
 }
 
-int settings_server_options(struct settings *settings, struct srdma_server_options *options)
+int settings_server_options(struct settings *settings, struct server_options *options)
 {
-	options->workers = (int)settings->workers;
-	options->proxy_networks = settings->proxy_networks;
-	options->drain_timeout_ms = (int)settings->drain_timeout_ms;
-	settings_conn_options(settings, &options->conn);
+	struct srdma_server_options *server = &options->server;
+
+	srdma_server_options_init(server);
+	server->workers = (int)settings->workers;
+	server->proxy_networks = settings->proxy_networks;
+	server->drain_timeout_ms = (int)settings->drain_timeout_ms;
+	server->limits = &options->limits;
+	server->conn = &options->conn;
+	settings_conn_options(settings, &options->conn, &options->qp);
 	return settings_server_limits(settings, &options->limits);
 }
 

@@ -5,7 +5,7 @@
 
 #include "identities.h"
 #include "option.h"
-#include "securdma.h"
+#include "securdma_server.h"
 
 #define FOR_SERVE   (1U << 0)
 #define FOR_CONNECT (1U << 1)
@@ -72,13 +72,21 @@ void settings_compare(const struct settings *a, const struct settings *b, unsign
 		      void (*differs)(const struct option *option, void *arg), void *arg);
 
 /* The library's forms. The strings stay the settings'. */
-void settings_conn_options(const struct settings *settings, struct srdma_conn_options *options);
+/* options->qp becomes `qp`. */
+void settings_conn_options(const struct settings *settings, struct srdma_conn_options *options, struct srdma_qp_options *qp);
 void settings_client_tls(const struct settings *settings, struct srdma_tls_client_options *options);
 void settings_server_tls(const struct settings *settings, struct srdma_tls_server_options *options);
 /* The identities stay the settings'. Errors: -ENOMEM. */
 int settings_server_limits(struct settings *settings, struct srdma_server_limits *limits);
-/* All but where to listen, over what srdma_server_options_init has filled in. Likewise. */
-int settings_server_options(struct settings *settings, struct srdma_server_options *options);
+/* A server's options with what they point to: not to be copied. */
+struct server_options {
+	struct srdma_server_options server;
+	struct srdma_server_limits limits;
+	struct srdma_conn_options conn;
+	struct srdma_qp_options qp;
+};
+/* All but where to listen. Likewise. */
+int settings_server_options(struct settings *settings, struct server_options *options);
 
 /* Opens the device that the settings name. Errors: of srdma_device_open. */
 int settings_open_device(const struct settings *settings, struct srdma_device **device);

@@ -132,7 +132,7 @@ static int do_stat(struct session *session, char *rest)
 
 	if (take_word(&rest))
 		return wrong(session, "stat");
-	srdma_conn_info(session->conn, &session->info);
+	srdma_conn_get_info(session->conn, &session->info);
 	if (session->results) {
 		object = json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I}", "command", "stat", "messages_sent",
 				   (json_int_t)info->messages_sent, "messages_received",

@@ -11,12 +11,12 @@ uint64_t srdma_histogram_bound(unsigned bucket)
 	return bucket < SRDMA_HISTOGRAM_BUCKETS - 1 ? bounds[bucket] : UINT64_MAX;
 }
 
-void srdma_histogram_add(struct srdma_histogram *histogram, uint64_t us)
+void srdma_histogram_add(struct srdma_buckets *buckets, uint64_t us)
 {
 	unsigned bucket = 0;
 
 	while (us > srdma_histogram_bound(bucket))
 		bucket++;
-	histogram->counts[bucket]++;
-	histogram->sum_us += us;
+	buckets->counts[bucket]++;
+	buckets->sum_us += us;
 }

@@ -17,8 +17,7 @@ static const struct srdma_log_rate line_rate = {.burst = 100, .per_second = 10};
 
 static struct {
 	enum srdma_log_level level;
-	srdma_log_fn *fn;
-	srdma_log_record_fn *record_fn; /* instead of fn */
+	srdma_log_fn *fn; /* NULL: standard error */
 	void *arg;
 } sink = {.level = SRDMA_LOG_WARN};
 
@@ -73,15 +72,6 @@ void srdma_log_set(enum srdma_log_level level, srdma_log_fn *fn, void *arg)
 {
 	sink.level = level;
 	sink.fn = fn;
-	sink.record_fn = NULL;
-	sink.arg = arg;
-}
-
-void srdma_log_set_records(enum srdma_log_level level, srdma_log_record_fn *fn, void *arg)
-{
-	sink.level = level;
-	sink.fn = NULL;
-	sink.record_fn = fn;
 	sink.arg = arg;
 }
 
@@ -89,10 +79,8 @@ static void emit(const struct srdma_log_record *record)
 {
 	static const char *const names[] = {"error", "warning", "info", "debug"};
 
-	if (sink.record_fn)
-		sink.record_fn(record, sink.arg);
-	else if (sink.fn)
-		sink.fn(record->level, record->text, sink.arg);
+	if (sink.fn)
+		sink.fn(record, sink.arg);
 	else
 		fprintf(stderr, "securdma: %s: %s\n", names[record->level], record->text);
 }
@@ -104,8 +92,9 @@ static void tell_omissions(bool now)
 
 	while (srdma_log_limit_take_omission(now, &omission)) {
 		char line[LINE_MAX_SIZE];
-		const struct srdma_log_field fields[] = {SRDMA_FIELD_TEXT("like", omission.kind), SRDMA_FIELD_NUMBER("lines", omission.lines)};
-		const struct srdma_log_record record = {.level = SRDMA_LOG_WARN, .event = "log.left_out", .fields = fields, .field_count = 2,
+		const struct srdma_log_field like = SRDMA_FIELD_TEXT("like", omission.kind), lines = SRDMA_FIELD_NUMBER("lines", omission.lines);
+		const struct srdma_log_field *const fields[] = {&like, &lines};
+		const struct srdma_log_record record = {.size = sizeof record, .level = SRDMA_LOG_WARN, .event = "log.left_out", .fields = fields, .field_count = 2,
 							.text = line};
 
 		snprintf(line, sizeof line, "%u lines like \"%s\" were left out: there were too many", omission.lines, omission.kind);
@@ -131,7 +120,7 @@ void srdma_log_flush(void)
 void srdma_log(enum srdma_log_level level, const char *format, ...)
 {
 	char line[LINE_MAX_SIZE];
-	struct srdma_log_record record = {.level = level, .event = SRDMA_LOG_PLAIN, .text = line};
+	struct srdma_log_record record = {.size = sizeof record, .level = level, .event = SRDMA_LOG_PLAIN, .text = line};
 	va_list args;
 
 	if (!may_log(level, format, line_rate))
@@ -169,8 +158,9 @@ void srdma_log_event(const struct srdma_event *event, const char *format, ...)
 {
 	char line[LINE_MAX_SIZE], room[2 * LINE_MAX_SIZE];
 	struct srdma_log_field fields[SRDMA_FIELDS_MAX];
-	struct srdma_log_record record = {.level = event->level, .event = event->name, .security = event->security,
-					  .fields = fields, .text = line};
+	const struct srdma_log_field *pointers[SRDMA_FIELDS_MAX];
+	struct srdma_log_record record = {.size = sizeof record, .level = event->level, .event = event->name, .security = event->security,
+					  .fields = pointers, .text = line};
 	va_list args;
 
 	if (!may_log(event->level, event->name, event_rate))
@@ -180,6 +170,8 @@ void srdma_log_event(const struct srdma_event *event, const char *format, ...)
 	va_end(args);
 	srdma_utf8_make_shown(line, strlen(line));
 	record.field_count = copy_fields(event, fields, room, sizeof room);
+	for (size_t i = 0; i < record.field_count; i++)
+		pointers[i] = &fields[i];
 	emit(&record);
 }
 

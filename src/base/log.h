@@ -26,8 +26,8 @@ void srdma_make_printable(char *text, size_t length);
 #define SRDMA_FIELDS_MAX 16
 
 /* Fields of an event. A text is made to show before anybody gets it (utf8.h). */
-#define SRDMA_FIELD_TEXT(n, value) ((struct srdma_log_field){.name = (n), .text = (value)})
-#define SRDMA_FIELD_NUMBER(n, value) ((struct srdma_log_field){.name = (n), .number = (int64_t)(value)})
+#define SRDMA_FIELD_TEXT(n, value) ((struct srdma_log_field){.size = sizeof(struct srdma_log_field), .name = (n), .text = (value)})
+#define SRDMA_FIELD_NUMBER(n, value) ((struct srdma_log_field){.size = sizeof(struct srdma_log_field), .name = (n), .number = (int64_t)(value)})
 
 /* What every line of an event has in common; at most SRDMA_FIELDS_MAX fields. */
 struct srdma_event {

@@ -24,6 +24,7 @@ void srdma_verdict_take(struct srdma_verdict *verdict, enum srdma_check_result r
 void srdma_bench_report(struct srdma_bench *bench, const char *what, const struct srdma_verdict *verdict)
 {
 	const struct srdma_check check = {
+		.size = sizeof check,
 		.result = verdict->result,
 		.what = what,
 		.text = verdict->text,

@@ -3,7 +3,7 @@
 #ifndef SRDMA_VERDICT_H
 #define SRDMA_VERDICT_H
 
-#include "securdma.h"
+#include "securdma_cert.h"
 
 struct srdma_verdict {
 	enum srdma_check_result result;

@@ -81,7 +81,7 @@ void srdma_accept_delete(struct srdma_accept **out)
 	*out = NULL;
 	if (!accept)
 		return;
-	srdma_conn_delete(&accept->setup.conn);
+	srdma_conn_free(&accept->setup.conn);
 	free(accept);
 }
 
@@ -434,6 +434,7 @@ static int admit_publicly(struct srdma_conn *conn, struct srdma_reject *reject, 
 {
 	const struct public_admit *admit = arg;
 
+	reject->size = sizeof *reject;
 	return admit->fn(conn->names.identity, (const struct sockaddr *)&conn->peer_address, &conn->client_id, reject, admit->arg);
 }
 
@@ -445,14 +446,19 @@ int srdma_conn_accept(int socket, struct srdma_tls_context *context, struct srdm
 	struct srdma_newcomer newcomer = {.socket = socket};
 	socklen_t length = sizeof newcomer.peer;
 	struct srdma_accept *accept = NULL;
-	int ret;
+	struct srdma_conn_settings settings;
+	int ret = srdma_conn_settings_take(options, &settings);
 
+	if (ret != 0) {
+		close(socket);
+		return ret;
+	}
 	if (getpeername(socket, (struct sockaddr *)&newcomer.peer, &length) != 0) {
 		ret = srdma_fail(SRDMA_ELOST, "the TCP connection broke: %s", strerror(errno));
 		close(socket);
 		return ret;
 	}
-	ret = srdma_accept_new(&newcomer, context, device, options, admit ? admit_publicly : NULL, &given, &accept);
+	ret = srdma_accept_new(&newcomer, context, device, &settings.options, admit ? admit_publicly : NULL, &given, &accept);
 	if (ret != 0)
 		return ret;
 	while ((ret = srdma_accept_step(accept, out)) == -EAGAIN)

@@ -6,6 +6,7 @@
 #include "clock.h"
 #include "device.h"
 #include "log.h"
+#include "sized.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -21,9 +22,9 @@
 
 static _Thread_local struct srdma_reject last_reject;
 
-void srdma_reject_last(struct srdma_reject *reject)
+void srdma_reject_last_sized(struct srdma_reject *reject, size_t size)
 {
-	*reject = last_reject;
+	srdma_sized_fill(reject, size, &last_reject, sizeof last_reject);
 }
 
 /* ---- verbs objects --------------------------------------------------------------------------------------------- */
@@ -68,7 +69,7 @@ fail:
 			  strerror(errno));
 }
 
-/* Everything up to INIT, receives posted. What fails is freed by srdma_conn_delete. */
+/* Everything up to INIT, receives posted. What fails is freed by srdma_conn_free. */
 static int make_verbs(struct srdma_conn *conn, uint32_t message_size, uint32_t depth)
 {
 	const struct srdma_conn_options *o = &conn->options;
@@ -84,7 +85,7 @@ static int make_verbs(struct srdma_conn *conn, uint32_t message_size, uint32_t d
 	if (ret == 0)
 		ret = make_queues(conn, &queues);
 	if (ret == 0)
-		ret = srdma_qp_new(conn->device, &o->qp, &queues, access, &conn->qp);
+		ret = srdma_qp_new(conn->device, o->qp, &queues, access, &conn->qp);
 	if (ret == 0 && o->region_size > 0 && shape.sealed) {
 		ret = srdma_region_private(o->region_size, &conn->region);
 		conn->region.rights = ret == 0 ? o->region_access : 0;
@@ -103,11 +104,11 @@ static void describe_self(struct srdma_conn *conn, uint32_t message_size, uint32
 	struct srdma_hello *own = &conn->own;
 
 	own->link_layer = port->link_layer;
-	own->path_mtu = (uint8_t)srdma_mtu_of_bytes(conn->options.qp.path_mtu);
+	own->path_mtu = (uint8_t)srdma_mtu_of_bytes(conn->options.qp->path_mtu);
 	own->lid = port->lid;
 	own->qpn = conn->qp.verbs->qp_num;
-	own->rd_initiator = conn->options.qp.max_rd_atomic;
-	own->rd_responder = conn->options.qp.max_rd_atomic;
+	own->rd_initiator = conn->options.qp->max_rd_atomic;
+	own->rd_responder = conn->options.qp->max_rd_atomic;
 	if (!conn->options.raw) {
 		own->features = SRDMA_FEATURE_MESSAGES | (conn->options.epoch_psns ? SRDMA_FEATURE_EPOCHS : 0u);
 		own->message_size = message_size;
@@ -456,7 +457,7 @@ static int connect_once(const char *host, const char *port, struct srdma_tls_con
 	if (ret == 0)
 		ret = connect_steps(&s, fd, context, host);
 	if (ret != 0) {
-		srdma_conn_delete(&s.conn);
+		srdma_conn_free(&s.conn);
 		return ret;
 	}
 	srdma_setup_finish_timing(&s);
@@ -482,11 +483,17 @@ static int busy_pause_ms(unsigned attempt)
 int srdma_conn_connect(const char *host, const char *port, struct srdma_tls_context *context, struct srdma_device *device,
 		       const struct srdma_conn_options *options, struct srdma_conn **out)
 {
-	uint64_t until = srdma_deadline(options->busy_retry_ms);
+	struct srdma_conn_settings settings;
+	uint64_t until;
+	int ret = srdma_conn_settings_take(options, &settings);
 
+	if (ret != 0)
+		return ret;
+	until = srdma_deadline(settings.options.busy_retry_ms);
 	for (unsigned attempt = 0;; attempt++) {
-		int ret = connect_once(host, port, context, device, options, out), pause;
+		int pause;
 
+		ret = connect_once(host, port, context, device, &settings.options, out);
 		if (ret != SRDMA_EREJECTED || last_reject.reason != SRDMA_REJECT_BUSY)
 			return ret;
 		pause = busy_pause_ms(attempt);

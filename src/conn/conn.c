@@ -2,6 +2,7 @@
 #include "conn.h"
 
 #include "log.h"
+#include "sized.h"
 
 #include <errno.h>
 #include <openssl/crypto.h>
@@ -14,15 +15,9 @@
 
 /* ---- options --------------------------------------------------------------------------------------------------- */
 
-void srdma_conn_options_init(struct srdma_conn_options *options)
+void srdma_conn_options_init_sized(struct srdma_conn_options *options, size_t size)
 {
-	*options = (struct srdma_conn_options){
-		.qp = {.timeout = 14,
-		       .retry_count = 7,
-		       .rnr_retry = 6,
-		       .min_rnr_timer = 12,
-		       .max_rd_atomic = 16,
-		       .hop_limit = 64},
+	static const struct srdma_conn_options defaults = {
 		.raw_send_depth = 64,
 		.raw_recv_depth = 64,
 		.message_size = 4096,
@@ -36,6 +31,19 @@ void srdma_conn_options_init(struct srdma_conn_options *options)
 		.recoveries = 8,
 		.spin = 50,
 	};
+
+	srdma_sized_init(options, size, &defaults, sizeof defaults);
+}
+
+int srdma_conn_settings_take(const struct srdma_conn_options *given, struct srdma_conn_settings *out)
+{
+	int ret = SRDMA_SIZED_TAKE(srdma_conn_options, gid_networks, given, &out->options);
+
+	srdma_qp_options_init(&out->qp);
+	if (ret == 0 && out->options.qp)
+		ret = SRDMA_SIZED_TAKE(srdma_qp_options, hop_limit, out->options.qp, &out->qp);
+	out->options.qp = &out->qp;
+	return ret;
 }
 
 int srdma_conn_options_check(const struct srdma_conn_options *o)
@@ -62,7 +70,7 @@ int srdma_conn_options_check(const struct srdma_conn_options *o)
 	if (o->epoch_ms != 0 && (o->epoch_ms < EPOCH_MS_MIN || o->epoch_psns == 0))
 		return srdma_fail(-EINVAL, "epoch-ms %d is out of range; give at least %d (with epoch-psns above 0), or 0", o->epoch_ms,
 				  EPOCH_MS_MIN);
-	return srdma_qp_options_check(&o->qp);
+	return srdma_qp_options_check(o->qp);
 }
 
 /* ---- life ------------------------------------------------------------------------------------------------------ */
@@ -84,10 +92,12 @@ int srdma_conn_new(struct srdma_device *device, const struct srdma_conn_options 
 	}
 	conn->device = srdma_device_ref(device);
 	conn->options = *options;
+	conn->qp_options = *options->qp;
+	conn->options.qp = &conn->qp_options;
 	conn->options.gid_networks = NULL; /* the caller's string; `networks` has its meaning */
 	conn->networks = networks;
 	conn->epoll_fd = conn->wake_fd = -1;
-	srdma_qp_options_fit(&conn->options.qp, device);
+	srdma_qp_options_fit(&conn->qp_options, device);
 	*out = conn;
 	return 0;
 }
@@ -128,7 +138,7 @@ void srdma_conn_release_verbs(struct srdma_conn *conn)
 	conn->pd = NULL;
 }
 
-void srdma_conn_delete(struct srdma_conn **out)
+void srdma_conn_free(struct srdma_conn **out)
 {
 	struct srdma_conn *conn = *out;
 
@@ -164,7 +174,7 @@ void srdma_conn_read_counters(const struct srdma_conn *conn, struct srdma_conn_i
 	info->rdma_bytes_read = srdma_counter_read(&c->bytes_read);
 }
 
-void srdma_conn_info(const struct srdma_conn *conn, struct srdma_conn_info *info)
+static void describe(const struct srdma_conn *conn, struct srdma_conn_info *info)
 {
 	const struct srdma_stream *stream = &conn->stream;
 
@@ -191,7 +201,6 @@ void srdma_conn_info(const struct srdma_conn *conn, struct srdma_conn_info *info
 		.epoch_psns = stream->psns_used,
 		.pause_us = atomic_load(&conn->epoch.pause_us),
 		.pause_max_us = atomic_load(&conn->epoch.pause_max_us),
-		.timing = conn->timing,
 	};
 	if (conn->sealed)
 		snprintf(info->seal, sizeof info->seal, "%s", srdma_cipher_name(conn->cipher));
@@ -204,6 +213,20 @@ void srdma_conn_info(const struct srdma_conn *conn, struct srdma_conn_info *info
 	snprintf(info->tls_version, sizeof info->tls_version, "%s", srdma_tls_version(conn->tls));
 	snprintf(info->tls_cipher, sizeof info->tls_cipher, "%s", srdma_tls_cipher(conn->tls));
 	snprintf(info->tls_group, sizeof info->tls_group, "%s", srdma_tls_group(conn->tls));
+}
+
+void srdma_conn_get_info_sized(const struct srdma_conn *conn, struct srdma_conn_info *info, size_t size)
+{
+	struct srdma_conn_info own;
+
+	describe(conn, &own);
+	srdma_sized_fill(info, size, &own, sizeof own);
+	OPENSSL_cleanse(&own, sizeof own); /* the PSNs */
+}
+
+void srdma_conn_get_timing_sized(const struct srdma_conn *conn, struct srdma_conn_timing *timing, size_t size)
+{
+	srdma_sized_fill(timing, size, &conn->timing, sizeof conn->timing);
 }
 
 int srdma_conn_query_qp(struct srdma_conn *conn, enum ibv_qp_state *state, uint32_t *rq_psn, uint32_t *sq_psn)

@@ -26,10 +26,17 @@ struct srdma_closing {
 	uint64_t peer_close_deadline; /* for the peer to close, after our FINISH */
 };
 
+/* Options that are complete: those of a connection, and those of its queue pair that they point to. */
+struct srdma_conn_settings {
+	struct srdma_conn_options options;
+	struct srdma_qp_options qp;
+};
+
 struct srdma_conn {
 	struct srdma_device *device;
 	struct srdma_tls *tls;
-	struct srdma_conn_options options;
+	struct srdma_conn_options options; /* its qp points to: */
+	struct srdma_qp_options qp_options;
 	struct srdma_networks networks; /* options.gid_networks */
 	struct sockaddr_storage peer_address;  /* of the TCP connection, or as the balancer before it said */
 	struct sockaddr_storage proxy_address; /* that balancer's; ss_family AF_UNSPEC: there is none */
@@ -83,13 +90,16 @@ struct srdma_conn {
 };
 
 /* conn.c */
+/* Takes a program's options; gid_networks stays the program's. Errors: -EINVAL. */
+int srdma_conn_settings_take(const struct srdma_conn_options *options, struct srdma_conn_settings *out);
+/* Both functions: of options that are complete. */
 int srdma_conn_options_check(const struct srdma_conn_options *options);
 /* An empty connection that owns nothing yet but its references. */
 int srdma_conn_new(struct srdma_device *device, const struct srdma_conn_options *options, struct srdma_conn **out);
 
 /* The counters of srdma_conn_info alone; any thread may ask while the connection lives. */
 void srdma_conn_read_counters(const struct srdma_conn *conn, struct srdma_conn_info *info);
-/* Frees everything on the device; the TLS channel stays open until srdma_conn_delete, so that its closing tells the peer
+/* Frees everything on the device; the TLS channel stays open until srdma_conn_free, so that its closing tells the peer
  * that all is gone. */
 void srdma_conn_release_verbs(struct srdma_conn *conn);
 

@@ -3,6 +3,8 @@
 #include "clock.h"
 #include "conn.h"
 #include "log.h"
+#include "securdma_link.h"
+#include "sized.h"
 
 #include <errno.h>
 #include <openssl/crypto.h>
@@ -25,7 +27,8 @@ struct kept {
 };
 
 struct srdma_link {
-	struct srdma_link_options options; /* endpoints: the link's own copy; conn.gid_networks too */
+	struct srdma_link_options options; /* endpoints: the link's own copy */
+	struct srdma_conn_settings conn_settings; /* gid_networks: the link's own copy */
 	struct srdma_endpoint *endpoints;
 	char *gid_networks;
 	struct srdma_tls_context *context;
@@ -49,24 +52,29 @@ struct srdma_link {
 
 /* ---- options --------------------------------------------------------------------------------------------------- */
 
-void srdma_link_options_init(struct srdma_link_options *options)
+void srdma_endpoint_init_sized(struct srdma_endpoint *endpoint, size_t size)
 {
-	*options = (struct srdma_link_options){
+	static const struct srdma_endpoint defaults;
+
+	srdma_sized_init(endpoint, size, &defaults, sizeof defaults);
+}
+
+void srdma_link_options_init_sized(struct srdma_link_options *options, size_t size)
+{
+	static const struct srdma_link_options defaults = {
 		.reconnect_ms = 60000,
 		.pause_min_ms = 100,
 		.pause_max_ms = 5000,
 	};
-	srdma_conn_options_init(&options->conn);
+
+	srdma_sized_init(options, size, &defaults, sizeof defaults);
 }
 
-static int check_options(const struct srdma_link_options *o)
+static int check_options(const struct srdma_link_options *o, const struct srdma_conn_options *conn)
 {
 	if (o->endpoint_count == 0)
 		return srdma_fail(-EINVAL, "a link needs at least one endpoint");
-	for (size_t i = 0; i < o->endpoint_count; i++)
-		if (!o->endpoints[i].host)
-			return srdma_fail(-EINVAL, "endpoint %zu has no host", i);
-	if (o->conn.raw)
+	if (conn->raw)
 		return srdma_fail(-EINVAL, "a link cannot have raw connections: it could not restore what a program has in its "
 					   "own queue pair");
 	if (o->connect_ms < 0 || o->reconnect_ms < 0)
@@ -77,28 +85,45 @@ static int check_options(const struct srdma_link_options *o)
 	return 0;
 }
 
-static int copy_options(struct srdma_link *link, const struct srdma_link_options *options)
+static int copy_endpoint(const struct srdma_endpoint *given, size_t i, struct srdma_endpoint *out)
 {
-	link->options = *options;
-	link->endpoints = calloc(options->endpoint_count, sizeof *link->endpoints);
+	struct srdma_endpoint endpoint;
+	int ret = SRDMA_SIZED_TAKE(srdma_endpoint, port, given, &endpoint);
+
+	if (ret != 0)
+		return ret;
+	if (!endpoint.host)
+		return srdma_fail(-EINVAL, "endpoint %zu has no host", i);
+	out->host = strdup(endpoint.host);
+	out->port = strdup(endpoint.port ? endpoint.port : SRDMA_DEFAULT_PORT);
+	return out->host && out->port ? 0 : srdma_fail(-ENOMEM, "out of memory");
+}
+
+static int copy_endpoints(struct srdma_link *link, const struct srdma_endpoint *given)
+{
+	size_t count = link->options.endpoint_count;
+	int ret = 0;
+
+	link->endpoints = calloc(count, sizeof *link->endpoints);
 	link->options.endpoints = link->endpoints;
 	if (!link->endpoints)
-		return -ENOMEM;
-	for (size_t i = 0; i < options->endpoint_count; i++) {
-		const struct srdma_endpoint *given = &options->endpoints[i];
+		return srdma_fail(-ENOMEM, "out of memory");
+	for (size_t i = 0; ret == 0 && i < count; i++)
+		ret = copy_endpoint(srdma_sized_element(given, i), i, &link->endpoints[i]);
+	return ret;
+}
 
-		link->endpoints[i].host = strdup(given->host);
-		link->endpoints[i].port = strdup(given->port ? given->port : SRDMA_DEFAULT_PORT);
-		if (!link->endpoints[i].host || !link->endpoints[i].port)
-			return -ENOMEM;
-	}
-	if (options->conn.gid_networks) {
-		link->gid_networks = strdup(options->conn.gid_networks);
-		link->options.conn.gid_networks = link->gid_networks;
-		if (!link->gid_networks)
-			return -ENOMEM;
-	}
-	return 0;
+static int copy_options(struct srdma_link *link, const struct srdma_link_options *options, const struct srdma_conn_settings *conn)
+{
+	link->options = *options;
+	link->conn_settings = *conn;
+	link->conn_settings.options.qp = &link->conn_settings.qp;
+	link->options.conn = &link->conn_settings.options;
+	link->gid_networks = conn->options.gid_networks ? strdup(conn->options.gid_networks) : NULL;
+	link->conn_settings.options.gid_networks = link->gid_networks;
+	if (conn->options.gid_networks && !link->gid_networks)
+		return srdma_fail(-ENOMEM, "out of memory");
+	return copy_endpoints(link, options->endpoints);
 }
 
 /* ---- connecting ------------------------------------------------------------------------------------------------ */
@@ -157,7 +182,7 @@ static int sleep_or_be_woken(struct srdma_link *link, int ms)
 static int try_endpoint(struct srdma_link *link, size_t index, uint64_t deadline)
 {
 	const struct srdma_endpoint *endpoint = &link->endpoints[index];
-	struct srdma_conn_options options = link->options.conn;
+	struct srdma_conn_options options = *link->options.conn;
 	int left = srdma_deadline_left_ms(deadline), ret;
 
 	/* A server that does not answer uses up no more than the policy's time, but a first try has its own. */
@@ -170,7 +195,7 @@ static int try_endpoint(struct srdma_link *link, size_t index, uint64_t deadline
 	if (ret == 0)
 		ret = srdma_conn_share_wake(link->conn, link->wake_fd);
 	if (ret != 0) {
-		srdma_conn_delete(&link->conn);
+		srdma_conn_free(&link->conn);
 		return ret;
 	}
 	link->endpoint = index;
@@ -229,11 +254,24 @@ static int connect_by_policy(struct srdma_link *link, int ms)
 	}
 }
 
-int srdma_link_new(const struct srdma_link_options *options, struct srdma_tls_context *context, struct srdma_device *device,
-		   struct srdma_link **out)
+static int take_options(const struct srdma_link_options *given, struct srdma_link_options *options, struct srdma_conn_settings *conn)
 {
+	struct srdma_conn_options defaults;
+	int ret = SRDMA_SIZED_TAKE(srdma_link_options, pause_max_ms, given, options);
+
+	srdma_conn_options_init(&defaults);
+	if (ret == 0)
+		ret = srdma_conn_settings_take(options->conn ? options->conn : &defaults, conn);
+	return ret == 0 ? check_options(options, &conn->options) : ret;
+}
+
+int srdma_link_connect(const struct srdma_link_options *given, struct srdma_tls_context *context, struct srdma_device *device,
+		       struct srdma_link **out)
+{
+	struct srdma_link_options options;
+	struct srdma_conn_settings conn;
 	struct srdma_link *link;
-	int ret = check_options(options);
+	int ret = take_options(given, &options, &conn);
 
 	if (ret != 0)
 		return ret;
@@ -245,12 +283,12 @@ int srdma_link_new(const struct srdma_link_options *options, struct srdma_tls_co
 	link->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (link->wake_fd < 0)
 		ret = srdma_fail(-errno, "cannot make a descriptor: %s", strerror(errno));
-	if (ret == 0 && copy_options(link, options) != 0)
-		ret = srdma_fail(-ENOMEM, "out of memory");
 	if (ret == 0)
-		ret = connect_by_policy(link, options->connect_ms);
+		ret = copy_options(link, &options, &conn);
+	if (ret == 0)
+		ret = connect_by_policy(link, options.connect_ms);
 	if (ret != 0) {
-		srdma_link_delete(&link);
+		srdma_link_free(&link);
 		return ret;
 	}
 	link->failures = 0;
@@ -311,7 +349,7 @@ static int take_leave(struct srdma_link *link, int error)
 	ret = keep_arrivals(link);
 	if (ret != 0)
 		return ret;
-	srdma_conn_info(link->conn, &info);
+	srdma_conn_get_info(link->conn, &info);
 	link->loss.acknowledged = link->base + info.messages_acknowledged;
 	link->loss.sent = link->base + info.messages_sent;
 	link->in_doubt += info.messages_sent - info.messages_acknowledged;
@@ -324,7 +362,7 @@ static int take_leave(struct srdma_link *link, int error)
 	srdma_log(SRDMA_LOG_WARN, "lost the connection to %s:%s: %s; messages up to %llu acknowledged, %llu in doubt",
 		  link->endpoints[link->endpoint].host, link->endpoints[link->endpoint].port, loss.text,
 		  (unsigned long long)link->loss.acknowledged, (unsigned long long)(link->loss.sent - link->loss.acknowledged));
-	srdma_conn_delete(&link->conn);
+	srdma_conn_free(&link->conn);
 	return 0;
 }
 
@@ -470,25 +508,27 @@ struct srdma_conn *srdma_link_conn(struct srdma_link *link)
 	return link->conn;
 }
 
-void srdma_link_loss(const struct srdma_link *link, struct srdma_link_loss *loss)
+void srdma_link_get_loss_sized(const struct srdma_link *link, struct srdma_link_loss *loss, size_t size)
 {
-	*loss = link->loss;
+	srdma_sized_fill(loss, size, &link->loss, sizeof link->loss);
 }
 
-void srdma_link_info(const struct srdma_link *link, struct srdma_link_info *info)
+void srdma_link_get_info_sized(const struct srdma_link *link, struct srdma_link_info *info, size_t size)
 {
 	struct srdma_conn_info conn = {0};
 
 	if (link->conn)
 		srdma_conn_read_counters(link->conn, &conn);
-	*info = (struct srdma_link_info){
+	const struct srdma_link_info own = {
 		.connections = link->connections,
 		.connected = link->conn && link->conn->status == 0,
 		.sent = link->base + conn.messages_sent,
 		.acknowledged = link->conn ? link->base + conn.messages_acknowledged : link->loss.acknowledged,
 		.in_doubt = link->in_doubt,
-		.endpoint = link->endpoints[link->endpoint],
+		.host = link->endpoints[link->endpoint].host,
+		.port = link->endpoints[link->endpoint].port,
 	};
+	srdma_sized_fill(info, size, &own, sizeof own);
 }
 
 /* ---- the end --------------------------------------------------------------------------------------------------- */
@@ -499,14 +539,14 @@ int srdma_link_disconnect(struct srdma_link *link, const char *reason, int timeo
 	return link->conn ? srdma_conn_disconnect(link->conn, reason, timeout_ms) : 0;
 }
 
-void srdma_link_delete(struct srdma_link **out)
+void srdma_link_free(struct srdma_link **out)
 {
 	struct srdma_link *link = *out;
 
 	*out = NULL;
 	if (!link)
 		return;
-	srdma_conn_delete(&link->conn);
+	srdma_conn_free(&link->conn);
 	while (link->first_kept) {
 		struct kept *kept = link->first_kept;
 

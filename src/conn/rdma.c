@@ -76,7 +76,7 @@ static bool is_in_use(const struct srdma_buffer *buffer)
 	return conn->sealed ? srdma_sealed_jobs_use(&conn->sealed_rdma.jobs, buffer) : srdma_stream_uses(&conn->stream, buffer->region.mr->lkey);
 }
 
-void srdma_buffer_delete(struct srdma_buffer **out)
+void srdma_buffer_free(struct srdma_buffer **out)
 {
 	struct srdma_buffer *buffer = *out;
 

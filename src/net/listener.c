@@ -50,7 +50,7 @@ static int take_name(struct srdma_listener *listener)
 	return 0;
 }
 
-int srdma_listener_new(const char *address, const char *port, struct srdma_listener **out)
+int srdma_listener_listen(const char *address, const char *port, struct srdma_listener **out)
 {
 	struct srdma_listener *listener = calloc(1, sizeof *listener);
 	int ret;
@@ -73,7 +73,7 @@ free_listener:
 	return ret;
 }
 
-int srdma_listener_new_fd(int fd, struct srdma_listener **out)
+int srdma_listener_from_fd(int fd, struct srdma_listener **out)
 {
 	struct srdma_listener *listener;
 	int flags = fcntl(fd, F_GETFL), ret;
@@ -98,7 +98,7 @@ int srdma_listener_new_fd(int fd, struct srdma_listener **out)
 	return ret;
 }
 
-void srdma_listener_delete(struct srdma_listener **out)
+void srdma_listener_free(struct srdma_listener **out)
 {
 	struct srdma_listener *listener = *out;
 

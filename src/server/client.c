@@ -69,7 +69,7 @@ static void release(struct srdma_client *client)
 	srdma_conn_release_verbs(conn);
 	srdma_slots_release(&server->slots, &client->slot);
 	srdma_worker_leave(worker);
-	srdma_conn_delete(&conn);
+	srdma_conn_free(&conn);
 	OPENSSL_cleanse(&client->info, sizeof client->info); /* PSNs */
 	free(client);
 	pthread_mutex_lock(&server->mutex);
@@ -87,8 +87,8 @@ void srdma_client_finish(struct srdma_client *client, int status, bool lost)
 	char text[512];
 
 	snprintf(text, sizeof text, "%s", srdma_error_text());
-	if (o->handlers.on_disconnect)
-		o->handlers.on_disconnect(client->conn, status, client->arg, o->arg);
+	if (o->on_disconnect)
+		o->on_disconnect(client->conn, status, client->arg, o->arg);
 	srdma_event_ended(client, status, lost, text);
 	count_end(client, status, lost);
 	release(client);
@@ -142,7 +142,7 @@ void srdma_client_end(struct srdma_client *client, int status, const char *reaso
 static void block(struct srdma_client *client, bool blocked, bool got_on)
 {
 	if (blocked && (!client->marks[SRDMA_MARK_BLOCKED] || got_on))
-		client->deadline = srdma_deadline(client->server->options.conn.timeout_ms);
+		client->deadline = srdma_deadline(client->server->options.conn->timeout_ms);
 	srdma_client_mark(client, SRDMA_MARK_BLOCKED, blocked);
 }
 
@@ -156,8 +156,8 @@ static bool serve_messages(struct srdma_client *client)
 	int ret = 0, taken = 0;
 
 	while (taken < TURN && ret == 0 && srdma_rate_is_open(&conn->rate) && srdma_conn_peek(conn, &data, &length) == 1) {
-		if (o->handlers.on_message)
-			ret = o->handlers.on_message(conn, data, length, client->reason, client->arg, o->arg);
+		if (o->on_message)
+			ret = o->on_message(conn, data, length, client->reason, client->arg, o->arg);
 		if (ret == 0) {
 			srdma_rate_take(&conn->rate, length);
 			ret = srdma_stream_consume(&conn->stream);
@@ -231,7 +231,7 @@ void srdma_client_progress(struct srdma_client *client, bool control)
 void srdma_client_rest(struct srdma_client *client, bool was_busy)
 {
 	struct srdma_worker *worker = client->worker;
-	int spin = client->server->options.conn.spin;
+	int spin = client->server->options.conn->spin;
 
 	was_busy = was_busy || srdma_sealed_rdma_is_active(&client->conn->sealed_rdma);
 	if (was_busy && spin != 0 && (client->hot || worker->hot_count < SRDMA_HOT_MAX)) {

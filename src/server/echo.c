@@ -47,8 +47,9 @@ static void echo_disconnect(struct srdma_conn *conn, int status, void *client_ar
 	free(client_arg);
 }
 
-const struct srdma_server_handlers srdma_echo_handlers = {
-	.on_connect = echo_connect,
-	.on_message = echo_message,
-	.on_disconnect = echo_disconnect,
-};
+void srdma_echo_use(struct srdma_server_options *options)
+{
+	options->on_connect = echo_connect;
+	options->on_message = echo_message;
+	options->on_disconnect = echo_disconnect;
+}

@@ -32,10 +32,10 @@ void srdma_event_connected(const struct srdma_client *client)
 		SRDMA_FIELD_TEXT("tls_version", info->tls_version),
 		SRDMA_FIELD_TEXT("tls_cipher", info->tls_cipher),
 		SRDMA_FIELD_TEXT("tls_group", info->tls_group),
-		SRDMA_FIELD_NUMBER("setup_us", info->timing.total),
-		SRDMA_FIELD_NUMBER("tls_us", info->timing.tls),
-		SRDMA_FIELD_NUMBER("exchange_us", info->timing.exchange),
-		SRDMA_FIELD_NUMBER("qp_us", info->timing.qp),
+		SRDMA_FIELD_NUMBER("setup_us", client->conn->timing.total),
+		SRDMA_FIELD_NUMBER("tls_us", client->conn->timing.tls),
+		SRDMA_FIELD_NUMBER("exchange_us", client->conn->timing.exchange),
+		SRDMA_FIELD_NUMBER("qp_us", client->conn->timing.qp),
 		SRDMA_FIELD_TEXT("proxy", client->proxy),
 	};
 	const struct srdma_event event = {SRDMA_LOG_INFO, "client.connected", false, fields,
@@ -43,7 +43,7 @@ void srdma_event_connected(const struct srdma_client *client)
 
 	srdma_log_event(&event, "client %llu: connected from %s%s%s as '%s', QPN 0x%06x to 0x%06x, %s, set up in %llu us",
 			(unsigned long long)client->slot.id, THROUGH(client), info->peer_name, info->qpn, info->peer_qpn,
-			info->tls_version, (unsigned long long)info->timing.total);
+			info->tls_version, (unsigned long long)client->conn->timing.total);
 }
 
 /* Of who does what it may not, or is too many of the same, an operator may want to know more. */
@@ -91,7 +91,7 @@ void srdma_event_ended(const struct srdma_client *client, int status, bool lost,
 	const char *limit = atomic_load(&client->kicked) ? client->kick_limit : NULL;
 	struct srdma_conn_info info;
 
-	srdma_conn_info(client->conn, &info);
+	srdma_conn_get_info(client->conn, &info);
 	const struct srdma_log_field fields[] = {
 		SRDMA_FIELD_NUMBER("client_id", id),
 		SRDMA_FIELD_TEXT("address", client->address),

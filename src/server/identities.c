@@ -6,6 +6,7 @@
 #include "stream.h"
 #include "frames.h"
 #include "log.h"
+#include "sized.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -16,9 +17,11 @@
 
 #define ALL_RIGHTS (IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ)
 
-void srdma_identity_init(struct srdma_identity *identity)
+void srdma_identity_init_sized(struct srdma_identity *identity, size_t size)
 {
-	*identity = (struct srdma_identity){.region_size = -1, .region_access = -1};
+	static const struct srdma_identity defaults = {.region_size = -1, .region_access = -1};
+
+	srdma_sized_init(identity, size, &defaults, sizeof defaults);
 }
 
 /* ---- the list -------------------------------------------------------------------------------------------------- */
@@ -82,6 +85,22 @@ static int check_unique(const struct srdma_identity *sorted, size_t count)
 	return 0;
 }
 
+static int copy_identity(const struct srdma_identity *given, struct srdma_identity *out)
+{
+	struct srdma_identity own;
+	int ret = SRDMA_SIZED_TAKE(srdma_identity, max_bytes_per_second, given, &own);
+
+	if (ret == 0)
+		ret = check(&own);
+	if (ret != 0)
+		return ret;
+	own.name = copy_name(own.name);
+	if (!own.name)
+		return srdma_fail(-ENOMEM, "out of memory");
+	*out = own;
+	return 0;
+}
+
 int srdma_identities_copy(const struct srdma_identity *identities, size_t count, struct srdma_identity **out)
 {
 	struct srdma_identity *copy;
@@ -93,13 +112,7 @@ int srdma_identities_copy(const struct srdma_identity *identities, size_t count,
 	if (!copy)
 		return srdma_fail(-ENOMEM, "out of memory");
 	for (size_t i = 0; ret == 0 && i < count; i++) {
-		ret = check(&identities[i]);
-		if (ret != 0)
-			break;
-		copy[i] = identities[i];
-		copy[i].name = copy_name(identities[i].name);
-		if (!copy[i].name)
-			ret = srdma_fail(-ENOMEM, "out of memory");
+		ret = copy_identity(srdma_sized_element(identities, i), &copy[i]);
 	}
 	if (ret == 0) {
 		qsort(copy, count, sizeof *copy, by_name);

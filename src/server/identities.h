@@ -6,6 +6,8 @@
 
 #include "peer_names.h"
 
+#include "securdma_server.h"
+
 /* Checks a list, and makes an own copy of it that is sorted by name. Errors: -EINVAL with the name; -ENOMEM. */
 int srdma_identities_copy(const struct srdma_identity *identities, size_t count, struct srdma_identity **out);
 void srdma_identities_free(struct srdma_identity **identities, size_t count);

@@ -3,9 +3,11 @@
 
 #include "device.h"
 #include "histogram.h"
+#include "log.h"
 #include "tls.h"
 
 #include <errno.h>
+#include <stdlib.h>
 
 /* ---- words ----------------------------------------------------------------------------------------------------- */
 
@@ -73,7 +75,7 @@ enum srdma_client_end srdma_client_end_of(int status, bool lost)
 void srdma_metrics_count_setup(struct srdma_server *server, int error, enum srdma_reject_reason rejection,
 			       const struct srdma_conn_timing *timing)
 {
-	struct srdma_server_metrics *m = &server->metrics;
+	struct srdma_totals *m = &server->totals;
 
 	if (error == 0) {
 		m->accepted++;
@@ -92,12 +94,12 @@ void srdma_metrics_count_end(struct srdma_server *server, const struct srdma_con
 {
 	unsigned completion = conn->stream.failed_status;
 
-	server->metrics.ended[srdma_client_end_of(status, lost)]++;
+	server->totals.ended[srdma_client_end_of(status, lost)]++;
 	if (completion != IBV_WC_SUCCESS)
-		server->metrics.completion_errors[completion < SRDMA_WC_STATUSES ? completion : IBV_WC_GENERAL_ERR]++;
+		server->totals.completion_errors[completion < SRDMA_WC_STATUSES ? completion : IBV_WC_GENERAL_ERR]++;
 }
 
-static void add_traffic(struct srdma_server_metrics *to, const struct srdma_conn *conn)
+static void add_traffic(struct srdma_totals *to, const struct srdma_conn *conn)
 {
 	const struct srdma_counters *c = &conn->stream.counters;
 
@@ -118,42 +120,112 @@ void srdma_metrics_keep_traffic(struct srdma_server *server, const struct srdma_
 
 /* ---- the snapshot ---------------------------------------------------------------------------------------------- */
 
+#define WORKERS_TOLD 1024
+
+/* What a struct srdma_server_metrics points to. */
+struct snapshot {
+	struct srdma_server_metrics public; /* first */
+	struct srdma_totals totals;
+	struct srdma_histogram setup_time[SRDMA_SETUP_PHASES];
+	const struct srdma_histogram *setup_times[SRDMA_SETUP_PHASES];
+	unsigned worker_load[WORKERS_TOLD];
+};
+
+static void copy_traffic(struct srdma_totals *to, const struct srdma_totals *from)
+{
+	to->messages_received = from->messages_received;
+	to->messages_sent = from->messages_sent;
+	to->bytes_received = from->bytes_received;
+	to->bytes_sent = from->bytes_sent;
+	to->rdma_bytes_written = from->rdma_bytes_written;
+	to->rdma_bytes_read = from->rdma_bytes_read;
+	to->epochs = from->epochs;
+	to->recoveries = from->recoveries;
+}
+
 /* Under one lock, so that a client that goes meanwhile is counted once: among the live ones or the others. */
-static void sum_traffic(struct srdma_server *server, struct srdma_server_metrics *out)
+static void sum_traffic(struct srdma_server *server, struct snapshot *out)
 {
 	struct srdma_slots *slots = &server->slots;
 
 	pthread_mutex_lock(&slots->mutex);
-	out->clients = slots->used;
-	out->max_clients = slots->max;
-	out->messages_received = server->gone.messages_received;
-	out->messages_sent = server->gone.messages_sent;
-	out->bytes_received = server->gone.bytes_received;
-	out->bytes_sent = server->gone.bytes_sent;
-	out->rdma_bytes_written = server->gone.rdma_bytes_written;
-	out->rdma_bytes_read = server->gone.rdma_bytes_read;
-	out->epochs = server->gone.epochs;
-	out->recoveries = server->gone.recoveries;
+	out->public.clients = slots->used;
+	out->public.max_clients = slots->max;
+	copy_traffic(&out->totals, &server->gone);
 	for (unsigned i = 0; i < slots->used; i++) {
 		const struct srdma_client *client = slots->taken[i]->client;
 
 		if (client->conn)
-			add_traffic(out, client->conn);
+			add_traffic(&out->totals, client->conn);
 	}
 	pthread_mutex_unlock(&slots->mutex);
 }
 
-void srdma_server_metrics(struct srdma_server *server, struct srdma_server_metrics *out)
+static void read_server(struct srdma_server *server, struct snapshot *out)
 {
 	pthread_mutex_lock(&server->mutex);
-	*out = server->metrics;
-	out->pending = server->pending;
-	out->workers = server->worker_count;
-	for (unsigned i = 0; i < server->worker_count && i < SRDMA_METRICS_WORKERS; i++)
+	out->totals = server->totals;
+	out->public.pending = server->pending;
+	out->public.workers = server->worker_count;
+	out->public.worker_load_count = server->worker_count < WORKERS_TOLD ? server->worker_count : WORKERS_TOLD;
+	for (size_t i = 0; i < out->public.worker_load_count; i++)
 		out->worker_load[i] = server->workers[i]->load;
-	out->certificate_not_after = srdma_tls_context_not_after(server->context);
+	out->public.certificate_not_after = srdma_tls_context_not_after(server->context);
 	pthread_mutex_unlock(&server->mutex);
-	sum_traffic(server, out);
-	out->sweeps = srdma_device_sweeps(server->device);
-	out->device_failed = atomic_load(&server->device_failed);
+}
+
+static void point_to_arrays(struct snapshot *s)
+{
+	struct srdma_server_metrics *m = &s->public;
+	const struct srdma_totals *t = &s->totals;
+
+	for (size_t i = 0; i < SRDMA_SETUP_PHASES; i++) {
+		s->setup_time[i] = (struct srdma_histogram){.size = sizeof *s->setup_time, .counts = t->setup_time[i].counts,
+							    .bucket_count = SRDMA_HISTOGRAM_BUCKETS, .sum_us = t->setup_time[i].sum_us};
+		s->setup_times[i] = &s->setup_time[i];
+	}
+	m->worker_load = s->worker_load;
+	m->rejected = t->rejected;
+	m->rejected_count = SRDMA_REJECT_REASONS;
+	m->failed = t->failed;
+	m->failed_count = SRDMA_SETUP_FAILURES;
+	m->setup_time = s->setup_times;
+	m->setup_time_count = SRDMA_SETUP_PHASES;
+	m->ended = t->ended;
+	m->ended_count = SRDMA_CLIENT_ENDS;
+	m->completion_errors = t->completion_errors;
+	m->completion_error_count = SRDMA_WC_STATUSES;
+}
+
+int srdma_server_get_metrics(struct srdma_server *server, struct srdma_server_metrics **out)
+{
+	struct snapshot *s = calloc(1, sizeof *s);
+	struct srdma_server_metrics *m;
+
+	if (!s)
+		return srdma_fail(-ENOMEM, "out of memory");
+	read_server(server, s);
+	sum_traffic(server, s);
+	point_to_arrays(s);
+	m = &s->public;
+	m->size = sizeof *m;
+	m->accepted = s->totals.accepted;
+	m->messages_received = s->totals.messages_received;
+	m->messages_sent = s->totals.messages_sent;
+	m->bytes_received = s->totals.bytes_received;
+	m->bytes_sent = s->totals.bytes_sent;
+	m->rdma_bytes_written = s->totals.rdma_bytes_written;
+	m->rdma_bytes_read = s->totals.rdma_bytes_read;
+	m->epochs = s->totals.epochs;
+	m->recoveries = s->totals.recoveries;
+	m->sweeps = srdma_device_sweeps(server->device);
+	m->device_failed = atomic_load(&server->device_failed);
+	*out = m;
+	return 0;
+}
+
+void srdma_server_metrics_free(struct srdma_server_metrics **metrics)
+{
+	free(*metrics);
+	*metrics = NULL;
 }

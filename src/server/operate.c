@@ -6,9 +6,11 @@
 #include "log.h"
 #include "server.h"
 #include "server_limits.h"
+#include "sized.h"
 
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 /* ---- status ---------------------------------------------------------------------------------------------------- */
 
@@ -21,23 +23,25 @@ static uint64_t sum(const uint64_t *counts, unsigned number)
 	return all;
 }
 
-void srdma_server_status(struct srdma_server *server, struct srdma_server_status *status)
+void srdma_server_get_status_sized(struct srdma_server *server, struct srdma_server_status *status, size_t size)
 {
-	*status = (struct srdma_server_status){0};
+	struct srdma_server_status own = {0};
+
 	pthread_mutex_lock(&server->mutex);
-	status->accepted = server->metrics.accepted;
-	status->rejected = sum(server->metrics.rejected, SRDMA_REJECT_REASONS);
-	status->failed = sum(server->metrics.failed, SRDMA_SETUP_FAILURES);
-	status->lost = server->lost;
-	status->pending = server->pending;
+	own.accepted = server->totals.accepted;
+	own.rejected = sum(server->totals.rejected, SRDMA_REJECT_REASONS);
+	own.failed = sum(server->totals.failed, SRDMA_SETUP_FAILURES);
+	own.lost = server->lost;
+	own.pending = server->pending;
 	pthread_mutex_unlock(&server->mutex);
-	status->clients = srdma_slots_used(&server->slots);
+	own.clients = srdma_slots_used(&server->slots);
 	pthread_mutex_lock(&server->slots.mutex);
-	status->max_clients = server->slots.max;
+	own.max_clients = server->slots.max;
 	pthread_mutex_unlock(&server->slots.mutex);
-	status->device_failed = atomic_load(&server->device_failed);
-	status->draining = atomic_load(&server->draining);
-	status->drained = atomic_load(&server->drained);
+	own.device_failed = atomic_load(&server->device_failed);
+	own.draining = atomic_load(&server->draining);
+	own.drained = atomic_load(&server->drained);
+	srdma_sized_fill(status, size, &own, sizeof own);
 }
 
 uint16_t srdma_server_port(const struct srdma_server *server)
@@ -70,8 +74,10 @@ int srdma_server_set_tls(struct srdma_server *server, struct srdma_tls_context *
 }
 
 struct visitor {
-	void (*visit)(const struct srdma_conn_info *info, void *arg);
+	srdma_visit_fn *visit;
 	void *arg;
+	struct srdma_conn_info *info; /* in the form of the program's structure */
+	size_t size;
 };
 
 static void visit_client(void *entry, void *arg)
@@ -84,14 +90,20 @@ static void visit_client(void *entry, void *arg)
 	srdma_conn_read_counters(client->conn, &client->info);
 	client->info.connected_at = client->connected_at;
 	client->info.worker = client->worker->number;
-	visitor->visit(&client->info, visitor->arg);
+	srdma_sized_fill(visitor->info, visitor->size, &client->info, sizeof client->info);
+	visitor->visit(visitor->info, visitor->arg);
 }
 
-void srdma_server_each(struct srdma_server *server, void (*visit)(const struct srdma_conn_info *info, void *arg), void *arg)
+int srdma_server_each_sized(struct srdma_server *server, srdma_visit_fn *visit, void *arg, size_t size)
 {
-	struct visitor visitor = {visit, arg};
+	size_t room = size > sizeof(struct srdma_conn_info) ? size : sizeof(struct srdma_conn_info);
+	struct visitor visitor = {visit, arg, calloc(1, room), size};
 
+	if (!visitor.info)
+		return srdma_fail(-ENOMEM, "out of memory");
 	srdma_slots_each(&server->slots, visit_client, &visitor);
+	free(visitor.info);
+	return 0;
 }
 
 int srdma_server_event_fd(const struct srdma_server *server)
@@ -154,9 +166,11 @@ static void recheck_connected(void *entry, void *arg)
 
 int srdma_server_set_limits(struct srdma_server *server, const struct srdma_server_limits *limits)
 {
-	struct srdma_server_limits fresh, old;
-	int ret = srdma_limits_take(limits, &server->options, server->device, false, &fresh);
+	struct srdma_server_limits given, fresh, old;
+	int ret = srdma_limits_complete(limits, &given);
 
+	if (ret == 0)
+		ret = srdma_limits_take(&given, &server->options, server->device, false, &fresh);
 	if (ret != 0)
 		return ret;
 	pthread_mutex_lock(&server->slots.mutex);

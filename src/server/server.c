@@ -8,6 +8,7 @@
 #include "log.h"
 #include "net.h"
 #include "server_limits.h"
+#include "sized.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -20,30 +21,61 @@
 
 #define SETUP_THREADS_MAX 4
 
-void srdma_server_options_init(struct srdma_server_options *options)
+void srdma_server_options_init_sized(struct srdma_server_options *options, size_t size)
 {
-	*options = (struct srdma_server_options){
+	static const struct srdma_server_options defaults = {
 		.port = SRDMA_DEFAULT_PORT,
 		.workers = SRDMA_WORKERS_PER_CLIENT,
 		.drain_timeout_ms = 5000,
 	};
-	srdma_server_limits_init(&options->limits);
-	srdma_conn_options_init(&options->conn);
-	options->conn.region_size = 65536;
+
+	srdma_sized_init(options, size, &defaults, sizeof defaults);
+}
+
+void srdma_server_conn_options_init_sized(struct srdma_conn_options *options, size_t size)
+{
+	struct srdma_conn_options defaults;
+
+	srdma_conn_options_init(&defaults);
+	defaults.region_size = 65536;
+	srdma_sized_init(options, size, &defaults, sizeof defaults);
 }
 
 /* ---- options --------------------------------------------------------------------------------------------------- */
 
+/* Options that are complete, with what they point to, but for strings and lists, which stay the program's. */
+struct settings {
+	struct srdma_server_options options;
+	struct srdma_server_limits limits;
+	struct srdma_conn_settings conn;
+};
+
+static int take_options(const struct srdma_server_options *given, struct settings *out)
+{
+	struct srdma_conn_options conn;
+	int ret = SRDMA_SIZED_TAKE(srdma_server_options, arg, given, &out->options);
+
+	srdma_server_limits_init(&out->limits);
+	srdma_server_conn_options_init(&conn);
+	if (ret == 0 && out->options.limits)
+		ret = srdma_limits_complete(out->options.limits, &out->limits);
+	if (ret == 0)
+		ret = srdma_conn_settings_take(out->options.conn ? out->options.conn : &conn, &out->conn);
+	out->options.limits = &out->limits;
+	out->options.conn = &out->conn.options;
+	return ret;
+}
+
 static int check_options(const struct srdma_server_options *o)
 {
-	int ret = srdma_conn_options_check(&o->conn);
+	int ret = srdma_conn_options_check(o->conn);
 
 	if (ret != 0)
 		return ret;
 	if (o->drain_timeout_ms <= 0)
 		return srdma_fail(-EINVAL, "drain_timeout_ms must be above 0");
-	if (o->conn.raw)
-		return srdma_fail(-EINVAL, "a server has no raw connections; use srdma_listener_new and srdma_conn_accept");
+	if (o->conn->raw)
+		return srdma_fail(-EINVAL, "a server has no raw connections; use srdma_listener_listen and srdma_conn_accept");
 	if (o->listen_fd_count > SRDMA_LISTENERS_MAX)
 		return srdma_fail(-EINVAL, "%u listening sockets; a server takes %u at most", o->listen_fd_count, SRDMA_LISTENERS_MAX);
 	return 0;
@@ -61,18 +93,23 @@ static int check_networks(const char *setting, const char *list)
 	return ret;
 }
 
-int srdma_server_check(const struct srdma_server_options *options, struct srdma_device *device, srdma_check_fn *fn, void *arg)
+int srdma_server_check(const struct srdma_server_options *given, struct srdma_device *device, srdma_check_fn *fn, void *arg)
 {
 	struct srdma_bench bench = {.fn = fn, .arg = arg};
-	struct srdma_server_limits limits = options->limits;
+	struct settings settings;
+	const struct srdma_server_options *options = &settings.options;
+	struct srdma_server_limits limits;
 	struct srdma_identity *identities = NULL;
 	struct srdma_verdict verdict = {0};
-	int ret = check_options(options);
+	int ret = take_options(given, &settings);
 
+	limits = settings.limits;
+	if (ret == 0)
+		ret = check_options(options);
 	if (ret == 0)
 		ret = check_networks("proxy-networks", options->proxy_networks);
 	if (ret == 0)
-		ret = check_networks("gid-networks", options->conn.gid_networks);
+		ret = check_networks("gid-networks", options->conn->gid_networks);
 	if (ret == 0)
 		ret = srdma_limits_check_numbers(&limits);
 	if (ret == 0)
@@ -92,15 +129,17 @@ int srdma_server_check(const struct srdma_server_options *options, struct srdma_
 
 static void set_options(struct srdma_server *server, const struct srdma_server_options *options)
 {
-	static const struct srdma_server_handlers none;
-
+	server->conn.options = *options->conn;
+	server->conn.qp = *options->conn->qp;
+	server->conn.options.qp = &server->conn.qp;
+	server->conn.options.gid_networks = NULL;
 	server->options = *options;
 	server->options.address = server->options.port = server->options.proxy_networks = NULL;
 	server->options.listen_fds = NULL;
-	server->options.conn.gid_networks = NULL;
-	server->options.limits = (struct srdma_server_limits){0};
-	if (memcmp(&options->handlers, &none, sizeof none) == 0)
-		server->options.handlers = srdma_echo_handlers;
+	server->options.limits = NULL;
+	server->options.conn = &server->conn.options;
+	if (!options->on_connect && !options->on_message && !options->on_disconnect)
+		srdma_echo_use(&server->options);
 }
 
 /* A bad list is the operator's mistake, to be told now and not to the first client. */
@@ -112,11 +151,11 @@ static int take_networks(struct srdma_server *server, const struct srdma_server_
 		srdma_error_prefix("proxy-networks: ");
 		return ret;
 	}
-	ret = check_networks("gid-networks", options->conn.gid_networks);
-	if (ret != 0 || !options->conn.gid_networks)
+	ret = check_networks("gid-networks", options->conn->gid_networks);
+	if (ret != 0 || !options->conn->gid_networks)
 		return ret;
-	server->options.conn.gid_networks = strdup(options->conn.gid_networks);
-	return server->options.conn.gid_networks ? 0 : srdma_fail(-ENOMEM, "out of memory");
+	server->conn.options.gid_networks = strdup(options->conn->gid_networks);
+	return server->conn.options.gid_networks ? 0 : srdma_fail(-ENOMEM, "out of memory");
 }
 
 static int make_descriptors(struct srdma_server *server)
@@ -144,8 +183,8 @@ static int make_listeners(struct srdma_server *server, const struct srdma_server
 	while (ret == 0 && server->listener_count < wanted) {
 		struct srdma_listener **next = &server->listeners[server->listener_count];
 
-		ret = options->listen_fd_count > 0 ? srdma_listener_new_fd(options->listen_fds[server->listener_count], next)
-						   : srdma_listener_new(options->address, options->port, next);
+		ret = options->listen_fd_count > 0 ? srdma_listener_from_fd(options->listen_fds[server->listener_count], next)
+						   : srdma_listener_listen(options->address, options->port, next);
 		server->listener_count += ret == 0;
 	}
 	return ret;
@@ -155,7 +194,7 @@ static int make_listeners(struct srdma_server *server, const struct srdma_server
 static void free_server(struct srdma_server *server)
 {
 	while (server->listener_count > 0)
-		srdma_listener_delete(&server->listeners[--server->listener_count]);
+		srdma_listener_free(&server->listeners[--server->listener_count]);
 	free(server->listeners);
 	for (size_t i = 0; i < 3; i++) {
 		int fd = i == 0 ? server->stop_fd : i == 1 ? server->room_fd : server->event_fd;
@@ -169,7 +208,7 @@ static void free_server(struct srdma_server *server)
 	srdma_limits_free(&server->limits);
 	srdma_tls_context_unref(&server->context);
 	srdma_device_unref(&server->device);
-	free((char *)(uintptr_t)server->options.conn.gid_networks);
+	free((char *)(uintptr_t)server->conn.options.gid_networks);
 	srdma_networks_clear(&server->proxies);
 	free(server);
 }
@@ -220,13 +259,17 @@ static int start_threads(struct srdma_server *server)
 	return ret;
 }
 
-int srdma_server_start(const struct srdma_server_options *options, struct srdma_tls_context *context,
+int srdma_server_start(const struct srdma_server_options *given, struct srdma_tls_context *context,
 		       struct srdma_device *device, struct srdma_server **out)
 {
+	struct settings settings;
+	const struct srdma_server_options *options = &settings.options;
 	struct srdma_server *server;
 	pthread_condattr_t monotonic;
-	int ret = check_options(options);
+	int ret = take_options(given, &settings);
 
+	if (ret == 0)
+		ret = check_options(options);
 	if (ret != 0)
 		return ret;
 	if (!srdma_tls_context_is_server(context))
@@ -235,7 +278,7 @@ int srdma_server_start(const struct srdma_server_options *options, struct srdma_
 	if (!server)
 		return srdma_fail(-ENOMEM, "out of memory");
 	set_options(server, options);
-	srdma_slots_init(&server->slots, options->limits.max_clients);
+	srdma_slots_init(&server->slots, options->limits->max_clients);
 	pthread_mutex_init(&server->mutex, NULL);
 	pthread_condattr_init(&monotonic);
 	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
@@ -244,7 +287,7 @@ int srdma_server_start(const struct srdma_server_options *options, struct srdma_
 	server->context = srdma_tls_context_ref(context);
 	server->device = srdma_device_ref(device);
 	server->stop_fd = server->room_fd = server->event_fd = -1;
-	ret = srdma_limits_take(&options->limits, options, device, true, &server->limits);
+	ret = srdma_limits_take(options->limits, options, device, true, &server->limits);
 	if (ret == 0)
 		ret = take_networks(server, options);
 	if (ret == 0)

@@ -5,6 +5,7 @@
 #define SRDMA_SERVER_H
 
 #include "accept.h"
+#include "histogram.h"
 #include "net.h"
 #include "slots.h"
 
@@ -52,15 +53,34 @@ struct srdma_worker {
 	unsigned marked[SRDMA_MARKS]; /* clients that have each mark */
 };
 
+#define SRDMA_SETUP_FAILURES (SRDMA_SETUP_OTHER + 1)
+#define SRDMA_CLIENT_ENDS    (SRDMA_END_OTHER + 1)
+#define SRDMA_SETUP_PHASES   (SRDMA_PHASE_TOTAL + 1)
+#define SRDMA_REJECT_REASONS 16
+#define SRDMA_WC_STATUSES    32
+
+/* What a server counts, as in struct srdma_server_metrics. */
+struct srdma_totals {
+	uint64_t accepted;
+	uint64_t rejected[SRDMA_REJECT_REASONS];
+	uint64_t failed[SRDMA_SETUP_FAILURES];
+	struct srdma_buckets setup_time[SRDMA_SETUP_PHASES];
+	uint64_t ended[SRDMA_CLIENT_ENDS];
+	uint64_t completion_errors[SRDMA_WC_STATUSES];
+	uint64_t messages_received, messages_sent, bytes_received, bytes_sent, rdma_bytes_written, rdma_bytes_read;
+	uint64_t epochs, recoveries;
+};
+
 struct srdma_server {
-	struct srdma_server_options options; /* strings in it are NULL, its limits zeroed: `limits` are those in force */
+	struct srdma_server_options options; /* strings in it and its limits are NULL: `limits` are those in force */
+	struct srdma_conn_settings conn;     /* of every client, what options.conn points to */
 	struct srdma_tls_context *context; /* guarded by mutex: it can be replaced */
 	struct srdma_device *device;
 	struct srdma_listener **listeners;
 	unsigned listener_count;
 	struct srdma_networks proxies; /* balancers, whose connections begin with a PROXY header */
 	struct srdma_slots slots; /* its mutex also guards each client's conn and info, and `gone` */
-	struct srdma_server_metrics gone; /* metrics.c; the traffic of clients that have gone */
+	struct srdma_totals gone; /* metrics.c; the traffic of clients that have gone */
 	pthread_t listener_thread;
 	struct srdma_setup_thread *setup_threads;
 	unsigned setup_thread_count;
@@ -86,8 +106,8 @@ struct srdma_server {
 	struct srdma_worker **workers;
 	unsigned worker_count;
 	struct srdma_server_limits limits; /* own copy, its identities sorted; replaced with slots.mutex held as well */
+	struct srdma_totals totals; /* metrics.c; without traffic */
 	uint64_t lost;         /* clients that did not end in order */
-	struct srdma_server_metrics metrics; /* metrics.c; without traffic and what is of the moment */
 	unsigned unclean;      /* of these, while stopping */
 };
 
@@ -187,6 +207,7 @@ void srdma_workers_wake(struct srdma_server *server);
 /* No client is left, and none will come. */
 void srdma_workers_stop(struct srdma_server *server);
 
-extern const struct srdma_server_handlers srdma_echo_handlers;
+/* The functions of the built-in service. */
+void srdma_echo_use(struct srdma_server_options *options);
 
 #endif

@@ -5,6 +5,7 @@
 #include "identities.h"
 #include "log.h"
 #include "machine.h"
+#include "sized.h"
 
 #include <errno.h>
 #include <string.h>
@@ -14,9 +15,16 @@
 #define FDS_PER_WORKER 3 /* epoll, eventfd, completion channel */
 #define FDS_BESIDES    64
 
-void srdma_server_limits_init(struct srdma_server_limits *limits)
+void srdma_server_limits_init_sized(struct srdma_server_limits *limits, size_t size)
 {
-	*limits = (struct srdma_server_limits){.max_clients = 10, .max_pending = 64};
+	static const struct srdma_server_limits defaults = {.max_clients = 10, .max_pending = 64};
+
+	srdma_sized_init(limits, size, &defaults, sizeof defaults);
+}
+
+int srdma_limits_complete(const struct srdma_server_limits *given, struct srdma_server_limits *out)
+{
+	return SRDMA_SIZED_TAKE(srdma_server_limits, identity_count, given, out);
 }
 
 uint64_t srdma_limits_most_pending(const struct srdma_server_limits *limits)
@@ -161,12 +169,12 @@ int srdma_limits_check(const struct srdma_server_limits *limits, const struct sr
 {
 	struct srdma_verdict queues = {0}, memory = {0}, locked = {0}, descriptors = {0}, list = {0};
 	struct need need;
-	int ret = find_need(limits, &options->conn, &need);
+	int ret = find_need(limits, options->conn, &need);
 
 	if (ret != 0)
 		return ret;
 	if (device) {
-		judge_device(&queues, device, limits->max_clients, &options->conn);
+		judge_device(&queues, device, limits->max_clients, options->conn);
 		judge_locked_memory(&locked, device, &need);
 	}
 	judge_memory(&memory, &need);

@@ -239,13 +239,13 @@ static void succeed(struct srdma_client *client, struct srdma_conn *conn)
 
 	srdma_accept_delete(&client->accept);
 	pthread_mutex_lock(&server->slots.mutex);
-	srdma_conn_info(conn, &client->info);
+	srdma_conn_get_info(conn, &client->info);
 	client->connected_at = time(NULL);
 	client->conn = conn;
 	srdma_server_recheck(client); /* the limits may have been replaced since it was admitted */
 	pthread_mutex_unlock(&server->slots.mutex);
 	srdma_event_connected(client);
-	count_end(client, 0, SRDMA_REJECT_NONE, &client->info.timing);
+	count_end(client, 0, SRDMA_REJECT_NONE, &conn->timing);
 	srdma_worker_give(client->worker, client);
 }
 
@@ -315,7 +315,7 @@ static void take_arrival(struct srdma_setup_thread *thread, struct srdma_client 
 	pthread_mutex_lock(&server->mutex);
 	context = srdma_tls_context_ref(server->context);
 	pthread_mutex_unlock(&server->mutex);
-	ret = srdma_accept_new(&client->newcomer, context, server->device, &server->options.conn, admit, client, &client->accept);
+	ret = srdma_accept_new(&client->newcomer, context, server->device, server->options.conn, admit, client, &client->accept);
 	srdma_tls_context_unref(&context);
 
 	client->newcomer.socket = -1;

@@ -62,8 +62,8 @@ static void take_client(struct srdma_worker *worker, struct srdma_client *client
 		srdma_client_finish(client, srdma_conn_check(client->conn), true);
 		return;
 	}
-	if (o->handlers.on_connect)
-		ret = o->handlers.on_connect(client->conn, &client->arg, o->arg);
+	if (o->on_connect)
+		ret = o->on_connect(client->conn, &client->arg, o->arg);
 	if (ret != 0)
 		srdma_client_end(client, ret, "refused by the server");
 	/* The client may have spoken before there was anybody to listen. */
@@ -184,7 +184,7 @@ static bool has_deadlines(const struct srdma_worker *worker)
 static void *worker_main(void *arg)
 {
 	struct srdma_worker *worker = arg;
-	bool watched = worker->server->options.conn.epoch_ms > 0 || srdma_device_watches(worker->server->device);
+	bool watched = worker->server->options.conn->epoch_ms > 0 || srdma_device_watches(worker->server->device);
 	uint64_t checked = 0, released = 0;
 	unsigned round = 0;
 

@@ -3,6 +3,7 @@
 
 #include "log.h"
 #include "atomic_file.h"
+#include "sized.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -373,15 +374,25 @@ done:
 	return error;
 }
 
-int srdma_cert_make(const struct srdma_cert_request *request)
+void srdma_cert_request_init_sized(struct srdma_cert_request *request, size_t size)
 {
+	static const struct srdma_cert_request defaults = {.kind = SRDMA_CERT_CA};
+
+	srdma_sized_init(request, size, &defaults, sizeof defaults);
+}
+
+int srdma_cert_make(const struct srdma_cert_request *given)
+{
+	struct srdma_cert_request own, *request = &own;
 	struct issuer issuer = {.cert = NULL};
 	EVP_PKEY *key = NULL;
 	X509 *cert = NULL;
 	int error;
 
 	ERR_clear_error();
-	error = check_request(request);
+	error = SRDMA_SIZED_TAKE(srdma_cert_request, overwrite, given, &own);
+	if (!error)
+		error = check_request(request);
 	if (!error && (request->kind == SRDMA_CERT_SERVER || request->kind == SRDMA_CERT_CLIENT))
 		error = issuer_load(request, &issuer);
 	if (error)

@@ -3,7 +3,7 @@
 #ifndef SRDMA_CERT_H
 #define SRDMA_CERT_H
 
-#include "securdma.h"
+#include "securdma_cert.h"
 
 #include <openssl/x509.h>
 

@@ -2,6 +2,7 @@
 #include "cert.h"
 #include "log.h"
 #include "peer_chain.h"
+#include "sized.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -275,7 +276,7 @@ static int describe(X509 *cert, BIO *bio, struct srdma_cert_info *info)
 
 int srdma_cert_describe(X509 *cert, struct srdma_cert_info *info)
 {
-	struct srdma_cert_info result = {.subject = ""};
+	struct srdma_cert_info result = {.size = sizeof result};
 	BIO *bio = BIO_new(BIO_s_mem());
 	int error = bio ? describe(cert, bio, &result) : srdma_fail(-ENOMEM, "no memory to describe a certificate");
 
@@ -286,8 +287,9 @@ int srdma_cert_describe(X509 *cert, struct srdma_cert_info *info)
 	return error;
 }
 
-int srdma_cert_read(const char *cert_file, struct srdma_cert_info *info)
+int srdma_cert_read_sized(const char *cert_file, struct srdma_cert_info *info, size_t size)
 {
+	struct srdma_cert_info own;
 	X509 *cert = NULL;
 	int error;
 
@@ -297,7 +299,9 @@ int srdma_cert_read(const char *cert_file, struct srdma_cert_info *info)
 	error = srdma_cert_load(cert_file, "certificate", &cert);
 	if (error)
 		return error;
-	error = srdma_cert_describe(cert, info);
+	error = srdma_cert_describe(cert, &own);
 	X509_free(cert);
+	if (error == 0)
+		srdma_sized_fill(info, size, &own, sizeof own);
 	return error && error != -ENOMEM ? srdma_fail(SRDMA_ECONFIG, "the certificate %s is malformed", cert_file) : error;
 }

@@ -2,6 +2,7 @@
 /* Certificates, keys, CAs and lists, judged before a peer does. */
 #include "cert.h"
 #include "log.h"
+#include "sized.h"
 #include "verdict.h"
 #include "verify_text.h"
 
@@ -373,11 +374,15 @@ static void report_loading(struct srdma_bench *bench, int error)
 	srdma_bench_report(bench, "credentials", &verdict);
 }
 
-int srdma_tls_server_check(const struct srdma_tls_server_options *options, srdma_check_fn *fn, void *arg)
+int srdma_tls_server_check(const struct srdma_tls_server_options *given, srdma_check_fn *fn, void *arg)
 {
 	struct srdma_bench bench = {.fn = fn, .arg = arg};
 	struct srdma_tls_context *context = NULL;
+	struct srdma_tls_server_options own, *options = &own;
+	int ret = SRDMA_SIZED_TAKE(srdma_tls_server_options, allow_tls12, given, &own);
 
+	if (ret != 0)
+		return ret;
 	ERR_clear_error();
 	if (options->cert_file)
 		check_own(&bench, SRDMA_CERT_SERVER, options->cert_file, options->key_file, NULL);
@@ -391,11 +396,15 @@ int srdma_tls_server_check(const struct srdma_tls_server_options *options, srdma
 	return srdma_bench_end(&bench);
 }
 
-int srdma_tls_client_check(const struct srdma_tls_client_options *options, srdma_check_fn *fn, void *arg)
+int srdma_tls_client_check(const struct srdma_tls_client_options *given, srdma_check_fn *fn, void *arg)
 {
 	struct srdma_bench bench = {.fn = fn, .arg = arg};
 	struct srdma_tls_context *context = NULL;
+	struct srdma_tls_client_options own, *options = &own;
+	int ret = SRDMA_SIZED_TAKE(srdma_tls_client_options, allow_tls12, given, &own);
 
+	if (ret != 0)
+		return ret;
 	ERR_clear_error();
 	if (options->cert_file)
 		check_own(&bench, SRDMA_CERT_CLIENT, options->cert_file, options->key_file, NULL);

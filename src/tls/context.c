@@ -3,6 +3,7 @@
 #include "credential.h"
 #include "log.h"
 #include "server_name.h"
+#include "sized.h"
 #include "tls.h"
 #include "parameters.h"
 #include "trust.h"
@@ -29,14 +30,18 @@ struct srdma_tls_context {
 	struct srdma_name_order name_order;
 };
 
-void srdma_tls_client_options_init(struct srdma_tls_client_options *options)
+void srdma_tls_client_options_init_sized(struct srdma_tls_client_options *options, size_t size)
 {
-	*options = (struct srdma_tls_client_options){0};
+	static const struct srdma_tls_client_options defaults;
+
+	srdma_sized_init(options, size, &defaults, sizeof defaults);
 }
 
-void srdma_tls_server_options_init(struct srdma_tls_server_options *options)
+void srdma_tls_server_options_init_sized(struct srdma_tls_server_options *options, size_t size)
 {
-	*options = (struct srdma_tls_server_options){0};
+	static const struct srdma_tls_server_options defaults;
+
+	srdma_sized_init(options, size, &defaults, sizeof defaults);
 }
 
 /* ---- ALPN ------------------------------------------------------------------------------------------------------ */
@@ -119,14 +124,17 @@ static int configure_client(struct srdma_tls_context *context, const struct srdm
 	return 0;
 }
 
-int srdma_tls_client_new(const struct srdma_tls_client_options *options, struct srdma_tls_context **out)
+int srdma_tls_client_new(const struct srdma_tls_client_options *given, struct srdma_tls_context **out)
 {
 	struct srdma_tls_context *context = NULL;
-	int ret = context_new(false, options->allow_tls12, &context);
+	struct srdma_tls_client_options options;
+	int ret = SRDMA_SIZED_TAKE(srdma_tls_client_options, allow_tls12, given, &options);
 
+	if (ret == 0)
+		ret = context_new(false, options.allow_tls12, &context);
 	if (ret != 0)
 		return ret;
-	ret = configure_client(context, options);
+	ret = configure_client(context, &options);
 	if (ret != 0) {
 		srdma_tls_context_unref(&context);
 		return ret;
@@ -182,14 +190,17 @@ static int configure_server(struct srdma_tls_context *context, const struct srdm
 	return 0;
 }
 
-int srdma_tls_server_new(const struct srdma_tls_server_options *options, struct srdma_tls_context **out)
+int srdma_tls_server_new(const struct srdma_tls_server_options *given, struct srdma_tls_context **out)
 {
 	struct srdma_tls_context *context = NULL;
-	int ret = context_new(true, options->allow_tls12, &context);
+	struct srdma_tls_server_options options;
+	int ret = SRDMA_SIZED_TAKE(srdma_tls_server_options, allow_tls12, given, &options);
 
+	if (ret == 0)
+		ret = context_new(true, options.allow_tls12, &context);
 	if (ret != 0)
 		return ret;
-	ret = configure_server(context, options);
+	ret = configure_server(context, &options);
 	if (ret != 0) {
 		srdma_tls_context_unref(&context);
 		return ret;

@@ -95,7 +95,7 @@ static int add(struct srdma_peer_names *names, enum srdma_name_kind kind, const 
 		if (kind == SRDMA_NAME_DNS && copy[i] >= 'A' && copy[i] <= 'Z')
 			copy[i] = (char)(copy[i] - 'A' + 'a');
 	}
-	*name = (struct srdma_cert_name){.kind = kind, .whole = whole, .text = copy};
+	*name = (struct srdma_cert_name){.size = sizeof *name, .kind = kind, .whole = whole, .text = copy};
 	names->count++;
 	return 0;
 }

@@ -3,9 +3,11 @@
 #ifndef SRDMA_PEER_NAMES_H
 #define SRDMA_PEER_NAMES_H
 
-#include "securdma.h"
+#include "securdma_cert.h"
 
 #include <openssl/x509.h>
+
+#define SRDMA_NAME_KINDS (SRDMA_NAME_IP + 1)
 
 /* Which kinds of names are looked at for one to go by, in this order. */
 struct srdma_name_order {

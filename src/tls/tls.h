@@ -13,7 +13,6 @@
 
 /* ---- contexts (context.c) ---- */
 
-struct srdma_tls_context *srdma_tls_context_ref(struct srdma_tls_context *context);
 bool srdma_tls_context_is_server(const struct srdma_tls_context *context);
 const struct srdma_name_order *srdma_tls_context_name_order(const struct srdma_tls_context *context);
 /* When the own certificate ends, in seconds since the epoch; 0: there is none. */

@@ -4,6 +4,7 @@
 #include "log.h"
 #include "net.h"
 #include "psn_watch.h"
+#include "sized.h"
 
 #include <errno.h>
 #include <stdatomic.h>
@@ -38,9 +39,11 @@ static const char *how_to_get_one(void)
 	return preloaded && strstr(preloaded, "liburoce") ? UROCE_HAS_NONE : HOW_TO_GET_ONE;
 }
 
-void srdma_device_options_init(struct srdma_device_options *options)
+void srdma_device_options_init_sized(struct srdma_device_options *options, size_t size)
 {
-	*options = (struct srdma_device_options){.gid_index = -1};
+	static const struct srdma_device_options defaults = {.gid_index = -1};
+
+	srdma_sized_init(options, size, &defaults, sizeof defaults);
 }
 
 static int mtu_bytes(enum ibv_mtu mtu)
@@ -178,7 +181,18 @@ static int list_device(struct ibv_device *device, struct port_list *list)
 	return ret;
 }
 
-int srdma_device_list(struct srdma_port_info **out, size_t *count)
+/* The list in the form of the program's structure. */
+static struct srdma_port_info *resize(struct port_list *list, size_t size)
+{
+	unsigned char *out = calloc(list->count + 1, size);
+
+	for (size_t i = 0; out && i < list->count; i++)
+		srdma_sized_fill(out + i * size, size, &list->ports[i], sizeof *list->ports);
+	free(list->ports);
+	return (struct srdma_port_info *)out;
+}
+
+int srdma_device_list_sized(struct srdma_port_info **out, size_t *count, size_t size)
 {
 	struct port_list list = {0};
 	int n = 0, ret = 0;
@@ -197,7 +211,11 @@ int srdma_device_list(struct srdma_port_info **out, size_t *count)
 		free(list.ports);
 		return srdma_fail(ret, "out of memory");
 	}
-	*out = list.ports;
+	if (list.count == 0)
+		return 0;
+	*out = resize(&list, size);
+	if (!*out)
+		return srdma_fail(-ENOMEM, "out of memory");
 	*count = list.count;
 	return 0;
 }
@@ -323,23 +341,28 @@ static int open_best(struct ibv_device **devices, int n, const struct srdma_devi
 	return ret;
 }
 
-int srdma_device_open(const struct srdma_device_options *options, struct srdma_device **out)
+int srdma_device_open(const struct srdma_device_options *given, struct srdma_device **out)
 {
 	int n = 0, tried, ret;
 	struct srdma_device *device = NULL;
-	struct ibv_device **devices = ibv_get_device_list(&n);
+	struct ibv_device **devices;
+	struct srdma_device_options options;
 
+	ret = SRDMA_SIZED_TAKE(srdma_device_options, gid_index, given, &options);
+	if (ret != 0)
+		return ret;
+	devices = ibv_get_device_list(&n);
 	if (!devices || n == 0) {
 		if (devices)
 			ibv_free_device_list(devices);
 		return srdma_fail(-ENODEV, "this machine has no RDMA device; %s", how_to_get_one());
 	}
-	ret = open_best(devices, n, options, &tried, &device);
+	ret = open_best(devices, n, &options, &tried, &device);
 	ibv_free_device_list(devices);
 	if (ret == 0)
 		*out = device;
 	if (tried == 0)
-		return srdma_fail(-ENODEV, "no RDMA device is named %s; `securdma doctor` lists them", options->name);
+		return srdma_fail(-ENODEV, "no RDMA device is named %s; `securdma doctor` lists them", options.name);
 	return ret;
 }
 

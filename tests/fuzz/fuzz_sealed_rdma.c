@@ -86,7 +86,7 @@ int __wrap_srdma_opener_open(struct srdma_opener *opener, uint64_t number, const
 /* From here on the sanitizer tells of whoever touches it. */
 static void take_back(unsigned i)
 {
-	srdma_buffer_delete(&lent[i].buffer);
+	srdma_buffer_free(&lent[i].buffer);
 	free(lent[i].memory);
 	lent[i].memory = NULL;
 }
@@ -147,7 +147,7 @@ static void call(uint8_t choice)
 		srdma_conn_progress(rig.conn, true);
 		break;
 	case 242: srdma_conn_withdraw_region(rig.conn); break;
-	case 243: srdma_buffer_delete(&lent[0].buffer); break;
+	case 243: srdma_buffer_free(&lent[0].buffer); break;
 	default: post(choice & 1, lengths[choice / 2 % 8]); break;
 	}
 	for (unsigned i = 0; i < RIG_RDMA_DEPTH && rig.conn->status != 0; i++)
@@ -168,9 +168,9 @@ static void say(const uint8_t *data, uint32_t length)
 	rig_deliver(&rig, RIG_CONTROL, record, length);
 }
 
-static void say_nothing(enum srdma_log_level level, const char *text, void *arg)
+static void say_nothing(const struct srdma_log_record *record, void *arg)
 {
-	(void)level, (void)text, (void)arg;
+	(void)record, (void)arg;
 }
 
 int LLVMFuzzerInitialize(int *argc, char ***argv)

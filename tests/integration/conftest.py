@@ -26,7 +26,8 @@ BUILD = os.path.realpath(os.environ.get("SECURDMA_BUILD", os.path.join(ROOT, "bu
 SECURDMA = os.path.join(BUILD, "cli", "securdma")
 PROBE = os.path.join(BUILD, "tests", "integration", "probe")
 PROBE_WRAPPED = PROBE + "-wrapped"
-EXAMPLE_LINK = os.path.join(BUILD, "examples", "example-link")
+EXAMPLES = os.path.join(BUILD, "examples")
+EXAMPLE_LINK = os.path.join(EXAMPLES, "example-link")
 SWARM = os.path.join(BUILD, "bench", "swarm")
 ON_UROCE = os.environ.get("SECURDMA_TEST_UROCE") == "1"
 UROCE = os.path.join(BUILD, "uroce", "cli", "uroce")
@@ -199,7 +200,7 @@ def sanitizer_library():
 
 def on_device(args, more):
     """The options of Popen with which a program of ours finds the device."""
-    if not ON_UROCE or str(args[0]) not in (SECURDMA, PROBE, PROBE_WRAPPED, SWARM, EXAMPLE_LINK):
+    if not ON_UROCE or str(args[0]) not in (SECURDMA, PROBE, PROBE_WRAPPED, SWARM) and not str(args[0]).startswith(EXAMPLES):
         return more
     preload = " ".join(filter(None, (sanitizer_library(), UROCE_LIBRARY)))
     return dict(more, env=dict(more.get("env") or os.environ, LD_PRELOAD=preload))

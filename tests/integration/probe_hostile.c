@@ -52,7 +52,7 @@ static void let_go(struct hostile *hostile)
 	/* The queue pair first: what it may still read goes after it. */
 	srdma_qp_release(&hostile->conn->qp);
 	srdma_region_release(&hostile->staging);
-	srdma_conn_delete(&hostile->conn);
+	srdma_conn_free(&hostile->conn);
 }
 
 static bool is_asked(const struct hostile *hostile)
@@ -133,7 +133,7 @@ static void change(struct hostile *hostile, const char *how)
 		EXPECT(ibv_modify_qp(srdma_conn_qp(hostile->conn), &error, IBV_QP_STATE), 0);
 	do {
 		srdma_conn_progress(hostile->conn, true);
-		srdma_conn_info(hostile->conn, &info);
+		srdma_conn_get_info(hostile->conn, &info);
 	} while (info.epoch == 0 && !is_over(hostile) && clock_ms() < deadline);
 	CHECK(info.epoch > 0);
 }
@@ -228,7 +228,7 @@ static void of_a_client(struct rig *rig, struct victim *victim, const char *how)
 	struct hostile hostile;
 	pthread_t thread;
 
-	rig->server_options.conn.region_size = 4096;
+	rig->server_conn.region_size = 4096;
 	rig_pair(rig, &client, &accepted);
 	take_over(&hostile, rig, accepted);
 	hostile.left = &victim->done;
@@ -236,7 +236,7 @@ static void of_a_client(struct rig *rig, struct victim *victim, const char *how)
 	CHECK(pthread_create(&thread, NULL, read_as_client, victim) == 0);
 	answer_with_nothing(&hostile, how);
 	CHECK(pthread_join(thread, NULL) == 0);
-	srdma_conn_delete(&client);
+	srdma_conn_free(&client);
 	let_go(&hostile);
 }
 
@@ -244,7 +244,7 @@ static void of_a_server(struct rig *rig, struct victim *victim, const char *how)
 {
 	struct hostile hostile;
 
-	rig->server_options.handlers.on_message = read_as_server;
+	rig->server_options.on_message = read_as_server;
 	rig->client_options.region_size = 4096;
 	rig->scratch = victim;
 	rig_serve(rig);
@@ -261,7 +261,7 @@ void mode_hostile_nothing(struct rig *rig, char **args)
 {
 	struct victim victim = {.rig = rig};
 
-	rig->client_options.seal = rig->server_options.conn.seal = SRDMA_SEAL_REQUIRED;
+	rig->client_options.seal = rig->server_conn.seal = SRDMA_SEAL_REQUIRED;
 	if (strcmp(args[0], "client") == 0)
 		of_a_client(rig, &victim, args[1]);
 	else
@@ -305,18 +305,18 @@ static void *hang_up_on_everybody(void *arg)
 	unsigned number = 0;
 	int socket;
 
-	EXPECT(srdma_listener_new(NULL, rig->port, &listener), 0);
+	EXPECT(srdma_listener_listen(NULL, rig->port, &listener), 0);
 	while (!enough) {
 		socket = srdma_listener_accept(listener, 100);
 		if (socket < 0)
 			continue;
-		if (srdma_conn_accept(socket, rig->server_tls, rig->device, &rig->server_options.conn, NULL, NULL, &conn) != 0)
+		if (srdma_conn_accept(socket, rig->server_tls, rig->device, &rig->server_conn, NULL, NULL, &conn) != 0)
 			continue;
 		take_over(&hostile, rig, conn);
 		answer_and_hang_up(&hostile, number++);
 		let_go(&hostile);
 	}
-	srdma_listener_delete(&listener);
+	srdma_listener_free(&listener);
 	return NULL;
 }
 
@@ -326,8 +326,8 @@ void mode_hostile_serve(struct rig *rig, char **args)
 	pthread_t thread;
 
 	snprintf(rig->port, sizeof rig->port, "%s", args[0]);
-	rig->server_options.conn.seal = SRDMA_SEAL_REQUIRED;
-	rig->server_options.conn.region_size = 4096;
+	rig->server_conn.seal = SRDMA_SEAL_REQUIRED;
+	rig->server_conn.region_size = 4096;
 	CHECK(pthread_create(&thread, NULL, hang_up_on_everybody, rig) == 0);
 	while (getchar() != EOF)
 		;
@@ -353,7 +353,7 @@ static void lose_a_read(struct rig *rig, struct srdma_link *link, long long *ans
 void mode_hostile_late(struct rig *rig, char **args)
 {
 	int tries = atoi(args[0]);
-	struct srdma_endpoint endpoint = {rig->host, rig->port};
+	const struct srdma_endpoint endpoint = {sizeof endpoint, rig->host, rig->port};
 	struct srdma_link_options options;
 	struct srdma_listener *listener;
 	struct srdma_link *link;
@@ -361,24 +361,24 @@ void mode_hostile_late(struct rig *rig, char **args)
 	pthread_t thread;
 
 	/* A port that is free. */
-	EXPECT(srdma_listener_new(NULL, "0", &listener), 0);
+	EXPECT(srdma_listener_listen(NULL, "0", &listener), 0);
 	snprintf(rig->port, sizeof rig->port, "%u", srdma_listener_port(listener));
-	srdma_listener_delete(&listener);
-	rig->client_options.seal = rig->server_options.conn.seal = SRDMA_SEAL_REQUIRED;
-	rig->server_options.conn.region_size = 4096;
+	srdma_listener_free(&listener);
+	rig->client_options.seal = rig->server_conn.seal = SRDMA_SEAL_REQUIRED;
+	rig->server_conn.region_size = 4096;
 	srdma_link_options_init(&options);
-	options.conn = rig->client_options;
-	options.conn.spin = 0; /* it sleeps, and finds both */
+	options.conn = &rig->client_options;
+	rig->client_options.spin = 0; /* it sleeps, and finds both */
 	options.endpoints = &endpoint;
 	options.endpoint_count = 1;
 	options.connect_ms = options.reconnect_ms = 15000 * rig->scale;
 	options.pause_min_ms = options.pause_max_ms = 1;
 	CHECK(pthread_create(&thread, NULL, hang_up_on_everybody, rig) == 0);
-	EXPECT(srdma_link_new(&options, rig->client_tls, rig->device, &link), 0);
+	EXPECT(srdma_link_connect(&options, rig->client_tls, rig->device, &link), 0);
 	for (int i = 0; i < tries; i++)
 		lose_a_read(rig, link, &answered);
 	enough = true;
-	srdma_link_delete(&link);
+	srdma_link_free(&link);
 	CHECK(pthread_join(thread, NULL) == 0);
 	fact(rig, "tries", tries);
 	fact(rig, "answered", answered);

@@ -272,7 +272,7 @@ void rig_new(struct end_rig *rig, size_t region_size, size_t peer_region_size)
 
 void rig_delete(struct end_rig *rig)
 {
-	srdma_conn_delete(&rig->conn);
+	srdma_conn_free(&rig->conn);
 	srdma_sealer_delete(&rig->messages_out);
 	srdma_sealer_delete(&rig->chunks_out);
 	srdma_opener_delete(&rig->messages_in);

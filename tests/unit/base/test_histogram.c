@@ -12,7 +12,7 @@
 #include <errno.h>
 #include <string.h>
 
-static uint64_t total(const struct srdma_histogram *histogram)
+static uint64_t total(const struct srdma_buckets *histogram)
 {
 	uint64_t sum = 0;
 
@@ -36,7 +36,7 @@ static void bound_belongs_to_its_bucket_and_one_more_to_the_next(void **state)
 {
 	(void)state;
 	for (unsigned i = 0; i < SRDMA_HISTOGRAM_BUCKETS - 1; i++) {
-		struct srdma_histogram histogram = {0};
+		struct srdma_buckets histogram = {0};
 
 		srdma_histogram_add(&histogram, srdma_histogram_bound(i));
 		assert_int_equal(histogram.counts[i], 1);
@@ -49,7 +49,7 @@ static void bound_belongs_to_its_bucket_and_one_more_to_the_next(void **state)
 
 static void extremes_have_a_bucket(void **state)
 {
-	struct srdma_histogram histogram = {0};
+	struct srdma_buckets histogram = {0};
 
 	(void)state;
 	srdma_histogram_add(&histogram, 0);
@@ -62,7 +62,7 @@ static void extremes_have_a_bucket(void **state)
 
 static void every_value_is_in_exactly_one_bucket(void **state)
 {
-	struct srdma_histogram histogram = {0};
+	struct srdma_buckets histogram = {0};
 	uint64_t sum = 0, count = 0;
 
 	(void)state;

@@ -31,24 +31,23 @@ static void take_record(const struct srdma_log_record *record, void *arg)
 	strcpy(got.event, record->event);
 	strcpy(got.line, record->text);
 	for (size_t i = 0; i < record->field_count; i++) {
-		strcpy(got.texts[i], record->fields[i].text ? record->fields[i].text : "");
-		got.numbers[i] = record->fields[i].number;
+		strcpy(got.texts[i], record->fields[i]->text ? record->fields[i]->text : "");
+		got.numbers[i] = record->fields[i]->number;
 	}
 }
 
-static void take_line(enum srdma_log_level level, const char *line, void *arg)
+static void take_text(const struct srdma_log_record *record, void *arg)
 {
-	(void)level;
 	(void)arg;
 	got.count++;
-	strcpy(got.line, line);
+	strcpy(got.line, record->text);
 }
 
 static int listen_to_log(void **state)
 {
 	(void)state;
 	memset(&got, 0, sizeof got);
-	srdma_log_set_records(SRDMA_LOG_INFO, take_record, &got);
+	srdma_log_set(SRDMA_LOG_INFO, take_record, &got);
 	return 0;
 }
 
@@ -114,7 +113,7 @@ static void program_that_wants_lines_gets_the_text_of_events(void **state)
 	const struct srdma_event event = {SRDMA_LOG_INFO, "some.event", false, NULL, 0};
 
 	(void)state;
-	srdma_log_set(SRDMA_LOG_INFO, take_line, NULL);
+	srdma_log_set(SRDMA_LOG_INFO, take_text, NULL);
 	srdma_log_event(&event, "text");
 	assert_int_equal(got.count, 1);
 	assert_string_equal(got.line, "text");

@@ -25,6 +25,7 @@ static int make_certificate(void **state)
 {
 	static const char *const name = "127.0.0.1";
 	struct srdma_cert_request request = {
+		.size = sizeof(struct srdma_cert_request),
 		.kind = SRDMA_CERT_SELF_SIGNED,
 		.common_name = "keys",
 		.names = &name,

@@ -4,6 +4,7 @@
 #include "end_rig.h"
 
 #include "log.h"
+#include "securdma_link.h"
 
 #include <errno.h>
 #include <setjmp.h>
@@ -139,7 +140,7 @@ static void read_is_not_complete_by_answers_of_no_bytes(void **state)
 	let_device_work();
 	assert_int_equal(rig.conn->status, SRDMA_EPROTOCOL);
 	expect_completions(0, 0);
-	srdma_buffer_delete(&buffer);
+	srdma_buffer_free(&buffer);
 	unmap_page(memory);
 	srdma_stream_poll_receives(&rig.conn->stream);
 	rig_settle(&rig);
@@ -156,7 +157,7 @@ static void read_is_not_complete_by_an_answer_of_no_bytes_within_its_record(void
 	assert_int_equal(rig.conn->status, SRDMA_EPROTOCOL);
 	expect_completions(0, 0);
 	assert_int_equal(byte, 'u');
-	srdma_buffer_delete(&buffer);
+	srdma_buffer_free(&buffer);
 }
 
 /* The account of one that is over is nobody else's. */
@@ -171,7 +172,7 @@ static void read_of_no_bytes_is_answered_once(void **state)
 	rig_settle(&rig);
 	assert_int_equal(rig.conn->status, SRDMA_EPROTOCOL);
 	expect_completions(0, 0);
-	srdma_buffer_delete(&buffer);
+	srdma_buffer_free(&buffer);
 }
 
 static void read_of_no_bytes_may_be_answered_with_others(void **state)
@@ -194,7 +195,7 @@ static void read_of_no_bytes_may_be_answered_with_others(void **state)
 	assert_string_equal(first, "xxx");
 	assert_string_equal(last, "xxxx");
 	for (unsigned i = 0; i < 3; i++)
-		srdma_buffer_delete(&buffers[i]);
+		srdma_buffer_free(&buffers[i]);
 }
 
 static void after_a_breach_nothing_is_executed(void **state)
@@ -213,7 +214,7 @@ static void after_a_breach_nothing_is_executed(void **state)
 	assert_int_equal(rig.conn->status, SRDMA_EPROTOCOL);
 	srdma_stream_poll_receives(&rig.conn->stream);
 	assert_int_equal(byte, 'u');
-	srdma_buffer_delete(&buffer);
+	srdma_buffer_free(&buffer);
 }
 
 /* ---- the end --------------------------------------------------------------------------------------------------- */
@@ -251,7 +252,7 @@ static void nothing_is_written_after(void (*end)(void))
 	end();
 	assert_int_not_equal(rig.conn->status, 0);
 	assert_int_equal(rig.late_looks, 0);
-	srdma_buffer_delete(&buffer);
+	srdma_buffer_free(&buffer);
 	unmap_page(memory);
 	rig.received.count += rig.received.count < unread ? unread : 0;
 	srdma_stream_poll_receives(&rig.conn->stream);
@@ -292,7 +293,7 @@ static void pull_that_is_under_way_at_the_end_goes_nowhere(void **state)
 	while (rig_execute(&rig))
 		;
 	time_out();
-	srdma_buffer_delete(&buffer);
+	srdma_buffer_free(&buffer);
 	unmap_page(memory);
 	srdma_stream_poll(&rig.conn->stream);
 	srdma_sealed_rdma_step(&rig.conn->sealed_rdma);
@@ -308,7 +309,7 @@ static void deleting_a_buffer_in_use_ends_the_connection(void **state)
 	(void)state;
 	let_device_work();
 	answer_within(0, "LATE!", 5);
-	srdma_buffer_delete(&buffer);
+	srdma_buffer_free(&buffer);
 	unmap_page(memory);
 	assert_int_equal(rig.conn->status, -EINVAL);
 	srdma_stream_poll_receives(&rig.conn->stream);
@@ -322,12 +323,12 @@ static void deleting_another_buffer_of_the_same_memory_ends_nothing(void **state
 
 	(void)state;
 	assert_int_equal(srdma_buffer_new(rig.conn, &byte, 1, &other), 0);
-	srdma_buffer_delete(&other);
+	srdma_buffer_free(&other);
 	assert_int_equal(rig.conn->status, 0);
 	answer_within(0, "x", 1);
 	rig_settle(&rig);
 	expect_completions(1, 1);
-	srdma_buffer_delete(&buffer);
+	srdma_buffer_free(&buffer);
 	assert_int_equal(rig.conn->status, 0);
 }
 
@@ -342,8 +343,8 @@ static void buffer_outlives_its_connection(void **state)
 	memset(srdma_buffer_data(buffer), 'x', 5000);
 	rig_new(&rig, REGION, REGION);
 	assert_int_equal(srdma_conn_post_read(rig.conn, buffer, 0, 1, 0, 1), -EINVAL);
-	srdma_buffer_delete(&buffer);
-	srdma_buffer_delete(&other);
+	srdma_buffer_free(&buffer);
+	srdma_buffer_free(&other);
 }
 
 /* ---- a link ---------------------------------------------------------------------------------------------------- */
@@ -355,7 +356,7 @@ int __wrap_srdma_conn_connect(const char *host, const char *port, struct srdma_t
 int __wrap_srdma_conn_share_wake(struct srdma_conn *conn, int fd);
 struct srdma_tls_context *__wrap_srdma_tls_context_ref(struct srdma_tls_context *context);
 struct srdma_device *__wrap_srdma_device_ref(struct srdma_device *device);
-void __wrap_srdma_conn_info(const struct srdma_conn *conn, struct srdma_conn_info *info);
+void __wrap_srdma_conn_get_info_sized(const struct srdma_conn *conn, struct srdma_conn_info *info, size_t size);
 
 /* The rig's, once. */
 int __wrap_srdma_conn_connect(const char *host, const char *port, struct srdma_tls_context *context, struct srdma_device *device,
@@ -386,15 +387,16 @@ struct srdma_device *__wrap_srdma_device_ref(struct srdma_device *device)
 	return device;
 }
 
-void __wrap_srdma_conn_info(const struct srdma_conn *conn, struct srdma_conn_info *info)
+void __wrap_srdma_conn_get_info_sized(const struct srdma_conn *conn, struct srdma_conn_info *info, size_t size)
 {
+	assert_int_equal(size, sizeof *info);
 	*info = (struct srdma_conn_info){0};
 	srdma_conn_read_counters(conn, info);
 }
 
 static struct srdma_link *make_link(void)
 {
-	struct srdma_endpoint endpoint = {"nowhere", "1"};
+	struct srdma_endpoint endpoint = {sizeof endpoint, "nowhere", "1"};
 	struct srdma_link_options options;
 	struct srdma_link *link;
 
@@ -403,7 +405,7 @@ static struct srdma_link *make_link(void)
 	options.endpoint_count = 1;
 	options.reconnect_ms = options.pause_min_ms = options.pause_max_ms = 1;
 	connects = true;
-	assert_int_equal(srdma_link_new(&options, NULL, NULL, &link), 0);
+	assert_int_equal(srdma_link_connect(&options, NULL, NULL, &link), 0);
 	return link;
 }
 
@@ -421,20 +423,20 @@ static void link_keeps_messages_and_executes_nothing(void **state)
 	answer_within(0, "LATE!", 5);
 	assert_true(rig_deliver(&rig, RIG_MESSAGE, "behind", 6));
 	lose();
-	srdma_buffer_delete(&buffer);
+	srdma_buffer_free(&buffer);
 	unmap_page(memory);
 	assert_int_equal(srdma_link_recv(link, text, sizeof text, &length, 1000), 0);
 	assert_true(length == 6 && memcmp(text, "before", 6) == 0);
 	assert_null(srdma_link_conn(link)); /* and nobody answers any more */
 	assert_int_equal(srdma_link_recv(link, text, sizeof text, &length, 1000), 0);
 	assert_true(length == 6 && memcmp(text, "behind", 6) == 0);
-	srdma_link_delete(&link);
+	srdma_link_free(&link);
 	rig.conn = NULL;
 }
 
-static void say_nothing(enum srdma_log_level level, const char *text, void *arg)
+static void say_nothing(const struct srdma_log_record *record, void *arg)
 {
-	(void)level, (void)text, (void)arg;
+	(void)record, (void)arg;
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, start, stop)

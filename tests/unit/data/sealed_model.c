@@ -49,7 +49,7 @@ static void hand_back(struct model *model, struct guarded *memory)
 
 static void let_go(struct model *model, struct model_job *job)
 {
-	srdma_buffer_delete(&job->buffer);
+	srdma_buffer_free(&job->buffer);
 	hand_back(model, &job->memory);
 	free(job->expected);
 	job->expected = NULL;

@@ -438,7 +438,7 @@ static int end_somehow(void)
 	case 1:
 		if (model.job_count > 0) {
 			seen.deleted++;
-			srdma_buffer_delete(&job->buffer);
+			srdma_buffer_free(&job->buffer);
 			return -EINVAL;
 		}
 		/* fall through */
@@ -530,9 +530,9 @@ static void caught(int signal)
 	_exit(1);
 }
 
-static void say_nothing(enum srdma_log_level level, const char *text, void *arg)
+static void say_nothing(const struct srdma_log_record *record, void *arg)
 {
-	(void)level, (void)text, (void)arg;
+	(void)record, (void)arg;
 }
 
 static void end_does_what_the_model_says_whatever_the_peer_does(void **state)

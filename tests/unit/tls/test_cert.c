@@ -59,7 +59,7 @@ static int count_files(void)
 
 static struct srdma_cert_request ca_request(void)
 {
-	return (struct srdma_cert_request){.kind = SRDMA_CERT_CA,
+	return (struct srdma_cert_request){.size = sizeof(struct srdma_cert_request), .kind = SRDMA_CERT_CA,
 					   .common_name = "Test CA",
 					   .days = 30,
 					   .cert_file = "ca.crt",
@@ -68,7 +68,7 @@ static struct srdma_cert_request ca_request(void)
 
 static struct srdma_cert_request server_request(void)
 {
-	return (struct srdma_cert_request){.kind = SRDMA_CERT_SERVER,
+	return (struct srdma_cert_request){.size = sizeof(struct srdma_cert_request), .kind = SRDMA_CERT_SERVER,
 					   .common_name = "host.example.com",
 					   .names = names,
 					   .name_count = sizeof names / sizeof *names,

@@ -47,6 +47,7 @@ static void make(enum srdma_cert_kind kind, const char *ca, const char *ca_key)
 	static const char *const names[] = {"host.example.com"};
 	bool server = kind == SRDMA_CERT_SERVER;
 	struct srdma_cert_request request = {
+		.size = sizeof(struct srdma_cert_request),
 		.kind = kind,
 		.common_name = "x",
 		.names = server ? names : NULL,
@@ -112,8 +113,10 @@ static void who_trusts_the_root_or_any_ca_below_accepts_it(void **state)
 	for (size_t i = 0; i < sizeof trusted / sizeof *trusted; i++)
 		for (size_t j = 0; j < sizeof trusted / sizeof *trusted; j++)
 			assert_meets(ours_client((struct srdma_tls_client_options){
+					     .size = sizeof(struct srdma_tls_client_options),
 					     .ca_file = trusted[i], .cert_file = "client.crt", .key_file = "client.key"}),
 				     ours_server((struct srdma_tls_server_options){
+					     .size = sizeof(struct srdma_tls_server_options),
 					     .client_ca_file = trusted[j], .cert_file = "server.crt", .key_file = "server.key"}),
 				     "host.example.com");
 }

@@ -7,7 +7,7 @@
 
 #include <cmocka.h>
 
-#include "securdma.h"
+#include "securdma_cert.h"
 
 #include <dirent.h>
 #include <errno.h>

@@ -35,12 +35,12 @@ static int remove_files(void **state)
 
 static struct srdma_tls_server_options server_options(void)
 {
-	return (struct srdma_tls_server_options){.cert_file = "own.crt", .key_file = "own.key", .client_ca_file = "ca.crt"};
+	return (struct srdma_tls_server_options){.size = sizeof(struct srdma_tls_server_options), .cert_file = "own.crt", .key_file = "own.key", .client_ca_file = "ca.crt"};
 }
 
 static struct srdma_tls_client_options client_options(void)
 {
-	return (struct srdma_tls_client_options){.cert_file = "own.crt", .key_file = "own.key", .ca_file = "ca.crt"};
+	return (struct srdma_tls_client_options){.size = sizeof(struct srdma_tls_client_options), .cert_file = "own.crt", .key_file = "own.key", .ca_file = "ca.crt"};
 }
 
 static void write_own(struct pki own)
@@ -215,7 +215,7 @@ static void chain_is_completed_from_the_cas(void **state)
 	PKI_WRITE("cas.crt", &middle, &ca);
 	so.client_ca_file = "cas.crt";
 	so.insecure_anonymous_clients = true;
-	assert_meets(ours_client((struct srdma_tls_client_options){.ca_file = "ca.crt"}), ours_server(so), "host.example.com");
+	assert_meets(ours_client((struct srdma_tls_client_options){.size = sizeof(struct srdma_tls_client_options), .ca_file = "ca.crt"}), ours_server(so), "host.example.com");
 	pki_free(&middle);
 }
 

@@ -296,10 +296,10 @@ static void odd_alternative_names_decide_nothing(void **state)
 
 static void all_names_are_there_in_their_order(void **state)
 {
-	static const struct srdma_cert_name want[] = {{SRDMA_NAME_CN, true, "alice"}, {SRDMA_NAME_CN, true, "admin"},
-						      {SRDMA_NAME_URI, true, "spiffe://prod/db"}, {SRDMA_NAME_EMAIL, true, "a@example.com"},
-						      {SRDMA_NAME_DNS, true, "host.example.com"}, {SRDMA_NAME_IP, true, "192.0.2.1"},
-						      {SRDMA_NAME_IP, true, "fd00::7"}};
+	static const struct srdma_cert_name want[] = {{0, SRDMA_NAME_CN, true, "alice"}, {0, SRDMA_NAME_CN, true, "admin"},
+						      {0, SRDMA_NAME_URI, true, "spiffe://prod/db"}, {0, SRDMA_NAME_EMAIL, true, "a@example.com"},
+						      {0, SRDMA_NAME_DNS, true, "host.example.com"}, {0, SRDMA_NAME_IP, true, "192.0.2.1"},
+						      {0, SRDMA_NAME_IP, true, "fd00::7"}};
 	struct srdma_peer_names names = names_of(WITH(.name = "alice", .names = ALL ",IP:fd00::7,RID:1.2.3", .change = add_second), NULL);
 
 	(void)state;

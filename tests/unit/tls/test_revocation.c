@@ -55,18 +55,20 @@ static int remove_files(void **state)
 static struct end server_with(const char *ca, const char *crl, bool require_all)
 {
 	return ours_server((struct srdma_tls_server_options){
+		.size = sizeof(struct srdma_tls_server_options),
 		.cert_file = "server.crt", .key_file = "server.key", .client_ca_file = ca, .client_crl_file = crl, .crl_require_all = require_all});
 }
 
 static struct end client_with(const char *ca, const char *crl, bool require_all)
 {
 	return ours_client((struct srdma_tls_client_options){
+		.size = sizeof(struct srdma_tls_client_options),
 		.cert_file = "client.crt", .key_file = "client.key", .ca_file = ca, .crl_file = crl, .crl_require_all = require_all});
 }
 
 static struct end plain_client(const char *cert, const char *key)
 {
-	return ours_client((struct srdma_tls_client_options){.cert_file = cert, .key_file = key, .ca_file = "root.crt"});
+	return ours_client((struct srdma_tls_client_options){.size = sizeof(struct srdma_tls_client_options), .cert_file = cert, .key_file = key, .ca_file = "root.crt"});
 }
 
 /* With this at one end, and at the other one the root alone. */
@@ -84,8 +86,8 @@ static void assert_refused(const char *ca, const char *crl, bool require_all, co
 
 static void assert_no_context(const char *ca, const char *crl, const char *words)
 {
-	struct srdma_tls_server_options so = {.cert_file = "server.crt", .key_file = "server.key", .client_ca_file = ca, .client_crl_file = crl};
-	struct srdma_tls_client_options co = {.ca_file = ca, .crl_file = crl};
+	struct srdma_tls_server_options so = {.size = sizeof(struct srdma_tls_server_options), .cert_file = "server.crt", .key_file = "server.key", .client_ca_file = ca, .client_crl_file = crl};
+	struct srdma_tls_client_options co = {.size = sizeof(struct srdma_tls_client_options), .ca_file = ca, .crl_file = crl};
 	struct srdma_tls_context *context = NULL;
 
 	for (int i = 0; i < 2; i++) {
@@ -474,7 +476,7 @@ static void certificate_that_is_no_ca_is_trusted_for_itself_alone(void **state)
 	assert_server_refuses(plain_client("below.crt", "below.key"), server_with("leaf.crt", NULL, false), SRDMA_ECERT, "CA");
 	assert_server_refuses(plain_client("stranger.crt", "stranger.key"), server_with("leaf.crt", NULL, false), SRDMA_ECERT, "");
 	assert_client_refuses(client_with("server-leaf.crt", NULL, false),
-			      ours_server((struct srdma_tls_server_options){.cert_file = "fake.crt", .key_file = "fake.key", .client_ca_file = "root.crt"}),
+			      ours_server((struct srdma_tls_server_options){.size = sizeof(struct srdma_tls_server_options), .cert_file = "fake.crt", .key_file = "fake.key", .client_ca_file = "root.crt"}),
 			      "host.example.com", SRDMA_ECERT, "CA");
 	/* Nor does it stand for another name. */
 	assert_client_refuses(client_with("server-leaf.crt", NULL, false), server_with("root.crt", NULL, false), "other.example.com", SRDMA_ECERT,
@@ -508,7 +510,7 @@ static void pin_and_lists_must_both_hold(void **state)
 	assert_int_equal(srdma_cert_read("server.crt", &info), 0);
 	LISTS("w", .issuer = &root, .revoked = {&middle});
 	LISTS("a", .issuer = &middle);
-	assert_client_refuses(ours_client((struct srdma_tls_client_options){.cert_file = "client.crt", .key_file = "client.key", .ca_file = "root.crt",
+	assert_client_refuses(ours_client((struct srdma_tls_client_options){.size = sizeof(struct srdma_tls_client_options), .cert_file = "client.crt", .key_file = "client.key", .ca_file = "root.crt",
 									    .crl_file = "lists.crl", .pin = info.pin}),
 			      server_with("root.crt", NULL, false), "host.example.com", SRDMA_ECERT, "revoked");
 }

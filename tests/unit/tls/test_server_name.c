@@ -152,7 +152,7 @@ static int hear(SSL *ssl, int *alert, void *arg)
 
 static struct end client_for(const char *server_name)
 {
-	return ours_client((struct srdma_tls_client_options){.ca_file = "ca.crt", .server_name = server_name});
+	return ours_client((struct srdma_tls_client_options){.size = sizeof(struct srdma_tls_client_options), .ca_file = "ca.crt", .server_name = server_name});
 }
 
 static struct end listening_server(void)
@@ -196,7 +196,7 @@ static void other_names_do_not_pass(void **state)
 
 static void name_that_is_none_is_told_before_anybody_connects(void **state)
 {
-	struct srdma_tls_client_options options = {.ca_file = "ca.crt", .server_name = ".example.com"};
+	struct srdma_tls_client_options options = {.size = sizeof(struct srdma_tls_client_options), .ca_file = "ca.crt", .server_name = ".example.com"};
 	struct srdma_tls_context *context = NULL;
 
 	(void)state;

@@ -50,12 +50,14 @@ static int remove_files(void **state)
 static struct end server_of(bool allow_tls12)
 {
 	return ours_server((struct srdma_tls_server_options){
+		.size = sizeof(struct srdma_tls_server_options),
 		.cert_file = "server.crt", .key_file = "server.key", .client_ca_file = "ca.crt", .allow_tls12 = allow_tls12});
 }
 
 static struct end client_of(bool allow_tls12)
 {
 	return ours_client((struct srdma_tls_client_options){
+		.size = sizeof(struct srdma_tls_client_options),
 		.cert_file = "client.crt", .key_file = "client.key", .ca_file = "ca.crt", .allow_tls12 = allow_tls12});
 }
 
@@ -426,6 +428,7 @@ static int told_cas(const char *ca_file)
 {
 	struct pair pair = meet(raw_client(),
 				ours_server((struct srdma_tls_server_options){
+					.size = sizeof(struct srdma_tls_server_options),
 					.cert_file = "server.crt", .key_file = "server.key", .client_ca_file = ca_file}),
 				NULL);
 	int count = sk_X509_NAME_num(SSL_get0_peer_CA_list(pair.client.raw));

@@ -40,6 +40,7 @@ static void make_cert(enum srdma_cert_kind kind, const char *file, enum issuer i
 	bool has_issuer = kind == SRDMA_CERT_SERVER || kind == SRDMA_CERT_CLIENT;
 	char cert[64], key[64];
 	struct srdma_cert_request request = {
+		.size = sizeof(struct srdma_cert_request),
 		.kind = kind,
 		.common_name = file,
 		.names = has_names ? server_names : NULL,
