@@ -10,6 +10,7 @@ import functools
 import glob
 import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -39,6 +40,19 @@ TEST_LIMIT = 240 * SCALE
 SANITIZER = re.compile(r"(AddressSanitizer|LeakSanitizer|ThreadSanitizer|runtime error:|UndefinedBehaviorSanitizer)")
 os.environ.setdefault("TSAN_OPTIONS", "suppressions=" + os.path.join(ROOT, "tests", "tsan.supp"))
 RESOURCES = ("pd", "cq", "qp", "mr", "ctx")
+
+
+def free_port(host):
+    """A port of this host that nobody listens on. It lies below those that the kernel gives to connections: one of those could be a
+    connection's by the time a server asks for it, even a client's own that finds nobody there."""
+    while True:
+        port = random.randrange(20000, 32768)
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            try:
+                probe.bind((host, port))
+            except OSError:
+                continue
+        return port
 
 
 def wait_until(condition, what, timeout=None):

@@ -360,9 +360,10 @@ void mode_hostile_late(struct rig *rig, char **args)
 	long long answered = 0;
 	pthread_t thread;
 
-	/* A port that is free. */
-	EXPECT(srdma_listener_listen(NULL, "0", &listener), 0);
-	snprintf(rig->port, sizeof rig->port, "%u", srdma_listener_port(listener));
+	/* A port that is free. One that the kernel gives could be a connection's by the time the server comes back to it. */
+	do {
+		snprintf(rig->port, sizeof rig->port, "%ld", 20000 + (getpid() + random()) % 12000);
+	} while (srdma_listener_listen(NULL, rig->port, &listener) != 0);
 	srdma_listener_free(&listener);
 	rig->client_options.seal = rig->server_conn.seal = SRDMA_SEAL_REQUIRED;
 	rig->server_conn.region_size = 4096;

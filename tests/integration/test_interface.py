@@ -4,12 +4,11 @@ import os
 import pathlib
 import re
 import shlex
-import socket
 import subprocess
 
 import pytest
 
-from conftest import BUILD, EXAMPLES, ON_UROCE, ROOT, SCALE, UROCE_LIBRARY, Process, Server, left_out_of, run, wait_until
+from conftest import BUILD, EXAMPLES, ON_UROCE, ROOT, SCALE, UROCE_LIBRARY, Process, Server, free_port, left_out_of, run, wait_until
 
 SOURCES = pathlib.Path(ROOT, "src")
 FLAGS = ["-std=gnu11", "-O0", "-g0", "-w", "-D_GNU_SOURCE"]
@@ -69,12 +68,6 @@ def test_program_and_library_of_other_sizes_work_together(device, tmp_path):
 # ---- examples --------------------------------------------------------------------------------------------------------------
 
 
-def free_port(host):
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.bind((host, 0))
-        return str(probe.getsockname()[1])
-
-
 @pytest.fixture
 def start():
     processes = []
@@ -116,7 +109,7 @@ def test_example_client_talks_to_the_command(client, certs, device, start):
 
 @pytest.mark.parametrize("client", CLIENTS)
 def test_example_server_answers_the_example_client(client, certs, device, start):
-    port = free_port(certs.host)
+    port = str(free_port(certs.host))
     server = start(Process, example("server"), port, cwd=certs.folder, stdin=subprocess.PIPE)
     result = run_until_it_connects(server, example(client), certs.host, port, cwd=certs.folder)
     assert (result.stdout, result.stderr, result.returncode) == ("echo: hello, region: world\n", "", 0)
@@ -125,7 +118,7 @@ def test_example_server_answers_the_example_client(client, certs, device, start)
 
 
 def test_example_raw_writes_with_a_work_request_of_its_own(certs, device, start):
-    port = free_port(certs.host)
+    port = str(free_port(certs.host))
     accepting = start(Process, example("raw"), port, cwd=certs.folder)
     result = run_until_it_connects(accepting, example("raw"), certs.host, port, cwd=certs.folder)
     assert (result.stdout, result.stderr, result.returncode) == ("", "", 0)

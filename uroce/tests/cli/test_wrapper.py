@@ -3,6 +3,7 @@
 folder. Most cases need no device: a small library stands in for liburoce.so where it only has to be found."""
 import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -76,9 +77,15 @@ def wait_until(condition):
 
 
 def free_port():
-    with socket.socket(socket.AF_INET6) as probe:
-        probe.bind(("::", 0))
-        return str(probe.getsockname()[1])
+    """Below the ports that the kernel gives to connections."""
+    while True:
+        port = random.randrange(20000, 32768)
+        with socket.socket(socket.AF_INET6) as probe:
+            try:
+                probe.bind(("::", port))
+            except OSError:
+                continue
+        return str(port)
 
 
 # ---- usage -------------------------------------------------------------------------------------------------------------
