@@ -62,7 +62,7 @@ static void listening_json(const struct serve *serve)
 	object = json_pack("{s:s, s:s, s:i, s:o, s:s, s:i, s:I, s:i}", "event", "listening", "address", address, "port",
 			   (int)srdma_server_port(serve->server), "sockets", sockets, "device", srdma_device_name(serve->device),
 			   "device_port", (int)srdma_device_port(serve->device), "max_clients",
-			   (json_int_t)serve->settings.max_clients, "pid", (int)getpid());
+			   (json_int_t)serve->settings.limits.max_clients, "pid", (int)getpid());
 	if (object && serve->metrics)
 		json_object_set_new(object, "metrics_port", json_integer(metrics_port(serve->metrics)));
 	cli_json_print(object);
@@ -78,14 +78,14 @@ void announce_listening(const struct serve *serve)
 	if (serve->metrics)
 		snprintf(metrics, sizeof metrics, " metrics-port %u", port);
 	snprintf(text, sizeof text, "listening on %s device %s/%u max-clients %lld%s", addresses, device, device_port,
-		 (long long)serve->settings.max_clients, metrics);
+		 (long long)serve->settings.limits.max_clients, metrics);
 	if (is_logged()) {
 		const struct srdma_log_field fields[] = {
 			TEXT("addresses", addresses),
 			NUMBER("port", srdma_server_port(serve->server)),
 			TEXT("device", device),
 			NUMBER("device_port", device_port),
-			NUMBER("max_clients", serve->settings.max_clients),
+			NUMBER("max_clients", serve->settings.limits.max_clients),
 			NUMBER("metrics_port", port),
 		};
 

@@ -93,7 +93,7 @@ static int set_up(struct connect *connect)
 	struct srdma_qp_options qp;
 	int ret;
 
-	if (!settings->ca_file && !settings->pin)
+	if (!settings->client_tls.ca_file && !settings->client_tls.pin)
 		return cli_usage("connect", "give --ca or --pin, to verify the server with");
 	ret = credentials_client(settings, &connect->context);
 	if (ret < 0) {

@@ -46,7 +46,6 @@ static const char details[] =
 /* The defaults of this command, then the file, then the flags. Returns an exit code; *go_on is false when the command is over. */
 static int read_settings(struct serve *serve, struct settings *settings, bool again, bool *go_on)
 {
-	struct srdma_conn_options defaults;
 	struct command_line line = {
 		.name = "serve",
 		.command = FOR_SERVE,
@@ -60,8 +59,7 @@ static int read_settings(struct serve *serve, struct settings *settings, bool ag
 	*go_on = false;
 	if (settings_init(settings) < 0)
 		return cli_fail(-ENOMEM, "serve");
-	srdma_server_conn_options_init(&defaults);
-	settings->region_size = (int64_t)defaults.region_size;
+	srdma_server_conn_options_init(&settings->conn);
 	settings->log_level = SRDMA_LOG_INFO;
 	if (again) {
 		code = command_line_read_again(&line, serve->argc, serve->argv);
@@ -116,7 +114,7 @@ static int stop(struct serve *serve, bool device_failed)
 	metrics_stop(&serve->metrics);
 	srdma_server_get_status(serve->server, &status);
 	service_manager_tell("STOPPING=1\nSTATUS=stopping: %u clients are told\nEXTEND_TIMEOUT_USEC=%lld", status.clients,
-			     (long long)(serve->settings.drain_timeout_ms + MARGIN_MS) * 1000);
+			     (long long)(serve->settings.server.drain_timeout_ms + MARGIN_MS) * 1000);
 	unfinished = srdma_server_stop(&serve->server);
 	announce_stopped(serve, &status, unfinished, device_failed);
 	if (device_failed) {
@@ -131,7 +129,7 @@ static int check_credentials(const struct settings *settings)
 {
 	if (!settings->cert_file || !settings->key_file)
 		return cli_usage("serve", "give --cert and --key; 'securdma cert' makes them");
-	if (!settings->client_ca_file && !settings->insecure_anonymous_clients)
+	if (!settings->server_tls.client_ca_file && !settings->server_tls.insecure_anonymous_clients)
 		return cli_usage("serve",
 				 "give --client-ca, to verify clients with (or --insecure-anonymous-clients, to serve "
 				 "anyone who can reach the port)");
@@ -278,8 +276,6 @@ static int start_server(struct serve *serve)
 	ret = settings_server_options(settings, &options);
 	if (ret < 0)
 		return cli_fail(ret, "cannot start");
-	options.server.address = settings->listen_address;
-	options.server.port = settings->listen_port;
 	options.server.listen_fds = serve->sockets;
 	options.server.listen_fd_count = serve->socket_count;
 	ret = srdma_server_start(&options.server, serve->context, serve->device, &serve->server);

@@ -46,6 +46,6 @@ bool reload(struct srdma_server *server, struct settings *settings, struct setti
 	*fresh = old; /* the caller frees it */
 	cli_log_event(SRDMA_LOG_INFO, "server.reloaded",
 		      "reloaded: certificates, CAs, revocation lists and limits; at most %lld clients; listed identities: %zu",
-		      (long long)settings->max_clients, settings->identities.count);
+		      (long long)settings->limits.max_clients, settings->identities.count);
 	return true;
 }

@@ -200,7 +200,7 @@ int session_echo(struct session *session, const void *data, size_t length)
 		ret = srdma_link_send(session->link, data, length, -1, NULL);
 		if (ret == 0) {
 			what = "echo";
-			ret = receive(session, now_ms() + session->settings->timeout_ms, &received);
+			ret = receive(session, now_ms() + session->settings->conn.timeout_ms, &received);
 		}
 		if (ret == 0)
 			return check_echo(session, data, length, received);
