@@ -65,9 +65,9 @@ static bool exchange(struct thread *thread, unsigned index)
 	for (unsigned i = 0; i < swarm.size; i++)
 		message[i] = (unsigned char)(index * 31 + client->sent * 7 + i);
 	memcpy(message, &index, sizeof index);
-	ret = srdma_conn_send(client->conn, message, swarm.size, -1);
+	ret = srdma_conn_send(client->conn, message, swarm.size, SRDMA_DEFAULT_TIMEOUT);
 	if (ret == 0)
-		ret = srdma_conn_recv(client->conn, answer, sizeof answer, &length, -1);
+		ret = srdma_conn_recv(client->conn, answer, sizeof answer, &length, SRDMA_DEFAULT_TIMEOUT);
 	if (ret != 0) {
 		complain(thread, index, "echo");
 		return false;
@@ -141,7 +141,7 @@ static void *run(void *arg)
 	for (unsigned i = thread->first; i < thread->first + thread->count; i++) {
 		struct client *client = &swarm.clients[i];
 
-		if (client->conn && srdma_conn_disconnect(client->conn, NULL, -1) != 0)
+		if (client->conn && srdma_conn_disconnect(client->conn, NULL, SRDMA_DEFAULT_TIMEOUT) != 0)
 			complain(thread, i, "disconnect");
 		srdma_conn_free(&client->conn);
 	}

@@ -116,11 +116,11 @@ static int serve_messages(struct srdma_conn *conn)
 	int ret = 0;
 
 	while (message && ret == 0) {
-		ret = srdma_conn_recv(conn, message, size, &length, -1);
+		ret = srdma_conn_recv(conn, message, size, &length, SRDMA_DEFAULT_TIMEOUT);
 		if (ret == -ETIMEDOUT)
 			ret = 0;
 		else if (ret == 0 && transfer.mode == LATENCY)
-			ret = srdma_conn_send(conn, message, length, -1);
+			ret = srdma_conn_send(conn, message, length, SRDMA_DEFAULT_TIMEOUT);
 	}
 	free(message);
 	return ret;
@@ -243,7 +243,7 @@ static uint64_t move(struct srdma_conn *conn, bool write, struct srdma_buffer *b
 			die("post");
 		if (ended == posted)
 			continue;
-		ret = srdma_conn_complete(conn, cookies, DEPTH, -1);
+		ret = srdma_conn_complete(conn, cookies, DEPTH, SRDMA_DEFAULT_TIMEOUT);
 		if (ret < 0)
 			die("complete");
 		ended += (unsigned)ret;
@@ -293,7 +293,7 @@ static void check_written(struct srdma_conn *conn)
 	char found[CHECKED], expected[CHECKED];
 
 	memset(expected, 0x5a, sizeof expected);
-	if (srdma_conn_read(conn, found, sizeof found, 0, -1) != 0)
+	if (srdma_conn_read(conn, found, sizeof found, 0, SRDMA_DEFAULT_TIMEOUT) != 0)
 		die("read");
 	if (memcmp(found, expected, sizeof found) != 0) {
 		fprintf(stderr, "transfer: the region does not have what was written\n");
@@ -306,7 +306,7 @@ static uint64_t send_messages(struct srdma_conn *conn, const char *message, uint
 	uint64_t sent = 0;
 
 	for (; sent < count && now() < until; sent++) {
-		if (srdma_conn_send(conn, message, transfer.size, -1) != 0)
+		if (srdma_conn_send(conn, message, transfer.size, SRDMA_DEFAULT_TIMEOUT) != 0)
 			die("send");
 		renew_now_and_then(conn);
 	}
@@ -325,7 +325,7 @@ static uint64_t run_messages(struct srdma_conn *conn)
 	begin();
 	sent = send_messages(conn, message, UINT64_MAX, now() + transfer.seconds);
 	/* Back when the peer has taken all of them. */
-	if (srdma_conn_disconnect(conn, NULL, -1) != 0)
+	if (srdma_conn_disconnect(conn, NULL, SRDMA_DEFAULT_TIMEOUT) != 0)
 		die("disconnect");
 	end();
 	free(message);
@@ -342,8 +342,8 @@ static uint64_t run_latency(struct srdma_conn *conn)
 
 		if (i == WARM_UP)
 			begin();
-		if (srdma_conn_send(conn, message, transfer.size, -1) != 0 ||
-		    srdma_conn_recv(conn, message, transfer.size, &length, -1) != 0)
+		if (srdma_conn_send(conn, message, transfer.size, SRDMA_DEFAULT_TIMEOUT) != 0 ||
+		    srdma_conn_recv(conn, message, transfer.size, &length, SRDMA_DEFAULT_TIMEOUT) != 0)
 			die("echo");
 		if (i >= WARM_UP)
 			note(&turns, (now() - began) * 1e6);
@@ -388,7 +388,7 @@ static void run_client(void)
 
 	if (transfer.mode == WRITE && bytes > 0)
 		check_written(conn);
-	if (transfer.mode != MESSAGES && srdma_conn_disconnect(conn, NULL, -1) != 0)
+	if (transfer.mode != MESSAGES && srdma_conn_disconnect(conn, NULL, SRDMA_DEFAULT_TIMEOUT) != 0)
 		die("disconnect");
 	printf("{\"mode\": \"%s\", \"seal\": %s, \"size\": %zu, \"seconds\": %.4f, \"bytes\": %llu, \"mb_per_s\": %.2f, "
 	       "\"cpu_seconds\": [%.4f, %.4f]",

@@ -107,9 +107,9 @@ static int ping_pong(struct line *line, size_t size, struct samples *samples)
 	for (int64_t i = -WARM_UP; i < line->bench->iterations; i++) {
 		line->data[0] = BENCH_ECHO;
 		start = samples_now();
-		ret = srdma_conn_send(line->conn, line->data, size, -1);
+		ret = srdma_conn_send(line->conn, line->data, size, SRDMA_DEFAULT_TIMEOUT);
 		if (ret == 0)
-			ret = srdma_conn_recv(line->conn, line->data, line->size, &length, -1);
+			ret = srdma_conn_recv(line->conn, line->data, line->size, &length, SRDMA_DEFAULT_TIMEOUT);
 		if (ret < 0)
 			return fail(ret, "ping-pong");
 		if (i >= 0)
@@ -180,10 +180,10 @@ static int send_some(struct line *line, size_t size, uint64_t *count)
 	line->data[0] = BENCH_DROP;
 	while ((sent < *count || received < echoed) && ret == 0) {
 		if (sent < *count && (!echoed || sent - received < depth)) {
-			ret = srdma_conn_send(line->conn, line->data, size, -1);
+			ret = srdma_conn_send(line->conn, line->data, size, SRDMA_DEFAULT_TIMEOUT);
 			sent += ret == 0;
 		} else {
-			ret = srdma_conn_recv(line->conn, line->data, line->size, &length, -1);
+			ret = srdma_conn_recv(line->conn, line->data, line->size, &length, SRDMA_DEFAULT_TIMEOUT);
 			received += ret == 0;
 			line->data[0] = BENCH_DROP;
 		}
@@ -194,9 +194,9 @@ static int send_some(struct line *line, size_t size, uint64_t *count)
 	}
 	if (ret == 0 && line->bench->local) {
 		line->data[0] = BENCH_LAST;
-		ret = srdma_conn_send(line->conn, line->data, 1, -1);
+		ret = srdma_conn_send(line->conn, line->data, 1, SRDMA_DEFAULT_TIMEOUT);
 		if (ret == 0)
-			ret = srdma_conn_recv(line->conn, line->data, line->size, &length, -1);
+			ret = srdma_conn_recv(line->conn, line->data, line->size, &length, SRDMA_DEFAULT_TIMEOUT);
 	}
 	return ret;
 }
@@ -219,7 +219,7 @@ static int post_some(struct line *line, post_fn *post, struct srdma_buffer *buff
 				return ret;
 			posted++;
 		}
-		ret = srdma_conn_complete(line->conn, cookies, 64, -1);
+		ret = srdma_conn_complete(line->conn, cookies, 64, SRDMA_DEFAULT_TIMEOUT);
 		if (ret < 0)
 			return ret;
 		done += (uint64_t)ret;

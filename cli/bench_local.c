@@ -27,7 +27,7 @@ static int on_message(struct srdma_conn *conn, const void *data, size_t length, 
 	(void)reason, (void)client_arg, (void)arg;
 	if (length > 0 && bytes[0] == BENCH_DROP)
 		return 0;
-	return srdma_conn_send(conn, data, length > 0 && bytes[0] == BENCH_LAST ? 1 : length, -1);
+	return srdma_conn_send(conn, data, length > 0 && bytes[0] == BENCH_LAST ? 1 : length, SRDMA_DEFAULT_TIMEOUT);
 }
 
 /* A GID of RoCE is an address of this host; TCP must use the same one, for the server checks that they agree. */

@@ -76,7 +76,7 @@ int bench_connect(struct bench *bench, const struct srdma_conn_options *options,
 
 int bench_disconnect(struct srdma_conn **conn)
 {
-	int ret = srdma_conn_disconnect(*conn, NULL, -1), code = CLI_EXIT_OK;
+	int ret = srdma_conn_disconnect(*conn, NULL, SRDMA_DEFAULT_TIMEOUT), code = CLI_EXIT_OK;
 
 	if (ret < 0)
 		code = cli_fail(ret, "disconnect");

@@ -179,7 +179,7 @@ static int finish(struct connect *connect, int code)
 		return code;
 	srdma_conn_get_info(session->conn, &session->info);
 	srdma_conn_get_timing(session->conn, &session->timing);
-	ret = srdma_link_disconnect(session->link, session_interrupted() ? "interrupted" : NULL, -1);
+	ret = srdma_link_disconnect(session->link, session_interrupted() ? "interrupted" : NULL, SRDMA_DEFAULT_TIMEOUT);
 	if (ret == 0 || code != CLI_EXIT_OK)
 		return code;
 	return fail(connect, ret, "disconnect");

@@ -75,7 +75,7 @@ static int fill_region(struct session *session, const char *pattern, char *expec
 			return session_fail(session, -EINTR, "write");
 		length = chunk_at(offset, end);
 		fill(expected, length, offset, pattern);
-		ret = srdma_conn_write(session->conn, expected, length, offset, -1);
+		ret = srdma_conn_write(session->conn, expected, length, offset, SRDMA_DEFAULT_TIMEOUT);
 		if (ret < 0)
 			return recover(session, ret, "write");
 		session->bytes_written += length;
@@ -94,7 +94,7 @@ static int check_region(struct session *session, const char *pattern, char *expe
 			return session_fail(session, -EINTR, "read back");
 		length = chunk_at(offset, end);
 		fill(expected, length, offset, pattern);
-		ret = srdma_conn_read(session->conn, got, length, offset, -1);
+		ret = srdma_conn_read(session->conn, got, length, offset, SRDMA_DEFAULT_TIMEOUT);
 		if (ret < 0)
 			return recover(session, ret, "read back");
 		code = compare(session, got, expected, length, offset);

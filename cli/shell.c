@@ -83,7 +83,7 @@ static int do_write(struct session *session, char *rest)
 	if (!take_number(&rest, &offset) || *rest == '\0')
 		return wrong(session, "write OFFSET TEXT");
 	length = strlen(rest);
-	ret = srdma_conn_write(session->conn, rest, length, offset, -1);
+	ret = srdma_conn_write(session->conn, rest, length, offset, SRDMA_DEFAULT_TIMEOUT);
 	if (ret < 0)
 		return fail_on_region(session, ret, "write");
 	session->bytes_written += length;
@@ -111,7 +111,7 @@ static int do_read(struct session *session, char *rest)
 		return session_complain(session, "read: %llu bytes are more than this program has memory for", (unsigned long long)length);
 	data = malloc(length + 1);
 	text = malloc(4 * length + 5);
-	ret = data && text ? srdma_conn_read(session->conn, data, length, offset, -1) : -ENOMEM;
+	ret = data && text ? srdma_conn_read(session->conn, data, length, offset, SRDMA_DEFAULT_TIMEOUT) : -ENOMEM;
 	if (ret == 0) {
 		cli_escape(data, length, text, 4 * length + 5);
 		if (session->results)

@@ -19,22 +19,23 @@
  * Conventions
  *   - A function returns 0 or a count when it succeeds, and a negative error when it fails: an errno such as -ETIMEDOUT,
  *     or a SRDMA_E* of this header. srdma_error_text() then says what failed, on what, and what to do about it.
- *   - A constructor sets `*out` only when it succeeds. A constructor that uses the network is called connect, accept, listen or
- *     start. One that is called new, open or make does not use it.
+ *   - A constructor sets `*out` only when it succeeds. One that uses the network is called connect, accept, listen or start; one
+ *     with another name, such as new or open, does not use it.
  *   - An object with one owner is freed by its function _free; a server by srdma_server_stop(), which tells its clients first. An
  *     object that several owners share (a device, a TLS context) has _ref and _unref instead: the constructor's caller has the
  *     first reference, and the last _unref frees it. These functions take the address of the pointer, accept NULL in it, and set
  *     it to NULL.
  *   - Sizes are bytes. Times are microseconds, unless the name ends in _ms. Nothing waits for ever: timeout_ms is for the
  *     whole call, which then returns -ETIMEDOUT. With a timeout_ms of 0 a call never waits: it returns -EAGAIN instead.
- *     SRDMA_DEFAULT_TIMEOUT, like any negative timeout_ms, stands for the connection's default, srdma_conn_options.timeout_ms. A
- *     time in an options structure, and that of srdma_server_drain(), must not be negative: -EINVAL.
+ *     SRDMA_DEFAULT_TIMEOUT, like any negative timeout_ms, stands for the connection's default, srdma_conn_options.timeout_ms.
+ *     A member of an options structure whose name ends in _ms, and the timeout_ms of srdma_server_drain(), which has no default,
+ *     must not be negative: -EINVAL.
  *   - In a server's handlers, each call that waits returns -ECANCELED once the server is stopped and its drain time is over.
  *   - Fill a structure of options with its _init function before you set fields: fields that a later version adds then have
- *     their defaults. NULL instead of a structure stands for the defaults. A function that takes options copies them and everything that they point to: strings, other options and
- *     arrays may change or go when it returns. It returns -EINVAL for options that were never initialised, and for a field that
- *     is set and that the library, being older than the program, does not know. A structure without an _init function is filled
- *     by the library.
+ *     their defaults. NULL instead of a structure stands for the defaults. A function that takes options copies them and
+ *     everything that they point to: strings, other options and arrays may change or go when it returns. It returns -EINVAL for
+ *     options that were never initialised, and for a field that is set and that the library, being older than the program, does
+ *     not know. The library fills a structure that has no _init function.
  *   - Each structure begins with its size, and may get more fields at its end. So a program runs with a newer library, and
  *     with an older one as long as it sets no field that the older one lacks. A function _sized is what its namesake
  *     without _sized calls with the size that the program was compiled with; a binding for another language calls it directly.
@@ -161,7 +162,7 @@ SRDMA_API int srdma_psn_generate(uint32_t *psn);
 
 /** One port of one RDMA device. */
 struct srdma_port_info {
-	size_t size; /**< how much of it the library filled; see SRDMA_HAS_FIELD() */
+	size_t size;                   /**< how much of it the library filled; see SRDMA_HAS_FIELD() */
 	char device[64];               /**< name, as ibv_devices lists it */
 	uint8_t port;                  /**< port number, from 1 */
 	enum ibv_port_state state;     /**< IBV_PORT_ACTIVE when usable */
@@ -189,7 +190,7 @@ SRDMA_API void srdma_device_list_free(struct srdma_port_info **list);
 /* -- open an RDMA device that all connections share -- */
 
 struct srdma_device_options {
-	size_t size; /**< set by srdma_device_options_init() */
+	size_t size;      /**< set by srdma_device_options_init() */
 	const char *name; /**< device name; NULL: the first device with an active port that is local, as in srdma_port_info; else
 			       the first with an active port */
 	uint8_t port;     /**< port number; 0: likewise */
@@ -266,7 +267,7 @@ SRDMA_API int srdma_device_choose_gid(const struct srdma_device *device, const s
  *  refused. The peer's own certificate needs a list of its issuer; crl_require_all says whether the CAs between it and the
  *  trusted one need lists, too. Lists in ca_file count as those in crl_file do. */
 struct srdma_tls_client_options {
-	size_t size; /**< set by srdma_tls_client_options_init() */
+	size_t size;             /**< set by srdma_tls_client_options_init() */
 	const char *ca_file;     /**< PEM file with the certificates to trust */
 	const char *crl_file;    /**< PEM file with revocation lists; NULL: no list is consulted. With ca_file only */
 	bool crl_require_all;    /**< a list must cover each certificate below the trusted one; default false: it must cover the
@@ -280,7 +281,7 @@ struct srdma_tls_client_options {
 };
 /** What a server identifies itself with, and which clients it accepts. */
 struct srdma_tls_server_options {
-	size_t size; /**< set by srdma_tls_server_options_init() */
+	size_t size;                 /**< set by srdma_tls_server_options_init() */
 	const char *cert_file;       /**< certificate (PEM, leaf first) */
 	const char *key_file;        /**< its private key (PEM) */
 	const char *client_ca_file;  /**< PEM file with the certificates to trust, as for clients */
@@ -333,7 +334,7 @@ SRDMA_API void srdma_tls_context_unref(struct srdma_tls_context **context);
 
 /** Attributes of the queue pair that the verbs specification leaves to each end. */
 struct srdma_qp_options {
-	size_t size; /**< set by srdma_qp_options_init() */
+	size_t size;            /**< set by srdma_qp_options_init() */
 	uint32_t path_mtu;      /**< upper bound, bytes: 256 to 4096; 0: the port's; the lower of both ends is used */
 	uint8_t timeout;        /**< local ACK timeout 4.096 us * 2^timeout, 0 to 31, 0 = never; default 14 (67 ms) */
 	uint8_t retry_count;    /**< transport retries, 0 to 7; default 7 */
@@ -366,7 +367,7 @@ enum srdma_seal {
 
 /** Options of a connection. */
 struct srdma_conn_options {
-	size_t size; /**< set by srdma_conn_options_init() */
+	size_t size;                       /**< set by srdma_conn_options_init() */
 	const struct srdma_qp_options *qp; /**< of its queue pair; NULL: the defaults. Copied by the function that takes the options */
 	bool raw;                /**< only the secure bring-up: no rings, no posted receives; you use the verbs objects */
 	uint32_t raw_send_depth; /**< raw: send queue depth; default 64 */
@@ -460,7 +461,7 @@ enum srdma_reject_reason {
 };
 /** What a REJECT said. */
 struct srdma_reject {
-	size_t size; /**< how much of it the library filled or reads */
+	size_t size;             /**< how much of it the library filled or reads */
 	enum srdma_reject_reason reason;
 	uint32_t retry_after_ms; /**< 0: retrying does not help by itself */
 	char text[256];          /**< a sentence of the server's */
@@ -546,7 +547,7 @@ SRDMA_API void srdma_conn_free(struct srdma_conn **conn);
 /** Duration of each phase of the set-up, in microseconds. On the accepting side tcp is 0, or the time spent waiting for a
  *  balancer's PROXY header. */
 struct srdma_conn_timing {
-	size_t size; /**< how much of it the library filled; see SRDMA_HAS_FIELD() */
+	size_t size;       /**< how much of it the library filled; see SRDMA_HAS_FIELD() */
 	uint64_t tcp;      /**< name resolution and TCP connect */
 	uint64_t tls;      /**< TLS handshake */
 	uint64_t exchange; /**< HELLO, WELCOME, READY, with the waiting for the peer, without this end's work on the queue pair */
@@ -557,7 +558,7 @@ struct srdma_conn_timing {
 
 /** What the two ends agreed on, and what has happened so far. */
 struct srdma_conn_info {
-	size_t size; /**< how much of it the library filled; see SRDMA_HAS_FIELD() */
+	size_t size;                 /**< how much of it the library filled; see SRDMA_HAS_FIELD() */
 	uint64_t client_id;          /**< the server's number for this client; one server never uses a number twice */
 	char peer_name[SRDMA_NAME_SIZE]; /**< the identity of the peer's certificate, as struct srdma_identity (securdma_server.h) says;
 				      "" when it showed none. UTF-8 that can be shown. Never altered or cut: you can decide by it */

@@ -20,7 +20,7 @@ enum srdma_cert_kind { SRDMA_CERT_CA, SRDMA_CERT_SERVER, SRDMA_CERT_CLIENT, SRDM
 
 /** What to put into a new certificate (ECDSA P-256, SHA-256). */
 struct srdma_cert_request {
-	size_t size; /**< set by srdma_cert_request_init() */
+	size_t size;               /**< set by srdma_cert_request_init() */
 	enum srdma_cert_kind kind;
 	const char *common_name;   /**< subject CN, 1 to 64 bytes of printable ASCII */
 	const char *const *names;  /**< subject alternative names: DNS names or IP addresses; server and self-signed only */
@@ -53,7 +53,7 @@ SRDMA_API int srdma_cert_make(const struct srdma_cert_request *request);
 
 /** What a certificate says. */
 struct srdma_cert_info {
-	size_t size; /**< how much of it the library filled; see SRDMA_HAS_FIELD() */
+	size_t size;               /**< how much of it the library filled; see SRDMA_HAS_FIELD() */
 	char subject[256];         /**< RFC 2253 */
 	char issuer[256];          /**< RFC 2253 */
 	char common_name[128];
@@ -140,7 +140,8 @@ struct srdma_peer_cert {
 	const uint8_t *der;                  /**< X.509, DER */
 	size_t der_length;
 	const struct srdma_cert_info *info;  /**< what it says, its pin included */
-	const struct srdma_cert_name *const *names; /**< pointers to them: common names, then alternative names, each in the certificate's order */
+	const struct srdma_cert_name *const *names; /**< pointers to the common names, then to the alternative names, each in
+					     the certificate's order */
 	size_t name_count;
 	char identity[SRDMA_NAME_SIZE];      /**< the name that the peer goes by, as srdma_conn_info.peer_name */
 };

@@ -26,7 +26,7 @@ struct srdma_link;
 
 /** A server to connect to. */
 struct srdma_endpoint {
-	size_t size; /**< set by srdma_endpoint_init() */
+	size_t size;      /**< set by srdma_endpoint_init() */
 	const char *host; /**< name or address */
 	const char *port; /**< number or service; NULL: SRDMA_DEFAULT_PORT */
 };
@@ -39,7 +39,7 @@ SRDMA_INLINE void srdma_endpoint_init(struct srdma_endpoint *endpoint)
 
 /** Options of a link. */
 struct srdma_link_options {
-	size_t size; /**< set by srdma_link_options_init() */
+	size_t size;                           /**< set by srdma_link_options_init() */
 	const struct srdma_conn_options *conn; /**< of each connection, not raw; NULL: the defaults. Copied */
 	const struct srdma_endpoint *endpoints; /**< tried one after the other, starting with the one that was connected last. Copied */
 	size_t endpoint_count;
@@ -116,7 +116,7 @@ SRDMA_API struct srdma_conn *srdma_link_conn(struct srdma_link *link);
 
 /** The last loss. */
 struct srdma_link_loss {
-	size_t size; /**< how much of it the library filled; see SRDMA_HAS_FIELD() */
+	size_t size;           /**< how much of it the library filled; see SRDMA_HAS_FIELD() */
 	int error;             /**< what ended the connection: SRDMA_ELOST, SRDMA_ECLOSED (the server disconnected), or another */
 	char text[512];        /**< the same as a sentence */
 	uint64_t acknowledged; /**< the peer's program has taken the messages up to this number, except those that were in doubt at
@@ -136,7 +136,7 @@ SRDMA_INLINE void srdma_link_get_loss(const struct srdma_link *link, struct srdm
 
 /** What a link has done so far. */
 struct srdma_link_info {
-	size_t size; /**< how much of it the library filled; see SRDMA_HAS_FIELD() */
+	size_t size;           /**< how much of it the library filled; see SRDMA_HAS_FIELD() */
 	unsigned connections;  /**< made so far; while connected, the number of losses is one less */
 	bool connected;
 	uint64_t sent;         /**< number of the last message sent */

@@ -28,7 +28,7 @@ extern "C" {
  *  Names are compared byte for byte, in UTF-8, whichever CA of client_ca_file issued the certificate: trust no CA there that
  *  does not keep names unique. All clients without a certificate share the empty name, which cannot be listed. */
 struct srdma_identity {
-	size_t size; /**< set by srdma_identity_init() */
+	size_t size;           /**< set by srdma_identity_init() */
 	const char *name;      /**< 1 to SRDMA_NAME_SIZE - 1 bytes of UTF-8 that can be shown; a pin in either case */
 	bool denied;           /**< clients are told SRDMA_REJECT_REFUSED if this is any name in their certificate, of whatever kind,
 				    whole or as it shows, or its pin; the other fields then mean nothing */
@@ -53,7 +53,7 @@ SRDMA_API int srdma_identity_check_name(const char *name);
 
 /** Which clients may come, and how many. */
 struct srdma_server_limits {
-	size_t size; /**< set by srdma_server_limits_init() */
+	size_t size;                    /**< set by srdma_server_limits_init() */
 	unsigned max_clients;           /**< connected at the same time; default 10 */
 	unsigned max_pending;           /**< authenticated clients in set-up at the same time; further ones are told
 					     SRDMA_REJECT_BUSY. As many clients again may be about to authenticate; the rest
@@ -219,7 +219,7 @@ SRDMA_API int srdma_server_drain(struct srdma_server *server, int timeout_ms);
 
 /** The state of a server. */
 struct srdma_server_status {
-	size_t size; /**< how much of it the library filled; see SRDMA_HAS_FIELD() */
+	size_t size;          /**< how much of it the library filled; see SRDMA_HAS_FIELD() */
 	unsigned clients;     /**< connected now */
 	unsigned pending;     /**< in set-up now */
 	unsigned max_clients; /**< the present limit */

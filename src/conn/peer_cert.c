@@ -39,7 +39,7 @@ static int fill(const struct srdma_conn *conn, X509 *cert, struct copy *copy)
 	if (ret == 0)
 		ret = srdma_tls_peer_names(conn->tls, &copy->names);
 	if (ret == 0)
-		copy->list = calloc(copy->names.count + 1, sizeof *copy->list);
+		copy->list = calloc(copy->names.count + 1, sizeof(struct srdma_cert_name *));
 	if (ret == 0 && !copy->list)
 		ret = srdma_fail(-ENOMEM, "out of memory");
 	if (ret != 0)

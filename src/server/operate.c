@@ -9,6 +9,7 @@
 #include "sized.h"
 
 #include <errno.h>
+#include <openssl/crypto.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -102,6 +103,7 @@ int srdma_server_each_sized(struct srdma_server *server, srdma_visit_fn *visit, 
 	if (!visitor.info)
 		return srdma_fail(-ENOMEM, "out of memory");
 	srdma_slots_each(&server->slots, visit_client, &visitor);
+	OPENSSL_cleanse(visitor.info, room); /* the PSNs */
 	free(visitor.info);
 	return 0;
 }

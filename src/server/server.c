@@ -177,7 +177,7 @@ static int make_listeners(struct srdma_server *server, const struct srdma_server
 	unsigned wanted = options->listen_fd_count > 0 ? options->listen_fd_count : 1;
 	int ret = 0;
 
-	server->listeners = calloc(wanted, sizeof *server->listeners);
+	server->listeners = calloc(wanted, sizeof(struct srdma_listener *));
 	if (!server->listeners)
 		return srdma_fail(-ENOMEM, "out of memory");
 	while (ret == 0 && server->listener_count < wanted) {
