@@ -97,31 +97,32 @@ void srdma_conn_release_verbs(struct srdma_conn *conn);
 void srdma_conn_log_security(const struct srdma_conn *conn, const char *event, const char *consequence);
 
 /* progress.c */
-/* Sets up the descriptors to wait on; TLS and completion channel exist. */
-int srdma_conn_prepare_waiting(struct srdma_conn *conn);
-/* srdma_conn_wake, and a write to `fd`, an eventfd that stays the caller's, now wake the connection. */
-int srdma_conn_share_wake(struct srdma_conn *conn, int fd);
-/* Ends the connection with an error whose text is the thread's last one. Returns `error`. */
-int srdma_conn_end(struct srdma_conn *conn, int error);
-/* The connection's error again, or SRDMA_ECLOSED when the peer has disconnected; 0 while it is up. */
-int srdma_conn_check(struct srdma_conn *conn);
-/* An answer to a DISCONNECT is out or in: nothing is owed any more, and the peer may be gone at any time. */
-bool srdma_conn_has_parted(const struct srdma_conn *conn);
 /* What can be done now, without waiting: completions; with `control` also frames of the TLS channel. */
 void srdma_conn_progress(struct srdma_conn *conn, bool control);
+/* The frames of the TLS channel alone, and what time brings. */
+void srdma_conn_progress_control(struct srdma_conn *conn);
+/* The messages that have come alone: what a latency-bound waiter repeats. */
+void srdma_conn_progress_receives(struct srdma_conn *conn);
 /* The part of it that makes of what was posted what can be sent: the device is not looked at but in between. */
 void srdma_conn_push(struct srdma_conn *conn);
-/* Nothing is left to do: both completion queues will raise an event. What came meanwhile raises none: look again. */
-void srdma_conn_arm(struct srdma_conn *conn);
+/* Sends a frame without a body. */
+int srdma_conn_send_empty(struct srdma_conn *conn, enum srdma_frame_type type);
 /* What poll(2) is to wait for at the TLS channel. 0: nothing any more; its descriptor may be readable for ever. */
 short srdma_conn_control_events(const struct srdma_conn *conn);
 /* Whether the peer has still to read what it was sent, and has a deadline for that. */
 bool srdma_conn_control_is_stalled(const struct srdma_conn *conn);
+
+/* waiting.c */
+/* Sets up the descriptors to wait on; TLS and completion channel exist. */
+int srdma_conn_prepare_waiting(struct srdma_conn *conn);
+/* srdma_conn_wake, and a write to `fd`, an eventfd that stays the caller's, now wake the connection. */
+int srdma_conn_share_wake(struct srdma_conn *conn, int fd);
+/* Waits from now on for what srdma_conn_control_events says. */
+void srdma_conn_watch_control(struct srdma_conn *conn);
+/* Nothing is left to do: both completion queues will raise an event. What came meanwhile raises none: look again. */
+void srdma_conn_arm(struct srdma_conn *conn);
 /* The next event of a channel, taken; its connection. NULL: there is none. */
 struct srdma_conn *srdma_conn_take_cq_event(struct ibv_comp_channel *channel);
-/* A disconnect as far as it goes without waiting: 0 over, as srdma_conn_disconnect says; -EAGAIN: call again when something
- * has happened. `reason`: NULL or for the peer. */
-int srdma_conn_disconnect_step(struct srdma_conn *conn, const char *reason);
 /* How long a call may wait in all, whatever it waits for one after the other. */
 struct srdma_patience {
 	int ms;            /* 0: not at all */
@@ -136,12 +137,35 @@ int srdma_conn_wait_until(struct srdma_conn *conn, bool (*ready)(const struct sr
 void srdma_conn_fail_later(struct srdma_conn *conn, enum ibv_event_type event);
 /* Makes the running and all later waits end with -ECANCELED. Thread-safe, while the connection lives. */
 void srdma_conn_cancel(struct srdma_conn *conn);
+/* srdma_conn_wake without its mark: only looks after what is due. Thread-safe, async-signal-safe. */
+void srdma_conn_nudge(struct srdma_conn *conn);
+
+/* messages.c */
 /* The oldest message that is not consumed, without waiting: 1, 0: there is none, or the error that has ended the connection. */
 int srdma_conn_peek(struct srdma_conn *conn, const void **data, uint32_t *length);
 /* Whether a message may be posted now. */
 bool srdma_conn_can_send(const struct srdma_conn *conn);
-/* srdma_conn_wake without its mark: only looks after what is due. Thread-safe, async-signal-safe. */
-void srdma_conn_nudge(struct srdma_conn *conn);
+
+/* close.c */
+/* Ends the connection with an error whose text is the thread's last one. Returns `error`. */
+int srdma_conn_end(struct srdma_conn *conn, int error);
+/* The connection's error again, or SRDMA_ECLOSED when the peer has disconnected; 0 while it is up. */
+int srdma_conn_check(struct srdma_conn *conn);
+/* An answer to a DISCONNECT is out or in: nothing is owed any more, and the peer may be gone at any time. */
+bool srdma_conn_has_parted(const struct srdma_conn *conn);
+/* A frame of type DISCONNECT, DISCONNECT_ACK or FINISH; any other is refused. */
+int srdma_conn_take_close_frame(struct srdma_conn *conn);
+/* The peer has closed its side of the TLS channel, as `error` says. */
+int srdma_conn_take_channel_end(struct srdma_conn *conn, int error);
+/* Answers the peer's DISCONNECT once nothing is under way any more. */
+int srdma_conn_answer_disconnect(struct srdma_conn *conn);
+/* A disconnect as far as it goes without waiting: 0 over, as srdma_conn_disconnect says; -EAGAIN: call again when something
+ * has happened. `reason`: NULL or for the peer. */
+int srdma_conn_disconnect_step(struct srdma_conn *conn, const char *reason);
+
+/* withdraw.c */
+/* The peer takes its region back. */
+int srdma_conn_take_withdrawal(struct srdma_conn *conn);
 
 /* rdma.c */
 /* No device knows the memory of the program's buffers any more, and they no connection; they stay to be deleted. */

@@ -58,7 +58,7 @@ fail:
 	return srdma_fail(-errno, "cannot make the descriptors to wait on: %s", strerror(errno));
 }
 
-static void watch_control(struct srdma_conn *conn)
+void srdma_conn_watch_control(struct srdma_conn *conn)
 {
 	short events = srdma_conn_control_events(conn);
 	struct epoll_event event = {.events = (events & POLLIN ? EPOLLIN : 0u) | (events & POLLOUT ? EPOLLOUT : 0u),
@@ -168,17 +168,12 @@ bool srdma_conn_has_parted(const struct srdma_conn *conn)
 
 /* ---- control frames -------------------------------------------------------------------------------------------- */
 
-static int send_control(struct srdma_conn *conn, const uint8_t *frame, size_t length)
-{
-	return srdma_outbox_send(conn->tls, &conn->outbox, frame, length);
-}
-
-static int send_empty(struct srdma_conn *conn, enum srdma_frame_type type)
+int srdma_conn_send_empty(struct srdma_conn *conn, enum srdma_frame_type type)
 {
 	uint8_t frame[SRDMA_FRAME_MAX];
 	size_t length = srdma_empty_encode(frame, type);
 
-	return send_control(conn, frame, length);
+	return srdma_outbox_send(conn->tls, &conn->outbox, frame, length);
 }
 
 static int send_count(struct srdma_conn *conn, enum srdma_frame_type type, const char *reason)
@@ -190,11 +185,11 @@ static int send_count(struct srdma_conn *conn, enum srdma_frame_type type, const
 	if (reason)
 		snprintf(body.reason, sizeof body.reason, "%s", reason);
 	length = srdma_disconnect_encode(frame, type, &body);
-	return send_control(conn, frame, length);
+	return srdma_outbox_send(conn->tls, &conn->outbox, frame, length);
 }
 
 /* The peer takes its region back. */
-static int take_withdrawal(struct srdma_conn *conn)
+int srdma_conn_take_withdrawal(struct srdma_conn *conn)
 {
 	if (conn->inbox.header.length != 0 || conn->peer.region_size == 0)
 		return srdma_fail(SRDMA_EPROTOCOL, "the peer sent a malformed WITHDRAW, or one of a region that it did not offer");
@@ -204,20 +199,13 @@ static int take_withdrawal(struct srdma_conn *conn)
 	return 0;
 }
 
-static int take_frame(struct srdma_conn *conn)
+int srdma_conn_take_close_frame(struct srdma_conn *conn)
 {
 	struct srdma_closing *closing = &conn->closing;
 	const struct srdma_frame_header *header = &conn->inbox.header;
 	struct srdma_disconnect body;
 	int ret = 0;
 
-	if (header->version != SRDMA_PROTOCOL_VERSION)
-		return srdma_fail(SRDMA_EPROTOCOL, "the peer sent a frame of version %u on a connection of version %u", header->version,
-				  SRDMA_PROTOCOL_VERSION);
-	if (header->type >= SRDMA_FRAME_EPOCH_REQUEST && header->type <= SRDMA_FRAME_EPOCH_READY)
-		return srdma_epoch_take(conn);
-	if (header->type == SRDMA_FRAME_WITHDRAW)
-		return take_withdrawal(conn);
 	if (header->type == SRDMA_FRAME_DISCONNECT || header->type == SRDMA_FRAME_DISCONNECT_ACK)
 		ret = srdma_disconnect_decode(srdma_inbox_body(&conn->inbox), header->length, &body);
 	if (ret != 0)
@@ -237,8 +225,20 @@ static int take_frame(struct srdma_conn *conn)
 	return 0;
 }
 
+static int take_frame(struct srdma_conn *conn)
+{
+	const struct srdma_frame_header *header = &conn->inbox.header;
+
+	if (header->version != SRDMA_PROTOCOL_VERSION)
+		return srdma_fail(SRDMA_EPROTOCOL, "the peer sent a frame of version %u on a connection of version %u", header->version,
+				  SRDMA_PROTOCOL_VERSION);
+	if (header->type >= SRDMA_FRAME_EPOCH_REQUEST && header->type <= SRDMA_FRAME_EPOCH_READY)
+		return srdma_epoch_take(conn);
+	return header->type == SRDMA_FRAME_WITHDRAW ? srdma_conn_take_withdrawal(conn) : srdma_conn_take_close_frame(conn);
+}
+
 /* The peer's side of the TLS channel is closed. */
-static int take_end(struct srdma_conn *conn, int error)
+int srdma_conn_take_channel_end(struct srdma_conn *conn, int error)
 {
 	/* It is the last step of a disconnect; the FINISH may have been lost to it. */
 	if (srdma_conn_has_parted(conn)) {
@@ -262,7 +262,7 @@ static int poll_control(struct srdma_conn *conn)
 			conn->control_more = reads == 0;
 			return 0;
 		}
-		ret = ret == 0 ? take_frame(conn) : ret == SRDMA_EPROTOCOL ? ret : take_end(conn, ret);
+		ret = ret == 0 ? take_frame(conn) : ret == SRDMA_EPROTOCOL ? ret : srdma_conn_take_channel_end(conn, ret);
 		if (ret != 0)
 			return ret;
 	}
@@ -270,7 +270,7 @@ static int poll_control(struct srdma_conn *conn)
 }
 
 /* Answers the peer's DISCONNECT once nothing is under way any more. */
-static int answer_disconnect(struct srdma_conn *conn)
+int srdma_conn_answer_disconnect(struct srdma_conn *conn)
 {
 	struct srdma_closing *closing = &conn->closing;
 	int ret;
@@ -349,7 +349,7 @@ static int check_stall(struct srdma_conn *conn)
 	return 0;
 }
 
-static void progress_control(struct srdma_conn *conn)
+void srdma_conn_progress_control(struct srdma_conn *conn)
 {
 	int ret;
 
@@ -363,19 +363,21 @@ static void progress_control(struct srdma_conn *conn)
 	if (ret == 0 && !conn->options.raw)
 		ret = srdma_epoch_step(conn, true);
 	if (ret == 0)
-		ret = answer_disconnect(conn);
+		ret = srdma_conn_answer_disconnect(conn);
 	/* The queue pair, new or old, has failed meanwhile. */
 	if (ret == SRDMA_EVERBS)
 		ret = srdma_epoch_break(conn, ret);
 	if (ret != 0)
 		srdma_conn_end(conn, ret);
-	watch_control(conn);
+	srdma_conn_watch_control(conn);
 }
 
-static void progress(struct srdma_conn *conn)
+void srdma_conn_progress(struct srdma_conn *conn, bool control)
 {
 	int ret;
 
+	if (control)
+		srdma_conn_progress_control(conn);
 	if (conn->status != 0 || conn->options.raw)
 		return;
 	ret = srdma_stream_poll(&conn->stream);
@@ -384,14 +386,14 @@ static void progress(struct srdma_conn *conn)
 	if (ret == 0)
 		ret = srdma_epoch_step(conn, false);
 	if (ret == 0)
-		ret = answer_disconnect(conn);
+		ret = srdma_conn_answer_disconnect(conn);
 	if (ret == 0 && atomic_load_explicit(&conn->device_event, memory_order_relaxed) != 0)
 		ret = take_device_event(conn);
 	if (ret != 0)
 		fail_progress(conn, ret);
 	/* While a change is under way it is the TLS channel that brings it on. */
 	if (++conn->rounds % ROUNDS_PER_CONTROL == 0 || conn->control_more || srdma_epoch_is_changing(conn))
-		progress_control(conn);
+		srdma_conn_progress_control(conn);
 }
 
 void srdma_conn_push(struct srdma_conn *conn)
@@ -403,21 +405,13 @@ void srdma_conn_push(struct srdma_conn *conn)
 }
 
 /* What a latency-bound waiter repeats: only where messages come in. */
-static void progress_receives(struct srdma_conn *conn)
+void srdma_conn_progress_receives(struct srdma_conn *conn)
 {
 	if (conn->options.raw || conn->status != 0)
 		return;
 	int ret = srdma_stream_poll_receives(&conn->stream);
 	if (ret != 0)
 		fail_progress(conn, ret);
-}
-
-
-void srdma_conn_progress(struct srdma_conn *conn, bool control)
-{
-	if (control)
-		progress_control(conn);
-	progress(conn);
 }
 
 short srdma_conn_control_events(const struct srdma_conn *conn)
@@ -478,7 +472,7 @@ static int take_shared_events(struct srdma_conn *conn, int timeout_ms)
 	if (fds[0].revents)
 		srdma_notifier_take(conn->notifier);
 	if (fds[1].revents || conn->control_more)
-		progress_control(conn);
+		srdma_conn_progress_control(conn);
 	if (atomic_exchange(&conn->wake_requested, false))
 		conn->woken = true;
 	return 0;
@@ -498,7 +492,7 @@ static int take_events(struct srdma_conn *conn, int timeout_ms)
 		uint64_t count;
 
 		if (events[i].data.fd == srdma_tls_fd(conn->tls)) {
-			progress_control(conn);
+			srdma_conn_progress_control(conn);
 		} else if (events[i].data.fd == conn->wake_fd) {
 			/* A shared one may be written to by others than srdma_conn_wake. */
 			conn->woken = (read(conn->wake_fd, &count, sizeof count) == sizeof count &&
@@ -527,9 +521,9 @@ static bool spin(struct srdma_conn *conn, bool (*ready)(const struct srdma_conn 
 
 	for (unsigned round = 1; limit != 0; round++) {
 		if (round % ROUNDS_PER_SENDS == 0)
-			progress(conn);
+			srdma_conn_progress(conn, false);
 		else
-			progress_receives(conn);
+			srdma_conn_progress_receives(conn);
 		if (ready(conn))
 			return true;
 		if (conn->status != 0)
@@ -560,7 +554,7 @@ int srdma_conn_wait_until(struct srdma_conn *conn, bool (*ready)(const struct sr
 	bool waits = patience->ms != 0;
 	int ret;
 
-	progress(conn);
+	srdma_conn_progress(conn, false);
 	if (ready(conn))
 		return 0;
 	if (patience->deadline == 0)
@@ -573,7 +567,7 @@ int srdma_conn_wait_until(struct srdma_conn *conn, bool (*ready)(const struct sr
 		if (ret == 0) {
 			srdma_conn_arm(conn);
 			/* What came between the last look and the arming raises no event. */
-			progress(conn);
+			srdma_conn_progress(conn, false);
 		}
 		if (ready(conn))
 			return 0;
@@ -597,8 +591,8 @@ int srdma_conn_wait_until(struct srdma_conn *conn, bool (*ready)(const struct sr
 			left = closed;
 		ret = take_events(conn, srdma_sealed_rdma_has_work(&conn->sealed_rdma) || conn->control_more ? 0 : left);
 		if (ret == 0 && tick >= 0)
-			progress_control(conn);
-		progress(conn);
+			srdma_conn_progress_control(conn);
+		srdma_conn_progress(conn, false);
 		if (ready(conn))
 			return 0;
 		if (ret != 0)
@@ -722,16 +716,11 @@ int srdma_conn_withdraw_region(struct srdma_conn *conn)
 	conn->own.region_access = conn->own.region_rkey = 0;
 	ret = srdma_region_withdraw(&conn->region);
 	if (ret == 0)
-		ret = send_empty(conn, SRDMA_FRAME_WITHDRAW);
+		ret = srdma_conn_send_empty(conn, SRDMA_FRAME_WITHDRAW);
 	return ret == 0 ? 0 : srdma_conn_end(conn, ret);
 }
 
 /* ---- disconnect ------------------------------------------------------------------------------------------------ */
-
-static bool sends_done(const struct srdma_conn *conn)
-{
-	return is_idle(conn);
-}
 
 static bool answered(const struct srdma_conn *conn)
 {
@@ -756,7 +745,7 @@ static int request_disconnect(struct srdma_conn *conn, const char *reason)
 
 	if (!closing->requested) {
 		ret = srdma_stream_flush(&conn->stream);
-		if (ret == 0 && !sends_done(conn))
+		if (ret == 0 && !is_idle(conn))
 			return -EAGAIN;
 		if (ret == 0)
 			ret = send_count(conn, SRDMA_FRAME_DISCONNECT, reason);
@@ -767,7 +756,7 @@ static int request_disconnect(struct srdma_conn *conn, const char *reason)
 	if (!answered(conn))
 		return -EAGAIN;
 	if (!closing->finished) {
-		ret = send_empty(conn, SRDMA_FRAME_FINISH);
+		ret = srdma_conn_send_empty(conn, SRDMA_FRAME_FINISH);
 		closing->finished = true;
 		closing->peer_close_deadline = srdma_deadline(PEER_CLOSE_MS);
 	}
@@ -806,7 +795,7 @@ static bool disconnect_goes_on(const struct srdma_conn *conn)
 		return true;
 	if (closing->peer_requested && !closing->requested)
 		return closing->finished;
-	return closing->requested ? answered(conn) : sends_done(conn);
+	return closing->requested ? answered(conn) : is_idle(conn);
 }
 
 static const char *disconnect_awaits(const struct srdma_conn *conn)
