@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A connection: what conn.c (the object), bringup.c (TLS, exchange, queue pair), progress.c (waiting, messages, disconnect),
- * epoch.c (new PSNs), rdma.c and sealed_rdma.c (RDMA write and read, plain and sealed) share. */
+/* A connection, and what the files that make up its life share of it: each has its part below. */
 #ifndef SRDMA_CONN_H
 #define SRDMA_CONN_H
 
