@@ -5,6 +5,7 @@
 
 #include "clock.h"
 #include "device.h"
+#include "keys.h"
 #include "log.h"
 
 #include <arpa/inet.h>
@@ -178,33 +179,30 @@ int srdma_conn_connect_queue_pair(struct srdma_conn *conn)
 	return ret;
 }
 
-/* A key for each stream: from the TLS session, and from all that both ends said of themselves. */
-static int derive_secrets(struct srdma_conn *conn, uint8_t secrets[4][SRDMA_SEAL_SECRET])
+int srdma_keys_derive(struct srdma_tls *tls, const struct srdma_hello *hello, const struct srdma_hello *welcome,
+		      uint8_t secrets[SRDMA_KEYS][SRDMA_SEAL_SECRET])
 {
-	bool server = srdma_tls_is_server(conn->tls);
-	const struct srdma_hello *client_hello = server ? &conn->peer : &conn->own, *welcome = server ? &conn->own : &conn->peer;
-	static const char *const labels[] = {"EXPORTER-securdma-client-messages", "EXPORTER-securdma-client-chunks",
-					     "EXPORTER-securdma-server-messages", "EXPORTER-securdma-server-chunks"};
+	static const char *const labels[SRDMA_KEYS] = {"EXPORTER-securdma-client-messages", "EXPORTER-securdma-client-chunks",
+						       "EXPORTER-securdma-server-messages", "EXPORTER-securdma-server-chunks"};
 	uint8_t said[2 * SRDMA_FRAME_MAX];
-	size_t length = srdma_hello_encode(said, SRDMA_FRAME_HELLO, client_hello);
+	size_t length = srdma_hello_encode(said, SRDMA_FRAME_HELLO, hello);
 	int ret = 0;
 
 	length += srdma_hello_encode(said + length, SRDMA_FRAME_WELCOME, welcome);
-	for (size_t i = 0; i < 4 && ret == 0; i++)
-		ret = srdma_tls_export(conn->tls, labels[i], said, length, secrets[i], SRDMA_SEAL_SECRET);
+	for (size_t i = 0; i < SRDMA_KEYS && ret == 0; i++)
+		ret = srdma_tls_export(tls, labels[i], said, length, secrets[i], SRDMA_SEAL_SECRET);
 	OPENSSL_cleanse(said, sizeof said);
 	return ret;
 }
 
-/* Both ends require it: srdma_setup_check_fit. */
-static int seal(struct srdma_conn *conn)
+int srdma_keys_seal(struct srdma_conn *conn)
 {
-	uint8_t secrets[4][SRDMA_SEAL_SECRET];
+	uint8_t secrets[SRDMA_KEYS][SRDMA_SEAL_SECRET];
 	bool server = srdma_tls_is_server(conn->tls);
 	uint8_t(*own)[SRDMA_SEAL_SECRET] = server ? secrets + 2 : secrets, (*peer)[SRDMA_SEAL_SECRET] = server ? secrets : secrets + 2;
 	struct srdma_sealer *messages_out = NULL, *chunks_out = NULL;
 	struct srdma_opener *messages_in = NULL, *chunks_in = NULL;
-	int ret = derive_secrets(conn, secrets);
+	int ret = srdma_keys_derive(conn->tls, server ? &conn->peer : &conn->own, server ? &conn->own : &conn->peer, secrets);
 
 	conn->cipher = ((conn->own.features | conn->peer.features) & SRDMA_FEATURE_CHACHA) ? SRDMA_CIPHER_CHACHA20_POLY1305
 											      : SRDMA_CIPHER_AES_256_GCM;
@@ -256,7 +254,7 @@ int srdma_setup_finish(struct srdma_setup *s)
 
 	conn->rate.per_second = conn->options.max_bytes_per_second; /* what the peer's name may is known by now */
 	if (conn->options.seal == SRDMA_SEAL_REQUIRED)
-		ret = seal(conn);
+		ret = srdma_keys_seal(conn);
 	if (ret == 0)
 		srdma_epoch_start(conn);
 	return ret == 0 ? srdma_conn_prepare_waiting(conn) : ret;
