@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "accept.h"
 
-#include "bringup.h"
 #include "clock.h"
 #include "log.h"
 #include "proxy.h"
+#include "setup.h"
 
 #include <errno.h>
 #include <stdio.h>

@@ -170,7 +170,7 @@ int srdma_conn_take_withdrawal(struct srdma_conn *conn);
 /* No device knows the memory of the program's buffers any more, and they no connection; they stay to be deleted. */
 void srdma_conn_let_buffers_go(struct srdma_conn *conn);
 
-/* bringup.c */
+/* setup.c */
 /* INIT to RTS, by `own` and `peer`, with a window for the region. */
 int srdma_conn_connect_queue_pair(struct srdma_conn *conn);
 

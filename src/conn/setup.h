@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the two sides of the set-up share: bringup.c (the steps of either, and the connecting side) and accept.c. */
-#ifndef SRDMA_BRINGUP_H
-#define SRDMA_BRINGUP_H
+/* The steps of a set-up that both ends take: connect.c and accept.c have the others. */
+#ifndef SRDMA_SETUP_H
+#define SRDMA_SETUP_H
 
 #include "conn.h"
 
