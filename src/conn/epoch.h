@@ -4,12 +4,29 @@
 #ifndef SRDMA_EPOCH_H
 #define SRDMA_EPOCH_H
 
-#include "frames.h"
+#include "epoch_phase.h"
 #include "qp_pool.h"
 
 #include <stdatomic.h>
 
 struct srdma_conn;
+
+/* The change under way. All zero: there is none. */
+struct srdma_epoch_change {
+	enum srdma_epoch_phase phase, peer_phase;
+	enum srdma_epoch_reason reason;
+	enum srdma_epoch_reason begun_reason, peer_reason; /* as the two EPOCH_BEGIN said */
+	bool broken, peer_broken; /* the end's queue pair has failed */
+	bool broken_again;        /* the new queue pair has failed already */
+	bool peer_spent;          /* the peer, which asked, has used up its PSNs, as far as this end can see */
+	uint64_t peer_sends;      /* posted by the peer on the old queue pair and all before */
+	struct srdma_epoch_frame peer; /* the peer's parameters */
+	struct srdma_qp fresh;    /* taken from the pool, when the queue pair is to be replaced */
+	uint32_t psn;             /* this end's new one */
+	uint32_t psn_limit;       /* how many PSNs it may use from there on */
+	uint64_t held_since;
+	uint64_t deadline;
+};
 
 struct srdma_epoch {
 	bool agreed;              /* both ends have epochs */
@@ -17,29 +34,9 @@ struct srdma_epoch {
 	uint64_t sweeps_seen;     /* of the device's */
 	atomic_bool wanted;       /* by the program */
 	struct srdma_qp_pool pool;
-
-	/* the change under way */
-	enum srdma_epoch_reason reason;
-	enum srdma_epoch_reason begun_reason, peer_reason; /* as both ends' EPOCH_BEGIN said */
-	bool stayed;         /* both queue pairs did at the change before: they have had half of their PSNs, and another half */
-	bool requested;      /* EPOCH_REQUEST was sent; work goes on until the peer begins */
-	bool peer_asked;     /* and the other way round */
-	bool peer_spent;     /* and has used up its PSNs, as far as this end can see */
-	uint32_t last_request; /* number of the peer's last EPOCH_REQUEST: one asks for an epoch once */
-	bool begun;          /* EPOCH_BEGIN was sent: nothing is posted any more */
-	bool broken;         /* the own queue pair has failed */
-	bool told;           /* EPOCH_PARAMETERS was sent */
-	bool connected;      /* the new queue pair is in RTS, EPOCH_READY was sent */
-	bool broken_again;   /* and has failed already */
-	bool peer_begun, peer_broken, peer_told, peer_ready;
-	uint64_t peer_sends; /* posted by the peer on the old queue pair and all before */
-	struct srdma_epoch_frame peer; /* its parameters */
-	struct srdma_qp fresh;   /* taken from the pool, when the queue pair is to be replaced */
-	uint32_t psn;            /* the own new one */
-	uint32_t psn_limit;      /* and how many it may use from there on */
-	uint64_t held_since;
-	uint64_t deadline;
-
+	struct srdma_epoch_change change;
+	bool stayed;              /* at the last change both queue pairs did: they have used half of their PSNs, and another half */
+	uint32_t last_request;    /* number of the peer's last EPOCH_REQUEST: an end asks for an epoch once */
 	uint64_t minute_began;    /* the recoveries of which are counted */
 	unsigned minute_recoveries;
 	/* written by the connection's thread, readable by any */
