@@ -31,7 +31,7 @@ int srdma_conn_end(struct srdma_conn *conn, int error)
 /* No work of this end's is on the queue pair, or waits for it. */
 static bool is_idle(const struct srdma_conn *conn)
 {
-	return conn->stream.op_count == 0 && srdma_sealed_rdma_is_idle(&conn->sealed_rdma) && !srdma_epoch_is_changing(conn);
+	return conn->stream.op_ring.count == 0 && srdma_sealed_rdma_is_idle(&conn->sealed_rdma) && !srdma_epoch_is_changing(conn);
 }
 
 static bool all_arrived(const struct srdma_conn *conn)

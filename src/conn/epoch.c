@@ -422,7 +422,7 @@ static int too_many_recoveries(const struct srdma_conn *conn)
 
 static bool is_quiet(const struct srdma_conn *conn)
 {
-	return conn->stream.op_count == 0 && conn->stream.sends_arrived == conn->epoch.change.peer_sends;
+	return conn->stream.op_ring.count == 0 && conn->stream.sends_arrived == conn->epoch.change.peer_sends;
 }
 
 static int go_on(struct srdma_conn *conn)

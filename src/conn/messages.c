@@ -46,7 +46,7 @@ int srdma_conn_send(struct srdma_conn *conn, const void *data, size_t length, in
 static bool has_message(const struct srdma_conn *conn)
 {
 	/* The peer's disconnect is told once it has its answer: who hears of it may free the connection at once. */
-	return (conn->stream.arrival_count > 0 && srdma_rate_is_open(&conn->rate)) || conn->closing.peer_answered || conn->closing.finished;
+	return (srdma_stream_has_message(&conn->stream) && srdma_rate_is_open(&conn->rate)) || conn->closing.peer_answered || conn->closing.finished;
 }
 
 int srdma_conn_peek(struct srdma_conn *conn, const void **data, uint32_t *length)
@@ -85,7 +85,7 @@ int srdma_conn_recv(struct srdma_conn *conn, void *buffer, size_t size, size_t *
 
 static bool has_anything(const struct srdma_conn *conn)
 {
-	return has_message(conn) || conn->stream.done_count > 0 || conn->woken;
+	return has_message(conn) || conn->stream.done_ring.count > 0 || conn->woken;
 }
 
 int srdma_conn_wait(struct srdma_conn *conn, int timeout_ms)
@@ -102,5 +102,5 @@ int srdma_conn_wait(struct srdma_conn *conn, int timeout_ms)
 		return srdma_fail(-EINTR, "another thread ended the wait (srdma_conn_wake)");
 	}
 	/* Not a message, not a completion: then it is the peer's disconnect. */
-	return conn->stream.arrival_count > 0 || conn->stream.done_count > 0 ? 0 : srdma_conn_check(conn);
+	return srdma_stream_has_message(&conn->stream) || conn->stream.done_ring.count > 0 ? 0 : srdma_conn_check(conn);
 }

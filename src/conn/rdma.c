@@ -265,7 +265,7 @@ int srdma_conn_post_read(struct srdma_conn *conn, struct srdma_buffer *buffer, s
 
 static bool has_completion(const struct srdma_conn *conn)
 {
-	return conn->stream.done_count > 0;
+	return conn->stream.done_ring.count > 0;
 }
 
 static bool is_not_held(const struct srdma_conn *conn)
@@ -282,7 +282,7 @@ int srdma_conn_complete(struct srdma_conn *conn, uint64_t *cookies, int max, int
 		return srdma_fail(-EOPNOTSUPP, RAW_IS_YOURS);
 	if (max < 1)
 		return srdma_fail(-EINVAL, "cannot collect completions into an array of %d; give room for one at least", max);
-	if (stream->done_count == 0) {
+	if (stream->done_ring.count == 0) {
 		/* Nothing could be posted because of a renewal: it could afterwards. */
 		bool held = conn->status == 0 && stream->rdma_queued == 0 && stream->held;
 		struct srdma_patience patience = srdma_conn_patience(conn, timeout_ms);
@@ -295,12 +295,8 @@ int srdma_conn_complete(struct srdma_conn *conn, uint64_t *cookies, int max, int
 		if (ret != 0)
 			return ret;
 	}
-	while (n < max && stream->done_count > 0) {
-		cookies[n++] = stream->done[stream->done_head];
-		stream->done_head = (stream->done_head + 1) % stream->rdma_depth;
-		stream->done_count--;
-		stream->rdma_queued--;
-	}
+	while (n < max && srdma_stream_take_done(stream, &cookies[n]))
+		n++;
 	return n;
 }
 

@@ -21,7 +21,7 @@ void srdma_sealed_rdma_end(struct srdma_sealed_rdma *rdma)
 {
 	rdma->over = true;
 	srdma_sealed_jobs_drop(&rdma->jobs);
-	rdma->pull_count = rdma->chunk_count = rdma->answer_count = 0;
+	rdma->pull_ring.count = rdma->chunk_ring.count = rdma->answer_ring.count = 0;
 	rdma->batch_count = rdma->batch_bytes = 0;
 	rdma->acks_owed = 0;
 	rdma->active_until = 0;
@@ -51,6 +51,8 @@ int srdma_sealed_rdma_start(struct srdma_sealed_rdma *rdma, struct srdma_sealer 
 	ret = srdma_sealed_jobs_init(&rdma->jobs, rdma->stream->rdma_depth);
 	if (ret != 0)
 		return ret;
+	rdma->chunk_ring.room = rdma->pull_ring.room = SRDMA_SEALED_CHUNKS;
+	rdma->answer_ring.room = SRDMA_SEALED_ANSWERS;
 	rdma->on = true;
 	rdma->stream->on_control = take_record;
 	rdma->stream->on_pulled = srdma_sealed_rdma_finish_pull;
@@ -71,7 +73,7 @@ void srdma_sealed_rdma_release(struct srdma_sealed_rdma *rdma)
 
 bool srdma_sealed_rdma_is_idle(const struct srdma_sealed_rdma *rdma)
 {
-	return rdma->jobs.count == 0;
+	return rdma->jobs.ring.count == 0;
 }
 
 bool srdma_sealed_rdma_is_active(const struct srdma_sealed_rdma *rdma)
@@ -88,7 +90,7 @@ void srdma_sealed_rdma_note_activity(struct srdma_sealed_rdma *rdma, uint32_t le
 /* Writes and reads never overlap, so that the oldest one tells. */
 bool srdma_sealed_rdma_has_written(const struct srdma_sealed_rdma *rdma)
 {
-	for (uint32_t i = 0; i < rdma->jobs.count; i++)
+	for (uint32_t i = 0; i < rdma->jobs.ring.count; i++)
 		if (srdma_sealed_jobs_at(&rdma->jobs, i)->write)
 			return false;
 	return true;
@@ -148,7 +150,7 @@ int srdma_sealed_rdma_step(struct srdma_sealed_rdma *rdma)
 		return 0;
 	/* In between the device is looked at: it may be moved on by that alone, and what it needs to go on comes first. */
 	for (int chunks = 0; ret == 1 && chunks < CHUNKS_PER_STEP; chunks++) {
-		ret = rdma->pull_count > 0 ? srdma_sealed_rdma_post_pulls(rdma) : 0;
+		ret = rdma->pull_ring.count > 0 ? srdma_sealed_rdma_post_pulls(rdma) : 0;
 		if (ret == 0)
 			ret = srdma_sealed_rdma_send_acks(rdma);
 		if (ret == 0)

@@ -8,6 +8,7 @@
 
 #include "rate.h"
 #include "region.h"
+#include "ring.h"
 #include "sealed_job.h"
 #include "sealed_record.h"
 #include "sealed_ring.h"
@@ -31,6 +32,9 @@ struct srdma_sealed_pull {
 	bool ends_record;
 	struct srdma_sealed_header header;
 };
+
+/* Of the peer's reads, all that may be under way. */
+#define SRDMA_SEALED_ANSWERS (SRDMA_SEALED_READS * SRDMA_SEALED_BATCH)
 
 /* What the peer wants to read. */
 struct srdma_sealed_answer {
@@ -58,7 +62,7 @@ struct srdma_sealed_rdma {
 	struct srdma_region staging; /* made when first used; the peer may read it */
 	struct srdma_sealed_ring staging_ring;
 	struct srdma_sealed_chunk chunks[SRDMA_SEALED_CHUNKS];
-	uint32_t chunk_head, chunk_count;
+	struct srdma_ring chunk_ring;
 	uint32_t records; /* that announced them */
 	uint8_t batch[SRDMA_SEALED_BATCH * SRDMA_SEALED_HEADER]; /* the announcement to come, of the youngest chunks */
 	uint32_t batch_count, batch_bytes;
@@ -66,12 +70,12 @@ struct srdma_sealed_rdma {
 	struct srdma_region landing; /* made when first used; nobody may reach it */
 	struct srdma_sealed_ring landing_ring;
 	struct srdma_sealed_pull pulls[SRDMA_SEALED_CHUNKS];
-	uint32_t pull_head, pull_count;
+	struct srdma_ring pull_ring;
 	uint32_t peer_records; /* that announced chunks and are not acknowledged */
 	uint32_t acks_owed;    /* of these */
 
-	struct srdma_sealed_answer answers[SRDMA_SEALED_READS * SRDMA_SEALED_BATCH];
-	uint32_t answer_head, answer_count;
+	struct srdma_sealed_answer answers[SRDMA_SEALED_ANSWERS];
+	struct srdma_ring answer_ring;
 };
 
 /* Takes the sealer and the opener. */

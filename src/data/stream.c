@@ -96,11 +96,13 @@ int srdma_stream_new(struct srdma_stream *stream, struct ibv_pd *pd, struct srdm
 		.recv_cq = recv_cq,
 		.stride = stride_of(shape),
 		.recv_slots = srdma_stream_recv_depth(shape),
-		.send_slots = send_slots_of(shape),
+		.send_slots = {.room = send_slots_of(shape)},
 		.message_size = shape->message_size,
 		.depth = shape->depth,
 		.rdma_depth = shape->rdma_depth,
-		.op_room = srdma_stream_send_depth(shape),
+		.op_ring = {.room = srdma_stream_send_depth(shape)},
+		.arrival_ring = {.room = srdma_stream_recv_depth(shape)},
+		.done_ring = {.room = shape->rdma_depth},
 		/* Small enough that among as many messages as can be under way one always raises a completion. */
 		.signal_interval = (shape->depth + 1) / 2 < 4 ? 1 : (shape->depth + 1) / 4,
 		.credits = shape->depth,
@@ -112,8 +114,8 @@ int srdma_stream_new(struct srdma_stream *stream, struct ibv_pd *pd, struct srdm
 
 	if (ret != 0)
 		return ret;
-	c.ops = calloc(c.op_room, sizeof *c.ops);
-	c.copies = calloc(c.op_room, c.copy_size ? c.copy_size : 1);
+	c.ops = calloc(c.op_ring.room, sizeof *c.ops);
+	c.copies = calloc(c.op_ring.room, c.copy_size ? c.copy_size : 1);
 	c.arrivals = calloc(c.recv_slots, sizeof *c.arrivals);
 	c.done = calloc(shape->rdma_depth, sizeof *c.done);
 	if (!c.ops || !c.copies || !c.arrivals || !c.done) {
@@ -150,7 +152,7 @@ void srdma_stream_release(struct srdma_stream *stream)
 {
 	srdma_region_release(&stream->ring);
 	if (stream->copies)
-		OPENSSL_cleanse(stream->copies, (size_t)stream->op_room * stream->copy_size);
+		OPENSSL_cleanse(stream->copies, (size_t)stream->op_ring.room * stream->copy_size);
 	free(stream->copies);
 	free(stream->ops);
 	free(stream->arrivals);
@@ -173,14 +175,9 @@ static bool has_psns(const struct srdma_stream *stream, uint32_t length, uint32_
 	return stream->psns_used + srdma_stream_psns(stream, length) + kept <= stream->psn_limit;
 }
 
-static bool is_send(const struct srdma_op *op)
-{
-	return op->kind == SRDMA_OP_MESSAGE || op->kind == SRDMA_OP_CREDIT || op->kind == SRDMA_OP_CONTROL;
-}
-
 static void fill_request(const struct srdma_stream *stream, uint32_t index, bool signaled, struct ibv_send_wr *wr, struct ibv_sge *sge)
 {
-	const struct srdma_op *op = &stream->ops[(stream->op_head + index) % stream->op_room];
+	const struct srdma_op *op = srdma_stream_op(stream, index);
 
 	*sge = (struct ibv_sge){.addr = op->local, .length = op->length, .lkey = op->lkey};
 	*wr = (struct ibv_send_wr){
@@ -189,7 +186,7 @@ static void fill_request(const struct srdma_stream *stream, uint32_t index, bool
 		.num_sge = op->length > 0,
 		.send_flags = (signaled ? IBV_SEND_SIGNALED : 0u) | (op->is_inline ? IBV_SEND_INLINE : 0u),
 	};
-	if (is_send(op)) {
+	if (srdma_op_is_send(op)) {
 		wr->opcode = IBV_WR_SEND_WITH_IMM;
 		wr->imm_data = op->imm;
 	} else {
@@ -225,17 +222,17 @@ static int post(struct srdma_stream *stream, const struct srdma_op *op, bool sig
 	int ret;
 
 	signaled = signaled || stream->unsignaled + 1 >= stream->signal_interval;
-	stream->ops[(stream->op_head + stream->op_count) % stream->op_room] = *op;
-	ret = srdma_stream_submit(stream, stream->op_count, 1, signaled);
+	*srdma_stream_op(stream, stream->op_ring.count) = *op;
+	ret = srdma_stream_submit(stream, stream->op_ring.count, 1, signaled);
 	if (ret == 0)
-		stream->op_count++;
+		srdma_ring_push(&stream->op_ring);
 	return ret;
 }
 
 void srdma_stream_complete_rdma(struct srdma_stream *stream, enum srdma_op_kind kind, uint64_t cookie)
 {
 	if (kind == SRDMA_OP_POSTED) {
-		stream->done[(stream->done_head + stream->done_count++) % stream->rdma_depth] = cookie;
+		stream->done[srdma_ring_push(&stream->done_ring)] = cookie;
 	} else {
 		stream->rdma_queued--;
 		stream->waited_done++;
@@ -244,14 +241,12 @@ void srdma_stream_complete_rdma(struct srdma_stream *stream, enum srdma_op_kind 
 
 void srdma_stream_complete_op(struct srdma_stream *stream)
 {
-	struct srdma_op op = stream->ops[stream->op_head];
+	struct srdma_op op = stream->ops[srdma_ring_pop(&stream->op_ring)];
 
-	stream->op_head = (stream->op_head + 1) % stream->op_room;
-	stream->op_count--;
 	stream->op_sequence++;
 	if (op.uses_slot)
-		stream->slots_used--;
-	if (is_send(&op))
+		srdma_ring_pop(&stream->send_slots);
+	if (srdma_op_is_send(&op))
 		stream->sends_completed = op.send + 1;
 	switch (op.kind) {
 	case SRDMA_OP_MESSAGE: stream->messages_queued--; break;
@@ -277,12 +272,13 @@ static int fail_completion(struct srdma_stream *stream, const struct ibv_wc *wc,
 static int fail_send(struct srdma_stream *stream, const struct ibv_wc *wc)
 {
 	uint64_t index = (wc->wr_id & SEQUENCE_MASK) - (stream->op_sequence & SEQUENCE_MASK);
-	const struct srdma_op *op = &stream->ops[(stream->op_head + index) % stream->op_room];
+	/* Of an op that is still there: a device that says otherwise is not believed. */
+	bool send = index < stream->op_ring.count && srdma_op_is_send(srdma_stream_op(stream, (uint32_t)index));
 
 	if (!stream->stopped && (wc->status == IBV_WC_LOC_LEN_ERR || wc->status == IBV_WC_LOC_QP_OP_ERR ||
 				  wc->status == IBV_WC_LOC_PROT_ERR || wc->status == IBV_WC_MW_BIND_ERR))
 		stream->failed_here = true;
-	return fail_completion(stream, wc, is_send(op) ? "a send" : "an RDMA write or read");
+	return fail_completion(stream, wc, send ? "a send" : "an RDMA write or read");
 }
 
 static bool is_of_this_generation(const struct srdma_stream *stream, const struct ibv_wc *wc)
@@ -294,12 +290,12 @@ static void complete_up_to(struct srdma_stream *stream, uint64_t wr_id)
 {
 	uint64_t count = ((wr_id - stream->op_sequence) & SEQUENCE_MASK) + 1;
 
-	if (count > stream->op_count) /* of an op that is complete already */
+	if (count > stream->op_ring.count) /* of an op that is complete already */
 		return;
 	while (count-- > 0)
 		srdma_stream_complete_op(stream);
 	/* What was executed before a renewal is over when its turn comes. */
-	while (stream->op_count > 0 && stream->ops[stream->op_head].executed)
+	while (stream->op_ring.count > 0 && srdma_stream_op(stream, 0)->executed)
 		srdma_stream_complete_op(stream);
 }
 
@@ -308,7 +304,7 @@ static int poll_sends(struct srdma_stream *stream)
 	struct ibv_wc wc[POLL_BATCH];
 	int n, ret = 0;
 
-	while ((stream->op_count > 0 || stream->stopped) && (n = ibv_poll_cq(stream->send_cq, POLL_BATCH, wc)) != 0) {
+	while ((stream->op_ring.count > 0 || stream->stopped) && (n = ibv_poll_cq(stream->send_cq, POLL_BATCH, wc)) != 0) {
 		if (n < 0)
 			return srdma_fail(SRDMA_EVERBS, "cannot poll the send completion queue");
 		/* Each counts, the ones after a failure too. */
@@ -334,6 +330,12 @@ static uint32_t immediate(struct srdma_stream *stream, uint32_t kind)
 	return htonl(kind << IMM_KIND_SHIFT | stream->owed);
 }
 
+/* Where the inline data of the next op is kept. */
+static uint8_t *next_copy(const struct srdma_stream *stream)
+{
+	return stream->copies + (size_t)srdma_ring_at(&stream->op_ring, stream->op_ring.count) * stream->copy_size;
+}
+
 /* Seals or copies `data` to where it can be posted from, again if need be, and posts it. */
 static int send_record(struct srdma_stream *stream, enum srdma_op_kind kind, uint32_t imm, const void *data, uint32_t length,
 		       bool signaled)
@@ -350,9 +352,8 @@ static int send_record(struct srdma_stream *stream, enum srdma_op_kind kind, uin
 
 	op.is_inline = op.length > 0 && op.length <= stream->copy_size;
 	op.uses_slot = op.length > stream->copy_size;
-	place = op.uses_slot ? slot_address(stream, stream->recv_slots + stream->slot_next)
-			     : (char *)stream->copies + (size_t)((stream->op_head + stream->op_count) % stream->op_room) *
-								 stream->copy_size;
+	place = op.uses_slot ? slot_address(stream, stream->recv_slots + srdma_ring_at(&stream->send_slots, stream->send_slots.count))
+			     : (char *)next_copy(stream);
 	op.local = (uintptr_t)place;
 	if (stream->sealer)
 		ret = srdma_sealer_seal(stream->sealer, &imm, sizeof imm, data, length, place);
@@ -362,10 +363,8 @@ static int send_record(struct srdma_stream *stream, enum srdma_op_kind kind, uin
 		ret = post(stream, &op, signaled);
 	if (ret != 0)
 		return ret;
-	if (op.uses_slot) {
-		stream->slot_next = (stream->slot_next + 1) % stream->send_slots;
-		stream->slots_used++;
-	}
+	if (op.uses_slot)
+		srdma_ring_push(&stream->send_slots);
 	stream->sends_posted++;
 	stream->owed = 0;
 	return 0;
@@ -373,7 +372,7 @@ static int send_record(struct srdma_stream *stream, enum srdma_op_kind kind, uin
 
 bool srdma_stream_can_send(const struct srdma_stream *stream)
 {
-	return stream->credits > 0 && stream->messages_queued < stream->depth && stream->slots_used < stream->send_slots &&
+	return stream->credits > 0 && stream->messages_queued < stream->depth && stream->send_slots.count < stream->send_slots.room &&
 	       !stream->held && has_psns(stream, stream->message_size + stream->overhead, PSNS_KEPT);
 }
 
@@ -394,8 +393,8 @@ int srdma_stream_send(struct srdma_stream *stream, const void *data, uint32_t le
 
 bool srdma_stream_can_control(const struct srdma_stream *stream)
 {
-	return !stream->held && stream->op_count + SRDMA_CREDIT_RESERVE < stream->op_room &&
-	       stream->slots_used < stream->send_slots && has_psns(stream, stream->message_size + stream->overhead, PSNS_KEPT);
+	return !stream->held && stream->op_ring.count + SRDMA_CREDIT_RESERVE < stream->op_ring.room &&
+	       stream->send_slots.count < stream->send_slots.room && has_psns(stream, stream->message_size + stream->overhead, PSNS_KEPT);
 }
 
 int srdma_stream_send_control(struct srdma_stream *stream, const void *data, uint32_t length)
@@ -412,7 +411,7 @@ int srdma_stream_send_credits(struct srdma_stream *stream)
 static int return_credits(struct srdma_stream *stream)
 {
 	if (stream->closing || stream->held || stream->stopped || stream->owed < (stream->depth + 1) / 2 ||
-	    stream->op_count >= stream->op_room || !has_psns(stream, 0, 1))
+	    stream->op_ring.count >= stream->op_ring.room || !has_psns(stream, 0, 1))
 		return 0;
 	return srdma_stream_send_credits(stream);
 }
@@ -420,12 +419,12 @@ static int return_credits(struct srdma_stream *stream)
 int srdma_stream_flush(struct srdma_stream *stream)
 {
 	/* Only the youngest can be without a completion to come; one that raises one stands for them. */
-	bool unheard = stream->unsignaled > 0 && stream->op_count > 0;
+	bool unheard = stream->unsignaled > 0 && stream->op_ring.count > 0;
 
 	if (stream->held || stream->stopped)
 		return 0;
 	stream->closing = true;
-	if ((!unheard && (stream->flushed || stream->owed == 0)) || stream->op_count >= stream->op_room)
+	if ((!unheard && (stream->flushed || stream->owed == 0)) || stream->op_ring.count >= stream->op_ring.room)
 		return 0;
 	stream->flushed = true;
 	return srdma_stream_send_credits(stream);
@@ -454,7 +453,7 @@ void srdma_stream_end(struct srdma_stream *stream)
 {
 	srdma_stream_stop(stream);
 	stream->over = true;
-	stream->op_count = 0;
+	stream->op_ring.count = 0;
 }
 
 /* A record for the library alone: is opened, used, and its receive posted again at once. */
@@ -509,9 +508,9 @@ static int sort_arrival(struct srdma_stream *stream, struct srdma_arrival *arriv
 		return take_own(stream, arrival, kind);
 	if (kind != IMM_MESSAGE)
 		return srdma_fail(SRDMA_EPROTOCOL, "the peer sent a message of unknown kind %u", kind);
-	if (stream->arrival_count + stream->owed >= stream->depth)
+	if (stream->arrival_ring.count + stream->owed >= stream->depth)
 		return srdma_fail(SRDMA_EPROTOCOL, "the peer sent more messages than it had credits");
-	stream->arrivals[(stream->arrival_head + stream->arrival_count++) % stream->recv_slots] = *arrival;
+	stream->arrivals[srdma_ring_push(&stream->arrival_ring)] = *arrival;
 	stream->messages_arrived++;
 	return 0;
 }
@@ -587,9 +586,9 @@ int srdma_stream_poll(struct srdma_stream *stream)
 
 bool srdma_stream_next_length(const struct srdma_stream *stream, uint32_t *length)
 {
-	const struct srdma_arrival *first = &stream->arrivals[stream->arrival_head];
+	const struct srdma_arrival *first = &stream->arrivals[stream->arrival_ring.first];
 
-	if (stream->arrival_count == 0)
+	if (!srdma_stream_has_message(stream))
 		return false;
 	*length = first->length - (first->sealed ? stream->overhead : 0);
 	return true;
@@ -597,9 +596,9 @@ bool srdma_stream_next_length(const struct srdma_stream *stream, uint32_t *lengt
 
 int srdma_stream_peek(struct srdma_stream *stream, const void **data, uint32_t *length)
 {
-	struct srdma_arrival *first = &stream->arrivals[stream->arrival_head];
+	struct srdma_arrival *first = &stream->arrivals[stream->arrival_ring.first];
 
-	if (stream->arrival_count == 0)
+	if (!srdma_stream_has_message(stream))
 		return 0;
 	if (first->sealed) {
 		int ret = open_in_place(stream, first);
@@ -614,7 +613,7 @@ int srdma_stream_peek(struct srdma_stream *stream, const void **data, uint32_t *
 
 int srdma_stream_read(struct srdma_stream *stream, void *buffer)
 {
-	struct srdma_arrival *first = &stream->arrivals[stream->arrival_head];
+	struct srdma_arrival *first = &stream->arrivals[stream->arrival_ring.first];
 	uint8_t nowhere[1];
 
 	if (first->sealed) {
@@ -633,10 +632,8 @@ int srdma_stream_read(struct srdma_stream *stream, void *buffer)
 /* Returns its slot. */
 static uint32_t take_first(struct srdma_stream *stream)
 {
-	struct srdma_arrival first = stream->arrivals[stream->arrival_head];
+	struct srdma_arrival first = stream->arrivals[srdma_ring_pop(&stream->arrival_ring)];
 
-	stream->arrival_head = (stream->arrival_head + 1) % stream->recv_slots;
-	stream->arrival_count--;
 	srdma_counter_add(&stream->counters.messages_received, 1);
 	srdma_counter_add(&stream->counters.bytes_received, first.length - (first.sealed ? stream->overhead : 0));
 	return first.slot;
@@ -671,8 +668,7 @@ int srdma_stream_post_rdma(struct srdma_stream *stream, const struct srdma_op *r
 
 	/* Posted again if need be, when the caller's bytes may have gone. */
 	if (op.is_inline && op.length > 0) {
-		uint8_t *copy = stream->copies +
-				(size_t)((stream->op_head + stream->op_count) % stream->op_room) * stream->copy_size;
+		uint8_t *copy = next_copy(stream);
 
 		memcpy(copy, (const void *)(uintptr_t)op.local, op.length);
 		op.local = (uintptr_t)copy;
@@ -685,8 +681,8 @@ int srdma_stream_post_rdma(struct srdma_stream *stream, const struct srdma_op *r
 
 bool srdma_stream_uses(const struct srdma_stream *stream, uint32_t lkey)
 {
-	for (uint32_t i = 0; i < stream->op_count; i++) {
-		const struct srdma_op *op = &stream->ops[(stream->op_head + i) % stream->op_room];
+	for (uint32_t i = 0; i < stream->op_ring.count; i++) {
+		const struct srdma_op *op = srdma_stream_op(stream, i);
 
 		if (!op->is_inline && op->lkey == lkey)
 			return true;
@@ -696,11 +692,11 @@ bool srdma_stream_uses(const struct srdma_stream *stream, uint32_t lkey)
 
 uint32_t srdma_stream_room_for_pulls(const struct srdma_stream *stream, uint32_t length)
 {
-	uint32_t taken = stream->op_count + SRDMA_CREDIT_RESERVE, room;
+	uint32_t taken = stream->op_ring.count + SRDMA_CREDIT_RESERVE, room;
 
-	if (stream->held || taken >= stream->op_room)
+	if (stream->held || taken >= stream->op_ring.room)
 		return 0;
-	room = stream->op_room - taken;
+	room = stream->op_ring.room - taken;
 	room = room < SRDMA_SUBMIT_MAX ? room : SRDMA_SUBMIT_MAX;
 	while (room > 0 && !has_psns(stream, 0, (uint32_t)(room * srdma_stream_psns(stream, length)) + PSNS_KEPT))
 		room--;
@@ -712,9 +708,9 @@ int srdma_stream_post_pulls(struct srdma_stream *stream, const struct srdma_op *
 	int ret;
 
 	for (uint32_t i = 0; i < count; i++)
-		stream->ops[(stream->op_head + stream->op_count + i) % stream->op_room] = ops[i];
-	ret = srdma_stream_submit(stream, stream->op_count, count, true);
+		*srdma_stream_op(stream, stream->op_ring.count + i) = ops[i];
+	ret = srdma_stream_submit(stream, stream->op_ring.count, count, true);
 	if (ret == 0)
-		stream->op_count += count;
+		stream->op_ring.count += count;
 	return ret;
 }

@@ -7,6 +7,7 @@
 
 #include "qp.h"
 #include "region.h"
+#include "ring.h"
 #include "seal.h"
 
 #include <stdatomic.h>
@@ -67,6 +68,11 @@ struct srdma_op {
 	uint64_t cookie; /* POSTED */
 };
 
+static inline bool srdma_op_is_send(const struct srdma_op *op)
+{
+	return op->kind == SRDMA_OP_MESSAGE || op->kind == SRDMA_OP_CREDIT || op->kind == SRDMA_OP_CONTROL;
+}
+
 struct srdma_arrival {
 	uint32_t slot;
 	uint32_t length; /* with the tag, while sealed */
@@ -85,30 +91,30 @@ struct srdma_stream {
 	struct ibv_cq *send_cq, *recv_cq;
 	struct srdma_region ring; /* receive slots, then send slots; local access only */
 	uint32_t stride;          /* bytes per slot */
-	uint32_t recv_slots, send_slots;
+	uint32_t recv_slots;
+	struct srdma_ring send_slots; /* counted from the first one behind the receive slots */
 	uint32_t message_size, depth, rdma_depth; /* as agreed */
 	uint32_t overhead;        /* bytes that sealing adds */
 	uint32_t region_rkey;     /* the peer's */
 
-	struct srdma_op *ops; /* ring of op_room entries */
-	uint8_t *copies;      /* of inline data, copy_size bytes for each op: a lost one is posted again */
+	struct srdma_op *ops;     /* by op_ring */
+	struct srdma_ring op_ring;
+	uint8_t *copies;          /* of inline data, copy_size bytes for each op: a lost one is posted again */
 	uint32_t copy_size;
-	uint32_t op_room, op_head, op_count;
 	uint64_t op_sequence;          /* of the oldest; its work request id, with the generation */
 	uint32_t unsignaled;           /* how many of the youngest will raise no completion of their own */
 	uint32_t signal_interval;
 	bool closing;                  /* no more credits are returned: the peer will send nothing */
 	bool flushed;                  /* the last credit-only message is out */
 	uint32_t messages_queued, rdma_queued; /* of these */
-	uint32_t slot_next, slots_used;
 
 	uint32_t credits; /* receives of the peer that we may use */
 	uint32_t owed;    /* receives posted again that the peer does not know of */
-	struct srdma_arrival *arrivals; /* ring of recv_slots entries: messages not yet consumed */
-	uint32_t arrival_head, arrival_count;
+	struct srdma_arrival *arrivals; /* by arrival_ring: messages not yet consumed */
+	struct srdma_ring arrival_ring;
 
-	uint64_t *done; /* ring of rdma_depth cookies: POSTED operations that are complete */
-	uint32_t done_head, done_count;
+	uint64_t *done; /* by done_ring: cookies of POSTED operations that are complete */
+	struct srdma_ring done_ring;
 	uint64_t waited_done; /* WAITED operations completed so far */
 
 	uint64_t messages_arrived;
@@ -164,12 +170,18 @@ int srdma_stream_poll_receives(struct srdma_stream *stream);
 void srdma_stream_end(struct srdma_stream *stream);
 
 /* Nothing new will be sent: returns the credits that are owed, so that the peer knows which of its messages were taken, and
- * none after that; makes sure that every work request on the send queue will be seen to complete. op_count then falls to 0. */
+ * none after that; makes sure that every work request on the send queue will be seen to complete. op_ring then becomes empty. */
 int srdma_stream_flush(struct srdma_stream *stream);
 
 bool srdma_stream_can_send(const struct srdma_stream *stream);
 /* The caller has checked srdma_stream_can_send and the length. */
 int srdma_stream_send(struct srdma_stream *stream, const void *data, uint32_t length);
+
+/* Whether there is a message that is not consumed. */
+static inline bool srdma_stream_has_message(const struct srdma_stream *stream)
+{
+	return stream->arrival_ring.count > 0;
+}
 
 /* The oldest message that is not consumed: 1, or 0 when there is none, or SRDMA_ESEAL. */
 int srdma_stream_peek(struct srdma_stream *stream, const void **data, uint32_t *length);
@@ -192,6 +204,16 @@ bool srdma_stream_uses(const struct srdma_stream *stream, uint32_t lkey);
  * that is told once has less to do than one that is told of each. */
 uint32_t srdma_stream_room_for_pulls(const struct srdma_stream *stream, uint32_t length);
 int srdma_stream_post_pulls(struct srdma_stream *stream, const struct srdma_op *ops, uint32_t count);
+/* Takes the cookie of the oldest POSTED write or read that is complete. False: there is none. */
+static inline bool srdma_stream_take_done(struct srdma_stream *stream, uint64_t *cookie)
+{
+	if (stream->done_ring.count == 0)
+		return false;
+	*cookie = stream->done[srdma_ring_pop(&stream->done_ring)];
+	stream->rdma_queued--;
+	return true;
+}
+
 /* Its bookkeeping, where the write or read was not one work request. */
 void srdma_stream_complete_rdma(struct srdma_stream *stream, enum srdma_op_kind kind, uint64_t cookie);
 
@@ -216,6 +238,12 @@ int srdma_stream_settle(struct srdma_stream *stream, uint64_t arrived, uint64_t 
 int srdma_stream_resume(struct srdma_stream *stream);
 
 /* Shared by both files. */
+/* The op that comes `index` after the oldest one; at op_ring.count lies the next one to be posted. */
+static inline struct srdma_op *srdma_stream_op(const struct srdma_stream *stream, uint32_t index)
+{
+	return &stream->ops[srdma_ring_at(&stream->op_ring, index)];
+}
+
 uint64_t srdma_stream_psns(const struct srdma_stream *stream, uint32_t length);
 int srdma_stream_post_receive(struct srdma_stream *stream, uint32_t slot);
 /* Posts the work requests of `count` ops from `first` on, counted from the oldest. */

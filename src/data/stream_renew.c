@@ -11,10 +11,10 @@
 
 int srdma_stream_quiesce(struct srdma_stream *stream, bool *done)
 {
-	bool unheard = stream->unsignaled > 0 && stream->op_count > 0;
+	bool unheard = stream->unsignaled > 0 && stream->op_ring.count > 0;
 
 	stream->held = true;
-	*done = !unheard || stream->op_count < stream->op_room;
+	*done = !unheard || stream->op_ring.count < stream->op_ring.room;
 	return unheard && *done ? srdma_stream_send_credits(stream) : 0;
 }
 
@@ -38,8 +38,8 @@ int srdma_stream_restart(struct srdma_stream *stream)
 
 	if (!held)
 		return srdma_fail(-ENOMEM, "out of memory");
-	for (uint32_t i = 0; i < stream->arrival_count; i++)
-		held[stream->arrivals[(stream->arrival_head + i) % stream->recv_slots].slot] = true;
+	for (uint32_t i = 0; i < stream->arrival_ring.count; i++)
+		held[stream->arrivals[srdma_ring_at(&stream->arrival_ring, i)].slot] = true;
 	stream->generation++;
 	stream->receives_posted = 0;
 	stream->stopped = false;
@@ -52,11 +52,6 @@ int srdma_stream_restart(struct srdma_stream *stream)
 	return ret;
 }
 
-static bool is_send(const struct srdma_op *op)
-{
-	return op->kind == SRDMA_OP_MESSAGE || op->kind == SRDMA_OP_CREDIT || op->kind == SRDMA_OP_CONTROL;
-}
-
 int srdma_stream_settle(struct srdma_stream *stream, uint64_t arrived, uint64_t consumed)
 {
 	uint64_t sent = srdma_counter_read(&stream->counters.messages_sent);
@@ -67,18 +62,18 @@ int srdma_stream_settle(struct srdma_stream *stream, uint64_t arrived, uint64_t 
 	if (arrived > stream->sends_posted || arrived < stream->sends_completed || consumed > sent || sent - consumed > stream->depth || consumed < acknowledged)
 		return srdma_fail(SRDMA_EPROTOCOL, "the peer's account of what it received is impossible");
 	/* Older than a send that arrived means executed there; but a read needs its answer here. */
-	for (uint32_t i = stream->op_count; i > 0; i--) {
-		struct srdma_op *op = &stream->ops[(stream->op_head + i - 1) % stream->op_room];
+	for (uint32_t i = stream->op_ring.count; i > 0; i--) {
+		struct srdma_op *op = srdma_stream_op(stream, i - 1);
 
-		if (is_send(op))
+		if (srdma_op_is_send(op))
 			before_arrived = before_arrived || op->send < arrived;
-		op->executed = before_arrived && (is_send(op) || op->write);
-		if (is_send(op) && op->send >= arrived && before_arrived)
+		op->executed = before_arrived && (srdma_op_is_send(op) || op->write);
+		if (srdma_op_is_send(op) && op->send >= arrived && before_arrived)
 			return srdma_fail(SRDMA_EPROTOCOL, "the peer's account of what it received is impossible");
 	}
 	stream->credits = (uint32_t)(stream->depth - (sent - consumed));
 	srdma_counter_add(&stream->counters.messages_acknowledged, consumed - acknowledged);
-	while (stream->op_count > 0 && stream->ops[stream->op_head].executed)
+	while (stream->op_ring.count > 0 && srdma_stream_op(stream, 0)->executed)
 		srdma_stream_complete_op(stream);
 	return 0;
 }
@@ -88,8 +83,8 @@ int srdma_stream_resume(struct srdma_stream *stream)
 	int ret = 0;
 
 	stream->unsignaled = 0;
-	for (uint32_t i = 0; i < stream->op_count && ret == 0; i++)
-		if (!stream->ops[(stream->op_head + i) % stream->op_room].executed)
+	for (uint32_t i = 0; i < stream->op_ring.count && ret == 0; i++)
+		if (!srdma_stream_op(stream, i)->executed)
 			ret = srdma_stream_submit(stream, i, 1, true);
 	stream->unsignaled = 0;
 	stream->held = false;

@@ -206,7 +206,7 @@ static bool has_work(const struct srdma_client *client)
 		return true;
 	if (client->blocked)
 		return client->wants_room && srdma_conn_can_send(conn);
-	return (conn->stream.arrival_count > 0 && !client->throttled) || conn->closing.peer_requested || conn->control_more ||
+	return (srdma_stream_has_message(&conn->stream) && !client->throttled) || conn->closing.peer_requested || conn->control_more ||
 	       srdma_sealed_rdma_has_work(&conn->sealed_rdma);
 }
 
@@ -291,7 +291,7 @@ static void run(struct srdma_client *client)
 		finish(client, srdma_conn_check(conn), true);
 		return;
 	}
-	if (conn->closing.peer_requested && conn->stream.arrival_count == 0)
+	if (conn->closing.peer_requested && !srdma_stream_has_message(&conn->stream))
 		begin_ending(client, 0, "");
 	else if (atomic_load_explicit(&client->kicked, memory_order_acquire))
 		begin_ending(client, -ECONNABORTED, client->kick_reason); /* which was written before and stays */
