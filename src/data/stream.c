@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "stream.h"
+#include "stream_parts.h"
 
 #include "log.h"
 
@@ -10,17 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Immediate data of every send: kind in the top byte, credits returned in the rest. */
-#define IMM_MESSAGE 1u
-#define IMM_CREDIT 2u
-#define IMM_CONTROL 3u
-#define IMM_KIND_SHIFT 24
-#define IMM_CREDITS_MASK 0xffffffu
-
-#define POLL_BATCH 16
 #define SLOT_ALIGN 64u /* a cache line: no two slots share one */
-#define GENERATION_SHIFT 48
-#define SEQUENCE_MASK ((UINT64_C(1) << GENERATION_SHIFT) - 1)
 /* Left of an epoch's PSNs for returning credits, and for the last send before the next epoch. */
 #define PSNS_KEPT 2
 
@@ -61,15 +51,10 @@ size_t srdma_stream_ring_size(const struct srdma_stream_shape *shape)
 
 /* ---- construction ---------------------------------------------------------------------------------------------- */
 
-static char *slot_address(const struct srdma_stream *stream, uint32_t slot)
-{
-	return (char *)stream->ring.address + (size_t)slot * stream->stride;
-}
-
 int srdma_stream_post_receive(struct srdma_stream *stream, uint32_t slot)
 {
 	struct ibv_sge sge = {
-		.addr = (uintptr_t)slot_address(stream, slot),
+		.addr = (uintptr_t)srdma_stream_slot(stream, slot),
 		.length = stream->stride,
 		.lkey = stream->ring.mr->lkey,
 	};
@@ -164,17 +149,6 @@ void srdma_stream_release(struct srdma_stream *stream)
 
 /* ---- the send queue -------------------------------------------------------------------------------------------- */
 
-/* Packets of a send or write, or of the response to a read: what the requester's PSN advances by. IBTA vol 1, 9.7.4. */
-uint64_t srdma_stream_psns(const struct srdma_stream *stream, uint32_t length)
-{
-	return length == 0 ? 1 : ((uint64_t)length + stream->mtu - 1) / stream->mtu;
-}
-
-static bool has_psns(const struct srdma_stream *stream, uint32_t length, uint32_t kept)
-{
-	return stream->psns_used + srdma_stream_psns(stream, length) + kept <= stream->psn_limit;
-}
-
 static void fill_request(const struct srdma_stream *stream, uint32_t index, bool signaled, struct ibv_send_wr *wr, struct ibv_sge *sge)
 {
 	const struct srdma_op *op = srdma_stream_op(stream, index);
@@ -258,8 +232,7 @@ void srdma_stream_complete_op(struct srdma_stream *stream)
 	}
 }
 
-/* After the first one, more are expected: the queue pair is in ERROR. */
-static int fail_completion(struct srdma_stream *stream, const struct ibv_wc *wc, const char *what)
+int srdma_stream_fail_completion(struct srdma_stream *stream, const struct ibv_wc *wc, const char *what)
 {
 	if (stream->stopped)
 		return 0;
@@ -278,12 +251,7 @@ static int fail_send(struct srdma_stream *stream, const struct ibv_wc *wc)
 	if (!stream->stopped && (wc->status == IBV_WC_LOC_LEN_ERR || wc->status == IBV_WC_LOC_QP_OP_ERR ||
 				  wc->status == IBV_WC_LOC_PROT_ERR || wc->status == IBV_WC_MW_BIND_ERR))
 		stream->failed_here = true;
-	return fail_completion(stream, wc, send ? "a send" : "an RDMA write or read");
-}
-
-static bool is_of_this_generation(const struct srdma_stream *stream, const struct ibv_wc *wc)
-{
-	return wc->wr_id >> GENERATION_SHIFT == stream->generation;
+	return srdma_stream_fail_completion(stream, wc, send ? "a send" : "an RDMA write or read");
 }
 
 static void complete_up_to(struct srdma_stream *stream, uint64_t wr_id)
@@ -299,7 +267,7 @@ static void complete_up_to(struct srdma_stream *stream, uint64_t wr_id)
 		srdma_stream_complete_op(stream);
 }
 
-static int poll_sends(struct srdma_stream *stream)
+int srdma_stream_poll_sends(struct srdma_stream *stream)
 {
 	struct ibv_wc wc[POLL_BATCH];
 	int n, ret = 0;
@@ -309,7 +277,7 @@ static int poll_sends(struct srdma_stream *stream)
 			return srdma_fail(SRDMA_EVERBS, "cannot poll the send completion queue");
 		/* Each counts, the ones after a failure too. */
 		for (int i = 0; i < n; i++) {
-			if (!is_of_this_generation(stream, &wc[i]))
+			if (!srdma_stream_is_current(stream, &wc[i]))
 				continue;
 			if (wc[i].status == IBV_WC_SUCCESS) {
 				complete_up_to(stream, wc[i].wr_id);
@@ -352,7 +320,7 @@ static int send_record(struct srdma_stream *stream, enum srdma_op_kind kind, uin
 
 	op.is_inline = op.length > 0 && op.length <= stream->copy_size;
 	op.uses_slot = op.length > stream->copy_size;
-	place = op.uses_slot ? slot_address(stream, stream->recv_slots + srdma_ring_at(&stream->send_slots, stream->send_slots.count))
+	place = op.uses_slot ? srdma_stream_slot(stream, stream->recv_slots + srdma_ring_at(&stream->send_slots, stream->send_slots.count))
 			     : (char *)next_copy(stream);
 	op.local = (uintptr_t)place;
 	if (stream->sealer)
@@ -373,7 +341,7 @@ static int send_record(struct srdma_stream *stream, enum srdma_op_kind kind, uin
 bool srdma_stream_can_send(const struct srdma_stream *stream)
 {
 	return stream->credits > 0 && stream->messages_queued < stream->depth && stream->send_slots.count < stream->send_slots.room &&
-	       !stream->held && has_psns(stream, stream->message_size + stream->overhead, PSNS_KEPT);
+	       !stream->held && srdma_stream_has_psns(stream, stream->message_size + stream->overhead, PSNS_KEPT);
 }
 
 int srdma_stream_send(struct srdma_stream *stream, const void *data, uint32_t length)
@@ -394,7 +362,7 @@ int srdma_stream_send(struct srdma_stream *stream, const void *data, uint32_t le
 bool srdma_stream_can_control(const struct srdma_stream *stream)
 {
 	return !stream->held && stream->op_ring.count + SRDMA_CREDIT_RESERVE < stream->op_ring.room &&
-	       stream->send_slots.count < stream->send_slots.room && has_psns(stream, stream->message_size + stream->overhead, PSNS_KEPT);
+	       stream->send_slots.count < stream->send_slots.room && srdma_stream_has_psns(stream, stream->message_size + stream->overhead, PSNS_KEPT);
 }
 
 int srdma_stream_send_control(struct srdma_stream *stream, const void *data, uint32_t length)
@@ -405,15 +373,6 @@ int srdma_stream_send_control(struct srdma_stream *stream, const void *data, uin
 int srdma_stream_send_credits(struct srdma_stream *stream)
 {
 	return send_record(stream, SRDMA_OP_CREDIT, immediate(stream, IMM_CREDIT), NULL, 0, true);
-}
-
-/* Half the depth is owed and no message of ours took it along: send it alone. */
-static int return_credits(struct srdma_stream *stream)
-{
-	if (stream->closing || stream->held || stream->stopped || stream->owed < (stream->depth + 1) / 2 ||
-	    stream->op_ring.count >= stream->op_ring.room || !has_psns(stream, 0, 1))
-		return 0;
-	return srdma_stream_send_credits(stream);
 }
 
 int srdma_stream_flush(struct srdma_stream *stream)
@@ -435,12 +394,12 @@ int srdma_stream_flush(struct srdma_stream *stream)
 static int open_arrival(struct srdma_stream *stream, const struct srdma_arrival *arrival, void *out)
 {
 	return srdma_opener_open(stream->opener, arrival->number, &arrival->imm, sizeof arrival->imm,
-				 slot_address(stream, arrival->slot), arrival->length, out);
+				 srdma_stream_slot(stream, arrival->slot), arrival->length, out);
 }
 
 static int open_in_place(struct srdma_stream *stream, struct srdma_arrival *arrival)
 {
-	int ret = open_arrival(stream, arrival, slot_address(stream, arrival->slot));
+	int ret = open_arrival(stream, arrival, srdma_stream_slot(stream, arrival->slot));
 
 	if (ret != 0)
 		return ret;
@@ -466,7 +425,7 @@ static int take_own(struct srdma_stream *stream, struct srdma_arrival *arrival, 
 		return 0;
 	ret = arrival->sealed ? open_in_place(stream, arrival) : 0;
 	if (ret == 0 && kind == IMM_CONTROL)
-		ret = stream->on_control(stream->arg, slot_address(stream, arrival->slot), arrival->length);
+		ret = stream->on_control(stream->arg, srdma_stream_slot(stream, arrival->slot), arrival->length);
 	return ret == 0 ? srdma_stream_post_receive(stream, arrival->slot) : ret;
 }
 
@@ -487,9 +446,9 @@ static int take_credits(struct srdma_stream *stream, uint32_t credits, uint64_t 
 static int fail_receive(struct srdma_stream *stream, const struct ibv_wc *wc)
 {
 	/* A flushed one does not say why: a send may. */
-	int ret = wc->status == IBV_WC_WR_FLUSH_ERR && !stream->stopped ? poll_sends(stream) : 0;
+	int ret = wc->status == IBV_WC_WR_FLUSH_ERR && !stream->stopped ? srdma_stream_poll_sends(stream) : 0;
 
-	return ret == 0 ? fail_completion(stream, wc, "a receive") : ret;
+	return ret == 0 ? srdma_stream_fail_completion(stream, wc, "a receive") : ret;
 }
 
 /* By its length and its immediate data, which is all that there is to go by before it is opened. */
@@ -562,7 +521,7 @@ int srdma_stream_poll_receives(struct srdma_stream *stream)
 		for (int i = 0; i < n; i++) {
 			int failed;
 
-			if (!is_of_this_generation(stream, &wc[i]))
+			if (!srdma_stream_is_current(stream, &wc[i]))
 				continue;
 			stream->receives_posted--;
 			failed = ret == 0 || ret == SRDMA_EVERBS ? take_arrival(stream, &wc[i]) : 0;
@@ -578,10 +537,10 @@ int srdma_stream_poll(struct srdma_stream *stream)
 	int ret = srdma_stream_poll_receives(stream), sends = 0;
 
 	if (ret == 0 || ret == SRDMA_EVERBS)
-		sends = poll_sends(stream);
+		sends = srdma_stream_poll_sends(stream);
 	if (ret == 0)
 		ret = sends;
-	return ret == 0 ? return_credits(stream) : ret;
+	return ret == 0 ? srdma_stream_return_credits(stream) : ret;
 }
 
 bool srdma_stream_next_length(const struct srdma_stream *stream, uint32_t *length)
@@ -606,7 +565,7 @@ int srdma_stream_peek(struct srdma_stream *stream, const void **data, uint32_t *
 		if (ret != 0)
 			return ret;
 	}
-	*data = slot_address(stream, first->slot);
+	*data = srdma_stream_slot(stream, first->slot);
 	*length = first->length;
 	return 1;
 }
@@ -624,7 +583,7 @@ int srdma_stream_read(struct srdma_stream *stream, void *buffer)
 		first->sealed = false;
 		first->length -= stream->overhead;
 	} else if (first->length > 0) {
-		memcpy(buffer, slot_address(stream, first->slot), first->length);
+		memcpy(buffer, srdma_stream_slot(stream, first->slot), first->length);
 	}
 	return 0;
 }
@@ -651,14 +610,14 @@ int srdma_stream_consume(struct srdma_stream *stream)
 	if (ret != 0)
 		return ret;
 	stream->owed++;
-	return return_credits(stream);
+	return srdma_stream_return_credits(stream);
 }
 
 /* ---- one-sided requests ---------------------------------------------------------------------------------------- */
 
 bool srdma_stream_can_post_rdma(const struct srdma_stream *stream, uint32_t length)
 {
-	return stream->rdma_queued < stream->rdma_depth && !stream->held && has_psns(stream, length, PSNS_KEPT);
+	return stream->rdma_queued < stream->rdma_depth && !stream->held && srdma_stream_has_psns(stream, length, PSNS_KEPT);
 }
 
 int srdma_stream_post_rdma(struct srdma_stream *stream, const struct srdma_op *request)
@@ -698,7 +657,7 @@ uint32_t srdma_stream_room_for_pulls(const struct srdma_stream *stream, uint32_t
 		return 0;
 	room = stream->op_ring.room - taken;
 	room = room < SRDMA_SUBMIT_MAX ? room : SRDMA_SUBMIT_MAX;
-	while (room > 0 && !has_psns(stream, 0, (uint32_t)(room * srdma_stream_psns(stream, length)) + PSNS_KEPT))
+	while (room > 0 && !srdma_stream_has_psns(stream, 0, (uint32_t)(room * srdma_stream_psns(stream, length)) + PSNS_KEPT))
 		room--;
 	return room;
 }

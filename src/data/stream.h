@@ -237,18 +237,4 @@ int srdma_stream_settle(struct srdma_stream *stream, uint64_t arrived, uint64_t 
 /* In RTS, and the peer is in RTR: posts again what did not arrive, and lets new work be posted. */
 int srdma_stream_resume(struct srdma_stream *stream);
 
-/* Shared by both files. */
-/* The op that comes `index` after the oldest one; at op_ring.count lies the next one to be posted. */
-static inline struct srdma_op *srdma_stream_op(const struct srdma_stream *stream, uint32_t index)
-{
-	return &stream->ops[srdma_ring_at(&stream->op_ring, index)];
-}
-
-uint64_t srdma_stream_psns(const struct srdma_stream *stream, uint32_t length);
-int srdma_stream_post_receive(struct srdma_stream *stream, uint32_t slot);
-/* Posts the work requests of `count` ops from `first` on, counted from the oldest. */
-int srdma_stream_submit(struct srdma_stream *stream, uint32_t first, uint32_t count, bool signaled);
-int srdma_stream_send_credits(struct srdma_stream *stream);
-void srdma_stream_complete_op(struct srdma_stream *stream);
-
 #endif

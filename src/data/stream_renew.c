@@ -2,7 +2,7 @@
 /* A stream whose queue pair is replaced under it: what was posted on the old one and did not arrive is posted on the new one, and
  * nothing twice. The peer's word, which comes over TLS, is how many of our sends have arrived there: RC delivers in the order of
  * posting, so the others are the youngest. docs/PROTOCOL.md, "Epochs". */
-#include "stream.h"
+#include "stream_parts.h"
 
 #include "log.h"
 
