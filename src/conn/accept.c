@@ -7,7 +7,6 @@
 #include "setup.h"
 
 #include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -103,7 +102,7 @@ static int refuse(struct srdma_accept *accept, const struct srdma_reject *reject
 static void begin_linger(struct srdma_accept *accept, int error)
 {
 	accept->error = error;
-	snprintf(accept->text, sizeof accept->text, "%s", srdma_error_text());
+	srdma_error_keep(accept->text, sizeof accept->text);
 	accept->setup.deadline = srdma_deadline(LINGER_MS);
 	accept->failed_in = accept->stage;
 	accept->stage = STAGE_LINGER;
@@ -209,7 +208,7 @@ static int make_queue_pair(struct srdma_accept *accept)
 	if (ret == 0)
 		return 0;
 	/* The details are for the server's log, not for the client. */
-	snprintf(text, sizeof text, "%s", srdma_error_text());
+	srdma_error_keep(text, sizeof text);
 	srdma_reject_set(&reject, SRDMA_REJECT_RESOURCES, RESOURCES_RETRY_MS, "the server could not make the queue pair");
 	refuse(accept, &reject, ret);
 	return srdma_fail(ret, "%s", text);

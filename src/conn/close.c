@@ -16,7 +16,7 @@ int srdma_conn_end(struct srdma_conn *conn, int error)
 {
 	if (conn->status != 0)
 		return conn->status;
-	snprintf(conn->status_text, sizeof conn->status_text, "%s", srdma_error_text());
+	srdma_error_keep(conn->status_text, sizeof conn->status_text);
 	/* A server says it with all that it knows of the client: client.lost. */
 	if (error == SRDMA_ESEAL && !conn->notifier)
 		srdma_conn_log_security(conn, "connection.forged", "the connection has ended");

@@ -257,7 +257,7 @@ void srdma_conn_log_security(const struct srdma_conn *conn, const char *event_na
 {
 	char address[64], text[256];
 
-	snprintf(text, sizeof text, "%s", srdma_error_text());
+	srdma_error_keep(text, sizeof text);
 	srdma_net_format((const struct sockaddr *)&conn->peer_address, address, sizeof address);
 	const struct srdma_log_field fields[] = {
 		SRDMA_FIELD_NUMBER("client_id", conn->client_id),

@@ -4,13 +4,15 @@
 
 #include "clock.h"
 #include "log.h"
+#include "pause.h"
 
 #include <arpa/inet.h>
-#include <openssl/rand.h>
 #include <poll.h>
 #include <unistd.h>
 
+#define BUSY_PAUSE_MS 100 /* the first one, if the server does not say */
 #define BUSY_PAUSE_MAX_MS 5000
+#define BUSY_DOUBLINGS_MAX 6
 
 static _Thread_local struct srdma_reject last_reject;
 
@@ -133,19 +135,12 @@ static int connect_once(const char *host, const char *port, struct srdma_tls_con
 	return 0;
 }
 
-/* Twice as long each time, and at random between half and one and a half of it: those who were turned away together do not
- * come again together. */
 static int busy_pause_ms(unsigned attempt)
 {
-	uint64_t pause = last_reject.retry_after_ms > 0 ? last_reject.retry_after_ms : 100;
-	uint32_t random;
+	uint32_t first = last_reject.retry_after_ms > 0 ? last_reject.retry_after_ms : BUSY_PAUSE_MS;
 
-	pause <<= attempt < 6 ? attempt : 6;
-	if (pause > BUSY_PAUSE_MAX_MS)
-		pause = BUSY_PAUSE_MAX_MS;
-	if (RAND_bytes((unsigned char *)&random, sizeof random) != 1)
-		random = UINT32_MAX / 2;
-	return (int)(pause / 2 + pause * random / UINT32_MAX);
+	return srdma_pause_growing(first < BUSY_PAUSE_MAX_MS ? (int)first : BUSY_PAUSE_MAX_MS, BUSY_PAUSE_MAX_MS,
+				   attempt < BUSY_DOUBLINGS_MAX ? attempt : BUSY_DOUBLINGS_MAX);
 }
 
 int srdma_conn_connect(const char *host, const char *port, struct srdma_tls_context *context, struct srdma_device *device,

@@ -3,15 +3,14 @@
 #include "clock.h"
 #include "conn.h"
 #include "log.h"
+#include "pause.h"
+#include "wake.h"
 
 #include <errno.h>
 #include <openssl/crypto.h>
-#include <openssl/rand.h>
 #include <poll.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <unistd.h>
 
 /* A server that has said DISCONNECT and then does not finish is not worth a longer wait. */
@@ -30,7 +29,7 @@ struct srdma_link {
 	char *gid_networks;
 	struct srdma_tls_context *context;
 	struct srdma_device *device;
-	int wake_fd; /* eventfd; each connection has a duplicate of it */
+	int wake_fd; /* wake.h; each connection has a duplicate of it */
 
 	struct srdma_conn *conn; /* NULL: none */
 	size_t endpoint;         /* of it, or of the last one */
@@ -123,33 +122,19 @@ static bool can_be_mended(int error)
 	}
 }
 
-static uint32_t draw(void)
-{
-	uint32_t random;
-
-	/* Spread, not secrecy: without a random number the middle will do. */
-	return RAND_bytes((unsigned char *)&random, sizeof random) == 1 ? random : UINT32_MAX / 2;
-}
-
 /* Before the first round after a loss, and between rounds. */
 static int pause_of(const struct srdma_link *link)
 {
-	uint64_t pause = (uint64_t)link->options.pause_min_ms, random = draw();
-
 	if (link->failures == 0)
-		return (int)(pause * random / UINT32_MAX);
-	pause <<= link->failures - 1 < 16 ? link->failures - 1 : 16;
-	if (pause > (uint64_t)link->options.pause_max_ms)
-		pause = (uint64_t)link->options.pause_max_ms;
-	return (int)(pause / 2 + pause * random / UINT32_MAX);
+		return srdma_pause_below(link->options.pause_min_ms);
+	return srdma_pause_growing(link->options.pause_min_ms, link->options.pause_max_ms, link->failures - 1);
 }
 
 static int sleep_or_be_woken(struct srdma_link *link, int ms)
 {
 	struct pollfd fd = {.fd = link->wake_fd, .events = POLLIN};
-	uint64_t count;
 
-	if (poll(&fd, 1, ms) > 0 && read(link->wake_fd, &count, sizeof count) == sizeof count)
+	if (poll(&fd, 1, ms) > 0 && srdma_wake_take(link->wake_fd))
 		return srdma_fail(-EINTR, "another thread ended the attempt to connect (srdma_link_wake)");
 	return 0;
 }
@@ -200,7 +185,7 @@ static int try_all(struct srdma_link *link, uint64_t deadline, bool *mendable)
 			  srdma_error_text());
 		if (can || !*mendable) {
 			error = ret;
-			snprintf(text, sizeof text, "%s", srdma_error_text());
+			srdma_error_keep(text, sizeof text);
 		}
 		*mendable = *mendable || can;
 	}
@@ -242,7 +227,7 @@ int srdma_link_new(const struct srdma_link_options *options, struct srdma_tls_co
 		return srdma_fail(-ENOMEM, "out of memory");
 	link->context = srdma_tls_context_ref(context);
 	link->device = srdma_device_ref(device);
-	link->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	link->wake_fd = srdma_wake_new();
 	if (link->wake_fd < 0)
 		ret = srdma_fail(-errno, "cannot make a descriptor: %s", strerror(errno));
 	if (ret == 0 && copy_options(link, options) != 0)
@@ -298,7 +283,7 @@ static int take_leave(struct srdma_link *link, int error)
 	bool useful;
 	int ret;
 
-	snprintf(loss.text, sizeof loss.text, "%s", srdma_error_text());
+	srdma_error_keep(loss.text, sizeof loss.text);
 	link->lost_at = srdma_clock_us();
 	/* The server asked for it: what it still has to say, credits above all, comes before the end. */
 	if (error == SRDMA_ECLOSED)
@@ -456,11 +441,7 @@ int srdma_link_wait(struct srdma_link *link, int timeout_ms)
 
 void srdma_link_wake(struct srdma_link *link)
 {
-	uint64_t one = 1;
-	/* The counter can't be full: then a wake-up is pending anyway. */
-	ssize_t n = write(link->wake_fd, &one, sizeof one);
-
-	(void)n;
+	srdma_wake_send(link->wake_fd);
 }
 
 /* ---- facts ----------------------------------------------------------------------------------------------------- */

@@ -5,7 +5,6 @@
 #include "log.h"
 
 #include <poll.h>
-#include <stdio.h>
 
 /* Reads of the TLS channel in one turn: a peer that goes on sending must not keep this end from all else. */
 #define CONTROL_READS 64
@@ -67,7 +66,7 @@ static void fail_progress(struct srdma_conn *conn, int ret)
 	/* What the device reported has ended it already. */
 	if (conn->status != 0)
 		return;
-	snprintf(text, sizeof text, "%s", srdma_error_text());
+	srdma_error_keep(text, sizeof text);
 	/* But what was forged was, whatever the peer has done meanwhile. */
 	int control = ret == SRDMA_ESEAL ? 0 : poll_control(conn);
 

@@ -3,13 +3,13 @@
 #include "clock.h"
 #include "conn.h"
 #include "log.h"
+#include "wake.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/eventfd.h>
 #include <unistd.h>
 
 #define STALLED_TICK_MS 20
@@ -34,7 +34,7 @@ int srdma_conn_prepare_waiting(struct srdma_conn *conn)
 
 	if (conn->notifier)
 		return 0;
-	conn->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	conn->wake_fd = srdma_wake_new();
 	conn->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	if (flags < 0 || conn->wake_fd < 0 || conn->epoll_fd < 0)
 		goto fail;
@@ -92,12 +92,7 @@ void srdma_conn_wake(struct srdma_conn *conn)
 
 void srdma_conn_nudge(struct srdma_conn *conn)
 {
-	uint64_t one = 1;
-
-	/* The counter can't be full: then a wake-up is pending anyway. */
-	ssize_t n = write(conn->notifier ? conn->notifier->wake_fd : conn->wake_fd, &one, sizeof one);
-
-	(void)n;
+	srdma_wake_send(conn->notifier ? conn->notifier->wake_fd : conn->wake_fd);
 }
 
 void srdma_conn_fail_later(struct srdma_conn *conn, enum ibv_event_type event)
@@ -175,13 +170,11 @@ static int take_events(struct srdma_conn *conn, int timeout_ms)
 	if (n < 0 && errno != EINTR)
 		return srdma_fail(-errno, "cannot wait: %s", strerror(errno));
 	for (int i = 0; i < n; i++) {
-		uint64_t count;
-
 		if (events[i].data.fd == srdma_tls_fd(conn->tls)) {
 			srdma_conn_progress_control(conn);
 		} else if (events[i].data.fd == conn->wake_fd) {
 			/* A shared one may be written to by others than srdma_conn_wake. */
-			conn->woken = (read(conn->wake_fd, &count, sizeof count) == sizeof count &&
+			conn->woken = (srdma_wake_take(conn->wake_fd) &&
 				       (conn->shared_wake || atomic_exchange(&conn->wake_requested, false))) ||
 				      conn->woken;
 		} else {

@@ -5,7 +5,6 @@
 #include "log.h"
 
 #include <arpa/inet.h>
-#include <stdio.h>
 #include <string.h>
 
 int srdma_stream_post_receive(struct srdma_stream *stream, uint32_t slot)
@@ -111,7 +110,7 @@ static int blame(struct srdma_stream *stream, struct srdma_arrival *arrival)
 	char rule[256];
 	int ret;
 
-	snprintf(rule, sizeof rule, "%s", srdma_error_text());
+	srdma_error_keep(rule, sizeof rule);
 	ret = open_in_place(stream, arrival);
 	return ret == 0 ? srdma_fail(SRDMA_EPROTOCOL, "%s", rule) : ret;
 }
