@@ -17,18 +17,18 @@ int srdma_conn_end(struct srdma_conn *conn, int error)
 	if (conn->status != 0)
 		return conn->status;
 	srdma_error_keep(conn->status_text, sizeof conn->status_text);
-	/* A server says it with all that it knows of the client: client.lost. */
+	/* A server logs client.lost instead, with everything that it knows of the client. */
 	if (error == SRDMA_ESEAL && !conn->notifier)
 		srdma_conn_log_security(conn, "connection.forged", "the connection has ended");
 	conn->status = error;
 	srdma_qp_fail(&conn->qp);
-	/* What its writes and reads use is the program's again when it hears of the end. */
+	/* When the program hears of the end, the memory of its writes and reads is its own again. */
 	srdma_stream_end(&conn->stream);
 	srdma_sealed_rdma_end(&conn->sealed_rdma);
 	return error;
 }
 
-/* No work of this end's is on the queue pair, or waits for it. */
+/* This end has no work on the queue pair, and none that waits for it. */
 static bool is_idle(const struct srdma_conn *conn)
 {
 	return conn->stream.op_ring.count == 0 && srdma_sealed_rdma_is_idle(&conn->sealed_rdma) && !srdma_epoch_is_changing(conn);
@@ -99,7 +99,7 @@ int srdma_conn_take_close_frame(struct srdma_conn *conn)
 /* The peer's side of the TLS channel is closed. */
 int srdma_conn_take_channel_end(struct srdma_conn *conn, int error)
 {
-	/* It is the last step of a disconnect; the FINISH may have been lost to it. */
+	/* This is the last step of a disconnect; the close may have overtaken the FINISH. */
 	if (srdma_conn_has_parted(conn)) {
 		conn->closing.finished = true;
 		return 0;
@@ -138,7 +138,7 @@ static int finish_disconnect(struct srdma_conn *conn)
 	return 0;
 }
 
-/* We ask, the peer answers, we finish. */
+/* This end asks, the peer answers, this end finishes. */
 static int request_disconnect(struct srdma_conn *conn, const char *reason)
 {
 	struct srdma_closing *closing = &conn->closing;
@@ -164,7 +164,7 @@ static int request_disconnect(struct srdma_conn *conn, const char *reason)
 	return ret;
 }
 
-/* The peer closes once it has freed all: who reconnects at once finds its slot free. */
+/* The peer closes once it has freed everything: a client that reconnects at once then finds its slot free. */
 static bool peer_has_closed(const struct srdma_conn *conn, uint64_t deadline)
 {
 	return conn->closing.peer_close_deadline == 0 || srdma_deadline_left_ms(conn->closing.peer_close_deadline) == 0 ||
@@ -178,7 +178,7 @@ int srdma_conn_disconnect_step(struct srdma_conn *conn, const char *reason)
 
 	if (conn->status != 0)
 		return srdma_conn_check(conn);
-	/* Who asked first is answered by the connection's progress, and finishes. */
+	/* The peer asked first: the connection's progress answers, and the peer finishes. */
 	if (closing->peer_requested && !closing->requested)
 		ret = closing->finished ? 0 : -EAGAIN;
 	else if (!closing->finished)
@@ -211,12 +211,12 @@ int srdma_conn_disconnect(struct srdma_conn *conn, const char *reason, int timeo
 	struct srdma_patience patience = srdma_conn_patience(conn, timeout_ms);
 	int ret;
 
-	/* It may have come about by the peer, or by an earlier call. */
+	/* The peer or an earlier call may have ended it already. */
 	if ((conn->status == 0 && conn->closing.finished && !conn->closing.requested) || conn->status == SRDMA_ECLOSED)
 		return 0;
 	while ((ret = srdma_conn_disconnect_step(conn, reason)) == -EAGAIN) {
 		if (conn->closing.finished && conn->closing.peer_close_deadline != 0) {
-			/* All is said: to wait for the peer to close is a kindness to those who connect again at once. */
+			/* Nothing is left to say. The wait for the peer's close helps programs that connect again at once. */
 			if (patience.ms == 0)
 				return finish_disconnect(conn);
 			peer_has_closed(conn, conn->closing.peer_close_deadline);

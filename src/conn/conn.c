@@ -84,7 +84,7 @@ int srdma_conn_new(struct srdma_device *device, const struct srdma_conn_options 
 	}
 	conn->device = srdma_device_ref(device);
 	conn->options = *options;
-	conn->options.gid_networks = NULL; /* the caller's string; `networks` has its meaning */
+	conn->options.gid_networks = NULL; /* the caller's string; `networks` has its contents */
 	conn->networks = networks;
 	conn->epoll_fd = conn->wake_fd = -1;
 	srdma_qp_options_fit(&conn->options.qp, device);
@@ -140,7 +140,7 @@ void srdma_conn_delete(struct srdma_conn **out)
 		close(conn->epoll_fd);
 	if (conn->wake_fd >= 0)
 		close(conn->wake_fd);
-	/* Last, so that a peer that sees the channel close knows that everything here is gone. */
+	/* Last: a peer that sees the channel close then knows that this end has freed everything. */
 	srdma_tls_delete(&conn->tls);
 	srdma_networks_clear(&conn->networks);
 	srdma_peer_names_clear(&conn->names);

@@ -63,7 +63,7 @@ static int receive_welcome(struct srdma_setup *s)
 		return ret;
 	if (srdma_hello_validate(&conn->peer, true, &why) != 0 || srdma_setup_check_fit(s, &why) != 0)
 		return srdma_fail(SRDMA_EPROTOCOL, "the server's WELCOME is not acceptable: %s", why.text);
-	/* Without networks the authenticated server's word is taken. */
+	/* Without networks this end believes the authenticated server. */
 	if (conn->networks.count > 0 && srdma_setup_check_gid(s, &why) != 0)
 		return refuse_gid(&conn->peer.gid);
 	conn->client_id = conn->peer.client_id;
@@ -106,7 +106,7 @@ static int connect_steps(struct srdma_setup *s, int fd, struct srdma_tls_context
 		ret = receive_welcome(s);
 	if (ret == 0)
 		ret = srdma_setup_connect_queue_pair(s);
-	/* The keys first: the peer sends as soon as it has READY. */
+	/* The keys first: the peer sends records as soon as it has READY. */
 	if (ret == 0)
 		ret = srdma_setup_finish(s);
 	return ret == 0 ? send_ready(s) : ret;

@@ -13,11 +13,11 @@
 #include <string.h>
 
 #define MINUTE_US 60000000u
-/* How long before its end an epoch's successor is asked for: a part of its PSNs. */
+/* An end asks for the next epoch when this part of the present one's PSNs is left. */
 #define EARLY 8
 #define TICK_MS 250
 #define CHANGING_TICK_MS 20
-/* An epoch that the peer wants to end, unless its PSNs are used up. */
+/* Before that, the peer's wish for a new epoch counts only when its PSNs are used up. */
 #define SHORTEST_US 5000
 
 static const char *reason_name(enum srdma_epoch_reason reason)
@@ -44,7 +44,7 @@ void srdma_epoch_start(struct srdma_conn *conn)
 	if (!epoch->agreed)
 		return;
 	conn->stream.psn_limit = conn->options.epoch_psns;
-	/* Without one the next epoch makes its own, which takes longer. */
+	/* Without a spare queue pair the next epoch makes one, which takes longer. */
 	if (conn->options.epoch_ms > 0 && srdma_qp_pool_fill(&epoch->pool, &conn->qp) != 0)
 		srdma_log(SRDMA_LOG_WARN, "cannot make a spare queue pair, so the next renewal takes longer: %s", srdma_error_text());
 }
@@ -142,8 +142,8 @@ static int take_ready(struct srdma_epoch_change *change, const struct srdma_epoc
 	return 0;
 }
 
-/* The PSNs that the peer has used since the epoch began, as the own queue pair has seen them: half of what this end would use up are
- * believed to be as many as the peer may use. A device that does not count them on makes the peer wait for SHORTEST_US. */
+/* Whether the peer has used up its PSNs, as this end's queue pair has seen them go by. The two ends may have different limits: half of
+ * this end's is enough. Where the device does not count, the peer waits for SHORTEST_US. */
 static bool has_spent_psns(const struct srdma_conn *conn)
 {
 	enum ibv_qp_state state;
@@ -172,7 +172,7 @@ int srdma_epoch_take(struct srdma_conn *conn)
 			return refuse_frame("REQUEST twice");
 		if (frame.number <= next)
 			epoch->last_request = frame.number;
-		/* It can cross the change that it asks for. */
+		/* A request can cross the change that it asks for. */
 		if (frame.number < next || epoch->change.phase >= SRDMA_PHASE_BEGUN)
 			return 0;
 	}
@@ -192,7 +192,7 @@ int srdma_epoch_take(struct srdma_conn *conn)
 
 /* ---- when ------------------------------------------------------------------------------------------------------ */
 
-/* Costs next to nothing. */
+/* Needs neither the clock nor the device. */
 static enum srdma_epoch_reason due_at_once(const struct srdma_conn *conn)
 {
 	if (conn->stream.psns_used >= conn->stream.psn_limit - conn->stream.psn_limit / EARLY)
@@ -299,7 +299,7 @@ static int draw_psn(struct srdma_conn *conn)
 	return both_are_fresh(&conn->epoch) ? srdma_psn_generate(&change->psn) : srdma_psn_generate_apart(&last, &change->psn, &change->psn_limit);
 }
 
-/* All is quiet here, or all is over: tells the new parameters. */
+/* The old queue pair is quiet, or has failed and is drained: tells the peer the new parameters. */
 static int tell(struct srdma_conn *conn)
 {
 	struct srdma_epoch *epoch = &conn->epoch;
@@ -316,7 +316,7 @@ static int tell(struct srdma_conn *conn)
 	frame.qpn = fresh ? change->fresh.verbs->qp_num : conn->qp.verbs->qp_num;
 	frame.psn = change->psn;
 	frame.consumed = srdma_counter_read(&stream->counters.messages_received);
-	stream->owed = 0; /* that says it all */
+	stream->owed = 0; /* `consumed` has told it */
 	return send_frame(conn, SRDMA_FRAME_EPOCH_PARAMETERS, &frame);
 }
 
@@ -343,7 +343,7 @@ static int replace_queue_pair(struct srdma_conn *conn)
 	return ret == 0 ? srdma_stream_restart(&conn->stream) : ret;
 }
 
-/* Both ends have told, and the old queue pair has nothing more to say. */
+/* Both ends have told, and the old queue pair is drained. */
 static int connect_again(struct srdma_conn *conn)
 {
 	struct srdma_epoch_change *change = &conn->epoch.change;
@@ -394,7 +394,7 @@ static int finish(struct srdma_conn *conn)
 	if (broken_again)
 		return srdma_epoch_break(conn, srdma_fail(SRDMA_EVERBS, "the new queue pair failed at once"));
 	ret = srdma_stream_resume(&conn->stream);
-	/* What could not be posted meanwhile: no event will call for it. */
+	/* Posts what had to wait: no event will call for it. */
 	if (ret == 0)
 		ret = srdma_sealed_rdma_step(&conn->sealed_rdma);
 	if (ret == 0 && conn->options.epoch_ms > 0)
@@ -457,7 +457,7 @@ static int go_on(struct srdma_conn *conn)
 	return ret;
 }
 
-/* A peer that asks again and again must not keep this end busy with making queue pairs. */
+/* A peer that asks again and again must not keep this end busy with new queue pairs. */
 static bool is_old_enough(const struct srdma_epoch *epoch)
 {
 	return epoch->change.peer_spent || srdma_clock_us() - epoch->began >= SHORTEST_US;
@@ -469,7 +469,7 @@ int srdma_epoch_step(struct srdma_conn *conn, bool thorough)
 	struct srdma_epoch_change *change = &epoch->change;
 	int ret = 0;
 
-	/* What crossed a DISCONNECT, a BEGIN of either end even, is for nothing. */
+	/* A frame that crossed a DISCONNECT, even a BEGIN of either end, has no effect. */
 	if (!epoch->agreed || conn->status != 0 || srdma_conn_has_parted(conn))
 		return 0;
 	if (change->phase == SRDMA_PHASE_GOING && change->peer_phase == SRDMA_PHASE_GOING && !is_leaving(conn))
@@ -496,12 +496,12 @@ int srdma_epoch_break(struct srdma_conn *conn, int error)
 		change->broken_again = true;
 		return 0;
 	}
-	/* What was told is final, and holds without the old queue pair. */
+	/* The parameters that were told stay valid without the old queue pair. */
 	if (change->phase == SRDMA_PHASE_TOLD || change->broken)
 		return 0;
 	if (!may_recover(conn))
 		return too_many_recoveries(conn);
-	/* Whatever it was, it could have been a forged packet: one that matches is enough. */
+	/* One forged packet that matches is enough to cause such a failure. */
 	srdma_conn_log_security(conn, "connection.recovering", "getting a new queue pair, nothing is lost");
 	change->broken = true;
 	change->reason = SRDMA_EPOCH_BROKEN;

@@ -43,20 +43,20 @@ struct srdma_epoch {
 	atomic_uint number, recoveries, pause_us, pause_max_us;
 };
 
-/* The set-up is done. */
+/* Begins the first epoch; the set-up is done. */
 void srdma_epoch_start(struct srdma_conn *conn);
-/* Moves a change on, or begins one that is due; `thorough`: looks at the clock and at the device's counters, too. 0, or the error
- * that ends the connection. */
+/* Moves a change on, or begins one that is due. `thorough`: also looks at the clock and the device's counters. Returns 0, or the
+ * error that ends the connection. */
 int srdma_epoch_step(struct srdma_conn *conn, bool thorough);
-/* A frame of type EPOCH_*. */
+/* Takes a frame of type EPOCH_* from the inbox. */
 int srdma_epoch_take(struct srdma_conn *conn);
-/* The queue pair has failed with `error`, the thread's last one: 0 when it will be replaced, else `error`. */
+/* The queue pair has failed with `error`, the thread's last one. Returns 0 when it will be replaced, else `error`. */
 int srdma_epoch_break(struct srdma_conn *conn, int error);
 /* Whether a change is under way. */
 bool srdma_epoch_is_changing(const struct srdma_conn *conn);
-/* Whether a step would do anything though nothing has happened but that time went by. */
+/* Whether a step would do something merely because time has passed. */
 bool srdma_epoch_is_due(struct srdma_conn *conn, uint64_t now);
-/* Milliseconds after which to ask srdma_epoch_is_due again; -1: need not be asked. */
+/* Milliseconds until the caller should ask srdma_epoch_is_due again; -1: never. */
 int srdma_epoch_tick_ms(const struct srdma_conn *conn);
 void srdma_epoch_release(struct srdma_conn *conn);
 

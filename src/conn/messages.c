@@ -12,7 +12,7 @@ static int check_not_raw(const struct srdma_conn *conn)
 
 bool srdma_conn_can_send(const struct srdma_conn *conn)
 {
-	/* A message is behind the writes before it: sealed ones have arrived when the peer says so. */
+	/* A message must not overtake the writes before it; the peer says when sealed ones have arrived. */
 	return srdma_stream_can_send(&conn->stream) && (!conn->sealed || srdma_sealed_rdma_has_written(&conn->sealed_rdma));
 }
 
@@ -45,7 +45,7 @@ int srdma_conn_send(struct srdma_conn *conn, const void *data, size_t length, in
 
 static bool has_message(const struct srdma_conn *conn)
 {
-	/* The peer's disconnect is told once it has its answer: who hears of it may free the connection at once. */
+	/* The program hears of the peer's disconnect once the answer is sent: it may free the connection at once. */
 	return (srdma_stream_has_message(&conn->stream) && srdma_rate_is_open(&conn->rate)) || conn->closing.peer_answered || conn->closing.finished;
 }
 
@@ -77,7 +77,7 @@ int srdma_conn_recv(struct srdma_conn *conn, void *buffer, size_t size, size_t *
 		return srdma_conn_end(conn, ret);
 	srdma_rate_take(&conn->rate, n);
 	ret = srdma_stream_consume(&conn->stream);
-	/* The message is the caller's now; a failure shows at the next call. */
+	/* The caller has the message; the next call returns the failure. */
 	if (ret != 0 && conn->status == 0 && !conn->closing.finished)
 		srdma_conn_end(conn, ret);
 	return 0;
@@ -101,6 +101,6 @@ int srdma_conn_wait(struct srdma_conn *conn, int timeout_ms)
 		conn->woken = false;
 		return srdma_fail(-EINTR, "another thread ended the wait (srdma_conn_wake)");
 	}
-	/* Not a message, not a completion: then it is the peer's disconnect. */
+	/* Neither a message nor a completion: the peer has disconnected. */
 	return srdma_stream_has_message(&conn->stream) || conn->stream.done_ring.count > 0 ? 0 : srdma_conn_check(conn);
 }

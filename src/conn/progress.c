@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What moves a connection on: completions, frames of the TLS channel, events of the device. */
+/* Moves a connection on: takes completions, frames of the TLS channel, and events of the device. */
 #include "clock.h"
 #include "conn.h"
 #include "log.h"
 
 #include <poll.h>
 
-/* Reads of the TLS channel in one turn: a peer that goes on sending must not keep this end from all else. */
+/* Reads of the TLS channel in one turn: a peer that goes on sending must not keep this end from its other work. */
 #define CONTROL_READS 64
-/* For the peer to read what it was sent. */
+/* The time that a peer has to read its TLS channel. */
 #define CONTROL_STALL_MS 2000
-/* A connection that always finds something to do looks at its TLS channel, and at what time brings, once in so many rounds. */
+/* A busy connection looks at its TLS channel, and at what is due by the clock, once in so many rounds. */
 #define ROUNDS_PER_CONTROL 256
 
 /* ---- control frames -------------------------------------------------------------------------------------------- */
@@ -35,7 +35,7 @@ static int take_frame(struct srdma_conn *conn)
 	return header->type == SRDMA_FRAME_WITHDRAW ? srdma_conn_take_withdrawal(conn) : srdma_conn_take_close_frame(conn);
 }
 
-/* Takes what frames there are, up to a turn; the rest is the next turn's. */
+/* Takes the frames that have come, as many as fit into a turn. */
 static int poll_control(struct srdma_conn *conn)
 {
 	unsigned reads = CONTROL_READS;
@@ -57,20 +57,20 @@ static int poll_control(struct srdma_conn *conn)
 
 /* ---- progress -------------------------------------------------------------------------------------------------- */
 
-/* A failed work request is often the shadow of a peer that went away; then that is the cause to tell. */
+/* A work request often fails because the peer went away; then the error must name that cause. */
 static void fail_progress(struct srdma_conn *conn, int ret)
 {
 	uint16_t generation = conn->stream.generation;
 	char text[512];
 
-	/* What the device reported has ended it already. */
+	/* An event of the device has ended it already. */
 	if (conn->status != 0)
 		return;
 	srdma_error_keep(text, sizeof text);
-	/* But what was forged was, whatever the peer has done meanwhile. */
+	/* A forgery stays the cause, whatever the peer has done meanwhile. */
 	int control = ret == SRDMA_ESEAL ? 0 : poll_control(conn);
 
-	/* The peer knew already, and what failed has been replaced just now. */
+	/* The peer had noticed, and the queue pair that failed has just been replaced. */
 	if (control == 0 && ret == SRDMA_EVERBS && conn->stream.generation != generation)
 		return;
 
@@ -87,7 +87,7 @@ static bool is_of_queue_pair(int event)
 	return event == IBV_EVENT_QP_FATAL || event == IBV_EVENT_QP_REQ_ERR || event == IBV_EVENT_QP_ACCESS_ERR;
 }
 
-/* The report may be late, and of the queue pair that has been replaced because of what it reports. */
+/* The report may be late, about a queue pair that has been replaced since. */
 static bool queue_pair_has_failed(const struct srdma_conn *conn)
 {
 	enum ibv_qp_state state;
@@ -95,7 +95,7 @@ static bool queue_pair_has_failed(const struct srdma_conn *conn)
 	return srdma_qp_query(&conn->qp, &state, NULL, NULL) != 0 || state == IBV_QPS_ERR || state == IBV_QPS_SQE;
 }
 
-/* What the device has reported. The failure of a queue pair shows in its completions as well. */
+/* Takes the event that the device has reported. The failure of a queue pair shows in its completions as well. */
 static int take_device_event(struct srdma_conn *conn)
 {
 	int event = atomic_exchange(&conn->device_event, 0) - 1, ret;
@@ -108,7 +108,7 @@ static int take_device_event(struct srdma_conn *conn)
 	return is_of_queue_pair(event) ? srdma_epoch_break(conn, ret) : srdma_conn_end(conn, ret);
 }
 
-/* A peer that reads nothing holds up frames to it, and, once OpenSSL has an answer to a KeyUpdate for it, also those from it. */
+/* A peer that does not read holds up the frames to it, and, when OpenSSL has to answer its KeyUpdate, also those from it. */
 static int check_stall(struct srdma_conn *conn)
 {
 	if (conn->outbox.have == 0 && !srdma_tls_read_needs_room(conn->tls))
@@ -135,7 +135,7 @@ void srdma_conn_progress_control(struct srdma_conn *conn)
 		ret = srdma_epoch_step(conn, true);
 	if (ret == 0)
 		ret = srdma_conn_answer_disconnect(conn);
-	/* The queue pair, new or old, has failed meanwhile. */
+	/* The old queue pair or the new one has failed meanwhile. */
 	if (ret == SRDMA_EVERBS)
 		ret = srdma_epoch_break(conn, ret);
 	if (ret != 0)
@@ -162,7 +162,7 @@ void srdma_conn_progress(struct srdma_conn *conn, bool control)
 		ret = take_device_event(conn);
 	if (ret != 0)
 		fail_progress(conn, ret);
-	/* While a change is under way it is the TLS channel that brings it on. */
+	/* A change that is under way depends on frames of the TLS channel. */
 	if (++conn->rounds % ROUNDS_PER_CONTROL == 0 || conn->control_more || srdma_epoch_is_changing(conn))
 		srdma_conn_progress_control(conn);
 }

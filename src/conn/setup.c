@@ -53,7 +53,7 @@ fail:
 			  strerror(errno));
 }
 
-/* Everything up to INIT, receives posted. What fails is freed by srdma_conn_delete. */
+/* Makes everything up to a queue pair in INIT with posted receives. After a failure srdma_conn_delete frees what was made. */
 static int make_verbs(struct srdma_conn *conn, uint32_t message_size, uint32_t depth)
 {
 	const struct srdma_conn_options *o = &conn->options;
@@ -62,7 +62,7 @@ static int make_verbs(struct srdma_conn *conn, uint32_t message_size, uint32_t d
 		.send_depth = o->raw ? o->raw_send_depth : srdma_stream_send_depth(&shape),
 		.recv_depth = o->raw ? o->raw_recv_depth : srdma_stream_recv_depth(&shape),
 	};
-	/* While sealed the peer only ever reads, and only from the staging ring. */
+	/* While sealed, the peer only reads, and only from the staging ring. */
 	unsigned access = shape.sealed ? (unsigned)IBV_ACCESS_REMOTE_READ : o->region_size ? o->region_access : 0;
 	int ret = check_depths(conn, queues.send_depth, queues.recv_depth);
 
@@ -81,7 +81,7 @@ static int make_verbs(struct srdma_conn *conn, uint32_t message_size, uint32_t d
 	return ret;
 }
 
-/* What this end says of itself. */
+/* Fills in what HELLO or WELCOME says of this end. */
 static void describe_self(struct srdma_conn *conn, uint32_t message_size, uint32_t depth)
 {
 	const struct ibv_port_attr *port = srdma_device_port_attr(conn->device);
@@ -104,7 +104,7 @@ static void describe_self(struct srdma_conn *conn, uint32_t message_size, uint32
 		own->region_address = 0;
 		own->region_size = conn->region.size;
 		own->region_access = conn->options.region_access;
-		/* A window's is known when it is bound. */
+		/* The rkey of a window is known when it is bound. */
 		if (conn->region.mr && !conn->region.windowed)
 			own->region_rkey = conn->region.mr->rkey;
 	}
@@ -186,7 +186,7 @@ int srdma_setup_finish(struct srdma_setup *s)
 	struct srdma_conn *conn = s->conn;
 	int ret = 0;
 
-	conn->rate.per_second = conn->options.max_bytes_per_second; /* what the peer's name may is known by now */
+	conn->rate.per_second = conn->options.max_bytes_per_second; /* by now the limits of the peer's name are known */
 	if (conn->options.seal == SRDMA_SEAL_REQUIRED)
 		ret = srdma_keys_seal(conn);
 	if (ret == 0)
@@ -215,7 +215,7 @@ int srdma_setup_check_fit(const struct srdma_setup *s, struct srdma_reject *reje
 	return 0;
 }
 
-/* The device would send to that address on the link that the TLS connection came by. */
+/* Whether the device would send on the link that the TLS connection came by. */
 static bool is_on_same_link(const struct srdma_conn *conn)
 {
 	uint32_t interface = srdma_net_interface((const struct sockaddr *)&conn->peer_address);
@@ -233,13 +233,13 @@ int srdma_setup_check_gid(const struct srdma_setup *s, struct srdma_reject *reje
 	const union ibv_gid *gid = &conn->peer.gid;
 	union ibv_gid tcp;
 
-	/* InfiniBand GIDs come from the subnet manager, which guards them. */
+	/* The subnet manager assigns and guards InfiniBand GIDs. */
 	if (conn->peer.link_layer == IBV_LINK_LAYER_INFINIBAND)
 		return 0;
 	if (srdma_net_gid_of(peer, &tcp) && memcmp(&tcp, gid, sizeof tcp) == 0 &&
 	    (!srdma_net_gid_is_link_local(gid) || is_on_same_link(conn)))
 		return 0;
-	/* Another host's loopback address, which its balancer tells us, is not ours. */
+	/* A loopback address that a balancer tells is another host's, not this one's. */
 	if (srdma_net_is_loopback(peer) && (proxy->sa_family == AF_UNSPEC || srdma_net_is_loopback(proxy)) &&
 	    srdma_device_has_gid(conn->device, gid))
 		return 0;
@@ -269,7 +269,7 @@ void srdma_setup_finish_timing(struct srdma_setup *s)
 	t->exchange = t->total - t->tcp - t->tls - t->qp;
 }
 
-/* HELLO or WELCOME; the copy of the PSN does not stay behind on the stack. */
+/* Wipes the frame: no copy of the PSN must stay on the stack. */
 int srdma_setup_send_self(struct srdma_setup *s, enum srdma_frame_type type, uint64_t deadline)
 {
 	uint8_t frame[SRDMA_FRAME_MAX];

@@ -14,7 +14,7 @@
 
 #define STALLED_TICK_MS 20
 #define SLICE_MS 20
-/* A polling waiter looks at the clock and at the descriptors once in so many rounds: both cost more than a round. */
+/* A polling waiter looks at the clock and the descriptors once in so many rounds: each look costs more than a round. */
 #define ROUNDS_PER_SENDS 4
 #define ROUNDS_PER_CLOCK 64
 #define ROUNDS_PER_EVENTS 4096
@@ -38,7 +38,7 @@ int srdma_conn_prepare_waiting(struct srdma_conn *conn)
 	conn->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	if (flags < 0 || conn->wake_fd < 0 || conn->epoll_fd < 0)
 		goto fail;
-	/* A raw connection's completion channel is its user's: left blocking, and not watched here. */
+	/* The completion channel of a raw connection is the program's: it stays blocking, and nothing here watches it. */
 	if (!conn->options.raw &&
 	    (fcntl(conn->comp->fd, F_SETFL, flags | O_NONBLOCK) != 0 || watch(conn->epoll_fd, conn->comp->fd) != 0))
 		goto fail;
@@ -73,7 +73,7 @@ int srdma_conn_share_wake(struct srdma_conn *conn, int fd)
 			close(shared);
 		return ret;
 	}
-	close(conn->wake_fd); /* which takes it out of the epoll set, too */
+	close(conn->wake_fd); /* which also takes it out of the epoll set */
 	conn->wake_fd = shared;
 	conn->shared_wake = true;
 	return 0;
@@ -134,7 +134,7 @@ struct srdma_conn *srdma_conn_take_cq_event(struct ibv_comp_channel *channel)
 		conn->unacked_send++;
 	else
 		conn->unacked_recv++;
-	/* Either queue may have fired: both are armed again before the next sleep. */
+	/* Whichever queue it was, the next sleep arms both. */
 	conn->armed = false;
 	return conn;
 }
@@ -173,7 +173,7 @@ static int take_events(struct srdma_conn *conn, int timeout_ms)
 		if (events[i].data.fd == srdma_tls_fd(conn->tls)) {
 			srdma_conn_progress_control(conn);
 		} else if (events[i].data.fd == conn->wake_fd) {
-			/* A shared one may be written to by others than srdma_conn_wake. */
+			/* A shared descriptor is also sent to without srdma_conn_wake. */
 			conn->woken = (srdma_wake_take(conn->wake_fd) &&
 				       (conn->shared_wake || atomic_exchange(&conn->wake_requested, false))) ||
 				      conn->woken;
@@ -192,7 +192,7 @@ static int still_waiting(struct srdma_conn *conn)
 	return conn->status != 0 ? srdma_conn_check(conn) : 0;
 }
 
-/* Polls for the spin time. True when `ready`. */
+/* Polls for the spin time. Returns whether `ready` became true. */
 static bool spin(struct srdma_conn *conn, bool (*ready)(const struct srdma_conn *), uint64_t deadline)
 {
 	int limit = conn->options.spin;
@@ -239,13 +239,13 @@ int srdma_conn_wait_until(struct srdma_conn *conn, bool (*ready)(const struct sr
 	if (patience->deadline == 0)
 		patience->deadline = srdma_deadline(patience->ms);
 	for (bool first = true;; first = false) {
-		/* Once; and again after each sleep that a sealed transfer has ended. */
+		/* The first time, and again after each sleep during a sealed transfer. */
 		if (waits && (first || srdma_sealed_rdma_is_active(&conn->sealed_rdma)) && spin(conn, ready, patience->deadline))
 			return 0;
 		ret = take_events(conn, 0);
 		if (ret == 0) {
 			srdma_conn_arm(conn);
-			/* What came between the last look and the arming raises no event. */
+			/* A completion between the last look and the arming raises no event. */
 			srdma_conn_progress(conn, false);
 		}
 		if (ready(conn))
@@ -255,7 +255,7 @@ int srdma_conn_wait_until(struct srdma_conn *conn, bool (*ready)(const struct sr
 		if (ret != 0)
 			return ret;
 		if (!waits) {
-			/* No descriptor tells of what OpenSSL has already. */
+			/* No descriptor tells of bytes that OpenSSL has already. */
 			if (conn->control_more)
 				srdma_conn_nudge(conn);
 			return srdma_again(what);

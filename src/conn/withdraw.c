@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The region that an end offered is taken back, by this end or by the peer. */
+/* Either end takes back the region that it offered. */
 #include "conn.h"
 #include "log.h"
 
 #include <errno.h>
 
-/* The peer takes its region back. */
 int srdma_conn_take_withdrawal(struct srdma_conn *conn)
 {
 	if (conn->inbox.header.length != 0 || conn->peer.region_size == 0)

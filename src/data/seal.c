@@ -99,7 +99,7 @@ int srdma_sealer_seal(struct srdma_sealer *sealer, const void *header, size_t he
 	else if (sealer->next >> SRDMA_SEAL_UPDATE_SHIFT != sealer->key.generation)
 		ret = renew_sealing_key(sealer);
 	if (ret == 0) {
-		/* Before anything is sealed under it, so that no failure makes it serve twice. */
+		/* Counted before anything is sealed under it, so that no failure makes a number serve twice. */
 		uint64_t number = sealer->next++;
 
 		if (srdma_seal_key_seal(&sealer->key, number, header, header_length, data, length, out))

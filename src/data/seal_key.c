@@ -76,7 +76,7 @@ int srdma_seal_ratchet_turn(struct srdma_seal_ratchet *ratchet, bool seal, struc
 
 /* ---- records --------------------------------------------------------------------------------------------------- */
 
-/* The key's context, made ready for one record and fed all of it. False: OpenSSL failed. */
+/* Prepares the key's context for one record and feeds it the record. False: OpenSSL failed. */
 static bool feed(const struct srdma_seal_key *key, uint64_t number, const void *header, size_t header_length, const void *data,
 		 size_t length, void *out)
 {
@@ -86,7 +86,7 @@ static bool feed(const struct srdma_seal_key *key, uint64_t number, const void *
 	memcpy(nonce, key->iv, sizeof nonce);
 	for (unsigned i = 0; i < sizeof number; i++)
 		nonce[SRDMA_SEAL_IV - 1 - i] ^= (uint8_t)(number >> 8 * i);
-	/* The key stays: its expansion costs more than a short record. */
+	/* The context keeps the key: expanding it again would cost more than a short record. */
 	if (EVP_CipherInit_ex(key->context, NULL, NULL, NULL, nonce, -1) != 1)
 		return false;
 	if (header_length > 0 && EVP_CipherUpdate(key->context, NULL, &n, header, (int)header_length) != 1)
@@ -106,7 +106,7 @@ static bool finish_sealing(const struct srdma_seal_key *key, uint8_t *tag)
 	return EVP_CipherFinal_ex(key->context, none, &n) == 1 && EVP_CIPHER_CTX_get_params(key->context, params) == 1;
 }
 
-/* Whether the tag is the one of what was fed. */
+/* Whether the tag is that of the record that was fed. */
 static bool finish_opening(const struct srdma_seal_key *key, uint8_t tag[SRDMA_SEAL_OVERHEAD])
 {
 	const OSSL_PARAM params[] = {

@@ -65,7 +65,7 @@ bool srdma_sealed_jobs_place(const struct srdma_sealed_jobs *jobs, const struct 
 
 	if (!job)
 		return false;
-	/* One of no bytes may have no memory. */
+	/* A job of no bytes may have no memory. */
 	*place = job->length > 0 ? job->local + claim->from : job->local;
 	return true;
 }

@@ -6,11 +6,11 @@
 #include <errno.h>
 #include <string.h>
 
-/* Chunks up to this go within their announcement, one round trip and one pull fewer, if a message can be so long. */
+/* Chunks up to this length go within their announcement, if a message can be so long: that saves a pull. */
 #define WITHIN_MAX 2048u
-/* An announcement that tells of more is full: more would let an end wait for the other; less would cost more records. */
+/* An announcement of more bytes is full: larger ones would let one end wait for the other, smaller ones would cost more records. */
 #define BATCH_BYTES SRDMA_SEALED_CHUNK
-/* While so many announcements are under way the peer has enough to do: the next one waits until it is full. */
+/* While so many announcements are under way the peer is busy, and the next one waits until it is full. */
 #define BUSY_RECORDS 2
 
 /* ---- chunks of ours -------------------------------------------------------------------------------------------- */
@@ -22,7 +22,7 @@ static uint32_t headers_per_record(const struct srdma_sealed_rdma *rdma)
 	return room < SRDMA_SEALED_BATCH ? room : SRDMA_SEALED_BATCH;
 }
 
-/* What goes within is there at once: it must not overtake what is still to be pulled. */
+/* A chunk within its announcement arrives at once, so it must not overtake chunks that are still to be pulled. */
 static bool goes_within(const struct srdma_sealed_rdma *rdma, uint32_t length)
 {
 	return length <= WITHIN_MAX && length + SRDMA_SEALED_HEADER <= rdma->stream->message_size && rdma->staging_ring.used == 0;
@@ -84,7 +84,7 @@ static int send_within(struct srdma_sealed_rdma *rdma, struct srdma_sealed_heade
 	return srdma_stream_send_control(rdma->stream, bytes, SRDMA_SEALED_HEADER + header->length);
 }
 
-/* Seals it into the ring, to be announced with others. */
+/* Seals a chunk into the staging ring, to be announced together with others. */
 static int stage(struct srdma_sealed_rdma *rdma, struct srdma_sealed_header *header, const char *data, uint32_t *staged)
 {
 	uint8_t *bytes = rdma->batch + rdma->batch_count * SRDMA_SEALED_HEADER;
@@ -182,7 +182,7 @@ static int send_reads(struct srdma_sealed_rdma *rdma, uint32_t first)
 	return srdma_stream_send_control(rdma->stream, bytes, count * SRDMA_SEALED_HEADER);
 }
 
-/* The oldest job that is not wholly out, if it may be now; jobs.count: none. A read after a write sees what was written, and a
+/* The oldest job that is not wholly out, if it may be now; jobs.ring.count: none. A read after a write sees what was written, and a
  * write after a read does not show in it: only what is of one kind is under way together. */
 static uint32_t find_job(const struct srdma_sealed_rdma *rdma)
 {

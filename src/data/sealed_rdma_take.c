@@ -5,7 +5,7 @@
 
 #include <string.h>
 
-/* Chunks that lie one after the other are pulled by one read, up to so much: four of 64 KiB with what lies between them. */
+/* One read pulls chunks that lie one after the other, up to so many bytes: four of 64 KiB with their tags and padding. */
 #define PULL_BYTES (SRDMA_SEALED_CHUNK + 4096)
 
 static struct srdma_sealed_pull *pull_at(struct srdma_sealed_rdma *rdma, uint32_t index)
@@ -25,7 +25,7 @@ static int check_bounds(const struct srdma_sealed_rdma *rdma, uint64_t offset, u
 	return 0;
 }
 
-/* Which bytes of which read the answer is: it answers them in the order of asking, each byte once, and says nothing else. */
+/* Finds the bytes of the read that the chunk answers: the peer answers reads in the order of asking, each byte once. */
 static bool claim_answer(struct srdma_sealed_rdma *rdma, const struct srdma_sealed_header *header, struct srdma_sealed_claim *claim)
 {
 	for (uint32_t i = 0; i < rdma->jobs.ring.count; i++) {
@@ -54,7 +54,7 @@ static int admit_chunk(struct srdma_sealed_rdma *rdma, struct srdma_sealed_pull 
 	return 0;
 }
 
-/* Where it belongs, now that it is there. */
+/* Where the chunk belongs, now that it has arrived. */
 static int place_chunk(const struct srdma_sealed_rdma *rdma, const struct srdma_sealed_pull *pull, char **place)
 {
 	const struct srdma_sealed_header *header = &pull->header;
@@ -68,7 +68,7 @@ static int place_chunk(const struct srdma_sealed_rdma *rdma, const struct srdma_
 	return ret;
 }
 
-/* A chunk has got to where it belongs. */
+/* The chunk is where it belongs. */
 static int deliver(struct srdma_sealed_rdma *rdma, struct srdma_sealed_pull *pull)
 {
 	if (pull->header.type == SRDMA_SEALED_ANSWER && !srdma_sealed_jobs_settle(&rdma->jobs, &pull->claim))
@@ -84,7 +84,7 @@ static int deliver(struct srdma_sealed_rdma *rdma, struct srdma_sealed_pull *pul
 	return 0;
 }
 
-/* It came within its announcement, and nothing is before it. */
+/* The chunk came within its announcement, and no other is before it. */
 static int take_within(struct srdma_sealed_rdma *rdma, struct srdma_sealed_pull *pull, const uint8_t *data)
 {
 	char *place;
@@ -166,7 +166,7 @@ static uint32_t first_in(const struct srdma_sealed_rdma *rdma, unsigned state)
 	return i;
 }
 
-/* Joins the pull to the one before it in its read, when it lies right behind it at both ends. */
+/* Adds the chunk to the read of the one before it, when it lies right behind that one at both ends. */
 static bool extend(struct srdma_op *op, const struct srdma_sealed_pull *pull)
 {
 	uint64_t before = (uintptr_t)pull->landing - op->local, length = before + pull->header.length + SRDMA_SEAL_OVERHEAD;
@@ -211,7 +211,6 @@ int srdma_sealed_rdma_post_pulls(struct srdma_sealed_rdma *rdma)
 	return count > 0 ? srdma_stream_post_pulls(rdma->stream, ops, count) : 0;
 }
 
-/* What the oldest read of them fetched has arrived: RC completes in order. */
 void srdma_sealed_rdma_finish_pull(void *arg)
 {
 	struct srdma_sealed_rdma *rdma = arg;
@@ -229,7 +228,7 @@ static int open_chunk(struct srdma_sealed_rdma *rdma, struct srdma_sealed_pull *
 	char *place;
 	int ret;
 
-	/* What was withdrawn meanwhile is not written to any more. */
+	/* A region that was withdrawn meanwhile must not be written to. */
 	if (pull->header.type == SRDMA_SEALED_WRITE && !(rdma->region->rights & IBV_ACCESS_REMOTE_WRITE))
 		return srdma_fail(SRDMA_EPROTOCOL, "the peer was writing to the region when it was withdrawn");
 	ret = place_chunk(rdma, pull, &place);
@@ -262,7 +261,7 @@ int srdma_sealed_rdma_send_acks(struct srdma_sealed_rdma *rdma)
 	struct srdma_sealed_header header = {.type = SRDMA_SEALED_ACK, .length = rdma->acks_owed};
 	uint8_t bytes[SRDMA_SEALED_HEADER];
 
-	/* What came within its announcement can be held back by that alone. */
+	/* The rate limit can hold back chunks within their announcements only by holding back their acknowledgement. */
 	if (rdma->acks_owed == 0 || !srdma_stream_can_control(rdma->stream) || !srdma_rate_is_open(rdma->rate))
 		return 0;
 	rdma->peer_records -= rdma->acks_owed;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The life of a stream: its rings are made, both ends agree, both queues are looked at, the end. */
+/* The life of a stream: sizes, construction, agreement, the end; and the poll of both queues. */
 #include "stream_parts.h"
 
 #include "log.h"
@@ -34,7 +34,7 @@ static uint32_t stride_of(const struct srdma_stream_shape *shape)
 	return (most + SLOT_ALIGN - 1) / SLOT_ALIGN * SLOT_ALIGN;
 }
 
-/* Half the depth: a slot is busy for one round trip only, a receive until the application has read it. */
+/* Half the depth: a send slot is busy for one round trip, a receive until the program has read the message. */
 static uint32_t send_slots_of(const struct srdma_stream_shape *shape)
 {
 	return (shape->depth + 1) / 2 + control_reserve(shape);
@@ -63,14 +63,14 @@ int srdma_stream_new(struct srdma_stream *stream, struct ibv_pd *pd, struct srdm
 		.op_ring = {.room = srdma_stream_send_depth(shape)},
 		.arrival_ring = {.room = srdma_stream_recv_depth(shape)},
 		.done_ring = {.room = shape->rdma_depth},
-		/* Small enough that among as many messages as can be under way one always raises a completion. */
+		/* Small enough that among all messages that can be under way at least one raises a completion. */
 		.signal_interval = (shape->depth + 1) / 2 < 4 ? 1 : (shape->depth + 1) / 4,
 		.credits = shape->depth,
 		.copy_size = qp->max_inline,
 		.psn_limit = UINT64_MAX,
 		.mtu = 256,
 	};
-	int ret = srdma_region_new(pd, srdma_stream_ring_size(shape), IBV_ACCESS_LOCAL_WRITE, &c.ring);
+	int ret = srdma_region_new(pd, srdma_stream_ring_size(shape), IBV_ACCESS_LOCAL_WRITE, &c.memory);
 
 	if (ret != 0)
 		return ret;
@@ -110,7 +110,7 @@ void srdma_stream_seal(struct srdma_stream *stream, struct srdma_sealer *sealer,
 
 void srdma_stream_release(struct srdma_stream *stream)
 {
-	srdma_region_release(&stream->ring);
+	srdma_region_release(&stream->memory);
 	if (stream->copies)
 		OPENSSL_cleanse(stream->copies, (size_t)stream->op_ring.room * stream->copy_size);
 	free(stream->copies);

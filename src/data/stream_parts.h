@@ -21,7 +21,7 @@
 /* Receive slots first, then send slots. */
 static inline char *srdma_stream_slot(const struct srdma_stream *stream, uint32_t slot)
 {
-	return (char *)stream->ring.address + (size_t)slot * stream->stride;
+	return (char *)stream->memory.address + (size_t)slot * stream->stride;
 }
 
 /* The op that comes `index` after the oldest one; at op_ring.count lies the next one to be posted. */

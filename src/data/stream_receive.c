@@ -12,13 +12,13 @@ int srdma_stream_post_receive(struct srdma_stream *stream, uint32_t slot)
 	struct ibv_sge sge = {
 		.addr = (uintptr_t)srdma_stream_slot(stream, slot),
 		.length = stream->stride,
-		.lkey = stream->ring.mr->lkey,
+		.lkey = stream->memory.mr->lkey,
 	};
 	struct ibv_recv_wr wr = {
 		.wr_id = (uint64_t)stream->generation << GENERATION_SHIFT | slot, .sg_list = &sge, .num_sge = 1}, *bad;
 	int error;
 
-	/* All free slots are posted when there is a queue pair again. */
+	/* srdma_stream_restart posts all free slots. */
 	if (stream->stopped)
 		return 0;
 	error = ibv_post_recv(stream->qp->verbs, &wr, &bad);
@@ -45,12 +45,12 @@ static int open_in_place(struct srdma_stream *stream, struct srdma_arrival *arri
 	return 0;
 }
 
-/* A record for the library alone: is opened, used, and its receive posted again at once. */
+/* A record for the library: opens it, uses it, and posts its receive again at once. */
 static int take_own(struct srdma_stream *stream, struct srdma_arrival *arrival, uint32_t kind)
 {
 	int ret;
 
-	/* What it is about is over, whatever it says. */
+	/* The writes and reads that it concerns have ended. */
 	if (kind == IMM_CONTROL && stream->over)
 		return 0;
 	ret = arrival->sealed ? open_in_place(stream, arrival) : 0;
@@ -61,7 +61,7 @@ static int take_own(struct srdma_stream *stream, struct srdma_arrival *arrival, 
 
 static int take_credits(struct srdma_stream *stream, uint32_t credits, uint64_t number)
 {
-	/* They were counted with all others when the queue pair was renewed. */
+	/* The renewal of the queue pair has counted them. */
 	if (number < stream->stale_sends)
 		return 0;
 	/* While sealed, this is believed before the record is opened: the worst that a forged one can bring about before that shows is
@@ -75,13 +75,13 @@ static int take_credits(struct srdma_stream *stream, uint32_t credits, uint64_t 
 
 static int fail_receive(struct srdma_stream *stream, const struct ibv_wc *wc)
 {
-	/* A flushed one does not say why: a send may. */
+	/* The completion of a flushed receive does not say why; one of a send may. */
 	int ret = wc->status == IBV_WC_WR_FLUSH_ERR && !stream->stopped ? srdma_stream_poll_sends(stream) : 0;
 
 	return ret == 0 ? srdma_stream_fail_completion(stream, wc, "a receive") : ret;
 }
 
-/* By its length and its immediate data, which is all that there is to go by before it is opened. */
+/* Decides by length and immediate data: before a record is opened, nothing else is known of it. */
 static int sort_arrival(struct srdma_stream *stream, struct srdma_arrival *arrival)
 {
 	uint32_t kind = ntohl(arrival->imm) >> IMM_KIND_SHIFT;
@@ -104,7 +104,7 @@ static int sort_arrival(struct srdma_stream *stream, struct srdma_arrival *arriv
 	return 0;
 }
 
-/* Breaks a rule, as the thread's last error says. Whether it was the peer that broke it, only the record itself can tell. */
+/* The record breaks a rule, as the thread's last error says. If it authenticates, the peer broke the rule, else somebody forged it. */
 static int blame(struct srdma_stream *stream, struct srdma_arrival *arrival)
 {
 	char rule[256];
@@ -127,7 +127,7 @@ static int take_arrival(struct srdma_stream *stream, const struct ibv_wc *wc)
 
 	if (wc->status != IBV_WC_SUCCESS)
 		return fail_receive(stream, wc);
-	/* Neither has what it takes to be a sealed record. */
+	/* Neither can be a sealed record. */
 	if (wc->opcode != IBV_WC_RECV || !(wc->wc_flags & IBV_WC_WITH_IMM))
 		return arrival.sealed ? srdma_fail(SRDMA_ESEAL, "a record came without immediate data, which no sealed record lacks")
 				      : srdma_fail(SRDMA_EPROTOCOL, "the peer sent a message without immediate data");
@@ -147,7 +147,7 @@ int srdma_stream_poll_receives(struct srdma_stream *stream)
 		n = ibv_poll_cq(stream->recv_cq, POLL_BATCH, wc);
 		if (n < 0)
 			return srdma_fail(SRDMA_EVERBS, "cannot poll the receive completion queue");
-		/* Each counts, the ones after a failure of the queue pair too. */
+		/* Looks at each, even after the failure of the queue pair. */
 		for (int i = 0; i < n; i++) {
 			int failed;
 

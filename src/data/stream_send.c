@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A stream's send queue: messages, what returns credits, control records, one-sided requests; and their completions. */
+/* The send queue of a stream: messages, credits, control records and one-sided requests, and their completions. */
 #include "stream_parts.h"
 
 #include "log.h"
@@ -7,7 +7,7 @@
 #include <arpa/inet.h>
 #include <string.h>
 
-/* Left of an epoch's PSNs for returning credits, and for the last send before the next epoch. */
+/* PSNs of an epoch that are kept for returning credits, and for the last send before the next epoch. */
 #define PSNS_KEPT 2
 
 static void fill_request(const struct srdma_stream *stream, uint32_t index, bool signaled, struct ibv_send_wr *wr, struct ibv_sge *sge)
@@ -96,7 +96,7 @@ void srdma_stream_complete_op(struct srdma_stream *stream)
 static int fail_send(struct srdma_stream *stream, const struct ibv_wc *wc)
 {
 	uint64_t index = (wc->wr_id & SEQUENCE_MASK) - (stream->op_sequence & SEQUENCE_MASK);
-	/* Of an op that is still there: a device that says otherwise is not believed. */
+	/* The op may be complete already, whatever the device says. */
 	bool send = index < stream->op_ring.count && srdma_op_is_send(srdma_stream_op(stream, (uint32_t)index));
 
 	if (!stream->stopped && (wc->status == IBV_WC_LOC_LEN_ERR || wc->status == IBV_WC_LOC_QP_OP_ERR ||
@@ -113,7 +113,7 @@ static void complete_up_to(struct srdma_stream *stream, uint64_t wr_id)
 		return;
 	while (count-- > 0)
 		srdma_stream_complete_op(stream);
-	/* What was executed before a renewal is over when its turn comes. */
+	/* An op that was executed before a renewal completes when its turn comes. */
 	while (stream->op_ring.count > 0 && srdma_stream_op(stream, 0)->executed)
 		srdma_stream_complete_op(stream);
 }
@@ -126,7 +126,7 @@ int srdma_stream_poll_sends(struct srdma_stream *stream)
 	while ((stream->op_ring.count > 0 || stream->stopped) && (n = ibv_poll_cq(stream->send_cq, POLL_BATCH, wc)) != 0) {
 		if (n < 0)
 			return srdma_fail(SRDMA_EVERBS, "cannot poll the send completion queue");
-		/* Each counts, the ones after a failure too. */
+		/* Looks at each, even after a failure. */
 		for (int i = 0; i < n; i++) {
 			if (!srdma_stream_is_current(stream, &wc[i]))
 				continue;
@@ -155,7 +155,7 @@ static uint8_t *next_copy(const struct srdma_stream *stream)
 	return stream->copies + (size_t)srdma_ring_at(&stream->op_ring, stream->op_ring.count) * stream->copy_size;
 }
 
-/* Seals or copies `data` to where it can be posted from, again if need be, and posts it. */
+/* Seals or copies `data` to memory from which it can also be posted again, and posts it. */
 static int send_record(struct srdma_stream *stream, enum srdma_op_kind kind, uint32_t imm, const void *data, uint32_t length,
 		       bool signaled)
 {
@@ -163,7 +163,7 @@ static int send_record(struct srdma_stream *stream, enum srdma_op_kind kind, uin
 		.kind = kind,
 		.imm = imm,
 		.length = length + stream->overhead,
-		.lkey = stream->ring.mr->lkey,
+		.lkey = stream->memory.mr->lkey,
 		.send = stream->sends_posted,
 	};
 	void *place;
@@ -199,7 +199,7 @@ int srdma_stream_send(struct srdma_stream *stream, const void *data, uint32_t le
 {
 	int ret;
 
-	/* Counted first: who has the answer to a message must find the message counted. */
+	/* Counted first: a program that has the answer to a message must find the message counted. */
 	srdma_counter_add(&stream->counters.messages_sent, 1);
 	srdma_counter_add(&stream->counters.bytes_sent, length);
 	ret = send_record(stream, SRDMA_OP_MESSAGE, immediate(stream, IMM_MESSAGE), data, length, false);
@@ -228,7 +228,7 @@ int srdma_stream_send_credits(struct srdma_stream *stream)
 
 int srdma_stream_flush(struct srdma_stream *stream)
 {
-	/* Only the youngest can be without a completion to come; one that raises one stands for them. */
+	/* Only the youngest requests may raise no completion; a signaled one after them stands for them. */
 	bool unheard = stream->unsignaled > 0 && stream->op_ring.count > 0;
 
 	if (stream->held || stream->stopped)
@@ -252,7 +252,7 @@ int srdma_stream_post_rdma(struct srdma_stream *stream, const struct srdma_op *r
 	struct srdma_op op = *request;
 	int ret;
 
-	/* Posted again if need be, when the caller's bytes may have gone. */
+	/* A renewal may post it again when the caller's bytes are gone. */
 	if (op.is_inline && op.length > 0) {
 		uint8_t *copy = next_copy(stream);
 
