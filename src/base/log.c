@@ -62,6 +62,11 @@ const char *srdma_error_text(void)
 	return last_error;
 }
 
+void srdma_error_keep(char *text, size_t size)
+{
+	snprintf(text, size, "%s", srdma_error_text());
+}
+
 int srdma_again(const char *what)
 {
 	last_wait = what;

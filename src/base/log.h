@@ -16,6 +16,9 @@ int srdma_again(const char *what);
 /* As srdma_fail, with OpenSSL's error queue appended and emptied. */
 int srdma_fail_openssl(int error, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+/* Copies the thread's last error text, which the next error replaces. */
+void srdma_error_keep(char *text, size_t size);
+
 /* Puts a sentence before the thread's last error text ("connect 10.0.0.1:4433: " and what was there). */
 void srdma_error_prefix(const char *format, ...) __attribute__((format(printf, 1, 2)));
 

@@ -1,21 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "accept.h"
 
-#include "bringup.h"
 #include "clock.h"
 #include "log.h"
 #include "proxy.h"
+#include "setup.h"
 
 #include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #define LINGER_MS 1000
-/* Reads of one step: a whole frame, byte by byte. It is the only one that may come, so nothing is left behind that no descriptor tells
- * of. */
+/* Reads of one step: a whole frame, byte by byte. No other frame may follow, so OpenSSL keeps nothing that no descriptor would
+ * announce. */
 #define STEP_READS (SRDMA_FRAME_MAX + 1)
 #define RESOURCES_RETRY_MS 1000
 
@@ -25,10 +24,10 @@ struct srdma_accept {
 	struct srdma_setup setup;
 	enum stage stage;
 	bool behind_proxy; /* the connection is a balancer's */
-	bool own;          /* and not a client's: it says so, or names itself as the client */
+	bool own;          /* it is the balancer's own, not a client's: the balancer says so, or names itself as the client */
 	uint8_t header[SRDMA_PROXY_MAX];
 	size_t header_length; /* so far */
-	bool authenticated; /* the handshake is over, and was good */
+	bool authenticated; /* the handshake has succeeded */
 	srdma_accept_admit_fn *admit;
 	void *admit_arg;
 	int error; /* LINGER: why */
@@ -87,23 +86,23 @@ void srdma_accept_delete(struct srdma_accept **out)
 
 /* ---- refusal --------------------------------------------------------------------------------------------------- */
 
-/* Tells the client why not. Returns `error`. */
+/* Tells the client why it is rejected. Returns `error`. */
 static int refuse(struct srdma_accept *accept, const struct srdma_reject *reject, int error)
 {
 	uint8_t frame[SRDMA_FRAME_MAX];
 	size_t length = srdma_reject_encode(frame, reject);
 
-	/* Nothing was sent but the handshake: there is room, or the peer is not worth a wait. */
+	/* Only the handshake was sent so far: the socket has room, or the peer does not read and deserves no wait. */
 	srdma_control_send(accept->setup.conn->tls, frame, length, 0);
 	accept->rejection = reject->reason;
 	return srdma_fail(error, "rejected (%s): %s", srdma_reject_reason_name(reject->reason), reject->text);
 }
 
-/* The client is given time to read the alert or REJECT. */
+/* Gives the client time to read the alert or REJECT. */
 static void begin_linger(struct srdma_accept *accept, int error)
 {
 	accept->error = error;
-	snprintf(accept->text, sizeof accept->text, "%s", srdma_error_text());
+	srdma_error_keep(accept->text, sizeof accept->text);
 	accept->setup.deadline = srdma_deadline(LINGER_MS);
 	accept->failed_in = accept->stage;
 	accept->stage = STAGE_LINGER;
@@ -123,7 +122,7 @@ static int take_proxy(struct srdma_accept *accept, const struct srdma_proxy *pro
 {
 	struct srdma_conn *conn = accept->setup.conn;
 
-	/* Where a balancer's checks can't say LOCAL, as in version 1, they name itself. */
+	/* Version 1 has no LOCAL: there a balancer that checks the server names itself as the client. */
 	accept->own = proxy->own || is_same_host(&proxy->source, &conn->peer_address);
 	if (!proxy->own) {
 		conn->proxy_address = conn->peer_address;
@@ -134,7 +133,7 @@ static int take_proxy(struct srdma_accept *accept, const struct srdma_proxy *pro
 	return 0;
 }
 
-/* Takes the header, and no byte of what follows: that is OpenSSL's to read. */
+/* Reads the header and no byte more: OpenSSL reads the rest. */
 static int await_proxy(struct srdma_accept *accept)
 {
 	int fd = srdma_tls_fd(accept->setup.conn->tls);
@@ -190,7 +189,7 @@ static int judge_hello(struct srdma_accept *accept, struct srdma_reject *reject)
 	return ret == 0 ? srdma_setup_check_gid(&accept->setup, reject) : ret;
 }
 
-/* The queue pair, up to RTS; a failure here is the server's, and the client is told. */
+/* Takes the queue pair to RTS. When that fails the server is at fault, and says so to the client. */
 static int make_queue_pair(struct srdma_accept *accept)
 {
 	struct srdma_conn *conn = accept->setup.conn;
@@ -208,8 +207,8 @@ static int make_queue_pair(struct srdma_accept *accept)
 		ret = srdma_setup_connect_queue_pair(&accept->setup);
 	if (ret == 0)
 		return 0;
-	/* The details are for the server's log, not for the client. */
-	snprintf(text, sizeof text, "%s", srdma_error_text());
+	/* The server's log has the details; the client does not get them. */
+	srdma_error_keep(text, sizeof text);
 	srdma_reject_set(&reject, SRDMA_REJECT_RESOURCES, RESOURCES_RETRY_MS, "the server could not make the queue pair");
 	refuse(accept, &reject, ret);
 	return srdma_fail(ret, "%s", text);
@@ -254,7 +253,7 @@ static int take_ready(struct srdma_accept *accept)
 		return ret;
 	accept->stage = STAGE_DONE;
 	ret = srdma_setup_finish(&accept->setup);
-	/* Later: the keys are bound to HELLO as it came. */
+	/* Only now: the keys are bound to HELLO as it came. */
 	if (ret == 0 && with_rkey)
 		conn->peer.region_rkey = conn->stream.region_rkey = rkey;
 	return ret;
@@ -333,7 +332,7 @@ static int fail_late(const struct srdma_accept *accept)
 			  awaited[accept->stage]);
 }
 
-/* Whether the client is owed a word: an alert, or REJECT. */
+/* Whether the client was sent an alert or REJECT, and needs time to read it. */
 static bool was_refused(enum stage stage, int error)
 {
 	return stage == STAGE_TLS ? error != SRDMA_ELOST : stage == STAGE_HELLO && error != SRDMA_ELOST && error != SRDMA_ETLS;

@@ -94,7 +94,7 @@ int srdma_conn_new(struct srdma_device *device, const struct srdma_conn_options 
 	conn->options = *options;
 	conn->qp_options = *options->qp;
 	conn->options.qp = &conn->qp_options;
-	conn->options.gid_networks = NULL; /* the caller's string; `networks` has its meaning */
+	conn->options.gid_networks = NULL; /* the caller's string; `networks` has its contents */
 	conn->networks = networks;
 	conn->epoll_fd = conn->wake_fd = -1;
 	srdma_qp_options_fit(&conn->qp_options, device);
@@ -150,7 +150,7 @@ void srdma_conn_free(struct srdma_conn **out)
 		close(conn->epoll_fd);
 	if (conn->wake_fd >= 0)
 		close(conn->wake_fd);
-	/* Last, so that a peer that sees the channel close knows that everything here is gone. */
+	/* Last: a peer that sees the channel close then knows that this end has freed everything. */
 	srdma_tls_delete(&conn->tls);
 	srdma_networks_clear(&conn->networks);
 	srdma_peer_names_clear(&conn->names);
@@ -280,7 +280,7 @@ void srdma_conn_log_security(const struct srdma_conn *conn, const char *event_na
 {
 	char address[64], text[256];
 
-	snprintf(text, sizeof text, "%s", srdma_error_text());
+	srdma_error_keep(text, sizeof text);
 	srdma_net_format((const struct sockaddr *)&conn->peer_address, address, sizeof address);
 	const struct srdma_log_field fields[] = {
 		SRDMA_FIELD_NUMBER("client_id", conn->client_id),

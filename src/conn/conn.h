@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A connection: what conn.c (the object), bringup.c (TLS, exchange, queue pair), progress.c (waiting, messages, disconnect),
- * epoch.c (new PSNs), rdma.c and sealed_rdma.c (RDMA write and read, plain and sealed) share. */
+/* A connection, and what the files that make up its life share of it: each has its part below. */
 #ifndef SRDMA_CONN_H
 #define SRDMA_CONN_H
 
@@ -15,7 +14,7 @@
 
 #include <stdatomic.h>
 
-/* Where the orderly disconnect stands. Each flag is set once. */
+/* How far the orderly disconnect has come. Each flag is set once and never cleared. */
 struct srdma_closing {
 	bool requested;        /* we sent DISCONNECT */
 	bool acknowledged;     /* the peer sent DISCONNECT_ACK */
@@ -42,7 +41,7 @@ struct srdma_conn {
 	struct sockaddr_storage proxy_address; /* that balancer's; ss_family AF_UNSPEC: there is none */
 
 	struct ibv_pd *pd;
-	struct srdma_notifier *notifier; /* a server's worker's, whose stream comp then is; NULL: comp is its own */
+	struct srdma_notifier *notifier; /* of a server's worker: `comp` is then its completion channel; NULL: `comp` is the connection's own */
 	struct srdma_conn *next_noted;   /* in the notifier's list, while `noted` */
 	void *owner;                     /* the worker's client */
 	struct ibv_comp_channel *comp;
@@ -58,7 +57,7 @@ struct srdma_conn {
 	bool sealed;
 	bool region_withdrawn;        /* the peer's was */
 	enum srdma_cipher cipher;     /* while sealed */
-	unsigned rounds;              /* of progress, since the TLS channel was last looked at */
+	unsigned rounds;              /* of progress; once in so many the TLS channel is looked at */
 	uint32_t waited_length;       /* of the write or read that is to be posted */
 	struct srdma_hello own, peer; /* as exchanged */
 	uint8_t gid_index;
@@ -69,7 +68,7 @@ struct srdma_conn {
 
 	struct srdma_inbox inbox;
 	struct srdma_outbox outbox;
-	bool control_more;   /* the TLS channel may have more to say, though its descriptor need not say so */
+	bool control_more;   /* the TLS channel may hold more, of which its descriptor need not tell */
 	short control_watch; /* what epoll_fd waits for at the TLS channel */
 	uint64_t control_deadline; /* for the peer to read what it was sent; 0: it has */
 	int epoll_fd; /* comp, tls, wake; -1 with a notifier */
@@ -78,7 +77,7 @@ struct srdma_conn {
 	bool armed;   /* both CQs will raise an event */
 	bool noted;
 	bool woken;
-	bool shared_wake; /* wake_fd is also somebody else's */
+	bool shared_wake; /* wake_fd is a duplicate of another object's */
 	atomic_bool wake_requested;
 	atomic_int device_event;    /* IBV_EVENT_* that ends the connection, and 1 more; 0: none */
 	atomic_bool cancelled; /* another thread wants every wait to end */
@@ -99,66 +98,92 @@ int srdma_conn_new(struct srdma_device *device, const struct srdma_conn_options 
 
 /* The counters of srdma_conn_info alone; any thread may ask while the connection lives. */
 void srdma_conn_read_counters(const struct srdma_conn *conn, struct srdma_conn_info *info);
-/* Frees everything on the device; the TLS channel stays open until srdma_conn_free, so that its closing tells the peer
- * that all is gone. */
+/* Frees everything on the device. The TLS channel stays open until srdma_conn_free, so that its close tells the peer that
+ * everything is freed. */
 void srdma_conn_release_verbs(struct srdma_conn *conn);
 
-/* Logs a security event of this connection, in securdma-serve(1): the thread's last error, and what comes of it. */
+/* Logs a security event of this connection (securdma-serve(1)): the thread's last error and its consequence. */
 void srdma_conn_log_security(const struct srdma_conn *conn, const char *event, const char *consequence);
 
 /* progress.c */
-/* Sets up the descriptors to wait on; TLS and completion channel exist. */
-int srdma_conn_prepare_waiting(struct srdma_conn *conn);
-/* srdma_conn_wake, and a write to `fd`, an eventfd that stays the caller's, now wake the connection. */
-int srdma_conn_share_wake(struct srdma_conn *conn, int fd);
-/* Ends the connection with an error whose text is the thread's last one. Returns `error`. */
-int srdma_conn_end(struct srdma_conn *conn, int error);
-/* The connection's error again, or SRDMA_ECLOSED when the peer has disconnected; 0 while it is up. */
-int srdma_conn_check(struct srdma_conn *conn);
-/* An answer to a DISCONNECT is out or in: nothing is owed any more, and the peer may be gone at any time. */
-bool srdma_conn_has_parted(const struct srdma_conn *conn);
 /* What can be done now, without waiting: completions; with `control` also frames of the TLS channel. */
 void srdma_conn_progress(struct srdma_conn *conn, bool control);
-/* The part of it that makes of what was posted what can be sent: the device is not looked at but in between. */
+/* Only the frames of the TLS channel, and what is due by the clock. */
+void srdma_conn_progress_control(struct srdma_conn *conn);
+/* Only the messages that have come: a latency-bound waiter repeats this. */
+void srdma_conn_progress_receives(struct srdma_conn *conn);
+/* Only sends what can be sent of the sealed writes and reads that are queued. */
 void srdma_conn_push(struct srdma_conn *conn);
-/* Nothing is left to do: both completion queues will raise an event. What came meanwhile raises none: look again. */
-void srdma_conn_arm(struct srdma_conn *conn);
-/* What poll(2) is to wait for at the TLS channel. 0: nothing any more; its descriptor may be readable for ever. */
+/* Sends a frame without a body. */
+int srdma_conn_send_empty(struct srdma_conn *conn, enum srdma_frame_type type);
+/* The events of the TLS channel to give to poll(2). 0: do not wait for it any more, its descriptor may stay readable for ever. */
 short srdma_conn_control_events(const struct srdma_conn *conn);
-/* Whether the peer has still to read what it was sent, and has a deadline for that. */
+/* Whether the peer has not read its TLS channel yet, and a deadline for that runs. */
 bool srdma_conn_control_is_stalled(const struct srdma_conn *conn);
-/* The next event of a channel, taken; its connection. NULL: there is none. */
+
+/* waiting.c */
+/* Sets up the descriptors to wait on; TLS and completion channel exist. */
+int srdma_conn_prepare_waiting(struct srdma_conn *conn);
+/* From now on a wake-up (wake.h) that is sent to `fd` wakes the connection, too. `fd` stays the caller's. */
+int srdma_conn_share_wake(struct srdma_conn *conn, int fd);
+/* From now on the connection waits for what srdma_conn_control_events says. */
+void srdma_conn_watch_control(struct srdma_conn *conn);
+/* Both completion queues will raise an event. A completion that came before raises none: look again afterwards. */
+void srdma_conn_arm(struct srdma_conn *conn);
+/* Takes the next event of a completion channel and returns its connection. NULL: there is none. */
 struct srdma_conn *srdma_conn_take_cq_event(struct ibv_comp_channel *channel);
-/* A disconnect as far as it goes without waiting: 0 over, as srdma_conn_disconnect says; -EAGAIN: call again when something
- * has happened. `reason`: NULL or for the peer. */
-int srdma_conn_disconnect_step(struct srdma_conn *conn, const char *reason);
-/* How long a call may wait in all, whatever it waits for one after the other. */
+/* How long a call may wait in all, even when it waits several times. */
 struct srdma_patience {
 	int ms;            /* 0: not at all */
-	uint64_t deadline; /* 0: it has not had to wait yet */
+	uint64_t deadline; /* 0: the call has not waited yet */
 };
-/* Of a call with this timeout_ms. */
+/* The patience of a call with this timeout_ms. */
 struct srdma_patience srdma_conn_patience(const struct srdma_conn *conn, int timeout_ms);
-/* Waits until `ready` says so: 0, -EAGAIN, -ETIMEDOUT, -ECANCELED, or the connection's error. `what`, for the error: "a message"; static. */
+/* Waits until `ready` is true: 0, -EAGAIN, -ETIMEDOUT, -ECANCELED, or the connection's error. The error's text names `what` the
+ * call waits for ("a message"), a static string. */
 int srdma_conn_wait_until(struct srdma_conn *conn, bool (*ready)(const struct srdma_conn *conn), const char *what,
 			  struct srdma_patience *patience);
-/* The device reported an error of the connection's queues: its own thread ends it. Thread-safe, while the connection lives. */
+/* The device has reported an error of the connection's queues; the connection's own thread will end it. Thread-safe while the
+ * connection exists. */
 void srdma_conn_fail_later(struct srdma_conn *conn, enum ibv_event_type event);
-/* Makes the running and all later waits end with -ECANCELED. Thread-safe, while the connection lives. */
+/* Ends the running wait and all later ones with -ECANCELED. Thread-safe while the connection exists. */
 void srdma_conn_cancel(struct srdma_conn *conn);
-/* The oldest message that is not consumed, without waiting: 1, 0: there is none, or the error that has ended the connection. */
+/* Makes the connection's thread look at what is due; unlike srdma_conn_wake it ends no wait. Thread-safe, async-signal-safe. */
+void srdma_conn_nudge(struct srdma_conn *conn);
+
+/* messages.c */
+/* The oldest message that is not consumed. Does not wait. 1; 0: there is none; or the error that has ended the connection. */
 int srdma_conn_peek(struct srdma_conn *conn, const void **data, uint32_t *length);
 /* Whether a message may be posted now. */
 bool srdma_conn_can_send(const struct srdma_conn *conn);
-/* srdma_conn_wake without its mark: only looks after what is due. Thread-safe, async-signal-safe. */
-void srdma_conn_nudge(struct srdma_conn *conn);
+
+/* close.c */
+/* Ends the connection with an error whose text is the thread's last one. Returns `error`. */
+int srdma_conn_end(struct srdma_conn *conn, int error);
+/* 0 while the connection is up; SRDMA_ECLOSED when either end has disconnected; else the error that ended it, again. */
+int srdma_conn_check(struct srdma_conn *conn);
+/* A DISCONNECT_ACK was sent or has come: the ends owe each other nothing more, and the peer may be gone at any time. */
+bool srdma_conn_has_parted(const struct srdma_conn *conn);
+/* A frame of type DISCONNECT, DISCONNECT_ACK or FINISH; any other is refused. */
+int srdma_conn_take_close_frame(struct srdma_conn *conn);
+/* The peer has closed its side of the TLS channel, as `error` says. */
+int srdma_conn_take_channel_end(struct srdma_conn *conn, int error);
+/* Answers the peer's DISCONNECT once nothing is under way. */
+int srdma_conn_answer_disconnect(struct srdma_conn *conn);
+/* Takes a disconnect as far as it goes without waiting: 0: it is over, as srdma_conn_disconnect says; -EAGAIN: call again when
+ * something has happened. `reason`: for the peer, or NULL. */
+int srdma_conn_disconnect_step(struct srdma_conn *conn, const char *reason);
+
+/* withdraw.c */
+/* Takes the peer's WITHDRAW: its region is not offered any more. */
+int srdma_conn_take_withdrawal(struct srdma_conn *conn);
 
 /* rdma.c */
-/* No device knows the memory of the program's buffers any more, and they no connection; they stay to be deleted. */
+/* Deregisters the memory of the program's buffers and parts them from the connection; the program still deletes them. */
 void srdma_conn_let_buffers_go(struct srdma_conn *conn);
 
-/* bringup.c */
-/* INIT to RTS, by `own` and `peer`, with a window for the region. */
+/* setup.c */
+/* Takes the queue pair from INIT to RTS by `own` and `peer`, and binds the region's window. */
 int srdma_conn_connect_queue_pair(struct srdma_conn *conn);
 
 #endif

@@ -13,11 +13,11 @@
 #include <string.h>
 
 #define MINUTE_US 60000000u
-/* How long before its end an epoch's successor is asked for: a part of its PSNs. */
+/* An end asks for the next epoch when this part of the present one's PSNs is left. */
 #define EARLY 8
 #define TICK_MS 250
 #define CHANGING_TICK_MS 20
-/* An epoch that the peer wants to end, unless its PSNs are used up. */
+/* Before that, the peer's wish for a new epoch counts only when its PSNs are used up. */
 #define SHORTEST_US 5000
 
 static const char *reason_name(enum srdma_epoch_reason reason)
@@ -44,20 +44,26 @@ void srdma_epoch_start(struct srdma_conn *conn)
 	if (!epoch->agreed)
 		return;
 	conn->stream.psn_limit = conn->options.epoch_psns;
-	/* Without one the next epoch makes its own, which takes longer. */
+	/* Without a spare queue pair the next epoch makes one, which takes longer. */
 	if (conn->options.epoch_ms > 0 && srdma_qp_pool_fill(&epoch->pool, &conn->qp) != 0)
 		srdma_log(SRDMA_LOG_WARN, "cannot make a spare queue pair, so the next renewal takes longer: %s", srdma_error_text());
 }
 
 void srdma_epoch_release(struct srdma_conn *conn)
 {
-	srdma_qp_release(&conn->epoch.fresh);
+	srdma_qp_release(&conn->epoch.change.fresh);
 	srdma_qp_pool_release(&conn->epoch.pool);
+}
+
+/* Either end has stopped, or the peer waits for this end to stop. */
+static bool is_under_way(const struct srdma_epoch_change *change)
+{
+	return change->phase >= SRDMA_PHASE_BEGUN || change->peer_phase >= SRDMA_PHASE_ASKED;
 }
 
 bool srdma_epoch_is_changing(const struct srdma_conn *conn)
 {
-	return !srdma_conn_has_parted(conn) && (conn->epoch.begun || conn->epoch.peer_asked);
+	return !srdma_conn_has_parted(conn) && is_under_way(&conn->epoch.change);
 }
 
 int srdma_conn_renew(struct srdma_conn *conn)
@@ -71,12 +77,16 @@ int srdma_conn_renew(struct srdma_conn *conn)
 
 /* ---- frames ---------------------------------------------------------------------------------------------------- */
 
+/* Sends a frame, and takes the step that goes with it. */
 static int send_frame(struct srdma_conn *conn, enum srdma_frame_type type, struct srdma_epoch_frame *body)
 {
 	uint8_t frame[SRDMA_FRAME_MAX];
 	size_t length;
 	int ret;
 
+	if (!srdma_epoch_advance(&conn->epoch.change.phase, type))
+		return srdma_fail(-EINVAL, "cannot send an epoch frame of type %u in phase %s", type,
+				  srdma_epoch_phase_name(conn->epoch.change.phase));
 	body->number = atomic_load(&conn->epoch.number) + 1;
 	length = srdma_epoch_encode(frame, type, body);
 	ret = srdma_outbox_send(conn->tls, &conn->outbox, frame, length);
@@ -89,34 +99,54 @@ static int refuse_frame(const char *what)
 	return srdma_fail(SRDMA_EPROTOCOL, "the peer sent an epoch frame that was not due (%s)", what);
 }
 
-static int take_begin(struct srdma_epoch *epoch, const struct srdma_epoch_frame *frame)
+static void take_request(struct srdma_epoch_change *change, const struct srdma_epoch_frame *frame, bool spent)
 {
-	if (epoch->peer_begun)
-		return refuse_frame("BEGIN twice");
-	/* Who wants an epoch asks, unless its queue pair has failed. */
-	if (!epoch->begun && !epoch->requested && !frame->broken)
+	if (change->phase == SRDMA_PHASE_GOING && change->peer_phase == SRDMA_PHASE_GOING)
+		change->reason = frame->reason;
+	/* Of a peer that has begun already it says nothing new. */
+	srdma_epoch_advance(&change->peer_phase, SRDMA_FRAME_EPOCH_REQUEST);
+	change->peer_spent = spent;
+}
+
+static int take_begin(struct srdma_epoch_change *change, const struct srdma_epoch_frame *frame)
+{
+	bool first = change->phase == SRDMA_PHASE_GOING && change->peer_phase == SRDMA_PHASE_GOING;
+
+	/* An end that wants an epoch asks, unless its queue pair has failed. */
+	if (change->peer_phase < SRDMA_PHASE_BEGUN && change->phase == SRDMA_PHASE_GOING && !frame->broken)
 		return refuse_frame("BEGIN that nobody has asked for");
-	epoch->peer_begun = true;
-	epoch->peer_broken = frame->broken;
-	epoch->peer_reason = frame->reason;
-	epoch->peer_sends = frame->sends;
-	if (!epoch->begun && !epoch->requested && !epoch->peer_asked)
-		epoch->reason = frame->reason;
+	if (!srdma_epoch_advance(&change->peer_phase, SRDMA_FRAME_EPOCH_BEGIN))
+		return refuse_frame("BEGIN twice");
+	change->peer_broken = frame->broken;
+	change->peer_reason = frame->reason;
+	change->peer_sends = frame->sends;
+	if (first)
+		change->reason = frame->reason;
 	return 0;
 }
 
-static int take_parameters(struct srdma_epoch *epoch, const struct srdma_epoch_frame *frame)
+static int take_parameters(struct srdma_epoch_change *change, const struct srdma_epoch_frame *frame)
 {
-	if (!epoch->begun || !epoch->peer_begun || epoch->peer_told)
+	if (change->phase < SRDMA_PHASE_BEGUN || !srdma_epoch_advance(&change->peer_phase, SRDMA_FRAME_EPOCH_PARAMETERS))
 		return refuse_frame("PARAMETERS");
-	epoch->peer_told = true;
-	epoch->peer_broken = epoch->peer_broken || frame->broken;
-	epoch->peer = *frame;
+	change->peer_broken = change->peer_broken || frame->broken;
+	change->peer = *frame;
 	return 0;
 }
 
-/* The PSNs that the peer has used since the epoch began, as the own queue pair has seen them: half of what this end would use up are
- * believed to be as many as the peer may use. A device that does not count them on makes the peer wait for SHORTEST_US. */
+/* `has_rkey`: the peer offers a region that the device knows. */
+static int take_ready(struct srdma_epoch_change *change, const struct srdma_epoch_frame *frame, bool has_rkey)
+{
+	if (frame->rkey != 0 && !has_rkey)
+		return refuse_frame("READY with an rkey, and the peer offers no region that has one");
+	if (change->phase < SRDMA_PHASE_TOLD || !srdma_epoch_advance(&change->peer_phase, SRDMA_FRAME_EPOCH_READY))
+		return refuse_frame("READY");
+	change->peer.rkey = frame->rkey;
+	return 0;
+}
+
+/* Whether the peer has used up its PSNs, as this end's queue pair has seen them go by. The two ends may have different limits: half of
+ * this end's is enough. Where the device does not count, the peer waits for SHORTEST_US. */
 static bool has_spent_psns(const struct srdma_conn *conn)
 {
 	enum ibv_qp_state state;
@@ -145,40 +175,29 @@ int srdma_epoch_take(struct srdma_conn *conn)
 			return refuse_frame("REQUEST twice");
 		if (frame.number <= next)
 			epoch->last_request = frame.number;
-		/* It can cross the change that it asks for. */
-		if (frame.number < next || epoch->begun)
+		/* A request can cross the change that it asks for. */
+		if (frame.number < next || epoch->change.phase >= SRDMA_PHASE_BEGUN)
 			return 0;
 	}
 	if (frame.number != next)
 		return refuse_frame("another number");
 	switch (type) {
 	case SRDMA_FRAME_EPOCH_REQUEST:
-		if (!epoch->requested && !epoch->peer_asked)
-			epoch->reason = frame.reason;
-		epoch->peer_asked = true;
-		epoch->peer_spent = frame.reason == SRDMA_EPOCH_COUNT && has_spent_psns(conn);
+		take_request(&epoch->change, &frame, frame.reason == SRDMA_EPOCH_COUNT && has_spent_psns(conn));
 		break;
-	case SRDMA_FRAME_EPOCH_BEGIN: ret = take_begin(epoch, &frame); break;
-	case SRDMA_FRAME_EPOCH_PARAMETERS: ret = take_parameters(epoch, &frame); break;
-	default:
-		if (!epoch->told || !epoch->peer_told || epoch->peer_ready)
-			return refuse_frame("READY");
-		if (frame.rkey != 0 && (conn->peer.region_size == 0 || conn->sealed))
-			return refuse_frame("READY with an rkey, and the peer offers no region that has one");
-		epoch->peer_ready = true;
-		epoch->peer.rkey = frame.rkey;
-		break;
+	case SRDMA_FRAME_EPOCH_BEGIN: ret = take_begin(&epoch->change, &frame); break;
+	case SRDMA_FRAME_EPOCH_PARAMETERS: ret = take_parameters(&epoch->change, &frame); break;
+	default: ret = take_ready(&epoch->change, &frame, conn->peer.region_size > 0 && !conn->sealed); break;
 	}
-	/* The next frame may belong to the next state. */
+	/* The next frame may belong to the next phase. */
 	return ret == 0 ? srdma_epoch_step(conn, false) : ret;
 }
 
 /* ---- when ------------------------------------------------------------------------------------------------------ */
 
-/* Costs next to nothing. */
+/* Needs neither the clock nor the device. */
 static enum srdma_epoch_reason due_at_once(const struct srdma_conn *conn)
 {
-
 	if (conn->stream.psns_used >= conn->stream.psn_limit - conn->stream.psn_limit / EARLY)
 		return SRDMA_EPOCH_COUNT;
 	return atomic_load_explicit(&conn->epoch.wanted, memory_order_relaxed) ? SRDMA_EPOCH_ASKED : 0;
@@ -198,7 +217,7 @@ static enum srdma_epoch_reason due(struct srdma_conn *conn, uint64_t now)
 	return 0;
 }
 
-/* Who leaves needs no new epoch. */
+/* An end that leaves needs no new epoch. */
 static bool is_leaving(const struct srdma_conn *conn)
 {
 	return conn->closing.requested || conn->closing.peer_requested;
@@ -210,16 +229,16 @@ bool srdma_epoch_is_due(struct srdma_conn *conn, uint64_t now)
 
 	if (!epoch->agreed || conn->status != 0 || srdma_conn_has_parted(conn))
 		return false;
-	if (epoch->begun || epoch->peer_asked)
+	if (is_under_way(&epoch->change))
 		return true;
-	return !epoch->requested && !is_leaving(conn) && due(conn, now) != 0;
+	return epoch->change.phase == SRDMA_PHASE_GOING && !is_leaving(conn) && due(conn, now) != 0;
 }
 
 int srdma_epoch_tick_ms(const struct srdma_conn *conn)
 {
 	if (!conn->epoch.agreed)
 		return -1;
-	if (conn->epoch.begun || conn->epoch.peer_asked)
+	if (is_under_way(&conn->epoch.change))
 		return CHANGING_TICK_MS;
 	return conn->options.epoch_ms > 0 || srdma_device_watches(conn->device) ? TICK_MS : -1;
 }
@@ -228,33 +247,31 @@ int srdma_epoch_tick_ms(const struct srdma_conn *conn)
 
 static int ask(struct srdma_conn *conn, bool thorough)
 {
-	struct srdma_epoch *epoch = &conn->epoch;
+	struct srdma_epoch_change *change = &conn->epoch.change;
 	struct srdma_epoch_frame frame = {0};
 
-	epoch->reason = thorough ? due(conn, srdma_clock_us()) : due_at_once(conn);
-	if (epoch->reason == 0)
+	change->reason = thorough ? due(conn, srdma_clock_us()) : due_at_once(conn);
+	if (change->reason == 0)
 		return 0;
-	frame.reason = (uint8_t)epoch->reason;
-	epoch->requested = true;
+	frame.reason = (uint8_t)change->reason;
 	return send_frame(conn, SRDMA_FRAME_EPOCH_REQUEST, &frame);
 }
 
 static int begin(struct srdma_conn *conn)
 {
-	struct srdma_epoch *epoch = &conn->epoch;
-	struct srdma_epoch_frame frame = {.reason = (uint8_t)epoch->reason, .broken = epoch->broken};
+	struct srdma_epoch_change *change = &conn->epoch.change;
+	struct srdma_epoch_frame frame = {.reason = (uint8_t)change->reason, .broken = change->broken};
 	bool quiet = true;
 	int ret = 0;
 
-	if (epoch->held_since == 0)
-		epoch->held_since = srdma_clock_us();
-	if (!epoch->broken)
+	if (change->held_since == 0)
+		change->held_since = srdma_clock_us();
+	if (!change->broken)
 		ret = srdma_stream_quiesce(&conn->stream, &quiet);
 	if (ret != 0 || !quiet)
 		return ret;
-	epoch->begun = true;
-	epoch->begun_reason = epoch->reason;
-	epoch->deadline = srdma_deadline(conn->options.setup_timeout_ms);
+	change->begun_reason = change->reason;
+	change->deadline = srdma_deadline(conn->options.setup_timeout_ms);
 	frame.sends = conn->stream.sends_posted;
 	return send_frame(conn, SRDMA_FRAME_EPOCH_BEGIN, &frame);
 }
@@ -271,118 +288,116 @@ static void stop_queue_pair(struct srdma_conn *conn)
  * same, but its peer's may not be. */
 static bool both_are_fresh(const struct srdma_epoch *epoch)
 {
-	return epoch->stayed || epoch->begun_reason != SRDMA_EPOCH_COUNT || epoch->peer_reason != SRDMA_EPOCH_COUNT;
+	const struct srdma_epoch_change *change = &epoch->change;
+
+	return epoch->stayed || change->begun_reason != SRDMA_EPOCH_COUNT || change->peer_reason != SRDMA_EPOCH_COUNT;
 }
 
 static int draw_psn(struct srdma_conn *conn)
 {
-	struct srdma_epoch *epoch = &conn->epoch;
+	struct srdma_epoch_change *change = &conn->epoch.change;
 	const struct srdma_psn_range last = {conn->own.psn, (uint32_t)conn->stream.psns_used};
 
-	epoch->psn_limit = conn->options.epoch_psns;
-	return both_are_fresh(epoch) ? srdma_psn_generate(&epoch->psn) : srdma_psn_generate_apart(&last, &epoch->psn, &epoch->psn_limit);
+	change->psn_limit = conn->options.epoch_psns;
+	return both_are_fresh(&conn->epoch) ? srdma_psn_generate(&change->psn) : srdma_psn_generate_apart(&last, &change->psn, &change->psn_limit);
 }
 
-/* All is quiet here, or all is over: tells the new parameters. */
+/* The old queue pair is quiet, or has failed and is drained: tells the peer the new parameters. */
 static int tell(struct srdma_conn *conn)
 {
 	struct srdma_epoch *epoch = &conn->epoch;
+	struct srdma_epoch_change *change = &epoch->change;
 	struct srdma_stream *stream = &conn->stream;
-	bool fresh = both_are_fresh(epoch) || epoch->broken;
-	struct srdma_epoch_frame frame = {.broken = epoch->broken, .sends = stream->sends_arrived};
+	bool fresh = both_are_fresh(epoch) || change->broken;
+	struct srdma_epoch_frame frame = {.broken = change->broken, .sends = stream->sends_arrived};
 	int ret = draw_psn(conn);
 
 	if (ret == 0 && fresh)
-		ret = srdma_qp_pool_take(&epoch->pool, &conn->qp, &epoch->fresh);
+		ret = srdma_qp_pool_take(&epoch->pool, &conn->qp, &change->fresh);
 	if (ret != 0)
 		return ret;
-	frame.qpn = fresh ? epoch->fresh.verbs->qp_num : conn->qp.verbs->qp_num;
-	frame.psn = epoch->psn;
+	frame.qpn = fresh ? change->fresh.verbs->qp_num : conn->qp.verbs->qp_num;
+	frame.psn = change->psn;
 	frame.consumed = srdma_counter_read(&stream->counters.messages_received);
-	stream->owed = 0; /* that says it all */
-	epoch->told = true;
+	stream->owed = 0; /* `consumed` has told it */
 	return send_frame(conn, SRDMA_FRAME_EPOCH_PARAMETERS, &frame);
 }
 
 static int replace_queue_pair(struct srdma_conn *conn)
 {
-	struct srdma_epoch *epoch = &conn->epoch;
+	struct srdma_epoch_change *change = &conn->epoch.change;
 	int ret = srdma_region_unbind(&conn->region);
 
 	if (ret != 0)
 		return ret;
-	if (epoch->fresh.verbs) {
+	if (change->fresh.verbs) {
 		srdma_qp_release(&conn->qp);
-		conn->qp = epoch->fresh;
-		epoch->fresh = (struct srdma_qp){0};
+		conn->qp = change->fresh;
+		change->fresh = (struct srdma_qp){0};
 	} else {
 		ret = srdma_qp_reset(&conn->qp);
 	}
 	conn->own.qpn = conn->qp.verbs->qp_num;
-	conn->own.psn = epoch->psn;
-	conn->stream.psn_limit = epoch->psn_limit;
-	conn->peer.qpn = epoch->peer.qpn;
-	conn->peer.psn = epoch->peer.psn;
-	conn->stream.stale_sends = epoch->peer_sends;
+	conn->own.psn = change->psn;
+	conn->stream.psn_limit = change->psn_limit;
+	conn->peer.qpn = change->peer.qpn;
+	conn->peer.psn = change->peer.psn;
+	conn->stream.stale_sends = change->peer_sends;
 	return ret == 0 ? srdma_stream_restart(&conn->stream) : ret;
 }
 
-/* Both ends have told, and the old queue pair has nothing more to say. */
+/* Both ends have told, and the old queue pair is drained. */
 static int connect_again(struct srdma_conn *conn)
 {
-	struct srdma_epoch *epoch = &conn->epoch;
+	struct srdma_epoch_change *change = &conn->epoch.change;
 	struct srdma_epoch_frame ready = {0};
-	int ret = srdma_stream_settle(&conn->stream, epoch->peer.sends, epoch->peer.consumed);
+	int ret = srdma_stream_settle(&conn->stream, change->peer.sends, change->peer.consumed);
 
 	if (ret == 0)
 		ret = replace_queue_pair(conn);
 	if (ret == 0)
 		ret = srdma_conn_connect_queue_pair(conn);
 	ready.rkey = conn->own.region_rkey;
-	epoch->connected = ret == 0;
 	return ret == 0 ? send_frame(conn, SRDMA_FRAME_EPOCH_READY, &ready) : ret;
 }
 
 static void account(struct srdma_conn *conn, uint64_t now)
 {
 	struct srdma_epoch *epoch = &conn->epoch;
-	uint64_t pause = now - epoch->held_since;
+	const struct srdma_epoch_change *change = &epoch->change;
+	uint64_t pause = now - change->held_since;
 	unsigned shown = pause < UINT32_MAX ? (unsigned)pause : UINT32_MAX;
 
 	atomic_store(&epoch->pause_us, shown);
 	if (shown > atomic_load(&epoch->pause_max_us))
 		atomic_store(&epoch->pause_max_us, shown);
-	if (epoch->broken || epoch->peer_broken)
+	if (change->broken || change->peer_broken)
 		atomic_fetch_add(&epoch->recoveries, 1);
 	atomic_fetch_add(&epoch->number, 1);
 	srdma_log(SRDMA_LOG_INFO, "connection with %s: epoch %u began because %s, after a pause of %u us",
 		  conn->names.identity[0] ? conn->names.identity : "an anonymous peer", atomic_load(&epoch->number),
-		  reason_name(epoch->broken || epoch->peer_broken ? SRDMA_EPOCH_BROKEN : epoch->reason), shown);
+		  reason_name(change->broken || change->peer_broken ? SRDMA_EPOCH_BROKEN : change->reason), shown);
 }
 
 static int finish(struct srdma_conn *conn)
 {
 	struct srdma_epoch *epoch = &conn->epoch;
+	struct srdma_epoch_change *change = &epoch->change;
 	uint64_t now = srdma_clock_us();
-	bool broken_again = epoch->broken_again;
+	bool broken_again = change->broken_again;
 	int ret;
 
-	conn->peer.region_rkey = conn->stream.region_rkey = conn->peer.region_size ? epoch->peer.rkey : 0;
+	conn->peer.region_rkey = conn->stream.region_rkey = conn->peer.region_size ? change->peer.rkey : 0;
 	account(conn, now);
 	epoch->stayed = !both_are_fresh(epoch);
-	epoch->reason = epoch->begun_reason = epoch->peer_reason = 0;
-	epoch->requested = epoch->begun = epoch->broken = epoch->told = epoch->connected = epoch->broken_again = false;
-	epoch->peer_begun = epoch->peer_broken = epoch->peer_told = epoch->peer_ready = epoch->peer_asked = epoch->peer_spent = false;
-	epoch->peer = (struct srdma_epoch_frame){0};
-	epoch->psn = 0;
+	epoch->change = (struct srdma_epoch_change){0};
 	epoch->began = now;
-	epoch->held_since = 0;
 	epoch->sweeps_seen = srdma_device_sweeps(conn->device);
 	atomic_store(&epoch->wanted, false);
 	if (broken_again)
 		return srdma_epoch_break(conn, srdma_fail(SRDMA_EVERBS, "the new queue pair failed at once"));
 	ret = srdma_stream_resume(&conn->stream);
-	/* What could not be posted meanwhile: no event will call for it. */
+	/* Posts what had to wait: no event will call for it. */
 	if (ret == 0)
 		ret = srdma_sealed_rdma_step(&conn->sealed_rdma);
 	if (ret == 0 && conn->options.epoch_ms > 0)
@@ -390,7 +405,7 @@ static int finish(struct srdma_conn *conn)
 	return ret;
 }
 
-/* A peer, or whoever forges packets in its name, must not keep this end busy with nothing else. */
+/* Neither a peer nor somebody who forges packets in its name may keep this end busy with nothing else. */
 static bool may_recover(struct srdma_conn *conn)
 {
 	struct srdma_epoch *epoch = &conn->epoch;
@@ -410,25 +425,26 @@ static int too_many_recoveries(const struct srdma_conn *conn)
 
 static bool is_quiet(const struct srdma_conn *conn)
 {
-	return conn->stream.op_count == 0 && conn->epoch.peer_begun && conn->stream.sends_arrived == conn->epoch.peer_sends;
+	return conn->stream.op_ring.count == 0 && conn->stream.sends_arrived == conn->epoch.change.peer_sends;
 }
 
 static int go_on(struct srdma_conn *conn)
 {
-	struct srdma_epoch *epoch = &conn->epoch;
+	struct srdma_epoch_change *change = &conn->epoch.change;
 	struct srdma_stream *stream = &conn->stream;
 	int ret = 0;
 
-	if (!epoch->told && epoch->peer_broken && !epoch->broken) {
+	if (change->phase == SRDMA_PHASE_BEGUN && change->peer_broken && !change->broken) {
 		if (!may_recover(conn))
 			return too_many_recoveries(conn);
-		epoch->broken = true;
+		change->broken = true;
 		stop_queue_pair(conn);
 		ret = srdma_stream_poll(stream);
 	}
-	if (ret == 0 && !epoch->told && (epoch->broken ? epoch->peer_begun && srdma_stream_is_drained(stream) : is_quiet(conn)))
+	if (ret == 0 && change->phase == SRDMA_PHASE_BEGUN && change->peer_phase >= SRDMA_PHASE_BEGUN &&
+	    (change->broken ? srdma_stream_is_drained(stream) : is_quiet(conn)))
 		ret = tell(conn);
-	if (ret == 0 && epoch->told && epoch->peer_told && !epoch->connected) {
+	if (ret == 0 && change->phase == SRDMA_PHASE_TOLD && change->peer_phase >= SRDMA_PHASE_TOLD) {
 		if (!stream->stopped) {
 			stop_queue_pair(conn);
 			ret = srdma_stream_poll(stream);
@@ -436,34 +452,36 @@ static int go_on(struct srdma_conn *conn)
 		if (ret == 0 && srdma_stream_is_drained(stream))
 			ret = connect_again(conn);
 	}
-	if (ret == 0 && epoch->connected && epoch->peer_ready)
+	if (ret == 0 && change->phase == SRDMA_PHASE_CONNECTED && change->peer_phase == SRDMA_PHASE_CONNECTED)
 		return finish(conn);
-	if (ret == 0 && srdma_deadline_left_ms(epoch->deadline) == 0)
+	if (ret == 0 && srdma_deadline_left_ms(change->deadline) == 0)
 		ret = srdma_fail(-ETIMEDOUT, "timed out waiting for the peer to renew the queue pair (%s)",
-				 reason_name(epoch->reason));
+				 reason_name(change->reason));
 	return ret;
 }
 
-/* A peer that asks again and again must not keep this end busy with making queue pairs. */
+/* A peer that asks again and again must not keep this end busy with new queue pairs. */
 static bool is_old_enough(const struct srdma_epoch *epoch)
 {
-	return epoch->peer_spent || srdma_clock_us() - epoch->began >= SHORTEST_US;
+	return epoch->change.peer_spent || srdma_clock_us() - epoch->began >= SHORTEST_US;
 }
 
 int srdma_epoch_step(struct srdma_conn *conn, bool thorough)
 {
 	struct srdma_epoch *epoch = &conn->epoch;
+	struct srdma_epoch_change *change = &epoch->change;
 	int ret = 0;
 
-	/* What crossed a DISCONNECT, a BEGIN of either end even, is for nothing. */
+	/* A frame that crossed a DISCONNECT, even a BEGIN of either end, has no effect. */
 	if (!epoch->agreed || conn->status != 0 || srdma_conn_has_parted(conn))
 		return 0;
-	if (!epoch->begun && !epoch->requested && !epoch->peer_asked && !epoch->peer_begun && !is_leaving(conn))
+	if (change->phase == SRDMA_PHASE_GOING && change->peer_phase == SRDMA_PHASE_GOING && !is_leaving(conn))
 		ret = ask(conn, thorough);
-	/* Who asked waits for the other one to begin: its program may be busy elsewhere, and until then work goes on. */
-	if (ret == 0 && !epoch->begun && (epoch->peer_begun || (epoch->peer_asked && is_old_enough(epoch))))
+	/* The end that asked waits for the other one to begin: the peer's program may be busy elsewhere, and until then work goes on. */
+	if (ret == 0 && change->phase < SRDMA_PHASE_BEGUN &&
+	    (change->peer_phase >= SRDMA_PHASE_BEGUN || (change->peer_phase == SRDMA_PHASE_ASKED && is_old_enough(epoch))))
 		ret = begin(conn);
-	return ret == 0 && epoch->begun ? go_on(conn) : ret;
+	return ret == 0 && change->phase >= SRDMA_PHASE_BEGUN ? go_on(conn) : ret;
 }
 
 /* ---- recovery -------------------------------------------------------------------------------------------------- */
@@ -471,26 +489,27 @@ int srdma_epoch_step(struct srdma_conn *conn, bool thorough)
 int srdma_epoch_break(struct srdma_conn *conn, int error)
 {
 	struct srdma_epoch *epoch = &conn->epoch;
+	struct srdma_epoch_change *change = &epoch->change;
 
 	if (!epoch->agreed || conn->options.recoveries == 0 || error != SRDMA_EVERBS || conn->stream.failed_here)
 		return error;
 	if (srdma_conn_has_parted(conn))
 		return error;
-	if (epoch->connected) {
-		epoch->broken_again = true;
+	if (change->phase == SRDMA_PHASE_CONNECTED) {
+		change->broken_again = true;
 		return 0;
 	}
-	/* What was told is final, and holds without the old queue pair. */
-	if (epoch->told || epoch->broken)
+	/* The parameters that were told stay valid without the old queue pair. */
+	if (change->phase == SRDMA_PHASE_TOLD || change->broken)
 		return 0;
 	if (!may_recover(conn))
 		return too_many_recoveries(conn);
-	/* Whatever it was, it could have been a forged packet: one that matches is enough. */
+	/* One forged packet that matches is enough to cause such a failure. */
 	srdma_conn_log_security(conn, "connection.recovering", "getting a new queue pair, nothing is lost");
-	epoch->broken = true;
-	epoch->reason = SRDMA_EPOCH_BROKEN;
-	if (epoch->held_since == 0)
-		epoch->held_since = srdma_clock_us();
+	change->broken = true;
+	change->reason = SRDMA_EPOCH_BROKEN;
+	if (change->held_since == 0)
+		change->held_since = srdma_clock_us();
 	stop_queue_pair(conn);
-	return epoch->begun ? 0 : begin(conn);
+	return change->phase >= SRDMA_PHASE_BEGUN ? 0 : begin(conn);
 }

@@ -4,12 +4,29 @@
 #ifndef SRDMA_EPOCH_H
 #define SRDMA_EPOCH_H
 
-#include "frames.h"
+#include "epoch_phase.h"
 #include "qp_pool.h"
 
 #include <stdatomic.h>
 
 struct srdma_conn;
+
+/* The change under way. All zero: there is none. */
+struct srdma_epoch_change {
+	enum srdma_epoch_phase phase, peer_phase;
+	enum srdma_epoch_reason reason;
+	enum srdma_epoch_reason begun_reason, peer_reason; /* as the two EPOCH_BEGIN said */
+	bool broken, peer_broken; /* the end's queue pair has failed */
+	bool broken_again;        /* the new queue pair has failed already */
+	bool peer_spent;          /* the peer, which asked, has used up its PSNs, as far as this end can see */
+	uint64_t peer_sends;      /* posted by the peer on the old queue pair and all before */
+	struct srdma_epoch_frame peer; /* the peer's parameters */
+	struct srdma_qp fresh;    /* taken from the pool, when the queue pair is to be replaced */
+	uint32_t psn;             /* this end's new one */
+	uint32_t psn_limit;       /* how many PSNs it may use from there on */
+	uint64_t held_since;
+	uint64_t deadline;
+};
 
 struct srdma_epoch {
 	bool agreed;              /* both ends have epochs */
@@ -17,49 +34,29 @@ struct srdma_epoch {
 	uint64_t sweeps_seen;     /* of the device's */
 	atomic_bool wanted;       /* by the program */
 	struct srdma_qp_pool pool;
-
-	/* the change under way */
-	enum srdma_epoch_reason reason;
-	enum srdma_epoch_reason begun_reason, peer_reason; /* as both ends' EPOCH_BEGIN said */
-	bool stayed;         /* both queue pairs did at the change before: they have had half of their PSNs, and another half */
-	bool requested;      /* EPOCH_REQUEST was sent; work goes on until the peer begins */
-	bool peer_asked;     /* and the other way round */
-	bool peer_spent;     /* and has used up its PSNs, as far as this end can see */
-	uint32_t last_request; /* number of the peer's last EPOCH_REQUEST: one asks for an epoch once */
-	bool begun;          /* EPOCH_BEGIN was sent: nothing is posted any more */
-	bool broken;         /* the own queue pair has failed */
-	bool told;           /* EPOCH_PARAMETERS was sent */
-	bool connected;      /* the new queue pair is in RTS, EPOCH_READY was sent */
-	bool broken_again;   /* and has failed already */
-	bool peer_begun, peer_broken, peer_told, peer_ready;
-	uint64_t peer_sends; /* posted by the peer on the old queue pair and all before */
-	struct srdma_epoch_frame peer; /* its parameters */
-	struct srdma_qp fresh;   /* taken from the pool, when the queue pair is to be replaced */
-	uint32_t psn;            /* the own new one */
-	uint32_t psn_limit;      /* and how many it may use from there on */
-	uint64_t held_since;
-	uint64_t deadline;
-
+	struct srdma_epoch_change change;
+	bool stayed;              /* at the last change both queue pairs did: they have used half of their PSNs, and another half */
+	uint32_t last_request;    /* number of the peer's last EPOCH_REQUEST: an end asks for an epoch once */
 	uint64_t minute_began;    /* the recoveries of which are counted */
 	unsigned minute_recoveries;
 	/* written by the connection's thread, readable by any */
 	atomic_uint number, recoveries, pause_us, pause_max_us;
 };
 
-/* The set-up is done. */
+/* Begins the first epoch; the set-up is done. */
 void srdma_epoch_start(struct srdma_conn *conn);
-/* Moves a change on, or begins one that is due; `thorough`: looks at the clock and at the device's counters, too. 0, or the error
- * that ends the connection. */
+/* Moves a change on, or begins one that is due. `thorough`: also looks at the clock and the device's counters. Returns 0, or the
+ * error that ends the connection. */
 int srdma_epoch_step(struct srdma_conn *conn, bool thorough);
-/* A frame of type EPOCH_*. */
+/* Takes a frame of type EPOCH_* from the inbox. */
 int srdma_epoch_take(struct srdma_conn *conn);
-/* The queue pair has failed with `error`, the thread's last one: 0 when it will be replaced, else `error`. */
+/* The queue pair has failed with `error`, the thread's last one. Returns 0 when it will be replaced, else `error`. */
 int srdma_epoch_break(struct srdma_conn *conn, int error);
 /* Whether a change is under way. */
 bool srdma_epoch_is_changing(const struct srdma_conn *conn);
-/* Whether a step would do anything though nothing has happened but that time went by. */
+/* Whether a step would do something merely because time has passed. */
 bool srdma_epoch_is_due(struct srdma_conn *conn, uint64_t now);
-/* Milliseconds after which to ask srdma_epoch_is_due again; -1: need not be asked. */
+/* Milliseconds until the caller should ask srdma_epoch_is_due again; -1: never. */
 int srdma_epoch_tick_ms(const struct srdma_conn *conn);
 void srdma_epoch_release(struct srdma_conn *conn);
 

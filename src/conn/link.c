@@ -1,25 +1,24 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A connecting end that outlives its connections. */
+/* A connecting end that connects again after a loss. */
 #include "clock.h"
 #include "conn.h"
 #include "log.h"
+#include "pause.h"
 #include "securdma_link.h"
 #include "sized.h"
+#include "wake.h"
 
 #include <errno.h>
 #include <openssl/crypto.h>
-#include <openssl/rand.h>
 #include <poll.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <unistd.h>
 
-/* A server that has said DISCONNECT and then does not finish is not worth a longer wait. */
+/* How long a link waits for a server that has sent DISCONNECT to finish. */
 #define LEAVE_MS 1000
 
-/* A message that came over a connection that is no more. */
+/* A message that came over a connection that has ended. */
 struct kept {
 	struct kept *next;
 	size_t length;
@@ -33,14 +32,14 @@ struct srdma_link {
 	char *gid_networks;
 	struct srdma_tls_context *context;
 	struct srdma_device *device;
-	int wake_fd; /* eventfd; each connection has a duplicate of it */
+	int wake_fd; /* wake.h; each connection has a duplicate of it */
 
 	struct srdma_conn *conn; /* NULL: none */
 	size_t endpoint;         /* of it, or of the last one */
 	uint64_t base;           /* number of the last message of earlier connections */
 	uint64_t connected_at;
 	unsigned connections;
-	unsigned failures; /* in a row: rounds, and connections that came to nothing */
+	unsigned failures; /* in a row: of rounds, and of connections that carried nothing */
 	bool left;         /* disconnected by this end */
 
 	struct kept *first_kept, *last_kept;
@@ -128,8 +127,8 @@ static int copy_options(struct srdma_link *link, const struct srdma_link_options
 
 /* ---- connecting ------------------------------------------------------------------------------------------------ */
 
-/* Whether another try, later or at another server, may go better. */
-static bool can_be_mended(int error)
+/* Whether another try, later or at another server, may succeed. */
+static bool is_worth_retrying(int error)
 {
 	struct srdma_reject reject;
 
@@ -148,33 +147,19 @@ static bool can_be_mended(int error)
 	}
 }
 
-static uint32_t draw(void)
-{
-	uint32_t random;
-
-	/* Spread, not secrecy: without a random number the middle will do. */
-	return RAND_bytes((unsigned char *)&random, sizeof random) == 1 ? random : UINT32_MAX / 2;
-}
-
 /* Before the first round after a loss, and between rounds. */
 static int pause_of(const struct srdma_link *link)
 {
-	uint64_t pause = (uint64_t)link->options.pause_min_ms, random = draw();
-
 	if (link->failures == 0)
-		return (int)(pause * random / UINT32_MAX);
-	pause <<= link->failures - 1 < 16 ? link->failures - 1 : 16;
-	if (pause > (uint64_t)link->options.pause_max_ms)
-		pause = (uint64_t)link->options.pause_max_ms;
-	return (int)(pause / 2 + pause * random / UINT32_MAX);
+		return srdma_pause_below(link->options.pause_min_ms);
+	return srdma_pause_growing(link->options.pause_min_ms, link->options.pause_max_ms, link->failures - 1);
 }
 
 static int sleep_or_be_woken(struct srdma_link *link, int ms)
 {
 	struct pollfd fd = {.fd = link->wake_fd, .events = POLLIN};
-	uint64_t count;
 
-	if (poll(&fd, 1, ms) > 0 && read(link->wake_fd, &count, sizeof count) == sizeof count)
+	if (poll(&fd, 1, ms) > 0 && srdma_wake_take(link->wake_fd))
 		return srdma_fail(-EINTR, "another thread ended the attempt to connect (srdma_link_wake)");
 	return 0;
 }
@@ -185,11 +170,11 @@ static int try_endpoint(struct srdma_link *link, size_t index, uint64_t deadline
 	struct srdma_conn_options options = *link->options.conn;
 	int left = srdma_deadline_left_ms(deadline), ret;
 
-	/* A server that does not answer uses up no more than the policy's time, but a first try has its own. */
+	/* A server that does not answer takes no more than the policy's time; the first try has the set-up's own. */
 	if (left > 0 && left < options.setup_timeout_ms && link->connections > 0)
 		options.setup_timeout_ms = left;
 	if (link->options.endpoint_count > 1 || link->connections > 0)
-		options.busy_retry_ms = 0; /* the link's pauses are, and another endpoint may have room */
+		options.busy_retry_ms = 0; /* the link has its own pauses, and another endpoint may have room */
 	link->loss.attempts++;
 	ret = srdma_conn_connect(endpoint->host, endpoint->port, link->context, link->device, &options, &link->conn);
 	if (ret == 0)
@@ -204,13 +189,13 @@ static int try_endpoint(struct srdma_link *link, size_t index, uint64_t deadline
 	return 0;
 }
 
-/* Each endpoint once. Returns 0, or the last error that can be mended, or, when there is none, the last error. */
-static int try_all(struct srdma_link *link, uint64_t deadline, bool *mendable)
+/* Tries each endpoint once. Returns 0, or the last error that is worth a retry, or else the last error. */
+static int try_all(struct srdma_link *link, uint64_t deadline, bool *worth_retrying)
 {
 	char text[512] = "";
 	int ret, error = 0;
 
-	*mendable = false;
+	*worth_retrying = false;
 	for (size_t i = 0; i < link->options.endpoint_count; i++) {
 		size_t index = (link->endpoint + i) % link->options.endpoint_count;
 		bool can;
@@ -220,28 +205,28 @@ static int try_all(struct srdma_link *link, uint64_t deadline, bool *mendable)
 		ret = try_endpoint(link, index, deadline);
 		if (ret == 0)
 			return 0;
-		can = can_be_mended(ret);
+		can = is_worth_retrying(ret);
 		srdma_log(SRDMA_LOG_INFO, "cannot connect to %s:%s: %s", link->endpoints[index].host, link->endpoints[index].port,
 			  srdma_error_text());
-		if (can || !*mendable) {
+		if (can || !*worth_retrying) {
 			error = ret;
-			snprintf(text, sizeof text, "%s", srdma_error_text());
+			srdma_error_keep(text, sizeof text);
 		}
-		*mendable = *mendable || can;
+		*worth_retrying = *worth_retrying || can;
 	}
 	return srdma_fail(error, "%s", text);
 }
 
-/* For `ms` in all, and at least one round. */
+/* Tries for `ms` in all, and at least one round. */
 static int connect_by_policy(struct srdma_link *link, int ms)
 {
 	uint64_t deadline = srdma_deadline(ms);
-	bool mendable;
+	bool worth_retrying;
 	int ret, pause;
 
 	for (;;) {
-		ret = try_all(link, deadline, &mendable);
-		if (ret == 0 || !mendable)
+		ret = try_all(link, deadline, &worth_retrying);
+		if (ret == 0 || !worth_retrying)
 			return ret;
 		link->failures++;
 		pause = pause_of(link);
@@ -280,7 +265,7 @@ int srdma_link_connect(const struct srdma_link_options *given, struct srdma_tls_
 		return srdma_fail(-ENOMEM, "out of memory");
 	link->context = srdma_tls_context_ref(context);
 	link->device = srdma_device_ref(device);
-	link->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	link->wake_fd = srdma_wake_new();
 	if (link->wake_fd < 0)
 		ret = srdma_fail(-errno, "cannot make a descriptor: %s", strerror(errno));
 	if (ret == 0)
@@ -299,14 +284,14 @@ int srdma_link_connect(const struct srdma_link_options *given, struct srdma_tls_
 
 /* ---- loss ------------------------------------------------------------------------------------------------------ */
 
-/* Takes what had come over the connection. */
+/* Keeps the messages that had come over the connection. */
 static int keep_arrivals(struct srdma_link *link)
 {
 	struct srdma_stream *stream = &link->conn->stream;
 	const void *data;
 	uint32_t length;
 
-	/* Messages and credits that nobody has looked at yet; behind them come receives that were flushed. */
+	/* Completions of messages and credits come first, then those of receives that were flushed. */
 	srdma_stream_poll_receives(stream);
 	while (srdma_stream_peek(stream, &data, &length) == 1) {
 		struct kept *kept = malloc(sizeof *kept + length);
@@ -322,13 +307,13 @@ static int keep_arrivals(struct srdma_link *link)
 			link->first_kept = kept;
 		link->last_kept = kept;
 		link->loss.kept++;
-		/* There is nobody to return the credit to. */
+		/* The peer that would get the credit is gone. */
 		srdma_stream_drop(stream);
 	}
 	return 0;
 }
 
-/* The connection is over; the reason is the thread's last error. */
+/* The connection is over, for the reason in the thread's last error. */
 static int take_leave(struct srdma_link *link, int error)
 {
 	struct srdma_link_loss loss = {.error = error};
@@ -336,12 +321,12 @@ static int take_leave(struct srdma_link *link, int error)
 	bool useful;
 	int ret;
 
-	snprintf(loss.text, sizeof loss.text, "%s", srdma_error_text());
+	srdma_error_keep(loss.text, sizeof loss.text);
 	link->lost_at = srdma_clock_us();
-	/* The server asked for it: what it still has to say, credits above all, comes before the end. */
+	/* The server asked for the end: its last frames and credits come first. */
 	if (error == SRDMA_ECLOSED)
 		srdma_conn_disconnect(link->conn, NULL, LEAVE_MS);
-	/* However it came to this: nothing that the peer still asks for is done. */
+	/* From here on this end does nothing that the peer still asks for. */
 	srdma_conn_end(link->conn, error);
 	for (const struct kept *kept = link->first_kept; kept; kept = kept->next)
 		loss.kept++;
@@ -390,14 +375,14 @@ static int come_back(struct srdma_link *link)
 	return tell_of_reconnection(link);
 }
 
-/* A call on the connection has failed. Returns the call's error when the connection is up, or nothing is to be done about it. */
+/* A call on the connection has failed. Returns the call's error when the connection is up, or the link does not reconnect. */
 static int recover(struct srdma_link *link, int error, int timeout_ms)
 {
 	int ret;
 
 	if (link->left || (link->conn && srdma_conn_check(link->conn) == 0) || link->options.reconnect_ms == 0)
 		return error;
-	/* A peer that breaks the rules would do it again. */
+	/* A peer that breaks the protocol would break it again. */
 	if (timeout_ms == 0 || error == SRDMA_EPROTOCOL)
 		return error;
 	if (link->conn) {
@@ -472,7 +457,7 @@ int srdma_link_recv(struct srdma_link *link, void *buffer, size_t size, size_t *
 		if (ret != 0)
 			ret = recover(link, ret, timeout_ms);
 	}
-	/* What came with the end is for the program to see before it hears of the end. */
+	/* The program gets the messages that came before the end first, then hears of the end. */
 	if (!link->first_kept)
 		return ret;
 	link->untold = ret == SRDMA_ERECONNECTED;
@@ -494,11 +479,7 @@ int srdma_link_wait(struct srdma_link *link, int timeout_ms)
 
 void srdma_link_wake(struct srdma_link *link)
 {
-	uint64_t one = 1;
-	/* The counter can't be full: then a wake-up is pending anyway. */
-	ssize_t n = write(link->wake_fd, &one, sizeof one);
-
-	(void)n;
+	srdma_wake_send(link->wake_fd);
 }
 
 /* ---- facts ----------------------------------------------------------------------------------------------------- */

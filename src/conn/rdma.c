@@ -10,7 +10,7 @@
 
 struct srdma_buffer {
 	struct srdma_region region;
-	struct srdma_conn *conn; /* NULL: it is no more */
+	struct srdma_conn *conn; /* NULL: it is deleted */
 	struct srdma_buffer *next, *previous; /* of the connection's */
 };
 
@@ -24,7 +24,7 @@ int srdma_buffer_new(struct srdma_conn *conn, void *memory, size_t size, struct 
 	if (!buffer)
 		return srdma_fail(-ENOMEM, "out of memory");
 	if (conn->sealed && memory) {
-		/* Sealing reads and writes it; no device needs to know it. */
+		/* The sealer reads and writes it; the device does not need it registered. */
 		buffer->region = (struct srdma_region){.address = memory, .size = size};
 		ret = 0;
 	} else if (conn->sealed) {
@@ -83,7 +83,7 @@ void srdma_buffer_free(struct srdma_buffer **out)
 	*out = NULL;
 	if (!buffer)
 		return;
-	/* Nothing else would keep what is under way from its memory. */
+	/* A request that is under way would go on using its memory. */
 	if (buffer->conn && buffer->conn->status == 0 && is_in_use(buffer))
 		srdma_conn_end(buffer->conn, srdma_fail(-EINVAL, "the program deleted a buffer while a write or read of it was under way"));
 	if (buffer->conn)
@@ -101,7 +101,7 @@ void *srdma_buffer_data(struct srdma_buffer *buffer)
 
 #define RAW_IS_YOURS "a raw connection has no writes and reads of its own; post them to its queue pair"
 
-/* All that can be known before the device is asked. */
+/* Everything that can be checked without the device. */
 static int check_request(struct srdma_conn *conn, bool write, size_t length, uint64_t offset)
 {
 	const struct srdma_hello *peer = &conn->peer;
@@ -149,7 +149,7 @@ static int post_sealed(struct srdma_conn *conn, const struct request *r)
 	};
 	int ret = srdma_sealed_rdma_post(&conn->sealed_rdma, &job);
 
-	/* Whatever fails from here on is no failure of this request alone: the next call tells of it. */
+	/* A later failure concerns not only this request: the next call returns it. */
 	if (ret == 0)
 		srdma_conn_push(conn);
 	return ret;
@@ -181,7 +181,7 @@ static int post(struct srdma_conn *conn, const struct request *r)
 	return 0;
 }
 
-/* The longest plain request: the device's limit, and a part of an epoch's PSNs. */
+/* The longest plain request: within the device's limit, and within a part of an epoch's PSNs. */
 static size_t longest(const struct srdma_conn *conn)
 {
 	uint64_t device = srdma_device_port_attr(conn->device)->max_msg_sz;
@@ -233,7 +233,7 @@ static int post_buffer(struct srdma_conn *conn, bool write, struct srdma_buffer 
 	if (!can_post_rdma(conn)) {
 		struct srdma_patience none = {0};
 
-		/* The room may be a matter of a look, or of a renewal. */
+		/* A look at the completions may make room. */
 		ret = srdma_conn_wait_until(conn, can_post_rdma, AWAITS_ROOM, &none);
 		if (ret != 0)
 			return ret;
@@ -265,7 +265,7 @@ int srdma_conn_post_read(struct srdma_conn *conn, struct srdma_buffer *buffer, s
 
 static bool has_completion(const struct srdma_conn *conn)
 {
-	return conn->stream.done_count > 0;
+	return conn->stream.done_ring.count > 0;
 }
 
 static bool is_not_held(const struct srdma_conn *conn)
@@ -282,8 +282,8 @@ int srdma_conn_complete(struct srdma_conn *conn, uint64_t *cookies, int max, int
 		return srdma_fail(-EOPNOTSUPP, RAW_IS_YOURS);
 	if (max < 1)
 		return srdma_fail(-EINVAL, "cannot collect completions into an array of %d; give room for one at least", max);
-	if (stream->done_count == 0) {
-		/* Nothing could be posted because of a renewal: it could afterwards. */
+	if (stream->done_ring.count == 0) {
+		/* A renewal kept the program from posting; it can post afterwards. */
 		bool held = conn->status == 0 && stream->rdma_queued == 0 && stream->held;
 		struct srdma_patience patience = srdma_conn_patience(conn, timeout_ms);
 		int ret;
@@ -295,18 +295,14 @@ int srdma_conn_complete(struct srdma_conn *conn, uint64_t *cookies, int max, int
 		if (ret != 0)
 			return ret;
 	}
-	while (n < max && stream->done_count > 0) {
-		cookies[n++] = stream->done[stream->done_head];
-		stream->done_head = (stream->done_head + 1) % stream->rdma_depth;
-		stream->done_count--;
-		stream->rdma_queued--;
-	}
+	while (n < max && srdma_stream_take_done(stream, &cookies[n]))
+		n++;
 	return n;
 }
 
 /* ---- blocking forms -------------------------------------------------------------------------------------------- */
 
-/* RC completes in order, so the one just posted is done when no more WAITED ones are left: only one thread waits. */
+/* RC completes in order and only one thread waits, so the first WAITED completion from now on is that of the request just posted. */
 static bool waited_done(const struct srdma_conn *conn)
 {
 	return conn->stream.waited_done > conn->waited_before;
@@ -325,7 +321,7 @@ static int transfer(struct srdma_conn *conn, struct request *request, struct srd
 	if (ret != 0)
 		return ret;
 	ret = srdma_conn_wait_until(conn, waited_done, request->write ? "the peer to acknowledge the write" : "the data of the read", patience);
-	/* The device may still use the memory, which is the caller's again on return: stop it. */
+	/* On return the memory is the caller's again, so the device must stop using it. */
 	if (ret != 0 && conn->status == 0)
 		srdma_conn_end(conn, ret);
 	return ret;
@@ -369,7 +365,7 @@ static int run(struct srdma_conn *conn, bool write, void *data, size_t length, u
 
 int srdma_conn_write(struct srdma_conn *conn, const void *data, size_t length, uint64_t offset, int timeout_ms)
 {
-	/* The device only reads what is registered without local write. */
+	/* Registered without local write, the device only reads it. */
 	return run(conn, true, (void *)(uintptr_t)data, length, offset, timeout_ms);
 }
 

@@ -1,14 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "seal.h"
+#include "seal_parts.h"
 
 #include "log.h"
 
 #include <errno.h>
-#include <openssl/core_names.h>
 #include <openssl/crypto.h>
-#include <openssl/evp.h>
-#include <openssl/kdf.h>
-#include <openssl/params.h>
 #include <stdlib.h>
 #include <string.h>
 #if defined(__x86_64__) || defined(__i386__)
@@ -17,35 +13,6 @@
 #include <asm/hwcap.h>
 #include <sys/auxv.h>
 #endif
-
-#define KEY_SIZE 32u
-#define IV_SIZE  12u
-#define NUMBERS  (1ull << 48)
-
-/* One generation's key. */
-struct key {
-	EVP_CIPHER_CTX *context; /* NULL: there is none */
-	uint64_t generation;
-	uint8_t iv[IV_SIZE];
-};
-
-/* Makes keys, each generation's once: it only ever has the secret of the one to come. */
-struct ratchet {
-	EVP_CIPHER *cipher;
-	uint64_t generation;
-	uint8_t secret[SRDMA_SEAL_SECRET];
-};
-
-struct srdma_sealer {
-	struct ratchet ratchet;
-	struct key key;
-	uint64_t next;
-};
-
-struct srdma_opener {
-	struct ratchet ratchet;
-	struct key before, present, after; /* after: made for a record that may yet turn out to be forged */
-};
 
 /* ---- ciphers --------------------------------------------------------------------------------------------------- */
 
@@ -69,118 +36,6 @@ const char *srdma_cipher_name(enum srdma_cipher cipher)
 	return cipher == SRDMA_CIPHER_AES_256_GCM ? "AES-256-GCM" : "ChaCha20-Poly1305";
 }
 
-/* ---- keys ------------------------------------------------------------------------------------------------------ */
-
-/* HKDF-Expand of RFC 5869 with SHA-256. False: OpenSSL failed. */
-static bool expand(const uint8_t secret[SRDMA_SEAL_SECRET], const char *info, uint8_t *out, size_t size)
-{
-	EVP_KDF *kdf = EVP_KDF_fetch(NULL, "HKDF", NULL);
-	EVP_KDF_CTX *context = EVP_KDF_CTX_new(kdf);
-	int mode = EVP_KDF_HKDF_MODE_EXPAND_ONLY;
-	const OSSL_PARAM params[] = {
-		OSSL_PARAM_construct_int(OSSL_KDF_PARAM_MODE, &mode),
-		OSSL_PARAM_construct_utf8_string(OSSL_KDF_PARAM_DIGEST, (char *)"SHA256", 0),
-		OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_KEY, (void *)(uintptr_t)secret, SRDMA_SEAL_SECRET),
-		OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_INFO, (void *)(uintptr_t)info, strlen(info)),
-		OSSL_PARAM_construct_end(),
-	};
-	bool done = context && EVP_KDF_derive(context, out, size, params) == 1;
-
-	EVP_KDF_CTX_free(context);
-	EVP_KDF_free(kdf);
-	return done;
-}
-
-static int start_ratchet(struct ratchet *ratchet, enum srdma_cipher cipher, const uint8_t secret[SRDMA_SEAL_SECRET])
-{
-	ratchet->cipher = EVP_CIPHER_fetch(NULL, srdma_cipher_name(cipher), NULL);
-	if (!ratchet->cipher)
-		return srdma_fail_openssl(SRDMA_ESEAL, "this OpenSSL does not offer %s", srdma_cipher_name(cipher));
-	memcpy(ratchet->secret, secret, SRDMA_SEAL_SECRET);
-	return 0;
-}
-
-static void end_ratchet(struct ratchet *ratchet)
-{
-	EVP_CIPHER_free(ratchet->cipher);
-	OPENSSL_cleanse(ratchet, sizeof *ratchet);
-}
-
-static void drop_key(struct key *key)
-{
-	EVP_CIPHER_CTX_free(key->context);
-	OPENSSL_cleanse(key, sizeof *key);
-}
-
-/* Makes the key of the ratchet's generation and goes on to the next one; on failure nothing has changed. */
-static int turn_ratchet(struct ratchet *ratchet, bool seal, struct key *out)
-{
-	struct key key = {.context = EVP_CIPHER_CTX_new(), .generation = ratchet->generation};
-	uint8_t bytes[KEY_SIZE], next[SRDMA_SEAL_SECRET];
-	int ret = 0;
-
-	if (key.context && expand(ratchet->secret, "securdma seal key", bytes, sizeof bytes) &&
-	    expand(ratchet->secret, "securdma seal iv", key.iv, sizeof key.iv) &&
-	    expand(ratchet->secret, "securdma seal next", next, sizeof next) &&
-	    EVP_CipherInit_ex(key.context, ratchet->cipher, NULL, bytes, NULL, seal) == 1) {
-		*out = key;
-		memcpy(ratchet->secret, next, sizeof next);
-		ratchet->generation++;
-	} else {
-		drop_key(&key);
-		ret = srdma_fail_openssl(SRDMA_ESEAL, "cannot make the key for records");
-	}
-	OPENSSL_cleanse(bytes, sizeof bytes);
-	OPENSSL_cleanse(next, sizeof next);
-	OPENSSL_cleanse(&key, sizeof key);
-	return ret;
-}
-
-/* ---- records --------------------------------------------------------------------------------------------------- */
-
-/* The key's context, made ready for one record and fed all of it. False: OpenSSL failed. */
-static bool feed(const struct key *key, uint64_t number, const void *header, size_t header_length, const void *data,
-		 size_t length, void *out)
-{
-	uint8_t nonce[IV_SIZE];
-	int n;
-
-	memcpy(nonce, key->iv, sizeof nonce);
-	for (unsigned i = 0; i < sizeof number; i++)
-		nonce[IV_SIZE - 1 - i] ^= (uint8_t)(number >> 8 * i);
-	/* The key stays: its expansion costs more than a short record. */
-	if (EVP_CipherInit_ex(key->context, NULL, NULL, NULL, nonce, -1) != 1)
-		return false;
-	if (header_length > 0 && EVP_CipherUpdate(key->context, NULL, &n, header, (int)header_length) != 1)
-		return false;
-	return length == 0 || EVP_CipherUpdate(key->context, out, &n, data, (int)length) == 1;
-}
-
-static bool finish_sealing(const struct key *key, uint8_t *tag)
-{
-	OSSL_PARAM params[] = {
-		OSSL_PARAM_construct_octet_string(OSSL_CIPHER_PARAM_AEAD_TAG, tag, SRDMA_SEAL_OVERHEAD),
-		OSSL_PARAM_construct_end(),
-	};
-	uint8_t none[1];
-	int n;
-
-	return EVP_CipherFinal_ex(key->context, none, &n) == 1 && EVP_CIPHER_CTX_get_params(key->context, params) == 1;
-}
-
-/* Whether the tag is the one of what was fed. */
-static bool finish_opening(const struct key *key, uint8_t tag[SRDMA_SEAL_OVERHEAD])
-{
-	const OSSL_PARAM params[] = {
-		OSSL_PARAM_construct_octet_string(OSSL_CIPHER_PARAM_AEAD_TAG, tag, SRDMA_SEAL_OVERHEAD),
-		OSSL_PARAM_construct_end(),
-	};
-	uint8_t none[1];
-	int n;
-
-	return EVP_CIPHER_CTX_set_params(key->context, params) == 1 && EVP_CipherFinal_ex(key->context, none, &n) == 1;
-}
-
 /* ---- sealer ---------------------------------------------------------------------------------------------------- */
 
 int srdma_sealer_new(enum srdma_cipher cipher, const uint8_t secret[SRDMA_SEAL_SECRET], struct srdma_sealer **out)
@@ -190,9 +45,9 @@ int srdma_sealer_new(enum srdma_cipher cipher, const uint8_t secret[SRDMA_SEAL_S
 
 	if (!sealer)
 		return srdma_fail(-ENOMEM, "out of memory");
-	ret = start_ratchet(&sealer->ratchet, cipher, secret);
+	ret = srdma_seal_ratchet_start(&sealer->ratchet, cipher, secret);
 	if (ret == 0)
-		ret = turn_ratchet(&sealer->ratchet, true, &sealer->key);
+		ret = srdma_seal_ratchet_turn(&sealer->ratchet, true, &sealer->key);
 	if (ret != 0) {
 		srdma_sealer_delete(&sealer);
 		return ret;
@@ -208,8 +63,8 @@ void srdma_sealer_delete(struct srdma_sealer **out)
 	*out = NULL;
 	if (!sealer)
 		return;
-	drop_key(&sealer->key);
-	end_ratchet(&sealer->ratchet);
+	srdma_seal_key_drop(&sealer->key);
+	srdma_seal_ratchet_end(&sealer->ratchet);
 	free(sealer);
 }
 
@@ -220,12 +75,12 @@ uint64_t srdma_sealer_next(const struct srdma_sealer *sealer)
 
 static int renew_sealing_key(struct srdma_sealer *sealer)
 {
-	struct key key;
-	int ret = turn_ratchet(&sealer->ratchet, true, &key);
+	struct srdma_seal_key key;
+	int ret = srdma_seal_ratchet_turn(&sealer->ratchet, true, &key);
 
 	if (ret != 0)
 		return ret;
-	drop_key(&sealer->key);
+	srdma_seal_key_drop(&sealer->key);
 	sealer->key = key;
 	OPENSSL_cleanse(&key, sizeof key);
 	return 0;
@@ -239,16 +94,15 @@ int srdma_sealer_seal(struct srdma_sealer *sealer, const void *header, size_t he
 	if (length > SRDMA_SEAL_MAX || header_length > SRDMA_SEAL_MAX)
 		return srdma_fail(-EINVAL, "a record of %zu bytes with a header of %zu is too long to be sealed; %u is the limit",
 				  length, header_length, SRDMA_SEAL_MAX);
-	if (sealer->next >= NUMBERS)
+	if (sealer->next >= SRDMA_SEAL_NUMBERS)
 		ret = srdma_fail(SRDMA_ESEAL, "all numbers of sealed records are used up; connect again");
 	else if (sealer->next >> SRDMA_SEAL_UPDATE_SHIFT != sealer->key.generation)
 		ret = renew_sealing_key(sealer);
 	if (ret == 0) {
-		/* Before anything is sealed under it, so that no failure makes it serve twice. */
+		/* Counted before anything is sealed under it, so that no failure makes a number serve twice. */
 		uint64_t number = sealer->next++;
 
-		if (feed(&sealer->key, number, header, header_length, data, length, out) &&
-		    finish_sealing(&sealer->key, (uint8_t *)out + length))
+		if (srdma_seal_key_seal(&sealer->key, number, header, header_length, data, length, out))
 			return 0;
 		ret = srdma_fail_openssl(SRDMA_ESEAL, "cannot seal record %llu of %zu bytes", (unsigned long long)number, length);
 	}
@@ -265,9 +119,9 @@ int srdma_opener_new(enum srdma_cipher cipher, const uint8_t secret[SRDMA_SEAL_S
 
 	if (!opener)
 		return srdma_fail(-ENOMEM, "out of memory");
-	ret = start_ratchet(&opener->ratchet, cipher, secret);
+	ret = srdma_seal_ratchet_start(&opener->ratchet, cipher, secret);
 	if (ret == 0)
-		ret = turn_ratchet(&opener->ratchet, false, &opener->present);
+		ret = srdma_seal_ratchet_turn(&opener->ratchet, false, &opener->present);
 	if (ret != 0) {
 		srdma_opener_delete(&opener);
 		return ret;
@@ -283,19 +137,19 @@ void srdma_opener_delete(struct srdma_opener **out)
 	*out = NULL;
 	if (!opener)
 		return;
-	drop_key(&opener->before);
-	drop_key(&opener->present);
-	drop_key(&opener->after);
-	end_ratchet(&opener->ratchet);
+	srdma_seal_key_drop(&opener->before);
+	srdma_seal_key_drop(&opener->present);
+	srdma_seal_key_drop(&opener->after);
+	srdma_seal_ratchet_end(&opener->ratchet);
 	free(opener);
 }
 
 /* The key that the record with this number would have; NULL: there is none any more, or not yet. */
-static struct key *find_opening_key(struct srdma_opener *opener, uint64_t number)
+static struct srdma_seal_key *find_opening_key(struct srdma_opener *opener, uint64_t number)
 {
 	uint64_t generation = number >> SRDMA_SEAL_UPDATE_SHIFT;
 
-	if (number >= NUMBERS)
+	if (number >= SRDMA_SEAL_NUMBERS)
 		return NULL;
 	if (generation == opener->present.generation)
 		return &opener->present;
@@ -303,14 +157,14 @@ static struct key *find_opening_key(struct srdma_opener *opener, uint64_t number
 		return &opener->before;
 	if (generation != opener->present.generation + 1)
 		return NULL;
-	if (!opener->after.context && turn_ratchet(&opener->ratchet, false, &opener->after) != 0)
+	if (!opener->after.context && srdma_seal_ratchet_turn(&opener->ratchet, false, &opener->after) != 0)
 		return NULL;
 	return &opener->after;
 }
 
 static void move_to_next_key(struct srdma_opener *opener)
 {
-	drop_key(&opener->before);
+	srdma_seal_key_drop(&opener->before);
 	opener->before = opener->present;
 	opener->present = opener->after;
 	OPENSSL_cleanse(&opener->after, sizeof opener->after);
@@ -329,7 +183,7 @@ int srdma_opener_open(struct srdma_opener *opener, uint64_t number, const void *
 		      size_t sealed_length, void *out)
 {
 	uint8_t tag[SRDMA_SEAL_OVERHEAD];
-	struct key *key;
+	struct srdma_seal_key *key;
 	size_t length;
 
 	if (sealed_length < SRDMA_SEAL_OVERHEAD || sealed_length > SRDMA_SEAL_MAX + SRDMA_SEAL_OVERHEAD ||
@@ -340,7 +194,7 @@ int srdma_opener_open(struct srdma_opener *opener, uint64_t number, const void *
 		return refuse(number, sealed_length, out);
 	length = sealed_length - SRDMA_SEAL_OVERHEAD;
 	memcpy(tag, (const uint8_t *)sealed + length, sizeof tag);
-	if (!feed(key, number, header, header_length, sealed, length, out) || !finish_opening(key, tag))
+	if (!srdma_seal_key_open(key, number, header, header_length, sealed, length, tag, out))
 		return refuse(number, sealed_length, out);
 	if (key == &opener->after)
 		move_to_next_key(opener);

@@ -8,7 +8,7 @@
 
 int srdma_sealed_jobs_init(struct srdma_sealed_jobs *jobs, uint32_t room)
 {
-	*jobs = (struct srdma_sealed_jobs){.slots = calloc(room, sizeof *jobs->slots), .room = room, .oldest = 1};
+	*jobs = (struct srdma_sealed_jobs){.slots = calloc(room, sizeof *jobs->slots), .ring = {.room = room}, .oldest = 1};
 	return jobs->slots ? 0 : srdma_fail(-ENOMEM, "out of memory");
 }
 
@@ -21,16 +21,17 @@ void srdma_sealed_jobs_release(struct srdma_sealed_jobs *jobs)
 bool srdma_sealed_jobs_add(struct srdma_sealed_jobs *jobs, const struct srdma_sealed_job *job)
 {
 	struct srdma_sealed_job *slot;
+	uint64_t number;
 
-	if (jobs->count == jobs->room)
+	if (jobs->ring.count == jobs->ring.room)
 		return false;
-	slot = srdma_sealed_jobs_at(jobs, jobs->count);
+	number = jobs->oldest + jobs->ring.count;
+	slot = &jobs->slots[srdma_ring_push(&jobs->ring)];
 	*slot = *job;
-	slot->number = jobs->oldest + jobs->count;
+	slot->number = number;
 	slot->claimed = slot->settled = 0;
 	slot->claims = 0;
 	slot->all_claimed = false;
-	jobs->count++;
 	return true;
 }
 
@@ -50,7 +51,7 @@ static struct srdma_sealed_job *find(const struct srdma_sealed_jobs *jobs, const
 {
 	struct srdma_sealed_job *job;
 
-	if (claim->job < jobs->oldest || claim->job - jobs->oldest >= jobs->count)
+	if (claim->job < jobs->oldest || claim->job - jobs->oldest >= jobs->ring.count)
 		return NULL;
 	job = srdma_sealed_jobs_at(jobs, (uint32_t)(claim->job - jobs->oldest));
 	if (job->claims == 0 || claim->from < job->settled || claim->from > job->claimed || claim->length > job->claimed - claim->from)
@@ -64,7 +65,7 @@ bool srdma_sealed_jobs_place(const struct srdma_sealed_jobs *jobs, const struct 
 
 	if (!job)
 		return false;
-	/* One of no bytes may have no memory. */
+	/* A job of no bytes may have no memory. */
 	*place = job->length > 0 ? job->local + claim->from : job->local;
 	return true;
 }
@@ -82,7 +83,7 @@ bool srdma_sealed_jobs_settle(struct srdma_sealed_jobs *jobs, const struct srdma
 
 bool srdma_sealed_jobs_use(const struct srdma_sealed_jobs *jobs, const void *owner)
 {
-	for (uint32_t i = 0; i < jobs->count; i++)
+	for (uint32_t i = 0; i < jobs->ring.count; i++)
 		if (srdma_sealed_jobs_at(jobs, i)->owner == owner)
 			return true;
 	return false;
@@ -92,23 +93,22 @@ bool srdma_sealed_jobs_take(struct srdma_sealed_jobs *jobs, struct srdma_sealed_
 {
 	struct srdma_sealed_job *oldest;
 
-	if (jobs->count == 0)
+	if (jobs->ring.count == 0)
 		return false;
 	oldest = srdma_sealed_jobs_at(jobs, 0);
 	if (!oldest->all_claimed || oldest->claims > 0)
 		return false;
 	*job = *oldest;
 	oldest->local = NULL;
-	jobs->first = (jobs->first + 1) % jobs->room;
+	srdma_ring_pop(&jobs->ring);
 	jobs->oldest++;
-	jobs->count--;
 	return true;
 }
 
 void srdma_sealed_jobs_drop(struct srdma_sealed_jobs *jobs)
 {
-	for (uint32_t i = 0; i < jobs->count; i++)
+	for (uint32_t i = 0; i < jobs->ring.count; i++)
 		srdma_sealed_jobs_at(jobs, i)->local = NULL;
-	jobs->oldest += jobs->count;
-	jobs->first = jobs->count = 0;
+	jobs->oldest += jobs->ring.count;
+	jobs->ring.count = 0;
 }

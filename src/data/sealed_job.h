@@ -9,6 +9,8 @@
 #ifndef SRDMA_SEALED_JOB_H
 #define SRDMA_SEALED_JOB_H
 
+#include "ring.h"
+
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -38,8 +40,8 @@ struct srdma_sealed_claim {
 };
 
 struct srdma_sealed_jobs {
-	struct srdma_sealed_job *slots; /* ring of `room` */
-	uint32_t room, first, count;
+	struct srdma_sealed_job *slots; /* by `ring` */
+	struct srdma_ring ring;
 	uint64_t oldest; /* the number of the first one, or of the next one to come */
 };
 
@@ -47,10 +49,10 @@ int srdma_sealed_jobs_init(struct srdma_sealed_jobs *jobs, uint32_t room);
 void srdma_sealed_jobs_release(struct srdma_sealed_jobs *jobs);
 /* Copies `job`; its account begins. False: there is no room. */
 bool srdma_sealed_jobs_add(struct srdma_sealed_jobs *jobs, const struct srdma_sealed_job *job);
-/* Counted from the oldest; index < count. */
+/* Counted from the oldest; index < ring.count. */
 static inline struct srdma_sealed_job *srdma_sealed_jobs_at(const struct srdma_sealed_jobs *jobs, uint32_t index)
 {
-	return &jobs->slots[(jobs->first + index) % jobs->room];
+	return &jobs->slots[srdma_ring_at(&jobs->ring, index)];
 }
 
 /* Claims the next `length` bytes of a job. False: they are not owed, or `length` is 0 where bytes are. */

@@ -6,12 +6,12 @@
 
 #include <errno.h>
 
-/* Then it is other clients' turn. */
+/* Chunks of one client before the next client's turn. */
 #define CHUNKS_PER_STEP 16
-/* Sealed or opened before the device is looked at again: a look costs several system calls on one in software. */
+/* Bytes sealed or opened between two looks at the device: on a device in software a look costs several system calls. */
 #define POLL_BYTES (SRDMA_SEALED_CHUNK / 2)
-/* Who waits for more sleeps no sooner than so long after the last chunk: to be woken costs more than it takes to come. And so many
- * bytes of it take a microsecond, at the slowest: the next one will be as long. */
+/* After a chunk a waiting call polls for at least so long before it sleeps, since a wake-up costs more than the next chunk takes to
+ * come; and for a microsecond more for so many bytes of the chunk, since the next one will be as long. */
 #define ACTIVE_US 200
 #define BYTES_PER_US 200
 
@@ -21,14 +21,14 @@ void srdma_sealed_rdma_end(struct srdma_sealed_rdma *rdma)
 {
 	rdma->over = true;
 	srdma_sealed_jobs_drop(&rdma->jobs);
-	rdma->pull_count = rdma->chunk_count = rdma->answer_count = 0;
+	rdma->pull_ring.count = rdma->chunk_ring.count = rdma->answer_ring.count = 0;
 	rdma->batch_count = rdma->batch_bytes = 0;
 	rdma->acks_owed = 0;
 	rdma->active_until = 0;
 }
 
-/* A queue pair that failed may be replaced, and all goes on; nothing else is ever made good. */
-static int end_unless_mendable(struct srdma_sealed_rdma *rdma, int ret)
+/* A queue pair that failed may be replaced, and then the transfers go on; every other error is final. */
+static int end_unless_recoverable(struct srdma_sealed_rdma *rdma, int ret)
 {
 	if (ret < 0 && ret != SRDMA_EVERBS)
 		srdma_sealed_rdma_end(rdma);
@@ -39,7 +39,7 @@ static int take_record(void *arg, const void *data, uint32_t length)
 {
 	struct srdma_sealed_rdma *rdma = arg;
 
-	return rdma->over ? 0 : end_unless_mendable(rdma, srdma_sealed_rdma_execute(rdma, data, length));
+	return rdma->over ? 0 : end_unless_recoverable(rdma, srdma_sealed_rdma_execute(rdma, data, length));
 }
 
 int srdma_sealed_rdma_start(struct srdma_sealed_rdma *rdma, struct srdma_sealer *sealer, struct srdma_opener *opener)
@@ -51,6 +51,8 @@ int srdma_sealed_rdma_start(struct srdma_sealed_rdma *rdma, struct srdma_sealer 
 	ret = srdma_sealed_jobs_init(&rdma->jobs, rdma->stream->rdma_depth);
 	if (ret != 0)
 		return ret;
+	rdma->chunk_ring.room = rdma->pull_ring.room = SRDMA_SEALED_CHUNKS;
+	rdma->answer_ring.room = SRDMA_SEALED_ANSWERS;
 	rdma->on = true;
 	rdma->stream->on_control = take_record;
 	rdma->stream->on_pulled = srdma_sealed_rdma_finish_pull;
@@ -71,7 +73,7 @@ void srdma_sealed_rdma_release(struct srdma_sealed_rdma *rdma)
 
 bool srdma_sealed_rdma_is_idle(const struct srdma_sealed_rdma *rdma)
 {
-	return rdma->jobs.count == 0;
+	return rdma->jobs.ring.count == 0;
 }
 
 bool srdma_sealed_rdma_is_active(const struct srdma_sealed_rdma *rdma)
@@ -85,10 +87,9 @@ void srdma_sealed_rdma_note_activity(struct srdma_sealed_rdma *rdma, uint32_t le
 	rdma->unpolled += length;
 }
 
-/* Writes and reads never overlap, so that the oldest one tells. */
 bool srdma_sealed_rdma_has_written(const struct srdma_sealed_rdma *rdma)
 {
-	for (uint32_t i = 0; i < rdma->jobs.count; i++)
+	for (uint32_t i = 0; i < rdma->jobs.ring.count; i++)
 		if (srdma_sealed_jobs_at(&rdma->jobs, i)->write)
 			return false;
 	return true;
@@ -118,7 +119,7 @@ int srdma_sealed_rdma_make_memory(struct srdma_sealed_rdma *rdma, int access, st
 	return ring->mr ? 0 : srdma_region_new(rdma->pd, SRDMA_SEALED_RING, access, ring);
 }
 
-/* Can't be: what holds a claim keeps its job from being over. */
+/* Cannot happen: a claim that is not settled keeps its job from being over. */
 int srdma_sealed_rdma_fail_account(void)
 {
 	return srdma_fail(SRDMA_EPROTOCOL, "the peer's chunk belongs to a write or read that is over");
@@ -132,7 +133,7 @@ bool srdma_sealed_rdma_has_work(const struct srdma_sealed_rdma *rdma)
 	return rdma->on && !rdma->over && (srdma_sealed_rdma_has_arrived(rdma) || srdma_sealed_rdma_can_send(rdma));
 }
 
-/* One chunk is opened or sealed, those that came first, or reads are asked for. 1; 0: there was nothing; or an error. */
+/* Opens the next chunk that has come, or else seals one or asks for reads. 1; 0: there was nothing to do; or an error. */
 static int work(struct srdma_sealed_rdma *rdma)
 {
 	int ret = srdma_sealed_rdma_open_next(rdma);
@@ -146,9 +147,10 @@ int srdma_sealed_rdma_step(struct srdma_sealed_rdma *rdma)
 
 	if (!rdma->on || rdma->over)
 		return 0;
-	/* In between the device is looked at: it may be moved on by that alone, and what it needs to go on comes first. */
+	/* Requests go to the device before chunks are worked on; and it is polled in between, since a device in software may make
+	 * progress only when it is polled. */
 	for (int chunks = 0; ret == 1 && chunks < CHUNKS_PER_STEP; chunks++) {
-		ret = rdma->pull_count > 0 ? srdma_sealed_rdma_post_pulls(rdma) : 0;
+		ret = rdma->pull_ring.count > 0 ? srdma_sealed_rdma_post_pulls(rdma) : 0;
 		if (ret == 0)
 			ret = srdma_sealed_rdma_send_acks(rdma);
 		if (ret == 0)
@@ -162,5 +164,5 @@ int srdma_sealed_rdma_step(struct srdma_sealed_rdma *rdma)
 			ret = polled != 0 ? polled : 1;
 		}
 	}
-	return ret > 0 ? 0 : end_unless_mendable(rdma, ret);
+	return ret > 0 ? 0 : end_unless_recoverable(rdma, ret);
 }

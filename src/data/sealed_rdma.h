@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* RDMA writes and reads of a sealed connection. The region has no remote rights: who writes seals chunks into a staging ring of
- * its own and announces them, several in one record; the other end pulls them with RDMA reads into memory that no peer can
- * reach, and opens each into the region. A read is asked for, and answered the same way round. So an rkey shows its holder
- * ciphertext, and nothing that the device can still change is ever being opened. docs/PROTOCOL.md, "Sealed writes and reads". */
+/* RDMA writes and reads of a sealed connection. The region has no remote rights. The writing end seals chunks into a staging ring
+ * of its own and announces them, several in one record. The other end pulls them with RDMA reads into memory that no peer can
+ * reach, and opens each into the region. A read is requested by a record and answered in the same way. So an rkey shows only
+ * ciphertext to its holder, and the device cannot change a chunk while it is being opened. docs/PROTOCOL.md, "Sealed writes and
+ * reads". */
 #ifndef SRDMA_SEALED_RDMA_H
 #define SRDMA_SEALED_RDMA_H
 
 #include "rate.h"
 #include "region.h"
+#include "ring.h"
 #include "sealed_job.h"
 #include "sealed_record.h"
 #include "sealed_ring.h"
@@ -20,8 +22,8 @@ struct srdma_sealed_chunk {
 	bool ends_record;  /* the last one that its announcement told of */
 };
 
-/* A chunk of the peer's, in the order of its announcement. Where it belongs is asked when it is there, and not before: only then may
- * that be written to, and it may have been taken back meanwhile. */
+/* A chunk of the peer's, in the order of its announcement. Its destination is looked up only when the chunk has arrived: until then
+ * the region or the program's memory may be taken back. */
 struct srdma_sealed_pull {
 	enum { PULL_WAITING, PULL_POSTED, PULL_ARRIVED, PULL_DONE } state;
 	struct srdma_sealed_claim claim; /* ANSWER: what it fills */
@@ -32,7 +34,10 @@ struct srdma_sealed_pull {
 	struct srdma_sealed_header header;
 };
 
-/* What the peer wants to read. */
+/* Of the peer's reads, all that may be under way. */
+#define SRDMA_SEALED_ANSWERS (SRDMA_SEALED_READS * SRDMA_SEALED_BATCH)
+
+/* A read that the peer asked for. */
 struct srdma_sealed_answer {
 	uint64_t offset, length, announced;
 };
@@ -58,40 +63,40 @@ struct srdma_sealed_rdma {
 	struct srdma_region staging; /* made when first used; the peer may read it */
 	struct srdma_sealed_ring staging_ring;
 	struct srdma_sealed_chunk chunks[SRDMA_SEALED_CHUNKS];
-	uint32_t chunk_head, chunk_count;
+	struct srdma_ring chunk_ring;
 	uint32_t records; /* that announced them */
 	uint8_t batch[SRDMA_SEALED_BATCH * SRDMA_SEALED_HEADER]; /* the announcement to come, of the youngest chunks */
 	uint32_t batch_count, batch_bytes;
 
-	struct srdma_region landing; /* made when first used; nobody may reach it */
+	struct srdma_region landing; /* made when first used; no peer may reach it */
 	struct srdma_sealed_ring landing_ring;
 	struct srdma_sealed_pull pulls[SRDMA_SEALED_CHUNKS];
-	uint32_t pull_head, pull_count;
+	struct srdma_ring pull_ring;
 	uint32_t peer_records; /* that announced chunks and are not acknowledged */
 	uint32_t acks_owed;    /* of these */
 
-	struct srdma_sealed_answer answers[SRDMA_SEALED_READS * SRDMA_SEALED_BATCH];
-	uint32_t answer_head, answer_count;
+	struct srdma_sealed_answer answers[SRDMA_SEALED_ANSWERS];
+	struct srdma_ring answer_ring;
 };
 
 /* Takes the sealer and the opener. */
 int srdma_sealed_rdma_start(struct srdma_sealed_rdma *rdma, struct srdma_sealer *sealer, struct srdma_opener *opener);
 void srdma_sealed_rdma_release(struct srdma_sealed_rdma *rdma);
-/* The connection is over, or the peer has broken a rule: every write and read is dropped, with all that refers to them, and nothing that
- * still comes is executed. From its return on the programs' memory is touched no more. */
+/* The connection is over, or the peer has broken a rule: drops every write and read, with everything that refers to them, and executes
+ * no record that still comes. After this returns, nothing touches the program's memory any more. */
 void srdma_sealed_rdma_end(struct srdma_sealed_rdma *rdma);
-/* What can be done now, or a good part of it. */
+/* Does what can be done now, or one turn of it. */
 int srdma_sealed_rdma_step(struct srdma_sealed_rdma *rdma);
-/* There is more that can be done now. */
+/* Whether another step could do more now. */
 bool srdma_sealed_rdma_has_work(const struct srdma_sealed_rdma *rdma);
-/* A chunk has just come or gone: the next one will soon. */
+/* Whether a chunk has just come or gone, so that the next one is likely to follow soon. */
 bool srdma_sealed_rdma_is_active(const struct srdma_sealed_rdma *rdma);
 /* Queues a write or read, which has been checked; stream.rdma_queued < rdma_depth. Its memory is used until its completion, or
  * srdma_sealed_rdma_end. */
 int srdma_sealed_rdma_post(struct srdma_sealed_rdma *rdma, const struct srdma_sealed_job *job);
-/* No write or read of this end's is under way. */
+/* Whether no write or read of this end's is under way. */
 bool srdma_sealed_rdma_is_idle(const struct srdma_sealed_rdma *rdma);
-/* No write is: a message may follow. */
+/* Whether no write is under way: a message may follow. */
 bool srdma_sealed_rdma_has_written(const struct srdma_sealed_rdma *rdma);
 
 #endif

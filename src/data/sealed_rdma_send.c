@@ -6,11 +6,11 @@
 #include <errno.h>
 #include <string.h>
 
-/* Chunks up to this go within their announcement, one round trip and one pull fewer, if a message can be so long. */
+/* Chunks up to this length go within their announcement, if a message can be so long: that saves a pull. */
 #define WITHIN_MAX 2048u
-/* An announcement that tells of more is full: more would let an end wait for the other; less would cost more records. */
+/* An announcement of more bytes is full: larger ones would let one end wait for the other, smaller ones would cost more records. */
 #define BATCH_BYTES SRDMA_SEALED_CHUNK
-/* While so many announcements are under way the peer has enough to do: the next one waits until it is full. */
+/* While so many announcements are under way the peer is busy, and the next one waits until it is full. */
 #define BUSY_RECORDS 2
 
 /* ---- chunks of ours -------------------------------------------------------------------------------------------- */
@@ -22,7 +22,7 @@ static uint32_t headers_per_record(const struct srdma_sealed_rdma *rdma)
 	return room < SRDMA_SEALED_BATCH ? room : SRDMA_SEALED_BATCH;
 }
 
-/* What goes within is there at once: it must not overtake what is still to be pulled. */
+/* A chunk within its announcement arrives at once, so it must not overtake chunks that are still to be pulled. */
 static bool goes_within(const struct srdma_sealed_rdma *rdma, uint32_t length)
 {
 	return length <= WITHIN_MAX && length + SRDMA_SEALED_HEADER <= rdma->stream->message_size && rdma->staging_ring.used == 0;
@@ -45,8 +45,7 @@ static bool batch_is_due(const struct srdma_sealed_rdma *rdma)
 
 static bool can_send_chunk(const struct srdma_sealed_rdma *rdma, uint32_t length)
 {
-
-	if (rdma->chunk_count == SRDMA_SEALED_CHUNKS)
+	if (rdma->chunk_ring.count == rdma->chunk_ring.room)
 		return false;
 	if (goes_within(rdma, length))
 		return can_announce(rdma);
@@ -55,7 +54,7 @@ static bool can_send_chunk(const struct srdma_sealed_rdma *rdma, uint32_t length
 
 static struct srdma_sealed_chunk *youngest_chunk(struct srdma_sealed_rdma *rdma)
 {
-	return &rdma->chunks[(rdma->chunk_head + rdma->chunk_count - 1) % SRDMA_SEALED_CHUNKS];
+	return &rdma->chunks[srdma_ring_at(&rdma->chunk_ring, rdma->chunk_ring.count - 1)];
 }
 
 static int announce(struct srdma_sealed_rdma *rdma)
@@ -85,7 +84,7 @@ static int send_within(struct srdma_sealed_rdma *rdma, struct srdma_sealed_heade
 	return srdma_stream_send_control(rdma->stream, bytes, SRDMA_SEALED_HEADER + header->length);
 }
 
-/* Seals it into the ring, to be announced with others. */
+/* Seals a chunk into the staging ring, to be announced together with others. */
 static int stage(struct srdma_sealed_rdma *rdma, struct srdma_sealed_header *header, const char *data, uint32_t *staged)
 {
 	uint8_t *bytes = rdma->batch + rdma->batch_count * SRDMA_SEALED_HEADER;
@@ -114,8 +113,7 @@ static int send_chunk(struct srdma_sealed_rdma *rdma, struct srdma_sealed_header
 		return ret;
 	srdma_sealed_rdma_note_activity(rdma, header->length);
 	chunk.ends_record = within;
-	rdma->chunk_count++;
-	*youngest_chunk(rdma) = chunk;
+	rdma->chunks[srdma_ring_push(&rdma->chunk_ring)] = chunk;
 	return srdma_sealed_rdma_announce(rdma);
 }
 
@@ -126,14 +124,14 @@ static uint32_t next_length(uint64_t left)
 
 static bool has_answer(const struct srdma_sealed_rdma *rdma)
 {
-	const struct srdma_sealed_answer *answer = &rdma->answers[rdma->answer_head];
+	const struct srdma_sealed_answer *answer = &rdma->answers[rdma->answer_ring.first];
 
-	return rdma->answer_count > 0 && srdma_rate_is_open(rdma->rate) && can_send_chunk(rdma, next_length(answer->length - answer->announced));
+	return rdma->answer_ring.count > 0 && srdma_rate_is_open(rdma->rate) && can_send_chunk(rdma, next_length(answer->length - answer->announced));
 }
 
 static int send_answer(struct srdma_sealed_rdma *rdma)
 {
-	struct srdma_sealed_answer *answer = &rdma->answers[rdma->answer_head];
+	struct srdma_sealed_answer *answer = &rdma->answers[rdma->answer_ring.first];
 	struct srdma_sealed_header header = {.type = SRDMA_SEALED_ANSWER,
 					   .length = next_length(answer->length - answer->announced),
 					   .offset = answer->announced};
@@ -145,10 +143,8 @@ static int send_answer(struct srdma_sealed_rdma *rdma)
 	ret = send_chunk(rdma, &header, (char *)rdma->region->address + answer->offset + answer->announced, &none);
 	srdma_rate_take(rdma->rate, header.length);
 	answer->announced += header.length;
-	if (ret == 0 && answer->announced == answer->length) {
-		rdma->answer_head = (rdma->answer_head + 1) % (SRDMA_SEALED_READS * SRDMA_SEALED_BATCH);
-		rdma->answer_count--;
-	}
+	if (ret == 0 && answer->announced == answer->length)
+		srdma_ring_pop(&rdma->answer_ring);
 	return ret;
 }
 
@@ -172,7 +168,7 @@ static int send_reads(struct srdma_sealed_rdma *rdma, uint32_t first)
 	uint32_t count = 0, most = headers_per_record(rdma);
 	struct srdma_sealed_job *job = NULL;
 
-	for (uint32_t i = first; i < rdma->jobs.count && count < most && !srdma_sealed_jobs_at(&rdma->jobs, i)->write; i++, count++) {
+	for (uint32_t i = first; i < rdma->jobs.ring.count && count < most && !srdma_sealed_jobs_at(&rdma->jobs, i)->write; i++, count++) {
 		job = srdma_sealed_jobs_at(&rdma->jobs, i);
 		srdma_sealed_encode(bytes + count * SRDMA_SEALED_HEADER,
 				  &(struct srdma_sealed_header){
@@ -186,14 +182,14 @@ static int send_reads(struct srdma_sealed_rdma *rdma, uint32_t first)
 	return srdma_stream_send_control(rdma->stream, bytes, count * SRDMA_SEALED_HEADER);
 }
 
-/* The oldest job that is not wholly out, if it may be now; jobs.count: none. A read after a write sees what was written, and a
+/* The oldest job that is not wholly out, if it may be now; jobs.ring.count: none. A read after a write sees what was written, and a
  * write after a read does not show in it: only what is of one kind is under way together. */
 static uint32_t find_job(const struct srdma_sealed_rdma *rdma)
 {
 	const struct srdma_sealed_jobs *jobs = &rdma->jobs;
-	bool write = jobs->count > 0 && srdma_sealed_jobs_at(jobs, 0)->write;
+	bool write = jobs->ring.count > 0 && srdma_sealed_jobs_at(jobs, 0)->write;
 
-	for (uint32_t i = 0; i < jobs->count; i++) {
+	for (uint32_t i = 0; i < jobs->ring.count; i++) {
 		const struct srdma_sealed_job *job = srdma_sealed_jobs_at(jobs, i);
 		bool can;
 
@@ -205,10 +201,10 @@ static uint32_t find_job(const struct srdma_sealed_rdma *rdma)
 			can = can_send_chunk(rdma, next_length(job->length - job->claimed));
 		else
 			can = rdma->reads_asked < SRDMA_SEALED_READS && srdma_stream_can_control(rdma->stream) &&
-			      (rdma->reads_asked < BUSY_RECORDS || jobs->count - i >= headers_per_record(rdma) / 2);
-		return can ? i : jobs->count;
+			      (rdma->reads_asked < BUSY_RECORDS || jobs->ring.count - i >= headers_per_record(rdma) / 2);
+		return can ? i : jobs->ring.count;
 	}
-	return jobs->count;
+	return jobs->ring.count;
 }
 
 int srdma_sealed_rdma_take_ack(struct srdma_sealed_rdma *rdma, const struct srdma_sealed_header *header)
@@ -217,14 +213,13 @@ int srdma_sealed_rdma_take_ack(struct srdma_sealed_rdma *rdma, const struct srdm
 	if (header->length == 0 || header->length > rdma->records)
 		return srdma_fail(SRDMA_EPROTOCOL, "the peer acknowledges %u announcements of %u", header->length, rdma->records);
 	for (uint32_t i = 0; i < header->length;) {
-		const struct srdma_sealed_chunk *chunk = &rdma->chunks[rdma->chunk_head];
+		const struct srdma_sealed_chunk *chunk = &rdma->chunks[rdma->chunk_ring.first];
 
 		if (chunk->claim.job != 0 && !srdma_sealed_jobs_settle(&rdma->jobs, &chunk->claim))
 			return srdma_sealed_rdma_fail_account();
 		i += chunk->ends_record;
 		srdma_sealed_ring_free(&rdma->staging_ring, chunk->staged);
-		rdma->chunk_head = (rdma->chunk_head + 1) % SRDMA_SEALED_CHUNKS;
-		rdma->chunk_count--;
+		srdma_ring_pop(&rdma->chunk_ring);
 	}
 	rdma->records -= header->length;
 	srdma_sealed_rdma_complete_jobs(rdma);
@@ -233,7 +228,7 @@ int srdma_sealed_rdma_take_ack(struct srdma_sealed_rdma *rdma, const struct srdm
 
 bool srdma_sealed_rdma_can_send(const struct srdma_sealed_rdma *rdma)
 {
-	return has_answer(rdma) || find_job(rdma) < rdma->jobs.count || batch_is_due(rdma);
+	return has_answer(rdma) || find_job(rdma) < rdma->jobs.ring.count || batch_is_due(rdma);
 }
 
 int srdma_sealed_rdma_send_next(struct srdma_sealed_rdma *rdma)
@@ -247,7 +242,7 @@ int srdma_sealed_rdma_send_next(struct srdma_sealed_rdma *rdma)
 		ret = send_answer(rdma);
 	} else {
 		index = find_job(rdma);
-		if (index == jobs->count)
+		if (index == jobs->ring.count)
 			return 0;
 		job = srdma_sealed_jobs_at(jobs, index);
 		ret = job->write ? send_write(rdma, job) : send_reads(rdma, index);

@@ -5,12 +5,12 @@
 
 #include <string.h>
 
-/* Chunks that lie one after the other are pulled by one read, up to so much: four of 64 KiB with what lies between them. */
+/* One read pulls chunks that lie one after the other, up to so many bytes: four of 64 KiB with their tags and padding. */
 #define PULL_BYTES (SRDMA_SEALED_CHUNK + 4096)
 
 static struct srdma_sealed_pull *pull_at(struct srdma_sealed_rdma *rdma, uint32_t index)
 {
-	return &rdma->pulls[(rdma->pull_head + index) % SRDMA_SEALED_CHUNKS];
+	return &rdma->pulls[srdma_ring_at(&rdma->pull_ring, index)];
 }
 
 /* ---- what the peer says ---------------------------------------------------------------------------------------- */
@@ -25,10 +25,10 @@ static int check_bounds(const struct srdma_sealed_rdma *rdma, uint64_t offset, u
 	return 0;
 }
 
-/* Which bytes of which read the answer is: it answers them in the order of asking, each byte once, and says nothing else. */
+/* Finds the bytes of the read that the chunk answers: the peer answers reads in the order of asking, each byte once. */
 static bool claim_answer(struct srdma_sealed_rdma *rdma, const struct srdma_sealed_header *header, struct srdma_sealed_claim *claim)
 {
-	for (uint32_t i = 0; i < rdma->jobs.count; i++) {
+	for (uint32_t i = 0; i < rdma->jobs.ring.count; i++) {
 		struct srdma_sealed_job *job = srdma_sealed_jobs_at(&rdma->jobs, i);
 
 		if (job->write || !job->asked)
@@ -54,7 +54,7 @@ static int admit_chunk(struct srdma_sealed_rdma *rdma, struct srdma_sealed_pull 
 	return 0;
 }
 
-/* Where it belongs, now that it is there. */
+/* Where the chunk belongs, now that it has arrived. */
 static int place_chunk(const struct srdma_sealed_rdma *rdma, const struct srdma_sealed_pull *pull, char **place)
 {
 	const struct srdma_sealed_header *header = &pull->header;
@@ -68,25 +68,23 @@ static int place_chunk(const struct srdma_sealed_rdma *rdma, const struct srdma_
 	return ret;
 }
 
-/* A chunk has got to where it belongs. */
+/* The chunk is where it belongs. */
 static int deliver(struct srdma_sealed_rdma *rdma, struct srdma_sealed_pull *pull)
 {
-
 	if (pull->header.type == SRDMA_SEALED_ANSWER && !srdma_sealed_jobs_settle(&rdma->jobs, &pull->claim))
 		return srdma_sealed_rdma_fail_account();
 	pull->state = PULL_DONE;
 	srdma_sealed_rdma_note_activity(rdma, pull->header.length);
-	while (rdma->pull_count > 0 && pull_at(rdma, 0)->state == PULL_DONE) {
+	while (rdma->pull_ring.count > 0 && pull_at(rdma, 0)->state == PULL_DONE) {
 		srdma_sealed_ring_free(&rdma->landing_ring, pull_at(rdma, 0)->landed);
 		rdma->acks_owed += pull_at(rdma, 0)->ends_record;
-		rdma->pull_head = (rdma->pull_head + 1) % SRDMA_SEALED_CHUNKS;
-		rdma->pull_count--;
+		srdma_ring_pop(&rdma->pull_ring);
 	}
 	srdma_sealed_rdma_complete_jobs(rdma);
 	return 0;
 }
 
-/* It came within its announcement, and nothing is before it. */
+/* The chunk came within its announcement, and no other is before it. */
 static int take_within(struct srdma_sealed_rdma *rdma, struct srdma_sealed_pull *pull, const uint8_t *data)
 {
 	char *place;
@@ -107,7 +105,7 @@ static int take_chunk(struct srdma_sealed_rdma *rdma, const struct srdma_sealed_
 	uint32_t at;
 	int ret;
 
-	if (rdma->pull_count == SRDMA_SEALED_CHUNKS || (header->within ? rdma->pull_count > 0 : !srdma_sealed_ring_fits(&rdma->landing_ring, header->length)))
+	if (rdma->pull_ring.count == rdma->pull_ring.room || (header->within ? rdma->pull_ring.count > 0 : !srdma_sealed_ring_fits(&rdma->landing_ring, header->length)))
 		return srdma_fail(SRDMA_EPROTOCOL, "the peer announces more chunks than may be under way");
 	ret = admit_chunk(rdma, &pull);
 	if (ret == 0 && !header->within)
@@ -118,21 +116,20 @@ static int take_chunk(struct srdma_sealed_rdma *rdma, const struct srdma_sealed_
 		pull.landed = srdma_sealed_ring_take(&rdma->landing_ring, header->length, &at);
 		pull.landing = (char *)rdma->landing.address + at;
 	}
-	placed = pull_at(rdma, rdma->pull_count++);
+	placed = &rdma->pulls[srdma_ring_push(&rdma->pull_ring)];
 	*placed = pull;
 	return header->within ? take_within(rdma, placed, data) : 0;
 }
 
 static int take_read(struct srdma_sealed_rdma *rdma, const struct srdma_sealed_header *header)
 {
-	uint32_t room = SRDMA_SEALED_READS * SRDMA_SEALED_BATCH;
 	int ret = check_bounds(rdma, header->offset, header->address, IBV_ACCESS_REMOTE_READ);
 
-	if (ret == 0 && rdma->answer_count >= room)
+	if (ret == 0 && rdma->answer_ring.count == rdma->answer_ring.room)
 		ret = srdma_fail(SRDMA_EPROTOCOL, "the peer asks for more reads than may be under way");
 	if (ret != 0)
 		return ret;
-	rdma->answers[(rdma->answer_head + rdma->answer_count++) % room] =
+	rdma->answers[srdma_ring_push(&rdma->answer_ring)] =
 		(struct srdma_sealed_answer){.offset = header->offset, .length = header->address};
 	return 0;
 }
@@ -159,17 +156,17 @@ int srdma_sealed_rdma_execute(struct srdma_sealed_rdma *rdma, const void *data, 
 
 /* ---- fetching -------------------------------------------------------------------------------------------------- */
 
-/* The oldest pull in that state; pull_count: none. */
+/* The oldest pull in that state; pull_ring.count: none. */
 static uint32_t first_in(const struct srdma_sealed_rdma *rdma, unsigned state)
 {
 	uint32_t i = 0;
 
-	while (i < rdma->pull_count && rdma->pulls[(rdma->pull_head + i) % SRDMA_SEALED_CHUNKS].state != state)
+	while (i < rdma->pull_ring.count && rdma->pulls[srdma_ring_at(&rdma->pull_ring, i)].state != state)
 		i++;
 	return i;
 }
 
-/* Joins the pull to the one before it in its read, when it lies right behind it at both ends. */
+/* Adds the chunk to the read of the one before it, when it lies right behind that one at both ends. */
 static bool extend(struct srdma_op *op, const struct srdma_sealed_pull *pull)
 {
 	uint64_t before = (uintptr_t)pull->landing - op->local, length = before + pull->header.length + SRDMA_SEAL_OVERHEAD;
@@ -187,7 +184,7 @@ int srdma_sealed_rdma_post_pulls(struct srdma_sealed_rdma *rdma)
 	struct srdma_op ops[SRDMA_SUBMIT_MAX];
 	uint32_t count = 0, room = srdma_stream_room_for_pulls(rdma->stream, PULL_BYTES);
 
-	for (uint32_t i = first_in(rdma, PULL_WAITING); i < rdma->pull_count; i++) {
+	for (uint32_t i = first_in(rdma, PULL_WAITING); i < rdma->pull_ring.count; i++) {
 		struct srdma_sealed_pull *pull = pull_at(rdma, i);
 		bool write = pull->header.type == SRDMA_SEALED_WRITE;
 
@@ -214,13 +211,12 @@ int srdma_sealed_rdma_post_pulls(struct srdma_sealed_rdma *rdma)
 	return count > 0 ? srdma_stream_post_pulls(rdma->stream, ops, count) : 0;
 }
 
-/* What the oldest read of them fetched has arrived: RC completes in order. */
 void srdma_sealed_rdma_finish_pull(void *arg)
 {
 	struct srdma_sealed_rdma *rdma = arg;
 	uint32_t first = first_in(rdma, PULL_POSTED);
 
-	if (first == rdma->pull_count)
+	if (first == rdma->pull_ring.count)
 		return;
 	for (uint32_t i = pull_at(rdma, first)->together; i > 0; i--)
 		pull_at(rdma, first + i - 1)->state = PULL_ARRIVED;
@@ -232,7 +228,7 @@ static int open_chunk(struct srdma_sealed_rdma *rdma, struct srdma_sealed_pull *
 	char *place;
 	int ret;
 
-	/* What was withdrawn meanwhile is not written to any more. */
+	/* A region that was withdrawn meanwhile must not be written to. */
 	if (pull->header.type == SRDMA_SEALED_WRITE && !(rdma->region->rights & IBV_ACCESS_REMOTE_WRITE))
 		return srdma_fail(SRDMA_EPROTOCOL, "the peer was writing to the region when it was withdrawn");
 	ret = place_chunk(rdma, pull, &place);
@@ -246,7 +242,7 @@ static int open_chunk(struct srdma_sealed_rdma *rdma, struct srdma_sealed_pull *
 
 bool srdma_sealed_rdma_has_arrived(const struct srdma_sealed_rdma *rdma)
 {
-	return first_in(rdma, PULL_ARRIVED) < rdma->pull_count;
+	return first_in(rdma, PULL_ARRIVED) < rdma->pull_ring.count;
 }
 
 int srdma_sealed_rdma_open_next(struct srdma_sealed_rdma *rdma)
@@ -254,7 +250,7 @@ int srdma_sealed_rdma_open_next(struct srdma_sealed_rdma *rdma)
 	uint32_t arrived = first_in(rdma, PULL_ARRIVED);
 	int ret;
 
-	if (arrived == rdma->pull_count)
+	if (arrived == rdma->pull_ring.count)
 		return 0;
 	ret = open_chunk(rdma, pull_at(rdma, arrived));
 	return ret == 0 ? 1 : ret;
@@ -265,7 +261,7 @@ int srdma_sealed_rdma_send_acks(struct srdma_sealed_rdma *rdma)
 	struct srdma_sealed_header header = {.type = SRDMA_SEALED_ACK, .length = rdma->acks_owed};
 	uint8_t bytes[SRDMA_SEALED_HEADER];
 
-	/* What came within its announcement can be held back by that alone. */
+	/* The rate limit can hold back chunks within their announcements only by holding back their acknowledgement. */
 	if (rdma->acks_owed == 0 || !srdma_stream_can_control(rdma->stream) || !srdma_rate_is_open(rdma->rate))
 		return 0;
 	rdma->peer_records -= rdma->acks_owed;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A stream whose queue pair is replaced under it: what was posted on the old one and did not arrive is posted on the new one, and
- * nothing twice. The peer's word, which comes over TLS, is how many of our sends have arrived there: RC delivers in the order of
- * posting, so the others are the youngest. docs/PROTOCOL.md, "Epochs". */
-#include "stream.h"
+/* The queue pair of a stream is replaced: the stream posts on the new one what was posted on the old one and did not arrive, and
+ * nothing twice. The peer says over TLS how many of our sends have arrived. RC delivers in the order of posting, so the lost ones are
+ * the youngest. docs/PROTOCOL.md, "Epochs". */
+#include "stream_parts.h"
 
 #include "log.h"
 
@@ -11,10 +11,10 @@
 
 int srdma_stream_quiesce(struct srdma_stream *stream, bool *done)
 {
-	bool unheard = stream->unsignaled > 0 && stream->op_count > 0;
+	bool unheard = stream->unsignaled > 0 && stream->op_ring.count > 0;
 
 	stream->held = true;
-	*done = !unheard || stream->op_count < stream->op_room;
+	*done = !unheard || stream->op_ring.count < stream->op_ring.room;
 	return unheard && *done ? srdma_stream_send_credits(stream) : 0;
 }
 
@@ -25,7 +25,7 @@ void srdma_stream_stop(struct srdma_stream *stream)
 }
 
 /* Completions of receives that were used come before those of receives that are flushed, so that after the last of these no
- * message is left that has arrived and was not seen. What is flushed from the send queue nobody needs to see. */
+ * message is left that has arrived and was not seen. Flushed sends need not be seen. */
 bool srdma_stream_is_drained(const struct srdma_stream *stream)
 {
 	return stream->receives_posted == 0;
@@ -38,8 +38,8 @@ int srdma_stream_restart(struct srdma_stream *stream)
 
 	if (!held)
 		return srdma_fail(-ENOMEM, "out of memory");
-	for (uint32_t i = 0; i < stream->arrival_count; i++)
-		held[stream->arrivals[(stream->arrival_head + i) % stream->recv_slots].slot] = true;
+	for (uint32_t i = 0; i < stream->arrival_ring.count; i++)
+		held[stream->arrivals[srdma_ring_at(&stream->arrival_ring, i)].slot] = true;
 	stream->generation++;
 	stream->receives_posted = 0;
 	stream->stopped = false;
@@ -52,33 +52,28 @@ int srdma_stream_restart(struct srdma_stream *stream)
 	return ret;
 }
 
-static bool is_send(const struct srdma_op *op)
-{
-	return op->kind == SRDMA_OP_MESSAGE || op->kind == SRDMA_OP_CREDIT || op->kind == SRDMA_OP_CONTROL;
-}
-
 int srdma_stream_settle(struct srdma_stream *stream, uint64_t arrived, uint64_t consumed)
 {
 	uint64_t sent = srdma_counter_read(&stream->counters.messages_sent);
 	uint64_t acknowledged = srdma_counter_read(&stream->counters.messages_acknowledged);
 	bool before_arrived = false;
 
-	/* What completed has arrived: else somebody forged its acknowledgement. */
+	/* A send that completed has arrived, unless somebody forged its acknowledgement. */
 	if (arrived > stream->sends_posted || arrived < stream->sends_completed || consumed > sent || sent - consumed > stream->depth || consumed < acknowledged)
 		return srdma_fail(SRDMA_EPROTOCOL, "the peer's account of what it received is impossible");
-	/* Older than a send that arrived means executed there; but a read needs its answer here. */
-	for (uint32_t i = stream->op_count; i > 0; i--) {
-		struct srdma_op *op = &stream->ops[(stream->op_head + i - 1) % stream->op_room];
+	/* The peer has executed what is older than a send that arrived; but a read still needs its answer. */
+	for (uint32_t i = stream->op_ring.count; i > 0; i--) {
+		struct srdma_op *op = srdma_stream_op(stream, i - 1);
 
-		if (is_send(op))
+		if (srdma_op_is_send(op))
 			before_arrived = before_arrived || op->send < arrived;
-		op->executed = before_arrived && (is_send(op) || op->write);
-		if (is_send(op) && op->send >= arrived && before_arrived)
+		op->executed = before_arrived && (srdma_op_is_send(op) || op->write);
+		if (srdma_op_is_send(op) && op->send >= arrived && before_arrived)
 			return srdma_fail(SRDMA_EPROTOCOL, "the peer's account of what it received is impossible");
 	}
 	stream->credits = (uint32_t)(stream->depth - (sent - consumed));
 	srdma_counter_add(&stream->counters.messages_acknowledged, consumed - acknowledged);
-	while (stream->op_count > 0 && stream->ops[stream->op_head].executed)
+	while (stream->op_ring.count > 0 && srdma_stream_op(stream, 0)->executed)
 		srdma_stream_complete_op(stream);
 	return 0;
 }
@@ -88,8 +83,8 @@ int srdma_stream_resume(struct srdma_stream *stream)
 	int ret = 0;
 
 	stream->unsignaled = 0;
-	for (uint32_t i = 0; i < stream->op_count && ret == 0; i++)
-		if (!stream->ops[(stream->op_head + i) % stream->op_room].executed)
+	for (uint32_t i = 0; i < stream->op_ring.count && ret == 0; i++)
+		if (!srdma_stream_op(stream, i)->executed)
 			ret = srdma_stream_submit(stream, i, 1, true);
 	stream->unsignaled = 0;
 	stream->held = false;

@@ -4,6 +4,7 @@
 #include "clock.h"
 #include "log.h"
 #include "net.h"
+#include "wake.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -12,7 +13,6 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <unistd.h>
 
 #define PORT_MAX 65535
@@ -23,7 +23,7 @@
 struct lookup {
 	char *host, *port;
 	struct addrinfo hints;
-	int ended_fd; /* eventfd */
+	int ended_fd; /* wake.h: wakes the waiting thread */
 
 	pthread_mutex_t mutex; /* guards all below */
 	bool ended, abandoned;
@@ -57,7 +57,7 @@ static struct lookup *lookup_new(const char *host, const char *port, const struc
 	lookup->hints = *hints;
 	lookup->host = host ? strdup(host) : NULL;
 	lookup->port = strdup(port);
-	lookup->ended_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	lookup->ended_fd = srdma_wake_new();
 	if ((host && !lookup->host) || !lookup->port || lookup->ended_fd < 0) {
 		lookup_delete(lookup);
 		return NULL;
@@ -78,9 +78,9 @@ static void *run(void *arg)
 	lookup->list = result == 0 ? list : NULL;
 	lookup->ended = true;
 	abandoned = lookup->abandoned;
-	/* Under the lock: the one who waits frees all as soon as it has it. */
+	/* Under the lock: the waiting thread frees all as soon as it has it. */
 	if (!abandoned)
-		eventfd_write(lookup->ended_fd, 1);
+		srdma_wake_send(lookup->ended_fd);
 	pthread_mutex_unlock(&lookup->mutex);
 	if (abandoned) {
 		lookup_delete(lookup);

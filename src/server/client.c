@@ -187,7 +187,7 @@ bool srdma_client_has_work(const struct srdma_client *client)
 		return true;
 	if (client->marks[SRDMA_MARK_BLOCKED])
 		return client->wants_room && srdma_conn_can_send(conn);
-	return (conn->stream.arrival_count > 0 && !client->marks[SRDMA_MARK_THROTTLED]) || conn->closing.peer_requested || conn->control_more ||
+	return (srdma_stream_has_message(&conn->stream) && !client->marks[SRDMA_MARK_THROTTLED]) || conn->closing.peer_requested || conn->control_more ||
 	       srdma_sealed_rdma_has_work(&conn->sealed_rdma);
 }
 
@@ -268,7 +268,7 @@ void srdma_client_run(struct srdma_client *client)
 		srdma_client_finish(client, srdma_conn_check(conn), true);
 		return;
 	}
-	if (conn->closing.peer_requested && conn->stream.arrival_count == 0)
+	if (conn->closing.peer_requested && !srdma_stream_has_message(&conn->stream))
 		srdma_client_end(client, 0, "");
 	else if (atomic_load_explicit(&client->kicked, memory_order_acquire))
 		srdma_client_end(client, -ECONNABORTED, client->kick_reason); /* which was written before and stays */

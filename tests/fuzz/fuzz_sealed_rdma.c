@@ -94,7 +94,7 @@ static void take_back(unsigned i)
 static void collect(void)
 {
 	uint64_t cookies[RIG_RDMA_DEPTH];
-	int count = rig.conn->stream.done_count > 0 ? srdma_conn_complete(rig.conn, cookies, RIG_RDMA_DEPTH, 0) : 0;
+	int count = rig.conn->stream.done_ring.count > 0 ? srdma_conn_complete(rig.conn, cookies, RIG_RDMA_DEPTH, 0) : 0;
 
 	for (int i = 0; i < count; i++) {
 		unsigned which = (unsigned)cookies[i];

@@ -292,7 +292,7 @@ static void answer_and_hang_up(struct hostile *hostile, unsigned number)
 	shutdown(srdma_tls_fd(hostile->conn->tls), SHUT_RDWR);
 	/* Until it has arrived; the queue pair goes later than the channel. */
 	until = clock_ms() + 200;
-	while (hostile->conn->stream.op_count > 0 && clock_ms() < until)
+	while (hostile->conn->stream.op_ring.count > 0 && clock_ms() < until)
 		srdma_stream_poll(&hostile->conn->stream);
 }
 

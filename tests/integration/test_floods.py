@@ -226,7 +226,7 @@ def test_server_stops_in_time_under_a_flood(certs, one_worker, start):
     wait_until(lambda: flooder.turned_out > 3, "a flood")
     began = time.monotonic()
     one_worker.signal(signal.SIGTERM)
-    assert one_worker.wait() in (0, 1)
+    assert one_worker.wait() in (0, 8)  # 8: the flooder was turned out while the server stopped
     assert time.monotonic() - began < 10 * SCALE
     flooder.close()
 

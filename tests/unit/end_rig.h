@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* One end of a sealed connection, the library's own from its calls down to the channel, on a device and a TLS channel of this rig's.
  * The test is the peer, which has all keys, and says when the device does what. It is linked with --wrap for
- * srdma_control_receive, srdma_control_send and srdma_tls_fd; the verbs that need a library of the device's are defined here. */
+ * the functions of the TLS channel (end_wraps in meson.build); the verbs that need a library of the device's are defined here. */
 #ifndef TEST_END_RIG_H
 #define TEST_END_RIG_H
 
@@ -61,6 +61,10 @@ struct end_rig {
 	void (*on_record)(void *arg, enum rig_kind kind, const uint8_t *data, uint32_t length);
 	/* The device has fetched something. */
 	void (*on_fetched)(void *arg, uint64_t remote, uint32_t rkey, uint32_t length);
+	/* The end sends a frame over its TLS channel. NULL: nobody wants to know. */
+	void (*on_frame)(void *arg, const uint8_t *frame, size_t length);
+	uint8_t frame[SRDMA_FRAME_MAX]; /* the peer's, which the end takes when it looks at its TLS channel */
+	size_t frame_length;            /* 0: there is none */
 	void *arg;
 };
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The secrets of the sealed streams, from a TLS session and from what both ends said. The source itself is compiled in: nobody but it
- * sees them. */
-#include "../../../src/conn/bringup.c"
+/* The secrets of the sealed streams, from a TLS session and from what both ends said. */
+#include "keys.h"
 
+#include "clock.h"
 #include "net.h"
 #include "tls.h"
 
@@ -11,13 +11,17 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
 #include "loopback.h"
 
-typedef uint8_t secrets_t[4][SRDMA_SEAL_SECRET];
+typedef uint8_t secrets_t[SRDMA_KEYS][SRDMA_SEAL_SECRET];
 
 static char workdir[] = "/tmp/securdma-keys-XXXXXX";
 
@@ -47,17 +51,22 @@ static int remove_certificate(void **state)
 	return chdir("/") || rmdir(workdir) ? -1 : 0;
 }
 
-/* Two ends of one TLS session, as far as the derivation looks at them. */
+/* One end of a TLS session, and what it knows of both. */
+struct end {
+	struct srdma_tls *tls;
+	struct srdma_hello hello, welcome;
+};
+
 struct session {
 	struct srdma_tls_context *server_context, *client_context;
-	struct srdma_conn client, server;
+	struct end client, server;
 };
 
 static void *run_server(void *arg)
 {
-	struct srdma_conn *conn = arg;
+	struct end *end = arg;
 
-	return srdma_control_handshake(conn->tls, srdma_deadline(PATIENCE_MS)) == 0 ? conn : NULL;
+	return srdma_control_handshake(end->tls, srdma_deadline(PATIENCE_MS)) == 0 ? end : NULL;
 }
 
 static void say_something(struct srdma_hello *hello, uint32_t seed)
@@ -103,10 +112,10 @@ static void meet(struct session *s)
 	assert_int_equal(srdma_control_handshake(s->client.tls, srdma_deadline(PATIENCE_MS)), 0);
 	assert_int_equal(pthread_join(thread, &done), 0);
 	assert_non_null(done);
-	say_something(&s->client.own, 1);
-	say_something(&s->server.own, 2);
-	s->client.peer = s->server.own;
-	s->server.peer = s->client.own;
+	say_something(&s->client.hello, 1);
+	say_something(&s->client.welcome, 2);
+	s->server.hello = s->client.hello;
+	s->server.welcome = s->client.welcome;
 }
 
 static void part(struct session *s)
@@ -117,10 +126,10 @@ static void part(struct session *s)
 	srdma_tls_context_unref(&s->server_context);
 }
 
-static void secrets_of(struct srdma_conn *conn, secrets_t out)
+static void secrets_of(const struct end *end, secrets_t out)
 {
 	memset(out, 0, sizeof(secrets_t));
-	assert_int_equal(derive_secrets(conn, out), 0);
+	assert_int_equal(srdma_keys_derive(end->tls, &end->hello, &end->welcome, out), 0);
 }
 
 static void assert_all_differ(secrets_t a, secrets_t b)
@@ -159,8 +168,8 @@ static void secret_is_the_exporters_for_its_label_and_both_frames(void **state)
 	(void)state;
 	meet(&s);
 	secrets_of(&s.server, secrets);
-	length = srdma_hello_encode(frames, SRDMA_FRAME_HELLO, &s.client.own);
-	length += srdma_hello_encode(frames + length, SRDMA_FRAME_WELCOME, &s.server.own);
+	length = srdma_hello_encode(frames, SRDMA_FRAME_HELLO, &s.client.hello);
+	length += srdma_hello_encode(frames + length, SRDMA_FRAME_WELCOME, &s.server.welcome);
 	for (size_t i = 0; i < 4; i++) {
 		assert_int_equal(srdma_tls_export(s.client.tls, labels[i], frames, length, expected, sizeof expected), 0);
 		assert_memory_equal(secrets[i], expected, sizeof expected);
@@ -168,7 +177,7 @@ static void secret_is_the_exporters_for_its_label_and_both_frames(void **state)
 	part(&s);
 }
 
-/* Each bit of what is said in `said`, one of s->client.own and s->client.peer, turned over as if on the way. */
+/* Each bit of what is said in `said`, one of s->client.hello and s->client.welcome, turned over as if on the way. */
 static void turn_each_bit(struct session *s, struct srdma_hello *said, enum srdma_frame_type type, secrets_t right)
 {
 	uint8_t before[SRDMA_FRAME_MAX] = {0}, after[SRDMA_FRAME_MAX], touched[SRDMA_FRAME_MAX] = {0};
@@ -203,8 +212,8 @@ static void one_bit_of_hello_or_welcome_changed_gives_other_secrets(void **state
 	(void)state;
 	meet(&s);
 	secrets_of(&s.server, right);
-	turn_each_bit(&s, &s.client.own, SRDMA_FRAME_HELLO, right);
-	turn_each_bit(&s, &s.client.peer, SRDMA_FRAME_WELCOME, right);
+	turn_each_bit(&s, &s.client.hello, SRDMA_FRAME_HELLO, right);
+	turn_each_bit(&s, &s.client.welcome, SRDMA_FRAME_WELCOME, right);
 	secrets_of(&s.client, again);
 	assert_memory_equal(again, right, sizeof right);
 	part(&s);
@@ -219,9 +228,9 @@ static void frames_that_change_places_give_other_secrets(void **state)
 	(void)state;
 	meet(&s);
 	secrets_of(&s.client, right);
-	hello = s.client.own;
-	s.client.own = s.client.peer;
-	s.client.peer = hello;
+	hello = s.client.hello;
+	s.client.hello = s.client.welcome;
+	s.client.welcome = hello;
 	secrets_of(&s.client, wrong);
 	assert_all_differ(wrong, right);
 	part(&s);

@@ -101,7 +101,7 @@ static void expect_completions(unsigned count, uint64_t first)
 {
 	uint64_t cookies[RIG_RDMA_DEPTH];
 
-	assert_int_equal(rig.conn->stream.done_count, count);
+	assert_int_equal(rig.conn->stream.done_ring.count, count);
 	if (count > 0)
 		assert_int_equal(srdma_conn_complete(rig.conn, cookies, RIG_RDMA_DEPTH, 0), count);
 	for (unsigned i = 0; i < count; i++)

@@ -32,7 +32,7 @@ static struct srdma_sealed_job *add(uint64_t length)
 	const struct srdma_sealed_job job = {.local = memory, .owner = memory, .length = length, .cookie = length, .claimed = 77, .claims = 5, .all_claimed = true};
 
 	assert_true(srdma_sealed_jobs_add(&jobs, &job));
-	return srdma_sealed_jobs_at(&jobs, jobs.count - 1);
+	return srdma_sealed_jobs_at(&jobs, jobs.ring.count - 1);
 }
 
 static bool take(void)
@@ -169,7 +169,7 @@ static void what_is_dropped_is_over(void **state)
 	assert_false(srdma_sealed_jobs_add(&jobs, &another));
 	assert_true(srdma_sealed_jobs_use(&jobs, memory));
 	srdma_sealed_jobs_drop(&jobs);
-	assert_int_equal(jobs.count, 0);
+	assert_int_equal(jobs.ring.count, 0);
 	assert_false(take());
 	assert_false(srdma_sealed_jobs_use(&jobs, memory));
 	for (unsigned i = 0; i < 2; i++) {

@@ -436,16 +436,15 @@ static int end_somehow(void)
 		srdma_conn_progress(conn, true);
 		return SRDMA_ELOST;
 	case 1:
-		if (model.job_count > 0) {
-			seen.deleted++;
-			srdma_buffer_free(&job->buffer);
-			return -EINVAL;
-		}
-		/* fall through */
-	default:
-		seen.given_up++;
-		return srdma_conn_end(conn, srdma_fail(-ETIMEDOUT, "given up"));
+		if (model.job_count == 0)
+			break;
+		seen.deleted++;
+		srdma_buffer_free(&job->buffer);
+		return -EINVAL;
+	default: break;
 	}
+	seen.given_up++;
+	return srdma_conn_end(conn, srdma_fail(-ETIMEDOUT, "given up"));
 }
 
 /* Records that nobody has looked at; then the end; then, as a link does, a look at what had come. */

@@ -1,31 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* From a TCP socket to a connected queue pair: TLS, HELLO and WELCOME, RESET to RTS, READY. docs/PROTOCOL.md. What both
- * sides do, and the connecting side; accept.c has the other. */
-#include "bringup.h"
+/* From a TLS channel to a connected queue pair: what both ends do. connect.c and accept.c have the steps of each. docs/PROTOCOL.md. */
+#include "setup.h"
 
 #include "clock.h"
 #include "device.h"
+#include "keys.h"
 #include "log.h"
-#include "sized.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <openssl/crypto.h>
-#include <openssl/rand.h>
-#include <poll.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
-
-#define BUSY_PAUSE_MAX_MS 5000
-
-static _Thread_local struct srdma_reject last_reject;
-
-void srdma_reject_last_sized(struct srdma_reject *reject, size_t size)
-{
-	srdma_sized_fill(reject, size, &last_reject, sizeof last_reject);
-}
 
 /* ---- verbs objects --------------------------------------------------------------------------------------------- */
 
@@ -69,7 +53,7 @@ fail:
 			  strerror(errno));
 }
 
-/* Everything up to INIT, receives posted. What fails is freed by srdma_conn_free. */
+/* Makes everything up to a queue pair in INIT with posted receives. After a failure srdma_conn_free frees what was made. */
 static int make_verbs(struct srdma_conn *conn, uint32_t message_size, uint32_t depth)
 {
 	const struct srdma_conn_options *o = &conn->options;
@@ -78,7 +62,7 @@ static int make_verbs(struct srdma_conn *conn, uint32_t message_size, uint32_t d
 		.send_depth = o->raw ? o->raw_send_depth : srdma_stream_send_depth(&shape),
 		.recv_depth = o->raw ? o->raw_recv_depth : srdma_stream_recv_depth(&shape),
 	};
-	/* While sealed the peer only ever reads, and only from the staging ring. */
+	/* While sealed, the peer only reads, and only from the staging ring. */
 	unsigned access = shape.sealed ? (unsigned)IBV_ACCESS_REMOTE_READ : o->region_size ? o->region_access : 0;
 	int ret = check_depths(conn, queues.send_depth, queues.recv_depth);
 
@@ -97,7 +81,7 @@ static int make_verbs(struct srdma_conn *conn, uint32_t message_size, uint32_t d
 	return ret;
 }
 
-/* What this end says of itself. */
+/* Fills in what HELLO or WELCOME says of this end. */
 static void describe_self(struct srdma_conn *conn, uint32_t message_size, uint32_t depth)
 {
 	const struct ibv_port_attr *port = srdma_device_port_attr(conn->device);
@@ -120,7 +104,7 @@ static void describe_self(struct srdma_conn *conn, uint32_t message_size, uint32
 		own->region_address = 0;
 		own->region_size = conn->region.size;
 		own->region_access = conn->options.region_access;
-		/* A window's is known when it is bound. */
+		/* The rkey of a window is known when it is bound. */
 		if (conn->region.mr && !conn->region.windowed)
 			own->region_rkey = conn->region.mr->rkey;
 	}
@@ -179,59 +163,6 @@ int srdma_conn_connect_queue_pair(struct srdma_conn *conn)
 	return ret;
 }
 
-/* A key for each stream: from the TLS session, and from all that both ends said of themselves. */
-static int derive_secrets(struct srdma_conn *conn, uint8_t secrets[4][SRDMA_SEAL_SECRET])
-{
-	bool server = srdma_tls_is_server(conn->tls);
-	const struct srdma_hello *client_hello = server ? &conn->peer : &conn->own, *welcome = server ? &conn->own : &conn->peer;
-	static const char *const labels[] = {"EXPORTER-securdma-client-messages", "EXPORTER-securdma-client-chunks",
-					     "EXPORTER-securdma-server-messages", "EXPORTER-securdma-server-chunks"};
-	uint8_t said[2 * SRDMA_FRAME_MAX];
-	size_t length = srdma_hello_encode(said, SRDMA_FRAME_HELLO, client_hello);
-	int ret = 0;
-
-	length += srdma_hello_encode(said + length, SRDMA_FRAME_WELCOME, welcome);
-	for (size_t i = 0; i < 4 && ret == 0; i++)
-		ret = srdma_tls_export(conn->tls, labels[i], said, length, secrets[i], SRDMA_SEAL_SECRET);
-	OPENSSL_cleanse(said, sizeof said);
-	return ret;
-}
-
-/* Both ends require it: srdma_setup_check_fit. */
-static int seal(struct srdma_conn *conn)
-{
-	uint8_t secrets[4][SRDMA_SEAL_SECRET];
-	bool server = srdma_tls_is_server(conn->tls);
-	uint8_t(*own)[SRDMA_SEAL_SECRET] = server ? secrets + 2 : secrets, (*peer)[SRDMA_SEAL_SECRET] = server ? secrets : secrets + 2;
-	struct srdma_sealer *messages_out = NULL, *chunks_out = NULL;
-	struct srdma_opener *messages_in = NULL, *chunks_in = NULL;
-	int ret = derive_secrets(conn, secrets);
-
-	conn->cipher = ((conn->own.features | conn->peer.features) & SRDMA_FEATURE_CHACHA) ? SRDMA_CIPHER_CHACHA20_POLY1305
-											      : SRDMA_CIPHER_AES_256_GCM;
-	if (ret == 0)
-		ret = srdma_sealer_new(conn->cipher, own[0], &messages_out);
-	if (ret == 0)
-		ret = srdma_opener_new(conn->cipher, peer[0], &messages_in);
-	if (ret == 0)
-		ret = srdma_sealer_new(conn->cipher, own[1], &chunks_out);
-	if (ret == 0)
-		ret = srdma_opener_new(conn->cipher, peer[1], &chunks_in);
-	OPENSSL_cleanse(secrets, sizeof secrets);
-	if (ret != 0) {
-		srdma_sealer_delete(&messages_out);
-		srdma_sealer_delete(&chunks_out);
-		srdma_opener_delete(&messages_in);
-		srdma_opener_delete(&chunks_in);
-		return ret;
-	}
-	conn->sealed = true;
-	srdma_stream_seal(&conn->stream, messages_out, messages_in);
-	conn->sealed_rdma = (struct srdma_sealed_rdma){
-		.stream = &conn->stream, .region = &conn->region, .rate = &conn->rate, .pd = conn->pd};
-	return srdma_sealed_rdma_start(&conn->sealed_rdma, chunks_out, chunks_in);
-}
-
 int srdma_setup_connect_queue_pair(struct srdma_setup *s)
 {
 	struct srdma_conn *conn = s->conn;
@@ -255,9 +186,9 @@ int srdma_setup_finish(struct srdma_setup *s)
 	struct srdma_conn *conn = s->conn;
 	int ret = 0;
 
-	conn->rate.per_second = conn->options.max_bytes_per_second; /* what the peer's name may is known by now */
+	conn->rate.per_second = conn->options.max_bytes_per_second; /* by now the limits of the peer's name are known */
 	if (conn->options.seal == SRDMA_SEAL_REQUIRED)
-		ret = seal(conn);
+		ret = srdma_keys_seal(conn);
 	if (ret == 0)
 		srdma_epoch_start(conn);
 	return ret == 0 ? srdma_conn_prepare_waiting(conn) : ret;
@@ -284,7 +215,7 @@ int srdma_setup_check_fit(const struct srdma_setup *s, struct srdma_reject *reje
 	return 0;
 }
 
-/* The device would send to that address on the link that the TLS connection came by. */
+/* Whether the device would send on the link that the TLS connection came by. */
 static bool is_on_same_link(const struct srdma_conn *conn)
 {
 	uint32_t interface = srdma_net_interface((const struct sockaddr *)&conn->peer_address);
@@ -302,13 +233,13 @@ int srdma_setup_check_gid(const struct srdma_setup *s, struct srdma_reject *reje
 	const union ibv_gid *gid = &conn->peer.gid;
 	union ibv_gid tcp;
 
-	/* InfiniBand GIDs come from the subnet manager, which guards them. */
+	/* The subnet manager assigns and guards InfiniBand GIDs. */
 	if (conn->peer.link_layer == IBV_LINK_LAYER_INFINIBAND)
 		return 0;
 	if (srdma_net_gid_of(peer, &tcp) && memcmp(&tcp, gid, sizeof tcp) == 0 &&
 	    (!srdma_net_gid_is_link_local(gid) || is_on_same_link(conn)))
 		return 0;
-	/* Another host's loopback address, which its balancer tells us, is not ours. */
+	/* A loopback address that a balancer tells is another host's, not this one's. */
 	if (srdma_net_is_loopback(peer) && (proxy->sa_family == AF_UNSPEC || srdma_net_is_loopback(proxy)) &&
 	    srdma_device_has_gid(conn->device, gid))
 		return 0;
@@ -338,7 +269,7 @@ void srdma_setup_finish_timing(struct srdma_setup *s)
 	t->exchange = t->total - t->tcp - t->tls - t->qp;
 }
 
-/* HELLO or WELCOME; the copy of the PSN does not stay behind on the stack. */
+/* Wipes the frame: no copy of the PSN must stay on the stack. */
 int srdma_setup_send_self(struct srdma_setup *s, enum srdma_frame_type type, uint64_t deadline)
 {
 	uint8_t frame[SRDMA_FRAME_MAX];
@@ -347,159 +278,4 @@ int srdma_setup_send_self(struct srdma_setup *s, enum srdma_frame_type type, uin
 
 	OPENSSL_cleanse(frame, sizeof frame);
 	return ret;
-}
-
-/* ---- the connecting side --------------------------------------------------------------------------------------- */
-
-static int be_rejected(const struct srdma_inbox *inbox)
-{
-	int ret = srdma_reject_decode(srdma_inbox_body(inbox), inbox->header.length, &last_reject);
-
-	if (ret != 0)
-		return ret;
-	return srdma_fail(SRDMA_EREJECTED, "the server rejected the connection (%s): %s",
-			  srdma_reject_reason_name(last_reject.reason), last_reject.text);
-}
-
-static int refuse_gid(const union ibv_gid *gid)
-{
-	char text[INET6_ADDRSTRLEN];
-	bool v4 = srdma_net_gid_is_v4(gid);
-
-	inet_ntop(v4 ? AF_INET : AF_INET6, v4 ? gid->raw + 12 : gid->raw, text, sizeof text);
-	return srdma_fail(SRDMA_EPROTOCOL,
-			  "the server's GID %s is neither the address that was connected to nor in gid-networks; behind a balancer, "
-			  "name the networks of its servers there",
-			  text);
-}
-
-static int receive_welcome(struct srdma_setup *s)
-{
-	struct srdma_conn *conn = s->conn;
-	struct srdma_reject why = {0};
-	int ret = srdma_control_await(conn->tls, &conn->inbox, s->deadline);
-
-	if (ret == SRDMA_ECLOSED)
-		return srdma_fail(SRDMA_ELOST, "the server closed the connection instead of answering HELLO");
-	if (ret != 0)
-		return ret;
-	if (conn->inbox.header.type == SRDMA_FRAME_REJECT)
-		return be_rejected(&conn->inbox);
-	if (conn->inbox.header.type != SRDMA_FRAME_WELCOME || conn->inbox.header.version != SRDMA_PROTOCOL_VERSION)
-		return srdma_fail(SRDMA_EPROTOCOL, "the server answered HELLO with frame type %u of version %u",
-				  conn->inbox.header.type, conn->inbox.header.version);
-	ret = srdma_hello_decode(srdma_inbox_body(&conn->inbox), conn->inbox.header.length, &conn->peer);
-	if (ret != 0)
-		return ret;
-	if (srdma_hello_validate(&conn->peer, true, &why) != 0 || srdma_setup_check_fit(s, &why) != 0)
-		return srdma_fail(SRDMA_EPROTOCOL, "the server's WELCOME is not acceptable: %s", why.text);
-	/* Without networks the authenticated server's word is taken. */
-	if (conn->networks.count > 0 && srdma_setup_check_gid(s, &why) != 0)
-		return refuse_gid(&conn->peer.gid);
-	conn->client_id = conn->peer.client_id;
-	return 0;
-}
-
-static int send_ready(struct srdma_setup *s)
-{
-	struct srdma_conn *conn = s->conn;
-	uint8_t frame[SRDMA_FRAME_MAX];
-	size_t length = srdma_ready_encode(frame, (conn->own.features & SRDMA_FEATURE_WINDOW) != 0, conn->own.region_rkey);
-
-	return srdma_control_send(conn->tls, frame, length, s->deadline);
-}
-
-static int connect_steps(struct srdma_setup *s, int fd, struct srdma_tls_context *context, const char *host)
-{
-	struct srdma_conn *conn = s->conn;
-	uint64_t start;
-	int ret = srdma_setup_describe_peer(s, fd);
-
-	if (ret != 0) {
-		close(fd);
-		return ret;
-	}
-	ret = srdma_tls_new(context, fd, host, &conn->tls);
-	start = srdma_clock_us();
-	if (ret == 0)
-		ret = srdma_control_handshake(conn->tls, s->deadline);
-	conn->timing.tls = srdma_clock_us() - start;
-	if (ret == 0)
-		ret = srdma_tls_peer_names(conn->tls, &conn->names);
-	if (ret == 0)
-		ret = srdma_setup_prepare_self(s, conn->options.message_size, conn->options.depth);
-	if (ret == 0 && conn->region.windowed)
-		conn->own.features |= SRDMA_FEATURE_WINDOW;
-	if (ret == 0)
-		ret = srdma_setup_send_self(s, SRDMA_FRAME_HELLO, s->deadline);
-	if (ret == 0)
-		ret = receive_welcome(s);
-	if (ret == 0)
-		ret = srdma_setup_connect_queue_pair(s);
-	/* The keys first: the peer sends as soon as it has READY. */
-	if (ret == 0)
-		ret = srdma_setup_finish(s);
-	return ret == 0 ? send_ready(s) : ret;
-}
-
-static int connect_once(const char *host, const char *port, struct srdma_tls_context *context, struct srdma_device *device,
-			const struct srdma_conn_options *options, struct srdma_conn **out)
-{
-	struct srdma_setup s = {.start = srdma_clock_us(), .deadline = srdma_deadline(options->setup_timeout_ms)};
-	int fd, ret;
-
-	last_reject = (struct srdma_reject){0};
-	ret = srdma_conn_new(device, options, &s.conn);
-	if (ret != 0)
-		return ret;
-	ret = srdma_net_connect(host, port, s.deadline, &fd);
-	s.conn->timing.tcp = srdma_clock_us() - s.start;
-	if (ret == 0)
-		ret = connect_steps(&s, fd, context, host);
-	if (ret != 0) {
-		srdma_conn_free(&s.conn);
-		return ret;
-	}
-	srdma_setup_finish_timing(&s);
-	*out = s.conn;
-	return 0;
-}
-
-/* Twice as long each time, and at random between half and one and a half of it: those who were turned away together do not
- * come again together. */
-static int busy_pause_ms(unsigned attempt)
-{
-	uint64_t pause = last_reject.retry_after_ms > 0 ? last_reject.retry_after_ms : 100;
-	uint32_t random;
-
-	pause <<= attempt < 6 ? attempt : 6;
-	if (pause > BUSY_PAUSE_MAX_MS)
-		pause = BUSY_PAUSE_MAX_MS;
-	if (RAND_bytes((unsigned char *)&random, sizeof random) != 1)
-		random = UINT32_MAX / 2;
-	return (int)(pause / 2 + pause * random / UINT32_MAX);
-}
-
-int srdma_conn_connect(const char *host, const char *port, struct srdma_tls_context *context, struct srdma_device *device,
-		       const struct srdma_conn_options *options, struct srdma_conn **out)
-{
-	struct srdma_conn_settings settings;
-	uint64_t until;
-	int ret = srdma_conn_settings_take(options, &settings);
-
-	if (ret != 0)
-		return ret;
-	until = srdma_deadline(settings.options.busy_retry_ms);
-	for (unsigned attempt = 0;; attempt++) {
-		int pause;
-
-		ret = connect_once(host, port, context, device, &settings.options, out);
-		if (ret != SRDMA_EREJECTED || last_reject.reason != SRDMA_REJECT_BUSY)
-			return ret;
-		pause = busy_pause_ms(attempt);
-		if (pause > srdma_deadline_left_ms(until))
-			return ret;
-		srdma_log(SRDMA_LOG_INFO, "%s:%s is busy; trying again in %d ms (attempt %u)", host, port, pause, attempt + 2);
-		poll(NULL, 0, pause);
-	}
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the two sides of the set-up share: bringup.c (the steps of either, and the connecting side) and accept.c. */
-#ifndef SRDMA_BRINGUP_H
-#define SRDMA_BRINGUP_H
+/* The steps of a set-up that both ends take: connect.c and accept.c have the others. */
+#ifndef SRDMA_SETUP_H
+#define SRDMA_SETUP_H
 
 #include "conn.h"
 
@@ -12,15 +12,15 @@ struct srdma_setup {
 };
 
 int srdma_setup_describe_peer(struct srdma_setup *setup, int fd);
-/* GID, PSN and verbs objects of this end; accounts the time to the QP phase. */
+/* Chooses the GID, draws the PSN and makes the verbs objects of this end; counts the time as the QP phase's. */
 int srdma_setup_prepare_self(struct srdma_setup *setup, uint32_t message_size, uint32_t depth);
-/* Both ends are known: settles what is common, then RTR and RTS. */
+/* Settles what both ends agree on, then takes the queue pair to RTR and RTS. */
 int srdma_setup_connect_queue_pair(struct srdma_setup *setup);
-/* The last step at either end: keys, epochs, what to wait on. */
+/* The last step at either end: keys, epochs, descriptors to wait on. */
 int srdma_setup_finish(struct srdma_setup *setup);
 /* Whether the peer's HELLO or WELCOME fits this end; fills *reject. */
 int srdma_setup_check_fit(const struct srdma_setup *setup, struct srdma_reject *reject);
-/* A peer may name no other host than itself as the one to send to. */
+/* Whether the peer may name this GID: a peer may make this end send only to the peer's own host. */
 int srdma_setup_check_gid(const struct srdma_setup *setup, struct srdma_reject *reject);
 /* Sends HELLO or WELCOME, waiting for room until `deadline`. */
 int srdma_setup_send_self(struct srdma_setup *setup, enum srdma_frame_type type, uint64_t deadline);

@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A descriptor by which one thread wakes another: an eventfd, readable from the first call of srdma_wake_send until it is taken. */
+#ifndef SRDMA_WAKE_H
+#define SRDMA_WAKE_H
+
+#include <stdbool.h>
+
+/* Returns the descriptor, which the caller closes; -1: there is none, and errno says why. */
+int srdma_wake_new(void);
+/* Thread-safe, async-signal-safe. */
+void srdma_wake_send(int fd);
+/* Whether somebody had sent; it is not readable any more. Does not wait. */
+bool srdma_wake_take(int fd);
+
+#endif

@@ -1,0 +1,232 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* How a connection ends: with an error, or by a disconnect. */
+#include "clock.h"
+#include "conn.h"
+#include "log.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+
+#define PEER_CLOSE_MS 500
+
+/* ---- the end --------------------------------------------------------------------------------------------------- */
+
+int srdma_conn_end(struct srdma_conn *conn, int error)
+{
+	if (conn->status != 0)
+		return conn->status;
+	srdma_error_keep(conn->status_text, sizeof conn->status_text);
+	/* A server logs client.lost instead, with everything that it knows of the client. */
+	if (error == SRDMA_ESEAL && !conn->notifier)
+		srdma_conn_log_security(conn, "connection.forged", "the connection has ended");
+	conn->status = error;
+	srdma_qp_fail(&conn->qp);
+	/* When the program hears of the end, the memory of its writes and reads is its own again. */
+	srdma_stream_end(&conn->stream);
+	srdma_sealed_rdma_end(&conn->sealed_rdma);
+	return error;
+}
+
+/* This end has no work on the queue pair, and none that waits for it. */
+static bool is_idle(const struct srdma_conn *conn)
+{
+	return conn->stream.op_ring.count == 0 && srdma_sealed_rdma_is_idle(&conn->sealed_rdma) && !srdma_epoch_is_changing(conn);
+}
+
+static bool all_arrived(const struct srdma_conn *conn)
+{
+	return conn->options.raw || conn->stream.messages_arrived >= conn->closing.peer_total;
+}
+
+int srdma_conn_check(struct srdma_conn *conn)
+{
+	if (conn->status != 0)
+		return srdma_fail(conn->status, "%s", conn->status_text);
+	if (conn->closing.requested)
+		return srdma_fail(SRDMA_ECLOSED, "the connection was disconnected");
+	if (conn->closing.peer_requested)
+		return srdma_fail(SRDMA_ECLOSED, "the peer disconnected%s%s", conn->close_reason[0] ? ": " : "",
+				  conn->close_reason);
+	return 0;
+}
+
+bool srdma_conn_has_parted(const struct srdma_conn *conn)
+{
+	return conn->closing.peer_answered || conn->closing.acknowledged || conn->closing.finished;
+}
+
+/* ---- disconnect ------------------------------------------------------------------------------------------------ */
+
+static int send_count(struct srdma_conn *conn, enum srdma_frame_type type, const char *reason)
+{
+	struct srdma_disconnect body = {.messages_sent = srdma_counter_read(&conn->stream.counters.messages_sent)};
+	uint8_t frame[SRDMA_FRAME_MAX];
+	size_t length;
+
+	if (reason)
+		snprintf(body.reason, sizeof body.reason, "%s", reason);
+	length = srdma_disconnect_encode(frame, type, &body);
+	return srdma_outbox_send(conn->tls, &conn->outbox, frame, length);
+}
+
+int srdma_conn_take_close_frame(struct srdma_conn *conn)
+{
+	struct srdma_closing *closing = &conn->closing;
+	const struct srdma_frame_header *header = &conn->inbox.header;
+	struct srdma_disconnect body;
+	int ret = 0;
+
+	if (header->type == SRDMA_FRAME_DISCONNECT || header->type == SRDMA_FRAME_DISCONNECT_ACK)
+		ret = srdma_disconnect_decode(srdma_inbox_body(&conn->inbox), header->length, &body);
+	if (ret != 0)
+		return ret;
+	if (header->type == SRDMA_FRAME_DISCONNECT && !closing->peer_requested) {
+		closing->peer_requested = true;
+		closing->peer_total = body.messages_sent;
+		snprintf(conn->close_reason, sizeof conn->close_reason, "%s", body.reason);
+	} else if (header->type == SRDMA_FRAME_DISCONNECT_ACK && closing->requested && !closing->acknowledged) {
+		closing->acknowledged = true;
+		closing->peer_total = body.messages_sent;
+	} else if (header->type == SRDMA_FRAME_FINISH && closing->peer_answered && header->length == 0) {
+		closing->finished = true;
+	} else {
+		return srdma_fail(SRDMA_EPROTOCOL, "the peer sent an unexpected frame of type %u on the TLS channel", header->type);
+	}
+	return 0;
+}
+
+/* The peer's side of the TLS channel is closed. */
+int srdma_conn_take_channel_end(struct srdma_conn *conn, int error)
+{
+	/* This is the last step of a disconnect; the close may have overtaken the FINISH. */
+	if (srdma_conn_has_parted(conn)) {
+		conn->closing.finished = true;
+		return 0;
+	}
+	return srdma_fail(error == SRDMA_ECLOSED ? SRDMA_ELOST : error,
+			  "the peer went away without disconnecting: it closed the TLS channel");
+}
+
+/* Answers the peer's DISCONNECT once nothing is under way any more. */
+int srdma_conn_answer_disconnect(struct srdma_conn *conn)
+{
+	struct srdma_closing *closing = &conn->closing;
+	int ret;
+
+	if (!closing->peer_requested || closing->peer_answered)
+		return 0;
+	ret = srdma_stream_flush(&conn->stream);
+	if (ret != 0 || !all_arrived(conn) || !is_idle(conn))
+		return ret;
+	closing->peer_answered = true;
+	return send_count(conn, SRDMA_FRAME_DISCONNECT_ACK, NULL);
+}
+
+static bool answered(const struct srdma_conn *conn)
+{
+	return conn->closing.finished ||
+	       (conn->closing.acknowledged && all_arrived(conn) &&
+		(!conn->closing.peer_requested || conn->closing.peer_answered));
+}
+
+static int finish_disconnect(struct srdma_conn *conn)
+{
+	srdma_fail(SRDMA_ECLOSED, "the connection was disconnected%s%s", conn->close_reason[0] ? ": " : "",
+		   conn->close_reason);
+	srdma_conn_end(conn, SRDMA_ECLOSED);
+	return 0;
+}
+
+/* This end asks, the peer answers, this end finishes. */
+static int request_disconnect(struct srdma_conn *conn, const char *reason)
+{
+	struct srdma_closing *closing = &conn->closing;
+	int ret = 0;
+
+	if (!closing->requested) {
+		ret = srdma_stream_flush(&conn->stream);
+		if (ret == 0 && !is_idle(conn))
+			return -EAGAIN;
+		if (ret == 0)
+			ret = send_count(conn, SRDMA_FRAME_DISCONNECT, reason);
+		closing->requested = true;
+	}
+	if (ret != 0)
+		return ret;
+	if (!answered(conn))
+		return -EAGAIN;
+	if (!closing->finished) {
+		ret = srdma_conn_send_empty(conn, SRDMA_FRAME_FINISH);
+		closing->finished = true;
+		closing->peer_close_deadline = srdma_deadline(PEER_CLOSE_MS);
+	}
+	return ret;
+}
+
+/* The peer closes once it has freed everything: a client that reconnects at once then finds its slot free. */
+static bool peer_has_closed(const struct srdma_conn *conn, uint64_t deadline)
+{
+	return conn->closing.peer_close_deadline == 0 || srdma_deadline_left_ms(conn->closing.peer_close_deadline) == 0 ||
+	       srdma_net_wait(srdma_tls_fd(conn->tls), POLLIN, deadline) == 0;
+}
+
+int srdma_conn_disconnect_step(struct srdma_conn *conn, const char *reason)
+{
+	struct srdma_closing *closing = &conn->closing;
+	int ret = 0;
+
+	if (conn->status != 0)
+		return srdma_conn_check(conn);
+	/* The peer asked first: the connection's progress answers, and the peer finishes. */
+	if (closing->peer_requested && !closing->requested)
+		ret = closing->finished ? 0 : -EAGAIN;
+	else if (!closing->finished)
+		ret = request_disconnect(conn, reason);
+	if (ret == -EAGAIN || (ret == 0 && !peer_has_closed(conn, 0)))
+		return -EAGAIN;
+	return ret == 0 ? finish_disconnect(conn) : srdma_conn_end(conn, ret);
+}
+
+static bool disconnect_goes_on(const struct srdma_conn *conn)
+{
+	const struct srdma_closing *closing = &conn->closing;
+
+	if (conn->status != 0)
+		return true;
+	if (closing->peer_requested && !closing->requested)
+		return closing->finished;
+	return closing->requested ? answered(conn) : is_idle(conn);
+}
+
+static const char *disconnect_awaits(const struct srdma_conn *conn)
+{
+	if (conn->closing.peer_requested && !conn->closing.requested)
+		return "the peer to finish its disconnect";
+	return conn->closing.requested ? "the peer to answer the disconnect" : "outstanding work before the disconnect";
+}
+
+int srdma_conn_disconnect(struct srdma_conn *conn, const char *reason, int timeout_ms)
+{
+	struct srdma_patience patience = srdma_conn_patience(conn, timeout_ms);
+	int ret;
+
+	/* The peer or an earlier call may have ended it already. */
+	if ((conn->status == 0 && conn->closing.finished && !conn->closing.requested) || conn->status == SRDMA_ECLOSED)
+		return 0;
+	while ((ret = srdma_conn_disconnect_step(conn, reason)) == -EAGAIN) {
+		if (conn->closing.finished && conn->closing.peer_close_deadline != 0) {
+			/* Nothing is left to say. The wait for the peer's close helps programs that connect again at once. */
+			if (patience.ms == 0)
+				return finish_disconnect(conn);
+			peer_has_closed(conn, conn->closing.peer_close_deadline);
+			continue;
+		}
+		ret = srdma_conn_wait_until(conn, disconnect_goes_on, disconnect_awaits(conn), &patience);
+		if (ret == -EAGAIN)
+			return ret;
+		if (ret != 0)
+			return srdma_conn_end(conn, ret);
+	}
+	return ret;
+}

@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Messages: a program sends one, or takes one. */
+#include "conn.h"
+#include "log.h"
+
+#include <errno.h>
+
+static int check_not_raw(const struct srdma_conn *conn)
+{
+	return conn->options.raw ? srdma_fail(-EOPNOTSUPP, "a raw connection carries no messages; use its queue pair") : 0;
+}
+
+bool srdma_conn_can_send(const struct srdma_conn *conn)
+{
+	/* A message must not overtake the writes before it; the peer says when sealed ones have arrived. */
+	return srdma_stream_can_send(&conn->stream) && (!conn->sealed || srdma_sealed_rdma_has_written(&conn->sealed_rdma));
+}
+
+static bool can_send(const struct srdma_conn *conn)
+{
+	return conn->status == 0 && (srdma_conn_can_send(conn) || conn->closing.peer_requested);
+}
+
+int srdma_conn_send(struct srdma_conn *conn, const void *data, size_t length, int timeout_ms)
+{
+	struct srdma_patience patience = srdma_conn_patience(conn, timeout_ms);
+	int ret = check_not_raw(conn);
+
+	if (ret == 0)
+		ret = srdma_conn_check(conn);
+	if (ret != 0)
+		return ret;
+	if (length > conn->stream.message_size)
+		return srdma_fail(-EMSGSIZE, "the message has %zu bytes, and the ends agreed on %u at most (message-size)", length, conn->stream.message_size);
+	if (!srdma_conn_can_send(conn)) {
+		ret = srdma_conn_wait_until(conn, can_send, "the peer to take earlier messages", &patience);
+		if (ret == 0)
+			ret = srdma_conn_check(conn);
+		if (ret != 0)
+			return ret;
+	}
+	ret = srdma_stream_send(&conn->stream, data, (uint32_t)length);
+	return ret == 0 ? 0 : srdma_conn_end(conn, ret);
+}
+
+static bool has_message(const struct srdma_conn *conn)
+{
+	/* The program hears of the peer's disconnect once the answer is sent: it may free the connection at once. */
+	return (srdma_stream_has_message(&conn->stream) && srdma_rate_is_open(&conn->rate)) || conn->closing.peer_answered || conn->closing.finished;
+}
+
+int srdma_conn_peek(struct srdma_conn *conn, const void **data, uint32_t *length)
+{
+	int ret = srdma_stream_peek(&conn->stream, data, length);
+
+	return ret < 0 ? srdma_conn_end(conn, ret) : ret;
+}
+
+int srdma_conn_recv(struct srdma_conn *conn, void *buffer, size_t size, size_t *length, int timeout_ms)
+{
+	struct srdma_patience patience = srdma_conn_patience(conn, timeout_ms);
+	uint32_t n;
+	int ret = check_not_raw(conn);
+
+	if (ret == 0 && !has_message(conn))
+		ret = conn->closing.finished ? srdma_conn_check(conn)
+					     : srdma_conn_wait_until(conn, has_message, "a message from the peer", &patience);
+	if (ret != 0)
+		return ret;
+	if (!srdma_stream_next_length(&conn->stream, &n))
+		return srdma_conn_check(conn);
+	*length = n;
+	if (n > size)
+		return srdma_fail(-EMSGSIZE, "the message has %u bytes, and the buffer %zu; call again with a larger one", n, size);
+	ret = srdma_stream_read(&conn->stream, buffer);
+	if (ret != 0)
+		return srdma_conn_end(conn, ret);
+	srdma_rate_take(&conn->rate, n);
+	ret = srdma_stream_consume(&conn->stream);
+	/* The caller has the message; the next call returns the failure. */
+	if (ret != 0 && conn->status == 0 && !conn->closing.finished)
+		srdma_conn_end(conn, ret);
+	return 0;
+}
+
+static bool has_anything(const struct srdma_conn *conn)
+{
+	return has_message(conn) || conn->stream.done_ring.count > 0 || conn->woken;
+}
+
+int srdma_conn_wait(struct srdma_conn *conn, int timeout_ms)
+{
+	struct srdma_patience patience = srdma_conn_patience(conn, timeout_ms);
+	int ret = srdma_conn_wait_until(conn, has_anything,
+					conn->options.raw ? "the end of the connection" : "a message, a completion or the end of the connection",
+					&patience);
+
+	if (ret != 0)
+		return ret;
+	if (conn->woken) {
+		conn->woken = false;
+		return srdma_fail(-EINTR, "another thread ended the wait (srdma_conn_wake)");
+	}
+	/* Neither a message nor a completion: the peer has disconnected. */
+	return srdma_stream_has_message(&conn->stream) || conn->stream.done_ring.count > 0 ? 0 : srdma_conn_check(conn);
+}

@@ -1,0 +1,280 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What a connection sleeps on, and the one wait that all calls share. */
+#include "clock.h"
+#include "conn.h"
+#include "log.h"
+#include "wake.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+#define STALLED_TICK_MS 20
+#define SLICE_MS 20
+/* A polling waiter looks at the clock and the descriptors once in so many rounds: each look costs more than a round. */
+#define ROUNDS_PER_SENDS 4
+#define ROUNDS_PER_CLOCK 64
+#define ROUNDS_PER_EVENTS 4096
+
+/* ---- the descriptors ------------------------------------------------------------------------------------------- */
+
+static int watch(int epoll_fd, int fd)
+{
+	struct epoll_event event = {.events = EPOLLIN, .data.fd = fd};
+
+	return epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &event);
+}
+
+int srdma_conn_prepare_waiting(struct srdma_conn *conn)
+{
+	int flags = fcntl(conn->comp->fd, F_GETFL);
+
+	if (conn->notifier)
+		return 0;
+	conn->wake_fd = srdma_wake_new();
+	conn->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+	if (flags < 0 || conn->wake_fd < 0 || conn->epoll_fd < 0)
+		goto fail;
+	/* The completion channel of a raw connection is the program's: it stays blocking, and nothing here watches it. */
+	if (!conn->options.raw &&
+	    (fcntl(conn->comp->fd, F_SETFL, flags | O_NONBLOCK) != 0 || watch(conn->epoll_fd, conn->comp->fd) != 0))
+		goto fail;
+	if (watch(conn->epoll_fd, srdma_tls_fd(conn->tls)) != 0 || watch(conn->epoll_fd, conn->wake_fd) != 0)
+		goto fail;
+	conn->control_watch = POLLIN;
+	return 0;
+fail:
+	return srdma_fail(-errno, "cannot make the descriptors to wait on: %s", strerror(errno));
+}
+
+void srdma_conn_watch_control(struct srdma_conn *conn)
+{
+	short events = srdma_conn_control_events(conn);
+	struct epoll_event event = {.events = (events & POLLIN ? EPOLLIN : 0u) | (events & POLLOUT ? EPOLLOUT : 0u),
+				    .data.fd = srdma_tls_fd(conn->tls)};
+
+	if (conn->notifier || events == conn->control_watch)
+		return;
+	conn->control_watch = events;
+	epoll_ctl(conn->epoll_fd, events ? EPOLL_CTL_MOD : EPOLL_CTL_DEL, srdma_tls_fd(conn->tls), &event);
+}
+
+int srdma_conn_share_wake(struct srdma_conn *conn, int fd)
+{
+	int shared = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+
+	if (shared < 0 || watch(conn->epoll_fd, shared) != 0) {
+		int ret = srdma_fail(-errno, "cannot duplicate the descriptor for wake-ups: %s", strerror(errno));
+
+		if (shared >= 0)
+			close(shared);
+		return ret;
+	}
+	close(conn->wake_fd); /* which also takes it out of the epoll set */
+	conn->wake_fd = shared;
+	conn->shared_wake = true;
+	return 0;
+}
+
+int srdma_conn_fd(struct srdma_conn *conn)
+{
+	return conn->epoll_fd;
+}
+
+void srdma_conn_wake(struct srdma_conn *conn)
+{
+	atomic_store(&conn->wake_requested, true);
+	srdma_conn_nudge(conn);
+}
+
+void srdma_conn_nudge(struct srdma_conn *conn)
+{
+	srdma_wake_send(conn->notifier ? conn->notifier->wake_fd : conn->wake_fd);
+}
+
+void srdma_conn_fail_later(struct srdma_conn *conn, enum ibv_event_type event)
+{
+	atomic_store(&conn->device_event, (int)event + 1);
+	srdma_conn_wake(conn);
+}
+
+void srdma_conn_cancel(struct srdma_conn *conn)
+{
+	atomic_store(&conn->cancelled, true);
+	srdma_conn_wake(conn);
+}
+
+/* ---- the wait -------------------------------------------------------------------------------------------------- */
+
+void srdma_conn_arm(struct srdma_conn *conn)
+{
+	if (conn->armed || conn->options.raw || conn->status != 0)
+		return;
+	if (ibv_req_notify_cq(conn->recv_cq, 0) != 0 || ibv_req_notify_cq(conn->send_cq, 0) != 0) {
+		srdma_fail(SRDMA_EVERBS, "cannot arm the completion queues");
+		srdma_conn_end(conn, SRDMA_EVERBS);
+		return;
+	}
+	conn->armed = true;
+}
+
+struct srdma_conn *srdma_conn_take_cq_event(struct ibv_comp_channel *channel)
+{
+	struct srdma_conn *conn;
+	struct ibv_cq *cq;
+	void *context;
+
+	if (ibv_get_cq_event(channel, &cq, &context) != 0)
+		return NULL;
+	conn = context;
+	if (cq == conn->send_cq)
+		conn->unacked_send++;
+	else
+		conn->unacked_recv++;
+	/* Whichever queue it was, the next sleep arms both. */
+	conn->armed = false;
+	return conn;
+}
+
+/* The wait of a worker's connection, for handlers that block. The channel has other connections' events too, which the
+ * worker will see to; and whoever wakes this one only leaves a mark. */
+static int take_shared_events(struct srdma_conn *conn, int timeout_ms)
+{
+	struct pollfd fds[] = {
+		{.fd = conn->comp->fd, .events = POLLIN},
+		{.fd = srdma_conn_control_events(conn) ? srdma_tls_fd(conn->tls) : -1, .events = srdma_conn_control_events(conn)},
+	};
+
+	if (poll(fds, 2, timeout_ms > SLICE_MS ? SLICE_MS : timeout_ms) < 0 && errno != EINTR)
+		return srdma_fail(-errno, "cannot wait: %s", strerror(errno));
+	if (fds[0].revents)
+		srdma_notifier_take(conn->notifier);
+	if (fds[1].revents || conn->control_more)
+		srdma_conn_progress_control(conn);
+	if (atomic_exchange(&conn->wake_requested, false))
+		conn->woken = true;
+	return 0;
+}
+
+static int take_events(struct srdma_conn *conn, int timeout_ms)
+{
+	struct epoll_event events[3];
+	int n;
+
+	if (conn->notifier)
+		return take_shared_events(conn, timeout_ms);
+	n = epoll_wait(conn->epoll_fd, events, 3, timeout_ms);
+	if (n < 0 && errno != EINTR)
+		return srdma_fail(-errno, "cannot wait: %s", strerror(errno));
+	for (int i = 0; i < n; i++) {
+		if (events[i].data.fd == srdma_tls_fd(conn->tls)) {
+			srdma_conn_progress_control(conn);
+		} else if (events[i].data.fd == conn->wake_fd) {
+			/* A shared descriptor is also sent to without srdma_conn_wake. */
+			conn->woken = (srdma_wake_take(conn->wake_fd) &&
+				       (conn->shared_wake || atomic_exchange(&conn->wake_requested, false))) ||
+				      conn->woken;
+		} else {
+			while (srdma_conn_take_cq_event(conn->comp))
+				;
+		}
+	}
+	return 0;
+}
+
+static int still_waiting(struct srdma_conn *conn)
+{
+	if (atomic_load_explicit(&conn->cancelled, memory_order_relaxed))
+		return srdma_fail(-ECANCELED, "the server is shutting down");
+	return conn->status != 0 ? srdma_conn_check(conn) : 0;
+}
+
+/* Polls for the spin time. Returns whether `ready` became true. */
+static bool spin(struct srdma_conn *conn, bool (*ready)(const struct srdma_conn *), uint64_t deadline)
+{
+	int limit = conn->options.spin;
+	uint64_t until = 0;
+
+	for (unsigned round = 1; limit != 0; round++) {
+		if (round % ROUNDS_PER_SENDS == 0)
+			srdma_conn_progress(conn, false);
+		else
+			srdma_conn_progress_receives(conn);
+		if (ready(conn))
+			return true;
+		if (conn->status != 0)
+			return false;
+		if (round % ROUNDS_PER_EVENTS == 0 &&
+		    (take_events(conn, 0) != 0 || atomic_load_explicit(&conn->cancelled, memory_order_relaxed)))
+			return ready(conn);
+		if (round % ROUNDS_PER_CLOCK == 0) {
+			uint64_t now = srdma_clock_us();
+
+			if (until == 0)
+				until = limit > 0 ? now + (uint64_t)limit : deadline;
+			if ((now >= until && !srdma_sealed_rdma_is_active(&conn->sealed_rdma)) || now >= deadline)
+				return false;
+		}
+	}
+	return false;
+}
+
+struct srdma_patience srdma_conn_patience(const struct srdma_conn *conn, int timeout_ms)
+{
+	return (struct srdma_patience){.ms = timeout_ms < 0 ? conn->options.timeout_ms : timeout_ms};
+}
+
+int srdma_conn_wait_until(struct srdma_conn *conn, bool (*ready)(const struct srdma_conn *), const char *what,
+			  struct srdma_patience *patience)
+{
+	bool waits = patience->ms != 0;
+	int ret;
+
+	srdma_conn_progress(conn, false);
+	if (ready(conn))
+		return 0;
+	if (patience->deadline == 0)
+		patience->deadline = srdma_deadline(patience->ms);
+	for (bool first = true;; first = false) {
+		/* The first time, and again after each sleep during a sealed transfer. */
+		if (waits && (first || srdma_sealed_rdma_is_active(&conn->sealed_rdma)) && spin(conn, ready, patience->deadline))
+			return 0;
+		ret = take_events(conn, 0);
+		if (ret == 0) {
+			srdma_conn_arm(conn);
+			/* A completion between the last look and the arming raises no event. */
+			srdma_conn_progress(conn, false);
+		}
+		if (ready(conn))
+			return 0;
+		if (ret == 0)
+			ret = still_waiting(conn);
+		if (ret != 0)
+			return ret;
+		if (!waits) {
+			/* No descriptor tells of what OpenSSL and the completion queue have already. */
+			if (conn->control_more || conn->stream.receives_left)
+				srdma_conn_nudge(conn);
+			return srdma_again(what);
+		}
+		int left = srdma_deadline_left_ms(patience->deadline), closed = srdma_rate_left_ms(&conn->rate),
+		    tick = srdma_conn_control_is_stalled(conn) ? STALLED_TICK_MS : srdma_epoch_tick_ms(conn);
+		if (left == 0)
+			return srdma_fail(-ETIMEDOUT, "timed out after %d ms waiting for %s", patience->ms, what);
+		if (tick >= 0 && tick < left)
+			left = tick;
+		if (closed > 0 && closed < left)
+			left = closed;
+		ret = take_events(conn, srdma_sealed_rdma_has_work(&conn->sealed_rdma) || conn->control_more || conn->stream.receives_left ? 0 : left);
+		if (ret == 0 && tick >= 0)
+			srdma_conn_progress_control(conn);
+		srdma_conn_progress(conn, false);
+		if (ready(conn))
+			return 0;
+		if (ret != 0)
+			return ret;
+	}
+}

@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What a sealer and an opener are made of: for seal.c alone, and its test, which cannot wait for 2^48 records. */
+#ifndef SRDMA_SEAL_PARTS_H
+#define SRDMA_SEAL_PARTS_H
+
+#include "seal_key.h"
+
+/* Numbers that the records of a stream can have. */
+#define SRDMA_SEAL_NUMBERS (1ull << 48)
+
+struct srdma_sealer {
+	struct srdma_seal_ratchet ratchet;
+	struct srdma_seal_key key;
+	uint64_t next;
+};
+
+struct srdma_opener {
+	struct srdma_seal_ratchet ratchet;
+	struct srdma_seal_key before, present, after; /* after: made for a record that may yet turn out to be forged */
+};
+
+#endif

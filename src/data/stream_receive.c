@@ -1,0 +1,237 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A stream's receive queue: what has arrived, what it means, and how a program takes it. */
+#include "stream_parts.h"
+
+#include "log.h"
+
+#include <arpa/inet.h>
+#include <string.h>
+
+int srdma_stream_post_receive(struct srdma_stream *stream, uint32_t slot)
+{
+	struct ibv_sge sge = {
+		.addr = (uintptr_t)srdma_stream_slot(stream, slot),
+		.length = stream->stride,
+		.lkey = stream->memory.mr->lkey,
+	};
+	struct ibv_recv_wr wr = {
+		.wr_id = (uint64_t)stream->generation << GENERATION_SHIFT | slot, .sg_list = &sge, .num_sge = 1}, *bad;
+	int error;
+
+	/* srdma_stream_restart posts all free slots. */
+	if (stream->stopped)
+		return 0;
+	error = ibv_post_recv(stream->qp->verbs, &wr, &bad);
+	if (error != 0)
+		return srdma_fail(SRDMA_EVERBS, "cannot post a receive: %s", strerror(error));
+	stream->receives_posted++;
+	return 0;
+}
+
+static int open_arrival(struct srdma_stream *stream, const struct srdma_arrival *arrival, void *out)
+{
+	return srdma_opener_open(stream->opener, arrival->number, &arrival->imm, sizeof arrival->imm,
+				 srdma_stream_slot(stream, arrival->slot), arrival->length, out);
+}
+
+static int open_in_place(struct srdma_stream *stream, struct srdma_arrival *arrival)
+{
+	int ret = open_arrival(stream, arrival, srdma_stream_slot(stream, arrival->slot));
+
+	if (ret != 0)
+		return ret;
+	arrival->sealed = false;
+	arrival->length -= stream->overhead;
+	return 0;
+}
+
+/* A record for the library: opens it, uses it, and posts its receive again at once. */
+static int take_own(struct srdma_stream *stream, struct srdma_arrival *arrival, uint32_t kind)
+{
+	int ret;
+
+	/* The writes and reads that it concerns have ended. */
+	if (kind == IMM_CONTROL && stream->over)
+		return 0;
+	ret = arrival->sealed ? open_in_place(stream, arrival) : 0;
+	if (ret == 0 && kind == IMM_CONTROL)
+		ret = stream->on_control(stream->arg, srdma_stream_slot(stream, arrival->slot), arrival->length);
+	return ret == 0 ? srdma_stream_post_receive(stream, arrival->slot) : ret;
+}
+
+static int take_credits(struct srdma_stream *stream, uint32_t credits, uint64_t number)
+{
+	/* The renewal of the queue pair has counted them. */
+	if (number < stream->stale_sends)
+		return 0;
+	/* While sealed, this is believed before the record is opened: the worst that a forged one can bring about before that shows is
+	 * a message for which the peer has no receive. */
+	if (credits > stream->depth - stream->credits)
+		return srdma_fail(SRDMA_EPROTOCOL, "the peer returned %u credits, more than it was owed", credits);
+	stream->credits += credits;
+	srdma_counter_add(&stream->counters.messages_acknowledged, credits);
+	return 0;
+}
+
+static int fail_receive(struct srdma_stream *stream, const struct ibv_wc *wc)
+{
+	/* The completion of a flushed receive does not say why; one of a send may. */
+	int ret = wc->status == IBV_WC_WR_FLUSH_ERR && !stream->stopped ? srdma_stream_poll_sends(stream) : 0;
+
+	return ret == 0 ? srdma_stream_fail_completion(stream, wc, "a receive") : ret;
+}
+
+/* Decides by length and immediate data: before a record is opened, nothing else is known of it. */
+static int sort_arrival(struct srdma_stream *stream, struct srdma_arrival *arrival)
+{
+	uint32_t kind = ntohl(arrival->imm) >> IMM_KIND_SHIFT;
+	int ret;
+
+	if (kind == IMM_MESSAGE && arrival->length > stream->message_size + stream->overhead)
+		return srdma_fail(SRDMA_EPROTOCOL, "the peer sent a message of %u bytes; the ends agreed on %u at most",
+				  arrival->length - stream->overhead, stream->message_size);
+	ret = take_credits(stream, ntohl(arrival->imm) & IMM_CREDITS_MASK, arrival->number);
+	if (ret != 0)
+		return ret;
+	if ((kind == IMM_CREDIT && arrival->length == stream->overhead) || (kind == IMM_CONTROL && stream->on_control))
+		return take_own(stream, arrival, kind);
+	if (kind != IMM_MESSAGE)
+		return srdma_fail(SRDMA_EPROTOCOL, "the peer sent a message of unknown kind %u", kind);
+	if (stream->arrival_ring.count + stream->owed >= stream->depth)
+		return srdma_fail(SRDMA_EPROTOCOL, "the peer sent more messages than it had credits");
+	stream->arrivals[srdma_ring_push(&stream->arrival_ring)] = *arrival;
+	stream->messages_arrived++;
+	return 0;
+}
+
+/* The record breaks a rule, as the thread's last error says. If it authenticates, the peer broke the rule, else somebody forged it. */
+static int blame(struct srdma_stream *stream, struct srdma_arrival *arrival)
+{
+	char rule[256];
+	int ret;
+
+	srdma_error_keep(rule, sizeof rule);
+	ret = open_in_place(stream, arrival);
+	return ret == 0 ? srdma_fail(SRDMA_EPROTOCOL, "%s", rule) : ret;
+}
+
+static int take_arrival(struct srdma_stream *stream, const struct ibv_wc *wc)
+{
+	struct srdma_arrival arrival = {
+		.slot = (uint32_t)wc->wr_id,
+		.length = wc->byte_len,
+		.imm = wc->imm_data,
+		.sealed = stream->opener != NULL,
+	};
+	int ret;
+
+	if (wc->status != IBV_WC_SUCCESS)
+		return fail_receive(stream, wc);
+	/* Neither can be a sealed record. */
+	if (wc->opcode != IBV_WC_RECV || !(wc->wc_flags & IBV_WC_WITH_IMM))
+		return arrival.sealed ? srdma_fail(SRDMA_ESEAL, "a record came without immediate data, which no sealed record lacks")
+				      : srdma_fail(SRDMA_EPROTOCOL, "the peer sent a message without immediate data");
+	if (wc->byte_len < stream->overhead)
+		return srdma_fail(SRDMA_ESEAL, "a record of %u bytes came, which is too short for a sealed one", wc->byte_len);
+	arrival.number = stream->sends_arrived++;
+	ret = sort_arrival(stream, &arrival);
+	return ret == SRDMA_EPROTOCOL && arrival.sealed ? blame(stream, &arrival) : ret;
+}
+
+int srdma_stream_poll_receives(struct srdma_stream *stream)
+{
+	struct ibv_wc wc[POLL_BATCH];
+	uint32_t taken = 0;
+	int n, ret = 0;
+
+	do {
+		n = ibv_poll_cq(stream->recv_cq, POLL_BATCH, wc);
+		if (n < 0)
+			return srdma_fail(SRDMA_EVERBS, "cannot poll the receive completion queue");
+		taken += (uint32_t)n;
+		/* Looks at each, even after the failure of the queue pair. */
+		for (int i = 0; i < n; i++) {
+			int failed;
+
+			if (!srdma_stream_is_current(stream, &wc[i]))
+				continue;
+			stream->receives_posted--;
+			failed = ret == 0 || ret == SRDMA_EVERBS ? take_arrival(stream, &wc[i]) : 0;
+			if (ret == 0 || (failed != 0 && failed != SRDMA_EVERBS))
+				ret = failed;
+		}
+		/* The receive of what is for the library alone is posted again at once: a peer could go on without end. */
+	} while (n == POLL_BATCH && taken < stream->recv_slots && (ret == 0 || ret == SRDMA_EVERBS));
+	stream->receives_left = n == POLL_BATCH && taken >= stream->recv_slots;
+	return ret;
+}
+
+bool srdma_stream_next_length(const struct srdma_stream *stream, uint32_t *length)
+{
+	const struct srdma_arrival *first = &stream->arrivals[stream->arrival_ring.first];
+
+	if (!srdma_stream_has_message(stream))
+		return false;
+	*length = first->length - (first->sealed ? stream->overhead : 0);
+	return true;
+}
+
+int srdma_stream_peek(struct srdma_stream *stream, const void **data, uint32_t *length)
+{
+	struct srdma_arrival *first = &stream->arrivals[stream->arrival_ring.first];
+
+	if (!srdma_stream_has_message(stream))
+		return 0;
+	if (first->sealed) {
+		int ret = open_in_place(stream, first);
+
+		if (ret != 0)
+			return ret;
+	}
+	*data = srdma_stream_slot(stream, first->slot);
+	*length = first->length;
+	return 1;
+}
+
+int srdma_stream_read(struct srdma_stream *stream, void *buffer)
+{
+	struct srdma_arrival *first = &stream->arrivals[stream->arrival_ring.first];
+	uint8_t nowhere[1];
+
+	if (first->sealed) {
+		int ret = open_arrival(stream, first, first->length > stream->overhead ? buffer : nowhere);
+
+		if (ret != 0)
+			return ret;
+		first->sealed = false;
+		first->length -= stream->overhead;
+	} else if (first->length > 0) {
+		memcpy(buffer, srdma_stream_slot(stream, first->slot), first->length);
+	}
+	return 0;
+}
+
+/* Returns its slot. */
+static uint32_t take_first(struct srdma_stream *stream)
+{
+	struct srdma_arrival first = stream->arrivals[srdma_ring_pop(&stream->arrival_ring)];
+
+	srdma_counter_add(&stream->counters.messages_received, 1);
+	srdma_counter_add(&stream->counters.bytes_received, first.length - (first.sealed ? stream->overhead : 0));
+	return first.slot;
+}
+
+void srdma_stream_drop(struct srdma_stream *stream)
+{
+	take_first(stream);
+}
+
+int srdma_stream_consume(struct srdma_stream *stream)
+{
+	int ret = srdma_stream_post_receive(stream, take_first(stream));
+
+	if (ret != 0)
+		return ret;
+	stream->owed++;
+	return srdma_stream_return_credits(stream);
+}
