@@ -1,18 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "hw_counters.h"
 
-#include "device.h"
-#include "log.h"
-
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#include "log.h"
 
 /* Memory, on every Linux with glibc's shared memory. */
 #define PLACE  "/dev/shm"
@@ -56,10 +56,10 @@ static void remove_stale(void)
 		closedir(place);
 }
 
-static int make_file(const struct hw_counters *counters, int index)
+static int make_file(const struct hw_counters *files, int index)
 {
 	char name[2 * HW_COUNTERS_PATH];
-	snprintf(name, sizeof(name), "%s%s/%s", counters->path, folders[3], names[index]);
+	snprintf(name, sizeof(name), "%s%s/%s", files->path, folders[3], names[index]);
 	int fd = open(name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
 	if (fd >= 0 && pwrite(fd, "0\n", 2, 0) != 2) {
 		close(fd);
@@ -68,69 +68,67 @@ static int make_file(const struct hw_counters *counters, int index)
 	return fd;
 }
 
-static bool make_folders(const struct hw_counters *counters)
+static bool make_folders(const struct hw_counters *files)
 {
 	for (int i = 1; i <= 3; i++) {
 		char name[2 * HW_COUNTERS_PATH];
-		snprintf(name, sizeof(name), "%s%s", counters->path, folders[i]);
+		snprintf(name, sizeof(name), "%s%s", files->path, folders[i]);
 		if (mkdir(name, 0755) != 0)
 			return false;
 	}
 	return true;
 }
 
-void hw_counters_open(struct device *device)
+void hw_counters_open(struct hw_counters *files)
 {
-	struct hw_counters *counters = &device->hw_counters;
 	bool made;
 
 	remove_stale();
-	*counters = (struct hw_counters){.owner = getpid(), .fds = {-1, -1}, .next = UINT64_MAX};
-	snprintf(counters->path, sizeof(counters->path), PLACE "/" PREFIX "%ld.XXXXXX", (long)getpid());
-	if (mkdtemp(counters->path) == NULL) {
-		counters->path[0] = '\0';
+	*files = (struct hw_counters){.owner = getpid(), .fds = {-1, -1}, .next = UINT64_MAX};
+	snprintf(files->path, sizeof(files->path), PLACE "/" PREFIX "%ld.XXXXXX", (long)getpid());
+	if (mkdtemp(files->path) == NULL) {
+		files->path[0] = '\0';
 		return;
 	}
-	made = make_folders(counters);
+	made = make_folders(files);
 	for (int i = 0; i < HW_COUNTERS && made; i++) {
-		counters->fds[i] = make_file(counters, i);
-		made = counters->fds[i] >= 0;
+		files->fds[i] = make_file(files, i);
+		made = files->fds[i] >= 0;
 	}
 	if (!made) {
-		log_write(LOG_INFO, "cannot write counters to %s: %s", counters->path, strerror(errno));
-		hw_counters_remove(counters);
+		log_write(LOG_INFO, "cannot write counters to %s: %s", files->path, strerror(errno));
+		hw_counters_remove(files);
 		return;
 	}
-	counters->next = 0;
+	files->next = 0;
 }
 
-void hw_counters_publish(struct device *device)
+void hw_counters_publish(struct hw_counters *files, const struct counters *counters, uint64_t now)
 {
-	struct hw_counters *counters = &device->hw_counters;
 	uint64_t values[HW_COUNTERS];
 
-	counters->next = device->now + HW_COUNTERS_NS;
-	values[0] = atomic_load_explicit(&device->counters->out_of_sequence, memory_order_relaxed);
-	values[1] = atomic_load_explicit(&device->counters->duplicates, memory_order_relaxed);
+	files->next = now + HW_COUNTERS_NS;
+	values[0] = atomic_load_explicit(&counters->out_of_sequence, memory_order_relaxed);
+	values[1] = atomic_load_explicit(&counters->duplicates, memory_order_relaxed);
 	for (int i = 0; i < HW_COUNTERS; i++) {
 		char text[32];
-		if (values[i] == counters->shown[i])
+		if (values[i] == files->shown[i])
 			continue;
 		int length = snprintf(text, sizeof(text), "%llu\n", (unsigned long long)values[i]);
 		/* In one piece, and never shorter than before: who reads sees one number or the other. */
-		if (pwrite(counters->fds[i], text, (size_t)length, 0) == length)
-			counters->shown[i] = values[i];
+		if (pwrite(files->fds[i], text, (size_t)length, 0) == length)
+			files->shown[i] = values[i];
 	}
 }
 
-void hw_counters_remove(struct hw_counters *counters)
+void hw_counters_remove(struct hw_counters *files)
 {
-	if (counters->path[0] == '\0' || counters->owner != getpid())
+	if (files->path[0] == '\0' || files->owner != getpid())
 		return;
-	remove_tree(counters->path);
-	counters->next = UINT64_MAX;
+	remove_tree(files->path);
+	files->next = UINT64_MAX;
 	for (int i = 0; i < HW_COUNTERS; i++)
-		if (counters->fds[i] >= 0)
-			close(counters->fds[i]);
-	counters->path[0] = '\0';
+		if (files->fds[i] >= 0)
+			close(files->fds[i]);
+	files->path[0] = '\0';
 }

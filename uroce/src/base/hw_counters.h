@@ -4,10 +4,9 @@
 #ifndef UROCE_HW_COUNTERS_H
 #define UROCE_HW_COUNTERS_H
 
-#include <stdint.h>
 #include <sys/types.h>
 
-struct device;
+#include "counters.h"
 
 enum {
 	HW_COUNTERS = 2,
@@ -24,10 +23,10 @@ struct hw_counters {
 };
 
 /* Makes the files. Where they can't be made there are none, which is no failure. */
-void hw_counters_open(struct device *device);
-/* Device lock held; it is time (`next`). Writes what has changed. */
-void hw_counters_publish(struct device *device);
+void hw_counters_open(struct hw_counters *files);
+/* Writes what has changed; called when `next` has come, with the device's lock held. */
+void hw_counters_publish(struct hw_counters *files, const struct counters *counters, uint64_t now);
 /* Removes the files, in the process that has made them. */
-void hw_counters_remove(struct hw_counters *counters);
+void hw_counters_remove(struct hw_counters *files);
 
 #endif

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Open addressing with linear probing. Never more than three quarters of the slots are used. */
-#include "device.h"
+#include "table.h"
 
 #include <errno.h>
 #include <stdlib.h>

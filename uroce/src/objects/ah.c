@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Address handles: where a datagram goes, checked once. */
+#include "ah.h"
+
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
@@ -8,8 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "device.h"
-#include "qp.h"
+#include "memory.h"
 #include "udp.h"
 
 int ah_resolve(struct device *device, const struct ibv_ah_attr *attr, struct address_vector *out)

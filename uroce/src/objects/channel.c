@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Completion channels: queues with an event to give, and an eventfd that counts the events. */
-#include "cq.h"
+#include "channel.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -8,7 +8,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-#include "log.h"
+#include "event.h"
 
 static struct channel *channel_of(struct ibv_comp_channel *channel)
 {
@@ -61,78 +61,74 @@ int channel_destroy(struct ibv_comp_channel *ibv_channel)
 /* ---- events ---- */
 
 /* A queue is in the list once, however many events it has. Lock held, for both. */
-static void append(struct channel *channel, struct cq *cq)
+static void append(struct channel *channel, struct cq_events *events)
 {
-	cq->next = NULL;
-	*channel->tail = cq;
-	channel->tail = &cq->next;
+	events->next = NULL;
+	*channel->tail = events;
+	channel->tail = &events->next;
 }
 
-static void take_out(struct channel *channel, struct cq *cq)
+static void take_out(struct channel *channel, struct cq_events *events)
 {
-	struct cq **at = &channel->head;
-	while (*at != cq)
+	struct cq_events **at = &channel->head;
+	while (*at != events)
 		at = &(*at)->next;
-	*at = cq->next;
-	if (channel->tail == &cq->next)
+	*at = events->next;
+	if (channel->tail == &events->next)
 		channel->tail = at;
-	cq->next = NULL;
+	events->next = NULL;
 }
 
-void channel_push(struct cq *cq)
+void channel_push(struct cq_events *events)
 {
-	struct channel *channel = channel_of(cq->ibv.channel);
-	static const uint64_t one = 1;
-
+	if (events->cq->channel == NULL)
+		return;
+	struct channel *channel = channel_of(events->cq->channel);
 	pthread_mutex_lock(&channel->lock);
-	if (cq->events++ == 0)
-		append(channel, cq);
+	if (events->waiting++ == 0)
+		append(channel, events);
 	/* Under the lock: else channel_forget could drop the event before it is counted. */
-	if (write(channel->ibv.fd, &one, sizeof(one)) != sizeof(one))
-		log_write(LOG_ERROR, "the program has closed the descriptor of a completion channel, or put another in its place: %s", strerror(errno));
+	event_count(channel->ibv.fd, "a completion channel");
 	pthread_mutex_unlock(&channel->lock);
 }
 
-uint32_t channel_forget(struct cq *cq)
+uint32_t channel_forget(struct cq_events *events)
 {
-	if (cq->ibv.channel == NULL)
+	if (events->cq->channel == NULL)
 		return 0;
-	struct channel *channel = channel_of(cq->ibv.channel);
+	struct channel *channel = channel_of(events->cq->channel);
 	pthread_mutex_lock(&channel->lock);
-	if (cq->events > 0)
-		take_out(channel, cq);
-	for (; cq->events > 0; cq->events--)
+	if (events->waiting > 0)
+		take_out(channel, events);
+	for (; events->waiting > 0; events->waiting--)
 		event_uncount(channel->ibv.fd); /* if it does not, cq_get_event finds the list empty */
-	uint32_t given = cq->given;
+	uint32_t given = events->given;
 	pthread_mutex_unlock(&channel->lock);
 	return given;
 }
 
 /* False when the event that was counted has been dropped since. */
-static bool next_event(struct channel *channel, struct ibv_cq **cq_out, void **cq_context)
+static bool next_event(struct channel *channel, struct ibv_cq **cq, void **cq_context)
 {
 	pthread_mutex_lock(&channel->lock);
-	struct cq *cq = channel->head;
-	if (cq != NULL) {
-		take_out(channel, cq);
-		if (--cq->events > 0)
-			append(channel, cq);
-		cq->given++;
+	struct cq_events *events = channel->head;
+	if (events != NULL) {
+		take_out(channel, events);
+		if (--events->waiting > 0)
+			append(channel, events);
+		events->given++;
 		/* Read here: the queue can't go before this event is acknowledged, but only from now on. */
-		*cq_out = &cq->ibv;
-		*cq_context = cq->ibv.cq_context;
+		*cq = events->cq;
+		*cq_context = events->cq->cq_context;
 	}
 	pthread_mutex_unlock(&channel->lock);
-	return cq != NULL;
+	return events != NULL;
 }
 
 int cq_get_event(struct ibv_comp_channel *ibv_channel, struct ibv_cq **cq, void **cq_context)
 {
 	do {
-		/* As with the kernel's descriptor: EAGAIN and EINTR are the caller's. */
-		uint64_t count;
-		ssize_t got = read(ibv_channel->fd, &count, sizeof(count));
-		if (got != sizeof(count))
+		if (event_wait(ibv_channel->fd) != 0)
 			return -1;
 	} while (!next_event(channel_of(ibv_channel), cq, cq_context));
 	return 0;

@@ -7,7 +7,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "engine.h"
+#include "event.h"
 #include "log.h"
 
 /* ibv_cq_ex_to_cq is a cast. */
@@ -98,8 +98,7 @@ void cq_push(struct cq *cq, const struct cqe *cqe, bool solicited)
 		add(cq, cqe);
 		if (due(cq, solicited || cqe->wc.status != IBV_WC_SUCCESS)) {
 			cq->armed = CQ_QUIET;
-			if (cq->ibv.channel != NULL)
-				channel_push(cq);
+			channel_push(&cq->events);
 		}
 	}
 	pthread_mutex_unlock(&cq->lock);
@@ -124,6 +123,16 @@ void cq_remove(struct cq *cq, uint32_t qpn, const struct ibv_srq *keep_srq)
 	}
 	cq->tail = to;
 	pthread_mutex_unlock(&cq->lock);
+}
+
+uint32_t cq_take_wcs(struct cq *cq, uint32_t count, struct ibv_wc *wc)
+{
+	pthread_mutex_lock(&cq->lock);
+	uint32_t got = held(cq) < count ? held(cq) : count;
+	for (uint32_t i = 0; i < got; i++)
+		wc[i] = slot(cq, cq->head++)->wc;
+	pthread_mutex_unlock(&cq->lock);
+	return got;
 }
 
 bool cq_take(struct cq *cq, struct cqe *out)
@@ -161,6 +170,7 @@ struct cq *cq_new(struct ibv_context *ibv_context, uint32_t cqe, void *cq_contex
 		goto no_memory;
 	cq->device = context->device;
 	cq->context = context;
+	cq->events.cq = &cq->ibv;
 	cq->ibv.context = ibv_context;
 	cq->ibv.channel = channel;
 	cq->ibv.cq_context = cq_context;
@@ -212,7 +222,7 @@ int cq_destroy(struct ibv_cq *ibv_cq)
 
 	if (atomic_load(&cq->uses) != 0)
 		return EBUSY;
-	uint32_t given = channel_forget(cq);
+	uint32_t given = channel_forget(&cq->events);
 	wait_for_acknowledgement(ibv_cq, given, context_forget(context, ibv_cq));
 
 	if (ibv_cq->channel != NULL) {
@@ -262,43 +272,4 @@ int cq_resize(struct ibv_cq *ibv_cq, int cqe)
 	pthread_mutex_unlock(&cq->lock);
 	wipe(ring, touched);
 	return fits ? 0 : EINVAL;
-}
-
-/* ---- polling and arming ---- */
-
-static uint32_t take_some(struct cq *cq, uint32_t count, struct ibv_wc *wc)
-{
-	pthread_mutex_lock(&cq->lock);
-	uint32_t got = held(cq) < count ? held(cq) : count;
-	for (uint32_t i = 0; i < got; i++)
-		wc[i] = slot(cq, cq->head++)->wc;
-	pthread_mutex_unlock(&cq->lock);
-	return got;
-}
-
-int cq_poll(struct ibv_cq *ibv_cq, int count, struct ibv_wc *wc)
-{
-	struct cq *cq = cq_of(ibv_cq);
-	if (count <= 0)
-		return 0;
-	uint32_t got = take_some(cq, (uint32_t)count, wc);
-	if (got == 0) {
-		/* An application that polls is what drives the protocol. */
-		engine_poll(cq->device);
-		got = take_some(cq, (uint32_t)count, wc);
-	}
-	return (int)got;
-}
-
-int cq_req_notify(struct ibv_cq *ibv_cq, int solicited_only)
-{
-	struct cq *cq = cq_of(ibv_cq);
-	pthread_mutex_lock(&cq->lock);
-	if (!solicited_only)
-		cq->armed = CQ_ARMED;
-	else if (cq->armed == CQ_QUIET)
-		cq->armed = CQ_ARMED_SOLICITED;
-	pthread_mutex_unlock(&cq->lock);
-	engine_armed(cq->device);
-	return 0;
 }

@@ -1,16 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Completion queues and the channels that tell of them. */
+/* Completion queues. */
 #ifndef UROCE_CQ_H
 #define UROCE_CQ_H
 
-#include "context.h"
-
-struct channel {
-	struct ibv_comp_channel ibv; /* `fd`: an eventfd semaphore, one count per event waiting */
-	pthread_mutex_t lock;
-	struct cq *head; /* queues with an event to give */
-	struct cq **tail;
-};
+#include "channel.h"
 
 struct cqe {
 	struct ibv_wc wc; /* `opcode`, `qp_num` and all others are set even when the status is an error */
@@ -44,10 +37,7 @@ struct cq {
 	 * and whoever holds the device's lock may have a completion to push. */
 	pthread_mutex_t poll_lock;
 	struct cqe current; /* what the read functions read */
-	/* The channel's list, under its lock. */
-	struct cq *next;
-	unsigned events; /* waiting in the channel's list */
-	uint32_t given;  /* events that the application has taken */
+	struct cq_events events;
 };
 
 /* Adds a completion, and an event if the queue is armed for it (`solicited`: a solicited receive, or an error). Full: the
@@ -56,30 +46,18 @@ void cq_push(struct cq *cq, const struct cqe *cqe, bool solicited);
 /* Takes a queue pair's completions out: it is being destroyed or reset. */
 void cq_remove(struct cq *cq, uint32_t qpn, const struct ibv_srq *keep_srq);
 
-/* Between cq.c, cq_ex.c and channel.c. */
-
 /* What both ways of creation have in common. NULL and errno. */
 struct cq *cq_new(struct ibv_context *context, uint32_t cqe, void *cq_context, struct ibv_comp_channel *channel,
 		  uint32_t vector);
-/* The oldest completion; false when there is none. */
+/* The oldest completions: how many, at most `count`. */
+uint32_t cq_take_wcs(struct cq *cq, uint32_t count, struct ibv_wc *wc);
+/* The oldest completion with its time; false when there is none. */
 bool cq_take(struct cq *cq, struct cqe *out);
-/* One more event of this queue. The queue's lock may be held. */
-void channel_push(struct cq *cq);
-/* Drops those that wait; returns how many the application has taken. */
-uint32_t channel_forget(struct cq *cq);
-
-/* The verbs. */
-struct ibv_comp_channel *channel_create(struct ibv_context *context);
-int channel_destroy(struct ibv_comp_channel *channel);
+/* The verbs, but for those that drive the protocol: poll.c, cq_ex.c. */
 struct ibv_cq *cq_create(struct ibv_context *context, int cqe, void *cq_context, struct ibv_comp_channel *channel,
 			 int vector);
-struct ibv_cq_ex *cq_create_ex(struct ibv_context *context, struct ibv_cq_init_attr_ex *attr);
 int cq_resize(struct ibv_cq *cq, int cqe);
 int cq_destroy(struct ibv_cq *cq);
-int cq_poll(struct ibv_cq *cq, int count, struct ibv_wc *wc);
-int cq_req_notify(struct ibv_cq *cq, int solicited_only);
-int cq_get_event(struct ibv_comp_channel *channel, struct ibv_cq **cq, void **cq_context);
-void cq_ack_events(struct ibv_cq *cq, unsigned count);
 
 static inline struct cq *cq_of(struct ibv_cq *cq)
 {

@@ -13,6 +13,7 @@
 #include "counters.h"
 #include "hw_counters.h"
 #include "link.h"
+#include "table.h"
 #include "timer.h"
 
 /* Limits, as ibv_query_device tells them. */
@@ -34,24 +35,9 @@ enum {
 /* No enumerator: it needs 32 bits, and would make all of the enum unsigned. */
 #define MAX_MESSAGE (UINT32_C(1) << 31)
 
+struct progress;
 struct qp;
 struct udp_link;
-
-/* Numbers to things: open addressing, keyed by a 32-bit number that is never 0. */
-struct table {
-	struct table_slot {
-		uint32_t number;
-		void *thing; /* NULL: free; TABLE_GONE: removed */
-	} *slot;
-	size_t size; /* a power of two, or 0 */
-	size_t used; /* slots that are not free */
-	size_t count;
-};
-
-int table_add(struct table *table, uint32_t number, void *thing); /* 0, -EEXIST, -ENOMEM */
-void *table_find(const struct table *table, uint32_t number);    /* NULL if none */
-void table_remove(struct table *table, uint32_t number);
-void table_clear(struct table *table);
 
 struct device {
 	pthread_mutex_t lock;
@@ -74,19 +60,15 @@ struct device {
 	uint32_t *blocks; /* first QPNs of the claimed blocks */
 	size_t block_count;
 
-	/* Queue pairs that have something to send, first come first served. */
+	/* Queue pairs that have something to send, first come first served: active.c. */
 	struct qp *active_head;
 	struct qp **active_tail;
 	bool eager; /* some of it should go now; else the next round is soon enough, and sends more at once */
 
 	uint32_t max_window; /* packets of 4 KiB that a receive buffer takes */
 
-	/* The thread that makes progress when the application does not: progress.c. */
+	/* The thread that makes progress when the application does not: progress.c. NULL: there is none. */
 	struct progress *progress;
 };
-
-/* Called once by the first ibv_open_device of a process, and again in a child. 0 or a negative errno, logged. */
-int device_init(struct device *device);
-void device_clear(struct device *device);
 
 #endif

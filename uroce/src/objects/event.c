@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Asynchronous events: a queue per context, and an eventfd that counts what is in it. What the application has taken is
  * remembered per object, for an object must not go before all its events are acknowledged. */
+#include "event.h"
+
 #include <errno.h>
 #include <linux/fs.h>
 #include <stdlib.h>
@@ -9,7 +11,6 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-#include "context.h"
 #include "log.h"
 
 enum about { ABOUT_PORT, ABOUT_QP, ABOUT_CQ, ABOUT_SRQ, ABOUT_WQ };
@@ -71,6 +72,31 @@ struct ibv_context *context_of_event(const struct ibv_async_event *event)
 	}
 }
 
+/* ---- eventfds ---- */
+
+void event_count(int fd, const char *what)
+{
+	static const uint64_t one = 1;
+	if (write(fd, &one, sizeof(one)) != sizeof(one))
+		log_write(LOG_ERROR, "the program has closed the descriptor of %s, or put another in its place: %s", what, strerror(errno));
+}
+
+void event_uncount(int fd)
+{
+	uint64_t count;
+	struct iovec to = {.iov_base = &count, .iov_len = sizeof(count)};
+	/* preadv2, of which not every C library knows. The position, in two halves, is none. */
+	long got = syscall(SYS_preadv2, fd, &to, 1, -1L, -1L, RWF_NOWAIT);
+	/* Nothing: a thread has read it, or the kernel can't (before 5.8). */
+	(void)got;
+}
+
+int event_wait(int fd)
+{
+	uint64_t count;
+	return read(fd, &count, sizeof(count)) == sizeof(count) ? 0 : -1;
+}
+
 /* ---- raising ---- */
 
 static void set_element(struct ibv_async_event *event, void *element)
@@ -95,7 +121,6 @@ static void set_element(struct ibv_async_event *event, void *element)
 
 void context_raise(struct context *context, enum ibv_event_type type, void *element)
 {
-	static const uint64_t one = 1;
 	struct async_event *event = calloc(1, sizeof(*event));
 	if (event == NULL) {
 		log_write(LOG_ERROR, "out of memory: lost an asynchronous event (%d)", (int)type);
@@ -108,8 +133,7 @@ void context_raise(struct context *context, enum ibv_event_type type, void *elem
 	*context->event_tail = event;
 	context->event_tail = &event->next;
 	/* Under the lock: else context_forget could drop the event before it is counted. */
-	if (write(context->verbs.context.async_fd, &one, sizeof(one)) != sizeof(one))
-		log_write(LOG_ERROR, "the program has closed the descriptor of asynchronous events, or put another in its place: %s", strerror(errno));
+	event_count(context->verbs.context.async_fd, "asynchronous events");
 	pthread_mutex_unlock(&context->event_lock);
 }
 
@@ -155,10 +179,7 @@ static bool next_event(struct context *context, struct ibv_async_event *out)
 int context_get_event(struct ibv_context *ibv_context, struct ibv_async_event *event)
 {
 	do {
-		/* As with the kernel's descriptor: EAGAIN and EINTR are the caller's. */
-		uint64_t count;
-		ssize_t got = read(ibv_context->async_fd, &count, sizeof(count));
-		if (got != sizeof(count))
+		if (event_wait(ibv_context->async_fd) != 0)
 			return -1;
 	} while (!next_event(context_of(ibv_context), event));
 	return 0;
@@ -196,16 +217,6 @@ void context_ack_event(const struct ibv_async_event *event)
 }
 
 /* ---- forgetting ---- */
-
-void event_uncount(int fd)
-{
-	uint64_t count;
-	struct iovec to = {.iov_base = &count, .iov_len = sizeof(count)};
-	/* preadv2, of which not every C library knows. The position, in two halves, is none. */
-	long got = syscall(SYS_preadv2, fd, &to, 1, -1L, -1L, RWF_NOWAIT);
-	/* Nothing: a thread has read it, or the kernel can't (before 5.8). */
-	(void)got;
-}
 
 static unsigned forget_taken(struct context *context, const void *element)
 {

@@ -14,9 +14,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "engine.h"
 #include "log.h"
-#include "qp.h"
 #include "random.h"
 
 #ifndef MADV_POPULATE_READ
@@ -135,19 +133,6 @@ uint8_t *memory_local(const struct pd *pd, uint32_t lkey, uint64_t va, uint64_t 
 		return NULL;
 	const struct mr *mr = key->owner;
 	if (mr->pd != pd || (mr->access & access) != access)
-		return NULL;
-	return mr_at(mr, va, length);
-}
-
-uint8_t *memory_remote(const struct qp *qp, uint32_t rkey, uint64_t va, uint64_t length, int access)
-{
-	const struct key *key = key_find(qp->device, rkey);
-	if (key == NULL || key->kind == KEY_LOCAL)
-		return NULL;
-	if (key->kind == KEY_WINDOW)
-		return window_at(key->owner, qp, va, length, access);
-	const struct mr *mr = key->owner;
-	if (mr->pd != qp->pd || (mr->access & access) != access)
 		return NULL;
 	return mr_at(mr, va, length);
 }
@@ -314,13 +299,13 @@ struct ibv_mr *mr_reg(struct ibv_pd *ibv_pd, void *addr, size_t length, uint64_t
 	mr->access = relevant(access);
 	set_translation(mr, addr, length, iova);
 
-	engine_enter(pd->device);
+	pthread_mutex_lock(&pd->device->lock);
 	error = enter(pd->device, mr);
 	if (error == 0) {
 		mr->ibv.lkey = mr->local.value;
 		mr->ibv.rkey = mr->remote.value;
 	}
-	engine_leave(pd->device);
+	pthread_mutex_unlock(&pd->device->lock);
 	if (error != 0)
 		goto fail;
 
@@ -365,7 +350,7 @@ static int reregister(struct mr *mr, int flags, struct ibv_pd *pd, void *addr, s
 	if (error != 0)
 		return error;
 
-	engine_enter(mr->pd->device);
+	pthread_mutex_lock(&mr->pd->device->lock);
 	if (mr->windows != 0) {
 		error = -EBUSY;
 	} else {
@@ -379,7 +364,7 @@ static int reregister(struct mr *mr, int flags, struct ibv_pd *pd, void *addr, s
 			atomic_fetch_add(&mr->pd->uses, 1);
 		}
 	}
-	engine_leave(mr->pd->device);
+	pthread_mutex_unlock(&mr->pd->device->lock);
 	return error;
 }
 
@@ -399,14 +384,14 @@ int mr_dereg(struct ibv_mr *ibv_mr)
 	struct pd *pd = mr->pd;
 	struct device *device = pd->device;
 
-	engine_enter(device);
+	pthread_mutex_lock(&device->lock);
 	bool bound = mr->windows != 0;
 	if (!bound) {
 		unlist(device, mr);
 		key_drop(device, &mr->remote);
 		key_drop(device, &mr->local);
 	}
-	engine_leave(device);
+	pthread_mutex_unlock(&device->lock);
 	if (bound)
 		return EBUSY;
 

@@ -1,11 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Protection domains, memory regions and windows, and the one way in: resolving a key. */
+/* Protection domains, keys and memory regions. */
 #ifndef UROCE_MEMORY_H
 #define UROCE_MEMORY_H
 
 #include "context.h"
-
-struct qp;
 
 struct pd {
 	struct ibv_pd ibv;
@@ -34,29 +32,10 @@ struct mr {
 	struct mr *same;  /* another whose address folds to the same number: mr_alive() */
 };
 
-struct mw {
-	struct ibv_mw ibv;
-	struct pd *pd;
-	struct key key;
-	struct mr *mr; /* NULL: not bound */
-	uint64_t va;
-	uint64_t length;
-	int access;
-	uint32_t qpn; /* type 2: the queue pair it was bound through */
-};
-
-/* All four with the device's lock held. The pointer is good until the lock is released. */
+/* All these with the device's lock held. A pointer into memory is good until the lock is released. */
 
 /* Local memory of a scatter/gather entry. `access`: 0 or IBV_ACCESS_LOCAL_WRITE. NULL: key, PD, rights or bounds. */
 uint8_t *memory_local(const struct pd *pd, uint32_t lkey, uint64_t va, uint64_t length, int access);
-/* What a packet asks for. `access`: IBV_ACCESS_REMOTE_WRITE, _READ or _ATOMIC. `qp` decides the PD and type 2 windows. */
-uint8_t *memory_remote(const struct qp *qp, uint32_t rkey, uint64_t va, uint64_t length, int access);
-/* IBV_WR_LOCAL_INV and send with invalidate: a type 2 window. 0 or -EACCES. */
-int memory_invalidate(struct qp *qp, uint32_t rkey, bool remote);
-/* IBV_WR_BIND_MW. 0 or a negative errno. */
-int memory_bind(struct qp *qp, struct mw *mw, uint32_t rkey, const struct ibv_mw_bind_info *info);
-
-/* For window.c and memory.c, lock held. */
 
 /* The key of that value, or NULL. */
 struct key *key_find(const struct device *device, uint32_t value);
@@ -68,8 +47,6 @@ void key_drop(struct device *device, struct key *key);
 bool mr_alive(const struct device *device, const struct ibv_mr *mr);
 /* Where [va, va + length) of a region is; NULL: out of bounds. */
 uint8_t *mr_at(const struct mr *mr, uint64_t va, uint64_t length);
-/* The same through a window, which must grant `access`. */
-uint8_t *window_at(const struct mw *mw, const struct qp *qp, uint64_t va, uint64_t length, int access);
 
 /* The verbs. */
 struct ibv_pd *pd_alloc(struct ibv_context *context);
@@ -77,8 +54,6 @@ int pd_dealloc(struct ibv_pd *pd);
 struct ibv_mr *mr_reg(struct ibv_pd *pd, void *addr, size_t length, uint64_t iova, int access);
 int mr_rereg(struct ibv_mr *mr, int flags, struct ibv_pd *pd, void *addr, size_t length, int access);
 int mr_dereg(struct ibv_mr *mr);
-struct ibv_mw *mw_alloc(struct ibv_pd *pd, enum ibv_mw_type type);
-int mw_dealloc(struct ibv_mw *mw);
 
 static inline struct pd *pd_of(struct ibv_pd *pd)
 {

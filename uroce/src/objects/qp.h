@@ -3,66 +3,10 @@
 #ifndef UROCE_QP_H
 #define UROCE_QP_H
 
-#include "cq.h"
-#include "memory.h"
+#include "ah.h"
+#include "recv_queue.h"
 #include "timer.h"
-#include "wire.h"
-
-/* Where a datagram, or all packets of a connected queue pair, go. */
-struct address_vector {
-	union ibv_gid dgid;
-	uint8_t sgid_index;
-	uint8_t tclass;
-	uint8_t hop_limit;
-};
-
-struct ah {
-	struct ibv_ah ibv;
-	struct address_vector av;
-};
-
-/* ---- receiving ---- */
-
-struct recv_wqe {
-	uint64_t wr_id;
-	uint32_t length; /* sum of the entries */
-	uint32_t sges;
-	struct ibv_sge sge[]; /* room for the queue's max_sge */
-};
-
-/* A queue pair's own, or a shared one. */
-struct recv_queue {
-	pthread_mutex_t lock; /* guards all of it */
-	struct pd *pd; /* that the entries' keys belong to */
-	uint8_t *ring; /* recv_wqe, `stride` bytes each */
-	size_t stride;
-	uint32_t size; /* a power of two, at least max_wr */
-	uint32_t max_wr;
-	uint32_t max_sge;
-	uint32_t head; /* next to take */
-	uint32_t tail; /* next to fill */
-	bool closed;   /* the queue pair is in RESET: nothing may be posted; never set for a shared one */
-	bool dead;     /* the queue pair is in ERR: a post is flushed at once; never set for a shared one */
-	uint32_t limit; /* shared: below it, one IBV_EVENT_SRQ_LIMIT_REACHED; 0: none */
-};
-
-struct srq {
-	struct ibv_srq ibv;
-	struct context *context;
-	struct recv_queue rq;
-	atomic_uint uses;
-	bool has_number; /* for pyverbs: XRC is not offered */
-};
-
-/* Takes the oldest receive into `out` (room for MAX_SGE entries). False when there is none. Raises the limit event of a
- * shared queue. */
-struct recv_taken {
-	uint64_t wr_id;
-	uint32_t length;
-	uint32_t sges;
-	struct ibv_sge sge[MAX_SGE];
-};
-bool recv_queue_take(struct qp *qp, struct recv_taken *out);
+#include "window.h"
 
 /* ---- sending ---- */
 
@@ -235,44 +179,10 @@ static inline struct qp *qp_of(struct ibv_qp *qp)
 	return (struct qp *)qp;
 }
 
-/* The state machine: qp_state.c. Lock held. */
-
-/* To ERR: all posted work completes as IBV_WC_WR_FLUSH_ERR, in order; `event` (IBV_EVENT_QP_FATAL, _QP_REQ_ERR,
- * _QP_ACCESS_ERR), unless -1, is raised; with an SRQ, IBV_EVENT_QP_LAST_WQE_REACHED. Idempotent. */
-void qp_fail(struct qp *qp, int event);
-/* Completes the work request at sq.head with `status` (IBV_WC_SUCCESS: only when it is signaled) and moves head on. */
-void qp_complete_send(struct qp *qp, enum ibv_wc_status status);
-/* After qp_complete_send with an error that the send queue found itself: RC goes to ERR, UC and UD to SQE (IBTA vol 1,
- * 10.3.1.7), where receiving goes on and sends are flushed. */
-void qp_fail_send(struct qp *qp);
-/* Raises IBV_EVENT_SQ_DRAINED when draining and nothing is outstanding. */
-void qp_check_drained(struct qp *qp);
-
-/* The verbs: qp.c (create, destroy), qp_modify.c, post.c, wr.c. */
-struct ibv_qp *qp_create(struct ibv_pd *pd, struct ibv_qp_init_attr *attr);
-struct ibv_qp *qp_create_ex(struct ibv_context *context, struct ibv_qp_init_attr_ex *attr);
-int qp_destroy(struct ibv_qp *qp);
-int qp_modify(struct ibv_qp *qp, struct ibv_qp_attr *attr, int mask);
-int qp_query(struct ibv_qp *qp, struct ibv_qp_attr *attr, int mask, struct ibv_qp_init_attr *init);
-int qp_post_send(struct ibv_qp *qp, struct ibv_send_wr *wr, struct ibv_send_wr **bad);
-int qp_post_recv(struct ibv_qp *qp, struct ibv_recv_wr *wr, struct ibv_recv_wr **bad);
-int qp_bind_mw(struct ibv_qp *qp, struct ibv_mw *mw, struct ibv_mw_bind *bind);
-void wr_init(struct qp *qp); /* sets the function pointers of ibv_qp_ex */
-
-struct ibv_srq *srq_create(struct ibv_pd *pd, struct ibv_srq_init_attr *attr);
-struct ibv_srq *srq_create_ex(struct ibv_context *context, struct ibv_srq_init_attr_ex *attr);
-int srq_modify(struct ibv_srq *srq, struct ibv_srq_attr *attr, int mask);
-int srq_query(struct ibv_srq *srq, struct ibv_srq_attr *attr);
-int srq_destroy(struct ibv_srq *srq);
-int srq_post_recv(struct ibv_srq *srq, struct ibv_recv_wr *wr, struct ibv_recv_wr **bad);
-
-struct ibv_ah *ah_create(struct ibv_pd *pd, struct ibv_ah_attr *attr);
-struct ibv_ah *ah_create_from_wc(struct ibv_pd *pd, struct ibv_wc *wc, struct ibv_grh *grh, uint8_t port);
-int ah_destroy(struct ibv_ah *ah);
-/* What ibv_init_ah_from_wc says: the way back to a datagram's sender. 0, or EINVAL. */
-int ah_init_from_wc(struct ibv_context *context, uint8_t port, const struct ibv_wc *wc, const struct ibv_grh *grh,
-		    struct ibv_ah_attr *attr);
-/* Checks port, GRH and GIDs of an address. 0 or EINVAL. */
-int ah_resolve(struct device *device, const struct ibv_ah_attr *attr, struct address_vector *out);
+/* Where its receives come from. */
+static inline struct recv_queue *qp_recv_queue(struct qp *qp)
+{
+	return qp->srq != NULL ? &qp->srq->rq : &qp->rq;
+}
 
 #endif

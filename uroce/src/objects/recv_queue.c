@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "event.h"
+
 static struct recv_wqe *slot(uint8_t *ring, size_t stride, uint32_t size, uint32_t position)
 {
 	return (struct recv_wqe *)(ring + (position & (size - 1)) * stride);
@@ -84,27 +86,27 @@ int recv_queue_resize(struct recv_queue *rq, uint32_t max_wr)
 
 /* ---- posting ---- */
 
-static void push_flushed(const struct qp *qp, uint64_t wr_id)
+static void push_flushed(const struct recv_queue *rq, uint64_t wr_id)
 {
 	struct cqe cqe = {
 		.wc = {
 			.wr_id = wr_id,
 			.status = IBV_WC_WR_FLUSH_ERR,
 			.opcode = IBV_WC_RECV,
-			.qp_num = qp->qpn,
+			.qp_num = rq->qpn,
 		},
 	};
-	cq_push(qp->recv_cq, &cqe, true);
+	cq_push(rq->cq, &cqe, true);
 }
 
-static int post_one(struct recv_queue *rq, const struct ibv_recv_wr *wr, const struct qp *qp)
+static int post_one(struct recv_queue *rq, const struct ibv_recv_wr *wr)
 {
 	if (rq->closed || (unsigned)wr->num_sge > rq->max_sge)
 		return EINVAL;
 	if (rq->tail - rq->head == rq->max_wr)
 		return ENOMEM;
 	if (rq->dead) {
-		push_flushed(qp, wr->wr_id);
+		push_flushed(rq, wr->wr_id);
 		return 0;
 	}
 	struct recv_wqe *wqe = at(rq, rq->tail);
@@ -121,13 +123,13 @@ static int post_one(struct recv_queue *rq, const struct ibv_recv_wr *wr, const s
 	return 0;
 }
 
-int recv_queue_post(struct recv_queue *rq, struct ibv_recv_wr *wr, struct ibv_recv_wr **bad, const struct qp *qp)
+int recv_queue_post(struct recv_queue *rq, struct ibv_recv_wr *wr, struct ibv_recv_wr **bad)
 {
 	int error = 0;
 
 	pthread_mutex_lock(&rq->lock);
 	while (wr != NULL) {
-		error = post_one(rq, wr, qp);
+		error = post_one(rq, wr);
 		if (error != 0)
 			break;
 		wr = wr->next;
@@ -138,22 +140,10 @@ int recv_queue_post(struct recv_queue *rq, struct ibv_recv_wr *wr, struct ibv_re
 	return error;
 }
 
-int qp_post_recv(struct ibv_qp *ibqp, struct ibv_recv_wr *wr, struct ibv_recv_wr **bad)
-{
-	struct qp *qp = qp_of(ibqp);
-	if (qp->srq != NULL) {
-		if (bad != NULL)
-			*bad = wr;
-		return EINVAL;
-	}
-	return recv_queue_post(&qp->rq, wr, bad, qp);
-}
-
 /* ---- taking ---- */
 
-bool recv_queue_take(struct qp *qp, struct recv_taken *out)
+bool recv_queue_take(struct recv_queue *rq, struct recv_taken *out)
 {
-	struct recv_queue *rq = qp->srq != NULL ? &qp->srq->rq : &qp->rq;
 	bool limit_reached = false;
 
 	pthread_mutex_lock(&rq->lock);
@@ -174,9 +164,9 @@ bool recv_queue_take(struct qp *qp, struct recv_taken *out)
 	}
 	pthread_mutex_unlock(&rq->lock);
 
-	/* This queue pair keeps the shared queue alive. */
+	/* The queue pair that takes keeps the shared queue alive. */
 	if (limit_reached)
-		context_raise(qp->srq->context, IBV_EVENT_SRQ_LIMIT_REACHED, &qp->srq->ibv);
+		context_raise(rq->srq->context, IBV_EVENT_SRQ_LIMIT_REACHED, &rq->srq->ibv);
 	return true;
 }
 
@@ -199,13 +189,12 @@ void recv_queue_close(struct recv_queue *rq)
 	pthread_mutex_unlock(&rq->lock);
 }
 
-void recv_queue_flush(struct qp *qp)
+void recv_queue_flush(struct recv_queue *rq)
 {
-	struct recv_queue *rq = &qp->rq;
 	pthread_mutex_lock(&rq->lock);
 	rq->closed = false;
 	rq->dead = true;
 	for (; rq->head != rq->tail; rq->head++)
-		push_flushed(qp, at(rq, rq->head)->wr_id);
+		push_flushed(rq, at(rq, rq->head)->wr_id);
 	pthread_mutex_unlock(&rq->lock);
 }

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "device.h"
+#include "event.h"
 #include "recv_queue.h"
 
 static struct srq *srq_of(struct ibv_srq *srq)
@@ -24,6 +24,7 @@ static struct srq *make(struct pd *pd, void *srq_context, struct ibv_srq_attr *a
 		errno = ENOMEM;
 		return NULL;
 	}
+	srq->rq.srq = srq;
 	srq->context = context_of(pd->ibv.context);
 	srq->ibv.context = pd->ibv.context;
 	srq->ibv.srq_context = srq_context;
@@ -125,5 +126,5 @@ int srq_destroy(struct ibv_srq *ibsrq)
 
 int srq_post_recv(struct ibv_srq *srq, struct ibv_recv_wr *wr, struct ibv_recv_wr **bad)
 {
-	return recv_queue_post(&srq_of(srq)->rq, wr, bad, NULL);
+	return recv_queue_post(&srq_of(srq)->rq, wr, bad);
 }

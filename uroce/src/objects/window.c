@@ -4,14 +4,11 @@
  * The upper 24 bits of a window's key are the device's choice, for as long as the window lives; each bind chooses the
  * lower 8: ibv_bind_mw() for a type 1 window, the application for a type 2. `ibv.rkey` is the poster's to set: the
  * application reads it without a lock. */
-#include "memory.h"
+#include "window.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include "engine.h"
-#include "qp.h"
 
 enum {
 	/* IBV_ACCESS_LOCAL_WRITE means nothing for a window, but programs pass a region's flags. */
@@ -19,11 +16,11 @@ enum {
 			IBV_ACCESS_REMOTE_ATOMIC | IBV_ACCESS_ZERO_BASED,
 };
 
-uint8_t *window_at(const struct mw *mw, const struct qp *qp, uint64_t va, uint64_t length, int access)
+static uint8_t *window_at(const struct mw *mw, const struct pd *pd, uint32_t qpn, uint64_t va, uint64_t length, int access)
 {
-	if (mw->mr == NULL || mw->pd != qp->pd || mw->mr->pd != qp->pd)
+	if (mw->mr == NULL || mw->pd != pd || mw->mr->pd != pd)
 		return NULL;
-	if (mw->ibv.type == IBV_MW_TYPE_2 && mw->qpn != qp->qpn)
+	if (mw->ibv.type == IBV_MW_TYPE_2 && mw->qpn != qpn)
 		return NULL;
 	if ((mw->access & access) != access)
 		return NULL;
@@ -34,6 +31,19 @@ uint8_t *window_at(const struct mw *mw, const struct qp *qp, uint64_t va, uint64
 	if (offset > mw->length || length > mw->length - offset)
 		return NULL;
 	return mr_at(mw->mr, mw->va + offset, length);
+}
+
+uint8_t *memory_remote(const struct pd *pd, uint32_t qpn, uint32_t rkey, uint64_t va, uint64_t length, int access)
+{
+	const struct key *key = key_find(pd->device, rkey);
+	if (key == NULL || key->kind == KEY_LOCAL)
+		return NULL;
+	if (key->kind == KEY_WINDOW)
+		return window_at(key->owner, pd, qpn, va, length, access);
+	const struct mr *mr = key->owner;
+	if (mr->pd != pd || (mr->access & access) != access)
+		return NULL;
+	return mr_at(mr, va, length);
 }
 
 static void unbind(struct mw *mw)
@@ -47,18 +57,18 @@ static void unbind(struct mw *mw)
 	mw->qpn = 0;
 }
 
-int memory_invalidate(struct qp *qp, uint32_t rkey, bool remote)
+int window_invalidate(const struct pd *pd, uint32_t qpn, uint32_t rkey, bool remote)
 {
-	const struct key *key = key_find(qp->device, rkey);
+	const struct key *key = key_find(pd->device, rkey);
 	if (key == NULL || key->kind != KEY_WINDOW)
 		return -EACCES;
 	struct mw *mw = key->owner;
-	if (mw->ibv.type != IBV_MW_TYPE_2 || mw->pd != qp->pd)
+	if (mw->ibv.type != IBV_MW_TYPE_2 || mw->pd != pd)
 		return -EACCES;
 	/* The owner of a window may find that the peer was first; rdma_rxe sees no error in that either. */
 	if (mw->mr == NULL)
 		return remote ? -EACCES : 0;
-	if (mw->qpn != qp->qpn)
+	if (mw->qpn != qpn)
 		return -EACCES;
 	unbind(mw);
 	return 0;
@@ -78,13 +88,13 @@ static int check_region(const struct mw *mw, const struct ibv_mw_bind_info *info
 	return mr_at(mr, info->addr, info->length) == NULL ? -EINVAL : 0;
 }
 
-int memory_bind(struct qp *qp, struct mw *mw, uint32_t rkey, const struct ibv_mw_bind_info *info)
+int window_bind(const struct pd *pd, uint32_t qpn, struct mw *mw, uint32_t rkey, const struct ibv_mw_bind_info *info)
 {
 	/* The window itself may be gone since the bind was posted: its key tells, before the pointer is used. */
-	struct key *key = rkey >> 8 == 0 ? NULL : table_find(&qp->device->keys, rkey >> 8);
+	struct key *key = rkey >> 8 == 0 ? NULL : table_find(&pd->device->keys, rkey >> 8);
 	if (key == NULL || key->kind != KEY_WINDOW || key->owner != mw)
 		return -EINVAL;
-	if (mw->pd != qp->pd)
+	if (mw->pd != pd)
 		return -EACCES;
 	if (info->mw_access_flags & ~(unsigned)WINDOW_ACCESS)
 		return -EINVAL;
@@ -108,7 +118,7 @@ int memory_bind(struct qp *qp, struct mw *mw, uint32_t rkey, const struct ibv_mw
 	mw->va = info->addr;
 	mw->length = info->length;
 	mw->access = (int)info->mw_access_flags;
-	mw->qpn = second ? qp->qpn : 0;
+	mw->qpn = second ? qpn : 0;
 	return 0;
 }
 
@@ -129,10 +139,10 @@ struct ibv_mw *mw_alloc(struct ibv_pd *ibv_pd, enum ibv_mw_type type)
 	mw->ibv.type = type;
 	mw->pd = pd;
 
-	engine_enter(pd->device);
+	pthread_mutex_lock(&pd->device->lock);
 	int error = key_make(pd->device, &mw->key, KEY_WINDOW, mw);
 	mw->ibv.rkey = mw->key.value;
-	engine_leave(pd->device);
+	pthread_mutex_unlock(&pd->device->lock);
 	if (error != 0) {
 		free(mw);
 		errno = -error;
@@ -149,10 +159,10 @@ int mw_dealloc(struct ibv_mw *ibv_mw)
 	struct mw *mw = (struct mw *)ibv_mw;
 	struct pd *pd = mw->pd;
 
-	engine_enter(pd->device);
+	pthread_mutex_lock(&pd->device->lock);
 	unbind(mw);
 	key_drop(pd->device, &mw->key);
-	engine_leave(pd->device);
+	pthread_mutex_unlock(&pd->device->lock);
 
 	atomic_fetch_sub(&pd->uses, 1);
 	atomic_fetch_sub(&context_of(ibv_mw->context)->objects, 1);

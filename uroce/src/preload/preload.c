@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "event.h"
+
 /* Not in the public header, though programs call it; 0 is InfiniBand and RoCE version 1, 1 is RoCE version 2. */
 int ibv_query_gid_type(struct ibv_context *context, uint8_t port, unsigned index, int *type);
 enum { SYSFS_ROCE_V2 = 1 };
@@ -72,7 +74,7 @@ EXPORT struct ibv_device **ibv_get_device_list(int *num_devices)
 	int count = 0;
 	struct ibv_device **list = real_list(&count);
 	int error = errno;
-	struct ibv_device *ours = context_device();
+	struct ibv_device *ours = own_device_listed();
 	if (ours != NULL) {
 		struct ibv_device **real = list;
 		if (real == NULL)
@@ -108,22 +110,22 @@ EXPORT void ibv_free_device_list(struct ibv_device **entry)
 
 EXPORT const char *ibv_get_device_name(struct ibv_device *device)
 {
-	if (context_is_our_device(device))
+	if (own_device_is(device))
 		return device->name;
 	PASS(NULL, ibv_get_device_name, device);
 }
 
 EXPORT __be64 ibv_get_device_guid(struct ibv_device *device)
 {
-	if (context_is_our_device(device))
-		return context_guid();
+	if (own_device_is(device))
+		return own_device_guid();
 	PASS(0, ibv_get_device_guid, device);
 }
 
 EXPORT int ibv_get_device_index(struct ibv_device *device)
 {
 	/* The kernel counts its own alone. */
-	if (context_is_our_device(device))
+	if (own_device_is(device))
 		return -1;
 	PASS(-1, ibv_get_device_index, device);
 }
@@ -132,7 +134,7 @@ EXPORT int ibv_get_device_index(struct ibv_device *device)
 
 EXPORT struct ibv_context *ibv_open_device(struct ibv_device *device)
 {
-	if (context_is_our_device(device))
+	if (own_device_is(device))
 		return context_open();
 	PASS(NULL, ibv_open_device, device);
 }

@@ -7,8 +7,9 @@
 #include <infiniband/verbs.h>
 #include <stdatomic.h>
 
-#include "context.h"
+#include "own_device.h"
 #include "real.h"
+#include "verbs.h"
 
 /* The header's macros would rename what is defined here. */
 #undef ibv_get_device_list

@@ -6,8 +6,6 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "memory.h"
-
 /* ---- buffers from the device: here ordinary memory ---- */
 
 #ifdef HAVE_IBV_ALLOC_BUF

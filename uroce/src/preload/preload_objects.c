@@ -2,10 +2,6 @@
 /* Exported functions about what is made on a context. What programs call inline goes through the context's pointers. */
 #include "preload.h"
 
-#include "cq.h"
-#include "memory.h"
-#include "qp.h"
-
 static void *unsupported(void)
 {
 	errno = EOPNOTSUPP;

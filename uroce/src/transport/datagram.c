@@ -1,11 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Unreliable datagrams: one packet a message, an address handle a work request, no answer. */
-#include "transport.h"
+#include "datagram.h"
 
 #include <arpa/inet.h>
 #include <netinet/ip.h>
 #include <netinet/ip6.h>
 #include <string.h>
+
+#include "gather.h"
+#include "outgoing.h"
+#include "qp_state.h"
 
 static void put_datagram(struct qp *qp, struct send_wqe *wqe, struct packet_out *out)
 {
@@ -14,8 +18,6 @@ static void put_datagram(struct qp *qp, struct send_wqe *wqe, struct packet_out 
 		.opcode = (uint8_t)(WIRE_UD | (wqe->opcode == IBV_WR_SEND_WITH_IMM ? OP_SEND_ONLY_IMM : OP_SEND_ONLY)),
 		.solicited = (wqe->flags & IBV_SEND_SOLICITED) != 0,
 		.pad = (uint8_t)(-wqe->length & 3),
-		.pkey = WIRE_PKEY,
-		.qpn = wqe->remote_qpn,
 		.psn = req->next,
 		/* The top bit of the request's Q_Key asks for the queue pair's own, IBTA vol 1, 10.2.5. */
 		.qkey = wqe->remote_qkey & 0x80000000u ? qp->attr.qkey : wqe->remote_qkey,
@@ -23,15 +25,8 @@ static void put_datagram(struct qp *qp, struct send_wqe *wqe, struct packet_out 
 		.imm = wqe->imm,
 		.payload_length = wqe->length,
 	};
-	out->dgid = wqe->av.dgid;
-	out->sgid_index = wqe->av.sgid_index;
-	out->tclass = wqe->av.tclass;
-	out->hop_limit = wqe->av.hop_limit;
-	out->dqpn = packet.qpn;
-	out->sqpn = qp->qpn;
 	out->may_change = false;
-	out->header_length = wire_encode(&packet, out->header);
-	link_send(qp->device->link, out);
+	send_packet(qp, &wqe->av, wqe->remote_qpn, &packet, out);
 	req->next = psn_add(req->next, 1);
 }
 
@@ -103,6 +98,7 @@ static void make_grh(uint8_t grh[WIRE_GRH], const struct packet_path *path, size
 void datagram_receive(struct qp *qp, const struct packet *packet, const struct packet_path *path)
 {
 	struct counters *counters = qp->device->counters;
+	struct recv_queue *rq = qp_recv_queue(qp);
 	struct recv_taken receive;
 	uint8_t grh[WIRE_GRH];
 
@@ -110,7 +106,7 @@ void datagram_receive(struct qp *qp, const struct packet *packet, const struct p
 		counter_add(&counters->drop_qkey, 1);
 		return;
 	}
-	if (!recv_queue_take(qp, &receive)) {
+	if (!recv_queue_take(rq, &receive)) {
 		counter_add(&counters->drop_no_receive, 1);
 		return;
 	}
@@ -129,7 +125,6 @@ void datagram_receive(struct qp *qp, const struct packet *packet, const struct p
 		cqe.wc.imm_data = packet->imm;
 		cqe.wc.wc_flags |= IBV_WC_WITH_IMM;
 	}
-	const struct recv_queue *rq = qp->srq != NULL ? &qp->srq->rq : &qp->rq;
 	make_grh(grh, path, WIRE_BTH + 8 + packet->payload_length);
 	cqe.wc.status = receive_scatter(rq, &receive, 0, grh, sizeof(grh));
 	if (cqe.wc.status == IBV_WC_SUCCESS)

@@ -2,10 +2,12 @@
 /* Received packets to their queue pairs, and queue pairs that have something to send to the link. */
 #include "engine.h"
 
-#include "log.h"
-#include "progress.h"
-#include "transport.h"
+#include "active.h"
+#include "datagram.h"
+#include "requester.h"
+#include "responder.h"
 #include "udp.h"
+#include "wake.h"
 
 enum {
 	ROUND_PACKETS = 512, /* received in one go: bounds how long the lock is held */
@@ -24,13 +26,13 @@ void engine_leave(struct device *device)
 	if (device->eager)
 		engine_pump(device);
 	link_flush(device->link);
-	progress_notice_timer(device);
+	wake_for_timer(device);
 	pthread_mutex_unlock(&device->lock);
 }
 
 void engine_poll(struct device *device)
 {
-	progress_notice_poll(device);
+	wake_note_poll(device);
 	if (pthread_mutex_trylock(&device->lock) != 0)
 		return;
 	device->now = device->clock();
@@ -51,42 +53,11 @@ unsigned engine_round(struct device *device, unsigned budget)
 	engine_pump(device);
 	link_flush(device->link);
 	if (device->now >= device->hw_counters.next)
-		hw_counters_publish(device);
+		hw_counters_publish(&device->hw_counters, device->counters, device->now);
 	return received;
 }
 
 /* ---- sending ---- */
-
-void engine_activate_lazily(struct qp *qp)
-{
-	struct device *device = qp->device;
-	if (qp->active)
-		return;
-	qp->active = true;
-	qp->active_next = NULL;
-	*device->active_tail = qp;
-	device->active_tail = &qp->active_next;
-}
-
-void engine_activate(struct qp *qp)
-{
-	engine_activate_lazily(qp);
-	qp->device->eager = true;
-}
-
-void engine_deactivate(struct qp *qp)
-{
-	struct device *device = qp->device;
-	if (!qp->active)
-		return;
-	struct qp **at = &device->active_head;
-	while (*at != qp)
-		at = &(*at)->active_next;
-	*at = qp->active_next;
-	if (device->active_tail == &qp->active_next)
-		device->active_tail = at;
-	qp->active = false;
-}
 
 /* True when there is more. The request goes first: a shorter acknowledgement can end its batch. */
 static bool pump_qp(struct qp *qp)
@@ -102,13 +73,9 @@ void engine_pump(struct device *device)
 	for (unsigned budget = PUMP_PACKETS; budget > 0 && device->active_head != NULL; budget -= QP_PACKETS) {
 		if (!link_ready(device->link))
 			break;
-		struct qp *qp = device->active_head;
-		device->active_head = qp->active_next;
-		if (device->active_head == NULL)
-			device->active_tail = &device->active_head;
-		qp->active = false;
+		struct qp *qp = active_take(device);
 		if (pump_qp(qp))
-			engine_activate_lazily(qp);
+			activate_lazily(qp);
 	}
 	device->eager = device->active_head != NULL;
 }

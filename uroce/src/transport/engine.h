@@ -5,7 +5,6 @@
 #define UROCE_ENGINE_H
 
 #include "device.h"
-#include "progress.h"
 
 /* Locks the device and reads the clock. */
 void engine_enter(struct device *device);
@@ -18,19 +17,6 @@ void engine_poll(struct device *device);
 unsigned engine_round(struct device *device, unsigned budget);
 /* Sends for the queue pairs of the active list until it is empty or the link takes no more. Lock held. */
 void engine_pump(struct device *device);
-
-/* Puts a queue pair that has something to send on the active list. Lock held. */
-void engine_activate(struct qp *qp);
-/* The same, but it may wait for company: until the next round, or until something that can't wait is sent. */
-void engine_activate_lazily(struct qp *qp);
-/* Takes it off again: on destruction. Lock held. */
-void engine_deactivate(struct qp *qp);
-
-/* A completion queue was armed: the thread must listen even though the application has just polled. No lock needed. */
-static inline void engine_armed(struct device *device)
-{
-	progress_notice_arming(device);
-}
 
 /* The link's `deliver`: one packet without ICRC. Lock held. */
 void engine_deliver(void *device, const uint8_t *bytes, size_t length, const struct packet_path *path);

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Between messages and the scatter/gather lists of work requests. */
-#include "transport.h"
+#include "gather.h"
 
 #include <errno.h>
 #include <string.h>

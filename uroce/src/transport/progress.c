@@ -11,8 +11,10 @@
 #include <unistd.h>
 
 #include "engine.h"
+#include "event.h"
 #include "log.h"
 #include "udp.h"
+#include "wake.h"
 
 enum {
 	ROUND_PACKETS = 256,
@@ -20,54 +22,7 @@ enum {
 	 * the nap is over, and their shortest sensible retransmission timers must not run out meanwhile. */
 	FIRST_NAP_NS = 1000000,
 	LONGEST_NAP_NS = 4000000,
-	/* Empty polls after arming that an application makes before it sleeps; one that makes more is polling. */
-	POLLS_BEFORE_SLEEP = 16,
 };
-
-struct progress {
-	pthread_t thread;
-	int wake_fd;
-	atomic_bool stop;
-	atomic_uint polls;       /* empty ones, so far */
-	atomic_uint armed_polls; /* their number when a queue was last armed */
-	atomic_bool napping;
-	uint64_t wake_at; /* when the thread wakes by itself; guarded by the device's lock */
-};
-
-static void wake(struct progress *progress)
-{
-	uint64_t one = 1;
-	ssize_t written = write(progress->wake_fd, &one, sizeof(one));
-	(void)written; /* a full counter wakes as well */
-}
-
-void progress_notice_poll(struct device *device)
-{
-	if (device->progress != NULL)
-		atomic_fetch_add_explicit(&device->progress->polls, 1, memory_order_relaxed);
-}
-
-void progress_notice_arming(struct device *device)
-{
-	struct progress *progress = device->progress;
-	if (progress == NULL)
-		return;
-	atomic_store(&progress->armed_polls, atomic_load(&progress->polls));
-	if (atomic_load(&progress->napping))
-		wake(progress);
-}
-
-void progress_notice_timer(struct device *device)
-{
-	struct progress *progress = device->progress;
-	if (progress == NULL)
-		return;
-	/* While it naps the application's own polls run the timers; and a nap is short. */
-	if (timers_next(&device->timers) < progress->wake_at && !atomic_load(&progress->napping)) {
-		progress->wake_at = 0;
-		wake(progress);
-	}
-}
 
 static void wait_for(struct progress *progress, int link_fd, uint64_t ns)
 {
@@ -78,21 +33,14 @@ static void wait_for(struct progress *progress, int link_fd, uint64_t ns)
 	struct timespec timeout = { .tv_sec = (time_t)(ns / 1000000000), .tv_nsec = (long)(ns % 1000000000) };
 	if (ppoll(fds, 2, ns == UINT64_MAX ? NULL : &timeout, NULL) <= 0 || fds[0].revents == 0)
 		return;
-	uint64_t count;
-	ssize_t got = read(progress->wake_fd, &count, sizeof(count));
-	(void)got;
-}
-
-static bool recently_armed(struct progress *progress)
-{
-	return atomic_load(&progress->polls) - atomic_load(&progress->armed_polls) <= POLLS_BEFORE_SLEEP;
+	event_wait(progress->wake_fd);
 }
 
 static void nap(struct progress *progress, uint64_t ns)
 {
 	atomic_store(&progress->napping, true);
 	/* Armed just before it was seen that we nap: nobody would wake us. */
-	if (!recently_armed(progress))
+	if (!wake_armed_lately(progress))
 		wait_for(progress, -1, ns);
 	atomic_store(&progress->napping, false);
 }
@@ -100,19 +48,19 @@ static void nap(struct progress *progress, uint64_t ns)
 static bool application_polls(struct progress *progress, unsigned *seen)
 {
 	unsigned polls = atomic_load(&progress->polls);
-	bool polled = polls != *seen && !recently_armed(progress);
+	bool polled = polls != *seen && !wake_armed_lately(progress);
 	*seen = polls;
 	return polled;
 }
 
-static void *run(void *arg)
+__attribute__((noreturn)) static void *run(void *arg)
 {
 	struct device *device = arg;
 	struct progress *progress = device->progress;
 	unsigned seen = atomic_load(&progress->polls);
 	uint64_t nap_ns = FIRST_NAP_NS;
 
-	while (!atomic_load(&progress->stop)) {
+	for (;;) {
 		if (application_polls(progress, &seen)) {
 			nap(progress, nap_ns);
 			nap_ns = nap_ns * 2 < LONGEST_NAP_NS ? nap_ns * 2 : LONGEST_NAP_NS;
@@ -129,7 +77,6 @@ static void *run(void *arg)
 		if (received == 0 && !more)
 			wait_for(progress, udp_fd(device->udp), next == UINT64_MAX ? next : next > now ? next - now : 0);
 	}
-	return NULL;
 }
 
 int progress_start(struct device *device)
@@ -161,19 +108,6 @@ int progress_start(struct device *device)
 	}
 	pthread_setname_np(progress->thread, "uroce");
 	return 0;
-}
-
-void progress_stop(struct device *device)
-{
-	struct progress *progress = device->progress;
-	if (progress == NULL)
-		return;
-	atomic_store(&progress->stop, true);
-	wake(progress);
-	pthread_join(progress->thread, NULL);
-	device->progress = NULL;
-	close(progress->wake_fd);
-	free(progress);
 }
 
 void progress_abandon(struct device *device)

@@ -7,15 +7,7 @@
 #include "device.h"
 
 int progress_start(struct device *device); /* 0 or a negative errno */
-void progress_stop(struct device *device);
 /* In a forked child, where the thread does not exist: closes what it had. */
 void progress_abandon(struct device *device);
-
-/* The application has polled an empty completion queue. No lock needed. */
-void progress_notice_poll(struct device *device);
-/* A completion queue was armed: the application is about to sleep. No lock needed. */
-void progress_notice_arming(struct device *device);
-/* With the lock held, before it is released: wakes the thread if a timer is due before it would wake by itself. */
-void progress_notice_timer(struct device *device);
 
 #endif

@@ -4,8 +4,9 @@
 
 #include <string.h>
 
-#include "recv_queue.h"
-#include "transport.h"
+#include "active.h"
+#include "event.h"
+#include "response.h"
 
 static enum ibv_wc_opcode completion_opcode(enum ibv_wr_opcode opcode)
 {
@@ -74,6 +75,12 @@ static void flush_half_used(struct qp *qp)
 	cq_push(qp->recv_cq, &cqe, true);
 }
 
+static void stop_sending(struct qp *qp)
+{
+	timer_cancel(&qp->device->timers, &qp->req.timer);
+	qp->req.waiting_rnr = false;
+}
+
 void qp_fail(struct qp *qp, int event)
 {
 	/* The halves, while they stop, may call this again. */
@@ -82,13 +89,13 @@ void qp_fail(struct qp *qp, int event)
 	qp->state = IBV_QPS_ERR;
 	qp->draining = false;
 	qp->sqd_event_wanted = false;
-	requester_stop(qp);
-	responder_stop(qp);
+	stop_sending(qp);
+	response_stop(qp);
 
 	qp_flush_sends(qp);
 	flush_half_used(qp);
 	if (qp->srq == NULL)
-		recv_queue_flush(qp);
+		recv_queue_flush(&qp->rq);
 	if (event != -1)
 		context_raise(qp->context, (enum ibv_event_type)event, &qp->ibv.qp_base);
 	/* From now on it takes none from the shared queue: IBTA vol 1, 11.6.3.2. */
@@ -120,9 +127,9 @@ void qp_reset(struct qp *qp)
 	qp->sqd_event_wanted = false;
 	qp->last_wqe_raised = false;
 	/* The halves may still send with the address, so that it goes after they have. */
-	requester_stop(qp);
-	responder_stop(qp);
-	engine_deactivate(qp);
+	stop_sending(qp);
+	response_stop(qp);
+	deactivate(qp);
 
 	sq->head = sq->next = sq->tail;
 	qp->resp.has_receive = false;

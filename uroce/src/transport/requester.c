@@ -1,34 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The requester of a connected queue pair: sends what is posted, and brings it through loss by going back.
+/* The requester of a connected queue pair: sends what is posted, and takes the responses.
  *
- * A long READ is asked for in several requests, each of whole packets, so that the window holds for responses too. An
- * unanswered flight is repeated early, as soon as a few round trips would have brought an answer ("probe"); only the queue
- * pair's own timeout counts against its retries. */
-#include "transport.h"
+ * A long READ is asked for in several requests, each of whole packets, so that the window holds for responses too. */
+#include "requester.h"
 
-#include "log.h"
+#include "active.h"
+#include "flight.h"
+#include "gather.h"
+#include "outgoing.h"
+#include "qp_state.h"
 
 enum {
-	FIRST_WINDOW = 64, /* packets */
-	LEAST_WINDOW = 4,
 	ACK_REQUEST_INTERVAL = 32, /* packets without an AckReq, at most */
 	READ_SEGMENT = 65536,
 	READ_SEGMENT_LONG = 262144, /* when few may be outstanding, to hide the round trip; when the window has room for several */
 	COMPANY_BYTES = 4096,      /* a message shorter than this may wait for others ... */
 	COMPANY_COUNT = 48,        /* ... but for so many only */
-	PROBE_LEAST_NS = 5000000,
-	TIMEOUT_LEAST_NS = 1000000, /* no process is scheduled more exactly */
 };
-
-#define NEVER UINT64_MAX
-
-static uint64_t timeout_ns(const struct qp *qp)
-{
-	if (qp->attr.timeout == 0)
-		return NEVER;
-	uint64_t ns = 4096ull << (qp->attr.timeout & 31);
-	return ns < TIMEOUT_LEAST_NS ? TIMEOUT_LEAST_NS : ns;
-}
 
 /* The encoded RNR timer of an AETH, IBTA vol 1 table 45. */
 static uint64_t rnr_timer_ns(uint8_t code)
@@ -37,12 +25,6 @@ static uint64_t rnr_timer_ns(uint8_t code)
 					   48,	  64,	96,   128,  192,  256,	384,  512,  768,  1024, 1536,
 					   2048,  3072, 4096, 6144, 8192, 12288, 16384, 24576, 32768, 49152 };
 	return us10[code & 31] * 10000ull;
-}
-
-static bool reads_or_atomic(const struct send_wqe *wqe)
-{
-	return wqe->opcode == IBV_WR_RDMA_READ || wqe->opcode == IBV_WR_ATOMIC_CMP_AND_SWP ||
-	       wqe->opcode == IBV_WR_ATOMIC_FETCH_AND_ADD;
 }
 
 static bool sends(const struct qp *qp)
@@ -55,22 +37,9 @@ static bool local(const struct send_wqe *wqe)
 	return wqe->opcode == IBV_WR_LOCAL_INV || wqe->opcode == IBV_WR_BIND_MW;
 }
 
-static uint32_t packets_of(const struct qp *qp, uint32_t length)
-{
-	return length == 0 ? 1 : (uint32_t)(((uint64_t)length + qp->mtu - 1) / qp->mtu);
-}
-
-static uint32_t window_limit(const struct qp *qp)
-{
-	/* Small packets take more of a receive buffer than their length: no more than four times as many of them. */
-	uint32_t scale = WIRE_MAX_MTU / qp->mtu;
-	uint32_t packets = qp->device->max_window == 0 ? FIRST_WINDOW : qp->device->max_window;
-	return packets * (scale > 4 ? 4 : scale);
-}
-
 static uint32_t segment_of(const struct qp *qp)
 {
-	bool long_ones = qp->attr.max_rd_atomic < 4 || window_limit(qp) >= 4 * packets_of(qp, READ_SEGMENT_LONG);
+	bool long_ones = qp->attr.max_rd_atomic < 4 || flight_limit(qp) >= 4 * packets_of(qp, READ_SEGMENT_LONG);
 	return long_ones ? READ_SEGMENT_LONG : READ_SEGMENT;
 }
 
@@ -83,226 +52,6 @@ static uint32_t segment_end(const struct qp *qp, uint32_t length, uint32_t offse
 	return end >= length || length - end <= segment / 2 ? length : end;
 }
 
-/* ---- timer ---- */
-
-static uint64_t probe_after(const struct qp *qp)
-{
-	const struct requester *req = &qp->req;
-	if (req->rtt == 0)
-		return NEVER;
-	uint64_t after = req->rtt * 8;
-	if (after < PROBE_LEAST_NS)
-		after = PROBE_LEAST_NS;
-	return after << (req->probes > 10 ? 10 : req->probes);
-}
-
-/* Leaves a timer that is set: when it fires, it looks what has happened since. */
-static void watch_flight(struct qp *qp)
-{
-	struct requester *req = &qp->req;
-	if (req->waiting_rnr || req->timer.place != 0)
-		return;
-	uint64_t after = timeout_ns(qp), probe = probe_after(qp);
-	if (probe < after)
-		after = probe;
-	if (after != NEVER)
-		timer_set(&qp->device->timers, &req->timer, req->progress_at + after);
-}
-
-static bool flight_empty(const struct requester *req)
-{
-	return req->unacked == req->top;
-}
-
-/* ---- completing, and going back ---- */
-
-/* Completes what is answered, in order; a request that failed before it was sent ends the queue pair when its turn comes. */
-static void sweep(struct qp *qp)
-{
-	struct send_queue *sq = &qp->sq;
-	/* Nobody answers: the link must have read the memory before the application may use it again. */
-	if (qp->type == IBV_QPT_UC)
-		link_flush(qp->device->link);
-	while (sq->head != sq->tail) {
-		struct send_wqe *wqe = send_queue_at(sq, sq->head);
-		if (wqe->state != SEND_DONE)
-			break;
-		enum ibv_wc_status status = wqe->status;
-		bool passed = sq->head == sq->next;
-		qp_complete_send(qp, status);
-		if (passed)
-			sq->next = sq->head;
-		if (status != IBV_WC_SUCCESS) {
-			qp_fail_send(qp);
-			return;
-		}
-	}
-	qp_check_drained(qp);
-}
-
-/* The oldest unanswered request ends with `status`, and the queue pair with it. */
-static void fail_oldest(struct qp *qp, enum ibv_wc_status status)
-{
-	if (qp->sq.head != qp->sq.tail)
-		qp_complete_send(qp, status);
-	qp_fail(qp, -1);
-}
-
-/* Marks the request at `sq.next` as failed: what was sent before it is still to be answered. */
-static void fail_next(struct qp *qp, struct send_wqe *wqe, enum ibv_wc_status status)
-{
-	wqe->status = status;
-	wqe->state = SEND_DONE;
-	if (qp->sq.head == qp->sq.next)
-		sweep(qp);
-}
-
-/* Puts the sending position at the oldest unanswered packet. */
-static void reposition(struct qp *qp)
-{
-	struct requester *req = &qp->req;
-	struct send_queue *sq = &qp->sq;
-	uint32_t at = sq->head;
-
-	for (; at != sq->tail; at++) {
-		const struct send_wqe *wqe = send_queue_at(sq, at);
-		if (wqe->state == SEND_POSTED)
-			break;
-		if (wqe->state != SEND_DONE && psn_diff(req->unacked, wqe->last_psn) <= 0)
-			break;
-	}
-	sq->next = at;
-	req->next = req->unacked;
-	req->offset = 0;
-	req->reads = 0;
-	req->timed_at = 0;
-	if (at != sq->tail) {
-		const struct send_wqe *wqe = send_queue_at(sq, at);
-		if (wqe->state != SEND_POSTED)
-			req->offset = (uint32_t)psn_diff(req->unacked, wqe->first_psn) * qp->mtu;
-	}
-}
-
-static void go_back(struct qp *qp)
-{
-	qp->req.recovering = true;
-	reposition(qp);
-	engine_activate(qp);
-}
-
-static void shrink_window(struct qp *qp, uint32_t to)
-{
-	struct requester *req = &qp->req;
-	req->threshold = req->window / 2 < LEAST_WINDOW ? LEAST_WINDOW : req->window / 2;
-	req->window = to == 0 ? req->threshold : to;
-}
-
-static void grow_window(struct qp *qp, uint32_t answered)
-{
-	struct requester *req = &qp->req;
-	uint32_t limit = window_limit(qp);
-	if (req->window < req->threshold) {
-		req->window += answered;
-	} else {
-		req->credit += answered;
-		req->window += req->credit / req->window;
-		req->credit %= req->window;
-	}
-	if (req->window > limit)
-		req->window = limit;
-}
-
-/* `answered` packets more are done with. */
-static void note_progress(struct qp *qp, uint32_t answered)
-{
-	struct requester *req = &qp->req;
-	if (answered == 0)
-		return;
-	uint64_t now = qp->device->now;
-	if (req->timed_at != 0 && psn_diff(req->unacked, req->timed_psn) > 0) {
-		uint64_t sample = now - req->timed_at;
-		req->rtt = req->rtt == 0 ? sample + 1 : req->rtt - req->rtt / 8 + sample / 8;
-		req->timed_at = 0;
-	}
-	grow_window(qp, answered);
-	req->progress_at = now;
-	req->probes = 0;
-	req->recovering = false;
-	req->retries = qp->attr.retry_cnt;
-	req->rnr_retries = qp->attr.rnr_retry;
-	if (psn_diff(req->unacked, req->next) > 0)
-		reposition(qp); /* went back too far: it had arrived */
-}
-
-/* Everything up to `psn` has arrived. False when a READ or atomic stands before it whose answer is lost. */
-static bool acknowledge(struct qp *qp, uint32_t psn)
-{
-	struct requester *req = &qp->req;
-	struct send_queue *sq = &qp->sq;
-	uint32_t before = req->unacked;
-	bool complete = true;
-
-	for (uint32_t at = sq->head; at != sq->tail; at++) {
-		struct send_wqe *wqe = send_queue_at(sq, at);
-		if (wqe->state == SEND_DONE)
-			continue;
-		if (wqe->state == SEND_POSTED || psn_diff(wqe->first_psn, psn) > 0)
-			break;
-		if (reads_or_atomic(wqe)) {
-			complete = false;
-			break;
-		}
-		if (psn_diff(psn, wqe->last_psn) < 0) {
-			req->unacked = psn_add(psn, 1);
-			break;
-		}
-		wqe->state = SEND_DONE;
-		req->unacked = psn_add(wqe->last_psn, 1);
-	}
-	note_progress(qp, (uint32_t)psn_diff(req->unacked, before));
-	return complete;
-}
-
-static void time_out(struct timer *timer)
-{
-	struct qp *qp = (struct qp *)((char *)timer - offsetof(struct qp, req.timer));
-	struct requester *req = &qp->req;
-	struct counters *counters = qp->device->counters;
-
-	if (req->waiting_rnr) {
-		req->waiting_rnr = false;
-		req->progress_at = qp->device->now;
-		go_back(qp);
-		req->recovering = false;
-		return;
-	}
-	if (flight_empty(req))
-		return;
-	uint64_t idle = qp->device->now - req->progress_at;
-	uint64_t timeout = timeout_ns(qp);
-	if (timeout != NEVER && idle >= timeout) {
-		counter_add(&counters->timeouts, 1);
-		if (req->retries == 0) {
-			counter_add(&counters->retries_exhausted, 1);
-			log_write(LOG_INFO, "queue pair %06x: no answer after %u retries of %llu us", qp->qpn,
-				  qp->attr.retry_cnt, (unsigned long long)(timeout / 1000));
-			fail_oldest(qp, IBV_WC_RETRY_EXC_ERR);
-			return;
-		}
-		req->retries--;
-		req->progress_at = qp->device->now;
-		shrink_window(qp, LEAST_WINDOW);
-		go_back(qp);
-	} else if (idle >= probe_after(qp)) {
-		req->probes++;
-		shrink_window(qp, LEAST_WINDOW);
-		go_back(qp);
-	}
-	/* Unlike after a NAK, what the peer says to the repetition is news. */
-	req->recovering = false;
-	watch_flight(qp);
-}
-
 /* ---- sending ---- */
 
 void requester_start(struct qp *qp)
@@ -311,7 +60,7 @@ void requester_start(struct qp *qp)
 	uint32_t psn = qp->attr.sq_psn & WIRE_PSN_MASK;
 	struct timer timer = req->timer;
 
-	timer.fire = time_out;
+	timer.fire = flight_time_out;
 	*req = (struct requester){
 		.unacked = psn,
 		.next = psn,
@@ -322,14 +71,8 @@ void requester_start(struct qp *qp)
 		.rnr_retries = qp->attr.rnr_retry,
 		.timer = timer,
 	};
-	if (req->window > window_limit(qp))
-		req->window = window_limit(qp);
-}
-
-void requester_stop(struct qp *qp)
-{
-	timer_cancel(&qp->device->timers, &qp->req.timer);
-	qp->req.waiting_rnr = false;
+	if (req->window > flight_limit(qp))
+		req->window = flight_limit(qp);
 }
 
 void requester_post(struct qp *qp)
@@ -340,9 +83,9 @@ void requester_post(struct qp *qp)
 	bool wait = qp->type == IBV_QPT_RC && !flight_empty(req) && sq->tail - sq->next < COMPANY_COUNT &&
 		    send_queue_at(sq, sq->tail - 1)->length < COMPANY_BYTES;
 	if (wait)
-		engine_activate_lazily(qp);
+		activate_lazily(qp);
 	else
-		engine_activate(qp);
+		activate(qp);
 }
 
 /* The operation of a SEND or WRITE packet. */
@@ -372,18 +115,27 @@ static void begin(struct qp *qp, struct send_wqe *wqe)
 	req->offset = 0;
 }
 
+/* Marks the request at `sq.next` as failed: what was sent before it is still to be answered. */
+static void fail_next(struct qp *qp, struct send_wqe *wqe, enum ibv_wc_status status)
+{
+	wqe->status = status;
+	wqe->state = SEND_DONE;
+	if (qp->sq.head == qp->sq.next)
+		flight_complete(qp);
+}
+
 /* BIND_MW and LOCAL_INV: nothing goes out. */
 static void perform_locally(struct qp *qp, struct send_wqe *wqe)
 {
-	int error = wqe->opcode == IBV_WR_LOCAL_INV ? memory_invalidate(qp, wqe->invalidate, false)
-						    : memory_bind(qp, wqe->mw, wqe->rkey, &wqe->bind);
+	int error = wqe->opcode == IBV_WR_LOCAL_INV ? window_invalidate(qp->pd, qp->qpn, wqe->invalidate, false)
+						    : window_bind(qp->pd, qp->qpn, wqe->mw, wqe->rkey, &wqe->bind);
 	if (error != 0) {
 		fail_next(qp, wqe, IBV_WC_MW_BIND_ERR);
 		return;
 	}
 	wqe->state = SEND_DONE;
 	qp->sq.next++;
-	sweep(qp);
+	flight_complete(qp);
 }
 
 /* Whether the request at sq.next must wait, though the window is open. */
@@ -403,17 +155,8 @@ static void put_packet(struct qp *qp, struct packet *packet, struct packet_out *
 	uint32_t psns = packet->opcode == OP_READ_REQUEST ? packets_of(qp, packet->length) : 1;
 
 	packet->psn = req->next;
-	packet->qpn = qp->attr.dest_qp_num;
-	packet->pkey = WIRE_PKEY;
-	out->dgid = qp->av.dgid;
-	out->sgid_index = qp->av.sgid_index;
-	out->tclass = qp->av.tclass;
-	out->hop_limit = qp->av.hop_limit;
-	out->dqpn = packet->qpn;
-	out->sqpn = qp->qpn;
 	out->may_change = false;
-	out->header_length = wire_encode(packet, out->header);
-	link_send(qp->device->link, out);
+	send_to_peer(qp, packet, out);
 
 	if (psn_diff(req->top, req->next) > 0)
 		counter_add(&qp->device->counters->retransmits, 1);
@@ -563,9 +306,9 @@ bool requester_pump(struct qp *qp, unsigned budget)
 	bool more = send_some(qp, budget);
 
 	if (qp->type == IBV_QPT_UC)
-		sweep(qp);
+		flight_complete(qp);
 	else if (!more && sends(qp) && !flight_empty(&qp->req))
-		watch_flight(qp);
+		flight_watch(qp);
 	return more;
 }
 
@@ -581,23 +324,23 @@ static void receive_nak(struct qp *qp, const struct packet *packet)
 		/* Counted as a retry, as a timeout is: a peer that only ever NAKs must not hold us for ever. */
 		if (qp->req.retries == 0) {
 			counter_add(&counters->retries_exhausted, 1);
-			fail_oldest(qp, IBV_WC_RETRY_EXC_ERR);
+			flight_fail(qp, IBV_WC_RETRY_EXC_ERR);
 			return;
 		}
 		qp->req.retries--;
-		shrink_window(qp, 0);
-		go_back(qp);
+		flight_shrink(qp, 0);
+		flight_go_back(qp);
 		return;
 	}
 	switch (packet->syndrome) {
 	case AETH_NAK_INVALID:
-		fail_oldest(qp, IBV_WC_REM_INV_REQ_ERR);
+		flight_fail(qp, IBV_WC_REM_INV_REQ_ERR);
 		break;
 	case AETH_NAK_ACCESS:
-		fail_oldest(qp, IBV_WC_REM_ACCESS_ERR);
+		flight_fail(qp, IBV_WC_REM_ACCESS_ERR);
 		break;
 	case AETH_NAK_OPERATION:
-		fail_oldest(qp, IBV_WC_REM_OP_ERR);
+		flight_fail(qp, IBV_WC_REM_OP_ERR);
 		break;
 	default:
 		counter_add(&counters->drop_malformed, 1);
@@ -612,12 +355,12 @@ static void receive_rnr(struct qp *qp, const struct packet *packet)
 		return;
 	if (qp->attr.rnr_retry != 7) {
 		if (req->rnr_retries == 0) {
-			fail_oldest(qp, IBV_WC_RNR_RETRY_EXC_ERR);
+			flight_fail(qp, IBV_WC_RNR_RETRY_EXC_ERR);
 			return;
 		}
 		req->rnr_retries--;
 	}
-	reposition(qp);
+	flight_reposition(qp);
 	req->waiting_rnr = true;
 	timer_set(&qp->device->timers, &req->timer, qp->device->now + rnr_timer_ns(packet->syndrome & 0x1f));
 }
@@ -630,12 +373,12 @@ static void receive_ack(struct qp *qp, const struct packet *packet)
 
 	if (answered)
 		counter_add(&qp->device->counters->acks_received, 1);
-	if (!acknowledge(qp, upto)) {
+	if (!flight_acknowledge(qp, upto)) {
 		/* It passes a READ or atomic whose answer was lost on the way. */
 		if (!qp->req.recovering)
-			go_back(qp);
+			flight_go_back(qp);
 	} else if (type == AETH_TYPE_NAK || type == AETH_TYPE_RNR) {
-		sweep(qp);
+		flight_complete(qp);
 		if (qp->state == IBV_QPS_ERR)
 			return;
 		if (type == AETH_TYPE_NAK)
@@ -644,7 +387,7 @@ static void receive_ack(struct qp *qp, const struct packet *packet)
 			receive_rnr(qp, packet);
 		return;
 	}
-	sweep(qp);
+	flight_complete(qp);
 }
 
 /* The READ or atomic that is answered next, if this PSN is its next packet. */
@@ -670,11 +413,11 @@ static void receive_read_response(struct qp *qp, struct send_wqe *wqe, const str
 	uint32_t end = offset + expected;
 
 	if (wqe->opcode != IBV_WR_RDMA_READ || packet->payload_length != expected) {
-		fail_oldest(qp, IBV_WC_BAD_RESP_ERR);
+		flight_fail(qp, IBV_WC_BAD_RESP_ERR);
 		return;
 	}
 	if (!send_scatter(qp, wqe, offset, packet->payload, expected)) {
-		fail_oldest(qp, IBV_WC_LOC_PROT_ERR);
+		flight_fail(qp, IBV_WC_LOC_PROT_ERR);
 		return;
 	}
 	req->unacked = psn_add(packet->psn, 1);
@@ -682,30 +425,30 @@ static void receive_read_response(struct qp *qp, struct send_wqe *wqe, const str
 		req->reads--;
 	if (end == wqe->length)
 		wqe->state = SEND_DONE;
-	note_progress(qp, 1);
+	flight_note_progress(qp, 1);
 }
 
 static void receive_atomic_response(struct qp *qp, struct send_wqe *wqe, const struct packet *packet)
 {
 	struct requester *req = &qp->req;
 	if (wqe->opcode == IBV_WR_RDMA_READ) {
-		fail_oldest(qp, IBV_WC_BAD_RESP_ERR);
+		flight_fail(qp, IBV_WC_BAD_RESP_ERR);
 		return;
 	}
 	if (!send_scatter(qp, wqe, 0, (const uint8_t *)&packet->original, sizeof(packet->original))) {
-		fail_oldest(qp, IBV_WC_LOC_PROT_ERR);
+		flight_fail(qp, IBV_WC_LOC_PROT_ERR);
 		return;
 	}
 	req->unacked = psn_add(packet->psn, 1);
 	if (req->reads > 0)
 		req->reads--;
 	wqe->state = SEND_DONE;
-	note_progress(qp, 1);
+	flight_note_progress(qp, 1);
 }
 
 static void receive_response(struct qp *qp, const struct packet *packet)
 {
-	bool complete = acknowledge(qp, psn_add(packet->psn, WIRE_PSN_MASK));
+	bool complete = flight_acknowledge(qp, psn_add(packet->psn, WIRE_PSN_MASK));
 	struct send_wqe *wqe = awaited(qp, packet);
 	if (wqe != NULL) {
 		if (packet->opcode == OP_ATOMIC_ACK)
@@ -715,12 +458,12 @@ static void receive_response(struct qp *qp, const struct packet *packet)
 	} else if (!complete || psn_diff(packet->psn, qp->req.unacked) > 0) {
 		/* One before it is missing. */
 		if (!qp->req.recovering)
-			go_back(qp);
+			flight_go_back(qp);
 	} else {
 		counter_add(&qp->device->counters->drop_stale, 1);
 	}
 	if (qp->state != IBV_QPS_ERR)
-		sweep(qp);
+		flight_complete(qp);
 }
 
 void requester_receive(struct qp *qp, const struct packet *packet)
@@ -745,5 +488,5 @@ void requester_receive(struct qp *qp, const struct packet *packet)
 	if (flight_empty(req))
 		timer_cancel(&qp->device->timers, &req->timer);
 	if (qp->sq.next != qp->sq.tail)
-		engine_activate(qp);
+		activate(qp);
 }

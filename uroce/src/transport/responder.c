@@ -3,25 +3,17 @@
  *
  * Nothing in a packet is believed: every access goes through memory_remote, packet by packet. READ and atomic requests
  * are kept until max_dest_rd_atomic newer ones have come, so that they can be answered again. */
-#include "transport.h"
+#include "responder.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum {
-	LAST_PACKETS = 1024, /* answers that a queue pair may still give when it ends */
-};
-
-static uint32_t packets_of(const struct qp *qp, uint32_t length)
-{
-	return length == 0 ? 1 : (uint32_t)(((uint64_t)length + qp->mtu - 1) / qp->mtu);
-}
-
-static struct read_atomic *saved(const struct responder *resp, uint32_t position)
-{
-	return &resp->reads[position & (resp->read_size - 1)];
-}
+#include "active.h"
+#include "gather.h"
+#include "outgoing.h"
+#include "qp_state.h"
+#include "response.h"
 
 int responder_start(struct qp *qp)
 {
@@ -46,63 +38,25 @@ int responder_start(struct qp *qp)
 	return 0;
 }
 
-void responder_stop(struct qp *qp)
-{
-	struct responder *resp = &qp->resp;
-	/* What has been received is acknowledged, though the application is done with the queue pair: else its peer would
-	 * send it again until it gives up. */
-	if (resp->reads != NULL || resp->ack_due || resp->nak_due != 0) {
-		bool more = responder_pump(qp, LAST_PACKETS);
-		link_flush(qp->device->link);
-		if (more && qp->state == IBV_QPS_ERR) {
-			engine_activate_lazily(qp); /* the rest when the link is ready again */
-			return;
-		}
-	}
-	if (resp->reads != NULL)
-		explicit_bzero(resp->reads, resp->read_size * sizeof(*resp->reads));
-	free(resp->reads);
-	resp->reads = NULL;
-	resp->read_size = resp->read_kept = 0;
-	resp->read_head = resp->read_tail = 0;
-	resp->ack_due = false;
-	resp->nak_due = 0;
-}
-
-/* ---- answers ---- */
-
-static void put_response(struct qp *qp, struct packet *packet, struct packet_out *out)
-{
-	packet->qpn = qp->attr.dest_qp_num;
-	packet->pkey = WIRE_PKEY;
-	out->dgid = qp->av.dgid;
-	out->sgid_index = qp->av.sgid_index;
-	out->tclass = qp->av.tclass;
-	out->hop_limit = qp->av.hop_limit;
-	out->dqpn = packet->qpn;
-	out->sqpn = qp->qpn;
-	out->payload_length = packet->payload_length;
-	out->header_length = wire_encode(packet, out->header);
-	link_send(qp->device->link, out);
-}
+/* ---- refusals ---- */
 
 /* A request was refused: the NAK goes out in its turn, and the queue pair ends. */
 static void refuse_at(struct qp *qp, uint32_t psn, uint8_t syndrome, int event)
 {
 	struct responder *resp = &qp->resp;
-	if (syndrome == AETH_NAK_ACCESS)
-		counter_add(&qp->device->counters->remote_access_errors, 1);
 	if (qp->type == IBV_QPT_UC) {
 		resp->in_message = false;
 		return; /* unreliable: the message is dropped, IBTA vol 1, 9.8.3 */
 	}
 	resp->nak_due = syndrome;
 	resp->nak_psn = psn;
-	qp_fail(qp, event); /* responder_stop sends it, after the answers to earlier READs */
+	qp_fail(qp, event); /* response_stop sends it, after the answers to earlier READs */
 }
 
 static void refuse(struct qp *qp, uint8_t syndrome, int event)
 {
+	if (syndrome == AETH_NAK_ACCESS)
+		counter_add(&qp->device->counters->remote_access_errors, 1);
 	refuse_at(qp, qp->resp.expected, syndrome, event);
 }
 
@@ -118,114 +72,16 @@ static void not_ready(struct qp *qp)
 	resp->nak_due = (uint8_t)(AETH_TYPE_RNR | (qp->attr.min_rnr_timer & 0x1f));
 	resp->nak_psn = resp->expected;
 	resp->nak_sent = true; /* what follows it is not answered until it comes again */
-	engine_activate(qp);
-}
-
-/* One packet of a READ's answer. False: refused, the queue pair has ended. */
-static bool send_read_packet(struct qp *qp, struct read_atomic *read)
-{
-	uint32_t part = read->length - read->sent < qp->mtu ? read->length - read->sent : qp->mtu;
-	bool first = read->sent == 0, last = read->sent + part == read->length;
-	struct packet_out out;
-	struct packet packet = {
-		.opcode = first ? (last ? OP_READ_ONLY : OP_READ_FIRST) : (last ? OP_READ_LAST : OP_READ_MIDDLE),
-		.pad = (uint8_t)(-part & 3),
-		.psn = psn_add(read->first_psn, read->sent / qp->mtu),
-		.syndrome = AETH_ACK,
-		.msn = read->msn,
-		.payload_length = part,
-	};
-	/* Memory that its owner writes to meanwhile makes a wrong ICRC, and the requester asks again: then it is a copy. */
-	out.may_change = read->asked_again;
-	out.pieces = 0;
-	if (part > 0) {
-		/* The region may have gone since the request came. */
-		uint8_t *memory = memory_remote(qp, read->rkey, read->va + read->sent, part, IBV_ACCESS_REMOTE_READ);
-		if (memory == NULL && read->repeated) {
-			read->pending = false; /* the requester had its answer before the memory went */
-			return true;
-		}
-		if (memory == NULL) {
-			qp->resp.read_head = qp->resp.read_tail; /* the later ones have no answer either */
-			refuse_at(qp, packet.psn, AETH_NAK_ACCESS, IBV_EVENT_QP_ACCESS_ERR);
-			return false;
-		}
-		out.piece[0] = (struct iovec){ .iov_base = memory, .iov_len = part };
-		out.pieces = 1;
-	}
-	put_response(qp, &packet, &out);
-	read->sent += part;
-	if (last)
-		read->pending = false;
-	return true;
-}
-
-static void send_atomic_answer(struct qp *qp, struct read_atomic *atomic)
-{
-	struct packet_out out;
-	struct packet packet = {
-		.opcode = OP_ATOMIC_ACK,
-		.psn = atomic->first_psn,
-		.syndrome = AETH_ACK,
-		.msn = atomic->msn,
-		.original = atomic->original,
-	};
-	out.may_change = false;
-	out.pieces = 0;
-	put_response(qp, &packet, &out);
-	atomic->pending = false;
-}
-
-static void send_acknowledgement(struct qp *qp)
-{
-	struct responder *resp = &qp->resp;
-	struct counters *counters = qp->device->counters;
-	struct packet_out out;
-	struct packet packet = {
-		.opcode = OP_ACK,
-		.psn = psn_add(resp->expected, WIRE_PSN_MASK),
-		.syndrome = AETH_ACK,
-		.msn = resp->msn,
-	};
-	if (resp->nak_due != 0) {
-		packet.psn = resp->nak_psn;
-		packet.syndrome = resp->nak_due;
-		counter_add((resp->nak_due & AETH_TYPE_MASK) == AETH_TYPE_RNR ? &counters->rnr_sent : &counters->naks_sent, 1);
-	} else {
-		counter_add(&counters->acks_sent, 1);
-	}
-	resp->nak_due = 0;
-	resp->ack_due = false;
-	out.may_change = false;
-	out.pieces = 0;
-	put_response(qp, &packet, &out);
+	activate(qp);
 }
 
 bool responder_pump(struct qp *qp, unsigned budget)
 {
-	struct responder *resp = &qp->resp;
-
-	/* In the order of their PSNs: an acknowledgement would say that all READs before it have been answered. */
-	while (resp->read_head != resp->read_tail) {
-		struct read_atomic *entry = saved(resp, resp->read_head);
-		if (!entry->pending) {
-			resp->read_head++;
-			continue;
-		}
-		if (budget == 0 || !link_ready(qp->device->link))
-			return true;
-		budget--;
-		if (entry->opcode != OP_READ_REQUEST)
-			send_atomic_answer(qp, entry);
-		else if (!send_read_packet(qp, entry))
-			return false;
-	}
-	if (resp->ack_due || resp->nak_due != 0) {
-		if (!link_ready(qp->device->link))
-			return true;
-		send_acknowledgement(qp);
-	}
-	return false;
+	uint32_t psn;
+	bool more = false;
+	if (!response_pump(qp, budget, &more, &psn))
+		refuse_at(qp, psn, AETH_NAK_ACCESS, IBV_EVENT_QP_ACCESS_ERR);
+	return more;
 }
 
 /* ---- execution ---- */
@@ -272,7 +128,7 @@ static bool execute_send(struct qp *qp, const struct packet *packet, uint32_t tr
 {
 	struct responder *resp = &qp->resp;
 	if (traits & T_START) {
-		if (!resp->has_receive && !recv_queue_take(qp, resp->receive)) {
+		if (!resp->has_receive && !recv_queue_take(qp_recv_queue(qp), resp->receive)) {
 			not_ready(qp);
 			return false;
 		}
@@ -280,9 +136,9 @@ static bool execute_send(struct qp *qp, const struct packet *packet, uint32_t tr
 		resp->received = 0;
 	}
 	enum ibv_wc_status status =
-		receive_scatter(qp->srq != NULL ? &qp->srq->rq : &qp->rq, resp->receive, resp->received, packet->payload,
+		receive_scatter(qp_recv_queue(qp), resp->receive, resp->received, packet->payload,
 				packet->payload_length);
-	if (status == IBV_WC_SUCCESS && (traits & T_IETH) && memory_invalidate(qp, packet->invalidate, true) != 0)
+	if (status == IBV_WC_SUCCESS && (traits & T_IETH) && window_invalidate(qp->pd, qp->qpn, packet->invalidate, true) != 0)
 		status = IBV_WC_LOC_PROT_ERR;
 	if (status != IBV_WC_SUCCESS) {
 		/* In the order that the consumer sees them: its own completion, then the flushed ones. */
@@ -312,7 +168,7 @@ static bool execute_write(struct qp *qp, const struct packet *packet, uint32_t t
 		resp->write_left = packet->length;
 		resp->written = 0;
 		if (packet->length > 0 &&
-		    memory_remote(qp, packet->rkey, packet->va, packet->length, IBV_ACCESS_REMOTE_WRITE) == NULL) {
+		    memory_remote(qp->pd, qp->qpn, packet->rkey, packet->va, packet->length, IBV_ACCESS_REMOTE_WRITE) == NULL) {
 			refuse(qp, AETH_NAK_ACCESS, IBV_EVENT_QP_ACCESS_ERR);
 			return false;
 		}
@@ -323,14 +179,14 @@ static bool execute_write(struct qp *qp, const struct packet *packet, uint32_t t
 		return false;
 	}
 	if ((traits & T_IMM) && !resp->has_receive) {
-		if (!recv_queue_take(qp, resp->receive)) {
+		if (!recv_queue_take(qp_recv_queue(qp), resp->receive)) {
 			not_ready(qp);
 			return false;
 		}
 		resp->has_receive = true;
 	}
 	if (length > 0) {
-		uint8_t *to = memory_remote(qp, resp->write_rkey, resp->write_va, length, IBV_ACCESS_REMOTE_WRITE);
+		uint8_t *to = memory_remote(qp->pd, qp->qpn, resp->write_rkey, resp->write_va, length, IBV_ACCESS_REMOTE_WRITE);
 		if (to == NULL) {
 			refuse(qp, AETH_NAK_ACCESS, IBV_EVENT_QP_ACCESS_ERR);
 			return false;
@@ -359,7 +215,7 @@ static uint64_t perform_atomic(uint8_t *memory, const struct packet *packet)
 static void make_room(struct responder *resp, uint32_t limit)
 {
 	while (resp->read_tail - resp->read_head >= limit && resp->read_head != resp->read_tail) {
-		const struct read_atomic *oldest = saved(resp, resp->read_head);
+		const struct read_atomic *oldest = response_at(resp, resp->read_head);
 
 		if (oldest->pending && !oldest->repeated)
 			break;
@@ -382,14 +238,14 @@ static bool execute_read_or_atomic(struct qp *qp, const struct packet *packet)
 	}
 	uint8_t *memory = NULL;
 	if (length > 0) {
-		memory = memory_remote(qp, packet->rkey, packet->va, length, right);
+		memory = memory_remote(qp->pd, qp->qpn, packet->rkey, packet->va, length, right);
 		/* A region with an odd start makes an aligned remote address an odd one here. */
 		if (memory == NULL || (!read && (uintptr_t)memory % sizeof(uint64_t) != 0)) {
 			refuse(qp, AETH_NAK_ACCESS, IBV_EVENT_QP_ACCESS_ERR);
 			return false;
 		}
 	}
-	struct read_atomic *entry = saved(resp, resp->read_tail++);
+	struct read_atomic *entry = response_at(resp, resp->read_tail++);
 	if (resp->read_kept < resp->read_size)
 		resp->read_kept++;
 	*entry = (struct read_atomic){
@@ -440,10 +296,10 @@ static void execute(struct qp *qp, const struct packet *packet, uint32_t traits)
 		resp->msn = (resp->msn + 1) & WIRE_PSN_MASK;
 	resp->nak_sent = false;
 	if (!data) {
-		engine_activate_lazily(qp);
+		activate_lazily(qp);
 	} else if (packet->ack_req && qp->type == IBV_QPT_RC) {
 		resp->ack_due = true;
-		engine_activate_lazily(qp);
+		activate_lazily(qp);
 	}
 }
 
@@ -453,7 +309,7 @@ static void execute(struct qp *qp, const struct packet *packet, uint32_t traits)
 static bool find_saved(const struct responder *resp, const struct packet *packet, uint32_t *position)
 {
 	for (uint32_t at = resp->read_tail - resp->read_kept; at != resp->read_tail; at++) {
-		const struct read_atomic *entry = saved(resp, at);
+		const struct read_atomic *entry = response_at(resp, at);
 		int32_t into = psn_diff(packet->psn, entry->first_psn);
 		if (entry->opcode == packet->opcode && into >= 0 && into < (int32_t)entry->packets) {
 			*position = at;
@@ -470,7 +326,7 @@ static void answer_again(struct qp *qp, const struct packet *packet)
 	if (!find_saved(resp, packet, &position))
 		return; /* too old to be known: the requester has had the answer */
 
-	struct read_atomic *entry = saved(resp, position);
+	struct read_atomic *entry = response_at(resp, position);
 	if (entry->opcode == OP_READ_REQUEST) {
 		/* It may ask for the missing rest only; the key is checked when it is read. */
 		uint32_t into = (uint32_t)psn_diff(packet->psn, entry->first_psn);
@@ -489,7 +345,7 @@ static void answer_again(struct qp *qp, const struct packet *packet)
 	entry->pending = true;
 	if ((int32_t)(position - resp->read_head) < 0)
 		resp->read_head = position;
-	engine_activate(qp);
+	activate(qp);
 }
 
 static void receive_duplicate(struct qp *qp, const struct packet *packet, uint32_t traits)
@@ -498,7 +354,7 @@ static void receive_duplicate(struct qp *qp, const struct packet *packet, uint32
 	counter_add(&qp->device->counters->duplicates, 1);
 	if (traits & (T_SEND | T_WRITE)) {
 		resp->ack_due = true;
-		engine_activate(qp);
+		activate(qp);
 	} else {
 		answer_again(qp, packet);
 	}
@@ -544,7 +400,7 @@ void responder_receive(struct qp *qp, const struct packet *packet)
 		resp->nak_sent = true;
 		resp->nak_due = AETH_NAK_SEQUENCE;
 		resp->nak_psn = resp->expected;
-		engine_activate(qp);
+		activate(qp);
 	} else {
 		execute(qp, packet, traits);
 	}

@@ -3,8 +3,9 @@
 #include <errno.h>
 #include <string.h>
 
-#include "context.h"
+#include "own_device.h"
 #include "udp.h"
+#include "verbs.h"
 
 enum {
 	/* No organisation's number, as other devices made of software say it. */
@@ -29,8 +30,8 @@ static void fill_device(struct ibv_device_attr *attr)
 {
 	*attr = (struct ibv_device_attr){
 		.fw_ver = UROCE_VERSION,
-		.node_guid = context_guid(),
-		.sys_image_guid = context_guid(),
+		.node_guid = own_device_guid(),
+		.sys_image_guid = own_device_guid(),
 		.max_mr_size = UINT64_MAX,
 		.page_size_cap = UINT64_MAX << 12,
 		.vendor_id = VENDOR_NONE,

@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Extended completion queues: polled in batches, field by field. */
-#include "cq.h"
-
 #include <errno.h>
 
 #include "engine.h"
+#include "verbs.h"
 
 enum {
 	WC_FLAGS = IBV_WC_STANDARD_FLAGS | IBV_WC_EX_WITH_COMPLETION_TIMESTAMP |

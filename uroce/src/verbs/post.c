@@ -7,10 +7,11 @@
 #include <errno.h>
 #include <string.h>
 
+#include "engine.h"
 #include "qp_state.h"
 #include "random.h"
-#include "recv_queue.h"
-#include "transport.h"
+#include "requester.h"
+#include "verbs.h"
 
 static int set_inline(const struct qp *qp, struct send_wqe *wqe, const struct ibv_sge *list, size_t count)
 {
@@ -145,6 +146,17 @@ int qp_post_send(struct ibv_qp *ibqp, struct ibv_send_wr *wr, struct ibv_send_wr
 	if (error != 0 && bad != NULL)
 		*bad = wr;
 	return error;
+}
+
+int qp_post_recv(struct ibv_qp *ibqp, struct ibv_recv_wr *wr, struct ibv_recv_wr **bad)
+{
+	struct qp *qp = qp_of(ibqp);
+	if (qp->srq != NULL) {
+		if (bad != NULL)
+			*bad = wr;
+		return EINVAL;
+	}
+	return recv_queue_post(&qp->rq, wr, bad);
 }
 
 /* The next key of a window: the part that finds it stays, the part that the consumer owns becomes another one. */

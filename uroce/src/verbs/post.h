@@ -3,7 +3,6 @@
 #ifndef UROCE_POST_H
 #define UROCE_POST_H
 
-#include "engine.h"
 #include "qp.h"
 
 enum {

@@ -4,12 +4,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "post.h"
+#include "active.h"
+#include "engine.h"
+#include "event.h"
 #include "qp_state.h"
 #include "random.h"
-#include "recv_queue.h"
-#include "transport.h"
 #include "udp.h"
+#include "verbs.h"
 
 enum {
 	CACHE_LINE = 64,
@@ -172,6 +173,7 @@ static int make_receive_queue(struct qp *qp, const struct ibv_qp_cap *cap)
 	if (error != 0)
 		return error;
 	qp->rq.closed = true;
+	qp->rq.cq = qp->recv_cq;
 	qp->cap.max_recv_wr = qp->rq.max_wr;
 	qp->cap.max_recv_sge = qp->rq.max_sge;
 	return 0;
@@ -253,6 +255,7 @@ static int make(struct pd *pd, struct ibv_qp_init_attr_ex *attr, uint64_t ops, s
 	engine_leave(qp->device);
 	if (error != 0)
 		goto free_queues;
+	qp->rq.qpn = qp->qpn;
 	pthread_mutex_init(&qp->build_lock, NULL);
 	fill_public(qp, attr);
 	wr_init(qp);
@@ -327,7 +330,7 @@ static void invalidate_windows(struct qp *qp)
 			continue;
 		const struct mw *mw = key->owner;
 		if (mw->ibv.type == IBV_MW_TYPE_2 && mw->mr != NULL && mw->qpn == qp->qpn)
-			memory_invalidate(qp, mw->key.value, false);
+			window_invalidate(qp->pd, qp->qpn, mw->key.value, false);
 	}
 }
 
@@ -338,7 +341,7 @@ int qp_destroy(struct ibv_qp *ibqp)
 
 	engine_enter(device);
 	qp_reset(qp);
-	engine_deactivate(qp);
+	deactivate(qp);
 	if (qp->binds_windows)
 		invalidate_windows(qp);
 	table_remove(&device->qps, qp->qpn);

@@ -4,9 +4,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine.h"
 #include "qp_state.h"
-#include "recv_queue.h"
-#include "transport.h"
+#include "requester.h"
+#include "responder.h"
+#include "verbs.h"
 
 enum { RC, UC, UD, TYPES };
 

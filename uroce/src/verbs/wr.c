@@ -6,7 +6,9 @@
 #include <errno.h>
 #include <string.h>
 
+#include "engine.h"
 #include "post.h"
+#include "verbs.h"
 
 #define NOT_ADDRESSED UINT32_MAX /* a QPN that no address has: wr_set_ud_addr is still to come */
 

@@ -12,8 +12,9 @@
 #include <unistd.h>
 
 #include "engine.h"
-#include "qp.h"
+#include "event.h"
 #include "random.h"
+#include "verbs.h"
 
 enum { REPAIR = 0x04, WRONG_KEY = 0x08, AHEAD = 0x10, ACT = 0x80 };
 enum { PAGE = 4096, QPS = 3, DEPTH = 8 };

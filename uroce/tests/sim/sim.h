@@ -16,8 +16,9 @@
 
 #include "../range.h"
 #include "engine.h"
-#include "qp.h"
-#include "transport.h"
+#include "event.h"
+#include "qp_state.h"
+#include "verbs.h"
 
 #define US     1000ull
 #define MS     1000000ull

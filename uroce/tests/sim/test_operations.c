@@ -384,11 +384,11 @@ static void a_solicited_event_is_given_for_solicited_receives_alone(void **state
 	assert_int_equal(cq_req_notify(b.rcq, 1), 0);
 	sim_send(&a, 1, 0, 3000);
 	assert_true(sim_run(SECOND));
-	assert_int_equal(cq_of(b.rcq)->events, 0);
+	assert_int_equal(cq_of(b.rcq)->events.waiting, 0);
 	struct ibv_send_wr wr = {.wr_id = 2, .opcode = IBV_WR_SEND, .send_flags = IBV_SEND_SOLICITED};
 	sim_post(&a, &wr, 0, 3000);
 	assert_true(sim_run(SECOND));
-	assert_int_equal(cq_of(b.rcq)->events, 1);
+	assert_int_equal(cq_of(b.rcq)->events.waiting, 1);
 	struct ibv_cq *which;
 	void *context;
 	assert_int_equal(cq_get_event(channel, &which, &context), 0);

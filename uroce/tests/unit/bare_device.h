@@ -8,7 +8,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-#include "context.h"
+#include "event.h"
 #include "link.h"
 
 struct bare {

@@ -16,7 +16,9 @@
 #include <cmocka.h>
 
 #include "engine.h"
-#include "qp.h"
+#include "event.h"
+#include "qp_state.h"
+#include "verbs.h"
 
 struct rig {
 	struct device device;

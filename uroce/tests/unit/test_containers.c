@@ -8,10 +8,12 @@
 #include <cmocka.h>
 
 #include <errno.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "device.h"
+#include "table.h"
+#include "timer.h"
 
 enum { NUMBERS = 300, ROUNDS = 200000, TIMERS = 200 };
 

@@ -6,7 +6,7 @@
 
 #include <cmocka.h>
 
-#include "cq.h"
+#include "verbs.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -277,21 +277,21 @@ static void solicited_arming_waits_for_the_solicited(void **state)
 
 	assert_int_equal(cq_req_notify(&cq->ibv, 1), 0);
 	push(cq, 1, IBV_WC_SUCCESS, false);
-	assert_int_equal(cq->events, 0);
+	assert_int_equal(cq->events.waiting, 0);
 	push(cq, 2, IBV_WC_SUCCESS, true);
-	assert_int_equal(cq->events, 1);
+	assert_int_equal(cq->events.waiting, 1);
 	assert_int_equal(cq_req_notify(&cq->ibv, 1), 0);
 	push(cq, 3, IBV_WC_WR_FLUSH_ERR, false);
-	assert_int_equal(cq->events, 2);
+	assert_int_equal(cq->events.waiting, 2);
 	/* A full arming is not taken back by a lesser one, and a lesser one is made full. */
 	assert_int_equal(cq_req_notify(&cq->ibv, 0), 0);
 	assert_int_equal(cq_req_notify(&cq->ibv, 1), 0);
 	push(cq, 4, IBV_WC_SUCCESS, false);
-	assert_int_equal(cq->events, 3);
+	assert_int_equal(cq->events.waiting, 3);
 	assert_int_equal(cq_req_notify(&cq->ibv, 1), 0);
 	assert_int_equal(cq_req_notify(&cq->ibv, 0), 0);
 	push(cq, 5, IBV_WC_SUCCESS, false);
-	assert_int_equal(cq->events, 4);
+	assert_int_equal(cq->events.waiting, 4);
 	assert_int_equal(cq_destroy(&cq->ibv), 0);
 	/* The events that nobody took went with it. */
 	assert_false(readable(channel->fd) && counts_can_be_taken_back());

@@ -227,20 +227,20 @@ static void keys_differ_and_each_has_one_use(void **state)
 	assert_int_not_equal(mr->lkey >> 8, 0);
 	assert_int_not_equal(mr->rkey >> 8, 0);
 	assert_ptr_equal(memory_local(pd_of(w->pd), mr->lkey, at(w, 5), 7, LOCAL), w->memory + 5);
-	assert_ptr_equal(memory_remote(&w->qp, mr->rkey, at(w, 5), 7, WRITE), w->memory + 5);
+	assert_ptr_equal(memory_remote(w->qp.pd, w->qp.qpn, mr->rkey, at(w, 5), 7, WRITE), w->memory + 5);
 	assert_null(memory_local(pd_of(w->pd), mr->rkey, at(w, 5), 7, 0));
-	assert_null(memory_remote(&w->qp, mr->lkey, at(w, 5), 7, READ));
+	assert_null(memory_remote(w->qp.pd, w->qp.qpn, mr->lkey, at(w, 5), 7, READ));
 	for (unsigned bit = 0; bit < 32; bit++) {
 		assert_null(memory_local(pd_of(w->pd), mr->lkey ^ 1u << bit, at(w, 0), 1, 0));
-		assert_null(memory_remote(&w->qp, mr->rkey ^ 1u << bit, at(w, 0), 1, READ));
+		assert_null(memory_remote(w->qp.pd, w->qp.qpn, mr->rkey ^ 1u << bit, at(w, 0), 1, READ));
 	}
-	assert_null(memory_remote(&w->qp, 0, at(w, 0), 1, READ));
-	assert_null(memory_remote(&w->qp, 0x42, at(w, 0), 1, READ));
+	assert_null(memory_remote(w->qp.pd, w->qp.qpn, 0, at(w, 0), 1, READ));
+	assert_null(memory_remote(w->qp.pd, w->qp.qpn, 0x42, at(w, 0), 1, READ));
 
 	uint32_t rkey = mr->rkey, lkey = mr->lkey;
 	assert_int_equal(mr_dereg(mr), 0);
 	assert_null(memory_local(pd_of(w->pd), lkey, at(w, 0), 1, 0));
-	assert_null(memory_remote(&w->qp, rkey, at(w, 0), 1, READ));
+	assert_null(memory_remote(w->qp.pd, w->qp.qpn, rkey, at(w, 0), 1, READ));
 }
 
 static void numbers_that_are_taken_or_zero_are_drawn_again(void **state)
@@ -277,24 +277,24 @@ static void rights_and_domain_are_checked(void **state)
 	assert_non_null(memory_local(pd_of(w->pd), mr->lkey, at(w, 0), 1, 0));
 	assert_null(memory_local(pd_of(w->pd), mr->lkey, at(w, 0), 1, LOCAL));
 	assert_null(memory_local(pd_of(w->other_pd), mr->lkey, at(w, 0), 1, 0));
-	assert_non_null(memory_remote(&w->qp, mr->rkey, at(w, 0), 1, READ));
-	assert_null(memory_remote(&w->qp, mr->rkey, at(w, 0), 1, WRITE));
-	assert_null(memory_remote(&w->qp, mr->rkey, at(w, 0), 8, ATOMIC));
-	assert_null(memory_remote(&w->alien_qp, mr->rkey, at(w, 0), 1, READ));
+	assert_non_null(memory_remote(w->qp.pd, w->qp.qpn, mr->rkey, at(w, 0), 1, READ));
+	assert_null(memory_remote(w->qp.pd, w->qp.qpn, mr->rkey, at(w, 0), 1, WRITE));
+	assert_null(memory_remote(w->qp.pd, w->qp.qpn, mr->rkey, at(w, 0), 8, ATOMIC));
+	assert_null(memory_remote(w->alien_qp.pd, w->alien_qp.qpn, mr->rkey, at(w, 0), 1, READ));
 	assert_int_equal(mr_dereg(mr), 0);
 }
 
 static void check_bounds(struct world *w, const struct ibv_mr *mr, uint64_t base)
 {
-	assert_ptr_equal(memory_remote(&w->qp, mr->rkey, base, SIZE, READ), w->memory);
-	assert_ptr_equal(memory_remote(&w->qp, mr->rkey, base + SIZE - 1, 1, READ), w->memory + SIZE - 1);
-	assert_non_null(memory_remote(&w->qp, mr->rkey, base + SIZE, 0, READ));
-	assert_null(memory_remote(&w->qp, mr->rkey, base, SIZE + 1, READ));
-	assert_null(memory_remote(&w->qp, mr->rkey, base + SIZE, 1, READ));
-	assert_null(memory_remote(&w->qp, mr->rkey, base + SIZE + 1, 0, READ));
-	assert_null(memory_remote(&w->qp, mr->rkey, base - 1, 1, READ));
-	assert_null(memory_remote(&w->qp, mr->rkey, base + 1, UINT64_MAX, READ));
-	assert_null(memory_remote(&w->qp, mr->rkey, base - 1, UINT64_MAX, READ));
+	assert_ptr_equal(memory_remote(w->qp.pd, w->qp.qpn, mr->rkey, base, SIZE, READ), w->memory);
+	assert_ptr_equal(memory_remote(w->qp.pd, w->qp.qpn, mr->rkey, base + SIZE - 1, 1, READ), w->memory + SIZE - 1);
+	assert_non_null(memory_remote(w->qp.pd, w->qp.qpn, mr->rkey, base + SIZE, 0, READ));
+	assert_null(memory_remote(w->qp.pd, w->qp.qpn, mr->rkey, base, SIZE + 1, READ));
+	assert_null(memory_remote(w->qp.pd, w->qp.qpn, mr->rkey, base + SIZE, 1, READ));
+	assert_null(memory_remote(w->qp.pd, w->qp.qpn, mr->rkey, base + SIZE + 1, 0, READ));
+	assert_null(memory_remote(w->qp.pd, w->qp.qpn, mr->rkey, base - 1, 1, READ));
+	assert_null(memory_remote(w->qp.pd, w->qp.qpn, mr->rkey, base + 1, UINT64_MAX, READ));
+	assert_null(memory_remote(w->qp.pd, w->qp.qpn, mr->rkey, base - 1, UINT64_MAX, READ));
 	assert_null(memory_local(pd_of(w->pd), mr->lkey, base - 1, 2, 0));
 	assert_null(memory_local(pd_of(w->pd), mr->lkey, base + SIZE - 1, 2, 0));
 }
@@ -338,7 +338,7 @@ static void many_regions_come_and_go(void **state)
 	for (int i = 0; i < MANY; i += 2)
 		assert_int_equal(mr_dereg(mr[i]), 0);
 	for (int i = 1; i < MANY; i += 2) {
-		assert_ptr_equal(memory_remote(&w->qp, mr[i]->rkey, at(w, 3), 1, READ), w->memory + 3);
+		assert_ptr_equal(memory_remote(w->qp.pd, w->qp.qpn, mr[i]->rkey, at(w, 3), 1, READ), w->memory + 3);
 		assert_true(mr_alive(&w->bare->device, mr[i]));
 		assert_int_equal(mr_dereg(mr[i]), 0);
 		assert_false(mr_alive(&w->bare->device, mr[i]));
@@ -364,20 +364,20 @@ static void reregistration_changes_what_its_flags_say(void **state)
 	uint32_t lkey = mr->lkey, rkey = mr->rkey;
 
 	assert_int_equal(mr_rereg(mr, IBV_REREG_MR_CHANGE_ACCESS, NULL, NULL, 0, READ), 0);
-	assert_null(memory_remote(&w->qp, rkey, at(w, 0), 1, WRITE));
-	assert_non_null(memory_remote(&w->qp, rkey, at(w, 0), 1, READ));
+	assert_null(memory_remote(w->qp.pd, w->qp.qpn, rkey, at(w, 0), 1, WRITE));
+	assert_non_null(memory_remote(w->qp.pd, w->qp.qpn, rkey, at(w, 0), 1, READ));
 
 	assert_int_equal(mr_rereg(mr, IBV_REREG_MR_CHANGE_TRANSLATION, NULL, w->memory + 64, 32, 0), 0);
 	assert_ptr_equal(mr->addr, w->memory + 64);
 	assert_int_equal(mr->length, 32);
-	assert_ptr_equal(memory_remote(&w->qp, rkey, at(w, 64), 32, READ), w->memory + 64);
-	assert_null(memory_remote(&w->qp, rkey, at(w, 63), 1, READ));
-	assert_null(memory_remote(&w->qp, rkey, at(w, 64), 33, READ));
+	assert_ptr_equal(memory_remote(w->qp.pd, w->qp.qpn, rkey, at(w, 64), 32, READ), w->memory + 64);
+	assert_null(memory_remote(w->qp.pd, w->qp.qpn, rkey, at(w, 63), 1, READ));
+	assert_null(memory_remote(w->qp.pd, w->qp.qpn, rkey, at(w, 64), 33, READ));
 
 	assert_int_equal(mr_rereg(mr, IBV_REREG_MR_CHANGE_PD, w->other_pd, NULL, 0, 0), 0);
 	assert_ptr_equal(mr->pd, w->other_pd);
-	assert_null(memory_remote(&w->qp, rkey, at(w, 64), 1, READ));
-	assert_non_null(memory_remote(&w->alien_qp, rkey, at(w, 64), 1, READ));
+	assert_null(memory_remote(w->qp.pd, w->qp.qpn, rkey, at(w, 64), 1, READ));
+	assert_non_null(memory_remote(w->alien_qp.pd, w->alien_qp.qpn, rkey, at(w, 64), 1, READ));
 	assert_int_equal(pd_dealloc(w->other_pd), EBUSY);
 
 	assert_int_equal(mr->lkey, lkey);
@@ -398,7 +398,7 @@ static void a_refused_reregistration_changes_nothing(void **state)
 	rereg_refused(mr, IBV_REREG_MR_CHANGE_TRANSLATION, NULL, w->memory, 0, 0, EINVAL);
 	rereg_refused(mr, all, w->other_pd, w->memory, 1, WRITE, EINVAL);
 	rereg_refused(mr, all, w->other_pd, (void *)16, 1, READ, EFAULT);
-	assert_non_null(memory_remote(&w->qp, mr->rkey, at(w, 0), SIZE, WRITE));
+	assert_non_null(memory_remote(w->qp.pd, w->qp.qpn, mr->rkey, at(w, 0), SIZE, WRITE));
 	assert_int_equal(mr_dereg(mr), 0);
 }
 
@@ -408,7 +408,7 @@ static int bind(struct qp *qp, struct ibv_mw *mw, uint32_t rkey, struct ibv_mr *
 		unsigned access)
 {
 	struct ibv_mw_bind_info info = {.mr = mr, .addr = addr, .length = length, .mw_access_flags = access};
-	return memory_bind(qp, (struct mw *)mw, rkey, &info);
+	return window_bind(qp->pd, qp->qpn, (struct mw *)mw, rkey, &info);
 }
 
 static void a_window_grants_its_own_rights_and_bounds(void **state)
@@ -419,22 +419,22 @@ static void a_window_grants_its_own_rights_and_bounds(void **state)
 	assert_non_null(mw);
 	uint32_t key = ibv_inc_rkey(mw->rkey);
 
-	assert_null(memory_remote(&w->qp, mw->rkey, at(w, 100), 1, WRITE));
+	assert_null(memory_remote(w->qp.pd, w->qp.qpn, mw->rkey, at(w, 100), 1, WRITE));
 	assert_int_equal(bind(&w->qp, mw, key, mr, at(w, 100), 50, WRITE), 0);
-	assert_ptr_equal(memory_remote(&w->qp, key, at(w, 100), 50, WRITE), w->memory + 100);
-	assert_ptr_equal(memory_remote(&w->other_qp, key, at(w, 149), 1, WRITE), w->memory + 149);
-	assert_null(memory_remote(&w->qp, key, at(w, 99), 1, WRITE));
-	assert_null(memory_remote(&w->qp, key, at(w, 149), 2, WRITE));
-	assert_null(memory_remote(&w->qp, key, at(w, 101), UINT64_MAX, WRITE));
-	assert_null(memory_remote(&w->qp, key, at(w, 100), 1, READ));
-	assert_null(memory_remote(&w->alien_qp, key, at(w, 100), 1, WRITE));
+	assert_ptr_equal(memory_remote(w->qp.pd, w->qp.qpn, key, at(w, 100), 50, WRITE), w->memory + 100);
+	assert_ptr_equal(memory_remote(w->other_qp.pd, w->other_qp.qpn, key, at(w, 149), 1, WRITE), w->memory + 149);
+	assert_null(memory_remote(w->qp.pd, w->qp.qpn, key, at(w, 99), 1, WRITE));
+	assert_null(memory_remote(w->qp.pd, w->qp.qpn, key, at(w, 149), 2, WRITE));
+	assert_null(memory_remote(w->qp.pd, w->qp.qpn, key, at(w, 101), UINT64_MAX, WRITE));
+	assert_null(memory_remote(w->qp.pd, w->qp.qpn, key, at(w, 100), 1, READ));
+	assert_null(memory_remote(w->alien_qp.pd, w->alien_qp.qpn, key, at(w, 100), 1, WRITE));
 	/* The region itself grants nothing to peers, a window's key nothing locally, and the former key nothing at all.
 	 */
-	assert_null(memory_remote(&w->qp, mr->rkey, at(w, 100), 1, WRITE));
+	assert_null(memory_remote(w->qp.pd, w->qp.qpn, mr->rkey, at(w, 100), 1, WRITE));
 	assert_null(memory_local(pd_of(w->pd), key, at(w, 100), 1, 0));
-	assert_null(memory_remote(&w->qp, mw->rkey, at(w, 100), 1, WRITE));
+	assert_null(memory_remote(w->qp.pd, w->qp.qpn, mw->rkey, at(w, 100), 1, WRITE));
 	assert_int_equal(mw_dealloc(mw), 0);
-	assert_null(memory_remote(&w->qp, key, at(w, 100), 1, WRITE));
+	assert_null(memory_remote(w->qp.pd, w->qp.qpn, key, at(w, 100), 1, WRITE));
 	assert_int_equal(mr_dereg(mr), 0);
 }
 
@@ -447,16 +447,16 @@ static void a_window_of_type_1_moves_with_each_bind(void **state)
 
 	assert_int_equal(bind(&w->qp, mw, first, mr, at(w, 0), 8, READ), 0);
 	assert_int_equal(bind(&w->other_qp, mw, second, mr, at(w, 64), 8, WRITE), 0);
-	assert_null(memory_remote(&w->qp, first, at(w, 0), 8, READ));
-	assert_null(memory_remote(&w->qp, second, at(w, 0), 8, WRITE));
-	assert_non_null(memory_remote(&w->qp, second, at(w, 64), 8, WRITE));
-	assert_int_equal(memory_invalidate(&w->qp, second, false), -EACCES);
-	assert_int_equal(memory_invalidate(&w->qp, second, true), -EACCES);
+	assert_null(memory_remote(w->qp.pd, w->qp.qpn, first, at(w, 0), 8, READ));
+	assert_null(memory_remote(w->qp.pd, w->qp.qpn, second, at(w, 0), 8, WRITE));
+	assert_non_null(memory_remote(w->qp.pd, w->qp.qpn, second, at(w, 64), 8, WRITE));
+	assert_int_equal(window_invalidate(w->qp.pd, w->qp.qpn, second, false), -EACCES);
+	assert_int_equal(window_invalidate(w->qp.pd, w->qp.qpn, second, true), -EACCES);
 	assert_int_equal(mr_dereg(mr), EBUSY);
 
 	assert_int_equal(bind(&w->qp, mw, third, mr, at(w, 0), 0, 0), 0);
-	assert_null(memory_remote(&w->qp, second, at(w, 64), 8, WRITE));
-	assert_null(memory_remote(&w->qp, third, at(w, 64), 8, WRITE));
+	assert_null(memory_remote(w->qp.pd, w->qp.qpn, second, at(w, 64), 8, WRITE));
+	assert_null(memory_remote(w->qp.pd, w->qp.qpn, third, at(w, 64), 8, WRITE));
 	assert_int_equal(mr_dereg(mr), 0);
 	assert_int_equal(mw_dealloc(mw), 0);
 }
@@ -470,23 +470,23 @@ static void a_window_of_type_2_belongs_to_its_queue_pair(void **state)
 
 	assert_int_not_equal(bind(&w->qp, mw, key, mr, at(w, 0), 0, READ), 0);
 	assert_int_equal(bind(&w->qp, mw, key, mr, at(w, 0), 8, READ | LOCAL), 0);
-	assert_non_null(memory_remote(&w->qp, key, at(w, 0), 8, READ));
-	assert_null(memory_remote(&w->other_qp, key, at(w, 0), 8, READ));
+	assert_non_null(memory_remote(w->qp.pd, w->qp.qpn, key, at(w, 0), 8, READ));
+	assert_null(memory_remote(w->other_qp.pd, w->other_qp.qpn, key, at(w, 0), 8, READ));
 	assert_int_not_equal(bind(&w->qp, mw, next, mr, at(w, 0), 8, READ), 0);
 
-	assert_int_equal(memory_invalidate(&w->other_qp, key, true), -EACCES);
-	assert_int_equal(memory_invalidate(&w->other_qp, key, false), -EACCES);
-	assert_int_equal(memory_invalidate(&w->alien_qp, key, true), -EACCES);
-	assert_int_equal(memory_invalidate(&w->qp, next, true), -EACCES);
-	assert_int_equal(memory_invalidate(&w->qp, mr->rkey, true), -EACCES);
-	assert_non_null(memory_remote(&w->qp, key, at(w, 0), 8, READ));
+	assert_int_equal(window_invalidate(w->other_qp.pd, w->other_qp.qpn, key, true), -EACCES);
+	assert_int_equal(window_invalidate(w->other_qp.pd, w->other_qp.qpn, key, false), -EACCES);
+	assert_int_equal(window_invalidate(w->alien_qp.pd, w->alien_qp.qpn, key, true), -EACCES);
+	assert_int_equal(window_invalidate(w->qp.pd, w->qp.qpn, next, true), -EACCES);
+	assert_int_equal(window_invalidate(w->qp.pd, w->qp.qpn, mr->rkey, true), -EACCES);
+	assert_non_null(memory_remote(w->qp.pd, w->qp.qpn, key, at(w, 0), 8, READ));
 
-	assert_int_equal(memory_invalidate(&w->qp, key, true), 0);
-	assert_null(memory_remote(&w->qp, key, at(w, 0), 8, READ));
-	assert_int_equal(memory_invalidate(&w->qp, key, true), -EACCES);
-	assert_int_equal(memory_invalidate(&w->qp, key, false), 0);
+	assert_int_equal(window_invalidate(w->qp.pd, w->qp.qpn, key, true), 0);
+	assert_null(memory_remote(w->qp.pd, w->qp.qpn, key, at(w, 0), 8, READ));
+	assert_int_equal(window_invalidate(w->qp.pd, w->qp.qpn, key, true), -EACCES);
+	assert_int_equal(window_invalidate(w->qp.pd, w->qp.qpn, key, false), 0);
 	assert_int_equal(bind(&w->other_qp, mw, next, mr, at(w, 8), 8, READ), 0);
-	assert_non_null(memory_remote(&w->other_qp, next, at(w, 8), 8, READ));
+	assert_non_null(memory_remote(w->other_qp.pd, w->other_qp.qpn, next, at(w, 8), 8, READ));
 	assert_int_equal(mw_dealloc(mw), 0);
 	assert_int_equal(mr_dereg(mr), 0);
 }
@@ -516,7 +516,7 @@ static void binds_that_are_not_allowed_change_nothing(void **state)
 	assert_true(bind(&w->qp, mw, next ^ 0x100, mr, at(w, 0), 8, READ) < 0);
 	assert_true(bind(&w->qp, mw, other->rkey, mr, at(w, 0), 8, READ) < 0);
 	assert_true(bind(&w->qp, mw, mr->rkey, mr, at(w, 0), 8, READ) < 0);
-	assert_non_null(memory_remote(&w->qp, key, at(w, 0), 8, READ));
+	assert_non_null(memory_remote(w->qp.pd, w->qp.qpn, key, at(w, 0), 8, READ));
 
 	assert_int_equal(mw_dealloc(mw), 0);
 	assert_int_equal(mw_dealloc(other), 0);
@@ -561,11 +561,11 @@ static void windows_count_from_the_regions_base_or_from_zero(void **state)
 	struct ibv_mw *mw = mw_alloc(w->pd, IBV_MW_TYPE_1);
 	uint32_t key = mw->rkey;
 	assert_int_equal(bind(&w->qp, mw, key, mr, 0x10010, 8, READ), 0);
-	assert_ptr_equal(memory_remote(&w->qp, key, 0x10010, 8, READ), w->memory + 0x10);
+	assert_ptr_equal(memory_remote(w->qp.pd, w->qp.qpn, key, 0x10010, 8, READ), w->memory + 0x10);
 	assert_int_equal(bind(&w->qp, mw, key, mr, 0x10010, 8, READ | ZERO), 0);
-	assert_ptr_equal(memory_remote(&w->qp, key, 0, 8, READ), w->memory + 0x10);
-	assert_null(memory_remote(&w->qp, key, 1, 8, READ));
-	assert_null(memory_remote(&w->qp, key, 0x10010, 8, READ));
+	assert_ptr_equal(memory_remote(w->qp.pd, w->qp.qpn, key, 0, 8, READ), w->memory + 0x10);
+	assert_null(memory_remote(w->qp.pd, w->qp.qpn, key, 1, 8, READ));
+	assert_null(memory_remote(w->qp.pd, w->qp.qpn, key, 0x10010, 8, READ));
 	assert_int_equal(mw_dealloc(mw), 0);
 	assert_int_equal(mr_dereg(mr), 0);
 }

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Posting: what is refused, what is copied, what is flushed and how; the builder; address handles. */
 #include "qp_rig.h"
-
-#include "transport.h"
+#include "requester.h"
 
 static struct ibv_sge sge[3] = { { .addr = 4096, .length = 100, .lkey = 7 }, { .addr = 8192, .length = 50, .lkey = 8 } };
 
@@ -186,7 +185,7 @@ static void all_is_flushed_in_order(void **state)
 		assert_int_equal(post(ibqp, send_wr(i, ops[i].posted)), 0);
 		assert_int_equal(post_recv(ibqp, 10 + i), 0);
 	}
-	assert_true(recv_queue_take(qp, qp->resp.receive)); /* a message has begun */
+	assert_true(recv_queue_take(&qp->rq, qp->resp.receive)); /* a message has begun */
 	qp->resp.has_receive = true;
 
 	engine_enter(qp->device);

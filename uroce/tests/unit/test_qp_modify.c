@@ -2,8 +2,6 @@
 /* Transitions of queue pairs: each with all it needs, without each of it, and with each attribute too many. */
 #include "qp_rig.h"
 
-#include "qp_state.h"
-
 static const enum ibv_qp_type types[] = { IBV_QPT_RC, IBV_QPT_UC, IBV_QPT_UD };
 enum { TYPES = 3, STATES = IBV_QPS_ERR + 1, ATTRIBUTES = 26 };
 

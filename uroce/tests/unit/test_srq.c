@@ -43,13 +43,13 @@ static void receives_are_taken_in_order_and_bounded(void **state)
 		assert_int_equal(post(srq, id, 2), 0);
 	assert_int_equal(post(srq, 9, 1), ENOMEM);
 	for (uint64_t id = 0; id < 4; id++) {
-		assert_true(recv_queue_take(qp_of(qp), &taken));
+		assert_true(recv_queue_take(qp_recv_queue(qp_of(qp)), &taken));
 		assert_int_equal(taken.wr_id, id);
 		assert_int_equal(taken.length, 30);
 		assert_int_equal(taken.sges, 2);
 		assert_int_equal(taken.sge[1].lkey, 2);
 	}
-	assert_false(recv_queue_take(qp_of(qp), &taken));
+	assert_false(recv_queue_take(qp_recv_queue(qp_of(qp)), &taken));
 	assert_int_equal(qp_destroy(qp), 0);
 	assert_int_equal(srq_destroy(srq), 0);
 }
@@ -65,12 +65,12 @@ static void a_limit_is_told_once(void **state)
 	for (uint64_t id = 0; id < 5; id++)
 		assert_int_equal(post(srq, id, 1), 0);
 	assert_int_equal(srq_modify(srq, &attr, IBV_SRQ_LIMIT), 0);
-	recv_queue_take(qp_of(qp), &taken);
-	recv_queue_take(qp_of(qp), &taken);
+	recv_queue_take(qp_recv_queue(qp_of(qp)), &taken);
+	recv_queue_take(qp_recv_queue(qp_of(qp)), &taken);
 	assert_int_equal(rig_events(rig, IBV_EVENT_SRQ_LIMIT_REACHED), 0);
-	recv_queue_take(qp_of(qp), &taken);
+	recv_queue_take(qp_recv_queue(qp_of(qp)), &taken);
 	assert_int_equal(rig_events(rig, IBV_EVENT_SRQ_LIMIT_REACHED), 1);
-	recv_queue_take(qp_of(qp), &taken);
+	recv_queue_take(qp_recv_queue(qp_of(qp)), &taken);
 	assert_int_equal(rig_events(rig, IBV_EVENT_SRQ_LIMIT_REACHED), 1);
 	assert_int_equal(srq_query(srq, &attr), 0);
 	assert_int_equal(attr.srq_limit, 0);
@@ -89,7 +89,7 @@ static void resizing_keeps_what_is_posted(void **state)
 	struct recv_taken taken;
 
 	post(srq, 100, 1);
-	recv_queue_take(qp_of(qp), &taken);
+	recv_queue_take(qp_recv_queue(qp_of(qp)), &taken);
 	for (uint64_t id = 0; id < 4; id++) /* they wrap around */
 		assert_int_equal(post(srq, id, 2), 0);
 	assert_int_equal(srq_modify(srq, &attr, IBV_SRQ_MAX_WR), EINVAL);
@@ -104,7 +104,7 @@ static void resizing_keeps_what_is_posted(void **state)
 		assert_int_equal(post(srq, id, 2), 0);
 	assert_int_equal(post(srq, 16, 1), ENOMEM);
 	for (uint64_t id = 0; id < 16; id++) {
-		assert_true(recv_queue_take(qp_of(qp), &taken));
+		assert_true(recv_queue_take(qp_recv_queue(qp_of(qp)), &taken));
 		assert_int_equal(taken.wr_id, id);
 	}
 	assert_int_equal(srq_modify(srq, &attr, 1 << 5), EINVAL);
@@ -125,7 +125,7 @@ static void a_failing_queue_pair_leaves_it_alone(void **state)
 	post(srq, 1, 1);
 	post(srq, 2, 1);
 	/* A message has begun. */
-	assert_true(recv_queue_take(qp, qp->resp.receive));
+	assert_true(recv_queue_take(qp_recv_queue(qp), qp->resp.receive));
 	qp->resp.has_receive = true;
 	assert_int_equal(rig_modify(ibqp, IBV_QPS_ERR, IBV_QP_STATE), 0);
 	struct ibv_wc wc = rig_poll(rig->recv_cq);
@@ -133,7 +133,7 @@ static void a_failing_queue_pair_leaves_it_alone(void **state)
 	assert_int_equal(wc.status, IBV_WC_WR_FLUSH_ERR);
 	rig_no_completion(rig->recv_cq);
 	assert_int_equal(rig_events(rig, IBV_EVENT_QP_LAST_WQE_REACHED), 1);
-	assert_true(recv_queue_take(qp, &taken));
+	assert_true(recv_queue_take(qp_recv_queue(qp), &taken));
 	assert_int_equal(taken.wr_id, 2);
 
 	struct ibv_recv_wr wr = { .wr_id = 7 }, *bad = NULL;

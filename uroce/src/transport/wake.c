@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "wake.h"
+
+#include "event.h"
+
+/* Empty polls after arming that an application makes before it sleeps; one that makes more is polling. */
+enum { POLLS_BEFORE_SLEEP = 16 };
+
+void wake(struct progress *progress)
+{
+	event_count(progress->wake_fd, "the device's thread");
+}
+
+bool wake_armed_lately(struct progress *progress)
+{
+	return atomic_load(&progress->polls) - atomic_load(&progress->armed_polls) <= POLLS_BEFORE_SLEEP;
+}
+
+void wake_note_poll(struct device *device)
+{
+	if (device->progress != NULL)
+		atomic_fetch_add_explicit(&device->progress->polls, 1, memory_order_relaxed);
+}
+
+void wake_on_arming(struct device *device)
+{
+	struct progress *progress = device->progress;
+	if (progress == NULL)
+		return;
+	atomic_store(&progress->armed_polls, atomic_load(&progress->polls));
+	if (atomic_load(&progress->napping))
+		wake(progress);
+}
+
+void wake_for_timer(struct device *device)
+{
+	struct progress *progress = device->progress;
+	if (progress == NULL)
+		return;
+	/* While it naps the application's own polls run the timers; and a nap is short. */
+	if (timers_next(&device->timers) < progress->wake_at && !atomic_load(&progress->napping)) {
+		progress->wake_at = 0;
+		wake(progress);
+	}
+}
