@@ -1,10 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Timers of a device: a binary heap by deadline. All under the device's lock. */
+/* Clocks, and timers of a device: a binary heap by deadline. All under the device's lock. */
 #ifndef UROCE_TIMER_H
 #define UROCE_TIMER_H
 
 #include <stddef.h>
 #include <stdint.h>
+#include <time.h>
+
+/* Nanoseconds of a clock. */
+static inline uint64_t clock_ns(clockid_t clock)
+{
+	struct timespec now;
+	clock_gettime(clock, &now);
+	return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+}
 
 struct timer {
 	uint64_t deadline; /* nanoseconds of CLOCK_MONOTONIC */

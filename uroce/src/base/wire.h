@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #define WIRE_PORT 4791
 #define WIRE_BTH 12
@@ -134,6 +135,19 @@ static inline bool gid_is_v4(const union ibv_gid *gid)
 {
 	return gid->global.subnet_prefix == 0 && gid->raw[8] == 0 && gid->raw[9] == 0 && gid->raw[10] == 0xff &&
 	       gid->raw[11] == 0xff;
+}
+
+/* The GID of an IPv4 address, which is in network order. */
+static inline void gid_map_v4(union ibv_gid *gid, uint32_t address)
+{
+	*gid = (union ibv_gid){ .raw = { [10] = 0xff, [11] = 0xff } };
+	memcpy(gid->raw + 12, &address, sizeof(address));
+}
+
+static inline bool gid_is_loopback(const union ibv_gid *gid)
+{
+	static const union ibv_gid one = { .raw = { [15] = 1 } };
+	return gid_is_v4(gid) ? gid->raw[12] == 127 : memcmp(gid, &one, sizeof(one)) == 0;
 }
 
 #endif

@@ -84,13 +84,6 @@ static bool is_v4(const struct ip6_hdr *v6, const struct iphdr *v4)
 	return v6->ip6_vfc >> 4 != 6 || checksum_fits(v4);
 }
 
-static void map_v4(uint32_t address, union ibv_gid *out)
-{
-	memset(out, 0, sizeof(*out));
-	out->raw[10] = out->raw[11] = 0xff;
-	memcpy(out->raw + 12, &address, sizeof(address));
-}
-
 static int find_gid(const struct device *device, const union ibv_gid *gid, uint8_t *index)
 {
 	if (device->udp == NULL) {
@@ -121,8 +114,8 @@ int ah_init_from_wc(struct ibv_context *context, uint8_t port, const struct ibv_
 	memcpy(&v4, (const uint8_t *)grh + WIRE_GRH - sizeof(v4), sizeof(v4));
 
 	if (is_v4(&v6, &v4)) {
-		map_v4(v4.saddr, &attr->grh.dgid);
-		map_v4(v4.daddr, &local);
+		gid_map_v4(&attr->grh.dgid, v4.saddr);
+		gid_map_v4(&local, v4.daddr);
 		attr->grh.traffic_class = v4.tos;
 	} else if (v6.ip6_vfc >> 4 == 6) {
 		uint32_t flow = ntohl(v6.ip6_flow);

@@ -5,7 +5,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "event.h"
 #include "log.h"
@@ -66,13 +65,6 @@ static bool make_room(struct cq *cq)
 	return false;
 }
 
-static uint64_t wall_clock(void)
-{
-	struct timespec now;
-	clock_gettime(CLOCK_REALTIME, &now);
-	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-}
-
 static void add(struct cq *cq, const struct cqe *cqe)
 {
 	struct cqe *to = slot(cq, cq->tail);
@@ -80,7 +72,7 @@ static void add(struct cq *cq, const struct cqe *cqe)
 	if (cq->timestamp)
 		to->timestamp = cq->device->clock();
 	if (cq->wallclock)
-		to->wallclock = wall_clock();
+		to->wallclock = clock_ns(CLOCK_REALTIME);
 	uint32_t index = cq->tail++ & (cq->size - 1);
 	if (index >= cq->touched)
 		cq->touched = index + 1;

@@ -12,6 +12,7 @@
 #include "log.h"
 #include "random.h"
 #include "steer.h"
+#include "timer.h"
 
 enum {
 	PROBES = 16, /* sent at once */
@@ -175,7 +176,7 @@ static void send_probes(struct udp_link *link, unsigned gid_index)
 static void rebuild(struct udp_link *link, unsigned gid_index, bool at_once)
 {
 	struct steering *steering = &link->share->steering[gid_index];
-	uint64_t now = udp_monotonic();
+	uint64_t now = clock_ns(CLOCK_MONOTONIC);
 
 	if (!at_once && now < steering->next)
 		return;
@@ -294,7 +295,7 @@ static bool is_trusted(const struct share *share, struct msghdr *message)
 	return false;
 }
 
-static unsigned take_note(struct udp_link *link, const struct note *note, size_t length)
+static unsigned take_note(struct udp_link *link, const struct note *note, size_t length, share_deliver *deliver)
 {
 	unsigned gid_index = 0;
 
@@ -319,10 +320,10 @@ static unsigned take_note(struct udp_link *link, const struct note *note, size_t
 		.hop_limit = note->packets.hop_limit,
 		.passed_on = true,
 	};
-	return udp_rx_arrival(link, &arrival);
+	return deliver(link, &arrival);
 }
 
-unsigned share_receive(struct udp_link *link, unsigned block)
+unsigned share_receive(struct udp_link *link, unsigned block, share_deliver *deliver)
 {
 	struct share *share = link->share;
 	_Alignas(struct cmsghdr) uint8_t control[CMSG_SPACE(sizeof(struct ucred))];
@@ -337,7 +338,7 @@ unsigned share_receive(struct udp_link *link, unsigned block)
 		if (length < 0)
 			break;
 		if ((size_t)length >= sizeof(note) && is_trusted(share, &message))
-			delivered += take_note(link, &note, (size_t)length - sizeof(note));
+			delivered += take_note(link, &note, (size_t)length - sizeof(note), deliver);
 	}
 	return delivered;
 }

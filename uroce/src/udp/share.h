@@ -6,7 +6,7 @@
 #ifndef UROCE_SHARE_H
 #define UROCE_SHARE_H
 
-#include "udp_internal.h"
+#include "udp_link.h"
 
 int share_open(struct udp_link *link); /* logged */
 void share_close(struct udp_link *link);
@@ -20,8 +20,10 @@ void share_announce(struct udp_link *link);
 
 /* Packets for a block of another process: `count` of them. */
 void share_forward(struct udp_link *link, unsigned block, const struct udp_arrival *packets, size_t count);
+/* Delivers packets, and returns their number. */
+typedef unsigned share_deliver(struct udp_link *link, const struct udp_arrival *arrival);
 /* Reads a block's inbox; returns the number of packets delivered. */
-unsigned share_receive(struct udp_link *link, unsigned block);
+unsigned share_receive(struct udp_link *link, unsigned block, share_deliver *deliver);
 /* Takes a message that is not RoCE but asks which socket the kernel picks. False: it is none. */
 bool share_is_probe(struct udp_link *link, const struct udp_arrival *arrival);
 

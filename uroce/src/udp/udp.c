@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The link over UDP: what there is of addresses, sockets and blocks. udp_tx.c and udp_rx.c do the work. */
+/* The link over UDP: its addresses, sockets and blocks of QPNs. udp_tx.c and udp_rx.c do the work. */
 #include "udp.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
 #include <net/if.h>
-#include <netinet/udp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -15,95 +14,9 @@
 
 #include "log.h"
 #include "share.h"
-#include "udp_internal.h"
-
-#ifndef UDP_NO_CHECK6_RX
-#define UDP_NO_CHECK6_RX 102
-#endif
-#ifndef UDP_GRO
-#define UDP_GRO 104
-#endif
-
-enum { SOCKET_BUFFER = 8 << 20 };
-
-/* ---- sockets ---- */
-
-/* As large as it gets: with the right to, beyond the limit that the system sets. */
-static void enlarge(int fd, int forced, int option)
-{
-	int size = SOCKET_BUFFER / 2; /* the kernel doubles it, for its own overhead */
-	if (setsockopt(fd, SOL_SOCKET, forced, &size, sizeof(size)) != 0)
-		setsockopt(fd, SOL_SOCKET, option, &size, sizeof(size));
-}
-
-static int set_options(int fd, bool v4, bool shared)
-{
-	int on = 1;
-	int discover = IP_PMTUDISC_DO; /* IPv6's too. No fragments: a lost one would lose all */
-
-	if (!v4 && setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof(on)) != 0)
-		return -errno;
-	if (setsockopt(fd, v4 ? IPPROTO_IP : IPPROTO_IPV6, v4 ? IP_MTU_DISCOVER : IPV6_MTU_DISCOVER, &discover,
-		       sizeof(discover)) != 0)
-		return -errno;
-	if (shared && setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof(on)) != 0)
-		return -errno;
-	/* What follows is good to have; an older kernel does without. */
-	setsockopt(fd, SOL_UDP, UDP_GRO, &on, sizeof(on));
-	setsockopt(fd, SOL_SOCKET, SO_RXQ_OVFL, &on, sizeof(on));
-	/* RoCEv2 has the ICRC: rdma_rxe leaves the checksum out, which IPv6 sockets do not take unless told to. */
-	if (!v4)
-		setsockopt(fd, SOL_UDP, UDP_NO_CHECK6_RX, &on, sizeof(on));
-	enlarge(fd, SO_RCVBUFFORCE, SO_RCVBUF);
-	enlarge(fd, SO_SNDBUFFORCE, SO_SNDBUF);
-	return 0;
-}
-
-static void receive_path(int fd, bool v4)
-{
-	int on = 1;
-	setsockopt(fd, v4 ? IPPROTO_IP : IPPROTO_IPV6, v4 ? IP_RECVTOS : IPV6_RECVTCLASS, &on, sizeof(on));
-	setsockopt(fd, v4 ? IPPROTO_IP : IPPROTO_IPV6, v4 ? IP_RECVTTL : IPV6_RECVHOPLIMIT, &on, sizeof(on));
-}
-
-static void fill_sockaddr(const union ibv_gid *gid, unsigned ifindex, union udp_sockaddr *out, socklen_t *length)
-{
-	memset(out, 0, sizeof(*out));
-	if (gid_is_v4(gid)) {
-		out->v4.sin_family = AF_INET;
-		out->v4.sin_port = htons(WIRE_PORT);
-		memcpy(&out->v4.sin_addr, gid->raw + 12, sizeof(out->v4.sin_addr));
-		*length = sizeof(out->v4);
-	} else {
-		out->v6.sin6_family = AF_INET6;
-		out->v6.sin6_port = htons(WIRE_PORT);
-		memcpy(&out->v6.sin6_addr, gid->raw, sizeof(out->v6.sin6_addr));
-		if (IN6_IS_ADDR_LINKLOCAL(&out->v6.sin6_addr))
-			out->v6.sin6_scope_id = ifindex;
-		*length = sizeof(out->v6);
-	}
-}
-
-static int bind_socket(const union ibv_gid *local, unsigned ifindex, bool shared, int *out)
-{
-	union udp_sockaddr address;
-	socklen_t length;
-	bool v4 = gid_is_v4(local);
-
-	fill_sockaddr(local, ifindex, &address, &length);
-	int fd = socket(v4 ? AF_INET : AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (fd < 0)
-		return -errno;
-	int error = set_options(fd, v4, shared);
-	if (error == 0 && bind(fd, &address.any, length) != 0)
-		error = -errno;
-	if (error != 0) {
-		close(fd);
-		return error;
-	}
-	*out = fd;
-	return 0;
-}
+#include "udp_link.h"
+#include "udp_rx.h"
+#include "udp_tx.h"
 
 /* Takes the descriptor, also when it fails. */
 static int add_socket(struct udp_link *link, int fd, const union ibv_gid *local, unsigned gid_index)
@@ -120,7 +33,7 @@ static int add_socket(struct udp_link *link, int fd, const union ibv_gid *local,
 		goto fail;
 	}
 	if (link->reports_path)
-		receive_path(fd, gid_is_v4(local));
+		udp_socket_report_path(fd, gid_is_v4(local));
 	int size = 0;
 	socklen_t length = sizeof(size);
 	if (getsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, &length) == 0 &&
@@ -144,8 +57,8 @@ fail:
 static int claim_carrier(void *arg, unsigned block)
 {
 	union ibv_gid local;
-	udp_map_v4(&local, block_carrier(block).s_addr);
-	return bind_socket(&local, 0, false, arg);
+	gid_map_v4(&local, block_carrier(block).s_addr);
+	return udp_socket_bind(&local, 0, false, arg);
 }
 
 /* Whether somebody has the port on all addresses at once: then no carrier is free, though nobody has it. */
@@ -154,8 +67,8 @@ static bool port_is_taken(void)
 	union ibv_gid nobody;
 	int fd;
 
-	udp_map_v4(&nobody, block_carrier(BLOCK_COUNT).s_addr);
-	int error = bind_socket(&nobody, 0, false, &fd);
+	gid_map_v4(&nobody, block_carrier(BLOCK_COUNT).s_addr);
+	int error = udp_socket_bind(&nobody, 0, false, &fd);
 	if (error == 0)
 		close(fd);
 	return error == -EADDRINUSE;
@@ -197,7 +110,7 @@ static int claim_on_loopback(struct udp_link *link, unsigned *block)
 
 	int error = block_choose(claim_carrier, &fd, block);
 	if (error == 0) {
-		udp_map_v4(&local, block_carrier(*block).s_addr);
+		gid_map_v4(&local, block_carrier(*block).s_addr);
 		error = add_socket(link, fd, &local, UDP_LOOPBACK_GID);
 	}
 	if (error != 0) {
@@ -231,7 +144,7 @@ static int open_loopback(struct udp_link *link)
 	}
 	link->loopback = true;
 	link->gids = 2;
-	udp_map_v4(&link->gid[UDP_LOOPBACK_GID].gid, htonl(INADDR_LOOPBACK));
+	gid_map_v4(&link->gid[UDP_LOOPBACK_GID].gid, htonl(INADDR_LOOPBACK));
 	link->gid[UDP_LOOPBACK_GID + 1].gid.raw[15] = 1;
 	for (unsigned i = 0; i < link->gids; i++) {
 		link->gid[i].ifindex = ifindex;
@@ -274,7 +187,7 @@ static unsigned header_bytes(const union ibv_gid *gid)
 static int open_address(struct udp_link *link, const struct udp_address *address)
 {
 	int fd = -1;
-	int error = bind_socket(&address->gid, address->ifindex, true, &fd);
+	int error = udp_socket_bind(&address->gid, address->ifindex, true, &fd);
 
 	if (error == 0 && address->mtu < header_bytes(&address->gid) + 256) {
 		log_write(LOG_ERROR, "the interface of UROCE_ADDR has an MTU of %u bytes, which is too small for RoCE", address->mtu);
@@ -342,7 +255,7 @@ int udp_claim_block(struct udp_link *link, uint32_t *first_qpn)
 void udp_report_path(struct udp_link *link)
 {
 	for (unsigned i = 0; !link->reports_path && i < link->socket_count; i++)
-		receive_path(link->sockets[i].fd, link->sockets[i].v4);
+		udp_socket_report_path(link->sockets[i].fd, link->sockets[i].v4);
 	link->reports_path = true;
 }
 
@@ -433,6 +346,11 @@ void udp_close(struct udp_link **handle)
 	free(link);
 }
 
+void udp_end_capture(struct udp_link *link)
+{
+	capture_close(&link->capture);
+}
+
 void udp_abandon(struct udp_link *link)
 {
 	if (link == NULL)
@@ -493,10 +411,10 @@ bool udp_reachable(const struct udp_link *link, unsigned sgid_index, const union
 	if (sgid_index >= link->gids)
 		return false;
 	if (link->loopback)
-		return udp_is_loopback(dgid);
+		return gid_is_loopback(dgid);
 	const union ibv_gid *own = &link->gid[sgid_index].gid;
 	/* What does not leave this host has its own address only where that was given. */
-	if (gid_is_v4(own) != gid_is_v4(dgid) || udp_is_loopback(own) != udp_is_loopback(dgid))
+	if (gid_is_v4(own) != gid_is_v4(dgid) || gid_is_loopback(own) != gid_is_loopback(dgid))
 		return false;
 	/* 0.0.0.0/8, multicast and what lies above are no hosts. */
 	if (gid_is_v4(dgid))
@@ -508,7 +426,7 @@ bool udp_same_peer(const struct udp_link *link, const union ibv_gid *dgid, const
 {
 	if (memcmp(dgid, sgid, sizeof(*dgid)) == 0)
 		return true;
-	return link->loopback && udp_is_loopback(dgid) && udp_is_loopback(sgid);
+	return link->loopback && gid_is_loopback(dgid) && gid_is_loopback(sgid);
 }
 
 int udp_fd(const struct udp_link *link)

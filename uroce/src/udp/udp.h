@@ -59,6 +59,9 @@ unsigned udp_receive(struct udp_link *link, unsigned budget);
  * writable while the link was not ready, or a delayed packet of fault injection is due. */
 int udp_fd(const struct udp_link *link);
 
+/* Writes what the capture has buffered, and ends it. */
+void udp_end_capture(struct udp_link *link);
+
 /* In a forked child: closes the descriptors, so that the parent's addresses do not outlive it. Async-signal-safe. */
 void udp_abandon(struct udp_link *link);
 

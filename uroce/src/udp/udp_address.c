@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* UROCE_ADDR: a list of addresses and interfaces, to the GID table. */
+#include "udp_address.h"
+
 #include <arpa/inet.h>
 #include <errno.h>
 #include <ifaddrs.h>
@@ -10,7 +12,6 @@
 #include <unistd.h>
 
 #include "log.h"
-#include "udp_internal.h"
 
 /* The list being made. */
 struct list {
@@ -40,7 +41,7 @@ static bool gid_of(const struct sockaddr *any, union ibv_gid *out)
 	if (any == NULL || (any->sa_family != AF_INET && any->sa_family != AF_INET6))
 		return false;
 	if (any->sa_family == AF_INET)
-		udp_map_v4(out, ((const struct sockaddr_in *)any)->sin_addr.s_addr);
+		gid_map_v4(out, ((const struct sockaddr_in *)any)->sin_addr.s_addr);
 	else
 		memcpy(out->raw, &((const struct sockaddr_in6 *)any)->sin6_addr, sizeof(out->raw));
 	return true;
@@ -96,7 +97,7 @@ static int add_address(struct list *list, const char *word)
 	memcpy(plain, word, length);
 	plain[length] = '\0';
 	if (scope == NULL && inet_pton(AF_INET, plain, &v4) == 1)
-		udp_map_v4(&gid, v4.s_addr);
+		gid_map_v4(&gid, v4.s_addr);
 	else if (inet_pton(AF_INET6, plain, gid.raw) != 1)
 		return NOT_ADDRESS;
 	if (IN6_IS_ADDR_LINKLOCAL((const struct in6_addr *)gid.raw) && scope == NULL) {
@@ -110,7 +111,7 @@ static int add_address(struct list *list, const char *word)
 			return add(list, &gid, i->ifa_name, false);
 	}
 	/* All of 127.0.0.0/8 is local, though the interface shows one address only. */
-	if (udp_is_loopback(&gid))
+	if (gid_is_loopback(&gid))
 		return add(list, &gid, "lo", false);
 	log_write(LOG_ERROR, "UROCE_ADDR: no interface of this machine has the address %s (see: ip address)", word);
 	return -EADDRNOTAVAIL;

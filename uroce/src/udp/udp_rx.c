@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The way in. A read gives one message or several, and a message may be a run of packets that the kernel has put together
  * (UDP_GRO), all of one size but the last. */
+#include "udp_rx.h"
+
 #include <errno.h>
 #include <netinet/udp.h>
 #include <stdlib.h>
@@ -9,7 +11,8 @@
 #include <unistd.h>
 
 #include "share.h"
-#include "udp_internal.h"
+#include "timer.h"
+#include "udp_tx.h"
 
 #ifndef UDP_GRO
 #define UDP_GRO 104
@@ -77,7 +80,7 @@ static bool plausible_id(struct udp_rx *rx, in_addr_t address, uint16_t id)
 	if (id < OWN_IDS)
 		return true;
 	struct source *source = find_source(rx, address);
-	uint64_t now = udp_monotonic();
+	uint64_t now = clock_ns(CLOCK_MONOTONIC);
 	/* Linux adds up to as many as its clock has ticked meanwhile: at most one a millisecond. */
 	uint64_t silence = source->used == 0 ? UINT64_MAX : (now - source->used) / 1000000;
 	int16_t step = (int16_t)(id - source->last), after_odd = (int16_t)(id - source->odd);
@@ -158,7 +161,7 @@ static bool start_run(const struct udp_link *link, const struct udp_arrival *arr
 	out->v4 = from->any.sa_family == AF_INET;
 	out->expected = 0;
 	if (out->v4) {
-		udp_map_v4(&out->flow.src, from->v4.sin_addr.s_addr);
+		gid_map_v4(&out->flow.src, from->v4.sin_addr.s_addr);
 		out->flow.src_port = ntohs(from->v4.sin_port);
 	} else {
 		memcpy(out->flow.src.raw, &from->v6.sin6_addr, sizeof(out->flow.src.raw));
@@ -191,7 +194,8 @@ static bool deliver(struct udp_link *link, struct run *run, const uint8_t *bytes
 	return true;
 }
 
-unsigned udp_rx_arrival(struct udp_link *link, const struct udp_arrival *arrival)
+/* Returns the number of packets delivered. */
+static unsigned take_arrival(struct udp_link *link, const struct udp_arrival *arrival)
 {
 	struct counters *counters = link->config.counters;
 	struct run run;
@@ -300,7 +304,7 @@ static unsigned take(struct udp_link *link, struct udp_socket *socket, unsigned 
 	}
 	if (share_is_probe(link, &arrival))
 		return 0;
-	return udp_rx_arrival(link, &arrival);
+	return take_arrival(link, &arrival);
 }
 
 /* Reads a socket until a read finds less than it asks for, or `budget` packets have come. Any message means that it is
@@ -336,7 +340,7 @@ static unsigned drain_ready(struct udp_link *link, unsigned budget)
 		if (!(events[i].events & EPOLLIN) || which == UDP_EVENT_TIMER)
 			continue;
 		if (which & UDP_EVENT_INBOX) {
-			delivered += share_receive(link, which & ~UDP_EVENT_INBOX);
+			delivered += share_receive(link, which & ~UDP_EVENT_INBOX, take_arrival);
 			continue;
 		}
 		delivered += drain(link, &link->sockets[which], budget - delivered, &any);

@@ -2,7 +2,8 @@
 /* The way out. Packets wait in a batch of messages. A message is what one sendmsg takes: one packet, or a run of
  * packets of one size to one destination, which the kernel cuts up again (UDP_SEGMENT). Headers, small payloads and
  * ICRCs lie one after the other in a buffer; larger payloads are referenced. */
-#include <endian.h>
+#include "udp_tx.h"
+
 #include <errno.h>
 #include <netinet/udp.h>
 #include <stdlib.h>
@@ -11,7 +12,7 @@
 #include <sys/timerfd.h>
 
 #include "log.h"
-#include "udp_internal.h"
+#include "timer.h"
 
 #ifndef UDP_SEGMENT
 #define UDP_SEGMENT 103
@@ -309,21 +310,10 @@ static void put_destination(const struct udp_link *link, struct message *message
 	flow->src = socket->local;
 	flow->src_port = flow->dst_port = WIRE_PORT;
 	if (link->loopback)
-		udp_map_v4(&flow->dst, block_carrier(route->block).s_addr);
+		gid_map_v4(&flow->dst, block_carrier(route->block).s_addr);
 	else
 		flow->dst = route->dgid;
-	memset(&message->to, 0, sizeof(message->to));
-	if (socket->v4) {
-		message->to.v4.sin_family = AF_INET;
-		message->to.v4.sin_port = htons(WIRE_PORT);
-		memcpy(&message->to.v4.sin_addr, flow->dst.raw + 12, 4);
-	} else {
-		message->to.v6.sin6_family = AF_INET6;
-		message->to.v6.sin6_port = htons(WIRE_PORT);
-		memcpy(&message->to.v6.sin6_addr, flow->dst.raw, 16);
-		if (IN6_IS_ADDR_LINKLOCAL(&message->to.v6.sin6_addr))
-			message->to.v6.sin6_scope_id = link->gid[socket->gid_index].ifindex;
-	}
+	udp_sockaddr_of(&flow->dst, link->gid[socket->gid_index].ifindex, &message->to);
 }
 
 static bool joins(const struct udp_tx *tx, const struct route *route, size_t length)
@@ -489,7 +479,7 @@ static void queue_through_faults(struct udp_link *link, const struct packet_out 
 	uint32_t icrc = icrc_compute(&scratch.flow, 0, &covered, 1);
 	end = put_bytes(end, &icrc, sizeof(icrc));
 	size_t length = (size_t)(end - datagram);
-	fault_apply(link->fault, udp_monotonic(), datagram, length, route, sizeof(*route), emit, link);
+	fault_apply(link->fault, clock_ns(CLOCK_MONOTONIC), datagram, length, route, sizeof(*route), emit, link);
 	explicit_bzero(datagram, sizeof(datagram));
 }
 
@@ -512,7 +502,7 @@ void udp_tx_run_faults(struct udp_link *link)
 {
 	if (link->fault == NULL)
 		return;
-	fault_run(link->fault, udp_monotonic(), emit, link);
+	fault_run(link->fault, clock_ns(CLOCK_MONOTONIC), emit, link);
 	set_timer(link);
 	transmit(link);
 }

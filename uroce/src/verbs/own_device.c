@@ -21,7 +21,7 @@
 #include "engine.h"
 #include "log.h"
 #include "progress.h"
-#include "udp_internal.h"
+#include "udp.h"
 
 enum {
 	/* What a datagram of 4 KiB is charged to a receive buffer, when it comes alone: the kernel's next larger piece of
@@ -57,6 +57,11 @@ static bool prepared;
 static __be64 guid;
 
 /* ---- its parts ---- */
+
+static uint64_t monotonic(void)
+{
+	return clock_ns(CLOCK_MONOTONIC);
+}
 
 static bool same_peer(const struct device *device, const union ibv_gid *dgid, const union ibv_gid *sgid)
 {
@@ -96,9 +101,9 @@ static int assemble(struct device *device)
 {
 	pthread_mutex_init(&device->lock, NULL);
 	device->active_tail = &device->active_head;
-	device->clock = udp_monotonic;
+	device->clock = monotonic;
 	device->same_peer = same_peer;
-	device->now = udp_monotonic();
+	device->now = monotonic();
 	device->hw_counters.next = UINT64_MAX;
 	device->counters = counters_open();
 	int error = open_link(device);
@@ -195,7 +200,7 @@ static void settle_at_exit(void)
 	mine->device.now = mine->device.clock();
 	engine_round(&mine->device, EXIT_PACKETS);
 	/* Its buffer holds the latest packets. Other handlers, and threads, may still use the device itself. */
-	capture_close(&mine->device.udp->capture);
+	udp_end_capture(mine->device.udp);
 	hw_counters_remove(&mine->device.hw_counters);
 	pthread_mutex_unlock(&mine->device.lock);
 }

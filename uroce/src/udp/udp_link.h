@@ -1,21 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the files of the UDP link share. All of it under the device's lock. */
-#ifndef UROCE_UDP_INTERNAL_H
-#define UROCE_UDP_INTERNAL_H
-
-#include <netinet/in.h>
-#include <string.h>
-#include <sys/socket.h>
-#include <time.h>
+/* The UDP link, as the files that it is made of see it. All of it under the device's lock. */
+#ifndef UROCE_UDP_LINK_H
+#define UROCE_UDP_LINK_H
 
 #include "block.h"
 #include "capture.h"
 #include "fault.h"
 #include "icrc.h"
 #include "udp.h"
+#include "udp_address.h"
+#include "udp_socket.h"
 
 enum {
-	UDP_MAX_GIDS = 16,
 	UDP_DEFAULT_HOPS = 64,
 	UDP_LOOPBACK_GID = 0, /* index of ::ffff:127.0.0.1 in loopback mode */
 	/* BTH, RETH and ImmDt: the longest headers that a full payload can follow. */
@@ -27,25 +23,6 @@ enum {
 /* Kinds of events of the link's epoll, besides the index of a socket. */
 #define UDP_EVENT_TIMER 0xffffffffu
 #define UDP_EVENT_INBOX 0x80000000u /* and the block */
-
-union udp_sockaddr {
-	struct sockaddr any;
-	struct sockaddr_in v4;
-	struct sockaddr_in6 v6;
-};
-
-struct udp_address {
-	union ibv_gid gid;
-	unsigned ifindex;
-	unsigned mtu; /* of the interface */
-	bool of_interface; /* named by its interface: one among several, which may be unusable */
-};
-
-/* udp_address.c: the GID table that UROCE_ADDR asks for. Logged. */
-int udp_parse_addresses(const char *text, struct udp_address out[UDP_MAX_GIDS], unsigned *count);
-/* An address as people write it. */
-#define UDP_ADDRESS_TEXT (INET6_ADDRSTRLEN + 16)
-void udp_address_text(const struct udp_address *address, char out[UDP_ADDRESS_TEXT]);
 
 struct udp_socket {
 	int fd;
@@ -87,18 +64,7 @@ struct udp_link {
 	struct share *share; /* address mode only */
 };
 
-/* udp_tx.c */
-extern const struct link_ops udp_ops;
-int udp_tx_open(struct udp_link *link);
-void udp_tx_close(struct udp_link *link);
-/* Sends what fault injection has held back until now. */
-void udp_tx_run_faults(struct udp_link *link);
-
-/* udp_rx.c */
-int udp_rx_open(struct udp_link *link);
-void udp_rx_close(struct udp_link *link);
-/* Datagrams of `segment` bytes each (the last may be shorter) that came from `source` to an address of ours.
- * udp_rx_arrival returns the number delivered. */
+/* Datagrams of `segment` bytes each (the last may be shorter) that came from `source` to an address of ours. */
 struct udp_arrival {
 	const union udp_sockaddr *source;
 	unsigned gid_index; /* of the local address */
@@ -110,26 +76,5 @@ struct udp_arrival {
 	uint8_t hop_limit;
 	bool passed_on; /* by another process */
 };
-unsigned udp_rx_arrival(struct udp_link *link, const struct udp_arrival *arrival);
-
-static inline uint64_t udp_monotonic(void)
-{
-	struct timespec now;
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
-}
-
-static inline void udp_map_v4(union ibv_gid *gid, in_addr_t address)
-{
-	memset(gid, 0, sizeof(*gid));
-	gid->raw[10] = gid->raw[11] = 0xff;
-	memcpy(gid->raw + 12, &address, sizeof(address));
-}
-
-static inline bool udp_is_loopback(const union ibv_gid *gid)
-{
-	static const union ibv_gid one = { .raw = { [15] = 1 } };
-	return gid_is_v4(gid) ? gid->raw[12] == 127 : memcmp(gid, &one, sizeof(one)) == 0;
-}
 
 #endif
