@@ -20,12 +20,12 @@ int counters_find(DIR *directory)
 	long highest = -1;
 
 	while ((entry = readdir(directory))) {
-		char target[sizeof(MEMFD)];
-		ssize_t n = readlinkat(dirfd(directory), entry->d_name, target, sizeof(target));
+		char target[sizeof MEMFD];
+		ssize_t n = readlinkat(dirfd(directory), entry->d_name, target, sizeof target);
 		long number = strtol(entry->d_name, NULL, 10);
 		int fd;
 
-		if (n < (ssize_t)sizeof(MEMFD) - 1 || memcmp(target, MEMFD, sizeof(MEMFD) - 1) != 0 || number <= highest)
+		if (n < (ssize_t)sizeof MEMFD - 1 || memcmp(target, MEMFD, sizeof MEMFD - 1) != 0 || number <= highest)
 			continue;
 		fd = openat(dirfd(directory), entry->d_name, O_RDONLY | O_CLOEXEC);
 		if (fd < 0)
@@ -55,5 +55,5 @@ const struct counters *counters_map(int fd)
 
 void counters_unmap(const struct counters *counters)
 {
-	munmap((void *)(uintptr_t)counters, sizeof(*counters));
+	munmap((void *)(uintptr_t)counters, sizeof *counters);
 }

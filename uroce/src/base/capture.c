@@ -175,8 +175,8 @@ static void put_udp(uint8_t *header, const struct icrc_flow *flow, bool v4, cons
 	put16(long_length + 2, (unsigned)(UDP_HEADER + length));
 	checksum_add(&sum, flow->src.raw, 16);
 	checksum_add(&sum, flow->dst.raw, 16);
-	checksum_add(&sum, long_length, sizeof(long_length));
-	checksum_add(&sum, next, sizeof(next));
+	checksum_add(&sum, long_length, sizeof long_length);
+	checksum_add(&sum, next, sizeof next);
 	checksum_add(&sum, header, UDP_HEADER);
 	for (size_t i = 0; i < count; i++)
 		checksum_add(&sum, pieces[i].iov_base, pieces[i].iov_len);
@@ -294,7 +294,7 @@ static int expand_path(const char *path, char *out, size_t size)
 		size_t length;
 
 		if (*p == '%' && p[1] == 'p')
-			snprintf(pid, sizeof(pid), "%d", (int)getpid());
+			snprintf(pid, sizeof pid, "%d", (int)getpid());
 		if (*p == '%' && (p[1] == 'p' || p[1] == '%'))
 			p++;
 		length = strlen(pid);
@@ -317,17 +317,17 @@ static int repair_end(int fd)
 	if (fstat(fd, &st) < 0)
 		return -errno;
 	while (at < st.st_size) {
-		ssize_t n = pread(fd, &record, sizeof(record), at);
-		off_t end = at + (off_t)sizeof(record);
+		ssize_t n = pread(fd, &record, sizeof record, at);
+		off_t end = at + (off_t)sizeof record;
 
 		if (n < 0)
 			return -errno;
-		if (n == (ssize_t)sizeof(record)) {
+		if (n == (ssize_t)sizeof record) {
 			if (record.kept > BUFFER)
 				return -EEXIST; /* not written by this code */
 			end += record.kept;
 		}
-		if (n < (ssize_t)sizeof(record) || end > st.st_size)
+		if (n < (ssize_t)sizeof record || end > st.st_size)
 			return ftruncate(fd, at) < 0 ? -errno : 0;
 		at = end;
 	}
@@ -355,12 +355,12 @@ static int start_file(struct capture *capture)
 	ret = lock_file(capture->fd, LOCK_EX);
 	if (ret)
 		return ret;
-	n = pread(capture->fd, &theirs, sizeof(theirs), 0);
+	n = pread(capture->fd, &theirs, sizeof theirs, 0);
 	if (n < 0)
 		ret = -errno;
 	else if (n == 0)
-		ret = append(capture, (const uint8_t *)&ours, sizeof(ours));
-	else if (n < (ssize_t)sizeof(theirs) || theirs.magic != ours.magic || theirs.major != ours.major ||
+		ret = append(capture, (const uint8_t *)&ours, sizeof ours);
+	else if (n < (ssize_t)sizeof theirs || theirs.magic != ours.magic || theirs.major != ours.major ||
 		 theirs.linktype != ours.linktype)
 		ret = -EEXIST;
 	else
@@ -384,14 +384,14 @@ int capture_open(const char *path, struct capture **out)
 {
 	char name[PATH_MAX];
 	struct capture *capture;
-	int ret = expand_path(path, name, sizeof(name));
+	int ret = expand_path(path, name, sizeof name);
 
 	if (ret) {
 		explain(path, ret);
 		return ret;
 	}
 	ret = -ENOMEM;
-	capture = calloc(1, sizeof(*capture));
+	capture = calloc(1, sizeof *capture);
 	if (!capture)
 		goto failed;
 	capture->path = strdup(name);
@@ -460,7 +460,7 @@ static void add_record(struct capture *capture, const uint8_t *header, size_t he
 	struct pcap_record record = {.kept = (uint32_t)whole, .length = (uint32_t)whole};
 	struct timespec now;
 
-	if (capture->used + sizeof(record) + whole > BUFFER)
+	if (capture->used + sizeof record + whole > BUFFER)
 		flush(capture);
 	if (capture->failed)
 		return;
@@ -470,8 +470,8 @@ static void add_record(struct capture *capture, const uint8_t *header, size_t he
 	record.nanoseconds = (uint32_t)now.tv_nsec;
 	if (!capture->used && capture->threaded)
 		pthread_cond_signal(&capture->wake);
-	memcpy(capture->buffer + capture->used, &record, sizeof(record));
-	capture->used += sizeof(record);
+	memcpy(capture->buffer + capture->used, &record, sizeof record);
+	capture->used += sizeof record;
 	memcpy(capture->buffer + capture->used, header, header_length);
 	capture->used += header_length;
 	for (size_t i = 0; i < count; i++) {

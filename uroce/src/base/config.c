@@ -17,10 +17,10 @@ static bool complete;
 static bool take(const char *name, const char **out)
 {
 	const char *value = secure_getenv(name);
-	if (value == NULL || *value == '\0')
+	if (!value || *value == '\0')
 		return true;
 	*out = strdup(value);
-	return *out != NULL;
+	return *out;
 }
 
 static void read_environment(void)

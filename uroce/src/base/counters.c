@@ -24,11 +24,11 @@ static struct {
 static bool is_counters(int fd)
 {
 	static const char prefix[] = "/memfd:" MEMFD_NAME;
-	char path[32], name[sizeof(prefix)];
+	char path[32], name[sizeof prefix];
 
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	return readlink(path, name, sizeof(name)) >= (ssize_t)sizeof(prefix) - 1 &&
-	       memcmp(name, prefix, sizeof(prefix) - 1) == 0;
+	snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+	return readlink(path, name, sizeof name) >= (ssize_t)sizeof prefix - 1 &&
+	       memcmp(name, prefix, sizeof prefix - 1) == 0;
 }
 
 static struct counters *map(int fd)
@@ -44,7 +44,7 @@ static struct counters *map_inherited(void)
 	struct stat status;
 	char *end;
 
-	if (text == NULL || *text < '0' || *text > '9')
+	if (!text || *text < '0' || *text > '9')
 		return NULL;
 	unsigned long fd = strtoul(text, &end, 10);
 	if (*end != '\0' || fd > INT32_MAX || !is_counters((int)fd))
@@ -64,7 +64,7 @@ static struct counters *map_new(int *out)
 	if (ftruncate(fd, sizeof(struct counters)) != 0 || fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_SEAL) != 0)
 		goto close_fd;
 	struct counters *block = map(fd);
-	if (block == NULL)
+	if (!block)
 		goto close_fd;
 	*out = fd;
 	return block;
@@ -79,7 +79,7 @@ struct counters *counters_open(void)
 	static struct counters ordinary;
 	pid_t self = getpid();
 
-	if (open_now.block != NULL && (open_now.owner == 0 || open_now.owner == self))
+	if (open_now.block && (open_now.owner == 0 || open_now.owner == self))
 		return open_now.block;
 	/* The parent's block remains mapped: what the child has of the parent's device still points there. */
 	if (open_now.fd >= 0 && is_counters(open_now.fd))
@@ -88,12 +88,12 @@ struct counters *counters_open(void)
 
 	open_now.owner = 0;
 	open_now.block = map_inherited();
-	if (open_now.block != NULL)
+	if (open_now.block)
 		return open_now.block;
 	open_now.owner = self;
 	open_now.block = map_new(&open_now.fd);
-	if (open_now.block == NULL) {
-		memset((void *)&ordinary, 0, sizeof(ordinary));
+	if (!open_now.block) {
+		memset((void *)&ordinary, 0, sizeof ordinary);
 		open_now.block = &ordinary;
 	}
 	return open_now.block;

@@ -171,7 +171,7 @@ static bool parse_time(const char *p, const char *end, uint64_t *out)
 	uint64_t value;
 
 	p = parse_number(p, end, &value);
-	for (size_t i = 0; p && i < sizeof(units) / sizeof(units[0]); i++) {
+	for (size_t i = 0; p && i < sizeof units / sizeof units[0]; i++) {
 		if (strlen(units[i].name) != (size_t)(end - p) || memcmp(units[i].name, p, (size_t)(end - p)) != 0)
 			continue;
 		/* In two parts, so that nothing overflows: no unit is longer than a second. */
@@ -215,7 +215,7 @@ static int parse_word(const char *p, const char *end, struct fault_settings *set
 	const char *value = equals ? equals + 1 : end;
 	int shown = (int)(end - p < 64 ? end - p : 64);
 
-	for (size_t i = 0; equals && i < sizeof(words) / sizeof(words[0]); i++) {
+	for (size_t i = 0; equals && i < sizeof words / sizeof words[0]; i++) {
 		if (strlen(words[i].name) != (size_t)(equals - p) || memcmp(words[i].name, p, (size_t)(equals - p)) != 0)
 			continue;
 		if (words[i].chance)
@@ -263,13 +263,13 @@ int fault_parse(const char *text, struct fault **out)
 	struct fault_settings set = {0};
 	struct fault *fault;
 	uint32_t number;
-	int ret = parse_text(text, &set, &(struct complaint){message, sizeof(message)});
+	int ret = parse_text(text, &set, &(struct complaint){message, sizeof message});
 
 	if (ret) {
 		log_write(LOG_ERROR, "UROCE_FAULT: %s", message);
 		return ret;
 	}
-	fault = calloc(1, sizeof(*fault));
+	fault = calloc(1, sizeof *fault);
 	if (!fault) {
 		log_write(LOG_ERROR, "UROCE_FAULT: no memory");
 		return -ENOMEM;
@@ -286,7 +286,7 @@ int fault_parse(const char *text, struct fault **out)
 
 static size_t held_size(const struct held *held)
 {
-	return sizeof(*held) + held->cookie_length + held->length;
+	return sizeof *held + held->cookie_length + held->length;
 }
 
 static unsigned char *held_datagram(struct held *held)
@@ -302,7 +302,7 @@ static struct held *held_new(struct fault *fault, const void *datagram, size_t l
 
 	if (!held)
 		return NULL;
-	memset(held, 0, sizeof(*held));
+	memset(held, 0, sizeof *held);
 	held->length = length;
 	held->cookie_length = cookie_length;
 	if (cookie_length)

@@ -27,11 +27,11 @@ static void remove_tree(const char *path)
 	char name[2 * HW_COUNTERS_PATH];
 
 	for (int i = 0; i < HW_COUNTERS; i++) {
-		snprintf(name, sizeof(name), "%s%s/%s", path, folders[3], names[i]);
+		snprintf(name, sizeof name, "%s%s/%s", path, folders[3], names[i]);
 		unlink(name);
 	}
 	for (int i = 3; i >= 0; i--) {
-		snprintf(name, sizeof(name), "%s%s", path, folders[i]);
+		snprintf(name, sizeof name, "%s%s", path, folders[i]);
 		rmdir(name);
 	}
 }
@@ -42,24 +42,24 @@ static void remove_stale(void)
 	DIR *place = opendir(PLACE);
 	struct dirent *entry;
 
-	while (place != NULL && (entry = readdir(place)) != NULL) {
+	while (place && (entry = readdir(place))) {
 		char path[HW_COUNTERS_PATH];
-		if (strncmp(entry->d_name, PREFIX, sizeof(PREFIX) - 1) != 0)
+		if (strncmp(entry->d_name, PREFIX, sizeof PREFIX - 1) != 0)
 			continue;
-		long pid = strtol(entry->d_name + sizeof(PREFIX) - 1, NULL, 10);
+		long pid = strtol(entry->d_name + sizeof PREFIX - 1, NULL, 10);
 		if (pid <= 0 || (kill((pid_t)pid, 0) == 0 || errno != ESRCH) ||
-		    snprintf(path, sizeof(path), PLACE "/%s", entry->d_name) >= (int)sizeof(path))
+		    snprintf(path, sizeof path, PLACE "/%s", entry->d_name) >= (int)sizeof path)
 			continue;
 		remove_tree(path);
 	}
-	if (place != NULL)
+	if (place)
 		closedir(place);
 }
 
 static int make_file(const struct hw_counters *files, int index)
 {
 	char name[2 * HW_COUNTERS_PATH];
-	snprintf(name, sizeof(name), "%s%s/%s", files->path, folders[3], names[index]);
+	snprintf(name, sizeof name, "%s%s/%s", files->path, folders[3], names[index]);
 	int fd = open(name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
 	if (fd >= 0 && pwrite(fd, "0\n", 2, 0) != 2) {
 		close(fd);
@@ -72,7 +72,7 @@ static bool make_folders(const struct hw_counters *files)
 {
 	for (int i = 1; i <= 3; i++) {
 		char name[2 * HW_COUNTERS_PATH];
-		snprintf(name, sizeof(name), "%s%s", files->path, folders[i]);
+		snprintf(name, sizeof name, "%s%s", files->path, folders[i]);
 		if (mkdir(name, 0755) != 0)
 			return false;
 	}
@@ -85,8 +85,8 @@ void hw_counters_open(struct hw_counters *files)
 
 	remove_stale();
 	*files = (struct hw_counters){.owner = getpid(), .fds = {-1, -1}, .next = UINT64_MAX};
-	snprintf(files->path, sizeof(files->path), PLACE "/" PREFIX "%ld.XXXXXX", (long)getpid());
-	if (mkdtemp(files->path) == NULL) {
+	snprintf(files->path, sizeof files->path, PLACE "/" PREFIX "%ld.XXXXXX", (long)getpid());
+	if (!mkdtemp(files->path)) {
 		files->path[0] = '\0';
 		return;
 	}
@@ -114,7 +114,7 @@ void hw_counters_publish(struct hw_counters *files, const struct counters *count
 		char text[32];
 		if (values[i] == files->shown[i])
 			continue;
-		int length = snprintf(text, sizeof(text), "%llu\n", (unsigned long long)values[i]);
+		int length = snprintf(text, sizeof text, "%llu\n", (unsigned long long)values[i]);
 		/* In one piece, and never shorter than before: who reads sees one number or the other. */
 		if (pwrite(files->fds[i], text, (size_t)length, 0) == length)
 			files->shown[i] = values[i];

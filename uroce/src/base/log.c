@@ -34,14 +34,14 @@ int log_parse_level(const char *text)
 __attribute__((format(printf, 1, 0))) static void emit(const char *format, va_list args)
 {
 	char line[LINE_BYTES] = PREFIX;
-	const size_t start = sizeof(PREFIX) - 1, room = sizeof(line) - start;
+	const size_t start = sizeof PREFIX - 1, room = sizeof line - start;
 	int printed = vsnprintf(line + start, room, format, args);
 
 	if (printed < 0)
 		return;
 	size_t length = start + (size_t)printed;
 	if ((size_t)printed >= room) {
-		length = sizeof(line) - 1;
+		length = sizeof line - 1;
 		memcpy(line + length - 3, "...", 3);
 	}
 	/* Texts have parts that came from the environment: no second line, no terminal sequences. */
@@ -70,7 +70,7 @@ static int level_now(void)
 	if (level != LEVEL_UNKNOWN)
 		return level;
 	const char *text = getenv("UROCE_LOG");
-	int wanted = text == NULL || *text == '\0' ? LOG_ERROR : log_parse_level(text);
+	int wanted = !text || *text == '\0' ? LOG_ERROR : log_parse_level(text);
 	/* Where another thread was quicker, its answer, or what log_set_level said, is in `level`. */
 	if (!atomic_compare_exchange_strong(&threshold, &level, wanted < 0 ? LOG_ERROR : wanted))
 		return level;

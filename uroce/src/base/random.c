@@ -69,11 +69,11 @@ int random_u32(uint32_t *out)
 	int error;
 
 	pthread_once(&once, make_pool);
-	if (pool == NULL) {
-		error = from_kernel(&value, sizeof(value));
+	if (!pool) {
+		error = from_kernel(&value, sizeof value);
 	} else {
 		pthread_mutex_lock(&pool->lock);
-		error = from_pool(&value, sizeof(value));
+		error = from_pool(&value, sizeof value);
 		pthread_mutex_unlock(&pool->lock);
 	}
 	if (error == 0)

@@ -23,7 +23,7 @@ static struct table_slot *find(const struct table *table, uint32_t number)
 		return NULL;
 	for (size_t i = home(table, number);; i = (i + 1) & (table->size - 1)) {
 		struct table_slot *slot = &table->slot[i];
-		if (slot->thing == NULL)
+		if (!slot->thing)
 			return NULL;
 		if (slot->number == number && slot->thing != TABLE_GONE)
 			return slot;
@@ -35,9 +35,9 @@ static void enter(struct table *table, uint32_t number, void *thing)
 {
 	size_t i = home(table, number);
 
-	while (table->slot[i].thing != NULL && table->slot[i].thing != TABLE_GONE)
+	while (table->slot[i].thing && table->slot[i].thing != TABLE_GONE)
 		i = (i + 1) & (table->size - 1);
-	table->used += table->slot[i].thing == NULL;
+	table->used += !table->slot[i].thing;
 	table->count++;
 	table->slot[i].number = number;
 	table->slot[i].thing = thing;
@@ -50,11 +50,11 @@ static int rebuild(struct table *table)
 
 	while (bigger.size < 2 * (table->count + 1))
 		bigger.size *= 2;
-	bigger.slot = calloc(bigger.size, sizeof(*bigger.slot));
-	if (bigger.slot == NULL)
+	bigger.slot = calloc(bigger.size, sizeof *bigger.slot);
+	if (!bigger.slot)
 		return -ENOMEM;
 	for (size_t i = 0; i < table->size; i++)
-		if (table->slot[i].thing != NULL && table->slot[i].thing != TABLE_GONE)
+		if (table->slot[i].thing && table->slot[i].thing != TABLE_GONE)
 			enter(&bigger, table->slot[i].number, table->slot[i].thing);
 	table_clear(table);
 	*table = bigger;
@@ -63,7 +63,7 @@ static int rebuild(struct table *table)
 
 int table_add(struct table *table, uint32_t number, void *thing)
 {
-	if (find(table, number) != NULL)
+	if (find(table, number))
 		return -EEXIST;
 	if (4 * (table->used + 1) > 3 * table->size) {
 		int error = rebuild(table);
@@ -78,21 +78,21 @@ void *table_find(const struct table *table, uint32_t number)
 {
 	const struct table_slot *slot = find(table, number);
 
-	return slot == NULL ? NULL : slot->thing;
+	return slot ? slot->thing : NULL;
 }
 
 void table_remove(struct table *table, uint32_t number)
 {
 	struct table_slot *slot = find(table, number);
 
-	if (slot == NULL)
+	if (!slot)
 		return;
 	table->count--;
 	slot->number = 0;
 	slot->thing = TABLE_GONE;
 	/* Before a free slot nothing needs to be stepped over. */
 	size_t i = (size_t)(slot - table->slot);
-	if (table->slot[(i + 1) & (table->size - 1)].thing != NULL)
+	if (table->slot[(i + 1) & (table->size - 1)].thing)
 		return;
 	for (; table->slot[i].thing == TABLE_GONE; i = (i - 1) & (table->size - 1)) {
 		table->slot[i].thing = NULL;
@@ -103,8 +103,8 @@ void table_remove(struct table *table, uint32_t number)
 void table_clear(struct table *table)
 {
 	/* The numbers are QPNs and keys. */
-	if (table->slot != NULL)
-		explicit_bzero(table->slot, table->size * sizeof(*table->slot));
+	if (table->slot)
+		explicit_bzero(table->slot, table->size * sizeof *table->slot);
 	free(table->slot);
-	memset(table, 0, sizeof(*table));
+	memset(table, 0, sizeof *table);
 }

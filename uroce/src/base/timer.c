@@ -18,7 +18,7 @@ int timers_reserve(struct timers *timers, size_t count)
 		if (__builtin_mul_overflow(room, 2, &room))
 			return -ENOMEM;
 	struct timer **heap = reallocarray(timers->heap, room + 1, sizeof(struct timer *));
-	if (heap == NULL)
+	if (!heap)
 		return -ENOMEM;
 	timers->heap = heap;
 	timers->room = room;
@@ -30,7 +30,7 @@ void timers_clear(struct timers *timers)
 	for (size_t i = 1; i <= timers->count; i++)
 		timers->heap[i]->place = 0;
 	free(timers->heap);
-	memset(timers, 0, sizeof(*timers));
+	memset(timers, 0, sizeof *timers);
 }
 
 static void put(struct timers *timers, struct timer *timer, size_t place)

@@ -128,7 +128,7 @@ static void get_extensions(const uint8_t *at, uint32_t traits, struct packet *ou
 
 int wire_decode(const uint8_t *bytes, size_t length, struct packet *out)
 {
-	memset(out, 0, sizeof(*out));
+	memset(out, 0, sizeof *out);
 	if (length < WIRE_BTH || length > WIRE_MAX_HEADER + WIRE_MAX_MTU)
 		return -EBADMSG;
 

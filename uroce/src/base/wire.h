@@ -141,13 +141,13 @@ static inline bool gid_is_v4(const union ibv_gid *gid)
 static inline void gid_map_v4(union ibv_gid *gid, uint32_t address)
 {
 	*gid = (union ibv_gid){ .raw = { [10] = 0xff, [11] = 0xff } };
-	memcpy(gid->raw + 12, &address, sizeof(address));
+	memcpy(gid->raw + 12, &address, sizeof address);
 }
 
 static inline bool gid_is_loopback(const union ibv_gid *gid)
 {
 	static const union ibv_gid one = { .raw = { [15] = 1 } };
-	return gid_is_v4(gid) ? gid->raw[12] == 127 : memcmp(gid, &one, sizeof(one)) == 0;
+	return gid_is_v4(gid) ? gid->raw[12] == 127 : memcmp(gid, &one, sizeof one) == 0;
 }
 
 #endif

@@ -18,7 +18,7 @@ int ah_resolve(struct device *device, const struct ibv_ah_attr *attr, struct add
 	/* RoCE has no address without a GRH: annex A17.4.1. */
 	if (attr->port_num != 1 || !attr->is_global)
 		return EINVAL;
-	if (device->udp != NULL && (attr->grh.sgid_index >= udp_gid_count(device->udp) ||
+	if (device->udp && (attr->grh.sgid_index >= udp_gid_count(device->udp) ||
 				    !udp_reachable(device->udp, attr->grh.sgid_index, &attr->grh.dgid)))
 		return EINVAL;
 	out->dgid = attr->grh.dgid;
@@ -31,8 +31,8 @@ int ah_resolve(struct device *device, const struct ibv_ah_attr *attr, struct add
 struct ibv_ah *ah_create(struct ibv_pd *ibpd, struct ibv_ah_attr *attr)
 {
 	struct pd *pd = pd_of(ibpd);
-	struct ah *ah = calloc(1, sizeof(*ah));
-	if (ah == NULL) {
+	struct ah *ah = calloc(1, sizeof *ah);
+	if (!ah) {
 		errno = ENOMEM;
 		return NULL;
 	}
@@ -65,10 +65,10 @@ int ah_destroy(struct ibv_ah *ibah)
 
 static bool checksum_fits(const struct iphdr *ip)
 {
-	uint16_t word[sizeof(*ip) / 2];
+	uint16_t word[sizeof *ip / 2];
 	uint32_t sum = 0;
-	memcpy(word, ip, sizeof(word));
-	for (size_t i = 0; i < sizeof(word) / sizeof(word[0]); i++)
+	memcpy(word, ip, sizeof word);
+	for (size_t i = 0; i < sizeof word / sizeof word[0]; i++)
 		sum += word[i];
 	sum = (sum & 0xffff) + (sum >> 16);
 	sum = (sum & 0xffff) + (sum >> 16);
@@ -86,12 +86,12 @@ static bool is_v4(const struct ip6_hdr *v6, const struct iphdr *v4)
 
 static int find_gid(const struct device *device, const union ibv_gid *gid, uint8_t *index)
 {
-	if (device->udp == NULL) {
+	if (!device->udp) {
 		*index = 0;
 		return 0;
 	}
 	for (unsigned i = 0; i < udp_gid_count(device->udp); i++) {
-		if (memcmp(udp_gid(device->udp, i), gid, sizeof(*gid)) == 0) {
+		if (memcmp(udp_gid(device->udp, i), gid, sizeof *gid) == 0) {
 			*index = (uint8_t)i;
 			return 0;
 		}
@@ -106,12 +106,12 @@ int ah_init_from_wc(struct ibv_context *context, uint8_t port, const struct ibv_
 	struct iphdr v4;
 	union ibv_gid local = {0};
 
-	memset(attr, 0, sizeof(*attr));
+	memset(attr, 0, sizeof *attr);
 	if (port != 1 || !(wc->wc_flags & IBV_WC_GRH))
 		return EINVAL;
-	_Static_assert(sizeof(v6) == WIRE_GRH && sizeof(*grh) == WIRE_GRH, "a GRH is as long as an IPv6 header");
-	memcpy(&v6, grh, sizeof(v6));
-	memcpy(&v4, (const uint8_t *)grh + WIRE_GRH - sizeof(v4), sizeof(v4));
+	_Static_assert(sizeof v6 == WIRE_GRH && sizeof *grh == WIRE_GRH, "a GRH is as long as an IPv6 header");
+	memcpy(&v6, grh, sizeof v6);
+	memcpy(&v4, (const uint8_t *)grh + WIRE_GRH - sizeof v4, sizeof v4);
 
 	if (is_v4(&v6, &v4)) {
 		gid_map_v4(&attr->grh.dgid, v4.saddr);
@@ -119,8 +119,8 @@ int ah_init_from_wc(struct ibv_context *context, uint8_t port, const struct ibv_
 		attr->grh.traffic_class = v4.tos;
 	} else if (v6.ip6_vfc >> 4 == 6) {
 		uint32_t flow = ntohl(v6.ip6_flow);
-		memcpy(attr->grh.dgid.raw, &v6.ip6_src, sizeof(attr->grh.dgid.raw));
-		memcpy(local.raw, &v6.ip6_dst, sizeof(local.raw));
+		memcpy(attr->grh.dgid.raw, &v6.ip6_src, sizeof attr->grh.dgid.raw);
+		memcpy(local.raw, &v6.ip6_dst, sizeof local.raw);
 		attr->grh.traffic_class = (uint8_t)(flow >> 20);
 		attr->grh.flow_label = flow & 0xfffff;
 	} else {

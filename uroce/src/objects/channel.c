@@ -18,8 +18,8 @@ static struct channel *channel_of(struct ibv_comp_channel *channel)
 struct ibv_comp_channel *channel_create(struct ibv_context *ibv_context)
 {
 	struct context *context = context_of(ibv_context);
-	struct channel *channel = calloc(1, sizeof(*channel));
-	if (channel == NULL) {
+	struct channel *channel = calloc(1, sizeof *channel);
+	if (!channel) {
 		errno = ENOMEM;
 		return NULL;
 	}
@@ -81,7 +81,7 @@ static void take_out(struct channel *channel, struct cq_events *events)
 
 void channel_push(struct cq_events *events)
 {
-	if (events->cq->channel == NULL)
+	if (!events->cq->channel)
 		return;
 	struct channel *channel = channel_of(events->cq->channel);
 	pthread_mutex_lock(&channel->lock);
@@ -94,7 +94,7 @@ void channel_push(struct cq_events *events)
 
 uint32_t channel_forget(struct cq_events *events)
 {
-	if (events->cq->channel == NULL)
+	if (!events->cq->channel)
 		return 0;
 	struct channel *channel = channel_of(events->cq->channel);
 	pthread_mutex_lock(&channel->lock);
@@ -112,7 +112,7 @@ static bool next_event(struct channel *channel, struct ibv_cq **cq, void **cq_co
 {
 	pthread_mutex_lock(&channel->lock);
 	struct cq_events *events = channel->head;
-	if (events != NULL) {
+	if (events) {
 		take_out(channel, events);
 		if (--events->waiting > 0)
 			append(channel, events);
@@ -122,7 +122,7 @@ static bool next_event(struct channel *channel, struct ibv_cq **cq, void **cq_co
 		*cq_context = events->cq->cq_context;
 	}
 	pthread_mutex_unlock(&channel->lock);
-	return events != NULL;
+	return events;
 }
 
 int cq_get_event(struct ibv_comp_channel *ibv_channel, struct ibv_cq **cq, void **cq_context)

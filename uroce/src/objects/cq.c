@@ -35,8 +35,8 @@ static uint32_t held(const struct cq *cq)
 
 static void wipe(struct cqe *ring, uint32_t touched)
 {
-	if (ring != NULL)
-		explicit_bzero(ring, touched * sizeof(*ring));
+	if (ring)
+		explicit_bzero(ring, touched * sizeof *ring);
 	free(ring);
 }
 
@@ -99,7 +99,7 @@ void cq_push(struct cq *cq, const struct cqe *cqe, bool solicited)
 /* A shared receive that has completed is told all the same: nothing else gives its buffer back. */
 static bool goes(const struct ibv_wc *wc, uint32_t qpn, const struct ibv_srq *keep_srq)
 {
-	return wc->qp_num == qpn && (keep_srq == NULL || !(wc->opcode & IBV_WC_RECV));
+	return wc->qp_num == qpn && (!keep_srq || !(wc->opcode & IBV_WC_RECV));
 }
 
 void cq_remove(struct cq *cq, uint32_t qpn, const struct ibv_srq *keep_srq)
@@ -141,7 +141,7 @@ bool cq_take(struct cq *cq, struct cqe *out)
 
 static bool right_channel(const struct ibv_comp_channel *channel, const struct ibv_context *context)
 {
-	return channel == NULL || channel->context == context;
+	return !channel || channel->context == context;
 }
 
 struct cq *cq_new(struct ibv_context *ibv_context, uint32_t cqe, void *cq_context, struct ibv_comp_channel *channel,
@@ -153,12 +153,12 @@ struct cq *cq_new(struct ibv_context *ibv_context, uint32_t cqe, void *cq_contex
 		errno = EINVAL;
 		return NULL;
 	}
-	struct cq *cq = calloc(1, sizeof(*cq));
-	if (cq == NULL)
+	struct cq *cq = calloc(1, sizeof *cq);
+	if (!cq)
 		goto no_memory;
 	cq->size = ring_size(cqe);
-	cq->ring = calloc(cq->size, sizeof(*cq->ring));
-	if (cq->ring == NULL)
+	cq->ring = calloc(cq->size, sizeof *cq->ring);
+	if (!cq->ring)
 		goto no_memory;
 	cq->device = context->device;
 	cq->context = context;
@@ -171,7 +171,7 @@ struct cq *cq_new(struct ibv_context *ibv_context, uint32_t cqe, void *cq_contex
 	pthread_mutex_init(&cq->poll_lock, NULL);
 	pthread_mutex_init(&cq->ibv.mutex, NULL);
 	pthread_cond_init(&cq->ibv.cond, NULL);
-	if (channel != NULL) {
+	if (channel) {
 		pthread_mutex_lock(&ibv_context->mutex);
 		channel->refcnt++;
 		pthread_mutex_unlock(&ibv_context->mutex);
@@ -190,7 +190,7 @@ struct ibv_cq *cq_create(struct ibv_context *context, int cqe, void *cq_context,
 {
 	/* What is negative is too large. */
 	struct cq *cq = cq_new(context, (uint32_t)cqe, cq_context, channel, (uint32_t)vector);
-	return cq == NULL ? NULL : &cq->ibv;
+	return cq ? &cq->ibv : NULL;
 }
 
 static bool awaited(uint32_t given, uint32_t acknowledged)
@@ -217,7 +217,7 @@ int cq_destroy(struct ibv_cq *ibv_cq)
 	uint32_t given = channel_forget(&cq->events);
 	wait_for_acknowledgement(ibv_cq, given, context_forget(context, ibv_cq));
 
-	if (ibv_cq->channel != NULL) {
+	if (ibv_cq->channel) {
 		pthread_mutex_lock(&ibv_cq->context->mutex);
 		ibv_cq->channel->refcnt--;
 		pthread_mutex_unlock(&ibv_cq->context->mutex);
@@ -229,7 +229,7 @@ int cq_destroy(struct ibv_cq *ibv_cq)
 	wipe(cq->ring, cq->touched);
 	atomic_fetch_sub(&context->objects, 1);
 	counter_object(&cq->device->counters->objects.cq, -1);
-	explicit_bzero(cq, sizeof(*cq));
+	explicit_bzero(cq, sizeof *cq);
 	free(cq);
 	return 0;
 }
@@ -240,8 +240,8 @@ int cq_resize(struct ibv_cq *ibv_cq, int cqe)
 	if (cqe < 1 || cqe > MAX_CQE)
 		return EINVAL;
 	uint32_t size = ring_size((uint32_t)cqe);
-	struct cqe *ring = calloc(size, sizeof(*ring));
-	if (ring == NULL)
+	struct cqe *ring = calloc(size, sizeof *ring);
+	if (!ring)
 		return ENOMEM;
 
 	uint32_t touched = 0;

@@ -77,14 +77,14 @@ struct ibv_context *context_of_event(const struct ibv_async_event *event)
 void event_count(int fd, const char *what)
 {
 	static const uint64_t one = 1;
-	if (write(fd, &one, sizeof(one)) != sizeof(one))
+	if (write(fd, &one, sizeof one) != sizeof one)
 		log_write(LOG_ERROR, "the program has closed the descriptor of %s, or put another in its place: %s", what, strerror(errno));
 }
 
 void event_uncount(int fd)
 {
 	uint64_t count;
-	struct iovec to = {.iov_base = &count, .iov_len = sizeof(count)};
+	struct iovec to = {.iov_base = &count, .iov_len = sizeof count};
 	/* preadv2, of which not every C library knows. The position, in two halves, is none. */
 	long got = syscall(SYS_preadv2, fd, &to, 1, -1L, -1L, RWF_NOWAIT);
 	/* Nothing: a thread has read it, or the kernel can't (before 5.8). */
@@ -94,7 +94,7 @@ void event_uncount(int fd)
 int event_wait(int fd)
 {
 	uint64_t count;
-	return read(fd, &count, sizeof(count)) == sizeof(count) ? 0 : -1;
+	return read(fd, &count, sizeof count) == sizeof count ? 0 : -1;
 }
 
 /* ---- raising ---- */
@@ -121,8 +121,8 @@ static void set_element(struct ibv_async_event *event, void *element)
 
 void context_raise(struct context *context, enum ibv_event_type type, void *element)
 {
-	struct async_event *event = calloc(1, sizeof(*event));
-	if (event == NULL) {
+	struct async_event *event = calloc(1, sizeof *event);
+	if (!event) {
 		log_write(LOG_ERROR, "out of memory: lost an asynchronous event (%d)", (int)type);
 		return;
 	}
@@ -143,14 +143,14 @@ void context_raise(struct context *context, enum ibv_event_type type, void *elem
 static void remember(struct context *context, struct async_event *event)
 {
 	const void *element = element_of(&event->event);
-	if (element == NULL) {
+	if (!element) {
 		free(event);
 		return;
 	}
 	struct async_event *record = context->event_taken;
-	while (record != NULL && element_of(&record->event) != element)
+	while (record && element_of(&record->event) != element)
 		record = record->next;
-	if (record != NULL) {
+	if (record) {
 		record->taken++;
 		free(event);
 		return;
@@ -165,15 +165,15 @@ static bool next_event(struct context *context, struct ibv_async_event *out)
 {
 	pthread_mutex_lock(&context->event_lock);
 	struct async_event *event = context->event_head;
-	if (event != NULL) {
+	if (event) {
 		context->event_head = event->next;
-		if (context->event_head == NULL)
+		if (!context->event_head)
 			context->event_tail = &context->event_head;
 		*out = event->event;
 		remember(context, event);
 	}
 	pthread_mutex_unlock(&context->event_lock);
-	return event != NULL;
+	return event;
 }
 
 int context_get_event(struct ibv_context *ibv_context, struct ibv_async_event *event)
@@ -220,7 +220,7 @@ void context_ack_event(const struct ibv_async_event *event)
 
 static unsigned forget_taken(struct context *context, const void *element)
 {
-	for (struct async_event **at = &context->event_taken; *at != NULL; at = &(*at)->next) {
+	for (struct async_event **at = &context->event_taken; *at; at = &(*at)->next) {
 		struct async_event *record = *at;
 		if (element_of(&record->event) != element)
 			continue;
@@ -236,7 +236,7 @@ unsigned context_forget(struct context *context, const void *element)
 {
 	pthread_mutex_lock(&context->event_lock);
 	struct async_event **at = &context->event_head;
-	while (*at != NULL) {
+	while (*at) {
 		struct async_event *event = *at;
 		if (element_of(&event->event) != element) {
 			at = &event->next;
@@ -254,7 +254,7 @@ unsigned context_forget(struct context *context, const void *element)
 
 static void free_list(struct async_event **list)
 {
-	while (*list != NULL) {
+	while (*list) {
 		struct async_event *event = *list;
 		*list = event->next;
 		free(event);

@@ -37,7 +37,7 @@ struct key *key_find(const struct device *device, uint32_t value)
 	if (value >> 8 == 0)
 		return NULL;
 	struct key *key = table_find(&device->keys, value >> 8);
-	return key != NULL && key->value == value ? key : NULL;
+	return key && key->value == value ? key : NULL;
 }
 
 int key_make(struct device *device, struct key *key, enum key_kind kind, void *owner)
@@ -67,7 +67,7 @@ void key_drop(struct device *device, struct key *key)
 {
 	if (key->value != 0)
 		table_remove(&device->keys, key->value >> 8);
-	explicit_bzero(key, sizeof(*key));
+	explicit_bzero(key, sizeof *key);
 }
 
 /* ---- which regions there are ----
@@ -83,7 +83,7 @@ static uint32_t address_number(const void *mr)
 static int list(struct device *device, struct mr *mr)
 {
 	struct mr *first = table_find(&device->keys, address_number(mr));
-	if (first == NULL)
+	if (!first)
 		return table_add(&device->keys, address_number(mr), mr);
 	mr->same = first->same;
 	first->same = mr;
@@ -102,16 +102,16 @@ static void unlist(struct device *device, struct mr *mr)
 	}
 	table_remove(&device->keys, number);
 	/* If there is no memory for it, binds to these regions fail; nothing else. */
-	if (mr->same != NULL && table_add(&device->keys, number, mr->same) != 0)
+	if (mr->same && table_add(&device->keys, number, mr->same) != 0)
 		log_write(LOG_WARN, "out of memory: memory windows cannot be bound to some regions");
 }
 
 bool mr_alive(const struct device *device, const struct ibv_mr *mr)
 {
 	const struct mr *at = table_find(&device->keys, address_number(mr));
-	while (at != NULL && &at->ibv != mr)
+	while (at && &at->ibv != mr)
 		at = at->same;
-	return at != NULL;
+	return at;
 }
 
 /* ---- resolving ---- */
@@ -129,7 +129,7 @@ uint8_t *mr_at(const struct mr *mr, uint64_t va, uint64_t length)
 uint8_t *memory_local(const struct pd *pd, uint32_t lkey, uint64_t va, uint64_t length, int access)
 {
 	const struct key *key = key_find(pd->device, lkey);
-	if (key == NULL || key->kind != KEY_LOCAL)
+	if (!key || key->kind != KEY_LOCAL)
 		return NULL;
 	const struct mr *mr = key->owner;
 	if (mr->pd != pd || (mr->access & access) != access)
@@ -143,7 +143,7 @@ uint8_t *memory_local(const struct pd *pd, uint32_t lkey, uint64_t va, uint64_t 
 static int check_mappings(uintptr_t at, uintptr_t end, bool writable)
 {
 	FILE *maps = fopen("/proc/self/maps", "re");
-	if (maps == NULL)
+	if (!maps)
 		return 0; /* nothing to be learnt: the application's word is taken */
 	char *line = NULL;
 	size_t room = 0;
@@ -196,8 +196,8 @@ static int check_memory(const void *addr, size_t length, bool writable)
 struct ibv_pd *pd_alloc(struct ibv_context *ibv_context)
 {
 	struct context *context = context_of(ibv_context);
-	struct pd *pd = calloc(1, sizeof(*pd));
-	if (pd == NULL) {
+	struct pd *pd = calloc(1, sizeof *pd);
+	if (!pd) {
 		errno = ENOMEM;
 		return NULL;
 	}
@@ -251,7 +251,7 @@ static void set_translation(struct mr *mr, void *addr, size_t length, uint64_t i
 	mr->ibv.length = length;
 	mr->iova = iova;
 	/* A resolved address is never NULL, even that of no bytes at NULL. */
-	mr->memory = addr == NULL ? (uint8_t *)mr : addr;
+	mr->memory = addr ? addr : (uint8_t *)mr;
 	mr->length = length;
 }
 
@@ -288,8 +288,8 @@ struct ibv_mr *mr_reg(struct ibv_pd *ibv_pd, void *addr, size_t length, uint64_t
 	if (error != 0)
 		goto fail;
 
-	mr = calloc(1, sizeof(*mr));
-	if (mr == NULL) {
+	mr = calloc(1, sizeof *mr);
+	if (!mr) {
 		error = -ENOMEM;
 		goto fail;
 	}
@@ -334,12 +334,12 @@ static int reregister(struct mr *mr, int flags, struct ibv_pd *pd, void *addr, s
 	} else {
 		access = mr->access;
 	}
-	if ((flags & IBV_REREG_MR_CHANGE_PD) && (pd == NULL || pd->context != mr->ibv.context))
+	if ((flags & IBV_REREG_MR_CHANGE_PD) && (!pd || pd->context != mr->ibv.context))
 		return -EINVAL;
 
 	uint64_t iova = mr->iova;
 	if (flags & IBV_REREG_MR_CHANGE_TRANSLATION) {
-		if (addr == NULL || length == 0)
+		if (!addr || length == 0)
 			return -EINVAL;
 		iova = access & IBV_ACCESS_ZERO_BASED ? 0 : (uintptr_t)addr;
 	} else {
@@ -398,7 +398,7 @@ int mr_dereg(struct ibv_mr *ibv_mr)
 	atomic_fetch_sub(&pd->uses, 1);
 	atomic_fetch_sub(&context_of(ibv_mr->context)->objects, 1);
 	counter_object(&device->counters->objects.mr, -1);
-	explicit_bzero(mr, sizeof(*mr));
+	explicit_bzero(mr, sizeof *mr);
 	free(mr);
 	return 0;
 }

@@ -182,7 +182,7 @@ static inline struct qp *qp_of(struct ibv_qp *qp)
 /* Where its receives come from. */
 static inline struct recv_queue *qp_recv_queue(struct qp *qp)
 {
-	return qp->srq != NULL ? &qp->srq->rq : &qp->rq;
+	return qp->srq ? &qp->srq->rq : &qp->rq;
 }
 
 #endif

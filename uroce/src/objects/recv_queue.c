@@ -29,14 +29,14 @@ uint32_t queue_size(uint32_t max_wr)
 
 int recv_queue_init(struct recv_queue *rq, struct pd *pd, uint32_t max_wr, uint32_t max_sge)
 {
-	memset(rq, 0, sizeof(*rq));
+	memset(rq, 0, sizeof *rq);
 	rq->size = queue_size(max_wr);
 	rq->stride = sizeof(struct recv_wqe) + max_sge * sizeof(struct ibv_sge);
 	rq->max_wr = max_wr == 0 ? 0 : rq->size;
 	rq->max_sge = max_sge;
 	rq->pd = pd;
 	rq->ring = calloc(rq->size, rq->stride);
-	if (rq->ring == NULL)
+	if (!rq->ring)
 		return -ENOMEM;
 	pthread_mutex_init(&rq->lock, NULL);
 	return 0;
@@ -49,7 +49,7 @@ static void wipe(struct recv_queue *rq)
 
 void recv_queue_clear(struct recv_queue *rq)
 {
-	if (rq->ring == NULL)
+	if (!rq->ring)
 		return;
 	wipe(rq);
 	free(rq->ring);
@@ -61,7 +61,7 @@ int recv_queue_resize(struct recv_queue *rq, uint32_t max_wr)
 {
 	uint32_t size = queue_size(max_wr);
 	uint8_t *ring = calloc(size, rq->stride);
-	if (ring == NULL)
+	if (!ring)
 		return -ENOMEM;
 
 	pthread_mutex_lock(&rq->lock);
@@ -128,14 +128,14 @@ int recv_queue_post(struct recv_queue *rq, struct ibv_recv_wr *wr, struct ibv_re
 	int error = 0;
 
 	pthread_mutex_lock(&rq->lock);
-	while (wr != NULL) {
+	while (wr) {
 		error = post_one(rq, wr);
 		if (error != 0)
 			break;
 		wr = wr->next;
 	}
 	pthread_mutex_unlock(&rq->lock);
-	if (error != 0 && bad != NULL)
+	if (error != 0 && bad)
 		*bad = wr;
 	return error;
 }

@@ -18,8 +18,8 @@ static struct srq *make(struct pd *pd, void *srq_context, struct ibv_srq_attr *a
 		errno = EINVAL;
 		return NULL;
 	}
-	struct srq *srq = calloc(1, sizeof(*srq));
-	if (srq == NULL || recv_queue_init(&srq->rq, pd, attr->max_wr, attr->max_sge) != 0) {
+	struct srq *srq = calloc(1, sizeof *srq);
+	if (!srq || recv_queue_init(&srq->rq, pd, attr->max_wr, attr->max_sge) != 0) {
 		free(srq);
 		errno = ENOMEM;
 		return NULL;
@@ -42,7 +42,7 @@ static struct srq *make(struct pd *pd, void *srq_context, struct ibv_srq_attr *a
 struct ibv_srq *srq_create(struct ibv_pd *pd, struct ibv_srq_init_attr *attr)
 {
 	struct srq *srq = make(pd_of(pd), attr->srq_context, &attr->attr);
-	return srq == NULL ? NULL : &srq->ibv;
+	return srq ? &srq->ibv : NULL;
 }
 
 struct ibv_srq *srq_create_ex(struct ibv_context *context, struct ibv_srq_init_attr_ex *attr)
@@ -54,12 +54,12 @@ struct ibv_srq *srq_create_ex(struct ibv_context *context, struct ibv_srq_init_a
 		errno = EOPNOTSUPP;
 		return NULL;
 	}
-	if (!(attr->comp_mask & IBV_SRQ_INIT_ATTR_PD) || attr->pd == NULL || attr->pd->context != context) {
+	if (!(attr->comp_mask & IBV_SRQ_INIT_ATTR_PD) || !attr->pd || attr->pd->context != context) {
 		errno = EINVAL;
 		return NULL;
 	}
 	struct srq *srq = make(pd_of(attr->pd), attr->srq_context, &attr->attr);
-	return srq == NULL ? NULL : &srq->ibv;
+	return srq ? &srq->ibv : NULL;
 }
 
 int srq_modify(struct ibv_srq *ibsrq, struct ibv_srq_attr *attr, int mask)
@@ -119,7 +119,7 @@ int srq_destroy(struct ibv_srq *ibsrq)
 	recv_queue_clear(&srq->rq);
 	pthread_mutex_destroy(&ibsrq->mutex);
 	pthread_cond_destroy(&ibsrq->cond);
-	explicit_bzero(srq, sizeof(*srq));
+	explicit_bzero(srq, sizeof *srq);
 	free(srq);
 	return 0;
 }

@@ -18,7 +18,7 @@ enum {
 
 static uint8_t *window_at(const struct mw *mw, const struct pd *pd, uint32_t qpn, uint64_t va, uint64_t length, int access)
 {
-	if (mw->mr == NULL || mw->pd != pd || mw->mr->pd != pd)
+	if (!mw->mr || mw->pd != pd || mw->mr->pd != pd)
 		return NULL;
 	if (mw->ibv.type == IBV_MW_TYPE_2 && mw->qpn != qpn)
 		return NULL;
@@ -36,7 +36,7 @@ static uint8_t *window_at(const struct mw *mw, const struct pd *pd, uint32_t qpn
 uint8_t *memory_remote(const struct pd *pd, uint32_t qpn, uint32_t rkey, uint64_t va, uint64_t length, int access)
 {
 	const struct key *key = key_find(pd->device, rkey);
-	if (key == NULL || key->kind == KEY_LOCAL)
+	if (!key || key->kind == KEY_LOCAL)
 		return NULL;
 	if (key->kind == KEY_WINDOW)
 		return window_at(key->owner, pd, qpn, va, length, access);
@@ -48,7 +48,7 @@ uint8_t *memory_remote(const struct pd *pd, uint32_t qpn, uint32_t rkey, uint64_
 
 static void unbind(struct mw *mw)
 {
-	if (mw->mr != NULL)
+	if (mw->mr)
 		mw->mr->windows--;
 	mw->mr = NULL;
 	mw->va = 0;
@@ -60,13 +60,13 @@ static void unbind(struct mw *mw)
 int window_invalidate(const struct pd *pd, uint32_t qpn, uint32_t rkey, bool remote)
 {
 	const struct key *key = key_find(pd->device, rkey);
-	if (key == NULL || key->kind != KEY_WINDOW)
+	if (!key || key->kind != KEY_WINDOW)
 		return -EACCES;
 	struct mw *mw = key->owner;
 	if (mw->ibv.type != IBV_MW_TYPE_2 || mw->pd != pd)
 		return -EACCES;
 	/* The owner of a window may find that the peer was first; rdma_rxe sees no error in that either. */
-	if (mw->mr == NULL)
+	if (!mw->mr)
 		return remote ? -EACCES : 0;
 	if (mw->qpn != qpn)
 		return -EACCES;
@@ -77,7 +77,7 @@ int window_invalidate(const struct pd *pd, uint32_t qpn, uint32_t rkey, bool rem
 /* The region of a bind, if it allows what is asked for. */
 static int check_region(const struct mw *mw, const struct ibv_mw_bind_info *info)
 {
-	if (info->mr == NULL || !mr_alive(mw->pd->device, info->mr))
+	if (!info->mr || !mr_alive(mw->pd->device, info->mr))
 		return -EINVAL;
 	const struct mr *mr = (const struct mr *)info->mr;
 	if (mr->pd != mw->pd || !(mr->access & IBV_ACCESS_MW_BIND))
@@ -85,14 +85,14 @@ static int check_region(const struct mw *mw, const struct ibv_mw_bind_info *info
 	if ((info->mw_access_flags & (IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_ATOMIC)) &&
 	    !(mr->access & IBV_ACCESS_LOCAL_WRITE))
 		return -EACCES;
-	return mr_at(mr, info->addr, info->length) == NULL ? -EINVAL : 0;
+	return mr_at(mr, info->addr, info->length) ? 0 : -EINVAL;
 }
 
 int window_bind(const struct pd *pd, uint32_t qpn, struct mw *mw, uint32_t rkey, const struct ibv_mw_bind_info *info)
 {
 	/* The window itself may be gone since the bind was posted: its key tells, before the pointer is used. */
 	struct key *key = rkey >> 8 == 0 ? NULL : table_find(&pd->device->keys, rkey >> 8);
-	if (key == NULL || key->kind != KEY_WINDOW || key->owner != mw)
+	if (!key || key->kind != KEY_WINDOW || key->owner != mw)
 		return -EINVAL;
 	if (mw->pd != pd)
 		return -EACCES;
@@ -101,7 +101,7 @@ int window_bind(const struct pd *pd, uint32_t qpn, struct mw *mw, uint32_t rkey,
 
 	/* Type 2 is taken back by invalidation alone. */
 	bool second = mw->ibv.type == IBV_MW_TYPE_2;
-	if (second && (mw->mr != NULL || info->length == 0))
+	if (second && (mw->mr || info->length == 0))
 		return -EINVAL;
 	if (info->length != 0) {
 		int error = check_region(mw, info);
@@ -129,8 +129,8 @@ struct ibv_mw *mw_alloc(struct ibv_pd *ibv_pd, enum ibv_mw_type type)
 		errno = EINVAL;
 		return NULL;
 	}
-	struct mw *mw = calloc(1, sizeof(*mw));
-	if (mw == NULL) {
+	struct mw *mw = calloc(1, sizeof *mw);
+	if (!mw) {
 		errno = ENOMEM;
 		return NULL;
 	}
@@ -167,7 +167,7 @@ int mw_dealloc(struct ibv_mw *ibv_mw)
 	atomic_fetch_sub(&pd->uses, 1);
 	atomic_fetch_sub(&context_of(ibv_mw->context)->objects, 1);
 	counter_object(&pd->device->counters->objects.mw, -1);
-	explicit_bzero(mw, sizeof(*mw));
+	explicit_bzero(mw, sizeof *mw);
 	free(mw);
 	return 0;
 }

@@ -40,8 +40,8 @@ static void free_real_list(struct ibv_device **list)
 static struct ibv_device **extend(struct ibv_device **real, int count, struct ibv_device *ours)
 {
 	size_t others = (size_t)count;
-	struct made_list *list = calloc(1, sizeof(*list) + (others + 2) * sizeof(struct ibv_device *));
-	if (list == NULL)
+	struct made_list *list = calloc(1, sizeof *list + (others + 2) * sizeof(struct ibv_device *));
+	if (!list)
 		return NULL;
 	list->real = real;
 	if (others > 0)
@@ -59,10 +59,10 @@ static struct made_list *withdraw(struct ibv_device **entry)
 {
 	pthread_mutex_lock(&made_lock);
 	struct made_list **at = &made;
-	while (*at != NULL && (*at)->entry != entry)
+	while (*at && (*at)->entry != entry)
 		at = &(*at)->next;
 	struct made_list *list = *at;
-	if (list != NULL)
+	if (list)
 		*at = list->next;
 	pthread_mutex_unlock(&made_lock);
 	return list;
@@ -75,13 +75,13 @@ EXPORT struct ibv_device **ibv_get_device_list(int *num_devices)
 	struct ibv_device **list = real_list(&count);
 	int error = errno;
 	struct ibv_device *ours = own_device_listed();
-	if (ours != NULL) {
+	if (ours) {
 		struct ibv_device **real = list;
-		if (real == NULL)
+		if (!real)
 			count = 0;
 		list = extend(real, count, ours);
-		if (list == NULL) {
-			if (real != NULL)
+		if (!list) {
+			if (real)
 				free_real_list(real);
 			error = ENOMEM;
 			count = 0;
@@ -89,9 +89,9 @@ EXPORT struct ibv_device **ibv_get_device_list(int *num_devices)
 			count++;
 		}
 	}
-	if (num_devices != NULL)
+	if (num_devices)
 		*num_devices = count;
-	if (list == NULL)
+	if (!list)
 		errno = error;
 	return list;
 }
@@ -99,11 +99,11 @@ EXPORT struct ibv_device **ibv_get_device_list(int *num_devices)
 EXPORT void ibv_free_device_list(struct ibv_device **entry)
 {
 	struct made_list *list = withdraw(entry);
-	if (list == NULL) {
+	if (!list) {
 		free_real_list(entry);
 		return;
 	}
-	if (list->real != NULL)
+	if (list->real)
 		free_real_list(list->real);
 	free(list);
 }
@@ -160,7 +160,7 @@ EXPORT int ibv_query_device(struct ibv_context *context, struct ibv_device_attr 
 {
 	if (context_is_ours(context)) {
 		struct ibv_device_attr_ex ex;
-		int error = context_query_device_ex(context, NULL, &ex, sizeof(ex));
+		int error = context_query_device_ex(context, NULL, &ex, sizeof ex);
 		if (error == 0)
 			*attr = ex.orig_attr;
 		return error;
@@ -206,7 +206,7 @@ EXPORT int ibv_query_gid_type(struct ibv_context *context, uint8_t port, unsigne
 static void give_entry(void *to, size_t room, const struct ibv_gid_entry *entry)
 {
 	memset(to, 0, room);
-	memcpy(to, entry, room < sizeof(*entry) ? room : sizeof(*entry));
+	memcpy(to, entry, room < sizeof *entry ? room : sizeof *entry);
 }
 
 EXPORT int _ibv_query_gid_ex(struct ibv_context *context, uint32_t port, uint32_t index, struct ibv_gid_entry *entry,
@@ -312,5 +312,5 @@ EXPORT int ibv_fork_init(void)
 {
 	/* Ours pins no pages: nothing can go wrong with copies of them. What is said is about the others, if any. */
 	__typeof__(ibv_fork_init) *real = REAL(ibv_fork_init);
-	return real == NULL ? 0 : real();
+	return real ? real() : 0;
 }

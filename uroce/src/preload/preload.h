@@ -22,7 +22,7 @@
 static inline void *real_cached(_Atomic(void *) *cache, const char *name)
 {
 	void *address = atomic_load_explicit(cache, memory_order_acquire);
-	if (address == NULL) {
+	if (!address) {
 		address = real_symbol(name);
 		atomic_store_explicit(cache, address, memory_order_release);
 	}
@@ -40,7 +40,7 @@ static inline void *real_cached(_Atomic(void *) *cache, const char *name)
 #define PASS(failure, function, ...) \
 	do { \
 		__typeof__(function) *real_ = REAL(function); \
-		if (real_ != NULL) \
+		if (real_) \
 			return real_(__VA_ARGS__); \
 		errno = ENOSYS; \
 		return failure; \
@@ -49,7 +49,7 @@ static inline void *real_cached(_Atomic(void *) *cache, const char *name)
 #define PASS_VOID(function, ...) \
 	do { \
 		__typeof__(function) *real_ = REAL(function); \
-		if (real_ != NULL) \
+		if (real_) \
 			real_(__VA_ARGS__); \
 		else \
 			errno = ENOSYS; \

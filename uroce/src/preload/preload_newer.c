@@ -23,7 +23,7 @@ static struct ibv_buf *buffers;
 static struct ibv_buf **find_buffer(const struct ibv_buf *buf)
 {
 	struct ibv_buf **at = &buffers;
-	while (*at != NULL && *at != buf)
+	while (*at && *at != buf)
 		at = &(*at)->next;
 	return at;
 }
@@ -31,7 +31,7 @@ static struct ibv_buf **find_buffer(const struct ibv_buf *buf)
 static bool buffer_is_ours(const struct ibv_buf *buf)
 {
 	pthread_mutex_lock(&buffers_lock);
-	bool found = *find_buffer(buf) != NULL;
+	bool found = *find_buffer(buf);
 	pthread_mutex_unlock(&buffers_lock);
 	return found;
 }
@@ -40,8 +40,8 @@ EXPORT void *ibv_alloc_buf(struct ibv_pd *pd, size_t size, struct ibv_buf **buf)
 {
 	if (!context_is_ours(pd->context))
 		PASS(NULL, ibv_alloc_buf, pd, size, buf);
-	struct ibv_buf *made = calloc(1, sizeof(*made));
-	if (made == NULL || posix_memalign(&made->addr, (size_t)sysconf(_SC_PAGESIZE), size) != 0) {
+	struct ibv_buf *made = calloc(1, sizeof *made);
+	if (!made || posix_memalign(&made->addr, (size_t)sysconf(_SC_PAGESIZE), size) != 0) {
 		free(made);
 		errno = ENOMEM;
 		return NULL;
@@ -60,7 +60,7 @@ EXPORT void ibv_free_buf(struct ibv_buf *buf)
 {
 	pthread_mutex_lock(&buffers_lock);
 	struct ibv_buf **at = find_buffer(buf);
-	bool ours = *at != NULL;
+	bool ours = *at;
 	if (ours)
 		*at = buf->next;
 	pthread_mutex_unlock(&buffers_lock);

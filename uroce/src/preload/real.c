@@ -16,7 +16,7 @@ static void load(void)
 {
 	/* By its soname, so that a copy that the program has already loaded from anywhere is the one. */
 	library = dlopen("libibverbs.so.1", RTLD_LAZY | RTLD_LOCAL);
-	if (library == NULL)
+	if (!library)
 		log_write(LOG_WARN, "cannot load libibverbs, so only uroce's own device is shown: %s", dlerror());
 }
 
@@ -24,5 +24,5 @@ void *real_symbol(const char *name)
 {
 	pthread_once(&once, load);
 	/* In a library and what it needs: never in those that were loaded before it, such as this one. */
-	return library == NULL ? NULL : dlsym(library, name);
+	return library ? dlsym(library, name) : NULL;
 }

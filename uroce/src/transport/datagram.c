@@ -74,14 +74,14 @@ static void make_grh(uint8_t grh[WIRE_GRH], const struct packet_path *path, size
 			.version = 4,
 			.ihl = 5,
 			.tos = path->tclass,
-			.tot_len = htons((uint16_t)(sizeof(ip) + udp_length)),
+			.tot_len = htons((uint16_t)(sizeof ip + udp_length)),
 			.frag_off = htons(IP_DF),
 			.ttl = path->hop_limit,
 			.protocol = IPPROTO_UDP,
 		};
 		memcpy(&ip.saddr, path->sgid.raw + 12, 4);
 		memcpy(&ip.daddr, path->dgid.raw + 12, 4);
-		memcpy(grh + WIRE_GRH - sizeof(ip), &ip, sizeof(ip));
+		memcpy(grh + WIRE_GRH - sizeof ip, &ip, sizeof ip);
 	} else {
 		struct ip6_hdr ip = {
 			.ip6_flow = htonl(6u << 28 | (uint32_t)path->tclass << 20),
@@ -91,7 +91,7 @@ static void make_grh(uint8_t grh[WIRE_GRH], const struct packet_path *path, size
 		};
 		memcpy(&ip.ip6_src, path->sgid.raw, 16);
 		memcpy(&ip.ip6_dst, path->dgid.raw, 16);
-		memcpy(grh, &ip, sizeof(ip));
+		memcpy(grh, &ip, sizeof ip);
 	}
 }
 
@@ -126,7 +126,7 @@ void datagram_receive(struct qp *qp, const struct packet *packet, const struct p
 		cqe.wc.wc_flags |= IBV_WC_WITH_IMM;
 	}
 	make_grh(grh, path, WIRE_BTH + 8 + packet->payload_length);
-	cqe.wc.status = receive_scatter(rq, &receive, 0, grh, sizeof(grh));
+	cqe.wc.status = receive_scatter(rq, &receive, 0, grh, sizeof grh);
 	if (cqe.wc.status == IBV_WC_SUCCESS)
 		cqe.wc.status = receive_scatter(rq, &receive, WIRE_GRH, packet->payload, packet->payload_length);
 	cq_push(qp->recv_cq, &cqe, packet->solicited);

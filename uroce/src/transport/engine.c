@@ -36,7 +36,7 @@ void engine_poll(struct device *device)
 	if (pthread_mutex_trylock(&device->lock) != 0)
 		return;
 	device->now = device->clock();
-	unsigned received = device->udp == NULL ? 0 : udp_receive(device->udp, ROUND_PACKETS);
+	unsigned received = device->udp ? udp_receive(device->udp, ROUND_PACKETS) : 0;
 	timers_run(&device->timers, device->now);
 	/* What came in may have made a completion: the application hears of it first, and the acknowledgement goes out with
 	 * its answer, or with the next poll. */
@@ -48,7 +48,7 @@ void engine_poll(struct device *device)
 
 unsigned engine_round(struct device *device, unsigned budget)
 {
-	unsigned received = device->udp == NULL ? 0 : udp_receive(device->udp, budget);
+	unsigned received = device->udp ? udp_receive(device->udp, budget) : 0;
 	timers_run(&device->timers, device->now);
 	engine_pump(device);
 	link_flush(device->link);
@@ -70,14 +70,14 @@ static bool pump_qp(struct qp *qp)
 
 void engine_pump(struct device *device)
 {
-	for (unsigned budget = PUMP_PACKETS; budget > 0 && device->active_head != NULL; budget -= QP_PACKETS) {
+	for (unsigned budget = PUMP_PACKETS; budget > 0 && device->active_head; budget -= QP_PACKETS) {
 		if (!link_ready(device->link))
 			break;
 		struct qp *qp = active_take(device);
 		if (pump_qp(qp))
 			activate_lazily(qp);
 	}
-	device->eager = device->active_head != NULL;
+	device->eager = device->active_head;
 }
 
 /* ---- receiving ---- */
@@ -109,7 +109,7 @@ void engine_deliver(void *arg, const uint8_t *bytes, size_t length, const struct
 		return;
 	}
 	struct qp *qp = table_find(&device->qps, packet.qpn);
-	if (qp == NULL) {
+	if (!qp) {
 		counter_add(&counters->drop_qpn, 1);
 		return;
 	}

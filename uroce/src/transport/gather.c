@@ -59,7 +59,7 @@ int send_gather(struct qp *qp, struct send_wqe *wqe, uint32_t offset, uint32_t l
 	while (length > 0) {
 		uint32_t got;
 		uint8_t *memory = walk_next(&walk, qp->pd, 0, length, &got);
-		if (memory == NULL || out->pieces == LINK_MAX_PIECES)
+		if (!memory || out->pieces == LINK_MAX_PIECES)
 			return -EFAULT;
 		out->piece[out->pieces++] = (struct iovec){ .iov_base = memory, .iov_len = got };
 		length -= got;
@@ -75,7 +75,7 @@ static bool scatter(const struct pd *pd, const struct ibv_sge *sge, uint32_t sge
 	while (length > 0) {
 		uint32_t got;
 		uint8_t *memory = walk_next(&walk, pd, IBV_ACCESS_LOCAL_WRITE, length, &got);
-		if (memory == NULL)
+		if (!memory)
 			return false;
 		memcpy(memory, from, got);
 		from += got;

@@ -69,7 +69,7 @@ __attribute__((noreturn)) static void *run(void *arg)
 		nap_ns = FIRST_NAP_NS;
 		engine_enter(device);
 		unsigned received = engine_round(device, ROUND_PACKETS);
-		bool more = device->active_head != NULL && link_ready(device->link);
+		bool more = device->active_head && link_ready(device->link);
 		uint64_t next = timers_next(&device->timers);
 		progress->wake_at = received > 0 || more ? 0 : next;
 		uint64_t now = device->now;
@@ -81,8 +81,8 @@ __attribute__((noreturn)) static void *run(void *arg)
 
 int progress_start(struct device *device)
 {
-	struct progress *progress = calloc(1, sizeof(*progress));
-	if (progress == NULL)
+	struct progress *progress = calloc(1, sizeof *progress);
+	if (!progress)
 		return -ENOMEM;
 	progress->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (progress->wake_fd < 0) {
@@ -112,7 +112,7 @@ int progress_start(struct device *device)
 
 void progress_abandon(struct device *device)
 {
-	if (device->progress == NULL)
+	if (!device->progress)
 		return;
 	close(device->progress->wake_fd);
 	device->progress = NULL; /* not freed: this must be async-signal-safe */

@@ -94,12 +94,12 @@ void qp_fail(struct qp *qp, int event)
 
 	qp_flush_sends(qp);
 	flush_half_used(qp);
-	if (qp->srq == NULL)
+	if (!qp->srq)
 		recv_queue_flush(&qp->rq);
 	if (event != -1)
 		context_raise(qp->context, (enum ibv_event_type)event, &qp->ibv.qp_base);
 	/* From now on it takes none from the shared queue: IBTA vol 1, 11.6.3.2. */
-	if (qp->srq != NULL && !qp->last_wqe_raised) {
+	if (qp->srq && !qp->last_wqe_raised) {
 		qp->last_wqe_raised = true;
 		context_raise(qp->context, IBV_EVENT_QP_LAST_WQE_REACHED, &qp->ibv.qp_base);
 	}
@@ -134,14 +134,14 @@ void qp_reset(struct qp *qp)
 	sq->head = sq->next = sq->tail;
 	qp->resp.has_receive = false;
 	qp->resp.in_message = false;
-	if (qp->srq == NULL)
+	if (!qp->srq)
 		recv_queue_close(&qp->rq);
-	const struct ibv_srq *srq = qp->srq == NULL ? NULL : &qp->srq->ibv;
+	const struct ibv_srq *srq = qp->srq ? &qp->srq->ibv : NULL;
 	cq_remove(qp->send_cq, qp->qpn, srq);
 	if (qp->recv_cq != qp->send_cq)
 		cq_remove(qp->recv_cq, qp->qpn, srq);
-	explicit_bzero(&qp->attr, sizeof(qp->attr));
-	explicit_bzero(&qp->av, sizeof(qp->av));
+	explicit_bzero(&qp->attr, sizeof qp->attr);
+	explicit_bzero(&qp->av, sizeof qp->av);
 }
 
 bool qp_drains(const struct qp *qp)

@@ -435,7 +435,7 @@ static void receive_atomic_response(struct qp *qp, struct send_wqe *wqe, const s
 		flight_fail(qp, IBV_WC_BAD_RESP_ERR);
 		return;
 	}
-	if (!send_scatter(qp, wqe, 0, (const uint8_t *)&packet->original, sizeof(packet->original))) {
+	if (!send_scatter(qp, wqe, 0, (const uint8_t *)&packet->original, sizeof packet->original)) {
 		flight_fail(qp, IBV_WC_LOC_PROT_ERR);
 		return;
 	}
@@ -450,7 +450,7 @@ static void receive_response(struct qp *qp, const struct packet *packet)
 {
 	bool complete = flight_acknowledge(qp, psn_add(packet->psn, WIRE_PSN_MASK));
 	struct send_wqe *wqe = awaited(qp, packet);
-	if (wqe != NULL) {
+	if (wqe) {
 		if (packet->opcode == OP_ATOMIC_ACK)
 			receive_atomic_response(qp, wqe, packet);
 		else

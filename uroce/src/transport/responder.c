@@ -25,8 +25,8 @@ int responder_start(struct qp *qp)
 	if (qp->type == IBV_QPT_RC && qp->attr.max_dest_rd_atomic > 0) {
 		for (size = 1; size < qp->attr.max_dest_rd_atomic;)
 			size *= 2;
-		reads = calloc(size, sizeof(*reads));
-		if (reads == NULL)
+		reads = calloc(size, sizeof *reads);
+		if (!reads)
 			return -ENOMEM;
 	}
 	*resp = (struct responder){
@@ -90,7 +90,7 @@ static void complete_receive(struct qp *qp, enum ibv_wc_status status, enum ibv_
 			     const struct packet *packet)
 {
 	struct responder *resp = &qp->resp;
-	uint32_t traits = packet == NULL ? 0 : wire_traits(packet->opcode);
+	uint32_t traits = packet ? wire_traits(packet->opcode) : 0;
 	struct cqe cqe = {
 		.wc = {
 			.wr_id = resp->receive->wr_id,
@@ -109,7 +109,7 @@ static void complete_receive(struct qp *qp, enum ibv_wc_status status, enum ibv_
 		cqe.wc.wc_flags = IBV_WC_WITH_INV;
 	}
 	resp->has_receive = false;
-	cq_push(qp->recv_cq, &cqe, packet != NULL && packet->solicited);
+	cq_push(qp->recv_cq, &cqe, packet && packet->solicited);
 }
 
 /* Whether the packet is as long as its place in the message says, IBTA vol 1, 9.7.4.1.6. */
@@ -168,7 +168,7 @@ static bool execute_write(struct qp *qp, const struct packet *packet, uint32_t t
 		resp->write_left = packet->length;
 		resp->written = 0;
 		if (packet->length > 0 &&
-		    memory_remote(qp->pd, qp->qpn, packet->rkey, packet->va, packet->length, IBV_ACCESS_REMOTE_WRITE) == NULL) {
+		    !memory_remote(qp->pd, qp->qpn, packet->rkey, packet->va, packet->length, IBV_ACCESS_REMOTE_WRITE)) {
 			refuse(qp, AETH_NAK_ACCESS, IBV_EVENT_QP_ACCESS_ERR);
 			return false;
 		}
@@ -187,7 +187,7 @@ static bool execute_write(struct qp *qp, const struct packet *packet, uint32_t t
 	}
 	if (length > 0) {
 		uint8_t *to = memory_remote(qp->pd, qp->qpn, resp->write_rkey, resp->write_va, length, IBV_ACCESS_REMOTE_WRITE);
-		if (to == NULL) {
+		if (!to) {
 			refuse(qp, AETH_NAK_ACCESS, IBV_EVENT_QP_ACCESS_ERR);
 			return false;
 		}
@@ -240,7 +240,7 @@ static bool execute_read_or_atomic(struct qp *qp, const struct packet *packet)
 	if (length > 0) {
 		memory = memory_remote(qp->pd, qp->qpn, packet->rkey, packet->va, length, right);
 		/* A region with an odd start makes an aligned remote address an odd one here. */
-		if (memory == NULL || (!read && (uintptr_t)memory % sizeof(uint64_t) != 0)) {
+		if (!memory || (!read && (uintptr_t)memory % sizeof(uint64_t) != 0)) {
 			refuse(qp, AETH_NAK_ACCESS, IBV_EVENT_QP_ACCESS_ERR);
 			return false;
 		}

@@ -32,11 +32,11 @@ static bool send_read_packet(struct qp *qp, struct read_atomic *read)
 	if (part > 0) {
 		/* The region may have gone since the request came. */
 		uint8_t *memory = memory_remote(qp->pd, qp->qpn, read->rkey, read->va + read->sent, part, IBV_ACCESS_REMOTE_READ);
-		if (memory == NULL && read->repeated) {
+		if (!memory && read->repeated) {
 			read->pending = false; /* the requester had its answer before the memory went */
 			return true;
 		}
-		if (memory == NULL) {
+		if (!memory) {
 			counter_add(&qp->device->counters->remote_access_errors, 1);
 			qp->resp.read_head = qp->resp.read_tail; /* the later ones have no answer either */
 			return false;
@@ -129,7 +129,7 @@ void response_stop(struct qp *qp)
 	struct responder *resp = &qp->resp;
 	/* What has been received is acknowledged, though the application is done with the queue pair: else its peer would
 	 * send it again until it gives up. */
-	if (resp->reads != NULL || resp->ack_due || resp->nak_due != 0) {
+	if (resp->reads || resp->ack_due || resp->nak_due != 0) {
 		bool more = false;
 		uint32_t psn;
 		response_pump(qp, LAST_PACKETS, &more, &psn); /* what can't be read any more has no answer */
@@ -139,8 +139,8 @@ void response_stop(struct qp *qp)
 			return;
 		}
 	}
-	if (resp->reads != NULL)
-		explicit_bzero(resp->reads, resp->read_size * sizeof(*resp->reads));
+	if (resp->reads)
+		explicit_bzero(resp->reads, resp->read_size * sizeof *resp->reads);
 	free(resp->reads);
 	resp->reads = NULL;
 	resp->read_size = resp->read_kept = 0;

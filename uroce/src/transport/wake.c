@@ -18,14 +18,14 @@ bool wake_armed_lately(struct progress *progress)
 
 void wake_note_poll(struct device *device)
 {
-	if (device->progress != NULL)
+	if (device->progress)
 		atomic_fetch_add_explicit(&device->progress->polls, 1, memory_order_relaxed);
 }
 
 void wake_on_arming(struct device *device)
 {
 	struct progress *progress = device->progress;
-	if (progress == NULL)
+	if (!progress)
 		return;
 	atomic_store(&progress->armed_polls, atomic_load(&progress->polls));
 	if (atomic_load(&progress->napping))
@@ -35,7 +35,7 @@ void wake_on_arming(struct device *device)
 void wake_for_timer(struct device *device)
 {
 	struct progress *progress = device->progress;
-	if (progress == NULL)
+	if (!progress)
 		return;
 	/* While it naps the application's own polls run the timers; and a nap is short. */
 	if (timers_next(&device->timers) < progress->wake_at && !atomic_load(&progress->napping)) {

@@ -80,9 +80,9 @@ struct share {
 /* Abstract names belong to the network namespace, as ports do, and end with their process. */
 static socklen_t inbox_name(unsigned block, struct sockaddr_un *out)
 {
-	memset(out, 0, sizeof(*out));
+	memset(out, 0, sizeof *out);
 	out->sun_family = AF_UNIX;
-	int length = snprintf(out->sun_path + 1, sizeof(out->sun_path) - 1, "uroce-block-%u", block);
+	int length = snprintf(out->sun_path + 1, sizeof out->sun_path - 1, "uroce-block-%u", block);
 	return (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)length);
 }
 
@@ -110,7 +110,7 @@ int share_claim(struct udp_link *link, unsigned *block)
 	int on = 1, error;
 
 	/* Before there is a name to send to: each message tells who sent it. */
-	if (claim.fd < 0 || setsockopt(claim.fd, SOL_SOCKET, SO_PASSCRED, &on, sizeof(on)) != 0)
+	if (claim.fd < 0 || setsockopt(claim.fd, SOL_SOCKET, SO_PASSCRED, &on, sizeof on) != 0)
 		error = -errno;
 	else
 		error = block_choose(claim_inbox, &claim, block);
@@ -138,7 +138,7 @@ static int send_note(struct share *share, unsigned block, const struct note *not
 {
 	struct sockaddr_un name;
 	struct iovec iov[2] = {
-		{ (void *)(uintptr_t)note, sizeof(*note) },
+		{ (void *)(uintptr_t)note, sizeof *note },
 		{ (void *)(uintptr_t)bytes, length },
 	};
 	struct msghdr message = {
@@ -158,7 +158,7 @@ static void send_probes(struct udp_link *link, unsigned gid_index)
 	struct udp_socket *own = &link->sockets[gid_index];
 	uint8_t bytes[STEER_PROBE_BYTES];
 	union udp_sockaddr to;
-	socklen_t length = sizeof(to);
+	socklen_t length = sizeof to;
 	struct steer_probe probe = { .nonce = steering->nonce };
 
 	while (probe.block < BLOCK_LAST && link->owner[probe.block] == 0)
@@ -168,7 +168,7 @@ static void send_probes(struct udp_link *link, unsigned gid_index)
 	for (unsigned end = steering->probed + PROBES; steering->probed < end; steering->probed++) {
 		probe.socket = (uint16_t)steering->probed;
 		steer_write_probe(&probe, bytes);
-		sendto(own->fd, bytes, sizeof(bytes), MSG_DONTWAIT | MSG_NOSIGNAL, &to.any, length);
+		sendto(own->fd, bytes, sizeof bytes, MSG_DONTWAIT | MSG_NOSIGNAL, &to.any, length);
 	}
 }
 
@@ -233,7 +233,7 @@ bool share_is_probe(struct udp_link *link, const struct udp_arrival *arrival)
 	struct steer_probe probe;
 	struct note note = { .kind = KIND_SOCKET, .version = NOTE_VERSION, .local = *arrival->local };
 
-	if (share == NULL || !steer_read_probe(arrival->bytes, arrival->segment, &probe))
+	if (!share || !steer_read_probe(arrival->bytes, arrival->segment, &probe))
 		return false;
 	struct steering *steering = &share->steering[arrival->gid_index];
 	/* Those with the numbers of no socket go to any, but after the one with its own number. */
@@ -285,11 +285,11 @@ void share_forward(struct udp_link *link, unsigned block, const struct udp_arriv
 static bool is_trusted(const struct share *share, struct msghdr *message)
 {
 	struct ucred credentials;
-	for (struct cmsghdr *c = CMSG_FIRSTHDR(message); c != NULL; c = CMSG_NXTHDR(message, c)) {
+	for (struct cmsghdr *c = CMSG_FIRSTHDR(message); c; c = CMSG_NXTHDR(message, c)) {
 		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_CREDENTIALS ||
-		    c->cmsg_len < CMSG_LEN(sizeof(credentials)))
+		    c->cmsg_len < CMSG_LEN(sizeof credentials))
 			continue;
-		memcpy(&credentials, CMSG_DATA(c), sizeof(credentials));
+		memcpy(&credentials, CMSG_DATA(c), sizeof credentials);
 		return credentials.uid == share->uid;
 	}
 	return false;
@@ -299,7 +299,7 @@ static unsigned take_note(struct udp_link *link, const struct note *note, size_t
 {
 	unsigned gid_index = 0;
 
-	while (gid_index < link->gids && memcmp(&link->gid[gid_index].gid, &note->local, sizeof(note->local)) != 0)
+	while (gid_index < link->gids && memcmp(&link->gid[gid_index].gid, &note->local, sizeof note->local) != 0)
 		gid_index++;
 	if (note->version != NOTE_VERSION || gid_index == link->gids)
 		return 0;
@@ -328,17 +328,17 @@ unsigned share_receive(struct udp_link *link, unsigned block, share_deliver *del
 	struct share *share = link->share;
 	_Alignas(struct cmsghdr) uint8_t control[CMSG_SPACE(sizeof(struct ucred))];
 	struct note note;
-	struct iovec iov[2] = { { &note, sizeof(note) }, { share->bytes, sizeof(share->bytes) } };
+	struct iovec iov[2] = { { &note, sizeof note }, { share->bytes, sizeof share->bytes } };
 	unsigned delivered = 0;
 
 	for (unsigned i = 0; i < MESSAGES; i++) {
 		struct msghdr message = {
-			.msg_iov = iov, .msg_iovlen = 2, .msg_control = control, .msg_controllen = sizeof(control) };
+			.msg_iov = iov, .msg_iovlen = 2, .msg_control = control, .msg_controllen = sizeof control };
 		ssize_t length = recvmsg(share->inbox[block], &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
 		if (length < 0)
 			break;
-		if ((size_t)length >= sizeof(note) && is_trusted(share, &message))
-			delivered += take_note(link, &note, (size_t)length - sizeof(note), deliver);
+		if ((size_t)length >= sizeof note && is_trusted(share, &message))
+			delivered += take_note(link, &note, (size_t)length - sizeof note, deliver);
 	}
 	return delivered;
 }
@@ -347,10 +347,10 @@ unsigned share_receive(struct udp_link *link, unsigned block, share_deliver *del
 
 int share_open(struct udp_link *link)
 {
-	struct share *share = calloc(1, sizeof(*share));
+	struct share *share = calloc(1, sizeof *share);
 	int size = OUT_BUFFER;
 
-	if (share == NULL) {
+	if (!share) {
 		log_write(LOG_ERROR, "out of memory for the device");
 		return -ENOMEM;
 	}
@@ -362,14 +362,14 @@ int share_open(struct udp_link *link)
 		free(share);
 		return error;
 	}
-	setsockopt(share->out_fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
+	setsockopt(share->out_fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
 	link->share = share;
 	return 0;
 }
 
 void share_abandon(struct udp_link *link)
 {
-	if (link->share == NULL)
+	if (!link->share)
 		return;
 	for (unsigned block = BLOCK_FIRST; block <= BLOCK_LAST; block++) {
 		if (link->owner[block] != 0)
@@ -383,10 +383,10 @@ void share_abandon(struct udp_link *link)
 
 void share_close(struct udp_link *link)
 {
-	if (link->share == NULL)
+	if (!link->share)
 		return;
 	share_abandon(link);
-	explicit_bzero(link->share, sizeof(*link->share));
+	explicit_bzero(link->share, sizeof *link->share);
 	free(link->share);
 	link->share = NULL;
 }

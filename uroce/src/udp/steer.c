@@ -16,18 +16,18 @@ void steer_write_probe(const struct steer_probe *probe, uint8_t bytes[STEER_PROB
 	bytes[3] = (uint8_t)probe->socket;
 	bytes[4] = (uint8_t)(probe->block >> 8);
 	bytes[5] = (uint8_t)probe->block;
-	memcpy(bytes + 8, &probe->nonce, sizeof(probe->nonce)); /* only this host reads it */
-	memcpy(bytes + 12, MAGIC, sizeof(MAGIC));
+	memcpy(bytes + 8, &probe->nonce, sizeof probe->nonce); /* only this host reads it */
+	memcpy(bytes + 12, MAGIC, sizeof MAGIC);
 }
 
 bool steer_read_probe(const uint8_t *bytes, size_t length, struct steer_probe *probe)
 {
 	if (length != STEER_PROBE_BYTES || bytes[0] != STEER_PROBE_OPCODE ||
-	    memcmp(bytes + 12, MAGIC, sizeof(MAGIC)) != 0)
+	    memcmp(bytes + 12, MAGIC, sizeof MAGIC) != 0)
 		return false;
 	probe->socket = (uint16_t)(bytes[2] << 8 | bytes[3]);
 	probe->block = (uint16_t)(bytes[4] << 8 | bytes[5]);
-	memcpy(&probe->nonce, bytes + 8, sizeof(probe->nonce));
+	memcpy(&probe->nonce, bytes + 8, sizeof probe->nonce);
 	return probe->block >= BLOCK_FIRST && probe->block <= BLOCK_LAST;
 }
 
@@ -52,5 +52,5 @@ int steer_attach(int fd, const struct steer_map *map)
 	}
 	code[n++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, 0xffffffff);
 	struct sock_fprog program = { .len = (unsigned short)n, .filter = code };
-	return setsockopt(fd, SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, &program, sizeof(program)) == 0 ? 0 : -errno;
+	return setsockopt(fd, SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, &program, sizeof program) == 0 ? 0 : -errno;
 }

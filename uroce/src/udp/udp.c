@@ -22,10 +22,10 @@
 static int add_socket(struct udp_link *link, int fd, const union ibv_gid *local, unsigned gid_index)
 {
 	struct epoll_event event = { .events = EPOLLIN, .data.u32 = link->socket_count };
-	struct udp_socket *sockets = realloc(link->sockets, (link->socket_count + 1) * sizeof(*sockets));
+	struct udp_socket *sockets = realloc(link->sockets, (link->socket_count + 1) * sizeof *sockets);
 	int error = -ENOMEM;
 
-	if (sockets == NULL)
+	if (!sockets)
 		goto fail;
 	link->sockets = sockets;
 	if (epoll_ctl(link->epoll_fd, EPOLL_CTL_ADD, fd, &event) != 0) {
@@ -35,7 +35,7 @@ static int add_socket(struct udp_link *link, int fd, const union ibv_gid *local,
 	if (link->reports_path)
 		udp_socket_report_path(fd, gid_is_v4(local));
 	int size = 0;
-	socklen_t length = sizeof(size);
+	socklen_t length = sizeof size;
 	if (getsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, &length) == 0 &&
 	    (link->socket_count == 0 || (size_t)size < link->receive_buffer))
 		link->receive_buffer = (size_t)size;
@@ -128,7 +128,7 @@ static bool is_down(const char *interface)
 	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	if (fd < 0)
 		return false;
-	strncpy(request.ifr_name, interface, sizeof(request.ifr_name) - 1);
+	strncpy(request.ifr_name, interface, sizeof request.ifr_name - 1);
 	bool down = ioctl(fd, SIOCGIFFLAGS, &request) == 0 && !(request.ifr_flags & IFF_UP);
 	close(fd);
 	return down;
@@ -247,7 +247,7 @@ int udp_claim_block(struct udp_link *link, uint32_t *first_qpn)
 	else
 		error = claim(link, first_qpn);
 	link->spare = 0;
-	if (error == 0 && link->share != NULL)
+	if (error == 0 && link->share)
 		share_announce(link);
 	return error;
 }
@@ -265,7 +265,7 @@ static int open_faults(struct udp_link *link)
 {
 	struct epoll_event event = { .events = EPOLLIN, .data.u32 = UDP_EVENT_TIMER };
 
-	if (link->config.fault == NULL || *link->config.fault == '\0')
+	if (!link->config.fault || *link->config.fault == '\0')
 		return 0;
 	int error = fault_parse(link->config.fault, &link->fault);
 	if (error != 0)
@@ -281,9 +281,9 @@ static int open_faults(struct udp_link *link)
 
 int udp_open(const struct udp_config *config, struct udp_link **out)
 {
-	struct udp_link *link = calloc(1, sizeof(*link));
+	struct udp_link *link = calloc(1, sizeof *link);
 
-	if (link == NULL) {
+	if (!link) {
 		log_write(LOG_ERROR, "out of memory for the device");
 		return -ENOMEM;
 	}
@@ -301,7 +301,7 @@ int udp_open(const struct udp_config *config, struct udp_link **out)
 		log_write(LOG_ERROR, "no device: %s", strerror(-error));
 		goto fail;
 	}
-	bool addresses = config->addresses != NULL && *config->addresses != '\0';
+	bool addresses = config->addresses && *config->addresses != '\0';
 	link->reports_path = addresses;
 	error = addresses ? open_addresses(link) : open_loopback(link);
 	/* Now, so that the device is only there when it can work. */
@@ -312,9 +312,9 @@ int udp_open(const struct udp_config *config, struct udp_link **out)
 	if (error != 0)
 		goto fail;
 	/* A capture that can't be written is logged, and no reason to have no device. */
-	if (config->capture != NULL && *config->capture != '\0' && capture_open(config->capture, &link->capture) != 0)
+	if (config->capture && *config->capture != '\0' && capture_open(config->capture, &link->capture) != 0)
 		link->capture = NULL;
-	if (link->capture != NULL)
+	if (link->capture)
 		udp_report_path(link);
 	*out = link;
 	return 0;
@@ -327,7 +327,7 @@ void udp_close(struct udp_link **handle)
 {
 	struct udp_link *link = *handle;
 
-	if (link == NULL)
+	if (!link)
 		return;
 	*handle = NULL;
 	capture_close(&link->capture);
@@ -342,7 +342,7 @@ void udp_close(struct udp_link **handle)
 		close(link->epoll_fd);
 	udp_rx_close(link);
 	udp_tx_close(link);
-	explicit_bzero(link, sizeof(*link));
+	explicit_bzero(link, sizeof *link);
 	free(link);
 }
 
@@ -353,7 +353,7 @@ void udp_end_capture(struct udp_link *link)
 
 void udp_abandon(struct udp_link *link)
 {
-	if (link == NULL)
+	if (!link)
 		return;
 	share_abandon(link);
 	for (unsigned i = 0; i < link->socket_count; i++)
@@ -424,7 +424,7 @@ bool udp_reachable(const struct udp_link *link, unsigned sgid_index, const union
 
 bool udp_same_peer(const struct udp_link *link, const union ibv_gid *dgid, const union ibv_gid *sgid)
 {
-	if (memcmp(dgid, sgid, sizeof(*dgid)) == 0)
+	if (memcmp(dgid, sgid, sizeof *dgid) == 0)
 		return true;
 	return link->loopback && gid_is_loopback(dgid) && gid_is_loopback(sgid);
 }

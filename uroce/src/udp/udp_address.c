@@ -30,7 +30,7 @@ void udp_address_text(const struct udp_address *address, char out[UDP_ADDRESS_TE
 	else
 		inet_ntop(AF_INET6, gid->raw, out, INET6_ADDRSTRLEN);
 	bool one_link = IN6_IS_ADDR_LINKLOCAL((const struct in6_addr *)gid->raw);
-	if (one_link && if_indextoname(address->ifindex, name) != NULL) {
+	if (one_link && if_indextoname(address->ifindex, name)) {
 		size_t length = strlen(out);
 		snprintf(out + length, UDP_ADDRESS_TEXT - length, "%%%.*s", 15, name);
 	}
@@ -38,12 +38,12 @@ void udp_address_text(const struct udp_address *address, char out[UDP_ADDRESS_TE
 
 static bool gid_of(const struct sockaddr *any, union ibv_gid *out)
 {
-	if (any == NULL || (any->sa_family != AF_INET && any->sa_family != AF_INET6))
+	if (!any || (any->sa_family != AF_INET && any->sa_family != AF_INET6))
 		return false;
 	if (any->sa_family == AF_INET)
 		gid_map_v4(out, ((const struct sockaddr_in *)any)->sin_addr.s_addr);
 	else
-		memcpy(out->raw, &((const struct sockaddr_in6 *)any)->sin6_addr, sizeof(out->raw));
+		memcpy(out->raw, &((const struct sockaddr_in6 *)any)->sin6_addr, sizeof out->raw);
 	return true;
 }
 
@@ -53,7 +53,7 @@ static unsigned interface_mtu(const char *name)
 	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	if (fd < 0)
 		return 0;
-	strncpy(request.ifr_name, name, sizeof(request.ifr_name) - 1);
+	strncpy(request.ifr_name, name, sizeof request.ifr_name - 1);
 	int failed = ioctl(fd, SIOCGIFMTU, &request);
 	close(fd);
 	return failed ? 0 : (unsigned)request.ifr_mtu;
@@ -64,7 +64,7 @@ static int add(struct list *list, const union ibv_gid *gid, const char *interfac
 	unsigned ifindex = if_nametoindex(interface);
 
 	for (unsigned i = 0; i < list->count; i++)
-		if (memcmp(&list->address[i].gid, gid, sizeof(*gid)) == 0 && list->address[i].ifindex == ifindex)
+		if (memcmp(&list->address[i].gid, gid, sizeof *gid) == 0 && list->address[i].ifindex == ifindex)
 			return 0;
 	if (list->count == UDP_MAX_GIDS) {
 		log_write(LOG_ERROR, "UROCE_ADDR: at most %d addresses are allowed", UDP_MAX_GIDS);
@@ -92,22 +92,22 @@ static int add_address(struct list *list, const char *word)
 	size_t length = strcspn(word, "%");
 	const char *scope = word[length] == '%' ? word + length + 1 : NULL;
 
-	if (length >= sizeof(plain))
+	if (length >= sizeof plain)
 		return NOT_ADDRESS;
 	memcpy(plain, word, length);
 	plain[length] = '\0';
-	if (scope == NULL && inet_pton(AF_INET, plain, &v4) == 1)
+	if (!scope && inet_pton(AF_INET, plain, &v4) == 1)
 		gid_map_v4(&gid, v4.s_addr);
 	else if (inet_pton(AF_INET6, plain, gid.raw) != 1)
 		return NOT_ADDRESS;
-	if (IN6_IS_ADDR_LINKLOCAL((const struct in6_addr *)gid.raw) && scope == NULL) {
+	if (IN6_IS_ADDR_LINKLOCAL((const struct in6_addr *)gid.raw) && !scope) {
 		log_write(LOG_ERROR, "UROCE_ADDR: %s is a link-local address: add its interface (%s%%eth0)", word, word);
 		return -EINVAL;
 	}
-	for (const struct ifaddrs *i = list->interfaces; i != NULL; i = i->ifa_next) {
-		if (!gid_of(i->ifa_addr, &found) || memcmp(&found, &gid, sizeof(gid)) != 0)
+	for (const struct ifaddrs *i = list->interfaces; i; i = i->ifa_next) {
+		if (!gid_of(i->ifa_addr, &found) || memcmp(&found, &gid, sizeof gid) != 0)
 			continue;
-		if (scope == NULL || strcmp(scope, i->ifa_name) == 0)
+		if (!scope || strcmp(scope, i->ifa_name) == 0)
 			return add(list, &gid, i->ifa_name, false);
 	}
 	/* All of 127.0.0.0/8 is local, though the interface shows one address only. */
@@ -129,7 +129,7 @@ static int add_interface(struct list *list, const char *name)
 	unsigned before = list->count;
 
 	for (int wanted = 0; wanted <= 2; wanted++) {
-		for (const struct ifaddrs *i = list->interfaces; i != NULL; i = i->ifa_next) {
+		for (const struct ifaddrs *i = list->interfaces; i; i = i->ifa_next) {
 			if (strcmp(i->ifa_name, name) != 0 || !gid_of(i->ifa_addr, &gid) || rank(&gid) != wanted)
 				continue;
 			int error = add(list, &gid, name, true);
@@ -157,7 +157,7 @@ static int add_word(struct list *list, const char *start, size_t length)
 	}
 	while (length > 0 && start[length - 1] == ' ')
 		length--;
-	if (length == 0 || length >= sizeof(word)) {
+	if (length == 0 || length >= sizeof word) {
 		log_write(LOG_ERROR, "UROCE_ADDR: \"%.*s\" is neither an IP address nor an interface of this host",
 			  (int)(length < 64 ? length : 64), start);
 		return -EINVAL;

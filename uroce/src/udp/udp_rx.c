@@ -111,7 +111,7 @@ static bool icrc_fits(struct udp_rx *rx, struct run *run, const uint8_t *bytes, 
 	uint32_t stored;
 	in_addr_t source;
 
-	memcpy(&stored, bytes + length, sizeof(stored));
+	memcpy(&stored, bytes + length, sizeof stored);
 	/* Finding the identification takes longer than trying the likely one. */
 	bool fits = icrc_compute(&run->flow, run->expected, &covered, 1) == stored;
 	if (!run->v4)
@@ -124,7 +124,7 @@ static bool icrc_fits(struct udp_rx *rx, struct run *run, const uint8_t *bytes, 
 	if (id < 0)
 		return false;
 	run->expected = (uint16_t)(id + 1);
-	memcpy(&source, run->flow.src.raw + 12, sizeof(source));
+	memcpy(&source, run->flow.src.raw + 12, sizeof source);
 	return plausible_id(rx, source, (uint16_t)id);
 }
 
@@ -164,7 +164,7 @@ static bool start_run(const struct udp_link *link, const struct udp_arrival *arr
 		gid_map_v4(&out->flow.src, from->v4.sin_addr.s_addr);
 		out->flow.src_port = ntohs(from->v4.sin_port);
 	} else {
-		memcpy(out->flow.src.raw, &from->v6.sin6_addr, sizeof(out->flow.src.raw));
+		memcpy(out->flow.src.raw, &from->v6.sin6_addr, sizeof out->flow.src.raw);
 		out->flow.src_port = ntohs(from->v6.sin6_port);
 	}
 	out->flow.dst = *arrival->local;
@@ -182,7 +182,7 @@ static bool start_run(const struct udp_link *link, const struct udp_arrival *arr
 
 static bool deliver(struct udp_link *link, struct run *run, const uint8_t *bytes, size_t length)
 {
-	if (link->capture != NULL) {
+	if (link->capture) {
 		struct iovec piece = { (void *)(uintptr_t)bytes, length };
 		capture_packet(link->capture, false, &run->flow, run->path.tclass, &piece, 1);
 	}
@@ -211,7 +211,7 @@ static unsigned take_arrival(struct udp_link *link, const struct udp_arrival *ar
 			counter_add(&counters->drop_malformed, 1);
 		} else if (!welcome) {
 			counter_add(&counters->drop_source, 1);
-		} else if (link->share != NULL && link->owner[block_in(bytes)] == 0) {
+		} else if (link->share && link->owner[block_in(bytes)] == 0) {
 			step = pass_on(link, arrival, offset);
 			continue;
 		} else {
@@ -233,11 +233,11 @@ static void prepare_headers(struct udp_rx *rx, unsigned count)
 		rx->iov[i] = (struct iovec){ rx->bytes[i], BUFFER_BYTES };
 		rx->header[i].msg_hdr = (struct msghdr){
 			.msg_name = &rx->from[i],
-			.msg_namelen = sizeof(rx->from[i]),
+			.msg_namelen = sizeof rx->from[i],
 			.msg_iov = &rx->iov[i],
 			.msg_iovlen = 1,
 			.msg_control = rx->control[i],
-			.msg_controllen = sizeof(rx->control[i]),
+			.msg_controllen = sizeof rx->control[i],
 		};
 	}
 }
@@ -259,13 +259,13 @@ static int read_messages(struct udp_rx *rx, int fd)
 /* `overflows`: how many packets the socket has had no room for, as its last message said. */
 static void read_control(struct msghdr *header, struct udp_arrival *arrival, uint32_t *overflows)
 {
-	for (struct cmsghdr *c = CMSG_FIRSTHDR(header); c != NULL; c = CMSG_NXTHDR(header, c)) {
+	for (struct cmsghdr *c = CMSG_FIRSTHDR(header); c; c = CMSG_NXTHDR(header, c)) {
 		int value = 0;
 		size_t size = c->cmsg_len - CMSG_LEN(0);
 		if (size < sizeof(int)) {
 			value = *CMSG_DATA(c); /* IP_TOS is a byte */
 		} else {
-			memcpy(&value, CMSG_DATA(c), sizeof(value));
+			memcpy(&value, CMSG_DATA(c), sizeof value);
 		}
 		if (c->cmsg_level == SOL_UDP && c->cmsg_type == UDP_GRO && value > 0)
 			arrival->segment = (size_t)value;
@@ -353,7 +353,7 @@ static unsigned drain_ready(struct udp_link *link, unsigned budget)
 static void run_timer(struct udp_link *link)
 {
 	uint64_t expired;
-	if (link->timer_fd < 0 || read(link->timer_fd, &expired, sizeof(expired)) != sizeof(expired))
+	if (link->timer_fd < 0 || read(link->timer_fd, &expired, sizeof expired) != sizeof expired)
 		return;
 	link->timer_due = UINT64_MAX;
 	udp_tx_run_faults(link);
@@ -368,7 +368,7 @@ unsigned udp_receive(struct udp_link *link, unsigned budget)
 	run_timer(link);
 	if (link->socket_count > 0)
 		delivered = drain(link, &link->sockets[rx->hot], budget, &any);
-	if (link->socket_count == 1 && link->share == NULL)
+	if (link->socket_count == 1 && !link->share)
 		return delivered;
 	if ((!any || ++rx->turns % LOYALTY == 0) && delivered < budget)
 		delivered += drain_ready(link, budget - delivered);
@@ -377,15 +377,15 @@ unsigned udp_receive(struct udp_link *link, unsigned budget)
 
 int udp_rx_open(struct udp_link *link)
 {
-	link->rx = calloc(1, sizeof(*link->rx));
-	return link->rx == NULL ? -ENOMEM : 0;
+	link->rx = calloc(1, sizeof *link->rx);
+	return link->rx ? 0 : -ENOMEM;
 }
 
 void udp_rx_close(struct udp_link *link)
 {
-	if (link->rx == NULL)
+	if (!link->rx)
 		return;
-	explicit_bzero(link->rx, sizeof(*link->rx));
+	explicit_bzero(link->rx, sizeof *link->rx);
 	free(link->rx);
 	link->rx = NULL;
 }

@@ -94,22 +94,22 @@ static void fill_header(struct udp_tx *tx, struct message *message, struct msghd
 	bool v4 = message->to.any.sa_family == AF_INET;
 	*header = (struct msghdr){
 		.msg_name = &message->to,
-		.msg_namelen = v4 ? sizeof(message->to.v4) : sizeof(message->to.v6),
+		.msg_namelen = v4 ? sizeof message->to.v4 : sizeof message->to.v6,
 		.msg_iov = &tx->iov[message->iov],
 		.msg_iovlen = message->iovs,
 		.msg_control = control,
 	};
 	if (message->segments > 1) {
 		uint16_t size = (uint16_t)message->segment;
-		put_control(header, SOL_UDP, UDP_SEGMENT, &size, sizeof(size));
+		put_control(header, SOL_UDP, UDP_SEGMENT, &size, sizeof size);
 	}
 	if (message->route.tclass != 0) {
 		int tclass = message->route.tclass;
-		put_control(header, v4 ? IPPROTO_IP : IPPROTO_IPV6, v4 ? IP_TOS : IPV6_TCLASS, &tclass, sizeof(tclass));
+		put_control(header, v4 ? IPPROTO_IP : IPPROTO_IPV6, v4 ? IP_TOS : IPV6_TCLASS, &tclass, sizeof tclass);
 	}
 	if (message->route.hop_limit != 0) {
 		int hops = message->route.hop_limit;
-		put_control(header, v4 ? IPPROTO_IP : IPPROTO_IPV6, v4 ? IP_TTL : IPV6_HOPLIMIT, &hops, sizeof(hops));
+		put_control(header, v4 ? IPPROTO_IP : IPPROTO_IPV6, v4 ? IP_TTL : IPV6_HOPLIMIT, &hops, sizeof hops);
 	}
 	if (header->msg_controllen == 0)
 		header->msg_control = NULL;
@@ -197,7 +197,7 @@ static unsigned send_singly(struct udp_link *link, struct message *message)
 		/* It was made for an identification that the kernel would have counted up. */
 		struct iovec covered = { packet, iov.iov_len - WIRE_ICRC };
 		uint32_t icrc = icrc_compute(&message->flow, 0, &covered, 1);
-		memcpy(packet + covered.iov_len, &icrc, sizeof(icrc));
+		memcpy(packet + covered.iov_len, &icrc, sizeof icrc);
 		single.segments = 1;
 		fill_header(tx, &single, &header, tx->control[0]);
 		header.msg_iov = &iov;
@@ -213,7 +213,7 @@ static unsigned send_singly(struct udp_link *link, struct message *message)
 	}
 	if (sent < message->segments)
 		refused(link, message, message->segments - sent, error);
-	explicit_bzero(packet, sizeof(packet));
+	explicit_bzero(packet, sizeof packet);
 	return sent;
 }
 
@@ -322,7 +322,7 @@ static bool joins(const struct udp_tx *tx, const struct route *route, size_t len
 		return false;
 	const struct message *last = &tx->message[tx->count - 1];
 	return !last->closed && length <= last->segment && last->segments < MAX_SEGMENTS &&
-	       last->bytes + length <= UDP_MAX_DATAGRAM && memcmp(&last->route, route, sizeof(*route)) == 0;
+	       last->bytes + length <= UDP_MAX_DATAGRAM && memcmp(&last->route, route, sizeof *route) == 0;
 }
 
 /* The message that a packet goes into. There must be room. */
@@ -339,7 +339,7 @@ static struct message *message_for(struct udp_link *link, const struct route *ro
 		transmit(link);
 	struct message *message = &tx->message[tx->count++];
 	/* Often one of before, whose address is known. */
-	if (memcmp(&message->route, route, sizeof(*route)) != 0 || message->to.any.sa_family == AF_UNSPEC) {
+	if (memcmp(&message->route, route, sizeof *route) != 0 || message->to.any.sa_family == AF_UNSPEC) {
 		message->route = *route;
 		put_destination(link, message);
 	}
@@ -375,13 +375,13 @@ static void finish_packet(struct udp_link *link, struct message *message, struct
 	/* An unconnected socket with IP_PMTUDISC_DO sends identification 0; who cuts up a run numbers its packets from
 	 * there. IPv6 has none. */
 	uint32_t icrc = icrc_compute(&message->flow, message->segments, piece, pieces - 1);
-	memcpy(piece[pieces - 1].iov_base, &icrc, sizeof(icrc));
+	memcpy(piece[pieces - 1].iov_base, &icrc, sizeof icrc);
 	for (unsigned i = 0; i < pieces; i++)
 		add_iov(tx, message, piece[i].iov_base, piece[i].iov_len);
 	message->segments++;
 	message->bytes += (uint32_t)length;
 	tx->bytes += length;
-	if (link->capture != NULL)
+	if (link->capture)
 		capture_packet(link->capture, true, &message->flow, message->route.tclass, piece, pieces);
 }
 
@@ -447,7 +447,7 @@ static void emit(void *arg, const void *datagram, size_t length, const void *coo
 	struct route route;
 	struct iovec piece[1];
 
-	memcpy(&route, cookie, sizeof(route));
+	memcpy(&route, cookie, sizeof route);
 	if (!make_room(link, length, 1, 0)) {
 		counter_add(&link->config.counters->tx_errors, 1);
 		return;
@@ -477,10 +477,10 @@ static void queue_through_faults(struct udp_link *link, const struct packet_out 
 	struct iovec covered = { datagram, (size_t)(end - datagram) };
 	put_destination(link, &scratch);
 	uint32_t icrc = icrc_compute(&scratch.flow, 0, &covered, 1);
-	end = put_bytes(end, &icrc, sizeof(icrc));
+	end = put_bytes(end, &icrc, sizeof icrc);
 	size_t length = (size_t)(end - datagram);
-	fault_apply(link->fault, clock_ns(CLOCK_MONOTONIC), datagram, length, route, sizeof(*route), emit, link);
-	explicit_bzero(datagram, sizeof(datagram));
+	fault_apply(link->fault, clock_ns(CLOCK_MONOTONIC), datagram, length, route, sizeof *route, emit, link);
+	explicit_bzero(datagram, sizeof datagram);
 }
 
 static void set_timer(struct udp_link *link)
@@ -500,7 +500,7 @@ static void set_timer(struct udp_link *link)
 
 void udp_tx_run_faults(struct udp_link *link)
 {
-	if (link->fault == NULL)
+	if (!link->fault)
 		return;
 	fault_run(link->fault, clock_ns(CLOCK_MONOTONIC), emit, link);
 	set_timer(link);
@@ -533,7 +533,7 @@ static void send_packet(struct link *base, const struct packet_out *packet)
 	};
 	if (link->loopback) {
 		/* Two names of one place. */
-		memset(&route.dgid, 0, sizeof(route.dgid));
+		memset(&route.dgid, 0, sizeof route.dgid);
 		route.socket = (uint16_t)(link->owner[block_of(packet->sqpn)] - 1);
 	} else {
 		route.socket = packet->sgid_index;
@@ -543,7 +543,7 @@ static void send_packet(struct link *base, const struct packet_out *packet)
 		counter_add(&link->config.counters->tx_errors, 1);
 		return;
 	}
-	if (link->fault != NULL)
+	if (link->fault)
 		queue_through_faults(link, packet, &route);
 	else
 		queue_packet(link, packet, &route);
@@ -554,7 +554,7 @@ static void keep_unsent(struct udp_link *link)
 {
 	struct udp_tx *tx = link->tx;
 
-	if (tx->spill == NULL)
+	if (!tx->spill)
 		tx->spill = malloc(SPILL_BYTES);
 	for (unsigned m = tx->first; m < tx->count; m++) {
 		struct message *message = &tx->message[m];
@@ -562,9 +562,9 @@ static void keep_unsent(struct udp_link *link)
 			struct iovec *iov = &tx->iov[i];
 			const uint8_t *base = iov->iov_base;
 			if ((base >= tx->linear && base < tx->linear + LINEAR_BYTES) ||
-			    (tx->spill != NULL && base >= tx->spill && base < tx->spill + SPILL_BYTES))
+			    (tx->spill && base >= tx->spill && base < tx->spill + SPILL_BYTES))
 				continue;
-			if (tx->spill == NULL) {
+			if (!tx->spill) {
 				refused(link, &tx->message[tx->first], 1, ENOMEM);
 				reset(tx);
 				return;
@@ -580,7 +580,7 @@ static void keep_unsent(struct udp_link *link)
 static void flush(struct link *base)
 {
 	struct udp_link *link = udp_of(base);
-	if (link->fault != NULL)
+	if (link->fault)
 		udp_tx_run_faults(link);
 	else if (link->tx->count > 0)
 		transmit(link);
@@ -592,19 +592,19 @@ const struct link_ops udp_ops = { .ready = is_ready, .send = send_packet, .flush
 
 int udp_tx_open(struct udp_link *link)
 {
-	link->tx = calloc(1, sizeof(*link->tx));
-	return link->tx == NULL ? -ENOMEM : 0;
+	link->tx = calloc(1, sizeof *link->tx);
+	return link->tx ? 0 : -ENOMEM;
 }
 
 void udp_tx_close(struct udp_link *link)
 {
-	if (link->tx == NULL)
+	if (!link->tx)
 		return;
-	if (link->tx->spill != NULL) {
+	if (link->tx->spill) {
 		explicit_bzero(link->tx->spill, SPILL_BYTES);
 		free(link->tx->spill);
 	}
-	explicit_bzero(link->tx, sizeof(*link->tx));
+	explicit_bzero(link->tx, sizeof *link->tx);
 	free(link->tx);
 	link->tx = NULL;
 }

@@ -80,10 +80,10 @@ int context_query_device_ex(struct ibv_context *context, const struct ibv_query_
 	};
 
 	(void)context;
-	if ((input != NULL && input->comp_mask != 0) || size < sizeof(attr->orig_attr))
+	if ((input && input->comp_mask != 0) || size < sizeof attr->orig_attr)
 		return EINVAL;
 	fill_device(&known.orig_attr);
-	give(attr, size, &known, sizeof(known));
+	give(attr, size, &known, sizeof known);
 	return 0;
 }
 
@@ -116,20 +116,20 @@ int context_query_port(struct ibv_context *context, uint8_t port, struct ibv_por
 		.flags = IBV_QPF_GRH_REQUIRED,
 	};
 	/* A device that a forked child has inherited is not connected to anything. */
-	if (device->udp != NULL) {
+	if (device->udp) {
 		known.gid_tbl_len = (int)udp_gid_count(device->udp);
 	} else {
 		known.state = IBV_PORT_DOWN;
 		known.phys_state = 0;
 	}
-	give(attr, size, &known, sizeof(known));
+	give(attr, size, &known, sizeof known);
 	return 0;
 }
 
 int context_query_gid(struct ibv_context *context, uint32_t port, uint32_t index, struct ibv_gid_entry *entry)
 {
 	const struct udp_link *udp = context_of(context)->device->udp;
-	if (port != 1 || udp == NULL || index >= udp_gid_count(udp)) {
+	if (port != 1 || !udp || index >= udp_gid_count(udp)) {
 		errno = EINVAL;
 		return EINVAL;
 	}

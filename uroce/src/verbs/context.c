@@ -56,12 +56,12 @@ static void set_operations(struct verbs_context *verbs)
 struct ibv_context *context_open(void)
 {
 	struct device *device = own_device();
-	if (device == NULL) {
+	if (!device) {
 		errno = ENODEV;
 		return NULL;
 	}
-	struct context *context = calloc(1, sizeof(*context));
-	if (context == NULL)
+	struct context *context = calloc(1, sizeof *context);
+	if (!context)
 		return NULL;
 	struct ibv_context *ibv_context = &context->verbs.context;
 	/* Blocking, as the application expects: it makes the descriptor non-blocking if it wants that. */
@@ -81,7 +81,7 @@ struct ibv_context *context_open(void)
 	ibv_context->cmd_fd = -1; /* of the kernel's commands */
 	ibv_context->num_comp_vectors = COMPLETION_VECTORS;
 	ibv_context->abi_compat = __VERBS_ABI_IS_EXTENDED;
-	context->verbs.sz = sizeof(context->verbs);
+	context->verbs.sz = sizeof context->verbs;
 	set_operations(&context->verbs);
 	own_device_show_counters(device);
 	counter_object(&device->counters->objects.ctx, 1);
@@ -97,7 +97,7 @@ static void disconnect_all(struct context *context)
 	for (size_t i = 0; i < device->qps.size; i++) {
 		/* Not the slot's `thing`: it may stand for one that was removed. */
 		struct qp *qp = table_find(&device->qps, device->qps.slot[i].number);
-		if (qp != NULL && qp->context == context)
+		if (qp && qp->context == context)
 			qp_reset(qp);
 	}
 	engine_leave(device);
@@ -121,7 +121,7 @@ int context_close(struct ibv_context *ibv_context)
 		return 0;
 	pthread_mutex_destroy(&ibv_context->mutex);
 	pthread_mutex_destroy(&context->event_lock);
-	explicit_bzero(context, sizeof(*context));
+	explicit_bzero(context, sizeof *context);
 	free(context);
 	return 0;
 }

@@ -30,7 +30,7 @@ static bool advance(struct cq *cq)
 static int start_poll(struct ibv_cq_ex *ex, struct ibv_poll_cq_attr *attr)
 {
 	struct cq *cq = of(ex);
-	if (attr != NULL && attr->comp_mask != 0)
+	if (attr && attr->comp_mask != 0)
 		return EINVAL;
 	if (!cq->single_threaded)
 		pthread_mutex_lock(&cq->poll_lock);
@@ -171,7 +171,7 @@ struct ibv_cq_ex *cq_create_ex(struct ibv_context *context, struct ibv_cq_init_a
 		return NULL;
 	}
 	struct cq *cq = cq_new(context, attr->cqe, attr->cq_context, attr->channel, attr->comp_vector);
-	if (cq == NULL)
+	if (!cq)
 		return NULL;
 	cq->extended = true;
 	cq->single_threaded = flags & IBV_CREATE_CQ_ATTR_SINGLE_THREADED;

@@ -78,7 +78,7 @@ static uint32_t window_of(size_t receive_buffer)
 static int open_link(struct device *device)
 {
 	const struct config *config = config_get();
-	if (config == NULL)
+	if (!config)
 		return -ENOMEM;
 	struct udp_config udp = {
 		.addresses = config->addresses,
@@ -118,7 +118,7 @@ close_link:
 	udp_close(&device->udp);
 destroy_lock:
 	pthread_mutex_destroy(&device->lock);
-	explicit_bzero(device, sizeof(*device));
+	explicit_bzero(device, sizeof *device);
 	return error;
 }
 
@@ -147,14 +147,14 @@ static void before_fork(void)
 {
 	pthread_mutex_lock(&opening);
 	struct own_device *mine = atomic_load(&own);
-	if (mine != NULL)
+	if (mine)
 		pthread_mutex_lock(&mine->device.lock);
 }
 
 static void after_fork_in_parent(void)
 {
 	struct own_device *mine = atomic_load(&own);
-	if (mine != NULL)
+	if (mine)
 		pthread_mutex_unlock(&mine->device.lock);
 	pthread_mutex_unlock(&opening);
 }
@@ -167,7 +167,7 @@ static void after_fork_in_child(void)
 	static struct counters uncounted; /* the parent's are shared memory */
 	struct own_device *mine = atomic_load(&own);
 
-	if (mine != NULL) {
+	if (mine) {
 		mine->progress = mine->device.progress;
 		progress_abandon(&mine->device);
 		udp_abandon(mine->device.udp);
@@ -195,7 +195,7 @@ static void settle_at_exit(void)
 	limit.tv_nsec += EXIT_WAIT_NS;
 	limit.tv_sec += limit.tv_nsec / 1000000000;
 	limit.tv_nsec %= 1000000000;
-	if (mine == NULL || pthread_mutex_timedlock(&mine->device.lock, &limit) != 0)
+	if (!mine || pthread_mutex_timedlock(&mine->device.lock, &limit) != 0)
 		return;
 	mine->device.now = mine->device.clock();
 	engine_round(&mine->device, EXIT_PACKETS);
@@ -214,7 +214,7 @@ static __be64 guid_of(const union ibv_gid *gid)
 	static const uint8_t of_v4[4] = {0x02, 0x00, 0x5e, 0xfe};
 	static const uint8_t none[8];
 	__be64 made;
-	uint8_t bytes[sizeof(made)];
+	uint8_t bytes[sizeof made];
 
 	if (gid_is_v4(gid)) {
 		memcpy(bytes, of_v4, 4);
@@ -222,7 +222,7 @@ static __be64 guid_of(const union ibv_gid *gid)
 	} else {
 		memcpy(bytes, memcmp(gid->raw + 8, none, 8) != 0 ? gid->raw + 8 : gid->raw, 8);
 	}
-	memcpy(&made, bytes, sizeof(made));
+	memcpy(&made, bytes, sizeof made);
 	return made;
 }
 
@@ -242,8 +242,8 @@ static int prepare(void)
 /* The lock is held. */
 static struct own_device *make_device(void)
 {
-	struct own_device *mine = calloc(1, sizeof(*mine));
-	if (mine == NULL) {
+	struct own_device *mine = calloc(1, sizeof *mine);
+	if (!mine) {
 		log_write(LOG_ERROR, "out of memory for the device");
 		return NULL;
 	}
@@ -263,13 +263,13 @@ struct device *own_device(void)
 {
 	pthread_mutex_lock(&opening);
 	struct own_device *mine = atomic_load(&own);
-	if (mine == NULL && !refused) {
+	if (!mine && !refused) {
 		mine = make_device();
-		refused = mine == NULL;
+		refused = !mine;
 		atomic_store(&own, mine);
 	}
 	pthread_mutex_unlock(&opening);
-	return mine == NULL ? NULL : &mine->device;
+	return mine ? &mine->device : NULL;
 }
 
 struct ibv_device *own_device_listed(void)
@@ -277,7 +277,7 @@ struct ibv_device *own_device_listed(void)
 	int saved = errno;
 	struct device *device = own_device();
 	errno = saved;
-	return device == NULL ? NULL : &listed;
+	return device ? &listed : NULL;
 }
 
 bool own_device_is(const struct ibv_device *device)
@@ -287,7 +287,7 @@ bool own_device_is(const struct ibv_device *device)
 
 bool context_is_ours(const struct ibv_context *context)
 {
-	return context != NULL && own_device_is(context->device);
+	return context && own_device_is(context->device);
 }
 
 __be64 own_device_guid(void)
@@ -306,7 +306,7 @@ void own_device_show_counters(struct device *device)
 	if (device->hw_counters.owner == 0) {
 		hw_counters_open(&device->hw_counters);
 		if (device->hw_counters.path[0] != '\0')
-			snprintf(listed.ibdev_path, sizeof(listed.ibdev_path), "%s", device->hw_counters.path);
+			snprintf(listed.ibdev_path, sizeof listed.ibdev_path, "%s", device->hw_counters.path);
 	}
 	engine_leave(device);
 	pthread_mutex_unlock(&opening);

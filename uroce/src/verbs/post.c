@@ -53,9 +53,9 @@ int post_set_sges(const struct qp *qp, struct send_wqe *wqe, unsigned traits, co
 int post_set_bind(struct qp *qp, struct send_wqe *wqe, struct ibv_mw *mw, uint32_t rkey,
 		  const struct ibv_mw_bind_info *info)
 {
-	if (mw == NULL || (info->mr == NULL && info->length != 0))
+	if (!mw || (!info->mr && info->length != 0))
 		return EINVAL;
-	if (mw->pd != &qp->pd->ibv || (info->mr != NULL && info->mr->pd != mw->pd))
+	if (mw->pd != &qp->pd->ibv || (info->mr && info->mr->pd != mw->pd))
 		return EPERM;
 	wqe->mw = (struct mw *)mw;
 	wqe->rkey = rkey;
@@ -73,7 +73,7 @@ static int fill(struct qp *qp, struct send_wqe *wqe, const struct ibv_send_wr *w
 	wqe->imm = wr->imm_data; /* or the key to invalidate: the same place in both */
 
 	if (qp->type == IBV_QPT_UD) {
-		if (wr->wr.ud.ah == NULL || wr->wr.ud.ah->pd != &qp->pd->ibv)
+		if (!wr->wr.ud.ah || wr->wr.ud.ah->pd != &qp->pd->ibv)
 			return EINVAL;
 		wqe->av = ((const struct ah *)wr->wr.ud.ah)->av;
 		wqe->remote_qpn = wr->wr.ud.remote_qpn & WIRE_PSN_MASK;
@@ -87,7 +87,7 @@ static int fill(struct qp *qp, struct send_wqe *wqe, const struct ibv_send_wr *w
 		wqe->compare_add = wr->wr.atomic.compare_add;
 		wqe->swap = wr->wr.atomic.swap;
 	} else if (wr->opcode == IBV_WR_BIND_MW) {
-		if (wr->bind_mw.mw == NULL || wr->bind_mw.mw->type != IBV_MW_TYPE_2)
+		if (!wr->bind_mw.mw || wr->bind_mw.mw->type != IBV_MW_TYPE_2)
 			return EINVAL;
 		return post_set_bind(qp, wqe, wr->bind_mw.mw, wr->bind_mw.rkey, &wr->bind_mw.bind_info);
 	}
@@ -133,7 +133,7 @@ int qp_post_send(struct ibv_qp *ibqp, struct ibv_send_wr *wr, struct ibv_send_wr
 	uint32_t tail = sq->tail, limit = sq->head + qp->cap.max_send_wr;
 	if (!takes_sends(qp->state))
 		error = EINVAL;
-	while (error == 0 && wr != NULL) {
+	while (error == 0 && wr) {
 		error = tail == limit ? ENOMEM : fill(qp, send_queue_at(sq, tail), wr);
 		if (error != 0)
 			break;
@@ -143,7 +143,7 @@ int qp_post_send(struct ibv_qp *ibqp, struct ibv_send_wr *wr, struct ibv_send_wr
 	post_publish(qp, tail); /* those before the bad one stand */
 	engine_leave(qp->device);
 	pthread_mutex_unlock(&qp->build_lock);
-	if (error != 0 && bad != NULL)
+	if (error != 0 && bad)
 		*bad = wr;
 	return error;
 }
@@ -151,8 +151,8 @@ int qp_post_send(struct ibv_qp *ibqp, struct ibv_send_wr *wr, struct ibv_send_wr
 int qp_post_recv(struct ibv_qp *ibqp, struct ibv_recv_wr *wr, struct ibv_recv_wr **bad)
 {
 	struct qp *qp = qp_of(ibqp);
-	if (qp->srq != NULL) {
-		if (bad != NULL)
+	if (qp->srq) {
+		if (bad)
 			*bad = wr;
 		return EINVAL;
 	}
@@ -177,7 +177,7 @@ int qp_bind_mw(struct ibv_qp *ibqp, struct ibv_mw *mw, struct ibv_mw_bind *bind)
 	struct send_queue *sq = &qp->sq;
 	uint32_t rkey;
 
-	if (mw == NULL || mw->type != IBV_MW_TYPE_1 || post_traits(qp, IBV_WR_BIND_MW) == 0 ||
+	if (!mw || mw->type != IBV_MW_TYPE_1 || post_traits(qp, IBV_WR_BIND_MW) == 0 ||
 	    (bind->send_flags & ~(unsigned)(IBV_SEND_FENCE | IBV_SEND_SIGNALED)))
 		return EINVAL;
 	int error = next_rkey(mw->rkey, &rkey);

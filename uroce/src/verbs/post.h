@@ -33,7 +33,7 @@ static inline unsigned post_traits(const struct qp *qp, enum ibv_wr_opcode opcod
 		[IBV_WR_SEND_WITH_INV] = POST_RC | POST_UC | POST_DATA | POST_INLINE,
 	};
 	unsigned type = qp->type == IBV_QPT_RC ? POST_RC : qp->type == IBV_QPT_UC ? POST_UC : POST_UD;
-	if ((unsigned)opcode >= sizeof(traits) / sizeof(traits[0]) || !(traits[opcode] & type))
+	if ((unsigned)opcode >= sizeof traits / sizeof traits[0] || !(traits[opcode] & type))
 		return 0;
 	return traits[opcode];
 }

@@ -35,7 +35,7 @@ static int check_type(const struct ibv_qp_init_attr_ex *attr)
 	case IBV_QPT_UD:
 		return 0;
 	case IBV_QPT_UC:
-		return attr->srq == NULL ? 0 : EINVAL; /* ibv_create_qp(3): only RC and UD have a shared queue */
+		return attr->srq ? EINVAL : 0; /* ibv_create_qp(3): only RC and UD have a shared queue */
 	case IBV_QPT_RAW_PACKET:
 	case IBV_QPT_XRC_SEND:
 	case IBV_QPT_XRC_RECV:
@@ -51,13 +51,13 @@ static int check_queues(const struct pd *pd, const struct ibv_qp_init_attr_ex *a
 	const struct ibv_context *context = pd->ibv.context;
 	const struct ibv_qp_cap *cap = &attr->cap;
 
-	if (attr->send_cq == NULL || attr->recv_cq == NULL || attr->send_cq->context != context ||
-	    attr->recv_cq->context != context || (attr->srq != NULL && attr->srq->context != context))
+	if (!attr->send_cq || !attr->recv_cq || attr->send_cq->context != context ||
+	    attr->recv_cq->context != context || (attr->srq && attr->srq->context != context))
 		return EINVAL;
 	if (cap->max_send_wr > MAX_QP_WR || cap->max_send_sge > MAX_SGE || cap->max_inline_data > MAX_INLINE)
 		return EINVAL;
 	/* With a shared queue these two mean nothing. */
-	if (attr->srq == NULL && (cap->max_recv_wr > MAX_QP_WR || cap->max_recv_sge > MAX_SGE))
+	if (!attr->srq && (cap->max_recv_wr > MAX_QP_WR || cap->max_recv_sge > MAX_SGE))
 		return EINVAL;
 	return 0;
 }
@@ -72,8 +72,8 @@ static uint64_t supported_ops(enum ibv_qp_type type)
 static int claim_block(struct device *device)
 {
 	uint32_t first;
-	uint32_t *blocks = realloc(device->blocks, (device->block_count + 1) * sizeof(*blocks));
-	if (blocks == NULL)
+	uint32_t *blocks = realloc(device->blocks, (device->block_count + 1) * sizeof *blocks);
+	if (!blocks)
 		return -ENOMEM;
 	device->blocks = blocks;
 	int error = udp_claim_block(device->udp, &first);
@@ -101,7 +101,7 @@ static int draw_number(struct device *device, uint32_t *out)
 		int error = random_u32(&number);
 		if (error != 0)
 			return error;
-		if (device->udp != NULL) {
+		if (device->udp) {
 			error = random_u32(&block);
 			if (error != 0)
 				return error;
@@ -109,7 +109,7 @@ static int draw_number(struct device *device, uint32_t *out)
 		}
 		number &= WIRE_PSN_MASK;
 		/* 0 and 1 are the management queue pairs, the last is multicast. */
-		if (number > 1 && number != 0xffffff && table_find(&device->qps, number) == NULL) {
+		if (number > 1 && number != 0xffffff && !table_find(&device->qps, number)) {
 			*out = number;
 			return 0;
 		}
@@ -123,7 +123,7 @@ static int enlist(struct qp *qp)
 	struct device *device = qp->device;
 	if (device->qp_count >= MAX_QP)
 		return -ENOMEM;
-	int error = device->udp == NULL ? 0 : provide_blocks(device);
+	int error = device->udp ? provide_blocks(device) : 0;
 	if (error == 0)
 		error = draw_number(device, &qp->qpn);
 	if (error == 0)
@@ -133,7 +133,7 @@ static int enlist(struct qp *qp)
 	if (error != 0)
 		return error;
 	device->qp_count++;
-	if (qp->type == IBV_QPT_UD && device->udp != NULL)
+	if (qp->type == IBV_QPT_UD && device->udp)
 		udp_report_path(device->udp);
 	return 0;
 }
@@ -149,7 +149,7 @@ static int make_send_queue(struct qp *qp, const struct ibv_qp_cap *cap)
 	sq->size = queue_size(cap->max_send_wr);
 	sq->stride = (sizeof(struct send_wqe) + room + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE;
 	sq->ring = aligned_alloc(CACHE_LINE, sq->size * sq->stride);
-	if (sq->ring == NULL)
+	if (!sq->ring)
 		return -ENOMEM;
 
 	/* The room is there in any case: the consumer may use it. */
@@ -163,11 +163,11 @@ static int make_send_queue(struct qp *qp, const struct ibv_qp_cap *cap)
 static int make_receive_queue(struct qp *qp, const struct ibv_qp_cap *cap)
 {
 	if (qp->type != IBV_QPT_UD) {
-		qp->resp.receive = calloc(1, sizeof(*qp->resp.receive));
-		if (qp->resp.receive == NULL)
+		qp->resp.receive = calloc(1, sizeof *qp->resp.receive);
+		if (!qp->resp.receive)
 			return -ENOMEM;
 	}
-	if (qp->srq != NULL)
+	if (qp->srq)
 		return 0;
 	int error = recv_queue_init(&qp->rq, qp->pd, cap->max_recv_wr, cap->max_recv_sge);
 	if (error != 0)
@@ -181,14 +181,14 @@ static int make_receive_queue(struct qp *qp, const struct ibv_qp_cap *cap)
 
 static void release(struct qp *qp)
 {
-	if (qp->resp.receive != NULL)
-		explicit_bzero(qp->resp.receive, sizeof(*qp->resp.receive));
+	if (qp->resp.receive)
+		explicit_bzero(qp->resp.receive, sizeof *qp->resp.receive);
 	free(qp->resp.receive);
 	recv_queue_clear(&qp->rq);
-	if (qp->sq.ring != NULL)
+	if (qp->sq.ring)
 		explicit_bzero(qp->sq.ring, qp->sq.size * qp->sq.stride);
 	free(qp->sq.ring);
-	explicit_bzero(qp, sizeof(*qp));
+	explicit_bzero(qp, sizeof *qp);
 	free(qp);
 }
 
@@ -214,7 +214,7 @@ static void count_uses(struct qp *qp, int by)
 	atomic_fetch_add(&qp->pd->uses, (unsigned)by);
 	atomic_fetch_add(&qp->send_cq->uses, (unsigned)by);
 	atomic_fetch_add(&qp->recv_cq->uses, (unsigned)by);
-	if (qp->srq != NULL)
+	if (qp->srq)
 		atomic_fetch_add(&qp->srq->uses, (unsigned)by);
 	atomic_fetch_add(&qp->context->objects, (unsigned)by);
 	counter_object(&qp->device->counters->objects.qp, by);
@@ -230,8 +230,8 @@ static int make(struct pd *pd, struct ibv_qp_init_attr_ex *attr, uint64_t ops, s
 	if (ops & ~supported_ops(attr->qp_type))
 		return -EOPNOTSUPP;
 
-	struct qp *qp = calloc(1, sizeof(*qp));
-	if (qp == NULL)
+	struct qp *qp = calloc(1, sizeof *qp);
+	if (!qp)
 		return -ENOMEM;
 	qp->pd = pd;
 	qp->device = pd->device;
@@ -292,7 +292,7 @@ struct ibv_qp *qp_create(struct ibv_pd *pd, struct ibv_qp_init_attr *attr)
 		.sq_sig_all = attr->sq_sig_all,
 	};
 	struct ibv_qp *qp = create(pd_of(pd), &ex, 0);
-	if (qp != NULL)
+	if (qp)
 		attr->cap = ex.cap;
 	return qp;
 }
@@ -307,7 +307,7 @@ struct ibv_qp *qp_create_ex(struct ibv_context *context, struct ibv_qp_init_attr
 		errno = EOPNOTSUPP;
 		return NULL;
 	}
-	if (!(attr->comp_mask & IBV_QP_INIT_ATTR_PD) || attr->pd == NULL || attr->pd->context != context) {
+	if (!(attr->comp_mask & IBV_QP_INIT_ATTR_PD) || !attr->pd || attr->pd->context != context) {
 		errno = EINVAL;
 		return NULL;
 	}
@@ -322,14 +322,14 @@ static void invalidate_windows(struct qp *qp)
 	const struct table *keys = &qp->device->keys;
 	for (size_t i = 0; i < keys->size; i++) {
 		/* Numbers above those of keys are regions. */
-		if (keys->slot[i].thing == NULL || keys->slot[i].number >> 24 != 0)
+		if (!keys->slot[i].thing || keys->slot[i].number >> 24 != 0)
 			continue;
 		/* Not `thing` itself: it may stand for one that was removed. */
 		const struct key *key = table_find(keys, keys->slot[i].number);
-		if (key == NULL || key->kind != KEY_WINDOW)
+		if (!key || key->kind != KEY_WINDOW)
 			continue;
 		const struct mw *mw = key->owner;
-		if (mw->ibv.type == IBV_MW_TYPE_2 && mw->mr != NULL && mw->qpn == qp->qpn)
+		if (mw->ibv.type == IBV_MW_TYPE_2 && mw->mr && mw->qpn == qp->qpn)
 			window_invalidate(qp->pd, qp->qpn, mw->key.value, false);
 	}
 }

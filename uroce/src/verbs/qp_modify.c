@@ -198,13 +198,13 @@ static int grow_saved(struct qp *qp, uint32_t count)
 	uint32_t size = queue_size(count);
 	if (count <= resp->read_size)
 		return 0;
-	struct read_atomic *reads = calloc(size, sizeof(*reads));
-	if (reads == NULL)
+	struct read_atomic *reads = calloc(size, sizeof *reads);
+	if (!reads)
 		return -ENOMEM;
 	for (uint32_t i = resp->read_tail - resp->read_kept; i != resp->read_tail; i++)
 		reads[i & (size - 1)] = resp->reads[i & (resp->read_size - 1)];
-	if (resp->reads != NULL)
-		explicit_bzero(resp->reads, resp->read_size * sizeof(*resp->reads));
+	if (resp->reads)
+		explicit_bzero(resp->reads, resp->read_size * sizeof *resp->reads);
 	free(resp->reads);
 	resp->reads = reads;
 	resp->read_size = size;
@@ -241,7 +241,7 @@ static int enter(struct qp *qp, enum ibv_qp_state to, const struct ibv_qp_attr *
 			qp->state = IBV_QPS_INIT; /* qp_fail has nothing to do in RESET */
 		qp_fail(qp, -1);
 	} else if (to == IBV_QPS_INIT) {
-		if (qp->srq == NULL)
+		if (!qp->srq)
 			recv_queue_open(&qp->rq);
 		qp->state = IBV_QPS_INIT;
 	} else if (to == IBV_QPS_RTR) {
@@ -290,7 +290,7 @@ static int modify(struct qp *qp, const struct ibv_qp_attr *attr, int mask)
 		qp->av = av_before;
 		qp->mtu = mtu_before;
 	}
-	explicit_bzero(&before, sizeof(before));
+	explicit_bzero(&before, sizeof before);
 	return -error;
 }
 

@@ -95,28 +95,28 @@ static void wr_send(struct ibv_qp_ex *ex)
 static void wr_send_imm(struct ibv_qp_ex *ex, __be32 imm)
 {
 	struct send_wqe *wqe = begin(ex, IBV_WR_SEND_WITH_IMM, IBV_QP_EX_WITH_SEND_WITH_IMM);
-	if (wqe != NULL)
+	if (wqe)
 		wqe->imm = imm;
 }
 
 static void wr_send_inv(struct ibv_qp_ex *ex, uint32_t rkey)
 {
 	struct send_wqe *wqe = begin(ex, IBV_WR_SEND_WITH_INV, IBV_QP_EX_WITH_SEND_WITH_INV);
-	if (wqe != NULL)
+	if (wqe)
 		wqe->invalidate = rkey;
 }
 
 static void wr_rdma_write(struct ibv_qp_ex *ex, uint32_t rkey, uint64_t remote)
 {
 	struct send_wqe *wqe = begin(ex, IBV_WR_RDMA_WRITE, IBV_QP_EX_WITH_RDMA_WRITE);
-	if (wqe != NULL)
+	if (wqe)
 		set_remote(wqe, rkey, remote);
 }
 
 static void wr_rdma_write_imm(struct ibv_qp_ex *ex, uint32_t rkey, uint64_t remote, __be32 imm)
 {
 	struct send_wqe *wqe = begin(ex, IBV_WR_RDMA_WRITE_WITH_IMM, IBV_QP_EX_WITH_RDMA_WRITE_WITH_IMM);
-	if (wqe == NULL)
+	if (!wqe)
 		return;
 	set_remote(wqe, rkey, remote);
 	wqe->imm = imm;
@@ -125,14 +125,14 @@ static void wr_rdma_write_imm(struct ibv_qp_ex *ex, uint32_t rkey, uint64_t remo
 static void wr_rdma_read(struct ibv_qp_ex *ex, uint32_t rkey, uint64_t remote)
 {
 	struct send_wqe *wqe = begin(ex, IBV_WR_RDMA_READ, IBV_QP_EX_WITH_RDMA_READ);
-	if (wqe != NULL)
+	if (wqe)
 		set_remote(wqe, rkey, remote);
 }
 
 static void wr_atomic_cmp_swp(struct ibv_qp_ex *ex, uint32_t rkey, uint64_t remote, uint64_t compare, uint64_t swap)
 {
 	struct send_wqe *wqe = begin(ex, IBV_WR_ATOMIC_CMP_AND_SWP, IBV_QP_EX_WITH_ATOMIC_CMP_AND_SWP);
-	if (wqe == NULL)
+	if (!wqe)
 		return;
 	set_remote(wqe, rkey, remote);
 	wqe->compare_add = compare;
@@ -142,7 +142,7 @@ static void wr_atomic_cmp_swp(struct ibv_qp_ex *ex, uint32_t rkey, uint64_t remo
 static void wr_atomic_fetch_add(struct ibv_qp_ex *ex, uint32_t rkey, uint64_t remote, uint64_t add)
 {
 	struct send_wqe *wqe = begin(ex, IBV_WR_ATOMIC_FETCH_AND_ADD, IBV_QP_EX_WITH_ATOMIC_FETCH_AND_ADD);
-	if (wqe == NULL)
+	if (!wqe)
 		return;
 	set_remote(wqe, rkey, remote);
 	wqe->compare_add = add;
@@ -152,7 +152,7 @@ static void wr_atomic_fetch_add(struct ibv_qp_ex *ex, uint32_t rkey, uint64_t re
 static void wr_local_inv(struct ibv_qp_ex *ex, uint32_t rkey)
 {
 	struct send_wqe *wqe = begin(ex, IBV_WR_LOCAL_INV, IBV_QP_EX_WITH_LOCAL_INV);
-	if (wqe != NULL)
+	if (wqe)
 		wqe->invalidate = rkey;
 }
 
@@ -160,9 +160,9 @@ static void wr_bind_mw(struct ibv_qp_ex *ex, struct ibv_mw *mw, uint32_t rkey, c
 {
 	struct qp *qp = qp_of_ex(ex);
 	struct send_wqe *wqe = begin(ex, IBV_WR_BIND_MW, IBV_QP_EX_WITH_BIND_MW);
-	if (wqe == NULL)
+	if (!wqe)
 		return;
-	int error = mw == NULL || mw->type != IBV_MW_TYPE_2 ? EINVAL : post_set_bind(qp, wqe, mw, rkey, info);
+	int error = !mw || mw->type != IBV_MW_TYPE_2 ? EINVAL : post_set_bind(qp, wqe, mw, rkey, info);
 	if (error != 0)
 		fail(qp, error);
 }
@@ -173,9 +173,9 @@ static void wr_set_ud_addr(struct ibv_qp_ex *ex, struct ibv_ah *ah, uint32_t rem
 {
 	struct qp *qp = qp_of_ex(ex);
 	struct send_wqe *wqe = current(qp);
-	if (wqe == NULL)
+	if (!wqe)
 		return;
-	if (qp->type != IBV_QPT_UD || ah == NULL || ah->pd != &qp->pd->ibv) {
+	if (qp->type != IBV_QPT_UD || !ah || ah->pd != &qp->pd->ibv) {
 		fail(qp, EINVAL);
 		return;
 	}
@@ -188,7 +188,7 @@ static void wr_set_sge_list(struct ibv_qp_ex *ex, size_t count, const struct ibv
 {
 	struct qp *qp = qp_of_ex(ex);
 	struct send_wqe *wqe = current(qp);
-	if (wqe == NULL)
+	if (!wqe)
 		return;
 	unsigned traits = post_traits(qp, wqe->opcode);
 	int error = traits & POST_DATA ? post_set_sges(qp, wqe, traits, list, count) : EINVAL;
@@ -208,7 +208,7 @@ static void wr_set_inline_data_list(struct ibv_qp_ex *ex, size_t count, const st
 {
 	struct qp *qp = qp_of_ex(ex);
 	struct send_wqe *wqe = current(qp);
-	if (wqe == NULL)
+	if (!wqe)
 		return;
 	if (!(post_traits(qp, wqe->opcode) & POST_INLINE)) {
 		fail(qp, EINVAL);

@@ -91,7 +91,7 @@ static uint64_t now(void)
 static bool same_peer(const struct device *device, const union ibv_gid *dgid, const union ibv_gid *sgid)
 {
 	(void)device;
-	return memcmp(dgid, sgid, sizeof(*dgid)) == 0;
+	return memcmp(dgid, sgid, sizeof *dgid) == 0;
 }
 
 static void must(bool held)
@@ -120,7 +120,7 @@ static void post_sends(struct ibv_qp *qp)
 						     IBV_WR_RDMA_WRITE_WITH_IMM, IBV_WR_RDMA_READ};
 	struct ibv_send_wr *bad;
 
-	for (size_t i = 0; i < sizeof(opcodes) / sizeof(opcodes[0]); i++) {
+	for (size_t i = 0; i < sizeof opcodes / sizeof opcodes[0]; i++) {
 		bool atomic = opcodes[i] == IBV_WR_ATOMIC_CMP_AND_SWP;
 		struct ibv_sge sge = sge_of(rig.received, atomic ? 8 : 3000);
 		struct ibv_send_wr wr = {.sg_list = &sge, .num_sge = 1, .opcode = opcodes[i], .send_flags = IBV_SEND_SIGNALED};
@@ -153,7 +153,7 @@ static struct ibv_qp *connected(enum ibv_qp_type type)
 	struct ibv_qp *qp = qp_create(rig.pd, &init);
 
 	attr.ah_attr.grh.dgid.raw[15] = 1;
-	must(qp != NULL);
+	must(qp);
 	must(qp_modify(qp, &attr, IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT | (ud ? IBV_QP_QKEY : IBV_QP_ACCESS_FLAGS)) == 0);
 	attr.qp_state = IBV_QPS_RTR;
 	must(qp_modify(qp, &attr, IBV_QP_STATE | (ud ? 0 : IBV_QP_AV | IBV_QP_PATH_MTU | IBV_QP_DEST_QPN | IBV_QP_RQ_PSN) |
@@ -168,8 +168,8 @@ static void open_rig(void)
 {
 	const int all = IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ | IBV_ACCESS_REMOTE_ATOMIC;
 
-	memset(&rig, 0, sizeof(rig));
-	memset(&memory, 0xa5, sizeof(memory));
+	memset(&rig, 0, sizeof rig);
+	memset(&memory, 0xa5, sizeof memory);
 	rig.now = 1000000;
 	rig.link.ops = &ops;
 	rig.device.link = &rig.link;
@@ -185,12 +185,12 @@ static void open_rig(void)
 	rig.context.event_tail = &rig.context.event_head;
 	rig.context.verbs.context.async_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK | EFD_SEMAPHORE);
 	pthread_mutex_init(&rig.context.event_lock, NULL);
-	must((rig.pd = pd_alloc(&rig.context.verbs.context)) != NULL);
-	must((rig.cq = cq_create(&rig.context.verbs.context, 1000, NULL, NULL, 0)) != NULL);
-	must((rig.open = mr_reg(rig.pd, memory.open, PAGE, (uintptr_t)memory.open, all)) != NULL);
+	must((rig.pd = pd_alloc(&rig.context.verbs.context)));
+	must((rig.cq = cq_create(&rig.context.verbs.context, 1000, NULL, NULL, 0)));
+	must((rig.open = mr_reg(rig.pd, memory.open, PAGE, (uintptr_t)memory.open, all)));
 	must((rig.readable = mr_reg(rig.pd, memory.readable, PAGE, (uintptr_t)memory.readable,
-					 IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_READ)) != NULL);
-	must((rig.received = mr_reg(rig.pd, memory.received, PAGE, (uintptr_t)memory.received, IBV_ACCESS_LOCAL_WRITE)) != NULL);
+					 IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_READ)));
+	must((rig.received = mr_reg(rig.pd, memory.received, PAGE, (uintptr_t)memory.received, IBV_ACCESS_LOCAL_WRITE)));
 	for (int i = 0; i < QPS; i++) {
 		rig.qp[i] = connected(types[i]);
 		post_receives(rig.qp[i]);
@@ -205,7 +205,7 @@ static void close_rig(void)
 	must(mr_dereg(rig.open) == 0 && mr_dereg(rig.readable) == 0 && mr_dereg(rig.received) == 0);
 	must(cq_destroy(rig.cq) == 0 && pd_dealloc(rig.pd) == 0);
 	context_forget_all(&rig.context);
-	must(rig.device.qps.count == 0 && rig.device.keys.count == 0 && rig.device.active_head == NULL);
+	must(rig.device.qps.count == 0 && rig.device.keys.count == 0 && !rig.device.active_head);
 	timers_clear(&rig.device.timers);
 	table_clear(&rig.device.qps);
 	table_clear(&rig.device.keys);
@@ -276,7 +276,7 @@ static void deliver(uint8_t selector, const uint8_t *bytes, size_t length)
 	/* On the heap, and not a byte more: a read beyond is found. */
 	uint8_t *packet = malloc(length > 0 ? length : 1);
 
-	must(packet != NULL);
+	must(packet);
 	if (length > 0)
 		memcpy(packet, bytes, length);
 	path.sgid.raw[15] = 1;

@@ -69,8 +69,8 @@ static void fly(struct sim_packet *packet)
 {
 	if (sim.flying + 2 > sim.room) {
 		sim.room = sim.room ? sim.room * 2 : 64;
-		sim.heap = realloc(sim.heap, sim.room * sizeof(*sim.heap));
-		if (sim.heap == NULL)
+		sim.heap = realloc(sim.heap, sim.room * sizeof *sim.heap);
+		if (!sim.heap)
 			abort();
 	}
 	packet->order = sim.order++;
@@ -101,8 +101,8 @@ static void take(struct sim_packet *packet)
 {
 	/* Grows by one chunk at a time; the packets themselves stay where they are. */
 	if (sim.taken_count % 256 == 0) {
-		sim.taken = realloc(sim.taken, (sim.taken_count + 256) * sizeof(*sim.taken));
-		if (sim.taken == NULL)
+		sim.taken = realloc(sim.taken, (sim.taken_count + 256) * sizeof *sim.taken);
+		if (!sim.taken)
 			abort();
 	}
 	sim.taken[sim.taken_count++] = packet;
@@ -139,8 +139,8 @@ static void sim_link_send(struct link *link, const struct packet_out *packet)
 	struct sim_node *node = node_of(link);
 	if (node->waiting_count == node->waiting_room) {
 		node->waiting_room = node->waiting_room ? node->waiting_room * 2 : 16;
-		node->waiting = realloc(node->waiting, node->waiting_room * sizeof(*node->waiting));
-		if (node->waiting == NULL)
+		node->waiting = realloc(node->waiting, node->waiting_room * sizeof *node->waiting);
+		if (!node->waiting)
 			abort();
 	}
 	if (node->blocked)
@@ -164,7 +164,7 @@ static void sim_link_send(struct link *link, const struct packet_out *packet)
 static bool lost(struct sim_node *node, const struct sim_packet *packet)
 {
 	const struct sim_wire *wire = &node->wire;
-	if (wire->drop != NULL)
+	if (wire->drop)
 		return wire->drop(wire->arg, packet);
 	bool lose = chance(wire->loss);
 	if (node->burst_left > 0) {
@@ -196,7 +196,7 @@ static bool to_flight(struct sim_node *node, const struct packet_out *out, struc
 		packet->bytes[packet->length++] = 0;
 	packet->may_change = out->may_change;
 	packet->from = node->number;
-	packet->to = memcmp(&out->dgid, &sim.script, sizeof(out->dgid)) == 0 ? SCRIPT_NODE : out->dgid.raw[15] - 1u;
+	packet->to = memcmp(&out->dgid, &sim.script, sizeof out->dgid) == 0 ? SCRIPT_NODE : out->dgid.raw[15] - 1u;
 	if (wire_decode(packet->bytes, packet->length, &packet->packet) != 0) {
 		violation("a packet that does not decode");
 		return false;
@@ -210,8 +210,8 @@ static bool to_flight(struct sim_node *node, const struct packet_out *out, struc
 
 static void fly_copy(struct sim_node *node, const struct sim_packet *packet, uint64_t left_at)
 {
-	struct sim_packet *copy = malloc(sizeof(*copy));
-	if (copy == NULL)
+	struct sim_packet *copy = malloc(sizeof *copy);
+	if (!copy)
 		abort();
 	*copy = *packet;
 	copy->packet.payload = copy->bytes + (packet->packet.payload - packet->bytes);
@@ -249,7 +249,7 @@ static const struct link_ops sim_link = {.ready = sim_ready, .send = sim_link_se
 static bool same_gid(const struct device *device, const union ibv_gid *a, const union ibv_gid *b)
 {
 	(void)device;
-	return memcmp(a, b, sizeof(*a)) == 0;
+	return memcmp(a, b, sizeof *a) == 0;
 }
 
 static union ibv_gid make_gid(uint8_t last)
@@ -260,7 +260,7 @@ static union ibv_gid make_gid(uint8_t last)
 
 void sim_start(uint64_t seed)
 {
-	memset(&sim, 0, sizeof(sim));
+	memset(&sim, 0, sizeof sim);
 	sim.now = SECOND;
 	sim.random = seed * 0x2545f4914f6cdd1d + 1;
 	sim.script = make_gid(250);
@@ -268,8 +268,8 @@ void sim_start(uint64_t seed)
 
 struct sim_node *sim_node(void)
 {
-	struct sim_node *node = calloc(1, sizeof(*node));
-	if (node == NULL || sim.nodes == MAX_NODES)
+	struct sim_node *node = calloc(1, sizeof *node);
+	if (!node || sim.nodes == MAX_NODES)
 		abort();
 	node->number = sim.nodes;
 	sim.node[sim.nodes++] = node;
@@ -294,7 +294,7 @@ struct sim_node *sim_node(void)
 	context->verbs.context.async_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK | EFD_SEMAPHORE);
 	context->verbs.context.num_comp_vectors = 1;
 	context->verbs.context.abi_compat = __VERBS_ABI_IS_EXTENDED;
-	context->verbs.sz = sizeof(context->verbs);
+	context->verbs.sz = sizeof context->verbs;
 	node->pd = pd_alloc(&context->verbs.context);
 	assert_non_null(node->pd);
 	return node;
@@ -312,7 +312,7 @@ static void node_free(struct sim_node *node)
 	timers_clear(&node->device.timers);
 	free(node->device.blocks);
 	pthread_mutex_destroy(&node->device.lock);
-	while (node->context.event_head != NULL) {
+	while (node->context.event_head) {
 		struct async_event *event = node->context.event_head;
 		node->context.event_head = event->next;
 		free(event);
@@ -334,7 +334,7 @@ void sim_stop(void)
 	for (unsigned i = 0; i < sim.nodes; i++)
 		node_free(sim.node[i]);
 	assert_int_equal(sim.violations, 0);
-	memset(&sim, 0, sizeof(sim));
+	memset(&sim, 0, sizeof sim);
 }
 
 static void deliver(struct sim_packet *packet)
@@ -349,7 +349,7 @@ static void deliver(struct sim_packet *packet)
 	if (!node->dead) {
 		/* An exact copy on the heap: a read past its end is seen by a sanitizer. */
 		uint8_t *exact = malloc(packet->length);
-		if (exact == NULL)
+		if (!exact)
 			abort();
 		memcpy(exact, packet->bytes, packet->length);
 		engine_deliver(&node->device, exact, packet->length, &path);
@@ -363,7 +363,7 @@ static void round_of(struct sim_node *node)
 	struct device *device = &node->device;
 	engine_enter(device);
 	engine_round(device, 64);
-	for (unsigned n = 0; device->active_head != NULL && link_ready(device->link); n++) {
+	for (unsigned n = 0; device->active_head && link_ready(device->link); n++) {
 		engine_round(device, 64);
 		if (n > 100000) {
 			violation("a queue pair that stays active and sends nothing");
@@ -380,7 +380,7 @@ static uint64_t next_time(void)
 	for (unsigned i = 0; i < sim.nodes; i++) {
 		struct device *device = &sim.node[i]->device;
 		uint64_t timer = timers_next(&device->timers);
-		uint64_t ready = device->active_head != NULL ? ready_at(sim.node[i]) : UINT64_MAX;
+		uint64_t ready = device->active_head ? ready_at(sim.node[i]) : UINT64_MAX;
 		if (timer < next)
 			next = timer;
 		if (ready < next)
@@ -395,12 +395,12 @@ static void step(void)
 	while (sim.flying > 0 && sim.heap[1]->time <= sim.now) {
 		unsigned to = sim.heap[1]->to;
 		struct device *device = to == SCRIPT_NODE ? NULL : &sim.node[to]->device;
-		if (device != NULL)
+		if (device)
 			engine_enter(device);
 		for (unsigned n = 0; n < 64 && sim.flying > 0 && sim.heap[1]->time <= sim.now && sim.heap[1]->to == to;
 		     n++)
 			deliver(land());
-		if (device != NULL)
+		if (device)
 			engine_leave(device);
 	}
 	for (unsigned i = 0; i < sim.nodes; i++)
@@ -538,7 +538,7 @@ void sim_pair(struct sim_end *a, struct sim_node *na, struct sim_end *b, struct 
 
 void sim_close(struct sim_end *end)
 {
-	if (end->qp != NULL)
+	if (end->qp)
 		assert_int_equal(qp_destroy(end->qp), 0);
 	assert_int_equal(cq_destroy(end->scq), 0);
 	assert_int_equal(cq_destroy(end->rcq), 0);
@@ -642,7 +642,7 @@ bool sim_event(struct sim_node *node, enum ibv_event_type type, const void *elem
 {
 	bool found = false;
 	pthread_mutex_lock(&node->context.event_lock);
-	for (struct async_event *event = node->context.event_head; event != NULL; event = event->next)
+	for (struct async_event *event = node->context.event_head; event; event = event->next)
 		found = found || (event->event.event_type == type && event->event.element.qp == element);
 	pthread_mutex_unlock(&node->context.event_lock);
 	return found;
@@ -682,8 +682,8 @@ void script_connect(struct sim_end *end)
 
 void script_send(struct sim_end *end, struct packet packet, const void *payload, uint32_t length)
 {
-	struct sim_packet *copy = calloc(1, sizeof(*copy));
-	if (copy == NULL)
+	struct sim_packet *copy = calloc(1, sizeof *copy);
+	if (!copy)
 		abort();
 	packet.qpn = packet.qpn ? packet.qpn : end->qp->qp_num;
 	packet.pkey = packet.pkey ? packet.pkey : WIRE_PKEY;

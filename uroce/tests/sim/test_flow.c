@@ -94,7 +94,7 @@ static void a_shared_receive_queue_feeds_all_its_queue_pairs(void **state)
 	na->wire = nb->wire = (struct sim_wire){.loss = 0.05, .delay = 5 * US, .loss_cap = 3};
 	struct ibv_srq *srq = srq_create(nb->pd, &attr);
 	assert_non_null(srq);
-	struct ibv_mr *mr = mr_reg(nb->pd, memory, sizeof(memory), (uintptr_t)memory, IBV_ACCESS_LOCAL_WRITE);
+	struct ibv_mr *mr = mr_reg(nb->pd, memory, sizeof memory, (uintptr_t)memory, IBV_ACCESS_LOCAL_WRITE);
 	for (unsigned i = 0; i < PAIRS; i++) {
 		struct sim_options shared = options;
 		shared.srq = srq;
@@ -266,7 +266,7 @@ static void a_thousand_queue_pairs_all_get_through(void **state)
 {
 	(void)state;
 	enum { PAIRS = 1000 };
-	struct sim_end *from = calloc(PAIRS, sizeof(*from)), *to = calloc(PAIRS, sizeof(*to));
+	struct sim_end *from = calloc(PAIRS, sizeof *from), *to = calloc(PAIRS, sizeof *to);
 	struct sim_options options = sim_defaults();
 	options.memory = 8192;
 	options.depth = 4;

@@ -154,7 +154,7 @@ static struct sim_options stressed(uint64_t seed)
 static void runs(const struct sim_wire *wire, uint64_t seeds, unsigned rounds)
 {
 	const char *times = getenv("UROCE_SIM_RUNS");
-	seeds *= times == NULL ? 2 : strtoull(times, NULL, 10);
+	seeds *= !times ? 2 : strtoull(times, NULL, 10);
 	for (uint64_t seed = 1; seed <= seeds; seed++) {
 		last_seed = seed;
 		struct sim_options options = stressed(seed);
@@ -284,7 +284,7 @@ static void fetch_add_of_many_queue_pairs_counts_exactly_under_loss(void **state
 	static struct sim_end a[PAIRS], b[PAIRS];
 	static uint8_t seen[PAIRS * EACH];
 	struct sim_options options = sim_defaults();
-	memset(seen, 0, sizeof(seen));
+	memset(seen, 0, sizeof seen);
 	options.memory = 4096;
 	options.rd_atomic = options.dest_rd_atomic = 16;
 	options.depth = 256;

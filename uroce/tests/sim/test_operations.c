@@ -95,7 +95,7 @@ static void messages_of_all_sizes_arrive_whole_at_each_mtu(void **state)
 				    65537,
 				    200000,
 				    500001};
-		for (size_t i = 0; i < sizeof(sizes) / sizeof(*sizes); i++)
+		for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
 			exchange(sizes[i], 100 * mtu + i);
 		assert_int_equal(na->counters.retransmits, 0);
 		assert_int_equal(nb->counters.retransmits, 0);
@@ -185,7 +185,7 @@ static void immediate_data_arrives_with_sends_and_writes(void **state)
 	static const uint32_t sizes[] = {0, 1, 1024, 1025, 5000};
 	struct sim_options options = sim_defaults();
 	begin(&options);
-	for (size_t i = 0; i < sizeof(sizes) / sizeof(*sizes); i++) {
+	for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
 		struct ibv_send_wr wr = {.wr_id = i, .opcode = IBV_WR_SEND_WITH_IMM, .send_flags = IBV_SEND_SIGNALED};
 		wr.imm_data = htobe32(0x01020304u + (uint32_t)i);
 		sim_fill(a.memory, sizes[i], i);
@@ -230,7 +230,7 @@ static void scattered_memory_is_gathered_and_scattered_in_order(void **state)
 	uint8_t expected[2218], got[2218];
 	size_t at = 0;
 
-	sim_fill(expected, sizeof(expected), 5);
+	sim_fill(expected, sizeof expected, 5);
 	for (size_t i = 0; i < 8; at += from[i++]) {
 		out[i] = (struct ibv_sge){(uintptr_t)a.memory + i * 5000 + i, from[i], a.mr->lkey};
 		in[i] = (struct ibv_sge){(uintptr_t)b.memory + i * 6000 + i, to[i], b.mr->lkey};
@@ -246,12 +246,12 @@ static void scattered_memory_is_gathered_and_scattered_in_order(void **state)
 	assert_true(sim_run(SECOND));
 	assert_int_equal(sim_expect(b.rcq, 1, IBV_WC_SUCCESS).byte_len, 2218);
 	at = 0;
-	for (size_t i = 0; i < 8 && at < sizeof(got); i++) {
-		size_t n = to[i] < sizeof(got) - at ? to[i] : sizeof(got) - at;
+	for (size_t i = 0; i < 8 && at < sizeof got; i++) {
+		size_t n = to[i] < sizeof got - at ? to[i] : sizeof got - at;
 		memcpy(got + at, b.memory + i * 6000 + i, n);
 		at += n;
 	}
-	assert_memory_equal(got, expected, sizeof(got));
+	assert_memory_equal(got, expected, sizeof got);
 
 	sim_fill(b.memory + 100000, 3218, 6);
 	for (size_t i = 0; i < 8; i++)
@@ -265,8 +265,8 @@ static void scattered_memory_is_gathered_and_scattered_in_order(void **state)
 	at = 0;
 	for (size_t i = 0; i < 8; at += to[i++])
 		memcpy(back + at, a.memory + 200000 + i * 6000 + i, to[i]);
-	assert_int_equal(at, sizeof(back));
-	assert_true(sim_filled(back, sizeof(back), 6));
+	assert_int_equal(at, sizeof back);
+	assert_true(sim_filled(back, sizeof back, 6));
 	finish();
 }
 
@@ -290,7 +290,7 @@ static void inline_data_is_taken_at_the_post(void **state)
 					       .send_flags = IBV_SEND_INLINE | IBV_SEND_SIGNALED};
 		sim_recv(&b, i, i * 256, 256);
 		assert_int_equal(qp_post_send(a.qp, &wr, &bad), 0);
-		memset(data, 0, sizeof(data));
+		memset(data, 0, sizeof data);
 	}
 	na->blocked = false;
 	assert_true(sim_run(SECOND));

@@ -119,7 +119,7 @@ static void an_acknowledgement_is_asked_for_at_least_every_64_packets(void **sta
 	for (uint32_t acked = 0; acked < 500;) {
 		let_out();
 		uint32_t before = seen;
-		for (const struct sim_packet *packet; (packet = script_take()) != NULL; seen++) {
+		for (const struct sim_packet *packet; (packet = script_take()); seen++) {
 			assert_int_equal(packet->packet.psn, psn_add(PSN, seen));
 			without = packet->packet.ack_req ? 0 : without + 1;
 			assert_true(without < 64);
@@ -173,8 +173,8 @@ static void acknowledgements_of_what_was_not_sent_are_ignored(void **state)
 	sim_write(&end, 2, 0, 2 * MTU, peer, 0); /* PSN + 4, + 5 */
 	let_out();
 	script_forget();
-	for (size_t s = 0; s < sizeof(syndromes); s++)
-		for (size_t i = 0; i < sizeof(foreign) / sizeof(*foreign); i++)
+	for (size_t s = 0; s < sizeof syndromes; s++)
+		for (size_t i = 0; i < sizeof foreign / sizeof *foreign; i++)
 			script_ack(&end, PSN + 4 + foreign[i], syndromes[s]);
 	answer_read(OP_READ_ONLY, 6, "1234", 4);
 	answer_atomic(6, 1);
@@ -233,7 +233,7 @@ static void the_same_sequence_nak_twice_does_not_double_the_traffic(void **state
 		script_ack(&end, PSN + 1, AETH_NAK_SEQUENCE);
 	let_out();
 	unsigned repeated = 0;
-	while (script_take() != NULL)
+	while (script_take())
 		repeated++;
 	assert_int_equal(repeated, 3);
 	ack(3);
@@ -286,7 +286,7 @@ static void a_read_asks_for_the_whole_and_takes_its_answer(void **state)
 	(void)state;
 	uint8_t data[2500];
 	begin();
-	sim_fill(data, sizeof(data), 3);
+	sim_fill(data, sizeof data, 3);
 	sim_read(&end, 1, 100, 2500, peer, 7);
 	sim_read(&end, 2, 5000, 0, peer, 0);
 	let_out();
@@ -320,7 +320,7 @@ static void read_in_parts(uint32_t part, uint32_t window)
 		{ 2 * part + 16, { part, part + 16 } },
 	};
 
-	for (size_t c = 0; c < sizeof(cases) / sizeof(cases[0]); c++) {
+	for (size_t c = 0; c < sizeof cases / sizeof cases[0]; c++) {
 		uint32_t at = 0;
 
 		begin();
@@ -358,7 +358,7 @@ static void a_read_with_a_lost_answer_asks_for_the_rest_again(void **state)
 	(void)state;
 	uint8_t data[4096];
 	begin();
-	sim_fill(data, sizeof(data), 3);
+	sim_fill(data, sizeof data, 3);
 	sim_read(&end, 1, 0, 4096, peer, 0);
 	let_out();
 	script_expect(OP_READ_REQUEST, PSN);
@@ -418,7 +418,7 @@ static void answers_of_a_wrong_kind_or_length_never_succeed(void **state)
 {
 	(void)state;
 	uint8_t data[2048];
-	memset(data, 0x55, sizeof(data));
+	memset(data, 0x55, sizeof data);
 	for (int kind = 0; kind < 7; kind++) {
 		begin();
 		if (kind < 6)
@@ -505,7 +505,7 @@ static void a_silent_peer_ends_in_retry_exceeded_after_the_configured_time(void 
 		uint8_t timeout;
 		uint8_t retries;
 	} rows[] = {{8, 0}, {8, 1}, {9, 7}, {10, 3}, {14, 2}, {18, 1}};
-	for (size_t row = 0; row < sizeof(rows) / sizeof(*rows); row++) {
+	for (size_t row = 0; row < sizeof rows / sizeof *rows; row++) {
 		for (unsigned with_rtt = 0; with_rtt < 2; with_rtt++) {
 			struct sim_options options = usual();
 			options.timeout = rows[row].timeout;
@@ -531,7 +531,7 @@ static void a_silent_peer_ends_in_retry_exceeded_after_the_configured_time(void 
 			sim_expect(end.scq, 2, IBV_WC_WR_FLUSH_ERR);
 			sim_expect(end.scq, 3, IBV_WC_WR_FLUSH_ERR);
 			unsigned firsts = 0;
-			for (const struct sim_packet *packet; (packet = script_take()) != NULL;)
+			for (const struct sim_packet *packet; (packet = script_take());)
 				firsts += packet->packet.psn == psn_add(PSN, n);
 			assert_true(firsts >= tries);
 			assert_int_equal(node->counters.timeouts, tries);

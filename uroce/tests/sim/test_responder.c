@@ -16,7 +16,7 @@ static void begin_with(struct sim_options options)
 	sim_open(&end, node, &options);
 	script_connect(&end);
 	memset(end.memory, GUARD, end.size);
-	sim_fill(data, sizeof(data), 99);
+	sim_fill(data, sizeof data, 99);
 }
 
 static struct sim_options small(void)
@@ -260,7 +260,7 @@ static void a_read_consumes_as_many_psns_as_its_answer_has_packets(void **state)
 	uint32_t n = 0;
 	begin();
 	sim_fill(end.memory, 4096, 5);
-	for (uint32_t i = 0; i < sizeof(lengths) / sizeof(*lengths); i++) {
+	for (uint32_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
 		script_send(&end, one_sided(OP_READ_REQUEST, n, 7, lengths[i]), NULL, 0);
 		expect_read(n, 7, lengths[i], i + 1);
 		script_expect_none();
@@ -364,7 +364,7 @@ static void a_duplicate_that_asks_for_something_else_gets_nothing(void **state)
 	script_send(&end, one_sided(OP_READ_REQUEST, 1, 64, 2 * MTU + 1), NULL, 0);
 	script_send(&end, one_sided(OP_READ_REQUEST, 2, 64, 2 * MTU), NULL, 0);
 	script_send(&end, one_sided(OP_READ_REQUEST, 1, 64, 0xffffffff), NULL, 0);
-	for (const struct sim_packet *packet; (packet = script_take()) != NULL;)
+	for (const struct sim_packet *packet; (packet = script_take());)
 		assert_true(psn_diff(packet->packet.psn, psn_add(PSN, 3)) < 0);
 	assert_int_equal(word_at(0), 1);
 	finish();
@@ -473,7 +473,7 @@ static void opcodes_out_of_order_and_wrong_lengths_are_invalid_requests(void **s
 		{{{OP_WRITE_ONLY, 7}}, 1, 8},
 		{{{OP_WRITE_ONLY, MTU + 1}}, 1, MTU + 1},
 	};
-	for (size_t row = 0; row < sizeof(rows) / sizeof(*rows); row++) {
+	for (size_t row = 0; row < sizeof rows / sizeof *rows; row++) {
 		begin();
 		sim_recv(&end, 1, 100000, 10000);
 		sim_recv(&end, 2, 120000, 10000);
@@ -485,7 +485,7 @@ static void opcodes_out_of_order_and_wrong_lengths_are_invalid_requests(void **s
 				script_expect_ack(AETH_ACK, PSN + n);
 		}
 		const struct sim_packet *nak = script_take();
-		if (nak == NULL || nak->packet.syndrome != AETH_NAK_INVALID ||
+		if (!nak || nak->packet.syndrome != AETH_NAK_INVALID ||
 		    nak->packet.psn != psn_add(PSN, rows[row].count - 1))
 			fail_msg("row %zu: syndrome %x", row, nak ? nak->packet.syndrome : 0u);
 		assert_int_equal(sim_state(&end), IBV_QPS_ERR);
@@ -563,7 +563,7 @@ static void remote_accesses_outside_of_what_is_allowed_are_refused_and_touch_not
 		DEREGISTERED,
 		CASES
 	};
-	for (size_t o = 0; o < sizeof(opcodes); o++) {
+	for (size_t o = 0; o < sizeof opcodes; o++) {
 		for (int kind = 0; kind < CASES; kind++) {
 			begin();
 			bool atomic = opcodes[o] == OP_FETCH_ADD || opcodes[o] == OP_COMPARE_SWAP;
@@ -598,7 +598,7 @@ static void remote_accesses_outside_of_what_is_allowed_are_refused_and_touch_not
 			sim_recv(&end, 1, 0, 0);
 			script_send(&end, packet, data, write ? payload : 0);
 			const struct sim_packet *nak = script_take();
-			if (nak == NULL || nak->packet.opcode != OP_ACK || nak->packet.syndrome != AETH_NAK_ACCESS)
+			if (!nak || nak->packet.opcode != OP_ACK || nak->packet.syndrome != AETH_NAK_ACCESS)
 				if (!(kind == HUGE && write && nak && nak->packet.syndrome == AETH_NAK_INVALID))
 					fail_msg("opcode %x, case %d: %x", opcodes[o], kind,
 						 nak ? nak->packet.syndrome : 0u);
@@ -761,7 +761,7 @@ static void repeated_reads_do_not_count_against_new_ones(void **state)
 	sim_run(0);
 	assert_int_equal(sim_state(&end), IBV_QPS_RTS);
 	bool answered[4] = {false};
-	for (const struct sim_packet *packet; (packet = script_take()) != NULL;) {
+	for (const struct sim_packet *packet; (packet = script_take());) {
 		uint32_t n = (uint32_t)psn_diff(packet->packet.psn, PSN);
 		assert_true(n < 4);
 		answered[n] = true;

@@ -35,7 +35,7 @@ static void uc_sends_and_writes_arrive_whole(void **state)
 	(void)state;
 	static const uint32_t sizes[] = {0, 1, 1023, 1024, 1025, 2048, 10001, 100000};
 	begin(IBV_QPT_UC);
-	for (size_t i = 0; i < sizeof(sizes) / sizeof(*sizes); i++) {
+	for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
 		sim_fill(a.memory, sizes[i], i);
 		sim_recv(&b, i, 0, 200000);
 		sim_send(&a, i, 0, sizes[i]);
@@ -172,7 +172,7 @@ static void a_datagram_arrives_behind_its_routing_header(void **state)
 	static const uint32_t sizes[] = {0, 1, 2, 3, 1000, 4096};
 	begin(IBV_QPT_UD);
 	struct ibv_ah *ah = address(&nb->gid);
-	for (size_t i = 0; i < sizeof(sizes) / sizeof(*sizes); i++) {
+	for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
 		sim_fill(a.memory, sizes[i], i);
 		memset(b.memory, 0x5a, 8192);
 		sim_recv(&b, i, 0, 8192);
@@ -249,7 +249,7 @@ static void a_datagram_never_writes_past_its_receive(void **state)
 {
 	(void)state;
 	static const uint32_t rooms[] = {0, 1, 39, 40, 139};
-	for (size_t i = 0; i < sizeof(rooms) / sizeof(*rooms); i++) {
+	for (size_t i = 0; i < sizeof rooms / sizeof *rooms; i++) {
 		begin(IBV_QPT_UD);
 		struct ibv_ah *ah = address(&nb->gid);
 		memset(b.memory, 0x5a, 1000);

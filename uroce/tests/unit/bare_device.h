@@ -44,8 +44,8 @@ static const struct link_ops bare_ops = {.ready = bare_ready, .send = bare_send,
 
 static inline struct bare *bare_new(void)
 {
-	struct bare *bare = calloc(1, sizeof(*bare));
-	if (bare == NULL)
+	struct bare *bare = calloc(1, sizeof *bare);
+	if (!bare)
 		abort();
 	bare->link.ops = &bare_ops;
 	bare->device.link = &bare->link;
@@ -64,7 +64,7 @@ static inline struct bare *bare_new(void)
 
 static inline void bare_free(struct bare *bare)
 {
-	while (bare->context.event_head != NULL) {
+	while (bare->context.event_head) {
 		struct async_event *event = bare->context.event_head;
 		bare->context.event_head = event->next;
 		free(event);
@@ -82,7 +82,7 @@ static inline bool counts_can_be_taken_back(void)
 	int fd = eventfd(1, EFD_CLOEXEC | EFD_NONBLOCK);
 
 	event_uncount(fd);
-	bool taken = read(fd, &count, sizeof(count)) < 0;
+	bool taken = read(fd, &count, sizeof count) < 0;
 	close(fd);
 	return taken;
 }

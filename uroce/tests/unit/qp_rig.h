@@ -58,12 +58,12 @@ static uint64_t rig_clock(void)
 static bool rig_same_peer(const struct device *device, const union ibv_gid *dgid, const union ibv_gid *sgid)
 {
 	(void)device;
-	return memcmp(dgid, sgid, sizeof(*dgid)) == 0;
+	return memcmp(dgid, sgid, sizeof *dgid) == 0;
 }
 
 static inline int rig_setup(void **state)
 {
-	struct rig *rig = calloc(1, sizeof(*rig));
+	struct rig *rig = calloc(1, sizeof *rig);
 	assert_non_null(rig);
 	rig->link.ops = &rig_ops;
 	rig->device.link = &rig->link;
@@ -219,7 +219,7 @@ static inline void rig_no_completion(struct ibv_cq *cq)
 static inline unsigned rig_events(struct rig *rig, enum ibv_event_type type)
 {
 	unsigned count = 0;
-	for (struct async_event *event = rig->context.event_head; event != NULL; event = event->next)
+	for (struct async_event *event = rig->context.event_head; event; event = event->next)
 		count += event->event.event_type == type;
 	return count;
 }

@@ -32,7 +32,7 @@ static int enter_directory(void **state)
 	strcpy(workdir, "/tmp/uroce-capture-XXXXXX");
 	if (!mkdtemp(workdir))
 		return -1;
-	snprintf(path, sizeof(path), "%s/a.pcap", workdir);
+	snprintf(path, sizeof path, "%s/a.pcap", workdir);
 	return 0;
 }
 
@@ -74,7 +74,7 @@ static void capture_send(struct capture *capture, bool sent, const struct icrc_f
 	uint8_t bth[WIRE_BTH] = {0x04, 0x40, 0xff, 0xff, 0, 0x12, 0x34, 0x56, 0x80, 0xab, 0xcd, 0xef};
 	uint8_t sum[WIRE_ICRC];
 	/* An odd piece: the UDP checksum must not care. */
-	struct iovec pieces[] = {{bth, sizeof(bth)}, {payload, 1}, {payload + 1, length - 1}, {sum, sizeof(sum)}};
+	struct iovec pieces[] = {{bth, sizeof bth}, {payload, 1}, {payload + 1, length - 1}, {sum, sizeof sum}};
 	uint32_t icrc = icrc_compute(flow, 0, pieces, 3);
 
 	for (int i = 0; i < WIRE_ICRC; i++)
@@ -125,7 +125,7 @@ static void ipv4_packets_have_whole_headers(void **state)
 	capture_close(&capture);
 	assert_null(capture);
 	capture_close(&capture);
-	length = read_file(path, bytes, sizeof(bytes));
+	length = read_file(path, bytes, sizeof bytes);
 	assert_int_equal(length, HEADER + RECORD + V4 + WIRE_BTH + 8 + WIRE_ICRC);
 	memcpy(&word, bytes, 4);
 	assert_int_equal(word, 0xa1b23c4d);
@@ -153,7 +153,7 @@ static void ipv6_packets_have_a_udp_checksum(void **state)
 	(void)state;
 	capture_send(capture, true, &flow, (char[]){"abcdefg"}, 8);
 	capture_close(&capture);
-	assert_int_equal(read_file(path, bytes, sizeof(bytes)), HEADER + RECORD + 40 + udp);
+	assert_int_equal(read_file(path, bytes, sizeof bytes), HEADER + RECORD + 40 + udp);
 	assert_int_equal(ip[0] >> 4, 6);
 	assert_int_equal(ip[4] << 8 | ip[5], udp);
 	/* Addresses and UDP, and the pseudo header's length and protocol. */
@@ -166,8 +166,8 @@ static void a_process_id_can_stand_in_the_path(void **state)
 	struct capture *capture;
 
 	(void)state;
-	snprintf(name, sizeof(name), "%s/%%p-%%%%-%%x.pcap", workdir);
-	snprintf(expected, sizeof(expected), "%s/%d-%%-%%x.pcap", workdir, (int)getpid());
+	snprintf(name, sizeof name, "%s/%%p-%%%%-%%x.pcap", workdir);
+	snprintf(expected, sizeof expected, "%s/%d-%%-%%x.pcap", workdir, (int)getpid());
 	capture = open_capture(name);
 	capture_close(&capture);
 	assert_int_equal(access(expected, F_OK), 0);
@@ -201,7 +201,7 @@ static void another_file_is_left_alone(void **state)
 	fputs("a letter, which is longer than a header", file);
 	fclose(file);
 	assert_int_equal(capture_open(path, &capture), -EEXIST);
-	assert_int_equal(read_file(path, bytes, sizeof(bytes)), 39);
+	assert_int_equal(read_file(path, bytes, sizeof bytes), 39);
 	assert_memory_equal(bytes, "a letter", 8);
 }
 
@@ -301,7 +301,7 @@ static void *send_many(void *arg)
 	char payload[1000] = {0};
 
 	for (int i = 0; i < 2000; i++)
-		capture_send(arg, i % 2, &flow, payload, sizeof(payload));
+		capture_send(arg, i % 2, &flow, payload, sizeof payload);
 	return NULL;
 }
 
@@ -351,14 +351,14 @@ static void wireshark_shows_roce(void **state)
 	for (int i = 0; i < 4; i++)
 		capture_send(capture, i < 2, &flows[i % 2], (char[]){"abcdefg"}, 8);
 	capture_close(&capture);
-	snprintf(command, sizeof(command),
+	snprintf(command, sizeof command,
 		 "HOME=%s tshark -n -r %s -o ip.check_checksum:TRUE -o udp.check_checksum:TRUE -T fields -e frame.protocols "
 		 "-e infiniband.bth.opcode -e infiniband.bth.destqp -e infiniband.bth.psn -e ip.checksum.status "
 		 "-e udp.checksum.status -e _ws.malformed 2>/dev/null",
 		 workdir, path);
 	tshark = popen(command, "r");
 	assert_non_null(tshark);
-	for (; fgets(line, sizeof(line), tshark); lines++) {
+	for (; fgets(line, sizeof line, tshark); lines++) {
 		/* Status 1: good; 3: no UDP checksum, as IPv4 allows. */
 		assert_non_null(strstr(line, lines % 2 ? "raw:ipv6:udp:infiniband" : "raw:ip:udp:infiniband"));
 		assert_non_null(strstr(line, lines % 2 ? "\t4\t0x123456\t11259375\t\t1\t" : "\t4\t0x123456\t11259375\t1\t3\t"));

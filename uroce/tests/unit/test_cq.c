@@ -26,7 +26,7 @@ static uint64_t clock_that_delivers(void)
 	clock_reads++;
 	struct cq *cq = delivered_by_polling;
 	delivered_by_polling = NULL;
-	if (cq != NULL)
+	if (cq)
 		push(cq, 4711, IBV_WC_SUCCESS, false);
 	return 123456789;
 }
@@ -106,7 +106,7 @@ static void sizes_and_vectors_are_checked(void **state)
 {
 	struct ibv_context *context = context_in(state);
 	static const int bad[] = {0, -1, MAX_CQE + 1, INT32_MIN, INT32_MAX};
-	for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
+	for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
 		errno = 0;
 		assert_null(cq_create(context, bad[i], NULL, NULL, 0));
 		assert_int_equal(errno, EINVAL);
@@ -464,7 +464,7 @@ static void extended_attributes_are_checked(void **state)
 	ex_refused(state, (struct ibv_cq_init_attr_ex){.cqe = 1, .comp_mask = 1, .flags = 1 << 9}, EOPNOTSUPP);
 	static const uint64_t flags[] = {IBV_WC_EX_WITH_CVLAN, IBV_WC_EX_WITH_FLOW_TAG, IBV_WC_EX_WITH_TM_INFO,
 					 1ull << 40};
-	for (size_t i = 0; i < sizeof(flags) / sizeof(*flags); i++)
+	for (size_t i = 0; i < sizeof flags / sizeof *flags; i++)
 		ex_refused(state, (struct ibv_cq_init_attr_ex){.cqe = 1, .wc_flags = flags[i]}, EOPNOTSUPP);
 }
 

@@ -22,7 +22,7 @@ struct world {
 
 static int setup(void **state)
 {
-	struct world *w = calloc(1, sizeof(*w));
+	struct world *w = calloc(1, sizeof *w);
 	assert_non_null(w);
 	w->bare = bare_new();
 	for (int i = 0; i < 2; i++) {

@@ -36,7 +36,7 @@ struct cookie {
 static void fill(uint8_t datagram[LENGTH], uint32_t number)
 {
 	memset(datagram, 0x5a, LENGTH);
-	memcpy(datagram + 1, &number, sizeof(number));
+	memcpy(datagram + 1, &number, sizeof number);
 }
 
 static void collect(void *arg, const void *datagram, size_t length, const void *cookie)
@@ -49,7 +49,7 @@ static void collect(void *arg, const void *datagram, size_t length, const void *
 
 	assert_int_equal(length, LENGTH);
 	assert_true(out->count < ROOM);
-	memcpy(&c, cookie, sizeof(c));
+	memcpy(&c, cookie, sizeof c);
 	if (c.check != ~c.number)
 		out->cookie_lost = true;
 	fill(original, (uint32_t)c.number);
@@ -78,17 +78,17 @@ static void offer(struct fault *fault, uint64_t now, uint32_t number, struct out
 	uint8_t datagram[LENGTH];
 
 	fill(datagram, number);
-	assert_true(fault_apply(fault, now, datagram, LENGTH, &cookie, sizeof(cookie), collect, out));
+	assert_true(fault_apply(fault, now, datagram, LENGTH, &cookie, sizeof cookie, collect, out));
 	/* The caller's memory is the caller's again. */
-	memset(&cookie, 0, sizeof(cookie));
-	memset(datagram, 0, sizeof(datagram));
+	memset(&cookie, 0, sizeof cookie);
+	memset(datagram, 0, sizeof datagram);
 }
 
 /* Many packets, 10 us apart, and all that they leave behind. */
 static struct output *run(const char *text, struct counters *counters)
 {
 	struct fault *fault = parse(text);
-	struct output *out = calloc(1, sizeof(*out));
+	struct output *out = calloc(1, sizeof *out);
 	uint64_t now = 1000;
 
 	assert_non_null(out);
@@ -119,13 +119,13 @@ static void wrong_texts_are_refused_with_the_bad_word(void **state)
 	char text[128];
 
 	(void)state;
-	for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
+	for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
 		struct fault *fault = NULL;
 
-		snprintf(text, sizeof(text), "duplicate=1%%,%s,reorder=0", wrong[i]);
+		snprintf(text, sizeof text, "duplicate=1%%,%s,reorder=0", wrong[i]);
 		assert_int_equal(fault_parse(text, &fault), -EINVAL);
 		assert_null(fault);
-		assert_true(fault_explain(text, message, sizeof(message)));
+		assert_true(fault_explain(text, message, sizeof message));
 		assert_non_null(strstr(message, wrong[i]));
 		assert_non_null(strstr(message, "allowed are loss, duplicate"));
 	}
@@ -140,10 +140,10 @@ static void texts_of_every_kind_are_understood(void **state)
 	char message[512];
 
 	(void)state;
-	for (size_t i = 0; i < sizeof(right) / sizeof(right[0]); i++) {
+	for (size_t i = 0; i < sizeof right / sizeof right[0]; i++) {
 		struct fault *fault = parse(right[i]);
 
-		assert_false(fault_explain(right[i], message, sizeof(message)));
+		assert_false(fault_explain(right[i], message, sizeof message));
 		fault_close(&fault);
 	}
 }
@@ -235,7 +235,7 @@ static void held_packets_are_overtaken_by_one_to_three(void **state)
 static void a_held_packet_goes_out_when_nothing_follows_it(void **state)
 {
 	struct fault *fault = parse("reorder=100%");
-	struct output *out = calloc(1, sizeof(*out));
+	struct output *out = calloc(1, sizeof *out);
 
 	(void)state;
 	assert_non_null(out);
@@ -255,7 +255,7 @@ static void a_held_packet_goes_out_when_nothing_follows_it(void **state)
 static void delay_holds_each_packet_as_long_as_said(void **state)
 {
 	struct fault *fault = parse("delay=200us");
-	struct output *out = calloc(1, sizeof(*out));
+	struct output *out = calloc(1, sizeof *out);
 	struct counters counters = {0};
 
 	(void)state;
@@ -282,7 +282,7 @@ static void delay_holds_each_packet_as_long_as_said(void **state)
 static void jitter_spreads_the_delay_around_its_middle(void **state)
 {
 	struct fault *fault = parse("delay=200us,jitter=100us,seed=3");
-	struct output *out = calloc(1, sizeof(*out));
+	struct output *out = calloc(1, sizeof *out);
 
 	(void)state;
 	assert_non_null(out);
@@ -308,7 +308,7 @@ static void a_seed_repeats_everything(void **state)
 	for (int i = 0; i < 3; i++) {
 		struct output *out;
 
-		snprintf(whole, sizeof(whole), "%s%d", text, i == 2 ? 43 : 42);
+		snprintf(whole, sizeof whole, "%s%d", text, i == 2 ? 43 : 42);
 		out = run(whole, NULL);
 		hash[i] = out->hash;
 		free(out);
@@ -324,7 +324,7 @@ static void one_more_kind_of_fault_does_not_shift_the_others(void **state)
 
 	(void)state;
 	assert_int_equal(plain->count, more->count);
-	assert_memory_equal(plain->number, more->number, plain->count * sizeof(plain->number[0]));
+	assert_memory_equal(plain->number, more->number, plain->count * sizeof plain->number[0]);
 	free(plain);
 	free(more);
 }
@@ -344,7 +344,7 @@ static void no_packet_vanishes_uncounted(void **state)
 static void without_memory_packets_go_out_as_they_are(void **state)
 {
 	struct fault *fault = parse("delay=10s,corrupt=100%");
-	struct output *out = calloc(1, sizeof(*out));
+	struct output *out = calloc(1, sizeof *out);
 	struct cookie cookie = {1, ~(uint64_t)1};
 	size_t huge = (size_t)257 << 20;
 	uint8_t datagram[LENGTH];

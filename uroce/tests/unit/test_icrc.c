@@ -62,19 +62,19 @@ static uint32_t expected(const struct icrc_flow *flow, uint16_t id, const uint8_
 		};
 		memcpy(&ip.saddr, flow->src.raw + 12, 4);
 		memcpy(&ip.daddr, flow->dst.raw + 12, 4);
-		memcpy(p, &ip, sizeof(ip));
-		p += sizeof(ip);
+		memcpy(p, &ip, sizeof ip);
+		p += sizeof ip;
 	} else {
 		struct ip6_hdr ip = {
 			.ip6_flow = htonl(0x6fffffff), .ip6_plen = udp.len, .ip6_nxt = IPPROTO_UDP, .ip6_hlim = 0xff,
 		};
 		memcpy(&ip.ip6_src, flow->src.raw, 16);
 		memcpy(&ip.ip6_dst, flow->dst.raw, 16);
-		memcpy(p, &ip, sizeof(ip));
-		p += sizeof(ip);
+		memcpy(p, &ip, sizeof ip);
+		p += sizeof ip;
 	}
-	memcpy(p, &udp, sizeof(udp));
-	p += sizeof(udp);
+	memcpy(p, &udp, sizeof udp);
+	p += sizeof udp;
 	memcpy(p, bth, length);
 	p[4] = 0xff;
 	return crc32_by_bits(all, (size_t)(p - all) + length);
@@ -114,11 +114,11 @@ static void pieces_are_as_the_whole(void **state)
 	struct icrc_flow flow = flow_between("10.0.0.1", "10.0.0.2");
 	uint8_t bytes[MOST];
 
-	fill(bytes, sizeof(bytes), 1);
-	for (size_t a = 0; a <= sizeof(bytes); a++)
-		for (size_t b = a; b <= sizeof(bytes); b += 3) {
-			struct iovec pieces[] = {{bytes, a}, {bytes + a, b - a}, {bytes + b, sizeof(bytes) - b}};
-			assert_int_equal(icrc_compute(&flow, 7, pieces, 3), compute(&flow, 7, bytes, sizeof(bytes)));
+	fill(bytes, sizeof bytes, 1);
+	for (size_t a = 0; a <= sizeof bytes; a++)
+		for (size_t b = a; b <= sizeof bytes; b += 3) {
+			struct iovec pieces[] = {{bytes, a}, {bytes + a, b - a}, {bytes + b, sizeof bytes - b}};
+			assert_int_equal(icrc_compute(&flow, 7, pieces, 3), compute(&flow, 7, bytes, sizeof bytes));
 		}
 }
 
@@ -128,16 +128,16 @@ static void every_bit_counts_but_the_reserved_byte(void **state)
 	struct icrc_flow flow = flow_between("fd00::1", "fd00::2");
 	uint8_t bytes[40];
 
-	fill(bytes, sizeof(bytes), 2);
-	uint32_t sum = compute(&flow, 0, bytes, sizeof(bytes));
-	for (size_t bit = 0; bit < 8 * sizeof(bytes); bit++) {
+	fill(bytes, sizeof bytes, 2);
+	uint32_t sum = compute(&flow, 0, bytes, sizeof bytes);
+	for (size_t bit = 0; bit < 8 * sizeof bytes; bit++) {
 		bytes[bit / 8] ^= (uint8_t)(1 << bit % 8);
-		assert_int_equal(compute(&flow, 0, bytes, sizeof(bytes)) == sum, bit / 8 == 4);
-		assert_int_equal(icrc_find_id(&flow, bytes, sizeof(bytes), sum), bit / 8 == 4 ? 0 : -1);
+		assert_int_equal(compute(&flow, 0, bytes, sizeof bytes) == sum, bit / 8 == 4);
+		assert_int_equal(icrc_find_id(&flow, bytes, sizeof bytes, sum), bit / 8 == 4 ? 0 : -1);
 		bytes[bit / 8] ^= (uint8_t)(1 << bit % 8);
 	}
 	flow.src_port++;
-	assert_int_not_equal(compute(&flow, 0, bytes, sizeof(bytes)), sum);
+	assert_int_not_equal(compute(&flow, 0, bytes, sizeof bytes), sum);
 }
 
 static void identification_is_found(void **state)
@@ -145,9 +145,9 @@ static void identification_is_found(void **state)
 	(void)state;
 	struct icrc_flow flow = flow_between("127.0.0.1", "127.0.0.2");
 	static uint8_t bytes[WIRE_BTH + WIRE_MAX_MTU];
-	const size_t lengths[] = {WIRE_BTH, 28, 60, 1040, sizeof(bytes)};
+	const size_t lengths[] = {WIRE_BTH, 28, 60, 1040, sizeof bytes};
 
-	for (size_t i = 0; i < sizeof(lengths) / sizeof(lengths[0]); i++) {
+	for (size_t i = 0; i < sizeof lengths / sizeof lengths[0]; i++) {
 		fill(bytes, lengths[i], (unsigned)i);
 		for (unsigned id = 0; id < 65536; id += 251)
 			assert_int_equal(icrc_find_id(&flow, bytes, lengths[i], compute(&flow, (uint16_t)id, bytes, lengths[i])), id);
@@ -160,11 +160,11 @@ static void wrong_sums_have_no_identification(void **state)
 	(void)state;
 	struct icrc_flow flow = flow_between("127.0.0.1", "127.0.0.2");
 	uint8_t bytes[WIRE_BTH] = {4};
-	uint32_t sum = compute(&flow, 5, bytes, sizeof(bytes));
+	uint32_t sum = compute(&flow, 5, bytes, sizeof bytes);
 	unsigned found = 0;
 
 	for (uint32_t i = 1; i <= 20000; i++)
-		found += icrc_find_id(&flow, bytes, sizeof(bytes), sum ^ i * 2654435761u) >= 0;
+		found += icrc_find_id(&flow, bytes, sizeof bytes, sum ^ i * 2654435761u) >= 0;
 	assert_true(found <= 5);
 }
 

@@ -77,7 +77,7 @@ struct world {
 
 static int setup(void **state)
 {
-	struct world *w = calloc(1, sizeof(*w));
+	struct world *w = calloc(1, sizeof *w);
 	w->bare = bare_new();
 	w->pd = pd_alloc(&w->bare->context.verbs.context);
 	w->other_pd = pd_alloc(&w->bare->context.verbs.context);
@@ -86,7 +86,7 @@ static int setup(void **state)
 	w->alien_qp = (struct qp){.device = &w->bare->device, .pd = pd_of(w->other_pd), .qpn = 0x333};
 	w->memory = aligned_alloc(SIZE, SIZE);
 	*state = w;
-	return w->pd == NULL || w->other_pd == NULL || w->memory == NULL;
+	return !w->pd || !w->other_pd || !w->memory;
 }
 
 static int teardown(void **state)
@@ -159,7 +159,7 @@ static void flags_follow_the_manual(void **state)
 				   LOCAL | IBV_ACCESS_HUGETLB,
 				   LOCAL | IBV_ACCESS_RELAXED_ORDERING,
 				   LOCAL | 1 << 29};
-	for (size_t i = 0; i < sizeof(good) / sizeof(*good); i++)
+	for (size_t i = 0; i < sizeof good / sizeof *good; i++)
 		assert_int_equal(mr_dereg(reg(w, good[i])), 0);
 }
 
@@ -306,7 +306,7 @@ static void bounds_hold_at_every_base(void **state)
 	struct ibv_mr *mr = reg(w, READ);
 	check_bounds(w, mr, at(w, 0));
 	assert_int_equal(mr_dereg(mr), 0);
-	for (size_t i = 0; i < sizeof(bases) / sizeof(*bases); i++) {
+	for (size_t i = 0; i < sizeof bases / sizeof *bases; i++) {
 		mr = mr_reg(w->pd, w->memory, SIZE, bases[i], READ);
 		assert_non_null(mr);
 		check_bounds(w, mr, bases[i]);
@@ -354,7 +354,7 @@ static void rereg_refused(struct ibv_mr *mr, int flags, struct ibv_pd *pd, void 
 	errno = 0;
 	assert_int_equal(mr_rereg(mr, flags, pd, addr, length, access), IBV_REREG_MR_ERR_INPUT);
 	assert_int_equal(errno, error);
-	assert_memory_equal(mr, &before, sizeof(before));
+	assert_memory_equal(mr, &before, sizeof before);
 }
 
 static void reregistration_changes_what_its_flags_say(void **state)

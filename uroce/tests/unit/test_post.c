@@ -159,7 +159,7 @@ static void inline_data_is_copied(void **state)
 	wr.num_sge = 2;
 	wr.send_flags = IBV_SEND_INLINE;
 	assert_int_equal(post(qp, wr), 0);
-	memset(text, 0, sizeof(text));
+	memset(text, 0, sizeof text);
 	assert_int_equal(last(qp)->length, 10);
 	assert_true(last(qp)->inlined);
 	assert_int_equal(last(qp)->sges, 0);
@@ -276,7 +276,7 @@ static void windows_end_with_their_queue_pair(void **state)
 	struct rig *rig = *state;
 	static uint8_t memory[64];
 	struct ibv_qp *qp = ready(rig, IBV_QPT_RC);
-	struct ibv_mr *mr = mr_reg(rig->pd, memory, sizeof(memory), (uintptr_t)memory,
+	struct ibv_mr *mr = mr_reg(rig->pd, memory, sizeof memory, (uintptr_t)memory,
 				   IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_MW_BIND);
 	struct ibv_mw *mw = mw_alloc(rig->pd, IBV_MW_TYPE_2);
 	struct ibv_send_wr wr = send_wr(1, IBV_WR_BIND_MW);
@@ -414,7 +414,7 @@ static void the_sender_of_a_datagram_is_found_in_its_header(void **state)
 	assert_int_equal(attr.grh.traffic_class, 0x24);
 
 	/* IPv6, with an address that begins like an IPv4 header. */
-	memset(grh, 0, sizeof(grh));
+	memset(grh, 0, sizeof grh);
 	grh[0] = 0x61;
 	grh[1] = 0x23;
 	grh[8] = 0xfd;
@@ -425,7 +425,7 @@ static void the_sender_of_a_datagram_is_found_in_its_header(void **state)
 	assert_int_equal(attr.grh.traffic_class, 0x12);
 	assert_int_equal(attr.grh.flow_label, 0x30000);
 
-	memset(grh, 0, sizeof(grh));
+	memset(grh, 0, sizeof grh);
 	assert_int_equal(ah_init_from_wc(context, 1, &wc, (struct ibv_grh *)(void *)grh, &attr), EINVAL);
 	wc.wc_flags = 0;
 	assert_null(ah_create_from_wc(rig->pd, &wc, (struct ibv_grh *)(void *)grh, 1));

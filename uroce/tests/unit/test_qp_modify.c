@@ -38,10 +38,10 @@ static bool lookup(unsigned type, enum ibv_qp_state from, enum ibv_qp_state to, 
 	*required = *optional = 0;
 	if (to == IBV_QPS_RESET || to == IBV_QPS_ERR)
 		return true;
-	for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
-		if (table[i].from != from || table[i].to != to || table[i].of[type] == NULL)
+	for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
+		if (table[i].from != from || table[i].to != to || !table[i].of[type])
 			continue;
-		for (size_t a = 0; a < sizeof(alphabet) / sizeof(alphabet[0]); a++) {
+		for (size_t a = 0; a < sizeof alphabet / sizeof alphabet[0]; a++) {
 			if (strchr(table[i].of[type], alphabet[a].letter - 'a' + 'A'))
 				*required |= alphabet[a].bit;
 			if (strchr(table[i].of[type], alphabet[a].letter))
@@ -97,7 +97,7 @@ static void refuses(struct rig *rig, enum ibv_qp_state from, int mask, const str
 	struct ibv_qp_attr before = qp_of(qp)->attr;
 	assert_int_equal(qp_modify(qp, &copy, mask), error);
 	assert_int_equal(qp_of(qp)->state, from);
-	assert_memory_equal(&before, &qp_of(qp)->attr, sizeof(before));
+	assert_memory_equal(&before, &qp_of(qp)->attr, sizeof before);
 	assert_int_equal(qp_destroy(qp), 0);
 }
 
@@ -187,7 +187,7 @@ static void query_tells_what_was_set(void **state)
 	assert_int_equal(attr.min_rnr_timer, good.min_rnr_timer);
 	assert_int_equal(attr.max_rd_atomic, good.max_rd_atomic);
 	assert_int_equal(attr.max_dest_rd_atomic, good.max_dest_rd_atomic);
-	assert_memory_equal(&attr.ah_attr, &good.ah_attr, sizeof(good.ah_attr));
+	assert_memory_equal(&attr.ah_attr, &good.ah_attr, sizeof good.ah_attr);
 	assert_false(attr.sq_draining);
 	assert_int_equal(init.cap.max_send_wr, 4);
 	assert_true(init.cap.max_inline_data >= 64);

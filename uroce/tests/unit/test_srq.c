@@ -151,7 +151,7 @@ static void the_last_receive_is_told_once(void **state)
 	struct ibv_srq *srq = make(rig, 4, 1);
 	struct ibv_qp *qp = qp_with(rig, srq);
 
-	for (size_t i = 0; i < sizeof(from) / sizeof(from[0]); i++) {
+	for (size_t i = 0; i < sizeof from / sizeof from[0]; i++) {
 		rig_bring(qp, from[i]);
 		assert_int_equal(rig_modify(qp, IBV_QPS_ERR, IBV_QP_STATE), 0);
 		assert_int_equal(rig_modify(qp, IBV_QPS_ERR, IBV_QP_STATE), 0);

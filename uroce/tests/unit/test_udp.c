@@ -92,9 +92,9 @@ static void sizes_and_pieces_arrive_whole(void **state)
 	struct end *a = open_end(addresses, NULL), *b = open_end(addresses, NULL);
 	struct packet_out packet;
 
-	for (size_t i = 0; i < sizeof(bytes); i++)
+	for (size_t i = 0; i < sizeof bytes; i++)
 		bytes[i] = (uint8_t)(i * 7 + i / 256);
-	for (size_t s = 0; s < sizeof(sizes) / sizeof(sizes[0]); s++) {
+	for (size_t s = 0; s < sizeof sizes / sizeof sizes[0]; s++) {
 		for (unsigned opcode = OP_SEND_ONLY; opcode <= OP_READ_ONLY; opcode += OP_READ_ONLY - OP_SEND_ONLY) {
 			make(a, b, (uint8_t)opcode, &packet);
 			packet.may_change = opcode == OP_READ_ONLY;
@@ -128,11 +128,11 @@ static void what_may_change_is_copied_at_once(void **state)
 	struct end *a = open_end(addresses, NULL), *b = open_end(addresses, NULL);
 	struct packet_out packet;
 
-	memset(before, 1, sizeof(before));
+	memset(before, 1, sizeof before);
 	for (int may_change = 1; may_change >= 0; may_change--) {
-		memcpy(bytes, before, sizeof(bytes));
+		memcpy(bytes, before, sizeof bytes);
 		make(a, b, OP_READ_ONLY, &packet);
-		set_payload(&packet, bytes, sizeof(bytes));
+		set_payload(&packet, bytes, sizeof bytes);
 		packet.may_change = may_change;
 		b->got->count = 0;
 		link_send(udp_link_of(a->udp), &packet);
@@ -140,7 +140,7 @@ static void what_may_change_is_copied_at_once(void **state)
 		link_flush(udp_link_of(a->udp));
 		if (may_change) {
 			assert_true(receive(b, 1));
-			check_packet(b->got, 0, before, sizeof(before));
+			check_packet(b->got, 0, before, sizeof before);
 			assert_int_equal(b->counters.drop_icrc, 0);
 		} else {
 			for (int i = 0; i < 100 && b->counters.drop_icrc == 0; i++)
@@ -160,19 +160,19 @@ static void batches_keep_order(void **state)
 	enum { COUNT = 600 };
 	static const size_t pattern[] = {
 		1040, 1040, 1040, 8, 2048, 2048, 4096, 4096, 4096, 4096, 4096, 500, 4, 0, 4096, 8 };
-	const size_t patterns = sizeof(pattern) / sizeof(pattern[0]);
+	const size_t patterns = sizeof pattern / sizeof pattern[0];
 	struct end *a = open_end(addresses, NULL), *b = open_end(addresses, NULL), *c = open_end(addresses, NULL);
-	uint8_t (*bytes)[WIRE_MAX_MTU] = malloc(COUNT * sizeof(*bytes));
+	uint8_t (*bytes)[WIRE_MAX_MTU] = malloc(COUNT * sizeof *bytes);
 	struct link *link = udp_link_of(a->udp);
 	struct packet_out packet;
 	size_t next[2] = { 0, 0 };
 
 	assert_non_null(bytes);
-	if (addresses != NULL)
+	if (addresses)
 		settle(a);
 	uint64_t calls = a->counters.tx_calls;
 	for (size_t i = 0; i < COUNT; i++) {
-		memset(bytes[i], (int)i, sizeof(bytes[i]));
+		memset(bytes[i], (int)i, sizeof bytes[i]);
 		memcpy(bytes[i], &(uint32_t){ (uint32_t)i }, 4);
 	}
 	for (size_t i = 0; i < COUNT; i++) {
@@ -286,13 +286,13 @@ static void full_socket_keeps_copies_and_tells_when_it_goes_on(void **state)
 	uint8_t bytes[COUNT][WIRE_MAX_MTU], copy[COUNT][WIRE_MAX_MTU];
 	struct packet_out packet;
 
-	if (addresses != NULL)
+	if (addresses)
 		settle(a);
 	uint64_t already = a->counters.tx_packets;
 	refusal = EAGAIN;
 	refuse_from = 5;
 	for (size_t i = 0; i < COUNT; i++) {
-		memset(bytes[i], (int)i + 1, sizeof(bytes[i]));
+		memset(bytes[i], (int)i + 1, sizeof bytes[i]);
 		make(a, b, OP_WRITE_MIDDLE, &packet);
 		set_payload(&packet, bytes[i], sizes[i % 4]);
 		link_send(link, &packet);
@@ -301,8 +301,8 @@ static void full_socket_keeps_copies_and_tells_when_it_goes_on(void **state)
 	assert_false(link_ready(link));
 	assert_int_equal(a->counters.tx_blocked, 1);
 	/* Nothing of the application's may be read any more. */
-	memcpy(copy, bytes, sizeof(copy));
-	memset(bytes, 0xee, sizeof(bytes));
+	memcpy(copy, bytes, sizeof copy);
+	memset(bytes, 0xee, sizeof bytes);
 	link_flush(link);
 	assert_false(link_ready(link));
 
@@ -332,7 +332,7 @@ static void full_socket_and_full_batch_lose_the_rest(void **state)
 	refuse_from = 0;
 	make(a, b, OP_WRITE_MIDDLE, &packet);
 	for (size_t i = 0; i < COUNT; i++) {
-		set_payload(&packet, bytes, i % 3 ? sizeof(bytes) : 700);
+		set_payload(&packet, bytes, i % 3 ? sizeof bytes : 700);
 		link_send(link, &packet);
 		if (i % 7 == 0)
 			link_flush(link);
@@ -357,14 +357,14 @@ static void kernel_without_segmentation_gets_packets_one_by_one(void **state)
 	uint8_t bytes[COUNT][WIRE_MAX_MTU];
 	struct packet_out packet;
 
-	if (addresses != NULL)
+	if (addresses)
 		settle(a);
 	refusal = EIO;
 	refuse_runs = true;
 	for (size_t i = 0; i < COUNT; i++) {
-		memset(bytes[i], (int)i + 1, sizeof(bytes[i]));
+		memset(bytes[i], (int)i + 1, sizeof bytes[i]);
 		make(a, b, OP_WRITE_MIDDLE, &packet);
-		set_payload(&packet, bytes[i], i < 20 ? 300 : sizeof(bytes[i]));
+		set_payload(&packet, bytes[i], i < 20 ? 300 : sizeof bytes[i]);
 		link_send(link, &packet);
 		if (i % 20 == 19)
 			link_flush(link);
@@ -373,7 +373,7 @@ static void kernel_without_segmentation_gets_packets_one_by_one(void **state)
 	refusal = 0;
 	refuse_runs = false;
 	for (size_t i = 0; i < COUNT; i++)
-		check_packet(b->got, i, bytes[i], i < 20 ? 300 : sizeof(bytes[i]));
+		check_packet(b->got, i, bytes[i], i < 20 ? 300 : sizeof bytes[i]);
 	assert_int_equal(a->counters.tx_errors + b->counters.drop_icrc, 0);
 }
 
@@ -404,13 +404,13 @@ static void faults_lose_and_delay(void **state)
 	uint8_t bytes[3000] = { 1, 2, 3 };
 
 	make(a, b, OP_SEND_ONLY, &packet);
-	set_payload(&packet, bytes, sizeof(bytes));
+	set_payload(&packet, bytes, sizeof bytes);
 	send_one(a, &packet);
 	assert_int_equal(a->counters.fault_loss, 1);
 	assert_int_equal(a->counters.tx_packets, 0);
 
 	make(c, b, OP_SEND_ONLY, &packet);
-	set_payload(&packet, bytes, sizeof(bytes));
+	set_payload(&packet, bytes, sizeof bytes);
 	send_one(c, &packet);
 	assert_int_equal(b->got->count, 0);
 	/* The sender's own descriptor wakes it when it is time. */
@@ -420,7 +420,7 @@ static void faults_lose_and_delay(void **state)
 		udp_receive(c->udp, 1);
 	}
 	assert_true(receive(b, 2));
-	check_packet(b->got, 1, bytes, sizeof(bytes));
+	check_packet(b->got, 1, bytes, sizeof bytes);
 	close_end(a);
 	close_end(b);
 	close_end(c);
@@ -439,7 +439,7 @@ static void bad_configurations_are_refused(void **state)
 	};
 	struct counters counters = { 0 };
 
-	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+	for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
 		struct udp_link *udp = NULL;
 		struct udp_config config = {
 			.addresses = bad[i].addresses,

@@ -24,13 +24,13 @@ struct stranger {
 static void stranger_open(struct stranger *stranger, const char *from, uint16_t port, const char *to)
 {
 	struct sockaddr_in address = { .sin_family = AF_INET, .sin_port = htons(port) };
-	socklen_t length = sizeof(address);
+	socklen_t length = sizeof address;
 
-	memset(stranger, 0, sizeof(*stranger));
+	memset(stranger, 0, sizeof *stranger);
 	stranger->fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	assert_true(stranger->fd >= 0);
 	assert_int_equal(inet_pton(AF_INET, from, &address.sin_addr), 1);
-	assert_int_equal(bind(stranger->fd, (struct sockaddr *)&address, sizeof(address)), 0);
+	assert_int_equal(bind(stranger->fd, (struct sockaddr *)&address, sizeof address), 0);
 	assert_int_equal(getsockname(stranger->fd, (struct sockaddr *)&address, &length), 0);
 	stranger->to = (struct sockaddr_in){ .sin_family = AF_INET, .sin_port = htons(WIRE_PORT) };
 	assert_int_equal(inet_pton(AF_INET, to, &stranger->to.sin_addr), 1);
@@ -49,9 +49,9 @@ static void stranger_send(const struct stranger *stranger, uint32_t qpn, uint16_
 		OP_SEND_ONLY, 0, 0xff, 0xff, 0, (uint8_t)(qpn >> 16), (uint8_t)(qpn >> 8), (uint8_t)qpn };
 	struct iovec covered = { bytes, length };
 	uint32_t icrc = icrc_compute(&stranger->flow, id, &covered, 1) ^ flip;
-	memcpy(bytes + length, &icrc, sizeof(icrc));
+	memcpy(bytes + length, &icrc, sizeof icrc);
 	assert_int_equal(sendto(stranger->fd, bytes, length + 4, 0, (const struct sockaddr *)&stranger->to,
-				sizeof(stranger->to)), length + 4);
+				sizeof stranger->to), length + 4);
 }
 
 static uint64_t arrived(const struct end *end)
@@ -99,7 +99,7 @@ static void sender_that_numbers_its_packets_is_learned(void **state)
 	};
 	struct end *a = open_end(one_address, NULL);
 	struct stranger s, other;
-	size_t accepted = 0, count = sizeof(packets) / sizeof(packets[0]);
+	size_t accepted = 0, count = sizeof packets / sizeof packets[0];
 
 	stranger_open(&s, "127.0.0.8", 0, one_address);
 	stranger_open(&other, "127.0.0.7", 0, one_address);
@@ -129,7 +129,7 @@ static void loopback_takes_packets_of_blocks_only(void **state)
 	struct in_addr carrier = block_carrier(block_of(a->qpn));
 	struct stranger s;
 
-	assert_non_null(inet_ntop(AF_INET, &carrier, to, sizeof(to)));
+	assert_non_null(inet_ntop(AF_INET, &carrier, to, sizeof to));
 	stranger_open(&s, "127.0.0.1", 0, to);
 	stranger_send(&s, a->qpn, 0, 32, 0);
 	let_in(a, 1);
@@ -168,11 +168,11 @@ static void every_pair_on_one_address_reaches_the_other(void **state)
 		for (size_t i = 0; i < end_count; i++) {
 			for (size_t j = 0; j < end_count; j++) {
 				make(ends[i], ends[j], OP_SEND_ONLY, &packet);
-				set_payload(&packet, bytes, sizeof(bytes));
+				set_payload(&packet, bytes, sizeof bytes);
 				size_t before = ends[j]->got->count;
 				send_one(ends[i], &packet);
 				assert_true(receive(ends[j], before + 1));
-				check_packet(ends[j]->got, before, bytes, sizeof(bytes));
+				check_packet(ends[j]->got, before, bytes, sizeof bytes);
 				assert_memory_equal(&ends[j]->got->path.sgid, udp_gid(ends[i]->udp, 0), 16);
 			}
 		}

@@ -27,7 +27,7 @@ static const struct {
 	{0x14, 28, 1, 0, 0, 0}, {0x16, 4, 1, 0, 0, 1},  {0x17, 4, 1, 0, 0, 1},
 };
 
-enum { KINDS = sizeof(table) / sizeof(table[0]), DETH = 8 };
+enum { KINDS = sizeof table / sizeof table[0], DETH = 8 };
 
 static int kind_of(uint8_t opcode)
 {
@@ -116,10 +116,10 @@ static void bytes_lie_where_the_specification_says(void **state)
 	uint8_t bytes[WIRE_MAX_HEADER];
 
 	memcpy(&in.imm, "imm!", 4);
-	assert_int_equal(wire_encode(&in, bytes), sizeof(expected));
+	assert_int_equal(wire_encode(&in, bytes), sizeof expected);
 	/* The migration bit is set, as rdma_rxe and the specification's default have it, or not: it is nobody's concern. */
 	bytes[1] |= 0x40;
-	assert_memory_equal(bytes, expected, sizeof(expected));
+	assert_memory_equal(bytes, expected, sizeof expected);
 }
 
 static void truncated_packets_are_refused(void **state)
@@ -128,7 +128,7 @@ static void truncated_packets_are_refused(void **state)
 	for (unsigned opcode = 0; opcode < 256; opcode++) {
 		uint8_t bytes[WIRE_MAX_HEADER] = {(uint8_t)opcode};
 		struct packet in = full((uint8_t)opcode), out;
-		size_t length = kind_of((uint8_t)opcode) < 0 ? sizeof(bytes) : wire_encode(&in, bytes);
+		size_t length = kind_of((uint8_t)opcode) < 0 ? sizeof bytes : wire_encode(&in, bytes);
 
 		for (size_t cut = 0; cut < length; cut++) {
 			/* On the heap: a read beyond its end would be found. */

@@ -54,9 +54,9 @@ static inline void deliver(void *arg, const uint8_t *bytes, size_t length, const
 
 static inline struct end *open_end(const char *addresses, const char *fault)
 {
-	struct end *end = calloc(1, sizeof(*end));
+	struct end *end = calloc(1, sizeof *end);
 	assert_non_null(end);
-	end->got = malloc(sizeof(*end->got));
+	end->got = malloc(sizeof *end->got);
 	assert_non_null(end->got);
 	end->got->count = 0;
 	struct udp_config config = {
@@ -167,7 +167,7 @@ static inline bool kernel_steers(void)
 	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), on = 1;
 
 	assert_true(fd >= 0);
-	assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof(on)), 0);
+	assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on), 0);
 	int error = steer_attach(fd, &nobody);
 	close(fd);
 	return error == 0;
@@ -214,7 +214,7 @@ static inline void check_packet(const struct got *got, size_t index, const void 
 static inline void choose_address(void)
 {
 	unsigned pid = (unsigned)getpid();
-	snprintf(one_address, sizeof(one_address), "127.%u.%u.%u", 92 + (pid >> 16 & 63), pid >> 8 & 255, pid & 255);
+	snprintf(one_address, sizeof one_address, "127.%u.%u.%u", 92 + (pid >> 16 & 63), pid >> 8 & 255, pid & 255);
 }
 
 #endif
