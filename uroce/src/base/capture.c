@@ -10,7 +10,6 @@
 #include <inttypes.h>
 #include <limits.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,6 +19,7 @@
 #include <unistd.h>
 
 #include "log.h"
+#include "thread.h"
 #include "wire.h"
 
 enum {
@@ -266,16 +266,9 @@ static void *flush_thread(void *arg)
 	return NULL;
 }
 
-/* The application's signals are for its own threads. */
 static bool start_thread(struct capture *capture)
 {
-	sigset_t all, old;
-	int ret;
-
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	ret = pthread_create(&capture->thread, NULL, flush_thread, capture);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	int ret = thread_start(&capture->thread, flush_thread, capture);
 	if (ret)
 		log_write(LOG_WARN, "capture %s: cannot start a thread (%s), so each packet is written at once, which is slower", capture->path,
 			  strerror(ret));

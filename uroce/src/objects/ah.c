@@ -32,10 +32,8 @@ struct ibv_ah *ah_create(struct ibv_pd *ibpd, struct ibv_ah_attr *attr)
 {
 	struct pd *pd = pd_of(ibpd);
 	struct ah *ah = calloc(1, sizeof *ah);
-	if (!ah) {
-		errno = ENOMEM;
+	if (!ah)
 		return NULL;
-	}
 	int error = ah_resolve(pd->device, attr, &ah->av);
 	if (error != 0) {
 		free(ah);
@@ -45,8 +43,7 @@ struct ibv_ah *ah_create(struct ibv_pd *ibpd, struct ibv_ah_attr *attr)
 	ah->ibv.context = ibpd->context;
 	ah->ibv.pd = ibpd;
 	atomic_fetch_add(&pd->uses, 1);
-	atomic_fetch_add(&context_of(ibpd->context)->objects, 1);
-	counter_object(&pd->device->counters->objects.ah, 1);
+	context_count(context_of(ibpd->context), &pd->device->counters->objects.ah, 1);
 	return &ah->ibv;
 }
 
@@ -55,8 +52,7 @@ int ah_destroy(struct ibv_ah *ibah)
 	struct ah *ah = (struct ah *)ibah;
 	struct pd *pd = pd_of(ibah->pd);
 	atomic_fetch_sub(&pd->uses, 1);
-	atomic_fetch_sub(&context_of(ibah->context)->objects, 1);
-	counter_object(&pd->device->counters->objects.ah, -1);
+	context_count(context_of(ibah->context), &pd->device->counters->objects.ah, -1);
 	free(ah);
 	return 0;
 }

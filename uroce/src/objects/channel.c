@@ -19,12 +19,10 @@ struct ibv_comp_channel *channel_create(struct ibv_context *ibv_context)
 {
 	struct context *context = context_of(ibv_context);
 	struct channel *channel = calloc(1, sizeof *channel);
-	if (!channel) {
-		errno = ENOMEM;
+	if (!channel)
 		return NULL;
-	}
 	/* Blocking, as the application expects: it makes the descriptor non-blocking if it wants that. */
-	channel->ibv.fd = eventfd(0, EFD_CLOEXEC | EFD_SEMAPHORE);
+	channel->ibv.fd = event_fd(EFD_SEMAPHORE);
 	if (channel->ibv.fd < 0) {
 		int error = errno;
 		free(channel);
@@ -34,8 +32,7 @@ struct ibv_comp_channel *channel_create(struct ibv_context *ibv_context)
 	channel->ibv.context = ibv_context;
 	channel->tail = &channel->head;
 	pthread_mutex_init(&channel->lock, NULL);
-	atomic_fetch_add(&context->objects, 1);
-	counter_object(&context->device->counters->objects.channel, 1);
+	context_count(context, &context->device->counters->objects.channel, 1);
 	return &channel->ibv;
 }
 
@@ -52,8 +49,7 @@ int channel_destroy(struct ibv_comp_channel *ibv_channel)
 
 	close(ibv_channel->fd);
 	pthread_mutex_destroy(&channel->lock);
-	atomic_fetch_sub(&context->objects, 1);
-	counter_object(&context->device->counters->objects.channel, -1);
+	context_count(context, &context->device->counters->objects.channel, -1);
 	free(channel);
 	return 0;
 }

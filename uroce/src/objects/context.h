@@ -23,4 +23,11 @@ static inline struct context *context_of(const struct ibv_context *context)
 	return (struct context *)((char *)(uintptr_t)context - offsetof(struct context, verbs.context));
 }
 
+/* One object more, or one less (`change` -1), of the kind that `gauge` counts. */
+static inline void context_count(struct context *context, _Atomic int64_t *gauge, int change)
+{
+	atomic_fetch_add(&context->objects, (unsigned)change);
+	counter_object(gauge, change);
+}
+
 #endif

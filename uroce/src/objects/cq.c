@@ -8,6 +8,7 @@
 
 #include "event.h"
 #include "log.h"
+#include "ring.h"
 
 /* ibv_cq_ex_to_cq is a cast. */
 _Static_assert(offsetof(struct ibv_cq, context) == offsetof(struct ibv_cq_ex, context), "layout");
@@ -23,9 +24,9 @@ _Static_assert(offsetof(struct ibv_cq, async_events_completed) == offsetof(struc
 
 /* ---- the ring; the queue's lock held ---- */
 
-static struct cqe *slot(const struct cq *cq, uint32_t position)
+static struct cqe *cq_slot(const struct cq *cq, uint32_t position)
 {
-	return &cq->ring[position & (cq->size - 1)];
+	return ring_slot(cq->ring, sizeof *cq->ring, cq->size, position);
 }
 
 static uint32_t held(const struct cq *cq)
@@ -38,14 +39,6 @@ static void wipe(struct cqe *ring, uint32_t touched)
 	if (ring)
 		explicit_bzero(ring, touched * sizeof *ring);
 	free(ring);
-}
-
-static uint32_t ring_size(uint32_t cqe)
-{
-	uint32_t size = 1;
-	while (size < cqe)
-		size <<= 1;
-	return size;
 }
 
 /* Makes room, or says that there is none. */
@@ -67,7 +60,7 @@ static bool make_room(struct cq *cq)
 
 static void add(struct cq *cq, const struct cqe *cqe)
 {
-	struct cqe *to = slot(cq, cq->tail);
+	struct cqe *to = cq_slot(cq, cq->tail);
 	to->wc = cqe->wc;
 	if (cq->timestamp)
 		to->timestamp = cq->device->clock();
@@ -107,10 +100,10 @@ void cq_remove(struct cq *cq, uint32_t qpn, const struct ibv_srq *keep_srq)
 	pthread_mutex_lock(&cq->lock);
 	uint32_t to = cq->head;
 	for (uint32_t from = cq->head; from != cq->tail; from++) {
-		if (goes(&slot(cq, from)->wc, qpn, keep_srq))
+		if (goes(&cq_slot(cq, from)->wc, qpn, keep_srq))
 			continue;
 		if (to != from)
-			*slot(cq, to) = *slot(cq, from);
+			*cq_slot(cq, to) = *cq_slot(cq, from);
 		to++;
 	}
 	cq->tail = to;
@@ -122,7 +115,7 @@ uint32_t cq_take_wcs(struct cq *cq, uint32_t count, struct ibv_wc *wc)
 	pthread_mutex_lock(&cq->lock);
 	uint32_t got = held(cq) < count ? held(cq) : count;
 	for (uint32_t i = 0; i < got; i++)
-		wc[i] = slot(cq, cq->head++)->wc;
+		wc[i] = cq_slot(cq, cq->head++)->wc;
 	pthread_mutex_unlock(&cq->lock);
 	return got;
 }
@@ -132,7 +125,7 @@ bool cq_take(struct cq *cq, struct cqe *out)
 	pthread_mutex_lock(&cq->lock);
 	bool some = held(cq) > 0;
 	if (some)
-		*out = *slot(cq, cq->head++);
+		*out = *cq_slot(cq, cq->head++);
 	pthread_mutex_unlock(&cq->lock);
 	return some;
 }
@@ -155,11 +148,14 @@ struct cq *cq_new(struct ibv_context *ibv_context, uint32_t cqe, void *cq_contex
 	}
 	struct cq *cq = calloc(1, sizeof *cq);
 	if (!cq)
-		goto no_memory;
+		return NULL;
 	cq->size = ring_size(cqe);
 	cq->ring = calloc(cq->size, sizeof *cq->ring);
-	if (!cq->ring)
-		goto no_memory;
+	if (!cq->ring) {
+		free(cq);
+		errno = ENOMEM;
+		return NULL;
+	}
 	cq->device = context->device;
 	cq->context = context;
 	cq->events.cq = &cq->ibv;
@@ -176,13 +172,8 @@ struct cq *cq_new(struct ibv_context *ibv_context, uint32_t cqe, void *cq_contex
 		channel->refcnt++;
 		pthread_mutex_unlock(&ibv_context->mutex);
 	}
-	atomic_fetch_add(&context->objects, 1);
-	counter_object(&cq->device->counters->objects.cq, 1);
+	context_count(context, &cq->device->counters->objects.cq, 1);
 	return cq;
-no_memory:
-	free(cq);
-	errno = ENOMEM;
-	return NULL;
 }
 
 struct ibv_cq *cq_create(struct ibv_context *context, int cqe, void *cq_context, struct ibv_comp_channel *channel,
@@ -193,20 +184,6 @@ struct ibv_cq *cq_create(struct ibv_context *context, int cqe, void *cq_context,
 	return cq ? &cq->ibv : NULL;
 }
 
-static bool awaited(uint32_t given, uint32_t acknowledged)
-{
-	return (int32_t)(given - acknowledged) > 0;
-}
-
-/* ibv_get_cq_event(3), ibv_get_async_event(3): all events that were taken must be acknowledged first. */
-static void wait_for_acknowledgement(struct ibv_cq *cq, uint32_t completions, uint32_t asynchronous)
-{
-	pthread_mutex_lock(&cq->mutex);
-	while (awaited(completions, cq->comp_events_completed) || awaited(asynchronous, cq->async_events_completed))
-		pthread_cond_wait(&cq->cond, &cq->mutex);
-	pthread_mutex_unlock(&cq->mutex);
-}
-
 int cq_destroy(struct ibv_cq *ibv_cq)
 {
 	struct cq *cq = cq_of(ibv_cq);
@@ -214,8 +191,9 @@ int cq_destroy(struct ibv_cq *ibv_cq)
 
 	if (atomic_load(&cq->uses) != 0)
 		return EBUSY;
-	uint32_t given = channel_forget(&cq->events);
-	wait_for_acknowledgement(ibv_cq, given, context_forget(context, ibv_cq));
+	/* ibv_get_cq_event(3), ibv_get_async_event(3): all events that were taken must be acknowledged first. */
+	event_wait_acknowledged(&ibv_cq->mutex, &ibv_cq->cond, &ibv_cq->comp_events_completed, channel_forget(&cq->events));
+	event_wait_acknowledged(&ibv_cq->mutex, &ibv_cq->cond, &ibv_cq->async_events_completed, context_forget(context, ibv_cq));
 
 	if (ibv_cq->channel) {
 		pthread_mutex_lock(&ibv_cq->context->mutex);
@@ -227,8 +205,7 @@ int cq_destroy(struct ibv_cq *ibv_cq)
 	pthread_mutex_destroy(&cq->poll_lock);
 	pthread_mutex_destroy(&cq->lock);
 	wipe(cq->ring, cq->touched);
-	atomic_fetch_sub(&context->objects, 1);
-	counter_object(&cq->device->counters->objects.cq, -1);
+	context_count(context, &cq->device->counters->objects.cq, -1);
 	explicit_bzero(cq, sizeof *cq);
 	free(cq);
 	return 0;
@@ -250,7 +227,7 @@ int cq_resize(struct ibv_cq *ibv_cq, int cqe)
 	bool fits = count <= (uint32_t)cqe;
 	if (fits) {
 		for (uint32_t i = 0; i < count; i++)
-			ring[i] = *slot(cq, cq->head + i);
+			ring[i] = *cq_slot(cq, cq->head + i);
 		struct cqe *before = cq->ring;
 		touched = cq->touched;
 		cq->ring = ring;

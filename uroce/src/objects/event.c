@@ -7,6 +7,7 @@
 #include <linux/fs.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -73,6 +74,14 @@ struct ibv_context *context_of_event(const struct ibv_async_event *event)
 }
 
 /* ---- eventfds ---- */
+
+int event_fd(int flags)
+{
+	int fd = eventfd(0, EFD_CLOEXEC | flags);
+	if (fd < 0)
+		log_write(LOG_ERROR, "cannot make an eventfd: %s; raise the limit of open files (ulimit -n)", strerror(errno));
+	return fd; /* errno is kept */
+}
 
 void event_count(int fd, const char *what)
 {
@@ -214,6 +223,14 @@ void context_ack_event(const struct ibv_async_event *event)
 	default:
 		break; /* nothing waits for these */
 	}
+}
+
+void event_wait_acknowledged(pthread_mutex_t *mutex, pthread_cond_t *cond, const uint32_t *completed, uint32_t taken)
+{
+	pthread_mutex_lock(mutex);
+	while ((int32_t)(taken - *completed) > 0)
+		pthread_cond_wait(cond, mutex);
+	pthread_mutex_unlock(mutex);
 }
 
 /* ---- forgetting ---- */

@@ -11,6 +11,8 @@ struct async_event {
 	unsigned taken; /* in the list of taken ones: how many of its object */
 };
 
+/* An eventfd. -1 and errno, logged. */
+int event_fd(int flags);
 /* Counts one more on an eventfd semaphore. `what` names its descriptor, for a message when the program has closed it. */
 void event_count(int fd, const char *what);
 /* Takes one count back from an eventfd, if there is one. It may be a blocking one that other threads wait at. */
@@ -33,5 +35,7 @@ void context_raise(struct context *context, enum ibv_event_type type, void *elem
 /* Drops the queued events of an object that is being destroyed; returns how many of its events the application has
  * taken, so that the destroy function can wait for their acknowledgement as ibv_ack_async_event(3) says. */
 unsigned context_forget(struct context *context, const void *element);
+/* Waits until all the events that the application has taken are acknowledged: `completed` has reached `taken`. */
+void event_wait_acknowledged(pthread_mutex_t *mutex, pthread_cond_t *cond, const uint32_t *completed, uint32_t taken);
 
 #endif

@@ -197,14 +197,11 @@ struct ibv_pd *pd_alloc(struct ibv_context *ibv_context)
 {
 	struct context *context = context_of(ibv_context);
 	struct pd *pd = calloc(1, sizeof *pd);
-	if (!pd) {
-		errno = ENOMEM;
+	if (!pd)
 		return NULL;
-	}
 	pd->ibv.context = ibv_context;
 	pd->device = context->device;
-	atomic_fetch_add(&context->objects, 1);
-	counter_object(&pd->device->counters->objects.pd, 1);
+	context_count(context, &pd->device->counters->objects.pd, 1);
 	return &pd->ibv;
 }
 
@@ -213,8 +210,7 @@ int pd_dealloc(struct ibv_pd *ibv_pd)
 	struct pd *pd = pd_of(ibv_pd);
 	if (atomic_load(&pd->uses) != 0)
 		return EBUSY;
-	atomic_fetch_sub(&context_of(ibv_pd->context)->objects, 1);
-	counter_object(&pd->device->counters->objects.pd, -1);
+	context_count(context_of(ibv_pd->context), &pd->device->counters->objects.pd, -1);
 	free(pd);
 	return 0;
 }
@@ -310,8 +306,7 @@ struct ibv_mr *mr_reg(struct ibv_pd *ibv_pd, void *addr, size_t length, uint64_t
 		goto fail;
 
 	atomic_fetch_add(&pd->uses, 1);
-	atomic_fetch_add(&context_of(ibv_pd->context)->objects, 1);
-	counter_object(&pd->device->counters->objects.mr, 1);
+	context_count(context_of(ibv_pd->context), &pd->device->counters->objects.mr, 1);
 	return &mr->ibv;
 fail:
 	free(mr);
@@ -396,8 +391,7 @@ int mr_dereg(struct ibv_mr *ibv_mr)
 		return EBUSY;
 
 	atomic_fetch_sub(&pd->uses, 1);
-	atomic_fetch_sub(&context_of(ibv_mr->context)->objects, 1);
-	counter_object(&device->counters->objects.mr, -1);
+	context_count(context_of(ibv_mr->context), &device->counters->objects.mr, -1);
 	explicit_bzero(mr, sizeof *mr);
 	free(mr);
 	return 0;

@@ -5,6 +5,7 @@
 
 #include "ah.h"
 #include "recv_queue.h"
+#include "ring.h"
 #include "timer.h"
 #include "window.h"
 
@@ -69,7 +70,7 @@ struct send_queue {
 
 static inline struct send_wqe *send_queue_at(const struct send_queue *sq, uint32_t position)
 {
-	return (struct send_wqe *)(sq->ring + (position & (sq->size - 1)) * sq->stride);
+	return ring_slot(sq->ring, sq->stride, sq->size, position);
 }
 
 /* ---- the queue pair ---- */

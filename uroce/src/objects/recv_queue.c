@@ -8,29 +8,17 @@
 #include <string.h>
 
 #include "event.h"
-
-static struct recv_wqe *slot(uint8_t *ring, size_t stride, uint32_t size, uint32_t position)
-{
-	return (struct recv_wqe *)(ring + (position & (size - 1)) * stride);
-}
+#include "ring.h"
 
 static struct recv_wqe *at(const struct recv_queue *rq, uint32_t position)
 {
-	return slot(rq->ring, rq->stride, rq->size, position);
-}
-
-uint32_t queue_size(uint32_t max_wr)
-{
-	uint32_t size = 1;
-	while (size < max_wr)
-		size *= 2;
-	return size;
+	return ring_slot(rq->ring, rq->stride, rq->size, position);
 }
 
 int recv_queue_init(struct recv_queue *rq, struct pd *pd, uint32_t max_wr, uint32_t max_sge)
 {
 	memset(rq, 0, sizeof *rq);
-	rq->size = queue_size(max_wr);
+	rq->size = ring_size(max_wr);
 	rq->stride = sizeof(struct recv_wqe) + max_sge * sizeof(struct ibv_sge);
 	rq->max_wr = max_wr == 0 ? 0 : rq->size;
 	rq->max_sge = max_sge;
@@ -59,7 +47,7 @@ void recv_queue_clear(struct recv_queue *rq)
 
 int recv_queue_resize(struct recv_queue *rq, uint32_t max_wr)
 {
-	uint32_t size = queue_size(max_wr);
+	uint32_t size = ring_size(max_wr);
 	uint8_t *ring = calloc(size, rq->stride);
 	if (!ring)
 		return -ENOMEM;
@@ -72,7 +60,7 @@ int recv_queue_resize(struct recv_queue *rq, uint32_t max_wr)
 		return -EINVAL;
 	}
 	for (uint32_t i = 0; i < waiting; i++)
-		memcpy(slot(ring, rq->stride, size, i), at(rq, rq->head + i), rq->stride);
+		memcpy(ring_slot(ring, rq->stride, size, i), at(rq, rq->head + i), rq->stride);
 	wipe(rq);
 	free(rq->ring);
 	rq->ring = ring;
@@ -86,7 +74,7 @@ int recv_queue_resize(struct recv_queue *rq, uint32_t max_wr)
 
 /* ---- posting ---- */
 
-static void push_flushed(const struct recv_queue *rq, uint64_t wr_id)
+void recv_queue_push_flushed(const struct recv_queue *rq, uint64_t wr_id)
 {
 	struct cqe cqe = {
 		.wc = {
@@ -106,7 +94,7 @@ static int post_one(struct recv_queue *rq, const struct ibv_recv_wr *wr)
 	if (rq->tail - rq->head == rq->max_wr)
 		return ENOMEM;
 	if (rq->dead) {
-		push_flushed(rq, wr->wr_id);
+		recv_queue_push_flushed(rq, wr->wr_id);
 		return 0;
 	}
 	struct recv_wqe *wqe = at(rq, rq->tail);
@@ -195,6 +183,6 @@ void recv_queue_flush(struct recv_queue *rq)
 	rq->closed = false;
 	rq->dead = true;
 	for (; rq->head != rq->tail; rq->head++)
-		push_flushed(rq, at(rq, rq->head)->wr_id);
+		recv_queue_push_flushed(rq, at(rq, rq->head)->wr_id);
 	pthread_mutex_unlock(&rq->lock);
 }

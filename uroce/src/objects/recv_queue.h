@@ -28,7 +28,7 @@ struct recv_queue {
 	bool dead;     /* the queue pair is in ERR: a post is flushed at once; never set for a shared one */
 	uint32_t limit; /* shared: below it, one IBV_EVENT_SRQ_LIMIT_REACHED; 0: none */
 	struct srq *srq; /* that it is part of; NULL: a queue pair's own */
-	/* A queue pair's own: what is flushed completes here, and is of this number. */
+	/* Of the queue pair whose own it is: what is flushed completes there, with this number. */
 	struct cq *cq;
 	uint32_t qpn;
 };
@@ -49,9 +49,6 @@ struct recv_taken {
 	struct ibv_sge sge[MAX_SGE];
 };
 
-/* Size of the ring that `max_wr` receives get: a power of two. */
-uint32_t queue_size(uint32_t max_wr);
-
 /* 0 or -ENOMEM. `max_wr` becomes what the ring holds. */
 int recv_queue_init(struct recv_queue *rq, struct pd *pd, uint32_t max_wr, uint32_t max_sge);
 /* Wipes and frees. A queue of zeros is fine too. */
@@ -63,6 +60,8 @@ int recv_queue_post(struct recv_queue *rq, struct ibv_recv_wr *wr, struct ibv_re
 /* Takes the oldest. False when there is none. Raises the limit event of a shared queue. */
 bool recv_queue_take(struct recv_queue *rq, struct recv_taken *out);
 
+/* Completes a receive of the queue pair whose own queue this is with a flush error. */
+void recv_queue_push_flushed(const struct recv_queue *rq, uint64_t wr_id);
 /* The states of a queue pair, as its own receive queue sees them. */
 void recv_queue_open(struct recv_queue *rq);
 void recv_queue_close(struct recv_queue *rq); /* drops what is posted */

@@ -6,6 +6,7 @@
 
 #include "event.h"
 #include "recv_queue.h"
+#include "ring.h"
 
 static struct srq *srq_of(struct ibv_srq *srq)
 {
@@ -32,8 +33,7 @@ static struct srq *make(struct pd *pd, void *srq_context, struct ibv_srq_attr *a
 	pthread_mutex_init(&srq->ibv.mutex, NULL);
 	pthread_cond_init(&srq->ibv.cond, NULL);
 	atomic_fetch_add(&pd->uses, 1);
-	atomic_fetch_add(&srq->context->objects, 1);
-	counter_object(&pd->device->counters->objects.srq, 1);
+	context_count(srq->context, &pd->device->counters->objects.srq, 1);
 	attr->max_wr = srq->rq.max_wr;
 	attr->max_sge = srq->rq.max_sge;
 	return srq;
@@ -73,7 +73,7 @@ int srq_modify(struct ibv_srq *ibsrq, struct ibv_srq_attr *attr, int mask)
 		return EINVAL;
 
 	pthread_mutex_lock(&rq->lock);
-	uint32_t room = resizes ? queue_size(attr->max_wr) : rq->max_wr;
+	uint32_t room = resizes ? ring_size(attr->max_wr) : rq->max_wr;
 	uint32_t limit = limits ? attr->srq_limit : rq->limit;
 	pthread_mutex_unlock(&rq->lock);
 	if (limit > room)
@@ -107,15 +107,10 @@ int srq_destroy(struct ibv_srq *ibsrq)
 	if (atomic_load(&srq->uses) != 0)
 		return EBUSY;
 
-	unsigned taken = context_forget(srq->context, ibsrq);
-	pthread_mutex_lock(&ibsrq->mutex);
-	while (ibsrq->events_completed != taken)
-		pthread_cond_wait(&ibsrq->cond, &ibsrq->mutex);
-	pthread_mutex_unlock(&ibsrq->mutex);
+	event_wait_acknowledged(&ibsrq->mutex, &ibsrq->cond, &ibsrq->events_completed, context_forget(srq->context, ibsrq));
 
 	atomic_fetch_sub(&pd_of(ibsrq->pd)->uses, 1);
-	atomic_fetch_sub(&srq->context->objects, 1);
-	counter_object(&srq->context->device->counters->objects.srq, -1);
+	context_count(srq->context, &srq->context->device->counters->objects.srq, -1);
 	recv_queue_clear(&srq->rq);
 	pthread_mutex_destroy(&ibsrq->mutex);
 	pthread_cond_destroy(&ibsrq->cond);

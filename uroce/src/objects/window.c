@@ -130,10 +130,8 @@ struct ibv_mw *mw_alloc(struct ibv_pd *ibv_pd, enum ibv_mw_type type)
 		return NULL;
 	}
 	struct mw *mw = calloc(1, sizeof *mw);
-	if (!mw) {
-		errno = ENOMEM;
+	if (!mw)
 		return NULL;
-	}
 	mw->ibv.context = ibv_pd->context;
 	mw->ibv.pd = ibv_pd;
 	mw->ibv.type = type;
@@ -149,8 +147,7 @@ struct ibv_mw *mw_alloc(struct ibv_pd *ibv_pd, enum ibv_mw_type type)
 		return NULL;
 	}
 	atomic_fetch_add(&pd->uses, 1);
-	atomic_fetch_add(&context_of(ibv_pd->context)->objects, 1);
-	counter_object(&pd->device->counters->objects.mw, 1);
+	context_count(context_of(ibv_pd->context), &pd->device->counters->objects.mw, 1);
 	return &mw->ibv;
 }
 
@@ -165,8 +162,7 @@ int mw_dealloc(struct ibv_mw *ibv_mw)
 	pthread_mutex_unlock(&pd->device->lock);
 
 	atomic_fetch_sub(&pd->uses, 1);
-	atomic_fetch_sub(&context_of(ibv_mw->context)->objects, 1);
-	counter_object(&pd->device->counters->objects.mw, -1);
+	context_count(context_of(ibv_mw->context), &pd->device->counters->objects.mw, -1);
 	explicit_bzero(mw, sizeof *mw);
 	free(mw);
 	return 0;

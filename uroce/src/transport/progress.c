@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <poll.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -13,6 +12,7 @@
 #include "engine.h"
 #include "event.h"
 #include "log.h"
+#include "thread.h"
 #include "udp.h"
 #include "wake.h"
 
@@ -84,21 +84,15 @@ int progress_start(struct device *device)
 	struct progress *progress = calloc(1, sizeof *progress);
 	if (!progress)
 		return -ENOMEM;
-	progress->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	progress->wake_fd = event_fd(EFD_NONBLOCK);
 	if (progress->wake_fd < 0) {
 		int error = errno;
-		log_write(LOG_ERROR, "cannot make an eventfd: %s; raise the limit of open files (ulimit -n)", strerror(error));
 		free(progress);
 		return -error;
 	}
 	device->progress = progress;
 
-	/* Signals are the application's: none is delivered to this thread. */
-	sigset_t all, before;
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	int error = pthread_create(&progress->thread, NULL, run, device);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	int error = thread_start(&progress->thread, run, device);
 	if (error != 0) {
 		log_write(LOG_ERROR, "cannot start the thread of the device: %s", strerror(error));
 		device->progress = NULL;

@@ -63,16 +63,8 @@ static void flush_half_used(struct qp *qp)
 	struct responder *resp = &qp->resp;
 	if (!resp->has_receive)
 		return;
-	struct cqe cqe = {
-		.wc = {
-			.wr_id = resp->receive->wr_id,
-			.status = IBV_WC_WR_FLUSH_ERR,
-			.opcode = IBV_WC_RECV,
-			.qp_num = qp->qpn,
-		},
-	};
 	resp->has_receive = false;
-	cq_push(qp->recv_cq, &cqe, true);
+	recv_queue_push_flushed(&qp->rq, resp->receive->wr_id);
 }
 
 static void stop_sending(struct qp *qp)

@@ -23,8 +23,7 @@ int responder_start(struct qp *qp)
 	struct read_atomic *reads = NULL;
 
 	if (qp->type == IBV_QPT_RC && qp->attr.max_dest_rd_atomic > 0) {
-		for (size = 1; size < qp->attr.max_dest_rd_atomic;)
-			size *= 2;
+		size = ring_size(qp->attr.max_dest_rd_atomic);
 		reads = calloc(size, sizeof *reads);
 		if (!reads)
 			return -ENOMEM;

@@ -8,7 +8,7 @@
 
 static inline struct read_atomic *response_at(const struct responder *resp, uint32_t position)
 {
-	return &resp->reads[position & (resp->read_size - 1)];
+	return ring_slot(resp->reads, sizeof *resp->reads, resp->read_size, position);
 }
 
 /* Sends what is due, up to `budget` packets. `more`: there is more to send. False: memory that a READ asks for may not be

@@ -65,10 +65,9 @@ struct ibv_context *context_open(void)
 		return NULL;
 	struct ibv_context *ibv_context = &context->verbs.context;
 	/* Blocking, as the application expects: it makes the descriptor non-blocking if it wants that. */
-	ibv_context->async_fd = eventfd(0, EFD_CLOEXEC | EFD_SEMAPHORE);
+	ibv_context->async_fd = event_fd(EFD_SEMAPHORE);
 	if (ibv_context->async_fd < 0) {
 		int error = errno;
-		log_write(LOG_ERROR, "cannot make an eventfd: %s; raise the limit of open files (ulimit -n)", strerror(error));
 		free(context);
 		errno = error;
 		return NULL;

@@ -58,66 +58,23 @@ static void end_poll(struct ibv_cq_ex *ex)
 
 /* ---- its fields ---- */
 
-static enum ibv_wc_opcode read_opcode(struct ibv_cq_ex *ex)
-{
-	return of(ex)->current.wc.opcode;
-}
-
-static uint32_t read_vendor_err(struct ibv_cq_ex *ex)
-{
-	return of(ex)->current.wc.vendor_err;
-}
-
-static unsigned read_wc_flags(struct ibv_cq_ex *ex)
-{
-	return of(ex)->current.wc.wc_flags;
-}
-
-static uint32_t read_byte_len(struct ibv_cq_ex *ex)
-{
-	return of(ex)->current.wc.byte_len;
-}
-
-/* The invalidated key as well: ibv_wc_read_invalidated_rkey calls this. */
-static __be32 read_imm_data(struct ibv_cq_ex *ex)
-{
-	return of(ex)->current.wc.imm_data;
-}
-
-static uint32_t read_qp_num(struct ibv_cq_ex *ex)
-{
-	return of(ex)->current.wc.qp_num;
-}
-
-static uint32_t read_src_qp(struct ibv_cq_ex *ex)
-{
-	return of(ex)->current.wc.src_qp;
-}
-
-static uint32_t read_slid(struct ibv_cq_ex *ex)
-{
-	return of(ex)->current.wc.slid;
-}
-
-static uint8_t read_sl(struct ibv_cq_ex *ex)
-{
-	return of(ex)->current.wc.sl;
-}
-
-static uint8_t read_dlid_path_bits(struct ibv_cq_ex *ex)
-{
-	return of(ex)->current.wc.dlid_path_bits;
-}
-
-static uint64_t read_completion_ts(struct ibv_cq_ex *ex)
-{
-	return of(ex)->current.timestamp;
-}
-
-static uint64_t read_completion_wallclock(struct ibv_cq_ex *ex)
-{
-	return of(ex)->current.wallclock;
-}
+#define READER(type, name, field) \
+	static type read_##name(struct ibv_cq_ex *ex) \
+	{ \
+		return of(ex)->current.field; \
+	}
+READER(enum ibv_wc_opcode, opcode, wc.opcode)
+READER(uint32_t, vendor_err, wc.vendor_err)
+READER(unsigned, wc_flags, wc.wc_flags)
+READER(uint32_t, byte_len, wc.byte_len)
+READER(__be32, imm_data, wc.imm_data) /* the invalidated key as well: ibv_wc_read_invalidated_rkey calls this */
+READER(uint32_t, qp_num, wc.qp_num)
+READER(uint32_t, src_qp, wc.src_qp)
+READER(uint32_t, slid, wc.slid)
+READER(uint8_t, sl, wc.sl)
+READER(uint8_t, dlid_path_bits, wc.dlid_path_bits)
+READER(uint64_t, completion_ts, timestamp)
+READER(uint64_t, completion_wallclock, wallclock)
 
 /* Those that were asked for; the others stay NULL. */
 static void set_readers(struct ibv_cq_ex *ex, uint64_t wc_flags)

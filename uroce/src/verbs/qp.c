@@ -146,7 +146,7 @@ static int make_send_queue(struct qp *qp, const struct ibv_qp_cap *cap)
 	size_t room = cap->max_send_sge * sizeof(struct ibv_sge);
 	if (room < cap->max_inline_data)
 		room = cap->max_inline_data;
-	sq->size = queue_size(cap->max_send_wr);
+	sq->size = ring_size(cap->max_send_wr);
 	sq->stride = (sizeof(struct send_wqe) + room + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE;
 	sq->ring = aligned_alloc(CACHE_LINE, sq->size * sq->stride);
 	if (!sq->ring)
@@ -173,7 +173,6 @@ static int make_receive_queue(struct qp *qp, const struct ibv_qp_cap *cap)
 	if (error != 0)
 		return error;
 	qp->rq.closed = true;
-	qp->rq.cq = qp->recv_cq;
 	qp->cap.max_recv_wr = qp->rq.max_wr;
 	qp->cap.max_recv_sge = qp->rq.max_sge;
 	return 0;
@@ -216,8 +215,7 @@ static void count_uses(struct qp *qp, int by)
 	atomic_fetch_add(&qp->recv_cq->uses, (unsigned)by);
 	if (qp->srq)
 		atomic_fetch_add(&qp->srq->uses, (unsigned)by);
-	atomic_fetch_add(&qp->context->objects, (unsigned)by);
-	counter_object(&qp->device->counters->objects.qp, by);
+	context_count(qp->context, &qp->device->counters->objects.qp, by);
 }
 
 static int make(struct pd *pd, struct ibv_qp_init_attr_ex *attr, uint64_t ops, struct qp **out)
@@ -247,6 +245,7 @@ static int make(struct pd *pd, struct ibv_qp_init_attr_ex *attr, uint64_t ops, s
 	error = make_send_queue(qp, &attr->cap);
 	if (error == 0)
 		error = make_receive_queue(qp, &attr->cap);
+	qp->rq.cq = qp->recv_cq;
 	if (error != 0)
 		goto free_queues;
 
@@ -348,11 +347,7 @@ int qp_destroy(struct ibv_qp *ibqp)
 	device->qp_count--;
 	engine_leave(device);
 
-	unsigned taken = context_forget(qp->context, ibqp);
-	pthread_mutex_lock(&ibqp->mutex);
-	while (ibqp->events_completed != taken)
-		pthread_cond_wait(&ibqp->cond, &ibqp->mutex);
-	pthread_mutex_unlock(&ibqp->mutex);
+	event_wait_acknowledged(&ibqp->mutex, &ibqp->cond, &ibqp->events_completed, context_forget(qp->context, ibqp));
 
 	count_uses(qp, -1);
 	pthread_mutex_destroy(&ibqp->mutex);

@@ -8,6 +8,7 @@
 #include "qp_state.h"
 #include "requester.h"
 #include "responder.h"
+#include "response.h"
 #include "verbs.h"
 
 enum { RC, UC, UD, TYPES };
@@ -149,44 +150,38 @@ static void store(struct qp *qp, const struct ibv_qp_attr *from, int mask, const
 {
 	struct ibv_qp_attr *to = &qp->attr;
 
-	if (mask & IBV_QP_EN_SQD_ASYNC_NOTIFY)
-		to->en_sqd_async_notify = from->en_sqd_async_notify;
-	if (mask & ACCESS)
-		to->qp_access_flags = from->qp_access_flags;
-	if (mask & PKEY)
-		to->pkey_index = from->pkey_index;
-	if (mask & IBV_QP_PORT)
-		to->port_num = from->port_num;
-	if (mask & IBV_QP_QKEY)
-		to->qkey = from->qkey;
-	if (mask & IBV_QP_AV) {
-		to->ah_attr = from->ah_attr;
+#define STORE(bit, field) \
+	if (mask & (bit)) \
+	to->field = from->field
+	STORE(IBV_QP_EN_SQD_ASYNC_NOTIFY, en_sqd_async_notify);
+	STORE(ACCESS, qp_access_flags);
+	STORE(PKEY, pkey_index);
+	STORE(IBV_QP_PORT, port_num);
+	STORE(IBV_QP_QKEY, qkey);
+	STORE(IBV_QP_AV, ah_attr);
+	STORE(IBV_QP_PATH_MTU, path_mtu);
+	STORE(IBV_QP_DEST_QPN, dest_qp_num);
+	STORE(IBV_QP_RQ_PSN, rq_psn);
+	STORE(IBV_QP_SQ_PSN, sq_psn);
+	STORE(IBV_QP_TIMEOUT, timeout);
+	STORE(IBV_QP_RETRY_CNT, retry_cnt);
+	STORE(IBV_QP_RNR_RETRY, rnr_retry);
+	STORE(IBV_QP_MIN_RNR_TIMER, min_rnr_timer);
+	STORE(IBV_QP_MAX_QP_RD_ATOMIC, max_rd_atomic);
+	STORE(IBV_QP_MAX_DEST_RD_ATOMIC, max_dest_rd_atomic);
+#undef STORE
+	/* Programs draw PSNs from 32 bits or more: other devices cut them too. */
+	to->rq_psn &= WIRE_PSN_MASK;
+	to->sq_psn &= WIRE_PSN_MASK;
+	if (mask & IBV_QP_AV)
 		qp->av = *av;
-	}
-	if (mask & IBV_QP_PATH_MTU) {
-		to->path_mtu = from->path_mtu;
+	if (mask & IBV_QP_PATH_MTU)
 		qp->mtu = 128u << from->path_mtu;
-	}
-	if (mask & IBV_QP_DEST_QPN)
-		to->dest_qp_num = from->dest_qp_num;
-	/* Programs draw them from 32 bits or more: other devices cut them too. */
-	if (mask & IBV_QP_RQ_PSN)
-		to->rq_psn = from->rq_psn & WIRE_PSN_MASK;
-	if (mask & IBV_QP_SQ_PSN)
-		to->sq_psn = from->sq_psn & WIRE_PSN_MASK;
-	if (mask & IBV_QP_TIMEOUT)
-		to->timeout = from->timeout;
 	/* Those that are left are counted down from here, in SQD too. */
 	if (mask & IBV_QP_RETRY_CNT)
-		to->retry_cnt = qp->req.retries = from->retry_cnt;
+		qp->req.retries = from->retry_cnt;
 	if (mask & IBV_QP_RNR_RETRY)
-		to->rnr_retry = qp->req.rnr_retries = from->rnr_retry;
-	if (mask & IBV_QP_MIN_RNR_TIMER)
-		to->min_rnr_timer = from->min_rnr_timer;
-	if (mask & IBV_QP_MAX_QP_RD_ATOMIC)
-		to->max_rd_atomic = from->max_rd_atomic;
-	if (mask & IBV_QP_MAX_DEST_RD_ATOMIC)
-		to->max_dest_rd_atomic = from->max_dest_rd_atomic;
+		qp->req.rnr_retries = from->rnr_retry;
 }
 
 /* ---- entering states ---- */
@@ -195,14 +190,14 @@ static void store(struct qp *qp, const struct ibv_qp_attr *from, int mask, const
 static int grow_saved(struct qp *qp, uint32_t count)
 {
 	struct responder *resp = &qp->resp;
-	uint32_t size = queue_size(count);
+	uint32_t size = ring_size(count);
 	if (count <= resp->read_size)
 		return 0;
 	struct read_atomic *reads = calloc(size, sizeof *reads);
 	if (!reads)
 		return -ENOMEM;
 	for (uint32_t i = resp->read_tail - resp->read_kept; i != resp->read_tail; i++)
-		reads[i & (size - 1)] = resp->reads[i & (resp->read_size - 1)];
+		reads[i & (size - 1)] = *response_at(resp, i);
 	if (resp->reads)
 		explicit_bzero(resp->reads, resp->read_size * sizeof *resp->reads);
 	free(resp->reads);
