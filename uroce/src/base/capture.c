@@ -74,13 +74,6 @@ struct capture {
 
 /* ---- headers ---------------------------------------------------------------------------------------------------- */
 
-static uint8_t *put16(uint8_t *p, unsigned value)
-{
-	p[0] = (uint8_t)(value >> 8);
-	p[1] = (uint8_t)value;
-	return p + 2;
-}
-
 /* The internet checksum goes over 16-bit words wherever the pieces end: `odd` is the offset's parity. */
 struct checksum {
 	uint64_t sum;
@@ -128,16 +121,16 @@ static size_t put_ipv4(uint8_t *header, const struct icrc_flow *flow, uint8_t tc
 
 	*p++ = 0x45;
 	*p++ = tclass;
-	p = put16(p, (unsigned)(IPV4_HEADER + UDP_HEADER + length));
-	p = put16(p, id);
-	p = put16(p, 0x4000); /* don't fragment */
+	p = wire_put16(p, (unsigned)(IPV4_HEADER + UDP_HEADER + length));
+	p = wire_put16(p, id);
+	p = wire_put16(p, 0x4000); /* don't fragment */
 	*p++ = hops;
 	*p++ = IPPROTO_UDP;
-	p = put16(p, 0);
+	p = wire_put16(p, 0);
 	memcpy(p, flow->src.raw + 12, 4);
 	memcpy(p + 4, flow->dst.raw + 12, 4);
 	checksum_add(&sum, header, IPV4_HEADER);
-	put16(header + 10, checksum_end(&sum));
+	wire_put16(header + 10, checksum_end(&sum));
 	return IPV4_HEADER;
 }
 
@@ -147,8 +140,8 @@ static size_t put_ipv6(uint8_t *header, const struct icrc_flow *flow, uint8_t tc
 
 	*p++ = (uint8_t)(0x60 | tclass >> 4);
 	*p++ = (uint8_t)(tclass << 4);
-	p = put16(p, 0); /* flow label */
-	p = put16(p, (unsigned)(UDP_HEADER + length));
+	p = wire_put16(p, 0); /* flow label */
+	p = wire_put16(p, (unsigned)(UDP_HEADER + length));
 	*p++ = IPPROTO_UDP;
 	*p++ = hops;
 	memcpy(p, flow->src.raw, 16);
@@ -166,13 +159,13 @@ static void put_udp(uint8_t *header, const struct icrc_flow *flow, bool v4, cons
 	uint8_t long_length[4] = {0};
 	uint16_t value;
 
-	p = put16(p, flow->src_port);
-	p = put16(p, flow->dst_port);
-	p = put16(p, (unsigned)(UDP_HEADER + length));
-	put16(p, 0);
+	p = wire_put16(p, flow->src_port);
+	p = wire_put16(p, flow->dst_port);
+	p = wire_put16(p, (unsigned)(UDP_HEADER + length));
+	wire_put16(p, 0);
 	if (v4)
 		return;
-	put16(long_length + 2, (unsigned)(UDP_HEADER + length));
+	wire_put16(long_length + 2, (unsigned)(UDP_HEADER + length));
 	checksum_add(&sum, flow->src.raw, 16);
 	checksum_add(&sum, flow->dst.raw, 16);
 	checksum_add(&sum, long_length, sizeof long_length);
@@ -181,7 +174,7 @@ static void put_udp(uint8_t *header, const struct icrc_flow *flow, bool v4, cons
 	for (size_t i = 0; i < count; i++)
 		checksum_add(&sum, pieces[i].iov_base, pieces[i].iov_len);
 	value = checksum_end(&sum);
-	put16(p, value ? value : 0xffff);
+	wire_put16(p, value ? value : 0xffff);
 }
 
 /* ---- the file --------------------------------------------------------------------------------------------------- */
@@ -210,7 +203,7 @@ static int lock_file(int fd, int operation)
 }
 
 /* Whole or not at all, after what other processes have written. The file lock is held. */
-static int append(const struct capture *capture, const uint8_t *bytes, size_t length)
+static int capture_append(const struct capture *capture, const uint8_t *bytes, size_t length)
 {
 	struct stat st;
 	int ret;
@@ -226,7 +219,7 @@ static int append(const struct capture *capture, const uint8_t *bytes, size_t le
 }
 
 /* `lock` is held: packets wait while the buffer is written, for they would have no room. */
-static void flush(struct capture *capture)
+static void capture_flush(struct capture *capture)
 {
 	int ret;
 
@@ -234,7 +227,7 @@ static void flush(struct capture *capture)
 		return;
 	ret = lock_file(capture->fd, LOCK_EX);
 	if (!ret) {
-		ret = append(capture, capture->buffer, capture->used);
+		ret = capture_append(capture, capture->buffer, capture->used);
 		lock_file(capture->fd, LOCK_UN);
 	}
 	explicit_bzero(capture->buffer, capture->used);
@@ -260,7 +253,7 @@ static void *flush_thread(void *arg)
 		pthread_mutex_unlock(&capture->lock);
 		nanosleep(&pause, NULL);
 		pthread_mutex_lock(&capture->lock);
-		flush(capture);
+		capture_flush(capture);
 	}
 	pthread_mutex_unlock(&capture->lock);
 	return NULL;
@@ -352,7 +345,7 @@ static int start_file(struct capture *capture)
 	if (n < 0)
 		ret = -errno;
 	else if (n == 0)
-		ret = append(capture, (const uint8_t *)&ours, sizeof ours);
+		ret = capture_append(capture, (const uint8_t *)&ours, sizeof ours);
 	else if (n < (ssize_t)sizeof theirs || theirs.magic != ours.magic || theirs.major != ours.major ||
 		 theirs.linktype != ours.linktype)
 		ret = -EEXIST;
@@ -433,7 +426,7 @@ void capture_close(struct capture **capture)
 		pthread_mutex_unlock(&c->lock);
 		if (c->threaded)
 			pthread_join(c->thread, NULL);
-		flush(c);
+		capture_flush(c);
 		pthread_cond_destroy(&c->wake);
 		pthread_mutex_destroy(&c->lock);
 	}
@@ -454,7 +447,7 @@ static void add_record(struct capture *capture, const uint8_t *header, size_t he
 	struct timespec now;
 
 	if (capture->used + sizeof record + whole > BUFFER)
-		flush(capture);
+		capture_flush(capture);
 	if (capture->failed)
 		return;
 	/* Under the lock, so that the records are in the order of their times. */
@@ -473,7 +466,7 @@ static void add_record(struct capture *capture, const uint8_t *header, size_t he
 		capture->used += pieces[i].iov_len;
 	}
 	if (!capture->threaded)
-		flush(capture);
+		capture_flush(capture);
 }
 
 void capture_packet(struct capture *capture, bool sent, const struct icrc_flow *flow, uint8_t tclass,

@@ -14,7 +14,7 @@ static struct config config;
 static bool complete;
 
 /* A copy: the application may change its environment at any time. */
-static bool take(const char *name, const char **out)
+static bool take_variable(const char *name, const char **out)
 {
 	const char *value = secure_getenv(name);
 	if (!value || *value == '\0')
@@ -25,8 +25,8 @@ static bool take(const char *name, const char **out)
 
 static void read_environment(void)
 {
-	complete = take("UROCE_ADDR", &config.addresses) && take("UROCE_CAPTURE", &config.capture) &&
-		   take("UROCE_FAULT", &config.fault);
+	complete = take_variable("UROCE_ADDR", &config.addresses) && take_variable("UROCE_CAPTURE", &config.capture) &&
+		   take_variable("UROCE_FAULT", &config.fault);
 	if (!complete)
 		log_write(LOG_ERROR, "out of memory for the configuration");
 }

@@ -21,34 +21,27 @@ static bool flow_is_v4(const struct icrc_flow *flow)
 	return gid_is_v4(&flow->src) && gid_is_v4(&flow->dst);
 }
 
-static uint8_t *put16(uint8_t *p, size_t value)
-{
-	p[0] = (uint8_t)(value >> 8);
-	p[1] = (uint8_t)value;
-	return p + 2;
-}
-
 /* `length`: of the UDP header and all after it. */
-static uint8_t *put_ipv4(uint8_t *p, const struct icrc_flow *flow, uint16_t id, size_t length)
+static uint8_t *put_masked_ipv4(uint8_t *p, const struct icrc_flow *flow, uint16_t id, size_t length)
 {
 	*p++ = 0x45;
 	*p++ = 0xff; /* type of service: masked */
-	p = put16(p, IPV4_BYTES + length);
-	p = put16(p, id);
-	p = put16(p, 0x4000); /* don't fragment */
+	p = wire_put16(p, IPV4_BYTES + length);
+	p = wire_put16(p, id);
+	p = wire_put16(p, 0x4000); /* don't fragment */
 	*p++ = 0xff;          /* time to live: masked */
 	*p++ = 17;
-	p = put16(p, 0xffff); /* checksum: masked */
+	p = wire_put16(p, 0xffff); /* checksum: masked */
 	memcpy(p, flow->src.raw + 12, 4);
 	memcpy(p + 4, flow->dst.raw + 12, 4);
 	return p + 8;
 }
 
-static uint8_t *put_ipv6(uint8_t *p, const struct icrc_flow *flow, size_t length)
+static uint8_t *put_masked_ipv6(uint8_t *p, const struct icrc_flow *flow, size_t length)
 {
-	p = put16(p, 0x6fff); /* traffic class and flow label: masked */
-	p = put16(p, 0xffff);
-	p = put16(p, length);
+	p = wire_put16(p, 0x6fff); /* traffic class and flow label: masked */
+	p = wire_put16(p, 0xffff);
+	p = wire_put16(p, length);
 	*p++ = 17;
 	*p++ = 0xff; /* hop limit: masked */
 	memcpy(p, flow->src.raw, 16);
@@ -56,7 +49,7 @@ static uint8_t *put_ipv6(uint8_t *p, const struct icrc_flow *flow, size_t length
 	return p + 32;
 }
 
-static uint32_t add(uint32_t crc, const void *bytes, size_t length)
+static uint32_t crc_add(uint32_t crc, const void *bytes, size_t length)
 {
 	/* libdeflate takes a null pointer for the question what an empty sum is. */
 	return length == 0 ? crc : libdeflate_crc32(crc, bytes, length);
@@ -71,11 +64,11 @@ uint32_t icrc_compute(const struct icrc_flow *flow, uint16_t ipv4_id, const stru
 		length += pieces[i].iov_len;
 	memset(head, 0xff, LRH_BYTES);
 	uint8_t *p = head + LRH_BYTES;
-	p = flow_is_v4(flow) ? put_ipv4(p, flow, ipv4_id, length) : put_ipv6(p, flow, length);
-	p = put16(p, flow->src_port);
-	p = put16(p, flow->dst_port);
-	p = put16(p, length);
-	p = put16(p, 0xffff); /* checksum: masked */
+	p = flow_is_v4(flow) ? put_masked_ipv4(p, flow, ipv4_id, length) : put_masked_ipv6(p, flow, length);
+	p = wire_put16(p, flow->src_port);
+	p = wire_put16(p, flow->dst_port);
+	p = wire_put16(p, length);
+	p = wire_put16(p, 0xffff); /* checksum: masked */
 
 	/* A BTH of our own, to mask its reserved byte; it may come in pieces. */
 	for (; piece < count; piece++) {
@@ -92,7 +85,7 @@ uint32_t icrc_compute(const struct icrc_flow *flow, uint16_t ipv4_id, const stru
 
 	uint32_t crc = libdeflate_crc32(0, head, (size_t)(p - head) + bth);
 	for (; piece < count; piece++, skip = 0)
-		crc = add(crc, (const uint8_t *)pieces[piece].iov_base + skip, pieces[piece].iov_len - skip);
+		crc = crc_add(crc, (const uint8_t *)pieces[piece].iov_base + skip, pieces[piece].iov_len - skip);
 	return crc;
 }
 

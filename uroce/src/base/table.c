@@ -12,16 +12,16 @@ static char gone;
 #define TABLE_GONE ((void *)&gone)
 
 /* Numbers may be multiples of something: the product's upper half depends on all their bits. */
-static size_t home(const struct table *table, uint32_t number)
+static size_t table_home(const struct table *table, uint32_t number)
 {
 	return (size_t)(number * UINT64_C(0x9e3779b97f4a7c15) >> 32) & (table->size - 1);
 }
 
-static struct table_slot *find(const struct table *table, uint32_t number)
+static struct table_slot *table_slot_of(const struct table *table, uint32_t number)
 {
 	if (table->size == 0)
 		return NULL;
-	for (size_t i = home(table, number);; i = (i + 1) & (table->size - 1)) {
+	for (size_t i = table_home(table, number);; i = (i + 1) & (table->size - 1)) {
 		struct table_slot *slot = &table->slot[i];
 		if (!slot->thing)
 			return NULL;
@@ -31,9 +31,9 @@ static struct table_slot *find(const struct table *table, uint32_t number)
 }
 
 /* Enters a number that is not there. */
-static void enter(struct table *table, uint32_t number, void *thing)
+static void table_enter(struct table *table, uint32_t number, void *thing)
 {
-	size_t i = home(table, number);
+	size_t i = table_home(table, number);
 
 	while (table->slot[i].thing && table->slot[i].thing != TABLE_GONE)
 		i = (i + 1) & (table->size - 1);
@@ -44,7 +44,7 @@ static void enter(struct table *table, uint32_t number, void *thing)
 }
 
 /* Moves to a table of the right size for one more, without the removed ones. */
-static int rebuild(struct table *table)
+static int table_rebuild(struct table *table)
 {
 	struct table bigger = {.size = FIRST_SIZE};
 
@@ -55,7 +55,7 @@ static int rebuild(struct table *table)
 		return -ENOMEM;
 	for (size_t i = 0; i < table->size; i++)
 		if (table->slot[i].thing && table->slot[i].thing != TABLE_GONE)
-			enter(&bigger, table->slot[i].number, table->slot[i].thing);
+			table_enter(&bigger, table->slot[i].number, table->slot[i].thing);
 	table_clear(table);
 	*table = bigger;
 	return 0;
@@ -63,27 +63,27 @@ static int rebuild(struct table *table)
 
 int table_add(struct table *table, uint32_t number, void *thing)
 {
-	if (find(table, number))
+	if (table_slot_of(table, number))
 		return -EEXIST;
 	if (4 * (table->used + 1) > 3 * table->size) {
-		int error = rebuild(table);
+		int error = table_rebuild(table);
 		if (error != 0)
 			return error;
 	}
-	enter(table, number, thing);
+	table_enter(table, number, thing);
 	return 0;
 }
 
 void *table_find(const struct table *table, uint32_t number)
 {
-	const struct table_slot *slot = find(table, number);
+	const struct table_slot *slot = table_slot_of(table, number);
 
 	return slot ? slot->thing : NULL;
 }
 
 void table_remove(struct table *table, uint32_t number)
 {
-	struct table_slot *slot = find(table, number);
+	struct table_slot *slot = table_slot_of(table, number);
 
 	if (!slot)
 		return;

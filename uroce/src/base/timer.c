@@ -33,34 +33,34 @@ void timers_clear(struct timers *timers)
 	memset(timers, 0, sizeof *timers);
 }
 
-static void put(struct timers *timers, struct timer *timer, size_t place)
+static void heap_put(struct timers *timers, struct timer *timer, size_t place)
 {
 	timers->heap[place] = timer;
 	timer->place = place;
 }
 
 /* Finds the place for a timer, from one that is free. */
-static void sift(struct timers *timers, struct timer *timer, size_t place)
+static void heap_sift(struct timers *timers, struct timer *timer, size_t place)
 {
 	struct timer **heap = timers->heap;
 
 	for (; place > 1 && heap[place / 2]->deadline > timer->deadline; place /= 2)
-		put(timers, heap[place / 2], place);
+		heap_put(timers, heap[place / 2], place);
 	for (size_t child; (child = 2 * place) <= timers->count; place = child) {
 		if (child < timers->count && heap[child + 1]->deadline < heap[child]->deadline)
 			child++;
 		if (heap[child]->deadline >= timer->deadline)
 			break;
-		put(timers, heap[child], place);
+		heap_put(timers, heap[child], place);
 	}
-	put(timers, timer, place);
+	heap_put(timers, timer, place);
 }
 
 void timer_set(struct timers *timers, struct timer *timer, uint64_t deadline)
 {
 	timer->deadline = deadline;
 	/* Upwards, the free place is compared with its parents only; so count may include it already. */
-	sift(timers, timer, timer->place ? timer->place : ++timers->count);
+	heap_sift(timers, timer, timer->place ? timer->place : ++timers->count);
 }
 
 void timer_cancel(struct timers *timers, struct timer *timer)
@@ -72,7 +72,7 @@ void timer_cancel(struct timers *timers, struct timer *timer)
 	timer->place = 0;
 	struct timer *last = timers->heap[timers->count--];
 	if (last != timer)
-		sift(timers, last, place);
+		heap_sift(timers, last, place);
 }
 
 uint64_t timers_next(const struct timers *timers)

@@ -120,6 +120,14 @@ int wire_decode(const uint8_t *bytes, size_t length, struct packet *out);
  * `in->pad` must fit the payload that will follow. */
 size_t wire_encode(const struct packet *in, uint8_t out[WIRE_MAX_HEADER]);
 
+/* Two bytes in network order; returns what follows them. */
+static inline uint8_t *wire_put16(uint8_t *to, size_t value)
+{
+	to[0] = (uint8_t)(value >> 8);
+	to[1] = (uint8_t)value;
+	return to + 2;
+}
+
 /* Distance from b to a on the circle of 24-bit PSNs, -2^23 to 2^23 - 1. */
 static inline int32_t psn_diff(uint32_t a, uint32_t b)
 {

@@ -57,14 +57,14 @@ int channel_destroy(struct ibv_comp_channel *ibv_channel)
 /* ---- events ---- */
 
 /* A queue is in the list once, however many events it has. Lock held, for both. */
-static void append(struct channel *channel, struct cq_events *events)
+static void channel_append(struct channel *channel, struct cq_events *events)
 {
 	events->next = NULL;
 	*channel->tail = events;
 	channel->tail = &events->next;
 }
 
-static void take_out(struct channel *channel, struct cq_events *events)
+static void channel_take_out(struct channel *channel, struct cq_events *events)
 {
 	struct cq_events **at = &channel->head;
 	while (*at != events)
@@ -82,7 +82,7 @@ void channel_push(struct cq_events *events)
 	struct channel *channel = channel_of(events->cq->channel);
 	pthread_mutex_lock(&channel->lock);
 	if (events->waiting++ == 0)
-		append(channel, events);
+		channel_append(channel, events);
 	/* Under the lock: else channel_forget could drop the event before it is counted. */
 	event_count(channel->ibv.fd, "a completion channel");
 	pthread_mutex_unlock(&channel->lock);
@@ -95,7 +95,7 @@ uint32_t channel_forget(struct cq_events *events)
 	struct channel *channel = channel_of(events->cq->channel);
 	pthread_mutex_lock(&channel->lock);
 	if (events->waiting > 0)
-		take_out(channel, events);
+		channel_take_out(channel, events);
 	for (; events->waiting > 0; events->waiting--)
 		event_uncount(channel->ibv.fd); /* if it does not, cq_get_event finds the list empty */
 	uint32_t given = events->given;
@@ -104,14 +104,14 @@ uint32_t channel_forget(struct cq_events *events)
 }
 
 /* False when the event that was counted has been dropped since. */
-static bool next_event(struct channel *channel, struct ibv_cq **cq, void **cq_context)
+static bool channel_next(struct channel *channel, struct ibv_cq **cq, void **cq_context)
 {
 	pthread_mutex_lock(&channel->lock);
 	struct cq_events *events = channel->head;
 	if (events) {
-		take_out(channel, events);
+		channel_take_out(channel, events);
 		if (--events->waiting > 0)
-			append(channel, events);
+			channel_append(channel, events);
 		events->given++;
 		/* Read here: the queue can't go before this event is acknowledged, but only from now on. */
 		*cq = events->cq;
@@ -126,7 +126,7 @@ int cq_get_event(struct ibv_comp_channel *ibv_channel, struct ibv_cq **cq, void 
 	do {
 		if (event_wait(ibv_channel->fd) != 0)
 			return -1;
-	} while (!next_event(channel_of(ibv_channel), cq, cq_context));
+	} while (!channel_next(channel_of(ibv_channel), cq, cq_context));
 	return 0;
 }
 

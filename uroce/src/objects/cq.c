@@ -29,12 +29,12 @@ static struct cqe *cq_slot(const struct cq *cq, uint32_t position)
 	return ring_slot(cq->ring, sizeof *cq->ring, cq->size, position);
 }
 
-static uint32_t held(const struct cq *cq)
+static uint32_t cq_held(const struct cq *cq)
 {
 	return cq->tail - cq->head;
 }
 
-static void wipe(struct cqe *ring, uint32_t touched)
+static void cq_wipe(struct cqe *ring, uint32_t touched)
 {
 	if (ring)
 		explicit_bzero(ring, touched * sizeof *ring);
@@ -42,11 +42,11 @@ static void wipe(struct cqe *ring, uint32_t touched)
 }
 
 /* Makes room, or says that there is none. */
-static bool make_room(struct cq *cq)
+static bool cq_make_room(struct cq *cq)
 {
 	if (cq->overrun)
 		return false;
-	if (held(cq) < cq->size)
+	if (cq_held(cq) < cq->size)
 		return true;
 	if (cq->ignore_overrun) {
 		cq->head++;
@@ -58,7 +58,7 @@ static bool make_room(struct cq *cq)
 	return false;
 }
 
-static void add(struct cq *cq, const struct cqe *cqe)
+static void cq_add(struct cq *cq, const struct cqe *cqe)
 {
 	struct cqe *to = cq_slot(cq, cq->tail);
 	to->wc = cqe->wc;
@@ -71,7 +71,7 @@ static void add(struct cq *cq, const struct cqe *cqe)
 		cq->touched = index + 1;
 }
 
-static bool due(const struct cq *cq, bool solicited)
+static bool cq_due(const struct cq *cq, bool solicited)
 {
 	return cq->armed == CQ_ARMED || (cq->armed == CQ_ARMED_SOLICITED && solicited);
 }
@@ -79,9 +79,9 @@ static bool due(const struct cq *cq, bool solicited)
 void cq_push(struct cq *cq, const struct cqe *cqe, bool solicited)
 {
 	pthread_mutex_lock(&cq->lock);
-	if (make_room(cq)) {
-		add(cq, cqe);
-		if (due(cq, solicited || cqe->wc.status != IBV_WC_SUCCESS)) {
+	if (cq_make_room(cq)) {
+		cq_add(cq, cqe);
+		if (cq_due(cq, solicited || cqe->wc.status != IBV_WC_SUCCESS)) {
 			cq->armed = CQ_QUIET;
 			channel_push(&cq->events);
 		}
@@ -90,7 +90,7 @@ void cq_push(struct cq *cq, const struct cqe *cqe, bool solicited)
 }
 
 /* A shared receive that has completed is told all the same: nothing else gives its buffer back. */
-static bool goes(const struct ibv_wc *wc, uint32_t qpn, const struct ibv_srq *keep_srq)
+static bool cq_goes(const struct ibv_wc *wc, uint32_t qpn, const struct ibv_srq *keep_srq)
 {
 	return wc->qp_num == qpn && (!keep_srq || !(wc->opcode & IBV_WC_RECV));
 }
@@ -100,7 +100,7 @@ void cq_remove(struct cq *cq, uint32_t qpn, const struct ibv_srq *keep_srq)
 	pthread_mutex_lock(&cq->lock);
 	uint32_t to = cq->head;
 	for (uint32_t from = cq->head; from != cq->tail; from++) {
-		if (goes(&cq_slot(cq, from)->wc, qpn, keep_srq))
+		if (cq_goes(&cq_slot(cq, from)->wc, qpn, keep_srq))
 			continue;
 		if (to != from)
 			*cq_slot(cq, to) = *cq_slot(cq, from);
@@ -113,7 +113,7 @@ void cq_remove(struct cq *cq, uint32_t qpn, const struct ibv_srq *keep_srq)
 uint32_t cq_take_wcs(struct cq *cq, uint32_t count, struct ibv_wc *wc)
 {
 	pthread_mutex_lock(&cq->lock);
-	uint32_t got = held(cq) < count ? held(cq) : count;
+	uint32_t got = cq_held(cq) < count ? cq_held(cq) : count;
 	for (uint32_t i = 0; i < got; i++)
 		wc[i] = cq_slot(cq, cq->head++)->wc;
 	pthread_mutex_unlock(&cq->lock);
@@ -123,7 +123,7 @@ uint32_t cq_take_wcs(struct cq *cq, uint32_t count, struct ibv_wc *wc)
 bool cq_take(struct cq *cq, struct cqe *out)
 {
 	pthread_mutex_lock(&cq->lock);
-	bool some = held(cq) > 0;
+	bool some = cq_held(cq) > 0;
 	if (some)
 		*out = *cq_slot(cq, cq->head++);
 	pthread_mutex_unlock(&cq->lock);
@@ -204,7 +204,7 @@ int cq_destroy(struct ibv_cq *ibv_cq)
 	pthread_mutex_destroy(&ibv_cq->mutex);
 	pthread_mutex_destroy(&cq->poll_lock);
 	pthread_mutex_destroy(&cq->lock);
-	wipe(cq->ring, cq->touched);
+	cq_wipe(cq->ring, cq->touched);
 	context_count(context, &cq->device->counters->objects.cq, -1);
 	explicit_bzero(cq, sizeof *cq);
 	free(cq);
@@ -223,7 +223,7 @@ int cq_resize(struct ibv_cq *ibv_cq, int cqe)
 
 	uint32_t touched = 0;
 	pthread_mutex_lock(&cq->lock);
-	uint32_t count = held(cq);
+	uint32_t count = cq_held(cq);
 	bool fits = count <= (uint32_t)cqe;
 	if (fits) {
 		for (uint32_t i = 0; i < count; i++)
@@ -239,6 +239,6 @@ int cq_resize(struct ibv_cq *ibv_cq, int cqe)
 		ring = before;
 	}
 	pthread_mutex_unlock(&cq->lock);
-	wipe(ring, touched);
+	cq_wipe(ring, touched);
 	return fits ? 0 : EINVAL;
 }

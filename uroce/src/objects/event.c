@@ -170,7 +170,7 @@ static void remember(struct context *context, struct async_event *event)
 }
 
 /* False when the event that was counted has been dropped since. */
-static bool next_event(struct context *context, struct ibv_async_event *out)
+static bool take_event(struct context *context, struct ibv_async_event *out)
 {
 	pthread_mutex_lock(&context->event_lock);
 	struct async_event *event = context->event_head;
@@ -190,7 +190,7 @@ int context_get_event(struct ibv_context *ibv_context, struct ibv_async_event *e
 	do {
 		if (event_wait(ibv_context->async_fd) != 0)
 			return -1;
-	} while (!next_event(context_of(ibv_context), event));
+	} while (!take_event(context_of(ibv_context), event));
 	return 0;
 }
 

@@ -80,7 +80,7 @@ static uint32_t address_number(const void *mr)
 	return 1u << 31 | (uint32_t)((uintptr_t)mr >> 4);
 }
 
-static int list(struct device *device, struct mr *mr)
+static int mr_list(struct device *device, struct mr *mr)
 {
 	struct mr *first = table_find(&device->keys, address_number(mr));
 	if (!first)
@@ -90,7 +90,7 @@ static int list(struct device *device, struct mr *mr)
 	return 0;
 }
 
-static void unlist(struct device *device, struct mr *mr)
+static void mr_unlist(struct device *device, struct mr *mr)
 {
 	uint32_t number = address_number(mr);
 	struct mr *first = table_find(&device->keys, number);
@@ -252,7 +252,7 @@ static void set_translation(struct mr *mr, void *addr, size_t length, uint64_t i
 }
 
 /* Enters the keys and the address, or nothing. */
-static int enter(struct device *device, struct mr *mr)
+static int mr_enter(struct device *device, struct mr *mr)
 {
 	int error = key_make(device, &mr->local, KEY_LOCAL, mr);
 	if (error != 0)
@@ -260,7 +260,7 @@ static int enter(struct device *device, struct mr *mr)
 	error = key_make(device, &mr->remote, KEY_REMOTE, mr);
 	if (error != 0)
 		goto drop_local;
-	error = list(device, mr);
+	error = mr_list(device, mr);
 	if (error != 0)
 		goto drop_remote;
 	return 0;
@@ -296,7 +296,7 @@ struct ibv_mr *mr_reg(struct ibv_pd *ibv_pd, void *addr, size_t length, uint64_t
 	set_translation(mr, addr, length, iova);
 
 	pthread_mutex_lock(&pd->device->lock);
-	error = enter(pd->device, mr);
+	error = mr_enter(pd->device, mr);
 	if (error == 0) {
 		mr->ibv.lkey = mr->local.value;
 		mr->ibv.rkey = mr->remote.value;
@@ -382,7 +382,7 @@ int mr_dereg(struct ibv_mr *ibv_mr)
 	pthread_mutex_lock(&device->lock);
 	bool bound = mr->windows != 0;
 	if (!bound) {
-		unlist(device, mr);
+		mr_unlist(device, mr);
 		key_drop(device, &mr->remote);
 		key_drop(device, &mr->local);
 	}

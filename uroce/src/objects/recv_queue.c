@@ -10,7 +10,7 @@
 #include "event.h"
 #include "ring.h"
 
-static struct recv_wqe *at(const struct recv_queue *rq, uint32_t position)
+static struct recv_wqe *recv_queue_at(const struct recv_queue *rq, uint32_t position)
 {
 	return ring_slot(rq->ring, rq->stride, rq->size, position);
 }
@@ -30,7 +30,7 @@ int recv_queue_init(struct recv_queue *rq, struct pd *pd, uint32_t max_wr, uint3
 	return 0;
 }
 
-static void wipe(struct recv_queue *rq)
+static void recv_queue_wipe(struct recv_queue *rq)
 {
 	explicit_bzero(rq->ring, rq->size * rq->stride);
 }
@@ -39,7 +39,7 @@ void recv_queue_clear(struct recv_queue *rq)
 {
 	if (!rq->ring)
 		return;
-	wipe(rq);
+	recv_queue_wipe(rq);
 	free(rq->ring);
 	rq->ring = NULL;
 	pthread_mutex_destroy(&rq->lock);
@@ -60,8 +60,8 @@ int recv_queue_resize(struct recv_queue *rq, uint32_t max_wr)
 		return -EINVAL;
 	}
 	for (uint32_t i = 0; i < waiting; i++)
-		memcpy(ring_slot(ring, rq->stride, size, i), at(rq, rq->head + i), rq->stride);
-	wipe(rq);
+		memcpy(ring_slot(ring, rq->stride, size, i), recv_queue_at(rq, rq->head + i), rq->stride);
+	recv_queue_wipe(rq);
 	free(rq->ring);
 	rq->ring = ring;
 	rq->size = size;
@@ -97,7 +97,7 @@ static int post_one(struct recv_queue *rq, const struct ibv_recv_wr *wr)
 		recv_queue_push_flushed(rq, wr->wr_id);
 		return 0;
 	}
-	struct recv_wqe *wqe = at(rq, rq->tail);
+	struct recv_wqe *wqe = recv_queue_at(rq, rq->tail);
 	uint64_t length = 0;
 	for (int i = 0; i < wr->num_sge; i++) {
 		wqe->sge[i] = wr->sg_list[i];
@@ -139,7 +139,7 @@ bool recv_queue_take(struct recv_queue *rq, struct recv_taken *out)
 		pthread_mutex_unlock(&rq->lock);
 		return false;
 	}
-	const struct recv_wqe *wqe = at(rq, rq->head);
+	const struct recv_wqe *wqe = recv_queue_at(rq, rq->head);
 	out->wr_id = wqe->wr_id;
 	out->length = wqe->length;
 	out->sges = wqe->sges;
@@ -183,6 +183,6 @@ void recv_queue_flush(struct recv_queue *rq)
 	rq->closed = false;
 	rq->dead = true;
 	for (; rq->head != rq->tail; rq->head++)
-		recv_queue_push_flushed(rq, at(rq, rq->head)->wr_id);
+		recv_queue_push_flushed(rq, recv_queue_at(rq, rq->head)->wr_id);
 	pthread_mutex_unlock(&rq->lock);
 }

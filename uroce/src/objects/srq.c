@@ -13,7 +13,7 @@ static struct srq *srq_of(struct ibv_srq *srq)
 	return (struct srq *)srq;
 }
 
-static struct srq *make(struct pd *pd, void *srq_context, struct ibv_srq_attr *attr)
+static struct srq *srq_make(struct pd *pd, void *srq_context, struct ibv_srq_attr *attr)
 {
 	if (attr->max_wr == 0 || attr->max_wr > MAX_SRQ_WR || attr->max_sge > MAX_SGE) {
 		errno = EINVAL;
@@ -41,7 +41,7 @@ static struct srq *make(struct pd *pd, void *srq_context, struct ibv_srq_attr *a
 
 struct ibv_srq *srq_create(struct ibv_pd *pd, struct ibv_srq_init_attr *attr)
 {
-	struct srq *srq = make(pd_of(pd), attr->srq_context, &attr->attr);
+	struct srq *srq = srq_make(pd_of(pd), attr->srq_context, &attr->attr);
 	return srq ? &srq->ibv : NULL;
 }
 
@@ -58,7 +58,7 @@ struct ibv_srq *srq_create_ex(struct ibv_context *context, struct ibv_srq_init_a
 		errno = EINVAL;
 		return NULL;
 	}
-	struct srq *srq = make(pd_of(attr->pd), attr->srq_context, &attr->attr);
+	struct srq *srq = srq_make(pd_of(attr->pd), attr->srq_context, &attr->attr);
 	return srq ? &srq->ibv : NULL;
 }
 

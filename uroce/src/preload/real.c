@@ -12,7 +12,7 @@
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static void *library; /* stays loaded until the process ends */
 
-static void load(void)
+static void load_libibverbs(void)
 {
 	/* By its soname, so that a copy that the program has already loaded from anywhere is the one. */
 	library = dlopen("libibverbs.so.1", RTLD_LAZY | RTLD_LOCAL);
@@ -22,7 +22,7 @@ static void load(void)
 
 void *real_symbol(const char *name)
 {
-	pthread_once(&once, load);
+	pthread_once(&once, load_libibverbs);
 	/* In a library and what it needs: never in those that were loaded before it, such as this one. */
 	return library ? dlsym(library, name) : NULL;
 }

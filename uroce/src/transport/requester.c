@@ -27,12 +27,12 @@ static uint64_t rnr_timer_ns(uint8_t code)
 	return us10[code & 31] * 10000ull;
 }
 
-static bool sends(const struct qp *qp)
+static bool may_send(const struct qp *qp)
 {
 	return qp->state == IBV_QPS_RTS || qp->state == IBV_QPS_SQD;
 }
 
-static bool local(const struct send_wqe *wqe)
+static bool is_local(const struct send_wqe *wqe)
 {
 	return wqe->opcode == IBV_WR_LOCAL_INV || wqe->opcode == IBV_WR_BIND_MW;
 }
@@ -89,7 +89,7 @@ void requester_post(struct qp *qp)
 }
 
 /* The operation of a SEND or WRITE packet. */
-static uint8_t operation(const struct send_wqe *wqe, bool first, bool last)
+static uint8_t operation_of(const struct send_wqe *wqe, bool first, bool last)
 {
 	static const uint8_t plain[4][2] = { { OP_SEND_MIDDLE, OP_WRITE_MIDDLE },
 					     { OP_SEND_FIRST, OP_WRITE_FIRST },
@@ -105,11 +105,11 @@ static uint8_t operation(const struct send_wqe *wqe, bool first, bool last)
 	return plain[first + 2 * last][write];
 }
 
-static void begin(struct qp *qp, struct send_wqe *wqe)
+static void start_request(struct qp *qp, struct send_wqe *wqe)
 {
 	struct requester *req = &qp->req;
 	wqe->first_psn = req->next;
-	wqe->last_psn = psn_add(req->next, local(wqe) ? WIRE_PSN_MASK : packets_of(qp, wqe->length) - 1);
+	wqe->last_psn = psn_add(req->next, is_local(wqe) ? WIRE_PSN_MASK : packets_of(qp, wqe->length) - 1);
 	wqe->status = IBV_WC_SUCCESS;
 	wqe->state = SEND_STARTED;
 	req->offset = 0;
@@ -186,7 +186,7 @@ static bool send_data(struct qp *qp, struct send_wqe *wqe, struct packet_out *ou
 	}
 	bool closes = (uint32_t)psn_diff(req->next, req->unacked) + 1 >= req->window;
 	struct packet packet = {
-		.opcode = (uint8_t)((qp->type == IBV_QPT_UC ? WIRE_UC : WIRE_RC) | operation(wqe, first, last)),
+		.opcode = (uint8_t)((qp->type == IBV_QPT_UC ? WIRE_UC : WIRE_RC) | operation_of(wqe, first, last)),
 		.solicited = last && (wqe->flags & IBV_SEND_SOLICITED),
 		.ack_req = qp->type == IBV_QPT_RC && (last || closes || req->since_ack_request >= ACK_REQUEST_INTERVAL),
 		.pad = (uint8_t)(-part & 3),
@@ -274,7 +274,7 @@ static bool send_some(struct qp *qp, unsigned budget)
 	struct send_queue *sq = &qp->sq;
 	struct packet_out out;
 
-	while (sends(qp) && !req->waiting_rnr && sq->next != sq->tail) {
+	while (may_send(qp) && !req->waiting_rnr && sq->next != sq->tail) {
 		struct send_wqe *wqe = send_queue_at(sq, sq->next);
 		if (wqe->state == SEND_DONE) {
 			if (wqe->status != IBV_WC_SUCCESS)
@@ -285,8 +285,8 @@ static bool send_some(struct qp *qp, unsigned budget)
 		if (held_back(qp, wqe))
 			break;
 		if (wqe->state == SEND_POSTED)
-			begin(qp, wqe);
-		if (local(wqe)) {
+			start_request(qp, wqe);
+		if (is_local(wqe)) {
 			perform_locally(qp, wqe);
 			continue;
 		}
@@ -307,7 +307,7 @@ bool requester_pump(struct qp *qp, unsigned budget)
 
 	if (qp->type == IBV_QPT_UC)
 		flight_complete(qp);
-	else if (!more && sends(qp) && !flight_empty(&qp->req))
+	else if (!more && may_send(qp) && !flight_empty(&qp->req))
 		flight_watch(qp);
 	return more;
 }
@@ -391,7 +391,7 @@ static void receive_ack(struct qp *qp, const struct packet *packet)
 }
 
 /* The READ or atomic that is answered next, if this PSN is its next packet. */
-static struct send_wqe *awaited(struct qp *qp, const struct packet *packet)
+static struct send_wqe *awaited_request(struct qp *qp, const struct packet *packet)
 {
 	struct send_queue *sq = &qp->sq;
 	for (uint32_t at = sq->head; at != sq->tail; at++) {
@@ -449,7 +449,7 @@ static void receive_atomic_response(struct qp *qp, struct send_wqe *wqe, const s
 static void receive_response(struct qp *qp, const struct packet *packet)
 {
 	bool complete = flight_acknowledge(qp, psn_add(packet->psn, WIRE_PSN_MASK));
-	struct send_wqe *wqe = awaited(qp, packet);
+	struct send_wqe *wqe = awaited_request(qp, packet);
 	if (wqe) {
 		if (packet->opcode == OP_ATOMIC_ACK)
 			receive_atomic_response(qp, wqe, packet);
@@ -469,7 +469,7 @@ static void receive_response(struct qp *qp, const struct packet *packet)
 void requester_receive(struct qp *qp, const struct packet *packet)
 {
 	struct requester *req = &qp->req;
-	if (!sends(qp)) {
+	if (!may_send(qp)) {
 		counter_add(&qp->device->counters->drop_state, 1);
 		return;
 	}

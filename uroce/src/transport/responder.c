@@ -211,7 +211,7 @@ static uint64_t perform_atomic(uint8_t *memory, const struct packet *packet)
 }
 
 /* Answers that are given again give way to a new request: who sends it has had them, they are for a late copy. */
-static void make_room(struct responder *resp, uint32_t limit)
+static void make_read_room(struct responder *resp, uint32_t limit)
 {
 	while (resp->read_tail - resp->read_head >= limit && resp->read_head != resp->read_tail) {
 		const struct read_atomic *oldest = response_at(resp, resp->read_head);
@@ -229,7 +229,7 @@ static bool execute_read_or_atomic(struct qp *qp, const struct packet *packet)
 	int right = read ? IBV_ACCESS_REMOTE_READ : IBV_ACCESS_REMOTE_ATOMIC;
 	uint32_t length = read ? packet->length : sizeof(uint64_t);
 
-	make_room(resp, qp->attr.max_dest_rd_atomic);
+	make_read_room(resp, qp->attr.max_dest_rd_atomic);
 	if (!(qp->attr.qp_access_flags & (unsigned)right) || resp->read_tail - resp->read_head >= qp->attr.max_dest_rd_atomic ||
 	    length > MAX_MESSAGE || (!read && packet->va % sizeof(uint64_t) != 0)) {
 		refuse(qp, AETH_NAK_INVALID, IBV_EVENT_QP_REQ_ERR);

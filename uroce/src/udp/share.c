@@ -152,7 +152,7 @@ static int send_note(struct share *share, unsigned block, const struct note *not
 
 /* ---- steering ---- */
 
-static void send_probes(struct udp_link *link, unsigned gid_index)
+static void steering_probe(struct udp_link *link, unsigned gid_index)
 {
 	struct steering *steering = &link->share->steering[gid_index];
 	struct udp_socket *own = &link->sockets[gid_index];
@@ -173,7 +173,7 @@ static void send_probes(struct udp_link *link, unsigned gid_index)
 }
 
 /* Asks all sockets of an address's group for their numbers. What is known stays in use meanwhile. */
-static void rebuild(struct udp_link *link, unsigned gid_index, bool at_once)
+static void steering_rebuild(struct udp_link *link, unsigned gid_index, bool at_once)
 {
 	struct steering *steering = &link->share->steering[gid_index];
 	uint64_t now = clock_ns(CLOCK_MONOTONIC);
@@ -191,7 +191,7 @@ static void rebuild(struct udp_link *link, unsigned gid_index, bool at_once)
 	steering->superseded = false;
 	int error = steer_attach(link->sockets[gid_index].fd, &steering->map);
 	if (error == 0) {
-		send_probes(link, gid_index);
+		steering_probe(link, gid_index);
 		return;
 	}
 	steering->nonce = 0;
@@ -201,10 +201,10 @@ static void rebuild(struct udp_link *link, unsigned gid_index, bool at_once)
 void share_announce(struct udp_link *link)
 {
 	for (unsigned i = 0; i < link->gids; i++)
-		rebuild(link, i, true);
+		steering_rebuild(link, i, true);
 }
 
-static void learn(struct udp_link *link, unsigned gid_index, const struct note *note)
+static void steering_learn(struct udp_link *link, unsigned gid_index, const struct note *note)
 {
 	struct steering *steering = &link->share->steering[gid_index];
 	unsigned socket = note->answer.socket;
@@ -224,7 +224,7 @@ static void learn(struct udp_link *link, unsigned gid_index, const struct note *
 	steering->changed = false;
 	/* The last one asked is there: there may be more. */
 	if (socket + 1 == steering->probed && steering->probed < MOST_SOCKETS)
-		send_probes(link, gid_index);
+		steering_probe(link, gid_index);
 }
 
 bool share_is_probe(struct udp_link *link, const struct udp_arrival *arrival)
@@ -246,7 +246,7 @@ bool share_is_probe(struct udp_link *link, const struct udp_arrival *arrival)
 		if (link->owner[block] != 0)
 			note.answer.blocks[block / 8] |= (uint8_t)(1u << block % 8);
 	if (link->owner[probe.block] != 0) {
-		learn(link, arrival->gid_index, &note);
+		steering_learn(link, arrival->gid_index, &note);
 		return true;
 	}
 	steering->superseded |= steering->map.socket[probe.block] == 0;
@@ -271,7 +271,7 @@ void share_forward(struct udp_link *link, unsigned block, const struct udp_arriv
 	switch (error) {
 	case 0:
 		counter_add(&counters->rx_forwarded, count);
-		rebuild(link, packets->gid_index, false);
+		steering_rebuild(link, packets->gid_index, false);
 		break;
 	case -ECONNREFUSED:
 		counter_add(&counters->drop_qpn, count);
@@ -304,7 +304,7 @@ static unsigned take_note(struct udp_link *link, const struct note *note, size_t
 	if (note->version != NOTE_VERSION || gid_index == link->gids)
 		return 0;
 	if (note->kind == KIND_SOCKET)
-		learn(link, gid_index, note);
+		steering_learn(link, gid_index, note);
 	sa_family_t family = gid_is_v4(&note->local) ? AF_INET : AF_INET6;
 	if (note->kind != KIND_PACKETS || length == 0 || note->packets.segment == 0 ||
 	    note->packets.source.any.sa_family != family)

@@ -59,7 +59,7 @@ static unsigned interface_mtu(const char *name)
 	return failed ? 0 : (unsigned)request.ifr_mtu;
 }
 
-static int add(struct list *list, const union ibv_gid *gid, const char *interface, bool of_interface)
+static int list_add(struct list *list, const union ibv_gid *gid, const char *interface, bool of_interface)
 {
 	unsigned ifindex = if_nametoindex(interface);
 
@@ -84,7 +84,7 @@ static int add(struct list *list, const union ibv_gid *gid, const char *interfac
 enum { NOT_ADDRESS = 1 };
 
 /* An address of one of the interfaces. NOT_ADDRESS: it does not look like an address. */
-static int add_address(struct list *list, const char *word)
+static int list_add_address(struct list *list, const char *word)
 {
 	union ibv_gid gid, found;
 	char plain[INET6_ADDRSTRLEN];
@@ -108,11 +108,11 @@ static int add_address(struct list *list, const char *word)
 		if (!gid_of(i->ifa_addr, &found) || memcmp(&found, &gid, sizeof gid) != 0)
 			continue;
 		if (!scope || strcmp(scope, i->ifa_name) == 0)
-			return add(list, &gid, i->ifa_name, false);
+			return list_add(list, &gid, i->ifa_name, false);
 	}
 	/* All of 127.0.0.0/8 is local, though the interface shows one address only. */
 	if (gid_is_loopback(&gid))
-		return add(list, &gid, "lo", false);
+		return list_add(list, &gid, "lo", false);
 	log_write(LOG_ERROR, "UROCE_ADDR: no interface of this machine has the address %s (see: ip address)", word);
 	return -EADDRNOTAVAIL;
 }
@@ -123,7 +123,7 @@ static int rank(const union ibv_gid *gid)
 	return gid_is_v4(gid) ? 0 : IN6_IS_ADDR_LINKLOCAL((const struct in6_addr *)gid->raw) ? 2 : 1;
 }
 
-static int add_interface(struct list *list, const char *name)
+static int list_add_interface(struct list *list, const char *name)
 {
 	union ibv_gid gid;
 	unsigned before = list->count;
@@ -132,7 +132,7 @@ static int add_interface(struct list *list, const char *name)
 		for (const struct ifaddrs *i = list->interfaces; i; i = i->ifa_next) {
 			if (strcmp(i->ifa_name, name) != 0 || !gid_of(i->ifa_addr, &gid) || rank(&gid) != wanted)
 				continue;
-			int error = add(list, &gid, name, true);
+			int error = list_add(list, &gid, name, true);
 			if (error != 0)
 				return error;
 		}
@@ -147,7 +147,7 @@ static int add_interface(struct list *list, const char *name)
 	return -EADDRNOTAVAIL;
 }
 
-static int add_word(struct list *list, const char *start, size_t length)
+static int list_add_word(struct list *list, const char *start, size_t length)
 {
 	char word[INET6_ADDRSTRLEN + IF_NAMESIZE];
 
@@ -164,8 +164,8 @@ static int add_word(struct list *list, const char *start, size_t length)
 	}
 	memcpy(word, start, length);
 	word[length] = '\0';
-	int error = add_address(list, word);
-	return error == NOT_ADDRESS ? add_interface(list, word) : error;
+	int error = list_add_address(list, word);
+	return error == NOT_ADDRESS ? list_add_interface(list, word) : error;
 }
 
 int udp_parse_addresses(const char *text, struct udp_address out[UDP_MAX_GIDS], unsigned *count)
@@ -182,7 +182,7 @@ int udp_parse_addresses(const char *text, struct udp_address out[UDP_MAX_GIDS], 
 	list.interfaces = interfaces;
 	for (const char *p = text; error == 0; p++) {
 		size_t length = strcspn(p, ",");
-		error = add_word(&list, p, length);
+		error = list_add_word(&list, p, length);
 		p += length;
 		if (*p == '\0')
 			break;

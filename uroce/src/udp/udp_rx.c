@@ -280,7 +280,7 @@ static void read_control(struct msghdr *header, struct udp_arrival *arrival, uin
 	}
 }
 
-static unsigned take(struct udp_link *link, struct udp_socket *socket, unsigned index)
+static unsigned take_message(struct udp_link *link, struct udp_socket *socket, unsigned index)
 {
 	struct udp_rx *rx = link->rx;
 	struct msghdr *header = &rx->header[index].msg_hdr;
@@ -309,7 +309,7 @@ static unsigned take(struct udp_link *link, struct udp_socket *socket, unsigned 
 
 /* Reads a socket until a read finds less than it asks for, or `budget` packets have come. Any message means that it is
  * worth asking again. */
-static unsigned drain(struct udp_link *link, struct udp_socket *socket, unsigned budget, bool *any)
+static unsigned drain_socket(struct udp_link *link, struct udp_socket *socket, unsigned budget, bool *any)
 {
 	struct udp_rx *rx = link->rx;
 	unsigned delivered = 0, reads = 0;
@@ -323,12 +323,12 @@ static unsigned drain(struct udp_link *link, struct udp_socket *socket, unsigned
 		*any = true;
 		counter_add(&link->config.counters->rx_calls, 1);
 		for (int i = 0; i < n; i++)
-			delivered += take(link, socket, (unsigned)i);
+			delivered += take_message(link, socket, (unsigned)i);
 	} while (n == BUFFERS && delivered < budget && ++reads < MOST_READS);
 	return delivered;
 }
 
-static unsigned drain_ready(struct udp_link *link, unsigned budget)
+static unsigned drain_ready_sockets(struct udp_link *link, unsigned budget)
 {
 	struct epoll_event events[EVENTS];
 	unsigned delivered = 0;
@@ -343,7 +343,7 @@ static unsigned drain_ready(struct udp_link *link, unsigned budget)
 			delivered += share_receive(link, which & ~UDP_EVENT_INBOX, take_arrival);
 			continue;
 		}
-		delivered += drain(link, &link->sockets[which], budget - delivered, &any);
+		delivered += drain_socket(link, &link->sockets[which], budget - delivered, &any);
 		if (any)
 			link->rx->hot = which;
 	}
@@ -367,11 +367,11 @@ unsigned udp_receive(struct udp_link *link, unsigned budget)
 
 	run_timer(link);
 	if (link->socket_count > 0)
-		delivered = drain(link, &link->sockets[rx->hot], budget, &any);
+		delivered = drain_socket(link, &link->sockets[rx->hot], budget, &any);
 	if (link->socket_count == 1 && !link->share)
 		return delivered;
 	if ((!any || ++rx->turns % LOYALTY == 0) && delivered < budget)
-		delivered += drain_ready(link, budget - delivered);
+		delivered += drain_ready_sockets(link, budget - delivered);
 	return delivered;
 }
 

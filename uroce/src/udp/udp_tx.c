@@ -115,7 +115,7 @@ static void fill_header(struct udp_tx *tx, struct message *message, struct msghd
 		header->msg_control = NULL;
 }
 
-static void reset(struct udp_tx *tx)
+static void tx_reset(struct udp_tx *tx)
 {
 	tx->first = tx->count = tx->iovs = 0;
 	tx->linear_used = tx->referenced = tx->bytes = tx->spill_used = 0;
@@ -133,7 +133,7 @@ static void count_sent(struct udp_link *link)
 	tx->packets = tx->sent_bytes = tx->calls = 0;
 }
 
-static void refused(struct udp_link *link, const struct message *message, unsigned packets, int error)
+static void tx_refused(struct udp_link *link, const struct message *message, unsigned packets, int error)
 {
 	char text[UDP_ADDRESS_TEXT];
 	struct udp_address peer = { .gid = message->flow.dst };
@@ -162,7 +162,7 @@ static void want_out(struct udp_link *link, struct udp_socket *socket, bool want
 }
 
 /* The bytes of a message from `offset`. */
-static void gather(const struct udp_tx *tx, const struct message *message, size_t offset, uint8_t *out, size_t length)
+static void tx_gather(const struct udp_tx *tx, const struct message *message, size_t offset, uint8_t *out, size_t length)
 {
 	for (unsigned i = 0; i < message->iovs && length > 0; i++) {
 		const struct iovec *iov = &tx->iov[message->iov + i];
@@ -193,7 +193,7 @@ static unsigned send_singly(struct udp_link *link, struct message *message)
 		struct message single = *message;
 		struct msghdr header;
 		iov.iov_len = left < message->segment ? left : message->segment;
-		gather(tx, message, offset, packet, iov.iov_len);
+		tx_gather(tx, message, offset, packet, iov.iov_len);
 		/* It was made for an identification that the kernel would have counted up. */
 		struct iovec covered = { packet, iov.iov_len - WIRE_ICRC };
 		uint32_t icrc = icrc_compute(&message->flow, 0, &covered, 1);
@@ -212,7 +212,7 @@ static unsigned send_singly(struct udp_link *link, struct message *message)
 		tx->sent_bytes += iov.iov_len;
 	}
 	if (sent < message->segments)
-		refused(link, message, message->segments - sent, error);
+		tx_refused(link, message, message->segments - sent, error);
 	explicit_bzero(packet, sizeof packet);
 	return sent;
 }
@@ -240,7 +240,7 @@ static bool overcome(struct udp_link *link, struct message *message, int error)
 		}
 	} else {
 		/* ENOBUFS and ENOMEM too: the socket counts as writable then, and to wait for that would be to spin. */
-		refused(link, message, message->segments, error);
+		tx_refused(link, message, message->segments, error);
 	}
 	tx->first++;
 	return true;
@@ -276,7 +276,7 @@ static void transmit(struct udp_link *link)
 	count_sent(link);
 	if (tx->first < tx->count)
 		return;
-	reset(tx);
+	tx_reset(tx);
 	if (tx->blocked) {
 		tx->blocked = false;
 		for (unsigned i = 0; i < link->socket_count; i++)
@@ -286,19 +286,19 @@ static void transmit(struct udp_link *link)
 
 /* ---- the batch ---- */
 
-static bool has_room(const struct udp_tx *tx, size_t linear, unsigned iovs, size_t referenced)
+static bool tx_has_room(const struct udp_tx *tx, size_t linear, unsigned iovs, size_t referenced)
 {
 	return tx->count < MAX_MESSAGES && tx->iovs + iovs <= MAX_IOVS && tx->linear_used + linear <= LINEAR_BYTES &&
 	       tx->referenced + referenced <= SPILL_BYTES;
 }
 
 /* False: the kernel takes no more, and the batch is full. */
-static bool make_room(struct udp_link *link, size_t linear, unsigned iovs, size_t referenced)
+static bool tx_make_room(struct udp_link *link, size_t linear, unsigned iovs, size_t referenced)
 {
-	if (has_room(link->tx, linear, iovs, referenced))
+	if (tx_has_room(link->tx, linear, iovs, referenced))
 		return true;
 	transmit(link);
-	return has_room(link->tx, linear, iovs, referenced);
+	return tx_has_room(link->tx, linear, iovs, referenced);
 }
 
 static void put_destination(const struct udp_link *link, struct message *message)
@@ -413,7 +413,7 @@ static void queue_packet(struct udp_link *link, const struct packet_out *packet,
 	size_t length = packet->header_length + packet->payload_length + pad + WIRE_ICRC;
 	size_t referenced = copy ? 0 : packet->payload_length;
 
-	if (!make_room(link, length - referenced, copy ? 1 : (unsigned)packet->pieces + 2, referenced)) {
+	if (!tx_make_room(link, length - referenced, copy ? 1 : (unsigned)packet->pieces + 2, referenced)) {
 		counter_add(&link->config.counters->tx_errors, 1);
 		return;
 	}
@@ -440,7 +440,7 @@ static void queue_packet(struct udp_link *link, const struct packet_out *packet,
 
 /* ---- fault injection ---- */
 
-static void emit(void *arg, const void *datagram, size_t length, const void *cookie)
+static void tx_emit(void *arg, const void *datagram, size_t length, const void *cookie)
 {
 	struct udp_link *link = arg;
 	struct udp_tx *tx = link->tx;
@@ -448,7 +448,7 @@ static void emit(void *arg, const void *datagram, size_t length, const void *coo
 	struct iovec piece[1];
 
 	memcpy(&route, cookie, sizeof route);
-	if (!make_room(link, length, 1, 0)) {
+	if (!tx_make_room(link, length, 1, 0)) {
 		counter_add(&link->config.counters->tx_errors, 1);
 		return;
 	}
@@ -479,7 +479,7 @@ static void queue_through_faults(struct udp_link *link, const struct packet_out 
 	uint32_t icrc = icrc_compute(&scratch.flow, 0, &covered, 1);
 	end = put_bytes(end, &icrc, sizeof icrc);
 	size_t length = (size_t)(end - datagram);
-	fault_apply(link->fault, clock_ns(CLOCK_MONOTONIC), datagram, length, route, sizeof *route, emit, link);
+	fault_apply(link->fault, clock_ns(CLOCK_MONOTONIC), datagram, length, route, sizeof *route, tx_emit, link);
 	explicit_bzero(datagram, sizeof datagram);
 }
 
@@ -502,7 +502,7 @@ void udp_tx_run_faults(struct udp_link *link)
 {
 	if (!link->fault)
 		return;
-	fault_run(link->fault, clock_ns(CLOCK_MONOTONIC), emit, link);
+	fault_run(link->fault, clock_ns(CLOCK_MONOTONIC), tx_emit, link);
 	set_timer(link);
 	transmit(link);
 }
@@ -514,7 +514,7 @@ static struct udp_link *udp_of(struct link *link)
 	return (struct udp_link *)((char *)link - offsetof(struct udp_link, link));
 }
 
-static bool is_ready(struct link *base)
+static bool tx_is_ready(struct link *base)
 {
 	struct udp_link *link = udp_of(base);
 	if (link->tx->blocked)
@@ -522,7 +522,7 @@ static bool is_ready(struct link *base)
 	return !link->tx->blocked;
 }
 
-static void send_packet(struct link *base, const struct packet_out *packet)
+static void tx_send(struct link *base, const struct packet_out *packet)
 {
 	struct udp_link *link = udp_of(base);
 	struct route route = {
@@ -565,8 +565,8 @@ static void keep_unsent(struct udp_link *link)
 			    (tx->spill && base >= tx->spill && base < tx->spill + SPILL_BYTES))
 				continue;
 			if (!tx->spill) {
-				refused(link, &tx->message[tx->first], 1, ENOMEM);
-				reset(tx);
+				tx_refused(link, &tx->message[tx->first], 1, ENOMEM);
+				tx_reset(tx);
 				return;
 			}
 			iov->iov_base = tx->spill + tx->spill_used;
@@ -577,7 +577,7 @@ static void keep_unsent(struct udp_link *link)
 	}
 }
 
-static void flush(struct link *base)
+static void tx_flush(struct link *base)
 {
 	struct udp_link *link = udp_of(base);
 	if (link->fault)
@@ -588,7 +588,7 @@ static void flush(struct link *base)
 		keep_unsent(link);
 }
 
-const struct link_ops udp_ops = { .ready = is_ready, .send = send_packet, .flush = flush };
+const struct link_ops udp_ops = { .ready = tx_is_ready, .send = tx_send, .flush = tx_flush };
 
 int udp_tx_open(struct udp_link *link)
 {

@@ -178,7 +178,7 @@ static int make_receive_queue(struct qp *qp, const struct ibv_qp_cap *cap)
 	return 0;
 }
 
-static void release(struct qp *qp)
+static void qp_release(struct qp *qp)
 {
 	if (qp->resp.receive)
 		explicit_bzero(qp->resp.receive, sizeof *qp->resp.receive);
@@ -218,7 +218,7 @@ static void count_uses(struct qp *qp, int by)
 	context_count(qp->context, &qp->device->counters->objects.qp, by);
 }
 
-static int make(struct pd *pd, struct ibv_qp_init_attr_ex *attr, uint64_t ops, struct qp **out)
+static int qp_make(struct pd *pd, struct ibv_qp_init_attr_ex *attr, uint64_t ops, struct qp **out)
 {
 	int error = check_type(attr);
 	if (error == 0)
@@ -264,14 +264,14 @@ static int make(struct pd *pd, struct ibv_qp_init_attr_ex *attr, uint64_t ops, s
 	return 0;
 
 free_queues:
-	release(qp);
+	qp_release(qp);
 	return error;
 }
 
-static struct ibv_qp *create(struct pd *pd, struct ibv_qp_init_attr_ex *attr, uint64_t ops)
+static struct ibv_qp *qp_create_any(struct pd *pd, struct ibv_qp_init_attr_ex *attr, uint64_t ops)
 {
 	struct qp *qp = NULL;
-	int error = make(pd, attr, ops, &qp);
+	int error = qp_make(pd, attr, ops, &qp);
 	if (error != 0) {
 		errno = -error;
 		return NULL;
@@ -290,7 +290,7 @@ struct ibv_qp *qp_create(struct ibv_pd *pd, struct ibv_qp_init_attr *attr)
 		.qp_type = attr->qp_type,
 		.sq_sig_all = attr->sq_sig_all,
 	};
-	struct ibv_qp *qp = create(pd_of(pd), &ex, 0);
+	struct ibv_qp *qp = qp_create_any(pd_of(pd), &ex, 0);
 	if (qp)
 		attr->cap = ex.cap;
 	return qp;
@@ -310,7 +310,7 @@ struct ibv_qp *qp_create_ex(struct ibv_context *context, struct ibv_qp_init_attr
 		errno = EINVAL;
 		return NULL;
 	}
-	return create(pd_of(attr->pd), attr, ops);
+	return qp_create_any(pd_of(attr->pd), attr, ops);
 }
 
 /* ---- destruction ---- */
@@ -353,7 +353,7 @@ int qp_destroy(struct ibv_qp *ibqp)
 	pthread_mutex_destroy(&ibqp->mutex);
 	pthread_cond_destroy(&ibqp->cond);
 	pthread_mutex_destroy(&qp->build_lock);
-	release(qp);
+	qp_release(qp);
 	return 0;
 }
 

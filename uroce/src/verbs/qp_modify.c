@@ -146,7 +146,7 @@ static int check_values(const struct qp *qp, const struct ibv_qp_attr *attr, int
 	return mask & IBV_QP_AV ? ah_resolve(qp->device, &attr->ah_attr, av) : 0;
 }
 
-static void store(struct qp *qp, const struct ibv_qp_attr *from, int mask, const struct address_vector *av)
+static void store_values(struct qp *qp, const struct ibv_qp_attr *from, int mask, const struct address_vector *av)
 {
 	struct ibv_qp_attr *to = &qp->attr;
 
@@ -207,7 +207,7 @@ static int grow_saved(struct qp *qp, uint32_t count)
 }
 
 /* Sends from where it stopped. */
-static void resume(struct qp *qp)
+static void end_draining(struct qp *qp)
 {
 	qp->draining = false;
 	qp->sqd_event_wanted = false;
@@ -215,7 +215,7 @@ static void resume(struct qp *qp)
 		requester_post(qp);
 }
 
-static void drain(struct qp *qp, const struct ibv_qp_attr *attr, int mask)
+static void start_draining(struct qp *qp, const struct ibv_qp_attr *attr, int mask)
 {
 	qp->state = IBV_QPS_SQD;
 	qp->draining = true;
@@ -224,7 +224,7 @@ static void drain(struct qp *qp, const struct ibv_qp_attr *attr, int mask)
 }
 
 /* The attributes are stored. 0 or -ENOMEM, and then the state is the old one. */
-static int enter(struct qp *qp, enum ibv_qp_state to, const struct ibv_qp_attr *attr, int mask)
+static int enter_state(struct qp *qp, enum ibv_qp_state to, const struct ibv_qp_attr *attr, int mask)
 {
 	enum ibv_qp_state from = qp->state;
 	int error = 0;
@@ -244,18 +244,18 @@ static int enter(struct qp *qp, enum ibv_qp_state to, const struct ibv_qp_attr *
 		if (error == 0)
 			qp->state = IBV_QPS_RTR;
 	} else if (to == IBV_QPS_SQD && from == IBV_QPS_RTS) {
-		drain(qp, attr, mask);
+		start_draining(qp, attr, mask);
 	} else if (to == IBV_QPS_RTS) {
 		if (from == IBV_QPS_RTR)
 			requester_start(qp);
 		qp->state = IBV_QPS_RTS;
 		if (from == IBV_QPS_SQD || from == IBV_QPS_SQE)
-			resume(qp);
+			end_draining(qp);
 	}
 	return error;
 }
 
-static int modify(struct qp *qp, const struct ibv_qp_attr *attr, int mask)
+static int modify_locked(struct qp *qp, const struct ibv_qp_attr *attr, int mask)
 {
 	struct address_vector av = { .sgid_index = 0 };
 	enum ibv_qp_state to = mask & IBV_QP_STATE ? attr->qp_state : qp->state;
@@ -278,8 +278,8 @@ static int modify(struct qp *qp, const struct ibv_qp_attr *attr, int mask)
 	struct ibv_qp_attr before = qp->attr;
 	struct address_vector av_before = qp->av;
 	uint32_t mtu_before = qp->mtu;
-	store(qp, attr, mask, &av);
-	error = enter(qp, to, attr, mask);
+	store_values(qp, attr, mask, &av);
+	error = enter_state(qp, to, attr, mask);
 	if (error != 0) {
 		qp->attr = before;
 		qp->av = av_before;
@@ -294,7 +294,7 @@ int qp_modify(struct ibv_qp *ibqp, struct ibv_qp_attr *attr, int mask)
 	struct qp *qp = qp_of(ibqp);
 
 	engine_enter(qp->device);
-	int error = modify(qp, attr, mask);
+	int error = modify_locked(qp, attr, mask);
 	engine_leave(qp->device);
 	if (error == 0 && (mask & IBV_QP_STATE))
 		ibqp->state = attr->qp_state;

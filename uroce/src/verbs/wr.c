@@ -17,38 +17,38 @@ static struct qp *qp_of_ex(struct ibv_qp_ex *ex)
 	return (struct qp *)ex;
 }
 
-static void fail(struct qp *qp, int error)
+static void wr_fail(struct qp *qp, int error)
 {
 	if (qp->build_error == 0)
 		qp->build_error = error;
 }
 
 /* The request being built; NULL when there is none, or after an error. */
-static struct send_wqe *current(struct qp *qp)
+static struct send_wqe *wr_current(struct qp *qp)
 {
 	if (qp->build_error != 0)
 		return NULL;
 	if (qp->build_tail == qp->sq.tail) {
-		fail(qp, EINVAL);
+		wr_fail(qp, EINVAL);
 		return NULL;
 	}
 	return send_queue_at(&qp->sq, qp->build_tail - 1);
 }
 
 /* Whether the last request got all that it needs. */
-static void finish(struct qp *qp)
+static void wr_finish(struct qp *qp)
 {
 	if (qp->build_error != 0 || qp->build_tail == qp->sq.tail)
 		return;
 	const struct send_wqe *wqe = send_queue_at(&qp->sq, qp->build_tail - 1);
 	if (qp->type == IBV_QPT_UD && wqe->remote_qpn == NOT_ADDRESSED)
-		fail(qp, EINVAL);
+		wr_fail(qp, EINVAL);
 	if ((post_traits(qp, wqe->opcode) & POST_ATOMIC) && wqe->length != sizeof(uint64_t))
-		fail(qp, EINVAL);
+		wr_fail(qp, EINVAL);
 }
 
 /* The slots of completed requests are free once the device's lock has been released: the link has read them then. */
-static bool has_room(struct qp *qp)
+static bool wr_has_room(struct qp *qp)
 {
 	if (qp->build_tail != qp->build_limit)
 		return true;
@@ -58,19 +58,19 @@ static bool has_room(struct qp *qp)
 	return qp->build_tail != qp->build_limit;
 }
 
-static struct send_wqe *begin(struct ibv_qp_ex *ex, enum ibv_wr_opcode opcode, uint64_t op)
+static struct send_wqe *wr_begin(struct ibv_qp_ex *ex, enum ibv_wr_opcode opcode, uint64_t op)
 {
 	struct qp *qp = qp_of_ex(ex);
-	finish(qp);
+	wr_finish(qp);
 	if (qp->build_error != 0)
 		return NULL;
 	/* Inline data comes by its own setters here. */
 	if (!(qp->allowed_ops & op) || (ex->wr_flags & ~(unsigned)POST_FLAGS)) {
-		fail(qp, EINVAL);
+		wr_fail(qp, EINVAL);
 		return NULL;
 	}
-	if (!has_room(qp)) {
-		fail(qp, ENOMEM);
+	if (!wr_has_room(qp)) {
+		wr_fail(qp, ENOMEM);
 		return NULL;
 	}
 	struct send_wqe *wqe = send_queue_at(&qp->sq, qp->build_tail++);
@@ -89,33 +89,33 @@ static void set_remote(struct send_wqe *wqe, uint32_t rkey, uint64_t remote)
 
 static void wr_send(struct ibv_qp_ex *ex)
 {
-	begin(ex, IBV_WR_SEND, IBV_QP_EX_WITH_SEND);
+	wr_begin(ex, IBV_WR_SEND, IBV_QP_EX_WITH_SEND);
 }
 
 static void wr_send_imm(struct ibv_qp_ex *ex, __be32 imm)
 {
-	struct send_wqe *wqe = begin(ex, IBV_WR_SEND_WITH_IMM, IBV_QP_EX_WITH_SEND_WITH_IMM);
+	struct send_wqe *wqe = wr_begin(ex, IBV_WR_SEND_WITH_IMM, IBV_QP_EX_WITH_SEND_WITH_IMM);
 	if (wqe)
 		wqe->imm = imm;
 }
 
 static void wr_send_inv(struct ibv_qp_ex *ex, uint32_t rkey)
 {
-	struct send_wqe *wqe = begin(ex, IBV_WR_SEND_WITH_INV, IBV_QP_EX_WITH_SEND_WITH_INV);
+	struct send_wqe *wqe = wr_begin(ex, IBV_WR_SEND_WITH_INV, IBV_QP_EX_WITH_SEND_WITH_INV);
 	if (wqe)
 		wqe->invalidate = rkey;
 }
 
 static void wr_rdma_write(struct ibv_qp_ex *ex, uint32_t rkey, uint64_t remote)
 {
-	struct send_wqe *wqe = begin(ex, IBV_WR_RDMA_WRITE, IBV_QP_EX_WITH_RDMA_WRITE);
+	struct send_wqe *wqe = wr_begin(ex, IBV_WR_RDMA_WRITE, IBV_QP_EX_WITH_RDMA_WRITE);
 	if (wqe)
 		set_remote(wqe, rkey, remote);
 }
 
 static void wr_rdma_write_imm(struct ibv_qp_ex *ex, uint32_t rkey, uint64_t remote, __be32 imm)
 {
-	struct send_wqe *wqe = begin(ex, IBV_WR_RDMA_WRITE_WITH_IMM, IBV_QP_EX_WITH_RDMA_WRITE_WITH_IMM);
+	struct send_wqe *wqe = wr_begin(ex, IBV_WR_RDMA_WRITE_WITH_IMM, IBV_QP_EX_WITH_RDMA_WRITE_WITH_IMM);
 	if (!wqe)
 		return;
 	set_remote(wqe, rkey, remote);
@@ -124,14 +124,14 @@ static void wr_rdma_write_imm(struct ibv_qp_ex *ex, uint32_t rkey, uint64_t remo
 
 static void wr_rdma_read(struct ibv_qp_ex *ex, uint32_t rkey, uint64_t remote)
 {
-	struct send_wqe *wqe = begin(ex, IBV_WR_RDMA_READ, IBV_QP_EX_WITH_RDMA_READ);
+	struct send_wqe *wqe = wr_begin(ex, IBV_WR_RDMA_READ, IBV_QP_EX_WITH_RDMA_READ);
 	if (wqe)
 		set_remote(wqe, rkey, remote);
 }
 
 static void wr_atomic_cmp_swp(struct ibv_qp_ex *ex, uint32_t rkey, uint64_t remote, uint64_t compare, uint64_t swap)
 {
-	struct send_wqe *wqe = begin(ex, IBV_WR_ATOMIC_CMP_AND_SWP, IBV_QP_EX_WITH_ATOMIC_CMP_AND_SWP);
+	struct send_wqe *wqe = wr_begin(ex, IBV_WR_ATOMIC_CMP_AND_SWP, IBV_QP_EX_WITH_ATOMIC_CMP_AND_SWP);
 	if (!wqe)
 		return;
 	set_remote(wqe, rkey, remote);
@@ -141,7 +141,7 @@ static void wr_atomic_cmp_swp(struct ibv_qp_ex *ex, uint32_t rkey, uint64_t remo
 
 static void wr_atomic_fetch_add(struct ibv_qp_ex *ex, uint32_t rkey, uint64_t remote, uint64_t add)
 {
-	struct send_wqe *wqe = begin(ex, IBV_WR_ATOMIC_FETCH_AND_ADD, IBV_QP_EX_WITH_ATOMIC_FETCH_AND_ADD);
+	struct send_wqe *wqe = wr_begin(ex, IBV_WR_ATOMIC_FETCH_AND_ADD, IBV_QP_EX_WITH_ATOMIC_FETCH_AND_ADD);
 	if (!wqe)
 		return;
 	set_remote(wqe, rkey, remote);
@@ -151,7 +151,7 @@ static void wr_atomic_fetch_add(struct ibv_qp_ex *ex, uint32_t rkey, uint64_t re
 
 static void wr_local_inv(struct ibv_qp_ex *ex, uint32_t rkey)
 {
-	struct send_wqe *wqe = begin(ex, IBV_WR_LOCAL_INV, IBV_QP_EX_WITH_LOCAL_INV);
+	struct send_wqe *wqe = wr_begin(ex, IBV_WR_LOCAL_INV, IBV_QP_EX_WITH_LOCAL_INV);
 	if (wqe)
 		wqe->invalidate = rkey;
 }
@@ -159,12 +159,12 @@ static void wr_local_inv(struct ibv_qp_ex *ex, uint32_t rkey)
 static void wr_bind_mw(struct ibv_qp_ex *ex, struct ibv_mw *mw, uint32_t rkey, const struct ibv_mw_bind_info *info)
 {
 	struct qp *qp = qp_of_ex(ex);
-	struct send_wqe *wqe = begin(ex, IBV_WR_BIND_MW, IBV_QP_EX_WITH_BIND_MW);
+	struct send_wqe *wqe = wr_begin(ex, IBV_WR_BIND_MW, IBV_QP_EX_WITH_BIND_MW);
 	if (!wqe)
 		return;
 	int error = !mw || mw->type != IBV_MW_TYPE_2 ? EINVAL : post_set_bind(qp, wqe, mw, rkey, info);
 	if (error != 0)
-		fail(qp, error);
+		wr_fail(qp, error);
 }
 
 /* ---- setters ---- */
@@ -172,11 +172,11 @@ static void wr_bind_mw(struct ibv_qp_ex *ex, struct ibv_mw *mw, uint32_t rkey, c
 static void wr_set_ud_addr(struct ibv_qp_ex *ex, struct ibv_ah *ah, uint32_t remote_qpn, uint32_t remote_qkey)
 {
 	struct qp *qp = qp_of_ex(ex);
-	struct send_wqe *wqe = current(qp);
+	struct send_wqe *wqe = wr_current(qp);
 	if (!wqe)
 		return;
 	if (qp->type != IBV_QPT_UD || !ah || ah->pd != &qp->pd->ibv) {
-		fail(qp, EINVAL);
+		wr_fail(qp, EINVAL);
 		return;
 	}
 	wqe->av = ((const struct ah *)ah)->av;
@@ -187,13 +187,13 @@ static void wr_set_ud_addr(struct ibv_qp_ex *ex, struct ibv_ah *ah, uint32_t rem
 static void wr_set_sge_list(struct ibv_qp_ex *ex, size_t count, const struct ibv_sge *list)
 {
 	struct qp *qp = qp_of_ex(ex);
-	struct send_wqe *wqe = current(qp);
+	struct send_wqe *wqe = wr_current(qp);
 	if (!wqe)
 		return;
 	unsigned traits = post_traits(qp, wqe->opcode);
 	int error = traits & POST_DATA ? post_set_sges(qp, wqe, traits, list, count) : EINVAL;
 	if (error != 0)
-		fail(qp, error);
+		wr_fail(qp, error);
 	else
 		wqe->inlined = false;
 }
@@ -207,17 +207,17 @@ static void wr_set_sge(struct ibv_qp_ex *ex, uint32_t lkey, uint64_t addr, uint3
 static void wr_set_inline_data_list(struct ibv_qp_ex *ex, size_t count, const struct ibv_data_buf *list)
 {
 	struct qp *qp = qp_of_ex(ex);
-	struct send_wqe *wqe = current(qp);
+	struct send_wqe *wqe = wr_current(qp);
 	if (!wqe)
 		return;
 	if (!(post_traits(qp, wqe->opcode) & POST_INLINE)) {
-		fail(qp, EINVAL);
+		wr_fail(qp, EINVAL);
 		return;
 	}
 	size_t length = 0;
 	for (size_t i = 0; i < count; i++) {
 		if (list[i].length > qp->cap.max_inline_data - length) {
-			fail(qp, EINVAL);
+			wr_fail(qp, EINVAL);
 			return;
 		}
 		if (list[i].length > 0)
@@ -225,7 +225,7 @@ static void wr_set_inline_data_list(struct ibv_qp_ex *ex, size_t count, const st
 		length += list[i].length;
 	}
 	if (length > post_max_length(qp)) {
-		fail(qp, EINVAL);
+		wr_fail(qp, EINVAL);
 		return;
 	}
 	wqe->length = (uint32_t)length;
@@ -255,7 +255,7 @@ static void wr_start(struct ibv_qp_ex *ex)
 static int wr_complete(struct ibv_qp_ex *ex)
 {
 	struct qp *qp = qp_of_ex(ex);
-	finish(qp);
+	wr_finish(qp);
 	int error = qp->build_error;
 	if (error == 0) {
 		engine_enter(qp->device);
