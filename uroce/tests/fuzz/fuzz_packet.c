@@ -6,13 +6,9 @@
  * would have to know (QPN, PSN, rkey, address), so that what lies behind those checks is reached too; ACT does
  * something with the device instead: time passes, receives and sends are posted. */
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/eventfd.h>
-#include <unistd.h>
 
+#include "../device.h"
 #include "engine.h"
-#include "event.h"
 #include "random.h"
 #include "verbs.h"
 
@@ -86,12 +82,6 @@ static const struct link_ops ops = {.ready = ready, .send = send_packet, .flush 
 static uint64_t now(void)
 {
 	return rig.now;
-}
-
-static bool same_peer(const struct device *device, const union ibv_gid *dgid, const union ibv_gid *sgid)
-{
-	(void)device;
-	return memcmp(dgid, sgid, sizeof *dgid) == 0;
 }
 
 static void must(bool held)
@@ -172,19 +162,8 @@ static void open_rig(void)
 	memset(&memory, 0xa5, sizeof memory);
 	rig.now = 1000000;
 	rig.link.ops = &ops;
-	rig.device.link = &rig.link;
-	rig.device.counters = &rig.counters;
-	rig.device.clock = now;
-	rig.device.same_peer = same_peer;
-	rig.device.mtu = IBV_MTU_4096;
+	test_device_open(&rig.device, &rig.context, &rig.counters, &rig.link, now);
 	rig.device.max_window = 1000;
-	rig.device.active_tail = &rig.device.active_head;
-	pthread_mutex_init(&rig.device.lock, NULL);
-	rig.context.device = &rig.device;
-	rig.context.verbs.context.num_comp_vectors = 1;
-	rig.context.event_tail = &rig.context.event_head;
-	rig.context.verbs.context.async_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK | EFD_SEMAPHORE);
-	pthread_mutex_init(&rig.context.event_lock, NULL);
 	must((rig.pd = pd_alloc(&rig.context.verbs.context)));
 	must((rig.cq = cq_create(&rig.context.verbs.context, 1000, NULL, NULL, 0)));
 	must((rig.open = mr_reg(rig.pd, memory.open, PAGE, (uintptr_t)memory.open, all)));
@@ -204,14 +183,8 @@ static void close_rig(void)
 		must(qp_destroy(rig.qp[i]) == 0);
 	must(mr_dereg(rig.open) == 0 && mr_dereg(rig.readable) == 0 && mr_dereg(rig.received) == 0);
 	must(cq_destroy(rig.cq) == 0 && pd_dealloc(rig.pd) == 0);
-	context_forget_all(&rig.context);
 	must(rig.device.qps.count == 0 && rig.device.keys.count == 0 && !rig.device.active_head);
-	timers_clear(&rig.device.timers);
-	table_clear(&rig.device.qps);
-	table_clear(&rig.device.keys);
-	close(rig.context.verbs.context.async_fd);
-	pthread_mutex_destroy(&rig.context.event_lock);
-	pthread_mutex_destroy(&rig.device.lock);
+	test_device_close(&rig.device, &rig.context);
 }
 
 static void check_memory(void)

@@ -1,17 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
+#include "check.h"
 
 #include "memory.h"
 
 #include <errno.h>
 #include <sys/mman.h>
 
-#include "bare_device.h"
+#include "device.h"
 #include "qp.h"
 #include "random.h"
 

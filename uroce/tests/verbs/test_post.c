@@ -284,9 +284,9 @@ static void windows_end_with_their_queue_pair(void **state)
 	wr.bind_mw.rkey = (mw->rkey & ~0xffu) | ((mw->rkey + 1) & 0xff);
 	wr.bind_mw.bind_info = (struct ibv_mw_bind_info){ .mr = mr, .addr = (uintptr_t)memory, .length = 8 };
 	assert_int_equal(post(qp, wr), 0);
-	engine_enter(&rig->device);
+	engine_enter(&rig->bare.device);
 	requester_pump(qp_of(qp), 1); /* which a link that is not ready does not come to */
-	engine_leave(&rig->device);
+	engine_leave(&rig->bare.device);
 	assert_int_equal(mr_dereg(mr), EBUSY);
 	assert_int_equal(qp_destroy(qp), 0);
 	assert_int_equal(mr_dereg(mr), 0);
@@ -306,7 +306,7 @@ static struct ibv_qp_ex *builder(struct rig *rig, enum ibv_qp_type type, uint64_
 		.pd = rig->pd,
 		.send_ops_flags = ops,
 	};
-	struct ibv_qp *qp = qp_create_ex(&rig->context.verbs.context, &attr);
+	struct ibv_qp *qp = qp_create_ex(&rig->bare.context.verbs.context, &attr);
 	assert_non_null(qp);
 	rig_bring(qp, IBV_QPS_RTS);
 	return &qp_of(qp)->ibv;
@@ -402,7 +402,7 @@ static void a_datagram_needs_an_address(void **state)
 static void the_sender_of_a_datagram_is_found_in_its_header(void **state)
 {
 	struct rig *rig = *state;
-	struct ibv_context *context = &rig->context.verbs.context;
+	struct ibv_context *context = &rig->bare.context.verbs.context;
 	struct ibv_wc wc = { .wc_flags = IBV_WC_GRH };
 	struct ibv_ah_attr attr;
 	uint8_t grh[40] = { 0 };

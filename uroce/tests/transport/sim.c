@@ -3,8 +3,6 @@
 
 #include <errno.h>
 #include <stdio.h>
-#include <sys/eventfd.h>
-#include <unistd.h>
 
 enum { MAX_NODES = 8, SCRIPT_NODE = 100, LOSS_SLOTS = 1 << 16 };
 
@@ -246,12 +244,6 @@ static const struct link_ops sim_link = {.ready = sim_ready, .send = sim_link_se
 
 /* ---- the world ---- */
 
-static bool same_gid(const struct device *device, const union ibv_gid *a, const union ibv_gid *b)
-{
-	(void)device;
-	return memcmp(a, b, sizeof *a) == 0;
-}
-
 static union ibv_gid make_gid(uint8_t last)
 {
 	union ibv_gid gid = {.raw = {[10] = 0xff, [11] = 0xff, [12] = 192, [13] = 0, [14] = 2, [15] = last}};
@@ -276,26 +268,10 @@ struct sim_node *sim_node(void)
 	node->gid = make_gid((uint8_t)sim.nodes);
 	node->link.ops = &sim_link;
 
-	struct device *device = &node->device;
-	pthread_mutex_init(&device->lock, NULL);
-	device->link = &node->link;
-	device->counters = &node->counters;
-	device->clock = sim_now;
-	device->now = sim.now;
-	device->same_peer = same_gid;
-	device->mtu = IBV_MTU_4096;
-	device->max_window = 256;
-	device->active_tail = &device->active_head;
-
-	struct context *context = &node->context;
-	context->device = device;
-	pthread_mutex_init(&context->event_lock, NULL);
-	context->event_tail = &context->event_head;
-	context->verbs.context.async_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK | EFD_SEMAPHORE);
-	context->verbs.context.num_comp_vectors = 1;
-	context->verbs.context.abi_compat = __VERBS_ABI_IS_EXTENDED;
-	context->verbs.sz = sizeof context->verbs;
-	node->pd = pd_alloc(&context->verbs.context);
+	test_device_open(&node->device, &node->context, &node->counters, &node->link, sim_now);
+	node->device.now = sim.now;
+	node->device.max_window = 256;
+	node->pd = pd_alloc(&node->context.verbs.context);
 	assert_non_null(node->pd);
 	return node;
 }
@@ -307,18 +283,7 @@ static void node_free(struct sim_node *node)
 	assert_int_equal(node->device.keys.count, 0);
 	assert_null(node->device.active_head);
 	assert_int_equal(timers_next(&node->device.timers), UINT64_MAX);
-	table_clear(&node->device.qps);
-	table_clear(&node->device.keys);
-	timers_clear(&node->device.timers);
-	free(node->device.blocks);
-	pthread_mutex_destroy(&node->device.lock);
-	while (node->context.event_head) {
-		struct async_event *event = node->context.event_head;
-		node->context.event_head = event->next;
-		free(event);
-	}
-	pthread_mutex_destroy(&node->context.event_lock);
-	close(node->context.verbs.context.async_fd);
+	test_device_close(&node->device, &node->context);
 	free(node->waiting);
 	free(node);
 }

@@ -4,19 +4,9 @@
 #ifndef UROCE_TESTS_SIM_H
 #define UROCE_TESTS_SIM_H
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
-
-#include <stdlib.h>
-#include <string.h>
-
-#include "../range.h"
+#include "check.h"
+#include "device.h"
 #include "engine.h"
-#include "event.h"
 #include "qp_state.h"
 #include "verbs.h"
 

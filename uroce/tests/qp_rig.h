@@ -3,84 +3,31 @@
 #ifndef UROCE_TEST_QP_RIG_H
 #define UROCE_TEST_QP_RIG_H
 
+#include "check.h"
+
 #include <errno.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/eventfd.h>
-#include <unistd.h>
 
-#include <cmocka.h>
-
+#include "device.h"
 #include "engine.h"
-#include "event.h"
 #include "qp_state.h"
 #include "verbs.h"
 
 struct rig {
-	struct device device;
-	struct context context;
-	struct counters counters;
-	struct link link;
+	struct bare bare;
 	struct ibv_pd *pd;
 	struct ibv_cq *send_cq;
 	struct ibv_cq *recv_cq;
 };
 
-static bool rig_ready(struct link *link)
-{
-	(void)link;
-	return false;
-}
-
-static void rig_send(struct link *link, const struct packet_out *packet)
-{
-	(void)link;
-	(void)packet;
-	fail_msg("nothing may be sent while the link is not ready");
-}
-
-static void rig_flush(struct link *link)
-{
-	(void)link;
-}
-
-static const struct link_ops rig_ops = { .ready = rig_ready, .send = rig_send, .flush = rig_flush };
-
-static uint64_t rig_clock(void)
-{
-	return 1000;
-}
-
-static bool rig_same_peer(const struct device *device, const union ibv_gid *dgid, const union ibv_gid *sgid)
-{
-	(void)device;
-	return memcmp(dgid, sgid, sizeof *dgid) == 0;
-}
-
 static inline int rig_setup(void **state)
 {
 	struct rig *rig = calloc(1, sizeof *rig);
 	assert_non_null(rig);
-	rig->link.ops = &rig_ops;
-	rig->device.link = &rig->link;
-	rig->device.counters = &rig->counters;
-	rig->device.clock = rig_clock;
-	rig->device.same_peer = rig_same_peer;
-	rig->device.mtu = IBV_MTU_2048;
-	rig->device.active_tail = &rig->device.active_head;
-	pthread_mutex_init(&rig->device.lock, NULL);
-	rig->context.device = &rig->device;
-	rig->context.verbs.context.num_comp_vectors = 1;
-	rig->context.event_tail = &rig->context.event_head;
-	rig->context.verbs.context.async_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK | EFD_SEMAPHORE);
-	pthread_mutex_init(&rig->context.event_lock, NULL);
-	rig->pd = pd_alloc(&rig->context.verbs.context);
-	rig->send_cq = cq_create(&rig->context.verbs.context, 100, NULL, NULL, 0);
-	rig->recv_cq = cq_create(&rig->context.verbs.context, 100, NULL, NULL, 0);
+	bare_open(&rig->bare);
+	rig->bare.device.mtu = IBV_MTU_2048;
+	rig->pd = pd_alloc(&rig->bare.context.verbs.context);
+	rig->send_cq = cq_create(&rig->bare.context.verbs.context, 100, NULL, NULL, 0);
+	rig->recv_cq = cq_create(&rig->bare.context.verbs.context, 100, NULL, NULL, 0);
 	assert_non_null(rig->pd);
 	assert_non_null(rig->send_cq);
 	assert_non_null(rig->recv_cq);
@@ -94,17 +41,12 @@ static inline int rig_teardown(void **state)
 	assert_int_equal(cq_destroy(rig->recv_cq), 0);
 	assert_int_equal(cq_destroy(rig->send_cq), 0);
 	assert_int_equal(pd_dealloc(rig->pd), 0);
-	assert_int_equal(rig->context.objects, 0);
-	assert_int_equal(rig->counters.objects.qp, 0);
-	assert_int_equal(rig->counters.objects.srq, 0);
-	assert_int_equal(rig->device.qps.count, 0);
-	assert_null(rig->device.active_head);
-	timers_clear(&rig->device.timers);
-	table_clear(&rig->device.qps);
-	table_clear(&rig->device.keys);
-	close(rig->context.verbs.context.async_fd);
-	pthread_mutex_destroy(&rig->context.event_lock);
-	pthread_mutex_destroy(&rig->device.lock);
+	assert_int_equal(rig->bare.context.objects, 0);
+	assert_int_equal(rig->bare.counters.objects.qp, 0);
+	assert_int_equal(rig->bare.counters.objects.srq, 0);
+	assert_int_equal(rig->bare.device.qps.count, 0);
+	assert_null(rig->bare.device.active_head);
+	test_device_close(&rig->bare.device, &rig->bare.context);
 	free(rig);
 	return 0;
 }
@@ -219,7 +161,7 @@ static inline void rig_no_completion(struct ibv_cq *cq)
 static inline unsigned rig_events(struct rig *rig, enum ibv_event_type type)
 {
 	unsigned count = 0;
-	for (struct async_event *event = rig->context.event_head; event; event = event->next)
+	for (struct async_event *event = rig->bare.context.event_head; event; event = event->next)
 		count += event->event.event_type == type;
 	return count;
 }

@@ -1,16 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Asynchronous events: their order, their descriptor, and what an object that goes away waits for. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
+#include "check.h"
 
 #include <errno.h>
 #include <poll.h>
 
-#include "bare_device.h"
+#include "device.h"
 
 /* Objects as events see them: nothing but what is public. */
 struct world {

@@ -1,10 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
+#include "check.h"
 
 #include "fault.h"
 
@@ -13,7 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../range.h"
 #include "log.h"
 
 enum { PACKETS = 20000, LENGTH = 64, ROOM = 3 * PACKETS };

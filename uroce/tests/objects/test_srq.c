@@ -77,7 +77,7 @@ static void a_limit_is_told_once(void **state)
 	assert_int_equal(attr.max_wr, 8);
 	assert_int_equal(qp_destroy(qp), 0);
 	assert_int_equal(srq_destroy(srq), 0);
-	assert_null(rig->context.event_head);
+	assert_null(rig->bare.context.event_head);
 }
 
 static void resizing_keeps_what_is_posted(void **state)
@@ -165,7 +165,7 @@ static void the_last_receive_is_told_once(void **state)
 static void creation_checks(void **state)
 {
 	struct rig *rig = *state;
-	struct ibv_context *context = &rig->context.verbs.context;
+	struct ibv_context *context = &rig->bare.context.verbs.context;
 	struct ibv_srq_init_attr attr = { .attr = { .max_wr = MAX_SRQ_WR + 1, .max_sge = 1 } };
 	assert_null(srq_create(rig->pd, &attr));
 	attr.attr = (struct ibv_srq_attr){ .max_wr = 1, .max_sge = MAX_SGE + 1 };

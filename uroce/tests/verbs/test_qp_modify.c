@@ -231,7 +231,7 @@ static void draining_tells_once_when_it_is_done(void **state)
 	assert_int_equal(rig_modify(ibqp, IBV_QPS_RTS, IBV_QP_STATE), 0);
 	assert_false(qp->draining);
 	assert_int_equal(qp_destroy(ibqp), 0);
-	assert_null(rig->context.event_head);
+	assert_null(rig->bare.context.event_head);
 }
 
 static void drained_without_being_asked_says_nothing(void **state)
@@ -313,7 +313,7 @@ static void extended_creation_knows_what_it_supports(void **state)
 		.pd = rig->pd,
 		.send_ops_flags = IBV_QP_EX_WITH_SEND,
 	}, attr = good;
-	struct ibv_context *context = &rig->context.verbs.context;
+	struct ibv_context *context = &rig->bare.context.verbs.context;
 
 	struct ibv_qp *qp = qp_create_ex(context, &attr);
 	assert_non_null(qp);
@@ -350,7 +350,7 @@ static void numbers_are_distinct_and_not_reserved(void **state)
 		for (int j = 0; j < i; j++)
 			assert_int_not_equal(qps[i]->qp_num, qps[j]->qp_num);
 	}
-	assert_int_equal(rig->device.qp_count, COUNT);
+	assert_int_equal(rig->bare.device.qp_count, COUNT);
 	assert_int_equal(pd_dealloc(rig->pd), EBUSY);
 	assert_int_equal(cq_destroy(rig->send_cq), EBUSY);
 	for (int i = 0; i < COUNT; i++)

@@ -1,10 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
+#include "check.h"
 
 #include "verbs.h"
 
@@ -13,7 +8,7 @@
 #include <poll.h>
 #include <sched.h>
 
-#include "bare_device.h"
+#include "device.h"
 
 /* What the device's clock does besides: the one thing of an engine_poll that a device without a wire shows. */
 static struct cq *delivered_by_polling;
