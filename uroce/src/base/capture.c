@@ -62,7 +62,7 @@ struct capture {
 	ino_t ino;
 	pid_t pid; /* in a forked child a capture is silent: the buffer is the parent's, and there is no thread */
 
-	pthread_mutex_t lock; /* guards what follows */
+	pthread_mutex_t lock; /* guards the rest */
 	pthread_cond_t wake;  /* the first record in an empty buffer, or the end */
 	bool ended;
 	bool failed;
@@ -202,7 +202,7 @@ static int lock_file(int fd, int operation)
 	return 0;
 }
 
-/* Whole or not at all, after what other processes have written. The file lock is held. */
+/* Whole or not at all, behind the records of other processes. The file lock is held. */
 static int capture_append(const struct capture *capture, const uint8_t *bytes, size_t length)
 {
 	struct stat st;
@@ -293,7 +293,7 @@ static int expand_path(const char *path, char *out, size_t size)
 	return used ? 0 : -EINVAL;
 }
 
-/* Cuts off what a process that was killed while it wrote has left of a record. The file lock is held. */
+/* Cuts off a half record, left by a process that was killed while it wrote. The file lock is held. */
 static int repair_end(int fd)
 {
 	off_t at = sizeof(struct pcap_header);
@@ -384,7 +384,7 @@ int capture_open(const char *path, struct capture **out)
 	capture->buffer = malloc(BUFFER);
 	if (!capture->path || !capture->buffer)
 		goto free_capture;
-	/* What crosses the wire is the owner's alone. Not blocking: opening a pipe must not wait for a reader. */
+	/* Packets are for the owner alone. Not blocking: opening a pipe must not wait for a reader. */
 	capture->fd = open(name, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, 0600);
 	if (capture->fd < 0) {
 		ret = -errno;

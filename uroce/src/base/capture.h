@@ -23,7 +23,7 @@ int capture_open(const char *path, struct capture **out);
 void capture_packet(struct capture *capture, bool sent, const struct icrc_flow *flow, uint8_t tclass,
 		    const struct iovec *pieces, size_t count);
 
-/* Writes what is buffered; NULL is fine. */
+/* Writes the buffered packets; NULL is fine. */
 void capture_close(struct capture **capture);
 
 #endif

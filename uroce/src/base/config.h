@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the environment asks for. */
+/* The configuration in the environment. */
 #ifndef UROCE_CONFIG_H
 #define UROCE_CONFIG_H
 

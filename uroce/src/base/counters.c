@@ -13,7 +13,7 @@
 
 #define MEMFD_NAME "uroce-counters"
 
-/* Of this process, or of the parent whose copy it is. Whoever opens a device holds the lock for opening them. */
+/* Of this process, or of the parent whose copy it is. Under the lock for opening devices. */
 static struct {
 	struct counters *block;
 	pid_t owner; /* 0: inherited by UROCE_COUNTERS_FD, so for children too */
@@ -81,7 +81,7 @@ struct counters *counters_open(void)
 
 	if (open_now.block && (open_now.owner == 0 || open_now.owner == self))
 		return open_now.block;
-	/* The parent's block remains mapped: what the child has of the parent's device still points there. */
+	/* The parent's block remains mapped: the child's copy of the parent's device still points there. */
 	if (open_now.fd >= 0 && is_counters(open_now.fd))
 		close(open_now.fd);
 	open_now.fd = -1;

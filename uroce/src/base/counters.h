@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the device has done, counted. One block of a process, in shared memory, so that `uroce stats` can read it. */
+/* Counters of the device: a block for each process, in shared memory, so that `uroce stats` can read it. */
 #ifndef UROCE_COUNTERS_H
 #define UROCE_COUNTERS_H
 
 #include <stdatomic.h>
 #include <stdint.h>
 
-/* name, what it counts */
+/* name, meaning */
 #define COUNTERS(X) \
 	X(tx_packets, "packets sent") \
 	X(tx_bytes, "bytes sent, headers and ICRC included") \

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Fault injection. A datagram passes two stages: the first may hold it back until later ones have overtaken it, the
- * second delays it. What happens to a datagram follows from the seed and its number alone, never from the time: the
+ * second delays it. The fate of a datagram follows from the seed and its number alone, never from the time: the
  * same traffic meets the same faults, and one more kind of fault does not shift the others. */
 #include "fault.h"
 
@@ -64,7 +64,7 @@ struct fault {
 	size_t held_bytes;
 };
 
-/* What happens to one copy of a datagram. */
+/* The fate of one copy of a datagram. */
 struct fate {
 	unsigned flips;
 	unsigned overtakers;
@@ -125,7 +125,7 @@ static int __attribute__((format(printf, 2, 3))) complain(const struct complaint
 	return -EINVAL;
 }
 
-/* Reads digits[.digits] as parts of a billion, without a look at the locale. What follows the number, or NULL. */
+/* Reads digits[.digits] as parts of a billion, without a look at the locale. Returns the place behind the number, or NULL. */
 static const char *parse_number(const char *p, const char *end, uint64_t *out)
 {
 	uint64_t value = 0;
@@ -453,7 +453,7 @@ static void overtake(struct fault *fault, uint64_t order, uint64_t now, fault_em
 	}
 }
 
-/* Flips different bits, never one of the first byte: the opcode decides what the receiver makes of all the rest. */
+/* Flips different bits, never one of the first byte: the opcode decides how the receiver reads the rest. */
 static void draw_bits(struct fate *fate, uint64_t *random, size_t length)
 {
 	uint64_t bits = (uint64_t)(length - 1) * 8;

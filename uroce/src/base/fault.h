@@ -15,8 +15,8 @@ struct fault;
 typedef void (*fault_emit)(void *arg, const void *datagram, size_t length, const void *cookie);
 
 /* Parses UROCE_FAULT: "loss=1%,duplicate=0.5%,reorder=2%,delay=200us,jitter=100us,corrupt=0.1%,seed=42". Chances are
- * percentages or fractions (0.01), times have a unit (ns, us, ms, s; none: us). -EINVAL, with the bad word and what is
- * allowed logged; -ENOMEM. */
+ * percentages or fractions (0.01), times have a unit (ns, us, ms, s; none: us). -EINVAL, which logs the bad word
+ * and those that are allowed; -ENOMEM. */
 int fault_parse(const char *text, struct fault **out);
 
 /* Why a text does not parse, as a sentence without a full stop; false when it does parse. For early checks. */
@@ -37,7 +37,7 @@ uint64_t fault_next(const struct fault *fault);
 /* Emits the held packets that are due. */
 void fault_run(struct fault *fault, uint64_t now, fault_emit emit, void *arg);
 
-/* Wipes and drops what is held; NULL is fine. */
+/* Wipes and drops held packets; NULL is fine. */
 void fault_close(struct fault **fault);
 
 #endif

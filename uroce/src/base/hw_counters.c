@@ -36,7 +36,7 @@ static void remove_tree(const char *path)
 	}
 }
 
-/* Those of processes that were killed. Somebody else's can't be removed, and who tries fails. */
+/* Those of processes that were killed. Another user's can't be removed: trying fails. */
 static void remove_stale(void)
 {
 	DIR *place = opendir(PLACE);
@@ -115,7 +115,7 @@ void hw_counters_publish(struct hw_counters *files, const struct counters *count
 		if (values[i] == files->shown[i])
 			continue;
 		int length = snprintf(text, sizeof text, "%llu\n", (unsigned long long)values[i]);
-		/* In one piece, and never shorter than before: who reads sees one number or the other. */
+		/* In one piece, and never shorter than before: a reader sees one number or the other. */
 		if (pwrite(files->fds[i], text, (size_t)length, 0) == length)
 			files->shown[i] = values[i];
 	}

@@ -24,7 +24,7 @@ struct hw_counters {
 
 /* Makes the files. Where they can't be made there are none, which is no failure. */
 void hw_counters_open(struct hw_counters *files);
-/* Writes what has changed; called when `next` has come, with the device's lock held. */
+/* Writes numbers that have changed; called when `next` has come, with the device's lock held. */
 void hw_counters_publish(struct hw_counters *files, const struct counters *counters, uint64_t now);
 /* Removes the files, in the process that has made them. */
 void hw_counters_remove(struct hw_counters *files);

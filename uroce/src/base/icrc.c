@@ -51,7 +51,7 @@ static uint8_t *put_masked_ipv6(uint8_t *p, const struct icrc_flow *flow, size_t
 
 static uint32_t crc_add(uint32_t crc, const void *bytes, size_t length)
 {
-	/* libdeflate takes a null pointer for the question what an empty sum is. */
+	/* With a null pointer libdeflate returns the sum of no bytes. */
 	return length == 0 ? crc : libdeflate_crc32(crc, bytes, length);
 }
 

@@ -17,7 +17,7 @@ struct icrc_flow {
 	uint16_t dst_port;
 };
 
-/* The ICRC over a BTH and what follows, in `count` pieces (payload padding included), as it is stored: four bytes,
+/* The ICRC over a BTH and the bytes behind it, in `count` pieces (payload padding included), as it is stored: four bytes,
  * little-endian. `ipv4_id` is the identification field of the IPv4 header, host order; unused with IPv6. */
 uint32_t icrc_compute(const struct icrc_flow *flow, uint16_t ipv4_id, const struct iovec *pieces, size_t count);
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What carries packets: UDP sockets (udp.c), or a simulated wire in the tests. All under the device's lock. */
+/* The carrier of packets: UDP sockets (udp.c), or a simulated wire in the tests. All under the device's lock. */
 #ifndef UROCE_LINK_H
 #define UROCE_LINK_H
 
@@ -36,7 +36,7 @@ struct link_ops {
 	bool (*ready)(struct link *link);
 	/* Adds padding and ICRC and queues the packet; may transmit. */
 	void (*send)(struct link *link, const struct packet_out *packet);
-	/* Transmits what is queued. */
+	/* Transmits the queued packets. */
 	void (*flush)(struct link *link);
 };
 

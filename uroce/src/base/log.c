@@ -71,7 +71,7 @@ static int level_now(void)
 		return level;
 	const char *text = getenv("UROCE_LOG");
 	int wanted = !text || *text == '\0' ? LOG_ERROR : log_parse_level(text);
-	/* Where another thread was quicker, its answer, or what log_set_level said, is in `level`. */
+	/* If another thread, or log_set_level, was quicker, its level is in `level`. */
 	if (!atomic_compare_exchange_strong(&threshold, &level, wanted < 0 ? LOG_ERROR : wanted))
 		return level;
 	if (wanted < 0)

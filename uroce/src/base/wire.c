@@ -137,7 +137,7 @@ int wire_decode(const uint8_t *bytes, size_t length, struct packet *out)
 	uint8_t pad = bytes[1] >> BTH_PAD_SHIFT & BTH_PAD_MASK;
 	if (!(traits & T_VALID) || (bytes[1] & BTH_VERSION_MASK) != 0 || length < headers)
 		return -EBADMSG;
-	/* Packets are whole words: the pad count says what the last one lacks. */
+	/* Packets are whole words: the pad count says how many bytes the last one lacks. */
 	size_t rest = length - headers;
 	if (rest % 4 != 0 || pad > rest || (rest > 0 && !(traits & T_PAYLOAD)) || rest - pad > WIRE_MAX_MTU)
 		return -EBADMSG;

@@ -49,7 +49,7 @@ enum wire_operation {
 	OP_SEND_ONLY_INV = 0x17,
 };
 
-/* What an operation is and which headers follow the BTH: wire_traits(). */
+/* Traits of an operation, and the headers that follow the BTH: wire_traits(). */
 enum {
 	T_VALID = 1 << 0,
 	T_REQUEST = 1 << 1,  /* else a response */
@@ -120,7 +120,7 @@ int wire_decode(const uint8_t *bytes, size_t length, struct packet *out);
  * `in->pad` must fit the payload that will follow. */
 size_t wire_encode(const struct packet *in, uint8_t out[WIRE_MAX_HEADER]);
 
-/* Two bytes in network order; returns what follows them. */
+/* Two bytes in network order; returns the place behind them. */
 static inline uint8_t *wire_put16(uint8_t *to, size_t value)
 {
 	to[0] = (uint8_t)(value >> 8);

@@ -122,7 +122,7 @@ int ah_init_from_wc(struct ibv_context *context, uint8_t port, const struct ibv_
 	} else {
 		return EINVAL;
 	}
-	attr->grh.hop_limit = 0xff; /* how far the sender is can't be known from what is left of its own limit */
+	attr->grh.hop_limit = 0xff; /* the limit that remains does not tell how far away the sender is */
 	attr->is_global = 1;
 	attr->port_num = port;
 	attr->sl = wc->sl;

@@ -21,7 +21,7 @@ struct ah {
 struct ibv_ah *ah_create(struct ibv_pd *pd, struct ibv_ah_attr *attr);
 struct ibv_ah *ah_create_from_wc(struct ibv_pd *pd, struct ibv_wc *wc, struct ibv_grh *grh, uint8_t port);
 int ah_destroy(struct ibv_ah *ah);
-/* What ibv_init_ah_from_wc says: the way back to a datagram's sender. 0, or EINVAL. */
+/* ibv_init_ah_from_wc: the way back to a datagram's sender. 0, or EINVAL. */
 int ah_init_from_wc(struct ibv_context *context, uint8_t port, const struct ibv_wc *wc, const struct ibv_grh *grh,
 		    struct ibv_ah_attr *attr);
 /* Checks port, GRH and GIDs of an address. 0 or EINVAL. */

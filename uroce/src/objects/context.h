@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The device as a program has opened it: what all objects made on it belong to. */
+/* A program's opening of the device. All objects belong to one. */
 #ifndef UROCE_CONTEXT_H
 #define UROCE_CONTEXT_H
 
@@ -8,7 +8,7 @@
 struct async_event;
 
 struct context {
-	struct verbs_context verbs; /* `verbs.context` is what the application holds */
+	struct verbs_context verbs; /* the application holds `verbs.context` */
 	struct device *device;
 	/* Asynchronous events: `async_fd` of the context is an eventfd that counts the waiting ones. */
 	pthread_mutex_t event_lock;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Completion queues. Whatever the verbs say of the order of completions is the pushers' care: this is a ring. */
+/* Completion queues: rings. The functions that push are responsible for the order of completions. */
 #include "cq.h"
 
 #include <errno.h>
@@ -179,7 +179,7 @@ struct cq *cq_new(struct ibv_context *ibv_context, uint32_t cqe, void *cq_contex
 struct ibv_cq *cq_create(struct ibv_context *context, int cqe, void *cq_context, struct ibv_comp_channel *channel,
 			 int vector)
 {
-	/* What is negative is too large. */
+	/* A negative number becomes one that is too large. */
 	struct cq *cq = cq_new(context, (uint32_t)cqe, cq_context, channel, (uint32_t)vector);
 	return cq ? &cq->ibv : NULL;
 }

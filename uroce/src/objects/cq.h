@@ -24,7 +24,7 @@ struct cq {
 	uint32_t size; /* a power of two; ibv.cqe says the same */
 	uint32_t head; /* next to take */
 	uint32_t tail; /* next to fill */
-	uint32_t touched; /* slots that have ever held something: what is to be wiped */
+	uint32_t touched; /* slots that have ever held something, and must be wiped */
 	bool overrun;
 	bool ignore_overrun; /* wanted: the newest takes the place of the oldest */
 	enum { CQ_QUIET, CQ_ARMED_SOLICITED, CQ_ARMED } armed;
@@ -34,9 +34,9 @@ struct cq {
 	bool timestamp; /* wanted: a clock read per completion */
 	bool wallclock; /* wanted: one more */
 	/* From start_poll to end_poll. The queue's own lock can't be held that long: the application posts between the two,
-	 * and whoever holds the device's lock may have a completion to push. */
+	 * and the thread that holds the device's lock may have a completion to push. */
 	pthread_mutex_t poll_lock;
-	struct cqe current; /* what the read functions read */
+	struct cqe current; /* the completion that the read functions read */
 	struct cq_events events;
 };
 
@@ -46,7 +46,7 @@ void cq_push(struct cq *cq, const struct cqe *cqe, bool solicited);
 /* Takes a queue pair's completions out: it is being destroyed or reset. */
 void cq_remove(struct cq *cq, uint32_t qpn, const struct ibv_srq *keep_srq);
 
-/* What both ways of creation have in common. NULL and errno. */
+/* The common part of both ways of creation. NULL and errno. */
 struct cq *cq_new(struct ibv_context *context, uint32_t cqe, void *cq_context, struct ibv_comp_channel *channel,
 		  uint32_t vector);
 /* The oldest completions: how many, at most `count`. */

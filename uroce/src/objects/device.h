@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The device of a process: what all its queue pairs share. One lock guards all protocol state ("the device's lock");
+/* The device of a process: the state that all its queue pairs share. One lock guards all protocol state ("the device's lock");
  * a completion queue, and a receive queue, has its own lock beneath it. Order: device, receive queue, completion queue,
  * completion channel or async event queue. */
 #ifndef UROCE_DEVICE_H
@@ -44,7 +44,7 @@ struct device {
 	struct link *link;
 	struct udp_link *udp; /* NULL on a simulated wire */
 	struct counters *counters;
-	struct hw_counters hw_counters; /* of these, what is shown as files; of one that is opened */
+	struct hw_counters hw_counters; /* those that an opened device shows as files */
 	uint64_t now; /* nanoseconds; read once per entry, set by the simulation */
 
 	/* Set before the first use of a device; they never change after. */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Asynchronous events: a queue per context, and an eventfd that counts what is in it. What the application has taken is
- * remembered per object, for an object must not go before all its events are acknowledged. */
+/* Asynchronous events: each context has a queue and an eventfd that counts its events. Events that the application has taken
+ * are remembered for each object, because an object must not go before all its events are acknowledged. */
 #include "event.h"
 
 #include <errno.h>

@@ -28,9 +28,8 @@ struct ibv_context *context_of_event(const struct ibv_async_event *event);
 /* Drops all events, waiting or taken. */
 void context_forget_all(struct context *context);
 
-/* Queues an event of type `type` on a QP, CQ, SRQ or port (what `element` is follows from the type) and makes async_fd
- * readable. `events` counts, for destroy functions to wait on, the events given out and not acknowledged.
- * Any lock may be held but event_lock. Memory for it may be missing: then it is logged and lost. */
+/* Queues an event on a QP, CQ, SRQ or port (`type` says which `element` is) and makes async_fd readable. The caller may hold
+ * any lock but event_lock. Without memory the event is lost, which is logged. */
 void context_raise(struct context *context, enum ibv_event_type type, void *element);
 /* Drops the queued events of an object that is being destroyed; returns how many of its events the application has
  * taken, so that the destroy function can wait for their acknowledgement as ibv_ack_async_event(3) says. */

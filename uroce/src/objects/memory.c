@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Protection domains and memory regions, and what a key leads to.
+/* Protection domains, memory regions, and the keys that lead to memory.
  *
  * Nothing is pinned: the device is this process, and copies through the application's own mapping. So a region must be
  * mapped for as long as it is registered, as the verbs demand anyhow, and IBV_ACCESS_ON_DEMAND is refused: a program
@@ -23,7 +23,7 @@
 #endif
 
 enum {
-	MAX_KEYS = 3 * MAX_MR + MAX_MW, /* what the table holds: of a region both keys, and its address */
+	MAX_KEYS = 3 * MAX_MR + MAX_MW, /* entries of the table: a region has two keys and its address */
 	KEY_TRIES = 64, /* at most a fifth of the numbers is taken: that none is found does not happen */
 	MR_ACCESS = IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ |
 		    IBV_ACCESS_REMOTE_ATOMIC | IBV_ACCESS_MW_BIND | IBV_ACCESS_ZERO_BASED | IBV_ACCESS_ON_DEMAND |
@@ -161,13 +161,13 @@ static int check_mappings(uintptr_t at, uintptr_t end, bool writable)
 	return at < end ? -EFAULT : 0;
 }
 
-/* What stands in for a kernel may say yes to any advice and do nothing (qemu-user): even for the page at NULL. */
+/* An emulator (qemu-user) may accept any advice, even for the page at NULL, and do nothing. */
 static bool advice_is_taken(void)
 {
 	return madvise(NULL, 1, MADV_POPULATE_READ) != 0;
 }
 
-/* What pinning would find out. Faults the pages in as well, so that the first message does not pay for it. */
+/* Finds the errors that pinning would find. Faults the pages in as well, so that the first message does not pay for it. */
 static int check_memory(const void *addr, size_t length, bool writable)
 {
 	uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
@@ -217,7 +217,7 @@ int pd_dealloc(struct ibv_pd *ibv_pd)
 
 /* ---- memory regions ---- */
 
-/* What of it is meant for us: the optional range may be ignored, by its definition. */
+/* Without the optional range, which a device may ignore by definition. */
 static int relevant(int access)
 {
 	return (int)((unsigned)access & ~(unsigned)IBV_ACCESS_OPTIONAL_RANGE);
@@ -314,7 +314,7 @@ fail:
 	return NULL;
 }
 
-/* 0 or a negative errno. The keys stay what they are: who holds them may go on, within the new rights and bounds. */
+/* 0 or a negative errno. The keys stay valid, within the new rights and bounds. */
 static int reregister(struct mr *mr, int flags, struct ibv_pd *pd, void *addr, size_t length, int access)
 {
 	if (flags == 0 || (flags & ~IBV_REREG_MR_FLAGS_SUPPORTED))

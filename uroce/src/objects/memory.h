@@ -11,7 +11,7 @@ struct pd {
 	atomic_uint uses; /* MRs, MWs, QPs, SRQs, AHs: dealloc fails with EBUSY while there are any */
 };
 
-/* What a key stands for. The upper 24 bits find it in device->keys, all 32 must agree. Random, and never the same for
+/* A key. The upper 24 bits find it in device->keys, all 32 must agree. Random, and never the same for
  * local and remote use: an lkey is worth nothing to a peer. */
 struct key {
 	uint32_t value;
@@ -24,8 +24,8 @@ struct mr {
 	struct pd *pd;
 	struct key local;
 	struct key remote;
-	uint64_t iova;   /* what remote and local addresses count from */
-	uint8_t *memory; /* where that is */
+	uint64_t iova;   /* the first address, for local and remote use */
+	uint8_t *memory; /* which lies here */
 	size_t length;
 	int access;
 	unsigned windows; /* bound to it: dereg fails with EBUSY */

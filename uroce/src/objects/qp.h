@@ -47,7 +47,7 @@ struct send_wqe {
 	enum send_state state;
 	enum ibv_wc_status status; /* of a local failure found before sending */
 	uint32_t first_psn;
-	uint32_t last_psn; /* what an acknowledgement must reach */
+	uint32_t last_psn; /* an acknowledgement must reach it */
 
 	/* Scatter/gather entries, or inline data of `length` bytes: room for the queue's stride. */
 	struct ibv_sge sge[];
@@ -75,7 +75,7 @@ static inline struct send_wqe *send_queue_at(const struct send_queue *sq, uint32
 
 /* ---- the queue pair ---- */
 
-/* What the requester half knows. unacked <= next <= top, on the circle of PSNs; after a loss `next` goes back. */
+/* State of the requester. unacked <= next <= top, on the circle of PSNs; after a loss `next` goes back. */
 struct requester {
 	uint32_t unacked;    /* oldest PSN that has not been answered */
 	uint32_t next;       /* next PSN to send */
@@ -90,7 +90,7 @@ struct requester {
 	uint8_t rnr_retries; /* left; 7 in the attribute is for ever */
 	bool waiting_rnr;    /* nothing is sent until the timer fires */
 	bool recovering;     /* went back, and nothing has been answered since */
-	unsigned probes;     /* early repetitions of this flight */
+	unsigned early_retransmits; /* of this flight */
 	uint64_t progress_at; /* when the flight began, or something of it was last answered */
 	uint64_t rtt;        /* smoothed, nanoseconds; 0: unknown */
 	uint32_t timed_psn;  /* whose answer measures the round trip */

@@ -28,7 +28,7 @@ struct recv_queue {
 	bool dead;     /* the queue pair is in ERR: a post is flushed at once; never set for a shared one */
 	uint32_t limit; /* shared: below it, one IBV_EVENT_SRQ_LIMIT_REACHED; 0: none */
 	struct srq *srq; /* that it is part of; NULL: a queue pair's own */
-	/* Of the queue pair whose own it is: what is flushed completes there, with this number. */
+	/* Of the queue pair whose own queue it is: flushed receives complete there, with this number. */
 	struct cq *cq;
 	uint32_t qpn;
 };
@@ -49,7 +49,7 @@ struct recv_taken {
 	struct ibv_sge sge[MAX_SGE];
 };
 
-/* 0 or -ENOMEM. `max_wr` becomes what the ring holds. */
+/* 0 or -ENOMEM. rq->max_wr becomes the number of receives that the ring holds. */
 int recv_queue_init(struct recv_queue *rq, struct pd *pd, uint32_t max_wr, uint32_t max_sge);
 /* Wipes and frees. A queue of zeros is fine too. */
 void recv_queue_clear(struct recv_queue *rq);
@@ -64,8 +64,8 @@ bool recv_queue_take(struct recv_queue *rq, struct recv_taken *out);
 void recv_queue_push_flushed(const struct recv_queue *rq, uint64_t wr_id);
 /* The states of a queue pair, as its own receive queue sees them. */
 void recv_queue_open(struct recv_queue *rq);
-void recv_queue_close(struct recv_queue *rq); /* drops what is posted */
-void recv_queue_flush(struct recv_queue *rq); /* completes what is posted, and what will be, with a flush error */
+void recv_queue_close(struct recv_queue *rq); /* drops the posted receives */
+void recv_queue_flush(struct recv_queue *rq); /* from now on all receives complete with a flush error */
 
 /* The verbs of a shared one. */
 struct ibv_srq *srq_create(struct ibv_pd *pd, struct ibv_srq_init_attr *attr);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Memory windows: what a peer may reach of a region, bound and taken back by work requests.
+/* Memory windows: parts of regions that a peer may reach, bound and taken back by work requests.
  *
  * The upper 24 bits of a window's key are the device's choice, for as long as the window lives; each bind chooses the
  * lower 8: ibv_bind_mw() for a type 1 window, the application for a type 2. `ibv.rkey` is the poster's to set: the
@@ -74,7 +74,7 @@ int window_invalidate(const struct pd *pd, uint32_t qpn, uint32_t rkey, bool rem
 	return 0;
 }
 
-/* The region of a bind, if it allows what is asked for. */
+/* Whether the region of a bind allows the bind. */
 static int check_region(const struct mw *mw, const struct ibv_mw_bind_info *info)
 {
 	if (!info->mr || !mr_alive(mw->pd->device, info->mr))

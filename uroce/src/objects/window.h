@@ -18,7 +18,7 @@ struct mw {
 
 /* All three with the device's lock held, for a queue pair of `pd`; its `qpn` decides about type 2 windows. */
 
-/* What a packet asks for. `access`: IBV_ACCESS_REMOTE_WRITE, _READ or _ATOMIC. The pointer is good until the lock is
+/* The memory that a packet asks for. `access`: IBV_ACCESS_REMOTE_WRITE, _READ or _ATOMIC. The pointer is good until the lock is
  * released. NULL: key, PD, rights or bounds. */
 uint8_t *memory_remote(const struct pd *pd, uint32_t qpn, uint32_t rkey, uint64_t va, uint64_t length, int access);
 /* IBV_WR_LOCAL_INV and send with invalidate: a type 2 window. 0 or -EACCES. */

@@ -15,7 +15,7 @@ enum { SYSFS_ROCE_V2 = 1 };
 
 /* ---- the list ---- */
 
-/* A list that was made here. What the application holds is `entry`. */
+/* A list that was made here. The application holds `entry`. */
 struct made_list {
 	struct made_list *next;
 	struct ibv_device **real; /* or NULL */
@@ -181,7 +181,7 @@ EXPORT int ibv_query_gid(struct ibv_context *context, uint8_t port, int index, u
 {
 	if (context_is_ours(context)) {
 		struct ibv_gid_entry entry;
-		/* What is negative is too large. */
+		/* A negative number becomes one that is too large. */
 		if (context_query_gid(context, port, (uint32_t)index, &entry) != 0)
 			return -1;
 		*gid = entry.gid;
@@ -310,7 +310,7 @@ EXPORT void ibv_ack_async_event(struct ibv_async_event *event)
 
 EXPORT int ibv_fork_init(void)
 {
-	/* Ours pins no pages: nothing can go wrong with copies of them. What is said is about the others, if any. */
+	/* Ours pins no pages, so that copies of them do no harm. The answer is about other devices, if any. */
 	__typeof__(ibv_fork_init) *real = REAL(ibv_fork_init);
 	return real ? real() : 0;
 }

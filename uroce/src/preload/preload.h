@@ -11,7 +11,7 @@
 #include "real.h"
 #include "verbs.h"
 
-/* The header's macros would rename what is defined here. */
+/* The header's macros would rename the functions that are defined here. */
 #undef ibv_get_device_list
 #undef ibv_query_port
 #undef ibv_reg_mr
@@ -36,7 +36,7 @@ static inline void *real_cached(_Atomic(void *) *cache, const char *name)
 		(__typeof__(function) *)real_cached(&cache_, #function); \
 	})
 
-/* Returns what libibverbs' function returns; `failure`, and errno ENOSYS, when there is none. */
+/* Calls libibverbs' function and returns its result; `failure`, and errno ENOSYS, when there is none. */
 #define PASS(failure, function, ...) \
 	do { \
 		__typeof__(function) *real_ = REAL(function); \

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Exported functions about what is made on a context. What programs call inline goes through the context's pointers. */
+/* Exported functions about objects that are made on a context. Inline functions call the context's pointers. */
 #include "preload.h"
 
 static void *unsupported(void)
@@ -224,7 +224,7 @@ EXPORT int ibv_query_qp(struct ibv_qp *qp, struct ibv_qp_attr *attr, int mask, s
 
 EXPORT int ibv_query_qp_data_in_order(struct ibv_qp *qp, enum ibv_wr_opcode op, uint32_t flags)
 {
-	/* Packets are written in their order, but who says in what order a copy writes the bytes of one. */
+	/* Packets are written in their order, but nothing says in which order a copy writes the bytes of one. */
 	if (context_is_ours(qp->context))
 		return 0;
 	PASS(0, ibv_query_qp_data_in_order, qp, op, flags);

@@ -23,6 +23,6 @@ static void load_libibverbs(void)
 void *real_symbol(const char *name)
 {
 	pthread_once(&once, load_libibverbs);
-	/* In a library and what it needs: never in those that were loaded before it, such as this one. */
+	/* In that library and those that it needs: never in those that were loaded before it, such as this one. */
 	return library ? dlsym(library, name) : NULL;
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "active.h"
 
-void activate_lazily(struct qp *qp)
+void active_add_lazily(struct qp *qp)
 {
 	struct device *device = qp->device;
 	if (qp->active)
@@ -12,13 +12,13 @@ void activate_lazily(struct qp *qp)
 	device->active_tail = &qp->active_next;
 }
 
-void activate(struct qp *qp)
+void active_add(struct qp *qp)
 {
-	activate_lazily(qp);
+	active_add_lazily(qp);
 	qp->device->eager = true;
 }
 
-void deactivate(struct qp *qp)
+void active_remove(struct qp *qp)
 {
 	struct device *device = qp->device;
 	if (!qp->active)
@@ -35,6 +35,6 @@ void deactivate(struct qp *qp)
 struct qp *active_take(struct device *device)
 {
 	struct qp *qp = device->active_head;
-	deactivate(qp);
+	active_remove(qp);
 	return qp;
 }

@@ -6,11 +6,11 @@
 #include "qp.h"
 
 /* Puts a queue pair on the list. */
-void activate(struct qp *qp);
+void active_add(struct qp *qp);
 /* The same, but it may wait for company: until the next round, or until something that can't wait is sent. */
-void activate_lazily(struct qp *qp);
+void active_add_lazily(struct qp *qp);
 /* Takes it off again, if it is there. */
-void deactivate(struct qp *qp);
+void active_remove(struct qp *qp);
 
 /* Takes the first one off the list, which must not be empty. */
 struct qp *active_take(struct device *device);

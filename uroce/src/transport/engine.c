@@ -38,8 +38,8 @@ void engine_poll(struct device *device)
 	device->now = device->clock();
 	unsigned received = device->udp ? udp_receive(device->udp, ROUND_PACKETS) : 0;
 	timers_run(&device->timers, device->now);
-	/* What came in may have made a completion: the application hears of it first, and the acknowledgement goes out with
-	 * its answer, or with the next poll. */
+	/* A received packet may have made a completion: the application learns of it first, and the acknowledgement goes out
+	 * with its answer, or with the next poll. */
 	if (device->eager || received == 0)
 		engine_pump(device);
 	link_flush(device->link);
@@ -59,7 +59,7 @@ unsigned engine_round(struct device *device, unsigned budget)
 
 /* ---- sending ---- */
 
-/* True when there is more. The request goes first: a shorter acknowledgement can end its batch. */
+/* True when there is more. Requests go first: a shorter acknowledgement can end their batch. */
 static bool pump_qp(struct qp *qp)
 {
 	if (qp->type == IBV_QPT_UD)
@@ -75,7 +75,7 @@ void engine_pump(struct device *device)
 			break;
 		struct qp *qp = active_take(device);
 		if (pump_qp(qp))
-			activate_lazily(qp);
+			active_add_lazily(qp);
 	}
 	device->eager = device->active_head;
 }

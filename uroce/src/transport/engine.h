@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Makes the protocol move: received packets in, timers, queue pairs that have something to send.
- * Whoever holds the device's lock does the work; a thread of the device steps in when no application thread polls. */
+/* Makes the protocol move: received packets, timers, queue pairs that have something to send. The thread that holds the
+ * device's lock does the work; the device's own thread steps in when no thread of the application polls. */
 #ifndef UROCE_ENGINE_H
 #define UROCE_ENGINE_H
 
@@ -8,10 +8,10 @@
 
 /* Locks the device and reads the clock. */
 void engine_enter(struct device *device);
-/* Sends what is due, wakes the progress thread if a timer is set earlier than it knows, unlocks. */
+/* Sends packets that are due, wakes the device's thread if a timer is set earlier than it knows, unlocks. */
 void engine_leave(struct device *device);
 
-/* What a poll of an empty completion queue does: unless another thread is at it, receives, runs timers, sends. */
+/* Called when a completion queue is polled and empty: receives, runs timers, sends, unless another thread is at it. */
 void engine_poll(struct device *device);
 /* One round, with the lock held: receive up to `budget` packets, timers, sending. Returns packets received. */
 unsigned engine_round(struct device *device, unsigned budget);

@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The flight of a requester: the packets that have been sent and not been answered. How many may be in it, what is answered,
- * and how it gets through loss by going back.
- *
- * An unanswered flight is repeated early, as soon as a few round trips would have brought an answer ("probe"); only the
+/* An unanswered flight is repeated early, as soon as a few round trips would have brought an answer; only the
  * queue pair's own timeout counts against its retries. */
 #include "flight.h"
 
@@ -12,7 +9,7 @@
 
 enum {
 	LEAST_WINDOW = 4, /* packets */
-	PROBE_LEAST_NS = 5000000,
+	EARLY_LEAST_NS = 5000000,
 	TIMEOUT_LEAST_NS = 1000000, /* no process is scheduled more exactly */
 };
 
@@ -36,33 +33,31 @@ uint32_t flight_limit(const struct qp *qp)
 
 /* ---- timer ---- */
 
-static uint64_t probe_after(const struct qp *qp)
+static uint64_t early_after(const struct qp *qp)
 {
 	const struct requester *req = &qp->req;
 	if (req->rtt == 0)
 		return NEVER;
 	uint64_t after = req->rtt * 8;
-	if (after < PROBE_LEAST_NS)
-		after = PROBE_LEAST_NS;
-	return after << (req->probes > 10 ? 10 : req->probes);
+	if (after < EARLY_LEAST_NS)
+		after = EARLY_LEAST_NS;
+	return after << (req->early_retransmits > 10 ? 10 : req->early_retransmits);
 }
 
-/* Leaves a timer that is set: when it fires, it looks what has happened since. */
 void flight_watch(struct qp *qp)
 {
 	struct requester *req = &qp->req;
 	if (req->waiting_rnr || req->timer.place != 0)
 		return;
-	uint64_t after = timeout_ns(qp), probe = probe_after(qp);
-	if (probe < after)
-		after = probe;
+	uint64_t after = timeout_ns(qp), early = early_after(qp);
+	if (early < after)
+		after = early;
 	if (after != NEVER)
 		timer_set(&qp->device->timers, &req->timer, req->progress_at + after);
 }
 
 /* ---- completing, and going back ---- */
 
-/* Completes what is answered, in order; a request that failed before it was sent ends the queue pair when its turn comes. */
 void flight_complete(struct qp *qp)
 {
 	struct send_queue *sq = &qp->sq;
@@ -124,7 +119,7 @@ void flight_go_back(struct qp *qp)
 {
 	qp->req.recovering = true;
 	flight_reposition(qp);
-	activate(qp);
+	active_add(qp);
 }
 
 void flight_shrink(struct qp *qp, uint32_t to)
@@ -163,7 +158,7 @@ void flight_note_progress(struct qp *qp, uint32_t answered)
 	}
 	grow_window(qp, answered);
 	req->progress_at = now;
-	req->probes = 0;
+	req->early_retransmits = 0;
 	req->recovering = false;
 	req->retries = qp->attr.retry_cnt;
 	req->rnr_retries = qp->attr.rnr_retry;
@@ -230,12 +225,12 @@ void flight_time_out(struct timer *timer)
 		req->progress_at = qp->device->now;
 		flight_shrink(qp, LEAST_WINDOW);
 		flight_go_back(qp);
-	} else if (idle >= probe_after(qp)) {
-		req->probes++;
+	} else if (idle >= early_after(qp)) {
+		req->early_retransmits++;
 		flight_shrink(qp, LEAST_WINDOW);
 		flight_go_back(qp);
 	}
-	/* Unlike after a NAK, what the peer says to the repetition is news. */
+	/* Unlike after a NAK, the peer's answer to the repetition is news. */
 	req->recovering = false;
 	flight_watch(qp);
 }

@@ -20,16 +20,16 @@ static inline bool reads_or_atomic(const struct send_wqe *wqe)
 
 /* The most packets that it may have. */
 uint32_t flight_limit(const struct qp *qp);
-/* Sets the timer, or leaves one that is set: when it fires, it looks what has happened since. */
+/* Sets the timer, or leaves one that is set: when it fires, it looks at what has happened since. */
 void flight_watch(struct qp *qp);
-/* What the timer calls. */
+/* The timer calls it. */
 void flight_time_out(struct timer *timer);
 
 /* Everything up to `psn` has arrived. False when a READ or atomic stands before it whose answer is lost. */
 bool flight_acknowledge(struct qp *qp, uint32_t psn);
 /* `answered` packets more are done with. */
 void flight_note_progress(struct qp *qp, uint32_t answered);
-/* Completes what is answered, in order; a request that failed before it was sent ends the queue pair when its turn comes. */
+/* Completes answered requests, in order; a request that failed before it was sent ends the queue pair when its turn comes. */
 void flight_complete(struct qp *qp);
 /* The oldest unanswered request ends with `status`, and the queue pair with it. */
 void flight_fail(struct qp *qp, enum ibv_wc_status status);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What all packets have in common on their way to the link. */
+/* The last step of all packets on their way to the link. */
 #ifndef UROCE_OUTGOING_H
 #define UROCE_OUTGOING_H
 

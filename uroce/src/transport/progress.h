@@ -7,7 +7,7 @@
 #include "device.h"
 
 int progress_start(struct device *device); /* 0 or a negative errno */
-/* In a forked child, where the thread does not exist: closes what it had. */
+/* In a forked child, where the thread does not exist: closes its descriptor. */
 void progress_abandon(struct device *device);
 
 #endif

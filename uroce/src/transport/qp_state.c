@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What queue pairs do on their way to ERR, SQE, RESET, and while the send queue drains. */
 #include "qp_state.h"
 
 #include <string.h>
@@ -121,7 +120,7 @@ void qp_reset(struct qp *qp)
 	/* The halves may still send with the address, so that it goes after they have. */
 	stop_sending(qp);
 	response_stop(qp);
-	deactivate(qp);
+	active_remove(qp);
 
 	sq->head = sq->next = sq->tail;
 	qp->resp.has_receive = false;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The states of a queue pair: what happens on the way to ERR, SQE and RESET, and while a send queue drains. The device's
+/* The states of a queue pair: the way to ERR, SQE and RESET, and while a send queue drains. The device's
  * lock is held in all. */
 #ifndef UROCE_QP_STATE_H
 #define UROCE_QP_STATE_H
@@ -19,7 +19,7 @@ void qp_check_drained(struct qp *qp);
 
 /* All posted sends complete with a flush error, in order. */
 void qp_flush_sends(struct qp *qp);
-/* To RESET: what is posted, what has completed and what was set is forgotten. */
+/* To RESET: posted requests, completions and attributes are forgotten. */
 void qp_reset(struct qp *qp);
 /* In SQD: whether something that was begun is still to be finished. */
 bool qp_drains(const struct qp *qp);

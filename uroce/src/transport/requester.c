@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The requester of a connected queue pair: sends what is posted, and takes the responses.
+/* The requester of a connected queue pair: sends posted requests, and takes the responses.
  *
  * A long READ is asked for in several requests, each of whole packets, so that the window holds for responses too. */
 #include "requester.h"
@@ -83,9 +83,9 @@ void requester_post(struct qp *qp)
 	bool wait = qp->type == IBV_QPT_RC && !flight_empty(req) && sq->tail - sq->next < COMPANY_COUNT &&
 		    send_queue_at(sq, sq->tail - 1)->length < COMPANY_BYTES;
 	if (wait)
-		activate_lazily(qp);
+		active_add_lazily(qp);
 	else
-		activate(qp);
+		active_add(qp);
 }
 
 /* The operation of a SEND or WRITE packet. */
@@ -115,7 +115,7 @@ static void start_request(struct qp *qp, struct send_wqe *wqe)
 	req->offset = 0;
 }
 
-/* Marks the request at `sq.next` as failed: what was sent before it is still to be answered. */
+/* Marks the request at `sq.next` as failed: those that were sent before it are still to be answered. */
 static void fail_next(struct qp *qp, struct send_wqe *wqe, enum ibv_wc_status status)
 {
 	wqe->status = status;
@@ -473,7 +473,7 @@ void requester_receive(struct qp *qp, const struct packet *packet)
 		counter_add(&qp->device->counters->drop_state, 1);
 		return;
 	}
-	/* Only what is outstanding can be answered: a forged or late packet has no say. */
+	/* Only outstanding requests can be answered: a forged or late packet has no effect. */
 	if (psn_diff(packet->psn, req->unacked) < 0 || psn_diff(packet->psn, req->top) >= 0) {
 		counter_add(&qp->device->counters->drop_stale, 1);
 		return;
@@ -488,5 +488,5 @@ void requester_receive(struct qp *qp, const struct packet *packet)
 	if (flight_empty(req))
 		timer_cancel(&qp->device->timers, &req->timer);
 	if (qp->sq.next != qp->sq.tail)
-		activate(qp);
+		active_add(qp);
 }

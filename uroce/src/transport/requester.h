@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The requester of a connected queue pair: sends what is posted. The device's lock is held in all. */
+/* The requester of a connected queue pair: sends posted requests. The device's lock is held in all. */
 #ifndef UROCE_REQUESTER_H
 #define UROCE_REQUESTER_H
 
@@ -7,7 +7,7 @@
 
 /* RTR to RTS: sq_psn, timeout, retries and others have been stored. */
 void requester_start(struct qp *qp);
-/* New work has been posted at sq.tail: starts it, or leaves it to be sent with what comes next. */
+/* Requests have been posted at sq.tail: starts them, or leaves them to be sent with the next ones. */
 void requester_post(struct qp *qp);
 /* Sends up to `budget` packets. True when more is ready to go. */
 bool requester_pump(struct qp *qp, unsigned budget);

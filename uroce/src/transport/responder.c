@@ -70,8 +70,8 @@ static void not_ready(struct qp *qp)
 	}
 	resp->nak_due = (uint8_t)(AETH_TYPE_RNR | (qp->attr.min_rnr_timer & 0x1f));
 	resp->nak_psn = resp->expected;
-	resp->nak_sent = true; /* what follows it is not answered until it comes again */
-	activate(qp);
+	resp->nak_sent = true; /* later packets are not answered until it comes again */
+	active_add(qp);
 }
 
 bool responder_pump(struct qp *qp, unsigned budget)
@@ -210,7 +210,7 @@ static uint64_t perform_atomic(uint8_t *memory, const struct packet *packet)
 	return original;
 }
 
-/* Answers that are given again give way to a new request: who sends it has had them, they are for a late copy. */
+/* Repeated responses give way to a new request: its sender has had them, since only late copies ask for them again. */
 static void make_read_room(struct responder *resp, uint32_t limit)
 {
 	while (resp->read_tail - resp->read_head >= limit && resp->read_head != resp->read_tail) {
@@ -295,10 +295,10 @@ static void execute(struct qp *qp, const struct packet *packet, uint32_t traits)
 		resp->msn = (resp->msn + 1) & WIRE_PSN_MASK;
 	resp->nak_sent = false;
 	if (!data) {
-		activate_lazily(qp);
+		active_add_lazily(qp);
 	} else if (packet->ack_req && qp->type == IBV_QPT_RC) {
 		resp->ack_due = true;
-		activate_lazily(qp);
+		active_add_lazily(qp);
 	}
 }
 
@@ -344,7 +344,7 @@ static void answer_again(struct qp *qp, const struct packet *packet)
 	entry->pending = true;
 	if ((int32_t)(position - resp->read_head) < 0)
 		resp->read_head = position;
-	activate(qp);
+	active_add(qp);
 }
 
 static void receive_duplicate(struct qp *qp, const struct packet *packet, uint32_t traits)
@@ -353,7 +353,7 @@ static void receive_duplicate(struct qp *qp, const struct packet *packet, uint32
 	counter_add(&qp->device->counters->duplicates, 1);
 	if (traits & (T_SEND | T_WRITE)) {
 		resp->ack_due = true;
-		activate(qp);
+		active_add(qp);
 	} else {
 		answer_again(qp, packet);
 	}
@@ -399,7 +399,7 @@ void responder_receive(struct qp *qp, const struct packet *packet)
 		resp->nak_sent = true;
 		resp->nak_due = AETH_NAK_SEQUENCE;
 		resp->nak_psn = resp->expected;
-		activate(qp);
+		active_add(qp);
 	} else {
 		execute(qp, packet, traits);
 	}

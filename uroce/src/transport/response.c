@@ -11,7 +11,7 @@ enum {
 	LAST_PACKETS = 1024, /* responses that a queue pair may still send when it ends */
 };
 
-/* One packet of a READ's answer. False: its memory may not be read any more. */
+/* One packet of a READ's response. False: its memory may not be read any more. */
 static bool send_read_packet(struct qp *qp, struct read_atomic *read)
 {
 	uint32_t part = read->length - read->sent < qp->mtu ? read->length - read->sent : qp->mtu;
@@ -33,12 +33,12 @@ static bool send_read_packet(struct qp *qp, struct read_atomic *read)
 		/* The region may have gone since the request came. */
 		uint8_t *memory = memory_remote(qp->pd, qp->qpn, read->rkey, read->va + read->sent, part, IBV_ACCESS_REMOTE_READ);
 		if (!memory && read->repeated) {
-			read->pending = false; /* the requester had its answer before the memory went */
+			read->pending = false; /* the requester had its response before the memory went */
 			return true;
 		}
 		if (!memory) {
 			counter_add(&qp->device->counters->remote_access_errors, 1);
-			qp->resp.read_head = qp->resp.read_tail; /* the later ones have no answer either */
+			qp->resp.read_head = qp->resp.read_tail; /* the later ones have no response either */
 			return false;
 		}
 		out.piece[0] = (struct iovec){ .iov_base = memory, .iov_len = part };
@@ -51,7 +51,7 @@ static bool send_read_packet(struct qp *qp, struct read_atomic *read)
 	return true;
 }
 
-static void send_atomic_answer(struct qp *qp, struct read_atomic *atomic)
+static void send_atomic_response(struct qp *qp, struct read_atomic *atomic)
 {
 	struct packet_out out;
 	struct packet packet = {
@@ -110,7 +110,7 @@ bool response_pump(struct qp *qp, unsigned budget, bool *more, uint32_t *refused
 			return true;
 		budget--;
 		if (entry->opcode != OP_READ_REQUEST) {
-			send_atomic_answer(qp, entry);
+			send_atomic_response(qp, entry);
 		} else if (!send_read_packet(qp, entry)) {
 			*refused_psn = psn_add(entry->first_psn, entry->sent / qp->mtu);
 			return false;
@@ -127,15 +127,15 @@ bool response_pump(struct qp *qp, unsigned budget, bool *more, uint32_t *refused
 void response_stop(struct qp *qp)
 {
 	struct responder *resp = &qp->resp;
-	/* What has been received is acknowledged, though the application is done with the queue pair: else its peer would
-	 * send it again until it gives up. */
+	/* Received requests are acknowledged, though the application is done with the queue pair: else the peer would repeat
+	 * them until it gives up. */
 	if (resp->reads || resp->ack_due || resp->nak_due != 0) {
 		bool more = false;
 		uint32_t psn;
-		response_pump(qp, LAST_PACKETS, &more, &psn); /* what can't be read any more has no answer */
+		response_pump(qp, LAST_PACKETS, &more, &psn); /* a READ of memory that is gone has no response */
 		link_flush(qp->device->link);
 		if (more && qp->state == IBV_QPS_ERR) {
-			activate_lazily(qp); /* the rest when the link is ready again */
+			active_add_lazily(qp); /* the rest when the link is ready again */
 			return;
 		}
 	}

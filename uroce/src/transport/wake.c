@@ -6,7 +6,7 @@
 /* Empty polls after arming that an application makes before it sleeps; one that makes more is polling. */
 enum { POLLS_BEFORE_SLEEP = 16 };
 
-void wake(struct progress *progress)
+void wake_thread(struct progress *progress)
 {
 	event_count(progress->wake_fd, "the device's thread");
 }
@@ -29,7 +29,7 @@ void wake_on_arming(struct device *device)
 		return;
 	atomic_store(&progress->armed_polls, atomic_load(&progress->polls));
 	if (atomic_load(&progress->napping))
-		wake(progress);
+		wake_thread(progress);
 }
 
 void wake_for_timer(struct device *device)
@@ -40,6 +40,6 @@ void wake_for_timer(struct device *device)
 	/* While it naps the application's own polls run the timers; and a nap is short. */
 	if (timers_next(&device->timers) < progress->wake_at && !atomic_load(&progress->napping)) {
 		progress->wake_at = 0;
-		wake(progress);
+		wake_thread(progress);
 	}
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* When the device's thread (progress.c) must wake, and what it knows of the application: what other threads tell it. */
+/* What other threads tell the device's thread (progress.c): that the application polls, is about to sleep, or set a timer. */
 #ifndef UROCE_WAKE_H
 #define UROCE_WAKE_H
 
@@ -14,7 +14,7 @@ struct progress {
 	uint64_t wake_at; /* when the thread wakes by itself; guarded by the device's lock */
 };
 
-void wake(struct progress *progress);
+void wake_thread(struct progress *progress);
 /* A completion queue was armed, and the application has hardly polled since: it is about to sleep. */
 bool wake_armed_lately(struct progress *progress);
 

@@ -32,7 +32,7 @@ enum kind {
 	KIND_SOCKET,      /* an answer to a probe */
 };
 
-/* What comes into an inbox. Between processes of one host, and one version. */
+/* A message to an inbox, between processes of one host and one version. */
 struct note {
 	uint32_t kind;
 	uint32_t version;
@@ -109,7 +109,7 @@ int share_claim(struct udp_link *link, unsigned *block)
 	struct epoll_event event = { .events = EPOLLIN };
 	int on = 1, error;
 
-	/* Before there is a name to send to: each message tells who sent it. */
+	/* Before there is a name to send to: each message names its sender. */
 	if (claim.fd < 0 || setsockopt(claim.fd, SOL_SOCKET, SO_PASSCRED, &on, sizeof on) != 0)
 		error = -errno;
 	else
@@ -172,7 +172,7 @@ static void steering_probe(struct udp_link *link, unsigned gid_index)
 	}
 }
 
-/* Asks all sockets of an address's group for their numbers. What is known stays in use meanwhile. */
+/* Asks all sockets of an address's group for their numbers. The map stays in use meanwhile. */
 static void steering_rebuild(struct udp_link *link, unsigned gid_index, bool at_once)
 {
 	struct steering *steering = &link->share->steering[gid_index];
@@ -265,7 +265,7 @@ void share_forward(struct udp_link *link, unsigned block, const struct udp_arriv
 	note.packets.segment = (uint32_t)packets->segment;
 	note.packets.tclass = packets->tclass;
 	note.packets.hop_limit = packets->hop_limit;
-	/* What came by an inbox goes no further. */
+	/* A packet that came by an inbox goes no further. */
 	int error = packets->passed_on ? -ECONNREFUSED :
 					 send_note(link->share, block, &note, packets->bytes, packets->length);
 	switch (error) {
@@ -281,7 +281,7 @@ void share_forward(struct udp_link *link, unsigned block, const struct udp_arriv
 	}
 }
 
-/* Whether a message is by a process of this user, whose packets the kernel may have mixed with ours. */
+/* Whether a message comes from a process of this user: the kernel mixes their packets with ours. */
 static bool is_trusted(const struct share *share, struct msghdr *message)
 {
 	struct ucred credentials;

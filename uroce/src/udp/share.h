@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* One address, several processes of one user. Each has a socket on the port (SO_REUSEPORT), and the kernel picks one
- * for a packet: the right one, when its steering program knows the block's owner, else any. Who gets what belongs to
- * another passes it on, to the inbox that each block has. So passing on makes it right, and steering (steer.h) makes it
- * fast. */
+/* One address, several processes of one user. Each has a socket on the port (SO_REUSEPORT), and the kernel picks one for a
+ * packet: the right one when its steering program knows the block's owner, else any. A process passes packets for another
+ * on to the inbox of the block. Passing on makes it right, and steering (steer.h) makes it fast. */
 #ifndef UROCE_SHARE_H
 #define UROCE_SHARE_H
 

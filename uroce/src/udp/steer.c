@@ -36,7 +36,7 @@ int steer_attach(int fd, const struct steer_map *map)
 	struct sock_filter code[7 + 2 * BLOCK_COUNT];
 	unsigned n = 0;
 
-	/* The program sees the UDP payload. What it returns beyond the group's size leaves the choice to the kernel. */
+	/* The program sees the UDP payload. A number beyond the group's size leaves the choice to the kernel. */
 	code[n++] = (struct sock_filter)BPF_STMT(BPF_LD | BPF_B | BPF_ABS, 0);
 	code[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, STEER_PROBE_OPCODE, 0, 2);
 	code[n++] = (struct sock_filter)BPF_STMT(BPF_LD | BPF_H | BPF_ABS, 2);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The program by which the kernel picks the socket of a group (SO_ATTACH_REUSEPORT_CBPF). The kernel numbers the
- * sockets of a group in the order in which they were bound, and moves the last into the place of one that is closed; it
- * tells nobody. So the program gives a probe to the socket whose number is in it, and who gets it knows its own. */
+ * sockets of a group in the order in which they were bound, and moves the last into the place of one that is closed,
+ * without telling. So the program gives a probe to the socket whose number is in it: a process that gets it learns its
+ * socket's number. */
 #ifndef UROCE_STEER_H
 #define UROCE_STEER_H
 
@@ -23,7 +24,7 @@ struct steer_map {
 
 struct steer_probe {
 	uint16_t socket;
-	uint16_t block; /* of who asks */
+	uint16_t block; /* of the process that asks */
 	uint32_t nonce;
 };
 

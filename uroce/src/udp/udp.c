@@ -364,7 +364,7 @@ void udp_abandon(struct udp_link *link)
 		close(link->epoll_fd);
 	link->socket_count = 0;
 	link->timer_fd = link->epoll_fd = -1;
-	/* Its thread is the parent's, and so is what it has not written yet. */
+	/* Its thread, and the packets that it has not written yet, are the parent's. */
 	link->capture = NULL;
 }
 
@@ -413,10 +413,10 @@ bool udp_reachable(const struct udp_link *link, unsigned sgid_index, const union
 	if (link->loopback)
 		return gid_is_loopback(dgid);
 	const union ibv_gid *own = &link->gid[sgid_index].gid;
-	/* What does not leave this host has its own address only where that was given. */
+	/* Loopback addresses reach each other alone. */
 	if (gid_is_v4(own) != gid_is_v4(dgid) || gid_is_loopback(own) != gid_is_loopback(dgid))
 		return false;
-	/* 0.0.0.0/8, multicast and what lies above are no hosts. */
+	/* 0.0.0.0/8, multicast and higher addresses are no hosts. */
 	if (gid_is_v4(dgid))
 		return dgid->raw[12] != 0 && dgid->raw[12] < 224;
 	return !IN6_IS_ADDR_UNSPECIFIED(v6) && !IN6_IS_ADDR_MULTICAST(v6);

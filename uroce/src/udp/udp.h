@@ -24,7 +24,7 @@ struct udp_config {
 	void *arg;
 };
 
-/* -EADDRINUSE, -EADDRNOTAVAIL, -EINVAL (address not understood), -ENOMEM...: logged, with what to do. */
+/* -EADDRINUSE, -EADDRNOTAVAIL, -EINVAL (address not understood), -ENOMEM...: logged, with the remedy. */
 int udp_open(const struct udp_config *config, struct udp_link **out);
 void udp_close(struct udp_link **link);
 struct link *udp_link_of(struct udp_link *link);
@@ -52,14 +52,14 @@ int udp_claim_block(struct udp_link *link, uint32_t *first_qpn);
  * loopback mode nothing but a datagram's GRH, or a capture, shows them; elsewhere it is always done. */
 void udp_report_path(struct udp_link *link);
 
-/* Reads what has arrived and delivers it; reads at most about `budget` packets. Returns the number delivered. */
+/* Reads packets that have arrived and delivers them; reads at most about `budget` packets. Returns the number delivered. */
 unsigned udp_receive(struct udp_link *link, unsigned budget);
 
 /* One descriptor (an epoll) that is readable while any socket of the link has something to read, or has become
  * writable while the link was not ready, or a delayed packet of fault injection is due. */
 int udp_fd(const struct udp_link *link);
 
-/* Writes what the capture has buffered, and ends it. */
+/* Writes the packets that the capture has buffered, and ends it. */
 void udp_end_capture(struct udp_link *link);
 
 /* In a forked child: closes the descriptors, so that the parent's addresses do not outlive it. Async-signal-safe. */

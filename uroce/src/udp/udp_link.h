@@ -16,7 +16,7 @@ enum {
 	UDP_LOOPBACK_GID = 0, /* index of ::ffff:127.0.0.1 in loopback mode */
 	/* BTH, RETH and ImmDt: the longest headers that a full payload can follow. */
 	UDP_PAYLOAD_HEADER = 32,
-	/* What a UDP datagram over IPv4 can hold. */
+	/* The longest payload of a UDP datagram over IPv4. */
 	UDP_MAX_DATAGRAM = 65507,
 };
 
@@ -56,7 +56,7 @@ struct udp_link {
 
 	int epoll_fd;
 	int timer_fd; /* -1 without fault injection */
-	uint64_t timer_due; /* what it is set to; UINT64_MAX: not */
+	uint64_t timer_due; /* its time; UINT64_MAX: not set */
 	struct capture *capture;
 	struct fault *fault;
 	struct udp_tx *tx;

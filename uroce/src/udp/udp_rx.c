@@ -71,10 +71,10 @@ static struct source *find_source(struct udp_rx *rx, in_addr_t address)
 	return oldest;
 }
 
-/* The ICRC covers the IPv4 identification, which the receiver of a datagram is not shown. One damaged packet in 65,536
- * is right with some identification: to take any would leave 16 bits of the check. Our own senders use the lowest few;
- * of others, who count, the next must lie a little ahead of the last (or, overtaken, just behind). Who has not been
- * heard before, or not for long, is believed once: nothing else is known of it, and its packets may not come again. */
+/* The ICRC covers the IPv4 identification, which a socket does not show. Every damaged packet would be right with one
+ * identification in 65,536, so that taking any would leave 16 bits of the check. Our own senders use the lowest few. Other
+ * senders count: the next one must lie a little ahead of the last (or, overtaken, just behind). A new sender, or one that
+ * was silent for long, is believed once: nothing else is known of it, and its packets may not come again. */
 static bool plausible_id(struct udp_rx *rx, in_addr_t address, uint16_t id)
 {
 	if (id < OWN_IDS)
@@ -97,7 +97,7 @@ static bool plausible_id(struct udp_rx *rx, in_addr_t address, uint16_t id)
 	return follows;
 }
 
-/* What the packets of one run have in common. */
+/* Common to the packets of one run. */
 struct run {
 	struct icrc_flow flow;
 	struct packet_path path;

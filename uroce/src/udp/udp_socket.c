@@ -35,7 +35,7 @@ static int set_options(int fd, bool v4, bool shared)
 		return -errno;
 	if (shared && setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on) != 0)
 		return -errno;
-	/* What follows is good to have; an older kernel does without. */
+	/* The rest is good to have, and missing in older kernels. */
 	setsockopt(fd, SOL_UDP, UDP_GRO, &on, sizeof on);
 	setsockopt(fd, SOL_SOCKET, SO_RXQ_OVFL, &on, sizeof on);
 	/* RoCEv2 has the ICRC: rdma_rxe leaves the checksum out, which IPv6 sockets do not take unless told to. */

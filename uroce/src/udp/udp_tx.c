@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The way out. Packets wait in a batch of messages. A message is what one sendmsg takes: one packet, or a run of
+/* The way out. Packets wait in a batch of messages. One sendmsg takes a message: one packet, or a run of
  * packets of one size to one destination, which the kernel cuts up again (UDP_SEGMENT). Headers, small payloads and
  * ICRCs lie one after the other in a buffer; larger payloads are referenced. */
 #include "udp_tx.h"
@@ -31,7 +31,7 @@ enum {
 	LONGEST_PACKET = WIRE_MAX_HEADER + WIRE_MAX_MTU + 4 + WIRE_ICRC,
 };
 
-/* What packets of one message have in common. Compared as bytes. */
+/* Common to all packets of a message. Compared as bytes. */
 struct route {
 	union ibv_gid dgid;
 	uint16_t block; /* of the peer: its process takes all of a message */
@@ -73,7 +73,7 @@ struct udp_tx {
 	struct mmsghdr header[MAX_MESSAGES];
 	_Alignas(struct cmsghdr) uint8_t control[MAX_MESSAGES][3 * CMSG_SPACE(sizeof(int))];
 	uint8_t linear[LINEAR_BYTES];
-	uint8_t *spill; /* copies of what was referenced; made when first needed */
+	uint8_t *spill; /* copies of referenced payloads; made when first needed */
 	size_t spill_used;
 };
 
@@ -217,7 +217,7 @@ static unsigned send_singly(struct udp_link *link, struct message *message)
 	return sent;
 }
 
-/* What to do about the first message, with which sendmmsg failed. False: nothing for now. */
+/* sendmmsg failed with the first message. False: nothing can be done about it now. */
 static bool overcome(struct udp_link *link, struct message *message, int error)
 {
 	struct udp_tx *tx = link->tx;
@@ -372,8 +372,8 @@ static void finish_packet(struct udp_link *link, struct message *message, struct
 			  size_t length)
 {
 	struct udp_tx *tx = link->tx;
-	/* An unconnected socket with IP_PMTUDISC_DO sends identification 0; who cuts up a run numbers its packets from
-	 * there. IPv6 has none. */
+	/* An unconnected socket with IP_PMTUDISC_DO sends identification 0; the kernel, or the card, that cuts a run up
+	 * numbers its packets from there. IPv6 has none. */
 	uint32_t icrc = icrc_compute(&message->flow, message->segments, piece, pieces - 1);
 	memcpy(piece[pieces - 1].iov_base, &icrc, sizeof icrc);
 	for (unsigned i = 0; i < pieces; i++)
@@ -463,7 +463,7 @@ static void tx_emit(void *arg, const void *datagram, size_t length, const void *
 	capture_packet(link->capture, true, &message->flow, route.tclass, piece, 1);
 }
 
-/* Whole and alone, so that what happens to it happens to nothing else. */
+/* Whole and alone, so that a fault meets this packet and no other. */
 static void queue_through_faults(struct udp_link *link, const struct packet_out *packet, const struct route *route)
 {
 	uint8_t datagram[LONGEST_PACKET];
@@ -549,7 +549,7 @@ static void tx_send(struct link *base, const struct packet_out *packet)
 		queue_packet(link, packet, &route);
 }
 
-/* Nothing of the application's is looked at after the flush: what is left becomes a copy. */
+/* The application's memory is not read after the flush: packets that remain are copied. */
 static void keep_unsent(struct udp_link *link)
 {
 	struct udp_tx *tx = link->tx;

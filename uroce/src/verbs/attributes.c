@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the device and its port say of themselves. */
+/* Attributes of the device and its port. */
 #include <errno.h>
 #include <string.h>
 
@@ -12,8 +12,7 @@ enum {
 	VENDOR_NONE = 0xffffff,
 	/* 4.096 us * 2^10: the device's thread, when it is needed, looks every millisecond. */
 	ACK_DELAY = 10,
-	/* Nothing is that fast or that slow by nature; programs that plan by it want something. 4 lanes of 10 Gb/s is
-	 * what loopback does on a small machine. */
+	/* There is no such speed here, but programs plan by one: loopback of a small machine reaches 4 lanes of 10 Gb/s. */
 	WIDTH_4X = 2,
 	SPEED_10G = 4,
 	PHYSICAL_LINK_UP = 5,
@@ -47,7 +46,7 @@ static void fill_device(struct ibv_device_attr *attr)
 		.max_qp_rd_atom = MAX_RD_ATOMIC,
 		.max_res_rd_atom = MAX_RD_ATOMIC * MAX_QP,
 		.max_qp_init_rd_atom = MAX_RD_ATOMIC,
-		/* Against what other queue pairs of this process do. Not GLOB: two processes may register the same
+		/* Atomic among queue pairs of this process. Not GLOB: two processes may register the same
 		 * shared memory, each with a device of its own, and the application's own accesses do not ask the
 		 * device's lock. */
 		.atomic_cap = IBV_ATOMIC_HCA,
@@ -62,7 +61,7 @@ static void fill_device(struct ibv_device_attr *attr)
 	};
 }
 
-/* What fits of `known`; zeros for what a newer program asks besides. */
+/* As much of `known` as fits, and zeros for fields that only a newer program knows. */
 static void give(void *to, size_t room, const void *known, size_t size)
 {
 	memset(to, 0, room);

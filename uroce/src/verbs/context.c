@@ -31,8 +31,8 @@ static int query_clock(struct ibv_context *ibv_context, struct ibv_values_ex *va
 	return 0;
 }
 
-/* What stays NULL is what libibverbs' inline functions say EOPNOTSUPP for: device memory, flows, counters, XRC and so
- * on. What is not inline is in the exported functions. */
+/* libibverbs' inline functions return EOPNOTSUPP for pointers that stay NULL: device memory, flows, counters, XRC and
+ * others. The functions that are not inline are exported. */
 static void set_operations(struct verbs_context *verbs)
 {
 	struct ibv_context_ops *ops = &verbs->context.ops;
@@ -87,8 +87,8 @@ struct ibv_context *context_open(void)
 	return ibv_context;
 }
 
-/* The kernel ends all that was made on a context. Memory of the objects is the application's leak, but no peer may
- * reach what it frees next. */
+/* The kernel destroys the objects of a closed context. Here their memory is the application's leak, but no peer may
+ * reach memory that the application frees next. */
 static void disconnect_all(struct context *context)
 {
 	struct device *device = context->device;
@@ -115,7 +115,7 @@ int context_close(struct ibv_context *ibv_context)
 	close(ibv_context->async_fd);
 	ibv_context->async_fd = -1;
 	counter_object(&context->device->counters->objects.ctx, -1);
-	/* What is left points there. */
+	/* The remaining objects point there. */
 	if (objects != 0)
 		return 0;
 	pthread_mutex_destroy(&ibv_context->mutex);

@@ -24,8 +24,8 @@
 #include "udp.h"
 
 enum {
-	/* What a datagram of 4 KiB is charged to a receive buffer, when it comes alone: the kernel's next larger piece of
-	 * memory, and its own record of it. */
+	/* The kernel charges a lone datagram of 4 KiB to a receive buffer with its next larger piece of memory, and its own
+	 * record. */
 	DATAGRAM_CHARGE = 9 << 10,
 	EXIT_PACKETS = 1024,
 	EXIT_WAIT_NS = 100000000,
@@ -49,7 +49,7 @@ static struct ibv_device listed = {
 	.ibdev_path = "/sys/class/infiniband/uroce0",
 };
 
-static pthread_mutex_t opening = PTHREAD_MUTEX_INITIALIZER; /* guards what follows; above the device's lock */
+static pthread_mutex_t opening = PTHREAD_MUTEX_INITIALIZER; /* guards the following; above the device's lock */
 static _Atomic(struct own_device *) own; /* the exit handler reads it without the lock */
 static struct own_device *left;          /* those of parents */
 static bool refused;
@@ -70,7 +70,7 @@ static bool same_peer(const struct device *device, const union ibv_gid *dgid, co
 
 static uint32_t window_of(size_t receive_buffer)
 {
-	/* Up to a quarter may still be charged for what has been read: the kernel gives back in large steps. */
+	/* Up to a quarter may still be charged for datagrams that have been read: the kernel gives back in large steps. */
 	size_t packets = (receive_buffer - receive_buffer / 4) / DATAGRAM_CHARGE;
 	return packets == 0 ? 1 : (uint32_t)packets;
 }
@@ -141,8 +141,8 @@ static void dead_flush(struct link *link)
 	(void)link;
 }
 
-/* What others' locks guard may be half done in the child, if a thread of the parent was just at it: such a child may do
- * nothing but exec anyhow, by POSIX. What the device's own thread does is all under this lock. */
+/* State under other locks may be half changed in the child, if a thread of the parent was at work: by POSIX such a child may
+ * only call exec. The device's own thread does all its work under this lock. */
 static void before_fork(void)
 {
 	pthread_mutex_lock(&opening);
@@ -159,7 +159,7 @@ static void after_fork_in_parent(void)
 	pthread_mutex_unlock(&opening);
 }
 
-/* Async-signal-safe, but for unlocking what this thread has locked before the fork. */
+/* Async-signal-safe, but for unlocking the locks that this thread took before the fork. */
 static void after_fork_in_child(void)
 {
 	static const struct link_ops dead_ops = {.ready = dead_ready, .send = dead_send, .flush = dead_flush};
@@ -257,8 +257,8 @@ static struct own_device *make_device(void)
 	return mine;
 }
 
-/* What has failed once is not tried again: the reason is told once, and a device does not come up late in a program
- * that has gone on without. */
+/* A failure is not tried again: its reason is told once, and a device does not appear late in a program that has gone on
+ * without it. */
 struct device *own_device(void)
 {
 	pthread_mutex_lock(&opening);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Polling and arming of completion queues: an application that polls is what drives the protocol. */
+/* Polling and arming of completion queues: an application that polls drives the protocol. */
 #include "engine.h"
 #include "verbs.h"
 #include "wake.h"

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Posting to the send queue with work request structs, and ibv_bind_mw. The structs are checked and copied under the
- * device's lock: it is released only when the link has read what it was given, so that a slot, or inline data in it,
- * can be written again as soon as its request has completed. */
+/* Posting with work request structs, and ibv_bind_mw. The structs are checked and copied under the device's lock. That is
+ * released only when the link has read all packets that it was given, so that a slot, or inline data in it, can be
+ * written again as soon as its request has completed. */
 #include "post.h"
 
 #include <errno.h>
@@ -99,7 +99,7 @@ static int fill(struct qp *qp, struct send_wqe *wqe, const struct ibv_send_wr *w
 	if (!(traits & POST_INLINE) || (unsigned)wr->num_sge > qp->cap.max_send_sge)
 		return EINVAL;
 	int error = set_inline(qp, wqe, wr->sg_list, (size_t)wr->num_sge);
-	/* A datagram may be shorter than what inline data has room for. */
+	/* A datagram may be shorter than the room for inline data. */
 	return error == 0 && wqe->length > post_max_length(qp) ? EINVAL : error;
 }
 
@@ -196,7 +196,7 @@ int qp_bind_mw(struct ibv_qp *ibqp, struct ibv_mw *mw, struct ibv_mw_bind *bind)
 		error = post_set_bind(qp, wqe, mw, rkey, &bind->bind_info);
 	}
 	if (error == 0) {
-		/* Before it is executed: what the caller reads next, and what a failed bind leaves to him to undo. */
+		/* Before the bind is executed: the caller reads it next, and must undo it if the bind fails. */
 		mw->rkey = rkey;
 		post_publish(qp, sq->tail + 1);
 	}

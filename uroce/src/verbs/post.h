@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the two ways of posting to a send queue share: work request structs (post.c) and the builder (wr.c). */
+/* The common part of the two ways of posting sends: work request structs (post.c) and the builder (wr.c). */
 #ifndef UROCE_POST_H
 #define UROCE_POST_H
 
@@ -17,7 +17,7 @@ enum {
 
 #define POST_FLAGS (IBV_SEND_FENCE | IBV_SEND_SIGNALED | IBV_SEND_SOLICITED | IBV_SEND_INLINE)
 
-/* What an operation is, by the table in ibv_post_send(3); 0 when this queue pair can't do it. */
+/* Traits of an operation, by the table in ibv_post_send(3); 0 when this queue pair can't do it. */
 static inline unsigned post_traits(const struct qp *qp, enum ibv_wr_opcode opcode)
 {
 	static const uint8_t traits[] = {
@@ -62,8 +62,8 @@ static inline void post_begin(const struct qp *qp, struct send_wqe *wqe, uint64_
 int post_set_sges(const struct qp *qp, struct send_wqe *wqe, unsigned traits, const struct ibv_sge *list, size_t count);
 int post_set_bind(struct qp *qp, struct send_wqe *wqe, struct ibv_mw *mw, uint32_t rkey,
 		  const struct ibv_mw_bind_info *info);
-/* Makes what has been filled in up to `tail` the queue's: EINVAL in a state that takes none, and then nothing is
- * posted. Device's lock held, and build_lock. */
+/* Posts the requests that have been filled in, up to `tail`. EINVAL in a state that takes none: then nothing is posted.
+ * Device's lock and build_lock held. */
 int post_publish(struct qp *qp, uint32_t tail);
 
 #endif

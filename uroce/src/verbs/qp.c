@@ -340,7 +340,7 @@ int qp_destroy(struct ibv_qp *ibqp)
 
 	engine_enter(device);
 	qp_reset(qp);
-	deactivate(qp);
+	active_remove(qp);
 	if (qp->binds_windows)
 		invalidate_windows(qp);
 	table_remove(&device->qps, qp->qpn);

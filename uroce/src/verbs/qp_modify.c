@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* ibv_modify_qp: which transitions there are, and what each must and may set (IBTA vol 1, 11.2.5.2, table 91). */
+/* ibv_modify_qp: the transitions, and the attributes that each must and may set (IBTA vol 1, 11.2.5.2, table 91). */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -110,10 +110,8 @@ static int check_transition(const struct qp *qp, enum ibv_qp_state from, enum ib
 
 /* ---- values ---- */
 
-/*
- * IBV_ACCESS_FLUSH_GLOBAL and _PERSISTENT, which not every verbs.h has. Programs grant them along with all other rights, and
- * no device minds, whether it knows FLUSH or not: a peer's FLUSH itself is what a device without it refuses.
- */
+/* IBV_ACCESS_FLUSH_GLOBAL and _PERSISTENT, which not every verbs.h has. Programs grant them along with all other rights. A
+ * device without FLUSH accepts the right, and refuses a peer's FLUSH. */
 #define ACCESS_FLUSH (1u << 8 | 1u << 9)
 
 static bool access_known(unsigned access)
@@ -268,7 +266,7 @@ static int modify_locked(struct qp *qp, const struct ibv_qp_attr *attr, int mask
 	if (error != 0)
 		return error;
 	if (qp->state == IBV_QPS_SQD && to == IBV_QPS_SQD) {
-		/* What is on its way still needs the old ones. */
+		/* Packets on their way still need the old ones. */
 		if (qp_drains(qp))
 			return EINVAL;
 		if ((mask & IBV_QP_MAX_DEST_RD_ATOMIC) && grow_saved(qp, attr->max_dest_rd_atomic) != 0)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The builder of ibv_qp_ex: ibv_wr_start to ibv_wr_complete, which hold build_lock from one to the other.
+/* The builder of ibv_qp_ex: ibv_wr_start takes build_lock, ibv_wr_complete releases it.
  *
- * What is built lies in free slots of the ring beyond sq.tail, that nobody else touches. An error is remembered, makes
- * all that follows do nothing, and comes out of wr_complete. */
+ * The requests are built in free slots of the ring beyond sq.tail, which nothing else touches. After an error the calls do
+ * nothing, and wr_complete returns it. */
 #include <errno.h>
 #include <string.h>
 
