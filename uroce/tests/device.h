@@ -55,26 +55,7 @@ struct bare {
 	struct device device;
 	struct counters counters;
 	struct context context;
-	struct link link;
 };
-
-static inline bool bare_ready(struct link *link)
-{
-	(void)link;
-	return false;
-}
-
-static inline void bare_send(struct link *link, const struct packet_out *packet)
-{
-	(void)link;
-	(void)packet;
-	abort(); /* nothing may be sent while the link is not ready */
-}
-
-static inline void bare_flush(struct link *link)
-{
-	(void)link;
-}
 
 static inline uint64_t bare_clock(void)
 {
@@ -83,9 +64,7 @@ static inline uint64_t bare_clock(void)
 
 static inline void bare_open(struct bare *bare)
 {
-	static const struct link_ops ops = {.ready = bare_ready, .send = bare_send, .flush = bare_flush};
-	bare->link.ops = &ops;
-	test_device_open(&bare->device, &bare->context, &bare->counters, &bare->link, bare_clock);
+	test_device_open(&bare->device, &bare->context, &bare->counters, &link_dead, bare_clock);
 }
 
 static inline struct bare *bare_new(void)

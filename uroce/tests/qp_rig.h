@@ -5,8 +5,6 @@
 
 #include "check.h"
 
-#include <errno.h>
-
 #include "device.h"
 #include "engine.h"
 #include "qp_state.h"

@@ -4,11 +4,10 @@
  * lock, so that processes may share a file, and one that fails is undone. */
 #include "capture.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <inttypes.h>
 #include <limits.h>
+#include <netinet/in.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>

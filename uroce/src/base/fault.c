@@ -13,6 +13,7 @@
 
 #include "log.h"
 #include "random.h"
+#include "wipe.h"
 
 enum {
 	BILLION = 1000000000, /* chances are counted in parts of it; also a second in nanoseconds */
@@ -320,8 +321,7 @@ static void held_delete(struct fault *fault, struct held *held)
 
 	fault->held_bytes -= size;
 	fault->held_count--;
-	explicit_bzero(held, size);
-	free(held);
+	wipe_free(held, size);
 }
 
 /* A list by hand: sys/queue.h is not a part of every C library (musl). */

@@ -44,6 +44,9 @@ struct link {
 	const struct link_ops *ops;
 };
 
+/* One that is never ready and carries nothing. */
+extern struct link link_dead;
+
 static inline bool link_ready(struct link *link)
 {
 	return link->ops->ready(link);

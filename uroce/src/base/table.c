@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "wipe.h"
+
 enum { FIRST_SIZE = 16 };
 
 static char gone;
@@ -103,8 +105,6 @@ void table_remove(struct table *table, uint32_t number)
 void table_clear(struct table *table)
 {
 	/* The numbers are QPNs and keys. */
-	if (table->slot)
-		explicit_bzero(table->slot, table->size * sizeof *table->slot);
-	free(table->slot);
+	wipe_free(table->slot, table->size * sizeof *table->slot);
 	memset(table, 0, sizeof *table);
 }

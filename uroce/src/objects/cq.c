@@ -9,6 +9,7 @@
 #include "event.h"
 #include "log.h"
 #include "ring.h"
+#include "wipe.h"
 
 /* ibv_cq_ex_to_cq is a cast. */
 _Static_assert(offsetof(struct ibv_cq, context) == offsetof(struct ibv_cq_ex, context), "layout");
@@ -32,13 +33,6 @@ static struct cqe *cq_slot(const struct cq *cq, uint32_t position)
 static uint32_t cq_held(const struct cq *cq)
 {
 	return cq->tail - cq->head;
-}
-
-static void cq_wipe(struct cqe *ring, uint32_t touched)
-{
-	if (ring)
-		explicit_bzero(ring, touched * sizeof *ring);
-	free(ring);
 }
 
 /* Makes room, or says that there is none. */
@@ -204,10 +198,9 @@ int cq_destroy(struct ibv_cq *ibv_cq)
 	pthread_mutex_destroy(&ibv_cq->mutex);
 	pthread_mutex_destroy(&cq->poll_lock);
 	pthread_mutex_destroy(&cq->lock);
-	cq_wipe(cq->ring, cq->touched);
+	wipe_free(cq->ring, cq->touched * sizeof *cq->ring);
 	context_count(context, &cq->device->counters->objects.cq, -1);
-	explicit_bzero(cq, sizeof *cq);
-	free(cq);
+	wipe_free(cq, sizeof *cq);
 	return 0;
 }
 
@@ -239,6 +232,6 @@ int cq_resize(struct ibv_cq *ibv_cq, int cqe)
 		ring = before;
 	}
 	pthread_mutex_unlock(&cq->lock);
-	cq_wipe(ring, touched);
+	wipe_free(ring, touched * sizeof *ring);
 	return fits ? 0 : EINVAL;
 }

@@ -6,7 +6,6 @@
 #define UROCE_DEVICE_H
 
 #include <pthread.h>
-#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 

@@ -40,37 +40,18 @@ static enum about about(enum ibv_event_type type)
 	}
 }
 
-/* NULL for an event of the port or the device. */
+/* The object of an event; all kinds share one place. NULL for an event of the port or the device. */
 static const void *element_of(const struct ibv_async_event *event)
 {
-	switch (about(event->event_type)) {
-	case ABOUT_QP:
-		return event->element.qp;
-	case ABOUT_CQ:
-		return event->element.cq;
-	case ABOUT_SRQ:
-		return event->element.srq;
-	case ABOUT_WQ:
-		return event->element.wq;
-	default:
-		return NULL;
-	}
+	return about(event->event_type) == ABOUT_PORT ? NULL : event->element.qp;
 }
 
 struct ibv_context *context_of_event(const struct ibv_async_event *event)
 {
-	switch (about(event->event_type)) {
-	case ABOUT_QP:
-		return event->element.qp->context;
-	case ABOUT_CQ:
-		return event->element.cq->context;
-	case ABOUT_SRQ:
-		return event->element.srq->context;
-	case ABOUT_WQ:
-		return event->element.wq->context;
-	default:
-		return NULL;
-	}
+	_Static_assert(offsetof(struct ibv_qp, context) == 0 && offsetof(struct ibv_cq, context) == 0 &&
+			       offsetof(struct ibv_srq, context) == 0 && offsetof(struct ibv_wq, context) == 0, "layout");
+	struct ibv_context *const *element = element_of(event);
+	return element ? *element : NULL;
 }
 
 /* ---- eventfds ---- */
@@ -108,26 +89,6 @@ int event_wait(int fd)
 
 /* ---- raising ---- */
 
-static void set_element(struct ibv_async_event *event, void *element)
-{
-	switch (about(event->event_type)) {
-	case ABOUT_QP:
-		event->element.qp = element;
-		break;
-	case ABOUT_CQ:
-		event->element.cq = element;
-		break;
-	case ABOUT_SRQ:
-		event->element.srq = element;
-		break;
-	case ABOUT_WQ:
-		event->element.wq = element;
-		break;
-	default:
-		event->element.port_num = 1;
-	}
-}
-
 void context_raise(struct context *context, enum ibv_event_type type, void *element)
 {
 	struct async_event *event = calloc(1, sizeof *event);
@@ -136,7 +97,10 @@ void context_raise(struct context *context, enum ibv_event_type type, void *elem
 		return;
 	}
 	event->event.event_type = type;
-	set_element(&event->event, element);
+	if (about(type) == ABOUT_PORT)
+		event->event.element.port_num = 1;
+	else
+		event->event.element.qp = element;
 
 	pthread_mutex_lock(&context->event_lock);
 	*context->event_tail = event;

@@ -16,6 +16,7 @@
 
 #include "log.h"
 #include "random.h"
+#include "wipe.h"
 
 #ifndef MADV_POPULATE_READ
 #define MADV_POPULATE_READ  22
@@ -392,7 +393,6 @@ int mr_dereg(struct ibv_mr *ibv_mr)
 
 	atomic_fetch_sub(&pd->uses, 1);
 	context_count(context_of(ibv_mr->context), &device->counters->objects.mr, -1);
-	explicit_bzero(mr, sizeof *mr);
-	free(mr);
+	wipe_free(mr, sizeof *mr);
 	return 0;
 }

@@ -9,6 +9,7 @@
 
 #include "event.h"
 #include "ring.h"
+#include "wipe.h"
 
 static struct recv_wqe *recv_queue_at(const struct recv_queue *rq, uint32_t position)
 {
@@ -30,17 +31,11 @@ int recv_queue_init(struct recv_queue *rq, struct pd *pd, uint32_t max_wr, uint3
 	return 0;
 }
 
-static void recv_queue_wipe(struct recv_queue *rq)
-{
-	explicit_bzero(rq->ring, rq->size * rq->stride);
-}
-
 void recv_queue_clear(struct recv_queue *rq)
 {
 	if (!rq->ring)
 		return;
-	recv_queue_wipe(rq);
-	free(rq->ring);
+	wipe_free(rq->ring, rq->size * rq->stride);
 	rq->ring = NULL;
 	pthread_mutex_destroy(&rq->lock);
 }
@@ -61,8 +56,7 @@ int recv_queue_resize(struct recv_queue *rq, uint32_t max_wr)
 	}
 	for (uint32_t i = 0; i < waiting; i++)
 		memcpy(ring_slot(ring, rq->stride, size, i), recv_queue_at(rq, rq->head + i), rq->stride);
-	recv_queue_wipe(rq);
-	free(rq->ring);
+	wipe_free(rq->ring, rq->size * rq->stride);
 	rq->ring = ring;
 	rq->size = size;
 	rq->max_wr = size;

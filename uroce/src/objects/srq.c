@@ -7,6 +7,7 @@
 #include "event.h"
 #include "recv_queue.h"
 #include "ring.h"
+#include "wipe.h"
 
 static struct srq *srq_of(struct ibv_srq *srq)
 {
@@ -114,8 +115,7 @@ int srq_destroy(struct ibv_srq *ibsrq)
 	recv_queue_clear(&srq->rq);
 	pthread_mutex_destroy(&ibsrq->mutex);
 	pthread_cond_destroy(&ibsrq->cond);
-	explicit_bzero(srq, sizeof *srq);
-	free(srq);
+	wipe_free(srq, sizeof *srq);
 	return 0;
 }
 

@@ -10,6 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "wipe.h"
+
 enum {
 	/* IBV_ACCESS_LOCAL_WRITE means nothing for a window, but programs pass a region's flags. */
 	WINDOW_ACCESS = IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ |
@@ -163,7 +165,6 @@ int mw_dealloc(struct ibv_mw *ibv_mw)
 
 	atomic_fetch_sub(&pd->uses, 1);
 	context_count(context_of(ibv_mw->context), &pd->device->counters->objects.mw, -1);
-	explicit_bzero(mw, sizeof *mw);
-	free(mw);
+	wipe_free(mw, sizeof *mw);
 	return 0;
 }

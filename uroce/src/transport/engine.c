@@ -99,42 +99,41 @@ static bool of_transport(const struct qp *qp, uint8_t opcode)
 	}
 }
 
+/* Where a packet that this queue pair does not take is counted; NULL: it takes it. */
+static _Atomic uint64_t *drop_counter(const struct qp *qp, const struct packet *packet, const struct packet_path *path)
+{
+	struct counters *counters = qp->device->counters;
+	if (!of_transport(qp, packet->opcode))
+		return &counters->drop_transport;
+	/* The top bit tells full from limited membership. */
+	if ((packet->pkey & 0x7fff) != (WIRE_PKEY & 0x7fff))
+		return &counters->drop_pkey;
+	if (!receives(qp))
+		return &counters->drop_state;
+	if (qp->type != IBV_QPT_UD && !qp->device->same_peer(qp->device, &qp->av.dgid, &path->sgid))
+		return &counters->drop_source;
+	return NULL;
+}
+
 void engine_deliver(void *arg, const uint8_t *bytes, size_t length, const struct packet_path *path)
 {
 	struct device *device = arg;
-	struct counters *counters = device->counters;
 	struct packet packet;
 	if (wire_decode(bytes, length, &packet) != 0) {
-		counter_add(&counters->drop_malformed, 1);
+		counter_add(&device->counters->drop_malformed, 1);
 		return;
 	}
 	struct qp *qp = table_find(&device->qps, packet.qpn);
 	if (!qp) {
-		counter_add(&counters->drop_qpn, 1);
+		counter_add(&device->counters->drop_qpn, 1);
 		return;
 	}
-	if (!of_transport(qp, packet.opcode)) {
-		counter_add(&counters->drop_transport, 1);
-		return;
-	}
-	/* The top bit tells full from limited membership. */
-	if ((packet.pkey & 0x7fff) != (WIRE_PKEY & 0x7fff)) {
-		counter_add(&counters->drop_pkey, 1);
-		return;
-	}
-	if (!receives(qp)) {
-		counter_add(&counters->drop_state, 1);
-		return;
-	}
-	if (qp->type == IBV_QPT_UD) {
+	_Atomic uint64_t *drop = drop_counter(qp, &packet, path);
+	if (drop)
+		counter_add(drop, 1);
+	else if (qp->type == IBV_QPT_UD)
 		datagram_receive(qp, &packet, path);
-		return;
-	}
-	if (!device->same_peer(device, &qp->av.dgid, &path->sgid)) {
-		counter_add(&counters->drop_source, 1);
-		return;
-	}
-	if (wire_traits(packet.opcode) & T_REQUEST)
+	else if (wire_traits(packet.opcode) & T_REQUEST)
 		responder_receive(qp, &packet);
 	else
 		requester_receive(qp, &packet);

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "response.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 #include "active.h"
 #include "outgoing.h"
+#include "wipe.h"
 
 enum {
 	LAST_PACKETS = 1024, /* responses that a queue pair may still send when it ends */
@@ -139,9 +139,7 @@ void response_stop(struct qp *qp)
 			return;
 		}
 	}
-	if (resp->reads)
-		explicit_bzero(resp->reads, resp->read_size * sizeof *resp->reads);
-	free(resp->reads);
+	wipe_free(resp->reads, resp->read_size * sizeof *resp->reads);
 	resp->reads = NULL;
 	resp->read_size = resp->read_kept = 0;
 	resp->read_head = resp->read_tail = 0;

@@ -5,7 +5,6 @@
 #define UROCE_BLOCK_H
 
 #include <netinet/in.h>
-#include <stdbool.h>
 #include <stdint.h>
 
 #include "udp.h"

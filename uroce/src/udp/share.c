@@ -13,6 +13,7 @@
 #include "random.h"
 #include "steer.h"
 #include "timer.h"
+#include "wipe.h"
 
 enum {
 	PROBES = 16, /* sent at once */
@@ -386,7 +387,6 @@ void share_close(struct udp_link *link)
 	if (!link->share)
 		return;
 	share_abandon(link);
-	explicit_bzero(link->share, sizeof *link->share);
-	free(link->share);
+	wipe_free(link->share, sizeof *link->share);
 	link->share = NULL;
 }

@@ -17,6 +17,7 @@
 #include "udp_link.h"
 #include "udp_rx.h"
 #include "udp_tx.h"
+#include "wipe.h"
 
 /* Takes the descriptor, also when it fails. */
 static int add_socket(struct udp_link *link, int fd, const union ibv_gid *local, unsigned gid_index)
@@ -342,8 +343,7 @@ void udp_close(struct udp_link **handle)
 		close(link->epoll_fd);
 	udp_rx_close(link);
 	udp_tx_close(link);
-	explicit_bzero(link, sizeof *link);
-	free(link);
+	wipe_free(link, sizeof *link);
 }
 
 void udp_end_capture(struct udp_link *link)

@@ -13,6 +13,7 @@
 #include "share.h"
 #include "timer.h"
 #include "udp_tx.h"
+#include "wipe.h"
 
 #ifndef UDP_GRO
 #define UDP_GRO 104
@@ -385,7 +386,6 @@ void udp_rx_close(struct udp_link *link)
 {
 	if (!link->rx)
 		return;
-	explicit_bzero(link->rx, sizeof *link->rx);
-	free(link->rx);
+	wipe_free(link->rx, sizeof *link->rx);
 	link->rx = NULL;
 }

@@ -13,6 +13,7 @@
 
 #include "log.h"
 #include "timer.h"
+#include "wipe.h"
 
 #ifndef UDP_SEGMENT
 #define UDP_SEGMENT 103
@@ -600,11 +601,7 @@ void udp_tx_close(struct udp_link *link)
 {
 	if (!link->tx)
 		return;
-	if (link->tx->spill) {
-		explicit_bzero(link->tx->spill, SPILL_BYTES);
-		free(link->tx->spill);
-	}
-	explicit_bzero(link->tx, sizeof *link->tx);
-	free(link->tx);
+	wipe_free(link->tx->spill, SPILL_BYTES);
+	wipe_free(link->tx, sizeof *link->tx);
 	link->tx = NULL;
 }

@@ -12,6 +12,7 @@
 #include "own_device.h"
 #include "qp_state.h"
 #include "verbs.h"
+#include "wipe.h"
 
 enum { COMPLETION_VECTORS = 2 };
 
@@ -120,7 +121,6 @@ int context_close(struct ibv_context *ibv_context)
 		return 0;
 	pthread_mutex_destroy(&ibv_context->mutex);
 	pthread_mutex_destroy(&context->event_lock);
-	explicit_bzero(context, sizeof *context);
-	free(context);
+	wipe_free(context, sizeof *context);
 	return 0;
 }

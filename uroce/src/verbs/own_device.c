@@ -15,7 +15,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#include <unistd.h>
 
 #include "config.h"
 #include "engine.h"
@@ -124,23 +123,6 @@ destroy_lock:
 
 /* ---- forking and ending ---- */
 
-static bool dead_ready(struct link *link)
-{
-	(void)link;
-	return false;
-}
-
-static void dead_send(struct link *link, const struct packet_out *packet)
-{
-	(void)link;
-	(void)packet;
-}
-
-static void dead_flush(struct link *link)
-{
-	(void)link;
-}
-
 /* State under other locks may be half changed in the child, if a thread of the parent was at work: by POSIX such a child may
  * only call exec. The device's own thread does all its work under this lock. */
 static void before_fork(void)
@@ -162,8 +144,6 @@ static void after_fork_in_parent(void)
 /* Async-signal-safe, but for unlocking the locks that this thread took before the fork. */
 static void after_fork_in_child(void)
 {
-	static const struct link_ops dead_ops = {.ready = dead_ready, .send = dead_send, .flush = dead_flush};
-	static struct link dead = {.ops = &dead_ops};
 	static struct counters uncounted; /* the parent's are shared memory */
 	struct own_device *mine = atomic_load(&own);
 
@@ -173,7 +153,7 @@ static void after_fork_in_child(void)
 		udp_abandon(mine->device.udp);
 		mine->udp = mine->device.udp;
 		mine->device.udp = NULL;
-		mine->device.link = &dead;
+		mine->device.link = &link_dead;
 		mine->device.counters = &uncounted;
 		mine->device.hw_counters.next = UINT64_MAX; /* the parent's files */
 		mine->next = left;

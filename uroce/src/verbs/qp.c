@@ -11,6 +11,7 @@
 #include "random.h"
 #include "udp.h"
 #include "verbs.h"
+#include "wipe.h"
 
 enum {
 	CACHE_LINE = 64,
@@ -180,15 +181,10 @@ static int make_receive_queue(struct qp *qp, const struct ibv_qp_cap *cap)
 
 static void qp_release(struct qp *qp)
 {
-	if (qp->resp.receive)
-		explicit_bzero(qp->resp.receive, sizeof *qp->resp.receive);
-	free(qp->resp.receive);
+	wipe_free(qp->resp.receive, sizeof *qp->resp.receive);
 	recv_queue_clear(&qp->rq);
-	if (qp->sq.ring)
-		explicit_bzero(qp->sq.ring, qp->sq.size * qp->sq.stride);
-	free(qp->sq.ring);
-	explicit_bzero(qp, sizeof *qp);
-	free(qp);
+	wipe_free(qp->sq.ring, qp->sq.size * qp->sq.stride);
+	wipe_free(qp, sizeof *qp);
 }
 
 static void fill_public(struct qp *qp, const struct ibv_qp_init_attr_ex *attr)

@@ -10,6 +10,7 @@
 #include "responder.h"
 #include "response.h"
 #include "verbs.h"
+#include "wipe.h"
 
 enum { RC, UC, UD, TYPES };
 
@@ -196,9 +197,7 @@ static int grow_saved(struct qp *qp, uint32_t count)
 		return -ENOMEM;
 	for (uint32_t i = resp->read_tail - resp->read_kept; i != resp->read_tail; i++)
 		reads[i & (size - 1)] = *response_at(resp, i);
-	if (resp->reads)
-		explicit_bzero(resp->reads, resp->read_size * sizeof *resp->reads);
-	free(resp->reads);
+	wipe_free(resp->reads, resp->read_size * sizeof *resp->reads);
 	resp->reads = reads;
 	resp->read_size = size;
 	return 0;

@@ -5,7 +5,6 @@
  * two lowest bits choose the queue pair (3: none, the packet is as it is); REPAIR puts in the numbers that an attacker
  * would have to know (QPN, PSN, rkey, address), so that what lies behind those checks is reached too; ACT does
  * something with the device instead: time passes, receives and sends are posted. */
-#include <stdio.h>
 
 #include "../device.h"
 #include "engine.h"

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The verbs that verify uses: objects, connecting, posting, polling. */
-#include <errno.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>

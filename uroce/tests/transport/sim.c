@@ -1,9 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "sim.h"
 
-#include <errno.h>
-#include <stdio.h>
-
 enum { MAX_NODES = 8, SCRIPT_NODE = 100, LOSS_SLOTS = 1 << 16 };
 
 static struct {
