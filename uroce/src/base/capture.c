@@ -99,15 +99,11 @@ static uint16_t checksum_end(const struct checksum *c)
 /* The identification that the ICRC of a received packet proves; ours have 0. */
 static uint16_t ipv4_id(const struct icrc_flow *flow, const struct iovec *pieces, size_t count)
 {
-	const uint8_t *icrc;
-	size_t length;
-	int id;
-
 	if (count != 1 || pieces[0].iov_len < WIRE_BTH + WIRE_ICRC)
 		return 0;
-	length = pieces[0].iov_len - WIRE_ICRC;
-	icrc = (const uint8_t *)pieces[0].iov_base + length;
-	id = icrc_find_id(flow, pieces[0].iov_base, length,
+	size_t length = pieces[0].iov_len - WIRE_ICRC;
+	const uint8_t *icrc = (const uint8_t *)pieces[0].iov_base + length;
+	int id = icrc_find_id(flow, pieces[0].iov_base, length,
 			  (uint32_t)icrc[0] | (uint32_t)icrc[1] << 8 | (uint32_t)icrc[2] << 16 | (uint32_t)icrc[3] << 24);
 	return id < 0 ? 0 : (uint16_t)id;
 }
@@ -156,7 +152,6 @@ static void put_udp(uint8_t *header, const struct icrc_flow *flow, bool v4, cons
 	struct checksum sum = {0};
 	uint8_t *p = header;
 	uint8_t long_length[4] = {0};
-	uint16_t value;
 
 	p = wire_put16(p, flow->src_port);
 	p = wire_put16(p, flow->dst_port);
@@ -172,7 +167,7 @@ static void put_udp(uint8_t *header, const struct icrc_flow *flow, bool v4, cons
 	checksum_add(&sum, header, UDP_HEADER);
 	for (size_t i = 0; i < count; i++)
 		checksum_add(&sum, pieces[i].iov_base, pieces[i].iov_len);
-	value = checksum_end(&sum);
+	uint16_t value = checksum_end(&sum);
 	wire_put16(p, value ? value : 0xffff);
 }
 
@@ -205,13 +200,12 @@ static int lock_file(int fd, int operation)
 static int capture_append(const struct capture *capture, const uint8_t *bytes, size_t length)
 {
 	struct stat st;
-	int ret;
 
 	if (fstat(capture->fd, &st) < 0)
 		return -errno;
 	if (st.st_dev != capture->dev || st.st_ino != capture->ino)
 		return -EBADF;
-	ret = write_all(capture->fd, bytes, length);
+	int ret = write_all(capture->fd, bytes, length);
 	if (ret && ftruncate(capture->fd, st.st_size) < 0)
 		log_write(LOG_WARN, "capture %s: cannot repair its damaged end: %s", capture->path, strerror(errno));
 	return ret;
@@ -220,11 +214,9 @@ static int capture_append(const struct capture *capture, const uint8_t *bytes, s
 /* `lock` is held: packets wait while the buffer is written, for they would have no room. */
 static void capture_flush(struct capture *capture)
 {
-	int ret;
-
 	if (!capture->used || capture->failed)
 		return;
-	ret = lock_file(capture->fd, LOCK_EX);
+	int ret = lock_file(capture->fd, LOCK_EX);
 	if (!ret) {
 		ret = capture_append(capture, capture->buffer, capture->used);
 		lock_file(capture->fd, LOCK_UN);
@@ -328,8 +320,6 @@ static int start_file(struct capture *capture)
 	};
 	struct pcap_header theirs;
 	struct stat st;
-	ssize_t n;
-	int ret;
 
 	if (fstat(capture->fd, &st) < 0)
 		return -errno;
@@ -337,10 +327,10 @@ static int start_file(struct capture *capture)
 		return -EOPNOTSUPP;
 	capture->dev = st.st_dev;
 	capture->ino = st.st_ino;
-	ret = lock_file(capture->fd, LOCK_EX);
+	int ret = lock_file(capture->fd, LOCK_EX);
 	if (ret)
 		return ret;
-	n = pread(capture->fd, &theirs, sizeof theirs, 0);
+	ssize_t n = pread(capture->fd, &theirs, sizeof theirs, 0);
 	if (n < 0)
 		ret = -errno;
 	else if (n == 0)

@@ -6,17 +6,16 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "fault_text.h"
 #include "log.h"
 #include "random.h"
 #include "wipe.h"
 
 enum {
-	BILLION = 1000000000, /* chances are counted in parts of it; also a second in nanoseconds */
 	REORDER_LIMIT = 1000000,
 	REORDER_MOST = 3, /* datagrams that overtake a held one */
 	CORRUPT_MOST = 3, /* bits */
@@ -25,7 +24,6 @@ enum {
 
 /* A delay must not turn into a machine without memory. */
 #define HELD_LIMIT ((size_t)256 << 20)
-#define LONGEST_TIME (10 * (uint64_t)BILLION)
 
 struct held {
 	struct held *older; /* in the first stage */
@@ -38,17 +36,6 @@ struct held {
 	size_t cookie_length;
 	/* The cookie, then the datagram: the cookie is often a struct and needs its alignment. */
 	_Alignas(max_align_t) unsigned char bytes[];
-};
-
-struct fault_settings {
-	uint32_t loss; /* parts of a billion */
-	uint32_t duplicate;
-	uint32_t reorder;
-	uint32_t corrupt;
-	uint64_t delay; /* nanoseconds */
-	uint64_t jitter;
-	uint64_t seed;
-	bool seeded;
 };
 
 struct fault {
@@ -102,175 +89,28 @@ static uint64_t random_below(uint64_t *state, uint64_t n)
 
 static bool happens(uint64_t *state, uint32_t chance)
 {
-	return random_below(state, BILLION) < chance;
-}
-
-/* ---- text ------------------------------------------------------------------------------------------------------- */
-
-static const char ALLOWED[] =
-	"allowed are loss, duplicate, reorder and corrupt (a chance such as 1% or 0.01), "
-	"delay and jitter (a time such as 200us or 1.5ms, at most 10s) and seed (a whole number)";
-
-struct complaint {
-	char *text;
-	size_t size;
-};
-
-static int __attribute__((format(printf, 2, 3))) complain(const struct complaint *complaint, const char *format, ...)
-{
-	va_list list;
-
-	va_start(list, format);
-	vsnprintf(complaint->text, complaint->size, format, list);
-	va_end(list);
-	return -EINVAL;
-}
-
-/* Reads digits[.digits] as parts of a billion, without a look at the locale. Returns the place behind the number, or NULL. */
-static const char *parse_number(const char *p, const char *end, uint64_t *out)
-{
-	uint64_t value = 0;
-	uint64_t unit = BILLION;
-	bool digits = false;
-
-	for (; p < end && *p >= '0' && *p <= '9'; p++, digits = true) {
-		value = value * 10 + (uint64_t)(*p - '0');
-		if (value > BILLION)
-			return NULL;
-	}
-	value *= BILLION;
-	if (p < end && *p == '.')
-		for (p++; p < end && *p >= '0' && *p <= '9'; p++, digits = true) {
-			unit /= 10;
-			value += unit * (uint64_t)(*p - '0');
-		}
-	*out = value;
-	return digits ? p : NULL;
-}
-
-static bool parse_chance(const char *p, const char *end, uint32_t *out)
-{
-	uint64_t value;
-
-	p = parse_number(p, end, &value);
-	if (p && end - p == 1 && *p == '%')
-		value /= 100;
-	else if (p != end)
-		return false;
-	if (value > BILLION)
-		return false;
-	*out = (uint32_t)value;
-	return true;
-}
-
-static bool parse_time(const char *p, const char *end, uint64_t *out)
-{
-	static const struct {
-		const char *name;
-		uint64_t nanoseconds;
-	} units[] = {{"ns", 1}, {"us", 1000}, {"ms", 1000000}, {"s", BILLION}, {"", 1000}};
-	uint64_t value;
-
-	p = parse_number(p, end, &value);
-	for (size_t i = 0; p && i < sizeof units / sizeof units[0]; i++) {
-		if (strlen(units[i].name) != (size_t)(end - p) || memcmp(units[i].name, p, (size_t)(end - p)) != 0)
-			continue;
-		/* In two parts, so that nothing overflows: no unit is longer than a second. */
-		uint64_t time = value / BILLION * units[i].nanoseconds + value % BILLION * units[i].nanoseconds / BILLION;
-
-		if (time > LONGEST_TIME)
-			return false;
-		*out = time;
-		return true;
-	}
-	return false;
-}
-
-static bool parse_seed(const char *p, const char *end, uint64_t *out)
-{
-	uint64_t value = 0;
-
-	if (p == end)
-		return false;
-	for (; p < end; p++)
-		if (*p < '0' || *p > '9' || __builtin_mul_overflow(value, 10, &value) ||
-		    __builtin_add_overflow(value, (uint64_t)(*p - '0'), &value))
-			return false;
-	*out = value;
-	return true;
-}
-
-/* One "name=value". */
-static int parse_word(const char *p, const char *end, struct fault_settings *set, const struct complaint *complaint)
-{
-	const struct {
-		const char *name;
-		uint32_t *chance;
-		uint64_t *time;
-	} words[] = {
-		{"loss", &set->loss, NULL},       {"duplicate", &set->duplicate, NULL}, {"reorder", &set->reorder, NULL},
-		{"corrupt", &set->corrupt, NULL}, {"delay", NULL, &set->delay},         {"jitter", NULL, &set->jitter},
-		{"seed", NULL, NULL},
-	};
-	const char *equals = memchr(p, '=', (size_t)(end - p));
-	const char *value = equals ? equals + 1 : end;
-	int shown = (int)(end - p < 64 ? end - p : 64);
-
-	for (size_t i = 0; equals && i < sizeof words / sizeof words[0]; i++) {
-		if (strlen(words[i].name) != (size_t)(equals - p) || memcmp(words[i].name, p, (size_t)(equals - p)) != 0)
-			continue;
-		if (words[i].chance)
-			return parse_chance(value, end, words[i].chance) ?
-				       0 :
-				       complain(complaint, "\"%.*s\" is not a chance from 0 to 100%% (or 0 to 1); %s", shown,
-						p, ALLOWED);
-		if (words[i].time)
-			return parse_time(value, end, words[i].time) ?
-				       0 :
-				       complain(complaint, "\"%.*s\" is not a time; %s", shown, p, ALLOWED);
-		set->seeded = true;
-		return parse_seed(value, end, &set->seed) ?
-			       0 :
-			       complain(complaint, "\"%.*s\" is not a whole number; %s", shown, p, ALLOWED);
-	}
-	return complain(complaint, "\"%.*s\" is not a fault; %s", shown, p, ALLOWED);
-}
-
-static int parse_text(const char *text, struct fault_settings *set, const struct complaint *complaint)
-{
-	const char *p = text;
-
-	while (*(p += strspn(p, " ,"))) {
-		const char *end = p + strcspn(p, " ,");
-		int ret = parse_word(p, end, set, complaint);
-
-		if (ret)
-			return ret;
-		p = end;
-	}
-	return 0;
+	return random_below(state, FAULT_BILLION) < chance;
 }
 
 bool fault_explain(const char *text, char *message, size_t size)
 {
 	struct fault_settings set = {0};
 
-	return parse_text(text, &set, &(struct complaint){message, size}) != 0;
+	return fault_text_parse(text, &set, message, size) != 0;
 }
 
 int fault_parse(const char *text, struct fault **out)
 {
 	char message[512];
 	struct fault_settings set = {0};
-	struct fault *fault;
 	uint32_t number;
-	int ret = parse_text(text, &set, &(struct complaint){message, sizeof message});
+	int ret = fault_text_parse(text, &set, message, sizeof message);
 
 	if (ret) {
 		log_write(LOG_ERROR, "UROCE_FAULT: %s", message);
 		return ret;
 	}
-	fault = calloc(1, sizeof *fault);
+	struct fault *fault = calloc(1, sizeof *fault);
 	if (!fault) {
 		log_write(LOG_ERROR, "UROCE_FAULT: no memory");
 		return -ENOMEM;

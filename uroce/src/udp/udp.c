@@ -125,14 +125,8 @@ static int claim_on_loopback(struct udp_link *link, unsigned *block)
 /* One that is down lets sockets be bound, and carries nothing: so it is in a fresh network namespace. */
 static bool is_down(const char *interface)
 {
-	struct ifreq request = { .ifr_flags = 0 };
-	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	if (fd < 0)
-		return false;
-	strncpy(request.ifr_name, interface, sizeof request.ifr_name - 1);
-	bool down = ioctl(fd, SIOCGIFFLAGS, &request) == 0 && !(request.ifr_flags & IFF_UP);
-	close(fd);
-	return down;
+	struct ifreq answer;
+	return udp_ask_interface(interface, SIOCGIFFLAGS, &answer) && !(answer.ifr_flags & IFF_UP);
 }
 
 static int open_loopback(struct udp_link *link)

@@ -47,16 +47,22 @@ static bool gid_of(const struct sockaddr *any, union ibv_gid *out)
 	return true;
 }
 
-static unsigned interface_mtu(const char *name)
+bool udp_ask_interface(const char *name, unsigned question, struct ifreq *answer)
 {
-	struct ifreq request = { .ifr_mtu = 0 };
+	*answer = (struct ifreq){ .ifr_flags = 0 };
 	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	if (fd < 0)
-		return 0;
-	strncpy(request.ifr_name, name, sizeof request.ifr_name - 1);
-	int failed = ioctl(fd, SIOCGIFMTU, &request);
+		return false;
+	strncpy(answer->ifr_name, name, sizeof answer->ifr_name - 1);
+	bool answered = ioctl(fd, question, answer) == 0;
 	close(fd);
-	return failed ? 0 : (unsigned)request.ifr_mtu;
+	return answered;
+}
+
+static unsigned interface_mtu(const char *name)
+{
+	struct ifreq answer;
+	return udp_ask_interface(name, SIOCGIFMTU, &answer) ? (unsigned)answer.ifr_mtu : 0;
 }
 
 static int list_add(struct list *list, const union ibv_gid *gid, const char *interface, bool of_interface)

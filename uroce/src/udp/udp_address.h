@@ -3,6 +3,7 @@
 #ifndef UROCE_UDP_ADDRESS_H
 #define UROCE_UDP_ADDRESS_H
 
+#include <net/if.h>
 #include <netinet/in.h>
 
 #include "wire.h"
@@ -18,6 +19,8 @@ struct udp_address {
 
 /* The GID table that UROCE_ADDR asks for. Logged. */
 int udp_parse_addresses(const char *text, struct udp_address out[UDP_MAX_GIDS], unsigned *count);
+/* ioctl about an interface; false when it fails. */
+bool udp_ask_interface(const char *name, unsigned question, struct ifreq *answer);
 /* An address as people write it. */
 #define UDP_ADDRESS_TEXT (INET6_ADDRSTRLEN + 16)
 void udp_address_text(const struct udp_address *address, char out[UDP_ADDRESS_TEXT]);
