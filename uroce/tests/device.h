@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "event.h"
+#include "eventfd.h"
 
 static inline bool test_same_peer(const struct device *device, const union ibv_gid *dgid, const union ibv_gid *sgid)
 {
@@ -39,7 +40,7 @@ static inline void test_device_open(struct device *device, struct context *conte
 
 static inline void test_device_close(struct device *device, struct context *context)
 {
-	context_forget_all(context);
+	event_forget_all(context);
 	close(context->verbs.context.async_fd);
 	timers_clear(&device->timers);
 	table_clear(&device->qps);
@@ -89,7 +90,7 @@ static inline bool counts_can_be_taken_back(void)
 	uint64_t count;
 	int fd = eventfd(1, EFD_CLOEXEC | EFD_NONBLOCK);
 
-	event_uncount(fd);
+	eventfd_uncount(fd);
 	bool taken = read(fd, &count, sizeof count) < 0;
 	close(fd);
 	return taken;

@@ -18,7 +18,7 @@ int ah_resolve(struct device *device, const struct ibv_ah_attr *attr, struct add
 	if (attr->port_num != 1 || !attr->is_global)
 		return EINVAL;
 	if (device->udp && (attr->grh.sgid_index >= udp_gid_count(device->udp) ||
-				    !udp_reachable(device->udp, attr->grh.sgid_index, &attr->grh.dgid)))
+			    !udp_reachable(device->udp, attr->grh.sgid_index, &attr->grh.dgid)))
 		return EINVAL;
 	out->dgid = attr->grh.dgid;
 	out->sgid_index = attr->grh.sgid_index;

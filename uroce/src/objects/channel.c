@@ -8,7 +8,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-#include "event.h"
+#include "eventfd.h"
 
 static struct channel *channel_of(struct ibv_comp_channel *channel)
 {
@@ -22,7 +22,7 @@ struct ibv_comp_channel *channel_create(struct ibv_context *ibv_context)
 	if (!channel)
 		return NULL;
 	/* Blocking, as the application expects: it makes the descriptor non-blocking if it wants that. */
-	channel->ibv.fd = event_fd(EFD_SEMAPHORE);
+	channel->ibv.fd = eventfd_open(EFD_SEMAPHORE);
 	if (channel->ibv.fd < 0) {
 		int error = errno;
 		free(channel);
@@ -84,7 +84,7 @@ void channel_push(struct cq_events *events)
 	if (events->waiting++ == 0)
 		channel_append(channel, events);
 	/* Under the lock: else channel_forget could drop the event before it is counted. */
-	event_count(channel->ibv.fd, "a completion channel");
+	eventfd_count(channel->ibv.fd, "a completion channel");
 	pthread_mutex_unlock(&channel->lock);
 }
 
@@ -97,7 +97,7 @@ uint32_t channel_forget(struct cq_events *events)
 	if (events->waiting > 0)
 		channel_take_out(channel, events);
 	for (; events->waiting > 0; events->waiting--)
-		event_uncount(channel->ibv.fd); /* if it does not, cq_get_event finds the list empty */
+		eventfd_uncount(channel->ibv.fd); /* if it does not, cq_get_event finds the list empty */
 	uint32_t given = events->given;
 	pthread_mutex_unlock(&channel->lock);
 	return given;
@@ -124,7 +124,7 @@ static bool channel_next(struct channel *channel, struct ibv_cq **cq, void **cq_
 int cq_get_event(struct ibv_comp_channel *ibv_channel, struct ibv_cq **cq, void **cq_context)
 {
 	do {
-		if (event_wait(ibv_channel->fd) != 0)
+		if (eventfd_wait(ibv_channel->fd) != 0)
 			return -1;
 	} while (!channel_next(channel_of(ibv_channel), cq, cq_context));
 	return 0;

@@ -48,7 +48,7 @@ static bool cq_make_room(struct cq *cq)
 	}
 	cq->overrun = true;
 	log_write(LOG_WARN, "a completion queue of %u entries has overrun and takes no more; make it larger", cq->size);
-	context_raise(cq->context, IBV_EVENT_CQ_ERR, &cq->ibv);
+	event_raise(cq->context, IBV_EVENT_CQ_ERR, &cq->ibv);
 	return false;
 }
 
@@ -187,7 +187,7 @@ int cq_destroy(struct ibv_cq *ibv_cq)
 		return EBUSY;
 	/* ibv_get_cq_event(3), ibv_get_async_event(3): all events that were taken must be acknowledged first. */
 	event_wait_acknowledged(&ibv_cq->mutex, &ibv_cq->cond, &ibv_cq->comp_events_completed, channel_forget(&cq->events));
-	event_wait_acknowledged(&ibv_cq->mutex, &ibv_cq->cond, &ibv_cq->async_events_completed, context_forget(context, ibv_cq));
+	event_wait_acknowledged(&ibv_cq->mutex, &ibv_cq->cond, &ibv_cq->async_events_completed, event_forget(context, ibv_cq));
 
 	if (ibv_cq->channel) {
 		pthread_mutex_lock(&ibv_cq->context->mutex);

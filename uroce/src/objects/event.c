@@ -4,14 +4,10 @@
 #include "event.h"
 
 #include <errno.h>
-#include <linux/fs.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
-#include <sys/syscall.h>
-#include <sys/uio.h>
-#include <unistd.h>
 
+#include "eventfd.h"
 #include "log.h"
 
 enum about { ABOUT_PORT, ABOUT_QP, ABOUT_CQ, ABOUT_SRQ, ABOUT_WQ };
@@ -46,7 +42,7 @@ static const void *element_of(const struct ibv_async_event *event)
 	return about(event->event_type) == ABOUT_PORT ? NULL : event->element.qp;
 }
 
-struct ibv_context *context_of_event(const struct ibv_async_event *event)
+struct ibv_context *event_context(const struct ibv_async_event *event)
 {
 	_Static_assert(offsetof(struct ibv_qp, context) == 0 && offsetof(struct ibv_cq, context) == 0 &&
 			       offsetof(struct ibv_srq, context) == 0 && offsetof(struct ibv_wq, context) == 0, "layout");
@@ -54,42 +50,9 @@ struct ibv_context *context_of_event(const struct ibv_async_event *event)
 	return element ? *element : NULL;
 }
 
-/* ---- eventfds ---- */
-
-int event_fd(int flags)
-{
-	int fd = eventfd(0, EFD_CLOEXEC | flags);
-	if (fd < 0)
-		log_write(LOG_ERROR, "cannot make an eventfd: %s; raise the limit of open files (ulimit -n)", strerror(errno));
-	return fd; /* errno is kept */
-}
-
-void event_count(int fd, const char *what)
-{
-	static const uint64_t one = 1;
-	if (write(fd, &one, sizeof one) != sizeof one)
-		log_write(LOG_ERROR, "the program has closed the descriptor of %s, or put another in its place: %s", what, strerror(errno));
-}
-
-void event_uncount(int fd)
-{
-	uint64_t count;
-	struct iovec to = {.iov_base = &count, .iov_len = sizeof count};
-	/* preadv2, of which not every C library knows. The position, in two halves, is none. */
-	long got = syscall(SYS_preadv2, fd, &to, 1, -1L, -1L, RWF_NOWAIT);
-	/* Nothing: a thread has read it, or the kernel can't (before 5.8). */
-	(void)got;
-}
-
-int event_wait(int fd)
-{
-	uint64_t count;
-	return read(fd, &count, sizeof count) == sizeof count ? 0 : -1;
-}
-
 /* ---- raising ---- */
 
-void context_raise(struct context *context, enum ibv_event_type type, void *element)
+void event_raise(struct context *context, enum ibv_event_type type, void *element)
 {
 	struct async_event *event = calloc(1, sizeof *event);
 	if (!event) {
@@ -105,8 +68,8 @@ void context_raise(struct context *context, enum ibv_event_type type, void *elem
 	pthread_mutex_lock(&context->event_lock);
 	*context->event_tail = event;
 	context->event_tail = &event->next;
-	/* Under the lock: else context_forget could drop the event before it is counted. */
-	event_count(context->verbs.context.async_fd, "asynchronous events");
+	/* Under the lock: else event_forget could drop the event before it is counted. */
+	eventfd_count(context->verbs.context.async_fd, "asynchronous events");
 	pthread_mutex_unlock(&context->event_lock);
 }
 
@@ -149,10 +112,10 @@ static bool take_event(struct context *context, struct ibv_async_event *out)
 	return event;
 }
 
-int context_get_event(struct ibv_context *ibv_context, struct ibv_async_event *event)
+int event_get(struct ibv_context *ibv_context, struct ibv_async_event *event)
 {
 	do {
-		if (event_wait(ibv_context->async_fd) != 0)
+		if (eventfd_wait(ibv_context->async_fd) != 0)
 			return -1;
 	} while (!take_event(context_of(ibv_context), event));
 	return 0;
@@ -166,7 +129,7 @@ static void acknowledge(pthread_mutex_t *mutex, pthread_cond_t *cond, uint32_t *
 	pthread_mutex_unlock(mutex);
 }
 
-void context_ack_event(const struct ibv_async_event *event)
+void event_ack(const struct ibv_async_event *event)
 {
 	switch (about(event->event_type)) {
 	case ABOUT_QP: {
@@ -213,7 +176,7 @@ static unsigned forget_taken(struct context *context, const void *element)
 	return 0;
 }
 
-unsigned context_forget(struct context *context, const void *element)
+unsigned event_forget(struct context *context, const void *element)
 {
 	pthread_mutex_lock(&context->event_lock);
 	struct async_event **at = &context->event_head;
@@ -225,7 +188,7 @@ unsigned context_forget(struct context *context, const void *element)
 		}
 		*at = event->next;
 		free(event);
-		event_uncount(context->verbs.context.async_fd); /* if it does not, context_get_event finds none */
+		eventfd_uncount(context->verbs.context.async_fd); /* if it does not, event_get finds none */
 	}
 	context->event_tail = at;
 	unsigned taken = forget_taken(context, element);
@@ -242,7 +205,7 @@ static void free_list(struct async_event **list)
 	}
 }
 
-void context_forget_all(struct context *context)
+void event_forget_all(struct context *context)
 {
 	pthread_mutex_lock(&context->event_lock);
 	free_list(&context->event_head);

@@ -148,7 +148,7 @@ bool recv_queue_take(struct recv_queue *rq, struct recv_taken *out)
 
 	/* The queue pair that takes keeps the shared queue alive. */
 	if (limit_reached)
-		context_raise(rq->srq->context, IBV_EVENT_SRQ_LIMIT_REACHED, &rq->srq->ibv);
+		event_raise(rq->srq->context, IBV_EVENT_SRQ_LIMIT_REACHED, &rq->srq->ibv);
 	return true;
 }
 

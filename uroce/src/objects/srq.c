@@ -108,7 +108,7 @@ int srq_destroy(struct ibv_srq *ibsrq)
 	if (atomic_load(&srq->uses) != 0)
 		return EBUSY;
 
-	event_wait_acknowledged(&ibsrq->mutex, &ibsrq->cond, &ibsrq->events_completed, context_forget(srq->context, ibsrq));
+	event_wait_acknowledged(&ibsrq->mutex, &ibsrq->cond, &ibsrq->events_completed, event_forget(srq->context, ibsrq));
 
 	atomic_fetch_sub(&pd_of(ibsrq->pd)->uses, 1);
 	context_count(srq->context, &srq->context->device->counters->objects.srq, -1);

@@ -292,14 +292,14 @@ EXPORT int ibv_resolve_eth_l2_from_gid(struct ibv_context *context, struct ibv_a
 EXPORT int ibv_get_async_event(struct ibv_context *context, struct ibv_async_event *event)
 {
 	if (context_is_ours(context))
-		return context_get_event(context, event);
+		return event_get(context, event);
 	PASS(-1, ibv_get_async_event, context, event);
 }
 
 EXPORT void ibv_ack_async_event(struct ibv_async_event *event)
 {
-	if (context_is_ours(context_of_event(event))) {
-		context_ack_event(event);
+	if (context_is_ours(event_context(event))) {
+		event_ack(event);
 		return;
 	}
 	/* Of an event about no object neither keeps anything. */

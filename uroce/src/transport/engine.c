@@ -89,14 +89,8 @@ static bool receives(const struct qp *qp)
 
 static bool of_transport(const struct qp *qp, uint8_t opcode)
 {
-	switch (qp->type) {
-	case IBV_QPT_RC:
-		return (opcode & 0xe0) == WIRE_RC;
-	case IBV_QPT_UC:
-		return (opcode & 0xe0) == WIRE_UC;
-	default:
-		return (opcode & 0xe0) == WIRE_UD;
-	}
+	uint8_t transport = qp->type == IBV_QPT_RC ? WIRE_RC : qp->type == IBV_QPT_UC ? WIRE_UC : WIRE_UD;
+	return (opcode & 0xe0) == transport;
 }
 
 /* Where a packet that this queue pair does not take is counted; NULL: it takes it. */

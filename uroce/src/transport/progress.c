@@ -10,7 +10,7 @@
 #include <unistd.h>
 
 #include "engine.h"
-#include "event.h"
+#include "eventfd.h"
 #include "log.h"
 #include "thread.h"
 #include "udp.h"
@@ -33,7 +33,7 @@ static void wait_for(struct progress *progress, int link_fd, uint64_t ns)
 	struct timespec timeout = { .tv_sec = (time_t)(ns / 1000000000), .tv_nsec = (long)(ns % 1000000000) };
 	if (ppoll(fds, 2, ns == UINT64_MAX ? NULL : &timeout, NULL) <= 0 || fds[0].revents == 0)
 		return;
-	event_wait(progress->wake_fd);
+	eventfd_wait(progress->wake_fd);
 }
 
 static void nap(struct progress *progress, uint64_t ns)
@@ -84,7 +84,7 @@ int progress_start(struct device *device)
 	struct progress *progress = calloc(1, sizeof *progress);
 	if (!progress)
 		return -ENOMEM;
-	progress->wake_fd = event_fd(EFD_NONBLOCK);
+	progress->wake_fd = eventfd_open(EFD_NONBLOCK);
 	if (progress->wake_fd < 0) {
 		int error = errno;
 		free(progress);

@@ -88,11 +88,11 @@ void qp_fail(struct qp *qp, int event)
 	if (!qp->srq)
 		recv_queue_flush(&qp->rq);
 	if (event != -1)
-		context_raise(qp->context, (enum ibv_event_type)event, &qp->ibv.qp_base);
+		event_raise(qp->context, (enum ibv_event_type)event, &qp->ibv.qp_base);
 	/* From now on it takes none from the shared queue: IBTA vol 1, 11.6.3.2. */
 	if (qp->srq && !qp->last_wqe_raised) {
 		qp->last_wqe_raised = true;
-		context_raise(qp->context, IBV_EVENT_QP_LAST_WQE_REACHED, &qp->ibv.qp_base);
+		event_raise(qp->context, IBV_EVENT_QP_LAST_WQE_REACHED, &qp->ibv.qp_base);
 	}
 }
 
@@ -147,5 +147,5 @@ void qp_check_drained(struct qp *qp)
 	if (!qp->draining || !qp->sqd_event_wanted || qp_drains(qp))
 		return;
 	qp->sqd_event_wanted = false;
-	context_raise(qp->context, IBV_EVENT_SQ_DRAINED, &qp->ibv.qp_base);
+	event_raise(qp->context, IBV_EVENT_SQ_DRAINED, &qp->ibv.qp_base);
 }

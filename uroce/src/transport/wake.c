@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "wake.h"
 
-#include "event.h"
+#include "eventfd.h"
 
 /* Empty polls after arming that an application makes before it sleeps; one that makes more is polling. */
 enum { POLLS_BEFORE_SLEEP = 16 };
 
 void wake_thread(struct progress *progress)
 {
-	event_count(progress->wake_fd, "the device's thread");
+	eventfd_count(progress->wake_fd, "the device's thread");
 }
 
 bool wake_armed_lately(struct progress *progress)

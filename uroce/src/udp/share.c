@@ -384,9 +384,6 @@ void share_abandon(struct udp_link *link)
 
 void share_close(struct udp_link *link)
 {
-	if (!link->share)
-		return;
 	share_abandon(link);
 	wipe_free(link->share, sizeof *link->share);
-	link->share = NULL;
 }

@@ -75,6 +75,13 @@ static bool port_is_taken(void)
 	return error == -EADDRINUSE;
 }
 
+static void complain_socket(const char *where, int error)
+{
+	bool files = error == -EMFILE || error == -ENFILE;
+	log_write(LOG_ERROR, "cannot make a socket on %s port %d: %s%s", where, WIRE_PORT, strerror(-error),
+		  files ? "; raise the limit of open files (ulimit -n)" : "");
+}
+
 static void complain_carrier(int error)
 {
 	switch (error) {
@@ -95,12 +102,8 @@ static void complain_carrier(int error)
 		log_write(LOG_ERROR, "cannot use the loopback interface: %s; bring it up (ip link set lo up), or set UROCE_ADDR",
 			  strerror(-error));
 		break;
-	case -EMFILE:
-	case -ENFILE:
-		log_write(LOG_ERROR, "cannot make a socket: %s; raise the limit of open files (ulimit -n)", strerror(-error));
-		break;
 	default:
-		log_write(LOG_ERROR, "cannot make a socket on 127.91.0.0/16 port %d: %s", WIRE_PORT, strerror(-error));
+		complain_socket("127.91.0.0/16", error);
 	}
 }
 
@@ -165,12 +168,8 @@ static void complain_address(const struct udp_address *address, int error)
 	case -EADDRNOTAVAIL:
 		log_write(LOG_ERROR, "cannot use %s: it is not an address of this host, or not yet (see: ip address)", text);
 		break;
-	case -EMFILE:
-	case -ENFILE:
-		log_write(LOG_ERROR, "cannot make a socket: %s; raise the limit of open files (ulimit -n)", strerror(-error));
-		break;
 	default:
-		log_write(LOG_ERROR, "cannot make a socket on %s port %d: %s", text, WIRE_PORT, strerror(-error));
+		complain_socket(text, error);
 	}
 }
 

@@ -384,8 +384,5 @@ int udp_rx_open(struct udp_link *link)
 
 void udp_rx_close(struct udp_link *link)
 {
-	if (!link->rx)
-		return;
 	wipe_free(link->rx, sizeof *link->rx);
-	link->rx = NULL;
 }

@@ -599,9 +599,7 @@ int udp_tx_open(struct udp_link *link)
 
 void udp_tx_close(struct udp_link *link)
 {
-	if (!link->tx)
-		return;
-	wipe_free(link->tx->spill, SPILL_BYTES);
+	if (link->tx)
+		wipe_free(link->tx->spill, SPILL_BYTES);
 	wipe_free(link->tx, sizeof *link->tx);
-	link->tx = NULL;
 }

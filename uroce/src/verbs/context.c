@@ -8,6 +8,7 @@
 
 #include "engine.h"
 #include "event.h"
+#include "eventfd.h"
 #include "log.h"
 #include "own_device.h"
 #include "qp_state.h"
@@ -66,7 +67,7 @@ struct ibv_context *context_open(void)
 		return NULL;
 	struct ibv_context *ibv_context = &context->verbs.context;
 	/* Blocking, as the application expects: it makes the descriptor non-blocking if it wants that. */
-	ibv_context->async_fd = event_fd(EFD_SEMAPHORE);
+	ibv_context->async_fd = eventfd_open(EFD_SEMAPHORE);
 	if (ibv_context->async_fd < 0) {
 		int error = errno;
 		free(context);
@@ -112,7 +113,7 @@ int context_close(struct ibv_context *ibv_context)
 		log_write(LOG_INFO, "the program closed a context without destroying %u of its objects", objects);
 		disconnect_all(context);
 	}
-	context_forget_all(context);
+	event_forget_all(context);
 	close(ibv_context->async_fd);
 	ibv_context->async_fd = -1;
 	counter_object(&context->device->counters->objects.ctx, -1);

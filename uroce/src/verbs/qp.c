@@ -343,7 +343,7 @@ int qp_destroy(struct ibv_qp *ibqp)
 	device->qp_count--;
 	engine_leave(device);
 
-	event_wait_acknowledged(&ibqp->mutex, &ibqp->cond, &ibqp->events_completed, context_forget(qp->context, ibqp));
+	event_wait_acknowledged(&ibqp->mutex, &ibqp->cond, &ibqp->events_completed, event_forget(qp->context, ibqp));
 
 	count_uses(qp, -1);
 	pthread_mutex_destroy(&ibqp->mutex);

@@ -37,7 +37,7 @@ static int setup(void **state)
 static int teardown(void **state)
 {
 	struct world *w = *state;
-	context_forget_all(&w->bare->context);
+	event_forget_all(&w->bare->context);
 	bare_free(w->bare);
 	free(w);
 	return 0;
@@ -58,7 +58,7 @@ static struct ibv_async_event take(struct world *w)
 {
 	struct ibv_async_event event;
 	assert_true(readable(w));
-	assert_int_equal(context_get_event(context_in(w), &event), 0);
+	assert_int_equal(event_get(context_in(w), &event), 0);
 	return event;
 }
 
@@ -67,7 +67,7 @@ static void assert_none(struct world *w)
 	struct ibv_async_event event;
 	assert_false(readable(w) && counts_can_be_taken_back());
 	errno = 0;
-	assert_int_equal(context_get_event(context_in(w), &event), -1);
+	assert_int_equal(event_get(context_in(w), &event), -1);
 	assert_int_equal(errno, EAGAIN);
 }
 
@@ -76,10 +76,10 @@ static void events_come_in_order_with_their_objects(void **state)
 	struct world *w = *state;
 	struct context *context = &w->bare->context;
 	assert_none(w);
-	context_raise(context, IBV_EVENT_QP_FATAL, &w->qp[1]);
-	context_raise(context, IBV_EVENT_CQ_ERR, &w->cq);
-	context_raise(context, IBV_EVENT_SRQ_LIMIT_REACHED, &w->srq);
-	context_raise(context, IBV_EVENT_GID_CHANGE, NULL);
+	event_raise(context, IBV_EVENT_QP_FATAL, &w->qp[1]);
+	event_raise(context, IBV_EVENT_CQ_ERR, &w->cq);
+	event_raise(context, IBV_EVENT_SRQ_LIMIT_REACHED, &w->srq);
+	event_raise(context, IBV_EVENT_GID_CHANGE, NULL);
 
 	struct ibv_async_event event = take(w);
 	assert_int_equal(event.event_type, IBV_EVENT_QP_FATAL);
@@ -100,13 +100,13 @@ static void acknowledging_counts_in_the_object(void **state)
 {
 	struct world *w = *state;
 	struct context *context = &w->bare->context;
-	context_raise(context, IBV_EVENT_SQ_DRAINED, &w->qp[0]);
-	context_raise(context, IBV_EVENT_CQ_ERR, &w->cq);
-	context_raise(context, IBV_EVENT_SRQ_LIMIT_REACHED, &w->srq);
-	context_raise(context, IBV_EVENT_PORT_ERR, NULL);
+	event_raise(context, IBV_EVENT_SQ_DRAINED, &w->qp[0]);
+	event_raise(context, IBV_EVENT_CQ_ERR, &w->cq);
+	event_raise(context, IBV_EVENT_SRQ_LIMIT_REACHED, &w->srq);
+	event_raise(context, IBV_EVENT_PORT_ERR, NULL);
 	for (int i = 0; i < 4; i++) {
 		struct ibv_async_event event = take(w);
-		context_ack_event(&event);
+		event_ack(&event);
 	}
 	assert_int_equal(w->qp[0].events_completed, 1);
 	assert_int_equal(w->qp[1].events_completed, 0);
@@ -120,21 +120,21 @@ static void forgetting_drops_what_waits_and_tells_what_was_taken(void **state)
 	struct world *w = *state;
 	struct context *context = &w->bare->context;
 	for (int i = 0; i < 3; i++) {
-		context_raise(context, IBV_EVENT_QP_ACCESS_ERR, &w->qp[0]);
-		context_raise(context, IBV_EVENT_QP_ACCESS_ERR, &w->qp[1]);
+		event_raise(context, IBV_EVENT_QP_ACCESS_ERR, &w->qp[0]);
+		event_raise(context, IBV_EVENT_QP_ACCESS_ERR, &w->qp[1]);
 	}
 	for (int i = 0; i < 3; i++)
 		take(w); /* two of the first, one of the second */
-	assert_int_equal(context_forget(context, &w->qp[0]), 2);
+	assert_int_equal(event_forget(context, &w->qp[0]), 2);
 	assert_ptr_equal(take(w).element.qp, &w->qp[1]);
 	assert_ptr_equal(take(w).element.qp, &w->qp[1]);
 	assert_none(w);
-	assert_int_equal(context_forget(context, &w->qp[1]), 3);
+	assert_int_equal(event_forget(context, &w->qp[1]), 3);
 
 	/* Another object at the same address starts afresh. */
-	assert_int_equal(context_forget(context, &w->qp[0]), 0);
-	context_raise(context, IBV_EVENT_QP_FATAL, &w->qp[0]);
-	assert_int_equal(context_forget(context, &w->qp[0]), 0);
+	assert_int_equal(event_forget(context, &w->qp[0]), 0);
+	event_raise(context, IBV_EVENT_QP_FATAL, &w->qp[0]);
+	assert_int_equal(event_forget(context, &w->qp[0]), 0);
 	assert_none(w);
 }
 
@@ -142,10 +142,10 @@ static void events_follow_after_the_last_in_the_queue_was_dropped(void **state)
 {
 	struct world *w = *state;
 	struct context *context = &w->bare->context;
-	context_raise(context, IBV_EVENT_QP_FATAL, &w->qp[0]);
-	context_raise(context, IBV_EVENT_QP_FATAL, &w->qp[1]);
-	assert_int_equal(context_forget(context, &w->qp[1]), 0);
-	context_raise(context, IBV_EVENT_CQ_ERR, &w->cq);
+	event_raise(context, IBV_EVENT_QP_FATAL, &w->qp[0]);
+	event_raise(context, IBV_EVENT_QP_FATAL, &w->qp[1]);
+	assert_int_equal(event_forget(context, &w->qp[1]), 0);
+	event_raise(context, IBV_EVENT_CQ_ERR, &w->cq);
 	assert_ptr_equal(take(w).element.qp, &w->qp[0]);
 	assert_ptr_equal(take(w).element.cq, &w->cq);
 	assert_none(w);
@@ -155,11 +155,11 @@ static void an_event_names_the_context_of_its_object(void **state)
 {
 	struct world *w = *state;
 	struct ibv_async_event event = {.event_type = IBV_EVENT_QP_LAST_WQE_REACHED, .element.qp = &w->qp[0]};
-	assert_ptr_equal(context_of_event(&event), context_in(w));
+	assert_ptr_equal(event_context(&event), context_in(w));
 	event = (struct ibv_async_event){.event_type = IBV_EVENT_SRQ_ERR, .element.srq = &w->srq};
-	assert_ptr_equal(context_of_event(&event), context_in(w));
+	assert_ptr_equal(event_context(&event), context_in(w));
 	event = (struct ibv_async_event){.event_type = IBV_EVENT_DEVICE_FATAL, .element.port_num = 1};
-	assert_null(context_of_event(&event));
+	assert_null(event_context(&event));
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
