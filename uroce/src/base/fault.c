@@ -112,7 +112,7 @@ int fault_parse(const char *text, struct fault **out)
 	}
 	struct fault *fault = calloc(1, sizeof *fault);
 	if (!fault) {
-		log_write(LOG_ERROR, "UROCE_FAULT: no memory");
+		log_write(LOG_ERROR, "out of memory for fault injection");
 		return -ENOMEM;
 	}
 	if (!set.seeded)

@@ -359,7 +359,7 @@ int share_open(struct udp_link *link)
 	share->out_fd = open_unix();
 	if (share->out_fd < 0) {
 		int error = -errno;
-		log_write(LOG_ERROR, "no socket: %s", strerror(-error));
+		log_write(LOG_ERROR, "cannot make a socket to pass packets on: %s", strerror(-error));
 		free(share);
 		return error;
 	}

@@ -292,7 +292,7 @@ int udp_open(const struct udp_config *config, struct udp_link **out)
 	if (error == 0)
 		error = udp_rx_open(link);
 	if (error != 0) {
-		log_write(LOG_ERROR, "no device: %s", strerror(-error));
+		log_write(LOG_ERROR, "cannot make the device: %s", strerror(-error));
 		goto fail;
 	}
 	bool addresses = config->addresses && *config->addresses != '\0';
