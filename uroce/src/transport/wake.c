@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "wake.h"
 
-#include "eventfd.h"
+#include <sys/eventfd.h>
 
 /* Empty polls after arming that an application makes before it sleeps; one that makes more is polling. */
 enum { POLLS_BEFORE_SLEEP = 16 };
 
 void wake_thread(struct progress *progress)
 {
-	eventfd_count(progress->wake_fd, "the device's thread");
+	eventfd_write(progress->wake_fd, 1); /* a full counter wakes as well */
 }
 
 bool wake_armed_lately(struct progress *progress)
