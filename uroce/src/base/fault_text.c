@@ -2,7 +2,6 @@
 #include "fault_text.h"
 
 #include <errno.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -11,21 +10,6 @@
 static const char ALLOWED[] =
 	"allowed are loss, duplicate, reorder and corrupt (a chance such as 1% or 0.01), "
 	"delay and jitter (a time such as 200us or 1.5ms, at most 10s) and seed (a whole number)";
-
-struct complaint {
-	char *text;
-	size_t size;
-};
-
-static int __attribute__((format(printf, 2, 3))) complain(const struct complaint *complaint, const char *format, ...)
-{
-	va_list list;
-
-	va_start(list, format);
-	vsnprintf(complaint->text, complaint->size, format, list);
-	va_end(list);
-	return -EINVAL;
-}
 
 /* Reads digits[.digits] as parts of a billion, without a look at the locale. Returns the place behind the number, or NULL. */
 static const char *parse_number(const char *p, const char *end, uint64_t *out)
@@ -101,50 +85,56 @@ static bool parse_seed(const char *p, const char *end, uint64_t *out)
 	return true;
 }
 
+static bool is_word(const char *p, const char *end, const char *word)
+{
+	return strlen(word) == (size_t)(end - p) && memcmp(word, p, (size_t)(end - p)) == 0;
+}
+
 /* One "name=value". */
-static int parse_word(const char *p, const char *end, struct fault_settings *set, const struct complaint *complaint)
+static int parse_word(const char *p, const char *end, struct fault_settings *set, char *message, size_t size)
 {
 	const struct {
 		const char *name;
-		uint32_t *chance;
-		uint64_t *time;
-	} words[] = {
-		{"loss", &set->loss, NULL},       {"duplicate", &set->duplicate, NULL}, {"reorder", &set->reorder, NULL},
-		{"corrupt", &set->corrupt, NULL}, {"delay", NULL, &set->delay},         {"jitter", NULL, &set->jitter},
-		{"seed", NULL, NULL},
-	};
+		uint32_t *to;
+	} chances[] = {{"loss", &set->loss}, {"duplicate", &set->duplicate}, {"reorder", &set->reorder}, {"corrupt", &set->corrupt}};
+	const struct {
+		const char *name;
+		uint64_t *to;
+	} times[] = {{"delay", &set->delay}, {"jitter", &set->jitter}};
 	const char *equals = memchr(p, '=', (size_t)(end - p));
-	const char *value = equals ? equals + 1 : end;
-	int shown = (int)(end - p < 64 ? end - p : 64);
+	const char *wanted = "a fault";
+	bool good = false;
 
-	for (size_t i = 0; equals && i < sizeof words / sizeof words[0]; i++) {
-		if (strlen(words[i].name) != (size_t)(equals - p) || memcmp(words[i].name, p, (size_t)(equals - p)) != 0)
+	for (size_t i = 0; equals && i < sizeof chances / sizeof chances[0]; i++) {
+		if (!is_word(p, equals, chances[i].name))
 			continue;
-		if (words[i].chance)
-			return parse_chance(value, end, words[i].chance) ?
-				       0 :
-				       complain(complaint, "\"%.*s\" is not a chance from 0 to 100%% (or 0 to 1); %s", shown,
-						p, ALLOWED);
-		if (words[i].time)
-			return parse_time(value, end, words[i].time) ?
-				       0 :
-				       complain(complaint, "\"%.*s\" is not a time; %s", shown, p, ALLOWED);
-		set->seeded = true;
-		return parse_seed(value, end, &set->seed) ?
-			       0 :
-			       complain(complaint, "\"%.*s\" is not a whole number; %s", shown, p, ALLOWED);
+		wanted = "a chance from 0 to 100% (or 0 to 1)";
+		good = parse_chance(equals + 1, end, chances[i].to);
 	}
-	return complain(complaint, "\"%.*s\" is not a fault; %s", shown, p, ALLOWED);
+	for (size_t i = 0; equals && i < sizeof times / sizeof times[0]; i++) {
+		if (!is_word(p, equals, times[i].name))
+			continue;
+		wanted = "a time";
+		good = parse_time(equals + 1, end, times[i].to);
+	}
+	if (equals && is_word(p, equals, "seed")) {
+		wanted = "a whole number";
+		good = set->seeded = parse_seed(equals + 1, end, &set->seed);
+	}
+	int shown = (int)(end - p < 64 ? end - p : 64);
+	if (good)
+		return 0;
+	snprintf(message, size, "\"%.*s\" is not %s; %s", shown, p, wanted, ALLOWED);
+	return -EINVAL;
 }
 
 int fault_text_parse(const char *text, struct fault_settings *set, char *message, size_t size)
 {
-	const struct complaint complaint = {message, size};
 	const char *p = text;
 
 	while (*(p += strspn(p, " ,"))) {
 		const char *end = p + strcspn(p, " ,");
-		int ret = parse_word(p, end, set, &complaint);
+		int ret = parse_word(p, end, set, message, size);
 
 		if (ret)
 			return ret;
