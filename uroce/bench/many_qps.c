@@ -149,7 +149,7 @@ static void post(struct world *w, uint32_t i)
 	if (ibv_post_recv(w->qp[i ^ 1], &receive, &bad_receive))
 		die("ibv_post_recv failed");
 	sge.addr = (uintptr_t)(w->sent + (size_t)i * SIZE);
-	memcpy(w->sent + (size_t)i * SIZE, &i, sizeof(i));
+	memcpy(w->sent + (size_t)i * SIZE, &i, sizeof i);
 	if (ibv_post_send(w->qp[i], &send, &bad_send))
 		die("ibv_post_send failed");
 }

@@ -25,11 +25,11 @@ __attribute__((noreturn)) static void die(const char *what)
 
 static int open_socket(struct sockaddr_in *address)
 {
-	socklen_t length = sizeof(*address);
+	socklen_t length = sizeof *address;
 	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 
 	*address = (struct sockaddr_in){.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-	if (fd < 0 || bind(fd, (struct sockaddr *)address, sizeof(*address)) ||
+	if (fd < 0 || bind(fd, (struct sockaddr *)address, sizeof *address) ||
 	    getsockname(fd, (struct sockaddr *)address, &length))
 		die("udp_pingpong: socket");
 	return fd;
@@ -48,7 +48,7 @@ static void spin_receive(int fd, char *buffer, size_t size)
 
 static void send_to(int fd, const char *buffer, size_t size, const struct sockaddr_in *peer)
 {
-	if (sendto(fd, buffer, size, 0, (const struct sockaddr *)peer, sizeof(*peer)) != (ssize_t)size)
+	if (sendto(fd, buffer, size, 0, (const struct sockaddr *)peer, sizeof *peer) != (ssize_t)size)
 		die("udp_pingpong: sendto");
 }
 
@@ -78,7 +78,7 @@ int main(int argc, char **argv)
 		fprintf(stderr, "usage: udp_pingpong SIZE ITERATIONS\n");
 		return 2;
 	}
-	uint64_t *trip = calloc(count, sizeof(*trip));
+	uint64_t *trip = calloc(count, sizeof *trip);
 	int mine = open_socket(&here), theirs = open_socket(&there);
 	pid_t parent = getpid();
 	pid_t child = trip ? fork() : -1;
@@ -106,7 +106,7 @@ int main(int argc, char **argv)
 		}
 	}
 	waitpid(child, NULL, 0);
-	qsort(trip, count, sizeof(*trip), compare);
+	qsort(trip, count, sizeof *trip, compare);
 	printf("%.3f %.3f\n", (double)trip[count / 2] / 2000, (double)sum / (double)count / 2000);
 	free(trip);
 	return 0;

@@ -38,7 +38,7 @@ static bool check_address(const char *start, size_t length)
 		fail(0, "--addr: a word of the list is empty; separate IP addresses or interface names by commas");
 		return false;
 	}
-	if (length < sizeof(word)) {
+	if (length < sizeof word) {
 		memcpy(word, start, length);
 		word[length] = '\0';
 		if (looks_like_address(word) ? is_address(word) :
@@ -70,7 +70,7 @@ bool check_fault(const char *spec)
 {
 	char message[512];
 
-	if (!fault_explain(spec, message, sizeof(message)))
+	if (!fault_explain(spec, message, sizeof message))
 		return true;
 	fail(0, "--fault: %s", message);
 	return false;

@@ -19,12 +19,12 @@ int counters_find(DIR *directory)
 	long highest = -1;
 
 	while ((entry = readdir(directory))) {
-		char target[sizeof(MEMFD)];
-		ssize_t n = readlinkat(dirfd(directory), entry->d_name, target, sizeof(target));
+		char target[sizeof MEMFD];
+		ssize_t n = readlinkat(dirfd(directory), entry->d_name, target, sizeof target);
 		long number = strtol(entry->d_name, NULL, 10);
 		int fd;
 
-		if (n < (ssize_t)sizeof(MEMFD) - 1 || memcmp(target, MEMFD, sizeof(MEMFD) - 1) != 0 || number <= highest)
+		if (n < (ssize_t)sizeof MEMFD - 1 || memcmp(target, MEMFD, sizeof MEMFD - 1) != 0 || number <= highest)
 			continue;
 		fd = openat(dirfd(directory), entry->d_name, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
 		if (fd < 0)
@@ -45,12 +45,12 @@ bool counters_read(int fd, struct counters *counters)
 		return false;
 	/* Larger is no better: the objects come after the counters, so another version's lie elsewhere. And what was a block when its
 	 * name was read may be anything now. */
-	if (!S_ISREG(st.st_mode) || st.st_size != (off_t)sizeof(*counters)) {
+	if (!S_ISREG(st.st_mode) || st.st_size != (off_t)sizeof *counters) {
 		errno = EPROTO;
 		return false;
 	}
-	ssize_t n = pread(fd, (void *)counters, sizeof(*counters), 0);
-	if (n >= 0 && n != (ssize_t)sizeof(*counters))
+	ssize_t n = pread(fd, (void *)counters, sizeof *counters, 0);
+	if (n >= 0 && n != (ssize_t)sizeof *counters)
 		errno = EPROTO;
-	return n == (ssize_t)sizeof(*counters);
+	return n == (ssize_t)sizeof *counters;
 }

@@ -21,7 +21,7 @@ static void find_closed_folder(const char *path, char folder[PATH_MAX])
 	char part[PATH_MAX] = "";
 	struct stat st;
 
-	for (size_t n = 1; n < sizeof(part) && path[n - 1]; n++) {
+	for (size_t n = 1; n < sizeof part && path[n - 1]; n++) {
 		if (path[n] != '/' && path[n] != '\0')
 			continue;
 		strcpy(folder, part[0] ? part : path[0] == '/' ? "/" : ".");
@@ -56,7 +56,7 @@ static bool find_beside(const char *folder, const char *path, char joined[PATH_M
 		errno = ENAMETOOLONG;
 		return false;
 	}
-	return realpath(joined, out) != NULL;
+	return realpath(joined, out);
 }
 
 static int find_library(char out[PATH_MAX])
@@ -73,7 +73,7 @@ static int find_library(char out[PATH_MAX])
 			return fail_denied(given);
 		return fail(EXIT_OWN, "%s, which UROCE_LIBRARY names: %s", given, strerror(errno));
 	}
-	n = readlink("/proc/self/exe", folder, sizeof(folder) - 1);
+	n = readlink("/proc/self/exe", folder, sizeof folder - 1);
 	if (n < 0)
 		return fail(EXIT_OWN, "cannot find this program (/proc/self/exe): %s", strerror(errno));
 	folder[n] = '\0';
@@ -99,7 +99,7 @@ static bool is_sanitizer(const char *word, size_t length)
 	const char *base = slash ? slash + 1 : word;
 	size_t left = length - (size_t)(base - word);
 
-	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+	for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
 		if (left > strlen(names[i]) && memcmp(base, names[i], strlen(names[i])) == 0)
 			return true;
 	return false;

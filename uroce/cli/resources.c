@@ -13,7 +13,7 @@
 #define X(name) #name,
 static const char *const kinds[] = {OBJECTS(X)};
 #undef X
-enum { KINDS = sizeof(kinds) / sizeof(kinds[0]) };
+enum { KINDS = sizeof kinds / sizeof kinds[0] };
 
 struct holder {
 	long pid;
@@ -67,8 +67,8 @@ static int add(struct holders *holders, long pid, int process, int fd)
 	for (size_t i = 0; i < holders->count; i++)
 		if (holders->all[i].block == holder.block)
 			return 0;
-	read_command(process, holder.command, sizeof(holder.command));
-	grown = reallocarray(holders->all, holders->count + 1, sizeof(*grown));
+	read_command(process, holder.command, sizeof holder.command);
+	grown = reallocarray(holders->all, holders->count + 1, sizeof *grown);
 	if (!grown)
 		return -ENOMEM;
 	grown[holders->count++] = holder;

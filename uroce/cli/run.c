@@ -28,7 +28,7 @@ static struct counters *share_counters(void)
 
 	if (fd < 0)
 		return NULL;
-	snprintf(number, sizeof(number), "%d", fd);
+	snprintf(number, sizeof number, "%d", fd);
 	if (ftruncate(fd, sizeof(struct counters)) < 0 || setenv("UROCE_COUNTERS_FD", number, 1) < 0)
 		return NULL;
 	map = mmap(NULL, sizeof(struct counters), PROT_READ, MAP_SHARED, fd, 0);
@@ -69,7 +69,7 @@ int run_counted(char **argv, bool json)
 		return fail(EXIT_OWN, "cannot make memory for the counters: %s", strerror(errno));
 	sigemptyset(&signals);
 	sigaddset(&signals, SIGCHLD);
-	for (size_t i = 0; i < sizeof(forwarded) / sizeof(forwarded[0]); i++)
+	for (size_t i = 0; i < sizeof forwarded / sizeof forwarded[0]; i++)
 		sigaddset(&signals, forwarded[i]);
 	sigprocmask(SIG_BLOCK, &signals, &old);
 	/* Where it was ignored, children would vanish without a status. */
@@ -89,6 +89,6 @@ int run_counted(char **argv, bool json)
 		fprintf(stderr, "uroce: counters of %s:\n", argv[0]);
 		print_counters(stderr, counters);
 	}
-	munmap(counters, sizeof(*counters));
+	munmap(counters, sizeof *counters);
 	return status;
 }

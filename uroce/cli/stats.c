@@ -52,7 +52,7 @@ int cmd_stats(int argc, char **argv)
 	}
 	if (!pid)
 		return fail(EXIT_USAGE, "stats: give the id of a process; usage: uroce stats PID [--json]");
-	snprintf(path, sizeof(path), "/proc/%s/fd", pid);
+	snprintf(path, sizeof path, "/proc/%s/fd", pid);
 	directory = opendir(path);
 	if (!directory && errno == ENOENT)
 		return fail(EXIT_FAILURE, "there is no process %s", pid);

@@ -59,14 +59,14 @@ static int set_capture(const char *file)
 		return fail(EXIT_USAGE, "--capture: give the name of a file");
 	if (strlen(file) >= PATH_MAX)
 		return fail(EXIT_USAGE, "--capture: %s", strerror(ENAMETOOLONG));
-	if (file[0] != '/' && !getcwd(directory, sizeof(directory)))
+	if (file[0] != '/' && !getcwd(directory, sizeof directory))
 		return fail(EXIT_OWN, "cannot find out the working directory: %s", strerror(errno));
 	for (const char *p = directory; *p; p++) {
 		path[used++] = *p;
 		if (*p == '%')
 			path[used++] = '%'; /* none of the file's */
 	}
-	snprintf(path + used, sizeof(path) - used, "%s%s", *directory ? "/" : "", file);
+	snprintf(path + used, sizeof path - used, "%s%s", *directory ? "/" : "", file);
 	return set("UROCE_CAPTURE", path);
 }
 

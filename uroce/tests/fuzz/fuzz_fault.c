@@ -26,12 +26,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		return 0;
 	memcpy(text, data, size);
 	text[size] = '\0';
-	if (fault_explain(text, message, sizeof(message))) {
-		if (message[0] == '\0' || memchr(message, '\0', sizeof(message)) == NULL)
+	if (fault_explain(text, message, sizeof message)) {
+		if (message[0] == '\0' || !memchr(message, '\0', sizeof message))
 			abort();
 	} else if (fault_parse(text, &fault) == 0) {
 		for (uint64_t now = 1; now < 20; now++)
-			fault_apply(fault, now, datagram, sizeof(datagram), "c", 1, emit, &sum);
+			fault_apply(fault, now, datagram, sizeof datagram, "c", 1, emit, &sum);
 		fault_run(fault, fault_next(fault), emit, &sum);
 		fault_close(&fault);
 	} else {

@@ -5,15 +5,11 @@
  * two lowest bits choose the queue pair (3: none, the packet is as it is); REPAIR puts in the numbers that an attacker
  * would have to know (QPN, PSN, rkey, address), so that what lies behind those checks is reached too; ACT does
  * something with the device instead: time passes, receives and sends are posted. */
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/eventfd.h>
-#include <unistd.h>
 
+#include "../device.h"
 #include "engine.h"
-#include "qp.h"
 #include "random.h"
+#include "verbs.h"
 
 enum { REPAIR = 0x04, WRONG_KEY = 0x08, AHEAD = 0x10, ACT = 0x80 };
 enum { PAGE = 4096, QPS = 3, DEPTH = 8 };
@@ -87,12 +83,6 @@ static uint64_t now(void)
 	return rig.now;
 }
 
-static bool same_peer(const struct device *device, const union ibv_gid *dgid, const union ibv_gid *sgid)
-{
-	(void)device;
-	return memcmp(dgid, sgid, sizeof(*dgid)) == 0;
-}
-
 static void must(bool held)
 {
 	if (!held)
@@ -119,7 +109,7 @@ static void post_sends(struct ibv_qp *qp)
 						     IBV_WR_RDMA_WRITE_WITH_IMM, IBV_WR_RDMA_READ};
 	struct ibv_send_wr *bad;
 
-	for (size_t i = 0; i < sizeof(opcodes) / sizeof(opcodes[0]); i++) {
+	for (size_t i = 0; i < sizeof opcodes / sizeof opcodes[0]; i++) {
 		bool atomic = opcodes[i] == IBV_WR_ATOMIC_CMP_AND_SWP;
 		struct ibv_sge sge = sge_of(rig.received, atomic ? 8 : 3000);
 		struct ibv_send_wr wr = {.sg_list = &sge, .num_sge = 1, .opcode = opcodes[i], .send_flags = IBV_SEND_SIGNALED};
@@ -152,7 +142,7 @@ static struct ibv_qp *connected(enum ibv_qp_type type)
 	struct ibv_qp *qp = qp_create(rig.pd, &init);
 
 	attr.ah_attr.grh.dgid.raw[15] = 1;
-	must(qp != NULL);
+	must(qp);
 	must(qp_modify(qp, &attr, IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT | (ud ? IBV_QP_QKEY : IBV_QP_ACCESS_FLAGS)) == 0);
 	attr.qp_state = IBV_QPS_RTR;
 	must(qp_modify(qp, &attr, IBV_QP_STATE | (ud ? 0 : IBV_QP_AV | IBV_QP_PATH_MTU | IBV_QP_DEST_QPN | IBV_QP_RQ_PSN) |
@@ -167,29 +157,18 @@ static void open_rig(void)
 {
 	const int all = IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ | IBV_ACCESS_REMOTE_ATOMIC;
 
-	memset(&rig, 0, sizeof(rig));
-	memset(&memory, 0xa5, sizeof(memory));
+	memset(&rig, 0, sizeof rig);
+	memset(&memory, 0xa5, sizeof memory);
 	rig.now = 1000000;
 	rig.link.ops = &ops;
-	rig.device.link = &rig.link;
-	rig.device.counters = &rig.counters;
-	rig.device.clock = now;
-	rig.device.same_peer = same_peer;
-	rig.device.mtu = IBV_MTU_4096;
+	test_device_open(&rig.device, &rig.context, &rig.counters, &rig.link, now);
 	rig.device.max_window = 1000;
-	rig.device.active_tail = &rig.device.active_head;
-	pthread_mutex_init(&rig.device.lock, NULL);
-	rig.context.device = &rig.device;
-	rig.context.verbs.context.num_comp_vectors = 1;
-	rig.context.event_tail = &rig.context.event_head;
-	rig.context.verbs.context.async_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK | EFD_SEMAPHORE);
-	pthread_mutex_init(&rig.context.event_lock, NULL);
-	must((rig.pd = pd_alloc(&rig.context.verbs.context)) != NULL);
-	must((rig.cq = cq_create(&rig.context.verbs.context, 1000, NULL, NULL, 0)) != NULL);
-	must((rig.open = mr_reg(rig.pd, memory.open, PAGE, (uintptr_t)memory.open, all)) != NULL);
+	must((rig.pd = pd_alloc(&rig.context.verbs.context)));
+	must((rig.cq = cq_create(&rig.context.verbs.context, 1000, NULL, NULL, 0)));
+	must((rig.open = mr_reg(rig.pd, memory.open, PAGE, (uintptr_t)memory.open, all)));
 	must((rig.readable = mr_reg(rig.pd, memory.readable, PAGE, (uintptr_t)memory.readable,
-					 IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_READ)) != NULL);
-	must((rig.received = mr_reg(rig.pd, memory.received, PAGE, (uintptr_t)memory.received, IBV_ACCESS_LOCAL_WRITE)) != NULL);
+					 IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_READ)));
+	must((rig.received = mr_reg(rig.pd, memory.received, PAGE, (uintptr_t)memory.received, IBV_ACCESS_LOCAL_WRITE)));
 	for (int i = 0; i < QPS; i++) {
 		rig.qp[i] = connected(types[i]);
 		post_receives(rig.qp[i]);
@@ -203,14 +182,8 @@ static void close_rig(void)
 		must(qp_destroy(rig.qp[i]) == 0);
 	must(mr_dereg(rig.open) == 0 && mr_dereg(rig.readable) == 0 && mr_dereg(rig.received) == 0);
 	must(cq_destroy(rig.cq) == 0 && pd_dealloc(rig.pd) == 0);
-	context_forget_all(&rig.context);
-	must(rig.device.qps.count == 0 && rig.device.keys.count == 0 && rig.device.active_head == NULL);
-	timers_clear(&rig.device.timers);
-	table_clear(&rig.device.qps);
-	table_clear(&rig.device.keys);
-	close(rig.context.verbs.context.async_fd);
-	pthread_mutex_destroy(&rig.context.event_lock);
-	pthread_mutex_destroy(&rig.device.lock);
+	must(rig.device.qps.count == 0 && rig.device.keys.count == 0 && !rig.device.active_head);
+	test_device_close(&rig.device, &rig.context);
 }
 
 static void check_memory(void)
@@ -275,7 +248,7 @@ static void deliver(uint8_t selector, const uint8_t *bytes, size_t length)
 	/* On the heap, and not a byte more: a read beyond is found. */
 	uint8_t *packet = malloc(length > 0 ? length : 1);
 
-	must(packet != NULL);
+	must(packet);
 	if (length > 0)
 		memcpy(packet, bytes, length);
 	path.sgid.raw[15] = 1;

@@ -92,7 +92,7 @@ static void prepare(struct end *end, uint32_t round, struct progress *progress)
 	memset(end->source, untouched, end->total);
 	memset(end->target, untouched, end->total);
 	for (uint32_t qp = 0; qp < plan->qps; qp++) {
-		memset(&progress[qp], 0, sizeof(progress[qp]));
+		memset(&progress[qp], 0, sizeof progress[qp]);
 		for (uint32_t slot = 0; slot < plan->depth; slot++) {
 			struct item mine = plan_item(plan, round, end->side, qp, slot);
 			struct item theirs = plan_item(plan, round, peer, qp, slot);
@@ -247,7 +247,7 @@ static void expect_word(const uint8_t *bytes, uint64_t wanted, const struct item
 {
 	uint64_t word;
 
-	memcpy(&word, bytes, sizeof(word));
+	memcpy(&word, bytes, sizeof word);
 	if (word != wanted)
 		fail(EXIT_BAD_DATA, "%s: %s is %#" PRIx64 " instead of %#" PRIx64, operation_names[item->op], where,
 		     word, wanted);
@@ -273,7 +273,7 @@ static void check_slot(struct end *end, uint32_t round, uint32_t qp, uint32_t sl
 	else
 		after = theirs.choices >> 20 & 1 ? before : mix(theirs.key + 2);
 	expect_word(end->target + at, after, &theirs, "the target");
-	memcpy(end->target + at, &before, sizeof(before));
+	memcpy(end->target + at, &before, sizeof before);
 	expect_data(end->target + at, end->stride, &theirs, 8, "the target");
 }
 
@@ -300,7 +300,7 @@ static int run(struct end *end)
 {
 	const struct plan *plan = end->plan;
 	uint32_t rounds = plan->lose == LOSE_MUTE ? 0 : plan_rounds(plan);
-	struct progress *progress = calloc(plan->qps, sizeof(*progress));
+	struct progress *progress = calloc(plan->qps, sizeof *progress);
 	uint64_t bytes = 0, began = now_ns();
 
 	if (!progress)

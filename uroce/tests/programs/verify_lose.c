@@ -24,14 +24,14 @@ static void wait_stopped(int pid)
 {
 	char path[64], line[512];
 
-	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
+	snprintf(path, sizeof path, "/proc/%d/stat", pid);
 	while (deadline_left()) {
 		FILE *file = fopen(path, "re");
 		bool stopped = false;
 
 		if (!file)
 			fail(EXIT_BAD_DATA, "no process %d", pid);
-		if (fgets(line, sizeof(line), file)) {
+		if (fgets(line, sizeof line, file)) {
 			char *end_of_name = strrchr(line, ')');
 
 			stopped = end_of_name && end_of_name[1] && end_of_name[2] == 'T';
@@ -96,7 +96,7 @@ int lose_as_client(struct end *end)
 	 */
 	double interval = 4.096e-3 * (double)(1ull << plan->timeout) * (plan->retry + 1);
 	double least = interval, most = 4 * interval + 3000;
-	uint32_t *seen = calloc(plan->qps, sizeof(*seen));
+	uint32_t *seen = calloc(plan->qps, sizeof *seen);
 	uint32_t left = 2 * plan->qps;
 	double last = 0;
 

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The verbs that verify uses: objects, connecting, posting, polling. */
-#include <errno.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
@@ -100,7 +99,7 @@ void end_open(struct end *end, const struct options *options)
 				    IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ |
 					    IBV_ACCESS_REMOTE_ATOMIC);
 	end->qp = calloc(plan->qps, sizeof(struct ibv_qp *));
-	end->psn = calloc(plan->qps, sizeof(*end->psn));
+	end->psn = calloc(plan->qps, sizeof *end->psn);
 	if (!end->source_mr || !end->target_mr || !end->qp || !end->psn)
 		fail(EXIT_USAGE, "memory: %m");
 	for (uint32_t i = 0; i < plan->qps; i++) {
@@ -173,16 +172,16 @@ void end_connect(struct end *end)
 
 	if (ibv_query_gid(end->context, 1, (int)end->gid_index, &gid))
 		fail(EXIT_USAGE, "no GID with index %u", end->gid_index);
-	memcpy(hello.gid, gid.raw, sizeof(gid.raw));
+	memcpy(hello.gid, gid.raw, sizeof gid.raw);
 	for (uint32_t i = 0; i < plan->qps; i++) {
 		numbers[i][0] = htonl(end->qp[i]->qp_num);
 		numbers[i][1] = htonl(end->psn[i]);
 	}
-	wire_send(end->fd, &hello, sizeof(hello));
-	wire_send(end->fd, numbers, sizeof(numbers[0]) * plan->qps);
-	wire_receive(end->fd, &hello, sizeof(hello));
-	wire_receive(end->fd, numbers, sizeof(numbers[0]) * plan->qps);
-	memcpy(gid.raw, hello.gid, sizeof(gid.raw));
+	wire_send(end->fd, &hello, sizeof hello);
+	wire_send(end->fd, numbers, sizeof numbers[0] * plan->qps);
+	wire_receive(end->fd, &hello, sizeof hello);
+	wire_receive(end->fd, numbers, sizeof numbers[0] * plan->qps);
+	memcpy(gid.raw, hello.gid, sizeof gid.raw);
 	end->remote_address = (uint64_t)ntohl(hello.address_high) << 32 | ntohl(hello.address_low);
 	end->remote_rkey = ntohl(hello.rkey);
 	end->remote_pid = (int)ntohl(hello.pid);

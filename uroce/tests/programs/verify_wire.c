@@ -39,12 +39,12 @@ int wire_listen(const char *port)
 {
 	struct addrinfo *address = resolve(NULL, port);
 	struct sockaddr_in6 bound;
-	socklen_t length = sizeof(bound);
+	socklen_t length = sizeof bound;
 	int on = 1, off = 0;
 	int fd = socket(address->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
-	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) ||
-	    setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof(off)) ||
+	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) ||
+	    setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off) ||
 	    bind(fd, address->ai_addr, address->ai_addrlen) || listen(fd, 1) ||
 	    getsockname(fd, (struct sockaddr *)&bound, &length))
 		fail(EXIT_USAGE, "cannot listen on port %s: %m", port);
@@ -146,17 +146,17 @@ void wire_plan_send(int fd, const struct plan *plan)
 				      plan->lose,
 				      plan->sizes};
 
-	memcpy(words + 12, plan->size, sizeof(plan->size));
+	memcpy(words + 12, plan->size, sizeof plan->size);
 	for (int i = 0; i < PLAN_WORDS; i++)
 		words[i] = htonl(words[i]);
-	wire_send(fd, words, sizeof(words));
+	wire_send(fd, words, sizeof words);
 }
 
 void wire_plan_receive(int fd, struct plan *plan)
 {
 	uint32_t words[PLAN_WORDS];
 
-	wire_receive(fd, words, sizeof(words));
+	wire_receive(fd, words, sizeof words);
 	for (int i = 0; i < PLAN_WORDS; i++)
 		words[i] = ntohl(words[i]);
 	*plan = (struct plan){.seed = (uint64_t)words[0] << 32 | words[1],
@@ -170,7 +170,7 @@ void wire_plan_receive(int fd, struct plan *plan)
 			      .unreliable = words[9],
 			      .lose = words[10],
 			      .sizes = words[11]};
-	memcpy(plan->size, words + 12, sizeof(plan->size));
+	memcpy(plan->size, words + 12, sizeof plan->size);
 	if (!plan->qps || plan->qps > MAX_QPS || !plan->depth || plan->depth > MAX_DEPTH || plan->sizes > MAX_SIZES)
 		fail(EXIT_USAGE, "the other end is another version of this program");
 }
@@ -179,8 +179,8 @@ void wire_barrier(int fd, uint32_t number)
 {
 	uint32_t mine = htonl(number), theirs;
 
-	wire_send(fd, &mine, sizeof(mine));
-	wire_receive(fd, &theirs, sizeof(theirs));
+	wire_send(fd, &mine, sizeof mine);
+	wire_receive(fd, &theirs, sizeof theirs);
 	if (mine != theirs)
 		fail(EXIT_BAD_DATA, "the ends are out of step: %u here, %u there", number, ntohl(theirs));
 }

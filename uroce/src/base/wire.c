@@ -1,0 +1,206 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The opcodes of RC, UC and UD, and their headers to and from bytes. */
+#include "wire.h"
+
+#include <errno.h>
+#include <string.h>
+
+enum {
+	DETH_BYTES = 8,
+	RETH_BYTES = 16,
+	ATOMIC_ETH_BYTES = 28,
+	AETH_BYTES = 4,
+	ATOMIC_ACK_ETH_BYTES = 8,
+	IMM_BYTES = 4,
+	IETH_BYTES = 4,
+};
+
+/* The second byte of a BTH. */
+enum { BTH_SOLICITED = 0x80, BTH_MIGRATED = 0x40, BTH_PAD_SHIFT = 4, BTH_PAD_MASK = 3, BTH_VERSION_MASK = 0x0f };
+enum { BTH_ACK_REQ = 0x80 };
+
+enum {
+	FIRST = T_VALID | T_REQUEST | T_PAYLOAD | T_START,
+	MIDDLE = T_VALID | T_REQUEST | T_PAYLOAD,
+	LAST = T_VALID | T_REQUEST | T_PAYLOAD | T_END,
+	ONLY = T_VALID | T_REQUEST | T_PAYLOAD | T_START | T_END,
+	QUESTION = T_VALID | T_REQUEST | T_START | T_END, /* a request without payload */
+	RESPONSE = T_VALID,
+};
+
+static const uint32_t rc_traits[32] = {
+	[OP_SEND_FIRST] = FIRST | T_SEND,
+	[OP_SEND_MIDDLE] = MIDDLE | T_SEND,
+	[OP_SEND_LAST] = LAST | T_SEND,
+	[OP_SEND_LAST_IMM] = LAST | T_SEND | T_IMM,
+	[OP_SEND_ONLY] = ONLY | T_SEND,
+	[OP_SEND_ONLY_IMM] = ONLY | T_SEND | T_IMM,
+	[OP_WRITE_FIRST] = FIRST | T_WRITE | T_RETH,
+	[OP_WRITE_MIDDLE] = MIDDLE | T_WRITE,
+	[OP_WRITE_LAST] = LAST | T_WRITE,
+	[OP_WRITE_LAST_IMM] = LAST | T_WRITE | T_IMM,
+	[OP_WRITE_ONLY] = ONLY | T_WRITE | T_RETH,
+	[OP_WRITE_ONLY_IMM] = ONLY | T_WRITE | T_RETH | T_IMM,
+	[OP_READ_REQUEST] = QUESTION | T_RETH,
+	[OP_READ_FIRST] = RESPONSE | T_READ_RESPONSE | T_PAYLOAD | T_START | T_AETH,
+	[OP_READ_MIDDLE] = RESPONSE | T_READ_RESPONSE | T_PAYLOAD,
+	[OP_READ_LAST] = RESPONSE | T_READ_RESPONSE | T_PAYLOAD | T_END | T_AETH,
+	[OP_READ_ONLY] = RESPONSE | T_READ_RESPONSE | T_PAYLOAD | T_START | T_END | T_AETH,
+	[OP_ACK] = RESPONSE | T_START | T_END | T_AETH,
+	[OP_ATOMIC_ACK] = RESPONSE | T_START | T_END | T_AETH | T_ATOMIC_ACK_ETH,
+	[OP_COMPARE_SWAP] = QUESTION | T_ATOMIC | T_ATOMIC_ETH,
+	[OP_FETCH_ADD] = QUESTION | T_ATOMIC | T_ATOMIC_ETH,
+	[OP_SEND_LAST_INV] = LAST | T_SEND | T_IETH,
+	[OP_SEND_ONLY_INV] = ONLY | T_SEND | T_IETH,
+};
+
+uint32_t wire_traits(uint8_t opcode)
+{
+	unsigned operation = opcode & 0x1f;
+
+	switch (opcode & 0xe0) {
+	case WIRE_RC: return rc_traits[operation];
+	case WIRE_UC: return operation <= OP_WRITE_ONLY_IMM ? rc_traits[operation] : 0;
+	case WIRE_UD:
+		if (operation == OP_SEND_ONLY || operation == OP_SEND_ONLY_IMM)
+			return rc_traits[operation] | T_DETH;
+		return 0;
+	default: return 0;
+	}
+}
+
+static size_t header_length(uint32_t traits)
+{
+	size_t length = WIRE_BTH;
+
+	length += traits & T_DETH ? DETH_BYTES : 0;
+	length += traits & T_RETH ? RETH_BYTES : 0;
+	length += traits & T_ATOMIC_ETH ? ATOMIC_ETH_BYTES : 0;
+	length += traits & T_AETH ? AETH_BYTES : 0;
+	length += traits & T_ATOMIC_ACK_ETH ? ATOMIC_ACK_ETH_BYTES : 0;
+	length += traits & T_IMM ? IMM_BYTES : 0;
+	length += traits & T_IETH ? IETH_BYTES : 0;
+	return length;
+}
+
+/* ---- from bytes ---- */
+
+/* Reads `size` bytes, big-endian, and steps over them. */
+static uint64_t get(const uint8_t **at, unsigned size)
+{
+	uint64_t value = 0;
+
+	for (unsigned i = 0; i < size; i++)
+		value = value << 8 | *(*at)++;
+	return value;
+}
+
+/* Reads the headers after the BTH, all of which are there. */
+static void get_extensions(const uint8_t *at, uint32_t traits, struct packet *out)
+{
+	if (traits & T_DETH) {
+		out->qkey = (uint32_t)get(&at, 4);
+		out->src_qpn = (uint32_t)get(&at, 4) & 0xffffff;
+	}
+	if (traits & (T_RETH | T_ATOMIC_ETH)) {
+		out->va = get(&at, 8);
+		out->rkey = (uint32_t)get(&at, 4);
+	}
+	if (traits & T_RETH)
+		out->length = (uint32_t)get(&at, 4);
+	if (traits & T_ATOMIC_ETH) {
+		out->swap_add = get(&at, 8);
+		out->compare = get(&at, 8);
+	}
+	if (traits & T_AETH) {
+		out->syndrome = (uint8_t)get(&at, 1);
+		out->msn = (uint32_t)get(&at, 3);
+	}
+	if (traits & T_ATOMIC_ACK_ETH)
+		out->original = get(&at, 8);
+	if (traits & T_IMM) {
+		memcpy(&out->imm, at, IMM_BYTES);
+		at += IMM_BYTES;
+	}
+	if (traits & T_IETH)
+		out->invalidate = (uint32_t)get(&at, 4);
+}
+
+int wire_decode(const uint8_t *bytes, size_t length, struct packet *out)
+{
+	memset(out, 0, sizeof *out);
+	if (length < WIRE_BTH || length > WIRE_MAX_HEADER + WIRE_MAX_MTU)
+		return -EBADMSG;
+
+	uint32_t traits = wire_traits(bytes[0]);
+	size_t headers = header_length(traits);
+	uint8_t pad = bytes[1] >> BTH_PAD_SHIFT & BTH_PAD_MASK;
+	if (!(traits & T_VALID) || (bytes[1] & BTH_VERSION_MASK) != 0 || length < headers)
+		return -EBADMSG;
+	/* Packets are whole words: the pad count says how many bytes the last one lacks. */
+	size_t rest = length - headers;
+	if (rest % 4 != 0 || pad > rest || (rest > 0 && !(traits & T_PAYLOAD)) || rest - pad > WIRE_MAX_MTU)
+		return -EBADMSG;
+
+	const uint8_t *at = bytes + 2;
+	out->opcode = bytes[0];
+	out->solicited = bytes[1] & BTH_SOLICITED;
+	out->pad = pad;
+	out->pkey = (uint16_t)get(&at, 2);
+	out->qpn = (uint32_t)get(&at, 4) & 0xffffff;
+	out->ack_req = *at & BTH_ACK_REQ;
+	out->psn = (uint32_t)get(&at, 4) & WIRE_PSN_MASK;
+	get_extensions(at, traits, out);
+	out->payload = bytes + headers;
+	out->payload_length = (uint32_t)(rest - pad);
+	return 0;
+}
+
+/* ---- to bytes ---- */
+
+static uint8_t *put(uint8_t *at, uint64_t value, unsigned size)
+{
+	for (unsigned i = size; i > 0; i--)
+		*at++ = (uint8_t)(value >> (8 * (i - 1)));
+	return at;
+}
+
+size_t wire_encode(const struct packet *in, uint8_t out[WIRE_MAX_HEADER])
+{
+	uint32_t traits = wire_traits(in->opcode);
+	uint8_t *at = out;
+
+	*at++ = in->opcode;
+	/* Without alternate paths a connection is for ever in the state "migrated". */
+	*at++ = (uint8_t)((in->solicited ? BTH_SOLICITED : 0) | BTH_MIGRATED | (in->pad & BTH_PAD_MASK) << BTH_PAD_SHIFT);
+	at = put(at, in->pkey, 2);
+	at = put(at, in->qpn & 0xffffff, 4);
+	at = put(at, (in->ack_req ? (uint32_t)BTH_ACK_REQ << 24 : 0) | (in->psn & WIRE_PSN_MASK), 4);
+	if (traits & T_DETH) {
+		at = put(at, in->qkey, 4);
+		at = put(at, in->src_qpn & 0xffffff, 4);
+	}
+	if (traits & (T_RETH | T_ATOMIC_ETH)) {
+		at = put(at, in->va, 8);
+		at = put(at, in->rkey, 4);
+	}
+	if (traits & T_RETH)
+		at = put(at, in->length, 4);
+	if (traits & T_ATOMIC_ETH) {
+		at = put(at, in->swap_add, 8);
+		at = put(at, in->compare, 8);
+	}
+	if (traits & T_AETH) {
+		at = put(at, in->syndrome, 1);
+		at = put(at, in->msn, 3);
+	}
+	if (traits & T_ATOMIC_ACK_ETH)
+		at = put(at, in->original, 8);
+	if (traits & T_IMM) {
+		memcpy(at, &in->imm, IMM_BYTES);
+		at += IMM_BYTES;
+	}
+	if (traits & T_IETH)
+		at = put(at, in->invalidate, 4);
+	return (size_t)(at - out);
+}

@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The device of a process: the state that all its queue pairs share. One lock guards all protocol state ("the device's lock");
+ * a completion queue, and a receive queue, has its own lock beneath it. Order: device, receive queue, completion queue,
+ * completion channel or async event queue. */
+#ifndef UROCE_DEVICE_H
+#define UROCE_DEVICE_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "counters.h"
+#include "hw_counters.h"
+#include "link.h"
+#include "table.h"
+#include "timer.h"
+
+/* Limits, as ibv_query_device tells them. */
+enum {
+	MAX_QP = 1 << 17,
+	MAX_QP_WR = 16384,
+	MAX_SGE = 30,
+	MAX_INLINE = 1024,
+	MAX_CQ = 1 << 17,
+	MAX_CQE = 1 << 22,
+	MAX_MR = 1 << 20,
+	MAX_MW = 1 << 20,
+	MAX_PD = 1 << 17,
+	MAX_AH = 1 << 20,
+	MAX_SRQ = 1 << 16,
+	MAX_SRQ_WR = 1 << 18,
+	MAX_RD_ATOMIC = 16,
+};
+/* No enumerator: it needs 32 bits, and would make all of the enum unsigned. */
+#define MAX_MESSAGE (UINT32_C(1) << 31)
+
+struct progress;
+struct qp;
+struct udp_link;
+
+struct device {
+	pthread_mutex_t lock;
+	struct link *link;
+	struct udp_link *udp; /* NULL on a simulated wire */
+	struct counters *counters;
+	struct hw_counters hw_counters; /* those that an opened device shows as files */
+	uint64_t now; /* nanoseconds; read once per entry, set by the simulation */
+
+	/* Set before the first use of a device; they never change after. */
+	uint64_t (*clock)(void);
+	bool (*same_peer)(const struct device *device, const union ibv_gid *dgid, const union ibv_gid *sgid);
+	enum ibv_mtu mtu;
+
+	struct table qps;  /* by QPN */
+	struct table keys; /* struct key by key >> 8: see memory.h */
+	struct timers timers;
+	size_t qp_count; /* of all these, for timers and limits */
+	size_t block_used; /* QPNs taken of the newest block */
+	uint32_t *blocks; /* first QPNs of the claimed blocks */
+	size_t block_count;
+
+	/* Queue pairs that have something to send, first come first served: active.c. */
+	struct qp *active_head;
+	struct qp **active_tail;
+	bool eager; /* some of it should go now; else the next round is soon enough, and sends more at once */
+
+	uint32_t max_window; /* packets of 4 KiB that a receive buffer takes */
+
+	/* The thread that makes progress when the application does not: progress.c. NULL: there is none. */
+	struct progress *progress;
+};
+
+#endif

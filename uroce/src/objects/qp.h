@@ -1,0 +1,189 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Queue pairs and the queues in them. */
+#ifndef UROCE_QP_H
+#define UROCE_QP_H
+
+#include "ah.h"
+#include "recv_queue.h"
+#include "ring.h"
+#include "timer.h"
+#include "window.h"
+
+/* ---- sending ---- */
+
+/* States of a posted work request, in order. */
+enum send_state {
+	SEND_POSTED,  /* nothing of it has been sent */
+	SEND_STARTED, /* some packets have been sent */
+	SEND_SENT,    /* all of them */
+	SEND_DONE,    /* answered: completes when all before it have */
+};
+
+struct send_wqe {
+	uint64_t wr_id;
+	enum ibv_wr_opcode opcode; /* IBV_WR_*, BIND_MW and LOCAL_INV included */
+	unsigned flags;            /* enum ibv_send_flags; IBV_SEND_SIGNALED also when sq_sig_all */
+	union {
+		__be32 imm;
+		uint32_t invalidate; /* SEND_WITH_INV, LOCAL_INV */
+	};
+	uint32_t rkey;
+	uint64_t remote; /* address */
+	uint64_t compare_add;
+	uint64_t swap;
+	/* UD */
+	struct address_vector av;
+	uint32_t remote_qpn;
+	uint32_t remote_qkey;
+	/* BIND_MW */
+	struct mw *mw;
+	struct ibv_mw_bind_info bind;
+
+	uint32_t length; /* of the message */
+	uint32_t sges;   /* 0 when inline */
+	bool inlined;
+
+	/* Of the requester. */
+	enum send_state state;
+	enum ibv_wc_status status; /* of a local failure found before sending */
+	uint32_t first_psn;
+	uint32_t last_psn; /* an acknowledgement must reach it */
+
+	/* Scatter/gather entries, or inline data of `length` bytes: room for the queue's stride. */
+	struct ibv_sge sge[];
+};
+
+static inline uint8_t *send_wqe_inline(struct send_wqe *wqe)
+{
+	return (uint8_t *)wqe->sge;
+}
+
+/* Guarded by the device's lock. Positions count up for ever; the slot is position & (size - 1). */
+struct send_queue {
+	uint8_t *ring;
+	size_t stride;
+	uint32_t size;   /* a power of two, at least max_send_wr */
+	uint32_t tail;   /* next to fill */
+	uint32_t next;   /* the requester's: next to be sent, or being sent */
+	uint32_t head;   /* oldest that has not completed */
+};
+
+static inline struct send_wqe *send_queue_at(const struct send_queue *sq, uint32_t position)
+{
+	return ring_slot(sq->ring, sq->stride, sq->size, position);
+}
+
+/* ---- the queue pair ---- */
+
+/* State of the requester. unacked <= next <= top, on the circle of PSNs; after a loss `next` goes back. */
+struct requester {
+	uint32_t unacked;    /* oldest PSN that has not been answered */
+	uint32_t next;       /* next PSN to send */
+	uint32_t top;        /* one past the highest PSN ever sent */
+	uint32_t offset;     /* bytes sent of the message at sq.next, or asked for by its READ */
+	uint32_t window;     /* packets that may be unanswered */
+	uint32_t threshold;  /* where slow start ends */
+	uint32_t credit;     /* answered packets that do not yet make the window one larger */
+	uint32_t since_ack_request; /* packets */
+	uint32_t reads;      /* READ requests (a long READ makes several) and atomics outstanding */
+	uint8_t retries;     /* left */
+	uint8_t rnr_retries; /* left; 7 in the attribute is for ever */
+	bool waiting_rnr;    /* nothing is sent until the timer fires */
+	bool recovering;     /* went back, and nothing has been answered since */
+	unsigned early_retransmits; /* of this flight */
+	uint64_t progress_at; /* when the flight began, or something of it was last answered */
+	uint64_t rtt;        /* smoothed, nanoseconds; 0: unknown */
+	uint32_t timed_psn;  /* whose answer measures the round trip */
+	uint64_t timed_at;   /* 0: none is being measured */
+	struct timer timer;
+};
+
+/* One READ or atomic that was executed: kept for its responses and for repetition. */
+struct read_atomic {
+	uint32_t first_psn;
+	uint32_t packets;
+	uint8_t opcode; /* OP_READ_REQUEST, OP_COMPARE_SWAP, OP_FETCH_ADD */
+	bool pending;   /* responses are still to be sent */
+	bool repeated;  /* answered before: gives way to new ones */
+	bool asked_again;
+	uint32_t rkey;
+	uint64_t va;
+	uint32_t length;
+	uint32_t sent;     /* bytes */
+	uint64_t original; /* atomics: the answer */
+	uint32_t msn;
+};
+
+struct responder {
+	uint32_t expected; /* PSN */
+	uint32_t msn;
+	bool nak_sent;     /* for a gap: silent until `expected` arrives */
+	bool in_message;   /* between first and last */
+	uint32_t message_kind; /* T_SEND or T_WRITE */
+	bool has_receive;  /* `receive` was taken for the message under way */
+	uint64_t write_va; /* of the write under way */
+	uint32_t write_rkey;
+	uint32_t write_left;
+	uint32_t written;
+	uint32_t received; /* bytes of the send under way */
+	bool ack_due;      /* an acknowledgement of everything before `expected` is to be sent */
+	uint8_t nak_due;   /* syndrome to send instead; 0: none */
+	uint32_t nak_psn;
+	struct read_atomic *reads; /* a ring of read_size, a power of two, at least max_dest_rd_atomic */
+	uint32_t read_size;
+	uint32_t read_kept; /* entries that hold something */
+	uint32_t read_head; /* oldest with responses still to be sent; counts up for ever */
+	uint32_t read_tail; /* next to fill */
+	struct recv_taken *receive; /* room for one, allocated with the queue pair */
+};
+
+struct qp {
+	struct ibv_qp_ex ibv;
+	struct device *device;
+	struct context *context;
+	struct pd *pd;
+	struct cq *send_cq;
+	struct cq *recv_cq;
+	struct srq *srq; /* or NULL */
+	enum ibv_qp_type type;
+	uint32_t qpn;
+	struct ibv_qp_cap cap;
+	bool sq_sig_all;
+	bool draining; /* in SQD: nothing new is started, and it is drained when nothing is outstanding */
+	bool sqd_event_wanted;
+	bool last_wqe_raised;
+	bool binds_windows; /* a BIND_MW was posted: destroying looks for windows of type 2 */
+
+	enum ibv_qp_state state; /* under the device's lock */
+	struct ibv_qp_attr attr; /* as last set by modify_qp */
+	struct address_vector av; /* of attr.ah_attr */
+	uint32_t mtu;            /* bytes */
+
+	struct send_queue sq;
+	struct recv_queue rq;
+	struct requester req;
+	struct responder resp;
+
+	struct qp *active_next;
+	bool active;
+
+	/* ibv_wr_start ... ibv_wr_complete: the builder's position. The device's lock is not held between. */
+	pthread_mutex_t build_lock; /* held from wr_start to wr_complete */
+	uint32_t build_tail;
+	uint32_t build_limit; /* position that was free when last looked, with the device's lock held */
+	int build_error;
+	uint64_t allowed_ops; /* send_ops_flags */
+};
+
+static inline struct qp *qp_of(struct ibv_qp *qp)
+{
+	return (struct qp *)qp;
+}
+
+/* Where its receives come from. */
+static inline struct recv_queue *qp_recv_queue(struct qp *qp)
+{
+	return qp->srq ? &qp->srq->rq : &qp->rq;
+}
+
+#endif

@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Received packets to their queue pairs, and queue pairs that have something to send to the link. */
+#include "engine.h"
+
+#include "active.h"
+#include "datagram.h"
+#include "requester.h"
+#include "responder.h"
+#include "udp.h"
+#include "wake.h"
+
+enum {
+	ROUND_PACKETS = 512, /* received in one go: bounds how long the lock is held */
+	QP_PACKETS = 32,     /* sent for one queue pair before it is the next one's turn */
+	PUMP_PACKETS = 256,  /* sent in one go */
+};
+
+void engine_enter(struct device *device)
+{
+	pthread_mutex_lock(&device->lock);
+	device->now = device->clock();
+}
+
+void engine_leave(struct device *device)
+{
+	if (device->eager)
+		engine_pump(device);
+	link_flush(device->link);
+	wake_for_timer(device);
+	pthread_mutex_unlock(&device->lock);
+}
+
+void engine_poll(struct device *device)
+{
+	wake_note_poll(device);
+	if (pthread_mutex_trylock(&device->lock) != 0)
+		return;
+	device->now = device->clock();
+	unsigned received = device->udp ? udp_receive(device->udp, ROUND_PACKETS) : 0;
+	timers_run(&device->timers, device->now);
+	/* A received packet may have made a completion: the application learns of it first, and the acknowledgement goes out
+	 * with its answer, or with the next poll. */
+	if (device->eager || received == 0)
+		engine_pump(device);
+	link_flush(device->link);
+	pthread_mutex_unlock(&device->lock);
+}
+
+unsigned engine_round(struct device *device, unsigned budget)
+{
+	unsigned received = device->udp ? udp_receive(device->udp, budget) : 0;
+	timers_run(&device->timers, device->now);
+	engine_pump(device);
+	link_flush(device->link);
+	if (device->now >= device->hw_counters.next)
+		hw_counters_publish(&device->hw_counters, device->counters, device->now);
+	return received;
+}
+
+/* ---- sending ---- */
+
+/* True when there is more. Requests go first: a shorter acknowledgement can end their batch. */
+static bool pump_qp(struct qp *qp)
+{
+	if (qp->type == IBV_QPT_UD)
+		return datagram_pump(qp, QP_PACKETS);
+	bool more = requester_pump(qp, QP_PACKETS);
+	return responder_pump(qp, QP_PACKETS) || more;
+}
+
+void engine_pump(struct device *device)
+{
+	for (unsigned budget = PUMP_PACKETS; budget > 0 && device->active_head; budget -= QP_PACKETS) {
+		if (!link_ready(device->link))
+			break;
+		struct qp *qp = active_take(device);
+		if (pump_qp(qp))
+			active_add_lazily(qp);
+	}
+	device->eager = device->active_head;
+}
+
+/* ---- receiving ---- */
+
+static bool receives(const struct qp *qp)
+{
+	return qp->state == IBV_QPS_RTR || qp->state == IBV_QPS_RTS || qp->state == IBV_QPS_SQD || qp->state == IBV_QPS_SQE;
+}
+
+static bool of_transport(const struct qp *qp, uint8_t opcode)
+{
+	uint8_t transport = qp->type == IBV_QPT_RC ? WIRE_RC : qp->type == IBV_QPT_UC ? WIRE_UC : WIRE_UD;
+	return (opcode & 0xe0) == transport;
+}
+
+/* Where a packet that this queue pair does not take is counted; NULL: it takes it. */
+static _Atomic uint64_t *drop_counter(const struct qp *qp, const struct packet *packet, const struct packet_path *path)
+{
+	struct counters *counters = qp->device->counters;
+	if (!of_transport(qp, packet->opcode))
+		return &counters->drop_transport;
+	/* The top bit tells full from limited membership. */
+	if ((packet->pkey & 0x7fff) != (WIRE_PKEY & 0x7fff))
+		return &counters->drop_pkey;
+	if (!receives(qp))
+		return &counters->drop_state;
+	if (qp->type != IBV_QPT_UD && !qp->device->same_peer(qp->device, &qp->av.dgid, &path->sgid))
+		return &counters->drop_source;
+	return NULL;
+}
+
+void engine_deliver(void *arg, const uint8_t *bytes, size_t length, const struct packet_path *path)
+{
+	struct device *device = arg;
+	struct packet packet;
+	if (wire_decode(bytes, length, &packet) != 0) {
+		counter_add(&device->counters->drop_malformed, 1);
+		return;
+	}
+	struct qp *qp = table_find(&device->qps, packet.qpn);
+	if (!qp) {
+		counter_add(&device->counters->drop_qpn, 1);
+		return;
+	}
+	_Atomic uint64_t *drop = drop_counter(qp, &packet, path);
+	if (drop)
+		counter_add(drop, 1);
+	else if (qp->type == IBV_QPT_UD)
+		datagram_receive(qp, &packet, path);
+	else if (wire_traits(packet.opcode) & T_REQUEST)
+		responder_receive(qp, &packet);
+	else
+		requester_receive(qp, &packet);
+}

@@ -1,0 +1,236 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* An unanswered flight is repeated early, as soon as a few round trips would have brought an answer; only the
+ * queue pair's own timeout counts against its retries. */
+#include "flight.h"
+
+#include "active.h"
+#include "log.h"
+#include "qp_state.h"
+
+enum {
+	LEAST_WINDOW = 4, /* packets */
+	EARLY_LEAST_NS = 5000000,
+	TIMEOUT_LEAST_NS = 1000000, /* no process is scheduled more exactly */
+};
+
+#define NEVER UINT64_MAX
+
+static uint64_t timeout_ns(const struct qp *qp)
+{
+	if (qp->attr.timeout == 0)
+		return NEVER;
+	uint64_t ns = 4096ull << (qp->attr.timeout & 31);
+	return ns < TIMEOUT_LEAST_NS ? TIMEOUT_LEAST_NS : ns;
+}
+
+uint32_t flight_limit(const struct qp *qp)
+{
+	/* Small packets take more of a receive buffer than their length: no more than four times as many of them. */
+	uint32_t scale = WIRE_MAX_MTU / qp->mtu;
+	uint32_t packets = qp->device->max_window == 0 ? FIRST_WINDOW : qp->device->max_window;
+	return packets * (scale > 4 ? 4 : scale);
+}
+
+/* ---- timer ---- */
+
+static uint64_t early_after(const struct qp *qp)
+{
+	const struct requester *req = &qp->req;
+	if (req->rtt == 0)
+		return NEVER;
+	uint64_t after = req->rtt * 8;
+	if (after < EARLY_LEAST_NS)
+		after = EARLY_LEAST_NS;
+	return after << (req->early_retransmits > 10 ? 10 : req->early_retransmits);
+}
+
+void flight_watch(struct qp *qp)
+{
+	struct requester *req = &qp->req;
+	if (req->waiting_rnr || req->timer.place != 0)
+		return;
+	uint64_t after = timeout_ns(qp), early = early_after(qp);
+	if (early < after)
+		after = early;
+	if (after != NEVER)
+		timer_set(&qp->device->timers, &req->timer, req->progress_at + after);
+}
+
+/* ---- completing, and going back ---- */
+
+void flight_complete(struct qp *qp)
+{
+	struct send_queue *sq = &qp->sq;
+	/* Nobody answers: the link must have read the memory before the application may use it again. */
+	if (qp->type == IBV_QPT_UC)
+		link_flush(qp->device->link);
+	while (sq->head != sq->tail) {
+		struct send_wqe *wqe = send_queue_at(sq, sq->head);
+		if (wqe->state != SEND_DONE)
+			break;
+		enum ibv_wc_status status = wqe->status;
+		bool passed = sq->head == sq->next;
+		qp_complete_send(qp, status);
+		if (passed)
+			sq->next = sq->head;
+		if (status != IBV_WC_SUCCESS) {
+			qp_fail_send(qp);
+			return;
+		}
+	}
+	qp_check_drained(qp);
+}
+
+/* The oldest unanswered request ends with `status`, and the queue pair with it. */
+void flight_fail(struct qp *qp, enum ibv_wc_status status)
+{
+	if (qp->sq.head != qp->sq.tail)
+		qp_complete_send(qp, status);
+	qp_fail(qp, -1);
+}
+
+/* Puts the sending position at the oldest unanswered packet. */
+void flight_reposition(struct qp *qp)
+{
+	struct requester *req = &qp->req;
+	struct send_queue *sq = &qp->sq;
+	uint32_t at = sq->head;
+
+	for (; at != sq->tail; at++) {
+		const struct send_wqe *wqe = send_queue_at(sq, at);
+		if (wqe->state == SEND_POSTED)
+			break;
+		if (wqe->state != SEND_DONE && psn_diff(req->unacked, wqe->last_psn) <= 0)
+			break;
+	}
+	sq->next = at;
+	req->next = req->unacked;
+	req->offset = 0;
+	req->reads = 0;
+	req->timed_at = 0;
+	if (at != sq->tail) {
+		const struct send_wqe *wqe = send_queue_at(sq, at);
+		if (wqe->state != SEND_POSTED)
+			req->offset = (uint32_t)psn_diff(req->unacked, wqe->first_psn) * qp->mtu;
+	}
+}
+
+void flight_go_back(struct qp *qp)
+{
+	qp->req.recovering = true;
+	flight_reposition(qp);
+	active_add(qp);
+}
+
+void flight_shrink(struct qp *qp, uint32_t to)
+{
+	struct requester *req = &qp->req;
+	req->threshold = req->window / 2 < LEAST_WINDOW ? LEAST_WINDOW : req->window / 2;
+	req->window = to == 0 ? req->threshold : to;
+}
+
+static void grow_window(struct qp *qp, uint32_t answered)
+{
+	struct requester *req = &qp->req;
+	uint32_t limit = flight_limit(qp);
+	if (req->window < req->threshold) {
+		req->window += answered;
+	} else {
+		req->credit += answered;
+		req->window += req->credit / req->window;
+		req->credit %= req->window;
+	}
+	if (req->window > limit)
+		req->window = limit;
+}
+
+/* `answered` packets more are done with. */
+void flight_note_progress(struct qp *qp, uint32_t answered)
+{
+	struct requester *req = &qp->req;
+	if (answered == 0)
+		return;
+	uint64_t now = qp->device->now;
+	if (req->timed_at != 0 && psn_diff(req->unacked, req->timed_psn) > 0) {
+		uint64_t sample = now - req->timed_at;
+		req->rtt = req->rtt == 0 ? sample + 1 : req->rtt - req->rtt / 8 + sample / 8;
+		req->timed_at = 0;
+	}
+	grow_window(qp, answered);
+	req->progress_at = now;
+	req->early_retransmits = 0;
+	req->recovering = false;
+	req->retries = qp->attr.retry_cnt;
+	req->rnr_retries = qp->attr.rnr_retry;
+	if (psn_diff(req->unacked, req->next) > 0)
+		flight_reposition(qp); /* went back too far: it had arrived */
+}
+
+/* Everything up to `psn` has arrived. False when a READ or atomic stands before it whose answer is lost. */
+bool flight_acknowledge(struct qp *qp, uint32_t psn)
+{
+	struct requester *req = &qp->req;
+	struct send_queue *sq = &qp->sq;
+	uint32_t before = req->unacked;
+	bool complete = true;
+
+	for (uint32_t at = sq->head; at != sq->tail; at++) {
+		struct send_wqe *wqe = send_queue_at(sq, at);
+		if (wqe->state == SEND_DONE)
+			continue;
+		if (wqe->state == SEND_POSTED || psn_diff(wqe->first_psn, psn) > 0)
+			break;
+		if (reads_or_atomic(wqe)) {
+			complete = false;
+			break;
+		}
+		if (psn_diff(psn, wqe->last_psn) < 0) {
+			req->unacked = psn_add(psn, 1);
+			break;
+		}
+		wqe->state = SEND_DONE;
+		req->unacked = psn_add(wqe->last_psn, 1);
+	}
+	flight_note_progress(qp, (uint32_t)psn_diff(req->unacked, before));
+	return complete;
+}
+
+void flight_time_out(struct timer *timer)
+{
+	struct qp *qp = (struct qp *)((char *)timer - offsetof(struct qp, req.timer));
+	struct requester *req = &qp->req;
+	struct counters *counters = qp->device->counters;
+
+	if (req->waiting_rnr) {
+		req->waiting_rnr = false;
+		req->progress_at = qp->device->now;
+		flight_go_back(qp);
+		req->recovering = false;
+		return;
+	}
+	if (flight_empty(req))
+		return;
+	uint64_t idle = qp->device->now - req->progress_at;
+	uint64_t timeout = timeout_ns(qp);
+	if (timeout != NEVER && idle >= timeout) {
+		counter_add(&counters->timeouts, 1);
+		if (req->retries == 0) {
+			counter_add(&counters->retries_exhausted, 1);
+			log_write(LOG_INFO, "queue pair %06x: no answer after %u retries of %llu us", qp->qpn,
+				  qp->attr.retry_cnt, (unsigned long long)(timeout / 1000));
+			flight_fail(qp, IBV_WC_RETRY_EXC_ERR);
+			return;
+		}
+		req->retries--;
+		req->progress_at = qp->device->now;
+		flight_shrink(qp, LEAST_WINDOW);
+		flight_go_back(qp);
+	} else if (idle >= early_after(qp)) {
+		req->early_retransmits++;
+		flight_shrink(qp, LEAST_WINDOW);
+		flight_go_back(qp);
+	}
+	/* Unlike after a NAK, the peer's answer to the repetition is news. */
+	req->recovering = false;
+	flight_watch(qp);
+}

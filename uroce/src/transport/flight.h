@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The flight of a requester: the packets that have been sent and not been answered. The device's lock is held in all. */
+#ifndef UROCE_FLIGHT_H
+#define UROCE_FLIGHT_H
+
+#include "qp.h"
+
+enum { FIRST_WINDOW = 64 /* packets */ };
+
+static inline bool flight_empty(const struct requester *req)
+{
+	return req->unacked == req->top;
+}
+
+static inline bool reads_or_atomic(const struct send_wqe *wqe)
+{
+	return wqe->opcode == IBV_WR_RDMA_READ || wqe->opcode == IBV_WR_ATOMIC_CMP_AND_SWP ||
+	       wqe->opcode == IBV_WR_ATOMIC_FETCH_AND_ADD;
+}
+
+/* The most packets that it may have. */
+uint32_t flight_limit(const struct qp *qp);
+/* Sets the timer, or leaves one that is set: when it fires, it looks at what has happened since. */
+void flight_watch(struct qp *qp);
+/* The timer calls it. */
+void flight_time_out(struct timer *timer);
+
+/* Everything up to `psn` has arrived. False when a READ or atomic stands before it whose answer is lost. */
+bool flight_acknowledge(struct qp *qp, uint32_t psn);
+/* `answered` packets more are done with. */
+void flight_note_progress(struct qp *qp, uint32_t answered);
+/* Completes answered requests, in order; a request that failed before it was sent ends the queue pair when its turn comes. */
+void flight_complete(struct qp *qp);
+/* The oldest unanswered request ends with `status`, and the queue pair with it. */
+void flight_fail(struct qp *qp, enum ibv_wc_status status);
+
+/* Puts the sending position at the oldest unanswered packet. */
+void flight_reposition(struct qp *qp);
+/* The same, and sends from there. */
+void flight_go_back(struct qp *qp);
+/* The window after a loss: half of it, or `to` packets. */
+void flight_shrink(struct qp *qp, uint32_t to);
+
+#endif

@@ -1,0 +1,406 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The responder of a connected queue pair: executes requests in the order of their PSNs, once, and answers.
+ *
+ * Nothing in a packet is believed: every access goes through memory_remote, packet by packet. READ and atomic requests
+ * are kept until max_dest_rd_atomic newer ones have come, so that they can be answered again. */
+#include "responder.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "active.h"
+#include "gather.h"
+#include "outgoing.h"
+#include "qp_state.h"
+#include "response.h"
+
+int responder_start(struct qp *qp)
+{
+	struct responder *resp = &qp->resp;
+	struct recv_taken *receive = resp->receive;
+	uint32_t size = 0;
+	struct read_atomic *reads = NULL;
+
+	if (qp->type == IBV_QPT_RC && qp->attr.max_dest_rd_atomic > 0) {
+		size = ring_size(qp->attr.max_dest_rd_atomic);
+		reads = calloc(size, sizeof *reads);
+		if (!reads)
+			return -ENOMEM;
+	}
+	*resp = (struct responder){
+		.expected = qp->attr.rq_psn & WIRE_PSN_MASK,
+		.reads = reads,
+		.read_size = size,
+		.receive = receive,
+	};
+	return 0;
+}
+
+/* ---- refusals ---- */
+
+/* A request was refused: the NAK goes out in its turn, and the queue pair ends. */
+static void refuse_at(struct qp *qp, uint32_t psn, uint8_t syndrome, int event)
+{
+	struct responder *resp = &qp->resp;
+	if (qp->type == IBV_QPT_UC) {
+		resp->in_message = false;
+		return; /* unreliable: the message is dropped, IBTA vol 1, 9.8.3 */
+	}
+	resp->nak_due = syndrome;
+	resp->nak_psn = psn;
+	qp_fail(qp, event); /* response_stop sends it, after the answers to earlier READs */
+}
+
+static void refuse(struct qp *qp, uint8_t syndrome, int event)
+{
+	if (syndrome == AETH_NAK_ACCESS)
+		counter_add(&qp->device->counters->remote_access_errors, 1);
+	refuse_at(qp, qp->resp.expected, syndrome, event);
+}
+
+/* No receive is posted. */
+static void not_ready(struct qp *qp)
+{
+	struct responder *resp = &qp->resp;
+	if (qp->type == IBV_QPT_UC) {
+		counter_add(&qp->device->counters->drop_no_receive, 1);
+		resp->in_message = false;
+		return;
+	}
+	resp->nak_due = (uint8_t)(AETH_TYPE_RNR | (qp->attr.min_rnr_timer & 0x1f));
+	resp->nak_psn = resp->expected;
+	resp->nak_sent = true; /* later packets are not answered until it comes again */
+	active_add(qp);
+}
+
+bool responder_pump(struct qp *qp, unsigned budget)
+{
+	uint32_t psn;
+	bool more = false;
+	if (!response_pump(qp, budget, &more, &psn))
+		refuse_at(qp, psn, AETH_NAK_ACCESS, IBV_EVENT_QP_ACCESS_ERR);
+	return more;
+}
+
+/* ---- execution ---- */
+
+static void complete_receive(struct qp *qp, enum ibv_wc_status status, enum ibv_wc_opcode opcode, uint32_t length,
+			     const struct packet *packet)
+{
+	struct responder *resp = &qp->resp;
+	uint32_t traits = packet ? wire_traits(packet->opcode) : 0;
+	struct cqe cqe = {
+		.wc = {
+			.wr_id = resp->receive->wr_id,
+			.status = status,
+			.opcode = opcode,
+			.byte_len = length,
+			.qp_num = qp->qpn,
+			.src_qp = qp->attr.dest_qp_num,
+		},
+	};
+	if (traits & T_IMM) {
+		cqe.wc.imm_data = packet->imm;
+		cqe.wc.wc_flags = IBV_WC_WITH_IMM;
+	} else if (traits & T_IETH) {
+		cqe.wc.invalidated_rkey = packet->invalidate;
+		cqe.wc.wc_flags = IBV_WC_WITH_INV;
+	}
+	resp->has_receive = false;
+	cq_push(qp->recv_cq, &cqe, packet && packet->solicited);
+}
+
+/* Whether the packet is as long as its place in the message says, IBTA vol 1, 9.7.4.1.6. */
+static bool length_fits(const struct qp *qp, uint32_t traits, uint32_t length)
+{
+	if ((traits & T_START) && (traits & T_END))
+		return length <= qp->mtu;
+	if (traits & T_END)
+		return length >= 1 && length <= qp->mtu;
+	return length == qp->mtu;
+}
+
+/* All three return false when the request was refused, or must come again. */
+
+static bool execute_send(struct qp *qp, const struct packet *packet, uint32_t traits)
+{
+	struct responder *resp = &qp->resp;
+	if (traits & T_START) {
+		if (!resp->has_receive && !recv_queue_take(qp_recv_queue(qp), resp->receive)) {
+			not_ready(qp);
+			return false;
+		}
+		resp->has_receive = true;
+		resp->received = 0;
+	}
+	enum ibv_wc_status status =
+		receive_scatter(qp_recv_queue(qp), resp->receive, resp->received, packet->payload,
+				packet->payload_length);
+	if (status == IBV_WC_SUCCESS && (traits & T_IETH) && window_invalidate(qp->pd, qp->qpn, packet->invalidate, true) != 0)
+		status = IBV_WC_LOC_PROT_ERR;
+	if (status != IBV_WC_SUCCESS) {
+		/* In the order that the consumer sees them: its own completion, then the flushed ones. */
+		complete_receive(qp, status, IBV_WC_RECV, 0, NULL);
+		refuse(qp, status == IBV_WC_LOC_LEN_ERR ? AETH_NAK_INVALID :
+			   traits & T_IETH ? AETH_NAK_ACCESS : AETH_NAK_OPERATION, -1);
+		if (qp->type == IBV_QPT_UC)
+			qp_fail(qp, -1);
+		return false;
+	}
+	resp->received += packet->payload_length;
+	if (traits & T_END)
+		complete_receive(qp, IBV_WC_SUCCESS, IBV_WC_RECV, resp->received, packet);
+	return true;
+}
+
+static bool execute_write(struct qp *qp, const struct packet *packet, uint32_t traits)
+{
+	struct responder *resp = &qp->resp;
+	if (traits & T_START) {
+		if (!(qp->attr.qp_access_flags & IBV_ACCESS_REMOTE_WRITE) || packet->length > MAX_MESSAGE) {
+			refuse(qp, AETH_NAK_INVALID, IBV_EVENT_QP_REQ_ERR);
+			return false;
+		}
+		resp->write_va = packet->va;
+		resp->write_rkey = packet->rkey;
+		resp->write_left = packet->length;
+		resp->written = 0;
+		if (packet->length > 0 &&
+		    !memory_remote(qp->pd, qp->qpn, packet->rkey, packet->va, packet->length, IBV_ACCESS_REMOTE_WRITE)) {
+			refuse(qp, AETH_NAK_ACCESS, IBV_EVENT_QP_ACCESS_ERR);
+			return false;
+		}
+	}
+	uint32_t length = packet->payload_length;
+	if (length > resp->write_left || ((traits & T_END) && length != resp->write_left)) {
+		refuse(qp, AETH_NAK_INVALID, IBV_EVENT_QP_REQ_ERR);
+		return false;
+	}
+	if ((traits & T_IMM) && !resp->has_receive) {
+		if (!recv_queue_take(qp_recv_queue(qp), resp->receive)) {
+			not_ready(qp);
+			return false;
+		}
+		resp->has_receive = true;
+	}
+	if (length > 0) {
+		uint8_t *to = memory_remote(qp->pd, qp->qpn, resp->write_rkey, resp->write_va, length, IBV_ACCESS_REMOTE_WRITE);
+		if (!to) {
+			refuse(qp, AETH_NAK_ACCESS, IBV_EVENT_QP_ACCESS_ERR);
+			return false;
+		}
+		memcpy(to, packet->payload, length);
+	}
+	resp->write_va += length;
+	resp->write_left -= length;
+	resp->written += length;
+	if (traits & T_IMM)
+		complete_receive(qp, IBV_WC_SUCCESS, IBV_WC_RECV_RDMA_WITH_IMM, resp->written, packet);
+	return true;
+}
+
+static uint64_t perform_atomic(uint8_t *memory, const struct packet *packet)
+{
+	uint64_t *word = (uint64_t *)(void *)memory;
+	if (packet->opcode == OP_FETCH_ADD)
+		return __atomic_fetch_add(word, packet->swap_add, __ATOMIC_SEQ_CST);
+	uint64_t original = packet->compare;
+	__atomic_compare_exchange_n(word, &original, packet->swap_add, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+	return original;
+}
+
+/* Repeated responses give way to a new request: its sender has had them, since only late copies ask for them again. */
+static void make_read_room(struct responder *resp, uint32_t limit)
+{
+	while (resp->read_tail - resp->read_head >= limit && resp->read_head != resp->read_tail) {
+		const struct read_atomic *oldest = response_at(resp, resp->read_head);
+
+		if (oldest->pending && !oldest->repeated)
+			break;
+		resp->read_head++;
+	}
+}
+
+static bool execute_read_or_atomic(struct qp *qp, const struct packet *packet)
+{
+	struct responder *resp = &qp->resp;
+	bool read = packet->opcode == OP_READ_REQUEST;
+	int right = read ? IBV_ACCESS_REMOTE_READ : IBV_ACCESS_REMOTE_ATOMIC;
+	uint32_t length = read ? packet->length : sizeof(uint64_t);
+
+	make_read_room(resp, qp->attr.max_dest_rd_atomic);
+	if (!(qp->attr.qp_access_flags & (unsigned)right) || resp->read_tail - resp->read_head >= qp->attr.max_dest_rd_atomic ||
+	    length > MAX_MESSAGE || (!read && packet->va % sizeof(uint64_t) != 0)) {
+		refuse(qp, AETH_NAK_INVALID, IBV_EVENT_QP_REQ_ERR);
+		return false;
+	}
+	uint8_t *memory = NULL;
+	if (length > 0) {
+		memory = memory_remote(qp->pd, qp->qpn, packet->rkey, packet->va, length, right);
+		/* A region with an odd start makes an aligned remote address an odd one here. */
+		if (!memory || (!read && (uintptr_t)memory % sizeof(uint64_t) != 0)) {
+			refuse(qp, AETH_NAK_ACCESS, IBV_EVENT_QP_ACCESS_ERR);
+			return false;
+		}
+	}
+	struct read_atomic *entry = response_at(resp, resp->read_tail++);
+	if (resp->read_kept < resp->read_size)
+		resp->read_kept++;
+	*entry = (struct read_atomic){
+		.first_psn = packet->psn,
+		.packets = read ? packets_of(qp, length) : 1,
+		.opcode = packet->opcode,
+		.pending = true,
+		.rkey = packet->rkey,
+		.va = packet->va,
+		.length = length,
+		.msn = (resp->msn + 1) & WIRE_PSN_MASK,
+	};
+	if (!read)
+		entry->original = perform_atomic(memory, packet);
+	resp->expected = psn_add(resp->expected, entry->packets);
+	return true;
+}
+
+/* Whether this packet may come after those before it. */
+static bool in_order(const struct responder *resp, uint32_t traits)
+{
+	uint32_t kind = traits & (T_SEND | T_WRITE);
+	if (traits & T_START)
+		return !resp->in_message;
+	return resp->in_message && kind == resp->message_kind;
+}
+
+static void execute(struct qp *qp, const struct packet *packet, uint32_t traits)
+{
+	struct responder *resp = &qp->resp;
+	bool data = traits & (T_SEND | T_WRITE);
+	if (!data)
+		traits |= T_START | T_END;
+	if (!in_order(resp, traits) || (data && !length_fits(qp, traits, packet->payload_length))) {
+		refuse(qp, AETH_NAK_INVALID, IBV_EVENT_QP_REQ_ERR);
+		return;
+	}
+	bool done = traits & T_SEND ? execute_send(qp, packet, traits) :
+		    traits & T_WRITE ? execute_write(qp, packet, traits) : execute_read_or_atomic(qp, packet);
+	if (!done)
+		return;
+	if (data) {
+		resp->in_message = !(traits & T_END);
+		resp->message_kind = traits & (T_SEND | T_WRITE);
+		resp->expected = psn_add(resp->expected, 1);
+	}
+	if (traits & T_END)
+		resp->msn = (resp->msn + 1) & WIRE_PSN_MASK;
+	resp->nak_sent = false;
+	if (!data) {
+		active_add_lazily(qp);
+	} else if (packet->ack_req && qp->type == IBV_QPT_RC) {
+		resp->ack_due = true;
+		active_add_lazily(qp);
+	}
+}
+
+/* ---- repetition ---- */
+
+/* A READ or atomic request that was executed before: its entry's position. */
+static bool find_saved(const struct responder *resp, const struct packet *packet, uint32_t *position)
+{
+	for (uint32_t at = resp->read_tail - resp->read_kept; at != resp->read_tail; at++) {
+		const struct read_atomic *entry = response_at(resp, at);
+		int32_t into = psn_diff(packet->psn, entry->first_psn);
+		if (entry->opcode == packet->opcode && into >= 0 && into < (int32_t)entry->packets) {
+			*position = at;
+			return true;
+		}
+	}
+	return false;
+}
+
+static void answer_again(struct qp *qp, const struct packet *packet)
+{
+	struct responder *resp = &qp->resp;
+	uint32_t position;
+	if (!find_saved(resp, packet, &position))
+		return; /* too old to be known: the requester has had the answer */
+
+	struct read_atomic *entry = response_at(resp, position);
+	if (entry->opcode == OP_READ_REQUEST) {
+		/* It may ask for the missing rest only; the key is checked when it is read. */
+		uint32_t into = (uint32_t)psn_diff(packet->psn, entry->first_psn);
+		uint32_t packets = packets_of(qp, packet->length);
+		if (packets > entry->packets - into)
+			return;
+		entry->first_psn = packet->psn;
+		entry->packets -= into;
+		entry->va = packet->va;
+		entry->rkey = packet->rkey;
+		entry->length = packet->length;
+		entry->sent = 0;
+	}
+	entry->asked_again = true;
+	entry->repeated = entry->repeated || !entry->pending;
+	entry->pending = true;
+	if ((int32_t)(position - resp->read_head) < 0)
+		resp->read_head = position;
+	active_add(qp);
+}
+
+static void receive_duplicate(struct qp *qp, const struct packet *packet, uint32_t traits)
+{
+	struct responder *resp = &qp->resp;
+	counter_add(&qp->device->counters->duplicates, 1);
+	if (traits & (T_SEND | T_WRITE)) {
+		resp->ack_due = true;
+		active_add(qp);
+	} else {
+		answer_again(qp, packet);
+	}
+}
+
+/* ---- unreliable connections ---- */
+
+/* A gap loses the message that it is in; the next one starts afresh, IBTA vol 1, 9.8.2. */
+static void receive_unreliable(struct qp *qp, const struct packet *packet, uint32_t traits)
+{
+	struct responder *resp = &qp->resp;
+	if (packet->psn != resp->expected) {
+		counter_add(&qp->device->counters->out_of_sequence, 1);
+		resp->in_message = false;
+		resp->expected = packet->psn;
+	}
+	if (traits & T_START)
+		resp->in_message = false; /* the one before never ended */
+	else if (!resp->in_message) {
+		resp->expected = psn_add(packet->psn, 1);
+		return;
+	}
+	execute(qp, packet, traits);
+	resp->expected = psn_add(packet->psn, 1);
+}
+
+void responder_receive(struct qp *qp, const struct packet *packet)
+{
+	struct responder *resp = &qp->resp;
+	uint32_t traits = wire_traits(packet->opcode);
+
+	if (qp->type == IBV_QPT_UC) {
+		receive_unreliable(qp, packet, traits);
+		return;
+	}
+	int32_t ahead = psn_diff(packet->psn, resp->expected);
+	if (ahead < 0) {
+		receive_duplicate(qp, packet, traits);
+	} else if (ahead > 0) {
+		counter_add(&qp->device->counters->out_of_sequence, 1);
+		if (resp->nak_sent)
+			return;
+		resp->nak_sent = true;
+		resp->nak_due = AETH_NAK_SEQUENCE;
+		resp->nak_psn = resp->expected;
+		active_add(qp);
+	} else {
+		execute(qp, packet, traits);
+	}
+}

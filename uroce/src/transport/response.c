@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "response.h"
+
+#include <string.h>
+
+#include "active.h"
+#include "outgoing.h"
+#include "wipe.h"
+
+enum {
+	LAST_PACKETS = 1024, /* responses that a queue pair may still send when it ends */
+};
+
+/* One packet of a READ's response. False: its memory may not be read any more. */
+static bool send_read_packet(struct qp *qp, struct read_atomic *read)
+{
+	uint32_t part = read->length - read->sent < qp->mtu ? read->length - read->sent : qp->mtu;
+	bool first = read->sent == 0, last = read->sent + part == read->length;
+	struct packet_out out;
+	struct packet packet = {
+		.opcode = first ? (last ? OP_READ_ONLY : OP_READ_FIRST) : (last ? OP_READ_LAST : OP_READ_MIDDLE),
+		.pad = (uint8_t)(-part & 3),
+		.psn = psn_add(read->first_psn, read->sent / qp->mtu),
+		.syndrome = AETH_ACK,
+		.msn = read->msn,
+		.payload_length = part,
+	};
+	/* Memory that its owner writes to meanwhile makes a wrong ICRC, and the requester asks again: then it is a copy. */
+	out.may_change = read->asked_again;
+	out.pieces = 0;
+	out.payload_length = part;
+	if (part > 0) {
+		/* The region may have gone since the request came. */
+		uint8_t *memory = memory_remote(qp->pd, qp->qpn, read->rkey, read->va + read->sent, part, IBV_ACCESS_REMOTE_READ);
+		if (!memory && read->repeated) {
+			read->pending = false; /* the requester had its response before the memory went */
+			return true;
+		}
+		if (!memory) {
+			counter_add(&qp->device->counters->remote_access_errors, 1);
+			qp->resp.read_head = qp->resp.read_tail; /* the later ones have no response either */
+			return false;
+		}
+		out.piece[0] = (struct iovec){ .iov_base = memory, .iov_len = part };
+		out.pieces = 1;
+	}
+	send_to_peer(qp, &packet, &out);
+	read->sent += part;
+	if (last)
+		read->pending = false;
+	return true;
+}
+
+static void send_atomic_response(struct qp *qp, struct read_atomic *atomic)
+{
+	struct packet_out out;
+	struct packet packet = {
+		.opcode = OP_ATOMIC_ACK,
+		.psn = atomic->first_psn,
+		.syndrome = AETH_ACK,
+		.msn = atomic->msn,
+		.original = atomic->original,
+	};
+	out.may_change = false;
+	out.pieces = 0;
+	out.payload_length = 0;
+	send_to_peer(qp, &packet, &out);
+	atomic->pending = false;
+}
+
+static void send_acknowledgement(struct qp *qp)
+{
+	struct responder *resp = &qp->resp;
+	struct counters *counters = qp->device->counters;
+	struct packet_out out;
+	struct packet packet = {
+		.opcode = OP_ACK,
+		.psn = psn_add(resp->expected, WIRE_PSN_MASK),
+		.syndrome = AETH_ACK,
+		.msn = resp->msn,
+	};
+	if (resp->nak_due != 0) {
+		packet.psn = resp->nak_psn;
+		packet.syndrome = resp->nak_due;
+		counter_add((resp->nak_due & AETH_TYPE_MASK) == AETH_TYPE_RNR ? &counters->rnr_sent : &counters->naks_sent, 1);
+	} else {
+		counter_add(&counters->acks_sent, 1);
+	}
+	resp->nak_due = 0;
+	resp->ack_due = false;
+	out.may_change = false;
+	out.pieces = 0;
+	out.payload_length = 0;
+	send_to_peer(qp, &packet, &out);
+}
+
+bool response_pump(struct qp *qp, unsigned budget, bool *more, uint32_t *refused_psn)
+{
+	struct responder *resp = &qp->resp;
+
+	/* In the order of their PSNs: an acknowledgement would say that all READs before it have been answered. */
+	while (resp->read_head != resp->read_tail) {
+		struct read_atomic *entry = response_at(resp, resp->read_head);
+		if (!entry->pending) {
+			resp->read_head++;
+			continue;
+		}
+		*more = budget == 0 || !link_ready(qp->device->link);
+		if (*more)
+			return true;
+		budget--;
+		if (entry->opcode != OP_READ_REQUEST) {
+			send_atomic_response(qp, entry);
+		} else if (!send_read_packet(qp, entry)) {
+			*refused_psn = psn_add(entry->first_psn, entry->sent / qp->mtu);
+			return false;
+		}
+	}
+	if (resp->ack_due || resp->nak_due != 0) {
+		*more = !link_ready(qp->device->link);
+		if (!*more)
+			send_acknowledgement(qp);
+	}
+	return true;
+}
+
+void response_stop(struct qp *qp)
+{
+	struct responder *resp = &qp->resp;
+	/* Received requests are acknowledged, though the application is done with the queue pair: else the peer would repeat
+	 * them until it gives up. */
+	if (resp->reads || resp->ack_due || resp->nak_due != 0) {
+		bool more = false;
+		uint32_t psn;
+		response_pump(qp, LAST_PACKETS, &more, &psn); /* a READ of memory that is gone has no response */
+		link_flush(qp->device->link);
+		if (more && qp->state == IBV_QPS_ERR) {
+			active_add_lazily(qp); /* the rest when the link is ready again */
+			return;
+		}
+	}
+	wipe_free(resp->reads, resp->read_size * sizeof *resp->reads);
+	resp->reads = NULL;
+	resp->read_size = resp->read_kept = 0;
+	resp->read_head = resp->read_tail = 0;
+	resp->ack_due = false;
+	resp->nak_due = 0;
+}

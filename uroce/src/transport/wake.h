@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What other threads tell the device's thread (progress.c): that the application polls, is about to sleep, or set a timer. */
+#ifndef UROCE_WAKE_H
+#define UROCE_WAKE_H
+
+#include "device.h"
+
+struct progress {
+	pthread_t thread;
+	int wake_fd;
+	atomic_uint polls;       /* empty ones, so far */
+	atomic_uint armed_polls; /* their number when a queue was last armed */
+	atomic_bool napping;
+	uint64_t wake_at; /* when the thread wakes by itself; guarded by the device's lock */
+};
+
+void wake_thread(struct progress *progress);
+/* A completion queue was armed, and the application has hardly polled since: it is about to sleep. */
+bool wake_armed_lately(struct progress *progress);
+
+/* The application has polled an empty completion queue. No lock needed. */
+void wake_note_poll(struct device *device);
+/* A completion queue was armed: the thread must listen, even though the application has just polled. No lock needed. */
+void wake_on_arming(struct device *device);
+/* With the lock held, before it is released: wakes the thread if a timer is due before it would wake by itself. */
+void wake_for_timer(struct device *device);
+
+#endif

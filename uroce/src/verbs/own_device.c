@@ -1,0 +1,293 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The one device of a process: put together, listed, left by forked children, settled at the end.
+ *
+ * The device is made when a program first asks for the list of devices, so that it is only listed when it works, and it
+ * stays until the process ends. Closing the last context does not end it: the numbers of its queue pairs would then be
+ * free for another process at once, while packets for them may still be under way.
+ *
+ * A forked child can't go on with the parent's device: its thread is not there, and its ports are the parent's. So the
+ * child leaves it and makes one of its own when it opens it. The objects that it has inherited remain: they can be used
+ * without harm, and destroyed, but nothing is sent or received for them. */
+#include "own_device.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "config.h"
+#include "engine.h"
+#include "log.h"
+#include "progress.h"
+#include "udp.h"
+
+enum {
+	/* The kernel charges a lone datagram of 4 KiB to a receive buffer with its next larger piece of memory, and its own
+	 * record. */
+	DATAGRAM_CHARGE = 9 << 10,
+	EXIT_PACKETS = 1024,
+	EXIT_WAIT_NS = 100000000,
+};
+
+struct own_device {
+	struct device device;
+	/* Of one that a child has left, for leak checkers: nothing else points there. */
+	struct own_device *next;
+	struct udp_link *udp;
+	struct progress *progress;
+};
+
+static struct ibv_device listed = {
+	.node_type = IBV_NODE_CA,
+	.transport_type = IBV_TRANSPORT_IB,
+	.name = "uroce0",
+	.dev_name = "uverbs_uroce0",
+	/* The kernel has nothing there. Programs that look find no NUMA node, no board and so on. */
+	.dev_path = "/sys/class/infiniband_verbs/uverbs_uroce0",
+	.ibdev_path = "/sys/class/infiniband/uroce0",
+};
+
+static pthread_mutex_t opening = PTHREAD_MUTEX_INITIALIZER; /* guards the following; above the device's lock */
+static _Atomic(struct own_device *) own; /* the exit handler reads it without the lock */
+static struct own_device *left;          /* those of parents */
+static bool refused;
+static bool prepared;
+static __be64 guid;
+
+/* ---- its parts ---- */
+
+static uint64_t monotonic(void)
+{
+	return clock_ns(CLOCK_MONOTONIC);
+}
+
+static bool same_peer(const struct device *device, const union ibv_gid *dgid, const union ibv_gid *sgid)
+{
+	return udp_same_peer(device->udp, dgid, sgid);
+}
+
+static uint32_t window_of(size_t receive_buffer)
+{
+	/* Up to a quarter may still be charged for datagrams that have been read: the kernel gives back in large steps. */
+	size_t packets = (receive_buffer - receive_buffer / 4) / DATAGRAM_CHARGE;
+	return packets == 0 ? 1 : (uint32_t)packets;
+}
+
+static int open_link(struct device *device)
+{
+	const struct config *config = config_get();
+	if (!config)
+		return -ENOMEM;
+	struct udp_config udp = {
+		.addresses = config->addresses,
+		.capture = config->capture,
+		.fault = config->fault,
+		.counters = device->counters,
+		.deliver = engine_deliver,
+		.arg = device,
+	};
+	int error = udp_open(&udp, &device->udp);
+	if (error != 0)
+		return error;
+	device->link = udp_link_of(device->udp);
+	device->mtu = udp_mtu(device->udp);
+	device->max_window = window_of(udp_receive_buffer(device->udp));
+	return 0;
+}
+
+static int assemble(struct device *device)
+{
+	pthread_mutex_init(&device->lock, NULL);
+	device->active_tail = &device->active_head;
+	device->clock = monotonic;
+	device->same_peer = same_peer;
+	device->now = monotonic();
+	device->hw_counters.next = UINT64_MAX;
+	device->counters = counters_open();
+	int error = open_link(device);
+	if (error != 0)
+		goto destroy_lock;
+	error = progress_start(device);
+	if (error != 0)
+		goto close_link;
+	return 0;
+
+close_link:
+	udp_close(&device->udp);
+destroy_lock:
+	pthread_mutex_destroy(&device->lock);
+	explicit_bzero(device, sizeof *device);
+	return error;
+}
+
+/* ---- forking and ending ---- */
+
+/* State under other locks may be half changed in the child, if a thread of the parent was at work: by POSIX such a child may
+ * only call exec. The device's own thread does all its work under this lock. */
+static void before_fork(void)
+{
+	pthread_mutex_lock(&opening);
+	struct own_device *mine = atomic_load(&own);
+	if (mine)
+		pthread_mutex_lock(&mine->device.lock);
+}
+
+static void after_fork_in_parent(void)
+{
+	struct own_device *mine = atomic_load(&own);
+	if (mine)
+		pthread_mutex_unlock(&mine->device.lock);
+	pthread_mutex_unlock(&opening);
+}
+
+/* Async-signal-safe, but for unlocking the locks that this thread took before the fork. */
+static void after_fork_in_child(void)
+{
+	static struct counters uncounted; /* the parent's are shared memory */
+	struct own_device *mine = atomic_load(&own);
+
+	if (mine) {
+		mine->progress = mine->device.progress;
+		progress_abandon(&mine->device);
+		udp_abandon(mine->device.udp);
+		mine->udp = mine->device.udp;
+		mine->device.udp = NULL;
+		mine->device.link = &link_dead;
+		mine->device.counters = &uncounted;
+		mine->device.hw_counters.next = UINT64_MAX; /* the parent's files */
+		mine->next = left;
+		left = mine;
+		atomic_store(&own, NULL);
+		pthread_mutex_unlock(&mine->device.lock);
+	}
+	pthread_mutex_unlock(&opening);
+}
+
+/* A program may end right after its last completion: its last acknowledgement goes out now, lest the peer fail. */
+static void settle_at_exit(void)
+{
+	struct own_device *mine = atomic_load(&own);
+	struct timespec limit;
+
+	/* exit() may have been called by a signal handler, in the very thread that has the lock. */
+	clock_gettime(CLOCK_REALTIME, &limit);
+	limit.tv_nsec += EXIT_WAIT_NS;
+	limit.tv_sec += limit.tv_nsec / 1000000000;
+	limit.tv_nsec %= 1000000000;
+	if (!mine || pthread_mutex_timedlock(&mine->device.lock, &limit) != 0)
+		return;
+	mine->device.now = mine->device.clock();
+	engine_round(&mine->device, EXIT_PACKETS);
+	/* Its buffer holds the latest packets. Other handlers, and threads, may still use the device itself. */
+	udp_end_capture(mine->device.udp);
+	hw_counters_remove(&mine->device.hw_counters);
+	pthread_mutex_unlock(&mine->device.lock);
+}
+
+/* ---- making it ---- */
+
+/* Like the identifiers that are made of addresses (RFC 5214, 4291): it is the same for all processes that have the
+ * same first address, for it is the same device that they see. */
+static __be64 guid_of(const union ibv_gid *gid)
+{
+	static const uint8_t of_v4[4] = {0x02, 0x00, 0x5e, 0xfe};
+	static const uint8_t none[8];
+	__be64 made;
+	uint8_t bytes[sizeof made];
+
+	if (gid_is_v4(gid)) {
+		memcpy(bytes, of_v4, 4);
+		memcpy(bytes + 4, gid->raw + 12, 4);
+	} else {
+		memcpy(bytes, memcmp(gid->raw + 8, none, 8) != 0 ? gid->raw + 8 : gid->raw, 8);
+	}
+	memcpy(&made, bytes, sizeof made);
+	return made;
+}
+
+static int prepare(void)
+{
+	if (prepared)
+		return 0;
+	if (pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child) != 0 ||
+	    atexit(settle_at_exit) != 0) {
+		log_write(LOG_ERROR, "out of memory for the device");
+		return -ENOMEM;
+	}
+	prepared = true;
+	return 0;
+}
+
+/* The lock is held. */
+static struct own_device *make_device(void)
+{
+	struct own_device *mine = calloc(1, sizeof *mine);
+	if (!mine) {
+		log_write(LOG_ERROR, "out of memory for the device");
+		return NULL;
+	}
+	if (prepare() != 0 || assemble(&mine->device) != 0) { /* logged */
+		free(mine);
+		return NULL;
+	}
+	guid = guid_of(udp_gid(mine->device.udp, 0));
+	log_write(LOG_INFO, "device %s: %u GIDs, MTU %u", listed.name, udp_gid_count(mine->device.udp),
+		  128u << mine->device.mtu);
+	return mine;
+}
+
+/* A failure is not tried again: its reason is told once, and a device does not appear late in a program that has gone on
+ * without it. */
+struct device *own_device(void)
+{
+	pthread_mutex_lock(&opening);
+	struct own_device *mine = atomic_load(&own);
+	if (!mine && !refused) {
+		mine = make_device();
+		refused = !mine;
+		atomic_store(&own, mine);
+	}
+	pthread_mutex_unlock(&opening);
+	return mine ? &mine->device : NULL;
+}
+
+struct ibv_device *own_device_listed(void)
+{
+	int saved = errno;
+	struct device *device = own_device();
+	errno = saved;
+	return device ? &listed : NULL;
+}
+
+bool own_device_is(const struct ibv_device *device)
+{
+	return device == &listed;
+}
+
+bool context_is_ours(const struct ibv_context *context)
+{
+	return context && own_device_is(context->device);
+}
+
+__be64 own_device_guid(void)
+{
+	pthread_mutex_lock(&opening);
+	__be64 known = guid;
+	pthread_mutex_unlock(&opening);
+	return known;
+}
+
+/* When a device is first opened, and not when devices are listed: most programs do no more than that. */
+void own_device_show_counters(struct device *device)
+{
+	pthread_mutex_lock(&opening);
+	engine_enter(device);
+	if (device->hw_counters.owner == 0) {
+		hw_counters_open(&device->hw_counters);
+		if (device->hw_counters.path[0] != '\0')
+			snprintf(listed.ibdev_path, sizeof listed.ibdev_path, "%s", device->hw_counters.path);
+	}
+	engine_leave(device);
+	pthread_mutex_unlock(&opening);
+}

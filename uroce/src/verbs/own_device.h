@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The one device of a process. All is thread-safe. */
+#ifndef UROCE_OWN_DEVICE_H
+#define UROCE_OWN_DEVICE_H
+
+#include "context.h"
+
+/* Made when first asked for. NULL when it can't be had: the reason is logged, once. */
+struct device *own_device(void);
+/* The same as an entry of the device list; errno is kept. */
+struct ibv_device *own_device_listed(void);
+bool own_device_is(const struct ibv_device *device);
+/* Whether an object's context is ours. Exported functions ask this first, and pass all others through. */
+bool context_is_ours(const struct ibv_context *context);
+/* The GUID of the node and of the system image. Never 0. */
+__be64 own_device_guid(void);
+/* Makes the files of hardware counters when it is first opened. */
+void own_device_show_counters(struct device *device);
+
+#endif

@@ -1,0 +1,608 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "check.h"
+
+#include "memory.h"
+
+#include <errno.h>
+#include <sys/mman.h>
+
+#include "device.h"
+#include "qp.h"
+#include "random.h"
+
+enum {
+	LOCAL = IBV_ACCESS_LOCAL_WRITE,
+	WRITE = IBV_ACCESS_REMOTE_WRITE,
+	READ = IBV_ACCESS_REMOTE_READ,
+	ATOMIC = IBV_ACCESS_REMOTE_ATOMIC,
+	BIND = IBV_ACCESS_MW_BIND,
+	ZERO = IBV_ACCESS_ZERO_BASED,
+	ALL = LOCAL | WRITE | READ | ATOMIC | BIND,
+	SIZE = 4096,
+};
+
+/* ---- the generator, which can be made to fail or to repeat itself ---- */
+
+int __real_random_u32(uint32_t *out);
+int __wrap_random_u32(uint32_t *out);
+
+static int random_calls_left = -1; /* then it fails; -1: never */
+static uint32_t random_script[4];
+static unsigned random_scripted;
+
+int __wrap_random_u32(uint32_t *out)
+{
+	if (random_calls_left == 0)
+		return -EIO;
+	if (random_calls_left > 0)
+		random_calls_left--;
+	if (random_scripted > 0) {
+		*out = random_script[--random_scripted];
+		return 0;
+	}
+	return __real_random_u32(out);
+}
+
+/* ---- a kernel that does not know how to populate ---- */
+
+int __real_madvise(void *addr, size_t length, int advice);
+int __wrap_madvise(void *addr, size_t length, int advice);
+
+static bool old_kernel;
+
+int __wrap_madvise(void *addr, size_t length, int advice)
+{
+	if (!old_kernel)
+		return __real_madvise(addr, length, advice);
+	errno = EINVAL;
+	return -1;
+}
+
+/* ---- what most tests need ---- */
+
+struct world {
+	struct bare *bare;
+	struct ibv_pd *pd;
+	struct ibv_pd *other_pd;
+	struct qp qp;       /* in pd */
+	struct qp other_qp; /* in pd */
+	struct qp alien_qp; /* in other_pd */
+	uint8_t *memory;
+};
+
+static int setup(void **state)
+{
+	struct world *w = calloc(1, sizeof *w);
+	w->bare = bare_new();
+	w->pd = pd_alloc(&w->bare->context.verbs.context);
+	w->other_pd = pd_alloc(&w->bare->context.verbs.context);
+	w->qp = (struct qp){.device = &w->bare->device, .pd = pd_of(w->pd), .qpn = 0x111};
+	w->other_qp = (struct qp){.device = &w->bare->device, .pd = pd_of(w->pd), .qpn = 0x222};
+	w->alien_qp = (struct qp){.device = &w->bare->device, .pd = pd_of(w->other_pd), .qpn = 0x333};
+	w->memory = aligned_alloc(SIZE, SIZE);
+	*state = w;
+	return !w->pd || !w->other_pd || !w->memory;
+}
+
+static int teardown(void **state)
+{
+	struct world *w = *state;
+	random_calls_left = -1;
+	random_scripted = 0;
+	old_kernel = false;
+	assert_int_equal(pd_dealloc(w->pd), 0);
+	assert_int_equal(pd_dealloc(w->other_pd), 0);
+	assert_int_equal(w->bare->device.keys.count, 0);
+	assert_int_equal(w->bare->context.objects, 0);
+	assert_int_equal(w->bare->counters.objects.pd, 0);
+	assert_int_equal(w->bare->counters.objects.mr, 0);
+	assert_int_equal(w->bare->counters.objects.mw, 0);
+	bare_free(w->bare);
+	free(w->memory);
+	free(w);
+	return 0;
+}
+
+static struct ibv_mr *reg(struct world *w, int access)
+{
+	struct ibv_mr *mr = mr_reg(w->pd, w->memory, SIZE, (uintptr_t)w->memory, access);
+	assert_non_null(mr);
+	return mr;
+}
+
+static void refused(struct world *w, void *addr, size_t length, uint64_t iova, int access, int error)
+{
+	errno = 0;
+	assert_null(mr_reg(w->pd, addr, length, iova, access));
+	assert_int_equal(errno, error);
+	assert_int_equal(w->bare->device.keys.count, 0);
+}
+
+static uint64_t at(const struct world *w, uint64_t offset)
+{
+	return (uintptr_t)w->memory + offset;
+}
+
+/* ---- regions ---- */
+
+static void a_region_shows_what_was_registered(void **state)
+{
+	struct world *w = *state;
+	struct ibv_mr *mr = reg(w, LOCAL | READ);
+	assert_ptr_equal(mr->addr, w->memory);
+	assert_int_equal(mr->length, SIZE);
+	assert_ptr_equal(mr->pd, w->pd);
+	assert_ptr_equal(mr->context, w->pd->context);
+	assert_int_equal(w->bare->counters.objects.mr, 1);
+	assert_int_equal(mr_dereg(mr), 0);
+}
+
+static void flags_follow_the_manual(void **state)
+{
+	struct world *w = *state;
+	uint64_t iova = at(w, 0);
+	refused(w, w->memory, SIZE, iova, WRITE, EINVAL);
+	refused(w, w->memory, SIZE, iova, ATOMIC | READ, EINVAL);
+	refused(w, w->memory, SIZE, iova, 1 << 15, EINVAL);
+	refused(w, w->memory, SIZE, iova, LOCAL | 1 << 30, EINVAL);
+	refused(w, w->memory, SIZE, iova, LOCAL | IBV_ACCESS_ON_DEMAND, EOPNOTSUPP);
+	static const int good[] = {0,
+				   LOCAL,
+				   READ,
+				   ALL,
+				   BIND,
+				   LOCAL | IBV_ACCESS_HUGETLB,
+				   LOCAL | IBV_ACCESS_RELAXED_ORDERING,
+				   LOCAL | 1 << 29};
+	for (size_t i = 0; i < sizeof good / sizeof *good; i++)
+		assert_int_equal(mr_dereg(reg(w, good[i])), 0);
+}
+
+static void ranges_that_wrap_are_refused(void **state)
+{
+	struct world *w = *state;
+	refused(w, w->memory, SIZE_MAX - 100, 0, LOCAL, EINVAL);
+	refused(w, w->memory, SIZE, UINT64_MAX - SIZE + 1, LOCAL, EINVAL);
+}
+
+static void memory_that_is_not_there_is_refused(void **state)
+{
+	struct world *w = *state;
+	uint8_t *map = mmap(NULL, 3 * SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	assert_ptr_not_equal(map, MAP_FAILED);
+	munmap(map + SIZE, SIZE);
+	refused(w, map, 3 * SIZE, 0, LOCAL, EFAULT);
+	refused(w, map + SIZE - 1, 2, 0, 0, EFAULT);
+	refused(w, NULL, SIZE, 0, LOCAL, EFAULT);
+	refused(w, (void *)(UINTPTR_MAX - 2 * SIZE), SIZE, 0, LOCAL, EFAULT);
+	munmap(map, SIZE);
+	munmap(map + 2 * (size_t)SIZE, SIZE);
+}
+
+static void memory_must_permit_what_the_region_does(void **state)
+{
+	struct world *w = *state;
+	void *map = mmap(NULL, SIZE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	assert_ptr_not_equal(map, MAP_FAILED);
+	refused(w, map, SIZE, 0, LOCAL, EFAULT);
+	struct ibv_mr *mr = mr_reg(w->pd, map, SIZE, 0, READ);
+	assert_non_null(mr);
+	/* Nor may write access come later. */
+	assert_int_equal(mr_rereg(mr, IBV_REREG_MR_CHANGE_ACCESS, NULL, NULL, 0, LOCAL), IBV_REREG_MR_ERR_INPUT);
+	assert_int_equal(errno, EFAULT);
+	assert_int_equal(mr_dereg(mr), 0);
+	mprotect(map, SIZE, PROT_NONE);
+	refused(w, map, SIZE, 0, READ, EFAULT);
+	munmap(map, SIZE);
+}
+
+static void an_old_kernel_is_asked_for_its_mappings(void **state)
+{
+	old_kernel = true;
+	memory_that_is_not_there_is_refused(state);
+	memory_must_permit_what_the_region_does(state);
+	flags_follow_the_manual(state);
+}
+
+static void a_region_of_no_bytes_leads_nowhere(void **state)
+{
+	struct world *w = *state;
+	struct ibv_mr *mr = mr_reg(w->pd, NULL, 0, 0, LOCAL);
+	assert_non_null(mr);
+	assert_non_null(memory_local(pd_of(w->pd), mr->lkey, 0, 0, LOCAL));
+	assert_null(memory_local(pd_of(w->pd), mr->lkey, 0, 1, 0));
+	assert_int_equal(mr_dereg(mr), 0);
+}
+
+static void keys_differ_and_each_has_one_use(void **state)
+{
+	struct world *w = *state;
+	struct ibv_mr *mr = reg(w, ALL);
+	assert_int_not_equal(mr->lkey >> 8, mr->rkey >> 8);
+	assert_int_not_equal(mr->lkey >> 8, 0);
+	assert_int_not_equal(mr->rkey >> 8, 0);
+	assert_ptr_equal(memory_local(pd_of(w->pd), mr->lkey, at(w, 5), 7, LOCAL), w->memory + 5);
+	assert_ptr_equal(memory_remote(w->qp.pd, w->qp.qpn, mr->rkey, at(w, 5), 7, WRITE), w->memory + 5);
+	assert_null(memory_local(pd_of(w->pd), mr->rkey, at(w, 5), 7, 0));
+	assert_null(memory_remote(w->qp.pd, w->qp.qpn, mr->lkey, at(w, 5), 7, READ));
+	for (unsigned bit = 0; bit < 32; bit++) {
+		assert_null(memory_local(pd_of(w->pd), mr->lkey ^ 1u << bit, at(w, 0), 1, 0));
+		assert_null(memory_remote(w->qp.pd, w->qp.qpn, mr->rkey ^ 1u << bit, at(w, 0), 1, READ));
+	}
+	assert_null(memory_remote(w->qp.pd, w->qp.qpn, 0, at(w, 0), 1, READ));
+	assert_null(memory_remote(w->qp.pd, w->qp.qpn, 0x42, at(w, 0), 1, READ));
+
+	uint32_t rkey = mr->rkey, lkey = mr->lkey;
+	assert_int_equal(mr_dereg(mr), 0);
+	assert_null(memory_local(pd_of(w->pd), lkey, at(w, 0), 1, 0));
+	assert_null(memory_remote(w->qp.pd, w->qp.qpn, rkey, at(w, 0), 1, READ));
+}
+
+static void numbers_that_are_taken_or_zero_are_drawn_again(void **state)
+{
+	struct world *w = *state;
+	/* Drawn from the end. The second has the upper bits of the first, the third none. */
+	random_script[3] = 0xabcdef01;
+	random_script[2] = 0xabcdef77;
+	random_script[1] = 0x000000ff;
+	random_script[0] = 0x12345678;
+	random_scripted = 4;
+	struct ibv_mr *mr = reg(w, LOCAL);
+	assert_int_equal(mr->lkey, 0xabcdef01);
+	assert_int_equal(mr->rkey, 0x12345678);
+	assert_int_equal(mr_dereg(mr), 0);
+}
+
+static void without_random_numbers_nothing_is_made(void **state)
+{
+	struct world *w = *state;
+	for (int calls = 0; calls < 2; calls++) {
+		random_calls_left = calls;
+		refused(w, w->memory, SIZE, 0, LOCAL, EIO);
+	}
+	random_calls_left = 0;
+	assert_null(mw_alloc(w->pd, IBV_MW_TYPE_1));
+	assert_int_equal(errno, EIO);
+}
+
+static void rights_and_domain_are_checked(void **state)
+{
+	struct world *w = *state;
+	struct ibv_mr *mr = reg(w, READ);
+	assert_non_null(memory_local(pd_of(w->pd), mr->lkey, at(w, 0), 1, 0));
+	assert_null(memory_local(pd_of(w->pd), mr->lkey, at(w, 0), 1, LOCAL));
+	assert_null(memory_local(pd_of(w->other_pd), mr->lkey, at(w, 0), 1, 0));
+	assert_non_null(memory_remote(w->qp.pd, w->qp.qpn, mr->rkey, at(w, 0), 1, READ));
+	assert_null(memory_remote(w->qp.pd, w->qp.qpn, mr->rkey, at(w, 0), 1, WRITE));
+	assert_null(memory_remote(w->qp.pd, w->qp.qpn, mr->rkey, at(w, 0), 8, ATOMIC));
+	assert_null(memory_remote(w->alien_qp.pd, w->alien_qp.qpn, mr->rkey, at(w, 0), 1, READ));
+	assert_int_equal(mr_dereg(mr), 0);
+}
+
+static void check_bounds(struct world *w, const struct ibv_mr *mr, uint64_t base)
+{
+	assert_ptr_equal(memory_remote(w->qp.pd, w->qp.qpn, mr->rkey, base, SIZE, READ), w->memory);
+	assert_ptr_equal(memory_remote(w->qp.pd, w->qp.qpn, mr->rkey, base + SIZE - 1, 1, READ), w->memory + SIZE - 1);
+	assert_non_null(memory_remote(w->qp.pd, w->qp.qpn, mr->rkey, base + SIZE, 0, READ));
+	assert_null(memory_remote(w->qp.pd, w->qp.qpn, mr->rkey, base, SIZE + 1, READ));
+	assert_null(memory_remote(w->qp.pd, w->qp.qpn, mr->rkey, base + SIZE, 1, READ));
+	assert_null(memory_remote(w->qp.pd, w->qp.qpn, mr->rkey, base + SIZE + 1, 0, READ));
+	assert_null(memory_remote(w->qp.pd, w->qp.qpn, mr->rkey, base - 1, 1, READ));
+	assert_null(memory_remote(w->qp.pd, w->qp.qpn, mr->rkey, base + 1, UINT64_MAX, READ));
+	assert_null(memory_remote(w->qp.pd, w->qp.qpn, mr->rkey, base - 1, UINT64_MAX, READ));
+	assert_null(memory_local(pd_of(w->pd), mr->lkey, base - 1, 2, 0));
+	assert_null(memory_local(pd_of(w->pd), mr->lkey, base + SIZE - 1, 2, 0));
+}
+
+static void bounds_hold_at_every_base(void **state)
+{
+	struct world *w = *state;
+	static const uint64_t bases[] = {0, 1, 0x1000, 1ull << 63, UINT64_MAX - SIZE};
+	struct ibv_mr *mr = reg(w, READ);
+	check_bounds(w, mr, at(w, 0));
+	assert_int_equal(mr_dereg(mr), 0);
+	for (size_t i = 0; i < sizeof bases / sizeof *bases; i++) {
+		mr = mr_reg(w->pd, w->memory, SIZE, bases[i], READ);
+		assert_non_null(mr);
+		check_bounds(w, mr, bases[i]);
+		assert_int_equal(mr_dereg(mr), 0);
+	}
+	mr = reg(w, READ | ZERO);
+	check_bounds(w, mr, 0);
+	assert_int_equal(mr_dereg(mr), 0);
+}
+
+static void a_domain_in_use_stays(void **state)
+{
+	struct world *w = *state;
+	struct ibv_mr *mr = reg(w, LOCAL);
+	struct ibv_mw *mw = mw_alloc(w->pd, IBV_MW_TYPE_1);
+	assert_int_equal(pd_dealloc(w->pd), EBUSY);
+	assert_int_equal(mr_dereg(mr), 0);
+	assert_int_equal(pd_dealloc(w->pd), EBUSY);
+	assert_int_equal(mw_dealloc(mw), 0);
+}
+
+static void many_regions_come_and_go(void **state)
+{
+	struct world *w = *state;
+	enum { MANY = 2000 };
+	static struct ibv_mr *mr[MANY];
+	for (int i = 0; i < MANY; i++)
+		mr[i] = reg(w, READ);
+	for (int i = 0; i < MANY; i += 2)
+		assert_int_equal(mr_dereg(mr[i]), 0);
+	for (int i = 1; i < MANY; i += 2) {
+		assert_ptr_equal(memory_remote(w->qp.pd, w->qp.qpn, mr[i]->rkey, at(w, 3), 1, READ), w->memory + 3);
+		assert_true(mr_alive(&w->bare->device, mr[i]));
+		assert_int_equal(mr_dereg(mr[i]), 0);
+		assert_false(mr_alive(&w->bare->device, mr[i]));
+	}
+}
+
+/* ---- re-registration ---- */
+
+static void rereg_refused(struct ibv_mr *mr, int flags, struct ibv_pd *pd, void *addr, size_t length, int access,
+			  int error)
+{
+	struct ibv_mr before = *mr;
+	errno = 0;
+	assert_int_equal(mr_rereg(mr, flags, pd, addr, length, access), IBV_REREG_MR_ERR_INPUT);
+	assert_int_equal(errno, error);
+	assert_memory_equal(mr, &before, sizeof before);
+}
+
+static void reregistration_changes_what_its_flags_say(void **state)
+{
+	struct world *w = *state;
+	struct ibv_mr *mr = reg(w, LOCAL | WRITE);
+	uint32_t lkey = mr->lkey, rkey = mr->rkey;
+
+	assert_int_equal(mr_rereg(mr, IBV_REREG_MR_CHANGE_ACCESS, NULL, NULL, 0, READ), 0);
+	assert_null(memory_remote(w->qp.pd, w->qp.qpn, rkey, at(w, 0), 1, WRITE));
+	assert_non_null(memory_remote(w->qp.pd, w->qp.qpn, rkey, at(w, 0), 1, READ));
+
+	assert_int_equal(mr_rereg(mr, IBV_REREG_MR_CHANGE_TRANSLATION, NULL, w->memory + 64, 32, 0), 0);
+	assert_ptr_equal(mr->addr, w->memory + 64);
+	assert_int_equal(mr->length, 32);
+	assert_ptr_equal(memory_remote(w->qp.pd, w->qp.qpn, rkey, at(w, 64), 32, READ), w->memory + 64);
+	assert_null(memory_remote(w->qp.pd, w->qp.qpn, rkey, at(w, 63), 1, READ));
+	assert_null(memory_remote(w->qp.pd, w->qp.qpn, rkey, at(w, 64), 33, READ));
+
+	assert_int_equal(mr_rereg(mr, IBV_REREG_MR_CHANGE_PD, w->other_pd, NULL, 0, 0), 0);
+	assert_ptr_equal(mr->pd, w->other_pd);
+	assert_null(memory_remote(w->qp.pd, w->qp.qpn, rkey, at(w, 64), 1, READ));
+	assert_non_null(memory_remote(w->alien_qp.pd, w->alien_qp.qpn, rkey, at(w, 64), 1, READ));
+	assert_int_equal(pd_dealloc(w->other_pd), EBUSY);
+
+	assert_int_equal(mr->lkey, lkey);
+	assert_int_equal(mr->rkey, rkey);
+	assert_int_equal(mr_dereg(mr), 0);
+}
+
+static void a_refused_reregistration_changes_nothing(void **state)
+{
+	struct world *w = *state;
+	struct ibv_mr *mr = reg(w, LOCAL | WRITE);
+	const int all = IBV_REREG_MR_FLAGS_SUPPORTED;
+	rereg_refused(mr, 0, NULL, NULL, 0, 0, EINVAL);
+	rereg_refused(mr, 8, NULL, NULL, 0, 0, EINVAL);
+	rereg_refused(mr, IBV_REREG_MR_CHANGE_PD, NULL, NULL, 0, 0, EINVAL);
+	rereg_refused(mr, IBV_REREG_MR_CHANGE_PD, w->other_pd, NULL, 0, READ, EINVAL);
+	rereg_refused(mr, IBV_REREG_MR_CHANGE_TRANSLATION, NULL, NULL, SIZE, 0, EINVAL);
+	rereg_refused(mr, IBV_REREG_MR_CHANGE_TRANSLATION, NULL, w->memory, 0, 0, EINVAL);
+	rereg_refused(mr, all, w->other_pd, w->memory, 1, WRITE, EINVAL);
+	rereg_refused(mr, all, w->other_pd, (void *)16, 1, READ, EFAULT);
+	assert_non_null(memory_remote(w->qp.pd, w->qp.qpn, mr->rkey, at(w, 0), SIZE, WRITE));
+	assert_int_equal(mr_dereg(mr), 0);
+}
+
+/* ---- windows ---- */
+
+static int bind(struct qp *qp, struct ibv_mw *mw, uint32_t rkey, struct ibv_mr *mr, uint64_t addr, uint64_t length,
+		unsigned access)
+{
+	struct ibv_mw_bind_info info = {.mr = mr, .addr = addr, .length = length, .mw_access_flags = access};
+	return window_bind(qp->pd, qp->qpn, (struct mw *)mw, rkey, &info);
+}
+
+static void a_window_grants_its_own_rights_and_bounds(void **state)
+{
+	struct world *w = *state;
+	struct ibv_mr *mr = reg(w, LOCAL | BIND);
+	struct ibv_mw *mw = mw_alloc(w->pd, IBV_MW_TYPE_1);
+	assert_non_null(mw);
+	uint32_t key = ibv_inc_rkey(mw->rkey);
+
+	assert_null(memory_remote(w->qp.pd, w->qp.qpn, mw->rkey, at(w, 100), 1, WRITE));
+	assert_int_equal(bind(&w->qp, mw, key, mr, at(w, 100), 50, WRITE), 0);
+	assert_ptr_equal(memory_remote(w->qp.pd, w->qp.qpn, key, at(w, 100), 50, WRITE), w->memory + 100);
+	assert_ptr_equal(memory_remote(w->other_qp.pd, w->other_qp.qpn, key, at(w, 149), 1, WRITE), w->memory + 149);
+	assert_null(memory_remote(w->qp.pd, w->qp.qpn, key, at(w, 99), 1, WRITE));
+	assert_null(memory_remote(w->qp.pd, w->qp.qpn, key, at(w, 149), 2, WRITE));
+	assert_null(memory_remote(w->qp.pd, w->qp.qpn, key, at(w, 101), UINT64_MAX, WRITE));
+	assert_null(memory_remote(w->qp.pd, w->qp.qpn, key, at(w, 100), 1, READ));
+	assert_null(memory_remote(w->alien_qp.pd, w->alien_qp.qpn, key, at(w, 100), 1, WRITE));
+	/* The region itself grants nothing to peers, a window's key nothing locally, and the former key nothing at all.
+	 */
+	assert_null(memory_remote(w->qp.pd, w->qp.qpn, mr->rkey, at(w, 100), 1, WRITE));
+	assert_null(memory_local(pd_of(w->pd), key, at(w, 100), 1, 0));
+	assert_null(memory_remote(w->qp.pd, w->qp.qpn, mw->rkey, at(w, 100), 1, WRITE));
+	assert_int_equal(mw_dealloc(mw), 0);
+	assert_null(memory_remote(w->qp.pd, w->qp.qpn, key, at(w, 100), 1, WRITE));
+	assert_int_equal(mr_dereg(mr), 0);
+}
+
+static void a_window_of_type_1_moves_with_each_bind(void **state)
+{
+	struct world *w = *state;
+	struct ibv_mr *mr = reg(w, ALL);
+	struct ibv_mw *mw = mw_alloc(w->pd, IBV_MW_TYPE_1);
+	uint32_t first = ibv_inc_rkey(mw->rkey), second = ibv_inc_rkey(first), third = ibv_inc_rkey(second);
+
+	assert_int_equal(bind(&w->qp, mw, first, mr, at(w, 0), 8, READ), 0);
+	assert_int_equal(bind(&w->other_qp, mw, second, mr, at(w, 64), 8, WRITE), 0);
+	assert_null(memory_remote(w->qp.pd, w->qp.qpn, first, at(w, 0), 8, READ));
+	assert_null(memory_remote(w->qp.pd, w->qp.qpn, second, at(w, 0), 8, WRITE));
+	assert_non_null(memory_remote(w->qp.pd, w->qp.qpn, second, at(w, 64), 8, WRITE));
+	assert_int_equal(window_invalidate(w->qp.pd, w->qp.qpn, second, false), -EACCES);
+	assert_int_equal(window_invalidate(w->qp.pd, w->qp.qpn, second, true), -EACCES);
+	assert_int_equal(mr_dereg(mr), EBUSY);
+
+	assert_int_equal(bind(&w->qp, mw, third, mr, at(w, 0), 0, 0), 0);
+	assert_null(memory_remote(w->qp.pd, w->qp.qpn, second, at(w, 64), 8, WRITE));
+	assert_null(memory_remote(w->qp.pd, w->qp.qpn, third, at(w, 64), 8, WRITE));
+	assert_int_equal(mr_dereg(mr), 0);
+	assert_int_equal(mw_dealloc(mw), 0);
+}
+
+static void a_window_of_type_2_belongs_to_its_queue_pair(void **state)
+{
+	struct world *w = *state;
+	struct ibv_mr *mr = reg(w, ALL);
+	struct ibv_mw *mw = mw_alloc(w->pd, IBV_MW_TYPE_2);
+	uint32_t key = ibv_inc_rkey(mw->rkey), next = ibv_inc_rkey(key);
+
+	assert_int_not_equal(bind(&w->qp, mw, key, mr, at(w, 0), 0, READ), 0);
+	assert_int_equal(bind(&w->qp, mw, key, mr, at(w, 0), 8, READ | LOCAL), 0);
+	assert_non_null(memory_remote(w->qp.pd, w->qp.qpn, key, at(w, 0), 8, READ));
+	assert_null(memory_remote(w->other_qp.pd, w->other_qp.qpn, key, at(w, 0), 8, READ));
+	assert_int_not_equal(bind(&w->qp, mw, next, mr, at(w, 0), 8, READ), 0);
+
+	assert_int_equal(window_invalidate(w->other_qp.pd, w->other_qp.qpn, key, true), -EACCES);
+	assert_int_equal(window_invalidate(w->other_qp.pd, w->other_qp.qpn, key, false), -EACCES);
+	assert_int_equal(window_invalidate(w->alien_qp.pd, w->alien_qp.qpn, key, true), -EACCES);
+	assert_int_equal(window_invalidate(w->qp.pd, w->qp.qpn, next, true), -EACCES);
+	assert_int_equal(window_invalidate(w->qp.pd, w->qp.qpn, mr->rkey, true), -EACCES);
+	assert_non_null(memory_remote(w->qp.pd, w->qp.qpn, key, at(w, 0), 8, READ));
+
+	assert_int_equal(window_invalidate(w->qp.pd, w->qp.qpn, key, true), 0);
+	assert_null(memory_remote(w->qp.pd, w->qp.qpn, key, at(w, 0), 8, READ));
+	assert_int_equal(window_invalidate(w->qp.pd, w->qp.qpn, key, true), -EACCES);
+	assert_int_equal(window_invalidate(w->qp.pd, w->qp.qpn, key, false), 0);
+	assert_int_equal(bind(&w->other_qp, mw, next, mr, at(w, 8), 8, READ), 0);
+	assert_non_null(memory_remote(w->other_qp.pd, w->other_qp.qpn, next, at(w, 8), 8, READ));
+	assert_int_equal(mw_dealloc(mw), 0);
+	assert_int_equal(mr_dereg(mr), 0);
+}
+
+static void binds_that_are_not_allowed_change_nothing(void **state)
+{
+	struct world *w = *state;
+	struct ibv_mr *mr = reg(w, ALL);
+	struct ibv_mr *unbindable = reg(w, LOCAL | WRITE | READ);
+	struct ibv_mr *read_only = reg(w, READ | BIND);
+	struct ibv_mr *alien = mr_reg(w->other_pd, w->memory, SIZE, at(w, 0), ALL);
+	struct ibv_mw *mw = mw_alloc(w->pd, IBV_MW_TYPE_1);
+	struct ibv_mw *other = mw_alloc(w->pd, IBV_MW_TYPE_1);
+	uint32_t key = ibv_inc_rkey(mw->rkey), next = ibv_inc_rkey(key);
+
+	assert_int_equal(bind(&w->qp, mw, key, mr, at(w, 0), 8, READ), 0);
+	assert_true(bind(&w->qp, mw, next, unbindable, at(w, 0), 8, READ) < 0);
+	assert_true(bind(&w->qp, mw, next, read_only, at(w, 0), 8, WRITE) < 0);
+	assert_true(bind(&w->qp, mw, next, read_only, at(w, 0), 8, ATOMIC) < 0);
+	assert_true(bind(&w->qp, mw, next, alien, at(w, 0), 8, READ) < 0);
+	assert_true(bind(&w->qp, mw, next, NULL, at(w, 0), 8, READ) < 0);
+	assert_true(bind(&w->alien_qp, mw, next, mr, at(w, 0), 8, READ) < 0);
+	assert_true(bind(&w->qp, mw, next, mr, at(w, 0), SIZE + 1, READ) < 0);
+	assert_true(bind(&w->qp, mw, next, mr, at(w, 0) - 1, 8, READ) < 0);
+	assert_true(bind(&w->qp, mw, next, mr, at(w, 8), UINT64_MAX, READ) < 0);
+	assert_true(bind(&w->qp, mw, next, mr, at(w, 0), 8, READ | BIND) < 0);
+	assert_true(bind(&w->qp, mw, next ^ 0x100, mr, at(w, 0), 8, READ) < 0);
+	assert_true(bind(&w->qp, mw, other->rkey, mr, at(w, 0), 8, READ) < 0);
+	assert_true(bind(&w->qp, mw, mr->rkey, mr, at(w, 0), 8, READ) < 0);
+	assert_non_null(memory_remote(w->qp.pd, w->qp.qpn, key, at(w, 0), 8, READ));
+
+	assert_int_equal(mw_dealloc(mw), 0);
+	assert_int_equal(mw_dealloc(other), 0);
+	assert_int_equal(mr_dereg(mr), 0);
+	assert_int_equal(mr_dereg(unbindable), 0);
+	assert_int_equal(mr_dereg(read_only), 0);
+	assert_int_equal(mr_dereg(alien), 0);
+}
+
+static void a_bind_that_comes_too_late_fails(void **state)
+{
+	struct world *w = *state;
+	struct ibv_mr *mr = reg(w, ALL);
+	struct ibv_mw *mw = mw_alloc(w->pd, IBV_MW_TYPE_1);
+	uint32_t key = ibv_inc_rkey(mw->rkey);
+	struct ibv_mr *gone = reg(w, ALL);
+	assert_int_equal(mr_dereg(gone), 0);
+	assert_true(bind(&w->qp, mw, key, gone, at(w, 0), 8, READ) < 0);
+	assert_int_equal(mw_dealloc(mw), 0);
+	assert_true(bind(&w->qp, mw, key, mr, at(w, 0), 8, READ) < 0);
+	assert_int_equal(mr_dereg(mr), 0);
+}
+
+static void a_region_with_windows_stays_as_it_is(void **state)
+{
+	struct world *w = *state;
+	struct ibv_mr *mr = reg(w, ALL);
+	struct ibv_mw *mw = mw_alloc(w->pd, IBV_MW_TYPE_1);
+	assert_int_equal(bind(&w->qp, mw, mw->rkey, mr, at(w, 0), 8, READ), 0);
+	assert_int_equal(mr_dereg(mr), EBUSY);
+	rereg_refused(mr, IBV_REREG_MR_CHANGE_ACCESS, NULL, NULL, 0, READ, EBUSY);
+	rereg_refused(mr, IBV_REREG_MR_CHANGE_PD, w->other_pd, NULL, 0, 0, EBUSY);
+	assert_int_equal(mw_dealloc(mw), 0);
+	assert_int_equal(mr_rereg(mr, IBV_REREG_MR_CHANGE_ACCESS, NULL, NULL, 0, READ), 0);
+	assert_int_equal(mr_dereg(mr), 0);
+}
+
+static void windows_count_from_the_regions_base_or_from_zero(void **state)
+{
+	struct world *w = *state;
+	struct ibv_mr *mr = mr_reg(w->pd, w->memory, SIZE, 0x10000, ALL);
+	struct ibv_mw *mw = mw_alloc(w->pd, IBV_MW_TYPE_1);
+	uint32_t key = mw->rkey;
+	assert_int_equal(bind(&w->qp, mw, key, mr, 0x10010, 8, READ), 0);
+	assert_ptr_equal(memory_remote(w->qp.pd, w->qp.qpn, key, 0x10010, 8, READ), w->memory + 0x10);
+	assert_int_equal(bind(&w->qp, mw, key, mr, 0x10010, 8, READ | ZERO), 0);
+	assert_ptr_equal(memory_remote(w->qp.pd, w->qp.qpn, key, 0, 8, READ), w->memory + 0x10);
+	assert_null(memory_remote(w->qp.pd, w->qp.qpn, key, 1, 8, READ));
+	assert_null(memory_remote(w->qp.pd, w->qp.qpn, key, 0x10010, 8, READ));
+	assert_int_equal(mw_dealloc(mw), 0);
+	assert_int_equal(mr_dereg(mr), 0);
+}
+
+static void there_are_two_types_of_windows(void **state)
+{
+	struct world *w = *state;
+	assert_null(mw_alloc(w->pd, (enum ibv_mw_type)3));
+	assert_int_equal(errno, EINVAL);
+	assert_null(mw_alloc(w->pd, (enum ibv_mw_type)0));
+	assert_int_equal(errno, EINVAL);
+}
+
+#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		TEST(a_region_shows_what_was_registered),
+		TEST(flags_follow_the_manual),
+		TEST(ranges_that_wrap_are_refused),
+		TEST(memory_that_is_not_there_is_refused),
+		TEST(memory_must_permit_what_the_region_does),
+		TEST(an_old_kernel_is_asked_for_its_mappings),
+		TEST(a_region_of_no_bytes_leads_nowhere),
+		TEST(keys_differ_and_each_has_one_use),
+		TEST(numbers_that_are_taken_or_zero_are_drawn_again),
+		TEST(without_random_numbers_nothing_is_made),
+		TEST(rights_and_domain_are_checked),
+		TEST(bounds_hold_at_every_base),
+		TEST(a_domain_in_use_stays),
+		TEST(many_regions_come_and_go),
+		TEST(reregistration_changes_what_its_flags_say),
+		TEST(a_refused_reregistration_changes_nothing),
+		TEST(a_window_grants_its_own_rights_and_bounds),
+		TEST(a_window_of_type_1_moves_with_each_bind),
+		TEST(a_window_of_type_2_belongs_to_its_queue_pair),
+		TEST(binds_that_are_not_allowed_change_nothing),
+		TEST(a_bind_that_comes_too_late_fails),
+		TEST(a_region_with_windows_stays_as_it_is),
+		TEST(windows_count_from_the_regions_base_or_from_zero),
+		TEST(there_are_two_types_of_windows),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

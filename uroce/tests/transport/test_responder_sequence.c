@@ -1,0 +1,392 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The responder and the sequence of PSNs: acknowledgements, gaps, and requests that come again. */
+#include "responder_rig.h"
+
+static void each_message_is_acknowledged_with_its_psn_and_counted(void **state)
+{
+	(void)state;
+	begin();
+	for (uint32_t n = 0; n < 5; n++) {
+		write_only(n, 100 * n, 10);
+		const struct packet *ack = script_expect_ack(AETH_ACK, PSN + n);
+		assert_int_equal(ack->msn, n + 1);
+		assert_int_equal(ack->qpn, SCRIPT_QPN);
+	}
+	finish();
+}
+
+static void an_acknowledgement_that_is_not_asked_for_is_not_sent(void **state)
+{
+	(void)state;
+	begin();
+	struct packet packet = one_sided(OP_WRITE_FIRST, 0, 0, 2 * MTU + 1);
+	packet.ack_req = false;
+	script_send(&end, packet, data, MTU);
+	packet = request(OP_WRITE_MIDDLE, 1);
+	packet.ack_req = false;
+	script_send(&end, packet, data + MTU, MTU);
+	script_expect_none();
+	script_send(&end, request(OP_WRITE_LAST, 2), data + 2 * MTU, 1);
+	assert_int_equal(script_expect_ack(AETH_ACK, PSN + 2)->msn, 1);
+	assert_true(sim_filled(end.memory, 2 * MTU + 1, 99));
+	finish();
+}
+
+static void an_acknowledgement_in_the_middle_does_not_count_the_message(void **state)
+{
+	(void)state;
+	begin();
+	script_send(&end, one_sided(OP_WRITE_FIRST, 0, 0, MTU + 1), data, MTU);
+	assert_int_equal(script_expect_ack(AETH_ACK, PSN)->msn, 0);
+	send_data(OP_WRITE_LAST, 1, 1);
+	assert_int_equal(script_expect_ack(AETH_ACK, PSN + 1)->msn, 1);
+	finish();
+}
+
+static void acknowledgements_are_coalesced_while_the_link_is_busy(void **state)
+{
+	(void)state;
+	begin();
+	node->blocked = true;
+	for (uint32_t n = 0; n < 10; n++)
+		write_only(n, 0, 4);
+	node->blocked = false;
+	sim_run(0);
+	assert_int_equal(script_expect_ack(AETH_ACK, PSN + 9)->msn, 10);
+	finish();
+}
+
+static void a_gap_is_answered_by_one_nak_with_the_expected_psn(void **state)
+{
+	(void)state;
+	begin();
+	write_only(0, 0, 4);
+	script_expect_ack(AETH_ACK, PSN);
+	for (uint32_t n = 2; n < 8; n++)
+		write_only(n, 8, 4);
+	assert_int_equal(script_expect_ack(AETH_NAK_SEQUENCE, PSN + 1)->msn, 1);
+	script_expect_none();
+	assert_int_equal(end.memory[8], GUARD);
+	/* Repaired; the next gap gets its own. */
+	write_only(1, 0, 4);
+	script_expect_ack(AETH_ACK, PSN + 1);
+	write_only(3, 8, 4);
+	script_expect_ack(AETH_NAK_SEQUENCE, PSN + 2);
+	write_only(4, 8, 4);
+	script_expect_none();
+	/* A duplicate does not fill the gap. */
+	write_only(0, 0, 4);
+	const struct sim_packet *ack = script_take();
+	assert_non_null(ack);
+	assert_int_equal(ack->packet.psn, psn_add(PSN, 1));
+	write_only(5, 8, 4);
+	script_expect_none();
+	assert_int_equal(end.memory[8], GUARD);
+	assert_int_equal(sim_state(&end), IBV_QPS_RTS);
+	finish();
+}
+
+static void a_psn_half_the_circle_ahead_or_behind_is_told_apart(void **state)
+{
+	(void)state;
+	begin();
+	write_only((1 << 23) - 1, 0, 4); /* the farthest ahead */
+	script_expect_ack(AETH_NAK_SEQUENCE, PSN);
+	write_only(0, 0, 4);
+	script_expect_ack(AETH_ACK, PSN);
+	write_only(1 + (1 << 23), 8, 4); /* the farthest behind: acknowledged, not executed */
+	script_expect_ack(AETH_ACK, PSN);
+	assert_int_equal(end.memory[8], GUARD);
+	finish();
+}
+
+static void a_duplicate_send_is_acknowledged_and_not_executed_again(void **state)
+{
+	(void)state;
+	begin();
+	sim_recv(&end, 1, 0, 100);
+	sim_recv(&end, 2, 200, 100);
+	send_data(OP_SEND_ONLY, 0, 50);
+	script_expect_ack(AETH_ACK, PSN);
+	memset(end.memory, 0x77, 100);
+	for (unsigned i = 0; i < 3; i++) {
+		send_data(OP_SEND_ONLY, 0, 50);
+		assert_int_equal(script_expect_ack(AETH_ACK, PSN)->msn, 1);
+	}
+	sim_expect(end.rcq, 1, IBV_WC_SUCCESS);
+	sim_expect_none(end.rcq);
+	assert_int_equal(end.memory[0], 0x77);
+	assert_int_equal(end.memory[200], GUARD);
+	finish();
+}
+
+static void a_duplicate_write_is_acknowledged_and_not_executed_again(void **state)
+{
+	(void)state;
+	begin();
+	write_only(0, 0, 50);
+	write_only(1, 100, 50);
+	script_forget();
+	memset(end.memory, 0x77, 50);
+	write_only(0, 0, 50);
+	const struct sim_packet *ack = script_take();
+	assert_non_null(ack);
+	assert_int_equal(ack->packet.opcode, OP_ACK);
+	assert_int_equal(ack->packet.syndrome, AETH_ACK);
+	assert_int_equal(ack->packet.psn, psn_add(PSN, 1));
+	assert_int_equal(ack->packet.msn, 2);
+	assert_int_equal(end.memory[0], 0x77);
+	finish();
+}
+
+/* From packet n, `length` bytes from `at`. */
+static void expect_read(uint32_t n, size_t at, uint32_t length, uint32_t msn)
+{
+	uint32_t count = length == 0 ? 1 : (length + MTU - 1) / MTU;
+	for (uint32_t i = 0; i < count; i++) {
+		uint8_t opcode = count == 1       ? OP_READ_ONLY
+				 : i == 0         ? OP_READ_FIRST
+				 : i == count - 1 ? OP_READ_LAST
+						  : OP_READ_MIDDLE;
+		const struct packet *packet = script_expect(opcode, PSN + n + i);
+		uint32_t part = i == count - 1 ? length - i * MTU : MTU;
+		assert_int_equal(packet->payload_length, part);
+		if (part > 0)
+			assert_memory_equal(packet->payload, end.memory + at + i * MTU, part);
+		if (opcode == OP_READ_MIDDLE)
+			continue;
+		assert_int_equal(packet->syndrome & AETH_TYPE_MASK, AETH_TYPE_ACK);
+		assert_int_equal(packet->msn, msn);
+	}
+}
+
+static void a_read_consumes_as_many_psns_as_its_answer_has_packets(void **state)
+{
+	(void)state;
+	static const uint32_t lengths[] = {0, 1, MTU - 1, MTU, MTU + 1, 2 * MTU, 5 * MTU + 3};
+	uint32_t n = 0;
+	begin();
+	sim_fill(end.memory, 4096, 5);
+	for (uint32_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
+		script_send(&end, one_sided(OP_READ_REQUEST, n, 7, lengths[i]), NULL, 0);
+		expect_read(n, 7, lengths[i], i + 1);
+		script_expect_none();
+		n += lengths[i] == 0 ? 1 : (lengths[i] + MTU - 1) / MTU;
+	}
+	finish();
+}
+
+static void a_duplicate_read_is_served_again_whole_or_from_the_middle(void **state)
+{
+	(void)state;
+	begin();
+	sim_fill(end.memory, 4096, 5);
+	script_send(&end, one_sided(OP_READ_REQUEST, 0, 0, 5 * MTU), NULL, 0);
+	expect_read(0, 0, 5 * MTU, 1);
+	script_send(&end, one_sided(OP_READ_REQUEST, 0, 0, 5 * MTU), NULL, 0);
+	expect_read(0, 0, 5 * MTU, 1);
+	/* The rest alone, with PSN, address and length moved along. */
+	script_send(&end, one_sided(OP_READ_REQUEST, 2, 2 * MTU, 3 * MTU), NULL, 0);
+	for (uint32_t i = 2; i < 5; i++) {
+		const struct sim_packet *packet = script_take();
+		assert_non_null(packet);
+		assert_int_equal(packet->packet.psn, psn_add(PSN, i));
+		assert_memory_equal(packet->packet.payload, end.memory + i * MTU, MTU);
+	}
+	/* And what comes next is still what was expected before. */
+	write_only(5, 0, 4);
+	assert_int_equal(script_expect_ack(AETH_ACK, PSN + 5)->msn, 2);
+	finish();
+}
+
+/* Its first answer may have been spoilt by a writer: the second one is to be copied, and so sent whole. */
+static void only_the_answer_to_a_read_that_is_asked_again_is_copied(void **state)
+{
+	(void)state;
+	begin();
+	sim_fill(end.memory, 3 * MTU, 5);
+	for (unsigned time = 0; time < 3; time++) {
+		script_send(&end, one_sided(OP_READ_REQUEST, 0, 0, 3 * MTU), NULL, 0);
+		for (uint32_t i = 0; i < 3; i++) {
+			const struct sim_packet *packet = script_take();
+			assert_non_null(packet);
+			assert_int_equal(packet->may_change, time > 0);
+		}
+	}
+	finish();
+}
+
+static void a_duplicate_atomic_is_answered_from_what_was_saved(void **state)
+{
+	(void)state;
+	begin();
+	memset(end.memory, 0, 16);
+	for (uint32_t n = 0; n < 4; n++) {
+		fetch_add(n, 0, 10);
+		assert_int_equal(script_expect(OP_ATOMIC_ACK, PSN + n)->original, 10 * n);
+	}
+	for (uint32_t n = 0; n < 4; n++) {
+		fetch_add(n, 0, 10);
+		const struct packet *again = script_expect(OP_ATOMIC_ACK, PSN + n);
+		assert_int_equal(again->original, 10 * n);
+		assert_int_equal(again->syndrome & AETH_TYPE_MASK, AETH_TYPE_ACK);
+	}
+	assert_int_equal(word_at(0), 40);
+	finish();
+}
+
+static void a_duplicate_atomic_that_is_no_longer_saved_is_dropped(void **state)
+{
+	(void)state;
+	struct sim_options options = small();
+	options.dest_rd_atomic = 1;
+	begin_with(options);
+	memset(end.memory, 0, 16);
+	for (uint32_t n = 0; n < 20; n++)
+		fetch_add(n, 0, 1);
+	script_forget();
+	fetch_add(0, 0, 1);
+	script_expect_none();
+	assert_int_equal(word_at(0), 20);
+	assert_int_equal(sim_state(&end), IBV_QPS_RTS);
+	finish();
+}
+
+/* Behind the expected PSN, but not what was asked there: nothing may be executed, read, or answered past it. */
+static void a_duplicate_that_asks_for_something_else_gets_nothing(void **state)
+{
+	(void)state;
+	begin();
+	memset(end.memory, 0, 4096);
+	fetch_add(0, 0, 1);
+	script_send(&end, one_sided(OP_READ_REQUEST, 1, 64, 2 * MTU), NULL, 0);
+	write_only(3, 4000, 4);
+	script_forget();
+	script_send(&end, one_sided(OP_READ_REQUEST, 0, 64, 8), NULL, 0);
+	script_send(&end, one_sided(OP_COMPARE_SWAP, 0, 64, 8), NULL, 0);
+	fetch_add(1, 0, 1);
+	fetch_add(3, 0, 1);
+	script_expect_none();
+	/* Longer than it was: the answer would take PSNs of others. */
+	script_send(&end, one_sided(OP_READ_REQUEST, 1, 64, 2 * MTU + 1), NULL, 0);
+	script_send(&end, one_sided(OP_READ_REQUEST, 2, 64, 2 * MTU), NULL, 0);
+	script_send(&end, one_sided(OP_READ_REQUEST, 1, 64, 0xffffffff), NULL, 0);
+	for (const struct sim_packet *packet; (packet = script_take());)
+		assert_true(psn_diff(packet->packet.psn, psn_add(PSN, 3)) < 0);
+	assert_int_equal(word_at(0), 1);
+	finish();
+}
+
+static void a_compare_and_swap_repeated_does_not_swap_again(void **state)
+{
+	(void)state;
+	begin();
+	memset(end.memory, 0, 16);
+	struct packet swap = one_sided(OP_COMPARE_SWAP, 0, 8, 8);
+	swap.compare = 0;
+	swap.swap_add = 5;
+	script_send(&end, swap, NULL, 0);
+	assert_int_equal(script_expect(OP_ATOMIC_ACK, PSN)->original, 0);
+	memset(end.memory, 0, 16); /* the owner takes it back */
+	script_send(&end, swap, NULL, 0);
+	assert_int_equal(script_expect(OP_ATOMIC_ACK, PSN)->original, 0);
+	assert_int_equal(word_at(8), 0);
+	finish();
+}
+
+/* The network repeats an old request while new ones come: no more are outstanding than agreed. */
+static void repeated_reads_do_not_count_against_new_ones(void **state)
+{
+	(void)state;
+	struct sim_options options = small();
+	options.dest_rd_atomic = 2;
+	begin_with(options);
+	sim_fill(end.memory, 4096, 3);
+	for (uint32_t n = 0; n < 2; n++) {
+		script_send(&end, one_sided(OP_READ_REQUEST, n, 8 * n, 8), NULL, 0);
+		expect_read(n, 8 * n, 8, n + 1);
+	}
+	node->blocked = true;
+	script_send(&end, one_sided(OP_READ_REQUEST, 0, 0, 8), NULL, 0); /* a late copy */
+	script_send(&end, one_sided(OP_READ_REQUEST, 2, 16, 8), NULL, 0);
+	script_send(&end, one_sided(OP_READ_REQUEST, 3, 24, 8), NULL, 0);
+	node->blocked = false;
+	sim_run(0);
+	assert_int_equal(sim_state(&end), IBV_QPS_RTS);
+	bool answered[4] = {false};
+	for (const struct sim_packet *packet; (packet = script_take());) {
+		uint32_t n = (uint32_t)psn_diff(packet->packet.psn, PSN);
+		assert_true(n < 4);
+		answered[n] = true;
+		assert_memory_equal(packet->packet.payload, end.memory + 8 * n, 8);
+	}
+	assert_true(answered[2] && answered[3]);
+	finish();
+}
+
+/* The application may take its memory back when it has all answers; a copy of a request that comes then is nobody's. */
+static void a_late_copy_of_a_read_of_memory_that_is_gone_ends_nothing(void **state)
+{
+	(void)state;
+	begin();
+	struct ibv_mr *mr = mr_reg(end.pd, end.memory, 4096, (uintptr_t)end.memory, end.options.mr_access);
+	struct packet read = one_sided(OP_READ_REQUEST, 0, 0, 8);
+	read.rkey = mr->rkey;
+	script_send(&end, read, NULL, 0);
+	expect_read(0, 0, 8, 1);
+	write_only(1, 64, 8);
+	script_expect_ack(AETH_ACK, PSN + 1);
+	assert_int_equal(mr_dereg(mr), 0);
+	script_send(&end, read, NULL, 0);
+	assert_int_equal(sim_state(&end), IBV_QPS_RTS);
+	write_only(2, 64, 8);
+	script_expect_ack(AETH_ACK, PSN + 2);
+	finish();
+}
+
+static void a_read_answers_before_what_follows_it_is_acknowledged(void **state)
+{
+	(void)state;
+	begin();
+	sim_fill(end.memory, 4096, 3);
+	node->blocked = true;
+	script_send(&end, one_sided(OP_READ_REQUEST, 0, 0, 3 * MTU), NULL, 0);
+	write_only(3, 5000, 4);
+	fetch_add(4, 6000, 1);
+	write_only(5, 5000, 4);
+	node->blocked = false;
+	sim_run(0);
+	expect_read(0, 0, 3 * MTU, 1);
+	const struct sim_packet *packet = script_take();
+	assert_non_null(packet);
+	if (packet->packet.opcode == OP_ACK) /* of the write between: may be left out */
+		packet = script_take();
+	assert_int_equal(packet->packet.opcode, OP_ATOMIC_ACK);
+	script_expect_ack(AETH_ACK, PSN + 5);
+	finish();
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(each_message_is_acknowledged_with_its_psn_and_counted),
+		cmocka_unit_test(an_acknowledgement_that_is_not_asked_for_is_not_sent),
+		cmocka_unit_test(an_acknowledgement_in_the_middle_does_not_count_the_message),
+		cmocka_unit_test(acknowledgements_are_coalesced_while_the_link_is_busy),
+		cmocka_unit_test(a_gap_is_answered_by_one_nak_with_the_expected_psn),
+		cmocka_unit_test(a_psn_half_the_circle_ahead_or_behind_is_told_apart),
+		cmocka_unit_test(a_duplicate_send_is_acknowledged_and_not_executed_again),
+		cmocka_unit_test(a_duplicate_write_is_acknowledged_and_not_executed_again),
+		cmocka_unit_test(a_read_consumes_as_many_psns_as_its_answer_has_packets),
+		cmocka_unit_test(a_duplicate_read_is_served_again_whole_or_from_the_middle),
+		cmocka_unit_test(only_the_answer_to_a_read_that_is_asked_again_is_copied),
+		cmocka_unit_test(a_duplicate_atomic_is_answered_from_what_was_saved),
+		cmocka_unit_test(a_duplicate_atomic_that_is_no_longer_saved_is_dropped),
+		cmocka_unit_test(a_duplicate_that_asks_for_something_else_gets_nothing),
+		cmocka_unit_test(a_compare_and_swap_repeated_does_not_swap_again),
+		cmocka_unit_test(repeated_reads_do_not_count_against_new_ones),
+		cmocka_unit_test(a_late_copy_of_a_read_of_memory_that_is_gone_ends_nothing),
+		cmocka_unit_test(a_read_answers_before_what_follows_it_is_acknowledged),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
