@@ -31,6 +31,12 @@ fresh:
 	$(if $(STAGE),,@tests/fresh/selftest)
 	@tests/fresh/run $(addprefix --suite ,$(SUITE)) $(addprefix --stage ,$(STAGE))
 
+ifdef AGAINST
+bench:
+	@scripts/setup build demo test
+	@scripts/build $(BUILD)
+	@/usr/bin/python3 bench/against.py $(BUILD) "$$(scripts/build-commit $(AGAINST))"
+else
 bench:
 	@scripts/setup build demo test vm
 	@scripts/build $(BUILD)
@@ -38,6 +44,7 @@ bench:
 	@/usr/bin/python3 bench/scale.py $(BUILD)
 	@/usr/bin/python3 bench/sealed.py $(BUILD)
 	@scripts/bench $(BUILD)
+endif
 
 # Attacks that are really done, each against a victim without the defence and one with it: minutes. One alone: ONLY=sweep
 attack:

@@ -96,7 +96,7 @@ static void connect_all(struct thread *thread)
 			continue;
 		}
 		client->setup_us = now_us() - began;
-		srdma_conn_info(client->conn, &info);
+		srdma_conn_get_info(client->conn, &info);
 		client->id = info.client_id;
 		exchange(thread, i);
 	}
@@ -143,7 +143,7 @@ static void *run(void *arg)
 
 		if (client->conn && srdma_conn_disconnect(client->conn, NULL, -1) != 0)
 			complain(thread, i, "disconnect");
-		srdma_conn_delete(&client->conn);
+		srdma_conn_free(&client->conn);
 	}
 	return NULL;
 }

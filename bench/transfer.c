@@ -6,7 +6,7 @@
  * --renew-ms: asks for new PSNs that often, and tells how long each pause was. Prints a line of JSON; times and CPU seconds do not
  * cover the set-up, nor a first pass over all memory: a page's first use costs as much as many transfers, and a device that pins
  * memory has it in the set-up. Exit status 77: this build cannot seal. */
-#include <securdma.h>
+#include <securdma_cert.h>
 
 #include <errno.h>
 #include <getopt.h>
@@ -71,9 +71,7 @@ static struct srdma_conn_options conn_options(void)
 	options.depth = DEPTH;
 	if (transfer.mode == MESSAGES || transfer.mode == LATENCY)
 		options.message_size = transfer.size < 64 ? 64 : (uint32_t)transfer.size;
-#ifdef SRDMA_HAS_SEAL
 	options.seal = transfer.seal ? SRDMA_SEAL_REQUIRED : SRDMA_SEAL_OFF;
-#endif
 	return options;
 }
 
@@ -99,7 +97,7 @@ static struct srdma_conn *accept_one(struct srdma_tls_context *context, struct s
 	int socket;
 
 	options.region_size = REGION;
-	if (srdma_listener_new(transfer.host, "0", &listener) != 0)
+	if (srdma_listener_listen(transfer.host, "0", &listener) != 0)
 		die("listen");
 	port = srdma_listener_port(listener);
 	if (write(server_pipe[1], &port, sizeof port) != sizeof port)
@@ -107,7 +105,7 @@ static struct srdma_conn *accept_one(struct srdma_tls_context *context, struct s
 	socket = srdma_listener_accept(listener, 10000);
 	if (socket < 0 || srdma_conn_accept(socket, context, device, &options, NULL, NULL, &conn) != 0)
 		die("accept");
-	srdma_listener_delete(&listener);
+	srdma_listener_free(&listener);
 	return conn;
 }
 
@@ -146,7 +144,7 @@ static int serve(void)
 	ret = serve_messages(conn);
 	if (ret != SRDMA_ECLOSED)
 		die("serve");
-	srdma_conn_delete(&conn);
+	srdma_conn_free(&conn);
 	srdma_device_unref(&device);
 	srdma_tls_context_unref(&context);
 	return 0;
@@ -201,7 +199,6 @@ static struct samples pauses, turns;
 /* Asks for new PSNs when it is time to, and notes how long the change before took. */
 static void renew_now_and_then(struct srdma_conn *conn)
 {
-#ifdef SRDMA_HAS_SEAL
 	static double last;
 	static uint32_t epoch;
 	struct srdma_conn_info info;
@@ -213,15 +210,12 @@ static void renew_now_and_then(struct srdma_conn *conn)
 	if (now() - last < transfer.renew_ms / 1e3)
 		return;
 	last = now();
-	srdma_conn_info(conn, &info);
+	srdma_conn_get_info(conn, &info);
 	if (info.epoch != epoch)
 		note(&pauses, (double)info.pause_us);
 	epoch = info.epoch;
 	if (srdma_conn_renew(conn) != 0)
 		die("renew");
-#else
-	(void)conn;
-#endif
 }
 
 static int post(struct srdma_conn *conn, bool write, struct srdma_buffer *buffer, uint64_t number)
@@ -289,7 +283,7 @@ static uint64_t run_one_sided(struct srdma_conn *conn)
 	begin();
 	count = move(conn, transfer.mode == WRITE, buffer, UINT64_MAX, now() + transfer.seconds);
 	end();
-	srdma_buffer_delete(&buffer);
+	srdma_buffer_free(&buffer);
 	return count * transfer.size;
 }
 
@@ -405,7 +399,7 @@ static void run_client(void)
 	tell("turn", &turns);
 	tell("pause", &pauses);
 	puts("}");
-	srdma_conn_delete(&conn);
+	srdma_conn_free(&conn);
 	srdma_device_unref(&device);
 	srdma_tls_context_unref(&context);
 }
@@ -416,9 +410,16 @@ static void run_client(void)
 static void make_certificate(void)
 {
 	const char *names[] = {transfer.host};
-	struct srdma_cert_request request = {.kind = SRDMA_CERT_SELF_SIGNED, .common_name = "transfer", .names = names,
-					     .name_count = 1, .days = 1, .cert_file = transfer.cert, .key_file = transfer.key};
+	struct srdma_cert_request request;
 
+	srdma_cert_request_init(&request);
+	request.kind = SRDMA_CERT_SELF_SIGNED;
+	request.common_name = "transfer";
+	request.names = names;
+	request.name_count = 1;
+	request.days = 1;
+	request.cert_file = transfer.cert;
+	request.key_file = transfer.key;
 	snprintf(transfer.folder, sizeof transfer.folder, "/tmp/transfer.XXXXXX");
 	if (!mkdtemp(transfer.folder)) {
 		perror("transfer: a folder for the certificate");
@@ -475,10 +476,6 @@ int main(int argc, char **argv)
 				"[--count N] [--renew-ms N]\n");
 		return 2;
 	}
-#ifndef SRDMA_HAS_SEAL
-	if (transfer.seal || transfer.renew_ms != 0)
-		return 77;
-#endif
 	make_certificate();
 	/* Before the device is opened: its threads and mappings do not survive a fork. */
 	if (pipe(server_pipe) != 0 || (server = fork()) < 0) {

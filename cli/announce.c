@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#define FIELDS_MAX         6
 #define TEXT(key, value)   ((struct srdma_log_field){.name = (key), .text = (value)})
 #define NUMBER(key, value) ((struct srdma_log_field){.name = (key), .number = (int64_t)(value)})
 
@@ -23,9 +24,12 @@ static bool wants_json(const struct serve *serve)
 
 static void log_event(const char *event, const char *text, const struct srdma_log_field *fields, size_t count)
 {
+	const struct srdma_log_field *pointers[FIELDS_MAX];
 	const struct srdma_log_record record = {
-		.level = SRDMA_LOG_INFO, .event = event, .fields = fields, .field_count = count, .text = text};
+		.level = SRDMA_LOG_INFO, .event = event, .fields = pointers, .field_count = count, .text = text};
 
+	for (size_t i = 0; i < count; i++)
+		pointers[i] = &fields[i];
 	cli_log_record(&record);
 }
 
@@ -58,7 +62,7 @@ static void listening_json(const struct serve *serve)
 	object = json_pack("{s:s, s:s, s:i, s:o, s:s, s:i, s:I, s:i}", "event", "listening", "address", address, "port",
 			   (int)srdma_server_port(serve->server), "sockets", sockets, "device", srdma_device_name(serve->device),
 			   "device_port", (int)srdma_device_port(serve->device), "max_clients",
-			   (json_int_t)serve->settings.max_clients, "pid", (int)getpid());
+			   (json_int_t)serve->settings.limits.max_clients, "pid", (int)getpid());
 	if (object && serve->metrics)
 		json_object_set_new(object, "metrics_port", json_integer(metrics_port(serve->metrics)));
 	cli_json_print(object);
@@ -74,14 +78,14 @@ void announce_listening(const struct serve *serve)
 	if (serve->metrics)
 		snprintf(metrics, sizeof metrics, " metrics-port %u", port);
 	snprintf(text, sizeof text, "listening on %s device %s/%u max-clients %lld%s", addresses, device, device_port,
-		 (long long)serve->settings.max_clients, metrics);
+		 (long long)serve->settings.limits.max_clients, metrics);
 	if (is_logged()) {
 		const struct srdma_log_field fields[] = {
 			TEXT("addresses", addresses),
 			NUMBER("port", srdma_server_port(serve->server)),
 			TEXT("device", device),
 			NUMBER("device_port", device_port),
-			NUMBER("max_clients", serve->settings.max_clients),
+			NUMBER("max_clients", serve->settings.limits.max_clients),
 			NUMBER("metrics_port", port),
 		};
 

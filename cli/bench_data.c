@@ -61,7 +61,7 @@ static int open_line(struct line *line, struct bench *bench, const struct srdma_
 	if (code == CLI_EXIT_OK)
 		code = bench_connect(bench, options, &line->conn);
 	if (code == CLI_EXIT_OK)
-		srdma_conn_info(line->conn, &line->info);
+		srdma_conn_get_info(line->conn, &line->info);
 	return code;
 }
 
@@ -69,7 +69,7 @@ static int close_line(struct line *line, int code)
 {
 	int end = line->conn && code == CLI_EXIT_OK ? bench_disconnect(&line->conn) : CLI_EXIT_OK;
 
-	srdma_conn_delete(&line->conn);
+	srdma_conn_free(&line->conn);
 	bench_local_stop(line->bench);
 	free(line->data);
 	return code == CLI_EXIT_OK ? end : code;
@@ -147,11 +147,12 @@ int bench_latency(struct bench *bench)
 	const size_t *sizes = sizes_of(bench, latency_sizes, sizeof latency_sizes / sizeof latency_sizes[0], &count);
 	json_t *list = bench->result ? json_array() : NULL;
 	struct srdma_conn_options options;
+	struct srdma_qp_options qp;
 	struct line line;
 	size_t size;
 	int code;
 
-	settings_conn_options(&bench->settings, &options);
+	settings_conn_options(&bench->settings, &options, &qp);
 	if (options.message_size < largest(sizes, count))
 		options.message_size = (uint32_t)largest(sizes, count);
 	code = open_line(&line, bench, &options, 0);
@@ -290,7 +291,7 @@ static int bandwidth_table(struct line *line, const size_t *sizes, size_t count,
 		code = bandwidth_rows(line, "write", srdma_conn_post_write, buffer, sizes, count, region, list);
 	if (code == CLI_EXIT_OK)
 		code = bandwidth_rows(line, "read", srdma_conn_post_read, buffer, sizes, count, region, list);
-	srdma_buffer_delete(&buffer);
+	srdma_buffer_free(&buffer);
 	return code;
 }
 
@@ -301,10 +302,11 @@ int bench_bandwidth(struct bench *bench)
 		sizes_of(bench, bandwidth_sizes, sizeof bandwidth_sizes / sizeof bandwidth_sizes[0], &count);
 	json_t *list = bench->result ? json_array() : NULL;
 	struct srdma_conn_options options;
+	struct srdma_qp_options qp;
 	struct line line;
 	int code;
 
-	settings_conn_options(&bench->settings, &options);
+	settings_conn_options(&bench->settings, &options, &qp);
 	if (options.message_size < SEND_MESSAGE_SIZE)
 		options.message_size = SEND_MESSAGE_SIZE;
 	code = open_line(&line, bench, &options, largest(sizes, count));

@@ -54,16 +54,16 @@ static int make_cert(const struct bench_local *local, enum srdma_cert_kind kind,
 {
 	char ca_cert[128], ca_key[128], cert[128], key[128];
 	const char *names[] = {local->address};
-	struct srdma_cert_request request = {
-		.kind = kind,
-		.common_name = role,
-		.names = names,
-		.name_count = kind == SRDMA_CERT_SERVER ? 1 : 0,
-		.days = 1,
-		.cert_file = cert,
-		.key_file = key,
-	};
+	struct srdma_cert_request request;
 
+	srdma_cert_request_init(&request);
+	request.kind = kind;
+	request.common_name = role;
+	request.names = names;
+	request.name_count = kind == SRDMA_CERT_SERVER ? 1 : 0;
+	request.days = 1;
+	request.cert_file = cert;
+	request.key_file = key;
 	snprintf(ca_cert, sizeof ca_cert, "%s/ca.crt", local->directory);
 	snprintf(ca_key, sizeof ca_key, "%s/ca.key", local->directory);
 	snprintf(cert, sizeof cert, "%s/%s.crt", local->directory, role);
@@ -133,17 +133,18 @@ int bench_local_start(struct bench *bench, const struct srdma_conn_options *conn
 {
 	struct bench_local *local = bench->local;
 	struct srdma_server_options options;
+	struct srdma_conn_options own = *conn;
 	char target[INET6_ADDRSTRLEN + 16];
 	int ret;
 
 	srdma_server_options_init(&options);
 	options.address = local->address;
 	options.port = "0";
-	options.conn = *conn;
+	options.conn = &own;
 	/* Both ends are this process, so there is nobody else whom a foreign GID could be aimed at. */
-	if (!local->own_gid && !options.conn.gid_networks)
-		options.conn.gid_networks = "0.0.0.0/0,::/0";
-	options.handlers.on_message = on_message;
+	if (!local->own_gid && !own.gid_networks)
+		own.gid_networks = "0.0.0.0/0,::/0";
+	options.on_message = on_message;
 	ret = srdma_server_start(&options, local->context, bench->device, &local->server);
 	if (ret < 0)
 		return cli_fail(ret, "cannot start the server");

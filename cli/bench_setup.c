@@ -29,20 +29,22 @@ static int measure_one(struct bench *bench, const struct srdma_conn_options *opt
 {
 	struct srdma_conn *conn = NULL;
 	struct srdma_conn_info info;
+	struct srdma_conn_timing timing;
 	int code;
 
 	code = bench_connect(bench, options, &conn);
 	if (code != CLI_EXIT_OK)
 		return code;
-	srdma_conn_info(conn, &info);
+	srdma_conn_get_info(conn, &info);
+	srdma_conn_get_timing(conn, &timing);
 	snprintf(cipher, cipher_size, "%s", info.tls_cipher);
 	if (record) {
-		samples_add(&series[TCP], info.timing.tcp * 1000);
-		samples_add(&series[TLS], info.timing.tls * 1000);
-		samples_add(&series[EXCHANGE], info.timing.exchange * 1000);
-		samples_add(&series[QP], info.timing.qp * 1000);
-		samples_add(&series[PSN], info.timing.psn * 1000);
-		samples_add(&series[TOTAL], info.timing.total * 1000);
+		samples_add(&series[TCP], timing.tcp * 1000);
+		samples_add(&series[TLS], timing.tls * 1000);
+		samples_add(&series[EXCHANGE], timing.exchange * 1000);
+		samples_add(&series[QP], timing.qp * 1000);
+		samples_add(&series[PSN], timing.psn * 1000);
+		samples_add(&series[TOTAL], timing.total * 1000);
 	}
 	return bench_disconnect(&conn);
 }
@@ -121,8 +123,8 @@ static void report_json(const struct bench *bench, struct samples *series)
 int bench_setup(struct bench *bench)
 {
 	struct samples series[SERIES_COUNT] = {0};
-	struct srdma_server_options server;
-	struct srdma_conn_options options;
+	struct srdma_conn_options options, server;
+	struct srdma_qp_options qp;
 	int code = CLI_EXIT_OK;
 
 	for (int i = 0; i < SERIES_COUNT && code == CLI_EXIT_OK; i++)
@@ -130,16 +132,16 @@ int bench_setup(struct bench *bench)
 			code = cli_fail(-ENOMEM, "bench");
 	if (code != CLI_EXIT_OK)
 		goto out;
-	settings_conn_options(&bench->settings, &options);
-	srdma_server_options_init(&server);
+	settings_conn_options(&bench->settings, &options, &qp);
+	srdma_server_conn_options_init(&server);
 	/* Polling is for latency; here each end mostly waits for the other. */
 	if (options.spin < 0)
-		options.spin = server.conn.spin;
+		options.spin = server.spin;
 	if (bench->local) {
-		server.conn.spin = options.spin;
-		server.conn.message_size = options.message_size;
-		server.conn.depth = options.depth;
-		code = bench_local_start(bench, &server.conn);
+		server.spin = options.spin;
+		server.message_size = options.message_size;
+		server.depth = options.depth;
+		code = bench_local_start(bench, &server);
 	}
 	if (code == CLI_EXIT_OK)
 		code = measure(bench, &options, series);

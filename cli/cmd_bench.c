@@ -24,7 +24,7 @@ static const char details[] =
 	"  securdma bench --only latency --sizes 64 --iterations 10000 --json\n"
 	"  securdma bench --ca ca.crt --cert client.crt --key client.key server.example\n";
 
-#define AT(field) offsetof(struct bench, field)
+#define AT(field) OPTION_AT(struct bench, field)
 static const struct option bench_options[] = {
 	{"--connections", NULL, NULL, OPTION_NUMBER, FOR_BENCH, AT(connections), 1, 1000000, "N",
 	 "connections to set up"},
@@ -80,7 +80,7 @@ int bench_disconnect(struct srdma_conn **conn)
 
 	if (ret < 0)
 		code = cli_fail(ret, "disconnect");
-	srdma_conn_delete(conn);
+	srdma_conn_free(conn);
 	return code;
 }
 
@@ -128,7 +128,7 @@ static int set_up(struct bench *bench, const char *target)
 
 	if (target && settings_set_target(settings, target) < 0)
 		return cli_usage("bench", "'%s' is not HOST, HOST:PORT or [ADDRESS]:PORT", target);
-	if (target && !settings->ca_file && !settings->pin)
+	if (target && !settings->client_tls.ca_file && !settings->client_tls.pin)
 		return cli_usage("bench", "give --ca or --pin, to verify the server with");
 	ret = settings_open_device(settings, &bench->device);
 	if (ret < 0) {
@@ -195,7 +195,7 @@ int cmd_bench(int argc, char **argv)
 
 	if (settings_init(&bench.settings) < 0)
 		return cli_fail(-ENOMEM, "bench");
-	bench.settings.spin = -1;
+	bench.settings.conn.spin = -1;
 	if (command_line_parse(&line, argc, argv, &code))
 		code = run(&bench, target);
 	options_free(bench_options, BENCH_OPTION_COUNT, &bench);

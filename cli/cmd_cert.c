@@ -2,6 +2,7 @@
 /* securdma cert: makes and shows certificates. */
 #include "cli.h"
 #include "expiry.h"
+#include "securdma_cert.h"
 
 #include <errno.h>
 #include <getopt.h>
@@ -433,7 +434,6 @@ static const struct subcommand *find_subcommand(const char *name)
 int cmd_cert(int argc, char **argv)
 {
 	struct arguments arguments = {
-		.request = {.ca_cert_file = "ca.crt", .ca_key_file = "ca.key"},
 		.warn_days = EXPIRY_WARN_DAYS,
 	};
 	const struct subcommand *subcommand;
@@ -448,6 +448,9 @@ int cmd_cert(int argc, char **argv)
 	subcommand = find_subcommand(argv[1]);
 	if (!subcommand)
 		return cli_usage("cert", "unknown subcommand '%s'", argv[1]);
+	srdma_cert_request_init(&arguments.request);
+	arguments.request.ca_cert_file = "ca.crt";
+	arguments.request.ca_key_file = "ca.key";
 	arguments.request.kind = subcommand->kind;
 	arguments.request.days = subcommand->days;
 	arguments.request.names = arguments.names;

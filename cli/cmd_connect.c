@@ -49,7 +49,7 @@ struct connect {
 	struct srdma_reject reject;
 };
 
-#define AT(field) offsetof(struct connect, field)
+#define AT(field) OPTION_AT(struct connect, field)
 static const struct option connect_options[] = {
 	{"-e", NULL, NULL, OPTION_LIST, FOR_CONNECT, AT(scripts), 0, 0, "COMMANDS",
 	 "run commands, separated by ';'; may be repeated"},
@@ -89,9 +89,11 @@ static int set_up(struct connect *connect)
 	struct settings *settings = &connect->settings;
 	struct session *session = &connect->session;
 	struct srdma_link_options options;
+	struct srdma_conn_options conn;
+	struct srdma_qp_options qp;
 	int ret;
 
-	if (!settings->ca_file && !settings->pin)
+	if (!settings->client_tls.ca_file && !settings->client_tls.pin)
 		return cli_usage("connect", "give --ca or --pin, to verify the server with");
 	ret = credentials_client(settings, &connect->context);
 	if (ret < 0) {
@@ -104,11 +106,12 @@ static int set_up(struct connect *connect)
 		return ret == -EINVAL ? CLI_EXIT_USAGE : CLI_EXIT_DEVICE;
 	}
 	srdma_link_options_init(&options);
-	settings_conn_options(settings, &options.conn);
+	settings_conn_options(settings, &conn, &qp);
+	options.conn = &conn;
 	options.endpoints = connect->endpoints;
 	options.endpoint_count = connect->endpoint_count;
 	options.reconnect_ms = (int)settings->reconnect_ms;
-	ret = srdma_link_new(&options, connect->context, connect->device, &session->link);
+	ret = srdma_link_connect(&options, connect->context, connect->device, &session->link);
 	if (ret < 0)
 		return fail(connect, ret, "connect");
 	session->settings = settings;
@@ -174,7 +177,8 @@ static int finish(struct connect *connect, int code)
 	/* A peer that has asked to disconnect waits for its answer. */
 	if (!session->conn || (session->error && session->error != SRDMA_ECLOSED))
 		return code;
-	srdma_conn_info(session->conn, &session->info);
+	srdma_conn_get_info(session->conn, &session->info);
+	srdma_conn_get_timing(session->conn, &session->timing);
 	ret = srdma_link_disconnect(session->link, session_interrupted() ? "interrupted" : NULL, -1);
 	if (ret == 0 || code != CLI_EXIT_OK)
 		return code;
@@ -241,6 +245,7 @@ static int take_targets(struct connect *connect, const char *targets)
 			code = cli_usage("connect", "'%s' is not HOST, HOST:PORT or [ADDRESS]:PORT", target);
 		} else {
 			connect->endpoint_count++;
+			srdma_endpoint_init(endpoint);
 			endpoint->host = settings->host;
 			endpoint->port = settings->port;
 			settings->host = NULL;
@@ -269,7 +274,7 @@ static int run(struct connect *connect, const char *target)
 	if (connect->settings.json)
 		report(connect, code);
 	session_ignore_signals();
-	srdma_link_delete(&connect->session.link);
+	srdma_link_free(&connect->session.link);
 	for (size_t i = 0; i < connect->endpoint_count; i++) {
 		free((char *)connect->endpoints[i].host);
 		free((char *)connect->endpoints[i].port);

@@ -25,18 +25,18 @@ struct control_options {
 };
 
 static const struct option kick_options[] = {
-	{"--reason", NULL, NULL, OPTION_TEXT, FOR_CONTROL, offsetof(struct control_options, reason), 0, 0, "TEXT",
+	{"--reason", NULL, NULL, OPTION_TEXT, FOR_CONTROL, OPTION_AT(struct control_options, reason), 0, 0, "TEXT",
 	 "reason that the client is told"},
 };
 static const struct option drain_options[] = {
-	{"--timeout-ms", NULL, NULL, OPTION_NUMBER, FOR_CONTROL, offsetof(struct control_options, timeout_ms), 0, 86400000, "N",
+	{"--timeout-ms", NULL, NULL, OPTION_NUMBER, FOR_CONTROL, OPTION_AT(struct control_options, timeout_ms), 0, 86400000, "N",
 	 "time until the server stops, even with clients connected"},
-	{"--wait", NULL, NULL, OPTION_SWITCH, FOR_CONTROL, offsetof(struct control_options, wait), 0, 0, NULL,
+	{"--wait", NULL, NULL, OPTION_SWITCH, FOR_CONTROL, OPTION_AT(struct control_options, wait), 0, 0, NULL,
 	 "return when the server has gone"},
 };
 
 static const struct option reload_options[] = {
-	{"--quiet", NULL, NULL, OPTION_SWITCH, FOR_CONTROL, offsetof(struct control_options, quiet), 0, 0, NULL,
+	{"--quiet", NULL, NULL, OPTION_SWITCH, FOR_CONTROL, OPTION_AT(struct control_options, quiet), 0, 0, NULL,
 	 "do not repeat what the server has logged: why it refused, and what waits for its next start"},
 };
 

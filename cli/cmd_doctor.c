@@ -45,7 +45,6 @@ void doctor_find(struct doctor *doctor, enum finding finding, const char *what, 
 int cmd_doctor(int argc, char **argv)
 {
 	struct settings settings;
-	struct srdma_server_options defaults;
 	struct doctor doctor = {.settings = &settings};
 	struct command_line line = {
 		.name = "doctor",
@@ -59,8 +58,7 @@ int cmd_doctor(int argc, char **argv)
 
 	if (settings_init(&settings) < 0)
 		return cli_fail(-ENOMEM, "doctor");
-	srdma_server_options_init(&defaults);
-	settings.region_size = (int64_t)defaults.conn.region_size;
+	srdma_server_conn_options_init(&settings.conn);
 	if (!command_line_parse(&line, argc, argv, &code))
 		goto out;
 	if (settings.json)

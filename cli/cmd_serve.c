@@ -46,7 +46,6 @@ static const char details[] =
 /* The defaults of this command, then the file, then the flags. Returns an exit code; *go_on is false when the command is over. */
 static int read_settings(struct serve *serve, struct settings *settings, bool again, bool *go_on)
 {
-	struct srdma_server_options defaults;
 	struct command_line line = {
 		.name = "serve",
 		.command = FOR_SERVE,
@@ -60,8 +59,7 @@ static int read_settings(struct serve *serve, struct settings *settings, bool ag
 	*go_on = false;
 	if (settings_init(settings) < 0)
 		return cli_fail(-ENOMEM, "serve");
-	srdma_server_options_init(&defaults);
-	settings->region_size = (int64_t)defaults.conn.region_size;
+	srdma_server_conn_options_init(&settings->conn);
 	settings->log_level = SRDMA_LOG_INFO;
 	if (again) {
 		code = command_line_read_again(&line, serve->argc, serve->argv);
@@ -114,9 +112,9 @@ static int stop(struct serve *serve, bool device_failed)
 	control_server_close(&serve->control);
 	let_signals_kill();
 	metrics_stop(&serve->metrics);
-	srdma_server_status(serve->server, &status);
+	srdma_server_get_status(serve->server, &status);
 	service_manager_tell("STOPPING=1\nSTATUS=stopping: %u clients are told\nEXTEND_TIMEOUT_USEC=%lld", status.clients,
-			     (long long)(serve->settings.drain_timeout_ms + MARGIN_MS) * 1000);
+			     (long long)(serve->settings.server.drain_timeout_ms + MARGIN_MS) * 1000);
 	unfinished = srdma_server_stop(&serve->server);
 	announce_stopped(serve, &status, unfinished, device_failed);
 	if (device_failed) {
@@ -131,7 +129,7 @@ static int check_credentials(const struct settings *settings)
 {
 	if (!settings->cert_file || !settings->key_file)
 		return cli_usage("serve", "give --cert and --key; 'securdma cert' makes them");
-	if (!settings->client_ca_file && !settings->insecure_anonymous_clients)
+	if (!settings->server_tls.client_ca_file && !settings->server_tls.insecure_anonymous_clients)
 		return cli_usage("serve",
 				 "give --client-ca, to verify clients with (or --insecure-anonymous-clients, to serve "
 				 "anyone who can reach the port)");
@@ -231,7 +229,7 @@ static int run(struct serve *serve)
 	int interval = service_manager_interval(1000);
 
 	for (;;) {
-		srdma_server_status(serve->server, &status);
+		srdma_server_get_status(serve->server, &status);
 		if (status.device_failed || is_drained(serve, &status))
 			return stop(serve, status.device_failed);
 		announce_state(serve, &status);
@@ -267,7 +265,7 @@ static int open_control(struct serve *serve)
 static int start_server(struct serve *serve)
 {
 	struct settings *settings = &serve->settings;
-	struct srdma_server_options options;
+	struct server_options options;
 	int ret, code = CLI_EXIT_OK;
 
 	/* Before the server: a port that can't be had is known before a client comes. */
@@ -275,15 +273,12 @@ static int start_server(struct serve *serve)
 		code = metrics_listen(settings->metrics, &serve->metrics);
 	if (code != CLI_EXIT_OK)
 		return code;
-	srdma_server_options_init(&options);
-	options.address = settings->listen_address;
-	options.port = settings->listen_port;
-	options.listen_fds = serve->sockets;
-	options.listen_fd_count = serve->socket_count;
 	ret = settings_server_options(settings, &options);
 	if (ret < 0)
 		return cli_fail(ret, "cannot start");
-	ret = srdma_server_start(&options, serve->context, serve->device, &serve->server);
+	options.server.listen_fds = serve->sockets;
+	options.server.listen_fd_count = serve->socket_count;
+	ret = srdma_server_start(&options.server, serve->context, serve->device, &serve->server);
 	if (ret == -EADDRNOTAVAIL) {
 		cli_fail(ret, "cannot start");
 		return CLI_EXIT_FAILED;

@@ -27,10 +27,10 @@ struct top_options {
 };
 
 static const struct option options_table[] = {
-	{"-n", NULL, NULL, OPTION_NUMBER, FOR_CONTROL, offsetof(struct top_options, rounds), 0, 1000000000, "N",
+	{"-n", NULL, NULL, OPTION_NUMBER, FOR_CONTROL, OPTION_AT(struct top_options, rounds), 0, 1000000000, "N",
 	 "end after N screens; 0: never"},
-	{"--once", NULL, NULL, OPTION_SWITCH, FOR_CONTROL, offsetof(struct top_options, once), 0, 0, NULL, "the same as -n 1"},
-	{"--interval-ms", NULL, NULL, OPTION_NUMBER, FOR_CONTROL, offsetof(struct top_options, interval_ms), 100, 3600000, "N",
+	{"--once", NULL, NULL, OPTION_SWITCH, FOR_CONTROL, OPTION_AT(struct top_options, once), 0, 0, NULL, "the same as -n 1"},
+	{"--interval-ms", NULL, NULL, OPTION_NUMBER, FOR_CONTROL, OPTION_AT(struct top_options, interval_ms), 100, 3600000, "N",
 	 "time between two screens"},
 };
 

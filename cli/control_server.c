@@ -64,8 +64,10 @@ static bool is_own(int fd, const char *path)
 		errno = EPERM;
 		return false;
 	}
-	errno = ESTALE;
-	return lstat(path, &there) == 0 && there.st_dev == opened.st_dev && there.st_ino == opened.st_ino;
+	if (lstat(path, &there) == 0 && there.st_dev == opened.st_dev && there.st_ino == opened.st_ino)
+		return true;
+	errno = ESTALE; /* also when another server has just taken it away: try again */
+	return false;
 }
 
 /* Two servers that start at once must not each take the other's new socket for a dead one's. */

@@ -28,8 +28,8 @@ static bool wanted(const struct doctor *doctor, const struct srdma_port_info *po
 {
 	const struct settings *settings = doctor->settings;
 
-	return (!settings->device || strcmp(settings->device, port->device) == 0) &&
-	       (settings->device_port == 0 || settings->device_port == port->port);
+	return (!settings->device.name || strcmp(settings->device.name, port->device) == 0) &&
+	       (settings->device.port == 0 || settings->device.port == port->port);
 }
 
 /* ---- the network interface under a port ------------------------------------------------------------------------ */
@@ -105,7 +105,7 @@ static void report_port(struct doctor *doctor, const struct srdma_port_info *por
 	if (ethernet)
 		report_netdev(doctor, port, netdev);
 	if (port->state != IBV_PORT_ACTIVE) {
-		doctor_find(doctor, wanted(doctor, port) && doctor->settings->device ? FINDING_FAIL : FINDING_WARN, what,
+		doctor_find(doctor, wanted(doctor, port) && doctor->settings->device.name ? FINDING_FAIL : FINDING_WARN, what,
 			    ethernet ? "ip link set dev NETDEV up   (its network interface: 'rdma link' names it)"
 				     : "check the cable, and that a subnet manager runs (systemctl start opensm)",
 			    "%s, %s", ethernet ? "Ethernet" : "InfiniBand", state_name(port->state));
@@ -197,7 +197,7 @@ void doctor_check_devices(struct doctor *doctor)
 		report_no_device(doctor);
 	else if (!doctor->usable_device)
 		doctor_find(doctor, FINDING_FAIL, "device", "securdma doctor   (without --device and --port-num it shows all)",
-			    "%s has no usable port", doctor->settings->device ? doctor->settings->device : "this machine");
+			    "%s has no usable port", doctor->settings->device.name ? doctor->settings->device.name : "this machine");
 	report_kernel(doctor);
 	report_uverbs(doctor);
 	srdma_device_list_free(&ports);

@@ -37,7 +37,7 @@ static void take(const struct srdma_check *check, void *arg)
 static void check_server_credentials(struct doctor *doctor)
 {
 	const struct settings *settings = doctor->settings;
-	bool has_both = settings->cert_file && settings->ca_file;
+	bool has_both = settings->cert_file && settings->client_tls.ca_file;
 	struct taking taking = {.doctor = doctor, .except = has_both ? CHAIN : NULL}, chain = {.doctor = doctor, .only = CHAIN};
 	struct srdma_tls_server_options options;
 
@@ -45,7 +45,7 @@ static void check_server_credentials(struct doctor *doctor)
 	srdma_tls_server_check(&options, take, &taking);
 	/* What its clients trust is known: then so is whether they can verify it. */
 	if (has_both)
-		srdma_cert_check(SRDMA_CERT_SERVER, settings->cert_file, NULL, settings->ca_file, take, &chain);
+		srdma_cert_check(SRDMA_CERT_SERVER, settings->cert_file, NULL, settings->client_tls.ca_file, take, &chain);
 }
 
 static void check_client_credentials(struct doctor *doctor, bool has_own)
@@ -77,7 +77,7 @@ static void check_pair(struct doctor *doctor)
 void doctor_check_certificates(struct doctor *doctor)
 {
 	const struct settings *settings = doctor->settings;
-	bool server = settings->client_ca_file || settings->insecure_anonymous_clients, client = settings->ca_file || settings->pin;
+	bool server = settings->server_tls.client_ca_file || settings->server_tls.insecure_anonymous_clients, client = settings->client_tls.ca_file || settings->client_tls.pin;
 
 	if (server)
 		check_server_credentials(doctor);
@@ -96,11 +96,10 @@ void doctor_check_certificates(struct doctor *doctor)
 void doctor_check_limits(struct doctor *doctor)
 {
 	struct taking taking = {.doctor = doctor};
-	struct srdma_server_options options;
+	struct server_options options;
 
-	srdma_server_options_init(&options);
 	if (settings_server_options(doctor->settings, &options) == 0)
-		srdma_server_check(&options, doctor->device, take, &taking);
+		srdma_server_check(&options.server, doctor->device, take, &taking);
 }
 
 static const char *port_advice(int error, const char *port, char *text, size_t size)
@@ -122,15 +121,15 @@ void doctor_check_port(struct doctor *doctor)
 	char advice[128];
 	int ret;
 
-	ret = srdma_listener_new(settings->listen_address, settings->listen_port, &listener);
+	ret = srdma_listener_listen(settings->server.address, settings->server.port, &listener);
 	if (ret == 0) {
-		doctor_find(doctor, FINDING_OK, "TLS port", NULL, "%s is free", settings->listen_port);
-		srdma_listener_delete(&listener);
+		doctor_find(doctor, FINDING_OK, "TLS port", NULL, "%s is free", settings->server.port);
+		srdma_listener_free(&listener);
 		return;
 	}
 	/* Where a server runs already, a port in use is as it should be. */
 	doctor_find(doctor, ret == -EADDRINUSE ? FINDING_WARN : FINDING_FAIL, "TLS port",
-		    port_advice(ret, settings->listen_port, advice, sizeof advice), "%s", srdma_error_text());
+		    port_advice(ret, settings->server.port, advice, sizeof advice), "%s", srdma_error_text());
 }
 
 void doctor_become_user(struct doctor *doctor)

@@ -7,7 +7,7 @@
 #include <string.h>
 #include <strings.h>
 
-#define AT(field) offsetof(struct identity, field)
+#define AT(field) OPTION_AT(struct identity, field)
 
 /* {flag, section, key, type, commands, offset, min, max, value name, help} */
 const struct option identity_options[] = {

@@ -4,7 +4,7 @@
 #define CLI_IDENTITIES_H
 
 #include "option.h"
-#include "securdma.h"
+#include "securdma_server.h"
 
 struct identity {
 	char *name;

@@ -127,7 +127,7 @@ static void print_json(const struct srdma_log_record *record)
 		json_object_set_new(object, "security", json_true());
 	json_object_set_new(object, "message", json_text(record->text));
 	for (size_t i = 0; i < record->field_count; i++) {
-		const struct srdma_log_field *field = &record->fields[i];
+		const struct srdma_log_field *field = record->fields[i];
 
 		json_object_set_new(object, field->name, field->text ? json_text(field->text) : json_integer(field->number));
 	}
@@ -255,7 +255,7 @@ void cli_log_start(enum srdma_log_level level, enum cli_log_format format, bool 
 	sink.format = format;
 	sink.timestamps = timestamps;
 	to_journal();
-	srdma_log_set_records(level, print_record, NULL);
+	srdma_log_set(level, print_record, NULL);
 	release_held();
 }
 

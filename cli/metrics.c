@@ -51,7 +51,7 @@ static bool split(char *where, const char **address, const char **port)
 static int listen_on(const char *address, const char *port, struct metrics *metrics)
 {
 	struct srdma_listener *listener = NULL;
-	int ret = srdma_listener_new(address, port, &listener);
+	int ret = srdma_listener_listen(address, port, &listener);
 
 	if (ret < 0) {
 		cli_error("metrics: %s", srdma_error_text());
@@ -60,7 +60,7 @@ static int listen_on(const char *address, const char *port, struct metrics *metr
 	metrics->port = srdma_listener_port(listener);
 	metrics->socket = fcntl(srdma_listener_fd(listener), F_DUPFD_CLOEXEC, 0);
 	ret = errno;
-	srdma_listener_delete(&listener);
+	srdma_listener_free(&listener);
 	if (metrics->socket < 0) {
 		cli_error("metrics: cannot duplicate the listening socket: %s", strerror(ret));
 		return CLI_EXIT_FAILED;
@@ -99,12 +99,11 @@ uint16_t metrics_port(const struct metrics *metrics)
 
 static char *make_text(struct srdma_server *server, size_t *size)
 {
-	struct srdma_server_metrics *m = malloc(sizeof *m);
+	struct srdma_server_metrics *m = NULL;
 	char *text = NULL;
-	FILE *file = m ? open_memstream(&text, size) : NULL;
+	FILE *file = srdma_server_get_metrics(server, &m) == 0 ? open_memstream(&text, size) : NULL;
 
 	if (file) {
-		srdma_server_metrics(server, m);
 		metrics_print(m, file);
 		/* Out of memory shows here. */
 		if (fclose(file) != 0) {
@@ -112,7 +111,7 @@ static char *make_text(struct srdma_server *server, size_t *size)
 			text = NULL;
 		}
 	}
-	free(m);
+	srdma_server_metrics_free(&m);
 	return text;
 }
 
@@ -149,7 +148,7 @@ static enum MHD_Result tell_readiness(struct MHD_Connection *connection, struct 
 	static char ready[] = "ready\n", draining[] = "draining\n", no_device[] = "the RDMA device has failed\n";
 	struct srdma_server_status status;
 
-	srdma_server_status(server, &status);
+	srdma_server_get_status(server, &status);
 	if (status.device_failed)
 		return tell(connection, MHD_HTTP_SERVICE_UNAVAILABLE, no_device);
 	if (status.draining)

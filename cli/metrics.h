@@ -3,7 +3,7 @@
 #ifndef CLI_METRICS_H
 #define CLI_METRICS_H
 
-#include "securdma.h"
+#include "securdma_server.h"
 
 #include <stdio.h>
 

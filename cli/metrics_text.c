@@ -27,7 +27,7 @@ static void print_state(const struct srdma_server_metrics *m, FILE *file)
 	single(file, "setups_pending", "gauge", "Connections in set-up now.", m->pending);
 	single(file, "workers", "gauge", "Threads that serve clients.", m->workers);
 	family(file, "worker_clients", "gauge", "Clients of each thread, those in set-up included.");
-	for (unsigned i = 0; i < m->workers && i < SRDMA_METRICS_WORKERS; i++)
+	for (unsigned i = 0; i < m->worker_load_count; i++)
 		fprintf(file, "securdma_worker_clients{worker=\"%u\"} %u\n", i, m->worker_load[i]);
 	single(file, "device_failed", "gauge", "Whether the RDMA device is gone.", m->device_failed);
 	if (m->certificate_not_after != 0)
@@ -39,7 +39,7 @@ static void print_histogram(const struct srdma_histogram *histogram, const char 
 {
 	uint64_t sum = 0;
 
-	for (unsigned i = 0; i < SRDMA_HISTOGRAM_BUCKETS; i++) {
+	for (unsigned i = 0; i < histogram->bucket_count; i++) {
 		uint64_t bound = srdma_histogram_bound(i);
 
 		sum += histogram->counts[i];
@@ -58,16 +58,16 @@ static void print_setups(const struct srdma_server_metrics *m, FILE *file)
 {
 	single(file, "setups_accepted_total", "counter", "Clients ever connected.", m->accepted);
 	family(file, "setups_rejected_total", "counter", "Set-ups whose client was told REJECT.");
-	for (unsigned i = SRDMA_REJECT_NONE + 1; i <= SRDMA_REJECT_BUSY; i++)
+	for (unsigned i = SRDMA_REJECT_NONE + 1; i <= SRDMA_REJECT_BUSY && i < m->rejected_count; i++)
 		labelled(file, "setups_rejected_total", "reason", srdma_reject_reason_name((enum srdma_reject_reason)i),
 			 m->rejected[i]);
 	family(file, "setups_failed_total", "counter", "Set-ups that failed otherwise.");
-	for (unsigned i = 0; i < SRDMA_SETUP_FAILURES; i++)
+	for (unsigned i = 0; i < m->failed_count; i++)
 		labelled(file, "setups_failed_total", "reason", srdma_setup_failure_name((enum srdma_setup_failure)i),
 			 m->failed[i]);
 	family(file, "setup_duration_seconds", "histogram", "Time to set a client up, of those accepted.");
-	for (unsigned i = 0; i < SRDMA_SETUP_PHASES; i++)
-		print_histogram(&m->setup_time[i], srdma_setup_phase_name((enum srdma_setup_phase)i), file);
+	for (unsigned i = 0; i < m->setup_time_count; i++)
+		print_histogram(m->setup_time[i], srdma_setup_phase_name((enum srdma_setup_phase)i), file);
 }
 
 static void print_traffic(const struct srdma_server_metrics *m, FILE *file)
@@ -103,10 +103,10 @@ static void print_ends(const struct srdma_server_metrics *m, FILE *file)
 	_Static_assert(sizeof statuses / sizeof *statuses == IBV_WC_TM_RNDV_INCOMPLETE + 1, "a word for each status");
 
 	family(file, "clients_ended_total", "counter", "Connected clients that ended, by how.");
-	for (unsigned i = 0; i < SRDMA_CLIENT_ENDS; i++)
+	for (unsigned i = 0; i < m->ended_count; i++)
 		labelled(file, "clients_ended_total", "cause", srdma_client_end_name((enum srdma_client_end)i), m->ended[i]);
 	family(file, "completion_errors_total", "counter", "Completions with an error that ended a connection, by status.");
-	for (unsigned i = IBV_WC_SUCCESS + 1; i < sizeof statuses / sizeof *statuses; i++)
+	for (unsigned i = IBV_WC_SUCCESS + 1; i < sizeof statuses / sizeof *statuses && i < m->completion_error_count; i++)
 		labelled(file, "completion_errors_total", "status", statuses[i], m->completion_errors[i]);
 }
 

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "option.h"
 
+#include "securdma_server.h"
+
 #include "cli.h"
 
 #include <errno.h>
@@ -148,29 +150,52 @@ static int add_text(const char *text, struct option_list *list, char *allowed, s
 	return -ENOMEM;
 }
 
+static int64_t load(const void *value, size_t width)
+{
+	switch (width) {
+	case sizeof(uint8_t): return *(const uint8_t *)value;
+	case sizeof(int32_t): return *(const int32_t *)value;
+	default: return *(const int64_t *)value;
+	}
+}
+
+static void store(void *value, size_t width, int64_t number)
+{
+	switch (width) {
+	case sizeof(uint8_t): *(uint8_t *)value = (uint8_t)number; break;
+	case sizeof(int32_t): *(int32_t *)value = (int32_t)number; break;
+	default: *(int64_t *)value = number; break;
+	}
+}
+
+/* Of each type whose value is an integer. */
+static int parse(const struct option *option, const char *text, int64_t *number, char *allowed, size_t size)
+{
+	switch (option->type) {
+	case OPTION_ACCESS: return set_word(access_words, text, number, allowed, size);
+	case OPTION_LEVEL: return set_word(level_words, text, number, allowed, size);
+	case OPTION_LOG_FORMAT: return set_word(log_format_words, text, number, allowed, size);
+	case OPTION_SEAL: return set_word(seal_words, text, number, allowed, size);
+	case OPTION_SWITCH: return set_word(switch_words, text, number, allowed, size);
+	case OPTION_WORKERS: return set_workers(option, text, number, allowed, size);
+	default: return set_number(option, text, number, allowed, size);
+	}
+}
+
 int option_set(const struct option *option, void *base, const char *text, char *allowed, size_t size)
 {
 	void *value = (char *)base + option->offset;
-	int64_t on;
+	int64_t number;
 	int ret;
 
-	switch (option->type) {
-	case OPTION_TEXT: return set_text(text, value, allowed, size);
-	case OPTION_NUMBER:
-	case OPTION_SIZE: return set_number(option, text, value, allowed, size);
-	case OPTION_ACCESS: return set_word(access_words, text, value, allowed, size);
-	case OPTION_LEVEL: return set_word(level_words, text, value, allowed, size);
-	case OPTION_LOG_FORMAT: return set_word(log_format_words, text, value, allowed, size);
-	case OPTION_SEAL: return set_word(seal_words, text, value, allowed, size);
-	case OPTION_WORKERS: return set_workers(option, text, value, allowed, size);
-	case OPTION_LIST: return add_text(text, value, allowed, size);
-	case OPTION_SWITCH:
-		ret = set_word(switch_words, text, &on, allowed, size);
-		if (ret == 0)
-			*(bool *)value = on != 0;
-		return ret;
-	}
-	return -EINVAL;
+	if (option->type == OPTION_TEXT)
+		return set_text(text, value, allowed, size);
+	if (option->type == OPTION_LIST)
+		return add_text(text, value, allowed, size);
+	ret = parse(option, text, &number, allowed, size);
+	if (ret == 0)
+		store(value, option->width, number);
+	return ret;
 }
 
 static void format_size(int64_t number, char *text, size_t size)
@@ -186,6 +211,7 @@ static void format_size(int64_t number, char *text, size_t size)
 void option_format(const struct option *option, const void *base, char *text, size_t size)
 {
 	const void *value = (const char *)base + option->offset;
+	int64_t number = option->type == OPTION_TEXT || option->type == OPTION_LIST ? 0 : load(value, option->width);
 	const char *string;
 
 	switch (option->type) {
@@ -193,19 +219,19 @@ void option_format(const struct option *option, const void *base, char *text, si
 		string = *(char *const *)value;
 		snprintf(text, size, "%s", string ? string : "");
 		break;
-	case OPTION_NUMBER: snprintf(text, size, "%lld", (long long)*(const int64_t *)value); break;
-	case OPTION_SIZE: format_size(*(const int64_t *)value, text, size); break;
+	case OPTION_NUMBER: snprintf(text, size, "%lld", (long long)number); break;
+	case OPTION_SIZE: format_size(number, text, size); break;
 	case OPTION_WORKERS:
-		if (*(const int64_t *)value > 0)
-			snprintf(text, size, "%lld", (long long)*(const int64_t *)value);
+		if (number > 0)
+			snprintf(text, size, "%lld", (long long)number);
 		else
-			snprintf(text, size, "%s", word_of(worker_words, *(const int64_t *)value));
+			snprintf(text, size, "%s", word_of(worker_words, number));
 		break;
-	case OPTION_ACCESS: snprintf(text, size, "%s", word_of(access_words, *(const int64_t *)value)); break;
-	case OPTION_LEVEL: snprintf(text, size, "%s", word_of(level_words, *(const int64_t *)value)); break;
-	case OPTION_LOG_FORMAT: snprintf(text, size, "%s", word_of(log_format_words, *(const int64_t *)value)); break;
-	case OPTION_SEAL: snprintf(text, size, "%s", word_of(seal_words, *(const int64_t *)value)); break;
-	case OPTION_SWITCH: snprintf(text, size, "%s", *(const bool *)value ? "yes" : "no"); break;
+	case OPTION_ACCESS: snprintf(text, size, "%s", word_of(access_words, number)); break;
+	case OPTION_LEVEL: snprintf(text, size, "%s", word_of(level_words, number)); break;
+	case OPTION_LOG_FORMAT: snprintf(text, size, "%s", word_of(log_format_words, number)); break;
+	case OPTION_SEAL: snprintf(text, size, "%s", word_of(seal_words, number)); break;
+	case OPTION_SWITCH: snprintf(text, size, "%s", number ? "yes" : "no"); break;
 	case OPTION_LIST: text[0] = '\0'; break;
 	}
 }
@@ -220,9 +246,8 @@ bool option_equals(const struct option *option, const void *a, const void *b)
 
 		return one && other ? strcmp(one, other) == 0 : one == other;
 	}
-	case OPTION_SWITCH: return *(const bool *)x == *(const bool *)y;
 	case OPTION_LIST: return true;
-	default: return *(const int64_t *)x == *(const int64_t *)y;
+	default: return load(x, option->width) == load(y, option->width);
 	}
 }
 

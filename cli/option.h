@@ -10,14 +10,14 @@
 
 enum option_type {
 	OPTION_TEXT,   /* char *, owned */
-	OPTION_NUMBER, /* int64_t between min and max */
+	OPTION_NUMBER, /* an integer between min and max */
 	OPTION_SIZE,   /* likewise; K, M and G suffixes */
 	OPTION_SWITCH, /* bool; the flag takes no value */
-	OPTION_ACCESS, /* int64_t: IBV_ACCESS_REMOTE_* from rw, r, w, none */
-	OPTION_LEVEL,  /* int64_t: enum srdma_log_level */
-	OPTION_LOG_FORMAT, /* int64_t: enum cli_log_format */
-	OPTION_SEAL,   /* int64_t: enum srdma_seal */
-	OPTION_WORKERS, /* int64_t: a number between 1 and max, or SRDMA_WORKERS_* from auto, per-client */
+	OPTION_ACCESS, /* an integer: IBV_ACCESS_REMOTE_* from rw, r, w, none */
+	OPTION_LEVEL,  /* an integer: enum srdma_log_level */
+	OPTION_LOG_FORMAT, /* an integer: enum cli_log_format */
+	OPTION_SEAL,   /* an integer: enum srdma_seal */
+	OPTION_WORKERS, /* an integer: a number between 1 and max, or SRDMA_WORKERS_* from auto, per-client */
 	OPTION_LIST,   /* struct option_list; the flag may be repeated */
 };
 
@@ -31,11 +31,15 @@ struct option {
 	const char *section, *key; /* in the configuration file; NULL: only a flag */
 	enum option_type type;
 	unsigned commands; /* mask of the commands that have the flag */
-	size_t offset;     /* of the value in the structure that the table belongs to */
+	size_t offset, width; /* of the value in the structure that the table belongs to: OPTION_AT */
 	int64_t min, max;
 	const char *value_name; /* "NAME", for the help text */
 	const char *help;
 };
+
+/* Offset and width of a field. An integer of one byte is unsigned, a wider one signed: no limit of a setting is so high that it
+ * would matter. */
+#define OPTION_AT(structure, field) offsetof(structure, field), sizeof(((structure *)NULL)->field)
 
 /* Sets the option's value in the structure `base` from text. On failure *allowed (of `size` bytes) says what would have
  * been right. Errors: -EINVAL, -ENOMEM. */

@@ -63,8 +63,8 @@ static int change(uid_t uid, gid_t gid)
 /* What SIGHUP will want to read again. */
 static void warn_of_unreadable(const struct settings *settings)
 {
-	const char *const files[] = {settings->config_file, settings->cert_file, settings->key_file, settings->client_ca_file,
-				     settings->client_crl_file};
+	const char *const files[] = {settings->config_file, settings->cert_file, settings->key_file, settings->server_tls.client_ca_file,
+				     settings->server_tls.client_crl_file};
 
 	for (size_t i = 0; i < sizeof files / sizeof *files; i++)
 		if (files[i] && access(files[i], R_OK) != 0)

@@ -4,27 +4,9 @@
 #include "cli.h"
 #include "credentials.h"
 
-#include <string.h>
-
-/* What takes effect while serving. */
-static const char *const changeable[] = {
-	"--cert", "--key", "--client-ca", "--client-crl", "--insecure-anonymous-clients", "--allow-tls12",
-	"--crl-require-all", "--identity-from",
-	"--max-clients", "--max-pending", "--max-clients-per-identity", "--max-clients-per-address", "--max-setups-per-second",
-	"--only-listed-identities",
-};
-
-static bool is_changeable(const struct option *option)
-{
-	for (size_t i = 0; i < sizeof changeable / sizeof *changeable; i++)
-		if (strcmp(option->flag, changeable[i]) == 0)
-			return true;
-	return false;
-}
-
 static void name_what_stays(const struct option *option, void *later)
 {
-	if (is_changeable(option))
+	if (option->commands & AT_RELOAD)
 		return;
 	cli_log(SRDMA_LOG_WARN, "reload: the new value of %s takes effect at the next start", option->flag);
 	if (later)
@@ -64,6 +46,6 @@ bool reload(struct srdma_server *server, struct settings *settings, struct setti
 	*fresh = old; /* the caller frees it */
 	cli_log_event(SRDMA_LOG_INFO, "server.reloaded",
 		      "reloaded: certificates, CAs, revocation lists and limits; at most %lld clients; listed identities: %zu",
-		      (long long)settings->max_clients, settings->identities.count);
+		      (long long)settings->limits.max_clients, settings->identities.count);
 	return true;
 }

@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <linux/netlink.h>
 #include <net/if.h>
+#include <netinet/in.h>
 #include <sched.h>
 #include <seccomp.h>
 #include <stddef.h>
@@ -135,18 +136,33 @@ static int add_threads(scmp_filter_ctx filter)
 	return ret == 0 ? seccomp_rule_add(filter, SCMP_ACT_KILL_PROCESS, CALL(ptrace), 0) : ret;
 }
 
+/* TCP and UDP, by all three arguments: other protocols, many of them modules that the kernel would load for it, have their types. */
+static int add_networks(scmp_filter_ctx filter)
+{
+	static const struct {
+		int type, protocol;
+	} kinds[] = {{SOCK_STREAM, 0}, {SOCK_STREAM, IPPROTO_TCP}, {SOCK_DGRAM, 0}, {SOCK_DGRAM, IPPROTO_UDP}};
+	static const int networks[] = {AF_INET, AF_INET6};
+	int ret = 0;
+
+	for (size_t i = 0; i < 8 && ret == 0; i++)
+		ret = seccomp_rule_add(filter, SCMP_ACT_ALLOW, CALL(socket), 3,
+				       SCMP_A0(SCMP_CMP_MASKED_EQ, LOW_HALF, (scmp_datum_t)networks[i / 4]),
+				       SCMP_A1(SCMP_CMP_MASKED_EQ, SOCKET_TYPE, (scmp_datum_t)kinds[i % 4].type),
+				       SCMP_A2(SCMP_CMP_MASKED_EQ, LOW_HALF, (scmp_datum_t)kinds[i % 4].protocol));
+	return ret;
+}
+
 static int add_sockets(scmp_filter_ctx filter)
 {
-	/* TCP and UDP, and of the kernel's own what tells addresses and RDMA devices. */
-	static const int networks[] = {AF_INET, AF_INET6}, types[] = {SOCK_STREAM, SOCK_DGRAM}, kernel[] = {NETLINK_ROUTE, NETLINK_RDMA};
+	/* Of the kernel's own: what tells addresses and RDMA devices. */
+	static const int kernel[] = {NETLINK_ROUTE, NETLINK_RDMA};
 	int ret = allow_if(filter, CALL(socketpair), 0, AF_UNIX);
 
 	if (ret == 0)
 		ret = allow_if(filter, CALL(socket), 0, AF_UNIX);
-	for (size_t i = 0; i < 4 && ret == 0; i++)
-		ret = seccomp_rule_add(filter, SCMP_ACT_ALLOW, CALL(socket), 2,
-				       SCMP_A0(SCMP_CMP_MASKED_EQ, LOW_HALF, (scmp_datum_t)networks[i / 2]),
-				       SCMP_A1(SCMP_CMP_MASKED_EQ, SOCKET_TYPE, (scmp_datum_t)types[i % 2]));
+	if (ret == 0)
+		ret = add_networks(filter);
 	for (size_t i = 0; i < 2 && ret == 0; i++)
 		ret = seccomp_rule_add(filter, SCMP_ACT_ALLOW, CALL(socket), 2, SCMP_A0(SCMP_CMP_MASKED_EQ, LOW_HALF, AF_NETLINK),
 				       SCMP_A2(SCMP_CMP_MASKED_EQ, LOW_HALF, (scmp_datum_t)kernel[i]));

@@ -58,7 +58,7 @@ json_t *server_status_json(struct srdma_server *server)
 	struct snapshot snapshot = {0};
 	json_t *clients = json_array();
 
-	srdma_server_status(server, &status);
+	srdma_server_get_status(server, &status);
 	srdma_server_each(server, visit, &snapshot);
 	for (size_t i = 0; i < snapshot.count; i++)
 		json_array_append_new(clients, client_json(&snapshot.infos[i]));

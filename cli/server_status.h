@@ -3,7 +3,7 @@
 #ifndef CLI_SERVER_STATUS_H
 #define CLI_SERVER_STATUS_H
 
-#include "securdma.h"
+#include "securdma_server.h"
 
 #include <jansson.h>
 

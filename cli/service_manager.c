@@ -58,17 +58,17 @@ static void format(const union address *address, char *text, size_t size)
 static int check_settings(const struct settings *settings, const union address *address, const char *where)
 {
 	const struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE};
-	const char *port = settings->listen_port_said ? settings->listen_port : NULL;
-	bool same_host = !settings->listen_address, same_port = !port;
+	const char *port = settings->listen_port_said ? settings->server.port : NULL;
+	bool same_host = !settings->server.address, same_port = !port;
 	struct addrinfo *list = NULL;
 	int error;
 
 	if (same_host && same_port)
 		return CLI_EXIT_OK;
-	error = getaddrinfo(settings->listen_address, port ? port : SRDMA_DEFAULT_PORT, &hints, &list);
+	error = getaddrinfo(settings->server.address, port ? port : SRDMA_DEFAULT_PORT, &hints, &list);
 	if (error != 0) {
-		cli_error("cannot find the address %s port %s to listen on: %s", settings->listen_address ? settings->listen_address : "*",
-			  settings->listen_port, gai_strerror(error));
+		cli_error("cannot find the address %s port %s to listen on: %s", settings->server.address ? settings->server.address : "*",
+			  settings->server.port, gai_strerror(error));
 		return CLI_EXIT_USAGE;
 	}
 	for (const struct addrinfo *ai = list; ai; ai = ai->ai_next) {
@@ -82,7 +82,7 @@ static int check_settings(const struct settings *settings, const union address *
 		return CLI_EXIT_OK;
 	cli_error("the service manager hands over a socket that listens on %s, but the settings say %s %s; remove '%s' from the settings, or "
 		  "change ListenStream= in the socket unit",
-		  where, same_host ? "port" : "address", same_host ? port : settings->listen_address, same_host ? "port" : "address");
+		  where, same_host ? "port" : "address", same_host ? port : settings->server.address, same_host ? "port" : "address");
 	return CLI_EXIT_USAGE;
 }
 

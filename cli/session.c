@@ -86,7 +86,8 @@ int session_begin(struct session *session)
 	char *reply;
 
 	session->conn = srdma_link_conn(session->link);
-	srdma_conn_info(session->conn, &session->info);
+	srdma_conn_get_info(session->conn, &session->info);
+	srdma_conn_get_timing(session->conn, &session->timing);
 	/* Another server may have agreed to longer messages. */
 	reply = realloc(session->reply, session->info.message_size + 1);
 	if (!reply)
@@ -101,7 +102,7 @@ static int begin_again(struct session *session)
 	struct srdma_link_loss loss;
 	size_t length;
 
-	srdma_link_loss(session->link, &loss);
+	srdma_link_get_loss(session->link, &loss);
 	session->reconnects++;
 	if (!session->results)
 		printf("reconnected after %llu ms: %s; messages up to %llu acknowledged, %llu in doubt\n",
@@ -199,7 +200,7 @@ int session_echo(struct session *session, const void *data, size_t length)
 		ret = srdma_link_send(session->link, data, length, -1, NULL);
 		if (ret == 0) {
 			what = "echo";
-			ret = receive(session, now_ms() + session->settings->timeout_ms, &received);
+			ret = receive(session, now_ms() + session->settings->conn.timeout_ms, &received);
 		}
 		if (ret == 0)
 			return check_echo(session, data, length, received);
@@ -231,7 +232,7 @@ int session_idle(struct session *session, int ms)
 json_t *session_json(const struct session *session)
 {
 	const struct srdma_conn_info *info = &session->info;
-	const struct srdma_conn_timing *timing = &info->timing;
+	const struct srdma_conn_timing *timing = &session->timing;
 	json_t *object;
 
 	object = json_pack("{s:I, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:s}", "client_id",
@@ -263,7 +264,7 @@ json_t *session_json(const struct session *session)
 void session_print(const struct session *session)
 {
 	const struct srdma_conn_info *info = &session->info;
-	const struct srdma_conn_timing *timing = &info->timing;
+	const struct srdma_conn_timing *timing = &session->timing;
 	char name[10 * sizeof info->peer_name];
 
 	printf("connected to %s (%s) as client %llu, %s %s\n", info->peer_address,

@@ -4,12 +4,14 @@
 #define CLI_SESSION_H
 
 #include "cli.h"
+#include "securdma_link.h"
 #include "settings.h"
 
 struct session {
 	const struct settings *settings;
 	struct srdma_link *link;
 	struct srdma_conn *conn;     /* the link's of the moment; NULL: none */
+	struct srdma_conn_timing timing;
 	struct srdma_conn_info info; /* as it was when the connection came up */
 	bool show_psn;
 	char *reply; /* room for the longest message */

@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define AT(field)   offsetof(struct settings, field)
+#define AT(field) OPTION_AT(struct settings, field)
 #define FOR_CLIENTS (FOR_CONNECT | FOR_BENCH)
 #define FOR_VERBS   (FOR_SERVE | FOR_CONNECT | FOR_BENCH)
 #define MS_MAX      3600000
@@ -26,113 +26,113 @@ const struct option settings_options[] = {
 	 "text, or json: an object on each line"},
 	{"--json", NULL, NULL, OPTION_SWITCH, FOR_ALL, AT(json), 0, 0, NULL, "print JSON, for scripts"},
 
-	{"--device", "device", "name", OPTION_TEXT, FOR_ALL & ~FOR_CONTROL, AT(device), 0, 0, "NAME",
+	{"--device", "device", "name", OPTION_TEXT, FOR_ALL & ~FOR_CONTROL, AT(device.name), 0, 0, "NAME",
 	 "RDMA device; default: the first with an active port, preferably one of this network namespace"},
-	{"--port-num", "device", "port", OPTION_NUMBER, FOR_ALL & ~FOR_CONTROL, AT(device_port), 0, 255, "N",
+	{"--port-num", "device", "port", OPTION_NUMBER, FOR_ALL & ~FOR_CONTROL, AT(device.port), 0, 255, "N",
 	 "the device's port; 0: the first active one"},
 	{"--device-wait-ms", "device", "wait-ms", OPTION_NUMBER, FOR_SERVE, AT(device_wait_ms), 0, MS_MAX, "N",
 	 "how long to wait for the device when it is not there yet; 0: not at all"},
-	{"--gid-index", "device", "gid-index", OPTION_NUMBER, FOR_VERBS, AT(gid_index), -1, 255, "N",
+	{"--gid-index", "device", "gid-index", OPTION_NUMBER, FOR_VERBS, AT(device.gid_index), -1, 255, "N",
 	 "index of the source GID; -1: chosen by address"},
 
-	{"--ca", "tls", "ca", OPTION_TEXT, FOR_CLIENTS | FOR_DOCTOR, AT(ca_file), 0, 0, "FILE",
+	{"--ca", "tls", "ca", OPTION_TEXT, FOR_CLIENTS | FOR_DOCTOR, AT(client_tls.ca_file), 0, 0, "FILE",
 	 "CA certificates to verify the server with"},
-	{"--pin", "tls", "pin", OPTION_TEXT, FOR_CLIENTS | FOR_DOCTOR, AT(pin), 0, 0, "sha256:HEX",
+	{"--pin", "tls", "pin", OPTION_TEXT, FOR_CLIENTS | FOR_DOCTOR, AT(client_tls.pin), 0, 0, "sha256:HEX",
 	 "public key of a self-signed server certificate, instead of --ca"},
-	{"--server-name", "tls", "server-name", OPTION_TEXT, FOR_CLIENTS, AT(server_name), 0, 0, "NAME",
+	{"--server-name", "tls", "server-name", OPTION_TEXT, FOR_CLIENTS, AT(client_tls.server_name), 0, 0, "NAME",
 	 "name that the server's certificate must have; default: HOST"},
-	{"--cert", "tls", "cert", OPTION_TEXT, FOR_ALL & ~FOR_CONTROL, AT(cert_file), 0, 0, "FILE", "own certificate"},
-	{"--key", "tls", "key", OPTION_TEXT, FOR_ALL & ~FOR_CONTROL, AT(key_file), 0, 0, "FILE", "own private key"},
-	{"--client-ca", "tls", "client-ca", OPTION_TEXT, FOR_SERVE | FOR_DOCTOR, AT(client_ca_file), 0, 0, "FILE",
+	{"--cert", "tls", "cert", OPTION_TEXT, (FOR_ALL & ~FOR_CONTROL) | AT_RELOAD, AT(cert_file), 0, 0, "FILE", "own certificate"},
+	{"--key", "tls", "key", OPTION_TEXT, (FOR_ALL & ~FOR_CONTROL) | AT_RELOAD, AT(key_file), 0, 0, "FILE", "own private key"},
+	{"--client-ca", "tls", "client-ca", OPTION_TEXT, FOR_SERVE | FOR_DOCTOR | AT_RELOAD, AT(server_tls.client_ca_file), 0, 0, "FILE",
 	 "CA certificates to verify clients with"},
-	{"--crl", "tls", "crl", OPTION_TEXT, FOR_CLIENTS | FOR_DOCTOR, AT(crl_file), 0, 0, "FILE",
+	{"--crl", "tls", "crl", OPTION_TEXT, FOR_CLIENTS | FOR_DOCTOR, AT(client_tls.crl_file), 0, 0, "FILE",
 	 "revocation lists of the CAs in --ca"},
-	{"--client-crl", "tls", "client-crl", OPTION_TEXT, FOR_SERVE, AT(client_crl_file), 0, 0, "FILE",
+	{"--client-crl", "tls", "client-crl", OPTION_TEXT, FOR_SERVE | AT_RELOAD, AT(server_tls.client_crl_file), 0, 0, "FILE",
 	 "revocation lists of the CAs in --client-ca"},
-	{"--crl-require-all", "tls", "crl-require-all", OPTION_SWITCH, FOR_SERVE | FOR_CLIENTS, AT(crl_require_all), 0, 0, NULL,
+	{"--crl-require-all", "tls", "crl-require-all", OPTION_SWITCH, FOR_SERVE | FOR_CLIENTS | AT_RELOAD, AT(crl_require_all), 0, 0, NULL,
 	 "each CA below a trusted one needs a revocation list, too"},
-	{"--identity-from", "tls", "identity-from", OPTION_TEXT, FOR_SERVE, AT(identity_from), 0, 0, "KIND,...",
+	{"--identity-from", "tls", "identity-from", OPTION_TEXT, FOR_SERVE | AT_RELOAD, AT(server_tls.identity_from), 0, 0, "KIND,...",
 	 "names of a certificate that a client goes by: cn, uri, email, dns, pin; default: cn,uri,email,dns"},
-	{"--insecure-anonymous-clients", "tls", "insecure-anonymous-clients", OPTION_SWITCH, FOR_SERVE,
-	 AT(insecure_anonymous_clients), 0, 0, NULL, "serve clients that show no certificate"},
-	{"--allow-tls12", "tls", "allow-tls12", OPTION_SWITCH, FOR_SERVE | FOR_CLIENTS, AT(allow_tls12), 0, 0, NULL,
+	{"--insecure-anonymous-clients", "tls", "insecure-anonymous-clients", OPTION_SWITCH, FOR_SERVE | AT_RELOAD,
+	 AT(server_tls.insecure_anonymous_clients), 0, 0, NULL, "serve clients that show no certificate"},
+	{"--allow-tls12", "tls", "allow-tls12", OPTION_SWITCH, FOR_SERVE | FOR_CLIENTS | AT_RELOAD, AT(allow_tls12), 0, 0, NULL,
 	 "accept TLS 1.2 as well as 1.3"},
 
-	{"--mtu", "connection", "mtu", OPTION_NUMBER, FOR_VERBS, AT(path_mtu), 0, 4096, "BYTES",
+	{"--mtu", "connection", "mtu", OPTION_NUMBER, FOR_VERBS, AT(qp.path_mtu), 0, 4096, "BYTES",
 	 "highest path MTU: 256, 512, 1024, 2048 or 4096; 0: the port's"},
-	{"--message-size", "connection", "message-size", OPTION_SIZE, FOR_VERBS | FOR_DOCTOR, AT(message_size), 64,
+	{"--message-size", "connection", "message-size", OPTION_SIZE, FOR_VERBS | FOR_DOCTOR, AT(conn.message_size), 64,
 	 1 << 20, "BYTES", "longest message; the lower of both ends is used"},
-	{"--depth", "connection", "depth", OPTION_NUMBER, FOR_VERBS | FOR_DOCTOR, AT(depth), 1, 4096, "N",
+	{"--depth", "connection", "depth", OPTION_NUMBER, FOR_VERBS | FOR_DOCTOR, AT(conn.depth), 1, 4096, "N",
 	 "messages in flight per direction; the lower of both ends is used"},
-	{"--rdma-depth", "connection", "rdma-depth", OPTION_NUMBER, FOR_VERBS, AT(rdma_depth), 1, 4096, "N",
+	{"--rdma-depth", "connection", "rdma-depth", OPTION_NUMBER, FOR_VERBS, AT(conn.rdma_depth), 1, 4096, "N",
 	 "RDMA writes and reads in flight"},
-	{"--region-size", "connection", "region-size", OPTION_SIZE, FOR_VERBS | FOR_DOCTOR, AT(region_size), 0,
+	{"--region-size", "connection", "region-size", OPTION_SIZE, FOR_VERBS | FOR_DOCTOR, AT(conn.region_size), 0,
 	 (int64_t)1 << 40, "BYTES", "region offered to the peer"},
-	{"--region-access", "connection", "region-access", OPTION_ACCESS, FOR_SERVE | FOR_CONNECT, AT(region_access), 0,
+	{"--region-access", "connection", "region-access", OPTION_ACCESS, FOR_SERVE | FOR_CONNECT, AT(conn.region_access), 0,
 	 0, "RIGHTS", "what the peer may do to it: rw, r, w or none"},
-	{"--timeout-ms", "connection", "timeout-ms", OPTION_NUMBER, FOR_VERBS, AT(timeout_ms), 1, MS_MAX, "N",
+	{"--timeout-ms", "connection", "timeout-ms", OPTION_NUMBER, FOR_VERBS, AT(conn.timeout_ms), 1, MS_MAX, "N",
 	 "time-out of each operation"},
-	{"--setup-timeout-ms", "connection", "setup-timeout-ms", OPTION_NUMBER, FOR_VERBS, AT(setup_timeout_ms), 1,
+	{"--setup-timeout-ms", "connection", "setup-timeout-ms", OPTION_NUMBER, FOR_VERBS, AT(conn.setup_timeout_ms), 1,
 	 MS_MAX, "N", "time-out for name lookup, TCP, TLS, exchange and queue pair together"},
-	{"--busy-retry-ms", "connection", "busy-retry-ms", OPTION_NUMBER, FOR_CLIENTS, AT(busy_retry_ms), 0, MS_MAX, "N",
+	{"--busy-retry-ms", "connection", "busy-retry-ms", OPTION_NUMBER, FOR_CLIENTS, AT(conn.busy_retry_ms), 0, MS_MAX, "N",
 	 "how long to try again while the server is too busy; 0: not at all"},
 	{"--reconnect-ms", "connection", "reconnect-ms", OPTION_NUMBER, FOR_CONNECT, AT(reconnect_ms), 0, MS_MAX, "N",
 	 "how long to try to connect again after a loss; 0: not at all"},
-	{"--seal", "connection", "seal", OPTION_SEAL, FOR_VERBS, AT(seal), 0, 0, "off|required",
+	{"--seal", "connection", "seal", OPTION_SEAL, FOR_VERBS, AT(conn.seal), 0, 0, "off|required",
 	 "encrypt and authenticate all RDMA traffic; both ends need the same setting"},
-	{"--epoch-psns", "connection", "epoch-psns", OPTION_NUMBER, FOR_VERBS, AT(epoch_psns), 0, SRDMA_EPOCH_PSNS, "N",
+	{"--epoch-psns", "connection", "epoch-psns", OPTION_NUMBER, FOR_VERBS, AT(conn.epoch_psns), 0, SRDMA_EPOCH_PSNS, "N",
 	 "packets that each end may send before both draw new PSNs; 0: no limit, and no recovery"},
-	{"--epoch-ms", "connection", "epoch-ms", OPTION_NUMBER, FOR_VERBS, AT(epoch_ms), 0, MS_MAX, "N",
+	{"--epoch-ms", "connection", "epoch-ms", OPTION_NUMBER, FOR_VERBS, AT(conn.epoch_ms), 0, MS_MAX, "N",
 	 "milliseconds after which both ends draw new PSNs and make a new queue pair; 0: not by time"},
-	{"--recoveries", "connection", "recoveries", OPTION_NUMBER, FOR_VERBS, AT(recoveries), 0, 1000000, "N",
+	{"--recoveries", "connection", "recoveries", OPTION_NUMBER, FOR_VERBS, AT(conn.recoveries), 0, 1000000, "N",
 	 "failed queue pairs to replace in a minute; 0: a failure ends the connection"},
-	{"--max-bytes-per-second", "connection", "max-bytes-per-second", OPTION_SIZE, FOR_SERVE, AT(max_bytes_per_second), 0,
+	{"--max-bytes-per-second", "connection", "max-bytes-per-second", OPTION_SIZE, FOR_SERVE, AT(conn.max_bytes_per_second), 0,
 	 (int64_t)1 << 40, "BYTES",
 	 "bytes accepted from each client in a second: messages and, if sealed, writes and reads; 0: no limit"},
-	{"--spin", "connection", "spin", OPTION_NUMBER, FOR_VERBS, AT(spin), -1, 1000000, "US",
+	{"--spin", "connection", "spin", OPTION_NUMBER, FOR_VERBS, AT(conn.spin), -1, 1000000, "US",
 	 "microseconds to poll before sleeping; -1: always poll"},
-	{"--gid-networks", "connection", "gid-networks", OPTION_TEXT, FOR_VERBS, AT(gid_networks), 0, 0, "CIDR,...",
+	{"--gid-networks", "connection", "gid-networks", OPTION_TEXT, FOR_VERBS, AT(conn.gid_networks), 0, 0, "CIDR,...",
 	 "networks that a peer's GID may be in, besides its own address"},
 
-	{"--qp-timeout", "connection", "qp-timeout", OPTION_NUMBER, FOR_VERBS, AT(qp_timeout), 0, 31, "N",
+	{"--qp-timeout", "connection", "qp-timeout", OPTION_NUMBER, FOR_VERBS, AT(qp.timeout), 0, 31, "N",
 	 "local ACK timeout, 4.096 us * 2^N; 0: never"},
-	{"--retry-count", "connection", "retry-count", OPTION_NUMBER, FOR_VERBS, AT(retry_count), 0, 7, "N",
+	{"--retry-count", "connection", "retry-count", OPTION_NUMBER, FOR_VERBS, AT(qp.retry_count), 0, 7, "N",
 	 "transport retries"},
-	{"--rnr-retry", "connection", "rnr-retry", OPTION_NUMBER, FOR_VERBS, AT(rnr_retry), 0, 7, "N",
+	{"--rnr-retry", "connection", "rnr-retry", OPTION_NUMBER, FOR_VERBS, AT(qp.rnr_retry), 0, 7, "N",
 	 "retries when the receiver is not ready; 7: for ever"},
-	{"--min-rnr-timer", "connection", "min-rnr-timer", OPTION_NUMBER, FOR_VERBS, AT(min_rnr_timer), 0, 31, "N",
+	{"--min-rnr-timer", "connection", "min-rnr-timer", OPTION_NUMBER, FOR_VERBS, AT(qp.min_rnr_timer), 0, 31, "N",
 	 "RNR NAK timer code of the InfiniBand specification"},
-	{"--max-rd-atomic", "connection", "max-rd-atomic", OPTION_NUMBER, FOR_VERBS, AT(max_rd_atomic), 1, 128, "N",
+	{"--max-rd-atomic", "connection", "max-rd-atomic", OPTION_NUMBER, FOR_VERBS, AT(qp.max_rd_atomic), 1, 128, "N",
 	 "outstanding RDMA reads; the device may allow fewer"},
-	{"--service-level", "connection", "service-level", OPTION_NUMBER, FOR_VERBS, AT(service_level), 0, 15, "N",
+	{"--service-level", "connection", "service-level", OPTION_NUMBER, FOR_VERBS, AT(qp.service_level), 0, 15, "N",
 	 "InfiniBand service level"},
-	{"--traffic-class", "connection", "traffic-class", OPTION_NUMBER, FOR_VERBS, AT(traffic_class), 0, 255, "N",
+	{"--traffic-class", "connection", "traffic-class", OPTION_NUMBER, FOR_VERBS, AT(qp.traffic_class), 0, 255, "N",
 	 "of the GRH or IP header"},
-	{"--hop-limit", "connection", "hop-limit", OPTION_NUMBER, FOR_VERBS, AT(hop_limit), 1, 255, "N",
+	{"--hop-limit", "connection", "hop-limit", OPTION_NUMBER, FOR_VERBS, AT(qp.hop_limit), 1, 255, "N",
 	 "of the GRH or IP header"},
 
-	{"--listen", "server", "address", OPTION_TEXT, FOR_SERVE | FOR_DOCTOR, AT(listen_address), 0, 0, "ADDRESS",
+	{"--listen", "server", "address", OPTION_TEXT, FOR_SERVE | FOR_DOCTOR, AT(server.address), 0, 0, "ADDRESS",
 	 "address to listen on; default: all"},
-	{"--port", "server", "port", OPTION_TEXT, FOR_SERVE | FOR_DOCTOR, AT(listen_port), 0, 0, "PORT",
+	{"--port", "server", "port", OPTION_TEXT, FOR_SERVE | FOR_DOCTOR, AT(server.port), 0, 0, "PORT",
 	 "TLS port to listen on; 0: any free one; default: " SRDMA_DEFAULT_PORT},
-	{"--max-clients", "server", "max-clients", OPTION_NUMBER, FOR_SERVE | FOR_DOCTOR, AT(max_clients), 1,
+	{"--max-clients", "server", "max-clients", OPTION_NUMBER, FOR_SERVE | FOR_DOCTOR | AT_RELOAD, AT(limits.max_clients), 1,
 	 1000000, "N", "clients connected at once"},
-	{"--max-clients-per-identity", "server", "max-clients-per-identity", OPTION_NUMBER, FOR_SERVE,
-	 AT(max_clients_per_identity), 0, 1000000, "N",
+	{"--max-clients-per-identity", "server", "max-clients-per-identity", OPTION_NUMBER, FOR_SERVE | AT_RELOAD,
+	 AT(limits.max_clients_per_identity), 0, 1000000, "N",
 	 "clients connected at once under one identity; 0: max-clients"},
-	{"--max-clients-per-address", "server", "max-clients-per-address", OPTION_NUMBER, FOR_SERVE,
-	 AT(max_clients_per_address), 0, 1000000, "N", "clients connected at once from one IP address; 0: max-clients"},
-	{"--only-listed-identities", "server", "only-listed-identities", OPTION_SWITCH, FOR_SERVE, AT(only_listed_identities), 0,
+	{"--max-clients-per-address", "server", "max-clients-per-address", OPTION_NUMBER, FOR_SERVE | AT_RELOAD,
+	 AT(limits.max_clients_per_address), 0, 1000000, "N", "clients connected at once from one IP address; 0: max-clients"},
+	{"--only-listed-identities", "server", "only-listed-identities", OPTION_SWITCH, FOR_SERVE | AT_RELOAD, AT(limits.only_listed_identities), 0,
 	 0, NULL, "serve only clients whose name has an [identity NAME] section in the configuration file"},
-	{"--workers", "server", "workers", OPTION_WORKERS, FOR_SERVE, AT(workers), 1, 1024, "N",
+	{"--workers", "server", "workers", OPTION_WORKERS, FOR_SERVE, AT(server.workers), 1, 1024, "N",
 	 "threads that serve clients; auto: as many as processors; per-client: one for each client"},
-	{"--max-pending", "server", "max-pending", OPTION_NUMBER, FOR_SERVE, AT(max_pending), 1, 65535, "N",
+	{"--max-pending", "server", "max-pending", OPTION_NUMBER, FOR_SERVE | AT_RELOAD, AT(limits.max_pending), 1, 65535, "N",
 	 "clients in set-up at once; more are told to try again"},
-	{"--max-setups-per-second", "server", "max-setups-per-second", OPTION_NUMBER, FOR_SERVE,
-	 AT(max_setups_per_second), 0, 1000000, "N", "set-ups begun in a second; 0: no limit"},
-	{"--proxy-networks", "server", "proxy-networks", OPTION_TEXT, FOR_SERVE, AT(proxy_networks), 0, 0, "CIDR,...",
+	{"--max-setups-per-second", "server", "max-setups-per-second", OPTION_NUMBER, FOR_SERVE | AT_RELOAD,
+	 AT(limits.max_setups_per_second), 0, 1000000, "N", "set-ups begun in a second; 0: no limit"},
+	{"--proxy-networks", "server", "proxy-networks", OPTION_TEXT, FOR_SERVE, AT(server.proxy_networks), 0, 0, "CIDR,...",
 	 "networks of load balancers, whose connections begin with a PROXY header"},
-	{"--drain-timeout-ms", "server", "drain-timeout-ms", OPTION_NUMBER, FOR_SERVE, AT(drain_timeout_ms), 0, MS_MAX,
+	{"--drain-timeout-ms", "server", "drain-timeout-ms", OPTION_NUMBER, FOR_SERVE, AT(server.drain_timeout_ms), 0, MS_MAX,
 	 "N", "time for all clients to end in order when the server stops"},
 	{"--metrics", "server", "metrics", OPTION_TEXT, FOR_SERVE, AT(metrics), 0, 0, "ADDRESS:PORT",
 	 "serve Prometheus metrics over HTTP; PORT alone: on the loopback address; default: none"},
@@ -153,58 +153,25 @@ const size_t settings_option_count = sizeof settings_options / sizeof settings_o
 
 int settings_init(struct settings *settings)
 {
-	struct srdma_device_options device;
-	struct srdma_conn_options conn;
-	struct srdma_server_options server;
-
-	srdma_device_options_init(&device);
-	srdma_conn_options_init(&conn);
-	srdma_server_options_init(&server);
-	*settings = (struct settings){
-		.log_level = SRDMA_LOG_WARN,
-		.device_port = device.port,
-		.gid_index = device.gid_index,
-		.path_mtu = conn.qp.path_mtu,
-		.message_size = conn.message_size,
-		.depth = conn.depth,
-		.rdma_depth = conn.rdma_depth,
-		.region_size = (int64_t)conn.region_size,
-		.region_access = conn.region_access,
-		.timeout_ms = conn.timeout_ms,
-		.setup_timeout_ms = conn.setup_timeout_ms,
-		.busy_retry_ms = conn.busy_retry_ms,
-		.seal = conn.seal,
-		.epoch_psns = conn.epoch_psns,
-		.epoch_ms = conn.epoch_ms,
-		.recoveries = conn.recoveries,
-		.spin = conn.spin,
-		.qp_timeout = conn.qp.timeout,
-		.retry_count = conn.qp.retry_count,
-		.rnr_retry = conn.qp.rnr_retry,
-		.min_rnr_timer = conn.qp.min_rnr_timer,
-		.max_rd_atomic = conn.qp.max_rd_atomic,
-		.service_level = conn.qp.service_level,
-		.traffic_class = conn.qp.traffic_class,
-		.hop_limit = conn.qp.hop_limit,
-		.max_clients = server.limits.max_clients,
-		.max_pending = server.limits.max_pending,
-		.workers = SRDMA_WORKERS_AUTO, /* the echo service does not block */
-		.drain_timeout_ms = server.drain_timeout_ms,
-	};
-	settings->port = strdup(SRDMA_DEFAULT_PORT);
-	if (!settings->port) {
-		settings_free(settings);
-		return -ENOMEM;
-	}
-	return 0;
+	*settings = (struct settings){.log_level = SRDMA_LOG_WARN, .port = strdup(SRDMA_DEFAULT_PORT)};
+	srdma_device_options_init(&settings->device);
+	srdma_tls_client_options_init(&settings->client_tls);
+	srdma_tls_server_options_init(&settings->server_tls);
+	srdma_qp_options_init(&settings->qp);
+	srdma_conn_options_init(&settings->conn);
+	srdma_server_options_init(&settings->server);
+	srdma_server_limits_init(&settings->limits);
+	settings->server.port = NULL;                    /* settings_complete */
+	settings->server.workers = SRDMA_WORKERS_AUTO; /* the echo service does not block */
+	return settings->port ? 0 : -ENOMEM;
 }
 
 int settings_complete(struct settings *settings)
 {
-	settings->listen_port_said = settings->listen_port != NULL;
-	if (!settings->listen_port)
-		settings->listen_port = strdup(SRDMA_DEFAULT_PORT);
-	return settings->listen_port ? CLI_EXIT_OK : cli_fail(-ENOMEM, "settings");
+	settings->listen_port_said = settings->server.port != NULL;
+	if (!settings->server.port)
+		settings->server.port = strdup(SRDMA_DEFAULT_PORT);
+	return settings->server.port ? CLI_EXIT_OK : cli_fail(-ENOMEM, "settings");
 }
 
 void settings_free(struct settings *settings)
@@ -389,93 +356,51 @@ void settings_compare(const struct settings *a, const struct settings *b, unsign
 	}
 }
 
-void settings_conn_options(const struct settings *settings, struct srdma_conn_options *options)
+void settings_conn_options(const struct settings *settings, struct srdma_conn_options *options, struct srdma_qp_options *qp)
 {
-	srdma_conn_options_init(options);
-	options->qp.path_mtu = (uint32_t)settings->path_mtu;
-	options->qp.timeout = (uint8_t)settings->qp_timeout;
-	options->qp.retry_count = (uint8_t)settings->retry_count;
-	options->qp.rnr_retry = (uint8_t)settings->rnr_retry;
-	options->qp.min_rnr_timer = (uint8_t)settings->min_rnr_timer;
-	options->qp.max_rd_atomic = (uint8_t)settings->max_rd_atomic;
-	options->qp.service_level = (uint8_t)settings->service_level;
-	options->qp.traffic_class = (uint8_t)settings->traffic_class;
-	options->qp.hop_limit = (uint8_t)settings->hop_limit;
-	options->message_size = (uint32_t)settings->message_size;
-	options->depth = (uint32_t)settings->depth;
-	options->rdma_depth = (uint32_t)settings->rdma_depth;
-	options->region_size = (size_t)settings->region_size;
-	options->region_access = (unsigned)settings->region_access;
-	options->timeout_ms = (int)settings->timeout_ms;
-	options->setup_timeout_ms = (int)settings->setup_timeout_ms;
-	options->busy_retry_ms = (int)settings->busy_retry_ms;
-	options->seal = (enum srdma_seal)settings->seal;
-	options->epoch_psns = (uint32_t)settings->epoch_psns;
-	options->epoch_ms = (int)settings->epoch_ms;
-	options->recoveries = (unsigned)settings->recoveries;
-	options->max_bytes_per_second = (uint64_t)settings->max_bytes_per_second;
-	options->spin = (int)settings->spin;
-	options->gid_networks = settings->gid_networks;
+	*qp = settings->qp;
+	*options = settings->conn;
+	options->qp = qp;
 }
 
 void settings_client_tls(const struct settings *settings, struct srdma_tls_client_options *options)
 {
-	srdma_tls_client_options_init(options);
-	options->ca_file = settings->ca_file;
-	options->crl_file = settings->crl_file;
-	options->crl_require_all = settings->crl_require_all;
-	options->pin = settings->pin;
-	options->server_name = settings->server_name;
+	*options = settings->client_tls;
 	options->cert_file = settings->cert_file;
 	options->key_file = settings->key_file;
 	options->allow_tls12 = settings->allow_tls12;
+	options->crl_require_all = settings->crl_require_all;
 }
 
 void settings_server_tls(const struct settings *settings, struct srdma_tls_server_options *options)
 {
-	srdma_tls_server_options_init(options);
+	*options = settings->server_tls;
 	options->cert_file = settings->cert_file;
 	options->key_file = settings->key_file;
-	options->client_ca_file = settings->client_ca_file;
-	options->client_crl_file = settings->client_crl_file;
-	options->crl_require_all = settings->crl_require_all;
-	options->identity_from = settings->identity_from;
-	options->insecure_anonymous_clients = settings->insecure_anonymous_clients;
 	options->allow_tls12 = settings->allow_tls12;
+	options->crl_require_all = settings->crl_require_all;
 }
 
 int settings_server_limits(struct settings *settings, struct srdma_server_limits *limits)
 {
-	srdma_server_limits_init(limits);
-	limits->max_clients = (unsigned)settings->max_clients;
-	limits->max_pending = (unsigned)settings->max_pending;
-	limits->max_clients_per_identity = (unsigned)settings->max_clients_per_identity;
-	limits->max_clients_per_address = (unsigned)settings->max_clients_per_address;
-	limits->max_setups_per_second = (unsigned)settings->max_setups_per_second;
-	limits->only_listed_identities = settings->only_listed_identities;
+	*limits = settings->limits;
 	limits->identity_count = settings->identities.count;
 	limits->identities = identities_forms(&settings->identities);
 	return limits->identity_count == 0 || limits->identities ? 0 : -ENOMEM;
 }
 
-int settings_server_options(struct settings *settings, struct srdma_server_options *options)
+int settings_server_options(struct settings *settings, struct server_options *options)
 {
-	options->workers = (int)settings->workers;
-	options->proxy_networks = settings->proxy_networks;
-	options->drain_timeout_ms = (int)settings->drain_timeout_ms;
-	settings_conn_options(settings, &options->conn);
+	options->server = settings->server;
+	options->server.limits = &options->limits;
+	options->server.conn = &options->conn;
+	settings_conn_options(settings, &options->conn, &options->qp);
 	return settings_server_limits(settings, &options->limits);
 }
 
 int settings_open_device(const struct settings *settings, struct srdma_device **device)
 {
-	struct srdma_device_options options;
-
-	srdma_device_options_init(&options);
-	options.name = settings->device;
-	options.port = (uint8_t)settings->device_port;
-	options.gid_index = (int)settings->gid_index;
-	return srdma_device_open(&options, device);
+	return srdma_device_open(&settings->device, device);
 }
 
 static int replace_text(char **text, const char *start, size_t length)

@@ -106,6 +106,9 @@ static int do_read(struct session *session, char *rest)
 	/* Keeps a mistyped length from taking all memory; the exact bounds are the library's to check. */
 	if (length > session->info.peer_region_size)
 		length = session->info.peer_region_size + 1;
+	/* And of a region a server may say that it is as long as it likes. */
+	if (length > (SIZE_MAX - 5) / 4)
+		return session_complain(session, "read: %llu bytes are more than this program has memory for", (unsigned long long)length);
 	data = malloc(length + 1);
 	text = malloc(4 * length + 5);
 	ret = data && text ? srdma_conn_read(session->conn, data, length, offset, -1) : -ENOMEM;
@@ -129,7 +132,7 @@ static int do_stat(struct session *session, char *rest)
 
 	if (take_word(&rest))
 		return wrong(session, "stat");
-	srdma_conn_info(session->conn, &session->info);
+	srdma_conn_get_info(session->conn, &session->info);
 	if (session->results) {
 		object = json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I}", "command", "stat", "messages_sent",
 				   (json_int_t)info->messages_sent, "messages_received",

@@ -1,16 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Only the secure bring-up: TLS, certificates and random PSNs from the library, the queue pair is the program's own.
  * One side offers memory, the other writes into it with its own work request.
- * usage: raw           accepts one client; ca.crt, server.crt and server.key lie in the working folder
- *        raw HOST      connects; ca.crt, client.crt and client.key lie in the working folder */
+ * usage: raw PORT         accepts one client; ca.crt, server.crt and server.key lie in the working folder
+ *        raw HOST PORT    connects; ca.crt, client.crt and client.key lie in the working folder */
 #include <securdma.h>
 #include <stdint.h>
 #include <stdio.h>
 
-#define PORT        "4434"
 #define REGION_SIZE 4096
 
-static int accept_one(struct srdma_device *device, const struct srdma_conn_options *options, struct srdma_conn **conn)
+static int accept_one(const char *port, struct srdma_device *device, const struct srdma_conn_options *options, struct srdma_conn **conn)
 {
 	struct srdma_tls_server_options tls;
 	struct srdma_tls_context *context = NULL;
@@ -23,17 +22,17 @@ static int accept_one(struct srdma_device *device, const struct srdma_conn_optio
 	tls.client_ca_file = "ca.crt";
 	ret = srdma_tls_server_new(&tls, &context);
 	if (ret == 0)
-		ret = srdma_listener_new(NULL, PORT, &listener);
+		ret = srdma_listener_listen(NULL, port, &listener);
 	if (ret == 0)
 		ret = socket = srdma_listener_accept(listener, 60000);
 	if (ret >= 0)
 		ret = srdma_conn_accept(socket, context, device, options, NULL, NULL, conn);
-	srdma_listener_delete(&listener);
+	srdma_listener_free(&listener);
 	srdma_tls_context_unref(&context);
 	return ret;
 }
 
-static int connect_to(const char *host, struct srdma_device *device, const struct srdma_conn_options *options,
+static int connect_to(const char *host, const char *port, struct srdma_device *device, const struct srdma_conn_options *options,
 		      struct srdma_conn **conn)
 {
 	struct srdma_tls_client_options tls;
@@ -46,7 +45,7 @@ static int connect_to(const char *host, struct srdma_device *device, const struc
 	tls.key_file = "client.key";
 	ret = srdma_tls_client_new(&tls, &context);
 	if (ret == 0)
-		ret = srdma_conn_connect(host, PORT, context, device, options, conn);
+		ret = srdma_conn_connect(host, port, context, device, options, conn);
 	srdma_tls_context_unref(&context);
 	return ret;
 }
@@ -88,28 +87,31 @@ static int show_written(struct srdma_conn *conn)
 int main(int argc, char **argv)
 {
 	struct srdma_conn_options options;
-	struct srdma_device_options any;
 	struct srdma_device *device = NULL;
 	struct srdma_conn *conn = NULL;
+	bool accepts = argc == 2;
 	int ret;
 
-	srdma_device_options_init(&any);
+	if (argc < 2 || argc > 3) {
+		fprintf(stderr, "usage: raw PORT | raw HOST PORT\n");
+		return 2;
+	}
 	srdma_conn_options_init(&options);
 	options.raw = true;
-	if (argc == 1) {
+	if (accepts) {
 		options.region_size = REGION_SIZE;
 		options.region_access = IBV_ACCESS_REMOTE_WRITE;
 	}
-	ret = srdma_device_open(&any, &device);
+	ret = srdma_device_open(NULL, &device);
 	if (ret == 0)
-		ret = argc == 1 ? accept_one(device, &options, &conn) : connect_to(argv[1], device, &options, &conn);
+		ret = accepts ? accept_one(argv[1], device, &options, &conn) : connect_to(argv[1], argv[2], device, &options, &conn);
 	if (ret == 0)
-		ret = argc == 1 ? show_written(conn) : write_own(conn);
+		ret = accepts ? show_written(conn) : write_own(conn);
 	if (ret == 0)
-		ret = srdma_conn_disconnect(conn, NULL, -1);
+		ret = srdma_conn_disconnect(conn, NULL, SRDMA_DEFAULT_TIMEOUT);
 	if (ret != 0)
 		fprintf(stderr, "raw: %s: %s\n", srdma_strerror(ret), srdma_error_text());
-	srdma_conn_delete(&conn);
+	srdma_conn_free(&conn);
 	srdma_device_unref(&device);
 	return ret != 0;
 }

@@ -2,28 +2,51 @@
 /**
  * Brings up reliable-connected RDMA queue pairs with pure InfiniBand verbs over an authenticated TLS channel.
  *
- * One end listens (srdma_server_start(), or srdma_listener_new() for a program with its own threads); the other end
+ * One end listens (srdma_server_start(), or srdma_listener_listen() for a program with its own threads); the other end
  * connects (srdma_conn_connect()). Both ends draw a random 24-bit starting PSN, exchange it with the other parameters of
  * the queue pair inside TLS, and take the queue pair through RESET, INIT, RTR and RTS. The result is a connection with
  * messages in both directions, RDMA writes to and RDMA reads from the region that the peer offers, or only the verbs
  * objects.
  *
+ * Headers
+ *   - securdma.h: devices, TLS contexts, and connections, at either end. A program that wants a connected queue pair needs no
+ *     other.
+ *   - securdma_server.h: a server with many clients, its limits, and its metrics.
+ *   - securdma_link.h: a client that connects again after a loss. It is apart because a program whose work ends with its
+ *     connection has no use for it.
+ *   - securdma_cert.h: makes, reads and checks certificates.
+ *
  * Conventions
  *   - A function returns 0 or a count when it succeeds, and a negative error when it fails: an errno such as -ETIMEDOUT,
  *     or a SRDMA_E* of this header. srdma_error_text() then says what failed, on what, and what to do about it.
- *   - A constructor sets `*out` only when it succeeds. A destructor takes the address of the pointer, accepts NULL, and
- *     sets the pointer to NULL.
+ *   - A constructor sets `*out` only when it succeeds. A constructor that uses the network is called connect, accept, listen or
+ *     start. One that is called new, open or make does not use it.
+ *   - An object with one owner is freed by its function _free; a server by srdma_server_stop(), which tells its clients first. An
+ *     object that several owners share (a device, a TLS context) has _ref and _unref instead: the constructor's caller has the
+ *     first reference, and the last _unref frees it. These functions take the address of the pointer, accept NULL in it, and set
+ *     it to NULL.
  *   - Sizes are bytes. Times are microseconds, unless the name ends in _ms. Nothing waits for ever: timeout_ms is for the
- *     whole call, which then returns -ETIMEDOUT. With a timeout_ms of 0 a call never waits: it returns -EAGAIN instead. A
- *     negative one stands for the connection's default, srdma_conn_options.timeout_ms.
+ *     whole call, which then returns -ETIMEDOUT. With a timeout_ms of 0 a call never waits: it returns -EAGAIN instead.
+ *     SRDMA_DEFAULT_TIMEOUT, like any negative timeout_ms, stands for the connection's default, srdma_conn_options.timeout_ms. A
+ *     time in an options structure, and that of srdma_server_drain(), must not be negative: -EINVAL.
  *   - In a server's handlers, each call that waits returns -ECANCELED once the server is stopped and its drain time is over.
- *   - Fill an options structure with its _init function first: fields that a later version adds then have their
- *     defaults. The function that takes the structure copies the strings in it.
+ *   - Fill a structure of options with its _init function before you set fields: fields that a later version adds then have
+ *     their defaults. NULL instead of a structure stands for the defaults. A function that takes options copies them and everything that they point to: strings, other options and
+ *     arrays may change or go when it returns. It returns -EINVAL for options that were never initialised, and for a field that
+ *     is set and that the library, being older than the program, does not know. A structure without an _init function is filled
+ *     by the library.
+ *   - Each structure begins with its size, and may get more fields at its end. So a program runs with a newer library, and
+ *     with an older one as long as it sets no field that the older one lacks. A function _sized is what its namesake
+ *     without _sized calls with the size that the program was compiled with; a binding for another language calls it directly.
+ *     An array of structures that a program passes has the size of its first element as its stride. Do not embed these structures
+ *     in an interface of your own library.
+ *   - An enumeration may get more values at its end: have a case for values that you do not know.
  *   - One thread at a time uses an object, unless its description says that it is thread-safe. Different threads may use
  *     different objects at the same time.
  *
  * How to read this file: a line between two dashes begins a group of functions, which is also a manual page of section 3;
- * the comment before a declaration describes it, and the declarations that follow it without a comment of their own.
+ * the comment before a declaration describes it, and the declarations that follow it without a comment of their own. In C++
+ * the names need no `struct` and no `enum`: srdma_conn *conn.
  */
 #ifndef SECURDMA_H
 #define SECURDMA_H
@@ -44,6 +67,7 @@ extern "C" {
 #else
 #define SRDMA_API
 #endif
+#define SRDMA_INLINE static inline
 
 /* ---- version, errors, log -------------------------------------------------------------------------------------- */
 
@@ -56,6 +80,11 @@ extern "C" {
 /** Returns the version of the library that is running, "MAJOR.MINOR.PATCH". The SRDMA_VERSION_* macros are the version
  *  that the program was compiled for. The string is static. Thread-safe. */
 SRDMA_API const char *srdma_version(void);
+
+/** Whether the library that is running filled `field` of a structure that it wrote or handed out: false when the library is older
+ *  than the field. Ask for fields that a later version added, before you read them. */
+#define SRDMA_HAS_FIELD(structure, field)                                                                                  \
+	((const char *)&(structure)->field + sizeof (structure)->field <= (const char *)(structure) + (structure)->size)
 
 /* -- errors and their texts -- */
 
@@ -71,7 +100,7 @@ enum srdma_error {
 	SRDMA_ECLOSED = -10008,   /**< one of the two ends disconnected the connection in order */
 	SRDMA_ECONFIG = -10009,   /**< certificates, keys or settings do not fit together */
 	SRDMA_ESEAL = -10011,     /**< a sealed record did not authenticate: it was altered, replayed, or sent by someone else */
-	SRDMA_ERECONNECTED = -10010, /**< not a failure: a link lost its connection and has a new one; see srdma_link_loss() */
+	SRDMA_ERECONNECTED = -10010, /**< not a failure: a link lost its connection and has a new one; see srdma_link_get_loss() */
 };
 
 /** Returns a short name for an error that this library returns. The string is static. Thread-safe. */
@@ -86,40 +115,36 @@ SRDMA_API const char *srdma_error_text(void);
 
 enum srdma_log_level { SRDMA_LOG_ERROR, SRDMA_LOG_WARN, SRDMA_LOG_INFO, SRDMA_LOG_DEBUG };
 
-/** Receives one log line, without a newline. Any thread may call it, and several threads at the same time. */
-typedef void srdma_log_fn(enum srdma_log_level level, const char *line, void *arg);
-
-/** Sends log lines up to `level` to `fn`; with fn NULL, to standard error, which is the default, at SRDMA_LOG_WARN.
- *  Call it before other threads use the library. */
-SRDMA_API void srdma_log_set(enum srdma_log_level level, srdma_log_fn *fn, void *arg);
-
 /** The event of a record that has no name of its own. */
 #define SRDMA_LOG_PLAIN "log"
 
 /** One fact of a log record. */
 struct srdma_log_field {
+	size_t size;      /**< how much of it the library filled */
 	const char *name; /**< a stable name in lower case and '_' */
 	const char *text; /**< UTF-8 without characters that would steer a terminal or a log; NULL: the value is `number` */
 	int64_t number;   /**< the value, when text is NULL */
 };
 
-/** A log line in a form for programs. securdma-serve(1), "LOG", lists the events of the server and their fields. */
+/** One line of the log: the line as text, and its facts for programs. securdma-serve(1), "LOG", lists the events of the server
+ *  and their fields. */
 struct srdma_log_record {
+	size_t size;       /**< how much of it the library filled */
 	enum srdma_log_level level;
 	const char *event; /**< a stable name such as "client.connected"; SRDMA_LOG_PLAIN for a line that is only text */
 	bool security;     /**< someone tried what they may not do, or an operator may want to know who did this */
-	const struct srdma_log_field *fields;
+	const struct srdma_log_field *const *fields; /**< pointers to the facts */
 	size_t field_count;
-	const char *text;  /**< the line, as srdma_log_fn gets it */
+	const char *text;  /**< the line, without a newline */
 };
 
 /** Receives one record. The record and everything it points to are valid until the function returns. Any thread may call
  *  it, and several threads at the same time. */
-typedef void srdma_log_record_fn(const struct srdma_log_record *record, void *arg);
+typedef void srdma_log_fn(const struct srdma_log_record *record, void *arg);
 
-/** Sends records up to `level` to `fn`, instead of what srdma_log_set() chose. Call it before other threads use the
- *  library. */
-SRDMA_API void srdma_log_set_records(enum srdma_log_level level, srdma_log_record_fn *fn, void *arg);
+/** Sends records up to `level` to `fn`; with `fn` NULL, their text goes to standard error, which is the default, at
+ *  SRDMA_LOG_WARN. `arg` is for `fn`. Call it before other threads use the library. */
+SRDMA_API void srdma_log_set(enum srdma_log_level level, srdma_log_fn *fn, void *arg);
 
 /* ---- packet sequence numbers ----------------------------------------------------------------------------------- */
 
@@ -136,6 +161,7 @@ SRDMA_API int srdma_psn_generate(uint32_t *psn);
 
 /** One port of one RDMA device. */
 struct srdma_port_info {
+	size_t size; /**< how much of it the library filled; see SRDMA_HAS_FIELD() */
 	char device[64];               /**< name, as ibv_devices lists it */
 	uint8_t port;                  /**< port number, from 1 */
 	enum ibv_port_state state;     /**< IBV_PORT_ACTIVE when usable */
@@ -153,19 +179,28 @@ struct srdma_port_info {
  *  Errors:
  *    -ENOMEM   Memory ran out.
  *    -EACCES   The process may not see the devices; other errors of ibv_get_device_list(3) are returned the same way. */
-SRDMA_API int srdma_device_list(struct srdma_port_info **list, size_t *count);
+SRDMA_API int srdma_device_list_sized(struct srdma_port_info **list, size_t *count, size_t size);
+SRDMA_INLINE int srdma_device_list(struct srdma_port_info **list, size_t *count)
+{
+	return srdma_device_list_sized(list, count, sizeof **list);
+}
 SRDMA_API void srdma_device_list_free(struct srdma_port_info **list);
 
 /* -- open an RDMA device that all connections share -- */
 
 struct srdma_device_options {
+	size_t size; /**< set by srdma_device_options_init() */
 	const char *name; /**< device name; NULL: the first device with an active port that is local, as in srdma_port_info; else
 			       the first with an active port */
 	uint8_t port;     /**< port number; 0: likewise */
 	int gid_index;    /**< index in the port's GID table; -1: chosen for each connection from the peer's address */
 };
-/** Fills `options` with the defaults: NULL, 0 and -1. */
-SRDMA_API void srdma_device_options_init(struct srdma_device_options *options);
+/** Fills `options` with the defaults: NULL, 0 and -1. Thread-safe. */
+SRDMA_API void srdma_device_options_init_sized(struct srdma_device_options *options, size_t size);
+SRDMA_INLINE void srdma_device_options_init(struct srdma_device_options *options)
+{
+	srdma_device_options_init_sized(options, sizeof *options);
+}
 
 /** A device context. A process opens it once and all its connections share it. Thread-safe; reference-counted. */
 struct srdma_device;
@@ -174,7 +209,7 @@ struct srdma_device;
  *  Errors:
  *    -ENODEV        There is no device, no device of that name, or no active port; the text says how to get one.
  *    -EACCES        The process may not open the device.
- *    -EINVAL        The device has no such port, or the port no such GID index.
+ *    -EINVAL        The device has no such port, or the port no such GID index; or `options` is not initialised.
  *    -ENOMEM        Memory ran out.
  *    SRDMA_EVERBS   The device could not be opened or queried. */
 SRDMA_API int srdma_device_open(const struct srdma_device_options *options, struct srdma_device **out);
@@ -231,6 +266,7 @@ SRDMA_API int srdma_device_choose_gid(const struct srdma_device *device, const s
  *  refused. The peer's own certificate needs a list of its issuer; crl_require_all says whether the CAs between it and the
  *  trusted one need lists, too. Lists in ca_file count as those in crl_file do. */
 struct srdma_tls_client_options {
+	size_t size; /**< set by srdma_tls_client_options_init() */
 	const char *ca_file;     /**< PEM file with the certificates to trust */
 	const char *crl_file;    /**< PEM file with revocation lists; NULL: no list is consulted. With ca_file only */
 	bool crl_require_all;    /**< a list must cover each certificate below the trusted one; default false: it must cover the
@@ -244,19 +280,28 @@ struct srdma_tls_client_options {
 };
 /** What a server identifies itself with, and which clients it accepts. */
 struct srdma_tls_server_options {
+	size_t size; /**< set by srdma_tls_server_options_init() */
 	const char *cert_file;       /**< certificate (PEM, leaf first) */
 	const char *key_file;        /**< its private key (PEM) */
 	const char *client_ca_file;  /**< PEM file with the certificates to trust, as for clients */
 	const char *client_crl_file; /**< PEM file with revocation lists; NULL: no list is consulted */
 	bool crl_require_all;        /**< as for clients */
 	const char *identity_from;   /**< which names of a certificate a client goes by: a comma-separated list of cn, uri, email,
-					  dns and pin; see struct srdma_identity. NULL: "cn,uri,email,dns" */
+					  dns and pin; see struct srdma_identity (securdma_server.h). NULL: "cn,uri,email,dns" */
 	bool insecure_anonymous_clients; /**< serve clients that show no certificate; one that is shown must still verify */
 	bool allow_tls12;            /**< accept TLS 1.2 as well as 1.3 */
 };
 /** Fill `options` with the defaults: all NULL and false. */
-SRDMA_API void srdma_tls_client_options_init(struct srdma_tls_client_options *options);
-SRDMA_API void srdma_tls_server_options_init(struct srdma_tls_server_options *options);
+SRDMA_API void srdma_tls_client_options_init_sized(struct srdma_tls_client_options *options, size_t size);
+SRDMA_INLINE void srdma_tls_client_options_init(struct srdma_tls_client_options *options)
+{
+	srdma_tls_client_options_init_sized(options, sizeof *options);
+}
+SRDMA_API void srdma_tls_server_options_init_sized(struct srdma_tls_server_options *options, size_t size);
+SRDMA_INLINE void srdma_tls_server_options_init(struct srdma_tls_server_options *options)
+{
+	srdma_tls_server_options_init_sized(options, sizeof *options);
+}
 
 /** The credentials and rules of a TLS client or server; many connections use one. Thread-safe; reference-counted. */
 struct srdma_tls_context;
@@ -269,140 +314,26 @@ struct srdma_tls_context;
  *                     is RSA of other than 2048 to 4096 bits.
  *    -EACCES          The process may not read a file.
  *    -ENOENT          A file does not exist.
- *    -EINVAL          The pin is not "sha256:" and 64 hexadecimal digits, or server_name is not a name.
+ *    -EINVAL          The pin is not "sha256:" and 64 hexadecimal digits, server_name is not a name, or `options` is
+ *                     not initialised.
  *    -ENOMEM          Memory ran out. */
 SRDMA_API int srdma_tls_client_new(const struct srdma_tls_client_options *options, struct srdma_tls_context **out);
 SRDMA_API int srdma_tls_server_new(const struct srdma_tls_server_options *options, struct srdma_tls_context **out);
-/** Releases the caller's reference; the last one wipes and frees the context. */
+/** Takes one more reference and returns `context`. Thread-safe. */
+SRDMA_API struct srdma_tls_context *srdma_tls_context_ref(struct srdma_tls_context *context);
+/** Releases the caller's reference; the last one wipes and frees the context. Thread-safe. */
 SRDMA_API void srdma_tls_context_unref(struct srdma_tls_context **context);
-
-/* ---- certificates ---------------------------------------------------------------------------------------------- */
-
-/* -- make and read certificates -- */
-
-enum srdma_cert_kind { SRDMA_CERT_CA, SRDMA_CERT_SERVER, SRDMA_CERT_CLIENT, SRDMA_CERT_SELF_SIGNED };
-
-/** What to put into a new certificate (ECDSA P-256, SHA-256). */
-struct srdma_cert_request {
-	enum srdma_cert_kind kind;
-	const char *common_name;   /**< subject CN, 1 to 64 bytes of printable ASCII */
-	const char *const *names;  /**< subject alternative names: DNS names or IP addresses; server and self-signed only */
-	size_t name_count;
-	unsigned days;             /**< valid from five minutes ago for this many days, 1 to 36500 */
-	int64_t not_after;         /**< end of validity, seconds since the epoch, instead of days; 0: use days */
-	const char *ca_cert_file;  /**< certificate of the issuer; server and client only. If it is not a root, it and those above
-					it in the same file go into cert_file, too: a peer that trusts the root needs them */
-	const char *ca_key_file;   /**< the issuer's private key */
-	const char *cert_file;     /**< where the certificate goes, mode 0644 */
-	const char *key_file;      /**< where the new private key goes, mode 0600 */
-	bool overwrite;            /**< replace existing files; else -EEXIST and nothing is written. An own key that its group may
-				      read keeps group and right, for a server that runs as a member of it */
-};
-/** Makes a private key and a certificate. Either both files are written whole or neither is. Thread-safe.
- *  Errors:
- *    -EEXIST          A file exists, and overwrite is false.
- *    -EINVAL          A field of the request is out of range; the text says which.
- *    -ENOENT          A file of the issuer, or the folder of a new file, does not exist.
- *    -EACCES          The process may not read or write a file.
- *    SRDMA_ECONFIG    The issuer is not a CA, or its certificate and key differ.
- *    SRDMA_ERANDOM    The random generator failed. */
-SRDMA_API int srdma_cert_make(const struct srdma_cert_request *request);
-
-/** What a certificate says. */
-struct srdma_cert_info {
-	char subject[256];         /**< RFC 2253 */
-	char issuer[256];          /**< RFC 2253 */
-	char common_name[128];
-	char names[1024];          /**< subject alternative names, "DNS:a, IP:1.2.3.4"; "" when there are none */
-	char serial[64];           /**< hexadecimal */
-	char key[64];              /**< type and size of the key, "EC prime256v1" */
-	char key_problem[128];     /**< why TLS 1.3, as this library speaks it, cannot use the key: its kind, curve or size, or, of a
-					certificate that is not a CA's, its key usage; "": it can */
-	char pin[SRDMA_PIN_TEXT_SIZE]; /**< of the public key, "sha256:HEX" */
-	int64_t not_before;        /**< seconds since the epoch */
-	int64_t not_after;         /**< seconds since the epoch */
-	bool is_ca;
-	bool self_signed;
-	bool server_auth;          /**< usable as a server's certificate */
-	bool client_auth;          /**< usable as a client's certificate */
-};
-/** Reads the first certificate of a PEM file. Thread-safe.
- *  Errors:
- *    -ENOENT, -EACCES   The file does not exist, or the process may not read it.
- *    SRDMA_ECONFIG      The file has no certificate in it.
- *    -EINVAL            An argument is NULL.
- *    -ENOMEM            Memory ran out. */
-SRDMA_API int srdma_cert_read(const char *cert_file, struct srdma_cert_info *info);
-
-/* -- check credentials before a peer comes -- */
-
-/** How a check went. */
-enum srdma_check_result {
-	SRDMA_CHECK_OK,
-	SRDMA_CHECK_WARN, /**< it works, but not for all, not for long, or not as safely as it could */
-	SRDMA_CHECK_FAIL, /**< it cannot work */
-};
-
-/** What a check found out about one thing. Each thing is reported once, with the worst that was found. */
-struct srdma_check {
-	enum srdma_check_result result;
-	const char *what;   /**< "certificate", "memory" */
-	const char *text;   /**< what was found, in a sentence */
-	const char *advice; /**< what to do about it; NULL: nothing */
-	int error;          /**< of a failure: the error that using it would return */
-};
-/** Receives one finding. It and its texts are valid until the function returns. */
-typedef void srdma_check_fn(const struct srdma_check *check, void *arg);
-
-/** Check the credentials of a server or of a client before a peer comes: that the files can be read, that certificate and key
- *  belong together, are made for this end and are valid today, that the CAs are CAs and can verify a peer, and that no
- *  revocation list has expired. The last step is srdma_tls_server_new() or srdma_tls_client_new() itself, which alone do not
- *  look at dates and purposes. `fn` may be NULL. Thread-safe.
- *  Errors: those of srdma_tls_server_new(); they return the first failure. */
-SRDMA_API int srdma_tls_server_check(const struct srdma_tls_server_options *options, srdma_check_fn *fn, void *arg);
-SRDMA_API int srdma_tls_client_check(const struct srdma_tls_client_options *options, srdma_check_fn *fn, void *arg);
-
-/** Checks a certificate and its key alone, for a server (SRDMA_CERT_SERVER) or a client (SRDMA_CERT_CLIENT). With `ca_file`
- *  (NULL: none) it also checks that a peer that trusts this file accepts the certificate with the chain in its file.
- *  Errors: those of srdma_tls_server_check(). */
-SRDMA_API int srdma_cert_check(enum srdma_cert_kind kind, const char *cert_file, const char *key_file, const char *ca_file,
-			       srdma_check_fn *fn, void *arg);
-
-/** Room for the name that a peer goes by, with the terminating NUL. */
-#define SRDMA_NAME_SIZE 256
-
-/* -- the certificate that a peer has shown -- */
-
-/** What a certificate calls its bearer: the common name of the subject, the alternative names, and the pin of the key, which
- *  needs no name. */
-enum srdma_name_kind { SRDMA_NAME_CN, SRDMA_NAME_URI, SRDMA_NAME_EMAIL, SRDMA_NAME_DNS, SRDMA_NAME_PIN, SRDMA_NAME_IP, SRDMA_NAME_KINDS };
-/** Returns a word for each kind, "cn", "uri", "email", "dns", "pin" or "ip"; NULL for any other number. Static. Thread-safe. */
-SRDMA_API const char *srdma_name_kind_name(enum srdma_name_kind kind);
-
-/** One name in a certificate. */
-struct srdma_cert_name {
-	enum srdma_name_kind kind;
-	bool whole;          /**< text is the name as the certificate has it, converted to UTF-8 */
-	const char *text;    /**< UTF-8 that can be shown: bytes of control, bidirectional and invisible characters, NULs among them, and
-				  bytes that are not valid are '?' */
-};
-
-/** The certificate that a peer has proved to own, and that was verified. */
-struct srdma_peer_cert {
-	const uint8_t *der;                  /**< X.509, DER */
-	size_t der_length;
-	struct srdma_cert_info info;         /**< what it says, its pin included */
-	const struct srdma_cert_name *names; /**< common names, then alternative names, each in the certificate's order */
-	size_t name_count;
-	char identity[SRDMA_NAME_SIZE];      /**< the name that the peer goes by, as srdma_conn_info.peer_name */
-};
 
 /* ---- connections ----------------------------------------------------------------------------------------------- */
 
 /* -- options of a connection -- */
 
+/** Room for the name that a peer goes by, with the terminating NUL. */
+#define SRDMA_NAME_SIZE 256
+
 /** Attributes of the queue pair that the verbs specification leaves to each end. */
 struct srdma_qp_options {
+	size_t size; /**< set by srdma_qp_options_init() */
 	uint32_t path_mtu;      /**< upper bound, bytes: 256 to 4096; 0: the port's; the lower of both ends is used */
 	uint8_t timeout;        /**< local ACK timeout 4.096 us * 2^timeout, 0 to 31, 0 = never; default 14 (67 ms) */
 	uint8_t retry_count;    /**< transport retries, 0 to 7; default 7 */
@@ -414,6 +345,12 @@ struct srdma_qp_options {
 	uint8_t traffic_class;  /**< of the GRH or IP header; default 0 */
 	uint8_t hop_limit;      /**< of the GRH or IP header; default 64 */
 };
+/** Fills `options` with the defaults. Thread-safe. */
+SRDMA_API void srdma_qp_options_init_sized(struct srdma_qp_options *options, size_t size);
+SRDMA_INLINE void srdma_qp_options_init(struct srdma_qp_options *options)
+{
+	srdma_qp_options_init_sized(options, sizeof *options);
+}
 
 /** Whether the messages, writes and reads on the queue pair are encrypted and authenticated. */
 enum srdma_seal {
@@ -427,16 +364,18 @@ enum srdma_seal {
 /** The lowest such number. */
 #define SRDMA_EPOCH_PSNS_MIN 16384u
 
+/** Options of a connection. */
 struct srdma_conn_options {
-	struct srdma_qp_options qp;
+	size_t size; /**< set by srdma_conn_options_init() */
+	const struct srdma_qp_options *qp; /**< of its queue pair; NULL: the defaults. Copied by the function that takes the options */
 	bool raw;                /**< only the secure bring-up: no rings, no posted receives; you use the verbs objects */
 	uint32_t raw_send_depth; /**< raw: send queue depth; default 64 */
 	uint32_t raw_recv_depth; /**< raw: receive queue depth; default 64 */
 	uint32_t message_size;   /**< longest message, 64 to 1 MiB; default 4096; the lower of both ends is used */
 	uint32_t depth;          /**< messages in flight per direction, 1 to 4096; default 16; the lower of both ends is used */
 	uint32_t rdma_depth;     /**< RDMA writes and reads in flight, 1 to 4096; default 16 */
-	size_t region_size;      /**< bytes of the region offered to the peer, zeroed; 0: none. Default 0 for clients,
-				      65536 for servers */
+	size_t region_size;      /**< bytes of the region offered to the peer, zeroed; 0: none, the default, but not for
+				      the clients of a server: see srdma_server_conn_options_init() */
 	unsigned region_access;  /**< what the peer may do to the region: IBV_ACCESS_REMOTE_WRITE, IBV_ACCESS_REMOTE_READ, or
 				      both, which is the default */
 	int setup_timeout_ms;    /**< for TCP, TLS, exchange and queue pair together; default 10000 */
@@ -460,13 +399,20 @@ struct srdma_conn_options {
 	int spin;                /**< microseconds to poll the completion queues before sleeping; default 50; -1: always poll.
 				      Unless it is 0, up to 1.5 ms after a chunk of a sealed write or read */
 	const char *gid_networks;/**< comma-separated CIDR list: GIDs that a peer may use besides its own TCP address. A server's
-				      default is none. For a client, NULL trusts the authenticated server's word */
+				      default is none. For a client, NULL trusts the authenticated server's word. Copied, like all
+				      that the options point to */
 };
-/** Fills `options` with the defaults. */
-SRDMA_API void srdma_conn_options_init(struct srdma_conn_options *options);
+/** Fills `options` with the defaults. Thread-safe. */
+SRDMA_API void srdma_conn_options_init_sized(struct srdma_conn_options *options, size_t size);
+SRDMA_INLINE void srdma_conn_options_init(struct srdma_conn_options *options)
+{
+	srdma_conn_options_init_sized(options, sizeof *options);
+}
 
 /* -- connect to a server -- */
 
+/** A timeout_ms: the default of the connection, srdma_conn_options.timeout_ms. */
+#define SRDMA_DEFAULT_TIMEOUT (-1)
 /** Port of the TLS channel unless another is given. */
 #define SRDMA_DEFAULT_PORT "4433"
 
@@ -479,7 +425,7 @@ struct srdma_conn;
  *  `context` comes from srdma_tls_client_new(). The connection takes references of its own to `context` and `device`. Blocks up to
  *  options->setup_timeout_ms, and, while the server is busy, up to options->busy_retry_ms more. Thread-safe.
  *  Errors:
- *    -EINVAL           The host, the port or an option is not valid.
+ *    -EINVAL           The host, the port or an option is not valid, or `options` is not initialised.
  *    -EHOSTUNREACH     The name has no address.
  *    -ECONNREFUSED     Nothing listens at any of the addresses; other errors of connect(2) are returned the same way.
  *    -ETIMEDOUT        The set-up took longer than setup_timeout_ms.
@@ -514,6 +460,7 @@ enum srdma_reject_reason {
 };
 /** What a REJECT said. */
 struct srdma_reject {
+	size_t size; /**< how much of it the library filled or reads */
 	enum srdma_reject_reason reason;
 	uint32_t retry_after_ms; /**< 0: retrying does not help by itself */
 	char text[256];          /**< a sentence of the server's */
@@ -521,8 +468,12 @@ struct srdma_reject {
 /** Returns a word for a reason, such as "full"; "unknown" for a number that is no reason. Static. Thread-safe. */
 SRDMA_API const char *srdma_reject_reason_name(enum srdma_reject_reason reason);
 
-/** Copies the REJECT behind the calling thread's last SRDMA_EREJECTED. */
-SRDMA_API void srdma_reject_last(struct srdma_reject *reject);
+/** Copies the REJECT behind the calling thread's last SRDMA_EREJECTED; zeros when there was none. Thread-safe. */
+SRDMA_API void srdma_reject_last_sized(struct srdma_reject *reject, size_t size);
+SRDMA_INLINE void srdma_reject_last(struct srdma_reject *reject)
+{
+	srdma_reject_last_sized(reject, sizeof *reject);
+}
 
 /* -- accept connections in a program with threads of its own -- */
 
@@ -536,32 +487,32 @@ struct srdma_listener;
  *    -EADDRNOTAVAIL   No interface has this address.
  *    -EINVAL          The address or the port is not valid.
  *    -EHOSTUNREACH    The name has no address.
- *    -ETIMEDOUT       The name could not be looked up within 10 s.
+ *    -ETIMEDOUT       The name could not be looked up within 10 s, for which the call waits.
  *    -ENOMEM          Memory ran out. */
-SRDMA_API int srdma_listener_new(const char *address, const char *port, struct srdma_listener **out);
+SRDMA_API int srdma_listener_listen(const char *address, const char *port, struct srdma_listener **out);
 /** Makes a listener of a socket that already listens, such as one from systemd. The descriptor is duplicated: `fd` stays the
  *  caller's. The socket becomes non-blocking.
  *  Errors:
  *    -EINVAL   The descriptor is not a listening TCP socket.
  *    -EMFILE   The process has no descriptor left.
  *    -ENOMEM   Memory ran out. */
-SRDMA_API int srdma_listener_new_fd(int fd, struct srdma_listener **out);
+SRDMA_API int srdma_listener_from_fd(int fd, struct srdma_listener **out);
 /** Closes the listener. Connections that came from it stay. */
-SRDMA_API void srdma_listener_delete(struct srdma_listener **listener);
+SRDMA_API void srdma_listener_free(struct srdma_listener **listener);
 /** Returns a descriptor for poll(2), readable while a client waits. Owned by the listener. */
 SRDMA_API int srdma_listener_fd(const struct srdma_listener *listener);
 /** Returns the port that the listener has. */
 SRDMA_API uint16_t srdma_listener_port(const struct srdma_listener *listener);
 
-/** Accepts a TCP connection, and no more. A negative timeout_ms means 30 s.
+/** Accepts a TCP connection, and no more. SRDMA_DEFAULT_TIMEOUT is 30 s here.
  *  Returns: the socket, close-on-exec and non-blocking, which the caller closes or passes on; or a negative error.
  *  Errors:
  *    -EAGAIN   No client came within timeout_ms. Other errors are those of accept4(2). */
 SRDMA_API int srdma_listener_accept(struct srdma_listener *listener, int timeout_ms);
 
 /** Decides about a client that has authenticated and sent a valid HELLO, before anything is made for it. `peer_name` is
- *  that of srdma_conn_info. It sets
- *  `*client_id` and returns 0 to accept the client; it fills `*reject` and returns SRDMA_EREJECTED to turn it away. */
+ *  that of struct srdma_conn_info. It sets `*client_id` and returns 0 to accept the client; to turn it away, it sets fields of
+ *  `*reject`, which is the library's and zeroed, and returns SRDMA_EREJECTED. */
 typedef int srdma_admit_fn(const char *peer_name, const struct sockaddr *peer, uint64_t *client_id,
 			   struct srdma_reject *reject, void *arg);
 
@@ -577,7 +528,7 @@ SRDMA_API int srdma_conn_accept(int socket, struct srdma_tls_context *context, s
 
 /** Ends a connection in order (request, acknowledge, finish). It waits until this end's outstanding work has completed and
  *  the peer has every message. `reason` (NULL, or up to 127 bytes) is for the peer's log. Whatever it returns, the
- *  connection is then over, and only srdma_conn_recv(), for messages that had come before, and srdma_conn_delete() are useful.
+ *  connection is then over, and only srdma_conn_recv(), for messages that had come before, and srdma_conn_free() are useful.
  *  But with timeout_ms 0 it returns -EAGAIN while the disconnect is under way: call it again when srdma_conn_fd() is readable.
  *  Returns: 0, also when the peer has disconnected or an earlier call did; or a negative error.
  *  Errors:
@@ -586,23 +537,16 @@ SRDMA_API int srdma_conn_accept(int socket, struct srdma_tls_context *context, s
  *    SRDMA_ELOST   The peer went away meanwhile. Other errors are those that ended the connection before. */
 SRDMA_API int srdma_conn_disconnect(struct srdma_conn *conn, const char *reason, int timeout_ms);
 
-/** Makes a copy of the peer's certificate, which outlives the connection. Free it with srdma_peer_cert_delete().
- *  Errors:
- *    -ENOENT   The peer showed no certificate.
- *    -ENOMEM   Memory ran out. */
-SRDMA_API int srdma_conn_peer_cert(struct srdma_conn *conn, struct srdma_peer_cert **out);
-/** Frees the copy. */
-SRDMA_API void srdma_peer_cert_delete(struct srdma_peer_cert **cert);
-
 /** Frees the connection and all its objects, and wipes its memory. If the connection was not disconnected, the peer is not
  *  told. */
-SRDMA_API void srdma_conn_delete(struct srdma_conn **conn);
+SRDMA_API void srdma_conn_free(struct srdma_conn **conn);
 
 /* -- what was agreed, and what has happened so far -- */
 
 /** Duration of each phase of the set-up, in microseconds. On the accepting side tcp is 0, or the time spent waiting for a
  *  balancer's PROXY header. */
 struct srdma_conn_timing {
+	size_t size; /**< how much of it the library filled; see SRDMA_HAS_FIELD() */
 	uint64_t tcp;      /**< name resolution and TCP connect */
 	uint64_t tls;      /**< TLS handshake */
 	uint64_t exchange; /**< HELLO, WELCOME, READY, with the waiting for the peer, without this end's work on the queue pair */
@@ -613,9 +557,10 @@ struct srdma_conn_timing {
 
 /** What the two ends agreed on, and what has happened so far. */
 struct srdma_conn_info {
+	size_t size; /**< how much of it the library filled; see SRDMA_HAS_FIELD() */
 	uint64_t client_id;          /**< the server's number for this client; one server never uses a number twice */
-	char peer_name[SRDMA_NAME_SIZE]; /**< the identity of the peer's certificate, as struct srdma_identity says; "" when it showed
-				      none. UTF-8 that can be shown. Never altered or cut: you can decide by it */
+	char peer_name[SRDMA_NAME_SIZE]; /**< the identity of the peer's certificate, as struct srdma_identity (securdma_server.h) says;
+				      "" when it showed none. UTF-8 that can be shown. Never altered or cut: you can decide by it */
 	char peer_pin[SRDMA_PIN_TEXT_SIZE]; /**< of the key in it; "" when it showed none */
 	char peer_address[64];       /**< of the TCP connection, "10.0.0.1:4433" or "[fd00::1]:4433"; in a server with
 					  proxy_networks, what the balancer said */
@@ -648,17 +593,25 @@ struct srdma_conn_info {
 	uint32_t pause_max_us;       /**< the longest such pause so far */
 	char seal[32];               /**< "AES-256-GCM" or "ChaCha20-Poly1305"; "" when not sealed */
 	char close_reason[160];      /**< why the connection ended, in the peer's words; "" while it is up */
-	struct srdma_conn_timing timing;
 	int64_t connected_at;        /**< seconds since the epoch; only srdma_server_each() sets it */
 	int worker;                  /**< the worker that serves the client, from 0; only srdma_server_each() sets it */
 };
-/** Fills `info`. */
-SRDMA_API void srdma_conn_info(const struct srdma_conn *conn, struct srdma_conn_info *info);
+/** Fill `info` or `timing`. */
+SRDMA_API void srdma_conn_get_info_sized(const struct srdma_conn *conn, struct srdma_conn_info *info, size_t size);
+SRDMA_INLINE void srdma_conn_get_info(const struct srdma_conn *conn, struct srdma_conn_info *info)
+{
+	srdma_conn_get_info_sized(conn, info, sizeof *info);
+}
+SRDMA_API void srdma_conn_get_timing_sized(const struct srdma_conn *conn, struct srdma_conn_timing *timing, size_t size);
+SRDMA_INLINE void srdma_conn_get_timing(const struct srdma_conn *conn, struct srdma_conn_timing *timing)
+{
+	srdma_conn_get_timing_sized(conn, timing, sizeof *timing);
+}
 
 /* -- the verbs objects of a connection -- */
 
 /** Return the raw verbs objects; the completion channel is that of both completion queues. The connection owns all of them.
- *  What you make in its protection domain must be gone before srdma_conn_delete(). On a connection that is not raw, leave the
+ *  What you make in its protection domain must be gone before srdma_conn_free(). On a connection that is not raw, leave the
  *  queues alone: the library uses them, and replaces the queue pair at a renewal. */
 SRDMA_API struct ibv_qp *srdma_conn_qp(struct srdma_conn *conn);
 SRDMA_API struct ibv_pd *srdma_conn_pd(struct srdma_conn *conn);
@@ -704,6 +657,10 @@ SRDMA_API int srdma_conn_renew(struct srdma_conn *conn);
 /* ---- messages -------------------------------------------------------------------------------------------------- */
 
 /* -- send and receive messages -- */
+
+/** What the echo service of `securdma serve`, and of a server without handlers, adds to a message: its reply is the client's id
+ *  (8 bytes, big-endian), then the message. A message for it can be message_size - SRDMA_ECHO_OVERHEAD long. */
+#define SRDMA_ECHO_OVERHEAD 8
 
 /** Sends a message of 0 to message_size bytes. It waits for a credit of the peer. `data` may be used again when it returns.
  *  Errors:
@@ -777,23 +734,23 @@ SRDMA_API int srdma_conn_read(struct srdma_conn *conn, void *data, size_t length
 /** Memory registered in the connection's protection domain, without remote access, so that writes and reads need no copy. */
 struct srdma_buffer;
 
-/** Makes a buffer of `size` bytes (page-aligned, zeroed, wiped when deleted); or registers the caller's `memory` when that is
- *  not NULL. It serves writes and reads of this connection alone. It may be deleted before or after the connection: when the
- *  connection is deleted, the device lets go of the memory.
+/** Makes a buffer of `size` bytes (page-aligned, zeroed, wiped when freed); or registers the caller's `memory` when that is
+ *  not NULL. It serves writes and reads of this connection alone. It may be freed before or after the connection: when the
+ *  connection is freed, the device lets go of the memory.
  *  Errors:
  *    -EINVAL        `size` is 0 or too large.
  *    -ENOMEM        Memory, or the limit on locked memory, does not suffice.
  *    SRDMA_EVERBS   The device did not register the memory. */
 SRDMA_API int srdma_buffer_new(struct srdma_conn *conn, void *memory, size_t size, struct srdma_buffer **out);
-/** Deregisters and frees the buffer. After this returns, nothing reads or writes the memory. To delete a buffer while a write or
+/** Deregisters and frees the buffer. After this returns, nothing reads or writes the memory. To free a buffer while a write or
  *  a read is under way in it is a mistake of the program, and ends the connection with -EINVAL. */
-SRDMA_API void srdma_buffer_delete(struct srdma_buffer **buffer);
+SRDMA_API void srdma_buffer_free(struct srdma_buffer **buffer);
 /** Returns the buffer's memory. */
 SRDMA_API void *srdma_buffer_data(struct srdma_buffer *buffer);
 
 /** Post a write or a read between a buffer and the peer's region, and return at once. The operation ends with one
- *  completion that carries `cookie`. Before that, do not delete the buffer, change it (write) or use it (read). When the
- *  connection ends, there is no completion: delete the buffer before you use its memory for something else.
+ *  completion that carries `cookie`. Before that, do not free the buffer, change it (write) or use it (read). When the
+ *  connection ends, there is no completion: free the buffer before you use its memory for something else.
  *  Errors:
  *    -EAGAIN       rdma_depth operations are in flight, or the queue pair is being renewed.
  *    -ERANGE       The bytes are outside of the buffer or of the region.
@@ -813,400 +770,6 @@ SRDMA_API int srdma_conn_post_read(struct srdma_conn *conn, struct srdma_buffer 
  *    -ETIMEDOUT, -EAGAIN   None completed in time.
  *    SRDMA_ELOST           The peer went away. This error, and the others of srdma_conn_send(), end the connection. */
 SRDMA_API int srdma_conn_complete(struct srdma_conn *conn, uint64_t *cookies, int max, int timeout_ms);
-
-/* ---- connections that come back -------------------------------------------------------------------------------- */
-
-/* -- a connecting end that connects again after a loss -- */
-
-/** A connecting end that outlives its connections. After a loss it connects again, to the same server or to another one, by
- *  the policy of its options, with a new TLS session, new PSNs, new keys and a new queue pair.
- *
- *  No message is delivered twice, because the link never sends one again by itself. It numbers the messages, tells which ones
- *  the peer's program has taken, and leaves it to its own program what to do about the others.
- *
- *  One thread at a time uses a link; only srdma_link_wake() is thread-safe. */
-struct srdma_link;
-
-/** A server to connect to. */
-struct srdma_endpoint {
-	const char *host; /**< name or address */
-	const char *port; /**< number or service; NULL: SRDMA_DEFAULT_PORT */
-};
-
-struct srdma_link_options {
-	struct srdma_conn_options conn;        /**< of each connection; not raw */
-	const struct srdma_endpoint *endpoints; /**< tried one after the other, starting with the one that was connected last */
-	size_t endpoint_count;
-	int connect_ms;   /**< how long to go on trying for the first connection; default 0: each endpoint once */
-	int reconnect_ms; /**< how long to go on trying after a loss; 0: a loss is final; default 60000 */
-	int pause_min_ms; /**< between rounds of all endpoints. Each pause is twice as long as the one before, times a random
-			       factor between a half and one and a half, so that clients that were lost together do not all
-			       return at the same moment. The first pause is a random part of this. Default 100 */
-	int pause_max_ms; /**< the longest pause. A connection that was shorter than this and carried nothing does not reset the
-			       pauses. Default 5000 */
-};
-/** Fills `options` with the defaults. */
-SRDMA_API void srdma_link_options_init(struct srdma_link_options *options);
-
-/** Connects. The link takes references of its own to `context` and `device`. It does not try again after an error that a
- *  later try cannot fix: a certificate, settings, or a REJECT that is final.
- *  Errors:
- *    -EINVAL        There is no endpoint, an endpoint has no host, the connection would be raw, or a time is out of range.
- *    -EINTR         Another thread called srdma_link_wake().
- *    -ECONNREFUSED  Nothing listens at the last endpoint that was tried. Other errors are those of srdma_conn_connect() for
- *                   that endpoint. */
-SRDMA_API int srdma_link_new(const struct srdma_link_options *options, struct srdma_tls_context *context,
-			     struct srdma_device *device, struct srdma_link **out);
-
-/** Ends the connection in order, as srdma_conn_disconnect() does, and returns 0 when there is none. After this, only
- *  srdma_link_delete() is useful. With timeout_ms 0, call it again after -EAGAIN. */
-SRDMA_API int srdma_link_disconnect(struct srdma_link *link, const char *reason, int timeout_ms);
-
-/** Frees the link, its connection and the messages that were not received. If the link was not disconnected, the peer is not
- *  told. */
-SRDMA_API void srdma_link_delete(struct srdma_link **link);
-
-/* -- send and receive over a link -- */
-
-/** Sends a message as srdma_conn_send() does. `*number` (`number` may be NULL) becomes the message's number: 1 for the link's
- *  first message, one more for each, over all its connections.
- *
- *  An error that ends the connection is returned when the time of the policy is over or no later try can fix it; the next
- *  call tries again. With timeout_ms 0 the call never waits, so it returns such an error at once: call
- *  srdma_link_reconnect() then.
- *  Errors:
- *    SRDMA_ERECONNECTED   The connection was lost before; there is a new one, and this message was not sent.
- *    -EINTR               Another thread called srdma_link_wake(). Other errors are those of srdma_conn_send(). */
-SRDMA_API int srdma_link_send(struct srdma_link *link, const void *data, size_t length, int timeout_ms, uint64_t *number);
-
-/** Receives a message as srdma_conn_recv() does. Messages that had come over a connection that was lost are delivered first;
- *  then it returns SRDMA_ERECONNECTED once, unless another call has returned it already.
- *  Errors: those of srdma_link_send() and srdma_conn_recv(). */
-SRDMA_API int srdma_link_recv(struct srdma_link *link, void *buffer, size_t size, size_t *length, int timeout_ms);
-
-/** Waits as srdma_conn_wait() does.
- *  Errors: those of srdma_link_send() and srdma_conn_wait(). */
-SRDMA_API int srdma_link_wait(struct srdma_link *link, int timeout_ms);
-
-/** Ends the wait of srdma_link_wait(), or a pause between two tries to connect, in another thread. Thread-safe;
- *  async-signal-safe. */
-SRDMA_API void srdma_link_wake(struct srdma_link *link);
-
-/** Makes a new connection when a call on srdma_link_conn() has ended the old one.
- *  Returns: 0 when the connection is up; SRDMA_ERECONNECTED when there is a new one; or the error of the last try. */
-SRDMA_API int srdma_link_reconnect(struct srdma_link *link);
-
-/** Returns the present connection, for srdma_conn_info(), for poll(2), and for RDMA writes and reads; NULL when there is none.
- *  The region of a new connection is new, and zeroed. The link owns the connection, which is gone after any call that returns
- *  SRDMA_ERECONNECTED: then its buffers can only be deleted. */
-SRDMA_API struct srdma_conn *srdma_link_conn(struct srdma_link *link);
-
-/* -- what a loss means for the messages of a link -- */
-
-/** The last loss. */
-struct srdma_link_loss {
-	int error;             /**< what ended the connection: SRDMA_ELOST, SRDMA_ECLOSED (the server disconnected), or another */
-	char text[512];        /**< the same as a sentence */
-	uint64_t acknowledged; /**< the peer's program has taken the messages up to this number, except those that were in doubt at
-				    earlier losses */
-	uint64_t sent;         /**< number of the last message sent. Those after `acknowledged` are in doubt: nobody knows whether
-				    the peer's program has taken them */
-	size_t kept;           /**< messages that came over the old connection and are not yet received: they come first */
-	unsigned attempts;     /**< connections tried since; 0: none yet */
-	uint64_t down_us;      /**< microseconds from noticing the loss to the new connection */
-};
-/** Fills `loss`; with zeros when there was no loss. */
-SRDMA_API void srdma_link_loss(const struct srdma_link *link, struct srdma_link_loss *loss);
-
-/** What a link has done so far. */
-struct srdma_link_info {
-	unsigned connections;  /**< made so far; while connected, the number of losses is one less */
-	bool connected;
-	uint64_t sent;         /**< number of the last message sent */
-	uint64_t acknowledged; /**< the peer's program has taken the messages up to this number, except those in doubt */
-	uint64_t in_doubt;     /**< messages in doubt at all losses together */
-	struct srdma_endpoint endpoint; /**< of the last connection; its strings are valid as long as the link */
-};
-/** Fills `info`. */
-SRDMA_API void srdma_link_info(const struct srdma_link *link, struct srdma_link_info *info);
-
-/* ---- servers --------------------------------------------------------------------------------------------------- */
-
-/* -- which clients a server accepts, and what they may do -- */
-
-/** What clients with one identity may do.
- *
- *  Every client that has proved to own a certificate has exactly one identity: the first kind of name, in the order of
- *  srdma_tls_server_options.identity_from (by default the common name, a URI, an e-mail address, a DNS name), of which the
- *  certificate has exactly one fit name; else the pin of its key, "sha256:" and 64 hexadecimal digits. Two or more different
- *  names of a kind decide nothing. Not fit is a name that is empty, longer than SRDMA_NAME_SIZE - 1 bytes, has characters that
- *  do not show (controls, NULs, bidirectional and invisible ones), or begins as a pin does; a DNS name with a wildcard; and,
- *  while URIs count, a name of another kind that has "://" in it or begins with "urn:". DNS names are taken in lower case.
- *
- *  Names are compared byte for byte, in UTF-8, whichever CA of client_ca_file issued the certificate: trust no CA there that
- *  does not keep names unique. All clients without a certificate share the empty name, which cannot be listed. */
-struct srdma_identity {
-	const char *name;      /**< 1 to SRDMA_NAME_SIZE - 1 bytes of UTF-8 that can be shown; a pin in either case */
-	bool denied;           /**< clients are told SRDMA_REJECT_REFUSED if this is any name in their certificate, of whatever kind,
-				    whole or as it shows, or its pin; the other fields then mean nothing */
-	unsigned max_clients;  /**< connected at the same time under this name; default 0: max_clients_per_identity */
-	int64_t region_size;   /**< bytes of the region offered to each of its clients; 0: none; default -1: as for all clients */
-	int region_access;     /**< what they may do to it: IBV_ACCESS_REMOTE_WRITE, IBV_ACCESS_REMOTE_READ, both, or 0: nothing;
-				    default -1: as for all clients */
-	uint32_t message_size; /**< longest message, 64 to 1 MiB; the client's is used when it is lower; default 0: as for all
-				    clients */
-	uint64_t max_bytes_per_second; /**< as in srdma_conn_options; default 0: as for all clients */
-};
-/** Fills `identity` with the defaults; its name is NULL. */
-SRDMA_API void srdma_identity_init(struct srdma_identity *identity);
-/** Checks whether an identity can have this name. Thread-safe.
- *  Errors:
- *    -EINVAL   It cannot; the text says why. */
-SRDMA_API int srdma_identity_check_name(const char *name);
-
-/** Which clients may come, and how many. */
-struct srdma_server_limits {
-	unsigned max_clients;           /**< connected at the same time; default 10 */
-	unsigned max_pending;           /**< authenticated clients in set-up at the same time; further ones are told
-					     SRDMA_REJECT_BUSY. As many clients again may be about to authenticate; the rest
-					     wait to be accepted. Default 64 */
-	unsigned max_clients_per_identity; /**< connected at the same time under one identity; all clients without a certificate
-					     together are one; default 0: max_clients */
-	unsigned max_clients_per_address;  /**< connected at the same time from one IP address; default 0: max_clients */
-	unsigned max_setups_per_second; /**< set-ups begun in a second; further clients wait to be accepted; default 0: no limit */
-	bool only_listed_identities;    /**< tell every client without an entry in `identities` SRDMA_REJECT_REFUSED, including
-					     clients without a certificate; default false */
-	const struct srdma_identity *identities; /**< in any order, each name once; thousands are fine. Copied */
-	size_t identity_count;
-};
-/** Fills `limits` with the defaults. */
-SRDMA_API void srdma_server_limits_init(struct srdma_server_limits *limits);
-
-/* -- start and stop a server -- */
-
-/** The functions with which a program answers its clients. Any of them may be NULL.
- *
- *  The calls for one client come one after the other, from one thread, whose stack is 1 MiB. The calls for different clients
- *  come at the same time, unless the clients are on the same worker (srdma_server_options.workers). A function that blocks
- *  holds up the other clients of its worker. On the connection of a call, srdma_conn_fd() is -1. */
-struct srdma_server_handlers {
-	/** A client has connected. The other calls get `*client_arg`. A result other than 0 disconnects the client. */
-	int (*on_connect)(struct srdma_conn *conn, void **client_arg, void *arg);
-	/** A message came; `data` is valid until the function returns. With -EAGAIN the function does not take the message. It
-	 *  is called with the same message again when there is room to send (srdma_conn_send() with timeout_ms 0 returned
-	 *  -EAGAIN) or srdma_conn_wake() was called, and must take it within the connection's timeout_ms. Any other result
-	 *  that is not 0 disconnects the client: fill `reason` (128 bytes) for it. */
-	int (*on_message)(struct srdma_conn *conn, const void *data, size_t length, char *reason, void *client_arg,
-			  void *arg);
-	/** The client is gone, in order (`status` 0) or not (the error). The connection is freed after the function returns. */
-	void (*on_disconnect)(struct srdma_conn *conn, int status, void *client_arg, void *arg);
-};
-
-/** As many workers as processors. */
-#define SRDMA_WORKERS_AUTO 0
-/** A worker for each client. */
-#define SRDMA_WORKERS_PER_CLIENT (-1)
-
-struct srdma_server_options {
-	const char *address;            /**< to listen on; NULL: all addresses */
-	const char *port;               /**< "0": any free one; default "4433" */
-	const int *listen_fds;          /**< listening TCP sockets instead of address and port, each as for
-					     srdma_listener_new_fd(); clients of all are served; default: none */
-	unsigned listen_fd_count;
-	struct srdma_server_limits limits; /**< srdma_server_set_limits() may replace them later */
-	int workers;                    /**< threads that serve clients; a new client goes to the one with the fewest.
-					     SRDMA_WORKERS_AUTO: as many as processors. SRDMA_WORKERS_PER_CLIENT (default): one
-					     for each client, used again when its client has gone */
-	const char *proxy_networks;     /**< comma-separated CIDR list of balancers. A TCP connection from there must begin with
-					     a header of the PROXY protocol (version 1 or 2) that names the client's address; a
-					     connection from anywhere else must not. All rules about the client's address, the one
-					     for its GID included, then go by what a balancer says: name no network that anyone
-					     else is in. Default: none */
-	int drain_timeout_ms;           /**< for srdma_server_stop() to end all clients in order; above 0; default 5000 */
-	struct srdma_conn_options conn; /**< for every client */
-	struct srdma_server_handlers handlers; /**< all NULL: the built-in echo service */
-	void *arg;                      /**< for the handlers */
-};
-/** Fills `options` with the defaults. */
-SRDMA_API void srdma_server_options_init(struct srdma_server_options *options);
-
-/** What the built-in echo service adds to a message: its reply is the client's id (8 bytes, big-endian), then the message. A
- *  message for it can be message_size - SRDMA_ECHO_OVERHEAD long. */
-#define SRDMA_ECHO_OVERHEAD 8
-
-/** A thread that listens, a few threads that set clients up, and workers that serve them. */
-struct srdma_server;
-
-/** Starts a server; its threads run when this returns. `context` comes from srdma_tls_server_new(). The server takes
- *  references of its own to `context` and `device`. Locked memory (RLIMIT_MEMLOCK) is not checked: whether it counts depends
- *  on the device.
- *  Errors:
- *    -EINVAL         An option is out of range, or `context` is a client's.
- *    -ENOMEM         Memory ran out.
- *    SRDMA_ECONFIG   max_clients need more than the device has, more descriptors than the process may have, or, for rings
- *                    and regions, more memory than the machine or the process's control group has.
- *    -EADDRINUSE     Another program listens on the port. Other errors are those of srdma_listener_new(). */
-SRDMA_API int srdma_server_start(const struct srdma_server_options *options, struct srdma_tls_context *context,
-				 struct srdma_device *device, struct srdma_server **out);
-
-/** Checks what srdma_server_start() checks, by the same code, but for the port: that the options make sense, and that the
- *  limits fit the device, the process's descriptors and locked memory, and the machine's memory. It may raise the process's
- *  limit of descriptors, as srdma_server_start() does. With `device` NULL it leaves out what depends on the device. `fn` may be
- *  NULL.
- *  Errors: those of srdma_server_start(); it returns the first failure. */
-SRDMA_API int srdma_server_check(const struct srdma_server_options *options, struct srdma_device *device, srdma_check_fn *fn,
-				 void *arg);
-
-/** Stops the server: it takes no new clients, disconnects every client in order within drain_timeout_ms, ends its threads and
- *  frees everything.
- *  Returns: the number of clients that did not end in order. */
-SRDMA_API int srdma_server_stop(struct srdma_server **server);
-
-/* -- operate a running server -- */
-
-/** Returns the port that the server listens on; with several sockets, the first one's. Thread-safe. */
-SRDMA_API uint16_t srdma_server_port(const struct srdma_server *server);
-/** Writes the address of the server's listening socket `index`, counted from 0, as the kernel tells it: "10.0.0.1:4433",
- *  "[fd00::1]:4433", or "*:4433" for all addresses, IPv4 and IPv6. 80 bytes always suffice. Thread-safe.
- *  Errors:
- *    -ENOENT   There are not so many sockets. */
-SRDMA_API int srdma_server_address(const struct srdma_server *server, unsigned index, char *text, size_t size);
-
-/** Gives the server other certificates, CAs or revocation lists, for clients that come from now on. Clients that are being set
- *  up keep the context that they began with, and connected clients notice nothing. Thread-safe.
- *  Errors:
- *    -EINVAL   The context is a client's. */
-SRDMA_API int srdma_server_set_tls(struct srdma_server *server, struct srdma_tls_context *context);
-
-/** Replaces all limits of a running server, or, when it fails, none. New clients meet the new limits. Connected clients that
- *  may not come any more (denied, or not listed while only_listed_identities is set) are disconnected in order and told why.
- *  Those beyond a lower number stay, and all keep their regions. Thread-safe.
- *  Errors:
- *    -EINVAL         A limit or an identity is out of range; the text says which.
- *    -ENOMEM         Memory ran out.
- *    SRDMA_ECONFIG   The limits need more than there is, as in srdma_server_start(). */
-SRDMA_API int srdma_server_set_limits(struct srdma_server *server, const struct srdma_server_limits *limits);
-
-/** Calls `visit` for each connected client, with the slot table locked: keep it short. Thread-safe. */
-SRDMA_API void srdma_server_each(struct srdma_server *server,
-				 void (*visit)(const struct srdma_conn_info *info, void *arg), void *arg);
-
-/** Returns a descriptor for poll(2), owned by the server. It is readable when srdma_server_status() has changed in a way that
- *  needs the program: device_failed or drained. */
-SRDMA_API int srdma_server_event_fd(const struct srdma_server *server);
-
-/** Disconnects one client in order. `reason` is for the client (up to 127 bytes; NULL: a general one); its on_disconnect has the
- *  status -ECONNABORTED. It returns at once, and the client's worker does the rest within drain_timeout_ms. A client that is
- *  already leaving is not affected; of two kicks the first reason counts. Thread-safe.
- *  Errors:
- *    -ENOENT   No such client is connected. */
-SRDMA_API int srdma_server_kick(struct srdma_server *server, uint64_t client_id, const char *reason);
-
-/** Takes no new clients from now on. A new client is told SRDMA_REJECT_DRAINING after its TLS handshake, so that it can tell a
- *  drain from a dead server. Connected clients stay. When the last one has gone, or timeout_ms (0 or more) have passed,
- *  srdma_server_status() has `drained` set and the event descriptor is readable: the program then calls srdma_server_stop(),
- *  which disconnects the clients that are left. Another call sets another deadline; a drain cannot be undone. It returns at
- *  once. Thread-safe.
- *  Errors:
- *    -EINVAL   timeout_ms is negative. */
-SRDMA_API int srdma_server_drain(struct srdma_server *server, int timeout_ms);
-
-/* -- the state of a server -- */
-
-struct srdma_server_status {
-	unsigned clients;     /**< connected now */
-	unsigned pending;     /**< in set-up now */
-	unsigned max_clients; /**< the present limit */
-	uint64_t accepted;    /**< clients ever connected */
-	uint64_t rejected;    /**< clients told REJECT */
-	uint64_t failed;      /**< set-ups that failed otherwise */
-	uint64_t lost;        /**< clients that went away without a disconnect */
-	bool device_failed;   /**< the device is gone: stop the server */
-	bool draining;        /**< srdma_server_drain() was called: no new clients */
-	bool drained;         /**< and the last client has gone, or the deadline has passed: stop the server */
-};
-/** Fills `status`. Thread-safe. */
-SRDMA_API void srdma_server_status(struct srdma_server *server, struct srdma_server_status *status);
-
-/* -- the metrics of a server -- */
-
-/** Buckets of a histogram; the last one has no bound. */
-#define SRDMA_HISTOGRAM_BUCKETS 17
-/** Latency histogram. */
-struct srdma_histogram {
-	uint64_t counts[SRDMA_HISTOGRAM_BUCKETS]; /**< of each bucket alone: above the bound of the one before, up to its own */
-	uint64_t sum_us;                          /**< sum of all times, microseconds */
-};
-
-/** Why a set-up failed whose client was not told REJECT. */
-enum srdma_setup_failure {
-	SRDMA_SETUP_TLS,
-	SRDMA_SETUP_CERTIFICATE, /**< one end did not accept the other's certificate, or the client showed none */
-	SRDMA_SETUP_PROTOCOL,
-	SRDMA_SETUP_TIMEOUT,
-	SRDMA_SETUP_LOST,        /**< the client went away */
-	SRDMA_SETUP_VERBS,
-	SRDMA_SETUP_EVICTED,     /**< others waited for its place, and it had not authenticated, or was about to be refused */
-	SRDMA_SETUP_OTHER,
-	SRDMA_SETUP_FAILURES
-};
-/** How a connected client ended. */
-enum srdma_client_end {
-	SRDMA_END_IN_ORDER,
-	SRDMA_END_SERVER,   /**< the server's program ended it, and told it so */
-	SRDMA_END_LOST,     /**< it went away without a disconnect */
-	SRDMA_END_TLS,
-	SRDMA_END_PROTOCOL,
-	SRDMA_END_SEAL,     /**< one of its records did not authenticate */
-	SRDMA_END_TIMEOUT,
-	SRDMA_END_VERBS,
-	SRDMA_END_OTHER,
-	SRDMA_CLIENT_ENDS
-};
-enum srdma_setup_phase { SRDMA_PHASE_TLS, SRDMA_PHASE_EXCHANGE, SRDMA_PHASE_QP, SRDMA_PHASE_TOTAL, SRDMA_SETUP_PHASES };
-
-#define SRDMA_REJECT_REASONS 16
-#define SRDMA_WC_STATUSES 32
-#define SRDMA_METRICS_WORKERS 1024
-
-/** What a server has done since its start. Its counters only grow. */
-struct srdma_server_metrics {
-	unsigned clients;     /**< connected now */
-	unsigned pending;     /**< in set-up now */
-	unsigned max_clients; /**< the present limit */
-	unsigned workers;     /**< threads that serve clients */
-	unsigned worker_load[SRDMA_METRICS_WORKERS]; /**< clients of each of the first workers, including those in set-up */
-
-	uint64_t accepted;                       /**< clients ever connected */
-	uint64_t rejected[SRDMA_REJECT_REASONS]; /**< clients told REJECT; by enum srdma_reject_reason */
-	uint64_t failed[SRDMA_SETUP_FAILURES];   /**< set-ups that failed otherwise; by enum srdma_setup_failure */
-	struct srdma_histogram setup_time[SRDMA_SETUP_PHASES]; /**< of accepted clients, as in struct srdma_conn_timing */
-
-	uint64_t ended[SRDMA_CLIENT_ENDS];             /**< clients that have gone; by enum srdma_client_end */
-	uint64_t completion_errors[SRDMA_WC_STATUSES]; /**< that ended a connection; by enum ibv_wc_status */
-
-	uint64_t messages_received, messages_sent;    /**< of all clients, including those that have gone */
-	uint64_t bytes_received, bytes_sent;          /**< payload of these messages */
-	uint64_t rdma_bytes_written, rdma_bytes_read; /**< by the server. Only the clients' devices know what clients write and
-							   read */
-
-	uint64_t epochs;     /**< times that a client and the server renewed their queue pairs, including recoveries */
-	uint64_t recoveries; /**< of these, because a queue pair had failed */
-	uint64_t sweeps;     /**< times that the device's counters showed that someone tries PSNs */
-
-	int64_t certificate_not_after; /**< end of the server's certificate, seconds since the epoch; 0: not known */
-	bool device_failed;            /**< the device is gone: stop the server */
-};
-/** Fills `metrics`. It takes two locks, each for a moment, and reads the counters of each client. Thread-safe. */
-SRDMA_API void srdma_server_metrics(struct srdma_server *server, struct srdma_server_metrics *metrics);
-
-/** Returns the bound of a histogram's bucket, microseconds; UINT64_MAX for the last bucket and beyond. Thread-safe. */
-SRDMA_API uint64_t srdma_histogram_bound(unsigned bucket);
-/** Return a word for each value, such as "certificate", "in_order" or "exchange"; NULL for any other number. Static.
- *  Thread-safe. */
-SRDMA_API const char *srdma_setup_failure_name(enum srdma_setup_failure failure);
-SRDMA_API const char *srdma_client_end_name(enum srdma_client_end end);
-SRDMA_API const char *srdma_setup_phase_name(enum srdma_setup_phase phase);
 
 #ifdef __cplusplus
 }

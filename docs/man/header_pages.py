@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Makes the manual pages of section 3 from the comments of the public header.
+"""Makes the manual pages of section 3 from the comments of the public headers.
 
-usage: header_pages.py --list HEADER              print the names of the files that it would write
-       header_pages.py HEADER EXAMPLE.c FOLDER    write them
+usage: header_pages.py --list HEADER...              print the names of the files that it would write
+       header_pages.py HEADER... EXAMPLE.c FOLDER    write them
 
 A group of functions, which begins with a comment between two dashes, is one page, named for its first function; the other
-functions of the group refer to it. The comment at the top of the header is the page securdma(3). It fails when a comment
-names what the header does not declare, and when a function belongs to no group or has no comment.
+functions of the group refer to it. The comment at the top of the first header is the page securdma(3). It fails when a comment
+names what no header declares, and when a function belongs to no group or has no comment.
 """
 import errno
 import os
@@ -18,10 +18,10 @@ import time
 
 TOKEN = re.compile(
     r"/\* ---- (?P<part>.*?) -+ \*/|/\* -- (?P<page>.*?) -- \*/|/\*\*(?P<doc>.*?)\*/|/\*.*?\*/|"
-    r"#define (?P<macro>\w+)[ \t]*(?P<value>[^\n]*)|#[^\n]*|extern \"C\" \{|\}\s*#endif|"
-    r"(?P<code>[^\s{};/#](?:[^{};/]|\{[^{}]*\})*);", re.S)
+    r"#define (?P<macro>\w+)(?P<parameters>\([\w, ]+\)(?=\s))?[ \t]*(?P<value>(?:[^\n]*\\\n)*[^\n]*)|#[^\n]*|extern \"C\" \{|\}\s*#endif|"
+    r"(?P<inline>SRDMA_INLINE[^{};]*)\{[^{}]*\}|(?P<code>[^\s{};/#](?:[^{};/]|\{[^{}]*\})*);", re.S)
 MEMBER = re.compile(r"(?:/\*\*(?!<)(?P<before>.*?)\*/\s*)?(?P<code>[^/]+?)(?:;|,(?![^(]*\))|\Z)\s*(?:/\*\*<(?P<after>.*?)\*/)?", re.S)
-FUNCTION = re.compile(r"(?:SRDMA_API|(?P<typedef>typedef))\s+(?P<type>.*?)\b(?P<name>srdma_\w+)\((?P<arguments>.*)\)", re.S)
+FUNCTION = re.compile(r"(?:SRDMA_API|(?P<inline>SRDMA_INLINE)|(?P<typedef>typedef))\s+(?P<type>.*?)\b(?P<name>srdma_\w+)\((?P<arguments>.*)\)", re.S)
 TYPE = re.compile(r"(?P<kind>struct|enum)\s+(?P<name>\w+)\s*(?:\{(?P<body>.*)\})?$", re.S)
 
 
@@ -91,8 +91,8 @@ class Type:
 
 
 class Page:
-    def __init__(self, part, title):
-        self.part, self.title = part, title
+    def __init__(self, header, part, title):
+        self.header, self.part, self.title = header, part, title  # header: the name of its file
         self.groups = []  # (Comment, [Function]): functions that share a comment
         self.types, self.macros = [], []  # macros: (name, value, Comment)
 
@@ -101,29 +101,16 @@ class Page:
 
     def name(self):
         functions = self.functions()
-        return next((f.name for f in functions if not f.name.endswith("_init")), functions[0].name)
+        return next((f.name for f in functions if not f.name.endswith(("_init", "_sized"))), functions[0].name)
 
 
 class Header:
-    def __init__(self, path):
+    """All public headers together."""
+
+    def __init__(self, paths):
         self.pages, self.top = [], None
-        part, comment, shared = "", None, False
-        for token in TOKEN.finditer(path.read_text(encoding="utf-8")):
-            page = self.pages[-1] if self.pages else None
-            if token["part"]:
-                part = token["part"]
-            elif token["page"]:
-                self.pages.append(Page(part, token["page"]))
-                comment, shared = None, False
-            elif token["doc"]:
-                comment, shared = Comment(token["doc"]), False
-                self.top = self.top or comment
-            elif token["macro"] and page:
-                page.macros.append((token["macro"], token["value"], comment))
-                comment = None
-            elif token["code"]:
-                shared = self.declaration(page, token["code"].strip(), comment, shared)
-                comment = None
+        for path in paths:
+            self.read(path)
         for page in self.pages:
             if not page.functions():
                 raise Mistake(f"the group '{page.title}' has no function")
@@ -131,8 +118,27 @@ class Header:
         types = [t for page in self.pages for t in page.types]
         self.types = {t.name.split()[1] for t in types} | {
             f.name for page in self.pages for _, functions in page.groups for f in functions if f.is_callback}
-        self.constants = {name for page in self.pages for name, _, _ in page.macros} | {
+        self.constants = {re.match(r"\w+", name)[0] for page in self.pages for name, _, _ in page.macros} | {
             re.match(r"\w+", code)[0] for t in types if t.name.startswith("enum") for code, _ in t.members}
+
+    def read(self, path):
+        part, comment, shared, own_pages = "", None, False, len(self.pages)
+        for token in TOKEN.finditer(path.read_text(encoding="utf-8")):
+            page = self.pages[-1] if len(self.pages) > own_pages else None
+            if token["part"]:
+                part = token["part"]
+            elif token["page"]:
+                self.pages.append(Page(path.name, part, token["page"]))
+                comment, shared = None, False
+            elif token["doc"]:
+                comment, shared = Comment(token["doc"]), False
+                self.top = self.top or comment
+            elif token["macro"] and page:
+                page.macros.append((token["macro"] + (token["parameters"] or ""), "" if token["parameters"] else token["value"], comment))
+                comment = None
+            elif token["code"] or token["inline"]:
+                shared = self.declaration(page, (token["code"] or token["inline"]).strip(), comment, shared)
+                comment = None
 
     @staticmethod
     def declaration(page, code, comment, shared):
@@ -143,7 +149,9 @@ class Header:
         if function and comment:
             page.groups.append((comment, [Function(function)]))
         elif function and shared:
-            page.groups[-1][1].append(Function(function))
+            functions = page.groups[-1][1]
+            # A function that gives the size comes before the one that takes it.
+            functions.insert(len(functions) - (functions[-1].name == function["name"] + "_sized"), Function(function))
         elif kind:
             page.types.append(Type(kind, comment))
             return False
@@ -216,10 +224,10 @@ class Writer:
     def start(self, name, others, title):
         epoch = os.environ.get("SOURCE_DATE_EPOCH")
         date = time.gmtime(int(epoch) if epoch else self.header_time)
-        self.put(r'.\" SPDX-License-Identifier: Apache-2.0', r'.\" Made from the comments of securdma.h: change them instead.',
+        self.put(r'.\" SPDX-License-Identifier: Apache-2.0', rf'.\" Made from the comments of {self.page.header if self.page else "securdma.h"}: change them instead.',
                  f".Dd {time.strftime('%B', date)} {date.tm_mday}, {date.tm_year}", f".Dt {name.upper()} 3", ".Os",
                  ".Sh NAME", *(f".Nm {n} ," for n in [name, *others][:-1]), f".Nm {[name, *others][-1]}", f".Nd {title}",
-                 ".Sh LIBRARY", r"The securdma library (libsecurdma, \-lsecurdma)", ".Sh SYNOPSIS", ".In securdma.h")
+                 ".Sh LIBRARY", r"The securdma library (libsecurdma, \-lsecurdma)", ".Sh SYNOPSIS", f".In {self.page.header if self.page else 'securdma.h'}")
 
     def synopsis(self, functions):
         for f in functions:
@@ -253,7 +261,7 @@ class Writer:
         if page.macros:
             self.put(".Ss Constants", ".Bl -tag -width Ds")
             for name, value, comment in page.macros:
-                self.put(f'.It Dv "{name}" No = {value}'.replace('"4433"', r"\(dq4433\(dq").replace('"log"', r"\(dqlog\(dq"))
+                self.put(f'.It Dv "{name}"' + f" No = {value}".replace('"4433"', r"\(dq4433\(dq").replace('"log"', r"\(dqlog\(dq") * bool(value))
                 self.blocks(comment)
             self.put(".El")
         for kind in page.types:
@@ -314,10 +322,13 @@ class Writer:
         self.start("securdma", [], blocks[0].rstrip(".")[0].lower() + blocks[0].rstrip(".")[1:])
         self.put(".Sh DESCRIPTION")
         self.text(blocks[1])
-        self.put(".Pp", "Compile a program with the flags of", ".Ql pkg-config --cflags --libs securdma .", ".Sh CONVENTIONS")
-        shown = Comment("")
-        shown.blocks = [blocks[3]]
-        self.blocks(shown)
+        self.put(".Pp", "Compile a program with the flags of", ".Ql pkg-config --cflags --libs securdma .")
+        for heading, items in zip(blocks[2::2], blocks[3::2]):
+            if isinstance(items, list):
+                shown = Comment("")
+                shown.blocks = [items]
+                self.put(f".Sh {heading.upper()}")
+                self.blocks(shown)
         self.put(".Sh FUNCTIONS")
         part = None
         for page in self.header.pages:
@@ -334,19 +345,20 @@ class Writer:
 
 
 def main(arguments):
-    if len(arguments) not in (2, 3) or (len(arguments) == 2) != (arguments[0] == "--list"):
+    listing = arguments[:1] == ["--list"]
+    paths = [pathlib.Path(a) for a in (arguments[1:] if listing else arguments[:-2])]
+    if not paths:
         sys.exit(__doc__)
-    path = pathlib.Path(arguments[1] if arguments[0] == "--list" else arguments[0])
-    header = Header(path)
-    if arguments[0] == "--list":
+    header = Header(paths)
+    if listing:
         print("securdma.3", *(f"{name}.3" for name in header.pages_of), sep="\n")
         return
-    Writer.header_time = path.stat().st_mtime
-    files = {"securdma": Writer(header).top_page(pathlib.Path(arguments[1]))}
+    Writer.header_time = max(path.stat().st_mtime for path in paths)
+    files = {"securdma": Writer(header).top_page(pathlib.Path(arguments[-2]))}
     for name, page in header.pages_of.items():
         files[name] = Writer(header, page).group_page() if name == page.name() else [f".so man3/{page.name()}.3"]
     for name, lines in files.items():
-        (pathlib.Path(arguments[2]) / f"{name}.3").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        (pathlib.Path(arguments[-1]) / f"{name}.3").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -164,7 +164,7 @@ static unsigned epoch(struct guest *guest)
 #ifdef HAVE_EPOCHS
 	struct srdma_conn_info info;
 
-	srdma_conn_info(guest->conn, &info);
+	srdma_conn_get_info(guest->conn, &info);
 	return info.epoch;
 #else
 	(void)guest;
@@ -198,13 +198,13 @@ static void watch(struct guest *guest, uint64_t end)
 	struct srdma_conn_info info;
 	uint32_t told;
 
-	srdma_conn_info(guest->conn, &info);
+	srdma_conn_get_info(guest->conn, &info);
 	tell_epoch(&info);
 	for (told = info.epoch; now_ns() < end; told = info.epoch) {
 		int ret = srdma_conn_wait(guest->conn, 10);
 
 		guest_check(ret == -ETIMEDOUT ? 0 : ret, "wait");
-		srdma_conn_info(guest->conn, &info);
+		srdma_conn_get_info(guest->conn, &info);
 		if (info.epoch != told)
 			tell_epoch(&info);
 	}
@@ -273,7 +273,7 @@ static void count_echoes(struct guest *guest, unsigned echoes)
 		guest_check(srdma_conn_send(guest->conn, text, (size_t)n, WAIT_MS), "send");
 		guest_check(srdma_conn_recv(guest->conn, answer, sizeof(answer), &length, WAIT_MS), "recv");
 		wrong += length != (size_t)n + SRDMA_ECHO_OVERHEAD || memcmp(answer + SRDMA_ECHO_OVERHEAD, text, (size_t)n) != 0;
-		srdma_conn_info(guest->conn, &info);
+		srdma_conn_get_info(guest->conn, &info);
 		seen += info.recoveries - recoveries;
 		if (info.recoveries != recoveries) {
 			pause[samples] = info.pause_us;
@@ -327,13 +327,15 @@ static void command(struct guest *guest, char *line)
 	}
 }
 
-void guest_options(struct srdma_conn_options *options, int argc, char **argv)
+void guest_options(struct srdma_conn_options *options, struct srdma_qp_options *qp, int argc, char **argv)
 {
 	srdma_conn_options_init(options);
+	srdma_qp_options_init(qp);
+	options->qp = qp;
 	options->rdma_depth = IN_FLIGHT;
 	for (int i = 5; i < argc; i++) {
 		if (strcmp(argv[i], "--mtu") == 0 && i + 1 < argc)
-			options->qp.path_mtu = (uint32_t)atoi(argv[++i]);
+			qp->path_mtu = (uint32_t)atoi(argv[++i]);
 #ifdef HAVE_EPOCHS
 		else if (strcmp(argv[i], "--no-epochs") == 0)
 			options->epoch_psns = options->recoveries = 0;
@@ -352,6 +354,7 @@ int main(int argc, char **argv)
 	struct srdma_tls_client_options tls;
 	struct srdma_device_options any;
 	struct srdma_conn_options options;
+	struct srdma_qp_options qp;
 	struct srdma_tls_context *context;
 	struct srdma_device *device;
 	struct guest guest = {.mtu = 1024};
@@ -360,7 +363,7 @@ int main(int argc, char **argv)
 	if (argc < 5)
 		return 2;
 	setvbuf(stdout, NULL, _IOLBF, 0);
-	srdma_log_set_records(SRDMA_LOG_WARN, print_record, NULL);
+	srdma_log_set(SRDMA_LOG_WARN, print_record, NULL);
 	if (strcmp(argv[3], "listen") == 0)
 		return guest_host(argc, argv);
 	snprintf(ca, sizeof(ca), "%s/ca.crt", argv[1]);
@@ -372,20 +375,20 @@ int main(int argc, char **argv)
 	tls.key_file = key;
 	srdma_device_options_init(&any);
 	any.name = getenv("GUEST_DEVICE"); /* NULL: the first */
-	guest_options(&options, argc, argv);
+	guest_options(&options, &qp, argc, argv);
 	guest_check(srdma_tls_client_new(&tls, &context), "certificates");
 	guest_check(srdma_device_open(&any, &device), "device");
 	guest_check(srdma_conn_connect(argv[3], argv[4], context, device, &options, &guest.conn), "connect");
 	struct srdma_conn_info info;
-	srdma_conn_info(guest.conn, &info);
+	srdma_conn_get_info(guest.conn, &info);
 	guest.mtu = info.path_mtu;
 	guest.region = info.peer_region_size;
 	guest_check(srdma_buffer_new(guest.conn, NULL, guest.region, &guest.buffer), "buffer");
 	printf("{\"event\": \"connected\", \"region\": %zu, \"mtu\": %u}\n", guest.region, guest.mtu);
 	while (fgets(line, sizeof(line), stdin) != NULL)
 		command(&guest, line);
-	srdma_buffer_delete(&guest.buffer);
-	srdma_conn_delete(&guest.conn);
+	srdma_buffer_free(&guest.buffer);
+	srdma_conn_free(&guest.conn);
 	srdma_device_unref(&device);
 	srdma_tls_context_unref(&context);
 	return 0;

@@ -3,11 +3,12 @@
 #ifndef ATTACK_GUEST_H
 #define ATTACK_GUEST_H
 
-#include <securdma.h>
+#include <securdma_server.h>
 
 /* Exits when `error` is one, after an event that says so. */
 void guest_check(int error, const char *doing);
-void guest_options(struct srdma_conn_options *options, int argc, char **argv);
+/* options->qp becomes `qp`. */
+void guest_options(struct srdma_conn_options *options, struct srdma_qp_options *qp, int argc, char **argv);
 
 /* Bytes that are known and none of them zero: lines of 32 with KNOWN in each. */
 #define GUEST_KNOWN "known plaintext"

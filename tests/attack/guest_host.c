@@ -46,6 +46,8 @@ int guest_host(int argc, char **argv)
 	struct srdma_tls_server_options tls;
 	struct srdma_device_options any;
 	struct srdma_server_options options;
+	struct srdma_conn_options conn;
+	struct srdma_qp_options qp;
 	struct srdma_tls_context *context;
 	struct srdma_device *device;
 	struct srdma_server *server;
@@ -63,11 +65,12 @@ int guest_host(int argc, char **argv)
 	srdma_server_options_init(&options);
 	options.port = argv[4];
 	options.workers = 1; /* one event after the other */
-	guest_options(&options.conn, argc, argv);
-	options.conn.region_size = REGION;
-	options.conn.region_access = IBV_ACCESS_REMOTE_READ | IBV_ACCESS_REMOTE_WRITE;
-	options.handlers.on_message = show;
-	options.handlers.on_disconnect = show_end;
+	guest_options(&conn, &qp, argc, argv);
+	conn.region_size = REGION;
+	conn.region_access = IBV_ACCESS_REMOTE_READ | IBV_ACCESS_REMOTE_WRITE;
+	options.on_message = show;
+	options.on_disconnect = show_end;
+	options.conn = &conn;
 	guest_check(srdma_tls_server_new(&tls, &context), "certificates");
 	guest_check(srdma_device_open(&any, &device), "device");
 	guest_check(srdma_server_start(&options, context, device, &server), "start");

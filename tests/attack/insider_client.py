@@ -439,7 +439,7 @@ def handshakes(server, honest):
 
     began = time.monotonic()
     after, note = flood(honest, server, work)
-    report(f"{count} TLS handshakes, four at once, and nothing else", "set-up is the greeters', not the workers'; max-setups-per-second", bool(after.wrong),
+    report(f"{count} TLS handshakes, four at once, and nothing else", "set-up is the set-up threads', not the workers'; max-setups-per-second", bool(after.wrong),
            note=after.note(note), began=began)
 
 

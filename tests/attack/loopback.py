@@ -2,6 +2,7 @@
 """Where an attack needs no hosts of its own: all programs on uroce's loopback. Reports and programs are those of lab.py."""
 import atexit
 import os
+import random
 import socket
 import subprocess
 import tempfile
@@ -68,5 +69,11 @@ class Loopback(rig.Lab):
 
 
 def free_port():
-    with socket.create_server((ADDRESS, 0)) as listener:
-        return listener.getsockname()[1]
+    """Below the ports that the kernel gives to connections."""
+    while True:
+        port = random.randrange(20000, 32768)
+        try:
+            with socket.create_server((ADDRESS, port)):
+                return port
+        except OSError:
+            pass

@@ -243,7 +243,7 @@ def reload_that_is_refused_says_so_and_keeps_the_old():
     os.chmod(f"{ETC}/server.key", 0o640)
     configure("[server]\nmax-clients = many\n")
     result = control("reload")
-    expect(result.returncode == 1 and "securdma.conf:6: [server] max-clients = many: not valid" in result.stderr, lambda: f"{result}")
+    expect(result.returncode == 1 and "securdma.conf:6: [server] max-clients: 'many' is not valid" in result.stderr, lambda: f"{result}")
     expect(systemctl("reload", "securdma.service").returncode != 0, "a configuration that is not valid")
     expect("the last reload was refused" in show("StatusText"), lambda: show("StatusText"))
     expect(is_active() and served_certificate() == before, "the old certificate is not served any more")

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A configuration file. Whatever is in it, it is read to its end; and what is accepted, the library accepts too. */
 #include "cli.h"
-#include "identity.h"
+#include "identities.h"
 #include "settings.h"
 
 #include <stdio.h>
@@ -22,6 +22,7 @@ static void check_accepted(struct settings *settings)
 {
 	struct srdma_server_limits limits;
 	struct srdma_conn_options conn;
+	struct srdma_qp_options qp;
 	struct srdma_identity *copy = NULL;
 	uint64_t sum, largest;
 
@@ -42,7 +43,7 @@ static void check_accepted(struct settings *settings)
 		limits.identities = settings->identities.forms;
 	}
 	limits.identities = copy;
-	settings_conn_options(settings, &conn);
+	settings_conn_options(settings, &conn, &qp);
 	require(srdma_policy_memory(&limits, &conn, &sum, &largest) == 0 && sum >= largest);
 	srdma_identities_free(&copy, limits.identity_count);
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A frame with a REJECT, READY, DISCONNECT, DISCONNECT_ACK or one of an epoch. What is decoded is printable and in range, and comes
  * out the same when it is encoded and decoded once more. */
-#include "hello.h"
+#include "frames.h"
 
 #include <stdlib.h>
 #include <string.h>

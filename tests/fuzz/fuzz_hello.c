@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A frame with a HELLO or WELCOME, as the set-up reads it: header, body, validation. */
-#include "hello.h"
+#include "frames.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -10,6 +10,7 @@ import functools
 import glob
 import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -26,7 +27,8 @@ BUILD = os.path.realpath(os.environ.get("SECURDMA_BUILD", os.path.join(ROOT, "bu
 SECURDMA = os.path.join(BUILD, "cli", "securdma")
 PROBE = os.path.join(BUILD, "tests", "integration", "probe")
 PROBE_WRAPPED = PROBE + "-wrapped"
-EXAMPLE_LINK = os.path.join(BUILD, "examples", "example-link")
+EXAMPLES = os.path.join(BUILD, "examples")
+EXAMPLE_LINK = os.path.join(EXAMPLES, "example-link")
 SWARM = os.path.join(BUILD, "bench", "swarm")
 ON_UROCE = os.environ.get("SECURDMA_TEST_UROCE") == "1"
 UROCE = os.path.join(BUILD, "uroce", "cli", "uroce")
@@ -38,6 +40,19 @@ TEST_LIMIT = 240 * SCALE
 SANITIZER = re.compile(r"(AddressSanitizer|LeakSanitizer|ThreadSanitizer|runtime error:|UndefinedBehaviorSanitizer)")
 os.environ.setdefault("TSAN_OPTIONS", "suppressions=" + os.path.join(ROOT, "tests", "tsan.supp"))
 RESOURCES = ("pd", "cq", "qp", "mr", "ctx")
+
+
+def free_port(host):
+    """A port of this host that nobody listens on. It lies below those that the kernel gives to connections: one of those could be a
+    connection's by the time a server asks for it, even a client's own that finds nobody there."""
+    while True:
+        port = random.randrange(20000, 32768)
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            try:
+                probe.bind((host, port))
+            except OSError:
+                continue
+        return port
 
 
 def wait_until(condition, what, timeout=None):
@@ -199,7 +214,7 @@ def sanitizer_library():
 
 def on_device(args, more):
     """The options of Popen with which a program of ours finds the device."""
-    if not ON_UROCE or str(args[0]) not in (SECURDMA, PROBE, PROBE_WRAPPED, SWARM, EXAMPLE_LINK):
+    if not ON_UROCE or str(args[0]) not in (SECURDMA, PROBE, PROBE_WRAPPED, SWARM) and not str(args[0]).startswith(EXAMPLES):
         return more
     preload = " ".join(filter(None, (sanitizer_library(), UROCE_LIBRARY)))
     return dict(more, env=dict(more.get("env") or os.environ, LD_PRELOAD=preload))

@@ -160,9 +160,13 @@ static void open_rig(struct rig *rig)
 	srdma_server_options_init(&rig->server_options);
 	rig->server_options.port = "0";
 	rig->server_options.arg = rig;
+	srdma_server_limits_init(&rig->server_limits);
+	srdma_server_conn_options_init(&rig->server_conn);
+	rig->server_options.limits = &rig->server_limits;
+	rig->server_options.conn = &rig->server_conn;
 	srdma_conn_options_init(&rig->client_options);
 	choose_protection(&rig->client_options);
-	choose_protection(&rig->server_options.conn);
+	choose_protection(&rig->server_conn);
 }
 
 void rig_serve(struct rig *rig)
@@ -191,7 +195,7 @@ void rig_wait_clients(struct rig *rig, unsigned clients)
 	struct srdma_server_status status;
 
 	do {
-		srdma_server_status(rig->server, &status);
+		srdma_server_get_status(rig->server, &status);
 		/* Who was turned away is counted a little after it knows. */
 		if (status.clients == clients && status.pending == 0)
 			return;
@@ -212,7 +216,7 @@ static void *accept_one(void *arg)
 	int socket = srdma_listener_accept(a->listener, 15000 * a->rig->scale);
 
 	CHECK(socket >= 0);
-	EXPECT(srdma_conn_accept(socket, a->rig->server_tls, a->rig->device, &a->rig->server_options.conn, NULL, NULL, &a->conn),
+	EXPECT(srdma_conn_accept(socket, a->rig->server_tls, a->rig->device, &a->rig->server_conn, NULL, NULL, &a->conn),
 	       0);
 	return NULL;
 }
@@ -222,14 +226,14 @@ void rig_pair(struct rig *rig, struct srdma_conn **client, struct srdma_conn **a
 	struct accepting accepting = {.rig = rig};
 	pthread_t thread;
 
-	EXPECT(srdma_listener_new(NULL, "0", &accepting.listener), 0);
+	EXPECT(srdma_listener_listen(NULL, "0", &accepting.listener), 0);
 	CHECK(srdma_listener_fd(accepting.listener) >= 0);
 	EXPECT(srdma_listener_accept(accepting.listener, 0), -EAGAIN);
 	snprintf(rig->port, sizeof rig->port, "%u", srdma_listener_port(accepting.listener));
 	CHECK(pthread_create(&thread, NULL, accept_one, &accepting) == 0);
 	*client = rig_connect(rig);
 	CHECK(pthread_join(thread, NULL) == 0);
-	srdma_listener_delete(&accepting.listener);
+	srdma_listener_free(&accepting.listener);
 	*accepted = accepting.conn;
 }
 

@@ -3,7 +3,8 @@
 #ifndef PROBE_H
 #define PROBE_H
 
-#include "securdma.h"
+#include "securdma_link.h"
+#include "securdma_server.h"
 
 #include <jansson.h>
 #include <pthread.h>
@@ -32,7 +33,9 @@ struct rig {
 	int scale; /* factor for time limits */
 	struct srdma_device *device;
 	struct srdma_tls_context *server_tls, *client_tls;
-	struct srdma_server_options server_options; /* of rig_serve and, .conn, of rig_pair; to be changed before */
+	struct srdma_server_options server_options; /* of rig_serve, with the two that follow; to be changed before */
+	struct srdma_server_limits server_limits;
+	struct srdma_conn_options server_conn; /* of rig_pair, too */
 	struct srdma_conn_options client_options;
 	struct srdma_server *server;
 	char port[16];

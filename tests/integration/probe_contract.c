@@ -43,7 +43,7 @@ void mode_error_texts(struct rig *rig, char **args)
 	int ret;
 
 	(void)args;
-	rig->server_options.handlers.on_message = take_nothing;
+	rig->server_options.on_message = take_nothing;
 	rig->client_options.timeout_ms = 90;
 	rig_serve(rig);
 	conn = rig_connect(rig);
@@ -63,7 +63,7 @@ void mode_error_texts(struct rig *rig, char **args)
 	EXPECT_TEXT(rig, srdma_conn_send(conn, "x", 1, -1), -ETIMEDOUT, "timed out after 90 ms");
 	/* None of these has harmed the connection. */
 	EXPECT(srdma_conn_wait(conn, 0), -EAGAIN);
-	srdma_conn_delete(&conn);
+	srdma_conn_free(&conn);
 	EXPECT(srdma_server_stop(&rig->server) >= 0, 1);
 }
 
@@ -107,9 +107,9 @@ void mode_completions(struct rig *rig, char **args)
 	}
 	CHECK(cookies[0] == 1 && cookies[1] == 2);
 	EXPECT(srdma_conn_complete(conn, cookies, 8, -1), 0);
-	srdma_buffer_delete(&buffer);
+	srdma_buffer_free(&buffer);
 	EXPECT(srdma_conn_disconnect(conn, NULL, -1), 0);
-	srdma_conn_delete(&conn);
+	srdma_conn_free(&conn);
 	rig_stop(rig, 0);
 }
 
@@ -124,7 +124,7 @@ void mode_raw_refusals(struct rig *rig, char **args)
 
 	(void)args;
 	rig_serve(rig); /* for make_stale */
-	rig->client_options.raw = rig->server_options.conn.raw = true;
+	rig->client_options.raw = rig->server_conn.raw = true;
 	rig_pair(rig, &client, &server);
 	EXPECT(srdma_buffer_new(client, NULL, 64, &buffer), 0);
 	EXPECT_TEXT(rig, srdma_conn_send(client, data, 1, 0), -EOPNOTSUPP, "raw");
@@ -135,10 +135,10 @@ void mode_raw_refusals(struct rig *rig, char **args)
 	EXPECT_TEXT(rig, srdma_conn_renew(client), -EOPNOTSUPP, "epochs");
 	EXPECT_TEXT(rig, srdma_conn_wait(client, 0), -EAGAIN, "wait for the end of the connection");
 	EXPECT_TEXT(rig, srdma_conn_wait(client, 30), -ETIMEDOUT, "timed out after 30 ms waiting for the end of the connection");
-	srdma_buffer_delete(&buffer);
-	srdma_conn_delete(&server);
+	srdma_buffer_free(&buffer);
+	srdma_conn_free(&server);
 	EXPECT_TEXT(rig, srdma_conn_wait(client, 15000 * rig->scale), SRDMA_ELOST, "went away");
-	srdma_conn_delete(&client);
+	srdma_conn_free(&client);
 	rig_stop(rig, 0);
 }
 
@@ -192,15 +192,15 @@ void mode_disconnect_nonblocking(struct rig *rig, char **args)
 		poll_until(server, rig);
 	EXPECT(ret, 0);
 	EXPECT_TEXT(rig, srdma_conn_send(client, data, 1, -1), SRDMA_ECLOSED, "disconnected");
-	srdma_conn_delete(&client);
-	srdma_conn_delete(&server);
+	srdma_conn_free(&client);
+	srdma_conn_free(&server);
 	/* Without an answer it ends at its time-out, with the connection. */
 	rig_pair(rig, &client, &server);
 	EXPECT(srdma_conn_disconnect(client, NULL, 0), -EAGAIN);
 	EXPECT_TEXT(rig, srdma_conn_disconnect(client, NULL, 50), -ETIMEDOUT, "timed out after 50 ms waiting for the peer to answer the disconnect");
 	EXPECT_TEXT(rig, srdma_conn_disconnect(client, NULL, 0), -ETIMEDOUT, "timed out after 50 ms");
-	srdma_conn_delete(&client);
-	srdma_conn_delete(&server);
+	srdma_conn_free(&client);
+	srdma_conn_free(&server);
 	rig_stop(rig, 0);
 }
 
@@ -225,7 +225,7 @@ void mode_accept_timeouts(struct rig *rig, char **args)
 
 	(void)args;
 	rig_serve(rig); /* for make_stale */
-	EXPECT(srdma_listener_new(NULL, "0", &listener), 0);
+	EXPECT(srdma_listener_listen(NULL, "0", &listener), 0);
 	EXPECT_TEXT(rig, srdma_listener_accept(listener, 0), -EAGAIN, "wait for a client to connect");
 	EXPECT_TEXT(rig, srdma_listener_accept(listener, 30), -EAGAIN, "wait for a client to connect");
 	snprintf(rig->port, sizeof rig->port, "%u", srdma_listener_port(listener));
@@ -235,7 +235,7 @@ void mode_accept_timeouts(struct rig *rig, char **args)
 	CHECK(fd >= 0);
 	close(fd);
 	CHECK(pthread_join(thread, NULL) == 0);
-	srdma_listener_delete(&listener);
+	srdma_listener_free(&listener);
 	rig_stop(rig, 0);
 }
 
@@ -243,7 +243,7 @@ void mode_accept_timeouts(struct rig *rig, char **args)
 
 void mode_link_nonblocking(struct rig *rig, char **args)
 {
-	const struct srdma_endpoint endpoint = {rig->host, rig->port};
+	const struct srdma_endpoint endpoint = {sizeof endpoint, rig->host, rig->port};
 	struct srdma_link_options options;
 	struct srdma_link *link;
 	char data[64];
@@ -253,10 +253,10 @@ void mode_link_nonblocking(struct rig *rig, char **args)
 	(void)args;
 	rig_serve(rig);
 	srdma_link_options_init(&options);
-	options.conn = rig->client_options;
+	options.conn = &rig->client_options;
 	options.endpoints = &endpoint;
 	options.endpoint_count = 1;
-	EXPECT(srdma_link_new(&options, rig->client_tls, rig->device, &link), 0);
+	EXPECT(srdma_link_connect(&options, rig->client_tls, rig->device, &link), 0);
 	EXPECT_TEXT(rig, srdma_link_recv(link, data, sizeof data, &n, 0), -EAGAIN, "wait for a message from the peer");
 	EXPECT_TEXT(rig, srdma_link_recv(link, data, sizeof data, &n, 30), -ETIMEDOUT, "timed out after 30 ms");
 	EXPECT_TEXT(rig, srdma_link_wait(link, 0), -EAGAIN, "wait for a message, a completion");
@@ -268,7 +268,7 @@ void mode_link_nonblocking(struct rig *rig, char **args)
 		poll_until(srdma_link_conn(link), rig);
 	EXPECT(ret, 0);
 	EXPECT(srdma_link_disconnect(link, "done", 0), 0);
-	srdma_link_delete(&link);
+	srdma_link_free(&link);
 	rig_stop(rig, 0);
 }
 
@@ -295,9 +295,9 @@ void mode_arguments(struct rig *rig, char **args)
 	device.port = 0;
 	device.name = "no-such-device";
 	EXPECT_TEXT(rig, srdma_device_open(&device, &opened), -ENODEV, "no-such-device");
-	EXPECT_TEXT(rig, srdma_listener_new(NULL, "65536", &listener), -EINVAL, "'65536' is not a port; give a number from 0 to 65535");
-	EXPECT_TEXT(rig, srdma_listener_new("192.0.2.1", "0", &listener), -EADDRNOTAVAIL, "no network interface of this machine");
-	EXPECT_TEXT(rig, srdma_listener_new_fd(-1, &listener), -EINVAL, "is not a listening TCP socket");
+	EXPECT_TEXT(rig, srdma_listener_listen(NULL, "65536", &listener), -EINVAL, "'65536' is not a port; give a number from 0 to 65535");
+	EXPECT_TEXT(rig, srdma_listener_listen("192.0.2.1", "0", &listener), -EADDRNOTAVAIL, "no network interface of this machine");
+	EXPECT_TEXT(rig, srdma_listener_from_fd(-1, &listener), -EINVAL, "is not a listening TCP socket");
 	EXPECT_TEXT(rig, srdma_conn_connect(rig->host, "0", rig->client_tls, rig->device, &options, &conn), -EINVAL, "'0' is not a port");
 	EXPECT_TEXT(rig, srdma_conn_connect("", "1", rig->client_tls, rig->device, &options, &conn), -EINVAL, "host name is empty");
 	options.timeout_ms = 0;

@@ -28,7 +28,7 @@ static void note(struct diary *diary, const struct srdma_conn *conn)
 {
 	struct srdma_conn_info info;
 
-	srdma_conn_info(conn, &info);
+	srdma_conn_get_info(conn, &info);
 	if (diary->count == 0 || diary->epochs[diary->count - 1].epoch != info.epoch) {
 		if (diary->count == DIARY)
 			return;
@@ -98,7 +98,7 @@ static void part(struct srdma_conn *conn, int status, void *client_arg, void *ar
 
 	(void)arg;
 	EXPECT(status, 0);
-	srdma_conn_info(conn, &info);
+	srdma_conn_get_info(conn, &info);
 	service->epoch = info.epoch;
 	service->recoveries = info.recoveries;
 	memcpy(service->seal, info.seal, sizeof service->seal);
@@ -188,13 +188,13 @@ void mode_renew(struct rig *rig, char **args)
 
 	service.kill_every = !strcmp(args[0], "server") || !strcmp(args[0], "both") ? count / 5 : 0;
 	rig->scratch = &service;
-	rig->server_options.handlers.on_connect = greet;
-	rig->server_options.handlers.on_message = serve;
-	rig->server_options.handlers.on_disconnect = part;
-	rig->server_options.conn.region_size = REGION_SIZE;
-	rig->server_options.conn.recoveries = rig->client_options.recoveries = 1000;
+	rig->server_options.on_connect = greet;
+	rig->server_options.on_message = serve;
+	rig->server_options.on_disconnect = part;
+	rig->server_conn.region_size = REGION_SIZE;
+	rig->server_conn.recoveries = rig->client_options.recoveries = 1000;
 	if (!strcmp(args[0], "count"))
-		rig->server_options.conn.epoch_psns = rig->client_options.epoch_psns = SRDMA_EPOCH_PSNS_MIN;
+		rig->server_conn.epoch_psns = rig->client_options.epoch_psns = SRDMA_EPOCH_PSNS_MIN;
 	if (timed)
 		rig->client_options.epoch_ms = 100;
 	rig_serve(rig);
@@ -206,7 +206,7 @@ void mode_renew(struct rig *rig, char **args)
 			send_numbered(conn, sent);
 		receive_numbered(conn, received++);
 		note(&diary, conn);
-		srdma_conn_info(conn, &info);
+		srdma_conn_get_info(conn, &info);
 		/* It is over when there were some, whatever the speed of the machine. */
 		if (timed && info.epoch >= 3 && count > sent)
 			count = sent;
@@ -221,11 +221,11 @@ void mode_renew(struct rig *rig, char **args)
 	if (asked || client)
 		for (unsigned i = 0; i < 10; i++)
 			post_many(conn, out, in, i, client);
-	srdma_buffer_delete(&out);
-	srdma_buffer_delete(&in);
+	srdma_buffer_free(&out);
+	srdma_buffer_free(&in);
 	EXPECT(srdma_conn_disconnect(conn, NULL, -1), 0);
-	srdma_conn_info(conn, &info);
-	srdma_conn_delete(&conn);
+	srdma_conn_get_info(conn, &info);
+	srdma_conn_free(&conn);
 	rig_stop(rig, 0);
 	EXPECT(service.expected, count);
 	fact(rig, "epoch", info.epoch);
@@ -268,10 +268,10 @@ void mode_stream(struct rig *rig, char **args)
 	struct srdma_conn *conn;
 
 	rig->scratch = &service;
-	rig->server_options.handlers.on_connect = greet;
-	rig->server_options.handlers.on_message = count_messages;
-	rig->server_options.handlers.on_disconnect = part;
-	rig->server_options.conn.depth = rig->client_options.depth = 64;
+	rig->server_options.on_connect = greet;
+	rig->server_options.on_message = count_messages;
+	rig->server_options.on_disconnect = part;
+	rig->server_conn.depth = rig->client_options.depth = 64;
 	rig_serve(rig);
 	conn = rig_connect(rig);
 	for (unsigned i = 0; i < count; i++) {
@@ -280,10 +280,10 @@ void mode_stream(struct rig *rig, char **args)
 			EXPECT(srdma_conn_renew(conn), 0);
 	}
 	EXPECT(srdma_conn_disconnect(conn, NULL, -1), 0);
-	srdma_conn_info(conn, &info);
+	srdma_conn_get_info(conn, &info);
 	CHECK(records_sealed != NULL);
 	fact(rig, "records", (long long)records_sealed());
-	srdma_conn_delete(&conn);
+	srdma_conn_free(&conn);
 	rig_stop(rig, 0);
 	EXPECT(service.expected, count);
 	fact(rig, "epoch", info.epoch);
@@ -297,7 +297,7 @@ static void compare_count(struct srdma_conn *conn)
 	struct srdma_conn_info info;
 	uint32_t sq_psn;
 
-	srdma_conn_info(conn, &info);
+	srdma_conn_get_info(conn, &info);
 	EXPECT(srdma_conn_query_qp(conn, NULL, NULL, &sq_psn), 0);
 	EXPECT((sq_psn - info.psn) & 0xffffff, info.epoch_psns & 0xffffff);
 }
@@ -310,8 +310,8 @@ void mode_psn_count(struct rig *rig, char **args)
 	size_t n;
 
 	(void)args;
-	rig->server_options.conn.region_size = sizeof data;
-	rig->server_options.conn.message_size = rig->client_options.message_size = 16384;
+	rig->server_conn.region_size = sizeof data;
+	rig->server_conn.message_size = rig->client_options.message_size = 16384;
 	rig_serve(rig);
 	conn = rig_connect(rig);
 	for (size_t length = 0; length <= 9000; length = length * 3 + 1) {
@@ -325,10 +325,10 @@ void mode_psn_count(struct rig *rig, char **args)
 	}
 	EXPECT(srdma_conn_write(conn, data, sizeof data, 0, -1), 0);
 	compare_count(conn);
-	srdma_conn_info(conn, &info);
+	srdma_conn_get_info(conn, &info);
 	CHECK(info.epoch_psns > 30);
 	EXPECT(srdma_conn_disconnect(conn, NULL, -1), 0);
-	srdma_conn_delete(&conn);
+	srdma_conn_free(&conn);
 	rig_stop(rig, 0);
 }
 
@@ -358,10 +358,10 @@ void mode_withdraw(struct rig *rig, char **args)
 	uint32_t rkey = 0;
 	size_t size;
 
-	rig->server_options.conn.region_size = 4096;
+	rig->server_conn.region_size = 4096;
 	/* What fails is to stay failed. */
 	if (!told)
-		rig->server_options.conn.recoveries = rig->client_options.recoveries = 0;
+		rig->server_conn.recoveries = rig->client_options.recoveries = 0;
 	rig_pair(rig, &ends[0], &ends[1]);
 	EXPECT(srdma_conn_withdraw_region(ends[0]), -ENXIO);
 	if (!sealed) {
@@ -385,8 +385,8 @@ void mode_withdraw(struct rig *rig, char **args)
 		CHECK(unread);
 	}
 	CHECK(memcmp(srdma_conn_region(ends[1]), "mine", 5) == 0);
-	srdma_conn_delete(&ends[0]);
-	srdma_conn_delete(&ends[1]);
+	srdma_conn_free(&ends[0]);
+	srdma_conn_free(&ends[1]);
 }
 
 /* ---- never downgraded ------------------------------------------------------------------------------------------ */
@@ -398,7 +398,7 @@ void mode_seal_differs(struct rig *rig, char **args)
 	struct srdma_reject reject;
 
 	rig->client_options.seal = client ? SRDMA_SEAL_REQUIRED : SRDMA_SEAL_OFF;
-	rig->server_options.conn.seal = client ? SRDMA_SEAL_OFF : SRDMA_SEAL_REQUIRED;
+	rig->server_conn.seal = client ? SRDMA_SEAL_OFF : SRDMA_SEAL_REQUIRED;
 	rig_serve(rig);
 	EXPECT(srdma_conn_connect(rig->host, rig->port, rig->client_tls, rig->device, &rig->client_options, &conn),
 	       SRDMA_EREJECTED);

@@ -28,12 +28,12 @@ struct hostile {
 static int note_record(void *arg, const void *data, uint32_t length)
 {
 	struct hostile *hostile = arg;
-	struct srdma_bulk_header headers[SRDMA_BULK_BATCH];
+	struct srdma_sealed_header headers[SRDMA_SEALED_BATCH];
 
-	CHECK(srdma_bulk_decode(data, length, headers) > 0);
-	if (headers[0].type == SRDMA_BULK_READ)
+	CHECK(srdma_sealed_decode(data, length, headers) > 0);
+	if (headers[0].type == SRDMA_SEALED_READ)
 		hostile->asked = true;
-	else if (headers[0].type == SRDMA_BULK_ACK)
+	else if (headers[0].type == SRDMA_SEALED_ACK)
 		hostile->unheard -= headers[0].length;
 	return 0;
 }
@@ -42,9 +42,9 @@ static int note_record(void *arg, const void *data, uint32_t length)
 static void take_over(struct hostile *hostile, struct rig *rig, struct srdma_conn *conn)
 {
 	*hostile = (struct hostile){.rig = rig, .conn = conn};
-	EXPECT(srdma_region_new(conn->pd, SRDMA_BULK_RING, IBV_ACCESS_REMOTE_READ, &hostile->staging), 0);
-	conn->channel.on_control = note_record;
-	conn->channel.arg = hostile;
+	EXPECT(srdma_region_new(conn->pd, SRDMA_SEALED_RING, IBV_ACCESS_REMOTE_READ, &hostile->staging), 0);
+	conn->stream.on_control = note_record;
+	conn->stream.arg = hostile;
 }
 
 static void let_go(struct hostile *hostile)
@@ -52,7 +52,7 @@ static void let_go(struct hostile *hostile)
 	/* The queue pair first: what it may still read goes after it. */
 	srdma_qp_release(&hostile->conn->qp);
 	srdma_region_release(&hostile->staging);
-	srdma_conn_delete(&hostile->conn);
+	srdma_conn_free(&hostile->conn);
 }
 
 static bool is_asked(const struct hostile *hostile)
@@ -67,7 +67,7 @@ static bool is_asked_or_left(const struct hostile *hostile)
 
 static bool can_speak(const struct hostile *hostile)
 {
-	return srdma_channel_can_control(&hostile->conn->channel) && hostile->unheard < SRDMA_BULK_RECORDS;
+	return srdma_stream_can_control(&hostile->conn->stream) && hostile->unheard < SRDMA_SEALED_RECORDS;
 }
 
 static bool is_left(const struct hostile *hostile)
@@ -96,23 +96,23 @@ static void say(struct hostile *hostile, const void *bytes, uint32_t length)
 	if (is_over(hostile))
 		return;
 	hostile->unheard++;
-	srdma_channel_send_control(&hostile->conn->channel, bytes, length);
+	srdma_stream_send_control(&hostile->conn->stream, bytes, length);
 }
 
 /* An answer of no bytes, and the whole of it behind, each to be fetched by a read of its own. */
 static void answer_last(struct hostile *hostile)
 {
-	struct srdma_bulk_header headers[] = {
-		{.type = SRDMA_BULK_ANSWER, .rkey = hostile->staging.mr->rkey, .address = 0},
-		{.type = SRDMA_BULK_ANSWER, .rkey = hostile->staging.mr->rkey, .address = 1 << 20, .length = LENGTH},
+	struct srdma_sealed_header headers[] = {
+		{.type = SRDMA_SEALED_ANSWER, .rkey = hostile->staging.mr->rkey, .address = 0},
+		{.type = SRDMA_SEALED_ANSWER, .rkey = hostile->staging.mr->rkey, .address = 1 << 20, .length = LENGTH},
 	};
-	uint8_t bytes[2 * SRDMA_BULK_HEADER], *at = bytes;
+	uint8_t bytes[2 * SRDMA_SEALED_HEADER], *at = bytes;
 	char data[LENGTH];
 
 	memset(data, LETTER, sizeof data);
-	for (unsigned i = 0; i < 2; i++, at += SRDMA_BULK_HEADER) {
-		srdma_bulk_encode(at, &headers[i]);
-		EXPECT(srdma_sealer_seal(hostile->conn->bulk.sealer, at, SRDMA_BULK_HEADER, data, headers[i].length,
+	for (unsigned i = 0; i < 2; i++, at += SRDMA_SEALED_HEADER) {
+		srdma_sealed_encode(at, &headers[i]);
+		EXPECT(srdma_sealer_seal(hostile->conn->sealed_rdma.sealer, at, SRDMA_SEALED_HEADER, data, headers[i].length,
 					 (char *)hostile->staging.address + headers[i].address), 0);
 	}
 	say(hostile, bytes, sizeof bytes);
@@ -133,7 +133,7 @@ static void change(struct hostile *hostile, const char *how)
 		EXPECT(ibv_modify_qp(srdma_conn_qp(hostile->conn), &error, IBV_QP_STATE), 0);
 	do {
 		srdma_conn_progress(hostile->conn, true);
-		srdma_conn_info(hostile->conn, &info);
+		srdma_conn_get_info(hostile->conn, &info);
 	} while (info.epoch == 0 && !is_over(hostile) && clock_ms() < deadline);
 	CHECK(info.epoch > 0);
 }
@@ -142,10 +142,10 @@ static void change(struct hostile *hostile, const char *how)
  * victim has had enough. */
 static void answer_with_nothing(struct hostile *hostile, const char *how)
 {
-	const struct srdma_bulk_header nothing = {.type = SRDMA_BULK_ANSWER, .within = true};
-	uint8_t bytes[SRDMA_BULK_HEADER];
+	const struct srdma_sealed_header nothing = {.type = SRDMA_SEALED_ANSWER, .within = true};
+	uint8_t bytes[SRDMA_SEALED_HEADER];
 
-	srdma_bulk_encode(bytes, &nothing);
+	srdma_sealed_encode(bytes, &nothing);
 	go_on_until(hostile, is_asked);
 	CHECK(hostile->asked);
 	change(hostile, how);
@@ -228,7 +228,7 @@ static void of_a_client(struct rig *rig, struct victim *victim, const char *how)
 	struct hostile hostile;
 	pthread_t thread;
 
-	rig->server_options.conn.region_size = 4096;
+	rig->server_conn.region_size = 4096;
 	rig_pair(rig, &client, &accepted);
 	take_over(&hostile, rig, accepted);
 	hostile.left = &victim->done;
@@ -236,7 +236,7 @@ static void of_a_client(struct rig *rig, struct victim *victim, const char *how)
 	CHECK(pthread_create(&thread, NULL, read_as_client, victim) == 0);
 	answer_with_nothing(&hostile, how);
 	CHECK(pthread_join(thread, NULL) == 0);
-	srdma_conn_delete(&client);
+	srdma_conn_free(&client);
 	let_go(&hostile);
 }
 
@@ -244,7 +244,7 @@ static void of_a_server(struct rig *rig, struct victim *victim, const char *how)
 {
 	struct hostile hostile;
 
-	rig->server_options.handlers.on_message = read_as_server;
+	rig->server_options.on_message = read_as_server;
 	rig->client_options.region_size = 4096;
 	rig->scratch = victim;
 	rig_serve(rig);
@@ -261,7 +261,7 @@ void mode_hostile_nothing(struct rig *rig, char **args)
 {
 	struct victim victim = {.rig = rig};
 
-	rig->client_options.seal = rig->server_options.conn.seal = SRDMA_SEAL_REQUIRED;
+	rig->client_options.seal = rig->server_conn.seal = SRDMA_SEAL_REQUIRED;
 	if (strcmp(args[0], "client") == 0)
 		of_a_client(rig, &victim, args[1]);
 	else
@@ -277,23 +277,23 @@ static atomic_bool enough;
 
 static void answer_and_hang_up(struct hostile *hostile, unsigned number)
 {
-	struct srdma_bulk_header header = {.type = SRDMA_BULK_ANSWER, .within = true, .length = LONG};
-	uint8_t bytes[SRDMA_BULK_HEADER + LONG];
+	struct srdma_sealed_header header = {.type = SRDMA_SEALED_ANSWER, .within = true, .length = LONG};
+	uint8_t bytes[SRDMA_SEALED_HEADER + LONG];
 	uint64_t until;
 
-	srdma_bulk_encode(bytes, &header);
-	memset(bytes + SRDMA_BULK_HEADER, LETTER, LONG);
+	srdma_sealed_encode(bytes, &header);
+	memset(bytes + SRDMA_SEALED_HEADER, LETTER, LONG);
 	go_on_until(hostile, is_asked);
 	if (!hostile->asked)
 		return;
 	if (number % 2)
 		shutdown(srdma_tls_fd(hostile->conn->tls), SHUT_RDWR);
-	srdma_channel_send_control(&hostile->conn->channel, bytes, sizeof bytes);
+	srdma_stream_send_control(&hostile->conn->stream, bytes, sizeof bytes);
 	shutdown(srdma_tls_fd(hostile->conn->tls), SHUT_RDWR);
 	/* Until it has arrived; the queue pair goes later than the channel. */
 	until = clock_ms() + 200;
-	while (hostile->conn->channel.op_count > 0 && clock_ms() < until)
-		srdma_channel_poll(&hostile->conn->channel);
+	while (hostile->conn->stream.op_count > 0 && clock_ms() < until)
+		srdma_stream_poll(&hostile->conn->stream);
 }
 
 static void *hang_up_on_everybody(void *arg)
@@ -305,18 +305,18 @@ static void *hang_up_on_everybody(void *arg)
 	unsigned number = 0;
 	int socket;
 
-	EXPECT(srdma_listener_new(NULL, rig->port, &listener), 0);
+	EXPECT(srdma_listener_listen(NULL, rig->port, &listener), 0);
 	while (!enough) {
 		socket = srdma_listener_accept(listener, 100);
 		if (socket < 0)
 			continue;
-		if (srdma_conn_accept(socket, rig->server_tls, rig->device, &rig->server_options.conn, NULL, NULL, &conn) != 0)
+		if (srdma_conn_accept(socket, rig->server_tls, rig->device, &rig->server_conn, NULL, NULL, &conn) != 0)
 			continue;
 		take_over(&hostile, rig, conn);
 		answer_and_hang_up(&hostile, number++);
 		let_go(&hostile);
 	}
-	srdma_listener_delete(&listener);
+	srdma_listener_free(&listener);
 	return NULL;
 }
 
@@ -326,8 +326,8 @@ void mode_hostile_serve(struct rig *rig, char **args)
 	pthread_t thread;
 
 	snprintf(rig->port, sizeof rig->port, "%s", args[0]);
-	rig->server_options.conn.seal = SRDMA_SEAL_REQUIRED;
-	rig->server_options.conn.region_size = 4096;
+	rig->server_conn.seal = SRDMA_SEAL_REQUIRED;
+	rig->server_conn.region_size = 4096;
 	CHECK(pthread_create(&thread, NULL, hang_up_on_everybody, rig) == 0);
 	while (getchar() != EOF)
 		;
@@ -353,32 +353,33 @@ static void lose_a_read(struct rig *rig, struct srdma_link *link, long long *ans
 void mode_hostile_late(struct rig *rig, char **args)
 {
 	int tries = atoi(args[0]);
-	struct srdma_endpoint endpoint = {rig->host, rig->port};
+	const struct srdma_endpoint endpoint = {sizeof endpoint, rig->host, rig->port};
 	struct srdma_link_options options;
 	struct srdma_listener *listener;
 	struct srdma_link *link;
 	long long answered = 0;
 	pthread_t thread;
 
-	/* A port that is free. */
-	EXPECT(srdma_listener_new(NULL, "0", &listener), 0);
-	snprintf(rig->port, sizeof rig->port, "%u", srdma_listener_port(listener));
-	srdma_listener_delete(&listener);
-	rig->client_options.seal = rig->server_options.conn.seal = SRDMA_SEAL_REQUIRED;
-	rig->server_options.conn.region_size = 4096;
+	/* A port that is free. One that the kernel gives could be a connection's by the time the server comes back to it. */
+	do {
+		snprintf(rig->port, sizeof rig->port, "%ld", 20000 + (getpid() + random()) % 12000);
+	} while (srdma_listener_listen(NULL, rig->port, &listener) != 0);
+	srdma_listener_free(&listener);
+	rig->client_options.seal = rig->server_conn.seal = SRDMA_SEAL_REQUIRED;
+	rig->server_conn.region_size = 4096;
 	srdma_link_options_init(&options);
-	options.conn = rig->client_options;
-	options.conn.spin = 0; /* it sleeps, and finds both */
+	options.conn = &rig->client_options;
+	rig->client_options.spin = 0; /* it sleeps, and finds both */
 	options.endpoints = &endpoint;
 	options.endpoint_count = 1;
 	options.connect_ms = options.reconnect_ms = 15000 * rig->scale;
 	options.pause_min_ms = options.pause_max_ms = 1;
 	CHECK(pthread_create(&thread, NULL, hang_up_on_everybody, rig) == 0);
-	EXPECT(srdma_link_new(&options, rig->client_tls, rig->device, &link), 0);
+	EXPECT(srdma_link_connect(&options, rig->client_tls, rig->device, &link), 0);
 	for (int i = 0; i < tries; i++)
 		lose_a_read(rig, link, &answered);
 	enough = true;
-	srdma_link_delete(&link);
+	srdma_link_free(&link);
 	CHECK(pthread_join(thread, NULL) == 0);
 	fact(rig, "tries", tries);
 	fact(rig, "answered", answered);

@@ -28,18 +28,18 @@ static int on_number(struct srdma_conn *conn, const void *data, size_t length, c
 
 static struct srdma_link *open_link(struct rig *rig, int reconnect_ms)
 {
-	struct srdma_endpoint endpoint = {rig->host, rig->port};
+	const struct srdma_endpoint endpoint = {sizeof endpoint, rig->host, rig->port};
 	struct srdma_link_options options;
 	struct srdma_link *link;
 
 	srdma_link_options_init(&options);
-	options.conn = rig->client_options;
+	options.conn = &rig->client_options;
 	options.endpoints = &endpoint;
 	options.endpoint_count = 1;
 	options.reconnect_ms = reconnect_ms;
 	options.pause_min_ms = 10;
 	options.pause_max_ms = 200;
-	EXPECT(srdma_link_new(&options, rig->client_tls, rig->device, &link), 0);
+	EXPECT(srdma_link_connect(&options, rig->client_tls, rig->device, &link), 0);
 	return link;
 }
 
@@ -49,7 +49,7 @@ static uint64_t client_of(struct srdma_link *link)
 {
 	struct srdma_conn_info info;
 
-	srdma_conn_info(srdma_link_conn(link), &info);
+	srdma_conn_get_info(srdma_link_conn(link), &info);
 	return info.client_id;
 }
 
@@ -78,7 +78,7 @@ static void judge(struct srdma_link *link, struct tally *tally, bool in_order)
 {
 	struct srdma_link_loss loss;
 
-	srdma_link_loss(link, &loss);
+	srdma_link_get_loss(link, &loss);
 	CHECK(loss.error != 0 && loss.text[0] && loss.attempts > 0);
 	CHECK(loss.acknowledged >= tally->from - 1 && loss.acknowledged <= loss.sent);
 	for (uint64_t n = tally->from; n <= loss.acknowledged; n++)
@@ -102,10 +102,10 @@ void mode_link_once(struct rig *rig, char **args)
 	struct srdma_link *link;
 	uint64_t number, next = 1;
 
-	rig->server_options.handlers.on_message = on_number;
+	rig->server_options.on_message = on_number;
 	rig->server_options.drain_timeout_ms = 200 * rig->scale; /* nobody answers the one that stops */
 	rig->client_options.timeout_ms = 15000 * rig->scale;
-	rig->client_options.recoveries = rig->server_options.conn.recoveries = 0; /* a killed queue pair is a loss */
+	rig->client_options.recoveries = rig->server_conn.recoveries = 0; /* a killed queue pair is a loss */
 	rig_serve(rig);
 	rig->server_options.port = rig->port; /* for the next ones */
 	link = open_link(rig, 20000 * rig->scale);
@@ -132,16 +132,16 @@ void mode_link_once(struct rig *rig, char **args)
 		EXPECT(losses, before + 1);
 	}
 	EXPECT(srdma_link_disconnect(link, NULL, -1), 0);
-	srdma_link_info(link, &info);
+	srdma_link_get_info(link, &info);
 	EXPECT(info.sent, next - 1);
 	EXPECT(info.acknowledged, next - 1);
 	EXPECT(info.connections, rounds + 1);
 	EXPECT(info.in_doubt, tally.doubtful);
 	CHECK(!info.connected);
 	EXPECT(srdma_link_send(link, &next, sizeof next, -1, NULL), SRDMA_ECLOSED);
-	srdma_link_delete(&link);
+	srdma_link_free(&link);
 	CHECK(link == NULL);
-	srdma_link_delete(&link);
+	srdma_link_free(&link);
 	rig_stop(rig, 0);
 	for (uint64_t n = tally.from; n < next; n++)
 		EXPECT(atomic_load(&delivered[n]), 1);
@@ -188,10 +188,10 @@ void mode_link_kept(struct rig *rig, char **args)
 	size_t length;
 
 	(void)args;
-	rig->server_options.handlers.on_connect = greet;
+	rig->server_options.on_connect = greet;
 	rig_serve(rig);
 	link = open_link(rig, timeout);
-	srdma_link_loss(link, &loss);
+	srdma_link_get_loss(link, &loss);
 	EXPECT(loss.error, 0);
 	EXPECT(srdma_link_reconnect(link), 0); /* nothing is lost */
 	EXPECT(srdma_link_wait(link, timeout), 0);
@@ -201,7 +201,7 @@ void mode_link_kept(struct rig *rig, char **args)
 	EXPECT(srdma_server_kick(rig->server, client_of(link), NULL), 0);
 	while (srdma_link_send(link, "x", 1, timeout, NULL) == 0)
 		pause_ms(1);
-	srdma_link_loss(link, &loss);
+	srdma_link_get_loss(link, &loss);
 	EXPECT(loss.kept, 5);
 	EXPECT(loss.error, SRDMA_ECLOSED);
 	expect_greetings(link, 0);
@@ -217,7 +217,7 @@ void mode_link_kept(struct rig *rig, char **args)
 	EXPECT(srdma_link_recv(link, data, sizeof data, &length, timeout), SRDMA_ERECONNECTED);
 	expect_greetings(link, timeout);
 	EXPECT(srdma_link_disconnect(link, NULL, -1), 0);
-	srdma_link_delete(&link);
+	srdma_link_free(&link);
 	rig_stop(rig, 0);
 }
 
@@ -248,7 +248,7 @@ static int wait_long(struct srdma_link *link)
 
 void mode_link_policy(struct rig *rig, char **args)
 {
-	struct srdma_endpoint endpoint = {rig->host, rig->port};
+	const struct srdma_endpoint endpoint = {sizeof endpoint, rig->host, rig->port};
 	struct srdma_link_options options;
 	struct srdma_link *link = NULL, *patient;
 	struct srdma_link_loss loss;
@@ -258,14 +258,14 @@ void mode_link_policy(struct rig *rig, char **args)
 	(void)args;
 	/* What can't be. */
 	srdma_link_options_init(&options);
-	EXPECT(srdma_link_new(&options, rig->client_tls, rig->device, &link), -EINVAL);
+	EXPECT(srdma_link_connect(&options, rig->client_tls, rig->device, &link), -EINVAL);
 	options.endpoints = &endpoint;
 	options.endpoint_count = 1;
-	options.conn.raw = true;
-	EXPECT(srdma_link_new(&options, rig->client_tls, rig->device, &link), -EINVAL);
-	options.conn.raw = false;
+	rig->client_options.raw = true;
+	EXPECT(srdma_link_connect(&options, rig->client_tls, rig->device, &link), -EINVAL);
+	rig->client_options.raw = false;
 	options.pause_max_ms = 1;
-	EXPECT(srdma_link_new(&options, rig->client_tls, rig->device, &link), -EINVAL);
+	EXPECT(srdma_link_connect(&options, rig->client_tls, rig->device, &link), -EINVAL);
 
 	rig->server_options.drain_timeout_ms = 200 * rig->scale;
 	rig_serve(rig);
@@ -277,7 +277,7 @@ void mode_link_policy(struct rig *rig, char **args)
 	EXPECT(srdma_link_wait(link, 5000 * rig->scale), SRDMA_ECLOSED);
 	EXPECT(srdma_link_reconnect(link), SRDMA_ECLOSED);
 	CHECK(srdma_link_conn(link) != NULL);
-	srdma_link_delete(&link);
+	srdma_link_free(&link);
 
 	/* Nobody is there: a pause can be ended, 0 ms never wait, and the time of the policy is kept. */
 	rig_stop(rig, 1); /* `patient` does not look */
@@ -286,10 +286,10 @@ void mode_link_policy(struct rig *rig, char **args)
 	CHECK(ret == SRDMA_ECLOSED || ret == SRDMA_ELOST);
 	expect_woken(patient, srdma_link_reconnect);
 	CHECK(srdma_link_conn(patient) == NULL);
-	srdma_link_loss(patient, &loss);
+	srdma_link_get_loss(patient, &loss);
 	EXPECT(srdma_link_send(patient, "x", 1, 0, NULL), loss.error);
 	expect_woken(patient, wait_long);
-	srdma_link_delete(&patient);
+	srdma_link_free(&patient);
 
 	rig->server_options.port = rig->port;
 	rig_serve(rig);
@@ -303,6 +303,6 @@ void mode_link_policy(struct rig *rig, char **args)
 	EXPECT(srdma_link_send(link, "x", 1, -1, NULL), SRDMA_ERECONNECTED);
 	EXPECT(srdma_link_send(link, "x", 1, -1, NULL), 0);
 	EXPECT(srdma_link_disconnect(link, NULL, -1), 0);
-	srdma_link_delete(&link);
+	srdma_link_free(&link);
 	rig_stop(rig, 0);
 }

@@ -43,15 +43,15 @@ void mode_sizes(struct rig *rig, char **args)
 	struct srdma_conn *conn;
 
 	CHECK(out && in);
-	rig->server_options.handlers.on_message = send_back;
+	rig->server_options.on_message = send_back;
 	/* The lower of both ends counts. */
-	rig->server_options.conn.message_size = size;
+	rig->server_conn.message_size = size;
 	rig->client_options.message_size = size * 2 > 1 << 20 ? 1 << 20 : size * 2;
-	rig->server_options.conn.depth = depth + 1;
+	rig->server_conn.depth = depth + 1;
 	rig->client_options.depth = depth;
 	rig_serve(rig);
 	conn = rig_connect(rig);
-	srdma_conn_info(conn, &info);
+	srdma_conn_get_info(conn, &info);
 	EXPECT(info.message_size, size);
 	EXPECT(info.depth, depth);
 	memset(out, 0, size + 1);
@@ -61,12 +61,12 @@ void mode_sizes(struct rig *rig, char **args)
 		check_echo(conn, out, in, 1 + i % size, i, size);
 		check_echo(conn, out, in, size, i, size);
 	}
-	srdma_conn_info(conn, &info);
+	srdma_conn_get_info(conn, &info);
 	EXPECT(info.messages_sent, 3 * count);
 	EXPECT(info.messages_received, 3 * count);
 	EXPECT(info.bytes_sent, info.bytes_received);
 	EXPECT(srdma_conn_disconnect(conn, NULL, -1), 0);
-	srdma_conn_delete(&conn);
+	srdma_conn_free(&conn);
 	rig_stop(rig, 0);
 	free(out);
 	free(in);
@@ -134,10 +134,10 @@ void mode_nonblocking(struct rig *rig, char **args)
 	}
 	/* The end of the channel makes it readable too. */
 	EXPECT(srdma_conn_recv(ends[0], data, sizeof data, &n, 0), -EAGAIN);
-	srdma_conn_delete(&ends[1]);
+	srdma_conn_free(&ends[1]);
 	poll_until(ends[0], rig);
 	EXPECT(srdma_conn_recv(ends[0], data, sizeof data, &n, 15000 * rig->scale), SRDMA_ELOST);
-	srdma_conn_delete(&ends[0]);
+	srdma_conn_free(&ends[0]);
 }
 
 /* ---- time-outs ------------------------------------------------------------------------------------------------- */
@@ -176,8 +176,8 @@ void mode_timeouts(struct rig *rig, char **args)
 	/* Nobody answers a disconnect: it ends at its time-out, and the connection with it. */
 	EXPECT(srdma_conn_disconnect(client, "bye", 200), -ETIMEDOUT);
 	CHECK(srdma_conn_send(client, data, 1, 100) < 0);
-	srdma_conn_delete(&client);
-	srdma_conn_delete(&server);
+	srdma_conn_free(&client);
+	srdma_conn_free(&server);
 	fact(rig, "sent", sent);
 }
 
@@ -244,8 +244,8 @@ void mode_flood(struct rig *rig, char **args)
 		CHECK(pthread_join(threads[i], NULL) == 0);
 	/* The one who was asked to disconnect waits for the end before it frees. */
 	EXPECT(srdma_conn_disconnect(ends[1].conn, NULL, -1), 0);
-	srdma_conn_delete(&ends[0].conn);
-	srdma_conn_delete(&ends[1].conn);
+	srdma_conn_free(&ends[0].conn);
+	srdma_conn_free(&ends[1].conn);
 }
 
 /* ---- disconnect ------------------------------------------------------------------------------------------------ */
@@ -293,7 +293,7 @@ void mode_disconnect(struct rig *rig, char **args)
 	EXPECT(srdma_conn_send(ends[1], data, 1, -1), SRDMA_ECLOSED);
 	EXPECT(srdma_conn_disconnect(ends[1], "ignored", -1), 0);
 	CHECK(pthread_join(thread, NULL) == 0);
-	srdma_conn_info(ends[1], &info);
+	srdma_conn_get_info(ends[1], &info);
 	fact_text(rig, "close_reason", info.close_reason);
 	for (unsigned i = 0; i < depth; i++) {
 		EXPECT(srdma_conn_recv(ends[0], data, sizeof data, &n, -1), 0);
@@ -301,8 +301,8 @@ void mode_disconnect(struct rig *rig, char **args)
 	}
 	EXPECT(srdma_conn_recv(ends[0], data, sizeof data, &n, -1), SRDMA_ECLOSED);
 	EXPECT(srdma_conn_send(ends[0], data, 1, -1), SRDMA_ECLOSED);
-	srdma_conn_delete(&client);
-	srdma_conn_delete(&server);
+	srdma_conn_free(&client);
+	srdma_conn_free(&server);
 }
 
 /* A peer that is deleted without a word is lost, not closed; what it sent before can still be read. */
@@ -316,12 +316,12 @@ void mode_lost(struct rig *rig, char **args)
 	rig_pair(rig, &client, &server);
 	EXPECT(srdma_conn_send(server, "last", 4, -1), 0);
 	EXPECT(srdma_conn_wait(client, 15000 * rig->scale), 0);
-	srdma_conn_delete(&server);
+	srdma_conn_free(&server);
 	EXPECT(srdma_conn_recv(client, data, sizeof data, &n, -1), 0);
 	CHECK(n == 4 && memcmp(data, "last", 4) == 0);
 	EXPECT(srdma_conn_recv(client, data, sizeof data, &n, 15000 * rig->scale), SRDMA_ELOST);
 	EXPECT(srdma_conn_send(client, data, 1, -1), SRDMA_ELOST);
 	EXPECT(srdma_conn_write(client, data, 1, 0, -1), SRDMA_ELOST);
 	EXPECT(srdma_conn_disconnect(client, NULL, -1), SRDMA_ELOST);
-	srdma_conn_delete(&client);
+	srdma_conn_free(&client);
 }

@@ -45,11 +45,11 @@ static void tell(struct rig *rig, const struct srdma_peer_cert *cert)
 	fact_text(rig, "der", hex);
 	free(hex);
 	fact_text(rig, "identity", cert->identity);
-	fact_text(rig, "pin", cert->info.pin);
-	fact_text(rig, "subject", cert->info.subject);
+	fact_text(rig, "pin", cert->info->pin);
+	fact_text(rig, "subject", cert->info->subject);
 	for (size_t i = 0; i < cert->name_count; i++)
-		json_array_append_new(names, json_pack("[s, s, b]", srdma_name_kind_name(cert->names[i].kind), cert->names[i].text,
-						       (int)cert->names[i].whole));
+		json_array_append_new(names, json_pack("[s, s, b]", srdma_name_kind_name(cert->names[i]->kind), cert->names[i]->text,
+						       (int)cert->names[i]->whole));
 	json_object_set_new(rig->facts, "names", names);
 }
 
@@ -63,21 +63,21 @@ void mode_peer_cert(struct rig *rig, char **args)
 	use_certificate(rig, args[0], args[1]);
 	rig_pair(rig, &client, &server);
 	EXPECT(srdma_conn_peer_cert(client, &of_server), 0);
-	srdma_conn_info(server, &info);
+	srdma_conn_get_info(server, &info);
 	fact_text(rig, "peer_name", info.peer_name);
 	fact_text(rig, "peer_pin", info.peer_pin);
 	fact_text(rig, "tls_group", info.tls_group);
 	EXPECT(srdma_conn_peer_cert(server, &of_client), args[0][0] ? 0 : -ENOENT);
 	CHECK(!of_client == !args[0][0]);
-	srdma_conn_info(client, &info);
-	CHECK(strcmp(of_server->identity, info.peer_name) == 0 && strcmp(of_server->info.pin, info.peer_pin) == 0);
-	srdma_conn_delete(&client);
-	srdma_conn_delete(&server);
+	srdma_conn_get_info(client, &info);
+	CHECK(strcmp(of_server->identity, info.peer_name) == 0 && strcmp(of_server->info->pin, info.peer_pin) == 0);
+	srdma_conn_free(&client);
+	srdma_conn_free(&server);
 	if (of_client)
 		tell(rig, of_client);
 	CHECK(of_server->der_length > 0 && of_server->name_count > 1);
-	srdma_peer_cert_delete(&of_client);
-	srdma_peer_cert_delete(&of_server);
-	srdma_peer_cert_delete(&of_server);
+	srdma_peer_cert_free(&of_client);
+	srdma_peer_cert_free(&of_server);
+	srdma_peer_cert_free(&of_server);
 	CHECK(!of_client && !of_server);
 }

@@ -55,8 +55,8 @@ void mode_rights(struct rig *rig, char **args)
 	size_t size, n;
 	char data[64] = "x";
 
-	rig->server_options.conn.region_size = absent ? 0 : REGION_SIZE;
-	rig->server_options.conn.region_access =
+	rig->server_conn.region_size = absent ? 0 : REGION_SIZE;
+	rig->server_conn.region_access =
 		(write ? IBV_ACCESS_REMOTE_WRITE : 0u) | (read ? IBV_ACCESS_REMOTE_READ : 0u);
 	rig_serve(rig);
 	conn = rig_connect(rig);
@@ -74,7 +74,7 @@ void mode_rights(struct rig *rig, char **args)
 	EXPECT(srdma_conn_send(conn, "x", 1, -1), 0);
 	EXPECT(srdma_conn_recv(conn, data, sizeof data, &n, -1), 0);
 	EXPECT(srdma_conn_disconnect(conn, NULL, -1), 0);
-	srdma_conn_delete(&conn);
+	srdma_conn_free(&conn);
 	rig_stop(rig, 0);
 }
 
@@ -114,11 +114,11 @@ void mode_posted(struct rig *rig, char **args)
 	EXPECT(srdma_conn_complete(conn, cookies, 64, -1), 1);
 	EXPECT(cookies[0], 7);
 	CHECK(is_filled(memory, sizeof memory, 5));
-	srdma_buffer_delete(&in);
-	srdma_buffer_delete(&out);
+	srdma_buffer_free(&in);
+	srdma_buffer_free(&out);
 	CHECK(in == NULL);
 	EXPECT(srdma_conn_disconnect(conn, NULL, -1), 0);
-	srdma_conn_delete(&conn);
+	srdma_conn_free(&conn);
 	rig_stop(rig, 0);
 }
 
@@ -175,7 +175,7 @@ static void give_up(struct rig *rig, struct srdma_conn *conn, pid_t server, bool
 		EXPECT(srdma_buffer_new(conn, memory, sizeof memory, &buffer), 0);
 		EXPECT(srdma_conn_post_read(conn, buffer, 0, sizeof memory, 0, 7), 0);
 		CHECK(srdma_conn_complete(conn, &cookie, 1, 200 * rig->scale) < 0);
-		srdma_buffer_delete(&buffer);
+		srdma_buffer_free(&buffer);
 	} else {
 		CHECK(srdma_conn_read(conn, memory, sizeof memory, 0, 200 * rig->scale) < 0);
 	}
@@ -196,7 +196,7 @@ void mode_stopped(struct rig *rig, char **args)
 	for (int posted = 0; posted < 2; posted++) {
 		conn = rig_connect(rig);
 		give_up(rig, conn, (pid_t)atoi(args[1]), posted);
-		srdma_conn_delete(&conn);
+		srdma_conn_free(&conn);
 	}
 }
 
@@ -226,7 +226,7 @@ void mode_client_region(struct rig *rig, char **args)
 	size_t n;
 
 	(void)args;
-	rig->server_options.handlers.on_message = write_to_client;
+	rig->server_options.on_message = write_to_client;
 	rig->client_options.region_size = 4096;
 	rig_serve(rig);
 	conn = rig_connect(rig);
@@ -236,7 +236,7 @@ void mode_client_region(struct rig *rig, char **args)
 	EXPECT(srdma_conn_recv(conn, data, sizeof data, &n, -1), 0);
 	CHECK(n == 13 && memcmp(region + 100, "to the client", 13) == 0 && region[99] == 0 && region[113] == 0);
 	EXPECT(srdma_conn_disconnect(conn, NULL, -1), 0);
-	srdma_conn_delete(&conn);
+	srdma_conn_free(&conn);
 	rig_stop(rig, 0);
 }
 
@@ -320,12 +320,12 @@ void mode_isolation(struct rig *rig, char **args)
 		EXPECT(trespass(rig, a, b, opcodes[i], 0), IBV_WC_REM_ACCESS_ERR);
 		EXPECT(srdma_conn_read(a, data, 15, 0, -1), 0);
 		EXPECT(memcmp(data, "the region of A", 15), 0);
-		srdma_conn_delete(&b);
+		srdma_conn_free(&b);
 		rig_wait_clients(rig, 1);
 		check_alive(a, "the region of A");
 	}
 	EXPECT(srdma_conn_disconnect(a, NULL, -1), 0);
-	srdma_conn_delete(&a);
+	srdma_conn_free(&a);
 	rig_stop(rig, 0);
 }
 
@@ -363,7 +363,7 @@ static void connect_by_hand(struct srdma_conn *conn, struct ibv_qp *qp, uint32_t
 	struct ibv_qp_attr attr, own;
 	struct srdma_conn_info info;
 
-	srdma_conn_info(conn, &info);
+	srdma_conn_get_info(conn, &info);
 	EXPECT(ibv_query_qp(qp, &own, IBV_QP_PORT, &unused), 0);
 	attr = (struct ibv_qp_attr){
 		.qp_state = IBV_QPS_RTR,
@@ -398,7 +398,7 @@ void mode_window(struct rig *rig, char **args)
 	char got[64];
 	bool unread;
 
-	rig->server_options.conn.region_size = 4096;
+	rig->server_conn.region_size = 4096;
 	rig_pair(rig, &ends[0], &ends[1]);
 	EXPECT(ibv_query_device(srdma_conn_pd(ends[1])->context, &device), 0);
 	fact(rig, "windows", (device.device_cap_flags & (IBV_DEVICE_MEM_WINDOW_TYPE_2A | IBV_DEVICE_MEM_WINDOW_TYPE_2B)) != 0);
@@ -427,8 +427,8 @@ void mode_window(struct rig *rig, char **args)
 		EXPECT(ibv_destroy_cq(cqs[i]), 0);
 	}
 	EXPECT(ibv_dereg_mr(mr), 0);
-	srdma_conn_delete(&ends[0]);
-	srdma_conn_delete(&ends[1]);
+	srdma_conn_free(&ends[0]);
+	srdma_conn_free(&ends[1]);
 }
 
 /* ---- what a name may ------------------------------------------------------------------------------------------- */
@@ -438,7 +438,7 @@ static void expect_rights(struct srdma_conn *conn, size_t size, unsigned access)
 	struct srdma_conn_info info;
 	char byte = 0;
 
-	srdma_conn_info(conn, &info);
+	srdma_conn_get_info(conn, &info);
 	EXPECT(info.peer_region_size, size);
 	EXPECT(info.peer_region_access, access);
 	EXPECT(srdma_conn_read(conn, &byte, 1, size - 1, -1), 0);
@@ -455,7 +455,7 @@ static void expect_refusal(struct rig *rig, enum ibv_wr_opcode opcode, uint64_t 
 
 	/* A queue pair that has no right at all to write finds the request itself invalid. */
 	CHECK(status == IBV_WC_REM_ACCESS_ERR || (opcode == IBV_WR_RDMA_WRITE && status == IBV_WC_REM_INV_REQ_ERR));
-	srdma_conn_delete(&conn);
+	srdma_conn_free(&conn);
 	rig_wait_clients(rig, 1);
 }
 
@@ -464,7 +464,7 @@ void mode_identity_region(struct rig *rig, char **args)
 {
 	enum { SIZE = 8192, RW = IBV_ACCESS_REMOTE_READ | IBV_ACCESS_REMOTE_WRITE };
 	struct srdma_identity identity;
-	struct srdma_server_limits *limits = &rig->server_options.limits;
+	struct srdma_server_limits *limits = &rig->server_limits;
 	struct srdma_server_status status;
 	struct srdma_conn *old, *fresh;
 
@@ -492,12 +492,12 @@ void mode_identity_region(struct rig *rig, char **args)
 	identity.message_size = 1;
 	limits->max_clients = 1;
 	EXPECT(srdma_server_set_limits(rig->server, limits), -EINVAL);
-	srdma_server_status(rig->server, &status);
+	srdma_server_get_status(rig->server, &status);
 	EXPECT(status.max_clients, 10);
 
 	EXPECT(srdma_conn_disconnect(old, NULL, -1), 0);
 	EXPECT(srdma_conn_disconnect(fresh, NULL, -1), 0);
-	srdma_conn_delete(&old);
-	srdma_conn_delete(&fresh);
+	srdma_conn_free(&old);
+	srdma_conn_free(&fresh);
 	rig_stop(rig, 0);
 }

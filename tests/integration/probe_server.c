@@ -75,8 +75,8 @@ void mode_stuffed(struct rig *rig, char **args)
 	fact(rig, "stuffed", count);
 	EXPECT(srdma_conn_disconnect(stuffed, NULL, -1), 0);
 	EXPECT(srdma_conn_disconnect(other, NULL, -1), 0);
-	srdma_conn_delete(&stuffed);
-	srdma_conn_delete(&other);
+	srdma_conn_free(&stuffed);
+	srdma_conn_free(&other);
 	rig_stop(rig, 0);
 }
 
@@ -90,7 +90,7 @@ void mode_never_reads(struct rig *rig, char **args)
 
 	(void)args;
 	rig->server_options.workers = 1;
-	rig->server_options.conn.timeout_ms = 1000 * rig->scale;
+	rig->server_conn.timeout_ms = 1000 * rig->scale;
 	rig->server_options.drain_timeout_ms = 500 * rig->scale;
 	rig->client_options.depth = FIRST_CREDITS;
 	rig_serve(rig);
@@ -99,13 +99,13 @@ void mode_never_reads(struct rig *rig, char **args)
 	stuff(rig, stuffed);
 	do {
 		echo(other, i++, 5000 * rig->scale);
-		srdma_server_status(rig->server, &status);
+		srdma_server_get_status(rig->server, &status);
 	} while (status.clients == 2 && clock_ms() < until);
 	EXPECT(status.clients, 1);
 	echo(other, 77, 5000 * rig->scale);
 	EXPECT(srdma_conn_disconnect(other, NULL, -1), 0);
-	srdma_conn_delete(&stuffed);
-	srdma_conn_delete(&other);
+	srdma_conn_free(&stuffed);
+	srdma_conn_free(&other);
 	rig_stop(rig, 0);
 }
 
@@ -138,7 +138,7 @@ void mode_not_now(struct rig *rig, char **args)
 
 	(void)args;
 	rig->server_options.workers = 1;
-	rig->server_options.handlers.on_message = when_open;
+	rig->server_options.on_message = when_open;
 	rig_serve(rig);
 	waiting = rig_connect(rig);
 	other = rig_connect(rig);
@@ -159,8 +159,8 @@ void mode_not_now(struct rig *rig, char **args)
 	CHECK(length == 2 && memcmp(answer, "w1", 2) == 0);
 	EXPECT(srdma_conn_disconnect(waiting, NULL, -1), 0);
 	EXPECT(srdma_conn_disconnect(other, NULL, -1), 0);
-	srdma_conn_delete(&waiting);
-	srdma_conn_delete(&other);
+	srdma_conn_free(&waiting);
+	srdma_conn_free(&other);
 	rig_stop(rig, 0);
 }
 
@@ -185,7 +185,7 @@ void mode_blocking_handlers(struct rig *rig, char **args)
 
 	(void)args;
 	rig->server_options.workers = 1;
-	rig->server_options.handlers.on_message = echo_blocking;
+	rig->server_options.on_message = echo_blocking;
 	rig->client_options.depth = 2;
 	rig_serve(rig);
 	for (unsigned i = 0; i < 2; i++)
@@ -201,7 +201,7 @@ void mode_blocking_handlers(struct rig *rig, char **args)
 	}
 	for (unsigned i = 0; i < 2; i++) {
 		EXPECT(srdma_conn_disconnect(conns[i], NULL, -1), 0);
-		srdma_conn_delete(&conns[i]);
+		srdma_conn_free(&conns[i]);
 	}
 	rig_stop(rig, 0);
 }

@@ -19,7 +19,7 @@ static void check_start(struct srdma_conn *conn)
 	enum ibv_qp_state state;
 	uint32_t rq_psn, sq_psn;
 
-	srdma_conn_info(conn, &info);
+	srdma_conn_get_info(conn, &info);
 	EXPECT(srdma_conn_query_qp(conn, &state, &rq_psn, &sq_psn), 0);
 	EXPECT(state, IBV_QPS_RTS);
 	EXPECT(rq_psn, info.peer_psn);
@@ -49,14 +49,15 @@ void mode_psn(struct rig *rig, char **args)
 {
 	struct srdma_conn *client, *server;
 	struct srdma_conn_info c, s;
+	struct srdma_conn_timing timing;
 	uint32_t rq, sq;
 
 	(void)args;
 	rig_pair(rig, &client, &server);
 	check_start(client);
 	check_start(server);
-	srdma_conn_info(client, &c);
-	srdma_conn_info(server, &s);
+	srdma_conn_get_info(client, &c);
+	srdma_conn_get_info(server, &s);
 	EXPECT(c.psn, s.peer_psn);
 	EXPECT(c.peer_psn, s.psn);
 	EXPECT(c.qpn, s.peer_qpn);
@@ -65,7 +66,8 @@ void mode_psn(struct rig *rig, char **args)
 	EXPECT(memcmp(&c.peer_gid, &s.gid, 16), 0);
 	EXPECT(c.path_mtu, s.path_mtu);
 	CHECK(c.psn <= PSN_MASK && s.psn <= PSN_MASK);
-	CHECK(c.timing.total >= c.timing.tcp + c.timing.tls + c.timing.qp && c.timing.tls > 0 && c.timing.psn <= c.timing.qp);
+	srdma_conn_get_timing(client, &timing);
+	CHECK(timing.total >= timing.tcp + timing.tls + timing.qp && timing.tls > 0 && timing.psn <= timing.qp);
 	CHECK(strcmp(s.peer_name, "client one") == 0 && strcmp(c.tls_version, "TLSv1.3") == 0);
 
 	uint32_t moved = packets(&c, 3000) + packets(&c, 0);
@@ -81,10 +83,10 @@ void mode_psn(struct rig *rig, char **args)
 	fact(rig, "psn", c.psn);
 	fact(rig, "peer_psn", c.peer_psn);
 	fact(rig, "moved", moved);
-	srdma_conn_delete(&client);
-	srdma_conn_delete(&server);
+	srdma_conn_free(&client);
+	srdma_conn_free(&server);
 	CHECK(client == NULL && server == NULL);
-	srdma_conn_delete(&client);
+	srdma_conn_free(&client);
 }
 
 /* ---- raw ------------------------------------------------------------------------------------------------------- */
@@ -126,8 +128,8 @@ void mode_raw(struct rig *rig, char **args)
 	size_t n;
 
 	(void)args;
-	rig->client_options.raw = rig->server_options.conn.raw = true;
-	rig->server_options.conn.region_size = 8192;
+	rig->client_options.raw = rig->server_conn.raw = true;
+	rig->server_conn.region_size = 8192;
 	rig_pair(rig, &client, &server);
 	check_start(client);
 	check_start(server);
@@ -156,14 +158,14 @@ void mode_raw(struct rig *rig, char **args)
 	EXPECT(ibv_dereg_mr(to), 0);
 
 	/* The TLS channel still tells of the end: the descriptor becomes readable. */
-	srdma_conn_info(server, &info);
+	srdma_conn_get_info(server, &info);
 	EXPECT(info.message_size, 0);
 	struct pollfd fd = {.fd = srdma_conn_fd(server), .events = POLLIN};
 	EXPECT(poll(&fd, 1, 0), 0);
-	srdma_conn_delete(&client);
+	srdma_conn_free(&client);
 	EXPECT(poll(&fd, 1, 15000 * rig->scale), 1);
 	EXPECT(srdma_conn_wait(server, 15000 * rig->scale), SRDMA_ELOST);
-	srdma_conn_delete(&server);
+	srdma_conn_free(&server);
 	fact(rig, "raw", 1);
 }
 
@@ -200,7 +202,7 @@ void mode_max_clients(struct rig *rig, char **args)
 	size_t n;
 
 	(void)args;
-	rig->server_options.limits.max_clients = 1;
+	rig->server_limits.max_clients = 1;
 	rig_serve(rig);
 	conns[0] = rig_connect(rig);
 	expect_full(rig);
@@ -217,15 +219,15 @@ void mode_max_clients(struct rig *rig, char **args)
 		EXPECT(n, 10);
 	}
 	EXPECT(srdma_conn_disconnect(conns[2], NULL, -1), 0);
-	srdma_conn_delete(&conns[2]);
+	srdma_conn_free(&conns[2]);
 	rig_wait_clients(rig, 2);
 	expect_full(rig);
 	for (size_t i = 0; i < 2; i++) {
 		EXPECT(srdma_conn_disconnect(conns[i], NULL, -1), 0);
-		srdma_conn_delete(&conns[i]);
+		srdma_conn_free(&conns[i]);
 	}
 	rig_wait_clients(rig, 0);
-	srdma_server_status(rig->server, &status);
+	srdma_server_get_status(rig->server, &status);
 	EXPECT(status.max_clients, 1);
 	EXPECT(status.accepted, 3);
 	EXPECT(status.rejected, 3);
@@ -253,15 +255,15 @@ void mode_refuse(struct rig *rig, char **args)
 	size_t n;
 
 	(void)args;
-	rig->server_options.handlers.on_connect = refuse;
+	rig->server_options.on_connect = refuse;
 	rig_serve(rig);
 	conn = rig_connect(rig);
 	EXPECT(srdma_conn_recv(conn, buffer, sizeof buffer, &n, -1), SRDMA_ECLOSED);
 	EXPECT(srdma_conn_send(conn, "x", 1, -1), SRDMA_ECLOSED);
-	srdma_conn_info(conn, &info);
+	srdma_conn_get_info(conn, &info);
 	fact_text(rig, "close_reason", info.close_reason);
 	EXPECT(srdma_conn_disconnect(conn, NULL, -1), 0);
-	srdma_conn_delete(&conn);
+	srdma_conn_free(&conn);
 	rig_wait_clients(rig, 0);
 	rig_stop(rig, 0);
 }
@@ -285,7 +287,7 @@ void mode_handler_error(struct rig *rig, char **args)
 	size_t n;
 
 	(void)args;
-	rig->server_options.handlers.on_message = object;
+	rig->server_options.on_message = object;
 	rig_serve(rig);
 	conn = rig_connect(rig);
 	EXPECT(srdma_conn_send(conn, "one", 3, -1), 0);
@@ -297,10 +299,10 @@ void mode_handler_error(struct rig *rig, char **args)
 	CHECK(n == 3 && memcmp(buffer, "two", 3) == 0);
 	EXPECT(srdma_conn_recv(conn, buffer, sizeof buffer, &n, -1), SRDMA_ECLOSED);
 	CHECK(strstr(srdma_error_text(), "I do not like 'bad!'"));
-	srdma_conn_info(conn, &info);
+	srdma_conn_get_info(conn, &info);
 	fact_text(rig, "close_reason", info.close_reason);
 	EXPECT(srdma_conn_disconnect(conn, NULL, -1), 0);
-	srdma_conn_delete(&conn);
+	srdma_conn_free(&conn);
 	rig_wait_clients(rig, 0);
 	rig_stop(rig, 0);
 }
@@ -366,7 +368,7 @@ static void visit_once(struct rig *rig, bool lost)
 	EXPECT(seen, 1);
 	if (!lost)
 		EXPECT(srdma_conn_disconnect(conn, "done", -1), 0);
-	srdma_conn_delete(&conn);
+	srdma_conn_free(&conn);
 	rig_wait_clients(rig, 0);
 	rig_stop(rig, 0);
 	EXPECT(visits.connects, 1);
@@ -378,8 +380,9 @@ static void visit_once(struct rig *rig, bool lost)
 void mode_event_order(struct rig *rig, char **args)
 {
 	(void)args;
-	rig->server_options.handlers =
-		(struct srdma_server_handlers){visit_connect, visit_message, visit_disconnect};
+	rig->server_options.on_connect = visit_connect;
+	rig->server_options.on_message = visit_message;
+	rig->server_options.on_disconnect = visit_disconnect;
 	visit_once(rig, false);
 	visit_once(rig, true);
 }

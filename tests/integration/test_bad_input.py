@@ -783,3 +783,17 @@ def test_region_bounds_are_checked_before_the_device(served, certs):
     result = connect(certs, served.port, "-e", "write 65535 ab")
     assert result.returncode == 1
     assert "cannot write 2 bytes at offset 65535: the peer's region has 65536 bytes" in result.stderr
+
+
+def test_region_without_end_does_not_make_the_client_read_into_no_memory(certs, device, start):
+    """The length and one more is none at all: all that the server sends would be written there."""
+    features = dict(features=5, region_size=2**64 - 1, region_access=4)
+
+    def behave(channel):
+        protocol.read_frame(channel)
+        channel.sendall(protocol.hello(protocol.WELCOME, gid=protocol.gid(certs.host), client_id=1, **features))
+        until_closed(channel)
+
+    server = start(protocol.FakeServer, certs, behave)
+    result = connect(certs, server.port, "--seal", "required", "--epoch-psns", "0", "--timeout-ms", "2000", "-e", "read 0 0xffffffffffffffff")
+    assert result.returncode == 1 and "more than this program has memory for" in result.stderr, result.stderr

@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Peers with good credentials that answer reads as they like, or not in time: memory that a call has given back to the program stays as the
 program has it (probe_hostile.c, probe_region.c). The probe's memory is out of reach once it was given back: whoever touches it ends the probe."""
-import socket
 import subprocess
 
 import pytest
-from conftest import ON_UROCE, PROBE_WRAPPED, SCALE, Process, Server, client_args, run, wait_until
+from conftest import ON_UROCE, PROBE_WRAPPED, SCALE, Process, Server, client_args, free_port, run, wait_until
 
 EPROTOCOL = -10004
 READS = 12
@@ -39,8 +38,7 @@ def test_answer_after_a_time_out_does_not_reach_the_callers_memory(probe, certs,
 
 def test_command_that_connects_again_is_not_hurt_by_an_answer_that_comes_with_the_loss(certs, device, start):
     """Each read is answered and hung up on; the sanitizers see what the memory that the command has freed is put to."""
-    with socket.create_server((certs.host, 0)) as found:
-        port = found.getsockname()[1]
+    port = free_port(certs.host)
     hostile = start(Process, PROBE_WRAPPED, certs.folder, certs.host, "hostile-serve", port, stdin=subprocess.PIPE)
     wait_until(lambda: run(*client_args(certs, port, "--seal", "required", "-e", "quit")).returncode == 0, hostile.log)
     for _ in range(READS):

@@ -17,7 +17,7 @@
 /* One thread has one rig at a time, and the verbs below no other way to it. */
 static struct end_rig *rig_now;
 static struct ibv_mr regions[RIG_REGIONS];
-static uint8_t staging[SRDMA_BULK_RING];
+static uint8_t staging[SRDMA_SEALED_RING];
 
 static void require(bool condition, const char *what)
 {
@@ -231,13 +231,15 @@ static void make_keys(struct end_rig *rig)
 			srdma_opener_new(SRDMA_CIPHER_AES_256_GCM, own, &rig->messages_in) == 0 &&
 			srdma_opener_new(SRDMA_CIPHER_AES_256_GCM, own_chunks, &rig->chunks_in) == 0,
 		"no keys");
-	srdma_channel_seal(&rig->conn->channel, messages, messages_in);
-	require(srdma_bulk_start(rig->conn, chunks, chunks_in) == 0, "no sealed writes and reads");
+	srdma_stream_seal(&rig->conn->stream, messages, messages_in);
+	rig->conn->sealed_rdma = (struct srdma_sealed_rdma){
+		.stream = &rig->conn->stream, .region = &rig->conn->region, .rate = &rig->conn->rate, .pd = rig->conn->pd};
+	require(srdma_sealed_rdma_start(&rig->conn->sealed_rdma, chunks, chunks_in) == 0, "no sealed writes and reads");
 }
 
 void rig_new(struct end_rig *rig, size_t region_size, size_t peer_region_size)
 {
-	const struct srdma_channel_shape shape = {RIG_MESSAGE_SIZE, RIG_DEPTH, RIG_RDMA_DEPTH, true};
+	const struct srdma_stream_shape shape = {RIG_MESSAGE_SIZE, RIG_DEPTH, RIG_RDMA_DEPTH, true};
 	struct srdma_conn *conn = calloc(1, sizeof *conn);
 
 	*rig = (struct end_rig){.conn = conn, .tls = -EAGAIN, .staging = staging};
@@ -263,14 +265,14 @@ void rig_new(struct end_rig *rig, size_t region_size, size_t peer_region_size)
 	conn->peer.region_size = peer_region_size;
 	conn->peer.rd_responder = 16;
 	conn->sealed = true;
-	require(srdma_channel_new(&conn->channel, NULL, &conn->qp, conn->send_cq, conn->recv_cq, &shape) == 0, "no channel");
-	srdma_channel_agree(&conn->channel, RIG_MESSAGE_SIZE, RIG_DEPTH, 1024);
+	require(srdma_stream_new(&conn->stream, NULL, &conn->qp, conn->send_cq, conn->recv_cq, &shape) == 0, "no stream");
+	srdma_stream_agree(&conn->stream, RIG_MESSAGE_SIZE, RIG_DEPTH, 1024);
 	make_keys(rig);
 }
 
 void rig_delete(struct end_rig *rig)
 {
-	srdma_conn_delete(&rig->conn);
+	srdma_conn_free(&rig->conn);
 	srdma_sealer_delete(&rig->messages_out);
 	srdma_sealer_delete(&rig->chunks_out);
 	srdma_opener_delete(&rig->messages_in);
@@ -300,7 +302,7 @@ static void fetch(struct end_rig *rig, const struct rig_request *request)
 {
 	void *local = (void *)(uintptr_t)request->local;
 
-	if (request->rkey == RIG_KEY && request->remote <= SRDMA_BULK_RING && request->length <= SRDMA_BULK_RING - request->remote)
+	if (request->rkey == RIG_KEY && request->remote <= SRDMA_SEALED_RING && request->length <= SRDMA_SEALED_RING - request->remote)
 		memcpy(local, rig->staging + request->remote, request->length);
 	else
 		memset(local, 0xee, request->length);
@@ -332,5 +334,5 @@ void rig_settle(struct end_rig *rig)
 	do {
 		rig->conn->rounds = 0; /* the TLS channel has its own turn */
 		srdma_conn_progress(rig->conn, false);
-	} while (rig->conn->status == 0 && srdma_bulk_has_work(rig->conn));
+	} while (rig->conn->status == 0 && srdma_sealed_rdma_has_work(&rig->conn->sealed_rdma));
 }

@@ -56,7 +56,7 @@ struct end_rig {
 	struct srdma_sealer *messages_out, *chunks_out;
 	struct srdma_opener *messages_in, *chunks_in;
 	uint64_t messages_opened, chunks_opened;
-	uint8_t *staging; /* SRDMA_BULK_RING bytes, which stay from one rig to the next: what RDMA reads with RIG_KEY fetch */
+	uint8_t *staging; /* SRDMA_SEALED_RING bytes, which stay from one rig to the next: what RDMA reads with RIG_KEY fetch */
 	/* The end posts a record, opened: `data` is the rig's. NULL: nobody wants to know. */
 	void (*on_record)(void *arg, enum rig_kind kind, const uint8_t *data, uint32_t length);
 	/* The device has fetched something. */

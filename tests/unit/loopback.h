@@ -14,7 +14,7 @@
 
 #define PATIENCE_MS 20000
 
-static void connect_sockets(int *client, int *server)
+static inline void connect_sockets(int *client, int *server)
 {
 	struct sockaddr_in address;
 	socklen_t length = sizeof address;

@@ -37,9 +37,8 @@ int run_counted(char **argv, bool json);
 
 /* find.c: the descriptor of a process's counters, opened here too; -1 if it has none. `directory`: its /proc/PID/fd. */
 int counters_find(DIR *directory);
-/* NULL and errno; EPROTO: another version's. */
-const struct counters *counters_map(int fd);
-void counters_unmap(const struct counters *counters);
+/* A copy: its owner, who may be anybody, can cut a mapping short under its reader. False and errno; EPROTO: another version's. */
+bool counters_read(int fd, struct counters *counters);
 
 /* stats.c: `uroce stats PID [--json]`. */
 int cmd_stats(int argc, char **argv);

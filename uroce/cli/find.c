@@ -6,7 +6,6 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -27,7 +26,7 @@ int counters_find(DIR *directory)
 
 		if (n < (ssize_t)sizeof(MEMFD) - 1 || memcmp(target, MEMFD, sizeof(MEMFD) - 1) != 0 || number <= highest)
 			continue;
-		fd = openat(dirfd(directory), entry->d_name, O_RDONLY | O_CLOEXEC);
+		fd = openat(dirfd(directory), entry->d_name, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
 		if (fd < 0)
 			continue;
 		if (found >= 0)
@@ -38,22 +37,20 @@ int counters_find(DIR *directory)
 	return found;
 }
 
-const struct counters *counters_map(int fd)
+bool counters_read(int fd, struct counters *counters)
 {
 	struct stat st;
 
 	if (fstat(fd, &st) < 0)
-		return NULL;
-	/* Larger is no better: the objects come after the counters, so another version's lie elsewhere. */
-	if (st.st_size != (off_t)sizeof(struct counters)) {
+		return false;
+	/* Larger is no better: the objects come after the counters, so another version's lie elsewhere. And what was a block when its
+	 * name was read may be anything now. */
+	if (!S_ISREG(st.st_mode) || st.st_size != (off_t)sizeof(*counters)) {
 		errno = EPROTO;
-		return NULL;
+		return false;
 	}
-	void *counters = mmap(NULL, sizeof(struct counters), PROT_READ, MAP_SHARED, fd, 0);
-	return counters == MAP_FAILED ? NULL : counters;
-}
-
-void counters_unmap(const struct counters *counters)
-{
-	munmap((void *)(uintptr_t)counters, sizeof(*counters));
+	ssize_t n = pread(fd, (void *)counters, sizeof(*counters), 0);
+	if (n >= 0 && n != (ssize_t)sizeof(*counters))
+		errno = EPROTO;
+	return n == (ssize_t)sizeof(*counters);
 }

@@ -47,20 +47,19 @@ static void read_command(int process, char *command, size_t size)
 /* 0 or -ENOMEM. */
 static int add(struct holders *holders, long pid, int process, int fd)
 {
-	const struct counters *counters = counters_map(fd);
+	struct counters counters;
 	struct holder *grown;
 	struct holder holder = {.pid = pid};
 	struct stat st;
 	size_t kind = 0;
 
-	if (!counters) {
+	if (!counters_read(fd, &counters)) {
 		holders->foreign += errno == EPROTO;
 		return 0;
 	}
-#define X(name) holder.objects[kind++] = atomic_load_explicit(&counters->objects.name, memory_order_relaxed);
+#define X(name) holder.objects[kind++] = atomic_load_explicit(&counters.objects.name, memory_order_relaxed);
 	OBJECTS(X)
 #undef X
-	counters_unmap(counters);
 	if (fstat(fd, &st) < 0)
 		return 0;
 	holder.block = st.st_ino;

@@ -10,17 +10,17 @@
 
 static int show(const char *pid, int fd, bool json)
 {
-	const struct counters *counters = counters_map(fd);
+	struct counters counters;
+	bool whole = counters_read(fd, &counters);
 
-	if (!counters && errno == EPROTO)
+	if (!whole && errno == EPROTO)
 		return fail(EXIT_FAILURE, "process %s runs another version of uroce", pid);
-	if (!counters)
+	if (!whole)
 		return fail(EXIT_FAILURE, "cannot read the counters of process %s: %s", pid, strerror(errno));
 	if (json)
-		print_counters_json(stdout, counters);
+		print_counters_json(stdout, &counters);
 	else
-		print_counters(stdout, counters);
-	counters_unmap(counters);
+		print_counters(stdout, &counters);
 	if (fflush(stdout) != 0)
 		return fail(EXIT_FAILURE, "standard output: %s", strerror(errno));
 	return EXIT_SUCCESS;

@@ -21,22 +21,43 @@
 /* mlx5's names for the same. */
 static const char *const names[HW_COUNTERS] = {"out_of_sequence", "duplicate_request"};
 static const char *const folders[] = {"", "/ports", "/ports/1", "/ports/1/hw_counters"};
+/* The same, each in the one before. */
+static const char *const steps[] = {"ports", "1", "hw_counters"};
+
+enum { STEPS = sizeof(steps) / sizeof(steps[0]) };
+
+/* A folder of this user's; -1: it is none. Anybody may put one here, and what is in theirs may lead anywhere. */
+static int open_own(int at, const char *name)
+{
+	int fd = openat(at, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	struct stat status;
+
+	if (fd >= 0 && (fstat(fd, &status) != 0 || status.st_uid != geteuid())) {
+		close(fd);
+		fd = -1;
+	}
+	return fd;
+}
 
 static void remove_tree(const char *path)
 {
-	char name[2 * HW_COUNTERS_PATH];
+	int fds[STEPS + 1] = {open_own(AT_FDCWD, path)}, depth = 0;
 
-	for (int i = 0; i < HW_COUNTERS; i++) {
-		snprintf(name, sizeof(name), "%s%s/%s", path, folders[3], names[i]);
-		unlink(name);
+	if (fds[0] < 0)
+		return;
+	while (depth < STEPS && (fds[depth + 1] = open_own(fds[depth], steps[depth])) >= 0)
+		depth++;
+	for (int i = 0; i < HW_COUNTERS && depth == STEPS; i++)
+		unlinkat(fds[STEPS], names[i], 0);
+	for (; depth >= 0; depth--) {
+		close(fds[depth]);
+		if (depth > 0)
+			unlinkat(fds[depth - 1], steps[depth - 1], AT_REMOVEDIR);
 	}
-	for (int i = 3; i >= 0; i--) {
-		snprintf(name, sizeof(name), "%s%s", path, folders[i]);
-		rmdir(name);
-	}
+	rmdir(path);
 }
 
-/* Those of processes that were killed. Somebody else's can't be removed, and who tries fails. */
+/* Those of processes that were killed. */
 static void remove_stale(void)
 {
 	DIR *place = opendir(PLACE);

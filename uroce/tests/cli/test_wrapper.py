@@ -3,6 +3,7 @@
 folder. Most cases need no device: a small library stands in for liburoce.so where it only has to be found."""
 import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -76,9 +77,15 @@ def wait_until(condition):
 
 
 def free_port():
-    with socket.socket(socket.AF_INET6) as probe:
-        probe.bind(("::", 0))
-        return str(probe.getsockname()[1])
+    """Below the ports that the kernel gives to connections."""
+    while True:
+        port = random.randrange(20000, 32768)
+        with socket.socket(socket.AF_INET6) as probe:
+            try:
+                probe.bind(("::", port))
+            except OSError:
+                continue
+        return str(port)
 
 
 # ---- usage -------------------------------------------------------------------------------------------------------------
@@ -415,6 +422,25 @@ def test_another_versions_counters_are_not_misread(uroce, running, block_size, m
     assert result.returncode == 1 and "another version" in result.stderr
     result = uroce("resources")
     assert result.returncode == 0 and "another version" in result.stderr and not re.search(rf"^ *{pid} ", result.stdout, re.M)
+
+
+CUTTER = """
+import os, sys, threading
+fd, size = os.memfd_create("uroce-counters"), int(sys.argv[1])
+threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()
+print("ready", flush=True)
+while True:
+    os.ftruncate(fd, size)
+    os.ftruncate(fd, 0)
+"""
+
+
+def test_a_block_that_is_cut_short_meanwhile_does_not_end_its_reader(uroce, running, block_size):
+    """Whoever looks at all processes, as root does, looks at memory of anybody's."""
+    pid = str(running(CUTTER, block_size))
+    for _ in range(200):
+        assert uroce("resources").returncode == 0
+        assert uroce("stats", pid).returncode in (0, 1)
 
 
 @pytest.mark.parametrize("args", [(), ("x",), ("1", "2"), ("-1",), ("1", "--jason"), ("99999999999999",)])

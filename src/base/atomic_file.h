@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Output files that appear whole or not at all, and that are never replaced by accident. */
+#ifndef SRDMA_ATOMIC_FILE_H
+#define SRDMA_ATOMIC_FILE_H
+
+#include <openssl/bio.h>
+#include <stdbool.h>
+#include <sys/stat.h>
+
+/* Written under a temporary name beside its own, then linked or renamed to that. Set path and mode, the rest to 0. */
+struct srdma_atomic_file {
+	const char *path;
+	mode_t mode;
+	mode_t group_mode; /* what the group of a file that is replaced keeps of its rights, and with them its group; 0: nothing */
+	char *temporary; /* NULL: none */
+	char *backup;    /* another link to the file that was replaced; NULL: none */
+	bool published;
+};
+
+/* Writes the content of the memory BIO to the temporary file and syncs it. */
+int srdma_atomic_file_prepare(struct srdma_atomic_file *output, BIO *content);
+
+/* Gives the file its name. Errors: -EEXIST when there is one and overwrite is false. */
+int srdma_atomic_file_publish(struct srdma_atomic_file *output, bool overwrite);
+
+/* Puts back what was there before srdma_atomic_file_publish, if that was done. */
+void srdma_atomic_file_revert(struct srdma_atomic_file *output);
+
+/* Removes temporary files and frees. To be called in every case, last. */
+void srdma_atomic_file_finish(struct srdma_atomic_file *output);
+
+/* Whether two paths, of files that need not exist, name the same directory entry: "a" and "./a" do. */
+bool srdma_same_entry(const char *a, const char *b);
+
+/* Whether two paths lead to one existing file. */
+bool srdma_same_file(const char *a, const char *b);
+
+#endif

@@ -1,0 +1,468 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "accept.h"
+
+#include "bringup.h"
+#include "clock.h"
+#include "log.h"
+#include "proxy.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define LINGER_MS 1000
+/* Reads of one step: a whole frame, byte by byte. It is the only one that may come, so nothing is left behind that no descriptor tells
+ * of. */
+#define STEP_READS (SRDMA_FRAME_MAX + 1)
+#define RESOURCES_RETRY_MS 1000
+
+enum stage { STAGE_PROXY, STAGE_TLS, STAGE_HELLO, STAGE_READY, STAGE_DONE, STAGE_LINGER };
+
+struct srdma_accept {
+	struct srdma_setup setup;
+	enum stage stage;
+	bool behind_proxy; /* the connection is a balancer's */
+	bool own;          /* and not a client's: it says so, or names itself as the client */
+	uint8_t header[SRDMA_PROXY_MAX];
+	size_t header_length; /* so far */
+	bool authenticated; /* the handshake is over, and was good */
+	srdma_accept_admit_fn *admit;
+	void *admit_arg;
+	int error; /* LINGER: why */
+	enum stage failed_in; /* LINGER: the stage before */
+	enum srdma_reject_reason rejection; /* sent */
+	char text[512];
+};
+
+/* ---- life ------------------------------------------------------------------------------------------------------ */
+
+int srdma_accept_new(const struct srdma_newcomer *newcomer, struct srdma_tls_context *context, struct srdma_device *device,
+		     const struct srdma_conn_options *options, srdma_accept_admit_fn *admit, void *admit_arg,
+		     struct srdma_accept **out)
+{
+	struct srdma_accept *accept = calloc(1, sizeof *accept);
+	int ret;
+
+	if (!accept) {
+		close(newcomer->socket);
+		return srdma_fail(-ENOMEM, "out of memory");
+	}
+	ret = srdma_conn_new(device, options, &accept->setup.conn);
+	if (ret == 0)
+		ret = srdma_net_prepare(newcomer->socket);
+	if (ret != 0) {
+		close(newcomer->socket);
+		srdma_accept_delete(&accept);
+		return ret;
+	}
+	accept->setup.start = srdma_clock_us();
+	accept->setup.deadline = srdma_deadline(options->setup_timeout_ms);
+	accept->setup.conn->peer_address = newcomer->peer;
+	accept->behind_proxy = newcomer->behind_proxy;
+	accept->stage = newcomer->behind_proxy ? STAGE_PROXY : STAGE_TLS;
+	accept->admit = admit;
+	accept->admit_arg = admit_arg;
+	ret = srdma_tls_new(context, newcomer->socket, NULL, &accept->setup.conn->tls);
+	if (ret != 0) {
+		srdma_accept_delete(&accept);
+		return ret;
+	}
+	*out = accept;
+	return 0;
+}
+
+void srdma_accept_delete(struct srdma_accept **out)
+{
+	struct srdma_accept *accept = *out;
+
+	*out = NULL;
+	if (!accept)
+		return;
+	srdma_conn_free(&accept->setup.conn);
+	free(accept);
+}
+
+/* ---- refusal --------------------------------------------------------------------------------------------------- */
+
+/* Tells the client why not. Returns `error`. */
+static int refuse(struct srdma_accept *accept, const struct srdma_reject *reject, int error)
+{
+	uint8_t frame[SRDMA_FRAME_MAX];
+	size_t length = srdma_reject_encode(frame, reject);
+
+	/* Nothing was sent but the handshake: there is room, or the peer is not worth a wait. */
+	srdma_control_send(accept->setup.conn->tls, frame, length, 0);
+	accept->rejection = reject->reason;
+	return srdma_fail(error, "rejected (%s): %s", srdma_reject_reason_name(reject->reason), reject->text);
+}
+
+/* The client is given time to read the alert or REJECT. */
+static void begin_linger(struct srdma_accept *accept, int error)
+{
+	accept->error = error;
+	snprintf(accept->text, sizeof accept->text, "%s", srdma_error_text());
+	accept->setup.deadline = srdma_deadline(LINGER_MS);
+	accept->failed_in = accept->stage;
+	accept->stage = STAGE_LINGER;
+}
+
+/* ---- the steps ------------------------------------------------------------------------------------------------- */
+
+static bool is_same_host(const struct sockaddr_storage *a, const struct sockaddr_storage *b)
+{
+	union ibv_gid first, second;
+
+	return srdma_net_gid_of((const struct sockaddr *)a, &first) && srdma_net_gid_of((const struct sockaddr *)b, &second) &&
+	       memcmp(&first, &second, sizeof first) == 0;
+}
+
+static int take_proxy(struct srdma_accept *accept, const struct srdma_proxy *proxy)
+{
+	struct srdma_conn *conn = accept->setup.conn;
+
+	/* Where a balancer's checks can't say LOCAL, as in version 1, they name itself. */
+	accept->own = proxy->own || is_same_host(&proxy->source, &conn->peer_address);
+	if (!proxy->own) {
+		conn->proxy_address = conn->peer_address;
+		conn->peer_address = proxy->source;
+	}
+	conn->timing.tcp = srdma_clock_us() - accept->setup.start;
+	accept->stage = STAGE_TLS;
+	return 0;
+}
+
+/* Takes the header, and no byte of what follows: that is OpenSSL's to read. */
+static int await_proxy(struct srdma_accept *accept)
+{
+	int fd = srdma_tls_fd(accept->setup.conn->tls);
+	struct srdma_proxy proxy;
+	int ret;
+
+	while ((ret = srdma_proxy_parse(accept->header, accept->header_length, &proxy)) == -EAGAIN) {
+		ssize_t n = recv(fd, accept->header + accept->header_length, proxy.length - accept->header_length, 0);
+
+		if (n < 0 && (errno == EAGAIN || errno == EINTR))
+			return -EAGAIN;
+		if (n <= 0)
+			return srdma_fail(SRDMA_ELOST, "the connection ended in the PROXY header: %s",
+					  n < 0 ? strerror(errno) : "end of stream");
+		accept->header_length += (size_t)n;
+	}
+	return ret == 0 ? take_proxy(accept, &proxy) : ret;
+}
+
+static int finish_handshake(struct srdma_accept *accept)
+{
+	struct srdma_conn *conn = accept->setup.conn;
+
+	conn->timing.tls = srdma_clock_us() - accept->setup.start - conn->timing.tcp;
+	accept->authenticated = true;
+	accept->stage = STAGE_HELLO;
+	return srdma_tls_peer_names(conn->tls, &conn->names);
+}
+
+/* 0, or an error with *reject filled. */
+static int judge_hello(struct srdma_accept *accept, struct srdma_reject *reject)
+{
+	struct srdma_conn *conn = accept->setup.conn;
+	const struct srdma_frame_header *header = &conn->inbox.header;
+	int ret = 0;
+
+	if (header->version != SRDMA_PROTOCOL_VERSION) {
+		srdma_reject_set(reject, SRDMA_REJECT_VERSION, 0, "the client speaks protocol version %u, and the server version %u", header->version,
+				 SRDMA_PROTOCOL_VERSION);
+		return SRDMA_EPROTOCOL;
+	}
+	if (header->type != SRDMA_FRAME_HELLO) {
+		srdma_reject_set(reject, SRDMA_REJECT_MALFORMED, 0, "the client sent a frame of type %u where HELLO is due", header->type);
+		return SRDMA_EPROTOCOL;
+	}
+	if (srdma_hello_decode(srdma_inbox_body(&conn->inbox), header->length, &conn->peer) != 0) {
+		srdma_reject_set(reject, SRDMA_REJECT_MALFORMED, 0, "%s", srdma_error_text());
+		return SRDMA_EPROTOCOL;
+	}
+	ret = srdma_hello_validate(&conn->peer, false, reject);
+	if (ret == 0)
+		ret = srdma_setup_check_fit(&accept->setup, reject);
+	return ret == 0 ? srdma_setup_check_gid(&accept->setup, reject) : ret;
+}
+
+/* The queue pair, up to RTS; a failure here is the server's, and the client is told. */
+static int make_queue_pair(struct srdma_accept *accept)
+{
+	struct srdma_conn *conn = accept->setup.conn;
+	struct srdma_reject reject = {0};
+	uint32_t message_size = conn->options.message_size, depth = conn->options.depth;
+	char text[sizeof accept->text];
+	int ret;
+
+	if (conn->peer.message_size < message_size)
+		message_size = conn->peer.message_size;
+	if (conn->peer.depth < depth)
+		depth = conn->peer.depth;
+	ret = srdma_setup_prepare_self(&accept->setup, message_size, depth);
+	if (ret == 0)
+		ret = srdma_setup_connect_queue_pair(&accept->setup);
+	if (ret == 0)
+		return 0;
+	/* The details are for the server's log, not for the client. */
+	snprintf(text, sizeof text, "%s", srdma_error_text());
+	srdma_reject_set(&reject, SRDMA_REJECT_RESOURCES, RESOURCES_RETRY_MS, "the server could not make the queue pair");
+	refuse(accept, &reject, ret);
+	return srdma_fail(ret, "%s", text);
+}
+
+static int take_hello(struct srdma_accept *accept)
+{
+	struct srdma_conn *conn = accept->setup.conn;
+	struct srdma_reject reject = {0};
+	int ret = judge_hello(accept, &reject);
+
+	if (ret == 0 && accept->admit) {
+		reject = (struct srdma_reject){.reason = SRDMA_REJECT_REFUSED, .text = "refused"};
+		ret = accept->admit(conn, &reject, accept->admit_arg);
+	}
+	if (ret != 0)
+		return refuse(accept, &reject, ret);
+	ret = make_queue_pair(accept);
+	if (ret != 0)
+		return ret;
+	conn->own.client_id = conn->client_id;
+	accept->stage = STAGE_READY;
+	return srdma_setup_send_self(&accept->setup, SRDMA_FRAME_WELCOME, 0);
+}
+
+static int take_ready(struct srdma_accept *accept)
+{
+	struct srdma_conn *conn = accept->setup.conn;
+	const struct srdma_frame_header *header = &conn->inbox.header;
+
+	bool with_rkey = (conn->peer.features & SRDMA_FEATURE_WINDOW) != 0;
+	uint32_t rkey;
+	int ret;
+
+	if (header->type != SRDMA_FRAME_READY || header->version != SRDMA_PROTOCOL_VERSION)
+		return srdma_fail(SRDMA_EPROTOCOL, "the client sent a frame of type %u where READY is due", header->type);
+	ret = srdma_ready_decode(srdma_inbox_body(&conn->inbox), header->length, with_rkey, &rkey);
+	if (ret != 0)
+		return ret;
+	accept->stage = STAGE_DONE;
+	ret = srdma_setup_finish(&accept->setup);
+	/* Later: the keys are bound to HELLO as it came. */
+	if (ret == 0 && with_rkey)
+		conn->peer.region_rkey = conn->stream.region_rkey = rkey;
+	return ret;
+}
+
+static int await_hello(struct srdma_accept *accept)
+{
+	struct srdma_conn *conn = accept->setup.conn;
+	struct srdma_reject reject = {0};
+	unsigned reads = STEP_READS;
+	int ret = srdma_control_receive(conn->tls, &conn->inbox, &reads);
+
+	if (ret == 0)
+		return take_hello(accept);
+	if (ret == SRDMA_EPROTOCOL) {
+		srdma_reject_set(&reject, SRDMA_REJECT_MALFORMED, 0, "%s", srdma_error_text());
+		return refuse(accept, &reject, ret);
+	}
+	return ret == SRDMA_ECLOSED ? srdma_fail(SRDMA_ELOST, "the client closed the connection before HELLO") : ret;
+}
+
+static int await_ready(struct srdma_accept *accept)
+{
+	struct srdma_conn *conn = accept->setup.conn;
+	unsigned reads = STEP_READS;
+	int ret = srdma_control_receive(conn->tls, &conn->inbox, &reads);
+
+	if (ret == 0)
+		return take_ready(accept);
+	return ret == SRDMA_ECLOSED ? srdma_fail(SRDMA_ELOST, "the client closed the connection instead of saying READY") : ret;
+}
+
+static int linger(struct srdma_accept *accept)
+{
+	int ret = srdma_tls_linger(accept->setup.conn->tls);
+
+	return ret == 0 ? srdma_fail(accept->error, "%s", accept->text) : ret;
+}
+
+static int advance(struct srdma_accept *accept)
+{
+	struct srdma_conn *conn = accept->setup.conn;
+	int ret;
+
+	switch (accept->stage) {
+	case STAGE_PROXY: return await_proxy(accept);
+	case STAGE_TLS:
+		ret = srdma_tls_handshake(conn->tls);
+		return ret == 0 ? finish_handshake(accept) : ret;
+	case STAGE_HELLO: return await_hello(accept);
+	case STAGE_READY: return await_ready(accept);
+	case STAGE_LINGER: return linger(accept);
+	case STAGE_DONE: break;
+	}
+	return 0;
+}
+
+int srdma_accept_fail(const struct srdma_accept *accept, int error, const char *why)
+{
+	if (accept->stage == STAGE_LINGER)
+		return srdma_fail(accept->error, "%s", accept->text);
+	return srdma_fail(error, "%s (%s)", why,
+			  accept->stage == STAGE_PROXY ? "PROXY header"
+			  : accept->stage == STAGE_TLS ? "TLS handshake"
+						       : "waiting for a frame");
+}
+
+static int fail_late(const struct srdma_accept *accept)
+{
+	static const char *const awaited[] = {[STAGE_PROXY] = "PROXY header", [STAGE_TLS] = "TLS handshake", [STAGE_HELLO] = "HELLO",
+					      [STAGE_READY] = "READY"};
+
+	if (accept->stage == STAGE_LINGER)
+		return srdma_fail(accept->error, "%s", accept->text);
+	return srdma_fail(-ETIMEDOUT, "timed out after %d ms waiting for the client's %s", accept->setup.conn->options.setup_timeout_ms,
+			  awaited[accept->stage]);
+}
+
+/* Whether the client is owed a word: an alert, or REJECT. */
+static bool was_refused(enum stage stage, int error)
+{
+	return stage == STAGE_TLS ? error != SRDMA_ELOST : stage == STAGE_HELLO && error != SRDMA_ELOST && error != SRDMA_ETLS;
+}
+
+int srdma_accept_step(struct srdma_accept *accept, struct srdma_conn **out)
+{
+	for (;;) {
+		enum stage stage = accept->stage;
+		int ret = advance(accept);
+
+		if (ret == -EAGAIN) {
+			if (srdma_deadline_left_ms(accept->setup.deadline) > 0)
+				return ret;
+			return fail_late(accept);
+		}
+		if (ret == 0 && accept->stage == STAGE_DONE) {
+			srdma_setup_finish_timing(&accept->setup);
+			*out = accept->setup.conn;
+			accept->setup.conn = NULL;
+			return 0;
+		}
+		if (ret != 0) {
+			if (!was_refused(stage, ret))
+				return ret;
+			begin_linger(accept, ret);
+		}
+	}
+}
+
+/* ---- facts ----------------------------------------------------------------------------------------------------- */
+
+int srdma_accept_fd(const struct srdma_accept *accept)
+{
+	return srdma_tls_fd(accept->setup.conn->tls);
+}
+
+short srdma_accept_events(const struct srdma_accept *accept)
+{
+	return srdma_tls_events(accept->setup.conn->tls);
+}
+
+uint64_t srdma_accept_deadline(const struct srdma_accept *accept)
+{
+	return accept->setup.deadline;
+}
+
+bool srdma_accept_has_spoken(const struct srdma_accept *accept)
+{
+	return srdma_tls_has_received(accept->setup.conn->tls);
+}
+
+bool srdma_accept_is_authenticated(const struct srdma_accept *accept)
+{
+	return accept->authenticated;
+}
+
+const struct sockaddr *srdma_accept_proxied(const struct srdma_accept *accept)
+{
+	const struct srdma_conn *conn = accept->setup.conn;
+
+	return conn && conn->proxy_address.ss_family != AF_UNSPEC ? (const struct sockaddr *)&conn->peer_address : NULL;
+}
+
+bool srdma_accept_was_check(const struct srdma_accept *accept, int error)
+{
+	if (!accept->behind_proxy || error != SRDMA_ELOST)
+		return false;
+	return accept->stage == STAGE_PROXY ? accept->header_length == 0
+					    : accept->stage == STAGE_TLS && accept->own && !srdma_accept_has_spoken(accept);
+}
+
+const char *srdma_accept_phase(const struct srdma_accept *accept)
+{
+	switch (accept->stage == STAGE_LINGER ? accept->failed_in : accept->stage) {
+	case STAGE_PROXY: return "proxy";
+	case STAGE_TLS: return "tls";
+	case STAGE_HELLO: return "hello";
+	default: return "ready";
+	}
+}
+
+enum srdma_reject_reason srdma_accept_rejection(const struct srdma_accept *accept)
+{
+	return accept->rejection;
+}
+
+const struct srdma_peer_names *srdma_accept_peer_names(const struct srdma_accept *accept)
+{
+	return &accept->setup.conn->names;
+}
+
+/* ---- one client at a time -------------------------------------------------------------------------------------- */
+
+struct public_admit {
+	srdma_admit_fn *fn;
+	void *arg;
+};
+
+static int admit_publicly(struct srdma_conn *conn, struct srdma_reject *reject, void *arg)
+{
+	const struct public_admit *admit = arg;
+
+	reject->size = sizeof *reject;
+	return admit->fn(conn->names.identity, (const struct sockaddr *)&conn->peer_address, &conn->client_id, reject, admit->arg);
+}
+
+int srdma_conn_accept(int socket, struct srdma_tls_context *context, struct srdma_device *device,
+		      const struct srdma_conn_options *options, srdma_admit_fn *admit, void *admit_arg,
+		      struct srdma_conn **out)
+{
+	struct public_admit given = {admit, admit_arg};
+	struct srdma_newcomer newcomer = {.socket = socket};
+	socklen_t length = sizeof newcomer.peer;
+	struct srdma_accept *accept = NULL;
+	struct srdma_conn_settings settings;
+	int ret = srdma_conn_settings_take(options, &settings);
+
+	if (ret != 0) {
+		close(socket);
+		return ret;
+	}
+	if (getpeername(socket, (struct sockaddr *)&newcomer.peer, &length) != 0) {
+		ret = srdma_fail(SRDMA_ELOST, "the TCP connection broke: %s", strerror(errno));
+		close(socket);
+		return ret;
+	}
+	ret = srdma_accept_new(&newcomer, context, device, &settings.options, admit ? admit_publicly : NULL, &given, &accept);
+	if (ret != 0)
+		return ret;
+	while ((ret = srdma_accept_step(accept, out)) == -EAGAIN)
+		srdma_net_wait(srdma_accept_fd(accept), srdma_accept_events(accept), srdma_accept_deadline(accept));
+	srdma_accept_delete(&accept);
+	return ret;
+}

@@ -1,0 +1,294 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "conn.h"
+
+#include "log.h"
+#include "sized.h"
+
+#include <errno.h>
+#include <openssl/crypto.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define EPOCH_MS_MIN 100
+
+/* ---- options --------------------------------------------------------------------------------------------------- */
+
+void srdma_conn_options_init_sized(struct srdma_conn_options *options, size_t size)
+{
+	static const struct srdma_conn_options defaults = {
+		.raw_send_depth = 64,
+		.raw_recv_depth = 64,
+		.message_size = 4096,
+		.depth = 16,
+		.rdma_depth = 16,
+		.region_access = IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ,
+		.setup_timeout_ms = 10000,
+		.busy_retry_ms = 10000,
+		.timeout_ms = 30000,
+		.epoch_psns = SRDMA_EPOCH_PSNS,
+		.recoveries = 8,
+		.spin = 50,
+	};
+
+	srdma_sized_init(options, size, &defaults, sizeof defaults);
+}
+
+int srdma_conn_settings_take(const struct srdma_conn_options *given, struct srdma_conn_settings *out)
+{
+	int ret = SRDMA_SIZED_TAKE(srdma_conn_options, gid_networks, given, &out->options);
+
+	srdma_qp_options_init(&out->qp);
+	if (ret == 0 && out->options.qp)
+		ret = SRDMA_SIZED_TAKE(srdma_qp_options, hop_limit, out->options.qp, &out->qp);
+	out->options.qp = &out->qp;
+	return ret;
+}
+
+int srdma_conn_options_check(const struct srdma_conn_options *o)
+{
+	if (o->message_size < SRDMA_MESSAGE_SIZE_MIN || o->message_size > SRDMA_MESSAGE_SIZE_MAX)
+		return srdma_fail(-EINVAL, "message-size %u is out of range; give %u to %u", o->message_size, SRDMA_MESSAGE_SIZE_MIN,
+				  SRDMA_MESSAGE_SIZE_MAX);
+	if (o->depth < 1 || o->depth > SRDMA_DEPTH_MAX || o->rdma_depth < 1 || o->rdma_depth > SRDMA_DEPTH_MAX)
+		return srdma_fail(-EINVAL, "depth %u or rdma-depth %u is out of range; give 1 to %u", o->depth, o->rdma_depth,
+				  SRDMA_DEPTH_MAX);
+	if (o->raw && (o->raw_send_depth < 1 || o->raw_recv_depth < 1))
+		return srdma_fail(-EINVAL, "raw_send_depth and raw_recv_depth must be above 0 for a raw connection");
+	if (o->region_access & ~(unsigned)(IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ))
+		return srdma_fail(-EINVAL, "region access 0x%x is more than remote write and remote read", o->region_access);
+	if (o->setup_timeout_ms <= 0 || o->timeout_ms <= 0)
+		return srdma_fail(-EINVAL, "setup_timeout_ms and timeout_ms must be above 0");
+	if (o->busy_retry_ms < 0)
+		return srdma_fail(-EINVAL, "busy_retry_ms must not be negative");
+	if (o->seal != SRDMA_SEAL_OFF && (o->seal != SRDMA_SEAL_REQUIRED || o->raw))
+		return srdma_fail(-EINVAL, "seal must be off or required, and a raw connection cannot be sealed");
+	if (o->epoch_psns != 0 && (o->epoch_psns < SRDMA_EPOCH_PSNS_MIN || o->epoch_psns > SRDMA_EPOCH_PSNS))
+		return srdma_fail(-EINVAL, "epoch-psns %u is out of range; give %u to %u, or 0 for no epochs", o->epoch_psns, SRDMA_EPOCH_PSNS_MIN,
+				  SRDMA_EPOCH_PSNS);
+	if (o->epoch_ms != 0 && (o->epoch_ms < EPOCH_MS_MIN || o->epoch_psns == 0))
+		return srdma_fail(-EINVAL, "epoch-ms %d is out of range; give at least %d (with epoch-psns above 0), or 0", o->epoch_ms,
+				  EPOCH_MS_MIN);
+	return srdma_qp_options_check(o->qp);
+}
+
+/* ---- life ------------------------------------------------------------------------------------------------------ */
+
+int srdma_conn_new(struct srdma_device *device, const struct srdma_conn_options *options, struct srdma_conn **out)
+{
+	struct srdma_conn *conn;
+	struct srdma_networks networks;
+	int ret = srdma_conn_options_check(options);
+
+	if (ret == 0)
+		ret = srdma_networks_parse(options->gid_networks, &networks);
+	if (ret != 0)
+		return ret;
+	conn = calloc(1, sizeof *conn);
+	if (!conn) {
+		srdma_networks_clear(&networks);
+		return srdma_fail(-ENOMEM, "out of memory");
+	}
+	conn->device = srdma_device_ref(device);
+	conn->options = *options;
+	conn->qp_options = *options->qp;
+	conn->options.qp = &conn->qp_options;
+	conn->options.gid_networks = NULL; /* the caller's string; `networks` has its meaning */
+	conn->networks = networks;
+	conn->epoll_fd = conn->wake_fd = -1;
+	srdma_qp_options_fit(&conn->qp_options, device);
+	*out = conn;
+	return 0;
+}
+
+static void destroy_cq(struct ibv_cq *cq, unsigned unacked)
+{
+	if (!cq)
+		return;
+	if (unacked)
+		ibv_ack_cq_events(cq, unacked);
+	if (ibv_destroy_cq(cq) != 0)
+		srdma_log(SRDMA_LOG_ERROR, "cannot destroy a completion queue: %s", strerror(errno));
+}
+
+void srdma_conn_release_verbs(struct srdma_conn *conn)
+{
+	/* The queue pair goes before the memory that it may still write to, and the window before it. */
+	srdma_qp_fail(&conn->qp);
+	if (srdma_region_unbind(&conn->region) != 0)
+		srdma_log(SRDMA_LOG_ERROR, "%s", srdma_error_text());
+	srdma_qp_release(&conn->qp);
+	srdma_epoch_release(conn);
+	srdma_conn_let_buffers_go(conn);
+	srdma_sealed_rdma_release(&conn->sealed_rdma);
+	srdma_stream_release(&conn->stream);
+	srdma_region_release(&conn->region);
+	destroy_cq(conn->send_cq, conn->unacked_send);
+	destroy_cq(conn->recv_cq, conn->unacked_recv);
+	conn->send_cq = conn->recv_cq = NULL;
+	if (conn->notifier)
+		srdma_notifier_remove(conn->notifier, conn);
+	else if (conn->comp)
+		ibv_destroy_comp_channel(conn->comp);
+	conn->comp = NULL;
+	if (conn->pd && ibv_dealloc_pd(conn->pd) != 0)
+		srdma_log(SRDMA_LOG_ERROR, "cannot free a protection domain: %s; delete all buffers before their connection",
+			  strerror(errno));
+	conn->pd = NULL;
+}
+
+void srdma_conn_free(struct srdma_conn **out)
+{
+	struct srdma_conn *conn = *out;
+
+	*out = NULL;
+	if (!conn)
+		return;
+	srdma_conn_release_verbs(conn);
+	if (conn->epoll_fd >= 0)
+		close(conn->epoll_fd);
+	if (conn->wake_fd >= 0)
+		close(conn->wake_fd);
+	/* Last, so that a peer that sees the channel close knows that everything here is gone. */
+	srdma_tls_delete(&conn->tls);
+	srdma_networks_clear(&conn->networks);
+	srdma_peer_names_clear(&conn->names);
+	srdma_device_unref(&conn->device);
+	OPENSSL_cleanse(conn, sizeof *conn);
+	free(conn);
+}
+
+/* ---- facts ----------------------------------------------------------------------------------------------------- */
+
+void srdma_conn_read_counters(const struct srdma_conn *conn, struct srdma_conn_info *info)
+{
+	const struct srdma_counters *c = &conn->stream.counters;
+
+	info->messages_sent = srdma_counter_read(&c->messages_sent);
+	info->messages_received = srdma_counter_read(&c->messages_received);
+	info->messages_acknowledged = srdma_counter_read(&c->messages_acknowledged);
+	info->bytes_sent = srdma_counter_read(&c->bytes_sent);
+	info->bytes_received = srdma_counter_read(&c->bytes_received);
+	info->rdma_bytes_written = srdma_counter_read(&c->bytes_written);
+	info->rdma_bytes_read = srdma_counter_read(&c->bytes_read);
+}
+
+static void describe(const struct srdma_conn *conn, struct srdma_conn_info *info)
+{
+	const struct srdma_stream *stream = &conn->stream;
+
+	*info = (struct srdma_conn_info){
+		.client_id = conn->client_id,
+		.qpn = conn->own.qpn,
+		.peer_qpn = conn->peer.qpn,
+		.psn = conn->own.psn,
+		.peer_psn = conn->peer.psn,
+		.gid_index = conn->gid_index,
+		.gid = conn->own.gid,
+		.peer_gid = conn->peer.gid,
+		.lid = conn->own.lid,
+		.peer_lid = conn->peer.lid,
+		.path_mtu = srdma_mtu_bytes(conn->mtu),
+		.message_size = stream->message_size,
+		.depth = stream->depth,
+		.rdma_depth = stream->rdma_depth,
+		.region_size = conn->region.size,
+		.peer_region_size = conn->peer.region_size,
+		.peer_region_access = conn->peer.region_access,
+		.epoch = atomic_load(&conn->epoch.number),
+		.recoveries = atomic_load(&conn->epoch.recoveries),
+		.epoch_psns = stream->psns_used,
+		.pause_us = atomic_load(&conn->epoch.pause_us),
+		.pause_max_us = atomic_load(&conn->epoch.pause_max_us),
+	};
+	if (conn->sealed)
+		snprintf(info->seal, sizeof info->seal, "%s", srdma_cipher_name(conn->cipher));
+	srdma_conn_read_counters(conn, info);
+	memcpy(info->peer_name, conn->names.identity, sizeof info->peer_name);
+	memcpy(info->peer_pin, conn->names.pin, sizeof info->peer_pin);
+	memcpy(info->close_reason, conn->close_reason, sizeof conn->close_reason);
+	srdma_net_format((const struct sockaddr *)&conn->peer_address, info->peer_address, sizeof info->peer_address);
+	snprintf(info->device, sizeof info->device, "%s", srdma_device_name(conn->device));
+	snprintf(info->tls_version, sizeof info->tls_version, "%s", srdma_tls_version(conn->tls));
+	snprintf(info->tls_cipher, sizeof info->tls_cipher, "%s", srdma_tls_cipher(conn->tls));
+	snprintf(info->tls_group, sizeof info->tls_group, "%s", srdma_tls_group(conn->tls));
+}
+
+void srdma_conn_get_info_sized(const struct srdma_conn *conn, struct srdma_conn_info *info, size_t size)
+{
+	struct srdma_conn_info own;
+
+	describe(conn, &own);
+	srdma_sized_fill(info, size, &own, sizeof own);
+	OPENSSL_cleanse(&own, sizeof own); /* the PSNs */
+}
+
+void srdma_conn_get_timing_sized(const struct srdma_conn *conn, struct srdma_conn_timing *timing, size_t size)
+{
+	srdma_sized_fill(timing, size, &conn->timing, sizeof conn->timing);
+}
+
+int srdma_conn_query_qp(struct srdma_conn *conn, enum ibv_qp_state *state, uint32_t *rq_psn, uint32_t *sq_psn)
+{
+	return srdma_qp_query(&conn->qp, state, rq_psn, sq_psn);
+}
+
+struct ibv_qp *srdma_conn_qp(struct srdma_conn *conn)
+{
+	return conn->qp.verbs;
+}
+
+struct ibv_pd *srdma_conn_pd(struct srdma_conn *conn)
+{
+	return conn->pd;
+}
+
+struct ibv_cq *srdma_conn_send_cq(struct srdma_conn *conn)
+{
+	return conn->send_cq;
+}
+
+struct ibv_cq *srdma_conn_recv_cq(struct srdma_conn *conn)
+{
+	return conn->recv_cq;
+}
+
+struct ibv_comp_channel *srdma_conn_comp_channel(struct srdma_conn *conn)
+{
+	return conn->comp;
+}
+
+int srdma_conn_peer_region(struct srdma_conn *conn, uint64_t *address, uint32_t *rkey, size_t *size)
+{
+	if (conn->peer.region_size == 0)
+		return srdma_fail(-ENXIO, "the peer offers no region");
+	if (conn->sealed)
+		return srdma_fail(-ENXIO, "the peer's region is sealed: it has no rkey");
+	*address = conn->peer.region_address;
+	*rkey = conn->peer.region_rkey;
+	*size = conn->peer.region_size;
+	return 0;
+}
+
+void *srdma_conn_region(struct srdma_conn *conn)
+{
+	return conn->region.address;
+}
+
+void srdma_conn_log_security(const struct srdma_conn *conn, const char *event_name, const char *consequence)
+{
+	char address[64], text[256];
+
+	snprintf(text, sizeof text, "%s", srdma_error_text());
+	srdma_net_format((const struct sockaddr *)&conn->peer_address, address, sizeof address);
+	const struct srdma_log_field fields[] = {
+		SRDMA_FIELD_NUMBER("client_id", conn->client_id),
+		SRDMA_FIELD_TEXT("address", address),
+		SRDMA_FIELD_TEXT("name", conn->names.identity),
+		SRDMA_FIELD_TEXT("error", text),
+	};
+	const struct srdma_event event = {SRDMA_LOG_WARN, event_name, true, fields, 4};
+
+	srdma_log_event(&event, "connection with %s: %s; %s", address, text, consequence);
+}

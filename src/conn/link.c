@@ -1,0 +1,568 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A connecting end that outlives its connections. */
+#include "clock.h"
+#include "conn.h"
+#include "log.h"
+#include "securdma_link.h"
+#include "sized.h"
+
+#include <errno.h>
+#include <openssl/crypto.h>
+#include <openssl/rand.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+/* A server that has said DISCONNECT and then does not finish is not worth a longer wait. */
+#define LEAVE_MS 1000
+
+/* A message that came over a connection that is no more. */
+struct kept {
+	struct kept *next;
+	size_t length;
+	char data[];
+};
+
+struct srdma_link {
+	struct srdma_link_options options; /* endpoints: the link's own copy */
+	struct srdma_conn_settings conn_settings; /* gid_networks: the link's own copy */
+	struct srdma_endpoint *endpoints;
+	char *gid_networks;
+	struct srdma_tls_context *context;
+	struct srdma_device *device;
+	int wake_fd; /* eventfd; each connection has a duplicate of it */
+
+	struct srdma_conn *conn; /* NULL: none */
+	size_t endpoint;         /* of it, or of the last one */
+	uint64_t base;           /* number of the last message of earlier connections */
+	uint64_t connected_at;
+	unsigned connections;
+	unsigned failures; /* in a row: rounds, and connections that came to nothing */
+	bool left;         /* disconnected by this end */
+
+	struct kept *first_kept, *last_kept;
+	uint64_t in_doubt;
+	uint64_t lost_at; /* 0: not down */
+	bool untold;      /* SRDMA_ERECONNECTED is due, after the kept messages */
+	struct srdma_link_loss loss;
+};
+
+/* ---- options --------------------------------------------------------------------------------------------------- */
+
+void srdma_endpoint_init_sized(struct srdma_endpoint *endpoint, size_t size)
+{
+	static const struct srdma_endpoint defaults;
+
+	srdma_sized_init(endpoint, size, &defaults, sizeof defaults);
+}
+
+void srdma_link_options_init_sized(struct srdma_link_options *options, size_t size)
+{
+	static const struct srdma_link_options defaults = {
+		.reconnect_ms = 60000,
+		.pause_min_ms = 100,
+		.pause_max_ms = 5000,
+	};
+
+	srdma_sized_init(options, size, &defaults, sizeof defaults);
+}
+
+static int check_options(const struct srdma_link_options *o, const struct srdma_conn_options *conn)
+{
+	if (o->endpoint_count == 0)
+		return srdma_fail(-EINVAL, "a link needs at least one endpoint");
+	if (conn->raw)
+		return srdma_fail(-EINVAL, "a link cannot have raw connections: it could not restore what a program has in its "
+					   "own queue pair");
+	if (o->connect_ms < 0 || o->reconnect_ms < 0)
+		return srdma_fail(-EINVAL, "connect_ms and reconnect_ms must not be negative");
+	if (o->pause_min_ms <= 0 || o->pause_max_ms < o->pause_min_ms)
+		return srdma_fail(-EINVAL, "pauses of %d to %d ms do not work; pause_min_ms must be above 0, and pause_max_ms not less", o->pause_min_ms,
+				  o->pause_max_ms);
+	return 0;
+}
+
+static int copy_endpoint(const struct srdma_endpoint *given, size_t i, struct srdma_endpoint *out)
+{
+	struct srdma_endpoint endpoint;
+	int ret = SRDMA_SIZED_TAKE(srdma_endpoint, port, given, &endpoint);
+
+	if (ret != 0)
+		return ret;
+	if (!endpoint.host)
+		return srdma_fail(-EINVAL, "endpoint %zu has no host", i);
+	out->host = strdup(endpoint.host);
+	out->port = strdup(endpoint.port ? endpoint.port : SRDMA_DEFAULT_PORT);
+	return out->host && out->port ? 0 : srdma_fail(-ENOMEM, "out of memory");
+}
+
+static int copy_endpoints(struct srdma_link *link, const struct srdma_endpoint *given)
+{
+	size_t count = link->options.endpoint_count;
+	int ret = 0;
+
+	link->endpoints = calloc(count, sizeof *link->endpoints);
+	link->options.endpoints = link->endpoints;
+	if (!link->endpoints)
+		return srdma_fail(-ENOMEM, "out of memory");
+	for (size_t i = 0; ret == 0 && i < count; i++)
+		ret = copy_endpoint(srdma_sized_element(given, i), i, &link->endpoints[i]);
+	return ret;
+}
+
+static int copy_options(struct srdma_link *link, const struct srdma_link_options *options, const struct srdma_conn_settings *conn)
+{
+	link->options = *options;
+	link->conn_settings = *conn;
+	link->conn_settings.options.qp = &link->conn_settings.qp;
+	link->options.conn = &link->conn_settings.options;
+	link->gid_networks = conn->options.gid_networks ? strdup(conn->options.gid_networks) : NULL;
+	link->conn_settings.options.gid_networks = link->gid_networks;
+	if (conn->options.gid_networks && !link->gid_networks)
+		return srdma_fail(-ENOMEM, "out of memory");
+	return copy_endpoints(link, options->endpoints);
+}
+
+/* ---- connecting ------------------------------------------------------------------------------------------------ */
+
+/* Whether another try, later or at another server, may go better. */
+static bool can_be_mended(int error)
+{
+	struct srdma_reject reject;
+
+	switch (error) {
+	case SRDMA_EREJECTED:
+		srdma_reject_last(&reject);
+		return reject.reason == SRDMA_REJECT_FULL || reject.reason == SRDMA_REJECT_RESOURCES ||
+		       reject.reason == SRDMA_REJECT_DRAINING || reject.reason == SRDMA_REJECT_BUSY;
+	case SRDMA_ECERT:
+	case SRDMA_ECONFIG:
+	case SRDMA_EPROTOCOL:
+	case SRDMA_ERANDOM:
+	case -EINVAL:
+	case -ENOMEM: return false;
+	default: return true;
+	}
+}
+
+static uint32_t draw(void)
+{
+	uint32_t random;
+
+	/* Spread, not secrecy: without a random number the middle will do. */
+	return RAND_bytes((unsigned char *)&random, sizeof random) == 1 ? random : UINT32_MAX / 2;
+}
+
+/* Before the first round after a loss, and between rounds. */
+static int pause_of(const struct srdma_link *link)
+{
+	uint64_t pause = (uint64_t)link->options.pause_min_ms, random = draw();
+
+	if (link->failures == 0)
+		return (int)(pause * random / UINT32_MAX);
+	pause <<= link->failures - 1 < 16 ? link->failures - 1 : 16;
+	if (pause > (uint64_t)link->options.pause_max_ms)
+		pause = (uint64_t)link->options.pause_max_ms;
+	return (int)(pause / 2 + pause * random / UINT32_MAX);
+}
+
+static int sleep_or_be_woken(struct srdma_link *link, int ms)
+{
+	struct pollfd fd = {.fd = link->wake_fd, .events = POLLIN};
+	uint64_t count;
+
+	if (poll(&fd, 1, ms) > 0 && read(link->wake_fd, &count, sizeof count) == sizeof count)
+		return srdma_fail(-EINTR, "another thread ended the attempt to connect (srdma_link_wake)");
+	return 0;
+}
+
+static int try_endpoint(struct srdma_link *link, size_t index, uint64_t deadline)
+{
+	const struct srdma_endpoint *endpoint = &link->endpoints[index];
+	struct srdma_conn_options options = *link->options.conn;
+	int left = srdma_deadline_left_ms(deadline), ret;
+
+	/* A server that does not answer uses up no more than the policy's time, but a first try has its own. */
+	if (left > 0 && left < options.setup_timeout_ms && link->connections > 0)
+		options.setup_timeout_ms = left;
+	if (link->options.endpoint_count > 1 || link->connections > 0)
+		options.busy_retry_ms = 0; /* the link's pauses are, and another endpoint may have room */
+	link->loss.attempts++;
+	ret = srdma_conn_connect(endpoint->host, endpoint->port, link->context, link->device, &options, &link->conn);
+	if (ret == 0)
+		ret = srdma_conn_share_wake(link->conn, link->wake_fd);
+	if (ret != 0) {
+		srdma_conn_free(&link->conn);
+		return ret;
+	}
+	link->endpoint = index;
+	link->connections++;
+	link->connected_at = srdma_clock_us();
+	return 0;
+}
+
+/* Each endpoint once. Returns 0, or the last error that can be mended, or, when there is none, the last error. */
+static int try_all(struct srdma_link *link, uint64_t deadline, bool *mendable)
+{
+	char text[512] = "";
+	int ret, error = 0;
+
+	*mendable = false;
+	for (size_t i = 0; i < link->options.endpoint_count; i++) {
+		size_t index = (link->endpoint + i) % link->options.endpoint_count;
+		bool can;
+
+		if (i > 0 && link->connections > 0 && srdma_deadline_left_ms(deadline) == 0)
+			break;
+		ret = try_endpoint(link, index, deadline);
+		if (ret == 0)
+			return 0;
+		can = can_be_mended(ret);
+		srdma_log(SRDMA_LOG_INFO, "cannot connect to %s:%s: %s", link->endpoints[index].host, link->endpoints[index].port,
+			  srdma_error_text());
+		if (can || !*mendable) {
+			error = ret;
+			snprintf(text, sizeof text, "%s", srdma_error_text());
+		}
+		*mendable = *mendable || can;
+	}
+	return srdma_fail(error, "%s", text);
+}
+
+/* For `ms` in all, and at least one round. */
+static int connect_by_policy(struct srdma_link *link, int ms)
+{
+	uint64_t deadline = srdma_deadline(ms);
+	bool mendable;
+	int ret, pause;
+
+	for (;;) {
+		ret = try_all(link, deadline, &mendable);
+		if (ret == 0 || !mendable)
+			return ret;
+		link->failures++;
+		pause = pause_of(link);
+		if (pause >= srdma_deadline_left_ms(deadline))
+			return ret;
+		srdma_log(SRDMA_LOG_INFO, "trying again in %d ms", pause);
+		ret = sleep_or_be_woken(link, pause);
+		if (ret != 0)
+			return ret;
+	}
+}
+
+static int take_options(const struct srdma_link_options *given, struct srdma_link_options *options, struct srdma_conn_settings *conn)
+{
+	struct srdma_conn_options defaults;
+	int ret = SRDMA_SIZED_TAKE(srdma_link_options, pause_max_ms, given, options);
+
+	srdma_conn_options_init(&defaults);
+	if (ret == 0)
+		ret = srdma_conn_settings_take(options->conn ? options->conn : &defaults, conn);
+	return ret == 0 ? check_options(options, &conn->options) : ret;
+}
+
+int srdma_link_connect(const struct srdma_link_options *given, struct srdma_tls_context *context, struct srdma_device *device,
+		       struct srdma_link **out)
+{
+	struct srdma_link_options options;
+	struct srdma_conn_settings conn;
+	struct srdma_link *link;
+	int ret = take_options(given, &options, &conn);
+
+	if (ret != 0)
+		return ret;
+	link = calloc(1, sizeof *link);
+	if (!link)
+		return srdma_fail(-ENOMEM, "out of memory");
+	link->context = srdma_tls_context_ref(context);
+	link->device = srdma_device_ref(device);
+	link->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (link->wake_fd < 0)
+		ret = srdma_fail(-errno, "cannot make a descriptor: %s", strerror(errno));
+	if (ret == 0)
+		ret = copy_options(link, &options, &conn);
+	if (ret == 0)
+		ret = connect_by_policy(link, options.connect_ms);
+	if (ret != 0) {
+		srdma_link_free(&link);
+		return ret;
+	}
+	link->failures = 0;
+	link->loss = (struct srdma_link_loss){0};
+	*out = link;
+	return 0;
+}
+
+/* ---- loss ------------------------------------------------------------------------------------------------------ */
+
+/* Takes what had come over the connection. */
+static int keep_arrivals(struct srdma_link *link)
+{
+	struct srdma_stream *stream = &link->conn->stream;
+	const void *data;
+	uint32_t length;
+
+	/* Messages and credits that nobody has looked at yet; behind them come receives that were flushed. */
+	srdma_stream_poll_receives(stream);
+	while (srdma_stream_peek(stream, &data, &length) == 1) {
+		struct kept *kept = malloc(sizeof *kept + length);
+
+		if (!kept)
+			return srdma_fail(-ENOMEM, "out of memory for messages that came before the loss");
+		kept->next = NULL;
+		kept->length = length;
+		memcpy(kept->data, data, length);
+		if (link->last_kept)
+			link->last_kept->next = kept;
+		else
+			link->first_kept = kept;
+		link->last_kept = kept;
+		link->loss.kept++;
+		/* There is nobody to return the credit to. */
+		srdma_stream_drop(stream);
+	}
+	return 0;
+}
+
+/* The connection is over; the reason is the thread's last error. */
+static int take_leave(struct srdma_link *link, int error)
+{
+	struct srdma_link_loss loss = {.error = error};
+	struct srdma_conn_info info;
+	bool useful;
+	int ret;
+
+	snprintf(loss.text, sizeof loss.text, "%s", srdma_error_text());
+	link->lost_at = srdma_clock_us();
+	/* The server asked for it: what it still has to say, credits above all, comes before the end. */
+	if (error == SRDMA_ECLOSED)
+		srdma_conn_disconnect(link->conn, NULL, LEAVE_MS);
+	/* However it came to this: nothing that the peer still asks for is done. */
+	srdma_conn_end(link->conn, error);
+	for (const struct kept *kept = link->first_kept; kept; kept = kept->next)
+		loss.kept++;
+	link->loss = loss;
+	ret = keep_arrivals(link);
+	if (ret != 0)
+		return ret;
+	srdma_conn_get_info(link->conn, &info);
+	link->loss.acknowledged = link->base + info.messages_acknowledged;
+	link->loss.sent = link->base + info.messages_sent;
+	link->in_doubt += info.messages_sent - info.messages_acknowledged;
+	link->base = link->loss.sent;
+	useful = info.messages_acknowledged > 0 || info.messages_received > 0 || link->loss.kept > 0;
+	if (useful || link->lost_at - link->connected_at >= (uint64_t)link->options.pause_max_ms * 1000)
+		link->failures = 0;
+	else
+		link->failures++;
+	srdma_log(SRDMA_LOG_WARN, "lost the connection to %s:%s: %s; messages up to %llu acknowledged, %llu in doubt",
+		  link->endpoints[link->endpoint].host, link->endpoints[link->endpoint].port, loss.text,
+		  (unsigned long long)link->loss.acknowledged, (unsigned long long)(link->loss.sent - link->loss.acknowledged));
+	srdma_conn_free(&link->conn);
+	return 0;
+}
+
+static int tell_of_reconnection(const struct srdma_link *link)
+{
+	const struct srdma_endpoint *endpoint = &link->endpoints[link->endpoint];
+
+	return srdma_fail(SRDMA_ERECONNECTED, "the connection was lost (%.300s) and replaced by a new one to %s:%s", link->loss.text,
+			  endpoint->host, endpoint->port);
+}
+
+static int come_back(struct srdma_link *link)
+{
+	const struct srdma_endpoint *endpoint;
+	int ret = sleep_or_be_woken(link, pause_of(link));
+
+	if (ret == 0)
+		ret = connect_by_policy(link, link->options.reconnect_ms);
+	if (ret != 0)
+		return ret;
+	link->loss.down_us = srdma_clock_us() - link->lost_at;
+	endpoint = &link->endpoints[link->endpoint];
+	srdma_log(SRDMA_LOG_WARN, "reconnected to %s:%s after %llu ms, %u attempts", endpoint->host, endpoint->port,
+		  (unsigned long long)(link->loss.down_us / 1000), link->loss.attempts);
+	return tell_of_reconnection(link);
+}
+
+/* A call on the connection has failed. Returns the call's error when the connection is up, or nothing is to be done about it. */
+static int recover(struct srdma_link *link, int error, int timeout_ms)
+{
+	int ret;
+
+	if (link->left || (link->conn && srdma_conn_check(link->conn) == 0) || link->options.reconnect_ms == 0)
+		return error;
+	/* A peer that breaks the rules would do it again. */
+	if (timeout_ms == 0 || error == SRDMA_EPROTOCOL)
+		return error;
+	if (link->conn) {
+		ret = take_leave(link, error);
+		if (ret != 0)
+			return ret;
+	}
+	return come_back(link);
+}
+
+/* 0: there is a connection to use. */
+static int be_connected(struct srdma_link *link, int timeout_ms)
+{
+	if (link->conn)
+		return 0;
+	return recover(link, srdma_fail(link->loss.error ? link->loss.error : SRDMA_ELOST, "not connected: %s", link->loss.text),
+		       timeout_ms);
+}
+
+int srdma_link_reconnect(struct srdma_link *link)
+{
+	int error = link->conn ? srdma_conn_check(link->conn) : link->loss.error;
+
+	return error == 0 ? 0 : recover(link, error, -1);
+}
+
+/* ---- messages -------------------------------------------------------------------------------------------------- */
+
+int srdma_link_send(struct srdma_link *link, const void *data, size_t length, int timeout_ms, uint64_t *number)
+{
+	int ret = be_connected(link, timeout_ms);
+
+	if (ret != 0)
+		return ret;
+	ret = srdma_conn_send(link->conn, data, length, timeout_ms);
+	if (ret != 0)
+		return recover(link, ret, timeout_ms);
+	if (number)
+		*number = link->base + srdma_counter_read(&link->conn->stream.counters.messages_sent);
+	return 0;
+}
+
+static int take_kept(struct srdma_link *link, void *buffer, size_t size, size_t *length)
+{
+	struct kept *kept = link->first_kept;
+
+	*length = kept->length;
+	if (kept->length > size)
+		return srdma_fail(-EMSGSIZE, "the message has %zu bytes, and the buffer %zu; call again with a larger one", kept->length, size);
+	memcpy(buffer, kept->data, kept->length);
+	link->first_kept = kept->next;
+	if (!kept->next)
+		link->last_kept = NULL;
+	OPENSSL_cleanse(kept->data, kept->length);
+	free(kept);
+	return 0;
+}
+
+int srdma_link_recv(struct srdma_link *link, void *buffer, size_t size, size_t *length, int timeout_ms)
+{
+	int ret;
+
+	if (link->first_kept)
+		return take_kept(link, buffer, size, length);
+	if (link->untold) {
+		link->untold = false;
+		return tell_of_reconnection(link);
+	}
+	ret = be_connected(link, timeout_ms);
+	if (ret == 0) {
+		ret = srdma_conn_recv(link->conn, buffer, size, length, timeout_ms);
+		if (ret != 0)
+			ret = recover(link, ret, timeout_ms);
+	}
+	/* What came with the end is for the program to see before it hears of the end. */
+	if (!link->first_kept)
+		return ret;
+	link->untold = ret == SRDMA_ERECONNECTED;
+	return take_kept(link, buffer, size, length);
+}
+
+int srdma_link_wait(struct srdma_link *link, int timeout_ms)
+{
+	int ret;
+
+	if (link->first_kept)
+		return 0;
+	ret = be_connected(link, timeout_ms);
+	if (ret != 0)
+		return ret;
+	ret = srdma_conn_wait(link->conn, timeout_ms);
+	return ret == 0 ? 0 : recover(link, ret, timeout_ms);
+}
+
+void srdma_link_wake(struct srdma_link *link)
+{
+	uint64_t one = 1;
+	/* The counter can't be full: then a wake-up is pending anyway. */
+	ssize_t n = write(link->wake_fd, &one, sizeof one);
+
+	(void)n;
+}
+
+/* ---- facts ----------------------------------------------------------------------------------------------------- */
+
+struct srdma_conn *srdma_link_conn(struct srdma_link *link)
+{
+	return link->conn;
+}
+
+void srdma_link_get_loss_sized(const struct srdma_link *link, struct srdma_link_loss *loss, size_t size)
+{
+	srdma_sized_fill(loss, size, &link->loss, sizeof link->loss);
+}
+
+void srdma_link_get_info_sized(const struct srdma_link *link, struct srdma_link_info *info, size_t size)
+{
+	struct srdma_conn_info conn = {0};
+
+	if (link->conn)
+		srdma_conn_read_counters(link->conn, &conn);
+	const struct srdma_link_info own = {
+		.connections = link->connections,
+		.connected = link->conn && link->conn->status == 0,
+		.sent = link->base + conn.messages_sent,
+		.acknowledged = link->conn ? link->base + conn.messages_acknowledged : link->loss.acknowledged,
+		.in_doubt = link->in_doubt,
+		.host = link->endpoints[link->endpoint].host,
+		.port = link->endpoints[link->endpoint].port,
+	};
+	srdma_sized_fill(info, size, &own, sizeof own);
+}
+
+/* ---- the end --------------------------------------------------------------------------------------------------- */
+
+int srdma_link_disconnect(struct srdma_link *link, const char *reason, int timeout_ms)
+{
+	link->left = true;
+	return link->conn ? srdma_conn_disconnect(link->conn, reason, timeout_ms) : 0;
+}
+
+void srdma_link_free(struct srdma_link **out)
+{
+	struct srdma_link *link = *out;
+
+	*out = NULL;
+	if (!link)
+		return;
+	srdma_conn_free(&link->conn);
+	while (link->first_kept) {
+		struct kept *kept = link->first_kept;
+
+		link->first_kept = kept->next;
+		OPENSSL_cleanse(kept->data, kept->length);
+		free(kept);
+	}
+	for (size_t i = 0; link->endpoints && i < link->options.endpoint_count; i++) {
+		free((char *)link->endpoints[i].host);
+		free((char *)link->endpoints[i].port);
+	}
+	free(link->endpoints);
+	free(link->gid_networks);
+	if (link->wake_fd >= 0)
+		close(link->wake_fd);
+	srdma_tls_context_unref(&link->context);
+	srdma_device_unref(&link->device);
+	free(link);
+}

@@ -1,0 +1,379 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* RDMA write to and RDMA read from the region that the peer offers. */
+#include "conn.h"
+#include "log.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct srdma_buffer {
+	struct srdma_region region;
+	struct srdma_conn *conn; /* NULL: it is no more */
+	struct srdma_buffer *next, *previous; /* of the connection's */
+};
+
+/* ---- buffers --------------------------------------------------------------------------------------------------- */
+
+int srdma_buffer_new(struct srdma_conn *conn, void *memory, size_t size, struct srdma_buffer **out)
+{
+	struct srdma_buffer *buffer = calloc(1, sizeof *buffer);
+	int ret;
+
+	if (!buffer)
+		return srdma_fail(-ENOMEM, "out of memory");
+	if (conn->sealed && memory) {
+		/* Sealing reads and writes it; no device needs to know it. */
+		buffer->region = (struct srdma_region){.address = memory, .size = size};
+		ret = 0;
+	} else if (conn->sealed) {
+		ret = srdma_region_private(size, &buffer->region);
+	} else {
+		ret = memory ? srdma_region_register(conn->pd, memory, size, IBV_ACCESS_LOCAL_WRITE, &buffer->region)
+			     : srdma_region_new(conn->pd, size, IBV_ACCESS_LOCAL_WRITE, &buffer->region);
+	}
+	if (ret != 0) {
+		free(buffer);
+		return ret;
+	}
+	buffer->conn = conn;
+	buffer->next = conn->buffers;
+	if (buffer->next)
+		buffer->next->previous = buffer;
+	conn->buffers = buffer;
+	*out = buffer;
+	return 0;
+}
+
+static void leave_connection(struct srdma_buffer *buffer)
+{
+	if (buffer->previous)
+		buffer->previous->next = buffer->next;
+	else
+		buffer->conn->buffers = buffer->next;
+	if (buffer->next)
+		buffer->next->previous = buffer->previous;
+	buffer->conn = NULL;
+	buffer->next = buffer->previous = NULL;
+}
+
+void srdma_conn_let_buffers_go(struct srdma_conn *conn)
+{
+	while (conn->buffers) {
+		struct srdma_buffer *buffer = conn->buffers;
+
+		if (srdma_region_withdraw(&buffer->region) != 0)
+			srdma_log(SRDMA_LOG_ERROR, "%s", srdma_error_text());
+		leave_connection(buffer);
+	}
+}
+
+static bool is_in_use(const struct srdma_buffer *buffer)
+{
+	const struct srdma_conn *conn = buffer->conn;
+
+	return conn->sealed ? srdma_sealed_jobs_use(&conn->sealed_rdma.jobs, buffer) : srdma_stream_uses(&conn->stream, buffer->region.mr->lkey);
+}
+
+void srdma_buffer_free(struct srdma_buffer **out)
+{
+	struct srdma_buffer *buffer = *out;
+
+	*out = NULL;
+	if (!buffer)
+		return;
+	/* Nothing else would keep what is under way from its memory. */
+	if (buffer->conn && buffer->conn->status == 0 && is_in_use(buffer))
+		srdma_conn_end(buffer->conn, srdma_fail(-EINVAL, "the program deleted a buffer while a write or read of it was under way"));
+	if (buffer->conn)
+		leave_connection(buffer);
+	srdma_region_release(&buffer->region);
+	free(buffer);
+}
+
+void *srdma_buffer_data(struct srdma_buffer *buffer)
+{
+	return buffer->region.address;
+}
+
+/* ---- requests -------------------------------------------------------------------------------------------------- */
+
+#define RAW_IS_YOURS "a raw connection has no writes and reads of its own; post them to its queue pair"
+
+/* All that can be known before the device is asked. */
+static int check_request(struct srdma_conn *conn, bool write, size_t length, uint64_t offset)
+{
+	const struct srdma_hello *peer = &conn->peer;
+	uint32_t needed = write ? IBV_ACCESS_REMOTE_WRITE : IBV_ACCESS_REMOTE_READ;
+	const char *verb = write ? "write" : "read";
+
+	if (conn->options.raw)
+		return srdma_fail(-EOPNOTSUPP, RAW_IS_YOURS);
+	int ret = srdma_conn_check(conn);
+	if (ret != 0)
+		return ret;
+	if (peer->region_size == 0)
+		return srdma_fail(-ENXIO, "cannot %s: the peer %s", verb,
+				  conn->region_withdrawn ? "has taken its region back" : "offers no region (region-size)");
+	if (!(peer->region_access & needed) || (!write && peer->rd_responder == 0))
+		return srdma_fail(-EACCES, "cannot %s: the peer's region does not allow it (region-access)", verb);
+	if (offset > peer->region_size || length > peer->region_size - offset)
+		return srdma_fail(-ERANGE, "cannot %s %zu bytes at offset %llu: the peer's region has %llu bytes", verb,
+				  length, (unsigned long long)offset, (unsigned long long)peer->region_size);
+	return 0;
+}
+
+struct request {
+	bool write;
+	uint64_t local;
+	uint32_t lkey;
+	size_t length;
+	uint64_t offset;
+	enum srdma_op_kind kind;
+	uint64_t cookie;
+	bool copy; /* small enough to go inline: `local` need not be registered */
+	const struct srdma_buffer *buffer; /* NULL: a call's own memory */
+};
+
+static int post_sealed(struct srdma_conn *conn, const struct request *r)
+{
+	struct srdma_sealed_job job = {
+		.write = r->write,
+		.waited = r->kind == SRDMA_OP_WAITED,
+		.local = (char *)(uintptr_t)r->local,
+		.length = r->length,
+		.offset = r->offset,
+		.cookie = r->cookie,
+		.owner = r->buffer,
+	};
+	int ret = srdma_sealed_rdma_post(&conn->sealed_rdma, &job);
+
+	/* Whatever fails from here on is no failure of this request alone: the next call tells of it. */
+	if (ret == 0)
+		srdma_conn_push(conn);
+	return ret;
+}
+
+static int post_plain(struct srdma_conn *conn, const struct request *r)
+{
+	struct srdma_op op = {
+		.kind = r->kind,
+		.write = r->write,
+		.is_inline = r->copy && r->length > 0,
+		.local = r->local,
+		.lkey = r->lkey,
+		.length = (uint32_t)r->length,
+		.remote = conn->peer.region_address + r->offset,
+		.cookie = r->cookie,
+	};
+
+	return srdma_stream_post_rdma(&conn->stream, &op);
+}
+
+static int post(struct srdma_conn *conn, const struct request *r)
+{
+	int ret = conn->sealed ? post_sealed(conn, r) : post_plain(conn, r);
+
+	if (ret != 0)
+		return srdma_conn_end(conn, ret);
+	srdma_counter_add(r->write ? &conn->stream.counters.bytes_written : &conn->stream.counters.bytes_read, r->length);
+	return 0;
+}
+
+/* The longest plain request: the device's limit, and a part of an epoch's PSNs. */
+static size_t longest(const struct srdma_conn *conn)
+{
+	uint64_t device = srdma_device_port_attr(conn->device)->max_msg_sz;
+	uint64_t psns = conn->stream.psn_limit == UINT64_MAX ? device : conn->stream.psn_limit / 4 * conn->stream.mtu;
+
+	return (size_t)(psns < device ? psns : device);
+}
+
+#define AWAITS_ROOM "earlier writes and reads to complete, or the renewal of the queue pair to end"
+
+static const char *why_longest(const struct srdma_conn *conn, char *text, size_t size)
+{
+	uint64_t device = srdma_device_port_attr(conn->device)->max_msg_sz;
+	size_t most = longest(conn);
+
+	if (most == device)
+		snprintf(text, size, "%s takes at most %zu", srdma_device_name(conn->device), most);
+	else
+		snprintf(text, size, "an epoch of %llu PSNs has room for %zu at most (epoch-psns)",
+			 (unsigned long long)conn->stream.psn_limit, most);
+	return text;
+}
+
+static bool can_post_rdma(const struct srdma_conn *conn)
+{
+	if (conn->sealed)
+		return conn->stream.rdma_queued < conn->stream.rdma_depth;
+	return srdma_stream_can_post_rdma(&conn->stream, conn->waited_length);
+}
+
+static int post_buffer(struct srdma_conn *conn, bool write, struct srdma_buffer *buffer, size_t buffer_offset,
+		       size_t length, uint64_t offset, uint64_t cookie)
+{
+	int ret = check_request(conn, write, length, offset);
+	char text[128];
+
+	if (ret != 0)
+		return ret;
+	if (buffer->conn != conn)
+		return srdma_fail(-EINVAL, "the buffer was made for another connection");
+	if (buffer_offset > buffer->region.size || length > buffer->region.size - buffer_offset)
+		return srdma_fail(-ERANGE, "cannot %s %zu bytes at offset %zu of a buffer of %zu bytes", write ? "write" : "read", length,
+				  buffer_offset, buffer->region.size);
+	if (!conn->sealed && length > longest(conn))
+		return srdma_fail(-EMSGSIZE,
+				  "cannot %s %zu bytes in one request: %s; post several shorter ones, or use srdma_conn_%s, which does so",
+				  write ? "write" : "read", length, why_longest(conn, text, sizeof text), write ? "write" : "read");
+	conn->waited_length = conn->sealed ? 0 : (uint32_t)length;
+	if (!can_post_rdma(conn)) {
+		struct srdma_patience none = {0};
+
+		/* The room may be a matter of a look, or of a renewal. */
+		ret = srdma_conn_wait_until(conn, can_post_rdma, AWAITS_ROOM, &none);
+		if (ret != 0)
+			return ret;
+	}
+	struct request request = {
+		.write = write,
+		.local = (uintptr_t)buffer->region.address + buffer_offset,
+		.lkey = buffer->region.mr ? buffer->region.mr->lkey : 0,
+		.length = length,
+		.offset = offset,
+		.kind = SRDMA_OP_POSTED,
+		.cookie = cookie,
+		.buffer = buffer,
+	};
+	return post(conn, &request);
+}
+
+int srdma_conn_post_write(struct srdma_conn *conn, struct srdma_buffer *buffer, size_t buffer_offset, size_t length,
+			  uint64_t offset, uint64_t cookie)
+{
+	return post_buffer(conn, true, buffer, buffer_offset, length, offset, cookie);
+}
+
+int srdma_conn_post_read(struct srdma_conn *conn, struct srdma_buffer *buffer, size_t buffer_offset, size_t length,
+			 uint64_t offset, uint64_t cookie)
+{
+	return post_buffer(conn, false, buffer, buffer_offset, length, offset, cookie);
+}
+
+static bool has_completion(const struct srdma_conn *conn)
+{
+	return conn->stream.done_count > 0;
+}
+
+static bool is_not_held(const struct srdma_conn *conn)
+{
+	return !conn->stream.held || has_completion(conn);
+}
+
+int srdma_conn_complete(struct srdma_conn *conn, uint64_t *cookies, int max, int timeout_ms)
+{
+	struct srdma_stream *stream = &conn->stream;
+	int n = 0;
+
+	if (conn->options.raw)
+		return srdma_fail(-EOPNOTSUPP, RAW_IS_YOURS);
+	if (max < 1)
+		return srdma_fail(-EINVAL, "cannot collect completions into an array of %d; give room for one at least", max);
+	if (stream->done_count == 0) {
+		/* Nothing could be posted because of a renewal: it could afterwards. */
+		bool held = conn->status == 0 && stream->rdma_queued == 0 && stream->held;
+		struct srdma_patience patience = srdma_conn_patience(conn, timeout_ms);
+		int ret;
+
+		if (conn->status == 0 && stream->rdma_queued == 0 && !held)
+			return 0;
+		ret = srdma_conn_wait_until(conn, held ? is_not_held : has_completion,
+					    held ? "the renewal of the queue pair to end" : "a posted write or read to complete", &patience);
+		if (ret != 0)
+			return ret;
+	}
+	while (n < max && stream->done_count > 0) {
+		cookies[n++] = stream->done[stream->done_head];
+		stream->done_head = (stream->done_head + 1) % stream->rdma_depth;
+		stream->done_count--;
+		stream->rdma_queued--;
+	}
+	return n;
+}
+
+/* ---- blocking forms -------------------------------------------------------------------------------------------- */
+
+/* RC completes in order, so the one just posted is done when no more WAITED ones are left: only one thread waits. */
+static bool waited_done(const struct srdma_conn *conn)
+{
+	return conn->stream.waited_done > conn->waited_before;
+}
+
+static int transfer(struct srdma_conn *conn, struct request *request, struct srdma_patience *patience)
+{
+	int ret;
+
+	conn->waited_length = conn->sealed ? 0 : (uint32_t)request->length;
+	ret = srdma_conn_wait_until(conn, can_post_rdma, AWAITS_ROOM, patience);
+	if (ret != 0)
+		return ret;
+	conn->waited_before = conn->stream.waited_done;
+	ret = post(conn, request);
+	if (ret != 0)
+		return ret;
+	ret = srdma_conn_wait_until(conn, waited_done, request->write ? "the peer to acknowledge the write" : "the data of the read", patience);
+	/* The device may still use the memory, which is the caller's again on return: stop it. */
+	if (ret != 0 && conn->status == 0)
+		srdma_conn_end(conn, ret);
+	return ret;
+}
+
+static int run(struct srdma_conn *conn, bool write, void *data, size_t length, uint64_t offset, int timeout_ms)
+{
+	size_t most = conn->sealed ? SIZE_MAX : longest(conn);
+	struct srdma_region region = {0};
+	struct request request = {.write = write, .kind = SRDMA_OP_WAITED};
+	struct srdma_patience patience = srdma_conn_patience(conn, timeout_ms);
+	int ret = check_request(conn, write, length, offset);
+
+	if (ret != 0)
+		return ret;
+	if (timeout_ms == 0)
+		return srdma_fail(-EINVAL, "srdma_conn_%s always waits for the peer; to go on without waiting, use srdma_conn_post_%s",
+				  write ? "write" : "read", write ? "write" : "read");
+	request.copy = write && length <= conn->qp.max_inline;
+	if (!conn->sealed && !request.copy && length > 0) {
+		ret = srdma_region_register(conn->pd, data, length, write ? 0 : IBV_ACCESS_LOCAL_WRITE, &region);
+		if (ret != 0)
+			return ret;
+		request.lkey = region.mr->lkey;
+	}
+	for (size_t done = 0; ret == 0; done += request.length) {
+		size_t left = length - done;
+
+		if (left == 0 && done > 0)
+			break;
+		request.local = (uintptr_t)data + done;
+		request.length = left < most ? left : most;
+		request.offset = offset + done;
+		ret = transfer(conn, &request, &patience);
+		if (length == 0)
+			break;
+	}
+	srdma_region_release(&region);
+	return ret;
+}
+
+int srdma_conn_write(struct srdma_conn *conn, const void *data, size_t length, uint64_t offset, int timeout_ms)
+{
+	/* The device only reads what is registered without local write. */
+	return run(conn, true, (void *)(uintptr_t)data, length, offset, timeout_ms);
+}
+
+int srdma_conn_read(struct srdma_conn *conn, void *data, size_t length, uint64_t offset, int timeout_ms)
+{
+	return run(conn, false, data, length, offset, timeout_ms);
+}

@@ -1,0 +1,166 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "sealed_rdma_parts.h"
+
+#include "clock.h"
+#include "log.h"
+
+#include <errno.h>
+
+/* Then it is other clients' turn. */
+#define CHUNKS_PER_STEP 16
+/* Sealed or opened before the device is looked at again: a look costs several system calls on one in software. */
+#define POLL_BYTES (SRDMA_SEALED_CHUNK / 2)
+/* Who waits for more sleeps no sooner than so long after the last chunk: to be woken costs more than it takes to come. And so many
+ * bytes of it take a microsecond, at the slowest: the next one will be as long. */
+#define ACTIVE_US 200
+#define BYTES_PER_US 200
+
+/* ---- life ------------------------------------------------------------------------------------------------------ */
+
+void srdma_sealed_rdma_end(struct srdma_sealed_rdma *rdma)
+{
+	rdma->over = true;
+	srdma_sealed_jobs_drop(&rdma->jobs);
+	rdma->pull_count = rdma->chunk_count = rdma->answer_count = 0;
+	rdma->batch_count = rdma->batch_bytes = 0;
+	rdma->acks_owed = 0;
+	rdma->active_until = 0;
+}
+
+/* A queue pair that failed may be replaced, and all goes on; nothing else is ever made good. */
+static int end_unless_mendable(struct srdma_sealed_rdma *rdma, int ret)
+{
+	if (ret < 0 && ret != SRDMA_EVERBS)
+		srdma_sealed_rdma_end(rdma);
+	return ret;
+}
+
+static int take_record(void *arg, const void *data, uint32_t length)
+{
+	struct srdma_sealed_rdma *rdma = arg;
+
+	return rdma->over ? 0 : end_unless_mendable(rdma, srdma_sealed_rdma_execute(rdma, data, length));
+}
+
+int srdma_sealed_rdma_start(struct srdma_sealed_rdma *rdma, struct srdma_sealer *sealer, struct srdma_opener *opener)
+{
+	int ret;
+
+	rdma->sealer = sealer;
+	rdma->opener = opener;
+	ret = srdma_sealed_jobs_init(&rdma->jobs, rdma->stream->rdma_depth);
+	if (ret != 0)
+		return ret;
+	rdma->on = true;
+	rdma->stream->on_control = take_record;
+	rdma->stream->on_pulled = srdma_sealed_rdma_finish_pull;
+	rdma->stream->arg = rdma;
+	return 0;
+}
+
+void srdma_sealed_rdma_release(struct srdma_sealed_rdma *rdma)
+{
+
+	srdma_region_release(&rdma->staging);
+	srdma_region_release(&rdma->landing);
+	srdma_sealer_delete(&rdma->sealer);
+	srdma_opener_delete(&rdma->opener);
+	srdma_sealed_jobs_release(&rdma->jobs);
+	*rdma = (struct srdma_sealed_rdma){0};
+}
+
+bool srdma_sealed_rdma_is_idle(const struct srdma_sealed_rdma *rdma)
+{
+	return rdma->jobs.count == 0;
+}
+
+bool srdma_sealed_rdma_is_active(const struct srdma_sealed_rdma *rdma)
+{
+	return rdma->on && srdma_clock_us() < rdma->active_until;
+}
+
+void srdma_sealed_rdma_note_activity(struct srdma_sealed_rdma *rdma, uint32_t length)
+{
+	rdma->active_until = srdma_clock_us() + ACTIVE_US + length / BYTES_PER_US;
+	rdma->unpolled += length;
+}
+
+/* Writes and reads never overlap, so that the oldest one tells. */
+bool srdma_sealed_rdma_has_written(const struct srdma_sealed_rdma *rdma)
+{
+	for (uint32_t i = 0; i < rdma->jobs.count; i++)
+		if (srdma_sealed_jobs_at(&rdma->jobs, i)->write)
+			return false;
+	return true;
+}
+
+int srdma_sealed_rdma_post(struct srdma_sealed_rdma *rdma, const struct srdma_sealed_job *job)
+{
+	if (rdma->over || !srdma_sealed_jobs_add(&rdma->jobs, job))
+		return srdma_fail(-EAGAIN, "no room for another write or read");
+	rdma->stream->rdma_queued++;
+	return 0;
+}
+
+/* In the order of posting. */
+void srdma_sealed_rdma_complete_jobs(struct srdma_sealed_rdma *rdma)
+{
+	struct srdma_sealed_job job;
+
+	while (srdma_sealed_jobs_take(&rdma->jobs, &job)) {
+		rdma->reads_asked -= job.ends_record;
+		srdma_stream_complete_rdma(rdma->stream, job.waited ? SRDMA_OP_WAITED : SRDMA_OP_POSTED, job.cookie);
+	}
+}
+
+int srdma_sealed_rdma_make_memory(struct srdma_sealed_rdma *rdma, int access, struct srdma_region *ring)
+{
+	return ring->mr ? 0 : srdma_region_new(rdma->pd, SRDMA_SEALED_RING, access, ring);
+}
+
+/* Can't be: what holds a claim keeps its job from being over. */
+int srdma_sealed_rdma_fail_account(void)
+{
+	return srdma_fail(SRDMA_EPROTOCOL, "the peer's chunk belongs to a write or read that is over");
+}
+
+/* ---- progress -------------------------------------------------------------------------------------------------- */
+
+bool srdma_sealed_rdma_has_work(const struct srdma_sealed_rdma *rdma)
+{
+
+	return rdma->on && !rdma->over && (srdma_sealed_rdma_has_arrived(rdma) || srdma_sealed_rdma_can_send(rdma));
+}
+
+/* One chunk is opened or sealed, those that came first, or reads are asked for. 1; 0: there was nothing; or an error. */
+static int work(struct srdma_sealed_rdma *rdma)
+{
+	int ret = srdma_sealed_rdma_open_next(rdma);
+
+	return ret == 0 ? srdma_sealed_rdma_send_next(rdma) : ret;
+}
+
+int srdma_sealed_rdma_step(struct srdma_sealed_rdma *rdma)
+{
+	int ret = 1;
+
+	if (!rdma->on || rdma->over)
+		return 0;
+	/* In between the device is looked at: it may be moved on by that alone, and what it needs to go on comes first. */
+	for (int chunks = 0; ret == 1 && chunks < CHUNKS_PER_STEP; chunks++) {
+		ret = rdma->pull_count > 0 ? srdma_sealed_rdma_post_pulls(rdma) : 0;
+		if (ret == 0)
+			ret = srdma_sealed_rdma_send_acks(rdma);
+		if (ret == 0)
+			ret = srdma_sealed_rdma_announce(rdma);
+		if (ret == 0)
+			ret = work(rdma);
+		if (ret == 1 && rdma->unpolled >= POLL_BYTES) {
+			int polled = srdma_stream_poll(rdma->stream);
+
+			rdma->unpolled = 0;
+			ret = polled != 0 ? polled : 1;
+		}
+	}
+	return ret > 0 ? 0 : end_unless_mendable(rdma, ret);
+}

@@ -1,0 +1,256 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "sealed_rdma_parts.h"
+
+#include "log.h"
+
+#include <errno.h>
+#include <string.h>
+
+/* Chunks up to this go within their announcement, one round trip and one pull fewer, if a message can be so long. */
+#define WITHIN_MAX 2048u
+/* An announcement that tells of more is full: more would let an end wait for the other; less would cost more records. */
+#define BATCH_BYTES SRDMA_SEALED_CHUNK
+/* While so many announcements are under way the peer has enough to do: the next one waits until it is full. */
+#define BUSY_RECORDS 2
+
+/* ---- chunks of ours -------------------------------------------------------------------------------------------- */
+
+static uint32_t headers_per_record(const struct srdma_sealed_rdma *rdma)
+{
+	uint32_t room = rdma->stream->message_size / SRDMA_SEALED_HEADER;
+
+	return room < SRDMA_SEALED_BATCH ? room : SRDMA_SEALED_BATCH;
+}
+
+/* What goes within is there at once: it must not overtake what is still to be pulled. */
+static bool goes_within(const struct srdma_sealed_rdma *rdma, uint32_t length)
+{
+	return length <= WITHIN_MAX && length + SRDMA_SEALED_HEADER <= rdma->stream->message_size && rdma->staging_ring.used == 0;
+}
+
+static bool batch_is_full(const struct srdma_sealed_rdma *rdma)
+{
+	return rdma->batch_count == headers_per_record(rdma) || rdma->batch_bytes > BATCH_BYTES;
+}
+
+static bool can_announce(const struct srdma_sealed_rdma *rdma)
+{
+	return rdma->records < SRDMA_SEALED_RECORDS && srdma_stream_can_control(rdma->stream);
+}
+
+static bool batch_is_due(const struct srdma_sealed_rdma *rdma)
+{
+	return rdma->batch_count > 0 && (batch_is_full(rdma) || rdma->records < BUSY_RECORDS) && can_announce(rdma);
+}
+
+static bool can_send_chunk(const struct srdma_sealed_rdma *rdma, uint32_t length)
+{
+
+	if (rdma->chunk_count == SRDMA_SEALED_CHUNKS)
+		return false;
+	if (goes_within(rdma, length))
+		return can_announce(rdma);
+	return srdma_sealed_ring_fits(&rdma->staging_ring, length) && (rdma->batch_count > 0 ? !batch_is_full(rdma) : can_announce(rdma));
+}
+
+static struct srdma_sealed_chunk *youngest_chunk(struct srdma_sealed_rdma *rdma)
+{
+	return &rdma->chunks[(rdma->chunk_head + rdma->chunk_count - 1) % SRDMA_SEALED_CHUNKS];
+}
+
+static int announce(struct srdma_sealed_rdma *rdma)
+{
+	uint32_t length = rdma->batch_count * SRDMA_SEALED_HEADER;
+
+	youngest_chunk(rdma)->ends_record = true;
+	rdma->records++;
+	rdma->batch_count = rdma->batch_bytes = 0;
+	return srdma_stream_send_control(rdma->stream, rdma->batch, length);
+}
+
+int srdma_sealed_rdma_announce(struct srdma_sealed_rdma *rdma)
+{
+	return batch_is_due(rdma) ? announce(rdma) : 0;
+}
+
+static int send_within(struct srdma_sealed_rdma *rdma, struct srdma_sealed_header *header, const char *data)
+{
+	uint8_t bytes[SRDMA_SEALED_HEADER + WITHIN_MAX];
+
+	header->within = true;
+	srdma_sealed_encode(bytes, header);
+	if (header->length > 0)
+		memcpy(bytes + SRDMA_SEALED_HEADER, data, header->length);
+	rdma->records++;
+	return srdma_stream_send_control(rdma->stream, bytes, SRDMA_SEALED_HEADER + header->length);
+}
+
+/* Seals it into the ring, to be announced with others. */
+static int stage(struct srdma_sealed_rdma *rdma, struct srdma_sealed_header *header, const char *data, uint32_t *staged)
+{
+	uint8_t *bytes = rdma->batch + rdma->batch_count * SRDMA_SEALED_HEADER;
+	uint32_t at;
+	int ret = srdma_sealed_rdma_make_memory(rdma, IBV_ACCESS_REMOTE_READ, &rdma->staging);
+
+	if (ret != 0)
+		return ret;
+	*staged = srdma_sealed_ring_take(&rdma->staging_ring, header->length, &at);
+	header->address = at;
+	header->rkey = rdma->staging.mr->rkey;
+	srdma_sealed_encode(bytes, header);
+	rdma->batch_count++;
+	rdma->batch_bytes += header->length;
+	return srdma_sealer_seal(rdma->sealer, bytes, SRDMA_SEALED_HEADER, data, header->length,
+				 (char *)rdma->staging.address + at);
+}
+
+static int send_chunk(struct srdma_sealed_rdma *rdma, struct srdma_sealed_header *header, const char *data, const struct srdma_sealed_claim *claim)
+{
+	struct srdma_sealed_chunk chunk = {.claim = *claim};
+	bool within = goes_within(rdma, header->length);
+	int ret = within ? send_within(rdma, header, data) : stage(rdma, header, data, &chunk.staged);
+
+	if (ret != 0)
+		return ret;
+	srdma_sealed_rdma_note_activity(rdma, header->length);
+	chunk.ends_record = within;
+	rdma->chunk_count++;
+	*youngest_chunk(rdma) = chunk;
+	return srdma_sealed_rdma_announce(rdma);
+}
+
+static uint32_t next_length(uint64_t left)
+{
+	return left < SRDMA_SEALED_CHUNK ? (uint32_t)left : SRDMA_SEALED_CHUNK;
+}
+
+static bool has_answer(const struct srdma_sealed_rdma *rdma)
+{
+	const struct srdma_sealed_answer *answer = &rdma->answers[rdma->answer_head];
+
+	return rdma->answer_count > 0 && srdma_rate_is_open(rdma->rate) && can_send_chunk(rdma, next_length(answer->length - answer->announced));
+}
+
+static int send_answer(struct srdma_sealed_rdma *rdma)
+{
+	struct srdma_sealed_answer *answer = &rdma->answers[rdma->answer_head];
+	struct srdma_sealed_header header = {.type = SRDMA_SEALED_ANSWER,
+					   .length = next_length(answer->length - answer->announced),
+					   .offset = answer->announced};
+	const struct srdma_sealed_claim none = {0};
+	int ret;
+
+	if (!(rdma->region->rights & IBV_ACCESS_REMOTE_READ))
+		return srdma_fail(SRDMA_EPROTOCOL, "the peer was reading the region when it was withdrawn");
+	ret = send_chunk(rdma, &header, (char *)rdma->region->address + answer->offset + answer->announced, &none);
+	srdma_rate_take(rdma->rate, header.length);
+	answer->announced += header.length;
+	if (ret == 0 && answer->announced == answer->length) {
+		rdma->answer_head = (rdma->answer_head + 1) % (SRDMA_SEALED_READS * SRDMA_SEALED_BATCH);
+		rdma->answer_count--;
+	}
+	return ret;
+}
+
+static int send_write(struct srdma_sealed_rdma *rdma, struct srdma_sealed_job *job)
+{
+	struct srdma_sealed_header header = {.type = SRDMA_SEALED_WRITE,
+					   .length = next_length(job->length - job->claimed),
+					   .offset = job->offset + job->claimed};
+	struct srdma_sealed_claim claim;
+	char *data;
+
+	if (!srdma_sealed_jobs_claim(job, header.length, &claim) || !srdma_sealed_jobs_place(&rdma->jobs, &claim, &data))
+		return srdma_fail(-EINVAL, "a write that has nothing left to send");
+	return send_chunk(rdma, &header, data, &claim);
+}
+
+/* The reads from `first` on that fit into one record. */
+static int send_reads(struct srdma_sealed_rdma *rdma, uint32_t first)
+{
+	uint8_t bytes[SRDMA_SEALED_BATCH * SRDMA_SEALED_HEADER];
+	uint32_t count = 0, most = headers_per_record(rdma);
+	struct srdma_sealed_job *job = NULL;
+
+	for (uint32_t i = first; i < rdma->jobs.count && count < most && !srdma_sealed_jobs_at(&rdma->jobs, i)->write; i++, count++) {
+		job = srdma_sealed_jobs_at(&rdma->jobs, i);
+		srdma_sealed_encode(bytes + count * SRDMA_SEALED_HEADER,
+				  &(struct srdma_sealed_header){
+					  .type = SRDMA_SEALED_READ, .offset = job->offset, .address = job->length});
+		job->asked = true;
+	}
+	if (!job)
+		return 0;
+	job->ends_record = true;
+	rdma->reads_asked++;
+	return srdma_stream_send_control(rdma->stream, bytes, count * SRDMA_SEALED_HEADER);
+}
+
+/* The oldest job that is not wholly out, if it may be now; jobs.count: none. A read after a write sees what was written, and a
+ * write after a read does not show in it: only what is of one kind is under way together. */
+static uint32_t find_job(const struct srdma_sealed_rdma *rdma)
+{
+	const struct srdma_sealed_jobs *jobs = &rdma->jobs;
+	bool write = jobs->count > 0 && srdma_sealed_jobs_at(jobs, 0)->write;
+
+	for (uint32_t i = 0; i < jobs->count; i++) {
+		const struct srdma_sealed_job *job = srdma_sealed_jobs_at(jobs, i);
+		bool can;
+
+		if (job->write != write)
+			break;
+		if (write ? job->all_claimed : job->asked)
+			continue;
+		if (write)
+			can = can_send_chunk(rdma, next_length(job->length - job->claimed));
+		else
+			can = rdma->reads_asked < SRDMA_SEALED_READS && srdma_stream_can_control(rdma->stream) &&
+			      (rdma->reads_asked < BUSY_RECORDS || jobs->count - i >= headers_per_record(rdma) / 2);
+		return can ? i : jobs->count;
+	}
+	return jobs->count;
+}
+
+int srdma_sealed_rdma_take_ack(struct srdma_sealed_rdma *rdma, const struct srdma_sealed_header *header)
+{
+
+	if (header->length == 0 || header->length > rdma->records)
+		return srdma_fail(SRDMA_EPROTOCOL, "the peer acknowledges %u announcements of %u", header->length, rdma->records);
+	for (uint32_t i = 0; i < header->length;) {
+		const struct srdma_sealed_chunk *chunk = &rdma->chunks[rdma->chunk_head];
+
+		if (chunk->claim.job != 0 && !srdma_sealed_jobs_settle(&rdma->jobs, &chunk->claim))
+			return srdma_sealed_rdma_fail_account();
+		i += chunk->ends_record;
+		srdma_sealed_ring_free(&rdma->staging_ring, chunk->staged);
+		rdma->chunk_head = (rdma->chunk_head + 1) % SRDMA_SEALED_CHUNKS;
+		rdma->chunk_count--;
+	}
+	rdma->records -= header->length;
+	srdma_sealed_rdma_complete_jobs(rdma);
+	return 0;
+}
+
+bool srdma_sealed_rdma_can_send(const struct srdma_sealed_rdma *rdma)
+{
+	return has_answer(rdma) || find_job(rdma) < rdma->jobs.count || batch_is_due(rdma);
+}
+
+int srdma_sealed_rdma_send_next(struct srdma_sealed_rdma *rdma)
+{
+	struct srdma_sealed_jobs *jobs = &rdma->jobs;
+	struct srdma_sealed_job *job;
+	uint32_t index;
+	int ret;
+
+	if (has_answer(rdma)) {
+		ret = send_answer(rdma);
+	} else {
+		index = find_job(rdma);
+		if (index == jobs->count)
+			return 0;
+		job = srdma_sealed_jobs_at(jobs, index);
+		ret = job->write ? send_write(rdma, job) : send_reads(rdma, index);
+	}
+	return ret == 0 ? 1 : ret;
+}

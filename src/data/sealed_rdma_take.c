@@ -1,0 +1,275 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "sealed_rdma_parts.h"
+
+#include "log.h"
+
+#include <string.h>
+
+/* Chunks that lie one after the other are pulled by one read, up to so much: four of 64 KiB with what lies between them. */
+#define PULL_BYTES (SRDMA_SEALED_CHUNK + 4096)
+
+static struct srdma_sealed_pull *pull_at(struct srdma_sealed_rdma *rdma, uint32_t index)
+{
+	return &rdma->pulls[(rdma->pull_head + index) % SRDMA_SEALED_CHUNKS];
+}
+
+/* ---- what the peer says ---------------------------------------------------------------------------------------- */
+
+static int check_bounds(const struct srdma_sealed_rdma *rdma, uint64_t offset, uint64_t length, unsigned right)
+{
+	if (!rdma->region->address || !(rdma->region->rights & right))
+		return srdma_fail(SRDMA_EPROTOCOL, "the peer's %s of a region that is not offered for that",
+				  right == IBV_ACCESS_REMOTE_WRITE ? "write" : "read");
+	if (offset > rdma->region->size || length > rdma->region->size - offset)
+		return srdma_fail(SRDMA_EPROTOCOL, "the peer's request goes beyond the region");
+	return 0;
+}
+
+/* Which bytes of which read the answer is: it answers them in the order of asking, each byte once, and says nothing else. */
+static bool claim_answer(struct srdma_sealed_rdma *rdma, const struct srdma_sealed_header *header, struct srdma_sealed_claim *claim)
+{
+	for (uint32_t i = 0; i < rdma->jobs.count; i++) {
+		struct srdma_sealed_job *job = srdma_sealed_jobs_at(&rdma->jobs, i);
+
+		if (job->write || !job->asked)
+			return false;
+		if (!job->all_claimed)
+			return header->offset == job->claimed && srdma_sealed_jobs_claim(job, header->length, claim);
+	}
+	return false;
+}
+
+/* Whether the peer may announce it. */
+static int admit_chunk(struct srdma_sealed_rdma *rdma, struct srdma_sealed_pull *pull)
+{
+	const struct srdma_sealed_header *header = &pull->header;
+
+	if (header->length > SRDMA_SEALED_CHUNK)
+		return srdma_fail(SRDMA_EPROTOCOL, "the peer announces a chunk of %u bytes", header->length);
+	if (header->type == SRDMA_SEALED_WRITE)
+		return check_bounds(rdma, header->offset, header->length, IBV_ACCESS_REMOTE_WRITE);
+	if (!claim_answer(rdma, header, &pull->claim))
+		return srdma_fail(SRDMA_EPROTOCOL, "the peer's answer of %u bytes at %llu is not the next part of what was asked for",
+				  header->length, (unsigned long long)header->offset);
+	return 0;
+}
+
+/* Where it belongs, now that it is there. */
+static int place_chunk(const struct srdma_sealed_rdma *rdma, const struct srdma_sealed_pull *pull, char **place)
+{
+	const struct srdma_sealed_header *header = &pull->header;
+	int ret;
+
+	if (header->type == SRDMA_SEALED_ANSWER)
+		return srdma_sealed_jobs_place(&rdma->jobs, &pull->claim, place) ? 0 : srdma_sealed_rdma_fail_account();
+	ret = check_bounds(rdma, header->offset, header->length, IBV_ACCESS_REMOTE_WRITE);
+	if (ret == 0)
+		*place = (char *)rdma->region->address + header->offset;
+	return ret;
+}
+
+/* A chunk has got to where it belongs. */
+static int deliver(struct srdma_sealed_rdma *rdma, struct srdma_sealed_pull *pull)
+{
+
+	if (pull->header.type == SRDMA_SEALED_ANSWER && !srdma_sealed_jobs_settle(&rdma->jobs, &pull->claim))
+		return srdma_sealed_rdma_fail_account();
+	pull->state = PULL_DONE;
+	srdma_sealed_rdma_note_activity(rdma, pull->header.length);
+	while (rdma->pull_count > 0 && pull_at(rdma, 0)->state == PULL_DONE) {
+		srdma_sealed_ring_free(&rdma->landing_ring, pull_at(rdma, 0)->landed);
+		rdma->acks_owed += pull_at(rdma, 0)->ends_record;
+		rdma->pull_head = (rdma->pull_head + 1) % SRDMA_SEALED_CHUNKS;
+		rdma->pull_count--;
+	}
+	srdma_sealed_rdma_complete_jobs(rdma);
+	return 0;
+}
+
+/* It came within its announcement, and nothing is before it. */
+static int take_within(struct srdma_sealed_rdma *rdma, struct srdma_sealed_pull *pull, const uint8_t *data)
+{
+	char *place;
+	int ret = place_chunk(rdma, pull, &place);
+
+	if (ret != 0)
+		return ret;
+	if (pull->header.length > 0)
+		memcpy(place, data, pull->header.length);
+	if (pull->header.type == SRDMA_SEALED_WRITE)
+		srdma_rate_take(rdma->rate, pull->header.length);
+	return deliver(rdma, pull);
+}
+
+static int take_chunk(struct srdma_sealed_rdma *rdma, const struct srdma_sealed_header *header, bool last, const uint8_t *data)
+{
+	struct srdma_sealed_pull pull = {.header = *header, .ends_record = last}, *placed;
+	uint32_t at;
+	int ret;
+
+	if (rdma->pull_count == SRDMA_SEALED_CHUNKS || (header->within ? rdma->pull_count > 0 : !srdma_sealed_ring_fits(&rdma->landing_ring, header->length)))
+		return srdma_fail(SRDMA_EPROTOCOL, "the peer announces more chunks than may be under way");
+	ret = admit_chunk(rdma, &pull);
+	if (ret == 0 && !header->within)
+		ret = srdma_sealed_rdma_make_memory(rdma, IBV_ACCESS_LOCAL_WRITE, &rdma->landing);
+	if (ret != 0)
+		return ret;
+	if (!header->within) {
+		pull.landed = srdma_sealed_ring_take(&rdma->landing_ring, header->length, &at);
+		pull.landing = (char *)rdma->landing.address + at;
+	}
+	placed = pull_at(rdma, rdma->pull_count++);
+	*placed = pull;
+	return header->within ? take_within(rdma, placed, data) : 0;
+}
+
+static int take_read(struct srdma_sealed_rdma *rdma, const struct srdma_sealed_header *header)
+{
+	uint32_t room = SRDMA_SEALED_READS * SRDMA_SEALED_BATCH;
+	int ret = check_bounds(rdma, header->offset, header->address, IBV_ACCESS_REMOTE_READ);
+
+	if (ret == 0 && rdma->answer_count >= room)
+		ret = srdma_fail(SRDMA_EPROTOCOL, "the peer asks for more reads than may be under way");
+	if (ret != 0)
+		return ret;
+	rdma->answers[(rdma->answer_head + rdma->answer_count++) % room] =
+		(struct srdma_sealed_answer){.offset = header->offset, .length = header->address};
+	return 0;
+}
+
+int srdma_sealed_rdma_execute(struct srdma_sealed_rdma *rdma, const void *data, uint32_t length)
+{
+	struct srdma_sealed_header headers[SRDMA_SEALED_BATCH];
+	int count = srdma_sealed_decode(data, length, headers), ret = 0;
+
+	if (count < 0)
+		return count;
+	if (headers[0].type == SRDMA_SEALED_ACK)
+		return srdma_sealed_rdma_take_ack(rdma, &headers[0]);
+	if (headers[0].type != SRDMA_SEALED_READ && rdma->peer_records++ >= SRDMA_SEALED_RECORDS)
+		return srdma_fail(SRDMA_EPROTOCOL, "the peer makes more announcements than may be under way");
+	for (int i = 0; i < count && ret == 0; i++) {
+		if (headers[i].type == SRDMA_SEALED_READ)
+			ret = take_read(rdma, &headers[i]);
+		else
+			ret = take_chunk(rdma, &headers[i], i == count - 1, (const uint8_t *)data + SRDMA_SEALED_HEADER);
+	}
+	return ret;
+}
+
+/* ---- fetching -------------------------------------------------------------------------------------------------- */
+
+/* The oldest pull in that state; pull_count: none. */
+static uint32_t first_in(const struct srdma_sealed_rdma *rdma, unsigned state)
+{
+	uint32_t i = 0;
+
+	while (i < rdma->pull_count && rdma->pulls[(rdma->pull_head + i) % SRDMA_SEALED_CHUNKS].state != state)
+		i++;
+	return i;
+}
+
+/* Joins the pull to the one before it in its read, when it lies right behind it at both ends. */
+static bool extend(struct srdma_op *op, const struct srdma_sealed_pull *pull)
+{
+	uint64_t before = (uintptr_t)pull->landing - op->local, length = before + pull->header.length + SRDMA_SEAL_OVERHEAD;
+
+	if (before != srdma_sealed_ring_align(op->length) || pull->header.address != op->remote + before || pull->header.rkey != op->rkey ||
+	    length > PULL_BYTES)
+		return false;
+	op->length = (uint32_t)length;
+	return true;
+}
+
+int srdma_sealed_rdma_post_pulls(struct srdma_sealed_rdma *rdma)
+{
+	struct srdma_sealed_pull *first = NULL;
+	struct srdma_op ops[SRDMA_SUBMIT_MAX];
+	uint32_t count = 0, room = srdma_stream_room_for_pulls(rdma->stream, PULL_BYTES);
+
+	for (uint32_t i = first_in(rdma, PULL_WAITING); i < rdma->pull_count; i++) {
+		struct srdma_sealed_pull *pull = pull_at(rdma, i);
+		bool write = pull->header.type == SRDMA_SEALED_WRITE;
+
+		if (write && !srdma_rate_is_open(rdma->rate))
+			break;
+		if (first && extend(&ops[count - 1], pull)) {
+			first->together++;
+		} else if (count < room) {
+			first = pull;
+			first->together = 1;
+			ops[count++] = (struct srdma_op){.kind = SRDMA_OP_PULL,
+							 .length = pull->header.length + SRDMA_SEAL_OVERHEAD,
+							 .remote = pull->header.address,
+							 .rkey = pull->header.rkey,
+							 .local = (uintptr_t)pull->landing,
+							 .lkey = rdma->landing.mr->lkey};
+		} else {
+			break;
+		}
+		if (write)
+			srdma_rate_take(rdma->rate, pull->header.length);
+		pull->state = PULL_POSTED;
+	}
+	return count > 0 ? srdma_stream_post_pulls(rdma->stream, ops, count) : 0;
+}
+
+/* What the oldest read of them fetched has arrived: RC completes in order. */
+void srdma_sealed_rdma_finish_pull(void *arg)
+{
+	struct srdma_sealed_rdma *rdma = arg;
+	uint32_t first = first_in(rdma, PULL_POSTED);
+
+	if (first == rdma->pull_count)
+		return;
+	for (uint32_t i = pull_at(rdma, first)->together; i > 0; i--)
+		pull_at(rdma, first + i - 1)->state = PULL_ARRIVED;
+}
+
+static int open_chunk(struct srdma_sealed_rdma *rdma, struct srdma_sealed_pull *pull)
+{
+	uint8_t header[SRDMA_SEALED_HEADER];
+	char *place;
+	int ret;
+
+	/* What was withdrawn meanwhile is not written to any more. */
+	if (pull->header.type == SRDMA_SEALED_WRITE && !(rdma->region->rights & IBV_ACCESS_REMOTE_WRITE))
+		return srdma_fail(SRDMA_EPROTOCOL, "the peer was writing to the region when it was withdrawn");
+	ret = place_chunk(rdma, pull, &place);
+	if (ret != 0)
+		return ret;
+	srdma_sealed_encode(header, &pull->header);
+	ret = srdma_opener_open(rdma->opener, rdma->opened++, header, sizeof header, pull->landing,
+				pull->header.length + SRDMA_SEAL_OVERHEAD, place);
+	return ret == 0 ? deliver(rdma, pull) : ret;
+}
+
+bool srdma_sealed_rdma_has_arrived(const struct srdma_sealed_rdma *rdma)
+{
+	return first_in(rdma, PULL_ARRIVED) < rdma->pull_count;
+}
+
+int srdma_sealed_rdma_open_next(struct srdma_sealed_rdma *rdma)
+{
+	uint32_t arrived = first_in(rdma, PULL_ARRIVED);
+	int ret;
+
+	if (arrived == rdma->pull_count)
+		return 0;
+	ret = open_chunk(rdma, pull_at(rdma, arrived));
+	return ret == 0 ? 1 : ret;
+}
+
+int srdma_sealed_rdma_send_acks(struct srdma_sealed_rdma *rdma)
+{
+	struct srdma_sealed_header header = {.type = SRDMA_SEALED_ACK, .length = rdma->acks_owed};
+	uint8_t bytes[SRDMA_SEALED_HEADER];
+
+	/* What came within its announcement can be held back by that alone. */
+	if (rdma->acks_owed == 0 || !srdma_stream_can_control(rdma->stream) || !srdma_rate_is_open(rdma->rate))
+		return 0;
+	rdma->peer_records -= rdma->acks_owed;
+	rdma->acks_owed = 0;
+	srdma_sealed_encode(bytes, &header);
+	return srdma_stream_send_control(rdma->stream, bytes, sizeof bytes);
+}

@@ -1,0 +1,292 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A connected client: what its worker does for it, one turn at a time, until it is gone. */
+#include "clock.h"
+#include "events.h"
+#include "log.h"
+#include "metrics.h"
+#include "server.h"
+
+#include <errno.h>
+#include <openssl/crypto.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+
+/* Messages of one client before it is the next one's turn. */
+#define TURN 16
+
+/* ---- the end --------------------------------------------------------------------------------------------------- */
+
+void srdma_client_cool(struct srdma_client *client)
+{
+	struct srdma_worker *worker = client->worker;
+
+	if (!client->hot)
+		return;
+	client->hot = false;
+	for (unsigned i = 0; i < worker->hot_count; i++) {
+		if (worker->hot[i] == client) {
+			worker->hot[i] = worker->hot[--worker->hot_count];
+			return;
+		}
+	}
+}
+
+/* Before the slot is released: who sees the client gone sees it counted, and a stop that begins then is not to blame. */
+static void count_end(struct srdma_client *client, int status, bool lost)
+{
+	struct srdma_server *server = client->server;
+
+	pthread_mutex_lock(&server->mutex);
+	srdma_metrics_count_end(server, client->conn, status, lost);
+	server->lost += lost;
+	server->unclean += lost && atomic_load(&server->stopping);
+	pthread_mutex_unlock(&server->mutex);
+}
+
+static void release(struct srdma_client *client)
+{
+	struct srdma_server *server = client->server;
+	struct srdma_worker *worker = client->worker;
+	struct srdma_conn *conn = client->conn;
+
+	pthread_mutex_lock(&server->slots.mutex);
+	srdma_metrics_keep_traffic(server, conn);
+	client->conn = NULL;
+	pthread_mutex_unlock(&server->slots.mutex);
+	srdma_client_cool(client);
+	for (enum srdma_mark mark = 0; mark < SRDMA_MARKS; mark++)
+		srdma_client_mark(client, mark, false);
+	if (client->previous)
+		client->previous->next = client->next;
+	else
+		worker->clients = client->next;
+	if (client->next)
+		client->next->previous = client->previous;
+	/* First the objects, then the slot, then the channel: a client that sees it close can come again at once. */
+	srdma_conn_release_verbs(conn);
+	srdma_slots_release(&server->slots, &client->slot);
+	srdma_worker_leave(worker);
+	srdma_conn_free(&conn);
+	OPENSSL_cleanse(&client->info, sizeof client->info); /* PSNs */
+	free(client);
+	pthread_mutex_lock(&server->mutex);
+	server->clients--;
+	pthread_cond_broadcast(&server->ended);
+	pthread_mutex_unlock(&server->mutex);
+	if (atomic_load(&server->draining))
+		srdma_server_nudge(server);
+}
+
+/* `status`: 0 for an end in order; else the thread's last error tells more. The client is gone after it. */
+void srdma_client_finish(struct srdma_client *client, int status, bool lost)
+{
+	const struct srdma_server_options *o = &client->server->options;
+	char text[512];
+
+	snprintf(text, sizeof text, "%s", srdma_error_text());
+	if (o->on_disconnect)
+		o->on_disconnect(client->conn, status, client->arg, o->arg);
+	srdma_event_ended(client, status, lost, text);
+	count_end(client, status, lost);
+	release(client);
+}
+
+/* `ret`: how the disconnect went. */
+static void finish_ending(struct srdma_client *client, int ret)
+{
+	if (client->status == 0) {
+		srdma_client_finish(client, ret, ret != 0);
+	} else {
+		/* The program, not the connection, came to the end: a client that was told why is not lost. */
+		if (ret == 0)
+			srdma_fail(SRDMA_ECLOSED, "disconnected by this server: %s", client->reason);
+		srdma_client_finish(client, client->status, ret != 0);
+	}
+}
+
+/* The client may be gone after it. */
+static void go_on_ending(struct srdma_client *client)
+{
+	int ret;
+
+	srdma_conn_progress(client->conn, false);
+	ret = srdma_conn_disconnect_step(client->conn, client->reason[0] ? client->reason : NULL);
+	if (ret == -EAGAIN) {
+		if (srdma_deadline_left_ms(client->deadline) > 0 && !atomic_load(&client->server->cancelled))
+			return;
+		ret = srdma_conn_end(client->conn, srdma_fail(-ETIMEDOUT, "timed out waiting for the client to answer the disconnect"));
+	}
+	finish_ending(client, ret);
+}
+
+/* status 0: the peer, or a stop of the server, ends it. */
+void srdma_client_end(struct srdma_client *client, int status, const char *reason)
+{
+	if (client->marks[SRDMA_MARK_ENDING])
+		return;
+	srdma_client_cool(client);
+	srdma_client_mark(client, SRDMA_MARK_BLOCKED, false);
+	srdma_client_mark(client, SRDMA_MARK_ENDING, true);
+	client->status = status;
+	if (reason != client->reason)
+		snprintf(client->reason, sizeof client->reason, "%s", reason);
+	client->deadline = srdma_deadline(client->server->options.drain_timeout_ms);
+}
+
+/* ---- service --------------------------------------------------------------------------------------------------- */
+
+/* The program does, or does not, take the oldest message now. */
+static void block(struct srdma_client *client, bool blocked, bool got_on)
+{
+	if (blocked && (!client->marks[SRDMA_MARK_BLOCKED] || got_on))
+		client->deadline = srdma_deadline(client->server->options.conn->timeout_ms);
+	srdma_client_mark(client, SRDMA_MARK_BLOCKED, blocked);
+}
+
+/* Hands over what is there, up to a turn. Returns whether there was anything. */
+static bool serve_messages(struct srdma_client *client)
+{
+	const struct srdma_server_options *o = &client->server->options;
+	struct srdma_conn *conn = client->conn;
+	const void *data;
+	uint32_t length;
+	int ret = 0, taken = 0;
+
+	while (taken < TURN && ret == 0 && srdma_rate_is_open(&conn->rate) && srdma_conn_peek(conn, &data, &length) == 1) {
+		if (o->on_message)
+			ret = o->on_message(conn, data, length, client->reason, client->arg, o->arg);
+		if (ret == 0) {
+			srdma_rate_take(&conn->rate, length);
+			ret = srdma_stream_consume(&conn->stream);
+		}
+		taken += ret == 0;
+	}
+	block(client, ret == -EAGAIN, taken > 0);
+	if (ret == -EAGAIN)
+		client->wants_room = !srdma_conn_can_send(conn);
+	else if (ret != 0 && conn->status == 0)
+		/* What can't be done because the client is leaving is no fault. */
+		srdma_client_end(client, conn->closing.peer_requested ? 0 : ret,
+			     client->reason[0] ? client->reason : "ended by the server");
+	return taken > 0;
+}
+
+/* Whether a run of this client would get anywhere. */
+bool srdma_client_has_work(const struct srdma_client *client)
+{
+	const struct srdma_conn *conn = client->conn;
+
+	if (conn->status != 0)
+		return true;
+	if (conn->stream.receives_left)
+		return true;
+	if (client->marks[SRDMA_MARK_BLOCKED] && (srdma_sealed_rdma_has_work(&conn->sealed_rdma) || conn->control_more))
+		return true;
+	if (client->marks[SRDMA_MARK_BLOCKED])
+		return client->wants_room && srdma_conn_can_send(conn);
+	return (conn->stream.arrival_count > 0 && !client->marks[SRDMA_MARK_THROTTLED]) || conn->closing.peer_requested || conn->control_more ||
+	       srdma_sealed_rdma_has_work(&conn->sealed_rdma);
+}
+
+/* A client that is getting new PSNs has a deadline, and so has one that does not read its TLS channel. */
+static void watch_change(struct srdma_client *client)
+{
+	bool changing = client->conn->status == 0 &&
+			(srdma_epoch_is_changing(client->conn) || srdma_conn_control_is_stalled(client->conn));
+
+	srdma_client_mark(client, SRDMA_MARK_CHANGING, changing);
+}
+
+/* One that has had its bytes for now is looked at again when it may have more: nothing else will call for it. */
+static void watch_rate(struct srdma_client *client)
+{
+	srdma_client_mark(client, SRDMA_MARK_THROTTLED, !srdma_rate_is_open(&client->conn->rate));
+}
+
+void srdma_client_watch(struct srdma_client *client, int operation)
+{
+	/* The last thing to wait for is that the peer closes. */
+	short events = srdma_conn_control_events(client->conn) | (client->conn->closing.finished ? POLLIN : 0);
+	struct epoll_event event = {.events = (events & POLLIN ? EPOLLIN : 0u) | (events & POLLOUT ? EPOLLOUT : 0u), .data.ptr = client};
+
+	if (operation == EPOLL_CTL_MOD && events == client->events)
+		return;
+	client->events = events;
+	if (epoll_ctl(client->worker->epoll_fd, operation, srdma_tls_fd(client->conn->tls), &event) != 0)
+		srdma_conn_end(client->conn, srdma_fail(-errno, "cannot watch a socket: %s", strerror(errno)));
+}
+
+void srdma_client_progress(struct srdma_client *client, bool control)
+{
+	srdma_conn_progress(client->conn, control);
+	srdma_client_watch(client, EPOLL_CTL_MOD);
+	watch_change(client);
+	watch_rate(client);
+}
+
+/* Waits for the next event, or is polled for a while. */
+void srdma_client_rest(struct srdma_client *client, bool was_busy)
+{
+	struct srdma_worker *worker = client->worker;
+	int spin = client->server->options.conn->spin;
+
+	was_busy = was_busy || srdma_sealed_rdma_is_active(&client->conn->sealed_rdma);
+	if (was_busy && spin != 0 && (client->hot || worker->hot_count < SRDMA_HOT_MAX)) {
+		if (!client->hot)
+			worker->hot[worker->hot_count++] = client;
+		client->hot = true;
+		client->hot_until = spin < 0 ? UINT64_MAX : srdma_clock_us() + (uint64_t)spin;
+	}
+	if (client->hot)
+		return;
+	srdma_conn_arm(client->conn);
+	/* What came between the last look and the arming raises no event. */
+	srdma_client_progress(client, false);
+	if (srdma_client_has_work(client))
+		srdma_notifier_add(&worker->notifier, client->conn);
+}
+
+/* Does what there is to do for a client, which may be gone after it. */
+void srdma_client_run(struct srdma_client *client)
+{
+	struct srdma_conn *conn = client->conn;
+	bool busy;
+
+	watch_change(client);
+	if (client->marks[SRDMA_MARK_ENDING]) {
+		go_on_ending(client);
+		return;
+	}
+	srdma_client_progress(client, false);
+	busy = serve_messages(client);
+	if (busy)
+		srdma_client_progress(client, false); /* credits, and what came meanwhile */
+	if (conn->status != 0) {
+		srdma_client_finish(client, srdma_conn_check(conn), true);
+		return;
+	}
+	if (conn->closing.peer_requested && conn->stream.arrival_count == 0)
+		srdma_client_end(client, 0, "");
+	else if (atomic_load_explicit(&client->kicked, memory_order_acquire))
+		srdma_client_end(client, -ECONNABORTED, client->kick_reason); /* which was written before and stays */
+	else if (atomic_load_explicit(&client->server->stopping, memory_order_relaxed))
+		srdma_client_end(client, 0, "the server is shutting down");
+	if (client->marks[SRDMA_MARK_ENDING]) {
+		go_on_ending(client);
+		return;
+	}
+	if (srdma_client_has_work(client))
+		srdma_notifier_add(&client->worker->notifier, conn);
+	else
+		srdma_client_rest(client, busy);
+}
+
+/* What `run` and `rest` leave to a client that is being disconnected: its completions have to be heard of. */
+void srdma_client_rest_ending(struct srdma_client *client)
+{
+	srdma_conn_arm(client->conn);
+	go_on_ending(client);
+}

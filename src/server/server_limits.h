@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Whether a server's limits make sense, and fit the device, the process and the machine. */
+#ifndef SRDMA_SERVER_LIMITS_H
+#define SRDMA_SERVER_LIMITS_H
+
+#include "verdict.h"
+
+#include "securdma_server.h"
+
+/* A program's limits in the form of this library; the list of identities stays the program's. Errors: -EINVAL. */
+int srdma_limits_complete(const struct srdma_server_limits *given, struct srdma_server_limits *out);
+/* As many as may be set up once they are authenticated can be in set-up besides: who has not said who it is, and who is being turned away. */
+uint64_t srdma_limits_most_pending(const struct srdma_server_limits *limits);
+
+/* What needs neither device nor machine to be wrong. */
+int srdma_limits_check_numbers(const struct srdma_server_limits *limits);
+/* Judges limits that make sense in themselves, all there is; without a device (NULL) not what depends on it. Returns 0, or the error of the first failure. */
+int srdma_limits_check(const struct srdma_server_limits *limits, const struct srdma_server_options *options, const struct srdma_device *device,
+		       struct srdma_bench *bench);
+/* Checks limits, and makes an own copy of them, freed with srdma_limits_free. Of the options, what else the server needs is taken.
+ * `starting`: warns when there is less memory at the moment than they allow. Errors: as srdma_server_set_limits. */
+int srdma_limits_take(const struct srdma_server_limits *limits, const struct srdma_server_options *options,
+		      const struct srdma_device *device, bool starting, struct srdma_server_limits *out);
+void srdma_limits_free(struct srdma_server_limits *limits);
+
+#endif

@@ -1,0 +1,597 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Clients being set up. A set-up thread takes each as far as it can go and turns to the next, so that no client holds up
+ * another; too many at once are told so, or, when they have not said who they are, make room for others. */
+#include "clock.h"
+#include "events.h"
+#include "identities.h"
+#include "log.h"
+#include "metrics.h"
+#include "net.h"
+#include "server.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#define FULL_RETRY_MS 1000
+#define BUSY_RETRY_MS 250
+/* When others wait for its place: how long a client has at least to say something, and to prove who it is. */
+#define SILENT_GRACE_US 100000
+#define GRACE_US 2000000
+/* A network with more than a quarter of those in set-up who have not proved who they are has only so many times as long for it as others
+ * take just now. */
+#define SHARES 4
+#define PATIENCE 4
+/* Of each thread, in a tick. */
+#define EVICTIONS 16
+#define PRESSED_TICK_MS 20
+#define TICK_MS 100
+#define EVENTS 64
+
+/* ---- the door -------------------------------------------------------------------------------------------------- */
+
+struct census {
+	struct srdma_client *client;
+	const struct srdma_policy *policy;
+	unsigned same_name, same_address;
+};
+
+static int count_alike(struct srdma_slots *slots, void *arg)
+{
+	struct census *census = arg;
+	const struct srdma_client *self = census->client;
+	const struct srdma_policy *policy = census->policy;
+
+	if (policy->max_same_name == 0 && policy->max_same_address == 0)
+		return 0;
+	for (unsigned i = 0; i < slots->used; i++) {
+		const struct srdma_client *other = slots->taken[i]->client;
+
+		census->same_name += strcmp(self->info.peer_name, other->info.peer_name) == 0;
+		census->same_address += memcmp(&self->peer, &other->peer, sizeof self->peer) == 0;
+	}
+	if (policy->max_same_name != 0 && census->same_name >= policy->max_same_name)
+		return -EUSERS;
+	return policy->max_same_address != 0 && census->same_address >= policy->max_same_address ? -EDQUOT : 0;
+}
+
+static int take_slot(struct srdma_client *client, const struct srdma_policy *policy, struct srdma_reject *reject)
+{
+	struct srdma_server *server = client->server;
+	struct census census = {.client = client, .policy = policy};
+
+	switch (srdma_slots_take(&server->slots, &client->slot, count_alike, &census)) {
+	case 0: return 0;
+	case -EBUSY:
+		return srdma_reject_set(reject, SRDMA_REJECT_FULL, FULL_RETRY_MS,
+					"the server is full: %u clients are connected, which is the maximum (max-clients)",
+					srdma_slots_used(&server->slots));
+	case -EUSERS:
+		client->limit = "identity";
+		return srdma_reject_set(reject, SRDMA_REJECT_FULL, FULL_RETRY_MS, "%u clients %s are connected, which is the maximum",
+					policy->max_same_name,
+					client->info.peer_name[0] ? "with this certificate's name" : "without a certificate");
+	case -EDQUOT:
+		client->limit = "address";
+		return srdma_reject_set(reject, SRDMA_REJECT_FULL, FULL_RETRY_MS,
+					"%u clients from this address are connected, which is the maximum",
+					policy->max_same_address);
+	case -ENOMEM: return srdma_reject_set(reject, SRDMA_REJECT_RESOURCES, FULL_RETRY_MS, "the server is out of memory");
+	default:
+		return srdma_reject_set(reject, SRDMA_REJECT_DRAINING, 0, "the server is %s",
+					atomic_load(&server->stopping) ? "shutting down" : "draining: it takes no new clients");
+	}
+}
+
+/* False: with this one there are too many; *most may be at once. */
+static bool count_authenticated(struct srdma_client *client, unsigned *most)
+{
+	struct srdma_server *server = client->server;
+	bool room;
+
+	pthread_mutex_lock(&server->mutex);
+	*most = server->limits.max_pending;
+	server->authenticated += !client->authenticated && !client->turned_away;
+	room = server->authenticated <= server->limits.max_pending && !client->turned_away;
+	client->authenticated = !client->turned_away;
+	pthread_mutex_unlock(&server->mutex);
+	return room;
+}
+
+static void turn_away(struct srdma_client *client)
+{
+	struct srdma_server *server = client->server;
+
+	pthread_mutex_lock(&server->mutex);
+	server->authenticated -= client->authenticated;
+	client->authenticated = false;
+	client->turned_away = true;
+	pthread_mutex_unlock(&server->mutex);
+}
+
+static void find_policy(struct srdma_server *server, const struct srdma_peer_names *names, struct srdma_policy *policy)
+{
+	pthread_mutex_lock(&server->mutex);
+	srdma_policy_find(&server->limits, names, policy);
+	pthread_mutex_unlock(&server->mutex);
+}
+
+/* It has proved who it is, and its HELLO is still to come. Who will be refused takes no place from others meanwhile. */
+static void be_known(struct srdma_client *client)
+{
+	const struct srdma_accept *accept = client->accept;
+	struct srdma_policy policy;
+	unsigned most;
+
+	find_policy(client->server, srdma_accept_peer_names(accept), &policy);
+	if (policy.refused)
+		turn_away(client);
+	else
+		count_authenticated(client, &most);
+}
+
+/* What its balancer says of the client, once it has; the log, the limits and who makes room go by it. */
+static void note_address(struct srdma_client *client, const struct sockaddr *proxied)
+{
+	if (!proxied || client->proxy[0])
+		return;
+	memcpy(client->proxy, client->address, sizeof client->proxy);
+	srdma_net_format(proxied, client->address, sizeof client->address);
+	srdma_net_gid_of(proxied, &client->peer);
+}
+
+static int admit(struct srdma_conn *conn, struct srdma_reject *reject, void *arg)
+{
+	struct srdma_client *client = arg;
+	struct srdma_server *server = client->server;
+	struct srdma_policy policy;
+	unsigned most;
+	int ret;
+
+	/* It may have come as far as here in the same step. */
+	note_address(client, srdma_accept_proxied(client->accept));
+	find_policy(server, &conn->names, &policy);
+	if (policy.refused) {
+		turn_away(client);
+		client->limit = policy.refused;
+		return srdma_reject_set(reject, SRDMA_REJECT_REFUSED, 0, "%s", srdma_policy_text(&policy));
+	}
+	if (!count_authenticated(client, &most)) {
+		turn_away(client);
+		return srdma_reject_set(reject, SRDMA_REJECT_BUSY, BUSY_RETRY_MS,
+					"%u connections are being set up, which is the maximum (max-pending)", most);
+	}
+	memcpy(client->info.peer_name, conn->names.identity, sizeof client->info.peer_name);
+	ret = take_slot(client, &policy, reject);
+	if (ret != 0)
+		return ret;
+	ret = srdma_worker_choose(server, &client->worker);
+	if (ret != 0) {
+		srdma_log(SRDMA_LOG_ERROR, "cannot start a thread for a client: %s", srdma_error_text());
+		return srdma_reject_set(reject, SRDMA_REJECT_RESOURCES, FULL_RETRY_MS, "the server has no thread to spare");
+	}
+	conn->client_id = client->slot.id;
+	conn->notifier = &client->worker->notifier;
+	conn->owner = client;
+	srdma_policy_apply(&policy, &conn->options);
+	return 0;
+}
+
+/* ---- the end of a set-up --------------------------------------------------------------------------------------- */
+
+/* `rejection`: what the client was told. `timing`: of one that is accepted. */
+static void count_end(struct srdma_client *client, int result, enum srdma_reject_reason rejection,
+		      const struct srdma_conn_timing *timing)
+{
+	struct srdma_server *server = client->server;
+
+	turn_away(client);
+	pthread_mutex_lock(&server->mutex);
+	server->pending--;
+	server->clients += result == 0;
+	/* A balancer's health check is no client, and no failure. */
+	if (!client->check)
+		srdma_metrics_count_setup(server, result, rejection, timing);
+	pthread_mutex_unlock(&server->mutex);
+	srdma_server_nudge(server);
+}
+
+static void leave_list(struct srdma_setup_thread *thread, struct srdma_client *client)
+{
+	if (client->previous)
+		client->previous->next = client->next;
+	else
+		thread->first = client->next;
+	if (client->next)
+		client->next->previous = client->previous;
+	else
+		thread->last = client->previous;
+}
+
+/* The error is the thread's last one. */
+static void fail(struct srdma_client *client, int error)
+{
+	enum srdma_reject_reason rejection = client->accept ? srdma_accept_rejection(client->accept) : SRDMA_REJECT_NONE;
+
+	client->check = client->accept && srdma_accept_was_check(client->accept, error);
+	if (client->check)
+		srdma_log(SRDMA_LOG_DEBUG, "%s: a balancer's health check", client->address);
+	else
+		srdma_event_not_connected(client, error);
+	srdma_accept_delete(&client->accept);
+	srdma_slots_release(&client->server->slots, &client->slot);
+	if (client->worker)
+		srdma_worker_leave(client->worker);
+	count_end(client, error, rejection, NULL);
+	free(client);
+}
+
+static void succeed(struct srdma_client *client, struct srdma_conn *conn)
+{
+	struct srdma_server *server = client->server;
+
+	srdma_accept_delete(&client->accept);
+	pthread_mutex_lock(&server->slots.mutex);
+	srdma_conn_get_info(conn, &client->info);
+	client->connected_at = time(NULL);
+	client->conn = conn;
+	srdma_server_recheck(client); /* the limits may have been replaced since it was admitted */
+	pthread_mutex_unlock(&server->slots.mutex);
+	srdma_event_connected(client);
+	count_end(client, 0, SRDMA_REJECT_NONE, &conn->timing);
+	srdma_worker_give(client->worker, client);
+}
+
+/* ---- steps ----------------------------------------------------------------------------------------------------- */
+
+static void watch(struct srdma_setup_thread *thread, struct srdma_client *client, int operation)
+{
+	short events = srdma_accept_events(client->accept);
+	struct epoll_event event = {.events = (events & POLLIN ? EPOLLIN : 0u) | (events & POLLOUT ? EPOLLOUT : 0u),
+				    .data.ptr = client};
+
+	if (operation == EPOLL_CTL_MOD && events == client->events)
+		return;
+	client->events = events;
+	if (epoll_ctl(thread->epoll_fd, operation, srdma_accept_fd(client->accept), &event) != 0)
+		srdma_log(SRDMA_LOG_ERROR, "cannot watch a socket: %s", strerror(errno));
+}
+
+/* How long those take who prove who they are. A client that is not authenticated has no part in it. */
+static void note_handshake(struct srdma_client *client)
+{
+	struct srdma_server *server = client->server;
+	uint64_t took = srdma_clock_us() - client->arrived, average = atomic_load(&server->handshake_us);
+
+	client->proved = true;
+	/* The threads may overwrite each other's: it is an average. */
+	atomic_store(&server->handshake_us, average == 0 ? took : average - average / 8 + took / 8);
+}
+
+/* The client may be gone after it. */
+static void step(struct srdma_setup_thread *thread, struct srdma_client *client)
+{
+	struct srdma_conn *conn = NULL;
+	int fd = srdma_accept_fd(client->accept);
+	int ret = srdma_accept_step(client->accept, &conn);
+
+	note_address(client, srdma_accept_proxied(client->accept));
+	if (!client->proved && srdma_accept_is_authenticated(client->accept))
+		note_handshake(client);
+	if (ret == -EAGAIN) {
+		if (srdma_accept_is_authenticated(client->accept))
+			be_known(client);
+		watch(thread, client, EPOLL_CTL_MOD);
+		return;
+	}
+	leave_list(thread, client);
+	if (ret != 0) {
+		fail(client, ret);
+		return;
+	}
+	epoll_ctl(thread->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
+	succeed(client, conn);
+}
+
+static void give_up(struct srdma_setup_thread *thread, struct srdma_client *client, int error, const char *why)
+{
+	leave_list(thread, client);
+	fail(client, srdma_accept_fail(client->accept, error, why));
+}
+
+static void take_arrival(struct srdma_setup_thread *thread, struct srdma_client *client)
+{
+	struct srdma_server *server = thread->server;
+	struct srdma_tls_context *context;
+	int ret;
+
+	pthread_mutex_lock(&server->mutex);
+	context = srdma_tls_context_ref(server->context);
+	pthread_mutex_unlock(&server->mutex);
+	ret = srdma_accept_new(&client->newcomer, context, server->device, server->options.conn, admit, client, &client->accept);
+	srdma_tls_context_unref(&context);
+
+	client->newcomer.socket = -1;
+	if (ret != 0) {
+		fail(client, ret);
+		return;
+	}
+	client->next = NULL;
+	client->previous = thread->last;
+	if (thread->last)
+		thread->last->next = client;
+	else
+		thread->first = client;
+	thread->last = client;
+	watch(thread, client, EPOLL_CTL_ADD);
+	step(thread, client);
+}
+
+static void take_arrivals(struct srdma_setup_thread *thread)
+{
+	struct srdma_client *arrivals, *oldest = NULL;
+	uint64_t count;
+	ssize_t n = read(thread->wake_fd, &count, sizeof count);
+
+	(void)n; /* whoever woke us has put something there before */
+	pthread_mutex_lock(&thread->mutex);
+	arrivals = thread->arrivals;
+	thread->arrivals = NULL;
+	pthread_mutex_unlock(&thread->mutex);
+	while (arrivals) {
+		struct srdma_client *next = arrivals->next;
+
+		arrivals->next = oldest;
+		oldest = arrivals;
+		arrivals = next;
+	}
+	while (oldest) {
+		struct srdma_client *next = oldest->next;
+
+		take_arrival(thread, oldest);
+		oldest = next;
+	}
+}
+
+/* ---- deadlines and pressure ------------------------------------------------------------------------------------ */
+
+static void check_deadlines(struct srdma_setup_thread *thread)
+{
+	struct srdma_client *next;
+
+	for (struct srdma_client *client = thread->first; client; client = next) {
+		next = client->next;
+		if (srdma_deadline_left_ms(srdma_accept_deadline(client->accept)) == 0)
+			step(thread, client);
+	}
+}
+
+static uint64_t shortened_grace(const struct srdma_server *server)
+{
+	uint64_t grace = PATIENCE * atomic_load(&server->handshake_us);
+
+	return grace < SILENT_GRACE_US ? SILENT_GRACE_US : grace > GRACE_US ? GRACE_US : grace;
+}
+
+static bool is_unknown(const struct srdma_client *client)
+{
+	return !srdma_accept_is_authenticated(client->accept) || client->turned_away;
+}
+
+/* One host has a whole /64 of IPv6 addresses for itself. */
+static union ibv_gid network_of(const struct srdma_client *client)
+{
+	union ibv_gid network = client->peer;
+
+	if (!srdma_net_gid_is_v4(&network))
+		memset(network.raw + 8, 0, 8);
+	return network;
+}
+
+static int by_network(const void *a, const void *b)
+{
+	const union ibv_gid x = network_of(*(struct srdma_client *const *)a), y = network_of(*(struct srdma_client *const *)b);
+
+	return memcmp(&x, &y, sizeof x);
+}
+
+/* Of those who have not proved who they are, tells each how many are of its network. Returns how many there are in all; 0 also when there
+ * is no memory for it. Sorted: to count them anew for each would take a set-up thread's time when a flood comes from several addresses. */
+static unsigned count_unknown(const struct srdma_setup_thread *thread)
+{
+	struct srdma_client **list, *c;
+	unsigned count = 0, end;
+
+	for (c = thread->first; c; c = c->next)
+		count += is_unknown(c);
+	list = count > 0 ? malloc(count * sizeof(struct srdma_client *)) : NULL;
+	if (!list)
+		return 0;
+	count = 0;
+	for (c = thread->first; c; c = c->next)
+		if (is_unknown(c))
+			list[count++] = c;
+	qsort(list, count, sizeof(struct srdma_client *), by_network);
+	for (unsigned begin = 0; begin < count; begin = end) {
+		for (end = begin + 1; end < count && by_network(&list[begin], &list[end]) == 0; end++)
+			;
+		for (unsigned i = begin; i < end; i++)
+			list[i]->alike = end - begin;
+	}
+	free(list);
+	return count;
+}
+
+/* Whether it has had its time: `all` are unknown. */
+static bool may_go(const struct srdma_client *client, uint64_t now, uint64_t shortened, unsigned all)
+{
+	uint64_t age = now - client->arrived;
+
+	if (!is_unknown(client) || age < SILENT_GRACE_US)
+		return false;
+	if (!srdma_accept_has_spoken(client->accept))
+		return true;
+	return age >= shortened && (age >= GRACE_US || client->alike * SHARES > all);
+}
+
+static void forget_one(const struct srdma_setup_thread *thread, const struct srdma_client *gone)
+{
+	const union ibv_gid network = network_of(gone);
+
+	for (struct srdma_client *c = thread->first; c; c = c->next) {
+		const union ibv_gid other = network_of(c);
+
+		c->alike -= c != gone && is_unknown(c) && memcmp(&network, &other, sizeof network) == 0;
+	}
+}
+
+/* Of the network that has the most that have not proved who they are, or are turned away, the oldest that has had its time goes. False:
+ * there is none. They have been counted. */
+static bool evict_one(struct srdma_setup_thread *thread, unsigned all)
+{
+	uint64_t now = srdma_clock_us(), shortened = shortened_grace(thread->server);
+	struct srdma_client *victim = NULL;
+
+	for (struct srdma_client *c = thread->first; c; c = c->next)
+		if ((!victim || c->alike > victim->alike) && may_go(c, now, shortened, all))
+			victim = c;
+	if (!victim)
+		return false;
+	forget_one(thread, victim);
+	give_up(thread, victim, -EBUSY,
+		victim->turned_away ? "others wait to be set up, and it is turned away"
+				    : "others wait to be set up, and it has not said who it is");
+	return true;
+}
+
+/* Others wait to be set up. */
+static void make_room(struct srdma_setup_thread *thread)
+{
+	unsigned all = count_unknown(thread);
+
+	for (unsigned i = 0; i < EVICTIONS && all > 0 && evict_one(thread, all); i++)
+		all--;
+}
+
+/* ---- the thread ------------------------------------------------------------------------------------------------ */
+
+static void take_events(struct srdma_setup_thread *thread, int timeout_ms)
+{
+	struct epoll_event events[EVENTS];
+	int n = epoll_wait(thread->epoll_fd, events, EVENTS, timeout_ms);
+
+	for (int i = 0; i < n; i++)
+		if (events[i].data.ptr)
+			step(thread, events[i].data.ptr);
+	/* Last: a client that came must not be stepped by an event of one that has gone. */
+	for (int i = 0; i < n; i++)
+		if (!events[i].data.ptr)
+			take_arrivals(thread);
+}
+
+/* Whether a client that is silent, or slow to prove who it is, has had its time. */
+static bool is_late(const struct srdma_client *client, uint64_t now)
+{
+	uint64_t grace = srdma_accept_has_spoken(client->accept) ? GRACE_US : SILENT_GRACE_US;
+
+	return (!srdma_accept_is_authenticated(client->accept) || client->turned_away) && now - client->arrived >= grace;
+}
+
+/* The server is stopping. A client that has begun its set-up may finish it, to be told why it must go: by REJECT, or, once it has
+ * WELCOME, by its worker's DISCONNECT. `until`: nobody may from then on. */
+static void finish_setups(struct srdma_setup_thread *thread, uint64_t until)
+{
+	take_arrivals(thread);
+	while (thread->first) {
+		uint64_t now = srdma_clock_us();
+		struct srdma_client *next;
+
+		for (struct srdma_client *client = thread->first; client; client = next) {
+			next = client->next;
+			if (now >= until || is_late(client, now))
+				give_up(thread, client, -ECANCELED, "given up: shutting down");
+		}
+		check_deadlines(thread);
+		if (thread->first)
+			take_events(thread, PRESSED_TICK_MS);
+	}
+}
+
+static void *setup_thread_main(void *arg)
+{
+	struct srdma_setup_thread *thread = arg;
+	struct srdma_server *server = thread->server;
+	uint64_t checked = srdma_clock_us();
+
+	while (!atomic_load(&server->stopping)) {
+		bool pressed = atomic_load(&server->pressed);
+
+		take_events(thread, pressed ? PRESSED_TICK_MS : thread->first ? TICK_MS : -1);
+		if (pressed)
+			make_room(thread);
+		if (srdma_clock_us() - checked >= PRESSED_TICK_MS * 1000) {
+			check_deadlines(thread);
+			checked = srdma_clock_us();
+		}
+	}
+	finish_setups(thread, atomic_load(&server->setups_until));
+	return NULL;
+}
+
+int srdma_setup_thread_start(struct srdma_setup_thread *thread, struct srdma_server *server)
+{
+	struct epoll_event event = {.events = EPOLLIN, .data.ptr = NULL};
+	int error;
+
+	*thread = (struct srdma_setup_thread){.server = server, .epoll_fd = -1, .wake_fd = -1};
+	thread->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+	thread->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (thread->epoll_fd < 0 || thread->wake_fd < 0 ||
+	    epoll_ctl(thread->epoll_fd, EPOLL_CTL_ADD, thread->wake_fd, &event) != 0) {
+		error = errno;
+	} else {
+		pthread_mutex_init(&thread->mutex, NULL);
+		error = pthread_create(&thread->thread, NULL, setup_thread_main, thread);
+		if (error == 0)
+			return 0;
+		pthread_mutex_destroy(&thread->mutex);
+	}
+	if (thread->epoll_fd >= 0)
+		close(thread->epoll_fd);
+	if (thread->wake_fd >= 0)
+		close(thread->wake_fd);
+	return srdma_fail(-error, "cannot start a thread that sets clients up: %s", strerror(error));
+}
+
+void srdma_setup_thread_wake(struct srdma_setup_thread *thread)
+{
+	uint64_t one = 1;
+
+	if (write(thread->wake_fd, &one, sizeof one) < 0)
+		srdma_log(SRDMA_LOG_ERROR, "cannot wake a thread: %s", strerror(errno));
+}
+
+void srdma_setup_thread_give(struct srdma_setup_thread *thread, struct srdma_client *client)
+{
+	pthread_mutex_lock(&thread->mutex);
+	client->next = thread->arrivals;
+	thread->arrivals = client;
+	pthread_mutex_unlock(&thread->mutex);
+	srdma_setup_thread_wake(thread);
+}
+
+void srdma_setup_thread_stop(struct srdma_setup_thread *thread)
+{
+	srdma_setup_thread_wake(thread);
+	pthread_join(thread->thread, NULL);
+	pthread_mutex_destroy(&thread->mutex);
+	close(thread->epoll_fd);
+	close(thread->wake_fd);
+}

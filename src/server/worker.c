@@ -1,0 +1,384 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The threads of connected clients. A worker sleeps until a completion queue, a TLS channel or another thread has something for one
+ * of its clients; what has just been busy is polled for a while instead. With a worker for each client (SRDMA_WORKERS_PER_CLIENT)
+ * it is the same, with one client on each. */
+#include "clock.h"
+#include "device.h"
+#include "log.h"
+#include "server.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#define EVENTS 64
+/* Between two looks at the deadlines of clients that have one. */
+#define TICK_MS 20
+/* Between two looks at clients that have had their bytes for now. */
+#define THROTTLE_TICK_MS 2
+/* Between two looks at what time and the device's counters bring, where they bring anything. */
+#define WATCH_TICK_MS 100
+/* Rounds of polling between two looks at the descriptors. */
+#define ROUNDS_PER_EVENTS 16
+/* Room for a program's handlers. The usual 8 MiB would invite the kernel to back a stack with a huge page. */
+#define WORKER_STACK (1024 * 1024)
+
+/* ---- polling ---------------------------------------------------------------------------------------------------- */
+
+static void poll_hot(struct srdma_worker *worker)
+{
+	uint64_t now = worker->hot_count > 0 ? srdma_clock_us() : 0;
+
+	for (unsigned i = worker->hot_count; i > 0; i--) {
+		struct srdma_client *client = worker->hot[i - 1];
+
+		srdma_client_progress(client, false);
+		if (srdma_client_has_work(client)) {
+			srdma_client_run(client);
+		} else if (now >= client->hot_until && !srdma_sealed_rdma_is_active(&client->conn->sealed_rdma)) {
+			srdma_client_cool(client);
+			srdma_client_rest(client, false);
+		}
+	}
+}
+
+/* ---- coming ---------------------------------------------------------------------------------------------------- */
+
+static void take_client(struct srdma_worker *worker, struct srdma_client *client)
+{
+	const struct srdma_server_options *o = &worker->server->options;
+	int ret = 0;
+
+	client->next = worker->clients;
+	client->previous = NULL;
+	if (client->next)
+		client->next->previous = client;
+	worker->clients = client;
+	srdma_client_watch(client, EPOLL_CTL_ADD);
+	if (client->conn->status != 0) {
+		srdma_client_finish(client, srdma_conn_check(client->conn), true);
+		return;
+	}
+	if (o->on_connect)
+		ret = o->on_connect(client->conn, &client->arg, o->arg);
+	if (ret != 0)
+		srdma_client_end(client, ret, "refused by the server");
+	/* The client may have spoken before there was anybody to listen. */
+	srdma_client_progress(client, true);
+	srdma_client_run(client);
+}
+
+static void take_arrivals(struct srdma_worker *worker)
+{
+	struct srdma_client *arrivals;
+
+	pthread_mutex_lock(&worker->mutex);
+	arrivals = worker->arrivals;
+	worker->arrivals = NULL;
+	pthread_mutex_unlock(&worker->mutex);
+	while (arrivals) {
+		struct srdma_client *next = arrivals->next;
+
+		take_client(worker, arrivals);
+		arrivals = next;
+	}
+}
+
+/* Somebody wants something: of the worker (to stop), or of a client whose program may take its message now. */
+static void be_woken(struct srdma_worker *worker)
+{
+	struct srdma_client *next;
+	uint64_t count;
+	ssize_t n = read(worker->wake_fd, &count, sizeof count);
+	bool stopping = atomic_load(&worker->server->stopping);
+
+	(void)n;
+	take_arrivals(worker);
+	for (struct srdma_client *client = worker->clients; client; client = next) {
+		next = client->next;
+		if (stopping || atomic_exchange(&client->conn->wake_requested, false) || atomic_load(&client->kicked) ||
+		    atomic_load(&client->conn->epoch.wanted))
+			srdma_client_run(client);
+	}
+}
+
+static void check_deadlines(struct srdma_worker *worker)
+{
+	struct srdma_client *next;
+	uint64_t now = srdma_clock_us();
+
+	for (struct srdma_client *client = worker->clients; client; client = next) {
+		next = client->next;
+		if (srdma_epoch_is_due(client->conn, now) || srdma_conn_control_is_stalled(client->conn)) {
+			srdma_client_progress(client, true);
+			if (client->marks[SRDMA_MARK_ENDING] || srdma_client_has_work(client))
+				srdma_client_run(client);
+		} else if (client->marks[SRDMA_MARK_ENDING]) {
+			srdma_client_rest_ending(client);
+		} else if (client->marks[SRDMA_MARK_BLOCKED] && srdma_deadline_left_ms(client->deadline) == 0) {
+			srdma_fail(-ETIMEDOUT, "timed out waiting for the client to take its messages");
+			srdma_client_end(client, -ETIMEDOUT, "the client did not take its messages in time");
+			srdma_client_run(client);
+		}
+	}
+}
+
+static void release_throttled(struct srdma_worker *worker)
+{
+	struct srdma_client *next;
+
+	for (struct srdma_client *client = worker->clients; client; client = next) {
+		next = client->next;
+		if (client->marks[SRDMA_MARK_THROTTLED] && srdma_rate_is_open(&client->conn->rate))
+			srdma_client_run(client);
+	}
+}
+
+/* ---- the thread ------------------------------------------------------------------------------------------------ */
+
+static void take_events(struct srdma_worker *worker, int timeout_ms)
+{
+	struct epoll_event events[EVENTS];
+	int n = epoll_wait(worker->epoll_fd, events, EVENTS, timeout_ms);
+	bool woken = false;
+
+	for (int i = 0; i < n; i++) {
+		struct srdma_client *client = events[i].data.ptr;
+
+		if (events[i].data.ptr == worker) {
+			woken = true;
+		} else if (events[i].data.ptr == &worker->notifier) {
+			srdma_notifier_take(&worker->notifier);
+		} else {
+			srdma_client_progress(client, true);
+			/* A program that said "not now" need not be asked again for that. */
+			if (client->marks[SRDMA_MARK_ENDING] || srdma_client_has_work(client))
+				srdma_notifier_add(&worker->notifier, client->conn);
+		}
+	}
+	/* Last: a client that goes must not have an event left here. */
+	if (woken)
+		be_woken(worker);
+}
+
+static bool is_over(struct srdma_worker *worker)
+{
+	bool over;
+
+	if (!atomic_load(&worker->server->stopping) || worker->clients)
+		return false;
+	pthread_mutex_lock(&worker->mutex);
+	over = worker->arrivals == NULL && worker->over;
+	pthread_mutex_unlock(&worker->mutex);
+	return over;
+}
+
+static bool has_deadlines(const struct srdma_worker *worker)
+{
+	return worker->marked[SRDMA_MARK_ENDING] + worker->marked[SRDMA_MARK_BLOCKED] + worker->marked[SRDMA_MARK_CHANGING] > 0;
+}
+
+static void *worker_main(void *arg)
+{
+	struct srdma_worker *worker = arg;
+	bool watched = worker->server->options.conn->epoch_ms > 0 || srdma_device_watches(worker->server->device);
+	uint64_t checked = 0, released = 0;
+	unsigned round = 0;
+
+	while (!is_over(worker)) {
+		bool idle = !worker->notifier.first && worker->hot_count == 0;
+		const struct srdma_conn *last;
+		struct srdma_conn *conn;
+
+		int tick = has_deadlines(worker) ? TICK_MS : watched ? WATCH_TICK_MS : -1;
+
+		if (idle || ++round % ROUNDS_PER_EVENTS == 0)
+			take_events(worker, !idle ? 0 : worker->marked[SRDMA_MARK_THROTTLED] > 0 ? THROTTLE_TICK_MS : tick);
+		/* Each that is in the list now; who comes into it meanwhile has its turn after the others. */
+		last = worker->notifier.last;
+		do {
+			conn = srdma_notifier_next(&worker->notifier);
+			if (conn)
+				srdma_client_run(conn->owner);
+		} while (conn != last);
+		poll_hot(worker);
+		if (worker->marked[SRDMA_MARK_THROTTLED] > 0 && srdma_clock_us() - released >= THROTTLE_TICK_MS * 1000) {
+			release_throttled(worker);
+			released = srdma_clock_us();
+		}
+		if (tick > 0 && srdma_clock_us() - checked >= (uint64_t)tick * 1000) {
+			check_deadlines(worker);
+			checked = srdma_clock_us();
+		}
+	}
+	return NULL;
+}
+
+static int add_to_epoll(struct srdma_worker *worker, int fd, void *what)
+{
+	struct epoll_event event = {.events = EPOLLIN, .data.ptr = what};
+
+	return epoll_ctl(worker->epoll_fd, EPOLL_CTL_ADD, fd, &event);
+}
+
+static int create_thread(struct srdma_worker *worker)
+{
+	pthread_attr_t attr;
+	int error = pthread_attr_init(&attr);
+
+	if (error != 0)
+		return error;
+	error = pthread_attr_setstacksize(&attr, WORKER_STACK);
+	if (error == 0)
+		error = pthread_create(&worker->thread, &attr, worker_main, worker);
+	pthread_attr_destroy(&attr);
+	return error;
+}
+
+static void worker_delete(struct srdma_worker *worker)
+{
+	srdma_notifier_release(&worker->notifier);
+	if (worker->epoll_fd >= 0)
+		close(worker->epoll_fd);
+	if (worker->wake_fd >= 0)
+		close(worker->wake_fd);
+	pthread_mutex_destroy(&worker->mutex);
+	free(worker);
+}
+
+static int worker_new(struct srdma_server *server, struct srdma_worker **out)
+{
+	struct srdma_worker *worker = calloc(1, sizeof *worker);
+	int ret, error = 0;
+
+	if (!worker)
+		return srdma_fail(-ENOMEM, "out of memory");
+	worker->server = server;
+	worker->number = (int)server->worker_count;
+	pthread_mutex_init(&worker->mutex, NULL);
+	worker->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+	worker->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	ret = srdma_notifier_init(&worker->notifier, server->device, worker->wake_fd);
+	if (ret == 0 && (worker->epoll_fd < 0 || worker->wake_fd < 0 || add_to_epoll(worker, worker->wake_fd, worker) != 0 ||
+			 add_to_epoll(worker, worker->notifier.channel->fd, &worker->notifier) != 0))
+		error = errno;
+	if (ret == 0 && error == 0)
+		error = create_thread(worker);
+	if (error != 0)
+		ret = srdma_fail(-EAGAIN, "cannot start a worker: %s", strerror(error));
+	if (ret != 0) {
+		worker_delete(worker);
+		return ret;
+	}
+	*out = worker;
+	return 0;
+}
+
+/* ---- all of them ----------------------------------------------------------------------------------------------- */
+
+/* server->mutex is held, or no other thread runs. */
+static int add_worker(struct srdma_server *server, struct srdma_worker **out)
+{
+	struct srdma_worker **grown = realloc(server->workers, (server->worker_count + 1) * sizeof(struct srdma_worker *));
+	int ret;
+
+	if (!grown)
+		return srdma_fail(-ENOMEM, "out of memory");
+	server->workers = grown;
+	ret = worker_new(server, out);
+	if (ret == 0)
+		grown[server->worker_count++] = *out;
+	return ret;
+}
+
+static unsigned wanted_workers(const struct srdma_server *server)
+{
+	long processors = sysconf(_SC_NPROCESSORS_ONLN);
+
+	if (server->options.workers > 0)
+		return (unsigned)server->options.workers;
+	return server->options.workers < 0 ? 0 : processors > 0 ? (unsigned)processors : 1;
+}
+
+int srdma_workers_start(struct srdma_server *server)
+{
+	unsigned wanted = wanted_workers(server);
+	struct srdma_worker *worker;
+	int ret = 0;
+
+	while (ret == 0 && server->worker_count < wanted)
+		ret = add_worker(server, &worker);
+	return ret;
+}
+
+int srdma_worker_choose(struct srdma_server *server, struct srdma_worker **out)
+{
+	struct srdma_worker *least = NULL;
+	int ret = 0;
+
+	pthread_mutex_lock(&server->mutex);
+	for (unsigned i = 0; i < server->worker_count && !(least && least->load == 0); i++)
+		if (!least || server->workers[i]->load < least->load)
+			least = server->workers[i];
+	/* With a worker for each client, one that has become free is used again. */
+	if (!least || (server->options.workers < 0 && least->load > 0))
+		ret = add_worker(server, &least);
+	if (ret == 0) {
+		least->load++;
+		*out = least;
+	}
+	pthread_mutex_unlock(&server->mutex);
+	return ret;
+}
+
+void srdma_worker_leave(struct srdma_worker *worker)
+{
+	pthread_mutex_lock(&worker->server->mutex);
+	worker->load--;
+	pthread_mutex_unlock(&worker->server->mutex);
+}
+
+void srdma_worker_wake(struct srdma_worker *worker)
+{
+	uint64_t one = 1;
+
+	if (write(worker->wake_fd, &one, sizeof one) < 0)
+		srdma_log(SRDMA_LOG_ERROR, "cannot wake a worker: %s", strerror(errno));
+}
+
+void srdma_worker_give(struct srdma_worker *worker, struct srdma_client *client)
+{
+	pthread_mutex_lock(&worker->mutex);
+	client->next = worker->arrivals;
+	worker->arrivals = client;
+	pthread_mutex_unlock(&worker->mutex);
+	srdma_worker_wake(worker);
+}
+
+void srdma_workers_wake(struct srdma_server *server)
+{
+	pthread_mutex_lock(&server->mutex);
+	for (unsigned i = 0; i < server->worker_count; i++)
+		srdma_worker_wake(server->workers[i]);
+	pthread_mutex_unlock(&server->mutex);
+}
+
+void srdma_workers_stop(struct srdma_server *server)
+{
+	for (unsigned i = 0; i < server->worker_count; i++) {
+		struct srdma_worker *worker = server->workers[i];
+
+		pthread_mutex_lock(&worker->mutex);
+		worker->over = true;
+		pthread_mutex_unlock(&worker->mutex);
+		srdma_worker_wake(worker);
+		pthread_join(worker->thread, NULL);
+		worker_delete(worker);
+	}
+	free(server->workers);
+	server->workers = NULL;
+	server->worker_count = 0;
+}

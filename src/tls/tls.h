@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* One TLS channel over a non-blocking socket. */
+#ifndef SRDMA_TLS_H
+#define SRDMA_TLS_H
+
+#include "peer_names.h"
+#include "securdma.h"
+
+#include <openssl/ssl.h>
+
+/* What both ends must offer by ALPN: this protocol, and its version. */
+#define SRDMA_ALPN "securdma/1"
+
+/* ---- contexts (context.c) ---- */
+
+bool srdma_tls_context_is_server(const struct srdma_tls_context *context);
+const struct srdma_name_order *srdma_tls_context_name_order(const struct srdma_tls_context *context);
+/* When the own certificate ends, in seconds since the epoch; 0: there is none. */
+int64_t srdma_tls_context_not_after(const struct srdma_tls_context *context);
+/* A new SSL that follows the context's rules; `host` is what the client connected to. */
+int srdma_tls_context_ssl(struct srdma_tls_context *context, const char *host, SSL **out);
+
+/* ---- channels (session.c) ---- */
+
+struct srdma_tls;
+
+/* Takes the socket over, also when it fails. */
+int srdma_tls_new(struct srdma_tls_context *context, int fd, const char *host, struct srdma_tls **out);
+/* Closes the socket at once; with a close_notify when the channel is healthy. */
+void srdma_tls_delete(struct srdma_tls **tls);
+
+int srdma_tls_fd(const struct srdma_tls *tls);
+/* What poll(2) must wait for after -EAGAIN. */
+short srdma_tls_events(const struct srdma_tls *tls);
+
+/* One step; none blocks. -EAGAIN: wait and call again. */
+int srdma_tls_handshake(struct srdma_tls *tls);
+/* Number of bytes, or -EAGAIN, SRDMA_ECLOSED (close_notify), SRDMA_ELOST (end without one), SRDMA_ETLS, SRDMA_ECERT (the
+ * peer refused our certificate). */
+int srdma_tls_read(struct srdma_tls *tls, void *data, size_t size);
+int srdma_tls_write(struct srdma_tls *tls, const void *data, size_t length);
+/* A read can't go on before something is sent: poll(2) for POLLOUT, and not for POLLIN, which may be there for ever. */
+bool srdma_tls_read_needs_room(const struct srdma_tls *tls);
+/* For the callback that sees each handshake message of the peer. Those that come after the handshake (KeyUpdate) are work for this
+ * end and never for the peer: more than a few in a minute end the channel. */
+void srdma_tls_note_handshake_message(const SSL *ssl);
+bool srdma_tls_is_server(const struct srdma_tls *tls);
+/* Whether anything has come from the peer. */
+bool srdma_tls_has_received(const struct srdma_tls *tls);
+/* After a refusal: ends our side, and is 0 when the peer has read it: closing before could destroy an alert or REJECT that
+ * is still on its way. -EAGAIN: wait and call again. */
+int srdma_tls_linger(struct srdma_tls *tls);
+
+/* Key material of this session for `label` and `context`, the same at both ends. RFC 8446 7.5, RFC 5705. */
+int srdma_tls_export(const struct srdma_tls *tls, const char *label, const void *context, size_t context_length, uint8_t *out,
+		     size_t length);
+
+/* For what watches the handshake, as long as it lasts. `ssl` may be of no channel; then nothing happens. */
+/* From here on the peer may have sent so many bytes in all. */
+void srdma_tls_allow(SSL *ssl, size_t bytes);
+/* The handshake is going to fail: why. The first reason counts. */
+void srdma_tls_refuse(SSL *ssl, int error, const char *format, ...) __attribute__((format(printf, 3, 4)));
+
+const char *srdma_tls_version(const struct srdma_tls *tls);
+const char *srdma_tls_cipher(const struct srdma_tls *tls);
+/* Of the key exchange, "x25519", "X25519MLKEM768". */
+const char *srdma_tls_group(const struct srdma_tls *tls);
+/* The names in the peer's certificate; none when it showed none. Errors: -EINVAL, -ENOMEM. */
+int srdma_tls_peer_names(const struct srdma_tls *tls, struct srdma_peer_names *out);
+/* That certificate, the caller's to free; NULL: it showed none. */
+X509 *srdma_tls_peer_cert(const struct srdma_tls *tls);
+
+#endif

@@ -1,0 +1,534 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "device.h"
+
+#include "log.h"
+#include "net.h"
+#include "psn_watch.h"
+#include "sized.h"
+
+#include <errno.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+struct srdma_device {
+	atomic_uint references;
+	struct ibv_context *context;
+	char name[64];
+	uint8_t port;
+	int gid_index; /* -1: chosen per connection */
+	struct ibv_device_attr attr;
+	struct ibv_port_attr port_attr;
+	struct srdma_psn_watch sweep;
+	union ibv_gid *own; /* addresses of this network namespace when it was opened */
+	size_t own_count;
+};
+
+#define HOW_TO_GET_ONE                                                                                                 \
+	"put `uroce` before the command for a device in user space, or with an Ethernet card: modprobe rdma_rxe && rdma "  \
+	"link add rxe0 type rxe netdev eth0; `securdma doctor` tells more"
+#define UROCE_HAS_NONE "uroce is loaded and has said why it has none; `uroce --addr ADDRESS` needs an address of this machine (ip address)"
+
+/* Whoever has put it before the command already is told something else. */
+static const char *how_to_get_one(void)
+{
+	const char *preloaded = getenv("LD_PRELOAD");
+
+	return preloaded && strstr(preloaded, "liburoce") ? UROCE_HAS_NONE : HOW_TO_GET_ONE;
+}
+
+void srdma_device_options_init_sized(struct srdma_device_options *options, size_t size)
+{
+	static const struct srdma_device_options defaults = {.gid_index = -1};
+
+	srdma_sized_init(options, size, &defaults, sizeof defaults);
+}
+
+static int mtu_bytes(enum ibv_mtu mtu)
+{
+	return mtu >= IBV_MTU_256 && mtu <= IBV_MTU_4096 ? 128 << mtu : 0;
+}
+
+/* The table of a port's GIDs; one call where the kernel has it. */
+static ssize_t gid_table(struct ibv_context *context, struct ibv_gid_entry **out)
+{
+	struct ibv_device_attr attr;
+	size_t room = 0;
+	ssize_t count;
+
+	if (ibv_query_device(context, &attr) != 0)
+		return -EIO;
+	for (unsigned port = 1; port <= attr.phys_port_cnt; port++) {
+		struct ibv_port_attr port_attr;
+
+		if (ibv_query_port(context, (uint8_t)port, &port_attr) == 0 && port_attr.gid_tbl_len > 0)
+			room += (size_t)port_attr.gid_tbl_len;
+	}
+	if (room == 0)
+		return 0;
+	struct ibv_gid_entry *entries = calloc(room, sizeof *entries);
+	if (!entries)
+		return -ENOMEM;
+	count = ibv_query_gid_table(context, entries, room, 0);
+	if (count < 0) {
+		free(entries);
+		return count;
+	}
+	*out = entries;
+	return count;
+}
+
+/* ---- whose a port is ------------------------------------------------------------------------------------------- */
+
+static bool contains(const union ibv_gid *list, size_t count, const union ibv_gid *gid)
+{
+	for (size_t i = 0; i < count; i++)
+		if (memcmp(&list[i], gid, sizeof *gid) == 0)
+			return true;
+	return false;
+}
+
+/* The kernel shows devices of all network namespaces, and says nothing of whose they are: that is known by their addresses. */
+static bool is_local(struct ibv_context *context, unsigned port, uint8_t link_layer, const union ibv_gid *own, size_t own_count)
+{
+	struct ibv_gid_entry *gids = NULL;
+	ssize_t count;
+	bool found = false;
+
+	if (link_layer == IBV_LINK_LAYER_INFINIBAND)
+		return true;
+	count = gid_table(context, &gids);
+	for (ssize_t i = 0; i < count && !found; i++)
+		found = gids[i].port_num == port && contains(own, own_count, &gids[i].gid);
+	free(gids);
+	return found;
+}
+
+/* ---- listing --------------------------------------------------------------------------------------------------- */
+
+static void describe_port(struct ibv_context *context, uint8_t port, struct srdma_port_info *info)
+{
+	struct ibv_port_attr attr;
+	struct ibv_gid_entry *gids = NULL;
+	int error = ibv_query_port(context, port, &attr);
+
+	info->port = port;
+	if (error != 0) {
+		snprintf(info->error, sizeof info->error, "cannot query the port: %s", strerror(error));
+		return;
+	}
+	info->state = attr.state;
+	info->link_layer = attr.link_layer;
+	info->active_mtu = (uint32_t)mtu_bytes(attr.active_mtu);
+	info->lid = attr.lid;
+	ssize_t count = gid_table(context, &gids);
+	for (ssize_t i = 0; i < count; i++)
+		if (gids[i].port_num == port)
+			info->gid_count++;
+	free(gids);
+	size_t own_count;
+	union ibv_gid *own = srdma_net_own_addresses(&own_count);
+	info->is_local = is_local(context, port, attr.link_layer, own, own_count);
+	free(own);
+}
+
+struct port_list {
+	struct srdma_port_info *ports;
+	size_t count;
+};
+
+static struct srdma_port_info *add_port(struct port_list *list, const char *device)
+{
+	struct srdma_port_info *grown = realloc(list->ports, (list->count + 1) * sizeof *grown);
+
+	if (!grown)
+		return NULL;
+	list->ports = grown;
+	grown += list->count++;
+	memset(grown, 0, sizeof *grown);
+	snprintf(grown->device, sizeof grown->device, "%s", device);
+	return grown;
+}
+
+static int list_device(struct ibv_device *device, struct port_list *list)
+{
+	struct ibv_context *context = ibv_open_device(device);
+	struct ibv_device_attr attr;
+	struct srdma_port_info *info;
+
+	if (!context || ibv_query_device(context, &attr) != 0) {
+		int error = errno;
+
+		if (context)
+			ibv_close_device(context);
+		info = add_port(list, ibv_get_device_name(device));
+		if (!info)
+			return -ENOMEM;
+		snprintf(info->error, sizeof info->error, "cannot open the device: %s", strerror(error));
+		return 0;
+	}
+	int ret = 0;
+	for (unsigned port = 1; port <= attr.phys_port_cnt && ret == 0; port++) {
+		info = add_port(list, ibv_get_device_name(device));
+		if (info)
+			describe_port(context, (uint8_t)port, info);
+		else
+			ret = -ENOMEM;
+	}
+	ibv_close_device(context);
+	return ret;
+}
+
+/* The list in the form of the program's structure. */
+static struct srdma_port_info *resize(struct port_list *list, size_t size)
+{
+	unsigned char *out = calloc(list->count + 1, size);
+
+	for (size_t i = 0; out && i < list->count; i++)
+		srdma_sized_fill(out + i * size, size, &list->ports[i], sizeof *list->ports);
+	free(list->ports);
+	return (struct srdma_port_info *)out;
+}
+
+int srdma_device_list_sized(struct srdma_port_info **out, size_t *count, size_t size)
+{
+	struct port_list list = {0};
+	int n = 0, ret = 0;
+	struct ibv_device **devices = ibv_get_device_list(&n);
+
+	*out = NULL;
+	*count = 0;
+	if (!devices)
+		return errno == ENOSYS || errno == ENOENT
+			       ? 0
+			       : srdma_fail(-errno, "cannot list the RDMA devices: %s", strerror(errno));
+	for (int i = 0; i < n && ret == 0; i++)
+		ret = list_device(devices[i], &list);
+	ibv_free_device_list(devices);
+	if (ret != 0) {
+		free(list.ports);
+		return srdma_fail(ret, "out of memory");
+	}
+	if (list.count == 0)
+		return 0;
+	*out = resize(&list, size);
+	if (!*out)
+		return srdma_fail(-ENOMEM, "out of memory");
+	*count = list.count;
+	return 0;
+}
+
+void srdma_device_list_free(struct srdma_port_info **list)
+{
+	free(*list);
+	*list = NULL;
+}
+
+/* ---- opening --------------------------------------------------------------------------------------------------- */
+
+/* Takes the wanted port of an open device, or its first active one that is local, or its first active one. */
+static int take_port(struct srdma_device *device, uint8_t wanted, bool *local)
+{
+	unsigned first = wanted ? wanted : 1, last = wanted ? wanted : device->attr.phys_port_cnt;
+	struct ibv_port_attr attr;
+
+	*local = false;
+
+	if (wanted > device->attr.phys_port_cnt)
+		return srdma_fail(-EINVAL, "RDMA device %s has no port %u; its ports are 1 to %u", device->name, wanted,
+				  device->attr.phys_port_cnt);
+	for (unsigned port = first; port <= last; port++) {
+		int error = ibv_query_port(device->context, (uint8_t)port, &attr);
+
+		if (error != 0)
+			return srdma_fail(SRDMA_EVERBS, "cannot query port %u of %s: %s", port, device->name,
+					  strerror(error));
+		if (attr.state != IBV_PORT_ACTIVE)
+			continue;
+		*local = is_local(device->context, port, attr.link_layer, device->own, device->own_count);
+		if (device->port == 0 || *local) {
+			device->port = (uint8_t)port;
+			device->port_attr = attr;
+		}
+		if (*local)
+			break;
+	}
+	if (device->port != 0)
+		return 0;
+	return srdma_fail(-ENODEV, "RDMA device %s has no active port%s; bring its network interface up (ip link set dev NETDEV up)",
+			  device->name, wanted ? " of that number" : "");
+}
+
+static int open_one(struct ibv_device *verbs_device, const struct srdma_device_options *options, bool *local,
+		    struct srdma_device **out)
+{
+	struct srdma_device *device = calloc(1, sizeof *device);
+	int ret, error;
+
+	if (!device)
+		return srdma_fail(-ENOMEM, "out of memory");
+	atomic_init(&device->references, 1);
+	device->gid_index = options->gid_index;
+	snprintf(device->name, sizeof device->name, "%s", ibv_get_device_name(verbs_device));
+	device->context = ibv_open_device(verbs_device);
+	if (!device->context) {
+		error = errno ? errno : EIO;
+		ret = srdma_fail(error == EACCES || error == EPERM ? -EACCES : SRDMA_EVERBS,
+				 "cannot open RDMA device %s: %s; check that this user may read and write /dev/infiniband/uverbs*",
+				 device->name, strerror(error));
+		goto free_device;
+	}
+	error = ibv_query_device(device->context, &device->attr);
+	if (error != 0) {
+		ret = srdma_fail(SRDMA_EVERBS, "cannot query RDMA device %s: %s", device->name, strerror(error));
+		goto close_context;
+	}
+	device->own = srdma_net_own_addresses(&device->own_count);
+	ret = take_port(device, options->port, local);
+	if (ret == 0)
+		srdma_psn_watch_init(&device->sweep, verbs_device->ibdev_path, device->port);
+	if (ret != 0)
+		goto close_context;
+	if (device->gid_index < -1 || device->gid_index >= device->port_attr.gid_tbl_len) {
+		ret = srdma_fail(-EINVAL, "RDMA device %s, port %u has no GID index %d; its table has %d entries", device->name,
+				 device->port, device->gid_index, device->port_attr.gid_tbl_len);
+		goto close_context;
+	}
+	*out = device;
+	return 0;
+
+close_context:
+	free(device->own);
+	ibv_close_device(device->context);
+free_device:
+	free(device);
+	return ret;
+}
+
+/* One by one; the first that can be used, unless a later one is local and the first is not. */
+static int open_best(struct ibv_device **devices, int n, const struct srdma_device_options *options, int *tried, struct srdma_device **out)
+{
+	struct srdma_device *best = NULL;
+	int ret = -ENODEV;
+
+	*tried = 0;
+	for (int i = 0; i < n; i++) {
+		struct srdma_device *device = NULL;
+		bool local = false;
+		int error;
+
+		if (options->name && strcmp(options->name, ibv_get_device_name(devices[i])) != 0)
+			continue;
+		(*tried)++;
+		error = open_one(devices[i], options, &local, &device);
+		if (error != 0) {
+			ret = best ? 0 : error;
+			continue;
+		}
+		ret = 0;
+		if (best && local)
+			srdma_device_unref(&best);
+		if (!best)
+			best = device;
+		else
+			srdma_device_unref(&device);
+		if (local)
+			break;
+	}
+	*out = best;
+	return ret;
+}
+
+int srdma_device_open(const struct srdma_device_options *given, struct srdma_device **out)
+{
+	int n = 0, tried, ret;
+	struct srdma_device *device = NULL;
+	struct ibv_device **devices;
+	struct srdma_device_options options;
+
+	ret = SRDMA_SIZED_TAKE(srdma_device_options, gid_index, given, &options);
+	if (ret != 0)
+		return ret;
+	devices = ibv_get_device_list(&n);
+	if (!devices || n == 0) {
+		if (devices)
+			ibv_free_device_list(devices);
+		return srdma_fail(-ENODEV, "this machine has no RDMA device; %s", how_to_get_one());
+	}
+	ret = open_best(devices, n, &options, &tried, &device);
+	ibv_free_device_list(devices);
+	if (ret == 0)
+		*out = device;
+	if (tried == 0)
+		return srdma_fail(-ENODEV, "no RDMA device is named %s; `securdma doctor` lists them", options.name);
+	return ret;
+}
+
+struct srdma_device *srdma_device_ref(struct srdma_device *device)
+{
+	atomic_fetch_add(&device->references, 1);
+	return device;
+}
+
+void srdma_device_unref(struct srdma_device **out)
+{
+	struct srdma_device *device = *out;
+
+	*out = NULL;
+	if (!device || atomic_fetch_sub(&device->references, 1) != 1)
+		return;
+	srdma_psn_watch_release(&device->sweep);
+	free(device->own);
+	ibv_close_device(device->context);
+	free(device);
+}
+
+uint64_t srdma_device_sweeps(struct srdma_device *device)
+{
+	uint64_t packets, seen = srdma_psn_watch_look(&device->sweep, &packets);
+
+	if (packets > 0) {
+		const struct srdma_log_field fields[] = {SRDMA_FIELD_TEXT("device", device->name),
+							 SRDMA_FIELD_NUMBER("packets_per_second", packets)};
+		const struct srdma_event event = {SRDMA_LOG_WARN, "device.sweep", true, fields, 2};
+
+		srdma_log_event(&event,
+				"somebody seems to try PSNs on %s: %llu packets in a second were out of sequence or duplicates; all "
+				"connections with epochs draw new PSNs",
+				device->name, (unsigned long long)packets);
+	}
+	return seen;
+}
+
+bool srdma_device_is_of_kernel(const struct srdma_device *device)
+{
+	char path[128];
+
+	snprintf(path, sizeof path, "/sys/class/infiniband/%s", device->name);
+	return access(path, F_OK) == 0;
+}
+
+bool srdma_device_watches(const struct srdma_device *device)
+{
+	return device->sweep.fd_count > 0;
+}
+
+const char *srdma_device_name(const struct srdma_device *device)
+{
+	return device->name;
+}
+
+uint8_t srdma_device_port(const struct srdma_device *device)
+{
+	return device->port;
+}
+
+struct ibv_context *srdma_device_context(const struct srdma_device *device)
+{
+	return device->context;
+}
+
+const struct ibv_device_attr *srdma_device_attr(const struct srdma_device *device)
+{
+	return &device->attr;
+}
+
+const struct ibv_port_attr *srdma_device_port_attr(const struct srdma_device *device)
+{
+	return &device->port_attr;
+}
+
+/* ---- GIDs ------------------------------------------------------------------------------------------------------ */
+
+/* How well a GID suits a connection between these addresses; 0: not at all. `interface` is that of a link-local `local`. One that is no
+ * address of this namespace would have packets sent in another's name. */
+static int rank_gid(const struct srdma_device *device, const struct ibv_gid_entry *entry, const union ibv_gid *local,
+		    uint32_t interface, const union ibv_gid *peer)
+{
+	bool same_link = !srdma_net_gid_is_link_local(&entry->gid) || interface == 0 || entry->ndev_ifindex == interface;
+	int own = contains(device->own, device->own_count, &entry->gid) ? 3 : 0;
+
+	if (entry->gid_type != IBV_GID_TYPE_ROCE_V2)
+		return 0;
+	/* First: a balancer may reach us by the other family than its client has. */
+	if (srdma_net_gid_is_v4(&entry->gid) != srdma_net_gid_is_v4(peer))
+		return 0;
+	if (same_link && memcmp(&entry->gid, local, sizeof *local) == 0)
+		return 7;
+	if (!srdma_net_gid_is_link_local(&entry->gid))
+		return own + 2;
+	return own + (srdma_net_gid_is_link_local(peer) && same_link ? 3 : 1);
+}
+
+static int fixed_gid(const struct srdma_device *device, int index, uint8_t *gid_index, union ibv_gid *gid)
+{
+	static const union ibv_gid zero;
+
+	if (ibv_query_gid(device->context, device->port, index, gid) != 0)
+		return srdma_fail(SRDMA_EVERBS, "cannot read GID index %d of %s port %u", index, device->name, device->port);
+	if (memcmp(gid, &zero, sizeof zero) == 0 && device->port_attr.link_layer == IBV_LINK_LAYER_ETHERNET)
+		return srdma_fail(-EADDRNOTAVAIL, "GID index %d of %s port %u is empty; `securdma doctor` lists the GIDs",
+				  index, device->name, device->port);
+	*gid_index = (uint8_t)index;
+	return 0;
+}
+
+int srdma_device_choose_gid(const struct srdma_device *device, const struct sockaddr *local,
+			    const struct sockaddr *peer, uint8_t *gid_index, union ibv_gid *gid)
+{
+	union ibv_gid local_gid, peer_gid;
+	struct ibv_gid_entry *entries = NULL;
+	int best = 0;
+
+	if (device->gid_index >= 0)
+		return fixed_gid(device, device->gid_index, gid_index, gid);
+	if (device->port_attr.link_layer == IBV_LINK_LAYER_INFINIBAND)
+		return fixed_gid(device, 0, gid_index, gid);
+	if (!srdma_net_gid_of(local, &local_gid) || !srdma_net_gid_of(peer, &peer_gid))
+		return srdma_fail(-EADDRNOTAVAIL, "the TLS connection is neither over IPv4 nor over IPv6, so no GID can be chosen; give a GID index (--gid-index)");
+	ssize_t count = gid_table(device->context, &entries);
+	for (ssize_t i = 0; i < count; i++) {
+		int rank = entries[i].port_num == device->port && entries[i].gid_index <= UINT8_MAX
+				   ? rank_gid(device, &entries[i], &local_gid, srdma_net_interface(local), &peer_gid)
+				   : 0;
+
+		if (rank > best) {
+			best = rank;
+			*gid_index = (uint8_t)entries[i].gid_index;
+			*gid = entries[i].gid;
+		}
+	}
+	free(entries);
+	if (best == 0)
+		return srdma_fail(-EADDRNOTAVAIL,
+				  "%s, port %u has no RoCE v2 GID for an %s peer; give its network interface such an address (ip address add)",
+				  device->name, device->port, srdma_net_gid_is_v4(&peer_gid) ? "IPv4" : "IPv6");
+	return 0;
+}
+
+uint32_t srdma_device_gid_interface(const struct srdma_device *device, uint8_t gid_index)
+{
+	struct ibv_gid_entry *entries = NULL;
+	ssize_t count = gid_table(device->context, &entries);
+	uint32_t interface = 0;
+
+	for (ssize_t i = 0; i < count; i++)
+		if (entries[i].port_num == device->port && entries[i].gid_index == gid_index)
+			interface = entries[i].ndev_ifindex;
+	free(entries);
+	return interface;
+}
+
+bool srdma_device_has_gid(const struct srdma_device *device, const union ibv_gid *gid)
+{
+	struct ibv_gid_entry *entries = NULL;
+	ssize_t count = gid_table(device->context, &entries);
+	bool found = false;
+
+	for (ssize_t i = 0; i < count && !found; i++)
+		found = entries[i].port_num == device->port && memcmp(&entries[i].gid, gid, sizeof *gid) == 0;
+	free(entries);
+	return found;
+}

@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Watches a device's counters for a sweep: somebody who does not know the PSN of a queue pair and tries one after the other. Each
+ * packet that is ahead of the expected PSN counts as out of sequence, each that is behind as a duplicate. */
+#ifndef SRDMA_PSN_WATCH_H
+#define SRDMA_PSN_WATCH_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* Such packets in a second. Losses bring them too, a window of packets for each: thousands lost in a second. */
+#define SRDMA_PSN_WATCH_PACKETS 20000u
+#define SRDMA_PSN_WATCH_LOOK_MS 250
+
+#define SRDMA_PSN_WATCH_COUNTERS 4
+
+struct srdma_psn_watch {
+	int fds[SRDMA_PSN_WATCH_COUNTERS]; /* files of the device's counters */
+	size_t fd_count;
+	pthread_mutex_t mutex; /* guards the next two; whoever finds it taken need not look */
+	uint64_t looked;
+	uint64_t total;        /* as read then */
+	atomic_uint_fast64_t next_look;
+	atomic_uint_fast64_t seen; /* sweeps */
+};
+
+/* `path`: the device's directory (struct ibv_device.ibdev_path). A device without counters is not watched. */
+void srdma_psn_watch_init(struct srdma_psn_watch *sweep, const char *path, unsigned port);
+/* Sweeps seen so far; looks at the counters when it is time. Thread-safe. *packets: of the one seen just now, in a second; 0: none. */
+uint64_t srdma_psn_watch_look(struct srdma_psn_watch *sweep, uint64_t *packets);
+void srdma_psn_watch_release(struct srdma_psn_watch *sweep);
+
+#endif

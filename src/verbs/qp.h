@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A reliable-connected queue pair and its states. */
+#ifndef SRDMA_QP_H
+#define SRDMA_QP_H
+
+#include "securdma.h"
+
+struct srdma_qp_queues {
+	struct ibv_pd *pd;
+	struct ibv_cq *send_cq, *recv_cq;
+	uint32_t send_depth, recv_depth;
+	void *context; /* of its asynchronous events */
+};
+
+struct srdma_qp {
+	struct ibv_qp *verbs;
+	const struct srdma_device *device;
+	struct srdma_qp_options options;
+	struct srdma_qp_queues queues;
+	unsigned access;
+	uint32_t max_inline;
+};
+
+/* What one end must know of the other to receive from it. */
+struct srdma_qp_peer {
+	uint32_t qpn;
+	uint32_t psn;       /* of the peer's first packet: becomes rq_psn */
+	uint16_t lid;       /* InfiniBand alone */
+	union ibv_gid gid;
+	uint8_t gid_index;  /* this end's GID, which the peer sends to */
+	enum ibv_mtu mtu;   /* as agreed */
+	uint8_t rd_responder; /* RDMA reads of the peer's that may be outstanding here, as agreed */
+};
+
+int srdma_qp_options_check(const struct srdma_qp_options *options);
+/* The options as the device can do them: max_rd_atomic is cut to its limit, path_mtu to the port's. */
+void srdma_qp_options_fit(struct srdma_qp_options *options, const struct srdma_device *device);
+
+/* Creates the queue pair and takes it to INIT. `access` is what remote requests may do. */
+int srdma_qp_new(const struct srdma_device *device, const struct srdma_qp_options *options,
+		 const struct srdma_qp_queues *queues, unsigned access, struct srdma_qp *out);
+/* Another one of the same make, in INIT. */
+int srdma_qp_new_like(const struct srdma_qp *like, struct srdma_qp *out);
+/* To RESET, which forgets all that was queued, and to INIT again. */
+int srdma_qp_reset(struct srdma_qp *qp);
+/* INIT to RTR. */
+int srdma_qp_ready_to_receive(struct srdma_qp *qp, const struct srdma_qp_peer *peer);
+/* RTR to RTS: own PSN becomes sq_psn. */
+int srdma_qp_ready_to_send(struct srdma_qp *qp, uint32_t psn, uint8_t rd_initiator);
+/* To ERROR: all that is queued is flushed. Does nothing without a queue pair. */
+void srdma_qp_fail(struct srdma_qp *qp);
+int srdma_qp_query(const struct srdma_qp *qp, enum ibv_qp_state *state, uint32_t *rq_psn, uint32_t *sq_psn);
+void srdma_qp_release(struct srdma_qp *qp);
+
+enum ibv_mtu srdma_mtu_of_bytes(uint32_t bytes); /* the largest that is not above */
+uint32_t srdma_mtu_bytes(enum ibv_mtu mtu);
+
+#endif

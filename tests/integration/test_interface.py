@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A program and a library of different versions, and the examples as a user runs them."""
+import os
+import pathlib
+import re
+import shlex
+import subprocess
+
+import pytest
+
+from conftest import BUILD, EXAMPLES, ON_UROCE, ROOT, SCALE, UROCE_LIBRARY, Process, Server, free_port, left_out_of, run, wait_until
+
+SOURCES = pathlib.Path(ROOT, "src")
+FLAGS = ["-std=gnu11", "-O0", "-g0", "-w", "-D_GNU_SOURCE"]
+
+
+# ---- programs and libraries whose structures differ ----------------------------------------------------------------------
+
+
+def compile_with(*arguments):
+    verbs = subprocess.run(["pkg-config", "--cflags", "libibverbs"], capture_output=True, text=True, check=True).stdout
+    done = subprocess.run([*shlex.split(os.environ.get("CC", "cc")), *FLAGS, *map(str, arguments), *shlex.split(verbs)],
+                          capture_output=True, text=True, timeout=300 * SCALE)
+    assert done.returncode == 0, done.stderr
+
+
+def grow(headers, folder):
+    """Copies the headers, with four more fields at the end of each structure that begins with its size. Returns how many there are."""
+    folder.mkdir()
+    count = 0
+    for header in headers.glob("*.h"):
+        text, n = re.subn(r"^(struct \w+ \{\n\tsize_t size;.*?\n)(\};)", r"\1\tuint64_t grown[4];\n\2", header.read_text(encoding="utf-8"),
+                          flags=re.M | re.S)
+        count += n
+        (folder / header.name).write_text(text, encoding="utf-8")
+    return count
+
+
+# It compiles the library itself, without sanitizers; and the machine with the kernel's device has no compiler.
+@left_out_of("asan", "tsan", "vm")
+@pytest.mark.limit(600)
+def test_program_and_library_of_other_sizes_work_together(device, tmp_path):
+    headers = {"today": pathlib.Path(ROOT, "include"), "grown": tmp_path / "include"}
+    assert grow(headers["today"], headers["grown"]) >= 25
+    libraries = {"today": os.path.join(BUILD, "src"), "grown": tmp_path / "lib"}
+    libraries["grown"].mkdir()
+    folders = {source.parent for source in SOURCES.rglob("*.h")}
+    compile_with("-shared", "-fPIC", "-fvisibility=hidden", '-DSRDMA_VERSION="9.9.9"', f"-I{headers['grown']}", *(f"-I{f}" for f in folders),
+                 f"-Wl,--version-script={SOURCES}/libsecurdma.map", "-Wl,-soname,libsecurdma.so.0", "-Wl,-z,nodelete", *SOURCES.rglob("*.c"),
+                 "-o", libraries["grown"] / "libsecurdma.so.0", "-libverbs", "-lssl", "-lcrypto", "-lpthread")
+    for program in headers:
+        compile_with(f"-I{headers[program]}", *(["-DGROWN"] if program == "grown" else []), pathlib.Path(ROOT, "tests/integration/grown.c"), "-o",
+                     tmp_path / program, f"{BUILD}/src/libsecurdma.so", f"-Wl,-rpath-link,{BUILD}/src")
+    address, said = device.ipv4, set()
+    for program in headers:
+        for library, folder in libraries.items():
+            which = "same" if program == library else "older" if library == "today" else "newer"
+            work = tmp_path / f"{program}-{library}"
+            work.mkdir()
+            env = dict(os.environ, LD_LIBRARY_PATH=str(folder), **({"LD_PRELOAD": UROCE_LIBRARY} if ON_UROCE else {}))
+            result = run(tmp_path / program, work, address, which, env=env)
+            assert result.returncode == 0, f"{program} program, {library} library: {result.stdout}{result.stderr}"
+            said.add(result.stdout)
+    # Two libraries, and two sizes.
+    assert len(said) == 4, said
+
+
+# ---- examples --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def start():
+    processes = []
+
+    def begin(kind, *args, **more):
+        processes.append(kind(*args, **more))
+        return processes[-1]
+
+    yield begin
+    for process in processes:
+        process.close()
+
+
+def example(name):
+    return os.path.join(EXAMPLES, f"example-{name}")
+
+
+CLIENTS = [name for name in ("client", "client-cxx") if os.path.exists(example(name))]
+
+
+def run_until_it_connects(server, *args, cwd):
+    """The other end says nothing when it listens."""
+    def attempt():
+        assert server.process.poll() is None, server.log()
+        result = run(*args, cwd=cwd)
+        refused = "refused" in result.stderr
+        return None if refused else result
+
+    return wait_until(attempt, lambda: f"a connection\n{server.log()}")
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_example_client_talks_to_the_command(client, certs, device, start):
+    server = start(Server, certs, device)
+    result = run(example(client), certs.host, server.port, cwd=certs.folder)
+    assert (result.stdout, result.stderr, result.returncode) == ("echo: hello, region: world\n", "", 0)
+    server.wait_status(connected=0, accepted=1, lost=0)
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_example_server_answers_the_example_client(client, certs, device, start):
+    port = str(free_port(certs.host))
+    server = start(Process, example("server"), port, cwd=certs.folder, stdin=subprocess.PIPE)
+    result = run_until_it_connects(server, example(client), certs.host, port, cwd=certs.folder)
+    assert (result.stdout, result.stderr, result.returncode) == ("echo: hello, region: world\n", "", 0)
+    server.process.stdin.close()
+    assert server.wait() == 0, server.log()
+
+
+def test_example_raw_writes_with_a_work_request_of_its_own(certs, device, start):
+    port = str(free_port(certs.host))
+    accepting = start(Process, example("raw"), port, cwd=certs.folder)
+    result = run_until_it_connects(accepting, example("raw"), certs.host, port, cwd=certs.folder)
+    assert (result.stdout, result.stderr, result.returncode) == ("", "", 0)
+    assert accepting.wait() == 0, accepting.log()
+    assert [line for line in accepting.lines if line is not None] == ["the peer wrote: written by a work request of my own"]
+
+
+def test_examples_say_what_is_missing(certs, device, tmp_path):
+    """In a folder without certificates."""
+    for name, args in (("server", ["0"]), ("raw", ["0"]), ("client", [certs.host]), ("link", [f"{certs.host}:1"])):
+        result = run(example(name), *args, cwd=tmp_path)
+        assert result.returncode == 1 and result.stdout == "", name
+        assert re.match(rf"{name}: .*(ca|server|client)\.crt", result.stderr), result.stderr

@@ -1,0 +1,464 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A write or read is over when its bytes are where they belong, or when its connection is; from then on its memory is the
+ * program's. What peers have tried against that, one by one; test_sealed_rdma.c has any sequence of such records. */
+#include "end_rig.h"
+
+#include "log.h"
+#include "securdma_link.h"
+
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+enum { REGION = 65536 };
+
+static struct end_rig rig; /* its connection is NULL once a link has freed it */
+static char nowhere[1];
+
+/* ---- what the peer says ---------------------------------------------------------------------------------------- */
+
+struct part {
+	uint64_t offset;
+	uint32_t length;
+};
+
+static void say(const struct srdma_sealed_header *headers, unsigned count, const void *data, uint32_t length)
+{
+	uint8_t bytes[RIG_MESSAGE_SIZE];
+
+	for (unsigned i = 0; i < count; i++)
+		srdma_sealed_encode(bytes + i * SRDMA_SEALED_HEADER, &headers[i]);
+	if (length > 0)
+		memcpy(bytes + count * SRDMA_SEALED_HEADER, data, length);
+	assert_true(rig_deliver(&rig, RIG_CONTROL, bytes, count * SRDMA_SEALED_HEADER + length));
+}
+
+/* Answers, in one record, that are to be pulled. Each lies in the peer's ring behind the one before. */
+static void answer(struct srdma_sealed_ring *ring, const struct part *parts, unsigned count, char letter)
+{
+	struct srdma_sealed_header headers[SRDMA_SEALED_BATCH];
+	uint8_t bytes[SRDMA_SEALED_HEADER];
+	char text[4096];
+	uint32_t at;
+
+	memset(text, letter, sizeof text);
+	for (unsigned i = 0; i < count; i++) {
+		srdma_sealed_ring_take(ring, parts[i].length, &at);
+		headers[i] = (struct srdma_sealed_header){.type = SRDMA_SEALED_ANSWER, .length = parts[i].length, .offset = parts[i].offset, .address = at, .rkey = RIG_KEY};
+		srdma_sealed_encode(bytes, &headers[i]);
+		assert_int_equal(srdma_sealer_seal(rig.chunks_out, bytes, sizeof bytes, text, parts[i].length, rig.staging + at), 0);
+	}
+	say(headers, count, NULL, 0);
+}
+
+static void answer_within(uint64_t offset, const char *data, uint32_t length)
+{
+	const struct srdma_sealed_header header = {.type = SRDMA_SEALED_ANSWER, .within = true, .length = length, .offset = offset};
+
+	say(&header, 1, data, length);
+}
+
+static void let_device_work(void)
+{
+	while (rig_execute(&rig))
+		;
+	rig_settle(&rig);
+}
+
+/* ---- what the program does ------------------------------------------------------------------------------------- */
+
+static char *map_page(void)
+{
+	char *page = mmap(NULL, (size_t)sysconf(_SC_PAGESIZE), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	assert_true(page != MAP_FAILED);
+	return page;
+}
+
+/* Whoever touches it now is caught by the kernel. */
+static void unmap_page(char *page)
+{
+	assert_int_equal(munmap(page, (size_t)sysconf(_SC_PAGESIZE)), 0);
+}
+
+static struct srdma_buffer *post_read(char *memory, size_t length, uint64_t cookie)
+{
+	struct srdma_buffer *buffer;
+
+	assert_int_equal(srdma_buffer_new(rig.conn, memory, length, &buffer), 0);
+	assert_int_equal(srdma_conn_post_read(rig.conn, buffer, 0, length, 0, cookie), 0);
+	return buffer;
+}
+
+static void expect_completions(unsigned count, uint64_t first)
+{
+	uint64_t cookies[RIG_RDMA_DEPTH];
+
+	assert_int_equal(rig.conn->stream.done_count, count);
+	if (count > 0)
+		assert_int_equal(srdma_conn_complete(rig.conn, cookies, RIG_RDMA_DEPTH, 0), count);
+	for (unsigned i = 0; i < count; i++)
+		assert_int_equal(cookies[i], first + i);
+}
+
+static int start(void **state)
+{
+	(void)state;
+	rig_new(&rig, REGION, REGION);
+	return 0;
+}
+
+static int stop(void **state)
+{
+	(void)state;
+	rig_delete(&rig);
+	return 0;
+}
+
+/* ---- complete, or not ------------------------------------------------------------------------------------------ */
+
+static void read_is_not_complete_by_answers_of_no_bytes(void **state)
+{
+	static const struct part nothing[SRDMA_SEALED_BATCH] = {{0, 0}}, last[] = {{0, 0}, {0, 17}};
+	struct srdma_sealed_ring ring = {0};
+	char *memory = map_page();
+	struct srdma_buffer *buffer = post_read(memory, 17, 1);
+
+	(void)state;
+	/* Sixteen, which count for as many bytes; then one more, and all seventeen bytes behind it. */
+	answer(&ring, nothing, 8, 0);
+	answer(&ring, nothing, 8, 0);
+	answer(&ring, last, 2, 'x');
+	rig_settle(&rig);
+	let_device_work();
+	assert_int_equal(rig.conn->status, SRDMA_EPROTOCOL);
+	expect_completions(0, 0);
+	srdma_buffer_free(&buffer);
+	unmap_page(memory);
+	srdma_stream_poll_receives(&rig.conn->stream);
+	rig_settle(&rig);
+}
+
+static void read_is_not_complete_by_an_answer_of_no_bytes_within_its_record(void **state)
+{
+	char byte = 'u';
+	struct srdma_buffer *buffer = post_read(&byte, 1, 1);
+
+	(void)state;
+	answer_within(0, NULL, 0);
+	rig_settle(&rig);
+	assert_int_equal(rig.conn->status, SRDMA_EPROTOCOL);
+	expect_completions(0, 0);
+	assert_int_equal(byte, 'u');
+	srdma_buffer_free(&buffer);
+}
+
+/* The account of one that is over is nobody else's. */
+static void read_of_no_bytes_is_answered_once(void **state)
+{
+	static const struct part twice[] = {{0, 0}, {0, 0}, {0, 0}};
+	struct srdma_sealed_ring ring = {0};
+	struct srdma_buffer *buffer = post_read(nowhere, 0, 1);
+
+	(void)state;
+	answer(&ring, twice, 3, 0);
+	rig_settle(&rig);
+	assert_int_equal(rig.conn->status, SRDMA_EPROTOCOL);
+	expect_completions(0, 0);
+	srdma_buffer_free(&buffer);
+}
+
+static void read_of_no_bytes_may_be_answered_with_others(void **state)
+{
+	static const struct part parts[] = {{0, 0}, {0, 2}, {2, 1}}, rest[] = {{0, 3}, {3, 1}};
+	struct srdma_sealed_ring ring = {0};
+	char first[4] = "...", last[5] = "....";
+	struct srdma_buffer *buffers[] = {post_read(nowhere, 0, 1), post_read(first, 3, 2), post_read(last, 4, 3)};
+
+	(void)state;
+	let_device_work();
+	answer(&ring, parts, 3, 'x');
+	rig_settle(&rig);
+	let_device_work();
+	answer(&ring, rest, 2, 'x');
+	rig_settle(&rig);
+	let_device_work();
+	assert_int_equal(rig.conn->status, 0);
+	expect_completions(3, 1);
+	assert_string_equal(first, "xxx");
+	assert_string_equal(last, "xxxx");
+	for (unsigned i = 0; i < 3; i++)
+		srdma_buffer_free(&buffers[i]);
+}
+
+static void after_a_breach_nothing_is_executed(void **state)
+{
+	static const struct srdma_sealed_header read_nothing = {.type = SRDMA_SEALED_READ};
+	char byte = 'u';
+	struct srdma_buffer *buffer = post_read(&byte, 1, 1);
+
+	(void)state;
+	/* The sixteenth is the last one of a look at the device: the good one behind it is still there. */
+	for (unsigned i = 0; i < 15; i++)
+		say(&read_nothing, 1, NULL, 0);
+	answer_within(5, "x", 1);
+	answer_within(0, "x", 1);
+	rig_settle(&rig);
+	assert_int_equal(rig.conn->status, SRDMA_EPROTOCOL);
+	srdma_stream_poll_receives(&rig.conn->stream);
+	assert_int_equal(byte, 'u');
+	srdma_buffer_free(&buffer);
+}
+
+/* ---- the end --------------------------------------------------------------------------------------------------- */
+
+static void time_out(void)
+{
+	srdma_conn_end(rig.conn, srdma_fail(-ETIMEDOUT, "nothing came in time"));
+}
+
+static void lose(void)
+{
+	rig.tls = SRDMA_ECLOSED;
+	srdma_conn_progress(rig.conn, true);
+}
+
+static void fail_device(void)
+{
+	atomic_store(&rig.conn->device_event, IBV_EVENT_DEVICE_FATAL + 1);
+	rig.tls = SRDMA_ECLOSED;
+	/* What has come is not seen before the event is: the next look at the device is after it. */
+	rig.received.count = 0;
+	srdma_conn_progress(rig.conn, false);
+}
+
+/* An answer has come, nobody has looked, and the connection ends; the caller takes its memory back. */
+static void nothing_is_written_after(void (*end)(void))
+{
+	char *memory = map_page();
+	struct srdma_buffer *buffer = post_read(memory, 5, 1);
+	unsigned unread;
+
+	let_device_work();
+	answer_within(0, "LATE!", 5);
+	unread = rig.received.count;
+	end();
+	assert_int_not_equal(rig.conn->status, 0);
+	assert_int_equal(rig.late_looks, 0);
+	srdma_buffer_free(&buffer);
+	unmap_page(memory);
+	rig.received.count += rig.received.count < unread ? unread : 0;
+	srdma_stream_poll_receives(&rig.conn->stream);
+	let_device_work();
+	expect_completions(0, 0);
+}
+
+static void answer_that_comes_with_a_time_out_is_not_taken(void **state)
+{
+	(void)state;
+	nothing_is_written_after(time_out);
+}
+
+static void answer_that_comes_with_the_loss_is_not_taken(void **state)
+{
+	(void)state;
+	nothing_is_written_after(lose);
+}
+
+static void after_a_failure_of_the_device_no_frame_is_taken(void **state)
+{
+	(void)state;
+	nothing_is_written_after(fail_device);
+}
+
+/* What is on its way from the peer's ring when the caller gives up. */
+static void pull_that_is_under_way_at_the_end_goes_nowhere(void **state)
+{
+	static const struct part whole = {0, 4096};
+	struct srdma_sealed_ring ring = {0};
+	char *memory = map_page();
+	struct srdma_buffer *buffer = post_read(memory, 4096, 1);
+
+	(void)state;
+	let_device_work();
+	answer(&ring, &whole, 1, 'x');
+	rig_settle(&rig);
+	while (rig_execute(&rig))
+		;
+	time_out();
+	srdma_buffer_free(&buffer);
+	unmap_page(memory);
+	srdma_stream_poll(&rig.conn->stream);
+	srdma_sealed_rdma_step(&rig.conn->sealed_rdma);
+	rig_settle(&rig);
+	expect_completions(0, 0);
+}
+
+static void deleting_a_buffer_in_use_ends_the_connection(void **state)
+{
+	char *memory = map_page();
+	struct srdma_buffer *buffer = post_read(memory, 5, 1);
+
+	(void)state;
+	let_device_work();
+	answer_within(0, "LATE!", 5);
+	srdma_buffer_free(&buffer);
+	unmap_page(memory);
+	assert_int_equal(rig.conn->status, -EINVAL);
+	srdma_stream_poll_receives(&rig.conn->stream);
+	rig_settle(&rig);
+}
+
+static void deleting_another_buffer_of_the_same_memory_ends_nothing(void **state)
+{
+	char byte = 'u';
+	struct srdma_buffer *buffer = post_read(&byte, 1, 1), *other;
+
+	(void)state;
+	assert_int_equal(srdma_buffer_new(rig.conn, &byte, 1, &other), 0);
+	srdma_buffer_free(&other);
+	assert_int_equal(rig.conn->status, 0);
+	answer_within(0, "x", 1);
+	rig_settle(&rig);
+	expect_completions(1, 1);
+	srdma_buffer_free(&buffer);
+	assert_int_equal(rig.conn->status, 0);
+}
+
+static void buffer_outlives_its_connection(void **state)
+{
+	struct srdma_buffer *buffer, *other;
+
+	(void)state;
+	assert_int_equal(srdma_buffer_new(rig.conn, NULL, 5000, &buffer), 0);
+	assert_int_equal(srdma_buffer_new(rig.conn, NULL, 5000, &other), 0);
+	rig_delete(&rig);
+	memset(srdma_buffer_data(buffer), 'x', 5000);
+	rig_new(&rig, REGION, REGION);
+	assert_int_equal(srdma_conn_post_read(rig.conn, buffer, 0, 1, 0, 1), -EINVAL);
+	srdma_buffer_free(&buffer);
+	srdma_buffer_free(&other);
+}
+
+/* ---- a link ---------------------------------------------------------------------------------------------------- */
+
+static bool connects;
+
+int __wrap_srdma_conn_connect(const char *host, const char *port, struct srdma_tls_context *context, struct srdma_device *device,
+			      const struct srdma_conn_options *options, struct srdma_conn **out);
+int __wrap_srdma_conn_share_wake(struct srdma_conn *conn, int fd);
+struct srdma_tls_context *__wrap_srdma_tls_context_ref(struct srdma_tls_context *context);
+struct srdma_device *__wrap_srdma_device_ref(struct srdma_device *device);
+void __wrap_srdma_conn_get_info_sized(const struct srdma_conn *conn, struct srdma_conn_info *info, size_t size);
+
+/* The rig's, once. */
+int __wrap_srdma_conn_connect(const char *host, const char *port, struct srdma_tls_context *context, struct srdma_device *device,
+			      const struct srdma_conn_options *options, struct srdma_conn **out)
+{
+	(void)host, (void)port, (void)context, (void)device, (void)options;
+	if (!connects)
+		return srdma_fail(-ECONNREFUSED, "nobody is there");
+	connects = false;
+	*out = rig.conn;
+	return 0;
+}
+
+int __wrap_srdma_conn_share_wake(struct srdma_conn *conn, int fd)
+{
+	(void)conn, (void)fd;
+	return 0;
+}
+
+/* There is none. */
+struct srdma_tls_context *__wrap_srdma_tls_context_ref(struct srdma_tls_context *context)
+{
+	return context;
+}
+
+struct srdma_device *__wrap_srdma_device_ref(struct srdma_device *device)
+{
+	return device;
+}
+
+void __wrap_srdma_conn_get_info_sized(const struct srdma_conn *conn, struct srdma_conn_info *info, size_t size)
+{
+	assert_int_equal(size, sizeof *info);
+	*info = (struct srdma_conn_info){0};
+	srdma_conn_read_counters(conn, info);
+}
+
+static struct srdma_link *make_link(void)
+{
+	struct srdma_endpoint endpoint = {sizeof endpoint, "nowhere", "1"};
+	struct srdma_link_options options;
+	struct srdma_link *link;
+
+	srdma_link_options_init(&options);
+	options.endpoints = &endpoint;
+	options.endpoint_count = 1;
+	options.reconnect_ms = options.pause_min_ms = options.pause_max_ms = 1;
+	connects = true;
+	assert_int_equal(srdma_link_connect(&options, NULL, NULL, &link), 0);
+	return link;
+}
+
+/* The link looks at what came with the end, for the messages in it. */
+static void link_keeps_messages_and_executes_nothing(void **state)
+{
+	struct srdma_link *link = make_link();
+	char *memory = map_page(), text[16];
+	struct srdma_buffer *buffer = post_read(memory, 5, 1);
+	size_t length;
+
+	(void)state;
+	let_device_work();
+	assert_true(rig_deliver(&rig, RIG_MESSAGE, "before", 6));
+	answer_within(0, "LATE!", 5);
+	assert_true(rig_deliver(&rig, RIG_MESSAGE, "behind", 6));
+	lose();
+	srdma_buffer_free(&buffer);
+	unmap_page(memory);
+	assert_int_equal(srdma_link_recv(link, text, sizeof text, &length, 1000), 0);
+	assert_true(length == 6 && memcmp(text, "before", 6) == 0);
+	assert_null(srdma_link_conn(link)); /* and nobody answers any more */
+	assert_int_equal(srdma_link_recv(link, text, sizeof text, &length, 1000), 0);
+	assert_true(length == 6 && memcmp(text, "behind", 6) == 0);
+	srdma_link_free(&link);
+	rig.conn = NULL;
+}
+
+static void say_nothing(const struct srdma_log_record *record, void *arg)
+{
+	(void)record, (void)arg;
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, start, stop)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		TEST(read_is_not_complete_by_answers_of_no_bytes),
+		TEST(read_is_not_complete_by_an_answer_of_no_bytes_within_its_record),
+		TEST(read_of_no_bytes_is_answered_once),
+		TEST(read_of_no_bytes_may_be_answered_with_others),
+		TEST(after_a_breach_nothing_is_executed),
+		TEST(answer_that_comes_with_a_time_out_is_not_taken),
+		TEST(answer_that_comes_with_the_loss_is_not_taken),
+		TEST(after_a_failure_of_the_device_no_frame_is_taken),
+		TEST(pull_that_is_under_way_at_the_end_goes_nowhere),
+		TEST(deleting_a_buffer_in_use_ends_the_connection),
+		TEST(deleting_another_buffer_of_the_same_memory_ends_nothing),
+		TEST(buffer_outlives_its_connection),
+		TEST(link_keeps_messages_and_executes_nothing),
+	};
+
+	srdma_log_set(SRDMA_LOG_ERROR, say_nothing, NULL);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

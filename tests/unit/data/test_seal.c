@@ -1,0 +1,680 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The source itself is compiled in: the published vectors name key and nonce, which a record's caller never sees, and the last
+ * number of 2^48 is out of reach. Linked with --wrap for OpenSSL's calls that start and end a record: they are watched, and
+ * made to fail. */
+#include "../../../src/data/seal.c"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#define PER_KEY     (1ull << SRDMA_SEAL_UPDATE_SHIFT)
+#define USES_MAX    (3u << SRDMA_SEAL_UPDATE_SHIFT)
+#define HEADER      "header"
+#define HEADER_SIZE 6u
+
+/* The key and nonce of each record that was begun. */
+struct use {
+	uint8_t key[KEY_SIZE], nonce[IV_SIZE];
+};
+
+static struct {
+	struct use *uses;
+	size_t count;
+	uint8_t key[KEY_SIZE];
+} watch;
+static int contexts; /* alive */
+static bool fail_final, fail_key;
+
+int __real_EVP_CipherInit_ex(EVP_CIPHER_CTX *c, const EVP_CIPHER *cipher, ENGINE *e, const unsigned char *key,
+			     const unsigned char *iv, int enc);
+int __wrap_EVP_CipherInit_ex(EVP_CIPHER_CTX *c, const EVP_CIPHER *cipher, ENGINE *e, const unsigned char *key,
+			     const unsigned char *iv, int enc);
+int __real_EVP_CipherFinal_ex(EVP_CIPHER_CTX *c, unsigned char *out, int *n);
+int __wrap_EVP_CipherFinal_ex(EVP_CIPHER_CTX *c, unsigned char *out, int *n);
+EVP_CIPHER_CTX *__real_EVP_CIPHER_CTX_new(void);
+EVP_CIPHER_CTX *__wrap_EVP_CIPHER_CTX_new(void);
+void __real_EVP_CIPHER_CTX_free(EVP_CIPHER_CTX *c);
+void __wrap_EVP_CIPHER_CTX_free(EVP_CIPHER_CTX *c);
+
+int __wrap_EVP_CipherInit_ex(EVP_CIPHER_CTX *c, const EVP_CIPHER *cipher, ENGINE *e, const unsigned char *key,
+			     const unsigned char *iv, int enc)
+{
+	if (key && fail_key)
+		return 0;
+	if (watch.uses && key)
+		memcpy(watch.key, key, KEY_SIZE);
+	if (watch.uses && iv && watch.count < USES_MAX) {
+		struct use *use = &watch.uses[watch.count++];
+
+		memcpy(use->key, watch.key, KEY_SIZE);
+		memcpy(use->nonce, iv, IV_SIZE);
+	}
+	return __real_EVP_CipherInit_ex(c, cipher, e, key, iv, enc);
+}
+
+int __wrap_EVP_CipherFinal_ex(EVP_CIPHER_CTX *c, unsigned char *out, int *n)
+{
+	return fail_final ? 0 : __real_EVP_CipherFinal_ex(c, out, n);
+}
+
+EVP_CIPHER_CTX *__wrap_EVP_CIPHER_CTX_new(void)
+{
+	contexts++;
+	return __real_EVP_CIPHER_CTX_new();
+}
+
+void __wrap_EVP_CIPHER_CTX_free(EVP_CIPHER_CTX *c)
+{
+	contexts -= c != NULL;
+	__real_EVP_CIPHER_CTX_free(c);
+}
+
+/* ---- both ends of a stream ------------------------------------------------------------------------------------- */
+
+static const enum srdma_cipher ciphers[] = {SRDMA_CIPHER_AES_256_GCM, SRDMA_CIPHER_CHACHA20_POLY1305};
+#define EACH_CIPHER(c) for (const enum srdma_cipher *c = ciphers; c < ciphers + 2; c++)
+
+struct stream {
+	struct srdma_sealer *sealer;
+	struct srdma_opener *opener;
+};
+
+static struct stream stream_of(enum srdma_cipher cipher)
+{
+	uint8_t secret[SRDMA_SEAL_SECRET];
+	struct stream s;
+
+	for (unsigned i = 0; i < sizeof secret; i++)
+		secret[i] = (uint8_t)i;
+	assert_int_equal(srdma_sealer_new(cipher, secret, &s.sealer), 0);
+	assert_int_equal(srdma_opener_new(cipher, secret, &s.opener), 0);
+	return s;
+}
+
+static void end(struct stream *s)
+{
+	srdma_sealer_delete(&s->sealer);
+	srdma_opener_delete(&s->opener);
+	assert_null(s->sealer);
+	assert_null(s->opener);
+	assert_int_equal(contexts, 0);
+}
+
+static void seal(struct stream *s, const void *data, size_t length, void *out)
+{
+	assert_int_equal(srdma_sealer_seal(s->sealer, HEADER, HEADER_SIZE, data, length, out), 0);
+}
+
+static int try_to_open(struct stream *s, uint64_t number, const void *sealed, size_t sealed_length, void *out)
+{
+	return srdma_opener_open(s->opener, number, HEADER, HEADER_SIZE, sealed, sealed_length, out);
+}
+
+/* The sealer goes on with this number, in this generation or the next. */
+static void skip_to(struct stream *s, uint64_t number)
+{
+	assert_true(number >> SRDMA_SEAL_UPDATE_SHIFT <= s->sealer->key.generation + 1);
+	s->sealer->next = number;
+}
+
+/* A record with one byte of data. */
+enum { SHORT = 1 + SRDMA_SEAL_OVERHEAD };
+static void seal_short(struct stream *s, uint64_t number, uint8_t record[SHORT])
+{
+	skip_to(s, number);
+	seal(s, "x", 1, record);
+}
+
+static int try_short(struct stream *s, uint64_t number, const uint8_t record[SHORT])
+{
+	uint8_t out = 0;
+	int ret = try_to_open(s, number, record, SHORT, &out);
+
+	assert_int_equal(out, ret == 0 ? 'x' : 0);
+	return ret;
+}
+
+static void from_hex(const char *hex, uint8_t *out)
+{
+	for (; *hex; hex += 2, out++) {
+		char digits[3] = {hex[0], hex[1], 0};
+
+		*out = (uint8_t)strtoul(digits, NULL, 16);
+	}
+}
+
+/* ---- published vectors ----------------------------------------------------------------------------------------- */
+
+static void hkdf_expand_agrees_with_rfc_5869(void **state)
+{
+	uint8_t prk[32], okm[42], expected[42];
+
+	(void)state;
+	from_hex("077709362c2e32df0ddc3f0dc47bba6390b6c73bb50f9c3122ec844ad7c2b3e5", prk);
+	from_hex("3cb25f25faacd57a90434f64d0362f2a2d2d0a90cf1a5a4c5db02d56ecc4c5bf34007208d5b887185865", expected);
+	assert_true(expand(prk, "\xf0\xf1\xf2\xf3\xf4\xf5\xf6\xf7\xf8\xf9", okm, sizeof okm));
+	assert_memory_equal(okm, expected, sizeof okm);
+}
+
+/* Number 0 leaves the iv as it is. */
+static void check_vector(enum srdma_cipher cipher, const char *key, const char *nonce, const char *header, const char *plain,
+			 const char *sealed)
+{
+	uint8_t k[32], h[64], p[128], expected[144], out[144], back[128];
+	size_t length = strlen(plain) / 2, header_length = strlen(header) / 2;
+
+	from_hex(key, k);
+	from_hex(header, h);
+	from_hex(plain, p);
+	from_hex(sealed, expected);
+	for (int sealing = 1; sealing >= 0; sealing--) {
+		EVP_CIPHER *algorithm = EVP_CIPHER_fetch(NULL, srdma_cipher_name(cipher), NULL);
+		struct key one = {.context = EVP_CIPHER_CTX_new()};
+
+		from_hex(nonce, one.iv);
+		assert_int_equal(EVP_CipherInit_ex(one.context, algorithm, NULL, k, NULL, sealing), 1);
+		if (sealing) {
+			assert_true(feed(&one, 0, h, header_length, p, length, out) && finish_sealing(&one, out + length));
+			assert_memory_equal(out, expected, length + SRDMA_SEAL_OVERHEAD);
+		} else {
+			assert_true(feed(&one, 0, h, header_length, out, length, back) && finish_opening(&one, out + length));
+			assert_memory_equal(back, p, length);
+		}
+		drop_key(&one);
+		EVP_CIPHER_free(algorithm);
+	}
+}
+
+static void aes_256_gcm_agrees_with_nists_vectors(void **state)
+{
+	(void)state;
+	/* Test cases 13, 14 and 16 of the GCM specification. */
+	check_vector(SRDMA_CIPHER_AES_256_GCM, "0000000000000000000000000000000000000000000000000000000000000000",
+		     "000000000000000000000000", "", "", "530f8afbc74536b9a963b4f1c4cb738b");
+	check_vector(SRDMA_CIPHER_AES_256_GCM, "0000000000000000000000000000000000000000000000000000000000000000",
+		     "000000000000000000000000", "", "00000000000000000000000000000000",
+		     "cea7403d4d606b6e074ec5d3baf39d18d0d1c8a799996bf0265b98b5d48ab919");
+	check_vector(SRDMA_CIPHER_AES_256_GCM, "feffe9928665731c6d6a8f9467308308feffe9928665731c6d6a8f9467308308",
+		     "cafebabefacedbaddecaf888", "feedfacedeadbeeffeedfacedeadbeefabaddad2",
+		     "d9313225f88406e5a55909c5aff5269a86a7a9531534f7da2e4c303d8a318a72"
+		     "1c3c0c95956809532fcf0e2449a6b525b16aedf5aa0de657ba637b39",
+		     "522dc1f099567d07f47f37a32a84427d643a8cdcbfe5c0c97598a2bd2555d1aa"
+		     "8cb08e48590dbb3da7b08b1056828838c5f61e6393ba7a0abcc9f66276fc6ece0f4e1768cddf8853bb2d551b");
+}
+
+static void chacha20_poly1305_agrees_with_rfc_8439(void **state)
+{
+	(void)state;
+	check_vector(SRDMA_CIPHER_CHACHA20_POLY1305, "808182838485868788898a8b8c8d8e8f909192939495969798999a9b9c9d9e9f",
+		     "070000004041424344454647", "50515253c0c1c2c3c4c5c6c7",
+		     "4c616469657320616e642047656e746c656d656e206f662074686520636c6173"
+		     "73206f66202739393a204966204920636f756c64206f6666657220796f75206f"
+		     "6e6c79206f6e652074697020666f7220746865206675747572652c2073756e73"
+		     "637265656e20776f756c642062652069742e",
+		     "d31a8d34648e60db7b86afbc53ef7ec2a4aded51296e08fea9e2b5a736ee62d6"
+		     "3dbea45e8ca9671282fafb69da92728b1a71de0a9e060b2905d6a5b67ecd3b36"
+		     "92ddbd7f2d778b8c9803aee328091b58fab324e4fad675945585808b4831d7bc"
+		     "3ff4def08e4b7a9de576d26586cec64b61161ae10b594f09e26a7e902ecbd0600691");
+}
+
+/* Made by Python's hmac and cryptography, not by this code, from the secret 00 01 .. 1f. If these bytes change, so does what
+ * goes over the wire. */
+static void records_have_the_recorded_bytes(void **state)
+{
+	static const struct {
+		enum srdma_cipher cipher;
+		uint64_t number;
+		const char *record;
+	} golden[] = {
+		{SRDMA_CIPHER_AES_256_GCM, 0, "753ccebe169074af06e426e4ffc1b76840fa292e13cac91e"},
+		{SRDMA_CIPHER_AES_256_GCM, 5, "d34fdaaa30877e4f7c0674958de5bc52409db69603ebc40f"},
+		{SRDMA_CIPHER_AES_256_GCM, PER_KEY, "2d0c59bddbed88f5e99a1be16cedeba43df658b057f034bb"},
+		{SRDMA_CIPHER_AES_256_GCM, 2 * PER_KEY + 1, "3fa25b72a983bb46692640c2a576b41b3c708d9ab45e5670"},
+		{SRDMA_CIPHER_CHACHA20_POLY1305, 0, "ec9cdd15bf7aa2ad050ab7c858396469d02da0b2822af0e5"},
+		{SRDMA_CIPHER_CHACHA20_POLY1305, 5, "6859a2e48384aa01e7e1643778c5419cd27569113c35de95"},
+		{SRDMA_CIPHER_CHACHA20_POLY1305, PER_KEY, "5ac22232a5abd88ca44814507b3d2caa138b5bc972b6ee1b"},
+		{SRDMA_CIPHER_CHACHA20_POLY1305, 2 * PER_KEY + 1, "0d4d3702b82faa6a5c0d47bfdad64412098edc49c94cfe7d"},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof golden / sizeof *golden; i++) {
+		struct stream s = stream_of(golden[i].cipher);
+		uint8_t expected[8 + SRDMA_SEAL_OVERHEAD], record[sizeof expected], step[SHORT];
+
+		for (uint64_t key = PER_KEY; key <= golden[i].number; key += PER_KEY) /* it turns one key at a time */
+			seal_short(&s, key, step);
+		skip_to(&s, golden[i].number);
+		seal(&s, "securdma", 8, record);
+		from_hex(golden[i].record, expected);
+		assert_memory_equal(record, expected, sizeof expected);
+		end(&s);
+	}
+}
+
+/* ---- what opens, and what does not ----------------------------------------------------------------------------- */
+
+static void records_of_every_length_are_opened_in_place_too(void **state)
+{
+	static const size_t lengths[] = {0, 1, 15, 16, 17, 64, 4096, 65536, 1u << 20, SRDMA_SEAL_MAX};
+	static uint8_t data[SRDMA_SEAL_MAX], record[SRDMA_SEAL_MAX + SRDMA_SEAL_OVERHEAD];
+
+	(void)state;
+	for (size_t i = 0; i < sizeof data; i++)
+		data[i] = (uint8_t)(i * 7 + i / 256);
+	EACH_CIPHER(c) {
+		struct stream s = stream_of(*c);
+
+		for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
+			size_t length = lengths[i];
+
+			assert_true(srdma_sealer_next(s.sealer) == i);
+			memcpy(record, data, length);
+			seal(&s, record, length, record);
+			assert_true(length < 16 || memcmp(record, data, length) != 0);
+			assert_int_equal(try_to_open(&s, i, record, length + SRDMA_SEAL_OVERHEAD, record), 0);
+			assert_memory_equal(record, data, length);
+		}
+		end(&s);
+	}
+}
+
+/* Fails, and leaves nothing of the data behind. */
+static void assert_refused(struct stream *s, uint64_t number, const uint8_t *header, size_t header_length, const uint8_t *sealed,
+			   size_t length)
+{
+	static const uint8_t wiped[256];
+	uint8_t out[256];
+
+	memset(out, 0xa5, sizeof out);
+	assert_int_equal(srdma_opener_open(s->opener, number, header, header_length, sealed, length, out), SRDMA_ESEAL);
+	if (length > SRDMA_SEAL_OVERHEAD)
+		assert_memory_equal(out, wiped, length - SRDMA_SEAL_OVERHEAD);
+	assert_int_equal(out[length > SRDMA_SEAL_OVERHEAD ? length - SRDMA_SEAL_OVERHEAD : 0], 0xa5);
+}
+
+static void any_change_of_a_record_is_seen_and_its_output_wiped(void **state)
+{
+	uint8_t record[100 + SRDMA_SEAL_OVERHEAD], header[HEADER_SIZE + 1] = HEADER, data[100];
+
+	(void)state;
+	memset(data, 0x5a, sizeof data);
+	EACH_CIPHER(c) {
+		struct stream s = stream_of(*c);
+
+		seal(&s, data, sizeof data, record);
+		for (unsigned bit = 0; bit < 8 * sizeof record; bit++) {
+			record[bit / 8] ^= (uint8_t)(1u << bit % 8);
+			assert_refused(&s, 0, header, HEADER_SIZE, record, sizeof record);
+			record[bit / 8] ^= (uint8_t)(1u << bit % 8);
+		}
+		for (unsigned bit = 0; bit < 8 * HEADER_SIZE; bit++) {
+			header[bit / 8] ^= (uint8_t)(1u << bit % 8);
+			assert_refused(&s, 0, header, HEADER_SIZE, record, sizeof record);
+			header[bit / 8] ^= (uint8_t)(1u << bit % 8);
+		}
+		for (size_t length = 0; length < sizeof record; length++) {
+			/* In a block of its own length, so that a sanitizer sees a read past the end. */
+			uint8_t *cut = malloc(length ? length : 1);
+
+			assert_non_null(cut);
+			memcpy(cut, record, length);
+			assert_refused(&s, 0, header, HEADER_SIZE, cut, length);
+			free(cut);
+		}
+		for (size_t length = 0; length < HEADER_SIZE; length++)
+			assert_refused(&s, 0, header, length, record, sizeof record);
+		assert_refused(&s, 0, header, HEADER_SIZE + 1, record, sizeof record);
+		assert_int_equal(try_to_open(&s, 0, record, sizeof record, data), 0);
+		end(&s);
+	}
+}
+
+static void record_under_another_number_is_refused(void **state)
+{
+	static const uint64_t others[] = {1, 2, PER_KEY - 1, PER_KEY, 2 * PER_KEY, 1ull << 32, 1ull << 48, 1ull << 63, UINT64_MAX};
+
+	(void)state;
+	EACH_CIPHER(c) {
+		struct stream s = stream_of(*c);
+		uint8_t record[SHORT];
+
+		seal_short(&s, 0, record);
+		for (size_t i = 0; i < sizeof others / sizeof *others; i++)
+			assert_refused(&s, others[i], (const uint8_t *)HEADER, HEADER_SIZE, record, sizeof record);
+		assert_int_equal(try_short(&s, 0, record), 0);
+		end(&s);
+	}
+}
+
+static void another_secret_or_cipher_opens_nothing(void **state)
+{
+	struct stream s = stream_of(SRDMA_CIPHER_AES_256_GCM), other = stream_of(SRDMA_CIPHER_CHACHA20_POLY1305);
+	uint8_t secret[SRDMA_SEAL_SECRET] = {0}, record[SHORT];
+
+	(void)state;
+	seal_short(&s, 0, record);
+	assert_int_equal(try_short(&other, 0, record), SRDMA_ESEAL);
+	srdma_opener_delete(&s.opener);
+	assert_int_equal(srdma_opener_new(SRDMA_CIPHER_AES_256_GCM, secret, &s.opener), 0);
+	assert_int_equal(try_short(&s, 0, record), SRDMA_ESEAL);
+	srdma_sealer_delete(&other.sealer);
+	srdma_opener_delete(&other.opener);
+	end(&s);
+}
+
+static void record_over_the_limit_is_neither_sealed_nor_opened(void **state)
+{
+	static uint8_t record[SRDMA_SEAL_MAX + 1 + SRDMA_SEAL_OVERHEAD], out[SRDMA_SEAL_MAX + 1];
+	struct stream s = stream_of(SRDMA_CIPHER_AES_256_GCM);
+
+	(void)state;
+	assert_int_equal(srdma_sealer_seal(s.sealer, NULL, 0, record, SRDMA_SEAL_MAX + 1, record), -EINVAL);
+	assert_int_equal(srdma_sealer_seal(s.sealer, record, SRDMA_SEAL_MAX + 1, record, 1, record), -EINVAL);
+	assert_true(srdma_sealer_next(s.sealer) == 0);
+	out[0] = 1;
+	assert_int_equal(try_to_open(&s, 0, record, sizeof record, out), SRDMA_ESEAL);
+	assert_int_equal(out[0], 0);
+	end(&s);
+}
+
+/* ---- keys ------------------------------------------------------------------------------------------------------ */
+
+static void records_around_a_key_change_open_in_any_order(void **state)
+{
+	(void)state;
+	EACH_CIPHER(c) {
+		struct stream s = stream_of(*c);
+		uint8_t records[20][SHORT];
+
+		for (unsigned i = 0; i < 20; i++)
+			seal_short(&s, PER_KEY - 10 + i, records[i]);
+		for (unsigned i = 0, at = 13; i < 20; i++, at = (at + 7) % 20)
+			assert_int_equal(try_short(&s, PER_KEY - 10 + at, records[at]), 0);
+		end(&s);
+	}
+}
+
+static void key_two_generations_old_is_gone(void **state)
+{
+	(void)state;
+	EACH_CIPHER(c) {
+		struct stream s = stream_of(*c);
+		uint8_t old[SHORT], middle[SHORT], new[SHORT];
+
+		seal_short(&s, PER_KEY - 1, old);
+		seal_short(&s, 2 * PER_KEY - 1, middle);
+		seal_short(&s, 2 * PER_KEY, new);
+		assert_int_equal(try_short(&s, 2 * PER_KEY, new), SRDMA_ESEAL); /* one key after the other */
+		assert_int_equal(try_short(&s, 2 * PER_KEY - 1, middle), 0);
+		assert_int_equal(try_short(&s, PER_KEY - 1, old), 0);
+		assert_int_equal(try_short(&s, 2 * PER_KEY, new), 0);
+		assert_int_equal(try_short(&s, PER_KEY - 1, old), SRDMA_ESEAL);
+		assert_int_equal(try_short(&s, 2 * PER_KEY - 1, middle), 0);
+		assert_int_equal(contexts, 3); /* the sealer's, the opener's present one and the one before */
+		end(&s);
+	}
+}
+
+static void forged_record_of_the_next_key_ends_no_key(void **state)
+{
+	struct stream s = stream_of(SRDMA_CIPHER_AES_256_GCM);
+	uint8_t first[SHORT], last[SHORT], next[SHORT], forged[SHORT] = {0};
+
+	(void)state;
+	seal_short(&s, 0, first);
+	seal_short(&s, PER_KEY, last);
+	seal_short(&s, 2 * PER_KEY, next);
+	assert_int_equal(try_short(&s, PER_KEY, last), 0);
+	for (unsigned i = 0; i < 100; i++)
+		assert_int_equal(try_short(&s, 2 * PER_KEY + i, forged), SRDMA_ESEAL);
+	assert_true(s.opener->present.generation == 1);
+	assert_int_equal(contexts, 4); /* made once for all of them */
+	assert_int_equal(try_short(&s, 0, first), 0);
+	assert_int_equal(try_short(&s, 2 * PER_KEY, next), 0);
+	end(&s);
+}
+
+static void past_keys_cannot_be_made_again_from_what_is_kept(void **state)
+{
+	struct stream s = stream_of(SRDMA_CIPHER_AES_256_GCM);
+	uint8_t step[SHORT], secret[SRDMA_SEAL_SECRET], next[SRDMA_SEAL_SECRET];
+
+	(void)state;
+	for (unsigned i = 0; i < sizeof secret; i++)
+		secret[i] = (uint8_t)i;
+	for (uint64_t generation = 0; generation < 4; generation++) {
+		assert_true(expand(secret, "securdma seal next", next, sizeof next));
+		seal_short(&s, generation << SRDMA_SEAL_UPDATE_SHIFT, step);
+		assert_true(s.sealer->key.generation == generation);
+		/* The only secret it has is the one to come. */
+		assert_memory_equal(s.sealer->ratchet.secret, next, sizeof next);
+		memcpy(secret, next, sizeof secret);
+	}
+	end(&s);
+}
+
+/* Past two key changes with every record between, as a connection has them. */
+static void long_stream_changes_its_keys_in_step(void **state)
+{
+	struct stream s = stream_of(SRDMA_CIPHER_AES_256_GCM);
+	uint8_t record[SHORT];
+
+	(void)state;
+	for (uint64_t number = 0; number < 2 * PER_KEY + 10; number++) {
+		seal(&s, "x", 1, record);
+		if (try_short(&s, number, record) != 0)
+			fail_msg("record %llu: %s", (unsigned long long)number, srdma_error_text());
+	}
+	assert_true(s.opener->present.generation == 2);
+	end(&s);
+}
+
+/* ---- nonces ---------------------------------------------------------------------------------------------------- */
+
+static int compare_uses(const void *a, const void *b)
+{
+	return memcmp(a, b, sizeof(struct use));
+}
+
+static void assert_no_use_is_repeated(void)
+{
+	qsort(watch.uses, watch.count, sizeof *watch.uses, compare_uses);
+	for (size_t i = 1; i < watch.count; i++)
+		if (compare_uses(&watch.uses[i - 1], &watch.uses[i]) == 0)
+			fail_msg("a nonce was used twice with one key, of %zu uses", watch.count);
+}
+
+static int start_watching(void **state)
+{
+	(void)state;
+	watch.uses = calloc(USES_MAX, sizeof *watch.uses);
+	watch.count = 0;
+	return watch.uses ? 0 : -1;
+}
+
+static int stop_watching(void **state)
+{
+	(void)state;
+	free(watch.uses);
+	watch.uses = NULL;
+	fail_final = fail_key = false;
+	return 0;
+}
+
+/* Some seals fail, in each way in which they can; each number is used once at most, and they only grow. */
+static void seal_many(struct srdma_sealer *sealer, unsigned count, unsigned *seed)
+{
+	static const uint8_t wiped[64 + SRDMA_SEAL_OVERHEAD];
+
+	for (unsigned i = 0; i < count; i++) {
+		uint8_t data[64] = {0}, record[64 + SRDMA_SEAL_OVERHEAD];
+		size_t length = (size_t)rand_r(seed) % sizeof data;
+		uint64_t before = srdma_sealer_next(sealer);
+		size_t uses = watch.count;
+		int ret;
+
+		memset(record, 0xa5, sizeof record);
+		fail_final = rand_r(seed) % 8 == 0;
+		fail_key = rand_r(seed) % 8 == 0;
+		ret = srdma_sealer_seal(sealer, HEADER, HEADER_SIZE, data, length, record);
+		assert_true(srdma_sealer_next(sealer) == before + (watch.count - uses));
+		assert_true(ret == SRDMA_ESEAL || (ret == 0 && srdma_sealer_next(sealer) == before + 1));
+		if (ret != 0)
+			assert_memory_equal(record, wiped, length + SRDMA_SEAL_OVERHEAD);
+	}
+	fail_final = fail_key = false;
+}
+
+static void no_nonce_is_used_twice_with_a_key(void **state)
+{
+	unsigned seed = 1;
+
+	(void)state;
+	EACH_CIPHER(c) {
+		for (unsigned round = 0; round < 100; round++) {
+			uint8_t secret[SRDMA_SEAL_SECRET] = {(uint8_t)round, (uint8_t)*c};
+			struct srdma_sealer *sealer;
+
+			assert_int_equal(srdma_sealer_new(*c, secret, &sealer), 0);
+			for (uint64_t border = PER_KEY; border <= 3 * PER_KEY; border += PER_KEY) {
+				seal_many(sealer, (unsigned)rand_r(&seed) % 100, &seed);
+				/* Over the border with the seals that come to it, failing or not. */
+				sealer->next = border - (unsigned)rand_r(&seed) % 50;
+				seal_many(sealer, 200, &seed);
+			}
+			srdma_sealer_delete(&sealer);
+		}
+	}
+	assert_true(watch.count > 100000);
+	assert_no_use_is_repeated();
+}
+
+static void all_nonces_of_two_whole_keys_differ(void **state)
+{
+	uint8_t secret[SRDMA_SEAL_SECRET] = {1}, record[SRDMA_SEAL_OVERHEAD];
+	struct srdma_sealer *sealer;
+
+	(void)state;
+	assert_int_equal(srdma_sealer_new(SRDMA_CIPHER_AES_256_GCM, secret, &sealer), 0);
+	for (uint64_t i = 0; i < 2 * PER_KEY + 100; i++)
+		assert_int_equal(srdma_sealer_seal(sealer, NULL, 0, NULL, 0, record), 0);
+	assert_true(watch.count == 2 * PER_KEY + 100);
+	assert_no_use_is_repeated();
+	srdma_sealer_delete(&sealer);
+}
+
+static void used_up_numbers_are_the_end(void **state)
+{
+	struct stream s = stream_of(SRDMA_CIPHER_AES_256_GCM);
+	uint8_t record[SHORT];
+
+	(void)state;
+	s.sealer->next = NUMBERS - 1;
+	s.sealer->key.generation = (NUMBERS - 1) >> SRDMA_SEAL_UPDATE_SHIFT;
+	seal(&s, "x", 1, record);
+	for (unsigned i = 0; i < 3; i++) {
+		assert_int_equal(srdma_sealer_seal(s.sealer, NULL, 0, "x", 1, record), SRDMA_ESEAL);
+		assert_true(srdma_sealer_next(s.sealer) == NUMBERS);
+	}
+	assert_non_null(strstr(srdma_error_text(), "used up"));
+	assert_int_equal(try_short(&s, NUMBERS, record), SRDMA_ESEAL);
+	end(&s);
+}
+
+/* ---- the rest -------------------------------------------------------------------------------------------------- */
+
+static void key_that_cannot_be_made_leaves_nothing(void **state)
+{
+	uint8_t secret[SRDMA_SEAL_SECRET] = {0}, record[SHORT];
+	struct srdma_sealer *sealer = NULL;
+	struct srdma_opener *opener = NULL;
+	struct stream s;
+
+	(void)state;
+	fail_key = true;
+	assert_int_equal(srdma_sealer_new(SRDMA_CIPHER_AES_256_GCM, secret, &sealer), SRDMA_ESEAL);
+	assert_int_equal(srdma_opener_new(SRDMA_CIPHER_AES_256_GCM, secret, &opener), SRDMA_ESEAL);
+	assert_null(sealer);
+	assert_null(opener);
+	assert_int_equal(contexts, 0);
+	fail_key = false;
+	s = stream_of(SRDMA_CIPHER_AES_256_GCM);
+	seal_short(&s, PER_KEY, record);
+	fail_key = true;
+	assert_int_equal(try_short(&s, PER_KEY, record), SRDMA_ESEAL);
+	fail_key = false;
+	assert_int_equal(try_short(&s, PER_KEY, record), 0);
+	end(&s);
+}
+
+static void destructors_take_null(void **state)
+{
+	struct srdma_sealer *sealer = NULL;
+	struct srdma_opener *opener = NULL;
+
+	(void)state;
+	srdma_sealer_delete(&sealer);
+	srdma_opener_delete(&opener);
+}
+
+static void ciphers_and_the_error_have_names(void **state)
+{
+	(void)state;
+	assert_string_equal(srdma_cipher_name(SRDMA_CIPHER_AES_256_GCM), "AES-256-GCM");
+	assert_string_equal(srdma_cipher_name(SRDMA_CIPHER_CHACHA20_POLY1305), "ChaCha20-Poly1305");
+	assert_string_equal(srdma_strerror(SRDMA_ESEAL), "a sealed record did not authenticate");
+}
+
+#if defined(__x86_64__)
+static void fast_aes_is_what_the_kernel_says(void **state)
+{
+	char line[8192];
+	bool fast = false;
+	FILE *file = fopen("/proc/cpuinfo", "r");
+
+	(void)state;
+	if (!file)
+		skip();
+	while (!fast && fgets(line, sizeof line, file))
+		fast = strncmp(line, "flags", 5) == 0 && strstr(line, " aes ") && strstr(line, " pclmulqdq ");
+	fclose(file);
+	assert_int_equal(srdma_cipher_aes_is_fast(), fast);
+}
+#endif
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(hkdf_expand_agrees_with_rfc_5869),
+		cmocka_unit_test(aes_256_gcm_agrees_with_nists_vectors),
+		cmocka_unit_test(chacha20_poly1305_agrees_with_rfc_8439),
+		cmocka_unit_test(records_have_the_recorded_bytes),
+		cmocka_unit_test(records_of_every_length_are_opened_in_place_too),
+		cmocka_unit_test(any_change_of_a_record_is_seen_and_its_output_wiped),
+		cmocka_unit_test(record_under_another_number_is_refused),
+		cmocka_unit_test(another_secret_or_cipher_opens_nothing),
+		cmocka_unit_test(record_over_the_limit_is_neither_sealed_nor_opened),
+		cmocka_unit_test(records_around_a_key_change_open_in_any_order),
+		cmocka_unit_test(key_two_generations_old_is_gone),
+		cmocka_unit_test(forged_record_of_the_next_key_ends_no_key),
+		cmocka_unit_test(past_keys_cannot_be_made_again_from_what_is_kept),
+		cmocka_unit_test(long_stream_changes_its_keys_in_step),
+		cmocka_unit_test_setup_teardown(no_nonce_is_used_twice_with_a_key, start_watching, stop_watching),
+		cmocka_unit_test_setup_teardown(all_nonces_of_two_whole_keys_differ, start_watching, stop_watching),
+		cmocka_unit_test(used_up_numbers_are_the_end),
+		cmocka_unit_test(key_that_cannot_be_made_leaves_nothing),
+		cmocka_unit_test(destructors_take_null),
+		cmocka_unit_test(ciphers_and_the_error_have_names),
+#if defined(__x86_64__)
+		cmocka_unit_test(fast_aes_is_what_the_kernel_says),
+#endif
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

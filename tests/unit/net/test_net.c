@@ -1,0 +1,745 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "clock.h"
+#include "net.h"
+#include "range.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#define SECOND_US 1000000u
+
+/* ---- networks -------------------------------------------------------------------------------------------------- */
+
+static union ibv_gid gid(const char *text)
+{
+	union ibv_gid gid = {0};
+
+	if (inet_pton(AF_INET, text, gid.raw + 12) == 1)
+		gid.raw[10] = gid.raw[11] = 0xff;
+	else
+		assert_int_equal(inet_pton(AF_INET6, text, gid.raw), 1);
+	return gid;
+}
+
+static bool within(const char *list, const char *address)
+{
+	struct srdma_networks networks;
+	union ibv_gid wanted = gid(address);
+	bool contained;
+
+	assert_int_equal(srdma_networks_parse(list, &networks), 0);
+	contained = srdma_networks_contain(&networks, &wanted);
+	srdma_networks_clear(&networks);
+	return contained;
+}
+
+static void empty_list_has_no_network(void **state)
+{
+	static const char *const empty[] = {NULL, "", " ", ",", " ,\t, "};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof empty / sizeof *empty; i++) {
+		struct srdma_networks networks = {.count = 99};
+
+		assert_int_equal(srdma_networks_parse(empty[i], &networks), 0);
+		assert_int_equal(networks.count, 0);
+		assert_null(networks.list);
+	}
+	assert_false(within("", "10.0.0.1"));
+	assert_false(within("", "::"));
+}
+
+static void list_takes_commas_and_blanks(void **state)
+{
+	struct srdma_networks networks;
+
+	(void)state;
+	assert_int_equal(srdma_networks_parse(" 10.0.0.0/8,fd00::/64\t192.0.2.1 , 2001:db8::1,", &networks), 0);
+	assert_int_equal(networks.count, 4);
+	assert_int_equal(networks.list[0].length, 96 + 8);
+	assert_int_equal(networks.list[1].length, 64);
+	/* Without a length it is one address. */
+	assert_int_equal(networks.list[2].length, 128);
+	assert_int_equal(networks.list[3].length, 128);
+	srdma_networks_clear(&networks);
+	assert_int_equal(networks.count, 0);
+	assert_null(networks.list);
+	srdma_networks_clear(&networks);
+}
+
+static void bad_network_is_named(void **state)
+{
+	static const char *const bad[] = {
+		"10.0.0.0/33",
+		"10.0.0.0/",
+		"10.0.0.0/-1",
+		"10.0.0.0/+8",
+		"10.0.0.0/8x",
+		"10.0.0.0/8/8",
+		"10.0.0/8",
+		"10.0.0.256",
+		"010.0.0.300",
+		"fd00::/129",
+		"fd00::/",
+		"fd00:::/8",
+		"host.example",
+		"/8",
+		"/",
+		"10.0.0.0/0x8",
+		"10.0.0.0/4294967304",
+		"10.0.0.0/99999999999999999999",
+		"fe80::1%eth0/64",
+		"[fd00::1]/64",
+		"any",
+		"*",
+		"2001:0db8:0000:0000:0000:0000:0000:0001/1280000000000000000000000",
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+		struct srdma_networks networks = {.count = 99};
+		char list[256];
+
+		snprintf(list, sizeof list, "192.0.2.0/24, %s, fd00::/8", bad[i]);
+		if (srdma_networks_parse(list, &networks) != -EINVAL)
+			fail_msg("'%s' was taken as a network", bad[i]);
+		assert_non_null(strstr(srdma_error_text(), bad[i]));
+		/* The good ones around it are left out of the message, and nothing was handed out. */
+		assert_null(strstr(srdma_error_text(), "192.0.2.0"));
+		assert_int_equal(networks.count, 99);
+	}
+}
+
+static void prefix_length_is_exact_to_the_bit(void **state)
+{
+	(void)state;
+	assert_true(within("10.0.0.0/8", "10.0.0.0"));
+	assert_true(within("10.0.0.0/8", "10.255.255.255"));
+	assert_false(within("10.0.0.0/8", "9.255.255.255"));
+	assert_false(within("10.0.0.0/8", "11.0.0.0"));
+	assert_true(within("192.0.2.64/27", "192.0.2.95"));
+	assert_false(within("192.0.2.64/27", "192.0.2.96"));
+	assert_false(within("192.0.2.64/27", "192.0.2.63"));
+	assert_true(within("192.0.2.7", "192.0.2.7"));
+	assert_false(within("192.0.2.7", "192.0.2.6"));
+	assert_true(within("192.0.2.6/31", "192.0.2.7"));
+	assert_true(within("fd00::/7", "fc00::1"));
+	assert_false(within("fd00::/8", "fc00::1"));
+	assert_true(within("2001:db8::/127", "2001:db8::1"));
+	assert_false(within("2001:db8::/127", "2001:db8::2"));
+	assert_false(within("2001:db8::/128", "2001:db8::1"));
+}
+
+static void host_bits_of_a_network_do_not_matter(void **state)
+{
+	(void)state;
+	assert_true(within("10.1.2.3/8", "10.200.0.1"));
+	assert_true(within("fd00::1/8", "fdff::"));
+}
+
+static void length_zero_is_the_whole_family(void **state)
+{
+	(void)state;
+	assert_true(within("0.0.0.0/0", "0.0.0.0"));
+	assert_true(within("0.0.0.0/0", "255.255.255.255"));
+	assert_false(within("0.0.0.0/0", "fd00::1"));
+	assert_false(within("0.0.0.0/0", "::1"));
+	assert_true(within("::/0", "fd00::1"));
+	/* IPv4 GIDs are IPv6 addresses, so this covers them too. */
+	assert_true(within("::/0", "192.0.2.1"));
+	assert_true(within("::ffff:10.0.0.0/104", "10.9.9.9"));
+}
+
+static void any_network_of_the_list_counts(void **state)
+{
+	static const char list[] = "10.0.0.0/8, 192.0.2.0/24, fd00::/8";
+
+	(void)state;
+	assert_true(within(list, "10.1.1.1"));
+	assert_true(within(list, "192.0.2.200"));
+	assert_true(within(list, "fd12::1"));
+	assert_false(within(list, "172.16.0.1"));
+	assert_false(within(list, "2001:db8::1"));
+}
+
+/* ---- addresses ------------------------------------------------------------------------------------------------- */
+
+static struct sockaddr_storage address_of(const char *text, uint16_t port)
+{
+	struct sockaddr_storage storage = {0};
+	struct sockaddr_in *v4 = (struct sockaddr_in *)&storage;
+	struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)&storage;
+
+	if (inet_pton(AF_INET, text, &v4->sin_addr) == 1) {
+		v4->sin_family = AF_INET;
+		v4->sin_port = htons(port);
+	} else {
+		assert_int_equal(inet_pton(AF_INET6, text, &v6->sin6_addr), 1);
+		v6->sin6_family = AF_INET6;
+		v6->sin6_port = htons(port);
+	}
+	return storage;
+}
+
+static void gid_of_an_address_is_its_ipv6_form(void **state)
+{
+	static const struct {
+		const char *address, *gid;
+	} cases[] = {
+		{"192.0.2.1", "::ffff:192.0.2.1"},    {"::ffff:192.0.2.1", "::ffff:192.0.2.1"},
+		{"0.0.0.0", "::ffff:0.0.0.0"},        {"fe80::1", "fe80::1"},
+		{"2001:db8::ffff", "2001:db8::ffff"},
+	};
+	struct sockaddr other = {.sa_family = AF_UNIX};
+	union ibv_gid untouched;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		struct sockaddr_storage address = address_of(cases[i].address, 1);
+		union ibv_gid got, want;
+
+		memset(&got, 0xa5, sizeof got);
+		assert_int_equal(inet_pton(AF_INET6, cases[i].gid, want.raw), 1);
+		assert_true(srdma_net_gid_of((struct sockaddr *)&address, &got));
+		assert_memory_equal(&got, &want, sizeof got);
+	}
+	assert_false(srdma_net_gid_of(&other, &untouched));
+}
+
+static void loopback_is_told_from_other_addresses(void **state)
+{
+	static const char *const loopback[] = {"127.0.0.1", "127.255.255.254", "::1", "::ffff:127.0.0.1"};
+	static const char *const other[] = {
+		"128.0.0.1", "126.255.255.255", "0.0.0.0", "::", "::2", "::127.0.0.1", "fe80::1"};
+	struct sockaddr local = {.sa_family = AF_UNIX};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof loopback / sizeof *loopback; i++) {
+		struct sockaddr_storage address = address_of(loopback[i], 0);
+
+		assert_true(srdma_net_is_loopback((struct sockaddr *)&address));
+	}
+	for (size_t i = 0; i < sizeof other / sizeof *other; i++) {
+		struct sockaddr_storage address = address_of(other[i], 0);
+
+		assert_false(srdma_net_is_loopback((struct sockaddr *)&address));
+	}
+	assert_false(srdma_net_is_loopback(&local));
+}
+
+static void address_text_has_the_port_and_brackets(void **state)
+{
+	static const struct {
+		const char *address, *text;
+		uint16_t port;
+	} cases[] = {
+		{"10.0.0.1", "10.0.0.1:4433", 4433},
+		{"fd00::1", "[fd00::1]:4433", 4433},
+		{"::ffff:10.0.0.1", "10.0.0.1:65535", 65535},
+		{"::", "[::]:0", 0},
+	};
+	struct sockaddr other = {.sa_family = AF_UNIX};
+	char text[64];
+
+	(void)state;
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		struct sockaddr_storage address = address_of(cases[i].address, cases[i].port);
+
+		srdma_net_format((struct sockaddr *)&address, text, sizeof text);
+		assert_string_equal(text, cases[i].text);
+	}
+	srdma_net_format(&other, text, sizeof text);
+	assert_string_equal(text, "unknown");
+	/* Short of room it is cut, not overrun. */
+	struct sockaddr_storage address = address_of("10.0.0.1", 4433);
+	srdma_net_format((struct sockaddr *)&address, text, 5);
+	assert_string_equal(text, "10.0");
+}
+
+/* ---- sockets --------------------------------------------------------------------------------------------------- */
+
+static uint16_t port_of(int fd)
+{
+	struct sockaddr_storage address;
+	socklen_t length = sizeof address;
+
+	assert_int_equal(getsockname(fd, (struct sockaddr *)&address, &length), 0);
+	return ntohs(address.ss_family == AF_INET ? ((struct sockaddr_in *)&address)->sin_port
+						  : ((struct sockaddr_in6 *)&address)->sin6_port);
+}
+
+static int listen_on_loopback(char port[8])
+{
+	int fd = -1;
+
+	assert_int_equal(srdma_net_listen("127.0.0.1", "0", &fd), 0);
+	snprintf(port, 8, "%u", port_of(fd));
+	return fd;
+}
+
+static int option(int fd, int level, int name)
+{
+	int value = -1;
+	socklen_t length = sizeof value;
+
+	assert_int_equal(getsockopt(fd, level, name, &value, &length), 0);
+	return value;
+}
+
+static void connected_socket_is_ready_for_use(void **state)
+{
+	char port[8];
+	int listener = listen_on_loopback(port), fd = -1, accepted;
+
+	(void)state;
+	assert_int_equal(srdma_net_connect("127.0.0.1", port, srdma_deadline(5000), &fd), 0);
+	assert_int_equal(srdma_net_wait(listener, POLLIN, srdma_deadline(5000)), 0);
+	accepted = accept4(listener, NULL, NULL, 0);
+	assert_true(accepted >= 0);
+	assert_true(fcntl(fd, F_GETFL) & O_NONBLOCK);
+	assert_true(fcntl(fd, F_GETFD) & FD_CLOEXEC);
+	assert_true(fcntl(listener, F_GETFL) & O_NONBLOCK);
+	assert_true(fcntl(listener, F_GETFD) & FD_CLOEXEC);
+	assert_int_equal(option(fd, IPPROTO_TCP, TCP_NODELAY), 1);
+	assert_int_equal(option(fd, SOL_SOCKET, SO_KEEPALIVE), 1);
+	/* A vanished peer is found within a quarter of a minute, whether or not data is on its way. */
+	assert_true(option(fd, IPPROTO_TCP, TCP_KEEPIDLE) +
+			    option(fd, IPPROTO_TCP, TCP_KEEPINTVL) * option(fd, IPPROTO_TCP, TCP_KEEPCNT) <=
+		    15);
+	assert_uint_in_range(option(fd, IPPROTO_TCP, TCP_USER_TIMEOUT), 1, 15000);
+	close(accepted);
+	close(fd);
+	close(listener);
+}
+
+static void port_in_use_is_refused_with_advice(void **state)
+{
+	char port[8];
+	int first = listen_on_loopback(port), second = -1;
+
+	(void)state;
+	assert_int_equal(srdma_net_listen("127.0.0.1", port, &second), -EADDRINUSE);
+	assert_int_equal(second, -1);
+	assert_non_null(strstr(srdma_error_text(), port));
+	assert_non_null(strstr(srdma_error_text(), "127.0.0.1"));
+	assert_non_null(strstr(srdma_error_text(), "choose another port"));
+	/* Also for "all addresses", IPv6 first. */
+	assert_int_equal(srdma_net_listen(NULL, port, &second), -EADDRINUSE);
+	assert_non_null(strstr(srdma_error_text(), "choose another port"));
+	close(first);
+	assert_int_equal(srdma_net_listen("127.0.0.1", port, &second), 0);
+	close(second);
+}
+
+static void address_of_another_host_cannot_be_listened_on(void **state)
+{
+	int fd = -1;
+
+	(void)state;
+	assert_int_equal(srdma_net_listen("192.0.2.1", "0", &fd), -EADDRNOTAVAIL);
+	assert_non_null(strstr(srdma_error_text(), "192.0.2.1"));
+	assert_non_null(strstr(srdma_error_text(), "no network interface of this machine has that address"));
+	assert_null(strstr(srdma_error_text(), "another program"));
+	assert_int_equal(srdma_net_listen("not an address", "0", &fd), -EINVAL);
+	assert_non_null(strstr(srdma_error_text(), "'not an address' is not an address to listen on"));
+	assert_int_equal(fd, -1);
+}
+
+static void listening_on_all_addresses_serves_ipv4(void **state)
+{
+	char port[8];
+	int listener = -1, fd = -1;
+
+	(void)state;
+	assert_int_equal(srdma_net_listen(NULL, "0", &listener), 0);
+	snprintf(port, sizeof port, "%u", port_of(listener));
+	assert_int_equal(srdma_net_connect("127.0.0.1", port, srdma_deadline(5000), &fd), 0);
+	close(fd);
+	close(listener);
+}
+
+static void refused_connection_is_told_at_once(void **state)
+{
+	char port[8];
+	int fd = -1, closed = listen_on_loopback(port);
+	uint64_t start = srdma_clock_us();
+
+	(void)state;
+	close(closed);
+	assert_int_equal(srdma_net_connect("127.0.0.1", port, srdma_deadline(30000), &fd), -ECONNREFUSED);
+	assert_true(srdma_clock_us() - start < 5 * SECOND_US);
+	assert_non_null(strstr(srdma_error_text(), port));
+	assert_non_null(strstr(srdma_error_text(), "check that the server runs there"));
+	assert_int_equal(fd, -1);
+}
+
+static void unknown_host_is_named(void **state)
+{
+	int fd = -1;
+
+	(void)state;
+	/* No name has a blank in it, so that no name server is asked. */
+	assert_int_equal(srdma_net_connect("no such host", "4433", srdma_deadline(1000), &fd), -EHOSTUNREACH);
+	assert_non_null(strstr(srdma_error_text(), "no such host"));
+	assert_int_equal(fd, -1);
+}
+
+/* The resolver would take the first one for 4464, the second for 65535. */
+static void what_is_no_port_is_refused(void **state)
+{
+	static const char *const bad[] = {"70000", "-1", "65536", "99999999999999999999", "banana", "no-such-service", "", " 80", "+80",
+					  "80 ", "0x50", "4433/tcp", "*"};
+	char text[128];
+	int fd = -1;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+		if (srdma_net_connect("127.0.0.1", bad[i], srdma_deadline(20000), &fd) != -EINVAL)
+			fail_msg("'%s' was taken as a port to connect to: %s", bad[i], srdma_error_text());
+		snprintf(text, sizeof text, "'%s' is not a port; give a number from 1 to 65535", bad[i]);
+		assert_non_null(strstr(srdma_error_text(), text));
+		if (srdma_net_listen("127.0.0.1", bad[i], &fd) != -EINVAL)
+			fail_msg("'%s' was taken as a port to listen on: %s", bad[i], srdma_error_text());
+		snprintf(text, sizeof text, "'%s' is not a port; give a number from 0 to 65535", bad[i]);
+		assert_non_null(strstr(srdma_error_text(), text));
+		/* All addresses: there is no name to look up. */
+		assert_int_equal(srdma_net_listen(NULL, bad[i], &fd), -EINVAL);
+	}
+	/* Any free one can be listened on, but not connected to. */
+	assert_int_equal(srdma_net_connect("127.0.0.1", "0", srdma_deadline(20000), &fd), -EINVAL);
+	assert_int_equal(srdma_net_connect("", "4433", srdma_deadline(20000), &fd), -EINVAL);
+	assert_int_equal(fd, -1);
+}
+
+/* ---- hosts with several addresses ------------------------------------------------------------------------------ */
+
+#define WAITING 8
+
+/* A listener whose queue is full drops the SYN: the closest that loopback comes to a host that does not answer. */
+struct dead {
+	int listener, waiting[WAITING];
+};
+
+static struct dead make_dead(const char *text, uint16_t *port)
+{
+	struct sockaddr_storage address = address_of(text, *port);
+	struct dead dead = {.listener = socket(address.ss_family, SOCK_STREAM, 0)};
+	socklen_t size = address.ss_family == AF_INET ? sizeof(struct sockaddr_in) : sizeof(struct sockaddr_in6);
+
+	assert_int_equal(bind(dead.listener, (struct sockaddr *)&address, size), 0);
+	assert_int_equal(listen(dead.listener, 0), 0);
+	*port = port_of(dead.listener);
+	address = address_of(text, *port);
+	for (size_t i = 0; i < WAITING; i++) {
+		dead.waiting[i] = socket(address.ss_family, SOCK_STREAM | SOCK_NONBLOCK, 0);
+		(void)!connect(dead.waiting[i], (struct sockaddr *)&address, size);
+	}
+	return dead;
+}
+
+static void clear_dead(struct dead *dead)
+{
+	for (size_t i = 0; i < WAITING; i++)
+		close(dead->waiting[i]);
+	close(dead->listener);
+}
+
+/* What the names of these tests stand for; a lookup of slow.test takes until `slow_fd` is written to. */
+static const char *const *names_addresses;
+static int slow_fd = -1;
+static atomic_int slow_ended;
+static atomic_int lists;
+
+int __real_getaddrinfo(const char *host, const char *port, const struct addrinfo *hints, struct addrinfo **list);
+int __wrap_getaddrinfo(const char *host, const char *port, const struct addrinfo *hints, struct addrinfo **list);
+void __real_freeaddrinfo(struct addrinfo *list);
+void __wrap_freeaddrinfo(struct addrinfo *list);
+
+struct fake {
+	struct addrinfo info;
+	struct sockaddr_storage address;
+};
+
+static int fake_list(const char *port, struct addrinfo **list)
+{
+	struct addrinfo **at = list;
+
+	for (size_t i = 0; names_addresses[i]; i++, at = &(*at)->ai_next) {
+		struct fake *fake = calloc(1, sizeof *fake);
+
+		fake->address = address_of(names_addresses[i], (uint16_t)atoi(port));
+		fake->info = (struct addrinfo){
+			.ai_flags = -1, /* a mark for __wrap_freeaddrinfo */
+			.ai_family = fake->address.ss_family,
+			.ai_socktype = SOCK_STREAM,
+			.ai_addr = (struct sockaddr *)&fake->address,
+			.ai_addrlen = fake->address.ss_family == AF_INET ? sizeof(struct sockaddr_in) : sizeof(struct sockaddr_in6),
+		};
+		*at = &fake->info;
+	}
+	lists++;
+	return 0;
+}
+
+int __wrap_getaddrinfo(const char *host, const char *port, const struct addrinfo *hints, struct addrinfo **list)
+{
+	eventfd_t count;
+	int ret;
+
+	if (!host || (hints->ai_flags & AI_NUMERICHOST) || !strstr(host, ".test"))
+		return __real_getaddrinfo(host, port, hints, list);
+	if (strcmp(host, "unknown.test") == 0)
+		return EAI_NONAME;
+	if (strcmp(host, "silent.test") == 0)
+		return EAI_AGAIN;
+	if (strcmp(host, "slow.test") != 0)
+		return fake_list(port, list);
+	if (eventfd_read(slow_fd, &count) != 0)
+		abort();
+	ret = fake_list(port, list);
+	slow_ended++;
+	return ret;
+}
+
+void __wrap_freeaddrinfo(struct addrinfo *list)
+{
+	if (list->ai_flags != -1) {
+		__real_freeaddrinfo(list);
+		return;
+	}
+	while (list) {
+		struct addrinfo *next = list->ai_next;
+
+		free(list);
+		list = next;
+	}
+	lists--;
+}
+
+static void connect_gives_up_at_its_deadline(void **state)
+{
+	uint16_t number = 0;
+	struct dead dead = make_dead("127.0.0.1", &number);
+	uint64_t start, took;
+	const char *words;
+	char port[8];
+	int fd = -1, ms = 0;
+
+	(void)state;
+	snprintf(port, sizeof port, "%u", number);
+	start = srdma_clock_us();
+	assert_int_equal(srdma_net_connect("127.0.0.1", port, srdma_deadline(200), &fd), -ETIMEDOUT);
+	took = srdma_clock_us() - start;
+	assert_uint_in_range(took, SECOND_US / 5, 15 * SECOND_US);
+	/* What was left of the 200 ms when it began to connect. */
+	words = strstr(srdma_error_text(), "no answer within ");
+	assert_non_null(words);
+	assert_int_equal(sscanf(words, "no answer within %d ms", &ms), 1);
+	assert_uint_in_range(ms, 1, 200);
+	assert_int_equal(fd, -1);
+	clear_dead(&dead);
+}
+
+/* Whatever the number of dead ones before it, and in less than the deadline. */
+static void dead_address_does_not_use_up_the_deadline(void **state)
+{
+	static const char *const addresses[] = {"127.0.0.1", "127.0.0.3", "127.0.0.4", "127.0.0.2", NULL};
+	uint16_t number = 0;
+	struct dead dead = make_dead("127.0.0.1", &number), more[2];
+	struct sockaddr_storage local;
+	socklen_t size = sizeof local;
+	int listener = -1, fd = -1;
+	char port[8];
+	uint64_t start;
+
+	(void)state;
+	more[0] = make_dead("127.0.0.3", &number);
+	more[1] = make_dead("127.0.0.4", &number);
+	snprintf(port, sizeof port, "%u", number);
+	assert_int_equal(srdma_net_listen("127.0.0.2", port, &listener), 0);
+	names_addresses = addresses;
+	start = srdma_clock_us();
+	assert_int_equal(srdma_net_connect("several.test", port, srdma_deadline(60000), &fd), 0);
+	assert_true(srdma_clock_us() - start < 30 * SECOND_US);
+	assert_int_equal(getpeername(fd, (struct sockaddr *)&local, &size), 0);
+	assert_int_equal(ntohl(((struct sockaddr_in *)&local)->sin_addr.s_addr), 0x7f000002);
+	close(fd);
+	/* All have their turn within a deadline that is shorter than the pauses are. A busy machine may miss it now and then. */
+	for (int tries = 0; tries < 20 && srdma_net_connect("several.test", port, srdma_deadline(600), &fd) != 0; tries++)
+		fd = -1;
+	assert_true(fd >= 0);
+	close(fd);
+	close(listener);
+	clear_dead(&dead);
+	clear_dead(&more[0]);
+	clear_dead(&more[1]);
+	assert_int_equal(lists, 0);
+}
+
+/* A family that has no route is not asked for all its addresses first. */
+static void families_take_turns(void **state)
+{
+	static const char *const addresses[] = {"127.0.0.1", "127.0.0.3", "127.0.0.4", "::1", NULL};
+	uint16_t number = 0;
+	struct dead dead = make_dead("127.0.0.1", &number), more[2];
+	struct sockaddr_storage peer;
+	socklen_t size = sizeof peer;
+	int listener = -1, fd = -1;
+	char port[8];
+
+	(void)state;
+	more[0] = make_dead("127.0.0.3", &number);
+	more[1] = make_dead("127.0.0.4", &number);
+	snprintf(port, sizeof port, "%u", number);
+	assert_int_equal(srdma_net_listen("::1", port, &listener), 0);
+	names_addresses = addresses;
+	assert_int_equal(srdma_net_connect("several.test", port, srdma_deadline(60000), &fd), 0);
+	assert_int_equal(getpeername(fd, (struct sockaddr *)&peer, &size), 0);
+	assert_int_equal(peer.ss_family, AF_INET6);
+	close(fd);
+	close(listener);
+	clear_dead(&dead);
+	clear_dead(&more[0]);
+	clear_dead(&more[1]);
+	/* The error tells in which order they were tried. */
+	assert_int_equal(srdma_net_connect("several.test", port, srdma_deadline(60000), &fd), -ECONNREFUSED);
+	assert_non_null(strstr(srdma_error_text(), "several.test"));
+	const char *first = strstr(srdma_error_text(), "127.0.0.1:"), *second = strstr(srdma_error_text(), "[::1]:"),
+		   *third = strstr(srdma_error_text(), "127.0.0.3:"), *fourth = strstr(srdma_error_text(), "127.0.0.4:");
+	assert_true(first && second && third && fourth && first < second && second < third && third < fourth);
+	assert_non_null(strstr(second, "Connection refused"));
+}
+
+static void refusals_of_all_addresses_are_told_at_once(void **state)
+{
+	static const char *const addresses[] = {"127.0.0.1", "127.0.0.2", "::1", NULL};
+	char port[8];
+	int fd = -1, closed = listen_on_loopback(port);
+	uint64_t start = srdma_clock_us();
+
+	(void)state;
+	close(closed);
+	names_addresses = addresses;
+	assert_int_equal(srdma_net_connect("several.test", port, srdma_deadline(60000), &fd), -ECONNREFUSED);
+	assert_true(srdma_clock_us() - start < 30 * SECOND_US);
+	for (size_t i = 0; addresses[i]; i++)
+		assert_non_null(strstr(srdma_error_text(), addresses[i]));
+	assert_int_equal(lists, 0);
+}
+
+/* ---- lookups --------------------------------------------------------------------------------------------------- */
+
+static void failed_lookup_is_explained(void **state)
+{
+	int fd = -1;
+
+	(void)state;
+	assert_int_equal(srdma_net_connect("unknown.test", "4433", srdma_deadline(20000), &fd), -EHOSTUNREACH);
+	assert_non_null(strstr(srdma_error_text(), "cannot find a host named 'unknown.test'"));
+	assert_int_equal(srdma_net_connect("silent.test", "4433", srdma_deadline(20000), &fd), -EHOSTUNREACH);
+	assert_non_null(strstr(srdma_error_text(), "silent.test: the name servers gave no answer"));
+	assert_int_equal(srdma_net_listen("unknown.test", "0", &fd), -EINVAL);
+	assert_int_equal(fd, -1);
+}
+
+/* Name servers that don't answer hold a lookup for many times as long as a caller may wait. What was left behind is freed when the
+ * resolver comes back, and while too much is left behind no more is begun. */
+static void lookup_ends_at_the_deadline(void **state)
+{
+	static const char *const addresses[] = {"127.0.0.1", NULL};
+	enum { MANY = 16 };
+	uint64_t start = srdma_clock_us();
+	int fd = -1;
+
+	(void)state;
+	slow_fd = eventfd(0, EFD_SEMAPHORE);
+	names_addresses = addresses;
+	for (int i = 0; i < MANY; i++) {
+		assert_int_equal(srdma_net_connect("slow.test", "4433", srdma_deadline(20), &fd), -ETIMEDOUT);
+		assert_non_null(strstr(srdma_error_text(), "timed out after 20 ms waiting for the name servers to look up slow.test"));
+	}
+	assert_int_equal(srdma_net_connect("slow.test", "4433", srdma_deadline(60000), &fd), -ETIMEDOUT);
+	assert_non_null(strstr(srdma_error_text(), "have not answered 16 earlier lookups"));
+	assert_true(srdma_clock_us() - start < 30 * SECOND_US);
+	assert_int_equal(eventfd_write(slow_fd, MANY), 0);
+	while (slow_ended < MANY || lists > 0) {
+		assert_true(srdma_clock_us() - start < 60 * SECOND_US);
+		poll(NULL, 0, 5);
+	}
+	/* Now there is room again. */
+	assert_int_equal(eventfd_write(slow_fd, 1), 0);
+	do {
+		fd = -1;
+		(void)srdma_net_connect("slow.test", "1", srdma_deadline(20000), &fd);
+		assert_int_equal(fd, -1);
+	} while (strstr(srdma_error_text(), "earlier lookups"));
+	assert_non_null(strstr(srdma_error_text(), "127.0.0.1:1"));
+	close(slow_fd);
+}
+
+/* ---- waiting --------------------------------------------------------------------------------------------------- */
+
+static void wait_ends_when_ready_or_late(void **state)
+{
+	int fd = eventfd(0, EFD_NONBLOCK);
+	uint64_t start = srdma_clock_us();
+
+	(void)state;
+	assert_int_equal(srdma_net_wait(fd, POLLOUT, srdma_deadline(1000)), 0);
+	assert_int_equal(srdma_net_wait(fd, POLLIN, srdma_deadline(50)), -ETIMEDOUT);
+	assert_true(srdma_clock_us() - start >= SECOND_US / 20);
+	/* A deadline in the past still sees what is there. */
+	assert_int_equal(eventfd_write(fd, 1), 0);
+	assert_int_equal(srdma_net_wait(fd, POLLIN, 0), 0);
+	close(fd);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(empty_list_has_no_network),
+		cmocka_unit_test(list_takes_commas_and_blanks),
+		cmocka_unit_test(bad_network_is_named),
+		cmocka_unit_test(prefix_length_is_exact_to_the_bit),
+		cmocka_unit_test(host_bits_of_a_network_do_not_matter),
+		cmocka_unit_test(length_zero_is_the_whole_family),
+		cmocka_unit_test(any_network_of_the_list_counts),
+		cmocka_unit_test(gid_of_an_address_is_its_ipv6_form),
+		cmocka_unit_test(loopback_is_told_from_other_addresses),
+		cmocka_unit_test(address_text_has_the_port_and_brackets),
+		cmocka_unit_test(connected_socket_is_ready_for_use),
+		cmocka_unit_test(port_in_use_is_refused_with_advice),
+		cmocka_unit_test(address_of_another_host_cannot_be_listened_on),
+		cmocka_unit_test(listening_on_all_addresses_serves_ipv4),
+		cmocka_unit_test(refused_connection_is_told_at_once),
+		cmocka_unit_test(unknown_host_is_named),
+		cmocka_unit_test(what_is_no_port_is_refused),
+		cmocka_unit_test(connect_gives_up_at_its_deadline),
+		cmocka_unit_test(dead_address_does_not_use_up_the_deadline),
+		cmocka_unit_test(families_take_turns),
+		cmocka_unit_test(refusals_of_all_addresses_are_told_at_once),
+		cmocka_unit_test(failed_lookup_is_explained),
+		cmocka_unit_test(lookup_ends_at_the_deadline),
+		cmocka_unit_test(wait_ends_when_ready_or_late),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

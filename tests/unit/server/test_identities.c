@@ -1,0 +1,404 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "sealed_ring.h"
+#include "stream.h"
+#include "identities.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define MANY 5000
+
+static struct srdma_identity named(const char *name)
+{
+	struct srdma_identity identity;
+
+	srdma_identity_init(&identity);
+	identity.name = name;
+	return identity;
+}
+
+/* Limits with an own copy of a list. */
+static struct srdma_server_limits with(const struct srdma_identity *list, size_t count)
+{
+	struct srdma_server_limits limits;
+	struct srdma_identity *copy = NULL;
+
+	srdma_server_limits_init(&limits);
+	if (srdma_identities_copy(list, count, &copy) != 0)
+		fail_msg("%s", srdma_error_text());
+	limits.identities = copy;
+	limits.identity_count = count;
+	return limits;
+}
+
+static void drop(struct srdma_server_limits *limits)
+{
+	struct srdma_identity *list = (struct srdma_identity *)(uintptr_t)limits->identities;
+
+	srdma_identities_free(&list, limits->identity_count);
+	limits->identities = NULL;
+}
+
+#define PIN "sha256:00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"
+
+/* Of a certificate with this name, which it goes by, or, when it is not whole, by its pin. */
+static struct srdma_policy policy_of(const struct srdma_server_limits *limits, const char *name, bool whole)
+{
+	struct srdma_cert_name list[] = {{.kind = SRDMA_NAME_DNS, .whole = true, .text = "besides"},
+					 {.kind = SRDMA_NAME_CN, .whole = whole, .text = name}};
+	struct srdma_peer_names names = {.list = list, .count = 2};
+	struct srdma_policy policy;
+
+	strcpy(names.pin, PIN);
+	strcpy(names.identity, whole ? name : PIN);
+	srdma_policy_find(limits, &names, &policy);
+	return policy;
+}
+
+static struct srdma_policy policy_of_nobody(const struct srdma_server_limits *limits)
+{
+	const struct srdma_peer_names names = {.identity = ""};
+	struct srdma_policy policy;
+
+	srdma_policy_find(limits, &names, &policy);
+	return policy;
+}
+
+/* ---- the list -------------------------------------------------------------------------------------------------- */
+
+static void each_of_thousands_is_found_and_nothing_else(void **state)
+{
+	static char names[MANY][16];
+	static struct srdma_identity list[MANY];
+	struct srdma_identity *copy = NULL;
+
+	(void)state;
+	for (unsigned i = 0; i < MANY; i++) {
+		snprintf(names[i], sizeof names[i], "host-%u", (i * 2654435761u) % 1000003u);
+		list[i] = named(names[i]);
+		list[i].max_clients = i + 1;
+	}
+	assert_int_equal(srdma_identities_copy(list, MANY, &copy), 0);
+	for (unsigned i = 0; i < MANY; i++)
+		assert_int_equal(srdma_identities_find(copy, MANY, names[i])->max_clients, i + 1);
+	assert_null(srdma_identities_find(copy, MANY, ""));
+	assert_null(srdma_identities_find(copy, MANY, "host-"));
+	assert_null(srdma_identities_find(copy, MANY, "HOST-1"));
+	srdma_identities_free(&copy, MANY);
+	assert_null(copy);
+}
+
+static void copy_is_its_own(void **state)
+{
+	char name[] = "alice";
+	struct srdma_identity list = named(name), *copy = NULL;
+
+	(void)state;
+	assert_int_equal(srdma_identities_copy(&list, 1, &copy), 0);
+	name[0] = 'A';
+	assert_non_null(srdma_identities_find(copy, 1, "alice"));
+	srdma_identities_free(&copy, 1);
+}
+
+static void names_in_utf8_and_pins_are_found(void **state)
+{
+	struct srdma_identity list[] = {named("J\xc3\xbcrgen"), named("spiffe://prod/a"), named("SHA256:" "00112233445566778899AABBCCDDEEFF00112233445566778899AABBCCDDEEFF")};
+	struct srdma_identity twice[] = {named(PIN), list[2]}, *copy = NULL;
+
+	(void)state;
+	assert_int_equal(srdma_identities_copy(list, 3, &copy), 0);
+	assert_non_null(srdma_identities_find(copy, 3, "J\xc3\xbcrgen"));
+	assert_non_null(srdma_identities_find(copy, 3, "spiffe://prod/a"));
+	assert_non_null(srdma_identities_find(copy, 3, PIN));
+	assert_null(srdma_identities_find(copy, 3, "Ju\xcc\x88rgen")); /* the same on paper */
+	srdma_identities_free(&copy, 3);
+	assert_int_equal(srdma_identities_copy(twice, 2, &copy), -EINVAL);
+}
+
+static void empty_list_finds_nobody(void **state)
+{
+	struct srdma_identity *copy = NULL;
+
+	(void)state;
+	assert_int_equal(srdma_identities_copy(NULL, 0, &copy), 0);
+	assert_null(srdma_identities_find(copy, 0, "alice"));
+	assert_null(srdma_identities_find(NULL, 0, "alice"));
+	srdma_identities_free(&copy, 0);
+	assert_int_equal(srdma_identities_copy(NULL, 1, &copy), -EINVAL);
+}
+
+static void assert_refused(const struct srdma_identity *list, size_t count, const char *word)
+{
+	struct srdma_identity *copy = NULL;
+
+	assert_int_equal(srdma_identities_copy(list, count, &copy), -EINVAL);
+	assert_null(copy);
+	if (!strstr(srdma_error_text(), word))
+		fail_msg("'%s' does not say '%s'", srdma_error_text(), word);
+}
+
+static void what_cannot_be_is_refused_by_name(void **state)
+{
+	static char longest[SRDMA_NAME_SIZE + 1];
+	struct srdma_identity twice[] = {named("bob"), named("alice"), named("bob")}, one, *copy = NULL;
+
+	(void)state;
+	assert_refused(twice, 3, "'bob' is listed twice");
+	one = named("");
+	assert_refused(&one, 1, "needs a name");
+	one = named(NULL);
+	assert_refused(&one, 1, "needs a name");
+	one = named("a\nb");
+	assert_refused(&one, 1, "control");
+	one = named("J\xfcrgen");
+	assert_refused(&one, 1, "UTF-8");
+	one = named("abc\xe2\x80\xae" "def"); /* from right to left */
+	assert_refused(&one, 1, "bidirectional");
+	one = named("sha256:1234");
+	assert_refused(&one, 1, "64 hexadecimal digits");
+	memset(longest, 'x', SRDMA_NAME_SIZE);
+	one = named(longest);
+	assert_refused(&one, 1, "at most 255");
+	longest[SRDMA_NAME_SIZE - 1] = '\0';
+	assert_int_equal(srdma_identities_copy(&one, 1, &copy), 0);
+	srdma_identities_free(&copy, 1);
+	one = named("alice");
+	one.region_size = -2;
+	assert_refused(&one, 1, "'alice'");
+	one = named("alice");
+	one.region_access = IBV_ACCESS_REMOTE_ATOMIC;
+	assert_refused(&one, 1, "'alice'");
+	one.region_access = -2;
+	assert_refused(&one, 1, "'alice'");
+	one = named("alice");
+	one.message_size = 63;
+	assert_refused(&one, 1, "message-size 63 is out of range; give 64 to");
+}
+
+/* ---- one client ------------------------------------------------------------------------------------------------ */
+
+static void who_is_not_listed_has_what_all_have(void **state)
+{
+	struct srdma_identity list[] = {named("alice")};
+	struct srdma_server_limits limits = with(list, 1);
+	struct srdma_conn_options before, options;
+	struct srdma_policy policy;
+
+	(void)state;
+	limits.max_clients_per_identity = 3;
+	limits.max_clients_per_address = 4;
+	srdma_conn_options_init(&before);
+	options = before;
+	policy = policy_of(&limits, "bob", true);
+	assert_null(policy.refused);
+	assert_int_equal(policy.max_same_name, 3);
+	assert_int_equal(policy.max_same_address, 4);
+	srdma_policy_apply(&policy, &options);
+	assert_memory_equal(&options, &before, sizeof options);
+	/* Nor does an entry that says nothing change anything. */
+	policy = policy_of(&limits, "alice", true);
+	assert_int_equal(policy.max_same_name, 3);
+	srdma_policy_apply(&policy, &options);
+	assert_memory_equal(&options, &before, sizeof options);
+	drop(&limits);
+}
+
+static void who_is_listed_has_what_the_entry_says(void **state)
+{
+	struct srdma_identity list[] = {named("bob"), named("alice")};
+	struct srdma_server_limits limits;
+	struct srdma_conn_options options;
+	struct srdma_policy policy;
+
+	(void)state;
+	list[1].max_clients = 2;
+	list[1].region_size = 0;
+	list[1].region_access = 0;
+	list[1].message_size = 64;
+	limits = with(list, 2);
+	srdma_conn_options_init(&options);
+	options.region_size = 65536;
+	policy = policy_of(&limits, "alice", true);
+	assert_int_equal(policy.max_same_name, 2);
+	srdma_policy_apply(&policy, &options);
+	assert_int_equal(options.region_size, 0);
+	assert_int_equal(options.region_access, 0);
+	assert_int_equal(options.message_size, 64);
+	drop(&limits);
+}
+
+static void only_listed_ones_are_let_in(void **state)
+{
+	struct srdma_identity list[] = {named("alice")};
+	struct srdma_server_limits limits = with(list, 1);
+
+	(void)state;
+	limits.only_listed_identities = true;
+	assert_null(policy_of(&limits, "alice", true).refused);
+	assert_string_equal(policy_of(&limits, "bob", true).refused, "unlisted");
+	assert_string_equal(policy_of_nobody(&limits).refused, "unlisted");
+	drop(&limits);
+	limits.identity_count = 0;
+	assert_string_equal(policy_of(&limits, "alice", true).refused, "unlisted");
+	assert_string_equal(policy_of_nobody(&limits).refused, "unlisted");
+}
+
+static void name_that_only_looks_alike_gains_nothing(void **state)
+{
+	struct srdma_identity list[] = {named("alice"), named("mallory")};
+	struct srdma_server_limits limits;
+	struct srdma_policy policy;
+
+	(void)state;
+	list[0].region_size = 1 << 20;
+	list[0].max_clients = 100;
+	list[1].denied = true;
+	limits = with(list, 2);
+	policy = policy_of(&limits, "alice", false);
+	assert_null(policy.refused);
+	assert_int_equal(policy.region_size, -1);
+	assert_int_equal(policy.max_same_name, 0);
+	assert_string_equal(policy_of(&limits, "mallory", false).refused, "denied");
+	limits.only_listed_identities = true;
+	assert_string_equal(policy_of(&limits, "alice", false).refused, "unlisted");
+	assert_string_equal(policy_of(&limits, "mallory", true).refused, "denied");
+	drop(&limits);
+}
+
+static void any_name_of_a_certificate_can_be_denied(void **state)
+{
+	static const char *const denied[] = {"alice", "besides", PIN};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof denied / sizeof *denied; i++) {
+		struct srdma_identity list[] = {named(denied[i]), named("alice")};
+		struct srdma_server_limits limits;
+
+		list[0].denied = true;
+		limits = with(list, i == 0 ? 1 : 2);
+		assert_string_equal(policy_of(&limits, "alice", true).refused, "denied");
+		drop(&limits);
+	}
+}
+
+static void key_can_be_listed(void **state)
+{
+	struct srdma_identity list[] = {named(PIN)};
+	struct srdma_server_limits limits = with(list, 1);
+
+	(void)state;
+	limits.only_listed_identities = true;
+	assert_null(policy_of(&limits, "odd", false).refused);
+	/* It has a name to go by. */
+	assert_string_equal(policy_of(&limits, "alice", true).refused, "unlisted");
+	drop(&limits);
+}
+
+/* ---- memory ---------------------------------------------------------------------------------------------------- */
+
+static uint64_t memory(const struct srdma_server_limits *limits, const struct srdma_conn_options *options)
+{
+	uint64_t sum, largest;
+
+	assert_int_equal(srdma_policy_memory(limits, options, &sum, &largest), 0);
+	return sum;
+}
+
+static uint64_t in_pages(uint64_t bytes)
+{
+	uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
+
+	return (bytes + page - 1) / page * page;
+}
+
+static void memory_is_that_of_the_worst_case(void **state)
+{
+	struct srdma_identity list[] = {named("big"), named("many"), named("gone")};
+	struct srdma_server_limits limits;
+	struct srdma_conn_options options;
+	uint64_t ring, sealed, small, most = 1 << 30;
+
+	(void)state;
+	srdma_conn_options_init(&options);
+	options.region_size = 65536;
+	ring = in_pages((16 + 3 + 8) * 4096);
+	assert_int_equal(srdma_stream_ring_size(&(struct srdma_stream_shape){4096, 16, 16, false}), (16 + 3 + 8) * 4096);
+	small = ring + in_pages(65536);
+
+	limits = with(NULL, 0);
+	assert_int_equal(memory(&limits, &options), 10 * small);
+	/* Sealed: 20 receives and 20 send slots more, a tag in each, and what writes and reads go through, if there is a region. */
+	options.seal = SRDMA_SEAL_REQUIRED;
+	sealed = in_pages(srdma_stream_ring_size(&(struct srdma_stream_shape){4096, 16, 16, true}));
+	assert_int_equal(memory(&limits, &options), 10 * (sealed + in_pages(65536) + 2 * in_pages(SRDMA_SEALED_RING)));
+	options.region_size = 0;
+	assert_int_equal(memory(&limits, &options), 10 * sealed);
+	options.region_size = 65536;
+	options.seal = SRDMA_SEAL_OFF;
+	drop(&limits);
+
+	list[0].region_size = (int64_t)most;
+	list[0].max_clients = 1;
+	list[1].region_size = 4 * 65536;
+	list[2].region_size = (int64_t)most * 1024;
+	list[2].denied = true;
+	limits = with(list, 3);
+	/* One at most is big, who is denied takes nothing, and all others may be called "many". */
+	assert_int_equal(memory(&limits, &options), ring + most + 9 * (ring + in_pages(4 * 65536)));
+	limits.max_clients_per_identity = 2;
+	assert_int_equal(memory(&limits, &options), ring + most + 2 * (ring + in_pages(4 * 65536)) + 7 * small);
+	/* Nobody else is let in. */
+	limits.only_listed_identities = true;
+	assert_int_equal(memory(&limits, &options), ring + most + 2 * (ring + in_pages(4 * 65536)));
+	drop(&limits);
+}
+
+static void memory_beyond_all_bounds_does_not_wrap(void **state)
+{
+	struct srdma_identity list[] = {named("big")};
+	struct srdma_server_limits limits;
+	struct srdma_conn_options options;
+
+	(void)state;
+	srdma_conn_options_init(&options);
+	list[0].region_size = INT64_MAX;
+	limits = with(list, 1);
+	limits.max_clients = UINT32_MAX;
+	assert_true(memory(&limits, &options) == UINT64_MAX);
+	drop(&limits);
+	limits = with(NULL, 0);
+	options.region_size = SIZE_MAX;
+	assert_true(memory(&limits, &options) == UINT64_MAX);
+	drop(&limits);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(each_of_thousands_is_found_and_nothing_else),
+		cmocka_unit_test(copy_is_its_own),
+		cmocka_unit_test(names_in_utf8_and_pins_are_found),
+		cmocka_unit_test(empty_list_finds_nobody),
+		cmocka_unit_test(what_cannot_be_is_refused_by_name),
+		cmocka_unit_test(who_is_not_listed_has_what_all_have),
+		cmocka_unit_test(who_is_listed_has_what_the_entry_says),
+		cmocka_unit_test(only_listed_ones_are_let_in),
+		cmocka_unit_test(name_that_only_looks_alike_gains_nothing),
+		cmocka_unit_test(any_name_of_a_certificate_can_be_denied),
+		cmocka_unit_test(key_can_be_listed),
+		cmocka_unit_test(memory_is_that_of_the_worst_case),
+		cmocka_unit_test(memory_beyond_all_bounds_does_not_wrap),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Certificates that an intermediate CA issues: with what is above it, so that whoever trusts the root can verify them. */
+#include <limits.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "pki.h"
+
+#include "tls_pair.h"
+
+static struct pki root, middle, lower, other;
+
+static int make_files(void **state)
+{
+	(void)state;
+	if (enter_folder() != 0)
+		return -1;
+	root = pki_make((struct pki_request){.name = "Root", .ca = true});
+	middle = pki_make((struct pki_request){.name = "Middle", .issuer = &root, .ca = true});
+	lower = pki_make((struct pki_request){.name = "Lower", .issuer = &middle, .ca = true});
+	other = pki_make((struct pki_request){.name = "Other", .ca = true});
+	pki_write_key("root.key", &root);
+	pki_write_key("lower.key", &lower);
+	PKI_WRITE("root.crt", &root);
+	PKI_WRITE("lower.crt", &lower);
+	PKI_WRITE("lower-all.crt", &lower, &other, &root, &middle);
+	PKI_WRITE("lower-part.crt", &lower, &middle);
+	return 0;
+}
+
+static int remove_files(void **state)
+{
+	struct pki *all[] = {&root, &middle, &lower, &other};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+		pki_free(all[i]);
+	return leave_folder();
+}
+
+static void make(enum srdma_cert_kind kind, const char *ca, const char *ca_key)
+{
+	static const char *const names[] = {"host.example.com"};
+	bool server = kind == SRDMA_CERT_SERVER;
+	struct srdma_cert_request request = {
+		.size = sizeof(struct srdma_cert_request),
+		.kind = kind,
+		.common_name = "x",
+		.names = server ? names : NULL,
+		.name_count = server,
+		.days = 5,
+		.ca_cert_file = ca,
+		.ca_key_file = ca_key,
+		.cert_file = server ? "server.crt" : "client.crt",
+		.key_file = server ? "server.key" : "client.key",
+		.overwrite = true,
+	};
+
+	if (srdma_cert_make(&request) != 0)
+		fail_msg("%s", srdma_error_text());
+}
+
+/* The common names in a file, one after the other. */
+static void assert_holds(const char *file, const char *names)
+{
+	FILE *in = fopen(file, "r");
+	char found[256] = "", name[64];
+	X509 *cert;
+
+	assert_non_null(in);
+	while ((cert = PEM_read_X509(in, NULL, NULL, NULL)) != NULL) {
+		X509_NAME_get_text_by_NID(X509_get_subject_name(cert), NID_commonName, name, sizeof name);
+		strcat(found, name);
+		strcat(found, " ");
+		X509_free(cert);
+	}
+	ERR_clear_error();
+	fclose(in);
+	assert_string_equal(found, names);
+}
+
+static void chain_is_written_without_the_root(void **state)
+{
+	static const struct {
+		const char *ca, *key, *chain;
+	} cases[] = {
+		{"root.crt", "root.key", "x "},
+		{"lower.crt", "lower.key", "x Lower "},
+		{"lower-part.crt", "lower.key", "x Lower Middle "},
+		{"lower-all.crt", "lower.key", "x Lower Middle "},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		make(SRDMA_CERT_CLIENT, cases[i].ca, cases[i].key);
+		assert_holds("client.crt", cases[i].chain);
+		make(SRDMA_CERT_SERVER, cases[i].ca, cases[i].key);
+		assert_holds("server.crt", cases[i].chain);
+	}
+}
+
+static void who_trusts_the_root_or_any_ca_below_accepts_it(void **state)
+{
+	static const char *const trusted[] = {"root.crt", "lower.crt", "lower-part.crt"};
+
+	(void)state;
+	make(SRDMA_CERT_CLIENT, "lower-part.crt", "lower.key");
+	make(SRDMA_CERT_SERVER, "lower-part.crt", "lower.key");
+	for (size_t i = 0; i < sizeof trusted / sizeof *trusted; i++)
+		for (size_t j = 0; j < sizeof trusted / sizeof *trusted; j++)
+			assert_meets(ours_client((struct srdma_tls_client_options){
+					     .size = sizeof(struct srdma_tls_client_options),
+					     .ca_file = trusted[i], .cert_file = "client.crt", .key_file = "client.key"}),
+				     ours_server((struct srdma_tls_server_options){
+					     .size = sizeof(struct srdma_tls_server_options),
+					     .client_ca_file = trusted[j], .cert_file = "server.crt", .key_file = "server.key"}),
+				     "host.example.com");
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(chain_is_written_without_the_root),
+		cmocka_unit_test(who_trusts_the_root_or_any_ca_below_accepts_it),
+	};
+
+	return cmocka_run_group_tests(tests, make_files, remove_files);
+}

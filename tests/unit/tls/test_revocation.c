@@ -1,0 +1,543 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Chains, what is trusted of them, and revocation lists: at both ends, in handshakes. The PKI: a root, an intermediate CA below it, a
+ * server's and a client's certificate from that one, and a second intermediate. */
+#include <limits.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "pki.h"
+
+#include "tls_pair.h"
+
+static struct pki root, middle, other, server, client, stranger, other_root;
+
+static int make_files(void **state)
+{
+	(void)state;
+	if (enter_folder() != 0)
+		return -1;
+	root = pki_make((struct pki_request){.name = "Root", .ca = true});
+	middle = pki_make((struct pki_request){.name = "Middle", .issuer = &root, .ca = true});
+	other = pki_make((struct pki_request){.name = "Other", .issuer = &root, .ca = true});
+	server = pki_make((struct pki_request){.name = "server", .issuer = &middle, .extended = "serverAuth", .names = "DNS:host.example.com"});
+	client = pki_make((struct pki_request){.name = "alice", .issuer = &middle, .extended = "clientAuth"});
+	stranger = pki_make((struct pki_request){.name = "bob", .issuer = &other, .extended = "clientAuth"});
+	other_root = pki_make((struct pki_request){.name = "Root", .ca = true}); /* the same name, another key */
+	PKI_WRITE("root.crt", &root);
+	PKI_WRITE("middle.crt", &middle);
+	PKI_WRITE("both.crt", &middle, &root);
+	PKI_WRITE("server.crt", &server, &middle);
+	PKI_WRITE("client.crt", &client, &middle);
+	PKI_WRITE("bare-client.crt", &client);
+	PKI_WRITE("stranger.crt", &stranger, &other);
+	pki_write_key("server.key", &server);
+	pki_write_key("client.key", &client);
+	pki_write_key("stranger.key", &stranger);
+	return 0;
+}
+
+static int remove_files(void **state)
+{
+	struct pki *all[] = {&root, &middle, &other, &server, &client, &stranger, &other_root};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+		pki_free(all[i]);
+	return leave_folder();
+}
+
+/* ---- both ends ------------------------------------------------------------------------------------------------- */
+
+static struct end server_with(const char *ca, const char *crl, bool require_all)
+{
+	return ours_server((struct srdma_tls_server_options){
+		.size = sizeof(struct srdma_tls_server_options),
+		.cert_file = "server.crt", .key_file = "server.key", .client_ca_file = ca, .client_crl_file = crl, .crl_require_all = require_all});
+}
+
+static struct end client_with(const char *ca, const char *crl, bool require_all)
+{
+	return ours_client((struct srdma_tls_client_options){
+		.size = sizeof(struct srdma_tls_client_options),
+		.cert_file = "client.crt", .key_file = "client.key", .ca_file = ca, .crl_file = crl, .crl_require_all = require_all});
+}
+
+static struct end plain_client(const char *cert, const char *key)
+{
+	return ours_client((struct srdma_tls_client_options){.size = sizeof(struct srdma_tls_client_options), .cert_file = cert, .key_file = key, .ca_file = "root.crt"});
+}
+
+/* With this at one end, and at the other one the root alone. */
+static void assert_accepted(const char *ca, const char *crl, bool require_all)
+{
+	assert_meets(client_with("root.crt", NULL, false), server_with(ca, crl, require_all), "host.example.com");
+	assert_meets(client_with(ca, crl, require_all), server_with("root.crt", NULL, false), "host.example.com");
+}
+
+static void assert_refused(const char *ca, const char *crl, bool require_all, const char *words)
+{
+	assert_server_refuses(client_with("root.crt", NULL, false), server_with(ca, crl, require_all), SRDMA_ECERT, words);
+	assert_client_refuses(client_with(ca, crl, require_all), server_with("root.crt", NULL, false), "host.example.com", SRDMA_ECERT, words);
+}
+
+static void assert_no_context(const char *ca, const char *crl, const char *words)
+{
+	struct srdma_tls_server_options so = {.size = sizeof(struct srdma_tls_server_options), .cert_file = "server.crt", .key_file = "server.key", .client_ca_file = ca, .client_crl_file = crl};
+	struct srdma_tls_client_options co = {.size = sizeof(struct srdma_tls_client_options), .ca_file = ca, .crl_file = crl};
+	struct srdma_tls_context *context = NULL;
+
+	for (int i = 0; i < 2; i++) {
+		int ret = i ? srdma_tls_server_new(&so, &context) : srdma_tls_client_new(&co, &context);
+
+		if (ret != SRDMA_ECONFIG || !strstr(srdma_error_text(), words))
+			fail_msg("%d '%s'; wanted '%s'", ret, srdma_error_text(), words);
+		assert_null(context);
+	}
+}
+
+#define LISTS(mode, ...) pki_write_list("lists.crl", mode, (struct pki_list){__VA_ARGS__})
+
+/* ---- the whole chain ------------------------------------------------------------------------------------------- */
+
+static void leaf_of_a_revoked_intermediate_is_refused(void **state)
+{
+	static const char *const trusted[] = {"root.crt", "both.crt", "middle.crt"};
+
+	(void)state;
+	LISTS("w", .issuer = &root, .revoked = {&middle});
+	LISTS("a", .issuer = &middle);
+	/* Also where it is trusted by name: what its issuer says of it counts. */
+	for (size_t i = 0; i < sizeof trusted / sizeof *trusted; i++) {
+		assert_refused(trusted[i], "lists.crl", false, "revoked");
+		assert_refused(trusted[i], "lists.crl", true, "revoked");
+	}
+	LISTS("w", .issuer = &root, .revoked = {&other});
+	LISTS("a", .issuer = &middle);
+	for (size_t i = 0; i < sizeof trusted / sizeof *trusted; i++)
+		assert_accepted(trusted[i], "lists.crl", true);
+}
+
+/* A chain ends at the first certificate that is trusted; its CAs, trusted as well, have their say about each other. */
+static void cas_above_a_trusted_one_are_looked_up(void **state)
+{
+	struct pki lower = pki_make((struct pki_request){.name = "Lower", .issuer = &middle, .ca = true});
+	struct pki leaf = pki_make((struct pki_request){.name = "x", .issuer = &lower, .extended = "clientAuth"});
+
+	(void)state;
+	PKI_WRITE("leaf.crt", &leaf, &lower);
+	PKI_WRITE("all.crt", &lower, &middle, &root);
+	pki_write_key("leaf.key", &leaf);
+	LISTS("w", .issuer = &lower);
+	LISTS("a", .issuer = &middle);
+	LISTS("a", .issuer = &root, .revoked = {&middle});
+	assert_server_refuses(plain_client("leaf.crt", "leaf.key"), server_with("all.crt", "lists.crl", false), SRDMA_ECERT,
+			      "revoked by its CA ('CN=Middle', issued by 'CN=Root')");
+	LISTS("w", .issuer = &lower);
+	LISTS("a", .issuer = &root, .from = -3 * DAY, .to = -DAY);
+	assert_server_refuses(plain_client("leaf.crt", "leaf.key"), server_with("all.crt", "lists.crl", false), SRDMA_ECERT, "CRL has expired");
+	/* None of their lists is required. */
+	LISTS("w", .issuer = &lower);
+	assert_meets(plain_client("leaf.crt", "leaf.key"), server_with("all.crt", "lists.crl", true), "host.example.com");
+	pki_free(&leaf);
+	pki_free(&lower);
+}
+
+static void leave_issuers_key_out(X509 *cert)
+{
+	X509_EXTENSION_free(X509_delete_ext(cert, X509_get_ext_by_NID(cert, NID_authority_key_identifier, -1)));
+}
+
+/* Of two CAs of one name the one whose key has signed is the issuer, whichever comes first. */
+static void ca_above_a_trusted_one_is_known_by_its_key(void **state)
+{
+	struct pki lower = pki_make((struct pki_request){.name = "Plain", .issuer = &root, .ca = true, .change = leave_issuers_key_out});
+	struct pki leaf = pki_make((struct pki_request){.name = "x", .issuer = &lower, .extended = "clientAuth"});
+
+	(void)state;
+	PKI_WRITE("leaf.crt", &leaf, &lower);
+	PKI_WRITE("namesakes.crt", &lower, &other_root, &root);
+	pki_write_key("leaf.key", &leaf);
+	LISTS("w", .issuer = &lower);
+	LISTS("a", .issuer = &root, .revoked = {&lower});
+	assert_server_refuses(plain_client("leaf.crt", "leaf.key"), server_with("namesakes.crt", "lists.crl", false), SRDMA_ECERT,
+			      "revoked by its CA ('CN=Plain', issued by 'CN=Root')");
+	LISTS("w", .issuer = &lower);
+	LISTS("a", .issuer = &root, .revoked = {&middle});
+	assert_meets(plain_client("leaf.crt", "leaf.key"), server_with("namesakes.crt", "lists.crl", false), "host.example.com");
+	pki_free(&lower);
+	pki_free(&leaf);
+}
+
+static void refusal_names_the_revoked_certificate(void **state)
+{
+	(void)state;
+	LISTS("w", .issuer = &root, .revoked = {&middle});
+	LISTS("a", .issuer = &middle);
+	assert_refused("root.crt", "lists.crl", false, "'CN=Middle', issued by 'CN=Root'");
+	LISTS("w", .issuer = &middle, .revoked = {&client, &server});
+	assert_refused("root.crt", "lists.crl", false, "issued by 'CN=Middle'");
+}
+
+static void revoked_leaf_is_refused_and_others_are_not(void **state)
+{
+	(void)state;
+	LISTS("w", .issuer = &middle, .revoked = {&client});
+	assert_server_refuses(client_with("root.crt", NULL, false), server_with("root.crt", "lists.crl", false), SRDMA_ECERT, "revoked");
+	assert_meets(client_with("root.crt", "lists.crl", false), server_with("root.crt", NULL, false), "host.example.com");
+	LISTS("a", .issuer = &other);
+	assert_meets(plain_client("stranger.crt", "stranger.key"), server_with("root.crt", "lists.crl", false), "host.example.com");
+}
+
+static void list_that_is_missing(void **state)
+{
+	(void)state;
+	/* Of the issuer of the peer's own certificate: never to be had without. */
+	LISTS("w", .issuer = &root);
+	assert_refused("root.crt", "lists.crl", false, "no revocation list");
+	/* Of a CA above: only where that is asked for. */
+	LISTS("w", .issuer = &middle);
+	assert_accepted("root.crt", "lists.crl", false);
+	assert_refused("root.crt", "lists.crl", true, "no revocation list");
+	/* What is trusted itself needs none. */
+	assert_accepted("middle.crt", "lists.crl", true);
+}
+
+static void list_that_is_not_in_force_lets_nobody_through(void **state)
+{
+	static const char *const trusted[] = {"root.crt", "both.crt", "middle.crt"};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof trusted / sizeof *trusted; i++) {
+		LISTS("w", .issuer = &root, .from = -3 * DAY, .to = -DAY);
+		LISTS("a", .issuer = &middle);
+		assert_refused(trusted[i], "lists.crl", false, "CRL has expired");
+		LISTS("w", .issuer = &root, .from = DAY);
+		LISTS("a", .issuer = &middle);
+		assert_refused(trusted[i], "lists.crl", false, "CRL is not valid yet");
+	}
+	LISTS("w", .issuer = &root);
+	LISTS("a", .issuer = &middle, .from = -3 * DAY, .to = -DAY);
+	assert_refused("root.crt", "lists.crl", false, "CRL has expired");
+}
+
+static void newest_list_in_force_counts(void **state)
+{
+	(void)state;
+	LISTS("w", .issuer = &middle, .from = -2 * DAY, .revoked = {&client, &server});
+	LISTS("a", .issuer = &middle, .from = -DAY);
+	LISTS("a", .issuer = &middle, .from = -5 * DAY, .to = -4 * DAY);
+	LISTS("a", .issuer = &middle, .from = DAY);
+	assert_accepted("root.crt", "lists.crl", false);
+	LISTS("w", .issuer = &middle, .from = -DAY, .revoked = {&client, &server});
+	LISTS("a", .issuer = &middle, .from = -2 * DAY);
+	assert_refused("root.crt", "lists.crl", false, "revoked");
+}
+
+/* ---- whose list it is ------------------------------------------------------------------------------------------ */
+
+static void list_that_its_ca_has_not_signed_is_refused(void **state)
+{
+	(void)state;
+	/* The CA is known: at once. */
+	LISTS("w", .issuer = &root, .signer = &other);
+	LISTS("a", .issuer = &middle);
+	assert_no_context("root.crt", "lists.crl", "'CN=Root' is not signed by the CA of that name");
+	LISTS("w", .issuer = &other_root);
+	assert_no_context("root.crt", "lists.crl", "is not signed by the CA of that name");
+	/* It comes with the peer's chain: then. */
+	LISTS("w", .issuer = &middle, .signer = &other);
+	assert_refused("root.crt", "lists.crl", false, "no revocation list");
+	LISTS("w", .issuer = &middle, .signer = &other, .key_id = &middle);
+	assert_refused("root.crt", "lists.crl", false, "no revocation list");
+	LISTS("w", .issuer = &middle, .signer = &other, .no_key_id = true);
+	assert_refused("root.crt", "lists.crl", false, "no revocation list");
+	LISTS("w", .issuer = &middle, .no_key_id = true);
+	assert_accepted("root.crt", "lists.crl", false);
+}
+
+/* Lists can be long: only for who has a certificate of the CA's are they looked at. */
+static void signatures_of_the_chain_come_before_the_lists(void **state)
+{
+	struct pki forger = pki_make((struct pki_request){.name = "Middle", .issuer = &root, .ca = true});
+	struct pki forged = pki_make((struct pki_request){.name = "alice", .issuer = &middle, .extended = "clientAuth"});
+	struct end raw;
+
+	(void)state;
+	LISTS("w", .issuer = &middle, .from = -3 * DAY, .to = -DAY);
+	assert_true(X509_sign(forged.cert, forger.key, EVP_sha256()) > 0);
+	raw = raw_end(false, &forged);
+	assert_int_equal(SSL_CTX_add_extra_chain_cert(raw.raw_context, X509_dup(middle.cert)), 1);
+	assert_server_refuses(raw, server_with("root.crt", "lists.crl", false), SRDMA_ECERT, "signature failure");
+	pki_free(&forger);
+	pki_free(&forged);
+}
+
+static void two_cas_of_one_name_have_each_their_list(void **state)
+{
+	(void)state;
+	PKI_WRITE("two.crt", &other_root, &root);
+	LISTS("w", .issuer = &other_root);
+	LISTS("a", .issuer = &root, .revoked = {&middle});
+	LISTS("a", .issuer = &middle);
+	assert_refused("two.crt", "lists.crl", false, "revoked");
+	LISTS("w", .issuer = &other_root, .revoked = {&middle});
+	LISTS("a", .issuer = &root);
+	LISTS("a", .issuer = &middle);
+	assert_accepted("two.crt", "lists.crl", false);
+}
+
+static void ca_that_may_sign_no_lists_has_none(void **state)
+{
+	struct pki narrow = pki_make((struct pki_request){.name = "Narrow", .issuer = &root, .ca = true, .usage = "critical,keyCertSign"});
+	struct pki leaf = pki_make((struct pki_request){.name = "x", .issuer = &narrow, .extended = "clientAuth"});
+
+	(void)state;
+	PKI_WRITE("leaf.crt", &leaf, &narrow);
+	pki_write_key("leaf.key", &leaf);
+	LISTS("w", .issuer = &narrow);
+	assert_server_refuses(plain_client("leaf.crt", "leaf.key"), server_with("root.crt", "lists.crl", false), SRDMA_ECERT, "CRL");
+	pki_free(&leaf);
+	pki_free(&narrow);
+}
+
+static void lists_beside_the_cas_count_too(void **state)
+{
+	(void)state;
+	PKI_WRITE("with-lists.crt", &root);
+	pki_write_list("with-lists.crt", "a", (struct pki_list){.issuer = &root, .revoked = {&middle}});
+	pki_write_list("with-lists.crt", "a", (struct pki_list){.issuer = &middle});
+	assert_refused("with-lists.crt", NULL, false, "revoked");
+}
+
+/* ---- lists that are not whole ---------------------------------------------------------------------------------- */
+
+static void add_extension(X509_CRL *crl, const char *oid, bool critical, const char *der, int length)
+{
+	X509_EXTENSION *extension = pki_extension(oid, critical, der, length);
+
+	X509_CRL_add_ext(crl, extension, -1);
+	X509_EXTENSION_free(extension);
+}
+
+static void add_delta(X509_CRL *crl)
+{
+	add_extension(crl, "2.5.29.27", true, "\x02\x01\x01", 3);
+}
+
+static void add_unmarked_delta(X509_CRL *crl)
+{
+	add_extension(crl, "2.5.29.27", false, "\x02\x01\x01", 3);
+}
+
+static void add_indirect(X509_CRL *crl)
+{
+	add_extension(crl, "2.5.29.28", true, "\x30\x03\x84\x01\xff", 5);
+}
+
+static void add_users_only(X509_CRL *crl)
+{
+	add_extension(crl, "2.5.29.28", true, "\x30\x03\x81\x01\xff", 5);
+}
+
+static void add_cas_only(X509_CRL *crl)
+{
+	add_extension(crl, "2.5.29.28", true, "\x30\x03\x82\x01\xff", 5);
+}
+
+static void add_reasons(X509_CRL *crl)
+{
+	add_extension(crl, "2.5.29.28", true, "\x30\x04\x83\x02\x05\x20", 6);
+}
+
+static void add_point(X509_CRL *crl)
+{
+	add_extension(crl, "2.5.29.28", true, "\x30\x0f\xa0\x0d\xa0\x0b\x86\x09" "http://a/", 17);
+}
+
+static void add_malformed_point(X509_CRL *crl)
+{
+	add_extension(crl, "2.5.29.28", true, "\x04\x00", 2);
+}
+
+static void add_unknown(X509_CRL *crl)
+{
+	add_extension(crl, "1.2.3.4.5", true, "\x05\x00", 2);
+}
+
+static void add_entry_of_another(X509_CRL *crl, const char *oid, bool critical)
+{
+	X509_REVOKED *entry = X509_REVOKED_new();
+	X509_EXTENSION *extension = pki_extension(oid, critical, "\x30\x00", 2);
+	ASN1_INTEGER *serial = ASN1_INTEGER_new();
+	ASN1_TIME *when = X509_gmtime_adj(NULL, -7200);
+
+	ASN1_INTEGER_set(serial, 7);
+	X509_REVOKED_set_serialNumber(entry, serial);
+	X509_REVOKED_set_revocationDate(entry, when);
+	X509_REVOKED_add_ext(entry, extension, -1);
+	X509_CRL_add0_revoked(crl, entry);
+	X509_EXTENSION_free(extension);
+	ASN1_INTEGER_free(serial);
+	ASN1_TIME_free(when);
+}
+
+static void add_entry_with_issuer(X509_CRL *crl)
+{
+	add_entry_of_another(crl, "2.5.29.29", true);
+}
+
+static void add_entry_with_unknown(X509_CRL *crl)
+{
+	add_entry_of_another(crl, "1.2.3.4.6", true);
+}
+
+static void list_that_is_not_whole_is_refused_by_name(void **state)
+{
+	static const struct {
+		void (*change)(X509_CRL *crl);
+		const char *words;
+	} cases[] = {
+		{add_delta, "X509v3 Delta CRL Indicator (2.5.29.27)"},
+		{add_unmarked_delta, "X509v3 Delta CRL Indicator"},
+		{add_indirect, "X509v3 Issuing Distribution Point (2.5.29.28)"},
+		{add_users_only, "X509v3 Issuing Distribution Point"},
+		{add_cas_only, "X509v3 Issuing Distribution Point"},
+		{add_reasons, "X509v3 Issuing Distribution Point"},
+		{add_point, "X509v3 Issuing Distribution Point"},
+		{add_malformed_point, "X509v3 Issuing Distribution Point"},
+		{add_unknown, "its extension 1.2.3.4.5 is critical"},
+		{add_entry_with_issuer, "X509v3 Certificate Issuer (2.5.29.29) says that an entry is of another CA"},
+		{add_entry_with_unknown, "its extension 1.2.3.4.6 of an entry is critical"},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		LISTS("w", .issuer = &middle, .change = cases[i].change);
+		assert_no_context("root.crt", "lists.crl", cases[i].words);
+		assert_non_null(strstr(srdma_error_text(), "lists.crl: the revocation list of 'CN=Middle' is not a whole one"));
+		/* Also when a whole one is before it. */
+		LISTS("w", .issuer = &middle);
+		LISTS("a", .issuer = &middle, .change = cases[i].change);
+		assert_no_context("root.crt", "lists.crl", cases[i].words);
+	}
+	LISTS("w", .issuer = &middle, .to = LONG_MIN);
+	assert_no_context("root.crt", "lists.crl", "does not say when the next one is due");
+}
+
+static void add_harmless(X509_CRL *crl)
+{
+	add_extension(crl, "2.5.29.20", false, "\x02\x01\x05", 3); /* number */
+	add_extension(crl, "2.5.29.28", true, "\x30\x00", 2);	   /* a distribution point that narrows nothing down */
+	add_extension(crl, "1.2.3.4.5", false, "\x05\x00", 2);
+	add_extension(crl, "2.5.29.46", false, "\x30\x00", 2);	   /* where there are newer ones */
+	add_entry_of_another(crl, "1.2.3.4.6", false);
+}
+
+static void whole_list_with_more_in_it_is_taken(void **state)
+{
+	(void)state;
+	LISTS("w", .issuer = &middle, .change = add_harmless);
+	assert_accepted("root.crt", "lists.crl", false);
+	LISTS("w", .issuer = &middle, .change = add_harmless, .revoked = {&client, &server});
+	assert_refused("root.crt", "lists.crl", false, "revoked");
+}
+
+/* ---- what is trusted ------------------------------------------------------------------------------------------- */
+
+static void intermediate_is_trusted_for_what_it_issues_and_for_nothing_else(void **state)
+{
+	(void)state;
+	assert_accepted("middle.crt", NULL, false);
+	assert_server_refuses(plain_client("stranger.crt", "stranger.key"), server_with("middle.crt", NULL, false), SRDMA_ECERT,
+			      "no CA in the CA file");
+	/* A client need not send the CA that the server trusts. */
+	assert_meets(plain_client("bare-client.crt", "client.key"), server_with("middle.crt", NULL, false), "host.example.com");
+	/* Without it, nobody knows who issued it. */
+	assert_server_refuses(raw_end(false, &client), server_with("root.crt", NULL, false), SRDMA_ECERT, "no CA in the CA file");
+}
+
+static void certificate_that_is_no_ca_is_trusted_for_itself_alone(void **state)
+{
+	struct pki below = pki_make((struct pki_request){.name = "below", .issuer = &client, .extended = "clientAuth"});
+	struct pki fake = pki_make((struct pki_request){.name = "host", .issuer = &server, .extended = "serverAuth", .names = "DNS:host.example.com"});
+
+	(void)state;
+	PKI_WRITE("leaf.crt", &client);
+	PKI_WRITE("server-leaf.crt", &server);
+	PKI_WRITE("below.crt", &below, &client);
+	PKI_WRITE("fake.crt", &fake, &server);
+	pki_write_key("below.key", &below);
+	pki_write_key("fake.key", &fake);
+	assert_meets(client_with("root.crt", NULL, false), server_with("leaf.crt", NULL, false), "host.example.com");
+	assert_server_refuses(plain_client("below.crt", "below.key"), server_with("leaf.crt", NULL, false), SRDMA_ECERT, "CA");
+	assert_server_refuses(plain_client("stranger.crt", "stranger.key"), server_with("leaf.crt", NULL, false), SRDMA_ECERT, "");
+	assert_client_refuses(client_with("server-leaf.crt", NULL, false),
+			      ours_server((struct srdma_tls_server_options){.size = sizeof(struct srdma_tls_server_options), .cert_file = "fake.crt", .key_file = "fake.key", .client_ca_file = "root.crt"}),
+			      "host.example.com", SRDMA_ECERT, "CA");
+	/* Nor does it stand for another name. */
+	assert_client_refuses(client_with("server-leaf.crt", NULL, false), server_with("root.crt", NULL, false), "other.example.com", SRDMA_ECERT,
+			      "not for this name");
+	pki_free(&below);
+	pki_free(&fake);
+}
+
+static void trusted_certificate_still_expires_and_has_its_purpose(void **state)
+{
+	struct pki old = pki_make((struct pki_request){.name = "old", .issuer = &root, .ca = true, .from = -3 * DAY, .to = -DAY});
+	struct pki leaf = pki_make((struct pki_request){.name = "x", .issuer = &old, .extended = "clientAuth"});
+
+	(void)state;
+	PKI_WRITE("old.crt", &old);
+	PKI_WRITE("leaf.crt", &leaf, &old);
+	pki_write_key("leaf.key", &leaf);
+	assert_server_refuses(plain_client("leaf.crt", "leaf.key"), server_with("old.crt", NULL, false), SRDMA_ECERT, "expired");
+	/* A server's certificate, itself trusted, shown as a client's. */
+	PKI_WRITE("leaf.crt", &server);
+	assert_server_refuses(plain_client("server.crt", "server.key"), server_with("leaf.crt", NULL, false), SRDMA_ECERT, "purpose");
+	pki_free(&leaf);
+	pki_free(&old);
+}
+
+static void pin_and_lists_must_both_hold(void **state)
+{
+	struct srdma_cert_info info;
+
+	(void)state;
+	assert_int_equal(srdma_cert_read("server.crt", &info), 0);
+	LISTS("w", .issuer = &root, .revoked = {&middle});
+	LISTS("a", .issuer = &middle);
+	assert_client_refuses(ours_client((struct srdma_tls_client_options){.size = sizeof(struct srdma_tls_client_options), .cert_file = "client.crt", .key_file = "client.key", .ca_file = "root.crt",
+									    .crl_file = "lists.crl", .pin = info.pin}),
+			      server_with("root.crt", NULL, false), "host.example.com", SRDMA_ECERT, "revoked");
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(leaf_of_a_revoked_intermediate_is_refused),
+		cmocka_unit_test(cas_above_a_trusted_one_are_looked_up),
+		cmocka_unit_test(ca_above_a_trusted_one_is_known_by_its_key),
+		cmocka_unit_test(refusal_names_the_revoked_certificate),
+		cmocka_unit_test(revoked_leaf_is_refused_and_others_are_not),
+		cmocka_unit_test(list_that_is_missing),
+		cmocka_unit_test(list_that_is_not_in_force_lets_nobody_through),
+		cmocka_unit_test(newest_list_in_force_counts),
+		cmocka_unit_test(list_that_its_ca_has_not_signed_is_refused),
+		cmocka_unit_test(signatures_of_the_chain_come_before_the_lists),
+		cmocka_unit_test(two_cas_of_one_name_have_each_their_list),
+		cmocka_unit_test(ca_that_may_sign_no_lists_has_none),
+		cmocka_unit_test(lists_beside_the_cas_count_too),
+		cmocka_unit_test(list_that_is_not_whole_is_refused_by_name),
+		cmocka_unit_test(whole_list_with_more_in_it_is_taken),
+		cmocka_unit_test(intermediate_is_trusted_for_what_it_issues_and_for_nothing_else),
+		cmocka_unit_test(certificate_that_is_no_ca_is_trusted_for_itself_alone),
+		cmocka_unit_test(trusted_certificate_still_expires_and_has_its_purpose),
+		cmocka_unit_test(pin_and_lists_must_both_hold),
+	};
+
+	return cmocka_run_group_tests(tests, make_files, remove_files);
+}

@@ -1,0 +1,219 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <limits.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "pki.h"
+
+#include "tls_pair.h"
+
+#include "server_name.h"
+
+#include <openssl/x509v3.h>
+
+static struct pki ca, server;
+
+static int make_files(void **state)
+{
+	(void)state;
+	if (enter_folder() != 0)
+		return -1;
+	ca = pki_make((struct pki_request){.name = "CA", .ca = true});
+	server = pki_make((struct pki_request){
+		.name = "server", .issuer = &ca, .extended = "serverAuth", .names = "DNS:host.example.com,IP:127.0.0.1,IP:fe80::1,IP:fd00::7"});
+	PKI_WRITE("ca.crt", &ca);
+	return 0;
+}
+
+static int remove_files(void **state)
+{
+	(void)state;
+	pki_free(&ca);
+	pki_free(&server);
+	return leave_folder();
+}
+
+/* ---- what is meant --------------------------------------------------------------------------------------------- */
+
+static void assert_name(const char *typed, const char *dns)
+{
+	struct srdma_server_name name;
+
+	if (srdma_server_name_parse(typed, &name) != 0)
+		fail_msg("%s", srdma_error_text());
+	assert_string_equal(name.dns, dns);
+	assert_int_equal(name.address_length, 0);
+}
+
+static void assert_address(const char *typed, const char *address)
+{
+	struct srdma_server_name name;
+	unsigned char bytes[16];
+	int family = strchr(address, ':') ? AF_INET6 : AF_INET;
+
+	if (srdma_server_name_parse(typed, &name) != 0)
+		fail_msg("%s", srdma_error_text());
+	assert_int_equal(inet_pton(family, address, bytes), 1);
+	assert_string_equal(name.dns, "");
+	assert_int_equal(name.address_length, family == AF_INET ? 4 : 16);
+	assert_memory_equal(name.address, bytes, name.address_length);
+}
+
+static void names_are_told_apart_from_how_they_are_typed(void **state)
+{
+	(void)state;
+	assert_name("host.example.com", "host.example.com");
+	assert_name("host.example.com.", "host.example.com");
+	assert_name("HOST.Example.COM", "host.example.com");
+	assert_name("localhost", "localhost");
+	assert_name("xn--bcher-kva.example", "xn--bcher-kva.example");
+	assert_name("a_b-c.example", "a_b-c.example");
+	assert_name("1.example", "1.example");
+}
+
+static void addresses_are_what_connects(void **state)
+{
+	(void)state;
+	assert_address("127.0.0.1", "127.0.0.1");
+	assert_address("127.1", "127.0.0.1");
+	assert_address("0x7f000001", "127.0.0.1");
+	assert_address("127.0.0.1.", "127.0.0.1");
+	assert_address("::1", "::1");
+	assert_address("[::1]", "::1");
+	assert_address("0:0:0:0:0:0:0:1", "::1");
+	assert_address("FD00::7", "fd00::7");
+	assert_address("fe80::1%eth0", "fe80::1");
+	assert_address("[fe80::1%25eth0]", "fe80::1");
+	assert_address("fe80::1%no-such-device", "fe80::1");
+	assert_address("::ffff:127.0.0.1", "127.0.0.1");
+}
+
+static void what_is_none_is_told_with_the_reason(void **state)
+{
+	static const struct {
+		const char *typed, *words;
+	} cases[] = {
+		{"", "no name"},
+		{NULL, "no name"},
+		{".", "empty"},
+		{"..", "empty"},
+		{"host..", "empty"},
+		{".example.com", "empty"}, /* to OpenSSL everything below it */
+		{"a..b", "empty"},
+		{"*.example.com", "characters"},
+		{"host.example.com\n", "characters"},
+		{"host name", "characters"},
+		{"b\xc3\xbc" "cher.example", "xn--"},
+		{"host%eth0", "characters"},
+		{"host:4433", "characters"},
+		{"a123456789012345678901234567890123456789012345678901234567890123.example", "63"},
+	};
+	struct srdma_server_name name;
+	char text[300];
+
+	(void)state;
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		assert_int_equal(srdma_server_name_parse(cases[i].typed, &name), -EINVAL);
+		if (!strstr(srdma_error_text(), cases[i].words))
+			fail_msg("'%s': %s", cases[i].typed, srdma_error_text());
+	}
+	memset(text, 'a', sizeof text);
+	for (size_t i = 50; i < sizeof text; i += 51)
+		text[i] = '.';
+	text[253] = '\0';
+	assert_int_equal(srdma_server_name_parse(text, &name), 0);
+	text[253] = 'a';
+	text[254] = '\0';
+	assert_int_equal(srdma_server_name_parse(text, &name), -EINVAL);
+	text[253] = '.'; /* the dot at the end does not count */
+	assert_int_equal(srdma_server_name_parse(text, &name), 0);
+	text[254] = 'a';
+	text[299] = '\0';
+	assert_int_equal(srdma_server_name_parse(text, &name), -EINVAL);
+}
+
+/* ---- what the server hears, and the certificate is checked for ------------------------------------------------- */
+
+static char heard[300];
+
+static int hear(SSL *ssl, int *alert, void *arg)
+{
+	const char *name = SSL_get_servername(ssl, TLSEXT_NAMETYPE_host_name);
+
+	(void)alert;
+	(void)arg;
+	snprintf(heard, sizeof heard, "%s", name ? name : "");
+	return SSL_TLSEXT_ERR_OK;
+}
+
+static struct end client_for(const char *server_name)
+{
+	return ours_client((struct srdma_tls_client_options){.size = sizeof(struct srdma_tls_client_options), .ca_file = "ca.crt", .server_name = server_name});
+}
+
+static struct end listening_server(void)
+{
+	struct end end = raw_end(true, &server);
+
+	SSL_CTX_set_tlsext_servername_callback(end.raw_context, hear);
+	strcpy(heard, "nothing");
+	return end;
+}
+
+static void server_hears_the_name_as_it_bears_it(void **state)
+{
+	static const char *const names[] = {"host.example.com", "host.example.com.", "HOST.EXAMPLE.COM", "HOST.example.com."};
+	static const char *const addresses[] = {"127.0.0.1", "127.1", "::ffff:127.0.0.1", "fe80::1%lo", "fe80::1%eth7", "fd00::7", "FD00:0::7", "[fd00::7]"};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+		assert_meets(client_for(NULL), listening_server(), names[i]);
+		assert_string_equal(heard, "host.example.com");
+		assert_meets(client_for(names[i]), listening_server(), "192.0.2.1");
+		assert_string_equal(heard, "host.example.com");
+	}
+	/* RFC 6066, 3: no addresses. */
+	for (size_t i = 0; i < sizeof addresses / sizeof *addresses; i++) {
+		assert_meets(client_for(NULL), listening_server(), addresses[i]);
+		assert_string_equal(heard, "");
+		assert_meets(client_for(addresses[i]), listening_server(), "host.example.com");
+		assert_string_equal(heard, "");
+	}
+}
+
+static void other_names_do_not_pass(void **state)
+{
+	static const char *const wrong[] = {"example.com.", "other.example.com.", "127.0.0.2", "127.2", "fe80::2%lo", "::ffff:127.0.0.2"};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++)
+		assert_client_refuses(client_for(NULL), raw_end(true, &server), wrong[i], SRDMA_ECERT, "not for this name");
+}
+
+static void name_that_is_none_is_told_before_anybody_connects(void **state)
+{
+	struct srdma_tls_client_options options = {.size = sizeof(struct srdma_tls_client_options), .ca_file = "ca.crt", .server_name = ".example.com"};
+	struct srdma_tls_context *context = NULL;
+
+	(void)state;
+	assert_int_equal(srdma_tls_client_new(&options, &context), -EINVAL);
+	assert_null(context);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(names_are_told_apart_from_how_they_are_typed),
+		cmocka_unit_test(addresses_are_what_connects),
+		cmocka_unit_test(what_is_none_is_told_with_the_reason),
+		cmocka_unit_test(server_hears_the_name_as_it_bears_it),
+		cmocka_unit_test(other_names_do_not_pass),
+		cmocka_unit_test(name_that_is_none_is_told_before_anybody_connects),
+	};
+
+	return cmocka_run_group_tests(tests, make_files, remove_files);
+}

@@ -1,0 +1,212 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* How a channel ends, and peers that speak no TLS. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "tls_rig.h"
+
+#include "clock.h"
+#include "control.h"
+#include "net.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* ---- the end of a channel -------------------------------------------------------------------------------------- */
+
+static void close_notify_is_an_end_in_order(void **state)
+{
+	struct session s = tls_rig_meet(server_options(), client_options(), "host.example.com");
+	char byte = 'x';
+
+	(void)state;
+	assert_int_equal(srdma_tls_write(s.server.tls, &byte, 1), 1);
+	srdma_tls_delete(&s.server.tls);
+	/* What was sent before still comes. */
+	assert_int_equal(tls_rig_read_some(s.client.tls, &byte, 1), 1);
+	assert_int_equal(tls_rig_first_read(s.client.tls), SRDMA_ECLOSED);
+	assert_int_equal(tls_rig_first_read(s.client.tls), SRDMA_ECLOSED);
+	tls_rig_part(&s);
+}
+
+static void end_without_close_notify_is_a_loss(void **state)
+{
+	struct session s = tls_rig_meet(server_options(), client_options(), "host.example.com");
+
+	(void)state;
+	assert_int_equal(shutdown(srdma_tls_fd(s.server.tls), SHUT_WR), 0);
+	assert_int_equal(tls_rig_first_read(s.client.tls), SRDMA_ELOST);
+	tls_rig_part(&s);
+}
+
+static void reset_is_a_loss(void **state)
+{
+	struct session s = tls_rig_meet(server_options(), client_options(), "host.example.com");
+	struct linger at_once = {.l_onoff = 1};
+	int fd = srdma_tls_fd(s.server.tls);
+
+	(void)state;
+	assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once), 0);
+	/* Kept as a number by its owner, so that it closes nothing else later. */
+	assert_true(dup2(STDERR_FILENO, fd) == fd);
+	assert_int_equal(tls_rig_first_read(s.client.tls), SRDMA_ELOST);
+	tls_rig_part(&s);
+}
+
+static volatile sig_atomic_t sigpipes;
+
+static void count_sigpipe(int number)
+{
+	(void)number;
+	sigpipes++;
+}
+
+static void writing_to_a_peer_that_is_gone_raises_no_signal(void **state)
+{
+	struct session s = tls_rig_meet(server_options(), client_options(), "host.example.com");
+	struct sigaction count = {.sa_handler = count_sigpipe}, old;
+	char data[4096] = {0};
+	int n = 0;
+
+	(void)state;
+	sigaction(SIGPIPE, &count, &old);
+	srdma_tls_delete(&s.server.tls);
+	for (int i = 0; i < 1000 && (n >= 0 || n == -EAGAIN); i++) {
+		n = srdma_tls_write(s.client.tls, data, sizeof data);
+		usleep(100);
+	}
+	assert_int_equal(n, SRDMA_ELOST);
+	tls_rig_part(&s);
+	sigaction(SIGPIPE, &old, NULL);
+	assert_int_equal(sigpipes, 0);
+}
+
+/* ---- peers that speak no TLS ----------------------------------------------------------------------------------- */
+
+/* Our end's handshake against a peer that sends these bytes, and then closes its side or says nothing more. */
+static int face_bytes(struct srdma_tls_context *context, bool serve, const void *bytes, size_t length, bool close_side,
+		      int timeout_ms)
+{
+	struct srdma_tls *tls = NULL;
+	int client, server, peer, ret;
+
+	connect_sockets(&client, &server);
+	peer = serve ? client : server;
+	assert_int_equal(srdma_tls_new(context, serve ? server : client, serve ? NULL : "127.0.0.1", &tls), 0);
+	assert_int_equal(write(peer, bytes, length), length);
+	if (close_side)
+		shutdown(peer, SHUT_WR);
+	ret = srdma_control_handshake(tls, srdma_deadline(timeout_ms));
+	srdma_tls_delete(&tls);
+	close(peer);
+	return ret;
+}
+
+static void garbage_is_refused_by_both_ends(void **state)
+{
+	static const char http[] = "GET / HTTP/1.1\r\nHost: host.example.com\r\n\r\n";
+	static const char ssh[] = "SSH-2.0-OpenSSH_9.2\r\n";
+	static const unsigned char zeroes[600];
+	/* A record header that is right, and a handshake message that is not. */
+	static const unsigned char record[] = {22, 3, 1, 0, 5, 1, 0xff, 0xff, 0xff, 0};
+	static const unsigned char alert[] = {21, 3, 3, 0, 2, 2, 40};
+	static const struct {
+		const void *bytes;
+		size_t length;
+	} garbage[] = {
+		{http, sizeof http - 1}, {ssh, sizeof ssh - 1}, {zeroes, sizeof zeroes},
+		{record, sizeof record}, {alert, sizeof alert},
+	};
+	struct srdma_tls_context *server = server_context(server_options()), *client = client_context(client_options());
+
+	(void)state;
+	for (size_t i = 0; i < sizeof garbage / sizeof *garbage; i++) {
+		for (int serve = 0; serve < 2; serve++) {
+			int ret = face_bytes(serve ? server : client, serve, garbage[i].bytes, garbage[i].length, false,
+					     PATIENCE_MS);
+
+			if (ret != SRDMA_ETLS)
+				fail_msg("garbage %zu to the %s: %s: %s", i, serve ? "server" : "client",
+					 srdma_strerror(ret), srdma_error_text());
+			assert_true(strlen(srdma_error_text()) > 0);
+		}
+	}
+	srdma_tls_context_unref(&server);
+	srdma_tls_context_unref(&client);
+}
+
+static void random_bytes_never_get_through(void **state)
+{
+	struct srdma_tls_context *server = server_context(server_options());
+	unsigned char bytes[300];
+	uint32_t random = 12345;
+
+	(void)state;
+	for (int round = 0; round < 100; round++) {
+		for (size_t i = 0; i < sizeof bytes; i++) {
+			random = random * 1664525 + 1013904223;
+			bytes[i] = (unsigned char)(random >> 24);
+		}
+		/* Every other one passes for a handshake record, so that the parser behind is reached. */
+		if (round % 2)
+			memcpy(bytes, "\026\003\001\001\047\001\000\001\043\003\003", 11);
+		int ret = face_bytes(server, true, bytes, sizeof bytes, true, PATIENCE_MS);
+		assert_true(ret == SRDMA_ETLS || ret == SRDMA_ELOST);
+	}
+	srdma_tls_context_unref(&server);
+}
+
+static void peer_that_leaves_during_the_handshake_is_lost(void **state)
+{
+	static const unsigned char half[] = {22, 3, 1, 1, 0, 1};
+	struct srdma_tls_context *server = server_context(server_options()), *client = client_context(client_options());
+
+	(void)state;
+	assert_int_equal(face_bytes(server, true, "", 0, true, PATIENCE_MS), SRDMA_ELOST);
+	assert_int_equal(face_bytes(client, false, "", 0, true, PATIENCE_MS), SRDMA_ELOST);
+	assert_int_equal(face_bytes(server, true, half, sizeof half, true, PATIENCE_MS), SRDMA_ELOST);
+	assert_int_equal(face_bytes(client, false, half, sizeof half, true, PATIENCE_MS), SRDMA_ELOST);
+	srdma_tls_context_unref(&server);
+	srdma_tls_context_unref(&client);
+}
+
+static void silent_peer_is_given_up_at_the_deadline(void **state)
+{
+	static const unsigned char half[] = {22, 3, 1, 1, 0, 1};
+	struct srdma_tls_context *server = server_context(server_options()), *client = client_context(client_options());
+	uint64_t start = srdma_clock_us();
+
+	(void)state;
+	assert_int_equal(face_bytes(server, true, "", 0, false, 100), -ETIMEDOUT);
+	assert_error_says("timed out waiting for the peer (TLS handshake)");
+	assert_int_equal(face_bytes(client, false, "", 0, false, 100), -ETIMEDOUT);
+	assert_int_equal(face_bytes(server, true, half, sizeof half, false, 100), -ETIMEDOUT);
+	assert_true(srdma_clock_us() - start >= 300000);
+	srdma_tls_context_unref(&server);
+	srdma_tls_context_unref(&client);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(close_notify_is_an_end_in_order),
+		cmocka_unit_test(end_without_close_notify_is_a_loss),
+		cmocka_unit_test(reset_is_a_loss),
+		cmocka_unit_test(writing_to_a_peer_that_is_gone_raises_no_signal),
+		cmocka_unit_test(garbage_is_refused_by_both_ends),
+		cmocka_unit_test(random_bytes_never_get_through),
+		cmocka_unit_test(peer_that_leaves_during_the_handshake_is_lost),
+		cmocka_unit_test(silent_peer_is_given_up_at_the_deadline),
+	};
+
+	return cmocka_run_group_tests(tests, tls_rig_make_files, tls_rig_remove_files);
+}

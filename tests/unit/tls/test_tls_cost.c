@@ -1,0 +1,510 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What an end can be made to do by a peer that has proved nothing yet. */
+#include <limits.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "pki.h"
+
+#include "tls_pair.h"
+
+#include "control.h"
+#include "cursor.h"
+#include "explicit_certificate.h"
+#include "peer_chain.h"
+#include "parameters.h"
+
+#include <sys/ioctl.h>
+
+static struct pki ca, server_credential, client_credential;
+
+static int make_files(void **state)
+{
+	(void)state;
+	if (enter_folder() != 0)
+		return -1;
+	ca = pki_make((struct pki_request){.name = "CA", .ca = true});
+	server_credential = pki_make((struct pki_request){.name = "server", .issuer = &ca, .extended = "serverAuth", .names = "DNS:host.example.com"});
+	client_credential = pki_make((struct pki_request){.name = "client", .issuer = &ca, .extended = "clientAuth"});
+	PKI_WRITE("ca.crt", &ca);
+	PKI_WRITE("server.crt", &server_credential);
+	PKI_WRITE("client.crt", &client_credential);
+	pki_write_key("server.key", &server_credential);
+	pki_write_key("client.key", &client_credential);
+	return 0;
+}
+
+static int remove_files(void **state)
+{
+	(void)state;
+	pki_free(&ca);
+	pki_free(&server_credential);
+	pki_free(&client_credential);
+	return leave_folder();
+}
+
+static struct end server_of(bool allow_tls12)
+{
+	return ours_server((struct srdma_tls_server_options){
+		.size = sizeof(struct srdma_tls_server_options),
+		.cert_file = "server.crt", .key_file = "server.key", .client_ca_file = "ca.crt", .allow_tls12 = allow_tls12});
+}
+
+static struct end client_of(bool allow_tls12)
+{
+	return ours_client((struct srdma_tls_client_options){
+		.size = sizeof(struct srdma_tls_client_options),
+		.cert_file = "client.crt", .key_file = "client.key", .ca_file = "ca.crt", .allow_tls12 = allow_tls12});
+}
+
+static struct end raw_client(void)
+{
+	return raw_end(false, &client_credential);
+}
+
+static struct end raw_server(void)
+{
+	return raw_end(true, &server_credential);
+}
+
+/* ---- key exchange ---------------------------------------------------------------------------------------------- */
+
+static struct end with_groups(struct end end, const char *groups)
+{
+	assert_int_equal(SSL_CTX_set1_groups_list(end.raw_context, (char *)(uintptr_t)groups), 1);
+	ERR_clear_error();
+	return end;
+}
+
+static void only_cheap_groups_are_agreed_on(void **state)
+{
+	static const char *const good[] = {"X25519", "P-256", "P-384"};
+	static const char *const bad[] = {"ffdhe2048", "ffdhe3072", "ffdhe4096", "ffdhe6144", "ffdhe8192", "X448", "P-521"};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
+		assert_meets(with_groups(raw_client(), good[i]), server_of(false), NULL);
+		assert_meets(client_of(false), with_groups(raw_server(), good[i]), "host.example.com");
+	}
+	for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+		assert_server_refuses(with_groups(raw_client(), bad[i]), server_of(false), SRDMA_ETLS, "no suitable");
+		assert_client_refuses(client_of(false), with_groups(raw_server(), bad[i]), "host.example.com", SRDMA_ETLS, "");
+	}
+}
+
+/* A peer that prefers an expensive group has a cheap one all the same. */
+static void expensive_group_that_is_preferred_is_not_taken(void **state)
+{
+	struct pair pair = meet(with_groups(raw_client(), "ffdhe8192:ffdhe2048:X25519"), server_of(false), NULL);
+
+	(void)state;
+	assert_int_equal(pair.server.result, 0);
+	assert_string_equal(srdma_tls_group(pair.server.tls), "x25519");
+	part(&pair);
+}
+
+static bool has_hybrid(void)
+{
+	SSL_CTX *context = SSL_CTX_new(TLS_method());
+	bool has = SSL_CTX_set1_groups_list(context, (char *)(uintptr_t) "X25519MLKEM768") == 1;
+
+	SSL_CTX_free(context);
+	ERR_clear_error();
+	return has;
+}
+
+static void hybrid_group_comes_first_where_openssl_has_it(void **state)
+{
+	struct pair pair = meet(client_of(false), server_of(false), "host.example.com");
+	const char *group = srdma_tls_group(pair.client.tls);
+
+	(void)state;
+	assert_int_equal(pair.client.result, 0);
+	assert_string_equal(group, srdma_tls_group(pair.server.tls));
+	assert_string_equal(group, has_hybrid() ? "X25519MLKEM768" : "x25519");
+	part(&pair);
+	if (has_hybrid()) {
+		assert_meets(with_groups(raw_client(), "X25519MLKEM768"), server_of(false), NULL);
+		assert_meets(client_of(false), with_groups(raw_server(), "X25519MLKEM768"), "host.example.com");
+		assert_meets(client_of(false), with_groups(raw_server(), "X25519"), "host.example.com");
+	}
+}
+
+static struct end with_ciphers(struct end end, const char *list, int version)
+{
+	assert_int_equal(SSL_CTX_set_min_proto_version(end.raw_context, version), 1);
+	assert_int_equal(SSL_CTX_set_max_proto_version(end.raw_context, version), 1);
+	if (version == TLS1_3_VERSION)
+		assert_int_equal(SSL_CTX_set_ciphersuites(end.raw_context, list), 1);
+	else
+		assert_int_equal(SSL_CTX_set_cipher_list(end.raw_context, list), 1);
+	return end;
+}
+
+static void ciphers_are_those_of_the_document(void **state)
+{
+	(void)state;
+	assert_meets(with_ciphers(raw_client(), "TLS_AES_256_GCM_SHA384", TLS1_3_VERSION), server_of(false), NULL);
+	assert_meets(with_ciphers(raw_client(), "TLS_CHACHA20_POLY1305_SHA256", TLS1_3_VERSION), server_of(false), NULL);
+	assert_meets(with_ciphers(raw_client(), "TLS_AES_128_GCM_SHA256", TLS1_3_VERSION), server_of(false), NULL);
+	assert_server_refuses(with_ciphers(raw_client(), "TLS_AES_128_CCM_SHA256", TLS1_3_VERSION), server_of(false), SRDMA_ETLS, "cipher");
+	assert_meets(with_ciphers(raw_client(), "ECDHE-ECDSA-AES128-GCM-SHA256", TLS1_2_VERSION), server_of(true), NULL);
+	assert_meets(with_ciphers(raw_client(), "ECDHE-ECDSA-CHACHA20-POLY1305", TLS1_2_VERSION), server_of(true), NULL);
+	assert_server_refuses(with_ciphers(raw_client(), "ECDHE-ECDSA-AES256-SHA384", TLS1_2_VERSION), server_of(true), SRDMA_ETLS, "cipher");
+	assert_server_refuses(with_ciphers(raw_client(), "DHE-RSA-AES256-GCM-SHA384", TLS1_2_VERSION), server_of(true), SRDMA_ETLS, "cipher");
+}
+
+static struct end with_signatures(struct end end, const char *list)
+{
+	assert_int_equal(SSL_CTX_set1_sigalgs_list(end.raw_context, list), 1);
+	return end;
+}
+
+static void signatures_are_those_of_the_document(void **state)
+{
+	(void)state;
+	assert_meets(with_signatures(raw_client(), "ecdsa_secp256r1_sha256"), server_of(false), NULL);
+	assert_server_refuses(with_signatures(raw_client(), "ECDSA+SHA1:rsa_pss_rsae_sha256"), server_of(false), SRDMA_ETLS, "");
+	assert_server_refuses(with_signatures(with_ciphers(raw_client(), "ECDHE-ECDSA-AES128-GCM-SHA256", TLS1_2_VERSION), "ECDSA+SHA1:ECDSA+SHA224"),
+			      server_of(true), SRDMA_ETLS, "");
+}
+
+/* ---- bytes ----------------------------------------------------------------------------------------------------- */
+
+/* The handshake of an end of ours against a peer that sends these bytes and then waits. *left: at least so many it did not read. */
+static int face(struct end end, bool server, const void *bytes, size_t length, int *left)
+{
+	uint64_t deadline = srdma_deadline(PATIENCE_MS);
+	size_t sent = 0;
+	int client_fd, server_fd, peer, ret;
+
+	connect_sockets(&client_fd, &server_fd);
+	peer = server ? client_fd : server_fd;
+	set_out(&end, server, server ? server_fd : client_fd, "host.example.com");
+	do {
+		ssize_t n = send(peer, (const char *)bytes + sent, length - sent, MSG_NOSIGNAL);
+
+		sent += n > 0 ? (size_t)n : 0;
+		ret = srdma_tls_handshake(end.tls);
+	} while (ret == -EAGAIN && (sent < length || srdma_net_wait(fd_of(&end), POLLIN, srdma_deadline(200)) == 0) &&
+		 srdma_deadline_left_ms(deadline) > 0);
+	ioctl(fd_of(&end), FIONREAD, left);
+	*left += (int)(length - sent);
+	close(peer);
+	end_free(&end);
+	return ret;
+}
+
+static int face_bytes(const void *bytes, size_t length, int *left)
+{
+	return face(server_of(false), true, bytes, length, left);
+}
+
+#define X25519 29
+#define UNKNOWN_GROUP 0xfafau
+
+/* A ClientHello with X25519's base point as its share, or with `shares` shares of a group that nobody knows. */
+static size_t make_hello(uint8_t *out, size_t size, unsigned groups, unsigned shares, unsigned padding)
+{
+	static const uint8_t fixed[] = {0, 43, 0, 3, 2, 3, 4, 0, 16, 0, 13, 0, 11, 10, 's', 'e', 'c', 'u', 'r', 'd', 'm', 'a', '/', '1',
+					0, 13, 0, 4, 0, 2, 4, 3};
+	uint8_t message[70000], point[32] = {9};
+	struct srdma_writer w, r;
+	size_t share_bytes = shares ? shares * 5 : 36, extensions = sizeof fixed + 6 + 2 * groups + 6 + share_bytes + 4 + padding;
+	size_t body = 2 + 32 + 1 + 4 + 2 + 2 + extensions;
+
+	srdma_writer_init(&w, message, sizeof message);
+	srdma_put_u32(&w, 1u << 24 | (uint32_t)body);
+	srdma_put_u16(&w, 0x0303);
+	srdma_put_bytes(&w, "random bytes that are none at all", 32);
+	srdma_put_u8(&w, 0);
+	srdma_put_u32(&w, 0x00021302);
+	srdma_put_u16(&w, 0x0100);
+	srdma_put_u16(&w, (uint16_t)extensions);
+	srdma_put_bytes(&w, fixed, sizeof fixed);
+	srdma_put_u16(&w, 10);
+	srdma_put_u16(&w, (uint16_t)(2 * groups + 2));
+	srdma_put_u16(&w, (uint16_t)(2 * groups));
+	for (unsigned i = 0; i + 2 < groups; i++)
+		srdma_put_u16(&w, (uint16_t)(0x4000 + i % 0x3000));
+	srdma_put_u16(&w, UNKNOWN_GROUP);
+	srdma_put_u16(&w, X25519);
+	srdma_put_u16(&w, 51);
+	srdma_put_u16(&w, (uint16_t)(share_bytes + 2));
+	srdma_put_u16(&w, (uint16_t)share_bytes);
+	for (unsigned i = 0; i < shares; i++) {
+		srdma_put_u32(&w, UNKNOWN_GROUP << 16 | 1);
+		srdma_put_u8(&w, 'x');
+	}
+	if (shares == 0) {
+		srdma_put_u32(&w, X25519 << 16 | 32);
+		srdma_put_bytes(&w, point, 32);
+	}
+	srdma_put_u16(&w, 21);
+	srdma_put_u16(&w, (uint16_t)padding);
+	for (unsigned i = 0; i < padding; i++)
+		srdma_put_u8(&w, 0);
+	assert_false(w.overrun);
+	assert_int_equal(srdma_writer_length(&w), body + 4);
+	srdma_writer_init(&r, out, size);
+	for (size_t at = 0; at < body + 4; at += 16384) {
+		size_t part = body + 4 - at < 16384 ? body + 4 - at : 16384;
+
+		srdma_put_u8(&r, 22);
+		srdma_put_u16(&r, 0x0301);
+		srdma_put_u16(&r, (uint16_t)part);
+		srdma_put_bytes(&r, message + at, part);
+	}
+	assert_false(r.overrun);
+	return srdma_writer_length(&r);
+}
+
+static void hello_of_an_ordinary_size_is_answered(void **state)
+{
+	uint8_t bytes[70000];
+	int left;
+
+	(void)state;
+	/* It waits for the client's next message. */
+	assert_int_equal(face_bytes(bytes, make_hello(bytes, sizeof bytes, 12, 0, 0), &left), -EAGAIN);
+	assert_int_equal(face_bytes(bytes, make_hello(bytes, sizeof bytes, 64, 0, 7000), &left), -EAGAIN);
+}
+
+static void longer_hello_is_not_even_read(void **state)
+{
+	uint8_t bytes[70000];
+	int left;
+
+	(void)state;
+	assert_int_equal(face_bytes(bytes, make_hello(bytes, sizeof bytes, 12, 0, 60000), &left), SRDMA_EPROTOCOL);
+	assert_non_null(strstr(srdma_error_text(), "8192 bytes"));
+	assert_true(left > 50000);
+}
+
+/* To OpenSSL each share is one more search in the list of groups: 57 ms for 65 KB. */
+static void many_groups_and_shares_are_refused(void **state)
+{
+	uint8_t bytes[70000];
+	int left;
+
+	(void)state;
+	assert_int_equal(face_bytes(bytes, make_hello(bytes, sizeof bytes, 16000, 6500, 0), &left), SRDMA_EPROTOCOL);
+	assert_int_equal(face_bytes(bytes, make_hello(bytes, sizeof bytes, 1800, 800, 0), &left), SRDMA_EPROTOCOL);
+	assert_non_null(strstr(srdma_error_text(), "more than 64 groups"));
+	assert_int_equal(face_bytes(bytes, make_hello(bytes, sizeof bytes, 65, 0, 0), &left), SRDMA_EPROTOCOL);
+}
+
+/* A handshake message of 60,000 bytes, each in a record of its own. */
+static size_t make_crumbs(uint8_t *out, uint8_t type)
+{
+	const uint8_t header[] = {type, 0, 60000 >> 8, 60000 & 0xff};
+
+	for (size_t i = 0; i < 60000; i++) {
+		const uint8_t record[] = {22, 3, 3, 0, 1, i < sizeof header ? header[i] : 0};
+
+		memcpy(out + i * sizeof record, record, sizeof record);
+	}
+	return 360000;
+}
+
+static void message_in_crumbs_comes_to_an_end(void **state)
+{
+	static uint8_t bytes[360000];
+	int left;
+
+	(void)state;
+	assert_int_equal(face(server_of(false), true, bytes, make_crumbs(bytes, SSL3_MT_CLIENT_HELLO), &left), SRDMA_EPROTOCOL);
+	assert_non_null(strstr(srdma_error_text(), "8192 bytes"));
+	assert_int_equal(face(client_of(false), false, bytes, make_crumbs(bytes, SSL3_MT_SERVER_HELLO), &left), SRDMA_EPROTOCOL);
+	assert_non_null(strstr(srdma_error_text(), "65536 bytes"));
+}
+
+/* ---- certificates ---------------------------------------------------------------------------------------------- */
+
+static X509 *explicit_curve(void)
+{
+	const unsigned char *at = explicit_certificate;
+	X509 *cert = d2i_X509(NULL, &at, sizeof explicit_certificate);
+
+	assert_non_null(cert);
+	ERR_clear_error();
+	return cert;
+}
+
+/* The same end with more in its chain, which takes it over. */
+static struct end with_chain(struct end end, X509 *cert)
+{
+	assert_int_equal(SSL_CTX_add_extra_chain_cert(end.raw_context, cert), 1);
+	return end;
+}
+
+static struct end speaking(struct end end, int version)
+{
+	assert_int_equal(SSL_CTX_set_max_proto_version(end.raw_context, version), 1);
+	return end;
+}
+
+static void key_that_costs_is_not_decoded(void **state)
+{
+	(void)state;
+	for (int version = TLS1_2_VERSION; version <= TLS1_3_VERSION; version++) {
+		assert_server_refuses(speaking(with_chain(raw_client(), explicit_curve()), version), server_of(true), SRDMA_ECERT, "on a curve that TLS 1.3 does not");
+		assert_client_refuses(client_of(true), speaking(with_chain(raw_server(), explicit_curve()), version), "host.example.com", SRDMA_ECERT,
+				      "on a curve that TLS 1.3 does not");
+	}
+}
+
+static X509 *cert_of(EVP_PKEY *key)
+{
+	struct pki made = pki_make((struct pki_request){.name = "intermediate", .issuer = &ca, .key = key, .ca = true});
+
+	EVP_PKEY_free(made.key);
+	return made.cert;
+}
+
+static void huge_and_small_rsa_keys_are_refused(void **state)
+{
+	static const int bad[] = {1024, 8192, 16384};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+		assert_server_refuses(with_chain(raw_client(), cert_of(pki_rsa(bad[i]))), server_of(false), SRDMA_ECERT, "2048 to 4096 bits");
+		assert_client_refuses(client_of(false), with_chain(raw_server(), cert_of(pki_rsa(bad[i]))), "host.example.com", SRDMA_ECERT,
+				      "2048 to 4096 bits");
+	}
+	/* One that is not needed does no harm. */
+	assert_meets(with_chain(raw_client(), cert_of(pki_rsa(4096))), server_of(false), NULL);
+}
+
+static void other_curves_are_refused(void **state)
+{
+	static const char *const bad[] = {"brainpoolP256r1", "secp256k1", "secp224r1", "sect571r1"};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+		struct pki made = pki_make((struct pki_request){.name = "x", .issuer = &ca, .key = pki_key(bad[i]), .ca = true});
+
+		assert_server_refuses(with_chain(raw_client(), made.cert), server_of(false), SRDMA_ECERT, "P-256, P-384 and P-521");
+		EVP_PKEY_free(made.key);
+	}
+}
+
+static void chain_has_an_end(void **state)
+{
+	struct end client = raw_client(), server = raw_server(), enough = raw_client();
+
+	(void)state;
+	for (unsigned i = 0; i < SRDMA_CHAIN_CERTS; i++) {
+		with_chain(client, X509_dup(ca.cert));
+		with_chain(server, X509_dup(ca.cert));
+		if (i < SRDMA_CHAIN_CERTS - 1)
+			with_chain(enough, X509_dup(ca.cert));
+	}
+	assert_server_refuses(client, server_of(false), SRDMA_ECERT, "more than 8 certificates");
+	assert_client_refuses(client_of(false), server, "host.example.com", SRDMA_ECERT, "more than 8 certificates");
+	assert_meets(enough, server_of(false), NULL);
+}
+
+static void bulky_chain_is_refused_before_it_is_read(void **state)
+{
+	static char content[60000];
+	struct end client = raw_client();
+	X509 *bulky = X509_dup(ca.cert);
+	X509_EXTENSION *extension = pki_extension("1.2.3.4", false, content, sizeof content);
+
+	(void)state;
+	X509_add_ext(bulky, extension, -1);
+	X509_EXTENSION_free(extension);
+	assert_true(X509_sign(bulky, ca.key, EVP_sha256()) > 0);
+	assert_server_refuses(with_chain(client, bulky), server_of(false), SRDMA_ETLS, "excessive message size");
+}
+
+/* They are no secret, and no message of a server's is to be longer than its client takes. */
+static int told_cas(const char *ca_file)
+{
+	struct pair pair = meet(raw_client(),
+				ours_server((struct srdma_tls_server_options){
+					.size = sizeof(struct srdma_tls_server_options),
+					.cert_file = "server.crt", .key_file = "server.key", .client_ca_file = ca_file}),
+				NULL);
+	int count = sk_X509_NAME_num(SSL_get0_peer_CA_list(pair.client.raw));
+
+	assert_int_equal(pair.server.result, 0);
+	assert_int_equal(pair.client.result, 0);
+	part(&pair);
+	return count;
+}
+
+static void clients_are_told_the_cas_unless_they_are_many(void **state)
+{
+	char name[64];
+
+	(void)state;
+	assert_int_equal(told_cas("ca.crt"), 1);
+	PKI_WRITE("cas.crt", &ca);
+	for (int i = 0; i < 60; i++) {
+		struct pki one;
+		FILE *out = fopen("cas.crt", "a");
+
+		snprintf(name, sizeof name, "%060d", i);
+		one = pki_make((struct pki_request){.name = name, .ca = true});
+		PEM_write_X509(out, one.cert);
+		fclose(out);
+		pki_free(&one);
+	}
+	assert_true(told_cas("cas.crt") <= 0);
+}
+
+/* ---- TLS 1.2 --------------------------------------------------------------------------------------------------- */
+
+static void nothing_is_negotiated_twice(void **state)
+{
+	struct pair pair = meet(speaking(raw_client(), TLS1_2_VERSION), server_of(true), NULL);
+	uint64_t deadline = srdma_deadline(PATIENCE_MS);
+	char byte;
+	int ret;
+
+	(void)state;
+	assert_int_equal(pair.server.result, 0);
+	assert_string_equal(srdma_tls_version(pair.server.tls), "TLSv1.2");
+	assert_int_equal(SSL_renegotiate(pair.client.raw), 1);
+	SSL_do_handshake(pair.client.raw);
+	do {
+		srdma_net_wait(srdma_tls_fd(pair.server.tls), POLLIN, srdma_deadline(100));
+		ret = srdma_tls_read(pair.server.tls, &byte, 1);
+		if (SSL_read(pair.client.raw, &byte, 1) <= 0 && ERR_GET_REASON(ERR_peek_error()) == SSL_R_NO_RENEGOTIATION)
+			ret = SRDMA_ETLS;
+		ERR_clear_error();
+	} while (ret == -EAGAIN && srdma_deadline_left_ms(deadline) > 0);
+	assert_true(ret < 0 && ret != -EAGAIN);
+	assert_null(SSL_get_current_compression(pair.client.raw));
+	part(&pair);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(only_cheap_groups_are_agreed_on),
+		cmocka_unit_test(expensive_group_that_is_preferred_is_not_taken),
+		cmocka_unit_test(hybrid_group_comes_first_where_openssl_has_it),
+		cmocka_unit_test(ciphers_are_those_of_the_document),
+		cmocka_unit_test(signatures_are_those_of_the_document),
+		cmocka_unit_test(hello_of_an_ordinary_size_is_answered),
+		cmocka_unit_test(longer_hello_is_not_even_read),
+		cmocka_unit_test(many_groups_and_shares_are_refused),
+		cmocka_unit_test(key_that_costs_is_not_decoded),
+		cmocka_unit_test(huge_and_small_rsa_keys_are_refused),
+		cmocka_unit_test(other_curves_are_refused),
+		cmocka_unit_test(chain_has_an_end),
+		cmocka_unit_test(bulky_chain_is_refused_before_it_is_read),
+		cmocka_unit_test(message_in_crumbs_comes_to_an_end),
+		cmocka_unit_test(clients_are_told_the_cas_unless_they_are_many),
+		cmocka_unit_test(nothing_is_negotiated_twice),
+	};
+
+	return cmocka_run_group_tests(tests, make_files, remove_files);
+}

@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The device's counters, in a folder of this test's own. */
+#include "psn_watch.h"
+
+#include "clock.h"
+#include "range.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+static char root[64];
+
+static void put(const char *counter, unsigned long long value)
+{
+	char name[256];
+	FILE *file;
+
+	snprintf(name, sizeof name, "%s/ports/1/hw_counters/%s", root, counter);
+	file = fopen(name, "w");
+	assert_non_null(file);
+	fprintf(file, "%llu\n", value);
+	fclose(file);
+}
+
+static int make_root(void **state)
+{
+	char name[256];
+
+	(void)state;
+	strcpy(root, "/tmp/test_sweep.XXXXXX");
+	assert_non_null(mkdtemp(root));
+	for (const char *const *folder = (const char *const[]){"/ports", "/ports/1", "/ports/1/hw_counters", NULL}; *folder; folder++) {
+		snprintf(name, sizeof name, "%s%s", root, *folder);
+		assert_int_equal(mkdir(name, 0700), 0);
+	}
+	return 0;
+}
+
+static int remove_root(void **state)
+{
+	char name[256];
+
+	(void)state;
+	for (const char *const *path =
+		     (const char *const[]){"/ports/1/hw_counters/out_of_sequence", "/ports/1/hw_counters/duplicate_request", NULL};
+	     *path; path++) {
+		snprintf(name, sizeof name, "%s%s", root, *path);
+		unlink(name);
+	}
+	for (const char *const *path = (const char *const[]){"/ports/1/hw_counters", "/ports/1", "/ports", "", NULL}; *path; path++) {
+		snprintf(name, sizeof name, "%s%s", root, *path);
+		rmdir(name);
+	}
+	return 0;
+}
+
+/* As if the time for the next look had come, `ms` after the last one. */
+static uint64_t look_after(struct srdma_psn_watch *sweep, unsigned ms, uint64_t *packets)
+{
+	sweep->looked = srdma_clock_us() - ms * 1000;
+	atomic_store(&sweep->next_look, 0);
+	return srdma_psn_watch_look(sweep, packets);
+}
+
+static void device_without_counters_is_not_watched(void **state)
+{
+	struct srdma_psn_watch sweep;
+	uint64_t packets;
+
+	(void)state;
+	srdma_psn_watch_init(&sweep, "/nonexistent", 1);
+	assert_int_equal(sweep.fd_count, 0);
+	assert_int_equal(srdma_psn_watch_look(&sweep, &packets), 0);
+	assert_int_equal(packets, 0);
+	srdma_psn_watch_release(&sweep);
+}
+
+static void many_in_a_second_are_a_sweep_and_few_are_not(void **state)
+{
+	struct srdma_psn_watch sweep;
+	uint64_t packets;
+
+	(void)state;
+	put("out_of_sequence", 1000000);
+	put("duplicate_request", 5);
+	srdma_psn_watch_init(&sweep, root, 1);
+	assert_int_equal(sweep.fd_count, 2);
+	/* What was counted before is nobody's sweep of now. */
+	assert_int_equal(srdma_psn_watch_look(&sweep, &packets), 0);
+	put("out_of_sequence", 1000000 + SRDMA_PSN_WATCH_PACKETS / 4 - 500);
+	assert_int_equal(look_after(&sweep, 250, &packets), 0);
+	put("duplicate_request", 5 + SRDMA_PSN_WATCH_PACKETS / 2);
+	assert_int_equal(look_after(&sweep, 250, &packets), 1);
+	assert_uint_in_range(packets, SRDMA_PSN_WATCH_PACKETS, 2 * SRDMA_PSN_WATCH_PACKETS + 100);
+	assert_int_equal(look_after(&sweep, 250, &packets), 1);
+	assert_int_equal(packets, 0);
+	srdma_psn_watch_release(&sweep);
+}
+
+static void counter_that_goes_back_or_was_long_not_looked_at_is_no_sweep(void **state)
+{
+	struct srdma_psn_watch sweep;
+	uint64_t packets;
+
+	(void)state;
+	put("out_of_sequence", 1000000);
+	srdma_psn_watch_init(&sweep, root, 1);
+	srdma_psn_watch_look(&sweep, &packets);
+	put("out_of_sequence", 10);
+	assert_int_equal(look_after(&sweep, 250, &packets), 0);
+	put("out_of_sequence", 1000000000);
+	assert_int_equal(look_after(&sweep, 3600000, &packets), 0);
+	srdma_psn_watch_release(&sweep);
+}
+
+static void counters_are_read_now_and_then_alone(void **state)
+{
+	struct srdma_psn_watch sweep;
+	uint64_t packets;
+
+	(void)state;
+	put("out_of_sequence", 0);
+	srdma_psn_watch_init(&sweep, root, 1);
+	srdma_psn_watch_look(&sweep, &packets);
+	put("out_of_sequence", 1000000000);
+	assert_int_equal(srdma_psn_watch_look(&sweep, &packets), 0);
+	assert_int_equal(look_after(&sweep, 250, &packets), 1);
+	srdma_psn_watch_release(&sweep);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(device_without_counters_is_not_watched),
+		cmocka_unit_test_setup_teardown(many_in_a_second_are_a_sweep_and_few_are_not, make_root, remove_root),
+		cmocka_unit_test_setup_teardown(counter_that_goes_back_or_was_long_not_looked_at_is_no_sweep, make_root, remove_root),
+		cmocka_unit_test_setup_teardown(counters_are_read_now_and_then_alone, make_root, remove_root),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
