@@ -32,7 +32,7 @@ short srdma_accept_events(const struct srdma_accept *accept); /* of poll(2) */
 uint64_t srdma_accept_deadline(const struct srdma_accept *accept);
 /* Whether the client has said anything at all. */
 bool srdma_accept_has_spoken(const struct srdma_accept *accept);
-/* Whether the client has proved who it is: such a set-up is under way in authenticated. */
+/* Whether the client is authenticated. */
 bool srdma_accept_is_authenticated(const struct srdma_accept *accept);
 /* The client's own address, when a balancer has told it; NULL: it is that of the TCP connection. */
 const struct sockaddr *srdma_accept_proxied(const struct srdma_accept *accept);

@@ -465,7 +465,7 @@ static int connect_once(const char *host, const char *port, struct srdma_tls_con
 	return 0;
 }
 
-/* Twice as long each time, and at random between half and one and a half of it: those who were turned away together do not
+/* Twice as long each time, and at random between half and one and a half of it: clients that were turned away together do not
  * come again together. */
 static int busy_pause_ms(unsigned attempt)
 {

@@ -14,7 +14,7 @@ struct srdma_setup {
 int srdma_setup_describe_peer(struct srdma_setup *setup, int fd);
 /* GID, PSN and verbs objects of this end; accounts the time to the QP phase. */
 int srdma_setup_prepare_self(struct srdma_setup *setup, uint32_t message_size, uint32_t depth);
-/* Both ends are known: settles what is common, then RTR and RTS. */
+/* Both ends are known: settles the common limits, then RTR and RTS. */
 int srdma_setup_connect_queue_pair(struct srdma_setup *setup);
 /* The last step at either end: keys, epochs, what to wait on. */
 int srdma_setup_finish(struct srdma_setup *setup);

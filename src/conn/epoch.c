@@ -93,7 +93,7 @@ static int take_begin(struct srdma_epoch *epoch, const struct srdma_epoch_frame 
 {
 	if (epoch->peer_begun)
 		return refuse_frame("BEGIN twice");
-	/* Who wants an epoch asks, unless its queue pair has failed. */
+	/* An end that wants an epoch asks for it, unless its queue pair has failed. */
 	if (!epoch->begun && !epoch->requested && !frame->broken)
 		return refuse_frame("BEGIN that nobody has asked for");
 	epoch->peer_begun = true;
@@ -196,7 +196,7 @@ static enum srdma_epoch_reason due(struct srdma_conn *conn, uint64_t now)
 	return 0;
 }
 
-/* Who leaves needs no new epoch. */
+/* An end that leaves needs no new epoch. */
 static bool is_leaving(const struct srdma_conn *conn)
 {
 	return conn->closing.requested || conn->closing.peer_requested;
@@ -458,7 +458,7 @@ int srdma_epoch_step(struct srdma_conn *conn, bool thorough)
 		return 0;
 	if (!epoch->begun && !epoch->requested && !epoch->peer_asked && !epoch->peer_begun && !is_leaving(conn))
 		ret = ask(conn, thorough);
-	/* Who asked waits for the other one to begin: its program may be busy elsewhere, and until then work goes on. */
+	/* The end that asked waits for the other one to begin. The other program may be busy elsewhere, and until then work goes on. */
 	if (ret == 0 && !epoch->begun && (epoch->peer_begun || (epoch->peer_asked && is_old_enough(epoch))))
 		ret = begin(conn);
 	return ret == 0 && epoch->begun ? go_on(conn) : ret;

@@ -204,7 +204,7 @@ static int try_endpoint(struct srdma_link *link, size_t index, uint64_t deadline
 	return 0;
 }
 
-/* Each endpoint once. Returns 0, or the last error that can be mended, or, when there is none, the last error. */
+/* Each endpoint once. Returns 0, or the last error that waiting can fix, or, when there is none, the last error. */
 static int try_all(struct srdma_link *link, uint64_t deadline, bool *mendable)
 {
 	char text[512] = "";

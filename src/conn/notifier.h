@@ -7,7 +7,7 @@
 
 struct srdma_notifier {
 	struct ibv_comp_channel *channel;
-	int wake_fd; /* eventfd of the thread, for those who wake one of its connections */
+	int wake_fd; /* eventfd of the thread; waking one of its connections writes to it */
 	struct srdma_conn *first, *last;
 };
 

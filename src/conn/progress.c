@@ -648,7 +648,7 @@ int srdma_conn_send(struct srdma_conn *conn, const void *data, size_t length, in
 
 static bool has_message(const struct srdma_conn *conn)
 {
-	/* The peer's disconnect is told once it has its answer: who hears of it may free the connection at once. */
+	/* The program hears of the peer's disconnect once the peer has its answer: the program may free the connection at once. */
 	return (conn->stream.arrival_count > 0 && srdma_rate_is_open(&conn->rate)) || conn->closing.peer_answered || conn->closing.finished;
 }
 
@@ -774,7 +774,7 @@ static int request_disconnect(struct srdma_conn *conn, const char *reason)
 	return ret;
 }
 
-/* The peer closes once it has freed all: who reconnects at once finds its slot free. */
+/* The peer closes once it has freed all: a client that reconnects at once finds its slot free. */
 static bool peer_has_closed(const struct srdma_conn *conn, uint64_t deadline)
 {
 	return conn->closing.peer_close_deadline == 0 || srdma_deadline_left_ms(conn->closing.peer_close_deadline) == 0 ||
@@ -788,7 +788,7 @@ int srdma_conn_disconnect_step(struct srdma_conn *conn, const char *reason)
 
 	if (conn->status != 0)
 		return srdma_conn_check(conn);
-	/* Who asked first is answered by the connection's progress, and finishes. */
+	/* The connection's progress answers the end that asked first, which finishes. */
 	if (closing->peer_requested && !closing->requested)
 		ret = closing->finished ? 0 : -EAGAIN;
 	else if (!closing->finished)
@@ -826,7 +826,7 @@ int srdma_conn_disconnect(struct srdma_conn *conn, const char *reason, int timeo
 		return 0;
 	while ((ret = srdma_conn_disconnect_step(conn, reason)) == -EAGAIN) {
 		if (conn->closing.finished && conn->closing.peer_close_deadline != 0) {
-			/* All is said: to wait for the peer to close is a kindness to those who connect again at once. */
+			/* The disconnect is complete. Waiting for the peer to close helps programs that connect again at once. */
 			if (patience.ms == 0)
 				return finish_disconnect(conn);
 			peer_has_closed(conn, conn->closing.peer_close_deadline);

@@ -83,7 +83,7 @@ void srdma_buffer_free(struct srdma_buffer **out)
 	*out = NULL;
 	if (!buffer)
 		return;
-	/* Nothing else would keep what is under way from its memory. */
+	/* Nothing else would keep requests that are under way away from its memory. */
 	if (buffer->conn && buffer->conn->status == 0 && is_in_use(buffer))
 		srdma_conn_end(buffer->conn, srdma_fail(-EINVAL, "the program deleted a buffer while a write or read of it was under way"));
 	if (buffer->conn)
@@ -369,7 +369,7 @@ static int run(struct srdma_conn *conn, bool write, void *data, size_t length, u
 
 int srdma_conn_write(struct srdma_conn *conn, const void *data, size_t length, uint64_t offset, int timeout_ms)
 {
-	/* The device only reads what is registered without local write. */
+	/* The device only reads memory that is registered without local write. */
 	return run(conn, true, (void *)(uintptr_t)data, length, offset, timeout_ms);
 }
 

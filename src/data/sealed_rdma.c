@@ -10,7 +10,7 @@
 #define CHUNKS_PER_STEP 16
 /* Sealed or opened before the device is looked at again: a look costs several system calls on one in software. */
 #define POLL_BYTES (SRDMA_SEALED_CHUNK / 2)
-/* Who waits for more sleeps no sooner than so long after the last chunk: to be woken costs more than it takes to come. And so many
+/* A waiting call sleeps no sooner than so long after the last chunk: a wake-up costs more than the next chunk takes. And so many
  * bytes of it take a microsecond, at the slowest: the next one will be as long. */
 #define ACTIVE_US 200
 #define BYTES_PER_US 200

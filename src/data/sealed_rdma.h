@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* RDMA writes and reads of a sealed connection. The region has no remote rights: who writes seals chunks into a staging ring of
+/* RDMA writes and reads of a sealed connection. The region has no remote rights: the writing end seals chunks into a staging ring of
  * its own and announces them, several in one record; the other end pulls them with RDMA reads into memory that no peer can
  * reach, and opens each into the region. A read is asked for, and answered the same way round. So an rkey shows its holder
  * ciphertext, and nothing that the device can still change is ever being opened. docs/PROTOCOL.md, "Sealed writes and reads". */

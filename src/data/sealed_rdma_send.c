@@ -22,7 +22,7 @@ static uint32_t headers_per_record(const struct srdma_sealed_rdma *rdma)
 	return room < SRDMA_SEALED_BATCH ? room : SRDMA_SEALED_BATCH;
 }
 
-/* What goes within is there at once: it must not overtake what is still to be pulled. */
+/* Data within a record arrives at once. It must not overtake chunks that the peer still has to pull. */
 static bool goes_within(const struct srdma_sealed_rdma *rdma, uint32_t length)
 {
 	return length <= WITHIN_MAX && length + SRDMA_SEALED_HEADER <= rdma->stream->message_size && rdma->staging_ring.used == 0;
@@ -187,7 +187,7 @@ static int send_reads(struct srdma_sealed_rdma *rdma, uint32_t first)
 }
 
 /* The oldest job that is not wholly out, if it may be now; jobs.count: none. A read after a write sees what was written, and a
- * write after a read does not show in it: only what is of one kind is under way together. */
+ * write after a read does not show in it: only transfers of one kind are under way together. */
 static uint32_t find_job(const struct srdma_sealed_rdma *rdma)
 {
 	const struct srdma_sealed_jobs *jobs = &rdma->jobs;

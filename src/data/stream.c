@@ -381,7 +381,7 @@ int srdma_stream_send(struct srdma_stream *stream, const void *data, uint32_t le
 {
 	int ret;
 
-	/* Counted first: who has the answer to a message must find the message counted. */
+	/* Counted first: a peer that has the answer to a message must find the message counted. */
 	srdma_counter_add(&stream->counters.messages_sent, 1);
 	srdma_counter_add(&stream->counters.bytes_sent, length);
 	ret = send_record(stream, SRDMA_OP_MESSAGE, immediate(stream, IMM_MESSAGE), data, length, false);
@@ -572,7 +572,7 @@ int srdma_stream_poll_receives(struct srdma_stream *stream)
 			if (ret == 0 || (failed != 0 && failed != SRDMA_EVERBS))
 				ret = failed;
 		}
-		/* The receive of what is for the library alone is posted again at once: a peer could go on without end. */
+		/* The receive of a message for the library alone is posted again at once: a peer could go on without end. */
 	} while (n == POLL_BATCH && taken < stream->recv_slots && (ret == 0 || ret == SRDMA_EVERBS));
 	stream->receives_left = n == POLL_BATCH && taken >= stream->recv_slots;
 	return ret;

@@ -135,7 +135,7 @@ struct srdma_stream {
 	void *arg;
 
 	unsigned failed_status; /* enum ibv_wc_status of the completion that ended it; 0: none did */
-	bool failed_here;       /* that was this end's own mistake: a new queue pair would not mend it */
+	bool failed_here;       /* that was this end's own mistake: a new queue pair would not fix it */
 	struct srdma_counters counters;
 };
 
@@ -205,7 +205,7 @@ int srdma_stream_send_control(struct srdma_stream *stream, const void *data, uin
 
 /* Posts what makes every work request complete visibly. False: there is no room for it yet. */
 int srdma_stream_quiesce(struct srdma_stream *stream, bool *done);
-/* The queue pair is in ERROR from here on: completions with errors are what is expected. */
+/* The queue pair is in ERROR from here on: completions with errors are expected. */
 void srdma_stream_stop(struct srdma_stream *stream);
 /* Whether all that the old queue pair had is off the completion queues. */
 bool srdma_stream_is_drained(const struct srdma_stream *stream);

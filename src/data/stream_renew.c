@@ -25,7 +25,7 @@ void srdma_stream_stop(struct srdma_stream *stream)
 }
 
 /* Completions of receives that were used come before those of receives that are flushed, so that after the last of these no
- * message is left that has arrived and was not seen. What is flushed from the send queue nobody needs to see. */
+ * message is left that has arrived and was not seen. Nobody needs to see completions that are flushed from the send queue. */
 bool srdma_stream_is_drained(const struct srdma_stream *stream)
 {
 	return stream->receives_posted == 0;

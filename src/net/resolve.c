@@ -78,7 +78,7 @@ static void *run(void *arg)
 	lookup->list = result == 0 ? list : NULL;
 	lookup->ended = true;
 	abandoned = lookup->abandoned;
-	/* Under the lock: the one who waits frees all as soon as it has it. */
+	/* Under the lock: the waiting thread frees everything as soon as it has it. */
 	if (!abandoned)
 		eventfd_write(lookup->ended_fd, 1);
 	pthread_mutex_unlock(&lookup->mutex);

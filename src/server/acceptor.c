@@ -160,7 +160,7 @@ static unsigned setup_rate(struct srdma_server *server)
 	return rate;
 }
 
-/* Whether there is a place to set one more up in. When not, those who hold one in silence are pressed. */
+/* Whether there is a place to set one more client up. When there is none, clients that hold one in silence must hurry. */
 static bool has_room(struct srdma_server *server)
 {
 	bool room;

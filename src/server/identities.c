@@ -222,7 +222,7 @@ static uint64_t bytes_of_one(const struct srdma_conn_options *conn)
 	const struct srdma_stream_shape shape = {conn->message_size, conn->depth, conn->rdma_depth, sealed};
 	uint64_t bytes = saturated_add(in_pages(srdma_stream_ring_size(&shape)), in_pages(conn->region_size));
 
-	/* Who writes to the region and reads it has both rings made. */
+	/* A client that writes to the region and reads it makes both rings necessary. */
 	return sealed && conn->region_size > 0 ? saturated_add(bytes, 2 * in_pages(SRDMA_SEALED_RING)) : bytes;
 }
 
@@ -267,7 +267,7 @@ int srdma_policy_memory(const struct srdma_server_limits *limits, const struct s
 		return srdma_fail(-ENOMEM, "out of memory");
 	*sum = *largest = 0;
 	count = list_shares(limits, conn, shares);
-	/* The worst that can happen: those who take most come first. */
+	/* The worst case: the identities that need most memory come first. */
 	qsort(shares, count, sizeof *shares, by_bytes_falling);
 	if (count > 0)
 		*largest = shares[0].bytes;

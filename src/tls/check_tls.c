@@ -330,7 +330,7 @@ static void check_trust(struct srdma_bench *bench, const char *what, const char 
 	STACK_OF(X509) *certs = load_all(file);
 	struct srdma_verdict verdict = {0};
 
-	/* What cannot be read is told by the one who loads it. */
+	/* The function that loads the file reports that it cannot be read. */
 	if (sk_X509_num(certs) > 0)
 		judge_anchors(&verdict, certs, file, peers, needed);
 	srdma_bench_report(bench, what, &verdict);

@@ -8,7 +8,7 @@
 #include <openssl/err.h>
 #include <string.h>
 
-/* Since OpenSSL 3.2; older ones neither know the bits nor compress. What is compressed can be made to grow. */
+/* Since OpenSSL 3.2; older ones neither know the bits nor compress. A peer can make compressed data grow. */
 #ifndef SSL_OP_NO_TX_CERTIFICATE_COMPRESSION
 #define SSL_OP_NO_TX_CERTIFICATE_COMPRESSION SSL_OP_BIT(32)
 #define SSL_OP_NO_RX_CERTIFICATE_COMPRESSION SSL_OP_BIT(33)

@@ -230,8 +230,8 @@ static bool is_of(struct srdma_revocation *lists, struct list *list, X509 *issue
 	return good;
 }
 
-/* Whether it is of the issuer of this certificate, whose own certificate nobody has: by the names of the issuer and its key. Who
- * gave us the list vouches for it. */
+/* Whether it is of the issuer of this certificate, whose own certificate nobody has: by the names of the issuer and its key.
+ * The operator who gave us the list vouches for it. */
 static bool is_of_issuer_of(const struct list *list, X509 *cert)
 {
 	const ASN1_OCTET_STRING *key_id = X509_get0_authority_key_id(cert);
