@@ -53,7 +53,7 @@ enum cli_log_format { CLI_LOG_TEXT, CLI_LOG_JSON };
 void cli_log_start(enum srdma_log_level level, enum cli_log_format format, bool timestamps);
 /* Keeps errors back until cli_log_start, which knows how to print them. */
 void cli_log_hold(void);
-/* Whether what is written to `fd` is a stream of the journal's, which JOURNAL_STREAM names. */
+/* Whether `fd` is the journal's stream, which JOURNAL_STREAM names. */
 bool cli_log_is_journal(int fd);
 
 /* Prints why the command fails: "securdma: <message>", or a JSON object when the log has that format. For the main thread. */

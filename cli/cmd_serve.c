@@ -124,7 +124,7 @@ static int stop(struct serve *serve, bool device_failed)
 	return unfinished == 0 ? CLI_EXIT_OK : CLI_EXIT_UNFINISHED;
 }
 
-/* What is missing is known before the library is asked, so say it in the words of the command line. */
+/* The command knows of missing settings before it asks the library, and names them as the command line does. */
 static int check_credentials(const struct settings *settings)
 {
 	if (!settings->cert_file || !settings->key_file)
@@ -369,7 +369,7 @@ static int start(struct serve *serve, bool *go_on)
 		cli_fail(ret, "server credentials");
 		return CLI_EXIT_USAGE;
 	}
-	/* The key is read; all else, the device included, is opened by who will use it. */
+	/* The key is read. The user that the process becomes now opens everything else, the device included. */
 	code = privileges_drop(settings);
 	if (code != CLI_EXIT_OK)
 		return code;

@@ -21,7 +21,7 @@ struct serve {
 	char **argv;
 	bool reload_wanted; /* a SIGHUP came before there was a server */
 	bool reload_failed; /* the last one: settings and files differ from what is in force */
-	bool cleared;       /* drained, and who was left at the deadline was told */
+	bool cleared;       /* drained, and the clients that were left at the deadline have been told */
 	char state[256];    /* as the service manager was told */
 };
 
