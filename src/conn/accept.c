@@ -244,7 +244,10 @@ static int take_ready(struct srdma_accept *accept)
 	uint32_t rkey;
 	int ret;
 
-	if (header->type != SRDMA_FRAME_READY || header->version != SRDMA_PROTOCOL_VERSION)
+	if (header->version != SRDMA_PROTOCOL_VERSION)
+		return srdma_fail(SRDMA_EPROTOCOL, "the client sent a frame of version %u where READY of version %u is due", header->version,
+				  SRDMA_PROTOCOL_VERSION);
+	if (header->type != SRDMA_FRAME_READY)
 		return srdma_fail(SRDMA_EPROTOCOL, "the client sent a frame of type %u where READY is due", header->type);
 	ret = srdma_ready_decode(srdma_inbox_body(&conn->inbox), header->length, with_rkey, &rkey);
 	if (ret != 0)

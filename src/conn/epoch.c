@@ -163,6 +163,8 @@ int srdma_epoch_take(struct srdma_conn *conn)
 	default:
 		if (!epoch->told || !epoch->peer_told || epoch->peer_ready)
 			return refuse_frame("READY");
+		if (frame.rkey != 0 && (conn->peer.region_size == 0 || conn->sealed))
+			return refuse_frame("READY with an rkey, and the peer offers no region that has one");
 		epoch->peer_ready = true;
 		epoch->peer.rkey = frame.rkey;
 		break;

@@ -196,8 +196,10 @@ static int send_count(struct srdma_conn *conn, enum srdma_frame_type type, const
 /* The peer takes its region back. */
 static int take_withdrawal(struct srdma_conn *conn)
 {
-	if (conn->inbox.header.length != 0 || conn->peer.region_size == 0)
-		return srdma_fail(SRDMA_EPROTOCOL, "the peer sent a malformed WITHDRAW, or one of a region that it did not offer");
+	if (conn->inbox.header.length != 0)
+		return srdma_fail(SRDMA_EPROTOCOL, "the peer sent a malformed WITHDRAW of %u bytes", conn->inbox.header.length);
+	if (conn->peer.region_size == 0)
+		return srdma_fail(SRDMA_EPROTOCOL, "the peer sent a WITHDRAW of a region that it does not offer");
 	conn->peer.region_size = 0;
 	conn->peer.region_access = conn->peer.region_rkey = conn->stream.region_rkey = 0;
 	conn->region_withdrawn = true;

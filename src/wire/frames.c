@@ -392,6 +392,8 @@ int srdma_hello_validate(const struct srdma_hello *h, bool welcome, struct srdma
 		ret = MALFORMED("an rkey is announced for READY where none is due");
 	if (ret == 0 && (h->features & SRDMA_FEATURE_SEALED) && h->region_rkey != 0)
 		ret = MALFORMED("a sealed region with an rkey");
+	if (ret == 0 && (h->features & SRDMA_FEATURE_SEALED) && (h->features & SRDMA_FEATURE_WINDOW))
+		ret = MALFORMED("an rkey is announced for READY, and a sealed region has none");
 	if (ret == 0 && !welcome && h->client_id != 0)
 		ret = MALFORMED("a HELLO bears a client id");
 	return ret;

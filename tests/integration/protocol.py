@@ -1,62 +1,34 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The exchange of docs/PROTOCOL.md once more, in Python: what the tests say to either end, valid or not."""
+"""What the tests say to either end over a plain TLS socket, valid or not, with the frames of tests/peer."""
+import os
 import socket
 import ssl
-import struct
+import sys
 import threading
 
-ALPN = "securdma/1"
-VERSION = 1
-HELLO, WELCOME, REJECT, READY, DISCONNECT, DISCONNECT_ACK, FINISH = range(1, 8)
-REASONS = {"version": 1, "malformed": 2, "full": 3, "address": 4, "feature": 5, "resources": 6, "draining": 7, "refused": 8}
-ETHERNET = 2
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "peer"))
+import channel  # noqa: E402
+import frames  # noqa: E402
+import session  # noqa: E402, F401
 
-LAYOUT = (  # name, struct code, default
-    ("link_layer", "B", ETHERNET),
-    ("path_mtu", "B", 3),
-    ("lid", "H", 0),
-    ("gid", "16s", bytes(16)),
-    ("qpn", "I", 0x123456),
-    ("psn", "I", 0x2807D5),
-    ("features", "I", 1),
-    ("message_size", "I", 4096),
-    ("depth", "H", 16),
-    ("rd_initiator", "B", 16),
-    ("rd_responder", "B", 16),
-    ("region_address", "Q", 0),
-    ("region_size", "Q", 0),
-    ("region_rkey", "I", 0),
-    ("region_access", "I", 0),
-    ("client_id", "Q", 0),
-    ("reserved", "Q", 0),
-)
-BODY = struct.Struct("!" + "".join(code for _, code, _ in LAYOUT))
-assert BODY.size == 80
+ALPN, VERSION, ETHERNET = channel.ALPN, frames.VERSION, frames.ETHERNET
+frame, gid = frames.frame, frames.gid_of
 
-
-def gid(address):
-    """The GID of an address; IPv4 is mapped."""
-    if ":" in address:
-        return socket.inet_pton(socket.AF_INET6, address)
-    return bytes(10) + b"\xff\xff" + socket.inet_pton(socket.AF_INET, address)
-
-
-def frame(kind, body=b"", version=VERSION, length=None):
-    return struct.pack("!HBB", len(body) if length is None else length, version, kind) + body
+HELLO, WELCOME, REJECT, READY, DISCONNECT, DISCONNECT_ACK, FINISH = list(frames.Type)[:7]
+REASONS = {reason.name.lower(): int(reason) for reason in frames.Reason}
 
 
 def hello(kind=HELLO, version=VERSION, **fields):
-    unknown = set(fields) - {name for name, _, _ in LAYOUT}
-    assert not unknown, unknown
-    return frame(kind, BODY.pack(*(fields.get(name, default) for name, _, default in LAYOUT)), version)
+    default = {"gid": bytes(16), "qpn": 0x123456, "psn": 0x2807D5, "features": frames.MESSAGES, "client_id": 0}
+    return frames.CLASSES[kind](**{**default, **fields}).encode(version=version)
 
 
 def reject(reason, retry_after_ms=0, text=b""):
-    return frame(REJECT, struct.pack("!HHIB", reason, 0, retry_after_ms, len(text)) + text)
+    return frames.Reject(reason, retry_after_ms, text).encode()
 
 
 def disconnect(kind, messages=0, text=b""):
-    return frame(kind, struct.pack("!QB", messages, len(text)) + text)
+    return frames.CLASSES[kind](messages, text).encode()
 
 
 def read_exactly(sock, length):
@@ -71,19 +43,12 @@ def read_exactly(sock, length):
 
 def read_frame(sock):
     """(type, version, decoded body): a dict for the messages with fields, bytes for what is unknown."""
-    length, version, kind = struct.unpack("!HBB", read_exactly(sock, 4))
+    length, version, kind = frames.HEADER.unpack(read_exactly(sock, frames.HEADER.size))
     body = read_exactly(sock, length)
-    if kind in (HELLO, WELCOME):
-        return kind, version, dict(zip((name for name, _, _ in LAYOUT), BODY.unpack(body)))
-    if kind == REJECT:
-        reason, _, retry, size = struct.unpack("!HHIB", body[:9])
-        assert len(body) == 9 + size
-        return kind, version, {"reason": reason, "retry_after_ms": retry, "text": body[9:].decode()}
-    if kind in (DISCONNECT, DISCONNECT_ACK):
-        messages, size = struct.unpack("!QB", body[:9])
-        assert len(body) == 9 + size
-        return kind, version, {"messages": messages, "text": body[9:].decode()}
-    return kind, version, body
+    if kind not in (HELLO, WELCOME, REJECT, DISCONNECT, DISCONNECT_ACK):
+        return kind, version, body
+    fields = vars(frames.decode(kind, body))
+    return kind, version, {name: value.decode() if name == "text" else value for name, value in fields.items()}
 
 
 def client_context(certs, cert="client", ca="ca", alpn=(ALPN,)):

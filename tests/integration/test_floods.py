@@ -11,7 +11,6 @@ import resource
 import signal
 import socket
 import ssl
-import struct
 import threading
 import time
 
@@ -19,11 +18,10 @@ import pytest
 
 import protocol
 from conftest import BUILD, SCALE, SECURDMA, STEP, Client, Process, Server, connect, left_out_of, on_device, wait_until
+from protocol import frames
 
 KEY_UPDATES = os.path.join(BUILD, "tests", "integration", "key_updates")
-EPOCH_REQUEST, EPOCH_BEGIN, EPOCH_PARAMETERS, EPOCH_READY = 8, 9, 10, 11
 COUNT, ASKED = 1, 2
-MESSAGES, EPOCHS = 1, 2
 # What another client may wait for an echo at most, at a machine that may be busy. The floods cost it 2 s and more, each time or for ever.
 NOTICED = 1.5 * SCALE
 
@@ -31,23 +29,23 @@ pytestmark = [left_out_of("vm"), pytest.mark.limit(90)]
 
 
 def request(number, reason=ASKED):
-    return protocol.frame(EPOCH_REQUEST, struct.pack("!IB", number, reason))
+    return frames.EpochRequest(number, reason).encode()
 
 
 def begin(number, reason=ASKED, sends=0):
-    return protocol.frame(EPOCH_BEGIN, struct.pack("!IBBQ", number, reason, 0, sends))
+    return frames.EpochBegin(number, reason, 0, sends).encode()
 
 
 def parameters(number, psn):
-    return protocol.frame(EPOCH_PARAMETERS, struct.pack("!IBQQII", number, 0, 0, 0, 0x123456, psn))
+    return frames.EpochParameters(number, qpn=0x123456, psn=psn).encode()
 
 
 def ready(number):
-    return protocol.frame(EPOCH_READY, struct.pack("!II", number, 0))
+    return frames.EpochReady(number).encode()
 
 
 def greeting(certs):
-    return protocol.hello(gid=protocol.gid(certs.host), features=MESSAGES | EPOCHS)
+    return protocol.hello(gid=protocol.gid(certs.host), features=frames.MESSAGES | frames.EPOCHS)
 
 
 class Stranger:
@@ -237,7 +235,7 @@ def test_client_keeps_its_deadline_when_the_server_floods(certs, device, start):
     """The server welcomes the client, and sends frames that this one need not act on."""
     def behave(channel):
         protocol.read_frame(channel)
-        channel.sendall(protocol.hello(protocol.WELCOME, gid=protocol.gid(certs.host), features=MESSAGES | EPOCHS, client_id=1))
+        channel.sendall(protocol.hello(protocol.WELCOME, gid=protocol.gid(certs.host), features=frames.MESSAGES | frames.EPOCHS, client_id=1))
         protocol.read_frame(channel)
         while True:
             channel.sendall(request(1) * 500)
@@ -320,11 +318,11 @@ def test_renewals_are_not_faster_than_their_reason(certs, one_worker, start, rea
     while time.monotonic() - began < 3:
         number += 1
         stranger.channel.sendall(request(number, reason))
-        assert protocol.read_frame(stranger.channel)[0] == EPOCH_BEGIN
+        assert protocol.read_frame(stranger.channel)[0] == frames.Type.EPOCH_BEGIN
         stranger.channel.sendall(begin(number, reason) + parameters(number, number))
-        assert protocol.read_frame(stranger.channel)[0] == EPOCH_PARAMETERS
+        assert protocol.read_frame(stranger.channel)[0] == frames.Type.EPOCH_PARAMETERS
         stranger.channel.sendall(ready(number))
-        assert protocol.read_frame(stranger.channel)[0] == EPOCH_READY
+        assert protocol.read_frame(stranger.channel)[0] == frames.Type.EPOCH_READY
     took = time.monotonic() - began
     assert number <= took / 0.005 + 2, (number, took)
     # 100 at once and 10 a second; and what was left out is told.

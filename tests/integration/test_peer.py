@@ -1,0 +1,655 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The library against a second implementation (tests/peer), which was written from docs/PROTOCOL.md and knows no code of ours: both ends
+behave as the page says, in order and out of it. The peer has no queue pair, so nothing is sent on one."""
+import json
+import os
+import random
+import re
+import signal
+import socket
+import threading
+
+import pytest
+from conftest import ROOT, SCALE, STEP, Server, connect, connect_json, left_out_of, resources, run, wait_for_resources, wait_until
+from protocol import channel, frames, session
+
+Reason, Renewal, Type = frames.Reason, frames.Renewal, frames.Type
+PEER = os.path.join(ROOT, "tests", "peer", "peer.py")
+SILENCE_MS = str(int(3000 * SCALE))
+pytestmark = left_out_of("vm")
+REGION = {"region_size": 4096, "region_access": 6, "region_rkey": 3}
+
+
+@pytest.fixture(scope="module")
+def shared(certs, device):
+    """A server for all tests; when it stops, nothing may be left of any client."""
+    before = resources(device)
+    server = Server(certs, device, "--log-format", "json", "--max-clients", "100")
+    try:
+        yield server
+        server.stop()
+        wait_for_resources(device, before)
+    finally:
+        server.close()
+
+
+@pytest.fixture
+def client(shared, certs, start):
+    """client(...): a peer with a TLS channel to the shared server, or to another one."""
+    context = channel.context("client", certs.cert("client"), certs.key("client"), certs.cert("ca"))
+
+    class Closed(session.Client):
+        def close(self):
+            self.abort()
+
+    def connected(server=shared, **fields):
+        return start(Closed, certs.host, server.port, context, timeout=STEP, **fields)
+
+    return connected
+
+
+@pytest.fixture
+def established(client):
+    """A peer after the exchange."""
+    def establish(server=None, **fields):
+        peer = client(server, **fields) if server else client(**fields)
+        peer.establish()
+        return peer
+
+    return establish
+
+
+def events(server):
+    return [json.loads(line) for line in server.log().splitlines() if line.startswith("{")]
+
+
+def end_of(server, peer):
+    """How the server's log says that the peer's connection ended."""
+    def find():
+        return next((event for event in events(server) if event.get("client_id") == peer.other.client_id and
+                     event["event"] in ("client.lost", "client.ended", "client.disconnected", "client.not_connected")), None)
+
+    return wait_until(find, server.log)
+
+
+def breaks_off(server, peer):
+    """The server closes the channel without a frame, because a rule was broken. Returns what its log says."""
+    how = skip_to_end(peer)
+    assert how == "close_notify", how
+    end = end_of(server, peer)
+    assert end["event"] == "client.lost" and end["cause"] == "protocol", end
+    return end["error"]
+
+
+def skip_to_end(peer):
+    """Whatever the server sent before it saw the fault is of no interest."""
+    while True:
+        try:
+            peer.receive_frame()
+        except channel.Ended as ended:
+            return ended.how
+
+
+# ---- the exchange --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fields", [
+    {}, {"features": frames.MESSAGES}, {"features": frames.MESSAGES | frames.SLOW_AES}, {"path_mtu": 1}, {"lid": 0xFFFF}, REGION,
+    {"rd_initiator": 0, "rd_responder": 0}, {"message_size": 64, "depth": 1}, {"message_size": 1 << 20, "depth": 4096},
+    {"qpn": 2}, {"qpn": 0xFFFFFF}, {"psn": 0}, {"psn": 0xFFFFFF},
+    {"region_address": frames.U64 - 1, "region_size": 1}, {"features": frames.MESSAGES | frames.LATE_RKEY, "region_size": 64},
+], ids=str)
+def test_peer_is_served(shared, client, fields):
+    peer = client(**fields)
+    welcome = peer.establish()
+    assert peer.agreed["message_size"] == min(peer.own.message_size, 4096) and peer.agreed["depth"] == min(peer.own.depth, 16)
+    assert welcome.link_layer == frames.ETHERNET and welcome.gid == peer.own.gid
+    answer = peer.disconnect(b"bye")
+    assert (answer.messages, answer.text) == (0, b"")
+    end = end_of(shared, peer)
+    assert end["event"] == "client.disconnected" and end["reason"] == "bye", end
+
+
+def test_server_draws_its_psn_and_queue_pair_anew_for_each_connection(client):
+    welcomes = [client().establish() for _ in range(8)]
+    assert len({welcome.psn for welcome in welcomes}) > 6
+    assert len({welcome.qpn for welcome in welcomes}) == len({welcome.client_id for welcome in welcomes}) == 8
+
+
+def test_frames_may_come_in_any_pieces(client):
+    """All in one record; and each byte in a record of its own."""
+    peer = client()
+    peer.send_bytes(peer.own.encode() + frames.Ready().encode() + frames.Disconnect().encode())
+    peer.welcome()
+    peer.receive_frame(frames.DisconnectAck)
+    peer.send_slowly(frames.Finish())
+    assert peer.wait_end() == "close_notify"
+    peer = client()
+    peer.send_slowly(peer.own)
+    peer.welcome()
+    peer.send_slowly(frames.Ready())
+    peer.send_slowly(frames.EpochRequest())
+    peer.renew()
+    assert peer.epoch == 1
+    peer.disconnect()
+
+
+# ---- HELLO that is refused ---------------------------------------------------------------------------------------------------
+
+
+WRONG = {
+    Reason.MALFORMED: [
+        {"link_layer": 0}, {"link_layer": 3}, {"link_layer": 1, "lid": 0}, {"link_layer": 1, "lid": 0xC000}, {"path_mtu": 0}, {"path_mtu": 6},
+        {"gid": bytes(16)}, {"gid": frames.gid_of("ff02::1")}, {"gid": frames.gid_of("0.1.2.3")}, {"gid": frames.gid_of("224.0.0.1")},
+        {"qpn": 0}, {"qpn": 1}, {"qpn": 1 << 24}, {"psn": 1 << 24}, {"features": 0}, {"features": 2, "message_size": 0, "depth": 0},
+        {"features": 4, "message_size": 0, "depth": 0}, {"features": 0, "message_size": 0}, {"features": 0, "depth": 0}, {"message_size": 63},
+        {"message_size": (1 << 20) + 1}, {"depth": 0}, {"depth": 4097}, {"region_address": 1}, {"region_rkey": 1}, {"region_access": 2},
+        {"region_size": 1, "region_access": 1}, {"region_size": 1, "region_access": 8}, {"region_size": 2, "region_address": frames.U64 - 1},
+        {"region_size": 1, "region_access": 4, "rd_responder": 0}, {"features": 17}, {"features": 17, "region_size": 1, "region_rkey": 1},
+        {"features": 5, "region_size": 1, "region_rkey": 1}, {"features": 21, "region_size": 1}, {"client_id": 1}, {"reserved": 1},
+    ],
+    Reason.FEATURE: [
+        {"features": 33}, {"features": 1 << 31 | 1}, {"features": 5}, {"features": 0, "message_size": 0, "depth": 0}, {"link_layer": 1, "lid": 1},
+    ],
+    Reason.ADDRESS: [{"gid": frames.gid_of("192.0.2.1")}, {"gid": frames.gid_of("2001:db8::1")}, {"gid": frames.gid_of("fe80::1")}],
+}
+
+
+def refusal(peer):
+    """The REJECT that the server answers, after which it closes the channel."""
+    answer = peer.receive_frame(frames.Reject)
+    assert peer.wait_end() == "close_notify"
+    assert answer.text and answer.reserved == 0
+    return answer
+
+
+@pytest.mark.parametrize("reason, fields", [(reason, fields) for reason, all_fields in WRONG.items() for fields in all_fields], ids=str)
+def test_wrong_field_is_refused(client, reason, fields):
+    peer = client()
+    peer.hello(**fields)
+    answer = refusal(peer)
+    assert (answer.reason, answer.retry_after_ms) == (reason, 0), answer
+    if "psn" in fields:
+        assert str(fields["psn"]).encode() not in answer.text and b"%x" % fields["psn"] not in answer.text
+
+
+VALUES = {
+    "link_layer": (0, 1, 2, 2, 2, 3, 255), "path_mtu": (0, 1, 5, 6, 255), "lid": (0, 1, 0xBFFF, 0xC000, 0xFFFF),
+    "gid": (bytes(16), frames.gid_of("192.0.2.1"), frames.gid_of("0.0.0.1"), frames.gid_of("239.1.1.1"), frames.gid_of("ff00::"), b"\xff" * 16),
+    "qpn": (0, 1, 2, 0xFFFFFF, 1 << 24, 0xFFFFFFFF), "psn": (0, 0xFFFFFF, 1 << 24, 0xFFFFFFFF), "features": (*range(36), 1 << 31 | 1),
+    "message_size": (0, 63, 64, 1 << 20, (1 << 20) + 1, 0xFFFFFFFF), "depth": (0, 1, 4096, 4097, 0xFFFF), "rd_initiator": (0, 255),
+    "rd_responder": (0, 1, 255), "region_address": (0, 1, 4096, frames.U64 - 1, frames.U64), "region_size": (0, 1, 4096, frames.U64),
+    "region_rkey": (0, 1, 0xFFFFFFFF), "region_access": (0, 2, 4, 6, 1, 8, 1 << 31), "client_id": (0, 1, frames.U64), "reserved": (0, 1, frames.U64),
+}
+
+
+def permitted_answers(hello, own_gid):
+    """The reasons of which the server's REJECT must have one by the page; None: it must be WELCOME."""
+    server = frames.Welcome(features=frames.MESSAGES | frames.EPOCHS)
+    foreign = [("GID", Reason.ADDRESS)] if hello.gid != own_gid else []
+    first = next((faults for faults in (hello.faults(), hello.faults_against(server), foreign) if faults), None)
+    return first and {reason for _, reason in first}
+
+
+def test_both_implementations_agree_on_what_a_good_hello_is(client):
+    """Fields at their limits and beyond, several at once: what the page refuses the server refuses, for that reason, and nothing else."""
+    choose = random.Random(20261128)
+    served = 0
+    for _ in range(400):
+        peer = client()
+        fields = {name: choose.choice(VALUES[name]) for name in choose.sample(sorted(VALUES), choose.choice((1, 1, 2, 2, 3, 4)))}
+        own, hello = peer.own.gid, peer.own.with_fields(**fields)
+        peer.hello(**fields)
+        answer = peer.receive_frame(frames.Welcome, frames.Reject)
+        permitted = permitted_answers(hello, own)
+        assert isinstance(answer, frames.Welcome) == (permitted is None), (fields, answer, hello.faults())
+        assert permitted is None or answer.reason in permitted, (fields, answer, hello.faults())
+        served += permitted is None
+        peer.channel.end()
+        assert peer.wait_end() == "close_notify"
+        peer.abort()  # a server waits for that after a REJECT, and has few places
+    assert 50 < served < 350
+
+
+def test_first_frame_is_refused_by_its_header(client):
+    """The limit goes before the version, the version before the type and the layout."""
+    hello = frames.Hello().encode()[4:]
+    for reason, sent in (
+            (Reason.MALFORMED, frames.frame(Type.HELLO, length=513)), (Reason.MALFORMED, frames.frame(Type.HELLO, length=0xFFFF)),
+            (Reason.MALFORMED, frames.frame(Type.HELLO, version=2, length=513)), (Reason.VERSION, frames.frame(Type.HELLO, hello, version=2)),
+            (Reason.VERSION, frames.frame(Type.HELLO, hello, version=0)), (Reason.VERSION, frames.frame(Type.HELLO, b"new", version=255)),
+            (Reason.VERSION, frames.frame(Type.READY, version=2)), (Reason.MALFORMED, frames.frame(Type.HELLO)),
+            (Reason.MALFORMED, frames.frame(Type.HELLO, hello[:-1])), (Reason.MALFORMED, frames.frame(Type.HELLO, hello + b"\0")),
+            *((Reason.MALFORMED, frames.frame(kind)) for kind in (0, *list(Type)[1:], 13, 255))):
+        peer = client()
+        peer.send_bytes(sent)
+        version, kind, body = peer.receive_raw()
+        assert (version, kind) == (frames.VERSION, Type.REJECT), sent
+        assert frames.Reject.decode(body).reason == reason, (sent, body)
+        assert peer.wait_end() == "close_notify"
+
+
+@pytest.mark.parametrize("end", ["close_notify", "TCP alone"])
+def test_part_of_a_hello_is_not_answered(client, end):
+    peer = client()
+    peer.send_bytes(peer.own.encode()[:50])
+    (peer.channel.end if end == "close_notify" else peer.channel.cut)()
+    with pytest.raises(channel.Ended) as ended:
+        peer.receive_raw()
+    assert end != "close_notify" or ended.value.how == end
+
+
+def test_full_server_says_when_to_come_again(client, certs, device, start):
+    server = start(Server, certs, device, "--max-clients", "1")
+    first, second = client(server), client(server)
+    first.establish()
+    second.hello()
+    answer = refusal(second)
+    assert (answer.reason, answer.retry_after_ms) == (Reason.FULL, 1000), answer
+    first.disconnect()
+    client(server).establish()  # the place is free as soon as the channel is closed
+
+
+# ---- frames in the wrong phase -----------------------------------------------------------------------------------------------
+
+
+LATE = {"features": frames.MESSAGES | frames.LATE_RKEY, "region_size": 4096, "region_access": 6}
+
+
+@pytest.mark.parametrize("fields, sent", [
+    *(({}, frames.frame(kind)) for kind in (0, *list(Type), 13, 255) if kind != Type.READY),
+    ({}, frames.Disconnect().encode()), ({}, frames.EpochRequest().encode()), ({}, frames.Ready().encode(version=2)),
+    ({}, frames.frame(Type.READY, length=513)), ({}, frames.Ready(7).encode()), ({}, frames.frame(Type.READY, b"r")),
+    (LATE, frames.Ready().encode()), (LATE, frames.frame(Type.READY, bytes(3))), (LATE, frames.frame(Type.READY, bytes(5))),
+], ids=lambda value: value.hex() if isinstance(value, bytes) else "")
+def test_other_frame_instead_of_ready_ends_the_set_up(client, fields, sent):
+    peer = client(**fields)
+    peer.hello()
+    peer.welcome()
+    peer.send_bytes(sent)
+    assert peer.wait_end() == "close_notify"
+
+
+def test_second_hello_ends_the_set_up(client):
+    peer = client()
+    peer.send_bytes(2 * peer.own.encode())
+    peer.welcome()
+    assert peer.wait_end() == "close_notify"
+
+
+@pytest.mark.parametrize("said, sent", [
+    *(("unexpected", frames.frame(kind)) for kind in (0, Type.HELLO, Type.WELCOME, Type.REJECT, Type.READY, Type.FINISH, 13, 255)),
+    ("unexpected", frames.DisconnectAck().encode()), ("version 2", frames.Disconnect().encode(version=2)),
+    ("513 bytes", frames.frame(Type.DISCONNECT, length=513)), ("65535 bytes", frames.frame(99, length=0xFFFF)),
+    ("malformed", frames.frame(Type.DISCONNECT, bytes(8))), ("malformed", frames.frame(Type.DISCONNECT, bytes(8) + b"\5abcd")),
+    ("malformed", frames.frame(Type.DISCONNECT, bytes(8) + b"\3abcd")), ("malformed", frames.Disconnect(0, bytes(128)).encode()),
+    ("does not offer", frames.Withdraw().encode()), ("malformed", frames.frame(Type.WITHDRAW, b"w")),
+    ("unexpected", 2 * frames.Disconnect(1).encode()), ("unexpected", frames.Disconnect(1).encode() + frames.Finish().encode()),
+    ("unexpected", frames.Disconnect().encode() + frames.DisconnectAck().encode()),
+], ids=lambda value: value.hex()[:40] if isinstance(value, bytes) else value)
+def test_frame_that_is_not_due_ends_the_connection(shared, established, said, sent):
+    peer = established()
+    peer.send_bytes(sent)
+    assert said in breaks_off(shared, peer)
+
+
+@pytest.mark.parametrize("end", ["close_notify", "TCP alone", "within a frame"])
+def test_end_of_the_channel_is_a_loss(shared, established, end):
+    peer = established()
+    if end == "within a frame":
+        peer.send_bytes(frames.Disconnect().encode()[:-1])
+    (peer.channel.cut if end == "TCP alone" else peer.channel.end)()
+    skip_to_end(peer)
+    found = end_of(shared, peer)
+    assert (found["event"], found["cause"]) == ("client.lost", "lost"), found
+
+
+def test_region_is_withdrawn_once(shared, established):
+    peer = established(**REGION)
+    peer.send_frame(frames.Withdraw())
+    peer.request_epoch()
+    peer.send_frame(frames.Withdraw())
+    assert "does not offer" in breaks_off(shared, peer)
+
+
+# ---- epochs --------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("reason", list(Renewal), ids=lambda reason: reason.name)
+def test_epoch_is_begun_for_a_peer_that_asks(shared, established, reason):
+    """A queue pair that stays does so once; for any other reason than used-up PSNs there is a fresh one each time."""
+    peer = established(**REGION)
+    qpns, psns = [peer.other.qpn], [peer.other.psn]
+    for number in range(1, 7):
+        peer.request_epoch(reason)
+        assert peer.epoch == number
+        qpns.append(peer.qpn_of_other)
+    stays = [before == after for before, after in zip(qpns, qpns[1:])]
+    assert stays == ([True, False] * 3 if reason == Renewal.PSNS else [False] * 6)
+    peer.disconnect()
+    assert end_of(shared, peer)["event"] == "client.disconnected"
+
+
+def test_peer_answers_an_epoch_that_the_server_asks_for(established, certs, device, start):
+    server = start(Server, certs, device, "--epoch-ms", "100")
+    peer = established(server)
+    assert [peer.answer_request() for _ in range(2)] == 2 * [Renewal.TIME]
+    assert peer.epoch == 2
+    # And one that both have asked for, in either order: whoever is told second ignores it.
+    request = peer.receive_frame(frames.EpochRequest)
+    peer.send_frame(frames.EpochRequest(request.epoch, Renewal.PROGRAM))
+    peer.renew(Renewal.PROGRAM, begun=True)
+    assert peer.epoch == 3
+    peer.abort()
+
+
+def test_failed_queue_pair_is_replaced_so_often_and_no_more(shared, established):
+    """A peer that says so begins at once; the ninth time within a minute is one too many."""
+    peer = established()
+    for number in range(1, 9):
+        parameters = peer.renew(Renewal.FAILURE, broken=1, begun=True)
+        assert parameters.broken == 1 and peer.epoch == number
+    peer.send_frame(frames.EpochBegin(9, Renewal.FAILURE, 1))
+    assert skip_to_end(peer) == "close_notify"
+    assert "more than 8 times in a minute" in end_of(shared, peer)["error"]
+
+
+def ask(peer):
+    """Asks for epoch 1, and is told that it begins."""
+    peer.send_frame(frames.EpochRequest())
+    return peer.receive_frame(frames.EpochBegin)
+
+
+def begin(peer):
+    ask(peer)
+    peer.send_frame(frames.EpochBegin())
+
+
+def tell(peer):
+    begin(peer)
+    peer.send_frame(frames.EpochParameters())
+    return peer.receive_frame(frames.EpochParameters)
+
+
+@pytest.mark.parametrize("prepare, sent, said", [
+    (None, frames.EpochRequest(0), "REQUEST twice"), (None, frames.EpochRequest(2), "another number"),
+    (None, frames.EpochRequest(0xFFFFFFFF), "another number"), (None, frames.EpochRequest(1, 0), "reason"),
+    (None, frames.EpochRequest(1, 6), "reason"), (ask, frames.EpochRequest(1), "REQUEST twice"),
+    (None, frames.EpochBegin(), "nobody has asked for"), (None, frames.EpochBegin(2, 5, 1), "another number"),
+    (None, frames.EpochBegin(1, 0, 1), "reason"), (None, frames.EpochBegin(1, 6, 1), "reason"), (None, frames.EpochBegin(1, 5, 2), "flags"),
+    (begin, frames.EpochBegin(), "BEGIN twice"), (None, frames.EpochParameters(), "PARAMETERS"), (ask, frames.EpochParameters(), "PARAMETERS"),
+    (begin, frames.EpochParameters(0), "another number"), (begin, frames.EpochParameters(broken=2), "flags"),
+    (begin, frames.EpochParameters(arrived=1), "account"), (begin, frames.EpochParameters(taken=1), "account"),
+    (begin, frames.EpochParameters(qpn=1), "QPN"), (begin, frames.EpochParameters(qpn=1 << 24), "QPN"),
+    (begin, frames.EpochParameters(psn=1 << 24), "PSN"), (None, frames.EpochReady(), "READY"), (ask, frames.EpochReady(), "READY"),
+    (begin, frames.EpochReady(), "READY"), (tell, frames.EpochParameters(), "not due"), (tell, frames.EpochReady(2), "another number"),
+    (tell, frames.EpochReady(1, 7), "no region"),
+], ids=lambda value: value if isinstance(value, str) else getattr(value, "__name__", ""))
+def test_epoch_frame_that_breaks_a_rule_ends_the_connection(shared, established, prepare, sent, said):
+    peer = established()
+    if prepare:
+        prepare(peer)
+    peer.send_frame(sent)
+    assert said in breaks_off(shared, peer)
+
+
+@pytest.mark.parametrize("kind", [Type.EPOCH_REQUEST, Type.EPOCH_BEGIN, Type.EPOCH_PARAMETERS, Type.EPOCH_READY], ids=lambda kind: kind.name)
+def test_epoch_frames_have_one_length_and_need_the_feature(shared, established, kind):
+    body = frames.CLASSES[kind]().body()
+    for length in (0, len(body) - 1, len(body) + 1):
+        peer = established()
+        peer.send_frame(int(kind), (body + b"x")[:length])
+        assert "malformed" in breaks_off(shared, peer)
+    peer = established(features=frames.MESSAGES)
+    peer.send_frame(int(kind), body)
+    assert "no epochs were agreed on" in breaks_off(shared, peer)
+
+
+@pytest.mark.parametrize("rkey, said", [(0, None), (7, None), (7, "no region")])
+def test_rkey_of_an_epoch_is_that_of_a_region_that_is_offered(shared, established, rkey, said):
+    peer = established(**REGION)
+    if said:
+        peer.send_frame(frames.Withdraw())
+    tell(peer)
+    peer.send_frame(frames.EpochReady(1, rkey))
+    if said:
+        assert said in breaks_off(shared, peer)
+    else:
+        peer.receive_frame(frames.EpochReady)
+        peer.disconnect()
+
+
+# ---- disconnect ---------------------------------------------------------------------------------------------------------------
+
+
+def test_reason_of_a_disconnect_is_told_and_steers_no_terminal(shared, established):
+    peer = established()
+    peer.disconnect(b"a\x1b[31m\n\xffb")
+    assert end_of(shared, peer)["reason"] == "a?[31m??b"
+    peer = established()
+    peer.disconnect(b"x" * 127)
+    assert end_of(shared, peer)["reason"] == "x" * 127
+
+
+def test_end_of_the_channel_after_the_answer_counts_as_finish(shared, established):
+    peer = established()
+    peer.send_frame(frames.Disconnect())
+    peer.receive_frame(frames.DisconnectAck)
+    peer.channel.end()
+    assert peer.wait_end() == "close_notify"
+    assert end_of(shared, peer)["event"] == "client.disconnected"
+
+
+def test_disconnect_waits_for_the_end_of_a_change(established):
+    peer = established()
+    begin(peer)
+    peer.send_frame(frames.Disconnect())
+    peer.send_frame(frames.EpochParameters())
+    peer.receive_frame(frames.EpochParameters)
+    peer.send_frame(frames.EpochReady())
+    peer.receive_frame(frames.EpochReady)
+    peer.receive_frame(frames.DisconnectAck)
+    peer.send_frame(frames.Finish())
+    assert peer.wait_end() == "close_notify"
+
+
+def test_server_that_stops_disconnects_in_order(established, client, certs, device, start):
+    """Those that are connected, and the one that it has sent WELCOME; who says HELLO now is refused."""
+    server = start(Server, certs, device, "--drain-timeout-ms", str(int(30000 * SCALE)))
+    peer, welcomed, late = established(server), client(server), client(server)
+    welcomed.hello()
+    welcomed.welcome()
+    server.signal(signal.SIGTERM)
+    asked = peer.receive_frame(frames.Disconnect)
+    assert asked.messages == 0 and asked.text
+    late.hello()
+    assert refusal(late).reason == Reason.DRAINING
+    # Both may ask at once: each answers the other.
+    peer.send_frame(frames.Disconnect())
+    peer.send_frame(frames.DisconnectAck())
+    peer.receive_frame(frames.DisconnectAck)
+    peer.receive_frame(frames.Finish)
+    peer.channel.close()
+    welcomed.ready()
+    assert welcomed.answer_disconnect().text == asked.text
+    assert server.wait() == 0, server.log()
+    assert json.loads(next(line for line in server.lines if line and '"stopped"' in line))["lost"] == 0
+
+
+# ---- silence ------------------------------------------------------------------------------------------------------------------
+
+
+def test_silence_is_ended_at_the_deadline_without_a_word(client, established, certs, device, start):
+    """All at once, since each takes the whole deadline."""
+    server = start(Server, certs, device, "--setup-timeout-ms", SILENCE_MS, "--drain-timeout-ms", SILENCE_MS, "--log-format", "json")
+    in_set_up = [client(server) for _ in range(3)]
+    in_set_up[1].send_bytes(in_set_up[1].own.encode()[:83])
+    in_set_up[2].hello()
+    in_set_up[2].welcome()
+    # EPOCH_BEGIN, EPOCH_PARAMETERS or EPOCH_READY does not come; or a send that was announced does not.
+    in_change = [established(server) for _ in range(4)]
+    for peer, prepare in zip(in_change, (ask, begin, tell, ask)):
+        prepare(peer)
+    in_change[3].send_frame(frames.EpochBegin(sends=1))
+    # A message that was counted does not come, so there is no DISCONNECT_ACK; or FINISH does not.
+    in_disconnect = [established(server), established(server)]
+    in_disconnect[0].send_frame(frames.Disconnect(1))
+    in_disconnect[1].send_frame(frames.Disconnect(0))
+    in_disconnect[1].receive_frame(frames.DisconnectAck)
+    for peer in in_set_up + in_change + in_disconnect:
+        assert skip_to_end(peer) == "close_notify"
+    for peers, said in ((in_change, "renew the queue pair"), (in_disconnect, "answer the disconnect")):
+        for peer in peers:
+            end = end_of(server, peer)
+            assert end["cause"] == "timeout" and said in end["error"], end
+
+
+# ---- floods -------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sent", [
+    frames.EpochRequest(), frames.Withdraw(), frames.Disconnect(), frames.EpochBegin(1, 5, 1), frames.frame(Type.DISCONNECT, length=512)],
+    ids=["EPOCH_REQUEST", "WITHDRAW", "DISCONNECT", "EPOCH_BEGIN", "zeros"])
+def test_flood_is_cut_off_and_others_are_served(shared, established, sent):
+    """Each frame once; and the second one ends the connection, however many more follow."""
+    other, peer = established(), established(**REGION)
+    data = (sent if isinstance(sent, bytes) else sent.encode()) * 20000
+    try:
+        peer.send_bytes(data)
+    except OSError:
+        pass  # it was cut off meanwhile
+    end = end_of(shared, peer)
+    assert (end["event"], end["cause"]) == ("client.lost", "protocol"), end
+    other.request_epoch()
+    other.disconnect()
+
+
+# ---- the other way round ----------------------------------------------------------------------------------------------------------
+
+
+class Host:
+    """A server that does with one client what the test wants, in a thread; close() gives what came of it."""
+
+    def __init__(self, certs, behave):
+        self.context = channel.context("server", certs.cert("server"), certs.key("server"), certs.cert("ca"))
+        self.listener = socket.create_server((certs.host, 0))
+        self.port = self.listener.getsockname()[1]
+        self.behave, self.result, self.error = behave, None, None
+        self.thread = threading.Thread(target=self._serve, daemon=True)
+        self.thread.start()
+
+    def _serve(self):
+        try:
+            with session.Server(self.listener, self.context, STEP) as peer:
+                self.result = self.behave(peer)
+        except Exception as error:
+            self.error = error
+
+    def outcome(self):
+        self.thread.join(2 * STEP)
+        assert not self.thread.is_alive()
+        if self.error:
+            raise self.error
+        return self.result
+
+    def close(self):
+        self.listener.close()
+
+
+@pytest.fixture
+def host(certs, start):
+    return lambda behave: start(Host, certs, behave)
+
+
+def test_client_is_served_by_the_peer(host, certs, device, tmp_path):
+    before = resources(device)
+
+    def behave(peer):
+        peer.establish()
+        for reason in Renewal:
+            peer.request_epoch(reason)
+        (tmp_path / "leave").touch()
+        return peer.answer_disconnect()
+
+    server = host(behave)
+    answer = connect_json(certs, server.port, "-e", "stat", "--hold-file", tmp_path / "leave")
+    assert server.outcome().messages == 0
+    assert answer["code"] == 0, answer
+    wait_for_resources(device, before)
+
+
+def test_client_asks_the_peer_for_epochs_and_is_told_to_leave(host, certs):
+    def behave(peer):
+        peer.establish()
+        reasons = [peer.answer_request() for _ in range(3)]
+        peer.disconnect(b"enough")
+        return reasons
+
+    server = host(behave)
+    result = connect(certs, server.port, "--epoch-ms", "100", "--hold-ms", "60000", "-e", "stat")
+    assert server.outcome() == 3 * [Renewal.TIME]
+    assert result.returncode == 7 and "the peer disconnected: enough" in result.stderr, result
+
+
+@pytest.mark.parametrize("reason", [*Reason, 4711], ids=str)
+def test_client_takes_a_refusal(host, certs, reason):
+    def behave(peer):
+        peer.hello()
+        peer.reject(reason, b"not \x1b today", 1234)
+
+    server = host(behave)
+    answer = connect_json(certs, server.port, "-e", "stat", "--busy-retry-ms", "0")
+    server.outcome()
+    assert answer["code"] == 5, answer
+    assert answer["reject"] == {"reason": reason, "retry_after_ms": 1234, "text": "not ? today"}
+
+
+@pytest.mark.parametrize("version", [0, 2, 255])
+def test_client_reads_a_refusal_of_any_version(host, certs, version):
+    def behave(peer):
+        peer.hello()
+        peer.reject(Reason.VERSION, b"too old", version=version)
+
+    server = host(behave)
+    answer = connect_json(certs, server.port, "-e", "stat")
+    server.outcome()
+    assert answer["code"] == 5 and answer["reject"]["reason"] == Reason.VERSION, answer
+
+
+@pytest.mark.parametrize("sent", [
+    frames.Ready().encode(), frames.Disconnect().encode(), frames.frame(Type.WELCOME, length=513), frames.Hello().encode(),
+    frames.Welcome(gid=frames.gid_of("127.0.0.1")).encode(version=2), frames.Welcome(features=33).encode(), frames.Welcome(features=17).encode(),
+    frames.Welcome(features=5).encode(), frames.Welcome(psn=1 << 24).encode(), frames.Welcome(reserved=1).encode(),
+    frames.frame(Type.WELCOME, bytes(79)), frames.frame(Type.REJECT, bytes(8)), frames.frame(Type.REJECT, bytes(8) + b"\1")], ids=lambda sent: sent.hex()[:12])
+def test_client_closes_without_a_word_on_a_bad_answer(host, certs, sent):
+    def behave(peer):
+        peer.hello()
+        peer.send_bytes(sent)
+        return peer.wait_end()
+
+    server = host(behave)
+    assert connect(certs, server.port, "-e", "stat").returncode == 4
+    assert server.outcome() == "close_notify"
+
+
+# ---- the command line ---------------------------------------------------------------------------------------------------------------
+
+
+def peer_command(*args, expect=0, input=None):
+    result = run("/usr/bin/python3", PEER, *args, input=input)
+    assert result.returncode == expect, result
+    return result.stdout
+
+
+def test_peer_is_a_command(shared, certs):
+    """As docs/PROTOCOL.md shows its examples."""
+    with open(os.path.join(ROOT, "docs", "PROTOCOL.md"), encoding="utf-8") as page:
+        shown = page.read().partition("```\n00 50 01 01")[2].partition("```")[0]
+    shown = "00500101" + "".join(re.findall(r"^((?:[0-9a-f]{2} )+) ", shown, re.MULTILINE)).replace(" ", "")
+    assert peer_command("frame", "hello", "gid=10.77.0.1", "psn=0x2807d5", "features=1", "rd_responder=8", "region_size=65536",
+                        "region_rkey=0xabc", "region_access=6").strip() == shown
+    assert "text=b'full'" in peer_command("decode", input="000d010300030000000003e80466756c6c")
+    own = ["connect", "--ca", certs.cert("ca"), "--cert", certs.cert("client"), "--key", certs.key("client"), f"{certs.host}:{shared.port}"]
+    assert "epoch 2\n" in peer_command(*own, "establish:depth=4", "epoch=1", "epoch", "disconnect:bye")
+    assert "reason=2" in peer_command(*own, "hello:psn=0x1000000", "wait")
+    peer_command("frame", "hello", "banana=1", expect=1)
