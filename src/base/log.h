@@ -16,7 +16,7 @@ int srdma_again(const char *what);
 /* As srdma_fail, with OpenSSL's error queue appended and emptied. */
 int srdma_fail_openssl(int error, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
-/* Puts a sentence before the thread's last error text ("connect 10.0.0.1:4433: " and what was there). */
+/* Puts a sentence before the thread's last error text ("connect 10.0.0.1:4433: " and the text). */
 void srdma_error_prefix(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 /* Replaces bytes that are not printable ASCII, NULs too, by '?': text of a peer must neither steer a terminal nor forge a log line.

@@ -190,7 +190,7 @@ static int judge_hello(struct srdma_accept *accept, struct srdma_reject *reject)
 	return ret == 0 ? srdma_setup_check_gid(&accept->setup, reject) : ret;
 }
 
-/* The queue pair, up to RTS; a failure here is the server's, and the client is told. */
+/* Takes the queue pair up to RTS. A failure here is the server's, and the server tells the client. */
 static int make_queue_pair(struct srdma_accept *accept)
 {
 	struct srdma_conn *conn = accept->setup.conn;

@@ -119,13 +119,13 @@ int srdma_conn_check(struct srdma_conn *conn);
 bool srdma_conn_has_parted(const struct srdma_conn *conn);
 /* What can be done now, without waiting: completions; with `control` also frames of the TLS channel. */
 void srdma_conn_progress(struct srdma_conn *conn, bool control);
-/* The part of it that makes of what was posted what can be sent: the device is not looked at but in between. */
+/* The part of it that prepares posted work for sending. It looks at the device only in between. */
 void srdma_conn_push(struct srdma_conn *conn);
 /* Nothing is left to do: both completion queues will raise an event. What came meanwhile raises none: look again. */
 void srdma_conn_arm(struct srdma_conn *conn);
 /* What poll(2) is to wait for at the TLS channel. 0: nothing any more; its descriptor may be readable for ever. */
 short srdma_conn_control_events(const struct srdma_conn *conn);
-/* Whether the peer has still to read what it was sent, and has a deadline for that. */
+/* Whether the peer still has to read frames, before a deadline. */
 bool srdma_conn_control_is_stalled(const struct srdma_conn *conn);
 /* The next event of a channel, taken; its connection. NULL: there is none. */
 struct srdma_conn *srdma_conn_take_cq_event(struct ibv_comp_channel *channel);
@@ -150,7 +150,7 @@ void srdma_conn_cancel(struct srdma_conn *conn);
 int srdma_conn_peek(struct srdma_conn *conn, const void **data, uint32_t *length);
 /* Whether a message may be posted now. */
 bool srdma_conn_can_send(const struct srdma_conn *conn);
-/* srdma_conn_wake without its mark: only looks after what is due. Thread-safe, async-signal-safe. */
+/* srdma_conn_wake without its mark: the connection only does work that is due. Thread-safe, async-signal-safe. */
 void srdma_conn_nudge(struct srdma_conn *conn);
 
 /* rdma.c */

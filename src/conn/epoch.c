@@ -390,7 +390,7 @@ static int finish(struct srdma_conn *conn)
 	return ret;
 }
 
-/* A peer, or whoever forges packets in its name, must not keep this end busy with nothing else. */
+/* A peer, or an attacker who forges packets in its name, must not keep this end busy with nothing else. */
 static bool may_recover(struct srdma_conn *conn)
 {
 	struct srdma_epoch *epoch = &conn->epoch;

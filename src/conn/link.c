@@ -306,7 +306,7 @@ static int keep_arrivals(struct srdma_link *link)
 	const void *data;
 	uint32_t length;
 
-	/* Messages and credits that nobody has looked at yet; behind them come receives that were flushed. */
+	/* Messages and credits that the program has not read yet; behind them come flushed receives. */
 	srdma_stream_poll_receives(stream);
 	while (srdma_stream_peek(stream, &data, &length) == 1) {
 		struct kept *kept = malloc(sizeof *kept + length);
@@ -322,7 +322,7 @@ static int keep_arrivals(struct srdma_link *link)
 			link->first_kept = kept;
 		link->last_kept = kept;
 		link->loss.kept++;
-		/* There is nobody to return the credit to. */
+		/* No peer is left to return the credit to. */
 		srdma_stream_drop(stream);
 	}
 	return 0;
@@ -338,7 +338,7 @@ static int take_leave(struct srdma_link *link, int error)
 
 	snprintf(loss.text, sizeof loss.text, "%s", srdma_error_text());
 	link->lost_at = srdma_clock_us();
-	/* The server asked for it: what it still has to say, credits above all, comes before the end. */
+	/* The server asked for it: its last frames, credits above all, come before the end. */
 	if (error == SRDMA_ECLOSED)
 		srdma_conn_disconnect(link->conn, NULL, LEAVE_MS);
 	/* However it came to this: nothing that the peer still asks for is done. */

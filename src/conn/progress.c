@@ -15,16 +15,16 @@
 
 /* Reads of the TLS channel in one turn: a peer that goes on sending must not keep this end from all else. */
 #define CONTROL_READS 64
-/* For the peer to read what it was sent. */
+/* The time that the peer has to read frames. */
 #define CONTROL_STALL_MS 2000
 #define STALLED_TICK_MS 20
 #define PEER_CLOSE_MS 500
 #define SLICE_MS 20
-/* A polling waiter looks at the clock and at the descriptors once in so many rounds: both cost more than a round. */
+/* A polling wait looks at the clock and the descriptors once in this many rounds: both cost more than a round. */
 #define ROUNDS_PER_SENDS 4
 #define ROUNDS_PER_CLOCK 64
 #define ROUNDS_PER_EVENTS 4096
-/* A connection that always finds something to do looks at its TLS channel, and at what time brings, once in so many rounds. */
+/* A busy connection looks at its TLS channel, and at timed work, once in this many rounds. */
 #define ROUNDS_PER_CONTROL 256
 
 /* ---- the descriptors ------------------------------------------------------------------------------------------- */
@@ -298,7 +298,7 @@ static void fail_progress(struct srdma_conn *conn, int ret)
 	if (conn->status != 0)
 		return;
 	snprintf(text, sizeof text, "%s", srdma_error_text());
-	/* But what was forged was, whatever the peer has done meanwhile. */
+	/* A forgery stays one, whatever the peer has done meanwhile. */
 	int control = ret == SRDMA_ESEAL ? 0 : poll_control(conn);
 
 	/* The peer knew already, and what failed has been replaced just now. */
@@ -391,7 +391,7 @@ static void progress(struct srdma_conn *conn)
 		ret = take_device_event(conn);
 	if (ret != 0)
 		fail_progress(conn, ret);
-	/* While a change is under way it is the TLS channel that brings it on. */
+	/* While a renewal is under way, the TLS channel moves it on. */
 	if (++conn->rounds % ROUNDS_PER_CONTROL == 0 || conn->control_more || srdma_epoch_is_changing(conn))
 		progress_control(conn);
 }

@@ -168,7 +168,7 @@ static bool finish_sealing(const struct key *key, uint8_t *tag)
 	return EVP_CipherFinal_ex(key->context, none, &n) == 1 && EVP_CIPHER_CTX_get_params(key->context, params) == 1;
 }
 
-/* Whether the tag is the one of what was fed. */
+/* Whether the tag matches the data. */
 static bool finish_opening(const struct key *key, uint8_t tag[SRDMA_SEAL_OVERHEAD])
 {
 	const OSSL_PARAM params[] = {

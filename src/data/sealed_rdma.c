@@ -146,7 +146,7 @@ int srdma_sealed_rdma_step(struct srdma_sealed_rdma *rdma)
 
 	if (!rdma->on || rdma->over)
 		return 0;
-	/* In between the device is looked at: it may be moved on by that alone, and what it needs to go on comes first. */
+	/* Looks at the device in between: that alone may move it on, and the work that it needs to go on comes first. */
 	for (int chunks = 0; ret == 1 && chunks < CHUNKS_PER_STEP; chunks++) {
 		ret = rdma->pull_count > 0 ? srdma_sealed_rdma_post_pulls(rdma) : 0;
 		if (ret == 0)

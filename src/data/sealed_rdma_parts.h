@@ -26,7 +26,7 @@ int srdma_sealed_rdma_take_ack(struct srdma_sealed_rdma *rdma, const struct srdm
 /* sealed_rdma_take.c */
 /* A control record of the peer's. */
 int srdma_sealed_rdma_execute(struct srdma_sealed_rdma *rdma, const void *data, uint32_t length);
-/* Fetches what was announced. */
+/* Fetches announced chunks. */
 int srdma_sealed_rdma_post_pulls(struct srdma_sealed_rdma *rdma);
 /* What the oldest read of them fetched has arrived: RC completes in order. */
 void srdma_sealed_rdma_finish_pull(void *arg);

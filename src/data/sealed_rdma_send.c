@@ -10,7 +10,7 @@
 #define WITHIN_MAX 2048u
 /* An announcement that tells of more is full: more would let an end wait for the other; less would cost more records. */
 #define BATCH_BYTES SRDMA_SEALED_CHUNK
-/* While so many announcements are under way the peer has enough to do: the next one waits until it is full. */
+/* While this many announcements are under way the peer has enough to do: the next one waits until it is full. */
 #define BUSY_RECORDS 2
 
 /* ---- chunks of ours -------------------------------------------------------------------------------------------- */

@@ -539,7 +539,7 @@ static int take_arrival(struct srdma_stream *stream, const struct ibv_wc *wc)
 
 	if (wc->status != IBV_WC_SUCCESS)
 		return fail_receive(stream, wc);
-	/* Neither has what it takes to be a sealed record. */
+	/* Neither can be a sealed record. */
 	if (wc->opcode != IBV_WC_RECV || !(wc->wc_flags & IBV_WC_WITH_IMM))
 		return arrival.sealed ? srdma_fail(SRDMA_ESEAL, "a record came without immediate data, which no sealed record lacks")
 				      : srdma_fail(SRDMA_EPROTOCOL, "the peer sent a message without immediate data");

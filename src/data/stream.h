@@ -157,11 +157,11 @@ void srdma_stream_release(struct srdma_stream *stream);
 /* Takes completions off both queues and returns credits when due. SRDMA_EVERBS (failed_status, failed_here tell more),
  * SRDMA_EPROTOCOL or SRDMA_ESEAL. */
 int srdma_stream_poll(struct srdma_stream *stream);
-/* The same for receives only: what a latency-bound waiter repeats. As many as there are slots, and what is left at the next call. */
+/* The same for receives only: a latency-bound wait repeats it. Takes as many as there are slots, and the rest at the next call. */
 int srdma_stream_poll_receives(struct srdma_stream *stream);
 
 /* The connection is over: nothing is posted any more, nor posted again; what the programs' memory was used for is forgotten; no control
- * record is executed. Messages and credits that have arrived are still to be had. */
+ * record is executed. Messages and credits that have arrived can still be read. */
 void srdma_stream_end(struct srdma_stream *stream);
 
 /* Nothing new will be sent: returns the credits that are owed, so that the peer knows which of its messages were taken, and

@@ -16,7 +16,7 @@
 #include <unistd.h>
 
 #define PORT_MAX 65535
-/* Lookups that nobody waits for any more each hold a thread until the system's resolver gives up. */
+/* An abandoned lookup holds a thread until the system's resolver gives up. */
 #define ABANDONED_MAX 16
 
 /* getaddrinfo(3) has no deadline, and cannot be cancelled: it runs in a thread of its own, which may be left behind. */

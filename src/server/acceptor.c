@@ -130,7 +130,7 @@ static void check_device(struct srdma_server *server)
 		fail_device(server, strerror(error));
 }
 
-/* The rate at which set-ups may begin: so many a second, as many at once. */
+/* The rate at which set-ups may begin: a number each second, and as many at once. */
 struct allowance {
 	double tokens;
 	uint64_t at;

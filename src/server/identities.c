@@ -142,7 +142,7 @@ static bool is_denied(const struct srdma_server_limits *limits, const char *name
 	return identity && identity->denied;
 }
 
-/* Whatever a certificate calls its bearer besides: a name that is denied is not to be had by having another one as well. */
+/* A denied name in a certificate counts whatever other names the certificate has. */
 static bool bears_denied(const struct srdma_server_limits *limits, const struct srdma_peer_names *names)
 {
 	if (is_denied(limits, names->identity) || is_denied(limits, names->pin))
@@ -198,7 +198,7 @@ void srdma_policy_apply(const struct srdma_policy *policy, struct srdma_conn_opt
 
 /* ---- memory ---------------------------------------------------------------------------------------------------- */
 
-/* So many clients, at most, of so many bytes each. */
+/* A number of clients, at most, and the bytes of each. */
 struct share {
 	uint64_t bytes;
 	unsigned clients;

@@ -32,7 +32,7 @@ uint64_t srdma_limits_most_pending(const struct srdma_server_limits *limits)
 	return 2ull * limits->max_pending;
 }
 
-/* ---- what they need -------------------------------------------------------------------------------------------- */
+/* ---- what clients need ------------------------------------------------------------------------------------------ */
 
 /* Most clients will never have all of it: a spare queue pair is for the next renewal, staging and landing rings for sealed writes and
  * reads. */
