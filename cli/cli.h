@@ -27,7 +27,7 @@ int cli_exit_code(int error);
 /* cli_error with "<message>: <srdma_error_text()>"; returns cli_exit_code(error). */
 int cli_fail(int error, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
-/* Prints "securdma COMMAND: <message>" and where help is to be had to stderr; returns CLI_EXIT_USAGE.
+/* Prints "securdma COMMAND: <message>" and how to get help to stderr; returns CLI_EXIT_USAGE.
  * `command` NULL: the message concerns no subcommand. */
 int cli_usage(const char *command, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
@@ -41,7 +41,7 @@ char *cli_escape(const void *data, size_t length, char *text, size_t size);
 /* A text in UTF-8, without control characters, for `fd`: as it is, or, on a terminal that does not speak UTF-8, with \u{XX} for what is
  * not ASCII. Ten bytes for each of its characters and one for the end are always enough. Returns `out`. */
 char *cli_show(int fd, const char *text, char *out, size_t size);
-/* Prints such a text, and blanks until it has taken so many columns, a character being one. */
+/* Prints such a text, and blanks up to a width in columns; a character takes one. */
 void cli_print_column(const char *text, unsigned columns);
 /* Characters of what cli_print_column prints. */
 unsigned cli_columns(const char *text);

@@ -136,7 +136,7 @@ static int check_credentials(const struct settings *settings)
 	return CLI_EXIT_OK;
 }
 
-/* Reads all again. Returns whether it took effect; what was wrong has been said, and is collected by the log. `later`, or NULL, gets
+/* Reads everything again. Returns whether it took effect; the log reports and collects errors. `later`, or NULL, gets
  * the flags of settings that wait for the next start. */
 static bool read_again(struct serve *serve, json_t *later)
 {

@@ -149,7 +149,7 @@ static void print_record(const struct srdma_log_record *record, void *arg)
 
 /* ---- errors ---------------------------------------------------------------------------------------------------- */
 
-/* A command's error stands alone in text: whoever typed the command knows that it is one. */
+/* In text, a command's error has no prefix: the user who typed the command knows that it is one. */
 static void print_error(const char *event, const char *text)
 {
 	const struct srdma_log_record record = {.level = SRDMA_LOG_ERROR, .event = event, .text = text};

@@ -28,7 +28,7 @@ struct serve {
 /* announce.c: on standard output, or, where that is the journal, as events of the log. */
 void announce_listening(const struct serve *serve);
 void announce_stopped(const struct serve *serve, const struct srdma_server_status *status, int unfinished, bool device_failed);
-/* The service manager is told how the server is, when that has changed. */
+/* Tells the service manager the server's state, when it has changed. */
 void announce_state(struct serve *serve, const struct srdma_server_status *status);
 
 #endif
