@@ -38,11 +38,12 @@ bench:
 	@/usr/bin/python3 bench/against.py $(BUILD) "$$(scripts/build-commit $(AGAINST))"
 else
 bench:
-	@scripts/setup build demo test vm
+	@scripts/setup build demo test vm bench
 	@scripts/build $(BUILD)
 	@/usr/bin/python3 uroce/bench/uroce.py $(BUILD)/uroce
 	@/usr/bin/python3 bench/scale.py $(BUILD)
 	@/usr/bin/python3 bench/sealed.py $(BUILD)
+	@/usr/bin/python3 bench/plots.py $(BUILD)
 	@scripts/bench $(BUILD)
 endif
 

@@ -4,7 +4,7 @@
 connection pauses for new PSNs.
 
 usage: sealed.py BUILD [--rounds N] [--quick] [--json]
-On the RDMA device, or on uroce when there is none. What is compared is measured in turn within a round; shown are the median of
+On the RDMA device, or on uroce when there is none. Each pair is measured in turn within a round; shown are the median of
 the rounds' ratios and min..max. --quick: 64 KiB alone, shorter runs. Both ends and TLS's two share the same processors.
 """
 import argparse
@@ -167,4 +167,5 @@ def main():
         print(json.dumps(report, indent=1))
 
 
-main()
+if __name__ == "__main__":
+    main()

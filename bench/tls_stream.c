@@ -77,7 +77,7 @@ static SSL_CTX *context(const SSL_METHOD *method)
 	return ctx;
 }
 
-/* A certificate that nobody checks: who it is does not matter to what is measured. */
+/* A certificate that neither end checks: its name does not matter to the measurement. */
 static SSL_CTX *server_context(void)
 {
 	SSL_CTX *ctx = context(TLS_server_method());

@@ -287,7 +287,7 @@ static uint64_t run_one_sided(struct srdma_conn *conn)
 	return count * transfer.size;
 }
 
-/* What was written is there. */
+/* The written bytes are there. */
 static void check_written(struct srdma_conn *conn)
 {
 	char found[CHECKED], expected[CHECKED];

@@ -141,7 +141,7 @@ int bench_local_start(struct bench *bench, const struct srdma_conn_options *conn
 	options.address = local->address;
 	options.port = "0";
 	options.conn = &own;
-	/* Both ends are this process, so there is nobody else whom a foreign GID could be aimed at. */
+	/* Both ends are this process, so a foreign GID could be aimed at no other host. */
 	if (!local->own_gid && !own.gid_networks)
 		own.gid_networks = "0.0.0.0/0,::/0";
 	options.on_message = on_message;

@@ -27,7 +27,7 @@ int cli_exit_code(int error);
 /* cli_error with "<message>: <srdma_error_text()>"; returns cli_exit_code(error). */
 int cli_fail(int error, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
-/* Prints "securdma COMMAND: <message>" and where help is to be had to stderr; returns CLI_EXIT_USAGE.
+/* Prints "securdma COMMAND: <message>" and how to get help to stderr; returns CLI_EXIT_USAGE.
  * `command` NULL: the message concerns no subcommand. */
 int cli_usage(const char *command, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
@@ -41,7 +41,7 @@ char *cli_escape(const void *data, size_t length, char *text, size_t size);
 /* A text in UTF-8, without control characters, for `fd`: as it is, or, on a terminal that does not speak UTF-8, with \u{XX} for what is
  * not ASCII. Ten bytes for each of its characters and one for the end are always enough. Returns `out`. */
 char *cli_show(int fd, const char *text, char *out, size_t size);
-/* Prints such a text, and blanks until it has taken so many columns, a character being one. */
+/* Prints such a text, and blanks up to a width in columns; a character takes one. */
 void cli_print_column(const char *text, unsigned columns);
 /* Characters of what cli_print_column prints. */
 unsigned cli_columns(const char *text);
@@ -53,7 +53,7 @@ enum cli_log_format { CLI_LOG_TEXT, CLI_LOG_JSON };
 void cli_log_start(enum srdma_log_level level, enum cli_log_format format, bool timestamps);
 /* Keeps errors back until cli_log_start, which knows how to print them. */
 void cli_log_hold(void);
-/* Whether what is written to `fd` is a stream of the journal's, which JOURNAL_STREAM names. */
+/* Whether `fd` is the journal's stream, which JOURNAL_STREAM names. */
 bool cli_log_is_journal(int fd);
 
 /* Prints why the command fails: "securdma: <message>", or a JSON object when the log has that format. For the main thread. */

@@ -248,7 +248,7 @@ static int run_pin(const struct subcommand *subcommand, struct arguments *argume
 
 /* ---- make ---- */
 
-/* Reads back what was written, so that what is told is what a peer will see. */
+/* Reads the file back, so that the command shows the certificate that a peer will see. */
 static int report_made(const struct subcommand *subcommand, const struct arguments *arguments)
 {
 	const struct srdma_cert_request *request = &arguments->request;

@@ -124,7 +124,7 @@ static int stop(struct serve *serve, bool device_failed)
 	return unfinished == 0 ? CLI_EXIT_OK : CLI_EXIT_UNFINISHED;
 }
 
-/* What is missing is known before the library is asked, so say it in the words of the command line. */
+/* The command knows of missing settings before it asks the library, and names them as the command line does. */
 static int check_credentials(const struct settings *settings)
 {
 	if (!settings->cert_file || !settings->key_file)
@@ -136,7 +136,7 @@ static int check_credentials(const struct settings *settings)
 	return CLI_EXIT_OK;
 }
 
-/* Reads all again. Returns whether it took effect; what was wrong has been said, and is collected by the log. `later`, or NULL, gets
+/* Reads everything again. Returns whether it took effect; the log reports and collects errors. `later`, or NULL, gets
  * the flags of settings that wait for the next start. */
 static bool read_again(struct serve *serve, json_t *later)
 {
@@ -369,7 +369,7 @@ static int start(struct serve *serve, bool *go_on)
 		cli_fail(ret, "server credentials");
 		return CLI_EXIT_USAGE;
 	}
-	/* The key is read; all else, the device included, is opened by who will use it. */
+	/* The key is read. The user that the process becomes now opens everything else, the device included. */
 	code = privileges_drop(settings);
 	if (code != CLI_EXIT_OK)
 		return code;

@@ -196,7 +196,7 @@ static int by_order_falling(const void *a, const void *b)
 	return (x->order < y->order) - (x->order > y->order);
 }
 
-/* The busiest first: they are what is looked for, and there may not be room for all. */
+/* The busiest first: people look for them, and there may not be room for all. */
 static struct line *make_lines(const json_t *clients, const json_t *earlier, double seconds, struct top_row *total)
 {
 	size_t count = json_array_size(clients);
@@ -238,7 +238,7 @@ static void show(struct screen *screen, const json_t *status, const json_t *earl
 	char more[64];
 
 	show_head(screen, status);
-	/* One line for the sum, and one for what is left out. */
+	/* One line for the sum, and one for the clients that do not fit. */
 	if (screen->repaint && (int64_t)count + 1 > screen->lines_left)
 		shown = screen->lines_left > 2 ? (size_t)screen->lines_left - 2 : 0;
 	for (size_t i = 0; i < shown; i++)

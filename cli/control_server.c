@@ -234,7 +234,7 @@ static bool may_control(int fd)
 	return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 && (peer.uid == 0 || peer.uid == geteuid());
 }
 
-/* A free place, or that of who has been here longest: silence must not keep others out. */
+/* A free place, or that of the oldest connection: a silent one must not keep others out. */
 static struct connection *find_place(struct control_server *control)
 {
 	struct connection *oldest = &control->connections[0];

@@ -139,7 +139,7 @@ static void report_kernel(struct doctor *doctor)
 		doctor_find(doctor, FINDING_WARN, "kernel", "modprobe ib_uverbs", "the kernel's RDMA core is not loaded");
 }
 
-/* The directory lists devices that the library could not show; then the rest of user space is what is missing. */
+/* The directory lists devices that the library could not show; then the rest of user space is missing. */
 static bool kernel_has_devices(void)
 {
 	glob_t found;

@@ -101,7 +101,7 @@ static void print_text(const struct srdma_log_record *record)
 	if (sink.timestamps && !to_journal())
 		format_now(stamp, sizeof stamp);
 	snprintf(before, sizeof before, "%s%ssecurdma: %s: ", stamp, stamp[0] ? " " : "", level_names[record->level]);
-	/* The journal shows who speaks, and how much it matters. */
+	/* The journal shows the program's name and the priority. */
 	print_lines(record->level, to_journal() ? "" : before, cli_show(STDERR_FILENO, record->text, shown, sizeof shown));
 }
 
@@ -149,7 +149,7 @@ static void print_record(const struct srdma_log_record *record, void *arg)
 
 /* ---- errors ---------------------------------------------------------------------------------------------------- */
 
-/* A command's error stands alone in text: whoever typed the command knows that it is one. */
+/* In text, a command's error has no prefix: the user who typed the command knows that it is one. */
 static void print_error(const char *event, const char *text)
 {
 	const struct srdma_log_record record = {.level = SRDMA_LOG_ERROR, .event = event, .text = text};

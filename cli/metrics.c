@@ -189,7 +189,7 @@ static enum MHD_Result answer(void *arg, struct MHD_Connection *connection, cons
 
 /* ---- life ------------------------------------------------------------------------------------------------------ */
 
-/* The server has made sure of what its clients need: scrapers get theirs on top of it, as far as that goes. */
+/* The server has reserved the descriptors of its clients: scrapers use more, as far as the limit allows. */
 static void raise_descriptors(void)
 {
 	struct rlimit limit;

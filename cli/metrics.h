@@ -10,7 +10,7 @@
 struct metrics;
 
 /* Listens on "ADDRESS:PORT", "[ADDRESS]:PORT", ":PORT" or "PORT"; on the loopback address when none is given, on any free
- * port when it is 0. What is wrong has been said; returns an exit code. Nobody is answered yet. */
+ * port when it is 0. Reports errors itself and returns an exit code. It answers nobody yet. */
 int metrics_listen(const char *where, struct metrics **out);
 uint16_t metrics_port(const struct metrics *metrics);
 /* Answers requests, in a thread of its own, until metrics_stop; the server must live as long. Returns an exit code. */

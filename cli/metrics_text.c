@@ -87,7 +87,7 @@ static void print_epochs(const struct srdma_server_metrics *m, FILE *file)
 {
 	single(file, "epochs_total", "counter", "Times that clients and the server renewed their PSNs and queue pairs.", m->epochs);
 	single(file, "recoveries_total", "counter", "Of these, because a queue pair had failed.", m->recoveries);
-	single(file, "sweeps_total", "counter", "Times that the device's counters showed somebody who tries PSNs.", m->sweeps);
+	single(file, "sweeps_total", "counter", "Times that the device's counters showed an attempt to try PSNs.", m->sweeps);
 }
 
 static void print_ends(const struct srdma_server_metrics *m, FILE *file)

@@ -92,7 +92,7 @@ static const struct command commands[] = {
 	{CALL(prlimit64), 0, 0}, {CALL(sched_setaffinity), 0, 0},
 };
 
-/* The kernel looks at 32 bits of such an argument: so must the filter, or what is in the others hides it. */
+/* The kernel looks at 32 bits of such an argument. So must the filter: bits of the other half would hide the value. */
 #define LOW_HALF 0xffffffffu
 #define SOCKET_TYPE 0xfu /* without SOCK_CLOEXEC and SOCK_NONBLOCK */
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-# bash completion for securdma(1). What --help prints is what it offers, so it fits the command that is installed.
+# bash completion for securdma(1). It offers what --help prints, so it fits the installed command.
 # shellcheck shell=bash
 
 # _securdma_options COMMAND...: lines "OPTION VALUE-NAME" from its --help; VALUE-NAME is empty for a switch.

@@ -21,14 +21,14 @@ struct serve {
 	char **argv;
 	bool reload_wanted; /* a SIGHUP came before there was a server */
 	bool reload_failed; /* the last one: settings and files differ from what is in force */
-	bool cleared;       /* drained, and who was left at the deadline was told */
+	bool cleared;       /* drained, and the clients that were left at the deadline have been told */
 	char state[256];    /* as the service manager was told */
 };
 
 /* announce.c: on standard output, or, where that is the journal, as events of the log. */
 void announce_listening(const struct serve *serve);
 void announce_stopped(const struct serve *serve, const struct srdma_server_status *status, int unfinished, bool device_failed);
-/* The service manager is told how the server is, when that has changed. */
+/* Tells the service manager the server's state, when it has changed. */
 void announce_state(struct serve *serve, const struct srdma_server_status *status);
 
 #endif

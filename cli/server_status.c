@@ -83,7 +83,7 @@ static const char *text(const json_t *object, const char *name)
 	return value ? value : "";
 }
 
-/* Only who showed no certificate has no name. */
+/* A client without a name showed no certificate. */
 static const char *name_of(const json_t *client)
 {
 	const char *name = text(client, "name");

@@ -129,7 +129,7 @@ int service_manager_sockets(const struct settings *settings, int **fds, unsigned
 	return code;
 }
 
-/* ---- what it is told ------------------------------------------------------------------------------------------- */
+/* ---- state that it gets ---------------------------------------------------------------------------------------- */
 
 void service_manager_tell(const char *format, ...)
 {

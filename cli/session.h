@@ -45,7 +45,7 @@ int session_fail(struct session *session, int error, const char *what);
 /* Says a failure that is not the library's, on one line. Returns CLI_EXIT_FAILED. */
 int session_complain(struct session *session, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
-/* Handles SIGINT and SIGTERM from here on: the first ends what is being waited for, a second one the process. */
+/* Handles SIGINT and SIGTERM from here on: the first one ends the wait that is under way, a second one the process. */
 void session_watch_signals(struct session *session);
 void session_ignore_signals(void);
 bool session_interrupted(void);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* libsystemd's calls. A build without it answers -ENOTSUP where the service manager expects to be told, or hands over a socket:
- * what is expected and not done must not pass in silence. */
+ * a failure must not pass in silence. */
 #ifndef CLI_SYSTEMD_H
 #define CLI_SYSTEMD_H
 

@@ -56,7 +56,7 @@ void top_table_fit(struct top_table *table, int width)
 		table->widths[i] = width > 0 ? columns[i].least : columns[i].best;
 	while (width > 0 && used(table) > width && drop_one(table))
 		;
-	/* What is left makes the columns wider, the names first. */
+	/* The remaining room makes the columns wider, the names first. */
 	for (int i = 0; width > 0 && i < TOP_COLUMNS; i++) {
 		int left = width - used(table), more = columns[i].best - columns[i].least;
 

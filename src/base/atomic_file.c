@@ -140,7 +140,7 @@ static int publish_over(struct srdma_atomic_file *output)
 	if (lstat(output->path, &existing) == 0) {
 		if (!S_ISREG(existing.st_mode) && !S_ISLNK(existing.st_mode))
 			return -EINVAL;
-		/* mkostemp's name is unique, so what is derived from it is too. */
+		/* mkostemp's name is unique, and so are names derived from it. */
 		if (asprintf(&output->backup, "%s.old", output->temporary) < 0)
 			output->backup = NULL;
 		if (!output->backup)

@@ -23,7 +23,7 @@ int srdma_atomic_file_prepare(struct srdma_atomic_file *output, BIO *content);
 /* Gives the file its name. Errors: -EEXIST when there is one and overwrite is false. */
 int srdma_atomic_file_publish(struct srdma_atomic_file *output, bool overwrite);
 
-/* Puts back what was there before srdma_atomic_file_publish, if that was done. */
+/* Restores the file as it was before srdma_atomic_file_publish, if that was called. */
 void srdma_atomic_file_revert(struct srdma_atomic_file *output);
 
 /* Removes temporary files and frees. To be called in every case, last. */

@@ -11,7 +11,7 @@ uint64_t srdma_clock_us(void);
 /* A point on that clock, timeout_ms from now. */
 uint64_t srdma_deadline(int timeout_ms);
 
-/* What is left until `deadline`, rounded up to milliseconds for poll(2); 0 when it has passed. */
+/* Time until `deadline`, rounded up to milliseconds for poll(2); 0 when it has passed. */
 int srdma_deadline_left_ms(uint64_t deadline);
 
 #endif

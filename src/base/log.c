@@ -11,7 +11,7 @@
 #include <string.h>
 
 #define LINE_MAX_SIZE 1024
-/* Each event, by its name; and each other line, by its format. Lines at debug level are for the one who asked for them all. */
+/* Each event, by its name; and each other line, by its format. Lines at debug level have no limit: somebody asked for all of them. */
 static const struct srdma_log_rate event_rate = {.burst = 1000, .per_second = 100};
 static const struct srdma_log_rate line_rate = {.burst = 100, .per_second = 10};
 
@@ -136,7 +136,7 @@ void srdma_log(enum srdma_log_level level, const char *format, ...)
 	emit(&record);
 }
 
-/* Copies the fields, their texts printable and in `room`, where what is too long is cut. Returns how many there are. */
+/* Copies the fields, with their texts made printable and cut to fit `room`. Returns the number of fields. */
 static size_t copy_fields(const struct srdma_event *event, struct srdma_log_field *fields, char *room, size_t size)
 {
 	size_t count = event->field_count < SRDMA_FIELDS_MAX ? event->field_count : SRDMA_FIELDS_MAX;

@@ -19,10 +19,10 @@ int srdma_fail_openssl(int error, const char *format, ...) __attribute__((format
 /* Copies the thread's last error text, which the next error replaces. */
 void srdma_error_keep(char *text, size_t size);
 
-/* Puts a sentence before the thread's last error text ("connect 10.0.0.1:4433: " and what was there). */
+/* Puts a sentence before the thread's last error text ("connect 10.0.0.1:4433: " and the text). */
 void srdma_error_prefix(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
-/* Replaces what is not printable ASCII, NULs too, by '?': text of a peer must neither steer a terminal nor forge a log line.
+/* Replaces bytes that are not printable ASCII, NULs too, by '?': text of a peer must neither steer a terminal nor forge a log line.
  * For what the protocol says is ASCII. */
 void srdma_make_printable(char *text, size_t length);
 

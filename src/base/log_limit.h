@@ -5,7 +5,7 @@
 
 #include <stdbool.h>
 
-/* Lines of one kind: so many at once, and so many in each second after that. */
+/* Lines of one kind: a number at once, and a number in each second after that. */
 struct srdma_log_rate {
 	unsigned burst, per_second;
 };

@@ -6,7 +6,7 @@
 #define NS_PER_US 1000u
 #define NS_PER_MS 1000000u
 #define NS_PER_S  1000000000u
-/* So much may be ahead: whoever takes in turns comes late, and is not to lose by it. */
+/* How far a taker may be ahead: one that takes in turns comes late, and must not lose by it. */
 #define BURST_NS (10u * NS_PER_MS)
 /* Of what one call can add: per_second of 1 and a long piece would stop a connection for years. */
 #define LONGEST_NS (60ull * NS_PER_S)

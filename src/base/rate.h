@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A limit of bytes per second, without a timer: what was taken says from when on more may be. */
+/* A limit of bytes per second, without a timer: the bytes taken so far decide when more may be taken. */
 #ifndef SRDMA_RATE_H
 #define SRDMA_RATE_H
 

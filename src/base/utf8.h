@@ -14,7 +14,7 @@ size_t srdma_utf8_decode(const char *text, size_t length, uint32_t *code);
  * others, has no width, or has no meaning that all agree on. */
 bool srdma_utf8_is_shown(uint32_t code);
 
-/* Replaces each byte of what is not shown, or not UTF-8, by '?'. Returns whether there was nothing to replace. */
+/* Replaces each byte of characters that are not shown, or that are not UTF-8, by '?'. Returns whether there was nothing to replace. */
 bool srdma_utf8_make_shown(char *text, size_t length);
 
 #endif

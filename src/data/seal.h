@@ -20,7 +20,7 @@
 #define SRDMA_SEAL_SECRET   32u
 /* A new key each 2^18 records: at 1 MiB each that is 2^34 AES blocks, the limit RFC 8446 5.5 derives for records of TLS. */
 #define SRDMA_SEAL_UPDATE_SHIFT 18
-/* The longest data of a record: 1 MiB, and room for what its sender puts before it. Likewise the longest header. */
+/* The longest data of a record: 1 MiB, and room for the sender's prefix. Likewise the longest header. */
 #define SRDMA_SEAL_MAX ((1u << 20) + 4096)
 
 enum srdma_cipher { SRDMA_CIPHER_AES_256_GCM, SRDMA_CIPHER_CHACHA20_POLY1305 };

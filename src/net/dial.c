@@ -14,7 +14,7 @@
 #include <unistd.h>
 
 #define ATTEMPTS_MAX 32
-/* Until the next address is tried while the one before has not answered; less when the time left is short for so many. */
+/* The time before the next address is tried when the one before has not answered; less when the time left is short for all addresses. */
 #define DELAY_US     250000u
 #define DELAY_MIN_US 10000u
 
@@ -135,7 +135,7 @@ static struct attempt *race(struct dial *dial)
 	}
 }
 
-/* Of several errors the one that says most: somebody is there, then nobody answers, then there is no way. */
+/* Of several errors the one that says most: first a host that refused, then no answer, then no route. */
 static int error_of(const struct dial *dial)
 {
 	int error = 0;

@@ -31,7 +31,7 @@ static bool is_option(int fd, int level, int option, int value)
 	return getsockopt(fd, level, option, &is, &length) == 0 && is == value;
 }
 
-/* Asks the kernel, since whoever made the socket may have bound it elsewhere than the settings say. */
+/* Asks the kernel, since another program may have bound the socket elsewhere than the settings say. */
 static int take_name(struct srdma_listener *listener)
 {
 	struct sockaddr_storage address;

@@ -16,7 +16,7 @@
 #include <unistd.h>
 
 #define PORT_MAX 65535
-/* Lookups that nobody waits for any more each hold a thread until the system's resolver gives up. */
+/* An abandoned lookup holds a thread until the system's resolver gives up. */
 #define ABANDONED_MAX 16
 
 /* getaddrinfo(3) has no deadline, and cannot be cancelled: it runs in a thread of its own, which may be left behind. */
@@ -78,7 +78,7 @@ static void *run(void *arg)
 	lookup->list = result == 0 ? list : NULL;
 	lookup->ended = true;
 	abandoned = lookup->abandoned;
-	/* Under the lock: the waiting thread frees all as soon as it has it. */
+	/* Under the lock: the waiting thread frees everything as soon as it has it. */
 	if (!abandoned)
 		srdma_wake_send(lookup->ended_fd);
 	pthread_mutex_unlock(&lookup->mutex);

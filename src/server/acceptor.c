@@ -130,7 +130,7 @@ static void check_device(struct srdma_server *server)
 		fail_device(server, strerror(error));
 }
 
-/* The rate at which set-ups may begin: so many a second, as many at once. */
+/* The rate at which set-ups may begin: a number each second, and as many at once. */
 struct allowance {
 	double tokens;
 	uint64_t at;
@@ -160,7 +160,7 @@ static unsigned setup_rate(struct srdma_server *server)
 	return rate;
 }
 
-/* Whether there is a place to set one more up in. When not, those who hold one in silence are pressed. */
+/* Whether there is a place to set one more client up. When there is none, clients that hold one in silence must hurry. */
 static bool has_room(struct srdma_server *server)
 {
 	bool room;

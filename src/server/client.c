@@ -34,7 +34,7 @@ void srdma_client_cool(struct srdma_client *client)
 	}
 }
 
-/* Before the slot is released: who sees the client gone sees it counted, and a stop that begins then is not to blame. */
+/* Before the slot is released: a reader that sees the client gone sees it counted, and a stop that begins then did not cause it. */
 static void count_end(struct srdma_client *client, int status, bool lost)
 {
 	struct srdma_server *server = client->server;
@@ -146,7 +146,7 @@ static void block(struct srdma_client *client, bool blocked, bool got_on)
 	srdma_client_mark(client, SRDMA_MARK_BLOCKED, blocked);
 }
 
-/* Hands over what is there, up to a turn. Returns whether there was anything. */
+/* Hands over the messages that are there, up to a turn. Returns whether there was any. */
 static bool serve_messages(struct srdma_client *client)
 {
 	const struct srdma_server_options *o = &client->server->options;

@@ -46,7 +46,7 @@ void srdma_event_connected(const struct srdma_client *client)
 			info->tls_version, (unsigned long long)client->conn->timing.total);
 }
 
-/* Of who does what it may not, or is too many of the same, an operator may want to know more. */
+/* An operator may want to know more of a client that breaks a rule or exceeds a limit. */
 static bool concerns_security(const struct srdma_client *client, enum srdma_reject_reason rejection, int error)
 {
 	if (rejection == SRDMA_REJECT_ADDRESS || rejection == SRDMA_REJECT_MALFORMED)
@@ -140,7 +140,7 @@ static void say_port(const struct srdma_device *device, int port, bool active)
 {
 	const char *name = srdma_device_name(device);
 	const struct srdma_log_field fields[] = {SRDMA_FIELD_TEXT("device", name), SRDMA_FIELD_NUMBER("port", port)};
-	/* Who reads that it went down reads that it is back. */
+	/* A reader of the log that saw it go down also sees that it is back. */
 	const struct srdma_event event = {SRDMA_LOG_WARN, active ? "device.port_active" : "device.port_down", false, fields,
 					  COUNT(fields)};
 

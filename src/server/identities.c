@@ -142,7 +142,7 @@ static bool is_denied(const struct srdma_server_limits *limits, const char *name
 	return identity && identity->denied;
 }
 
-/* Whatever a certificate calls its bearer besides: a name that is denied is not to be had by having another one as well. */
+/* A denied name in a certificate counts whatever other names the certificate has. */
 static bool bears_denied(const struct srdma_server_limits *limits, const struct srdma_peer_names *names)
 {
 	if (is_denied(limits, names->identity) || is_denied(limits, names->pin))
@@ -198,7 +198,7 @@ void srdma_policy_apply(const struct srdma_policy *policy, struct srdma_conn_opt
 
 /* ---- memory ---------------------------------------------------------------------------------------------------- */
 
-/* So many clients, at most, of so many bytes each. */
+/* A number of clients, at most, and the bytes of each. */
 struct share {
 	uint64_t bytes;
 	unsigned clients;
@@ -222,7 +222,7 @@ static uint64_t bytes_of_one(const struct srdma_conn_options *conn)
 	const struct srdma_stream_shape shape = {conn->message_size, conn->depth, conn->rdma_depth, sealed};
 	uint64_t bytes = saturated_add(in_pages(srdma_stream_ring_size(&shape)), in_pages(conn->region_size));
 
-	/* Who writes to the region and reads it has both rings made. */
+	/* A client that writes to the region and reads it makes both rings necessary. */
 	return sealed && conn->region_size > 0 ? saturated_add(bytes, 2 * in_pages(SRDMA_SEALED_RING)) : bytes;
 }
 
@@ -267,7 +267,7 @@ int srdma_policy_memory(const struct srdma_server_limits *limits, const struct s
 		return srdma_fail(-ENOMEM, "out of memory");
 	*sum = *largest = 0;
 	count = list_shares(limits, conn, shares);
-	/* The worst that can happen: those who take most come first. */
+	/* The worst case: the identities that need most memory come first. */
 	qsort(shares, count, sizeof *shares, by_bytes_falling);
 	if (count > 0)
 		*largest = shares[0].bytes;

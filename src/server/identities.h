@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What a client may, by the names in its certificate: the list of names, and what it and the other limits say of one client. No
+/* A client's rights, by the names in its certificate: the list of names, and what it and the other limits say of one client. No
  * state, no locks. */
 #ifndef SRDMA_IDENTITIES_H
 #define SRDMA_IDENTITIES_H

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What a server counts, for srdma_server_get_metrics. Messages are counted by their connection, without a lock; what is counted
+/* The counts of a server, for srdma_server_get_metrics. Messages are counted by their connection, without a lock; what is counted
  * here is once for each client. */
 #ifndef SRDMA_METRICS_H
 #define SRDMA_METRICS_H

@@ -184,7 +184,7 @@ int srdma_server_set_limits(struct srdma_server *server, const struct srdma_serv
 	pthread_mutex_unlock(&server->slots.mutex);
 	srdma_limits_free(&old);
 	srdma_slots_each(&server->slots, recheck_connected, NULL);
-	/* There may be room now for who waits to be accepted. */
+	/* There may be room now for a client that waits to be accepted. */
 	srdma_server_nudge(server);
 	return 0;
 }
@@ -194,7 +194,7 @@ int srdma_server_drain(struct srdma_server *server, int timeout_ms)
 	if (timeout_ms < 0)
 		return srdma_fail(-EINVAL, "the time-out of a drain must not be negative");
 	atomic_store(&server->drain_deadline, srdma_deadline(timeout_ms));
-	/* Who has a place stays; who has none yet is told by its set-up thread. */
+	/* A client that has a slot stays. The set-up thread tells a client that has none yet. */
 	srdma_slots_close(&server->slots);
 	atomic_store(&server->draining, true);
 	srdma_server_nudge(server);

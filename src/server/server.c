@@ -43,7 +43,7 @@ void srdma_server_conn_options_init_sized(struct srdma_conn_options *options, si
 
 /* ---- options --------------------------------------------------------------------------------------------------- */
 
-/* Options that are complete, with what they point to, but for strings and lists, which stay the program's. */
+/* Complete options and the structures that they point to. Strings and lists stay the program's. */
 struct settings {
 	struct srdma_server_options options;
 	struct srdma_server_limits limits;

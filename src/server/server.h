@@ -94,14 +94,14 @@ struct srdma_server {
 	atomic_bool draining; /* the slot table is closed, drain_deadline set */
 	atomic_bool drained;  /* and the last client has gone, or the deadline passed */
 	_Atomic uint64_t drain_deadline;
-	_Atomic uint64_t handshake_us; /* how long those take, on average, who prove who they are */
+	_Atomic uint64_t handshake_us; /* how long clients take to authenticate, on average */
 	_Atomic uint64_t setups_until; /* set before `stopping`: set-ups that are not over are given up then */
 
 	/* Taken after slots.mutex when both are needed. */
 	pthread_mutex_t mutex; /* guards what follows */
 	pthread_cond_t ended;  /* a client has gone */
 	unsigned pending;      /* clients in set-up */
-	unsigned authenticated;      /* of these, those that have proved who they are, and were not turned away */
+	unsigned authenticated;      /* of these, those that are authenticated and were not turned away */
 	unsigned clients;      /* given to workers and not yet gone */
 	struct srdma_worker **workers;
 	unsigned worker_count;

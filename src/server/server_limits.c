@@ -32,7 +32,7 @@ uint64_t srdma_limits_most_pending(const struct srdma_server_limits *limits)
 	return 2ull * limits->max_pending;
 }
 
-/* ---- what they need -------------------------------------------------------------------------------------------- */
+/* ---- what clients need ------------------------------------------------------------------------------------------ */
 
 /* Most clients will never have all of it: a spare queue pair is for the next renewal, staging and landing rings for sealed writes and
  * reads. */
@@ -149,7 +149,7 @@ static void judge_descriptors(struct srdma_verdict *verdict, const struct srdma_
 			   limits->max_clients, limits->max_pending, (unsigned long)need, (unsigned long)limit.rlim_max);
 }
 
-/* No error: who takes the last name out of the list wants it to be out. */
+/* No error: an operator who removes the last name from the list wants it removed. */
 static void judge_list(struct srdma_verdict *verdict, const struct srdma_server_limits *limits)
 {
 	if (limits->only_listed_identities && limits->identity_count == 0)

@@ -9,7 +9,8 @@
 
 /* A program's limits in the form of this library; the list of identities stays the program's. Errors: -EINVAL. */
 int srdma_limits_complete(const struct srdma_server_limits *given, struct srdma_server_limits *out);
-/* As many as may be set up once they are authenticated can be in set-up besides: who has not said who it is, and who is being turned away. */
+/* Besides the authenticated clients in set-up, as many others can be in set-up: clients that are not yet authenticated, and clients that
+ * the server is turning away. */
 uint64_t srdma_limits_most_pending(const struct srdma_server_limits *limits);
 
 /* What needs neither device nor machine to be wrong. */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Clients being set up. A set-up thread takes each as far as it can go and turns to the next, so that no client holds up
- * another; too many at once are told so, or, when they have not said who they are, make room for others. */
+ * another; when too many come at once, the thread tells them so, and clients that have not authenticated make room for others. */
 #include "clock.h"
 #include "events.h"
 #include "identities.h"
@@ -22,11 +22,11 @@
 
 #define FULL_RETRY_MS 1000
 #define BUSY_RETRY_MS 250
-/* When others wait for its place: how long a client has at least to say something, and to prove who it is. */
+/* When others wait for its place: how long a client has at least to say something, and to authenticate. */
 #define SILENT_GRACE_US 100000
 #define GRACE_US 2000000
-/* A network with more than a quarter of those in set-up who have not proved who they are has only so many times as long for it as others
- * take just now. */
+/* A network with more than a quarter of the clients in set-up that are not authenticated has a shorter time for it: so many times what
+ * others take just now. */
 #define SHARES 4
 #define PATIENCE 4
 /* Of each thread, in a tick. */
@@ -123,7 +123,7 @@ static void find_policy(struct srdma_server *server, const struct srdma_peer_nam
 	pthread_mutex_unlock(&server->mutex);
 }
 
-/* It has proved who it is, and its HELLO is still to come. Who will be refused takes no place from others meanwhile. */
+/* It is authenticated, and its HELLO is still to come. A client that will be refused takes no place from others meanwhile. */
 static void be_known(struct srdma_client *client)
 {
 	const struct srdma_accept *accept = client->accept;
@@ -137,7 +137,7 @@ static void be_known(struct srdma_client *client)
 		count_authenticated(client, &most);
 }
 
-/* What its balancer says of the client, once it has; the log, the limits and who makes room go by it. */
+/* The client's address as its balancer names it, once it has. The log, the limits and the choice of clients that make room use it. */
 static void note_address(struct srdma_client *client, const struct sockaddr *proxied)
 {
 	if (!proxied || client->proxy[0])
@@ -264,7 +264,7 @@ static void watch(struct srdma_setup_thread *thread, struct srdma_client *client
 		srdma_log(SRDMA_LOG_ERROR, "cannot watch a socket: %s", strerror(errno));
 }
 
-/* How long those take who prove who they are. A client that is not authenticated has no part in it. */
+/* How long clients take to authenticate. A client that does not has no part in it. */
 static void note_handshake(struct srdma_client *client)
 {
 	struct srdma_server *server = client->server;
@@ -402,8 +402,8 @@ static int by_network(const void *a, const void *b)
 	return memcmp(&x, &y, sizeof x);
 }
 
-/* Of those who have not proved who they are, tells each how many are of its network. Returns how many there are in all; 0 also when there
- * is no memory for it. Sorted: to count them anew for each would take a set-up thread's time when a flood comes from several addresses. */
+/* Tells each client that is not authenticated how many of these are in its network. Returns their number in all; 0 also when there is no
+ * memory for it. Sorted: to count them anew for each would take a set-up thread's time when a flood comes from several addresses. */
 static unsigned count_unknown(const struct srdma_setup_thread *thread)
 {
 	struct srdma_client **list, *c;
@@ -452,8 +452,8 @@ static void forget_one(const struct srdma_setup_thread *thread, const struct srd
 	}
 }
 
-/* Of the network that has the most that have not proved who they are, or are turned away, the oldest that has had its time goes. False:
- * there is none. They have been counted. */
+/* Evicts the oldest client that has had its time, of the network with the most clients that are not authenticated or are turned away.
+ * False: there is none. They have been counted. */
 static bool evict_one(struct srdma_setup_thread *thread, unsigned all)
 {
 	uint64_t now = srdma_clock_us(), shortened = shortened_grace(thread->server);
@@ -496,7 +496,7 @@ static void take_events(struct srdma_setup_thread *thread, int timeout_ms)
 			take_arrivals(thread);
 }
 
-/* Whether a client that is silent, or slow to prove who it is, has had its time. */
+/* Whether a client that is silent, or slow to authenticate, has had its time. */
 static bool is_late(const struct srdma_client *client, uint64_t now)
 {
 	uint64_t grace = srdma_accept_has_spoken(client->accept) ? GRACE_US : SILENT_GRACE_US;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The table of connected clients: who is in, under which number, and how many may be. It grows and shrinks with use. */
+/* The table of connected clients: their numbers, and how many may be connected. It grows and shrinks with use. */
 #ifndef SRDMA_SLOTS_H
 #define SRDMA_SLOTS_H
 
@@ -16,7 +16,7 @@ struct srdma_slot {
 
 struct srdma_slots {
 	pthread_mutex_t mutex; /* guards everything below, and what the owner of the table says it guards */
-	struct srdma_slot **taken; /* the first `used` are set; who leaves is replaced by the last */
+	struct srdma_slot **taken; /* the first `used` are set; the last one replaces a client that leaves */
 	unsigned capacity;
 	unsigned used;
 	unsigned max;          /* may be below `used` after a change: those beyond it stay */

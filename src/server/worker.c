@@ -197,7 +197,7 @@ static void *worker_main(void *arg)
 
 		if (idle || ++round % ROUNDS_PER_EVENTS == 0)
 			take_events(worker, !idle ? 0 : worker->marked[SRDMA_MARK_THROTTLED] > 0 ? THROTTLE_TICK_MS : tick);
-		/* Each that is in the list now; who comes into it meanwhile has its turn after the others. */
+		/* Each client that is in the list now; one that enters it meanwhile has its turn after the others. */
 		last = worker->notifier.last;
 		do {
 			conn = srdma_notifier_next(&worker->notifier);

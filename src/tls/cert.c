@@ -190,7 +190,7 @@ static int set_validity(X509 *cert, const struct srdma_cert_request *request, X5
 	int64_t not_after = request->not_after ? request->not_after : not_before + (int64_t)request->days * DAY;
 	bool past_issuer;
 
-	/* An end in the past is asked for by those who test what expiry does: it was valid for a day. */
+	/* Tests of expiry ask for an end in the past: such a certificate was valid for a day. */
 	if (not_after <= not_before)
 		not_before = not_after > DAY ? not_after - DAY : 0;
 	if (!ASN1_TIME_set(X509_getm_notBefore(cert), (time_t)not_before) ||
@@ -257,7 +257,7 @@ static int add_names(X509 *cert, const struct srdma_cert_request *request)
 
 static int add_extensions(X509 *cert, X509 *issuer, const struct srdma_cert_request *request)
 {
-	/* The CA signs leaves only (pathlen:0). A self-signed one is no CA: who pins it trusts it for itself alone. */
+	/* The CA signs leaves only (pathlen:0). A self-signed certificate is no CA: a peer that pins it trusts it for itself alone. */
 	static const struct {
 		const char *constraints, *usage, *extended;
 	} rights[] = {
@@ -326,7 +326,8 @@ fail:
 
 /* ---- writing ---- */
 
-/* The issuer, and what is above it in its file, but for a root: who trusts it has it, and who trusts one below needs none. */
+/* The issuer and the CAs above it in its file, without the root: a peer that trusts the root has it, and one that trusts a CA below needs
+ * none. */
 static bool write_chain(BIO *out, const struct issuer *issuer)
 {
 	X509 *at = issuer->cert;

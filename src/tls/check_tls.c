@@ -214,7 +214,7 @@ static void judge_key(struct srdma_verdict *verdict, X509 *cert, const char *cer
 	ERR_clear_error();
 }
 
-/* A group that a service shares with nobody may read it. */
+/* A group that only the service is in may read it. */
 static void judge_key_file(struct srdma_verdict *verdict, const char *key_file)
 {
 	struct stat status;
@@ -324,13 +324,13 @@ static void judge_anchors(struct srdma_verdict *verdict, STACK_OF(X509) *certs, 
 		srdma_verdict_take(verdict, SRDMA_CHECK_OK, 0, NULL, "%s has %d CA certificates, and all are valid", file, count);
 }
 
-/* `peers`: what they have to show. `needed`: a peer that none of them verifies is turned away. */
+/* `peers`: the certificates that peers must show. `needed`: the end refuses a peer that none of them verifies. */
 static void check_trust(struct srdma_bench *bench, const char *what, const char *file, enum srdma_cert_kind peers, bool needed)
 {
 	STACK_OF(X509) *certs = load_all(file);
 	struct srdma_verdict verdict = {0};
 
-	/* What cannot be read is told by the one who loads it. */
+	/* The function that loads the file reports that it cannot be read. */
 	if (sk_X509_num(certs) > 0)
 		judge_anchors(&verdict, certs, file, peers, needed);
 	srdma_bench_report(bench, what, &verdict);

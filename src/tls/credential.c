@@ -28,7 +28,7 @@ static int check_key(const char *cert_file)
 	struct srdma_cert_info info;
 	int ret = srdma_cert_read(cert_file, &info);
 
-	/* What is wrong with a file that cannot be read is said by who loads it. */
+	/* The function that loads the file reports why it cannot be read. */
 	if (ret == 0 && info.key_problem[0])
 		return srdma_fail(SRDMA_ECONFIG, "%s cannot be used for TLS: %s (its key: %s); `securdma cert` makes one that can", cert_file,
 				  info.key_problem, info.key);
@@ -52,7 +52,7 @@ static int check_chain(SSL_CTX *context, const char *cert_file)
 	return 0;
 }
 
-/* Once, and not again for each handshake, as OpenSSL does without being told. A root is not sent: who trusts it has it. */
+/* Once, and not again for each handshake, as OpenSSL does without being told. It sends no root: a peer that trusts the root has it. */
 static void complete_chain(SSL_CTX *context)
 {
 	STACK_OF(X509) *chain = NULL;

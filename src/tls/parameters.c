@@ -8,7 +8,7 @@
 #include <openssl/err.h>
 #include <string.h>
 
-/* Since OpenSSL 3.2; older ones neither know the bits nor compress. What is compressed can be made to grow. */
+/* Since OpenSSL 3.2; older ones neither know the bits nor compress. A peer can make compressed data grow. */
 #ifndef SSL_OP_NO_TX_CERTIFICATE_COMPRESSION
 #define SSL_OP_NO_TX_CERTIFICATE_COMPRESSION SSL_OP_BIT(32)
 #define SSL_OP_NO_RX_CERTIFICATE_COMPRESSION SSL_OP_BIT(33)
@@ -16,7 +16,7 @@
 #define COMPRESSED_CERTIFICATE 25 /* RFC 8879 */
 
 /* The first one that the library takes. No finite-field groups: one ClientHello with ffdhe8192 costs 120 ms, with X25519 0.2 ms.
- * Hybrid first, where OpenSSL has it (3.5): whoever records the exchange must break both. The client sends a share of each group with
+ * Hybrid first, where OpenSSL has it (3.5): an attacker who records the exchange must break both. The client sends a share of each group with
  * "*", so that a server with an older OpenSSL need not ask for another one; that syntax is as old as the hybrid group. */
 static const char *const groups[] = {
 	"*X25519MLKEM768/*X25519:P-256:P-384",

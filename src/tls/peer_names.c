@@ -44,7 +44,7 @@ int srdma_name_order_parse(const char *text, struct srdma_name_order *out)
 
 		at += strspn(at, " \t");
 		length = strcspn(at, ", \t");
-		/* An address says where a peer is, and not who. */
+		/* An address is a peer's place, not its identity. */
 		while (kind < SRDMA_NAME_IP && (strlen(words[kind]) != length || strncmp(words[kind], at, length) != 0))
 			kind++;
 		if (kind == SRDMA_NAME_IP)

@@ -230,8 +230,8 @@ static bool is_of(struct srdma_revocation *lists, struct list *list, X509 *issue
 	return good;
 }
 
-/* Whether it is of the issuer of this certificate, whose own certificate nobody has: by the names of the issuer and its key. Who
- * gave us the list vouches for it. */
+/* Whether it is of the issuer of this certificate, whose own certificate this end does not have: by the names of the issuer and its key.
+ * The operator who gave us the list vouches for it. */
 static bool is_of_issuer_of(const struct list *list, X509 *cert)
 {
 	const ASN1_OCTET_STRING *key_id = X509_get0_authority_key_id(cert);
@@ -287,7 +287,7 @@ static bool is_better(const X509_CRL *crl, const X509_CRL *than)
 	return ASN1_TIME_compare(X509_CRL_get0_lastUpdate(crl), X509_CRL_get0_lastUpdate(than)) > 0;
 }
 
-/* issuer NULL: nobody has its certificate. */
+/* issuer NULL: this end does not have its certificate. */
 static int check_one(struct srdma_revocation *lists, X509 *cert, X509 *issuer, bool *covered)
 {
 	X509_CRL *crl = NULL;

@@ -56,7 +56,7 @@ int srdma_tls_export(const struct srdma_tls *tls, const char *label, const void 
 		     size_t length);
 
 /* For what watches the handshake, as long as it lasts. `ssl` may be of no channel; then nothing happens. */
-/* From here on the peer may have sent so many bytes in all. */
+/* From here on the peer may send this many bytes in all. */
 void srdma_tls_allow(SSL *ssl, size_t bytes);
 /* The handshake is going to fail: why. The first reason counts. */
 void srdma_tls_refuse(SSL *ssl, int error, const char *format, ...) __attribute__((format(printf, 3, 4)));

@@ -65,7 +65,7 @@ static int refuse(X509_STORE_CTX *store, int error, X509 *culprit)
 	const char *why = srdma_verify_text(error);
 	char which[256];
 
-	/* The alert that the peer gets goes by it. */
+	/* It decides the alert that the peer gets. */
 	X509_STORE_CTX_set_error(store, error);
 	describe(culprit, which, sizeof which);
 	if (error == X509_V_ERR_APPLICATION_VERIFICATION)
@@ -109,7 +109,7 @@ static int verify(X509_STORE_CTX *store, void *arg)
 
 	if ((trust->cas || !trust->has_pin) && X509_verify_cert(store) != 1)
 		return refuse(store, X509_STORE_CTX_get_error(store), X509_STORE_CTX_get_current_cert(store));
-	/* Only now: whoever wants the lists gone through needs a certificate of the CA's. */
+	/* Only now: a list can be checked only with the certificate of its CA. */
 	if (trust->cas && trust->lists)
 		result = srdma_revocation_check(trust->lists, X509_STORE_CTX_get0_chain(store), trust->cas, trust->require_all_lists, &culprit);
 	if (result != X509_V_OK)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Why a certificate was not accepted, in words that tell what to do; OpenSSL's own are for those who know X.509. */
+/* Why a certificate was not accepted, in words that tell what to do. OpenSSL's own words need knowledge of X.509. */
 #ifndef SRDMA_VERIFY_TEXT_H
 #define SRDMA_VERIFY_TEXT_H
 

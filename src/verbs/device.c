@@ -31,7 +31,7 @@ struct srdma_device {
 	"link add rxe0 type rxe netdev eth0; `securdma doctor` tells more"
 #define UROCE_HAS_NONE "uroce is loaded and has said why it has none; `uroce --addr ADDRESS` needs an address of this machine (ip address)"
 
-/* Whoever has put it before the command already is told something else. */
+/* The advice differs when uroce already stands before the command. */
 static const char *how_to_get_one(void)
 {
 	const char *preloaded = getenv("LD_PRELOAD");

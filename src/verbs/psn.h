@@ -6,7 +6,7 @@
 #include <stdint.h>
 
 #define SRDMA_PSN_MASK 0xffffffu
-/* Of so many starting PSNs at least one is drawn: 20 bits for who knows the last one. */
+/* At least this many starting PSNs are possible: 20 bits against an attacker that knows the last one. */
 #define SRDMA_PSN_STARTS (1u << 20)
 
 /* What an epoch has used of the PSNs: `count` from `first` on. */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Watches a device's counters for a sweep: somebody who does not know the PSN of a queue pair and tries one after the other. Each
+/* Watches a device's counters for a sweep: an attacker that does not know the PSN of a queue pair tries one after the other. Each
  * packet that is ahead of the expected PSN counts as out of sequence, each that is behind as a duplicate. */
 #ifndef SRDMA_PSN_WATCH_H
 #define SRDMA_PSN_WATCH_H

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Queue pairs kept ready for a connection's next epochs. Most devices number theirs one after the other; a random number of them is
- * made and thrown away before each that is kept, so that whoever knows one QPN does not know the next (ReDMArk, mitigation 1). */
+ * made and thrown away before each that is kept, so that an attacker who knows one QPN does not know the next (ReDMArk, mitigation 1). */
 #ifndef SRDMA_QP_POOL_H
 #define SRDMA_QP_POOL_H
 

@@ -492,7 +492,7 @@ def device_that_comes_late_is_served_on():
 
 
 def prepare():
-    """What an administrator does once, as README says."""
+    """What an administrator does once, as docs/OPERATION.md says."""
     run("ip", "link", "set", "lo", "up", check=True)
     run("systemd-sysusers", check=True)
     systemctl("daemon-reload", check=True)
