@@ -31,7 +31,8 @@ int srdma_conn_send(struct srdma_conn *conn, const void *data, size_t length, in
 	if (ret != 0)
 		return ret;
 	if (length > conn->stream.message_size)
-		return srdma_fail(-EMSGSIZE, "the message has %zu bytes, and the ends agreed on %u at most (message-size)", length, conn->stream.message_size);
+		return srdma_fail(-EMSGSIZE, "the message has %zu bytes, and the ends agreed on %u at most (message-size)", length,
+				  conn->stream.message_size);
 	if (!srdma_conn_can_send(conn)) {
 		ret = srdma_conn_wait_until(conn, can_send, "the peer to take earlier messages", &patience);
 		if (ret == 0)
@@ -46,7 +47,8 @@ int srdma_conn_send(struct srdma_conn *conn, const void *data, size_t length, in
 static bool has_message(const struct srdma_conn *conn)
 {
 	/* The program hears of the peer's disconnect once the answer is sent: it may free the connection at once. */
-	return (srdma_stream_has_message(&conn->stream) && srdma_rate_is_open(&conn->rate)) || conn->closing.peer_answered || conn->closing.finished;
+	return (srdma_stream_has_message(&conn->stream) && srdma_rate_is_open(&conn->rate)) || conn->closing.peer_answered ||
+	       conn->closing.finished;
 }
 
 int srdma_conn_peek(struct srdma_conn *conn, const void **data, uint32_t *length)

@@ -203,7 +203,8 @@ int srdma_setup_check_fit(const struct srdma_setup *s, struct srdma_reject *reje
 	uint8_t link_layer = srdma_device_port_attr(conn->device)->link_layer;
 
 	if (peer->link_layer != link_layer)
-		return srdma_reject_set(reject, SRDMA_REJECT_FEATURE, 0, "the link layers differ: one end is on InfiniBand, the other on Ethernet; use devices of one kind");
+		return srdma_reject_set(reject, SRDMA_REJECT_FEATURE, 0,
+					"the link layers differ: one end is on InfiniBand, the other on Ethernet; use devices of one kind");
 	if (!(peer->features & SRDMA_FEATURE_SEALED) != (conn->options.seal == SRDMA_SEAL_OFF))
 		return srdma_reject_set(reject, SRDMA_REJECT_FEATURE, 0, "%s",
 					conn->options.seal == SRDMA_SEAL_OFF

@@ -103,7 +103,8 @@ static int stage(struct srdma_sealed_rdma *rdma, struct srdma_sealed_header *hea
 				 (char *)rdma->staging.address + at);
 }
 
-static int send_chunk(struct srdma_sealed_rdma *rdma, struct srdma_sealed_header *header, const char *data, const struct srdma_sealed_claim *claim)
+static int send_chunk(struct srdma_sealed_rdma *rdma, struct srdma_sealed_header *header, const char *data,
+		      const struct srdma_sealed_claim *claim)
 {
 	struct srdma_sealed_chunk chunk = {.claim = *claim};
 	bool within = goes_within(rdma, header->length);
@@ -126,7 +127,8 @@ static bool has_answer(const struct srdma_sealed_rdma *rdma)
 {
 	const struct srdma_sealed_answer *answer = &rdma->answers[rdma->answer_ring.first];
 
-	return rdma->answer_ring.count > 0 && srdma_rate_is_open(rdma->rate) && can_send_chunk(rdma, next_length(answer->length - answer->announced));
+	return rdma->answer_ring.count > 0 && srdma_rate_is_open(rdma->rate) &&
+	       can_send_chunk(rdma, next_length(answer->length - answer->announced));
 }
 
 static int send_answer(struct srdma_sealed_rdma *rdma)

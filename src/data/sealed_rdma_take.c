@@ -105,7 +105,8 @@ static int take_chunk(struct srdma_sealed_rdma *rdma, const struct srdma_sealed_
 	uint32_t at;
 	int ret;
 
-	if (rdma->pull_ring.count == rdma->pull_ring.room || (header->within ? rdma->pull_ring.count > 0 : !srdma_sealed_ring_fits(&rdma->landing_ring, header->length)))
+	if (rdma->pull_ring.count == rdma->pull_ring.room ||
+	    (header->within ? rdma->pull_ring.count > 0 : !srdma_sealed_ring_fits(&rdma->landing_ring, header->length)))
 		return srdma_fail(SRDMA_EPROTOCOL, "the peer announces more chunks than may be under way");
 	ret = admit_chunk(rdma, &pull);
 	if (ret == 0 && !header->within)

@@ -59,7 +59,8 @@ int srdma_stream_settle(struct srdma_stream *stream, uint64_t arrived, uint64_t 
 	bool before_arrived = false;
 
 	/* A send that completed has arrived, unless somebody forged its acknowledgement. */
-	if (arrived > stream->sends_posted || arrived < stream->sends_completed || consumed > sent || sent - consumed > stream->depth || consumed < acknowledged)
+	if (arrived > stream->sends_posted || arrived < stream->sends_completed || consumed > sent ||
+	    sent - consumed > stream->depth || consumed < acknowledged)
 		return srdma_fail(SRDMA_EPROTOCOL, "the peer's account of what it received is impossible");
 	/* The peer has executed what is older than a send that arrived; but a read still needs its answer. */
 	for (uint32_t i = stream->op_ring.count; i > 0; i--) {

@@ -213,7 +213,8 @@ int srdma_stream_send(struct srdma_stream *stream, const void *data, uint32_t le
 bool srdma_stream_can_control(const struct srdma_stream *stream)
 {
 	return !stream->held && stream->op_ring.count + SRDMA_CREDIT_RESERVE < stream->op_ring.room &&
-	       stream->send_slots.count < stream->send_slots.room && srdma_stream_has_psns(stream, stream->message_size + stream->overhead, PSNS_KEPT);
+	       stream->send_slots.count < stream->send_slots.room &&
+	       srdma_stream_has_psns(stream, stream->message_size + stream->overhead, PSNS_KEPT);
 }
 
 int srdma_stream_send_control(struct srdma_stream *stream, const void *data, uint32_t length)

@@ -7,6 +7,7 @@
 #include "net.h"
 #include "server.h"
 #include "server_limits.h"
+#include "wake.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -20,10 +21,7 @@
 
 void srdma_server_nudge(struct srdma_server *server)
 {
-	uint64_t one = 1;
-
-	if (write(server->room_fd, &one, sizeof one) < 0)
-		srdma_log(SRDMA_LOG_ERROR, "cannot signal the listener: %s", strerror(errno));
+	srdma_wake_send(server->room_fd);
 }
 
 /* A connection was accepted: one of the set-up threads takes it. */
@@ -52,10 +50,7 @@ static void begin_setup(struct srdma_server *server, const struct srdma_newcomer
 
 static void raise_event(struct srdma_server *server)
 {
-	uint64_t one = 1;
-
-	if (write(server->event_fd, &one, sizeof one) < 0)
-		srdma_log(SRDMA_LOG_ERROR, "cannot signal the program: %s", strerror(errno));
+	srdma_wake_send(server->event_fd);
 }
 
 static void fail_device(struct srdma_server *server, const char *why)
@@ -229,7 +224,7 @@ void *srdma_acceptor_main(void *arg)
 	struct pollfd *const doors = fds + 3;
 	const unsigned door_count = server->listener_count;
 	struct allowance allowance = {.tokens = setup_rate(server), .at = srdma_clock_us()};
-	uint64_t checked = srdma_clock_us(), count;
+	uint64_t checked = srdma_clock_us();
 
 	for (unsigned turn = 0;;) {
 		unsigned rate = setup_rate(server);
@@ -246,8 +241,8 @@ void *srdma_acceptor_main(void *arg)
 		}
 		if (fds[0].revents)
 			break;
-		if (fds[1].revents && read(server->room_fd, &count, sizeof count) < 0)
-			srdma_log(SRDMA_LOG_ERROR, "cannot read an eventfd: %s", strerror(errno));
+		if (fds[1].revents)
+			srdma_wake_take(server->room_fd);
 		check_drain(server);
 		if (fds[2].revents & POLLIN)
 			take_device_event(server);

@@ -86,7 +86,7 @@ void srdma_client_finish(struct srdma_client *client, int status, bool lost)
 	const struct srdma_server_options *o = &client->server->options;
 	char text[512];
 
-	snprintf(text, sizeof text, "%s", srdma_error_text());
+	srdma_error_keep(text, sizeof text);
 	if (o->on_disconnect)
 		o->on_disconnect(client->conn, status, client->arg, o->arg);
 	srdma_event_ended(client, status, lost, text);

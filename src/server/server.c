@@ -9,6 +9,7 @@
 #include "net.h"
 #include "server_limits.h"
 #include "sized.h"
+#include "wake.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -16,7 +17,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <unistd.h>
 
 #define SETUP_THREADS_MAX 4
@@ -163,9 +163,9 @@ static int make_descriptors(struct srdma_server *server)
 	int async_fd = srdma_device_context(server->device)->async_fd;
 	int flags = fcntl(async_fd, F_GETFL);
 
-	server->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	server->room_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	server->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	server->stop_fd = srdma_wake_new();
+	server->room_fd = srdma_wake_new();
+	server->event_fd = srdma_wake_new();
 	if (server->stop_fd < 0 || server->room_fd < 0 || server->event_fd < 0 || flags < 0 ||
 	    fcntl(async_fd, F_SETFL, flags | O_NONBLOCK) != 0)
 		return srdma_fail(-errno, "cannot make the server's descriptors: %s", strerror(errno));
@@ -299,7 +299,7 @@ int srdma_server_start(const struct srdma_server_options *given, struct srdma_tl
 	if (ret != 0) {
 		char text[512];
 
-		snprintf(text, sizeof text, "%s", srdma_error_text());
+		srdma_error_keep(text, sizeof text);
 		atomic_store(&server->stopping, true);
 		stop_setup_threads(server);
 		srdma_workers_stop(server);
@@ -338,7 +338,7 @@ static bool wait_for_clients(struct srdma_server *server, uint64_t until)
 int srdma_server_stop(struct srdma_server **out)
 {
 	struct srdma_server *server = *out;
-	uint64_t one = 1, until;
+	uint64_t until;
 	int unclean;
 
 	*out = NULL;
@@ -349,8 +349,7 @@ int srdma_server_stop(struct srdma_server **out)
 	atomic_store(&server->setups_until, srdma_deadline(server->options.drain_timeout_ms / 2));
 	atomic_store(&server->stopping, true);
 	srdma_slots_close(&server->slots);
-	if (write(server->stop_fd, &one, sizeof one) < 0)
-		srdma_log(SRDMA_LOG_ERROR, "cannot signal the listener: %s", strerror(errno));
+	srdma_wake_send(server->stop_fd);
 	pthread_join(server->listener_thread, NULL);
 	srdma_workers_wake(server);
 	stop_setup_threads(server);

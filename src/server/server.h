@@ -16,7 +16,7 @@ struct srdma_setup_thread {
 	struct srdma_server *server;
 	pthread_t thread;
 	int epoll_fd;
-	int wake_fd; /* eventfd: arrivals, or stopping, or pressed */
+	int wake_fd; /* wake.h: arrivals, or stopping, or pressed */
 	pthread_mutex_t mutex;          /* guards arrivals */
 	struct srdma_client *arrivals;  /* latest first */
 	struct srdma_client *first, *last; /* in set-up, oldest first; its thread's alone */
@@ -39,7 +39,7 @@ struct srdma_worker {
 	pthread_t thread;
 	struct srdma_notifier notifier; /* its thread's, but for the channel */
 	int epoll_fd; /* the channel, wake_fd, the clients' TLS channels */
-	int wake_fd;  /* eventfd: arrivals, or stopping, or a client was woken */
+	int wake_fd;  /* wake.h: arrivals, or stopping, or a client was woken */
 	int number;   /* from 0 */
 	unsigned load; /* clients placed here, those in set-up included; guarded by server->mutex */
 	pthread_mutex_t mutex;         /* guards arrivals and over */
@@ -84,9 +84,9 @@ struct srdma_server {
 	pthread_t listener_thread;
 	struct srdma_setup_thread *setup_threads;
 	unsigned setup_thread_count;
-	int stop_fd;  /* eventfd, readable from srdma_server_stop on: ends the listener */
-	int room_fd;  /* eventfd: a set-up has ended */
-	int event_fd; /* eventfd: the program should look at the status */
+	int stop_fd;  /* wake.h, readable from srdma_server_stop on: ends the listener */
+	int room_fd;  /* wake.h: a set-up has ended */
+	int event_fd; /* wake.h: the program should look at the status */
 	atomic_bool stopping;
 	atomic_bool cancelled; /* the drain is over */
 	atomic_bool pressed;   /* connections wait for a place to be set up in */

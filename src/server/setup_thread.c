@@ -8,6 +8,7 @@
 #include "metrics.h"
 #include "net.h"
 #include "server.h"
+#include "wake.h"
 
 #include <errno.h>
 #include <netinet/in.h>
@@ -16,7 +17,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/eventfd.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -337,10 +337,9 @@ static void take_arrival(struct srdma_setup_thread *thread, struct srdma_client 
 static void take_arrivals(struct srdma_setup_thread *thread)
 {
 	struct srdma_client *arrivals, *oldest = NULL;
-	uint64_t count;
-	ssize_t n = read(thread->wake_fd, &count, sizeof count);
 
-	(void)n; /* whoever woke us has put something there before */
+	/* Before the look: whoever wakes the thread has put something there. */
+	srdma_wake_take(thread->wake_fd);
 	pthread_mutex_lock(&thread->mutex);
 	arrivals = thread->arrivals;
 	thread->arrivals = NULL;
@@ -552,7 +551,7 @@ int srdma_setup_thread_start(struct srdma_setup_thread *thread, struct srdma_ser
 
 	*thread = (struct srdma_setup_thread){.server = server, .epoll_fd = -1, .wake_fd = -1};
 	thread->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-	thread->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	thread->wake_fd = srdma_wake_new();
 	if (thread->epoll_fd < 0 || thread->wake_fd < 0 ||
 	    epoll_ctl(thread->epoll_fd, EPOLL_CTL_ADD, thread->wake_fd, &event) != 0) {
 		error = errno;
@@ -572,10 +571,7 @@ int srdma_setup_thread_start(struct srdma_setup_thread *thread, struct srdma_ser
 
 void srdma_setup_thread_wake(struct srdma_setup_thread *thread)
 {
-	uint64_t one = 1;
-
-	if (write(thread->wake_fd, &one, sizeof one) < 0)
-		srdma_log(SRDMA_LOG_ERROR, "cannot wake a thread: %s", strerror(errno));
+	srdma_wake_send(thread->wake_fd);
 }
 
 void srdma_setup_thread_give(struct srdma_setup_thread *thread, struct srdma_client *client)

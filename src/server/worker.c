@@ -6,12 +6,12 @@
 #include "device.h"
 #include "log.h"
 #include "server.h"
+#include "wake.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/eventfd.h>
 #include <unistd.h>
 
 #define EVENTS 64
@@ -91,11 +91,10 @@ static void take_arrivals(struct srdma_worker *worker)
 static void be_woken(struct srdma_worker *worker)
 {
 	struct srdma_client *next;
-	uint64_t count;
-	ssize_t n = read(worker->wake_fd, &count, sizeof count);
-	bool stopping = atomic_load(&worker->server->stopping);
+	bool stopping;
 
-	(void)n;
+	srdma_wake_take(worker->wake_fd);
+	stopping = atomic_load(&worker->server->stopping);
 	take_arrivals(worker);
 	for (struct srdma_client *client = worker->clients; client; client = next) {
 		next = client->next;
@@ -260,7 +259,7 @@ static int worker_new(struct srdma_server *server, struct srdma_worker **out)
 	worker->number = (int)server->worker_count;
 	pthread_mutex_init(&worker->mutex, NULL);
 	worker->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-	worker->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	worker->wake_fd = srdma_wake_new();
 	ret = srdma_notifier_init(&worker->notifier, server->device, worker->wake_fd);
 	if (ret == 0 && (worker->epoll_fd < 0 || worker->wake_fd < 0 || add_to_epoll(worker, worker->wake_fd, worker) != 0 ||
 			 add_to_epoll(worker, worker->notifier.channel->fd, &worker->notifier) != 0))
@@ -343,10 +342,7 @@ void srdma_worker_leave(struct srdma_worker *worker)
 
 void srdma_worker_wake(struct srdma_worker *worker)
 {
-	uint64_t one = 1;
-
-	if (write(worker->wake_fd, &one, sizeof one) < 0)
-		srdma_log(SRDMA_LOG_ERROR, "cannot wake a worker: %s", strerror(errno));
+	srdma_wake_send(worker->wake_fd);
 }
 
 void srdma_worker_give(struct srdma_worker *worker, struct srdma_client *client)

@@ -60,7 +60,7 @@ def established(client):
 
 
 def events(server):
-    return [json.loads(line) for line in server.log().splitlines() if line.startswith("{")]
+    return [json.loads(line) for line in server.log().rpartition("\n")[0].splitlines() if line.startswith("{")]
 
 
 def end_of(server, peer):
