@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # tshark: an RC SEND of fewer than 16 bytes is a "Malformed Packet", and its ICRC is not shown.
 #
 # Guess: the payload of a SEND is opaque; tshark shows it as data, and the ICRC behind it, whatever its length.
@@ -7,9 +8,10 @@
 # Version: tshark 4.0.17 of Debian 12; seen in 4.4.19 and 4.6.9 too.
 #
 # Output seen:
-#   12 bytes:                  eth:ethertype:ip:udp:infiniband:rpcordma  Malformed Packet (Exception occurred)  icrc -
-#   16 bytes:                  eth:ethertype:ip:udp:infiniband:data  -  icrc 0x2f4330b6
-#   12 bytes without rpcordma: eth:ethertype:ip:udp:infiniband:data  -  icrc 0xd30f7fc0
+#   12 bytes:                  eth:ethertype:ip:udp:infiniband:rpcordma|Malformed Packet (Exception occurred)|
+#   16 bytes:                  eth:ethertype:ip:udp:infiniband:data||0x2f4330b6
+#   12 bytes without rpcordma: eth:ethertype:ip:udp:infiniband:data||0xd30f7fc0
+# shellcheck disable=SC2016  # single quotes keep what apt, awk and the guest expand
 set -eu
 [ "$(id -u)" -eq 0 ] || exec sudo -n sh "$0"
 t=$(mktemp -d)
@@ -18,21 +20,26 @@ cannot() { echo "cannot run here: $*"; exit 77; }
 
 # unpack SUITE PACKAGE[=VERSION]...: Debian's packages, and all that they depend on, into $t/root; nothing is installed.
 unpack() {
-    archive=$(apt-get indextargets --format '$(ORIGIN) $(LABEL) $(REPO_URI)' 'Created-By: Packages' | awk '$1 $2 == "DebianDebian" {print $3; exit}')
+    archive=$(apt-get indextargets --format '$(ORIGIN) $(LABEL) $(REPO_URI)' 'Created-By: Packages' |
+        awk '$1 $2 == "DebianDebian" {print $3; exit}')
     [ -n "$archive" ] || cannot "apt has no Debian archive among its sources"
-    mkdir -p "$t/lists/partial" "$t/cache/archives/partial" "$t/parts" "$t/root/dev" "$t/root/tmp" "$t/root/usr/bin" "$t/root/usr/sbin" "$t/root/usr/lib" "$t/root/usr/lib64"
-    for d in bin sbin lib lib64; do ln -s "usr/$d" "$t/root/$d"; done
+    mkdir -p "$t/lists/partial" "$t/cache/archives/partial" "$t/parts" "$t/root/dev" "$t/root/tmp"
+    for d in bin sbin lib lib64; do mkdir -p "$t/root/usr/$d" && ln -s "usr/$d" "$t/root/$d"; done
     mknod -m 666 "$t/root/dev/null" c 1 3 && mknod -m 666 "$t/root/dev/urandom" c 1 9
     : >"$t/status"
     echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $archive $1 main" >"$t/sources"
     shift
     apt() {
-        apt-get -qq -o Dir::State="$t" -o Dir::State::status="$t/status" -o Dir::Cache="$t/cache" -o Dir::Etc::sourcelist="$t/sources" -o Dir::Etc::sourceparts="$t/parts" \
-            -o Dir::Etc::preferencesparts="$t/parts" -o APT::Default-Release= -o APT::Install-Recommends=0 -o APT::Sandbox::User=root -o Acquire::Languages=none "$@"
+        apt-get -qq -o Dir::State="$t" -o Dir::State::status="$t/status" -o Dir::Cache="$t/cache" \
+            -o Dir::Etc::sourcelist="$t/sources" -o Dir::Etc::sourceparts="$t/parts" -o Dir::Etc::preferencesparts="$t/parts" \
+            -o APT::Default-Release= -o APT::Install-Recommends=0 -o APT::Sandbox::User=root -o Acquire::Languages=none "$@"
     }
-    apt update >"$t/log" 2>&1 && apt -y --download-only install "$@" >"$t/log" 2>&1 || cannot "no such packages: $* ($(tail -n 1 "$t/log"))"
+    if ! { apt update && apt -y --download-only install "$@"; } >"$t/log" 2>&1; then
+        cannot "no such packages: $* ($(tail -n 1 "$t/log"))"
+    fi
     for deb in "$t"/cache/archives/*.deb; do
-        dpkg-deb --fsys-tarfile "$deb" | tar -x --keep-directory-symlink -C "$t/root" --exclude='./usr/share/doc' --exclude='./usr/share/locale'
+        dpkg-deb --fsys-tarfile "$deb" |
+            tar -x --keep-directory-symlink -C "$t/root" --exclude=./usr/share/doc --exclude=./usr/share/locale
         rm "$deb"
     done
 }
