@@ -13,7 +13,7 @@ static const char about[] =
 	"It takes all settings of 'securdma serve' and judges them by the same code: what fails here keeps a server from\n"
 	"starting. With --ca or --pin it also checks what 'securdma connect' needs.";
 static const char details[] =
-	"With --json: one array of {what, status: ok|warn|fail, text, mend}.\n\n"
+	"With --json: one array of {what, status: ok|warn|fail, text, fix}.\n\n"
 	"Exit codes: 0 nothing failed (there may be warnings), 1 something failed, 2 usage or settings,\n"
 	"6 there is no usable RDMA device.\n\n"
 	"Examples:\n"
@@ -34,7 +34,7 @@ void doctor_find(struct doctor *doctor, enum finding finding, const char *what, 
 	doctor->counts[finding]++;
 	if (doctor->findings) {
 		json_array_append_new(doctor->findings, json_pack("{s:s, s:s, s:s, s:s?}", "what", what, "status",
-								  names[finding], "text", text, "mend", fix));
+								  names[finding], "text", text, "fix", fix));
 		return;
 	}
 	printf("%-4s  %-17s %s\n", names[finding], what, text);

@@ -82,8 +82,8 @@ def test_what_cannot_work_fails_here_and_does_not_start_there(certs, odd, device
     result = serve(device, *args(certs, odd))
     assert result.returncode == 2 and result.stdout == "", result
     assert found[what]["text"] in result.stderr, (found[what], result.stderr)
-    if found[what]["mend"]:
-        assert found[what]["mend"] in result.stderr, (found[what], result.stderr)
+    if found[what]["fix"]:
+        assert found[what]["fix"] in result.stderr, (found[what], result.stderr)
 
 
 def test_descriptors_are_counted(certs, device):
@@ -112,10 +112,10 @@ WARNINGS = {
 def test_what_may_not_work_is_a_warning_at_both(certs, odd, device, start, name):
     args, what, text = WARNINGS[name]
     found = diagnose("--device", device.name, *args(certs, odd))
-    assert found[what]["status"] == "warn" and text in found[what]["text"] and found[what]["mend"], found
+    assert found[what]["status"] == "warn" and text in found[what]["text"] and found[what]["fix"], found
     server = start(Process, SECURDMA, "serve", "--json", "--port", "0", "--device", device.name, *args(certs, odd))
     server.wait_line(lambda line: '"listening"' in line)
-    assert found[what]["text"] in server.log() and found[what]["mend"] in server.log(), server.log()
+    assert found[what]["text"] in server.log() and found[what]["fix"] in server.log(), server.log()
     server.signal(15)
     assert server.wait() == 0
 
@@ -202,10 +202,10 @@ def test_port_advice_is_about_the_port(certs, device):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         number = taken.getsockname()[1]
         finding = port("--listen", "127.0.0.1", "--port", str(number))
-        assert finding["status"] == "warn" and f"ss -ltnp 'sport = :{number}'" in finding["mend"]
+        assert finding["status"] == "warn" and f"ss -ltnp 'sport = :{number}'" in finding["fix"]
     finding = port("--listen", "192.0.2.1", "--port", "0")
     assert finding["status"] == "fail" and "no network interface of this machine has that address" in finding["text"]
-    assert "ss -ltnp" not in finding["mend"] and "ip address" in finding["mend"]
+    assert "ss -ltnp" not in finding["fix"] and "ip address" in finding["fix"]
     finding = port("--port", "banana")
     assert finding["status"] == "fail" and "'banana' is not a port" in finding["text"]
 
@@ -227,7 +227,7 @@ def test_uroce_is_not_advised_where_it_is(certs):
     result = run(SECURDMA, "doctor", "--json", env=none)
     found = {finding["what"]: finding for finding in json.loads(result.stdout)}
     assert result.returncode == 6 and found["device"]["status"] == "fail"
-    assert "put `uroce` before" not in found["device"]["mend"] and "uroce --addr" in found["device"]["mend"]
+    assert "put `uroce` before" not in found["device"]["fix"] and "uroce --addr" in found["device"]["fix"]
     result = run(SECURDMA, "connect", "--ca", certs.cert("ca"), "-e", "stat", "localhost", env=none)
     assert result.returncode == 6 and "put `uroce` before" not in result.stderr and "uroce --addr" in result.stderr
 
