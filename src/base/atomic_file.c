@@ -89,7 +89,7 @@ int srdma_atomic_file_prepare(struct srdma_atomic_file *output, BIO *content)
 	output->temporary = beside(output->path, "XXXXXX");
 	if (!output->temporary)
 		return srdma_fail(-ENOMEM, "no memory to write %s", output->path);
-	/* O_EXCL and mode 0600 from the first moment: nobody opens the key before its mode is set. */
+	/* mkostemp uses O_EXCL and mode 0600, so that nobody can open the key before its mode is set. */
 	fd = mkostemp(output->temporary, O_CLOEXEC);
 	if (fd < 0) {
 		error = -errno;
@@ -106,14 +106,14 @@ int srdma_atomic_file_prepare(struct srdma_atomic_file *output, BIO *content)
 	return error ? srdma_fail(error, "cannot write %s: %s", output->path, strerror(-error)) : 0;
 }
 
-/* link() and not rename(), because it fails when the name exists. */
+/* Uses link() because, unlike rename(), it fails when the name exists. */
 static int publish_new(struct srdma_atomic_file *output)
 {
 	return link(output->temporary, output->path) ? -errno : 0;
 }
 
-/* A service that reads the file as a member of its group can read the new one, too. Of somebody else's file nothing is kept: they
- * could have put it there to get at what replaces it. */
+/* Keeps the group, so that a service that reads the file as a member of its group can read the new one, too. Keeps nothing of another
+ * user's file, since that user could have put it there to gain access to its replacement. */
 static int keep_group(const struct srdma_atomic_file *output)
 {
 	mode_t rights;
@@ -124,7 +124,7 @@ static int keep_group(const struct srdma_atomic_file *output)
 	rights = old.st_mode & output->group_mode;
 	if (rights == 0)
 		return 0;
-	/* First the group: its rights are for nobody else. */
+	/* The group comes first, so that no other group gets the rights. */
 	if (chown(output->temporary, (uid_t)-1, old.st_gid) != 0 || chmod(output->temporary, output->mode | rights) != 0)
 		return -errno;
 	return 0;

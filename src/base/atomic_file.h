@@ -7,11 +7,11 @@
 #include <stdbool.h>
 #include <sys/stat.h>
 
-/* Written under a temporary name beside its own, then linked or renamed to that. Set path and mode, the rest to 0. */
+/* The file is written under a temporary name beside its own, then linked or renamed to that. Set path and mode, and the rest to 0. */
 struct srdma_atomic_file {
 	const char *path;
 	mode_t mode;
-	mode_t group_mode; /* what the group of a file that is replaced keeps of its rights, and with them its group; 0: nothing */
+	mode_t group_mode; /* rights that the group of a replaced file may keep, and with them the file its group; 0: none */
 	char *temporary; /* NULL: none */
 	char *backup;    /* another link to the file that was replaced; NULL: none */
 	bool published;
@@ -20,13 +20,13 @@ struct srdma_atomic_file {
 /* Writes the content of the memory BIO to the temporary file and syncs it. */
 int srdma_atomic_file_prepare(struct srdma_atomic_file *output, BIO *content);
 
-/* Gives the file its name. Errors: -EEXIST when there is one and overwrite is false. */
+/* Gives the file its name. Errors: -EEXIST: the name exists and overwrite is false. */
 int srdma_atomic_file_publish(struct srdma_atomic_file *output, bool overwrite);
 
 /* Restores the file as it was before srdma_atomic_file_publish, if that was called. */
 void srdma_atomic_file_revert(struct srdma_atomic_file *output);
 
-/* Removes temporary files and frees. To be called in every case, last. */
+/* Removes temporary files and frees. The caller must always call it last. */
 void srdma_atomic_file_finish(struct srdma_atomic_file *output);
 
 /* Whether two paths, of files that need not exist, name the same directory entry: "a" and "./a" do. */

@@ -11,7 +11,7 @@
 struct srdma_reader {
 	const uint8_t *at;
 	size_t left;
-	bool overrun; /* something was read past the end; it read as zero */
+	bool overrun; /* a read went past the end, and returned zero */
 };
 
 void srdma_reader_init(struct srdma_reader *r, const void *data, size_t length);
@@ -20,14 +20,14 @@ uint16_t srdma_get_u16(struct srdma_reader *r);
 uint32_t srdma_get_u32(struct srdma_reader *r);
 uint64_t srdma_get_u64(struct srdma_reader *r);
 void srdma_get_bytes(struct srdma_reader *r, void *out, size_t length);
-/* Nothing is left and nothing was missing. */
+/* Whether nothing is left, and no read went past the end. */
 bool srdma_reader_complete(const struct srdma_reader *r);
 
 struct srdma_writer {
 	uint8_t *start;
 	uint8_t *at;
 	size_t left;
-	bool overrun; /* something did not fit and was left out */
+	bool overrun; /* a write did not fit and was left out */
 };
 
 void srdma_writer_init(struct srdma_writer *w, void *data, size_t size);

@@ -7,7 +7,7 @@
 
 #define SRDMA_HISTOGRAM_BUCKETS 17
 
-/* What is behind a struct srdma_histogram. */
+/* The internal form of a struct srdma_histogram. */
 struct srdma_buckets {
 	uint64_t counts[SRDMA_HISTOGRAM_BUCKETS];
 	uint64_t sum_us;

@@ -11,7 +11,7 @@
 #include <string.h>
 
 #define LINE_MAX_SIZE 1024
-/* Each event, by its name; and each other line, by its format. Lines at debug level have no limit: somebody asked for all of them. */
+/* The limits for each event, by its name, and each other line, by its format. Debug lines have no limit, since a user asked for them. */
 static const struct srdma_log_rate event_rate = {.burst = 1000, .per_second = 100};
 static const struct srdma_log_rate line_rate = {.burst = 100, .per_second = 10};
 
@@ -22,7 +22,7 @@ static struct {
 } sink = {.level = SRDMA_LOG_WARN};
 
 static _Thread_local char last_error[768];
-static _Thread_local const char *last_wait; /* not NULL: of a later error, -EAGAIN, whose text is still to be made */
+static _Thread_local const char *last_wait; /* not NULL: the last error is a later -EAGAIN, whose text is made on demand */
 
 const char *srdma_version(void)
 {
@@ -90,7 +90,7 @@ static void emit(const struct srdma_log_record *record)
 		fprintf(stderr, "securdma: %s: %s\n", names[record->level], record->text);
 }
 
-/* The kind is an event's name or a format, of which a reader knows its lines. */
+/* The kind is an event's name or a format, by which a reader recognizes its lines. */
 static void tell_omissions(bool now)
 {
 	struct srdma_log_omission omission;
@@ -152,7 +152,7 @@ static size_t copy_fields(const struct srdma_event *event, struct srdma_log_fiel
 		room[length] = '\0';
 		srdma_utf8_make_shown(room, length);
 		fields[i].text = room;
-		/* The last byte is the end of all that find no room any more. */
+		/* Texts without room become empty strings at the last byte. */
 		room += length + 1 < size ? length + 1 : length;
 		size -= length + 1 < size ? length + 1 : length;
 	}

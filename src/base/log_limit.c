@@ -10,18 +10,18 @@
 #include <string.h>
 
 #define SECOND_US 1000000u
-/* There are about 40 kinds in the library. One that finds no place takes that of another, which then starts afresh. */
+/* The library has about 40 kinds. A kind without a place takes that of another kind, which then starts afresh. */
 #define KINDS_MAX 64
 
 struct kind {
 	const char *name;
-	uint64_t spent_until; /* on the clock, in microseconds: a line takes its part of a second, and a burst may run ahead */
+	uint64_t spent_until; /* on the clock, in microseconds: each line adds its part of a second, and a burst may run ahead */
 	unsigned left_out;
 	uint64_t left_out_since;
 };
 
 static struct {
-	pthread_mutex_t mutex; /* guards all below */
+	pthread_mutex_t mutex; /* guards the members below */
 	struct kind kinds[KINDS_MAX];
 	unsigned next; /* the place to be taken */
 	atomic_bool has_omissions; /* read without the mutex */

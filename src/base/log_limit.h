@@ -5,12 +5,12 @@
 
 #include <stdbool.h>
 
-/* Lines of one kind: a number at once, and a number in each second after that. */
+/* The limit for lines of one kind: a burst, and a number in each second after that. */
 struct srdma_log_rate {
 	unsigned burst, per_second;
 };
 
-/* Lines of a kind that were left out since it was last told. */
+/* Lines of a kind that were left out since the last report. */
 struct srdma_log_omission {
 	const char *kind;
 	unsigned lines;
@@ -18,7 +18,7 @@ struct srdma_log_omission {
 
 /* Whether a line of `kind`, a static text, may be logged now. Thread-safe. */
 bool srdma_log_limit_admits(const char *kind, struct srdma_log_rate rate);
-/* An omission to tell of: once a second at most of each kind, or, with `now`, at once. False: there is none. Thread-safe. */
+/* Takes an omission to report: for each kind at most once a second or, with `now`, at once. False: there is none. Thread-safe. */
 bool srdma_log_limit_take_omission(bool now, struct srdma_log_omission *omission);
 
 #endif

@@ -57,13 +57,13 @@ static void look_at_group(const char *root, const char *folder, const char *most
 		return;
 	if (limit < machine->memory)
 		machine->memory = limit;
-	/* What the group's page cache holds would be given up, but is counted as used: this is the lower bound. */
+	/* A lower bound, because the group's usage includes page cache, which the kernel would free. */
 	if (read_number(root, folder, used, &now) && (now < limit ? limit - now : 0) < machine->available)
 		machine->available = now < limit ? limit - now : 0;
 }
 
-/* The group and all above it, each of which may have a limit. In a container the path may be the host's; what is not there has
- * none, and the top of the tree is the container's own. */
+/* Looks at the group and at all groups above it, each of which may have a limit. In a container the path may be the host's: a group that
+ * does not exist has no limit, and the top of the tree is the container's own group. */
 static void look_at_groups(const char *root, const char *tree, char *group, const char *most, const char *used,
 			   struct srdma_machine *machine)
 {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Pauses before another try, at random, so that those that failed together do not come again together. */
+/* Random pauses before another try, so that clients that failed together do not retry together. */
 #ifndef SRDMA_PAUSE_H
 #define SRDMA_PAUSE_H
 

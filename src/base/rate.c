@@ -6,9 +6,9 @@
 #define NS_PER_US 1000u
 #define NS_PER_MS 1000000u
 #define NS_PER_S  1000000000u
-/* How far a taker may be ahead: one that takes in turns comes late, and must not lose by it. */
+/* How far a taker may be ahead, so that one that takes in turns, and so comes late, does not lose its share. */
 #define BURST_NS (10u * NS_PER_MS)
-/* Of what one call can add: per_second of 1 and a long piece would stop a connection for years. */
+/* The most that one call can add, since a long piece at 1 byte a second would stop a connection for years. */
 #define LONGEST_NS (60ull * NS_PER_S)
 
 static uint64_t now_ns(void)

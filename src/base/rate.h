@@ -11,10 +11,10 @@ struct srdma_rate {
 	uint64_t paid_until; /* nanoseconds on the clock */
 };
 
-/* Something may be taken, whatever its length: over any time it comes to per_second and one such piece, plus 10 ms' worth. */
+/* Whether a piece of any length may be taken. In any period the total stays below per_second, one such piece and 10 ms' worth. */
 bool srdma_rate_is_open(const struct srdma_rate *rate);
 void srdma_rate_take(struct srdma_rate *rate, uint64_t bytes);
-/* Until it is open, rounded up to milliseconds for poll(2); 0: it is; -1: there is no limit. */
+/* The time until it is open, rounded up to milliseconds for poll(2); 0: it is open; -1: there is no limit. */
 int srdma_rate_left_ms(const struct srdma_rate *rate);
 
 #endif

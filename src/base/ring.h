@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Which entries of a ring are in use: so many, from the oldest on. The entries themselves are the caller's. */
+/* The indices of a ring: the entries in use begin with the oldest one. The caller owns the entries themselves. */
 #ifndef SRDMA_RING_H
 #define SRDMA_RING_H
 
@@ -11,7 +11,7 @@ struct srdma_ring {
 	uint32_t count; /* in use */
 };
 
-/* The entry that comes `index` after the oldest one, index <= room. At `count` lies the next one to be used. */
+/* The entry `index` places after the oldest one, index <= room. At `count` lies the next free entry. */
 static inline uint32_t srdma_ring_at(const struct srdma_ring *ring, uint32_t index)
 {
 	uint32_t at = ring->first + index;
@@ -26,7 +26,7 @@ static inline uint32_t srdma_ring_push(struct srdma_ring *ring)
 	return srdma_ring_at(ring, ring->count++);
 }
 
-/* Lets the oldest entry go, count > 0. Returns it. */
+/* Frees the oldest entry, count > 0. Returns it. */
 static inline uint32_t srdma_ring_pop(struct srdma_ring *ring)
 {
 	uint32_t oldest = ring->first;

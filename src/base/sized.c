@@ -6,7 +6,7 @@
 #include <errno.h>
 #include <string.h>
 
-/* No structure of options will ever be so long: what claims to be is uninitialised memory. */
+/* No structure of options will ever be this long: a larger size means uninitialised memory. */
 #define SIZE_LIMIT 4096
 
 static size_t least_of(size_t a, size_t b)

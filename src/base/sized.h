@@ -6,17 +6,17 @@
 
 #include <stddef.h>
 
-/* Options for the program to change: the defaults as far as `size` reaches, then zeros. */
+/* Fills options for the program to change: the defaults as far as `size` reaches, then zeros. */
 void srdma_sized_init(void *out, size_t size, const void *defaults, size_t own_size);
-/* Facts for the program: as much of `full` as `size` has room for, then zeros. The program's size becomes how much it was. */
+/* Fills facts for the program: as much of `full` as `size` has room for, then zeros. Sets the program's size to the bytes copied. */
 void srdma_sized_fill(void *out, size_t size, const void *full, size_t own_size);
 
-/* Copies options of the program to `out`, which has the defaults, and makes the size that of this library's form. `least`: the size
+/* Copies the program's options to `out`, which has the defaults, and sets the size to that of this library's form. `least`: the size
  * that the structure had in the first version. With `given` NULL, the defaults stay.
  * Errors: -EINVAL: `given` was never initialised, or has a field set that this library does not know. */
 int srdma_sized_take(const char *type, size_t least, const void *given, void *out, size_t own_size);
 
-/* The element of an array of the program's, whose stride is the size of the first one. */
+/* Finds an element of the program's array, whose stride is the size of the first element. */
 const void *srdma_sized_element(const void *array, size_t index);
 
 /* srdma_sized_take for a `struct type`, whose last member was `last` in the first version. */

@@ -20,14 +20,14 @@ size_t srdma_utf8_decode(const char *text, size_t length, uint32_t *code)
 			return 0;
 		*code = *code << 6 | (bytes[i] & 0x3fu);
 	}
-	/* The shortest form alone; no halves of UTF-16. */
+	/* Accepts only the shortest form, and no UTF-16 surrogates. */
 	return *code < least[size] || *code > 0x10ffff || (*code >= 0xd800 && *code <= 0xdfff) ? 0 : size;
 }
 
 bool srdma_utf8_is_shown(uint32_t code)
 {
-	/* In order. Of Unicode 15: controls, spaces other than U+0020 and U+3000, invisible, formatting and bidirectional characters,
-	 * variation selectors, private use, those that are none. */
+	/* In order, from Unicode 15: controls, spaces other than U+0020 and U+3000, invisible, formatting and bidirectional characters,
+	 * variation selectors, private use, noncharacters. */
 	static const struct {
 		uint32_t first, last;
 	} hidden[] = {

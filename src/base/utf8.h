@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Text in UTF-8 that somebody else chose, and that is to be shown: on terminals, in logs. */
+/* Untrusted UTF-8 text, made safe for terminals and logs. */
 #ifndef SRDMA_UTF8_H
 #define SRDMA_UTF8_H
 
@@ -10,8 +10,8 @@
 /* The character that `text` begins with, and the number of its bytes; 0: they are not UTF-8 (RFC 3629). */
 size_t srdma_utf8_decode(const char *text, size_t length, uint32_t *code);
 
-/* Whether a character shows, and as itself: not one that steers a terminal or a log, turns the direction of writing, joins or hides
- * others, has no width, or has no meaning that all agree on. */
+/* Whether a character is visible and unambiguous: it does not control a terminal or a log, change the direction of writing, join or
+ * hide other characters, lack a width, or lack a standard meaning. */
 bool srdma_utf8_is_shown(uint32_t code);
 
 /* Replaces each byte of characters that are not shown, or that are not UTF-8, by '?'. Returns whether there was nothing to replace. */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What a check finds out about one thing: several looks, one verdict, the worst. */
+/* The result of a check of one thing: of several findings, the worst is the verdict. */
 #ifndef SRDMA_VERDICT_H
 #define SRDMA_VERDICT_H
 
@@ -11,14 +11,14 @@ struct srdma_verdict {
 	char text[512], advice[512]; /* advice "": none */
 };
 
-/* Takes a worse result than the verdict has so far, and its text; not one that is as bad, so the first of several counts. An `error`
+/* Replaces the verdict, with its text, by a worse one; of several equally bad results the first one counts. An `error`
  * of 0 stands for SRDMA_ECONFIG; `advice` NULL: none. */
 void srdma_verdict_take(struct srdma_verdict *verdict, enum srdma_check_result result, int error, const char *advice, const char *format,
 			...) __attribute__((format(printf, 5, 6)));
 
-/* Where verdicts go, and the first failure among them. */
+/* The receiver of verdicts, and the first failure among them. */
 struct srdma_bench {
-	srdma_check_fn *fn; /* NULL: nobody listens */
+	srdma_check_fn *fn; /* NULL: no receiver */
 	void *arg;
 	int error;
 	char text[1088];

@@ -13,7 +13,7 @@ int srdma_wake_new(void)
 void srdma_wake_send(int fd)
 {
 	uint64_t one = 1;
-	/* The counter can't be full: then a wake-up is pending anyway. */
+	/* A full counter is no error, since a wake-up is then pending anyway. */
 	ssize_t n = write(fd, &one, sizeof one);
 
 	(void)n;

@@ -9,7 +9,7 @@
 int srdma_wake_new(void);
 /* Thread-safe, async-signal-safe. */
 void srdma_wake_send(int fd);
-/* Whether somebody had sent; it is not readable any more. Does not wait. */
+/* Whether a wake-up was sent; the descriptor is then no longer readable. Does not wait. */
 bool srdma_wake_take(int fd);
 
 #endif

@@ -23,11 +23,11 @@ enum stage { STAGE_PROXY, STAGE_TLS, STAGE_HELLO, STAGE_READY, STAGE_DONE, STAGE
 struct srdma_accept {
 	struct srdma_setup setup;
 	enum stage stage;
-	bool behind_proxy; /* the connection is a balancer's */
+	bool behind_proxy; /* the connection comes from a balancer */
 	bool own;          /* it is the balancer's own, not a client's: the balancer says so, or names itself as the client */
 	uint8_t header[SRDMA_PROXY_MAX];
 	size_t header_length; /* so far */
-	bool authenticated; /* the handshake has succeeded */
+	bool authenticated; /* the TLS handshake has succeeded */
 	srdma_accept_admit_fn *admit;
 	void *admit_arg;
 	int error; /* LINGER: why */
@@ -92,7 +92,7 @@ static int refuse(struct srdma_accept *accept, const struct srdma_reject *reject
 	uint8_t frame[SRDMA_FRAME_MAX];
 	size_t length = srdma_reject_encode(frame, reject);
 
-	/* Only the handshake was sent so far: the socket has room, or the peer does not read and deserves no wait. */
+	/* Only the handshake was sent so far. If the socket has no room, the peer does not read, and waiting for it would not help. */
 	srdma_control_send(accept->setup.conn->tls, frame, length, 0);
 	accept->rejection = reject->reason;
 	return srdma_fail(error, "rejected (%s): %s", srdma_reject_reason_name(reject->reason), reject->text);
@@ -122,7 +122,7 @@ static int take_proxy(struct srdma_accept *accept, const struct srdma_proxy *pro
 {
 	struct srdma_conn *conn = accept->setup.conn;
 
-	/* Version 1 has no LOCAL: there a balancer that checks the server names itself as the client. */
+	/* Version 1 of the header has no LOCAL: a balancer that checks the server names itself as the client. */
 	accept->own = proxy->own || is_same_host(&proxy->source, &conn->peer_address);
 	if (!proxy->own) {
 		conn->proxy_address = conn->peer_address;
@@ -133,7 +133,7 @@ static int take_proxy(struct srdma_accept *accept, const struct srdma_proxy *pro
 	return 0;
 }
 
-/* Reads the header and no byte more: OpenSSL reads the rest. */
+/* Must not read a byte beyond the header, since OpenSSL reads the rest from the socket. */
 static int await_proxy(struct srdma_accept *accept)
 {
 	int fd = srdma_tls_fd(accept->setup.conn->tls);
@@ -189,7 +189,7 @@ static int judge_hello(struct srdma_accept *accept, struct srdma_reject *reject)
 	return ret == 0 ? srdma_setup_check_gid(&accept->setup, reject) : ret;
 }
 
-/* Takes the queue pair to RTS. When that fails the server is at fault, and says so to the client. */
+/* Takes the queue pair to RTS. A failure is the server's fault, so the server tells the client. */
 static int make_queue_pair(struct srdma_accept *accept)
 {
 	struct srdma_conn *conn = accept->setup.conn;
@@ -253,7 +253,7 @@ static int take_ready(struct srdma_accept *accept)
 		return ret;
 	accept->stage = STAGE_DONE;
 	ret = srdma_setup_finish(&accept->setup);
-	/* Only now: the keys are bound to HELLO as it came. */
+	/* The rkey is added only now, because the keys are bound to HELLO as it came. */
 	if (ret == 0 && with_rkey)
 		conn->peer.region_rkey = conn->stream.region_rkey = rkey;
 	return ret;
@@ -332,7 +332,7 @@ static int fail_late(const struct srdma_accept *accept)
 			  awaited[accept->stage]);
 }
 
-/* Whether the client was sent an alert or REJECT, and needs time to read it. */
+/* Whether this end has sent the client an alert or a REJECT, which the client needs time to read. */
 static bool was_refused(enum stage stage, int error)
 {
 	return stage == STAGE_TLS ? error != SRDMA_ELOST : stage == STAGE_HELLO && error != SRDMA_ELOST && error != SRDMA_ETLS;

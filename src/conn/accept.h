@@ -15,7 +15,7 @@ typedef int srdma_accept_admit_fn(struct srdma_conn *conn, struct srdma_reject *
 struct srdma_newcomer {
 	int socket;
 	struct sockaddr_storage peer;
-	bool behind_proxy; /* it is a balancer's, and must begin with a PROXY header */
+	bool behind_proxy; /* it comes from a balancer, and must begin with a PROXY header */
 };
 
 /* Takes over the socket, even when it fails. */
@@ -24,8 +24,8 @@ int srdma_accept_new(const struct srdma_newcomer *newcomer, struct srdma_tls_con
 		     struct srdma_accept **out);
 void srdma_accept_delete(struct srdma_accept **accept);
 
-/* Goes as far as it can: 0 with the connection in *out; -EAGAIN: call again when the descriptor is ready, or the deadline
- * has passed; else the error, once the client has read why, or has had the time to. */
+/* Goes as far as it can. Returns 0 with the connection in *out; -EAGAIN: call again when the descriptor is ready or the deadline
+ * has passed; else the error, after the client has read the reason or has had the time to read it. */
 int srdma_accept_step(struct srdma_accept *accept, struct srdma_conn **out);
 int srdma_accept_fd(const struct srdma_accept *accept);
 short srdma_accept_events(const struct srdma_accept *accept); /* of poll(2) */
@@ -34,7 +34,7 @@ uint64_t srdma_accept_deadline(const struct srdma_accept *accept);
 bool srdma_accept_has_spoken(const struct srdma_accept *accept);
 /* Whether the client has proved its identity. */
 bool srdma_accept_is_authenticated(const struct srdma_accept *accept);
-/* The client's own address, when a balancer has told it; NULL: it is that of the TCP connection. */
+/* The client's own address, when a balancer has reported it; NULL: the address of the TCP connection. */
 const struct sockaddr *srdma_accept_proxied(const struct srdma_accept *accept);
 /* Whether the connection that ended with `error` was a balancer's check of the server, not a client's. */
 bool srdma_accept_was_check(const struct srdma_accept *accept, int error);
@@ -44,7 +44,7 @@ const char *srdma_accept_phase(const struct srdma_accept *accept);
 enum srdma_reject_reason srdma_accept_rejection(const struct srdma_accept *accept);
 /* Empty until the handshake is over. */
 const struct srdma_peer_names *srdma_accept_peer_names(const struct srdma_accept *accept);
-/* Records the error of a set-up that the server gives up, with the step that it was in. Returns `error`. */
+/* Records the error of a set-up that the server gives up, with the step that the set-up was in. Returns `error`. */
 int srdma_accept_fail(const struct srdma_accept *accept, int error, const char *why);
 
 #endif

@@ -22,7 +22,7 @@ int srdma_conn_end(struct srdma_conn *conn, int error)
 		srdma_conn_log_security(conn, "connection.forged", "the connection has ended");
 	conn->status = error;
 	srdma_qp_fail(&conn->qp);
-	/* When the program hears of the end, the memory of its writes and reads is its own again. */
+	/* Comes before the program learns of the end, since it may then reuse the memory of its writes and reads. */
 	srdma_stream_end(&conn->stream);
 	srdma_sealed_rdma_end(&conn->sealed_rdma);
 	return error;
@@ -164,7 +164,7 @@ static int request_disconnect(struct srdma_conn *conn, const char *reason)
 	return ret;
 }
 
-/* The peer closes once it has freed everything: a client that reconnects at once then finds its slot free. */
+/* The peer closes after it has freed everything, so a client that then reconnects at once finds its slot free. */
 static bool peer_has_closed(const struct srdma_conn *conn, uint64_t deadline)
 {
 	return conn->closing.peer_close_deadline == 0 || srdma_deadline_left_ms(conn->closing.peer_close_deadline) == 0 ||
@@ -216,7 +216,7 @@ int srdma_conn_disconnect(struct srdma_conn *conn, const char *reason, int timeo
 		return 0;
 	while ((ret = srdma_conn_disconnect_step(conn, reason)) == -EAGAIN) {
 		if (conn->closing.finished && conn->closing.peer_close_deadline != 0) {
-			/* Nothing is left to say. The wait for the peer's close helps programs that connect again at once. */
+			/* The exchange is complete. Waiting for the peer's close helps programs that connect again at once. */
 			if (patience.ms == 0)
 				return finish_disconnect(conn);
 			peer_has_closed(conn, conn->closing.peer_close_deadline);

@@ -114,7 +114,7 @@ static void destroy_cq(struct ibv_cq *cq, unsigned unacked)
 
 void srdma_conn_release_verbs(struct srdma_conn *conn)
 {
-	/* The queue pair goes before the memory that it may still write to, and the window before it. */
+	/* The queue pair is destroyed before the memory that it may still write to, and the window before the queue pair. */
 	srdma_qp_fail(&conn->qp);
 	if (srdma_region_unbind(&conn->region) != 0)
 		srdma_log(SRDMA_LOG_ERROR, "%s", srdma_error_text());
@@ -150,7 +150,7 @@ void srdma_conn_free(struct srdma_conn **out)
 		close(conn->epoll_fd);
 	if (conn->wake_fd >= 0)
 		close(conn->wake_fd);
-	/* Last: a peer that sees the channel close then knows that this end has freed everything. */
+	/* The channel closes last, so that the close tells the peer that this end has freed everything. */
 	srdma_tls_delete(&conn->tls);
 	srdma_networks_clear(&conn->networks);
 	srdma_peer_names_clear(&conn->names);

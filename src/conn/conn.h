@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A connection, and what the files that make up its life share of it: each has its part below. */
+/* A connection, and the functions that the files of this folder share; each file has its section below. */
 #ifndef SRDMA_CONN_H
 #define SRDMA_CONN_H
 
@@ -21,11 +21,11 @@ struct srdma_closing {
 	bool peer_requested;   /* the peer sent DISCONNECT */
 	bool peer_answered;    /* we sent DISCONNECT_ACK */
 	bool finished;         /* FINISH was sent or came, or the channel closed after the answers */
-	uint64_t peer_total;   /* messages that the peer says it sent */
+	uint64_t peer_total;   /* number of messages that the peer reports as sent */
 	uint64_t peer_close_deadline; /* for the peer to close, after our FINISH */
 };
 
-/* Options that are complete: those of a connection, and those of its queue pair that they point to. */
+/* Complete options of a connection, with the queue pair options that they point to. */
 struct srdma_conn_settings {
 	struct srdma_conn_options options;
 	struct srdma_qp_options qp;
@@ -37,11 +37,11 @@ struct srdma_conn {
 	struct srdma_conn_options options; /* its qp points to: */
 	struct srdma_qp_options qp_options;
 	struct srdma_networks networks; /* options.gid_networks */
-	struct sockaddr_storage peer_address;  /* of the TCP connection, or as the balancer before it said */
-	struct sockaddr_storage proxy_address; /* that balancer's; ss_family AF_UNSPEC: there is none */
+	struct sockaddr_storage peer_address;  /* of the TCP connection, or as reported by the balancer */
+	struct sockaddr_storage proxy_address; /* the balancer's; ss_family AF_UNSPEC: there is no balancer */
 
 	struct ibv_pd *pd;
-	struct srdma_notifier *notifier; /* of a server's worker: `comp` is then its completion channel; NULL: `comp` is the connection's own */
+	struct srdma_notifier *notifier; /* a worker's: `comp` is then its completion channel; NULL: `comp` is the connection's own */
 	struct srdma_conn *next_noted;   /* in the notifier's list, while `noted` */
 	void *owner;                     /* the worker's client */
 	struct ibv_comp_channel *comp;
@@ -51,13 +51,13 @@ struct srdma_conn {
 	struct srdma_region region;   /* offered to the peer */
 	struct srdma_stream stream; /* zeroed when raw */
 	struct srdma_sealed_rdma sealed_rdma;       /* zeroed unless sealed */
-	struct srdma_buffer *buffers; /* of the program's, in a list */
+	struct srdma_buffer *buffers; /* the program's, in a list */
 	struct srdma_epoch epoch;
-	struct srdma_rate rate;       /* of what is taken from the peer */
+	struct srdma_rate rate;       /* limits the bytes taken from the peer */
 	bool sealed;
-	bool region_withdrawn;        /* the peer's was */
+	bool region_withdrawn;        /* the peer withdrew its region */
 	enum srdma_cipher cipher;     /* while sealed */
-	unsigned rounds;              /* of progress; once in so many the TLS channel is looked at */
+	unsigned rounds;              /* calls of progress; only some of them look at the TLS channel */
 	uint32_t waited_length;       /* of the write or read that is to be posted */
 	struct srdma_hello own, peer; /* as exchanged */
 	uint8_t gid_index;
@@ -68,9 +68,9 @@ struct srdma_conn {
 
 	struct srdma_inbox inbox;
 	struct srdma_outbox outbox;
-	bool control_more;   /* the TLS channel may hold more, of which its descriptor need not tell */
+	bool control_more;   /* OpenSSL may hold more frames, which its descriptor does not announce */
 	short control_watch; /* what epoll_fd waits for at the TLS channel */
-	uint64_t control_deadline; /* for the peer to read what it was sent; 0: it has */
+	uint64_t control_deadline; /* for the peer to read the frames sent to it; 0: it has read them */
 	int epoll_fd; /* comp, tls, wake; -1 with a notifier */
 	int wake_fd;  /* -1 with a notifier */
 	uint64_t waited_before; /* stream.waited_done when the running blocking write or read was posted */
@@ -84,41 +84,41 @@ struct srdma_conn {
 
 	struct srdma_closing closing;
 	char close_reason[SRDMA_REASON_MAX + 32];
-	int status; /* 0 while up; else why it is over */
+	int status; /* 0 while up; else the error that ended it */
 	char status_text[512];
 };
 
 /* conn.c */
 /* Takes a program's options; gid_networks stays the program's. Errors: -EINVAL. */
 int srdma_conn_settings_take(const struct srdma_conn_options *options, struct srdma_conn_settings *out);
-/* Both functions: of options that are complete. */
+/* This function and the next take complete options. */
 int srdma_conn_options_check(const struct srdma_conn_options *options);
-/* An empty connection that owns nothing yet but its references. */
+/* Makes a connection that owns nothing yet except its references. */
 int srdma_conn_new(struct srdma_device *device, const struct srdma_conn_options *options, struct srdma_conn **out);
 
 /* The counters of srdma_conn_info alone; any thread may ask while the connection lives. */
 void srdma_conn_read_counters(const struct srdma_conn *conn, struct srdma_conn_info *info);
-/* Frees everything on the device. The TLS channel stays open until srdma_conn_free, so that its close tells the peer that
- * everything is freed. */
+/* Frees everything on the device. The TLS channel stays open until srdma_conn_free, so that its close tells the peer that this
+ * end has freed everything. */
 void srdma_conn_release_verbs(struct srdma_conn *conn);
 
 /* Logs a security event of this connection (securdma-serve(1)): the thread's last error and its consequence. */
 void srdma_conn_log_security(const struct srdma_conn *conn, const char *event, const char *consequence);
 
 /* progress.c */
-/* What can be done now, without waiting: completions; with `control` also frames of the TLS channel. */
+/* Does the work that needs no waiting: takes completions; with `control` also frames of the TLS channel. */
 void srdma_conn_progress(struct srdma_conn *conn, bool control);
-/* Only the frames of the TLS channel, and what is due by the clock. */
+/* Takes only the frames of the TLS channel, and does the work that is due by the clock. */
 void srdma_conn_progress_control(struct srdma_conn *conn);
-/* Only the messages that have come: a latency-bound waiter repeats this. */
+/* Takes only the messages that have come: a latency-bound waiter repeats this call. */
 void srdma_conn_progress_receives(struct srdma_conn *conn);
-/* Only sends what can be sent of the sealed writes and reads that are queued. */
+/* Only sends queued sealed writes and reads, as far as they can be sent now. */
 void srdma_conn_push(struct srdma_conn *conn);
 /* Sends a frame without a body. */
 int srdma_conn_send_empty(struct srdma_conn *conn, enum srdma_frame_type type);
-/* The events of the TLS channel to give to poll(2). 0: do not wait for it any more, its descriptor may stay readable for ever. */
+/* The events of the TLS channel to give to poll(2). 0: do not poll it any more, since its descriptor may stay readable for ever. */
 short srdma_conn_control_events(const struct srdma_conn *conn);
-/* Whether the peer has not read its TLS channel yet, and a deadline for that runs. */
+/* Whether the peer has not read its TLS channel yet, so that a deadline for reading it runs. */
 bool srdma_conn_control_is_stalled(const struct srdma_conn *conn);
 
 /* waiting.c */
@@ -126,9 +126,9 @@ bool srdma_conn_control_is_stalled(const struct srdma_conn *conn);
 int srdma_conn_prepare_waiting(struct srdma_conn *conn);
 /* From now on a wake-up (wake.h) that is sent to `fd` wakes the connection, too. `fd` stays the caller's. */
 int srdma_conn_share_wake(struct srdma_conn *conn, int fd);
-/* From now on the connection waits for what srdma_conn_control_events says. */
+/* From now on the connection waits for the events of srdma_conn_control_events. */
 void srdma_conn_watch_control(struct srdma_conn *conn);
-/* Both completion queues will raise an event. A completion that came before raises none: look again afterwards. */
+/* Makes both completion queues raise an event. A completion that came before raises none, so the caller must look again. */
 void srdma_conn_arm(struct srdma_conn *conn);
 /* Takes the next event of a completion channel and returns its connection. NULL: there is none. */
 struct srdma_conn *srdma_conn_take_cq_event(struct ibv_comp_channel *channel);
@@ -146,9 +146,9 @@ int srdma_conn_wait_until(struct srdma_conn *conn, bool (*ready)(const struct sr
 /* The device has reported an error of the connection's queues; the connection's own thread will end it. Thread-safe while the
  * connection exists. */
 void srdma_conn_fail_later(struct srdma_conn *conn, enum ibv_event_type event);
-/* Ends the running wait and all later ones with -ECANCELED. Thread-safe while the connection exists. */
+/* Ends the current wait and all later ones with -ECANCELED. Thread-safe while the connection exists. */
 void srdma_conn_cancel(struct srdma_conn *conn);
-/* Makes the connection's thread look at what is due; unlike srdma_conn_wake it ends no wait. Thread-safe, async-signal-safe. */
+/* Makes the connection's thread check for due work; unlike srdma_conn_wake it ends no wait. Thread-safe, async-signal-safe. */
 void srdma_conn_nudge(struct srdma_conn *conn);
 
 /* messages.c */
@@ -162,9 +162,9 @@ bool srdma_conn_can_send(const struct srdma_conn *conn);
 int srdma_conn_end(struct srdma_conn *conn, int error);
 /* 0 while the connection is up; SRDMA_ECLOSED when either end has disconnected; else the error that ended it, again. */
 int srdma_conn_check(struct srdma_conn *conn);
-/* A DISCONNECT_ACK was sent or has come: the ends owe each other nothing more, and the peer may be gone at any time. */
+/* Whether either end has sent DISCONNECT_ACK: the ends owe each other nothing more, and the peer may vanish at any time. */
 bool srdma_conn_has_parted(const struct srdma_conn *conn);
-/* A frame of type DISCONNECT, DISCONNECT_ACK or FINISH; any other is refused. */
+/* Takes a frame of type DISCONNECT, DISCONNECT_ACK or FINISH, and refuses any other. */
 int srdma_conn_take_close_frame(struct srdma_conn *conn);
 /* The peer has closed its side of the TLS channel, as `error` says. */
 int srdma_conn_take_channel_end(struct srdma_conn *conn, int error);
@@ -175,11 +175,11 @@ int srdma_conn_answer_disconnect(struct srdma_conn *conn);
 int srdma_conn_disconnect_step(struct srdma_conn *conn, const char *reason);
 
 /* withdraw.c */
-/* Takes the peer's WITHDRAW: its region is not offered any more. */
+/* Takes the peer's WITHDRAW, after which the peer offers no region any more. */
 int srdma_conn_take_withdrawal(struct srdma_conn *conn);
 
 /* rdma.c */
-/* Deregisters the memory of the program's buffers and parts them from the connection; the program still deletes them. */
+/* Deregisters the memory of the program's buffers and detaches them from the connection; the program still deletes them. */
 void srdma_conn_let_buffers_go(struct srdma_conn *conn);
 
 /* setup.c */

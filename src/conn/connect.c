@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The connecting end: TCP, TLS, HELLO, WELCOME, READY; and trying again when the server is busy. */
+/* The connecting end: TCP, TLS, HELLO, WELCOME, READY; it tries again when the server is busy. */
 #include "setup.h"
 
 #include "clock.h"
@@ -11,7 +11,7 @@
 #include <poll.h>
 #include <unistd.h>
 
-#define BUSY_PAUSE_MS 100 /* the first one, if the server does not say */
+#define BUSY_PAUSE_MS 100 /* the first pause, if the server names none */
 #define BUSY_PAUSE_MAX_MS 5000
 #define BUSY_DOUBLINGS_MAX 6
 
@@ -64,7 +64,7 @@ static int receive_welcome(struct srdma_setup *s)
 		return ret;
 	if (srdma_hello_validate(&conn->peer, true, &why) != 0 || srdma_setup_check_fit(s, &why) != 0)
 		return srdma_fail(SRDMA_EPROTOCOL, "the server's WELCOME is not acceptable: %s", why.text);
-	/* Without networks this end believes the authenticated server. */
+	/* Without gid-networks this end trusts the authenticated server's GID. */
 	if (conn->networks.count > 0 && srdma_setup_check_gid(s, &why) != 0)
 		return refuse_gid(&conn->peer.gid);
 	conn->client_id = conn->peer.client_id;
@@ -107,7 +107,7 @@ static int connect_steps(struct srdma_setup *s, int fd, struct srdma_tls_context
 		ret = receive_welcome(s);
 	if (ret == 0)
 		ret = srdma_setup_connect_queue_pair(s);
-	/* The keys first: the peer sends records as soon as it has READY. */
+	/* The keys come first, because the peer sends records as soon as it has READY. */
 	if (ret == 0)
 		ret = srdma_setup_finish(s);
 	return ret == 0 ? send_ready(s) : ret;

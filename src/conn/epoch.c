@@ -17,7 +17,7 @@
 #define EARLY 8
 #define TICK_MS 250
 #define CHANGING_TICK_MS 20
-/* Before that, the peer's wish for a new epoch counts only when its PSNs are used up. */
+/* An epoch younger than this ends at the peer's request only if the peer's PSNs are used up. */
 #define SHORTEST_US 5000
 
 static const char *reason_name(enum srdma_epoch_reason reason)
@@ -55,7 +55,7 @@ void srdma_epoch_release(struct srdma_conn *conn)
 	srdma_qp_pool_release(&conn->epoch.pool);
 }
 
-/* Either end has stopped, or the peer waits for this end to stop. */
+/* Whether either end has stopped, or the peer waits for this end to stop. */
 static bool is_under_way(const struct srdma_epoch_change *change)
 {
 	return change->phase >= SRDMA_PHASE_BEGUN || change->peer_phase >= SRDMA_PHASE_ASKED;
@@ -103,7 +103,7 @@ static void take_request(struct srdma_epoch_change *change, const struct srdma_e
 {
 	if (change->phase == SRDMA_PHASE_GOING && change->peer_phase == SRDMA_PHASE_GOING)
 		change->reason = frame->reason;
-	/* Of a peer that has begun already it says nothing new. */
+	/* If the peer has begun already, the request changes nothing, so a failed step is no error. */
 	srdma_epoch_advance(&change->peer_phase, SRDMA_FRAME_EPOCH_REQUEST);
 	change->peer_spent = spent;
 }
@@ -145,8 +145,8 @@ static int take_ready(struct srdma_epoch_change *change, const struct srdma_epoc
 	return 0;
 }
 
-/* Whether the peer has used up its PSNs, as this end's queue pair has seen them go by. The two ends may have different limits: half of
- * this end's is enough. Where the device does not count, the peer waits for SHORTEST_US. */
+/* Whether the peer has used up its PSNs, as counted by this end's queue pair. The two ends may have different limits, so half of
+ * this end's limit is enough. Where the device does not count, the peer waits for SHORTEST_US. */
 static bool has_spent_psns(const struct srdma_conn *conn)
 {
 	enum ibv_qp_state state;
@@ -217,7 +217,7 @@ static enum srdma_epoch_reason due(struct srdma_conn *conn, uint64_t now)
 	return 0;
 }
 
-/* An end that leaves needs no new epoch. */
+/* A disconnecting end needs no new epoch. */
 static bool is_leaving(const struct srdma_conn *conn)
 {
 	return conn->closing.requested || conn->closing.peer_requested;
@@ -282,10 +282,9 @@ static void stop_queue_pair(struct srdma_conn *conn)
 	srdma_qp_fail(&conn->qp);
 }
 
-/* A packet bears the number of the queue pair that it is for, and no other. So it is the peer's queue pair, the same or a fresh one,
- * that says whether what was captured from here could match again. One that stays does so once: a third epoch on it would use PSNs
- * of the first. Both ends have read both reasons by now, so they agree; a queue pair that has failed since then is replaced all the
- * same, but its peer's may not be. */
+/* A packet names only its destination queue pair. So a packet captured from this end could match again only if the peer keeps its
+ * queue pair. A queue pair may stay for one change only: a third epoch on it would reuse PSNs of the first. Both ends have read both
+ * reasons by now, so they decide alike. An end replaces a queue pair that has failed since then in any case, but the peer may not. */
 static bool both_are_fresh(const struct srdma_epoch *epoch)
 {
 	const struct srdma_epoch_change *change = &epoch->change;
@@ -302,7 +301,7 @@ static int draw_psn(struct srdma_conn *conn)
 	return both_are_fresh(&conn->epoch) ? srdma_psn_generate(&change->psn) : srdma_psn_generate_apart(&last, &change->psn, &change->psn_limit);
 }
 
-/* The old queue pair is quiet, or has failed and is drained: tells the peer the new parameters. */
+/* Sends the peer the new parameters. The old queue pair is quiet, or has failed and is drained. */
 static int tell(struct srdma_conn *conn)
 {
 	struct srdma_epoch *epoch = &conn->epoch;
@@ -319,7 +318,7 @@ static int tell(struct srdma_conn *conn)
 	frame.qpn = fresh ? change->fresh.verbs->qp_num : conn->qp.verbs->qp_num;
 	frame.psn = change->psn;
 	frame.consumed = srdma_counter_read(&stream->counters.messages_received);
-	stream->owed = 0; /* `consumed` has told it */
+	stream->owed = 0; /* `consumed` has reported these credits */
 	return send_frame(conn, SRDMA_FRAME_EPOCH_PARAMETERS, &frame);
 }
 
@@ -346,7 +345,7 @@ static int replace_queue_pair(struct srdma_conn *conn)
 	return ret == 0 ? srdma_stream_restart(&conn->stream) : ret;
 }
 
-/* Both ends have told, and the old queue pair is drained. */
+/* Both ends have sent their parameters, and the old queue pair is drained. */
 static int connect_again(struct srdma_conn *conn)
 {
 	struct srdma_epoch_change *change = &conn->epoch.change;
@@ -397,7 +396,7 @@ static int finish(struct srdma_conn *conn)
 	if (broken_again)
 		return srdma_epoch_break(conn, srdma_fail(SRDMA_EVERBS, "the new queue pair failed at once"));
 	ret = srdma_stream_resume(&conn->stream);
-	/* Posts what had to wait: no event will call for it. */
+	/* Posts the requests that had to wait, since no event will trigger that. */
 	if (ret == 0)
 		ret = srdma_sealed_rdma_step(&conn->sealed_rdma);
 	if (ret == 0 && conn->options.epoch_ms > 0)
@@ -405,7 +404,7 @@ static int finish(struct srdma_conn *conn)
 	return ret;
 }
 
-/* Neither a peer nor somebody who forges packets in its name may keep this end busy with nothing else. */
+/* Neither a peer nor an attacker that forges the peer's packets may keep this end busy with recoveries alone. */
 static bool may_recover(struct srdma_conn *conn)
 {
 	struct srdma_epoch *epoch = &conn->epoch;
@@ -477,7 +476,7 @@ int srdma_epoch_step(struct srdma_conn *conn, bool thorough)
 		return 0;
 	if (change->phase == SRDMA_PHASE_GOING && change->peer_phase == SRDMA_PHASE_GOING && !is_leaving(conn))
 		ret = ask(conn, thorough);
-	/* The end that asked waits for the other one to begin: the peer's program may be busy elsewhere, and until then work goes on. */
+	/* The end that asked sets no deadline for the peer to begin: the peer's program may be busy, and work goes on meanwhile. */
 	if (ret == 0 && change->phase < SRDMA_PHASE_BEGUN &&
 	    (change->peer_phase >= SRDMA_PHASE_BEGUN || (change->peer_phase == SRDMA_PHASE_ASKED && is_old_enough(epoch))))
 		ret = begin(conn);

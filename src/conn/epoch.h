@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Epochs of a connection: both ends stop, draw new PSNs, exchange them over TLS, renew the queue pair, and go on. By agreement
- * while the queue pair works, or because it has failed. docs/PROTOCOL.md, "Epochs". */
+/* Epochs of a connection: both ends stop, draw new PSNs, exchange them over TLS, renew the queue pair, and go on. They do so by
+ * agreement while the queue pair works, or because it has failed. docs/PROTOCOL.md, "Epochs". */
 #ifndef SRDMA_EPOCH_H
 #define SRDMA_EPOCH_H
 
@@ -16,36 +16,36 @@ struct srdma_epoch_change {
 	enum srdma_epoch_phase phase, peer_phase;
 	enum srdma_epoch_reason reason;
 	enum srdma_epoch_reason begun_reason, peer_reason; /* as the two EPOCH_BEGIN said */
-	bool broken, peer_broken; /* the end's queue pair has failed */
+	bool broken, peer_broken; /* this end's, or the peer's, queue pair has failed */
 	bool broken_again;        /* the new queue pair has failed already */
-	bool peer_spent;          /* the peer, which asked, has used up its PSNs, as far as this end can see */
+	bool peer_spent;          /* the peer asked, and by this end's count it has used up its PSNs */
 	uint64_t peer_sends;      /* posted by the peer on the old queue pair and all before */
 	struct srdma_epoch_frame peer; /* the peer's parameters */
-	struct srdma_qp fresh;    /* taken from the pool, when the queue pair is to be replaced */
+	struct srdma_qp fresh;    /* from the pool, when this change replaces the queue pair */
 	uint32_t psn;             /* this end's new one */
-	uint32_t psn_limit;       /* how many PSNs it may use from there on */
+	uint32_t psn_limit;       /* number of PSNs that it may use from there on */
 	uint64_t held_since;
 	uint64_t deadline;
 };
 
 struct srdma_epoch {
 	bool agreed;              /* both ends have epochs */
-	uint64_t began;           /* when the present one did */
+	uint64_t began;           /* start of the present epoch */
 	uint64_t sweeps_seen;     /* of the device's */
 	atomic_bool wanted;       /* by the program */
 	struct srdma_qp_pool pool;
 	struct srdma_epoch_change change;
-	bool stayed;              /* at the last change both queue pairs did: they have used half of their PSNs, and another half */
+	bool stayed;              /* at the last change both queue pairs stayed, to use the other half of their PSNs */
 	uint32_t last_request;    /* number of the peer's last EPOCH_REQUEST: an end asks for an epoch once */
-	uint64_t minute_began;    /* the recoveries of which are counted */
+	uint64_t minute_began;    /* start of the minute whose recoveries are counted */
 	unsigned minute_recoveries;
 	/* written by the connection's thread, readable by any */
 	atomic_uint number, recoveries, pause_us, pause_max_us;
 };
 
-/* Begins the first epoch; the set-up is done. */
+/* Begins the first epoch, after the set-up. */
 void srdma_epoch_start(struct srdma_conn *conn);
-/* Moves a change on, or begins one that is due. `thorough`: also looks at the clock and the device's counters. Returns 0, or the
+/* Advances a change, or begins one that is due. `thorough`: also looks at the clock and the device's counters. Returns 0, or the
  * error that ends the connection. */
 int srdma_epoch_step(struct srdma_conn *conn, bool thorough);
 /* Takes a frame of type EPOCH_* from the inbox. */

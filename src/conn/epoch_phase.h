@@ -6,24 +6,24 @@
 
 #include "frames.h"
 
-/* Their order is the order in which an end has them. */
+/* In the order in which an end goes through them. */
 enum srdma_epoch_phase {
 	SRDMA_PHASE_GOING,     /* no change is under way */
 	SRDMA_PHASE_ASKED,     /* the end has asked for one; work goes on until the other end begins */
 	SRDMA_PHASE_BEGUN,     /* the end posts nothing new */
-	SRDMA_PHASE_TOLD,      /* the old queue pair is of no use any more; the new one's parameters are known to the other end */
+	SRDMA_PHASE_TOLD,      /* the old queue pair is no longer used, and the end has sent the new one's parameters */
 	SRDMA_PHASE_CONNECTED, /* the new queue pair is in RTS */
 };
 
 struct srdma_epoch_arrow {
 	enum srdma_epoch_phase from, to;
-	enum srdma_frame_type frame; /* that the end sends with this step; 0: none, both ends are connected */
+	enum srdma_frame_type frame; /* which the end sends with this step; 0: none, both ends are connected */
 };
 
 /* The whole diagram. */
 const struct srdma_epoch_arrow *srdma_epoch_arrows(size_t *count);
 const char *srdma_epoch_phase_name(enum srdma_epoch_phase phase);
-/* The step that an end takes with this frame. False: there is none from its phase. */
+/* Takes the step that belongs to this frame. False: the phase has no such step. */
 bool srdma_epoch_advance(enum srdma_epoch_phase *phase, enum srdma_frame_type frame);
 
 #endif

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A connecting end that connects again after a loss. */
+/* A client that connects again after it has lost its connection. */
 #include "clock.h"
 #include "conn.h"
 #include "log.h"
@@ -35,11 +35,11 @@ struct srdma_link {
 	int wake_fd; /* wake.h; each connection has a duplicate of it */
 
 	struct srdma_conn *conn; /* NULL: none */
-	size_t endpoint;         /* of it, or of the last one */
+	size_t endpoint;         /* of this connection, or of the last one */
 	uint64_t base;           /* number of the last message of earlier connections */
 	uint64_t connected_at;
 	unsigned connections;
-	unsigned failures; /* in a row: of rounds, and of connections that carried nothing */
+	unsigned failures; /* in a row: failed rounds, and connections that carried nothing */
 	bool left;         /* disconnected by this end */
 
 	struct kept *first_kept, *last_kept;
@@ -170,7 +170,7 @@ static int try_endpoint(struct srdma_link *link, size_t index, uint64_t deadline
 	struct srdma_conn_options options = *link->options.conn;
 	int left = srdma_deadline_left_ms(deadline), ret;
 
-	/* A server that does not answer takes no more than the policy's time; the first try has the set-up's own. */
+	/* A server that does not answer must not take longer than the policy allows; only the first try has the whole set-up time. */
 	if (left > 0 && left < options.setup_timeout_ms && link->connections > 0)
 		options.setup_timeout_ms = left;
 	if (link->options.endpoint_count > 1 || link->connections > 0)
@@ -307,7 +307,7 @@ static int keep_arrivals(struct srdma_link *link)
 			link->first_kept = kept;
 		link->last_kept = kept;
 		link->loss.kept++;
-		/* The peer that would get the credit is gone. */
+		/* No peer is left to return the credit to. */
 		srdma_stream_drop(stream);
 	}
 	return 0;
@@ -323,10 +323,10 @@ static int take_leave(struct srdma_link *link, int error)
 
 	srdma_error_keep(loss.text, sizeof loss.text);
 	link->lost_at = srdma_clock_us();
-	/* The server asked for the end: its last frames and credits come first. */
+	/* The server asked for the end, so the link first takes the server's last frames and credits. */
 	if (error == SRDMA_ECLOSED)
 		srdma_conn_disconnect(link->conn, NULL, LEAVE_MS);
-	/* From here on this end does nothing that the peer still asks for. */
+	/* From here on this end executes no request of the peer. */
 	srdma_conn_end(link->conn, error);
 	for (const struct kept *kept = link->first_kept; kept; kept = kept->next)
 		loss.kept++;
@@ -457,7 +457,7 @@ int srdma_link_recv(struct srdma_link *link, void *buffer, size_t size, size_t *
 		if (ret != 0)
 			ret = recover(link, ret, timeout_ms);
 	}
-	/* The program gets the messages that came before the end first, then hears of the end. */
+	/* The program gets the messages that came before the end, and only then the error. */
 	if (!link->first_kept)
 		return ret;
 	link->untold = ret == SRDMA_ERECONNECTED;

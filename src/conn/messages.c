@@ -12,7 +12,7 @@ static int check_not_raw(const struct srdma_conn *conn)
 
 bool srdma_conn_can_send(const struct srdma_conn *conn)
 {
-	/* A message must not overtake the writes before it; the peer says when sealed ones have arrived. */
+	/* A message must not overtake earlier writes; the peer reports when sealed writes have arrived. */
 	return srdma_stream_can_send(&conn->stream) && (!conn->sealed || srdma_sealed_rdma_has_written(&conn->sealed_rdma));
 }
 
@@ -46,7 +46,7 @@ int srdma_conn_send(struct srdma_conn *conn, const void *data, size_t length, in
 
 static bool has_message(const struct srdma_conn *conn)
 {
-	/* The program hears of the peer's disconnect once the answer is sent: it may free the connection at once. */
+	/* The program learns of the peer's disconnect only after this end has answered, since it may then free the connection at once. */
 	return (srdma_stream_has_message(&conn->stream) && srdma_rate_is_open(&conn->rate)) || conn->closing.peer_answered ||
 	       conn->closing.finished;
 }

@@ -7,16 +7,16 @@
 
 struct srdma_notifier {
 	struct ibv_comp_channel *channel;
-	int wake_fd; /* the thread's (wake.h); whoever wakes one of its connections wakes the thread */
+	int wake_fd; /* the thread's (wake.h): waking one of its connections wakes the thread */
 	struct srdma_conn *first, *last;
 };
 
 int srdma_notifier_init(struct srdma_notifier *notifier, struct srdma_device *device, int wake_fd);
-/* Connections must not use it any more. */
+/* No connection may use it any more. */
 void srdma_notifier_release(struct srdma_notifier *notifier);
 /* Puts a connection at the end of the list, unless it is in it. */
 void srdma_notifier_add(struct srdma_notifier *notifier, struct srdma_conn *conn);
-/* Takes the first one out; NULL when there is none. */
+/* Takes the first connection out of the list; NULL when the list is empty. */
 struct srdma_conn *srdma_notifier_next(struct srdma_notifier *notifier);
 void srdma_notifier_remove(struct srdma_notifier *notifier, struct srdma_conn *conn);
 /* Takes the channel's events and adds their connections to the list. Does not block. */

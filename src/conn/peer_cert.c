@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* What a struct srdma_peer_cert points to. */
+/* A struct srdma_peer_cert and the memory that it points to. */
 struct copy {
 	struct srdma_peer_cert public; /* first */
 	struct srdma_cert_info info;

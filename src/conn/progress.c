@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Moves a connection on: takes completions, frames of the TLS channel, and events of the device. */
+/* The progress of a connection: takes completions, frames of the TLS channel, and events of the device. */
 #include "clock.h"
 #include "conn.h"
 #include "log.h"
@@ -10,7 +10,7 @@
 #define CONTROL_READS 64
 /* The time that a peer has to read its TLS channel. */
 #define CONTROL_STALL_MS 2000
-/* A busy connection looks at its TLS channel, and at what is due by the clock, once in so many rounds. */
+/* A busy connection looks at its TLS channel and at the clock once in this many rounds. */
 #define ROUNDS_PER_CONTROL 256
 
 /* ---- control frames -------------------------------------------------------------------------------------------- */
@@ -35,7 +35,7 @@ static int take_frame(struct srdma_conn *conn)
 	return header->type == SRDMA_FRAME_WITHDRAW ? srdma_conn_take_withdrawal(conn) : srdma_conn_take_close_frame(conn);
 }
 
-/* Takes the frames that have come, as many as fit into a turn. */
+/* Takes the frames that have come, up to the limit of one turn. */
 static int poll_control(struct srdma_conn *conn)
 {
 	unsigned reads = CONTROL_READS;
@@ -63,14 +63,14 @@ static void fail_progress(struct srdma_conn *conn, int ret)
 	uint16_t generation = conn->stream.generation;
 	char text[512];
 
-	/* An event of the device has ended it already. */
+	/* An event of the device has ended the connection already. */
 	if (conn->status != 0)
 		return;
 	srdma_error_keep(text, sizeof text);
-	/* A forgery stays the cause, whatever the peer has done meanwhile. */
+	/* A forgery stays the reported cause, even if the peer has closed the channel meanwhile. */
 	int control = ret == SRDMA_ESEAL ? 0 : poll_control(conn);
 
-	/* The peer had noticed, and the queue pair that failed has just been replaced. */
+	/* The peer noticed the failure first, and its frames have just replaced the queue pair that failed. */
 	if (control == 0 && ret == SRDMA_EVERBS && conn->stream.generation != generation)
 		return;
 
@@ -87,7 +87,7 @@ static bool is_of_queue_pair(int event)
 	return event == IBV_EVENT_QP_FATAL || event == IBV_EVENT_QP_REQ_ERR || event == IBV_EVENT_QP_ACCESS_ERR;
 }
 
-/* The report may be late, about a queue pair that has been replaced since. */
+/* The device may report late, about a queue pair that was replaced since. */
 static bool queue_pair_has_failed(const struct srdma_conn *conn)
 {
 	enum ibv_qp_state state;
@@ -108,7 +108,7 @@ static int take_device_event(struct srdma_conn *conn)
 	return is_of_queue_pair(event) ? srdma_epoch_break(conn, ret) : srdma_conn_end(conn, ret);
 }
 
-/* A peer that does not read holds up the frames to it, and, when OpenSSL has to answer its KeyUpdate, also those from it. */
+/* A peer that does not read blocks the frames to it and, when OpenSSL has to answer its KeyUpdate, also the frames from it. */
 static int check_stall(struct srdma_conn *conn)
 {
 	if (conn->outbox.have == 0 && !srdma_tls_read_needs_room(conn->tls))
@@ -175,7 +175,7 @@ void srdma_conn_push(struct srdma_conn *conn)
 		fail_progress(conn, ret);
 }
 
-/* What a latency-bound waiter repeats: only where messages come in. */
+/* Polls only the receive queue, because a latency-bound waiter repeats this call. */
 void srdma_conn_progress_receives(struct srdma_conn *conn)
 {
 	if (conn->options.raw || conn->status != 0)

@@ -10,8 +10,8 @@
 
 struct srdma_buffer {
 	struct srdma_region region;
-	struct srdma_conn *conn; /* NULL: it is deleted */
-	struct srdma_buffer *next, *previous; /* of the connection's */
+	struct srdma_conn *conn; /* NULL: the connection is deleted */
+	struct srdma_buffer *next, *previous; /* in the connection's list */
 };
 
 /* ---- buffers --------------------------------------------------------------------------------------------------- */
@@ -101,7 +101,7 @@ void *srdma_buffer_data(struct srdma_buffer *buffer)
 
 #define RAW_IS_YOURS "a raw connection has no writes and reads of its own; post them to its queue pair"
 
-/* Everything that can be checked without the device. */
+/* Makes every check that does not need the device. */
 static int check_request(struct srdma_conn *conn, bool write, size_t length, uint64_t offset)
 {
 	const struct srdma_hello *peer = &conn->peer;
@@ -149,7 +149,7 @@ static int post_sealed(struct srdma_conn *conn, const struct request *r)
 	};
 	int ret = srdma_sealed_rdma_post(&conn->sealed_rdma, &job);
 
-	/* A later failure concerns not only this request: the next call returns it. */
+	/* A later failure concerns more than this request, so the next call returns it. */
 	if (ret == 0)
 		srdma_conn_push(conn);
 	return ret;
@@ -181,7 +181,7 @@ static int post(struct srdma_conn *conn, const struct request *r)
 	return 0;
 }
 
-/* The longest plain request: within the device's limit, and within a part of an epoch's PSNs. */
+/* The longest plain request: limited by the device, and to a part of an epoch's PSNs. */
 static size_t longest(const struct srdma_conn *conn)
 {
 	uint64_t device = srdma_device_port_attr(conn->device)->max_msg_sz;
@@ -321,7 +321,7 @@ static int transfer(struct srdma_conn *conn, struct request *request, struct srd
 	if (ret != 0)
 		return ret;
 	ret = srdma_conn_wait_until(conn, waited_done, request->write ? "the peer to acknowledge the write" : "the data of the read", patience);
-	/* On return the memory is the caller's again, so the device must stop using it. */
+	/* The caller may reuse the memory on return, so the device must stop using it. */
 	if (ret != 0 && conn->status == 0)
 		srdma_conn_end(conn, ret);
 	return ret;

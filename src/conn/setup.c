@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* From a TLS channel to a connected queue pair: what both ends do. connect.c and accept.c have the steps of each. docs/PROTOCOL.md. */
+/* The steps from a TLS channel to a connected queue pair that both ends take. connect.c and accept.c have each end's own steps.
+ * docs/PROTOCOL.md. */
 #include "setup.h"
 
 #include "clock.h"
@@ -81,7 +82,7 @@ static int make_verbs(struct srdma_conn *conn, uint32_t message_size, uint32_t d
 	return ret;
 }
 
-/* Fills in what HELLO or WELCOME says of this end. */
+/* Fills in this end's HELLO or WELCOME. */
 static void describe_self(struct srdma_conn *conn, uint32_t message_size, uint32_t depth)
 {
 	const struct ibv_port_attr *port = srdma_device_port_attr(conn->device);
@@ -104,7 +105,7 @@ static void describe_self(struct srdma_conn *conn, uint32_t message_size, uint32
 		own->region_address = 0;
 		own->region_size = conn->region.size;
 		own->region_access = conn->options.region_access;
-		/* The rkey of a window is known when it is bound. */
+		/* A window gets its rkey only when it is bound. */
 		if (conn->region.mr && !conn->region.windowed)
 			own->region_rkey = conn->region.mr->rkey;
 	}
@@ -186,7 +187,7 @@ int srdma_setup_finish(struct srdma_setup *s)
 	struct srdma_conn *conn = s->conn;
 	int ret = 0;
 
-	conn->rate.per_second = conn->options.max_bytes_per_second; /* by now the limits of the peer's name are known */
+	conn->rate.per_second = conn->options.max_bytes_per_second; /* admission has set the limits of the peer's name */
 	if (conn->options.seal == SRDMA_SEAL_REQUIRED)
 		ret = srdma_keys_seal(conn);
 	if (ret == 0)
@@ -216,7 +217,7 @@ int srdma_setup_check_fit(const struct srdma_setup *s, struct srdma_reject *reje
 	return 0;
 }
 
-/* Whether the device would send on the link that the TLS connection came by. */
+/* Whether the device would send on the link over which the TLS connection came. */
 static bool is_on_same_link(const struct srdma_conn *conn)
 {
 	uint32_t interface = srdma_net_interface((const struct sockaddr *)&conn->peer_address);
@@ -240,7 +241,7 @@ int srdma_setup_check_gid(const struct srdma_setup *s, struct srdma_reject *reje
 	if (srdma_net_gid_of(peer, &tcp) && memcmp(&tcp, gid, sizeof tcp) == 0 &&
 	    (!srdma_net_gid_is_link_local(gid) || is_on_same_link(conn)))
 		return 0;
-	/* A loopback address that a balancer tells is another host's, not this one's. */
+	/* A loopback address that a balancer reports belongs to another host. */
 	if (srdma_net_is_loopback(peer) && (proxy->sa_family == AF_UNSPEC || srdma_net_is_loopback(proxy)) &&
 	    srdma_device_has_gid(conn->device, gid))
 		return 0;

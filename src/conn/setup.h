@@ -12,15 +12,15 @@ struct srdma_setup {
 };
 
 int srdma_setup_describe_peer(struct srdma_setup *setup, int fd);
-/* Chooses the GID, draws the PSN and makes the verbs objects of this end; counts the time as the QP phase's. */
+/* Chooses the GID, draws the PSN and makes the verbs objects of this end; adds the time to the QP phase. */
 int srdma_setup_prepare_self(struct srdma_setup *setup, uint32_t message_size, uint32_t depth);
-/* Settles what both ends agree on, then takes the queue pair to RTR and RTS. */
+/* Settles the parameters that both ends agree on, then takes the queue pair to RTR and RTS. */
 int srdma_setup_connect_queue_pair(struct srdma_setup *setup);
 /* The last step at either end: keys, epochs, descriptors to wait on. */
 int srdma_setup_finish(struct srdma_setup *setup);
 /* Whether the peer's HELLO or WELCOME fits this end; fills *reject. */
 int srdma_setup_check_fit(const struct srdma_setup *setup, struct srdma_reject *reject);
-/* Whether the peer may name this GID: a peer may make this end send only to the peer's own host. */
+/* Whether the peer may name this GID: a peer must not make this end send to any host but the peer's own. */
 int srdma_setup_check_gid(const struct srdma_setup *setup, struct srdma_reject *reject);
 /* Sends HELLO or WELCOME, waiting for room until `deadline`. */
 int srdma_setup_send_self(struct srdma_setup *setup, enum srdma_frame_type type, uint64_t deadline);

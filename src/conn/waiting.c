@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What a connection sleeps on, and the one wait that all calls share. */
+/* The descriptors that a connection sleeps on, and the one wait that all calls share. */
 #include "clock.h"
 #include "conn.h"
 #include "log.h"
@@ -14,7 +14,7 @@
 
 #define STALLED_TICK_MS 20
 #define SLICE_MS 20
-/* A polling waiter looks at the clock and the descriptors once in so many rounds: each look costs more than a round. */
+/* A polling waiter looks at the clock and the descriptors once in this many rounds, since a look costs more than a round. */
 #define ROUNDS_PER_SENDS 4
 #define ROUNDS_PER_CLOCK 64
 #define ROUNDS_PER_EVENTS 4096
@@ -38,7 +38,7 @@ int srdma_conn_prepare_waiting(struct srdma_conn *conn)
 	conn->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	if (flags < 0 || conn->wake_fd < 0 || conn->epoll_fd < 0)
 		goto fail;
-	/* The completion channel of a raw connection is the program's: it stays blocking, and nothing here watches it. */
+	/* The completion channel of a raw connection belongs to the program, so it stays blocking and is not watched here. */
 	if (!conn->options.raw &&
 	    (fcntl(conn->comp->fd, F_SETFL, flags | O_NONBLOCK) != 0 || watch(conn->epoll_fd, conn->comp->fd) != 0))
 		goto fail;
@@ -134,13 +134,13 @@ struct srdma_conn *srdma_conn_take_cq_event(struct ibv_comp_channel *channel)
 		conn->unacked_send++;
 	else
 		conn->unacked_recv++;
-	/* Whichever queue it was, the next sleep arms both. */
+	/* The next sleep arms both queues, so it does not matter which one raised the event. */
 	conn->armed = false;
 	return conn;
 }
 
-/* The wait of a worker's connection, for handlers that block. The channel has other connections' events too, which the
- * worker will see to; and whoever wakes this one only leaves a mark. */
+/* The wait of a worker's connection, for handlers that block. The channel also carries other connections' events, which the
+ * worker handles later. A wake-up of this connection only sets a flag. */
 static int take_shared_events(struct srdma_conn *conn, int timeout_ms)
 {
 	struct pollfd fds[] = {
@@ -173,7 +173,7 @@ static int take_events(struct srdma_conn *conn, int timeout_ms)
 		if (events[i].data.fd == srdma_tls_fd(conn->tls)) {
 			srdma_conn_progress_control(conn);
 		} else if (events[i].data.fd == conn->wake_fd) {
-			/* A shared descriptor is also sent to without srdma_conn_wake. */
+			/* Other code may also signal a shared descriptor, without srdma_conn_wake. */
 			conn->woken = (srdma_wake_take(conn->wake_fd) &&
 				       (conn->shared_wake || atomic_exchange(&conn->wake_requested, false))) ||
 				      conn->woken;
@@ -239,7 +239,7 @@ int srdma_conn_wait_until(struct srdma_conn *conn, bool (*ready)(const struct sr
 	if (patience->deadline == 0)
 		patience->deadline = srdma_deadline(patience->ms);
 	for (bool first = true;; first = false) {
-		/* The first time, and again after each sleep during a sealed transfer. */
+		/* Spins the first time, and again after each sleep during a sealed transfer. */
 		if (waits && (first || srdma_sealed_rdma_is_active(&conn->sealed_rdma)) && spin(conn, ready, patience->deadline))
 			return 0;
 		ret = take_events(conn, 0);
@@ -255,7 +255,7 @@ int srdma_conn_wait_until(struct srdma_conn *conn, bool (*ready)(const struct sr
 		if (ret != 0)
 			return ret;
 		if (!waits) {
-			/* No descriptor tells of what OpenSSL and the completion queue have already. */
+			/* No descriptor announces data that OpenSSL and the completion queue hold already. */
 			if (conn->control_more || conn->stream.receives_left)
 				srdma_conn_nudge(conn);
 			return srdma_again(what);

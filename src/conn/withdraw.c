@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Either end takes back the region that it offered. */
+/* Withdrawal of the region that either end offered. */
 #include "conn.h"
 #include "log.h"
 

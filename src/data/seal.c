@@ -99,7 +99,7 @@ int srdma_sealer_seal(struct srdma_sealer *sealer, const void *header, size_t he
 	else if (sealer->next >> SRDMA_SEAL_UPDATE_SHIFT != sealer->key.generation)
 		ret = renew_sealing_key(sealer);
 	if (ret == 0) {
-		/* Counted before anything is sealed under it, so that no failure makes a number serve twice. */
+		/* The number is counted before it is used, so that no failure can make two records share it. */
 		uint64_t number = sealer->next++;
 
 		if (srdma_seal_key_seal(&sealer->key, number, header, header_length, data, length, out))
@@ -144,7 +144,7 @@ void srdma_opener_delete(struct srdma_opener **out)
 	free(opener);
 }
 
-/* The key that the record with this number would have; NULL: there is none any more, or not yet. */
+/* Finds the key of the record with this number; NULL: that key is discarded, or not made yet. */
 static struct srdma_seal_key *find_opening_key(struct srdma_opener *opener, uint64_t number)
 {
 	uint64_t generation = number >> SRDMA_SEAL_UPDATE_SHIFT;

@@ -6,7 +6,7 @@
  *     S_0 = the stream's secret, S_(g+1) = HKDF-Expand(S_g, "securdma seal next", 32)
  *     key = HKDF-Expand(S_g, "securdma seal key", 32), iv = HKDF-Expand(S_g, "securdma seal iv", 12)
  *     nonce = iv XOR the record's number, 64 bits big-endian, right-aligned
- * HKDF-Expand is RFC 5869's with SHA-256, and these letters are its whole info.
+ * HKDF-Expand is RFC 5869's with SHA-256, and the quoted text is its whole info.
  *
  * A sealer or opener is used by one thread at a time. */
 #ifndef SRDMA_SEAL_H
@@ -20,12 +20,12 @@
 #define SRDMA_SEAL_SECRET   32u
 /* A new key each 2^18 records: at 1 MiB each that is 2^34 AES blocks, the limit RFC 8446 5.5 derives for records of TLS. */
 #define SRDMA_SEAL_UPDATE_SHIFT 18
-/* The longest data of a record: 1 MiB, and room for the sender's prefix. Likewise the longest header. */
+/* The longest data of a record (1 MiB, and room for the sender's prefix), and the longest header. */
 #define SRDMA_SEAL_MAX ((1u << 20) + 4096)
 
 enum srdma_cipher { SRDMA_CIPHER_AES_256_GCM, SRDMA_CIPHER_CHACHA20_POLY1305 };
 
-/* This CPU has instructions for AES and carry-less multiplication: without them AES is slow, and its timing tells of the key. */
+/* Whether this CPU has instructions for AES and carry-less multiplication. Without them AES is slow, and its timing leaks key bits. */
 bool srdma_cipher_aes_is_fast(void);
 /* "AES-256-GCM", "ChaCha20-Poly1305" */
 const char *srdma_cipher_name(enum srdma_cipher cipher);
@@ -46,10 +46,10 @@ uint64_t srdma_sealer_next(const struct srdma_sealer *sealer);
 
 int srdma_opener_new(enum srdma_cipher cipher, const uint8_t secret[SRDMA_SEAL_SECRET], struct srdma_opener **out);
 void srdma_opener_delete(struct srdma_opener **opener);
-/* Opens the record with this number. Numbers may be opened out of order within the present key's and the one before; the
- * first record of the next key that authenticates makes it the present one. Each caller sees that none is opened twice. out has
- * sealed_length - SRDMA_SEAL_OVERHEAD bytes, and may be sealed itself. The peer must not be able to write to sealed meanwhile.
- * On failure out is wiped, and SRDMA_ESEAL returned. */
+/* Opens the record with this number. Records of the present key and of the one before may be opened out of order; the
+ * first record that authenticates under the next key makes that key the present one. The caller must not open a number twice. out
+ * has sealed_length - SRDMA_SEAL_OVERHEAD bytes, and may be sealed itself. The peer must not be able to write to sealed meanwhile.
+ * On failure the function wipes out and returns SRDMA_ESEAL. */
 int srdma_opener_open(struct srdma_opener *opener, uint64_t number, const void *header, size_t header_length, const void *sealed,
 		      size_t sealed_length, void *out);
 

@@ -86,7 +86,7 @@ static bool feed(const struct srdma_seal_key *key, uint64_t number, const void *
 	memcpy(nonce, key->iv, sizeof nonce);
 	for (unsigned i = 0; i < sizeof number; i++)
 		nonce[SRDMA_SEAL_IV - 1 - i] ^= (uint8_t)(number >> 8 * i);
-	/* The context keeps the key: expanding it again would cost more than a short record. */
+	/* The context keeps the expanded key, since expanding it again would cost more than sealing a short record. */
 	if (EVP_CipherInit_ex(key->context, NULL, NULL, NULL, nonce, -1) != 1)
 		return false;
 	if (header_length > 0 && EVP_CipherUpdate(key->context, NULL, &n, header, (int)header_length) != 1)
@@ -106,7 +106,7 @@ static bool finish_sealing(const struct srdma_seal_key *key, uint8_t *tag)
 	return EVP_CipherFinal_ex(key->context, none, &n) == 1 && EVP_CIPHER_CTX_get_params(key->context, params) == 1;
 }
 
-/* Whether the tag is that of the record that was fed. */
+/* Whether the tag authenticates the record that feed() took. */
 static bool finish_opening(const struct srdma_seal_key *key, uint8_t tag[SRDMA_SEAL_OVERHEAD])
 {
 	const OSSL_PARAM params[] = {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The keys of a sealed stream, one after the other (seal.h has the schedule), and one record under one of them. */
+/* The keys of a sealed stream, one after the other (seal.h has the schedule), and sealing or opening one record with one key. */
 #ifndef SRDMA_SEAL_KEY_H
 #define SRDMA_SEAL_KEY_H
 
@@ -17,7 +17,7 @@ struct srdma_seal_key {
 	uint8_t iv[SRDMA_SEAL_IV];
 };
 
-/* Makes keys, each generation's once: it only ever has the secret of the one to come. */
+/* Makes each generation's key once: it holds only the secret of the next generation. */
 struct srdma_seal_ratchet {
 	EVP_CIPHER *cipher;
 	uint64_t generation;
@@ -28,15 +28,15 @@ struct srdma_seal_ratchet {
 bool srdma_seal_expand(const uint8_t secret[SRDMA_SEAL_SECRET], const char *info, uint8_t *out, size_t size);
 
 int srdma_seal_ratchet_start(struct srdma_seal_ratchet *ratchet, enum srdma_cipher cipher, const uint8_t secret[SRDMA_SEAL_SECRET]);
-/* Makes the key of the ratchet's generation and goes on to the next one; on failure nothing has changed. */
+/* Makes the key of the ratchet's generation and advances to the next one. A failure changes nothing. */
 int srdma_seal_ratchet_turn(struct srdma_seal_ratchet *ratchet, bool seal, struct srdma_seal_key *out);
 void srdma_seal_ratchet_end(struct srdma_seal_ratchet *ratchet);
 
 void srdma_seal_key_drop(struct srdma_seal_key *key);
-/* Seals `data` into `out`, and its tag behind it. The key was made for it. False: OpenSSL failed. */
+/* Seals `data` into `out`, and puts the tag behind it. The key must be a sealing key. False: OpenSSL failed. */
 bool srdma_seal_key_seal(const struct srdma_seal_key *key, uint64_t number, const void *header, size_t header_length, const void *data,
 			 size_t length, void *out);
-/* Opens `data`, of which `tag` is the tag, into `out`. The key was made for it. False: it does not authenticate, or OpenSSL failed. */
+/* Opens `data`, which has this tag, into `out`. The key must be an opening key. False: `data` is not authentic, or OpenSSL failed. */
 bool srdma_seal_key_open(const struct srdma_seal_key *key, uint64_t number, const void *header, size_t header_length, const void *data,
 			 size_t length, uint8_t tag[SRDMA_SEAL_OVERHEAD], void *out);
 

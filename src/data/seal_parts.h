@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What a sealer and an opener are made of: for seal.c alone, and its test, which cannot wait for 2^48 records. */
+/* The members of a sealer and an opener. Only seal.c may use them, and its test, which cannot seal 2^48 records. */
 #ifndef SRDMA_SEAL_PARTS_H
 #define SRDMA_SEAL_PARTS_H
 
@@ -16,7 +16,7 @@ struct srdma_sealer {
 
 struct srdma_opener {
 	struct srdma_seal_ratchet ratchet;
-	struct srdma_seal_key before, present, after; /* after: made for a record that may yet turn out to be forged */
+	struct srdma_seal_key before, present, after; /* after: made for a record that may still prove to be forged */
 };
 
 #endif

@@ -46,7 +46,7 @@ bool srdma_sealed_jobs_claim(struct srdma_sealed_job *job, uint32_t length, stru
 	return true;
 }
 
-/* The job of a claim that is not settled; NULL: there is none. Claims of a job are settled in their order. */
+/* Finds the job of an unsettled claim; NULL: there is none. Claims of a job are settled in their order. */
 static struct srdma_sealed_job *find(const struct srdma_sealed_jobs *jobs, const struct srdma_sealed_claim *claim)
 {
 	struct srdma_sealed_job *job;

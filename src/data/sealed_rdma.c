@@ -6,7 +6,7 @@
 
 #include <errno.h>
 
-/* Chunks of one client before the next client's turn. */
+/* A step ends after so many chunks, so that other clients get their turn. */
 #define CHUNKS_PER_STEP 16
 /* Bytes sealed or opened between two looks at the device: on a device in software a look costs several system calls. */
 #define POLL_BYTES (SRDMA_SEALED_CHUNK / 2)
@@ -103,7 +103,7 @@ int srdma_sealed_rdma_post(struct srdma_sealed_rdma *rdma, const struct srdma_se
 	return 0;
 }
 
-/* In the order of posting. */
+/* Jobs complete in the order of posting. */
 void srdma_sealed_rdma_complete_jobs(struct srdma_sealed_rdma *rdma)
 {
 	struct srdma_sealed_job job;
@@ -119,7 +119,7 @@ int srdma_sealed_rdma_make_memory(struct srdma_sealed_rdma *rdma, int access, st
 	return ring->mr ? 0 : srdma_region_new(rdma->pd, SRDMA_SEALED_RING, access, ring);
 }
 
-/* Cannot happen: a claim that is not settled keeps its job from being over. */
+/* Guards an invariant: a job cannot be over while it has an unsettled claim. */
 int srdma_sealed_rdma_fail_account(void)
 {
 	return srdma_fail(SRDMA_EPROTOCOL, "the peer's chunk belongs to a write or read that is over");
@@ -147,7 +147,7 @@ int srdma_sealed_rdma_step(struct srdma_sealed_rdma *rdma)
 
 	if (!rdma->on || rdma->over)
 		return 0;
-	/* Requests go to the device before chunks are worked on; and it is polled in between, since a device in software may make
+	/* The device gets its requests before this end works on chunks, and is polled in between, since a device in software may make
 	 * progress only when it is polled. */
 	for (int chunks = 0; ret == 1 && chunks < CHUNKS_PER_STEP; chunks++) {
 		ret = rdma->pull_ring.count > 0 ? srdma_sealed_rdma_post_pulls(rdma) : 0;

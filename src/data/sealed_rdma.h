@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* RDMA writes and reads of a sealed connection. The region has no remote rights. The writing end seals chunks into a staging ring
  * of its own and announces them, several in one record. The other end pulls them with RDMA reads into memory that no peer can
- * reach, and opens each into the region. A read is requested by a record and answered in the same way. So an rkey shows only
- * ciphertext to its holder, and the device cannot change a chunk while it is being opened. docs/PROTOCOL.md, "Sealed writes and
- * reads". */
+ * reach, and opens each into the region. A read is requested by a record and answered in the same way. So the
+ * holder of an rkey sees only ciphertext, and the device cannot change a chunk while it is being opened. docs/PROTOCOL.md, "Sealed
+ * writes and reads". */
 #ifndef SRDMA_SEALED_RDMA_H
 #define SRDMA_SEALED_RDMA_H
 
@@ -17,24 +17,24 @@
 
 /* A chunk of ours that the peer has not acknowledged. */
 struct srdma_sealed_chunk {
-	struct srdma_sealed_claim claim; /* WRITE: what it fetched; of no job: it is of an answer */
-	uint32_t staged;   /* bytes of the staging ring; 0: it went within the announcement */
-	bool ends_record;  /* the last one that its announcement told of */
+	struct srdma_sealed_claim claim; /* WRITE: the bytes it carries; on no job: the chunk belongs to an answer */
+	uint32_t staged;   /* bytes of the staging ring; 0: sent within the announcement */
+	bool ends_record;  /* the last chunk of its announcement */
 };
 
 /* A chunk of the peer's, in the order of its announcement. Its destination is looked up only when the chunk has arrived: until then
  * the region or the program's memory may be taken back. */
 struct srdma_sealed_pull {
 	enum { PULL_WAITING, PULL_POSTED, PULL_ARRIVED, PULL_DONE } state;
-	struct srdma_sealed_claim claim; /* ANSWER: what it fills */
+	struct srdma_sealed_claim claim; /* ANSWER: the bytes it fills */
 	char *landing;     /* NULL: it came within the announcement */
-	uint32_t together; /* POSTED, the first that one read fetches: of how many */
+	uint32_t together; /* POSTED, the first chunk of an RDMA read: the number of chunks in it */
 	uint32_t landed;   /* bytes of the landing ring */
 	bool ends_record;
 	struct srdma_sealed_header header;
 };
 
-/* Of the peer's reads, all that may be under way. */
+/* The most reads of the peer that may be under way. */
 #define SRDMA_SEALED_ANSWERS (SRDMA_SEALED_READS * SRDMA_SEALED_BATCH)
 
 /* A read that the peer asked for. */
@@ -46,7 +46,7 @@ struct srdma_sealed_rdma {
 	/* The connection's, set before srdma_sealed_rdma_start. */
 	struct srdma_stream *stream;
 	struct srdma_region *region; /* offered to the peer */
-	struct srdma_rate *rate;     /* of what is taken from the peer */
+	struct srdma_rate *rate;     /* limits the bytes taken from the peer */
 	struct ibv_pd *pd;
 
 	bool on;
@@ -54,38 +54,38 @@ struct srdma_sealed_rdma {
 	struct srdma_sealer *sealer;
 	struct srdma_opener *opener;
 	uint64_t opened;       /* chunks */
-	uint64_t active_until; /* on the clock: more is expected before */
+	uint64_t active_until; /* on the clock: the next chunk is expected before */
 	uint32_t unpolled;     /* bytes sealed or opened since the device was last looked at */
 
 	struct srdma_sealed_jobs jobs;
-	uint32_t reads_asked; /* records whose reads are not all answered */
+	uint32_t reads_asked; /* this end's records with unanswered reads */
 
-	struct srdma_region staging; /* made when first used; the peer may read it */
+	struct srdma_region staging; /* made at the first use; the peer may read it */
 	struct srdma_sealed_ring staging_ring;
 	struct srdma_sealed_chunk chunks[SRDMA_SEALED_CHUNKS];
 	struct srdma_ring chunk_ring;
-	uint32_t records; /* that announced them */
+	uint32_t records; /* which announced the chunks */
 	uint8_t batch[SRDMA_SEALED_BATCH * SRDMA_SEALED_HEADER]; /* the announcement to come, of the youngest chunks */
 	uint32_t batch_count, batch_bytes;
 
-	struct srdma_region landing; /* made when first used; no peer may reach it */
+	struct srdma_region landing; /* made at the first use; no peer may access it */
 	struct srdma_sealed_ring landing_ring;
 	struct srdma_sealed_pull pulls[SRDMA_SEALED_CHUNKS];
 	struct srdma_ring pull_ring;
-	uint32_t peer_records; /* that announced chunks and are not acknowledged */
+	uint32_t peer_records; /* which announced chunks and are not acknowledged */
 	uint32_t acks_owed;    /* of these */
 
 	struct srdma_sealed_answer answers[SRDMA_SEALED_ANSWERS];
 	struct srdma_ring answer_ring;
 };
 
-/* Takes the sealer and the opener. */
+/* Takes over the sealer and the opener. */
 int srdma_sealed_rdma_start(struct srdma_sealed_rdma *rdma, struct srdma_sealer *sealer, struct srdma_opener *opener);
 void srdma_sealed_rdma_release(struct srdma_sealed_rdma *rdma);
-/* The connection is over, or the peer has broken a rule: drops every write and read, with everything that refers to them, and executes
- * no record that still comes. After this returns, nothing touches the program's memory any more. */
+/* For the end of the connection, or a peer that has broken a rule: drops every write and read, with everything that refers to them,
+ * and executes no record that still comes. After this returns, nothing accesses the program's memory any more. */
 void srdma_sealed_rdma_end(struct srdma_sealed_rdma *rdma);
-/* Does what can be done now, or one turn of it. */
+/* Does the work that is possible now, up to one turn. */
 int srdma_sealed_rdma_step(struct srdma_sealed_rdma *rdma);
 /* Whether another step could do more now. */
 bool srdma_sealed_rdma_has_work(const struct srdma_sealed_rdma *rdma);

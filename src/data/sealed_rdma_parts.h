@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the parts of sealed writes and reads know of each other: sealed_rdma.c moves them on, sealed_rdma_send.c sends this end's
+/* The functions that the files of sealed writes and reads share: sealed_rdma.c drives them, sealed_rdma_send.c sends this end's
  * chunks, sealed_rdma_take.c takes the peer's. */
 #ifndef SRDMA_SEALED_RDMA_PARTS_H
 #define SRDMA_SEALED_RDMA_PARTS_H
@@ -12,12 +12,12 @@ void srdma_sealed_rdma_note_activity(struct srdma_sealed_rdma *rdma, uint32_t le
 void srdma_sealed_rdma_complete_jobs(struct srdma_sealed_rdma *rdma);
 /* Makes the memory of a ring, unless it exists. */
 int srdma_sealed_rdma_make_memory(struct srdma_sealed_rdma *rdma, int access, struct srdma_region *ring);
-/* The error of a claim on a job that is over. */
+/* Records the error of a claim on a job that is over, and returns it. */
 int srdma_sealed_rdma_fail_account(void);
 
 /* sealed_rdma_send.c */
 bool srdma_sealed_rdma_can_send(const struct srdma_sealed_rdma *rdma);
-/* Seals the next chunk of an answer or of a write, or asks for reads. 1; 0: there is nothing that can be sent; or an error. */
+/* Seals the next chunk of an answer or of a write, or asks for reads. 1; 0: nothing can be sent now; or an error. */
 int srdma_sealed_rdma_send_next(struct srdma_sealed_rdma *rdma);
 /* Announces the chunks that are sealed, if it is time. */
 int srdma_sealed_rdma_announce(struct srdma_sealed_rdma *rdma);

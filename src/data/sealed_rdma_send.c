@@ -6,11 +6,11 @@
 #include <errno.h>
 #include <string.h>
 
-/* Chunks up to this length go within their announcement, if a message can be so long: that saves a pull. */
+/* Chunks up to this length travel within their announcement, if a message can be so long, which saves a pull. */
 #define WITHIN_MAX 2048u
-/* An announcement of more bytes is full: larger ones would let one end wait for the other, smaller ones would cost more records. */
+/* An announcement with this many bytes is full: larger ones would make the ends wait for each other, smaller ones cost more records. */
 #define BATCH_BYTES SRDMA_SEALED_CHUNK
-/* While so many announcements are under way the peer is busy, and the next one waits until it is full. */
+/* While this many announcements are under way the peer is busy, so the next one waits until it is full. */
 #define BUSY_RECORDS 2
 
 /* ---- chunks of ours -------------------------------------------------------------------------------------------- */
@@ -163,7 +163,7 @@ static int send_write(struct srdma_sealed_rdma *rdma, struct srdma_sealed_job *j
 	return send_chunk(rdma, &header, data, &claim);
 }
 
-/* The reads from `first` on that fit into one record. */
+/* Asks for as many reads, from `first` on, as fit into one record. */
 static int send_reads(struct srdma_sealed_rdma *rdma, uint32_t first)
 {
 	uint8_t bytes[SRDMA_SEALED_BATCH * SRDMA_SEALED_HEADER];
@@ -184,8 +184,8 @@ static int send_reads(struct srdma_sealed_rdma *rdma, uint32_t first)
 	return srdma_stream_send_control(rdma->stream, bytes, count * SRDMA_SEALED_HEADER);
 }
 
-/* The oldest job that is not wholly out, if it may be now; jobs.ring.count: none. A read after a write sees what was written, and a
- * write after a read does not show in it: only what is of one kind is under way together. */
+/* The oldest job that is not wholly sent, if it may be sent now; jobs.ring.count: none. Only writes, or only reads, are under way at a
+ * time, so that a read sees every earlier write and no later one. */
 static uint32_t find_job(const struct srdma_sealed_rdma *rdma)
 {
 	const struct srdma_sealed_jobs *jobs = &rdma->jobs;

@@ -39,7 +39,7 @@ static bool claim_answer(struct srdma_sealed_rdma *rdma, const struct srdma_seal
 	return false;
 }
 
-/* Whether the peer may announce it. */
+/* Checks whether the peer may announce this chunk. */
 static int admit_chunk(struct srdma_sealed_rdma *rdma, struct srdma_sealed_pull *pull)
 {
 	const struct srdma_sealed_header *header = &pull->header;
@@ -68,7 +68,7 @@ static int place_chunk(const struct srdma_sealed_rdma *rdma, const struct srdma_
 	return ret;
 }
 
-/* The chunk is where it belongs. */
+/* Settles a chunk that is in place. */
 static int deliver(struct srdma_sealed_rdma *rdma, struct srdma_sealed_pull *pull)
 {
 	if (pull->header.type == SRDMA_SEALED_ANSWER && !srdma_sealed_jobs_settle(&rdma->jobs, &pull->claim))
@@ -84,7 +84,7 @@ static int deliver(struct srdma_sealed_rdma *rdma, struct srdma_sealed_pull *pul
 	return 0;
 }
 
-/* The chunk came within its announcement, and no other is before it. */
+/* Takes a chunk that came within its announcement; no other chunk precedes it. */
 static int take_within(struct srdma_sealed_rdma *rdma, struct srdma_sealed_pull *pull, const uint8_t *data)
 {
 	char *place;
@@ -157,7 +157,7 @@ int srdma_sealed_rdma_execute(struct srdma_sealed_rdma *rdma, const void *data, 
 
 /* ---- fetching -------------------------------------------------------------------------------------------------- */
 
-/* The oldest pull in that state; pull_ring.count: none. */
+/* Finds the oldest pull in this state; pull_ring.count: none. */
 static uint32_t first_in(const struct srdma_sealed_rdma *rdma, unsigned state)
 {
 	uint32_t i = 0;
@@ -229,7 +229,7 @@ static int open_chunk(struct srdma_sealed_rdma *rdma, struct srdma_sealed_pull *
 	char *place;
 	int ret;
 
-	/* A region that was withdrawn meanwhile must not be written to. */
+	/* This end may have withdrawn its region meanwhile, and then nothing may be written to it. */
 	if (pull->header.type == SRDMA_SEALED_WRITE && !(rdma->region->rights & IBV_ACCESS_REMOTE_WRITE))
 		return srdma_fail(SRDMA_EPROTOCOL, "the peer was writing to the region when it was withdrawn");
 	ret = place_chunk(rdma, pull, &place);

@@ -19,17 +19,17 @@ enum srdma_sealed_type {
 
 struct srdma_sealed_header {
 	uint8_t type;
-	bool within;      /* WRITE, ANSWER: the bytes follow; else they are to be pulled */
-	uint32_t length;  /* WRITE, ANSWER: of the chunk; ACK: how many records that announced chunks */
-	uint64_t offset;  /* WRITE, READ: in the region; ANSWER: in what was asked for */
-	uint64_t address; /* WRITE, ANSWER: of the chunk; READ: how many bytes */
+	bool within;      /* WRITE, ANSWER: the bytes follow; else the receiver pulls them */
+	uint32_t length;  /* WRITE, ANSWER: of the chunk; ACK: number of announcements */
+	uint64_t offset;  /* WRITE, READ: in the region; ANSWER: in the bytes asked for */
+	uint64_t address; /* WRITE, ANSWER: of the chunk; READ: number of bytes */
 	uint32_t rkey;
 };
 
 void srdma_sealed_encode(uint8_t out[SRDMA_SEALED_HEADER], const struct srdma_sealed_header *header);
-/* The headers of a record of `length` bytes, which are authenticated, but whose sender may still be wrong. Returns their number, or
- * SRDMA_EPROTOCOL. A chunk within the record lies behind its header, the only one. All are chunks, or all READs, or one is an
- * ACK. */
+/* Decodes the headers of a record of `length` bytes. The record is authentic, but its sender may still break the protocol. Returns
+ * their number, or SRDMA_EPROTOCOL. A chunk within the record lies behind its header, which is then the only one. All headers are
+ * chunks, or all are READs, or the only one is an ACK. */
 int srdma_sealed_decode(const void *data, uint32_t length, struct srdma_sealed_header out[SRDMA_SEALED_BATCH]);
 
 #endif

@@ -15,7 +15,7 @@ static uint32_t size_of(uint32_t length)
 	return srdma_sealed_ring_align(length + SRDMA_SEAL_OVERHEAD);
 }
 
-/* Bytes at the end that a chunk of this size leaves out. */
+/* Bytes at the end of the ring that a chunk of this size skips. */
 static uint32_t left_out(const struct srdma_sealed_ring *ring, uint32_t size)
 {
 	uint32_t to_end = SRDMA_SEALED_RING - ring->tail;

@@ -63,7 +63,7 @@ int srdma_stream_new(struct srdma_stream *stream, struct ibv_pd *pd, struct srdm
 		.op_ring = {.room = srdma_stream_send_depth(shape)},
 		.arrival_ring = {.room = srdma_stream_recv_depth(shape)},
 		.done_ring = {.room = shape->rdma_depth},
-		/* Small enough that among all messages that can be under way at least one raises a completion. */
+		/* Small enough that at least one of the messages that can be under way raises a completion. */
 		.signal_interval = (shape->depth + 1) / 2 < 4 ? 1 : (shape->depth + 1) / 4,
 		.credits = shape->depth,
 		.copy_size = qp->max_inline,

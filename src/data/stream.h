@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Messages over a queue pair: registered slots, credits, sealing, and the account of everything on the send queue, from which
- * the stream posts again what was lost with a queue pair. Knows nothing of TLS. docs/PROTOCOL.md, "Messages", has the rules, and
- * says why a receive is never missing. */
+/* Messages over a queue pair: registered slots, credits, sealing, and the account of everything on the send queue, from which the
+ * stream posts again the requests that were lost with a queue pair. It does not use TLS. docs/PROTOCOL.md, "Messages", has the rules,
+ * and explains why a receive is never missing. */
 #ifndef SRDMA_STREAM_H
 #define SRDMA_STREAM_H
 
@@ -15,7 +15,7 @@
 /* Written by the connection's thread, readable by any. */
 struct srdma_counters {
 	atomic_uint_fast64_t messages_sent, messages_received;
-	atomic_uint_fast64_t messages_acknowledged; /* of those sent: credits that came back */
+	atomic_uint_fast64_t messages_acknowledged; /* sent messages whose credits came back */
 	atomic_uint_fast64_t bytes_sent, bytes_received;
 	atomic_uint_fast64_t bytes_written, bytes_read;
 };
@@ -25,7 +25,7 @@ static inline uint64_t srdma_counter_read(const atomic_uint_fast64_t *counter)
 	return atomic_load_explicit(counter, memory_order_relaxed);
 }
 
-/* One thread writes: a plain addition is enough, and costs no locked instruction. */
+/* Only one thread writes, so a plain addition is enough and saves a locked instruction. */
 static inline void srdma_counter_add(atomic_uint_fast64_t *counter, uint64_t n)
 {
 	atomic_store_explicit(counter, srdma_counter_read(counter) + n, memory_order_relaxed);
@@ -50,7 +50,7 @@ enum srdma_op_kind {
 	SRDMA_OP_CONTROL,
 	SRDMA_OP_POSTED, /* RDMA write or read: the program collects it */
 	SRDMA_OP_WAITED, /* the same: a call waits for it */
-	SRDMA_OP_PULL,   /* an RDMA read of chunks, sealed_rdma.c's */
+	SRDMA_OP_PULL,   /* an RDMA read of chunks, for sealed_rdma.c */
 };
 
 /* One work request on the send queue, with all that is needed to post it again. RC completes them in the order of posting. */
@@ -92,24 +92,24 @@ struct srdma_stream {
 	struct srdma_region memory; /* receive slots, then send slots; local access only */
 	uint32_t stride;          /* bytes per slot */
 	uint32_t recv_slots;
-	struct srdma_ring send_slots; /* counted from the first one behind the receive slots */
+	struct srdma_ring send_slots; /* counted from the first slot behind the receive slots */
 	uint32_t message_size, depth, rdma_depth; /* as agreed */
 	uint32_t overhead;        /* bytes that sealing adds */
 	uint32_t region_rkey;     /* the peer's */
 
 	struct srdma_op *ops;     /* by op_ring */
 	struct srdma_ring op_ring;
-	uint8_t *copies;          /* of inline data, copy_size bytes for each op: a lost one is posted again */
+	uint8_t *copies;          /* inline data, copy_size bytes for each op, for posting a lost op again */
 	uint32_t copy_size;
 	uint64_t op_sequence;          /* of the oldest; its work request id, with the generation */
-	uint32_t unsignaled;           /* how many of the youngest will raise no completion of their own */
+	uint32_t unsignaled;           /* number of the youngest that raise no completion of their own */
 	uint32_t signal_interval;
-	bool closing;                  /* no more credits are returned: the peer will send nothing */
-	bool flushed;                  /* the last credit-only message is out */
+	bool closing;                  /* the stream returns no more credits, since the peer will send nothing */
+	bool flushed;                  /* the stream has sent its last credit-only message */
 	uint32_t messages_queued, rdma_queued; /* of these */
 
 	uint32_t credits; /* receives of the peer that we may use */
-	uint32_t owed;    /* receives posted again, of which the peer does not know yet */
+	uint32_t owed;    /* receives posted again, not reported to the peer yet */
 	struct srdma_arrival *arrivals; /* by arrival_ring: messages not yet consumed */
 	struct srdma_ring arrival_ring;
 
@@ -118,17 +118,17 @@ struct srdma_stream {
 	uint64_t waited_done; /* WAITED operations completed so far */
 
 	uint64_t messages_arrived;
-	uint64_t sends_posted, sends_arrived; /* all kinds; the numbers of their records, too */
+	uint64_t sends_posted, sends_arrived; /* of all kinds; also the numbers of their records */
 	uint64_t sends_completed;
-	uint64_t stale_sends; /* of the peer's: those below are repetitions, whose credits count no more */
+	uint64_t stale_sends; /* the peer's sends below this number are repetitions, whose credits do not count again */
 
 	/* ---- renewal of the queue pair ---- */
-	uint16_t generation;      /* of the queue pair; completions of other ones are ignored */
+	uint16_t generation;      /* of the queue pair; completions of other generations are ignored */
 	uint32_t receives_posted; /* and not completed */
-	bool receives_left;       /* completions, by the last look: no event tells of them */
-	bool held;                /* nothing new is posted but what a quiesce needs */
-	bool stopped;             /* the queue pair is in ERROR: it has, or will have, nothing posted any more */
-	bool over;                /* so is the connection: srdma_stream_end */
+	bool receives_left;       /* the last look left completions, which no event announces */
+	bool held;                /* the stream posts nothing new, except for a quiesce */
+	bool stopped;             /* the queue pair is in ERROR, which flushes everything that is posted */
+	bool over;                /* the connection has ended: srdma_stream_end */
 	uint64_t psns_used;       /* in this epoch */
 	uint64_t psn_limit;       /* UINT64_MAX: none */
 	uint32_t mtu;
@@ -140,8 +140,8 @@ struct srdma_stream {
 	void (*on_pulled)(void *arg);                                  /* the oldest PULL is done */
 	void *arg;
 
-	unsigned failed_status; /* enum ibv_wc_status of the completion that ended it; 0: none did */
-	bool failed_here;       /* this end caused that itself, so a new queue pair would not help */
+	unsigned failed_status; /* enum ibv_wc_status of the completion that ended the stream; 0: none */
+	bool failed_here;       /* this end caused the failure, so a new queue pair would not help */
 	struct srdma_counters counters;
 };
 
@@ -154,24 +154,24 @@ size_t srdma_stream_ring_size(const struct srdma_stream_shape *shape);
 /* Makes the slots and posts all receives; the queue pair is in INIT. */
 int srdma_stream_new(struct srdma_stream *stream, struct ibv_pd *pd, struct srdma_qp *qp, struct ibv_cq *send_cq,
 		      struct ibv_cq *recv_cq, const struct srdma_stream_shape *shape);
-/* Sets what both ends agreed on. The sizes do not exceed those of srdma_stream_new. */
+/* Sets the sizes that both ends agreed on, which do not exceed those of srdma_stream_new. */
 void srdma_stream_agree(struct srdma_stream *stream, uint32_t message_size, uint32_t depth, uint32_t mtu);
 /* Seals every record from here on. Takes over both. */
 void srdma_stream_seal(struct srdma_stream *stream, struct srdma_sealer *sealer, struct srdma_opener *opener);
 void srdma_stream_release(struct srdma_stream *stream);
 
-/* Takes completions off both queues and returns credits when due. SRDMA_EVERBS (failed_status, failed_here tell more),
+/* Takes completions off both queues and returns credits when due. SRDMA_EVERBS (failed_status, failed_here have the details),
  * SRDMA_EPROTOCOL or SRDMA_ESEAL. */
 int srdma_stream_poll(struct srdma_stream *stream);
 /* The same for receives only: a latency-bound waiter repeats it. It takes as many as there are slots, and leaves the rest to the next call. */
 int srdma_stream_poll_receives(struct srdma_stream *stream);
 
-/* The connection is over: the stream posts nothing any more, forgets the requests that use the program's memory, and passes on no
- * control record. Messages and credits that have arrived can still be taken. */
+/* For the end of the connection: the stream posts nothing any more, forgets the requests that use the program's memory, and passes on
+ * no control record. The program can still take messages and credits that have arrived. */
 void srdma_stream_end(struct srdma_stream *stream);
 
-/* The end sends nothing new: returns the credits that are owed, and none after that, so that the peer knows which of its messages
- * were taken. Makes sure that each work request on the send queue completes visibly, so that op_ring becomes empty. */
+/* For an end that sends nothing new: returns the owed credits, and none after that, so that the peer knows which of its messages were
+ * taken. Makes sure that each work request on the send queue completes visibly, so that op_ring becomes empty. */
 int srdma_stream_flush(struct srdma_stream *stream);
 
 bool srdma_stream_can_send(const struct srdma_stream *stream);
@@ -186,13 +186,13 @@ static inline bool srdma_stream_has_message(const struct srdma_stream *stream)
 
 /* The oldest message that is not consumed: 1, or 0 when there is none, or SRDMA_ESEAL. */
 int srdma_stream_peek(struct srdma_stream *stream, const void **data, uint32_t *length);
-/* Its length alone. */
+/* Returns only the length of that message. */
 bool srdma_stream_next_length(const struct srdma_stream *stream, uint32_t *length);
-/* Copies it, or opens it straight into `buffer`, which is long enough. */
+/* Copies that message, or opens it straight into `buffer`, which must be long enough. */
 int srdma_stream_read(struct srdma_stream *stream, void *buffer);
-/* The program is done with it: posts its receive again. */
+/* Posts the receive of a message again, after the program has used the message. */
 int srdma_stream_consume(struct srdma_stream *stream);
-/* The same when there is no queue pair any more. */
+/* Drops a message when no queue pair is left to post its receive on. */
 void srdma_stream_drop(struct srdma_stream *stream);
 
 /* Whether a write or read of `length` bytes may be posted now. */
@@ -201,8 +201,8 @@ bool srdma_stream_can_post_rdma(const struct srdma_stream *stream, uint32_t leng
 int srdma_stream_post_rdma(struct srdma_stream *stream, const struct srdma_op *op);
 /* Whether a write or read that is posted uses memory of this key. */
 bool srdma_stream_uses(const struct srdma_stream *stream, uint32_t lkey);
-/* How many pulls of at most `length` bytes may be posted now, SRDMA_SUBMIT_MAX at most; and the function that posts them, as one
- * list, which costs the device less than one after the other. */
+/* Returns how many pulls of at most `length` bytes may be posted now, SRDMA_SUBMIT_MAX at most. The second function posts them as one
+ * list, which costs the device less than posting them one by one. */
 uint32_t srdma_stream_room_for_pulls(const struct srdma_stream *stream, uint32_t length);
 int srdma_stream_post_pulls(struct srdma_stream *stream, const struct srdma_op *ops, uint32_t count);
 /* Takes the cookie of the oldest POSTED write or read that is complete. False: there is none. */
@@ -227,16 +227,16 @@ int srdma_stream_send_control(struct srdma_stream *stream, const void *data, uin
 
 /* Stops new work, and makes each work request complete visibly. *done is false when there is no room for that yet. */
 int srdma_stream_quiesce(struct srdma_stream *stream, bool *done);
-/* The queue pair is in ERROR from here on, so completions with errors are expected. */
+/* Notes that the queue pair is in ERROR from here on, so that completions with errors are expected. */
 void srdma_stream_stop(struct srdma_stream *stream);
 /* Whether all receives of the old queue pair have left the completion queue. */
 bool srdma_stream_is_drained(const struct srdma_stream *stream);
-/* There is a new queue pair, in INIT: posts receives. */
+/* Posts receives on a new queue pair, which is in INIT. */
 int srdma_stream_restart(struct srdma_stream *stream);
-/* The peer has received `arrived` of our sends, and its program has taken `consumed` of our messages. SRDMA_EPROTOCOL when that is
- * impossible. */
+/* Takes the peer's account: it has received `arrived` of our sends, and its program has taken `consumed` of our messages.
+ * SRDMA_EPROTOCOL if that is impossible. */
 int srdma_stream_settle(struct srdma_stream *stream, uint64_t arrived, uint64_t consumed);
-/* The queue pair is in RTS and the peer's in RTR: posts again what did not arrive, and allows new work. */
+/* Posts again the sends that did not arrive, and allows new work. The queue pair is in RTS, and the peer's in RTR. */
 int srdma_stream_resume(struct srdma_stream *stream);
 
 #endif

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the parts of a stream know of each other: stream.c (its life), stream_send.c (the send queue), stream_receive.c (the receive
- * queue) and stream_renew.c (another queue pair). */
+/* The functions that the files of a stream share: stream.c (its life), stream_send.c (the send queue), stream_receive.c (the receive
+ * queue) and stream_renew.c (the replacement of the queue pair). */
 #ifndef SRDMA_STREAM_PARTS_H
 #define SRDMA_STREAM_PARTS_H
 
@@ -14,7 +14,7 @@
 #define IMM_CREDITS_MASK 0xffffffu
 
 #define POLL_BATCH 16
-/* Of a work request's id: the generation of the queue pair above, a sequence number or a slot below. */
+/* A work request's id has the generation of the queue pair above this bit, and a sequence number or a slot below it. */
 #define GENERATION_SHIFT 48
 #define SEQUENCE_MASK ((UINT64_C(1) << GENERATION_SHIFT) - 1)
 
@@ -24,13 +24,13 @@ static inline char *srdma_stream_slot(const struct srdma_stream *stream, uint32_
 	return (char *)stream->memory.address + (size_t)slot * stream->stride;
 }
 
-/* The op that comes `index` after the oldest one; at op_ring.count lies the next one to be posted. */
+/* The op `index` places after the oldest one; at op_ring.count lies the next op to be posted. */
 static inline struct srdma_op *srdma_stream_op(const struct srdma_stream *stream, uint32_t index)
 {
 	return &stream->ops[srdma_ring_at(&stream->op_ring, index)];
 }
 
-/* Whether a completion is of the present queue pair. */
+/* Whether a completion belongs to the present queue pair. */
 static inline bool srdma_stream_is_current(const struct srdma_stream *stream, const struct ibv_wc *wc)
 {
 	return wc->wr_id >> GENERATION_SHIFT == stream->generation;
@@ -49,7 +49,7 @@ static inline bool srdma_stream_has_psns(const struct srdma_stream *stream, uint
 }
 
 /* stream.c */
-/* A completion with an error. After the first one, more are expected: the queue pair is in ERROR. */
+/* Handles a completion with an error. More follow the first one, because the queue pair is in ERROR. */
 int srdma_stream_fail_completion(struct srdma_stream *stream, const struct ibv_wc *wc, const char *what);
 
 /* stream_send.c */
@@ -59,7 +59,7 @@ int srdma_stream_send_credits(struct srdma_stream *stream);
 void srdma_stream_complete_op(struct srdma_stream *stream);
 int srdma_stream_poll_sends(struct srdma_stream *stream);
 
-/* Half the depth is owed and no message of ours took it along: sends it alone. */
+/* Sends credits alone if half the depth is owed and no message of ours took them along. */
 static inline int srdma_stream_return_credits(struct srdma_stream *stream)
 {
 	if (stream->closing || stream->held || stream->stopped || stream->owed < (stream->depth + 1) / 2 ||

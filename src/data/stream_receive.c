@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A stream's receive queue: what has arrived, what it means, and how a program takes it. */
+/* A stream's receive queue: takes arrivals, sorts them, and hands messages to the program. */
 #include "stream_parts.h"
 
 #include "log.h"
@@ -45,12 +45,12 @@ static int open_in_place(struct srdma_stream *stream, struct srdma_arrival *arri
 	return 0;
 }
 
-/* A record for the library: opens it, uses it, and posts its receive again at once. */
+/* Takes a record for the library: opens it, uses it, and posts its receive again at once. */
 static int take_own(struct srdma_stream *stream, struct srdma_arrival *arrival, uint32_t kind)
 {
 	int ret;
 
-	/* The writes and reads that it concerns have ended. */
+	/* The writes and reads that the record concerns have ended. */
 	if (kind == IMM_CONTROL && stream->over)
 		return 0;
 	ret = arrival->sealed ? open_in_place(stream, arrival) : 0;
@@ -61,11 +61,11 @@ static int take_own(struct srdma_stream *stream, struct srdma_arrival *arrival, 
 
 static int take_credits(struct srdma_stream *stream, uint32_t credits, uint64_t number)
 {
-	/* The renewal of the queue pair has counted them. */
+	/* The renewal of the queue pair has counted these credits. */
 	if (number < stream->stale_sends)
 		return 0;
-	/* While sealed, this is believed before the record is opened: the worst that a forged one can bring about before that shows is
-	 * a message for which the peer has no receive. */
+	/* While sealed, the stream uses the credits before it opens the record. The worst effect of a forged record, before the opening
+	 * reveals it, is a message for which the peer has no receive. */
 	if (credits > stream->depth - stream->credits)
 		return srdma_fail(SRDMA_EPROTOCOL, "the peer returned %u credits, more than it was owed", credits);
 	stream->credits += credits;
@@ -75,13 +75,13 @@ static int take_credits(struct srdma_stream *stream, uint32_t credits, uint64_t 
 
 static int fail_receive(struct srdma_stream *stream, const struct ibv_wc *wc)
 {
-	/* The completion of a flushed receive does not say why; one of a send may. */
+	/* The completion of a flushed receive does not give the cause; the completion of a send may. */
 	int ret = wc->status == IBV_WC_WR_FLUSH_ERR && !stream->stopped ? srdma_stream_poll_sends(stream) : 0;
 
 	return ret == 0 ? srdma_stream_fail_completion(stream, wc, "a receive") : ret;
 }
 
-/* Decides by length and immediate data: before a record is opened, nothing else is known of it. */
+/* Decides by length and immediate data, since nothing else of a record is readable before it is opened. */
 static int sort_arrival(struct srdma_stream *stream, struct srdma_arrival *arrival)
 {
 	uint32_t kind = ntohl(arrival->imm) >> IMM_KIND_SHIFT;
@@ -104,7 +104,7 @@ static int sort_arrival(struct srdma_stream *stream, struct srdma_arrival *arriv
 	return 0;
 }
 
-/* The record breaks a rule, as the thread's last error says. If it authenticates, the peer broke the rule, else somebody forged it. */
+/* The record breaks a rule (the thread's last error). If it authenticates, the peer broke the rule; else an attacker forged it. */
 static int blame(struct srdma_stream *stream, struct srdma_arrival *arrival)
 {
 	char rule[256];
@@ -149,7 +149,7 @@ int srdma_stream_poll_receives(struct srdma_stream *stream)
 		if (n < 0)
 			return srdma_fail(SRDMA_EVERBS, "cannot poll the receive completion queue");
 		taken += (uint32_t)n;
-		/* Looks at each, even after the failure of the queue pair. */
+		/* Looks at each completion, even after the failure of the queue pair. */
 		for (int i = 0; i < n; i++) {
 			int failed;
 
@@ -160,7 +160,8 @@ int srdma_stream_poll_receives(struct srdma_stream *stream)
 			if (ret == 0 || (failed != 0 && failed != SRDMA_EVERBS))
 				ret = failed;
 		}
-		/* The receive of what is for the library alone is posted again at once: a peer could go on without end. */
+		/* Stops after one round of slots: receives of the library's own records are posted again at once, so a peer could keep this
+		 * loop running. */
 	} while (n == POLL_BATCH && taken < stream->recv_slots && (ret == 0 || ret == SRDMA_EVERBS));
 	stream->receives_left = n == POLL_BATCH && taken >= stream->recv_slots;
 	return ret;
@@ -211,7 +212,7 @@ int srdma_stream_read(struct srdma_stream *stream, void *buffer)
 	return 0;
 }
 
-/* Returns its slot. */
+/* Removes the oldest arrival and returns its slot. */
 static uint32_t take_first(struct srdma_stream *stream)
 {
 	struct srdma_arrival first = stream->arrivals[srdma_ring_pop(&stream->arrival_ring)];

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The queue pair of a stream is replaced: the stream posts on the new one what was posted on the old one and did not arrive, and
- * nothing twice. The peer says over TLS how many of our sends have arrived. RC delivers in the order of posting, so the lost ones are
- * the youngest. docs/PROTOCOL.md, "Epochs". */
+/* The replacement of a stream's queue pair: the stream posts on the new one the requests that did not arrive over the old one, and
+ * nothing twice. The peer reports over TLS how many of our sends have arrived. RC delivers in the order of posting, so the lost ones
+ * are the youngest. docs/PROTOCOL.md, "Epochs". */
 #include "stream_parts.h"
 
 #include "log.h"
@@ -24,8 +24,8 @@ void srdma_stream_stop(struct srdma_stream *stream)
 	stream->stopped = true;
 }
 
-/* Completions of receives that were used come before those of receives that are flushed, so that after the last of these no
- * message is left that has arrived and was not seen. Flushed sends need not be seen. */
+/* Completions of used receives come before those of flushed receives. So after the last flushed receive, the stream has seen every
+ * message that has arrived. It need not see flushed sends. */
 bool srdma_stream_is_drained(const struct srdma_stream *stream)
 {
 	return stream->receives_posted == 0;
@@ -58,11 +58,11 @@ int srdma_stream_settle(struct srdma_stream *stream, uint64_t arrived, uint64_t 
 	uint64_t acknowledged = srdma_counter_read(&stream->counters.messages_acknowledged);
 	bool before_arrived = false;
 
-	/* A send that completed has arrived, unless somebody forged its acknowledgement. */
+	/* A send that completed has arrived, unless an attacker forged its acknowledgement. */
 	if (arrived > stream->sends_posted || arrived < stream->sends_completed || consumed > sent ||
 	    sent - consumed > stream->depth || consumed < acknowledged)
 		return srdma_fail(SRDMA_EPROTOCOL, "the peer's account of what it received is impossible");
-	/* The peer has executed what is older than a send that arrived; but a read still needs its answer. */
+	/* The peer has executed every request that is older than a send that arrived; but a read still needs its response. */
 	for (uint32_t i = stream->op_ring.count; i > 0; i--) {
 		struct srdma_op *op = srdma_stream_op(stream, i - 1);
 

@@ -7,7 +7,7 @@
 #include <arpa/inet.h>
 #include <string.h>
 
-/* PSNs of an epoch that are kept for returning credits, and for the last send before the next epoch. */
+/* PSNs of an epoch that are reserved for returning credits, and for the last send before the next epoch. */
 #define PSNS_KEPT 2
 
 static void fill_request(const struct srdma_stream *stream, uint32_t index, bool signaled, struct ibv_send_wr *wr, struct ibv_sge *sge)
@@ -96,7 +96,7 @@ void srdma_stream_complete_op(struct srdma_stream *stream)
 static int fail_send(struct srdma_stream *stream, const struct ibv_wc *wc)
 {
 	uint64_t index = (wc->wr_id & SEQUENCE_MASK) - (stream->op_sequence & SEQUENCE_MASK);
-	/* The op may be complete already, whatever the device says. */
+	/* The op may be complete already, so the device's index need not lie in the ring. */
 	bool send = index < stream->op_ring.count && srdma_op_is_send(srdma_stream_op(stream, (uint32_t)index));
 
 	if (!stream->stopped && (wc->status == IBV_WC_LOC_LEN_ERR || wc->status == IBV_WC_LOC_QP_OP_ERR ||
@@ -109,11 +109,11 @@ static void complete_up_to(struct srdma_stream *stream, uint64_t wr_id)
 {
 	uint64_t count = ((wr_id - stream->op_sequence) & SEQUENCE_MASK) + 1;
 
-	if (count > stream->op_ring.count) /* of an op that is complete already */
+	if (count > stream->op_ring.count) /* the op is complete already */
 		return;
 	while (count-- > 0)
 		srdma_stream_complete_op(stream);
-	/* An op that was executed before a renewal completes when its turn comes. */
+	/* An op that the peer executed before a renewal completes in its order. */
 	while (stream->op_ring.count > 0 && srdma_stream_op(stream, 0)->executed)
 		srdma_stream_complete_op(stream);
 }
@@ -126,7 +126,7 @@ int srdma_stream_poll_sends(struct srdma_stream *stream)
 	while ((stream->op_ring.count > 0 || stream->stopped) && (n = ibv_poll_cq(stream->send_cq, POLL_BATCH, wc)) != 0) {
 		if (n < 0)
 			return srdma_fail(SRDMA_EVERBS, "cannot poll the send completion queue");
-		/* Looks at each, even after a failure. */
+		/* Looks at each completion, even after a failure. */
 		for (int i = 0; i < n; i++) {
 			if (!srdma_stream_is_current(stream, &wc[i]))
 				continue;
@@ -149,7 +149,7 @@ static uint32_t immediate(struct srdma_stream *stream, uint32_t kind)
 	return htonl(kind << IMM_KIND_SHIFT | stream->owed);
 }
 
-/* Where the inline data of the next op is kept. */
+/* The place for the inline data of the next op. */
 static uint8_t *next_copy(const struct srdma_stream *stream)
 {
 	return stream->copies + (size_t)srdma_ring_at(&stream->op_ring, stream->op_ring.count) * stream->copy_size;
@@ -199,7 +199,7 @@ int srdma_stream_send(struct srdma_stream *stream, const void *data, uint32_t le
 {
 	int ret;
 
-	/* Counted first: a program that has the answer to a message must find the message counted. */
+	/* The message is counted first, so that a program that has its answer finds it counted. */
 	srdma_counter_add(&stream->counters.messages_sent, 1);
 	srdma_counter_add(&stream->counters.bytes_sent, length);
 	ret = send_record(stream, SRDMA_OP_MESSAGE, immediate(stream, IMM_MESSAGE), data, length, false);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A TCP connection to the address of a host that answers first, as RFC 8305 ("Happy Eyeballs") has it: a dead one among them costs a
- * quarter of a second, and not the deadline. */
+/* Makes a TCP connection to the address of a host that answers first, as in RFC 8305 ("Happy Eyeballs"): a dead address costs a quarter
+ * of a second, and not the whole deadline. */
 #include "clock.h"
 #include "log.h"
 #include "net.h"
@@ -14,24 +14,24 @@
 #include <unistd.h>
 
 #define ATTEMPTS_MAX 32
-/* The time before the next address is tried when the one before has not answered; less when the time left is short for all addresses. */
+/* The time that an address has to answer before the next one is tried too; less if the deadline is short for all addresses. */
 #define DELAY_US     250000u
 #define DELAY_MIN_US 10000u
 
 struct attempt {
 	const struct addrinfo *address;
-	int fd;    /* -1: not begun, or over */
-	int error; /* of one that is over: errno */
+	int fd;    /* -1: not begun, or ended */
+	int error; /* errno of an attempt that has ended */
 };
 
 struct dial {
 	struct attempt attempts[ATTEMPTS_MAX];
 	size_t count, begun;
-	uint64_t deadline, next_at; /* the next one begins no later */
+	uint64_t deadline, next_at; /* the next attempt begins no later */
 	int ms;                     /* of the deadline, at the beginning */
 };
 
-/* The resolver's order within each family, the families by turns: a family without a route costs one attempt. */
+/* Keeps the resolver's order within each family and takes the families by turns, so that a family without a route costs one attempt. */
 static void choose_addresses(struct dial *dial, const struct addrinfo *list)
 {
 	const struct addrinfo *next[2] = {list, list};
@@ -63,7 +63,7 @@ static void give_up(struct attempt *attempt, int error)
 	attempt->error = error;
 }
 
-/* Whether it is connected: so it may be at once. */
+/* Begins an attempt. Returns whether it is connected, which may happen at once. */
 static bool begin(struct dial *dial)
 {
 	struct attempt *attempt = &dial->attempts[dial->begun++];
@@ -84,12 +84,12 @@ static bool begin(struct dial *dial)
 	return false;
 }
 
-/* Looks at those under way, waiting until one of them has news or `until`. The one that is connected, or NULL. */
+/* Waits until an attempt makes progress, at most until `until`. Returns the connected attempt, or NULL. */
 static struct attempt *look(struct dial *dial, uint64_t until)
 {
 	struct pollfd fds[ATTEMPTS_MAX];
 
-	/* poll(2) passes over negative ones. */
+	/* poll(2) ignores negative descriptors. */
 	for (size_t i = 0; i < dial->begun; i++)
 		fds[i] = (struct pollfd){.fd = dial->attempts[i].fd, .events = POLLOUT};
 	if (poll(fds, dial->begun, srdma_deadline_left_ms(until)) <= 0)
@@ -109,7 +109,7 @@ static struct attempt *look(struct dial *dial, uint64_t until)
 	return NULL;
 }
 
-/* The first that is connected; NULL: none, and each has its error. */
+/* Returns the first connected attempt; NULL: none, and each has its error. */
 static struct attempt *race(struct dial *dial)
 {
 	for (;;) {
@@ -135,7 +135,7 @@ static struct attempt *race(struct dial *dial)
 	}
 }
 
-/* Of several errors the one that says most: first a host that refused, then no answer, then no route. */
+/* Chooses the most informative error: first a host that refused, then no answer, then no route. */
 static int error_of(const struct dial *dial)
 {
 	int error = 0;
@@ -185,7 +185,7 @@ static int fail(const struct dial *dial, const char *host, const char *port)
 			snprintf(timed_out, sizeof timed_out, "no answer within %d ms", dial->ms);
 			why = timed_out;
 		}
-		/* An address need not be told twice. */
+		/* If the host is an address, the message names it already. */
 		used += (size_t)snprintf(text + used, sizeof text - used, "%s%s%s%s", i > 0 ? ", " : "", is_address(host) ? "" : address,
 					 is_address(host) ? "" : " ", why);
 	}

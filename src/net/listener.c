@@ -14,7 +14,7 @@
 #include <string.h>
 #include <unistd.h>
 
-/* There is no connection yet whose default it could be. */
+/* The default time-out of an accept; no connection exists yet that could supply one. */
 #define ACCEPT_MS 30000
 
 struct srdma_listener {
@@ -31,7 +31,7 @@ static bool is_option(int fd, int level, int option, int value)
 	return getsockopt(fd, level, option, &is, &length) == 0 && is == value;
 }
 
-/* Asks the kernel, since another program may have bound the socket elsewhere than the settings say. */
+/* Asks the kernel, since another program may have bound the socket to another address than the settings name. */
 static int take_name(struct srdma_listener *listener)
 {
 	struct sockaddr_storage address;

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The listening port; what securdma.h does not offer of it. */
+/* The functions of a listener that securdma.h does not offer. */
 #ifndef SRDMA_LISTENER_H
 #define SRDMA_LISTENER_H
 
 #include "securdma.h"
 
-/* As srdma_listener_accept, and says whose connection it is: of one that is over by now the socket can't be asked. */
+/* As srdma_listener_accept, and also returns the peer's address, which a socket whose connection has ended no longer knows. */
 int srdma_listener_accept_from(struct srdma_listener *listener, int timeout_ms, struct sockaddr_storage *peer);
 
-/* Where it listens, as srdma_server_address tells it. */
+/* The address it listens on, in the form of srdma_server_address. */
 const char *srdma_listener_name(const struct srdma_listener *listener);
 
 #endif

@@ -16,12 +16,12 @@
 #include <string.h>
 #include <unistd.h>
 
-/* A vanished peer (cable pulled, power lost) is found after KEEPALIVE_IDLE + KEEPALIVE_COUNT * KEEPALIVE_INTERVAL. */
+/* The kernel detects a vanished peer (cable pulled, power lost) after KEEPALIVE_IDLE + KEEPALIVE_COUNT * KEEPALIVE_INTERVAL. */
 #define KEEPALIVE_IDLE_S 5
 #define KEEPALIVE_INTERVAL_S 2
 #define KEEPALIVE_COUNT 3
 #define BACKLOG 512
-/* A listener is made where no caller gives a deadline. */
+/* The caller of a new listener gives no deadline for the lookup. */
 #define RESOLVE_MS 10000
 
 static const uint8_t v4_mapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
@@ -66,7 +66,7 @@ static int listen_one(const struct addrinfo *ai, bool any, int *out)
 	if (fd < 0)
 		return -errno;
 	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-	/* "All addresses" is one IPv6 socket that takes IPv4 too. */
+	/* "All addresses" is one IPv6 socket that also accepts IPv4. */
 	if (ai->ai_family == AF_INET6)
 		setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, any ? &zero : &one, sizeof one);
 	if (bind(fd, ai->ai_addr, ai->ai_addrlen) != 0 || listen(fd, BACKLOG) != 0) {
@@ -89,7 +89,7 @@ int srdma_net_listen(const char *address, const char *port, int *out)
 	ret = -EADDRNOTAVAIL;
 	for (int pass = 0; pass < 2 && ret != 0; pass++) {
 		for (struct addrinfo *ai = list; ai && ret != 0; ai = ai->ai_next) {
-			/* Without an address, IPv6 first: it serves both. */
+			/* Without an address IPv6 comes first, since it serves both families. */
 			if (!address && (ai->ai_family == AF_INET6) != (pass == 0))
 				continue;
 			ret = listen_one(ai, !address, out);

@@ -34,7 +34,7 @@ static int wait_for(struct srdma_proxy *proxy, size_t length)
 
 /* ---- addresses ------------------------------------------------------------------------------------------------- */
 
-/* No host has such an address, so no client comes from it. */
+/* Excludes addresses that no host can have, so that no client can come from them. */
 static bool is_of_a_host(const struct sockaddr_storage *address)
 {
 	const struct in6_addr *v6 = &((const struct sockaddr_in6 *)address)->sin6_addr;
@@ -67,7 +67,7 @@ static int find_end(const uint8_t *data, size_t have, struct srdma_proxy *proxy)
 		i++;
 	if (i + 2 > TEXT_MAX)
 		return srdma_fail(SRDMA_EPROTOCOL, "PROXY header: the line is longer than %d bytes", TEXT_MAX);
-	/* Two more are the end at least, so nothing behind it is taken. */
+	/* The end takes at least two more bytes, so that asking for these reads nothing behind it. */
 	if (i == have)
 		return wait_for(proxy, i + 2 > TEXT_MIN ? i + 2 : TEXT_MIN);
 	if (data[i] == '\r' && i + 1 == have)
@@ -142,7 +142,7 @@ static int parse_text(const uint8_t *data, size_t have, struct srdma_proxy *prox
 		     (line[sizeof unknown - 1] == '\0' || line[sizeof unknown - 1] == ' ');
 	if (proxy->own)
 		return 0;
-	/* A NUL would hide what follows it. */
+	/* A NUL would hide the text behind it. */
 	if (memchr(line, '\0', length) || cut(line, words) != TEXT_WORDS ||
 	    !parse_source(words[1], words[2], words[4], &proxy->source) || !parse_source(words[1], words[3], words[5], &target))
 		return srdma_fail(SRDMA_EPROTOCOL, "PROXY header: the line does not hold two addresses and their ports");
@@ -151,7 +151,7 @@ static int parse_text(const uint8_t *data, size_t have, struct srdma_proxy *prox
 
 /* ---- version 2 ------------------------------------------------------------------------------------------------- */
 
-/* What follows the addresses says more of the connection, nothing that is needed here. */
+/* Ignores the fields behind the addresses, which nothing here needs. */
 static int parse_addresses(struct srdma_reader *r, uint8_t family, struct srdma_proxy *proxy)
 {
 	struct sockaddr_in *v4 = (struct sockaddr_in *)&proxy->source;
@@ -170,7 +170,7 @@ static int parse_addresses(struct srdma_reader *r, uint8_t family, struct srdma_
 		srdma_get_bytes(r, target, 16);
 		v6->sin6_port = htons(srdma_get_u16(r));
 	} else {
-		/* The protocol leaves it to us. A client without an address cannot be held to it. */
+		/* The protocol lets the receiver decide. The limits for an address cannot apply to a client without one. */
 		return srdma_fail(SRDMA_EPROTOCOL, "PROXY header: family and protocol 0x%02x are not TCP over IPv4 or IPv6", family);
 	}
 	srdma_get_u16(r);

@@ -19,13 +19,13 @@
 /* An abandoned lookup holds a thread until the system's resolver gives up. */
 #define ABANDONED_MAX 16
 
-/* getaddrinfo(3) has no deadline, and cannot be cancelled: it runs in a thread of its own, which may be left behind. */
+/* getaddrinfo(3) has no deadline and cannot be cancelled, so it runs in a thread of its own, which the caller may abandon. */
 struct lookup {
 	char *host, *port;
 	struct addrinfo hints;
 	int ended_fd; /* wake.h: wakes the waiting thread */
 
-	pthread_mutex_t mutex; /* guards all below */
+	pthread_mutex_t mutex; /* guards the members below */
 	bool ended, abandoned;
 	int result, error; /* of getaddrinfo; errno with EAI_SYSTEM */
 	struct addrinfo *list;
@@ -78,7 +78,7 @@ static void *run(void *arg)
 	lookup->list = result == 0 ? list : NULL;
 	lookup->ended = true;
 	abandoned = lookup->abandoned;
-	/* Under the lock: the waiting thread frees everything as soon as it has it. */
+	/* Happens under the lock, because the waiting thread frees everything as soon as it has the lock. */
 	if (!abandoned)
 		srdma_wake_send(lookup->ended_fd);
 	pthread_mutex_unlock(&lookup->mutex);
@@ -89,7 +89,7 @@ static void *run(void *arg)
 	return NULL;
 }
 
-/* A signal of the program's must not be handled in a thread that it does not know. */
+/* The thread blocks all signals, since the program's handlers must not run in a thread that the program does not know. */
 static int start(struct lookup *lookup)
 {
 	pthread_attr_t attr;
@@ -107,7 +107,7 @@ static int start(struct lookup *lookup)
 	return -error;
 }
 
-/* Waits until the lookup has ended, and frees it; or leaves it behind at the deadline: -ETIMEDOUT. */
+/* Waits until the lookup has ended, and frees it; abandons it at the deadline: -ETIMEDOUT. */
 static int finish(struct lookup *lookup, uint64_t deadline, int *result, int *error, struct addrinfo **list)
 {
 	bool ended;
@@ -157,7 +157,7 @@ static int fail_lookup(const char *host, const char *port, bool listening, int r
 	return srdma_fail(-EHOSTUNREACH, "cannot find a host named '%s' (%s); check the name", host, gai_strerror(result));
 }
 
-/* getaddrinfo cuts a number that is too large, and takes a sign. */
+/* Checks the number here, because getaddrinfo truncates one that is too large, and accepts a sign. */
 static bool is_port(const char *port, bool listening)
 {
 	size_t digits = strspn(port, "0123456789"), length = strlen(port);
@@ -183,7 +183,7 @@ int srdma_resolve(const char *host, const char *port, int flags, uint64_t deadli
 		return fail_port(port, listening);
 	if (host && !*host)
 		return srdma_fail(-EINVAL, "the host name is empty; give a name or an IP address");
-	/* Numbers need no resolver, and so no thread. */
+	/* A numeric address needs no resolver, and so no thread. */
 	hints.ai_flags = flags | AI_NUMERICHOST | AI_NUMERICSERV;
 	result = getaddrinfo(host, port, &hints, list);
 	if (result == 0)

@@ -15,7 +15,7 @@
 #include <string.h>
 #include <unistd.h>
 
-/* After accept fails for want of descriptors or memory, trying again at once would only burn time. */
+/* If accept fails because descriptors or memory are short, trying again at once would only waste time. */
 #define ACCEPT_PAUSE_MS 100
 #define DEVICE_CHECK_MS 2000
 
@@ -82,13 +82,13 @@ static void fail_queue_of(void *entry, void *arg)
 		srdma_conn_fail_later(conn, event->event_type);
 }
 
-/* The client whose queue it is comes to its end; no other is touched. */
+/* Ends the client that has this queue, and no other. */
 static void fail_queue(struct srdma_server *server, const struct ibv_async_event *event)
 {
 	struct failed_queue failed = {.event = event};
 
 	srdma_slots_each(&server->slots, fail_queue_of, &failed);
-	/* In set-up, or on its way out: its completions and its TLS channel tell the rest. */
+	/* The client is in set-up or is ending: its completions and its TLS channel report the failure. */
 	if (!failed.found)
 		srdma_log(SRDMA_LOG_DEBUG, "%s: %s, which concerns no connected client", srdma_device_name(server->device),
 			  ibv_event_type_str(event->event_type));
@@ -115,7 +115,7 @@ static void take_device_event(struct srdma_server *server)
 	ibv_ack_async_event(&event);
 }
 
-/* A device that is taken away does not always say so: rdma_rxe raises no DEVICE_FATAL. */
+/* Some drivers raise no event when their device is removed: rdma_rxe raises no DEVICE_FATAL. */
 static void check_device(struct srdma_server *server)
 {
 	struct ibv_port_attr attr;
@@ -125,13 +125,13 @@ static void check_device(struct srdma_server *server)
 		fail_device(server, strerror(error));
 }
 
-/* The rate at which set-ups may begin: a number each second, and as many at once. */
+/* The rate at which set-ups may begin: so many each second, and as many in one burst. */
 struct allowance {
 	double tokens;
 	uint64_t at;
 };
 
-/* How long until the next may begin, in milliseconds; 0: now. */
+/* Milliseconds until the next set-up may begin; 0: now. */
 static int allowance_left(struct allowance *allowance, unsigned rate)
 {
 	uint64_t now = srdma_clock_us();
@@ -155,7 +155,7 @@ static unsigned setup_rate(struct srdma_server *server)
 	return rate;
 }
 
-/* Whether there is a place to set one more client up. When there is none, clients that hold one in silence must hurry. */
+/* Whether there is a place to set up one more client. If there is none, silent clients that hold a place get less time. */
 static bool has_room(struct srdma_server *server)
 {
 	bool room;
@@ -169,7 +169,7 @@ static bool has_room(struct srdma_server *server)
 	return room;
 }
 
-/* In a drain: how long until the deadline, when it comes before `timeout_ms`. */
+/* During a drain, shortens `timeout_ms` to the time left until the deadline. */
 static int drain_wait(struct srdma_server *server, int timeout_ms)
 {
 	int left;
@@ -207,7 +207,7 @@ static void take_client(struct srdma_server *server, struct srdma_listener *list
 	}
 }
 
-/* Whether one more may come in. */
+/* Whether the server may accept one more connection. */
 static bool is_open(struct srdma_server *server, const struct allowance *allowance, unsigned rate)
 {
 	return (rate == 0 || allowance->tokens >= 1) && has_room(server);
@@ -250,7 +250,7 @@ void *srdma_acceptor_main(void *arg)
 			fail_device(server, "its event channel is closed");
 			fds[2].fd = -1;
 		}
-		/* One of each, so that no socket's clients wait behind another's. */
+		/* Accepts one connection from each socket, so that no socket's clients wait behind another's. */
 		for (unsigned i = 0; i < door_count; i++) {
 			if (!doors[i].revents || !is_open(server, &allowance, rate))
 				continue;

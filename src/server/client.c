@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A connected client: what its worker does for it, one turn at a time, until it is gone. */
+/* A connected client, which its worker serves one turn at a time until the client has gone. */
 #include "clock.h"
 #include "events.h"
 #include "log.h"
@@ -14,7 +14,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 
-/* Messages of one client before it is the next one's turn. */
+/* Messages of one client in a turn, so that other clients get theirs. */
 #define TURN 16
 
 /* ---- the end --------------------------------------------------------------------------------------------------- */
@@ -34,7 +34,8 @@ void srdma_client_cool(struct srdma_client *client)
 	}
 }
 
-/* Before the slot is released: a reader that sees the client gone sees it counted, and a stop that begins then did not cause it. */
+/* Runs before the slot is released, so that a reader that sees the client gone sees it counted, and a stop that begins later is not
+ * taken for the cause. */
 static void count_end(struct srdma_client *client, int status, bool lost)
 {
 	struct srdma_server *server = client->server;
@@ -65,7 +66,7 @@ static void release(struct srdma_client *client)
 		worker->clients = client->next;
 	if (client->next)
 		client->next->previous = client->previous;
-	/* First the objects, then the slot, then the channel: a client that sees it close can come again at once. */
+	/* The objects go first, then the slot, then the channel, so that a client that sees the channel close can connect again at once. */
 	srdma_conn_release_verbs(conn);
 	srdma_slots_release(&server->slots, &client->slot);
 	srdma_worker_leave(worker);
@@ -80,7 +81,7 @@ static void release(struct srdma_client *client)
 		srdma_server_nudge(server);
 }
 
-/* `status`: 0 for an end in order; else the thread's last error tells more. The client is gone after it. */
+/* `status`: 0 for an orderly end; else the thread's last error has the details. Frees the client. */
 void srdma_client_finish(struct srdma_client *client, int status, bool lost)
 {
 	const struct srdma_server_options *o = &client->server->options;
@@ -94,20 +95,20 @@ void srdma_client_finish(struct srdma_client *client, int status, bool lost)
 	release(client);
 }
 
-/* `ret`: how the disconnect went. */
+/* `ret`: the result of the disconnect. */
 static void finish_ending(struct srdma_client *client, int ret)
 {
 	if (client->status == 0) {
 		srdma_client_finish(client, ret, ret != 0);
 	} else {
-		/* The program, not the connection, came to the end: a client that was told why is not lost. */
+		/* The server's program ended the client, not a failure of the connection: a client that was told why is not lost. */
 		if (ret == 0)
 			srdma_fail(SRDMA_ECLOSED, "disconnected by this server: %s", client->reason);
 		srdma_client_finish(client, client->status, ret != 0);
 	}
 }
 
-/* The client may be gone after it. */
+/* The call may free the client. */
 static void go_on_ending(struct srdma_client *client)
 {
 	int ret;
@@ -122,7 +123,7 @@ static void go_on_ending(struct srdma_client *client)
 	finish_ending(client, ret);
 }
 
-/* status 0: the peer, or a stop of the server, ends it. */
+/* `status` 0: the peer, or a stop of the server, ends the client. */
 void srdma_client_end(struct srdma_client *client, int status, const char *reason)
 {
 	if (client->marks[SRDMA_MARK_ENDING])
@@ -138,7 +139,7 @@ void srdma_client_end(struct srdma_client *client, int status, const char *reaso
 
 /* ---- service --------------------------------------------------------------------------------------------------- */
 
-/* The program does, or does not, take the oldest message now. */
+/* Notes whether the program has declined the oldest message for now. */
 static void block(struct srdma_client *client, bool blocked, bool got_on)
 {
 	if (blocked && (!client->marks[SRDMA_MARK_BLOCKED] || got_on))
@@ -146,7 +147,7 @@ static void block(struct srdma_client *client, bool blocked, bool got_on)
 	srdma_client_mark(client, SRDMA_MARK_BLOCKED, blocked);
 }
 
-/* Hands over the messages that are there, up to a turn. Returns whether there was any. */
+/* Hands over the messages that have come, up to a turn. Returns whether there was any. */
 static bool serve_messages(struct srdma_client *client)
 {
 	const struct srdma_server_options *o = &client->server->options;
@@ -168,13 +169,13 @@ static bool serve_messages(struct srdma_client *client)
 	if (ret == -EAGAIN)
 		client->wants_room = !srdma_conn_can_send(conn);
 	else if (ret != 0 && conn->status == 0)
-		/* What can't be done because the client is leaving is no fault. */
+		/* A failure that the client's own disconnect causes is no error. */
 		srdma_client_end(client, conn->closing.peer_requested ? 0 : ret,
 			     client->reason[0] ? client->reason : "ended by the server");
 	return taken > 0;
 }
 
-/* Whether a run of this client would get anywhere. */
+/* Whether srdma_client_run has anything to do for this client. */
 bool srdma_client_has_work(const struct srdma_client *client)
 {
 	const struct srdma_conn *conn = client->conn;
@@ -191,7 +192,7 @@ bool srdma_client_has_work(const struct srdma_client *client)
 	       srdma_sealed_rdma_has_work(&conn->sealed_rdma);
 }
 
-/* A client that is getting new PSNs has a deadline, and so has one that does not read its TLS channel. */
+/* A client has a deadline while it gets new PSNs, and while it does not read its TLS channel. */
 static void watch_change(struct srdma_client *client)
 {
 	bool changing = client->conn->status == 0 &&
@@ -200,7 +201,7 @@ static void watch_change(struct srdma_client *client)
 	srdma_client_mark(client, SRDMA_MARK_CHANGING, changing);
 }
 
-/* One that has had its bytes for now is looked at again when it may have more: nothing else will call for it. */
+/* A client that has used up its bytes for now must be looked at again by the clock, since no event will announce it. */
 static void watch_rate(struct srdma_client *client)
 {
 	srdma_client_mark(client, SRDMA_MARK_THROTTLED, !srdma_rate_is_open(&client->conn->rate));
@@ -208,7 +209,7 @@ static void watch_rate(struct srdma_client *client)
 
 void srdma_client_watch(struct srdma_client *client, int operation)
 {
-	/* The last thing to wait for is that the peer closes. */
+	/* After FINISH only the peer's close is left to wait for. */
 	short events = srdma_conn_control_events(client->conn) | (client->conn->closing.finished ? POLLIN : 0);
 	struct epoll_event event = {.events = (events & POLLIN ? EPOLLIN : 0u) | (events & POLLOUT ? EPOLLOUT : 0u), .data.ptr = client};
 
@@ -227,7 +228,7 @@ void srdma_client_progress(struct srdma_client *client, bool control)
 	watch_rate(client);
 }
 
-/* Waits for the next event, or is polled for a while. */
+/* Arms the client for the next event, or polls it for a while. */
 void srdma_client_rest(struct srdma_client *client, bool was_busy)
 {
 	struct srdma_worker *worker = client->worker;
@@ -243,13 +244,13 @@ void srdma_client_rest(struct srdma_client *client, bool was_busy)
 	if (client->hot)
 		return;
 	srdma_conn_arm(client->conn);
-	/* What came between the last look and the arming raises no event. */
+	/* A completion between the last look and the arming raises no event. */
 	srdma_client_progress(client, false);
 	if (srdma_client_has_work(client))
 		srdma_notifier_add(&worker->notifier, client->conn);
 }
 
-/* Does what there is to do for a client, which may be gone after it. */
+/* Does the work that is due for a client. The call may free the client. */
 void srdma_client_run(struct srdma_client *client)
 {
 	struct srdma_conn *conn = client->conn;
@@ -263,7 +264,7 @@ void srdma_client_run(struct srdma_client *client)
 	srdma_client_progress(client, false);
 	busy = serve_messages(client);
 	if (busy)
-		srdma_client_progress(client, false); /* credits, and what came meanwhile */
+		srdma_client_progress(client, false); /* returns credits, and takes messages that came meanwhile */
 	if (conn->status != 0) {
 		srdma_client_finish(client, srdma_conn_check(conn), true);
 		return;
@@ -271,7 +272,7 @@ void srdma_client_run(struct srdma_client *client)
 	if (conn->closing.peer_requested && !srdma_stream_has_message(&conn->stream))
 		srdma_client_end(client, 0, "");
 	else if (atomic_load_explicit(&client->kicked, memory_order_acquire))
-		srdma_client_end(client, -ECONNABORTED, client->kick_reason); /* which was written before and stays */
+		srdma_client_end(client, -ECONNABORTED, client->kick_reason); /* written before `kicked`, and constant since */
 	else if (atomic_load_explicit(&client->server->stopping, memory_order_relaxed))
 		srdma_client_end(client, 0, "the server is shutting down");
 	if (client->marks[SRDMA_MARK_ENDING]) {
@@ -284,7 +285,7 @@ void srdma_client_run(struct srdma_client *client)
 		srdma_client_rest(client, busy);
 }
 
-/* What `run` and `rest` leave to a client that is being disconnected: its completions have to be heard of. */
+/* A client that is being disconnected must stay armed, because the disconnect waits for its completions. */
 void srdma_client_rest_ending(struct srdma_client *client)
 {
 	srdma_conn_arm(client->conn);

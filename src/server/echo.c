@@ -32,7 +32,7 @@ static int echo_message(struct srdma_conn *conn, const void *data, size_t length
 	srdma_writer_init(&reply, client_arg, conn->stream.message_size);
 	srdma_put_u64(&reply, conn->client_id);
 	srdma_put_bytes(&reply, data, length);
-	/* No room: the message is kept, and comes again when there is. Other clients are not to wait for this one. */
+	/* Without room the server keeps the message and hands it over again when there is room, so that other clients need not wait. */
 	ret = srdma_conn_send(conn, client_arg, srdma_writer_length(&reply), 0);
 	if (ret != 0 && ret != -EAGAIN)
 		snprintf(reason, SRDMA_REASON_MAX + 1, "the echo could not be sent: %s", srdma_strerror(ret));

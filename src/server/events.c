@@ -7,10 +7,10 @@
 
 #include <errno.h>
 
-#define NAMES_SIZE 256 /* of a certificate, in a line of the log */
+#define NAMES_SIZE 256 /* for a certificate's names in a line of the log */
 #define COUNT(array) (sizeof(array) / sizeof *(array))
 
-/* As people read where a client is. */
+/* A client's address, and its balancer's, for a log line. */
 #define THROUGH(client) (client)->address, (client)->proxy[0] ? " through " : "", (client)->proxy
 
 /* ---- clients --------------------------------------------------------------------------------------------------- */
@@ -46,7 +46,7 @@ void srdma_event_connected(const struct srdma_client *client)
 			info->tls_version, (unsigned long long)client->conn->timing.total);
 }
 
-/* An operator may want to know more of a client that breaks a rule or exceeds a limit. */
+/* Marks events of clients that break a rule or exceed a limit, which an operator may want to investigate. */
 static bool concerns_security(const struct srdma_client *client, enum srdma_reject_reason rejection, int error)
 {
 	if (rejection == SRDMA_REJECT_ADDRESS || rejection == SRDMA_REJECT_MALFORMED)
@@ -140,7 +140,7 @@ static void say_port(const struct srdma_device *device, int port, bool active)
 {
 	const char *name = srdma_device_name(device);
 	const struct srdma_log_field fields[] = {SRDMA_FIELD_TEXT("device", name), SRDMA_FIELD_NUMBER("port", port)};
-	/* A reader of the log that saw it go down also sees that it is back. */
+	/* Logged as a warning even when the port is active, so that a reader who saw it go down also sees it come back. */
 	const struct srdma_event event = {SRDMA_LOG_WARN, active ? "device.port_active" : "device.port_down", false, fields,
 					  COUNT(fields)};
 

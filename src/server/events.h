@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What a server says of itself in the log: one event for each thing that happens, listed in securdma-serve(1), "LOG". */
+/* A server's log events, which securdma-serve(1), "LOG", lists. */
 #ifndef SRDMA_EVENTS_H
 #define SRDMA_EVENTS_H
 
 #include "server.h"
 
-/* Its set-up is over. */
+/* The client's set-up has succeeded. */
 void srdma_event_connected(const struct srdma_client *client);
-/* Likewise; why is the thread's last error. */
+/* The client's set-up has failed; the thread's last error is the reason. */
 void srdma_event_not_connected(const struct srdma_client *client, int error);
-/* A connected client ends; `status` 0: in order; `lost`: without being told, or telling, why; `text`: the error's. */
+/* A connected client ends. `status` 0: in order. `lost`: neither end told the other why. `text`: of the error. */
 void srdma_event_ended(const struct srdma_client *client, int status, bool lost, const char *text);
 
 void srdma_event_device(const struct srdma_device *device, const struct ibv_async_event *event);

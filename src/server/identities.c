@@ -48,7 +48,7 @@ static int check(const struct srdma_identity *i)
 	return 0;
 }
 
-/* A copy; a pin is one in either case. */
+/* Copies a name; a pin, which may be in either case, is copied in lower case. */
 static char *copy_name(const char *name)
 {
 	unsigned char pin[SRDMA_PIN_SIZE];
@@ -142,7 +142,7 @@ static bool is_denied(const struct srdma_server_limits *limits, const char *name
 	return identity && identity->denied;
 }
 
-/* A denied name in a certificate counts whatever other names the certificate has. */
+/* A denied name counts even if the certificate also has other names. */
 static bool bears_denied(const struct srdma_server_limits *limits, const struct srdma_peer_names *names)
 {
 	if (is_denied(limits, names->identity) || is_denied(limits, names->pin))
@@ -198,7 +198,7 @@ void srdma_policy_apply(const struct srdma_policy *policy, struct srdma_conn_opt
 
 /* ---- memory ---------------------------------------------------------------------------------------------------- */
 
-/* A number of clients, at most, and the bytes of each. */
+/* The most clients that can have one identity, and the bytes of each. */
 struct share {
 	uint64_t bytes;
 	unsigned clients;
@@ -222,7 +222,7 @@ static uint64_t bytes_of_one(const struct srdma_conn_options *conn)
 	const struct srdma_stream_shape shape = {conn->message_size, conn->depth, conn->rdma_depth, sealed};
 	uint64_t bytes = saturated_add(in_pages(srdma_stream_ring_size(&shape)), in_pages(conn->region_size));
 
-	/* A client that writes to the region and reads it makes both rings necessary. */
+	/* A client that both writes to the region and reads it needs both rings. */
 	return sealed && conn->region_size > 0 ? saturated_add(bytes, 2 * in_pages(SRDMA_SEALED_RING)) : bytes;
 }
 
@@ -250,7 +250,7 @@ static size_t list_shares(const struct srdma_server_limits *limits, const struct
 		srdma_policy_apply(&policy, &own);
 		shares[count++] = (struct share){bytes_of_one(&own), policy.max_same_name ? policy.max_same_name : UINT32_MAX};
 	}
-	/* All others, of whatever name. */
+	/* All clients with an unlisted name. */
 	if (!limits->only_listed_identities)
 		shares[count++] = (struct share){bytes_of_one(conn), UINT32_MAX};
 	return count;
@@ -267,7 +267,7 @@ int srdma_policy_memory(const struct srdma_server_limits *limits, const struct s
 		return srdma_fail(-ENOMEM, "out of memory");
 	*sum = *largest = 0;
 	count = list_shares(limits, conn, shares);
-	/* The worst case: the identities that need most memory come first. */
+	/* In the worst case the identities that need most memory take the places. */
 	qsort(shares, count, sizeof *shares, by_bytes_falling);
 	if (count > 0)
 		*largest = shares[0].bytes;

@@ -122,7 +122,7 @@ void srdma_metrics_keep_traffic(struct srdma_server *server, const struct srdma_
 
 #define WORKERS_TOLD 1024
 
-/* What a struct srdma_server_metrics points to. */
+/* A struct srdma_server_metrics and the memory that it points to. */
 struct snapshot {
 	struct srdma_server_metrics public; /* first */
 	struct srdma_totals totals;
@@ -143,7 +143,7 @@ static void copy_traffic(struct srdma_totals *to, const struct srdma_totals *fro
 	to->recoveries = from->recoveries;
 }
 
-/* Under one lock, so that a client that goes meanwhile is counted once: among the live ones or the others. */
+/* One lock covers both sums, so that a client that leaves meanwhile is counted once, as connected or as gone. */
 static void sum_traffic(struct srdma_server *server, struct snapshot *out)
 {
 	struct srdma_slots *slots = &server->slots;

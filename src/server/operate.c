@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A running server, asked and changed by its operator: status, clients, limits, certificate, drain. Any thread may call these. */
+/* An operator's calls on a running server: status, clients, limits, certificate, drain. Any thread may call them. */
 #include "clock.h"
 #include "identities.h"
 #include "listener.h"
@@ -52,7 +52,7 @@ uint16_t srdma_server_port(const struct srdma_server *server)
 
 int srdma_server_address(const struct srdma_server *server, unsigned index, char *text, size_t size)
 {
-	/* Whoever wants all of them comes here: no error to be told. */
+	/* A caller that lists all addresses stops here, so no error is recorded. */
 	if (index >= server->listener_count)
 		return -ENOENT;
 	snprintf(text, size, "%s", srdma_listener_name(server->listeners[index]));
@@ -77,7 +77,7 @@ int srdma_server_set_tls(struct srdma_server *server, struct srdma_tls_context *
 struct visitor {
 	srdma_visit_fn *visit;
 	void *arg;
-	struct srdma_conn_info *info; /* in the form of the program's structure */
+	struct srdma_conn_info *info; /* in the layout of the program's structure */
 	size_t size;
 };
 
@@ -115,10 +115,10 @@ int srdma_server_event_fd(const struct srdma_server *server)
 
 /* ---- kick, limits, drain --------------------------------------------------------------------------------------- */
 
-/* The slot table is locked, so neither the client nor its worker goes meanwhile. `limit`: as in the client, or NULL. */
+/* The slot table is locked, so that neither the client nor its worker is freed meanwhile. `limit`: as in the client, or NULL. */
 static void kick(struct srdma_client *client, const char *limit, const char *reason)
 {
-	/* The first reason stays: the worker may be reading it. */
+	/* The first reason must stay, because the worker may be reading it. */
 	if (!atomic_load(&client->kicked)) {
 		client->kick_limit = limit;
 		snprintf(client->kick_reason, sizeof client->kick_reason, "%s", reason);
@@ -135,7 +135,7 @@ int srdma_server_kick(struct srdma_server *server, uint64_t client_id, const cha
 	for (unsigned i = 0; i < server->slots.used && !found; i++) {
 		struct srdma_client *client = server->slots.taken[i]->client;
 
-		/* One without a connection is still in set-up, and not to be seen by srdma_server_each either. */
+		/* A client without a connection is still in set-up; srdma_server_each does not show it either. */
 		found = client->slot.id == client_id && client->conn;
 		if (found)
 			kick(client, NULL, reason && reason[0] ? reason : "disconnected by the operator");
@@ -161,7 +161,7 @@ static void recheck_connected(void *entry, void *arg)
 	struct srdma_client *client = entry;
 
 	(void)arg;
-	/* One in set-up is checked when it is connected. */
+	/* A client in set-up is checked when it is connected. */
 	if (client->conn)
 		srdma_server_recheck(client);
 }
@@ -184,7 +184,7 @@ int srdma_server_set_limits(struct srdma_server *server, const struct srdma_serv
 	pthread_mutex_unlock(&server->slots.mutex);
 	srdma_limits_free(&old);
 	srdma_slots_each(&server->slots, recheck_connected, NULL);
-	/* There may be room now for a client that waits to be accepted. */
+	/* The new limits may have room for a client that waits to be accepted. */
 	srdma_server_nudge(server);
 	return 0;
 }
@@ -194,7 +194,7 @@ int srdma_server_drain(struct srdma_server *server, int timeout_ms)
 	if (timeout_ms < 0)
 		return srdma_fail(-EINVAL, "the time-out of a drain must not be negative");
 	atomic_store(&server->drain_deadline, srdma_deadline(timeout_ms));
-	/* A client that has a slot stays. The set-up thread tells a client that has none yet. */
+	/* Clients that have a slot stay. The set-up thread rejects those that have none yet. */
 	srdma_slots_close(&server->slots);
 	atomic_store(&server->draining, true);
 	srdma_server_nudge(server);

@@ -81,7 +81,7 @@ static int check_options(const struct srdma_server_options *o)
 	return 0;
 }
 
-/* The lists are the operator's, and a mistake in one is to be told now, and not to the first client. */
+/* Checks the list at the start, so that the operator, and not the first client, gets the error. */
 static int check_networks(const char *setting, const char *list)
 {
 	struct srdma_networks networks = {0};
@@ -142,7 +142,7 @@ static void set_options(struct srdma_server *server, const struct srdma_server_o
 		srdma_echo_use(&server->options);
 }
 
-/* A bad list is the operator's mistake, to be told now and not to the first client. */
+/* A bad list is an error at the start, so that the operator, and not the first client, gets it. */
 static int take_networks(struct srdma_server *server, const struct srdma_server_options *options)
 {
 	int ret = srdma_networks_parse(options->proxy_networks, &server->proxies);
@@ -239,7 +239,7 @@ static void stop_setup_threads(struct srdma_server *server)
 	server->setup_threads = NULL;
 }
 
-/* What fails is stopped by the caller. Signals belong to the program's own threads. */
+/* After a failure the caller stops the threads that run. They block all signals, which belong to the program's own threads. */
 static int start_threads(struct srdma_server *server)
 {
 	sigset_t all, old;
@@ -321,7 +321,7 @@ static void cancel_client(void *entry, void *arg)
 		srdma_conn_cancel(client->conn);
 }
 
-/* Waits until all clients have gone; false when `until` came first. */
+/* Waits until all clients have gone. False: `until` came first. */
 static bool wait_for_clients(struct srdma_server *server, uint64_t until)
 {
 	struct timespec at = {.tv_sec = (time_t)(until / 1000000), .tv_nsec = (long)(until % 1000000) * 1000};
@@ -345,7 +345,7 @@ int srdma_server_stop(struct srdma_server **out)
 	if (!server)
 		return 0;
 	until = srdma_deadline(server->options.drain_timeout_ms);
-	/* Half of the time: a client whose set-up ends last needs some to disconnect in order. */
+	/* Set-ups get half of the time, since a client whose set-up ends last needs some time to disconnect in order. */
 	atomic_store(&server->setups_until, srdma_deadline(server->options.drain_timeout_ms / 2));
 	atomic_store(&server->stopping, true);
 	srdma_slots_close(&server->slots);
@@ -353,7 +353,7 @@ int srdma_server_stop(struct srdma_server **out)
 	pthread_join(server->listener_thread, NULL);
 	srdma_workers_wake(server);
 	stop_setup_threads(server);
-	/* A handler that waits for its client learns of the stop only when the drain is over. */
+	/* A handler may go on waiting for its client until the drain is over. */
 	if (!wait_for_clients(server, until)) {
 		atomic_store(&server->cancelled, true);
 		do {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What server.c (start, stop), acceptor.c (the listener thread), setup_thread.c (clients being set up), worker.c (the threads of
- * connected clients), client.c (what they do for one), operate.c (status, limits, drain) and echo.c (the built-in service) share. */
+/* Shared by server.c (start, stop), acceptor.c (the listener thread), setup_thread.c (clients being set up), worker.c (the threads of
+ * connected clients), client.c (their work for one client), operate.c (status, limits, drain) and echo.c (the built-in service). */
 #ifndef SRDMA_SERVER_H
 #define SRDMA_SERVER_H
 
@@ -19,17 +19,17 @@ struct srdma_setup_thread {
 	int wake_fd; /* wake.h: arrivals, or stopping, or pressed */
 	pthread_mutex_t mutex;          /* guards arrivals */
 	struct srdma_client *arrivals;  /* latest first */
-	struct srdma_client *first, *last; /* in set-up, oldest first; its thread's alone */
+	struct srdma_client *first, *last; /* in set-up, oldest first; only this thread uses them */
 };
 
 #define SRDMA_HOT_MAX 8
 
-/* What a connected client is just now. Its worker counts the clients that have each mark. */
+/* The present states of a connected client. Its worker counts the clients in each. */
 enum srdma_mark {
 	SRDMA_MARK_ENDING,
 	SRDMA_MARK_BLOCKED,   /* the program did not take the oldest message */
-	SRDMA_MARK_CHANGING,  /* gets new PSNs, or does not read its TLS channel: it has a deadline */
-	SRDMA_MARK_THROTTLED, /* has had its bytes for now */
+	SRDMA_MARK_CHANGING,  /* gets new PSNs, or does not read its TLS channel, and so has a deadline */
+	SRDMA_MARK_THROTTLED, /* has used up its bytes for now */
 	SRDMA_MARKS
 };
 
@@ -37,7 +37,7 @@ enum srdma_mark {
 struct srdma_worker {
 	struct srdma_server *server;
 	pthread_t thread;
-	struct srdma_notifier notifier; /* its thread's, but for the channel */
+	struct srdma_notifier notifier; /* only this thread uses it, except for the channel */
 	int epoll_fd; /* the channel, wake_fd, the clients' TLS channels */
 	int wake_fd;  /* wake.h: arrivals, or stopping, or a client was woken */
 	int number;   /* from 0 */
@@ -46,9 +46,9 @@ struct srdma_worker {
 	struct srdma_client *arrivals; /* latest first */
 	bool over;                     /* no client will come any more */
 
-	/* Its thread's alone: */
+	/* Only this thread uses these. */
 	struct srdma_client *clients;
-	struct srdma_client *hot[SRDMA_HOT_MAX]; /* polled for a while instead of armed */
+	struct srdma_client *hot[SRDMA_HOT_MAX]; /* clients that the worker polls for a while instead of arming them */
 	unsigned hot_count;
 	unsigned marked[SRDMA_MARKS]; /* clients that have each mark */
 };
@@ -59,7 +59,7 @@ struct srdma_worker {
 #define SRDMA_REJECT_REASONS 16
 #define SRDMA_WC_STATUSES    32
 
-/* What a server counts, as in struct srdma_server_metrics. */
+/* The counts of a server, as in struct srdma_server_metrics. */
 struct srdma_totals {
 	uint64_t accepted;
 	uint64_t rejected[SRDMA_REJECT_REASONS];
@@ -72,8 +72,8 @@ struct srdma_totals {
 };
 
 struct srdma_server {
-	struct srdma_server_options options; /* strings in it and its limits are NULL: `limits` are those in force */
-	struct srdma_conn_settings conn;     /* of every client, what options.conn points to */
+	struct srdma_server_options options; /* its strings and its limits are NULL; `limits` has those in force */
+	struct srdma_conn_settings conn;     /* of every client; options.conn points into it */
 	struct srdma_tls_context *context; /* guarded by mutex: it can be replaced */
 	struct srdma_device *device;
 	struct srdma_listener **listeners;
@@ -89,16 +89,16 @@ struct srdma_server {
 	int event_fd; /* wake.h: the program should look at the status */
 	atomic_bool stopping;
 	atomic_bool cancelled; /* the drain is over */
-	atomic_bool pressed;   /* connections wait for a place to be set up in */
+	atomic_bool pressed;   /* connections wait for a place in set-up */
 	atomic_bool device_failed;
 	atomic_bool draining; /* the slot table is closed, drain_deadline set */
 	atomic_bool drained;  /* and the last client has gone, or the deadline passed */
 	_Atomic uint64_t drain_deadline;
 	_Atomic uint64_t handshake_us; /* how long clients take to authenticate, on average */
-	_Atomic uint64_t setups_until; /* set before `stopping`: set-ups that are not over are given up then */
+	_Atomic uint64_t setups_until; /* set before `stopping`: at this time the server gives up the set-ups that are not over */
 
-	/* Taken after slots.mutex when both are needed. */
-	pthread_mutex_t mutex; /* guards what follows */
+	/* A thread that needs both mutexes locks slots.mutex first. */
+	pthread_mutex_t mutex; /* guards the members below */
 	pthread_cond_t ended;  /* a client has gone */
 	unsigned pending;      /* clients in set-up */
 	unsigned authenticated;      /* of these, those that are authenticated and were not turned away */
@@ -122,14 +122,14 @@ struct srdma_client {
 
 	/* Set-up. */
 	struct srdma_newcomer newcomer; /* the socket: until the set-up takes it */
-	bool check; /* a balancer's, which looked whether the server is there */
-	bool proved;        /* who it is */
+	bool check; /* a balancer's health check */
+	bool proved;        /* its identity */
 	bool authenticated, turned_away; /* see server->authenticated */
-	const char *limit; /* "identity", "address": that its like are too many of; "denied", "unlisted": its name; NULL */
+	const char *limit; /* the limit it exceeds ("identity", "address") or the state of its name ("denied", "unlisted"); NULL */
 	uint64_t arrived;
-	unsigned alike; /* while its set-up thread makes room: how many unknown ones are of its network */
+	unsigned alike; /* number of unauthenticated clients in its network, while its set-up thread makes room */
 	struct srdma_accept *accept;
-	short events; /* that its set-up thread or worker waits for at its socket */
+	short events; /* which its set-up thread or worker waits for at its socket */
 
 	/* Service. */
 	struct srdma_worker *worker;
@@ -138,14 +138,14 @@ struct srdma_client {
 	int64_t connected_at;          /* seconds since the epoch */
 	void *arg;                     /* the program's */
 	bool marks[SRDMA_MARKS];       /* srdma_client_mark */
-	bool wants_room;               /* BLOCKED, and there was no room to send in */
+	bool wants_room;               /* BLOCKED because there was no room to send */
 	bool hot;
 	uint64_t hot_until;
 	atomic_bool kicked;            /* set under slots.mutex, after kick_reason */
 	char kick_reason[SRDMA_REASON_MAX + 1];
-	const char *kick_limit;        /* as `limit`; likewise */
-	uint64_t deadline;             /* of the end, or for the program to take a message */
-	int status;                    /* why it ends, when that is not for the peer to say */
+	const char *kick_limit;        /* as `limit`; also set before `kicked` */
+	uint64_t deadline;             /* for the disconnect, or for the program to take a message */
+	int status;                    /* why it ends; 0: the peer, or a stop of the server, ends it */
 	char reason[SRDMA_REASON_MAX + 1]; /* for the peer; "": none */
 };
 
@@ -153,18 +153,18 @@ struct srdma_client {
 #define SRDMA_LISTENERS_MAX 64U
 /* The listener thread; its argument is the server. */
 void *srdma_acceptor_main(void *arg);
-/* Something ended that the listener thread waits for: a set-up, or, in a drain, a client. */
+/* Wakes the listener thread, because a set-up or, during a drain, a client has ended. */
 void srdma_server_nudge(struct srdma_server *server);
 
 /* operate.c */
-/* A connected client whose name may not come any more is kicked. slots.mutex is held. */
+/* Kicks a connected client if the limits do not admit its name any more. slots.mutex is held. */
 void srdma_server_recheck(struct srdma_client *client);
 
 /* setup_thread.c */
 int srdma_setup_thread_start(struct srdma_setup_thread *thread, struct srdma_server *server);
 void srdma_setup_thread_give(struct srdma_setup_thread *thread, struct srdma_client *client);
 void srdma_setup_thread_wake(struct srdma_setup_thread *thread);
-/* The server is stopping: waits until the clients in set-up have been told or given up, and ends the thread. */
+/* For a stop of the server: waits until the clients in set-up were told or given up, and ends the thread. */
 void srdma_setup_thread_stop(struct srdma_setup_thread *thread);
 
 static inline void srdma_client_mark(struct srdma_client *client, enum srdma_mark mark, bool on)
@@ -173,38 +173,39 @@ static inline void srdma_client_mark(struct srdma_client *client, enum srdma_mar
 	client->marks[mark] = on;
 }
 
-/* client.c: of a connected client, by its worker's thread alone. */
-/* Does what there is to do for a client, which may be gone after it. */
+/* client.c: for connected clients. Only the client's worker may call these. */
+/* Does the work that is due for a client. The call may free the client. */
 void srdma_client_run(struct srdma_client *client);
-/* Whether a run of this client would get anywhere. */
+/* Whether srdma_client_run has anything to do for this client. */
 bool srdma_client_has_work(const struct srdma_client *client);
-/* Completions; with `control` also frames of the TLS channel. Hands nothing over. */
+/* Takes completions; with `control` also frames of the TLS channel. Hands no message to the program. */
 void srdma_client_progress(struct srdma_client *client, bool control);
-/* There is nothing to do now: waits for the next event, or, when it has just been busy, is polled for a while. */
+/* For a client without work: arms it for the next event or, if it has just been busy, polls it for a while. */
 void srdma_client_rest(struct srdma_client *client, bool was_busy);
-/* The same for one that is being disconnected: its completions have to be heard of. The client may be gone after it. */
+/* The same for a client that is being disconnected, which must hear of its completions. The call may free the client. */
 void srdma_client_rest_ending(struct srdma_client *client);
-/* Is no longer polled. */
+/* Stops polling the client. */
 void srdma_client_cool(struct srdma_client *client);
-/* `operation`: of epoll_ctl, at its TLS channel. */
+/* Applies an epoll_ctl operation to the client's TLS channel. */
 void srdma_client_watch(struct srdma_client *client, int operation);
 /* Begins the disconnect. `status` 0: the peer, or a stop of the server, ends it. `reason`: for the peer. */
 void srdma_client_end(struct srdma_client *client, int status, const char *reason);
-/* Tells the program, counts and frees. `status`: 0 for an end in order, else the thread's last error tells more. */
+/* Tells the program, counts the end and frees the client. `status`: 0 for an orderly end, else the thread's last error has the
+ * details. */
 void srdma_client_finish(struct srdma_client *client, int status, bool lost);
 
 /* worker.c */
-/* The workers that options.workers asks for from the start. */
+/* Starts as many workers as options.workers asks for at the start. */
 int srdma_workers_start(struct srdma_server *server);
-/* Places one more client: on the worker with the fewest. -EAGAIN: no thread or descriptor for another one. */
+/* Places one more client on the worker with the fewest. -EAGAIN: no thread or descriptor for another worker. */
 int srdma_worker_choose(struct srdma_server *server, struct srdma_worker **out);
-/* A client that was placed does not come, or has gone. */
+/* Frees the place of a client that does not come, or has gone. */
 void srdma_worker_leave(struct srdma_worker *worker);
-/* Its connection is up. */
+/* Hands a client to its worker once the connection is up. */
 void srdma_worker_give(struct srdma_worker *worker, struct srdma_client *client);
 void srdma_worker_wake(struct srdma_worker *worker);
 void srdma_workers_wake(struct srdma_server *server);
-/* No client is left, and none will come. */
+/* Ends the workers. No client may be left, and none may come. */
 void srdma_workers_stop(struct srdma_server *server);
 
 /* The functions of the built-in service. */

@@ -34,8 +34,8 @@ uint64_t srdma_limits_most_pending(const struct srdma_server_limits *limits)
 
 /* ---- what clients need ------------------------------------------------------------------------------------------ */
 
-/* Most clients will never have all of it: a spare queue pair is for the next renewal, staging and landing rings for sealed writes and
- * reads. */
+/* Most clients never use all of these: a spare queue pair is for the next renewal, staging and landing rings are for sealed writes
+ * and reads. */
 static void judge_device(struct srdma_verdict *verdict, const struct srdma_device *device, unsigned clients,
 			 const struct srdma_conn_options *conn)
 {
@@ -59,11 +59,11 @@ static void judge_device(struct srdma_verdict *verdict, const struct srdma_devic
 			   srdma_device_name(device), clients);
 }
 
-/* How much all clients together may take, and one of them. */
+/* The most memory that all clients together can need, and one client. */
 struct need {
 	uint64_t all, largest;
 	unsigned clients;
-	const char *most; /* where clients differ */
+	const char *most; /* "up to ", if clients may differ */
 };
 
 static int find_need(const struct srdma_server_limits *limits, const struct srdma_conn_options *conn, struct need *need)
@@ -74,7 +74,8 @@ static int find_need(const struct srdma_server_limits *limits, const struct srdm
 
 #define LOWER "lower max-clients, region-size, depth or message-size"
 
-/* What cannot fit is an error: a client would find out, or the kernel would kill the server. What does not fit now may later. */
+/* More than the machine has is an error, since clients would fail or the kernel would kill the server. More than is available now is
+ * only a warning, since memory may become free. */
 static void judge_memory(struct srdma_verdict *verdict, const struct need *need)
 {
 	unsigned long long mib = need->all >> 20, kib = need->largest >> 10;
@@ -98,7 +99,7 @@ static void judge_memory(struct srdma_verdict *verdict, const struct need *need)
 	"ulimit -l unlimited (for good: '* - memlock unlimited' in /etc/security/limits.d/rdma.conf, LimitMEMLOCK=infinity in a " \
 	"service)"
 
-/* The kernel's devices lock what they are to access; one in user space does not. */
+/* A device of the kernel locks the memory that it may access; a device in user space does not. */
 static void judge_locked_memory(struct srdma_verdict *verdict, const struct srdma_device *device, const struct need *need)
 {
 	struct rlimit limit;
@@ -123,7 +124,7 @@ static void judge_locked_memory(struct srdma_verdict *verdict, const struct srdm
 				   (unsigned long long)limit.rlim_cur >> 10, need->clients, (unsigned long long)need->all >> 10);
 }
 
-/* Last: it changes something, the process's limit. */
+/* Runs last, because it changes the limit of the process. */
 static void judge_descriptors(struct srdma_verdict *verdict, const struct srdma_server_limits *limits, int workers)
 {
 	rlim_t threads = workers < 0 ? limits->max_clients : (rlim_t)workers;
@@ -149,7 +150,7 @@ static void judge_descriptors(struct srdma_verdict *verdict, const struct srdma_
 			   limits->max_clients, limits->max_pending, (unsigned long)need, (unsigned long)limit.rlim_max);
 }
 
-/* No error: an operator who removes the last name from the list wants it removed. */
+/* An empty list is no error: an operator who removes the last name wants it removed. */
 static void judge_list(struct srdma_verdict *verdict, const struct srdma_server_limits *limits)
 {
 	if (limits->only_listed_identities && limits->identity_count == 0)
@@ -190,7 +191,7 @@ int srdma_limits_check(const struct srdma_server_limits *limits, const struct sr
 
 /* ---- taking them ----------------------------------------------------------------------------------------------- */
 
-/* While running, what has not changed was said before. */
+/* A running server does not repeat warnings that have not changed. */
 static void log_warning(const struct srdma_check *check, void *arg)
 {
 	bool starting = *(const bool *)arg;

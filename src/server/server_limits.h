@@ -13,13 +13,14 @@ int srdma_limits_complete(const struct srdma_server_limits *given, struct srdma_
  * the server is turning away. */
 uint64_t srdma_limits_most_pending(const struct srdma_server_limits *limits);
 
-/* What needs neither device nor machine to be wrong. */
+/* Makes the checks that need neither device nor machine. */
 int srdma_limits_check_numbers(const struct srdma_server_limits *limits);
-/* Judges limits that make sense in themselves, all there is; without a device (NULL) not what depends on it. Returns 0, or the error of the first failure. */
+/* Judges limits that make sense in themselves and reports every finding; without a device (NULL) it leaves out the checks that
+ * depend on one. Returns 0, or the error of the first failure. */
 int srdma_limits_check(const struct srdma_server_limits *limits, const struct srdma_server_options *options, const struct srdma_device *device,
 		       struct srdma_bench *bench);
-/* Checks limits, and makes an own copy of them, freed with srdma_limits_free. Of the options, what else the server needs is taken.
- * `starting`: warns when there is less memory at the moment than they allow. Errors: as srdma_server_set_limits. */
+/* Checks limits, and copies them; srdma_limits_free frees the copy. The options tell what else the server needs. `starting`: warns if
+ * less memory is available now than the limits allow. Errors: as srdma_server_set_limits. */
 int srdma_limits_take(const struct srdma_server_limits *limits, const struct srdma_server_options *options,
 		      const struct srdma_device *device, bool starting, struct srdma_server_limits *out);
 void srdma_limits_free(struct srdma_server_limits *limits);

@@ -22,14 +22,13 @@
 
 #define FULL_RETRY_MS 1000
 #define BUSY_RETRY_MS 250
-/* When others wait for its place: how long a client has at least to say something, and to authenticate. */
+/* The time that a client has at least to send something, and to authenticate, while others wait for its place. */
 #define SILENT_GRACE_US 100000
 #define GRACE_US 2000000
-/* A network with more than a quarter of the clients in set-up that are not authenticated has a shorter time for it: so many times what
- * others take just now. */
+/* A network with more than a quarter of the unauthenticated clients in set-up has less time: this many times what others take now. */
 #define SHARES 4
 #define PATIENCE 4
-/* Of each thread, in a tick. */
+/* Evictions by one thread in a tick. */
 #define EVICTIONS 16
 #define PRESSED_TICK_MS 20
 #define TICK_MS 100
@@ -90,7 +89,7 @@ static int take_slot(struct srdma_client *client, const struct srdma_policy *pol
 	}
 }
 
-/* False: with this one there are too many; *most may be at once. */
+/* False: this client is one too many; *most: the limit. */
 static bool count_authenticated(struct srdma_client *client, unsigned *most)
 {
 	struct srdma_server *server = client->server;
@@ -123,7 +122,7 @@ static void find_policy(struct srdma_server *server, const struct srdma_peer_nam
 	pthread_mutex_unlock(&server->mutex);
 }
 
-/* It is authenticated, and its HELLO is still to come. A client that will be refused takes no place from others meanwhile. */
+/* The client has authenticated, and its HELLO is still to come. A client that will be refused must not hold a place meanwhile. */
 static void be_known(struct srdma_client *client)
 {
 	const struct srdma_accept *accept = client->accept;
@@ -137,7 +136,7 @@ static void be_known(struct srdma_client *client)
 		count_authenticated(client, &most);
 }
 
-/* The client's address as its balancer names it, once it has. The log, the limits and the choice of clients that make room use it. */
+/* Notes the client's address once its balancer has reported it. The log, the limits and the evictions use it. */
 static void note_address(struct srdma_client *client, const struct sockaddr *proxied)
 {
 	if (!proxied || client->proxy[0])
@@ -155,7 +154,7 @@ static int admit(struct srdma_conn *conn, struct srdma_reject *reject, void *arg
 	unsigned most;
 	int ret;
 
-	/* It may have come as far as here in the same step. */
+	/* One step may read the PROXY header and HELLO, so the address may not be noted yet. */
 	note_address(client, srdma_accept_proxied(client->accept));
 	find_policy(server, &conn->names, &policy);
 	if (policy.refused) {
@@ -186,7 +185,7 @@ static int admit(struct srdma_conn *conn, struct srdma_reject *reject, void *arg
 
 /* ---- the end of a set-up --------------------------------------------------------------------------------------- */
 
-/* `rejection`: what the client was told. `timing`: of one that is accepted. */
+/* `rejection`: the reason sent to the client. `timing`: of an accepted client. */
 static void count_end(struct srdma_client *client, int result, enum srdma_reject_reason rejection,
 		      const struct srdma_conn_timing *timing)
 {
@@ -196,7 +195,7 @@ static void count_end(struct srdma_client *client, int result, enum srdma_reject
 	pthread_mutex_lock(&server->mutex);
 	server->pending--;
 	server->clients += result == 0;
-	/* A balancer's health check is no client, and no failure. */
+	/* A balancer's health check counts neither as a client nor as a failure. */
 	if (!client->check)
 		srdma_metrics_count_setup(server, result, rejection, timing);
 	pthread_mutex_unlock(&server->mutex);
@@ -215,7 +214,7 @@ static void leave_list(struct srdma_setup_thread *thread, struct srdma_client *c
 		thread->last = client->previous;
 }
 
-/* The error is the thread's last one. */
+/* The error's text is the thread's last one. */
 static void fail(struct srdma_client *client, int error)
 {
 	enum srdma_reject_reason rejection = client->accept ? srdma_accept_rejection(client->accept) : SRDMA_REJECT_NONE;
@@ -264,18 +263,18 @@ static void watch(struct srdma_setup_thread *thread, struct srdma_client *client
 		srdma_log(SRDMA_LOG_ERROR, "cannot watch a socket: %s", strerror(errno));
 }
 
-/* How long clients take to authenticate. A client that does not has no part in it. */
+/* Measures how long clients take to authenticate, by those that do. */
 static void note_handshake(struct srdma_client *client)
 {
 	struct srdma_server *server = client->server;
 	uint64_t took = srdma_clock_us() - client->arrived, average = atomic_load(&server->handshake_us);
 
 	client->proved = true;
-	/* The threads may overwrite each other's: it is an average. */
+	/* A lost update of another thread does no harm to an average. */
 	atomic_store(&server->handshake_us, average == 0 ? took : average - average / 8 + took / 8);
 }
 
-/* The client may be gone after it. */
+/* The call may free the client. */
 static void step(struct srdma_setup_thread *thread, struct srdma_client *client)
 {
 	struct srdma_conn *conn = NULL;
@@ -338,7 +337,7 @@ static void take_arrivals(struct srdma_setup_thread *thread)
 {
 	struct srdma_client *arrivals, *oldest = NULL;
 
-	/* Before the look: whoever wakes the thread has put something there. */
+	/* Comes before the look at the list, or an arrival between the two would be missed. */
 	srdma_wake_take(thread->wake_fd);
 	pthread_mutex_lock(&thread->mutex);
 	arrivals = thread->arrivals;
@@ -384,7 +383,7 @@ static bool is_unknown(const struct srdma_client *client)
 	return !srdma_accept_is_authenticated(client->accept) || client->turned_away;
 }
 
-/* One host has a whole /64 of IPv6 addresses for itself. */
+/* A network is a /64 for IPv6, since a single host has as many addresses. */
 static union ibv_gid network_of(const struct srdma_client *client)
 {
 	union ibv_gid network = client->peer;
@@ -401,8 +400,8 @@ static int by_network(const void *a, const void *b)
 	return memcmp(&x, &y, sizeof x);
 }
 
-/* Tells each client that is not authenticated how many of these are in its network. Returns their number in all; 0 also when there is no
- * memory for it. Sorted: to count them anew for each would take a set-up thread's time when a flood comes from several addresses. */
+/* Sets, in each unauthenticated client, the number of such clients in its network. Returns their number in all; 0 also if memory is
+ * short. It sorts them, because counting anew for each client would cost too much when a flood comes from several addresses. */
 static unsigned count_unknown(const struct srdma_setup_thread *thread)
 {
 	struct srdma_client **list, *c;
@@ -428,7 +427,7 @@ static unsigned count_unknown(const struct srdma_setup_thread *thread)
 	return count;
 }
 
-/* Whether it has had its time: `all` are unknown. */
+/* Whether the client has used up its time. `all`: the number of unauthenticated clients. */
 static bool may_go(const struct srdma_client *client, uint64_t now, uint64_t shortened, unsigned all)
 {
 	uint64_t age = now - client->arrived;
@@ -451,8 +450,8 @@ static void forget_one(const struct srdma_setup_thread *thread, const struct srd
 	}
 }
 
-/* Evicts the oldest client that has had its time, of the network with the most clients that are not authenticated or are turned away.
- * False: there is none. They have been counted. */
+/* Evicts the oldest client that has used up its time, from the network with the most clients that are unauthenticated or turned
+ * away. False: there is none. The caller has counted them (count_unknown). */
 static bool evict_one(struct srdma_setup_thread *thread, unsigned all)
 {
 	uint64_t now = srdma_clock_us(), shortened = shortened_grace(thread->server);
@@ -470,7 +469,7 @@ static bool evict_one(struct srdma_setup_thread *thread, unsigned all)
 	return true;
 }
 
-/* Others wait to be set up. */
+/* Evicts clients, because others wait to be set up. */
 static void make_room(struct srdma_setup_thread *thread)
 {
 	unsigned all = count_unknown(thread);
@@ -489,13 +488,13 @@ static void take_events(struct srdma_setup_thread *thread, int timeout_ms)
 	for (int i = 0; i < n; i++)
 		if (events[i].data.ptr)
 			step(thread, events[i].data.ptr);
-	/* Last: a client that came must not be stepped by an event of one that has gone. */
+	/* Arrivals come last, so that an event of a client that has gone does not step a new client at the same address. */
 	for (int i = 0; i < n; i++)
 		if (!events[i].data.ptr)
 			take_arrivals(thread);
 }
 
-/* Whether a client that is silent, or slow to authenticate, has had its time. */
+/* Whether a client that is silent, or slow to authenticate, has used up its time. */
 static bool is_late(const struct srdma_client *client, uint64_t now)
 {
 	uint64_t grace = srdma_accept_has_spoken(client->accept) ? GRACE_US : SILENT_GRACE_US;
@@ -503,8 +502,8 @@ static bool is_late(const struct srdma_client *client, uint64_t now)
 	return (!srdma_accept_is_authenticated(client->accept) || client->turned_away) && now - client->arrived >= grace;
 }
 
-/* The server is stopping. A client that has begun its set-up may finish it, to be told why it must go: by REJECT, or, once it has
- * WELCOME, by its worker's DISCONNECT. `until`: nobody may from then on. */
+/* For a stop of the server. A client that has begun its set-up may finish it until `until`, so that it is told why it must go: by
+ * REJECT or, after WELCOME, by its worker's DISCONNECT. */
 static void finish_setups(struct srdma_setup_thread *thread, uint64_t until)
 {
 	take_arrivals(thread);

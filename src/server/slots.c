@@ -4,7 +4,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#define FEWEST 16 /* entries that are kept even when they are free */
+#define FEWEST 16 /* entries that stay allocated even when they are free */
 
 void srdma_slots_init(struct srdma_slots *slots, unsigned max)
 {
@@ -62,8 +62,8 @@ void srdma_slots_release(struct srdma_slots *slots, struct srdma_slot *slot)
 		last->index = slot->index;
 		slots->taken[last->index] = last;
 		slot->id = 0;
-		/* Half of it goes when three quarters are free, so that coming and going at one size moves nothing. Failing
-		 * to shrink is no harm. */
+		/* Halves the table when three quarters are free, so that clients that come and go at one size cause no moves. A
+		 * failure to shrink does no harm. */
 		if (slots->capacity > FEWEST && slots->used <= slots->capacity / 4)
 			resize(slots, slots->capacity / 2);
 	}

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The threads of connected clients. A worker sleeps until a completion queue, a TLS channel or another thread has something for one
- * of its clients; what has just been busy is polled for a while instead. With a worker for each client (SRDMA_WORKERS_PER_CLIENT)
- * it is the same, with one client on each. */
+ * of its clients; it polls clients that have just been busy for a while instead. With SRDMA_WORKERS_PER_CLIENT each worker has one
+ * client. */
 #include "clock.h"
 #include "device.h"
 #include "log.h"
@@ -17,9 +17,9 @@
 #define EVENTS 64
 /* Between two looks at the deadlines of clients that have one. */
 #define TICK_MS 20
-/* Between two looks at clients that have had their bytes for now. */
+/* Between two looks at clients that have used up their bytes for now. */
 #define THROTTLE_TICK_MS 2
-/* Between two looks at what time and the device's counters bring, where they bring anything. */
+/* Between two looks at the clock and the device's counters, for clients whose epochs depend on them. */
 #define WATCH_TICK_MS 100
 /* Rounds of polling between two looks at the descriptors. */
 #define ROUNDS_PER_EVENTS 16
@@ -66,7 +66,7 @@ static void take_client(struct srdma_worker *worker, struct srdma_client *client
 		ret = o->on_connect(client->conn, &client->arg, o->arg);
 	if (ret != 0)
 		srdma_client_end(client, ret, "refused by the server");
-	/* The client may have spoken before there was anybody to listen. */
+	/* Messages of the client may have come before its worker had it. */
 	srdma_client_progress(client, true);
 	srdma_client_run(client);
 }
@@ -87,7 +87,7 @@ static void take_arrivals(struct srdma_worker *worker)
 	}
 }
 
-/* Somebody wants something: of the worker (to stop), or of a client whose program may take its message now. */
+/* Another thread has woken the worker to stop it, or because a client's program may take its message now. */
 static void be_woken(struct srdma_worker *worker)
 {
 	struct srdma_client *next;
@@ -153,12 +153,12 @@ static void take_events(struct srdma_worker *worker, int timeout_ms)
 			srdma_notifier_take(&worker->notifier);
 		} else {
 			srdma_client_progress(client, true);
-			/* A program that said "not now" need not be asked again for that. */
+			/* An event of a blocked client is no reason to ask the program for its message again. */
 			if (client->marks[SRDMA_MARK_ENDING] || srdma_client_has_work(client))
 				srdma_notifier_add(&worker->notifier, client->conn);
 		}
 	}
-	/* Last: a client that goes must not have an event left here. */
+	/* Wake-ups come last, because they may free a client that has an event left in this array. */
 	if (woken)
 		be_woken(worker);
 }
@@ -196,7 +196,7 @@ static void *worker_main(void *arg)
 
 		if (idle || ++round % ROUNDS_PER_EVENTS == 0)
 			take_events(worker, !idle ? 0 : worker->marked[SRDMA_MARK_THROTTLED] > 0 ? THROTTLE_TICK_MS : tick);
-		/* Each client that is in the list now; one that enters it meanwhile has its turn after the others. */
+		/* Serves each client that is in the list now; a client that enters the list meanwhile waits for the next round. */
 		last = worker->notifier.last;
 		do {
 			conn = srdma_notifier_next(&worker->notifier);
@@ -322,7 +322,7 @@ int srdma_worker_choose(struct srdma_server *server, struct srdma_worker **out)
 	for (unsigned i = 0; i < server->worker_count && !(least && least->load == 0); i++)
 		if (!least || server->workers[i]->load < least->load)
 			least = server->workers[i];
-	/* With a worker for each client, one that has become free is used again. */
+	/* With one worker for each client, a worker without a client is used again. */
 	if (!least || (server->options.workers < 0 && least->load > 0))
 		ret = add_worker(server, &least);
 	if (ret == 0) {

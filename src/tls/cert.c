@@ -22,7 +22,7 @@
 #define MAX_NAMES       100
 #define MAX_COMMON_NAME 64                    /* ub-common-name of RFC 5280 */
 #define MAX_TIME        INT64_C(253402300799) /* 9999-12-31T23:59:59Z, the last that X.509 can say */
-#define BACKDATE        300                   /* peers' clocks may be this many seconds behind ours */
+#define BACKDATE        300                   /* peers' clocks may lag this many seconds behind ours */
 
 static const char *const kind_names[] = {"CA", "server", "client", "self-signed"};
 
@@ -57,7 +57,7 @@ static bool is_dns_name(const char *name)
 		if (label[length] == '\0')
 			break;
 	}
-	/* A last label of digits alone is an address that was mistyped, and no name's. */
+	/* A last label of digits alone means a mistyped address, since no name ends in one. */
 	return (!wildcard || labels >= 2) && strspn(label, "0123456789") != length;
 }
 
@@ -144,7 +144,7 @@ static void issuer_free(struct issuer *issuer)
 	sk_X509_pop_free(issuer->file, X509_free);
 }
 
-/* Leaves *issuer for issuer_free also when it fails. */
+/* The caller calls issuer_free even after a failure. */
 static int issuer_load(const struct srdma_cert_request *request, struct issuer *issuer)
 {
 	int error = srdma_cert_load(request->ca_cert_file, "CA certificate", &issuer->cert);
@@ -190,14 +190,14 @@ static int set_validity(X509 *cert, const struct srdma_cert_request *request, X5
 	int64_t not_after = request->not_after ? request->not_after : not_before + (int64_t)request->days * DAY;
 	bool past_issuer;
 
-	/* Tests of expiry ask for an end in the past: such a certificate was valid for a day. */
+	/* Tests of expiry ask for an end in the past: such a certificate gets one day of validity before that end. */
 	if (not_after <= not_before)
 		not_before = not_after > DAY ? not_after - DAY : 0;
 	if (!ASN1_TIME_set(X509_getm_notBefore(cert), (time_t)not_before) ||
 	    !ASN1_TIME_set(X509_getm_notAfter(cert), (time_t)not_after))
 		return srdma_fail_openssl(-EINVAL, "the times of validity can't be encoded");
 	past_issuer = issuer != cert && ASN1_TIME_compare(X509_get0_notAfter(cert), X509_get0_notAfter(issuer)) > 0;
-	/* A number of days is a wish: with its CA it ends. A date was meant as it was given. */
+	/* A number of days is cut to the CA's validity. A date stays as the caller gave it. */
 	if (past_issuer && request->not_after == 0)
 		return X509_set1_notAfter(cert, X509_get0_notAfter(issuer)) == 1
 			       ? 0
@@ -237,7 +237,7 @@ static GENERAL_NAME *make_name(const char *name)
 	return NULL;
 }
 
-/* Built by hand: X509V3_EXT_conf would take a comma in a name as the start of another one. */
+/* Builds the extension by hand, because X509V3_EXT_conf would take a comma in a name as the start of another name. */
 static int add_names(X509 *cert, const struct srdma_cert_request *request)
 {
 	GENERAL_NAMES *names = GENERAL_NAMES_new();
@@ -275,7 +275,7 @@ static int add_extensions(X509 *cert, X509 *issuer, const struct srdma_cert_requ
 		error = add_extension(cert, issuer, NID_ext_key_usage, extended);
 	if (!error)
 		error = add_extension(cert, issuer, NID_subject_key_identifier, "hash");
-	/* After the subject's: a self-signed one points at its own. Foreign CAs may have none to point at. */
+	/* Comes after the subject's key identifier, since a self-signed certificate refers to its own. Foreign CAs may have none. */
 	if (!error && X509_get_ext_by_NID(issuer, NID_subject_key_identifier, -1) >= 0)
 		error = add_extension(cert, issuer, NID_authority_key_identifier, "keyid:always");
 	if (!error && request->name_count > 0)
@@ -283,7 +283,7 @@ static int add_extensions(X509 *cert, X509 *issuer, const struct srdma_cert_requ
 	return error;
 }
 
-/* Signs with SHA-256, but for the Edwards curves of foreign CAs, which bring their own digest. */
+/* Signs with SHA-256, except with the Edwards curves of foreign CAs, which have a digest of their own. */
 static int sign(X509 *cert, EVP_PKEY *key)
 {
 	int type = EVP_PKEY_get_base_id(key);
@@ -292,7 +292,7 @@ static int sign(X509 *cert, EVP_PKEY *key)
 	return X509_sign(cert, key, digest) > 0 ? 0 : srdma_fail_openssl(SRDMA_ECONFIG, "cannot sign the certificate");
 }
 
-/* `issuer` is all NULL for one that signs itself. */
+/* All members of `issuer` are NULL for a certificate that signs itself. */
 static int make_cert(const struct srdma_cert_request *request, const struct issuer *issuer, EVP_PKEY *key, X509 **out)
 {
 	X509 *cert = X509_new();
@@ -326,13 +326,13 @@ fail:
 
 /* ---- writing ---- */
 
-/* The issuer and the CAs above it in its file, without the root: a peer that trusts the root has it, and one that trusts a CA below needs
- * none. */
+/* Writes the issuer and the CAs above it in its file, without the root: a peer that trusts the root has it, and a peer that trusts a CA
+ * below needs none. */
 static bool write_chain(BIO *out, const struct issuer *issuer)
 {
 	X509 *at = issuer->cert;
 
-	/* Each step goes to another certificate of the file, or the file is a circle. */
+	/* The count ends the loop if the certificates of the file form a circle. */
 	for (int left = sk_X509_num(issuer->file); at && left > 0 && X509_self_signed(at, 0) != 1; left--) {
 		X509 *above = NULL;
 

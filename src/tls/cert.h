@@ -17,19 +17,19 @@ int srdma_pin_parse(const char *text, unsigned char pin[SRDMA_PIN_SIZE]);
 /* Writes `pin` in the form that srdma_pin_parse reads, in lower case. */
 void srdma_pin_format(const unsigned char *pin, char out[SRDMA_PIN_TEXT_SIZE]);
 
-/* As srdma_cert_read, of a certificate that is there. Errors: SRDMA_ECONFIG, -ENOMEM. */
+/* As srdma_cert_read, of a certificate in memory. Errors: SRDMA_ECONFIG, -ENOMEM. */
 int srdma_cert_describe(X509 *cert, struct srdma_cert_info *info);
 
-/* What keeps TLS from using this certificate's key, to follow "it cannot be used for TLS: "; NULL: nothing. Static. */
+/* Why TLS cannot use this certificate's key, to follow "it cannot be used for TLS: "; NULL: it can. Static. */
 const char *srdma_cert_key_problem(X509 *cert);
 
 /* `what` names the file in the error. Errors: -ENOENT, -EACCES, SRDMA_ECONFIG. */
 int srdma_cert_check_readable(const char *what, const char *file);
 
 /* Read the first certificate or private key of a PEM file; `what` names it in the error. A key with a password is an
- * error, nothing prompts. Errors: those of fopen(3), SRDMA_ECONFIG, -ENOMEM. */
+ * error; the function never prompts. Errors: those of fopen(3), SRDMA_ECONFIG, -ENOMEM. */
 int srdma_cert_load(const char *path, const char *what, X509 **out);
-/* All certificates, none is no error. */
+/* Reads all certificates. A file without any is no error. */
 int srdma_cert_load_all(const char *path, const char *what, STACK_OF(X509) **out);
 int srdma_cert_load_key(const char *path, const char *what, EVP_PKEY **out);
 

@@ -75,7 +75,7 @@ const char *srdma_cert_key_problem(X509 *cert)
 
 	OPENSSL_free(der);
 	ERR_clear_error();
-	/* UINT32_MAX: it says nothing about its use. */
+	/* UINT32_MAX means that the certificate does not limit its use. */
 	if (!problem && X509_check_ca(cert) != 1 && !(X509_get_key_usage(cert) & X509v3_KU_DIGITAL_SIGNATURE))
 		problem = "its key usage does not allow digital signatures";
 	return problem;
@@ -139,7 +139,7 @@ int srdma_cert_load_all(const char *path, const char *what, STACK_OF(X509) **out
 	return error;
 }
 
-/* A library must not prompt on the terminal, which is what OpenSSL does without a callback. */
+/* A library must not prompt on the terminal, as OpenSSL does without a callback. */
 static int no_password(char *buffer, int size, int writing, void *arg)
 {
 	(void)buffer, (void)size, (void)writing, (void)arg;
@@ -162,7 +162,7 @@ int srdma_cert_load_key(const char *path, const char *what, EVP_PKEY **out)
 
 /* ---- description ---- */
 
-/* Moves what `bio` holds to `out`; what does not fit is cut off, and the end says so. */
+/* Moves the content of `bio` to `out`. Marks the end of a text that it cuts to fit. */
 static void take_text(BIO *bio, char *out, size_t size)
 {
 	char *data;
@@ -174,7 +174,7 @@ static void take_text(BIO *bio, char *out, size_t size)
 	(void)BIO_reset(bio);
 }
 
-/* All text is escaped to printable ASCII: a certificate may come from anybody, and goes to a terminal or a log. */
+/* Escapes all text to printable ASCII: anyone may have made the certificate, and its text goes to a terminal or a log. */
 #define ESCAPES (ASN1_STRFLGS_ESC_CTRL | ASN1_STRFLGS_ESC_MSB | ASN1_STRFLGS_UTF8_CONVERT)
 
 static void describe_subject(X509 *cert, BIO *bio, struct srdma_cert_info *info)
@@ -218,7 +218,7 @@ static void describe_names(X509 *cert, BIO *bio, struct srdma_cert_info *info)
 		case GEN_URI: BIO_puts(bio, "URI:"); break;
 		default: BIO_puts(bio, "other"); continue;
 		}
-		/* With commas escaped, or one name could pass for two. */
+		/* Commas are escaped, since one name could otherwise pass for two. */
 		ASN1_STRING_print_ex(bio, value, ESCAPES | ASN1_STRFLGS_ESC_2253);
 	}
 	GENERAL_NAMES_free(names);
@@ -281,7 +281,7 @@ int srdma_cert_describe(X509 *cert, struct srdma_cert_info *info)
 	int error = bio ? describe(cert, bio, &result) : srdma_fail(-ENOMEM, "no memory to describe a certificate");
 
 	BIO_free(bio);
-	ERR_clear_error(); /* what the extensions' parsers left */
+	ERR_clear_error(); /* the extensions' parsers leave errors in the queue */
 	if (!error)
 		*info = result;
 	return error;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Certificates, keys, CAs and lists, judged before a peer does. */
+/* Checks of certificates, keys, CAs and lists, so that their faults show before a peer meets them. */
 #include "cert.h"
 #include "log.h"
 #include "sized.h"
@@ -23,7 +23,7 @@
 
 /* ---- files ----------------------------------------------------------------------------------------------------- */
 
-/* All certificates of a PEM file; an empty list when there is none. NULL: it cannot be read, as the thread's last error says. */
+/* All certificates of a PEM file, perhaps none. NULL: it cannot be read; the thread's last error is the reason. */
 static STACK_OF(X509) *load_all(const char *file)
 {
 	FILE *stream = fopen(file, "re");
@@ -66,7 +66,7 @@ static void format_day(const ASN1_TIME *at, char *text, size_t size)
 		snprintf(text, size, "an unknown day");
 }
 
-/* Seconds from now; a time that cannot be read is over. */
+/* Seconds from now; an unreadable time counts as past. */
 static int64_t seconds_until(const ASN1_TIME *at)
 {
 	int days = 0, seconds = 0;
@@ -132,7 +132,7 @@ static void judge_purpose(struct srdma_verdict *verdict, X509 *cert, const char 
 			   end_name(kind));
 }
 
-/* Whoever verifies with a CA looks for the name that it connects to. */
+/* A client that verifies with a CA looks for the name that it connects to. */
 static void judge_names(struct srdma_verdict *verdict, X509 *cert, const char *file)
 {
 	GENERAL_NAMES *names = X509_get_ext_d2i(cert, NID_subject_alt_name, NULL, NULL);
@@ -151,7 +151,7 @@ static void judge_names(struct srdma_verdict *verdict, X509 *cert, const char *f
 				   file);
 }
 
-/* What follows the certificate in its file: each the issuer of the one before. */
+/* Each further certificate in the file must be the issuer of the one before. */
 static void judge_order(struct srdma_verdict *verdict, STACK_OF(X509) *certs, const char *file)
 {
 	char name[128];
@@ -170,7 +170,7 @@ static void judge_order(struct srdma_verdict *verdict, STACK_OF(X509) *certs, co
 	}
 }
 
-/* As a peer would that trusts this file. */
+/* Verifies the chain as a peer would that trusts `ca_file`. */
 static void judge_chain(struct srdma_verdict *verdict, STACK_OF(X509) *certs, const char *file, const char *ca_file, enum srdma_cert_kind kind)
 {
 	X509_STORE *store = X509_STORE_new();
@@ -214,7 +214,7 @@ static void judge_key(struct srdma_verdict *verdict, X509 *cert, const char *cer
 	ERR_clear_error();
 }
 
-/* A group that only the service is in may read it. */
+/* The group may read the key, since the service may be its only member. */
 static void judge_key_file(struct srdma_verdict *verdict, const char *key_file)
 {
 	struct stat status;
@@ -278,7 +278,7 @@ int srdma_cert_check(enum srdma_cert_kind kind, const char *cert_file, const cha
 
 /* ---- those that peers come from ---------------------------------------------------------------------------------- */
 
-/* Whether certificates of `peers` can be verified with this one; if so, it may still have a flaw worth a warning. */
+/* Whether this certificate can verify those of `peers`; even then it may have a flaw worth a warning. */
 static bool judge_anchor(struct srdma_verdict *verdict, X509 *cert, const char *file, enum srdma_cert_kind peers)
 {
 	int purpose = peers == SRDMA_CERT_SERVER ? X509_PURPOSE_SSL_SERVER : X509_PURPOSE_SSL_CLIENT;
@@ -363,7 +363,7 @@ static void check_lists(struct srdma_bench *bench, const char *file, enum srdma_
 
 /* ---- both ends --------------------------------------------------------------------------------------------------- */
 
-/* What nothing above has found, loading does. */
+/* Loading finds the faults that no check above looks for. */
 static void report_loading(struct srdma_bench *bench, int error)
 {
 	struct srdma_verdict verdict = {0};

@@ -16,8 +16,7 @@
 #include <string.h>
 #include <time.h>
 
-/* Names of the CAs that a server sends to each client; it is not told them when there are more. Whatever they are, only the chain
- * counts. */
+/* Bytes of CA names that a server sends to each client; it sends none if there are more. The names are a hint: only the chain counts. */
 #define CA_NAMES_MAX 4096
 
 struct srdma_tls_context {
@@ -25,7 +24,7 @@ struct srdma_tls_context {
 	SSL_CTX *ssl;
 	bool server;
 	struct srdma_trust trust;
-	bool has_server_name; /* else it is the host connected to */
+	bool has_server_name; /* false: expects the host connected to */
 	struct srdma_server_name server_name;
 	struct srdma_name_order name_order;
 };
@@ -80,7 +79,7 @@ static int context_new(bool server, bool allow_tls12, struct srdma_tls_context *
 	}
 	srdma_name_order_parse(NULL, &context->name_order);
 	SSL_CTX_set_mode(context->ssl, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_RELEASE_BUFFERS);
-	/* A read takes one record, and says so when that was none with data: the caller decides how many of those it takes. */
+	/* Without this mode, a read returns after a record without data, so that the caller limits how many of those it takes. */
 	SSL_CTX_clear_mode(context->ssl, SSL_MODE_AUTO_RETRY);
 	ret = srdma_tls_set_parameters(context->ssl, server, allow_tls12);
 	if (ret != 0) {
@@ -143,7 +142,7 @@ int srdma_tls_client_new(const struct srdma_tls_client_options *given, struct sr
 	return 0;
 }
 
-/* So that a client with several certificates can choose. */
+/* Sends the CAs' names, so that a client with several certificates can choose. */
 static void tell_ca_names(SSL_CTX *ssl, const char *ca_file)
 {
 	STACK_OF(X509_NAME) *names = SSL_load_client_CA_file(ca_file);
@@ -245,7 +244,7 @@ int64_t srdma_tls_context_not_after(const struct srdma_tls_context *context)
 	return cert && ASN1_TIME_to_tm(X509_get0_notAfter(cert), &utc) == 1 ? (int64_t)timegm(&utc) : 0;
 }
 
-/* The name or address that the server's certificate must bear; a name also tells the server which one is meant. */
+/* Sets the name or address that the server's certificate must bear; a name also goes to the server as SNI. */
 static int expect_name(SSL *ssl, const struct srdma_server_name *name)
 {
 	X509_VERIFY_PARAM *param = SSL_get0_param(ssl);

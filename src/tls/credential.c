@@ -13,7 +13,7 @@
 
 #define REHEARSAL_STEPS 10
 
-/* An encrypted key would make OpenSSL ask on the terminal: refuse it instead. */
+/* Refuses an encrypted key, since OpenSSL would otherwise ask for the password on the terminal. */
 static int no_password(char *buffer, int size, int writing, void *arg)
 {
 	(void)buffer;
@@ -35,7 +35,7 @@ static int check_key(const char *cert_file)
 	return 0;
 }
 
-/* What a peer is going to decode and verify. */
+/* Checks the chain that a peer is going to decode and verify. */
 static int check_chain(SSL_CTX *context, const char *cert_file)
 {
 	STACK_OF(X509) *chain = NULL;
@@ -52,7 +52,7 @@ static int check_chain(SSL_CTX *context, const char *cert_file)
 	return 0;
 }
 
-/* Once, and not again for each handshake, as OpenSSL does without being told. It sends no root: a peer that trusts the root has it. */
+/* Builds the chain once; by default OpenSSL does so for each handshake. The chain has no root: a peer that trusts it has it. */
 static void complete_chain(SSL_CTX *context)
 {
 	STACK_OF(X509) *chain = NULL;
@@ -111,7 +111,7 @@ static bool shake_hands(SSL *client, SSL *server)
 	return client_done && server_done;
 }
 
-/* A handshake in memory, in which both ends have this certificate and are content with any: does the key sign what TLS 1.3 asks for? */
+/* Tests whether the key makes the signatures of TLS 1.3, by a handshake in memory between two ends that accept any certificate. */
 static int rehearse(SSL_CTX *context, const char *cert_file)
 {
 	SSL *client = new_actor(context, false), *server = new_actor(context, true);

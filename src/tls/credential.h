@@ -5,8 +5,8 @@
 
 #include <openssl/ssl.h>
 
-/* Loads both, and sends what is missing of the chain from the CAs that the context already trusts. What no peer can use is an error:
- * it would be found out with the first client, by that client. Errors: SRDMA_ECONFIG; -ENOENT, -EACCES for the files; SRDMA_ETLS. */
+/* Loads both, and completes the chain from the CAs that the context already trusts. A certificate or key that no peer can use is an
+ * error here, since otherwise the first client would meet it. Errors: SRDMA_ECONFIG; -ENOENT, -EACCES for the files; SRDMA_ETLS. */
 int srdma_credential_load(SSL_CTX *context, const char *cert_file, const char *key_file);
 
 #endif

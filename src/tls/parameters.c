@@ -8,16 +8,17 @@
 #include <openssl/err.h>
 #include <string.h>
 
-/* Since OpenSSL 3.2; older ones neither know the bits nor compress. A peer can make compressed data grow. */
+/* Options since OpenSSL 3.2; older versions do not compress. A short compressed certificate can expand to a very long one. */
 #ifndef SSL_OP_NO_TX_CERTIFICATE_COMPRESSION
 #define SSL_OP_NO_TX_CERTIFICATE_COMPRESSION SSL_OP_BIT(32)
 #define SSL_OP_NO_RX_CERTIFICATE_COMPRESSION SSL_OP_BIT(33)
 #endif
 #define COMPRESSED_CERTIFICATE 25 /* RFC 8879 */
 
-/* The first one that the library takes. No finite-field groups: one ClientHello with ffdhe8192 costs 120 ms, with X25519 0.2 ms.
- * Hybrid first, where OpenSSL has it (3.5): an attacker who records the exchange must break both. The client sends a share of each group with
- * "*", so that a server with an older OpenSSL need not ask for another one; that syntax is as old as the hybrid group. */
+/* The first list that the library accepts. None has finite-field groups: a ClientHello with ffdhe8192 costs 120 ms, with X25519 0.2 ms.
+ * The hybrid group comes first, where OpenSSL has it (3.5): an attacker who records the exchange must break both parts. The client sends
+ * a share of each group with "*", so that a server with an older OpenSSL need not ask for another; that syntax is as old as the hybrid
+ * group. */
 static const char *const groups[] = {
 	"*X25519MLKEM768/*X25519:P-256:P-384",
 	"X25519:P-256:P-384",
@@ -43,7 +44,7 @@ static const char suites12[] =
 
 /* ---- what a peer may cost -------------------------------------------------------------------------------------- */
 
-/* The ClientHello is read, and nothing of it was looked at yet. */
+/* OpenSSL calls this after it has read the ClientHello, and before it processes any of it. */
 static int judge_client_hello(SSL *ssl, int *alert, void *arg)
 {
 	const unsigned char *list;
@@ -60,8 +61,8 @@ static int judge_client_hello(SSL *ssl, int *alert, void *arg)
 	return SSL_CLIENT_HELLO_SUCCESS;
 }
 
-/* Sees each handshake message when it is whole and, in TLS 1.3, decrypted, before OpenSSL decodes it. There is no other place between
- * the two, and none to say no: a message that must not be decoded is made one that cannot be. */
+/* Sees each handshake message when it is whole and, in TLS 1.3, decrypted, before OpenSSL decodes it. OpenSSL has no other hook at this
+ * point, and this one cannot refuse a message, so it corrupts a message that OpenSSL must not decode. */
 static void watch_message(int sent, int version, int type, const void *data, size_t length, SSL *ssl, void *arg)
 {
 	uint8_t *message = (uint8_t *)(uintptr_t)data;
@@ -109,7 +110,7 @@ static int set_signatures(SSL_CTX *context, const char *list)
 
 int srdma_tls_set_parameters(SSL_CTX *context, bool server, bool allow_tls12)
 {
-	/* No tickets, no resumption, no early data: what can be resumed can be replayed, and a connection is set up once. */
+	/* No tickets, no resumption, no early data: a resumed session could be replayed, and a connection is set up only once. */
 	SSL_CTX_set_options(context, SSL_OP_NO_COMPRESSION | SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_TICKET |
 					     SSL_OP_NO_TX_CERTIFICATE_COMPRESSION | SSL_OP_NO_RX_CERTIFICATE_COMPRESSION);
 	SSL_CTX_clear_options(context, SSL_OP_ALLOW_UNSAFE_LEGACY_RENEGOTIATION | SSL_OP_LEGACY_SERVER_CONNECT);
@@ -120,7 +121,7 @@ int srdma_tls_set_parameters(SSL_CTX *context, bool server, bool allow_tls12)
 	SSL_CTX_set_msg_callback(context, watch_message);
 	if (server)
 		SSL_CTX_set_client_hello_cb(context, judge_client_hello, NULL);
-	/* Of 112 bits: no SHA-1 in a certificate, no RSA key below 2048 bits. */
+	/* Level 2 is 112 bits of security: no SHA-1 in a certificate, no RSA key below 2048 bits. */
 	SSL_CTX_set_security_level(context, 2);
 	if (SSL_CTX_set_max_proto_version(context, 0) != 1 ||
 	    SSL_CTX_set_min_proto_version(context, allow_tls12 ? TLS1_2_VERSION : TLS1_3_VERSION) != 1 ||

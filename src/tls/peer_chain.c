@@ -66,7 +66,7 @@ static bool equals(const struct srdma_reader *content, const char *bytes, size_t
 
 /* ---- keys ------------------------------------------------------------------------------------------------------ */
 
-/* A point by both coordinates, or by one and the other's sign. */
+/* A point is encoded by both coordinates, or by one and the sign of the other. */
 static const char *ec_problem(struct srdma_reader *parameters, struct srdma_reader *point)
 {
 	struct srdma_reader curve;
@@ -100,7 +100,7 @@ static unsigned bits_of(struct srdma_reader number)
 	return bits;
 }
 
-/* A verification costs as the square of the modulus, times the bits of the exponent. */
+/* The cost of a verification grows with the square of the modulus, times the bits of the exponent. */
 static const char *rsa_problem(struct srdma_reader *key)
 {
 	struct srdma_reader numbers, modulus, exponent;
@@ -113,7 +113,7 @@ static const char *rsa_problem(struct srdma_reader *key)
 	return bits < SRDMA_RSA_BITS_MIN || bits > SRDMA_RSA_BITS_MAX || bits_of(exponent) > 64 ? bad_rsa : NULL;
 }
 
-/* Those whose size their name says. */
+/* Key types of one fixed size. */
 static bool is_of_one_size(const struct srdma_reader *kind)
 {
 	return IS(kind, "\x2b\x65\x70") || IS(kind, "\x2b\x65\x71") ||	    /* Ed25519, Ed448 */
@@ -121,7 +121,7 @@ static bool is_of_one_size(const struct srdma_reader *kind)
 	       IS(kind, "\x60\x86\x48\x01\x65\x03\x04\x03\x12") || IS(kind, "\x60\x86\x48\x01\x65\x03\x04\x03\x13");
 }
 
-/* What is inside a SubjectPublicKeyInfo. */
+/* `info`: the content of a SubjectPublicKeyInfo. */
 static const char *judge_key(struct srdma_reader *info)
 {
 	struct srdma_reader algorithm, kind, key;
@@ -147,7 +147,7 @@ const char *srdma_key_problem(const uint8_t *spki, size_t length)
 
 /* ---- certificates ---------------------------------------------------------------------------------------------- */
 
-/* RFC 5280, 4.1: up to the key. What follows costs in proportion to its length, and the signature is checked last. */
+/* RFC 5280, 4.1, up to the key. The fields behind it cost time in proportion to their length, and OpenSSL checks the signature last. */
 static const char *judge_certificate(struct srdma_reader *r)
 {
 	struct srdma_reader whole, body, info;

@@ -44,7 +44,7 @@ int srdma_name_order_parse(const char *text, struct srdma_name_order *out)
 
 		at += strspn(at, " \t");
 		length = strcspn(at, ", \t");
-		/* An address is a peer's place, not its identity. */
+		/* An IP address is no identity, since it only locates a peer. */
 		while (kind < SRDMA_NAME_IP && (strlen(words[kind]) != length || strncmp(words[kind], at, length) != 0))
 			kind++;
 		if (kind == SRDMA_NAME_IP)
@@ -100,7 +100,7 @@ static int add(struct srdma_peer_names *names, enum srdma_name_kind kind, const 
 	return 0;
 }
 
-/* PrintableString, T61String, BMPString and the like become UTF-8; what they hold against their rules does not. */
+/* Converts PrintableString, T61String, BMPString and the like to UTF-8. A text that breaks the rules of its type counts as not whole. */
 static int add_common_name(struct srdma_peer_names *names, const ASN1_STRING *value)
 {
 	unsigned char *text = NULL;
@@ -168,7 +168,7 @@ static int read_alternative_names(struct srdma_peer_names *names, X509 *cert)
 
 /* ---- choosing -------------------------------------------------------------------------------------------------- */
 
-/* The one name of this kind; NULL: there is none, there are several, or it is not whole. */
+/* The only name of this kind; NULL: there is none, there are several, or it is not whole. */
 static const char *only_name(const struct srdma_peer_names *names, enum srdma_name_kind kind)
 {
 	const char *only = NULL;
@@ -195,7 +195,7 @@ static bool looks_like_pin(const char *text)
 	return strncasecmp(text, PIN_START, strlen(PIN_START)) == 0;
 }
 
-/* Neither may a name of one kind pass for one of a kind that its CA took more care with. */
+/* A name of one kind must not pass for a name of another kind, which its CA may have checked more carefully. */
 static bool is_fit(const struct srdma_name_order *order, enum srdma_name_kind kind, const char *text)
 {
 	if (strlen(text) >= SRDMA_NAME_SIZE || looks_like_pin(text))

@@ -17,13 +17,13 @@
 struct list {
 	X509_CRL *crl;
 	AUTHORITY_KEYID *key_id; /* NULL: it names none */
-	/* Of the last key that its signature was checked with. A list is of one key, so that mostly it is the only one. */
+	/* The result for the last key that the signature was checked with. One key signs a list, so mostly there is no other. */
 	bool tried, good;
 	unsigned char key[SRDMA_PIN_SIZE];
 };
 
 struct srdma_revocation {
-	pthread_mutex_t mutex; /* guards tried, good and key of all */
+	pthread_mutex_t mutex; /* guards tried, good and key of all lists */
 	struct list *lists;
 	size_t count, room;
 };
@@ -48,7 +48,7 @@ static bool is_whole(const ISSUING_DIST_POINT *point)
 	       !point->onlysomereasons;
 }
 
-/* Why the list may leave something out that another one has; NULL: for nothing in this extension. */
+/* Why the list may leave out entries of another list; NULL: this extension gives no reason. */
 static const char *extension_problem(X509_EXTENSION *extension)
 {
 	ISSUING_DIST_POINT *point;
@@ -163,7 +163,7 @@ static int load(const char *file, bool others, struct srdma_revocation **lists)
 		if (ret != 0)
 			X509_CRL_free(crl);
 	}
-	/* The end of the file is an error to the reader; what else went wrong is one to us. */
+	/* OpenSSL reports the end of the file as an error; only other errors count. */
 	unsigned long error = ERR_peek_last_error();
 	bool whole = bio && ERR_GET_LIB(error) == ERR_LIB_PEM && ERR_GET_REASON(error) == PEM_R_NO_START_LINE;
 	BIO_free(bio);
@@ -216,7 +216,7 @@ static bool verify(struct list *list, X509 *issuer)
 	return list->good;
 }
 
-/* Whether this list is of this issuer: of its name, and of its key. */
+/* Whether this issuer made this list: the list has its name, and its key's signature. */
 static bool is_of(struct srdma_revocation *lists, struct list *list, X509 *issuer)
 {
 	bool good;
@@ -230,7 +230,7 @@ static bool is_of(struct srdma_revocation *lists, struct list *list, X509 *issue
 	return good;
 }
 
-/* Whether it is of the issuer of this certificate, whose own certificate this end does not have: by the names of the issuer and its key.
+/* Whether the issuer of `cert`, whose own certificate this end does not have, made the list: by the names of the issuer and its key.
  * The operator who gave us the list vouches for it. */
 static bool is_of_issuer_of(const struct list *list, X509 *cert)
 {
@@ -275,7 +275,7 @@ static int check_time(const X509_CRL *crl)
 	return X509_cmp_current_time(X509_CRL_get0_nextUpdate(crl)) > 0 ? X509_V_OK : X509_V_ERR_CRL_HAS_EXPIRED;
 }
 
-/* One that is in force before one that is not, and of such the newer one. */
+/* Prefers a list in force to one that is not, and then the newer one. */
 static bool is_better(const X509_CRL *crl, const X509_CRL *than)
 {
 	bool in_force = check_time(crl) == X509_V_OK;
@@ -303,7 +303,7 @@ static int check_one(struct srdma_revocation *lists, X509 *cert, X509 *issuer, b
 	*covered = crl != NULL;
 	if (!crl)
 		return X509_V_OK;
-	/* UINT32_MAX: it says nothing about its use. */
+	/* UINT32_MAX means that the certificate does not limit its use. */
 	if (issuer && !(X509_get_key_usage(issuer) & X509v3_KU_CRL_SIGN))
 		return X509_V_ERR_KEYUSAGE_NO_CRL_SIGN;
 	result = check_time(crl);
@@ -317,7 +317,7 @@ static bool is_own_issuer(X509 *cert)
 	return X509_self_signed(cert, 0) == 1;
 }
 
-/* By the signature: several CAs may have the issuer's name, and a certificate need not say which key signed it. */
+/* Finds the issuer by the signature: several CAs may have its name, and a certificate need not name the key that signed it. */
 static X509 *find_issuer(const STACK_OF(X509) *cas, X509 *cert)
 {
 	X509 *issuer = NULL;
@@ -338,7 +338,7 @@ int srdma_revocation_check(struct srdma_revocation *lists, const STACK_OF(X509) 
 	int count = sk_X509_num(chain), result = X509_V_OK;
 	X509 *cert = sk_X509_value(chain, 0), *issuer;
 
-	/* A chain ends at the first certificate that is trusted. What its issuers say of that one counts, too. */
+	/* A chain ends at the first trusted certificate. The lists of that certificate's own issuers count, too. */
 	for (int depth = 0; result == X509_V_OK && depth < count + CLIMB_MAX; depth++, cert = issuer) {
 		bool covered;
 

@@ -35,8 +35,8 @@ static bool parse_address(const char *text, struct srdma_server_name *out)
 	return true;
 }
 
-/* Letters, digits, '-' and the '_' that some networks have. No empty label: to OpenSSL a name that begins with a dot is that of
- * everything below it. */
+/* Letters, digits, '-' and the '_' that some networks have. No empty label: OpenSSL takes a name that begins with a dot
+ * for every name below it. */
 static const char *name_problem(const char *name)
 {
 	static const char allowed[] = "abcdefghijklmnopqrstuvwxyz0123456789-_";
@@ -81,7 +81,7 @@ int srdma_server_name_parse(const char *typed, struct srdma_server_name *out)
 		text[length - 1] = '\0';
 		memmove(text, text + 1, length - 1);
 	}
-	/* The zone is a name of this machine's; it may have none of that name where a certificate is checked. */
+	/* Only this machine knows the zone's name, and a certificate is checked without it. */
 	if (strchr(text, ':') && strchr(text, '%'))
 		*strchr(text, '%') = '\0';
 	length = strlen(text);

@@ -19,28 +19,28 @@
 #include <unistd.h>
 
 #define MINUTE_US 60000000u
-/* No peer has a reason for one: the channel carries a few hundred bytes an epoch. */
+/* No peer needs a KeyUpdate, since the channel carries only a few hundred bytes an epoch. */
 #define MESSAGES_A_MINUTE 8u
 
 struct srdma_tls {
 	SSL *ssl;
 	int fd;
 	short events;
-	bool ended;  /* our side, by srdma_tls_linger */
+	bool ended;  /* srdma_tls_linger has ended our side */
 	bool broken; /* after a fatal error OpenSSL must not be asked for a close_notify */
 	bool established;
 	bool read_needs_room;
-	uint64_t minute_began; /* the handshake messages of which are counted, once established */
+	uint64_t minute_began; /* start of the minute whose handshake messages are counted, once established */
 	unsigned minute_messages;
 	size_t allowed; /* bytes that the peer may have sent so far; SIZE_MAX once the handshake is over */
 	size_t received;
-	int refusal;    /* why the handshake fails, when it was not OpenSSL that decided; 0: it was */
+	int refusal;    /* why this library fails the handshake; 0: it does not */
 	char *refusal_text;
 	struct srdma_tls_context *context;
 };
 
 /* ---- a socket BIO that raises no SIGPIPE ----------------------------------------------------------------------- */
-/* OpenSSL's own uses write(2): a peer that is gone would end a program that has not thought of the signal. */
+/* OpenSSL's own BIO uses write(2), so a peer that has gone would end a program that does not handle the signal. */
 
 static int bio_write(BIO *bio, const char *data, int length)
 {
@@ -328,7 +328,7 @@ int srdma_tls_linger(struct srdma_tls *tls)
 		return 0;
 	tls->ended = true;
 	n = recv(tls->fd, sink, sizeof sink, 0);
-	/* One that goes on sending is cut off when the caller has had enough. */
+	/* The caller's deadline ends the wait for a peer that goes on sending. */
 	return n > 0 || (n < 0 && (errno == EAGAIN || errno == EINTR)) ? -EAGAIN : 0;
 }
 

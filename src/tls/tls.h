@@ -8,29 +8,29 @@
 
 #include <openssl/ssl.h>
 
-/* What both ends must offer by ALPN: this protocol, and its version. */
+/* The ALPN name that both ends must offer: this protocol and its version. */
 #define SRDMA_ALPN "securdma/1"
 
 /* ---- contexts (context.c) ---- */
 
 bool srdma_tls_context_is_server(const struct srdma_tls_context *context);
 const struct srdma_name_order *srdma_tls_context_name_order(const struct srdma_tls_context *context);
-/* When the own certificate ends, in seconds since the epoch; 0: there is none. */
+/* The end of validity of the own certificate, in seconds since the epoch; 0: there is none. */
 int64_t srdma_tls_context_not_after(const struct srdma_tls_context *context);
-/* A new SSL that follows the context's rules; `host` is what the client connected to. */
+/* Makes an SSL that follows the context's rules; `host`: the name that the client connected to. */
 int srdma_tls_context_ssl(struct srdma_tls_context *context, const char *host, SSL **out);
 
 /* ---- channels (session.c) ---- */
 
 struct srdma_tls;
 
-/* Takes the socket over, also when it fails. */
+/* Takes over the socket, even when it fails. */
 int srdma_tls_new(struct srdma_tls_context *context, int fd, const char *host, struct srdma_tls **out);
-/* Closes the socket at once; with a close_notify when the channel is healthy. */
+/* Closes the socket at once, after a close_notify if the channel is healthy. */
 void srdma_tls_delete(struct srdma_tls **tls);
 
 int srdma_tls_fd(const struct srdma_tls *tls);
-/* What poll(2) must wait for after -EAGAIN. */
+/* The events that poll(2) must wait for after -EAGAIN. */
 short srdma_tls_events(const struct srdma_tls *tls);
 
 /* One step; none blocks. -EAGAIN: wait and call again. */
@@ -39,35 +39,35 @@ int srdma_tls_handshake(struct srdma_tls *tls);
  * peer refused our certificate). */
 int srdma_tls_read(struct srdma_tls *tls, void *data, size_t size);
 int srdma_tls_write(struct srdma_tls *tls, const void *data, size_t length);
-/* A read can't go on before something is sent: poll(2) for POLLOUT, and not for POLLIN, which may be there for ever. */
+/* Whether a read must first send something: poll(2) for POLLOUT, and not for POLLIN, which may stay set for ever. */
 bool srdma_tls_read_needs_room(const struct srdma_tls *tls);
-/* For the callback that sees each handshake message of the peer. Those that come after the handshake (KeyUpdate) are work for this
- * end and never for the peer: more than a few in a minute end the channel. */
+/* Counts a handshake message of the peer. Messages after the handshake (KeyUpdate) cost this end work and the peer none, so more than a
+ * few in a minute end the channel. */
 void srdma_tls_note_handshake_message(const SSL *ssl);
 bool srdma_tls_is_server(const struct srdma_tls *tls);
 /* Whether anything has come from the peer. */
 bool srdma_tls_has_received(const struct srdma_tls *tls);
-/* After a refusal: ends our side, and is 0 when the peer has read it: closing before could destroy an alert or REJECT that
- * is still on its way. -EAGAIN: wait and call again. */
+/* Ends our side after a refusal. 0: the peer has read everything; closing the socket earlier could destroy an alert or REJECT on its
+ * way. -EAGAIN: wait and call again. */
 int srdma_tls_linger(struct srdma_tls *tls);
 
 /* Key material of this session for `label` and `context`, the same at both ends. RFC 8446 7.5, RFC 5705. */
 int srdma_tls_export(const struct srdma_tls *tls, const char *label, const void *context, size_t context_length, uint8_t *out,
 		     size_t length);
 
-/* For what watches the handshake, as long as it lasts. `ssl` may be of no channel; then nothing happens. */
+/* For callbacks that watch the handshake. They do nothing for an `ssl` without a channel. */
 /* From here on the peer may send this many bytes in all. */
 void srdma_tls_allow(SSL *ssl, size_t bytes);
-/* The handshake is going to fail: why. The first reason counts. */
+/* Records why the handshake is going to fail. The first reason counts. */
 void srdma_tls_refuse(SSL *ssl, int error, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
 const char *srdma_tls_version(const struct srdma_tls *tls);
 const char *srdma_tls_cipher(const struct srdma_tls *tls);
-/* Of the key exchange, "x25519", "X25519MLKEM768". */
+/* The group of the key exchange: "x25519", "X25519MLKEM768". */
 const char *srdma_tls_group(const struct srdma_tls *tls);
 /* The names in the peer's certificate; none when it showed none. Errors: -EINVAL, -ENOMEM. */
 int srdma_tls_peer_names(const struct srdma_tls *tls, struct srdma_peer_names *out);
-/* That certificate, the caller's to free; NULL: it showed none. */
+/* The peer's certificate, which the caller frees; NULL: the peer showed none. */
 X509 *srdma_tls_peer_cert(const struct srdma_tls *tls);
 
 #endif

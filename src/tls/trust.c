@@ -85,7 +85,7 @@ static int refuse(X509_STORE_CTX *store, int error, X509 *culprit)
 
 /* ---- verification ---------------------------------------------------------------------------------------------- */
 
-/* A pinned key stands instead of a CA's word about the name; validity in time still counts. */
+/* A pinned key replaces a CA's confirmation of the name; the period of validity still counts. */
 static int verify_pin(const struct srdma_trust *trust, X509_STORE_CTX *store)
 {
 	X509 *cert = X509_STORE_CTX_get0_cert(store);
@@ -109,7 +109,7 @@ static int verify(X509_STORE_CTX *store, void *arg)
 
 	if ((trust->cas || !trust->has_pin) && X509_verify_cert(store) != 1)
 		return refuse(store, X509_STORE_CTX_get_error(store), X509_STORE_CTX_get_current_cert(store));
-	/* Only now: a list can be checked only with the certificate of its CA. */
+	/* The lists come last, since a list can be checked only with the certificate of its CA. */
 	if (trust->cas && trust->lists)
 		result = srdma_revocation_check(trust->lists, X509_STORE_CTX_get0_chain(store), trust->cas, trust->require_all_lists, &culprit);
 	if (result != X509_V_OK)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What a peer's certificate is checked against: CAs, their revocation lists, a pin. */
+/* The means of checking a peer's certificate: CAs, their revocation lists, a pin. */
 #ifndef SRDMA_TRUST_H
 #define SRDMA_TRUST_H
 
@@ -17,10 +17,10 @@ struct srdma_trust {
 	unsigned char pin[SRDMA_PIN_SIZE];
 };
 
-/* Trusts what is in the PEM file: CAs, roots or not, for all that they issue, and any certificate for itself. Lists in it count as
- * those in `crl_file`, which may be NULL. Errors: -ENOENT, -EACCES, SRDMA_ECONFIG, -ENOMEM. */
+/* Trusts the certificates in the PEM file: a CA, root or not, for all that it issues, and any other certificate for itself. Lists in it
+ * count like those in `crl_file`, which may be NULL. Errors: -ENOENT, -EACCES, SRDMA_ECONFIG, -ENOMEM. */
 int srdma_trust_load(struct srdma_trust *trust, SSL_CTX *context, const char *ca_file, const char *crl_file);
-/* From here on the context verifies peers by this; it stays where it is. */
+/* Makes the context verify peers by `trust`, which must stay at its address. */
 void srdma_trust_enforce(struct srdma_trust *trust, SSL_CTX *context);
 void srdma_trust_clear(struct srdma_trust *trust);
 

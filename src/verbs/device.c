@@ -22,7 +22,7 @@ struct srdma_device {
 	struct ibv_device_attr attr;
 	struct ibv_port_attr port_attr;
 	struct srdma_psn_watch sweep;
-	union ibv_gid *own; /* addresses of this network namespace when it was opened */
+	union ibv_gid *own; /* addresses of this network namespace when the device was opened */
 	size_t own_count;
 };
 
@@ -51,7 +51,7 @@ static int mtu_bytes(enum ibv_mtu mtu)
 	return mtu >= IBV_MTU_256 && mtu <= IBV_MTU_4096 ? 128 << mtu : 0;
 }
 
-/* The table of a port's GIDs; one call where the kernel has it. */
+/* Reads a port's table of GIDs, in one call where the kernel offers it. */
 static ssize_t gid_table(struct ibv_context *context, struct ibv_gid_entry **out)
 {
 	struct ibv_device_attr attr;
@@ -90,7 +90,7 @@ static bool contains(const union ibv_gid *list, size_t count, const union ibv_gi
 	return false;
 }
 
-/* The kernel shows devices of all network namespaces, and says nothing of whose they are: that is known by their addresses. */
+/* The kernel shows the devices of all network namespaces without naming the namespace, so their addresses must tell. */
 static bool is_local(struct ibv_context *context, unsigned port, uint8_t link_layer, const union ibv_gid *own, size_t own_count)
 {
 	struct ibv_gid_entry *gids = NULL;
@@ -181,7 +181,7 @@ static int list_device(struct ibv_device *device, struct port_list *list)
 	return ret;
 }
 
-/* The list in the form of the program's structure. */
+/* Converts the list to the layout of the program's structure. */
 static struct srdma_port_info *resize(struct port_list *list, size_t size)
 {
 	unsigned char *out = calloc(list->count + 1, size);
@@ -307,7 +307,7 @@ free_device:
 	return ret;
 }
 
-/* One by one; the first that can be used, unless a later one is local and the first is not. */
+/* Takes the first usable device, unless only a later one is local. */
 static int open_best(struct ibv_device **devices, int n, const struct srdma_device_options *options, int *tried, struct srdma_device **out)
 {
 	struct srdma_device *best = NULL;
@@ -442,8 +442,8 @@ const struct ibv_port_attr *srdma_device_port_attr(const struct srdma_device *de
 
 /* ---- GIDs ------------------------------------------------------------------------------------------------------ */
 
-/* How well a GID suits a connection between these addresses; 0: not at all. `interface` is that of a link-local `local`. One that is no
- * address of this namespace would have packets sent in another's name. */
+/* How well a GID suits a connection between these addresses; 0: not at all. `interface`: of a link-local `local`. A GID that is no
+ * address of this namespace would send packets in the name of another namespace. */
 static int rank_gid(const struct srdma_device *device, const struct ibv_gid_entry *entry, const union ibv_gid *local,
 		    uint32_t interface, const union ibv_gid *peer)
 {
@@ -452,7 +452,7 @@ static int rank_gid(const struct srdma_device *device, const struct ibv_gid_entr
 
 	if (entry->gid_type != IBV_GID_TYPE_ROCE_V2)
 		return 0;
-	/* First: a balancer may reach us by the other family than its client has. */
+	/* Comes first, because a balancer may reach us over another address family than its client's. */
 	if (srdma_net_gid_is_v4(&entry->gid) != srdma_net_gid_is_v4(peer))
 		return 0;
 	if (same_link && memcmp(&entry->gid, local, sizeof *local) == 0)

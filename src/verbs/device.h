@@ -7,15 +7,15 @@
 /* Whether `gid` is in the table of the device's port: then it is this host's own. */
 bool srdma_device_has_gid(const struct srdma_device *device, const union ibv_gid *gid);
 
-/* Whether the kernel knows it: else it is one in user space. */
+/* Whether the kernel knows the device; otherwise it is a device in user space. */
 bool srdma_device_is_of_kernel(const struct srdma_device *device);
 
 /* Index of the network interface of a GID of the device's port; 0: unknown. */
 uint32_t srdma_device_gid_interface(const struct srdma_device *device, uint8_t gid_index);
 
-/* Sweeps that the device's counters have shown so far; looks at them now and then. Thread-safe. */
+/* The number of sweeps that the device's counters have shown so far; reads them at intervals. Thread-safe. */
 uint64_t srdma_device_sweeps(struct srdma_device *device);
-/* Whether there are such counters. */
+/* Whether the device has such counters. */
 bool srdma_device_watches(const struct srdma_device *device);
 
 #endif

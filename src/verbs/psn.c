@@ -28,7 +28,7 @@ int srdma_psn_generate_apart(const struct srdma_psn_range *last, uint32_t *psn, 
 		return srdma_fail(-ERANGE, "the last epoch used %u PSNs, and leaves none for the next one", last->count);
 	if (most > room - SRDMA_PSN_STARTS)
 		most = room - SRDMA_PSN_STARTS;
-	/* One in sixteen at least is taken. */
+	/* At least one draw in sixteen is accepted, so the loop is short. */
 	do {
 		uint32_t drawn;
 

@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-/* As mlx5 and uroce name them, and as rxe does. */
+/* The names that mlx5 and uroce use, and those of rxe. */
 static const char *const counters[SRDMA_PSN_WATCH_COUNTERS] = {"out_of_sequence", "duplicate_request", "out_of_seq_request",
 							   "rcvd_seq_err"};
 
@@ -58,7 +58,7 @@ uint64_t srdma_psn_watch_look(struct srdma_psn_watch *sweep, uint64_t *packets)
 		return atomic_load(&sweep->seen);
 	total = read_total(sweep);
 	elapsed = now - sweep->looked;
-	/* After a long time without a look it is unknown when they came: then only a new count begins. */
+	/* After a long time without a look their rate is unknown, so only a new count begins. */
 	if (sweep->looked != 0 && total > sweep->total && elapsed > 0 && elapsed < 20u * SRDMA_PSN_WATCH_LOOK_MS * 1000u) {
 		uint64_t rate = (total - sweep->total) * 1000000 / elapsed;
 

@@ -7,7 +7,7 @@
 #include <errno.h>
 #include <string.h>
 
-/* Inline data saves a buffer and a memory access per small message. A device that can't do that much is asked for less. */
+/* Inline data saves a buffer and a memory access per small message. The code asks for less if a device cannot do that much. */
 static const uint32_t inline_sizes[] = {220, 64, 0};
 
 enum ibv_mtu srdma_mtu_of_bytes(uint32_t bytes)

@@ -9,7 +9,7 @@ struct srdma_qp_queues {
 	struct ibv_pd *pd;
 	struct ibv_cq *send_cq, *recv_cq;
 	uint32_t send_depth, recv_depth;
-	void *context; /* of its asynchronous events */
+	void *context; /* for its asynchronous events */
 };
 
 struct srdma_qp {
@@ -21,7 +21,7 @@ struct srdma_qp {
 	uint32_t max_inline;
 };
 
-/* What one end must know of the other to receive from it. */
+/* The parameters that one end needs to receive from the other. */
 struct srdma_qp_peer {
 	uint32_t qpn;
 	uint32_t psn;       /* of the peer's first packet: becomes rq_psn */
@@ -33,21 +33,21 @@ struct srdma_qp_peer {
 };
 
 int srdma_qp_options_check(const struct srdma_qp_options *options);
-/* The options as the device can do them: max_rd_atomic is cut to its limit, path_mtu to the port's. */
+/* Fits the options to the device: cuts max_rd_atomic to its limit, and path_mtu to the port's. */
 void srdma_qp_options_fit(struct srdma_qp_options *options, const struct srdma_device *device);
 
 /* Creates the queue pair and takes it to INIT. `access` is what remote requests may do. */
 int srdma_qp_new(const struct srdma_device *device, const struct srdma_qp_options *options,
 		 const struct srdma_qp_queues *queues, unsigned access, struct srdma_qp *out);
-/* Another one of the same make, in INIT. */
+/* Creates another queue pair with the same parameters, in INIT. */
 int srdma_qp_new_like(const struct srdma_qp *like, struct srdma_qp *out);
-/* To RESET, which forgets all that was queued, and to INIT again. */
+/* Takes it to RESET, which drops all queued requests, and to INIT again. */
 int srdma_qp_reset(struct srdma_qp *qp);
 /* INIT to RTR. */
 int srdma_qp_ready_to_receive(struct srdma_qp *qp, const struct srdma_qp_peer *peer);
 /* RTR to RTS: own PSN becomes sq_psn. */
 int srdma_qp_ready_to_send(struct srdma_qp *qp, uint32_t psn, uint8_t rd_initiator);
-/* To ERROR: all that is queued is flushed. Does nothing without a queue pair. */
+/* Takes it to ERROR, which flushes all queued requests. Does nothing without a queue pair. */
 void srdma_qp_fail(struct srdma_qp *qp);
 int srdma_qp_query(const struct srdma_qp *qp, enum ibv_qp_state *state, uint32_t *rq_psn, uint32_t *sq_psn);
 void srdma_qp_release(struct srdma_qp *qp);

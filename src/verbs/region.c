@@ -45,7 +45,7 @@ int srdma_region_private(size_t size, struct srdma_region *out)
 	address = mmap(NULL, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (address == MAP_FAILED)
 		return srdma_fail(-ENOMEM, "no memory for a region of %zu bytes", size);
-	/* A child must neither see it nor, by copy-on-write, take the device's pages away from the parent. */
+	/* A child process must not see the memory, nor split the parent from the device's pages by copy-on-write. */
 	madvise(address, mapped, MADV_DONTFORK);
 	madvise(address, mapped, MADV_DONTDUMP);
 	*out = (struct srdma_region){.address = address, .size = size, .mapped = mapped};
@@ -82,11 +82,11 @@ int srdma_region_offer(const struct srdma_device *device, struct ibv_pd *pd, siz
 	int access = windowed ? IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_MW_BIND : (int)rights;
 	int ret;
 
-	/* The verbs specification wants local write wherever remote write is. */
+	/* The verbs specification requires local write with remote write. */
 	if (rights & IBV_ACCESS_REMOTE_WRITE)
 		access |= IBV_ACCESS_LOCAL_WRITE;
 	ret = srdma_region_new(pd, size, access, out);
-	/* A device may say that it has windows and not let a program bind any. */
+	/* A device may report windows and yet not let a program bind any. */
 	if (ret != 0 && windowed) {
 		windowed = false;
 		ret = srdma_region_new(pd, size, access & ~IBV_ACCESS_MW_BIND, out);
@@ -118,7 +118,7 @@ static int await_bind(struct ibv_qp *qp, uint64_t id)
 static int bind_window(struct srdma_region *region, struct ibv_qp *qp)
 {
 	struct ibv_send_wr wr = {
-		.wr_id = UINT64_MAX, /* of no work request of a channel */
+		.wr_id = UINT64_MAX, /* an id that no work request of a stream has */
 		.opcode = IBV_WR_BIND_MW,
 		.send_flags = IBV_SEND_SIGNALED,
 		.bind_mw = {.mw = region->mw,
@@ -177,7 +177,7 @@ int srdma_region_withdraw(struct srdma_region *region)
 
 void srdma_region_release(struct srdma_region *region)
 {
-	/* First the device lets go, then the bytes: else it could write after the wipe. */
+	/* The device must lose access before the wipe, or it could write after it. */
 	if (srdma_region_unbind(region) != 0)
 		srdma_log(SRDMA_LOG_ERROR, "%s", srdma_error_text());
 	if (region->mr && ibv_dereg_mr(region->mr) != 0)

@@ -9,12 +9,12 @@
 #include <openssl/crypto.h>
 #include <string.h>
 
-/* Of one srdma_control_await between two looks at the clock. */
+/* Reads of one srdma_control_await between two looks at the clock. */
 #define AWAIT_READS 64
 
 int srdma_control_receive(struct srdma_tls *tls, struct srdma_inbox *inbox, unsigned *reads)
 {
-	/* The frame before was used by now. */
+	/* The caller has used the previous frame by now. */
 	if (inbox->have >= SRDMA_FRAME_HEADER && inbox->have == SRDMA_FRAME_HEADER + (size_t)inbox->header.length)
 		*inbox = (struct srdma_inbox){0};
 	for (;;) {
@@ -42,7 +42,7 @@ int srdma_control_receive(struct srdma_tls *tls, struct srdma_inbox *inbox, unsi
 
 static int wait_for_tls(struct srdma_tls *tls, uint64_t deadline, const char *doing)
 {
-	/* A peer that always has something to say must not keep this end past its deadline. */
+	/* A peer that sends without end must not keep this end past its deadline. */
 	int ret = srdma_deadline_left_ms(deadline) == 0 ? -ETIMEDOUT
 							: srdma_net_wait(srdma_tls_fd(tls), srdma_tls_events(tls), deadline);
 
@@ -57,7 +57,7 @@ int srdma_control_await(struct srdma_tls *tls, struct srdma_inbox *inbox, uint64
 
 		if (ret != -EAGAIN)
 			return ret;
-		/* More of it may be within OpenSSL already, where no descriptor tells of it. */
+		/* OpenSSL may hold more of the frame already, which no descriptor announces. */
 		if (reads == 0 && srdma_deadline_left_ms(deadline) > 0)
 			continue;
 		ret = wait_for_tls(tls, deadline, "waiting for a frame");

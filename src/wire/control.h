@@ -6,7 +6,7 @@
 #include "frames.h"
 #include "tls.h"
 
-/* A connection that is not broken has at most an epoch's frames and a disconnect's on their way. */
+/* A healthy connection has at most the frames of one epoch and one disconnect on their way. */
 #define SRDMA_OUTBOX_SIZE (8 * SRDMA_FRAME_MAX)
 
 /* A frame being received. */
@@ -21,22 +21,22 @@ static inline const uint8_t *srdma_inbox_body(const struct srdma_inbox *inbox)
 	return inbox->bytes + SRDMA_FRAME_HEADER;
 }
 
-/* Frames on their way to the peer: a connection hands them over here, and never waits for the peer to take them. */
+/* Frames on their way to the peer. A connection queues them here, so that it never waits for the peer to read. */
 struct srdma_outbox {
 	uint8_t bytes[SRDMA_OUTBOX_SIZE];
 	size_t have;
 };
 
 /* Receives the next frame without blocking: 0 when it is whole, -EAGAIN, or an error of srdma_tls_read, or
- * SRDMA_EPROTOCOL for an oversized one. Each read of the channel takes one of `*reads`; with none left it is -EAGAIN, too: a peer must
- * not keep its reader for as long as it sends. */
+ * SRDMA_EPROTOCOL for an oversized one. Each read of the channel uses up one of `*reads`; with none left the result is also -EAGAIN, so
+ * that a peer that goes on sending cannot hold the reader. */
 int srdma_control_receive(struct srdma_tls *tls, struct srdma_inbox *inbox, unsigned *reads);
-/* The same, waiting; also -ETIMEDOUT. */
+/* The same, but waits until `deadline`; also -ETIMEDOUT. */
 int srdma_control_await(struct srdma_tls *tls, struct srdma_inbox *inbox, uint64_t deadline);
-/* Puts a frame behind those that are on their way, and sends what there is room for, without blocking. 0 also when it is still on its
- * way; errors of srdma_tls_write; -ETIMEDOUT: the peer has read nothing for so long that the outbox is full. */
+/* Queues a frame and sends as much as there is room for, without blocking. Returns 0 even if the frame is still queued; errors of
+ * srdma_tls_write; -ETIMEDOUT: the peer has read nothing for so long that the outbox is full. */
 int srdma_outbox_send(struct srdma_tls *tls, struct srdma_outbox *outbox, const uint8_t *frame, size_t length);
-/* Sends what there is room for: 0, or an error of srdma_tls_write. */
+/* Sends as much as there is room for: 0, or an error of srdma_tls_write. */
 int srdma_outbox_flush(struct srdma_tls *tls, struct srdma_outbox *outbox);
 /* Sends a whole frame, waiting for room. Errors as above. */
 int srdma_control_send(struct srdma_tls *tls, const uint8_t *frame, size_t length, uint64_t deadline);

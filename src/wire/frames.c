@@ -119,8 +119,8 @@ static void put_text(struct srdma_writer *w, const char *text, size_t max)
 	srdma_put_bytes(w, text, length);
 }
 
-/* Text for people: bytes that could steer a terminal or a log are replaced. All but ASCII: U+0080 to U+009F are control
- * characters too. */
+/* Reads text that people will see, and replaces every byte that is not printable ASCII: it could control a terminal or a log, as U+0080
+ * to U+009F also do. */
 static void get_text(struct srdma_reader *r, char *text, size_t size)
 {
 	size_t length = srdma_get_u8(r);
@@ -313,7 +313,7 @@ const char *srdma_reject_reason_name(enum srdma_reject_reason reason)
 
 #define MALFORMED(...) (srdma_reject_set(reject, SRDMA_REJECT_MALFORMED, 0, __VA_ARGS__), SRDMA_EPROTOCOL)
 
-/* On Ethernet the device turns the GID into a destination IP address: it must be one host's. */
+/* On Ethernet the device turns the GID into a destination IP address, which must belong to a single host. */
 static const char *gid_fault(const union ibv_gid *gid)
 {
 	static const union ibv_gid zero;

@@ -34,8 +34,8 @@ struct srdma_frame_header {
 };
 
 #define SRDMA_FEATURE_MESSAGES (1u << 0) /* message rings; without it the connection is raw */
-#define SRDMA_FEATURE_EPOCHS (1u << 1)   /* can renew the queue pair; both must */
-#define SRDMA_FEATURE_SEALED (1u << 2)   /* requires what runs on the queue pair to be sealed; both or neither */
+#define SRDMA_FEATURE_EPOCHS (1u << 1)   /* can renew the queue pair; needs both ends */
+#define SRDMA_FEATURE_SEALED (1u << 2)   /* requires sealed traffic on the queue pair; both ends or neither */
 #define SRDMA_FEATURE_CHACHA (1u << 3)   /* has no fast AES */
 #define SRDMA_FEATURE_WINDOW (1u << 4)   /* HELLO only: the region's rkey comes with READY */
 #define SRDMA_FEATURES_KNOWN \
@@ -46,7 +46,7 @@ struct srdma_frame_header {
 #define SRDMA_DEPTH_MAX 4096u
 #define SRDMA_REASON_MAX 127
 
-/* HELLO and WELCOME: what one end tells the other of itself. */
+/* HELLO and WELCOME: the parameters of one end. */
 struct srdma_hello {
 	uint8_t link_layer;    /* IBV_LINK_LAYER_* */
 	uint8_t path_mtu;      /* enum ibv_mtu */
@@ -76,7 +76,7 @@ enum srdma_epoch_reason {
 	SRDMA_EPOCH_COUNT = 1, /* a direction has consumed its PSNs */
 	SRDMA_EPOCH_ASKED = 2, /* the program asked for it */
 	SRDMA_EPOCH_TIME = 3,
-	SRDMA_EPOCH_SWEEP = 4, /* the device's counters show that somebody is trying PSNs */
+	SRDMA_EPOCH_SWEEP = 4, /* the device's counters show that an attacker is trying PSNs */
 	SRDMA_EPOCH_BROKEN = 5, /* the queue pair has failed */
 };
 #define SRDMA_EPOCH_REASONS 6
@@ -97,18 +97,18 @@ size_t srdma_hello_encode(uint8_t *frame, enum srdma_frame_type type, const stru
 size_t srdma_reject_encode(uint8_t *frame, const struct srdma_reject *reject);
 size_t srdma_disconnect_encode(uint8_t *frame, enum srdma_frame_type type, const struct srdma_disconnect *disconnect);
 size_t srdma_empty_encode(uint8_t *frame, enum srdma_frame_type type);
-/* READY: with the region's rkey when HELLO said so. */
+/* READY, with the region's rkey if HELLO announced it. */
 size_t srdma_ready_encode(uint8_t *frame, bool with_rkey, uint32_t rkey);
 size_t srdma_epoch_encode(uint8_t *frame, enum srdma_frame_type type, const struct srdma_epoch_frame *epoch);
 
-/* Decoders return 0 or SRDMA_EPROTOCOL. They fill the structure only when the body has the right form; whether its values
- * are acceptable is srdma_hello_validate's business. */
+/* Decoders return 0 or SRDMA_EPROTOCOL. They fill the structure only when the body has the right form; srdma_hello_validate
+ * checks its values. */
 int srdma_frame_header_decode(const uint8_t bytes[SRDMA_FRAME_HEADER], struct srdma_frame_header *header);
 int srdma_hello_decode(const uint8_t *body, size_t length, struct srdma_hello *hello);
 int srdma_reject_decode(const uint8_t *body, size_t length, struct srdma_reject *reject);
 int srdma_disconnect_decode(const uint8_t *body, size_t length, struct srdma_disconnect *disconnect);
 int srdma_ready_decode(const uint8_t *body, size_t length, bool with_rkey, uint32_t *rkey);
-/* The values are checked, too: reason, QPN, PSN. */
+/* Also checks the values: reason, QPN, PSN. */
 int srdma_epoch_decode(enum srdma_frame_type type, const uint8_t *body, size_t length, struct srdma_epoch_frame *epoch);
 
 /* Checks every field of a HELLO (or, `welcome`, a WELCOME). Returns 0, or SRDMA_EPROTOCOL with the reason and the field's
