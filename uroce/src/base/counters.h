@@ -38,6 +38,7 @@
 	X(drop_pkey, "dropped: another partition") \
 	X(drop_qkey, "dropped: wrong Q_Key") \
 	X(drop_no_receive, "dropped: datagram without a posted receive") \
+	X(drop_too_long, "dropped: unreliable message longer than the posted receive") \
 	X(drop_stale, "dropped: response that nothing waits for") \
 	X(drop_inbox, "dropped: for another process, which takes no more") \
 	X(remote_access_errors, "requests refused: key, rights or bounds") \

@@ -69,8 +69,9 @@ uint32_t wire_traits(uint8_t opcode)
 	}
 }
 
-static size_t header_length(uint32_t traits)
+size_t wire_header_length(uint8_t opcode)
 {
+	uint32_t traits = wire_traits(opcode);
 	size_t length = WIRE_BTH;
 
 	length += traits & T_DETH ? DETH_BYTES : 0;
@@ -133,7 +134,7 @@ int wire_decode(const uint8_t *bytes, size_t length, struct packet *out)
 		return -EBADMSG;
 
 	uint32_t traits = wire_traits(bytes[0]);
-	size_t headers = header_length(traits);
+	size_t headers = wire_header_length(bytes[0]);
 	uint8_t pad = bytes[1] >> BTH_PAD_SHIFT & BTH_PAD_MASK;
 	if (!(traits & T_VALID) || (bytes[1] & BTH_VERSION_MASK) != 0 || length < headers)
 		return -EBADMSG;

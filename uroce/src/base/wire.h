@@ -71,6 +71,8 @@ enum {
 
 /* Traits of a BTH opcode; 0 for one that is not RC, UC or UD, or not defined there. */
 uint32_t wire_traits(uint8_t opcode);
+/* Bytes of the headers that the opcode has, BTH included. */
+size_t wire_header_length(uint8_t opcode);
 
 /* AETH syndromes. */
 enum {

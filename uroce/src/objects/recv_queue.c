@@ -124,16 +124,17 @@ int recv_queue_post(struct recv_queue *rq, struct ibv_recv_wr *wr, struct ibv_re
 
 /* ---- taking ---- */
 
-bool recv_queue_take(struct recv_queue *rq, struct recv_taken *out)
+enum recv_answer recv_queue_take_for(struct recv_queue *rq, uint32_t length, struct recv_taken *out)
 {
 	bool limit_reached = false;
 
 	pthread_mutex_lock(&rq->lock);
-	if (rq->head == rq->tail) {
-		pthread_mutex_unlock(&rq->lock);
-		return false;
-	}
 	const struct recv_wqe *wqe = recv_queue_at(rq, rq->head);
+	enum recv_answer answer = rq->head == rq->tail ? RECV_NONE : wqe->length < length ? RECV_TOO_SHORT : RECV_TAKEN;
+	if (answer != RECV_TAKEN) {
+		pthread_mutex_unlock(&rq->lock);
+		return answer;
+	}
 	out->wr_id = wqe->wr_id;
 	out->length = wqe->length;
 	out->sges = wqe->sges;
@@ -149,7 +150,12 @@ bool recv_queue_take(struct recv_queue *rq, struct recv_taken *out)
 	/* The queue pair that takes keeps the shared queue alive. */
 	if (limit_reached)
 		event_raise(rq->srq->context, IBV_EVENT_SRQ_LIMIT_REACHED, &rq->srq->ibv);
-	return true;
+	return RECV_TAKEN;
+}
+
+bool recv_queue_take(struct recv_queue *rq, struct recv_taken *out)
+{
+	return recv_queue_take_for(rq, 0, out) == RECV_TAKEN;
 }
 
 /* ---- states of the queue pair ---- */

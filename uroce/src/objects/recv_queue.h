@@ -41,6 +41,12 @@ struct srq {
 	bool has_number; /* for pyverbs: XRC is not offered */
 };
 
+enum recv_answer {
+	RECV_TAKEN,
+	RECV_NONE,
+	RECV_TOO_SHORT,
+};
+
 /* A receive that was taken out of its queue. */
 struct recv_taken {
 	uint64_t wr_id;
@@ -59,6 +65,8 @@ int recv_queue_resize(struct recv_queue *rq, uint32_t max_wr);
 int recv_queue_post(struct recv_queue *rq, struct ibv_recv_wr *wr, struct ibv_recv_wr **bad);
 /* Takes the oldest. False when there is none. Raises the limit event of a shared queue. */
 bool recv_queue_take(struct recv_queue *rq, struct recv_taken *out);
+/* The same for a message of that length: leaves a shorter receive where it is. */
+enum recv_answer recv_queue_take_for(struct recv_queue *rq, uint32_t length, struct recv_taken *out);
 
 /* Completes a receive of the queue pair whose own queue this is with a flush error. */
 void recv_queue_push_flushed(const struct recv_queue *rq, uint64_t wr_id);

@@ -142,6 +142,7 @@ struct ibv_mw *mw_alloc(struct ibv_pd *ibv_pd, enum ibv_mw_type type)
 	pthread_mutex_lock(&pd->device->lock);
 	int error = key_make(pd->device, &mw->key, KEY_WINDOW, mw);
 	mw->ibv.rkey = mw->key.value;
+	mw->index = mw->key.value >> 8;
 	pthread_mutex_unlock(&pd->device->lock);
 	if (error != 0) {
 		free(mw);

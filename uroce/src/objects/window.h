@@ -9,6 +9,7 @@ struct mw {
 	struct ibv_mw ibv;
 	struct pd *pd;
 	struct key key;
+	uint32_t index; /* the upper 24 bits of the key: read without a lock */
 	struct mr *mr; /* NULL: not bound */
 	uint64_t va;
 	uint64_t length;

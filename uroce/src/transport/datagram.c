@@ -64,6 +64,10 @@ bool datagram_pump(struct qp *qp, unsigned budget)
 	return more;
 }
 
+/* The kind of the packet's header, in the field that means nothing else for RoCE: annex A17, 17.4.5.1, wants it told, and
+ * verbs have no field for it. mlx5 tells it so, and UCX looks for it there. */
+enum { SL_ROCEV2_IPV6 = 0x9, SL_ROCEV2_IPV4 = 0xa };
+
 /* The 40 bytes before a datagram: an IPv6 header, or an IPv4 header in the last 20 (annex A17, 17.4.5). */
 static void make_grh(uint8_t grh[WIRE_GRH], const struct packet_path *path, size_t length)
 {
@@ -106,8 +110,10 @@ void datagram_receive(struct qp *qp, const struct packet *packet, const struct p
 		counter_add(&counters->drop_qkey, 1);
 		return;
 	}
-	if (!recv_queue_take(rq, &receive)) {
-		counter_add(&counters->drop_no_receive, 1);
+	/* Anyone with the Q_Key may send one: it must cost neither the receive nor the queue pair. */
+	enum recv_answer answer = recv_queue_take_for(rq, WIRE_GRH + packet->payload_length, &receive);
+	if (answer != RECV_TAKEN) {
+		counter_add(answer == RECV_NONE ? &counters->drop_no_receive : &counters->drop_too_long, 1);
 		return;
 	}
 	struct cqe cqe = {
@@ -119,13 +125,14 @@ void datagram_receive(struct qp *qp, const struct packet *packet, const struct p
 			.qp_num = qp->qpn,
 			.src_qp = packet->src_qpn,
 			.wc_flags = IBV_WC_GRH,
+			.sl = gid_is_v4(&path->sgid) ? SL_ROCEV2_IPV4 : SL_ROCEV2_IPV6,
 		},
 	};
 	if (wire_traits(packet->opcode) & T_IMM) {
 		cqe.wc.imm_data = packet->imm;
 		cqe.wc.wc_flags |= IBV_WC_WITH_IMM;
 	}
-	make_grh(grh, path, WIRE_BTH + 8 + packet->payload_length);
+	make_grh(grh, path, wire_header_length(packet->opcode) + packet->payload_length + packet->pad);
 	cqe.wc.status = receive_scatter(rq, &receive, 0, grh, sizeof grh);
 	if (cqe.wc.status == IBV_WC_SUCCESS)
 		cqe.wc.status = receive_scatter(rq, &receive, WIRE_GRH, packet->payload, packet->payload_length);

@@ -139,6 +139,12 @@ static bool execute_send(struct qp *qp, const struct packet *packet, uint32_t tr
 				packet->payload_length);
 	if (status == IBV_WC_SUCCESS && (traits & T_IETH) && window_invalidate(qp->pd, qp->qpn, packet->invalidate, true) != 0)
 		status = IBV_WC_LOC_PROT_ERR;
+	if (status == IBV_WC_LOC_LEN_ERR && qp->type == IBV_QPT_UC) {
+		/* The receive is there for the next message: class D of IBTA vol 1, 9.9.3.1, as rdma_rxe has it. */
+		counter_add(&qp->device->counters->drop_too_long, 1);
+		resp->in_message = false;
+		return false;
+	}
 	if (status != IBV_WC_SUCCESS) {
 		/* In the order that the consumer sees them: its own completion, then the flushed ones. */
 		complete_receive(qp, status, IBV_WC_RECV, 0, NULL);

@@ -14,11 +14,20 @@ struct in_addr block_carrier(unsigned block)
 	return (struct in_addr){ .s_addr = htonl(CARRIER_NET | block) };
 }
 
-unsigned block_of_carrier(struct in_addr address)
+struct in_addr block_source(unsigned block, unsigned gid_index)
+{
+	return block_carrier(block | gid_index * BLOCK_COUNT);
+}
+
+unsigned block_of_source(struct in_addr address, unsigned *gid_index)
 {
 	uint32_t host = ntohl(address.s_addr);
-	unsigned block = host & 0xffff;
-	return (host & 0xffff0000u) == CARRIER_NET && block >= BLOCK_FIRST && block <= BLOCK_LAST ? block : 0;
+	unsigned block = host % BLOCK_COUNT;
+
+	*gid_index = (host & 0xffff) / BLOCK_COUNT;
+	if ((host & 0xffff0000u) != CARRIER_NET || *gid_index >= BLOCK_GIDS || block < BLOCK_FIRST || block > BLOCK_LAST)
+		return 0;
+	return block;
 }
 
 int block_choose(int (*claim)(void *arg, unsigned block), void *arg, unsigned *out)

@@ -141,7 +141,7 @@ static int open_loopback(struct udp_link *link)
 		return -ENETDOWN;
 	}
 	link->loopback = true;
-	link->gids = 2;
+	link->gids = BLOCK_GIDS;
 	gid_map_v4(&link->gid[UDP_LOOPBACK_GID].gid, htonl(INADDR_LOOPBACK));
 	link->gid[UDP_LOOPBACK_GID + 1].gid.raw[15] = 1;
 	for (unsigned i = 0; i < link->gids; i++) {

@@ -172,13 +172,16 @@ static bool start_run(const struct udp_link *link, const struct udp_arrival *arr
 	out->flow.dst_port = WIRE_PORT;
 	out->path.tclass = arrival->tclass;
 	out->path.hop_limit = arrival->hop_limit;
-	out->path.sgid_index = (uint8_t)arrival->gid_index;
-	out->path.dgid = link->gid[arrival->gid_index].gid;
-	out->path.sgid = out->flow.src;
-	if (!link->loopback)
-		return true;
-	out->path.sgid = out->path.dgid;
-	return out->flow.src_port == WIRE_PORT && block_of_carrier(from->v4.sin_addr) != 0;
+	unsigned index = arrival->gid_index;
+	bool welcome = true;
+	if (link->loopback)
+		welcome = out->flow.src_port == WIRE_PORT && block_of_source(from->v4.sin_addr, &index) != 0;
+	if (!welcome)
+		return false;
+	out->path.sgid_index = (uint8_t)index;
+	out->path.dgid = link->gid[index].gid;
+	out->path.sgid = link->loopback ? out->path.dgid : out->flow.src;
+	return true;
 }
 
 static bool deliver(struct udp_link *link, struct run *run, const uint8_t *bytes, size_t length)

@@ -39,7 +39,8 @@ struct route {
 	uint16_t socket;
 	uint8_t tclass;
 	uint8_t hop_limit; /* 0: the default */
-	uint8_t zero[2];
+	uint8_t gid_index; /* loopback mode: of the sender's GID; else 0 */
+	uint8_t zero;
 };
 
 struct message {
@@ -72,7 +73,7 @@ struct udp_tx {
 	uint64_t calls;
 
 	struct mmsghdr header[MAX_MESSAGES];
-	_Alignas(struct cmsghdr) uint8_t control[MAX_MESSAGES][3 * CMSG_SPACE(sizeof(int))];
+	_Alignas(struct cmsghdr) uint8_t control[MAX_MESSAGES][3 * CMSG_SPACE(sizeof(int)) + CMSG_SPACE(sizeof(struct in_pktinfo))];
 	uint8_t linear[LINEAR_BYTES];
 	uint8_t *spill; /* copies of referenced payloads; made when first needed */
 	size_t spill_used;
@@ -111,6 +112,11 @@ static void fill_header(struct udp_tx *tx, struct message *message, struct msghd
 	if (message->route.hop_limit != 0) {
 		int hops = message->route.hop_limit;
 		put_control(header, v4 ? IPPROTO_IP : IPPROTO_IPV6, v4 ? IP_TTL : IPV6_HOPLIMIT, &hops, sizeof hops);
+	}
+	if (message->route.gid_index != 0) {
+		struct in_pktinfo info = { .ipi_ifindex = 0 };
+		memcpy(&info.ipi_spec_dst, message->flow.src.raw + 12, sizeof info.ipi_spec_dst);
+		put_control(header, IPPROTO_IP, IP_PKTINFO, &info, sizeof info);
 	}
 	if (header->msg_controllen == 0)
 		header->msg_control = NULL;
@@ -310,10 +316,15 @@ static void put_destination(const struct udp_link *link, struct message *message
 
 	flow->src = socket->local;
 	flow->src_port = flow->dst_port = WIRE_PORT;
-	if (link->loopback)
+	if (link->loopback) {
+		struct in_addr local;
+		unsigned gid_index;
+		memcpy(&local, socket->local.raw + 12, sizeof local);
+		gid_map_v4(&flow->src, block_source(block_of_source(local, &gid_index), route->gid_index).s_addr);
 		gid_map_v4(&flow->dst, block_carrier(route->block).s_addr);
-	else
+	} else {
 		flow->dst = route->dgid;
+	}
 	udp_sockaddr_of(&flow->dst, link->gid[socket->gid_index].ifindex, &message->to);
 }
 
@@ -533,8 +544,9 @@ static void tx_send(struct link *base, const struct packet_out *packet)
 		.hop_limit = link->reports_path ? packet->hop_limit : 0,
 	};
 	if (link->loopback) {
-		/* Two names of one place. */
+		/* Two names of one place; but a datagram's header shows which one its sender has. */
 		memset(&route.dgid, 0, sizeof route.dgid);
+		route.gid_index = packet->sgid_index;
 		route.socket = (uint16_t)(link->owner[block_of(packet->sqpn)] - 1);
 	} else {
 		route.socket = packet->sgid_index;

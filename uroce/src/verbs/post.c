@@ -58,7 +58,8 @@ int post_set_bind(struct qp *qp, struct send_wqe *wqe, struct ibv_mw *mw, uint32
 	if (mw->pd != &qp->pd->ibv || (info->mr && info->mr->pd != mw->pd))
 		return EPERM;
 	wqe->mw = (struct mw *)mw;
-	wqe->rkey = rkey;
+	/* The application chooses the low 8 bits alone, and a device looks at no others. */
+	wqe->rkey = wqe->mw->index << 8 | (rkey & 0xff);
 	wqe->bind = *info;
 	qp->binds_windows = true;
 	return 0;

@@ -134,6 +134,32 @@ static void loopback_takes_packets_of_blocks_only(void **state)
 	close_end(a);
 }
 
+/* Alone, in a run, and each after one of the other. */
+static void loopback_shows_the_gid_of_the_sender(void **state)
+{
+	(void)state;
+	struct end *a = open_end(NULL, NULL), *b = open_end(NULL, NULL);
+	uint8_t bytes[2000] = { 9 };
+	size_t count = 0;
+
+	for (uint8_t gid = 0; gid < 4; gid++) {
+		struct packet_out packet;
+		make(a, b, OP_SEND_ONLY, &packet);
+		set_payload(&packet, bytes, sizeof bytes);
+		packet.sgid_index = gid % 2;
+		for (size_t i = 0; i <= 3u * gid; i++, count++)
+			link_send(udp_link_of(a->udp), &packet);
+		link_flush(udp_link_of(a->udp));
+		assert_true(receive(b, count));
+		assert_int_equal(b->got->path.sgid_index, gid % 2);
+		assert_memory_equal(&b->got->path.sgid, udp_gid(b->udp, gid % 2), 16);
+		assert_memory_equal(&b->got->path.dgid, udp_gid(b->udp, gid % 2), 16);
+	}
+	assert_int_equal(b->counters.drop_icrc, 0);
+	close_end(a);
+	close_end(b);
+}
+
 static void port_that_is_taken_is_reported(void **state)
 {
 	(void)state;
@@ -216,6 +242,7 @@ int main(void)
 		cmocka_unit_test_teardown(damaged_and_short_packets_are_counted_and_dropped, close_all),
 		cmocka_unit_test_teardown(sender_that_numbers_its_packets_is_learned, close_all),
 		cmocka_unit_test_teardown(loopback_takes_packets_of_blocks_only, close_all),
+		cmocka_unit_test_teardown(loopback_shows_the_gid_of_the_sender, close_all),
 		cmocka_unit_test_teardown(port_that_is_taken_is_reported, close_all),
 		cmocka_unit_test_teardown(every_pair_on_one_address_reaches_the_other, close_all),
 		cmocka_unit_test_teardown(steering_is_learned_and_learned_again, close_all),

@@ -281,12 +281,16 @@ static void windows_end_with_their_queue_pair(void **state)
 	struct ibv_mw *mw = mw_alloc(rig->pd, IBV_MW_TYPE_2);
 	struct ibv_send_wr wr = send_wr(1, IBV_WR_BIND_MW);
 	wr.bind_mw.mw = mw;
-	wr.bind_mw.rkey = (mw->rkey & ~0xffu) | ((mw->rkey + 1) & 0xff);
-	wr.bind_mw.bind_info = (struct ibv_mw_bind_info){ .mr = mr, .addr = (uintptr_t)memory, .length = 8 };
+	/* Devices take the lower 8 bits and look at no others. */
+	uint32_t key = (mw->rkey & ~0xffu) | ((mw->rkey + 1) & 0xff);
+	wr.bind_mw.rkey = ~mw->rkey << 8 | (key & 0xff);
+	wr.bind_mw.bind_info = (struct ibv_mw_bind_info){
+		.mr = mr, .addr = (uintptr_t)memory, .length = 8, .mw_access_flags = IBV_ACCESS_REMOTE_READ };
 	assert_int_equal(post(qp, wr), 0);
 	engine_enter(&rig->bare.device);
 	requester_pump(qp_of(qp), 1); /* which a link that is not ready does not come to */
 	engine_leave(&rig->bare.device);
+	assert_ptr_equal(memory_remote(qp_of(qp)->pd, qp->qp_num, key, (uintptr_t)memory, 8, IBV_ACCESS_REMOTE_READ), memory);
 	assert_int_equal(mr_dereg(mr), EBUSY);
 	assert_int_equal(qp_destroy(qp), 0);
 	assert_int_equal(mr_dereg(mr), 0);
