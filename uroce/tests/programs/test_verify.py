@@ -34,6 +34,11 @@ def test_deep_queues():
     check("--qps", "1", "--depth", "64", "--sizes", "0,1,3000,70000", "--mtu", "4096")
 
 
+def test_inline_sizes():
+    """Around the largest that is inline, by structs and by the builder, of one piece and of several."""
+    check("--sizes", "0,1,2,63,64,65,255,256,257", "--iterations", "100", "--ops", "send,send-imm,write,write-imm")
+
+
 def test_large_messages():
     check("--qps", "1", "--depth", "2", "--sizes", "1048576,16777217,33554432", "--iterations", "2", "--mtu", "4096")
 

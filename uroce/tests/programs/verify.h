@@ -11,7 +11,7 @@
 #include <infiniband/verbs.h>
 
 enum { EXIT_BAD_DATA = 1, EXIT_USAGE = 2, EXIT_DEADLINE = 3 };
-enum { MAX_SIZES = 64, MAX_QPS = 1024, MAX_DEPTH = 64, MAX_SGES = 4, GUARD = 64 };
+enum { MAX_SIZES = 64, MAX_QPS = 1024, MAX_DEPTH = 64, MAX_SGES = 4, MAX_INLINE = 256, GUARD = 64 };
 enum operation { SEND, SEND_IMM, WRITE, WRITE_IMM, READ, COMPARE_SWAP, FETCH_ADD, OPERATIONS };
 /* Half a second, eight times: for machines that are busy. */
 enum { PATIENT_TIMEOUT = 17, PATIENT_RETRY = 7 };
@@ -120,6 +120,8 @@ static inline size_t slot_offset(const struct end *end, uint32_t qp, uint32_t sl
 /* Takes up to `count` completions; with events, may sleep when there is none. Ends the program at the deadline. */
 int end_poll(struct end *end, struct ibv_wc *wc, int count);
 void end_post_receive(struct end *end, uint32_t qp, uint32_t slot, const struct item *item);
+/* Whether an item goes out with IBV_SEND_INLINE; its memory is used again as soon as it is posted. */
+bool end_posts_inline(const struct end *end, const struct item *item);
 /* Posts a round's messages of one queue pair; `signaled` gets a flag for each. */
 void end_post_items(struct end *end, uint32_t qp, const struct item *items, bool *signaled);
 

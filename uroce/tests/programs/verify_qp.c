@@ -42,21 +42,29 @@ static uint8_t *map(size_t length)
 
 static struct ibv_qp *create_qp(struct end *end)
 {
-	struct ibv_qp_init_attr attr = {
+	struct ibv_qp_init_attr_ex attr = {
 		.send_cq = end->cq,
 		.recv_cq = end->cq,
 		.cap = {.max_send_wr = end->plan->depth,
 			.max_recv_wr = end->plan->depth,
 			.max_send_sge = MAX_SGES,
 			.max_recv_sge = MAX_SGES,
-			.max_inline_data = 64},
+			.max_inline_data = MAX_INLINE},
 		.qp_type = end->plan->unreliable ? IBV_QPT_UC : IBV_QPT_RC,
+		.comp_mask = IBV_QP_INIT_ATTR_PD | IBV_QP_INIT_ATTR_SEND_OPS_FLAGS,
+		.pd = end->pd,
+		.send_ops_flags = IBV_QP_EX_WITH_SEND | IBV_QP_EX_WITH_SEND_WITH_IMM | IBV_QP_EX_WITH_RDMA_WRITE |
+				  IBV_QP_EX_WITH_RDMA_WRITE_WITH_IMM,
 	};
-	struct ibv_qp *qp = ibv_create_qp(end->pd, &attr);
+
+	if (!end->plan->unreliable)
+		attr.send_ops_flags |= IBV_QP_EX_WITH_RDMA_READ | IBV_QP_EX_WITH_ATOMIC_CMP_AND_SWP |
+				       IBV_QP_EX_WITH_ATOMIC_FETCH_AND_ADD;
+	struct ibv_qp *qp = ibv_create_qp_ex(end->context, &attr);
 
 	if (!qp)
-		fail(EXIT_USAGE, "ibv_create_qp: %m");
-	end->max_inline = attr.cap.max_inline_data < 64 ? attr.cap.max_inline_data : 64;
+		fail(EXIT_USAGE, "ibv_create_qp_ex: %m");
+	end->max_inline = attr.cap.max_inline_data < MAX_INLINE ? attr.cap.max_inline_data : MAX_INLINE;
 	return qp;
 }
 
@@ -268,6 +276,11 @@ void end_post_receive(struct end *end, uint32_t qp, uint32_t slot, const struct 
 		fail(EXIT_BAD_DATA, "ibv_post_recv: %s", strerror(error));
 }
 
+bool end_posts_inline(const struct end *end, const struct item *item)
+{
+	return item->op != READ && !is_atomic(item->op) && item->size <= end->max_inline && (item->choices >> 10 & 1);
+}
+
 static void make_wr(struct end *end, uint32_t qp, uint32_t slot, const struct item *item, struct ibv_send_wr *wr,
 		    struct ibv_sge *sge)
 {
@@ -291,7 +304,7 @@ static void make_wr(struct end *end, uint32_t qp, uint32_t slot, const struct it
 		return;
 	}
 	wr->num_sge = item->size ? cut(sge, end->source + at, item->size, end->source_mr->lkey, choices >> 4) : 0;
-	if (item->op != READ && item->size <= end->max_inline && choices >> 10 & 1)
+	if (end_posts_inline(end, item))
 		wr->send_flags |= IBV_SEND_INLINE;
 	if (item->op == SEND_IMM || item->op == WRITE_IMM)
 		wr->imm_data = htonl(item->choices);
@@ -301,12 +314,74 @@ static void make_wr(struct end *end, uint32_t qp, uint32_t slot, const struct it
 	}
 }
 
+static void build_data(struct ibv_qp_ex *qp, const struct ibv_send_wr *wr)
+{
+	struct ibv_data_buf buffers[MAX_SGES];
+
+	if (!(wr->send_flags & IBV_SEND_INLINE)) {
+		if (wr->num_sge == 1)
+			ibv_wr_set_sge(qp, wr->sg_list[0].lkey, wr->sg_list[0].addr, wr->sg_list[0].length);
+		else
+			ibv_wr_set_sge_list(qp, (size_t)wr->num_sge, wr->sg_list);
+		return;
+	}
+	for (int i = 0; i < wr->num_sge; i++)
+		buffers[i] = (struct ibv_data_buf){.addr = (void *)(uintptr_t)wr->sg_list[i].addr, .length = wr->sg_list[i].length};
+	if (wr->num_sge == 1)
+		ibv_wr_set_inline_data(qp, buffers[0].addr, buffers[0].length);
+	else
+		ibv_wr_set_inline_data_list(qp, (size_t)wr->num_sge, buffers);
+}
+
+/* The same as a struct says, by the calls of ibv_qp_ex. */
+static void build(struct ibv_qp_ex *qp, const struct ibv_send_wr *wr)
+{
+	uint32_t rkey = wr->wr.rdma.rkey;
+	uint64_t address = wr->wr.rdma.remote_addr;
+
+	qp->wr_id = wr->wr_id;
+	qp->wr_flags = wr->send_flags & ~(unsigned)IBV_SEND_INLINE;
+	switch (wr->opcode) {
+	case IBV_WR_SEND: ibv_wr_send(qp); break;
+	case IBV_WR_SEND_WITH_IMM: ibv_wr_send_imm(qp, wr->imm_data); break;
+	case IBV_WR_RDMA_WRITE: ibv_wr_rdma_write(qp, rkey, address); break;
+	case IBV_WR_RDMA_WRITE_WITH_IMM: ibv_wr_rdma_write_imm(qp, rkey, address, wr->imm_data); break;
+	case IBV_WR_RDMA_READ: ibv_wr_rdma_read(qp, rkey, address); break;
+	case IBV_WR_ATOMIC_CMP_AND_SWP:
+		ibv_wr_atomic_cmp_swp(qp, wr->wr.atomic.rkey, wr->wr.atomic.remote_addr, wr->wr.atomic.compare_add, wr->wr.atomic.swap);
+		break;
+	default:
+		ibv_wr_atomic_fetch_add(qp, wr->wr.atomic.rkey, wr->wr.atomic.remote_addr, wr->wr.atomic.compare_add);
+		break;
+	}
+	build_data(qp, wr);
+}
+
+/* From `wr` on, by way of structs or of the builder. */
+static void post(struct ibv_qp *qp, struct ibv_send_wr *wr, bool by_builder)
+{
+	struct ibv_send_wr *bad;
+	struct ibv_qp_ex *builder = ibv_qp_to_qp_ex(qp);
+	int error;
+
+	if (by_builder) {
+		ibv_wr_start(builder);
+		for (; wr; wr = wr->next)
+			build(builder, wr);
+		error = ibv_wr_complete(builder);
+	} else {
+		error = ibv_post_send(qp, wr, &bad);
+	}
+	if (error)
+		fail(EXIT_BAD_DATA, "%s: %s", by_builder ? "ibv_wr_complete" : "ibv_post_send", strerror(error));
+}
+
 void end_post_items(struct end *end, uint32_t qp, const struct item *items, bool *signaled)
 {
 	uint32_t depth = end->plan->depth;
-	struct ibv_send_wr wr[MAX_DEPTH], *bad;
+	struct ibv_send_wr wr[MAX_DEPTH];
 	struct ibv_sge sge[MAX_DEPTH][MAX_SGES];
-	bool one_by_one = items[0].choices >> 11 & 1;
+	bool one_by_one = items[0].choices >> 11 & 1, by_builder = items[0].choices >> 24 & 1;
 
 	for (uint32_t slot = 0; slot < depth; slot++) {
 		make_wr(end, qp, slot, &items[slot], &wr[slot], sge[slot]);
@@ -319,10 +394,10 @@ void end_post_items(struct end *end, uint32_t qp, const struct item *items, bool
 			wr[slot].send_flags |= IBV_SEND_FENCE;
 		wr[slot].next = one_by_one || slot == depth - 1 ? NULL : &wr[slot + 1];
 	}
-	for (uint32_t slot = 0; slot < (one_by_one ? depth : 1); slot++) {
-		int error = ibv_post_send(end->qp[qp], &wr[slot], &bad);
-
-		if (error)
-			fail(EXIT_BAD_DATA, "ibv_post_send: %s", strerror(error));
-	}
+	for (uint32_t slot = 0; slot < (one_by_one ? depth : 1); slot++)
+		post(end->qp[qp], &wr[slot], by_builder);
+	/* Inline data was read when it was posted. */
+	for (uint32_t slot = 0; slot < depth; slot++)
+		if (wr[slot].send_flags & IBV_SEND_INLINE)
+			memset(end->source + slot_offset(end, qp, slot), 0xee, items[slot].size);
 }
