@@ -26,6 +26,7 @@ void engine_leave(struct device *device)
 	if (device->eager)
 		engine_pump(device);
 	link_flush(device->link);
+	wake_note_active(device, device->now);
 	wake_for_timer(device);
 	pthread_mutex_unlock(&device->lock);
 }
@@ -36,21 +37,25 @@ void engine_poll(struct device *device)
 	if (pthread_mutex_trylock(&device->lock) != 0)
 		return;
 	device->now = device->clock();
+	wake_note_close_poll(device, device->now);
 	unsigned received = device->udp ? udp_receive(device->udp, ROUND_PACKETS) : 0;
 	timers_run(&device->timers, device->now);
 	/* A received packet may have made a completion: the application learns of it first, and the acknowledgement goes out
 	 * with its answer, or with the next poll. */
-	if (device->eager || received == 0)
+	if (device->eager || received == 0 || !wake_application_polls(device))
 		engine_pump(device);
 	link_flush(device->link);
+	if (received > 0)
+		wake_note_active(device, device->clock());
 	pthread_mutex_unlock(&device->lock);
 }
 
-unsigned engine_round(struct device *device, unsigned budget)
+unsigned engine_round(struct device *device, unsigned budget, bool patient)
 {
 	unsigned received = device->udp ? udp_receive(device->udp, budget) : 0;
 	timers_run(&device->timers, device->now);
-	engine_pump(device);
+	if (device->eager || received == 0 || !patient)
+		engine_pump(device);
 	link_flush(device->link);
 	if (device->now >= device->hw_counters.next)
 		hw_counters_publish(&device->hw_counters, device->counters, device->now);

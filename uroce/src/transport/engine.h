@@ -13,8 +13,9 @@ void engine_leave(struct device *device);
 
 /* Called when a completion queue is polled and empty: receives, runs timers, sends, unless another thread is at it. */
 void engine_poll(struct device *device);
-/* One round, with the lock held: receive up to `budget` packets, timers, sending. Returns packets received. */
-unsigned engine_round(struct device *device, unsigned budget);
+/* One round, with the lock held: receive up to `budget` packets, timers, sending. `patient`: acknowledgements stay for the next
+ * one. Returns packets received. */
+unsigned engine_round(struct device *device, unsigned budget, bool patient);
 /* Sends for the queue pairs of the active list until it is empty or the link takes no more. Lock held. */
 void engine_pump(struct device *device);
 

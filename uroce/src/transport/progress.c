@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/prctl.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -18,10 +19,14 @@
 
 enum {
 	ROUND_PACKETS = 256,
-	/* While the application polls. Each wake-up interrupts it; but when it stops polling, nobody answers its peers until
-	 * the nap is over, and their shortest sensible retransmission timers must not run out meanwhile. */
-	FIRST_NAP_NS = 1000000,
-	LONGEST_NAP_NS = 4000000,
+	/* Each nap's end interrupts an application that polls; but when it stops, nobody answers its peers until then. */
+	FIRST_NAP_NS = 100000,
+	LONGEST_NAP_NS = 1000000,
+	/* How long an acknowledgement waits for the application's answer, to go out with it. The peer that polls for the one then finds
+	 * both; a peer that finds only the acknowledgement stops polling, and its thread must be woken for the answer. */
+	ANSWER_NS = 10000,
+	/* No answer is likely from an application that was silent for so long. */
+	SILENT_NS = 5000000,
 };
 
 static void wait_for(struct progress *progress, int link_fd, uint64_t ns)
@@ -36,46 +41,51 @@ static void wait_for(struct progress *progress, int link_fd, uint64_t ns)
 	eventfd_wait(progress->wake_fd);
 }
 
-static void nap(struct progress *progress, uint64_t ns)
+/* Leaves packets to the application for as long as it polls. */
+static void nap(struct device *device)
 {
+	struct progress *progress = device->progress;
+	uint64_t ns = FIRST_NAP_NS;
 	atomic_store(&progress->napping, true);
-	/* Armed just before it was seen that we nap: nobody would wake us. */
-	if (!wake_armed_lately(progress))
+	do {
+		/* Armed just before it was seen that we nap: nobody would wake us. */
+		if (wake_armed_lately(progress))
+			break;
 		wait_for(progress, -1, ns);
+		ns = ns * 2 < LONGEST_NAP_NS ? ns * 2 : LONGEST_NAP_NS;
+	} while (wake_application_active(device, device->clock(), ACTIVE_NS));
 	atomic_store(&progress->napping, false);
+	atomic_store(&progress->close_polls, 0);
 }
 
-static bool application_polls(struct progress *progress, unsigned *seen)
+/* One round. Returns for how long the thread may wait then, in nanoseconds. */
+static uint64_t work(struct device *device)
 {
-	unsigned polls = atomic_load(&progress->polls);
-	bool polled = polls != *seen && !wake_armed_lately(progress);
-	*seen = polls;
-	return polled;
+	struct progress *progress = device->progress;
+	engine_enter(device);
+	bool patient = wake_application_active(device, device->now, SILENT_NS) && !wake_armed_lately(progress);
+	unsigned received = engine_round(device, ROUND_PACKETS, patient);
+	bool more = device->active_head && link_ready(device->link);
+	uint64_t next = timers_next(&device->timers), now = device->now;
+	progress->wake_at = received > 0 || more ? 0 : next;
+	pthread_mutex_unlock(&device->lock);
+	if (received > 0 || more)
+		return patient ? ANSWER_NS : 0;
+	return next == UINT64_MAX ? next : next > now ? next - now : 0;
 }
 
 __attribute__((noreturn)) static void *run(void *arg)
 {
 	struct device *device = arg;
 	struct progress *progress = device->progress;
-	unsigned seen = atomic_load(&progress->polls);
-	uint64_t nap_ns = FIRST_NAP_NS;
 
+	prctl(PR_SET_TIMERSLACK, 1000UL);
 	for (;;) {
-		if (application_polls(progress, &seen)) {
-			nap(progress, nap_ns);
-			nap_ns = nap_ns * 2 < LONGEST_NAP_NS ? nap_ns * 2 : LONGEST_NAP_NS;
-			continue;
-		}
-		nap_ns = FIRST_NAP_NS;
-		engine_enter(device);
-		unsigned received = engine_round(device, ROUND_PACKETS);
-		bool more = device->active_head && link_ready(device->link);
-		uint64_t next = timers_next(&device->timers);
-		progress->wake_at = received > 0 || more ? 0 : next;
-		uint64_t now = device->now;
-		pthread_mutex_unlock(&device->lock);
-		if (received == 0 && !more)
-			wait_for(progress, udp_fd(device->udp), next == UINT64_MAX ? next : next > now ? next - now : 0);
+		uint64_t ns = work(device);
+		if (wake_application_polls(device))
+			nap(device);
+		else if (ns > 0)
+			wait_for(progress, udp_fd(device->udp), ns);
 	}
 }
 

@@ -301,7 +301,7 @@ static void execute(struct qp *qp, const struct packet *packet, uint32_t traits)
 		resp->msn = (resp->msn + 1) & WIRE_PSN_MASK;
 	resp->nak_sent = false;
 	if (!data) {
-		active_add_lazily(qp);
+		active_add(qp);
 	} else if (packet->ack_req && qp->type == IBV_QPT_RC) {
 		resp->ack_due = true;
 		active_add_lazily(qp);

@@ -6,6 +6,10 @@
 /* Empty polls after arming that an application makes before it sleeps; one that makes more is polling. */
 enum { POLLS_BEFORE_SLEEP = 16 };
 
+/* An application that makes so many in a row polls. */
+enum { CLOSE_POLLS = 32 };
+
+
 void wake_thread(struct progress *progress)
 {
 	eventfd_write(progress->wake_fd, 1); /* a full counter wakes as well */
@@ -20,6 +24,38 @@ void wake_note_poll(struct device *device)
 {
 	if (device->progress)
 		atomic_fetch_add_explicit(&device->progress->polls, 1, memory_order_relaxed);
+}
+
+void wake_note_active(struct device *device, uint64_t now)
+{
+	if (device->progress)
+		atomic_store_explicit(&device->progress->active_at, now, memory_order_relaxed);
+}
+
+bool wake_application_active(const struct device *device, uint64_t now, uint64_t ns)
+{
+	/* It may be later than `now`. */
+	return (int64_t)(now - atomic_load_explicit(&device->progress->active_at, memory_order_relaxed)) < (int64_t)ns;
+}
+
+void wake_note_close_poll(struct device *device, uint64_t now)
+{
+	struct progress *progress = device->progress;
+	if (!progress)
+		return;
+	if (!wake_application_active(device, now, ACTIVE_NS))
+		atomic_store_explicit(&progress->close_polls, 0, memory_order_relaxed);
+	else if (atomic_fetch_add_explicit(&progress->close_polls, 1, memory_order_relaxed) + 1 == CLOSE_POLLS)
+		wake_thread(progress);
+	wake_note_active(device, now);
+}
+
+bool wake_application_polls(struct device *device)
+{
+	/* In a simulation there is no thread, and the test polls. */
+	struct progress *progress = device->progress;
+	return !progress || (atomic_load_explicit(&progress->close_polls, memory_order_relaxed) >= CLOSE_POLLS &&
+			     !wake_armed_lately(progress));
 }
 
 void wake_on_arming(struct device *device)

@@ -178,7 +178,7 @@ static void settle_at_exit(void)
 	if (!mine || pthread_mutex_timedlock(&mine->device.lock, &limit) != 0)
 		return;
 	mine->device.now = mine->device.clock();
-	engine_round(&mine->device, EXIT_PACKETS);
+	engine_round(&mine->device, EXIT_PACKETS, false);
 	/* Its buffer holds the latest packets. Other handlers, and threads, may still use the device itself. */
 	udp_end_capture(mine->device.udp);
 	hw_counters_remove(&mine->device.hw_counters);

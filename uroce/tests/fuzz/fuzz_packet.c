@@ -198,7 +198,7 @@ static void act(uint8_t selector)
 
 	rig.now += (uint64_t)(selector & 0x0f) * 2000000;
 	engine_enter(&rig.device);
-	engine_round(&rig.device, 16);
+	engine_round(&rig.device, 16, false);
 	engine_leave(&rig.device);
 	while (cq_poll(rig.cq, 16, wc) > 0)
 		;

@@ -324,9 +324,9 @@ static void round_of(struct sim_node *node)
 {
 	struct device *device = &node->device;
 	engine_enter(device);
-	engine_round(device, 64);
+	engine_round(device, 64, false);
 	for (unsigned n = 0; device->active_head && link_ready(device->link); n++) {
-		engine_round(device, 64);
+		engine_round(device, 64, false);
 		if (n > 100000) {
 			violation("a queue pair that stays active and sends nothing");
 			break;
