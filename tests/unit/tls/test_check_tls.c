@@ -249,10 +249,10 @@ static void server_without_names_is_warned_of(void **state)
 	(void)state;
 	shape.names = NULL;
 	assert_int_equal(check_shape(shape, SRDMA_CERT_SERVER), 0);
-	expect("certificate", SRDMA_CHECK_WARN, "bears no DNS name and no IP address");
+	expect("certificate", SRDMA_CHECK_WARN, "contains no DNS name or IP address");
 	shape.names = "email:a@example.com";
 	assert_int_equal(check_shape(shape, SRDMA_CERT_SERVER), 0);
-	expect("certificate", SRDMA_CHECK_WARN, "bears no DNS name and no IP address");
+	expect("certificate", SRDMA_CHECK_WARN, "contains no DNS name or IP address");
 	shape.names = "IP:192.0.2.1";
 	assert_int_equal(check_shape(shape, SRDMA_CERT_SERVER), 0);
 	expect("certificate", SRDMA_CHECK_OK, "is valid");
@@ -386,7 +386,7 @@ static void cas_are_judged(void **state)
 	expect("client CA", SRDMA_CHECK_FAIL, "clients.crt (CN=leaf) is not a CA certificate: no client can be verified with it");
 	write_certs("clients.crt", client_leaf.cert, NULL, NULL);
 	assert_int_equal(check_server(false), 0);
-	expect("client CA", SRDMA_CHECK_WARN, "it verifies nobody but the client that has this very certificate");
+	expect("client CA", SRDMA_CHECK_WARN, "it verifies only the client that has this certificate");
 	write_certs("clients.crt", unborn.cert, NULL, NULL);
 	assert_int_equal(check_server(false), 0);
 	expect("client CA", SRDMA_CHECK_WARN, "is not valid yet");

@@ -112,8 +112,8 @@ static void order_that_is_none_is_told(void **state)
 {
 	static const struct {
 		const char *text, *words;
-	} cases[] = {{"", "'' is no kind"}, {"cn,", "'' is no kind"}, {"cn,upn", "'upn' is no kind"}, {"cn,uri,cn", "'cn' is there twice"},
-		     {"cn uri", "no comma before 'uri'"}, {"ip", "'ip' is no kind"}, {"CN", "'CN' is no kind"}};
+	} cases[] = {{"", "'' is not a kind"}, {"cn,", "'' is not a kind"}, {"cn,upn", "'upn' is not a kind"}, {"cn,uri,cn", "'cn' appears twice"},
+		     {"cn uri", "no comma before 'uri'"}, {"ip", "'ip' is not a kind"}, {"CN", "'CN' is not a kind"}};
 	struct srdma_name_order order;
 
 	(void)state;

@@ -410,7 +410,7 @@ static void list_that_is_not_whole_is_refused_by_name(void **state)
 		{add_point, "X509v3 Issuing Distribution Point"},
 		{add_malformed_point, "X509v3 Issuing Distribution Point"},
 		{add_unknown, "its extension 1.2.3.4.5 is critical"},
-		{add_entry_with_issuer, "X509v3 Certificate Issuer (2.5.29.29) says that an entry is of another CA"},
+		{add_entry_with_issuer, "X509v3 Certificate Issuer (2.5.29.29) assigns an entry to another CA"},
 		{add_entry_with_unknown, "its extension 1.2.3.4.6 of an entry is critical"},
 	};
 
@@ -418,14 +418,14 @@ static void list_that_is_not_whole_is_refused_by_name(void **state)
 	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
 		LISTS("w", .issuer = &middle, .change = cases[i].change);
 		assert_no_context("root.crt", "lists.crl", cases[i].words);
-		assert_non_null(strstr(srdma_error_text(), "lists.crl: the revocation list of 'CN=Middle' is not a whole one"));
+		assert_non_null(strstr(srdma_error_text(), "lists.crl: the revocation list of 'CN=Middle' is not complete"));
 		/* Also when a whole one is before it. */
 		LISTS("w", .issuer = &middle);
 		LISTS("a", .issuer = &middle, .change = cases[i].change);
 		assert_no_context("root.crt", "lists.crl", cases[i].words);
 	}
 	LISTS("w", .issuer = &middle, .to = LONG_MIN);
-	assert_no_context("root.crt", "lists.crl", "does not say when the next one is due");
+	assert_no_context("root.crt", "lists.crl", "has no date of the next update");
 }
 
 static void add_harmless(X509_CRL *crl)

@@ -97,8 +97,8 @@ static void what_is_none_is_told_with_the_reason(void **state)
 	static const struct {
 		const char *typed, *words;
 	} cases[] = {
-		{"", "no name"},
-		{NULL, "no name"},
+		{"", "give the name"},
+		{NULL, "give the name"},
 		{".", "empty"},
 		{"..", "empty"},
 		{"host..", "empty"},
