@@ -27,7 +27,7 @@ TEST(pause_is_spread_over_its_whole_range)
 	assert_int_equal(srdma_pause_below(1000), 1000);
 	assert_int_equal(srdma_pause_growing(1000, 5000, 0), 1500);
 	drawn = UINT32_MAX / 4;
-	assert_in_range(srdma_pause_below(1000), 249, 250);
+	assert_uint_in_range(srdma_pause_below(1000), 249, 250);
 }
 
 TEST(pause_doubles_up_to_its_limit)
@@ -48,8 +48,8 @@ TEST(without_random_numbers_the_middle_will_do)
 {
 	drawn = 12345;
 	drawn_result = 0;
-	assert_in_range(srdma_pause_below(1000), 499, 500);
-	assert_in_range(srdma_pause_growing(1000, 5000, 0), 999, 1000);
+	assert_uint_in_range(srdma_pause_below(1000), 499, 500);
+	assert_uint_in_range(srdma_pause_growing(1000, 5000, 0), 999, 1000);
 	drawn_result = 1;
 }
 

@@ -116,7 +116,7 @@ static int start(void **state)
 	return 0;
 }
 
-static int stop(void **state)
+static int finish(void **state)
 {
 	rig_delete(&rig);
 	return 0;
@@ -419,4 +419,4 @@ TEST(link_keeps_messages_and_executes_nothing)
 	rig.conn = NULL;
 }
 
-RUN_TESTS_EACH(start, stop)
+RUN_TESTS_EACH(start, finish)

@@ -14,7 +14,7 @@ static int start(void **state)
 	return srdma_sealed_jobs_init(&jobs, ROOM);
 }
 
-static int stop(void **state)
+static int finish(void **state)
 {
 	srdma_sealed_jobs_release(&jobs);
 	return 0;
@@ -175,4 +175,4 @@ TEST(owner_in_use_is_that_of_a_job)
 	assert_false(srdma_sealed_jobs_use(&jobs, memory + 1));
 }
 
-RUN_TESTS_EACH(start, stop)
+RUN_TESTS_EACH(start, finish)
