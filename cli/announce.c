@@ -102,7 +102,7 @@ void announce_stopped(const struct serve *serve, const struct srdma_server_statu
 {
 	char text[200];
 
-	snprintf(text, sizeof text, "stopped: %u clients told, %d of them did not end in order", status->clients, unfinished);
+	snprintf(text, sizeof text, "stopped: disconnected %u clients, %d of them not in order", status->clients, unfinished);
 	if (is_logged()) {
 		const struct srdma_log_field fields[] = {
 			NUMBER("clients", status->clients),   NUMBER("unfinished", unfinished),
@@ -126,13 +126,13 @@ void announce_stopped(const struct serve *serve, const struct srdma_server_statu
 void announce_state(struct serve *serve, const struct srdma_server_status *status)
 {
 	char state[sizeof serve->state], addresses[160];
-	const char *failed = serve->reload_failed ? "; the last reload was refused, see the log" : "";
+	const char *failed = serve->reload_failed ? "; the last reload failed, see the log" : "";
 
 	list_addresses(serve->server, addresses, sizeof addresses);
 	if (status->drained && status->clients == 0)
-		snprintf(state, sizeof state, "drained: no client is left, newcomers are turned away%s", failed);
+		snprintf(state, sizeof state, "drained: no client is left, rejecting new clients%s", failed);
 	else if (status->draining)
-		snprintf(state, sizeof state, "draining: %u clients are left, newcomers are turned away%s", status->clients, failed);
+		snprintf(state, sizeof state, "draining: %u clients are left, rejecting new clients%s", status->clients, failed);
 	else
 		snprintf(state, sizeof state, "listening on %s, %u of %u clients%s", addresses, status->clients, status->max_clients,
 			 failed);

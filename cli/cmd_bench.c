@@ -13,11 +13,11 @@
 static const char about[] =
 	"Measures connection set-up phase by phase, message latency, and bandwidth of messages, RDMA writes and "
 	"reads.\n"
-	"Without HOST the server runs inside the process, with throw-away credentials, on an address of the device;\n"
-	"set-up is then compared with a bare TLS handshake. Latency is measured polling unless --spin says otherwise.";
+	"Without HOST the server runs inside the process, on an address of the device, with temporary credentials, and the\n"
+	"command compares set-up with a bare TLS handshake. By default both ends poll (--spin).";
 static const char details[] =
 	"With --json: one object {device, in_process, setup, latency, bandwidth}.\n\n"
-	"Exit codes: 0 measured, 1 something failed, 2 usage, settings or credentials, 3 no connection, 4 TLS,\n"
+	"Exit codes: 0 success, 1 something failed, 2 usage, settings or credentials, 3 no connection, 4 TLS,\n"
 	"5 rejected by the server, 6 RDMA device, 7 connection lost.\n\n"
 	"Examples:\n"
 	"  securdma bench\n"
@@ -29,11 +29,11 @@ static const struct option bench_options[] = {
 	{"--connections", NULL, NULL, OPTION_NUMBER, FOR_BENCH, AT(connections), 1, 1000000, "N",
 	 "connections to set up"},
 	{"--iterations", NULL, NULL, OPTION_NUMBER, FOR_BENCH, AT(iterations), 1, 100000000, "N",
-	 "operations per figure; bandwidth stops after 5 s"},
+	 "operations per measurement; bandwidth stops after 5 s"},
 	{"--sizes", NULL, NULL, OPTION_TEXT, FOR_BENCH, AT(sizes), 0, 0, "LIST",
 	 "sizes in bytes, separated by commas; default: 64,256,1K,4K for latency, 4K,64K,1M for bandwidth"},
 	{"--only", NULL, NULL, OPTION_TEXT, FOR_BENCH, AT(only), 0, 0, "LIST",
-	 "of setup, latency, bandwidth, by commas"},
+	 "measurements to run: setup, latency, bandwidth, separated by commas"},
 };
 #define BENCH_OPTION_COUNT (sizeof bench_options / sizeof bench_options[0])
 

@@ -79,7 +79,7 @@ static void print_help(void)
 	      "  server       make a server's certificate, issued by the CA\n"
 	      "  client       make a client's certificate, issued by the CA\n"
 	      "  self-signed  make a server's certificate that needs no CA; clients pin its key\n"
-	      "  show         print a certificate and warn when it ends soon\n"
+	      "  show         print a certificate and warn if it expires soon\n"
 	      "  pin          print the pin of a certificate's key, for 'securdma connect --pin'\n"
 	      "\n"
 	      "Options for making:\n"
@@ -87,21 +87,21 @@ static void print_help(void)
 	      "      --name NAME       DNS name or IP address that clients connect to; may be repeated\n"
 	      "                        (server, self-signed); default for server: --cn\n"
 	      "      --days N          validity, 1 to 36500; default 365, for a CA 3650\n"
-	      "      --not-after TIME  end of validity instead, YYYY-MM-DDTHH:MM:SSZ\n"
-	      "      --ca FILE         certificate of the issuing CA (server, client); default ca.crt. One that is no\n"
-	      "                        root is written behind the new certificate, with those above it in FILE\n"
+	      "      --not-after TIME  end of validity instead of --days, YYYY-MM-DDTHH:MM:SSZ\n"
+	      "      --ca FILE         certificate of the issuing CA (server, client); default ca.crt. If it is not\n"
+	      "                        a root, it is appended to the new certificate, with the CAs above it in FILE\n"
 	      "      --ca-key FILE     its private key; default ca.key\n"
 	      "      --out PREFIX      write PREFIX.crt and PREFIX.key; default: the subcommand's name\n"
-	      "      --cert FILE       write the certificate there, not to PREFIX.crt\n"
-	      "      --key FILE        write the private key there (mode 0600), not to PREFIX.key\n"
+	      "      --cert FILE       write the certificate to FILE instead of PREFIX.crt\n"
+	      "      --key FILE        write the private key (mode 0600) to FILE instead of PREFIX.key\n"
 	      "      --force           replace existing files\n"
 	      "      --json            describe the new certificate as JSON\n"
 	      "Options for show:\n"
-	      "      --warn-days N     warn when it ends within N days; default 30\n"
+	      "      --warn-days N     warn if it expires within N days; default 30\n"
 	      "      --json            print one JSON object\n"
 	      "      --help            print this\n"
 	      "\n"
-	      "Exit code: 0 done (also when the certificate ends soon); 1 failed, files exist already, or 'show' "
+	      "Exit codes: 0 success (also if the certificate expires soon); 1 failed, files already exist, or 'show' "
 	      "found\n"
 	      "a certificate that has expired or is not valid yet; 2 wrong options or files that do not belong together.\n"
 	      "\n"
@@ -319,8 +319,6 @@ static int run_make(const struct subcommand *subcommand, struct arguments *argum
 	}
 	choose_common_name(subcommand, request, arguments->host);
 	error = srdma_cert_make(request);
-	if (error == -EEXIST)
-		return cli_fail(error, "cert %s (--force replaces existing files)", subcommand->name);
 	if (error == -ENOENT && (subcommand->flags & BIT(CA)) && access(request->ca_cert_file, F_OK))
 		return cli_fail(error, "cert %s ('securdma cert ca' makes a CA, --ca and --ca-key name another)",
 				subcommand->name);

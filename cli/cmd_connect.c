@@ -14,13 +14,13 @@
 
 #define HOLD_FILE_DEADLINE_MS 60000
 
-static const char about[] = "Connects to a securdma server. On a terminal it then reads commands ('help' lists them); "
-			    "else it runs those of\n"
-			    "-e, those on standard input, or sends a pattern and verifies every byte that comes back.";
+static const char about[] = "Connects to a securdma server. It then runs the commands of -e or the verification of --pattern, "
+			    "or reads commands\n"
+			    "from standard input ('help' lists them).";
 static const char details[] =
 	"Commands: send TEXT, write OFFSET TEXT, read OFFSET LENGTH, stat, help, quit.\n\n"
 	"Exit codes: 0 all done, 1 an operation or a verification failed, 2 usage, settings or credentials,\n"
-	"3 no connection or no answer in time, 4 TLS, certificates or the exchange, 5 rejected by the server,\n"
+	"3 no connection or a timeout, 4 TLS, certificates or the exchange, 5 rejected by the server,\n"
 	"6 RDMA device, 7 connection lost.\n\n"
 	"Examples:\n"
 	"  securdma connect --ca ca.crt --cert client.crt --key client.key server.example\n"
@@ -55,10 +55,10 @@ static const struct option connect_options[] = {
 	 "run commands, separated by ';'; may be repeated"},
 	{"--pattern", NULL, NULL, OPTION_TEXT, FOR_CONNECT, AT(pattern), 0, 0, "TEXT",
 	 "send messages made of TEXT, check the echoes, fill the region and read it back"},
-	{"--count", NULL, NULL, OPTION_NUMBER, FOR_CONNECT, AT(count), 0, INT64_MAX, "N", "messages of --pattern"},
-	{"--size", NULL, NULL, OPTION_SIZE, FOR_CONNECT, AT(size), 1, 1 << 20, "BYTES", "length of each"},
+	{"--count", NULL, NULL, OPTION_NUMBER, FOR_CONNECT, AT(count), 0, INT64_MAX, "N", "messages that --pattern sends"},
+	{"--size", NULL, NULL, OPTION_SIZE, FOR_CONNECT, AT(size), 1, 1 << 20, "BYTES", "length of each message"},
 	{"--hold-ms", NULL, NULL, OPTION_NUMBER, FOR_CONNECT, AT(hold_ms), 0, 3600000, "N",
-	 "stay connected that long after the work"},
+	 "time to stay connected after the work"},
 	{"--hold-file", NULL, NULL, OPTION_TEXT, FOR_CONNECT, AT(hold_file), 0, 0, "FILE",
 	 "stay connected until FILE exists, at most 60 s"},
 	{"--show-psn", NULL, NULL, OPTION_SWITCH, FOR_CONNECT, AT(show_psn), 0, 0, NULL,

@@ -16,7 +16,7 @@
 #define RELOAD_TIMEOUT_S 60
 
 static const char exit_codes[] =
-	"Exit codes: 0 done, 1 the server refused (the reason is told), 2 usage, 3 no server at the control socket, or no answer.\n";
+	"Exit codes: 0 done, 1 the server refused (see the message), 2 usage, 3 no server at the control socket, or no answer.\n";
 
 struct control_options {
 	char *reason;
@@ -26,18 +26,18 @@ struct control_options {
 
 static const struct option kick_options[] = {
 	{"--reason", NULL, NULL, OPTION_TEXT, FOR_CONTROL, OPTION_AT(struct control_options, reason), 0, 0, "TEXT",
-	 "reason that the client is told"},
+	 "reason to send to the client"},
 };
 static const struct option drain_options[] = {
 	{"--timeout-ms", NULL, NULL, OPTION_NUMBER, FOR_CONTROL, OPTION_AT(struct control_options, timeout_ms), 0, 86400000, "N",
 	 "time until the server stops, even with clients connected"},
 	{"--wait", NULL, NULL, OPTION_SWITCH, FOR_CONTROL, OPTION_AT(struct control_options, wait), 0, 0, NULL,
-	 "return when the server has gone"},
+	 "wait until the server has stopped"},
 };
 
 static const struct option reload_options[] = {
 	{"--quiet", NULL, NULL, OPTION_SWITCH, FOR_CONTROL, OPTION_AT(struct control_options, quiet), 0, 0, NULL,
-	 "do not repeat what the server has logged: why it refused, and what waits for its next start"},
+	 "do not repeat what the server has logged: why it refused, and which settings wait for its next start"},
 };
 
 /* Reads the command line; *path is where the server is. Returns true to go on. */
@@ -108,7 +108,7 @@ int cmd_kick(int argc, char **argv)
 	struct command_line line = {
 		.name = "kick",
 		.synopsis = "[OPTION...] ID",
-		.about = "Disconnects one client of a running server in order; ID is what 'securdma status' shows.",
+		.about = "Disconnects one client of a running server in order; 'securdma status' shows the IDs.",
 		.options = kick_options,
 		.option_count = sizeof kick_options / sizeof *kick_options,
 		.values = &options,
@@ -160,8 +160,8 @@ static int drain(const char *path, const struct control_options *options)
 		code = wait_for_end(path, ends);
 	if (code == CLI_EXIT_OK && !ends)
 		cli_log(SRDMA_LOG_WARN,
-			"systemd holds the server's port and would start the server again, so the server stays and turns newcomers away; "
-			"to end it, stop the socket unit with the service (systemctl stop securdma.socket securdma.service); to serve "
+			"systemd holds the server's port and would start the server again, so the server keeps running and rejects new "
+			"clients; to stop it, stop the socket unit and the service (systemctl stop securdma.socket securdma.service); to serve "
 			"again, restart the service");
 	return code;
 }
@@ -173,8 +173,8 @@ int cmd_drain(int argc, char **argv)
 	struct command_line line = {
 		.name = "drain",
 		.synopsis = "[OPTION...]",
-		.about = "Makes a running server take no new clients, and end when the last one has left or the time is over. One whose port\n"
-			 "systemd holds (securdma.socket) stays, and turns newcomers away until it is stopped or restarted.",
+		.about = "Makes a running server reject new clients, and stop when the last one has left or --timeout-ms has passed.\n"
+			 "With securdma.socket the server keeps running, and rejects new clients until you stop or restart it.",
 		.options = drain_options,
 		.option_count = sizeof drain_options / sizeof *drain_options,
 		.values = &options,
@@ -197,7 +197,7 @@ static void say_later(const json_t *answer)
 	const json_t *later = json_object_get(answer, "later");
 
 	for (size_t i = 0; i < json_array_size(later); i++)
-		cli_log(SRDMA_LOG_WARN, "%s has another value now, which takes effect at the next start",
+		cli_log(SRDMA_LOG_WARN, "the new value of %s takes effect at the next start",
 			json_string_value(json_array_get(later, i)));
 }
 
@@ -208,8 +208,8 @@ int cmd_reload(int argc, char **argv)
 	struct command_line line = {
 		.name = "reload",
 		.synopsis = "[OPTION...]",
-		.about = "A running server reads its configuration file, certificates, key, CAs and revocation lists again, and the command\n"
-			 "returns when they are in force. When something is wrong with them, the server goes on with what it has.",
+		.about = "Makes a running server read its configuration file, certificates, key, CAs and revocation lists again, and returns\n"
+			 "when they are in force. If one of them is wrong, the server keeps all old values.",
 		.options = reload_options,
 		.option_count = sizeof reload_options / sizeof *reload_options,
 		.values = &options,

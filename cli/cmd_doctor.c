@@ -10,8 +10,8 @@
 static const char about[] =
 	"Checks what securdma needs: certificates and keys, RDMA devices, ports and GIDs, permissions, memory and other\n"
 	"limits, the TLS port, the random generator. Each problem comes with a way to fix it.\n"
-	"It takes all settings of 'securdma serve' and judges them by the same code: what fails here keeps a server from\n"
-	"starting. With --ca or --pin it also checks what 'securdma connect' needs.";
+	"It takes all settings of 'securdma serve' and checks them with the same code: a server does not start if a check\n"
+	"fails here. With --ca or --pin it also checks what 'securdma connect' needs.";
 static const char details[] =
 	"With --json: one array of {what, status: ok|warn|fail, text, fix}.\n\n"
 	"Exit codes: 0 nothing failed (there may be warnings), 1 something failed, 2 usage or settings,\n"

@@ -28,17 +28,16 @@
 #define MARGIN_MS 30000
 
 static const char about[] =
-	"Listens for clients on a TLS port and gives each that is authenticated a queue pair of its own, with an echo\n"
-	"service for messages and a region that the client can write to and read from.";
+	"Listens on a TLS port and gives each authenticated client its own queue pair, with an echo service for messages and\n"
+	"a memory region that the client can write to and read from.";
 static const char details[] =
 	"Signals:\n"
-	"  SIGINT, SIGTERM  tell all clients, let them finish within --drain-timeout-ms, exit; a second one exits at "
-	"once\n"
+	"  SIGINT, SIGTERM  disconnect all clients within --drain-timeout-ms, and exit; a second signal exits at once\n"
 	"  SIGHUP           read the configuration, certificates, CAs and revocation lists again; clients stay connected,\n"
 	"                   unless their name is denied now\n"
 	"  SIGUSR1          print the counts and a table of the clients\n\n"
-	"Exit codes: 0 stopped in order, 1 the port can't be used, 2 usage, settings or certificates, 6 no RDMA device, or it\n"
-	"failed while serving, 8 stopped, but some clients did not end in order.\n\n"
+	"Exit codes: 0 stopped in order, 1 cannot use the port, 2 usage, settings or certificates, 6 no RDMA device, or it\n"
+	"failed while serving, 8 stopped, but some clients did not disconnect in order.\n\n"
 	"Examples:\n"
 	"  securdma serve --cert server.crt --key server.key --client-ca ca.crt\n"
 	"  securdma serve --config /etc/securdma/securdma.conf --max-clients 100 --json\n";
@@ -113,7 +112,7 @@ static int stop(struct serve *serve, bool device_failed)
 	let_signals_kill();
 	metrics_stop(&serve->metrics);
 	srdma_server_get_status(serve->server, &status);
-	service_manager_tell("STOPPING=1\nSTATUS=stopping: %u clients are told\nEXTEND_TIMEOUT_USEC=%lld", status.clients,
+	service_manager_tell("STOPPING=1\nSTATUS=stopping: disconnecting %u clients\nEXTEND_TIMEOUT_USEC=%lld", status.clients,
 			     (long long)(serve->settings.server.drain_timeout_ms + MARGIN_MS) * 1000);
 	unfinished = srdma_server_stop(&serve->server);
 	announce_stopped(serve, &status, unfinished, device_failed);
@@ -148,7 +147,7 @@ static bool read_again(struct serve *serve, json_t *later)
 		done = reload(serve->server, &serve->settings, &fresh, later);
 	else
 		cli_log_event(SRDMA_LOG_ERROR, "server.reload_failed",
-			      "not reloaded: the configuration is not valid; the server goes on with what it has");
+			      "not reloaded: the configuration is not valid; the server keeps all old values");
 	settings_free(&fresh);
 	serve->reload_failed = !done;
 	return done;
@@ -214,7 +213,7 @@ static bool is_drained(struct serve *serve, const struct srdma_server_status *st
 	if (!status->drained || !serve->sockets)
 		return status->drained;
 	if (!serve->cleared)
-		server_status_kick_all(serve->server, "the server is drained, and the time for it is over");
+		server_status_kick_all(serve->server, "the server is draining, and its deadline has passed");
 	serve->cleared = true;
 	return false;
 }
@@ -302,8 +301,8 @@ static int enter_sandbox(const struct settings *settings)
 	if (ret == 0)
 		return CLI_EXIT_OK;
 	if (ret == -ENOTSUP) {
-		cli_error("this securdma was built without libseccomp and cannot filter its system calls: build it with libseccomp, or start "
-			  "the server with --no-sandbox, without the filter");
+		cli_error("this securdma was built without libseccomp and cannot filter its system calls: build it with libseccomp, or "
+			  "disable the filter with --no-sandbox");
 		return CLI_EXIT_FAILED;
 	}
 	cli_error("cannot install the system-call filter: %s; where the kernel or container does not support it, use --no-sandbox",

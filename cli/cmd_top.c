@@ -364,7 +364,7 @@ int cmd_top(int argc, char **argv)
 		.name = "top",
 		.command = FOR_CONTROL,
 		.synopsis = "[OPTION...]",
-		.about = "Shows the clients of a running server and their messages and bytes a second, the busiest first, until q or\n"
+		.about = "Shows the clients of a running server and their messages and bytes per second, the busiest first, until q or\n"
 			 "SIGINT. A narrow terminal shows fewer columns, and rates as 1.5k, 2.5M. For JSON see 'securdma status --json'.",
 		.details = "Exit codes: 0 ended, 2 usage, 3 no server at the control socket.\n",
 		.options = options_table,

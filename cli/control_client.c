@@ -99,13 +99,13 @@ static json_t *receive_answer(int fd)
 
 int control_ask_within(const char *path, json_t *request, int timeout_s, bool quiet, json_t **out)
 {
-	const char *why = "no answer in time";
+	const char *why = "the server did not answer in time";
 	int fd = connect_to(path, timeout_s), code = CLI_EXIT_CONNECT;
 	json_t *answer = NULL;
 
 	if (fd < 0) {
 		why = errno == ENOENT || errno == ECONNREFUSED
-			      ? "no server is there; give --control the path that the server was given (securdma serve --control PATH)"
+			      ? "no server listens there; give the same --control PATH as the server"
 		      : errno == EACCES ? "only the server's user and root may use it"
 					: strerror(errno);
 	} else {

@@ -138,7 +138,7 @@ static int take_path(struct control_server *control)
 		if (errno != EADDRINUSE)
 			goto fail;
 		if (lstat(control->path, &there) != 0 || !S_ISSOCK(there.st_mode)) {
-			cli_error("control socket %s: something else has that name; remove it, or give another path",
+			cli_error("control socket %s: a file that is not a socket exists there; remove it, or give another path",
 				control->path);
 			return CLI_EXIT_USAGE;
 		}
@@ -164,7 +164,7 @@ int control_server_open(const char *path, control_answer_fn *answer, void *arg, 
 	int code;
 
 	if (strlen(path) >= sizeof((struct sockaddr_un *)0)->sun_path) {
-		cli_error("control socket %s: the path is too long for a socket", path);
+		cli_error("control socket %s: the path is too long for a socket; give a shorter one", path);
 		return CLI_EXIT_USAGE;
 	}
 	control = calloc(1, sizeof *control);
@@ -182,7 +182,7 @@ int control_server_open(const char *path, control_answer_fn *answer, void *arg, 
 		cli_error("control socket %s: %s", path, strerror(errno));
 		code = CLI_EXIT_FAILED;
 	} else if (lock_take(&lock, path) != 0) {
-		cli_error("control socket %s: cannot lock %s.lock, a file of this user's alone: %s", path, path, strerror(errno));
+		cli_error("control socket %s: cannot lock %s.lock, which only this user may own: %s", path, path, strerror(errno));
 		code = CLI_EXIT_FAILED;
 	} else {
 		code = take_path(control);

@@ -14,7 +14,7 @@
 	"uroce securdma doctor   (a device in user space; put `uroce` before any command), or: "                       \
 	"modprobe rdma_rxe && rdma link add rxe0 type rxe netdev eth0   (the kernel's software device on eth0)"
 #define UROCE_HAS_NONE                                                                                                 \
-	"uroce --addr ADDRESS securdma doctor   (uroce is loaded, and has said why it has no device: it needs an address of this " \
+	"uroce --addr ADDRESS securdma doctor   (uroce is loaded, and its message says why it has no device: it needs an address of this " \
 	"machine, see 'ip address')"
 
 static const char *state_name(enum ibv_port_state state)
@@ -68,7 +68,7 @@ static void report_netdev(struct doctor *doctor, const struct srdma_port_info *p
 	snprintf(path, sizeof path, "/sys/class/net/%s/addr_len", name);
 	if (read_word(path, length, sizeof length) && strcmp(length, "0") == 0)
 		doctor_find(doctor, FINDING_WARN, what, "rdma link add rxe1 type rxe netdev eth0   (on an Ethernet interface)",
-			    "its network interface %s has no hardware address (as WireGuard and tun have none): no packet reaches another host", name);
+			    "its network interface %s has no hardware address, like those of WireGuard and tun: no packet reaches another host", name);
 }
 
 /* ---- ports ----------------------------------------------------------------------------------------------------- */
@@ -82,7 +82,7 @@ static void report_ethernet(struct doctor *doctor, const struct srdma_port_info 
 	if (port->gid_count == 0) {
 		fix = "ip address add ADDRESS/PREFIX dev NETDEV";
 	} else if (!port->is_local) {
-		snprintf(flaw, sizeof flaw, "; no GID is an address of this network namespace: the device serves another one");
+		snprintf(flaw, sizeof flaw, "; no GID is an address of this network namespace: the device belongs to another one");
 		fix = "rdma system set netns exclusive   (hides it here), or choose another with --device";
 	} else {
 		finding = FINDING_OK;
@@ -196,7 +196,7 @@ void doctor_check_devices(struct doctor *doctor)
 	if (ret < 0 || count == 0)
 		report_no_device(doctor);
 	else if (!doctor->usable_device)
-		doctor_find(doctor, FINDING_FAIL, "device", "securdma doctor   (without --device and --port-num it shows all)",
+		doctor_find(doctor, FINDING_FAIL, "device", "securdma doctor   (without --device and --port-num it shows all ports)",
 			    "%s has no usable port", doctor->settings->device.name ? doctor->settings->device.name : "this machine");
 	report_kernel(doctor);
 	report_uverbs(doctor);
@@ -260,7 +260,7 @@ void doctor_check_gids(struct doctor *doctor)
 		doctor->usable_device = false;
 		return;
 	}
-	doctor_find(doctor, FINDING_OK, "device", NULL, "%s, port %u: securdma takes this one", srdma_device_name(doctor->device),
+	doctor_find(doctor, FINDING_OK, "device", NULL, "%s, port %u: securdma uses this one", srdma_device_name(doctor->device),
 		    srdma_device_port(doctor->device));
 	roce_v2 = report_gids(doctor);
 	if (srdma_device_port_attr(doctor->device)->link_layer == IBV_LINK_LAYER_ETHERNET && !roce_v2)

@@ -88,7 +88,7 @@ void doctor_check_certificates(struct doctor *doctor)
 	if (settings->cert_file || settings->key_file)
 		check_pair(doctor);
 	else
-		doctor_find(doctor, FINDING_OK, "certificates", NULL, "none given, none checked (--cert, --key, --ca, --client-ca)");
+		doctor_find(doctor, FINDING_OK, "certificates", NULL, "nothing to check: none is given (--cert, --key, --ca, --client-ca)");
 }
 
 /* ---- the server ------------------------------------------------------------------------------------------------ */
@@ -106,9 +106,9 @@ static const char *port_advice(int error, const char *port, char *text, size_t s
 {
 	switch (error) {
 	case -EADDRINUSE:
-		snprintf(text, size, "ss -ltnp 'sport = :%s'   (shows which program has it; --port takes another)", port);
+		snprintf(text, size, "ss -ltnp 'sport = :%s'   (shows the program that uses it; --port chooses another port)", port);
 		return text;
-	case -EADDRNOTAVAIL: return "ip address   (shows the addresses of this machine; --listen takes one of them)";
+	case -EADDRNOTAVAIL: return "ip address   (shows the addresses of this machine, for --listen)";
 	case -EACCES: return "--port 4433   (or any other above 1023)";
 	default: return NULL;
 	}
@@ -140,12 +140,12 @@ void doctor_become_user(struct doctor *doctor)
 		doctor_find(doctor, FINDING_OK, "user", NULL, "not root");
 	else if (!settings->user)
 		doctor_find(doctor, FINDING_WARN, "user", "securdma serve --user NAME   (or 'user' in [server])",
-			    "root: a server started now stays root");
+			    "root: the server would stay root");
 	else if (privileges_drop(settings) == CLI_EXIT_OK)
-		doctor_find(doctor, FINDING_OK, "user", NULL, "root, and a server becomes %s; what follows was checked as %s", settings->user,
+		doctor_find(doctor, FINDING_OK, "user", NULL, "root, but the server switches to %s; the checks below ran as %s", settings->user,
 			    settings->user);
 	else
-		doctor_find(doctor, FINDING_FAIL, "user", "name a user of this machine (getent passwd)", "a server cannot become %s",
+		doctor_find(doctor, FINDING_FAIL, "user", "name a user of this machine (getent passwd)", "the server cannot switch to user %s",
 			    settings->user);
 }
 
@@ -162,5 +162,5 @@ void doctor_check_random(struct doctor *doctor)
 		doctor_find(doctor, FINDING_FAIL, "random", "check OpenSSL's configuration (openssl rand -hex 3)", "%s",
 			    srdma_error_text());
 	else
-		doctor_find(doctor, FINDING_OK, "random", NULL, "the generator of PSNs works");
+		doctor_find(doctor, FINDING_OK, "random", NULL, "the random generator for PSNs works");
 }

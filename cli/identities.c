@@ -11,17 +11,17 @@
 
 /* {flag, section, key, type, commands, offset, min, max, value name, help} */
 const struct option identity_options[] = {
-	{NULL, "identity", "deny", OPTION_SWITCH, 0, AT(deny), 0, 0, NULL, "do not serve clients of this name"},
+	{NULL, "identity", "deny", OPTION_SWITCH, 0, AT(deny), 0, 0, NULL, "refuse clients with this name"},
 	{NULL, "identity", "max-clients", OPTION_NUMBER, 0, AT(max_clients), 0, 1000000, "N",
-	 "clients connected at once under this name; 0: max-clients-per-identity"},
+	 "clients with this name that may be connected at once; 0: max-clients-per-identity"},
 	{NULL, "identity", "region-size", OPTION_SIZE, 0, AT(region_size), 0, (int64_t)1 << 40, "BYTES",
-	 "region offered to each client"},
+	 "size of the memory region that each client can access"},
 	{NULL, "identity", "region-access", OPTION_ACCESS, 0, AT(region_access), 0, 0, "RIGHTS",
-	 "what clients may do to it: rw, r, w or none"},
+	 "access that clients have to the region: rw, r, w or none"},
 	{NULL, "identity", "message-size", OPTION_SIZE, 0, AT(message_size), 64, 1 << 20, "BYTES",
-	 "longest message; the lower of both ends is used"},
+	 "longest message; the ends use the lower of their values"},
 	{NULL, "identity", "max-bytes-per-second", OPTION_SIZE, 0, AT(max_bytes_per_second), 1, (int64_t)1 << 40, "BYTES",
-	 "bytes accepted from each client in a second"},
+	 "bytes per second accepted from each client"},
 };
 const size_t identity_option_count = sizeof identity_options / sizeof *identity_options;
 

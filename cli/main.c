@@ -16,10 +16,10 @@ static const struct command {
 	{"status", cmd_status, "show a running server's counts and clients"},
 	{"top", cmd_top, "watch a running server's clients and their rates"},
 	{"kick", cmd_kick, "disconnect one client of a running server"},
-	{"drain", cmd_drain, "make a running server take no new clients, and end"},
+	{"drain", cmd_drain, "make a running server reject new clients, and stop when all have left"},
 	{"reload", cmd_reload, "make a running server read its configuration and certificates again"},
 	{"cert", cmd_cert, "make and show certificates"},
-	{"doctor", cmd_doctor, "check devices, limits, certificates and ports, and tell how to fix problems"},
+	{"doctor", cmd_doctor, "check devices, limits, certificates and ports, and suggest fixes"},
 	{"bench", cmd_bench, "measure connection set-up, latency and bandwidth"},
 	{"version", cmd_version, "print the versions of securdma and its libraries"},
 };
@@ -34,7 +34,7 @@ static void print_help(FILE *file)
 		fprintf(file, "  %-9s %s\n", commands[i].name, commands[i].help);
 	fprintf(file, "\n'securdma COMMAND --help' or 'securdma help COMMAND' describes a command.\n\n"
 		      "Exit codes: 0 success, 1 failed, 2 usage or settings, 3 no connection, 4 TLS or certificates,\n"
-		      "5 rejected by the server, 6 RDMA device, 7 connection lost, 8 stopped, but not all clients ended in order.\n");
+		      "5 rejected by the server, 6 RDMA device, 7 connection lost, 8 stopped, but some clients did not disconnect in order.\n");
 }
 
 static const struct command *find(const char *name)

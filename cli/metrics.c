@@ -159,7 +159,7 @@ static enum MHD_Result tell_readiness(struct MHD_Connection *connection, struct 
 static enum MHD_Result answer(void *arg, struct MHD_Connection *connection, const char *url, const char *method,
 			      const char *version, const char *upload, size_t *upload_size, void **seen)
 {
-	static char not_found[] = "not found; there are /metrics and /ready\n", not_allowed[] = "only GET and HEAD are allowed\n",
+	static char not_found[] = "not found; the paths are /metrics and /ready\n", not_allowed[] = "only GET and HEAD are allowed\n",
 		    no_memory[] = "out of memory\n";
 	struct metrics *metrics = arg;
 	bool ready = strcmp(url, "/ready") == 0;

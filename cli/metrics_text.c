@@ -26,7 +26,7 @@ static void print_state(const struct srdma_server_metrics *m, FILE *file)
 	single(file, "max_clients", "gauge", "Clients that may be connected at once.", m->max_clients);
 	single(file, "setups_pending", "gauge", "Connections in set-up now.", m->pending);
 	single(file, "workers", "gauge", "Threads that serve clients.", m->workers);
-	family(file, "worker_clients", "gauge", "Clients of each thread, those in set-up included.");
+	family(file, "worker_clients", "gauge", "Clients of each thread, including those in set-up.");
 	for (unsigned i = 0; i < m->worker_load_count; i++)
 		fprintf(file, "securdma_worker_clients{worker=\"%u\"} %u\n", i, m->worker_load[i]);
 	single(file, "device_failed", "gauge", "Whether the RDMA device is gone.", m->device_failed);
@@ -56,16 +56,16 @@ static void print_histogram(const struct srdma_histogram *histogram, const char 
 
 static void print_setups(const struct srdma_server_metrics *m, FILE *file)
 {
-	single(file, "setups_accepted_total", "counter", "Clients ever connected.", m->accepted);
-	family(file, "setups_rejected_total", "counter", "Set-ups whose client was told REJECT.");
+	single(file, "setups_accepted_total", "counter", "Clients that have connected since the start.", m->accepted);
+	family(file, "setups_rejected_total", "counter", "Set-ups that the server rejected.");
 	for (unsigned i = SRDMA_REJECT_NONE + 1; i <= SRDMA_REJECT_BUSY && i < m->rejected_count; i++)
 		labelled(file, "setups_rejected_total", "reason", srdma_reject_reason_name((enum srdma_reject_reason)i),
 			 m->rejected[i]);
-	family(file, "setups_failed_total", "counter", "Set-ups that failed otherwise.");
+	family(file, "setups_failed_total", "counter", "Set-ups that failed for another reason.");
 	for (unsigned i = 0; i < m->failed_count; i++)
 		labelled(file, "setups_failed_total", "reason", srdma_setup_failure_name((enum srdma_setup_failure)i),
 			 m->failed[i]);
-	family(file, "setup_duration_seconds", "histogram", "Time to set a client up, of those accepted.");
+	family(file, "setup_duration_seconds", "histogram", "Duration of accepted set-ups.");
 	for (unsigned i = 0; i < m->setup_time_count; i++)
 		print_histogram(m->setup_time[i], srdma_setup_phase_name((enum srdma_setup_phase)i), file);
 }
@@ -85,9 +85,9 @@ static void print_traffic(const struct srdma_server_metrics *m, FILE *file)
 
 static void print_epochs(const struct srdma_server_metrics *m, FILE *file)
 {
-	single(file, "epochs_total", "counter", "Times that clients and the server renewed their PSNs and queue pairs.", m->epochs);
-	single(file, "recoveries_total", "counter", "Of these, because a queue pair had failed.", m->recoveries);
-	single(file, "sweeps_total", "counter", "Times that the device's counters showed an attempt to try PSNs.", m->sweeps);
+	single(file, "epochs_total", "counter", "Renewals of PSNs and queue pairs.", m->epochs);
+	single(file, "recoveries_total", "counter", "Renewals after a queue pair had failed.", m->recoveries);
+	single(file, "sweeps_total", "counter", "Attempts to try PSNs that the device's counters showed.", m->sweeps);
 }
 
 static void print_ends(const struct srdma_server_metrics *m, FILE *file)
@@ -102,7 +102,7 @@ static void print_ends(const struct srdma_server_metrics *m, FILE *file)
 	};
 	_Static_assert(sizeof statuses / sizeof *statuses == IBV_WC_TM_RNDV_INCOMPLETE + 1, "a word for each status");
 
-	family(file, "clients_ended_total", "counter", "Connected clients that ended, by how.");
+	family(file, "clients_ended_total", "counter", "Connected clients that ended, by cause.");
 	for (unsigned i = 0; i < m->ended_count; i++)
 		labelled(file, "clients_ended_total", "cause", srdma_client_end_name((enum srdma_client_end)i), m->ended[i]);
 	family(file, "completion_errors_total", "counter", "Completions with an error that ended a connection, by status.");

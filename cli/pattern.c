@@ -47,7 +47,7 @@ static int compare(struct session *session, const char *got, const char *expecte
 	for (size_t i = 0; i < length; i++)
 		if (got[i] != expected[i])
 			return session_complain(
-				session, "read back: byte %llu of the region is 0x%02x, and 0x%02x was written",
+				session, "read back: byte %llu of the region is 0x%02x, but 0x%02x was written",
 				(unsigned long long)(offset + i), (unsigned char)got[i], (unsigned char)expected[i]);
 	return CLI_EXIT_OK;
 }

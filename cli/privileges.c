@@ -16,7 +16,7 @@ int privileges_freeze(void)
 {
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0)
 		return CLI_EXIT_OK;
-	cli_error("cannot give up new privileges (no_new_privs): %s", strerror(errno));
+	cli_error("cannot set no_new_privs: %s", strerror(errno));
 	return CLI_EXIT_FAILED;
 }
 
@@ -54,7 +54,7 @@ static int change(uid_t uid, gid_t gid)
 	}
 	/* It must not come back: capabilities go with the user. */
 	if (setuid(0) == 0 || seteuid(0) == 0 || (gid != 0 && setgid(0) == 0)) {
-		cli_error("the process could become root again after becoming user %u, and ends", (unsigned)uid);
+		cli_error("the process could become root again after it switched to user %u, so it exits", (unsigned)uid);
 		return CLI_EXIT_FAILED;
 	}
 	return CLI_EXIT_OK;
@@ -68,7 +68,7 @@ static void warn_of_unreadable(const struct settings *settings)
 
 	for (size_t i = 0; i < sizeof files / sizeof *files; i++)
 		if (files[i] && access(files[i], R_OK) != 0)
-			cli_log(SRDMA_LOG_WARN, "user %s may not read %s: a reload (SIGHUP) will fail", settings->user,
+			cli_log(SRDMA_LOG_WARN, "user %s cannot read %s: a reload (SIGHUP) will fail", settings->user,
 				files[i]);
 }
 
@@ -79,7 +79,7 @@ int privileges_drop(const struct settings *settings)
 	int code;
 
 	if (!settings->user && settings->group) {
-		cli_error("group: give a user, too (--user)");
+		cli_error("group: --group needs --user");
 		return CLI_EXIT_USAGE;
 	}
 	if (!settings->user)
@@ -92,7 +92,7 @@ int privileges_drop(const struct settings *settings)
 
 		if (getresuid(&real, &effective, &saved) == 0 && real == uid && effective == uid && saved == uid)
 			return CLI_EXIT_OK;
-		cli_error("user: only root can become %s; start the server as root or as that user", settings->user);
+		cli_error("user: only root can switch to user %s; start the server as root or as that user", settings->user);
 		return CLI_EXIT_USAGE;
 	}
 	code = change(uid, gid);

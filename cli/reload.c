@@ -36,7 +36,7 @@ bool reload(struct srdma_server *server, struct settings *settings, struct setti
 	struct settings old;
 
 	if (apply(server, fresh) != 0) {
-		cli_log_event(SRDMA_LOG_ERROR, "server.reload_failed", "not reloaded: %s; the server goes on with what it has",
+		cli_log_event(SRDMA_LOG_ERROR, "server.reload_failed", "not reloaded: %s; the server keeps all old values",
 			      srdma_error_text());
 		return false;
 	}

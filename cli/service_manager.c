@@ -96,7 +96,7 @@ static int check_socket(const struct settings *settings, int fd)
 	if (getsockname(fd, &address.any, &length) != 0 || (address.any.sa_family != AF_INET && address.any.sa_family != AF_INET6) ||
 	    getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &protocol, &size) != 0 || protocol != IPPROTO_TCP ||
 	    getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &size) != 0 || !listens) {
-		cli_error("the service manager hands over descriptor %d, which is no listening TCP socket; a socket unit for securdma has "
+		cli_error("the service manager hands over descriptor %d, which is not a listening TCP socket; a socket unit for securdma has "
 			  "ListenStream= with a port or an IP address and a port, and Accept=no",
 			  fd);
 		return CLI_EXIT_USAGE;
@@ -112,7 +112,7 @@ int service_manager_sockets(const struct settings *settings, int **fds, unsigned
 	*fds = NULL;
 	*count = 0;
 	if (n < 0) {
-		cli_error("cannot take the sockets that the service manager hands over: %s" WITHOUT_SYSTEMD, strerror(-n));
+		cli_error("cannot take the sockets of the service manager: %s" WITHOUT_SYSTEMD, strerror(-n));
 		return CLI_EXIT_FAILED;
 	}
 	if (n == 0)
@@ -143,7 +143,7 @@ void service_manager_tell(const char *format, ...)
 	va_end(args);
 	ret = sd_notify(0, text);
 	if (ret < 0 && !failed)
-		cli_error("cannot tell the service manager how the server is: %s" WITHOUT_SYSTEMD, strerror(-ret));
+		cli_error("cannot report the server's state to the service manager: %s" WITHOUT_SYSTEMD, strerror(-ret));
 	failed = ret < 0;
 }
 

@@ -71,7 +71,7 @@ static int fail_on_region(struct session *session, int error, const char *what)
 {
 	int code = session_recover(session, error, what);
 
-	return code == CLI_EXIT_OK ? session_complain(session, "%s: not done, because the connection was replaced; the region of the new one is empty", what) : code;
+	return code == CLI_EXIT_OK ? session_complain(session, "%s: failed, because the connection was lost; the region of the new connection is empty", what) : code;
 }
 
 static int do_write(struct session *session, char *rest)
@@ -108,7 +108,7 @@ static int do_read(struct session *session, char *rest)
 		length = session->info.peer_region_size + 1;
 	/* And of a region a server may say that it is as long as it likes. */
 	if (length > (SIZE_MAX - 5) / 4)
-		return session_complain(session, "read: %llu bytes are more than this program has memory for", (unsigned long long)length);
+		return session_complain(session, "read: out of memory for %llu bytes", (unsigned long long)length);
 	data = malloc(length + 1);
 	text = malloc(4 * length + 5);
 	ret = data && text ? srdma_conn_read(session->conn, data, length, offset, SRDMA_DEFAULT_TIMEOUT) : -ENOMEM;

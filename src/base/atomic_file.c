@@ -170,12 +170,12 @@ int srdma_atomic_file_publish(struct srdma_atomic_file *output, bool overwrite)
 	}
 	if (error == -EEXIST)
 		return srdma_fail(error,
-				  "%s exists already, and was left as it is; choose another name, "
-				  "or overwrite it (--force)",
+				  "%s already exists; choose another name, "
+				  "or replace it (--force)",
 				  output->path);
 	if (error == -EINVAL)
 		return srdma_fail(error, "cannot replace %s: it is not a regular file", output->path);
-	return srdma_fail(error, "cannot put %s in its place: %s", output->path, strerror(-error));
+	return srdma_fail(error, "cannot rename the new file to %s: %s", output->path, strerror(-error));
 }
 
 void srdma_atomic_file_revert(struct srdma_atomic_file *output)
@@ -185,7 +185,7 @@ void srdma_atomic_file_revert(struct srdma_atomic_file *output)
 	if (!output->backup)
 		unlink(output->path);
 	else if (rename(output->backup, output->path))
-		srdma_log(SRDMA_LOG_ERROR, "cannot put %s back: %s; its content is in %s", output->path, strerror(errno),
+		srdma_log(SRDMA_LOG_ERROR, "cannot restore %s: %s; its content is in %s", output->path, strerror(errno),
 			  output->backup);
 	free(output->backup);
 	output->backup = NULL;

@@ -102,7 +102,7 @@ static void tell_omissions(bool now)
 		const struct srdma_log_record record = {.size = sizeof record, .level = SRDMA_LOG_WARN, .event = "log.left_out", .fields = fields, .field_count = 2,
 							.text = line};
 
-		snprintf(line, sizeof line, "%u lines like \"%s\" were left out: there were too many", omission.lines, omission.kind);
+		snprintf(line, sizeof line, "left out %u lines like \"%s\": there were too many", omission.lines, omission.kind);
 		emit(&record);
 	}
 }

@@ -25,8 +25,8 @@ static const char *reason_name(enum srdma_epoch_reason reason)
 	switch (reason) {
 	case SRDMA_EPOCH_COUNT: return "its PSNs are used up";
 	case SRDMA_EPOCH_ASKED: return "an end asked for it";
-	case SRDMA_EPOCH_TIME: return "its time is over";
-	case SRDMA_EPOCH_SWEEP: return "somebody is trying PSNs";
+	case SRDMA_EPOCH_TIME: return "its time limit has passed";
+	case SRDMA_EPOCH_SWEEP: return "an attacker may be trying PSNs";
 	case SRDMA_EPOCH_BROKEN: return "the queue pair failed";
 	}
 	return "unknown";
@@ -114,7 +114,7 @@ static int take_begin(struct srdma_epoch_change *change, const struct srdma_epoc
 
 	/* An end that wants an epoch asks, unless its queue pair has failed. */
 	if (change->peer_phase < SRDMA_PHASE_BEGUN && change->phase == SRDMA_PHASE_GOING && !frame->broken)
-		return refuse_frame("BEGIN that nobody has asked for");
+		return refuse_frame("BEGIN that this end has not requested");
 	if (!srdma_epoch_advance(&change->peer_phase, SRDMA_FRAME_EPOCH_BEGIN))
 		return refuse_frame("BEGIN twice");
 	change->peer_broken = frame->broken;
@@ -504,7 +504,7 @@ int srdma_epoch_break(struct srdma_conn *conn, int error)
 	if (!may_recover(conn))
 		return too_many_recoveries(conn);
 	/* One forged packet that matches is enough to cause such a failure. */
-	srdma_conn_log_security(conn, "connection.recovering", "getting a new queue pair, nothing is lost");
+	srdma_conn_log_security(conn, "connection.recovering", "replacing the queue pair; no data is lost");
 	change->broken = true;
 	change->reason = SRDMA_EPOCH_BROKEN;
 	if (change->held_since == 0)

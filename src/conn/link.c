@@ -79,7 +79,7 @@ static int check_options(const struct srdma_link_options *o, const struct srdma_
 	if (o->connect_ms < 0 || o->reconnect_ms < 0)
 		return srdma_fail(-EINVAL, "connect_ms and reconnect_ms must not be negative");
 	if (o->pause_min_ms <= 0 || o->pause_max_ms < o->pause_min_ms)
-		return srdma_fail(-EINVAL, "pauses of %d to %d ms do not work; pause_min_ms must be above 0, and pause_max_ms not less", o->pause_min_ms,
+		return srdma_fail(-EINVAL, "pauses of %d to %d ms are not valid; pause_min_ms must be above 0, and pause_max_ms at least as high", o->pause_min_ms,
 				  o->pause_max_ms);
 	return 0;
 }

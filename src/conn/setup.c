@@ -209,8 +209,8 @@ int srdma_setup_check_fit(const struct srdma_setup *s, struct srdma_reject *reje
 	if (!(peer->features & SRDMA_FEATURE_SEALED) != (conn->options.seal == SRDMA_SEAL_OFF))
 		return srdma_reject_set(reject, SRDMA_REJECT_FEATURE, 0, "%s",
 					conn->options.seal == SRDMA_SEAL_OFF
-						? "the other end requires a sealed connection, and here sealing is off; give both the same setting (seal)"
-						: "a sealed connection is required here, and the other end has sealing off; give both the same setting (seal)");
+						? "the other end requires a sealed connection, and this end has sealing off; give both ends the same setting (seal)"
+						: "this end requires a sealed connection, and the other end has sealing off; give both ends the same setting (seal)");
 	if (!(peer->features & SRDMA_FEATURE_MESSAGES) != conn->options.raw)
 		return srdma_reject_set(reject, SRDMA_REJECT_FEATURE, 0, "this end is set up for %s connections only",
 					conn->options.raw ? "raw" : "message");

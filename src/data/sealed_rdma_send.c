@@ -159,7 +159,7 @@ static int send_write(struct srdma_sealed_rdma *rdma, struct srdma_sealed_job *j
 	char *data;
 
 	if (!srdma_sealed_jobs_claim(job, header.length, &claim) || !srdma_sealed_jobs_place(&rdma->jobs, &claim, &data))
-		return srdma_fail(-EINVAL, "a write that has nothing left to send");
+		return srdma_fail(-EINVAL, "the write has nothing left to send");
 	return send_chunk(rdma, &header, data, &claim);
 }
 

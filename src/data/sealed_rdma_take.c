@@ -18,7 +18,7 @@ static struct srdma_sealed_pull *pull_at(struct srdma_sealed_rdma *rdma, uint32_
 static int check_bounds(const struct srdma_sealed_rdma *rdma, uint64_t offset, uint64_t length, unsigned right)
 {
 	if (!rdma->region->address || !(rdma->region->rights & right))
-		return srdma_fail(SRDMA_EPROTOCOL, "the peer's %s of a region that is not offered for that",
+		return srdma_fail(SRDMA_EPROTOCOL, "the peer requests a %s that its rights to the region do not allow",
 				  right == IBV_ACCESS_REMOTE_WRITE ? "write" : "read");
 	if (offset > rdma->region->size || length > rdma->region->size - offset)
 		return srdma_fail(SRDMA_EPROTOCOL, "the peer's request goes beyond the region");

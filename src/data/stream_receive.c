@@ -129,7 +129,7 @@ static int take_arrival(struct srdma_stream *stream, const struct ibv_wc *wc)
 		return fail_receive(stream, wc);
 	/* Neither can be a sealed record. */
 	if (wc->opcode != IBV_WC_RECV || !(wc->wc_flags & IBV_WC_WITH_IMM))
-		return arrival.sealed ? srdma_fail(SRDMA_ESEAL, "a record came without immediate data, which no sealed record lacks")
+		return arrival.sealed ? srdma_fail(SRDMA_ESEAL, "a record came without immediate data, which every sealed record has")
 				      : srdma_fail(SRDMA_EPROTOCOL, "the peer sent a message without immediate data");
 	if (wc->byte_len < stream->overhead)
 		return srdma_fail(SRDMA_ESEAL, "a record of %u bytes came, which is too short for a sealed one", wc->byte_len);

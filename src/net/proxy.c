@@ -218,6 +218,6 @@ int srdma_proxy_parse(const uint8_t *data, size_t have, struct srdma_proxy *prox
 		return parse_binary(data, have, proxy);
 	if (may_start_with(data, have, text_start, sizeof text_start - 1))
 		return parse_text(data, have, proxy);
-	return srdma_fail(SRDMA_EPROTOCOL, "no PROXY header at the start of a connection from proxy-networks; let the balancer "
-					   "send one (HAProxy: send-proxy-v2)");
+	return srdma_fail(SRDMA_EPROTOCOL, "no PROXY header at the start of a connection from proxy-networks; configure the "
+					   "balancer to send one (HAProxy: send-proxy-v2)");
 }

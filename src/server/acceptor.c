@@ -31,7 +31,7 @@ static void begin_setup(struct srdma_server *server, const struct srdma_newcomer
 	const struct sockaddr *peer = (const struct sockaddr *)&newcomer->peer;
 
 	if (!client) {
-		srdma_log(SRDMA_LOG_ERROR, "out of memory: a client was turned away");
+		srdma_log(SRDMA_LOG_ERROR, "out of memory: closed the connection of a client");
 		close(newcomer->socket);
 		return;
 	}

@@ -88,7 +88,7 @@ static void judge_memory(struct srdma_verdict *verdict, const struct need *need)
 				   need->clients, need->most, kib, mib, (unsigned long long)machine.memory >> 20);
 	else if (need->all > machine.available)
 		srdma_verdict_take(verdict, SRDMA_CHECK_WARN, 0, LOWER,
-				   "max-clients %u at %s%llu KiB each need %llu MiB, and %llu MiB are available: the last ones may be turned away",
+				   "max-clients %u at %s%llu KiB each need %llu MiB, and %llu MiB are available: the server may reject the last ones",
 				   need->clients, need->most, kib, mib, (unsigned long long)machine.available >> 20);
 	else
 		srdma_verdict_take(verdict, SRDMA_CHECK_OK, 0, NULL, "%u clients at %s%llu KiB each need %llu MiB, and %llu MiB are available",
@@ -96,7 +96,7 @@ static void judge_memory(struct srdma_verdict *verdict, const struct need *need)
 }
 
 #define UNLOCK                                                                                                         \
-	"ulimit -l unlimited (for good: '* - memlock unlimited' in /etc/security/limits.d/rdma.conf, LimitMEMLOCK=infinity in a " \
+	"ulimit -l unlimited (permanently: '* - memlock unlimited' in /etc/security/limits.d/rdma.conf, LimitMEMLOCK=infinity in a " \
 	"service)"
 
 /* A device of the kernel locks the memory that it may access; a device in user space does not. */
@@ -117,7 +117,7 @@ static void judge_locked_memory(struct srdma_verdict *verdict, const struct srdm
 				   (unsigned long long)limit.rlim_cur >> 10, need->most, (unsigned long long)need->largest >> 10);
 	else if (limit.rlim_cur < need->all)
 		srdma_verdict_take(verdict, SRDMA_CHECK_WARN, 0, UNLOCK,
-				   "the limit is %llu KiB, and max-clients %u need %llu KiB: the last ones may be turned away",
+				   "the limit is %llu KiB, and max-clients %u need %llu KiB: the server may reject the last ones",
 				   (unsigned long long)limit.rlim_cur >> 10, need->clients, (unsigned long long)need->all >> 10);
 	else
 		srdma_verdict_take(verdict, SRDMA_CHECK_OK, 0, NULL, "the limit is %llu KiB, and %u clients need %llu KiB",
@@ -155,7 +155,7 @@ static void judge_list(struct srdma_verdict *verdict, const struct srdma_server_
 {
 	if (limits->only_listed_identities && limits->identity_count == 0)
 		srdma_verdict_take(verdict, SRDMA_CHECK_WARN, 0, "add [identity NAME] sections to the configuration file",
-				   "only listed identities are served, and none is listed: nobody is let in");
+				   "the server serves only listed identities and none is listed: it refuses every client");
 }
 
 int srdma_limits_check_numbers(const struct srdma_server_limits *limits)

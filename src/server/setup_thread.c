@@ -464,8 +464,8 @@ static bool evict_one(struct srdma_setup_thread *thread, unsigned all)
 		return false;
 	forget_one(thread, victim);
 	give_up(thread, victim, -EBUSY,
-		victim->turned_away ? "others wait to be set up, and it is turned away"
-				    : "others wait to be set up, and it has not said who it is");
+		victim->turned_away ? "evicted because others wait: the server was refusing it"
+				    : "evicted because others wait: it had not authenticated");
 	return true;
 }
 
@@ -514,7 +514,7 @@ static void finish_setups(struct srdma_setup_thread *thread, uint64_t until)
 		for (struct srdma_client *client = thread->first; client; client = next) {
 			next = client->next;
 			if (now >= until || is_late(client, now))
-				give_up(thread, client, -ECANCELED, "given up: shutting down");
+				give_up(thread, client, -ECANCELED, "gave up: the server is shutting down");
 		}
 		check_deadlines(thread);
 		if (thread->first)

@@ -67,7 +67,7 @@ static int check_names(const struct srdma_cert_request *request)
 	unsigned char ip[16];
 
 	if (request->name_count > 0 && (request->kind == SRDMA_CERT_CA || request->kind == SRDMA_CERT_CLIENT))
-		return srdma_fail(-EINVAL, "a %s certificate bears no host names; leave them out", kind);
+		return srdma_fail(-EINVAL, "a %s certificate cannot have host names; remove them", kind);
 	if (request->name_count == 0 && request->kind == SRDMA_CERT_SERVER)
 		return srdma_fail(-EINVAL, "a server certificate needs the names or addresses that clients connect to");
 	if (request->name_count > MAX_NAMES)

@@ -86,7 +86,7 @@ int srdma_cert_check_readable(const char *what, const char *file)
 	if (access(file, R_OK) == 0)
 		return 0;
 	return srdma_fail(errno == ENOENT ? -ENOENT : errno == EACCES ? -EACCES : SRDMA_ECONFIG,
-			  "cannot read the %s %s: %s; `securdma cert --help` tells how to make one", what, file,
+			  "cannot read the %s %s: %s; see `securdma cert --help` to make one", what, file,
 			  strerror(errno));
 }
 

@@ -18,7 +18,7 @@
 
 #define DAY         86400
 #define SOON_DAYS   30
-#define HOW_TO_MAKE "make one (securdma cert --help tells how)"
+#define HOW_TO_MAKE "make one (see securdma cert --help)"
 #define CLOCK       "check the clock of this machine (timedatectl)"
 
 /* ---- files ----------------------------------------------------------------------------------------------------- */
@@ -146,8 +146,7 @@ static void judge_names(struct srdma_verdict *verdict, X509 *cert, const char *f
 	GENERAL_NAMES_free(names);
 	if (hosts == 0)
 		srdma_verdict_take(verdict, SRDMA_CHECK_WARN, 0, "make one with names (securdma cert server --name HOST)",
-				   "%s bears no DNS name and no IP address: clients that verify it with a CA will not find the name that they "
-				   "connect to",
+				   "%s contains no DNS name or IP address: clients that verify it with a CA will refuse it",
 				   file);
 }
 
@@ -165,7 +164,7 @@ static void judge_order(struct srdma_verdict *verdict, STACK_OF(X509) *certs, co
 					   "certificate %d in %s (%s) has not issued the one before it: peers may not be able to follow the chain",
 					   i + 1, file, name);
 		else if (is_expired(cert))
-			srdma_verdict_take(verdict, SRDMA_CHECK_WARN, 0, "put its successor there", "certificate %d in %s (%s), of a CA, has expired",
+			srdma_verdict_take(verdict, SRDMA_CHECK_WARN, 0, "replace it with its successor", "certificate %d in %s (%s), of a CA, has expired",
 					   i + 1, file, name);
 	}
 }
@@ -201,7 +200,7 @@ static void judge_key(struct srdma_verdict *verdict, X509 *cert, const char *cer
 	int ret = srdma_cert_load_key(key_file, "the private key", &key);
 
 	if (ret == SRDMA_ECONFIG)
-		srdma_verdict_take(verdict, SRDMA_CHECK_FAIL, ret, "give the file that 'securdma cert' has written beside the certificate",
+		srdma_verdict_take(verdict, SRDMA_CHECK_FAIL, ret, "give the key file that 'securdma cert' wrote with the certificate",
 				   "%s is not the unencrypted PEM private key of %s", key_file, cert_file);
 	else if (ret != 0)
 		srdma_verdict_take(verdict, SRDMA_CHECK_FAIL, ret, NULL, "%s", srdma_error_text());
@@ -271,7 +270,7 @@ int srdma_cert_check(enum srdma_cert_kind kind, const char *cert_file, const cha
 
 	ERR_clear_error();
 	if (!cert_file || (kind != SRDMA_CERT_SERVER && kind != SRDMA_CERT_CLIENT))
-		return srdma_fail(-EINVAL, "a check needs a certificate, and to know whether it is a server's or a client's");
+		return srdma_fail(-EINVAL, "a check needs a certificate file and its kind, server or client");
 	check_own(&bench, kind, cert_file, key_file, ca_file);
 	return srdma_bench_end(&bench);
 }
@@ -288,7 +287,7 @@ static bool judge_anchor(struct srdma_verdict *verdict, X509 *cert, const char *
 	name_of(cert, name, sizeof name);
 	format_day(X509_get0_notAfter(cert), day, sizeof day);
 	if (is_expired(cert)) {
-		srdma_verdict_take(verdict, SRDMA_CHECK_WARN, 0, "put the CA's new certificate there",
+		srdma_verdict_take(verdict, SRDMA_CHECK_WARN, 0, "replace it with the CA's new certificate",
 				   "the CA certificate %s (%s) expired on %s: no %s that it issued is accepted", file, name, day, end_name(peers));
 		return false;
 	}
@@ -299,7 +298,7 @@ static bool judge_anchor(struct srdma_verdict *verdict, X509 *cert, const char *
 	}
 	if (X509_check_ca(cert) == 0)
 		srdma_verdict_take(verdict, SRDMA_CHECK_WARN, 0, "give the certificate of the CA",
-				   "%s (%s) is not a CA certificate: it verifies nobody but the %s that has this very certificate", file, name,
+				   "%s (%s) is not a CA certificate: it verifies only the %s that has this certificate", file, name,
 				   end_name(peers));
 	else if (is_early(cert))
 		srdma_verdict_take(verdict, SRDMA_CHECK_WARN, 0, CLOCK, "the CA certificate %s (%s) is not valid yet", file, name);

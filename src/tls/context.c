@@ -101,7 +101,7 @@ static int configure_client(struct srdma_tls_context *context, const struct srdm
 				  "the server cannot be verified: give its CA's certificate (--ca) or the pin of its key "
 				  "(--pin)");
 	if (options->crl_file && !options->ca_file)
-		return srdma_fail(SRDMA_ECONFIG, "a revocation list (--crl) is of a CA's: give it too (--ca)");
+		return srdma_fail(SRDMA_ECONFIG, "a revocation list (--crl) needs the certificate of the CA that made it (--ca)");
 	if (options->ca_file)
 		ret = srdma_trust_load(&context->trust, context->ssl, options->ca_file, options->crl_file);
 	context->trust.require_all_lists = options->crl_require_all;

@@ -47,7 +47,7 @@ static int check_chain(SSL_CTX *context, const char *cert_file)
 	if (problem)
 		return srdma_fail(SRDMA_ECONFIG, "the chain of %s cannot be used for TLS: %s", cert_file, problem);
 	if (sk_X509_num(chain) + 1 > (int)SRDMA_CHAIN_CERTS)
-		return srdma_fail(SRDMA_ECONFIG, "the chain of %s has %d certificates; peers accept %u", cert_file, sk_X509_num(chain) + 1,
+		return srdma_fail(SRDMA_ECONFIG, "the chain of %s has %d certificates; peers accept at most %u", cert_file, sk_X509_num(chain) + 1,
 				  SRDMA_CHAIN_CERTS);
 	return 0;
 }
@@ -124,7 +124,7 @@ static int rehearse(SSL_CTX *context, const char *cert_file)
 		SSL_set_bio(client, client_bio, client_bio);
 		SSL_set_bio(server, server_bio, server_bio);
 		if (!shake_hands(client, server))
-			ret = srdma_fail_openssl(SRDMA_ECONFIG, "no TLS 1.3 handshake comes about with %s and its key; `securdma cert` makes others",
+			ret = srdma_fail_openssl(SRDMA_ECONFIG, "a TLS 1.3 handshake fails with %s and its key; `securdma cert` makes others",
 						 cert_file);
 	}
 	SSL_free(client);

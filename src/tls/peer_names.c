@@ -48,9 +48,9 @@ int srdma_name_order_parse(const char *text, struct srdma_name_order *out)
 		while (kind < SRDMA_NAME_IP && (strlen(words[kind]) != length || strncmp(words[kind], at, length) != 0))
 			kind++;
 		if (kind == SRDMA_NAME_IP)
-			return srdma_fail(-EINVAL, "identity-from: '%.*s' is no kind of name; there are cn, uri, email, dns and pin", (int)length, at);
+			return srdma_fail(-EINVAL, "identity-from: '%.*s' is not a kind of name; give cn, uri, email, dns or pin", (int)length, at);
 		if (has_kind(&order, kind))
-			return srdma_fail(-EINVAL, "identity-from: '%s' is there twice", words[kind]);
+			return srdma_fail(-EINVAL, "identity-from: '%s' appears twice", words[kind]);
 		order.kinds[order.count++] = kind;
 		at += length + strspn(at + length, " \t");
 		if (*at == '\0')

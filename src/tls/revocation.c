@@ -55,25 +55,25 @@ static const char *extension_problem(X509_EXTENSION *extension)
 	bool whole;
 
 	switch (OBJ_obj2nid(X509_EXTENSION_get_object(extension))) {
-	case NID_delta_crl: return "says that it holds only what is new since another list";
+	case NID_delta_crl: return "marks it as a delta of another list";
 	case NID_authority_key_identifier:
 	case NID_crl_number: return NULL;
 	case NID_issuing_distribution_point:
 		point = X509V3_EXT_d2i(extension);
 		whole = point && is_whole(point);
 		ISSUING_DIST_POINT_free(point);
-		return whole ? NULL : "says that it is for a part of the certificates, or for other CAs', too";
-	default: return X509_EXTENSION_get_critical(extension) ? "is critical, and not known here" : NULL;
+		return whole ? NULL : "limits it to a part of the certificates, or includes other CAs";
+	default: return X509_EXTENSION_get_critical(extension) ? "is critical and unknown to securdma" : NULL;
 	}
 }
 
 static const char *entry_problem(X509_EXTENSION *extension)
 {
 	switch (OBJ_obj2nid(X509_EXTENSION_get_object(extension))) {
-	case NID_certificate_issuer: return "says that an entry is of another CA";
+	case NID_certificate_issuer: return "assigns an entry to another CA";
 	case NID_crl_reason:
 	case NID_invalidity_date: return NULL;
-	default: return X509_EXTENSION_get_critical(extension) ? "of an entry is critical, and not known here" : NULL;
+	default: return X509_EXTENSION_get_critical(extension) ? "of an entry is critical and unknown to securdma" : NULL;
 	}
 }
 
@@ -104,13 +104,13 @@ static int check_list(const char *file, X509_CRL *crl)
 		OBJ_obj2txt(extension, sizeof extension, X509_EXTENSION_get_object(culprit), 0);
 		OBJ_obj2txt(number, sizeof number, X509_EXTENSION_get_object(culprit), 1);
 		return srdma_fail(SRDMA_ECONFIG,
-				  "%s: the revocation list of '%s' is not a whole one: its extension %s%s%s%s %s; give the CA's whole list",
+				  "%s: the revocation list of '%s' is not complete: its extension %s%s%s%s %s; give the CA's complete list",
 				  file, issuer, extension, strcmp(extension, number) ? " (" : "", strcmp(extension, number) ? number : "",
 				  strcmp(extension, number) ? ")" : "", problem);
 	}
 	if (!X509_CRL_get0_nextUpdate(crl))
 		return srdma_fail(SRDMA_ECONFIG,
-				  "%s: the revocation list of '%s' does not say when the next one is due, so that it would never expire", file,
+				  "%s: the revocation list of '%s' has no date of the next update, so it would never expire", file,
 				  issuer);
 	return 0;
 }

@@ -71,7 +71,7 @@ int srdma_server_name_parse(const char *typed, struct srdma_server_name *out)
 	const char *problem = NULL;
 
 	if (length == 0)
-		return srdma_fail(-EINVAL, "there is no name that the server's certificate must bear");
+		return srdma_fail(-EINVAL, "give the name that the server's certificate must contain");
 	if (length >= sizeof text) {
 		problem = "it is longer than 253 characters";
 		goto fail;
@@ -100,5 +100,5 @@ int srdma_server_name_parse(const char *typed, struct srdma_server_name *out)
 	return 0;
 
 fail:
-	return srdma_fail(-EINVAL, "'%.260s' is no name that a certificate can bear: %s", typed, problem);
+	return srdma_fail(-EINVAL, "'%.260s' is not a name that a certificate can contain: %s", typed, problem);
 }

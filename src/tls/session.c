@@ -275,7 +275,7 @@ int srdma_tls_handshake(struct srdma_tls *tls)
 	srdma_tls_allow(tls->ssl, SIZE_MAX);
 	SSL_get0_alpn_selected(tls->ssl, &alpn, &length);
 	if (length != strlen(SRDMA_ALPN) || memcmp(alpn, SRDMA_ALPN, length) != 0)
-		return srdma_fail(SRDMA_EPROTOCOL, "the peer does not speak %s: it is no securdma, or another version (ALPN)", SRDMA_ALPN);
+		return srdma_fail(SRDMA_EPROTOCOL, "the peer does not speak %s (ALPN): it is not securdma, or another version", SRDMA_ALPN);
 	tls->established = true;
 	return 0;
 }

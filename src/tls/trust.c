@@ -76,7 +76,7 @@ static int refuse(X509_STORE_CTX *store, int error, X509 *culprit)
 						   "certificate, or give one with --server-name");
 	else if (error == X509_V_ERR_UNABLE_TO_GET_CRL)
 		srdma_tls_refuse(ssl, SRDMA_ECERT,
-				 "the peer's certificate is not acceptable: there is no revocation list of an issuer%s; add it to the file of lists",
+				 "the peer's certificate is not acceptable: there is no revocation list of an issuer%s; add one to the list file (--crl, --client-crl)",
 				 which);
 	else
 		srdma_tls_refuse(ssl, SRDMA_ECERT, "the peer's certificate is not acceptable: %s%s", why, which);

@@ -11,8 +11,8 @@ const char *srdma_verify_text(long error)
 	case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT:
 	case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY:
 	case X509_V_ERR_UNABLE_TO_VERIFY_LEAF_SIGNATURE:
-		return "no CA in the CA file (--ca, --client-ca) has issued it; give the CA that did, and let the peer's certificate file have the "
-		       "CAs in between";
+		return "no CA in the CA file (--ca, --client-ca) has issued it; add the CA that did, and add the CAs in between "
+		       "to the peer's certificate file";
 	case X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT:
 		return "self-signed certificate, which is not in the CA file; verify it by its pin instead (securdma cert pin, --pin)";
 	case X509_V_ERR_CERT_HAS_EXPIRED: return "certificate has expired; its owner needs a new one";
@@ -38,11 +38,11 @@ const char *srdma_alert_text(int reason)
 	case SSL_R_TLSV13_ALERT_CERTIFICATE_REQUIRED: return "it requires one, and none was shown; give a certificate and its key (--cert, --key)";
 	case SSL_R_TLSV1_ALERT_UNKNOWN_CA: return "it does not know the CA that issued it (unknown ca)";
 	case SSL_R_TLSV1_ALERT_ACCESS_DENIED: return "it denies access";
-	case SSL_R_SSLV3_ALERT_BAD_CERTIFICATE: return "it finds it bad; the peer's log says why";
-	case SSL_R_SSLV3_ALERT_UNSUPPORTED_CERTIFICATE: return "it is not made for this end of a connection, or of a kind that the peer does not take";
+	case SSL_R_SSLV3_ALERT_BAD_CERTIFICATE: return "it is invalid; see the peer's log";
+	case SSL_R_SSLV3_ALERT_UNSUPPORTED_CERTIFICATE: return "its purpose or kind does not suit this end of a connection";
 	case SSL_R_SSLV3_ALERT_CERTIFICATE_REVOKED: return "it was revoked (certificate revoked)";
 	case SSL_R_SSLV3_ALERT_CERTIFICATE_EXPIRED: return "it has expired, or is not valid yet (certificate expired)";
-	case SSL_R_SSLV3_ALERT_CERTIFICATE_UNKNOWN: return "the peer's log says why";
+	case SSL_R_SSLV3_ALERT_CERTIFICATE_UNKNOWN: return "see the peer's log";
 	default: return NULL;
 	}
 }

@@ -28,8 +28,8 @@ struct srdma_device {
 
 #define HOW_TO_GET_ONE                                                                                                 \
 	"put `uroce` before the command for a device in user space, or with an Ethernet card: modprobe rdma_rxe && rdma "  \
-	"link add rxe0 type rxe netdev eth0; `securdma doctor` tells more"
-#define UROCE_HAS_NONE "uroce is loaded and has said why it has none; `uroce --addr ADDRESS` needs an address of this machine (ip address)"
+	"link add rxe0 type rxe netdev eth0; `securdma doctor` shows more"
+#define UROCE_HAS_NONE "uroce is loaded and its message says why it has no device; `uroce --addr ADDRESS` needs an address of this machine (ip address)"
 
 /* The advice differs when uroce already stands before the command. */
 static const char *how_to_get_one(void)
@@ -395,7 +395,7 @@ uint64_t srdma_device_sweeps(struct srdma_device *device)
 		const struct srdma_event event = {SRDMA_LOG_WARN, "device.sweep", true, fields, 2};
 
 		srdma_log_event(&event,
-				"somebody seems to try PSNs on %s: %llu packets in a second were out of sequence or duplicates; all "
+				"an attacker may be trying PSNs on %s: %llu packets in a second were out of sequence or duplicates; all "
 				"connections with epochs draw new PSNs",
 				device->name, (unsigned long long)packets);
 	}

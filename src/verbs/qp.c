@@ -94,7 +94,7 @@ static int modify(struct srdma_qp *qp, struct ibv_qp_attr *attr, int mask, const
 	int error = ibv_modify_qp(qp->verbs, attr, mask);
 
 	if (error != 0)
-		return srdma_fail(SRDMA_EVERBS, "cannot take queue pair 0x%06x of %s to %s: %s", qp->verbs->qp_num,
+		return srdma_fail(SRDMA_EVERBS, "cannot move queue pair 0x%06x of %s to %s: %s", qp->verbs->qp_num,
 				  srdma_device_name(qp->device), to, strerror(error));
 	return 0;
 }

@@ -242,7 +242,7 @@ static const char *epoch_fault(enum srdma_frame_type type, const struct srdma_ep
 	if (broken > 1)
 		return "unknown flags";
 	if (type == SRDMA_FRAME_EPOCH_PARAMETERS && (e->qpn > QPN_MAX || e->qpn <= 1))
-		return "a QPN that is none";
+		return "an invalid QPN";
 	return type == SRDMA_FRAME_EPOCH_PARAMETERS && e->psn > PSN_MAX ? "a PSN of more than 24 bits" : NULL;
 }
 
@@ -325,7 +325,7 @@ static const char *gid_fault(const union ibv_gid *gid)
 	if (!IN6_IS_ADDR_V4MAPPED((const struct in6_addr *)gid->raw))
 		return NULL;
 	if (gid->raw[12] == 0)
-		return "in 0.0.0.0/8, which is no host's";
+		return "in 0.0.0.0/8, which no host can have";
 	return gid->raw[12] >= 224 ? "an IPv4 multicast, reserved or broadcast address" : NULL;
 }
 
@@ -395,6 +395,6 @@ int srdma_hello_validate(const struct srdma_hello *h, bool welcome, struct srdma
 	if (ret == 0 && (h->features & SRDMA_FEATURE_SEALED) && (h->features & SRDMA_FEATURE_WINDOW))
 		ret = MALFORMED("an rkey is announced for READY, and a sealed region has none");
 	if (ret == 0 && !welcome && h->client_id != 0)
-		ret = MALFORMED("a HELLO bears a client id");
+		ret = MALFORMED("a HELLO has a client id");
 	return ret;
 }

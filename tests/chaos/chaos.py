@@ -174,7 +174,7 @@ class Chaos:
         killed.process.kill()
         server.wait_status(connected=0, pending=0)
         server.stop()
-        note("sealed client verified" + (", with epochs" if "because its time is over" in server.log() else ""))
+        note("sealed client verified" + (", with epochs" if "because its time limit has passed" in server.log() else ""))
 
     def server_dies_under_a_link(self):
         server = self.keep(self.start_server())

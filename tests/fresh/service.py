@@ -245,7 +245,7 @@ def reload_that_is_refused_says_so_and_keeps_the_old():
     result = control("reload")
     expect(result.returncode == 1 and "securdma.conf:6: [server] max-clients: 'many' is not valid" in result.stderr, lambda: f"{result}")
     expect(systemctl("reload", "securdma.service").returncode != 0, "a configuration that is not valid")
-    expect("the last reload was refused" in show("StatusText"), lambda: show("StatusText"))
+    expect("the last reload failed" in show("StatusText"), lambda: show("StatusText"))
     expect(is_active() and served_certificate() == before, "the old certificate is not served any more")
     lines = [line for line in journal(since) if "not reloaded" in line["MESSAGE"]]
     expect(len(lines) >= 3 and all(line["PRIORITY"] == "3" for line in lines), lines)
@@ -277,7 +277,7 @@ def stop_ends_clients_in_order():
     text, code = held.end()
     expect(code == 7 and "shutting down" in text, text)
     expect((show("ActiveState"), show("Result"), show("ExecMainStatus")) == ("inactive", "success", "0"), lambda: show("Result"))
-    expect(any("stopped: 1 clients told, 0 of them" in text for text in messages(since)), lambda: messages(since))
+    expect(any("stopped: disconnected 1 clients, 0 of them" in text for text in messages(since)), lambda: messages(since))
     expect(client().returncode == 3, "nobody is there")
     expect(control("status").returncode == 3, "no server at the control socket")
 
@@ -421,7 +421,7 @@ def drain_without_a_socket_ends_the_service_and_it_stays_down():
     start()
     held = Held()
     drain = subprocess.Popen(["securdma", "drain", "--wait"])
-    wait_until(lambda: show("StatusText") == "draining: 1 clients are left, newcomers are turned away", lambda: show("StatusText"))
+    wait_until(lambda: show("StatusText") == "draining: 1 clients are left, rejecting new clients", lambda: show("StatusText"))
     late = client()
     expect(late.returncode == 5 and "draining" in late.stderr, lambda: f"{late}")
     held.process.stdin.write("send still here\nquit\n")
@@ -440,8 +440,8 @@ def drain_with_a_socket_stays_drained():
     drain = run("securdma", "drain", "--wait", "--timeout-ms", "1000")
     expect(drain.returncode == 0 and "systemctl stop securdma.socket" in drain.stderr, lambda: f"{drain}")
     text, code = held.end()
-    expect(code == 7 and "drained" in text, text)
-    wait_until(lambda: show("StatusText") == "drained: no client is left, newcomers are turned away", lambda: show("StatusText"))
+    expect(code == 7 and "its deadline has passed" in text, text)
+    wait_until(lambda: show("StatusText") == "drained: no client is left, rejecting new clients", lambda: show("StatusText"))
     for _ in range(2):
         late = client()
         expect(late.returncode == 5 and "draining" in late.stderr, lambda: f"{late}")

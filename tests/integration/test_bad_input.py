@@ -501,14 +501,14 @@ EPOCH_REQUEST, EPOCH_BEGIN, EPOCH_PARAMETERS, EPOCH_READY, WITHDRAW = range(8, 1
     (3, protocol.frame(EPOCH_BEGIN, struct.pack("!IB", 1, 2)), "malformed epoch frame"),
     (3, protocol.frame(EPOCH_BEGIN, struct.pack("!IBBQ", 1, 2, 2, 0)), "unknown flags"),
     (3, protocol.frame(EPOCH_BEGIN, struct.pack("!IBBQ", 1, 5, 1, 0)) * 2, "BEGIN twice"),
-    (3, protocol.frame(EPOCH_BEGIN, struct.pack("!IBBQ", 1, 2, 0, 0)), "nobody has asked for"),
+    (3, protocol.frame(EPOCH_BEGIN, struct.pack("!IBBQ", 1, 2, 0, 0)), "this end has not requested"),
     (3, protocol.frame(EPOCH_PARAMETERS, struct.pack("!IBQQII", 1, 0, 0, 0, 77, 1)), "PARAMETERS"),
     (3, protocol.frame(EPOCH_BEGIN, struct.pack("!IBBQ", 1, 5, 1, 0)) +
         protocol.frame(EPOCH_PARAMETERS, struct.pack("!IBQQII", 1, 0, 5, 0, 77, 1)), "account"),
     (3, protocol.frame(EPOCH_BEGIN, struct.pack("!IBBQ", 1, 5, 1, 0)) +
         protocol.frame(EPOCH_PARAMETERS, struct.pack("!IBQQII", 1, 0, 0, 9, 77, 1)), "account"),
     (3, protocol.frame(EPOCH_BEGIN, struct.pack("!IBBQ", 1, 5, 1, 0)) +
-        protocol.frame(EPOCH_PARAMETERS, struct.pack("!IBQQII", 1, 0, 0, 0, 1, 1)), "a QPN that is none"),
+        protocol.frame(EPOCH_PARAMETERS, struct.pack("!IBQQII", 1, 0, 0, 0, 1, 1)), "an invalid QPN"),
     (3, protocol.frame(EPOCH_READY, struct.pack("!II", 1, 0)), "READY"),
     (1, protocol.frame(EPOCH_REQUEST, struct.pack("!IB", 1, 2)), "no epochs were agreed on"),
     (3, protocol.frame(WITHDRAW), "WITHDRAW"),
@@ -613,7 +613,7 @@ def test_flood_of_half_open_connections_keeps_nobody_out(served, certs):
     flooder = threading.Thread(target=flood)
     flooder.start()
     try:
-        tells(served, "others wait to be set up, and it has not said who it is")
+        tells(served, "evicted because others wait: it had not authenticated")
         assert served.status()["pending"] <= 2 * MAX_PENDING
         for _ in range(3):
             assert connect(certs, served.port, "-e", "send x").returncode == 0
@@ -796,4 +796,4 @@ def test_region_without_end_does_not_make_the_client_read_into_no_memory(certs, 
 
     server = start(protocol.FakeServer, certs, behave)
     result = connect(certs, server.port, "--seal", "required", "--epoch-psns", "0", "--timeout-ms", "2000", "-e", "read 0 0xffffffffffffffff")
-    assert result.returncode == 1 and "more than this program has memory for" in result.stderr, result.stderr
+    assert result.returncode == 1 and "read: out of memory for" in result.stderr, result.stderr

@@ -97,14 +97,14 @@ def test_descriptors_are_counted(certs, device):
 
 WARNINGS = {
     "soon": (lambda c, o: files(o.cert("soon"), None, c.cert("ca")), "certificate", "expires in "),
-    "nameless": (lambda c, o: files(o.cert("nameless"), None, c.cert("ca")), "certificate", "bears no DNS name and no IP address"),
+    "nameless": (lambda c, o: files(o.cert("nameless"), None, c.cert("ca")), "certificate", "contains no DNS name or IP address"),
     "open key": (lambda c, o: files(o.cert("server"), None, c.cert("ca")), "key file", "other users can read the private key"),
-    "one client": (lambda c, o: files(c.cert("server"), None, c.cert("client")), "client CA", "verifies nobody but the client that has"),
+    "one client": (lambda c, o: files(c.cert("server"), None, c.cert("client")), "client CA", "verifies only the client that has"),
     "one old CA": (lambda c, o: files(c.cert("server"), None, o.cert("both")), "client CA", "expired on 2020-01-01"),
     "old CA for some": (lambda c, o: [*files(c.cert("server"), None, o.cert("old-ca")), "--insecure-anonymous-clients"], "client CA",
                         "expired on 2020-01-01"),
     "nobody listed": (lambda c, o: [*files(c.cert("server"), None, c.cert("ca")), "--only-listed-identities"], "identities",
-                      "nobody is let in"),
+                      "it refuses every client"),
 }
 
 

@@ -99,7 +99,7 @@ def test_spare_queue_pairs_do_not_add_up(certs, device, start, ends):
     client = start(Client, certs, server.port, *words["client"])
 
     def epochs():
-        return server.log().count("because its time is over")
+        return server.log().count("because its time limit has passed")
 
     for count in (2, 5):
         wait_until(lambda: epochs() >= count, lambda: f"{count} epochs: {server.log()}")

@@ -90,7 +90,7 @@ def test_client_without_a_name_is_never_listed(certs, serve):
 
 def test_empty_list_lets_nobody_in(certs, serve):
     server = serve("[server]\nonly-listed-identities = yes\n")
-    server.wait_log("nobody is let in")
+    server.wait_log("it refuses every client")
     is_refused(certs, server, "serves listed names only")
 
 
@@ -398,7 +398,7 @@ def test_memory_of_one_name_counts_as_often_as_it_may_come(certs, serve):
     server = serve(f"[identity {ONE}]\nregion-size = 4K\n")
     big = f"[identity {ONE}]\nregion-size = 1024G\nmax-clients = 1\n"
     said = server.reload(big, "server.reload_failed")["message"]
-    assert "at up to" in said and "KiB each need" in said and "the server goes on with what it has" in said
+    assert "at up to" in said and "KiB each need" in said and "the server keeps all old values" in said
     assert is_let_in(certs, server)["peer_region_size"] == 4096
     server.reload(big + "deny = yes\n")
     is_refused(certs, server, "denies")

@@ -92,7 +92,7 @@ def test_source_of_the_name_is_configured(certs, serve, client, order, name, by_
 def test_order_that_is_none_is_refused_at_the_start(certs, device):
     answer = run(SECURDMA, "serve", "--port", "0", "--device", device.name, "--cert", certs.cert("server"), "--key", certs.key("server"),
                  "--client-ca", certs.cert("ca"), "--identity-from", "cn,upn")
-    assert answer.returncode == 2 and "'upn' is no kind of name; there are cn, uri, email, dns and pin" in answer.stderr, answer
+    assert answer.returncode == 2 and "'upn' is not a kind of name; give cn, uri, email, dns or pin" in answer.stderr, answer
 
 
 # ---- nobody escapes ----------------------------------------------------------------------------------------------------

@@ -69,7 +69,7 @@ def test_status_says_what_the_clients_did(served, certs, start, control):
 def test_no_server_is_exit_3(control):
     for command in (["status"], ["kick", "1"], ["drain"]):
         result = ask(control, *command)
-        assert result.returncode == 3 and "no server is there" in result.stderr
+        assert result.returncode == 3 and "no server listens there" in result.stderr
 
 
 # ---- kick -------------------------------------------------------------------------------------------------------------
@@ -251,7 +251,7 @@ def test_file_that_is_no_socket_is_left_alone(certs, device, control):
         file.write("mine")
     result = run(SECURDMA, "serve", "--port", "0", "--device", device.name, "--cert", certs.cert("server"), "--key",
                  certs.key("server"), "--client-ca", certs.cert("ca"), "--control", control)
-    assert result.returncode == 2 and "something else" in result.stderr
+    assert result.returncode == 2 and "not a socket" in result.stderr
     with open(control, encoding="ascii") as file:
         assert file.read() == "mine"
 

@@ -375,7 +375,7 @@ def tell(peer):
     (None, frames.EpochRequest(0), "REQUEST twice"), (None, frames.EpochRequest(2), "another number"),
     (None, frames.EpochRequest(0xFFFFFFFF), "another number"), (None, frames.EpochRequest(1, 0), "reason"),
     (None, frames.EpochRequest(1, 6), "reason"), (ask, frames.EpochRequest(1), "REQUEST twice"),
-    (None, frames.EpochBegin(), "nobody has asked for"), (None, frames.EpochBegin(2, 5, 1), "another number"),
+    (None, frames.EpochBegin(), "this end has not requested"), (None, frames.EpochBegin(2, 5, 1), "another number"),
     (None, frames.EpochBegin(1, 0, 1), "reason"), (None, frames.EpochBegin(1, 6, 1), "reason"), (None, frames.EpochBegin(1, 5, 2), "flags"),
     (begin, frames.EpochBegin(), "BEGIN twice"), (None, frames.EpochParameters(), "PARAMETERS"), (ask, frames.EpochParameters(), "PARAMETERS"),
     (begin, frames.EpochParameters(0), "another number"), (begin, frames.EpochParameters(broken=2), "flags"),

@@ -308,7 +308,7 @@ def test_silent_ones_make_room(certs, device, start, said):
     for sock in silent:
         sock.sendall(said)
     assert connect(certs, server.port, "-e", "send x", host="127.0.0.1").returncode == 0
-    assert "it has not said who it is" in server.wait_log("others wait to be set up")
+    assert "it had not authenticated" in server.wait_log("evicted because others wait")
     for sock in silent:
         sock.close()
     server.stop()

@@ -70,7 +70,7 @@ def test_root_becomes_the_user_for_good(certs, device, start, tmp_path):
 @pytest.mark.parametrize("args, text", [
     (("--user", "no-such-user"), "there is no user no-such-user"),
     (("--user", "nobody", "--group", "no-such-group"), "there is no group no-such-group"),
-    (("--group", "nogroup"), "group: give a user, too"),
+    (("--group", "nogroup"), "group: --group needs --user"),
     (("--user", "root"), "is root"),
 ], ids=lambda value: value[-1] if isinstance(value, tuple) else "")
 def test_user_that_cannot_be_is_refused(certs, args, text):

@@ -124,7 +124,7 @@ def test_nobody_in_set_up_holds_a_stop_up(certs, device, start, manager):
     begin = time.monotonic()
     begin_stop(server, manager)
     assert server.wait() == 0 and time.monotonic() - begin > 1
-    assert server.log().count("given up: shutting down") == 3
+    assert server.log().count("gave up: the server is shutting down") == 3
     for sock in socks:
         sock.close()
 
@@ -229,7 +229,7 @@ def test_server_speaks_to_the_journal_by_its_log_alone(certs, device, journal, s
             server.kill()
             server.wait()
         lines = journal.lines()[before:]
-        assert is_event(lines[0], "listening on *:") and is_event(lines[-1], "stopped: 0 clients told"), lines
+        assert is_event(lines[0], "listening on *:") and is_event(lines[-1], "stopped: disconnected 0 clients"), lines
         assert not any(time.strftime("%Y-") in line for line in lines) or more, lines
 
 
@@ -250,7 +250,7 @@ def test_manager_is_told(certs, device, start, manager, tmp_path):
     assert json.loads(run(SECURDMA, "status", "--json", "--control", control).stdout)["connected"] == 1
     assert run(SECURDMA, "status", env=dict(os.environ, RUNTIME_DIRECTORY=str(tmp_path))).returncode == 0
     assert run(SECURDMA, "drain", "--control", control).returncode == 0
-    manager.wait("STATUS=draining: 1 clients are left, newcomers are turned away")
+    manager.wait("STATUS=draining: 1 clients are left, rejecting new clients")
     client.leave()
     stopping = manager.wait("STOPPING=1")
     # As long as all clients may take, and some more.
@@ -326,7 +326,7 @@ def test_sockets_that_no_client_could_use_are_refused(certs, device, start, tmp_
     for sock in (udp, silent, unix):
         server = start(Activated, certs, device, [socket.create_server((certs.host, 0)), sock])
         assert server.wait() == 2
-        assert "descriptor 4, which is no listening TCP socket" in server.log()
+        assert "descriptor 4, which is not a listening TCP socket" in server.log()
 
 
 def test_drained_server_whose_port_is_held_stays_and_turns_newcomers_away(certs, device, start, manager, tmp_path):
@@ -342,8 +342,8 @@ def test_drained_server_whose_port_is_held_stays_and_turns_newcomers_away(certs,
     # Another deadline, which one client does not keep.
     drain = run(SECURDMA, "drain", "--control", control, "--timeout-ms", "300", "--wait")
     assert drain.returncode == 0 and "systemctl stop securdma.socket securdma.service" in drain.stderr, drain
-    assert stays.wait() == 7 and "drained" in stays.log()
-    manager.wait("STATUS=drained: no client is left, newcomers are turned away")
+    assert stays.wait() == 7 and "the server is draining, and its deadline has passed" in stays.log()
+    manager.wait("STATUS=drained: no client is left, rejecting new clients")
     late = connect(certs, port, "-e", "send x")
     assert late.returncode == 5 and "draining" in late.stderr
     status = json.loads(run(SECURDMA, "status", "--json", "--control", control).stdout)
@@ -400,7 +400,7 @@ def test_refused_reload_has_the_reason_and_a_code(certs, reloaded, own, tmp_path
     before = served_certificate(certs, reloaded.port)
     (tmp_path / "server.key").write_text("no key", encoding="ascii")
     result = reloaded.reload()
-    assert result.returncode == 1 and f"{tmp_path}/server.key" in result.stderr and "goes on with what it has" in result.stderr, result
+    assert result.returncode == 1 and f"{tmp_path}/server.key" in result.stderr and "keeps all old values" in result.stderr, result
     own("max-clients = many\nworkers = none\n")
     result = reloaded.reload()
     assert result.returncode == 1 and "max-clients: 'many' is not valid" in result.stderr and "workers: 'none' is not valid" in result.stderr, result
@@ -413,7 +413,7 @@ def test_refused_reload_has_the_reason_and_a_code(certs, reloaded, own, tmp_path
 def test_reload_names_what_waits_for_the_next_start(certs, reloaded, own):
     own("workers = 3\nmax-clients = 5\n")
     result = reloaded.reload()
-    assert result.returncode == 0 and "--workers has another value now, which takes effect at the next start" in result.stderr, result
+    assert result.returncode == 0 and "the new value of --workers takes effect at the next start" in result.stderr, result
     assert json.loads(reloaded.reload("--json").stdout)["later"] == []
 
 
@@ -429,7 +429,7 @@ def test_failed_reload_shows_in_the_state(certs, device, start, manager, own, tm
     manager.wait("READY=1")
     own("max-clients = many\n")
     server.signal(signal.SIGHUP)
-    manager.wait("the last reload was refused")
+    manager.wait("the last reload failed")
     own("max-clients = 5\n")
     server.signal(signal.SIGHUP)
     assert manager.wait("of 5 clients").endswith("0 of 5 clients")

@@ -86,8 +86,8 @@ static int find_library(char out[PATH_MAX])
 	}
 	if (denied[0])
 		return fail_denied(denied);
-	return fail(EXIT_OWN, "liburoce.so is neither at %s nor at %s, as seen from %s: is uroce installed whole? "
-		    "UROCE_LIBRARY can name the library",
+	return fail(EXIT_OWN, "liburoce.so is neither at %s nor at %s, as seen from %s; install uroce again, or set "
+		    "UROCE_LIBRARY to the path of the library",
 		    UROCE_INSTALLED_LIBRARY, BUILT_LIBRARY, folder);
 }
 

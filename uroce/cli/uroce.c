@@ -15,10 +15,10 @@ static const char usage_text[] =
 	"       uroce stats PID [--json]\n"
 	"       uroce resources [--json]\n"
 	"\n"
-	"Runs COMMAND with one more RDMA device: uroce0, RoCEv2 in user space.\n"
+	"Runs COMMAND with an additional RDMA device: uroce0, RoCEv2 in user space.\n"
 	"\n"
 	"  --addr LIST      addresses of the device: IP addresses or interface names, separated by\n"
-	"                   commas; without it, processes of this host reach each other by loopback\n"
+	"                   commas; without it, the device connects processes of this host by loopback\n"
 	"  --capture FILE   record all packets for Wireshark; %p in the name: the process id\n"
 	"  --fault SPEC     lose, duplicate, reorder, delay and corrupt packets:\n"
 	"                   loss=1%,duplicate=0.5%,reorder=2%,delay=200us,jitter=100us,\n"
@@ -29,7 +29,8 @@ static const char usage_text[] =
 	"  --help, --version\n"
 	"\n"
 	"\"uroce stats PID\" shows the counters of a running process, \"uroce resources\" the verbs\n"
-	"objects that processes have. A COMMAND of the same name as one of these goes after \"--\". More is in uroce(1).\n";
+	"objects of all processes. Put \"--\" before a COMMAND that has one of these names. See\n"
+	"uroce(1).\n";
 
 int fail(int status, const char *format, ...)
 {

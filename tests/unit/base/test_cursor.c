@@ -1,21 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "test.h"
+
 #include "cursor.h"
-
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <string.h>
-
-#include <cmocka.h>
 
 static const uint8_t bytes[15] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
 
-static void numbers_are_read_big_endian(void **state)
+TEST(numbers_are_read_big_endian)
 {
 	struct srdma_reader r;
 
-	(void)state;
 	srdma_reader_init(&r, bytes, sizeof bytes);
 	assert_int_equal(srdma_get_u8(&r), 0x01);
 	assert_int_equal(srdma_get_u16(&r), 0x0203);
@@ -25,12 +18,11 @@ static void numbers_are_read_big_endian(void **state)
 	assert_true(srdma_reader_complete(&r));
 }
 
-static void numbers_are_written_big_endian(void **state)
+TEST(numbers_are_written_big_endian)
 {
 	struct srdma_writer w;
 	uint8_t out[sizeof bytes];
 
-	(void)state;
 	srdma_writer_init(&w, out, sizeof out);
 	srdma_put_u8(&w, 0x01);
 	srdma_put_u16(&w, 0x0203);
@@ -41,11 +33,10 @@ static void numbers_are_written_big_endian(void **state)
 	assert_memory_equal(out, bytes, sizeof bytes);
 }
 
-static void number_that_is_cut_short_reads_as_zero(void **state)
+TEST(number_that_is_cut_short_reads_as_zero)
 {
 	struct srdma_reader r;
 
-	(void)state;
 	srdma_reader_init(&r, bytes, 1);
 	assert_int_equal(srdma_get_u16(&r), 0);
 	assert_true(r.overrun);
@@ -60,11 +51,10 @@ static void number_that_is_cut_short_reads_as_zero(void **state)
 	assert_true(r.overrun);
 }
 
-static void reader_stays_at_the_end_after_an_overrun(void **state)
+TEST(reader_stays_at_the_end_after_an_overrun)
 {
 	struct srdma_reader r;
 
-	(void)state;
 	srdma_reader_init(&r, bytes, 3);
 	srdma_get_u32(&r);
 	/* The three bytes must not be taken for a later field. */
@@ -74,36 +64,33 @@ static void reader_stays_at_the_end_after_an_overrun(void **state)
 	assert_false(srdma_reader_complete(&r));
 }
 
-static void bytes_beyond_the_end_are_zeroed(void **state)
+TEST(bytes_beyond_the_end_are_zeroed)
 {
 	struct srdma_reader r;
 	uint8_t out[6] = {0xaa, 0xaa, 0xaa, 0xaa, 0xaa, 0xaa}, expected[6] = {0, 0, 0, 0, 0, 0xaa};
 
-	(void)state;
 	srdma_reader_init(&r, bytes, 4);
 	srdma_get_bytes(&r, out, 5);
 	assert_true(r.overrun);
 	assert_memory_equal(out, expected, sizeof out);
 }
 
-static void bytes_are_copied_up_to_the_last_one(void **state)
+TEST(bytes_are_copied_up_to_the_last_one)
 {
 	struct srdma_reader r;
 	uint8_t out[sizeof bytes];
 
-	(void)state;
 	srdma_reader_init(&r, bytes, sizeof bytes);
 	srdma_get_bytes(&r, out, sizeof bytes);
 	assert_true(srdma_reader_complete(&r));
 	assert_memory_equal(out, bytes, sizeof bytes);
 }
 
-static void absurd_length_is_an_overrun(void **state)
+TEST(absurd_length_is_an_overrun)
 {
 	struct srdma_writer w;
 	uint8_t out[4] = {0};
 
-	(void)state;
 	srdma_writer_init(&w, out, sizeof out);
 	srdma_put_u8(&w, 1);
 	srdma_put_bytes(&w, bytes, SIZE_MAX);
@@ -111,12 +98,11 @@ static void absurd_length_is_an_overrun(void **state)
 	assert_int_equal(srdma_writer_length(&w), 1);
 }
 
-static void nothing_can_be_read_from_nothing(void **state)
+TEST(nothing_can_be_read_from_nothing)
 {
 	struct srdma_reader r;
 	uint8_t out = 0xaa;
 
-	(void)state;
 	srdma_reader_init(&r, NULL, 0);
 	assert_true(srdma_reader_complete(&r));
 	srdma_get_bytes(&r, &out, 0);
@@ -124,12 +110,11 @@ static void nothing_can_be_read_from_nothing(void **state)
 	assert_int_equal(out, 0xaa);
 }
 
-static void what_does_not_fit_is_left_out_and_remembered(void **state)
+TEST(what_does_not_fit_is_left_out_and_remembered)
 {
 	struct srdma_writer w;
 	uint8_t out[8], expected[8] = {0x12, 0x34, 0xaa, 0xaa, 0xaa, 0xaa, 0xaa, 0xaa};
 
-	(void)state;
 	memset(out, 0xaa, sizeof out);
 	srdma_writer_init(&w, out, 4);
 	srdma_put_u16(&w, 0x1234);
@@ -142,12 +127,11 @@ static void what_does_not_fit_is_left_out_and_remembered(void **state)
 	assert_memory_equal(out, expected, sizeof out);
 }
 
-static void writer_can_be_filled_to_the_last_byte(void **state)
+TEST(writer_can_be_filled_to_the_last_byte)
 {
 	struct srdma_writer w;
 	uint8_t out[5] = {0, 0, 0, 0, 0xaa};
 
-	(void)state;
 	srdma_writer_init(&w, out, 4);
 	srdma_put_u32(&w, 0xffffffff);
 	assert_false(w.overrun);
@@ -158,20 +142,4 @@ static void writer_can_be_filled_to_the_last_byte(void **state)
 	assert_int_equal(out[4], 0xaa);
 }
 
-int main(void)
-{
-	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(numbers_are_read_big_endian),
-		cmocka_unit_test(numbers_are_written_big_endian),
-		cmocka_unit_test(number_that_is_cut_short_reads_as_zero),
-		cmocka_unit_test(reader_stays_at_the_end_after_an_overrun),
-		cmocka_unit_test(bytes_beyond_the_end_are_zeroed),
-		cmocka_unit_test(bytes_are_copied_up_to_the_last_one),
-		cmocka_unit_test(absurd_length_is_an_overrun),
-		cmocka_unit_test(nothing_can_be_read_from_nothing),
-		cmocka_unit_test(what_does_not_fit_is_left_out_and_remembered),
-		cmocka_unit_test(writer_can_be_filled_to_the_last_byte),
-	};
-
-	return cmocka_run_group_tests(tests, NULL, NULL);
-}
+RUN_TESTS(NULL, NULL)

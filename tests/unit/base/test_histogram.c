@@ -1,10 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
+#include "test.h"
 
 #include "histogram.h"
 #include "metrics.h"
@@ -21,9 +16,8 @@ static uint64_t total(const struct srdma_buckets *histogram)
 	return sum;
 }
 
-static void bounds_rise_from_100_us_to_10_s_and_the_last_bucket_has_none(void **state)
+TEST(bounds_rise_from_100_us_to_10_s_and_the_last_bucket_has_none)
 {
-	(void)state;
 	assert_int_equal(srdma_histogram_bound(0), 100);
 	assert_int_equal(srdma_histogram_bound(SRDMA_HISTOGRAM_BUCKETS - 2), 10000000);
 	assert_true(srdma_histogram_bound(SRDMA_HISTOGRAM_BUCKETS - 1) == UINT64_MAX);
@@ -32,9 +26,8 @@ static void bounds_rise_from_100_us_to_10_s_and_the_last_bucket_has_none(void **
 		assert_true(srdma_histogram_bound(i) > srdma_histogram_bound(i - 1));
 }
 
-static void bound_belongs_to_its_bucket_and_one_more_to_the_next(void **state)
+TEST(bound_belongs_to_its_bucket_and_one_more_to_the_next)
 {
-	(void)state;
 	for (unsigned i = 0; i < SRDMA_HISTOGRAM_BUCKETS - 1; i++) {
 		struct srdma_buckets histogram = {0};
 
@@ -47,11 +40,10 @@ static void bound_belongs_to_its_bucket_and_one_more_to_the_next(void **state)
 	}
 }
 
-static void extremes_have_a_bucket(void **state)
+TEST(extremes_have_a_bucket)
 {
 	struct srdma_buckets histogram = {0};
 
-	(void)state;
 	srdma_histogram_add(&histogram, 0);
 	assert_int_equal(histogram.counts[0], 1);
 	assert_int_equal(histogram.sum_us, 0);
@@ -60,12 +52,11 @@ static void extremes_have_a_bucket(void **state)
 	assert_int_equal(total(&histogram), 2);
 }
 
-static void every_value_is_in_exactly_one_bucket(void **state)
+TEST(every_value_is_in_exactly_one_bucket)
 {
 	struct srdma_buckets histogram = {0};
 	uint64_t sum = 0, count = 0;
 
-	(void)state;
 	for (uint64_t us = 1; us < 100000000; us = us * 3 / 2 + 1, count++) {
 		srdma_histogram_add(&histogram, us);
 		sum += us;
@@ -74,9 +65,8 @@ static void every_value_is_in_exactly_one_bucket(void **state)
 	assert_int_equal(histogram.sum_us, sum);
 }
 
-static void every_label_has_a_word_of_its_own(void **state)
+TEST(every_label_has_a_word_of_its_own)
 {
-	(void)state;
 	for (int i = 0; i < SRDMA_SETUP_FAILURES; i++)
 		for (int j = 0; j < i; j++)
 			assert_string_not_equal(srdma_setup_failure_name((enum srdma_setup_failure)i),
@@ -92,9 +82,8 @@ static void every_label_has_a_word_of_its_own(void **state)
 	assert_null(srdma_setup_phase_name(SRDMA_SETUP_PHASES));
 }
 
-static void errors_are_counted_as_what_they_are(void **state)
+TEST(errors_are_counted_as_what_they_are)
 {
-	(void)state;
 	assert_int_equal(srdma_setup_failure_of(SRDMA_ECERT), SRDMA_SETUP_CERTIFICATE);
 	assert_int_equal(srdma_setup_failure_of(-ETIMEDOUT), SRDMA_SETUP_TIMEOUT);
 	assert_int_equal(srdma_setup_failure_of(-ECANCELED), SRDMA_SETUP_OTHER);
@@ -106,16 +95,4 @@ static void errors_are_counted_as_what_they_are(void **state)
 	assert_int_equal(srdma_client_end_of(-EMSGSIZE, true), SRDMA_END_OTHER);
 }
 
-int main(void)
-{
-	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(bounds_rise_from_100_us_to_10_s_and_the_last_bucket_has_none),
-		cmocka_unit_test(bound_belongs_to_its_bucket_and_one_more_to_the_next),
-		cmocka_unit_test(extremes_have_a_bucket),
-		cmocka_unit_test(every_value_is_in_exactly_one_bucket),
-		cmocka_unit_test(every_label_has_a_word_of_its_own),
-		cmocka_unit_test(errors_are_counted_as_what_they_are),
-	};
-
-	return cmocka_run_group_tests(tests, NULL, NULL);
-}
+RUN_TESTS(NULL, NULL)

@@ -1,10 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
+#include "test.h"
 
 #include "log.h"
 
@@ -38,25 +33,22 @@ static void take_record(const struct srdma_log_record *record, void *arg)
 
 static void take_text(const struct srdma_log_record *record, void *arg)
 {
-	(void)arg;
 	got.count++;
 	strcpy(got.line, record->text);
 }
 
 static int listen_to_log(void **state)
 {
-	(void)state;
 	memset(&got, 0, sizeof got);
 	srdma_log_set(SRDMA_LOG_INFO, take_record, &got);
 	return 0;
 }
 
-static void event_comes_with_its_fields_and_its_text(void **state)
+TEST(event_comes_with_its_fields_and_its_text)
 {
 	const struct srdma_log_field fields[] = {SRDMA_FIELD_TEXT("a", "b"), SRDMA_FIELD_NUMBER("n", 7), SRDMA_FIELD_TEXT("e", "")};
 	const struct srdma_event event = {SRDMA_LOG_WARN, "some.event", true, fields, 3};
 
-	(void)state;
 	srdma_log_event(&event, "it has %d", 3);
 	assert_int_equal(got.count, 1);
 	assert_string_equal(got.event, "some.event");
@@ -68,9 +60,8 @@ static void event_comes_with_its_fields_and_its_text(void **state)
 	assert_string_equal(got.texts[2], "");
 }
 
-static void line_of_text_is_a_record_without_fields(void **state)
+TEST(line_of_text_is_a_record_without_fields)
 {
-	(void)state;
 	srdma_log(SRDMA_LOG_INFO, "plain");
 	assert_string_equal(got.event, SRDMA_LOG_PLAIN);
 	assert_string_equal(got.line, "plain");
@@ -79,24 +70,22 @@ static void line_of_text_is_a_record_without_fields(void **state)
 	assert_int_equal(got.count, 1);
 }
 
-static void what_a_peer_says_neither_forges_a_line_nor_steers_a_terminal(void **state)
+TEST(what_a_peer_says_neither_forges_a_line_nor_steers_a_terminal)
 {
 	const struct srdma_log_field fields[] = {SRDMA_FIELD_TEXT("name", "x\n\x1b[2J\xff")};
 	const struct srdma_event event = {SRDMA_LOG_INFO, "some.event", false, fields, 1};
 
-	(void)state;
 	srdma_log_event(&event, "name %s", fields[0].text);
 	assert_string_equal(got.texts[0], "x??[2J?");
 	assert_string_equal(got.line, "name x??[2J?");
 }
 
-static void long_texts_are_cut_and_the_rest_is_empty(void **state)
+TEST(long_texts_are_cut_and_the_rest_is_empty)
 {
 	static char text[LONG + 1];
 	struct srdma_log_field fields[SRDMA_FIELDS_MAX];
 	const struct srdma_event event = {SRDMA_LOG_INFO, "some.event", false, fields, SRDMA_FIELDS_MAX};
 
-	(void)state;
 	memset(text, 'x', LONG);
 	for (size_t i = 0; i < SRDMA_FIELDS_MAX; i++)
 		fields[i] = SRDMA_FIELD_TEXT("x", text);
@@ -108,20 +97,18 @@ static void long_texts_are_cut_and_the_rest_is_empty(void **state)
 	assert_int_equal(strlen(got.line), 1023);
 }
 
-static void program_that_wants_lines_gets_the_text_of_events(void **state)
+TEST(program_that_wants_lines_gets_the_text_of_events)
 {
 	const struct srdma_event event = {SRDMA_LOG_INFO, "some.event", false, NULL, 0};
 
-	(void)state;
 	srdma_log_set(SRDMA_LOG_INFO, take_text, NULL);
 	srdma_log_event(&event, "text");
 	assert_int_equal(got.count, 1);
 	assert_string_equal(got.line, "text");
 }
 
-static void last_error_alone_has_the_text(void **state)
+TEST(last_error_alone_has_the_text)
 {
-	(void)state;
 	srdma_fail(-EINVAL, "the first");
 	assert_int_equal(srdma_again("a sign"), -EAGAIN);
 	assert_string_equal(srdma_error_text(), "the call would have to wait for a sign");
@@ -134,16 +121,4 @@ static void last_error_alone_has_the_text(void **state)
 	assert_string_equal(srdma_error_text(), "before: the call would have to wait for a third sign");
 }
 
-int main(void)
-{
-	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup(event_comes_with_its_fields_and_its_text, listen_to_log),
-		cmocka_unit_test_setup(line_of_text_is_a_record_without_fields, listen_to_log),
-		cmocka_unit_test_setup(what_a_peer_says_neither_forges_a_line_nor_steers_a_terminal, listen_to_log),
-		cmocka_unit_test_setup(long_texts_are_cut_and_the_rest_is_empty, listen_to_log),
-		cmocka_unit_test_setup(last_error_alone_has_the_text, listen_to_log),
-		cmocka_unit_test_setup(program_that_wants_lines_gets_the_text_of_events, listen_to_log),
-	};
-
-	return cmocka_run_group_tests(tests, NULL, NULL);
-}
+RUN_TESTS_EACH(listen_to_log, NULL)

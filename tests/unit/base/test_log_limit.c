@@ -1,15 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "test.h"
+
 #include "log_limit.h"
 
 #include "clock.h"
-
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdio.h>
-#include <string.h>
-
-#include <cmocka.h>
 
 static uint64_t now = 1000000000;
 
@@ -40,9 +34,8 @@ static void forget(void)
 		;
 }
 
-static void burst_then_so_many_a_second(void **state)
+TEST(burst_then_so_many_a_second)
 {
-	(void)state;
 	forget();
 	assert_int_equal(admitted("a", 100), 5);
 	now += 1000000;
@@ -51,11 +44,10 @@ static void burst_then_so_many_a_second(void **state)
 	assert_int_equal(admitted("a", 100), 5);
 }
 
-static void kinds_do_not_hide_each_other(void **state)
+TEST(kinds_do_not_hide_each_other)
 {
 	char text[] = "b";
 
-	(void)state;
 	forget();
 	assert_int_equal(admitted("a", 100), 5);
 	assert_int_equal(admitted("b", 1), 1);
@@ -63,11 +55,10 @@ static void kinds_do_not_hide_each_other(void **state)
 	assert_int_equal(admitted(text, 100), 4);
 }
 
-static void what_was_left_out_is_told_once(void **state)
+TEST(what_was_left_out_is_told_once)
 {
 	struct srdma_log_omission omission;
 
-	(void)state;
 	forget();
 	admitted("a", 15);
 	admitted("b", 6);
@@ -82,11 +73,10 @@ static void what_was_left_out_is_told_once(void **state)
 	assert_false(srdma_log_limit_take_omission(true, &omission));
 }
 
-static void more_kinds_than_places_are_limited_still(void **state)
+TEST(more_kinds_than_places_are_limited_still)
 {
 	static char names[200][8];
 
-	(void)state;
 	forget();
 	for (unsigned i = 0; i < 200; i++) {
 		snprintf(names[i], sizeof names[i], "k%u", i);
@@ -94,14 +84,4 @@ static void more_kinds_than_places_are_limited_still(void **state)
 	}
 }
 
-int main(void)
-{
-	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(burst_then_so_many_a_second),
-		cmocka_unit_test(kinds_do_not_hide_each_other),
-		cmocka_unit_test(what_was_left_out_is_told_once),
-		cmocka_unit_test(more_kinds_than_places_are_limited_still),
-	};
-
-	return cmocka_run_group_tests(tests, NULL, NULL);
-}
+RUN_TESTS(NULL, NULL)

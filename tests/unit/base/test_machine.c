@@ -1,14 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Machines made of files. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
+#include "test.h"
 
 #include "machine.h"
-#include "range.h"
 
 #include <ftw.h>
 #include <stdio.h>
@@ -39,7 +33,6 @@ static void put(const char *path, const char *text)
 
 static int begin(void **state)
 {
-	(void)state;
 	strcpy(root, "/tmp/securdma-machine-XXXXXX");
 	if (!mkdtemp(root))
 		return -1;
@@ -49,13 +42,11 @@ static int begin(void **state)
 
 static int drop_one(const char *path, const struct stat *status, int kind, struct FTW *where)
 {
-	(void)status, (void)kind, (void)where;
 	return remove(path);
 }
 
 static int end(void **state)
 {
-	(void)state;
 	return nftw(root, drop_one, 8, FTW_DEPTH | FTW_PHYS);
 }
 
@@ -68,27 +59,24 @@ static void assert_memory(uint64_t memory, uint64_t available)
 	assert_int_equal(machine.available, available);
 }
 
-static void without_groups_it_is_the_machines(void **state)
+TEST(without_groups_it_is_the_machines, .setup_func = begin, .teardown_func = end)
 {
-	(void)state;
 	assert_memory(16 * GIB, 8 * GIB);
 	put("/proc/self/cgroup", "0::/user.slice/session-1.scope\n");
 	put("/sys/fs/cgroup/user.slice/session-1.scope/memory.max", "max\n");
 	assert_memory(16 * GIB, 8 * GIB);
 }
 
-static void group_may_have_less(void **state)
+TEST(group_may_have_less, .setup_func = begin, .teardown_func = end)
 {
-	(void)state;
 	put("/proc/self/cgroup", "0::/system.slice/securdma.service\n");
 	put("/sys/fs/cgroup/system.slice/securdma.service/memory.max", "2147483648\n");
 	put("/sys/fs/cgroup/system.slice/securdma.service/memory.current", "1073741824\n");
 	assert_memory(2 * GIB, GIB);
 }
 
-static void group_above_may_have_still_less(void **state)
+TEST(group_above_may_have_still_less, .setup_func = begin, .teardown_func = end)
 {
-	(void)state;
 	put("/proc/self/cgroup", "0::/system.slice/securdma.service\n");
 	put("/sys/fs/cgroup/system.slice/securdma.service/memory.max", "2147483648\n");
 	put("/sys/fs/cgroup/system.slice/memory.max", "1073741824\n");
@@ -96,28 +84,25 @@ static void group_above_may_have_still_less(void **state)
 	assert_memory(GIB, 0);
 }
 
-static void container_that_sees_its_hosts_path_has_its_own_at_the_top(void **state)
+TEST(container_that_sees_its_hosts_path_has_its_own_at_the_top, .setup_func = begin, .teardown_func = end)
 {
-	(void)state;
 	put("/proc/self/cgroup", "12:cpu:/docker/abc\n4:memory:/docker/abc\n0::/docker/abc\n");
 	put("/sys/fs/cgroup/memory/memory.limit_in_bytes", "3221225472\n");
 	assert_memory(3 * GIB, 3 * GIB);
 }
 
-static void unlimited_group_of_version_1_does_not_count(void **state)
+TEST(unlimited_group_of_version_1_does_not_count, .setup_func = begin, .teardown_func = end)
 {
-	(void)state;
 	put("/proc/self/cgroup", "4:memory:/\n");
 	put("/sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n");
 	put("/sys/fs/cgroup/memory/memory.usage_in_bytes", "1000000\n");
 	assert_memory(16 * GIB, 8 * GIB);
 }
 
-static void what_cannot_be_read_is_no_limit(void **state)
+TEST(what_cannot_be_read_is_no_limit, .setup_func = begin, .teardown_func = end)
 {
 	struct srdma_machine machine;
 
-	(void)state;
 	srdma_machine_look("/nonexistent", &machine);
 	assert_true(machine.memory == UINT64_MAX && machine.available == UINT64_MAX);
 	put("/proc/self/cgroup", "nonsense\n0:\n0::\n::\n0::relative\n");
@@ -126,27 +111,13 @@ static void what_cannot_be_read_is_no_limit(void **state)
 	assert_true(machine.memory == UINT64_MAX);
 }
 
-static void this_machine_has_memory(void **state)
+TEST(this_machine_has_memory)
 {
 	struct srdma_machine machine;
 
-	(void)state;
 	srdma_machine_look("", &machine);
 	assert_uint_in_range(machine.memory >> 20, 16, 1ull << 30);
 	assert_true(machine.available <= machine.memory);
 }
 
-int main(void)
-{
-	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(without_groups_it_is_the_machines, begin, end),
-		cmocka_unit_test_setup_teardown(group_may_have_less, begin, end),
-		cmocka_unit_test_setup_teardown(group_above_may_have_still_less, begin, end),
-		cmocka_unit_test_setup_teardown(container_that_sees_its_hosts_path_has_its_own_at_the_top, begin, end),
-		cmocka_unit_test_setup_teardown(unlimited_group_of_version_1_does_not_count, begin, end),
-		cmocka_unit_test_setup_teardown(what_cannot_be_read_is_no_limit, begin, end),
-		cmocka_unit_test(this_machine_has_memory),
-	};
-
-	return cmocka_run_group_tests(tests, NULL, NULL);
-}
+RUN_TESTS(NULL, NULL)

@@ -1,13 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The limit of bytes per second, on a clock that the tests set. */
+#include "test.h"
+
 #include "rate.h"
-#include "range.h"
-
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-
-#include <cmocka.h>
 
 static uint64_t now_us;
 
@@ -18,22 +13,20 @@ uint64_t __wrap_srdma_clock_us(void)
 	return now_us;
 }
 
-static void without_a_limit_it_is_always_open(void **state)
+TEST(without_a_limit_it_is_always_open)
 {
 	struct srdma_rate rate = {0};
 
-	(void)state;
 	now_us = 1000000;
 	srdma_rate_take(&rate, UINT64_MAX);
 	assert_true(srdma_rate_is_open(&rate));
 	assert_int_equal(srdma_rate_left_ms(&rate), -1);
 }
 
-static void what_was_taken_has_its_time(void **state)
+TEST(what_was_taken_has_its_time)
 {
 	struct srdma_rate rate = {.per_second = 1000000};
 
-	(void)state;
 	now_us = 5000000;
 	assert_true(srdma_rate_is_open(&rate));
 	srdma_rate_take(&rate, 110000); /* 110 ms, of which 10 may be ahead */
@@ -48,12 +41,11 @@ static void what_was_taken_has_its_time(void **state)
 }
 
 /* Whoever takes whenever it may, in pieces of any length. */
-static void taken_over_a_while(void **state)
+TEST(taken_over_a_while)
 {
 	static const uint64_t pieces[] = {1, 64, 4096, 131072, 1 << 20};
 
-	(void)state;
-	for (size_t i = 0; i < sizeof pieces / sizeof *pieces; i++) {
+	for (size_t i = 0; i < COUNT(pieces); i++) {
 		struct srdma_rate rate = {.per_second = 50000000};
 		uint64_t taken = 0, duration = pieces[i] < 64 ? 200 : 2000; /* one byte at a time is a lot of work */
 
@@ -68,11 +60,10 @@ static void taken_over_a_while(void **state)
 	}
 }
 
-static void rest_is_not_saved_up(void **state)
+TEST(rest_is_not_saved_up)
 {
 	struct srdma_rate rate = {.per_second = 1000};
 
-	(void)state;
 	now_us = 1000000;
 	srdma_rate_take(&rate, 1000);
 	now_us += 3600000000u;
@@ -82,25 +73,13 @@ static void rest_is_not_saved_up(void **state)
 	assert_true(srdma_rate_is_open(&rate));
 }
 
-static void one_piece_never_stops_it_for_more_than_a_minute(void **state)
+TEST(one_piece_never_stops_it_for_more_than_a_minute)
 {
 	struct srdma_rate rate = {.per_second = 1};
 
-	(void)state;
 	now_us = 1000000;
 	srdma_rate_take(&rate, 1 << 20);
 	assert_int_equal(srdma_rate_left_ms(&rate), 60000 - 10);
 }
 
-int main(void)
-{
-	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(without_a_limit_it_is_always_open),
-		cmocka_unit_test(what_was_taken_has_its_time),
-		cmocka_unit_test(taken_over_a_while),
-		cmocka_unit_test(rest_is_not_saved_up),
-		cmocka_unit_test(one_piece_never_stops_it_for_more_than_a_minute),
-	};
-
-	return cmocka_run_group_tests(tests, NULL, NULL);
-}
+RUN_TESTS(NULL, NULL)

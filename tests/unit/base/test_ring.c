@@ -1,22 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "test.h"
+
 #include "ring.h"
-
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdlib.h>
-
-#include <cmocka.h>
 
 enum { LARGEST = 9, STEPS = 2000 };
 
 /* Beside a queue that is kept in order by moving it, for rings of every small size. */
-static void entries_come_out_in_the_order_in_which_they_went_in(void **state)
+TEST(entries_come_out_in_the_order_in_which_they_went_in)
 {
 	unsigned seed = 1;
 
-	(void)state;
 	for (uint32_t room = 1; room <= LARGEST; room++) {
 		struct srdma_ring ring = {.room = room};
 		unsigned entries[LARGEST], queue[LARGEST], count = 0;
@@ -40,11 +33,4 @@ static void entries_come_out_in_the_order_in_which_they_went_in(void **state)
 	}
 }
 
-int main(void)
-{
-	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(entries_come_out_in_the_order_in_which_they_went_in),
-	};
-
-	return cmocka_run_group_tests(tests, NULL, NULL);
-}
+RUN_TESTS(NULL, NULL)

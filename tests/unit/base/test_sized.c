@@ -1,18 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Structures whose size is another one in the program than in the library. */
+#include "test.h"
+
 #include "sized.h"
 
 #include "securdma_link.h"
 #include "securdma_server.h"
 
 #include <errno.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdint.h>
-#include <string.h>
-
-#include <cmocka.h>
-
 #define GUARD 0xA5
 
 /* What the library has. In the first version `b` was the last member. */
@@ -44,7 +39,7 @@ static int take(const void *given, struct thing *out)
 	return SRDMA_SIZED_TAKE(thing, b, given, out);
 }
 
-static void older_program_is_not_overrun(void **state)
+TEST(older_program_is_not_overrun)
 {
 	struct {
 		struct thing_first thing;
@@ -52,7 +47,6 @@ static void older_program_is_not_overrun(void **state)
 	} program;
 	struct thing taken;
 
-	(void)state;
 	memset(&program, GUARD, sizeof program);
 	srdma_sized_init(&program.thing, sizeof program.thing, &defaults, sizeof defaults);
 	assert_int_equal(program.thing.size, sizeof program.thing);
@@ -70,12 +64,11 @@ static void older_program_is_not_overrun(void **state)
 		assert_int_equal(program.guard[i], GUARD);
 }
 
-static void newer_program_may_not_set_what_is_not_known(void **state)
+TEST(newer_program_may_not_set_what_is_not_known)
 {
 	struct thing_to_come program;
 	struct thing taken;
 
-	(void)state;
 	memset(&program, GUARD, sizeof program);
 	srdma_sized_init(&program, sizeof program, &defaults, sizeof defaults);
 	assert_int_equal(program.size, sizeof program);
@@ -90,11 +83,10 @@ static void newer_program_may_not_set_what_is_not_known(void **state)
 	assert_non_null(strstr(srdma_error_text(), "does not have"));
 }
 
-static void newer_program_learns_how_much_was_filled(void **state)
+TEST(newer_program_learns_how_much_was_filled)
 {
 	struct thing_to_come program;
 
-	(void)state;
 	memset(&program, GUARD, sizeof program);
 	srdma_sized_fill(&program, sizeof program, &defaults, sizeof defaults);
 	assert_int_equal(program.size, sizeof defaults);
@@ -103,13 +95,12 @@ static void newer_program_learns_how_much_was_filled(void **state)
 	assert_int_equal(program.more[1], 0);
 }
 
-static void what_was_never_initialised_is_refused(void **state)
+TEST(what_was_never_initialised_is_refused)
 {
 	const size_t sizes[] = {0, 1, sizeof(struct thing_first) - 1, 4097, SIZE_MAX};
 	struct thing program = {.a = 5}, taken;
 
-	(void)state;
-	for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+	for (size_t i = 0; i < COUNT(sizes); i++) {
 		program.size = sizes[i];
 		assert_int_equal(take(&program, &taken), -EINVAL);
 		assert_non_null(strstr(srdma_error_text(), "thing_init()"));
@@ -118,11 +109,10 @@ static void what_was_never_initialised_is_refused(void **state)
 	assert_int_equal(taken.a, 1);
 }
 
-static void array_has_the_size_of_its_first_element_as_stride(void **state)
+TEST(array_has_the_size_of_its_first_element_as_stride)
 {
 	struct thing_first programs[3];
 
-	(void)state;
 	for (size_t i = 0; i < 3; i++) {
 		srdma_sized_init(&programs[i], sizeof *programs, &defaults, sizeof defaults);
 		assert_ptr_equal(srdma_sized_element(programs, i), &programs[i]);
@@ -131,7 +121,7 @@ static void array_has_the_size_of_its_first_element_as_stride(void **state)
 }
 
 /* Zeroed, as a program has it that forgot _init. */
-static void each_function_refuses_options_without_a_size(void **state)
+TEST(each_function_refuses_options_without_a_size)
 {
 	const struct srdma_device_options device = {0};
 	const struct srdma_tls_client_options client = {0};
@@ -145,7 +135,6 @@ static void each_function_refuses_options_without_a_size(void **state)
 	struct srdma_server_options options;
 	struct srdma_server_limits limits;
 
-	(void)state;
 #define REFUSED(call, name)                                                                                                      \
 	do {                                                                                                                     \
 		assert_int_equal(call, -EINVAL);                                                                                 \
@@ -187,16 +176,4 @@ static void each_function_refuses_options_without_a_size(void **state)
 	REFUSED(srdma_server_start(&options, NULL, NULL, NULL), "srdma_server_options");
 }
 
-int main(void)
-{
-	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(older_program_is_not_overrun),
-		cmocka_unit_test(newer_program_may_not_set_what_is_not_known),
-		cmocka_unit_test(newer_program_learns_how_much_was_filled),
-		cmocka_unit_test(what_was_never_initialised_is_refused),
-		cmocka_unit_test(array_has_the_size_of_its_first_element_as_stride),
-		cmocka_unit_test(each_function_refuses_options_without_a_size),
-	};
-
-	return cmocka_run_group_tests(tests, NULL, NULL);
-}
+RUN_TESTS(NULL, NULL)

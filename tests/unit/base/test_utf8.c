@@ -1,10 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
+#include "test.h"
 
 #include "utf8.h"
 
@@ -25,12 +20,11 @@ static size_t encode(uint32_t code, char *out)
 	return size;
 }
 
-static void each_character_is_decoded_from_its_own_bytes_alone(void **state)
+TEST(each_character_is_decoded_from_its_own_bytes_alone)
 {
 	char text[8];
 	uint32_t code;
 
-	(void)state;
 	for (uint32_t want = 0; want <= 0x110000; want++) {
 		size_t size = encode(want, text);
 		bool good = want <= 0x10ffff && (want < 0xd800 || want > 0xdfff);
@@ -43,18 +37,17 @@ static void each_character_is_decoded_from_its_own_bytes_alone(void **state)
 	}
 }
 
-static void what_is_no_utf8_is_not_decoded(void **state)
+TEST(what_is_no_utf8_is_not_decoded)
 {
 	static const char *const bad[] = {"\x80", "\xbf", "\xc0\xaf", "\xc1\xbf", "\xe0\x80\xaf", "\xe0\x9f\xbf", "\xf0\x8f\xbf\xbf",
 					  "\xed\xa0\x80", "\xf4\x90\x80\x80", "\xf8\x88\x80\x80\x80", "\xff", "\xfe", "\xc3" "a", "\xe2\x80" "a"};
 	uint32_t code;
 
-	(void)state;
-	for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+	for (size_t i = 0; i < COUNT(bad); i++)
 		assert_int_equal(srdma_utf8_decode(bad[i], strlen(bad[i]), &code), 0);
 }
 
-static void what_steers_turns_or_hides_is_not_shown(void **state)
+TEST(what_steers_turns_or_hides_is_not_shown)
 {
 	static const uint32_t hidden[] = {0, 7, '\n', 0x1b, 0x7f, 0x80, 0x85, 0x9b, 0x9f, 0xa0, 0xad, 0x34f, 0x61c, 0x180e, 0x200b, 0x200d, 0x200e, 0x200f,
 					  0x2028, 0x2029, 0x202a, 0x202e, 0x2060, 0x2066, 0x2069, 0x3164, 0xe000, 0xfe0f, 0xfeff, 0xfff9, 0xfffd, 0xffff,
@@ -62,20 +55,18 @@ static void what_steers_turns_or_hides_is_not_shown(void **state)
 	static const uint32_t shown[] = {' ', '~', 'A', 0xa1, 0xe9, 0xfc, 0x153, 0x3b1, 0x416, 0x5d0, 0x627, 0x93f, 0x20ac, 0x3000, 0x3042, 0x4e2d, 0xac00,
 					 0xfb01, 0x1f600, 0x20000};
 
-	(void)state;
-	for (size_t i = 0; i < sizeof hidden / sizeof *hidden; i++)
+	for (size_t i = 0; i < COUNT(hidden); i++)
 		if (srdma_utf8_is_shown(hidden[i]))
 			fail_msg("U+%04x", hidden[i]);
-	for (size_t i = 0; i < sizeof shown / sizeof *shown; i++)
+	for (size_t i = 0; i < COUNT(shown); i++)
 		if (!srdma_utf8_is_shown(shown[i]))
 			fail_msg("U+%04x", shown[i]);
 }
 
-static void only_what_is_not_shown_is_replaced(void **state)
+TEST(only_what_is_not_shown_is_replaced)
 {
 	char good[] = "J\xc3\xbcrgen \xe4\xb8\xad", bad[] = "a\xe2\x80\xae" "b\x1b[31m\xff\0c\xc3";
 
-	(void)state;
 	assert_true(srdma_utf8_make_shown(good, sizeof good - 1));
 	assert_string_equal(good, "J\xc3\xbcrgen \xe4\xb8\xad");
 	assert_false(srdma_utf8_make_shown(bad, sizeof bad - 1));
@@ -83,14 +74,4 @@ static void only_what_is_not_shown_is_replaced(void **state)
 	assert_true(srdma_utf8_make_shown(bad, 0));
 }
 
-int main(void)
-{
-	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(each_character_is_decoded_from_its_own_bytes_alone),
-		cmocka_unit_test(what_is_no_utf8_is_not_decoded),
-		cmocka_unit_test(what_steers_turns_or_hides_is_not_shown),
-		cmocka_unit_test(only_what_is_not_shown_is_replaced),
-	};
-
-	return cmocka_run_group_tests(tests, NULL, NULL);
-}
+RUN_TESTS(NULL, NULL)

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The server's filter of system calls, each time in a process of its own: there is no way out of it. */
+#include "test.h"
+
 #include "sandbox.h"
 
 #include <errno.h>
@@ -8,10 +10,7 @@
 #include <netinet/in.h>
 #include <pthread.h>
 #include <sched.h>
-#include <setjmp.h>
 #include <signal.h>
-#include <stdarg.h>
-#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
@@ -22,8 +21,6 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-#include <cmocka.h>
 
 /* The status of a process that enters the sandbox and does `what`. */
 static int in_sandbox(int (*what)(void))
@@ -88,7 +85,7 @@ static int type_into_terminal(void)
 {
 	static const unsigned long above[] = {0, 1ul << 32, 0xfffffffful << 32};
 
-	for (size_t i = 0; i < sizeof above / sizeof *above; i++)
+	for (size_t i = 0; i < COUNT(above); i++)
 		if (syscall(SYS_ioctl, 0, above[i] | TIOCSTI, "x") != -1 || errno != EPERM ||
 		    syscall(SYS_ioctl, 0, above[i] | TIOCLINUX, "\2") != -1 || errno != EPERM)
 			return 1;
@@ -136,10 +133,10 @@ static int open_other_protocols(void)
 			 datagrams[] = {IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_UDPLITE, 115};
 
 	for (size_t i = 0; i < 2; i++) {
-		for (size_t j = 0; j < sizeof streams / sizeof *streams; j++)
+		for (size_t j = 0; j < COUNT(streams); j++)
 			if (socket(families[i], SOCK_STREAM, streams[j]) != -1 || errno != EPERM)
 				return 1;
-		for (size_t j = 0; j < sizeof datagrams / sizeof *datagrams; j++)
+		for (size_t j = 0; j < COUNT(datagrams); j++)
 			if (socket(families[i], SOCK_DGRAM | SOCK_CLOEXEC, datagrams[j]) != -1 || errno != EPERM)
 				return 2;
 		if (socket(families[i], SOCK_STREAM, IPPROTO_TCP) < 0 || socket(families[i], SOCK_DGRAM, IPPROTO_UDP) < 0 ||
@@ -179,18 +176,16 @@ static void check_fine(int status)
 	assert_int_equal(WEXITSTATUS(status), 0);
 }
 
-static void what_only_an_intruder_calls_ends_the_process(void **state)
+TEST(what_only_an_intruder_calls_ends_the_process)
 {
-	(void)state;
 	check_killed(in_sandbox(execute));
 	check_killed(in_sandbox(become_root));
 	check_killed(in_sandbox(load_module));
 	check_killed(in_sandbox(read_others));
 }
 
-static void what_no_server_needs_is_refused(void **state)
+TEST(what_no_server_needs_is_refused)
 {
-	(void)state;
 	check_fine(in_sandbox(open_packet_socket));
 	check_fine(in_sandbox(link_file));
 	check_fine(in_sandbox(open_other_sockets));
@@ -201,27 +196,16 @@ static void what_no_server_needs_is_refused(void **state)
 	check_fine(in_sandbox(signal_others));
 	check_fine(in_sandbox(change_others));
 #else
-	(void)type_into_terminal;
-	(void)signal_others;
-	(void)change_others;
-	(void)make_process;
 #endif
 }
 
-static void files_sockets_and_threads_go_on(void **state)
+TEST(files_sockets_and_threads_go_on)
 {
-	(void)state;
 	check_fine(in_sandbox(work));
 }
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(what_only_an_intruder_calls_ends_the_process),
-		cmocka_unit_test(what_no_server_needs_is_refused),
-		cmocka_unit_test(files_sockets_and_threads_go_on),
-	};
-
 	/* qemu-user, for one. The server does not start there without --no-sandbox. */
 	if (prctl(PR_GET_SECCOMP, 0, 0, 0, 0) < 0 && errno == EINVAL) {
 		puts("this kernel has no filters of system calls");

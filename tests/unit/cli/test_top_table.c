@@ -1,10 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
+#include "test.h"
 
 #include "top_table.h"
 
@@ -34,9 +29,8 @@ static const struct top_row busy = {
 };
 static const struct top_row idle = {.texts = {"7", "client one", "255.255.255.255:65535", "0"}, .rates = {0, 1, 999, 1500}};
 
-static void no_line_is_longer_than_the_terminal(void **state)
+TEST(no_line_is_longer_than_the_terminal)
 {
-	(void)state;
 	for (int width = 1; width <= 300; width++) {
 		struct top_table table;
 		const char *text = "clients 1000000/1000000, pending 1000, accepted 100000000, lost 1000000, draining";
@@ -57,12 +51,11 @@ static bool has(const struct top_table *table, enum top_column column)
 }
 
 /* What says most about a client stays longest. */
-static void columns_go_one_by_one(void **state)
+TEST(columns_go_one_by_one)
 {
 	int columns_before = TOP_COLUMNS;
 	struct top_table table;
 
-	(void)state;
 	for (int width = 150; width > 0; width--) {
 		int columns = 0;
 
@@ -79,12 +72,11 @@ static void columns_go_one_by_one(void **state)
 	assert_true(has(&table, TOP_NAME) && has(&table, TOP_OUT) && !has(&table, TOP_WORKER) && !has(&table, TOP_ADDRESS));
 }
 
-static void whole_address_fits_in_eighty_columns(void **state)
+TEST(whole_address_fits_in_eighty_columns)
 {
 	struct top_table table;
 	char *line;
 
-	(void)state;
 	top_table_fit(&table, 80);
 	line = line_of(&table, &idle, NULL);
 	assert_non_null(strstr(line, "255.255.255.255:65535"));
@@ -92,12 +84,11 @@ static void whole_address_fits_in_eighty_columns(void **state)
 	free(line);
 }
 
-static void large_rates_are_shortened_only_where_they_have_to_be(void **state)
+TEST(large_rates_are_shortened_only_where_they_have_to_be)
 {
 	struct top_table table;
 	char *line;
 
-	(void)state;
 	top_table_fit(&table, 80);
 	line = line_of(&table, &busy, NULL);
 	assert_non_null(strstr(line, " 1234567 "));
@@ -112,14 +103,13 @@ static void large_rates_are_shortened_only_where_they_have_to_be(void **state)
 }
 
 /* A name has as many columns as characters, and is never cut within one. */
-static void names_are_counted_in_characters(void **state)
+TEST(names_are_counted_in_characters)
 {
 	const struct top_row plain = {.texts = {"1", "Jorg", "a", "0"}}, row = {.texts = {"1", "J\xc3\xb6rg", "a", "0"}},
 			     longer = {.texts = {"1", "\xc3\xb6\xc3\xb6\xc3\xb6\xc3\xb6\xc3\xb6\xc3\xb6\xc3\xb6\xc3\xb6\xc3\xb6\xc3\xb6\xc3\xb6\xc3\xb6", "a", "0"}};
 	struct top_table table;
 	char text[3][512];
 
-	(void)state;
 	top_table_fit(&table, 60);
 	for (int i = 0; i < 3; i++) {
 		FILE *file = fmemopen(text[i], sizeof text[i], "w");
@@ -133,15 +123,4 @@ static void names_are_counted_in_characters(void **state)
 	assert_int_equal(strlen(text[2]), strlen(text[0]) + (table.widths[TOP_NAME] < 12 ? table.widths[TOP_NAME] : 12));
 }
 
-int main(void)
-{
-	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(names_are_counted_in_characters),
-		cmocka_unit_test(no_line_is_longer_than_the_terminal),
-		cmocka_unit_test(columns_go_one_by_one),
-		cmocka_unit_test(whole_address_fits_in_eighty_columns),
-		cmocka_unit_test(large_rates_are_shortened_only_where_they_have_to_be),
-	};
-
-	return cmocka_run_group_tests(tests, NULL, NULL);
-}
+RUN_TESTS(NULL, NULL)

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The change to a new epoch, phase by phase, at an end whose device and peer are the test: over all arrows of the diagram in
  * docs/ARCHITECTURE.md, "Renewal of a connection", and with every frame in every phase. */
+#include "test.h"
+
 #include "end_rig.h"
 
 #include "clock.h"
@@ -8,16 +10,6 @@
 #include "psn.h"
 
 #include <errno.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include <cmocka.h>
-
 enum { REGION = 4096, PATIENCE_MS = 30000, ARROWS = 16 };
 
 static struct end_rig rig;
@@ -37,19 +29,16 @@ int __wrap_srdma_qp_reset(struct srdma_qp *qp);
 
 uint64_t __wrap_srdma_device_sweeps(struct srdma_device *device)
 {
-	(void)device;
 	return 0;
 }
 
 bool __wrap_srdma_device_watches(const struct srdma_device *device)
 {
-	(void)device;
 	return false;
 }
 
 int __wrap_srdma_qp_pool_take(struct srdma_qp_pool *pool, const struct srdma_qp *like, struct srdma_qp *out)
 {
-	(void)pool;
 	*out = *like;
 	out->verbs = &fresh;
 	return 0;
@@ -57,14 +46,12 @@ int __wrap_srdma_qp_pool_take(struct srdma_qp_pool *pool, const struct srdma_qp 
 
 int __wrap_srdma_qp_ready_to_receive(struct srdma_qp *qp, const struct srdma_qp_peer *peer)
 {
-	(void)qp;
 	connected_to = *peer;
 	return 0;
 }
 
 int __wrap_srdma_qp_ready_to_send(struct srdma_qp *qp, uint32_t psn, uint8_t rd_initiator)
 {
-	(void)qp, (void)rd_initiator;
 	connected_psn = psn;
 	rig.failed = false;
 	return 0;
@@ -72,7 +59,6 @@ int __wrap_srdma_qp_ready_to_send(struct srdma_qp *qp, uint32_t psn, uint8_t rd_
 
 int __wrap_srdma_qp_reset(struct srdma_qp *qp)
 {
-	(void)qp;
 	resets++;
 	return 0;
 }
@@ -110,7 +96,6 @@ static void note_frame(void *arg, const uint8_t *frame, size_t length)
 {
 	struct srdma_frame_header header;
 
-	(void)arg;
 	assert_int_equal(srdma_frame_header_decode(frame, &header), 0);
 	walk(&seen.end, header.type);
 	assert_int_equal(seen.end.at, rig.conn->epoch.change.phase);
@@ -245,16 +230,15 @@ static step_fn *const ways[][8] = {
 	{end_fails, peer_begins, peer_tells, peer_connects},
 	{end_asks, end_fails, peer_begins, peer_tells, peer_connects},
 };
-#define WAYS (sizeof ways / sizeof *ways)
+#define WAYS (COUNT(ways))
 
 /* ---- tests ----------------------------------------------------------------------------------------------------- */
 
-static void connection_goes_along_every_arrow(void **state)
+TEST(connection_goes_along_every_arrow)
 {
 	size_t count;
 	const struct srdma_epoch_arrow *arrows = srdma_epoch_arrows(&count);
 
-	(void)state;
 	assert_true(count <= ARROWS);
 	for (size_t way = 0; way < WAYS; way++) {
 		uint32_t psn;
@@ -280,9 +264,8 @@ static void connection_goes_along_every_arrow(void **state)
 	}
 }
 
-static void several_changes_follow_each_other(void **state)
+TEST(several_changes_follow_each_other)
 {
-	(void)state;
 	begin_end();
 	for (unsigned round = 1; round <= 5; round++) {
 		end_asks();
@@ -330,23 +313,21 @@ static void try_frame(size_t way, size_t steps, enum srdma_frame_type type)
 	rig_delete(&rig);
 }
 
-static void frame_that_is_not_due_ends_the_connection_in_every_phase(void **state)
+TEST(frame_that_is_not_due_ends_the_connection_in_every_phase)
 {
 	static const enum srdma_frame_type frames[] = {SRDMA_FRAME_EPOCH_REQUEST, SRDMA_FRAME_EPOCH_BEGIN, SRDMA_FRAME_EPOCH_PARAMETERS,
 						       SRDMA_FRAME_EPOCH_READY};
 
-	(void)state;
 	for (size_t way = 0; way < WAYS; way++)
 		for (size_t steps = 0; steps == 0 || ways[way][steps - 1]; steps++)
-			for (size_t i = 0; i < sizeof frames / sizeof *frames; i++)
+			for (size_t i = 0; i < COUNT(frames); i++)
 				try_frame(way, steps, frames[i]);
 }
 
-static void frame_of_another_number_ends_the_connection(void **state)
+TEST(frame_of_another_number_ends_the_connection)
 {
 	struct srdma_epoch_frame body;
 
-	(void)state;
 	for (unsigned number = 0; number < 4; number++) {
 		begin_end();
 		end_asks();
@@ -358,11 +339,10 @@ static void frame_of_another_number_ends_the_connection(void **state)
 	}
 }
 
-static void used_up_psns_keep_the_queue_pair_once(void **state)
+TEST(used_up_psns_keep_the_queue_pair_once)
 {
 	struct srdma_epoch_frame body;
 
-	(void)state;
 	begin_end();
 	for (unsigned round = 0; round < 2; round++) {
 		rig.conn->stream.psns_used = rig.conn->options.epoch_psns / 8 * 7 + 1;
@@ -422,14 +402,13 @@ static const char *frame_name(enum srdma_frame_type frame)
 	}
 }
 
-static void document_draws_what_the_code_does(void **state)
+TEST(document_draws_what_the_code_does)
 {
 	struct drawn drawn[ARROWS];
 	char start[32];
 	size_t count, lines = read_diagram(drawn, ARROWS, start);
 	const struct srdma_epoch_arrow *arrows = srdma_epoch_arrows(&count);
 
-	(void)state;
 	assert_string_equal(start, srdma_epoch_phase_name(SRDMA_PHASE_GOING));
 	assert_int_equal(lines, count);
 	for (size_t i = 0; i < count; i++) {
@@ -445,16 +424,4 @@ static void document_draws_what_the_code_does(void **state)
 	}
 }
 
-int main(void)
-{
-	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(connection_goes_along_every_arrow),
-		cmocka_unit_test(several_changes_follow_each_other),
-		cmocka_unit_test(frame_that_is_not_due_ends_the_connection_in_every_phase),
-		cmocka_unit_test(frame_of_another_number_ends_the_connection),
-		cmocka_unit_test(used_up_psns_keep_the_queue_pair_once),
-		cmocka_unit_test(document_draws_what_the_code_does),
-	};
-
-	return cmocka_run_group_tests(tests, NULL, NULL);
-}
+RUN_TESTS(NULL, NULL)

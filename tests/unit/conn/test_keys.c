@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The secrets of the sealed streams, from a TLS session and from what both ends said. */
+#include "test.h"
+
 #include "keys.h"
 
 #include "clock.h"
@@ -7,17 +9,11 @@
 #include "tls.h"
 
 #include <pthread.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
-
-#include <cmocka.h>
 
 #include "loopback.h"
 
@@ -39,13 +35,11 @@ static int make_certificate(void **state)
 		.key_file = "self.key",
 	};
 
-	(void)state;
 	return !mkdtemp(workdir) || chdir(workdir) != 0 || srdma_cert_make(&request) != 0 ? -1 : 0;
 }
 
 static int remove_certificate(void **state)
 {
-	(void)state;
 	remove("self.crt");
 	remove("self.key");
 	return chdir("/") || rmdir(workdir) ? -1 : 0;
@@ -139,12 +133,11 @@ static void assert_all_differ(secrets_t a, secrets_t b)
 			assert_memory_not_equal(a[i], b[j], SRDMA_SEAL_SECRET);
 }
 
-static void both_ends_derive_the_same_and_each_stream_its_own(void **state)
+TEST(both_ends_derive_the_same_and_each_stream_its_own)
 {
 	struct session s;
 	secrets_t client, server;
 
-	(void)state;
 	meet(&s);
 	secrets_of(&s.client, client);
 	secrets_of(&s.server, server);
@@ -156,7 +149,7 @@ static void both_ends_derive_the_same_and_each_stream_its_own(void **state)
 }
 
 /* docs/PROTOCOL.md, "Keys". */
-static void secret_is_the_exporters_for_its_label_and_both_frames(void **state)
+TEST(secret_is_the_exporters_for_its_label_and_both_frames)
 {
 	static const char *const labels[] = {"EXPORTER-securdma-client-messages", "EXPORTER-securdma-client-chunks",
 					     "EXPORTER-securdma-server-messages", "EXPORTER-securdma-server-chunks"};
@@ -165,7 +158,6 @@ static void secret_is_the_exporters_for_its_label_and_both_frames(void **state)
 	secrets_t secrets;
 	size_t length;
 
-	(void)state;
 	meet(&s);
 	secrets_of(&s.server, secrets);
 	length = srdma_hello_encode(frames, SRDMA_FRAME_HELLO, &s.client.hello);
@@ -204,12 +196,11 @@ static void turn_each_bit(struct session *s, struct srdma_hello *said, enum srdm
 		assert_int_equal(touched[i], 0xff);
 }
 
-static void one_bit_of_hello_or_welcome_changed_gives_other_secrets(void **state)
+TEST(one_bit_of_hello_or_welcome_changed_gives_other_secrets)
 {
 	struct session s;
 	secrets_t right, again;
 
-	(void)state;
 	meet(&s);
 	secrets_of(&s.server, right);
 	turn_each_bit(&s, &s.client.hello, SRDMA_FRAME_HELLO, right);
@@ -219,13 +210,12 @@ static void one_bit_of_hello_or_welcome_changed_gives_other_secrets(void **state
 	part(&s);
 }
 
-static void frames_that_change_places_give_other_secrets(void **state)
+TEST(frames_that_change_places_give_other_secrets)
 {
 	struct session s;
 	secrets_t right, wrong;
 	struct srdma_hello hello;
 
-	(void)state;
 	meet(&s);
 	secrets_of(&s.client, right);
 	hello = s.client.hello;
@@ -236,12 +226,11 @@ static void frames_that_change_places_give_other_secrets(void **state)
 	part(&s);
 }
 
-static void another_session_that_says_the_same_has_other_secrets(void **state)
+TEST(another_session_that_says_the_same_has_other_secrets)
 {
 	struct session first, second;
 	secrets_t a, b;
 
-	(void)state;
 	meet(&first);
 	meet(&second);
 	secrets_of(&first.client, a);
@@ -251,15 +240,4 @@ static void another_session_that_says_the_same_has_other_secrets(void **state)
 	part(&second);
 }
 
-int main(void)
-{
-	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(both_ends_derive_the_same_and_each_stream_its_own),
-		cmocka_unit_test(secret_is_the_exporters_for_its_label_and_both_frames),
-		cmocka_unit_test(one_bit_of_hello_or_welcome_changed_gives_other_secrets),
-		cmocka_unit_test(frames_that_change_places_give_other_secrets),
-		cmocka_unit_test(another_session_that_says_the_same_has_other_secrets),
-	};
-
-	return cmocka_run_group_tests(tests, make_certificate, remove_certificate);
-}
+RUN_TESTS(make_certificate, remove_certificate)

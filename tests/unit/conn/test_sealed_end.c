@@ -1,21 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A write or read is over when its bytes are where they belong, or when its connection is; from then on its memory is the
  * program's. What peers have tried against that, one by one; test_sealed_rdma.c has any sequence of such records. */
+#include "test.h"
+
 #include "end_rig.h"
 
 #include "log.h"
 #include "securdma_link.h"
 
 #include <errno.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
-
-#include <cmocka.h>
 
 enum { REGION = 65536 };
 
@@ -108,30 +105,32 @@ static void expect_completions(unsigned count, uint64_t first)
 		assert_int_equal(cookies[i], first + i);
 }
 
+static void say_nothing(const struct srdma_log_record *record, void *arg)
+{
+}
+
 static int start(void **state)
 {
-	(void)state;
+	srdma_log_set(SRDMA_LOG_ERROR, say_nothing, NULL);
 	rig_new(&rig, REGION, REGION);
 	return 0;
 }
 
-static int stop(void **state)
+static int finish(void **state)
 {
-	(void)state;
 	rig_delete(&rig);
 	return 0;
 }
 
 /* ---- complete, or not ------------------------------------------------------------------------------------------ */
 
-static void read_is_not_complete_by_answers_of_no_bytes(void **state)
+TEST(read_is_not_complete_by_answers_of_no_bytes)
 {
 	static const struct part nothing[SRDMA_SEALED_BATCH] = {{0, 0}}, last[] = {{0, 0}, {0, 17}};
 	struct srdma_sealed_ring ring = {0};
 	char *memory = map_page();
 	struct srdma_buffer *buffer = post_read(memory, 17, 1);
 
-	(void)state;
 	/* Sixteen, which count for as many bytes; then one more, and all seventeen bytes behind it. */
 	answer(&ring, nothing, 8, 0);
 	answer(&ring, nothing, 8, 0);
@@ -146,12 +145,11 @@ static void read_is_not_complete_by_answers_of_no_bytes(void **state)
 	rig_settle(&rig);
 }
 
-static void read_is_not_complete_by_an_answer_of_no_bytes_within_its_record(void **state)
+TEST(read_is_not_complete_by_an_answer_of_no_bytes_within_its_record)
 {
 	char byte = 'u';
 	struct srdma_buffer *buffer = post_read(&byte, 1, 1);
 
-	(void)state;
 	answer_within(0, NULL, 0);
 	rig_settle(&rig);
 	assert_int_equal(rig.conn->status, SRDMA_EPROTOCOL);
@@ -161,13 +159,12 @@ static void read_is_not_complete_by_an_answer_of_no_bytes_within_its_record(void
 }
 
 /* The account of one that is over is nobody else's. */
-static void read_of_no_bytes_is_answered_once(void **state)
+TEST(read_of_no_bytes_is_answered_once)
 {
 	static const struct part twice[] = {{0, 0}, {0, 0}, {0, 0}};
 	struct srdma_sealed_ring ring = {0};
 	struct srdma_buffer *buffer = post_read(nowhere, 0, 1);
 
-	(void)state;
 	answer(&ring, twice, 3, 0);
 	rig_settle(&rig);
 	assert_int_equal(rig.conn->status, SRDMA_EPROTOCOL);
@@ -175,14 +172,13 @@ static void read_of_no_bytes_is_answered_once(void **state)
 	srdma_buffer_free(&buffer);
 }
 
-static void read_of_no_bytes_may_be_answered_with_others(void **state)
+TEST(read_of_no_bytes_may_be_answered_with_others)
 {
 	static const struct part parts[] = {{0, 0}, {0, 2}, {2, 1}}, rest[] = {{0, 3}, {3, 1}};
 	struct srdma_sealed_ring ring = {0};
 	char first[4] = "...", last[5] = "....";
 	struct srdma_buffer *buffers[] = {post_read(nowhere, 0, 1), post_read(first, 3, 2), post_read(last, 4, 3)};
 
-	(void)state;
 	let_device_work();
 	answer(&ring, parts, 3, 'x');
 	rig_settle(&rig);
@@ -198,13 +194,12 @@ static void read_of_no_bytes_may_be_answered_with_others(void **state)
 		srdma_buffer_free(&buffers[i]);
 }
 
-static void after_a_breach_nothing_is_executed(void **state)
+TEST(after_a_breach_nothing_is_executed)
 {
 	static const struct srdma_sealed_header read_nothing = {.type = SRDMA_SEALED_READ};
 	char byte = 'u';
 	struct srdma_buffer *buffer = post_read(&byte, 1, 1);
 
-	(void)state;
 	/* The sixteenth is the last one of a look at the device: the good one behind it is still there. */
 	for (unsigned i = 0; i < 15; i++)
 		say(&read_nothing, 1, NULL, 0);
@@ -260,33 +255,29 @@ static void nothing_is_written_after(void (*end)(void))
 	expect_completions(0, 0);
 }
 
-static void answer_that_comes_with_a_time_out_is_not_taken(void **state)
+TEST(answer_that_comes_with_a_time_out_is_not_taken)
 {
-	(void)state;
 	nothing_is_written_after(time_out);
 }
 
-static void answer_that_comes_with_the_loss_is_not_taken(void **state)
+TEST(answer_that_comes_with_the_loss_is_not_taken)
 {
-	(void)state;
 	nothing_is_written_after(lose);
 }
 
-static void after_a_failure_of_the_device_no_frame_is_taken(void **state)
+TEST(after_a_failure_of_the_device_no_frame_is_taken)
 {
-	(void)state;
 	nothing_is_written_after(fail_device);
 }
 
 /* What is on its way from the peer's ring when the caller gives up. */
-static void pull_that_is_under_way_at_the_end_goes_nowhere(void **state)
+TEST(pull_that_is_under_way_at_the_end_goes_nowhere)
 {
 	static const struct part whole = {0, 4096};
 	struct srdma_sealed_ring ring = {0};
 	char *memory = map_page();
 	struct srdma_buffer *buffer = post_read(memory, 4096, 1);
 
-	(void)state;
 	let_device_work();
 	answer(&ring, &whole, 1, 'x');
 	rig_settle(&rig);
@@ -301,12 +292,11 @@ static void pull_that_is_under_way_at_the_end_goes_nowhere(void **state)
 	expect_completions(0, 0);
 }
 
-static void deleting_a_buffer_in_use_ends_the_connection(void **state)
+TEST(deleting_a_buffer_in_use_ends_the_connection)
 {
 	char *memory = map_page();
 	struct srdma_buffer *buffer = post_read(memory, 5, 1);
 
-	(void)state;
 	let_device_work();
 	answer_within(0, "LATE!", 5);
 	srdma_buffer_free(&buffer);
@@ -316,12 +306,11 @@ static void deleting_a_buffer_in_use_ends_the_connection(void **state)
 	rig_settle(&rig);
 }
 
-static void deleting_another_buffer_of_the_same_memory_ends_nothing(void **state)
+TEST(deleting_another_buffer_of_the_same_memory_ends_nothing)
 {
 	char byte = 'u';
 	struct srdma_buffer *buffer = post_read(&byte, 1, 1), *other;
 
-	(void)state;
 	assert_int_equal(srdma_buffer_new(rig.conn, &byte, 1, &other), 0);
 	srdma_buffer_free(&other);
 	assert_int_equal(rig.conn->status, 0);
@@ -332,11 +321,10 @@ static void deleting_another_buffer_of_the_same_memory_ends_nothing(void **state
 	assert_int_equal(rig.conn->status, 0);
 }
 
-static void buffer_outlives_its_connection(void **state)
+TEST(buffer_outlives_its_connection)
 {
 	struct srdma_buffer *buffer, *other;
 
-	(void)state;
 	assert_int_equal(srdma_buffer_new(rig.conn, NULL, 5000, &buffer), 0);
 	assert_int_equal(srdma_buffer_new(rig.conn, NULL, 5000, &other), 0);
 	rig_delete(&rig);
@@ -362,7 +350,6 @@ void __wrap_srdma_conn_get_info_sized(const struct srdma_conn *conn, struct srdm
 int __wrap_srdma_conn_connect(const char *host, const char *port, struct srdma_tls_context *context, struct srdma_device *device,
 			      const struct srdma_conn_options *options, struct srdma_conn **out)
 {
-	(void)host, (void)port, (void)context, (void)device, (void)options;
 	if (!connects)
 		return srdma_fail(-ECONNREFUSED, "nobody is there");
 	connects = false;
@@ -372,7 +359,6 @@ int __wrap_srdma_conn_connect(const char *host, const char *port, struct srdma_t
 
 int __wrap_srdma_conn_share_wake(struct srdma_conn *conn, int fd)
 {
-	(void)conn, (void)fd;
 	return 0;
 }
 
@@ -410,14 +396,13 @@ static struct srdma_link *make_link(void)
 }
 
 /* The link looks at what came with the end, for the messages in it. */
-static void link_keeps_messages_and_executes_nothing(void **state)
+TEST(link_keeps_messages_and_executes_nothing)
 {
 	struct srdma_link *link = make_link();
 	char *memory = map_page(), text[16];
 	struct srdma_buffer *buffer = post_read(memory, 5, 1);
 	size_t length;
 
-	(void)state;
 	let_device_work();
 	assert_true(rig_deliver(&rig, RIG_MESSAGE, "before", 6));
 	answer_within(0, "LATE!", 5);
@@ -434,31 +419,4 @@ static void link_keeps_messages_and_executes_nothing(void **state)
 	rig.conn = NULL;
 }
 
-static void say_nothing(const struct srdma_log_record *record, void *arg)
-{
-	(void)record, (void)arg;
-}
-
-#define TEST(name) cmocka_unit_test_setup_teardown(name, start, stop)
-
-int main(void)
-{
-	const struct CMUnitTest tests[] = {
-		TEST(read_is_not_complete_by_answers_of_no_bytes),
-		TEST(read_is_not_complete_by_an_answer_of_no_bytes_within_its_record),
-		TEST(read_of_no_bytes_is_answered_once),
-		TEST(read_of_no_bytes_may_be_answered_with_others),
-		TEST(after_a_breach_nothing_is_executed),
-		TEST(answer_that_comes_with_a_time_out_is_not_taken),
-		TEST(answer_that_comes_with_the_loss_is_not_taken),
-		TEST(after_a_failure_of_the_device_no_frame_is_taken),
-		TEST(pull_that_is_under_way_at_the_end_goes_nowhere),
-		TEST(deleting_a_buffer_in_use_ends_the_connection),
-		TEST(deleting_another_buffer_of_the_same_memory_ends_nothing),
-		TEST(buffer_outlives_its_connection),
-		TEST(link_keeps_messages_and_executes_nothing),
-	};
-
-	srdma_log_set(SRDMA_LOG_ERROR, say_nothing, NULL);
-	return cmocka_run_group_tests(tests, NULL, NULL);
-}
+RUN_TESTS_EACH(start, finish)

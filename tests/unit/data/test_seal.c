@@ -1,21 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Sealers and openers; their keys have a test of their own. Linked with --wrap for OpenSSL's calls that start and end a record: they
  * are watched, and made to fail. */
+#include "test.h"
+
 #include "seal_parts.h"
 
 #include "log.h"
 
 #include <errno.h>
 #include <stdio.h>
-
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include <cmocka.h>
 
 #define PER_KEY     (1ull << SRDMA_SEAL_UPDATE_SHIFT)
 #define USES_MAX    (3u << SRDMA_SEAL_UPDATE_SHIFT)
@@ -157,7 +150,7 @@ static void from_hex(const char *hex, uint8_t *out)
 
 /* Made by Python's hmac and cryptography, not by this code, from the secret 00 01 .. 1f. If these bytes change, so does what
  * goes over the wire. */
-static void records_have_the_recorded_bytes(void **state)
+TEST(records_have_the_recorded_bytes)
 {
 	static const struct {
 		enum srdma_cipher cipher;
@@ -174,8 +167,7 @@ static void records_have_the_recorded_bytes(void **state)
 		{SRDMA_CIPHER_CHACHA20_POLY1305, 2 * PER_KEY + 1, "0d4d3702b82faa6a5c0d47bfdad64412098edc49c94cfe7d"},
 	};
 
-	(void)state;
-	for (size_t i = 0; i < sizeof golden / sizeof *golden; i++) {
+	for (size_t i = 0; i < COUNT(golden); i++) {
 		struct stream s = stream_of(golden[i].cipher);
 		uint8_t expected[8 + SRDMA_SEAL_OVERHEAD], record[sizeof expected], step[SHORT];
 
@@ -191,18 +183,17 @@ static void records_have_the_recorded_bytes(void **state)
 
 /* ---- what opens, and what does not ----------------------------------------------------------------------------- */
 
-static void records_of_every_length_are_opened_in_place_too(void **state)
+TEST(records_of_every_length_are_opened_in_place_too)
 {
 	static const size_t lengths[] = {0, 1, 15, 16, 17, 64, 4096, 65536, 1u << 20, SRDMA_SEAL_MAX};
 	static uint8_t data[SRDMA_SEAL_MAX], record[SRDMA_SEAL_MAX + SRDMA_SEAL_OVERHEAD];
 
-	(void)state;
 	for (size_t i = 0; i < sizeof data; i++)
 		data[i] = (uint8_t)(i * 7 + i / 256);
 	EACH_CIPHER(c) {
 		struct stream s = stream_of(*c);
 
-		for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
+		for (size_t i = 0; i < COUNT(lengths); i++) {
 			size_t length = lengths[i];
 
 			assert_true(srdma_sealer_next(s.sealer) == i);
@@ -230,11 +221,10 @@ static void assert_refused(struct stream *s, uint64_t number, const uint8_t *hea
 	assert_int_equal(out[length > SRDMA_SEAL_OVERHEAD ? length - SRDMA_SEAL_OVERHEAD : 0], 0xa5);
 }
 
-static void any_change_of_a_record_is_seen_and_its_output_wiped(void **state)
+TEST(any_change_of_a_record_is_seen_and_its_output_wiped)
 {
 	uint8_t record[100 + SRDMA_SEAL_OVERHEAD], header[HEADER_SIZE + 1] = HEADER, data[100];
 
-	(void)state;
 	memset(data, 0x5a, sizeof data);
 	EACH_CIPHER(c) {
 		struct stream s = stream_of(*c);
@@ -267,29 +257,27 @@ static void any_change_of_a_record_is_seen_and_its_output_wiped(void **state)
 	}
 }
 
-static void record_under_another_number_is_refused(void **state)
+TEST(record_under_another_number_is_refused)
 {
 	static const uint64_t others[] = {1, 2, PER_KEY - 1, PER_KEY, 2 * PER_KEY, 1ull << 32, 1ull << 48, 1ull << 63, UINT64_MAX};
 
-	(void)state;
 	EACH_CIPHER(c) {
 		struct stream s = stream_of(*c);
 		uint8_t record[SHORT];
 
 		seal_short(&s, 0, record);
-		for (size_t i = 0; i < sizeof others / sizeof *others; i++)
+		for (size_t i = 0; i < COUNT(others); i++)
 			assert_refused(&s, others[i], (const uint8_t *)HEADER, HEADER_SIZE, record, sizeof record);
 		assert_int_equal(try_short(&s, 0, record), 0);
 		end(&s);
 	}
 }
 
-static void another_secret_or_cipher_opens_nothing(void **state)
+TEST(another_secret_or_cipher_opens_nothing)
 {
 	struct stream s = stream_of(SRDMA_CIPHER_AES_256_GCM), other = stream_of(SRDMA_CIPHER_CHACHA20_POLY1305);
 	uint8_t secret[SRDMA_SEAL_SECRET] = {0}, record[SHORT];
 
-	(void)state;
 	seal_short(&s, 0, record);
 	assert_int_equal(try_short(&other, 0, record), SRDMA_ESEAL);
 	srdma_opener_delete(&s.opener);
@@ -300,12 +288,11 @@ static void another_secret_or_cipher_opens_nothing(void **state)
 	end(&s);
 }
 
-static void record_over_the_limit_is_neither_sealed_nor_opened(void **state)
+TEST(record_over_the_limit_is_neither_sealed_nor_opened)
 {
 	static uint8_t record[SRDMA_SEAL_MAX + 1 + SRDMA_SEAL_OVERHEAD], out[SRDMA_SEAL_MAX + 1];
 	struct stream s = stream_of(SRDMA_CIPHER_AES_256_GCM);
 
-	(void)state;
 	assert_int_equal(srdma_sealer_seal(s.sealer, NULL, 0, record, SRDMA_SEAL_MAX + 1, record), -EINVAL);
 	assert_int_equal(srdma_sealer_seal(s.sealer, record, SRDMA_SEAL_MAX + 1, record, 1, record), -EINVAL);
 	assert_true(srdma_sealer_next(s.sealer) == 0);
@@ -317,9 +304,8 @@ static void record_over_the_limit_is_neither_sealed_nor_opened(void **state)
 
 /* ---- keys ------------------------------------------------------------------------------------------------------ */
 
-static void records_around_a_key_change_open_in_any_order(void **state)
+TEST(records_around_a_key_change_open_in_any_order)
 {
-	(void)state;
 	EACH_CIPHER(c) {
 		struct stream s = stream_of(*c);
 		uint8_t records[20][SHORT];
@@ -332,9 +318,8 @@ static void records_around_a_key_change_open_in_any_order(void **state)
 	}
 }
 
-static void key_two_generations_old_is_gone(void **state)
+TEST(key_two_generations_old_is_gone)
 {
-	(void)state;
 	EACH_CIPHER(c) {
 		struct stream s = stream_of(*c);
 		uint8_t old[SHORT], middle[SHORT], new[SHORT];
@@ -353,12 +338,11 @@ static void key_two_generations_old_is_gone(void **state)
 	}
 }
 
-static void forged_record_of_the_next_key_ends_no_key(void **state)
+TEST(forged_record_of_the_next_key_ends_no_key)
 {
 	struct stream s = stream_of(SRDMA_CIPHER_AES_256_GCM);
 	uint8_t first[SHORT], last[SHORT], next[SHORT], forged[SHORT] = {0};
 
-	(void)state;
 	seal_short(&s, 0, first);
 	seal_short(&s, PER_KEY, last);
 	seal_short(&s, 2 * PER_KEY, next);
@@ -373,12 +357,11 @@ static void forged_record_of_the_next_key_ends_no_key(void **state)
 }
 
 /* Past two key changes with every record between, as a connection has them. */
-static void long_stream_changes_its_keys_in_step(void **state)
+TEST(long_stream_changes_its_keys_in_step)
 {
 	struct stream s = stream_of(SRDMA_CIPHER_AES_256_GCM);
 	uint8_t record[SHORT];
 
-	(void)state;
 	for (uint64_t number = 0; number < 2 * PER_KEY + 10; number++) {
 		seal(&s, "x", 1, record);
 		if (try_short(&s, number, record) != 0)
@@ -405,7 +388,6 @@ static void assert_no_use_is_repeated(void)
 
 static int start_watching(void **state)
 {
-	(void)state;
 	watch.uses = calloc(USES_MAX, sizeof *watch.uses);
 	watch.count = 0;
 	return watch.uses ? 0 : -1;
@@ -413,7 +395,6 @@ static int start_watching(void **state)
 
 static int stop_watching(void **state)
 {
-	(void)state;
 	free(watch.uses);
 	watch.uses = NULL;
 	fail_final = fail_key = false;
@@ -444,11 +425,10 @@ static void seal_many(struct srdma_sealer *sealer, unsigned count, unsigned *see
 	fail_final = fail_key = false;
 }
 
-static void no_nonce_is_used_twice_with_a_key(void **state)
+TEST(no_nonce_is_used_twice_with_a_key, .setup_func = start_watching, .teardown_func = stop_watching)
 {
 	unsigned seed = 1;
 
-	(void)state;
 	EACH_CIPHER(c) {
 		for (unsigned round = 0; round < 100; round++) {
 			uint8_t secret[SRDMA_SEAL_SECRET] = {(uint8_t)round, (uint8_t)*c};
@@ -468,12 +448,11 @@ static void no_nonce_is_used_twice_with_a_key(void **state)
 	assert_no_use_is_repeated();
 }
 
-static void all_nonces_of_two_whole_keys_differ(void **state)
+TEST(all_nonces_of_two_whole_keys_differ, .setup_func = start_watching, .teardown_func = stop_watching)
 {
 	uint8_t secret[SRDMA_SEAL_SECRET] = {1}, record[SRDMA_SEAL_OVERHEAD];
 	struct srdma_sealer *sealer;
 
-	(void)state;
 	assert_int_equal(srdma_sealer_new(SRDMA_CIPHER_AES_256_GCM, secret, &sealer), 0);
 	for (uint64_t i = 0; i < 2 * PER_KEY + 100; i++)
 		assert_int_equal(srdma_sealer_seal(sealer, NULL, 0, NULL, 0, record), 0);
@@ -482,12 +461,11 @@ static void all_nonces_of_two_whole_keys_differ(void **state)
 	srdma_sealer_delete(&sealer);
 }
 
-static void used_up_numbers_are_the_end(void **state)
+TEST(used_up_numbers_are_the_end)
 {
 	struct stream s = stream_of(SRDMA_CIPHER_AES_256_GCM);
 	uint8_t record[SHORT];
 
-	(void)state;
 	s.sealer->next = SRDMA_SEAL_NUMBERS - 1;
 	s.sealer->key.generation = (SRDMA_SEAL_NUMBERS - 1) >> SRDMA_SEAL_UPDATE_SHIFT;
 	seal(&s, "x", 1, record);
@@ -502,14 +480,13 @@ static void used_up_numbers_are_the_end(void **state)
 
 /* ---- the rest -------------------------------------------------------------------------------------------------- */
 
-static void key_that_cannot_be_made_leaves_nothing(void **state)
+TEST(key_that_cannot_be_made_leaves_nothing)
 {
 	uint8_t secret[SRDMA_SEAL_SECRET] = {0}, record[SHORT];
 	struct srdma_sealer *sealer = NULL;
 	struct srdma_opener *opener = NULL;
 	struct stream s;
 
-	(void)state;
 	fail_key = true;
 	assert_int_equal(srdma_sealer_new(SRDMA_CIPHER_AES_256_GCM, secret, &sealer), SRDMA_ESEAL);
 	assert_int_equal(srdma_opener_new(SRDMA_CIPHER_AES_256_GCM, secret, &opener), SRDMA_ESEAL);
@@ -526,32 +503,29 @@ static void key_that_cannot_be_made_leaves_nothing(void **state)
 	end(&s);
 }
 
-static void destructors_take_null(void **state)
+TEST(destructors_take_null)
 {
 	struct srdma_sealer *sealer = NULL;
 	struct srdma_opener *opener = NULL;
 
-	(void)state;
 	srdma_sealer_delete(&sealer);
 	srdma_opener_delete(&opener);
 }
 
-static void ciphers_and_the_error_have_names(void **state)
+TEST(ciphers_and_the_error_have_names)
 {
-	(void)state;
 	assert_string_equal(srdma_cipher_name(SRDMA_CIPHER_AES_256_GCM), "AES-256-GCM");
 	assert_string_equal(srdma_cipher_name(SRDMA_CIPHER_CHACHA20_POLY1305), "ChaCha20-Poly1305");
 	assert_string_equal(srdma_strerror(SRDMA_ESEAL), "a sealed record did not authenticate");
 }
 
 #if defined(__x86_64__)
-static void fast_aes_is_what_the_kernel_says(void **state)
+TEST(fast_aes_is_what_the_kernel_says)
 {
 	char line[8192];
 	bool fast = false;
 	FILE *file = fopen("/proc/cpuinfo", "r");
 
-	(void)state;
 	if (!file)
 		skip();
 	while (!fast && fgets(line, sizeof line, file))
@@ -561,29 +535,4 @@ static void fast_aes_is_what_the_kernel_says(void **state)
 }
 #endif
 
-int main(void)
-{
-	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(records_have_the_recorded_bytes),
-		cmocka_unit_test(records_of_every_length_are_opened_in_place_too),
-		cmocka_unit_test(any_change_of_a_record_is_seen_and_its_output_wiped),
-		cmocka_unit_test(record_under_another_number_is_refused),
-		cmocka_unit_test(another_secret_or_cipher_opens_nothing),
-		cmocka_unit_test(record_over_the_limit_is_neither_sealed_nor_opened),
-		cmocka_unit_test(records_around_a_key_change_open_in_any_order),
-		cmocka_unit_test(key_two_generations_old_is_gone),
-		cmocka_unit_test(forged_record_of_the_next_key_ends_no_key),
-		cmocka_unit_test(long_stream_changes_its_keys_in_step),
-		cmocka_unit_test_setup_teardown(no_nonce_is_used_twice_with_a_key, start_watching, stop_watching),
-		cmocka_unit_test_setup_teardown(all_nonces_of_two_whole_keys_differ, start_watching, stop_watching),
-		cmocka_unit_test(used_up_numbers_are_the_end),
-		cmocka_unit_test(key_that_cannot_be_made_leaves_nothing),
-		cmocka_unit_test(destructors_take_null),
-		cmocka_unit_test(ciphers_and_the_error_have_names),
-#if defined(__x86_64__)
-		cmocka_unit_test(fast_aes_is_what_the_kernel_says),
-#endif
-	};
-
-	return cmocka_run_group_tests(tests, NULL, NULL);
-}
+RUN_TESTS(NULL, NULL)

@@ -1,15 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Keys of sealed streams by published vectors, which name a key and a nonce, and what a ratchet keeps. */
+#include "test.h"
+
 #include "seal_key.h"
-
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include <cmocka.h>
 
 static void from_hex(const char *hex, uint8_t *out)
 {
@@ -22,11 +15,10 @@ static void from_hex(const char *hex, uint8_t *out)
 
 /* ---- published vectors ----------------------------------------------------------------------------------------- */
 
-static void hkdf_expand_agrees_with_rfc_5869(void **state)
+TEST(hkdf_expand_agrees_with_rfc_5869)
 {
 	uint8_t prk[32], okm[42], expected[42];
 
-	(void)state;
 	from_hex("077709362c2e32df0ddc3f0dc47bba6390b6c73bb50f9c3122ec844ad7c2b3e5", prk);
 	from_hex("3cb25f25faacd57a90434f64d0362f2a2d2d0a90cf1a5a4c5db02d56ecc4c5bf34007208d5b887185865", expected);
 	assert_true(srdma_seal_expand(prk, "\xf0\xf1\xf2\xf3\xf4\xf5\xf6\xf7\xf8\xf9", okm, sizeof okm));
@@ -62,9 +54,8 @@ static void check_vector(enum srdma_cipher cipher, const char *key, const char *
 	}
 }
 
-static void aes_256_gcm_agrees_with_nists_vectors(void **state)
+TEST(aes_256_gcm_agrees_with_nists_vectors)
 {
-	(void)state;
 	/* Test cases 13, 14 and 16 of the GCM specification. */
 	check_vector(SRDMA_CIPHER_AES_256_GCM, "0000000000000000000000000000000000000000000000000000000000000000",
 		     "000000000000000000000000", "", "", "530f8afbc74536b9a963b4f1c4cb738b");
@@ -79,9 +70,8 @@ static void aes_256_gcm_agrees_with_nists_vectors(void **state)
 		     "8cb08e48590dbb3da7b08b1056828838c5f61e6393ba7a0abcc9f66276fc6ece0f4e1768cddf8853bb2d551b");
 }
 
-static void chacha20_poly1305_agrees_with_rfc_8439(void **state)
+TEST(chacha20_poly1305_agrees_with_rfc_8439)
 {
-	(void)state;
 	check_vector(SRDMA_CIPHER_CHACHA20_POLY1305, "808182838485868788898a8b8c8d8e8f909192939495969798999a9b9c9d9e9f",
 		     "070000004041424344454647", "50515253c0c1c2c3c4c5c6c7",
 		     "4c616469657320616e642047656e746c656d656e206f662074686520636c6173"
@@ -96,12 +86,11 @@ static void chacha20_poly1305_agrees_with_rfc_8439(void **state)
 
 /* ---- the ratchet ----------------------------------------------------------------------------------------------- */
 
-static void past_keys_cannot_be_made_again_from_what_is_kept(void **state)
+TEST(past_keys_cannot_be_made_again_from_what_is_kept)
 {
 	struct srdma_seal_ratchet ratchet = {0};
 	uint8_t secret[SRDMA_SEAL_SECRET], next[SRDMA_SEAL_SECRET];
 
-	(void)state;
 	for (unsigned i = 0; i < sizeof secret; i++)
 		secret[i] = (uint8_t)i;
 	assert_int_equal(srdma_seal_ratchet_start(&ratchet, SRDMA_CIPHER_AES_256_GCM, secret), 0);
@@ -122,14 +111,4 @@ static void past_keys_cannot_be_made_again_from_what_is_kept(void **state)
 	assert_memory_equal(ratchet.secret, next, sizeof next);
 }
 
-int main(void)
-{
-	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(hkdf_expand_agrees_with_rfc_5869),
-		cmocka_unit_test(aes_256_gcm_agrees_with_nists_vectors),
-		cmocka_unit_test(chacha20_poly1305_agrees_with_rfc_8439),
-		cmocka_unit_test(past_keys_cannot_be_made_again_from_what_is_kept),
-	};
-
-	return cmocka_run_group_tests(tests, NULL, NULL);
-}
+RUN_TESTS(NULL, NULL)

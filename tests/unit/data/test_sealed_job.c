@@ -1,13 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The account of a write's or read's bytes: each is claimed once, in order, and settled once; what is over is reached by nobody. */
+#include "test.h"
+
 #include "sealed_job.h"
-
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
 
 enum { ROOM = 3 };
 
@@ -16,13 +11,11 @@ static char memory[100];
 
 static int start(void **state)
 {
-	(void)state;
 	return srdma_sealed_jobs_init(&jobs, ROOM);
 }
 
-static int stop(void **state)
+static int finish(void **state)
 {
-	(void)state;
 	srdma_sealed_jobs_release(&jobs);
 	return 0;
 }
@@ -42,13 +35,12 @@ static bool take(void)
 	return srdma_sealed_jobs_take(&jobs, &job);
 }
 
-static void each_byte_is_claimed_once_and_in_order(void **state)
+TEST(each_byte_is_claimed_once_and_in_order)
 {
 	struct srdma_sealed_job *job = add(10);
 	struct srdma_sealed_claim claims[2], none;
 	char *place;
 
-	(void)state;
 	assert_false(srdma_sealed_jobs_claim(job, 0, &none));
 	assert_false(srdma_sealed_jobs_claim(job, 11, &none));
 	assert_true(srdma_sealed_jobs_claim(job, 4, &claims[0]));
@@ -63,12 +55,11 @@ static void each_byte_is_claimed_once_and_in_order(void **state)
 	assert_ptr_equal(place, memory);
 }
 
-static void job_is_over_when_every_claim_is_settled(void **state)
+TEST(job_is_over_when_every_claim_is_settled)
 {
 	struct srdma_sealed_job *job = add(10), over;
 	struct srdma_sealed_claim claims[2];
 
-	(void)state;
 	assert_false(take());
 	assert_true(srdma_sealed_jobs_claim(job, 9, &claims[0]));
 	assert_true(srdma_sealed_jobs_settle(&jobs, &claims[0]));
@@ -81,13 +72,12 @@ static void job_is_over_when_every_claim_is_settled(void **state)
 	assert_false(take());
 }
 
-static void claim_is_settled_once_and_in_order(void **state)
+TEST(claim_is_settled_once_and_in_order)
 {
 	struct srdma_sealed_job *job = add(10);
 	struct srdma_sealed_claim claims[2];
 	char *place;
 
-	(void)state;
 	assert_true(srdma_sealed_jobs_claim(job, 5, &claims[0]));
 	assert_true(srdma_sealed_jobs_claim(job, 5, &claims[1]));
 	assert_false(srdma_sealed_jobs_settle(&jobs, &claims[1]));
@@ -100,30 +90,28 @@ static void claim_is_settled_once_and_in_order(void **state)
 	assert_true(take());
 }
 
-static void claim_that_nobody_made_leads_nowhere(void **state)
+TEST(claim_that_nobody_made_leads_nowhere)
 {
 	struct srdma_sealed_job *job = add(10);
 	struct srdma_sealed_claim claim;
 	char *place;
 
-	(void)state;
 	assert_true(srdma_sealed_jobs_claim(job, 5, &claim));
 	const struct srdma_sealed_claim wrong[] = {{0}, {.job = claim.job + 1, .length = 5}, {claim.job, 0, 6}, {claim.job, 5, 1}, {claim.job, 1, UINT32_MAX},
 						 {claim.job, UINT64_MAX, 1}, {UINT64_MAX, 0, 5}};
-	for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+	for (size_t i = 0; i < COUNT(wrong); i++) {
 		assert_false(srdma_sealed_jobs_place(&jobs, &wrong[i], &place));
 		assert_false(srdma_sealed_jobs_settle(&jobs, &wrong[i]));
 	}
 	assert_true(srdma_sealed_jobs_settle(&jobs, &claim));
 }
 
-static void job_of_no_bytes_owes_one_claim(void **state)
+TEST(job_of_no_bytes_owes_one_claim)
 {
 	struct srdma_sealed_job *job = add(0);
 	struct srdma_sealed_claim claim, none;
 	char *place;
 
-	(void)state;
 	assert_false(take());
 	assert_false(srdma_sealed_jobs_claim(job, 1, &none));
 	assert_true(srdma_sealed_jobs_claim(job, 0, &claim));
@@ -136,12 +124,11 @@ static void job_of_no_bytes_owes_one_claim(void **state)
 }
 
 /* The place of one that is over is soon another's; its number never is. */
-static void claim_on_a_job_that_is_over_does_not_reach_the_next_one(void **state)
+TEST(claim_on_a_job_that_is_over_does_not_reach_the_next_one)
 {
 	struct srdma_sealed_claim old[2 * ROOM], claim;
 	char *place;
 
-	(void)state;
 	for (unsigned i = 0; i < 2 * ROOM; i++) {
 		assert_true(srdma_sealed_jobs_claim(add(8), 8, &old[i]));
 		assert_true(srdma_sealed_jobs_settle(&jobs, &old[i]));
@@ -156,13 +143,12 @@ static void claim_on_a_job_that_is_over_does_not_reach_the_next_one(void **state
 	assert_false(take());
 }
 
-static void what_is_dropped_is_over(void **state)
+TEST(what_is_dropped_is_over)
 {
 	struct srdma_sealed_claim claims[2], claim;
 	const struct srdma_sealed_job another = {.length = 1};
 	char *place;
 
-	(void)state;
 	assert_true(srdma_sealed_jobs_claim(add(8), 8, &claims[0]));
 	assert_true(srdma_sealed_jobs_claim(add(8), 4, &claims[1]));
 	add(8);
@@ -182,28 +168,11 @@ static void what_is_dropped_is_over(void **state)
 	assert_true(srdma_sealed_jobs_settle(&jobs, &claim));
 }
 
-static void owner_in_use_is_that_of_a_job(void **state)
+TEST(owner_in_use_is_that_of_a_job)
 {
-	(void)state;
 	add(10);
 	assert_true(srdma_sealed_jobs_use(&jobs, memory));
 	assert_false(srdma_sealed_jobs_use(&jobs, memory + 1));
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, start, stop)
-
-int main(void)
-{
-	const struct CMUnitTest tests[] = {
-		TEST(each_byte_is_claimed_once_and_in_order),
-		TEST(job_is_over_when_every_claim_is_settled),
-		TEST(claim_is_settled_once_and_in_order),
-		TEST(claim_that_nobody_made_leads_nowhere),
-		TEST(job_of_no_bytes_owes_one_claim),
-		TEST(claim_on_a_job_that_is_over_does_not_reach_the_next_one),
-		TEST(what_is_dropped_is_over),
-		TEST(owner_in_use_is_that_of_a_job),
-	};
-
-	return cmocka_run_group_tests(tests, NULL, NULL);
-}
+RUN_TESTS_EACH(start, finish)

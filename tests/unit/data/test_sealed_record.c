@@ -1,14 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Control records of sealed writes and reads: what goes in comes out, and nothing else is taken. */
+#include "test.h"
+
 #include "sealed_record.h"
 #include "securdma.h"
-
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <string.h>
-
-#include <cmocka.h>
 
 static const struct srdma_sealed_header write_chunk = {
 	.type = SRDMA_SEALED_WRITE, .length = 0x20000, .offset = 0x123456789aull, .address = 0x40040, .rkey = 0xdeadbeef};
@@ -23,23 +18,21 @@ static uint32_t put(uint8_t *out, const struct srdma_sealed_header *headers, uin
 	return count * SRDMA_SEALED_HEADER;
 }
 
-static void header_has_the_bytes_of_the_protocol(void **state)
+TEST(header_has_the_bytes_of_the_protocol)
 {
 	static const uint8_t expected[SRDMA_SEALED_HEADER] = {
 		1, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0x12, 0x34, 0x56, 0x78, 0x9a, 0, 0, 0, 0, 0, 4, 0, 0x40, 0xde, 0xad, 0xbe, 0xef};
 	uint8_t bytes[SRDMA_SEALED_HEADER];
 
-	(void)state;
 	srdma_sealed_encode(bytes, &write_chunk);
 	assert_memory_equal(bytes, expected, sizeof expected);
 }
 
-static void several_chunks_or_reads_come_out_as_they_went_in(void **state)
+TEST(several_chunks_or_reads_come_out_as_they_went_in)
 {
 	struct srdma_sealed_header in[SRDMA_SEALED_BATCH], out[SRDMA_SEALED_BATCH];
 	uint8_t bytes[sizeof in];
 
-	(void)state;
 	for (uint32_t n = 1; n <= SRDMA_SEALED_BATCH; n++) {
 		for (uint32_t i = 0; i < n; i++)
 			in[i] = i % 2 ? answer : write_chunk;
@@ -58,12 +51,11 @@ static void several_chunks_or_reads_come_out_as_they_went_in(void **state)
 	}
 }
 
-static void chunk_within_is_as_long_as_it_says(void **state)
+TEST(chunk_within_is_as_long_as_it_says)
 {
 	struct srdma_sealed_header h = {.type = SRDMA_SEALED_WRITE, .within = true, .length = 100}, out[SRDMA_SEALED_BATCH];
 	uint8_t bytes[SRDMA_SEALED_HEADER + 101] = {0};
 
-	(void)state;
 	put(bytes, &h, 1);
 	assert_int_equal(srdma_sealed_decode(bytes, SRDMA_SEALED_HEADER + 100, out), 1);
 	assert_true(out[0].within);
@@ -82,11 +74,10 @@ static void expect_refused(const struct srdma_sealed_header *headers, uint32_t c
 	assert_int_equal(srdma_sealed_decode(bytes, put(bytes, headers, count), out), SRDMA_EPROTOCOL);
 }
 
-static void mixture_is_refused(void **state)
+TEST(mixture_is_refused)
 {
 	const struct srdma_sealed_header within = {.type = SRDMA_SEALED_WRITE, .within = true};
 
-	(void)state;
 	expect_refused((struct srdma_sealed_header[]){write_chunk, read_some}, 2);
 	expect_refused((struct srdma_sealed_header[]){read_some, answer}, 2);
 	expect_refused((struct srdma_sealed_header[]){ack, ack}, 2);
@@ -97,12 +88,11 @@ static void mixture_is_refused(void **state)
 	expect_refused((struct srdma_sealed_header[]){{.type = SRDMA_SEALED_ACK, .within = true}}, 1);
 }
 
-static void unknown_type_and_reserved_bits_are_refused(void **state)
+TEST(unknown_type_and_reserved_bits_are_refused)
 {
 	struct srdma_sealed_header out[SRDMA_SEALED_BATCH];
 	uint8_t bytes[SRDMA_SEALED_HEADER];
 
-	(void)state;
 	for (unsigned type = 0; type < 256; type++) {
 		struct srdma_sealed_header h = {.type = (uint8_t)type};
 
@@ -118,12 +108,11 @@ static void unknown_type_and_reserved_bits_are_refused(void **state)
 	}
 }
 
-static void wrong_length_is_refused(void **state)
+TEST(wrong_length_is_refused)
 {
 	struct srdma_sealed_header nine[SRDMA_SEALED_BATCH + 1], out[SRDMA_SEALED_BATCH];
 	uint8_t bytes[sizeof nine];
 
-	(void)state;
 	for (uint32_t i = 0; i <= SRDMA_SEALED_BATCH; i++)
 		nine[i] = write_chunk;
 	expect_refused(nine, SRDMA_SEALED_BATCH + 1);
@@ -134,16 +123,4 @@ static void wrong_length_is_refused(void **state)
 									       : SRDMA_EPROTOCOL);
 }
 
-int main(void)
-{
-	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(header_has_the_bytes_of_the_protocol),
-		cmocka_unit_test(several_chunks_or_reads_come_out_as_they_went_in),
-		cmocka_unit_test(chunk_within_is_as_long_as_it_says),
-		cmocka_unit_test(mixture_is_refused),
-		cmocka_unit_test(unknown_type_and_reserved_bits_are_refused),
-		cmocka_unit_test(wrong_length_is_refused),
-	};
-
-	return cmocka_run_group_tests(tests, NULL, NULL);
-}
+RUN_TESTS(NULL, NULL)

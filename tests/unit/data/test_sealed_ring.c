@@ -1,13 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Places of chunks in a ring: within it, apart from each other, and alike at both ends. */
+#include "test.h"
+
 #include "sealed_ring.h"
 #include "seal.h"
-
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-
-#include <cmocka.h>
 
 enum { UNDER_WAY = 64, ROUNDS = 200000 };
 
@@ -24,11 +20,10 @@ static uint32_t below(uint32_t n)
 }
 
 /* A sender, and a receiver whose chunks go earlier: it never lacks room, and has them at the same places. */
-static void chunks_lie_within_apart_and_alike(void **unused)
+TEST(chunks_lie_within_apart_and_alike)
 {
 	static const uint32_t lengths[] = {0, 1, 48, 49, 2049, 65536, SRDMA_SEALED_CHUNK - 16, SRDMA_SEALED_CHUNK};
 
-	(void)unused;
 	for (uint64_t seed = 1; seed <= 4; seed++) {
 		struct srdma_sealed_ring sender = {0}, receiver = {0};
 		struct chunk chunks[UNDER_WAY];
@@ -77,12 +72,11 @@ static void chunks_lie_within_apart_and_alike(void **unused)
 }
 
 /* Where the last chunk ends just where the ring does, the next one begins at the start. */
-static void ring_that_is_full_to_the_last_byte_goes_on_at_the_start(void **unused)
+TEST(ring_that_is_full_to_the_last_byte_goes_on_at_the_start)
 {
 	struct srdma_sealed_ring ring = {0};
 	uint32_t at, left = SRDMA_SEALED_RING, taken = 0;
 
-	(void)unused;
 	while (left > 0) {
 		uint32_t size = left < SRDMA_SEALED_CHUNK ? left : SRDMA_SEALED_CHUNK / 2;
 
@@ -98,12 +92,4 @@ static void ring_that_is_full_to_the_last_byte_goes_on_at_the_start(void **unuse
 	assert_int_equal(at, 0);
 }
 
-int main(void)
-{
-	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(chunks_lie_within_apart_and_alike),
-		cmocka_unit_test(ring_that_is_full_to_the_last_byte_goes_on_at_the_start),
-	};
-
-	return cmocka_run_group_tests(tests, NULL, NULL);
-}
+RUN_TESTS(NULL, NULL)

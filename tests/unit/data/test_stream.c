@@ -1,19 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What breaks a rule of a sealed stream may come from somebody else, or from the peer; the two must not be taken for each other. The
  * device and the peer are the test. */
+#include "test.h"
+
 #include "stream.h"
 
 #include "log.h"
 
 #include <arpa/inet.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <string.h>
-
-#include <cmocka.h>
-
 enum { DEPTH = 4, MESSAGE = 64, RECEIVES = 64 };
 /* Of the immediate data: docs/PROTOCOL.md, "Messages". */
 enum { KIND_MESSAGE = 1, KIND_CREDIT = 2, KIND_CONTROL = 3, KIND_SHIFT = 24 };
@@ -41,7 +35,6 @@ static struct rig {
 
 static int post_recv(struct ibv_qp *qp, struct ibv_recv_wr *wr, struct ibv_recv_wr **bad)
 {
-	(void)qp, (void)bad;
 	assert_true(rig.count < RECEIVES);
 	rig.receives[(rig.first + rig.count++) % RECEIVES] = (struct receive){wr->wr_id, wr->sg_list[0].addr, wr->sg_list[0].length};
 	return 0;
@@ -49,7 +42,6 @@ static int post_recv(struct ibv_qp *qp, struct ibv_recv_wr *wr, struct ibv_recv_
 
 static int post_send(struct ibv_qp *qp, struct ibv_send_wr *wr, struct ibv_send_wr **bad)
 {
-	(void)qp, (void)wr, (void)bad;
 	return 0;
 }
 
@@ -156,11 +148,10 @@ static const struct {
 	{IMM(KIND_CREDIT, 0xffffffu), 0, "more than it was owed"},
 	{IMM(KIND_MESSAGE, 0), MESSAGE + 1, "65 bytes; the ends agreed on 64 at most"},
 };
-#define EACH_BREACH(i) for (size_t i = 0; i < sizeof breaches / sizeof *breaches; i++)
+#define EACH_BREACH(i) for (size_t i = 0; i < COUNT(breaches); i++)
 
-static void breach_that_does_not_authenticate_is_a_forgery(void **state)
+TEST(breach_that_does_not_authenticate_is_a_forgery)
 {
-	(void)state;
 	EACH_BREACH(i)
 	{
 		make(true);
@@ -170,9 +161,8 @@ static void breach_that_does_not_authenticate_is_a_forgery(void **state)
 	}
 }
 
-static void breach_that_authenticates_is_the_peers(void **state)
+TEST(breach_that_authenticates_is_the_peers)
 {
-	(void)state;
 	EACH_BREACH(i)
 	{
 		make(true);
@@ -182,9 +172,8 @@ static void breach_that_authenticates_is_the_peers(void **state)
 	}
 }
 
-static void breach_in_a_plain_stream_is_the_peers(void **state)
+TEST(breach_in_a_plain_stream_is_the_peers)
 {
-	(void)state;
 	EACH_BREACH(i)
 	{
 		make(false);
@@ -202,9 +191,8 @@ static int fill(void)
 	return 0;
 }
 
-static void message_beyond_the_credits_is_told_by_whose_it_is(void **state)
+TEST(message_beyond_the_credits_is_told_by_whose_it_is)
 {
-	(void)state;
 	make(true);
 	assert_int_equal(fill(), 0);
 	assert_int_equal(forge(IMM(KIND_MESSAGE, 0), 8 + SRDMA_SEAL_OVERHEAD), SRDMA_ESEAL);
@@ -216,9 +204,8 @@ static void message_beyond_the_credits_is_told_by_whose_it_is(void **state)
 	end();
 }
 
-static void what_can_be_no_record_is_a_forgery(void **state)
+TEST(what_can_be_no_record_is_a_forgery)
 {
-	(void)state;
 	make(true);
 	assert_int_equal(take(0, 32, IBV_WC_RECV, 0), SRDMA_ESEAL);
 	assert_int_equal(take(IMM(KIND_MESSAGE, 0), 0, IBV_WC_RECV_RDMA_WITH_IMM, IBV_WC_WITH_IMM), SRDMA_ESEAL);
@@ -238,11 +225,10 @@ static int refuse_control(void *arg, const void *data, uint32_t length)
 	return srdma_fail(SRDMA_EPROTOCOL, "refused by %s", (const char *)arg);
 }
 
-static void control_record_that_is_refused_is_not_taken_for_a_forgery(void **state)
+TEST(control_record_that_is_refused_is_not_taken_for_a_forgery)
 {
 	char name[] = "its taker";
 
-	(void)state;
 	make(true);
 	rig.stream.on_control = refuse_control;
 	rig.stream.arg = name;
@@ -252,11 +238,10 @@ static void control_record_that_is_refused_is_not_taken_for_a_forgery(void **sta
 	end();
 }
 
-static void what_keeps_the_rules_goes_on(void **state)
+TEST(what_keeps_the_rules_goes_on)
 {
 	char out[MESSAGE];
 
-	(void)state;
 	make(true);
 	for (unsigned i = 0; i < 2; i++)
 		assert_int_equal(srdma_stream_send(&rig.stream, "x", 1), 0);
@@ -277,7 +262,6 @@ static int poll_flood(struct ibv_cq *cq, int most, struct ibv_wc *wc)
 {
 	int n = 0;
 
-	(void)cq;
 	for (; n < most && flood_left > 0 && rig.count > 0; n++, flood_left--, rig.count--) {
 		wc[n] = (struct ibv_wc){.wr_id = rig.receives[rig.first].id, .opcode = IBV_WC_RECV, .imm_data = htonl(KIND_CREDIT << KIND_SHIFT),
 					.wc_flags = IBV_WC_WITH_IMM};
@@ -286,11 +270,10 @@ static int poll_flood(struct ibv_cq *cq, int most, struct ibv_wc *wc)
 	return n;
 }
 
-static void flood_is_taken_in_turns_and_what_is_left_is_known(void **state)
+TEST(flood_is_taken_in_turns_and_what_is_left_is_known)
 {
 	unsigned turns = 0;
 
-	(void)state;
 	depth = 40; /* more receives than one look takes completions */
 	make(false);
 	depth = DEPTH;
@@ -309,18 +292,4 @@ static void flood_is_taken_in_turns_and_what_is_left_is_known(void **state)
 	end();
 }
 
-int main(void)
-{
-	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(breach_that_does_not_authenticate_is_a_forgery),
-		cmocka_unit_test(breach_that_authenticates_is_the_peers),
-		cmocka_unit_test(breach_in_a_plain_stream_is_the_peers),
-		cmocka_unit_test(message_beyond_the_credits_is_told_by_whose_it_is),
-		cmocka_unit_test(what_can_be_no_record_is_a_forgery),
-		cmocka_unit_test(control_record_that_is_refused_is_not_taken_for_a_forgery),
-		cmocka_unit_test(what_keeps_the_rules_goes_on),
-		cmocka_unit_test(flood_is_taken_in_turns_and_what_is_left_is_known),
-	};
-
-	return cmocka_run_group_tests(tests, NULL, NULL);
-}
+RUN_TESTS(NULL, NULL)

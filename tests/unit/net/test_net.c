@@ -1,14 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
+#include "test.h"
 
 #include "clock.h"
 #include "net.h"
-#include "range.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -51,12 +45,11 @@ static bool within(const char *list, const char *address)
 	return contained;
 }
 
-static void empty_list_has_no_network(void **state)
+TEST(empty_list_has_no_network)
 {
 	static const char *const empty[] = {NULL, "", " ", ",", " ,\t, "};
 
-	(void)state;
-	for (size_t i = 0; i < sizeof empty / sizeof *empty; i++) {
+	for (size_t i = 0; i < COUNT(empty); i++) {
 		struct srdma_networks networks = {.count = 99};
 
 		assert_int_equal(srdma_networks_parse(empty[i], &networks), 0);
@@ -67,11 +60,10 @@ static void empty_list_has_no_network(void **state)
 	assert_false(within("", "::"));
 }
 
-static void list_takes_commas_and_blanks(void **state)
+TEST(list_takes_commas_and_blanks)
 {
 	struct srdma_networks networks;
 
-	(void)state;
 	assert_int_equal(srdma_networks_parse(" 10.0.0.0/8,fd00::/64\t192.0.2.1 , 2001:db8::1,", &networks), 0);
 	assert_int_equal(networks.count, 4);
 	assert_int_equal(networks.list[0].length, 96 + 8);
@@ -85,7 +77,7 @@ static void list_takes_commas_and_blanks(void **state)
 	srdma_networks_clear(&networks);
 }
 
-static void bad_network_is_named(void **state)
+TEST(bad_network_is_named)
 {
 	static const char *const bad[] = {
 		"10.0.0.0/33",
@@ -113,8 +105,7 @@ static void bad_network_is_named(void **state)
 		"2001:0db8:0000:0000:0000:0000:0000:0001/1280000000000000000000000",
 	};
 
-	(void)state;
-	for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+	for (size_t i = 0; i < COUNT(bad); i++) {
 		struct srdma_networks networks = {.count = 99};
 		char list[256];
 
@@ -128,9 +119,8 @@ static void bad_network_is_named(void **state)
 	}
 }
 
-static void prefix_length_is_exact_to_the_bit(void **state)
+TEST(prefix_length_is_exact_to_the_bit)
 {
-	(void)state;
 	assert_true(within("10.0.0.0/8", "10.0.0.0"));
 	assert_true(within("10.0.0.0/8", "10.255.255.255"));
 	assert_false(within("10.0.0.0/8", "9.255.255.255"));
@@ -148,16 +138,14 @@ static void prefix_length_is_exact_to_the_bit(void **state)
 	assert_false(within("2001:db8::/128", "2001:db8::1"));
 }
 
-static void host_bits_of_a_network_do_not_matter(void **state)
+TEST(host_bits_of_a_network_do_not_matter)
 {
-	(void)state;
 	assert_true(within("10.1.2.3/8", "10.200.0.1"));
 	assert_true(within("fd00::1/8", "fdff::"));
 }
 
-static void length_zero_is_the_whole_family(void **state)
+TEST(length_zero_is_the_whole_family)
 {
-	(void)state;
 	assert_true(within("0.0.0.0/0", "0.0.0.0"));
 	assert_true(within("0.0.0.0/0", "255.255.255.255"));
 	assert_false(within("0.0.0.0/0", "fd00::1"));
@@ -168,11 +156,10 @@ static void length_zero_is_the_whole_family(void **state)
 	assert_true(within("::ffff:10.0.0.0/104", "10.9.9.9"));
 }
 
-static void any_network_of_the_list_counts(void **state)
+TEST(any_network_of_the_list_counts)
 {
 	static const char list[] = "10.0.0.0/8, 192.0.2.0/24, fd00::/8";
 
-	(void)state;
 	assert_true(within(list, "10.1.1.1"));
 	assert_true(within(list, "192.0.2.200"));
 	assert_true(within(list, "fd12::1"));
@@ -199,7 +186,7 @@ static struct sockaddr_storage address_of(const char *text, uint16_t port)
 	return storage;
 }
 
-static void gid_of_an_address_is_its_ipv6_form(void **state)
+TEST(gid_of_an_address_is_its_ipv6_form)
 {
 	static const struct {
 		const char *address, *gid;
@@ -211,8 +198,7 @@ static void gid_of_an_address_is_its_ipv6_form(void **state)
 	struct sockaddr other = {.sa_family = AF_UNIX};
 	union ibv_gid untouched;
 
-	(void)state;
-	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+	for (size_t i = 0; i < COUNT(cases); i++) {
 		struct sockaddr_storage address = address_of(cases[i].address, 1);
 		union ibv_gid got, want;
 
@@ -224,20 +210,19 @@ static void gid_of_an_address_is_its_ipv6_form(void **state)
 	assert_false(srdma_net_gid_of(&other, &untouched));
 }
 
-static void loopback_is_told_from_other_addresses(void **state)
+TEST(loopback_is_told_from_other_addresses)
 {
 	static const char *const loopback[] = {"127.0.0.1", "127.255.255.254", "::1", "::ffff:127.0.0.1"};
 	static const char *const other[] = {
 		"128.0.0.1", "126.255.255.255", "0.0.0.0", "::", "::2", "::127.0.0.1", "fe80::1"};
 	struct sockaddr local = {.sa_family = AF_UNIX};
 
-	(void)state;
-	for (size_t i = 0; i < sizeof loopback / sizeof *loopback; i++) {
+	for (size_t i = 0; i < COUNT(loopback); i++) {
 		struct sockaddr_storage address = address_of(loopback[i], 0);
 
 		assert_true(srdma_net_is_loopback((struct sockaddr *)&address));
 	}
-	for (size_t i = 0; i < sizeof other / sizeof *other; i++) {
+	for (size_t i = 0; i < COUNT(other); i++) {
 		struct sockaddr_storage address = address_of(other[i], 0);
 
 		assert_false(srdma_net_is_loopback((struct sockaddr *)&address));
@@ -245,7 +230,7 @@ static void loopback_is_told_from_other_addresses(void **state)
 	assert_false(srdma_net_is_loopback(&local));
 }
 
-static void address_text_has_the_port_and_brackets(void **state)
+TEST(address_text_has_the_port_and_brackets)
 {
 	static const struct {
 		const char *address, *text;
@@ -259,8 +244,7 @@ static void address_text_has_the_port_and_brackets(void **state)
 	struct sockaddr other = {.sa_family = AF_UNIX};
 	char text[64];
 
-	(void)state;
-	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+	for (size_t i = 0; i < COUNT(cases); i++) {
 		struct sockaddr_storage address = address_of(cases[i].address, cases[i].port);
 
 		srdma_net_format((struct sockaddr *)&address, text, sizeof text);
@@ -304,12 +288,11 @@ static int option(int fd, int level, int name)
 	return value;
 }
 
-static void connected_socket_is_ready_for_use(void **state)
+TEST(connected_socket_is_ready_for_use)
 {
 	char port[8];
 	int listener = listen_on_loopback(port), fd = -1, accepted;
 
-	(void)state;
 	assert_int_equal(srdma_net_connect("127.0.0.1", port, srdma_deadline(5000), &fd), 0);
 	assert_int_equal(srdma_net_wait(listener, POLLIN, srdma_deadline(5000)), 0);
 	accepted = accept4(listener, NULL, NULL, 0);
@@ -330,12 +313,11 @@ static void connected_socket_is_ready_for_use(void **state)
 	close(listener);
 }
 
-static void port_in_use_is_refused_with_advice(void **state)
+TEST(port_in_use_is_refused_with_advice)
 {
 	char port[8];
 	int first = listen_on_loopback(port), second = -1;
 
-	(void)state;
 	assert_int_equal(srdma_net_listen("127.0.0.1", port, &second), -EADDRINUSE);
 	assert_int_equal(second, -1);
 	assert_non_null(strstr(srdma_error_text(), port));
@@ -349,11 +331,10 @@ static void port_in_use_is_refused_with_advice(void **state)
 	close(second);
 }
 
-static void address_of_another_host_cannot_be_listened_on(void **state)
+TEST(address_of_another_host_cannot_be_listened_on)
 {
 	int fd = -1;
 
-	(void)state;
 	assert_int_equal(srdma_net_listen("192.0.2.1", "0", &fd), -EADDRNOTAVAIL);
 	assert_non_null(strstr(srdma_error_text(), "192.0.2.1"));
 	assert_non_null(strstr(srdma_error_text(), "no network interface of this machine has that address"));
@@ -363,12 +344,11 @@ static void address_of_another_host_cannot_be_listened_on(void **state)
 	assert_int_equal(fd, -1);
 }
 
-static void listening_on_all_addresses_serves_ipv4(void **state)
+TEST(listening_on_all_addresses_serves_ipv4)
 {
 	char port[8];
 	int listener = -1, fd = -1;
 
-	(void)state;
 	assert_int_equal(srdma_net_listen(NULL, "0", &listener), 0);
 	snprintf(port, sizeof port, "%u", port_of(listener));
 	assert_int_equal(srdma_net_connect("127.0.0.1", port, srdma_deadline(5000), &fd), 0);
@@ -376,13 +356,12 @@ static void listening_on_all_addresses_serves_ipv4(void **state)
 	close(listener);
 }
 
-static void refused_connection_is_told_at_once(void **state)
+TEST(refused_connection_is_told_at_once)
 {
 	char port[8];
 	int fd = -1, closed = listen_on_loopback(port);
 	uint64_t start = srdma_clock_us();
 
-	(void)state;
 	close(closed);
 	assert_int_equal(srdma_net_connect("127.0.0.1", port, srdma_deadline(30000), &fd), -ECONNREFUSED);
 	assert_true(srdma_clock_us() - start < 5 * SECOND_US);
@@ -391,11 +370,10 @@ static void refused_connection_is_told_at_once(void **state)
 	assert_int_equal(fd, -1);
 }
 
-static void unknown_host_is_named(void **state)
+TEST(unknown_host_is_named)
 {
 	int fd = -1;
 
-	(void)state;
 	/* No name has a blank in it, so that no name server is asked. */
 	assert_int_equal(srdma_net_connect("no such host", "4433", srdma_deadline(1000), &fd), -EHOSTUNREACH);
 	assert_non_null(strstr(srdma_error_text(), "no such host"));
@@ -403,15 +381,14 @@ static void unknown_host_is_named(void **state)
 }
 
 /* The resolver would take the first one for 4464, the second for 65535. */
-static void what_is_no_port_is_refused(void **state)
+TEST(what_is_no_port_is_refused)
 {
 	static const char *const bad[] = {"70000", "-1", "65536", "99999999999999999999", "banana", "no-such-service", "", " 80", "+80",
 					  "80 ", "0x50", "4433/tcp", "*"};
 	char text[128];
 	int fd = -1;
 
-	(void)state;
-	for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+	for (size_t i = 0; i < COUNT(bad); i++) {
 		if (srdma_net_connect("127.0.0.1", bad[i], srdma_deadline(20000), &fd) != -EINVAL)
 			fail_msg("'%s' was taken as a port to connect to: %s", bad[i], srdma_error_text());
 		snprintf(text, sizeof text, "'%s' is not a port; give a number from 1 to 65535", bad[i]);
@@ -534,7 +511,7 @@ void __wrap_freeaddrinfo(struct addrinfo *list)
 	lists--;
 }
 
-static void connect_gives_up_at_its_deadline(void **state)
+TEST(connect_gives_up_at_its_deadline)
 {
 	uint16_t number = 0;
 	struct dead dead = make_dead("127.0.0.1", &number);
@@ -543,7 +520,6 @@ static void connect_gives_up_at_its_deadline(void **state)
 	char port[8];
 	int fd = -1, ms = 0;
 
-	(void)state;
 	snprintf(port, sizeof port, "%u", number);
 	start = srdma_clock_us();
 	assert_int_equal(srdma_net_connect("127.0.0.1", port, srdma_deadline(200), &fd), -ETIMEDOUT);
@@ -559,7 +535,7 @@ static void connect_gives_up_at_its_deadline(void **state)
 }
 
 /* Whatever the number of dead ones before it, and in less than the deadline. */
-static void dead_address_does_not_use_up_the_deadline(void **state)
+TEST(dead_address_does_not_use_up_the_deadline)
 {
 	static const char *const addresses[] = {"127.0.0.1", "127.0.0.3", "127.0.0.4", "127.0.0.2", NULL};
 	uint16_t number = 0;
@@ -570,7 +546,6 @@ static void dead_address_does_not_use_up_the_deadline(void **state)
 	char port[8];
 	uint64_t start;
 
-	(void)state;
 	more[0] = make_dead("127.0.0.3", &number);
 	more[1] = make_dead("127.0.0.4", &number);
 	snprintf(port, sizeof port, "%u", number);
@@ -595,7 +570,7 @@ static void dead_address_does_not_use_up_the_deadline(void **state)
 }
 
 /* A family that has no route is not asked for all its addresses first. */
-static void families_take_turns(void **state)
+TEST(families_take_turns)
 {
 	static const char *const addresses[] = {"127.0.0.1", "127.0.0.3", "127.0.0.4", "::1", NULL};
 	uint16_t number = 0;
@@ -605,7 +580,6 @@ static void families_take_turns(void **state)
 	int listener = -1, fd = -1;
 	char port[8];
 
-	(void)state;
 	more[0] = make_dead("127.0.0.3", &number);
 	more[1] = make_dead("127.0.0.4", &number);
 	snprintf(port, sizeof port, "%u", number);
@@ -628,14 +602,13 @@ static void families_take_turns(void **state)
 	assert_non_null(strstr(second, "Connection refused"));
 }
 
-static void refusals_of_all_addresses_are_told_at_once(void **state)
+TEST(refusals_of_all_addresses_are_told_at_once)
 {
 	static const char *const addresses[] = {"127.0.0.1", "127.0.0.2", "::1", NULL};
 	char port[8];
 	int fd = -1, closed = listen_on_loopback(port);
 	uint64_t start = srdma_clock_us();
 
-	(void)state;
 	close(closed);
 	names_addresses = addresses;
 	assert_int_equal(srdma_net_connect("several.test", port, srdma_deadline(60000), &fd), -ECONNREFUSED);
@@ -647,11 +620,10 @@ static void refusals_of_all_addresses_are_told_at_once(void **state)
 
 /* ---- lookups --------------------------------------------------------------------------------------------------- */
 
-static void failed_lookup_is_explained(void **state)
+TEST(failed_lookup_is_explained)
 {
 	int fd = -1;
 
-	(void)state;
 	assert_int_equal(srdma_net_connect("unknown.test", "4433", srdma_deadline(20000), &fd), -EHOSTUNREACH);
 	assert_non_null(strstr(srdma_error_text(), "cannot find a host named 'unknown.test'"));
 	assert_int_equal(srdma_net_connect("silent.test", "4433", srdma_deadline(20000), &fd), -EHOSTUNREACH);
@@ -662,14 +634,13 @@ static void failed_lookup_is_explained(void **state)
 
 /* Name servers that don't answer hold a lookup for many times as long as a caller may wait. What was left behind is freed when the
  * resolver comes back, and while too much is left behind no more is begun. */
-static void lookup_ends_at_the_deadline(void **state)
+TEST(lookup_ends_at_the_deadline)
 {
 	static const char *const addresses[] = {"127.0.0.1", NULL};
 	enum { MANY = 16 };
 	uint64_t start = srdma_clock_us();
 	int fd = -1;
 
-	(void)state;
 	slow_fd = eventfd(0, EFD_SEMAPHORE);
 	names_addresses = addresses;
 	for (int i = 0; i < MANY; i++) {
@@ -697,12 +668,11 @@ static void lookup_ends_at_the_deadline(void **state)
 
 /* ---- waiting --------------------------------------------------------------------------------------------------- */
 
-static void wait_ends_when_ready_or_late(void **state)
+TEST(wait_ends_when_ready_or_late)
 {
 	int fd = eventfd(0, EFD_NONBLOCK);
 	uint64_t start = srdma_clock_us();
 
-	(void)state;
 	assert_int_equal(srdma_net_wait(fd, POLLOUT, srdma_deadline(1000)), 0);
 	assert_int_equal(srdma_net_wait(fd, POLLIN, srdma_deadline(50)), -ETIMEDOUT);
 	assert_true(srdma_clock_us() - start >= SECOND_US / 20);
@@ -712,34 +682,4 @@ static void wait_ends_when_ready_or_late(void **state)
 	close(fd);
 }
 
-int main(void)
-{
-	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(empty_list_has_no_network),
-		cmocka_unit_test(list_takes_commas_and_blanks),
-		cmocka_unit_test(bad_network_is_named),
-		cmocka_unit_test(prefix_length_is_exact_to_the_bit),
-		cmocka_unit_test(host_bits_of_a_network_do_not_matter),
-		cmocka_unit_test(length_zero_is_the_whole_family),
-		cmocka_unit_test(any_network_of_the_list_counts),
-		cmocka_unit_test(gid_of_an_address_is_its_ipv6_form),
-		cmocka_unit_test(loopback_is_told_from_other_addresses),
-		cmocka_unit_test(address_text_has_the_port_and_brackets),
-		cmocka_unit_test(connected_socket_is_ready_for_use),
-		cmocka_unit_test(port_in_use_is_refused_with_advice),
-		cmocka_unit_test(address_of_another_host_cannot_be_listened_on),
-		cmocka_unit_test(listening_on_all_addresses_serves_ipv4),
-		cmocka_unit_test(refused_connection_is_told_at_once),
-		cmocka_unit_test(unknown_host_is_named),
-		cmocka_unit_test(what_is_no_port_is_refused),
-		cmocka_unit_test(connect_gives_up_at_its_deadline),
-		cmocka_unit_test(dead_address_does_not_use_up_the_deadline),
-		cmocka_unit_test(families_take_turns),
-		cmocka_unit_test(refusals_of_all_addresses_are_told_at_once),
-		cmocka_unit_test(failed_lookup_is_explained),
-		cmocka_unit_test(lookup_ends_at_the_deadline),
-		cmocka_unit_test(wait_ends_when_ready_or_late),
-	};
-
-	return cmocka_run_group_tests(tests, NULL, NULL);
-}
+RUN_TESTS(NULL, NULL)

@@ -1,14 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
+#include "test.h"
 
 #include "net.h"
 #include "proxy.h"
-#include "range.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -77,7 +71,7 @@ static void assert_malformed(const void *data, size_t size)
 
 /* ---- version 1 ------------------------------------------------------------------------------------------------- */
 
-static void line_names_the_client(void **state)
+TEST(line_names_the_client)
 {
 	static const struct {
 		const char *line, *address;
@@ -91,15 +85,14 @@ static void line_names_the_client(void **state)
 		{"PROXY TCP6 ::ffff:192.0.2.7 ::ffff:10.0.0.1 1 2\r\n", "192.0.2.7:1"},
 	};
 
-	(void)state;
-	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+	for (size_t i = 0; i < COUNT(cases); i++)
 		if (cases[i].address)
 			assert_source(cases[i].line, strlen(cases[i].line), cases[i].address);
 		else /* as long as a line can be, but multicast */
 			assert_malformed(cases[i].line, strlen(cases[i].line));
 }
 
-static void unknown_line_is_the_balancers_own(void **state)
+TEST(unknown_line_is_the_balancers_own)
 {
 	static const char *const lines[] = {
 		"PROXY UNKNOWN\r\n",
@@ -108,8 +101,7 @@ static void unknown_line_is_the_balancers_own(void **state)
 		"PROXY UNKNOWN ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff 65535 65535\r\n",
 	};
 
-	(void)state;
-	for (size_t i = 0; i < sizeof lines / sizeof *lines; i++) {
+	for (size_t i = 0; i < COUNT(lines); i++) {
 		struct srdma_proxy proxy;
 
 		assert_int_equal(read_as_asked((const uint8_t *)lines[i], strlen(lines[i]), &proxy), 0);
@@ -118,7 +110,7 @@ static void unknown_line_is_the_balancers_own(void **state)
 	}
 }
 
-static void bad_line_is_refused(void **state)
+TEST(bad_line_is_refused)
 {
 	static const char *const lines[] = {
 		"PROXY TCP4 192.0.2.7 10.0.0.1 50000\r\n",
@@ -165,19 +157,17 @@ static void bad_line_is_refused(void **state)
 	};
 	static const char nul[] = "PROXY TCP4 192.0.2.7 10.0.0.1 50000 4433\0 6\r\n";
 
-	(void)state;
-	for (size_t i = 0; i < sizeof lines / sizeof *lines; i++)
+	for (size_t i = 0; i < COUNT(lines); i++)
 		assert_malformed(lines[i], strlen(lines[i]));
 	assert_malformed(V2(nul));
 	assert_malformed("\0", 1);
 }
 
-static void line_has_at_most_107_bytes(void **state)
+TEST(line_has_at_most_107_bytes)
 {
 	char line[160] = "PROXY UNKNOWN ";
 	struct srdma_proxy proxy;
 
-	(void)state;
 	memset(line + 14, 'x', sizeof line - 14);
 	for (size_t have = 14; have <= 105; have++) {
 		assert_int_equal(parse(line, have, &proxy), -EAGAIN);
@@ -194,9 +184,8 @@ static void line_has_at_most_107_bytes(void **state)
 
 /* ---- version 2 ------------------------------------------------------------------------------------------------- */
 
-static void block_names_the_client(void **state)
+TEST(block_names_the_client)
 {
-	(void)state;
 	assert_source(V2(START "\x21\x11\0\x0c\xc0\0\2\7\x0a\0\0\1\xc3\x50\x11\x51"), "192.0.2.7:50000");
 	assert_source(V2(START "\x21\x21\0\x24"
 			       "\x20\x01\x0d\xb8\0\0\0\0\0\0\0\0\0\0\0\1"
@@ -206,11 +195,10 @@ static void block_names_the_client(void **state)
 	assert_source(V2(START "\x21\x11\0\x14\xc0\0\2\7\x0a\0\0\1\xc3\x50\x11\x51\3\0\4\1\2\3\4\xff"), "192.0.2.7:50000");
 }
 
-static void longest_block_is_taken_and_no_longer_one(void **state)
+TEST(longest_block_is_taken_and_no_longer_one)
 {
 	uint8_t block[SRDMA_PROXY_MAX + 1] = START "\x21\x11\x02\x08\xc0\0\2\7\x0a\0\0\1\xc3\x50\x11\x51";
 
-	(void)state;
 	assert_source(block, SRDMA_PROXY_MAX, "192.0.2.7:50000");
 	block[15]++;
 	assert_malformed(block, 16);
@@ -219,13 +207,12 @@ static void longest_block_is_taken_and_no_longer_one(void **state)
 	assert_malformed(block, 16);
 }
 
-static void local_block_is_the_balancers_own(void **state)
+TEST(local_block_is_the_balancers_own)
 {
 	static const char plain[] = START "\x20\0\0\0", with_addresses[] = START "\x20\x11\0\x0c\0\0\0\0\0\0\0\0\0\0\0\0",
 			  with_unknown_family[] = START "\x20\xff\0\3\4\0\0";
 	struct srdma_proxy proxy;
 
-	(void)state;
 	assert_int_equal(read_as_asked((const uint8_t *)V2(plain), &proxy), 0);
 	assert_true(proxy.own);
 	assert_int_equal(proxy.length, 16);
@@ -236,9 +223,8 @@ static void local_block_is_the_balancers_own(void **state)
 	assert_true(proxy.own);
 }
 
-static void bad_block_is_refused(void **state)
+TEST(bad_block_is_refused)
 {
-	(void)state;
 	assert_malformed(V2(START "\x11\x11\0\x0c\xc0\0\2\7\x0a\0\0\1\xc3\x50\x11\x51")); /* version 1 */
 	assert_malformed(V2(START "\x31\x11\0\x0c\xc0\0\2\7\x0a\0\0\1\xc3\x50\x11\x51"));
 	assert_malformed(V2(START "\x22\x11\0\x0c\xc0\0\2\7\x0a\0\0\1\xc3\x50\x11\x51")); /* command */
@@ -255,18 +241,4 @@ static void bad_block_is_refused(void **state)
 	assert_malformed(V2("\r\n\r\n\1"));
 }
 
-int main(void)
-{
-	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(line_names_the_client),
-		cmocka_unit_test(unknown_line_is_the_balancers_own),
-		cmocka_unit_test(bad_line_is_refused),
-		cmocka_unit_test(line_has_at_most_107_bytes),
-		cmocka_unit_test(block_names_the_client),
-		cmocka_unit_test(longest_block_is_taken_and_no_longer_one),
-		cmocka_unit_test(local_block_is_the_balancers_own),
-		cmocka_unit_test(bad_block_is_refused),
-	};
-
-	return cmocka_run_group_tests(tests, NULL, NULL);
-}
+RUN_TESTS(NULL, NULL)

@@ -1,10 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
+#include "test.h"
 
 #include "sealed_ring.h"
 #include "stream.h"
@@ -76,13 +71,12 @@ static struct srdma_policy policy_of_nobody(const struct srdma_server_limits *li
 
 /* ---- the list -------------------------------------------------------------------------------------------------- */
 
-static void each_of_thousands_is_found_and_nothing_else(void **state)
+TEST(each_of_thousands_is_found_and_nothing_else)
 {
 	static char names[MANY][16];
 	static struct srdma_identity list[MANY];
 	struct srdma_identity *copy = NULL;
 
-	(void)state;
 	for (unsigned i = 0; i < MANY; i++) {
 		snprintf(names[i], sizeof names[i], "host-%u", (i * 2654435761u) % 1000003u);
 		list[i] = named(names[i]);
@@ -98,24 +92,22 @@ static void each_of_thousands_is_found_and_nothing_else(void **state)
 	assert_null(copy);
 }
 
-static void copy_is_its_own(void **state)
+TEST(copy_is_its_own)
 {
 	char name[] = "alice";
 	struct srdma_identity list = named(name), *copy = NULL;
 
-	(void)state;
 	assert_int_equal(srdma_identities_copy(&list, 1, &copy), 0);
 	name[0] = 'A';
 	assert_non_null(srdma_identities_find(copy, 1, "alice"));
 	srdma_identities_free(&copy, 1);
 }
 
-static void names_in_utf8_and_pins_are_found(void **state)
+TEST(names_in_utf8_and_pins_are_found)
 {
 	struct srdma_identity list[] = {named("J\xc3\xbcrgen"), named("spiffe://prod/a"), named("SHA256:" "00112233445566778899AABBCCDDEEFF00112233445566778899AABBCCDDEEFF")};
 	struct srdma_identity twice[] = {named(PIN), list[2]}, *copy = NULL;
 
-	(void)state;
 	assert_int_equal(srdma_identities_copy(list, 3, &copy), 0);
 	assert_non_null(srdma_identities_find(copy, 3, "J\xc3\xbcrgen"));
 	assert_non_null(srdma_identities_find(copy, 3, "spiffe://prod/a"));
@@ -125,11 +117,10 @@ static void names_in_utf8_and_pins_are_found(void **state)
 	assert_int_equal(srdma_identities_copy(twice, 2, &copy), -EINVAL);
 }
 
-static void empty_list_finds_nobody(void **state)
+TEST(empty_list_finds_nobody)
 {
 	struct srdma_identity *copy = NULL;
 
-	(void)state;
 	assert_int_equal(srdma_identities_copy(NULL, 0, &copy), 0);
 	assert_null(srdma_identities_find(copy, 0, "alice"));
 	assert_null(srdma_identities_find(NULL, 0, "alice"));
@@ -147,12 +138,11 @@ static void assert_refused(const struct srdma_identity *list, size_t count, cons
 		fail_msg("'%s' does not say '%s'", srdma_error_text(), word);
 }
 
-static void what_cannot_be_is_refused_by_name(void **state)
+TEST(what_cannot_be_is_refused_by_name)
 {
 	static char longest[SRDMA_NAME_SIZE + 1];
 	struct srdma_identity twice[] = {named("bob"), named("alice"), named("bob")}, one, *copy = NULL;
 
-	(void)state;
 	assert_refused(twice, 3, "'bob' is listed twice");
 	one = named("");
 	assert_refused(&one, 1, "needs a name");
@@ -187,14 +177,13 @@ static void what_cannot_be_is_refused_by_name(void **state)
 
 /* ---- one client ------------------------------------------------------------------------------------------------ */
 
-static void who_is_not_listed_has_what_all_have(void **state)
+TEST(who_is_not_listed_has_what_all_have)
 {
 	struct srdma_identity list[] = {named("alice")};
 	struct srdma_server_limits limits = with(list, 1);
 	struct srdma_conn_options before, options;
 	struct srdma_policy policy;
 
-	(void)state;
 	limits.max_clients_per_identity = 3;
 	limits.max_clients_per_address = 4;
 	srdma_conn_options_init(&before);
@@ -213,14 +202,13 @@ static void who_is_not_listed_has_what_all_have(void **state)
 	drop(&limits);
 }
 
-static void who_is_listed_has_what_the_entry_says(void **state)
+TEST(who_is_listed_has_what_the_entry_says)
 {
 	struct srdma_identity list[] = {named("bob"), named("alice")};
 	struct srdma_server_limits limits;
 	struct srdma_conn_options options;
 	struct srdma_policy policy;
 
-	(void)state;
 	list[1].max_clients = 2;
 	list[1].region_size = 0;
 	list[1].region_access = 0;
@@ -237,12 +225,11 @@ static void who_is_listed_has_what_the_entry_says(void **state)
 	drop(&limits);
 }
 
-static void only_listed_ones_are_let_in(void **state)
+TEST(only_listed_ones_are_let_in)
 {
 	struct srdma_identity list[] = {named("alice")};
 	struct srdma_server_limits limits = with(list, 1);
 
-	(void)state;
 	limits.only_listed_identities = true;
 	assert_null(policy_of(&limits, "alice", true).refused);
 	assert_string_equal(policy_of(&limits, "bob", true).refused, "unlisted");
@@ -253,13 +240,12 @@ static void only_listed_ones_are_let_in(void **state)
 	assert_string_equal(policy_of_nobody(&limits).refused, "unlisted");
 }
 
-static void name_that_only_looks_alike_gains_nothing(void **state)
+TEST(name_that_only_looks_alike_gains_nothing)
 {
 	struct srdma_identity list[] = {named("alice"), named("mallory")};
 	struct srdma_server_limits limits;
 	struct srdma_policy policy;
 
-	(void)state;
 	list[0].region_size = 1 << 20;
 	list[0].max_clients = 100;
 	list[1].denied = true;
@@ -275,12 +261,11 @@ static void name_that_only_looks_alike_gains_nothing(void **state)
 	drop(&limits);
 }
 
-static void any_name_of_a_certificate_can_be_denied(void **state)
+TEST(any_name_of_a_certificate_can_be_denied)
 {
 	static const char *const denied[] = {"alice", "besides", PIN};
 
-	(void)state;
-	for (size_t i = 0; i < sizeof denied / sizeof *denied; i++) {
+	for (size_t i = 0; i < COUNT(denied); i++) {
 		struct srdma_identity list[] = {named(denied[i]), named("alice")};
 		struct srdma_server_limits limits;
 
@@ -291,12 +276,11 @@ static void any_name_of_a_certificate_can_be_denied(void **state)
 	}
 }
 
-static void key_can_be_listed(void **state)
+TEST(key_can_be_listed)
 {
 	struct srdma_identity list[] = {named(PIN)};
 	struct srdma_server_limits limits = with(list, 1);
 
-	(void)state;
 	limits.only_listed_identities = true;
 	assert_null(policy_of(&limits, "odd", false).refused);
 	/* It has a name to go by. */
@@ -321,14 +305,13 @@ static uint64_t in_pages(uint64_t bytes)
 	return (bytes + page - 1) / page * page;
 }
 
-static void memory_is_that_of_the_worst_case(void **state)
+TEST(memory_is_that_of_the_worst_case)
 {
 	struct srdma_identity list[] = {named("big"), named("many"), named("gone")};
 	struct srdma_server_limits limits;
 	struct srdma_conn_options options;
 	uint64_t ring, sealed, small, most = 1 << 30;
 
-	(void)state;
 	srdma_conn_options_init(&options);
 	options.region_size = 65536;
 	ring = in_pages((16 + 3 + 8) * 4096);
@@ -363,13 +346,12 @@ static void memory_is_that_of_the_worst_case(void **state)
 	drop(&limits);
 }
 
-static void memory_beyond_all_bounds_does_not_wrap(void **state)
+TEST(memory_beyond_all_bounds_does_not_wrap)
 {
 	struct srdma_identity list[] = {named("big")};
 	struct srdma_server_limits limits;
 	struct srdma_conn_options options;
 
-	(void)state;
 	srdma_conn_options_init(&options);
 	list[0].region_size = INT64_MAX;
 	limits = with(list, 1);
@@ -382,23 +364,4 @@ static void memory_beyond_all_bounds_does_not_wrap(void **state)
 	drop(&limits);
 }
 
-int main(void)
-{
-	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(each_of_thousands_is_found_and_nothing_else),
-		cmocka_unit_test(copy_is_its_own),
-		cmocka_unit_test(names_in_utf8_and_pins_are_found),
-		cmocka_unit_test(empty_list_finds_nobody),
-		cmocka_unit_test(what_cannot_be_is_refused_by_name),
-		cmocka_unit_test(who_is_not_listed_has_what_all_have),
-		cmocka_unit_test(who_is_listed_has_what_the_entry_says),
-		cmocka_unit_test(only_listed_ones_are_let_in),
-		cmocka_unit_test(name_that_only_looks_alike_gains_nothing),
-		cmocka_unit_test(any_name_of_a_certificate_can_be_denied),
-		cmocka_unit_test(key_can_be_listed),
-		cmocka_unit_test(memory_is_that_of_the_worst_case),
-		cmocka_unit_test(memory_beyond_all_bounds_does_not_wrap),
-	};
-
-	return cmocka_run_group_tests(tests, NULL, NULL);
-}
+RUN_TESTS(NULL, NULL)

@@ -1,13 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
+#include "test.h"
 
 #include "slots.h"
-#include "range.h"
 
 #include <errno.h>
 #include <stdatomic.h>
@@ -58,11 +52,10 @@ static unsigned visited(struct srdma_slots *slots)
 	return count;
 }
 
-static void one_more_than_the_limit_is_busy(void **state)
+TEST(one_more_than_the_limit_is_busy)
 {
 	struct srdma_slots slots = table(3);
 
-	(void)state;
 	assert_int_equal(srdma_slots_used(&slots), 0);
 	for (int i = 0; i < 3; i++)
 		take(&slots, &clients[i]);
@@ -77,12 +70,11 @@ static void one_more_than_the_limit_is_busy(void **state)
 	srdma_slots_destroy(&slots);
 }
 
-static void turned_away_client_uses_up_no_id(void **state)
+TEST(turned_away_client_uses_up_no_id)
 {
 	struct srdma_slots slots = table(1);
 	uint64_t first = take(&slots, &clients[0]);
 
-	(void)state;
 	assert_int_equal(first, 1);
 	for (int i = 0; i < 10; i++)
 		assert_int_equal(try(&slots, &clients[1]), -EBUSY);
@@ -91,11 +83,10 @@ static void turned_away_client_uses_up_no_id(void **state)
 	srdma_slots_destroy(&slots);
 }
 
-static void closed_table_lets_nobody_in(void **state)
+TEST(closed_table_lets_nobody_in)
 {
 	struct srdma_slots slots = table(2);
 
-	(void)state;
 	take(&slots, &clients[0]);
 	srdma_slots_close(&slots);
 	assert_int_equal(try(&slots, &clients[1]), -ESHUTDOWN);
@@ -110,12 +101,11 @@ static void closed_table_lets_nobody_in(void **state)
 	srdma_slots_destroy(&slots);
 }
 
-static void ids_are_never_used_again(void **state)
+TEST(ids_are_never_used_again)
 {
 	struct srdma_slots slots = table(4);
 	uint64_t last = 0;
 
-	(void)state;
 	take(&slots, &clients[10001]);
 	for (int i = 0; i < 10000; i++) {
 		uint64_t id = take(&slots, &clients[i]);
@@ -128,11 +118,10 @@ static void ids_are_never_used_again(void **state)
 	srdma_slots_destroy(&slots);
 }
 
-static void releasing_a_stranger_changes_nothing(void **state)
+TEST(releasing_a_stranger_changes_nothing)
 {
 	struct srdma_slots slots = table(2);
 
-	(void)state;
 	take(&slots, &clients[0]);
 	srdma_slots_release(&slots, &clients[1]);
 	assert_int_equal(srdma_slots_used(&slots), 1);
@@ -142,11 +131,10 @@ static void releasing_a_stranger_changes_nothing(void **state)
 	srdma_slots_destroy(&slots);
 }
 
-static void raised_limit_lets_more_in(void **state)
+TEST(raised_limit_lets_more_in)
 {
 	struct srdma_slots slots = table(1);
 
-	(void)state;
 	take(&slots, &clients[0]);
 	assert_int_equal(try(&slots, &clients[1]), -EBUSY);
 	slots.max = 1000;
@@ -157,11 +145,10 @@ static void raised_limit_lets_more_in(void **state)
 	srdma_slots_destroy(&slots);
 }
 
-static void lowered_limit_leaves_those_who_are_in(void **state)
+TEST(lowered_limit_leaves_those_who_are_in)
 {
 	struct srdma_slots slots = table(4);
 
-	(void)state;
 	for (int i = 0; i < 4; i++)
 		take(&slots, &clients[i]);
 	slots.max = 2;
@@ -182,12 +169,11 @@ static void lowered_limit_leaves_those_who_are_in(void **state)
 	srdma_slots_destroy(&slots);
 }
 
-static void table_grows_and_shrinks_with_use(void **state)
+TEST(table_grows_and_shrinks_with_use)
 {
 	struct srdma_slots slots = table(THREADS * ROUNDS);
 	unsigned most;
 
-	(void)state;
 	assert_int_equal(slots.capacity, 0);
 	for (int i = 0; i < 10000; i++)
 		take(&slots, &clients[i]);
@@ -208,12 +194,11 @@ static int refuse(struct srdma_slots *slots, void *arg)
 	return -EPERM;
 }
 
-static void who_may_not_gets_no_slot(void **state)
+TEST(who_may_not_gets_no_slot)
 {
 	struct srdma_slots slots = table(3);
 	unsigned used = 1;
 
-	(void)state;
 	take(&slots, &clients[0]);
 	assert_int_equal(srdma_slots_take(&slots, &clients[1], refuse, &used), -EPERM);
 	assert_int_equal(srdma_slots_used(&slots), 1);
@@ -221,11 +206,10 @@ static void who_may_not_gets_no_slot(void **state)
 	srdma_slots_destroy(&slots);
 }
 
-static void empty_table_can_be_opened_later(void **state)
+TEST(empty_table_can_be_opened_later)
 {
 	struct srdma_slots slots = table(0);
 
-	(void)state;
 	assert_int_equal(try(&slots, &clients[0]), -EBUSY);
 	slots.max = 1;
 	take(&slots, &clients[0]);
@@ -281,7 +265,6 @@ static void *come_and_go(void *arg)
 /* The table never has more than there is room for, and everybody in it knows its place. */
 static void *watch_table(void *arg)
 {
-	(void)arg;
 	while (!atomic_load(&crowd.over)) {
 		unsigned used = srdma_slots_used(&crowd.slots);
 
@@ -303,12 +286,11 @@ static int by_value(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
-static void threads_never_exceed_the_limit_nor_share_an_id(void **state)
+TEST(threads_never_exceed_the_limit_nor_share_an_id)
 {
 	pthread_t threads[THREADS], watcher;
 	uint64_t *ids = &crowd.ids[0][0];
 
-	(void)state;
 	crowd.slots = table(LIMIT);
 	assert_int_equal(pthread_create(&watcher, NULL, watch_table, NULL), 0);
 	for (size_t i = 0; i < THREADS; i++)
@@ -327,21 +309,4 @@ static void threads_never_exceed_the_limit_nor_share_an_id(void **state)
 	srdma_slots_destroy(&crowd.slots);
 }
 
-int main(void)
-{
-	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(one_more_than_the_limit_is_busy),
-		cmocka_unit_test(turned_away_client_uses_up_no_id),
-		cmocka_unit_test(closed_table_lets_nobody_in),
-		cmocka_unit_test(ids_are_never_used_again),
-		cmocka_unit_test(releasing_a_stranger_changes_nothing),
-		cmocka_unit_test(raised_limit_lets_more_in),
-		cmocka_unit_test(lowered_limit_leaves_those_who_are_in),
-		cmocka_unit_test(table_grows_and_shrinks_with_use),
-		cmocka_unit_test(who_may_not_gets_no_slot),
-		cmocka_unit_test(empty_table_can_be_opened_later),
-		cmocka_unit_test(threads_never_exceed_the_limit_nor_share_an_id),
-	};
-
-	return cmocka_run_group_tests(tests, NULL, NULL);
-}
+RUN_TESTS(NULL, NULL)

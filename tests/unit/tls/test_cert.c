@@ -1,13 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
+#include "test.h"
 
 #include "cert.h"
-#include "range.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -25,7 +19,6 @@ static const char *const names[] = {"host.example.com", "*.apps.example.com", "1
 
 static int enter_directory(void **state)
 {
-	(void)state;
 	strcpy(workdir, "/tmp/securdma-cert-XXXXXX");
 	return mkdtemp(workdir) && chdir(workdir) == 0 ? 0 : -1;
 }
@@ -35,7 +28,6 @@ static int leave_directory(void **state)
 	DIR *directory = opendir(".");
 	struct dirent *entry;
 
-	(void)state;
 	while (directory && (entry = readdir(directory)))
 		if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
 			remove(entry->d_name);
@@ -71,7 +63,7 @@ static struct srdma_cert_request server_request(void)
 	return (struct srdma_cert_request){.size = sizeof(struct srdma_cert_request), .kind = SRDMA_CERT_SERVER,
 					   .common_name = "host.example.com",
 					   .names = names,
-					   .name_count = sizeof names / sizeof *names,
+					   .name_count = COUNT(names),
 					   .days = 10,
 					   .ca_cert_file = "ca.crt",
 					   .ca_key_file = "ca.key",
@@ -171,12 +163,11 @@ static int verify(const char *ca_file, const char *cert_file, int purpose)
 	return result;
 }
 
-static void issued_certificates_verify_against_their_ca(void **state)
+TEST(issued_certificates_verify_against_their_ca)
 {
 	X509 *ca, *server;
 	EVP_PKEY *ca_key, *key;
 
-	(void)state;
 	make(ca_request());
 	make(server_request());
 	make(client_request());
@@ -198,11 +189,10 @@ static void issued_certificates_verify_against_their_ca(void **state)
 	EVP_PKEY_free(key);
 }
 
-static void certificate_of_another_ca_does_not_verify(void **state)
+TEST(certificate_of_another_ca_does_not_verify)
 {
 	struct srdma_cert_request other = ca_request();
 
-	(void)state;
 	make(ca_request());
 	make(server_request());
 	other.cert_file = "other.crt";
@@ -211,9 +201,8 @@ static void certificate_of_another_ca_does_not_verify(void **state)
 	assert_int_not_equal(verify("other.crt", "server.crt", X509_PURPOSE_SSL_SERVER), X509_V_OK);
 }
 
-static void client_certificate_can_not_serve_nor_the_reverse(void **state)
+TEST(client_certificate_can_not_serve_nor_the_reverse)
 {
-	(void)state;
 	make(ca_request());
 	make(server_request());
 	make(client_request());
@@ -221,11 +210,10 @@ static void client_certificate_can_not_serve_nor_the_reverse(void **state)
 	assert_int_equal(verify("ca.crt", "server.crt", X509_PURPOSE_SSL_CLIENT), X509_V_ERR_INVALID_PURPOSE);
 }
 
-static void server_certificate_bears_its_names_and_addresses(void **state)
+TEST(server_certificate_bears_its_names_and_addresses)
 {
 	X509 *cert;
 
-	(void)state;
 	make(ca_request());
 	make(server_request());
 	cert = load("server.crt");
@@ -240,14 +228,13 @@ static void server_certificate_bears_its_names_and_addresses(void **state)
 	X509_free(cert);
 }
 
-static void extensions_are_critical_and_key_identifiers_match(void **state)
+TEST(extensions_are_critical_and_key_identifiers_match)
 {
 	const ASN1_OCTET_STRING *subject, *authority;
 	X509 *ca, *server;
 	int critical;
 	BASIC_CONSTRAINTS *constraints;
 
-	(void)state;
 	make(ca_request());
 	make(server_request());
 	ca = load("ca.crt");
@@ -273,12 +260,11 @@ static void extensions_are_critical_and_key_identifiers_match(void **state)
 	X509_free(server);
 }
 
-static void serials_are_positive_random_and_of_128_bits(void **state)
+TEST(serials_are_positive_random_and_of_128_bits)
 {
 	struct srdma_cert_request request = ca_request();
 	struct srdma_cert_info first, second;
 
-	(void)state;
 	request.overwrite = true;
 	make(request);
 	assert_int_equal(srdma_cert_read("ca.crt", &first), 0);
@@ -290,14 +276,13 @@ static void serials_are_positive_random_and_of_128_bits(void **state)
 	assert_string_not_equal(first.pin, second.pin);
 }
 
-static void self_signed_certificate_is_a_server_and_no_ca(void **state)
+TEST(self_signed_certificate_is_a_server_and_no_ca)
 {
 	struct srdma_cert_request request = server_request();
 	struct srdma_cert_info info;
 	unsigned char pin[SRDMA_PIN_SIZE], parsed[SRDMA_PIN_SIZE];
 	X509 *cert;
 
-	(void)state;
 	request.kind = SRDMA_CERT_SELF_SIGNED;
 	request.ca_cert_file = request.ca_key_file = NULL;
 	make(request);
@@ -314,12 +299,11 @@ static void self_signed_certificate_is_a_server_and_no_ca(void **state)
 	X509_free(cert);
 }
 
-static void self_signed_certificate_may_have_no_name(void **state)
+TEST(self_signed_certificate_may_have_no_name)
 {
 	struct srdma_cert_request request = server_request();
 	struct srdma_cert_info info;
 
-	(void)state;
 	request.kind = SRDMA_CERT_SELF_SIGNED;
 	request.name_count = 0;
 	make(request);
@@ -327,12 +311,11 @@ static void self_signed_certificate_may_have_no_name(void **state)
 	assert_string_equal(info.names, "");
 }
 
-static void read_tells_what_the_certificate_says(void **state)
+TEST(read_tells_what_the_certificate_says)
 {
 	struct srdma_cert_info info;
 	int64_t now = (int64_t)time(NULL);
 
-	(void)state;
 	make(ca_request());
 	make(server_request());
 	assert_int_equal(srdma_cert_read("server.crt", &info), 0);
@@ -354,12 +337,11 @@ static void read_tells_what_the_certificate_says(void **state)
 	assert_false(info.client_auth);
 }
 
-static void common_name_with_special_characters_stays_one_name(void **state)
+TEST(common_name_with_special_characters_stays_one_name)
 {
 	struct srdma_cert_request request = ca_request();
 	struct srdma_cert_info info;
 
-	(void)state;
 	request.common_name = "A, CN=B + \"C\" / D";
 	make(request);
 	assert_int_equal(srdma_cert_read("ca.crt", &info), 0);
@@ -367,12 +349,11 @@ static void common_name_with_special_characters_stays_one_name(void **state)
 	assert_string_equal(info.subject, "CN=A\\, CN=B \\+ \\\"C\\\" / D");
 }
 
-static void read_takes_the_first_certificate_of_a_bundle(void **state)
+TEST(read_takes_the_first_certificate_of_a_bundle)
 {
 	struct srdma_cert_info info;
 	char text[16384];
 
-	(void)state;
 	make(ca_request());
 	make(server_request());
 	snprintf(text, sizeof text, "%s%s%s", slurp("server.key"), slurp("server.crt"), slurp("ca.crt"));
@@ -381,14 +362,13 @@ static void read_takes_the_first_certificate_of_a_bundle(void **state)
 	assert_string_equal(info.common_name, "host.example.com");
 }
 
-static void long_names_are_cut_off_visibly(void **state)
+TEST(long_names_are_cut_off_visibly)
 {
 	static char text[100][64];
 	const char *many[100];
 	struct srdma_cert_request request = server_request();
 	struct srdma_cert_info info;
 
-	(void)state;
 	for (int i = 0; i < 100; i++) {
 		snprintf(text[i], sizeof text[i], "host-%03d.some.long.example.com", i);
 		many[i] = text[i];
@@ -402,12 +382,11 @@ static void long_names_are_cut_off_visibly(void **state)
 	assert_string_equal(info.names + sizeof info.names - 4, "...");
 }
 
-static void end_of_validity_in_the_past_makes_an_expired_certificate(void **state)
+TEST(end_of_validity_in_the_past_makes_an_expired_certificate)
 {
 	struct srdma_cert_request request = server_request();
 	struct srdma_cert_info info;
 
-	(void)state;
 	make(ca_request());
 	request.not_after = (int64_t)time(NULL) - 3600;
 	make(request);
@@ -417,16 +396,15 @@ static void end_of_validity_in_the_past_makes_an_expired_certificate(void **stat
 	assert_int_equal(verify("ca.crt", "server.crt", X509_PURPOSE_SSL_SERVER), X509_V_ERR_CERT_HAS_EXPIRED);
 }
 
-static void end_of_validity_is_taken_to_the_second(void **state)
+TEST(end_of_validity_is_taken_to_the_second)
 {
 	/* 1949 to 2049 are UTCTime, the rest GeneralizedTime. */
 	static const int64_t ends[] = {1, 86400, 1577836800, 2524607999, 2524608000, INT64_C(253402300799)};
 	struct srdma_cert_request request = ca_request();
 	struct srdma_cert_info info;
 
-	(void)state;
 	request.overwrite = true;
-	for (size_t i = 0; i < sizeof ends / sizeof *ends; i++) {
+	for (size_t i = 0; i < COUNT(ends); i++) {
 		request.not_after = ends[i];
 		make(request);
 		assert_int_equal(srdma_cert_read("ca.crt", &info), 0);
@@ -435,15 +413,14 @@ static void end_of_validity_is_taken_to_the_second(void **state)
 	}
 }
 
-static void key_file_is_private_whatever_the_umask(void **state)
+TEST(key_file_is_private_whatever_the_umask)
 {
 	static const mode_t masks[] = {0, 022, 077, 0777};
 	struct srdma_cert_request request = ca_request();
 	struct stat status;
 
-	(void)state;
 	request.overwrite = true;
-	for (size_t i = 0; i < sizeof masks / sizeof *masks; i++) {
+	for (size_t i = 0; i < COUNT(masks); i++) {
 		mode_t old = umask(masks[i]);
 		int error = srdma_cert_make(&request);
 
@@ -467,12 +444,11 @@ static void expect_access(const char *file, mode_t mode, gid_t group)
 }
 
 /* As of a server that runs as another user, and reads its key as a member of a group. */
-static void replaced_key_stays_readable_for_its_group_alone(void **state)
+TEST(replaced_key_stays_readable_for_its_group_alone)
 {
 	struct srdma_cert_request request = ca_request();
 	gid_t other = getegid();
 
-	(void)state;
 	/* Only root may choose any group. */
 	if (geteuid() == 0)
 		other = 12345;
@@ -492,11 +468,10 @@ static void replaced_key_stays_readable_for_its_group_alone(void **state)
 }
 
 /* Whoever can put a file there must not get the key that replaces it. */
-static void key_in_place_of_anothers_file_is_private(void **state)
+TEST(key_in_place_of_anothers_file_is_private)
 {
 	struct srdma_cert_request request = ca_request();
 
-	(void)state;
 	if (geteuid() != 0)
 		skip();
 	spit("ca.key", "bait");
@@ -507,11 +482,10 @@ static void key_in_place_of_anothers_file_is_private(void **state)
 	expect_access("ca.key", 0600, getegid());
 }
 
-static void existing_files_are_never_overwritten_unasked(void **state)
+TEST(existing_files_are_never_overwritten_unasked)
 {
 	struct srdma_cert_request request = ca_request();
 
-	(void)state;
 	spit("ca.key", "precious key");
 	assert_int_equal(try(request), -EEXIST);
 	assert_string_equal(slurp("ca.key"), "precious key");
@@ -531,12 +505,11 @@ static void existing_files_are_never_overwritten_unasked(void **state)
 	assert_int_equal(count_files(), 1);
 }
 
-static void overwriting_replaces_both_files(void **state)
+TEST(overwriting_replaces_both_files)
 {
 	struct srdma_cert_request request = ca_request();
 	char *key;
 
-	(void)state;
 	make(request);
 	key = slurp("ca.key");
 	request.overwrite = true;
@@ -546,11 +519,10 @@ static void overwriting_replaces_both_files(void **state)
 	assert_int_equal(count_files(), 4);
 }
 
-static void failed_overwriting_puts_the_old_key_back(void **state)
+TEST(failed_overwriting_puts_the_old_key_back)
 {
 	struct srdma_cert_request request = ca_request();
 
-	(void)state;
 	spit("ca.key", "old key");
 	assert_int_equal(mkdir("ca.crt", 0700), 0);
 	request.overwrite = true;
@@ -559,11 +531,10 @@ static void failed_overwriting_puts_the_old_key_back(void **state)
 	assert_int_equal(count_files(), 2);
 }
 
-static void unwritable_place_leaves_neither_file(void **state)
+TEST(unwritable_place_leaves_neither_file)
 {
 	struct srdma_cert_request request = ca_request();
 
-	(void)state;
 	request.key_file = "missing/ca.key";
 	assert_int_equal(try(request), -ENOENT);
 	assert_int_equal(count_files(), 0);
@@ -577,11 +548,10 @@ static void unwritable_place_leaves_neither_file(void **state)
 	assert_int_equal(count_files(), 1);
 }
 
-static void directory_without_permission_leaves_neither_file(void **state)
+TEST(directory_without_permission_leaves_neither_file)
 {
 	struct srdma_cert_request request = ca_request();
 
-	(void)state;
 	if (geteuid() == 0)
 		skip(); /* root may write anywhere */
 	assert_int_equal(mkdir("locked", 0500), 0);
@@ -590,11 +560,10 @@ static void directory_without_permission_leaves_neither_file(void **state)
 	assert_int_equal(count_files(), 1);
 }
 
-static void issuer_that_is_no_ca_is_refused(void **state)
+TEST(issuer_that_is_no_ca_is_refused)
 {
 	struct srdma_cert_request request = client_request();
 
-	(void)state;
 	make(ca_request());
 	make(server_request());
 	request.ca_cert_file = "server.crt";
@@ -604,11 +573,10 @@ static void issuer_that_is_no_ca_is_refused(void **state)
 	assert_int_equal(access("client.key", F_OK), -1);
 }
 
-static void issuer_key_of_another_certificate_is_refused(void **state)
+TEST(issuer_key_of_another_certificate_is_refused)
 {
 	struct srdma_cert_request request = client_request();
 
-	(void)state;
 	make(ca_request());
 	make(server_request());
 	request.ca_key_file = "server.key";
@@ -616,9 +584,8 @@ static void issuer_key_of_another_certificate_is_refused(void **state)
 	assert_non_null(strstr(srdma_error_text(), "server.key"));
 }
 
-static void issuer_files_that_are_missing_or_garbage_are_refused(void **state)
+TEST(issuer_files_that_are_missing_or_garbage_are_refused)
 {
-	(void)state;
 	assert_int_equal(try(server_request()), -ENOENT);
 	make(ca_request());
 	spit("ca.key", "garbage");
@@ -629,13 +596,12 @@ static void issuer_files_that_are_missing_or_garbage_are_refused(void **state)
 	assert_int_equal(count_files(), 1);
 }
 
-static void issuer_key_with_a_password_is_refused_without_a_prompt(void **state)
+TEST(issuer_key_with_a_password_is_refused_without_a_prompt)
 {
 	static unsigned char password[] = "secret";
 	EVP_PKEY *key;
 	FILE *file;
 
-	(void)state;
 	make(ca_request());
 	key = load_key("ca.key");
 	file = fopen("ca.key", "w");
@@ -646,12 +612,11 @@ static void issuer_key_with_a_password_is_refused_without_a_prompt(void **state)
 	assert_non_null(strstr(srdma_error_text(), "password"));
 }
 
-static void output_never_replaces_the_issuing_ca(void **state)
+TEST(output_never_replaces_the_issuing_ca)
 {
 	struct srdma_cert_request request = client_request();
 	char *key;
 
-	(void)state;
 	make(ca_request());
 	key = slurp("ca.key");
 	request.overwrite = true;
@@ -664,11 +629,10 @@ static void output_never_replaces_the_issuing_ca(void **state)
 	assert_string_equal(slurp("ca.key"), key);
 }
 
-static void one_file_for_both_is_refused(void **state)
+TEST(one_file_for_both_is_refused)
 {
 	struct srdma_cert_request request = ca_request();
 
-	(void)state;
 	request.overwrite = true;
 	request.key_file = "ca.crt";
 	assert_int_equal(try(request), -EINVAL);
@@ -677,7 +641,7 @@ static void one_file_for_both_is_refused(void **state)
 	assert_int_equal(count_files(), 0);
 }
 
-static void bad_names_are_refused(void **state)
+TEST(bad_names_are_refused)
 {
 	char long_label[70], long_name[300] = "";
 	const char *bad[] = {"",          "a b",        "-a",
@@ -689,14 +653,13 @@ static void bad_names_are_refused(void **state)
 			     "host:4433", "a/b",        "\xc3\xa4.de",
 			     long_label,  long_name,    NULL};
 
-	(void)state;
 	memset(long_label, 'a', 64);
 	long_label[64] = '\0';
 	for (int i = 0; i < 64; i++)
 		strcat(long_name, "aaa.");
 	strcat(long_name, "aaa");
 	make(ca_request());
-	for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+	for (size_t i = 0; i < COUNT(bad); i++) {
 		struct srdma_cert_request request = server_request();
 
 		request.names = &bad[i];
@@ -706,25 +669,23 @@ static void bad_names_are_refused(void **state)
 	assert_int_equal(count_files(), 2);
 }
 
-static void unusual_good_names_are_taken(void **state)
+TEST(unusual_good_names_are_taken)
 {
 	static const char *const good[] = {"localhost", "a",  "xn--bcher-kva.example", "1.example",       "a--b.c",
 					   "3com.com",  "::", "::ffff:192.0.2.1",      "255.255.255.255", "HOST"};
 	struct srdma_cert_request request = server_request();
 
-	(void)state;
 	make(ca_request());
 	request.names = good;
-	request.name_count = sizeof good / sizeof *good;
+	request.name_count = COUNT(good);
 	make(request);
 }
 
-static void bad_requests_are_refused(void **state)
+TEST(bad_requests_are_refused)
 {
 	struct srdma_cert_request request;
 	char long_name[66];
 
-	(void)state;
 	memset(long_name, 'a', 65);
 	long_name[65] = '\0';
 #define REFUSED(member, value)                                                                                         \
@@ -763,11 +724,10 @@ static void bad_requests_are_refused(void **state)
 	make(request);
 }
 
-static void unreadable_files_are_told_from_garbage(void **state)
+TEST(unreadable_files_are_told_from_garbage)
 {
 	struct srdma_cert_info info = {.serial = "untouched"};
 
-	(void)state;
 	assert_int_equal(srdma_cert_read("missing.crt", &info), -ENOENT);
 	assert_non_null(strstr(srdma_error_text(), "missing.crt"));
 	assert_int_equal(srdma_cert_read(".", &info), SRDMA_ECONFIG);
@@ -788,13 +748,12 @@ static void unreadable_files_are_told_from_garbage(void **state)
 	}
 }
 
-static void truncated_certificates_are_refused(void **state)
+TEST(truncated_certificates_are_refused)
 {
 	struct srdma_cert_info info;
 	char *text;
 	size_t length;
 
-	(void)state;
 	make(ca_request());
 	text = slurp("ca.crt");
 	length = strlen(text);
@@ -807,12 +766,11 @@ static void truncated_certificates_are_refused(void **state)
 	}
 }
 
-static void pin_survives_the_round_trip(void **state)
+TEST(pin_survives_the_round_trip)
 {
 	unsigned char pin[SRDMA_PIN_SIZE], parsed[SRDMA_PIN_SIZE];
 	char text[SRDMA_PIN_TEXT_SIZE];
 
-	(void)state;
 	for (size_t i = 0; i < sizeof pin; i++)
 		pin[i] = (unsigned char)(i * 37 + 200);
 	srdma_pin_format(pin, text);
@@ -828,13 +786,12 @@ static void pin_survives_the_round_trip(void **state)
 	assert_memory_equal(pin, parsed, sizeof pin);
 }
 
-static void malformed_pins_are_refused(void **state)
+TEST(malformed_pins_are_refused)
 {
 	static const char digits[] = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
 	unsigned char pin[SRDMA_PIN_SIZE], before[SRDMA_PIN_SIZE];
 	char text[128];
 
-	(void)state;
 	memset(before, 0x5a, sizeof before);
 	memcpy(pin, before, sizeof pin);
 #define REFUSED(...)                                                                                                   \
@@ -858,14 +815,13 @@ static void malformed_pins_are_refused(void **state)
 	assert_memory_equal(pin, before, sizeof pin);
 }
 
-static void pin_is_the_digest_of_the_public_key_as_openssl_encodes_it(void **state)
+TEST(pin_is_the_digest_of_the_public_key_as_openssl_encodes_it)
 {
 	unsigned char pin[SRDMA_PIN_SIZE], digest[SRDMA_PIN_SIZE], *der = NULL;
 	EVP_PKEY *key;
 	X509 *cert;
 	int length;
 
-	(void)state;
 	make(ca_request());
 	cert = load("ca.crt");
 	key = load_key("ca.key");
@@ -879,48 +835,4 @@ static void pin_is_the_digest_of_the_public_key_as_openssl_encodes_it(void **sta
 	X509_free(cert);
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, enter_directory, leave_directory)
-
-int main(void)
-{
-	const struct CMUnitTest tests[] = {
-		TEST(issued_certificates_verify_against_their_ca),
-		TEST(certificate_of_another_ca_does_not_verify),
-		TEST(client_certificate_can_not_serve_nor_the_reverse),
-		TEST(server_certificate_bears_its_names_and_addresses),
-		TEST(extensions_are_critical_and_key_identifiers_match),
-		TEST(serials_are_positive_random_and_of_128_bits),
-		TEST(self_signed_certificate_is_a_server_and_no_ca),
-		TEST(self_signed_certificate_may_have_no_name),
-		TEST(read_tells_what_the_certificate_says),
-		TEST(common_name_with_special_characters_stays_one_name),
-		TEST(read_takes_the_first_certificate_of_a_bundle),
-		TEST(long_names_are_cut_off_visibly),
-		TEST(end_of_validity_in_the_past_makes_an_expired_certificate),
-		TEST(end_of_validity_is_taken_to_the_second),
-		TEST(key_file_is_private_whatever_the_umask),
-		TEST(replaced_key_stays_readable_for_its_group_alone),
-		TEST(key_in_place_of_anothers_file_is_private),
-		TEST(existing_files_are_never_overwritten_unasked),
-		TEST(overwriting_replaces_both_files),
-		TEST(failed_overwriting_puts_the_old_key_back),
-		TEST(unwritable_place_leaves_neither_file),
-		TEST(directory_without_permission_leaves_neither_file),
-		TEST(issuer_that_is_no_ca_is_refused),
-		TEST(issuer_key_of_another_certificate_is_refused),
-		TEST(issuer_files_that_are_missing_or_garbage_are_refused),
-		TEST(issuer_key_with_a_password_is_refused_without_a_prompt),
-		TEST(output_never_replaces_the_issuing_ca),
-		TEST(one_file_for_both_is_refused),
-		TEST(bad_names_are_refused),
-		TEST(unusual_good_names_are_taken),
-		TEST(bad_requests_are_refused),
-		TEST(unreadable_files_are_told_from_garbage),
-		TEST(truncated_certificates_are_refused),
-		TEST(pin_survives_the_round_trip),
-		TEST(malformed_pins_are_refused),
-		TEST(pin_is_the_digest_of_the_public_key_as_openssl_encodes_it),
-	};
-
-	return cmocka_run_group_tests(tests, NULL, NULL);
-}
+RUN_TESTS_EACH(enter_directory, leave_directory)

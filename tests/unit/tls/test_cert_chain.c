@@ -1,13 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Certificates that an intermediate CA issues: with what is above it, so that whoever trusts the root can verify them. */
+#include "test.h"
+
 #include <limits.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
-
 #include "pki.h"
 
 #include "tls_pair.h"
@@ -16,7 +11,6 @@ static struct pki root, middle, lower, other;
 
 static int make_files(void **state)
 {
-	(void)state;
 	if (enter_folder() != 0)
 		return -1;
 	root = pki_make((struct pki_request){.name = "Root", .ca = true});
@@ -36,8 +30,7 @@ static int remove_files(void **state)
 {
 	struct pki *all[] = {&root, &middle, &lower, &other};
 
-	(void)state;
-	for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+	for (size_t i = 0; i < COUNT(all); i++)
 		pki_free(all[i]);
 	return leave_folder();
 }
@@ -83,7 +76,7 @@ static void assert_holds(const char *file, const char *names)
 	assert_string_equal(found, names);
 }
 
-static void chain_is_written_without_the_root(void **state)
+TEST(chain_is_written_without_the_root)
 {
 	static const struct {
 		const char *ca, *key, *chain;
@@ -94,8 +87,7 @@ static void chain_is_written_without_the_root(void **state)
 		{"lower-all.crt", "lower.key", "x Lower Middle "},
 	};
 
-	(void)state;
-	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+	for (size_t i = 0; i < COUNT(cases); i++) {
 		make(SRDMA_CERT_CLIENT, cases[i].ca, cases[i].key);
 		assert_holds("client.crt", cases[i].chain);
 		make(SRDMA_CERT_SERVER, cases[i].ca, cases[i].key);
@@ -103,15 +95,14 @@ static void chain_is_written_without_the_root(void **state)
 	}
 }
 
-static void who_trusts_the_root_or_any_ca_below_accepts_it(void **state)
+TEST(who_trusts_the_root_or_any_ca_below_accepts_it)
 {
 	static const char *const trusted[] = {"root.crt", "lower.crt", "lower-part.crt"};
 
-	(void)state;
 	make(SRDMA_CERT_CLIENT, "lower-part.crt", "lower.key");
 	make(SRDMA_CERT_SERVER, "lower-part.crt", "lower.key");
-	for (size_t i = 0; i < sizeof trusted / sizeof *trusted; i++)
-		for (size_t j = 0; j < sizeof trusted / sizeof *trusted; j++)
+	for (size_t i = 0; i < COUNT(trusted); i++)
+		for (size_t j = 0; j < COUNT(trusted); j++)
 			assert_meets(ours_client((struct srdma_tls_client_options){
 					     .size = sizeof(struct srdma_tls_client_options),
 					     .ca_file = trusted[i], .cert_file = "client.crt", .key_file = "client.key"}),
@@ -121,12 +112,4 @@ static void who_trusts_the_root_or_any_ca_below_accepts_it(void **state)
 				     "host.example.com");
 }
 
-int main(void)
-{
-	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(chain_is_written_without_the_root),
-		cmocka_unit_test(who_trusts_the_root_or_any_ca_below_accepts_it),
-	};
-
-	return cmocka_run_group_tests(tests, make_files, remove_files);
-}
+RUN_TESTS(make_files, remove_files)

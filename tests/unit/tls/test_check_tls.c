@@ -1,11 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Verdicts on certificates of all kinds; the files are made here, since no command makes some of them. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
+#include "test.h"
 
 #include "securdma_cert.h"
 
@@ -108,7 +103,6 @@ static void write_key(const char *path, EVP_PKEY *key)
 
 static int enter_directory(void **state)
 {
-	(void)state;
 	strcpy(workdir, "/tmp/securdma-check-XXXXXX");
 	return mkdtemp(workdir) && chdir(workdir) == 0 ? 0 : -1;
 }
@@ -118,7 +112,6 @@ static int leave_directory(void **state)
 	DIR *directory = opendir(".");
 	struct dirent *entry;
 
-	(void)state;
 	while (directory && (entry = readdir(directory)))
 		if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
 			remove(entry->d_name);
@@ -183,7 +176,7 @@ static int check_shape(struct shape shape, enum srdma_cert_kind kind)
 
 /* ---- the own certificate ----------------------------------------------------------------------------------------- */
 
-static void dates_are_judged(void **state)
+TEST(dates_are_judged)
 {
 	static const struct {
 		long from, until;
@@ -200,8 +193,7 @@ static void dates_are_judged(void **state)
 		{-200 * DAY, -100 * DAY, SRDMA_CHECK_FAIL, "expired on "},
 	};
 
-	(void)state;
-	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+	for (size_t i = 0; i < COUNT(cases); i++) {
 		struct shape shape = leaf;
 
 		shape.from = cases[i].from;
@@ -213,11 +205,10 @@ static void dates_are_judged(void **state)
 	}
 }
 
-static void purposes_are_judged_for_each_end(void **state)
+TEST(purposes_are_judged_for_each_end)
 {
 	struct shape shape = leaf;
 
-	(void)state;
 	assert_int_equal(check_shape(shape, SRDMA_CERT_CLIENT), SRDMA_ECONFIG);
 	expect("certificate", SRDMA_CHECK_FAIL, "is a server certificate, and cannot be used by a client");
 	assert_non_null(strstr(srdma_error_text(), "give a client certificate"));
@@ -242,17 +233,16 @@ static void purposes_are_judged_for_each_end(void **state)
 	expect("certificate", SRDMA_CHECK_FAIL, "is a server certificate");
 }
 
-static void server_without_names_is_warned_of(void **state)
+TEST(server_without_names_is_warned_of)
 {
 	struct shape shape = leaf;
 
-	(void)state;
 	shape.names = NULL;
 	assert_int_equal(check_shape(shape, SRDMA_CERT_SERVER), 0);
-	expect("certificate", SRDMA_CHECK_WARN, "bears no DNS name and no IP address");
+	expect("certificate", SRDMA_CHECK_WARN, "contains no DNS name or IP address");
 	shape.names = "email:a@example.com";
 	assert_int_equal(check_shape(shape, SRDMA_CERT_SERVER), 0);
-	expect("certificate", SRDMA_CHECK_WARN, "bears no DNS name and no IP address");
+	expect("certificate", SRDMA_CHECK_WARN, "contains no DNS name or IP address");
 	shape.names = "IP:192.0.2.1";
 	assert_int_equal(check_shape(shape, SRDMA_CERT_SERVER), 0);
 	expect("certificate", SRDMA_CHECK_OK, "is valid");
@@ -263,11 +253,10 @@ static void server_without_names_is_warned_of(void **state)
 	expect("certificate", SRDMA_CHECK_OK, "is valid");
 }
 
-static void key_is_judged(void **state)
+TEST(key_is_judged)
 {
 	struct pair ca = make(root, NULL), own = make(leaf, &ca), other = make(leaf, &ca);
 
-	(void)state;
 	write_certs("own.crt", own.cert, NULL, NULL);
 	write_key("own.key", other.key);
 	assert_int_equal(check_own(SRDMA_CERT_SERVER, NULL), SRDMA_ECONFIG);
@@ -295,12 +284,11 @@ static void key_is_judged(void **state)
 	drop(&ca);
 }
 
-static void chain_is_judged(void **state)
+TEST(chain_is_judged)
 {
 	struct pair ca = make(root, NULL), between = make(middle, &ca), own = make(leaf, &between), other = make(root, NULL);
 	struct shape old = middle;
 
-	(void)state;
 	write_key("own.key", own.key);
 	write_certs("ca.crt", ca.cert, NULL, NULL);
 	write_certs("other.crt", other.cert, NULL, NULL);
@@ -348,13 +336,12 @@ static int check_server(bool anonymous)
 	return srdma_tls_server_check(&options, note, verdicts);
 }
 
-static void cas_are_judged(void **state)
+TEST(cas_are_judged)
 {
 	struct pair ca = make(root, NULL), own = make(leaf, &ca);
 	struct shape old = root, early = root, weak = root, client = leaf;
 	struct pair expired, unborn, short_key, client_leaf;
 
-	(void)state;
 	old.from = -2 * DAY;
 	old.until = -60;
 	early.from = 3600;
@@ -386,7 +373,7 @@ static void cas_are_judged(void **state)
 	expect("client CA", SRDMA_CHECK_FAIL, "clients.crt (CN=leaf) is not a CA certificate: no client can be verified with it");
 	write_certs("clients.crt", client_leaf.cert, NULL, NULL);
 	assert_int_equal(check_server(false), 0);
-	expect("client CA", SRDMA_CHECK_WARN, "it verifies nobody but the client that has this very certificate");
+	expect("client CA", SRDMA_CHECK_WARN, "it verifies only the client that has this certificate");
 	write_certs("clients.crt", unborn.cert, NULL, NULL);
 	assert_int_equal(check_server(false), 0);
 	expect("client CA", SRDMA_CHECK_WARN, "is not valid yet");
@@ -402,13 +389,12 @@ static void cas_are_judged(void **state)
 }
 
 /* What no look at the files shows, loading them does: the check ends with it. */
-static void check_fails_where_the_context_would(void **state)
+TEST(check_fails_where_the_context_would)
 {
 	struct pair ca = make(root, NULL), own = make(leaf, &ca);
 	struct srdma_tls_server_options options;
 	struct srdma_tls_client_options client;
 
-	(void)state;
 	write_certs("own.crt", own.cert, NULL, NULL);
 	write_key("own.key", own.key);
 	srdma_tls_server_options_init(&options);
@@ -428,12 +414,11 @@ static void check_fails_where_the_context_would(void **state)
 	drop(&ca);
 }
 
-static void expired_list_is_warned_of(void **state)
+TEST(expired_list_is_warned_of)
 {
 	struct pair ca = make(root, NULL), own = make(leaf, &ca);
 	struct srdma_tls_server_options options;
 
-	(void)state;
 	write_certs("own.crt", own.cert, NULL, NULL);
 	write_key("own.key", own.key);
 	write_certs("clients.crt", ca.cert, NULL, NULL);
@@ -465,18 +450,4 @@ static void expired_list_is_warned_of(void **state)
 	drop(&ca);
 }
 
-int main(void)
-{
-	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(dates_are_judged),
-		cmocka_unit_test(purposes_are_judged_for_each_end),
-		cmocka_unit_test(server_without_names_is_warned_of),
-		cmocka_unit_test(key_is_judged),
-		cmocka_unit_test(chain_is_judged),
-		cmocka_unit_test(cas_are_judged),
-		cmocka_unit_test(check_fails_where_the_context_would),
-		cmocka_unit_test(expired_list_is_warned_of),
-	};
-
-	return cmocka_run_group_tests(tests, enter_directory, leave_directory);
-}
+RUN_TESTS(enter_directory, leave_directory)

@@ -1,12 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "test.h"
+
 #include <limits.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
-
 #include "pki.h"
 
 #include "explicit_certificate.h"
@@ -94,12 +89,11 @@ static EVP_PKEY *curve(const char *name, bool explicit, const char *form)
 	return key;
 }
 
-static void keys_of_tls13_are_fit(void **state)
+TEST(keys_of_tls13_are_fit)
 {
 	static const char *const curves[] = {"P-256", "P-384", "P-521"};
 
-	(void)state;
-	for (size_t i = 0; i < sizeof curves / sizeof *curves; i++) {
+	for (size_t i = 0; i < COUNT(curves); i++) {
 		assert_null(judge(curve(curves[i], false, NULL)));
 		assert_null(judge(curve(curves[i], false, "compressed")));
 	}
@@ -111,12 +105,11 @@ static void keys_of_tls13_are_fit(void **state)
 	assert_null(judge(EVP_PKEY_Q_keygen(NULL, NULL, "RSA", (size_t)2048)));
 }
 
-static void ml_dsa_is_fit_where_openssl_has_it(void **state)
+TEST(ml_dsa_is_fit_where_openssl_has_it)
 {
 	static const char *const kinds[] = {"ML-DSA-44", "ML-DSA-65", "ML-DSA-87"};
 
-	(void)state;
-	for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+	for (size_t i = 0; i < COUNT(kinds); i++) {
 		EVP_PKEY *key = EVP_PKEY_Q_keygen(NULL, NULL, kinds[i]);
 		unsigned char *der = NULL;
 		int length = key ? i2d_PUBKEY(key, &der) : 0;
@@ -129,24 +122,22 @@ static void ml_dsa_is_fit_where_openssl_has_it(void **state)
 	}
 }
 
-static void other_curves_are_not(void **state)
+TEST(other_curves_are_not)
 {
 	static const char *const curves[] = {"secp224r1", "secp256k1", "brainpoolP256r1", "brainpoolP384r1", "brainpoolP512r1", "sect571r1"};
 
-	(void)state;
-	for (size_t i = 0; i < sizeof curves / sizeof *curves; i++)
+	for (size_t i = 0; i < COUNT(curves); i++)
 		assert_non_null(strstr(judge(curve(curves[i], false, NULL)), "curve"));
 	/* The same curve, but described: the description could be of any. */
 	assert_non_null(strstr(judge(curve("P-256", true, NULL)), "curve"));
 	assert_non_null(judge(curve("P-256", false, "hybrid")));
 }
 
-static void other_sizes_and_kinds_are_not(void **state)
+TEST(other_sizes_and_kinds_are_not)
 {
 	static const int sizes[] = {512, 1024, 2047, 4097, 8192, 16384};
 
-	(void)state;
-	for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+	for (size_t i = 0; i < COUNT(sizes); i++) {
 		EVP_PKEY *key = pki_rsa(sizes[i]);
 		unsigned char *der = NULL;
 		int length = i2d_PUBKEY(key, &der);
@@ -158,7 +149,7 @@ static void other_sizes_and_kinds_are_not(void **state)
 	assert_non_null(strstr(judge(EVP_PKEY_Q_keygen(NULL, NULL, "X25519")), "neither"));
 }
 
-static void exponent_that_costs_is_not(void **state)
+TEST(exponent_that_costs_is_not)
 {
 	/* RSA of 2048 bits: {n, e} with e of 64 and of 65 bits. */
 	static uint8_t spki[] = {0x30, 0x82, 0x01, 0x29, 0x30, 0x0d, 6, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 1, 5, 0, 0x03, 0x82, 0x01,
@@ -166,7 +157,6 @@ static void exponent_that_costs_is_not(void **state)
 	uint8_t key[512];
 	size_t length = 33 + 256;
 
-	(void)state;
 	for (int bits = 64; bits <= 65; bits++) {
 		uint8_t exponent[] = {0x02, 9, bits == 64 ? 0 : 1, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff};
 
@@ -184,21 +174,19 @@ static void exponent_that_costs_is_not(void **state)
 	}
 }
 
-static void key_with_a_curve_of_its_own_is_not(void **state)
+TEST(key_with_a_curve_of_its_own_is_not)
 {
 	struct message *m = message_of(explicit_certificate, sizeof explicit_certificate, 1, true);
 
-	(void)state;
 	assert_non_null(strstr(srdma_chain_problem(m->bytes, m->length, true), "curve"));
 	m = message_of(explicit_certificate, sizeof explicit_certificate, 1, false);
 	assert_non_null(strstr(srdma_chain_problem(m->bytes, m->length, false), "curve"));
 }
 
-static void number_and_bytes_have_a_limit(void **state)
+TEST(number_and_bytes_have_a_limit)
 {
 	struct message *m;
 
-	(void)state;
 	m = message_with(pki_rsa(4096), SRDMA_CHAIN_CERTS, true);
 	assert_null(srdma_chain_problem(m->bytes, m->length, true));
 	m = message_with(pki_rsa(4096), SRDMA_CHAIN_CERTS + 1, true);
@@ -210,9 +198,8 @@ static void number_and_bytes_have_a_limit(void **state)
 }
 
 /* Whatever is missing or too much: what OpenSSL might still read another way is not given to it. */
-static void cut_and_changed_messages_are_never_fit(void **state)
+TEST(cut_and_changed_messages_are_never_fit)
 {
-	(void)state;
 	for (int tls13 = 0; tls13 < 2; tls13++) {
 		struct message *m = message_with(pki_key("P-256"), 2, tls13);
 		uint8_t *copy;
@@ -238,14 +225,13 @@ static void cut_and_changed_messages_are_never_fit(void **state)
 }
 
 /* BER has more than one way to write a length; another reader could take another key out of it. */
-static void other_forms_of_a_length_are_not(void **state)
+TEST(other_forms_of_a_length_are_not)
 {
 	static const uint8_t long_form[] = {0x30, 0x81, 0x2a, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 3, 0x21, 0};
 	static const uint8_t indefinite[] = {0x30, 0x80, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 3, 0x21, 0};
 	static const uint8_t good[] = {0x30, 0x2a, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 3, 0x21, 0};
 	uint8_t key[64] = {0};
 
-	(void)state;
 	memcpy(key, good, sizeof good);
 	assert_null(srdma_key_problem(key, sizeof good + 32));
 	memcpy(key, long_form, sizeof long_form);
@@ -255,19 +241,4 @@ static void other_forms_of_a_length_are_not(void **state)
 	assert_non_null(srdma_key_problem(key, sizeof indefinite + 34));
 }
 
-int main(void)
-{
-	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(keys_of_tls13_are_fit),
-		cmocka_unit_test(ml_dsa_is_fit_where_openssl_has_it),
-		cmocka_unit_test(other_curves_are_not),
-		cmocka_unit_test(other_sizes_and_kinds_are_not),
-		cmocka_unit_test(exponent_that_costs_is_not),
-		cmocka_unit_test(key_with_a_curve_of_its_own_is_not),
-		cmocka_unit_test(number_and_bytes_have_a_limit),
-		cmocka_unit_test(cut_and_changed_messages_are_never_fit),
-		cmocka_unit_test(other_forms_of_a_length_are_not),
-	};
-
-	return cmocka_run_group_tests(tests, NULL, NULL);
-}
+RUN_TESTS(NULL, NULL)

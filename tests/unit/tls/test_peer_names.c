@@ -1,13 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Which names a certificate has, as they show, and which one its bearer goes by. */
+#include "test.h"
+
 #include <limits.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
-
 #include "pki.h"
 
 #include "cert.h"
@@ -17,14 +12,12 @@ static struct pki ca;
 
 static int make_ca(void **state)
 {
-	(void)state;
 	ca = pki_make((struct pki_request){.name = "CA", .ca = true});
 	return 0;
 }
 
 static int free_ca(void **state)
 {
-	(void)state;
 	pki_free(&ca);
 	return 0;
 }
@@ -66,9 +59,8 @@ static void assert_goes_by(struct pki_request request, const char *order, const 
 
 /* ---- the order ------------------------------------------------------------------------------------------------- */
 
-static void first_kind_that_there_is_decides(void **state)
+TEST(first_kind_that_there_is_decides)
 {
-	(void)state;
 	assert_goes_by(WITH(.name = "alice", .names = ALL), NULL, "alice");
 	assert_goes_by(WITH(.names = ALL), NULL, "spiffe://prod/db");
 	assert_goes_by(WITH(.names = "DNS:host,email:a@example.com"), NULL, "a@example.com");
@@ -79,9 +71,8 @@ static void first_kind_that_there_is_decides(void **state)
 	assert_goes_by(WITH(.name = "alice"), "uri,cn", "alice");
 }
 
-static void certificate_without_such_a_name_goes_by_its_key(void **state)
+TEST(certificate_without_such_a_name_goes_by_its_key)
 {
-	(void)state;
 	assert_goes_by(WITH(.name = NULL), NULL, NULL);
 	assert_goes_by(WITH(.names = "IP:192.0.2.1"), NULL, NULL);
 	assert_goes_by(WITH(.name = "alice"), "uri,dns", NULL);
@@ -89,12 +80,11 @@ static void certificate_without_such_a_name_goes_by_its_key(void **state)
 	assert_goes_by(WITH(.name = "alice", .names = ALL), "pin,cn", NULL);
 }
 
-static void key_is_the_same_in_every_certificate(void **state)
+TEST(key_is_the_same_in_every_certificate)
 {
 	EVP_PKEY *key = pki_key("P-256");
 	struct srdma_peer_names first, second;
 
-	(void)state;
 	EVP_PKEY_up_ref(key);
 	first = names_of(WITH(.key = key), NULL);
 	second = names_of(WITH(.key = key, .names = "IP:192.0.2.1"), NULL);
@@ -108,16 +98,15 @@ static void key_is_the_same_in_every_certificate(void **state)
 	srdma_peer_names_clear(&second);
 }
 
-static void order_that_is_none_is_told(void **state)
+TEST(order_that_is_none_is_told)
 {
 	static const struct {
 		const char *text, *words;
-	} cases[] = {{"", "'' is no kind"}, {"cn,", "'' is no kind"}, {"cn,upn", "'upn' is no kind"}, {"cn,uri,cn", "'cn' is there twice"},
-		     {"cn uri", "no comma before 'uri'"}, {"ip", "'ip' is no kind"}, {"CN", "'CN' is no kind"}};
+	} cases[] = {{"", "'' is not a kind"}, {"cn,", "'' is not a kind"}, {"cn,upn", "'upn' is not a kind"}, {"cn,uri,cn", "'cn' appears twice"},
+		     {"cn uri", "no comma before 'uri'"}, {"ip", "'ip' is not a kind"}, {"CN", "'CN' is not a kind"}};
 	struct srdma_name_order order;
 
-	(void)state;
-	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+	for (size_t i = 0; i < COUNT(cases); i++) {
 		assert_int_equal(srdma_name_order_parse(cases[i].text, &order), -EINVAL);
 		if (!strstr(srdma_error_text(), cases[i].words))
 			fail_msg("'%s': %s", cases[i].text, srdma_error_text());
@@ -153,9 +142,8 @@ static void add_same(X509 *cert)
 	add_cn(cert, V_ASN1_UTF8STRING, "alice", 5);
 }
 
-static void several_of_a_kind_decide_nothing(void **state)
+TEST(several_of_a_kind_decide_nothing)
 {
-	(void)state;
 	assert_goes_by(WITH(.name = "alice", .change = add_second), NULL, NULL);
 	assert_goes_by(WITH(.name = "alice", .names = "URI:spiffe://a/b", .change = add_second), NULL, "spiffe://a/b");
 	assert_goes_by(WITH(.names = "URI:spiffe://a/b,URI:spiffe://a/c"), NULL, NULL);
@@ -188,7 +176,7 @@ CN(add_pin, V_ASN1_UTF8STRING, "SHA256:00112233445566778899aabbccddeeff001122334
 CN(add_uri, V_ASN1_UTF8STRING, "spiffe://prod/db")
 CN(add_urn, V_ASN1_UTF8STRING, "URN:uuid:1")
 
-static void names_of_every_encoding_are_taken_whole(void **state)
+TEST(names_of_every_encoding_are_taken_whole)
 {
 	static const struct {
 		void (*change)(X509 *cert);
@@ -196,14 +184,13 @@ static void names_of_every_encoding_are_taken_whole(void **state)
 	} cases[] = {{add_umlaut, "J\xc3\xbcrgen"}, {add_bmp, "J\xc3\xbcrgen"}, {add_t61, "J\xc3\xbcrgen"}, {add_universal, "J\xc3\xbcrgen"},
 		     {add_printable, "alice"}, {add_chinese, "\xe4\xb8\xad\xe6\x96\x87"}};
 
-	(void)state;
-	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+	for (size_t i = 0; i < COUNT(cases); i++) {
 		assert_goes_by(WITH(.change = cases[i].change), NULL, cases[i].name);
 		assert_int_equal(srdma_peer_names_check(cases[i].name), 0);
 	}
 }
 
-static void names_that_do_not_show_as_they_are_decide_nothing(void **state)
+TEST(names_that_do_not_show_as_they_are_decide_nothing)
 {
 	static const struct {
 		void (*change)(X509 *cert);
@@ -211,8 +198,7 @@ static void names_that_do_not_show_as_they_are_decide_nothing(void **state)
 	} cases[] = {{add_nul, "alice?.evil"}, {add_newline, "al?ice"}, {add_escape, "?[2Jalice"}, {add_bidi, "alice???nimda"},
 		     {add_zero_width, "ali???ce"}, {add_empty, ""}, {add_bmp_nul, "a?b"}};
 
-	(void)state;
-	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+	for (size_t i = 0; i < COUNT(cases); i++) {
 		struct srdma_peer_names names = names_of(WITH(.change = cases[i].change, .names = "URI:spiffe://a/b"), NULL);
 
 		assert_string_equal(names.identity, "spiffe://a/b");
@@ -226,9 +212,8 @@ static void names_that_do_not_show_as_they_are_decide_nothing(void **state)
 	}
 }
 
-static void name_of_one_kind_does_not_pass_for_another(void **state)
+TEST(name_of_one_kind_does_not_pass_for_another)
 {
-	(void)state;
 	assert_goes_by(WITH(.change = add_pin), NULL, NULL);
 	assert_goes_by(WITH(.change = add_pin), "cn", NULL);
 	assert_goes_by(WITH(.change = add_uri), NULL, NULL);
@@ -255,11 +240,10 @@ static void add_too_long_uri(X509 *cert)
 	pki_extend(cert, ca.cert, NID_subject_alt_name, text);
 }
 
-static void name_is_never_cut(void **state)
+TEST(name_is_never_cut)
 {
 	struct srdma_peer_names names = names_of(WITH(.change = add_long_uri), NULL);
 
-	(void)state;
 	assert_int_equal(strlen(names.identity), 249);
 	srdma_peer_names_clear(&names);
 	assert_goes_by(WITH(.change = add_too_long_uri), NULL, NULL);
@@ -279,11 +263,10 @@ static void add_odd_sans(X509 *cert)
 	X509_EXTENSION_free(extension);
 }
 
-static void odd_alternative_names_decide_nothing(void **state)
+TEST(odd_alternative_names_decide_nothing)
 {
 	struct srdma_peer_names names = names_of(WITH(.change = add_odd_sans), NULL);
 
-	(void)state;
 	assert_string_equal(names.identity, names.pin);
 	assert_int_equal(names.count, 4);
 	for (size_t i = 0; i < names.count; i++)
@@ -294,7 +277,7 @@ static void odd_alternative_names_decide_nothing(void **state)
 	srdma_peer_names_clear(&names);
 }
 
-static void all_names_are_there_in_their_order(void **state)
+TEST(all_names_are_there_in_their_order)
 {
 	static const struct srdma_cert_name want[] = {{0, SRDMA_NAME_CN, true, "alice"}, {0, SRDMA_NAME_CN, true, "admin"},
 						      {0, SRDMA_NAME_URI, true, "spiffe://prod/db"}, {0, SRDMA_NAME_EMAIL, true, "a@example.com"},
@@ -302,8 +285,7 @@ static void all_names_are_there_in_their_order(void **state)
 						      {0, SRDMA_NAME_IP, true, "fd00::7"}};
 	struct srdma_peer_names names = names_of(WITH(.name = "alice", .names = ALL ",IP:fd00::7,RID:1.2.3", .change = add_second), NULL);
 
-	(void)state;
-	assert_int_equal(names.count, sizeof want / sizeof *want);
+	assert_int_equal(names.count, COUNT(want));
 	for (size_t i = 0; i < names.count; i++) {
 		assert_int_equal(names.list[i].kind, want[i].kind);
 		assert_int_equal(names.list[i].whole, true);
@@ -315,21 +297,4 @@ static void all_names_are_there_in_their_order(void **state)
 	assert_null(srdma_name_kind_name(SRDMA_NAME_KINDS));
 }
 
-int main(void)
-{
-	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(first_kind_that_there_is_decides),
-		cmocka_unit_test(certificate_without_such_a_name_goes_by_its_key),
-		cmocka_unit_test(key_is_the_same_in_every_certificate),
-		cmocka_unit_test(order_that_is_none_is_told),
-		cmocka_unit_test(several_of_a_kind_decide_nothing),
-		cmocka_unit_test(names_of_every_encoding_are_taken_whole),
-		cmocka_unit_test(names_that_do_not_show_as_they_are_decide_nothing),
-		cmocka_unit_test(name_of_one_kind_does_not_pass_for_another),
-		cmocka_unit_test(name_is_never_cut),
-		cmocka_unit_test(odd_alternative_names_decide_nothing),
-		cmocka_unit_test(all_names_are_there_in_their_order),
-	};
-
-	return cmocka_run_group_tests(tests, make_ca, free_ca);
-}
+RUN_TESTS(make_ca, free_ca)

@@ -1,12 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "test.h"
+
 #include <limits.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
-
 #include "pki.h"
 
 #include "tls_pair.h"
@@ -19,7 +14,6 @@ static struct pki ca, server;
 
 static int make_files(void **state)
 {
-	(void)state;
 	if (enter_folder() != 0)
 		return -1;
 	ca = pki_make((struct pki_request){.name = "CA", .ca = true});
@@ -31,7 +25,6 @@ static int make_files(void **state)
 
 static int remove_files(void **state)
 {
-	(void)state;
 	pki_free(&ca);
 	pki_free(&server);
 	return leave_folder();
@@ -63,9 +56,8 @@ static void assert_address(const char *typed, const char *address)
 	assert_memory_equal(name.address, bytes, name.address_length);
 }
 
-static void names_are_told_apart_from_how_they_are_typed(void **state)
+TEST(names_are_told_apart_from_how_they_are_typed)
 {
-	(void)state;
 	assert_name("host.example.com", "host.example.com");
 	assert_name("host.example.com.", "host.example.com");
 	assert_name("HOST.Example.COM", "host.example.com");
@@ -75,9 +67,8 @@ static void names_are_told_apart_from_how_they_are_typed(void **state)
 	assert_name("1.example", "1.example");
 }
 
-static void addresses_are_what_connects(void **state)
+TEST(addresses_are_what_connects)
 {
-	(void)state;
 	assert_address("127.0.0.1", "127.0.0.1");
 	assert_address("127.1", "127.0.0.1");
 	assert_address("0x7f000001", "127.0.0.1");
@@ -92,13 +83,13 @@ static void addresses_are_what_connects(void **state)
 	assert_address("::ffff:127.0.0.1", "127.0.0.1");
 }
 
-static void what_is_none_is_told_with_the_reason(void **state)
+TEST(what_is_none_is_told_with_the_reason)
 {
 	static const struct {
 		const char *typed, *words;
 	} cases[] = {
-		{"", "no name"},
-		{NULL, "no name"},
+		{"", "give the name"},
+		{NULL, "give the name"},
 		{".", "empty"},
 		{"..", "empty"},
 		{"host..", "empty"},
@@ -115,8 +106,7 @@ static void what_is_none_is_told_with_the_reason(void **state)
 	struct srdma_server_name name;
 	char text[300];
 
-	(void)state;
-	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+	for (size_t i = 0; i < COUNT(cases); i++) {
 		assert_int_equal(srdma_server_name_parse(cases[i].typed, &name), -EINVAL);
 		if (!strstr(srdma_error_text(), cases[i].words))
 			fail_msg("'%s': %s", cases[i].typed, srdma_error_text());
@@ -144,8 +134,6 @@ static int hear(SSL *ssl, int *alert, void *arg)
 {
 	const char *name = SSL_get_servername(ssl, TLSEXT_NAMETYPE_host_name);
 
-	(void)alert;
-	(void)arg;
 	snprintf(heard, sizeof heard, "%s", name ? name : "");
 	return SSL_TLSEXT_ERR_OK;
 }
@@ -164,20 +152,19 @@ static struct end listening_server(void)
 	return end;
 }
 
-static void server_hears_the_name_as_it_bears_it(void **state)
+TEST(server_hears_the_name_as_it_bears_it)
 {
 	static const char *const names[] = {"host.example.com", "host.example.com.", "HOST.EXAMPLE.COM", "HOST.example.com."};
 	static const char *const addresses[] = {"127.0.0.1", "127.1", "::ffff:127.0.0.1", "fe80::1%lo", "fe80::1%eth7", "fd00::7", "FD00:0::7", "[fd00::7]"};
 
-	(void)state;
-	for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+	for (size_t i = 0; i < COUNT(names); i++) {
 		assert_meets(client_for(NULL), listening_server(), names[i]);
 		assert_string_equal(heard, "host.example.com");
 		assert_meets(client_for(names[i]), listening_server(), "192.0.2.1");
 		assert_string_equal(heard, "host.example.com");
 	}
 	/* RFC 6066, 3: no addresses. */
-	for (size_t i = 0; i < sizeof addresses / sizeof *addresses; i++) {
+	for (size_t i = 0; i < COUNT(addresses); i++) {
 		assert_meets(client_for(NULL), listening_server(), addresses[i]);
 		assert_string_equal(heard, "");
 		assert_meets(client_for(addresses[i]), listening_server(), "host.example.com");
@@ -185,35 +172,21 @@ static void server_hears_the_name_as_it_bears_it(void **state)
 	}
 }
 
-static void other_names_do_not_pass(void **state)
+TEST(other_names_do_not_pass)
 {
 	static const char *const wrong[] = {"example.com.", "other.example.com.", "127.0.0.2", "127.2", "fe80::2%lo", "::ffff:127.0.0.2"};
 
-	(void)state;
-	for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++)
+	for (size_t i = 0; i < COUNT(wrong); i++)
 		assert_client_refuses(client_for(NULL), raw_end(true, &server), wrong[i], SRDMA_ECERT, "not for this name");
 }
 
-static void name_that_is_none_is_told_before_anybody_connects(void **state)
+TEST(name_that_is_none_is_told_before_anybody_connects)
 {
 	struct srdma_tls_client_options options = {.size = sizeof(struct srdma_tls_client_options), .ca_file = "ca.crt", .server_name = ".example.com"};
 	struct srdma_tls_context *context = NULL;
 
-	(void)state;
 	assert_int_equal(srdma_tls_client_new(&options, &context), -EINVAL);
 	assert_null(context);
 }
 
-int main(void)
-{
-	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(names_are_told_apart_from_how_they_are_typed),
-		cmocka_unit_test(addresses_are_what_connects),
-		cmocka_unit_test(what_is_none_is_told_with_the_reason),
-		cmocka_unit_test(server_hears_the_name_as_it_bears_it),
-		cmocka_unit_test(other_names_do_not_pass),
-		cmocka_unit_test(name_that_is_none_is_told_before_anybody_connects),
-	};
-
-	return cmocka_run_group_tests(tests, make_files, remove_files);
-}
+RUN_TESTS(make_files, remove_files)

@@ -1,11 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What two ends agree on. Where one end must misbehave, it is OpenSSL's own (raw_*), which knows no rules of ours. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
+#include "test.h"
 
 #include "tls_rig.h"
 
@@ -24,12 +19,11 @@
 
 /* ---- what is agreed -------------------------------------------------------------------------------------------- */
 
-static void tls13_and_the_protocol_are_agreed(void **state)
+TEST(tls13_and_the_protocol_are_agreed)
 {
 	struct session s = tls_rig_meet(server_options(), client_options(), "host.example.com");
 	struct srdma_peer_names names;
 
-	(void)state;
 	assert_int_equal(s.client.result, 0);
 	assert_int_equal(s.server.result, 0);
 	assert_string_equal(srdma_tls_version(s.client.tls), "TLSv1.3");
@@ -44,13 +38,12 @@ static void tls13_and_the_protocol_are_agreed(void **state)
 	tls_rig_part(&s);
 }
 
-static void allowing_tls12_still_prefers_tls13(void **state)
+TEST(allowing_tls12_still_prefers_tls13)
 {
 	struct srdma_tls_server_options so = server_options();
 	struct srdma_tls_client_options co = client_options();
 	struct session s;
 
-	(void)state;
 	so.allow_tls12 = co.allow_tls12 = true;
 	s = tls_rig_meet(so, co, "host.example.com");
 	assert_int_equal(s.client.result, 0);
@@ -58,12 +51,11 @@ static void allowing_tls12_still_prefers_tls13(void **state)
 	tls_rig_part(&s);
 }
 
-static void bytes_cross_in_both_directions(void **state)
+TEST(bytes_cross_in_both_directions)
 {
 	struct session s = tls_rig_meet(server_options(), client_options(), "host.example.com");
 	static uint8_t sent[200000], received[sizeof sent];
 
-	(void)state;
 	assert_int_equal(s.server.result, 0);
 	for (size_t i = 0; i < sizeof sent; i++)
 		sent[i] = (uint8_t)(i * 2654435761u >> 24);
@@ -88,12 +80,11 @@ static void bytes_cross_in_both_directions(void **state)
 	tls_rig_part(&s);
 }
 
-static void context_outlives_its_users_reference(void **state)
+TEST(context_outlives_its_users_reference)
 {
 	struct session s = tls_rig_meet(server_options(), client_options(), "host.example.com");
 	char byte = 'x';
 
-	(void)state;
 	srdma_tls_context_unref(&s.client_context);
 	srdma_tls_context_unref(&s.server_context);
 	assert_null(s.client_context);
@@ -116,8 +107,6 @@ struct raw_peer {
 static int raw_select_alpn(SSL *ssl, const unsigned char **out, unsigned char *length, const unsigned char *in,
 			   unsigned in_length, void *arg)
 {
-	(void)ssl;
-	(void)arg;
 	if (in_length < 1u + in[0])
 		return SSL_TLSEXT_ERR_NOACK;
 	*out = in + 1;
@@ -199,11 +188,10 @@ static int face(struct srdma_tls_context *context, bool serve, int version, cons
 	return ret;
 }
 
-static void tls12_is_refused_by_default(void **state)
+TEST(tls12_is_refused_by_default)
 {
 	struct srdma_tls_context *server = server_context(server_options()), *client = client_context(client_options());
 
-	(void)state;
 	assert_int_equal(face(server, true, TLS1_2_VERSION, ALPN, NULL), SRDMA_ETLS);
 	assert_error_says("unsupported protocol");
 	assert_int_equal(face(client, false, TLS1_2_VERSION, ALPN, NULL), SRDMA_ETLS);
@@ -214,14 +202,13 @@ static void tls12_is_refused_by_default(void **state)
 	srdma_tls_context_unref(&client);
 }
 
-static void tls12_is_accepted_when_allowed(void **state)
+TEST(tls12_is_accepted_when_allowed)
 {
 	struct srdma_tls_server_options so = server_options();
 	struct srdma_tls_client_options co = client_options();
 	struct srdma_tls_context *server, *client;
 	char version[16];
 
-	(void)state;
 	so.allow_tls12 = co.allow_tls12 = true;
 	server = server_context(so);
 	client = client_context(co);
@@ -233,13 +220,12 @@ static void tls12_is_accepted_when_allowed(void **state)
 	srdma_tls_context_unref(&client);
 }
 
-static void tls11_is_never_accepted(void **state)
+TEST(tls11_is_never_accepted)
 {
 	struct srdma_tls_server_options so = server_options();
 	struct srdma_tls_client_options co = client_options();
 	struct srdma_tls_context *server, *client;
 
-	(void)state;
 	so.allow_tls12 = co.allow_tls12 = true;
 	server = server_context(so);
 	client = client_context(co);
@@ -251,11 +237,10 @@ static void tls11_is_never_accepted(void **state)
 	srdma_tls_context_unref(&client);
 }
 
-static void peer_of_another_protocol_is_refused(void **state)
+TEST(peer_of_another_protocol_is_refused)
 {
 	struct srdma_tls_context *server = server_context(server_options()), *client = client_context(client_options());
 
-	(void)state;
 	assert_int_equal(face(server, true, TLS1_3_VERSION, "\002h2\010http/1.1", NULL), SRDMA_ETLS);
 	assert_int_equal(face(server, true, TLS1_3_VERSION, "\012securdma/2", NULL), SRDMA_ETLS);
 	/* Without ALPN the handshake itself succeeds: the check after it counts. */
@@ -270,12 +255,11 @@ static void peer_of_another_protocol_is_refused(void **state)
 }
 
 /* What could be resumed could be replayed. */
-static void server_gives_nothing_to_resume_with(void **state)
+TEST(server_gives_nothing_to_resume_with)
 {
 	struct srdma_tls_server_options so = server_options();
 	struct srdma_tls_context *server;
 
-	(void)state;
 	so.allow_tls12 = true;
 	server = server_context(so);
 	for (int version = TLS1_2_VERSION; version <= TLS1_3_VERSION; version++) {
@@ -300,19 +284,4 @@ static void server_gives_nothing_to_resume_with(void **state)
 	srdma_tls_context_unref(&server);
 }
 
-int main(void)
-{
-	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(tls13_and_the_protocol_are_agreed),
-		cmocka_unit_test(allowing_tls12_still_prefers_tls13),
-		cmocka_unit_test(bytes_cross_in_both_directions),
-		cmocka_unit_test(context_outlives_its_users_reference),
-		cmocka_unit_test(tls12_is_refused_by_default),
-		cmocka_unit_test(tls12_is_accepted_when_allowed),
-		cmocka_unit_test(tls11_is_never_accepted),
-		cmocka_unit_test(peer_of_another_protocol_is_refused),
-		cmocka_unit_test(server_gives_nothing_to_resume_with),
-	};
-
-	return cmocka_run_group_tests(tests, tls_rig_make_files, tls_rig_remove_files);
-}
+RUN_TESTS(tls_rig_make_files, tls_rig_remove_files)

@@ -1,11 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* How a channel ends, and peers that speak no TLS. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
+#include "test.h"
 
 #include "tls_rig.h"
 
@@ -23,12 +18,11 @@
 
 /* ---- the end of a channel -------------------------------------------------------------------------------------- */
 
-static void close_notify_is_an_end_in_order(void **state)
+TEST(close_notify_is_an_end_in_order)
 {
 	struct session s = tls_rig_meet(server_options(), client_options(), "host.example.com");
 	char byte = 'x';
 
-	(void)state;
 	assert_int_equal(srdma_tls_write(s.server.tls, &byte, 1), 1);
 	srdma_tls_delete(&s.server.tls);
 	/* What was sent before still comes. */
@@ -38,23 +32,21 @@ static void close_notify_is_an_end_in_order(void **state)
 	tls_rig_part(&s);
 }
 
-static void end_without_close_notify_is_a_loss(void **state)
+TEST(end_without_close_notify_is_a_loss)
 {
 	struct session s = tls_rig_meet(server_options(), client_options(), "host.example.com");
 
-	(void)state;
 	assert_int_equal(shutdown(srdma_tls_fd(s.server.tls), SHUT_WR), 0);
 	assert_int_equal(tls_rig_first_read(s.client.tls), SRDMA_ELOST);
 	tls_rig_part(&s);
 }
 
-static void reset_is_a_loss(void **state)
+TEST(reset_is_a_loss)
 {
 	struct session s = tls_rig_meet(server_options(), client_options(), "host.example.com");
 	struct linger at_once = {.l_onoff = 1};
 	int fd = srdma_tls_fd(s.server.tls);
 
-	(void)state;
 	assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once), 0);
 	/* Kept as a number by its owner, so that it closes nothing else later. */
 	assert_true(dup2(STDERR_FILENO, fd) == fd);
@@ -66,18 +58,16 @@ static volatile sig_atomic_t sigpipes;
 
 static void count_sigpipe(int number)
 {
-	(void)number;
 	sigpipes++;
 }
 
-static void writing_to_a_peer_that_is_gone_raises_no_signal(void **state)
+TEST(writing_to_a_peer_that_is_gone_raises_no_signal)
 {
 	struct session s = tls_rig_meet(server_options(), client_options(), "host.example.com");
 	struct sigaction count = {.sa_handler = count_sigpipe}, old;
 	char data[4096] = {0};
 	int n = 0;
 
-	(void)state;
 	sigaction(SIGPIPE, &count, &old);
 	srdma_tls_delete(&s.server.tls);
 	for (int i = 0; i < 1000 && (n >= 0 || n == -EAGAIN); i++) {
@@ -111,7 +101,7 @@ static int face_bytes(struct srdma_tls_context *context, bool serve, const void 
 	return ret;
 }
 
-static void garbage_is_refused_by_both_ends(void **state)
+TEST(garbage_is_refused_by_both_ends)
 {
 	static const char http[] = "GET / HTTP/1.1\r\nHost: host.example.com\r\n\r\n";
 	static const char ssh[] = "SSH-2.0-OpenSSH_9.2\r\n";
@@ -128,8 +118,7 @@ static void garbage_is_refused_by_both_ends(void **state)
 	};
 	struct srdma_tls_context *server = server_context(server_options()), *client = client_context(client_options());
 
-	(void)state;
-	for (size_t i = 0; i < sizeof garbage / sizeof *garbage; i++) {
+	for (size_t i = 0; i < COUNT(garbage); i++) {
 		for (int serve = 0; serve < 2; serve++) {
 			int ret = face_bytes(serve ? server : client, serve, garbage[i].bytes, garbage[i].length, false,
 					     PATIENCE_MS);
@@ -144,13 +133,12 @@ static void garbage_is_refused_by_both_ends(void **state)
 	srdma_tls_context_unref(&client);
 }
 
-static void random_bytes_never_get_through(void **state)
+TEST(random_bytes_never_get_through)
 {
 	struct srdma_tls_context *server = server_context(server_options());
 	unsigned char bytes[300];
 	uint32_t random = 12345;
 
-	(void)state;
 	for (int round = 0; round < 100; round++) {
 		for (size_t i = 0; i < sizeof bytes; i++) {
 			random = random * 1664525 + 1013904223;
@@ -165,12 +153,11 @@ static void random_bytes_never_get_through(void **state)
 	srdma_tls_context_unref(&server);
 }
 
-static void peer_that_leaves_during_the_handshake_is_lost(void **state)
+TEST(peer_that_leaves_during_the_handshake_is_lost)
 {
 	static const unsigned char half[] = {22, 3, 1, 1, 0, 1};
 	struct srdma_tls_context *server = server_context(server_options()), *client = client_context(client_options());
 
-	(void)state;
 	assert_int_equal(face_bytes(server, true, "", 0, true, PATIENCE_MS), SRDMA_ELOST);
 	assert_int_equal(face_bytes(client, false, "", 0, true, PATIENCE_MS), SRDMA_ELOST);
 	assert_int_equal(face_bytes(server, true, half, sizeof half, true, PATIENCE_MS), SRDMA_ELOST);
@@ -179,13 +166,12 @@ static void peer_that_leaves_during_the_handshake_is_lost(void **state)
 	srdma_tls_context_unref(&client);
 }
 
-static void silent_peer_is_given_up_at_the_deadline(void **state)
+TEST(silent_peer_is_given_up_at_the_deadline)
 {
 	static const unsigned char half[] = {22, 3, 1, 1, 0, 1};
 	struct srdma_tls_context *server = server_context(server_options()), *client = client_context(client_options());
 	uint64_t start = srdma_clock_us();
 
-	(void)state;
 	assert_int_equal(face_bytes(server, true, "", 0, false, 100), -ETIMEDOUT);
 	assert_error_says("timed out waiting for the peer (TLS handshake)");
 	assert_int_equal(face_bytes(client, false, "", 0, false, 100), -ETIMEDOUT);
@@ -195,18 +181,4 @@ static void silent_peer_is_given_up_at_the_deadline(void **state)
 	srdma_tls_context_unref(&client);
 }
 
-int main(void)
-{
-	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(close_notify_is_an_end_in_order),
-		cmocka_unit_test(end_without_close_notify_is_a_loss),
-		cmocka_unit_test(reset_is_a_loss),
-		cmocka_unit_test(writing_to_a_peer_that_is_gone_raises_no_signal),
-		cmocka_unit_test(garbage_is_refused_by_both_ends),
-		cmocka_unit_test(random_bytes_never_get_through),
-		cmocka_unit_test(peer_that_leaves_during_the_handshake_is_lost),
-		cmocka_unit_test(silent_peer_is_given_up_at_the_deadline),
-	};
-
-	return cmocka_run_group_tests(tests, tls_rig_make_files, tls_rig_remove_files);
-}
+RUN_TESTS(tls_rig_make_files, tls_rig_remove_files)

@@ -1,11 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What a context is made of. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
+#include "test.h"
 
 #include "tls_rig.h"
 
@@ -23,22 +18,20 @@
 
 /* ---- what a context is made of --------------------------------------------------------------------------------- */
 
-static void client_needs_something_to_verify_with(void **state)
+TEST(client_needs_something_to_verify_with)
 {
 	struct srdma_tls_client_options co = client_options();
 
-	(void)state;
 	co.ca_file = NULL;
 	assert_int_equal(try_client(co), SRDMA_ECONFIG);
 	assert_error_says("--ca");
 	assert_error_says("--pin");
 }
 
-static void server_needs_certificate_key_and_client_ca(void **state)
+TEST(server_needs_certificate_key_and_client_ca)
 {
 	struct srdma_tls_server_options so = server_options();
 
-	(void)state;
 	so.client_ca_file = NULL;
 	assert_int_equal(try_server(so), SRDMA_ECONFIG);
 	assert_error_says("--client-ca");
@@ -53,20 +46,18 @@ static void server_needs_certificate_key_and_client_ca(void **state)
 	assert_int_equal(try_server(so), SRDMA_ECONFIG);
 }
 
-static void certificate_without_its_key_is_half_a_credential(void **state)
+TEST(certificate_without_its_key_is_half_a_credential)
 {
-	(void)state;
 	assert_int_equal(try_client(client_with("client.crt", NULL)), SRDMA_ECONFIG);
 	assert_error_says("give both");
 	assert_int_equal(try_client(client_with(NULL, "client.key")), SRDMA_ECONFIG);
 	assert_error_says("give both");
 }
 
-static void key_of_another_certificate_is_found_out(void **state)
+TEST(key_of_another_certificate_is_found_out)
 {
 	struct srdma_tls_server_options so = server_options();
 
-	(void)state;
 	assert_int_equal(try_client(client_with("client.crt", "server.key")), SRDMA_ECONFIG);
 	assert_error_says("client.crt");
 	assert_error_says("server.key");
@@ -76,13 +67,12 @@ static void key_of_another_certificate_is_found_out(void **state)
 }
 
 /* A prompt would read the standard input, or the terminal; neither may be touched. */
-static void encrypted_key_is_refused_without_asking(void **state)
+TEST(encrypted_key_is_refused_without_asking)
 {
 	int pipe_fds[2], saved = dup(STDIN_FILENO);
 	char first = 0;
 	uint64_t start = srdma_clock_us();
 
-	(void)state;
 	assert_int_equal(pipe(pipe_fds), 0);
 	assert_int_equal(write(pipe_fds[1], "password\n", 9), 9);
 	assert_true(dup2(pipe_fds[0], STDIN_FILENO) == STDIN_FILENO);
@@ -98,12 +88,11 @@ static void encrypted_key_is_refused_without_asking(void **state)
 	close(pipe_fds[1]);
 }
 
-static void missing_file_is_named(void **state)
+TEST(missing_file_is_named)
 {
 	struct srdma_tls_client_options co = client_options();
 	struct srdma_tls_server_options so = server_options();
 
-	(void)state;
 	co.ca_file = "nowhere.crt";
 	assert_int_equal(try_client(co), -ENOENT);
 	assert_error_says("nowhere.crt");
@@ -116,12 +105,11 @@ static void missing_file_is_named(void **state)
 	assert_error_says("nowhere.crt");
 }
 
-static void unreadable_key_is_named(void **state)
+TEST(unreadable_key_is_named)
 {
 	int status = -1;
 	pid_t child;
 
-	(void)state;
 	assert_int_equal(chmod(".", 0755), 0);
 	assert_int_equal(chmod("client.key", 0), 0);
 	child = fork();
@@ -139,13 +127,12 @@ static void unreadable_key_is_named(void **state)
 	assert_int_equal(status, 0);
 }
 
-static void malformed_file_is_named(void **state)
+TEST(malformed_file_is_named)
 {
 	static const char *const bad[] = {"garbage.pem", "empty.pem", "client.key", "."};
 	struct srdma_tls_client_options co;
 
-	(void)state;
-	for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+	for (size_t i = 0; i < COUNT(bad); i++) {
 		co = client_options();
 		co.ca_file = bad[i];
 		assert_int_equal(try_client(co), SRDMA_ECONFIG);
@@ -157,12 +144,11 @@ static void malformed_file_is_named(void **state)
 	assert_error_says("garbage.pem");
 }
 
-static void malformed_pin_is_refused(void **state)
+TEST(malformed_pin_is_refused)
 {
 	static const char *const bad[] = {"", "sha256:", "sha256:1234", "md5:00", "not a pin"};
 
-	(void)state;
-	for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+	for (size_t i = 0; i < COUNT(bad); i++) {
 		struct srdma_tls_client_options co = client_options();
 
 		co.pin = bad[i];
@@ -171,19 +157,4 @@ static void malformed_pin_is_refused(void **state)
 	}
 }
 
-int main(void)
-{
-	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(client_needs_something_to_verify_with),
-		cmocka_unit_test(server_needs_certificate_key_and_client_ca),
-		cmocka_unit_test(certificate_without_its_key_is_half_a_credential),
-		cmocka_unit_test(key_of_another_certificate_is_found_out),
-		cmocka_unit_test(encrypted_key_is_refused_without_asking),
-		cmocka_unit_test(missing_file_is_named),
-		cmocka_unit_test(unreadable_key_is_named),
-		cmocka_unit_test(malformed_file_is_named),
-		cmocka_unit_test(malformed_pin_is_refused),
-	};
-
-	return cmocka_run_group_tests(tests, tls_rig_make_files, tls_rig_remove_files);
-}
+RUN_TESTS(tls_rig_make_files, tls_rig_remove_files)

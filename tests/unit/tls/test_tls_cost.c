@@ -1,13 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What an end can be made to do by a peer that has proved nothing yet. */
+#include "test.h"
+
 #include <limits.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
-
 #include "pki.h"
 
 #include "tls_pair.h"
@@ -24,7 +19,6 @@ static struct pki ca, server_credential, client_credential;
 
 static int make_files(void **state)
 {
-	(void)state;
 	if (enter_folder() != 0)
 		return -1;
 	ca = pki_make((struct pki_request){.name = "CA", .ca = true});
@@ -40,7 +34,6 @@ static int make_files(void **state)
 
 static int remove_files(void **state)
 {
-	(void)state;
 	pki_free(&ca);
 	pki_free(&server_credential);
 	pki_free(&client_credential);
@@ -80,28 +73,26 @@ static struct end with_groups(struct end end, const char *groups)
 	return end;
 }
 
-static void only_cheap_groups_are_agreed_on(void **state)
+TEST(only_cheap_groups_are_agreed_on)
 {
 	static const char *const good[] = {"X25519", "P-256", "P-384"};
 	static const char *const bad[] = {"ffdhe2048", "ffdhe3072", "ffdhe4096", "ffdhe6144", "ffdhe8192", "X448", "P-521"};
 
-	(void)state;
-	for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
+	for (size_t i = 0; i < COUNT(good); i++) {
 		assert_meets(with_groups(raw_client(), good[i]), server_of(false), NULL);
 		assert_meets(client_of(false), with_groups(raw_server(), good[i]), "host.example.com");
 	}
-	for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+	for (size_t i = 0; i < COUNT(bad); i++) {
 		assert_server_refuses(with_groups(raw_client(), bad[i]), server_of(false), SRDMA_ETLS, "no suitable");
 		assert_client_refuses(client_of(false), with_groups(raw_server(), bad[i]), "host.example.com", SRDMA_ETLS, "");
 	}
 }
 
 /* A peer that prefers an expensive group has a cheap one all the same. */
-static void expensive_group_that_is_preferred_is_not_taken(void **state)
+TEST(expensive_group_that_is_preferred_is_not_taken)
 {
 	struct pair pair = meet(with_groups(raw_client(), "ffdhe8192:ffdhe2048:X25519"), server_of(false), NULL);
 
-	(void)state;
 	assert_int_equal(pair.server.result, 0);
 	assert_string_equal(srdma_tls_group(pair.server.tls), "x25519");
 	part(&pair);
@@ -117,12 +108,11 @@ static bool has_hybrid(void)
 	return has;
 }
 
-static void hybrid_group_comes_first_where_openssl_has_it(void **state)
+TEST(hybrid_group_comes_first_where_openssl_has_it)
 {
 	struct pair pair = meet(client_of(false), server_of(false), "host.example.com");
 	const char *group = srdma_tls_group(pair.client.tls);
 
-	(void)state;
 	assert_int_equal(pair.client.result, 0);
 	assert_string_equal(group, srdma_tls_group(pair.server.tls));
 	assert_string_equal(group, has_hybrid() ? "X25519MLKEM768" : "x25519");
@@ -145,9 +135,8 @@ static struct end with_ciphers(struct end end, const char *list, int version)
 	return end;
 }
 
-static void ciphers_are_those_of_the_document(void **state)
+TEST(ciphers_are_those_of_the_document)
 {
-	(void)state;
 	assert_meets(with_ciphers(raw_client(), "TLS_AES_256_GCM_SHA384", TLS1_3_VERSION), server_of(false), NULL);
 	assert_meets(with_ciphers(raw_client(), "TLS_CHACHA20_POLY1305_SHA256", TLS1_3_VERSION), server_of(false), NULL);
 	assert_meets(with_ciphers(raw_client(), "TLS_AES_128_GCM_SHA256", TLS1_3_VERSION), server_of(false), NULL);
@@ -164,9 +153,8 @@ static struct end with_signatures(struct end end, const char *list)
 	return end;
 }
 
-static void signatures_are_those_of_the_document(void **state)
+TEST(signatures_are_those_of_the_document)
 {
-	(void)state;
 	assert_meets(with_signatures(raw_client(), "ecdsa_secp256r1_sha256"), server_of(false), NULL);
 	assert_server_refuses(with_signatures(raw_client(), "ECDSA+SHA1:rsa_pss_rsae_sha256"), server_of(false), SRDMA_ETLS, "");
 	assert_server_refuses(with_signatures(with_ciphers(raw_client(), "ECDHE-ECDSA-AES128-GCM-SHA256", TLS1_2_VERSION), "ECDSA+SHA1:ECDSA+SHA224"),
@@ -263,35 +251,32 @@ static size_t make_hello(uint8_t *out, size_t size, unsigned groups, unsigned sh
 	return srdma_writer_length(&r);
 }
 
-static void hello_of_an_ordinary_size_is_answered(void **state)
+TEST(hello_of_an_ordinary_size_is_answered)
 {
 	uint8_t bytes[70000];
 	int left;
 
-	(void)state;
 	/* It waits for the client's next message. */
 	assert_int_equal(face_bytes(bytes, make_hello(bytes, sizeof bytes, 12, 0, 0), &left), -EAGAIN);
 	assert_int_equal(face_bytes(bytes, make_hello(bytes, sizeof bytes, 64, 0, 7000), &left), -EAGAIN);
 }
 
-static void longer_hello_is_not_even_read(void **state)
+TEST(longer_hello_is_not_even_read)
 {
 	uint8_t bytes[70000];
 	int left;
 
-	(void)state;
 	assert_int_equal(face_bytes(bytes, make_hello(bytes, sizeof bytes, 12, 0, 60000), &left), SRDMA_EPROTOCOL);
 	assert_non_null(strstr(srdma_error_text(), "8192 bytes"));
 	assert_true(left > 50000);
 }
 
 /* To OpenSSL each share is one more search in the list of groups: 57 ms for 65 KB. */
-static void many_groups_and_shares_are_refused(void **state)
+TEST(many_groups_and_shares_are_refused)
 {
 	uint8_t bytes[70000];
 	int left;
 
-	(void)state;
 	assert_int_equal(face_bytes(bytes, make_hello(bytes, sizeof bytes, 16000, 6500, 0), &left), SRDMA_EPROTOCOL);
 	assert_int_equal(face_bytes(bytes, make_hello(bytes, sizeof bytes, 1800, 800, 0), &left), SRDMA_EPROTOCOL);
 	assert_non_null(strstr(srdma_error_text(), "more than 64 groups"));
@@ -311,12 +296,11 @@ static size_t make_crumbs(uint8_t *out, uint8_t type)
 	return 360000;
 }
 
-static void message_in_crumbs_comes_to_an_end(void **state)
+TEST(message_in_crumbs_comes_to_an_end)
 {
 	static uint8_t bytes[360000];
 	int left;
 
-	(void)state;
 	assert_int_equal(face(server_of(false), true, bytes, make_crumbs(bytes, SSL3_MT_CLIENT_HELLO), &left), SRDMA_EPROTOCOL);
 	assert_non_null(strstr(srdma_error_text(), "8192 bytes"));
 	assert_int_equal(face(client_of(false), false, bytes, make_crumbs(bytes, SSL3_MT_SERVER_HELLO), &left), SRDMA_EPROTOCOL);
@@ -348,9 +332,8 @@ static struct end speaking(struct end end, int version)
 	return end;
 }
 
-static void key_that_costs_is_not_decoded(void **state)
+TEST(key_that_costs_is_not_decoded)
 {
-	(void)state;
 	for (int version = TLS1_2_VERSION; version <= TLS1_3_VERSION; version++) {
 		assert_server_refuses(speaking(with_chain(raw_client(), explicit_curve()), version), server_of(true), SRDMA_ECERT, "on a curve that TLS 1.3 does not");
 		assert_client_refuses(client_of(true), speaking(with_chain(raw_server(), explicit_curve()), version), "host.example.com", SRDMA_ECERT,
@@ -366,12 +349,11 @@ static X509 *cert_of(EVP_PKEY *key)
 	return made.cert;
 }
 
-static void huge_and_small_rsa_keys_are_refused(void **state)
+TEST(huge_and_small_rsa_keys_are_refused)
 {
 	static const int bad[] = {1024, 8192, 16384};
 
-	(void)state;
-	for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+	for (size_t i = 0; i < COUNT(bad); i++) {
 		assert_server_refuses(with_chain(raw_client(), cert_of(pki_rsa(bad[i]))), server_of(false), SRDMA_ECERT, "2048 to 4096 bits");
 		assert_client_refuses(client_of(false), with_chain(raw_server(), cert_of(pki_rsa(bad[i]))), "host.example.com", SRDMA_ECERT,
 				      "2048 to 4096 bits");
@@ -380,12 +362,11 @@ static void huge_and_small_rsa_keys_are_refused(void **state)
 	assert_meets(with_chain(raw_client(), cert_of(pki_rsa(4096))), server_of(false), NULL);
 }
 
-static void other_curves_are_refused(void **state)
+TEST(other_curves_are_refused)
 {
 	static const char *const bad[] = {"brainpoolP256r1", "secp256k1", "secp224r1", "sect571r1"};
 
-	(void)state;
-	for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+	for (size_t i = 0; i < COUNT(bad); i++) {
 		struct pki made = pki_make((struct pki_request){.name = "x", .issuer = &ca, .key = pki_key(bad[i]), .ca = true});
 
 		assert_server_refuses(with_chain(raw_client(), made.cert), server_of(false), SRDMA_ECERT, "P-256, P-384 and P-521");
@@ -393,11 +374,10 @@ static void other_curves_are_refused(void **state)
 	}
 }
 
-static void chain_has_an_end(void **state)
+TEST(chain_has_an_end)
 {
 	struct end client = raw_client(), server = raw_server(), enough = raw_client();
 
-	(void)state;
 	for (unsigned i = 0; i < SRDMA_CHAIN_CERTS; i++) {
 		with_chain(client, X509_dup(ca.cert));
 		with_chain(server, X509_dup(ca.cert));
@@ -409,14 +389,13 @@ static void chain_has_an_end(void **state)
 	assert_meets(enough, server_of(false), NULL);
 }
 
-static void bulky_chain_is_refused_before_it_is_read(void **state)
+TEST(bulky_chain_is_refused_before_it_is_read)
 {
 	static char content[60000];
 	struct end client = raw_client();
 	X509 *bulky = X509_dup(ca.cert);
 	X509_EXTENSION *extension = pki_extension("1.2.3.4", false, content, sizeof content);
 
-	(void)state;
 	X509_add_ext(bulky, extension, -1);
 	X509_EXTENSION_free(extension);
 	assert_true(X509_sign(bulky, ca.key, EVP_sha256()) > 0);
@@ -439,11 +418,10 @@ static int told_cas(const char *ca_file)
 	return count;
 }
 
-static void clients_are_told_the_cas_unless_they_are_many(void **state)
+TEST(clients_are_told_the_cas_unless_they_are_many)
 {
 	char name[64];
 
-	(void)state;
 	assert_int_equal(told_cas("ca.crt"), 1);
 	PKI_WRITE("cas.crt", &ca);
 	for (int i = 0; i < 60; i++) {
@@ -461,14 +439,13 @@ static void clients_are_told_the_cas_unless_they_are_many(void **state)
 
 /* ---- TLS 1.2 --------------------------------------------------------------------------------------------------- */
 
-static void nothing_is_negotiated_twice(void **state)
+TEST(nothing_is_negotiated_twice)
 {
 	struct pair pair = meet(speaking(raw_client(), TLS1_2_VERSION), server_of(true), NULL);
 	uint64_t deadline = srdma_deadline(PATIENCE_MS);
 	char byte;
 	int ret;
 
-	(void)state;
 	assert_int_equal(pair.server.result, 0);
 	assert_string_equal(srdma_tls_version(pair.server.tls), "TLSv1.2");
 	assert_int_equal(SSL_renegotiate(pair.client.raw), 1);
@@ -485,26 +462,4 @@ static void nothing_is_negotiated_twice(void **state)
 	part(&pair);
 }
 
-int main(void)
-{
-	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(only_cheap_groups_are_agreed_on),
-		cmocka_unit_test(expensive_group_that_is_preferred_is_not_taken),
-		cmocka_unit_test(hybrid_group_comes_first_where_openssl_has_it),
-		cmocka_unit_test(ciphers_are_those_of_the_document),
-		cmocka_unit_test(signatures_are_those_of_the_document),
-		cmocka_unit_test(hello_of_an_ordinary_size_is_answered),
-		cmocka_unit_test(longer_hello_is_not_even_read),
-		cmocka_unit_test(many_groups_and_shares_are_refused),
-		cmocka_unit_test(key_that_costs_is_not_decoded),
-		cmocka_unit_test(huge_and_small_rsa_keys_are_refused),
-		cmocka_unit_test(other_curves_are_refused),
-		cmocka_unit_test(chain_has_an_end),
-		cmocka_unit_test(bulky_chain_is_refused_before_it_is_read),
-		cmocka_unit_test(message_in_crumbs_comes_to_an_end),
-		cmocka_unit_test(clients_are_told_the_cas_unless_they_are_many),
-		cmocka_unit_test(nothing_is_negotiated_twice),
-	};
-
-	return cmocka_run_group_tests(tests, make_files, remove_files);
-}
+RUN_TESTS(make_files, remove_files)

@@ -1,11 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Whom the client takes for the server, and the server for a client. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
+#include "test.h"
 
 #include "tls_rig.h"
 
@@ -21,71 +16,64 @@
 
 /* ---- the client judges the server ------------------------------------------------------------------------------ */
 
-static void server_of_another_ca_is_refused(void **state)
+TEST(server_of_another_ca_is_refused)
 {
 	struct srdma_tls_client_options co = client_options();
 
-	(void)state;
 	co.ca_file = "other-ca.crt";
 	assert_refused(server_options(), co, "host.example.com", SRDMA_ECERT, "not acceptable", SRDMA_ECERT,
 		       "does not accept our certificate");
 }
 
-static void expired_server_is_refused(void **state)
+TEST(expired_server_is_refused)
 {
 	struct srdma_tls_server_options so = server_options();
 
-	(void)state;
 	so.cert_file = "expired-server.crt";
 	so.key_file = "expired-server.key";
 	assert_refused(so, client_options(), "host.example.com", SRDMA_ECERT, "expired", SRDMA_ECERT, "expired");
 }
 
-static void client_certificate_serves_no_server(void **state)
+TEST(client_certificate_serves_no_server)
 {
 	struct srdma_tls_server_options so = server_options();
 
-	(void)state;
 	so.cert_file = "client.crt";
 	so.key_file = "client.key";
 	assert_refused(so, client_options(), "host.example.com", SRDMA_ECERT, "purpose", SRDMA_ECERT, "");
 }
 
-static void name_must_be_the_certificates(void **state)
+TEST(name_must_be_the_certificates)
 {
 	static const char *const wrong[] = {"other.example.com", "example.com", "a.host.example.com",           "host",
 					    "127.0.0.2",         "::2",         "host.example.com.evil.example"};
 
-	(void)state;
-	for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++)
+	for (size_t i = 0; i < COUNT(wrong); i++)
 		assert_refused(server_options(), client_options(), wrong[i], SRDMA_ECERT, "not for this name", 0, "");
 	assert_meets(server_options(), client_options(), "HOST.example.COM");
 }
 
-static void address_is_checked_against_address_names(void **state)
+TEST(address_is_checked_against_address_names)
 {
-	(void)state;
 	assert_meets(server_options(), client_options(), "127.0.0.1");
 	assert_meets(server_options(), client_options(), "::1");
 	assert_meets(server_options(), client_options(), "0:0:0:0:0:0:0:1");
 }
 
-static void server_name_stands_instead_of_the_host(void **state)
+TEST(server_name_stands_instead_of_the_host)
 {
 	struct srdma_tls_client_options co = client_options();
 
-	(void)state;
 	co.server_name = "host.example.com";
 	assert_meets(server_options(), co, "192.0.2.99");
 	co.server_name = "other.example.com";
 	assert_refused(server_options(), co, "host.example.com", SRDMA_ECERT, "--server-name", 0, "");
 }
 
-static void client_without_a_name_to_check_does_not_start(void **state)
+TEST(client_without_a_name_to_check_does_not_start)
 {
 	struct srdma_tls_context *client = client_context(client_options());
 
-	(void)state;
 	for (int i = 0; i < 2; i++) {
 		struct srdma_tls *tls = NULL;
 		int client_fd, server_fd;
@@ -109,11 +97,10 @@ static struct srdma_tls_server_options self_signed_server(const char *cert, cons
 	return so;
 }
 
-static void pinned_key_is_accepted_without_a_ca(void **state)
+TEST(pinned_key_is_accepted_without_a_ca)
 {
 	struct srdma_tls_client_options co = client_options();
 
-	(void)state;
 	co.ca_file = NULL;
 	co.pin = pin_of("self.crt");
 	assert_meets(self_signed_server("self.crt", "self.key"), co, "host.example.com");
@@ -121,32 +108,29 @@ static void pinned_key_is_accepted_without_a_ca(void **state)
 	assert_meets(self_signed_server("self.crt", "self.key"), co, "192.0.2.99");
 }
 
-static void other_key_than_the_pinned_one_is_refused(void **state)
+TEST(other_key_than_the_pinned_one_is_refused)
 {
 	struct srdma_tls_client_options co = client_options();
 
-	(void)state;
 	co.ca_file = NULL;
 	co.pin = pin_of("server.crt");
 	assert_refused(self_signed_server("self.crt", "self.key"), co, "host.example.com", SRDMA_ECERT, "pin", 0, "");
 }
 
-static void pinned_key_does_not_outlive_its_certificate(void **state)
+TEST(pinned_key_does_not_outlive_its_certificate)
 {
 	struct srdma_tls_client_options co = client_options();
 
-	(void)state;
 	co.ca_file = NULL;
 	co.pin = pin_of("expired-self.crt");
 	assert_refused(self_signed_server("expired-self.crt", "expired-self.key"), co, "host.example.com", SRDMA_ECERT,
 		       "expired", SRDMA_ECERT, "expired");
 }
 
-static void pin_and_ca_must_both_hold(void **state)
+TEST(pin_and_ca_must_both_hold)
 {
 	struct srdma_tls_client_options co = client_options();
 
-	(void)state;
 	co.pin = pin_of("server.crt");
 	assert_meets(server_options(), co, "host.example.com");
 	assert_refused(server_options(), co, "other.example.com", SRDMA_ECERT, "name", 0, "");
@@ -160,43 +144,38 @@ static void pin_and_ca_must_both_hold(void **state)
 /* ---- the server judges the client ------------------------------------------------------------------------------ */
 
 /* assert_refused takes the client's first read where its handshake succeeded. */
-static void missing_client_certificate_is_told_in_the_first_read(void **state)
+TEST(missing_client_certificate_is_told_in_the_first_read)
 {
-	(void)state;
 	assert_refused(server_options(), client_with(NULL, NULL), "host.example.com", SRDMA_ECERT,
 		       "does not accept our certificate", SRDMA_ECERT, "showed no certificate");
 }
 
-static void expired_client_is_refused(void **state)
+TEST(expired_client_is_refused)
 {
-	(void)state;
 	assert_refused(server_options(), client_with("expired-client.crt", "expired-client.key"), "host.example.com",
 		       SRDMA_ECERT, "expired", SRDMA_ECERT, "expired");
 }
 
-static void client_of_another_ca_is_refused(void **state)
+TEST(client_of_another_ca_is_refused)
 {
-	(void)state;
 	assert_refused(server_options(), client_with("other-client.crt", "other-client.key"), "host.example.com",
 		       SRDMA_ECERT, "does not accept our certificate", SRDMA_ECERT, "not acceptable");
 	assert_refused(server_options(), client_with("self.crt", "self.key"), "host.example.com", SRDMA_ECERT,
 		       "does not accept our certificate", SRDMA_ECERT, "not acceptable");
 }
 
-static void server_certificate_serves_no_client(void **state)
+TEST(server_certificate_serves_no_client)
 {
-	(void)state;
 	assert_refused(server_options(), client_with("server.crt", "server.key"), "host.example.com", SRDMA_ECERT,
 		       "does not accept our certificate", SRDMA_ECERT, "purpose");
 }
 
-static void anonymous_client_is_served_where_that_is_allowed(void **state)
+TEST(anonymous_client_is_served_where_that_is_allowed)
 {
 	struct srdma_tls_server_options so = server_options();
 	struct session s;
 	struct srdma_peer_names names;
 
-	(void)state;
 	so.insecure_anonymous_clients = true;
 	s = tls_rig_meet(so, client_with(NULL, NULL), "host.example.com");
 	assert_int_equal(s.client.result, 0);
@@ -210,38 +189,14 @@ static void anonymous_client_is_served_where_that_is_allowed(void **state)
 	assert_meets(so, client_with(NULL, NULL), "host.example.com");
 }
 
-static void certificate_that_is_shown_must_verify_even_where_none_is_needed(void **state)
+TEST(certificate_that_is_shown_must_verify_even_where_none_is_needed)
 {
 	struct srdma_tls_server_options so = server_options();
 
-	(void)state;
 	so.insecure_anonymous_clients = true;
 	assert_meets(so, client_options(), "host.example.com");
 	assert_refused(so, client_with("other-client.crt", "other-client.key"), "host.example.com", SRDMA_ECERT, "",
 		       SRDMA_ECERT, "not acceptable");
 }
 
-int main(void)
-{
-	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(server_of_another_ca_is_refused),
-		cmocka_unit_test(expired_server_is_refused),
-		cmocka_unit_test(client_certificate_serves_no_server),
-		cmocka_unit_test(name_must_be_the_certificates),
-		cmocka_unit_test(address_is_checked_against_address_names),
-		cmocka_unit_test(server_name_stands_instead_of_the_host),
-		cmocka_unit_test(client_without_a_name_to_check_does_not_start),
-		cmocka_unit_test(pinned_key_is_accepted_without_a_ca),
-		cmocka_unit_test(other_key_than_the_pinned_one_is_refused),
-		cmocka_unit_test(pinned_key_does_not_outlive_its_certificate),
-		cmocka_unit_test(pin_and_ca_must_both_hold),
-		cmocka_unit_test(missing_client_certificate_is_told_in_the_first_read),
-		cmocka_unit_test(expired_client_is_refused),
-		cmocka_unit_test(client_of_another_ca_is_refused),
-		cmocka_unit_test(server_certificate_serves_no_client),
-		cmocka_unit_test(anonymous_client_is_served_where_that_is_allowed),
-		cmocka_unit_test(certificate_that_is_shown_must_verify_even_where_none_is_needed),
-	};
-
-	return cmocka_run_group_tests(tests, tls_rig_make_files, tls_rig_remove_files);
-}
+RUN_TESTS(tls_rig_make_files, tls_rig_remove_files)

@@ -1,22 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Linked with --wrap=RAND_bytes: each call of the generator passes here, and can be made to fail.
  * The statistical bounds are so wide that chance exceeds them less than once in 10^9 runs. */
+#include "test.h"
+
 #include "psn.h"
-#include "range.h"
 #include "securdma.h"
 
 #include <errno.h>
 #include <pthread.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-#include <cmocka.h>
 
 #define DRAWS            (3u << 16)
 #define PSN_SPACE        (1u << 24)
@@ -50,7 +45,6 @@ int __wrap_RAND_bytes(unsigned char *buffer, int length)
 
 static int use_real_generator(void **state)
 {
-	(void)state;
 	generator = REAL;
 	return 0;
 }
@@ -64,32 +58,29 @@ static uint32_t draw(void)
 	return psn;
 }
 
-static void psn_fits_24_bits(void **state)
+TEST(psn_fits_24_bits)
 {
-	(void)state;
 	for (unsigned i = 0; i < DRAWS; i++)
 		draw();
 }
 
-static void psn_is_the_generators_three_bytes(void **state)
+TEST(psn_is_the_generators_three_bytes)
 {
 	static const uint8_t cases[][3] = {{0, 0, 0}, {0xff, 0xff, 0xff}, {0x9f, 0x85, 0x41}, {0x28, 0x07, 0xd4}};
 
-	(void)state;
 	generator = CONSTANT;
-	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+	for (size_t i = 0; i < COUNT(cases); i++) {
 		memcpy(constant, cases[i], 3);
 		assert_int_equal(draw(), (uint32_t)cases[i][0] << 16 | (uint32_t)cases[i][1] << 8 | cases[i][2]);
 		assert_int_equal(bytes_asked, 3);
 	}
 }
 
-static void each_byte_is_uniform(void **state)
+TEST(each_byte_is_uniform)
 {
 	static unsigned counts[3][256];
 	const double expected = DRAWS / 256.0;
 
-	(void)state;
 	memset(counts, 0, sizeof counts);
 	for (unsigned i = 0; i < DRAWS; i++) {
 		uint32_t psn = draw();
@@ -112,11 +103,10 @@ static void each_byte_is_uniform(void **state)
 	}
 }
 
-static void each_bit_is_set_half_of_the_time(void **state)
+TEST(each_bit_is_set_half_of_the_time)
 {
 	unsigned ones[24] = {0};
 
-	(void)state;
 	for (unsigned i = 0; i < DRAWS; i++) {
 		uint32_t psn = draw();
 
@@ -129,12 +119,11 @@ static void each_bit_is_set_half_of_the_time(void **state)
 			fail_msg("bit %u is set in %u of %u", bit, ones[bit], DRAWS);
 }
 
-static void each_bit_is_independent_of_the_draw_before(void **state)
+TEST(each_bit_is_independent_of_the_draw_before)
 {
 	unsigned changes[24] = {0};
 	uint32_t before = draw();
 
-	(void)state;
 	for (unsigned i = 0; i < DRAWS; i++) {
 		uint32_t psn = draw();
 
@@ -163,12 +152,11 @@ static unsigned count_repeats(const uint32_t *psns, size_t count)
 	return repeats;
 }
 
-static void repeats_are_as_rare_as_chance_has_it(void **state)
+TEST(repeats_are_as_rare_as_chance_has_it)
 {
 	uint32_t *psns = calloc(DRAWS, sizeof *psns);
 	unsigned repeats;
 
-	(void)state;
 	assert_non_null(psns);
 	for (unsigned i = 0; i < DRAWS; i++)
 		psns[i] = draw();
@@ -180,13 +168,12 @@ static void repeats_are_as_rare_as_chance_has_it(void **state)
 		fail_msg("%u of %u are repeats", repeats, DRAWS);
 }
 
-static void failing_generator_gives_no_psn(void **state)
+TEST(failing_generator_gives_no_psn)
 {
 	static const int failures[] = {0, -1};
 
-	(void)state;
 	generator = FAIL;
-	for (size_t i = 0; i < sizeof failures / sizeof *failures; i++) {
+	for (size_t i = 0; i < COUNT(failures); i++) {
 		uint32_t psn = 0xdeadbeef;
 
 		failure = failures[i];
@@ -196,11 +183,10 @@ static void failing_generator_gives_no_psn(void **state)
 	}
 }
 
-static void psns_come_again_when_the_generator_recovers(void **state)
+TEST(psns_come_again_when_the_generator_recovers)
 {
 	uint32_t psn;
 
-	(void)state;
 	generator = FAIL;
 	failure = 0;
 	assert_int_equal(srdma_psn_generate(&psn), SRDMA_ERANDOM);
@@ -223,12 +209,11 @@ static void *draw_many(void *arg)
 	return NULL;
 }
 
-static void threads_draw_different_psns(void **state)
+TEST(threads_draw_different_psns)
 {
 	static struct drawer drawers[THREADS];
 	static uint32_t all[THREADS * DRAWS_PER_THREAD];
 
-	(void)state;
 	for (size_t i = 0; i < THREADS; i++)
 		assert_int_equal(pthread_create(&drawers[i].thread, NULL, draw_many, &drawers[i]), 0);
 	for (size_t i = 0; i < THREADS; i++)
@@ -237,19 +222,18 @@ static void threads_draw_different_psns(void **state)
 		assert_int_equal(drawers[i].error, 0);
 		memcpy(all + i * DRAWS_PER_THREAD, drawers[i].psns, sizeof drawers[i].psns);
 	}
-	for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+	for (size_t i = 0; i < COUNT(all); i++)
 		assert_true(all[i] < PSN_SPACE);
 	/* 32 repeats are expected. Two threads with the same stream would make 4096. */
-	assert_true(count_repeats(all, sizeof all / sizeof *all) < 80);
+	assert_true(count_repeats(all, COUNT(all)) < 80);
 }
 
-static void forked_child_draws_other_psns_than_its_parent(void **state)
+TEST(forked_child_draws_other_psns_than_its_parent)
 {
 	uint32_t own[16], childs[16];
 	int pipe_fds[2], status;
 	pid_t child;
 
-	(void)state;
 	draw();
 	assert_int_equal(pipe(pipe_fds), 0);
 	child = fork();
@@ -289,15 +273,14 @@ static void expect_apart(const struct srdma_psn_range *last, uint32_t limit)
 		assert_int_equal(last->count + agreed + SRDMA_PSN_STARTS, PSN_SPACE);
 }
 
-static void next_epoch_has_no_psn_of_the_last_one(void **state)
+TEST(next_epoch_has_no_psn_of_the_last_one)
 {
 	static const uint32_t firsts[] = {0, 1, 0x7fffff, 0x800000, 0xfffffe, 0xffffff};
 	static const uint32_t most[] = {1, SRDMA_EPOCH_PSNS_MIN, 1u << 20, SRDMA_EPOCH_PSNS - 1, SRDMA_EPOCH_PSNS};
 
-	(void)state;
 	for (unsigned round = 0; round < 4; round++)
-		for (size_t f = 0; f < sizeof firsts / sizeof *firsts; f++)
-			for (size_t l = 0; l < sizeof most / sizeof *most; l++)
+		for (size_t f = 0; f < COUNT(firsts); f++)
+			for (size_t l = 0; l < COUNT(most); l++)
 				for (unsigned eighths = 0; eighths <= 8; eighths++) {
 					struct srdma_psn_range last = {firsts[f], most[l] / 8 * eighths};
 
@@ -320,12 +303,11 @@ static uint32_t draw_after(uint32_t used)
 }
 
 /* With the default limit: an epoch that ended in time, and one that was used up to the last PSN. */
-static void start_of_the_next_epoch_is_one_of_2_to_the_20_and_uniform(void **state)
+TEST(start_of_the_next_epoch_is_one_of_2_to_the_20_and_uniform)
 {
 	static const uint32_t used[] = {SRDMA_EPOCH_PSNS / 8 * 7, SRDMA_EPOCH_PSNS};
 	const unsigned draws = 4096;
 
-	(void)state;
 	for (size_t i = 0; i < 2; i++) {
 		unsigned counts[64] = {0};
 		double chi_square = 0;
@@ -348,12 +330,11 @@ static void start_of_the_next_epoch_is_one_of_2_to_the_20_and_uniform(void **sta
 	}
 }
 
-static void epoch_that_left_no_psns_has_no_successor(void **state)
+TEST(epoch_that_left_no_psns_has_no_successor)
 {
 	static const uint32_t used[] = {PSN_SPACE - SRDMA_PSN_STARTS, PSN_SPACE - 1, PSN_SPACE, UINT32_MAX};
 
-	(void)state;
-	for (size_t i = 0; i < sizeof used / sizeof *used; i++) {
+	for (size_t i = 0; i < COUNT(used); i++) {
 		const struct srdma_psn_range last = {5, used[i]};
 		uint32_t psn = 0xdeadbeef, limit = 1000;
 
@@ -363,36 +344,15 @@ static void epoch_that_left_no_psns_has_no_successor(void **state)
 	}
 }
 
-static void failing_generator_gives_no_psn_for_the_next_epoch(void **state)
+TEST(failing_generator_gives_no_psn_for_the_next_epoch)
 {
 	const struct srdma_psn_range last = {5, 1000};
 	uint32_t psn = 0xdeadbeef, limit = 1000;
 
-	(void)state;
 	generator = FAIL;
 	failure = 0;
 	assert_int_equal(srdma_psn_generate_apart(&last, &psn, &limit), SRDMA_ERANDOM);
 	assert_int_equal(psn, 0xdeadbeef);
 }
 
-int main(void)
-{
-	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup(psn_fits_24_bits, use_real_generator),
-		cmocka_unit_test_setup(psn_is_the_generators_three_bytes, use_real_generator),
-		cmocka_unit_test_setup(each_byte_is_uniform, use_real_generator),
-		cmocka_unit_test_setup(each_bit_is_set_half_of_the_time, use_real_generator),
-		cmocka_unit_test_setup(each_bit_is_independent_of_the_draw_before, use_real_generator),
-		cmocka_unit_test_setup(repeats_are_as_rare_as_chance_has_it, use_real_generator),
-		cmocka_unit_test_setup(failing_generator_gives_no_psn, use_real_generator),
-		cmocka_unit_test_setup(psns_come_again_when_the_generator_recovers, use_real_generator),
-		cmocka_unit_test_setup(threads_draw_different_psns, use_real_generator),
-		cmocka_unit_test_setup(forked_child_draws_other_psns_than_its_parent, use_real_generator),
-		cmocka_unit_test_setup(next_epoch_has_no_psn_of_the_last_one, use_real_generator),
-		cmocka_unit_test_setup(start_of_the_next_epoch_is_one_of_2_to_the_20_and_uniform, use_real_generator),
-		cmocka_unit_test_setup(epoch_that_left_no_psns_has_no_successor, use_real_generator),
-		cmocka_unit_test_setup(failing_generator_gives_no_psn_for_the_next_epoch, use_real_generator),
-	};
-
-	return cmocka_run_group_tests(tests, NULL, NULL);
-}
+RUN_TESTS_EACH(use_real_generator, NULL)

@@ -1,19 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The device's counters, in a folder of this test's own. */
+#include "test.h"
+
 #include "psn_watch.h"
 
 #include "clock.h"
-#include "range.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-#include <cmocka.h>
 
 static char root[64];
 
@@ -33,7 +30,6 @@ static int make_root(void **state)
 {
 	char name[256];
 
-	(void)state;
 	strcpy(root, "/tmp/test_sweep.XXXXXX");
 	assert_non_null(mkdtemp(root));
 	for (const char *const *folder = (const char *const[]){"/ports", "/ports/1", "/ports/1/hw_counters", NULL}; *folder; folder++) {
@@ -47,7 +43,6 @@ static int remove_root(void **state)
 {
 	char name[256];
 
-	(void)state;
 	for (const char *const *path =
 		     (const char *const[]){"/ports/1/hw_counters/out_of_sequence", "/ports/1/hw_counters/duplicate_request", NULL};
 	     *path; path++) {
@@ -69,12 +64,11 @@ static uint64_t look_after(struct srdma_psn_watch *sweep, unsigned ms, uint64_t 
 	return srdma_psn_watch_look(sweep, packets);
 }
 
-static void device_without_counters_is_not_watched(void **state)
+TEST(device_without_counters_is_not_watched)
 {
 	struct srdma_psn_watch sweep;
 	uint64_t packets;
 
-	(void)state;
 	srdma_psn_watch_init(&sweep, "/nonexistent", 1);
 	assert_int_equal(sweep.fd_count, 0);
 	assert_int_equal(srdma_psn_watch_look(&sweep, &packets), 0);
@@ -82,12 +76,11 @@ static void device_without_counters_is_not_watched(void **state)
 	srdma_psn_watch_release(&sweep);
 }
 
-static void many_in_a_second_are_a_sweep_and_few_are_not(void **state)
+TEST(many_in_a_second_are_a_sweep_and_few_are_not, .setup_func = make_root, .teardown_func = remove_root)
 {
 	struct srdma_psn_watch sweep;
 	uint64_t packets;
 
-	(void)state;
 	put("out_of_sequence", 1000000);
 	put("duplicate_request", 5);
 	srdma_psn_watch_init(&sweep, root, 1);
@@ -104,12 +97,11 @@ static void many_in_a_second_are_a_sweep_and_few_are_not(void **state)
 	srdma_psn_watch_release(&sweep);
 }
 
-static void counter_that_goes_back_or_was_long_not_looked_at_is_no_sweep(void **state)
+TEST(counter_that_goes_back_or_was_long_not_looked_at_is_no_sweep, .setup_func = make_root, .teardown_func = remove_root)
 {
 	struct srdma_psn_watch sweep;
 	uint64_t packets;
 
-	(void)state;
 	put("out_of_sequence", 1000000);
 	srdma_psn_watch_init(&sweep, root, 1);
 	srdma_psn_watch_look(&sweep, &packets);
@@ -120,12 +112,11 @@ static void counter_that_goes_back_or_was_long_not_looked_at_is_no_sweep(void **
 	srdma_psn_watch_release(&sweep);
 }
 
-static void counters_are_read_now_and_then_alone(void **state)
+TEST(counters_are_read_now_and_then_alone, .setup_func = make_root, .teardown_func = remove_root)
 {
 	struct srdma_psn_watch sweep;
 	uint64_t packets;
 
-	(void)state;
 	put("out_of_sequence", 0);
 	srdma_psn_watch_init(&sweep, root, 1);
 	srdma_psn_watch_look(&sweep, &packets);
@@ -135,14 +126,4 @@ static void counters_are_read_now_and_then_alone(void **state)
 	srdma_psn_watch_release(&sweep);
 }
 
-int main(void)
-{
-	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(device_without_counters_is_not_watched),
-		cmocka_unit_test_setup_teardown(many_in_a_second_are_a_sweep_and_few_are_not, make_root, remove_root),
-		cmocka_unit_test_setup_teardown(counter_that_goes_back_or_was_long_not_looked_at_is_no_sweep, make_root, remove_root),
-		cmocka_unit_test_setup_teardown(counters_are_read_now_and_then_alone, make_root, remove_root),
-	};
-
-	return cmocka_run_group_tests(tests, NULL, NULL);
-}
+RUN_TESTS(NULL, NULL)

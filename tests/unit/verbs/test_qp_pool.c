@@ -1,17 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Linked with --wrap for the making and freeing of queue pairs, which here are numbered in order as most devices do it, and for
  * RAND_bytes. */
+#include "test.h"
+
 #include "qp_pool.h"
-#include "range.h"
-
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include <cmocka.h>
 
 static struct {
 	uint32_t next;
@@ -52,14 +44,13 @@ void __wrap_srdma_qp_release(struct srdma_qp *qp)
 
 static int new_device(void **state)
 {
-	(void)state;
 	memset(&device, 0, sizeof device);
 	device.next = 17;
 	generator_fails = false;
 	return 0;
 }
 
-static void next_number_is_ahead_by_1_to_16_and_none_of_these_is_rare(void **state)
+TEST(next_number_is_ahead_by_1_to_16_and_none_of_these_is_rare)
 {
 	enum { TAKES = 4096 };
 	const struct srdma_qp like = {.max_inline = 220};
@@ -67,7 +58,6 @@ static void next_number_is_ahead_by_1_to_16_and_none_of_these_is_rare(void **sta
 	unsigned counts[SRDMA_QP_SKIPS] = {0};
 	uint32_t last = device.next - 1;
 
-	(void)state;
 	for (unsigned i = 0; i < TAKES; i++) {
 		struct srdma_qp qp;
 		uint32_t ahead;
@@ -87,14 +77,13 @@ static void next_number_is_ahead_by_1_to_16_and_none_of_these_is_rare(void **sta
 		assert_uint_in_range(counts[i], 256 - 124, 256 + 124);
 }
 
-static void spare_one_is_made_once_and_taken_once(void **state)
+TEST(spare_one_is_made_once_and_taken_once)
 {
 	const struct srdma_qp like = {0};
 	struct srdma_qp_pool pool = {0};
 	struct srdma_qp first, second;
 	unsigned made;
 
-	(void)state;
 	assert_int_equal(srdma_qp_pool_fill(&pool, &like), 0);
 	made = device.made;
 	assert_int_equal(srdma_qp_pool_fill(&pool, &like), 0);
@@ -113,13 +102,12 @@ static void spare_one_is_made_once_and_taken_once(void **state)
 	assert_int_equal(device.alive, 0);
 }
 
-static void failure_leaves_nothing_behind(void **state)
+TEST(failure_leaves_nothing_behind)
 {
 	const struct srdma_qp like = {0};
 	struct srdma_qp_pool pool = {0};
 	struct srdma_qp qp;
 
-	(void)state;
 	generator_fails = true;
 	assert_int_equal(srdma_qp_pool_take(&pool, &like, &qp), SRDMA_ERANDOM);
 	assert_int_equal(device.made, 0);
@@ -135,13 +123,4 @@ static void failure_leaves_nothing_behind(void **state)
 	}
 }
 
-int main(void)
-{
-	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup(next_number_is_ahead_by_1_to_16_and_none_of_these_is_rare, new_device),
-		cmocka_unit_test_setup(spare_one_is_made_once_and_taken_once, new_device),
-		cmocka_unit_test_setup(failure_leaves_nothing_behind, new_device),
-	};
-
-	return cmocka_run_group_tests(tests, NULL, NULL);
-}
+RUN_TESTS_EACH(new_device, NULL)

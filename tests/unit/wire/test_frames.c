@@ -1,15 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "test.h"
+
 #include "frames.h"
-
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include <cmocka.h>
 
 #define READ_WRITE (IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ)
 
@@ -92,19 +84,18 @@ static struct srdma_frame_header header_of(const uint8_t *frame)
 
 /* ---- form ------------------------------------------------------------------------------------------------------ */
 
-static void hello_has_the_documented_bytes(void **state)
+TEST(hello_has_the_documented_bytes)
 {
 	uint8_t frame[SRDMA_FRAME_MAX];
 	struct srdma_hello in = good(), out;
 
-	(void)state;
 	assert_int_equal(srdma_hello_encode(frame, SRDMA_FRAME_HELLO, &in), sizeof golden);
 	assert_memory_equal(frame, golden, sizeof golden);
 	assert_int_equal(srdma_hello_decode(golden + SRDMA_FRAME_HEADER, SRDMA_HELLO_BODY, &out), 0);
 	assert_hello_equal(&in, &out);
 }
 
-static void hello_and_welcome_survive_the_round_trip(void **state)
+TEST(hello_and_welcome_survive_the_round_trip)
 {
 	static const enum srdma_frame_type types[] = {SRDMA_FRAME_HELLO, SRDMA_FRAME_WELCOME};
 	/* Every byte of every field differs, so that swapped or shortened fields show. */
@@ -127,7 +118,6 @@ static void hello_and_welcome_survive_the_round_trip(void **state)
 		.client_id = 0x5960616263646566,
 	};
 
-	(void)state;
 	for (size_t i = 0; i < 2; i++) {
 		uint8_t frame[SRDMA_FRAME_MAX];
 		struct srdma_hello out;
@@ -140,12 +130,11 @@ static void hello_and_welcome_survive_the_round_trip(void **state)
 	}
 }
 
-static void reject_survives_the_round_trip(void **state)
+TEST(reject_survives_the_round_trip)
 {
 	struct srdma_reject in = {.retry_after_ms = 0x01020304}, out;
 	uint8_t frame[SRDMA_FRAME_MAX];
 
-	(void)state;
 	for (unsigned reason = 0; reason <= 0xffff; reason += 5) {
 		size_t text = reason % sizeof in.text;
 
@@ -162,12 +151,11 @@ static void reject_survives_the_round_trip(void **state)
 	}
 }
 
-static void disconnect_and_its_ack_survive_the_round_trip(void **state)
+TEST(disconnect_and_its_ack_survive_the_round_trip)
 {
 	static const enum srdma_frame_type types[] = {SRDMA_FRAME_DISCONNECT, SRDMA_FRAME_DISCONNECT_ACK};
 	struct srdma_disconnect in = {.messages_sent = 0x0102030405060708}, out;
 
-	(void)state;
 	for (size_t length = 0; length <= SRDMA_REASON_MAX; length++) {
 		uint8_t frame[SRDMA_FRAME_MAX];
 
@@ -182,18 +170,17 @@ static void disconnect_and_its_ack_survive_the_round_trip(void **state)
 	}
 }
 
-static void ready_and_finish_are_a_header_alone(void **state)
+TEST(ready_and_finish_are_a_header_alone)
 {
 	uint8_t frame[SRDMA_FRAME_MAX];
 
-	(void)state;
 	assert_int_equal(srdma_empty_encode(frame, SRDMA_FRAME_READY), SRDMA_FRAME_HEADER);
 	assert_memory_equal(frame, ((const uint8_t[]){0, 0, 1, 4}), SRDMA_FRAME_HEADER);
 	assert_int_equal(srdma_empty_encode(frame, SRDMA_FRAME_FINISH), SRDMA_FRAME_HEADER);
 	assert_memory_equal(frame, ((const uint8_t[]){0, 0, 1, 7}), SRDMA_FRAME_HEADER);
 }
 
-static void reject_and_disconnect_have_the_documented_bytes(void **state)
+TEST(reject_and_disconnect_have_the_documented_bytes)
 {
 	static const uint8_t reject[] = {0, 13, 1, 3, 0, 3, 0, 0, 0, 0, 0x03, 0xe8, 4, 'f', 'u', 'l', 'l'};
 	static const uint8_t disconnect[] = {0, 12, 1, 5, 0, 0, 0, 0, 0, 0, 0, 42, 3, 'b', 'y', 'e'};
@@ -201,7 +188,6 @@ static void reject_and_disconnect_have_the_documented_bytes(void **state)
 	struct srdma_disconnect d = {.messages_sent = 42, .reason = "bye"};
 	uint8_t frame[SRDMA_FRAME_MAX];
 
-	(void)state;
 	assert_int_equal(srdma_reject_encode(frame, &r), sizeof reject);
 	assert_memory_equal(frame, reject, sizeof reject);
 	assert_int_equal(srdma_disconnect_encode(frame, SRDMA_FRAME_DISCONNECT, &d), sizeof disconnect);
@@ -223,60 +209,55 @@ static void reject_and_disconnect_have_the_documented_bytes(void **state)
 		free(copy_);                                                                                           \
 	} while (0)
 
-static void truncated_or_extended_hello_is_refused(void **state)
+TEST(truncated_or_extended_hello_is_refused)
 {
 	uint8_t body[SRDMA_FRAME_BODY_MAX] = {0};
 	struct srdma_hello out;
 
-	(void)state;
 	memcpy(body, golden + SRDMA_FRAME_HEADER, SRDMA_HELLO_BODY);
 	for (size_t length = 0; length <= sizeof body; length++)
 		if (length != SRDMA_HELLO_BODY)
 			assert_decode_refused(srdma_hello_decode, body, length, &out);
 }
 
-static void truncated_or_extended_reject_is_refused(void **state)
+TEST(truncated_or_extended_reject_is_refused)
 {
 	struct srdma_reject in = {.reason = SRDMA_REJECT_FULL, .text = "all places are taken"}, out;
 	uint8_t frame[SRDMA_FRAME_MAX] = {0};
 	size_t whole = srdma_reject_encode(frame, &in) - SRDMA_FRAME_HEADER;
 
-	(void)state;
 	for (size_t length = 0; length <= SRDMA_FRAME_BODY_MAX; length++)
 		if (length != whole)
 			assert_decode_refused(srdma_reject_decode, frame + SRDMA_FRAME_HEADER, length, &out);
 }
 
-static void truncated_or_extended_disconnect_is_refused(void **state)
+TEST(truncated_or_extended_disconnect_is_refused)
 {
 	struct srdma_disconnect in = {.messages_sent = 7, .reason = "done"}, out;
 	uint8_t frame[SRDMA_FRAME_MAX] = {0};
 	size_t whole = srdma_disconnect_encode(frame, SRDMA_FRAME_DISCONNECT, &in) - SRDMA_FRAME_HEADER;
 
-	(void)state;
 	for (size_t length = 0; length <= SRDMA_FRAME_BODY_MAX; length++)
 		if (length != whole)
 			assert_decode_refused(srdma_disconnect_decode, frame + SRDMA_FRAME_HEADER, length, &out);
 }
 
-static void body_that_is_null_is_refused(void **state)
+TEST(body_that_is_null_is_refused)
 {
 	struct srdma_hello hello;
 	struct srdma_reject reject;
 	struct srdma_disconnect disconnect;
 
-	(void)state;
 	assert_int_equal(srdma_hello_decode(NULL, 0, &hello), SRDMA_EPROTOCOL);
 	assert_int_equal(srdma_reject_decode(NULL, 0, &reject), SRDMA_EPROTOCOL);
 	assert_int_equal(srdma_disconnect_decode(NULL, 0, &disconnect), SRDMA_EPROTOCOL);
 }
 
-static void reason_longer_than_its_place_is_refused(void **state)
+TEST(reason_longer_than_its_place_is_refused)
 {
 	uint8_t body[9 + 255];
 	struct srdma_disconnect out;
 
-	(void)state;
 	memset(body, 'x', sizeof body);
 	for (size_t length = SRDMA_REASON_MAX + 1; length <= 255; length++) {
 		body[8] = (uint8_t)length;
@@ -284,11 +265,10 @@ static void reason_longer_than_its_place_is_refused(void **state)
 	}
 }
 
-static void reserved_field_that_is_not_zero_is_refused(void **state)
+TEST(reserved_field_that_is_not_zero_is_refused)
 {
 	struct srdma_hello out;
 
-	(void)state;
 	for (size_t at = 72; at < SRDMA_HELLO_BODY; at++) {
 		uint8_t body[SRDMA_HELLO_BODY];
 
@@ -299,13 +279,12 @@ static void reserved_field_that_is_not_zero_is_refused(void **state)
 	}
 }
 
-static void frame_over_512_bytes_is_refused_by_its_header(void **state)
+TEST(frame_over_512_bytes_is_refused_by_its_header)
 {
 	static const unsigned too_long[] = {SRDMA_FRAME_BODY_MAX + 1, 0x1000, 0xffff};
 	struct srdma_frame_header header;
 
-	(void)state;
-	for (size_t i = 0; i < sizeof too_long / sizeof *too_long; i++) {
+	for (size_t i = 0; i < COUNT(too_long); i++) {
 		uint8_t bytes[SRDMA_FRAME_HEADER] = {(uint8_t)(too_long[i] >> 8), (uint8_t)too_long[i], 1, 1};
 		char number[16];
 
@@ -319,13 +298,12 @@ static void frame_over_512_bytes_is_refused_by_its_header(void **state)
 	assert_int_equal(header.type, 8);
 }
 
-static void text_of_the_peer_holds_no_control_characters(void **state)
+TEST(text_of_the_peer_holds_no_control_characters)
 {
 	uint8_t body[9 + 255] = {0};
 	struct srdma_reject reject;
 	struct srdma_disconnect disconnect;
 
-	(void)state;
 	body[8] = 255;
 	for (unsigned i = 0; i < 255; i++)
 		body[9 + i] = (uint8_t)i;
@@ -377,16 +355,14 @@ static void check_accepted(const struct srdma_hello *h, bool welcome)
 		check_accepted(&h, true);                                                                              \
 	} while (0)
 
-static void good_hello_is_accepted(void **state)
+TEST(good_hello_is_accepted)
 {
-	(void)state;
 	ACCEPTED((void)0);
 	ACCEPTED(h = good_infiniband());
 }
 
-static void psn_over_24_bits_is_refused(void **state)
+TEST(psn_over_24_bits_is_refused)
 {
-	(void)state;
 	REFUSED(h.psn = 0x1000000, "PSN");
 	REFUSED(h.psn = 0x12807d5, "PSN");
 	REFUSED(h.psn = UINT32_MAX, "PSN");
@@ -394,13 +370,12 @@ static void psn_over_24_bits_is_refused(void **state)
 	ACCEPTED(h.psn = 0xffffff);
 }
 
-static void refused_psn_is_not_repeated_in_the_text(void **state)
+TEST(refused_psn_is_not_repeated_in_the_text)
 {
 	struct srdma_hello h = good();
 	struct srdma_reject reject;
 	char digits[16];
 
-	(void)state;
 	h.psn = 0x1abcdef;
 	assert_int_equal(srdma_hello_validate(&h, false, &reject), SRDMA_EPROTOCOL);
 	assert_null(strstr(reject.text, "abcdef"));
@@ -408,9 +383,8 @@ static void refused_psn_is_not_repeated_in_the_text(void **state)
 	assert_null(strstr(reject.text, digits));
 }
 
-static void qpn_0_or_1_or_over_24_bits_is_refused(void **state)
+TEST(qpn_0_or_1_or_over_24_bits_is_refused)
 {
-	(void)state;
 	REFUSED(h.qpn = 0, "QPN");
 	REFUSED(h.qpn = 1, "QPN");
 	REFUSED(h.qpn = 0x1000000, "QPN");
@@ -419,9 +393,8 @@ static void qpn_0_or_1_or_over_24_bits_is_refused(void **state)
 	ACCEPTED(h.qpn = 0xffffff);
 }
 
-static void gid_that_is_no_hosts_address_is_refused(void **state)
+TEST(gid_that_is_no_hosts_address_is_refused)
 {
-	(void)state;
 	REFUSED(memset(&h.gid, 0, sizeof h.gid), "GID");
 	REFUSED(h.gid.raw[0] = 0xff, "GID");
 	REFUSED((memset(&h.gid, 0, sizeof h.gid), h.gid.raw[0] = 0xff, h.gid.raw[1] = 2, h.gid.raw[15] = 1), "GID");
@@ -435,9 +408,8 @@ static void gid_that_is_no_hosts_address_is_refused(void **state)
 	ACCEPTED((memset(&h.gid, 0, sizeof h.gid), h.gid.raw[0] = 0xfd, h.gid.raw[12] = 239, h.gid.raw[15] = 1));
 }
 
-static void lid_counts_on_infiniband_only(void **state)
+TEST(lid_counts_on_infiniband_only)
 {
-	(void)state;
 	REFUSED((h = good_infiniband(), h.lid = 0), "LID");
 	REFUSED((h = good_infiniband(), h.lid = 0xc000), "LID");
 	REFUSED((h = good_infiniband(), h.lid = 0xffff), "LID");
@@ -446,9 +418,8 @@ static void lid_counts_on_infiniband_only(void **state)
 	ACCEPTED(h.lid = 0);
 }
 
-static void path_mtu_outside_its_codes_is_refused(void **state)
+TEST(path_mtu_outside_its_codes_is_refused)
 {
-	(void)state;
 	REFUSED(h.path_mtu = 0, "MTU");
 	REFUSED(h.path_mtu = 6, "MTU");
 	REFUSED(h.path_mtu = 255, "MTU");
@@ -456,17 +427,15 @@ static void path_mtu_outside_its_codes_is_refused(void **state)
 	ACCEPTED(h.path_mtu = IBV_MTU_4096);
 }
 
-static void unknown_link_layer_is_refused(void **state)
+TEST(unknown_link_layer_is_refused)
 {
-	(void)state;
 	REFUSED(h.link_layer = IBV_LINK_LAYER_UNSPECIFIED, "link layer");
 	REFUSED(h.link_layer = 3, "link layer");
 	REFUSED(h.link_layer = 255, "link layer");
 }
 
-static void message_size_and_depth_outside_their_limits_are_refused(void **state)
+TEST(message_size_and_depth_outside_their_limits_are_refused)
 {
-	(void)state;
 	REFUSED(h.message_size = 0, "message size");
 	REFUSED(h.message_size = 63, "message size");
 	REFUSED(h.message_size = (1u << 20) + 1, "message size");
@@ -480,19 +449,17 @@ static void message_size_and_depth_outside_their_limits_are_refused(void **state
 	ACCEPTED(h.depth = 4096);
 }
 
-static void raw_connection_names_no_message_size_or_depth(void **state)
+TEST(raw_connection_names_no_message_size_or_depth)
 {
-	(void)state;
 	ACCEPTED((h.features = 0, h.message_size = 0, h.depth = 0));
 	REFUSED((h.features = 0, h.message_size = 0), "depth");
 	REFUSED((h.features = 0, h.depth = 0), "message size");
 }
 
-static void features_that_contradict_are_refused(void **state)
+TEST(features_that_contradict_are_refused)
 {
 	struct srdma_hello hello = good();
 
-	(void)state;
 	ACCEPTED((h.features |= SRDMA_FEATURE_EPOCHS));
 	ACCEPTED((h.features |= SRDMA_FEATURE_SEALED | SRDMA_FEATURE_CHACHA, h.region_rkey = 0));
 	REFUSED((h.features |= SRDMA_FEATURE_SEALED, h.region_size = 4096, h.region_rkey = 7), "rkey");
@@ -516,10 +483,9 @@ static struct srdma_epoch_frame good_epoch(void)
 					  .sends = 1ull << 40, .consumed = 12345678901, .rkey = 0xdeadbeef};
 }
 
-static void epoch_frames_arrive_as_they_were_sent(void **state)
+TEST(epoch_frames_arrive_as_they_were_sent)
 {
-	(void)state;
-	for (size_t i = 0; i < sizeof epoch_types / sizeof *epoch_types; i++) {
+	for (size_t i = 0; i < COUNT(epoch_types); i++) {
 		struct srdma_epoch_frame e = good_epoch(), back;
 		enum srdma_frame_type type = epoch_types[i];
 		uint8_t frame[SRDMA_FRAME_MAX];
@@ -551,11 +517,10 @@ static void check_epoch(enum srdma_frame_type type, struct srdma_epoch_frame e)
 	assert_int_equal(srdma_epoch_decode(type, frame + SRDMA_FRAME_HEADER, length, &e), SRDMA_EPROTOCOL);
 }
 
-static void epoch_frame_out_of_range_is_refused(void **state)
+TEST(epoch_frame_out_of_range_is_refused)
 {
 	struct srdma_epoch_frame e;
 
-	(void)state;
 	check_epoch(SRDMA_FRAME_EPOCH_BEGIN, (e = good_epoch(), e.reason = 0, e));
 	check_epoch(SRDMA_FRAME_EPOCH_REQUEST, (e = good_epoch(), e.reason = SRDMA_EPOCH_REASONS, e));
 	check_epoch(SRDMA_FRAME_EPOCH_PARAMETERS, (e = good_epoch(), e.qpn = 1, e));
@@ -563,12 +528,11 @@ static void epoch_frame_out_of_range_is_refused(void **state)
 	check_epoch(SRDMA_FRAME_EPOCH_PARAMETERS, (e = good_epoch(), e.psn = 1u << 24, e));
 }
 
-static void ready_bears_an_rkey_only_where_one_is_due(void **state)
+TEST(ready_bears_an_rkey_only_where_one_is_due)
 {
 	uint8_t frame[SRDMA_FRAME_MAX];
 	uint32_t rkey;
 
-	(void)state;
 	assert_int_equal(srdma_ready_encode(frame, true, 0x01020304), SRDMA_FRAME_HEADER + 4);
 	assert_int_equal(srdma_ready_decode(frame + SRDMA_FRAME_HEADER, 4, true, &rkey), 0);
 	assert_int_equal(rkey, 0x01020304);
@@ -577,9 +541,8 @@ static void ready_bears_an_rkey_only_where_one_is_due(void **state)
 	assert_int_equal(srdma_ready_decode(frame + SRDMA_FRAME_HEADER, 0, false, &rkey), 0);
 }
 
-static void unknown_feature_is_refused_as_such(void **state)
+TEST(unknown_feature_is_refused_as_such)
 {
-	(void)state;
 	for (unsigned bit = 5; bit < 32; bit++) {
 		struct srdma_hello h = good();
 		char name[16];
@@ -591,9 +554,8 @@ static void unknown_feature_is_refused_as_such(void **state)
 	}
 }
 
-static void region_beyond_the_address_space_is_refused(void **state)
+TEST(region_beyond_the_address_space_is_refused)
 {
-	(void)state;
 	REFUSED((h.region_address = 1, h.region_size = UINT64_MAX), "region");
 	REFUSED((h.region_address = UINT64_MAX, h.region_size = 1), "region");
 	REFUSED((h.region_address = 1ull << 63, h.region_size = 1ull << 63), "region");
@@ -601,18 +563,16 @@ static void region_beyond_the_address_space_is_refused(void **state)
 	ACCEPTED((h.region_address = UINT64_MAX - 4096, h.region_size = 4096));
 }
 
-static void region_fields_without_a_region_are_refused(void **state)
+TEST(region_fields_without_a_region_are_refused)
 {
-	(void)state;
 	REFUSED((h.region_size = 0, h.region_rkey = 0, h.region_access = 0, h.region_address = 1), "region");
 	REFUSED((h.region_size = 0, h.region_access = 0), "region");
 	REFUSED((h.region_size = 0, h.region_rkey = 0), "region");
 	ACCEPTED((h.region_size = 0, h.region_rkey = 0, h.region_access = 0));
 }
 
-static void only_remote_write_and_read_can_be_offered(void **state)
+TEST(only_remote_write_and_read_can_be_offered)
 {
-	(void)state;
 	for (unsigned bit = 0; bit < 32; bit++) {
 		if (READ_WRITE & 1u << bit)
 			ACCEPTED(h.region_access = 1u << bit);
@@ -622,18 +582,16 @@ static void only_remote_write_and_read_can_be_offered(void **state)
 	ACCEPTED(h.region_access = 0);
 }
 
-static void readable_region_needs_a_responder(void **state)
+TEST(readable_region_needs_a_responder)
 {
-	(void)state;
 	REFUSED(h.rd_responder = 0, "RDMA read");
 	ACCEPTED((h.rd_responder = 0, h.region_access = IBV_ACCESS_REMOTE_WRITE));
 }
 
-static void client_id_comes_from_the_server_only(void **state)
+TEST(client_id_comes_from_the_server_only)
 {
 	struct srdma_hello h = good();
 
-	(void)state;
 	h.client_id = 1;
 	check_refused(&h, false, SRDMA_REJECT_MALFORMED, "client id");
 	check_accepted(&h, true);
@@ -641,12 +599,11 @@ static void client_id_comes_from_the_server_only(void **state)
 
 /* ---- reject ---------------------------------------------------------------------------------------------------- */
 
-static void long_reject_text_is_cut(void **state)
+TEST(long_reject_text_is_cut)
 {
 	struct srdma_reject reject;
 	char text[1000];
 
-	(void)state;
 	memset(text, 'x', sizeof text);
 	text[sizeof text - 1] = '\0';
 	assert_int_equal(srdma_reject_set(&reject, SRDMA_REJECT_BUSY, 250, "%s", text), SRDMA_EREJECTED);
@@ -655,9 +612,8 @@ static void long_reject_text_is_cut(void **state)
 	assert_int_equal(strlen(reject.text), sizeof reject.text - 1);
 }
 
-static void each_reason_has_its_name(void **state)
+TEST(each_reason_has_its_name)
 {
-	(void)state;
 	for (unsigned a = SRDMA_REJECT_NONE; a <= SRDMA_REJECT_BUSY; a++) {
 		const char *name = srdma_reject_reason_name((enum srdma_reject_reason)a);
 
@@ -669,46 +625,4 @@ static void each_reason_has_its_name(void **state)
 	assert_string_equal(srdma_reject_reason_name((enum srdma_reject_reason)0xffff), "unknown");
 }
 
-int main(void)
-{
-	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(hello_has_the_documented_bytes),
-		cmocka_unit_test(hello_and_welcome_survive_the_round_trip),
-		cmocka_unit_test(reject_survives_the_round_trip),
-		cmocka_unit_test(disconnect_and_its_ack_survive_the_round_trip),
-		cmocka_unit_test(ready_and_finish_are_a_header_alone),
-		cmocka_unit_test(reject_and_disconnect_have_the_documented_bytes),
-		cmocka_unit_test(truncated_or_extended_hello_is_refused),
-		cmocka_unit_test(truncated_or_extended_reject_is_refused),
-		cmocka_unit_test(truncated_or_extended_disconnect_is_refused),
-		cmocka_unit_test(body_that_is_null_is_refused),
-		cmocka_unit_test(reason_longer_than_its_place_is_refused),
-		cmocka_unit_test(reserved_field_that_is_not_zero_is_refused),
-		cmocka_unit_test(frame_over_512_bytes_is_refused_by_its_header),
-		cmocka_unit_test(text_of_the_peer_holds_no_control_characters),
-		cmocka_unit_test(good_hello_is_accepted),
-		cmocka_unit_test(psn_over_24_bits_is_refused),
-		cmocka_unit_test(refused_psn_is_not_repeated_in_the_text),
-		cmocka_unit_test(qpn_0_or_1_or_over_24_bits_is_refused),
-		cmocka_unit_test(gid_that_is_no_hosts_address_is_refused),
-		cmocka_unit_test(lid_counts_on_infiniband_only),
-		cmocka_unit_test(path_mtu_outside_its_codes_is_refused),
-		cmocka_unit_test(unknown_link_layer_is_refused),
-		cmocka_unit_test(message_size_and_depth_outside_their_limits_are_refused),
-		cmocka_unit_test(raw_connection_names_no_message_size_or_depth),
-		cmocka_unit_test(unknown_feature_is_refused_as_such),
-		cmocka_unit_test(features_that_contradict_are_refused),
-		cmocka_unit_test(epoch_frames_arrive_as_they_were_sent),
-		cmocka_unit_test(epoch_frame_out_of_range_is_refused),
-		cmocka_unit_test(ready_bears_an_rkey_only_where_one_is_due),
-		cmocka_unit_test(region_beyond_the_address_space_is_refused),
-		cmocka_unit_test(region_fields_without_a_region_are_refused),
-		cmocka_unit_test(only_remote_write_and_read_can_be_offered),
-		cmocka_unit_test(readable_region_needs_a_responder),
-		cmocka_unit_test(client_id_comes_from_the_server_only),
-		cmocka_unit_test(long_reject_text_is_cut),
-		cmocka_unit_test(each_reason_has_its_name),
-	};
-
-	return cmocka_run_group_tests(tests, NULL, NULL);
-}
+RUN_TESTS(NULL, NULL)

@@ -10,12 +10,12 @@
 #define COUNTERS(X) \
 	X(tx_packets, "packets sent") \
 	X(tx_bytes, "bytes sent, headers and ICRC included") \
-	X(tx_calls, "system calls that sent") \
-	X(tx_blocked, "times the socket took no more") \
+	X(tx_calls, "system calls to send") \
+	X(tx_blocked, "times the send buffer was full") \
 	X(tx_errors, "packets that the kernel refused to send") \
 	X(rx_packets, "packets received") \
 	X(rx_bytes, "bytes received") \
-	X(rx_calls, "system calls that received") \
+	X(rx_calls, "system calls to receive") \
 	X(rx_overflow, "dropped by the kernel: the receive buffer was full") \
 	X(rx_forwarded, "packets passed to another process that shares the address") \
 	X(acks_sent, "acknowledgements sent") \
@@ -25,12 +25,12 @@
 	X(rnr_sent, "receiver-not-ready NAKs sent") \
 	X(rnr_received, "receiver-not-ready NAKs received") \
 	X(retransmits, "packets sent again") \
-	X(timeouts, "times a response did not come") \
+	X(timeouts, "timeouts of responses") \
 	X(retries_exhausted, "queue pairs that gave up") \
 	X(duplicates, "requests received again") \
 	X(out_of_sequence, "requests ahead of the expected PSN") \
 	X(drop_icrc, "dropped: wrong ICRC") \
-	X(drop_malformed, "dropped: no packet of a kind known here") \
+	X(drop_malformed, "dropped: malformed or of an unknown kind") \
 	X(drop_qpn, "dropped: no such queue pair") \
 	X(drop_state, "dropped: queue pair not ready for it") \
 	X(drop_source, "dropped: not from the connected peer") \
@@ -40,7 +40,7 @@
 	X(drop_no_receive, "dropped: datagram without a posted receive") \
 	X(drop_too_long, "dropped: unreliable message longer than the posted receive") \
 	X(drop_stale, "dropped: response that nothing waits for") \
-	X(drop_inbox, "dropped: for another process, which takes no more") \
+	X(drop_inbox, "dropped: the inbox of the other process was full") \
 	X(remote_access_errors, "requests refused: key, rights or bounds") \
 	X(fault_loss, "lost by fault injection") \
 	X(fault_duplicate, "duplicated by fault injection") \

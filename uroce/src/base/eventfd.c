@@ -23,7 +23,7 @@ void eventfd_count(int fd, const char *what)
 {
 	static const uint64_t one = 1;
 	if (write(fd, &one, sizeof one) != sizeof one)
-		log_write(LOG_ERROR, "the program has closed the descriptor of %s, or put another in its place: %s", what, strerror(errno));
+		log_write(LOG_ERROR, "the program has closed the descriptor of %s, or replaced it: %s", what, strerror(errno));
 }
 
 void eventfd_uncount(int fd)

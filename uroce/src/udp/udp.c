@@ -162,7 +162,7 @@ static void complain_address(const struct udp_address *address, int error)
 	case -EADDRINUSE:
 		log_write(LOG_ERROR,
 			  "%s UDP port %d is taken: by another user's process, or in this network namespace by the "
-			  "kernel's rdma_rxe (see: ss -ulpn, rdma link); end that, or use another address",
+			  "kernel's rdma_rxe (see: ss -ulpn, rdma link); stop it, or use another address",
 			  text, WIRE_PORT);
 		break;
 	case -EADDRNOTAVAIL:

@@ -150,7 +150,7 @@ static void tx_refused(struct udp_link *link, const struct message *message, uns
 		return;
 	link->tx->complained = true;
 	udp_address_text(&peer, text);
-	log_write(LOG_WARN, "cannot send packets to %s, which count as lost: %s%s", text, strerror(error),
+	log_write(LOG_WARN, "cannot send packets to %s and counts them as lost: %s%s", text, strerror(error),
 		  error == EPERM    ? "; a firewall here forbids UDP port 4791" :
 		  error == EMSGSIZE ? "; the path MTU of the queue pair is above that of the network" :
 				      "");
