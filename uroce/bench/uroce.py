@@ -93,6 +93,16 @@ class Bench:
         """Microseconds: half of the typical round trip."""
         return self.perftest("ib_send_lat", "-s", "64", "-n", str(iterations), **more)[4]
 
+    def write_latency(self):
+        """The same for a WRITE of 8 bytes, whose target watches its memory."""
+        return self.perftest("ib_write_lat", "-s", "8", "-n", "5000")[4]
+
+    def read_latency(self, period):
+        """Microseconds: the median of READs of 8 bytes from a target that looks into its queue every so many microseconds."""
+        result = subprocess.run([self.build / "cli" / "uroce", "--", self.build / "bench" / "one_sided", str(period), "500"],
+                                capture_output=True, text=True, timeout=LIMIT, check=True)
+        return json.loads(result.stdout)["median_us"]
+
     def message_rate(self):
         """Million messages a second."""
         return self.perftest("ib_send_bw", "-s", "64", "-t", "128", "-r", "512", "-n", "500000", "-N")[4]
@@ -158,6 +168,21 @@ def against_udp(bench):
     yield row("ib_send_lat 64 B, polling", "us", ours, bare, "a bare UDP ping-pong", 1.5, at_most=True)
 
 
+def one_sided(bench):
+    """Access to a target's memory must not wait for the target's program."""
+    periods = {"that only polls": 0, "that polls every 10 us": 10, "that polls every 100 us": 100, "that polls every 1 ms": 1000,
+               "that polls every 10 ms": 10000, "that never polls": -1}
+    write, send, reads = [], [], {name: [] for name in periods}
+    for _ in range(bench.rounds):
+        write.append(bench.write_latency())
+        send.append(bench.send_latency())
+        for name, period in periods.items():
+            reads[name].append(bench.read_latency(period))
+    yield row("ib_write_lat 8 B, polling", "us", write, send, "ib_send_lat", 1.2, at_most=True)
+    for name, values in reads.items():
+        yield row(f"READ of 8 B from a target {name}", "us", values, None, "", 50, at_most=True)
+
+
 def message_rate(bench):
     yield row("message rate, ib_send_bw 64 B, depth 128", "M/s", [bench.message_rate() for _ in range(bench.rounds)], None, "", 1)
 
@@ -186,7 +211,7 @@ def against_rxe(bench):
     yield row("in the VM: ib_send_lat 64 B", "us", our_latency, their_latency, "rdma_rxe", 1, at_most=True)
 
 
-PARTS = {"tcp": against_tcp, "udp": against_udp, "rate": message_rate, "memory": memory}
+PARTS = {"tcp": against_tcp, "udp": against_udp, "rate": message_rate, "one-sided": one_sided, "memory": memory}
 
 
 def in_vm(options):

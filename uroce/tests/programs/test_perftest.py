@@ -9,8 +9,6 @@ from rig import DEVICE, PATIENT, Pair
 BANDWIDTH = ("ib_send_bw", "ib_write_bw", "ib_read_bw", "ib_atomic_bw")
 LATENCY = ("ib_send_lat", "ib_write_lat", "ib_read_lat", "ib_atomic_lat")
 N = ["-n", "500"]
-# Both ends of ib_write_lat spin on memory, and where processors are few the device waits for each turn until they are preempted.
-FEW = ["-n", "100"]
 
 # All of them for every program would show nothing new, and cost: a run of perftest measures the clock for half a
 # second, and with -a again for each size. The default MTU is 4096.
@@ -29,10 +27,10 @@ NAMED = [
     ("ib_send_bw", ["--use-srq", *N]), ("ib_send_bw", ["--use-srq", "-q", "4", *N]), ("ib_send_lat", ["--use-srq", *N]),
     ("ib_send_bw", ["--use-srq", "-e", *N]),
     ("ib_send_bw", ["-I", "64", "-s", "64", *N]), ("ib_write_bw", ["-I", "64", "-s", "64", *N]),
-    ("ib_send_lat", ["-I", "64", "-s", "64", *N]), ("ib_write_lat", ["-I", "64", "-s", "64", *FEW]),
+    ("ib_send_lat", ["-I", "64", "-s", "64", *N]), ("ib_write_lat", ["-I", "64", "-s", "64", *N]),
     # perftest waits in vain for what a receiver loses of UC and UD: no more in all than a small receive buffer holds.
     ("ib_send_bw", ["-c", "UC", "-s", "1024", "-n", "64"]), ("ib_write_bw", ["-c", "UC", *N]),
-    ("ib_send_lat", ["-c", "UC", *N]), ("ib_write_lat", ["-c", "UC", *FEW]),
+    ("ib_send_lat", ["-c", "UC", *N]), ("ib_write_lat", ["-c", "UC", *N]),
     ("ib_send_lat", ["-c", "UC", "-s", "65536", "-n", "100"]),
     ("ib_send_lat", ["-c", "UD", *N]), ("ib_send_bw", ["-c", "UD", "-s", "1024", "-n", "64"]),
     ("ib_send_lat", ["-c", "UD", "-e", *N]), ("ib_send_lat", ["-c", "UD", "-s", "4096", *N]),
@@ -49,7 +47,7 @@ DEFAULT_SIZE = {"ib_send_bw": 65536, "ib_write_bw": 65536, "ib_read_bw": 65536, 
 
 def cases():
     for program in BANDWIDTH + LATENCY:
-        variants = {"plain": FEW if program == "ib_write_lat" else []}
+        variants = {"plain": N if program == "ib_write_lat" else []}
         if not program.startswith("ib_write"):  # perftest: no events for writes
             variants["events"] = ["-e", *N]
         if program in BANDWIDTH:
