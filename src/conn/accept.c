@@ -179,7 +179,7 @@ static int judge_hello(struct srdma_accept *accept, struct srdma_reject *reject)
 		srdma_reject_set(reject, SRDMA_REJECT_MALFORMED, 0, "the client sent a frame of type %u where HELLO is due", header->type);
 		return SRDMA_EPROTOCOL;
 	}
-	if (srdma_hello_decode(srdma_inbox_body(&conn->inbox), header->length, &conn->peer) != 0) {
+	if (srdma_hello_decode(SRDMA_FRAME_HELLO, srdma_inbox_body(&conn->inbox), header->length, &conn->peer) != 0) {
 		srdma_reject_set(reject, SRDMA_REJECT_MALFORMED, 0, "%s", srdma_error_text());
 		return SRDMA_EPROTOCOL;
 	}

@@ -78,7 +78,7 @@ int srdma_conn_take_close_frame(struct srdma_conn *conn)
 	int ret = 0;
 
 	if (header->type == SRDMA_FRAME_DISCONNECT || header->type == SRDMA_FRAME_DISCONNECT_ACK)
-		ret = srdma_disconnect_decode(srdma_inbox_body(&conn->inbox), header->length, &body);
+		ret = srdma_disconnect_decode(header->type, srdma_inbox_body(&conn->inbox), header->length, &body);
 	if (ret != 0)
 		return ret;
 	if (header->type == SRDMA_FRAME_DISCONNECT && !closing->peer_requested) {

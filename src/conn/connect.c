@@ -59,7 +59,7 @@ static int receive_welcome(struct srdma_setup *s)
 	if (conn->inbox.header.type != SRDMA_FRAME_WELCOME || conn->inbox.header.version != SRDMA_PROTOCOL_VERSION)
 		return srdma_fail(SRDMA_EPROTOCOL, "the server answered HELLO with frame type %u of version %u",
 				  conn->inbox.header.type, conn->inbox.header.version);
-	ret = srdma_hello_decode(srdma_inbox_body(&conn->inbox), conn->inbox.header.length, &conn->peer);
+	ret = srdma_hello_decode(SRDMA_FRAME_WELCOME, srdma_inbox_body(&conn->inbox), conn->inbox.header.length, &conn->peer);
 	if (ret != 0)
 		return ret;
 	if (srdma_hello_validate(&conn->peer, true, &why) != 0 || srdma_setup_check_fit(s, &why) != 0)

@@ -79,8 +79,9 @@ int srdma_frame_header_decode(const uint8_t bytes[SRDMA_FRAME_HEADER], struct sr
 	return 0;
 }
 
-int srdma_hello_decode(const uint8_t *body, size_t length, struct srdma_hello *hello)
+int srdma_hello_decode(enum srdma_frame_type type, const uint8_t *body, size_t length, struct srdma_hello *hello)
 {
+	const char *name = type == SRDMA_FRAME_WELCOME ? "WELCOME" : "HELLO";
 	struct srdma_hello h;
 	struct srdma_reader r;
 
@@ -103,10 +104,10 @@ int srdma_hello_decode(const uint8_t *body, size_t length, struct srdma_hello *h
 	h.client_id = srdma_get_u64(&r);
 	uint64_t reserved = srdma_get_u64(&r);
 	if (!srdma_reader_complete(&r))
-		return srdma_fail(SRDMA_EPROTOCOL, "the peer sent a HELLO with a body of %zu bytes; in version %u it has %u", length,
+		return srdma_fail(SRDMA_EPROTOCOL, "the peer sent a %s with a body of %zu bytes; in version %u it has %u", name, length,
 				  SRDMA_PROTOCOL_VERSION, SRDMA_HELLO_BODY);
 	if (reserved != 0)
-		return srdma_fail(SRDMA_EPROTOCOL, "the peer sent a HELLO with a reserved field that is not zero");
+		return srdma_fail(SRDMA_EPROTOCOL, "the peer sent a %s with a reserved field that is not zero", name);
 	*hello = h;
 	return 0;
 }
@@ -174,7 +175,7 @@ size_t srdma_disconnect_encode(uint8_t *frame, enum srdma_frame_type type, const
 	return finish_frame(&w);
 }
 
-int srdma_disconnect_decode(const uint8_t *body, size_t length, struct srdma_disconnect *disconnect)
+int srdma_disconnect_decode(enum srdma_frame_type type, const uint8_t *body, size_t length, struct srdma_disconnect *disconnect)
 {
 	struct srdma_disconnect out = {0};
 	struct srdma_reader r;
@@ -183,7 +184,8 @@ int srdma_disconnect_decode(const uint8_t *body, size_t length, struct srdma_dis
 	out.messages_sent = srdma_get_u64(&r);
 	get_text(&r, out.reason, sizeof out.reason);
 	if (!srdma_reader_complete(&r))
-		return srdma_fail(SRDMA_EPROTOCOL, "the peer sent a malformed DISCONNECT of %zu bytes", length);
+		return srdma_fail(SRDMA_EPROTOCOL, "the peer sent a malformed %s of %zu bytes",
+				  type == SRDMA_FRAME_DISCONNECT_ACK ? "DISCONNECT_ACK" : "DISCONNECT", length);
 	*disconnect = out;
 	return 0;
 }
