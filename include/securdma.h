@@ -395,7 +395,7 @@ struct srdma_conn_options {
 	unsigned recoveries;     /**< how often in a minute a failed queue pair is replaced, without loss or duplication of
 				      messages. One failure more ends the connection. 0: the first one does; default 8 */
 	uint64_t max_bytes_per_second; /**< what this end takes from the peer: messages, and, when sealed, the peer's writes and
-				      reads. The rest waits at the peer. The device serves plain writes and reads without asking,
+				      reads; each counts as 64 bytes at least. The rest waits at the peer. The device serves plain writes and reads without asking,
 				      so they do not count. Default 0: no limit */
 	int spin;                /**< microseconds to poll the completion queues before sleeping; default 50; -1: always poll.
 				      Unless it is 0, up to 1.5 ms after a chunk of a sealed write or read */

@@ -82,6 +82,17 @@ static void rest_is_not_saved_up(void **state)
 	assert_true(srdma_rate_is_open(&rate));
 }
 
+static void empty_pieces_have_a_cost(void **state)
+{
+	struct srdma_rate rate = {.per_second = 6400};
+
+	(void)state;
+	now_us = 1000000;
+	for (unsigned i = 0; i < 100; i++)
+		srdma_rate_take(&rate, 0);
+	assert_int_equal(srdma_rate_left_ms(&rate), 1000 - 10);
+}
+
 static void one_piece_never_stops_it_for_more_than_a_minute(void **state)
 {
 	struct srdma_rate rate = {.per_second = 1};
@@ -99,6 +110,7 @@ int main(void)
 		cmocka_unit_test(what_was_taken_has_its_time),
 		cmocka_unit_test(taken_over_a_while),
 		cmocka_unit_test(rest_is_not_saved_up),
+		cmocka_unit_test(empty_pieces_have_a_cost),
 		cmocka_unit_test(one_piece_never_stops_it_for_more_than_a_minute),
 	};
 
