@@ -285,7 +285,10 @@ static void step(struct srdma_setup_thread *thread, struct srdma_client *client)
 	if (!client->proved && srdma_accept_is_authenticated(client->accept))
 		note_handshake(client);
 	if (ret == -EAGAIN) {
-		if (srdma_accept_is_authenticated(client->accept))
+		/* A rejected client has its place only to read why, and must not keep others from being set up. */
+		if (srdma_accept_rejection(client->accept) != SRDMA_REJECT_NONE)
+			turn_away(client);
+		else if (srdma_accept_is_authenticated(client->accept))
 			be_known(client);
 		watch(thread, client, EPOLL_CTL_MOD);
 		return;
@@ -432,6 +435,9 @@ static bool may_go(const struct srdma_client *client, uint64_t now, uint64_t sho
 {
 	uint64_t age = now - client->arrived;
 
+	/* Its REJECT is on the way, and the client sends nothing before it has read that, so closing does not reset the connection. */
+	if (srdma_accept_rejection(client->accept) != SRDMA_REJECT_NONE)
+		return true;
 	if (!is_unknown(client) || age < SILENT_GRACE_US)
 		return false;
 	if (!srdma_accept_has_spoken(client->accept))
