@@ -5,7 +5,6 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 #define WARM_UP           100
 #define LONGEST_NS        5000000000 /* per bandwidth figure */

@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "bench_tls.h"
-
-#include "samples.h"
+#include "bench.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -10,7 +8,6 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <unistd.h>

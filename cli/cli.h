@@ -31,6 +31,9 @@ int cli_fail(int error, const char *format, ...) __attribute__((format(printf, 2
  * `command` NULL: the message concerns no subcommand. */
 int cli_usage(const char *command, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+/* Milliseconds on CLOCK_MONOTONIC. */
+int64_t cli_now_ms(void);
+
 /* Prints one object on one line of stdout and flushes it. Steals the reference. NULL (out of memory) is reported. */
 void cli_json_print(json_t *object);
 

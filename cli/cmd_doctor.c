@@ -3,7 +3,6 @@
 #include "command_line.h"
 #include "doctor.h"
 
-#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 
@@ -56,8 +55,7 @@ int cmd_doctor(int argc, char **argv)
 	};
 	int code;
 
-	if (settings_init(&settings) < 0)
-		return cli_fail(-ENOMEM, "doctor");
+	settings_init(&settings);
 	srdma_server_conn_options_init(&settings.conn);
 	if (!command_line_parse(&line, argc, argv, &code))
 		goto out;

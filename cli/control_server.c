@@ -12,7 +12,6 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
-#include <time.h>
 #include <unistd.h>
 
 #define REQUEST_MAX 2048
@@ -36,14 +35,6 @@ struct control_server {
 	void *arg;
 	struct connection connections[CONTROL_CONNECTIONS];
 };
-
-static int64_t now_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
 
 /* ---- the socket's file ----------------------------------------------------------------------------------------- */
 
@@ -262,7 +253,7 @@ static void take_connection(struct control_server *control)
 		return;
 	}
 	connection = find_place(control);
-	*connection = (struct connection){.fd = fd, .deadline = now_ms() + DEADLINE_MS};
+	*connection = (struct connection){.fd = fd, .deadline = cli_now_ms() + DEADLINE_MS};
 }
 
 static void send_answer(struct connection *connection)
@@ -307,7 +298,7 @@ static void answer_request(struct control_server *control, struct connection *co
 	}
 	connection->answer[size] = '\n'; /* instead of the NUL */
 	connection->answer_size = size + 1;
-	connection->deadline = now_ms() + DEADLINE_MS;
+	connection->deadline = cli_now_ms() + DEADLINE_MS;
 	send_answer(connection);
 }
 
@@ -346,7 +337,7 @@ void control_server_fill(const struct control_server *control, struct pollfd *fd
 
 int control_server_timeout(const struct control_server *control, int timeout_ms)
 {
-	int64_t now = now_ms();
+	int64_t now = cli_now_ms();
 
 	for (size_t i = 0; control && i < CONTROL_CONNECTIONS; i++) {
 		const struct connection *connection = &control->connections[i];
@@ -359,7 +350,7 @@ int control_server_timeout(const struct control_server *control, int timeout_ms)
 
 void control_server_serve(struct control_server *control, const struct pollfd *fds)
 {
-	int64_t now = now_ms();
+	int64_t now = cli_now_ms();
 
 	for (size_t i = 0; control && i < CONTROL_CONNECTIONS; i++) {
 		struct connection *connection = &control->connections[i];

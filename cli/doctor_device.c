@@ -254,7 +254,7 @@ void doctor_check_gids(struct doctor *doctor)
 
 	if (!doctor->usable_device)
 		return;
-	if (settings_open_device(doctor->settings, &doctor->device) < 0) {
+	if (srdma_device_open(&doctor->settings->device, &doctor->device) < 0) {
 		doctor_find(doctor, FINDING_FAIL, "device", "check the findings above, and the kernel log (dmesg)", "%s",
 			    srdma_error_text());
 		doctor->usable_device = false;

@@ -2,7 +2,7 @@
 /* Checks of the host and of what the settings name. Certificates and limits are judged by the library's own code, which `securdma serve`
  * and `securdma connect` ask as well. */
 #include "doctor.h"
-#include "privileges.h"
+#include "serve.h"
 
 #include <errno.h>
 #include <stdio.h>

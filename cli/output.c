@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 int cli_exit_code(int error)
@@ -61,6 +62,14 @@ int cli_usage(const char *command, const char *format, ...)
 	cli_error("%s%s%s\nTry 'securdma %s%s--help'.", command ? command : "", command ? ": " : "", what, command ? command : "",
 		  command ? " " : "");
 	return CLI_EXIT_USAGE;
+}
+
+int64_t cli_now_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
 void cli_json_print(json_t *object)

@@ -10,7 +10,6 @@
 
 #include <errno.h>
 #include <openssl/crypto.h>
-#include <string.h>
 
 #define MINUTE_US 60000000u
 /* An end asks for the next epoch when this part of the present one's PSNs is left. */

@@ -9,7 +9,6 @@
 #include <errno.h>
 #include <openssl/bio.h>
 #include <openssl/err.h>
-#include <openssl/x509v3.h>
 
 #define REHEARSAL_STEPS 10
 

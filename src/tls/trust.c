@@ -7,7 +7,6 @@
 #include "tls.h"
 #include "verify_text.h"
 
-#include <openssl/err.h>
 #include <openssl/x509v3.h>
 #include <stdio.h>
 
