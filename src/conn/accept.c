@@ -286,13 +286,6 @@ static int await_ready(struct srdma_accept *accept)
 	return ret == SRDMA_ECLOSED ? srdma_fail(SRDMA_ELOST, "the client closed the connection instead of saying READY") : ret;
 }
 
-static int linger(struct srdma_accept *accept)
-{
-	int ret = srdma_tls_linger(accept->setup.conn->tls);
-
-	return ret == 0 ? srdma_fail(accept->error, "%s", accept->text) : ret;
-}
-
 static int advance(struct srdma_accept *accept)
 {
 	struct srdma_conn *conn = accept->setup.conn;
@@ -305,27 +298,26 @@ static int advance(struct srdma_accept *accept)
 		return ret == 0 ? finish_handshake(accept) : ret;
 	case STAGE_HELLO: return await_hello(accept);
 	case STAGE_READY: return await_ready(accept);
-	case STAGE_LINGER: return linger(accept);
+	case STAGE_LINGER:
+		ret = srdma_tls_linger(conn->tls);
+		return ret == 0 ? srdma_fail(accept->error, "%s", accept->text) : ret;
 	case STAGE_DONE: break;
 	}
 	return 0;
 }
 
+static const char *const awaited[] = {
+	[STAGE_PROXY] = "PROXY header", [STAGE_TLS] = "TLS handshake", [STAGE_HELLO] = "HELLO", [STAGE_READY] = "READY"};
+
 int srdma_accept_fail(const struct srdma_accept *accept, int error, const char *why)
 {
 	if (accept->stage == STAGE_LINGER)
 		return srdma_fail(accept->error, "%s", accept->text);
-	return srdma_fail(error, "%s (%s)", why,
-			  accept->stage == STAGE_PROXY ? "PROXY header"
-			  : accept->stage == STAGE_TLS ? "TLS handshake"
-						       : "waiting for a frame");
+	return srdma_fail(error, "%s (%s)", why, accept->stage >= STAGE_HELLO ? "waiting for a frame" : awaited[accept->stage]);
 }
 
 static int fail_late(const struct srdma_accept *accept)
 {
-	static const char *const awaited[] = {[STAGE_PROXY] = "PROXY header", [STAGE_TLS] = "TLS handshake", [STAGE_HELLO] = "HELLO",
-					      [STAGE_READY] = "READY"};
-
 	if (accept->stage == STAGE_LINGER)
 		return srdma_fail(accept->error, "%s", accept->text);
 	return srdma_fail(-ETIMEDOUT, "timed out after %d ms waiting for the client's %s", accept->setup.conn->options.setup_timeout_ms,

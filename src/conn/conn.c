@@ -3,6 +3,7 @@
 
 #include "log.h"
 #include "sized.h"
+#include "wake.h"
 
 #include <errno.h>
 #include <openssl/crypto.h>
@@ -148,8 +149,7 @@ void srdma_conn_free(struct srdma_conn **out)
 	srdma_conn_release_verbs(conn);
 	if (conn->epoll_fd >= 0)
 		close(conn->epoll_fd);
-	if (conn->wake_fd >= 0)
-		close(conn->wake_fd);
+	srdma_wake_close(conn->wake_fd);
 	/* The channel closes last, so that the close tells the peer that this end has freed everything. */
 	srdma_tls_delete(&conn->tls);
 	srdma_networks_clear(&conn->networks);

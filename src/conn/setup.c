@@ -253,16 +253,6 @@ int srdma_setup_check_gid(const struct srdma_setup *s, struct srdma_reject *reje
 				srdma_net_gid_is_link_local(gid) ? "; a link-local one counts on the device's own link alone" : "");
 }
 
-int srdma_setup_describe_peer(struct srdma_setup *s, int fd)
-{
-	struct srdma_conn *conn = s->conn;
-	socklen_t length = sizeof conn->peer_address;
-
-	if (getpeername(fd, (struct sockaddr *)&conn->peer_address, &length) != 0)
-		return srdma_fail(SRDMA_ELOST, "the TCP connection broke: %s", strerror(errno));
-	return 0;
-}
-
 void srdma_setup_finish_timing(struct srdma_setup *s)
 {
 	struct srdma_conn_timing *t = &s->conn->timing;

@@ -39,8 +39,7 @@ static void lookup_delete(struct lookup *lookup)
 {
 	if (lookup->list)
 		freeaddrinfo(lookup->list);
-	if (lookup->ended_fd >= 0)
-		close(lookup->ended_fd);
+	srdma_wake_close(lookup->ended_fd);
 	pthread_mutex_destroy(&lookup->mutex);
 	free(lookup->host);
 	free(lookup->port);

@@ -54,18 +54,13 @@ static void release(struct srdma_client *client)
 	struct srdma_conn *conn = client->conn;
 
 	pthread_mutex_lock(&server->slots.mutex);
-	srdma_metrics_keep_traffic(server, conn);
+	srdma_traffic_add(&server->gone, conn);
 	client->conn = NULL;
 	pthread_mutex_unlock(&server->slots.mutex);
 	srdma_client_cool(client);
 	for (enum srdma_mark mark = 0; mark < SRDMA_MARKS; mark++)
 		srdma_client_mark(client, mark, false);
-	if (client->previous)
-		client->previous->next = client->next;
-	else
-		worker->clients = client->next;
-	if (client->next)
-		client->next->previous = client->previous;
+	srdma_clients_remove(&worker->clients, client);
 	/* The objects go first, then the slot, then the channel, so that a client that sees the channel close can connect again at once. */
 	srdma_conn_release_verbs(conn);
 	srdma_slots_release(&server->slots, &client->slot);

@@ -195,12 +195,9 @@ static void free_server(struct srdma_server *server)
 	while (server->listener_count > 0)
 		srdma_listener_free(&server->listeners[--server->listener_count]);
 	free(server->listeners);
-	for (size_t i = 0; i < 3; i++) {
-		int fd = i == 0 ? server->stop_fd : i == 1 ? server->room_fd : server->event_fd;
-
-		if (fd >= 0)
-			close(fd);
-	}
+	srdma_wake_close(server->stop_fd);
+	srdma_wake_close(server->room_fd);
+	srdma_wake_close(server->event_fd);
 	srdma_slots_destroy(&server->slots);
 	pthread_mutex_destroy(&server->mutex);
 	pthread_cond_destroy(&server->ended);

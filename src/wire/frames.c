@@ -13,8 +13,9 @@
 #define PSN_MAX 0xffffffu
 #define LID_UNICAST_MAX 0xbfffu
 
-static void put_header(struct srdma_writer *w, enum srdma_frame_type type)
+static void begin_frame(struct srdma_writer *w, uint8_t *frame, enum srdma_frame_type type)
 {
+	srdma_writer_init(w, frame, SRDMA_FRAME_MAX);
 	srdma_put_u16(w, 0);
 	srdma_put_u8(w, SRDMA_PROTOCOL_VERSION);
 	srdma_put_u8(w, (uint8_t)type);
@@ -34,8 +35,7 @@ size_t srdma_empty_encode(uint8_t *frame, enum srdma_frame_type type)
 {
 	struct srdma_writer w;
 
-	srdma_writer_init(&w, frame, SRDMA_FRAME_MAX);
-	put_header(&w, type);
+	begin_frame(&w, frame, type);
 	return finish_frame(&w);
 }
 
@@ -43,8 +43,7 @@ size_t srdma_hello_encode(uint8_t *frame, enum srdma_frame_type type, const stru
 {
 	struct srdma_writer w;
 
-	srdma_writer_init(&w, frame, SRDMA_FRAME_MAX);
-	put_header(&w, type);
+	begin_frame(&w, frame, type);
 	srdma_put_u8(&w, hello->link_layer);
 	srdma_put_u8(&w, hello->path_mtu);
 	srdma_put_u16(&w, hello->lid);
@@ -139,8 +138,7 @@ size_t srdma_reject_encode(uint8_t *frame, const struct srdma_reject *reject)
 {
 	struct srdma_writer w;
 
-	srdma_writer_init(&w, frame, SRDMA_FRAME_MAX);
-	put_header(&w, SRDMA_FRAME_REJECT);
+	begin_frame(&w, frame, SRDMA_FRAME_REJECT);
 	srdma_put_u16(&w, (uint16_t)reject->reason);
 	srdma_put_u16(&w, 0);
 	srdma_put_u32(&w, reject->retry_after_ms);
@@ -168,8 +166,7 @@ size_t srdma_disconnect_encode(uint8_t *frame, enum srdma_frame_type type, const
 {
 	struct srdma_writer w;
 
-	srdma_writer_init(&w, frame, SRDMA_FRAME_MAX);
-	put_header(&w, type);
+	begin_frame(&w, frame, type);
 	srdma_put_u64(&w, disconnect->messages_sent);
 	put_text(&w, disconnect->reason, SRDMA_REASON_MAX);
 	return finish_frame(&w);
@@ -194,8 +191,7 @@ size_t srdma_ready_encode(uint8_t *frame, bool with_rkey, uint32_t rkey)
 {
 	struct srdma_writer w;
 
-	srdma_writer_init(&w, frame, SRDMA_FRAME_MAX);
-	put_header(&w, SRDMA_FRAME_READY);
+	begin_frame(&w, frame, SRDMA_FRAME_READY);
 	if (with_rkey)
 		srdma_put_u32(&w, rkey);
 	return finish_frame(&w);
@@ -216,8 +212,7 @@ size_t srdma_epoch_encode(uint8_t *frame, enum srdma_frame_type type, const stru
 {
 	struct srdma_writer w;
 
-	srdma_writer_init(&w, frame, SRDMA_FRAME_MAX);
-	put_header(&w, type);
+	begin_frame(&w, frame, type);
 	srdma_put_u32(&w, epoch->number);
 	if (type == SRDMA_FRAME_EPOCH_REQUEST || type == SRDMA_FRAME_EPOCH_BEGIN)
 		srdma_put_u8(&w, epoch->reason);
