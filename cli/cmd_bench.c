@@ -67,8 +67,7 @@ int bench_connect(struct bench *bench, const struct srdma_conn_options *options,
 	int ret;
 
 	client.region_size = 0;
-	ret = srdma_conn_connect(bench->settings.host, bench->settings.port, bench->context, bench->device, &client,
-				 conn);
+	ret = srdma_conn_connect(bench->settings.host, bench->settings.port, bench->context, bench->device, &client, conn);
 	return ret < 0 ? cli_fail(ret, "connect") : CLI_EXIT_OK;
 }
 

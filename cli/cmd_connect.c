@@ -154,10 +154,8 @@ static int work(struct connect *connect)
 		       (unsigned long long)session->bytes_read_back);
 		fflush(stdout);
 	}
-	if (code == CLI_EXIT_OK && connect->scripts.count == 0 && !connect->pattern && !connect->hold_ms &&
-	    !connect->hold_file)
-		code = isatty(STDIN_FILENO) && !connect->settings.json ? shell_interactive(session)
-								       : shell_script(session, stdin);
+	if (code == CLI_EXIT_OK && connect->scripts.count == 0 && !connect->pattern && !connect->hold_ms && !connect->hold_file)
+		code = isatty(STDIN_FILENO) && !connect->settings.json ? shell_interactive(session) : shell_script(session, stdin);
 	if (code == CLI_EXIT_OK)
 		code = hold(connect);
 	if (code != CLI_EXIT_OK)

@@ -20,8 +20,7 @@ static const char details[] =
 	"  securdma doctor --cert server.crt --key server.key --client-ca ca.crt --max-clients 1000\n"
 	"  securdma doctor --config /etc/securdma/securdma.conf --json\n";
 
-void doctor_find(struct doctor *doctor, enum finding finding, const char *what, const char *fix, const char *format,
-		 ...)
+void doctor_find(struct doctor *doctor, enum finding finding, const char *what, const char *fix, const char *format, ...)
 {
 	static const char *const names[] = {"ok", "warn", "fail"};
 	char text[1024];

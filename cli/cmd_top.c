@@ -94,8 +94,6 @@ static const char *text(const json_t *object, const char *name)
 	return value && value[0] ? value : "(anonymous)";
 }
 
-/* ---- the screen ------------------------------------------------------------------------------------------------ */
-
 /* Where the tables go: a terminal has a size, and is painted over; anything else gets one after the other. */
 struct screen {
 	struct top_table table;
@@ -251,8 +249,6 @@ static void show(struct screen *screen, const json_t *status, const json_t *earl
 	fflush(stdout);
 	free(lines);
 }
-
-/* ---- the loop -------------------------------------------------------------------------------------------------- */
 
 enum wake { WAKE_TIME, WAKE_RESIZED, WAKE_END };
 

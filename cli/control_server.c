@@ -36,8 +36,6 @@ struct control_server {
 	struct connection connections[CONTROL_CONNECTIONS];
 };
 
-/* ---- the socket's file ----------------------------------------------------------------------------------------- */
-
 /* A file of its own, that nobody else can open: whoever could lock the folder, which all may read, could keep the server from starting.
  * The path is the lock's while its file is there: that one is taken away before it is let go. */
 struct lock {
@@ -100,8 +98,7 @@ static void lock_release(struct lock *lock)
 static bool is_served(const struct sockaddr_un *address)
 {
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	bool served = fd >= 0 &&
-		      (connect(fd, (const struct sockaddr *)address, sizeof *address) == 0 || errno != ECONNREFUSED);
+	bool served = fd >= 0 && (connect(fd, (const struct sockaddr *)address, sizeof *address) == 0 || errno != ECONNREFUSED);
 
 	if (fd >= 0)
 		close(fd);
@@ -185,8 +182,6 @@ int control_server_open(const char *path, control_answer_fn *answer, void *arg, 
 		control_server_close(&control);
 	return code;
 }
-
-/* ---- connections ----------------------------------------------------------------------------------------------- */
 
 static void drop(struct connection *connection)
 {
@@ -304,8 +299,7 @@ static void answer_request(struct control_server *control, struct connection *co
 
 static void receive(struct control_server *control, struct connection *connection)
 {
-	ssize_t n = recv(connection->fd, connection->request + connection->request_size,
-			 REQUEST_MAX - connection->request_size, 0);
+	ssize_t n = recv(connection->fd, connection->request + connection->request_size, REQUEST_MAX - connection->request_size, 0);
 	const char *end;
 
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
@@ -321,8 +315,6 @@ static void receive(struct control_server *control, struct connection *connectio
 	else if (connection->request_size == REQUEST_MAX)
 		drop(connection);
 }
-
-/* ---- polling --------------------------------------------------------------------------------------------------- */
 
 void control_server_fill(const struct control_server *control, struct pollfd *fds)
 {

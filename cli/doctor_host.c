@@ -30,8 +30,6 @@ static void take(const struct srdma_check *check, void *arg)
 		doctor_find(taking->doctor, findings[check->result], check->what, check->advice, "%s", check->text);
 }
 
-/* ---- certificates ---------------------------------------------------------------------------------------------- */
-
 #define CHAIN "certificate chain"
 
 static void check_server_credentials(struct doctor *doctor)
@@ -90,8 +88,6 @@ void doctor_check_certificates(struct doctor *doctor)
 	else
 		doctor_find(doctor, FINDING_OK, "certificates", NULL, "none given, none checked (--cert, --key, --ca, --client-ca)");
 }
-
-/* ---- the server ------------------------------------------------------------------------------------------------ */
 
 void doctor_check_limits(struct doctor *doctor)
 {

@@ -108,8 +108,6 @@ char *cli_escape(const void *data, size_t length, char *text, size_t size)
 	return text;
 }
 
-/* ---- names in UTF-8 -------------------------------------------------------------------------------------------- */
-
 /* Files and pipes get it in any case; main has set the locale. */
 static bool takes_utf8(int fd)
 {

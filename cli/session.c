@@ -180,8 +180,7 @@ int session_echo(struct session *session, const void *data, size_t length)
 	const char *what;
 	int ret, code;
 
-	if (session->info.message_size < SRDMA_ECHO_OVERHEAD ||
-	    length > session->info.message_size - SRDMA_ECHO_OVERHEAD)
+	if (session->info.message_size < SRDMA_ECHO_OVERHEAD || length > session->info.message_size - SRDMA_ECHO_OVERHEAD)
 		return session_complain(session,
 					"send: %zu bytes can't be echoed: the ends agreed on messages of %u bytes, and the echo "
 					"adds %d",

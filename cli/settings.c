@@ -262,8 +262,7 @@ static void list_allowed(const struct option *options, size_t count, const char 
 		const struct option *option = &options[i];
 		const char *name = section ? option->key : option->section;
 
-		if (!option->section || (section && strcmp(section, option->section) != 0) ||
-		    strcmp(name, previous) == 0)
+		if (!option->section || (section && strcmp(section, option->section) != 0) || strcmp(name, previous) == 0)
 			continue;
 		used += (size_t)snprintf(text + used, size - used, "%s%s", used ? ", " : "", name);
 		previous = name;

@@ -39,8 +39,7 @@ struct srdma_accept {
 /* ---- life ------------------------------------------------------------------------------------------------------ */
 
 int srdma_accept_new(const struct srdma_newcomer *newcomer, struct srdma_tls_context *context, struct srdma_device *device,
-		     const struct srdma_conn_options *options, srdma_accept_admit_fn *admit, void *admit_arg,
-		     struct srdma_accept **out)
+		     const struct srdma_conn_options *options, srdma_accept_admit_fn *admit, void *admit_arg, struct srdma_accept **out)
 {
 	struct srdma_accept *accept = calloc(1, sizeof *accept);
 	int ret;
@@ -293,9 +292,7 @@ static int advance(struct srdma_accept *accept)
 
 	switch (accept->stage) {
 	case STAGE_PROXY: return await_proxy(accept);
-	case STAGE_TLS:
-		ret = srdma_tls_handshake(conn->tls);
-		return ret == 0 ? finish_handshake(accept) : ret;
+	case STAGE_TLS: ret = srdma_tls_handshake(conn->tls); return ret == 0 ? finish_handshake(accept) : ret;
 	case STAGE_HELLO: return await_hello(accept);
 	case STAGE_READY: return await_ready(accept);
 	case STAGE_LINGER:
@@ -432,9 +429,8 @@ static int admit_publicly(struct srdma_conn *conn, struct srdma_reject *reject, 
 	return admit->fn(conn->names.identity, (const struct sockaddr *)&conn->peer_address, &conn->client_id, reject, admit->arg);
 }
 
-int srdma_conn_accept(int socket, struct srdma_tls_context *context, struct srdma_device *device,
-		      const struct srdma_conn_options *options, srdma_admit_fn *admit, void *admit_arg,
-		      struct srdma_conn **out)
+int srdma_conn_accept(int socket, struct srdma_tls_context *context, struct srdma_device *device, const struct srdma_conn_options *options,
+		      srdma_admit_fn *admit, void *admit_arg, struct srdma_conn **out)
 {
 	struct public_admit given = {admit, admit_arg};
 	struct srdma_newcomer newcomer = {.socket = socket};

@@ -10,8 +10,6 @@
 
 #define PEER_CLOSE_MS 500
 
-/* ---- the end --------------------------------------------------------------------------------------------------- */
-
 int srdma_conn_end(struct srdma_conn *conn, int error)
 {
 	if (conn->status != 0)
@@ -55,8 +53,6 @@ bool srdma_conn_has_parted(const struct srdma_conn *conn)
 {
 	return conn->closing.peer_answered || conn->closing.acknowledged || conn->closing.finished;
 }
-
-/* ---- disconnect ------------------------------------------------------------------------------------------------ */
 
 static int send_count(struct srdma_conn *conn, enum srdma_frame_type type, const char *reason)
 {
@@ -126,8 +122,7 @@ int srdma_conn_answer_disconnect(struct srdma_conn *conn)
 static bool answered(const struct srdma_conn *conn)
 {
 	return conn->closing.finished ||
-	       (conn->closing.acknowledged && all_arrived(conn) &&
-		(!conn->closing.peer_requested || conn->closing.peer_answered));
+	       (conn->closing.acknowledged && all_arrived(conn) && (!conn->closing.peer_requested || conn->closing.peer_answered));
 }
 
 static int finish_disconnect(struct srdma_conn *conn)

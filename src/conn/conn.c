@@ -14,8 +14,6 @@
 
 #define EPOCH_MS_MIN 100
 
-/* ---- options --------------------------------------------------------------------------------------------------- */
-
 void srdma_conn_options_init_sized(struct srdma_conn_options *options, size_t size)
 {
 	static const struct srdma_conn_options defaults = {
@@ -73,8 +71,6 @@ int srdma_conn_options_check(const struct srdma_conn_options *o)
 				  EPOCH_MS_MIN);
 	return srdma_qp_options_check(o->qp);
 }
-
-/* ---- life ------------------------------------------------------------------------------------------------------ */
 
 int srdma_conn_new(struct srdma_device *device, const struct srdma_conn_options *options, struct srdma_conn **out)
 {
@@ -158,8 +154,6 @@ void srdma_conn_free(struct srdma_conn **out)
 	OPENSSL_cleanse(conn, sizeof *conn);
 	free(conn);
 }
-
-/* ---- facts ----------------------------------------------------------------------------------------------------- */
 
 void srdma_conn_read_counters(const struct srdma_conn *conn, struct srdma_conn_info *info)
 {

@@ -12,8 +12,6 @@
 #include <openssl/crypto.h>
 #include <string.h>
 
-/* ---- verbs objects --------------------------------------------------------------------------------------------- */
-
 static int check_depths(struct srdma_conn *conn, uint32_t send_depth, uint32_t recv_depth)
 {
 	const struct ibv_device_attr *attr = srdma_device_attr(conn->device);
@@ -173,9 +171,8 @@ int srdma_setup_connect_queue_pair(struct srdma_setup *s)
 
 	conn->mtu = lower(own->path_mtu, peer->path_mtu);
 	if (!conn->options.raw)
-		srdma_stream_agree(&conn->stream,
-				    own->message_size < peer->message_size ? own->message_size : peer->message_size,
-				    own->depth < peer->depth ? own->depth : peer->depth, srdma_mtu_bytes(conn->mtu));
+		srdma_stream_agree(&conn->stream, own->message_size < peer->message_size ? own->message_size : peer->message_size,
+				   own->depth < peer->depth ? own->depth : peer->depth, srdma_mtu_bytes(conn->mtu));
 	conn->stream.region_rkey = peer->region_rkey;
 	ret = srdma_conn_connect_queue_pair(conn);
 	conn->timing.qp += srdma_clock_us() - start;
@@ -194,8 +191,6 @@ int srdma_setup_finish(struct srdma_setup *s)
 		srdma_epoch_start(conn);
 	return ret == 0 ? srdma_conn_prepare_waiting(conn) : ret;
 }
-
-/* ---- what the peer says ---------------------------------------------------------------------------------------- */
 
 int srdma_setup_check_fit(const struct srdma_setup *s, struct srdma_reject *reject)
 {

@@ -9,8 +9,6 @@
 #include <errno.h>
 #include <stdlib.h>
 
-/* ---- words ----------------------------------------------------------------------------------------------------- */
-
 const char *srdma_setup_failure_name(enum srdma_setup_failure failure)
 {
 	static const char *const names[SRDMA_SETUP_FAILURES] = {
@@ -70,8 +68,6 @@ enum srdma_client_end srdma_client_end_of(int status, bool lost)
 	}
 }
 
-/* ---- counting -------------------------------------------------------------------------------------------------- */
-
 void srdma_metrics_count_setup(struct srdma_server *server, int error, enum srdma_reject_reason rejection,
 			       const struct srdma_conn_timing *timing)
 {
@@ -112,8 +108,6 @@ void srdma_traffic_add(struct srdma_traffic *to, const struct srdma_conn *conn)
 	to->epochs += atomic_load(&conn->epoch.number);
 	to->recoveries += atomic_load(&conn->epoch.recoveries);
 }
-
-/* ---- the snapshot ---------------------------------------------------------------------------------------------- */
 
 #define WORKERS_TOLD 1024
 

@@ -40,8 +40,6 @@ void srdma_server_conn_options_init_sized(struct srdma_conn_options *options, si
 	srdma_sized_init(options, size, &defaults, sizeof defaults);
 }
 
-/* ---- options --------------------------------------------------------------------------------------------------- */
-
 /* Complete options and the structures that they point to. Strings and lists stay the program's. */
 struct settings {
 	struct srdma_server_options options;
@@ -123,8 +121,6 @@ int srdma_server_check(const struct srdma_server_options *given, struct srdma_de
 	srdma_identities_free(&identities, limits.identity_count);
 	return ret;
 }
-
-/* ---- start ----------------------------------------------------------------------------------------------------- */
 
 static void set_options(struct srdma_server *server, const struct srdma_server_options *options)
 {
@@ -305,8 +301,6 @@ int srdma_server_start(const struct srdma_server_options *given, struct srdma_tl
 	*out = server;
 	return 0;
 }
-
-/* ---- stop ------------------------------------------------------------------------------------------------------ */
 
 static void cancel_client(void *entry, void *arg)
 {

@@ -32,8 +32,7 @@
 /* ---- the end of a set-up --------------------------------------------------------------------------------------- */
 
 /* `rejection`: the reason sent to the client. `timing`: of an accepted client. */
-static void count_end(struct srdma_client *client, int result, enum srdma_reject_reason rejection,
-		      const struct srdma_conn_timing *timing)
+static void count_end(struct srdma_client *client, int result, enum srdma_reject_reason rejection, const struct srdma_conn_timing *timing)
 {
 	struct srdma_server *server = client->server;
 
@@ -87,8 +86,7 @@ static void succeed(struct srdma_client *client, struct srdma_conn *conn)
 static void watch(struct srdma_setup_thread *thread, struct srdma_client *client, int operation)
 {
 	short events = srdma_accept_events(client->accept);
-	struct epoll_event event = {.events = (events & POLLIN ? EPOLLIN : 0u) | (events & POLLOUT ? EPOLLOUT : 0u),
-				    .data.ptr = client};
+	struct epoll_event event = {.events = (events & POLLIN ? EPOLLIN : 0u) | (events & POLLOUT ? EPOLLOUT : 0u), .data.ptr = client};
 
 	if (operation == EPOLL_CTL_MOD && events == client->events)
 		return;
@@ -372,8 +370,7 @@ int srdma_setup_thread_start(struct srdma_setup_thread *thread, struct srdma_ser
 	*thread = (struct srdma_setup_thread){.server = server, .epoll_fd = -1, .wake_fd = -1};
 	thread->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	thread->wake_fd = srdma_wake_new();
-	if (thread->epoll_fd < 0 || thread->wake_fd < 0 ||
-	    epoll_ctl(thread->epoll_fd, EPOLL_CTL_ADD, thread->wake_fd, &event) != 0) {
+	if (thread->epoll_fd < 0 || thread->wake_fd < 0 || epoll_ctl(thread->epoll_fd, EPOLL_CTL_ADD, thread->wake_fd, &event) != 0) {
 		error = errno;
 	} else {
 		error = pthread_create(&thread->thread, NULL, setup_thread_main, thread);

@@ -26,8 +26,6 @@
 /* Room for a program's handlers. The usual 8 MiB would invite the kernel to back a stack with a huge page. */
 #define WORKER_STACK (1024 * 1024)
 
-/* ---- polling ---------------------------------------------------------------------------------------------------- */
-
 static void poll_hot(struct srdma_worker *worker)
 {
 	uint64_t now = worker->hot_count > 0 ? srdma_clock_us() : 0;
@@ -44,8 +42,6 @@ static void poll_hot(struct srdma_worker *worker)
 		}
 	}
 }
-
-/* ---- coming ---------------------------------------------------------------------------------------------------- */
 
 static void take_client(struct srdma_worker *worker, struct srdma_client *client)
 {
@@ -118,8 +114,6 @@ static void release_throttled(struct srdma_worker *worker)
 			srdma_client_run(client);
 	}
 }
-
-/* ---- the thread ------------------------------------------------------------------------------------------------ */
 
 static void take_events(struct srdma_worker *worker, int timeout_ms)
 {
@@ -249,8 +243,6 @@ static int worker_new(struct srdma_server *server, struct srdma_worker **out)
 	*out = worker;
 	return 0;
 }
-
-/* ---- all of them ----------------------------------------------------------------------------------------------- */
 
 /* server->mutex is held, or no other thread runs. */
 static int add_worker(struct srdma_server *server, struct srdma_worker **out)

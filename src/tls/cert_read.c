@@ -159,8 +159,6 @@ int srdma_cert_load_key(const char *path, const char *what, EVP_PKEY **out)
 					 what, path);
 }
 
-/* ---- description ---- */
-
 /* Moves the content of `bio` to `out`. Marks the end of a text that it cuts to fit. */
 static void take_text(BIO *bio, char *out, size_t size)
 {

@@ -43,8 +43,6 @@ void srdma_tls_server_options_init_sized(struct srdma_tls_server_options *option
 	srdma_sized_init(options, size, &defaults, sizeof defaults);
 }
 
-/* ---- ALPN ------------------------------------------------------------------------------------------------------ */
-
 static const unsigned char alpn_list[] = {sizeof SRDMA_ALPN - 1, 's', 'e', 'c', 'u', 'r', 'd', 'm', 'a', '/', '1'};
 
 static int select_alpn(SSL *ssl, const unsigned char **out, unsigned char *out_length, const unsigned char *in,
@@ -54,14 +52,11 @@ static int select_alpn(SSL *ssl, const unsigned char **out, unsigned char *out_l
 
 	(void)ssl;
 	(void)arg;
-	if (SSL_select_next_proto(&chosen, out_length, alpn_list, sizeof alpn_list, in, in_length) !=
-	    OPENSSL_NPN_NEGOTIATED)
+	if (SSL_select_next_proto(&chosen, out_length, alpn_list, sizeof alpn_list, in, in_length) != OPENSSL_NPN_NEGOTIATED)
 		return SSL_TLSEXT_ERR_ALERT_FATAL;
 	*out = chosen;
 	return SSL_TLSEXT_ERR_OK;
 }
-
-/* ---- construction ---------------------------------------------------------------------------------------------- */
 
 /* Hands out a context that is configured, or, with `ret` not 0, frees it. Returns `ret`. */
 static int finish(int ret, struct srdma_tls_context *context, struct srdma_tls_context **out)

@@ -54,8 +54,6 @@ static void complete_chain(SSL_CTX *context)
 	ERR_clear_error();
 }
 
-/* ---- rehearsal ------------------------------------------------------------------------------------------------- */
-
 static int accept_any(X509_STORE_CTX *store, void *arg)
 {
 	(void)store, (void)arg;
@@ -120,8 +118,6 @@ static int rehearse(SSL_CTX *context, const char *cert_file)
 	ERR_clear_error();
 	return ret;
 }
-
-/* ---- loading --------------------------------------------------------------------------------------------------- */
 
 int srdma_credential_load(SSL_CTX *context, const char *cert_file, const char *key_file)
 {

@@ -248,8 +248,7 @@ static int take_port(struct srdma_device *device, uint8_t wanted, bool *local)
 			  device->name, wanted ? " of that number" : "");
 }
 
-static int open_one(struct ibv_device *verbs_device, const struct srdma_device_options *options, bool *local,
-		    struct srdma_device **out)
+static int open_one(struct ibv_device *verbs_device, const struct srdma_device_options *options, bool *local, struct srdma_device **out)
 {
 	struct srdma_device *device = calloc(1, sizeof *device);
 	int ret, error;

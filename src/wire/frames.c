@@ -206,8 +206,6 @@ int srdma_ready_decode(const uint8_t *body, size_t length, bool with_rkey, uint3
 	return srdma_reader_complete(&r) ? 0 : srdma_fail(SRDMA_EPROTOCOL, "the peer sent a malformed READY of %zu bytes", length);
 }
 
-/* ---- epochs ---------------------------------------------------------------------------------------------------- */
-
 size_t srdma_epoch_encode(uint8_t *frame, enum srdma_frame_type type, const struct srdma_epoch_frame *epoch)
 {
 	struct srdma_writer w;
@@ -275,10 +273,7 @@ int srdma_epoch_decode(enum srdma_frame_type type, const uint8_t *body, size_t l
 	return 0;
 }
 
-/* ---- refusal, validation --------------------------------------------------------------------------------------- */
-
-int srdma_reject_set(struct srdma_reject *reject, enum srdma_reject_reason reason, uint32_t retry_after_ms,
-		     const char *format, ...)
+int srdma_reject_set(struct srdma_reject *reject, enum srdma_reject_reason reason, uint32_t retry_after_ms, const char *format, ...)
 {
 	va_list args;
 
