@@ -5,7 +5,6 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 #define WARM_UP           100
 #define LONGEST_NS        5000000000 /* per bandwidth figure */
@@ -96,8 +95,6 @@ static size_t usable(const struct line *line, const char *operation, const size_
 	return 0;
 }
 
-/* ---- latency --------------------------------------------------------------------------------------------------- */
-
 static int ping_pong(struct line *line, size_t size, struct samples *samples)
 {
 	uint64_t start;
@@ -167,8 +164,6 @@ int bench_latency(struct bench *bench)
 	return close_line(&line, code);
 }
 
-/* ---- bandwidth ------------------------------------------------------------------------------------------------- */
-
 /* Sends `count` messages; a server elsewhere echoes each, so then up to `depth` of them are on their way. */
 static int send_some(struct line *line, size_t size, uint64_t *count)
 {
@@ -235,8 +230,7 @@ static int run_some(struct line *line, post_fn *post, struct srdma_buffer *buffe
 }
 
 /* Measures one figure; post NULL: messages. */
-static int bandwidth_of(struct line *line, const char *operation, post_fn *post, struct srdma_buffer *buffer,
-			size_t size, json_t *list)
+static int bandwidth_of(struct line *line, const char *operation, post_fn *post, struct srdma_buffer *buffer, size_t size, json_t *list)
 {
 	uint64_t warm_up = 32, count = (uint64_t)line->bench->iterations, start, elapsed;
 	double rate;
@@ -298,8 +292,7 @@ static int bandwidth_table(struct line *line, const size_t *sizes, size_t count,
 int bench_bandwidth(struct bench *bench)
 {
 	size_t count;
-	const size_t *sizes =
-		sizes_of(bench, bandwidth_sizes, sizeof bandwidth_sizes / sizeof bandwidth_sizes[0], &count);
+	const size_t *sizes = sizes_of(bench, bandwidth_sizes, sizeof bandwidth_sizes / sizeof bandwidth_sizes[0], &count);
 	json_t *list = bench->result ? json_array() : NULL;
 	struct srdma_conn_options options;
 	struct srdma_qp_options qp;

@@ -19,8 +19,7 @@ struct bench_local {
 
 static const char *const file_names[] = {"ca.crt", "ca.key", "server.crt", "server.key", "client.crt", "client.key"};
 
-static int on_message(struct srdma_conn *conn, const void *data, size_t length, char *reason, void *client_arg,
-		      void *arg)
+static int on_message(struct srdma_conn *conn, const void *data, size_t length, char *reason, void *client_arg, void *arg)
 {
 	const char *bytes = data;
 
@@ -40,8 +39,7 @@ static void choose_address(struct bench *bench, struct bench_local *local)
 	for (uint32_t i = 0; i < (uint32_t)port->gid_tbl_len; i++) {
 		const struct in6_addr *address = (const void *)entry.gid.raw;
 
-		if (ibv_query_gid_ex(srdma_device_context(bench->device), srdma_device_port(bench->device), i, &entry,
-				     0) != 0 ||
+		if (ibv_query_gid_ex(srdma_device_context(bench->device), srdma_device_port(bench->device), i, &entry, 0) != 0 ||
 		    entry.gid_type != IBV_GID_TYPE_ROCE_V2 || !IN6_IS_ADDR_V4MAPPED(address))
 			continue;
 		inet_ntop(AF_INET, entry.gid.raw + 12, local->address, sizeof local->address);

@@ -1,11 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Set-up of connections, phase by phase, beside a bare TLS handshake. */
 #include "bench.h"
-#include "bench_tls.h"
 
 #include <errno.h>
 #include <stdio.h>
-#include <string.h>
 
 #define WARM_UP 3
 

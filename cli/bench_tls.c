@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "bench_tls.h"
-
-#include "samples.h"
+#include "bench.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -10,7 +8,6 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <unistd.h>
@@ -34,9 +31,8 @@ static SSL_CTX *new_context(const SSL_METHOD *method, const char *directory, con
 	snprintf(ca, sizeof ca, "%s/ca.crt", directory);
 	snprintf(cert, sizeof cert, "%s/%s.crt", directory, role);
 	snprintf(key, sizeof key, "%s/%s.key", directory, role);
-	if (context && SSL_CTX_set_min_proto_version(context, TLS1_3_VERSION) == 1 &&
-	    SSL_CTX_set_ciphersuites(context, cipher) == 1 && SSL_CTX_load_verify_file(context, ca) == 1 &&
-	    SSL_CTX_use_certificate_chain_file(context, cert) == 1 &&
+	if (context && SSL_CTX_set_min_proto_version(context, TLS1_3_VERSION) == 1 && SSL_CTX_set_ciphersuites(context, cipher) == 1 &&
+	    SSL_CTX_load_verify_file(context, ca) == 1 && SSL_CTX_use_certificate_chain_file(context, cert) == 1 &&
 	    SSL_CTX_use_PrivateKey_file(context, key, SSL_FILETYPE_PEM) == 1) {
 		/* No tickets and no resumption: each handshake is a full one, as securdma's are. */
 		SSL_CTX_set_num_tickets(context, 0);
@@ -100,8 +96,7 @@ static int listen_on(struct bench_tls *bench, const char *address)
 	}
 	bench->listener = socket(bench->address.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (bench->listener < 0 || bind(bench->listener, (void *)&bench->address, bench->address_length) < 0 ||
-	    listen(bench->listener, 16) < 0 ||
-	    getsockname(bench->listener, (void *)&bench->address, &bench->address_length) < 0)
+	    listen(bench->listener, 16) < 0 || getsockname(bench->listener, (void *)&bench->address, &bench->address_length) < 0)
 		return -EIO;
 	return 0;
 }
@@ -116,8 +111,7 @@ int bench_tls_new(const char *directory, const char *address, const char *cipher
 	snprintf(bench->host, sizeof bench->host, "%s", address);
 	bench->server = new_context(TLS_server_method(), directory, "server", cipher);
 	bench->client = new_context(TLS_client_method(), directory, "client", cipher);
-	if (bench->server && bench->client && listen_on(bench, address) == 0 &&
-	    pthread_create(&bench->thread, NULL, serve, bench) == 0) {
+	if (bench->server && bench->client && listen_on(bench, address) == 0 && pthread_create(&bench->thread, NULL, serve, bench) == 0) {
 		*out = bench;
 		return 0;
 	}

@@ -31,6 +31,9 @@ int cli_fail(int error, const char *format, ...) __attribute__((format(printf, 2
  * `command` NULL: the message concerns no subcommand. */
 int cli_usage(const char *command, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+/* Milliseconds on CLOCK_MONOTONIC. */
+int64_t cli_now_ms(void);
+
 /* Prints one object on one line of stdout and flushes it. Steals the reference. NULL (out of memory) is reported. */
 void cli_json_print(json_t *object);
 
@@ -68,8 +71,7 @@ const char *cli_log_collected(void);
 /* Prints one line of the command's own in the same form. */
 void cli_log(enum srdma_log_level level, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* The same, under a name of its own. */
-void cli_log_event(enum srdma_log_level level, const char *event, const char *format, ...)
-	__attribute__((format(printf, 3, 4)));
+void cli_log_event(enum srdma_log_level level, const char *event, const char *format, ...) __attribute__((format(printf, 3, 4)));
 /* The same with fields. */
 void cli_log_record(const struct srdma_log_record *record);
 

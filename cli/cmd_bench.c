@@ -1,11 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "bench.h"
 #include "command_line.h"
-#include "credentials.h"
 
 #include <errno.h>
 #include <signal.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -69,8 +67,7 @@ int bench_connect(struct bench *bench, const struct srdma_conn_options *options,
 	int ret;
 
 	client.region_size = 0;
-	ret = srdma_conn_connect(bench->settings.host, bench->settings.port, bench->context, bench->device, &client,
-				 conn);
+	ret = srdma_conn_connect(bench->settings.host, bench->settings.port, bench->context, bench->device, &client, conn);
 	return ret < 0 ? cli_fail(ret, "connect") : CLI_EXIT_OK;
 }
 
@@ -130,7 +127,7 @@ static int set_up(struct bench *bench, const char *target)
 		return cli_usage("bench", "'%s' is not HOST, HOST:PORT or [ADDRESS]:PORT", target);
 	if (target && !settings->client_tls.ca_file && !settings->client_tls.pin)
 		return cli_usage("bench", "give --ca or --pin, to verify the server with");
-	ret = settings_open_device(settings, &bench->device);
+	ret = srdma_device_open(&settings->device, &bench->device);
 	if (ret < 0) {
 		cli_fail(ret, "RDMA device");
 		return ret == -EINVAL ? CLI_EXIT_USAGE : CLI_EXIT_DEVICE;
@@ -138,11 +135,9 @@ static int set_up(struct bench *bench, const char *target)
 	if (!target)
 		return bench_local_new(bench);
 	ret = credentials_client(settings, &bench->context);
-	if (ret < 0) {
+	if (ret < 0)
 		cli_fail(ret, "client credentials");
-		return CLI_EXIT_USAGE;
-	}
-	return CLI_EXIT_OK;
+	return ret < 0 ? CLI_EXIT_USAGE : CLI_EXIT_OK;
 }
 
 static int run(struct bench *bench, const char *target)
@@ -193,8 +188,7 @@ int cmd_bench(int argc, char **argv)
 	};
 	int code;
 
-	if (settings_init(&bench.settings) < 0)
-		return cli_fail(-ENOMEM, "bench");
+	settings_init(&bench.settings);
 	bench.settings.conn.spin = -1;
 	if (command_line_parse(&line, argc, argv, &code))
 		code = run(&bench, target);

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* securdma cert: makes and shows certificates. */
 #include "cli.h"
-#include "expiry.h"
 #include "securdma_cert.h"
 
 #include <errno.h>
@@ -15,6 +14,7 @@
 
 #define MAX_NAMES 100
 #define CN_SIZE   65
+#define WARN_DAYS_DEFAULT 30
 
 enum flag { CN, NAME, DAYS, NOT_AFTER, CA, CA_KEY, OUT, CERT, KEY, FORCE, JSON, WARN_DAYS, HELP };
 
@@ -126,6 +126,14 @@ static void format_time(int64_t when, char *text, size_t size)
 	strftime(text, size, "%Y-%m-%dT%H:%M:%SZ", &utc);
 }
 
+/* Rounded down; negative when `when` is past. */
+static int64_t days_until(int64_t when)
+{
+	int64_t left = when - (int64_t)time(NULL);
+
+	return left >= 0 ? left / 86400 : -1 - (-left) / 86400;
+}
+
 static const char *status_of(const struct srdma_cert_info *info, unsigned warn_days)
 {
 	int64_t now = (int64_t)time(NULL);
@@ -162,7 +170,7 @@ static json_t *describe_json(const char *file, const struct srdma_cert_info *inf
 			 "cert_file", file, "subject", info->subject, "issuer", info->issuer, "common_name",
 			 info->common_name, "names", names_array(info->names), "serial", info->serial, "key", info->key,
 			 "key_problem", info->key_problem, "pin", info->pin, "not_before", from, "not_after", to, "days_left",
-			 (json_int_t)expiry_days(info->not_after), "status", status_of(info, warn_days), "is_ca",
+			 (json_int_t)days_until(info->not_after), "status", status_of(info, warn_days), "is_ca",
 			 info->is_ca, "self_signed", info->self_signed, "server_auth", info->server_auth, "client_auth",
 			 info->client_auth);
 }
@@ -188,7 +196,7 @@ static void describe_text(const struct srdma_cert_info *info, unsigned warn_days
 	else if (strcmp(status, "not-yet-valid") == 0)
 		printf(" (not valid yet)\n");
 	else
-		printf(" (%lld days left)\n", (long long)expiry_days(info->not_after));
+		printf(" (%lld days left)\n", (long long)days_until(info->not_after));
 	printf("Key:       %s\n", info->key);
 	if (info->key_problem[0])
 		printf("           cannot be used for TLS: %s\n", info->key_problem);
@@ -259,7 +267,7 @@ static int report_made(const struct subcommand *subcommand, const struct argumen
 	if (error)
 		return cli_fail(error, "cert %s: cannot read the new certificate", subcommand->name);
 	if (arguments->json) {
-		object = describe_json(request->cert_file, &info, EXPIRY_WARN_DAYS);
+		object = describe_json(request->cert_file, &info, WARN_DAYS_DEFAULT);
 		if (object)
 			json_object_set_new(object, "key_file", json_string(request->key_file));
 		cli_json_print(object);
@@ -432,7 +440,7 @@ static const struct subcommand *find_subcommand(const char *name)
 int cmd_cert(int argc, char **argv)
 {
 	struct arguments arguments = {
-		.warn_days = EXPIRY_WARN_DAYS,
+		.warn_days = WARN_DAYS_DEFAULT,
 	};
 	const struct subcommand *subcommand;
 	int operands, error;

@@ -1,10 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "cli.h"
 #include "command_line.h"
-#include "credentials.h"
-#include "pattern.h"
 #include "session.h"
-#include "shell.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -100,7 +97,7 @@ static int set_up(struct connect *connect)
 		fail(connect, ret, "client credentials");
 		return CLI_EXIT_USAGE;
 	}
-	ret = settings_open_device(settings, &connect->device);
+	ret = srdma_device_open(&settings->device, &connect->device);
 	if (ret < 0) {
 		fail(connect, ret, "RDMA device");
 		return ret == -EINVAL ? CLI_EXIT_USAGE : CLI_EXIT_DEVICE;
@@ -157,10 +154,8 @@ static int work(struct connect *connect)
 		       (unsigned long long)session->bytes_read_back);
 		fflush(stdout);
 	}
-	if (code == CLI_EXIT_OK && connect->scripts.count == 0 && !connect->pattern && !connect->hold_ms &&
-	    !connect->hold_file)
-		code = isatty(STDIN_FILENO) && !connect->settings.json ? shell_interactive(session)
-								       : shell_script(session, stdin);
+	if (code == CLI_EXIT_OK && connect->scripts.count == 0 && !connect->pattern && !connect->hold_ms && !connect->hold_file)
+		code = isatty(STDIN_FILENO) && !connect->settings.json ? shell_interactive(session) : shell_script(session, stdin);
 	if (code == CLI_EXIT_OK)
 		code = hold(connect);
 	if (code != CLI_EXIT_OK)
@@ -305,8 +300,7 @@ int cmd_connect(int argc, char **argv)
 	};
 	int code;
 
-	if (settings_init(&connect.settings) < 0)
-		return cli_fail(-ENOMEM, "connect");
+	settings_init(&connect.settings);
 	if (command_line_parse(&line, argc, argv, &code))
 		code = run(&connect, target);
 	options_free(connect_options, CONNECT_OPTION_COUNT, &connect);

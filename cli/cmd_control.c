@@ -1,13 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* status, kick, drain and reload: each asks a running server over its control socket. */
 #include "cli.h"
-#include "command_line.h"
 #include "control_client.h"
 #include "server_status.h"
 
 #include <errno.h>
 #include <poll.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -34,67 +32,52 @@ static const struct option drain_options[] = {
 	{"--wait", NULL, NULL, OPTION_SWITCH, FOR_CONTROL, OPTION_AT(struct control_options, wait), 0, 0, NULL,
 	 "wait until the server has stopped"},
 };
-
 static const struct option reload_options[] = {
 	{"--quiet", NULL, NULL, OPTION_SWITCH, FOR_CONTROL, OPTION_AT(struct control_options, quiet), 0, 0, NULL,
 	 "do not repeat what the server has logged: why it refused, and which settings wait for its next start"},
 };
 
-/* Reads the command line; *path is where the server is. Returns true to go on. */
-static bool begin(struct command_line *line, int argc, char **argv, char **path, int *code)
+static int show_status(const char *path, const struct command_line *line)
 {
-	if (settings_init(line->settings) < 0) {
-		*code = cli_fail(-ENOMEM, "%s", line->name);
-		return false;
-	}
-	line->command = FOR_CONTROL;
-	line->details = exit_codes;
-	if (!command_line_parse(line, argc, argv, code))
-		return false;
-	*path = control_path(line->settings);
-	if (!*path)
-		*code = cli_fail(-ENOMEM, "%s", line->name);
-	return *path != NULL;
+	json_t *status = NULL;
+	int code = control_ask(path, json_pack("{s:s}", "request", "status"), false, &status);
+
+	if (code == CLI_EXIT_OK && line->settings->json)
+		cli_json_print(json_incref(status));
+	else if (code == CLI_EXIT_OK)
+		server_status_show(status);
+	json_decref(status);
+	return code;
 }
 
 int cmd_status(int argc, char **argv)
 {
-	struct settings settings = {0};
 	struct command_line line = {
 		.name = "status",
 		.synopsis = "[OPTION...]",
 		.about = "Prints a running server's counts and a table of its clients.",
-		.settings = &settings,
+		.details = exit_codes,
 	};
-	json_t *status = NULL;
-	char *path = NULL;
-	int code;
 
-	if (begin(&line, argc, argv, &path, &code)) {
-		code = control_ask(path, json_pack("{s:s}", "request", "status"), false, &status);
-		if (code == CLI_EXIT_OK && settings.json)
-			cli_json_print(json_incref(status));
-		else if (code == CLI_EXIT_OK)
-			server_status_show(status);
-	}
-	json_decref(status);
-	free(path);
-	settings_free(&settings);
-	return code;
+	return control_command(&line, argc, argv, show_status);
 }
 
-static int kick(const char *path, const char *id, const char *reason)
+static int kick(const char *path, const struct command_line *line)
 {
+	const struct control_options *options = line->values;
+	const char *id = line->operands[0];
 	char *end;
 	long long number;
 	json_t *answer = NULL;
 	int code;
 
+	if (!id)
+		return cli_usage("kick", "give the ID of a client; 'securdma status' shows them");
 	errno = 0;
 	number = strtoll(id, &end, 10);
 	if (errno != 0 || end == id || *end || number <= 0)
 		return cli_usage("kick", "'%s' is not a client's id; 'securdma status' shows them", id);
-	code = control_ask(path, json_pack("{s:s, s:I, s:s*}", "request", "kick", "id", (json_int_t)number, "reason", reason),
+	code = control_ask(path, json_pack("{s:s, s:I, s:s*}", "request", "kick", "id", (json_int_t)number, "reason", options->reason),
 			   false, &answer);
 	json_decref(answer);
 	return code;
@@ -103,28 +86,20 @@ static int kick(const char *path, const char *id, const char *reason)
 int cmd_kick(int argc, char **argv)
 {
 	struct control_options options = {0};
-	struct settings settings = {0};
 	const char *id = NULL;
 	struct command_line line = {
 		.name = "kick",
 		.synopsis = "[OPTION...] ID",
+		.details = exit_codes,
 		.about = "Disconnects one client of a running server in order; 'securdma status' shows the IDs.",
 		.options = kick_options,
 		.option_count = sizeof kick_options / sizeof *kick_options,
 		.values = &options,
-		.settings = &settings,
 		.operands = &id,
 		.max_operands = 1,
 	};
-	char *path = NULL;
-	int code;
 
-	if (begin(&line, argc, argv, &path, &code))
-		code = id ? kick(path, id, options.reason) : cli_usage("kick", "give the ID of a client; 'securdma status' shows them");
-	free(path);
-	free(options.reason);
-	settings_free(&settings);
-	return code;
+	return control_command(&line, argc, argv, kick);
 }
 
 /* The socket goes with the server, which has its own time-out for the clients that are left at the deadline. One that stays
@@ -147,8 +122,9 @@ static int wait_for_end(const char *path, bool ends)
 	}
 }
 
-static int drain(const char *path, const struct control_options *options)
+static int drain(const char *path, const struct command_line *line)
 {
+	const struct control_options *options = line->values;
 	json_t *answer = NULL;
 	bool ends;
 	int code = control_ask(path, json_pack("{s:s, s:I}", "request", "drain", "timeout_ms", (json_int_t)options->timeout_ms),
@@ -169,28 +145,19 @@ static int drain(const char *path, const struct control_options *options)
 int cmd_drain(int argc, char **argv)
 {
 	struct control_options options = {.timeout_ms = 60000};
-	struct settings settings = {0};
 	struct command_line line = {
 		.name = "drain",
 		.synopsis = "[OPTION...]",
+		.details = exit_codes,
 		.about = "Makes a running server reject new clients, and stop when the last one has left or --timeout-ms has passed.\n"
 			 "With securdma.socket the server keeps running, and rejects new clients until you stop or restart it.",
 		.options = drain_options,
 		.option_count = sizeof drain_options / sizeof *drain_options,
 		.values = &options,
-		.settings = &settings,
 	};
-	char *path = NULL;
-	int code;
 
-	if (begin(&line, argc, argv, &path, &code))
-		code = drain(path, &options);
-	free(path);
-	settings_free(&settings);
-	return code;
+	return control_command(&line, argc, argv, drain);
 }
-
-/* ---- reload ---------------------------------------------------------------------------------------------------- */
 
 static void say_later(const json_t *answer)
 {
@@ -201,36 +168,36 @@ static void say_later(const json_t *answer)
 			json_string_value(json_array_get(later, i)));
 }
 
+static int reload(const char *path, const struct command_line *line)
+{
+	const struct control_options *options = line->values;
+	json_t *answer = NULL;
+	int code = control_ask_within(path, json_pack("{s:s}", "request", "reload"), RELOAD_TIMEOUT_S, options->quiet, &answer);
+
+	/* The server has logged nothing about this. */
+	if (code == CLI_EXIT_CONNECT && options->quiet)
+		cli_error("control socket %s: no server answered", path);
+	else if (code == CLI_EXIT_OK && line->settings->json)
+		cli_json_print(json_incref(answer));
+	else if (code == CLI_EXIT_OK && !options->quiet)
+		say_later(answer);
+	json_decref(answer);
+	return code;
+}
+
 int cmd_reload(int argc, char **argv)
 {
 	struct control_options options = {0};
-	struct settings settings = {0};
 	struct command_line line = {
 		.name = "reload",
 		.synopsis = "[OPTION...]",
+		.details = exit_codes,
 		.about = "Makes a running server read its configuration file, certificates, key, CAs and revocation lists again, and returns\n"
 			 "when they are in force. If one of them is wrong, the server keeps all old values.",
 		.options = reload_options,
 		.option_count = sizeof reload_options / sizeof *reload_options,
 		.values = &options,
-		.settings = &settings,
 	};
-	json_t *answer = NULL;
-	char *path = NULL;
-	int code;
 
-	if (begin(&line, argc, argv, &path, &code)) {
-		code = control_ask_within(path, json_pack("{s:s}", "request", "reload"), RELOAD_TIMEOUT_S, options.quiet, &answer);
-		/* The server has logged nothing about this. */
-		if (code == CLI_EXIT_CONNECT && options.quiet)
-			cli_error("control socket %s: no server answered", path);
-		else if (code == CLI_EXIT_OK && settings.json)
-			cli_json_print(json_incref(answer));
-		else if (code == CLI_EXIT_OK && !options.quiet)
-			say_later(answer);
-	}
-	json_decref(answer);
-	free(path);
-	settings_free(&settings);
-	return code;
+	return control_command(&line, argc, argv, reload);
 }

@@ -2,11 +2,6 @@
 #include "cli.h"
 #include "command_line.h"
 #include "control_client.h"
-#include "control_server.h"
-#include "credentials.h"
-#include "metrics.h"
-#include "privileges.h"
-#include "reload.h"
 #include "sandbox.h"
 #include "serve.h"
 #include "server_status.h"
@@ -15,11 +10,9 @@
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/signalfd.h>
-#include <time.h>
 #include <unistd.h>
 
 /* Between two looks for a device that is not there yet. */
@@ -56,8 +49,7 @@ static int read_settings(struct serve *serve, struct settings *settings, bool ag
 	int code;
 
 	*go_on = false;
-	if (settings_init(settings) < 0)
-		return cli_fail(-ENOMEM, "serve");
+	settings_init(settings);
 	srdma_server_conn_options_init(&settings->conn);
 	settings->log_level = SRDMA_LOG_INFO;
 	if (again) {
@@ -310,14 +302,6 @@ static int enter_sandbox(const struct settings *settings)
 	return CLI_EXIT_FAILED;
 }
 
-static int64_t now_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
 /* A device that the kernel, or udev with its permissions, brings later. */
 static bool may_come(int error)
 {
@@ -328,13 +312,13 @@ static bool may_come(int error)
 static int open_device(struct serve *serve, bool *go_on)
 {
 	const struct settings *settings = &serve->settings;
-	int64_t until = now_ms() + settings->device_wait_ms;
+	int64_t until = cli_now_ms() + settings->device_wait_ms;
 	struct pollfd signals = {.fd = serve->signals, .events = POLLIN};
 	bool told = false;
 	int ret;
 
 	*go_on = false;
-	while (may_come(ret = settings_open_device(settings, &serve->device)) && now_ms() < until) {
+	while (may_come(ret = srdma_device_open(&settings->device, &serve->device)) && cli_now_ms() < until) {
 		if (!told) {
 			cli_log(SRDMA_LOG_WARN, "%s; waiting %lld ms for it", srdma_error_text(), (long long)settings->device_wait_ms);
 			service_manager_tell("STATUS=waiting for an RDMA device\nEXTEND_TIMEOUT_USEC=%lld",

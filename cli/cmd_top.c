@@ -1,11 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The clients of a running server and their rates, again and again. */
 #include "cli.h"
-#include "command_line.h"
 #include "control_client.h"
 #include "top_table.h"
 
-#include <errno.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -95,8 +93,6 @@ static const char *text(const json_t *object, const char *name)
 
 	return value && value[0] ? value : "(anonymous)";
 }
-
-/* ---- the screen ------------------------------------------------------------------------------------------------ */
 
 /* Where the tables go: a terminal has a size, and is painted over; anything else gets one after the other. */
 struct screen {
@@ -254,8 +250,6 @@ static void show(struct screen *screen, const json_t *status, const json_t *earl
 	free(lines);
 }
 
-/* ---- the loop -------------------------------------------------------------------------------------------------- */
-
 enum wake { WAKE_TIME, WAKE_RESIZED, WAKE_END };
 
 /* Until `until`, unless the user wants to end, or the terminal has another size. */
@@ -329,7 +323,7 @@ static int loop(const char *path, const struct top_options *options, bool termin
 	return code;
 }
 
-static int watch(const char *path, const struct top_options *options)
+static int watch(const char *path, const struct command_line *line)
 {
 	struct sigaction action = {.sa_handler = interrupt}, size = {.sa_handler = note_size};
 	struct termios before, raw;
@@ -350,7 +344,7 @@ static int watch(const char *path, const struct top_options *options)
 		raw.c_lflag &= ~(tcflag_t)(ICANON | ECHO);
 		tcsetattr(STDIN_FILENO, TCSANOW, &raw);
 	}
-	code = loop(path, options, terminal);
+	code = loop(path, line->values, terminal);
 	if (terminal)
 		tcsetattr(STDIN_FILENO, TCSANOW, &before);
 	return code;
@@ -359,10 +353,8 @@ static int watch(const char *path, const struct top_options *options)
 int cmd_top(int argc, char **argv)
 {
 	struct top_options options = {.interval_ms = 1000};
-	struct settings settings = {0};
 	struct command_line line = {
 		.name = "top",
-		.command = FOR_CONTROL,
 		.synopsis = "[OPTION...]",
 		.about = "Shows the clients of a running server and their messages and bytes per second, the busiest first, until q or\n"
 			 "SIGINT. A narrow terminal shows fewer columns, and rates as 1.5k, 2.5M. For JSON see 'securdma status --json'.",
@@ -370,18 +362,7 @@ int cmd_top(int argc, char **argv)
 		.options = options_table,
 		.option_count = sizeof options_table / sizeof *options_table,
 		.values = &options,
-		.settings = &settings,
 	};
-	char *path = NULL;
-	int code;
 
-	if (settings_init(&settings) < 0)
-		return cli_fail(-ENOMEM, "top");
-	if (command_line_parse(&line, argc, argv, &code)) {
-		path = control_path(&settings);
-		code = path ? watch(path, &options) : cli_fail(-ENOMEM, "top");
-	}
-	free(path);
-	settings_free(&settings);
-	return code;
+	return control_command(&line, argc, argv, watch);
 }

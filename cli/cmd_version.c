@@ -3,7 +3,6 @@
 #include "command_line.h"
 
 #include <dlfcn.h>
-#include <errno.h>
 #include <limits.h>
 #include <openssl/crypto.h>
 #include <stdio.h>
@@ -43,8 +42,7 @@ int cmd_version(int argc, char **argv)
 	char verbs[64];
 	int code;
 
-	if (settings_init(&settings) < 0)
-		return cli_fail(-ENOMEM, "version");
+	settings_init(&settings);
 	if (!command_line_parse(&line, argc, argv, &code))
 		goto out;
 	verbs_version(verbs, sizeof verbs);

@@ -41,8 +41,7 @@ static void print_help(const struct command_line *line)
 	printf("\n%s", line->details);
 }
 
-static const struct option *find(const struct option *options, size_t count, unsigned command, const char *flag,
-				 size_t length)
+static const struct option *find(const struct option *options, size_t count, unsigned command, const char *flag, size_t length)
 {
 	for (size_t i = 0; i < count; i++)
 		if (options[i].flag && (options[i].commands & command) && strlen(options[i].flag) == length &&

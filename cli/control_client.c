@@ -28,11 +28,23 @@ char *control_path_of_server(const struct settings *settings)
 	return NULL;
 }
 
-char *control_path(const struct settings *settings)
+int control_command(struct command_line *line, int argc, char **argv, int (*work)(const char *path, const struct command_line *line))
 {
-	char *path = control_path_of_server(settings);
+	static struct settings settings; /* a process runs one command */
+	char *path;
+	int code;
 
-	return path ? path : strdup(SETTINGS_CONTROL);
+	line->command = FOR_CONTROL;
+	line->settings = &settings;
+	settings_init(&settings);
+	if (command_line_parse(line, argc, argv, &code)) {
+		path = settings.control ? NULL : control_path_of_server(&settings);
+		code = work(settings.control ? settings.control : path ? path : SETTINGS_CONTROL, line);
+		free(path);
+	}
+	options_free(line->options, line->option_count, line->values);
+	settings_free(&settings);
+	return code;
 }
 
 static int connect_to(const char *path, int timeout_s)

@@ -3,15 +3,16 @@
 #ifndef CLI_CONTROL_CLIENT_H
 #define CLI_CONTROL_CLIENT_H
 
-#include "settings.h"
+#include "command_line.h"
 
 #include <jansson.h>
 
 /* Where a server's socket is: --control, or under RUNTIME_DIRECTORY, or NULL: it has none, so that servers that are started by hand
  * do not meet. To be freed. */
 char *control_path_of_server(const struct settings *settings);
-/* Where a command looks for it: the same, or SETTINGS_CONTROL. NULL: out of memory. */
-char *control_path(const struct settings *settings);
+/* Runs a command that asks a server: reads the command line, and calls `work` with the path of the server's socket. `line` has neither
+ * settings nor a command mask yet. Returns an exit code. */
+int control_command(struct command_line *line, int argc, char **argv, int (*work)(const char *path, const struct command_line *line));
 
 /* Asks the server at `path` and gives its answer, to be released. Takes the request over. When the answer says that it did
  * not work out, or there is none, that has been said, unless `quiet`. Returns an exit code. */

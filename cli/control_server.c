@@ -12,7 +12,6 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
-#include <time.h>
 #include <unistd.h>
 
 #define REQUEST_MAX 2048
@@ -36,16 +35,6 @@ struct control_server {
 	void *arg;
 	struct connection connections[CONTROL_CONNECTIONS];
 };
-
-static int64_t now_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
-/* ---- the socket's file ----------------------------------------------------------------------------------------- */
 
 /* A file of its own, that nobody else can open: whoever could lock the folder, which all may read, could keep the server from starting.
  * The path is the lock's while its file is there: that one is taken away before it is let go. */
@@ -109,8 +98,7 @@ static void lock_release(struct lock *lock)
 static bool is_served(const struct sockaddr_un *address)
 {
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	bool served = fd >= 0 &&
-		      (connect(fd, (const struct sockaddr *)address, sizeof *address) == 0 || errno != ECONNREFUSED);
+	bool served = fd >= 0 && (connect(fd, (const struct sockaddr *)address, sizeof *address) == 0 || errno != ECONNREFUSED);
 
 	if (fd >= 0)
 		close(fd);
@@ -195,8 +183,6 @@ int control_server_open(const char *path, control_answer_fn *answer, void *arg, 
 	return code;
 }
 
-/* ---- connections ----------------------------------------------------------------------------------------------- */
-
 static void drop(struct connection *connection)
 {
 	close(connection->fd);
@@ -262,7 +248,7 @@ static void take_connection(struct control_server *control)
 		return;
 	}
 	connection = find_place(control);
-	*connection = (struct connection){.fd = fd, .deadline = now_ms() + DEADLINE_MS};
+	*connection = (struct connection){.fd = fd, .deadline = cli_now_ms() + DEADLINE_MS};
 }
 
 static void send_answer(struct connection *connection)
@@ -307,14 +293,13 @@ static void answer_request(struct control_server *control, struct connection *co
 	}
 	connection->answer[size] = '\n'; /* instead of the NUL */
 	connection->answer_size = size + 1;
-	connection->deadline = now_ms() + DEADLINE_MS;
+	connection->deadline = cli_now_ms() + DEADLINE_MS;
 	send_answer(connection);
 }
 
 static void receive(struct control_server *control, struct connection *connection)
 {
-	ssize_t n = recv(connection->fd, connection->request + connection->request_size,
-			 REQUEST_MAX - connection->request_size, 0);
+	ssize_t n = recv(connection->fd, connection->request + connection->request_size, REQUEST_MAX - connection->request_size, 0);
 	const char *end;
 
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
@@ -331,8 +316,6 @@ static void receive(struct control_server *control, struct connection *connectio
 		drop(connection);
 }
 
-/* ---- polling --------------------------------------------------------------------------------------------------- */
-
 void control_server_fill(const struct control_server *control, struct pollfd *fds)
 {
 	fds[0] = (struct pollfd){.fd = control ? control->fd : -1, .events = POLLIN};
@@ -346,7 +329,7 @@ void control_server_fill(const struct control_server *control, struct pollfd *fd
 
 int control_server_timeout(const struct control_server *control, int timeout_ms)
 {
-	int64_t now = now_ms();
+	int64_t now = cli_now_ms();
 
 	for (size_t i = 0; control && i < CONTROL_CONNECTIONS; i++) {
 		const struct connection *connection = &control->connections[i];
@@ -359,7 +342,7 @@ int control_server_timeout(const struct control_server *control, int timeout_ms)
 
 void control_server_serve(struct control_server *control, const struct pollfd *fds)
 {
-	int64_t now = now_ms();
+	int64_t now = cli_now_ms();
 
 	for (size_t i = 0; control && i < CONTROL_CONNECTIONS; i++) {
 		struct connection *connection = &control->connections[i];

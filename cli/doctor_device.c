@@ -32,8 +32,6 @@ static bool wanted(const struct doctor *doctor, const struct srdma_port_info *po
 	       (settings->device.port == 0 || settings->device.port == port->port);
 }
 
-/* ---- the network interface under a port ------------------------------------------------------------------------ */
-
 static bool read_word(const char *path, char *word, size_t size)
 {
 	FILE *file = fopen(path, "re");
@@ -70,8 +68,6 @@ static void report_netdev(struct doctor *doctor, const struct srdma_port_info *p
 		doctor_find(doctor, FINDING_WARN, what, "rdma link add rxe1 type rxe netdev eth0   (on an Ethernet interface)",
 			    "its network interface %s has no hardware address, like those of WireGuard and tun: no packet reaches another host", name);
 }
-
-/* ---- ports ----------------------------------------------------------------------------------------------------- */
 
 static void report_ethernet(struct doctor *doctor, const struct srdma_port_info *port, const char *what)
 {
@@ -119,8 +115,6 @@ static void report_port(struct doctor *doctor, const struct srdma_port_info *por
 	if (wanted(doctor, port))
 		doctor->usable_device = true;
 }
-
-/* ---- the kernel ------------------------------------------------------------------------------------------------ */
 
 static bool is_under_uroce(void)
 {
@@ -203,8 +197,6 @@ void doctor_check_devices(struct doctor *doctor)
 	srdma_device_list_free(&ports);
 }
 
-/* ---- the one that is taken ------------------------------------------------------------------------------------- */
-
 static const char *gid_type(uint32_t type)
 {
 	switch (type) {
@@ -254,7 +246,7 @@ void doctor_check_gids(struct doctor *doctor)
 
 	if (!doctor->usable_device)
 		return;
-	if (settings_open_device(doctor->settings, &doctor->device) < 0) {
+	if (srdma_device_open(&doctor->settings->device, &doctor->device) < 0) {
 		doctor_find(doctor, FINDING_FAIL, "device", "check the findings above, and the kernel log (dmesg)", "%s",
 			    srdma_error_text());
 		doctor->usable_device = false;

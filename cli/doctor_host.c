@@ -2,7 +2,7 @@
 /* Checks of the host and of what the settings name. Certificates and limits are judged by the library's own code, which `securdma serve`
  * and `securdma connect` ask as well. */
 #include "doctor.h"
-#include "privileges.h"
+#include "serve.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -29,8 +29,6 @@ static void take(const struct srdma_check *check, void *arg)
 	if ((!taking->only || strcmp(check->what, taking->only) == 0) && (!taking->except || strcmp(check->what, taking->except) != 0))
 		doctor_find(taking->doctor, findings[check->result], check->what, check->advice, "%s", check->text);
 }
-
-/* ---- certificates ---------------------------------------------------------------------------------------------- */
 
 #define CHAIN "certificate chain"
 
@@ -90,8 +88,6 @@ void doctor_check_certificates(struct doctor *doctor)
 	else
 		doctor_find(doctor, FINDING_OK, "certificates", NULL, "nothing to check: none is given (--cert, --key, --ca, --client-ca)");
 }
-
-/* ---- the server ------------------------------------------------------------------------------------------------ */
 
 void doctor_check_limits(struct doctor *doctor)
 {

@@ -25,8 +25,6 @@ const struct option identity_options[] = {
 };
 const size_t identity_option_count = sizeof identity_options / sizeof *identity_options;
 
-/* ---- the sections' names --------------------------------------------------------------------------------------- */
-
 /* From the quote on; NULL: there is no other one. */
 static const char *parse_quoted(const char *at, char *name)
 {
@@ -76,8 +74,6 @@ static void lower_pin(char *name)
 	for (; *name; name++)
 		*name = (char)tolower((unsigned char)*name);
 }
-
-/* ---- the list -------------------------------------------------------------------------------------------------- */
 
 /* Another one of this name. */
 static const struct identity *find(const struct identities *identities, const char *name)

@@ -147,8 +147,6 @@ static void print_record(const struct srdma_log_record *record, void *arg)
 		print_text(record);
 }
 
-/* ---- errors ---------------------------------------------------------------------------------------------------- */
-
 /* In text, a command's error has no prefix: the user who typed the command knows that it is one. */
 static void print_error(const char *event, const char *text)
 {
@@ -247,8 +245,6 @@ void cli_error_event(const char *event, const char *format, ...)
 	va_end(args);
 }
 
-/* ---- lines ----------------------------------------------------------------------------------------------------- */
-
 void cli_log_start(enum srdma_log_level level, enum cli_log_format format, bool timestamps)
 {
 	sink.level = level;
@@ -259,8 +255,7 @@ void cli_log_start(enum srdma_log_level level, enum cli_log_format format, bool 
 	release_held();
 }
 
-__attribute__((format(printf, 3, 0))) static void vlog(enum srdma_log_level level, const char *event, const char *format,
-						     va_list args)
+__attribute__((format(printf, 3, 0))) static void vlog(enum srdma_log_level level, const char *event, const char *format, va_list args)
 {
 	char line[1024];
 	struct srdma_log_record record = {.level = level, .event = event, .text = line};

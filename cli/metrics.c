@@ -24,8 +24,6 @@ struct metrics {
 	struct srdma_server *server;
 };
 
-/* ---- the listening socket -------------------------------------------------------------------------------------- */
-
 /* Splits in place. Returns false when it has no such form. */
 static bool split(char *where, const char **address, const char **port)
 {
@@ -94,8 +92,6 @@ uint16_t metrics_port(const struct metrics *metrics)
 {
 	return metrics->port;
 }
-
-/* ---- answers --------------------------------------------------------------------------------------------------- */
 
 static char *make_text(struct srdma_server *server, size_t *size)
 {
@@ -186,8 +182,6 @@ static enum MHD_Result answer(void *arg, struct MHD_Connection *connection, cons
 		return tell(connection, MHD_HTTP_INTERNAL_SERVER_ERROR, no_memory);
 	return reply(connection, MHD_HTTP_OK, text, size, MHD_RESPMEM_MUST_FREE, "text/plain; version=0.0.4; charset=utf-8");
 }
-
-/* ---- life ------------------------------------------------------------------------------------------------------ */
 
 /* The server has reserved the descriptors of its clients: scrapers use more, as far as the limit allows. */
 static void raise_descriptors(void)

@@ -97,8 +97,7 @@ static int set_number(const struct option *option, const char *text, int64_t *va
 	errno = 0;
 	number = strtoll(text, &end, 10);
 	unit = end == text ? 0 : is_size ? unit_of(end) : *end == '\0';
-	if (errno == 0 && unit != 0 && !__builtin_mul_overflow(number, unit, &number) && number >= option->min &&
-	    number <= option->max) {
+	if (errno == 0 && unit != 0 && !__builtin_mul_overflow(number, unit, &number) && number >= option->min && number <= option->max) {
 		*value = number;
 		return 0;
 	}

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 int cli_exit_code(int error)
@@ -63,6 +64,14 @@ int cli_usage(const char *command, const char *format, ...)
 	return CLI_EXIT_USAGE;
 }
 
+int64_t cli_now_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
 void cli_json_print(json_t *object)
 {
 	char *text = object ? json_dumps(object, JSON_COMPACT | JSON_REAL_PRECISION(9)) : NULL;
@@ -98,8 +107,6 @@ char *cli_escape(const void *data, size_t length, char *text, size_t size)
 	text[used] = '\0';
 	return text;
 }
-
-/* ---- names in UTF-8 -------------------------------------------------------------------------------------------- */
 
 /* Files and pipes get it in any case; main has set the locale. */
 static bool takes_utf8(int fd)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "pattern.h"
+#include "session.h"
 
 #include <errno.h>
 #include <stdio.h>

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "reload.h"
+#include "serve.h"
 
 #include "cli.h"
-#include "credentials.h"
 
 static void name_what_stays(const struct option *option, void *later)
 {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "samples.h"
+#include "bench.h"
 
 #include <errno.h>
 #include <stdlib.h>

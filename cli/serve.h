@@ -31,4 +31,15 @@ void announce_stopped(const struct serve *serve, const struct srdma_server_statu
 /* Tells the service manager the server's state, when it has changed. */
 void announce_state(struct serve *serve, const struct srdma_server_status *status);
 
+/* privileges.c: what a server that root has started gives up, for good. Both return an exit code. */
+/* From now on no program that is executed gains anything. */
+int privileges_freeze(void);
+/* Becomes the user and group of the settings, if there are any. Must run before there are threads. */
+int privileges_drop(const struct settings *settings);
+
+/* reload.c: puts `fresh`, the configuration that was read again, into force, and exchanges it with `settings`. When something in it is
+ * wrong, the function changes nothing and returns false. The flags of settings that need a new start are logged, and added to the
+ * array `later`, unless that is NULL. */
+bool reload(struct srdma_server *server, struct settings *settings, struct settings *fresh, json_t *later);
+
 #endif

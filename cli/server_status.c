@@ -147,8 +147,6 @@ void server_status_print(struct srdma_server *server, bool json)
 	json_decref(status);
 }
 
-/* ---- the control socket ---------------------------------------------------------------------------------------- */
-
 static json_t *refuse(const char *why)
 {
 	return json_pack("{s:b, s:s}", "ok", 0, "error", why);

@@ -26,8 +26,6 @@ union address {
 	struct sockaddr_storage room;
 };
 
-/* ---- sockets --------------------------------------------------------------------------------------------------- */
-
 static in_port_t port_of(const struct sockaddr *address)
 {
 	return address->sa_family == AF_INET6 ? ((const struct sockaddr_in6 *)address)->sin6_port
@@ -128,8 +126,6 @@ int service_manager_sockets(const struct settings *settings, int **fds, unsigned
 		*count = (unsigned)n;
 	return code;
 }
-
-/* ---- state that it gets ---------------------------------------------------------------------------------------- */
 
 void service_manager_tell(const char *format, ...)
 {

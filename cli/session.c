@@ -7,7 +7,6 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 static volatile sig_atomic_t interrupted;
@@ -39,14 +38,6 @@ void session_ignore_signals(void)
 bool session_interrupted(void)
 {
 	return interrupted != 0;
-}
-
-static int64_t now_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
 static bool ends_connection(int error)
@@ -153,7 +144,7 @@ static int receive(struct session *session, int64_t deadline, size_t *length)
 		if (session_interrupted())
 			return -EINTR;
 		/* Asked for once: a negative time-out, a moment later, would mean the connection's default. */
-		left = deadline - now_ms();
+		left = deadline - cli_now_ms();
 		if (left <= 0)
 			return -ETIMEDOUT;
 		ret = srdma_link_wait(session->link, (int)left);
@@ -189,8 +180,7 @@ int session_echo(struct session *session, const void *data, size_t length)
 	const char *what;
 	int ret, code;
 
-	if (session->info.message_size < SRDMA_ECHO_OVERHEAD ||
-	    length > session->info.message_size - SRDMA_ECHO_OVERHEAD)
+	if (session->info.message_size < SRDMA_ECHO_OVERHEAD || length > session->info.message_size - SRDMA_ECHO_OVERHEAD)
 		return session_complain(session,
 					"send: %zu bytes can't be echoed: the ends agreed on messages of %u bytes, and the echo "
 					"adds %d",
@@ -200,7 +190,7 @@ int session_echo(struct session *session, const void *data, size_t length)
 		ret = srdma_link_send(session->link, data, length, -1, NULL);
 		if (ret == 0) {
 			what = "echo";
-			ret = receive(session, now_ms() + session->settings->conn.timeout_ms, &received);
+			ret = receive(session, cli_now_ms() + session->settings->conn.timeout_ms, &received);
 		}
 		if (ret == 0)
 			return check_echo(session, data, length, received);
@@ -212,11 +202,11 @@ int session_echo(struct session *session, const void *data, size_t length)
 
 int session_idle(struct session *session, int ms)
 {
-	int64_t deadline = now_ms() + ms;
+	int64_t deadline = cli_now_ms() + ms;
 	size_t length;
 	int ret;
 
-	while (now_ms() < deadline) {
+	while (cli_now_ms() < deadline) {
 		/* Nobody asked for a message, so one that comes is dropped; it also carries the end of the connection. */
 		ret = receive(session, deadline, &length);
 		if (ret == -ETIMEDOUT && srdma_link_conn(session->link))
@@ -241,14 +231,11 @@ json_t *session_json(const struct session *session)
 			   "path_mtu", (json_int_t)info->path_mtu, "message_size", (json_int_t)info->message_size,
 			   "depth", (json_int_t)info->depth, "peer_region_size", (json_int_t)info->peer_region_size,
 			   "tls_version", info->tls_version, "tls_cipher", info->tls_cipher);
-	if (object)
-		json_object_set_new(object, "seal", json_string(info->seal));
-	if (object)
-		json_object_set_new(object, "tls_group", json_string(info->tls_group));
-	if (object)
-		json_object_set_new(object, "peer_pin", json_string(info->peer_pin));
 	if (!object)
 		return NULL;
+	json_object_set_new(object, "seal", json_string(info->seal));
+	json_object_set_new(object, "tls_group", json_string(info->tls_group));
+	json_object_set_new(object, "peer_pin", json_string(info->peer_pin));
 	if (session->show_psn) {
 		json_object_set_new(object, "psn", json_integer(info->psn));
 		json_object_set_new(object, "peer_psn", json_integer(info->peer_psn));

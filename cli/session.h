@@ -7,6 +7,8 @@
 #include "securdma_link.h"
 #include "settings.h"
 
+#include <stdio.h>
+
 struct session {
 	const struct settings *settings;
 	struct srdma_link *link;
@@ -53,5 +55,22 @@ bool session_interrupted(void);
 /* The agreed parameters and phases. NULL when out of memory. */
 json_t *session_json(const struct session *session);
 void session_print(const struct session *session);
+
+/* pattern.c: the run of --pattern. Sends `count` messages of `size` bytes made of `pattern`, each different, and checks every echo; then fills the
+ * server's whole region with the pattern, reads it back and compares. Returns an exit code. */
+int pattern_run(struct session *session, const char *pattern, uint64_t count, size_t size);
+
+/* shell.c, shell_edit.c: commands typed at a prompt, or from a script. */
+/* Runs one command. `line` is changed. Returns an exit code; *quit is set by `quit`. */
+int shell_command(struct session *session, char *line, bool *quit);
+
+/* Runs the commands of a text, separated by ';'. */
+int shell_text(struct session *session, const char *text, bool *quit);
+
+/* Runs the lines of `file` until its end, `quit`, or one that fails. */
+int shell_script(struct session *session, FILE *file);
+
+/* Reads commands from the terminal, with editing and history, until its end, `quit`, or the end of the connection. */
+int shell_interactive(struct session *session);
 
 #endif

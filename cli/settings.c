@@ -147,13 +147,13 @@ const struct option settings_options[] = {
 	 "control socket of the server; default: " SETTINGS_CONTROL " (a server has it only under a service manager)"},
 
 	{NULL, "client", "host", OPTION_TEXT, 0, AT(host), 0, 0, "HOST", "server to connect to"},
-	{"--port", "client", "port", OPTION_TEXT, FOR_CLIENTS, AT(port), 0, 0, "PORT", "the server's TLS port"},
+	{"--port", "client", "port", OPTION_TEXT, FOR_CLIENTS, AT(port), 0, 0, "PORT", "the server's TLS port; default: " SRDMA_DEFAULT_PORT},
 };
 const size_t settings_option_count = sizeof settings_options / sizeof settings_options[0];
 
-int settings_init(struct settings *settings)
+void settings_init(struct settings *settings)
 {
-	*settings = (struct settings){.log_level = SRDMA_LOG_WARN, .port = strdup(SRDMA_DEFAULT_PORT)};
+	*settings = (struct settings){.log_level = SRDMA_LOG_WARN};
 	srdma_device_options_init(&settings->device);
 	srdma_tls_client_options_init(&settings->client_tls);
 	srdma_tls_server_options_init(&settings->server_tls);
@@ -163,7 +163,6 @@ int settings_init(struct settings *settings)
 	srdma_server_limits_init(&settings->limits);
 	settings->server.port = NULL;                    /* settings_complete */
 	settings->server.workers = SRDMA_WORKERS_AUTO; /* the echo service does not block */
-	return settings->port ? 0 : -ENOMEM;
 }
 
 int settings_complete(struct settings *settings)
@@ -171,7 +170,9 @@ int settings_complete(struct settings *settings)
 	settings->listen_port_said = settings->server.port != NULL;
 	if (!settings->server.port)
 		settings->server.port = strdup(SRDMA_DEFAULT_PORT);
-	return settings->server.port ? CLI_EXIT_OK : cli_fail(-ENOMEM, "settings");
+	if (!settings->port)
+		settings->port = strdup(SRDMA_DEFAULT_PORT);
+	return settings->server.port && settings->port ? CLI_EXIT_OK : cli_fail(-ENOMEM, "settings");
 }
 
 void settings_free(struct settings *settings)
@@ -261,46 +262,28 @@ static void list_allowed(const struct option *options, size_t count, const char 
 		const struct option *option = &options[i];
 		const char *name = section ? option->key : option->section;
 
-		if (!option->section || (section && strcmp(section, option->section) != 0) ||
-		    strcmp(name, previous) == 0)
+		if (!option->section || (section && strcmp(section, option->section) != 0) || strcmp(name, previous) == 0)
 			continue;
 		used += (size_t)snprintf(text + used, size - used, "%s%s", used ? ", " : "", name);
 		previous = name;
 	}
 }
 
-static void take_identity_value(struct ini_source *source, const char *key, const char *value)
-{
-	const char *name = source->identity->name;
-	char allowed[512] = "";
-
-	for (size_t i = 0; i < identity_option_count; i++) {
-		const struct option *option = &identity_options[i];
-
-		if (strcmp(option->key, key) != 0)
-			continue;
-		if (option_set(option, source->identity, value, allowed, sizeof allowed) != 0)
-			complain(source, "[identity %s] %s: '%s' is not valid; give %s", name, key, value, allowed);
-		return;
-	}
-	list_allowed(identity_options, identity_option_count, "identity", allowed, sizeof allowed);
-	complain(source, "section [identity %s] has no key '%s'; its keys are: %s", name, key, allowed);
-}
-
 static int take_value(void *user, const char *section, const char *key, const char *value)
 {
 	struct ini_source *source = user;
-	const struct option *found = NULL;
+	const struct identity *identity = source->identity;
+	const struct option *options = identity ? identity_options : settings_options, *found = NULL;
+	size_t count = identity ? identity_option_count : settings_option_count;
+	void *values = identity ? (void *)source->identity : source->settings;
+	const char *space = identity ? " " : "", *name = identity ? identity->name : "";
 	bool known_section = false;
 	char allowed[512] = "";
 
-	if (source->in_identity) {
-		if (source->identity)
-			take_identity_value(source, key, value);
+	if (source->in_identity && !identity)
 		return 1;
-	}
-	for (size_t i = 0; i < settings_option_count && !found; i++) {
-		const struct option *option = &settings_options[i];
+	for (size_t i = 0; i < count && !found; i++) {
+		const struct option *option = &options[i];
 
 		if (!option->section || strcmp(option->section, section) != 0)
 			continue;
@@ -308,15 +291,15 @@ static int take_value(void *user, const char *section, const char *key, const ch
 		if (strcmp(option->key, key) == 0)
 			found = option;
 	}
-	if (found && option_set(found, source->settings, value, allowed, sizeof allowed) == 0)
+	if (found && option_set(found, values, value, allowed, sizeof allowed) == 0)
 		return 1;
 	if (found) {
-		complain(source, "[%s] %s: '%s' is not valid; give %s", section, key, value, allowed);
+		complain(source, "[%s%s%s] %s: '%s' is not valid; give %s", section, space, name, key, value, allowed);
 		return 1;
 	}
-	list_allowed(settings_options, settings_option_count, known_section ? section : NULL, allowed, sizeof allowed);
+	list_allowed(options, count, known_section ? section : NULL, allowed, sizeof allowed);
 	if (known_section)
-		complain(source, "section [%s] has no key '%s'; its keys are: %s", section, key, allowed);
+		complain(source, "section [%s%s%s] has no key '%s'; its keys are: %s", section, space, name, key, allowed);
 	else
 		complain(source, "there is no section [%s] (key '%s'); the sections are: %s, identity NAME", section, key, allowed);
 	return 1;
@@ -396,11 +379,6 @@ int settings_server_options(struct settings *settings, struct server_options *op
 	options->server.conn = &options->conn;
 	settings_conn_options(settings, &options->conn, &options->qp);
 	return settings_server_limits(settings, &options->limits);
-}
-
-int settings_open_device(const struct settings *settings, struct srdma_device **device)
-{
-	return srdma_device_open(&settings->device, device);
 }
 
 static int replace_text(char **text, const char *start, size_t length)

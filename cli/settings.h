@@ -52,8 +52,8 @@ extern const size_t settings_option_count;
 /* Where the commands look for a server that nobody has named: what securdma.service has. */
 #define SETTINGS_CONTROL "/run/securdma/control"
 
-/* Fills in the library's defaults. Errors: -ENOMEM. */
-int settings_init(struct settings *settings);
+/* Fills in the library's defaults. */
+void settings_init(struct settings *settings);
 /* Fills in what stays open until file and flags are read. Returns an exit code. */
 int settings_complete(struct settings *settings);
 void settings_free(struct settings *settings);
@@ -82,8 +82,10 @@ struct server_options {
 /* Likewise. */
 int settings_server_options(struct settings *settings, struct server_options *options);
 
-/* Opens the device that the settings name. Errors: of srdma_device_open. */
-int settings_open_device(const struct settings *settings, struct srdma_device **device);
+/* credentials.c: judges certificates and keys as `securdma doctor` does, logs warnings, and loads them. Errors: those of
+ * srdma_tls_server_check and srdma_tls_server_new, and of their forms for a client. */
+int credentials_server(const struct settings *settings, struct srdma_tls_context **out);
+int credentials_client(const struct settings *settings, struct srdma_tls_context **out);
 
 /* Splits "HOST", "HOST:PORT", "[ADDRESS]", "[ADDRESS]:PORT" or a bare IPv6 address, and puts it into host and port.
  * Errors: -EINVAL, -ENOMEM. */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "shell.h"
+#include "session.h"
 
 #include <errno.h>
 #include <poll.h>

@@ -25,8 +25,6 @@ static const struct column {
 	[TOP_BYTES_OUT] = {"bytes out/s", "B out/s", NUMBER, 12, 0, false},
 };
 
-/* ---- the layout ------------------------------------------------------------------------------------------------ */
-
 static int used(const struct top_table *table)
 {
 	int width = -GAP;
@@ -64,8 +62,6 @@ void top_table_fit(struct top_table *table, int width)
 			table->widths[i] += more < left ? more : left;
 	}
 }
-
-/* ---- lines ----------------------------------------------------------------------------------------------------- */
 
 static void format_number(double value, int width, char *text, size_t size)
 {

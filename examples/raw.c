@@ -56,8 +56,7 @@ static int write_own(struct srdma_conn *conn)
 	static char text[] = "written by a work request of my own";
 	struct ibv_mr *mr = ibv_reg_mr(srdma_conn_pd(conn), text, sizeof text, 0);
 	struct ibv_sge sge = {.addr = (uintptr_t)text, .length = sizeof text, .lkey = mr ? mr->lkey : 0};
-	struct ibv_send_wr wr = {
-		.sg_list = &sge, .num_sge = 1, .opcode = IBV_WR_RDMA_WRITE, .send_flags = IBV_SEND_SIGNALED};
+	struct ibv_send_wr wr = {.sg_list = &sge, .num_sge = 1, .opcode = IBV_WR_RDMA_WRITE, .send_flags = IBV_SEND_SIGNALED};
 	struct ibv_send_wr *bad;
 	struct ibv_wc wc = {.status = IBV_WC_GENERAL_ERR};
 	size_t room;

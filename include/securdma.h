@@ -395,7 +395,7 @@ struct srdma_conn_options {
 	unsigned recoveries;     /**< how often in a minute a failed queue pair is replaced, without loss or duplication of
 				      messages. One failure more ends the connection. 0: the first one does; default 8 */
 	uint64_t max_bytes_per_second; /**< what this end takes from the peer: messages, and, when sealed, the peer's writes and
-				      reads. The rest waits at the peer. The device serves plain writes and reads without asking,
+				      reads; each counts as 64 bytes at least. The rest waits at the peer. The device serves plain writes and reads without asking,
 				      so they do not count. Default 0: no limit */
 	int spin;                /**< microseconds to poll the completion queues before sleeping; default 50; -1: always poll.
 				      Unless it is 0, up to 1.5 ms after a chunk of a sealed write or read */
@@ -440,9 +440,8 @@ struct srdma_conn;
  *    SRDMA_ELOST       The server went away during the set-up.
  *    SRDMA_ERANDOM     The random generator failed.
  *    SRDMA_EVERBS      A verbs call failed. */
-SRDMA_API int srdma_conn_connect(const char *host, const char *port, struct srdma_tls_context *context,
-				 struct srdma_device *device, const struct srdma_conn_options *options,
-				 struct srdma_conn **out);
+SRDMA_API int srdma_conn_connect(const char *host, const char *port, struct srdma_tls_context *context, struct srdma_device *device,
+				 const struct srdma_conn_options *options, struct srdma_conn **out);
 
 /* -- why a server rejected the connection -- */
 
@@ -514,16 +513,14 @@ SRDMA_API int srdma_listener_accept(struct srdma_listener *listener, int timeout
 /** Decides about a client that has authenticated and sent a valid HELLO, before anything is made for it. `peer_name` is
  *  that of struct srdma_conn_info. It sets `*client_id` and returns 0 to accept the client; to turn it away, it sets fields of
  *  `*reject`, which is the library's and zeroed, and returns SRDMA_EREJECTED. */
-typedef int srdma_admit_fn(const char *peer_name, const struct sockaddr *peer, uint64_t *client_id,
-			   struct srdma_reject *reject, void *arg);
+typedef int srdma_admit_fn(const char *peer_name, const struct sockaddr *peer, uint64_t *client_id, struct srdma_reject *reject, void *arg);
 
 /** Takes one accepted TCP socket through TLS, HELLO, `admit` (NULL: every client is accepted, with id 0), queue pair,
  *  WELCOME and READY. From this call on the socket is the library's, also when the call fails. Blocks up to
  *  options->setup_timeout_ms. Different threads may call it at the same time.
  *  Errors: those of srdma_conn_connect(). */
 SRDMA_API int srdma_conn_accept(int socket, struct srdma_tls_context *context, struct srdma_device *device,
-				const struct srdma_conn_options *options, srdma_admit_fn *admit, void *admit_arg,
-				struct srdma_conn **out);
+				const struct srdma_conn_options *options, srdma_admit_fn *admit, void *admit_arg, struct srdma_conn **out);
 
 /* -- end a connection -- */
 
@@ -624,8 +621,7 @@ SRDMA_API struct ibv_comp_channel *srdma_conn_comp_channel(struct srdma_conn *co
  *  one expected from the peer, `*sq_psn` the next one to be used. Any of the pointers may be NULL.
  *  Errors:
  *    SRDMA_EVERBS   The device did not answer. */
-SRDMA_API int srdma_conn_query_qp(struct srdma_conn *conn, enum ibv_qp_state *state, uint32_t *rq_psn,
-				  uint32_t *sq_psn);
+SRDMA_API int srdma_conn_query_qp(struct srdma_conn *conn, enum ibv_qp_state *state, uint32_t *rq_psn, uint32_t *sq_psn);
 
 /** Tells where the peer's region is, for your own work requests: remote address, rkey and size. The rkey changes with each
  *  renewal.
@@ -723,8 +719,7 @@ SRDMA_API void srdma_conn_wake(struct srdma_conn *conn);
  *    -ETIMEDOUT     It was not done in time. This error ends the connection, so that the device lets go of the memory, unless
  *                   earlier requests or a renewal left no room to post it.
  *    SRDMA_EVERBS   The device failed. This error, and the others of srdma_conn_send(), end the connection. */
-SRDMA_API int srdma_conn_write(struct srdma_conn *conn, const void *data, size_t length, uint64_t offset,
-			       int timeout_ms);
+SRDMA_API int srdma_conn_write(struct srdma_conn *conn, const void *data, size_t length, uint64_t offset, int timeout_ms);
 /** Reads `length` bytes at `offset` of the peer's region by RDMA. It returns 0 when `data` has
  *  every one of them and, on a sealed connection, all are authentic. After an error the contents of `data` are undefined.
  *  Errors: those of srdma_conn_write(). */

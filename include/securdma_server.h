@@ -111,8 +111,7 @@ struct srdma_server_options {
 	 *  is called with the same message again when there is room to send (srdma_conn_send() with timeout_ms 0 returned
 	 *  -EAGAIN) or srdma_conn_wake() was called, and must take it within the connection's timeout_ms. Any other result
 	 *  that is not 0 disconnects the client: fill `reason` (128 bytes) for it. */
-	int (*on_message)(struct srdma_conn *conn, const void *data, size_t length, char *reason, void *client_arg,
-			  void *arg);
+	int (*on_message)(struct srdma_conn *conn, const void *data, size_t length, char *reason, void *client_arg, void *arg);
 	/** The client is gone, in order (`status` 0) or not (the error). The connection is freed after the function returns. */
 	void (*on_disconnect)(struct srdma_conn *conn, int status, void *client_arg, void *arg);
 	void *arg;                      /**< for these functions; stays the program's */
@@ -151,8 +150,7 @@ SRDMA_API int srdma_server_start(const struct srdma_server_options *options, str
  *  limit of descriptors, as srdma_server_start() does. With `device` NULL it leaves out what depends on the device. `fn` may be
  *  NULL.
  *  Errors: those of srdma_server_start(); it returns the first failure. */
-SRDMA_API int srdma_server_check(const struct srdma_server_options *options, struct srdma_device *device, srdma_check_fn *fn,
-				 void *arg);
+SRDMA_API int srdma_server_check(const struct srdma_server_options *options, struct srdma_device *device, srdma_check_fn *fn, void *arg);
 
 /** Stops the server: it takes no new clients, disconnects every client in order within drain_timeout_ms, ends its threads and
  *  frees everything.

@@ -48,8 +48,7 @@ bool srdma_same_file(const char *a, const char *b)
 {
 	struct stat stat_a, stat_b;
 
-	return stat(a, &stat_a) == 0 && stat(b, &stat_b) == 0 && stat_a.st_dev == stat_b.st_dev &&
-	       stat_a.st_ino == stat_b.st_ino;
+	return stat(a, &stat_a) == 0 && stat(b, &stat_b) == 0 && stat_a.st_dev == stat_b.st_dev && stat_a.st_ino == stat_b.st_ino;
 }
 
 static char *beside(const char *path, const char *suffix)

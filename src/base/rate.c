@@ -8,6 +8,8 @@
 #define NS_PER_S  1000000000u
 /* How far a taker may be ahead, so that one that takes in turns, and so comes late, does not lose its share. */
 #define BURST_NS (10u * NS_PER_MS)
+/* What a piece costs at least: an empty message takes about as much work as a short one. */
+#define LEAST_BYTES 64u
 /* The most that one call can add, since a long piece at 1 byte a second would stop a connection for years. */
 #define LONGEST_NS (60ull * NS_PER_S)
 
@@ -28,6 +30,8 @@ void srdma_rate_take(struct srdma_rate *rate, uint64_t bytes)
 	if (rate->per_second == 0)
 		return;
 	now = now_ns();
+	if (bytes < LEAST_BYTES)
+		bytes = LEAST_BYTES;
 	cost = bytes > UINT64_MAX / NS_PER_S ? LONGEST_NS : bytes * NS_PER_S / rate->per_second;
 	if (rate->paid_until < now)
 		rate->paid_until = now;

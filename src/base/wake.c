@@ -10,6 +10,12 @@ int srdma_wake_new(void)
 	return eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 }
 
+void srdma_wake_close(int fd)
+{
+	if (fd >= 0)
+		close(fd);
+}
+
 void srdma_wake_send(int fd)
 {
 	uint64_t one = 1;

@@ -5,8 +5,10 @@
 
 #include <stdbool.h>
 
-/* Returns the descriptor, which the caller closes; -1: there is none, and errno says why. */
+/* Returns the descriptor; -1: there is none, and errno says why. */
 int srdma_wake_new(void);
+/* Does nothing for -1. */
+void srdma_wake_close(int fd);
 /* Thread-safe, async-signal-safe. */
 void srdma_wake_send(int fd);
 /* Whether a wake-up was sent; the descriptor is then no longer readable. Does not wait. */

@@ -39,8 +39,7 @@ struct srdma_accept {
 /* ---- life ------------------------------------------------------------------------------------------------------ */
 
 int srdma_accept_new(const struct srdma_newcomer *newcomer, struct srdma_tls_context *context, struct srdma_device *device,
-		     const struct srdma_conn_options *options, srdma_accept_admit_fn *admit, void *admit_arg,
-		     struct srdma_accept **out)
+		     const struct srdma_conn_options *options, srdma_accept_admit_fn *admit, void *admit_arg, struct srdma_accept **out)
 {
 	struct srdma_accept *accept = calloc(1, sizeof *accept);
 	int ret;
@@ -179,7 +178,7 @@ static int judge_hello(struct srdma_accept *accept, struct srdma_reject *reject)
 		srdma_reject_set(reject, SRDMA_REJECT_MALFORMED, 0, "the client sent a frame of type %u where HELLO is due", header->type);
 		return SRDMA_EPROTOCOL;
 	}
-	if (srdma_hello_decode(srdma_inbox_body(&conn->inbox), header->length, &conn->peer) != 0) {
+	if (srdma_hello_decode(SRDMA_FRAME_HELLO, srdma_inbox_body(&conn->inbox), header->length, &conn->peer) != 0) {
 		srdma_reject_set(reject, SRDMA_REJECT_MALFORMED, 0, "%s", srdma_error_text());
 		return SRDMA_EPROTOCOL;
 	}
@@ -286,13 +285,6 @@ static int await_ready(struct srdma_accept *accept)
 	return ret == SRDMA_ECLOSED ? srdma_fail(SRDMA_ELOST, "the client closed the connection instead of saying READY") : ret;
 }
 
-static int linger(struct srdma_accept *accept)
-{
-	int ret = srdma_tls_linger(accept->setup.conn->tls);
-
-	return ret == 0 ? srdma_fail(accept->error, "%s", accept->text) : ret;
-}
-
 static int advance(struct srdma_accept *accept)
 {
 	struct srdma_conn *conn = accept->setup.conn;
@@ -300,32 +292,29 @@ static int advance(struct srdma_accept *accept)
 
 	switch (accept->stage) {
 	case STAGE_PROXY: return await_proxy(accept);
-	case STAGE_TLS:
-		ret = srdma_tls_handshake(conn->tls);
-		return ret == 0 ? finish_handshake(accept) : ret;
+	case STAGE_TLS: ret = srdma_tls_handshake(conn->tls); return ret == 0 ? finish_handshake(accept) : ret;
 	case STAGE_HELLO: return await_hello(accept);
 	case STAGE_READY: return await_ready(accept);
-	case STAGE_LINGER: return linger(accept);
+	case STAGE_LINGER:
+		ret = srdma_tls_linger(conn->tls);
+		return ret == 0 ? srdma_fail(accept->error, "%s", accept->text) : ret;
 	case STAGE_DONE: break;
 	}
 	return 0;
 }
 
+static const char *const awaited[] = {
+	[STAGE_PROXY] = "PROXY header", [STAGE_TLS] = "TLS handshake", [STAGE_HELLO] = "HELLO", [STAGE_READY] = "READY"};
+
 int srdma_accept_fail(const struct srdma_accept *accept, int error, const char *why)
 {
 	if (accept->stage == STAGE_LINGER)
 		return srdma_fail(accept->error, "%s", accept->text);
-	return srdma_fail(error, "%s (%s)", why,
-			  accept->stage == STAGE_PROXY ? "PROXY header"
-			  : accept->stage == STAGE_TLS ? "TLS handshake"
-						       : "waiting for a frame");
+	return srdma_fail(error, "%s (%s)", why, accept->stage >= STAGE_HELLO ? "waiting for a frame" : awaited[accept->stage]);
 }
 
 static int fail_late(const struct srdma_accept *accept)
 {
-	static const char *const awaited[] = {[STAGE_PROXY] = "PROXY header", [STAGE_TLS] = "TLS handshake", [STAGE_HELLO] = "HELLO",
-					      [STAGE_READY] = "READY"};
-
 	if (accept->stage == STAGE_LINGER)
 		return srdma_fail(accept->error, "%s", accept->text);
 	return srdma_fail(-ETIMEDOUT, "timed out after %d ms waiting for the client's %s", accept->setup.conn->options.setup_timeout_ms,
@@ -440,9 +429,8 @@ static int admit_publicly(struct srdma_conn *conn, struct srdma_reject *reject, 
 	return admit->fn(conn->names.identity, (const struct sockaddr *)&conn->peer_address, &conn->client_id, reject, admit->arg);
 }
 
-int srdma_conn_accept(int socket, struct srdma_tls_context *context, struct srdma_device *device,
-		      const struct srdma_conn_options *options, srdma_admit_fn *admit, void *admit_arg,
-		      struct srdma_conn **out)
+int srdma_conn_accept(int socket, struct srdma_tls_context *context, struct srdma_device *device, const struct srdma_conn_options *options,
+		      srdma_admit_fn *admit, void *admit_arg, struct srdma_conn **out)
 {
 	struct public_admit given = {admit, admit_arg};
 	struct srdma_newcomer newcomer = {.socket = socket};

@@ -20,8 +20,7 @@ struct srdma_newcomer {
 
 /* Takes over the socket, even when it fails. */
 int srdma_accept_new(const struct srdma_newcomer *newcomer, struct srdma_tls_context *context, struct srdma_device *device,
-		     const struct srdma_conn_options *options, srdma_accept_admit_fn *admit, void *admit_arg,
-		     struct srdma_accept **out);
+		     const struct srdma_conn_options *options, srdma_accept_admit_fn *admit, void *admit_arg, struct srdma_accept **out);
 void srdma_accept_delete(struct srdma_accept **accept);
 
 /* Goes as far as it can. Returns 0 with the connection in *out; -EAGAIN: call again when the descriptor is ready or the deadline

@@ -10,8 +10,6 @@
 
 #define PEER_CLOSE_MS 500
 
-/* ---- the end --------------------------------------------------------------------------------------------------- */
-
 int srdma_conn_end(struct srdma_conn *conn, int error)
 {
 	if (conn->status != 0)
@@ -56,8 +54,6 @@ bool srdma_conn_has_parted(const struct srdma_conn *conn)
 	return conn->closing.peer_answered || conn->closing.acknowledged || conn->closing.finished;
 }
 
-/* ---- disconnect ------------------------------------------------------------------------------------------------ */
-
 static int send_count(struct srdma_conn *conn, enum srdma_frame_type type, const char *reason)
 {
 	struct srdma_disconnect body = {.messages_sent = srdma_counter_read(&conn->stream.counters.messages_sent)};
@@ -78,7 +74,7 @@ int srdma_conn_take_close_frame(struct srdma_conn *conn)
 	int ret = 0;
 
 	if (header->type == SRDMA_FRAME_DISCONNECT || header->type == SRDMA_FRAME_DISCONNECT_ACK)
-		ret = srdma_disconnect_decode(srdma_inbox_body(&conn->inbox), header->length, &body);
+		ret = srdma_disconnect_decode(header->type, srdma_inbox_body(&conn->inbox), header->length, &body);
 	if (ret != 0)
 		return ret;
 	if (header->type == SRDMA_FRAME_DISCONNECT && !closing->peer_requested) {
@@ -126,8 +122,7 @@ int srdma_conn_answer_disconnect(struct srdma_conn *conn)
 static bool answered(const struct srdma_conn *conn)
 {
 	return conn->closing.finished ||
-	       (conn->closing.acknowledged && all_arrived(conn) &&
-		(!conn->closing.peer_requested || conn->closing.peer_answered));
+	       (conn->closing.acknowledged && all_arrived(conn) && (!conn->closing.peer_requested || conn->closing.peer_answered));
 }
 
 static int finish_disconnect(struct srdma_conn *conn)

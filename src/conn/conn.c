@@ -3,6 +3,7 @@
 
 #include "log.h"
 #include "sized.h"
+#include "wake.h"
 
 #include <errno.h>
 #include <openssl/crypto.h>
@@ -12,8 +13,6 @@
 #include <unistd.h>
 
 #define EPOCH_MS_MIN 100
-
-/* ---- options --------------------------------------------------------------------------------------------------- */
 
 void srdma_conn_options_init_sized(struct srdma_conn_options *options, size_t size)
 {
@@ -72,8 +71,6 @@ int srdma_conn_options_check(const struct srdma_conn_options *o)
 				  EPOCH_MS_MIN);
 	return srdma_qp_options_check(o->qp);
 }
-
-/* ---- life ------------------------------------------------------------------------------------------------------ */
 
 int srdma_conn_new(struct srdma_device *device, const struct srdma_conn_options *options, struct srdma_conn **out)
 {
@@ -148,8 +145,7 @@ void srdma_conn_free(struct srdma_conn **out)
 	srdma_conn_release_verbs(conn);
 	if (conn->epoll_fd >= 0)
 		close(conn->epoll_fd);
-	if (conn->wake_fd >= 0)
-		close(conn->wake_fd);
+	srdma_wake_close(conn->wake_fd);
 	/* The channel closes last, so that the close tells the peer that this end has freed everything. */
 	srdma_tls_delete(&conn->tls);
 	srdma_networks_clear(&conn->networks);
@@ -158,8 +154,6 @@ void srdma_conn_free(struct srdma_conn **out)
 	OPENSSL_cleanse(conn, sizeof *conn);
 	free(conn);
 }
-
-/* ---- facts ----------------------------------------------------------------------------------------------------- */
 
 void srdma_conn_read_counters(const struct srdma_conn *conn, struct srdma_conn_info *info)
 {

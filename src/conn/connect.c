@@ -8,7 +8,9 @@
 #include "sized.h"
 
 #include <arpa/inet.h>
+#include <errno.h>
 #include <poll.h>
+#include <string.h>
 #include <unistd.h>
 
 #define BUSY_PAUSE_MS 100 /* the first pause, if the server names none */
@@ -59,7 +61,7 @@ static int receive_welcome(struct srdma_setup *s)
 	if (conn->inbox.header.type != SRDMA_FRAME_WELCOME || conn->inbox.header.version != SRDMA_PROTOCOL_VERSION)
 		return srdma_fail(SRDMA_EPROTOCOL, "the server answered HELLO with frame type %u of version %u",
 				  conn->inbox.header.type, conn->inbox.header.version);
-	ret = srdma_hello_decode(srdma_inbox_body(&conn->inbox), conn->inbox.header.length, &conn->peer);
+	ret = srdma_hello_decode(SRDMA_FRAME_WELCOME, srdma_inbox_body(&conn->inbox), conn->inbox.header.length, &conn->peer);
 	if (ret != 0)
 		return ret;
 	if (srdma_hello_validate(&conn->peer, true, &why) != 0 || srdma_setup_check_fit(s, &why) != 0)
@@ -83,10 +85,12 @@ static int send_ready(struct srdma_setup *s)
 static int connect_steps(struct srdma_setup *s, int fd, struct srdma_tls_context *context, const char *host)
 {
 	struct srdma_conn *conn = s->conn;
+	socklen_t length = sizeof conn->peer_address;
 	uint64_t start;
-	int ret = srdma_setup_describe_peer(s, fd);
+	int ret;
 
-	if (ret != 0) {
+	if (getpeername(fd, (struct sockaddr *)&conn->peer_address, &length) != 0) {
+		ret = srdma_fail(SRDMA_ELOST, "the TCP connection broke: %s", strerror(errno));
 		close(fd);
 		return ret;
 	}

@@ -10,7 +10,6 @@
 
 #include <errno.h>
 #include <openssl/crypto.h>
-#include <string.h>
 
 #define MINUTE_US 60000000u
 /* An end asks for the next epoch when this part of the present one's PSNs is left. */
@@ -20,17 +19,11 @@
 /* An epoch younger than this ends at the peer's request only if the peer's PSNs are used up. */
 #define SHORTEST_US 5000
 
-static const char *reason_name(enum srdma_epoch_reason reason)
-{
-	switch (reason) {
-	case SRDMA_EPOCH_COUNT: return "its PSNs are used up";
-	case SRDMA_EPOCH_ASKED: return "an end asked for it";
-	case SRDMA_EPOCH_TIME: return "its time limit has passed";
-	case SRDMA_EPOCH_SWEEP: return "an attacker may be trying PSNs";
-	case SRDMA_EPOCH_BROKEN: return "the queue pair failed";
-	}
-	return "unknown";
-}
+static const char *const reason_names[SRDMA_EPOCH_REASONS] = {
+	[SRDMA_EPOCH_COUNT] = "its PSNs are used up",      [SRDMA_EPOCH_ASKED] = "an end asked for it",
+	[SRDMA_EPOCH_TIME] = "its time limit has passed",           [SRDMA_EPOCH_SWEEP] = "an attacker may be trying PSNs",
+	[SRDMA_EPOCH_BROKEN] = "the queue pair failed",
+};
 
 /* ---- life ------------------------------------------------------------------------------------------------------ */
 
@@ -375,7 +368,7 @@ static void account(struct srdma_conn *conn, uint64_t now)
 	atomic_fetch_add(&epoch->number, 1);
 	srdma_log(SRDMA_LOG_INFO, "connection with %s: epoch %u began because %s, after a pause of %u us",
 		  conn->names.identity[0] ? conn->names.identity : "an anonymous peer", atomic_load(&epoch->number),
-		  reason_name(change->broken || change->peer_broken ? SRDMA_EPOCH_BROKEN : change->reason), shown);
+		  reason_names[change->broken || change->peer_broken ? SRDMA_EPOCH_BROKEN : change->reason], shown);
 }
 
 static int finish(struct srdma_conn *conn)
@@ -455,7 +448,7 @@ static int go_on(struct srdma_conn *conn)
 		return finish(conn);
 	if (ret == 0 && srdma_deadline_left_ms(change->deadline) == 0)
 		ret = srdma_fail(-ETIMEDOUT, "timed out waiting for the peer to renew the queue pair (%s)",
-				 reason_name(change->reason));
+				 reason_names[change->reason]);
 	return ret;
 }
 
@@ -490,9 +483,8 @@ int srdma_epoch_break(struct srdma_conn *conn, int error)
 	struct srdma_epoch *epoch = &conn->epoch;
 	struct srdma_epoch_change *change = &epoch->change;
 
-	if (!epoch->agreed || conn->options.recoveries == 0 || error != SRDMA_EVERBS || conn->stream.failed_here)
-		return error;
-	if (srdma_conn_has_parted(conn))
+	if (!epoch->agreed || conn->options.recoveries == 0 || error != SRDMA_EVERBS || conn->stream.failed_here ||
+	    srdma_conn_has_parted(conn))
 		return error;
 	if (change->phase == SRDMA_PHASE_CONNECTED) {
 		change->broken_again = true;

@@ -29,7 +29,6 @@ struct srdma_link {
 	struct srdma_link_options options; /* endpoints: the link's own copy */
 	struct srdma_conn_settings conn_settings; /* gid_networks: the link's own copy */
 	struct srdma_endpoint *endpoints;
-	char *gid_networks;
 	struct srdma_tls_context *context;
 	struct srdma_device *device;
 	int wake_fd; /* wake.h; each connection has a duplicate of it */
@@ -118,10 +117,11 @@ static int copy_options(struct srdma_link *link, const struct srdma_link_options
 	link->conn_settings = *conn;
 	link->conn_settings.options.qp = &link->conn_settings.qp;
 	link->options.conn = &link->conn_settings.options;
-	link->gid_networks = conn->options.gid_networks ? strdup(conn->options.gid_networks) : NULL;
-	link->conn_settings.options.gid_networks = link->gid_networks;
-	if (conn->options.gid_networks && !link->gid_networks)
-		return srdma_fail(-ENOMEM, "out of memory");
+	if (conn->options.gid_networks) {
+		link->conn_settings.options.gid_networks = strdup(conn->options.gid_networks);
+		if (!link->conn_settings.options.gid_networks)
+			return srdma_fail(-ENOMEM, "out of memory");
+	}
 	return copy_endpoints(link, options->endpoints);
 }
 
@@ -361,7 +361,6 @@ static int tell_of_reconnection(const struct srdma_link *link)
 
 static int come_back(struct srdma_link *link)
 {
-	const struct srdma_endpoint *endpoint;
 	int ret = sleep_or_be_woken(link, pause_of(link));
 
 	if (ret == 0)
@@ -369,9 +368,8 @@ static int come_back(struct srdma_link *link)
 	if (ret != 0)
 		return ret;
 	link->loss.down_us = srdma_clock_us() - link->lost_at;
-	endpoint = &link->endpoints[link->endpoint];
-	srdma_log(SRDMA_LOG_WARN, "reconnected to %s:%s after %llu ms, %u attempts", endpoint->host, endpoint->port,
-		  (unsigned long long)(link->loss.down_us / 1000), link->loss.attempts);
+	srdma_log(SRDMA_LOG_WARN, "reconnected to %s:%s after %llu ms, %u attempts", link->endpoints[link->endpoint].host,
+		  link->endpoints[link->endpoint].port, (unsigned long long)(link->loss.down_us / 1000), link->loss.attempts);
 	return tell_of_reconnection(link);
 }
 
@@ -385,12 +383,8 @@ static int recover(struct srdma_link *link, int error, int timeout_ms)
 	/* A peer that breaks the protocol would break it again. */
 	if (timeout_ms == 0 || error == SRDMA_EPROTOCOL)
 		return error;
-	if (link->conn) {
-		ret = take_leave(link, error);
-		if (ret != 0)
-			return ret;
-	}
-	return come_back(link);
+	ret = link->conn ? take_leave(link, error) : 0;
+	return ret == 0 ? come_back(link) : ret;
 }
 
 /* 0: there is a connection to use. */
@@ -425,6 +419,17 @@ int srdma_link_send(struct srdma_link *link, const void *data, size_t length, in
 	return 0;
 }
 
+static void drop_kept(struct srdma_link *link)
+{
+	struct kept *kept = link->first_kept;
+
+	link->first_kept = kept->next;
+	if (!kept->next)
+		link->last_kept = NULL;
+	OPENSSL_cleanse(kept->data, kept->length);
+	free(kept);
+}
+
 static int take_kept(struct srdma_link *link, void *buffer, size_t size, size_t *length)
 {
 	struct kept *kept = link->first_kept;
@@ -433,11 +438,7 @@ static int take_kept(struct srdma_link *link, void *buffer, size_t size, size_t 
 	if (kept->length > size)
 		return srdma_fail(-EMSGSIZE, "the message has %zu bytes, and the buffer %zu; call again with a larger one", kept->length, size);
 	memcpy(buffer, kept->data, kept->length);
-	link->first_kept = kept->next;
-	if (!kept->next)
-		link->last_kept = NULL;
-	OPENSSL_cleanse(kept->data, kept->length);
-	free(kept);
+	drop_kept(link);
 	return 0;
 }
 
@@ -528,21 +529,15 @@ void srdma_link_free(struct srdma_link **out)
 	if (!link)
 		return;
 	srdma_conn_free(&link->conn);
-	while (link->first_kept) {
-		struct kept *kept = link->first_kept;
-
-		link->first_kept = kept->next;
-		OPENSSL_cleanse(kept->data, kept->length);
-		free(kept);
-	}
+	while (link->first_kept)
+		drop_kept(link);
 	for (size_t i = 0; link->endpoints && i < link->options.endpoint_count; i++) {
 		free((char *)link->endpoints[i].host);
 		free((char *)link->endpoints[i].port);
 	}
 	free(link->endpoints);
-	free(link->gid_networks);
-	if (link->wake_fd >= 0)
-		close(link->wake_fd);
+	free((char *)(uintptr_t)link->conn_settings.options.gid_networks);
+	srdma_wake_close(link->wake_fd);
 	srdma_tls_context_unref(&link->context);
 	srdma_device_unref(&link->device);
 	free(link);

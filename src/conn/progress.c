@@ -13,8 +13,6 @@
 /* A busy connection looks at its TLS channel and at the clock once in this many rounds. */
 #define ROUNDS_PER_CONTROL 256
 
-/* ---- control frames -------------------------------------------------------------------------------------------- */
-
 int srdma_conn_send_empty(struct srdma_conn *conn, enum srdma_frame_type type)
 {
 	uint8_t frame[SRDMA_FRAME_MAX];
@@ -54,8 +52,6 @@ static int poll_control(struct srdma_conn *conn)
 	}
 	return 0;
 }
-
-/* ---- progress -------------------------------------------------------------------------------------------------- */
 
 /* A work request often fails because the peer went away; then the error must name that cause. */
 static void fail_progress(struct srdma_conn *conn, int ret)

@@ -14,8 +14,6 @@ struct srdma_buffer {
 	struct srdma_buffer *next, *previous; /* in the connection's list */
 };
 
-/* ---- buffers --------------------------------------------------------------------------------------------------- */
-
 int srdma_buffer_new(struct srdma_conn *conn, void *memory, size_t size, struct srdma_buffer **out)
 {
 	struct srdma_buffer *buffer = calloc(1, sizeof *buffer);
@@ -96,8 +94,6 @@ void *srdma_buffer_data(struct srdma_buffer *buffer)
 {
 	return buffer->region.address;
 }
-
-/* ---- requests -------------------------------------------------------------------------------------------------- */
 
 #define RAW_IS_YOURS "a raw connection has no writes and reads of its own; post them to its queue pair"
 
@@ -299,8 +295,6 @@ int srdma_conn_complete(struct srdma_conn *conn, uint64_t *cookies, int max, int
 		n++;
 	return n;
 }
-
-/* ---- blocking forms -------------------------------------------------------------------------------------------- */
 
 /* RC completes in order and only one thread waits, so the first WAITED completion from now on is that of the request just posted. */
 static bool waited_done(const struct srdma_conn *conn)

@@ -12,8 +12,6 @@
 #include <openssl/crypto.h>
 #include <string.h>
 
-/* ---- verbs objects --------------------------------------------------------------------------------------------- */
-
 static int check_depths(struct srdma_conn *conn, uint32_t send_depth, uint32_t recv_depth)
 {
 	const struct ibv_device_attr *attr = srdma_device_attr(conn->device);
@@ -173,9 +171,8 @@ int srdma_setup_connect_queue_pair(struct srdma_setup *s)
 
 	conn->mtu = lower(own->path_mtu, peer->path_mtu);
 	if (!conn->options.raw)
-		srdma_stream_agree(&conn->stream,
-				    own->message_size < peer->message_size ? own->message_size : peer->message_size,
-				    own->depth < peer->depth ? own->depth : peer->depth, srdma_mtu_bytes(conn->mtu));
+		srdma_stream_agree(&conn->stream, own->message_size < peer->message_size ? own->message_size : peer->message_size,
+				   own->depth < peer->depth ? own->depth : peer->depth, srdma_mtu_bytes(conn->mtu));
 	conn->stream.region_rkey = peer->region_rkey;
 	ret = srdma_conn_connect_queue_pair(conn);
 	conn->timing.qp += srdma_clock_us() - start;
@@ -194,8 +191,6 @@ int srdma_setup_finish(struct srdma_setup *s)
 		srdma_epoch_start(conn);
 	return ret == 0 ? srdma_conn_prepare_waiting(conn) : ret;
 }
-
-/* ---- what the peer says ---------------------------------------------------------------------------------------- */
 
 int srdma_setup_check_fit(const struct srdma_setup *s, struct srdma_reject *reject)
 {
@@ -251,16 +246,6 @@ int srdma_setup_check_gid(const struct srdma_setup *s, struct srdma_reject *reje
 				"the GID is neither the address that the TLS connection comes from nor in an allowed network "
 				"(gid-networks)%s",
 				srdma_net_gid_is_link_local(gid) ? "; a link-local one counts on the device's own link alone" : "");
-}
-
-int srdma_setup_describe_peer(struct srdma_setup *s, int fd)
-{
-	struct srdma_conn *conn = s->conn;
-	socklen_t length = sizeof conn->peer_address;
-
-	if (getpeername(fd, (struct sockaddr *)&conn->peer_address, &length) != 0)
-		return srdma_fail(SRDMA_ELOST, "the TCP connection broke: %s", strerror(errno));
-	return 0;
 }
 
 void srdma_setup_finish_timing(struct srdma_setup *s)

@@ -11,7 +11,6 @@ struct srdma_setup {
 	uint64_t deadline;
 };
 
-int srdma_setup_describe_peer(struct srdma_setup *setup, int fd);
 /* Chooses the GID, draws the PSN and makes the verbs objects of this end; adds the time to the QP phase. */
 int srdma_setup_prepare_self(struct srdma_setup *setup, uint32_t message_size, uint32_t depth);
 /* Settles the parameters that both ends agree on, then takes the queue pair to RTR and RTS. */

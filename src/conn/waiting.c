@@ -19,8 +19,6 @@
 #define ROUNDS_PER_CLOCK 64
 #define ROUNDS_PER_EVENTS 4096
 
-/* ---- the descriptors ------------------------------------------------------------------------------------------- */
-
 static int watch(int epoll_fd, int fd)
 {
 	struct epoll_event event = {.events = EPOLLIN, .data.fd = fd};
@@ -39,8 +37,7 @@ int srdma_conn_prepare_waiting(struct srdma_conn *conn)
 	if (flags < 0 || conn->wake_fd < 0 || conn->epoll_fd < 0)
 		goto fail;
 	/* The completion channel of a raw connection belongs to the program, so it stays blocking and is not watched here. */
-	if (!conn->options.raw &&
-	    (fcntl(conn->comp->fd, F_SETFL, flags | O_NONBLOCK) != 0 || watch(conn->epoll_fd, conn->comp->fd) != 0))
+	if (!conn->options.raw && (fcntl(conn->comp->fd, F_SETFL, flags | O_NONBLOCK) != 0 || watch(conn->epoll_fd, conn->comp->fd) != 0))
 		goto fail;
 	if (watch(conn->epoll_fd, srdma_tls_fd(conn->tls)) != 0 || watch(conn->epoll_fd, conn->wake_fd) != 0)
 		goto fail;
@@ -106,8 +103,6 @@ void srdma_conn_cancel(struct srdma_conn *conn)
 	atomic_store(&conn->cancelled, true);
 	srdma_conn_wake(conn);
 }
-
-/* ---- the wait -------------------------------------------------------------------------------------------------- */
 
 void srdma_conn_arm(struct srdma_conn *conn)
 {

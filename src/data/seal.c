@@ -14,8 +14,6 @@
 #include <sys/auxv.h>
 #endif
 
-/* ---- ciphers --------------------------------------------------------------------------------------------------- */
-
 bool srdma_cipher_aes_is_fast(void)
 {
 #if defined(__x86_64__) || defined(__i386__)
@@ -35,8 +33,6 @@ const char *srdma_cipher_name(enum srdma_cipher cipher)
 {
 	return cipher == SRDMA_CIPHER_AES_256_GCM ? "AES-256-GCM" : "ChaCha20-Poly1305";
 }
-
-/* ---- sealer ---------------------------------------------------------------------------------------------------- */
 
 int srdma_sealer_new(enum srdma_cipher cipher, const uint8_t secret[SRDMA_SEAL_SECRET], struct srdma_sealer **out)
 {
@@ -86,8 +82,7 @@ static int renew_sealing_key(struct srdma_sealer *sealer)
 	return 0;
 }
 
-int srdma_sealer_seal(struct srdma_sealer *sealer, const void *header, size_t header_length, const void *data, size_t length,
-		      void *out)
+int srdma_sealer_seal(struct srdma_sealer *sealer, const void *header, size_t header_length, const void *data, size_t length, void *out)
 {
 	int ret = 0;
 
@@ -109,8 +104,6 @@ int srdma_sealer_seal(struct srdma_sealer *sealer, const void *header, size_t he
 	OPENSSL_cleanse(out, length + SRDMA_SEAL_OVERHEAD);
 	return ret;
 }
-
-/* ---- opener ---------------------------------------------------------------------------------------------------- */
 
 int srdma_opener_new(enum srdma_cipher cipher, const uint8_t secret[SRDMA_SEAL_SECRET], struct srdma_opener **out)
 {
@@ -186,8 +179,7 @@ int srdma_opener_open(struct srdma_opener *opener, uint64_t number, const void *
 	struct srdma_seal_key *key;
 	size_t length;
 
-	if (sealed_length < SRDMA_SEAL_OVERHEAD || sealed_length > SRDMA_SEAL_MAX + SRDMA_SEAL_OVERHEAD ||
-	    header_length > SRDMA_SEAL_MAX)
+	if (sealed_length < SRDMA_SEAL_OVERHEAD || sealed_length > SRDMA_SEAL_MAX + SRDMA_SEAL_OVERHEAD || header_length > SRDMA_SEAL_MAX)
 		return refuse(number, sealed_length, out);
 	key = find_opening_key(opener, number);
 	if (!key)

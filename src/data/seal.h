@@ -39,8 +39,7 @@ void srdma_sealer_delete(struct srdma_sealer **sealer);
 /* Seals data under the next number; header is authenticated, not sent. out has length + SRDMA_SEAL_OVERHEAD bytes: ciphertext,
  * then the tag; it may be data itself. Returns 0; -EINVAL: longer than SRDMA_SEAL_MAX; SRDMA_ESEAL when OpenSSL fails or the
  * numbers are used up (2^48 records). After SRDMA_ESEAL out is wiped, and the number is never used again. */
-int srdma_sealer_seal(struct srdma_sealer *sealer, const void *header, size_t header_length, const void *data, size_t length,
-		      void *out);
+int srdma_sealer_seal(struct srdma_sealer *sealer, const void *header, size_t header_length, const void *data, size_t length, void *out);
 /* The number that the next record will have. */
 uint64_t srdma_sealer_next(const struct srdma_sealer *sealer);
 

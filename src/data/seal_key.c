@@ -9,8 +9,6 @@
 #include <openssl/params.h>
 #include <string.h>
 
-/* ---- keys ------------------------------------------------------------------------------------------------------ */
-
 bool srdma_seal_expand(const uint8_t secret[SRDMA_SEAL_SECRET], const char *info, uint8_t *out, size_t size)
 {
 	EVP_KDF *kdf = EVP_KDF_fetch(NULL, "HKDF", NULL);
@@ -73,8 +71,6 @@ int srdma_seal_ratchet_turn(struct srdma_seal_ratchet *ratchet, bool seal, struc
 	OPENSSL_cleanse(&key, sizeof key);
 	return ret;
 }
-
-/* ---- records --------------------------------------------------------------------------------------------------- */
 
 /* Prepares the key's context for one record and feeds it the record. False: OpenSSL failed. */
 static bool feed(const struct srdma_seal_key *key, uint64_t number, const void *header, size_t header_length, const void *data,

@@ -15,8 +15,6 @@
 #define ACTIVE_US 200
 #define BYTES_PER_US 200
 
-/* ---- life ------------------------------------------------------------------------------------------------------ */
-
 void srdma_sealed_rdma_end(struct srdma_sealed_rdma *rdma)
 {
 	rdma->over = true;
@@ -124,8 +122,6 @@ int srdma_sealed_rdma_fail_account(void)
 {
 	return srdma_fail(SRDMA_EPROTOCOL, "the peer's chunk belongs to a write or read that is over");
 }
-
-/* ---- progress -------------------------------------------------------------------------------------------------- */
 
 bool srdma_sealed_rdma_has_work(const struct srdma_sealed_rdma *rdma)
 {

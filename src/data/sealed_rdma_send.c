@@ -13,8 +13,6 @@
 /* While this many announcements are under way the peer is busy, so the next one waits until it is full. */
 #define BUSY_RECORDS 2
 
-/* ---- chunks of ours -------------------------------------------------------------------------------------------- */
-
 static uint32_t headers_per_record(const struct srdma_sealed_rdma *rdma)
 {
 	uint32_t room = rdma->stream->message_size / SRDMA_SEALED_HEADER;
@@ -99,8 +97,7 @@ static int stage(struct srdma_sealed_rdma *rdma, struct srdma_sealed_header *hea
 	srdma_sealed_encode(bytes, header);
 	rdma->batch_count++;
 	rdma->batch_bytes += header->length;
-	return srdma_sealer_seal(rdma->sealer, bytes, SRDMA_SEALED_HEADER, data, header->length,
-				 (char *)rdma->staging.address + at);
+	return srdma_sealer_seal(rdma->sealer, bytes, SRDMA_SEALED_HEADER, data, header->length, (char *)rdma->staging.address + at);
 }
 
 static int send_chunk(struct srdma_sealed_rdma *rdma, struct srdma_sealed_header *header, const char *data,
@@ -134,9 +131,8 @@ static bool has_answer(const struct srdma_sealed_rdma *rdma)
 static int send_answer(struct srdma_sealed_rdma *rdma)
 {
 	struct srdma_sealed_answer *answer = &rdma->answers[rdma->answer_ring.first];
-	struct srdma_sealed_header header = {.type = SRDMA_SEALED_ANSWER,
-					   .length = next_length(answer->length - answer->announced),
-					   .offset = answer->announced};
+	struct srdma_sealed_header header = {
+		.type = SRDMA_SEALED_ANSWER, .length = next_length(answer->length - answer->announced), .offset = answer->announced};
 	const struct srdma_sealed_claim none = {0};
 	int ret;
 
@@ -152,9 +148,8 @@ static int send_answer(struct srdma_sealed_rdma *rdma)
 
 static int send_write(struct srdma_sealed_rdma *rdma, struct srdma_sealed_job *job)
 {
-	struct srdma_sealed_header header = {.type = SRDMA_SEALED_WRITE,
-					   .length = next_length(job->length - job->claimed),
-					   .offset = job->offset + job->claimed};
+	struct srdma_sealed_header header = {
+		.type = SRDMA_SEALED_WRITE, .length = next_length(job->length - job->claimed), .offset = job->offset + job->claimed};
 	struct srdma_sealed_claim claim;
 	char *data;
 

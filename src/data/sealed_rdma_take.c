@@ -13,8 +13,6 @@ static struct srdma_sealed_pull *pull_at(struct srdma_sealed_rdma *rdma, uint32_
 	return &rdma->pulls[srdma_ring_at(&rdma->pull_ring, index)];
 }
 
-/* ---- what the peer says ---------------------------------------------------------------------------------------- */
-
 static int check_bounds(const struct srdma_sealed_rdma *rdma, uint64_t offset, uint64_t length, unsigned right)
 {
 	if (!rdma->region->address || !(rdma->region->rights & right))
@@ -154,8 +152,6 @@ int srdma_sealed_rdma_execute(struct srdma_sealed_rdma *rdma, const void *data, 
 	}
 	return ret;
 }
-
-/* ---- fetching -------------------------------------------------------------------------------------------------- */
 
 /* Finds the oldest pull in this state; pull_ring.count: none. */
 static uint32_t first_in(const struct srdma_sealed_rdma *rdma, unsigned state)

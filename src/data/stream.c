@@ -45,8 +45,6 @@ size_t srdma_stream_ring_size(const struct srdma_stream_shape *shape)
 	return (size_t)(srdma_stream_recv_depth(shape) + send_slots_of(shape)) * stride_of(shape);
 }
 
-/* ---- construction ---------------------------------------------------------------------------------------------- */
-
 int srdma_stream_new(struct srdma_stream *stream, struct ibv_pd *pd, struct srdma_qp *qp, struct ibv_cq *send_cq,
 		      struct ibv_cq *recv_cq, const struct srdma_stream_shape *shape)
 {
@@ -128,8 +126,6 @@ void srdma_stream_end(struct srdma_stream *stream)
 	stream->over = true;
 	stream->op_ring.count = 0;
 }
-
-/* ---- completions ----------------------------------------------------------------------------------------------- */
 
 int srdma_stream_fail_completion(struct srdma_stream *stream, const struct ibv_wc *wc, const char *what)
 {

@@ -223,8 +223,6 @@ bool srdma_stream_can_control(const struct srdma_stream *stream);
 /* At most message_size bytes. */
 int srdma_stream_send_control(struct srdma_stream *stream, const void *data, uint32_t length);
 
-/* ---- renewal (stream_renew.c) ---- */
-
 /* Stops new work, and makes each work request complete visibly. *done is false when there is no room for that yet. */
 int srdma_stream_quiesce(struct srdma_stream *stream, bool *done);
 /* Notes that the queue pair is in ERROR from here on, so that completions with errors are expected. */

@@ -14,8 +14,7 @@ int srdma_stream_post_receive(struct srdma_stream *stream, uint32_t slot)
 		.length = stream->stride,
 		.lkey = stream->memory.mr->lkey,
 	};
-	struct ibv_recv_wr wr = {
-		.wr_id = (uint64_t)stream->generation << GENERATION_SHIFT | slot, .sg_list = &sge, .num_sge = 1}, *bad;
+	struct ibv_recv_wr wr = {.wr_id = (uint64_t)stream->generation << GENERATION_SHIFT | slot, .sg_list = &sge, .num_sge = 1}, *bad;
 	int error;
 
 	/* srdma_stream_restart posts all free slots. */

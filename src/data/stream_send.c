@@ -156,8 +156,7 @@ static uint8_t *next_copy(const struct srdma_stream *stream)
 }
 
 /* Seals or copies `data` to memory from which it can also be posted again, and posts it. */
-static int send_record(struct srdma_stream *stream, enum srdma_op_kind kind, uint32_t imm, const void *data, uint32_t length,
-		       bool signaled)
+static int send_record(struct srdma_stream *stream, enum srdma_op_kind kind, uint32_t imm, const void *data, uint32_t length, bool signaled)
 {
 	struct srdma_op op = {
 		.kind = kind,
@@ -240,8 +239,6 @@ int srdma_stream_flush(struct srdma_stream *stream)
 	stream->flushed = true;
 	return srdma_stream_send_credits(stream);
 }
-
-/* ---- one-sided requests ---------------------------------------------------------------------------------------- */
 
 bool srdma_stream_can_post_rdma(const struct srdma_stream *stream, uint32_t length)
 {

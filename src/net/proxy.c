@@ -7,7 +7,6 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
-#include <stdio.h>
 #include <string.h>
 
 #define TEXT_MIN    15  /* "PROXY UNKNOWN\r\n" */
@@ -32,8 +31,6 @@ static int wait_for(struct srdma_proxy *proxy, size_t length)
 	return -EAGAIN;
 }
 
-/* ---- addresses ------------------------------------------------------------------------------------------------- */
-
 /* Excludes addresses that no host can have, so that no client can come from them. */
 static bool is_of_a_host(const struct sockaddr_storage *address)
 {
@@ -55,8 +52,6 @@ static int take_source(struct srdma_proxy *proxy)
 		return srdma_fail(SRDMA_EPROTOCOL, "PROXY header: the client's address cannot be that of a host");
 	return 0;
 }
-
-/* ---- version 1 ------------------------------------------------------------------------------------------------- */
 
 /* 0 with the line's length, its end included; -EAGAIN: it goes on. */
 static int find_end(const uint8_t *data, size_t have, struct srdma_proxy *proxy)
@@ -149,8 +144,6 @@ static int parse_text(const uint8_t *data, size_t have, struct srdma_proxy *prox
 	return take_source(proxy);
 }
 
-/* ---- version 2 ------------------------------------------------------------------------------------------------- */
-
 /* Ignores the fields behind the addresses, which nothing here needs. */
 static int parse_addresses(struct srdma_reader *r, uint8_t family, struct srdma_proxy *proxy)
 {
@@ -206,8 +199,6 @@ static int parse_binary(const uint8_t *data, size_t have, struct srdma_proxy *pr
 	r.left = length;
 	return parse_addresses(&r, family, proxy);
 }
-
-/* ---- either ---------------------------------------------------------------------------------------------------- */
 
 int srdma_proxy_parse(const uint8_t *data, size_t have, struct srdma_proxy *proxy)
 {

@@ -33,14 +33,11 @@ struct lookup {
 
 static atomic_uint abandoned_count;
 
-/* ---- one lookup ------------------------------------------------------------------------------------------------ */
-
 static void lookup_delete(struct lookup *lookup)
 {
 	if (lookup->list)
 		freeaddrinfo(lookup->list);
-	if (lookup->ended_fd >= 0)
-		close(lookup->ended_fd);
+	srdma_wake_close(lookup->ended_fd);
 	pthread_mutex_destroy(&lookup->mutex);
 	free(lookup->host);
 	free(lookup->port);
@@ -131,8 +128,6 @@ static int finish(struct lookup *lookup, uint64_t deadline, int *result, int *er
 	return 0;
 }
 
-/* ---- errors ---------------------------------------------------------------------------------------------------- */
-
 static int fail_port(const char *port, bool listening)
 {
 	return srdma_fail(-EINVAL, "'%s' is not a port; give a number from %d to %d, or the name of a service in /etc/services", port,
@@ -168,8 +163,6 @@ static bool is_port(const char *port, bool listening)
 	number = length > 0 && length <= 5 ? strtol(port, NULL, 10) : -1;
 	return number >= (listening ? 0 : 1) && number <= PORT_MAX;
 }
-
-/* ---- in all ---------------------------------------------------------------------------------------------------- */
 
 int srdma_resolve(const char *host, const char *port, int flags, uint64_t deadline, struct addrinfo **list)
 {

@@ -40,8 +40,7 @@ static void begin_setup(struct srdma_server *server, const struct srdma_newcomer
 	client->newcomer = *newcomer;
 	client->arrived = srdma_clock_us();
 	srdma_net_format(peer, client->address, sizeof client->address);
-	client->newcomer.behind_proxy =
-		srdma_net_gid_of(peer, &client->peer) && srdma_networks_contain(&server->proxies, &client->peer);
+	client->newcomer.behind_proxy = srdma_net_gid_of(peer, &client->peer) && srdma_networks_contain(&server->proxies, &client->peer);
 	pthread_mutex_lock(&server->mutex);
 	server->pending++;
 	pthread_mutex_unlock(&server->mutex);

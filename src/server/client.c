@@ -17,8 +17,6 @@
 /* Messages of one client in a turn, so that other clients get theirs. */
 #define TURN 16
 
-/* ---- the end --------------------------------------------------------------------------------------------------- */
-
 void srdma_client_cool(struct srdma_client *client)
 {
 	struct srdma_worker *worker = client->worker;
@@ -54,18 +52,13 @@ static void release(struct srdma_client *client)
 	struct srdma_conn *conn = client->conn;
 
 	pthread_mutex_lock(&server->slots.mutex);
-	srdma_metrics_keep_traffic(server, conn);
+	srdma_traffic_add(&server->gone, conn);
 	client->conn = NULL;
 	pthread_mutex_unlock(&server->slots.mutex);
 	srdma_client_cool(client);
 	for (enum srdma_mark mark = 0; mark < SRDMA_MARKS; mark++)
 		srdma_client_mark(client, mark, false);
-	if (client->previous)
-		client->previous->next = client->next;
-	else
-		worker->clients = client->next;
-	if (client->next)
-		client->next->previous = client->previous;
+	srdma_clients_remove(&worker->clients, client);
 	/* The objects go first, then the slot, then the channel, so that a client that sees the channel close can connect again at once. */
 	srdma_conn_release_verbs(conn);
 	srdma_slots_release(&server->slots, &client->slot);
@@ -137,8 +130,6 @@ void srdma_client_end(struct srdma_client *client, int status, const char *reaso
 	client->deadline = srdma_deadline(client->server->options.drain_timeout_ms);
 }
 
-/* ---- service --------------------------------------------------------------------------------------------------- */
-
 /* Notes whether the program has declined the oldest message for now. */
 static void block(struct srdma_client *client, bool blocked, bool got_on)
 {
@@ -195,8 +186,7 @@ bool srdma_client_has_work(const struct srdma_client *client)
 /* A client has a deadline while it gets new PSNs, and while it does not read its TLS channel. */
 static void watch_change(struct srdma_client *client)
 {
-	bool changing = client->conn->status == 0 &&
-			(srdma_epoch_is_changing(client->conn) || srdma_conn_control_is_stalled(client->conn));
+	bool changing = client->conn->status == 0 && (srdma_epoch_is_changing(client->conn) || srdma_conn_control_is_stalled(client->conn));
 
 	srdma_client_mark(client, SRDMA_MARK_CHANGING, changing);
 }

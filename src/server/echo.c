@@ -17,8 +17,7 @@ static int echo_connect(struct srdma_conn *conn, void **client_arg, void *arg)
 	return *client_arg ? 0 : srdma_fail(-ENOMEM, "out of memory");
 }
 
-static int echo_message(struct srdma_conn *conn, const void *data, size_t length, char *reason, void *client_arg,
-			void *arg)
+static int echo_message(struct srdma_conn *conn, const void *data, size_t length, char *reason, void *client_arg, void *arg)
 {
 	struct srdma_writer reply;
 	size_t most = conn->stream.message_size - SRDMA_ECHO_OVERHEAD;

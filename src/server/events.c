@@ -13,8 +13,6 @@
 /* A client's address, and its balancer's, for a log line. */
 #define THROUGH(client) (client)->address, (client)->proxy[0] ? " through " : "", (client)->proxy
 
-/* ---- clients --------------------------------------------------------------------------------------------------- */
-
 void srdma_event_connected(const struct srdma_client *client)
 {
 	const struct srdma_conn_info *info = &client->info;
@@ -122,8 +120,6 @@ void srdma_event_ended(const struct srdma_client *client, int status, bool lost,
 	event.name = lost ? "client.lost" : "client.ended";
 	srdma_log_event(&event, "client %llu at %s: %s: %s", id, client->address, srdma_strerror(status), text);
 }
-
-/* ---- the device ------------------------------------------------------------------------------------------------ */
 
 void srdma_event_device_gone(const struct srdma_device *device, const char *why)
 {

@@ -24,8 +24,6 @@ void srdma_identity_init_sized(struct srdma_identity *identity, size_t size)
 	srdma_sized_init(identity, size, &defaults, sizeof defaults);
 }
 
-/* ---- the list -------------------------------------------------------------------------------------------------- */
-
 int srdma_identity_check_name(const char *name)
 {
 	return srdma_peer_names_check(name);
@@ -133,8 +131,6 @@ const struct srdma_identity *srdma_identities_find(const struct srdma_identity *
 	return count == 0 ? NULL : bsearch(&key, identities, count, sizeof *identities, by_name);
 }
 
-/* ---- one client ------------------------------------------------------------------------------------------------ */
-
 static bool is_denied(const struct srdma_server_limits *limits, const char *name)
 {
 	const struct srdma_identity *identity = srdma_identities_find(limits->identities, limits->identity_count, name);
@@ -196,8 +192,6 @@ void srdma_policy_apply(const struct srdma_policy *policy, struct srdma_conn_opt
 		options->max_bytes_per_second = policy->max_bytes_per_second;
 }
 
-/* ---- memory ---------------------------------------------------------------------------------------------------- */
-
 /* The most clients that can have one identity, and the bytes of each. */
 struct share {
 	uint64_t bytes;
@@ -256,8 +250,7 @@ static size_t list_shares(const struct srdma_server_limits *limits, const struct
 	return count;
 }
 
-int srdma_policy_memory(const struct srdma_server_limits *limits, const struct srdma_conn_options *conn, uint64_t *sum,
-			uint64_t *largest)
+int srdma_policy_memory(const struct srdma_server_limits *limits, const struct srdma_conn_options *conn, uint64_t *sum, uint64_t *largest)
 {
 	struct share *shares = calloc(limits->identity_count + 1, sizeof *shares);
 	unsigned left = limits->max_clients;

@@ -32,7 +32,6 @@ void srdma_policy_apply(const struct srdma_policy *policy, struct srdma_conn_opt
 
 /* Bytes of the rings and regions of the most clients allowed, in the worst case, at most UINT64_MAX; *largest: of one client.
  * limits->identities is sorted. Errors: -ENOMEM. */
-int srdma_policy_memory(const struct srdma_server_limits *limits, const struct srdma_conn_options *conn, uint64_t *sum,
-			uint64_t *largest);
+int srdma_policy_memory(const struct srdma_server_limits *limits, const struct srdma_conn_options *conn, uint64_t *sum, uint64_t *largest);
 
 #endif

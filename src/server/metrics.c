@@ -9,8 +9,6 @@
 #include <errno.h>
 #include <stdlib.h>
 
-/* ---- words ----------------------------------------------------------------------------------------------------- */
-
 const char *srdma_setup_failure_name(enum srdma_setup_failure failure)
 {
 	static const char *const names[SRDMA_SETUP_FAILURES] = {
@@ -70,8 +68,6 @@ enum srdma_client_end srdma_client_end_of(int status, bool lost)
 	}
 }
 
-/* ---- counting -------------------------------------------------------------------------------------------------- */
-
 void srdma_metrics_count_setup(struct srdma_server *server, int error, enum srdma_reject_reason rejection,
 			       const struct srdma_conn_timing *timing)
 {
@@ -99,7 +95,7 @@ void srdma_metrics_count_end(struct srdma_server *server, const struct srdma_con
 		server->totals.completion_errors[completion < SRDMA_WC_STATUSES ? completion : IBV_WC_GENERAL_ERR]++;
 }
 
-static void add_traffic(struct srdma_totals *to, const struct srdma_conn *conn)
+void srdma_traffic_add(struct srdma_traffic *to, const struct srdma_conn *conn)
 {
 	const struct srdma_counters *c = &conn->stream.counters;
 
@@ -113,35 +109,17 @@ static void add_traffic(struct srdma_totals *to, const struct srdma_conn *conn)
 	to->recoveries += atomic_load(&conn->epoch.recoveries);
 }
 
-void srdma_metrics_keep_traffic(struct srdma_server *server, const struct srdma_conn *conn)
-{
-	add_traffic(&server->gone, conn);
-}
-
-/* ---- the snapshot ---------------------------------------------------------------------------------------------- */
-
 #define WORKERS_TOLD 1024
 
 /* A struct srdma_server_metrics and the memory that it points to. */
 struct snapshot {
 	struct srdma_server_metrics public; /* first */
 	struct srdma_totals totals;
+	struct srdma_traffic traffic;
 	struct srdma_histogram setup_time[SRDMA_SETUP_PHASES];
 	const struct srdma_histogram *setup_times[SRDMA_SETUP_PHASES];
 	unsigned worker_load[WORKERS_TOLD];
 };
-
-static void copy_traffic(struct srdma_totals *to, const struct srdma_totals *from)
-{
-	to->messages_received = from->messages_received;
-	to->messages_sent = from->messages_sent;
-	to->bytes_received = from->bytes_received;
-	to->bytes_sent = from->bytes_sent;
-	to->rdma_bytes_written = from->rdma_bytes_written;
-	to->rdma_bytes_read = from->rdma_bytes_read;
-	to->epochs = from->epochs;
-	to->recoveries = from->recoveries;
-}
 
 /* One lock covers both sums, so that a client that leaves meanwhile is counted once, as connected or as gone. */
 static void sum_traffic(struct srdma_server *server, struct snapshot *out)
@@ -151,12 +129,12 @@ static void sum_traffic(struct srdma_server *server, struct snapshot *out)
 	pthread_mutex_lock(&slots->mutex);
 	out->public.clients = slots->used;
 	out->public.max_clients = slots->max;
-	copy_traffic(&out->totals, &server->gone);
+	out->traffic = server->gone;
 	for (unsigned i = 0; i < slots->used; i++) {
 		const struct srdma_client *client = slots->taken[i]->client;
 
 		if (client->conn)
-			add_traffic(&out->totals, client->conn);
+			srdma_traffic_add(&out->traffic, client->conn);
 	}
 	pthread_mutex_unlock(&slots->mutex);
 }
@@ -210,14 +188,14 @@ int srdma_server_get_metrics(struct srdma_server *server, struct srdma_server_me
 	m = &s->public;
 	m->size = sizeof *m;
 	m->accepted = s->totals.accepted;
-	m->messages_received = s->totals.messages_received;
-	m->messages_sent = s->totals.messages_sent;
-	m->bytes_received = s->totals.bytes_received;
-	m->bytes_sent = s->totals.bytes_sent;
-	m->rdma_bytes_written = s->totals.rdma_bytes_written;
-	m->rdma_bytes_read = s->totals.rdma_bytes_read;
-	m->epochs = s->totals.epochs;
-	m->recoveries = s->totals.recoveries;
+	m->messages_received = s->traffic.messages_received;
+	m->messages_sent = s->traffic.messages_sent;
+	m->bytes_received = s->traffic.bytes_received;
+	m->bytes_sent = s->traffic.bytes_sent;
+	m->rdma_bytes_written = s->traffic.rdma_bytes_written;
+	m->rdma_bytes_read = s->traffic.rdma_bytes_read;
+	m->epochs = s->traffic.epochs;
+	m->recoveries = s->traffic.recoveries;
 	m->sweeps = srdma_device_sweeps(server->device);
 	m->device_failed = atomic_load(&server->device_failed);
 	*out = m;

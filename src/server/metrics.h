@@ -14,7 +14,7 @@ void srdma_metrics_count_setup(struct srdma_server *server, int error, enum srdm
 			       const struct srdma_conn_timing *timing);
 /* Counts the end of a connected client; server->mutex is held. */
 void srdma_metrics_count_end(struct srdma_server *server, const struct srdma_conn *conn, int status, bool lost);
-/* Adds the traffic of a leaving client to the totals; server->slots.mutex, under which its conn is cleared, is held. */
-void srdma_metrics_keep_traffic(struct srdma_server *server, const struct srdma_conn *conn);
+/* Adds a connection's traffic. */
+void srdma_traffic_add(struct srdma_traffic *to, const struct srdma_conn *conn);
 
 #endif

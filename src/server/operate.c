@@ -13,8 +13,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* ---- status ---------------------------------------------------------------------------------------------------- */
-
 static uint64_t sum(const uint64_t *counts, unsigned number)
 {
 	uint64_t all = 0;
@@ -112,8 +110,6 @@ int srdma_server_event_fd(const struct srdma_server *server)
 {
 	return server->event_fd;
 }
-
-/* ---- kick, limits, drain --------------------------------------------------------------------------------------- */
 
 /* The slot table is locked, so that neither the client nor its worker is freed meanwhile. `limit`: as in the client, or NULL. */
 static void kick(struct srdma_client *client, const char *limit, const char *reason)

@@ -14,7 +14,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -40,8 +39,6 @@ void srdma_server_conn_options_init_sized(struct srdma_conn_options *options, si
 	defaults.region_size = 65536;
 	srdma_sized_init(options, size, &defaults, sizeof defaults);
 }
-
-/* ---- options --------------------------------------------------------------------------------------------------- */
 
 /* Complete options and the structures that they point to. Strings and lists stay the program's. */
 struct settings {
@@ -125,8 +122,6 @@ int srdma_server_check(const struct srdma_server_options *given, struct srdma_de
 	return ret;
 }
 
-/* ---- start ----------------------------------------------------------------------------------------------------- */
-
 static void set_options(struct srdma_server *server, const struct srdma_server_options *options)
 {
 	server->conn.options = *options->conn;
@@ -196,12 +191,9 @@ static void free_server(struct srdma_server *server)
 	while (server->listener_count > 0)
 		srdma_listener_free(&server->listeners[--server->listener_count]);
 	free(server->listeners);
-	for (size_t i = 0; i < 3; i++) {
-		int fd = i == 0 ? server->stop_fd : i == 1 ? server->room_fd : server->event_fd;
-
-		if (fd >= 0)
-			close(fd);
-	}
+	srdma_wake_close(server->stop_fd);
+	srdma_wake_close(server->room_fd);
+	srdma_wake_close(server->event_fd);
 	srdma_slots_destroy(&server->slots);
 	pthread_mutex_destroy(&server->mutex);
 	pthread_cond_destroy(&server->ended);
@@ -309,8 +301,6 @@ int srdma_server_start(const struct srdma_server_options *given, struct srdma_tl
 	*out = server;
 	return 0;
 }
-
-/* ---- stop ------------------------------------------------------------------------------------------------------ */
 
 static void cancel_client(void *entry, void *arg)
 {

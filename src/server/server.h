@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Shared by server.c (start, stop), acceptor.c (the listener thread), setup_thread.c (clients being set up), worker.c (the threads of
- * connected clients), client.c (their work for one client), operate.c (status, limits, drain) and echo.c (the built-in service). */
+/* What the files of a server share; each has its section below. */
 #ifndef SRDMA_SERVER_H
 #define SRDMA_SERVER_H
 
@@ -11,15 +10,22 @@
 
 struct srdma_client;
 
+/* Clients of one thread, oldest first. */
+struct srdma_client_list {
+	struct srdma_client *first, *last;
+};
+
+/* Clients on their way to a thread, latest first. Any thread may add one, and the receiving thread takes them all. */
+typedef _Atomic(struct srdma_client *) srdma_arrivals;
+
 /* A thread that sets clients up, many at a time. */
 struct srdma_setup_thread {
 	struct srdma_server *server;
 	pthread_t thread;
 	int epoll_fd;
 	int wake_fd; /* wake.h: arrivals, or stopping, or pressed */
-	pthread_mutex_t mutex;          /* guards arrivals */
-	struct srdma_client *arrivals;  /* latest first */
-	struct srdma_client *first, *last; /* in set-up, oldest first; only this thread uses them */
+	srdma_arrivals arrivals;
+	struct srdma_client_list clients; /* only this thread uses it */
 };
 
 #define SRDMA_HOT_MAX 8
@@ -42,12 +48,11 @@ struct srdma_worker {
 	int wake_fd;  /* wake.h: arrivals, or stopping, or a client was woken */
 	int number;   /* from 0 */
 	unsigned load; /* clients placed here, those in set-up included; guarded by server->mutex */
-	pthread_mutex_t mutex;         /* guards arrivals and over */
-	struct srdma_client *arrivals; /* latest first */
-	bool over;                     /* no client will come any more */
+	srdma_arrivals arrivals;
+	atomic_bool over; /* no client will arrive any more */
 
 	/* Only this thread uses these. */
-	struct srdma_client *clients;
+	struct srdma_client_list clients;
 	struct srdma_client *hot[SRDMA_HOT_MAX]; /* clients that the worker polls for a while instead of arming them */
 	unsigned hot_count;
 	unsigned marked[SRDMA_MARKS]; /* clients that have each mark */
@@ -67,6 +72,9 @@ struct srdma_totals {
 	struct srdma_buckets setup_time[SRDMA_SETUP_PHASES];
 	uint64_t ended[SRDMA_CLIENT_ENDS];
 	uint64_t completion_errors[SRDMA_WC_STATUSES];
+};
+
+struct srdma_traffic {
 	uint64_t messages_received, messages_sent, bytes_received, bytes_sent, rdma_bytes_written, rdma_bytes_read;
 	uint64_t epochs, recoveries;
 };
@@ -80,7 +88,7 @@ struct srdma_server {
 	unsigned listener_count;
 	struct srdma_networks proxies; /* balancers, whose connections begin with a PROXY header */
 	struct srdma_slots slots; /* its mutex also guards each client's conn and info, and `gone` */
-	struct srdma_totals gone; /* metrics.c; the traffic of clients that have gone */
+	struct srdma_traffic gone; /* metrics.c; of clients that have gone */
 	pthread_t listener_thread;
 	struct srdma_setup_thread *setup_threads;
 	unsigned setup_thread_count;
@@ -106,7 +114,7 @@ struct srdma_server {
 	struct srdma_worker **workers;
 	unsigned worker_count;
 	struct srdma_server_limits limits; /* own copy, its identities sorted; replaced with slots.mutex held as well */
-	struct srdma_totals totals; /* metrics.c; without traffic */
+	struct srdma_totals totals; /* metrics.c */
 	uint64_t lost;         /* clients that did not end in order */
 	unsigned unclean;      /* of these, while stopping */
 };
@@ -155,6 +163,24 @@ struct srdma_client {
 void *srdma_acceptor_main(void *arg);
 /* Wakes the listener thread, because a set-up or, during a drain, a client has ended. */
 void srdma_server_nudge(struct srdma_server *server);
+
+/* admission.c */
+/* Notes the client's address, which the log, the limits and the evictions use, once its balancer has reported it; else NULL. */
+void srdma_admission_note_address(struct srdma_client *client, const struct sockaddr *proxied);
+/* The client has authenticated, and its HELLO is still to come. A client that will be refused must not hold a place meanwhile. */
+void srdma_admission_note_identity(struct srdma_client *client);
+/* Decides about a client after its HELLO (srdma_accept_admit_fn); `arg`: the client. */
+int srdma_admission_decide(struct srdma_conn *conn, struct srdma_reject *reject, void *arg);
+/* Frees the client's place among the authenticated clients in set-up; it gets no other. */
+void srdma_admission_turn_away(struct srdma_client *client);
+
+/* clients.c */
+void srdma_clients_append(struct srdma_client_list *list, struct srdma_client *client);
+void srdma_clients_remove(struct srdma_client_list *list, struct srdma_client *client);
+/* Adds a client to those on their way; the caller then wakes the thread. */
+void srdma_arrivals_add(srdma_arrivals *arrivals, struct srdma_client *client);
+/* Takes all of them: the first in the order of arrival, and from there by `next`. NULL: there are none. */
+struct srdma_client *srdma_arrivals_take(srdma_arrivals *arrivals);
 
 /* operate.c */
 /* Kicks a connected client if the limits do not admit its name any more. slots.mutex is held. */

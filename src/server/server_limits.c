@@ -32,8 +32,6 @@ uint64_t srdma_limits_most_pending(const struct srdma_server_limits *limits)
 	return 2ull * limits->max_pending;
 }
 
-/* ---- what clients need ------------------------------------------------------------------------------------------ */
-
 /* Most clients never use all of these: a spare queue pair is for the next renewal, staging and landing rings are for sealed writes
  * and reads. */
 static void judge_device(struct srdma_verdict *verdict, const struct srdma_device *device, unsigned clients,
@@ -188,8 +186,6 @@ int srdma_limits_check(const struct srdma_server_limits *limits, const struct sr
 	srdma_bench_report(bench, "identities", &list);
 	return srdma_bench_end(bench);
 }
-
-/* ---- taking them ----------------------------------------------------------------------------------------------- */
 
 /* A running server does not repeat warnings that have not changed. */
 static void log_warning(const struct srdma_check *check, void *arg)

@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Clients being set up. A set-up thread takes each as far as it can go and turns to the next, so that no client holds up
- * another; when too many come at once, the thread tells them so, and clients that have not authenticated make room for others. */
+ * another; when others wait, clients that have not authenticated make room for them. */
 #include "clock.h"
 #include "events.h"
-#include "identities.h"
 #include "log.h"
 #include "metrics.h"
 #include "net.h"
@@ -11,17 +10,13 @@
 #include "wake.h"
 
 #include <errno.h>
-#include <netinet/in.h>
 #include <poll.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <time.h>
 #include <unistd.h>
 
-#define FULL_RETRY_MS 1000
-#define BUSY_RETRY_MS 250
 /* The time that a client has at least to send something, and to authenticate, while others wait for its place. */
 #define SILENT_GRACE_US 100000
 #define GRACE_US 2000000
@@ -34,164 +29,14 @@
 #define TICK_MS 100
 #define EVENTS 64
 
-/* ---- the door -------------------------------------------------------------------------------------------------- */
-
-struct census {
-	struct srdma_client *client;
-	const struct srdma_policy *policy;
-	unsigned same_name, same_address;
-};
-
-static int count_alike(struct srdma_slots *slots, void *arg)
-{
-	struct census *census = arg;
-	const struct srdma_client *self = census->client;
-	const struct srdma_policy *policy = census->policy;
-
-	if (policy->max_same_name == 0 && policy->max_same_address == 0)
-		return 0;
-	for (unsigned i = 0; i < slots->used; i++) {
-		const struct srdma_client *other = slots->taken[i]->client;
-
-		census->same_name += strcmp(self->info.peer_name, other->info.peer_name) == 0;
-		census->same_address += memcmp(&self->peer, &other->peer, sizeof self->peer) == 0;
-	}
-	if (policy->max_same_name != 0 && census->same_name >= policy->max_same_name)
-		return -EUSERS;
-	return policy->max_same_address != 0 && census->same_address >= policy->max_same_address ? -EDQUOT : 0;
-}
-
-static int take_slot(struct srdma_client *client, const struct srdma_policy *policy, struct srdma_reject *reject)
-{
-	struct srdma_server *server = client->server;
-	struct census census = {.client = client, .policy = policy};
-
-	switch (srdma_slots_take(&server->slots, &client->slot, count_alike, &census)) {
-	case 0: return 0;
-	case -EBUSY:
-		return srdma_reject_set(reject, SRDMA_REJECT_FULL, FULL_RETRY_MS,
-					"the server is full: %u clients are connected, which is the maximum (max-clients)",
-					srdma_slots_used(&server->slots));
-	case -EUSERS:
-		client->limit = "identity";
-		return srdma_reject_set(reject, SRDMA_REJECT_FULL, FULL_RETRY_MS, "%u clients %s are connected, which is the maximum",
-					policy->max_same_name,
-					client->info.peer_name[0] ? "with this certificate's name" : "without a certificate");
-	case -EDQUOT:
-		client->limit = "address";
-		return srdma_reject_set(reject, SRDMA_REJECT_FULL, FULL_RETRY_MS,
-					"%u clients from this address are connected, which is the maximum",
-					policy->max_same_address);
-	case -ENOMEM: return srdma_reject_set(reject, SRDMA_REJECT_RESOURCES, FULL_RETRY_MS, "the server is out of memory");
-	default:
-		return srdma_reject_set(reject, SRDMA_REJECT_DRAINING, 0, "the server is %s",
-					atomic_load(&server->stopping) ? "shutting down" : "draining: it takes no new clients");
-	}
-}
-
-/* False: this client is one too many; *most: the limit. */
-static bool count_authenticated(struct srdma_client *client, unsigned *most)
-{
-	struct srdma_server *server = client->server;
-	bool room;
-
-	pthread_mutex_lock(&server->mutex);
-	*most = server->limits.max_pending;
-	server->authenticated += !client->authenticated && !client->turned_away;
-	room = server->authenticated <= server->limits.max_pending && !client->turned_away;
-	client->authenticated = !client->turned_away;
-	pthread_mutex_unlock(&server->mutex);
-	return room;
-}
-
-static void turn_away(struct srdma_client *client)
-{
-	struct srdma_server *server = client->server;
-
-	pthread_mutex_lock(&server->mutex);
-	server->authenticated -= client->authenticated;
-	client->authenticated = false;
-	client->turned_away = true;
-	pthread_mutex_unlock(&server->mutex);
-}
-
-static void find_policy(struct srdma_server *server, const struct srdma_peer_names *names, struct srdma_policy *policy)
-{
-	pthread_mutex_lock(&server->mutex);
-	srdma_policy_find(&server->limits, names, policy);
-	pthread_mutex_unlock(&server->mutex);
-}
-
-/* The client has authenticated, and its HELLO is still to come. A client that will be refused must not hold a place meanwhile. */
-static void be_known(struct srdma_client *client)
-{
-	const struct srdma_accept *accept = client->accept;
-	struct srdma_policy policy;
-	unsigned most;
-
-	find_policy(client->server, srdma_accept_peer_names(accept), &policy);
-	if (policy.refused)
-		turn_away(client);
-	else
-		count_authenticated(client, &most);
-}
-
-/* Notes the client's address once its balancer has reported it. The log, the limits and the evictions use it. */
-static void note_address(struct srdma_client *client, const struct sockaddr *proxied)
-{
-	if (!proxied || client->proxy[0])
-		return;
-	memcpy(client->proxy, client->address, sizeof client->proxy);
-	srdma_net_format(proxied, client->address, sizeof client->address);
-	srdma_net_gid_of(proxied, &client->peer);
-}
-
-static int admit(struct srdma_conn *conn, struct srdma_reject *reject, void *arg)
-{
-	struct srdma_client *client = arg;
-	struct srdma_server *server = client->server;
-	struct srdma_policy policy;
-	unsigned most;
-	int ret;
-
-	/* One step may read the PROXY header and HELLO, so the address may not be noted yet. */
-	note_address(client, srdma_accept_proxied(client->accept));
-	find_policy(server, &conn->names, &policy);
-	if (policy.refused) {
-		turn_away(client);
-		client->limit = policy.refused;
-		return srdma_reject_set(reject, SRDMA_REJECT_REFUSED, 0, "%s", srdma_policy_text(&policy));
-	}
-	if (!count_authenticated(client, &most)) {
-		turn_away(client);
-		return srdma_reject_set(reject, SRDMA_REJECT_BUSY, BUSY_RETRY_MS,
-					"%u connections are being set up, which is the maximum (max-pending)", most);
-	}
-	memcpy(client->info.peer_name, conn->names.identity, sizeof client->info.peer_name);
-	ret = take_slot(client, &policy, reject);
-	if (ret != 0)
-		return ret;
-	ret = srdma_worker_choose(server, &client->worker);
-	if (ret != 0) {
-		srdma_log(SRDMA_LOG_ERROR, "cannot start a thread for a client: %s", srdma_error_text());
-		return srdma_reject_set(reject, SRDMA_REJECT_RESOURCES, FULL_RETRY_MS, "the server has no thread to spare");
-	}
-	conn->client_id = client->slot.id;
-	conn->notifier = &client->worker->notifier;
-	conn->owner = client;
-	srdma_policy_apply(&policy, &conn->options);
-	return 0;
-}
-
 /* ---- the end of a set-up --------------------------------------------------------------------------------------- */
 
 /* `rejection`: the reason sent to the client. `timing`: of an accepted client. */
-static void count_end(struct srdma_client *client, int result, enum srdma_reject_reason rejection,
-		      const struct srdma_conn_timing *timing)
+static void count_end(struct srdma_client *client, int result, enum srdma_reject_reason rejection, const struct srdma_conn_timing *timing)
 {
 	struct srdma_server *server = client->server;
 
-	turn_away(client);
+	srdma_admission_turn_away(client);
 	pthread_mutex_lock(&server->mutex);
 	server->pending--;
 	server->clients += result == 0;
@@ -200,18 +45,6 @@ static void count_end(struct srdma_client *client, int result, enum srdma_reject
 		srdma_metrics_count_setup(server, result, rejection, timing);
 	pthread_mutex_unlock(&server->mutex);
 	srdma_server_nudge(server);
-}
-
-static void leave_list(struct srdma_setup_thread *thread, struct srdma_client *client)
-{
-	if (client->previous)
-		client->previous->next = client->next;
-	else
-		thread->first = client->next;
-	if (client->next)
-		client->next->previous = client->previous;
-	else
-		thread->last = client->previous;
 }
 
 /* The error's text is the thread's last one. */
@@ -253,8 +86,7 @@ static void succeed(struct srdma_client *client, struct srdma_conn *conn)
 static void watch(struct srdma_setup_thread *thread, struct srdma_client *client, int operation)
 {
 	short events = srdma_accept_events(client->accept);
-	struct epoll_event event = {.events = (events & POLLIN ? EPOLLIN : 0u) | (events & POLLOUT ? EPOLLOUT : 0u),
-				    .data.ptr = client};
+	struct epoll_event event = {.events = (events & POLLIN ? EPOLLIN : 0u) | (events & POLLOUT ? EPOLLOUT : 0u), .data.ptr = client};
 
 	if (operation == EPOLL_CTL_MOD && events == client->events)
 		return;
@@ -281,16 +113,19 @@ static void step(struct srdma_setup_thread *thread, struct srdma_client *client)
 	int fd = srdma_accept_fd(client->accept);
 	int ret = srdma_accept_step(client->accept, &conn);
 
-	note_address(client, srdma_accept_proxied(client->accept));
+	srdma_admission_note_address(client, srdma_accept_proxied(client->accept));
 	if (!client->proved && srdma_accept_is_authenticated(client->accept))
 		note_handshake(client);
 	if (ret == -EAGAIN) {
-		if (srdma_accept_is_authenticated(client->accept))
-			be_known(client);
+		/* A rejected client has its place only to read why, and must not keep others from being set up. */
+		if (srdma_accept_rejection(client->accept) != SRDMA_REJECT_NONE)
+			srdma_admission_turn_away(client);
+		else if (srdma_accept_is_authenticated(client->accept))
+			srdma_admission_note_identity(client);
 		watch(thread, client, EPOLL_CTL_MOD);
 		return;
 	}
-	leave_list(thread, client);
+	srdma_clients_remove(&thread->clients, client);
 	if (ret != 0) {
 		fail(client, ret);
 		return;
@@ -301,7 +136,7 @@ static void step(struct srdma_setup_thread *thread, struct srdma_client *client)
 
 static void give_up(struct srdma_setup_thread *thread, struct srdma_client *client, int error, const char *why)
 {
-	leave_list(thread, client);
+	srdma_clients_remove(&thread->clients, client);
 	fail(client, srdma_accept_fail(client->accept, error, why));
 }
 
@@ -314,7 +149,7 @@ static void take_arrival(struct srdma_setup_thread *thread, struct srdma_client 
 	pthread_mutex_lock(&server->mutex);
 	context = srdma_tls_context_ref(server->context);
 	pthread_mutex_unlock(&server->mutex);
-	ret = srdma_accept_new(&client->newcomer, context, server->device, server->options.conn, admit, client, &client->accept);
+	ret = srdma_accept_new(&client->newcomer, context, server->device, server->options.conn, srdma_admission_decide, client, &client->accept);
 	srdma_tls_context_unref(&context);
 
 	client->newcomer.socket = -1;
@@ -322,39 +157,20 @@ static void take_arrival(struct srdma_setup_thread *thread, struct srdma_client 
 		fail(client, ret);
 		return;
 	}
-	client->next = NULL;
-	client->previous = thread->last;
-	if (thread->last)
-		thread->last->next = client;
-	else
-		thread->first = client;
-	thread->last = client;
+	srdma_clients_append(&thread->clients, client);
 	watch(thread, client, EPOLL_CTL_ADD);
 	step(thread, client);
 }
 
 static void take_arrivals(struct srdma_setup_thread *thread)
 {
-	struct srdma_client *arrivals, *oldest = NULL;
+	struct srdma_client *client, *next;
 
-	/* Comes before the look at the list, or an arrival between the two would be missed. */
+	/* Comes before the look at the arrivals, or a client that arrives between the two would be missed. */
 	srdma_wake_take(thread->wake_fd);
-	pthread_mutex_lock(&thread->mutex);
-	arrivals = thread->arrivals;
-	thread->arrivals = NULL;
-	pthread_mutex_unlock(&thread->mutex);
-	while (arrivals) {
-		struct srdma_client *next = arrivals->next;
-
-		arrivals->next = oldest;
-		oldest = arrivals;
-		arrivals = next;
-	}
-	while (oldest) {
-		struct srdma_client *next = oldest->next;
-
-		take_arrival(thread, oldest);
-		oldest = next;
+	for (client = srdma_arrivals_take(&thread->arrivals); client; client = next) {
+		next = client->next;
+		take_arrival(thread, client);
 	}
 }
 
@@ -364,7 +180,7 @@ static void check_deadlines(struct srdma_setup_thread *thread)
 {
 	struct srdma_client *next;
 
-	for (struct srdma_client *client = thread->first; client; client = next) {
+	for (struct srdma_client *client = thread->clients.first; client; client = next) {
 		next = client->next;
 		if (srdma_deadline_left_ms(srdma_accept_deadline(client->accept)) == 0)
 			step(thread, client);
@@ -407,13 +223,13 @@ static unsigned count_unknown(const struct srdma_setup_thread *thread)
 	struct srdma_client **list, *c;
 	unsigned count = 0, end;
 
-	for (c = thread->first; c; c = c->next)
+	for (c = thread->clients.first; c; c = c->next)
 		count += is_unknown(c);
 	list = count > 0 ? malloc(count * sizeof(struct srdma_client *)) : NULL;
 	if (!list)
 		return 0;
 	count = 0;
-	for (c = thread->first; c; c = c->next)
+	for (c = thread->clients.first; c; c = c->next)
 		if (is_unknown(c))
 			list[count++] = c;
 	qsort(list, count, sizeof(struct srdma_client *), by_network);
@@ -432,6 +248,9 @@ static bool may_go(const struct srdma_client *client, uint64_t now, uint64_t sho
 {
 	uint64_t age = now - client->arrived;
 
+	/* Its REJECT is on the way, and the client sends nothing before it has read that, so closing does not reset the connection. */
+	if (srdma_accept_rejection(client->accept) != SRDMA_REJECT_NONE)
+		return true;
 	if (!is_unknown(client) || age < SILENT_GRACE_US)
 		return false;
 	if (!srdma_accept_has_spoken(client->accept))
@@ -443,7 +262,7 @@ static void forget_one(const struct srdma_setup_thread *thread, const struct srd
 {
 	const union ibv_gid network = network_of(gone);
 
-	for (struct srdma_client *c = thread->first; c; c = c->next) {
+	for (struct srdma_client *c = thread->clients.first; c; c = c->next) {
 		const union ibv_gid other = network_of(c);
 
 		c->alike -= c != gone && is_unknown(c) && memcmp(&network, &other, sizeof network) == 0;
@@ -457,7 +276,7 @@ static bool evict_one(struct srdma_setup_thread *thread, unsigned all)
 	uint64_t now = srdma_clock_us(), shortened = shortened_grace(thread->server);
 	struct srdma_client *victim = NULL;
 
-	for (struct srdma_client *c = thread->first; c; c = c->next)
+	for (struct srdma_client *c = thread->clients.first; c; c = c->next)
 		if ((!victim || c->alike > victim->alike) && may_go(c, now, shortened, all))
 			victim = c;
 	if (!victim)
@@ -499,7 +318,7 @@ static bool is_late(const struct srdma_client *client, uint64_t now)
 {
 	uint64_t grace = srdma_accept_has_spoken(client->accept) ? GRACE_US : SILENT_GRACE_US;
 
-	return (!srdma_accept_is_authenticated(client->accept) || client->turned_away) && now - client->arrived >= grace;
+	return is_unknown(client) && now - client->arrived >= grace;
 }
 
 /* For a stop of the server. A client that has begun its set-up may finish it until `until`, so that it is told why it must go: by
@@ -507,17 +326,17 @@ static bool is_late(const struct srdma_client *client, uint64_t now)
 static void finish_setups(struct srdma_setup_thread *thread, uint64_t until)
 {
 	take_arrivals(thread);
-	while (thread->first) {
+	while (thread->clients.first) {
 		uint64_t now = srdma_clock_us();
 		struct srdma_client *next;
 
-		for (struct srdma_client *client = thread->first; client; client = next) {
+		for (struct srdma_client *client = thread->clients.first; client; client = next) {
 			next = client->next;
 			if (now >= until || is_late(client, now))
 				give_up(thread, client, -ECANCELED, "gave up: the server is shutting down");
 		}
 		check_deadlines(thread);
-		if (thread->first)
+		if (thread->clients.first)
 			take_events(thread, PRESSED_TICK_MS);
 	}
 }
@@ -531,7 +350,7 @@ static void *setup_thread_main(void *arg)
 	while (!atomic_load(&server->stopping)) {
 		bool pressed = atomic_load(&server->pressed);
 
-		take_events(thread, pressed ? PRESSED_TICK_MS : thread->first ? TICK_MS : -1);
+		take_events(thread, pressed ? PRESSED_TICK_MS : thread->clients.first ? TICK_MS : -1);
 		if (pressed)
 			make_room(thread);
 		if (srdma_clock_us() - checked >= PRESSED_TICK_MS * 1000) {
@@ -551,20 +370,16 @@ int srdma_setup_thread_start(struct srdma_setup_thread *thread, struct srdma_ser
 	*thread = (struct srdma_setup_thread){.server = server, .epoll_fd = -1, .wake_fd = -1};
 	thread->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	thread->wake_fd = srdma_wake_new();
-	if (thread->epoll_fd < 0 || thread->wake_fd < 0 ||
-	    epoll_ctl(thread->epoll_fd, EPOLL_CTL_ADD, thread->wake_fd, &event) != 0) {
+	if (thread->epoll_fd < 0 || thread->wake_fd < 0 || epoll_ctl(thread->epoll_fd, EPOLL_CTL_ADD, thread->wake_fd, &event) != 0) {
 		error = errno;
 	} else {
-		pthread_mutex_init(&thread->mutex, NULL);
 		error = pthread_create(&thread->thread, NULL, setup_thread_main, thread);
 		if (error == 0)
 			return 0;
-		pthread_mutex_destroy(&thread->mutex);
 	}
 	if (thread->epoll_fd >= 0)
 		close(thread->epoll_fd);
-	if (thread->wake_fd >= 0)
-		close(thread->wake_fd);
+	srdma_wake_close(thread->wake_fd);
 	return srdma_fail(-error, "cannot start a thread that sets clients up: %s", strerror(error));
 }
 
@@ -575,10 +390,7 @@ void srdma_setup_thread_wake(struct srdma_setup_thread *thread)
 
 void srdma_setup_thread_give(struct srdma_setup_thread *thread, struct srdma_client *client)
 {
-	pthread_mutex_lock(&thread->mutex);
-	client->next = thread->arrivals;
-	thread->arrivals = client;
-	pthread_mutex_unlock(&thread->mutex);
+	srdma_arrivals_add(&thread->arrivals, client);
 	srdma_setup_thread_wake(thread);
 }
 
@@ -586,7 +398,6 @@ void srdma_setup_thread_stop(struct srdma_setup_thread *thread)
 {
 	srdma_setup_thread_wake(thread);
 	pthread_join(thread->thread, NULL);
-	pthread_mutex_destroy(&thread->mutex);
 	close(thread->epoll_fd);
 	close(thread->wake_fd);
 }

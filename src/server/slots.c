@@ -30,8 +30,7 @@ static int resize(struct srdma_slots *slots, unsigned capacity)
 	return 0;
 }
 
-int srdma_slots_take(struct srdma_slots *slots, struct srdma_slot *slot, int (*may)(struct srdma_slots *slots, void *arg),
-		     void *arg)
+int srdma_slots_take(struct srdma_slots *slots, struct srdma_slot *slot, int (*may)(struct srdma_slots *slots, void *arg), void *arg)
 {
 	int ret = 0;
 

@@ -29,8 +29,7 @@ void srdma_slots_destroy(struct srdma_slots *slots);
 /* The functions below are thread-safe. */
 /* Puts a client into the table and gives it an id (from 1). -EBUSY: full; -ESHUTDOWN: closed; -ENOMEM. The
  * function calls `may`, unless NULL, with the mutex held, and returns its result if that is not 0. */
-int srdma_slots_take(struct srdma_slots *slots, struct srdma_slot *slot, int (*may)(struct srdma_slots *slots, void *arg),
-		     void *arg);
+int srdma_slots_take(struct srdma_slots *slots, struct srdma_slot *slot, int (*may)(struct srdma_slots *slots, void *arg), void *arg);
 /* Does nothing for a client without a place. */
 void srdma_slots_release(struct srdma_slots *slots, struct srdma_slot *slot);
 void srdma_slots_close(struct srdma_slots *slots);

@@ -26,8 +26,6 @@
 /* Room for a program's handlers. The usual 8 MiB would invite the kernel to back a stack with a huge page. */
 #define WORKER_STACK (1024 * 1024)
 
-/* ---- polling ---------------------------------------------------------------------------------------------------- */
-
 static void poll_hot(struct srdma_worker *worker)
 {
 	uint64_t now = worker->hot_count > 0 ? srdma_clock_us() : 0;
@@ -45,18 +43,12 @@ static void poll_hot(struct srdma_worker *worker)
 	}
 }
 
-/* ---- coming ---------------------------------------------------------------------------------------------------- */
-
 static void take_client(struct srdma_worker *worker, struct srdma_client *client)
 {
 	const struct srdma_server_options *o = &worker->server->options;
 	int ret = 0;
 
-	client->next = worker->clients;
-	client->previous = NULL;
-	if (client->next)
-		client->next->previous = client;
-	worker->clients = client;
+	srdma_clients_append(&worker->clients, client);
 	srdma_client_watch(client, EPOLL_CTL_ADD);
 	if (client->conn->status != 0) {
 		srdma_client_finish(client, srdma_conn_check(client->conn), true);
@@ -71,32 +63,19 @@ static void take_client(struct srdma_worker *worker, struct srdma_client *client
 	srdma_client_run(client);
 }
 
-static void take_arrivals(struct srdma_worker *worker)
-{
-	struct srdma_client *arrivals;
-
-	pthread_mutex_lock(&worker->mutex);
-	arrivals = worker->arrivals;
-	worker->arrivals = NULL;
-	pthread_mutex_unlock(&worker->mutex);
-	while (arrivals) {
-		struct srdma_client *next = arrivals->next;
-
-		take_client(worker, arrivals);
-		arrivals = next;
-	}
-}
-
 /* Another thread has woken the worker to stop it, or because a client's program may take its message now. */
 static void be_woken(struct srdma_worker *worker)
 {
-	struct srdma_client *next;
+	struct srdma_client *client, *next;
 	bool stopping;
 
 	srdma_wake_take(worker->wake_fd);
 	stopping = atomic_load(&worker->server->stopping);
-	take_arrivals(worker);
-	for (struct srdma_client *client = worker->clients; client; client = next) {
+	for (client = srdma_arrivals_take(&worker->arrivals); client; client = next) {
+		next = client->next;
+		take_client(worker, client);
+	}
+	for (client = worker->clients.first; client; client = next) {
 		next = client->next;
 		if (stopping || atomic_exchange(&client->conn->wake_requested, false) || atomic_load(&client->kicked) ||
 		    atomic_load(&client->conn->epoch.wanted))
@@ -109,7 +88,7 @@ static void check_deadlines(struct srdma_worker *worker)
 	struct srdma_client *next;
 	uint64_t now = srdma_clock_us();
 
-	for (struct srdma_client *client = worker->clients; client; client = next) {
+	for (struct srdma_client *client = worker->clients.first; client; client = next) {
 		next = client->next;
 		if (srdma_epoch_is_due(client->conn, now) || srdma_conn_control_is_stalled(client->conn)) {
 			srdma_client_progress(client, true);
@@ -129,14 +108,12 @@ static void release_throttled(struct srdma_worker *worker)
 {
 	struct srdma_client *next;
 
-	for (struct srdma_client *client = worker->clients; client; client = next) {
+	for (struct srdma_client *client = worker->clients.first; client; client = next) {
 		next = client->next;
 		if (client->marks[SRDMA_MARK_THROTTLED] && srdma_rate_is_open(&client->conn->rate))
 			srdma_client_run(client);
 	}
 }
-
-/* ---- the thread ------------------------------------------------------------------------------------------------ */
 
 static void take_events(struct srdma_worker *worker, int timeout_ms)
 {
@@ -163,16 +140,10 @@ static void take_events(struct srdma_worker *worker, int timeout_ms)
 		be_woken(worker);
 }
 
+/* `over` is read before the arrivals, so that none is missed. */
 static bool is_over(struct srdma_worker *worker)
 {
-	bool over;
-
-	if (!atomic_load(&worker->server->stopping) || worker->clients)
-		return false;
-	pthread_mutex_lock(&worker->mutex);
-	over = worker->arrivals == NULL && worker->over;
-	pthread_mutex_unlock(&worker->mutex);
-	return over;
+	return !worker->clients.first && atomic_load(&worker->over) && !atomic_load(&worker->arrivals);
 }
 
 static bool has_deadlines(const struct srdma_worker *worker)
@@ -242,9 +213,7 @@ static void worker_delete(struct srdma_worker *worker)
 	srdma_notifier_release(&worker->notifier);
 	if (worker->epoll_fd >= 0)
 		close(worker->epoll_fd);
-	if (worker->wake_fd >= 0)
-		close(worker->wake_fd);
-	pthread_mutex_destroy(&worker->mutex);
+	srdma_wake_close(worker->wake_fd);
 	free(worker);
 }
 
@@ -257,7 +226,6 @@ static int worker_new(struct srdma_server *server, struct srdma_worker **out)
 		return srdma_fail(-ENOMEM, "out of memory");
 	worker->server = server;
 	worker->number = (int)server->worker_count;
-	pthread_mutex_init(&worker->mutex, NULL);
 	worker->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	worker->wake_fd = srdma_wake_new();
 	ret = srdma_notifier_init(&worker->notifier, server->device, worker->wake_fd);
@@ -275,8 +243,6 @@ static int worker_new(struct srdma_server *server, struct srdma_worker **out)
 	*out = worker;
 	return 0;
 }
-
-/* ---- all of them ----------------------------------------------------------------------------------------------- */
 
 /* server->mutex is held, or no other thread runs. */
 static int add_worker(struct srdma_server *server, struct srdma_worker **out)
@@ -347,10 +313,7 @@ void srdma_worker_wake(struct srdma_worker *worker)
 
 void srdma_worker_give(struct srdma_worker *worker, struct srdma_client *client)
 {
-	pthread_mutex_lock(&worker->mutex);
-	client->next = worker->arrivals;
-	worker->arrivals = client;
-	pthread_mutex_unlock(&worker->mutex);
+	srdma_arrivals_add(&worker->arrivals, client);
 	srdma_worker_wake(worker);
 }
 
@@ -367,9 +330,7 @@ void srdma_workers_stop(struct srdma_server *server)
 	for (unsigned i = 0; i < server->worker_count; i++) {
 		struct srdma_worker *worker = server->workers[i];
 
-		pthread_mutex_lock(&worker->mutex);
-		worker->over = true;
-		pthread_mutex_unlock(&worker->mutex);
+		atomic_store(&worker->over, true);
 		srdma_worker_wake(worker);
 		pthread_join(worker->thread, NULL);
 		worker_delete(worker);

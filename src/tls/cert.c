@@ -193,8 +193,7 @@ static int set_validity(X509 *cert, const struct srdma_cert_request *request, X5
 	/* Tests of expiry ask for an end in the past: such a certificate gets one day of validity before that end. */
 	if (not_after <= not_before)
 		not_before = not_after > DAY ? not_after - DAY : 0;
-	if (!ASN1_TIME_set(X509_getm_notBefore(cert), (time_t)not_before) ||
-	    !ASN1_TIME_set(X509_getm_notAfter(cert), (time_t)not_after))
+	if (!ASN1_TIME_set(X509_getm_notBefore(cert), (time_t)not_before) || !ASN1_TIME_set(X509_getm_notAfter(cert), (time_t)not_after))
 		return srdma_fail_openssl(-EINVAL, "the times of validity can't be encoded");
 	past_issuer = issuer != cert && ASN1_TIME_compare(X509_get0_notAfter(cert), X509_get0_notAfter(issuer)) > 0;
 	/* A number of days is cut to the CA's validity. A date stays as the caller gave it. */
@@ -301,8 +300,7 @@ static int make_cert(const struct srdma_cert_request *request, const struct issu
 	int error;
 
 	if (!cert || !X509_set_version(cert, X509_VERSION_3) || !X509_set_pubkey(cert, key) ||
-	    !X509_NAME_add_entry_by_NID(subject, NID_commonName, MBSTRING_ASC,
-					(const unsigned char *)request->common_name, -1, -1, 0) ||
+	    !X509_NAME_add_entry_by_NID(subject, NID_commonName, MBSTRING_ASC, (const unsigned char *)request->common_name, -1, -1, 0) ||
 	    !X509_set_issuer_name(cert, X509_get_subject_name(issuer_cert))) {
 		error = srdma_fail_openssl(-ENOMEM, "cannot make the certificate for '%s'", request->common_name);
 		goto fail;

@@ -32,5 +32,7 @@ int srdma_cert_load(const char *path, const char *what, X509 **out);
 /* Reads all certificates. A file without any is no error. */
 int srdma_cert_load_all(const char *path, const char *what, STACK_OF(X509) **out);
 int srdma_cert_load_key(const char *path, const char *what, EVP_PKEY **out);
+/* A pem_password_cb that refuses: a library must not prompt on the terminal, as OpenSSL does without a callback. */
+int srdma_cert_no_password(char *buffer, int size, int writing, void *arg);
 
 #endif

@@ -139,8 +139,7 @@ int srdma_cert_load_all(const char *path, const char *what, STACK_OF(X509) **out
 	return error;
 }
 
-/* A library must not prompt on the terminal, as OpenSSL does without a callback. */
-static int no_password(char *buffer, int size, int writing, void *arg)
+int srdma_cert_no_password(char *buffer, int size, int writing, void *arg)
 {
 	(void)buffer, (void)size, (void)writing, (void)arg;
 	return -1;
@@ -153,14 +152,12 @@ int srdma_cert_load_key(const char *path, const char *what, EVP_PKEY **out)
 
 	if (error)
 		return error;
-	*out = PEM_read_bio_PrivateKey(bio, NULL, no_password, NULL);
+	*out = PEM_read_bio_PrivateKey(bio, NULL, srdma_cert_no_password, NULL);
 	BIO_free(bio);
 	return *out ? 0
 		    : srdma_fail_openssl(SRDMA_ECONFIG, "%s %s holds no private key in PEM form without a password",
 					 what, path);
 }
-
-/* ---- description ---- */
 
 /* Moves the content of `bio` to `out`. Marks the end of a text that it cuts to fit. */
 static void take_text(BIO *bio, char *out, size_t size)

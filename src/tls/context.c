@@ -43,8 +43,6 @@ void srdma_tls_server_options_init_sized(struct srdma_tls_server_options *option
 	srdma_sized_init(options, size, &defaults, sizeof defaults);
 }
 
-/* ---- ALPN ------------------------------------------------------------------------------------------------------ */
-
 static const unsigned char alpn_list[] = {sizeof SRDMA_ALPN - 1, 's', 'e', 'c', 'u', 'r', 'd', 'm', 'a', '/', '1'};
 
 static int select_alpn(SSL *ssl, const unsigned char **out, unsigned char *out_length, const unsigned char *in,
@@ -54,14 +52,21 @@ static int select_alpn(SSL *ssl, const unsigned char **out, unsigned char *out_l
 
 	(void)ssl;
 	(void)arg;
-	if (SSL_select_next_proto(&chosen, out_length, alpn_list, sizeof alpn_list, in, in_length) !=
-	    OPENSSL_NPN_NEGOTIATED)
+	if (SSL_select_next_proto(&chosen, out_length, alpn_list, sizeof alpn_list, in, in_length) != OPENSSL_NPN_NEGOTIATED)
 		return SSL_TLSEXT_ERR_ALERT_FATAL;
 	*out = chosen;
 	return SSL_TLSEXT_ERR_OK;
 }
 
-/* ---- construction ---------------------------------------------------------------------------------------------- */
+/* Hands out a context that is configured, or, with `ret` not 0, frees it. Returns `ret`. */
+static int finish(int ret, struct srdma_tls_context *context, struct srdma_tls_context **out)
+{
+	if (ret == 0)
+		*out = context;
+	else
+		srdma_tls_context_unref(&context);
+	return ret;
+}
 
 static int context_new(bool server, bool allow_tls12, struct srdma_tls_context **out)
 {
@@ -81,15 +86,10 @@ static int context_new(bool server, bool allow_tls12, struct srdma_tls_context *
 	SSL_CTX_set_mode(context->ssl, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_RELEASE_BUFFERS);
 	/* Without this mode, a read returns after a record without data, so that the caller limits how many of those it takes. */
 	SSL_CTX_clear_mode(context->ssl, SSL_MODE_AUTO_RETRY);
-	ret = srdma_tls_set_parameters(context->ssl, server, allow_tls12);
-	if (ret != 0) {
-		srdma_tls_context_unref(&context);
-		return ret;
-	}
 	if (server)
 		SSL_CTX_set_alpn_select_cb(context->ssl, select_alpn, NULL);
-	*out = context;
-	return 0;
+	ret = srdma_tls_set_parameters(context->ssl, server, allow_tls12);
+	return finish(ret, context, out);
 }
 
 static int configure_client(struct srdma_tls_context *context, const struct srdma_tls_client_options *options)
@@ -131,15 +131,9 @@ int srdma_tls_client_new(const struct srdma_tls_client_options *given, struct sr
 
 	if (ret == 0)
 		ret = context_new(false, options.allow_tls12, &context);
-	if (ret != 0)
-		return ret;
-	ret = configure_client(context, &options);
-	if (ret != 0) {
-		srdma_tls_context_unref(&context);
-		return ret;
-	}
-	*out = context;
-	return 0;
+	if (ret == 0)
+		ret = configure_client(context, &options);
+	return finish(ret, context, out);
 }
 
 /* Sends the CAs' names, so that a client with several certificates can choose. */
@@ -197,15 +191,9 @@ int srdma_tls_server_new(const struct srdma_tls_server_options *given, struct sr
 
 	if (ret == 0)
 		ret = context_new(true, options.allow_tls12, &context);
-	if (ret != 0)
-		return ret;
-	ret = configure_server(context, &options);
-	if (ret != 0) {
-		srdma_tls_context_unref(&context);
-		return ret;
-	}
-	*out = context;
-	return 0;
+	if (ret == 0)
+		ret = configure_server(context, &options);
+	return finish(ret, context, out);
 }
 
 struct srdma_tls_context *srdma_tls_context_ref(struct srdma_tls_context *context)

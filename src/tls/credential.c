@@ -9,19 +9,8 @@
 #include <errno.h>
 #include <openssl/bio.h>
 #include <openssl/err.h>
-#include <openssl/x509v3.h>
 
 #define REHEARSAL_STEPS 10
-
-/* Refuses an encrypted key, since OpenSSL would otherwise ask for the password on the terminal. */
-static int no_password(char *buffer, int size, int writing, void *arg)
-{
-	(void)buffer;
-	(void)size;
-	(void)writing;
-	(void)arg;
-	return -1;
-}
 
 static int check_key(const char *cert_file)
 {
@@ -65,12 +54,9 @@ static void complete_chain(SSL_CTX *context)
 	ERR_clear_error();
 }
 
-/* ---- rehearsal ------------------------------------------------------------------------------------------------- */
-
 static int accept_any(X509_STORE_CTX *store, void *arg)
 {
-	(void)store;
-	(void)arg;
+	(void)store, (void)arg;
 	return 1;
 }
 
@@ -133,8 +119,6 @@ static int rehearse(SSL_CTX *context, const char *cert_file)
 	return ret;
 }
 
-/* ---- loading --------------------------------------------------------------------------------------------------- */
-
 int srdma_credential_load(SSL_CTX *context, const char *cert_file, const char *key_file)
 {
 	int ret;
@@ -148,7 +132,7 @@ int srdma_credential_load(SSL_CTX *context, const char *cert_file, const char *k
 		ret = check_key(cert_file);
 	if (ret != 0)
 		return ret;
-	SSL_CTX_set_default_passwd_cb(context, no_password);
+	SSL_CTX_set_default_passwd_cb(context, srdma_cert_no_password);
 	if (SSL_CTX_use_certificate_chain_file(context, cert_file) != 1)
 		return srdma_fail_openssl(SRDMA_ECONFIG, "%s holds no usable PEM certificate", cert_file);
 	if (SSL_CTX_use_PrivateKey_file(context, key_file, SSL_FILETYPE_PEM) != 1 || SSL_CTX_check_private_key(context) != 1)

@@ -42,8 +42,6 @@ static const char suites12[] =
 	"ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384:ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305:"
 	"ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256";
 
-/* ---- what a peer may cost -------------------------------------------------------------------------------------- */
-
 /* OpenSSL calls this after it has read the ClientHello, and before it processes any of it. */
 static int judge_client_hello(SSL *ssl, int *alert, void *arg)
 {
@@ -51,8 +49,7 @@ static int judge_client_hello(SSL *ssl, int *alert, void *arg)
 	size_t length;
 
 	(void)arg;
-	if (SSL_client_hello_get0_ext(ssl, TLSEXT_TYPE_supported_groups, &list, &length) == 1 &&
-	    length > 2 + 2 * SRDMA_CLIENT_GROUPS) {
+	if (SSL_client_hello_get0_ext(ssl, TLSEXT_TYPE_supported_groups, &list, &length) == 1 && length > 2 + 2 * SRDMA_CLIENT_GROUPS) {
 		srdma_tls_refuse(ssl, SRDMA_EPROTOCOL, "the client's ClientHello names more than 64 groups");
 		*alert = SSL_AD_ILLEGAL_PARAMETER;
 		return SSL_CLIENT_HELLO_ERROR;
@@ -83,8 +80,6 @@ static void watch_message(int sent, int version, int type, const void *data, siz
 	srdma_tls_refuse(ssl, SRDMA_ECERT, "the peer's certificate is not acceptable: %s", problem);
 	memset(message + SSL3_HM_HEADER_LENGTH, 0xff, length - SSL3_HM_HEADER_LENGTH);
 }
-
-/* ---- the parameters -------------------------------------------------------------------------------------------- */
 
 static int set_first(SSL_CTX *context, int (*set)(SSL_CTX *, const char *), const char *const *lists, size_t count)
 {
@@ -126,9 +121,8 @@ int srdma_tls_set_parameters(SSL_CTX *context, bool server, bool allow_tls12)
 	if (SSL_CTX_set_max_proto_version(context, 0) != 1 ||
 	    SSL_CTX_set_min_proto_version(context, allow_tls12 ? TLS1_2_VERSION : TLS1_3_VERSION) != 1 ||
 	    set_first(context, set_groups, groups, COUNT(groups)) != 1 ||
-	    set_first(context, set_signatures, signatures, COUNT(signatures)) != 1 ||
-	    SSL_CTX_set_ciphersuites(context, suites13) != 1 || SSL_CTX_set_cipher_list(context, suites12) != 1 ||
-	    (server && SSL_CTX_set_num_tickets(context, 0) != 1))
+	    set_first(context, set_signatures, signatures, COUNT(signatures)) != 1 || SSL_CTX_set_ciphersuites(context, suites13) != 1 ||
+	    SSL_CTX_set_cipher_list(context, suites12) != 1 || (server && SSL_CTX_set_num_tickets(context, 0) != 1))
 		return srdma_fail_openssl(SRDMA_ETLS, "cannot configure TLS");
 	return 0;
 }

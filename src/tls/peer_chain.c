@@ -5,7 +5,6 @@
 
 #include <string.h>
 
-
 static const char not_der[] = "a certificate of it is malformed";
 static const char bad_curve[] =
 	"it has an EC key on a curve that TLS 1.3 does not sign with; P-256, P-384 and P-521 are accepted";
@@ -13,8 +12,6 @@ static const char bad_kind[] = "it has a key that is neither ECDSA, RSA, Ed25519
 static const char bad_rsa[] = "it has an RSA key that does not have 2048 to 4096 bits, or an exponent of more than 64 bits";
 
 enum { DER_INTEGER = 0x02, DER_BITS = 0x03, DER_OID = 0x06, DER_SEQUENCE = 0x30, DER_VERSION = 0xa0 };
-
-/* ---- DER: definite lengths in their shortest form, tags of one byte -------------------------------------------- */
 
 static bool skip(struct srdma_reader *r, size_t length, struct srdma_reader *content)
 {
@@ -63,8 +60,6 @@ static bool equals(const struct srdma_reader *content, const char *bytes, size_t
 }
 
 #define IS(content, bytes) equals(content, bytes, sizeof(bytes) - 1)
-
-/* ---- keys ------------------------------------------------------------------------------------------------------ */
 
 /* A point is encoded by both coordinates, or by one and the sign of the other. */
 static const char *ec_problem(struct srdma_reader *parameters, struct srdma_reader *point)
@@ -144,8 +139,6 @@ const char *srdma_key_problem(const uint8_t *spki, size_t length)
 	srdma_reader_init(&r, spki, length);
 	return take(&r, DER_SEQUENCE, &info) && r.left == 0 ? judge_key(&info) : not_der;
 }
-
-/* ---- certificates ---------------------------------------------------------------------------------------------- */
 
 /* RFC 5280, 4.1, up to the key. The fields behind it cost time in proportion to their length, and OpenSSL checks the signature last. */
 static const char *judge_certificate(struct srdma_reader *r)

@@ -23,8 +23,6 @@ const char *srdma_name_kind_name(enum srdma_name_kind kind)
 	return (unsigned)kind < SRDMA_NAME_KINDS ? words[kind] : NULL;
 }
 
-/* ---- the order ------------------------------------------------------------------------------------------------- */
-
 static bool has_kind(const struct srdma_name_order *order, enum srdma_name_kind kind)
 {
 	for (unsigned i = 0; i < order->count; i++)
@@ -61,8 +59,6 @@ int srdma_name_order_parse(const char *text, struct srdma_name_order *out)
 	*out = order;
 	return 0;
 }
-
-/* ---- reading --------------------------------------------------------------------------------------------------- */
 
 /* Room for one more name. */
 static struct srdma_cert_name *grow(struct srdma_peer_names *names)
@@ -165,8 +161,6 @@ static int read_alternative_names(struct srdma_peer_names *names, X509 *cert)
 	ERR_clear_error();
 	return ret;
 }
-
-/* ---- choosing -------------------------------------------------------------------------------------------------- */
 
 /* The only name of this kind; NULL: there is none, there are several, or it is not whole. */
 static const char *only_name(const struct srdma_peer_names *names, enum srdma_name_kind kind)

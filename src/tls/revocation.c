@@ -28,8 +28,6 @@ struct srdma_revocation {
 	size_t count, room;
 };
 
-/* ---- what a list must be --------------------------------------------------------------------------------------- */
-
 static void name_of(const X509_NAME *name, char *out, size_t size)
 {
 	BIO *bio = BIO_new(BIO_s_mem());
@@ -77,8 +75,7 @@ static const char *entry_problem(X509_EXTENSION *extension)
 	}
 }
 
-static const char *problem_in(const STACK_OF(X509_EXTENSION) *extensions, const char *(*judge)(X509_EXTENSION *),
-			      X509_EXTENSION **culprit)
+static const char *problem_in(const STACK_OF(X509_EXTENSION) * extensions, const char *(*judge)(X509_EXTENSION *), X509_EXTENSION **culprit)
 {
 	for (int i = 0; i < sk_X509_EXTENSION_num(extensions); i++) {
 		const char *problem = judge(sk_X509_EXTENSION_value(extensions, i));
@@ -114,8 +111,6 @@ static int check_list(const char *file, X509_CRL *crl)
 				  issuer);
 	return 0;
 }
-
-/* ---- reading --------------------------------------------------------------------------------------------------- */
 
 static int add_list(struct srdma_revocation *lists, X509_CRL *crl)
 {
@@ -199,8 +194,6 @@ void srdma_revocation_free(struct srdma_revocation **out)
 	free(lists);
 }
 
-/* ---- whose list it is ------------------------------------------------------------------------------------------ */
-
 static bool verify(struct list *list, X509 *issuer)
 {
 	unsigned char key[SRDMA_PIN_SIZE];
@@ -264,8 +257,6 @@ int srdma_revocation_match(const struct srdma_revocation *lists, const STACK_OF(
 	}
 	return 0;
 }
-
-/* ---- what the lists say ---------------------------------------------------------------------------------------- */
 
 /* RFC 5280, 6.3.3: in force from thisUpdate to nextUpdate. */
 static int check_time(const X509_CRL *crl)

@@ -9,7 +9,6 @@
 
 #include <errno.h>
 #include <openssl/err.h>
-#include <openssl/x509v3.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdarg.h>
@@ -39,7 +38,6 @@ struct srdma_tls {
 	struct srdma_tls_context *context;
 };
 
-/* ---- a socket BIO that raises no SIGPIPE ----------------------------------------------------------------------- */
 /* OpenSSL's own BIO uses write(2), so a peer that has gone would end a program that does not handle the signal. */
 
 static int bio_write(BIO *bio, const char *data, int length)
@@ -118,8 +116,6 @@ static int attach_socket(struct srdma_tls *tls)
 	return 0;
 }
 
-/* ---- what comes after the handshake ---------------------------------------------------------------------------- */
-
 void srdma_tls_note_handshake_message(const SSL *ssl)
 {
 	struct srdma_tls *tls = SSL_get_app_data(ssl);
@@ -134,8 +130,6 @@ void srdma_tls_note_handshake_message(const SSL *ssl)
 	}
 	tls->minute_messages++;
 }
-
-/* ---- life ------------------------------------------------------------------------------------------------------ */
 
 int srdma_tls_new(struct srdma_tls_context *context, int fd, const char *host, struct srdma_tls **out)
 {
@@ -189,8 +183,6 @@ short srdma_tls_events(const struct srdma_tls *tls)
 {
 	return tls->events;
 }
-
-/* ---- errors ---------------------------------------------------------------------------------------------------- */
 
 void srdma_tls_allow(SSL *ssl, size_t bytes)
 {
@@ -261,8 +253,6 @@ static int translate(struct srdma_tls *tls, int ret, const char *doing)
 	}
 }
 
-/* ---- steps ----------------------------------------------------------------------------------------------------- */
-
 int srdma_tls_handshake(struct srdma_tls *tls)
 {
 	const unsigned char *alpn = NULL;
@@ -331,8 +321,6 @@ int srdma_tls_linger(struct srdma_tls *tls)
 	/* The caller's deadline ends the wait for a peer that goes on sending. */
 	return n > 0 || (n < 0 && (errno == EAGAIN || errno == EINTR)) ? -EAGAIN : 0;
 }
-
-/* ---- facts ----------------------------------------------------------------------------------------------------- */
 
 bool srdma_tls_is_server(const struct srdma_tls *tls)
 {

@@ -7,11 +7,8 @@
 #include "tls.h"
 #include "verify_text.h"
 
-#include <openssl/err.h>
 #include <openssl/x509v3.h>
 #include <stdio.h>
-
-/* ---- files ----------------------------------------------------------------------------------------------------- */
 
 int srdma_trust_load(struct srdma_trust *trust, SSL_CTX *context, const char *ca_file, const char *crl_file)
 {
@@ -39,8 +36,6 @@ void srdma_trust_clear(struct srdma_trust *trust)
 	srdma_revocation_free(&trust->lists);
 	*trust = (struct srdma_trust){0};
 }
-
-/* ---- why not --------------------------------------------------------------------------------------------------- */
 
 static void describe(X509 *cert, char *out, size_t size)
 {
@@ -82,8 +77,6 @@ static int refuse(X509_STORE_CTX *store, int error, X509 *culprit)
 		srdma_tls_refuse(ssl, SRDMA_ECERT, "the peer's certificate is not acceptable: %s%s", why, which);
 	return 0;
 }
-
-/* ---- verification ---------------------------------------------------------------------------------------------- */
 
 /* A pinned key replaces a CA's confirmation of the name; the period of validity still counts. */
 static int verify_pin(const struct srdma_trust *trust, X509_STORE_CTX *store)

@@ -4,6 +4,7 @@
 #include "log.h"
 #include "net.h"
 #include "psn_watch.h"
+#include "qp.h"
 #include "sized.h"
 
 #include <errno.h>
@@ -46,37 +47,26 @@ void srdma_device_options_init_sized(struct srdma_device_options *options, size_
 	srdma_sized_init(options, size, &defaults, sizeof defaults);
 }
 
-static int mtu_bytes(enum ibv_mtu mtu)
-{
-	return mtu >= IBV_MTU_256 && mtu <= IBV_MTU_4096 ? 128 << mtu : 0;
-}
-
-/* Reads a port's table of GIDs, in one call where the kernel offers it. */
-static ssize_t gid_table(struct ibv_context *context, struct ibv_gid_entry **out)
+/* Reads the GIDs of a port, in one call where the kernel offers it. Returns their number; 0 also if they cannot be read. The caller frees
+ * *out, which is NULL if there are none. */
+static size_t read_gids(struct ibv_context *context, unsigned port, struct ibv_gid_entry **out)
 {
 	struct ibv_device_attr attr;
-	size_t room = 0;
-	ssize_t count;
+	struct ibv_port_attr port_attr;
+	size_t room = 0, count = 0;
+	ssize_t all;
 
+	*out = NULL;
 	if (ibv_query_device(context, &attr) != 0)
-		return -EIO;
-	for (unsigned port = 1; port <= attr.phys_port_cnt; port++) {
-		struct ibv_port_attr port_attr;
-
-		if (ibv_query_port(context, (uint8_t)port, &port_attr) == 0 && port_attr.gid_tbl_len > 0)
-			room += (size_t)port_attr.gid_tbl_len;
-	}
-	if (room == 0)
 		return 0;
-	struct ibv_gid_entry *entries = calloc(room, sizeof *entries);
-	if (!entries)
-		return -ENOMEM;
-	count = ibv_query_gid_table(context, entries, room, 0);
-	if (count < 0) {
-		free(entries);
-		return count;
-	}
-	*out = entries;
+	for (unsigned i = 1; i <= attr.phys_port_cnt; i++)
+		if (ibv_query_port(context, (uint8_t)i, &port_attr) == 0 && port_attr.gid_tbl_len > 0)
+			room += (size_t)port_attr.gid_tbl_len;
+	*out = room > 0 ? calloc(room, sizeof **out) : NULL;
+	all = *out ? ibv_query_gid_table(context, *out, room, 0) : 0;
+	for (ssize_t i = 0; i < all; i++)
+		if ((*out)[i].port_num == port)
+			(*out)[count++] = (*out)[i];
 	return count;
 }
 
@@ -93,15 +83,15 @@ static bool contains(const union ibv_gid *list, size_t count, const union ibv_gi
 /* The kernel shows the devices of all network namespaces without naming the namespace, so their addresses must tell. */
 static bool is_local(struct ibv_context *context, unsigned port, uint8_t link_layer, const union ibv_gid *own, size_t own_count)
 {
-	struct ibv_gid_entry *gids = NULL;
-	ssize_t count;
+	struct ibv_gid_entry *gids;
+	size_t count;
 	bool found = false;
 
 	if (link_layer == IBV_LINK_LAYER_INFINIBAND)
 		return true;
-	count = gid_table(context, &gids);
-	for (ssize_t i = 0; i < count && !found; i++)
-		found = gids[i].port_num == port && contains(own, own_count, &gids[i].gid);
+	count = read_gids(context, port, &gids);
+	for (size_t i = 0; i < count && !found; i++)
+		found = contains(own, own_count, &gids[i].gid);
 	free(gids);
 	return found;
 }
@@ -111,7 +101,9 @@ static bool is_local(struct ibv_context *context, unsigned port, uint8_t link_la
 static void describe_port(struct ibv_context *context, uint8_t port, struct srdma_port_info *info)
 {
 	struct ibv_port_attr attr;
-	struct ibv_gid_entry *gids = NULL;
+	struct ibv_gid_entry *gids;
+	union ibv_gid *own;
+	size_t own_count;
 	int error = ibv_query_port(context, port, &attr);
 
 	info->port = port;
@@ -121,15 +113,11 @@ static void describe_port(struct ibv_context *context, uint8_t port, struct srdm
 	}
 	info->state = attr.state;
 	info->link_layer = attr.link_layer;
-	info->active_mtu = (uint32_t)mtu_bytes(attr.active_mtu);
+	info->active_mtu = attr.active_mtu ? srdma_mtu_bytes(attr.active_mtu) : 0;
 	info->lid = attr.lid;
-	ssize_t count = gid_table(context, &gids);
-	for (ssize_t i = 0; i < count; i++)
-		if (gids[i].port_num == port)
-			info->gid_count++;
+	info->gid_count = (int)read_gids(context, port, &gids);
 	free(gids);
-	size_t own_count;
-	union ibv_gid *own = srdma_net_own_addresses(&own_count);
+	own = srdma_net_own_addresses(&own_count);
 	info->is_local = is_local(context, port, attr.link_layer, own, own_count);
 	free(own);
 }
@@ -235,7 +223,6 @@ static int take_port(struct srdma_device *device, uint8_t wanted, bool *local)
 	struct ibv_port_attr attr;
 
 	*local = false;
-
 	if (wanted > device->attr.phys_port_cnt)
 		return srdma_fail(-EINVAL, "RDMA device %s has no port %u; its ports are 1 to %u", device->name, wanted,
 				  device->attr.phys_port_cnt);
@@ -261,8 +248,7 @@ static int take_port(struct srdma_device *device, uint8_t wanted, bool *local)
 			  device->name, wanted ? " of that number" : "");
 }
 
-static int open_one(struct ibv_device *verbs_device, const struct srdma_device_options *options, bool *local,
-		    struct srdma_device **out)
+static int open_one(struct ibv_device *verbs_device, const struct srdma_device_options *options, bool *local, struct srdma_device **out)
 {
 	struct srdma_device *device = calloc(1, sizeof *device);
 	int ret, error;
@@ -287,8 +273,6 @@ static int open_one(struct ibv_device *verbs_device, const struct srdma_device_o
 	}
 	device->own = srdma_net_own_addresses(&device->own_count);
 	ret = take_port(device, options->port, local);
-	if (ret == 0)
-		srdma_psn_watch_init(&device->sweep, verbs_device->ibdev_path, device->port);
 	if (ret != 0)
 		goto close_context;
 	if (device->gid_index < -1 || device->gid_index >= device->port_attr.gid_tbl_len) {
@@ -296,6 +280,7 @@ static int open_one(struct ibv_device *verbs_device, const struct srdma_device_o
 				 device->port, device->gid_index, device->port_attr.gid_tbl_len);
 		goto close_context;
 	}
+	srdma_psn_watch_init(&device->sweep, verbs_device->ibdev_path, device->port);
 	*out = device;
 	return 0;
 
@@ -352,11 +337,10 @@ int srdma_device_open(const struct srdma_device_options *given, struct srdma_dev
 	if (ret != 0)
 		return ret;
 	devices = ibv_get_device_list(&n);
-	if (!devices || n == 0) {
-		if (devices)
-			ibv_free_device_list(devices);
+	if (n == 0 && devices)
+		ibv_free_device_list(devices);
+	if (!devices || n == 0)
 		return srdma_fail(-ENODEV, "this machine has no RDMA device; %s", how_to_get_one());
-	}
 	ret = open_best(devices, n, &options, &tried, &device);
 	ibv_free_device_list(devices);
 	if (ret == 0)
@@ -479,7 +463,8 @@ int srdma_device_choose_gid(const struct srdma_device *device, const struct sock
 			    const struct sockaddr *peer, uint8_t *gid_index, union ibv_gid *gid)
 {
 	union ibv_gid local_gid, peer_gid;
-	struct ibv_gid_entry *entries = NULL;
+	struct ibv_gid_entry *entries;
+	size_t count;
 	int best = 0;
 
 	if (device->gid_index >= 0)
@@ -488,9 +473,9 @@ int srdma_device_choose_gid(const struct srdma_device *device, const struct sock
 		return fixed_gid(device, 0, gid_index, gid);
 	if (!srdma_net_gid_of(local, &local_gid) || !srdma_net_gid_of(peer, &peer_gid))
 		return srdma_fail(-EADDRNOTAVAIL, "the TLS connection is neither over IPv4 nor over IPv6, so no GID can be chosen; give a GID index (--gid-index)");
-	ssize_t count = gid_table(device->context, &entries);
-	for (ssize_t i = 0; i < count; i++) {
-		int rank = entries[i].port_num == device->port && entries[i].gid_index <= UINT8_MAX
+	count = read_gids(device->context, device->port, &entries);
+	for (size_t i = 0; i < count; i++) {
+		int rank = entries[i].gid_index <= UINT8_MAX
 				   ? rank_gid(device, &entries[i], &local_gid, srdma_net_interface(local), &peer_gid)
 				   : 0;
 
@@ -510,12 +495,12 @@ int srdma_device_choose_gid(const struct srdma_device *device, const struct sock
 
 uint32_t srdma_device_gid_interface(const struct srdma_device *device, uint8_t gid_index)
 {
-	struct ibv_gid_entry *entries = NULL;
-	ssize_t count = gid_table(device->context, &entries);
+	struct ibv_gid_entry *entries;
+	size_t count = read_gids(device->context, device->port, &entries);
 	uint32_t interface = 0;
 
-	for (ssize_t i = 0; i < count; i++)
-		if (entries[i].port_num == device->port && entries[i].gid_index == gid_index)
+	for (size_t i = 0; i < count; i++)
+		if (entries[i].gid_index == gid_index)
 			interface = entries[i].ndev_ifindex;
 	free(entries);
 	return interface;
@@ -523,12 +508,12 @@ uint32_t srdma_device_gid_interface(const struct srdma_device *device, uint8_t g
 
 bool srdma_device_has_gid(const struct srdma_device *device, const union ibv_gid *gid)
 {
-	struct ibv_gid_entry *entries = NULL;
-	ssize_t count = gid_table(device->context, &entries);
+	struct ibv_gid_entry *entries;
+	size_t count = read_gids(device->context, device->port, &entries);
 	bool found = false;
 
-	for (ssize_t i = 0; i < count && !found; i++)
-		found = entries[i].port_num == device->port && memcmp(&entries[i].gid, gid, sizeof *gid) == 0;
+	for (size_t i = 0; i < count && !found; i++)
+		found = memcmp(&entries[i].gid, gid, sizeof *gid) == 0;
 	free(entries);
 	return found;
 }

@@ -75,8 +75,7 @@ static bool has_windows(const struct srdma_device *device)
 	return (srdma_device_attr(device)->device_cap_flags & (IBV_DEVICE_MEM_WINDOW_TYPE_2A | IBV_DEVICE_MEM_WINDOW_TYPE_2B)) != 0;
 }
 
-int srdma_region_offer(const struct srdma_device *device, struct ibv_pd *pd, size_t size, unsigned rights,
-		       struct srdma_region *out)
+int srdma_region_offer(const struct srdma_device *device, struct ibv_pd *pd, size_t size, unsigned rights, struct srdma_region *out)
 {
 	bool windowed = rights != 0 && has_windows(device);
 	int access = windowed ? IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_MW_BIND : (int)rights;

@@ -20,8 +20,7 @@ struct srdma_region {
 int srdma_region_new(struct ibv_pd *pd, size_t size, int access, struct srdma_region *out);
 /* Makes the region that a peer gets. With type 2 windows, where the device has them, its rkey works over one queue pair only; otherwise
  * the rkey is that of a memory region and works over every queue pair of the protection domain. */
-int srdma_region_offer(const struct srdma_device *device, struct ibv_pd *pd, size_t size, unsigned rights,
-		       struct srdma_region *out);
+int srdma_region_offer(const struct srdma_device *device, struct ibv_pd *pd, size_t size, unsigned rights, struct srdma_region *out);
 /* Binds a new window to the queue pair, which is in RTS and has nothing posted, and waits for the completion. Does nothing without
  * windows. *rkey is then the peer's key: 0 for a region that is not registered, or was withdrawn. */
 int srdma_region_bind(struct srdma_region *region, struct ibv_qp *qp, uint32_t *rkey);

@@ -43,8 +43,7 @@ int srdma_control_receive(struct srdma_tls *tls, struct srdma_inbox *inbox, unsi
 static int wait_for_tls(struct srdma_tls *tls, uint64_t deadline, const char *doing)
 {
 	/* A peer that sends without end must not keep this end past its deadline. */
-	int ret = srdma_deadline_left_ms(deadline) == 0 ? -ETIMEDOUT
-							: srdma_net_wait(srdma_tls_fd(tls), srdma_tls_events(tls), deadline);
+	int ret = srdma_deadline_left_ms(deadline) == 0 ? -ETIMEDOUT : srdma_net_wait(srdma_tls_fd(tls), srdma_tls_events(tls), deadline);
 
 	return ret == 0 ? 0 : srdma_fail(ret, "timed out waiting for the peer (%s)", doing);
 }

@@ -13,8 +13,9 @@
 #define PSN_MAX 0xffffffu
 #define LID_UNICAST_MAX 0xbfffu
 
-static void put_header(struct srdma_writer *w, enum srdma_frame_type type)
+static void begin_frame(struct srdma_writer *w, uint8_t *frame, enum srdma_frame_type type)
 {
+	srdma_writer_init(w, frame, SRDMA_FRAME_MAX);
 	srdma_put_u16(w, 0);
 	srdma_put_u8(w, SRDMA_PROTOCOL_VERSION);
 	srdma_put_u8(w, (uint8_t)type);
@@ -34,8 +35,7 @@ size_t srdma_empty_encode(uint8_t *frame, enum srdma_frame_type type)
 {
 	struct srdma_writer w;
 
-	srdma_writer_init(&w, frame, SRDMA_FRAME_MAX);
-	put_header(&w, type);
+	begin_frame(&w, frame, type);
 	return finish_frame(&w);
 }
 
@@ -43,8 +43,7 @@ size_t srdma_hello_encode(uint8_t *frame, enum srdma_frame_type type, const stru
 {
 	struct srdma_writer w;
 
-	srdma_writer_init(&w, frame, SRDMA_FRAME_MAX);
-	put_header(&w, type);
+	begin_frame(&w, frame, type);
 	srdma_put_u8(&w, hello->link_layer);
 	srdma_put_u8(&w, hello->path_mtu);
 	srdma_put_u16(&w, hello->lid);
@@ -79,8 +78,9 @@ int srdma_frame_header_decode(const uint8_t bytes[SRDMA_FRAME_HEADER], struct sr
 	return 0;
 }
 
-int srdma_hello_decode(const uint8_t *body, size_t length, struct srdma_hello *hello)
+int srdma_hello_decode(enum srdma_frame_type type, const uint8_t *body, size_t length, struct srdma_hello *hello)
 {
+	const char *name = type == SRDMA_FRAME_WELCOME ? "WELCOME" : "HELLO";
 	struct srdma_hello h;
 	struct srdma_reader r;
 
@@ -103,10 +103,10 @@ int srdma_hello_decode(const uint8_t *body, size_t length, struct srdma_hello *h
 	h.client_id = srdma_get_u64(&r);
 	uint64_t reserved = srdma_get_u64(&r);
 	if (!srdma_reader_complete(&r))
-		return srdma_fail(SRDMA_EPROTOCOL, "the peer sent a HELLO with a body of %zu bytes; in version %u it has %u", length,
+		return srdma_fail(SRDMA_EPROTOCOL, "the peer sent a %s with a body of %zu bytes; in version %u it has %u", name, length,
 				  SRDMA_PROTOCOL_VERSION, SRDMA_HELLO_BODY);
 	if (reserved != 0)
-		return srdma_fail(SRDMA_EPROTOCOL, "the peer sent a HELLO with a reserved field that is not zero");
+		return srdma_fail(SRDMA_EPROTOCOL, "the peer sent a %s with a reserved field that is not zero", name);
 	*hello = h;
 	return 0;
 }
@@ -138,8 +138,7 @@ size_t srdma_reject_encode(uint8_t *frame, const struct srdma_reject *reject)
 {
 	struct srdma_writer w;
 
-	srdma_writer_init(&w, frame, SRDMA_FRAME_MAX);
-	put_header(&w, SRDMA_FRAME_REJECT);
+	begin_frame(&w, frame, SRDMA_FRAME_REJECT);
 	srdma_put_u16(&w, (uint16_t)reject->reason);
 	srdma_put_u16(&w, 0);
 	srdma_put_u32(&w, reject->retry_after_ms);
@@ -167,14 +166,13 @@ size_t srdma_disconnect_encode(uint8_t *frame, enum srdma_frame_type type, const
 {
 	struct srdma_writer w;
 
-	srdma_writer_init(&w, frame, SRDMA_FRAME_MAX);
-	put_header(&w, type);
+	begin_frame(&w, frame, type);
 	srdma_put_u64(&w, disconnect->messages_sent);
 	put_text(&w, disconnect->reason, SRDMA_REASON_MAX);
 	return finish_frame(&w);
 }
 
-int srdma_disconnect_decode(const uint8_t *body, size_t length, struct srdma_disconnect *disconnect)
+int srdma_disconnect_decode(enum srdma_frame_type type, const uint8_t *body, size_t length, struct srdma_disconnect *disconnect)
 {
 	struct srdma_disconnect out = {0};
 	struct srdma_reader r;
@@ -183,7 +181,8 @@ int srdma_disconnect_decode(const uint8_t *body, size_t length, struct srdma_dis
 	out.messages_sent = srdma_get_u64(&r);
 	get_text(&r, out.reason, sizeof out.reason);
 	if (!srdma_reader_complete(&r))
-		return srdma_fail(SRDMA_EPROTOCOL, "the peer sent a malformed DISCONNECT of %zu bytes", length);
+		return srdma_fail(SRDMA_EPROTOCOL, "the peer sent a malformed %s of %zu bytes",
+				  type == SRDMA_FRAME_DISCONNECT_ACK ? "DISCONNECT_ACK" : "DISCONNECT", length);
 	*disconnect = out;
 	return 0;
 }
@@ -192,8 +191,7 @@ size_t srdma_ready_encode(uint8_t *frame, bool with_rkey, uint32_t rkey)
 {
 	struct srdma_writer w;
 
-	srdma_writer_init(&w, frame, SRDMA_FRAME_MAX);
-	put_header(&w, SRDMA_FRAME_READY);
+	begin_frame(&w, frame, SRDMA_FRAME_READY);
 	if (with_rkey)
 		srdma_put_u32(&w, rkey);
 	return finish_frame(&w);
@@ -208,14 +206,11 @@ int srdma_ready_decode(const uint8_t *body, size_t length, bool with_rkey, uint3
 	return srdma_reader_complete(&r) ? 0 : srdma_fail(SRDMA_EPROTOCOL, "the peer sent a malformed READY of %zu bytes", length);
 }
 
-/* ---- epochs ---------------------------------------------------------------------------------------------------- */
-
 size_t srdma_epoch_encode(uint8_t *frame, enum srdma_frame_type type, const struct srdma_epoch_frame *epoch)
 {
 	struct srdma_writer w;
 
-	srdma_writer_init(&w, frame, SRDMA_FRAME_MAX);
-	put_header(&w, type);
+	begin_frame(&w, frame, type);
 	srdma_put_u32(&w, epoch->number);
 	if (type == SRDMA_FRAME_EPOCH_REQUEST || type == SRDMA_FRAME_EPOCH_BEGIN)
 		srdma_put_u8(&w, epoch->reason);
@@ -278,10 +273,7 @@ int srdma_epoch_decode(enum srdma_frame_type type, const uint8_t *body, size_t l
 	return 0;
 }
 
-/* ---- refusal, validation --------------------------------------------------------------------------------------- */
-
-int srdma_reject_set(struct srdma_reject *reject, enum srdma_reject_reason reason, uint32_t retry_after_ms,
-		     const char *format, ...)
+int srdma_reject_set(struct srdma_reject *reject, enum srdma_reject_reason reason, uint32_t retry_after_ms, const char *format, ...)
 {
 	va_list args;
 

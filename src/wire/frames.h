@@ -104,9 +104,9 @@ size_t srdma_epoch_encode(uint8_t *frame, enum srdma_frame_type type, const stru
 /* Decoders return 0 or SRDMA_EPROTOCOL. They fill the structure only when the body has the right form; srdma_hello_validate
  * checks its values. */
 int srdma_frame_header_decode(const uint8_t bytes[SRDMA_FRAME_HEADER], struct srdma_frame_header *header);
-int srdma_hello_decode(const uint8_t *body, size_t length, struct srdma_hello *hello);
+int srdma_hello_decode(enum srdma_frame_type type, const uint8_t *body, size_t length, struct srdma_hello *hello);
 int srdma_reject_decode(const uint8_t *body, size_t length, struct srdma_reject *reject);
-int srdma_disconnect_decode(const uint8_t *body, size_t length, struct srdma_disconnect *disconnect);
+int srdma_disconnect_decode(enum srdma_frame_type type, const uint8_t *body, size_t length, struct srdma_disconnect *disconnect);
 int srdma_ready_decode(const uint8_t *body, size_t length, bool with_rkey, uint32_t *rkey);
 /* Also checks the values: reason, QPN, PSN. */
 int srdma_epoch_decode(enum srdma_frame_type type, const uint8_t *body, size_t length, struct srdma_epoch_frame *epoch);

@@ -41,11 +41,11 @@ static void try_disconnect(enum srdma_frame_type type, const uint8_t *body, size
 	struct srdma_disconnect first, second;
 	uint8_t frame[SRDMA_FRAME_MAX];
 
-	if (srdma_disconnect_decode(body, length, &first) != 0)
+	if (srdma_disconnect_decode(SRDMA_FRAME_DISCONNECT, body, length, &first) != 0)
 		return;
 	check_text(first.reason, sizeof first.reason);
 	require(srdma_disconnect_encode(frame, type, &first) == SRDMA_FRAME_HEADER + length);
-	require(srdma_disconnect_decode(frame + SRDMA_FRAME_HEADER, length, &second) == 0);
+	require(srdma_disconnect_decode(SRDMA_FRAME_DISCONNECT, frame + SRDMA_FRAME_HEADER, length, &second) == 0);
 	require(first.messages_sent == second.messages_sent && strcmp(first.reason, second.reason) == 0);
 }
 

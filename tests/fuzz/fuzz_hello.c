@@ -41,7 +41,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	require(header.length <= SRDMA_FRAME_BODY_MAX);
 	/* The set-up reads as many bytes as the header says; fewer came here when the connection was cut. */
 	if (header.length > size - SRDMA_FRAME_HEADER ||
-	    srdma_hello_decode(data + SRDMA_FRAME_HEADER, header.length, &hello))
+	    srdma_hello_decode(SRDMA_FRAME_HELLO, data + SRDMA_FRAME_HEADER, header.length, &hello))
 		return 0;
 
 	size_t length = srdma_hello_encode(again, (enum srdma_frame_type)header.type, &hello);

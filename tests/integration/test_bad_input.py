@@ -476,6 +476,7 @@ def test_client_that_resets_the_connection_is_freed(served, certs):
     (protocol.frame(protocol.DISCONNECT, b"short"), "malformed DISCONNECT"),
     (protocol.frame(protocol.DISCONNECT, bytes(8) + b"\x7f"), "malformed DISCONNECT"),
     (protocol.frame(protocol.DISCONNECT, bytes(8) + b"\xff" + b"x" * 255), "malformed DISCONNECT"),
+    (protocol.frame(protocol.DISCONNECT_ACK, b"short"), "malformed DISCONNECT_ACK"),
     (protocol.disconnect(protocol.DISCONNECT_ACK), "unexpected frame of type 6"),
     (protocol.frame(protocol.FINISH), "unexpected frame of type 7"),
     (protocol.hello(), "unexpected frame of type 1"),
@@ -643,6 +644,24 @@ def test_busy_server_says_when_to_come_again(certs, device, start):
     server.stop()
 
 
+def test_rejected_clients_that_stay_hold_no_places(certs, device, start):
+    """Each reads why, and keeps its connection open. There are more of them than places, of either kind."""
+    server = start(Server, certs, device, "--max-pending", "2", "--max-clients", "1")
+    neighbour = start(Client, certs, server.port)
+    neighbour.check()
+    held = []
+    try:
+        for _ in range(12):
+            held.append(protocol.open_tls(certs, server.port, STEP))
+            held[-1].sendall(good(certs))
+            kind, _, body = protocol.read_frame(held[-1])
+            assert kind == protocol.REJECT and "max-clients" in body["text"], (kind, body)
+    finally:
+        for channel in held:
+            channel.close()
+    server.stop()
+
+
 # ---- what a server might say -------------------------------------------------------------------------------------------
 
 
@@ -652,7 +671,7 @@ BAD_ANSWERS = {
     "hello": (4, "frame type 1", lambda certs: welcome(certs).replace(b"\x01\x02", b"\x01\x01", 1)),
     "version 2": (4, "version 2", lambda certs: protocol.hello(protocol.WELCOME, 2, gid=protocol.gid(certs.host))),
     "oversized": (4, "body of 513 bytes", lambda certs: protocol.frame(protocol.WELCOME, bytes(513))),
-    "short": (4, "body of 79 bytes", lambda certs: protocol.frame(protocol.WELCOME, bytes(79))),
+    "short": (4, "WELCOME with a body of 79 bytes", lambda certs: protocol.frame(protocol.WELCOME, bytes(79))),
     "truncated": (7, "closed the connection instead of answering", lambda certs: welcome(certs)[:40]),
     "nothing": (7, "closed the connection instead of answering", lambda certs: b""),
     "PSN": (4, "PSN", lambda certs: welcome(certs, psn=1 << 24)),

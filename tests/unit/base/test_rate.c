@@ -73,6 +73,16 @@ TEST(rest_is_not_saved_up)
 	assert_true(srdma_rate_is_open(&rate));
 }
 
+TEST(empty_pieces_have_a_cost)
+{
+	struct srdma_rate rate = {.per_second = 6400};
+
+	now_us = 1000000;
+	for (unsigned i = 0; i < 100; i++)
+		srdma_rate_take(&rate, 0);
+	assert_int_equal(srdma_rate_left_ms(&rate), 1000 - 10);
+}
+
 TEST(one_piece_never_stops_it_for_more_than_a_minute)
 {
 	struct srdma_rate rate = {.per_second = 1};

@@ -91,7 +91,7 @@ TEST(hello_has_the_documented_bytes)
 
 	assert_int_equal(srdma_hello_encode(frame, SRDMA_FRAME_HELLO, &in), sizeof golden);
 	assert_memory_equal(frame, golden, sizeof golden);
-	assert_int_equal(srdma_hello_decode(golden + SRDMA_FRAME_HEADER, SRDMA_HELLO_BODY, &out), 0);
+	assert_int_equal(srdma_hello_decode(SRDMA_FRAME_HELLO, golden + SRDMA_FRAME_HEADER, SRDMA_HELLO_BODY, &out), 0);
 	assert_hello_equal(&in, &out);
 }
 
@@ -125,7 +125,7 @@ TEST(hello_and_welcome_survive_the_round_trip)
 		assert_int_equal(srdma_hello_encode(frame, types[i], &in), SRDMA_FRAME_HEADER + SRDMA_HELLO_BODY);
 		assert_int_equal(header_of(frame).type, types[i]);
 		assert_int_equal(header_of(frame).length, SRDMA_HELLO_BODY);
-		assert_int_equal(srdma_hello_decode(frame + SRDMA_FRAME_HEADER, SRDMA_HELLO_BODY, &out), 0);
+		assert_int_equal(srdma_hello_decode(SRDMA_FRAME_HELLO, frame + SRDMA_FRAME_HEADER, SRDMA_HELLO_BODY, &out), 0);
 		assert_hello_equal(&in, &out);
 	}
 }
@@ -164,7 +164,7 @@ TEST(disconnect_and_its_ack_survive_the_round_trip)
 		assert_int_equal(srdma_disconnect_encode(frame, types[length % 2], &in),
 				 SRDMA_FRAME_HEADER + 9 + length);
 		assert_int_equal(header_of(frame).type, types[length % 2]);
-		assert_int_equal(srdma_disconnect_decode(frame + SRDMA_FRAME_HEADER, 9 + length, &out), 0);
+		assert_int_equal(srdma_disconnect_decode(SRDMA_FRAME_DISCONNECT, frame + SRDMA_FRAME_HEADER, 9 + length, &out), 0);
 		assert_true(out.messages_sent == in.messages_sent);
 		assert_string_equal(out.reason, in.reason);
 	}
@@ -195,6 +195,17 @@ TEST(reject_and_disconnect_have_the_documented_bytes)
 }
 
 /* In a block of exactly its length, so that a sanitizer sees a read past the end. */
+/* The decoders that take the type of the frame, for assert_decode_refused. */
+static int decode_hello(const uint8_t *body, size_t length, struct srdma_hello *out)
+{
+	return srdma_hello_decode(SRDMA_FRAME_HELLO, body, length, out);
+}
+
+static int decode_disconnect(const uint8_t *body, size_t length, struct srdma_disconnect *out)
+{
+	return srdma_disconnect_decode(SRDMA_FRAME_DISCONNECT, body, length, out);
+}
+
 #define assert_decode_refused(decode, body, length, out)                                                               \
 	do {                                                                                                           \
 		uint8_t before_[sizeof *(out)];                                                                        \
@@ -217,7 +228,7 @@ TEST(truncated_or_extended_hello_is_refused)
 	memcpy(body, golden + SRDMA_FRAME_HEADER, SRDMA_HELLO_BODY);
 	for (size_t length = 0; length <= sizeof body; length++)
 		if (length != SRDMA_HELLO_BODY)
-			assert_decode_refused(srdma_hello_decode, body, length, &out);
+			assert_decode_refused(decode_hello, body, length, &out);
 }
 
 TEST(truncated_or_extended_reject_is_refused)
@@ -239,7 +250,7 @@ TEST(truncated_or_extended_disconnect_is_refused)
 
 	for (size_t length = 0; length <= SRDMA_FRAME_BODY_MAX; length++)
 		if (length != whole)
-			assert_decode_refused(srdma_disconnect_decode, frame + SRDMA_FRAME_HEADER, length, &out);
+			assert_decode_refused(decode_disconnect, frame + SRDMA_FRAME_HEADER, length, &out);
 }
 
 TEST(body_that_is_null_is_refused)
@@ -248,9 +259,14 @@ TEST(body_that_is_null_is_refused)
 	struct srdma_reject reject;
 	struct srdma_disconnect disconnect;
 
-	assert_int_equal(srdma_hello_decode(NULL, 0, &hello), SRDMA_EPROTOCOL);
+	assert_int_equal(srdma_hello_decode(SRDMA_FRAME_HELLO, NULL, 0, &hello), SRDMA_EPROTOCOL);
 	assert_int_equal(srdma_reject_decode(NULL, 0, &reject), SRDMA_EPROTOCOL);
-	assert_int_equal(srdma_disconnect_decode(NULL, 0, &disconnect), SRDMA_EPROTOCOL);
+	assert_int_equal(srdma_disconnect_decode(SRDMA_FRAME_DISCONNECT, NULL, 0, &disconnect), SRDMA_EPROTOCOL);
+	assert_string_equal(srdma_error_text(), "the peer sent a malformed DISCONNECT of 0 bytes");
+	assert_int_equal(srdma_disconnect_decode(SRDMA_FRAME_DISCONNECT_ACK, NULL, 0, &disconnect), SRDMA_EPROTOCOL);
+	assert_string_equal(srdma_error_text(), "the peer sent a malformed DISCONNECT_ACK of 0 bytes");
+	assert_int_equal(srdma_hello_decode(SRDMA_FRAME_WELCOME, NULL, 0, &hello), SRDMA_EPROTOCOL);
+	assert_non_null(strstr(srdma_error_text(), "a WELCOME with a body of 0 bytes"));
 }
 
 TEST(reason_longer_than_its_place_is_refused)
@@ -261,7 +277,7 @@ TEST(reason_longer_than_its_place_is_refused)
 	memset(body, 'x', sizeof body);
 	for (size_t length = SRDMA_REASON_MAX + 1; length <= 255; length++) {
 		body[8] = (uint8_t)length;
-		assert_decode_refused(srdma_disconnect_decode, body, 9 + length, &out);
+		assert_decode_refused(decode_disconnect, body, 9 + length, &out);
 	}
 }
 
@@ -274,7 +290,7 @@ TEST(reserved_field_that_is_not_zero_is_refused)
 
 		memcpy(body, golden + SRDMA_FRAME_HEADER, sizeof body);
 		body[at] = 0x80;
-		assert_decode_refused(srdma_hello_decode, body, sizeof body, &out);
+		assert_decode_refused(decode_hello, body, sizeof body, &out);
 		assert_non_null(strstr(srdma_error_text(), "reserved"));
 	}
 }
@@ -314,7 +330,7 @@ TEST(text_of_the_peer_holds_no_control_characters)
 	body[8] = 6;
 	/* The second CSI is U+009B in UTF-8. */
 	memcpy(body + 9, "\033[\n\0\xc2\x9b", 6);
-	assert_int_equal(srdma_disconnect_decode(body, 9 + 6, &disconnect), 0);
+	assert_int_equal(srdma_disconnect_decode(SRDMA_FRAME_DISCONNECT, body, 9 + 6, &disconnect), 0);
 	assert_string_equal(disconnect.reason, "?[????");
 }
 
