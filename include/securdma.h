@@ -337,7 +337,7 @@ struct srdma_qp_options {
 	size_t size;            /**< set by srdma_qp_options_init() */
 	uint32_t path_mtu;      /**< upper bound, bytes: 256 to 4096; 0: the port's; the lower of both ends is used */
 	uint8_t timeout;        /**< local ACK timeout 4.096 us * 2^timeout, 0 to 31, 0 = never; default 14 (67 ms) */
-	uint8_t retry_count;    /**< transport retries, 0 to 7; default 7 */
+	uint8_t retry_count;    /**< transport retries, 0 to 7; default 6, because rdma_rxe never stops at 7 */
 	uint8_t rnr_retry;      /**< retries when the receiver is not ready, 0 to 7, 7 = for ever; default 6. Credits keep the
 				     receiver ready in ordinary use */
 	uint8_t min_rnr_timer;  /**< code 0 to 31 of the specification's table; default 12 (0.64 ms) */

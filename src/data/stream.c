@@ -134,7 +134,9 @@ int srdma_stream_fail_completion(struct srdma_stream *stream, const struct ibv_w
 	if (stream->failed_status == IBV_WC_SUCCESS)
 		stream->failed_status = wc->status;
 	srdma_stream_stop(stream);
-	return srdma_fail(SRDMA_EVERBS, "%s failed on the device: %s", what, ibv_wc_status_str(wc->status));
+	/* Some devices (rdma_rxe of Linux 6.12 and later) complete even the request that failed so. */
+	const char *hint = wc->status == IBV_WC_WR_FLUSH_ERR ? "; the queue pair is in its error state, and the device does not say why" : "";
+	return srdma_fail(SRDMA_EVERBS, "%s failed on the device: %s%s", what, ibv_wc_status_str(wc->status), hint);
 }
 
 int srdma_stream_poll(struct srdma_stream *stream)

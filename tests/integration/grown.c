@@ -230,8 +230,8 @@ static struct srdma_server *serve(void)
 	limits.value.identities = identities.list;
 	limits.value.identity_count = 3;
 	INIT(qp, srdma_qp_options);
-	CHECK(qp.value.hop_limit == 64);
-	qp.value.retry_count = 6;
+	CHECK(qp.value.hop_limit == 64 && qp.value.retry_count == 6);
+	qp.value.retry_count = 5;
 	BUILD_GUARD(conn);
 	srdma_server_conn_options_init(&conn.value);
 	CHECK_GUARD(conn);
