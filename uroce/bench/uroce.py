@@ -103,6 +103,12 @@ class Bench:
                                 capture_output=True, text=True, timeout=LIMIT, check=True)
         return json.loads(result.stdout)["median_us"]
 
+    def threads(self, count, pollers=0):
+        """Verified messages a second of threads that make, use and destroy queue pairs, beside others that poll empty queues."""
+        result = subprocess.run([self.build / "cli" / "uroce", self.build / "bench" / "many_threads", str(count), "1", str(pollers)],
+                                capture_output=True, text=True, timeout=LIMIT, check=True)
+        return json.loads(result.stdout)["messages_s"]
+
     def message_rate(self):
         """Million messages a second."""
         return self.perftest("ib_send_bw", "-s", "64", "-t", "128", "-r", "512", "-n", "500000", "-N")[4]
@@ -183,6 +189,19 @@ def one_sided(bench):
         yield row(f"READ of 8 B from a target {name}", "us", values, None, "", 50, at_most=True)
 
 
+def threads(bench):
+    counts = (1, 4, 16, 64, 256)
+    rates = {count: [] for count in counts}
+    crowded = []
+    for _ in range(bench.rounds):
+        for count in counts:
+            rates[count].append(bench.threads(count) / 1000)
+        crowded.append(bench.threads(128, 128) / 1000)
+    for count in counts[1:]:
+        yield row(f"{count} threads make, use and destroy queue pairs", "thousand messages/s", rates[count], rates[1], "one thread", 0.5)
+    yield row("128 threads beside 128 that poll empty queues", "thousand messages/s", crowded, rates[1], "one thread", 0.25)
+
+
 def message_rate(bench):
     yield row("message rate, ib_send_bw 64 B, depth 128", "M/s", [bench.message_rate() for _ in range(bench.rounds)], None, "", 1)
 
@@ -211,7 +230,7 @@ def against_rxe(bench):
     yield row("in the VM: ib_send_lat 64 B", "us", our_latency, their_latency, "rdma_rxe", 1, at_most=True)
 
 
-PARTS = {"tcp": against_tcp, "udp": against_udp, "rate": message_rate, "one-sided": one_sided, "memory": memory}
+PARTS = {"tcp": against_tcp, "udp": against_udp, "rate": message_rate, "one-sided": one_sided, "threads": threads, "memory": memory}
 
 
 def in_vm(options):

@@ -6,6 +6,7 @@
 #define UROCE_DEVICE_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -40,6 +41,7 @@ struct udp_link;
 
 struct device {
 	pthread_mutex_t lock;
+	atomic_uint waiting; /* threads in device_lock(): a thread that only polls lets them go first */
 	struct link *link;
 	struct udp_link *udp; /* NULL on a simulated wire */
 	struct counters *counters;
@@ -69,5 +71,16 @@ struct device {
 	/* The thread that makes progress when the application does not: progress.c. NULL: there is none. */
 	struct progress *progress;
 };
+
+/* A thread that polls an empty queue in a loop holds the lock most of the time, and takes it again before a waiting thread has
+ * woken. So the waiting ones are counted, and engine_poll leaves the lock to them. */
+static inline void device_lock(struct device *device)
+{
+	if (pthread_mutex_trylock(&device->lock) == 0)
+		return;
+	atomic_fetch_add_explicit(&device->waiting, 1, memory_order_relaxed);
+	pthread_mutex_lock(&device->lock);
+	atomic_fetch_sub_explicit(&device->waiting, 1, memory_order_relaxed);
+}
 
 #endif

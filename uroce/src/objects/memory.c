@@ -296,7 +296,7 @@ struct ibv_mr *mr_reg(struct ibv_pd *ibv_pd, void *addr, size_t length, uint64_t
 	mr->access = relevant(access);
 	set_translation(mr, addr, length, iova);
 
-	pthread_mutex_lock(&pd->device->lock);
+	device_lock(pd->device);
 	error = mr_enter(pd->device, mr);
 	if (error == 0) {
 		mr->ibv.lkey = mr->local.value;
@@ -346,7 +346,7 @@ static int reregister(struct mr *mr, int flags, struct ibv_pd *pd, void *addr, s
 	if (error != 0)
 		return error;
 
-	pthread_mutex_lock(&mr->pd->device->lock);
+	device_lock(mr->pd->device);
 	if (mr->windows != 0) {
 		error = -EBUSY;
 	} else {
@@ -380,7 +380,7 @@ int mr_dereg(struct ibv_mr *ibv_mr)
 	struct pd *pd = mr->pd;
 	struct device *device = pd->device;
 
-	pthread_mutex_lock(&device->lock);
+	device_lock(device);
 	bool bound = mr->windows != 0;
 	if (!bound) {
 		mr_unlist(device, mr);

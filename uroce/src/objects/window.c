@@ -139,7 +139,7 @@ struct ibv_mw *mw_alloc(struct ibv_pd *ibv_pd, enum ibv_mw_type type)
 	mw->ibv.type = type;
 	mw->pd = pd;
 
-	pthread_mutex_lock(&pd->device->lock);
+	device_lock(pd->device);
 	int error = key_make(pd->device, &mw->key, KEY_WINDOW, mw);
 	mw->ibv.rkey = mw->key.value;
 	mw->index = mw->key.value >> 8;
@@ -159,7 +159,7 @@ int mw_dealloc(struct ibv_mw *ibv_mw)
 	struct mw *mw = (struct mw *)ibv_mw;
 	struct pd *pd = mw->pd;
 
-	pthread_mutex_lock(&pd->device->lock);
+	device_lock(pd->device);
 	unbind(mw);
 	key_drop(pd->device, &mw->key);
 	pthread_mutex_unlock(&pd->device->lock);

@@ -2,6 +2,8 @@
 /* Received packets to their queue pairs, and queue pairs that have something to send to the link. */
 #include "engine.h"
 
+#include <sched.h>
+
 #include "active.h"
 #include "datagram.h"
 #include "requester.h"
@@ -17,7 +19,7 @@ enum {
 
 void engine_enter(struct device *device)
 {
-	pthread_mutex_lock(&device->lock);
+	device_lock(device);
 	device->now = device->clock();
 }
 
@@ -34,8 +36,11 @@ void engine_leave(struct device *device)
 void engine_poll(struct device *device)
 {
 	wake_note_poll(device);
-	if (pthread_mutex_trylock(&device->lock) != 0)
+	if (atomic_load_explicit(&device->waiting, memory_order_relaxed) != 0 || pthread_mutex_trylock(&device->lock) != 0) {
+		/* With more such threads than processors, the one that has the lock, or waits for it, may have none. */
+		sched_yield();
 		return;
+	}
 	device->now = device->clock();
 	wake_note_close_poll(device, device->now);
 	unsigned received = device->udp ? udp_receive(device->udp, ROUND_PACKETS) : 0;

@@ -130,7 +130,7 @@ static void before_fork(void)
 	pthread_mutex_lock(&opening);
 	struct own_device *mine = atomic_load(&own);
 	if (mine)
-		pthread_mutex_lock(&mine->device.lock);
+		device_lock(&mine->device);
 }
 
 static void after_fork_in_parent(void)
@@ -153,6 +153,7 @@ static void after_fork_in_child(void)
 		udp_abandon(mine->device.udp);
 		mine->udp = mine->device.udp;
 		mine->device.udp = NULL;
+		atomic_store(&mine->device.waiting, 0); /* those threads are not here */
 		mine->device.link = &link_dead;
 		mine->device.counters = &uncounted;
 		mine->device.hw_counters.next = UINT64_MAX; /* the parent's files */

@@ -52,7 +52,7 @@ static bool wr_has_room(struct qp *qp)
 {
 	if (qp->build_tail != qp->build_limit)
 		return true;
-	pthread_mutex_lock(&qp->device->lock);
+	device_lock(qp->device);
 	qp->build_limit = qp->sq.head + qp->cap.max_send_wr;
 	pthread_mutex_unlock(&qp->device->lock);
 	return qp->build_tail != qp->build_limit;
