@@ -85,11 +85,21 @@ struct requester {
 	uint32_t threshold;  /* where slow start ends */
 	uint32_t credit;     /* answered packets that do not yet make the window one larger */
 	uint32_t since_ack_request; /* packets */
-	uint32_t reads;      /* READ requests (a long READ makes several) and atomics outstanding */
 	uint8_t retries;     /* left */
 	uint8_t rnr_retries; /* left; 7 in the attribute is for ever */
 	bool waiting_rnr;    /* nothing is sent until the timer fires */
 	bool recovering;     /* went back, and nothing has been answered since */
+	/* READ requests (a long READ makes several) and atomics outstanding, oldest first: a ring. */
+	struct asked {
+		uint32_t last_psn; /* of the answer */
+		bool ends;         /* it is the last request of its READ, or an atomic */
+	} asked[MAX_RD_ATOMIC];
+	uint32_t asked_head; /* positions count up for ever */
+	uint32_t asked_tail;
+	/* The peer has refused a request, while an answer to an older READ or atomic is still missing. It ends the queue pair as
+	 * soon as all before it is answered; nothing is sent any more. */
+	enum ibv_wc_status refusal; /* IBV_WC_SUCCESS: none */
+	uint32_t refused_psn;
 	unsigned early_retransmits; /* of this flight */
 	uint64_t progress_at; /* when the flight began, or something of it was last answered */
 	uint64_t rtt;        /* smoothed, nanoseconds; 0: unknown */

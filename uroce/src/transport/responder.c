@@ -78,8 +78,11 @@ bool responder_pump(struct qp *qp, unsigned budget)
 {
 	uint32_t psn;
 	bool more = false;
-	if (!response_pump(qp, budget, &more, &psn))
+	if (!response_pump(qp, budget, &more, &psn)) {
+		bool ended = qp->state == IBV_QPS_ERR; /* and sends the rest of its answers */
 		refuse_at(qp, psn, AETH_NAK_ACCESS, IBV_EVENT_QP_ACCESS_ERR);
+		more = more || ended;
+	}
 	return more;
 }
 
