@@ -4,6 +4,7 @@
 #define UROCE_QP_H
 
 #include "ah.h"
+#include "newer.h"
 #include "recv_queue.h"
 #include "ring.h"
 #include "timer.h"
@@ -21,7 +22,7 @@ enum send_state {
 
 struct send_wqe {
 	uint64_t wr_id;
-	enum ibv_wr_opcode opcode; /* IBV_WR_*, BIND_MW and LOCAL_INV included */
+	enum ibv_wr_opcode opcode; /* IBV_WR_*, BIND_MW and LOCAL_INV included; WR_* of newer.h */
 	unsigned flags;            /* enum ibv_send_flags; IBV_SEND_SIGNALED also when sq_sig_all */
 	union {
 		__be32 imm;
@@ -35,9 +36,19 @@ struct send_wqe {
 	struct address_vector av;
 	uint32_t remote_qpn;
 	uint32_t remote_qkey;
-	/* BIND_MW */
-	struct mw *mw;
-	struct ibv_mw_bind_info bind;
+	union {
+		/* BIND_MW */
+		struct {
+			struct mw *mw;
+			struct ibv_mw_bind_info bind;
+		};
+		/* FLUSH: of `flush_length` bytes at `remote`, though the message has none */
+		struct {
+			uint32_t flush_length;
+			uint8_t flush_type;
+			uint8_t flush_level;
+		};
+	};
 
 	uint32_t length; /* of the message */
 	uint32_t sges;   /* 0 when inline */
@@ -108,11 +119,11 @@ struct requester {
 	struct timer timer;
 };
 
-/* One READ or atomic that was executed: kept for its responses and for repetition. */
+/* One READ, atomic, FLUSH or ATOMIC WRITE that was executed: kept for its responses and for repetition. */
 struct read_atomic {
 	uint32_t first_psn;
 	uint32_t packets;
-	uint8_t opcode; /* OP_READ_REQUEST, OP_COMPARE_SWAP, OP_FETCH_ADD */
+	uint8_t opcode; /* OP_READ_REQUEST, OP_COMPARE_SWAP, OP_FETCH_ADD, OP_FLUSH, OP_ATOMIC_WRITE */
 	bool pending;   /* responses are still to be sent */
 	bool repeated;  /* answered before: gives way to new ones */
 	bool asked_again;
@@ -149,6 +160,9 @@ struct responder {
 
 struct qp {
 	struct ibv_qp_ex ibv;
+#ifndef HAVE_IBV_WR_FLUSH
+	wr_flush_function *wr_flush; /* where the ibv_qp_ex of a newer verbs.h has it */
+#endif
 	struct device *device;
 	struct context *context;
 	struct pd *pd;
@@ -184,6 +198,11 @@ struct qp {
 	int build_error;
 	uint64_t allowed_ops; /* send_ops_flags */
 };
+
+#ifndef HAVE_IBV_WR_FLUSH
+_Static_assert(offsetof(struct qp, wr_flush) == offsetof(struct ibv_qp_ex, wr_atomic_write) + sizeof(void (*)(void)),
+	       "wr_flush must follow wr_atomic_write");
+#endif
 
 static inline struct qp *qp_of(struct ibv_qp *qp)
 {

@@ -115,7 +115,7 @@ static struct send_wqe *awaited_request(struct qp *qp, const struct packet *pack
 		struct send_wqe *wqe = send_queue_at(sq, at);
 		if (wqe->state == SEND_DONE)
 			continue;
-		if (wqe->state == SEND_POSTED || qp->req.unacked != packet->psn || !reads_or_atomic(wqe))
+		if (wqe->state == SEND_POSTED || qp->req.unacked != packet->psn || !awaits_answer(wqe))
 			return NULL;
 		return psn_diff(packet->psn, wqe->first_psn) >= 0 ? wqe : NULL;
 	}
@@ -158,15 +158,34 @@ static void receive_atomic_response(struct qp *qp, struct send_wqe *wqe, const s
 	flight_note_progress(qp, 1);
 }
 
+/* The answer to a FLUSH or ATOMIC WRITE. */
+static void receive_empty_response(struct qp *qp, struct send_wqe *wqe, const struct packet *packet)
+{
+	if (packet->opcode != OP_READ_ONLY || packet->payload_length != 0) {
+		flight_fail(qp, IBV_WC_BAD_RESP_ERR);
+		return;
+	}
+	qp->req.unacked = psn_add(packet->psn, 1);
+	wqe->state = SEND_DONE;
+	flight_note_progress(qp, 1);
+}
+
+static void receive_answer(struct qp *qp, struct send_wqe *wqe, const struct packet *packet)
+{
+	if (wqe->opcode == (enum ibv_wr_opcode)WR_FLUSH || wqe->opcode == (enum ibv_wr_opcode)WR_ATOMIC_WRITE)
+		receive_empty_response(qp, wqe, packet);
+	else if (packet->opcode == OP_ATOMIC_ACK)
+		receive_atomic_response(qp, wqe, packet);
+	else
+		receive_read_response(qp, wqe, packet);
+}
+
 static void receive_response(struct qp *qp, const struct packet *packet)
 {
 	bool complete = flight_acknowledge(qp, psn_add(packet->psn, WIRE_PSN_MASK));
 	struct send_wqe *wqe = awaited_request(qp, packet);
 	if (wqe) {
-		if (packet->opcode == OP_ATOMIC_ACK)
-			receive_atomic_response(qp, wqe, packet);
-		else
-			receive_read_response(qp, wqe, packet);
+		receive_answer(qp, wqe, packet);
 	} else if (!complete || psn_diff(packet->psn, qp->req.unacked) > 0) {
 		/* One before it is missing. */
 		if (!qp->req.recovering)

@@ -234,7 +234,7 @@ bool flight_acknowledge(struct qp *qp, uint32_t psn)
 			continue;
 		if (wqe->state == SEND_POSTED || psn_diff(wqe->first_psn, psn) > 0)
 			break;
-		if (reads_or_atomic(wqe)) {
+		if (awaits_answer(wqe)) {
 			complete = psn_diff(req->unacked, psn) > 0;
 			break;
 		}

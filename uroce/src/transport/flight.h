@@ -12,10 +12,12 @@ static inline bool flight_empty(const struct requester *req)
 	return req->unacked == req->top;
 }
 
-static inline bool reads_or_atomic(const struct send_wqe *wqe)
+/* READs, atomics and what counts as such: they are answered by more than an acknowledgement. */
+static inline bool awaits_answer(const struct send_wqe *wqe)
 {
 	return wqe->opcode == IBV_WR_RDMA_READ || wqe->opcode == IBV_WR_ATOMIC_CMP_AND_SWP ||
-	       wqe->opcode == IBV_WR_ATOMIC_FETCH_AND_ADD;
+	       wqe->opcode == IBV_WR_ATOMIC_FETCH_AND_ADD || wqe->opcode == (enum ibv_wr_opcode)WR_FLUSH ||
+	       wqe->opcode == (enum ibv_wr_opcode)WR_ATOMIC_WRITE;
 }
 
 /* READ requests and atomics that the peer has to answer. */

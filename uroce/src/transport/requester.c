@@ -39,7 +39,7 @@ static uint32_t may_ask(struct qp *qp)
 		const struct send_wqe *wqe = send_queue_at(sq, at);
 		if (at != sq->next && (qp->draining || (wqe->flags & IBV_SEND_FENCE)))
 			break;
-		count += reads_or_atomic(wqe);
+		count += awaits_answer(wqe);
 	}
 	return count < qp->attr.max_rd_atomic ? count : qp->attr.max_rd_atomic;
 }
@@ -150,7 +150,7 @@ static bool held_back(struct qp *qp, struct send_wqe *wqe)
 		return false;
 	if ((wqe->flags & IBV_SEND_FENCE) && wqe->state == SEND_POSTED)
 		return true;
-	return reads_or_atomic(wqe) && flight_asked(req) >= may_ask(qp);
+	return awaits_answer(wqe) && flight_asked(req) >= may_ask(qp);
 }
 
 static void put_packet(struct qp *qp, struct packet *packet, struct packet_out *out)
@@ -244,19 +244,64 @@ static void send_atomic(struct qp *qp, struct send_wqe *wqe, struct packet_out *
 	qp->req.offset = wqe->length;
 }
 
+static void send_flush(struct qp *qp, const struct send_wqe *wqe, struct packet_out *out)
+{
+	struct packet packet = {
+		.opcode = OP_FLUSH,
+		.ack_req = true,
+		.va = wqe->remote,
+		.rkey = wqe->rkey,
+		.length = wqe->flush_length,
+		.flush_type = wqe->flush_type,
+		.flush_level = wqe->flush_level,
+	};
+	out->pieces = 0;
+	out->payload_length = 0;
+	put_packet(qp, &packet, out);
+	flight_note_asked(&qp->req, psn_add(qp->req.next, WIRE_PSN_MASK), true);
+}
+
+/* False: the request failed. */
+static bool send_atomic_write(struct qp *qp, struct send_wqe *wqe, struct packet_out *out)
+{
+	struct packet packet = {
+		.opcode = OP_ATOMIC_WRITE,
+		.ack_req = true,
+		.va = wqe->remote,
+		.rkey = wqe->rkey,
+		.length = wqe->length,
+		.payload_length = wqe->length,
+	};
+	if (send_gather(qp, wqe, 0, wqe->length, out) != 0) {
+		fail_next(qp, wqe, IBV_WC_LOC_PROT_ERR);
+		return false;
+	}
+	put_packet(qp, &packet, out);
+	flight_note_asked(&qp->req, psn_add(qp->req.next, WIRE_PSN_MASK), true);
+	qp->req.offset = wqe->length;
+	return true;
+}
+
+/* The packet of a request that is answered, or one of several of a READ. False: the request failed. */
+static bool send_question(struct qp *qp, struct send_wqe *wqe, struct packet_out *out)
+{
+	switch ((unsigned)wqe->opcode) {
+	case IBV_WR_RDMA_READ: send_read_request(qp, wqe, out); return true;
+	case WR_FLUSH: send_flush(qp, wqe, out); return true;
+	case WR_ATOMIC_WRITE: return send_atomic_write(qp, wqe, out);
+	default: send_atomic(qp, wqe, out); return true;
+	}
+}
+
 /* One packet of the request at sq.next. False: nothing more can be sent now. */
 static bool send_one(struct qp *qp, struct send_wqe *wqe, struct packet_out *out)
 {
 	struct requester *req = &qp->req;
-	if (reads_or_atomic(wqe) && qp->attr.max_rd_atomic == 0) {
+	if (awaits_answer(wqe) && qp->attr.max_rd_atomic == 0) {
 		fail_next(qp, wqe, IBV_WC_LOC_QP_OP_ERR);
 		return false;
 	}
-	if (wqe->opcode == IBV_WR_RDMA_READ)
-		send_read_request(qp, wqe, out);
-	else if (reads_or_atomic(wqe))
-		send_atomic(qp, wqe, out);
-	else if (!send_data(qp, wqe, out))
+	if (awaits_answer(wqe) ? !send_question(qp, wqe, out) : !send_data(qp, wqe, out))
 		return false;
 
 	if (req->offset < wqe->length)

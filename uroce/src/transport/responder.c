@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The responder of a connected queue pair: executes requests in the order of their PSNs, once, and answers.
  *
- * Nothing in a packet is believed: every access goes through memory_remote, packet by packet. READ and atomic requests
- * are kept until max_dest_rd_atomic newer ones have come, so that they can be answered again. */
+ * Nothing in a packet is believed: every access goes through memory_remote, packet by packet. READ and atomic requests, and
+ * those that count as such, are kept until max_dest_rd_atomic newer ones have come, so that they can be answered again. */
 #include "responder.h"
 
 #include <errno.h>
@@ -12,6 +12,7 @@
 #include "active.h"
 #include "gather.h"
 #include "outgoing.h"
+#include "placement.h"
 #include "qp_state.h"
 #include "response.h"
 
@@ -203,14 +204,50 @@ static bool execute_write(struct qp *qp, const struct packet *packet, uint32_t t
 	return true;
 }
 
-static uint64_t perform_atomic(uint8_t *memory, const struct packet *packet)
+static void perform_atomic(uint8_t *memory, const struct packet *packet, uint64_t *original)
 {
 	uint64_t *word = (uint64_t *)(void *)memory;
-	if (packet->opcode == OP_FETCH_ADD)
-		return __atomic_fetch_add(word, packet->swap_add, __ATOMIC_SEQ_CST);
-	uint64_t original = packet->compare;
-	__atomic_compare_exchange_n(word, &original, packet->swap_add, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
-	return original;
+	if (packet->opcode == OP_FETCH_ADD) {
+		*original = __atomic_fetch_add(word, packet->swap_add, __ATOMIC_SEQ_CST);
+		return;
+	}
+	*original = packet->compare;
+	__atomic_compare_exchange_n(word, original, packet->swap_add, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+}
+
+/* The three return 0, or the syndrome of the NAK. */
+
+/* Its memory is looked up again for each packet of the answer. */
+static uint8_t execute_read(const struct qp *qp, const struct packet *packet)
+{
+	if (!(qp->attr.qp_access_flags & IBV_ACCESS_REMOTE_READ) || packet->length > MAX_MESSAGE)
+		return AETH_NAK_INVALID;
+	bool allowed = packet->length == 0 ||
+		       memory_remote(qp->pd, qp->qpn, packet->rkey, packet->va, packet->length, IBV_ACCESS_REMOTE_READ);
+	return allowed ? 0 : AETH_NAK_ACCESS;
+}
+
+static uint8_t execute_atomic(const struct qp *qp, const struct packet *packet, uint64_t *original)
+{
+	if (!(qp->attr.qp_access_flags & IBV_ACCESS_REMOTE_ATOMIC) || packet->va % sizeof *original != 0)
+		return AETH_NAK_INVALID;
+	uint8_t *memory =
+		memory_remote(qp->pd, qp->qpn, packet->rkey, packet->va, sizeof *original, IBV_ACCESS_REMOTE_ATOMIC);
+	/* A region with an odd start makes an aligned remote address an odd one here. */
+	if (!memory || (uintptr_t)memory % sizeof *original != 0)
+		return AETH_NAK_ACCESS;
+	perform_atomic(memory, packet, original);
+	return 0;
+}
+
+static uint8_t execute_question(const struct qp *qp, const struct packet *packet, uint64_t *original)
+{
+	switch (packet->opcode) {
+	case OP_READ_REQUEST: return execute_read(qp, packet);
+	case OP_FLUSH: return placement_flush(qp, packet);
+	case OP_ATOMIC_WRITE: return placement_atomic_write(qp, packet);
+	default: return execute_atomic(qp, packet, original);
+	}
 }
 
 /* Repeated responses give way to a new request: its sender has had them, since only late copies ask for them again. */
@@ -225,43 +262,34 @@ static void make_read_room(struct responder *resp, uint32_t limit)
 	}
 }
 
-static bool execute_read_or_atomic(struct qp *qp, const struct packet *packet)
+/* What is answered by more than an acknowledgement: READs, atomics, FLUSH, ATOMIC WRITE. */
+static bool execute_answered(struct qp *qp, const struct packet *packet)
 {
 	struct responder *resp = &qp->resp;
 	bool read = packet->opcode == OP_READ_REQUEST;
-	int right = read ? IBV_ACCESS_REMOTE_READ : IBV_ACCESS_REMOTE_ATOMIC;
-	uint32_t length = read ? packet->length : sizeof(uint64_t);
+	uint64_t original = 0;
 
 	make_read_room(resp, qp->attr.max_dest_rd_atomic);
-	if (!(qp->attr.qp_access_flags & (unsigned)right) || resp->read_tail - resp->read_head >= qp->attr.max_dest_rd_atomic ||
-	    length > MAX_MESSAGE || (!read && packet->va % sizeof(uint64_t) != 0)) {
-		refuse(qp, AETH_NAK_INVALID, IBV_EVENT_QP_REQ_ERR);
+	uint8_t syndrome = resp->read_tail - resp->read_head >= qp->attr.max_dest_rd_atomic ?
+		AETH_NAK_INVALID : execute_question(qp, packet, &original);
+	if (syndrome != 0) {
+		refuse(qp, syndrome, syndrome == AETH_NAK_ACCESS ? IBV_EVENT_QP_ACCESS_ERR : IBV_EVENT_QP_REQ_ERR);
 		return false;
-	}
-	uint8_t *memory = NULL;
-	if (length > 0) {
-		memory = memory_remote(qp->pd, qp->qpn, packet->rkey, packet->va, length, right);
-		/* A region with an odd start makes an aligned remote address an odd one here. */
-		if (!memory || (!read && (uintptr_t)memory % sizeof(uint64_t) != 0)) {
-			refuse(qp, AETH_NAK_ACCESS, IBV_EVENT_QP_ACCESS_ERR);
-			return false;
-		}
 	}
 	struct read_atomic *entry = response_at(resp, resp->read_tail++);
 	if (resp->read_kept < resp->read_size)
 		resp->read_kept++;
 	*entry = (struct read_atomic){
 		.first_psn = packet->psn,
-		.packets = read ? packets_of(qp, length) : 1,
+		.packets = read ? packets_of(qp, packet->length) : 1,
 		.opcode = packet->opcode,
 		.pending = true,
 		.rkey = packet->rkey,
 		.va = packet->va,
-		.length = length,
+		.length = read ? packet->length : 0,
+		.original = original,
 		.msn = (resp->msn + 1) & WIRE_PSN_MASK,
 	};
-	if (!read)
-		entry->original = perform_atomic(memory, packet);
 	resp->expected = psn_add(resp->expected, entry->packets);
 	return true;
 }
@@ -286,7 +314,7 @@ static void execute(struct qp *qp, const struct packet *packet, uint32_t traits)
 		return;
 	}
 	bool done = traits & T_SEND ? execute_send(qp, packet, traits) :
-		    traits & T_WRITE ? execute_write(qp, packet, traits) : execute_read_or_atomic(qp, packet);
+		    traits & T_WRITE ? execute_write(qp, packet, traits) : execute_answered(qp, packet);
 	if (!done)
 		return;
 	if (data) {

@@ -71,21 +71,23 @@ static bool send_read_packet(struct qp *qp, struct read_atomic *read)
 	return true;
 }
 
-static void send_atomic_response(struct qp *qp, struct read_atomic *atomic)
+/* Of an atomic; of a FLUSH or ATOMIC WRITE, which have a READ's response without a byte. */
+static void send_short_response(struct qp *qp, struct read_atomic *request)
 {
+	bool atomic = request->opcode == OP_COMPARE_SWAP || request->opcode == OP_FETCH_ADD;
 	struct packet_out out;
 	struct packet packet = {
-		.opcode = OP_ATOMIC_ACK,
-		.psn = atomic->first_psn,
+		.opcode = atomic ? OP_ATOMIC_ACK : OP_READ_ONLY,
+		.psn = request->first_psn,
 		.syndrome = AETH_ACK,
-		.msn = atomic->msn,
-		.original = atomic->original,
+		.msn = request->msn,
+		.original = request->original,
 	};
 	out.may_change = false;
 	out.pieces = 0;
 	out.payload_length = 0;
 	send_to_peer(qp, &packet, &out);
-	atomic->pending = false;
+	request->pending = false;
 }
 
 static void send_acknowledgement(struct qp *qp)
@@ -120,7 +122,7 @@ bool response_pump(struct qp *qp, unsigned budget, bool *more, uint32_t *refused
 			return true;
 		budget--;
 		if (entry->opcode != OP_READ_REQUEST) {
-			send_atomic_response(qp, entry);
+			send_short_response(qp, entry);
 		} else if (!send_read_packet(qp, entry)) {
 			*refused_psn = psn_add(entry->first_psn, entry->sent / qp->mtu);
 			return false;
