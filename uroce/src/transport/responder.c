@@ -158,26 +158,40 @@ static bool execute_send(struct qp *qp, const struct packet *packet, uint32_t tr
 	return true;
 }
 
+/* Memory of a WRITE may not be written to. The receive that its immediate data uses ends with the status that is for this case,
+ * IBTA vol 1, 11.6.2, "local access error"; the others are flushed. */
+static void refuse_write(struct qp *qp)
+{
+	if (qp->type == IBV_QPT_RC && qp->resp.has_receive)
+		complete_receive(qp, IBV_WC_LOC_ACCESS_ERR, IBV_WC_RECV_RDMA_WITH_IMM, 0, NULL);
+	refuse(qp, AETH_NAK_ACCESS, IBV_EVENT_QP_ACCESS_ERR);
+}
+
+/* The first or only packet: what it says of the message. */
+static bool start_write(struct qp *qp, const struct packet *packet)
+{
+	struct responder *resp = &qp->resp;
+	if (packet->length > MAX_MESSAGE) {
+		refuse(qp, AETH_NAK_INVALID, IBV_EVENT_QP_REQ_ERR);
+		return false;
+	}
+	resp->write_va = packet->va;
+	resp->write_rkey = packet->rkey;
+	resp->write_left = packet->length;
+	resp->written = 0;
+	if (packet->length > 0 &&
+	    !memory_remote(qp->pd, qp->qpn, packet->rkey, packet->va, packet->length, IBV_ACCESS_REMOTE_WRITE)) {
+		refuse_write(qp);
+		return false;
+	}
+	return true;
+}
+
+/* In the order of IBTA vol 1, 9.7.4.1: operation, receive, length, key. */
 static bool execute_write(struct qp *qp, const struct packet *packet, uint32_t traits)
 {
 	struct responder *resp = &qp->resp;
-	if (traits & T_START) {
-		if (!(qp->attr.qp_access_flags & IBV_ACCESS_REMOTE_WRITE) || packet->length > MAX_MESSAGE) {
-			refuse(qp, AETH_NAK_INVALID, IBV_EVENT_QP_REQ_ERR);
-			return false;
-		}
-		resp->write_va = packet->va;
-		resp->write_rkey = packet->rkey;
-		resp->write_left = packet->length;
-		resp->written = 0;
-		if (packet->length > 0 &&
-		    !memory_remote(qp->pd, qp->qpn, packet->rkey, packet->va, packet->length, IBV_ACCESS_REMOTE_WRITE)) {
-			refuse(qp, AETH_NAK_ACCESS, IBV_EVENT_QP_ACCESS_ERR);
-			return false;
-		}
-	}
-	uint32_t length = packet->payload_length;
-	if (length > resp->write_left || ((traits & T_END) && length != resp->write_left)) {
+	if ((traits & T_START) && !(qp->attr.qp_access_flags & IBV_ACCESS_REMOTE_WRITE)) {
 		refuse(qp, AETH_NAK_INVALID, IBV_EVENT_QP_REQ_ERR);
 		return false;
 	}
@@ -188,10 +202,17 @@ static bool execute_write(struct qp *qp, const struct packet *packet, uint32_t t
 		}
 		resp->has_receive = true;
 	}
+	if ((traits & T_START) && !start_write(qp, packet))
+		return false;
+	uint32_t length = packet->payload_length;
+	if (length > resp->write_left || ((traits & T_END) && length != resp->write_left)) {
+		refuse(qp, AETH_NAK_INVALID, IBV_EVENT_QP_REQ_ERR);
+		return false;
+	}
 	if (length > 0) {
 		uint8_t *to = memory_remote(qp->pd, qp->qpn, resp->write_rkey, resp->write_va, length, IBV_ACCESS_REMOTE_WRITE);
 		if (!to) {
-			refuse(qp, AETH_NAK_ACCESS, IBV_EVENT_QP_ACCESS_ERR);
+			refuse_write(qp);
 			return false;
 		}
 		memcpy(to, packet->payload, length);
