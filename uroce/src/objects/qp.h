@@ -59,6 +59,7 @@ struct send_wqe {
 	enum ibv_wc_status status; /* of a local failure found before sending */
 	uint32_t first_psn;
 	uint32_t last_psn; /* an acknowledgement must reach it */
+	uint32_t part;     /* a READ's: bytes that are asked for at a time */
 
 	/* Scatter/gather entries, or inline data of `length` bytes: room for the queue's stride. */
 	struct ibv_sge sge[];

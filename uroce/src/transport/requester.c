@@ -44,14 +44,19 @@ static uint32_t may_ask(struct qp *qp)
 	return count < qp->attr.max_rd_atomic ? count : qp->attr.max_rd_atomic;
 }
 
-/* Where the part of a READ that `offset` lies in ends: at a multiple of its length, also when it is asked for again from the
- * middle. A short rest is not worth a request, and goes with the last one. */
-static uint32_t part_end(struct qp *qp, uint32_t length, uint32_t offset)
+/* The length of a READ's parts. It stays: of what is asked for again, the peer answers only what lies within one request. */
+static uint32_t part_of(struct qp *qp)
 {
 	bool long_ones = may_ask(qp) < 4 || flight_limit(qp) >= 4 * packets_of(qp, READ_PART_LONG);
-	uint32_t part = long_ones ? READ_PART_LONG : READ_PART;
-	uint32_t end = (offset / part + 1) * part;
-	return end >= length || length - end <= part / 2 ? length : end;
+	return long_ones ? READ_PART_LONG : READ_PART;
+}
+
+/* Where the part of a READ that `offset` lies in ends: at a multiple of its length, also when it is asked for again from the
+ * middle. A short rest is not worth a request, and goes with the last one. */
+static uint32_t part_end(const struct send_wqe *wqe, uint32_t offset)
+{
+	uint32_t end = (offset / wqe->part + 1) * wqe->part;
+	return end >= wqe->length || wqe->length - end <= wqe->part / 2 ? wqe->length : end;
 }
 
 /* ---- sending ---- */
@@ -112,6 +117,8 @@ static void start_request(struct qp *qp, struct send_wqe *wqe)
 	struct requester *req = &qp->req;
 	wqe->first_psn = req->next;
 	wqe->last_psn = psn_add(req->next, is_local(wqe) ? WIRE_PSN_MASK : packets_of(qp, wqe->length) - 1);
+	if (wqe->opcode == IBV_WR_RDMA_READ)
+		wqe->part = wqe->length <= READ_PART ? READ_PART : part_of(qp);
 	wqe->status = IBV_WC_SUCCESS;
 	wqe->state = SEND_STARTED;
 	req->offset = 0;
@@ -211,7 +218,7 @@ static bool send_data(struct qp *qp, struct send_wqe *wqe, struct packet_out *ou
 static void send_read_request(struct qp *qp, struct send_wqe *wqe, struct packet_out *out)
 {
 	struct requester *req = &qp->req;
-	uint32_t part = part_end(qp, wqe->length, req->offset) - req->offset;
+	uint32_t part = part_end(wqe, req->offset) - req->offset;
 	struct packet packet = {
 		.opcode = OP_READ_REQUEST,
 		.ack_req = true,
