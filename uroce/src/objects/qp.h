@@ -101,6 +101,7 @@ struct requester {
 	uint8_t rnr_retries; /* left; 7 in the attribute is for ever */
 	bool waiting_rnr;    /* nothing is sent until the timer fires */
 	bool recovering;     /* went back, and nothing has been answered since */
+	bool flush_twice;    /* the next FLUSH has the ICRC that rdma_rxe takes: link.h */
 	/* READ requests (a long READ makes several) and atomics outstanding, oldest first: a ring. */
 	struct asked {
 		uint32_t last_psn; /* of the answer */

@@ -262,10 +262,15 @@ static void send_flush(struct qp *qp, const struct send_wqe *wqe, struct packet_
 		.flush_type = wqe->flush_type,
 		.flush_level = wqe->flush_level,
 	};
+	struct requester *req = &qp->req;
 	out->pieces = 0;
 	out->payload_length = 0;
+	/* Without an answer: the peer may be rdma_rxe, which drops a FLUSH with the right ICRC. What it has answered is what the
+	 * next one has at first. */
+	if (psn_diff(req->top, req->next) > 0)
+		req->flush_twice = !req->flush_twice;
 	put_packet(qp, &packet, out);
-	flight_note_asked(&qp->req, psn_add(qp->req.next, WIRE_PSN_MASK), true);
+	flight_note_asked(req, psn_add(req->next, WIRE_PSN_MASK), true);
 }
 
 /* False: the request failed. */

@@ -39,7 +39,8 @@ struct route {
 	uint16_t socket;
 	uint8_t tclass;
 	uint8_t hop_limit; /* 0: the default */
-	uint8_t zero[2];
+	uint8_t icrc_twice;
+	uint8_t zero;
 };
 
 struct message {
@@ -314,6 +315,7 @@ static void put_destination(const struct udp_link *link, struct message *message
 		gid_map_v4(&flow->dst, block_carrier(route->block).s_addr);
 	else
 		flow->dst = route->dgid;
+	flow->twice = route->icrc_twice;
 	udp_sockaddr_of(&flow->dst, link->gid[socket->gid_index].ifindex, &message->to);
 }
 
@@ -531,6 +533,7 @@ static void tx_send(struct link *base, const struct packet_out *packet)
 		.block = (uint16_t)block_of(packet->dqpn),
 		.tclass = link->reports_path ? packet->tclass : 0,
 		.hop_limit = link->reports_path ? packet->hop_limit : 0,
+		.icrc_twice = packet->icrc_twice,
 	};
 	if (link->loopback) {
 		/* Two names of one place. */

@@ -190,6 +190,7 @@ static bool to_flight(struct sim_node *node, const struct packet_out *out, struc
 	while (packet->length % 4 != 0)
 		packet->bytes[packet->length++] = 0;
 	packet->may_change = out->may_change;
+	packet->icrc_twice = out->icrc_twice;
 	packet->from = node->number;
 	packet->to = memcmp(&out->dgid, &sim.script, sizeof out->dgid) == 0 ? SCRIPT_NODE : out->dgid.raw[15] - 1u;
 	if (wire_decode(packet->bytes, packet->length, &packet->packet) != 0) {

@@ -294,6 +294,45 @@ static void an_answer_with_bytes_or_of_another_kind_is_a_bad_response(void **sta
 	}
 }
 
+static void expect_flush(uint32_t n, bool twice)
+{
+	const struct sim_packet *sent = script_take();
+	assert_non_null(sent);
+	assert_int_equal(sent->packet.opcode, OP_FLUSH);
+	assert_int_equal(sent->packet.psn, psn_add(PSN, n));
+	assert_int_equal(sent->icrc_twice, twice);
+	script_expect_none();
+}
+
+static void answer_flush(uint32_t n)
+{
+	script_send(&end, (struct packet){ .opcode = OP_READ_ONLY, .psn = psn_add(PSN, n), .syndrome = AETH_ACK }, NULL, 0);
+	sim_expect(end.scq, n, IBV_WC_SUCCESS);
+}
+
+/* One that is not answered goes out again with the ICRC that rdma_rxe takes, and the next one has it at once. */
+static void a_flush_without_an_answer_tries_the_other_icrc(void **state)
+{
+	(void)state;
+	enum { RETRANSMIT = 5 * MS };
+	begin_with(placing());
+	for (uint32_t n = 0; n < 3; n++) {
+		assert_int_equal(post_flush(n, &end, 0, 8, FLUSH_GLOBAL, FLUSH_RANGE), 0);
+		sim_pass(10 * US);
+		expect_flush(n, n == 1 || n == 2);
+		if (n == 0) {
+			sim_pass(RETRANSMIT);
+			expect_flush(n, true);
+		}
+		if (n == 2) {
+			sim_pass(RETRANSMIT);
+			expect_flush(n, false);
+		}
+		answer_flush(n);
+	}
+	finish();
+}
+
 /* An acknowledgement is no answer, as it is none to an atomic. */
 static void an_acknowledgement_is_no_answer(void **state)
 {
@@ -325,6 +364,7 @@ int main(void)
 		cmocka_unit_test(a_flush_of_a_region_looks_at_its_key_alone),
 		cmocka_unit_test(a_wrong_atomic_write_is_refused_and_touches_nothing),
 		cmocka_unit_test(an_answer_with_bytes_or_of_another_kind_is_a_bad_response),
+		cmocka_unit_test(a_flush_without_an_answer_tries_the_other_icrc),
 		cmocka_unit_test(an_acknowledgement_is_no_answer),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
