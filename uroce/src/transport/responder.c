@@ -141,13 +141,15 @@ static bool execute_send(struct qp *qp, const struct packet *packet, uint32_t tr
 	enum ibv_wc_status status =
 		receive_scatter(qp_recv_queue(qp), resp->receive, resp->received, packet->payload,
 				packet->payload_length);
-	if (status == IBV_WC_SUCCESS && (traits & T_IETH) && window_invalidate(qp->pd, qp->qpn, packet->invalidate, true) != 0)
+	uint8_t syndrome = status == IBV_WC_LOC_LEN_ERR ? AETH_NAK_INVALID : AETH_NAK_OPERATION;
+	if (status == IBV_WC_SUCCESS && (traits & T_IETH) && window_invalidate(qp->pd, qp->qpn, packet->invalidate, true) != 0) {
 		status = IBV_WC_LOC_PROT_ERR;
+		syndrome = AETH_NAK_ACCESS;
+	}
 	if (status != IBV_WC_SUCCESS) {
 		/* In the order that the consumer sees them: its own completion, then the flushed ones. */
 		complete_receive(qp, status, IBV_WC_RECV, 0, NULL);
-		refuse(qp, status == IBV_WC_LOC_LEN_ERR ? AETH_NAK_INVALID :
-			   traits & T_IETH ? AETH_NAK_ACCESS : AETH_NAK_OPERATION, -1);
+		refuse(qp, syndrome, -1);
 		if (qp->type == IBV_QPT_UC)
 			qp_fail(qp, -1);
 		return false;

@@ -111,15 +111,19 @@ static void a_message_longer_than_the_receive_is_a_length_error_here_and_an_inva
 static void a_receive_whose_key_does_not_fit_is_an_operation_error(void **state)
 {
 	(void)state;
-	begin();
-	struct ibv_sge sge = {(uintptr_t)end.memory, 100, end.mr->lkey ^ 0x100};
-	struct ibv_recv_wr *bad, wr = {.wr_id = 1, .sg_list = &sge, .num_sge = 1};
-	assert_int_equal(qp_post_recv(end.qp, &wr, &bad), 0);
-	send_data(OP_SEND_ONLY, 0, 50);
-	expect_refusal(AETH_NAK_OPERATION, 0);
-	sim_expect(end.rcq, 1, IBV_WC_LOC_PROT_ERR);
-	assert_true(untouched());
-	finish();
+	/* Whatever key the peer wants to take back: the fault is on this side. */
+	static const uint8_t opcodes[] = {OP_SEND_ONLY, OP_SEND_ONLY_IMM, OP_SEND_ONLY_INV};
+	for (size_t o = 0; o < sizeof opcodes; o++) {
+		begin();
+		struct ibv_sge sge = {(uintptr_t)end.memory, 100, end.mr->lkey ^ 0x100};
+		struct ibv_recv_wr *bad, wr = {.wr_id = 1, .sg_list = &sge, .num_sge = 1};
+		assert_int_equal(qp_post_recv(end.qp, &wr, &bad), 0);
+		send_data(opcodes[o], 0, 50);
+		expect_refusal(AETH_NAK_OPERATION, 0);
+		sim_expect(end.rcq, 1, IBV_WC_LOC_PROT_ERR);
+		assert_true(untouched());
+		finish();
+	}
 }
 
 static void remote_accesses_outside_of_what_is_allowed_are_refused_and_touch_nothing(void **state)
