@@ -86,6 +86,8 @@ uint32_t icrc_compute(const struct icrc_flow *flow, uint16_t ipv4_id, const stru
 	uint32_t crc = libdeflate_crc32(0, head, (size_t)(p - head) + bth);
 	for (; piece < count; piece++, skip = 0)
 		crc = crc_add(crc, (const uint8_t *)pieces[piece].iov_base + skip, pieces[piece].iov_len - skip);
+	for (size_t i = 0; flow->twice && i < count; i++)
+		crc = crc_add(crc, pieces[i].iov_base, pieces[i].iov_len);
 	return crc;
 }
 
@@ -136,7 +138,8 @@ int icrc_find_id(const struct icrc_flow *flow, const uint8_t *bytes, size_t leng
 		return 0;
 	if (!flow_is_v4(flow) || length > LONGEST)
 		return -1;
-	uint32_t id = divide_by_bytes(difference, 4 + IPV4_BYTES - IPV4_ID_AT - 2 + UDP_BYTES + length);
+	size_t summed = flow->twice ? 2 * length : length;
+	uint32_t id = divide_by_bytes(difference, 4 + IPV4_BYTES - IPV4_ID_AT - 2 + UDP_BYTES + summed);
 	/* Sixteen bits: nothing above x^15. The first byte is the one of the higher powers, its lowest bit the highest. */
 	if (id & 0xffff)
 		return -1;

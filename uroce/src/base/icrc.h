@@ -4,6 +4,7 @@
 #define UROCE_ICRC_H
 
 #include <infiniband/verbs.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/uio.h>
@@ -14,6 +15,8 @@ struct icrc_flow {
 	union ibv_gid dst;
 	uint16_t src_port; /* host order */
 	uint16_t dst_port;
+	/* For a FLUSH of rdma_rxe, which takes the headers for payload too: after the sum, the BTH and all behind it once more. */
+	bool twice;
 };
 
 /* The ICRC over a BTH and the bytes behind it, in `count` pieces (payload padding included), as it is stored: four bytes,

@@ -27,6 +27,7 @@ struct packet_out {
 	uint32_t payload_length;
 	/* The payload is to be copied before it is summed: else a change meanwhile would make a wrong ICRC. */
 	bool may_change;
+	bool icrc_twice; /* icrc_flow.twice */
 };
 
 struct link;

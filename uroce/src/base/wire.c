@@ -13,11 +13,14 @@ enum {
 	ATOMIC_ACK_ETH_BYTES = 8,
 	IMM_BYTES = 4,
 	IETH_BYTES = 4,
+	FETH_BYTES = 4,
 };
 
 /* The second byte of a BTH. */
 enum { BTH_SOLICITED = 0x80, BTH_MIGRATED = 0x40, BTH_PAD_SHIFT = 4, BTH_PAD_MASK = 3, BTH_VERSION_MASK = 0x0f };
 enum { BTH_ACK_REQ = 0x80 };
+/* Of a FETH: the lowest six bits, and nothing else. */
+enum { FETH_TYPE_MASK = 0x0f, FETH_LEVEL_SHIFT = 4, FETH_LEVEL_MASK = 3 };
 
 enum {
 	FIRST = T_VALID | T_REQUEST | T_PAYLOAD | T_START,
@@ -52,6 +55,8 @@ static const uint32_t rc_traits[32] = {
 	[OP_FETCH_ADD] = QUESTION | T_ATOMIC | T_ATOMIC_ETH,
 	[OP_SEND_LAST_INV] = LAST | T_SEND | T_IETH,
 	[OP_SEND_ONLY_INV] = ONLY | T_SEND | T_IETH,
+	[OP_FLUSH] = QUESTION | T_FETH | T_RETH,
+	[OP_ATOMIC_WRITE] = ONLY | T_RETH,
 };
 
 uint32_t wire_traits(uint8_t opcode)
@@ -75,6 +80,7 @@ size_t wire_header_length(uint8_t opcode)
 	size_t length = WIRE_BTH;
 
 	length += traits & T_DETH ? DETH_BYTES : 0;
+	length += traits & T_FETH ? FETH_BYTES : 0;
 	length += traits & T_RETH ? RETH_BYTES : 0;
 	length += traits & T_ATOMIC_ETH ? ATOMIC_ETH_BYTES : 0;
 	length += traits & T_AETH ? AETH_BYTES : 0;
@@ -102,6 +108,11 @@ static void get_extensions(const uint8_t *at, uint32_t traits, struct packet *ou
 	if (traits & T_DETH) {
 		out->qkey = (uint32_t)get(&at, 4);
 		out->src_qpn = (uint32_t)get(&at, 4) & 0xffffff;
+	}
+	if (traits & T_FETH) {
+		uint32_t bits = (uint32_t)get(&at, 4);
+		out->flush_type = bits & FETH_TYPE_MASK;
+		out->flush_level = bits >> FETH_LEVEL_SHIFT & FETH_LEVEL_MASK;
 	}
 	if (traits & (T_RETH | T_ATOMIC_ETH)) {
 		out->va = get(&at, 8);
@@ -181,6 +192,8 @@ size_t wire_encode(const struct packet *in, uint8_t out[WIRE_MAX_HEADER])
 		at = put(at, in->qkey, 4);
 		at = put(at, in->src_qpn & 0xffffff, 4);
 	}
+	if (traits & T_FETH)
+		at = put(at, (in->flush_level & FETH_LEVEL_MASK) << FETH_LEVEL_SHIFT | (in->flush_type & FETH_TYPE_MASK), 4);
 	if (traits & (T_RETH | T_ATOMIC_ETH)) {
 		at = put(at, in->va, 8);
 		at = put(at, in->rkey, 4);

@@ -47,6 +47,8 @@ enum wire_operation {
 	OP_FETCH_ADD = 0x14,
 	OP_SEND_LAST_INV = 0x16,
 	OP_SEND_ONLY_INV = 0x17,
+	OP_FLUSH = 0x1c,        /* answered, as OP_ATOMIC_WRITE is, by an empty OP_READ_ONLY: annex A19 */
+	OP_ATOMIC_WRITE = 0x1d,
 };
 
 /* Traits of an operation, and the headers that follow the BTH: wire_traits(). */
@@ -67,6 +69,7 @@ enum {
 	T_ATOMIC_ETH = 1 << 13,
 	T_ATOMIC_ACK_ETH = 1 << 14,
 	T_DETH = 1 << 15,
+	T_FETH = 1 << 16,
 };
 
 /* Traits of a BTH opcode; 0 for one that is not RC, UC or UD, or not defined there. */
@@ -102,6 +105,8 @@ struct packet {
 	uint64_t va;      /* RETH, AtomicETH */
 	uint32_t rkey;    /* RETH, AtomicETH */
 	uint32_t length;  /* RETH */
+	uint8_t flush_type;  /* FETH */
+	uint8_t flush_level; /* FETH */
 	uint64_t swap_add; /* AtomicETH */
 	uint64_t compare;
 	uint64_t original; /* AtomicAckETH */

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Protection domains, memory regions, and the keys that lead to memory.
  *
- * Nothing is pinned: the device is this process, and copies through the application's own mapping. So a region must be
- * mapped for as long as it is registered, as the verbs demand anyhow, and IBV_ACCESS_ON_DEMAND is refused: a program
- * that asks for it may unmap such memory, and expects a failed completion then, not a signal. */
+ * Nothing is pinned: the device is this process, and copies through the application's own mapping. So IBV_ACCESS_ON_DEMAND is
+ * what all regions are anyhow; with it, the memory need not be there yet when it is registered, and a region may be the whole
+ * address space. */
 #include "memory.h"
 
 #include <errno.h>
@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "log.h"
+#include "newer.h"
 #include "random.h"
 #include "wipe.h"
 
@@ -28,7 +29,9 @@ enum {
 	KEY_TRIES = 64, /* at most a fifth of the numbers is taken: that none is found does not happen */
 	MR_ACCESS = IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ |
 		    IBV_ACCESS_REMOTE_ATOMIC | IBV_ACCESS_MW_BIND | IBV_ACCESS_ZERO_BASED | IBV_ACCESS_ON_DEMAND |
-		    IBV_ACCESS_HUGETLB,
+		    IBV_ACCESS_HUGETLB |
+		    /* Not ACCESS_FLUSH_PERSISTENT: nothing tells that memory is persistent. */
+		    ACCESS_FLUSH_GLOBAL,
 };
 
 /* ---- keys ---- */
@@ -124,7 +127,8 @@ uint8_t *mr_at(const struct mr *mr, uint64_t va, uint64_t length)
 	uint64_t offset = va - mr->iova;
 	if (offset > mr->length || length > mr->length - offset)
 		return NULL;
-	return mr->memory + offset;
+	/* As a number: a region of the whole address space begins at NULL. */
+	return (uint8_t *)((uintptr_t)mr->memory + offset);
 }
 
 uint8_t *memory_local(const struct pd *pd, uint32_t lkey, uint64_t va, uint64_t length, int access)
@@ -230,16 +234,16 @@ static int check_access(int access)
 		return -EINVAL;
 	if ((access & (IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_ATOMIC)) && !(access & IBV_ACCESS_LOCAL_WRITE))
 		return -EINVAL;
-	return access & IBV_ACCESS_ON_DEMAND ? -EOPNOTSUPP : 0;
+	return 0;
 }
 
 /* Zero bytes are allowed anywhere, and lead nowhere. */
-static int check_range(const void *addr, size_t length, uint64_t iova, bool writable)
+static int check_range(const void *addr, size_t length, uint64_t iova, int access)
 {
 	uint64_t end;
 	if (__builtin_add_overflow((uintptr_t)addr, length, &end) || __builtin_add_overflow(iova, length, &end))
 		return -EINVAL;
-	return check_memory(addr, length, writable);
+	return access & IBV_ACCESS_ON_DEMAND ? 0 : check_memory(addr, length, access & IBV_ACCESS_LOCAL_WRITE);
 }
 
 static void set_translation(struct mr *mr, void *addr, size_t length, uint64_t iova)
@@ -248,7 +252,7 @@ static void set_translation(struct mr *mr, void *addr, size_t length, uint64_t i
 	mr->ibv.length = length;
 	mr->iova = iova;
 	/* A resolved address is never NULL, even that of no bytes at NULL. */
-	mr->memory = addr ? addr : (uint8_t *)mr;
+	mr->memory = addr || length > 0 ? addr : (uint8_t *)mr;
 	mr->length = length;
 }
 
@@ -281,7 +285,7 @@ struct ibv_mr *mr_reg(struct ibv_pd *ibv_pd, void *addr, size_t length, uint64_t
 		iova = 0;
 	int error = check_access(access);
 	if (error == 0)
-		error = check_range(addr, length, iova, access & IBV_ACCESS_LOCAL_WRITE);
+		error = check_range(addr, length, iova, access);
 	if (error != 0)
 		goto fail;
 
@@ -342,7 +346,7 @@ static int reregister(struct mr *mr, int flags, struct ibv_pd *pd, void *addr, s
 		addr = mr->ibv.addr;
 		length = mr->length;
 	}
-	int error = check_range(addr, length, iova, access & IBV_ACCESS_LOCAL_WRITE);
+	int error = check_range(addr, length, iova, access);
 	if (error != 0)
 		return error;
 

@@ -54,6 +54,8 @@ int pd_dealloc(struct ibv_pd *pd);
 struct ibv_mr *mr_reg(struct ibv_pd *pd, void *addr, size_t length, uint64_t iova, int access);
 int mr_rereg(struct ibv_mr *mr, int flags, struct ibv_pd *pd, void *addr, size_t length, int access);
 int mr_dereg(struct ibv_mr *mr);
+/* ibv_advise_mr: 0 or a positive errno. advise.c. */
+int mr_advise(struct ibv_pd *pd, enum ibv_advise_mr_advice advice, uint32_t flags, struct ibv_sge *list, uint32_t count);
 
 static inline struct pd *pd_of(struct ibv_pd *pd)
 {

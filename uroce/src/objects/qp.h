@@ -4,6 +4,7 @@
 #define UROCE_QP_H
 
 #include "ah.h"
+#include "newer.h"
 #include "recv_queue.h"
 #include "ring.h"
 #include "timer.h"
@@ -21,7 +22,7 @@ enum send_state {
 
 struct send_wqe {
 	uint64_t wr_id;
-	enum ibv_wr_opcode opcode; /* IBV_WR_*, BIND_MW and LOCAL_INV included */
+	enum ibv_wr_opcode opcode; /* IBV_WR_*, BIND_MW and LOCAL_INV included; WR_* of newer.h */
 	unsigned flags;            /* enum ibv_send_flags; IBV_SEND_SIGNALED also when sq_sig_all */
 	union {
 		__be32 imm;
@@ -35,9 +36,19 @@ struct send_wqe {
 	struct address_vector av;
 	uint32_t remote_qpn;
 	uint32_t remote_qkey;
-	/* BIND_MW */
-	struct mw *mw;
-	struct ibv_mw_bind_info bind;
+	union {
+		/* BIND_MW */
+		struct {
+			struct mw *mw;
+			struct ibv_mw_bind_info bind;
+		};
+		/* FLUSH: of `flush_length` bytes at `remote`, though the message has none */
+		struct {
+			uint32_t flush_length;
+			uint8_t flush_type;
+			uint8_t flush_level;
+		};
+	};
 
 	uint32_t length; /* of the message */
 	uint32_t sges;   /* 0 when inline */
@@ -48,6 +59,7 @@ struct send_wqe {
 	enum ibv_wc_status status; /* of a local failure found before sending */
 	uint32_t first_psn;
 	uint32_t last_psn; /* an acknowledgement must reach it */
+	uint32_t part;     /* a READ's: bytes that are asked for at a time */
 
 	/* Scatter/gather entries, or inline data of `length` bytes: room for the queue's stride. */
 	struct ibv_sge sge[];
@@ -85,11 +97,22 @@ struct requester {
 	uint32_t threshold;  /* where slow start ends */
 	uint32_t credit;     /* answered packets that do not yet make the window one larger */
 	uint32_t since_ack_request; /* packets */
-	uint32_t reads;      /* READ requests (a long READ makes several) and atomics outstanding */
 	uint8_t retries;     /* left */
 	uint8_t rnr_retries; /* left; 7 in the attribute is for ever */
 	bool waiting_rnr;    /* nothing is sent until the timer fires */
 	bool recovering;     /* went back, and nothing has been answered since */
+	bool flush_twice;    /* the next FLUSH has the ICRC that rdma_rxe takes: link.h */
+	/* READ requests (a long READ makes several) and atomics outstanding, oldest first: a ring. */
+	struct asked {
+		uint32_t last_psn; /* of the answer */
+		bool ends;         /* it is the last request of its READ, or an atomic */
+	} asked[MAX_RD_ATOMIC];
+	uint32_t asked_head; /* positions count up for ever */
+	uint32_t asked_tail;
+	/* The peer has refused a request, while an answer to an older READ or atomic is still missing. It ends the queue pair as
+	 * soon as all before it is answered; nothing is sent any more. */
+	enum ibv_wc_status refusal; /* IBV_WC_SUCCESS: none */
+	uint32_t refused_psn;
 	unsigned early_retransmits; /* of this flight */
 	uint64_t progress_at; /* when the flight began, or something of it was last answered */
 	uint64_t rtt;        /* smoothed, nanoseconds; 0: unknown */
@@ -98,11 +121,11 @@ struct requester {
 	struct timer timer;
 };
 
-/* One READ or atomic that was executed: kept for its responses and for repetition. */
+/* One READ, atomic, FLUSH or ATOMIC WRITE that was executed: kept for its responses and for repetition. */
 struct read_atomic {
 	uint32_t first_psn;
 	uint32_t packets;
-	uint8_t opcode; /* OP_READ_REQUEST, OP_COMPARE_SWAP, OP_FETCH_ADD */
+	uint8_t opcode; /* OP_READ_REQUEST, OP_COMPARE_SWAP, OP_FETCH_ADD, OP_FLUSH, OP_ATOMIC_WRITE */
 	bool pending;   /* responses are still to be sent */
 	bool repeated;  /* answered before: gives way to new ones */
 	bool asked_again;
@@ -139,6 +162,9 @@ struct responder {
 
 struct qp {
 	struct ibv_qp_ex ibv;
+#ifndef HAVE_IBV_WR_FLUSH
+	wr_flush_function *wr_flush; /* where the ibv_qp_ex of a newer verbs.h has it */
+#endif
 	struct device *device;
 	struct context *context;
 	struct pd *pd;
@@ -174,6 +200,11 @@ struct qp {
 	int build_error;
 	uint64_t allowed_ops; /* send_ops_flags */
 };
+
+#ifndef HAVE_IBV_WR_FLUSH
+_Static_assert(offsetof(struct qp, wr_flush) == offsetof(struct ibv_qp_ex, wr_atomic_write) + sizeof(void (*)(void)),
+	       "wr_flush must follow wr_atomic_write");
+#endif
 
 static inline struct qp *qp_of(struct ibv_qp *qp)
 {

@@ -47,7 +47,7 @@ static uint64_t early_after(const struct qp *qp)
 void flight_watch(struct qp *qp)
 {
 	struct requester *req = &qp->req;
-	if (req->waiting_rnr || req->timer.place != 0)
+	if (req->waiting_rnr || req->refusal != IBV_WC_SUCCESS || req->timer.place != 0)
 		return;
 	uint64_t after = timeout_ns(qp), early = early_after(qp);
 	if (early < after)
@@ -56,7 +56,7 @@ void flight_watch(struct qp *qp)
 		timer_set(&qp->device->timers, &req->timer, req->progress_at + after);
 }
 
-/* ---- completing, and going back ---- */
+/* ---- completing ---- */
 
 void flight_complete(struct qp *qp)
 {
@@ -89,6 +89,54 @@ void flight_fail(struct qp *qp, enum ibv_wc_status status)
 	qp_fail(qp, -1);
 }
 
+/* ---- refused by the peer ---- */
+
+/* The oldest of which something is to be answered, or NULL. */
+static const struct send_wqe *oldest_unanswered(const struct qp *qp)
+{
+	const struct send_queue *sq = &qp->sq;
+	for (uint32_t at = sq->head; at != sq->tail; at++) {
+		const struct send_wqe *wqe = send_queue_at(sq, at);
+		if (wqe->state == SEND_POSTED)
+			break;
+		if (wqe->state != SEND_DONE)
+			return wqe;
+	}
+	return NULL;
+}
+
+bool flight_oldest_has(const struct qp *qp, uint32_t psn)
+{
+	const struct send_wqe *wqe = oldest_unanswered(qp);
+	return wqe && psn_diff(psn, wqe->first_psn) >= 0 && psn_diff(psn, wqe->last_psn) <= 0;
+}
+
+void flight_refuse(struct qp *qp, uint32_t psn, enum ibv_wc_status status)
+{
+	struct requester *req = &qp->req;
+	if (flight_oldest_has(qp, psn)) {
+		flight_fail(qp, status);
+		return;
+	}
+	if (req->refusal != IBV_WC_SUCCESS)
+		return;
+	req->refusal = status;
+	req->refused_psn = psn;
+	/* The answers that were sent before the refusal may come after it, but not much later. */
+	req->waiting_rnr = false;
+	uint64_t after = early_after(qp);
+	timer_set(&qp->device->timers, &req->timer, qp->device->now + (after == NEVER ? EARLY_LEAST_NS : after));
+}
+
+void flight_check_refused(struct qp *qp)
+{
+	struct requester *req = &qp->req;
+	if (req->refusal != IBV_WC_SUCCESS && flight_oldest_has(qp, req->refused_psn))
+		flight_fail(qp, req->refusal);
+}
+
+/* ---- going back ---- */
+
 /* Puts the sending position at the oldest unanswered packet. */
 void flight_reposition(struct qp *qp)
 {
@@ -106,7 +154,7 @@ void flight_reposition(struct qp *qp)
 	sq->next = at;
 	req->next = req->unacked;
 	req->offset = 0;
-	req->reads = 0;
+	req->asked_head = req->asked_tail;
 	req->timed_at = 0;
 	if (at != sq->tail) {
 		const struct send_wqe *wqe = send_queue_at(sq, at);
@@ -144,6 +192,11 @@ static void grow_window(struct qp *qp, uint32_t answered)
 		req->window = limit;
 }
 
+void flight_note_asked(struct requester *req, uint32_t last_psn, bool ends)
+{
+	*flight_asked_at(req, req->asked_tail++) = (struct asked){ .last_psn = last_psn, .ends = ends };
+}
+
 /* `answered` packets more are done with. */
 void flight_note_progress(struct qp *qp, uint32_t answered)
 {
@@ -151,6 +204,8 @@ void flight_note_progress(struct qp *qp, uint32_t answered)
 	if (answered == 0)
 		return;
 	uint64_t now = qp->device->now;
+	while (flight_asked(req) > 0 && psn_diff(req->unacked, flight_asked_at(req, req->asked_head)->last_psn) > 0)
+		req->asked_head++;
 	if (req->timed_at != 0 && psn_diff(req->unacked, req->timed_psn) > 0) {
 		uint64_t sample = now - req->timed_at;
 		req->rtt = req->rtt == 0 ? sample + 1 : req->rtt - req->rtt / 8 + sample / 8;
@@ -166,7 +221,6 @@ void flight_note_progress(struct qp *qp, uint32_t answered)
 		flight_reposition(qp); /* went back too far: it had arrived */
 }
 
-/* Everything up to `psn` has arrived. False when a READ or atomic stands before it whose answer is lost. */
 bool flight_acknowledge(struct qp *qp, uint32_t psn)
 {
 	struct requester *req = &qp->req;
@@ -180,8 +234,8 @@ bool flight_acknowledge(struct qp *qp, uint32_t psn)
 			continue;
 		if (wqe->state == SEND_POSTED || psn_diff(wqe->first_psn, psn) > 0)
 			break;
-		if (reads_or_atomic(wqe)) {
-			complete = false;
+		if (awaits_answer(wqe)) {
+			complete = psn_diff(req->unacked, psn) > 0;
 			break;
 		}
 		if (psn_diff(psn, wqe->last_psn) < 0) {
@@ -210,6 +264,12 @@ void flight_time_out(struct timer *timer)
 	}
 	if (flight_empty(req))
 		return;
+	if (req->refusal != IBV_WC_SUCCESS) {
+		/* The answer to a READ or atomic before the refused request is lost, and nobody is there to repeat it. */
+		counter_add(&counters->retries_exhausted, 1);
+		flight_fail(qp, IBV_WC_RETRY_EXC_ERR);
+		return;
+	}
 	uint64_t idle = qp->device->now - req->progress_at;
 	uint64_t timeout = timeout_ns(qp);
 	if (timeout != NEVER && idle >= timeout) {

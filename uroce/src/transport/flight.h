@@ -12,11 +12,27 @@ static inline bool flight_empty(const struct requester *req)
 	return req->unacked == req->top;
 }
 
-static inline bool reads_or_atomic(const struct send_wqe *wqe)
+/* READs, atomics and what counts as such: they are answered by more than an acknowledgement. */
+static inline bool awaits_answer(const struct send_wqe *wqe)
 {
 	return wqe->opcode == IBV_WR_RDMA_READ || wqe->opcode == IBV_WR_ATOMIC_CMP_AND_SWP ||
-	       wqe->opcode == IBV_WR_ATOMIC_FETCH_AND_ADD;
+	       wqe->opcode == IBV_WR_ATOMIC_FETCH_AND_ADD || wqe->opcode == (enum ibv_wr_opcode)WR_FLUSH ||
+	       wqe->opcode == (enum ibv_wr_opcode)WR_ATOMIC_WRITE;
 }
+
+/* READ requests and atomics that the peer has to answer. */
+static inline uint32_t flight_asked(const struct requester *req)
+{
+	return req->asked_tail - req->asked_head;
+}
+
+static inline struct asked *flight_asked_at(struct requester *req, uint32_t position)
+{
+	return &req->asked[position & (MAX_RD_ATOMIC - 1)];
+}
+
+/* Notes one more, whose answer's last packet has that PSN. */
+void flight_note_asked(struct requester *req, uint32_t last_psn, bool ends);
 
 /* The most packets that it may have. */
 uint32_t flight_limit(const struct qp *qp);
@@ -25,7 +41,7 @@ void flight_watch(struct qp *qp);
 /* The timer calls it. */
 void flight_time_out(struct timer *timer);
 
-/* Everything up to `psn` has arrived. False when a READ or atomic stands before it whose answer is lost. */
+/* Everything up to `psn` has arrived. False when the answer to a READ or atomic is missing up to there. */
 bool flight_acknowledge(struct qp *qp, uint32_t psn);
 /* `answered` packets more are done with. */
 void flight_note_progress(struct qp *qp, uint32_t answered);
@@ -33,6 +49,13 @@ void flight_note_progress(struct qp *qp, uint32_t answered);
 void flight_complete(struct qp *qp);
 /* The oldest unanswered request ends with `status`, and the queue pair with it. */
 void flight_fail(struct qp *qp, enum ibv_wc_status status);
+/* The peer has refused the request that `psn` is of, and answers nothing more: it ends with `status` at once, or when the answers
+ * to READs and atomics before it, which may still be on their way, have arrived. */
+void flight_refuse(struct qp *qp, uint32_t psn, enum ibv_wc_status status);
+/* Whether `psn` is of the oldest unanswered request. */
+bool flight_oldest_has(const struct qp *qp, uint32_t psn);
+/* After answers have come: what was refused ends, when it has become the oldest. */
+void flight_check_refused(struct qp *qp);
 
 /* Puts the sending position at the oldest unanswered packet. */
 void flight_reposition(struct qp *qp);

@@ -23,6 +23,7 @@ static inline void send_packet(struct qp *qp, const struct address_vector *to, u
 	out->hop_limit = to->hop_limit;
 	out->dqpn = qpn;
 	out->sqpn = qp->qpn;
+	out->icrc_twice = packet->opcode == OP_FLUSH && qp->req.flush_twice;
 	out->header_length = wire_encode(packet, out->header);
 	link_send(qp->device->link, out);
 }

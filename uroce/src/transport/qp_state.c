@@ -9,7 +9,7 @@
 
 static enum ibv_wc_opcode completion_opcode(enum ibv_wr_opcode opcode)
 {
-	switch (opcode) {
+	switch ((unsigned)opcode) {
 	case IBV_WR_RDMA_WRITE:
 	case IBV_WR_RDMA_WRITE_WITH_IMM:
 		return IBV_WC_RDMA_WRITE;
@@ -23,6 +23,10 @@ static enum ibv_wc_opcode completion_opcode(enum ibv_wr_opcode opcode)
 		return IBV_WC_LOCAL_INV;
 	case IBV_WR_BIND_MW:
 		return IBV_WC_BIND_MW;
+	case WR_FLUSH:
+		return (enum ibv_wc_opcode)WC_FLUSH;
+	case WR_ATOMIC_WRITE:
+		return (enum ibv_wc_opcode)WC_ATOMIC_WRITE;
 	default:
 		return IBV_WC_SEND;
 	}

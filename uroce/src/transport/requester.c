@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The requester of a connected queue pair: sends posted requests, and takes the responses.
+/* The sending half of a requester.
  *
  * A long READ is asked for in several requests, each of whole packets, so that the window holds for responses too. */
 #include "requester.h"
@@ -12,44 +12,51 @@
 
 enum {
 	ACK_REQUEST_INTERVAL = 32, /* packets without an AckReq, at most */
-	READ_SEGMENT = 65536,
-	READ_SEGMENT_LONG = 262144, /* when few may be outstanding, to hide the round trip; when the window has room for several */
+	READ_PART = 65536,
+	READ_PART_LONG = 262144, /* when few may be outstanding, so that round trips count less; when the window has room for several */
+	LOOK_AHEAD = 64,         /* requests among which others are looked for that READ: it bounds the time that takes */
 	COMPANY_BYTES = 4096,      /* a message shorter than this may wait for others ... */
 	COMPANY_COUNT = 48,        /* ... but for so many only */
 };
-
-/* The encoded RNR timer of an AETH, IBTA vol 1 table 45. */
-static uint64_t rnr_timer_ns(uint8_t code)
-{
-	static const uint32_t us10[32] = { 65536, 1,	2,    3,    4,	  6,	8,    12,   16,	  24,	32,
-					   48,	  64,	96,   128,  192,  256,	384,  512,  768,  1024, 1536,
-					   2048,  3072, 4096, 6144, 8192, 12288, 16384, 24576, 32768, 49152 };
-	return us10[code & 31] * 10000ull;
-}
-
-static bool may_send(const struct qp *qp)
-{
-	return qp->state == IBV_QPS_RTS || qp->state == IBV_QPS_SQD;
-}
 
 static bool is_local(const struct send_wqe *wqe)
 {
 	return wqe->opcode == IBV_WR_LOCAL_INV || wqe->opcode == IBV_WR_BIND_MW;
 }
 
-static uint32_t segment_of(const struct qp *qp)
+/* How many READ requests and atomics the peer may have before it now: as many as a device that asks for each READ in one request
+ * would send. The peer's max_dest_rd_atomic counts these, and may be smaller than our max_rd_atomic when the application never
+ * has that many. */
+static uint32_t may_ask(struct qp *qp)
 {
-	bool long_ones = qp->attr.max_rd_atomic < 4 || flight_limit(qp) >= 4 * packets_of(qp, READ_SEGMENT_LONG);
-	return long_ones ? READ_SEGMENT_LONG : READ_SEGMENT;
+	struct requester *req = &qp->req;
+	const struct send_queue *sq = &qp->sq;
+	uint32_t count = 0;
+
+	for (uint32_t at = req->asked_head; at != req->asked_tail; at++)
+		count += flight_asked_at(req, at)->ends;
+	for (uint32_t at = sq->next; at != sq->tail && at - sq->next < LOOK_AHEAD && count < qp->attr.max_rd_atomic; at++) {
+		const struct send_wqe *wqe = send_queue_at(sq, at);
+		if (at != sq->next && (qp->draining || (wqe->flags & IBV_SEND_FENCE)))
+			break;
+		count += awaits_answer(wqe);
+	}
+	return count < qp->attr.max_rd_atomic ? count : qp->attr.max_rd_atomic;
 }
 
-/* Where the segment of a READ that `offset` lies in ends: at a multiple of its length, also when it is asked for again from the
- * middle. A short rest is not worth a request, and goes with the last one. */
-static uint32_t segment_end(const struct qp *qp, uint32_t length, uint32_t offset)
+/* The length of a READ's parts. It stays: of what is asked for again, the peer answers only what lies within one request. */
+static uint32_t part_of(struct qp *qp)
 {
-	uint32_t segment = segment_of(qp);
-	uint32_t end = (offset / segment + 1) * segment;
-	return end >= length || length - end <= segment / 2 ? length : end;
+	bool long_ones = may_ask(qp) < 4 || flight_limit(qp) >= 4 * packets_of(qp, READ_PART_LONG);
+	return long_ones ? READ_PART_LONG : READ_PART;
+}
+
+/* Where the part of a READ that `offset` lies in ends: at a multiple of its length, also when it is asked for again from the
+ * middle. A short rest is not worth a request, and goes with the last one. */
+static uint32_t part_end(const struct send_wqe *wqe, uint32_t offset)
+{
+	uint32_t end = (offset / wqe->part + 1) * wqe->part;
+	return end >= wqe->length || wqe->length - end <= wqe->part / 2 ? wqe->length : end;
 }
 
 /* ---- sending ---- */
@@ -110,6 +117,8 @@ static void start_request(struct qp *qp, struct send_wqe *wqe)
 	struct requester *req = &qp->req;
 	wqe->first_psn = req->next;
 	wqe->last_psn = psn_add(req->next, is_local(wqe) ? WIRE_PSN_MASK : packets_of(qp, wqe->length) - 1);
+	if (wqe->opcode == IBV_WR_RDMA_READ)
+		wqe->part = wqe->length <= READ_PART ? READ_PART : part_of(qp);
 	wqe->status = IBV_WC_SUCCESS;
 	wqe->state = SEND_STARTED;
 	req->offset = 0;
@@ -144,9 +153,11 @@ static bool held_back(struct qp *qp, struct send_wqe *wqe)
 	const struct requester *req = &qp->req;
 	if (wqe->state == SEND_POSTED && qp->draining)
 		return true;
-	if ((wqe->flags & IBV_SEND_FENCE) && req->reads > 0 && wqe->state == SEND_POSTED)
+	if (flight_asked(req) == 0)
+		return false;
+	if ((wqe->flags & IBV_SEND_FENCE) && wqe->state == SEND_POSTED)
 		return true;
-	return reads_or_atomic(wqe) && req->reads > 0 && req->reads >= qp->attr.max_rd_atomic;
+	return awaits_answer(wqe) && flight_asked(req) >= may_ask(qp);
 }
 
 static void put_packet(struct qp *qp, struct packet *packet, struct packet_out *out)
@@ -207,7 +218,7 @@ static bool send_data(struct qp *qp, struct send_wqe *wqe, struct packet_out *ou
 static void send_read_request(struct qp *qp, struct send_wqe *wqe, struct packet_out *out)
 {
 	struct requester *req = &qp->req;
-	uint32_t part = segment_end(qp, wqe->length, req->offset) - req->offset;
+	uint32_t part = part_end(wqe, req->offset) - req->offset;
 	struct packet packet = {
 		.opcode = OP_READ_REQUEST,
 		.ack_req = true,
@@ -218,8 +229,8 @@ static void send_read_request(struct qp *qp, struct send_wqe *wqe, struct packet
 	out->pieces = 0;
 	out->payload_length = 0;
 	put_packet(qp, &packet, out);
-	req->reads++;
 	req->offset += part;
+	flight_note_asked(req, psn_add(req->next, WIRE_PSN_MASK), req->offset == wqe->length);
 }
 
 static void send_atomic(struct qp *qp, struct send_wqe *wqe, struct packet_out *out)
@@ -236,23 +247,73 @@ static void send_atomic(struct qp *qp, struct send_wqe *wqe, struct packet_out *
 	out->pieces = 0;
 	out->payload_length = 0;
 	put_packet(qp, &packet, out);
-	qp->req.reads++;
+	flight_note_asked(&qp->req, psn_add(qp->req.next, WIRE_PSN_MASK), true);
 	qp->req.offset = wqe->length;
+}
+
+static void send_flush(struct qp *qp, const struct send_wqe *wqe, struct packet_out *out)
+{
+	struct packet packet = {
+		.opcode = OP_FLUSH,
+		.ack_req = true,
+		.va = wqe->remote,
+		.rkey = wqe->rkey,
+		.length = wqe->flush_length,
+		.flush_type = wqe->flush_type,
+		.flush_level = wqe->flush_level,
+	};
+	struct requester *req = &qp->req;
+	out->pieces = 0;
+	out->payload_length = 0;
+	/* Without an answer: the peer may be rdma_rxe, which drops a FLUSH with the right ICRC. What it has answered is what the
+	 * next one has at first. */
+	if (psn_diff(req->top, req->next) > 0)
+		req->flush_twice = !req->flush_twice;
+	put_packet(qp, &packet, out);
+	flight_note_asked(req, psn_add(req->next, WIRE_PSN_MASK), true);
+}
+
+/* False: the request failed. */
+static bool send_atomic_write(struct qp *qp, struct send_wqe *wqe, struct packet_out *out)
+{
+	struct packet packet = {
+		.opcode = OP_ATOMIC_WRITE,
+		.ack_req = true,
+		.va = wqe->remote,
+		.rkey = wqe->rkey,
+		.length = wqe->length,
+		.payload_length = wqe->length,
+	};
+	if (send_gather(qp, wqe, 0, wqe->length, out) != 0) {
+		fail_next(qp, wqe, IBV_WC_LOC_PROT_ERR);
+		return false;
+	}
+	put_packet(qp, &packet, out);
+	flight_note_asked(&qp->req, psn_add(qp->req.next, WIRE_PSN_MASK), true);
+	qp->req.offset = wqe->length;
+	return true;
+}
+
+/* The packet of a request that is answered, or one of several of a READ. False: the request failed. */
+static bool send_question(struct qp *qp, struct send_wqe *wqe, struct packet_out *out)
+{
+	switch ((unsigned)wqe->opcode) {
+	case IBV_WR_RDMA_READ: send_read_request(qp, wqe, out); return true;
+	case WR_FLUSH: send_flush(qp, wqe, out); return true;
+	case WR_ATOMIC_WRITE: return send_atomic_write(qp, wqe, out);
+	default: send_atomic(qp, wqe, out); return true;
+	}
 }
 
 /* One packet of the request at sq.next. False: nothing more can be sent now. */
 static bool send_one(struct qp *qp, struct send_wqe *wqe, struct packet_out *out)
 {
 	struct requester *req = &qp->req;
-	if (reads_or_atomic(wqe) && qp->attr.max_rd_atomic == 0) {
+	if (awaits_answer(wqe) && qp->attr.max_rd_atomic == 0) {
 		fail_next(qp, wqe, IBV_WC_LOC_QP_OP_ERR);
 		return false;
 	}
-	if (wqe->opcode == IBV_WR_RDMA_READ)
-		send_read_request(qp, wqe, out);
-	else if (reads_or_atomic(wqe))
-		send_atomic(qp, wqe, out);
-	else if (!send_data(qp, wqe, out))
+	if (awaits_answer(wqe) ? !send_question(qp, wqe, out) : !send_data(qp, wqe, out))
 		return false;
 
 	if (req->offset < wqe->length)
@@ -274,7 +335,7 @@ static bool send_some(struct qp *qp, unsigned budget)
 	struct send_queue *sq = &qp->sq;
 	struct packet_out out;
 
-	while (may_send(qp) && !req->waiting_rnr && sq->next != sq->tail) {
+	while (requester_may_send(qp) && !req->waiting_rnr && req->refusal == IBV_WC_SUCCESS && sq->next != sq->tail) {
 		struct send_wqe *wqe = send_queue_at(sq, sq->next);
 		if (wqe->state == SEND_DONE) {
 			if (wqe->status != IBV_WC_SUCCESS)
@@ -307,186 +368,7 @@ bool requester_pump(struct qp *qp, unsigned budget)
 
 	if (qp->type == IBV_QPT_UC)
 		flight_complete(qp);
-	else if (!more && may_send(qp) && !flight_empty(&qp->req))
+	else if (!more && requester_may_send(qp) && !flight_empty(&qp->req))
 		flight_watch(qp);
 	return more;
-}
-
-/* ---- receiving ---- */
-
-static void receive_nak(struct qp *qp, const struct packet *packet)
-{
-	struct counters *counters = qp->device->counters;
-	counter_add(&counters->naks_received, 1);
-	if (packet->syndrome == AETH_NAK_SEQUENCE) {
-		if (qp->req.recovering) /* this one again: it has been acted on, and the timer does the rest */
-			return;
-		/* Counted as a retry, as a timeout is: a peer that only ever NAKs must not hold us for ever. */
-		if (qp->req.retries == 0) {
-			counter_add(&counters->retries_exhausted, 1);
-			flight_fail(qp, IBV_WC_RETRY_EXC_ERR);
-			return;
-		}
-		qp->req.retries--;
-		flight_shrink(qp, 0);
-		flight_go_back(qp);
-		return;
-	}
-	switch (packet->syndrome) {
-	case AETH_NAK_INVALID:
-		flight_fail(qp, IBV_WC_REM_INV_REQ_ERR);
-		break;
-	case AETH_NAK_ACCESS:
-		flight_fail(qp, IBV_WC_REM_ACCESS_ERR);
-		break;
-	case AETH_NAK_OPERATION:
-		flight_fail(qp, IBV_WC_REM_OP_ERR);
-		break;
-	default:
-		counter_add(&counters->drop_malformed, 1);
-	}
-}
-
-static void receive_rnr(struct qp *qp, const struct packet *packet)
-{
-	struct requester *req = &qp->req;
-	counter_add(&qp->device->counters->rnr_received, 1);
-	if (req->waiting_rnr)
-		return;
-	if (qp->attr.rnr_retry != 7) {
-		if (req->rnr_retries == 0) {
-			flight_fail(qp, IBV_WC_RNR_RETRY_EXC_ERR);
-			return;
-		}
-		req->rnr_retries--;
-	}
-	flight_reposition(qp);
-	req->waiting_rnr = true;
-	timer_set(&qp->device->timers, &req->timer, qp->device->now + rnr_timer_ns(packet->syndrome & 0x1f));
-}
-
-static void receive_ack(struct qp *qp, const struct packet *packet)
-{
-	uint8_t type = packet->syndrome & AETH_TYPE_MASK;
-	bool answered = type == AETH_TYPE_ACK;
-	uint32_t upto = answered ? packet->psn : psn_add(packet->psn, WIRE_PSN_MASK);
-
-	if (answered)
-		counter_add(&qp->device->counters->acks_received, 1);
-	if (!flight_acknowledge(qp, upto)) {
-		/* It passes a READ or atomic whose answer was lost on the way. */
-		if (!qp->req.recovering)
-			flight_go_back(qp);
-	} else if (type == AETH_TYPE_NAK || type == AETH_TYPE_RNR) {
-		flight_complete(qp);
-		if (qp->state == IBV_QPS_ERR)
-			return;
-		if (type == AETH_TYPE_NAK)
-			receive_nak(qp, packet);
-		else
-			receive_rnr(qp, packet);
-		return;
-	}
-	flight_complete(qp);
-}
-
-/* The READ or atomic that is answered next, if this PSN is its next packet. */
-static struct send_wqe *awaited_request(struct qp *qp, const struct packet *packet)
-{
-	struct send_queue *sq = &qp->sq;
-	for (uint32_t at = sq->head; at != sq->tail; at++) {
-		struct send_wqe *wqe = send_queue_at(sq, at);
-		if (wqe->state == SEND_DONE)
-			continue;
-		if (wqe->state == SEND_POSTED || qp->req.unacked != packet->psn || !reads_or_atomic(wqe))
-			return NULL;
-		return psn_diff(packet->psn, wqe->first_psn) >= 0 ? wqe : NULL;
-	}
-	return NULL;
-}
-
-static void receive_read_response(struct qp *qp, struct send_wqe *wqe, const struct packet *packet)
-{
-	struct requester *req = &qp->req;
-	uint32_t offset = (uint32_t)psn_diff(packet->psn, wqe->first_psn) * qp->mtu;
-	uint32_t expected = wqe->length - offset < qp->mtu ? wqe->length - offset : qp->mtu;
-	uint32_t end = offset + expected;
-
-	if (wqe->opcode != IBV_WR_RDMA_READ || packet->payload_length != expected) {
-		flight_fail(qp, IBV_WC_BAD_RESP_ERR);
-		return;
-	}
-	if (!send_scatter(qp, wqe, offset, packet->payload, expected)) {
-		flight_fail(qp, IBV_WC_LOC_PROT_ERR);
-		return;
-	}
-	req->unacked = psn_add(packet->psn, 1);
-	if (end == segment_end(qp, wqe->length, offset) && req->reads > 0)
-		req->reads--;
-	if (end == wqe->length)
-		wqe->state = SEND_DONE;
-	flight_note_progress(qp, 1);
-}
-
-static void receive_atomic_response(struct qp *qp, struct send_wqe *wqe, const struct packet *packet)
-{
-	struct requester *req = &qp->req;
-	if (wqe->opcode == IBV_WR_RDMA_READ) {
-		flight_fail(qp, IBV_WC_BAD_RESP_ERR);
-		return;
-	}
-	if (!send_scatter(qp, wqe, 0, (const uint8_t *)&packet->original, sizeof packet->original)) {
-		flight_fail(qp, IBV_WC_LOC_PROT_ERR);
-		return;
-	}
-	req->unacked = psn_add(packet->psn, 1);
-	if (req->reads > 0)
-		req->reads--;
-	wqe->state = SEND_DONE;
-	flight_note_progress(qp, 1);
-}
-
-static void receive_response(struct qp *qp, const struct packet *packet)
-{
-	bool complete = flight_acknowledge(qp, psn_add(packet->psn, WIRE_PSN_MASK));
-	struct send_wqe *wqe = awaited_request(qp, packet);
-	if (wqe) {
-		if (packet->opcode == OP_ATOMIC_ACK)
-			receive_atomic_response(qp, wqe, packet);
-		else
-			receive_read_response(qp, wqe, packet);
-	} else if (!complete || psn_diff(packet->psn, qp->req.unacked) > 0) {
-		/* One before it is missing. */
-		if (!qp->req.recovering)
-			flight_go_back(qp);
-	} else {
-		counter_add(&qp->device->counters->drop_stale, 1);
-	}
-	if (qp->state != IBV_QPS_ERR)
-		flight_complete(qp);
-}
-
-void requester_receive(struct qp *qp, const struct packet *packet)
-{
-	struct requester *req = &qp->req;
-	if (!may_send(qp)) {
-		counter_add(&qp->device->counters->drop_state, 1);
-		return;
-	}
-	/* Only outstanding requests can be answered: a forged or late packet has no effect. */
-	if (psn_diff(packet->psn, req->unacked) < 0 || psn_diff(packet->psn, req->top) >= 0) {
-		counter_add(&qp->device->counters->drop_stale, 1);
-		return;
-	}
-	if (packet->opcode == OP_ACK)
-		receive_ack(qp, packet);
-	else
-		receive_response(qp, packet);
-
-	if (qp->state == IBV_QPS_ERR || req->waiting_rnr)
-		return;
-	if (flight_empty(req))
-		timer_cancel(&qp->device->timers, &req->timer);
-	if (qp->sq.next != qp->sq.tail)
-		active_add(qp);
 }

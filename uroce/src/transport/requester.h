@@ -1,9 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The requester of a connected queue pair: sends posted requests. The device's lock is held in all. */
+/* The requester of a connected queue pair: sends posted requests (requester.c), and takes the answers (answer.c). The device's lock
+ * is held in all. */
 #ifndef UROCE_REQUESTER_H
 #define UROCE_REQUESTER_H
 
 #include "qp.h"
+
+/* Whether the state lets requests out, and answers in. */
+static inline bool requester_may_send(const struct qp *qp)
+{
+	return qp->state == IBV_QPS_RTS || qp->state == IBV_QPS_SQD;
+}
 
 /* RTR to RTS: sq_psn, timeout, retries and others have been stored. */
 void requester_start(struct qp *qp);

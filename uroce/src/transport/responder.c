@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The responder of a connected queue pair: executes requests in the order of their PSNs, once, and answers.
  *
- * Nothing in a packet is believed: every access goes through memory_remote, packet by packet. READ and atomic requests
- * are kept until max_dest_rd_atomic newer ones have come, so that they can be answered again. */
+ * Nothing in a packet is believed: every access goes through memory_remote, packet by packet. READ and atomic requests, and
+ * those that count as such, are kept until max_dest_rd_atomic newer ones have come, so that they can be answered again. */
 #include "responder.h"
 
 #include <errno.h>
@@ -12,6 +12,7 @@
 #include "active.h"
 #include "gather.h"
 #include "outgoing.h"
+#include "placement.h"
 #include "qp_state.h"
 #include "response.h"
 
@@ -78,8 +79,11 @@ bool responder_pump(struct qp *qp, unsigned budget)
 {
 	uint32_t psn;
 	bool more = false;
-	if (!response_pump(qp, budget, &more, &psn))
+	if (!response_pump(qp, budget, &more, &psn)) {
+		bool ended = qp->state == IBV_QPS_ERR; /* and sends the rest of its answers */
 		refuse_at(qp, psn, AETH_NAK_ACCESS, IBV_EVENT_QP_ACCESS_ERR);
+		more = more || ended;
+	}
 	return more;
 }
 
@@ -137,8 +141,11 @@ static bool execute_send(struct qp *qp, const struct packet *packet, uint32_t tr
 	enum ibv_wc_status status =
 		receive_scatter(qp_recv_queue(qp), resp->receive, resp->received, packet->payload,
 				packet->payload_length);
-	if (status == IBV_WC_SUCCESS && (traits & T_IETH) && window_invalidate(qp->pd, qp->qpn, packet->invalidate, true) != 0)
+	uint8_t syndrome = status == IBV_WC_LOC_LEN_ERR ? AETH_NAK_INVALID : AETH_NAK_OPERATION;
+	if (status == IBV_WC_SUCCESS && (traits & T_IETH) && window_invalidate(qp->pd, qp->qpn, packet->invalidate, true) != 0) {
 		status = IBV_WC_LOC_PROT_ERR;
+		syndrome = AETH_NAK_ACCESS;
+	}
 	if (status == IBV_WC_LOC_LEN_ERR && qp->type == IBV_QPT_UC) {
 		/* The receive is there for the next message: class D of IBTA vol 1, 9.9.3.1, as rdma_rxe has it. */
 		counter_add(&qp->device->counters->drop_too_long, 1);
@@ -148,8 +155,7 @@ static bool execute_send(struct qp *qp, const struct packet *packet, uint32_t tr
 	if (status != IBV_WC_SUCCESS) {
 		/* In the order that the consumer sees them: its own completion, then the flushed ones. */
 		complete_receive(qp, status, IBV_WC_RECV, 0, NULL);
-		refuse(qp, status == IBV_WC_LOC_LEN_ERR ? AETH_NAK_INVALID :
-			   traits & T_IETH ? AETH_NAK_ACCESS : AETH_NAK_OPERATION, -1);
+		refuse(qp, syndrome, -1);
 		if (qp->type == IBV_QPT_UC)
 			qp_fail(qp, -1);
 		return false;
@@ -160,26 +166,40 @@ static bool execute_send(struct qp *qp, const struct packet *packet, uint32_t tr
 	return true;
 }
 
+/* Memory of a WRITE may not be written to. The receive that its immediate data uses ends with the status that is for this case,
+ * IBTA vol 1, 11.6.2, "local access error"; the others are flushed. */
+static void refuse_write(struct qp *qp)
+{
+	if (qp->type == IBV_QPT_RC && qp->resp.has_receive)
+		complete_receive(qp, IBV_WC_LOC_ACCESS_ERR, IBV_WC_RECV_RDMA_WITH_IMM, 0, NULL);
+	refuse(qp, AETH_NAK_ACCESS, IBV_EVENT_QP_ACCESS_ERR);
+}
+
+/* The first or only packet: what it says of the message. */
+static bool start_write(struct qp *qp, const struct packet *packet)
+{
+	struct responder *resp = &qp->resp;
+	if (packet->length > MAX_MESSAGE) {
+		refuse(qp, AETH_NAK_INVALID, IBV_EVENT_QP_REQ_ERR);
+		return false;
+	}
+	resp->write_va = packet->va;
+	resp->write_rkey = packet->rkey;
+	resp->write_left = packet->length;
+	resp->written = 0;
+	if (packet->length > 0 &&
+	    !memory_remote(qp->pd, qp->qpn, packet->rkey, packet->va, packet->length, IBV_ACCESS_REMOTE_WRITE)) {
+		refuse_write(qp);
+		return false;
+	}
+	return true;
+}
+
+/* In the order of IBTA vol 1, 9.7.4.1: operation, receive, length, key. */
 static bool execute_write(struct qp *qp, const struct packet *packet, uint32_t traits)
 {
 	struct responder *resp = &qp->resp;
-	if (traits & T_START) {
-		if (!(qp->attr.qp_access_flags & IBV_ACCESS_REMOTE_WRITE) || packet->length > MAX_MESSAGE) {
-			refuse(qp, AETH_NAK_INVALID, IBV_EVENT_QP_REQ_ERR);
-			return false;
-		}
-		resp->write_va = packet->va;
-		resp->write_rkey = packet->rkey;
-		resp->write_left = packet->length;
-		resp->written = 0;
-		if (packet->length > 0 &&
-		    !memory_remote(qp->pd, qp->qpn, packet->rkey, packet->va, packet->length, IBV_ACCESS_REMOTE_WRITE)) {
-			refuse(qp, AETH_NAK_ACCESS, IBV_EVENT_QP_ACCESS_ERR);
-			return false;
-		}
-	}
-	uint32_t length = packet->payload_length;
-	if (length > resp->write_left || ((traits & T_END) && length != resp->write_left)) {
+	if ((traits & T_START) && !(qp->attr.qp_access_flags & IBV_ACCESS_REMOTE_WRITE)) {
 		refuse(qp, AETH_NAK_INVALID, IBV_EVENT_QP_REQ_ERR);
 		return false;
 	}
@@ -190,10 +210,17 @@ static bool execute_write(struct qp *qp, const struct packet *packet, uint32_t t
 		}
 		resp->has_receive = true;
 	}
+	if ((traits & T_START) && !start_write(qp, packet))
+		return false;
+	uint32_t length = packet->payload_length;
+	if (length > resp->write_left || ((traits & T_END) && length != resp->write_left)) {
+		refuse(qp, AETH_NAK_INVALID, IBV_EVENT_QP_REQ_ERR);
+		return false;
+	}
 	if (length > 0) {
 		uint8_t *to = memory_remote(qp->pd, qp->qpn, resp->write_rkey, resp->write_va, length, IBV_ACCESS_REMOTE_WRITE);
 		if (!to) {
-			refuse(qp, AETH_NAK_ACCESS, IBV_EVENT_QP_ACCESS_ERR);
+			refuse_write(qp);
 			return false;
 		}
 		memcpy(to, packet->payload, length);
@@ -206,14 +233,50 @@ static bool execute_write(struct qp *qp, const struct packet *packet, uint32_t t
 	return true;
 }
 
-static uint64_t perform_atomic(uint8_t *memory, const struct packet *packet)
+static void perform_atomic(uint8_t *memory, const struct packet *packet, uint64_t *original)
 {
 	uint64_t *word = (uint64_t *)(void *)memory;
-	if (packet->opcode == OP_FETCH_ADD)
-		return __atomic_fetch_add(word, packet->swap_add, __ATOMIC_SEQ_CST);
-	uint64_t original = packet->compare;
-	__atomic_compare_exchange_n(word, &original, packet->swap_add, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
-	return original;
+	if (packet->opcode == OP_FETCH_ADD) {
+		*original = __atomic_fetch_add(word, packet->swap_add, __ATOMIC_SEQ_CST);
+		return;
+	}
+	*original = packet->compare;
+	__atomic_compare_exchange_n(word, original, packet->swap_add, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+}
+
+/* The three return 0, or the syndrome of the NAK. */
+
+/* Its memory is looked up again for each packet of the answer. */
+static uint8_t execute_read(const struct qp *qp, const struct packet *packet)
+{
+	if (!(qp->attr.qp_access_flags & IBV_ACCESS_REMOTE_READ) || packet->length > MAX_MESSAGE)
+		return AETH_NAK_INVALID;
+	bool allowed = packet->length == 0 ||
+		       memory_remote(qp->pd, qp->qpn, packet->rkey, packet->va, packet->length, IBV_ACCESS_REMOTE_READ);
+	return allowed ? 0 : AETH_NAK_ACCESS;
+}
+
+static uint8_t execute_atomic(const struct qp *qp, const struct packet *packet, uint64_t *original)
+{
+	if (!(qp->attr.qp_access_flags & IBV_ACCESS_REMOTE_ATOMIC) || packet->va % sizeof *original != 0)
+		return AETH_NAK_INVALID;
+	uint8_t *memory =
+		memory_remote(qp->pd, qp->qpn, packet->rkey, packet->va, sizeof *original, IBV_ACCESS_REMOTE_ATOMIC);
+	/* A region with an odd start makes an aligned remote address an odd one here. */
+	if (!memory || (uintptr_t)memory % sizeof *original != 0)
+		return AETH_NAK_ACCESS;
+	perform_atomic(memory, packet, original);
+	return 0;
+}
+
+static uint8_t execute_question(const struct qp *qp, const struct packet *packet, uint64_t *original)
+{
+	switch (packet->opcode) {
+	case OP_READ_REQUEST: return execute_read(qp, packet);
+	case OP_FLUSH: return placement_flush(qp, packet);
+	case OP_ATOMIC_WRITE: return placement_atomic_write(qp, packet);
+	default: return execute_atomic(qp, packet, original);
+	}
 }
 
 /* Repeated responses give way to a new request: its sender has had them, since only late copies ask for them again. */
@@ -228,43 +291,34 @@ static void make_read_room(struct responder *resp, uint32_t limit)
 	}
 }
 
-static bool execute_read_or_atomic(struct qp *qp, const struct packet *packet)
+/* What is answered by more than an acknowledgement: READs, atomics, FLUSH, ATOMIC WRITE. */
+static bool execute_answered(struct qp *qp, const struct packet *packet)
 {
 	struct responder *resp = &qp->resp;
 	bool read = packet->opcode == OP_READ_REQUEST;
-	int right = read ? IBV_ACCESS_REMOTE_READ : IBV_ACCESS_REMOTE_ATOMIC;
-	uint32_t length = read ? packet->length : sizeof(uint64_t);
+	uint64_t original = 0;
 
 	make_read_room(resp, qp->attr.max_dest_rd_atomic);
-	if (!(qp->attr.qp_access_flags & (unsigned)right) || resp->read_tail - resp->read_head >= qp->attr.max_dest_rd_atomic ||
-	    length > MAX_MESSAGE || (!read && packet->va % sizeof(uint64_t) != 0)) {
-		refuse(qp, AETH_NAK_INVALID, IBV_EVENT_QP_REQ_ERR);
+	uint8_t syndrome = resp->read_tail - resp->read_head >= qp->attr.max_dest_rd_atomic ?
+		AETH_NAK_INVALID : execute_question(qp, packet, &original);
+	if (syndrome != 0) {
+		refuse(qp, syndrome, syndrome == AETH_NAK_ACCESS ? IBV_EVENT_QP_ACCESS_ERR : IBV_EVENT_QP_REQ_ERR);
 		return false;
-	}
-	uint8_t *memory = NULL;
-	if (length > 0) {
-		memory = memory_remote(qp->pd, qp->qpn, packet->rkey, packet->va, length, right);
-		/* A region with an odd start makes an aligned remote address an odd one here. */
-		if (!memory || (!read && (uintptr_t)memory % sizeof(uint64_t) != 0)) {
-			refuse(qp, AETH_NAK_ACCESS, IBV_EVENT_QP_ACCESS_ERR);
-			return false;
-		}
 	}
 	struct read_atomic *entry = response_at(resp, resp->read_tail++);
 	if (resp->read_kept < resp->read_size)
 		resp->read_kept++;
 	*entry = (struct read_atomic){
 		.first_psn = packet->psn,
-		.packets = read ? packets_of(qp, length) : 1,
+		.packets = read ? packets_of(qp, packet->length) : 1,
 		.opcode = packet->opcode,
 		.pending = true,
 		.rkey = packet->rkey,
 		.va = packet->va,
-		.length = length,
+		.length = read ? packet->length : 0,
+		.original = original,
 		.msn = (resp->msn + 1) & WIRE_PSN_MASK,
 	};
-	if (!read)
-		entry->original = perform_atomic(memory, packet);
 	resp->expected = psn_add(resp->expected, entry->packets);
 	return true;
 }
@@ -289,7 +343,7 @@ static void execute(struct qp *qp, const struct packet *packet, uint32_t traits)
 		return;
 	}
 	bool done = traits & T_SEND ? execute_send(qp, packet, traits) :
-		    traits & T_WRITE ? execute_write(qp, packet, traits) : execute_read_or_atomic(qp, packet);
+		    traits & T_WRITE ? execute_write(qp, packet, traits) : execute_answered(qp, packet);
 	if (!done)
 		return;
 	if (data) {

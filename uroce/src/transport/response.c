@@ -11,6 +11,26 @@ enum {
 	LAST_PACKETS = 1024, /* responses that a queue pair may still send when it ends */
 };
 
+static void send_aeth(struct qp *qp, uint32_t psn, uint8_t syndrome)
+{
+	struct packet_out out;
+	struct packet packet = { .opcode = OP_ACK, .psn = psn, .syndrome = syndrome, .msn = qp->resp.msn };
+
+	out.may_change = false;
+	out.pieces = 0;
+	out.payload_length = 0;
+	send_to_peer(qp, &packet, &out);
+}
+
+/* The memory of a READ that is answered again has gone. Either the requester has its answer, and does not heed this, or it learns
+ * why there is none; whether the connection ends is then its decision. */
+static void refuse_repetition(struct qp *qp, struct read_atomic *read)
+{
+	counter_add(&qp->device->counters->naks_sent, 1);
+	send_aeth(qp, psn_add(read->first_psn, read->sent / qp->mtu), AETH_NAK_ACCESS);
+	read->pending = false;
+}
+
 /* One packet of a READ's response. False: its memory may not be read any more. */
 static bool send_read_packet(struct qp *qp, struct read_atomic *read)
 {
@@ -33,7 +53,7 @@ static bool send_read_packet(struct qp *qp, struct read_atomic *read)
 		/* The region may have gone since the request came. */
 		uint8_t *memory = memory_remote(qp->pd, qp->qpn, read->rkey, read->va + read->sent, part, IBV_ACCESS_REMOTE_READ);
 		if (!memory && read->repeated) {
-			read->pending = false; /* the requester had its response before the memory went */
+			refuse_repetition(qp, read);
 			return true;
 		}
 		if (!memory) {
@@ -51,47 +71,39 @@ static bool send_read_packet(struct qp *qp, struct read_atomic *read)
 	return true;
 }
 
-static void send_atomic_response(struct qp *qp, struct read_atomic *atomic)
+/* Of an atomic; of a FLUSH or ATOMIC WRITE, which have a READ's response without a byte. */
+static void send_short_response(struct qp *qp, struct read_atomic *request)
 {
+	bool atomic = request->opcode == OP_COMPARE_SWAP || request->opcode == OP_FETCH_ADD;
 	struct packet_out out;
 	struct packet packet = {
-		.opcode = OP_ATOMIC_ACK,
-		.psn = atomic->first_psn,
+		.opcode = atomic ? OP_ATOMIC_ACK : OP_READ_ONLY,
+		.psn = request->first_psn,
 		.syndrome = AETH_ACK,
-		.msn = atomic->msn,
-		.original = atomic->original,
+		.msn = request->msn,
+		.original = request->original,
 	};
 	out.may_change = false;
 	out.pieces = 0;
 	out.payload_length = 0;
 	send_to_peer(qp, &packet, &out);
-	atomic->pending = false;
+	request->pending = false;
 }
 
 static void send_acknowledgement(struct qp *qp)
 {
 	struct responder *resp = &qp->resp;
 	struct counters *counters = qp->device->counters;
-	struct packet_out out;
-	struct packet packet = {
-		.opcode = OP_ACK,
-		.psn = psn_add(resp->expected, WIRE_PSN_MASK),
-		.syndrome = AETH_ACK,
-		.msn = resp->msn,
-	};
+
 	if (resp->nak_due != 0) {
-		packet.psn = resp->nak_psn;
-		packet.syndrome = resp->nak_due;
 		counter_add((resp->nak_due & AETH_TYPE_MASK) == AETH_TYPE_RNR ? &counters->rnr_sent : &counters->naks_sent, 1);
+		send_aeth(qp, resp->nak_psn, resp->nak_due);
 	} else {
 		counter_add(&counters->acks_sent, 1);
+		send_aeth(qp, psn_add(resp->expected, WIRE_PSN_MASK), AETH_ACK);
 	}
 	resp->nak_due = 0;
 	resp->ack_due = false;
-	out.may_change = false;
-	out.pieces = 0;
-	out.payload_length = 0;
-	send_to_peer(qp, &packet, &out);
 }
 
 bool response_pump(struct qp *qp, unsigned budget, bool *more, uint32_t *refused_psn)
@@ -110,7 +122,7 @@ bool response_pump(struct qp *qp, unsigned budget, bool *more, uint32_t *refused
 			return true;
 		budget--;
 		if (entry->opcode != OP_READ_REQUEST) {
-			send_atomic_response(qp, entry);
+			send_short_response(qp, entry);
 		} else if (!send_read_packet(qp, entry)) {
 			*refused_psn = psn_add(entry->first_psn, entry->sent / qp->mtu);
 			return false;
@@ -132,7 +144,12 @@ void response_stop(struct qp *qp)
 	if (resp->reads || resp->ack_due || resp->nak_due != 0) {
 		bool more = false;
 		uint32_t psn;
-		response_pump(qp, LAST_PACKETS, &more, &psn); /* a READ of memory that is gone has no response */
+		if (!response_pump(qp, LAST_PACKETS, &more, &psn)) {
+			/* Memory of a READ has gone: this is refused, before what may have been refused after it. */
+			resp->nak_due = AETH_NAK_ACCESS;
+			resp->nak_psn = psn;
+			response_pump(qp, 0, &more, &psn);
+		}
 		link_flush(qp->device->link);
 		if (more && qp->state == IBV_QPS_ERR) {
 			active_add_lazily(qp); /* the rest when the link is ready again */

@@ -32,7 +32,7 @@ enum {
 	LONGEST_PACKET = WIRE_MAX_HEADER + WIRE_MAX_MTU + 4 + WIRE_ICRC,
 };
 
-/* Common to all packets of a message. Compared as bytes. */
+/* Common to all packets of a message. Compared as bytes: without padding. */
 struct route {
 	union ibv_gid dgid;
 	uint16_t block; /* of the peer: its process takes all of a message */
@@ -40,7 +40,7 @@ struct route {
 	uint8_t tclass;
 	uint8_t hop_limit; /* 0: the default */
 	uint8_t gid_index; /* loopback mode: of the sender's GID; else 0 */
-	uint8_t zero;
+	uint8_t icrc_twice;
 };
 
 struct message {
@@ -325,6 +325,7 @@ static void put_destination(const struct udp_link *link, struct message *message
 	} else {
 		flow->dst = route->dgid;
 	}
+	flow->twice = route->icrc_twice;
 	udp_sockaddr_of(&flow->dst, link->gid[socket->gid_index].ifindex, &message->to);
 }
 
@@ -542,6 +543,7 @@ static void tx_send(struct link *base, const struct packet_out *packet)
 		.block = (uint16_t)block_of(packet->dqpn),
 		.tclass = link->reports_path ? packet->tclass : 0,
 		.hop_limit = link->reports_path ? packet->hop_limit : 0,
+		.icrc_twice = packet->icrc_twice,
 	};
 	if (link->loopback) {
 		/* Two names of one place; but a datagram's header shows which one its sender has. */

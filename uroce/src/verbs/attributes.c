@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "newer.h"
 #include "own_device.h"
 #include "udp.h"
 #include "verbs.h"
@@ -24,6 +25,21 @@ enum {
 	(IBV_DEVICE_BAD_PKEY_CNTR | IBV_DEVICE_BAD_QKEY_CNTR | IBV_DEVICE_CURR_QP_STATE_MOD | \
 	 IBV_DEVICE_SYS_IMAGE_GUID | IBV_DEVICE_RC_RNR_NAK_GEN | IBV_DEVICE_SRQ_RESIZE | IBV_DEVICE_MEM_WINDOW | \
 	 IBV_DEVICE_MEM_WINDOW_TYPE_2B | IBV_DEVICE_MEM_MGT_EXTENSIONS)
+
+/* Nothing is pinned, so that every operation may be of memory that comes and goes. */
+#define ODP_BOTH (IBV_ODP_SUPPORT_SEND | IBV_ODP_SUPPORT_RECV)
+#define ODP_RC \
+	(ODP_BOTH | IBV_ODP_SUPPORT_WRITE | IBV_ODP_SUPPORT_READ | IBV_ODP_SUPPORT_ATOMIC | IBV_ODP_SUPPORT_SRQ_RECV | \
+	 ODP_FLUSH | ODP_ATOMIC_WRITE)
+#define ODP_CAPS \
+	{ \
+		.general_caps = IBV_ODP_SUPPORT | IBV_ODP_SUPPORT_IMPLICIT, \
+		.per_transport_caps = { \
+			.rc_odp_caps = ODP_RC, \
+			.uc_odp_caps = ODP_BOTH | IBV_ODP_SUPPORT_WRITE, \
+			.ud_odp_caps = ODP_BOTH | IBV_ODP_SUPPORT_SRQ_RECV, \
+		}, \
+	}
 
 static void fill_device(struct ibv_device_attr *attr)
 {
@@ -74,8 +90,9 @@ int context_query_device_ex(struct ibv_context *context, const struct ibv_query_
 	struct ibv_device_attr_ex known = {
 		.completion_timestamp_mask = UINT64_MAX,
 		.hca_core_clock = CORE_CLOCK_KHZ,
-		.device_cap_flags_ex = CAPABILITIES,
+		.device_cap_flags_ex = CAPABILITIES | DEVICE_FLUSH_GLOBAL | DEVICE_ATOMIC_WRITE,
 		.phys_port_cnt_ex = 1,
+		.odp_caps = ODP_CAPS,
 	};
 
 	(void)context;

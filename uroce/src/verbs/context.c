@@ -48,6 +48,7 @@ static void set_operations(struct verbs_context *verbs)
 	ops->post_recv = qp_post_recv;
 
 	verbs->query_port = context_query_port;
+	verbs->advise_mr = mr_advise;
 	verbs->query_device_ex = context_query_device_ex;
 	verbs->query_rt_values = query_clock;
 	verbs->create_cq_ex = cq_create_ex;

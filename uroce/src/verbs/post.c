@@ -43,7 +43,7 @@ int post_set_sges(const struct qp *qp, struct send_wqe *wqe, unsigned traits, co
 			return EINVAL;
 		length = sizeof(uint64_t);
 	}
-	if (length > post_max_length(qp))
+	if (length > post_max_length(qp) || ((traits & POST_WORD) && length != sizeof(uint64_t)))
 		return EINVAL;
 	wqe->length = (uint32_t)length;
 	wqe->sges = (uint32_t)count;
@@ -68,7 +68,7 @@ int post_set_bind(struct qp *qp, struct send_wqe *wqe, struct ibv_mw *mw, uint32
 static int fill(struct qp *qp, struct send_wqe *wqe, const struct ibv_send_wr *wr)
 {
 	unsigned traits = post_traits(qp, wr->opcode);
-	if (traits == 0 || (wr->send_flags & ~(unsigned)POST_FLAGS) || wr->num_sge < 0)
+	if (traits == 0 || wr->opcode == (enum ibv_wr_opcode)WR_FLUSH || (wr->send_flags & ~(unsigned)POST_FLAGS) || wr->num_sge < 0)
 		return EINVAL;
 	post_begin(qp, wqe, wr->wr_id, wr->send_flags, wr->opcode);
 	wqe->imm = wr->imm_data; /* or the key to invalidate: the same place in both */
@@ -101,7 +101,9 @@ static int fill(struct qp *qp, struct send_wqe *wqe, const struct ibv_send_wr *w
 		return EINVAL;
 	int error = set_inline(qp, wqe, wr->sg_list, (size_t)wr->num_sge);
 	/* A datagram may be shorter than the room for inline data. */
-	return error == 0 && wqe->length > post_max_length(qp) ? EINVAL : error;
+	if (error == 0 && (wqe->length > post_max_length(qp) || ((traits & POST_WORD) && wqe->length != sizeof(uint64_t))))
+		error = EINVAL;
+	return error;
 }
 
 static bool takes_sends(enum ibv_qp_state state)

@@ -13,6 +13,7 @@ enum {
 	POST_INLINE = 1 << 4, /* or inline data */
 	POST_REMOTE = 1 << 5, /* names remote memory */
 	POST_ATOMIC = 1 << 6,
+	POST_WORD = 1 << 7,   /* of exactly eight bytes */
 };
 
 #define POST_FLAGS (IBV_SEND_FENCE | IBV_SEND_SIGNALED | IBV_SEND_SOLICITED | IBV_SEND_INLINE)
@@ -31,6 +32,8 @@ static inline unsigned post_traits(const struct qp *qp, enum ibv_wr_opcode opcod
 		[IBV_WR_LOCAL_INV] = POST_RC | POST_UC,
 		[IBV_WR_BIND_MW] = POST_RC | POST_UC,
 		[IBV_WR_SEND_WITH_INV] = POST_RC | POST_UC | POST_DATA | POST_INLINE,
+		[WR_FLUSH] = POST_RC, /* by ibv_wr_flush alone: struct ibv_send_wr has no fields for it */
+		[WR_ATOMIC_WRITE] = POST_RC | POST_DATA | POST_INLINE | POST_REMOTE | POST_WORD,
 	};
 	unsigned type = qp->type == IBV_QPT_RC ? POST_RC : qp->type == IBV_QPT_UC ? POST_UC : POST_UD;
 	if ((unsigned)opcode >= sizeof traits / sizeof traits[0] || !(traits[opcode] & type))

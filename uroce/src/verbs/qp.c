@@ -25,7 +25,7 @@ enum {
 	 IBV_QP_EX_WITH_BIND_MW | IBV_QP_EX_WITH_SEND_WITH_INV)
 #define SEND_OPS_RC \
 	(SEND_OPS_UC | IBV_QP_EX_WITH_RDMA_READ | IBV_QP_EX_WITH_ATOMIC_CMP_AND_SWP | \
-	 IBV_QP_EX_WITH_ATOMIC_FETCH_AND_ADD)
+	 IBV_QP_EX_WITH_ATOMIC_FETCH_AND_ADD | OPS_FLUSH | OPS_ATOMIC_WRITE)
 
 /* ---- checks ---- */
 
@@ -147,6 +147,8 @@ static int make_send_queue(struct qp *qp, const struct ibv_qp_cap *cap)
 	size_t room = cap->max_send_sge * sizeof(struct ibv_sge);
 	if (room < cap->max_inline_data)
 		room = cap->max_inline_data;
+	if (room < sizeof(uint64_t))
+		room = sizeof(uint64_t); /* of ibv_wr_atomic_write */
 	sq->size = ring_size(cap->max_send_wr);
 	sq->stride = (sizeof(struct send_wqe) + room + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE;
 	sq->ring = aligned_alloc(CACHE_LINE, sq->size * sq->stride);

@@ -111,14 +111,13 @@ static int check_transition(const struct qp *qp, enum ibv_qp_state from, enum ib
 
 /* ---- values ---- */
 
-/* IBV_ACCESS_FLUSH_GLOBAL and _PERSISTENT, which not every verbs.h has. Programs grant them along with all other rights. A
- * device without FLUSH accepts the right, and refuses a peer's FLUSH. */
-#define ACCESS_FLUSH (1u << 8 | 1u << 9)
-
+/* Programs pass the flags of their regions. What is no right of a peer, or a right that no region grants, as
+ * IBV_ACCESS_FLUSH_PERSISTENT, is taken and means nothing. */
 static bool access_known(unsigned access)
 {
 	const unsigned known = IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ |
-			       IBV_ACCESS_REMOTE_ATOMIC | IBV_ACCESS_MW_BIND | ACCESS_FLUSH;
+			       IBV_ACCESS_REMOTE_ATOMIC | IBV_ACCESS_MW_BIND | ACCESS_FLUSH_GLOBAL |
+			       ACCESS_FLUSH_PERSISTENT | IBV_ACCESS_ON_DEMAND | IBV_ACCESS_ZERO_BASED | IBV_ACCESS_HUGETLB;
 	return (access & ~(known | IBV_ACCESS_OPTIONAL_RANGE)) == 0;
 }
 

@@ -43,7 +43,7 @@ static void wr_finish(struct qp *qp)
 	const struct send_wqe *wqe = send_queue_at(&qp->sq, qp->build_tail - 1);
 	if (qp->type == IBV_QPT_UD && wqe->remote_qpn == NOT_ADDRESSED)
 		wr_fail(qp, EINVAL);
-	if ((post_traits(qp, wqe->opcode) & POST_ATOMIC) && wqe->length != sizeof(uint64_t))
+	if ((post_traits(qp, wqe->opcode) & (POST_ATOMIC | POST_WORD)) && wqe->length != sizeof(uint64_t))
 		wr_fail(qp, EINVAL);
 }
 
@@ -167,6 +167,36 @@ static void wr_bind_mw(struct ibv_qp_ex *ex, struct ibv_mw *mw, uint32_t rkey, c
 		wr_fail(qp, error);
 }
 
+/* The eight bytes are copied: the slot has room for them. */
+static void wr_atomic_write(struct ibv_qp_ex *ex, uint32_t rkey, uint64_t remote, const void *value)
+{
+	struct send_wqe *wqe = wr_begin(ex, (enum ibv_wr_opcode)WR_ATOMIC_WRITE, OPS_ATOMIC_WRITE);
+	if (!wqe)
+		return;
+	set_remote(wqe, rkey, remote);
+	memcpy(send_wqe_inline(wqe), value, sizeof(uint64_t));
+	wqe->length = sizeof(uint64_t);
+	wqe->inlined = true;
+}
+
+static void wr_flush(struct ibv_qp_ex *ex, uint32_t rkey, uint64_t remote, size_t length, uint8_t type, uint8_t level)
+{
+	struct send_wqe *wqe = wr_begin(ex, (enum ibv_wr_opcode)WR_FLUSH, OPS_FLUSH);
+	if (!wqe)
+		return;
+	if (level == FLUSH_REGION)
+		length = 0;
+	if (length > UINT32_MAX || level > FLUSH_REGION || type == 0 || (type & ~(FLUSH_GLOBAL | FLUSH_PERSISTENT)) ||
+	    (ex->wr_flags & IBV_SEND_INLINE)) {
+		wr_fail(qp_of_ex(ex), EINVAL);
+		return;
+	}
+	set_remote(wqe, rkey, remote);
+	wqe->flush_length = (uint32_t)length;
+	wqe->flush_type = type;
+	wqe->flush_level = level;
+}
+
 /* ---- setters ---- */
 
 static void wr_set_ud_addr(struct ibv_qp_ex *ex, struct ibv_ah *ah, uint32_t remote_qpn, uint32_t remote_qkey)
@@ -284,6 +314,12 @@ void wr_init(struct qp *qp)
 	ex->wr_rdma_read = wr_rdma_read;
 	ex->wr_atomic_cmp_swp = wr_atomic_cmp_swp;
 	ex->wr_atomic_fetch_add = wr_atomic_fetch_add;
+	ex->wr_atomic_write = wr_atomic_write;
+#ifdef HAVE_IBV_WR_FLUSH
+	ex->wr_flush = wr_flush;
+#else
+	qp->wr_flush = wr_flush;
+#endif
 	ex->wr_local_inv = wr_local_inv;
 	ex->wr_bind_mw = wr_bind_mw;
 	ex->wr_set_ud_addr = wr_set_ud_addr;

@@ -106,12 +106,14 @@ static void post_receives(struct ibv_qp *qp)
 static void post_sends(struct ibv_qp *qp)
 {
 	static const enum ibv_wr_opcode opcodes[] = {IBV_WR_SEND, IBV_WR_RDMA_READ, IBV_WR_ATOMIC_CMP_AND_SWP,
-						     IBV_WR_RDMA_WRITE_WITH_IMM, IBV_WR_RDMA_READ};
+						     IBV_WR_RDMA_WRITE_WITH_IMM, (enum ibv_wr_opcode)WR_ATOMIC_WRITE,
+						     IBV_WR_RDMA_READ};
 	struct ibv_send_wr *bad;
 
 	for (size_t i = 0; i < sizeof opcodes / sizeof opcodes[0]; i++) {
 		bool atomic = opcodes[i] == IBV_WR_ATOMIC_CMP_AND_SWP;
-		struct ibv_sge sge = sge_of(rig.received, atomic ? 8 : 3000);
+		bool word = atomic || opcodes[i] == (enum ibv_wr_opcode)WR_ATOMIC_WRITE;
+		struct ibv_sge sge = sge_of(rig.received, word ? 8 : 3000);
 		struct ibv_send_wr wr = {.sg_list = &sge, .num_sge = 1, .opcode = opcodes[i], .send_flags = IBV_SEND_SIGNALED};
 
 		if (qp->qp_type != IBV_QPT_RC && opcodes[i] != IBV_WR_SEND)
@@ -135,7 +137,7 @@ static struct ibv_qp *connected(enum ibv_qp_type type)
 		.qp_state = IBV_QPS_INIT, .port_num = 1, .qkey = 0x11111111, .path_mtu = IBV_MTU_1024, .rq_psn = 0xfffffe,
 		.dest_qp_num = 0x123456, .max_dest_rd_atomic = 4, .max_rd_atomic = 4, .min_rnr_timer = 1, .timeout = 10,
 		.retry_cnt = 7, .rnr_retry = 7, .sq_psn = 0xfffffd,
-		.qp_access_flags = IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ | IBV_ACCESS_REMOTE_ATOMIC,
+		.qp_access_flags = IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ | IBV_ACCESS_REMOTE_ATOMIC | ACCESS_FLUSH_GLOBAL,
 		.ah_attr = {.is_global = 1, .port_num = 1, .grh = {.hop_limit = 64}},
 	};
 	bool rc = type == IBV_QPT_RC, ud = type == IBV_QPT_UD;
@@ -155,7 +157,8 @@ static struct ibv_qp *connected(enum ibv_qp_type type)
 
 static void open_rig(void)
 {
-	const int all = IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ | IBV_ACCESS_REMOTE_ATOMIC;
+	const int all = IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ | IBV_ACCESS_REMOTE_ATOMIC |
+			ACCESS_FLUSH_GLOBAL;
 
 	memset(&rig, 0, sizeof rig);
 	memset(&memory, 0xa5, sizeof memory);
@@ -233,12 +236,13 @@ static void repair(uint8_t selector, uint8_t *packet, size_t length)
 	put(packet + 2, WIRE_PKEY, 2);
 	if ((traits & T_DETH) && length >= WIRE_BTH + 8)
 		put(packet + WIRE_BTH, 0x11111111, 4);
-	if ((traits & (T_RETH | T_ATOMIC_ETH)) && !(traits & T_DETH) && length >= WIRE_BTH + 12) {
+	uint8_t *reth = packet + WIRE_BTH + (traits & T_FETH ? 4 : 0);
+	if ((traits & (T_RETH | T_ATOMIC_ETH)) && !(traits & T_DETH) && (size_t)(reth - packet) + 12 <= length) {
 		const struct ibv_mr *mr = selector & WRONG_KEY ? rig.readable : rig.open;
 		/* Of the address the lowest bits are the input's: a little before the region to a little behind it. */
-		uint64_t offset = ((uint64_t)packet[WIRE_BTH + 6] << 8 | packet[WIRE_BTH + 7]) % (PAGE + 64);
-		put(packet + WIRE_BTH, (uintptr_t)mr->addr + offset - 32, 8);
-		put(packet + WIRE_BTH + 8, mr->rkey, 4);
+		uint64_t offset = ((uint64_t)reth[6] << 8 | reth[7]) % (PAGE + 64);
+		put(reth, (uintptr_t)mr->addr + offset - 32, 8);
+		put(reth + 8, mr->rkey, 4);
 	}
 }
 

@@ -24,9 +24,10 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 import rig  # noqa: E402
 from public import for_everyone  # noqa: E402
 
-BUILD = for_everyone(os.environ["UROCE_BUILD"], "cli/uroce", "src/liburoce.so", "tests/programs/verify")
+BUILD = for_everyone(os.environ["UROCE_BUILD"], "cli/uroce", "src/liburoce.so", "tests/programs/verify", "tests/programs/place")
 UROCE = f"{BUILD}/cli/uroce"
 VERIFY = f"{BUILD}/tests/programs/verify"
+PLACE = f"{BUILD}/tests/programs/place"
 FIRST = os.environ.get("UROCE_PRELOAD_FIRST", "")
 SPACE, RXE, NEAR, FAR = "far", "rxe0", "v0", "v1"
 ADDRESS = {"v4": {"rxe": "10.99.0.1", "uroce": "10.99.0.2"}, "v6": {"rxe": "fd99::1", "uroce": "fd99::2"}}
@@ -169,6 +170,13 @@ def verify_command(family, server_end, options):
     return command
 
 
+def place_command(family, server_end, _options):
+    def command(end, port, host):
+        base = [PLACE, *device_options(end, family, "--device", "--gid"), "--port", str(port), "--deadline", "40"]
+        return base if host is None else [*base, ADDRESS["v4"][server_end]]
+    return command
+
+
 def perftest_command(family, server_end, program, options):
     def command(end, port, host):
         base = [program, "-F", *rig.PATIENT, *device_options(end, family, "-d", "-x"), "-p", str(port), *options]
@@ -190,6 +198,8 @@ VERIFIED = {
     "verify-uc": ["--type", "uc", "--iterations", "5", "--depth", "2", "--sizes", "0,1,1023,1025,8193"],
     "verify-qps": ["--qps", "16", "--depth", "2", "--iterations", "3", "--sizes", "0,100,5000"],
 }
+# rdma_rxe has FLUSH and ATOMIC WRITE since Linux 6.2.
+PLACED = {"place": []} if tuple(map(int, os.uname().release.split(".")[:2])) >= (6, 2) else {}
 # perftest takes the number of outstanding READs that the peer can, even when the own device can fewer.
 OUTSTANDING = ["-o", "4"]
 PERFTEST = {
@@ -209,13 +219,14 @@ PINGPONG = {"pingpong-checked": ("ibv_rc_pingpong", ["-c", "-n", "200"]), "pingp
 
 
 def cases(everything):
-    kinds = ((VERIFIED, verify_command), (PERFTEST, perftest_command), (PINGPONG, pingpong_command))
+    kinds = ((VERIFIED, verify_command), (PLACED, place_command), (PERFTEST, perftest_command), (PINGPONG, pingpong_command))
     for family in ("v4", "v6"):
         for server_end in ("rxe", "uroce"):
             for programs, command in kinds:
                 for name, words in programs.items():
                     if everything or (name in IN_V6 if family == "v6" else name not in SLOWLY_NEW):
-                        what = command(family, server_end, words) if programs is VERIFIED else command(family, server_end, *words)
+                        words = (words,) if isinstance(words, list) else words
+                        what = command(family, server_end, *words)
                         yield f"{family}-{name}-{server_end}-serves", server_end, what
 
 

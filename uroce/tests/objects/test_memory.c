@@ -145,13 +145,15 @@ static void flags_follow_the_manual(void **state)
 	refused(w, w->memory, SIZE, iova, ATOMIC | READ, EINVAL);
 	refused(w, w->memory, SIZE, iova, 1 << 15, EINVAL);
 	refused(w, w->memory, SIZE, iova, LOCAL | 1 << 30, EINVAL);
-	refused(w, w->memory, SIZE, iova, LOCAL | IBV_ACCESS_ON_DEMAND, EOPNOTSUPP);
+	refused(w, w->memory, SIZE, iova, LOCAL | ACCESS_FLUSH_PERSISTENT, EINVAL); /* ordinary memory */
 	static const int good[] = {0,
 				   LOCAL,
 				   READ,
 				   ALL,
 				   BIND,
 				   LOCAL | IBV_ACCESS_HUGETLB,
+				   LOCAL | IBV_ACCESS_ON_DEMAND,
+				   ACCESS_FLUSH_GLOBAL,
 				   LOCAL | IBV_ACCESS_RELAXED_ORDERING,
 				   LOCAL | 1 << 29};
 	for (size_t i = 0; i < sizeof good / sizeof *good; i++)
@@ -202,6 +204,94 @@ static void an_old_kernel_is_asked_for_its_mappings(void **state)
 	memory_that_is_not_there_is_refused(state);
 	memory_must_permit_what_the_region_does(state);
 	flags_follow_the_manual(state);
+}
+
+static void memory_on_demand_may_come_later(void **state)
+{
+	struct world *w = *state;
+	const int access = LOCAL | READ | IBV_ACCESS_ON_DEMAND;
+	uint8_t *map = mmap(NULL, SIZE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	assert_ptr_not_equal(map, MAP_FAILED);
+	struct ibv_mr *mr = mr_reg(w->pd, map, SIZE, (uintptr_t)map, access);
+	assert_non_null(mr);
+	assert_ptr_equal(memory_local(pd_of(w->pd), mr->lkey, (uintptr_t)map + 5, SIZE - 5, LOCAL), map + 5);
+	/* Once it is no longer on demand, it must be there. */
+	assert_int_equal(mr_rereg(mr, IBV_REREG_MR_CHANGE_ACCESS, NULL, NULL, 0, LOCAL), IBV_REREG_MR_ERR_INPUT);
+	assert_int_equal(errno, EFAULT);
+	assert_int_equal(mr_dereg(mr), 0);
+	refused(w, (void *)(UINTPTR_MAX - 10), SIZE, 0, access, EINVAL);
+	munmap(map, SIZE);
+}
+
+static void a_region_may_be_the_whole_address_space(void **state)
+{
+	struct world *w = *state;
+	struct ibv_mr *mr = mr_reg(w->pd, NULL, SIZE_MAX, 0, LOCAL | READ | IBV_ACCESS_ON_DEMAND);
+	assert_non_null(mr);
+	assert_ptr_equal(memory_local(pd_of(w->pd), mr->lkey, at(w, 3), 100, LOCAL), w->memory + 3);
+	assert_ptr_equal(memory_remote(w->qp.pd, w->qp.qpn, mr->rkey, at(w, 3), 100, READ), w->memory + 3);
+	assert_null(memory_remote(w->qp.pd, w->qp.qpn, mr->rkey, at(w, 3), 100, WRITE));
+	assert_null(memory_local(pd_of(w->pd), mr->lkey, 0, 8, LOCAL)); /* nothing is ever there */
+	assert_int_equal(mr_dereg(mr), 0);
+	refused(w, NULL, SIZE_MAX, 0, LOCAL, EFAULT);
+}
+
+static bool resident(const uint8_t *at_page)
+{
+	unsigned char there = 0;
+	assert_int_equal(mincore((void *)(uintptr_t)at_page, 1, &there), 0);
+	return there & 1;
+}
+
+static void advice_brings_the_pages_in(void **state)
+{
+	struct world *w = *state;
+	static const enum ibv_advise_mr_advice advices[] = {
+		IBV_ADVISE_MR_ADVICE_PREFETCH, IBV_ADVISE_MR_ADVICE_PREFETCH_WRITE, IBV_ADVISE_MR_ADVICE_PREFETCH_NO_FAULT };
+	for (unsigned i = 0; i < 6; i++) {
+		uint8_t *map = mmap(NULL, 2 * (size_t)SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		assert_ptr_not_equal(map, MAP_FAILED);
+		struct ibv_mr *mr = mr_reg(w->pd, map, 2 * (size_t)SIZE, (uintptr_t)map, LOCAL | IBV_ACCESS_ON_DEMAND);
+		struct ibv_sge sge = {(uintptr_t)map + SIZE + 1, 5, mr->lkey};
+		assert_false(resident(map + SIZE));
+		assert_int_equal(mr_advise(w->pd, advices[i % 3], i < 3 ? 0 : IBV_ADVISE_MR_FLAG_FLUSH, &sge, 1), 0);
+		assert_int_equal(resident(map + SIZE), i % 3 != 2);
+		assert_false(resident(map));
+		assert_int_equal(mr_dereg(mr), 0);
+		munmap(map, 2 * (size_t)SIZE);
+	}
+}
+
+static void advice_that_cannot_be_taken_says_why(void **state)
+{
+	struct world *w = *state;
+	const enum ibv_advise_mr_advice read = IBV_ADVISE_MR_ADVICE_PREFETCH, write = IBV_ADVISE_MR_ADVICE_PREFETCH_WRITE;
+	uint8_t *map = mmap(NULL, SIZE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	assert_ptr_not_equal(map, MAP_FAILED);
+	struct ibv_mr *pinned = reg(w, LOCAL), *mr = mr_reg(w->pd, map, SIZE, (uintptr_t)map, IBV_ACCESS_ON_DEMAND);
+	struct ibv_sge good = {(uintptr_t)map, SIZE, mr->lkey}, sge = good;
+
+	assert_int_equal(mr_advise(w->pd, (enum ibv_advise_mr_advice)9, 0, &sge, 1), ENOTSUP);
+	assert_int_equal(mr_advise(w->pd, read, 2, &sge, 1), EINVAL);
+	assert_int_equal(mr_advise(w->pd, read, 0, &sge, 0), EINVAL);
+	assert_int_equal(mr_advise(w->other_pd, read, 0, &sge, 1), EPERM);
+	assert_int_equal(mr_advise(w->pd, write, 0, &sge, 1), EPERM);
+	sge.lkey = mr->rkey;
+	assert_int_equal(mr_advise(w->pd, read, 0, &sge, 1), ENOENT);
+	sge.lkey = pinned->lkey;
+	assert_int_equal(mr_advise(w->pd, read, 0, &sge, 1), EINVAL);
+	sge = good;
+	sge.length++;
+	assert_int_equal(mr_advise(w->pd, read, 0, &sge, 1), EFAULT);
+	/* Who does not wait is not told that the pages do not come. */
+	assert_int_equal(mr_advise(w->pd, read, 0, &good, 1), 0);
+	assert_int_equal(mr_advise(w->pd, read, IBV_ADVISE_MR_FLAG_FLUSH, &good, 1), EFAULT);
+	old_kernel = true;
+	assert_int_equal(mr_advise(w->pd, read, IBV_ADVISE_MR_FLAG_FLUSH, &good, 1), 0);
+	old_kernel = false;
+	assert_int_equal(mr_dereg(mr), 0);
+	assert_int_equal(mr_dereg(pinned), 0);
+	munmap(map, SIZE);
 }
 
 static void a_region_of_no_bytes_leads_nowhere(void **state)
@@ -583,6 +673,10 @@ int main(void)
 		TEST(flags_follow_the_manual),
 		TEST(ranges_that_wrap_are_refused),
 		TEST(memory_that_is_not_there_is_refused),
+		TEST(memory_on_demand_may_come_later),
+		TEST(a_region_may_be_the_whole_address_space),
+		TEST(advice_brings_the_pages_in),
+		TEST(advice_that_cannot_be_taken_says_why),
 		TEST(memory_must_permit_what_the_region_does),
 		TEST(an_old_kernel_is_asked_for_its_mappings),
 		TEST(a_region_of_no_bytes_leads_nowhere),

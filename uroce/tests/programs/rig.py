@@ -21,11 +21,12 @@ from public import for_everyone
 
 FOLDER = os.path.dirname(os.path.abspath(__file__))
 BUILD = for_everyone(os.environ.get("UROCE_BUILD", os.path.join(FOLDER, "..", "..", "build")),
-                     "cli/uroce", "src/liburoce.so", "tests/programs/verify")
+                     "cli/uroce", "src/liburoce.so", "tests/programs/verify", "tests/programs/place")
 HERE = for_everyone(FOLDER, "fork_child.py")
 WRAPPER = os.path.join(BUILD, "cli", "uroce")
 LIBRARY = os.path.join(BUILD, "src", "liburoce.so")
 VERIFY = os.path.join(BUILD, "tests", "programs", "verify")
+PLACE = os.path.join(BUILD, "tests", "programs", "place")
 SCALE = float(os.environ.get("UROCE_TEST_SCALE", "1"))
 PRELOAD_FIRST = os.environ.get("UROCE_PRELOAD_FIRST", "")
 DEVICE = "uroce0"

@@ -190,6 +190,7 @@ static bool to_flight(struct sim_node *node, const struct packet_out *out, struc
 	while (packet->length % 4 != 0)
 		packet->bytes[packet->length++] = 0;
 	packet->may_change = out->may_change;
+	packet->icrc_twice = out->icrc_twice;
 	packet->from = node->number;
 	packet->to = memcmp(&out->dgid, &sim.script, sizeof out->dgid) == 0 ? SCRIPT_NODE : out->dgid.raw[15] - 1u;
 	if (wire_decode(packet->bytes, packet->length, &packet->packet) != 0) {
@@ -420,7 +421,7 @@ static void to_init(struct sim_end *end)
 	const struct sim_options *o = &end->options;
 	int mask = IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT;
 	struct ibv_qp_attr attr = {.qp_state = IBV_QPS_INIT, .port_num = 1, .qkey = o->qkey};
-	int remote = IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ | IBV_ACCESS_REMOTE_ATOMIC;
+	int remote = IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ | IBV_ACCESS_REMOTE_ATOMIC | ACCESS_FLUSH_GLOBAL;
 	attr.qp_access_flags = o->access < 0 ? 0 : o->access & (remote | IBV_ACCESS_LOCAL_WRITE);
 	mask |= o->type == IBV_QPT_UD ? IBV_QP_QKEY : IBV_QP_ACCESS_FLAGS;
 	assert_int_equal(qp_modify(end->qp, &attr, mask), 0);

@@ -42,6 +42,7 @@ struct sim_packet {
 	unsigned to;
 	size_t length;
 	bool may_change; /* as the link was told */
+	bool icrc_twice; /* the same */
 	struct packet packet;
 	uint8_t bytes[WIRE_MAX_HEADER + WIRE_MAX_MTU + 4];
 };

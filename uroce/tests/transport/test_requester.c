@@ -306,8 +306,8 @@ static void a_read_asks_for_the_whole_and_takes_its_answer(void **state)
 	finish();
 }
 
-/* `part`: what fits the window. A rest of at most half of it goes with the last one. */
-static void read_in_parts(uint32_t part, uint32_t window)
+/* A rest of at most half a part goes with the last one. `more`: short READs behind it. */
+static void read_in_parts(uint32_t part, uint32_t window, unsigned more)
 {
 	const struct {
 		uint32_t length, parts[3];
@@ -325,7 +325,11 @@ static void read_in_parts(uint32_t part, uint32_t window)
 
 		begin();
 		node->device.max_window = window;
+		node->blocked = true;
 		sim_read(&end, 1, 0, cases[c].length, peer, 0);
+		for (unsigned i = 0; i < more; i++)
+			sim_read(&end, 2, 0, 8, peer, 0);
+		node->blocked = false;
 		let_out();
 		for (size_t i = 0; i < 3 && cases[c].parts[i] > 0; i++) {
 			/* One at a time: at first the window has room for no more. */
@@ -349,8 +353,11 @@ static void read_in_parts(uint32_t part, uint32_t window)
 static void a_long_read_is_asked_for_in_parts_that_the_window_has_room_for(void **state)
 {
 	(void)state;
-	read_in_parts(65536, 255);
-	read_in_parts(262144, 256);
+	read_in_parts(65536, 255, 3);
+	read_in_parts(262144, 256, 3);
+	/* When no more may be outstanding, round trips count. */
+	read_in_parts(262144, 255, 2);
+	read_in_parts(262144, 255, 0);
 }
 
 static void a_read_with_a_lost_answer_asks_for_the_rest_again(void **state)

@@ -111,15 +111,19 @@ static void a_message_longer_than_the_receive_is_a_length_error_here_and_an_inva
 static void a_receive_whose_key_does_not_fit_is_an_operation_error(void **state)
 {
 	(void)state;
-	begin();
-	struct ibv_sge sge = {(uintptr_t)end.memory, 100, end.mr->lkey ^ 0x100};
-	struct ibv_recv_wr *bad, wr = {.wr_id = 1, .sg_list = &sge, .num_sge = 1};
-	assert_int_equal(qp_post_recv(end.qp, &wr, &bad), 0);
-	send_data(OP_SEND_ONLY, 0, 50);
-	expect_refusal(AETH_NAK_OPERATION, 0);
-	sim_expect(end.rcq, 1, IBV_WC_LOC_PROT_ERR);
-	assert_true(untouched());
-	finish();
+	/* Whatever key the peer wants to take back: the fault is on this side. */
+	static const uint8_t opcodes[] = {OP_SEND_ONLY, OP_SEND_ONLY_IMM, OP_SEND_ONLY_INV};
+	for (size_t o = 0; o < sizeof opcodes; o++) {
+		begin();
+		struct ibv_sge sge = {(uintptr_t)end.memory, 100, end.mr->lkey ^ 0x100};
+		struct ibv_recv_wr *bad, wr = {.wr_id = 1, .sg_list = &sge, .num_sge = 1};
+		assert_int_equal(qp_post_recv(end.qp, &wr, &bad), 0);
+		send_data(opcodes[o], 0, 50);
+		expect_refusal(AETH_NAK_OPERATION, 0);
+		sim_expect(end.rcq, 1, IBV_WC_LOC_PROT_ERR);
+		assert_true(untouched());
+		finish();
+	}
 }
 
 static void remote_accesses_outside_of_what_is_allowed_are_refused_and_touch_nothing(void **state)
@@ -184,12 +188,86 @@ static void remote_accesses_outside_of_what_is_allowed_are_refused_and_touch_not
 			assert_int_equal(sim_state(&end), IBV_QPS_ERR);
 			assert_true(sim_event(node, IBV_EVENT_QP_ACCESS_ERR, end.qp) ||
 				    sim_event(node, IBV_EVENT_QP_REQ_ERR, end.qp));
-			sim_expect(end.rcq, 1, IBV_WC_WR_FLUSH_ERR);
+			bool by_key = opcodes[o] == OP_WRITE_ONLY_IMM && nak->packet.syndrome == AETH_NAK_ACCESS;
+			sim_expect(end.rcq, 1, by_key ? IBV_WC_LOC_ACCESS_ERR : IBV_WC_WR_FLUSH_ERR);
 			assert_int_equal(mr_dereg(other), 0);
 			assert_int_equal(pd_dealloc(pd), 0);
 			finish();
 		}
 	}
+}
+
+/* The receive that the immediate data would use, and no other, hears of it: of a shared queue too. */
+static void a_refused_write_with_immediate_ends_its_receive_with_an_access_error(void **state)
+{
+	(void)state;
+	for (unsigned kind = 0; kind < 3; kind++) { /* a wrong key; memory that goes; a shared queue */
+		struct sim_options options = small();
+		sim_start(1);
+		node = sim_node();
+		struct ibv_srq_init_attr attr = {.attr = {.max_wr = 4, .max_sge = 1}};
+		struct ibv_srq *srq = srq_create(node->pd, &attr);
+		options.psn = PSN;
+		options.srq = kind == 2 ? srq : NULL;
+		sim_open(&end, node, &options);
+		script_connect(&end);
+		memset(end.memory, GUARD, end.size);
+		struct ibv_mr *mr = mr_reg(end.pd, end.memory, end.size, (uintptr_t)end.memory, end.options.mr_access);
+		struct ibv_recv_wr *bad, wr = {.wr_id = 1};
+		for (; wr.wr_id < 4; wr.wr_id++)
+			assert_int_equal(options.srq ? srq_post_recv(srq, &wr, &bad) : qp_post_recv(end.qp, &wr, &bad), 0);
+		struct packet packet = one_sided(kind == 1 ? OP_WRITE_FIRST : OP_WRITE_ONLY_IMM, 0, 0, kind == 1 ? MTU + 4 : 8);
+		packet.rkey = kind == 1 ? mr->rkey : mr->rkey ^ 1;
+		script_send(&end, packet, data, kind == 1 ? MTU : 8);
+		assert_int_equal(mr_dereg(mr), 0);
+		if (kind == 1) {
+			script_expect_ack(AETH_ACK, PSN);
+			send_data(OP_WRITE_LAST_IMM, 1, 4);
+		}
+		expect_refusal(AETH_NAK_ACCESS, kind == 1);
+		struct ibv_wc wc = sim_expect(end.rcq, 1, IBV_WC_LOC_ACCESS_ERR);
+		assert_int_equal(wc.qp_num, end.qp->qp_num);
+		for (uint64_t id = 2; id < 4 && !options.srq; id++)
+			sim_expect(end.rcq, id, IBV_WC_WR_FLUSH_ERR);
+		sim_expect_none(end.rcq);
+		sim_close(&end);
+		assert_int_equal(srq_destroy(srq), 0);
+		sim_stop();
+	}
+}
+
+/* IBTA vol 1, 9.7.4.1: the receive is looked for before the key. */
+static void a_write_with_immediate_and_a_wrong_key_waits_for_a_receive(void **state)
+{
+	(void)state;
+	begin();
+	struct packet packet = one_sided(OP_WRITE_ONLY_IMM, 0, 0, 8);
+	packet.rkey ^= 1;
+	script_send(&end, packet, data, 8);
+	script_expect_ack(AETH_TYPE_RNR | 12, PSN);
+	assert_int_equal(sim_state(&end), IBV_QPS_RTS);
+	sim_recv(&end, 1, 0, 0);
+	script_send(&end, packet, data, 8);
+	expect_refusal(AETH_NAK_ACCESS, 0);
+	sim_expect(end.rcq, 1, IBV_WC_LOC_ACCESS_ERR);
+	finish();
+}
+
+static void an_unreliable_write_that_is_dropped_leaves_the_receive(void **state)
+{
+	(void)state;
+	struct sim_options options = small();
+	options.type = IBV_QPT_UC;
+	begin_with(options);
+	sim_recv(&end, 1, 0, 0);
+	struct packet packet = one_sided(WIRE_UC | OP_WRITE_ONLY_IMM, 0, 0, 8);
+	packet.rkey ^= 1;
+	script_send(&end, packet, data, 8);
+	sim_expect_none(end.rcq);
+	assert_int_equal(sim_state(&end), IBV_QPS_RTS);
+	script_send(&end, one_sided(WIRE_UC | OP_WRITE_ONLY_IMM, 1, 0, 8), data, 8);
+	sim_expect(end.rcq, 1, IBV_WC_SUCCESS);
+	finish();
 }
 
 static void a_write_longer_than_a_message_may_be_is_refused(void **state)
@@ -327,6 +405,9 @@ int main(void)
 		cmocka_unit_test(a_message_longer_than_the_receive_is_a_length_error_here_and_an_invalid_request_there),
 		cmocka_unit_test(a_receive_whose_key_does_not_fit_is_an_operation_error),
 		cmocka_unit_test(remote_accesses_outside_of_what_is_allowed_are_refused_and_touch_nothing),
+		cmocka_unit_test(a_refused_write_with_immediate_ends_its_receive_with_an_access_error),
+		cmocka_unit_test(a_write_with_immediate_and_a_wrong_key_waits_for_a_receive),
+		cmocka_unit_test(an_unreliable_write_that_is_dropped_leaves_the_receive),
 		cmocka_unit_test(a_write_longer_than_a_message_may_be_is_refused),
 		cmocka_unit_test(a_read_longer_than_a_message_may_be_is_refused),
 		cmocka_unit_test(rights_of_the_region_are_asked),

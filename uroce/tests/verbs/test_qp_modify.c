@@ -135,16 +135,16 @@ static void values_out_of_range_change_nothing(void **state)
 	REFUSES(IBV_QPS_RTR, IBV_QPS_RTS, rts | IBV_QP_PATH_MIG_STATE, path_mig_state, IBV_MIG_REARM, EOPNOTSUPP);
 }
 
-static void rights_to_flush_may_be_given_without_flush(void **state)
+static void flags_of_regions_are_taken_by_a_queue_pair(void **state)
 {
 	struct rig *rig = *state;
 	struct ibv_qp *qp = rig_qp(rig, IBV_QPT_RC);
 	struct ibv_qp_init_attr init;
 	struct ibv_qp_attr attr = rig_good_attr(IBV_QPS_INIT);
-	attr.qp_access_flags = IBV_ACCESS_REMOTE_WRITE | 1 << 8 | 1 << 9;
+	attr.qp_access_flags = IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_ON_DEMAND | 1 << 8 | 1 << 9;
 	assert_int_equal(qp_modify(qp, &attr, rig_to_init[IBV_QPT_RC]), 0);
 	assert_int_equal(qp_query(qp, &attr, IBV_QP_ACCESS_FLAGS, &init), 0);
-	assert_int_equal(attr.qp_access_flags, IBV_ACCESS_REMOTE_WRITE | 1 << 8 | 1 << 9);
+	assert_int_equal(attr.qp_access_flags, IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_ON_DEMAND | 1 << 8 | 1 << 9);
 	assert_int_equal(qp_destroy(qp), 0);
 }
 
@@ -363,7 +363,7 @@ int main(void)
 #define T(name) cmocka_unit_test_setup_teardown(name, rig_setup, rig_teardown)
 		T(transitions_need_their_attributes_and_take_no_others),
 		T(values_out_of_range_change_nothing),
-		T(rights_to_flush_may_be_given_without_flush),
+		T(flags_of_regions_are_taken_by_a_queue_pair),
 		T(psns_are_cut_to_24_bits),
 		T(query_tells_what_was_set),
 		T(draining_tells_once_when_it_is_done),

@@ -1,0 +1,13 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ATOMIC WRITE and FLUSH, as a program compiled with the verbs.h at hand sees them."""
+import pytest
+
+from rig import DEVICE, PLACE, SCALE, Pair
+
+
+@pytest.mark.parametrize("fault", ["", "loss=2%,reorder=2%,duplicate=2%,seed=3"], ids=["undisturbed", "loss"])
+def test_words_and_flushes_arrive(fault):
+    environment = {"UROCE_FAULT": fault} if fault else {}
+    pair = Pair([PLACE, "--device", DEVICE, "--deadline", str(int(60 * SCALE))], environment=environment, port_option="--port")
+    for text in pair.finish(70):
+        assert "placed: 60 words" in text
