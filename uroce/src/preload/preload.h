@@ -19,6 +19,14 @@
 
 #define EXPORT __attribute__((visibility("default")))
 
+/* What a function returns that returns an error's number: errno has it too, as when the kernel refuses the call. */
+static inline int answer(int error)
+{
+	if (error != 0)
+		errno = error;
+	return error;
+}
+
 static inline void *real_cached(_Atomic(void *) *cache, const char *name)
 {
 	void *address = atomic_load_explicit(cache, memory_order_acquire);

@@ -15,8 +15,7 @@
 
 static int unsupported(void)
 {
-	errno = EOPNOTSUPP;
-	return EOPNOTSUPP;
+	return answer(EOPNOTSUPP);
 }
 
 /* ---- buffers from the device: here ordinary memory (libibverbs 1.17) ---- */
@@ -183,10 +182,8 @@ EXPORT int query_port_speed(struct ibv_context *context, uint32_t port, uint64_t
 {
 	if (!context_is_ours(context))
 		PASS_NEWER(EOPNOTSUPP, query_port_speed, ibv_query_port_speed, context, port, speed);
-	if (port != 1) {
-		errno = EINVAL;
-		return EINVAL;
-	}
+	if (port != 1)
+		return answer(EINVAL);
 	*speed = 400; /* in 100 Mb/s: four lanes of 10 Gb/s, as ibv_query_port tells */
 	return 0;
 }

@@ -104,4 +104,5 @@ def main():
     print("all as they should be")
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -22,7 +22,7 @@ from public import for_everyone
 FOLDER = os.path.dirname(os.path.abspath(__file__))
 BUILD = for_everyone(os.environ.get("UROCE_BUILD", os.path.join(FOLDER, "..", "..", "build")),
                      "cli/uroce", "src/liburoce.so", "tests/programs/verify")
-HERE = for_everyone(FOLDER, "fork_child.py", "newer_functions.py")
+HERE = for_everyone(FOLDER, "answers.py", "fork_child.py", "newer_functions.py")
 WRAPPER = os.path.join(BUILD, "cli", "uroce")
 LIBRARY = os.path.join(BUILD, "src", "liburoce.so")
 VERIFY = os.path.join(BUILD, "tests", "programs", "verify")

@@ -78,3 +78,7 @@ def test_function_that_libibverbs_lacks_has_a_version_that_it_lacks(libibverbs, 
 
 def test_newer_functions_answer_for_the_device():
     assert "all as they should be" in succeed([PYTHON, os.path.join(HERE, "newer_functions.py")])
+
+
+def test_calls_that_fail_say_why_and_lists_may_be_freed():
+    assert "all as they should be" in succeed([PYTHON, os.path.join(HERE, "answers.py")])
