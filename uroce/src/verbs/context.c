@@ -86,7 +86,7 @@ struct ibv_context *context_open(void)
 	ibv_context->abi_compat = __VERBS_ABI_IS_EXTENDED;
 	context->verbs.sz = sizeof context->verbs;
 	set_operations(&context->verbs);
-	own_device_show_counters(device);
+	own_device_show_files(device);
 	counter_object(&device->counters->objects.ctx, 1);
 	return ibv_context;
 }
