@@ -13,11 +13,12 @@
 
 #include "log.h"
 
-/* Memory, on every Linux with glibc's shared memory. */
-#define PLACE  "/dev/shm"
 #define PREFIX "uroce-files."
 
-enum { DEEPEST = 12 };
+enum { DEEPEST = 12, PLACES = 2 };
+
+/* The first is memory, on every Linux with glibc's shared memory; some containers have none. */
+static const char *const places[PLACES] = {"/dev/shm", "/tmp"};
 
 /* ---- removing ---- */
 
@@ -69,9 +70,9 @@ static void remove_tree(const char *path)
 }
 
 /* Those of processes that were killed. */
-static void remove_stale(void)
+static void remove_stale(const char *where)
 {
-	DIR *place = opendir(PLACE);
+	DIR *place = opendir(where);
 	struct dirent *entry;
 
 	while (place && (entry = readdir(place))) {
@@ -80,7 +81,7 @@ static void remove_stale(void)
 			continue;
 		long pid = strtol(entry->d_name + sizeof PREFIX - 1, NULL, 10);
 		if (pid <= 0 || (kill((pid_t)pid, 0) == 0 || errno != ESRCH) ||
-		    snprintf(path, sizeof path, PLACE "/%s", entry->d_name) >= (int)sizeof path)
+		    snprintf(path, sizeof path, "%s/%s", where, entry->d_name) >= (int)sizeof path)
 			continue;
 		remove_tree(path);
 	}
@@ -100,12 +101,17 @@ void device_files_remove(struct device_files *files)
 
 void device_files_make(struct device_files *files)
 {
-	remove_stale();
 	files->owner = getpid();
-	snprintf(files->root, sizeof files->root, PLACE "/" PREFIX "%ld.XXXXXX", (long)files->owner);
-	if (mkdtemp(files->root))
+	for (int i = 0; i < PLACES; i++) {
+		remove_stale(places[i]);
+		snprintf(files->root, sizeof files->root, "%s/" PREFIX "%ld.XXXXXX", places[i], (long)files->owner);
+		if (!mkdtemp(files->root))
+			continue;
+		/* As those of the kernel: a program that changes its user must still find them. */
+		chmod(files->root, 0755);
 		return;
-	log_write(LOG_INFO, "cannot make files of the device in " PLACE ": %s", strerror(errno));
+	}
+	log_write(LOG_INFO, "cannot make files of the device in %s or %s: %s", places[0], places[1], strerror(errno));
 	files->root[0] = '\0';
 }
 
