@@ -3,10 +3,11 @@
 import glob
 import os
 import re
+import shutil
 
 import pytest
 
-from rig import DEVICE, PYTHON, run, succeed
+from rig import DEVICE, PYTHON, TOOLS, run, succeed
 
 CLASS = "/sys/class/infiniband"
 PORT = f"{CLASS}/{DEVICE}/ports/1"
@@ -100,6 +101,13 @@ assert libc.glob(b'{CLASS}/*/node_guid', 0, None, ctypes.byref(found)) == 0
 assert path.encode() in found.paths[:found.count]
 print('walked')""")
     assert walked == "walked\n"
+
+
+def test_infiniband_diags_find_the_device():
+    """They read the files, and ask no libibverbs."""
+    if not all(shutil.which(word, path=os.pathsep.join(TOOLS)) for word in ("ibstat", "ibstatus")):
+        pytest.skip("infiniband-diags is not installed")
+    assert f"CA '{DEVICE}'" in succeed(["ibstat"]) and f"Infiniband device '{DEVICE}' port 1" in succeed(["ibstatus"])
 
 
 def test_nothing_else_changes():
