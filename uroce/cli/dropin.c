@@ -37,7 +37,8 @@ static bool resolve(const char *folder, const char *name, char out[PATH_MAX])
 /* The path of the library that a program would get: the dynamic linker finds it for this command as it will for the next. */
 static bool find_real(char out[PATH_MAX])
 {
-	void *handle = dlopen(DROPIN, RTLD_LAZY | RTLD_LOCAL);
+	static void *handle; /* stays open: this process becomes the command */
+	handle = dlopen(DROPIN, RTLD_LAZY | RTLD_LOCAL);
 	void *function = handle ? dlsym(handle, "ibv_wc_status_str") : NULL; /* uroce's library has none of that name */
 	Dl_info real;
 

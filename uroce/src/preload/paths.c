@@ -84,13 +84,26 @@ static enum path_kind kind_of(const char *path)
 	return PATH_OTHER;
 }
 
-const char *paths_find(const char *path, char room[PATHS_ROOM], enum path_kind *kind)
+/* The folder, or the file, is made as it is now. errno is kept. */
+static void bring_up_to_date(const char *path, enum path_kind kind)
 {
-	char simple[PATHS_ROOM];
+	int saved = errno;
 
-	*kind = PATH_OTHER;
-	if (!path || path[0] != '/' || !strstr(path, "/infiniband") || hidden || !simplify(path, simple) ||
-	    (!begins(simple, CLASS) && !begins(simple, NODES)))
+	paths_hide(true);
+	if (is_shared(path))
+		own_device_add_kernel_files(path);
+	else if (kind == PATH_FILE)
+		own_device_refresh_file(path);
+	paths_hide(false);
+	errno = saved;
+}
+
+/* For a path that is likely to be one. */
+static const char *look_closer(const char *path, char room[PATHS_ROOM], enum path_kind *kind)
+{
+	char simple[PATHS_ROOM] = "";
+
+	if (!simplify(path, simple) || (!begins(simple, CLASS) && !begins(simple, NODES)))
 		return path;
 	const char *root = files_root();
 	if (!root)
@@ -98,16 +111,18 @@ const char *paths_find(const char *path, char room[PATHS_ROOM], enum path_kind *
 	enum path_kind found = kind_of(simple);
 	if (found == PATH_OTHER || snprintf(room, PATHS_ROOM, "%s%s", root, simple) >= PATHS_ROOM)
 		return path;
-	int saved = errno;
-	paths_hide(true);
-	if (is_shared(simple))
-		own_device_add_kernel_files(simple);
-	else if (found == PATH_FILE)
-		own_device_refresh_file(simple);
-	paths_hide(false);
-	errno = saved;
+	bring_up_to_date(simple, found);
 	*kind = found;
 	return room;
+}
+
+const char *paths_find(const char *path, char room[PATHS_ROOM], enum path_kind *kind)
+{
+	*kind = PATH_OTHER;
+	/* Programs open many files: most are told apart here. */
+	if (!path || path[0] != '/' || hidden || !strstr(path, "/infiniband"))
+		return path;
+	return look_closer(path, room, kind);
 }
 
 const char *paths_find_pattern(const char *pattern, char room[PATHS_ROOM])

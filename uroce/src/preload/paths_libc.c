@@ -38,11 +38,11 @@ static void *next_cached(_Atomic(void *) *cache, const char *symbol)
 		(__typeof__(&(function)))next_cached(&cache_, symbol); \
 	})
 
-/* `path` by another name if it is one of the device's. */
+/* Makes `found` of `path`: that of the file if it is one of the device's, else the same. */
 #define FIND(path) \
 	char room_[PATHS_ROOM]; \
 	enum path_kind kind; \
-	path = paths_find(path, room_, &kind)
+	const char *found = paths_find((path), room_, &kind)
 
 static int fail(int error)
 {
@@ -78,7 +78,7 @@ static bool takes_mode(int flags)
 	{ \
 		MODE(flags) \
 		FIND(path); \
-		return refuses(kind, flags) ? fail(ENXIO) : NEXT(name, symbol)(path, flags, mode); \
+		return refuses(kind, flags) ? fail(ENXIO) : NEXT(name, symbol)(found, flags, mode); \
 	}
 OPEN(path_open, "open")
 OPEN(path_open64, "open64")
@@ -89,7 +89,7 @@ OPEN(path_open64, "open64")
 	{ \
 		MODE(flags) \
 		FIND(path); \
-		return refuses(kind, flags) ? fail(ENXIO) : NEXT(name, symbol)(at, path, flags, mode); \
+		return refuses(kind, flags) ? fail(ENXIO) : NEXT(name, symbol)(at, found, flags, mode); \
 	}
 OPENAT(path_openat, "openat")
 OPENAT(path_openat64, "openat64")
@@ -100,7 +100,7 @@ OPENAT(path_openat64, "openat64")
 	EXPORT int name(const char *path, int flags) \
 	{ \
 		FIND(path); \
-		return refuses(kind, flags) ? fail(ENXIO) : NEXT(name, symbol)(path, flags); \
+		return refuses(kind, flags) ? fail(ENXIO) : NEXT(name, symbol)(found, flags); \
 	}
 OPEN_2(path_open_2, "__open_2")
 OPEN_2(path_open64_2, "__open64_2")
@@ -110,7 +110,7 @@ OPEN_2(path_open64_2, "__open64_2")
 	EXPORT int name(int at, const char *path, int flags) \
 	{ \
 		FIND(path); \
-		return refuses(kind, flags) ? fail(ENXIO) : NEXT(name, symbol)(at, path, flags); \
+		return refuses(kind, flags) ? fail(ENXIO) : NEXT(name, symbol)(at, found, flags); \
 	}
 OPENAT_2(path_openat_2, "__openat_2")
 OPENAT_2(path_openat64_2, "__openat64_2")
@@ -124,7 +124,7 @@ OPENAT_2(path_openat64_2, "__openat64_2")
 			errno = ENXIO; \
 			return NULL; \
 		} \
-		return NEXT(name, symbol)(path, mode); \
+		return NEXT(name, symbol)(found, mode); \
 	}
 FOPEN(path_fopen, "fopen")
 FOPEN(path_fopen64, "fopen64")
@@ -135,14 +135,14 @@ DIR *path_opendir(const char *path) __asm__("opendir");
 EXPORT DIR *path_opendir(const char *path)
 {
 	FIND(path);
-	return NEXT(path_opendir, "opendir")(path);
+	return NEXT(path_opendir, "opendir")(found);
 }
 
 int path_chdir(const char *path) __asm__("chdir");
 EXPORT int path_chdir(const char *path)
 {
 	FIND(path);
-	return NEXT(path_chdir, "chdir")(path);
+	return NEXT(path_chdir, "chdir")(found);
 }
 
 #define SCANDIR(name, symbol) \
@@ -150,7 +150,7 @@ EXPORT int path_chdir(const char *path)
 	EXPORT int name(const char *path, void *list, void *filter, void *compare) \
 	{ \
 		FIND(path); \
-		return NEXT(name, symbol)(path, list, filter, compare); \
+		return NEXT(name, symbol)(found, list, filter, compare); \
 	}
 SCANDIR(path_scandir, "scandir")
 SCANDIR(path_scandir64, "scandir64")
@@ -207,7 +207,7 @@ static void set_node(void *room)
 	EXPORT int name(const char *path, void *status) \
 	{ \
 		FIND(path); \
-		DONE(NEXT(name, symbol)(path, status)); \
+		DONE(NEXT(name, symbol)(found, status)); \
 	}
 STAT(path_stat, "stat")
 STAT(path_stat64, "stat64")
@@ -220,7 +220,7 @@ STAT(path_lstat64, "lstat64")
 	EXPORT int name(int version, const char *path, void *status) \
 	{ \
 		FIND(path); \
-		DONE(NEXT(name, symbol)(version, path, status)); \
+		DONE(NEXT(name, symbol)(version, found, status)); \
 	}
 XSTAT(path_xstat, "__xstat")
 XSTAT(path_xstat64, "__xstat64")
@@ -232,7 +232,7 @@ XSTAT(path_lxstat64, "__lxstat64")
 	EXPORT int name(int at, const char *path, void *status, int flags) \
 	{ \
 		FIND(path); \
-		DONE(NEXT(name, symbol)(at, path, status, flags)); \
+		DONE(NEXT(name, symbol)(at, found, status, flags)); \
 	}
 FSTATAT(path_fstatat, "fstatat")
 FSTATAT(path_fstatat64, "fstatat64")
@@ -242,7 +242,7 @@ FSTATAT(path_fstatat64, "fstatat64")
 	EXPORT int name(int version, int at, const char *path, void *status, int flags) \
 	{ \
 		FIND(path); \
-		DONE(NEXT(name, symbol)(version, at, path, status, flags)); \
+		DONE(NEXT(name, symbol)(version, at, found, status, flags)); \
 	}
 FXSTATAT(path_fxstatat, "__fxstatat")
 FXSTATAT(path_fxstatat64, "__fxstatat64")
@@ -261,7 +261,7 @@ int path_statx(int at, const char *path, int flags, unsigned mask, struct statx_
 EXPORT int path_statx(int at, const char *path, int flags, unsigned mask, struct statx_start *status)
 {
 	FIND(path);
-	int result = NEXT(path_statx, "statx")(at, path, flags, mask, status);
+	int result = NEXT(path_statx, "statx")(at, found, flags, mask, status);
 	if (result == 0 && kind == PATH_NODE) {
 		status->mode = S_IFCHR | 0666;
 		paths_node(&status->rdev_major, &status->rdev_minor);
@@ -274,7 +274,7 @@ EXPORT int path_statx(int at, const char *path, int flags, unsigned mask, struct
 	EXPORT int name(const char *path, int mode) \
 	{ \
 		FIND(path); \
-		return NEXT(name, symbol)(path, mode); \
+		return NEXT(name, symbol)(found, mode); \
 	}
 ACCESS(path_access, "access")
 ACCESS(path_euidaccess, "euidaccess")
@@ -284,7 +284,7 @@ int path_faccessat(int at, const char *path, int mode, int flags) __asm__("facce
 EXPORT int path_faccessat(int at, const char *path, int mode, int flags)
 {
 	FIND(path);
-	return NEXT(path_faccessat, "faccessat")(at, path, mode, flags);
+	return NEXT(path_faccessat, "faccessat")(at, found, mode, flags);
 }
 
 /* ls -l asks for the extended ones. */
@@ -293,7 +293,7 @@ EXPORT int path_faccessat(int at, const char *path, int mode, int flags)
 	EXPORT ssize_t name(const char *path, const char *attribute, void *value, size_t size) \
 	{ \
 		FIND(path); \
-		return NEXT(name, symbol)(path, attribute, value, size); \
+		return NEXT(name, symbol)(found, attribute, value, size); \
 	}
 GETXATTR(path_getxattr, "getxattr")
 GETXATTR(path_lgetxattr, "lgetxattr")
@@ -303,7 +303,7 @@ GETXATTR(path_lgetxattr, "lgetxattr")
 	EXPORT ssize_t name(const char *path, char *list, size_t size) \
 	{ \
 		FIND(path); \
-		return NEXT(name, symbol)(path, list, size); \
+		return NEXT(name, symbol)(found, list, size); \
 	}
 LISTXATTR(path_listxattr, "listxattr")
 LISTXATTR(path_llistxattr, "llistxattr")
@@ -314,28 +314,28 @@ ssize_t path_readlink(const char *path, char *target, size_t size) __asm__("read
 EXPORT ssize_t path_readlink(const char *path, char *target, size_t size)
 {
 	FIND(path);
-	return kind == PATH_NODE ? fail(EINVAL) : NEXT(path_readlink, "readlink")(path, target, size);
+	return kind == PATH_NODE ? fail(EINVAL) : NEXT(path_readlink, "readlink")(found, target, size);
 }
 
 ssize_t path_readlink_chk(const char *path, char *target, size_t size, size_t room) __asm__("__readlink_chk");
 EXPORT ssize_t path_readlink_chk(const char *path, char *target, size_t size, size_t room)
 {
 	FIND(path);
-	return kind == PATH_NODE ? fail(EINVAL) : NEXT(path_readlink_chk, "__readlink_chk")(path, target, size, room);
+	return kind == PATH_NODE ? fail(EINVAL) : NEXT(path_readlink_chk, "__readlink_chk")(found, target, size, room);
 }
 
 ssize_t path_readlinkat(int at, const char *path, char *target, size_t size) __asm__("readlinkat");
 EXPORT ssize_t path_readlinkat(int at, const char *path, char *target, size_t size)
 {
 	FIND(path);
-	return kind == PATH_NODE ? fail(EINVAL) : NEXT(path_readlinkat, "readlinkat")(at, path, target, size);
+	return kind == PATH_NODE ? fail(EINVAL) : NEXT(path_readlinkat, "readlinkat")(at, found, target, size);
 }
 
 ssize_t path_readlinkat_chk(int at, const char *path, char *target, size_t size, size_t room) __asm__("__readlinkat_chk");
 EXPORT ssize_t path_readlinkat_chk(int at, const char *path, char *target, size_t size, size_t room)
 {
 	FIND(path);
-	return kind == PATH_NODE ? fail(EINVAL) : NEXT(path_readlinkat_chk, "__readlinkat_chk")(at, path, target, size, room);
+	return kind == PATH_NODE ? fail(EINVAL) : NEXT(path_readlinkat_chk, "__readlinkat_chk")(at, found, target, size, room);
 }
 
 /* The node itself, which is a link in the tree; NULL if `path` is another. */
@@ -364,10 +364,10 @@ char *path_realpath(const char *path, char *resolved) __asm__("realpath");
 EXPORT char *path_realpath(const char *path, char *resolved)
 {
 	FIND(path);
-	char *node = node_itself(path, kind, resolved);
+	char *node = node_itself(found, kind, resolved);
 	if (node)
 		return node;
-	char *real = NEXT(path_realpath, "realpath")(path, resolved);
+	char *real = NEXT(path_realpath, "realpath")(found, resolved);
 	return kind == PATH_OTHER ? real : restored(real);
 }
 
@@ -375,10 +375,10 @@ char *path_realpath_chk(const char *path, char *resolved, size_t room) __asm__("
 EXPORT char *path_realpath_chk(const char *path, char *resolved, size_t room)
 {
 	FIND(path);
-	char *node = node_itself(path, kind, resolved);
+	char *node = node_itself(found, kind, resolved);
 	if (node)
 		return node;
-	char *real = NEXT(path_realpath_chk, "__realpath_chk")(path, resolved, room);
+	char *real = NEXT(path_realpath_chk, "__realpath_chk")(found, resolved, room);
 	return kind == PATH_OTHER ? real : restored(real);
 }
 
@@ -386,9 +386,9 @@ char *path_canonicalize(const char *path) __asm__("canonicalize_file_name");
 EXPORT char *path_canonicalize(const char *path)
 {
 	FIND(path);
-	char *node = node_itself(path, kind, NULL);
+	char *node = node_itself(found, kind, NULL);
 	if (node)
 		return node;
-	char *real = NEXT(path_canonicalize, "canonicalize_file_name")(path);
+	char *real = NEXT(path_canonicalize, "canonicalize_file_name")(found);
 	return kind == PATH_OTHER ? real : restored(real);
 }
