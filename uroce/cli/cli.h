@@ -21,8 +21,10 @@ enum {
 /* Prints "uroce: " and the text to standard error; returns `status`. */
 int fail(int status, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
-/* library.c: puts the library into LD_PRELOAD. 0, or an exit status after a message. */
+/* library.c: puts the library into LD_PRELOAD, and calls the next. 0, or an exit status after a message. */
 int library_preload(void);
+/* dropin.c: puts a folder with a libibverbs.so.1 that goes with the library first into LD_LIBRARY_PATH. The same. */
+int dropin_path(const char *library);
 
 /* check.c: whether an option's value can be understood; prints what is wrong with it if not. */
 bool check_addresses(const char *list);

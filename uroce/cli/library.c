@@ -149,5 +149,5 @@ int library_preload(void)
 	if (setenv("LD_PRELOAD", value, 1) < 0)
 		status = fail(EXIT_OWN, "LD_PRELOAD: %s", strerror(errno));
 	free(value);
-	return status;
+	return status ? status : dropin_path(library);
 }

@@ -1,155 +1,132 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "hw_counters.h"
 
-#include <dirent.h>
-#include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
-#include <stdbool.h>
+#include <stddef.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
-#include "log.h"
+enum { NEVER = -1 };
 
-/* Memory, on every Linux with glibc's shared memory. */
-#define PLACE  "/dev/shm"
-#define PREFIX "uroce-counters."
+struct shown {
+	const char *name; /* below the port's folder */
+	long offset;      /* in struct counters; NEVER: it is always 0 */
+	unsigned unit;    /* of how many */
+};
 
-/* mlx5's names for the same. */
-static const char *const names[HW_COUNTERS] = {"out_of_sequence", "duplicate_request"};
-static const char *const folders[] = {"", "/ports", "/ports/1", "/ports/1/hw_counters"};
-/* The same, each in the one before. */
-static const char *const steps[] = {"ports", "1", "hw_counters"};
+#define OF(name) (long)offsetof(struct counters, name)
 
-enum { STEPS = sizeof steps / sizeof(steps[0]) };
+/* The first are those that the thread writes. Of hw_counters, mlx5's names, and rxe's where mlx5 has none for the same; but not both for
+ * one: programs add them up. */
+static const struct shown table[] = {
+	{"/hw_counters/out_of_sequence", OF(out_of_sequence), 1},
+	{"/hw_counters/duplicate_request", OF(duplicates), 1},
+	{"/hw_counters/packet_seq_err", OF(naks_received), 1},
+	{"/hw_counters/rnr_nak_retry_err", OF(rnr_received), 1},
+	{"/hw_counters/out_of_buffer", OF(rnr_sent), 1},
+	{"/hw_counters/local_ack_timeout_err", OF(timeouts), 1},
+	{"/hw_counters/resp_remote_access_errors", OF(remote_access_errors), 1},
+	{"/hw_counters/rx_icrc_encapsulated", OF(drop_icrc), 1},
+	{"/hw_counters/retry_exceeded_err", OF(retries_exhausted), 1},
+	{"/hw_counters/sent_pkts", OF(tx_packets), 1},
+	{"/hw_counters/rcvd_pkts", OF(rx_packets), 1},
+	{"/hw_counters/send_err", OF(tx_errors), 1},
+	/* InfiniBand counts data in words of four bytes. */
+	{"/counters/port_xmit_data", OF(tx_bytes), 4},
+	{"/counters/port_rcv_data", OF(rx_bytes), 4},
+	{"/counters/port_xmit_packets", OF(tx_packets), 1},
+	{"/counters/port_rcv_packets", OF(rx_packets), 1},
+	{"/counters/unicast_xmit_packets", OF(tx_packets), 1},
+	{"/counters/unicast_rcv_packets", OF(rx_packets), 1},
+	{"/counters/multicast_xmit_packets", NEVER, 1},
+	{"/counters/multicast_rcv_packets", NEVER, 1},
+	{"/counters/port_xmit_wait", OF(tx_blocked), 1},
+	{"/counters/port_xmit_discards", OF(tx_errors), 1},
+	{"/counters/port_rcv_errors", OF(drop_malformed), 1},
+	{"/counters/port_rcv_constraint_errors", OF(drop_pkey), 1},
+	{"/counters/excessive_buffer_overrun_errors", OF(rx_overflow), 1},
+	{"/counters/port_xmit_constraint_errors", NEVER, 1},
+	{"/counters/port_rcv_remote_physical_errors", NEVER, 1},
+	{"/counters/port_rcv_switch_relay_errors", NEVER, 1},
+	{"/counters/local_link_integrity_errors", NEVER, 1},
+	{"/counters/link_error_recovery", NEVER, 1},
+	{"/counters/link_downed", NEVER, 1},
+	{"/counters/symbol_error", NEVER, 1},
+	{"/counters/VL15_dropped", NEVER, 1},
+};
 
-/* A folder of this user's; -1: it is none. Anybody may put one here, and what is in theirs may lead anywhere. */
-static int open_own(int at, const char *name)
+enum { SHOWN = sizeof table / sizeof table[0] };
+
+static uint64_t value(const struct shown *shown, const struct counters *counters)
 {
-	int fd = openat(at, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	struct stat status;
-
-	if (fd >= 0 && (fstat(fd, &status) != 0 || status.st_uid != geteuid())) {
-		close(fd);
-		fd = -1;
-	}
-	return fd;
+	if (shown->offset == NEVER)
+		return 0;
+	const _Atomic uint64_t *counter = (const void *)((const char *)counters + shown->offset);
+	return atomic_load_explicit(counter, memory_order_relaxed) / shown->unit;
 }
 
-static void remove_tree(const char *path)
+static bool show(const struct device_files *files, const char *port, const struct shown *shown, const struct counters *counters)
 {
-	int fds[STEPS + 1] = {open_own(AT_FDCWD, path)}, depth = 0;
+	char path[DEVICE_FILES_PATH], text[32];
 
-	if (fds[0] < 0)
-		return;
-	while (depth < STEPS && (fds[depth + 1] = open_own(fds[depth], steps[depth])) >= 0)
-		depth++;
-	for (int i = 0; i < HW_COUNTERS && depth == STEPS; i++)
-		unlinkat(fds[STEPS], names[i], 0);
-	for (; depth >= 0; depth--) {
-		close(fds[depth]);
-		if (depth > 0)
-			unlinkat(fds[depth - 1], steps[depth - 1], AT_REMOVEDIR);
-	}
-	rmdir(path);
+	snprintf(path, sizeof path, "%s%s", port, shown->name);
+	snprintf(text, sizeof text, "%llu\n", (unsigned long long)value(shown, counters));
+	return device_files_write(files, path, text);
 }
 
-/* Those of processes that were killed. */
-static void remove_stale(void)
+bool hw_counters_open(struct hw_counters *own, const struct device_files *files, const char *port, const struct counters *counters)
 {
-	DIR *place = opendir(PLACE);
-	struct dirent *entry;
-
-	while (place && (entry = readdir(place))) {
-		char path[HW_COUNTERS_PATH];
-		if (strncmp(entry->d_name, PREFIX, sizeof PREFIX - 1) != 0)
-			continue;
-		long pid = strtol(entry->d_name + sizeof PREFIX - 1, NULL, 10);
-		if (pid <= 0 || (kill((pid_t)pid, 0) == 0 || errno != ESRCH) ||
-		    snprintf(path, sizeof path, PLACE "/%s", entry->d_name) >= (int)sizeof path)
-			continue;
-		remove_tree(path);
-	}
-	if (place)
-		closedir(place);
-}
-
-static int make_file(const struct hw_counters *files, int index)
-{
-	char name[2 * HW_COUNTERS_PATH];
-	snprintf(name, sizeof name, "%s%s/%s", files->path, folders[3], names[index]);
-	int fd = open(name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
-	if (fd >= 0 && pwrite(fd, "0\n", 2, 0) != 2) {
-		close(fd);
-		fd = -1;
-	}
-	return fd;
-}
-
-static bool make_folders(const struct hw_counters *files)
-{
-	for (int i = 1; i <= 3; i++) {
-		char name[2 * HW_COUNTERS_PATH];
-		snprintf(name, sizeof name, "%s%s", files->path, folders[i]);
-		if (mkdir(name, 0755) != 0)
+	*own = (struct hw_counters){.fds = {-1, -1}, .next = UINT64_MAX};
+	for (int i = 0; i < SHOWN; i++)
+		if (!show(files, port, &table[i], counters))
 			return false;
+	for (int i = 0; i < HW_COUNTERS; i++) {
+		char path[DEVICE_FILES_ROOT + DEVICE_FILES_PATH];
+		snprintf(path, sizeof path, "%s%s%s", files->root, port, table[i].name);
+		own->fds[i] = open(path, O_RDWR | O_CLOEXEC);
+		if (own->fds[i] < 0) {
+			hw_counters_close(own);
+			return false;
+		}
+		own->shown[i] = value(&table[i], counters);
 	}
+	own->next = 0;
 	return true;
 }
 
-void hw_counters_open(struct hw_counters *files)
+void hw_counters_refresh(const struct device_files *files, const char *port, const char *path, const struct counters *counters)
 {
-	bool made;
+	size_t length = strlen(port);
 
-	remove_stale();
-	*files = (struct hw_counters){.owner = getpid(), .fds = {-1, -1}, .next = UINT64_MAX};
-	snprintf(files->path, sizeof files->path, PLACE "/" PREFIX "%ld.XXXXXX", (long)getpid());
-	if (!mkdtemp(files->path)) {
-		files->path[0] = '\0';
+	if (strncmp(path, port, length) != 0)
 		return;
-	}
-	made = make_folders(files);
-	for (int i = 0; i < HW_COUNTERS && made; i++) {
-		files->fds[i] = make_file(files, i);
-		made = files->fds[i] >= 0;
-	}
-	if (!made) {
-		log_write(LOG_INFO, "cannot write counters to %s: %s", files->path, strerror(errno));
-		hw_counters_remove(files);
-		return;
-	}
-	files->next = 0;
+	for (int i = 0; i < SHOWN; i++)
+		if (strcmp(path + length, table[i].name) == 0)
+			show(files, port, &table[i], counters);
 }
 
-void hw_counters_publish(struct hw_counters *files, const struct counters *counters, uint64_t now)
+void hw_counters_publish(struct hw_counters *own, const struct counters *counters, uint64_t now)
 {
-	uint64_t values[HW_COUNTERS];
-
-	files->next = now + HW_COUNTERS_NS;
-	values[0] = atomic_load_explicit(&counters->out_of_sequence, memory_order_relaxed);
-	values[1] = atomic_load_explicit(&counters->duplicates, memory_order_relaxed);
+	own->next = now + HW_COUNTERS_NS;
 	for (int i = 0; i < HW_COUNTERS; i++) {
 		char text[32];
-		if (values[i] == files->shown[i])
+		uint64_t count = value(&table[i], counters);
+		if (count == own->shown[i])
 			continue;
-		int length = snprintf(text, sizeof text, "%llu\n", (unsigned long long)values[i]);
+		int length = snprintf(text, sizeof text, "%llu\n", (unsigned long long)count);
 		/* In one piece, and never shorter than before: a reader sees one number or the other. */
-		if (pwrite(files->fds[i], text, (size_t)length, 0) == length)
-			files->shown[i] = values[i];
+		if (pwrite(own->fds[i], text, (size_t)length, 0) == length)
+			own->shown[i] = count;
 	}
 }
 
-void hw_counters_remove(struct hw_counters *files)
+void hw_counters_close(struct hw_counters *own)
 {
-	if (files->path[0] == '\0' || files->owner != getpid())
-		return;
-	remove_tree(files->path);
-	files->next = UINT64_MAX;
-	for (int i = 0; i < HW_COUNTERS; i++)
-		if (files->fds[i] >= 0)
-			close(files->fds[i]);
-	files->path[0] = '\0';
+	own->next = UINT64_MAX;
+	for (int i = 0; i < HW_COUNTERS; i++) {
+		if (own->fds[i] >= 0)
+			close(own->fds[i]);
+		own->fds[i] = -1;
+	}
 }

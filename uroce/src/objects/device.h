@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include "counters.h"
+#include "device_files.h"
 #include "hw_counters.h"
 #include "link.h"
 #include "table.h"
@@ -45,7 +46,8 @@ struct device {
 	struct link *link;
 	struct udp_link *udp; /* NULL on a simulated wire */
 	struct counters *counters;
-	struct hw_counters hw_counters; /* those that an opened device shows as files */
+	struct device_files files; /* the device as files, and counters among them */
+	struct hw_counters hw_counters;
 	uint64_t now; /* nanoseconds; read once per entry, set by the simulation */
 
 	/* Set before the first use of a device; they never change after. */

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "event.h"
+#include "paths.h"
 
 /* Not in the public header, though programs call it; 0 is InfiniBand and RoCE version 1, 1 is RoCE version 2. */
 int ibv_query_gid_type(struct ibv_context *context, uint8_t port, unsigned index, int *type);
@@ -15,43 +16,35 @@ enum { SYSFS_ROCE_V2 = 1 };
 
 /* ---- the list ---- */
 
-/* A list that was made here. The application holds `entry`. */
+/* A list that was made here. The application holds `entry`, which is a piece of memory by itself: programs have been seen to
+ * free() it, as libibverbs' own allows. */
 struct made_list {
 	struct made_list *next;
 	struct ibv_device **real; /* or NULL */
-	struct ibv_device *entry[];
+	struct ibv_device **entry;
 };
 
 static pthread_mutex_t made_lock = PTHREAD_MUTEX_INITIALIZER; /* guards the next, and `next` of its elements */
 static struct made_list *made;
 
+static struct ibv_device **call_real_list(int *count)
+{
+	PASS(NULL, ibv_get_device_list, count);
+}
+
+/* Where it looks at files, it must not find those of our device: it has no driver for that. */
 static struct ibv_device **real_list(int *count)
 {
 	*count = 0;
-	PASS(NULL, ibv_get_device_list, count);
+	paths_hide(true);
+	struct ibv_device **list = call_real_list(count);
+	paths_hide(false);
+	return list;
 }
 
 static void free_real_list(struct ibv_device **list)
 {
 	PASS_VOID(ibv_free_device_list, list);
-}
-
-/* The real one's devices, then ours. Takes `real`, unless it fails. */
-static struct ibv_device **extend(struct ibv_device **real, int count, struct ibv_device *ours)
-{
-	size_t others = (size_t)count;
-	struct made_list *list = calloc(1, sizeof *list + (others + 2) * sizeof(struct ibv_device *));
-	if (!list)
-		return NULL;
-	list->real = real;
-	if (others > 0)
-		memcpy(list->entry, real, others * sizeof(struct ibv_device *));
-	list->entry[others] = ours;
-	pthread_mutex_lock(&made_lock);
-	list->next = made;
-	made = list;
-	pthread_mutex_unlock(&made_lock);
-	return list->entry;
 }
 
 /* Takes a list that was made here out of those known; NULL: it was not. */
@@ -66,6 +59,32 @@ static struct made_list *withdraw(struct ibv_device **entry)
 		*at = list->next;
 	pthread_mutex_unlock(&made_lock);
 	return list;
+}
+
+/* The real one's devices, then ours. Takes `real`, unless it fails. */
+static struct ibv_device **extend(struct ibv_device **real, int count, struct ibv_device *ours)
+{
+	size_t others = (size_t)count;
+	struct made_list *list = calloc(1, sizeof *list);
+	struct ibv_device **entry = calloc(others + 2, sizeof(struct ibv_device *));
+	if (!list || !entry) {
+		free(list);
+		free(entry);
+		return NULL;
+	}
+	/* One that was at the same address: the program has freed it. What it held of the real library's devices may still be in
+	 * use, so that list stays. */
+	free(withdraw(entry));
+	list->real = real;
+	list->entry = entry;
+	if (others > 0)
+		memcpy(entry, real, others * sizeof(struct ibv_device *));
+	entry[others] = ours;
+	pthread_mutex_lock(&made_lock);
+	list->next = made;
+	made = list;
+	pthread_mutex_unlock(&made_lock);
+	return entry;
 }
 
 EXPORT struct ibv_device **ibv_get_device_list(int *num_devices)
@@ -105,6 +124,7 @@ EXPORT void ibv_free_device_list(struct ibv_device **entry)
 	}
 	if (list->real)
 		free_real_list(list->real);
+	free(entry);
 	free(list);
 }
 
@@ -163,7 +183,7 @@ EXPORT int ibv_query_device(struct ibv_context *context, struct ibv_device_attr 
 		int error = context_query_device_ex(context, NULL, &ex, sizeof ex);
 		if (error == 0)
 			*attr = ex.orig_attr;
-		return error;
+		return answer(error);
 	}
 	PASS(ENOSYS, ibv_query_device, context, attr);
 }
@@ -215,7 +235,7 @@ EXPORT int _ibv_query_gid_ex(struct ibv_context *context, uint32_t port, uint32_
 	if (context_is_ours(context)) {
 		struct ibv_gid_entry known;
 		if (flags != 0)
-			return EOPNOTSUPP;
+			return answer(EOPNOTSUPP);
 		int error = context_query_gid(context, port, index, &known);
 		if (error == 0)
 			give_entry(entry, entry_size, &known);
@@ -283,7 +303,7 @@ EXPORT int ibv_resolve_eth_l2_from_gid(struct ibv_context *context, struct ibv_a
 {
 	/* The kernel's network stack finds the way: there is no Ethernet address to be had. */
 	if (context_is_ours(context))
-		return EOPNOTSUPP;
+		return answer(EOPNOTSUPP);
 	PASS(ENOSYS, ibv_resolve_eth_l2_from_gid, context, attr, eth_mac, vid);
 }
 

@@ -19,6 +19,14 @@
 
 #define EXPORT __attribute__((visibility("default")))
 
+/* What a function returns that returns an error's number: errno has it too, as when the kernel refuses the call. */
+static inline int answer(int error)
+{
+	if (error != 0)
+		errno = error;
+	return error;
+}
+
 static inline void *real_cached(_Atomic(void *) *cache, const char *name)
 {
 	void *address = atomic_load_explicit(cache, memory_order_acquire);
@@ -29,30 +37,33 @@ static inline void *real_cached(_Atomic(void *) *cache, const char *name)
 	return address;
 }
 
-/* libibverbs' own function of that name, or NULL. */
-#define REAL(function) \
+/* libibverbs' own function of the name `symbol`, with the type of `function`; or NULL. */
+#define REAL_AS(function, symbol) \
 	({ \
 		static _Atomic(void *) cache_; \
-		(__typeof__(function) *)real_cached(&cache_, #function); \
+		(__typeof__(function) *)real_cached(&cache_, symbol); \
 	})
+#define REAL(function) REAL_AS(function, #function)
 
-/* Calls libibverbs' function and returns its result; `failure`, and errno ENOSYS, when there is none. */
-#define PASS(failure, function, ...) \
+/* Calls libibverbs' function and returns its result; `failure`, and errno, when there is none. */
+#define PASS_AS(failure, error, function, symbol, ...) \
 	do { \
-		__typeof__(function) *real_ = REAL(function); \
+		__typeof__(function) *real_ = REAL_AS(function, symbol); \
 		if (real_) \
 			return real_(__VA_ARGS__); \
-		errno = ENOSYS; \
+		errno = error; \
 		return failure; \
 	} while (0)
+#define PASS(failure, function, ...) PASS_AS(failure, ENOSYS, function, #function, __VA_ARGS__)
 
-#define PASS_VOID(function, ...) \
+#define PASS_VOID_AS(function, symbol, ...) \
 	do { \
-		__typeof__(function) *real_ = REAL(function); \
+		__typeof__(function) *real_ = REAL_AS(function, symbol); \
 		if (real_) \
 			real_(__VA_ARGS__); \
 		else \
 			errno = ENOSYS; \
 	} while (0)
+#define PASS_VOID(function, ...) PASS_VOID_AS(function, #function, __VA_ARGS__)
 
 #endif

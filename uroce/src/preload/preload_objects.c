@@ -20,7 +20,7 @@ EXPORT struct ibv_pd *ibv_alloc_pd(struct ibv_context *context)
 EXPORT int ibv_dealloc_pd(struct ibv_pd *pd)
 {
 	if (context_is_ours(pd->context))
-		return pd_dealloc(pd);
+		return answer(pd_dealloc(pd));
 	PASS(ENOSYS, ibv_dealloc_pd, pd);
 }
 
@@ -63,7 +63,7 @@ EXPORT int ibv_rereg_mr(struct ibv_mr *mr, int flags, struct ibv_pd *pd, void *a
 EXPORT int ibv_dereg_mr(struct ibv_mr *mr)
 {
 	if (context_is_ours(mr->context))
-		return mr_dereg(mr);
+		return answer(mr_dereg(mr));
 	PASS(ENOSYS, ibv_dereg_mr, mr);
 }
 
@@ -120,7 +120,7 @@ EXPORT struct ibv_comp_channel *ibv_create_comp_channel(struct ibv_context *cont
 EXPORT int ibv_destroy_comp_channel(struct ibv_comp_channel *channel)
 {
 	if (context_is_ours(channel->context))
-		return channel_destroy(channel);
+		return answer(channel_destroy(channel));
 	PASS(ENOSYS, ibv_destroy_comp_channel, channel);
 }
 
@@ -135,14 +135,14 @@ EXPORT struct ibv_cq *ibv_create_cq(struct ibv_context *context, int cqe, void *
 EXPORT int ibv_resize_cq(struct ibv_cq *cq, int cqe)
 {
 	if (context_is_ours(cq->context))
-		return cq_resize(cq, cqe);
+		return answer(cq_resize(cq, cqe));
 	PASS(ENOSYS, ibv_resize_cq, cq, cqe);
 }
 
 EXPORT int ibv_destroy_cq(struct ibv_cq *cq)
 {
 	if (context_is_ours(cq->context))
-		return cq_destroy(cq);
+		return answer(cq_destroy(cq));
 	PASS(ENOSYS, ibv_destroy_cq, cq);
 }
 
@@ -173,21 +173,21 @@ EXPORT struct ibv_srq *ibv_create_srq(struct ibv_pd *pd, struct ibv_srq_init_att
 EXPORT int ibv_modify_srq(struct ibv_srq *srq, struct ibv_srq_attr *attr, int mask)
 {
 	if (context_is_ours(srq->context))
-		return srq_modify(srq, attr, mask);
+		return answer(srq_modify(srq, attr, mask));
 	PASS(ENOSYS, ibv_modify_srq, srq, attr, mask);
 }
 
 EXPORT int ibv_query_srq(struct ibv_srq *srq, struct ibv_srq_attr *attr)
 {
 	if (context_is_ours(srq->context))
-		return srq_query(srq, attr);
+		return answer(srq_query(srq, attr));
 	PASS(ENOSYS, ibv_query_srq, srq, attr);
 }
 
 EXPORT int ibv_destroy_srq(struct ibv_srq *srq)
 {
 	if (context_is_ours(srq->context))
-		return srq_destroy(srq);
+		return answer(srq_destroy(srq));
 	PASS(ENOSYS, ibv_destroy_srq, srq);
 }
 
@@ -211,14 +211,14 @@ EXPORT struct ibv_qp_ex *ibv_qp_to_qp_ex(struct ibv_qp *qp)
 EXPORT int ibv_modify_qp(struct ibv_qp *qp, struct ibv_qp_attr *attr, int mask)
 {
 	if (context_is_ours(qp->context))
-		return qp_modify(qp, attr, mask);
+		return answer(qp_modify(qp, attr, mask));
 	PASS(ENOSYS, ibv_modify_qp, qp, attr, mask);
 }
 
 EXPORT int ibv_query_qp(struct ibv_qp *qp, struct ibv_qp_attr *attr, int mask, struct ibv_qp_init_attr *init)
 {
 	if (context_is_ours(qp->context))
-		return qp_query(qp, attr, mask, init);
+		return answer(qp_query(qp, attr, mask, init));
 	PASS(ENOSYS, ibv_query_qp, qp, attr, mask, init);
 }
 
@@ -233,21 +233,21 @@ EXPORT int ibv_query_qp_data_in_order(struct ibv_qp *qp, enum ibv_wr_opcode op, 
 EXPORT int ibv_set_ece(struct ibv_qp *qp, struct ibv_ece *ece)
 {
 	if (context_is_ours(qp->context))
-		return EOPNOTSUPP;
+		return answer(EOPNOTSUPP);
 	PASS(ENOSYS, ibv_set_ece, qp, ece);
 }
 
 EXPORT int ibv_query_ece(struct ibv_qp *qp, struct ibv_ece *ece)
 {
 	if (context_is_ours(qp->context))
-		return EOPNOTSUPP;
+		return answer(EOPNOTSUPP);
 	PASS(ENOSYS, ibv_query_ece, qp, ece);
 }
 
 EXPORT int ibv_destroy_qp(struct ibv_qp *qp)
 {
 	if (context_is_ours(qp->context))
-		return qp_destroy(qp);
+		return answer(qp_destroy(qp));
 	PASS(ENOSYS, ibv_destroy_qp, qp);
 }
 
@@ -256,14 +256,14 @@ EXPORT int ibv_destroy_qp(struct ibv_qp *qp)
 EXPORT int ibv_attach_mcast(struct ibv_qp *qp, const union ibv_gid *gid, uint16_t lid)
 {
 	if (context_is_ours(qp->context))
-		return EOPNOTSUPP;
+		return answer(EOPNOTSUPP);
 	PASS(ENOSYS, ibv_attach_mcast, qp, gid, lid);
 }
 
 EXPORT int ibv_detach_mcast(struct ibv_qp *qp, const union ibv_gid *gid, uint16_t lid)
 {
 	if (context_is_ours(qp->context))
-		return EOPNOTSUPP;
+		return answer(EOPNOTSUPP);
 	PASS(ENOSYS, ibv_detach_mcast, qp, gid, lid);
 }
 
@@ -280,7 +280,7 @@ EXPORT int ibv_init_ah_from_wc(struct ibv_context *context, uint8_t port, struct
 			       struct ibv_ah_attr *attr)
 {
 	if (context_is_ours(context))
-		return ah_init_from_wc(context, port, wc, grh, attr);
+		return answer(ah_init_from_wc(context, port, wc, grh, attr));
 	PASS(ENOSYS, ibv_init_ah_from_wc, context, port, wc, grh, attr);
 }
 
@@ -294,6 +294,6 @@ EXPORT struct ibv_ah *ibv_create_ah_from_wc(struct ibv_pd *pd, struct ibv_wc *wc
 EXPORT int ibv_destroy_ah(struct ibv_ah *ah)
 {
 	if (context_is_ours(ah->context))
-		return ah_destroy(ah);
+		return answer(ah_destroy(ah));
 	PASS(ENOSYS, ibv_destroy_ah, ah);
 }

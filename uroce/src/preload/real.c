@@ -10,12 +10,19 @@
 #include "log.h"
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
-static void *library; /* stays loaded until the process ends */
+static void *found, *library; /* stay loaded until the process ends */
 
 static void load_libibverbs(void)
 {
-	/* By its soname, so that a copy that the program has already loaded from anywhere is the one. */
-	library = dlopen("libibverbs.so.1", RTLD_LAZY | RTLD_LOCAL);
+	Dl_info real;
+
+	/* By its soname, so that a copy that the program has already loaded from anywhere is the one. It may be the library of the
+	 * folder `dropin`, which has this name, and needs this library and then the real one. */
+	found = dlopen("libibverbs.so.1", RTLD_LAZY | RTLD_LOCAL);
+	/* A function that only the real one has tells which that is. */
+	void *function = found ? dlsym(found, "ibv_wc_status_str") : NULL;
+	if (function && dladdr(function, &real) != 0)
+		library = dlopen(real.dli_fname, RTLD_LAZY | RTLD_LOCAL);
 	if (!library)
 		log_write(LOG_WARN, "cannot load libibverbs, so only uroce's own device is shown: %s", dlerror());
 }

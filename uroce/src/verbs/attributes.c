@@ -96,8 +96,10 @@ int context_query_device_ex(struct ibv_context *context, const struct ibv_query_
 	};
 
 	(void)context;
-	if ((input && input->comp_mask != 0) || size < sizeof attr->orig_attr)
+	if ((input && input->comp_mask != 0) || size < sizeof attr->orig_attr) {
+		errno = EINVAL;
 		return EINVAL;
+	}
 	fill_device(&known.orig_attr);
 	give(attr, size, &known, sizeof known);
 	return 0;
@@ -112,8 +114,10 @@ static uint32_t count_of(const _Atomic uint64_t *counter)
 int context_query_port(struct ibv_context *context, uint8_t port, struct ibv_port_attr *attr, size_t size)
 {
 	const struct device *device = context_of(context)->device;
-	if (port != 1)
+	if (port != 1) {
+		errno = EINVAL;
 		return EINVAL;
+	}
 
 	struct ibv_port_attr known = {
 		.state = IBV_PORT_ACTIVE,

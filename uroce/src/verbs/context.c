@@ -23,8 +23,10 @@ static int query_clock(struct ibv_context *ibv_context, struct ibv_values_ex *va
 {
 	uint32_t wanted = values->comp_mask;
 	values->comp_mask = 0;
-	if (wanted & ~(uint32_t)IBV_VALUES_MASK_RAW_CLOCK)
+	if (wanted & ~(uint32_t)IBV_VALUES_MASK_RAW_CLOCK) {
+		errno = EINVAL;
 		return EINVAL;
+	}
 	if (wanted & IBV_VALUES_MASK_RAW_CLOCK) {
 		values->raw_clock.tv_sec = 0;
 		values->raw_clock.tv_nsec = (long)context_of(ibv_context)->device->clock();
@@ -85,7 +87,7 @@ struct ibv_context *context_open(void)
 	ibv_context->abi_compat = __VERBS_ABI_IS_EXTENDED;
 	context->verbs.sz = sizeof context->verbs;
 	set_operations(&context->verbs);
-	own_device_show_counters(device);
+	own_device_show_files(device);
 	counter_object(&device->counters->objects.ctx, 1);
 	return ibv_context;
 }

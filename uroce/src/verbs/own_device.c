@@ -19,6 +19,7 @@
 #include "config.h"
 #include "engine.h"
 #include "log.h"
+#include "own_files.h"
 #include "progress.h"
 #include "udp.h"
 
@@ -42,9 +43,9 @@ static struct ibv_device listed = {
 	.node_type = IBV_NODE_CA,
 	.transport_type = IBV_TRANSPORT_IB,
 	.name = "uroce0",
-	.dev_name = "uverbs_uroce0",
-	/* The kernel has nothing there. Programs that look find no NUMA node, no board and so on. */
-	.dev_path = "/sys/class/infiniband_verbs/uverbs_uroce0",
+	/* Where the kernel has nothing: preload/paths.c. With the next number for verbs, once the device is made. */
+	.dev_name = "uverbs",
+	.dev_path = "/sys/class/infiniband_verbs/uverbs",
 	.ibdev_path = "/sys/class/infiniband/uroce0",
 };
 
@@ -182,7 +183,7 @@ static void settle_at_exit(void)
 	engine_round(&mine->device, EXIT_PACKETS, false);
 	/* Its buffer holds the latest packets. Other handlers, and threads, may still use the device itself. */
 	udp_end_capture(mine->device.udp);
-	hw_counters_remove(&mine->device.hw_counters);
+	own_files_remove(&mine->device);
 	pthread_mutex_unlock(&mine->device.lock);
 }
 
@@ -233,6 +234,8 @@ static struct own_device *make_device(void)
 		return NULL;
 	}
 	guid = guid_of(udp_gid(mine->device.udp, 0));
+	snprintf(listed.dev_name, sizeof listed.dev_name, "uverbs%u", own_files_number());
+	snprintf(listed.dev_path, sizeof listed.dev_path, "/sys/class/infiniband_verbs/%s", listed.dev_name);
 	log_write(LOG_INFO, "device %s: %u GIDs, MTU %u", listed.name, udp_gid_count(mine->device.udp),
 		  128u << mine->device.mtu);
 	return mine;
@@ -279,16 +282,41 @@ __be64 own_device_guid(void)
 	return known;
 }
 
-/* When a device is first opened, and not when devices are listed: most programs do no more than that. */
-void own_device_show_counters(struct device *device)
+/* When a device is first opened, or its files are looked for, and not when devices are listed: most programs do no more than that. */
+void own_device_show_files(struct device *device)
 {
 	pthread_mutex_lock(&opening);
 	engine_enter(device);
-	if (device->hw_counters.owner == 0) {
-		hw_counters_open(&device->hw_counters);
-		if (device->hw_counters.path[0] != '\0')
-			snprintf(listed.ibdev_path, sizeof listed.ibdev_path, "%s", device->hw_counters.path);
+	if (device->files.owner == 0) {
+		own_files_make(device, &listed, guid);
+		/* The real path, so that it leads there whoever looks. */
+		if (device->files.root[0] != '\0')
+			snprintf(listed.ibdev_path, sizeof listed.ibdev_path, "%s/sys/class/infiniband/%s", device->files.root,
+				 listed.name);
 	}
 	engine_leave(device);
 	pthread_mutex_unlock(&opening);
+}
+
+const char *own_device_files(void)
+{
+	struct device *device = own_device();
+	if (!device)
+		return NULL;
+	own_device_show_files(device);
+	return device->files.root[0] != '\0' ? device->files.root : NULL;
+}
+
+void own_device_refresh_file(const char *path)
+{
+	struct device *device = own_device();
+	if (device)
+		own_files_refresh(device, &listed, path);
+}
+
+void own_device_add_kernel_files(const char *folder)
+{
+	struct device *device = own_device();
+	if (device)
+		own_files_add_kernel(device, folder);
 }

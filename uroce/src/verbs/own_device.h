@@ -14,7 +14,12 @@ bool own_device_is(const struct ibv_device *device);
 bool context_is_ours(const struct ibv_context *context);
 /* The GUID of the node and of the system image. Never 0. */
 __be64 own_device_guid(void);
-/* Makes the files of hardware counters when it is first opened. */
-void own_device_show_counters(struct device *device);
+/* Makes the device's files unless they are there (own_files.h), when it is first opened. */
+void own_device_show_files(struct device *device);
+/* The folder that stands for "/", with the device's files. NULL: there is no device, or it has no files. */
+const char *own_device_files(void);
+/* For a path below "/sys/class": the file has the counter's present value; the folder has the kernel's entries too. */
+void own_device_refresh_file(const char *path);
+void own_device_add_kernel_files(const char *folder);
 
 #endif

@@ -285,6 +285,69 @@ def test_an_installed_wrapper_finds_the_installed_library(uroce, stand_in, tmp_p
     assert result.stdout.strip() == str(library.resolve())
 
 
+# ---- the folder with a libibverbs --------------------------------------------------------------------------------------
+
+
+needs_libibverbs = pytest.mark.skipif(not (LIBRARY.parent / "dropin" / "libibverbs-real.so.1").exists(),
+                                      reason="needs liburoce.so, and a libibverbs where the compiler finds it")
+
+
+@pytest.fixture
+def elsewhere(tmp_path):
+    """A libibverbs that LD_LIBRARY_PATH leads to, and a place for folders of links."""
+    own, runtime = tmp_path / "own", tmp_path / "runtime"
+    own.mkdir()
+    runtime.mkdir()
+    shutil.copy(LIBRARY.parent / "dropin" / "libibverbs-real.so.1", own / "libibverbs.so.1")
+    return {"LD_LIBRARY_PATH": own, "XDG_RUNTIME_DIR": runtime}
+
+
+def library_path(result):
+    return variables(result).get("LD_LIBRARY_PATH")
+
+
+@needs_libibverbs
+def test_folder_beside_the_library_goes_first(device):
+    built = str(LIBRARY.parent / "dropin")
+    assert library_path(device("env", LD_LIBRARY_PATH="")) == built
+    assert library_path(device("env", LD_LIBRARY_PATH="/a::/b")) == f"{built}:/a::/b"
+    assert library_path(device("env", LD_LIBRARY_PATH=f"{built}:/a")) == f"{built}:/a"
+
+
+def test_library_that_comes_without_a_folder_is_only_preloaded(uroce):
+    result = uroce("env", LD_LIBRARY_PATH="/a")
+    assert library_path(result) == "/a" and not result.stderr
+
+
+@needs_libibverbs
+def test_folder_of_links_is_made_once_for_another_libibverbs(device, elsewhere):
+    first = library_path(device("env", **elsewhere))
+    folder = Path(first.split(":")[0])
+    assert folder.parent == elsewhere["XDG_RUNTIME_DIR"] and first == f"{folder}:{elsewhere['LD_LIBRARY_PATH']}"
+    assert (folder / "libibverbs-real.so.1").resolve() == (elsewhere["LD_LIBRARY_PATH"] / "libibverbs.so.1").resolve()
+    assert (folder / "liburoce.so").resolve() == LIBRARY and (folder / "libibverbs.so").samefile(folder / "libibverbs.so.1")
+    assert library_path(device("env", **elsewhere)) == first
+    assert list(folder.parent.iterdir()) == [folder]
+
+
+@needs_libibverbs
+@pytest.mark.parametrize("spoil", ["link", "mode", "file"])
+def test_folder_of_links_that_is_not_as_made_is_left_alone(device, elsewhere, spoil):
+    folder = Path(library_path(device("env", **elsewhere)).split(":")[0])
+    if spoil == "link":
+        (folder / "libibverbs-real.so.1").unlink()
+        (folder / "libibverbs-real.so.1").symlink_to("/nonexistent")
+    elif spoil == "mode":
+        folder.chmod(0o777)
+    else:
+        folder.rename(f"{folder}.away")
+        folder.write_text("a file")
+    taken = Path(library_path(device("env", **elsewhere)).split(":")[0])
+    assert taken.parent == Path("/tmp") and taken != folder
+    shutil.rmtree(taken)
+    assert not [path for path in folder.parent.iterdir() if path.name.startswith("uroce.")]
+
+
 # ---- exit statuses and signals -----------------------------------------------------------------------------------------
 
 

@@ -29,8 +29,9 @@ def for_everyone(folder, *files):
         source, target = os.path.join(folder, file), os.path.join(copy, file)
         if os.path.exists(source):
             os.makedirs(os.path.dirname(target), exist_ok=True)
-            shutil.copy(source, target)
-            os.chmod(target, os.stat(source).st_mode | 0o444)
+            shutil.copy(source, target, follow_symlinks=False)
+            if not os.path.islink(target):
+                os.chmod(target, os.stat(source).st_mode | 0o444)
     for made, _, _ in os.walk(copy):
         os.chmod(made, 0o755)
     return copy

@@ -21,8 +21,10 @@ from public import for_everyone
 
 FOLDER = os.path.dirname(os.path.abspath(__file__))
 BUILD = for_everyone(os.environ.get("UROCE_BUILD", os.path.join(FOLDER, "..", "..", "build")),
-                     "cli/uroce", "src/liburoce.so", "tests/programs/verify", "tests/programs/place")
-HERE = for_everyone(FOLDER, "fork_child.py")
+                     "cli/uroce", "src/liburoce.so", "src/dropin/libibverbs.so.1", "src/dropin/libibverbs.so",
+                     "src/dropin/liburoce.so", "src/dropin/libibverbs-real.so.1", "tests/programs/verify", "tests/programs/place",
+                     "tests/programs/lookup", "tests/programs/lookup_plugin.so")
+HERE = for_everyone(FOLDER, "answers.py", "fork_child.py", "newer_functions.py")
 WRAPPER = os.path.join(BUILD, "cli", "uroce")
 LIBRARY = os.path.join(BUILD, "src", "liburoce.so")
 VERIFY = os.path.join(BUILD, "tests", "programs", "verify")
@@ -39,27 +41,11 @@ TOOLS = ("/usr/bin", "/usr/sbin", "/bin", "/sbin")
 SANITIZER = re.compile(r"(AddressSanitizer|LeakSanitizer|ThreadSanitizer|runtime error:|UndefinedBehaviorSanitizer)")
 
 
-# About objects that uroce never makes (completion counters, of rdma-core 65: making one is EOPNOTSUPP).
-NEVER_MADE = {
-    "ibv_destroy_comp_cntr", "ibv_inc_comp_cntr", "ibv_inc_err_comp_cntr", "ibv_read_comp_cntr", "ibv_read_err_comp_cntr",
-    "ibv_set_comp_cntr", "ibv_set_err_comp_cntr",
-}
-
-
 def find(program):
     """The distribution's program, whatever else PATH offers."""
     path = shutil.which(program, path=os.pathsep.join(TOOLS))
     assert path, f"{program} not found: install the packages of the group [test]"
     return path
-
-
-def symbols(path, which):
-    lines = subprocess.run([find("nm"), "-D", which, path], check=True, capture_output=True, text=True).stdout.splitlines()
-    return {name.split("@")[0] for kind, name in (line.split()[-2:] for line in lines) if kind not in "Aa"}
-
-
-def exports(path):
-    return symbols(path, "--defined-only")
 
 
 def unprivileged(command):

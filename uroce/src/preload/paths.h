@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Paths where programs look for a device without libibverbs. The kernel has nothing there for uroce0: they lead to its files in
+ * own_files.h. */
+#ifndef UROCE_PATHS_H
+#define UROCE_PATHS_H
+
+#include <stdbool.h>
+
+enum { PATHS_ROOM = 512 };
+
+enum path_kind {
+	PATH_OTHER, /* none of the device's */
+	PATH_FILE,  /* a file or folder of its own, or a folder of all devices */
+	PATH_NODE,  /* its character device in /dev/infiniband */
+};
+
+/* The path to use for `path`: that of the device's file, in `room`, or `path` itself. errno is kept. */
+const char *paths_find(const char *path, char room[PATHS_ROOM], enum path_kind *kind);
+/* The same for a pattern of glob(3). */
+const char *paths_find_pattern(const char *pattern, char room[PATHS_ROOM]);
+/* Makes of the path of a device's file what the program knows it by, in place. */
+void paths_restore(char *path);
+/* The device numbers of the character device. */
+void paths_node(unsigned *major, unsigned *minor);
+
+/* While libibverbs itself looks for the kernel's devices in this thread, it finds those alone. */
+void paths_hide(bool hide);
+
+#endif

@@ -1,0 +1,178 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "own_files.h"
+
+#include <dirent.h>
+#include <endian.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <net/if.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "log.h"
+#include "udp.h"
+
+#define CLASS       "/sys/class/infiniband"
+#define VERBS_CLASS "/sys/class/infiniband_verbs"
+
+enum { PATH = DEVICE_FILES_PATH, MOST_DEVICES = 1024 };
+
+/* What is being made. */
+struct making {
+	const struct device_files *files;
+	char folder[PATH / 2];
+	bool failed;
+};
+
+static void write_text(struct making *making, const char *name, const char *format, ...) __attribute__((format(printf, 3, 4)));
+
+static void write_text(struct making *making, const char *name, const char *format, ...)
+{
+	char path[PATH], text[256];
+	va_list list;
+
+	va_start(list, format);
+	vsnprintf(text, sizeof text - 1, format, list);
+	va_end(list);
+	strcat(text, "\n");
+	if (snprintf(path, sizeof path, "%s/%s", making->folder, name) >= (int)sizeof path ||
+	    !device_files_write(making->files, path, text))
+		making->failed = true;
+}
+
+static void write_guid(struct making *making, const char *name, __be64 guid)
+{
+	uint64_t value = be64toh(guid);
+	write_text(making, name, "%04x:%04x:%04x:%04x", (unsigned)(value >> 48), (unsigned)(value >> 32) & 0xffff,
+		   (unsigned)(value >> 16) & 0xffff, (unsigned)value & 0xffff);
+}
+
+static void write_gid(struct making *making, const struct udp_link *udp, unsigned index)
+{
+	const uint8_t *raw = udp_gid(udp, index)->raw;
+	char name[64], text[64] = "", interface[IF_NAMESIZE];
+
+	for (int i = 0; i < 16; i += 2)
+		snprintf(text + strlen(text), sizeof text - strlen(text), "%s%02x%02x", i == 0 ? "" : ":", raw[i], raw[i + 1]);
+	snprintf(name, sizeof name, "gids/%u", index);
+	write_text(making, name, "%s", text);
+	snprintf(name, sizeof name, "gid_attrs/types/%u", index);
+	write_text(making, name, "RoCE v2");
+	if (if_indextoname(udp_gid_ifindex(udp, index), interface)) {
+		snprintf(name, sizeof name, "gid_attrs/ndevs/%u", index);
+		write_text(making, name, "%s", interface);
+	}
+}
+
+static void port_folder(char port[PATH / 2], const struct ibv_device *listed)
+{
+	snprintf(port, PATH / 2, CLASS "/%s/ports/1", listed->name);
+}
+
+/* As ibv_query_port tells. */
+static void write_port(struct making *making, const struct udp_link *udp)
+{
+	write_text(making, "state", "4: ACTIVE");
+	write_text(making, "phys_state", "5: LinkUp");
+	write_text(making, "link_layer", "Ethernet");
+	write_text(making, "rate", "40 Gb/sec (4X QDR)");
+	write_text(making, "lid", "0x0");
+	write_text(making, "lid_mask_count", "0");
+	write_text(making, "sm_lid", "0x0");
+	write_text(making, "sm_sl", "0");
+	write_text(making, "cap_mask", "0x%08x", (unsigned)IBV_PORT_IP_BASED_GIDS);
+	write_text(making, "pkeys/0", "0xffff");
+	for (unsigned i = 0; i < udp_gid_count(udp); i++)
+		write_gid(making, udp, i);
+}
+
+static void write_device(struct making *making, const struct ibv_device *listed, __be64 guid)
+{
+	snprintf(making->folder, sizeof making->folder, CLASS "/%s", listed->name);
+	write_text(making, "node_type", "%d: CA", IBV_NODE_CA);
+	write_text(making, "node_desc", "%s", listed->name);
+	write_text(making, "fw_ver", UROCE_VERSION);
+	write_guid(making, "node_guid", guid);
+	write_guid(making, "sys_image_guid", guid);
+	write_text(making, "uevent", "NAME=%s", listed->name);
+}
+
+static void write_verbs(struct making *making, const struct ibv_device *listed, unsigned number)
+{
+	char path[PATH];
+
+	snprintf(making->folder, sizeof making->folder, VERBS_CLASS);
+	write_text(making, "abi_version", "6");
+	snprintf(making->folder, sizeof making->folder, VERBS_CLASS "/%s", listed->dev_name);
+	write_text(making, "ibdev", "%s", listed->name);
+	write_text(making, "abi_version", "1");
+	write_text(making, "dev", "%d:%u", UVERBS_MAJOR, UVERBS_MINOR + number);
+	write_text(making, "uevent", "MAJOR=%d\nMINOR=%u\nDEVNAME=infiniband/%s", UVERBS_MAJOR, UVERBS_MINOR + number, listed->dev_name);
+	/* Only the kernel's system administrator may make a device: this leads to one that may be read and written. */
+	snprintf(path, sizeof path, "/dev/infiniband/%s", listed->dev_name);
+	if (!device_files_link(making->files, path, "/dev/null"))
+		making->failed = true;
+}
+
+unsigned own_files_number(void)
+{
+	char path[PATH];
+
+	for (unsigned number = 0; number < MOST_DEVICES; number++) {
+		snprintf(path, sizeof path, VERBS_CLASS "/uverbs%u", number);
+		/* Not access(), which is asked about uroce's files too, and would want the device that is being made. */
+		if (syscall(SYS_faccessat, AT_FDCWD, path, F_OK) != 0)
+			return number;
+	}
+	return MOST_DEVICES;
+}
+
+void own_files_make(struct device *device, const struct ibv_device *listed, __be64 guid)
+{
+	struct making making = {.files = &device->files};
+	unsigned number = 0;
+
+	device_files_make(&device->files);
+	if (device->files.root[0] == '\0')
+		return;
+	sscanf(listed->dev_name, "uverbs%u", &number);
+	write_device(&making, listed, guid);
+	write_verbs(&making, listed, number);
+	port_folder(making.folder, listed);
+	write_port(&making, device->udp);
+	if (!making.failed && hw_counters_open(&device->hw_counters, &device->files, making.folder, device->counters))
+		return;
+	log_write(LOG_INFO, "cannot write files of the device to %s: %s", device->files.root, strerror(errno));
+	device_files_remove(&device->files);
+}
+
+void own_files_refresh(const struct device *device, const struct ibv_device *listed, const char *path)
+{
+	char port[PATH / 2];
+
+	port_folder(port, listed);
+	hw_counters_refresh(&device->files, port, path, device->counters);
+}
+
+void own_files_add_kernel(const struct device *device, const char *folder)
+{
+	DIR *kernel = opendir(folder);
+	struct dirent *entry;
+
+	while (kernel && (entry = readdir(kernel))) {
+		char target[PATH];
+		if (entry->d_name[0] != '.' && snprintf(target, sizeof target, "%s/%s", folder, entry->d_name) < (int)sizeof target)
+			device_files_link(&device->files, target, target);
+	}
+	if (kernel)
+		closedir(kernel);
+}
+
+void own_files_remove(struct device *device)
+{
+	hw_counters_close(&device->hw_counters);
+	device_files_remove(&device->files);
+}
