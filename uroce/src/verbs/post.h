@@ -18,7 +18,8 @@ enum {
 
 #define POST_FLAGS (IBV_SEND_FENCE | IBV_SEND_SIGNALED | IBV_SEND_SOLICITED | IBV_SEND_INLINE)
 
-/* Traits of an operation, by the table in ibv_post_send(3); 0 when this queue pair can't do it. */
+/* Traits of an operation; 0 when this queue pair can't do it. By the table in ibv_post_send(3), but for SEND with invalidate on UC,
+ * for which there is no packet (IBTA vol 1, 9.2.1). */
 static inline unsigned post_traits(const struct qp *qp, enum ibv_wr_opcode opcode)
 {
 	static const uint8_t traits[] = {
@@ -31,7 +32,7 @@ static inline unsigned post_traits(const struct qp *qp, enum ibv_wr_opcode opcod
 		[IBV_WR_ATOMIC_FETCH_AND_ADD] = POST_RC | POST_DATA | POST_ATOMIC,
 		[IBV_WR_LOCAL_INV] = POST_RC | POST_UC,
 		[IBV_WR_BIND_MW] = POST_RC | POST_UC,
-		[IBV_WR_SEND_WITH_INV] = POST_RC | POST_UC | POST_DATA | POST_INLINE,
+		[IBV_WR_SEND_WITH_INV] = POST_RC | POST_DATA | POST_INLINE,
 		[WR_FLUSH] = POST_RC, /* by ibv_wr_flush alone: struct ibv_send_wr has no fields for it */
 		[WR_ATOMIC_WRITE] = POST_RC | POST_DATA | POST_INLINE | POST_REMOTE | POST_WORD,
 	};

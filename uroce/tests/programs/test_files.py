@@ -170,18 +170,16 @@ print('moved')"""
 
 def test_nothing_is_left_of_the_files():
     """Not even of a program that is killed: the next removes it."""
-    def left():
-        return {path for path in glob.glob("/dev/shm/uroce-files.*")}
+    def left(pid):
+        return glob.glob(f"/dev/shm/uroce-files.{pid}.*")
 
-    before = left()
-    shell(f"cat {CLASS}/{DEVICE}/node_guid; cat {PORT}/state")
-    assert left() <= before
-    status, _ = run([PYTHON, "-c", f"import os; open('{PORT}/state'); os.kill(os.getpid(), 9)"])
+    output = python(f"import os; open('{PORT}/state'); print(os.getpid())")
+    assert not left(int(output))
+    status, output = run([PYTHON, "-c", f"import os; open('{PORT}/state'); print(os.getpid(), flush=True); os.kill(os.getpid(), 9)"])
     assert status == -9 or status == 137
-    made = left() - before
-    assert len(made) == 1
-    shell(f"cat {PORT}/state")
-    assert not made & left()
+    assert len(left(int(output))) == 1
+    python(f"open('{PORT}/state')")
+    assert not left(int(output))
 
 
 def test_child_sees_files_of_its_own():

@@ -41,7 +41,7 @@ static const struct send_wqe *last(struct ibv_qp *qp)
 static void each_type_has_its_operations(void **state)
 {
 	struct rig *rig = *state;
-	static const char rc[] = "xxxxxxxx-x", uc[] = "xxxx---x-x", ud[] = "--xx------";
+	static const char rc[] = "xxxxxxxx-x", uc[] = "xxxx---x--", ud[] = "--xx------";
 	static const struct {
 		enum ibv_qp_type type;
 		const char *allowed;
