@@ -70,9 +70,14 @@ int srdma_region_new(struct ibv_pd *pd, size_t size, int access, struct srdma_re
 	return 0;
 }
 
+/* Windows that add protection. Those of the kernel's rdma_rxe (6.1 to 7.2, known by its vendor number and the lack of a firmware) add
+ * faults: a peer that has the key of one can end the kernel. */
 static bool has_windows(const struct srdma_device *device)
 {
-	return (srdma_device_attr(device)->device_cap_flags & (IBV_DEVICE_MEM_WINDOW_TYPE_2A | IBV_DEVICE_MEM_WINDOW_TYPE_2B)) != 0;
+	const struct ibv_device_attr *attr = srdma_device_attr(device);
+	bool is_rxe = attr->vendor_id == 0xffffff && (strcmp(attr->fw_ver, "0.0.0") == 0 || attr->fw_ver[0] == '\0');
+
+	return !is_rxe && (attr->device_cap_flags & (IBV_DEVICE_MEM_WINDOW_TYPE_2A | IBV_DEVICE_MEM_WINDOW_TYPE_2B)) != 0;
 }
 
 int srdma_region_offer(const struct srdma_device *device, struct ibv_pd *pd, size_t size, unsigned rights, struct srdma_region *out)

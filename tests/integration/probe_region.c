@@ -402,6 +402,7 @@ void mode_window(struct rig *rig, char **args)
 	rig_pair(rig, &ends[0], &ends[1]);
 	EXPECT(ibv_query_device(srdma_conn_pd(ends[1])->context, &device), 0);
 	fact(rig, "windows", (device.device_cap_flags & (IBV_DEVICE_MEM_WINDOW_TYPE_2A | IBV_DEVICE_MEM_WINDOW_TYPE_2B)) != 0);
+	fact(rig, "rxe", device.vendor_id == 0xffffff && strcmp(device.fw_ver, "0.0.0") == 0);
 	EXPECT(srdma_conn_peer_region(ends[0], &address, &rkey, &size), 0);
 	CHECK(region_mr_rkey != NULL);
 	fact(rig, "rkey_of_region", region_mr_rkey(ends[1]));

@@ -92,6 +92,9 @@ def test_rkey_works_from_the_connections_queue_pair_alone(probe, what):
     facts = probe("window", what, program=PROBE_WRAPPED)
     if not facts["windows"]:
         pytest.skip("the device has no type 2 memory windows")
+    if facts["rxe"]: # whose windows have faults: securdma binds none
+        assert facts["rkey_of_peer"] == facts["rkey_of_region"]
+        return
     assert facts["rkey_of_peer"] != facts["rkey_of_region"]
     assert facts["status"] == REMOTE_ACCESS_ERROR and facts["unread"] and facts["unchanged"]
 
