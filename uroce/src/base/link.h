@@ -35,8 +35,9 @@ struct link;
 struct link_ops {
 	/* False while the socket takes no more: then send nothing; the engine tries again when it does. */
 	bool (*ready)(struct link *link);
-	/* Adds padding and ICRC and queues the packet; may transmit. */
-	void (*send)(struct link *link, const struct packet_out *packet);
+	/* Adds padding and ICRC and queues the packet; may transmit. False: memory of the payload is not there, and nothing is
+	 * sent. A packet that cannot be sent for other reasons counts as lost. */
+	bool (*send)(struct link *link, const struct packet_out *packet);
 	/* Transmits the queued packets. */
 	void (*flush)(struct link *link);
 };
@@ -53,9 +54,9 @@ static inline bool link_ready(struct link *link)
 	return link->ops->ready(link);
 }
 
-static inline void link_send(struct link *link, const struct packet_out *packet)
+static inline bool link_send(struct link *link, const struct packet_out *packet)
 {
-	link->ops->send(link, packet);
+	return link->ops->send(link, packet);
 }
 
 static inline void link_flush(struct link *link)

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Protection domains, memory regions, and the keys that lead to memory.
  *
- * Nothing is pinned: the device is this process, and copies through the application's own mapping. So IBV_ACCESS_ON_DEMAND is
- * what all regions are anyhow; with it, the memory need not be there yet when it is registered, and a region may be the whole
- * address space. */
+ * Nothing is pinned: the device is this process, and copies through the application's own mapping. A region should be
+ * mapped for as long as it is registered, as the verbs demand; an access of one that is not fails (guard.h). So
+ * IBV_ACCESS_ON_DEMAND is what all regions are anyhow; with it, the memory need not be there yet when it is registered, and a
+ * region may be the whole address space. */
 #include "memory.h"
 
 #include <errno.h>

@@ -11,7 +11,7 @@
 #include "outgoing.h"
 #include "qp_state.h"
 
-static void put_datagram(struct qp *qp, struct send_wqe *wqe, struct packet_out *out)
+static bool put_datagram(struct qp *qp, struct send_wqe *wqe, struct packet_out *out)
 {
 	struct requester *req = &qp->req;
 	struct packet packet = {
@@ -26,8 +26,10 @@ static void put_datagram(struct qp *qp, struct send_wqe *wqe, struct packet_out 
 		.payload_length = wqe->length,
 	};
 	out->may_change = false;
-	send_packet(qp, &wqe->av, wqe->remote_qpn, &packet, out);
+	if (!send_packet(qp, &wqe->av, wqe->remote_qpn, &packet, out))
+		return false;
 	req->next = psn_add(req->next, 1);
+	return true;
 }
 
 bool datagram_pump(struct qp *qp, unsigned budget)
@@ -43,11 +45,10 @@ bool datagram_pump(struct qp *qp, unsigned budget)
 			break;
 		budget--;
 		struct send_wqe *wqe = send_queue_at(sq, sq->next);
-		if (send_gather(qp, wqe, 0, wqe->length, &out) != 0) {
+		if (send_gather(qp, wqe, 0, wqe->length, &out) != 0 || !put_datagram(qp, wqe, &out)) {
 			status = IBV_WC_LOC_PROT_ERR;
 			break;
 		}
-		put_datagram(qp, wqe, &out);
 		sq->next++;
 	}
 	/* Before the application hears of it, and uses the memory again, the link must have read it. */

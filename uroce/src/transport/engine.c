@@ -6,6 +6,7 @@
 
 #include "active.h"
 #include "datagram.h"
+#include "guard.h"
 #include "requester.h"
 #include "responder.h"
 #include "udp.h"
@@ -17,10 +18,18 @@ enum {
 	PUMP_PACKETS = 256,  /* sent in one go */
 };
 
+/* Programs that register no memory keep their handlers to themselves. */
+static void guard_memory(const struct device *device)
+{
+	if (device->keys.count > 0)
+		guard_install(device->now);
+}
+
 void engine_enter(struct device *device)
 {
 	device_lock(device);
 	device->now = device->clock();
+	guard_memory(device);
 }
 
 void engine_leave(struct device *device)
@@ -43,6 +52,7 @@ void engine_poll(struct device *device)
 	}
 	device->now = device->clock();
 	wake_note_close_poll(device, device->now);
+	guard_memory(device);
 	unsigned received = device->udp ? udp_receive(device->udp, ROUND_PACKETS) : 0;
 	timers_run(&device->timers, device->now);
 	/* A received packet may have made a completion: the application learns of it first, and the acknowledgement goes out

@@ -4,6 +4,8 @@
 #include <errno.h>
 #include <string.h>
 
+#include "guard.h"
+
 /* The part [offset, offset + length) of a list, entry by entry. */
 struct walk {
 	const struct ibv_sge *sge;
@@ -77,7 +79,8 @@ static bool scatter(const struct pd *pd, const struct ibv_sge *sge, uint32_t sge
 		uint8_t *memory = walk_next(&walk, pd, IBV_ACCESS_LOCAL_WRITE, length, &got);
 		if (!memory)
 			return false;
-		memcpy(memory, from, got);
+		if (!guard_copy(memory, from, got))
+			return false;
 		from += got;
 		length -= got;
 	}

@@ -11,8 +11,8 @@ static inline uint32_t packets_of(const struct qp *qp, uint32_t length)
 	return length == 0 ? 1 : (uint32_t)(((uint64_t)length + qp->mtu - 1) / qp->mtu);
 }
 
-/* Sends a packet to `qpn` at `to`; `out` has its payload. */
-static inline void send_packet(struct qp *qp, const struct address_vector *to, uint32_t qpn, struct packet *packet,
+/* Sends a packet to `qpn` at `to`; `out` has its payload. False: that is in memory that is not there. */
+static inline bool send_packet(struct qp *qp, const struct address_vector *to, uint32_t qpn, struct packet *packet,
 			       struct packet_out *out)
 {
 	packet->qpn = qpn;
@@ -25,13 +25,13 @@ static inline void send_packet(struct qp *qp, const struct address_vector *to, u
 	out->sqpn = qp->qpn;
 	out->icrc_twice = packet->opcode == OP_FLUSH && qp->req.flush_twice;
 	out->header_length = wire_encode(packet, out->header);
-	link_send(qp->device->link, out);
+	return link_send(qp->device->link, out);
 }
 
 /* To the peer of a connected queue pair. */
-static inline void send_to_peer(struct qp *qp, struct packet *packet, struct packet_out *out)
+static inline bool send_to_peer(struct qp *qp, struct packet *packet, struct packet_out *out)
 {
-	send_packet(qp, &qp->av, qp->attr.dest_qp_num, packet, out);
+	return send_packet(qp, &qp->av, qp->attr.dest_qp_num, packet, out);
 }
 
 #endif

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "placement.h"
 
+#include "guard.h"
 #include "newer.h"
 
 /* The rights that a FLUSH of this type needs, from the queue pair and from the memory; 0: there is no such type. */
@@ -53,7 +54,11 @@ uint8_t placement_atomic_write(const struct qp *qp, const struct packet *packet)
 	/* A region with an odd start makes an aligned remote address an odd one here. */
 	if (!memory || (uintptr_t)memory % sizeof value != 0)
 		return AETH_NAK_ACCESS;
+	const struct iovec piece = { .iov_base = memory, .iov_len = sizeof value };
+	if (sigsetjmp(*guard_begin(&piece, 1), 0) != 0)
+		return AETH_NAK_ACCESS; /* the memory is not there, or may not be written */
 	memcpy(&value, packet->payload, sizeof value);
 	__atomic_store_n((uint64_t *)(void *)memory, value, __ATOMIC_SEQ_CST);
+	guard_end();
 	return 0;
 }

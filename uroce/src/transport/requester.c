@@ -160,14 +160,16 @@ static bool held_back(struct qp *qp, struct send_wqe *wqe)
 	return awaits_answer(wqe) && flight_asked(req) >= may_ask(qp);
 }
 
-static void put_packet(struct qp *qp, struct packet *packet, struct packet_out *out)
+/* False: memory of the payload is not there. */
+static bool put_packet(struct qp *qp, struct packet *packet, struct packet_out *out)
 {
 	struct requester *req = &qp->req;
 	uint32_t psns = packet->opcode == OP_READ_REQUEST ? packets_of(qp, packet->length) : 1;
 
 	packet->psn = req->next;
 	out->may_change = false;
-	send_to_peer(qp, packet, out);
+	if (!send_to_peer(qp, packet, out))
+		return false;
 
 	if (psn_diff(req->top, req->next) > 0)
 		counter_add(&qp->device->counters->retransmits, 1);
@@ -181,6 +183,7 @@ static void put_packet(struct qp *qp, struct packet *packet, struct packet_out *
 	if (psn_diff(req->next, req->top) > 0)
 		req->top = req->next;
 	req->since_ack_request = packet->ack_req ? 0 : req->since_ack_request + 1;
+	return true;
 }
 
 /* One packet of a SEND or WRITE. False: the request failed. */
@@ -210,7 +213,10 @@ static bool send_data(struct qp *qp, struct send_wqe *wqe, struct packet_out *ou
 		packet.invalidate = wqe->invalidate;
 	else
 		packet.imm = wqe->imm;
-	put_packet(qp, &packet, out);
+	if (!put_packet(qp, &packet, out)) {
+		fail_next(qp, wqe, IBV_WC_LOC_PROT_ERR);
+		return false;
+	}
 	req->offset = offset + part;
 	return true;
 }

@@ -11,6 +11,7 @@
 
 #include "active.h"
 #include "gather.h"
+#include "guard.h"
 #include "outgoing.h"
 #include "placement.h"
 #include "qp_state.h"
@@ -219,11 +220,10 @@ static bool execute_write(struct qp *qp, const struct packet *packet, uint32_t t
 	}
 	if (length > 0) {
 		uint8_t *to = memory_remote(qp->pd, qp->qpn, resp->write_rkey, resp->write_va, length, IBV_ACCESS_REMOTE_WRITE);
-		if (!to) {
+		if (!to || !guard_copy(to, packet->payload, length)) {
 			refuse_write(qp);
 			return false;
 		}
-		memcpy(to, packet->payload, length);
 	}
 	resp->write_va += length;
 	resp->write_left -= length;
@@ -233,15 +233,20 @@ static bool execute_write(struct qp *qp, const struct packet *packet, uint32_t t
 	return true;
 }
 
-static void perform_atomic(uint8_t *memory, const struct packet *packet, uint64_t *original)
+/* False: the memory is not there, or may not be written. */
+static bool perform_atomic(uint8_t *memory, const struct packet *packet, uint64_t *original)
 {
+	const struct iovec piece = { .iov_base = memory, .iov_len = sizeof(uint64_t) };
 	uint64_t *word = (uint64_t *)(void *)memory;
-	if (packet->opcode == OP_FETCH_ADD) {
-		*original = __atomic_fetch_add(word, packet->swap_add, __ATOMIC_SEQ_CST);
-		return;
-	}
+	if (sigsetjmp(*guard_begin(&piece, 1), 0) != 0)
+		return false;
 	*original = packet->compare;
-	__atomic_compare_exchange_n(word, original, packet->swap_add, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+	if (packet->opcode == OP_FETCH_ADD)
+		*original = __atomic_fetch_add(word, packet->swap_add, __ATOMIC_SEQ_CST);
+	else
+		__atomic_compare_exchange_n(word, original, packet->swap_add, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+	guard_end();
+	return true;
 }
 
 /* The three return 0, or the syndrome of the NAK. */
@@ -265,8 +270,7 @@ static uint8_t execute_atomic(const struct qp *qp, const struct packet *packet, 
 	/* A region with an odd start makes an aligned remote address an odd one here. */
 	if (!memory || (uintptr_t)memory % sizeof *original != 0)
 		return AETH_NAK_ACCESS;
-	perform_atomic(memory, packet, original);
-	return 0;
+	return perform_atomic(memory, packet, original) ? 0 : AETH_NAK_ACCESS;
 }
 
 static uint8_t execute_question(const struct qp *qp, const struct packet *packet, uint64_t *original)

@@ -49,22 +49,22 @@ static bool send_read_packet(struct qp *qp, struct read_atomic *read)
 	out.may_change = read->asked_again;
 	out.pieces = 0;
 	out.payload_length = part;
-	if (part > 0) {
-		/* The region may have gone since the request came. */
-		uint8_t *memory = memory_remote(qp->pd, qp->qpn, read->rkey, read->va + read->sent, part, IBV_ACCESS_REMOTE_READ);
-		if (!memory && read->repeated) {
-			refuse_repetition(qp, read);
-			return true;
-		}
-		if (!memory) {
-			counter_add(&qp->device->counters->remote_access_errors, 1);
-			qp->resp.read_head = qp->resp.read_tail; /* the later ones have no response either */
-			return false;
-		}
+	/* The region may have gone since the request came, and so may its memory. */
+	uint8_t *memory = part == 0 ? NULL : memory_remote(qp->pd, qp->qpn, read->rkey, read->va + read->sent, part,
+							   IBV_ACCESS_REMOTE_READ);
+	if (memory) {
 		out.piece[0] = (struct iovec){ .iov_base = memory, .iov_len = part };
 		out.pieces = 1;
 	}
-	send_to_peer(qp, &packet, &out);
+	if ((part > 0 && !memory) || !send_to_peer(qp, &packet, &out)) {
+		if (read->repeated) {
+			refuse_repetition(qp, read);
+			return true;
+		}
+		counter_add(&qp->device->counters->remote_access_errors, 1);
+		qp->resp.read_head = qp->resp.read_tail; /* the later ones have no response either */
+		return false;
+	}
 	read->sent += part;
 	if (last)
 		read->pending = false;

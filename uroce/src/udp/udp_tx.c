@@ -11,6 +11,7 @@
 #include <sys/epoll.h>
 #include <sys/timerfd.h>
 
+#include "guard.h"
 #include "log.h"
 #include "timer.h"
 #include "wipe.h"
@@ -168,6 +169,13 @@ static void want_out(struct udp_link *link, struct udp_socket *socket, bool want
 		socket->wants_out = wanted;
 }
 
+/* Of a packet whose ICRC is computed. If the memory has gone since, the ICRC will not fit: the packet counts as lost. */
+static void copy_or_clear(uint8_t *to, const uint8_t *from, size_t length)
+{
+	if (!guard_copy(to, from, length))
+		memset(to, 0, length);
+}
+
 /* The bytes of a message from `offset`. */
 static void tx_gather(const struct udp_tx *tx, const struct message *message, size_t offset, uint8_t *out, size_t length)
 {
@@ -178,7 +186,7 @@ static void tx_gather(const struct udp_tx *tx, const struct message *message, si
 			continue;
 		}
 		size_t n = iov->iov_len - offset < length ? iov->iov_len - offset : length;
-		memcpy(out, (const uint8_t *)iov->iov_base + offset, n);
+		copy_or_clear(out, (const uint8_t *)iov->iov_base + offset, n);
 		out += n;
 		length -= n;
 		offset = 0;
@@ -380,14 +388,35 @@ static void add_iov(struct udp_tx *tx, struct message *message, void *base, size
 	message->iovs++;
 }
 
+/* The ICRC of pieces, some of them the application's. False: the memory of one is not there. */
+static bool sum_guarded(const struct icrc_flow *flow, uint16_t id, const struct iovec *piece, size_t pieces, uint32_t *icrc)
+{
+	if (sigsetjmp(*guard_begin(piece, pieces), 0) != 0)
+		return false;
+	*icrc = icrc_compute(flow, id, piece, pieces);
+	guard_end();
+	return true;
+}
+
+/* A packet that message_for made room for does not come. */
+static void take_back(struct udp_tx *tx, struct message *message)
+{
+	if (message->segments == 0)
+		tx->count--;
+	else
+		message->closed = false;
+}
+
 /* The packet in pieces, ICRC last, whose four bytes are computed here. */
-static void finish_packet(struct udp_link *link, struct message *message, struct iovec *piece, unsigned pieces,
+static bool finish_packet(struct udp_link *link, struct message *message, struct iovec *piece, unsigned pieces,
 			  size_t length)
 {
 	struct udp_tx *tx = link->tx;
 	/* An unconnected socket with IP_PMTUDISC_DO sends identification 0; the kernel, or the card, that cuts a run up
 	 * numbers its packets from there. IPv6 has none. */
-	uint32_t icrc = icrc_compute(&message->flow, message->segments, piece, pieces - 1);
+	uint32_t icrc;
+	if (!sum_guarded(&message->flow, message->segments, piece, pieces - 1, &icrc))
+		return false;
 	memcpy(piece[pieces - 1].iov_base, &icrc, sizeof icrc);
 	for (unsigned i = 0; i < pieces; i++)
 		add_iov(tx, message, piece[i].iov_base, piece[i].iov_len);
@@ -396,6 +425,7 @@ static void finish_packet(struct udp_link *link, struct message *message, struct
 	tx->bytes += length;
 	if (link->capture)
 		capture_packet(link->capture, true, &message->flow, message->route.tclass, piece, pieces);
+	return true;
 }
 
 static bool must_copy(const struct packet_out *packet)
@@ -409,14 +439,18 @@ static uint8_t *put_bytes(uint8_t *to, const void *from, size_t length)
 	return to + length;
 }
 
+/* NULL: some of its memory is not there. */
 static uint8_t *put_payload(uint8_t *to, const struct packet_out *packet)
 {
-	for (size_t i = 0; i < packet->pieces; i++)
-		to = put_bytes(to, packet->piece[i].iov_base, packet->piece[i].iov_len);
+	for (size_t i = 0; i < packet->pieces; i++) {
+		if (!guard_copy(to, packet->piece[i].iov_base, packet->piece[i].iov_len))
+			return NULL;
+		to += packet->piece[i].iov_len;
+	}
 	return to;
 }
 
-static void queue_packet(struct udp_link *link, const struct packet_out *packet, const struct route *route)
+static bool queue_packet(struct udp_link *link, const struct packet_out *packet, const struct route *route)
 {
 	struct udp_tx *tx = link->tx;
 	struct iovec piece[LINK_MAX_PIECES + 3];
@@ -428,13 +462,17 @@ static void queue_packet(struct udp_link *link, const struct packet_out *packet,
 
 	if (!tx_make_room(link, length - referenced, copy ? 1 : (unsigned)packet->pieces + 2, referenced)) {
 		counter_add(&link->config.counters->tx_errors, 1);
-		return;
+		return true;
 	}
 	struct message *message = message_for(link, route, length, false);
 	uint8_t *start = tx->linear + tx->linear_used;
 	uint8_t *end = put_bytes(start, packet->header, packet->header_length);
 	if (copy) {
 		end = put_payload(end, packet);
+		if (!end) {
+			take_back(tx, message);
+			return false;
+		}
 	} else {
 		piece[pieces++] = (struct iovec){ start, packet->header_length };
 		for (size_t i = 0; i < packet->pieces; i++)
@@ -446,9 +484,13 @@ static void queue_packet(struct udp_link *link, const struct packet_out *packet,
 	if (end > start)
 		piece[pieces++] = (struct iovec){ start, (size_t)(end - start) };
 	piece[pieces++] = (struct iovec){ end, WIRE_ICRC };
+	if (!finish_packet(link, message, piece, pieces, length)) {
+		take_back(tx, message);
+		return false;
+	}
 	tx->linear_used += length - referenced;
 	tx->referenced += referenced;
-	finish_packet(link, message, piece, pieces, length);
+	return true;
 }
 
 /* ---- fault injection ---- */
@@ -477,7 +519,7 @@ static void tx_emit(void *arg, const void *datagram, size_t length, const void *
 }
 
 /* Whole and alone, so that a fault meets this packet and no other. */
-static void queue_through_faults(struct udp_link *link, const struct packet_out *packet, const struct route *route)
+static bool queue_through_faults(struct udp_link *link, const struct packet_out *packet, const struct route *route)
 {
 	uint8_t datagram[LONGEST_PACKET];
 	struct message scratch = { .route = *route };
@@ -485,6 +527,8 @@ static void queue_through_faults(struct udp_link *link, const struct packet_out 
 
 	uint8_t *end = put_bytes(datagram, packet->header, packet->header_length);
 	end = put_payload(end, packet);
+	if (!end)
+		return false;
 	memset(end, 0, pad);
 	end += pad;
 	struct iovec covered = { datagram, (size_t)(end - datagram) };
@@ -494,6 +538,7 @@ static void queue_through_faults(struct udp_link *link, const struct packet_out 
 	size_t length = (size_t)(end - datagram);
 	fault_apply(link->fault, clock_ns(CLOCK_MONOTONIC), datagram, length, route, sizeof *route, tx_emit, link);
 	explicit_bzero(datagram, sizeof datagram);
+	return true;
 }
 
 static void set_timer(struct udp_link *link)
@@ -535,7 +580,7 @@ static bool tx_is_ready(struct link *base)
 	return !link->tx->blocked;
 }
 
-static void tx_send(struct link *base, const struct packet_out *packet)
+static bool tx_send(struct link *base, const struct packet_out *packet)
 {
 	struct udp_link *link = udp_of(base);
 	struct route route = {
@@ -556,12 +601,9 @@ static void tx_send(struct link *base, const struct packet_out *packet)
 	/* A queue pair of ours has a block and an address of ours: no packet of another kind gets here. */
 	if (route.socket >= link->socket_count) {
 		counter_add(&link->config.counters->tx_errors, 1);
-		return;
+		return true;
 	}
-	if (link->fault)
-		queue_through_faults(link, packet, &route);
-	else
-		queue_packet(link, packet, &route);
+	return link->fault ? queue_through_faults(link, packet, &route) : queue_packet(link, packet, &route);
 }
 
 /* The application's memory is not read after the flush: packets that remain are copied. */
@@ -585,7 +627,7 @@ static void keep_unsent(struct udp_link *link)
 				return;
 			}
 			iov->iov_base = tx->spill + tx->spill_used;
-			put_bytes(iov->iov_base, base, iov->iov_len);
+			copy_or_clear(iov->iov_base, base, iov->iov_len);
 			tx->spill_used += iov->iov_len;
 		}
 		message->closed = true; /* a piece must not be joined to one that only happens to follow it */

@@ -55,7 +55,7 @@ static bool ready(struct link *link)
 }
 
 /* Reads all of it, as a link does. */
-static void send_packet(struct link *link, const struct packet_out *packet)
+static bool send_packet(struct link *link, const struct packet_out *packet)
 {
 	size_t length = 0;
 
@@ -69,6 +69,7 @@ static void send_packet(struct link *link, const struct packet_out *packet)
 	}
 	if (length != packet->payload_length || length > WIRE_MAX_MTU)
 		abort();
+	return true;
 }
 
 static void flush(struct link *link)

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "sim.h"
 
+#include "guard.h"
+
 enum { MAX_NODES = 8, SCRIPT_NODE = 100, LOSS_SLOTS = 1 << 16 };
 
 static struct {
@@ -129,7 +131,7 @@ static bool sim_ready(struct link *link)
 	return ready_at(node_of(link)) <= sim.now;
 }
 
-static void sim_link_send(struct link *link, const struct packet_out *packet)
+static bool sim_link_send(struct link *link, const struct packet_out *packet)
 {
 	struct sim_node *node = node_of(link);
 	if (node->waiting_count == node->waiting_room) {
@@ -149,11 +151,16 @@ static void sim_link_send(struct link *link, const struct packet_out *packet)
 		violation("header length");
 	if (packet->sgid_index != 0)
 		violation("source address");
+	static uint8_t payload[WIRE_MAX_MTU];
+	for (size_t i = 0; i < packet->pieces; i++)
+		if (!guard_copy(payload, packet->piece[i].iov_base, packet->piece[i].iov_len))
+			return false;
 	node->waiting[node->waiting_count++] = *packet;
 	node->sent++;
 	node->sent_bytes += packet->header_length + total;
 	uint64_t start = node->wire_free > sim.now ? node->wire_free : sim.now;
 	node->wire_free = start + wire_time(node, packet->header_length + total);
+	return true;
 }
 
 static bool lost(struct sim_node *node, const struct sim_packet *packet)

@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Reading and writing memory of the application that may not be there any more.
+ *
+ * Registered memory is not pinned. When its owner unmaps it, makes it read-only, or shortens the file behind it, an access ends in
+ * SIGSEGV or SIGBUS. A handler of both, in front of the application's, makes such an access of the device fail instead; all other
+ * signals go on to the application's handler. One thread at a time may be within a guard: the one that has the device's lock. */
+#ifndef UROCE_GUARD_H
+#define UROCE_GUARD_H
+
+#include <setjmp.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+/* Installs the handlers, where they are not in front. To be called before memory is accessed, and now and then: the application
+ * may install its own later. Cheap when called again within a millisecond. `now`: nanoseconds. */
+void guard_install(uint64_t now);
+
+/* memcpy to or from the application. False: some of the memory was not there; what was is copied. */
+bool guard_copy(void *to, const void *from, size_t length);
+
+/* A guard around code of the caller's:
+ *	if (sigsetjmp(*guard_begin(pieces, count), 0) == 0) { access; guard_end(); } else { the memory was not there; }
+ * An access of these pieces that faults goes to `else`, with the guard ended. The code may hold no lock but the device's, and local
+ * variables that it changes have to be volatile. */
+sigjmp_buf *guard_begin(const struct iovec *pieces, size_t count);
+void guard_end(void);
+
+#endif
