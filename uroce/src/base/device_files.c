@@ -4,10 +4,10 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -15,7 +15,7 @@
 
 #define PREFIX "uroce-files."
 
-enum { DEEPEST = 12, PLACES = 2 };
+enum { DEEPEST = 12, PLACES = 2, ATTEMPTS = 8 };
 
 /* The first is memory, on every Linux with glibc's shared memory; some containers have none. */
 static const char *const places[PLACES] = {"/dev/shm", "/tmp"};
@@ -69,6 +69,19 @@ static void remove_tree(const char *path)
 	rmdir(path);
 }
 
+/* The process that has made it is no more. Not its number tells that, which means nothing in another namespace of processes (a
+ * container that shares the place), but the lock, which goes with the process. */
+static void remove_if_stale(const char *path)
+{
+	int fd = open_own(AT_FDCWD, path);
+
+	if (fd < 0)
+		return;
+	if (flock(fd, LOCK_EX | LOCK_NB) == 0)
+		remove_tree(path);
+	close(fd);
+}
+
 /* Those of processes that were killed. */
 static void remove_stale(const char *where)
 {
@@ -77,13 +90,9 @@ static void remove_stale(const char *where)
 
 	while (place && (entry = readdir(place))) {
 		char path[DEVICE_FILES_ROOT];
-		if (strncmp(entry->d_name, PREFIX, sizeof PREFIX - 1) != 0)
-			continue;
-		long pid = strtol(entry->d_name + sizeof PREFIX - 1, NULL, 10);
-		if (pid <= 0 || (kill((pid_t)pid, 0) == 0 || errno != ESRCH) ||
-		    snprintf(path, sizeof path, "%s/%s", where, entry->d_name) >= (int)sizeof path)
-			continue;
-		remove_tree(path);
+		if (strncmp(entry->d_name, PREFIX, sizeof PREFIX - 1) == 0 &&
+		    snprintf(path, sizeof path, "%s/%s", where, entry->d_name) < (int)sizeof path)
+			remove_if_stale(path);
 	}
 	if (place)
 		closedir(place);
@@ -94,18 +103,46 @@ void device_files_remove(struct device_files *files)
 	if (files->root[0] == '\0' || files->owner != getpid())
 		return;
 	remove_tree(files->root);
+	close(files->lock);
 	files->root[0] = '\0';
 }
 
+void device_files_abandon(struct device_files *files)
+{
+	/* The parent's own descriptor goes on holding the lock. */
+	if (files->root[0] != '\0')
+		close(files->lock);
+}
+
 /* ---- making ---- */
+
+/* A new root, and its lock: the descriptor, or -1. */
+static int make_root(const char *where, struct device_files *files)
+{
+	/* Until it is locked, another process may take it for a stale one and remove it. */
+	for (int i = 0; i < ATTEMPTS; i++) {
+		struct stat held, there;
+		snprintf(files->root, sizeof files->root, "%s/" PREFIX "%ld.XXXXXX", where, (long)files->owner);
+		if (!mkdtemp(files->root))
+			return -1;
+		int fd = open_own(AT_FDCWD, files->root);
+		if (fd >= 0 && flock(fd, LOCK_SH | LOCK_NB) == 0 && fstat(fd, &held) == 0 && stat(files->root, &there) == 0 &&
+		    held.st_ino == there.st_ino)
+			return fd;
+		if (fd >= 0)
+			close(fd);
+	}
+	errno = EBUSY;
+	return -1;
+}
 
 void device_files_make(struct device_files *files)
 {
 	files->owner = getpid();
 	for (int i = 0; i < PLACES; i++) {
 		remove_stale(places[i]);
-		snprintf(files->root, sizeof files->root, "%s/" PREFIX "%ld.XXXXXX", places[i], (long)files->owner);
-		if (!mkdtemp(files->root))
+		files->lock = make_root(places[i], files);
+		if (files->lock < 0)
 			continue;
 		/* As those of the kernel: a program that changes its user must still find them. */
 		chmod(files->root, 0755);

@@ -15,6 +15,7 @@ enum {
 struct device_files {
 	char root[DEVICE_FILES_ROOT]; /* stands for "/"; "": there is no tree */
 	pid_t owner;
+	int lock; /* of the root, held as long as the owner lives */
 };
 
 /* Makes the root, empty, and removes what processes that were killed have left. Without it (the reason is logged) there are no
@@ -26,5 +27,7 @@ bool device_files_link(const struct device_files *files, const char *path, const
 bool device_files_folder(const struct device_files *files, const char *path);
 /* Removes all, in the process that has made it. */
 void device_files_remove(struct device_files *files);
+/* In a forked child: the parent's tree remains the parent's. Async-signal-safe. */
+void device_files_abandon(struct device_files *files);
 
 #endif

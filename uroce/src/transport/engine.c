@@ -57,7 +57,7 @@ void engine_poll(struct device *device)
 	timers_run(&device->timers, device->now);
 	/* A received packet may have made a completion: the application learns of it first, and the acknowledgement goes out
 	 * with its answer, or with the next poll. */
-	if (device->eager || received == 0 || !wake_application_polls(device))
+	if (device->eager || received == 0 || !wake_thread_naps(device))
 		engine_pump(device);
 	link_flush(device->link);
 	if (received > 0)

@@ -82,7 +82,7 @@ __attribute__((noreturn)) static void *run(void *arg)
 	prctl(PR_SET_TIMERSLACK, 1000UL);
 	for (;;) {
 		uint64_t ns = work(device);
-		if (wake_application_polls(device))
+		if (wake_application_polls(progress))
 			nap(device);
 		else if (ns > 0)
 			wait_for(progress, udp_fd(device->udp), ns);

@@ -294,7 +294,10 @@ static bool send_atomic_write(struct qp *qp, struct send_wqe *wqe, struct packet
 		fail_next(qp, wqe, IBV_WC_LOC_PROT_ERR);
 		return false;
 	}
-	put_packet(qp, &packet, out);
+	if (!put_packet(qp, &packet, out)) {
+		fail_next(qp, wqe, IBV_WC_LOC_PROT_ERR);
+		return false;
+	}
 	flight_note_asked(&qp->req, psn_add(qp->req.next, WIRE_PSN_MASK), true);
 	qp->req.offset = wqe->length;
 	return true;

@@ -45,17 +45,21 @@ void wake_note_close_poll(struct device *device, uint64_t now)
 		return;
 	if (!wake_application_active(device, now, ACTIVE_NS))
 		atomic_store_explicit(&progress->close_polls, 0, memory_order_relaxed);
-	else if (atomic_fetch_add_explicit(&progress->close_polls, 1, memory_order_relaxed) + 1 == CLOSE_POLLS)
+	else if ((atomic_fetch_add_explicit(&progress->close_polls, 1, memory_order_relaxed) + 1) % CLOSE_POLLS == 0 &&
+		 !atomic_load_explicit(&progress->napping, memory_order_relaxed))
 		wake_thread(progress);
 	wake_note_active(device, now);
 }
 
-bool wake_application_polls(struct device *device)
+bool wake_application_polls(struct progress *progress)
+{
+	return atomic_load_explicit(&progress->close_polls, memory_order_relaxed) >= CLOSE_POLLS && !wake_armed_lately(progress);
+}
+
+bool wake_thread_naps(const struct device *device)
 {
 	/* In a simulation there is no thread, and the test polls. */
-	struct progress *progress = device->progress;
-	return !progress || (atomic_load_explicit(&progress->close_polls, memory_order_relaxed) >= CLOSE_POLLS &&
-			     !wake_armed_lately(progress));
+	return !device->progress || atomic_load(&device->progress->napping);
 }
 
 void wake_on_arming(struct device *device)

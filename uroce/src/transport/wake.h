@@ -34,7 +34,9 @@ enum {
 /* Whether the application's last call is less than `ns` nanoseconds ago. */
 bool wake_application_active(const struct device *device, uint64_t now, uint64_t ns);
 /* It polls so often that the thread is not needed. */
-bool wake_application_polls(struct device *device);
+bool wake_application_polls(struct progress *progress);
+/* The thread naps for that reason, and works when it wakes: it sends what the application's last poll has left. */
+bool wake_thread_naps(const struct device *device);
 /* A completion queue was armed: the thread must listen, even though the application has just polled. No lock needed. */
 void wake_on_arming(struct device *device);
 /* With the lock held, before it is released: wakes the thread if a timer is due before it would wake by itself. */

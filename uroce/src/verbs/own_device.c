@@ -158,6 +158,7 @@ static void after_fork_in_child(void)
 		mine->device.link = &link_dead;
 		mine->device.counters = &uncounted;
 		mine->device.hw_counters.next = UINT64_MAX; /* the parent's files */
+		device_files_abandon(&mine->device.files);
 		mine->next = left;
 		left = mine;
 		atomic_store(&own, NULL);

@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -107,6 +108,39 @@ static void link_in_it_does_not_lead_to_the_files_of_others(void **state)
 	assert_true(exists(w->file));
 }
 
+/* In another namespace of processes, its number is nobody's, or another's. */
+static void tree_of_a_process_that_lives_elsewhere_is_left_alone(void **state)
+{
+	struct world *w = *state;
+
+	make_tree(w->stale, "ports", w->file);
+	int fd = open(w->stale, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	assert_int_equal(flock(fd, LOCK_SH), 0);
+	device_files_make(&w->files);
+	assert_true(exists(w->file));
+	close(fd);
+}
+
+static void tree_outlives_a_child_and_the_making_of_others(void **state)
+{
+	struct world *w = *state;
+	int status;
+
+	device_files_make(&w->files);
+	pid_t child = fork();
+	if (child == 0) {
+		struct device_files other;
+		device_files_abandon(&w->files);
+		device_files_make(&other);
+		bool both = exists(w->files.root) && exists(other.root);
+		device_files_remove(&other);
+		_exit(both ? 0 : 1);
+	}
+	assert_int_equal(waitpid(child, &status, 0), child);
+	assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+	assert_true(exists(w->files.root));
+}
+
 static void folder_of_another_user_is_left_alone(void **state)
 {
 	struct world *w = *state;
@@ -186,6 +220,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(what_a_killed_process_has_left_is_removed, setup, remove_all),
 		cmocka_unit_test_setup_teardown(link_in_it_does_not_lead_to_the_files_of_others, setup, remove_all),
+		cmocka_unit_test_setup_teardown(tree_of_a_process_that_lives_elsewhere_is_left_alone, setup, remove_all),
+		cmocka_unit_test_setup_teardown(tree_outlives_a_child_and_the_making_of_others, setup, remove_all),
 		cmocka_unit_test_setup_teardown(folder_of_another_user_is_left_alone, setup, remove_all),
 		cmocka_unit_test_setup_teardown(file_is_written_below_folders_that_were_not_there, setup, remove_all),
 		cmocka_unit_test_setup_teardown(path_that_is_too_long_is_refused, setup, remove_all),

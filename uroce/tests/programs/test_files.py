@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 """The files of a device, as programs look at them: with the shell's tools, with Python, and in C (Python's ctypes)."""
-import glob
 import os
 import re
 import shutil
@@ -169,17 +168,15 @@ print('moved')"""
 
 
 def test_nothing_is_left_of_the_files():
-    """Not even of a program that is killed: the next removes it."""
-    def left(pid):
-        return glob.glob(f"/dev/shm/uroce-files.{pid}.*")
-
-    output = python(f"import os; open('{PORT}/state'); print(os.getpid())")
-    assert not left(int(output))
-    status, output = run([PYTHON, "-c", f"import os; open('{PORT}/state'); print(os.getpid(), flush=True); os.kill(os.getpid(), 9)"])
-    assert status == -9 or status == 137
-    assert len(left(int(output))) == 1
-    python(f"open('{PORT}/state')")
-    assert not left(int(output))
+    """Not even of a program that is killed: the next removes it. A program's real folder tells where its files are."""
+    where = f"import os; os.chdir({CLASS!r}); print(os.getcwd(), flush=True)"
+    own = python(where).strip()
+    assert own.endswith(CLASS) and not os.path.exists(own)
+    status, output = run([PYTHON, "-c", f"{where}; os.kill(os.getpid(), 9)"])
+    killed = output.strip()
+    assert status == -9 and os.path.exists(killed)
+    shell(f"cat {PORT}/state")
+    assert not os.path.exists(killed)
 
 
 def test_child_sees_files_of_its_own():
