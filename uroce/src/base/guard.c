@@ -18,7 +18,7 @@ enum {
 static const int guarded[SIGNALS] = { SIGSEGV, SIGBUS };
 
 /* Of the thread that is within the guard. */
-static sigjmp_buf recover;
+static guard_point recover;
 static const struct iovec *pieces_guarded;
 static size_t pieces_count;
 static pthread_t inside;
@@ -75,7 +75,7 @@ static void handle(int signal, siginfo_t *info, void *context)
 		const ucontext_t *interrupted = context;
 		atomic_store_explicit(&active, false, memory_order_relaxed);
 		pthread_sigmask(SIG_SETMASK, &interrupted->uc_sigmask, NULL);
-		siglongjmp(recover, 1);
+		GUARD_JUMP(recover);
 	}
 	pass_on(signal, info, context);
 }
@@ -123,7 +123,7 @@ void guard_install(uint64_t now)
 
 /* ---- access ---- */
 
-sigjmp_buf *guard_begin(const struct iovec *pieces, size_t count)
+guard_point *guard_begin(const struct iovec *pieces, size_t count)
 {
 	pieces_guarded = pieces;
 	pieces_count = count;
@@ -144,7 +144,7 @@ bool guard_copy(void *to, const void *from, size_t length)
 	/* Memory of the device, the one of the two, does not fault. */
 	const struct iovec both[2] = { { to, length }, { (void *)(uintptr_t)from, length } };
 
-	if (sigsetjmp(*guard_begin(both, 2), 0) != 0)
+	if (GUARD_SET(*guard_begin(both, 2)) != 0)
 		return false;
 	memcpy(to, from, length);
 	guard_end();

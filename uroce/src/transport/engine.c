@@ -16,6 +16,7 @@ enum {
 	ROUND_PACKETS = 512, /* received in one go: bounds how long the lock is held */
 	QP_PACKETS = 32,     /* sent for one queue pair before it is the next one's turn */
 	PUMP_PACKETS = 256,  /* sent in one go */
+	PACKET_WORK_NS = 500, /* that the application may spend on each packet of a poll before it polls again */
 };
 
 /* Programs that register no memory keep their handlers to themselves. */
@@ -61,7 +62,7 @@ void engine_poll(struct device *device)
 		engine_pump(device);
 	link_flush(device->link);
 	if (received > 0)
-		wake_note_active(device, device->clock());
+		wake_note_active(device, device->clock() + received * (uint64_t)PACKET_WORK_NS);
 	pthread_mutex_unlock(&device->lock);
 }
 

@@ -55,7 +55,7 @@ uint8_t placement_atomic_write(const struct qp *qp, const struct packet *packet)
 	if (!memory || (uintptr_t)memory % sizeof value != 0)
 		return AETH_NAK_ACCESS;
 	const struct iovec piece = { .iov_base = memory, .iov_len = sizeof value };
-	if (sigsetjmp(*guard_begin(&piece, 1), 0) != 0)
+	if (GUARD_SET(*guard_begin(&piece, 1)) != 0)
 		return AETH_NAK_ACCESS; /* the memory is not there, or may not be written */
 	memcpy(&value, packet->payload, sizeof value);
 	__atomic_store_n((uint64_t *)(void *)memory, value, __ATOMIC_SEQ_CST);

@@ -21,7 +21,7 @@ enum {
 	ROUND_PACKETS = 256,
 	/* Each nap's end interrupts an application that polls; but when it stops, nobody answers its peers until then. */
 	FIRST_NAP_NS = 100000,
-	LONGEST_NAP_NS = 1000000,
+	LONGEST_NAP_NS = 2000000,
 	/* How long an acknowledgement waits for the application's answer, to go out with it. The peer that polls for the one then finds
 	 * both; a peer that finds only the acknowledgement stops polling, and its thread must be woken for the answer. */
 	ANSWER_NS = 10000,

@@ -238,7 +238,7 @@ static bool perform_atomic(uint8_t *memory, const struct packet *packet, uint64_
 {
 	const struct iovec piece = { .iov_base = memory, .iov_len = sizeof(uint64_t) };
 	uint64_t *word = (uint64_t *)(void *)memory;
-	if (sigsetjmp(*guard_begin(&piece, 1), 0) != 0)
+	if (GUARD_SET(*guard_begin(&piece, 1)) != 0)
 		return false;
 	*original = packet->compare;
 	if (packet->opcode == OP_FETCH_ADD)

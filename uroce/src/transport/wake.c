@@ -28,8 +28,9 @@ void wake_note_poll(struct device *device)
 
 void wake_note_active(struct device *device, uint64_t now)
 {
-	if (device->progress)
-		atomic_store_explicit(&device->progress->active_at, now, memory_order_relaxed);
+	struct progress *progress = device->progress;
+	if (progress && (int64_t)(now - atomic_load_explicit(&progress->active_at, memory_order_relaxed)) > 0)
+		atomic_store_explicit(&progress->active_at, now, memory_order_relaxed);
 }
 
 bool wake_application_active(const struct device *device, uint64_t now, uint64_t ns)

@@ -391,7 +391,7 @@ static void add_iov(struct udp_tx *tx, struct message *message, void *base, size
 /* The ICRC of pieces, some of them the application's. False: the memory of one is not there. */
 static bool sum_guarded(const struct icrc_flow *flow, uint16_t id, const struct iovec *piece, size_t pieces, uint32_t *icrc)
 {
-	if (sigsetjmp(*guard_begin(piece, pieces), 0) != 0)
+	if (GUARD_SET(*guard_begin(piece, pieces)) != 0)
 		return false;
 	*icrc = icrc_compute(flow, id, piece, pieces);
 	guard_end();
@@ -407,15 +407,18 @@ static void take_back(struct udp_tx *tx, struct message *message)
 		message->closed = false;
 }
 
-/* The packet in pieces, ICRC last, whose four bytes are computed here. */
+/* The packet in pieces, ICRC last, whose four bytes are computed here. `copied`: none of them is the
+ * application's. */
 static bool finish_packet(struct udp_link *link, struct message *message, struct iovec *piece, unsigned pieces,
-			  size_t length)
+			  size_t length, bool copied)
 {
 	struct udp_tx *tx = link->tx;
 	/* An unconnected socket with IP_PMTUDISC_DO sends identification 0; the kernel, or the card, that cuts a run up
 	 * numbers its packets from there. IPv6 has none. */
-	uint32_t icrc;
-	if (!sum_guarded(&message->flow, message->segments, piece, pieces - 1, &icrc))
+	uint32_t icrc = 0;
+	if (copied)
+		icrc = icrc_compute(&message->flow, message->segments, piece, pieces - 1);
+	else if (!sum_guarded(&message->flow, message->segments, piece, pieces - 1, &icrc))
 		return false;
 	memcpy(piece[pieces - 1].iov_base, &icrc, sizeof icrc);
 	for (unsigned i = 0; i < pieces; i++)
@@ -484,7 +487,7 @@ static bool queue_packet(struct udp_link *link, const struct packet_out *packet,
 	if (end > start)
 		piece[pieces++] = (struct iovec){ start, (size_t)(end - start) };
 	piece[pieces++] = (struct iovec){ end, WIRE_ICRC };
-	if (!finish_packet(link, message, piece, pieces, length)) {
+	if (!finish_packet(link, message, piece, pieces, length, copy)) {
 		take_back(tx, message);
 		return false;
 	}
