@@ -52,7 +52,7 @@ int mr_advise(struct ibv_pd *ibv_pd, enum ibv_advise_mr_advice advice, uint32_t 
 		return EINVAL;
 	for (uint32_t i = 0; i < count; i++) {
 		uint8_t *at = NULL;
-		pthread_mutex_lock(&pd->device->lock);
+		device_lock(pd->device);
 		int error = resolve(pd, &list[i], write, &at);
 		pthread_mutex_unlock(&pd->device->lock);
 		/* Without FLUSH the caller does not wait, and so does not learn what becomes of it. */

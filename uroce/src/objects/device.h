@@ -76,13 +76,6 @@ struct device {
 
 /* A thread that polls an empty queue in a loop holds the lock most of the time, and takes it again before a waiting thread has
  * woken. So the waiting ones are counted, and engine_poll leaves the lock to them. */
-static inline void device_lock(struct device *device)
-{
-	if (pthread_mutex_trylock(&device->lock) == 0)
-		return;
-	atomic_fetch_add_explicit(&device->waiting, 1, memory_order_relaxed);
-	pthread_mutex_lock(&device->lock);
-	atomic_fetch_sub_explicit(&device->waiting, 1, memory_order_relaxed);
-}
+void device_lock(struct device *device);
 
 #endif
