@@ -21,6 +21,7 @@ static const char usage[] =
 	"  --gid N            GID index (0)\n"
 	"  --port N           TCP port (18600); 0 as server: any, printed\n"
 	"  --events           sleep until completions come\n"
+	"  --structs          post by ibv_post_send alone, not by ibv_wr_start too\n"
 	"  --deadline SECONDS for each step (60)\n"
 	"  --mtu BYTES        path MTU (1024)\n"
 	"  --type rc|uc       (rc)\n"
@@ -369,6 +370,7 @@ static void set_operations(struct plan *plan, char *text)
 static const struct option long_options[] = {
 	{"device", required_argument, NULL, 'd'},   {"gid", required_argument, NULL, 'g'},
 	{"port", required_argument, NULL, 'p'},     {"events", no_argument, NULL, 'e'},
+	{"structs", no_argument, NULL, 'P'},
 	{"deadline", required_argument, NULL, 'D'}, {"mtu", required_argument, NULL, 'm'},
 	{"type", required_argument, NULL, 'c'},     {"sizes", required_argument, NULL, 's'},
 	{"ops", required_argument, NULL, 'o'},      {"iterations", required_argument, NULL, 'n'},
@@ -388,6 +390,7 @@ static void set_option(int option, struct options *options, struct plan *plan)
 	case 'g': options->gid = number("gid", optarg, 0, 255); break;
 	case 'p': options->port = optarg; break;
 	case 'e': options->events = true; break;
+	case 'P': options->structs = true; break;
 	case 'D': deadline_seconds = number("deadline", optarg, 1, 86400); break;
 	case 'm': plan->mtu = IBV_MTU_256 + choice("mtu", optarg, mtus, 5); break;
 	case 'c': plan->unreliable = choice("type", optarg, types, 2); break;
@@ -441,6 +444,7 @@ int main(int argc, char **argv)
 	end.side = my_side = options.host ? CLIENT : SERVER;
 	end.gid_index = options.gid;
 	end.events = options.events;
+	end.structs = options.structs;
 	if (end.side == SERVER) {
 		int listener = wire_listen(options.port);
 

@@ -79,6 +79,7 @@ struct options {
 	const char *port;
 	uint32_t gid;
 	bool events;
+	bool structs;
 };
 
 struct end {
@@ -86,6 +87,7 @@ struct end {
 	enum side side;
 	uint32_t gid_index;
 	bool events;
+	bool structs;
 	int fd; /* TCP */
 	struct ibv_context *context;
 	struct ibv_comp_channel *channel;

@@ -381,7 +381,7 @@ void end_post_items(struct end *end, uint32_t qp, const struct item *items, bool
 	uint32_t depth = end->plan->depth;
 	struct ibv_send_wr wr[MAX_DEPTH];
 	struct ibv_sge sge[MAX_DEPTH][MAX_SGES];
-	bool one_by_one = items[0].choices >> 11 & 1, by_builder = items[0].choices >> 24 & 1;
+	bool one_by_one = items[0].choices >> 11 & 1, by_builder = !end->structs && (items[0].choices >> 24 & 1);
 
 	for (uint32_t slot = 0; slot < depth; slot++) {
 		make_wr(end, qp, slot, &items[slot], &wr[slot], sge[slot]);
