@@ -28,7 +28,7 @@ void wake_note_close_poll(struct device *device, uint64_t now);
 void wake_note_active(struct device *device, uint64_t now);
 enum {
 	/* Calls of an application that polls are closer than this, even when something interrupts it. */
-	ACTIVE_NS = 30000,
+	ACTIVE_NS = 100000,
 };
 
 /* Whether the application's last call is less than `ns` nanoseconds ago. */
