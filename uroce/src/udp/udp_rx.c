@@ -187,10 +187,7 @@ static bool start_run(const struct udp_link *link, const struct udp_arrival *arr
 	out->path.tclass = arrival->tclass;
 	out->path.hop_limit = arrival->hop_limit;
 	unsigned index = arrival->gid_index;
-	bool welcome = true;
-	if (link->loopback)
-		welcome = out->flow.src_port == WIRE_PORT && block_of_source(from->v4.sin_addr, &index) != 0;
-	if (!welcome)
+	if (link->loopback && (out->flow.src_port != WIRE_PORT || block_of_source(from->v4.sin_addr, &index) == 0))
 		return false;
 	out->path.sgid_index = (uint8_t)index;
 	out->path.dgid = link->gid[index].gid;
