@@ -24,8 +24,7 @@ enum { ACCESS = IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_RE
 
 static const char *device_name;
 static int gid_index;
-static unsigned deadline_seconds = 40;
-static uint64_t deadline;
+static bool lossy; /* a refusal is sent once: lost, it ends in retries, as on any device */
 
 static struct {
 	struct ibv_context *context;
@@ -55,21 +54,6 @@ void fail(int status, const char *format, ...)
 	va_end(arguments);
 	fputc('\n', stderr);
 	exit(status);
-}
-
-uint64_t now_ns(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
-}
-
-int deadline_left(void)
-{
-	uint64_t now = now_ns();
-
-	return now >= deadline ? 0 : (int)((deadline - now) / 1000000) + 1;
 }
 
 /* ---- objects ---- */
@@ -261,6 +245,10 @@ static void be_client(int fd)
 {
 	for (uint64_t round = 1; round <= ROUNDS; round++)
 		round_of(round);
+	if (lossy) {
+		wire_barrier(fd, ROUNDS);
+		return;
+	}
 	atomic_write(ATOMIC_KEY, 5, theirs.rkey ^ 1, 8, 1);
 	expect(IBV_WC_REM_ACCESS_ERR, 0, 5);
 	atomic_write(ATOMIC_ODD, 6, theirs.rkey, 12, 1);
@@ -277,14 +265,15 @@ static void be_client(int fd)
 static const char *options(int count, char **words, const char **port)
 {
 	static const struct option known[] = {{"device", 1, NULL, 'd'}, {"gid", 1, NULL, 'g'}, {"port", 1, NULL, 'p'},
-					      {"deadline", 1, NULL, 't'}, {0}};
-	for (int c; (c = getopt_long(count, words, "d:g:p:t:", known, NULL)) != -1;) {
+					      {"deadline", 1, NULL, 't'}, {"lossy", 0, NULL, 'l'}, {0}};
+	for (int c; (c = getopt_long(count, words, "d:g:p:t:l", known, NULL)) != -1;) {
 		switch (c) {
 		case 'd': device_name = optarg; break;
 		case 'g': gid_index = atoi(optarg); break;
 		case 'p': *port = optarg; break;
 		case 't': deadline_seconds = (unsigned)atoi(optarg); break;
-		default: fail(EXIT_USAGE, "usage: place [--device NAME] [--gid N] [--port N] [--deadline SECONDS] [HOST]");
+		case 'l': lossy = true; break;
+		default: fail(EXIT_USAGE, "usage: place [--device NAME] [--gid N] [--port N] [--deadline SECONDS] [--lossy] [HOST]");
 		}
 	}
 	return optind < count ? words[optind] : NULL;
@@ -292,9 +281,10 @@ static const char *options(int count, char **words, const char **port)
 
 int main(int count, char **words)
 {
+	deadline_seconds = 40;
 	const char *port = "18620", *host = options(count, words, &port);
 
-	deadline = now_ns() + deadline_seconds * UINT64_C(1000000000);
+	deadline_start();
 	open_all();
 	int fd = host ? wire_connect(host, port) : wire_accept(wire_listen(port));
 	wire_send(fd, &mine, sizeof mine);

@@ -39,8 +39,6 @@ static const char usage[] =
 	"passed.\n";
 
 static enum side my_side = SERVER;
-static unsigned deadline_seconds = 60;
-static uint64_t deadline;
 
 void fail(int status, const char *format, ...)
 {
@@ -52,26 +50,6 @@ void fail(int status, const char *format, ...)
 	va_end(arguments);
 	fputc('\n', stderr);
 	exit(status);
-}
-
-uint64_t now_ns(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
-}
-
-void deadline_start(void)
-{
-	deadline = now_ns() + deadline_seconds * UINT64_C(1000000000);
-}
-
-int deadline_left(void)
-{
-	uint64_t now = now_ns();
-
-	return now >= deadline ? 0 : (int)((deadline - now) / 1000000) + 1;
 }
 
 /* ---- one round ---- */

@@ -136,6 +136,10 @@ int lose_as_client(struct end *end);
 /* ---- verify.c ---- */
 
 void fail(int status, const char *format, ...) __attribute__((format(printf, 2, 3), noreturn));
+
+/* ---- verify_clock.c ---- */
+
+extern unsigned deadline_seconds;
 uint64_t now_ns(void);
 /* Starts the time that one step may take; deadline_left: milliseconds, 0 when over. */
 void deadline_start(void);
