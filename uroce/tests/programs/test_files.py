@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from rig import DEVICE, PYTHON, TOOLS, run, succeed
+from rig import DEVICE, PYTHON, TOOLS, Program, run, succeed, wait_until
 
 CLASS = "/sys/class/infiniband"
 PORT = f"{CLASS}/{DEVICE}/ports/1"
@@ -172,9 +172,11 @@ def test_nothing_is_left_of_the_files():
     where = f"import os; os.chdir({CLASS!r}); print(os.getcwd(), flush=True)"
     own = python(where).strip()
     assert own.endswith(CLASS) and not os.path.exists(own)
-    status, output = run([PYTHON, "-c", f"{where}; os.kill(os.getpid(), 9)"])
-    killed = output.strip()
-    assert status == -9 and os.path.exists(killed)
+    program = Program([PYTHON, "-c", f"{where}; import time; time.sleep(60)"])
+    wait_until(lambda: program.output.endswith("\n"), "the place of its files")
+    killed = program.output.strip()
+    assert os.path.exists(killed)
+    program.close()
     shell(f"cat {PORT}/state")
     assert not os.path.exists(killed)
 
