@@ -52,7 +52,7 @@ void engine_poll(struct device *device)
 		return;
 	}
 	device->now = device->clock();
-	wake_note_close_poll(device, device->now);
+	wake_note_locked_poll(device, device->now);
 	guard_memory(device);
 	unsigned received = device->udp ? udp_receive(device->udp, ROUND_PACKETS) : 0;
 	timers_run(&device->timers, device->now);

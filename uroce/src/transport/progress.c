@@ -55,7 +55,6 @@ static void nap(struct device *device)
 		ns = ns * 2 < LONGEST_NAP_NS ? ns * 2 : LONGEST_NAP_NS;
 	} while (wake_application_active(device, device->clock(), ACTIVE_NS));
 	atomic_store(&progress->napping, false);
-	atomic_store(&progress->close_polls, 0);
 }
 
 /* One round. Returns for how long the thread may wait then, in nanoseconds. */
@@ -82,7 +81,7 @@ __attribute__((noreturn)) static void *run(void *arg)
 	prctl(PR_SET_TIMERSLACK, 1000UL);
 	for (;;) {
 		uint64_t ns = work(device);
-		if (wake_application_polls(progress))
+		if (wake_application_polls(device, device->clock()))
 			nap(device);
 		else if (ns > 0)
 			wait_for(progress, udp_fd(device->udp), ns);
@@ -94,6 +93,7 @@ int progress_start(struct device *device)
 	struct progress *progress = calloc(1, sizeof *progress);
 	if (!progress)
 		return -ENOMEM;
+	atomic_init(&progress->poll_ns, LONGEST_PAUSE_NS);
 	progress->wake_fd = eventfd_open(EFD_NONBLOCK);
 	if (progress->wake_fd < 0) {
 		int error = errno;

@@ -6,9 +6,12 @@
 /* Empty polls after arming that an application makes before it sleeps; one that makes more is polling. */
 enum { POLLS_BEFORE_SLEEP = 16 };
 
-/* An application that makes so many in a row polls. */
-enum { CLOSE_POLLS = 32 };
-
+enum {
+	/* Calls that the mean time between an application's polls is taken over. */
+	MEAN_POLLS = 32,
+	/* An application whose polls are closer than this on average polls: it takes its packets itself as soon as the thread would. */
+	POLLING_NS = 20000,
+};
 
 void wake_thread(struct progress *progress)
 {
@@ -39,22 +42,30 @@ bool wake_application_active(const struct device *device, uint64_t now, uint64_t
 	return (int64_t)(now - atomic_load_explicit(&device->progress->active_at, memory_order_relaxed)) < (int64_t)ns;
 }
 
-void wake_note_close_poll(struct device *device, uint64_t now)
+static bool polls_closely(const struct progress *progress)
+{
+	return atomic_load_explicit(&progress->poll_ns, memory_order_relaxed) < POLLING_NS;
+}
+
+void wake_note_locked_poll(struct device *device, uint64_t now)
 {
 	struct progress *progress = device->progress;
 	if (!progress)
 		return;
-	if (!wake_application_active(device, now, ACTIVE_NS))
-		atomic_store_explicit(&progress->close_polls, 0, memory_order_relaxed);
-	else if ((atomic_fetch_add_explicit(&progress->close_polls, 1, memory_order_relaxed) + 1) % CLOSE_POLLS == 0 &&
-		 !atomic_load_explicit(&progress->napping, memory_order_relaxed))
+	int64_t pause = (int64_t)(now - atomic_load_explicit(&progress->active_at, memory_order_relaxed));
+	pause = pause < 0 ? 0 : pause > LONGEST_PAUSE_NS ? LONGEST_PAUSE_NS : pause;
+	int64_t mean = atomic_load_explicit(&progress->poll_ns, memory_order_relaxed);
+	atomic_store_explicit(&progress->poll_ns, mean + (pause - mean) / MEAN_POLLS, memory_order_relaxed);
+	if (++progress->locked_polls % MEAN_POLLS == 0 && polls_closely(progress) &&
+	    !atomic_load_explicit(&progress->napping, memory_order_relaxed))
 		wake_thread(progress);
 	wake_note_active(device, now);
 }
 
-bool wake_application_polls(struct progress *progress)
+bool wake_application_polls(const struct device *device, uint64_t now)
 {
-	return atomic_load_explicit(&progress->close_polls, memory_order_relaxed) >= CLOSE_POLLS && !wake_armed_lately(progress);
+	return polls_closely(device->progress) && wake_application_active(device, now, ACTIVE_NS) &&
+	       !wake_armed_lately(device->progress);
 }
 
 bool wake_thread_naps(const struct device *device)

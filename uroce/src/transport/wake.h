@@ -8,12 +8,13 @@
 struct progress {
 	pthread_t thread;
 	int wake_fd;
-	atomic_uint polls;       /* empty ones, so far */
-	atomic_uint armed_polls; /* their number when a queue was last armed */
+	atomic_uint polls;          /* empty ones, so far */
+	atomic_uint armed_polls;    /* their number when a queue was last armed */
 	_Atomic uint64_t active_at; /* when the application last polled or posted, by the device's clock */
-	atomic_uint close_polls; /* in a row, each soon after the application's last call */
-	atomic_bool napping;     /* the application polls, and the thread leaves packets to it */
-	uint64_t wake_at; /* when the thread wakes by itself; guarded by the device's lock */
+	_Atomic int64_t poll_ns;    /* mean time from the application's last call to its next poll; written with the lock held */
+	unsigned locked_polls;      /* polls that had the lock; guarded by it */
+	atomic_bool napping;        /* the application polls, and the thread leaves packets to it */
+	uint64_t wake_at;           /* when the thread wakes by itself; guarded by the device's lock */
 };
 
 void wake_thread(struct progress *progress);
@@ -22,19 +23,21 @@ bool wake_armed_lately(struct progress *progress);
 
 /* The application has polled an empty completion queue. No lock needed. */
 void wake_note_poll(struct device *device);
-/* The same with the device's lock, at this time: wakes the thread, so that it goes out of the way, when the polls are many and close. */
-void wake_note_close_poll(struct device *device, uint64_t now);
+/* The same with the device's lock, at this time: wakes the thread, so that it goes out of the way, when the polls are close. */
+void wake_note_locked_poll(struct device *device, uint64_t now);
 /* The application is in the device at this time. */
 void wake_note_active(struct device *device, uint64_t now);
 enum {
 	/* Calls of an application that polls are closer than this, even when something interrupts it. */
 	ACTIVE_NS = 100000,
+	/* A longer pause between polls counts as one of this length: the application is soon seen to poll again. */
+	LONGEST_PAUSE_NS = 1000000,
 };
 
 /* Whether the application's last call is less than `ns` nanoseconds ago. */
 bool wake_application_active(const struct device *device, uint64_t now, uint64_t ns);
-/* It polls so often that the thread is not needed. */
-bool wake_application_polls(struct progress *progress);
+/* The application polls so often that the thread is not needed. */
+bool wake_application_polls(const struct device *device, uint64_t now);
 /* The thread naps for that reason, and works when it wakes: it sends what the application's last poll has left. */
 bool wake_thread_naps(const struct device *device);
 /* A completion queue was armed: the thread must listen, even though the application has just polled. No lock needed. */
