@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Keys, certificates and revocation lists of any kind, as CAs of all sorts make them. Include cmocka.h first. */
+/* Keys, certificates and revocation lists of any kind, as CAs of all sorts make them. Include test.h first. */
 #ifndef TEST_PKI_H
 #define TEST_PKI_H
 
@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 
 #define DAY 86400
@@ -41,6 +42,15 @@ static inline EVP_PKEY *pki_key(const char *curve)
 	EVP_PKEY *key = EVP_EC_gen(curve);
 
 	assert_non_null(key);
+	return key;
+}
+
+/* One that describes its curve, P-256, instead of naming it. */
+static inline EVP_PKEY *pki_explicit_key(void)
+{
+	EVP_PKEY *key = pki_key("P-256");
+
+	assert_int_equal(EVP_PKEY_set_utf8_string_param(key, "encoding", "explicit"), 1);
 	return key;
 }
 
@@ -144,8 +154,26 @@ static inline void pki_write_key(const char *file, const struct pki *of)
 	FILE *out = fopen(file, "w");
 
 	assert_non_null(out);
+	assert_int_equal(fchmod(fileno(out), 0600), 0);
 	assert_int_equal(PEM_write_PrivateKey(out, of->key, NULL, NULL, 0, NULL, NULL), 1);
 	fclose(out);
+}
+
+/* NAME.crt, with its certificate and that of its issuer, unless that is NULL; NAME.key, with its key. */
+static inline void pki_save_chain(const char *name, const struct pki *of, const struct pki *issuer)
+{
+	const struct pki *const chain[] = {of, issuer};
+	char path[64];
+
+	snprintf(path, sizeof path, "%s.crt", name);
+	pki_write(path, chain, issuer ? 2 : 1);
+	snprintf(path, sizeof path, "%s.key", name);
+	pki_write_key(path, of);
+}
+
+static inline void pki_save(const char *name, const struct pki *of)
+{
+	pki_save_chain(name, of, NULL);
 }
 
 struct pki_list {

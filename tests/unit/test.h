@@ -23,6 +23,15 @@
 #define assert_uint_in_range(value, minimum, maximum) assert_in_range(value, minimum, maximum)
 #endif
 
+static inline void assert_text_says(const char *text, const char *words)
+{
+	if (!strstr(text, words))
+		fail_msg("'%s' does not say '%s'", text, words);
+}
+
+/* The last error of the library, of which the test includes a header. */
+#define assert_error_says(words) assert_text_says(srdma_error_text(), words)
+
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 
 /* cmocka skips the entries that are empty. */

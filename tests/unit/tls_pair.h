@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The two ends of a TLS channel in one thread, each ours or OpenSSL's own, which knows no rules of ours. Include cmocka.h and pki.h
+/* The two ends of a TLS channel in one thread, each ours or OpenSSL's own, which knows no rules of ours. Include test.h and pki.h
  * first. */
 #ifndef TEST_TLS_PAIR_H
 #define TEST_TLS_PAIR_H
 
+#include "folder.h"
 #include "loopback.h"
 
 #include "tls.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <openssl/err.h>
 
@@ -28,29 +28,6 @@ struct end {
 struct pair {
 	struct end client, server;
 };
-
-/* ---- a folder of its own --------------------------------------------------------------------------------------- */
-
-static char workdir[64];
-
-static inline int enter_folder(void)
-{
-	strcpy(workdir, "/tmp/securdma-test-XXXXXX");
-	return mkdtemp(workdir) && chdir(workdir) == 0 ? 0 : -1;
-}
-
-static inline int leave_folder(void)
-{
-	DIR *directory = opendir(".");
-	struct dirent *entry;
-
-	while (directory && (entry = readdir(directory)))
-		if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
-			remove(entry->d_name);
-	if (directory)
-		closedir(directory);
-	return chdir("/") || rmdir(workdir) ? -1 : 0;
-}
 
 /* ---- ends ------------------------------------------------------------------------------------------------------ */
 
@@ -75,8 +52,6 @@ static inline struct end ours_server(struct srdma_tls_server_options options)
 static inline int raw_alpn(SSL *ssl, const unsigned char **out, unsigned char *length, const unsigned char *in, unsigned in_length,
 			   void *arg)
 {
-	(void)ssl;
-	(void)arg;
 	if (in_length < 1u + in[0])
 		return SSL_TLSEXT_ERR_NOACK;
 	*out = in + 1;
@@ -84,13 +59,14 @@ static inline int raw_alpn(SSL *ssl, const unsigned char **out, unsigned char *l
 	return SSL_TLSEXT_ERR_OK;
 }
 
-/* Takes any certificate, and shows what it is given. */
+/* Takes any certificate, and shows what it is given. Its security level allows the signatures of the oldest versions. */
 static inline struct end raw_end(bool server, const struct pki *credential)
 {
 	struct end end = {.result = -EAGAIN, .fd = -1, .raw_context = SSL_CTX_new(TLS_method())};
 
 	assert_non_null(end.raw_context);
 	SSL_CTX_set_security_level(end.raw_context, 0);
+	assert_int_equal(SSL_CTX_set_cipher_list(end.raw_context, "ALL:@SECLEVEL=0"), 1);
 	SSL_CTX_set_mode(end.raw_context, SSL_MODE_NO_AUTO_CHAIN);
 	if (credential) {
 		assert_int_equal(SSL_CTX_use_certificate(end.raw_context, credential->cert), 1);
@@ -100,6 +76,14 @@ static inline struct end raw_end(bool server, const struct pki *credential)
 		SSL_CTX_set_alpn_select_cb(end.raw_context, raw_alpn, NULL);
 	else
 		assert_int_equal(SSL_CTX_set_alpn_protos(end.raw_context, (const unsigned char *)ALPN, sizeof ALPN - 1), 0);
+	return end;
+}
+
+/* Speaks this version of TLS alone. */
+static inline struct end speaking(struct end end, int version)
+{
+	assert_int_equal(SSL_CTX_set_min_proto_version(end.raw_context, version), 1);
+	assert_int_equal(SSL_CTX_set_max_proto_version(end.raw_context, version), 1);
 	return end;
 }
 
@@ -124,8 +108,12 @@ static inline void step(struct end *end)
 		return;
 	if (end->tls) {
 		end->result = srdma_tls_handshake(end->tls);
-		if (end->result != -EAGAIN)
-			snprintf(end->text, sizeof end->text, "%s", end->result ? srdma_error_text() : "");
+		if (end->result == -EAGAIN || end->result == 0)
+			return;
+		snprintf(end->text, sizeof end->text, "%s", srdma_error_text());
+		/* As an end of the library's that fails: so the alert arrives. */
+		srdma_tls_linger(end->tls);
+		assert_string_equal(srdma_error_text(), end->text);
 		return;
 	}
 	ERR_clear_error();
@@ -137,6 +125,7 @@ static inline void step(struct end *end)
 
 		end->result = -1;
 		snprintf(end->text, sizeof end->text, "%s", reason ? reason : "the channel ended");
+		shutdown(end->fd, SHUT_WR);
 	}
 	ERR_clear_error();
 }
@@ -181,13 +170,8 @@ static inline struct pair meet(struct end client, struct end server, const char 
 	while ((pair.client.result == -EAGAIN || pair.server.result == -EAGAIN) && srdma_deadline_left_ms(deadline) > 0) {
 		struct end *ends[] = {&pair.client, &pair.server};
 
-		for (int i = 0; i < 2; i++) {
-			int before = ends[i]->result;
-
+		for (int i = 0; i < 2; i++)
 			step(ends[i]);
-			if (before == -EAGAIN && ends[i]->result < 0 && ends[i]->result != -EAGAIN)
-				shutdown(fd_of(ends[i]), SHUT_WR);
-		}
 		/* What one end wrote may take a moment to reach the other. */
 		poll((struct pollfd[]){{.fd = fd_of(&pair.client), .events = POLLIN}, {.fd = fd_of(&pair.server), .events = POLLIN}}, 2, 1);
 	}
@@ -212,6 +196,22 @@ static inline void part(struct pair *pair)
 {
 	end_free(&pair->client);
 	end_free(&pair->server);
+}
+
+/* Waits for bytes from the peer: their number, or why there won't be any. */
+static inline int read_some(struct srdma_tls *tls, void *data, size_t size)
+{
+	uint64_t deadline = srdma_deadline(PATIENCE_MS);
+
+	for (;;) {
+		int n = srdma_tls_read(tls, data, size);
+
+		if (n != -EAGAIN)
+			return n;
+		n = srdma_net_wait(srdma_tls_fd(tls), srdma_tls_events(tls), deadline);
+		if (n != 0)
+			return n;
+	}
 }
 
 static inline void assert_meets(struct end client, struct end server, const char *host)

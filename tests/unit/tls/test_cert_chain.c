@@ -1,17 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Certificates that an intermediate CA issues: with what is above it, so that whoever trusts the root can verify them. */
+/* Certificates that an intermediate CA issues: with the certificates above it, so that anyone who trusts the root can verify them. */
 #include "test.h"
 
-#include <limits.h>
 #include "pki.h"
-
 #include "tls_pair.h"
+#include "tls_files.h"
 
 static struct pki root, middle, lower, other;
 
-static int make_files(void **state)
+static int make_chain(void **state)
 {
-	if (enter_folder() != 0)
+	if (enter_folder(state) != 0)
 		return -1;
 	root = pki_make((struct pki_request){.name = "Root", .ca = true});
 	middle = pki_make((struct pki_request){.name = "Middle", .issuer = &root, .ca = true});
@@ -26,16 +25,16 @@ static int make_files(void **state)
 	return 0;
 }
 
-static int remove_files(void **state)
+static int remove_chain(void **state)
 {
 	struct pki *all[] = {&root, &middle, &lower, &other};
 
 	for (size_t i = 0; i < COUNT(all); i++)
 		pki_free(all[i]);
-	return leave_folder();
+	return leave_folder(state);
 }
 
-static void make(enum srdma_cert_kind kind, const char *ca, const char *ca_key)
+static void make(enum srdma_cert_kind kind, const char *issuer, const char *issuer_key)
 {
 	static const char *const names[] = {"host.example.com"};
 	bool server = kind == SRDMA_CERT_SERVER;
@@ -46,8 +45,8 @@ static void make(enum srdma_cert_kind kind, const char *ca, const char *ca_key)
 		.names = server ? names : NULL,
 		.name_count = server,
 		.days = 5,
-		.ca_cert_file = ca,
-		.ca_key_file = ca_key,
+		.ca_cert_file = issuer,
+		.ca_key_file = issuer_key,
 		.cert_file = server ? "server.crt" : "client.crt",
 		.key_file = server ? "server.key" : "client.key",
 		.overwrite = true,
@@ -95,21 +94,21 @@ TEST(chain_is_written_without_the_root)
 	}
 }
 
-TEST(who_trusts_the_root_or_any_ca_below_accepts_it)
+TEST(end_that_trusts_the_root_or_any_ca_below_accepts_it)
 {
 	static const char *const trusted[] = {"root.crt", "lower.crt", "lower-part.crt"};
 
 	make(SRDMA_CERT_CLIENT, "lower-part.crt", "lower.key");
 	make(SRDMA_CERT_SERVER, "lower-part.crt", "lower.key");
 	for (size_t i = 0; i < COUNT(trusted); i++)
-		for (size_t j = 0; j < COUNT(trusted); j++)
-			assert_meets(ours_client((struct srdma_tls_client_options){
-					     .size = sizeof(struct srdma_tls_client_options),
-					     .ca_file = trusted[i], .cert_file = "client.crt", .key_file = "client.key"}),
-				     ours_server((struct srdma_tls_server_options){
-					     .size = sizeof(struct srdma_tls_server_options),
-					     .client_ca_file = trusted[j], .cert_file = "server.crt", .key_file = "server.key"}),
-				     "host.example.com");
+		for (size_t j = 0; j < COUNT(trusted); j++) {
+			struct srdma_tls_client_options co = client_options();
+			struct srdma_tls_server_options so = server_options();
+
+			co.ca_file = trusted[i];
+			so.client_ca_file = trusted[j];
+			assert_meets(ours_client(co), ours_server(so), HOST);
+		}
 }
 
-RUN_TESTS(make_files, remove_files)
+RUN_TESTS(make_chain, remove_chain)

@@ -1,10 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "test.h"
 
-#include <limits.h>
 #include "pki.h"
 
-#include "explicit_certificate.h"
 #include "peer_chain.h"
 
 /* A Certificate message with `count` times the same certificate. */
@@ -78,14 +76,11 @@ static const char *judge(EVP_PKEY *key)
 	return alone;
 }
 
-static EVP_PKEY *curve(const char *name, bool explicit, const char *form)
+static EVP_PKEY *key_with_point(const char *curve, const char *form)
 {
-	EVP_PKEY *key = pki_key(name);
+	EVP_PKEY *key = pki_key(curve);
 
-	if (explicit)
-		assert_int_equal(EVP_PKEY_set_utf8_string_param(key, "encoding", "explicit"), 1);
-	if (form)
-		assert_int_equal(EVP_PKEY_set_utf8_string_param(key, "point-format", form), 1);
+	assert_int_equal(EVP_PKEY_set_utf8_string_param(key, "point-format", form), 1);
 	return key;
 }
 
@@ -94,8 +89,8 @@ TEST(keys_of_tls13_are_fit)
 	static const char *const curves[] = {"P-256", "P-384", "P-521"};
 
 	for (size_t i = 0; i < COUNT(curves); i++) {
-		assert_null(judge(curve(curves[i], false, NULL)));
-		assert_null(judge(curve(curves[i], false, "compressed")));
+		assert_null(judge(pki_key(curves[i])));
+		assert_null(judge(key_with_point(curves[i], "compressed")));
 	}
 	assert_null(judge(EVP_PKEY_Q_keygen(NULL, NULL, "ED25519")));
 	assert_null(judge(EVP_PKEY_Q_keygen(NULL, NULL, "ED448")));
@@ -127,10 +122,10 @@ TEST(other_curves_are_not)
 	static const char *const curves[] = {"secp224r1", "secp256k1", "brainpoolP256r1", "brainpoolP384r1", "brainpoolP512r1", "sect571r1"};
 
 	for (size_t i = 0; i < COUNT(curves); i++)
-		assert_non_null(strstr(judge(curve(curves[i], false, NULL)), "curve"));
+		assert_text_says(judge(pki_key(curves[i])), "curve");
 	/* The same curve, but described: the description could be of any. */
-	assert_non_null(strstr(judge(curve("P-256", true, NULL)), "curve"));
-	assert_non_null(judge(curve("P-256", false, "hybrid")));
+	assert_non_null(strstr(judge(pki_explicit_key()), "curve"));
+	assert_non_null(judge(key_with_point("P-256", "hybrid")));
 }
 
 TEST(other_sizes_and_kinds_are_not)
@@ -172,15 +167,6 @@ TEST(exponent_that_costs_is_not)
 		else
 			assert_non_null(strstr(srdma_key_problem(key, length + sizeof exponent), "exponent"));
 	}
-}
-
-TEST(key_with_a_curve_of_its_own_is_not)
-{
-	struct message *m = message_of(explicit_certificate, sizeof explicit_certificate, 1, true);
-
-	assert_non_null(strstr(srdma_chain_problem(m->bytes, m->length, true), "curve"));
-	m = message_of(explicit_certificate, sizeof explicit_certificate, 1, false);
-	assert_non_null(strstr(srdma_chain_problem(m->bytes, m->length, false), "curve"));
 }
 
 TEST(number_and_bytes_have_a_limit)

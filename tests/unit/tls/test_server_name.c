@@ -1,34 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "test.h"
 
-#include <limits.h>
 #include "pki.h"
-
 #include "tls_pair.h"
+#include "tls_files.h"
 
 #include "server_name.h"
-
-#include <openssl/x509v3.h>
-
-static struct pki ca, server;
-
-static int make_files(void **state)
-{
-	if (enter_folder() != 0)
-		return -1;
-	ca = pki_make((struct pki_request){.name = "CA", .ca = true});
-	server = pki_make((struct pki_request){
-		.name = "server", .issuer = &ca, .extended = "serverAuth", .names = "DNS:host.example.com,IP:127.0.0.1,IP:fe80::1,IP:fd00::7"});
-	PKI_WRITE("ca.crt", &ca);
-	return 0;
-}
-
-static int remove_files(void **state)
-{
-	pki_free(&ca);
-	pki_free(&server);
-	return leave_folder();
-}
 
 /* ---- what is meant --------------------------------------------------------------------------------------------- */
 
@@ -140,12 +117,15 @@ static int hear(SSL *ssl, int *alert, void *arg)
 
 static struct end client_for(const char *server_name)
 {
-	return ours_client((struct srdma_tls_client_options){.size = sizeof(struct srdma_tls_client_options), .ca_file = "ca.crt", .server_name = server_name});
+	struct srdma_tls_client_options options = client_with(NULL, NULL);
+
+	options.server_name = server_name;
+	return ours_client(options);
 }
 
 static struct end listening_server(void)
 {
-	struct end end = raw_end(true, &server);
+	struct end end = raw_server();
 
 	SSL_CTX_set_tlsext_servername_callback(end.raw_context, hear);
 	strcpy(heard, "nothing");
@@ -177,14 +157,15 @@ TEST(other_names_do_not_pass)
 	static const char *const wrong[] = {"example.com.", "other.example.com.", "127.0.0.2", "127.2", "fe80::2%lo", "::ffff:127.0.0.2"};
 
 	for (size_t i = 0; i < COUNT(wrong); i++)
-		assert_client_refuses(client_for(NULL), raw_end(true, &server), wrong[i], SRDMA_ECERT, "not for this name");
+		assert_client_refuses(client_for(NULL), raw_server(), wrong[i], SRDMA_ECERT, "not for this name");
 }
 
 TEST(name_that_is_none_is_told_before_anybody_connects)
 {
-	struct srdma_tls_client_options options = {.size = sizeof(struct srdma_tls_client_options), .ca_file = "ca.crt", .server_name = ".example.com"};
+	struct srdma_tls_client_options options = client_with(NULL, NULL);
 	struct srdma_tls_context *context = NULL;
 
+	options.server_name = ".example.com";
 	assert_int_equal(srdma_tls_client_new(&options, &context), -EINVAL);
 	assert_null(context);
 }

@@ -2,56 +2,52 @@
 /* How a channel ends, and peers that speak no TLS. */
 #include "test.h"
 
-#include "tls_rig.h"
+#include "pki.h"
+#include "tls_pair.h"
+#include "tls_files.h"
 
-#include "clock.h"
 #include "control.h"
-#include "net.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <signal.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
 
 /* ---- the end of a channel -------------------------------------------------------------------------------------- */
 
 TEST(close_notify_is_an_end_in_order)
 {
-	struct session s = tls_rig_meet(server_options(), client_options(), "host.example.com");
+	struct pair s = meet(client_of(false), server_of(false), HOST);
 	char byte = 'x';
 
 	assert_int_equal(srdma_tls_write(s.server.tls, &byte, 1), 1);
 	srdma_tls_delete(&s.server.tls);
 	/* What was sent before still comes. */
-	assert_int_equal(tls_rig_read_some(s.client.tls, &byte, 1), 1);
-	assert_int_equal(tls_rig_first_read(s.client.tls), SRDMA_ECLOSED);
-	assert_int_equal(tls_rig_first_read(s.client.tls), SRDMA_ECLOSED);
-	tls_rig_part(&s);
+	assert_int_equal(read_some(s.client.tls, &byte, 1), 1);
+	assert_int_equal(read_some(s.client.tls, &byte, 1), SRDMA_ECLOSED);
+	assert_int_equal(read_some(s.client.tls, &byte, 1), SRDMA_ECLOSED);
+	part(&s);
 }
 
 TEST(end_without_close_notify_is_a_loss)
 {
-	struct session s = tls_rig_meet(server_options(), client_options(), "host.example.com");
+	struct pair s = meet(client_of(false), server_of(false), HOST);
+	char byte;
 
 	assert_int_equal(shutdown(srdma_tls_fd(s.server.tls), SHUT_WR), 0);
-	assert_int_equal(tls_rig_first_read(s.client.tls), SRDMA_ELOST);
-	tls_rig_part(&s);
+	assert_int_equal(read_some(s.client.tls, &byte, 1), SRDMA_ELOST);
+	part(&s);
 }
 
 TEST(reset_is_a_loss)
 {
-	struct session s = tls_rig_meet(server_options(), client_options(), "host.example.com");
+	struct pair s = meet(client_of(false), server_of(false), HOST);
 	struct linger at_once = {.l_onoff = 1};
 	int fd = srdma_tls_fd(s.server.tls);
+	char byte;
 
 	assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once), 0);
 	/* Kept as a number by its owner, so that it closes nothing else later. */
 	assert_true(dup2(STDERR_FILENO, fd) == fd);
-	assert_int_equal(tls_rig_first_read(s.client.tls), SRDMA_ELOST);
-	tls_rig_part(&s);
+	assert_int_equal(read_some(s.client.tls, &byte, 1), SRDMA_ELOST);
+	part(&s);
 }
 
 static volatile sig_atomic_t sigpipes;
@@ -63,7 +59,7 @@ static void count_sigpipe(int number)
 
 TEST(writing_to_a_peer_that_is_gone_raises_no_signal)
 {
-	struct session s = tls_rig_meet(server_options(), client_options(), "host.example.com");
+	struct pair s = meet(client_of(false), server_of(false), HOST);
 	struct sigaction count = {.sa_handler = count_sigpipe}, old;
 	char data[4096] = {0};
 	int n = 0;
@@ -75,28 +71,27 @@ TEST(writing_to_a_peer_that_is_gone_raises_no_signal)
 		usleep(100);
 	}
 	assert_int_equal(n, SRDMA_ELOST);
-	tls_rig_part(&s);
+	part(&s);
 	sigaction(SIGPIPE, &old, NULL);
 	assert_int_equal(sigpipes, 0);
 }
 
 /* ---- peers that speak no TLS ----------------------------------------------------------------------------------- */
 
-/* Our end's handshake against a peer that sends these bytes, and then closes its side or says nothing more. */
-static int face_bytes(struct srdma_tls_context *context, bool serve, const void *bytes, size_t length, bool close_side,
-		      int timeout_ms)
+/* The handshake of our server, or client, against a peer that sends these bytes, and then closes its side or says nothing more. */
+static int face_bytes(bool serve, const void *bytes, size_t length, bool close_side, int timeout_ms)
 {
-	struct srdma_tls *tls = NULL;
+	struct end own = serve ? server_of(false) : client_of(false);
 	int client, server, peer, ret;
 
 	connect_sockets(&client, &server);
 	peer = serve ? client : server;
-	assert_int_equal(srdma_tls_new(context, serve ? server : client, serve ? NULL : "127.0.0.1", &tls), 0);
+	set_out(&own, serve, serve ? server : client, "127.0.0.1");
 	assert_int_equal(write(peer, bytes, length), length);
 	if (close_side)
 		shutdown(peer, SHUT_WR);
-	ret = srdma_control_handshake(tls, srdma_deadline(timeout_ms));
-	srdma_tls_delete(&tls);
+	ret = srdma_control_handshake(own.tls, srdma_deadline(timeout_ms));
+	end_free(&own);
 	close(peer);
 	return ret;
 }
@@ -116,12 +111,10 @@ TEST(garbage_is_refused_by_both_ends)
 		{http, sizeof http - 1}, {ssh, sizeof ssh - 1}, {zeroes, sizeof zeroes},
 		{record, sizeof record}, {alert, sizeof alert},
 	};
-	struct srdma_tls_context *server = server_context(server_options()), *client = client_context(client_options());
 
 	for (size_t i = 0; i < COUNT(garbage); i++) {
 		for (int serve = 0; serve < 2; serve++) {
-			int ret = face_bytes(serve ? server : client, serve, garbage[i].bytes, garbage[i].length, false,
-					     PATIENCE_MS);
+			int ret = face_bytes(serve, garbage[i].bytes, garbage[i].length, false, PATIENCE_MS);
 
 			if (ret != SRDMA_ETLS)
 				fail_msg("garbage %zu to the %s: %s: %s", i, serve ? "server" : "client",
@@ -129,13 +122,10 @@ TEST(garbage_is_refused_by_both_ends)
 			assert_true(strlen(srdma_error_text()) > 0);
 		}
 	}
-	srdma_tls_context_unref(&server);
-	srdma_tls_context_unref(&client);
 }
 
 TEST(random_bytes_never_get_through)
 {
-	struct srdma_tls_context *server = server_context(server_options());
 	unsigned char bytes[300];
 	uint32_t random = 12345;
 
@@ -147,38 +137,31 @@ TEST(random_bytes_never_get_through)
 		/* Every other one passes for a handshake record, so that the parser behind is reached. */
 		if (round % 2)
 			memcpy(bytes, "\026\003\001\001\047\001\000\001\043\003\003", 11);
-		int ret = face_bytes(server, true, bytes, sizeof bytes, true, PATIENCE_MS);
+		int ret = face_bytes(true, bytes, sizeof bytes, true, PATIENCE_MS);
 		assert_true(ret == SRDMA_ETLS || ret == SRDMA_ELOST);
 	}
-	srdma_tls_context_unref(&server);
 }
 
 TEST(peer_that_leaves_during_the_handshake_is_lost)
 {
 	static const unsigned char half[] = {22, 3, 1, 1, 0, 1};
-	struct srdma_tls_context *server = server_context(server_options()), *client = client_context(client_options());
 
-	assert_int_equal(face_bytes(server, true, "", 0, true, PATIENCE_MS), SRDMA_ELOST);
-	assert_int_equal(face_bytes(client, false, "", 0, true, PATIENCE_MS), SRDMA_ELOST);
-	assert_int_equal(face_bytes(server, true, half, sizeof half, true, PATIENCE_MS), SRDMA_ELOST);
-	assert_int_equal(face_bytes(client, false, half, sizeof half, true, PATIENCE_MS), SRDMA_ELOST);
-	srdma_tls_context_unref(&server);
-	srdma_tls_context_unref(&client);
+	assert_int_equal(face_bytes(true, "", 0, true, PATIENCE_MS), SRDMA_ELOST);
+	assert_int_equal(face_bytes(false, "", 0, true, PATIENCE_MS), SRDMA_ELOST);
+	assert_int_equal(face_bytes(true, half, sizeof half, true, PATIENCE_MS), SRDMA_ELOST);
+	assert_int_equal(face_bytes(false, half, sizeof half, true, PATIENCE_MS), SRDMA_ELOST);
 }
 
 TEST(silent_peer_is_given_up_at_the_deadline)
 {
 	static const unsigned char half[] = {22, 3, 1, 1, 0, 1};
-	struct srdma_tls_context *server = server_context(server_options()), *client = client_context(client_options());
 	uint64_t start = srdma_clock_us();
 
-	assert_int_equal(face_bytes(server, true, "", 0, false, 100), -ETIMEDOUT);
+	assert_int_equal(face_bytes(true, "", 0, false, 100), -ETIMEDOUT);
 	assert_error_says("timed out waiting for the peer (TLS handshake)");
-	assert_int_equal(face_bytes(client, false, "", 0, false, 100), -ETIMEDOUT);
-	assert_int_equal(face_bytes(server, true, half, sizeof half, false, 100), -ETIMEDOUT);
+	assert_int_equal(face_bytes(false, "", 0, false, 100), -ETIMEDOUT);
+	assert_int_equal(face_bytes(true, half, sizeof half, false, 100), -ETIMEDOUT);
 	assert_true(srdma_clock_us() - start >= 300000);
-	srdma_tls_context_unref(&server);
-	srdma_tls_context_unref(&client);
 }
 
-RUN_TESTS(tls_rig_make_files, tls_rig_remove_files)
+RUN_TESTS(make_files, remove_files)

@@ -2,67 +2,14 @@
 /* What an end can be made to do by a peer that has proved nothing yet. */
 #include "test.h"
 
-#include <limits.h>
 #include "pki.h"
-
 #include "tls_pair.h"
+#include "tls_files.h"
 
-#include "control.h"
 #include "cursor.h"
-#include "explicit_certificate.h"
 #include "peer_chain.h"
-#include "parameters.h"
 
 #include <sys/ioctl.h>
-
-static struct pki ca, server_credential, client_credential;
-
-static int make_files(void **state)
-{
-	if (enter_folder() != 0)
-		return -1;
-	ca = pki_make((struct pki_request){.name = "CA", .ca = true});
-	server_credential = pki_make((struct pki_request){.name = "server", .issuer = &ca, .extended = "serverAuth", .names = "DNS:host.example.com"});
-	client_credential = pki_make((struct pki_request){.name = "client", .issuer = &ca, .extended = "clientAuth"});
-	PKI_WRITE("ca.crt", &ca);
-	PKI_WRITE("server.crt", &server_credential);
-	PKI_WRITE("client.crt", &client_credential);
-	pki_write_key("server.key", &server_credential);
-	pki_write_key("client.key", &client_credential);
-	return 0;
-}
-
-static int remove_files(void **state)
-{
-	pki_free(&ca);
-	pki_free(&server_credential);
-	pki_free(&client_credential);
-	return leave_folder();
-}
-
-static struct end server_of(bool allow_tls12)
-{
-	return ours_server((struct srdma_tls_server_options){
-		.size = sizeof(struct srdma_tls_server_options),
-		.cert_file = "server.crt", .key_file = "server.key", .client_ca_file = "ca.crt", .allow_tls12 = allow_tls12});
-}
-
-static struct end client_of(bool allow_tls12)
-{
-	return ours_client((struct srdma_tls_client_options){
-		.size = sizeof(struct srdma_tls_client_options),
-		.cert_file = "client.crt", .key_file = "client.key", .ca_file = "ca.crt", .allow_tls12 = allow_tls12});
-}
-
-static struct end raw_client(void)
-{
-	return raw_end(false, &client_credential);
-}
-
-static struct end raw_server(void)
-{
-	return raw_end(true, &server_credential);
-}
 
 /* ---- key exchange ---------------------------------------------------------------------------------------------- */
 
@@ -80,11 +27,11 @@ TEST(only_cheap_groups_are_agreed_on)
 
 	for (size_t i = 0; i < COUNT(good); i++) {
 		assert_meets(with_groups(raw_client(), good[i]), server_of(false), NULL);
-		assert_meets(client_of(false), with_groups(raw_server(), good[i]), "host.example.com");
+		assert_meets(client_of(false), with_groups(raw_server(), good[i]), HOST);
 	}
 	for (size_t i = 0; i < COUNT(bad); i++) {
 		assert_server_refuses(with_groups(raw_client(), bad[i]), server_of(false), SRDMA_ETLS, "no suitable");
-		assert_client_refuses(client_of(false), with_groups(raw_server(), bad[i]), "host.example.com", SRDMA_ETLS, "");
+		assert_client_refuses(client_of(false), with_groups(raw_server(), bad[i]), HOST, SRDMA_ETLS, "");
 	}
 }
 
@@ -110,7 +57,7 @@ static bool has_hybrid(void)
 
 TEST(hybrid_group_comes_first_where_openssl_has_it)
 {
-	struct pair pair = meet(client_of(false), server_of(false), "host.example.com");
+	struct pair pair = meet(client_of(false), server_of(false), HOST);
 	const char *group = srdma_tls_group(pair.client.tls);
 
 	assert_int_equal(pair.client.result, 0);
@@ -119,15 +66,14 @@ TEST(hybrid_group_comes_first_where_openssl_has_it)
 	part(&pair);
 	if (has_hybrid()) {
 		assert_meets(with_groups(raw_client(), "X25519MLKEM768"), server_of(false), NULL);
-		assert_meets(client_of(false), with_groups(raw_server(), "X25519MLKEM768"), "host.example.com");
-		assert_meets(client_of(false), with_groups(raw_server(), "X25519"), "host.example.com");
+		assert_meets(client_of(false), with_groups(raw_server(), "X25519MLKEM768"), HOST);
+		assert_meets(client_of(false), with_groups(raw_server(), "X25519"), HOST);
 	}
 }
 
 static struct end with_ciphers(struct end end, const char *list, int version)
 {
-	assert_int_equal(SSL_CTX_set_min_proto_version(end.raw_context, version), 1);
-	assert_int_equal(SSL_CTX_set_max_proto_version(end.raw_context, version), 1);
+	speaking(end, version);
 	if (version == TLS1_3_VERSION)
 		assert_int_equal(SSL_CTX_set_ciphersuites(end.raw_context, list), 1);
 	else
@@ -172,7 +118,7 @@ static int face(struct end end, bool server, const void *bytes, size_t length, i
 
 	connect_sockets(&client_fd, &server_fd);
 	peer = server ? client_fd : server_fd;
-	set_out(&end, server, server ? server_fd : client_fd, "host.example.com");
+	set_out(&end, server, server ? server_fd : client_fd, HOST);
 	do {
 		ssize_t n = send(peer, (const char *)bytes + sent, length - sent, MSG_NOSIGNAL);
 
@@ -185,11 +131,6 @@ static int face(struct end end, bool server, const void *bytes, size_t length, i
 	close(peer);
 	end_free(&end);
 	return ret;
-}
-
-static int face_bytes(const void *bytes, size_t length, int *left)
-{
-	return face(server_of(false), true, bytes, length, left);
 }
 
 #define X25519 29
@@ -257,8 +198,8 @@ TEST(hello_of_an_ordinary_size_is_answered)
 	int left;
 
 	/* It waits for the client's next message. */
-	assert_int_equal(face_bytes(bytes, make_hello(bytes, sizeof bytes, 12, 0, 0), &left), -EAGAIN);
-	assert_int_equal(face_bytes(bytes, make_hello(bytes, sizeof bytes, 64, 0, 7000), &left), -EAGAIN);
+	assert_int_equal(face(server_of(false), true, bytes, make_hello(bytes, sizeof bytes, 12, 0, 0), &left), -EAGAIN);
+	assert_int_equal(face(server_of(false), true, bytes, make_hello(bytes, sizeof bytes, 64, 0, 7000), &left), -EAGAIN);
 }
 
 TEST(longer_hello_is_not_even_read)
@@ -266,7 +207,7 @@ TEST(longer_hello_is_not_even_read)
 	uint8_t bytes[70000];
 	int left;
 
-	assert_int_equal(face_bytes(bytes, make_hello(bytes, sizeof bytes, 12, 0, 60000), &left), SRDMA_EPROTOCOL);
+	assert_int_equal(face(server_of(false), true, bytes, make_hello(bytes, sizeof bytes, 12, 0, 60000), &left), SRDMA_EPROTOCOL);
 	assert_non_null(strstr(srdma_error_text(), "8192 bytes"));
 	assert_true(left > 50000);
 }
@@ -277,10 +218,10 @@ TEST(many_groups_and_shares_are_refused)
 	uint8_t bytes[70000];
 	int left;
 
-	assert_int_equal(face_bytes(bytes, make_hello(bytes, sizeof bytes, 16000, 6500, 0), &left), SRDMA_EPROTOCOL);
-	assert_int_equal(face_bytes(bytes, make_hello(bytes, sizeof bytes, 1800, 800, 0), &left), SRDMA_EPROTOCOL);
+	assert_int_equal(face(server_of(false), true, bytes, make_hello(bytes, sizeof bytes, 16000, 6500, 0), &left), SRDMA_EPROTOCOL);
+	assert_int_equal(face(server_of(false), true, bytes, make_hello(bytes, sizeof bytes, 1800, 800, 0), &left), SRDMA_EPROTOCOL);
 	assert_non_null(strstr(srdma_error_text(), "more than 64 groups"));
-	assert_int_equal(face_bytes(bytes, make_hello(bytes, sizeof bytes, 65, 0, 0), &left), SRDMA_EPROTOCOL);
+	assert_int_equal(face(server_of(false), true, bytes, make_hello(bytes, sizeof bytes, 65, 0, 0), &left), SRDMA_EPROTOCOL);
 }
 
 /* A handshake message of 60,000 bytes, each in a record of its own. */
@@ -309,36 +250,11 @@ TEST(message_in_crumbs_comes_to_an_end)
 
 /* ---- certificates ---------------------------------------------------------------------------------------------- */
 
-static X509 *explicit_curve(void)
-{
-	const unsigned char *at = explicit_certificate;
-	X509 *cert = d2i_X509(NULL, &at, sizeof explicit_certificate);
-
-	assert_non_null(cert);
-	ERR_clear_error();
-	return cert;
-}
-
 /* The same end with more in its chain, which takes it over. */
 static struct end with_chain(struct end end, X509 *cert)
 {
 	assert_int_equal(SSL_CTX_add_extra_chain_cert(end.raw_context, cert), 1);
 	return end;
-}
-
-static struct end speaking(struct end end, int version)
-{
-	assert_int_equal(SSL_CTX_set_max_proto_version(end.raw_context, version), 1);
-	return end;
-}
-
-TEST(key_that_costs_is_not_decoded)
-{
-	for (int version = TLS1_2_VERSION; version <= TLS1_3_VERSION; version++) {
-		assert_server_refuses(speaking(with_chain(raw_client(), explicit_curve()), version), server_of(true), SRDMA_ECERT, "on a curve that TLS 1.3 does not");
-		assert_client_refuses(client_of(true), speaking(with_chain(raw_server(), explicit_curve()), version), "host.example.com", SRDMA_ECERT,
-				      "on a curve that TLS 1.3 does not");
-	}
 }
 
 static X509 *cert_of(EVP_PKEY *key)
@@ -349,13 +265,23 @@ static X509 *cert_of(EVP_PKEY *key)
 	return made.cert;
 }
 
+TEST(key_that_costs_is_not_decoded)
+{
+	for (int version = TLS1_2_VERSION; version <= TLS1_3_VERSION; version++) {
+		struct end client = with_chain(raw_client(), cert_of(pki_explicit_key())), server = with_chain(raw_server(), cert_of(pki_explicit_key()));
+
+		assert_server_refuses(speaking(client, version), server_of(true), SRDMA_ECERT, "on a curve that TLS 1.3 does not");
+		assert_client_refuses(client_of(true), speaking(server, version), HOST, SRDMA_ECERT, "on a curve that TLS 1.3 does not");
+	}
+}
+
 TEST(huge_and_small_rsa_keys_are_refused)
 {
 	static const int bad[] = {1024, 8192, 16384};
 
 	for (size_t i = 0; i < COUNT(bad); i++) {
 		assert_server_refuses(with_chain(raw_client(), cert_of(pki_rsa(bad[i]))), server_of(false), SRDMA_ECERT, "2048 to 4096 bits");
-		assert_client_refuses(client_of(false), with_chain(raw_server(), cert_of(pki_rsa(bad[i]))), "host.example.com", SRDMA_ECERT,
+		assert_client_refuses(client_of(false), with_chain(raw_server(), cert_of(pki_rsa(bad[i]))), HOST, SRDMA_ECERT,
 				      "2048 to 4096 bits");
 	}
 	/* One that is not needed does no harm. */
@@ -366,12 +292,8 @@ TEST(other_curves_are_refused)
 {
 	static const char *const bad[] = {"brainpoolP256r1", "secp256k1", "secp224r1", "sect571r1"};
 
-	for (size_t i = 0; i < COUNT(bad); i++) {
-		struct pki made = pki_make((struct pki_request){.name = "x", .issuer = &ca, .key = pki_key(bad[i]), .ca = true});
-
-		assert_server_refuses(with_chain(raw_client(), made.cert), server_of(false), SRDMA_ECERT, "P-256, P-384 and P-521");
-		EVP_PKEY_free(made.key);
-	}
+	for (size_t i = 0; i < COUNT(bad); i++)
+		assert_server_refuses(with_chain(raw_client(), cert_of(pki_key(bad[i]))), server_of(false), SRDMA_ECERT, "P-256, P-384 and P-521");
 }
 
 TEST(chain_has_an_end)
@@ -385,7 +307,7 @@ TEST(chain_has_an_end)
 			with_chain(enough, X509_dup(ca.cert));
 	}
 	assert_server_refuses(client, server_of(false), SRDMA_ECERT, "more than 8 certificates");
-	assert_client_refuses(client_of(false), server, "host.example.com", SRDMA_ECERT, "more than 8 certificates");
+	assert_client_refuses(client_of(false), server, HOST, SRDMA_ECERT, "more than 8 certificates");
 	assert_meets(enough, server_of(false), NULL);
 }
 
@@ -405,13 +327,13 @@ TEST(bulky_chain_is_refused_before_it_is_read)
 /* They are no secret, and no message of a server's is to be longer than its client takes. */
 static int told_cas(const char *ca_file)
 {
-	struct pair pair = meet(raw_client(),
-				ours_server((struct srdma_tls_server_options){
-					.size = sizeof(struct srdma_tls_server_options),
-					.cert_file = "server.crt", .key_file = "server.key", .client_ca_file = ca_file}),
-				NULL);
-	int count = sk_X509_NAME_num(SSL_get0_peer_CA_list(pair.client.raw));
+	struct srdma_tls_server_options options = server_options();
+	struct pair pair;
+	int count;
 
+	options.client_ca_file = ca_file;
+	pair = meet(raw_client(), ours_server(options), NULL);
+	count = sk_X509_NAME_num(SSL_get0_peer_CA_list(pair.client.raw));
 	assert_int_equal(pair.server.result, 0);
 	assert_int_equal(pair.client.result, 0);
 	part(&pair);

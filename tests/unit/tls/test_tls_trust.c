@@ -1,202 +1,189 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Whom the client takes for the server, and the server for a client. */
+/* Whom the client takes for the server, and whom the server takes for a client. */
 #include "test.h"
 
-#include "tls_rig.h"
+#include "pki.h"
+#include "tls_pair.h"
+#include "tls_files.h"
 
-#include "clock.h"
-#include "control.h"
-#include "net.h"
-
-#include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
-#include <string.h>
-#include <unistd.h>
 
-/* ---- the client judges the server ------------------------------------------------------------------------------ */
-
-TEST(server_of_another_ca_is_refused)
+static const char *pin_of(const char *cert)
 {
-	struct srdma_tls_client_options co = client_options();
+	static struct srdma_cert_info info;
+	char path[64];
 
-	co.ca_file = "other-ca.crt";
-	assert_refused(server_options(), co, "host.example.com", SRDMA_ECERT, "not acceptable", SRDMA_ECERT,
-		       "does not accept our certificate");
+	snprintf(path, sizeof path, "%s.crt", cert);
+	assert_int_equal(srdma_cert_read(path, &info), 0);
+	return info.pin;
 }
 
-TEST(expired_server_is_refused)
+/* Makes NAME.crt and NAME.key. */
+static void save(const char *name, struct pki_request request)
+{
+	struct pki made;
+
+	request.name = name;
+	made = pki_make(request);
+	pki_save(name, &made);
+	pki_free(&made);
+}
+
+static int make_all_files(void **state)
+{
+	const char *names = "DNS:" HOST ",IP:127.0.0.1,IP:::1";
+	struct pki other;
+
+	if (make_files(state) != 0)
+		return -1;
+	other = pki_make((struct pki_request){.name = "Other", .ca = true});
+	pki_save("other-ca", &other);
+	save("other-client", (struct pki_request){.issuer = &other, .extended = "clientAuth"});
+	save("expired-server", (struct pki_request){.issuer = &ca, .extended = "serverAuth", .names = names, .from = -3 * DAY, .to = -DAY});
+	save("expired-client", (struct pki_request){.issuer = &ca, .extended = "clientAuth", .from = -3 * DAY, .to = -DAY});
+	save("self", (struct pki_request){.extended = "serverAuth", .names = names});
+	save("expired-self", (struct pki_request){.extended = "serverAuth", .names = names, .from = -3 * DAY, .to = -DAY});
+	pki_free(&other);
+	return 0;
+}
+
+/* Two ends, and what they make of each other. */
+struct meeting {
+	const char *name;
+	const char *server;      /* its certificate; NULL: "server" */
+	const char *client;      /* its certificate; NULL: "client" */
+	bool bare_client;        /* has no certificate */
+	bool anonymous;          /* the server takes clients without a certificate */
+	bool no_client_ca;
+	const char *ca;          /* of the client; NULL: ca.crt */
+	bool no_ca;
+	const char *pin;         /* the key of this certificate; NULL: none */
+	const char *server_name; /* NULL: none */
+	const char *host;        /* NULL: host.example.com */
+	const char *client_says; /* NULL, as server_says: each accepts the other */
+	const char *server_says; /* NULL: any error */
+};
+
+static void check(const struct meeting *m)
 {
 	struct srdma_tls_server_options so = server_options();
+	struct srdma_tls_client_options co = client_options();
+	char server_files[2][64], client_files[2][64];
+	struct pair pair;
+	bool refused = m->client_says || m->server_says;
 
-	so.cert_file = "expired-server.crt";
-	so.key_file = "expired-server.key";
-	assert_refused(so, client_options(), "host.example.com", SRDMA_ECERT, "expired", SRDMA_ECERT, "expired");
+	snprintf(server_files[0], sizeof server_files[0], "%s.crt", m->server ? m->server : "server");
+	snprintf(server_files[1], sizeof server_files[1], "%s.key", m->server ? m->server : "server");
+	snprintf(client_files[0], sizeof client_files[0], "%s.crt", m->client ? m->client : "client");
+	snprintf(client_files[1], sizeof client_files[1], "%s.key", m->client ? m->client : "client");
+	so.cert_file = server_files[0];
+	so.key_file = server_files[1];
+	so.client_ca_file = m->no_client_ca ? NULL : "ca.crt";
+	so.insecure_anonymous_clients = m->anonymous;
+	co.cert_file = m->bare_client ? NULL : client_files[0];
+	co.key_file = m->bare_client ? NULL : client_files[1];
+	co.ca_file = m->no_ca ? NULL : m->ca ? m->ca : "ca.crt";
+	co.pin = m->pin ? pin_of(m->pin) : NULL;
+	co.server_name = m->server_name;
+	pair = meet(ours_client(co), ours_server(so), m->host ? m->host : HOST);
+	if (!refused && (pair.client.result != 0 || pair.server.result != 0))
+		fail_msg("%s: client: %d '%s'; server: %d '%s'", m->name, pair.client.result, pair.client.text, pair.server.result,
+			 pair.server.text);
+	if (refused) {
+		assert_says(&pair.client, m->name, SRDMA_ECERT, m->client_says ? m->client_says : "");
+		assert_says(&pair.server, m->name, m->server_says ? SRDMA_ECERT : 0, m->server_says ? m->server_says : "");
+	}
+	part(&pair);
 }
 
-TEST(client_certificate_serves_no_server)
+#define NOT_ACCEPTED "does not accept our certificate"
+
+TEST(client_judges_the_server)
+{
+	static const struct meeting meetings[] = {
+		{"another CA", .ca = "other-ca.crt", .client_says = "not acceptable", .server_says = NOT_ACCEPTED},
+		{"expired server", .server = "expired-server", .client_says = "expired", .server_says = "expired"},
+		{"client's certificate", .server = "client", .client_says = "purpose", .server_says = ""},
+		{"name in capitals", .host = "HOST.example.COM"},
+		{"IPv4 address", .host = "127.0.0.1"},
+		{"IPv6 address", .host = "::1"},
+		{"IPv6 address in full", .host = "0:0:0:0:0:0:0:1"},
+		{"another host", .host = "other.example.com", .client_says = "not for this name"},
+		{"domain", .host = "example.com", .client_says = "not for this name"},
+		{"host below", .host = "a.host.example.com", .client_says = "not for this name"},
+		{"first part", .host = "host", .client_says = "not for this name"},
+		{"another IPv4 address", .host = "127.0.0.2", .client_says = "not for this name"},
+		{"another IPv6 address", .host = "::2", .client_says = "not for this name"},
+		{"host in another domain", .host = "host.example.com.evil.example", .client_says = "not for this name"},
+		{"server name instead of the host", .server_name = HOST, .host = "192.0.2.99"},
+		{"another server name", .server_name = "other.example.com", .client_says = "--server-name"},
+		{"pin", .server = "self", .no_ca = true, .pin = "self"},
+		/* The key is who the server is, whatever it is called. */
+		{"pin and another host", .server = "self", .no_ca = true, .pin = "self", .host = "192.0.2.99"},
+		{"another pin", .server = "self", .no_ca = true, .pin = "server", .client_says = "pin"},
+		{"pin of an expired certificate", .server = "expired-self", .no_ca = true, .pin = "expired-self", .client_says = "expired",
+		 .server_says = "expired"},
+		{"pin and CA", .pin = "server"},
+		{"pin, CA, another host", .pin = "server", .host = "other.example.com", .client_says = "name"},
+		{"pin, another CA", .pin = "server", .ca = "other-ca.crt", .client_says = ""},
+		{"another pin, CA", .pin = "self", .client_says = "pin"},
+	};
+
+	for (size_t i = 0; i < COUNT(meetings); i++)
+		check(&meetings[i]);
+}
+
+/* With TLS 1.3 a client learns in its first read that its certificate is refused: meet() does that read. */
+TEST(server_judges_the_client)
+{
+	static const struct meeting meetings[] = {
+		{"no certificate", .bare_client = true, .client_says = NOT_ACCEPTED, .server_says = "showed no certificate"},
+		{"expired client", .client = "expired-client", .client_says = "expired", .server_says = "expired"},
+		{"client of another CA", .client = "other-client", .client_says = NOT_ACCEPTED, .server_says = "not acceptable"},
+		{"self-signed client", .client = "self", .client_says = NOT_ACCEPTED, .server_says = "not acceptable"},
+		{"server's certificate", .client = "server", .client_says = NOT_ACCEPTED, .server_says = "purpose"},
+		{"anonymous client, no CA", .bare_client = true, .anonymous = true, .no_client_ca = true},
+		{"certificate where none is needed", .anonymous = true},
+		{"bad certificate where none is needed", .anonymous = true, .client = "other-client", .client_says = "",
+		 .server_says = "not acceptable"},
+	};
+
+	for (size_t i = 0; i < COUNT(meetings); i++)
+		check(&meetings[i]);
+}
+
+TEST(anonymous_client_has_no_names)
 {
 	struct srdma_tls_server_options so = server_options();
+	struct srdma_peer_names names;
+	struct pair pair;
 
-	so.cert_file = "client.crt";
-	so.key_file = "client.key";
-	assert_refused(so, client_options(), "host.example.com", SRDMA_ECERT, "purpose", SRDMA_ECERT, "");
-}
-
-TEST(name_must_be_the_certificates)
-{
-	static const char *const wrong[] = {"other.example.com", "example.com", "a.host.example.com",           "host",
-					    "127.0.0.2",         "::2",         "host.example.com.evil.example"};
-
-	for (size_t i = 0; i < COUNT(wrong); i++)
-		assert_refused(server_options(), client_options(), wrong[i], SRDMA_ECERT, "not for this name", 0, "");
-	assert_meets(server_options(), client_options(), "HOST.example.COM");
-}
-
-TEST(address_is_checked_against_address_names)
-{
-	assert_meets(server_options(), client_options(), "127.0.0.1");
-	assert_meets(server_options(), client_options(), "::1");
-	assert_meets(server_options(), client_options(), "0:0:0:0:0:0:0:1");
-}
-
-TEST(server_name_stands_instead_of_the_host)
-{
-	struct srdma_tls_client_options co = client_options();
-
-	co.server_name = "host.example.com";
-	assert_meets(server_options(), co, "192.0.2.99");
-	co.server_name = "other.example.com";
-	assert_refused(server_options(), co, "host.example.com", SRDMA_ECERT, "--server-name", 0, "");
+	so.insecure_anonymous_clients = true;
+	pair = meet(ours_client(client_with(NULL, NULL)), ours_server(so), HOST);
+	assert_int_equal(pair.client.result, 0);
+	assert_int_equal(pair.server.result, 0);
+	assert_int_equal(srdma_tls_peer_names(pair.server.tls, &names), 0);
+	assert_string_equal(names.identity, "");
+	assert_string_equal(names.pin, "");
+	assert_int_equal(names.count, 0);
+	part(&pair);
 }
 
 TEST(client_without_a_name_to_check_does_not_start)
 {
-	struct srdma_tls_context *client = client_context(client_options());
+	struct end client = client_of(false);
 
 	for (int i = 0; i < 2; i++) {
-		struct srdma_tls *tls = NULL;
 		int client_fd, server_fd;
 
 		connect_sockets(&client_fd, &server_fd);
-		assert_int_equal(srdma_tls_new(client, client_fd, i ? "" : NULL, &tls), -EINVAL);
-		assert_null(tls);
-		/* The socket was taken over, and is closed. */
+		assert_int_equal(srdma_tls_new(client.context, client_fd, i ? "" : NULL, &client.tls), -EINVAL);
+		assert_null(client.tls);
+		/* It has taken the socket over, and closed it. */
 		assert_int_equal(fcntl(client_fd, F_GETFD), -1);
 		close(server_fd);
 	}
-	srdma_tls_context_unref(&client);
+	end_free(&client);
 }
 
-static struct srdma_tls_server_options self_signed_server(const char *cert, const char *key)
-{
-	struct srdma_tls_server_options so = server_options();
-
-	so.cert_file = cert;
-	so.key_file = key;
-	return so;
-}
-
-TEST(pinned_key_is_accepted_without_a_ca)
-{
-	struct srdma_tls_client_options co = client_options();
-
-	co.ca_file = NULL;
-	co.pin = pin_of("self.crt");
-	assert_meets(self_signed_server("self.crt", "self.key"), co, "host.example.com");
-	/* The key is who the server is, whatever it is called. */
-	assert_meets(self_signed_server("self.crt", "self.key"), co, "192.0.2.99");
-}
-
-TEST(other_key_than_the_pinned_one_is_refused)
-{
-	struct srdma_tls_client_options co = client_options();
-
-	co.ca_file = NULL;
-	co.pin = pin_of("server.crt");
-	assert_refused(self_signed_server("self.crt", "self.key"), co, "host.example.com", SRDMA_ECERT, "pin", 0, "");
-}
-
-TEST(pinned_key_does_not_outlive_its_certificate)
-{
-	struct srdma_tls_client_options co = client_options();
-
-	co.ca_file = NULL;
-	co.pin = pin_of("expired-self.crt");
-	assert_refused(self_signed_server("expired-self.crt", "expired-self.key"), co, "host.example.com", SRDMA_ECERT,
-		       "expired", SRDMA_ECERT, "expired");
-}
-
-TEST(pin_and_ca_must_both_hold)
-{
-	struct srdma_tls_client_options co = client_options();
-
-	co.pin = pin_of("server.crt");
-	assert_meets(server_options(), co, "host.example.com");
-	assert_refused(server_options(), co, "other.example.com", SRDMA_ECERT, "name", 0, "");
-	co.ca_file = "other-ca.crt";
-	assert_refused(server_options(), co, "host.example.com", SRDMA_ECERT, "", 0, "");
-	co = client_options();
-	co.pin = pin_of("self.crt");
-	assert_refused(server_options(), co, "host.example.com", SRDMA_ECERT, "pin", 0, "");
-}
-
-/* ---- the server judges the client ------------------------------------------------------------------------------ */
-
-/* assert_refused takes the client's first read where its handshake succeeded. */
-TEST(missing_client_certificate_is_told_in_the_first_read)
-{
-	assert_refused(server_options(), client_with(NULL, NULL), "host.example.com", SRDMA_ECERT,
-		       "does not accept our certificate", SRDMA_ECERT, "showed no certificate");
-}
-
-TEST(expired_client_is_refused)
-{
-	assert_refused(server_options(), client_with("expired-client.crt", "expired-client.key"), "host.example.com",
-		       SRDMA_ECERT, "expired", SRDMA_ECERT, "expired");
-}
-
-TEST(client_of_another_ca_is_refused)
-{
-	assert_refused(server_options(), client_with("other-client.crt", "other-client.key"), "host.example.com",
-		       SRDMA_ECERT, "does not accept our certificate", SRDMA_ECERT, "not acceptable");
-	assert_refused(server_options(), client_with("self.crt", "self.key"), "host.example.com", SRDMA_ECERT,
-		       "does not accept our certificate", SRDMA_ECERT, "not acceptable");
-}
-
-TEST(server_certificate_serves_no_client)
-{
-	assert_refused(server_options(), client_with("server.crt", "server.key"), "host.example.com", SRDMA_ECERT,
-		       "does not accept our certificate", SRDMA_ECERT, "purpose");
-}
-
-TEST(anonymous_client_is_served_where_that_is_allowed)
-{
-	struct srdma_tls_server_options so = server_options();
-	struct session s;
-	struct srdma_peer_names names;
-
-	so.insecure_anonymous_clients = true;
-	s = tls_rig_meet(so, client_with(NULL, NULL), "host.example.com");
-	assert_int_equal(s.client.result, 0);
-	assert_int_equal(s.server.result, 0);
-	assert_int_equal(srdma_tls_peer_names(s.server.tls, &names), 0);
-	assert_string_equal(names.identity, "");
-	assert_string_equal(names.pin, "");
-	assert_int_equal(names.count, 0);
-	tls_rig_part(&s);
-	so.client_ca_file = NULL;
-	assert_meets(so, client_with(NULL, NULL), "host.example.com");
-}
-
-TEST(certificate_that_is_shown_must_verify_even_where_none_is_needed)
-{
-	struct srdma_tls_server_options so = server_options();
-
-	so.insecure_anonymous_clients = true;
-	assert_meets(so, client_options(), "host.example.com");
-	assert_refused(so, client_with("other-client.crt", "other-client.key"), "host.example.com", SRDMA_ECERT, "",
-		       SRDMA_ECERT, "not acceptable");
-}
-
-RUN_TESTS(tls_rig_make_files, tls_rig_remove_files)
+RUN_TESTS(make_all_files, remove_files)
