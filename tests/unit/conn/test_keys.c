@@ -2,66 +2,24 @@
 /* The secrets of the sealed streams, from a TLS session and from what both ends said. */
 #include "test.h"
 
+#include "pki.h"
+#include "tls_pair.h"
+#include "tls_files.h"
+
 #include "keys.h"
-
-#include "clock.h"
-#include "net.h"
-#include "tls.h"
-
-#include <pthread.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/socket.h>
-#include <unistd.h>
-
-#include "loopback.h"
 
 typedef uint8_t secrets_t[SRDMA_KEYS][SRDMA_SEAL_SECRET];
 
-static char workdir[] = "/tmp/securdma-keys-XXXXXX";
-
-static int make_certificate(void **state)
-{
-	static const char *const name = "127.0.0.1";
-	struct srdma_cert_request request = {
-		.size = sizeof(struct srdma_cert_request),
-		.kind = SRDMA_CERT_SELF_SIGNED,
-		.common_name = "keys",
-		.names = &name,
-		.name_count = 1,
-		.days = 1,
-		.cert_file = "self.crt",
-		.key_file = "self.key",
-	};
-
-	return !mkdtemp(workdir) || chdir(workdir) != 0 || srdma_cert_make(&request) != 0 ? -1 : 0;
-}
-
-static int remove_certificate(void **state)
-{
-	remove("self.crt");
-	remove("self.key");
-	return chdir("/") || rmdir(workdir) ? -1 : 0;
-}
-
-/* One end of a TLS session, and what it knows of both. */
-struct end {
-	struct srdma_tls *tls;
+/* The frames that an end has sent and received. */
+struct told {
 	struct srdma_hello hello, welcome;
 };
 
+/* Both ends of a TLS channel, and what each knows. */
 struct session {
-	struct srdma_tls_context *server_context, *client_context;
-	struct end client, server;
+	struct pair pair;
+	struct told client, server;
 };
-
-static void *run_server(void *arg)
-{
-	struct end *end = arg;
-
-	return srdma_control_handshake(end->tls, srdma_deadline(PATIENCE_MS)) == 0 ? end : NULL;
-}
 
 static void say_something(struct srdma_hello *hello, uint32_t seed)
 {
@@ -80,50 +38,30 @@ static void say_something(struct srdma_hello *hello, uint32_t seed)
 	};
 }
 
-static void meet(struct session *s)
+static void begin(struct session *s)
 {
-	struct srdma_tls_server_options so;
-	struct srdma_tls_client_options co;
-	struct srdma_cert_info info;
-	pthread_t thread;
-	int client, server;
-	void *done;
-
-	memset(s, 0, sizeof *s);
-	assert_int_equal(srdma_cert_read("self.crt", &info), 0);
-	srdma_tls_server_options_init(&so);
-	so.cert_file = "self.crt";
-	so.key_file = "self.key";
-	so.insecure_anonymous_clients = true;
-	srdma_tls_client_options_init(&co);
-	co.pin = info.pin;
-	assert_int_equal(srdma_tls_server_new(&so, &s->server_context), 0);
-	assert_int_equal(srdma_tls_client_new(&co, &s->client_context), 0);
-	connect_sockets(&client, &server);
-	assert_int_equal(srdma_tls_new(s->server_context, server, NULL, &s->server.tls), 0);
-	assert_int_equal(srdma_tls_new(s->client_context, client, "127.0.0.1", &s->client.tls), 0);
-	assert_int_equal(pthread_create(&thread, NULL, run_server, &s->server), 0);
-	assert_int_equal(srdma_control_handshake(s->client.tls, srdma_deadline(PATIENCE_MS)), 0);
-	assert_int_equal(pthread_join(thread, &done), 0);
-	assert_non_null(done);
+	s->pair = meet(client_of(false), server_of(false), HOST);
+	assert_int_equal(s->pair.client.result, 0);
+	assert_int_equal(s->pair.server.result, 0);
 	say_something(&s->client.hello, 1);
 	say_something(&s->client.welcome, 2);
-	s->server.hello = s->client.hello;
-	s->server.welcome = s->client.welcome;
+	s->server = s->client;
 }
 
-static void part(struct session *s)
-{
-	srdma_tls_delete(&s->client.tls);
-	srdma_tls_delete(&s->server.tls);
-	srdma_tls_context_unref(&s->client_context);
-	srdma_tls_context_unref(&s->server_context);
-}
-
-static void secrets_of(const struct end *end, secrets_t out)
+static void secrets_of(const struct end *end, const struct told *told, secrets_t out)
 {
 	memset(out, 0, sizeof(secrets_t));
-	assert_int_equal(srdma_keys_derive(end->tls, &end->hello, &end->welcome, out), 0);
+	assert_int_equal(srdma_keys_derive(end->tls, &told->hello, &told->welcome, out), 0);
+}
+
+static void secrets_of_client(const struct session *s, secrets_t out)
+{
+	secrets_of(&s->pair.client, &s->client, out);
+}
+
+static void secrets_of_server(const struct session *s, secrets_t out)
+{
+	secrets_of(&s->pair.server, &s->server, out);
 }
 
 static void assert_all_differ(secrets_t a, secrets_t b)
@@ -138,14 +76,14 @@ TEST(both_ends_derive_the_same_and_each_stream_its_own)
 	struct session s;
 	secrets_t client, server;
 
-	meet(&s);
-	secrets_of(&s.client, client);
-	secrets_of(&s.server, server);
+	begin(&s);
+	secrets_of_client(&s, client);
+	secrets_of_server(&s, server);
 	assert_memory_equal(client, server, sizeof client);
 	for (size_t i = 0; i < 4; i++)
 		for (size_t j = 0; j < i; j++)
 			assert_memory_not_equal(client[i], client[j], SRDMA_SEAL_SECRET);
-	part(&s);
+	part(&s.pair);
 }
 
 /* docs/PROTOCOL.md, "Keys". */
@@ -158,15 +96,15 @@ TEST(secret_is_the_exporters_for_its_label_and_both_frames)
 	secrets_t secrets;
 	size_t length;
 
-	meet(&s);
-	secrets_of(&s.server, secrets);
+	begin(&s);
+	secrets_of_server(&s, secrets);
 	length = srdma_hello_encode(frames, SRDMA_FRAME_HELLO, &s.client.hello);
 	length += srdma_hello_encode(frames + length, SRDMA_FRAME_WELCOME, &s.server.welcome);
 	for (size_t i = 0; i < 4; i++) {
-		assert_int_equal(srdma_tls_export(s.client.tls, labels[i], frames, length, expected, sizeof expected), 0);
+		assert_int_equal(srdma_tls_export(s.pair.client.tls, labels[i], frames, length, expected, sizeof expected), 0);
 		assert_memory_equal(secrets[i], expected, sizeof expected);
 	}
-	part(&s);
+	part(&s.pair);
 }
 
 /* Each bit of what is said in `said`, one of s->client.hello and s->client.welcome, turned over as if on the way. */
@@ -184,7 +122,7 @@ static void turn_each_bit(struct session *s, struct srdma_hello *said, enum srdm
 		assert_int_equal(srdma_hello_encode(after, type, said), length);
 		/* Else it is not on the wire: padding. */
 		if (memcmp(before, after, length) != 0) {
-			secrets_of(&s->client, wrong);
+			secrets_of_client(s, wrong);
 			assert_all_differ(wrong, right);
 		}
 		for (size_t i = 0; i < length; i++)
@@ -201,13 +139,13 @@ TEST(one_bit_of_hello_or_welcome_changed_gives_other_secrets)
 	struct session s;
 	secrets_t right, again;
 
-	meet(&s);
-	secrets_of(&s.server, right);
+	begin(&s);
+	secrets_of_server(&s, right);
 	turn_each_bit(&s, &s.client.hello, SRDMA_FRAME_HELLO, right);
 	turn_each_bit(&s, &s.client.welcome, SRDMA_FRAME_WELCOME, right);
-	secrets_of(&s.client, again);
+	secrets_of_client(&s, again);
 	assert_memory_equal(again, right, sizeof right);
-	part(&s);
+	part(&s.pair);
 }
 
 TEST(frames_that_change_places_give_other_secrets)
@@ -216,14 +154,14 @@ TEST(frames_that_change_places_give_other_secrets)
 	secrets_t right, wrong;
 	struct srdma_hello hello;
 
-	meet(&s);
-	secrets_of(&s.client, right);
+	begin(&s);
+	secrets_of_client(&s, right);
 	hello = s.client.hello;
 	s.client.hello = s.client.welcome;
 	s.client.welcome = hello;
-	secrets_of(&s.client, wrong);
+	secrets_of_client(&s, wrong);
 	assert_all_differ(wrong, right);
-	part(&s);
+	part(&s.pair);
 }
 
 TEST(another_session_that_says_the_same_has_other_secrets)
@@ -231,13 +169,13 @@ TEST(another_session_that_says_the_same_has_other_secrets)
 	struct session first, second;
 	secrets_t a, b;
 
-	meet(&first);
-	meet(&second);
-	secrets_of(&first.client, a);
-	secrets_of(&second.client, b);
+	begin(&first);
+	begin(&second);
+	secrets_of_client(&first, a);
+	secrets_of_client(&second, b);
 	assert_all_differ(a, b);
-	part(&first);
-	part(&second);
+	part(&first.pair);
+	part(&second.pair);
 }
 
-RUN_TESTS(make_certificate, remove_certificate)
+RUN_TESTS(make_files, remove_files)
