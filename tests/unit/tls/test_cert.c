@@ -1,40 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "test.h"
 
+#include "folder.h"
+
 #include "cert.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <openssl/pem.h>
 #include <openssl/x509v3.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/stat.h>
 #include <time.h>
-#include <unistd.h>
-
-static char workdir[64];
-static const char *const names[] = {"host.example.com", "*.apps.example.com", "192.0.2.7", "2001:db8::1"};
-
-static int enter_directory(void **state)
-{
-	strcpy(workdir, "/tmp/securdma-cert-XXXXXX");
-	return mkdtemp(workdir) && chdir(workdir) == 0 ? 0 : -1;
-}
-
-static int leave_directory(void **state)
-{
-	DIR *directory = opendir(".");
-	struct dirent *entry;
-
-	while (directory && (entry = readdir(directory)))
-		if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
-			remove(entry->d_name);
-	if (directory)
-		closedir(directory);
-	return chdir("/") || rmdir(workdir) ? -1 : 0;
-}
 
 /* How many files the working directory holds, temporary ones included. */
 static int count_files(void)
@@ -49,53 +24,27 @@ static int count_files(void)
 	return count;
 }
 
-static struct srdma_cert_request ca_request(void)
-{
-	return (struct srdma_cert_request){.size = sizeof(struct srdma_cert_request), .kind = SRDMA_CERT_CA,
-					   .common_name = "Test CA",
-					   .days = 30,
-					   .cert_file = "ca.crt",
-					   .key_file = "ca.key"};
-}
+static const char *const names[] = {"host.example.com", "*.apps.example.com", "192.0.2.7", "2001:db8::1"};
 
-static struct srdma_cert_request server_request(void)
-{
-	return (struct srdma_cert_request){.size = sizeof(struct srdma_cert_request), .kind = SRDMA_CERT_SERVER,
-					   .common_name = "host.example.com",
-					   .names = names,
-					   .name_count = COUNT(names),
-					   .days = 10,
-					   .ca_cert_file = "ca.crt",
-					   .ca_key_file = "ca.key",
-					   .cert_file = "server.crt",
-					   .key_file = "server.key"};
-}
+/* Members of good requests; what a test gives behind them counts instead. */
+#define CA_REQUEST                                                                                                     \
+	.size = sizeof(struct srdma_cert_request), .kind = SRDMA_CERT_CA, .common_name = "Test CA", .days = 30,        \
+	.cert_file = "ca.crt", .key_file = "ca.key"
+#define ISSUED .size = sizeof(struct srdma_cert_request), .days = 10, .ca_cert_file = "ca.crt", .ca_key_file = "ca.key"
+#define SERVER_REQUEST                                                                                                 \
+	ISSUED, .kind = SRDMA_CERT_SERVER, .common_name = "host.example.com", .names = names,                          \
+	.name_count = COUNT(names), .cert_file = "server.crt", .key_file = "server.key"
+#define CLIENT_REQUEST                                                                                                 \
+	ISSUED, .kind = SRDMA_CERT_CLIENT, .common_name = "alice", .cert_file = "client.crt", .key_file = "client.key"
+#define SELF_SIGNED_REQUEST SERVER_REQUEST, .kind = SRDMA_CERT_SELF_SIGNED, .ca_cert_file = NULL, .ca_key_file = NULL
 
-static struct srdma_cert_request client_request(void)
-{
-	struct srdma_cert_request request = server_request();
-
-	request.kind = SRDMA_CERT_CLIENT;
-	request.common_name = "alice";
-	request.names = NULL;
-	request.name_count = 0;
-	request.cert_file = "client.crt";
-	request.key_file = "client.key";
-	return request;
-}
+#define TRY(...)  srdma_cert_make(&(struct srdma_cert_request){__VA_ARGS__})
+#define MAKE(...) make((struct srdma_cert_request){__VA_ARGS__})
 
 static void make(struct srdma_cert_request request)
 {
-	int error = srdma_cert_make(&request);
-
-	if (error)
-		print_error("%s\n", srdma_error_text());
-	assert_int_equal(error, 0);
-}
-
-static int try(struct srdma_cert_request request)
-{
-	return srdma_cert_make(&request);
+	if (srdma_cert_make(&request) != 0)
+		fail_msg("%s: %s", request.cert_file, srdma_error_text());
 }
 
 static X509 *load(const char *path)
@@ -133,15 +82,6 @@ static char *slurp(const char *path)
 	return text;
 }
 
-static void spit(const char *path, const char *text)
-{
-	FILE *file = fopen(path, "w");
-
-	assert_non_null(file);
-	fputs(text, file);
-	fclose(file);
-}
-
 /* Verifies a chain as a TLS peer does; returns OpenSSL's X509_V_ code. */
 static int verify(const char *ca_file, const char *cert_file, int purpose)
 {
@@ -168,9 +108,9 @@ TEST(issued_certificates_verify_against_their_ca)
 	X509 *ca, *server;
 	EVP_PKEY *ca_key, *key;
 
-	make(ca_request());
-	make(server_request());
-	make(client_request());
+	MAKE(CA_REQUEST);
+	MAKE(SERVER_REQUEST);
+	MAKE(CLIENT_REQUEST);
 	assert_int_equal(verify("ca.crt", "server.crt", X509_PURPOSE_SSL_SERVER), X509_V_OK);
 	assert_int_equal(verify("ca.crt", "client.crt", X509_PURPOSE_SSL_CLIENT), X509_V_OK);
 
@@ -191,21 +131,17 @@ TEST(issued_certificates_verify_against_their_ca)
 
 TEST(certificate_of_another_ca_does_not_verify)
 {
-	struct srdma_cert_request other = ca_request();
-
-	make(ca_request());
-	make(server_request());
-	other.cert_file = "other.crt";
-	other.key_file = "other.key";
-	make(other);
+	MAKE(CA_REQUEST);
+	MAKE(SERVER_REQUEST);
+	MAKE(CA_REQUEST, .cert_file = "other.crt", .key_file = "other.key");
 	assert_int_not_equal(verify("other.crt", "server.crt", X509_PURPOSE_SSL_SERVER), X509_V_OK);
 }
 
 TEST(client_certificate_can_not_serve_nor_the_reverse)
 {
-	make(ca_request());
-	make(server_request());
-	make(client_request());
+	MAKE(CA_REQUEST);
+	MAKE(SERVER_REQUEST);
+	MAKE(CLIENT_REQUEST);
 	assert_int_equal(verify("ca.crt", "client.crt", X509_PURPOSE_SSL_SERVER), X509_V_ERR_INVALID_PURPOSE);
 	assert_int_equal(verify("ca.crt", "server.crt", X509_PURPOSE_SSL_CLIENT), X509_V_ERR_INVALID_PURPOSE);
 }
@@ -214,8 +150,8 @@ TEST(server_certificate_bears_its_names_and_addresses)
 {
 	X509 *cert;
 
-	make(ca_request());
-	make(server_request());
+	MAKE(CA_REQUEST);
+	MAKE(SERVER_REQUEST);
 	cert = load("server.crt");
 	assert_int_equal(X509_check_host(cert, "host.example.com", 0, 0, NULL), 1);
 	assert_int_equal(X509_check_host(cert, "a.apps.example.com", 0, 0, NULL), 1);
@@ -235,8 +171,8 @@ TEST(extensions_are_critical_and_key_identifiers_match)
 	int critical;
 	BASIC_CONSTRAINTS *constraints;
 
-	make(ca_request());
-	make(server_request());
+	MAKE(CA_REQUEST);
+	MAKE(SERVER_REQUEST);
 	ca = load("ca.crt");
 	server = load("server.crt");
 	constraints = X509_get_ext_d2i(ca, NID_basic_constraints, &critical, NULL);
@@ -262,13 +198,11 @@ TEST(extensions_are_critical_and_key_identifiers_match)
 
 TEST(serials_are_positive_random_and_of_128_bits)
 {
-	struct srdma_cert_request request = ca_request();
 	struct srdma_cert_info first, second;
 
-	request.overwrite = true;
-	make(request);
+	MAKE(CA_REQUEST);
 	assert_int_equal(srdma_cert_read("ca.crt", &first), 0);
-	make(request);
+	MAKE(CA_REQUEST, .overwrite = true);
 	assert_int_equal(srdma_cert_read("ca.crt", &second), 0);
 	assert_int_equal(strlen(first.serial), 32);
 	assert_uint_in_range(first.serial[0], '4', '7');
@@ -278,14 +212,11 @@ TEST(serials_are_positive_random_and_of_128_bits)
 
 TEST(self_signed_certificate_is_a_server_and_no_ca)
 {
-	struct srdma_cert_request request = server_request();
 	struct srdma_cert_info info;
 	unsigned char pin[SRDMA_PIN_SIZE], parsed[SRDMA_PIN_SIZE];
 	X509 *cert;
 
-	request.kind = SRDMA_CERT_SELF_SIGNED;
-	request.ca_cert_file = request.ca_key_file = NULL;
-	make(request);
+	MAKE(SELF_SIGNED_REQUEST);
 	assert_int_equal(srdma_cert_read("server.crt", &info), 0);
 	assert_true(info.self_signed);
 	assert_true(info.server_auth);
@@ -301,12 +232,9 @@ TEST(self_signed_certificate_is_a_server_and_no_ca)
 
 TEST(self_signed_certificate_may_have_no_name)
 {
-	struct srdma_cert_request request = server_request();
 	struct srdma_cert_info info;
 
-	request.kind = SRDMA_CERT_SELF_SIGNED;
-	request.name_count = 0;
-	make(request);
+	MAKE(SELF_SIGNED_REQUEST, .name_count = 0);
 	assert_int_equal(srdma_cert_read("server.crt", &info), 0);
 	assert_string_equal(info.names, "");
 }
@@ -316,8 +244,8 @@ TEST(read_tells_what_the_certificate_says)
 	struct srdma_cert_info info;
 	int64_t now = (int64_t)time(NULL);
 
-	make(ca_request());
-	make(server_request());
+	MAKE(CA_REQUEST);
+	MAKE(SERVER_REQUEST);
 	assert_int_equal(srdma_cert_read("server.crt", &info), 0);
 	assert_string_equal(info.subject, "CN=host.example.com");
 	assert_string_equal(info.issuer, "CN=Test CA");
@@ -339,13 +267,12 @@ TEST(read_tells_what_the_certificate_says)
 
 TEST(common_name_with_special_characters_stays_one_name)
 {
-	struct srdma_cert_request request = ca_request();
+	static const char name[] = "A, CN=B + \"C\" / D";
 	struct srdma_cert_info info;
 
-	request.common_name = "A, CN=B + \"C\" / D";
-	make(request);
+	MAKE(CA_REQUEST, .common_name = name);
 	assert_int_equal(srdma_cert_read("ca.crt", &info), 0);
-	assert_string_equal(info.common_name, request.common_name);
+	assert_string_equal(info.common_name, name);
 	assert_string_equal(info.subject, "CN=A\\, CN=B \\+ \\\"C\\\" / D");
 }
 
@@ -354,10 +281,10 @@ TEST(read_takes_the_first_certificate_of_a_bundle)
 	struct srdma_cert_info info;
 	char text[16384];
 
-	make(ca_request());
-	make(server_request());
+	MAKE(CA_REQUEST);
+	MAKE(SERVER_REQUEST);
 	snprintf(text, sizeof text, "%s%s%s", slurp("server.key"), slurp("server.crt"), slurp("ca.crt"));
-	spit("bundle.pem", text);
+	write_text("bundle.pem", text);
 	assert_int_equal(srdma_cert_read("bundle.pem", &info), 0);
 	assert_string_equal(info.common_name, "host.example.com");
 }
@@ -366,17 +293,14 @@ TEST(long_names_are_cut_off_visibly)
 {
 	static char text[100][64];
 	const char *many[100];
-	struct srdma_cert_request request = server_request();
 	struct srdma_cert_info info;
 
 	for (int i = 0; i < 100; i++) {
 		snprintf(text[i], sizeof text[i], "host-%03d.some.long.example.com", i);
 		many[i] = text[i];
 	}
-	request.names = many;
-	request.name_count = 100;
-	make(ca_request());
-	make(request);
+	MAKE(CA_REQUEST);
+	MAKE(SERVER_REQUEST, .names = many, .name_count = 100);
 	assert_int_equal(srdma_cert_read("server.crt", &info), 0);
 	assert_int_equal(strlen(info.names), sizeof info.names - 1);
 	assert_string_equal(info.names + sizeof info.names - 4, "...");
@@ -384,14 +308,13 @@ TEST(long_names_are_cut_off_visibly)
 
 TEST(end_of_validity_in_the_past_makes_an_expired_certificate)
 {
-	struct srdma_cert_request request = server_request();
+	int64_t end = (int64_t)time(NULL) - 3600;
 	struct srdma_cert_info info;
 
-	make(ca_request());
-	request.not_after = (int64_t)time(NULL) - 3600;
-	make(request);
+	MAKE(CA_REQUEST);
+	MAKE(SERVER_REQUEST, .not_after = end);
 	assert_int_equal(srdma_cert_read("server.crt", &info), 0);
-	assert_int_equal(info.not_after, request.not_after);
+	assert_int_equal(info.not_after, end);
 	assert_true(info.not_before < info.not_after);
 	assert_int_equal(verify("ca.crt", "server.crt", X509_PURPOSE_SSL_SERVER), X509_V_ERR_CERT_HAS_EXPIRED);
 }
@@ -400,38 +323,14 @@ TEST(end_of_validity_is_taken_to_the_second)
 {
 	/* 1949 to 2049 are UTCTime, the rest GeneralizedTime. */
 	static const int64_t ends[] = {1, 86400, 1577836800, 2524607999, 2524608000, INT64_C(253402300799)};
-	struct srdma_cert_request request = ca_request();
 	struct srdma_cert_info info;
 
-	request.overwrite = true;
 	for (size_t i = 0; i < COUNT(ends); i++) {
-		request.not_after = ends[i];
-		make(request);
+		MAKE(CA_REQUEST, .overwrite = true, .not_after = ends[i]);
 		assert_int_equal(srdma_cert_read("ca.crt", &info), 0);
 		assert_int_equal(info.not_after, ends[i]);
 		assert_true(info.not_before < info.not_after);
 	}
-}
-
-TEST(key_file_is_private_whatever_the_umask)
-{
-	static const mode_t masks[] = {0, 022, 077, 0777};
-	struct srdma_cert_request request = ca_request();
-	struct stat status;
-
-	request.overwrite = true;
-	for (size_t i = 0; i < COUNT(masks); i++) {
-		mode_t old = umask(masks[i]);
-		int error = srdma_cert_make(&request);
-
-		umask(old);
-		assert_int_equal(error, 0);
-		assert_int_equal(stat("ca.key", &status), 0);
-		assert_int_equal(status.st_mode & 07777, 0600);
-		assert_int_equal(stat("ca.crt", &status), 0);
-		assert_int_equal(status.st_mode & 07777, 0644);
-	}
-	assert_int_equal(count_files(), 2);
 }
 
 static void expect_access(const char *file, mode_t mode, gid_t group)
@@ -443,202 +342,176 @@ static void expect_access(const char *file, mode_t mode, gid_t group)
 	assert_int_equal(status.st_gid, group);
 }
 
+TEST(key_file_is_private_whatever_the_umask)
+{
+	static const mode_t masks[] = {0, 022, 077, 0777};
+
+	for (size_t i = 0; i < COUNT(masks); i++) {
+		mode_t old = umask(masks[i]);
+		int error = TRY(CA_REQUEST, .overwrite = true);
+
+		umask(old);
+		assert_int_equal(error, 0);
+		expect_access("ca.key", 0600, getegid());
+		expect_access("ca.crt", 0644, getegid());
+	}
+	assert_int_equal(count_files(), 2);
+}
+
 /* As of a server that runs as another user, and reads its key as a member of a group. */
 TEST(replaced_key_stays_readable_for_its_group_alone)
 {
-	struct srdma_cert_request request = ca_request();
 	gid_t other = getegid();
 
 	/* Only root may choose any group. */
 	if (geteuid() == 0)
 		other = 12345;
-	make(request);
-	request.overwrite = true;
+	MAKE(CA_REQUEST);
 	assert_int_equal(chown("ca.key", (uid_t)-1, other), 0);
 	assert_int_equal(chmod("ca.key", 0640), 0);
-	make(request);
+	MAKE(CA_REQUEST, .overwrite = true);
 	expect_access("ca.key", 0640, other);
 	assert_int_equal(chmod("ca.key", 0664), 0);
-	make(request);
+	MAKE(CA_REQUEST, .overwrite = true);
 	expect_access("ca.key", 0640, other);
 	assert_int_equal(chmod("ca.key", 0604), 0);
-	make(request);
+	MAKE(CA_REQUEST, .overwrite = true);
 	expect_access("ca.key", 0600, getegid());
 	assert_int_equal(count_files(), 2);
 }
 
-/* Whoever can put a file there must not get the key that replaces it. */
+/* Another user who can put a file there must not get the key that replaces it. */
 TEST(key_in_place_of_anothers_file_is_private)
 {
-	struct srdma_cert_request request = ca_request();
-
 	if (geteuid() != 0)
 		skip();
-	spit("ca.key", "bait");
+	write_text("ca.key", "bait");
 	assert_int_equal(chown("ca.key", 12345, 12345), 0);
 	assert_int_equal(chmod("ca.key", 0640), 0);
-	request.overwrite = true;
-	make(request);
+	MAKE(CA_REQUEST, .overwrite = true);
 	expect_access("ca.key", 0600, getegid());
 }
 
 TEST(existing_files_are_never_overwritten_unasked)
 {
-	struct srdma_cert_request request = ca_request();
-
-	spit("ca.key", "precious key");
-	assert_int_equal(try(request), -EEXIST);
+	write_text("ca.key", "precious key");
+	assert_int_equal(TRY(CA_REQUEST), -EEXIST);
 	assert_string_equal(slurp("ca.key"), "precious key");
 	assert_int_equal(count_files(), 1);
 	unlink("ca.key");
 
-	spit("ca.crt", "precious certificate");
-	assert_int_equal(try(request), -EEXIST);
+	write_text("ca.crt", "precious certificate");
+	assert_int_equal(TRY(CA_REQUEST), -EEXIST);
 	assert_string_equal(slurp("ca.crt"), "precious certificate");
 	assert_int_equal(access("ca.key", F_OK), -1);
 	assert_int_equal(count_files(), 1);
 	unlink("ca.crt");
 
-	/* A link that leads nowhere is a file too: who put it there might want the key. */
+	/* A link that leads nowhere is a file too: the user who put it there might want the key. */
 	assert_int_equal(symlink("elsewhere", "ca.key"), 0);
-	assert_int_equal(try(request), -EEXIST);
+	assert_int_equal(TRY(CA_REQUEST), -EEXIST);
 	assert_int_equal(count_files(), 1);
 }
 
 TEST(overwriting_replaces_both_files)
 {
-	struct srdma_cert_request request = ca_request();
 	char *key;
 
-	make(request);
+	MAKE(CA_REQUEST);
 	key = slurp("ca.key");
-	request.overwrite = true;
-	make(request);
+	MAKE(CA_REQUEST, .overwrite = true);
 	assert_string_not_equal(key, slurp("ca.key"));
-	make(server_request()); /* the pair belongs together */
+	MAKE(SERVER_REQUEST); /* the pair belongs together */
 	assert_int_equal(count_files(), 4);
 }
 
 TEST(failed_overwriting_puts_the_old_key_back)
 {
-	struct srdma_cert_request request = ca_request();
-
-	spit("ca.key", "old key");
+	write_text("ca.key", "old key");
 	assert_int_equal(mkdir("ca.crt", 0700), 0);
-	request.overwrite = true;
-	assert_int_equal(try(request), -EINVAL);
+	assert_int_equal(TRY(CA_REQUEST, .overwrite = true), -EINVAL);
 	assert_string_equal(slurp("ca.key"), "old key");
 	assert_int_equal(count_files(), 2);
 }
 
-TEST(unwritable_place_leaves_neither_file)
-{
-	struct srdma_cert_request request = ca_request();
-
-	request.key_file = "missing/ca.key";
-	assert_int_equal(try(request), -ENOENT);
-	assert_int_equal(count_files(), 0);
-	request = ca_request();
-	request.cert_file = "missing/ca.crt";
-	assert_int_equal(try(request), -ENOENT);
-	assert_int_equal(count_files(), 0);
-	spit("file", "");
-	request.cert_file = "file/ca.crt";
-	assert_int_equal(try(request), -ENOTDIR);
-	assert_int_equal(count_files(), 1);
-}
-
 TEST(directory_without_permission_leaves_neither_file)
 {
-	struct srdma_cert_request request = ca_request();
-
 	if (geteuid() == 0)
 		skip(); /* root may write anywhere */
 	assert_int_equal(mkdir("locked", 0500), 0);
-	request.key_file = "locked/ca.key";
-	assert_int_equal(try(request), -EACCES);
+	assert_int_equal(TRY(CA_REQUEST, .key_file = "locked/ca.key"), -EACCES);
 	assert_int_equal(count_files(), 1);
 }
 
-TEST(issuer_that_is_no_ca_is_refused)
+/* The folder has the CA's files and a server's. */
+#define NEW .cert_file = "new.crt", .key_file = "new.key"
+
+TEST(bad_requests_leave_no_file_and_change_none)
 {
-	struct srdma_cert_request request = client_request();
-
-	make(ca_request());
-	make(server_request());
-	request.ca_cert_file = "server.crt";
-	request.ca_key_file = "server.key";
-	assert_int_equal(try(request), SRDMA_ECONFIG);
-	assert_non_null(strstr(srdma_error_text(), "server.crt"));
-	assert_int_equal(access("client.key", F_OK), -1);
-}
-
-TEST(issuer_key_of_another_certificate_is_refused)
-{
-	struct srdma_cert_request request = client_request();
-
-	make(ca_request());
-	make(server_request());
-	request.ca_key_file = "server.key";
-	assert_int_equal(try(request), SRDMA_ECONFIG);
-	assert_non_null(strstr(srdma_error_text(), "server.key"));
-}
-
-TEST(issuer_files_that_are_missing_or_garbage_are_refused)
-{
-	assert_int_equal(try(server_request()), -ENOENT);
-	make(ca_request());
-	spit("ca.key", "garbage");
-	assert_int_equal(try(server_request()), SRDMA_ECONFIG);
-	unlink("ca.key");
-	assert_int_equal(try(server_request()), -ENOENT);
-	assert_non_null(strstr(srdma_error_text(), "ca.key"));
-	assert_int_equal(count_files(), 1);
-}
-
-TEST(issuer_key_with_a_password_is_refused_without_a_prompt)
-{
+	static char long_name[66]; /* 65 bytes: one more than allowed */
+	static const struct {
+		const char *name;
+		struct srdma_cert_request request;
+		int error;
+		const char *words;
+	} cases[] = {
+		{"issuer that is no CA", {CLIENT_REQUEST, .ca_cert_file = "server.crt", .ca_key_file = "server.key"}, SRDMA_ECONFIG, "server.crt"},
+		{"key of another issuer", {CLIENT_REQUEST, .ca_key_file = "server.key"}, SRDMA_ECONFIG, "server.key"},
+		{"missing issuer", {CLIENT_REQUEST, .ca_cert_file = "missing.crt"}, -ENOENT, "missing.crt"},
+		{"missing key of the issuer", {CLIENT_REQUEST, .ca_key_file = "missing.key"}, -ENOENT, "missing.key"},
+		{"garbage as the issuer's key", {CLIENT_REQUEST, .ca_key_file = "garbage"}, SRDMA_ECONFIG, "garbage"},
+		{"issuer's key with a password", {CLIENT_REQUEST, .ca_key_file = "encrypted.key"}, SRDMA_ECONFIG, "password"},
+		{"no key of the issuer", {CLIENT_REQUEST, .ca_key_file = NULL}, -EINVAL, ""},
+		{"issuer's key as the output", {CLIENT_REQUEST, .overwrite = true, .key_file = "./ca.key"}, -EINVAL, "ca.key"},
+		{"issuer's certificate as the output", {CLIENT_REQUEST, .overwrite = true, .cert_file = "ca.crt"}, -EINVAL, "ca.crt"},
+		{"one file for both", {CA_REQUEST, .overwrite = true, .key_file = "ca.crt"}, -EINVAL, "ca.crt"},
+		{"one file by two names", {CA_REQUEST, .overwrite = true, .key_file = "./ca.crt"}, -EINVAL, "ca.crt"},
+		{"key in a missing folder", {CA_REQUEST, NEW, .key_file = "missing/ca.key"}, -ENOENT, "missing/ca.key"},
+		{"certificate in a missing folder", {CA_REQUEST, NEW, .cert_file = "missing/ca.crt"}, -ENOENT, "missing/ca.crt"},
+		{"file instead of a folder", {CA_REQUEST, NEW, .cert_file = "garbage/ca.crt"}, -ENOTDIR, "garbage/ca.crt"},
+		{"no common name", {CA_REQUEST, NEW, .common_name = NULL}, -EINVAL, ""},
+		{"empty common name", {CA_REQUEST, NEW, .common_name = ""}, -EINVAL, ""},
+		{"long common name", {CA_REQUEST, NEW, .common_name = long_name}, -EINVAL, ""},
+		{"line end in the common name", {CA_REQUEST, NEW, .common_name = "a\nb"}, -EINVAL, ""},
+		{"delete in the common name", {CA_REQUEST, NEW, .common_name = "a\x7f"}, -EINVAL, ""},
+		{"common name not in UTF-8", {CA_REQUEST, NEW, .common_name = "\xff"}, -EINVAL, ""},
+		{"no days", {CA_REQUEST, NEW, .days = 0}, -EINVAL, ""},
+		{"too many days", {CA_REQUEST, NEW, .days = 36501}, -EINVAL, ""},
+		{"end before 1970", {CA_REQUEST, NEW, .not_after = -1}, -EINVAL, ""},
+		{"end after 9999", {CA_REQUEST, NEW, .not_after = INT64_C(253402300800)}, -EINVAL, ""},
+		{"CA with a host name", {CA_REQUEST, NEW, .name_count = 1}, -EINVAL, ""},
+		{"server without a host name", {SERVER_REQUEST, NEW, .name_count = 0}, -EINVAL, ""},
+		{"no file for the certificate", {CA_REQUEST, NEW, .cert_file = NULL}, -EINVAL, ""},
+		{"no file for the key", {CA_REQUEST, NEW, .key_file = ""}, -EINVAL, ""},
+		{"unknown kind", {CA_REQUEST, NEW, .kind = (enum srdma_cert_kind)4}, -EINVAL, ""},
+		{"negative kind", {CA_REQUEST, NEW, .kind = (enum srdma_cert_kind)-1}, -EINVAL, ""},
+	};
 	static unsigned char password[] = "secret";
 	EVP_PKEY *key;
 	FILE *file;
+	char before[8192];
 
-	make(ca_request());
+	memset(long_name, 'a', 65);
+	MAKE(CA_REQUEST);
+	MAKE(SERVER_REQUEST);
+	write_text("garbage", "garbage");
 	key = load_key("ca.key");
-	file = fopen("ca.key", "w");
+	file = fopen("encrypted.key", "w");
 	assert_true(PEM_write_PrivateKey(file, key, EVP_aes_128_cbc(), password, sizeof password - 1, NULL, NULL));
 	fclose(file);
 	EVP_PKEY_free(key);
-	assert_int_equal(try(server_request()), SRDMA_ECONFIG);
-	assert_non_null(strstr(srdma_error_text(), "password"));
-}
+	snprintf(before, sizeof before, "%s", slurp("ca.key"));
+	for (size_t i = 0; i < COUNT(cases); i++) {
+		int error = srdma_cert_make(&cases[i].request);
 
-TEST(output_never_replaces_the_issuing_ca)
-{
-	struct srdma_cert_request request = client_request();
-	char *key;
-
-	make(ca_request());
-	key = slurp("ca.key");
-	request.overwrite = true;
-	request.key_file = "./ca.key";
-	assert_int_equal(try(request), -EINVAL);
-	request = client_request();
-	request.overwrite = true;
-	request.cert_file = "ca.crt";
-	assert_int_equal(try(request), -EINVAL);
-	assert_string_equal(slurp("ca.key"), key);
-}
-
-TEST(one_file_for_both_is_refused)
-{
-	struct srdma_cert_request request = ca_request();
-
-	request.overwrite = true;
-	request.key_file = "ca.crt";
-	assert_int_equal(try(request), -EINVAL);
-	request.key_file = "./ca.crt";
-	assert_int_equal(try(request), -EINVAL);
-	assert_int_equal(count_files(), 0);
+		if (error != cases[i].error || !strstr(srdma_error_text(), cases[i].words) || *srdma_error_text() == '\0')
+			fail_msg("%s: %d, '%s'", cases[i].name, error, srdma_error_text());
+		if (count_files() != 6)
+			fail_msg("%s: there are %d files instead of 6", cases[i].name, count_files());
+		assert_string_equal(slurp("ca.key"), before);
+	}
+	/* At the limits. */
+	MAKE(CA_REQUEST, NEW, .common_name = long_name + 1, .days = 36500);
 }
 
 TEST(bad_names_are_refused)
@@ -658,14 +531,10 @@ TEST(bad_names_are_refused)
 	for (int i = 0; i < 64; i++)
 		strcat(long_name, "aaa.");
 	strcat(long_name, "aaa");
-	make(ca_request());
-	for (size_t i = 0; i < COUNT(bad); i++) {
-		struct srdma_cert_request request = server_request();
-
-		request.names = &bad[i];
-		request.name_count = 1;
-		assert_int_equal(try(request), -EINVAL);
-	}
+	MAKE(CA_REQUEST);
+	for (size_t i = 0; i < COUNT(bad); i++)
+		if (TRY(SERVER_REQUEST, .names = &bad[i], .name_count = 1) != -EINVAL)
+			fail_msg("'%s' was taken as a name", bad[i]);
 	assert_int_equal(count_files(), 2);
 }
 
@@ -673,55 +542,9 @@ TEST(unusual_good_names_are_taken)
 {
 	static const char *const good[] = {"localhost", "a",  "xn--bcher-kva.example", "1.example",       "a--b.c",
 					   "3com.com",  "::", "::ffff:192.0.2.1",      "255.255.255.255", "HOST"};
-	struct srdma_cert_request request = server_request();
 
-	make(ca_request());
-	request.names = good;
-	request.name_count = COUNT(good);
-	make(request);
-}
-
-TEST(bad_requests_are_refused)
-{
-	struct srdma_cert_request request;
-	char long_name[66];
-
-	memset(long_name, 'a', 65);
-	long_name[65] = '\0';
-#define REFUSED(member, value)                                                                                         \
-	do {                                                                                                           \
-		request = ca_request();                                                                                \
-		request.member = value;                                                                                \
-		assert_int_equal(try(request), -EINVAL);                                                               \
-		assert_string_not_equal(srdma_error_text(), "");                                                       \
-	} while (0)
-	REFUSED(common_name, NULL);
-	REFUSED(common_name, "");
-	REFUSED(common_name, long_name);
-	REFUSED(common_name, "a\nb");
-	REFUSED(common_name, "a\x7f");
-	REFUSED(common_name, "\xff");
-	REFUSED(days, 0);
-	REFUSED(days, 36501);
-	REFUSED(not_after, -1);
-	REFUSED(not_after, INT64_C(253402300800));
-	REFUSED(name_count, 1);
-	REFUSED(cert_file, NULL);
-	REFUSED(key_file, "");
-	REFUSED(kind, (enum srdma_cert_kind)4);
-	REFUSED(kind, (enum srdma_cert_kind) - 1);
-#undef REFUSED
-	request = server_request();
-	request.name_count = 0;
-	assert_int_equal(try(request), -EINVAL);
-	request = server_request();
-	request.ca_key_file = NULL;
-	assert_int_equal(try(request), -EINVAL);
-	assert_int_equal(count_files(), 0);
-	request = ca_request();
-	request.common_name = long_name + 1; /* 64 bytes are allowed */
-	request.days = 36500;
-	make(request);
+	MAKE(CA_REQUEST);
+	MAKE(SERVER_REQUEST, .names = good, .name_count = COUNT(good));
 }
 
 TEST(unreadable_files_are_told_from_garbage)
@@ -731,14 +554,14 @@ TEST(unreadable_files_are_told_from_garbage)
 	assert_int_equal(srdma_cert_read("missing.crt", &info), -ENOENT);
 	assert_non_null(strstr(srdma_error_text(), "missing.crt"));
 	assert_int_equal(srdma_cert_read(".", &info), SRDMA_ECONFIG);
-	spit("empty", "");
+	write_text("empty", "");
 	assert_int_equal(srdma_cert_read("empty", &info), SRDMA_ECONFIG);
-	spit("garbage", "\x30\x82 binary, not PEM");
+	write_text("garbage", "\x30\x82 binary, not PEM");
 	assert_int_equal(srdma_cert_read("garbage", &info), SRDMA_ECONFIG);
-	spit("broken", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
+	write_text("broken", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
 	assert_int_equal(srdma_cert_read("broken", &info), SRDMA_ECONFIG);
 	assert_non_null(strstr(srdma_error_text(), "broken"));
-	make(ca_request());
+	MAKE(CA_REQUEST);
 	assert_int_equal(srdma_cert_read("ca.key", &info), SRDMA_ECONFIG);
 	assert_int_equal(srdma_cert_read(NULL, &info), -EINVAL);
 	assert_string_equal(info.serial, "untouched");
@@ -754,14 +577,14 @@ TEST(truncated_certificates_are_refused)
 	char *text;
 	size_t length;
 
-	make(ca_request());
+	MAKE(CA_REQUEST);
 	text = slurp("ca.crt");
 	length = strlen(text);
 	for (size_t cut = 2; cut < length; cut += 7) {
 		char part[8192];
 
 		snprintf(part, length - cut + 1, "%s", text);
-		spit("cut", part);
+		write_text("cut", part);
 		assert_int_equal(srdma_cert_read("cut", &info), SRDMA_ECONFIG);
 	}
 }
@@ -789,28 +612,33 @@ TEST(pin_survives_the_round_trip)
 TEST(malformed_pins_are_refused)
 {
 	static const char digits[] = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
+	static const struct {
+		const char *before;
+		int digits; /* so many of them */
+		const char *behind;
+	} formats[] = {
+		{"", 0, ""},
+		{"", 64, ""},
+		{"sha256:", 0, ""},
+		{"sha256:", 63, ""},
+		{"sha256:", 64, "0"},
+		{"sha256: ", 63, ""},
+		{"sha256:", 63, "g"},
+		{"sha256:", 62, "\n0"},
+		{"sha512:", 64, ""},
+		{"sha256:", 64, "\n"},
+		{" sha256:", 63, ""},
+	};
 	unsigned char pin[SRDMA_PIN_SIZE], before[SRDMA_PIN_SIZE];
 	char text[128];
 
 	memset(before, 0x5a, sizeof before);
 	memcpy(pin, before, sizeof pin);
-#define REFUSED(...)                                                                                                   \
-	do {                                                                                                           \
-		snprintf(text, sizeof text, __VA_ARGS__);                                                              \
-		assert_int_equal(srdma_pin_parse(text, pin), -EINVAL);                                                 \
-	} while (0)
-	REFUSED("%s", "");
-	REFUSED("%s", digits);
-	REFUSED("sha256:");
-	REFUSED("sha256:%.63s", digits);
-	REFUSED("sha256:%s0", digits);
-	REFUSED("sha256: %.63s", digits);
-	REFUSED("sha256:%.63sg", digits);
-	REFUSED("sha256:%.62s\n0", digits);
-	REFUSED("sha512:%s", digits);
-	REFUSED("sha256:%s\n", digits);
-	REFUSED(" sha256:%.63s", digits);
-#undef REFUSED
+	for (size_t i = 0; i < COUNT(formats); i++) {
+		snprintf(text, sizeof text, "%s%.*s%s", formats[i].before, formats[i].digits, digits, formats[i].behind);
+		if (srdma_pin_parse(text, pin) != -EINVAL)
+			fail_msg("'%s' was taken as a pin", text);
+	}
 	assert_int_equal(srdma_pin_parse(NULL, pin), -EINVAL);
 	assert_memory_equal(pin, before, sizeof pin);
 }
@@ -822,7 +650,7 @@ TEST(pin_is_the_digest_of_the_public_key_as_openssl_encodes_it)
 	X509 *cert;
 	int length;
 
-	make(ca_request());
+	MAKE(CA_REQUEST);
 	cert = load("ca.crt");
 	key = load_key("ca.key");
 	length = i2d_PUBKEY(key, &der);
@@ -835,4 +663,4 @@ TEST(pin_is_the_digest_of_the_public_key_as_openssl_encodes_it)
 	X509_free(cert);
 }
 
-RUN_TESTS_EACH(enter_directory, leave_directory)
+RUN_TESTS_EACH(enter_folder, leave_folder)
