@@ -3,7 +3,8 @@
 #ifndef TEST_FOLDER_H
 #define TEST_FOLDER_H
 
-#include <dirent.h>
+#include <ftw.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static char folder_path[64];
@@ -14,23 +15,27 @@ static inline int enter_folder(void **state)
 	return mkdtemp(folder_path) && chdir(folder_path) == 0 ? 0 : -1;
 }
 
-static inline int leave_folder(void **state)
+static inline int drop_file(const char *path, const struct stat *status, int kind, struct FTW *where)
 {
-	DIR *directory = opendir(".");
-	struct dirent *entry;
-
-	while (directory && (entry = readdir(directory)))
-		if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
-			remove(entry->d_name);
-	if (directory)
-		closedir(directory);
-	return chdir("/") || rmdir(folder_path) ? -1 : 0;
+	return remove(path);
 }
 
+static inline int leave_folder(void **state)
+{
+	return chdir("/") || nftw(folder_path, drop_file, 8, FTW_DEPTH | FTW_PHYS) ? -1 : 0;
+}
+
+/* Into a file, whose folders are made where they are missing. */
 static inline void write_text(const char *path, const char *text)
 {
-	FILE *file = fopen(path, "w");
+	char part[256];
+	FILE *file;
 
+	for (const char *slash = path; (slash = strchr(slash, '/')); slash++) {
+		snprintf(part, sizeof part, "%.*s", (int)(slash - path), path);
+		mkdir(part, 0755);
+	}
+	file = fopen(path, "w");
 	assert_non_null(file);
 	fputs(text, file);
 	fclose(file);

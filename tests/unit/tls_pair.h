@@ -9,7 +9,6 @@
 
 #include "tls.h"
 
-#include <errno.h>
 #include <openssl/err.h>
 
 #define ALPN "\012securdma/1"

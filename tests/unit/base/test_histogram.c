@@ -4,9 +4,6 @@
 #include "histogram.h"
 #include "metrics.h"
 
-#include <errno.h>
-#include <string.h>
-
 static uint64_t total(const struct srdma_buckets *histogram)
 {
 	uint64_t sum = 0;

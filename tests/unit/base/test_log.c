@@ -3,9 +3,6 @@
 
 #include "log.h"
 
-#include <errno.h>
-#include <string.h>
-
 #define LONG 3000
 
 /* What the last record said; its own memory is gone by then. */

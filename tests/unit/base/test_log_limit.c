@@ -8,7 +8,6 @@
 static uint64_t now = 1000000000;
 
 /* In place of the library's. */
-uint64_t __wrap_srdma_clock_us(void);
 uint64_t __wrap_srdma_clock_us(void)
 {
 	return now;

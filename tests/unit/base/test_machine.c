@@ -2,112 +2,78 @@
 /* Machines made of files. */
 #include "test.h"
 
-#include "machine.h"
+#include "folder.h"
 
-#include <ftw.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/stat.h>
+#include "machine.h"
 
 #define GIB (1ull << 30)
 
-static char root[64];
-
-static void put(const char *path, const char *text)
-{
-	char full[512];
-	FILE *file;
-
-	snprintf(full, sizeof full, "%s%s", root, path);
-	for (char *slash = full + strlen(root) + 1; (slash = strchr(slash, '/')); slash++) {
-		*slash = '\0';
-		mkdir(full, 0755);
-		*slash = '/';
-	}
-	file = fopen(full, "w");
-	assert_non_null(file);
-	fputs(text, file);
-	fclose(file);
-}
-
 static int begin(void **state)
 {
-	strcpy(root, "/tmp/securdma-machine-XXXXXX");
-	if (!mkdtemp(root))
+	if (enter_folder(state) != 0)
 		return -1;
-	put("/proc/meminfo", "MemTotal:       16777216 kB\nMemFree:          100000 kB\nMemAvailable:    8388608 kB\n");
+	write_text("proc/meminfo", "MemTotal:       16777216 kB\nMemFree:          100000 kB\nMemAvailable:    8388608 kB\n");
 	return 0;
-}
-
-static int drop_one(const char *path, const struct stat *status, int kind, struct FTW *where)
-{
-	return remove(path);
-}
-
-static int end(void **state)
-{
-	return nftw(root, drop_one, 8, FTW_DEPTH | FTW_PHYS);
 }
 
 static void assert_memory(uint64_t memory, uint64_t available)
 {
 	struct srdma_machine machine;
 
-	srdma_machine_look(root, &machine);
+	srdma_machine_look(".", &machine);
 	assert_int_equal(machine.memory, memory);
 	assert_int_equal(machine.available, available);
 }
 
-TEST(without_groups_it_is_the_machines, .setup_func = begin, .teardown_func = end)
+TEST(without_groups_it_is_the_machines)
 {
 	assert_memory(16 * GIB, 8 * GIB);
-	put("/proc/self/cgroup", "0::/user.slice/session-1.scope\n");
-	put("/sys/fs/cgroup/user.slice/session-1.scope/memory.max", "max\n");
+	write_text("proc/self/cgroup", "0::/user.slice/session-1.scope\n");
+	write_text("sys/fs/cgroup/user.slice/session-1.scope/memory.max", "max\n");
 	assert_memory(16 * GIB, 8 * GIB);
 }
 
-TEST(group_may_have_less, .setup_func = begin, .teardown_func = end)
+TEST(group_may_have_less)
 {
-	put("/proc/self/cgroup", "0::/system.slice/securdma.service\n");
-	put("/sys/fs/cgroup/system.slice/securdma.service/memory.max", "2147483648\n");
-	put("/sys/fs/cgroup/system.slice/securdma.service/memory.current", "1073741824\n");
+	write_text("proc/self/cgroup", "0::/system.slice/securdma.service\n");
+	write_text("sys/fs/cgroup/system.slice/securdma.service/memory.max", "2147483648\n");
+	write_text("sys/fs/cgroup/system.slice/securdma.service/memory.current", "1073741824\n");
 	assert_memory(2 * GIB, GIB);
 }
 
-TEST(group_above_may_have_still_less, .setup_func = begin, .teardown_func = end)
+TEST(group_above_may_have_still_less)
 {
-	put("/proc/self/cgroup", "0::/system.slice/securdma.service\n");
-	put("/sys/fs/cgroup/system.slice/securdma.service/memory.max", "2147483648\n");
-	put("/sys/fs/cgroup/system.slice/memory.max", "1073741824\n");
-	put("/sys/fs/cgroup/system.slice/memory.current", "2147483648\n");
+	write_text("proc/self/cgroup", "0::/system.slice/securdma.service\n");
+	write_text("sys/fs/cgroup/system.slice/securdma.service/memory.max", "2147483648\n");
+	write_text("sys/fs/cgroup/system.slice/memory.max", "1073741824\n");
+	write_text("sys/fs/cgroup/system.slice/memory.current", "2147483648\n");
 	assert_memory(GIB, 0);
 }
 
-TEST(container_that_sees_its_hosts_path_has_its_own_at_the_top, .setup_func = begin, .teardown_func = end)
+TEST(container_that_sees_its_hosts_path_has_its_own_at_the_top)
 {
-	put("/proc/self/cgroup", "12:cpu:/docker/abc\n4:memory:/docker/abc\n0::/docker/abc\n");
-	put("/sys/fs/cgroup/memory/memory.limit_in_bytes", "3221225472\n");
+	write_text("proc/self/cgroup", "12:cpu:/docker/abc\n4:memory:/docker/abc\n0::/docker/abc\n");
+	write_text("sys/fs/cgroup/memory/memory.limit_in_bytes", "3221225472\n");
 	assert_memory(3 * GIB, 3 * GIB);
 }
 
-TEST(unlimited_group_of_version_1_does_not_count, .setup_func = begin, .teardown_func = end)
+TEST(unlimited_group_of_version_1_does_not_count)
 {
-	put("/proc/self/cgroup", "4:memory:/\n");
-	put("/sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n");
-	put("/sys/fs/cgroup/memory/memory.usage_in_bytes", "1000000\n");
+	write_text("proc/self/cgroup", "4:memory:/\n");
+	write_text("sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n");
+	write_text("sys/fs/cgroup/memory/memory.usage_in_bytes", "1000000\n");
 	assert_memory(16 * GIB, 8 * GIB);
 }
 
-TEST(what_cannot_be_read_is_no_limit, .setup_func = begin, .teardown_func = end)
+TEST(what_cannot_be_read_is_no_limit)
 {
 	struct srdma_machine machine;
 
 	srdma_machine_look("/nonexistent", &machine);
 	assert_true(machine.memory == UINT64_MAX && machine.available == UINT64_MAX);
-	put("/proc/self/cgroup", "nonsense\n0:\n0::\n::\n0::relative\n");
-	put("/proc/meminfo", "MemTotal: many kB\n");
-	srdma_machine_look(root, &machine);
+	write_text("proc/self/cgroup", "nonsense\n0:\n0::\n::\n0::relative\n");
+	write_text("proc/meminfo", "MemTotal: many kB\n");
+	srdma_machine_look(".", &machine);
 	assert_true(machine.memory == UINT64_MAX);
 }
 
@@ -120,4 +86,4 @@ TEST(this_machine_has_memory)
 	assert_true(machine.available <= machine.memory);
 }
 
-RUN_TESTS(NULL, NULL)
+RUN_TESTS_EACH(begin, leave_folder)

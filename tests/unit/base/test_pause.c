@@ -4,12 +4,9 @@
 
 #include "pause.h"
 
-#include <limits.h>
 #include <openssl/rand.h>
 static uint32_t drawn;
 static int drawn_result = 1;
-
-int __wrap_RAND_bytes(unsigned char *out, int size);
 
 int __wrap_RAND_bytes(unsigned char *out, int size)
 {

@@ -6,8 +6,6 @@
 
 static uint64_t now_us;
 
-uint64_t __wrap_srdma_clock_us(void);
-
 uint64_t __wrap_srdma_clock_us(void)
 {
 	return now_us;

@@ -7,7 +7,6 @@
 #include "securdma_link.h"
 #include "securdma_server.h"
 
-#include <errno.h>
 #define GUARD 0xA5
 
 /* What the library has. In the first version `b` was the last member. */

@@ -3,8 +3,6 @@
 
 #include "utf8.h"
 
-#include <string.h>
-
 static size_t encode(uint32_t code, char *out)
 {
 	if (code < 0x80) {

@@ -3,10 +3,6 @@
 
 #include "top_table.h"
 
-#include <stdbool.h>
-#include <stdlib.h>
-#include <string.h>
-
 static char *line_of(const struct top_table *table, const struct top_row *row, const char *text)
 {
 	char *line = NULL;

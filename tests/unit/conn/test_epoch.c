@@ -9,7 +9,6 @@
 #include "log.h"
 #include "psn.h"
 
-#include <errno.h>
 enum { REGION = 4096, PATIENCE_MS = 30000, ARROWS = 16 };
 
 static struct end_rig rig;
@@ -19,13 +18,6 @@ static uint32_t connected_psn;
 static unsigned resets;
 
 /* ---- the device ------------------------------------------------------------------------------------------------ */
-
-uint64_t __wrap_srdma_device_sweeps(struct srdma_device *device);
-bool __wrap_srdma_device_watches(const struct srdma_device *device);
-int __wrap_srdma_qp_pool_take(struct srdma_qp_pool *pool, const struct srdma_qp *like, struct srdma_qp *out);
-int __wrap_srdma_qp_ready_to_receive(struct srdma_qp *qp, const struct srdma_qp_peer *peer);
-int __wrap_srdma_qp_ready_to_send(struct srdma_qp *qp, uint32_t psn, uint8_t rd_initiator);
-int __wrap_srdma_qp_reset(struct srdma_qp *qp);
 
 uint64_t __wrap_srdma_device_sweeps(struct srdma_device *device)
 {

@@ -8,9 +8,6 @@
 #include "log.h"
 #include "securdma_link.h"
 
-#include <errno.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -338,13 +335,6 @@ TEST(buffer_outlives_its_connection)
 /* ---- a link ---------------------------------------------------------------------------------------------------- */
 
 static bool connects;
-
-int __wrap_srdma_conn_connect(const char *host, const char *port, struct srdma_tls_context *context, struct srdma_device *device,
-			      const struct srdma_conn_options *options, struct srdma_conn **out);
-int __wrap_srdma_conn_share_wake(struct srdma_conn *conn, int fd);
-struct srdma_tls_context *__wrap_srdma_tls_context_ref(struct srdma_tls_context *context);
-struct srdma_device *__wrap_srdma_device_ref(struct srdma_device *device);
-void __wrap_srdma_conn_get_info_sized(const struct srdma_conn *conn, struct srdma_conn_info *info, size_t size);
 
 /* The rig's, once. */
 int __wrap_srdma_conn_connect(const char *host, const char *port, struct srdma_tls_context *context, struct srdma_device *device,

@@ -7,9 +7,6 @@
 
 #include "log.h"
 
-#include <errno.h>
-#include <stdio.h>
-
 #define PER_KEY     (1ull << SRDMA_SEAL_UPDATE_SHIFT)
 #define USES_MAX    (3u << SRDMA_SEAL_UPDATE_SHIFT)
 #define HEADER      "header"
@@ -30,14 +27,10 @@ static bool fail_final, fail_key;
 
 int __real_EVP_CipherInit_ex(EVP_CIPHER_CTX *c, const EVP_CIPHER *cipher, ENGINE *e, const unsigned char *key,
 			     const unsigned char *iv, int enc);
-int __wrap_EVP_CipherInit_ex(EVP_CIPHER_CTX *c, const EVP_CIPHER *cipher, ENGINE *e, const unsigned char *key,
-			     const unsigned char *iv, int enc);
 int __real_EVP_CipherFinal_ex(EVP_CIPHER_CTX *c, unsigned char *out, int *n);
-int __wrap_EVP_CipherFinal_ex(EVP_CIPHER_CTX *c, unsigned char *out, int *n);
 EVP_CIPHER_CTX *__real_EVP_CIPHER_CTX_new(void);
 EVP_CIPHER_CTX *__wrap_EVP_CIPHER_CTX_new(void);
 void __real_EVP_CIPHER_CTX_free(EVP_CIPHER_CTX *c);
-void __wrap_EVP_CIPHER_CTX_free(EVP_CIPHER_CTX *c);
 
 int __wrap_EVP_CipherInit_ex(EVP_CIPHER_CTX *c, const EVP_CIPHER *cipher, ENGINE *e, const unsigned char *key,
 			     const unsigned char *iv, int enc)

@@ -9,11 +9,7 @@
 
 #include "log.h"
 
-#include <errno.h>
 #include <signal.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <unistd.h>
 
 enum { SEQUENCES = 400, STEPS = 300, WITHIN_MAX = 2048 };

@@ -5,16 +5,12 @@
 #include "net.h"
 
 #include <arpa/inet.h>
-#include <errno.h>
 #include <fcntl.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <stdatomic.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
@@ -437,72 +433,47 @@ static void clear_dead(struct dead *dead)
 static const char *const *names_addresses;
 static int slow_fd = -1;
 static atomic_int slow_ended;
-static atomic_int lists;
+static atomic_int lists; /* that are not freed */
 
 int __real_getaddrinfo(const char *host, const char *port, const struct addrinfo *hints, struct addrinfo **list);
-int __wrap_getaddrinfo(const char *host, const char *port, const struct addrinfo *hints, struct addrinfo **list);
 void __real_freeaddrinfo(struct addrinfo *list);
-void __wrap_freeaddrinfo(struct addrinfo *list);
 
-struct fake {
-	struct addrinfo info;
-	struct sockaddr_storage address;
-};
-
-static int fake_list(const char *port, struct addrinfo **list)
+/* The real lists of the addresses, one behind the other. */
+static int list_of_all(const char *port, struct addrinfo **list)
 {
-	struct addrinfo **at = list;
+	const struct addrinfo numeric = {.ai_flags = AI_NUMERICHOST, .ai_socktype = SOCK_STREAM};
 
-	for (size_t i = 0; names_addresses[i]; i++, at = &(*at)->ai_next) {
-		struct fake *fake = calloc(1, sizeof *fake);
-
-		fake->address = address_of(names_addresses[i], (uint16_t)atoi(port));
-		fake->info = (struct addrinfo){
-			.ai_flags = -1, /* a mark for __wrap_freeaddrinfo */
-			.ai_family = fake->address.ss_family,
-			.ai_socktype = SOCK_STREAM,
-			.ai_addr = (struct sockaddr *)&fake->address,
-			.ai_addrlen = fake->address.ss_family == AF_INET ? sizeof(struct sockaddr_in) : sizeof(struct sockaddr_in6),
-		};
-		*at = &fake->info;
-	}
-	lists++;
+	for (size_t i = 0; names_addresses[i]; i++, list = &(*list)->ai_next)
+		if (__real_getaddrinfo(names_addresses[i], port, &numeric, list) != 0)
+			abort();
 	return 0;
 }
 
 int __wrap_getaddrinfo(const char *host, const char *port, const struct addrinfo *hints, struct addrinfo **list)
 {
+	bool slow = host && strcmp(host, "slow.test") == 0;
 	eventfd_t count;
 	int ret;
 
-	if (!host || (hints->ai_flags & AI_NUMERICHOST) || !strstr(host, ".test"))
-		return __real_getaddrinfo(host, port, hints, list);
-	if (strcmp(host, "unknown.test") == 0)
+	if (host && strcmp(host, "unknown.test") == 0)
 		return EAI_NONAME;
-	if (strcmp(host, "silent.test") == 0)
+	if (host && strcmp(host, "silent.test") == 0)
 		return EAI_AGAIN;
-	if (strcmp(host, "slow.test") != 0)
-		return fake_list(port, list);
-	if (eventfd_read(slow_fd, &count) != 0)
+	if (slow && !(hints->ai_flags & AI_NUMERICHOST) && eventfd_read(slow_fd, &count) != 0)
 		abort();
-	ret = fake_list(port, list);
-	slow_ended++;
+	if (!host || (hints->ai_flags & AI_NUMERICHOST) || !strstr(host, ".test"))
+		ret = __real_getaddrinfo(host, port, hints, list);
+	else
+		ret = list_of_all(port, list);
+	lists += ret == 0;
+	slow_ended += slow && ret == 0;
 	return ret;
 }
 
 void __wrap_freeaddrinfo(struct addrinfo *list)
 {
-	if (list->ai_flags != -1) {
-		__real_freeaddrinfo(list);
-		return;
-	}
-	while (list) {
-		struct addrinfo *next = list->ai_next;
-
-		free(list);
-		list = next;
-	}
 	lists--;
+	__real_freeaddrinfo(list);
 }
 
 TEST(connect_gives_up_at_its_deadline)

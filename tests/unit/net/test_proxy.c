@@ -4,10 +4,6 @@
 #include "net.h"
 #include "proxy.h"
 
-#include <errno.h>
-#include <stdlib.h>
-#include <string.h>
-
 #define START "\r\n\r\n\0\r\nQUIT\n" /* of version 2, 12 bytes */
 #define V2(text) (text), sizeof(text) - 1
 

@@ -5,10 +5,6 @@
 #include "stream.h"
 #include "identities.h"
 
-#include <errno.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <unistd.h>
 
 #define MANY 5000

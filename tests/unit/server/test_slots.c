@@ -3,10 +3,7 @@
 
 #include "slots.h"
 
-#include <errno.h>
 #include <stdatomic.h>
-#include <stdlib.h>
-#include <string.h>
 #include <unistd.h>
 
 #define THREADS 16

@@ -5,7 +5,7 @@
 
 #include "cert.h"
 
-#include <errno.h>
+#include <dirent.h>
 #include <openssl/pem.h>
 #include <openssl/x509v3.h>
 #include <sys/stat.h>

@@ -7,8 +7,6 @@
 
 #include "securdma_cert.h"
 
-#include <errno.h>
-
 /* ---- certificates ---------------------------------------------------------------------------------------------- */
 
 static const struct pki_request root_request = {.name = "root", .ca = true, .to = 100 * DAY};

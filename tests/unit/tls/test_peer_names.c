@@ -2,7 +2,6 @@
 /* Which names a certificate has, as they show, and which one its bearer goes by. */
 #include "test.h"
 
-#include <limits.h>
 #include "pki.h"
 
 #include "cert.h"
@@ -224,29 +223,26 @@ TEST(name_of_one_kind_does_not_pass_for_another)
 	assert_goes_by(WITH(.names = "DNS:*.example.com"), NULL, NULL);
 }
 
+static int uri_digits;
+
 static void add_long_uri(X509 *cert)
 {
 	char text[300];
 
-	snprintf(text, sizeof text, "URI:spiffe://%0240d", 1);
-	pki_extend(cert, ca.cert, NID_subject_alt_name, text);
-}
-
-static void add_too_long_uri(X509 *cert)
-{
-	char text[300];
-
-	snprintf(text, sizeof text, "URI:spiffe://%0247d", 1);
+	snprintf(text, sizeof text, "URI:spiffe://%0*d", uri_digits, 1);
 	pki_extend(cert, ca.cert, NID_subject_alt_name, text);
 }
 
 TEST(name_is_never_cut)
 {
-	struct srdma_peer_names names = names_of(WITH(.change = add_long_uri), NULL);
+	struct srdma_peer_names names;
 
+	uri_digits = 240;
+	names = names_of(WITH(.change = add_long_uri), NULL);
 	assert_int_equal(strlen(names.identity), 249);
 	srdma_peer_names_clear(&names);
-	assert_goes_by(WITH(.change = add_too_long_uri), NULL, NULL);
+	uri_digits = 247;
+	assert_goes_by(WITH(.change = add_long_uri), NULL, NULL);
 }
 
 /* Bytes in a SAN that no IA5String has. */

@@ -9,55 +9,48 @@
 
 /* ---- what is meant --------------------------------------------------------------------------------------------- */
 
-static void assert_name(const char *typed, const char *dns)
+TEST(names_and_addresses_are_told_apart_from_how_they_are_typed)
 {
-	struct srdma_server_name name;
+	static const struct {
+		const char *typed, *dns, *address; /* one of the two is NULL */
+	} cases[] = {
+		{"host.example.com", "host.example.com", NULL},
+		{"host.example.com.", "host.example.com", NULL},
+		{"HOST.Example.COM", "host.example.com", NULL},
+		{"localhost", "localhost", NULL},
+		{"xn--bcher-kva.example", "xn--bcher-kva.example", NULL},
+		{"a_b-c.example", "a_b-c.example", NULL},
+		{"1.example", "1.example", NULL},
+		/* Every form in which connect() takes an address. */
+		{"127.0.0.1", NULL, "127.0.0.1"},
+		{"127.1", NULL, "127.0.0.1"},
+		{"0x7f000001", NULL, "127.0.0.1"},
+		{"127.0.0.1.", NULL, "127.0.0.1"},
+		{"::1", NULL, "::1"},
+		{"[::1]", NULL, "::1"},
+		{"0:0:0:0:0:0:0:1", NULL, "::1"},
+		{"FD00::7", NULL, "fd00::7"},
+		{"fe80::1%eth0", NULL, "fe80::1"},
+		{"[fe80::1%25eth0]", NULL, "fe80::1"},
+		{"fe80::1%no-such-device", NULL, "fe80::1"},
+		{"::ffff:127.0.0.1", NULL, "127.0.0.1"},
+	};
 
-	if (srdma_server_name_parse(typed, &name) != 0)
-		fail_msg("%s", srdma_error_text());
-	assert_string_equal(name.dns, dns);
-	assert_int_equal(name.address_length, 0);
-}
+	for (size_t i = 0; i < COUNT(cases); i++) {
+		int family = cases[i].address && strchr(cases[i].address, ':') ? AF_INET6 : AF_INET;
+		unsigned length = !cases[i].address ? 0 : family == AF_INET ? 4 : 16;
+		struct srdma_server_name name;
+		unsigned char bytes[16];
 
-static void assert_address(const char *typed, const char *address)
-{
-	struct srdma_server_name name;
-	unsigned char bytes[16];
-	int family = strchr(address, ':') ? AF_INET6 : AF_INET;
-
-	if (srdma_server_name_parse(typed, &name) != 0)
-		fail_msg("%s", srdma_error_text());
-	assert_int_equal(inet_pton(family, address, bytes), 1);
-	assert_string_equal(name.dns, "");
-	assert_int_equal(name.address_length, family == AF_INET ? 4 : 16);
-	assert_memory_equal(name.address, bytes, name.address_length);
-}
-
-TEST(names_are_told_apart_from_how_they_are_typed)
-{
-	assert_name("host.example.com", "host.example.com");
-	assert_name("host.example.com.", "host.example.com");
-	assert_name("HOST.Example.COM", "host.example.com");
-	assert_name("localhost", "localhost");
-	assert_name("xn--bcher-kva.example", "xn--bcher-kva.example");
-	assert_name("a_b-c.example", "a_b-c.example");
-	assert_name("1.example", "1.example");
-}
-
-TEST(addresses_are_what_connects)
-{
-	assert_address("127.0.0.1", "127.0.0.1");
-	assert_address("127.1", "127.0.0.1");
-	assert_address("0x7f000001", "127.0.0.1");
-	assert_address("127.0.0.1.", "127.0.0.1");
-	assert_address("::1", "::1");
-	assert_address("[::1]", "::1");
-	assert_address("0:0:0:0:0:0:0:1", "::1");
-	assert_address("FD00::7", "fd00::7");
-	assert_address("fe80::1%eth0", "fe80::1");
-	assert_address("[fe80::1%25eth0]", "fe80::1");
-	assert_address("fe80::1%no-such-device", "fe80::1");
-	assert_address("::ffff:127.0.0.1", "127.0.0.1");
+		if (srdma_server_name_parse(cases[i].typed, &name) != 0)
+			fail_msg("%s", srdma_error_text());
+		assert_string_equal(name.dns, cases[i].dns ? cases[i].dns : "");
+		assert_int_equal(name.address_length, length);
+		if (cases[i].address) {
+			assert_int_equal(inet_pton(family, cases[i].address, bytes), 1);
+			assert_memory_equal(name.address, bytes, length);
+		}
+	}
 }
 
 TEST(what_is_none_is_told_with_the_reason)

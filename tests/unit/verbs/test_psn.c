@@ -6,10 +6,7 @@
 #include "psn.h"
 #include "securdma.h"
 
-#include <errno.h>
 #include <pthread.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -24,7 +21,6 @@ static uint8_t constant[3]; /* what CONSTANT gives */
 static int bytes_asked;
 
 int __real_RAND_bytes(unsigned char *buffer, int length);
-int __wrap_RAND_bytes(unsigned char *buffer, int length);
 
 int __wrap_RAND_bytes(unsigned char *buffer, int length)
 {

@@ -2,58 +2,19 @@
 /* The device's counters, in a folder of this test's own. */
 #include "test.h"
 
+#include "folder.h"
+
 #include "psn_watch.h"
 
 #include "clock.h"
 
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
-static char root[64];
-
 static void put(const char *counter, unsigned long long value)
 {
-	char name[256];
-	FILE *file;
+	char path[256], text[32];
 
-	snprintf(name, sizeof name, "%s/ports/1/hw_counters/%s", root, counter);
-	file = fopen(name, "w");
-	assert_non_null(file);
-	fprintf(file, "%llu\n", value);
-	fclose(file);
-}
-
-static int make_root(void **state)
-{
-	char name[256];
-
-	strcpy(root, "/tmp/test_sweep.XXXXXX");
-	assert_non_null(mkdtemp(root));
-	for (const char *const *folder = (const char *const[]){"/ports", "/ports/1", "/ports/1/hw_counters", NULL}; *folder; folder++) {
-		snprintf(name, sizeof name, "%s%s", root, *folder);
-		assert_int_equal(mkdir(name, 0700), 0);
-	}
-	return 0;
-}
-
-static int remove_root(void **state)
-{
-	char name[256];
-
-	for (const char *const *path =
-		     (const char *const[]){"/ports/1/hw_counters/out_of_sequence", "/ports/1/hw_counters/duplicate_request", NULL};
-	     *path; path++) {
-		snprintf(name, sizeof name, "%s%s", root, *path);
-		unlink(name);
-	}
-	for (const char *const *path = (const char *const[]){"/ports/1/hw_counters", "/ports/1", "/ports", "", NULL}; *path; path++) {
-		snprintf(name, sizeof name, "%s%s", root, *path);
-		rmdir(name);
-	}
-	return 0;
+	snprintf(path, sizeof path, "ports/1/hw_counters/%s", counter);
+	snprintf(text, sizeof text, "%llu\n", value);
+	write_text(path, text);
 }
 
 /* As if the time for the next look had come, `ms` after the last one. */
@@ -76,16 +37,16 @@ TEST(device_without_counters_is_not_watched)
 	srdma_psn_watch_release(&sweep);
 }
 
-TEST(many_in_a_second_are_a_sweep_and_few_are_not, .setup_func = make_root, .teardown_func = remove_root)
+TEST(many_in_a_second_are_a_sweep_and_few_are_not)
 {
 	struct srdma_psn_watch sweep;
 	uint64_t packets;
 
 	put("out_of_sequence", 1000000);
 	put("duplicate_request", 5);
-	srdma_psn_watch_init(&sweep, root, 1);
+	srdma_psn_watch_init(&sweep, ".", 1);
 	assert_int_equal(sweep.fd_count, 2);
-	/* What was counted before is nobody's sweep of now. */
+	/* The packets counted before the first look are no sweep. */
 	assert_int_equal(srdma_psn_watch_look(&sweep, &packets), 0);
 	put("out_of_sequence", 1000000 + SRDMA_PSN_WATCH_PACKETS / 4 - 500);
 	assert_int_equal(look_after(&sweep, 250, &packets), 0);
@@ -97,13 +58,13 @@ TEST(many_in_a_second_are_a_sweep_and_few_are_not, .setup_func = make_root, .tea
 	srdma_psn_watch_release(&sweep);
 }
 
-TEST(counter_that_goes_back_or_was_long_not_looked_at_is_no_sweep, .setup_func = make_root, .teardown_func = remove_root)
+TEST(counter_that_goes_back_or_was_long_not_looked_at_is_no_sweep)
 {
 	struct srdma_psn_watch sweep;
 	uint64_t packets;
 
 	put("out_of_sequence", 1000000);
-	srdma_psn_watch_init(&sweep, root, 1);
+	srdma_psn_watch_init(&sweep, ".", 1);
 	srdma_psn_watch_look(&sweep, &packets);
 	put("out_of_sequence", 10);
 	assert_int_equal(look_after(&sweep, 250, &packets), 0);
@@ -112,13 +73,13 @@ TEST(counter_that_goes_back_or_was_long_not_looked_at_is_no_sweep, .setup_func =
 	srdma_psn_watch_release(&sweep);
 }
 
-TEST(counters_are_read_now_and_then_alone, .setup_func = make_root, .teardown_func = remove_root)
+TEST(counters_are_read_now_and_then_alone)
 {
 	struct srdma_psn_watch sweep;
 	uint64_t packets;
 
 	put("out_of_sequence", 0);
-	srdma_psn_watch_init(&sweep, root, 1);
+	srdma_psn_watch_init(&sweep, ".", 1);
 	srdma_psn_watch_look(&sweep, &packets);
 	put("out_of_sequence", 1000000000);
 	assert_int_equal(srdma_psn_watch_look(&sweep, &packets), 0);
@@ -126,4 +87,4 @@ TEST(counters_are_read_now_and_then_alone, .setup_func = make_root, .teardown_fu
 	srdma_psn_watch_release(&sweep);
 }
 
-RUN_TESTS(NULL, NULL)
+RUN_TESTS_EACH(enter_folder, leave_folder)

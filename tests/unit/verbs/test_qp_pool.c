@@ -13,9 +13,6 @@ static struct {
 static bool generator_fails;
 
 int __real_RAND_bytes(unsigned char *buffer, int length);
-int __wrap_RAND_bytes(unsigned char *buffer, int length);
-int __wrap_srdma_qp_new_like(const struct srdma_qp *like, struct srdma_qp *out);
-void __wrap_srdma_qp_release(struct srdma_qp *qp);
 
 int __wrap_RAND_bytes(unsigned char *buffer, int length)
 {
