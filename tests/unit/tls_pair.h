@@ -48,6 +48,27 @@ static inline struct end ours_server(struct srdma_tls_server_options options)
 	return end;
 }
 
+/* The error of making such a context, which is freed again; 0: none. */
+static inline int try_server(struct srdma_tls_server_options o)
+{
+	struct srdma_tls_context *context = NULL;
+	int ret = srdma_tls_server_new(&o, &context);
+
+	assert_int_equal(context != NULL, ret == 0);
+	srdma_tls_context_unref(&context);
+	return ret;
+}
+
+static inline int try_client(struct srdma_tls_client_options o)
+{
+	struct srdma_tls_context *context = NULL;
+	int ret = srdma_tls_client_new(&o, &context);
+
+	assert_int_equal(context != NULL, ret == 0);
+	srdma_tls_context_unref(&context);
+	return ret;
+}
+
 static inline int raw_alpn(SSL *ssl, const unsigned char **out, unsigned char *length, const unsigned char *in, unsigned in_length,
 			   void *arg)
 {

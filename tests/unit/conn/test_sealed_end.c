@@ -76,9 +76,10 @@ static char *map_page(void)
 	return page;
 }
 
-/* Whoever touches it now is caught by the kernel. */
-static void unmap_page(char *page)
+/* The program takes its memory back: from here on any access to it raises a signal. */
+static void take_back(struct srdma_buffer **buffer, char *page)
 {
+	srdma_buffer_free(buffer);
 	assert_int_equal(munmap(page, (size_t)sysconf(_SC_PAGESIZE)), 0);
 }
 
@@ -136,8 +137,7 @@ TEST(read_is_not_complete_by_answers_of_no_bytes)
 	let_device_work();
 	assert_int_equal(rig.conn->status, SRDMA_EPROTOCOL);
 	expect_completions(0, 0);
-	srdma_buffer_free(&buffer);
-	unmap_page(memory);
+	take_back(&buffer, memory);
 	srdma_stream_poll_receives(&rig.conn->stream);
 	rig_settle(&rig);
 }
@@ -244,8 +244,7 @@ static void nothing_is_written_after(void (*end)(void))
 	end();
 	assert_int_not_equal(rig.conn->status, 0);
 	assert_int_equal(rig.late_looks, 0);
-	srdma_buffer_free(&buffer);
-	unmap_page(memory);
+	take_back(&buffer, memory);
 	rig.received.count += rig.received.count < unread ? unread : 0;
 	srdma_stream_poll_receives(&rig.conn->stream);
 	let_device_work();
@@ -281,8 +280,7 @@ TEST(pull_that_is_under_way_at_the_end_goes_nowhere)
 	while (rig_execute(&rig))
 		;
 	time_out();
-	srdma_buffer_free(&buffer);
-	unmap_page(memory);
+	take_back(&buffer, memory);
 	srdma_stream_poll(&rig.conn->stream);
 	srdma_sealed_rdma_step(&rig.conn->sealed_rdma);
 	rig_settle(&rig);
@@ -296,8 +294,7 @@ TEST(deleting_a_buffer_in_use_ends_the_connection)
 
 	let_device_work();
 	answer_within(0, "LATE!", 5);
-	srdma_buffer_free(&buffer);
-	unmap_page(memory);
+	take_back(&buffer, memory);
 	assert_int_equal(rig.conn->status, -EINVAL);
 	srdma_stream_poll_receives(&rig.conn->stream);
 	rig_settle(&rig);
@@ -398,8 +395,7 @@ TEST(link_keeps_messages_and_executes_nothing)
 	answer_within(0, "LATE!", 5);
 	assert_true(rig_deliver(&rig, RIG_MESSAGE, "behind", 6));
 	lose();
-	srdma_buffer_free(&buffer);
-	unmap_page(memory);
+	take_back(&buffer, memory);
 	assert_int_equal(srdma_link_recv(link, text, sizeof text, &length, 1000), 0);
 	assert_true(length == 6 && memcmp(text, "before", 6) == 0);
 	assert_null(srdma_link_conn(link)); /* and nobody answers any more */

@@ -18,32 +18,35 @@ static struct srdma_identity named(const char *name)
 	return identity;
 }
 
-/* Limits with an own copy of a list. */
-static struct srdma_server_limits with(const struct srdma_identity *list, size_t count)
+/* What the server allows; a test sets it with with(), and its teardown frees it. */
+static struct srdma_server_limits limits;
+
+static int drop(void **state)
 {
-	struct srdma_server_limits limits;
+	struct srdma_identity *list = (struct srdma_identity *)(uintptr_t)limits.identities;
+
+	srdma_identities_free(&list, limits.identity_count);
+	limits.identities = NULL;
+	return 0;
+}
+
+/* The defaults, with an own copy of this list. */
+static void with(const struct srdma_identity *list, size_t count)
+{
 	struct srdma_identity *copy = NULL;
 
+	drop(NULL);
 	srdma_server_limits_init(&limits);
 	if (srdma_identities_copy(list, count, &copy) != 0)
 		fail_msg("%s", srdma_error_text());
 	limits.identities = copy;
 	limits.identity_count = count;
-	return limits;
-}
-
-static void drop(struct srdma_server_limits *limits)
-{
-	struct srdma_identity *list = (struct srdma_identity *)(uintptr_t)limits->identities;
-
-	srdma_identities_free(&list, limits->identity_count);
-	limits->identities = NULL;
 }
 
 #define PIN "sha256:00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"
 
 /* Of a certificate with this name, which it goes by, or, when it is not whole, by its pin. */
-static struct srdma_policy policy_of(const struct srdma_server_limits *limits, const char *name, bool whole)
+static struct srdma_policy policy_of(const char *name, bool whole)
 {
 	struct srdma_cert_name list[] = {{.kind = SRDMA_NAME_DNS, .whole = true, .text = "besides"},
 					 {.kind = SRDMA_NAME_CN, .whole = whole, .text = name}};
@@ -52,16 +55,16 @@ static struct srdma_policy policy_of(const struct srdma_server_limits *limits, c
 
 	strcpy(names.pin, PIN);
 	strcpy(names.identity, whole ? name : PIN);
-	srdma_policy_find(limits, &names, &policy);
+	srdma_policy_find(&limits, &names, &policy);
 	return policy;
 }
 
-static struct srdma_policy policy_of_nobody(const struct srdma_server_limits *limits)
+static struct srdma_policy policy_of_nobody(void)
 {
 	const struct srdma_peer_names names = {.identity = ""};
 	struct srdma_policy policy;
 
-	srdma_policy_find(limits, &names, &policy);
+	srdma_policy_find(&limits, &names, &policy);
 	return policy;
 }
 
@@ -130,8 +133,7 @@ static void assert_refused(const struct srdma_identity *list, size_t count, cons
 
 	assert_int_equal(srdma_identities_copy(list, count, &copy), -EINVAL);
 	assert_null(copy);
-	if (!strstr(srdma_error_text(), word))
-		fail_msg("'%s' does not say '%s'", srdma_error_text(), word);
+	assert_error_says(word);
 }
 
 TEST(what_cannot_be_is_refused_by_name)
@@ -176,32 +178,30 @@ TEST(what_cannot_be_is_refused_by_name)
 TEST(who_is_not_listed_has_what_all_have)
 {
 	struct srdma_identity list[] = {named("alice")};
-	struct srdma_server_limits limits = with(list, 1);
 	struct srdma_conn_options before, options;
 	struct srdma_policy policy;
 
+	with(list, 1);
 	limits.max_clients_per_identity = 3;
 	limits.max_clients_per_address = 4;
 	srdma_conn_options_init(&before);
 	options = before;
-	policy = policy_of(&limits, "bob", true);
+	policy = policy_of("bob", true);
 	assert_null(policy.refused);
 	assert_int_equal(policy.max_same_name, 3);
 	assert_int_equal(policy.max_same_address, 4);
 	srdma_policy_apply(&policy, &options);
 	assert_memory_equal(&options, &before, sizeof options);
 	/* Nor does an entry that says nothing change anything. */
-	policy = policy_of(&limits, "alice", true);
+	policy = policy_of("alice", true);
 	assert_int_equal(policy.max_same_name, 3);
 	srdma_policy_apply(&policy, &options);
 	assert_memory_equal(&options, &before, sizeof options);
-	drop(&limits);
 }
 
 TEST(who_is_listed_has_what_the_entry_says)
 {
 	struct srdma_identity list[] = {named("bob"), named("alice")};
-	struct srdma_server_limits limits;
 	struct srdma_conn_options options;
 	struct srdma_policy policy;
 
@@ -209,52 +209,49 @@ TEST(who_is_listed_has_what_the_entry_says)
 	list[1].region_size = 0;
 	list[1].region_access = 0;
 	list[1].message_size = 64;
-	limits = with(list, 2);
+	with(list, 2);
 	srdma_conn_options_init(&options);
 	options.region_size = 65536;
-	policy = policy_of(&limits, "alice", true);
+	policy = policy_of("alice", true);
 	assert_int_equal(policy.max_same_name, 2);
 	srdma_policy_apply(&policy, &options);
 	assert_int_equal(options.region_size, 0);
 	assert_int_equal(options.region_access, 0);
 	assert_int_equal(options.message_size, 64);
-	drop(&limits);
 }
 
 TEST(only_listed_ones_are_let_in)
 {
 	struct srdma_identity list[] = {named("alice")};
-	struct srdma_server_limits limits = with(list, 1);
 
+	with(list, 1);
 	limits.only_listed_identities = true;
-	assert_null(policy_of(&limits, "alice", true).refused);
-	assert_string_equal(policy_of(&limits, "bob", true).refused, "unlisted");
-	assert_string_equal(policy_of_nobody(&limits).refused, "unlisted");
-	drop(&limits);
-	limits.identity_count = 0;
-	assert_string_equal(policy_of(&limits, "alice", true).refused, "unlisted");
-	assert_string_equal(policy_of_nobody(&limits).refused, "unlisted");
+	assert_null(policy_of("alice", true).refused);
+	assert_string_equal(policy_of("bob", true).refused, "unlisted");
+	assert_string_equal(policy_of_nobody().refused, "unlisted");
+	with(NULL, 0);
+	limits.only_listed_identities = true;
+	assert_string_equal(policy_of("alice", true).refused, "unlisted");
+	assert_string_equal(policy_of_nobody().refused, "unlisted");
 }
 
 TEST(name_that_only_looks_alike_gains_nothing)
 {
 	struct srdma_identity list[] = {named("alice"), named("mallory")};
-	struct srdma_server_limits limits;
 	struct srdma_policy policy;
 
 	list[0].region_size = 1 << 20;
 	list[0].max_clients = 100;
 	list[1].denied = true;
-	limits = with(list, 2);
-	policy = policy_of(&limits, "alice", false);
+	with(list, 2);
+	policy = policy_of("alice", false);
 	assert_null(policy.refused);
 	assert_int_equal(policy.region_size, -1);
 	assert_int_equal(policy.max_same_name, 0);
-	assert_string_equal(policy_of(&limits, "mallory", false).refused, "denied");
+	assert_string_equal(policy_of("mallory", false).refused, "denied");
 	limits.only_listed_identities = true;
-	assert_string_equal(policy_of(&limits, "alice", false).refused, "unlisted");
-	assert_string_equal(policy_of(&limits, "mallory", true).refused, "denied");
-	drop(&limits);
+	assert_string_equal(policy_of("alice", false).refused, "unlisted");
+	assert_string_equal(policy_of("mallory", true).refused, "denied");
 }
 
 TEST(any_name_of_a_certificate_can_be_denied)
@@ -263,34 +260,31 @@ TEST(any_name_of_a_certificate_can_be_denied)
 
 	for (size_t i = 0; i < COUNT(denied); i++) {
 		struct srdma_identity list[] = {named(denied[i]), named("alice")};
-		struct srdma_server_limits limits;
 
 		list[0].denied = true;
-		limits = with(list, i == 0 ? 1 : 2);
-		assert_string_equal(policy_of(&limits, "alice", true).refused, "denied");
-		drop(&limits);
+		with(list, i == 0 ? 1 : 2);
+		assert_string_equal(policy_of("alice", true).refused, "denied");
 	}
 }
 
 TEST(key_can_be_listed)
 {
 	struct srdma_identity list[] = {named(PIN)};
-	struct srdma_server_limits limits = with(list, 1);
 
+	with(list, 1);
 	limits.only_listed_identities = true;
-	assert_null(policy_of(&limits, "odd", false).refused);
+	assert_null(policy_of("odd", false).refused);
 	/* It has a name to go by. */
-	assert_string_equal(policy_of(&limits, "alice", true).refused, "unlisted");
-	drop(&limits);
+	assert_string_equal(policy_of("alice", true).refused, "unlisted");
 }
 
 /* ---- memory ---------------------------------------------------------------------------------------------------- */
 
-static uint64_t memory(const struct srdma_server_limits *limits, const struct srdma_conn_options *options)
+static uint64_t memory(const struct srdma_conn_options *options)
 {
 	uint64_t sum, largest;
 
-	assert_int_equal(srdma_policy_memory(limits, options, &sum, &largest), 0);
+	assert_int_equal(srdma_policy_memory(&limits, options, &sum, &largest), 0);
 	return sum;
 }
 
@@ -304,7 +298,6 @@ static uint64_t in_pages(uint64_t bytes)
 TEST(memory_is_that_of_the_worst_case)
 {
 	struct srdma_identity list[] = {named("big"), named("many"), named("gone")};
-	struct srdma_server_limits limits;
 	struct srdma_conn_options options;
 	uint64_t ring, sealed, small, most = 1 << 30;
 
@@ -314,50 +307,45 @@ TEST(memory_is_that_of_the_worst_case)
 	assert_int_equal(srdma_stream_ring_size(&(struct srdma_stream_shape){4096, 16, 16, false}), (16 + 3 + 8) * 4096);
 	small = ring + in_pages(65536);
 
-	limits = with(NULL, 0);
-	assert_int_equal(memory(&limits, &options), 10 * small);
+	with(NULL, 0);
+	assert_int_equal(memory(&options), 10 * small);
 	/* Sealed: 20 receives and 20 send slots more, a tag in each, and what writes and reads go through, if there is a region. */
 	options.seal = SRDMA_SEAL_REQUIRED;
 	sealed = in_pages(srdma_stream_ring_size(&(struct srdma_stream_shape){4096, 16, 16, true}));
-	assert_int_equal(memory(&limits, &options), 10 * (sealed + in_pages(65536) + 2 * in_pages(SRDMA_SEALED_RING)));
+	assert_int_equal(memory(&options), 10 * (sealed + in_pages(65536) + 2 * in_pages(SRDMA_SEALED_RING)));
 	options.region_size = 0;
-	assert_int_equal(memory(&limits, &options), 10 * sealed);
+	assert_int_equal(memory(&options), 10 * sealed);
 	options.region_size = 65536;
 	options.seal = SRDMA_SEAL_OFF;
-	drop(&limits);
 
 	list[0].region_size = (int64_t)most;
 	list[0].max_clients = 1;
 	list[1].region_size = 4 * 65536;
 	list[2].region_size = (int64_t)most * 1024;
 	list[2].denied = true;
-	limits = with(list, 3);
+	with(list, 3);
 	/* One at most is big, who is denied takes nothing, and all others may be called "many". */
-	assert_int_equal(memory(&limits, &options), ring + most + 9 * (ring + in_pages(4 * 65536)));
+	assert_int_equal(memory(&options), ring + most + 9 * (ring + in_pages(4 * 65536)));
 	limits.max_clients_per_identity = 2;
-	assert_int_equal(memory(&limits, &options), ring + most + 2 * (ring + in_pages(4 * 65536)) + 7 * small);
+	assert_int_equal(memory(&options), ring + most + 2 * (ring + in_pages(4 * 65536)) + 7 * small);
 	/* Nobody else is let in. */
 	limits.only_listed_identities = true;
-	assert_int_equal(memory(&limits, &options), ring + most + 2 * (ring + in_pages(4 * 65536)));
-	drop(&limits);
+	assert_int_equal(memory(&options), ring + most + 2 * (ring + in_pages(4 * 65536)));
 }
 
 TEST(memory_beyond_all_bounds_does_not_wrap)
 {
 	struct srdma_identity list[] = {named("big")};
-	struct srdma_server_limits limits;
 	struct srdma_conn_options options;
 
 	srdma_conn_options_init(&options);
 	list[0].region_size = INT64_MAX;
-	limits = with(list, 1);
+	with(list, 1);
 	limits.max_clients = UINT32_MAX;
-	assert_true(memory(&limits, &options) == UINT64_MAX);
-	drop(&limits);
-	limits = with(NULL, 0);
+	assert_true(memory(&options) == UINT64_MAX);
+	with(NULL, 0);
 	options.region_size = SIZE_MAX;
-	assert_true(memory(&limits, &options) == UINT64_MAX);
-	drop(&limits);
+	assert_true(memory(&options) == UINT64_MAX);
 }
 
-RUN_TESTS(NULL, NULL)
+RUN_TESTS_EACH(NULL, drop)

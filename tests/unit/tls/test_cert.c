@@ -2,14 +2,11 @@
 #include "test.h"
 
 #include "folder.h"
+#include "pki.h"
 
 #include "cert.h"
 
 #include <dirent.h>
-#include <openssl/pem.h>
-#include <openssl/x509v3.h>
-#include <sys/stat.h>
-#include <time.h>
 
 /* How many files the working directory holds, temporary ones included. */
 static int count_files(void)
@@ -47,24 +44,25 @@ static void make(struct srdma_cert_request request)
 		fail_msg("%s: %s", request.cert_file, srdma_error_text());
 }
 
-static X509 *load(const char *path)
+/* NAME.crt and NAME.key. */
+static struct pki load(const char *name)
 {
-	FILE *file = fopen(path, "r");
-	X509 *cert = file ? PEM_read_X509(file, NULL, NULL, NULL) : NULL;
+	struct pki loaded;
+	char path[64];
+	FILE *file;
 
-	assert_non_null(cert);
+	snprintf(path, sizeof path, "%s.crt", name);
+	file = fopen(path, "r");
+	assert_non_null(file);
+	loaded.cert = PEM_read_X509(file, NULL, NULL, NULL);
 	fclose(file);
-	return cert;
-}
-
-static EVP_PKEY *load_key(const char *path)
-{
-	FILE *file = fopen(path, "r");
-	EVP_PKEY *key = file ? PEM_read_PrivateKey(file, NULL, NULL, NULL) : NULL;
-
-	assert_non_null(key);
+	snprintf(path, sizeof path, "%s.key", name);
+	file = fopen(path, "r");
+	assert_non_null(file);
+	loaded.key = PEM_read_PrivateKey(file, NULL, NULL, NULL);
 	fclose(file);
-	return key;
+	assert_true(loaded.cert && loaded.key);
+	return loaded;
 }
 
 static char *slurp(const char *path)
@@ -83,50 +81,44 @@ static char *slurp(const char *path)
 }
 
 /* Verifies a chain as a TLS peer does; returns OpenSSL's X509_V_ code. */
-static int verify(const char *ca_file, const char *cert_file, int purpose)
+static int verify(const char *ca_name, const char *name, int purpose)
 {
-	X509 *ca = load(ca_file), *cert = load(cert_file);
+	struct pki ca = load(ca_name), of = load(name);
 	X509_STORE *store = X509_STORE_new();
 	X509_STORE_CTX *context = X509_STORE_CTX_new();
 	int result;
 
-	assert_true(X509_STORE_add_cert(store, ca));
-	assert_true(X509_STORE_CTX_init(context, store, cert, NULL));
+	assert_true(X509_STORE_add_cert(store, ca.cert));
+	assert_true(X509_STORE_CTX_init(context, store, of.cert, NULL));
 	X509_STORE_CTX_set_flags(context, X509_V_FLAG_X509_STRICT);
 	X509_STORE_CTX_set_purpose(context, purpose);
 	X509_verify_cert(context);
 	result = X509_STORE_CTX_get_error(context);
 	X509_STORE_CTX_free(context);
 	X509_STORE_free(store);
-	X509_free(ca);
-	X509_free(cert);
+	pki_free(&ca);
+	pki_free(&of);
 	return result;
 }
 
 TEST(issued_certificates_verify_against_their_ca)
 {
-	X509 *ca, *server;
-	EVP_PKEY *ca_key, *key;
+	struct pki ca, server;
 
 	MAKE(CA_REQUEST);
 	MAKE(SERVER_REQUEST);
 	MAKE(CLIENT_REQUEST);
-	assert_int_equal(verify("ca.crt", "server.crt", X509_PURPOSE_SSL_SERVER), X509_V_OK);
-	assert_int_equal(verify("ca.crt", "client.crt", X509_PURPOSE_SSL_CLIENT), X509_V_OK);
-
-	ca = load("ca.crt");
-	server = load("server.crt");
-	ca_key = load_key("ca.key");
-	key = load_key("server.key");
-	assert_int_equal(X509_verify(server, ca_key), 1);
-	assert_int_equal(X509_verify(ca, ca_key), 1);
-	assert_int_equal(X509_check_private_key(server, key), 1);
-	assert_int_equal(EVP_PKEY_get_bits(key), 256);
-	assert_int_equal(X509_get_signature_nid(server), NID_ecdsa_with_SHA256);
-	X509_free(ca);
-	X509_free(server);
-	EVP_PKEY_free(ca_key);
-	EVP_PKEY_free(key);
+	assert_int_equal(verify("ca", "server", X509_PURPOSE_SSL_SERVER), X509_V_OK);
+	assert_int_equal(verify("ca", "client", X509_PURPOSE_SSL_CLIENT), X509_V_OK);
+	ca = load("ca");
+	server = load("server");
+	assert_int_equal(X509_verify(server.cert, ca.key), 1);
+	assert_int_equal(X509_verify(ca.cert, ca.key), 1);
+	assert_int_equal(X509_check_private_key(server.cert, server.key), 1);
+	assert_int_equal(EVP_PKEY_get_bits(server.key), 256);
+	assert_int_equal(X509_get_signature_nid(server.cert), NID_ecdsa_with_SHA256);
+	pki_free(&ca);
+	pki_free(&server);
 }
 
 TEST(certificate_of_another_ca_does_not_verify)
@@ -134,7 +126,7 @@ TEST(certificate_of_another_ca_does_not_verify)
 	MAKE(CA_REQUEST);
 	MAKE(SERVER_REQUEST);
 	MAKE(CA_REQUEST, .cert_file = "other.crt", .key_file = "other.key");
-	assert_int_not_equal(verify("other.crt", "server.crt", X509_PURPOSE_SSL_SERVER), X509_V_OK);
+	assert_int_not_equal(verify("other", "server", X509_PURPOSE_SSL_SERVER), X509_V_OK);
 }
 
 TEST(client_certificate_can_not_serve_nor_the_reverse)
@@ -142,58 +134,58 @@ TEST(client_certificate_can_not_serve_nor_the_reverse)
 	MAKE(CA_REQUEST);
 	MAKE(SERVER_REQUEST);
 	MAKE(CLIENT_REQUEST);
-	assert_int_equal(verify("ca.crt", "client.crt", X509_PURPOSE_SSL_SERVER), X509_V_ERR_INVALID_PURPOSE);
-	assert_int_equal(verify("ca.crt", "server.crt", X509_PURPOSE_SSL_CLIENT), X509_V_ERR_INVALID_PURPOSE);
+	assert_int_equal(verify("ca", "client", X509_PURPOSE_SSL_SERVER), X509_V_ERR_INVALID_PURPOSE);
+	assert_int_equal(verify("ca", "server", X509_PURPOSE_SSL_CLIENT), X509_V_ERR_INVALID_PURPOSE);
 }
 
 TEST(server_certificate_bears_its_names_and_addresses)
 {
-	X509 *cert;
+	struct pki server;
 
 	MAKE(CA_REQUEST);
 	MAKE(SERVER_REQUEST);
-	cert = load("server.crt");
-	assert_int_equal(X509_check_host(cert, "host.example.com", 0, 0, NULL), 1);
-	assert_int_equal(X509_check_host(cert, "a.apps.example.com", 0, 0, NULL), 1);
-	assert_int_equal(X509_check_host(cert, "other.example.com", 0, 0, NULL), 0);
-	assert_int_equal(X509_check_ip_asc(cert, "192.0.2.7", 0), 1);
-	assert_int_equal(X509_check_ip_asc(cert, "2001:db8::1", 0), 1);
-	assert_int_equal(X509_check_ip_asc(cert, "192.0.2.8", 0), 0);
+	server = load("server");
+	assert_int_equal(X509_check_host(server.cert, "host.example.com", 0, 0, NULL), 1);
+	assert_int_equal(X509_check_host(server.cert, "a.apps.example.com", 0, 0, NULL), 1);
+	assert_int_equal(X509_check_host(server.cert, "other.example.com", 0, 0, NULL), 0);
+	assert_int_equal(X509_check_ip_asc(server.cert, "192.0.2.7", 0), 1);
+	assert_int_equal(X509_check_ip_asc(server.cert, "2001:db8::1", 0), 1);
+	assert_int_equal(X509_check_ip_asc(server.cert, "192.0.2.8", 0), 0);
 	/* An address is no DNS name. */
-	assert_int_equal(X509_check_host(cert, "192.0.2.7", 0, 0, NULL), 0);
-	X509_free(cert);
+	assert_int_equal(X509_check_host(server.cert, "192.0.2.7", 0, 0, NULL), 0);
+	pki_free(&server);
 }
 
 TEST(extensions_are_critical_and_key_identifiers_match)
 {
 	const ASN1_OCTET_STRING *subject, *authority;
-	X509 *ca, *server;
+	struct pki ca, server;
 	int critical;
 	BASIC_CONSTRAINTS *constraints;
 
 	MAKE(CA_REQUEST);
 	MAKE(SERVER_REQUEST);
-	ca = load("ca.crt");
-	server = load("server.crt");
-	constraints = X509_get_ext_d2i(ca, NID_basic_constraints, &critical, NULL);
+	ca = load("ca");
+	server = load("server");
+	constraints = X509_get_ext_d2i(ca.cert, NID_basic_constraints, &critical, NULL);
 	assert_non_null(constraints);
 	assert_true(constraints->ca);
 	assert_int_equal(critical, 1);
 	assert_int_equal(ASN1_INTEGER_get(constraints->pathlen), 0);
 	BASIC_CONSTRAINTS_free(constraints);
-	assert_int_equal(X509_get_key_usage(ca), KU_KEY_CERT_SIGN | KU_CRL_SIGN);
-	assert_int_equal(X509_get_key_usage(server), KU_DIGITAL_SIGNATURE);
-	assert_int_equal(X509_get_extended_key_usage(server), XKU_SSL_SERVER);
-	subject = X509_get0_subject_key_id(ca);
-	authority = X509_get0_authority_key_id(server);
+	assert_int_equal(X509_get_key_usage(ca.cert), KU_KEY_CERT_SIGN | KU_CRL_SIGN);
+	assert_int_equal(X509_get_key_usage(server.cert), KU_DIGITAL_SIGNATURE);
+	assert_int_equal(X509_get_extended_key_usage(server.cert), XKU_SSL_SERVER);
+	subject = X509_get0_subject_key_id(ca.cert);
+	authority = X509_get0_authority_key_id(server.cert);
 	assert_non_null(subject);
 	assert_non_null(authority);
 	assert_int_equal(ASN1_OCTET_STRING_cmp(subject, authority), 0);
-	authority = X509_get0_authority_key_id(ca);
+	authority = X509_get0_authority_key_id(ca.cert);
 	assert_non_null(authority);
 	assert_int_equal(ASN1_OCTET_STRING_cmp(subject, authority), 0);
-	X509_free(ca);
-	X509_free(server);
+	pki_free(&ca);
+	pki_free(&server);
 }
 
 TEST(serials_are_positive_random_and_of_128_bits)
@@ -214,7 +206,7 @@ TEST(self_signed_certificate_is_a_server_and_no_ca)
 {
 	struct srdma_cert_info info;
 	unsigned char pin[SRDMA_PIN_SIZE], parsed[SRDMA_PIN_SIZE];
-	X509 *cert;
+	struct pki server;
 
 	MAKE(SELF_SIGNED_REQUEST);
 	assert_int_equal(srdma_cert_read("server.crt", &info), 0);
@@ -222,12 +214,11 @@ TEST(self_signed_certificate_is_a_server_and_no_ca)
 	assert_true(info.server_auth);
 	assert_false(info.is_ca);
 	assert_string_equal(info.subject, info.issuer);
-
-	cert = load("server.crt");
-	assert_int_equal(srdma_cert_pin(cert, pin), 0);
+	server = load("server");
+	assert_int_equal(srdma_cert_pin(server.cert, pin), 0);
 	assert_int_equal(srdma_pin_parse(info.pin, parsed), 0);
 	assert_memory_equal(pin, parsed, sizeof pin);
-	X509_free(cert);
+	pki_free(&server);
 }
 
 TEST(self_signed_certificate_may_have_no_name)
@@ -316,7 +307,7 @@ TEST(end_of_validity_in_the_past_makes_an_expired_certificate)
 	assert_int_equal(srdma_cert_read("server.crt", &info), 0);
 	assert_int_equal(info.not_after, end);
 	assert_true(info.not_before < info.not_after);
-	assert_int_equal(verify("ca.crt", "server.crt", X509_PURPOSE_SSL_SERVER), X509_V_ERR_CERT_HAS_EXPIRED);
+	assert_int_equal(verify("ca", "server", X509_PURPOSE_SSL_SERVER), X509_V_ERR_CERT_HAS_EXPIRED);
 }
 
 TEST(end_of_validity_is_taken_to_the_second)
@@ -487,7 +478,7 @@ TEST(bad_requests_leave_no_file_and_change_none)
 		{"negative kind", {CA_REQUEST, NEW, .kind = (enum srdma_cert_kind)-1}, -EINVAL, ""},
 	};
 	static unsigned char password[] = "secret";
-	EVP_PKEY *key;
+	struct pki ca;
 	FILE *file;
 	char before[8192];
 
@@ -495,11 +486,11 @@ TEST(bad_requests_leave_no_file_and_change_none)
 	MAKE(CA_REQUEST);
 	MAKE(SERVER_REQUEST);
 	write_text("garbage", "garbage");
-	key = load_key("ca.key");
+	ca = load("ca");
 	file = fopen("encrypted.key", "w");
-	assert_true(PEM_write_PrivateKey(file, key, EVP_aes_128_cbc(), password, sizeof password - 1, NULL, NULL));
+	assert_true(PEM_write_PrivateKey(file, ca.key, EVP_aes_128_cbc(), password, sizeof password - 1, NULL, NULL));
 	fclose(file);
-	EVP_PKEY_free(key);
+	pki_free(&ca);
 	snprintf(before, sizeof before, "%s", slurp("ca.key"));
 	for (size_t i = 0; i < COUNT(cases); i++) {
 		int error = srdma_cert_make(&cases[i].request);
@@ -646,21 +637,18 @@ TEST(malformed_pins_are_refused)
 TEST(pin_is_the_digest_of_the_public_key_as_openssl_encodes_it)
 {
 	unsigned char pin[SRDMA_PIN_SIZE], digest[SRDMA_PIN_SIZE], *der = NULL;
-	EVP_PKEY *key;
-	X509 *cert;
+	struct pki ca;
 	int length;
 
 	MAKE(CA_REQUEST);
-	cert = load("ca.crt");
-	key = load_key("ca.key");
-	length = i2d_PUBKEY(key, &der);
+	ca = load("ca");
+	length = i2d_PUBKEY(ca.key, &der);
 	assert_true(length > 0);
 	assert_true(EVP_Digest(der, (size_t)length, digest, NULL, EVP_sha256(), NULL));
-	assert_int_equal(srdma_cert_pin(cert, pin), 0);
+	assert_int_equal(srdma_cert_pin(ca.cert, pin), 0);
 	assert_memory_equal(pin, digest, sizeof pin);
 	OPENSSL_free(der);
-	EVP_PKEY_free(key);
-	X509_free(cert);
+	pki_free(&ca);
 }
 
 RUN_TESTS_EACH(enter_folder, leave_folder)

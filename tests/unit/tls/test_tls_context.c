@@ -23,26 +23,6 @@ static int make_all_files(void **state)
 	return 0;
 }
 
-static int try_server(struct srdma_tls_server_options o)
-{
-	struct srdma_tls_context *context = NULL;
-	int ret = srdma_tls_server_new(&o, &context);
-
-	assert_int_equal(context != NULL, ret == 0);
-	srdma_tls_context_unref(&context);
-	return ret;
-}
-
-static int try_client(struct srdma_tls_client_options o)
-{
-	struct srdma_tls_context *context = NULL;
-	int ret = srdma_tls_client_new(&o, &context);
-
-	assert_int_equal(context != NULL, ret == 0);
-	srdma_tls_context_unref(&context);
-	return ret;
-}
-
 TEST(server_without_what_it_needs_is_refused)
 {
 	static const struct {
