@@ -131,33 +131,13 @@ static void add_cn(X509 *cert, int type, const char *bytes, int length)
 	X509_NAME_free(subject);
 }
 
-static void add_second(X509 *cert)
-{
-	add_cn(cert, V_ASN1_UTF8STRING, "admin", 5);
-}
-
-static void add_same(X509 *cert)
-{
-	add_cn(cert, V_ASN1_UTF8STRING, "alice", 5);
-}
-
-TEST(several_of_a_kind_decide_nothing)
-{
-	assert_goes_by(WITH(.name = "alice", .change = add_second), NULL, NULL);
-	assert_goes_by(WITH(.name = "alice", .names = "URI:spiffe://a/b", .change = add_second), NULL, "spiffe://a/b");
-	assert_goes_by(WITH(.names = "URI:spiffe://a/b,URI:spiffe://a/c"), NULL, NULL);
-	assert_goes_by(WITH(.names = "DNS:a,DNS:b"), "dns", NULL);
-	assert_goes_by(WITH(.names = "DNS:b,DNS:a,email:x@y"), "dns,email", "x@y");
-	/* The same twice is one. */
-	assert_goes_by(WITH(.name = "alice", .change = add_same), NULL, "alice");
-	assert_goes_by(WITH(.names = "DNS:a.example,DNS:A.Example"), NULL, "a.example");
-}
-
 #define CN(function, type, bytes) \
 	static void function(X509 *cert) \
 	{ \
 		add_cn(cert, type, bytes, sizeof(bytes) - 1); \
 	}
+CN(add_second, V_ASN1_UTF8STRING, "admin")
+CN(add_same, V_ASN1_UTF8STRING, "alice")
 CN(add_nul, V_ASN1_UTF8STRING, "alice\0.evil")
 CN(add_newline, V_ASN1_UTF8STRING, "al\nice")
 CN(add_escape, V_ASN1_UTF8STRING, "\x1b[2Jalice")
@@ -174,6 +154,18 @@ CN(add_chinese, V_ASN1_UTF8STRING, "\xe4\xb8\xad\xe6\x96\x87")
 CN(add_pin, V_ASN1_UTF8STRING, "SHA256:00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff")
 CN(add_uri, V_ASN1_UTF8STRING, "spiffe://prod/db")
 CN(add_urn, V_ASN1_UTF8STRING, "URN:uuid:1")
+
+TEST(several_of_a_kind_decide_nothing)
+{
+	assert_goes_by(WITH(.name = "alice", .change = add_second), NULL, NULL);
+	assert_goes_by(WITH(.name = "alice", .names = "URI:spiffe://a/b", .change = add_second), NULL, "spiffe://a/b");
+	assert_goes_by(WITH(.names = "URI:spiffe://a/b,URI:spiffe://a/c"), NULL, NULL);
+	assert_goes_by(WITH(.names = "DNS:a,DNS:b"), "dns", NULL);
+	assert_goes_by(WITH(.names = "DNS:b,DNS:a,email:x@y"), "dns,email", "x@y");
+	/* The same twice is one. */
+	assert_goes_by(WITH(.name = "alice", .change = add_same), NULL, "alice");
+	assert_goes_by(WITH(.names = "DNS:a.example,DNS:A.Example"), NULL, "a.example");
+}
 
 TEST(names_of_every_encoding_are_taken_whole)
 {

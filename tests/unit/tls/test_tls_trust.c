@@ -50,8 +50,8 @@ static int make_all_files(void **state)
 /* Two ends, and what they make of each other. */
 struct meeting {
 	const char *name;
-	const char *server;      /* its certificate; NULL: "server" */
-	const char *client;      /* its certificate; NULL: "client" */
+	const char *server[2];   /* its certificate and key; NULL: those of "server" */
+	const char *client[2];   /* its certificate and key; NULL: those of "client" */
 	bool bare_client;        /* has no certificate */
 	bool anonymous;          /* the server takes clients without a certificate */
 	bool no_client_ca;
@@ -68,20 +68,19 @@ static void check(const struct meeting *m)
 {
 	struct srdma_tls_server_options so = server_options();
 	struct srdma_tls_client_options co = client_options();
-	char server_files[2][64], client_files[2][64];
 	struct pair pair;
 	bool refused = m->client_says || m->server_says;
 
-	snprintf(server_files[0], sizeof server_files[0], "%s.crt", m->server ? m->server : "server");
-	snprintf(server_files[1], sizeof server_files[1], "%s.key", m->server ? m->server : "server");
-	snprintf(client_files[0], sizeof client_files[0], "%s.crt", m->client ? m->client : "client");
-	snprintf(client_files[1], sizeof client_files[1], "%s.key", m->client ? m->client : "client");
-	so.cert_file = server_files[0];
-	so.key_file = server_files[1];
+	if (m->server[0]) {
+		so.cert_file = m->server[0];
+		so.key_file = m->server[1];
+	}
+	if (m->client[0] || m->bare_client) {
+		co.cert_file = m->client[0];
+		co.key_file = m->client[1];
+	}
 	so.client_ca_file = m->no_client_ca ? NULL : "ca.crt";
 	so.insecure_anonymous_clients = m->anonymous;
-	co.cert_file = m->bare_client ? NULL : client_files[0];
-	co.key_file = m->bare_client ? NULL : client_files[1];
 	co.ca_file = m->no_ca ? NULL : m->ca ? m->ca : "ca.crt";
 	co.pin = m->pin ? pin_of(m->pin) : NULL;
 	co.server_name = m->server_name;
@@ -96,14 +95,15 @@ static void check(const struct meeting *m)
 	part(&pair);
 }
 
+#define OF(name)     {name ".crt", name ".key"}
 #define NOT_ACCEPTED "does not accept our certificate"
 
 TEST(client_judges_the_server)
 {
 	static const struct meeting meetings[] = {
 		{"another CA", .ca = "other-ca.crt", .client_says = "not acceptable", .server_says = NOT_ACCEPTED},
-		{"expired server", .server = "expired-server", .client_says = "expired", .server_says = "expired"},
-		{"client's certificate", .server = "client", .client_says = "purpose", .server_says = ""},
+		{"expired server", .server = OF("expired-server"), .client_says = "expired", .server_says = "expired"},
+		{"client's certificate", .server = OF("client"), .client_says = "purpose", .server_says = ""},
 		{"name in capitals", .host = "HOST.example.COM"},
 		{"IPv4 address", .host = "127.0.0.1"},
 		{"IPv6 address", .host = "::1"},
@@ -117,11 +117,11 @@ TEST(client_judges_the_server)
 		{"host in another domain", .host = "host.example.com.evil.example", .client_says = "not for this name"},
 		{"server name instead of the host", .server_name = HOST, .host = "192.0.2.99"},
 		{"another server name", .server_name = "other.example.com", .client_says = "--server-name"},
-		{"pin", .server = "self", .no_ca = true, .pin = "self"},
+		{"pin", .server = OF("self"), .no_ca = true, .pin = "self"},
 		/* The key is who the server is, whatever it is called. */
-		{"pin and another host", .server = "self", .no_ca = true, .pin = "self", .host = "192.0.2.99"},
-		{"another pin", .server = "self", .no_ca = true, .pin = "server", .client_says = "pin"},
-		{"pin of an expired certificate", .server = "expired-self", .no_ca = true, .pin = "expired-self", .client_says = "expired",
+		{"pin and another host", .server = OF("self"), .no_ca = true, .pin = "self", .host = "192.0.2.99"},
+		{"another pin", .server = OF("self"), .no_ca = true, .pin = "server", .client_says = "pin"},
+		{"pin of an expired certificate", .server = OF("expired-self"), .no_ca = true, .pin = "expired-self", .client_says = "expired",
 		 .server_says = "expired"},
 		{"pin and CA", .pin = "server"},
 		{"pin, CA, another host", .pin = "server", .host = "other.example.com", .client_says = "name"},
@@ -138,13 +138,13 @@ TEST(server_judges_the_client)
 {
 	static const struct meeting meetings[] = {
 		{"no certificate", .bare_client = true, .client_says = NOT_ACCEPTED, .server_says = "showed no certificate"},
-		{"expired client", .client = "expired-client", .client_says = "expired", .server_says = "expired"},
-		{"client of another CA", .client = "other-client", .client_says = NOT_ACCEPTED, .server_says = "not acceptable"},
-		{"self-signed client", .client = "self", .client_says = NOT_ACCEPTED, .server_says = "not acceptable"},
-		{"server's certificate", .client = "server", .client_says = NOT_ACCEPTED, .server_says = "purpose"},
+		{"expired client", .client = OF("expired-client"), .client_says = "expired", .server_says = "expired"},
+		{"client of another CA", .client = OF("other-client"), .client_says = NOT_ACCEPTED, .server_says = "not acceptable"},
+		{"self-signed client", .client = OF("self"), .client_says = NOT_ACCEPTED, .server_says = "not acceptable"},
+		{"server's certificate", .client = OF("server"), .client_says = NOT_ACCEPTED, .server_says = "purpose"},
 		{"anonymous client, no CA", .bare_client = true, .anonymous = true, .no_client_ca = true},
 		{"certificate where none is needed", .anonymous = true},
-		{"bad certificate where none is needed", .anonymous = true, .client = "other-client", .client_says = "",
+		{"bad certificate where none is needed", .anonymous = true, .client = OF("other-client"), .client_says = "",
 		 .server_says = "not acceptable"},
 	};
 
