@@ -11,7 +11,7 @@
 
 _Noreturn void model_fail(struct model *model, const char *what)
 {
-	fprintf(stderr, "%s: %s; the connection's state is %d (%s)\n", model->where(), what,
+	fprintf(stderr, "%s: %s; the connection's state is %d (%s)\n", model->where, what,
 		model->rig.conn ? model->rig.conn->status : 0, model->rig.conn ? model->rig.conn->status_text : "");
 	exit(1);
 }
@@ -60,7 +60,7 @@ static void note_fetched(void *arg, uint64_t remote, uint32_t rkey, uint32_t len
 
 void model_new(struct model *model)
 {
-	const char *(*where)(void) = model->where;
+	const char *where = model->where;
 
 	*model = (struct model){.where = where};
 	rig_new(&model->rig, MODEL_REGION, MODEL_PEER_REGION);

@@ -72,7 +72,7 @@ struct model {
 	unsigned asked_count;
 	struct model_sent sent[SRDMA_SEALED_RECORDS]; /* announced by the end and not acknowledged */
 	unsigned sent_count;
-	const char *(*where)(void); /* for whoever reads of a failure */
+	const char *where; /* the sequence and step, for the message of a failure */
 };
 
 void model_new(struct model *model);

@@ -25,11 +25,6 @@ static struct {
 
 /* ---- chance ---------------------------------------------------------------------------------------------------- */
 
-static const char *where(void)
-{
-	return place_text;
-}
-
 static uint64_t draw(void)
 {
 	random_state ^= random_state << 13;
@@ -77,11 +72,6 @@ static void put_header(uint8_t *at, uint8_t type, bool within, uint64_t length, 
 	put(at + 8, offset, 8);
 	put(at + 16, address, 8);
 	put(at + 24, rkey, 4);
-}
-
-static void start(struct model_record *record)
-{
-	*record = (struct model_record){0};
 }
 
 /* Its bytes are `from`'s, or any when that is NULL. */
@@ -344,7 +334,7 @@ static void settle(int expected)
 
 static bool make_record(struct model_record *record)
 {
-	start(record);
+	*record = (struct model_record){0};
 	if (model.rig.receive_count == 0 || model.rig.failed)
 		return false;
 	if (one_in(spite))
@@ -486,7 +476,7 @@ static void run_sequence(uint64_t seed)
 
 	random_state = seed * 0x9e3779b97f4a7c15u + 1;
 	spite = 20u << 2 * below(4);
-	model.where = where;
+	model.where = place_text;
 	snprintf(place_text, sizeof place_text, "SECURDMA_TEST_SEED=%llu, set-up", (unsigned long long)seed);
 	model_new(&model);
 	for (unsigned step = 0; step < STEPS && model.rig.conn->status == 0; step++) {

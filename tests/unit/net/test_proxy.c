@@ -205,18 +205,17 @@ TEST(longest_block_is_taken_and_no_longer_one)
 
 TEST(local_block_is_the_balancers_own)
 {
-	static const char plain[] = START "\x20\0\0\0", with_addresses[] = START "\x20\x11\0\x0c\0\0\0\0\0\0\0\0\0\0\0\0",
-			  with_unknown_family[] = START "\x20\xff\0\3\4\0\0";
-	struct srdma_proxy proxy;
+	/* Alone, with addresses, and with those of an unknown family. */
+	static const char blocks[3][29] = {START "\x20\0\0\0", START "\x20\x11\0\x0c\0\0\0\0\0\0\0\0\0\0\0\0", START "\x20\xff\0\3\4\0\0"};
+	static const size_t sizes[3] = {16, 28, 19};
 
-	assert_int_equal(read_as_asked((const uint8_t *)V2(plain), &proxy), 0);
-	assert_true(proxy.own);
-	assert_int_equal(proxy.length, 16);
-	assert_int_equal(read_as_asked((const uint8_t *)V2(with_addresses), &proxy), 0);
-	assert_true(proxy.own);
-	assert_int_equal(proxy.length, 28);
-	assert_int_equal(read_as_asked((const uint8_t *)V2(with_unknown_family), &proxy), 0);
-	assert_true(proxy.own);
+	for (size_t i = 0; i < 3; i++) {
+		struct srdma_proxy proxy;
+
+		assert_int_equal(read_as_asked((const uint8_t *)blocks[i], sizes[i], &proxy), 0);
+		assert_true(proxy.own);
+		assert_int_equal(proxy.length, sizes[i]);
+	}
 }
 
 TEST(bad_block_is_refused)

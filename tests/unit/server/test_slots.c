@@ -13,24 +13,29 @@
 /* As many as a test needs. Each is its own client. */
 static struct srdma_slot clients[THREADS * ROUNDS];
 
-static struct srdma_slots table(unsigned max)
-{
-	struct srdma_slots slots;
+static struct srdma_slots slots;
 
+static void open_table(unsigned max)
+{
 	memset(clients, 0, sizeof clients);
 	srdma_slots_init(&slots, max);
-	return slots;
 }
 
-static int try(struct srdma_slots *slots, struct srdma_slot *client)
+static int close_table(void **state)
+{
+	srdma_slots_destroy(&slots);
+	return 0;
+}
+
+static int try(struct srdma_slot *client)
 {
 	client->client = client;
-	return srdma_slots_take(slots, client, NULL, NULL);
+	return srdma_slots_take(&slots, client, NULL, NULL);
 }
 
-static uint64_t take(struct srdma_slots *slots, struct srdma_slot *client)
+static uint64_t take(struct srdma_slot *client)
 {
-	assert_int_equal(try(slots, client), 0);
+	assert_int_equal(try(client), 0);
 	assert_true(client->id > 0);
 	return client->id;
 }
@@ -41,139 +46,128 @@ static void count_client(void *client, void *arg)
 	++*(unsigned *)arg;
 }
 
-static unsigned visited(struct srdma_slots *slots)
+static unsigned visited(void)
 {
 	unsigned count = 0;
 
-	srdma_slots_each(slots, count_client, &count);
+	srdma_slots_each(&slots, count_client, &count);
 	return count;
 }
 
 TEST(one_more_than_the_limit_is_busy)
 {
-	struct srdma_slots slots = table(3);
-
+	open_table(3);
 	assert_int_equal(srdma_slots_used(&slots), 0);
 	for (int i = 0; i < 3; i++)
-		take(&slots, &clients[i]);
-	assert_int_equal(try(&slots, &clients[3]), -EBUSY);
+		take(&clients[i]);
+	assert_int_equal(try(&clients[3]), -EBUSY);
 	assert_int_equal(clients[3].id, 0);
 	assert_int_equal(srdma_slots_used(&slots), 3);
-	assert_int_equal(visited(&slots), 3);
+	assert_int_equal(visited(), 3);
 	srdma_slots_release(&slots, &clients[1]);
 	assert_int_equal(srdma_slots_used(&slots), 2);
-	take(&slots, &clients[3]);
-	assert_int_equal(try(&slots, &clients[1]), -EBUSY);
-	srdma_slots_destroy(&slots);
+	take(&clients[3]);
+	assert_int_equal(try(&clients[1]), -EBUSY);
 }
 
 TEST(turned_away_client_uses_up_no_id)
 {
-	struct srdma_slots slots = table(1);
-	uint64_t first = take(&slots, &clients[0]);
+	uint64_t first;
 
+	open_table(1);
+	first = take(&clients[0]);
 	assert_int_equal(first, 1);
 	for (int i = 0; i < 10; i++)
-		assert_int_equal(try(&slots, &clients[1]), -EBUSY);
+		assert_int_equal(try(&clients[1]), -EBUSY);
 	srdma_slots_release(&slots, &clients[0]);
-	assert_int_equal(take(&slots, &clients[1]), first + 1);
-	srdma_slots_destroy(&slots);
+	assert_int_equal(take(&clients[1]), first + 1);
 }
 
 TEST(closed_table_lets_nobody_in)
 {
-	struct srdma_slots slots = table(2);
-
-	take(&slots, &clients[0]);
+	open_table(2);
+	take(&clients[0]);
 	srdma_slots_close(&slots);
-	assert_int_equal(try(&slots, &clients[1]), -ESHUTDOWN);
+	assert_int_equal(try(&clients[1]), -ESHUTDOWN);
 	/* Who is in stays, and can leave. */
-	assert_int_equal(visited(&slots), 1);
+	assert_int_equal(visited(), 1);
 	srdma_slots_release(&slots, &clients[0]);
 	assert_int_equal(srdma_slots_used(&slots), 0);
-	assert_int_equal(try(&slots, &clients[1]), -ESHUTDOWN);
+	assert_int_equal(try(&clients[1]), -ESHUTDOWN);
 	/* Shutting down is the better reason when it is full as well. */
 	slots.max = 0;
-	assert_int_equal(try(&slots, &clients[1]), -ESHUTDOWN);
-	srdma_slots_destroy(&slots);
+	assert_int_equal(try(&clients[1]), -ESHUTDOWN);
 }
 
 TEST(ids_are_never_used_again)
 {
-	struct srdma_slots slots = table(4);
 	uint64_t last = 0;
 
-	take(&slots, &clients[10001]);
+	open_table(4);
+	take(&clients[10001]);
 	for (int i = 0; i < 10000; i++) {
-		uint64_t id = take(&slots, &clients[i]);
+		uint64_t id = take(&clients[i]);
 
 		assert_true(id > last);
 		last = id;
 		srdma_slots_release(&slots, &clients[i]);
 	}
 	assert_int_equal(srdma_slots_used(&slots), 1);
-	srdma_slots_destroy(&slots);
 }
 
 TEST(releasing_a_stranger_changes_nothing)
 {
-	struct srdma_slots slots = table(2);
-
-	take(&slots, &clients[0]);
+	open_table(2);
+	take(&clients[0]);
 	srdma_slots_release(&slots, &clients[1]);
 	assert_int_equal(srdma_slots_used(&slots), 1);
 	srdma_slots_release(&slots, &clients[0]);
 	srdma_slots_release(&slots, &clients[0]);
 	assert_int_equal(srdma_slots_used(&slots), 0);
-	srdma_slots_destroy(&slots);
 }
 
 TEST(raised_limit_lets_more_in)
 {
-	struct srdma_slots slots = table(1);
-
-	take(&slots, &clients[0]);
-	assert_int_equal(try(&slots, &clients[1]), -EBUSY);
+	open_table(1);
+	take(&clients[0]);
+	assert_int_equal(try(&clients[1]), -EBUSY);
 	slots.max = 1000;
 	for (int i = 1; i < 1000; i++)
-		take(&slots, &clients[i]);
-	assert_int_equal(try(&slots, &clients[1000]), -EBUSY);
-	assert_int_equal(visited(&slots), 1000);
-	srdma_slots_destroy(&slots);
+		take(&clients[i]);
+	assert_int_equal(try(&clients[1000]), -EBUSY);
+	assert_int_equal(visited(), 1000);
 }
 
 TEST(lowered_limit_leaves_those_who_are_in)
 {
-	struct srdma_slots slots = table(4);
-
+	open_table(4);
 	for (int i = 0; i < 4; i++)
-		take(&slots, &clients[i]);
+		take(&clients[i]);
 	slots.max = 2;
 	assert_int_equal(srdma_slots_used(&slots), 4);
-	assert_int_equal(visited(&slots), 4);
+	assert_int_equal(visited(), 4);
 	/* Two must go before the next one gets in. */
 	srdma_slots_release(&slots, &clients[0]);
 	srdma_slots_release(&slots, &clients[1]);
-	assert_int_equal(try(&slots, &clients[4]), -EBUSY);
+	assert_int_equal(try(&clients[4]), -EBUSY);
 	srdma_slots_release(&slots, &clients[2]);
-	take(&slots, &clients[4]);
-	assert_int_equal(try(&slots, &clients[5]), -EBUSY);
+	take(&clients[4]);
+	assert_int_equal(try(&clients[5]), -EBUSY);
 	/* And up again, within and beyond what it once was. */
 	slots.max = 6;
 	for (int i = 5; i < 9; i++)
-		take(&slots, &clients[i]);
-	assert_int_equal(try(&slots, &clients[9]), -EBUSY);
-	srdma_slots_destroy(&slots);
+		take(&clients[i]);
+	assert_int_equal(try(&clients[9]), -EBUSY);
 }
 
 TEST(table_grows_and_shrinks_with_use)
 {
-	struct srdma_slots slots = table(THREADS * ROUNDS);
 	unsigned most;
 
+	open_table(THREADS * ROUNDS);
 	assert_int_equal(slots.capacity, 0);
 	for (int i = 0; i < 10000; i++)
-		take(&slots, &clients[i]);
+		take(&clients[i]);
 	most = slots.capacity;
 	assert_uint_in_range(most, 10000, 20000);
 	/* In an order that leaves holes everywhere. */
@@ -182,41 +176,36 @@ TEST(table_grows_and_shrinks_with_use)
 			srdma_slots_release(&slots, &clients[i]);
 	assert_int_equal(srdma_slots_used(&slots), 0);
 	assert_true(slots.capacity <= 64);
-	srdma_slots_destroy(&slots);
 }
 
-static int refuse(struct srdma_slots *slots, void *arg)
+static int refuse(struct srdma_slots *table, void *arg)
 {
-	assert_int_equal(slots->used, *(unsigned *)arg);
+	assert_int_equal(table->used, *(unsigned *)arg);
 	return -EPERM;
 }
 
 TEST(who_may_not_gets_no_slot)
 {
-	struct srdma_slots slots = table(3);
 	unsigned used = 1;
 
-	take(&slots, &clients[0]);
+	open_table(3);
+	take(&clients[0]);
 	assert_int_equal(srdma_slots_take(&slots, &clients[1], refuse, &used), -EPERM);
 	assert_int_equal(srdma_slots_used(&slots), 1);
-	assert_int_equal(take(&slots, &clients[1]), 2);
-	srdma_slots_destroy(&slots);
+	assert_int_equal(take(&clients[1]), 2);
 }
 
 TEST(empty_table_can_be_opened_later)
 {
-	struct srdma_slots slots = table(0);
-
-	assert_int_equal(try(&slots, &clients[0]), -EBUSY);
+	open_table(0);
+	assert_int_equal(try(&clients[0]), -EBUSY);
 	slots.max = 1;
-	take(&slots, &clients[0]);
-	srdma_slots_destroy(&slots);
+	take(&clients[0]);
 }
 
 /* ---- many threads ---------------------------------------------------------------------------------------------- */
 
 static struct {
-	struct srdma_slots slots;
 	atomic_int inside;
 	atomic_int most;      /* highest `inside` seen */
 	atomic_uint failures; /* cmocka's assertions work in the main thread only */
@@ -238,7 +227,7 @@ static void *come_and_go(void *arg)
 
 	for (size_t i = 0; i < ROUNDS;) {
 		struct srdma_slot *client = &clients[self * ROUNDS + i];
-		int ret = try(&crowd.slots, client);
+		int ret = try(client);
 
 		if (ret == -EBUSY) {
 			usleep(10);
@@ -253,7 +242,7 @@ static void *come_and_go(void *arg)
 		if (i % 64 == 0)
 			usleep(50);
 		atomic_fetch_sub(&crowd.inside, 1);
-		srdma_slots_release(&crowd.slots, client);
+		srdma_slots_release(&slots, client);
 		i++;
 	}
 	return NULL;
@@ -263,15 +252,15 @@ static void *come_and_go(void *arg)
 static void *watch_table(void *arg)
 {
 	while (!atomic_load(&crowd.over)) {
-		unsigned used = srdma_slots_used(&crowd.slots);
+		unsigned used = srdma_slots_used(&slots);
 
-		pthread_mutex_lock(&crowd.slots.mutex);
-		for (unsigned i = 0; i < crowd.slots.used; i++)
-			if (crowd.slots.taken[i]->index != i || crowd.slots.taken[i]->id == 0)
+		pthread_mutex_lock(&slots.mutex);
+		for (unsigned i = 0; i < slots.used; i++)
+			if (slots.taken[i]->index != i || slots.taken[i]->id == 0)
 				atomic_fetch_add(&crowd.failures, 1);
-		if (used > LIMIT || crowd.slots.used > LIMIT)
+		if (used > LIMIT || slots.used > LIMIT)
 			atomic_fetch_add(&crowd.failures, 1);
-		pthread_mutex_unlock(&crowd.slots.mutex);
+		pthread_mutex_unlock(&slots.mutex);
 	}
 	return NULL;
 }
@@ -288,7 +277,7 @@ TEST(threads_never_exceed_the_limit_nor_share_an_id)
 	pthread_t threads[THREADS], watcher;
 	uint64_t *ids = &crowd.ids[0][0];
 
-	crowd.slots = table(LIMIT);
+	open_table(LIMIT);
 	assert_int_equal(pthread_create(&watcher, NULL, watch_table, NULL), 0);
 	for (size_t i = 0; i < THREADS; i++)
 		assert_int_equal(pthread_create(&threads[i], NULL, come_and_go, (void *)(uintptr_t)i), 0);
@@ -298,12 +287,11 @@ TEST(threads_never_exceed_the_limit_nor_share_an_id)
 	pthread_join(watcher, NULL);
 	assert_int_equal(crowd.failures, 0);
 	assert_uint_in_range(crowd.most, 1, LIMIT);
-	assert_int_equal(srdma_slots_used(&crowd.slots), 0);
-	assert_int_equal(visited(&crowd.slots), 0);
+	assert_int_equal(srdma_slots_used(&slots), 0);
+	assert_int_equal(visited(), 0);
 	qsort(ids, THREADS * ROUNDS, sizeof *ids, by_value);
 	for (size_t i = 0; i < THREADS * ROUNDS; i++)
 		assert_int_equal(ids[i], i + 1);
-	srdma_slots_destroy(&crowd.slots);
 }
 
-RUN_TESTS(NULL, NULL)
+RUN_TESTS_EACH(NULL, close_table)
