@@ -1,12 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "test.h"
-
 #include "end_rig.h"
 
 #include "log.h"
 
 #include <arpa/inet.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/epoll.h>
+
+/* As in test.h, which the fuzz target that has this rig does without. */
+#pragma GCC diagnostic ignored "-Wunused-parameter"
+#pragma GCC diagnostic ignored "-Wmissing-prototypes"
 
 #undef ibv_reg_mr
 #undef ibv_reg_mr_iova

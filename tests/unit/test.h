@@ -33,8 +33,8 @@
 
 static inline void assert_text_says(const char *text, const char *words)
 {
-	if (!strstr(text, words))
-		fail_msg("'%s' does not say '%s'", text, words);
+	if (!text || !strstr(text, words))
+		fail_msg("'%s' does not say '%s'", text ? text : "", words);
 }
 
 /* The last error of the library, of which the test includes a header. */
