@@ -106,7 +106,7 @@ static int post_recv(struct ibv_qp *qp, struct ibv_recv_wr *wr, struct ibv_recv_
 	return 0;
 }
 
-/* To ERROR, which is all that gets here: what is posted is flushed. */
+/* The library changes the state only to ERROR here: the device flushes all posted receives. */
 int ibv_modify_qp(struct ibv_qp *qp, struct ibv_qp_attr *attr, int mask)
 {
 	if (rig_now->failed)
@@ -288,7 +288,7 @@ bool rig_deliver(struct end_rig *rig, enum rig_kind kind, const void *data, uint
 	return true;
 }
 
-/* What lies beyond the peer's ring, or behind another key, is as the peer likes. */
+/* The peer decides what bytes are beyond its ring, or behind another key. */
 static void fetch(struct end_rig *rig, const struct rig_request *request)
 {
 	void *local = (void *)(uintptr_t)request->local;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* One end of a sealed connection, the library's own from its calls down to the channel, on a device and a TLS channel of this rig's.
- * The test is the peer, which has all keys, and says when the device does what. It is linked with --wrap for
+ * The test is the peer, which has all keys, and controls when the device acts. It is linked with --wrap for
  * the functions of the TLS channel (end_wraps in meson.build); the verbs that need a library of the device's are defined here. */
 #ifndef TEST_END_RIG_H
 #define TEST_END_RIG_H
@@ -49,7 +49,7 @@ struct end_rig {
 	unsigned receive_first, receive_count;
 	struct rig_queue sent, received;
 	bool failed; /* the queue pair is in ERROR */
-	int tls;     /* what its TLS channel says: -EAGAIN nothing; SRDMA_ECLOSED that it is closed */
+	int tls;     /* the result of a look at its TLS channel: -EAGAIN: no frame; SRDMA_ECLOSED: closed */
 	unsigned late_looks; /* at the TLS channel, after the end of the connection */
 
 	/* the peer */
@@ -57,11 +57,11 @@ struct end_rig {
 	struct srdma_opener *messages_in, *chunks_in;
 	uint64_t messages_opened, chunks_opened;
 	uint8_t *staging; /* SRDMA_SEALED_RING bytes, which stay from one rig to the next: what RDMA reads with RIG_KEY fetch */
-	/* The end posts a record, opened: `data` is the rig's. NULL: nobody wants to know. */
+	/* The end posts a record; `data` is its content, which the rig owns. NULL: no callback. */
 	void (*on_record)(void *arg, enum rig_kind kind, const uint8_t *data, uint32_t length);
 	/* The device has fetched something. */
 	void (*on_fetched)(void *arg, uint64_t remote, uint32_t rkey, uint32_t length);
-	/* The end sends a frame over its TLS channel. NULL: nobody wants to know. */
+	/* The end sends a frame over its TLS channel. NULL: no callback. */
 	void (*on_frame)(void *arg, const uint8_t *frame, size_t length);
 	uint8_t frame[SRDMA_FRAME_MAX]; /* the peer's, which the end takes when it looks at its TLS channel */
 	size_t frame_length;            /* 0: there is none */
@@ -77,7 +77,7 @@ bool rig_deliver(struct end_rig *rig, enum rig_kind kind, const void *data, uint
 bool rig_execute(struct end_rig *rig);
 /* All that the end can do now. */
 void rig_settle(struct end_rig *rig);
-/* What the peer may read there with its rkey: the end's staging ring. NULL: not so much. */
+/* Bytes of the end's staging ring that the peer may read with this rkey; NULL: it may not read so many. */
 const uint8_t *rig_remote(uint32_t rkey, uint64_t address, uint32_t length);
 
 #endif

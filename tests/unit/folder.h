@@ -25,7 +25,7 @@ static inline int leave_folder(void **state)
 	return chdir("/") || nftw(folder_path, drop_file, 8, FTW_DEPTH | FTW_PHYS) ? -1 : 0;
 }
 
-/* Into a file, whose folders are made where they are missing. */
+/* Writes a file, and makes its folders if they are missing. */
 static inline void write_text(const char *path, const char *text)
 {
 	char part[256];

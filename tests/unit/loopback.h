@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A TCP connection on the loopback address, for tests of what runs over one. Include test.h first. */
+/* A TCP connection on the loopback address, for tests of protocols on it. Include test.h first. */
 #ifndef TEST_LOOPBACK_H
 #define TEST_LOOPBACK_H
 

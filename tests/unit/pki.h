@@ -49,7 +49,7 @@ static inline EVP_PKEY *pki_explicit_key(void)
 	return key;
 }
 
-/* The public half of an RSA key, with a modulus that nobody knows the factors of. */
+/* The public half of an RSA key. The factors of its modulus are unknown. */
 static inline EVP_PKEY *pki_rsa(int bits)
 {
 	BIGNUM *n = BN_new(), *e = BN_new();

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What most tests of TLS work with: a folder with a CA, a server's certificate and a client's certificate, and options that name them.
+/* The files of most tests of TLS: a folder with a CA, a server's certificate and a client's certificate, and options that name them.
  * Include pki.h and tls_pair.h first. */
 #ifndef TEST_TLS_FILES_H
 #define TEST_TLS_FILES_H

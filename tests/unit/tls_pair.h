@@ -131,7 +131,7 @@ static inline void step(struct end *end)
 		if (end->result == -EAGAIN || end->result == 0)
 			return;
 		snprintf(end->text, sizeof end->text, "%s", srdma_error_text());
-		/* As an end of the library's that fails: so the alert arrives. */
+		/* The library does this when an end fails, so that the alert arrives. */
 		srdma_tls_linger(end->tls);
 		assert_string_equal(srdma_error_text(), end->text);
 		return;
@@ -192,7 +192,7 @@ static inline struct pair meet(struct end client, struct end server, const char 
 
 		for (int i = 0; i < 2; i++)
 			step(ends[i]);
-		/* What one end wrote may take a moment to reach the other. */
+		/* Bytes may take a moment to reach the other end. */
 		poll((struct pollfd[]){{.fd = fd_of(&pair.client), .events = POLLIN}, {.fd = fd_of(&pair.server), .events = POLLIN}}, 2, 1);
 	}
 	if (pair.server.result != 0) {
@@ -249,7 +249,7 @@ static inline void assert_says(const struct end *end, const char *who, int error
 		fail_msg("%s: %d '%s'; wanted %d, '%s'", who, end->result, end->text, error, words);
 }
 
-/* Neither end may be content in the end; this one says why. */
+/* Both ends must fail; this one says why. */
 static inline void assert_server_refuses(struct end client, struct end server, int error, const char *words)
 {
 	struct pair pair = meet(client, server, "host.example.com");

@@ -86,7 +86,7 @@ TEST(errors_are_counted_as_what_they_are)
 	assert_int_equal(srdma_setup_failure_of(-ECANCELED), SRDMA_SETUP_OTHER);
 	assert_int_equal(srdma_client_end_of(0, false), SRDMA_END_IN_ORDER);
 	assert_int_equal(srdma_client_end_of(SRDMA_ELOST, true), SRDMA_END_LOST);
-	/* What a program's handler returns may be anything. */
+	/* A program's handler may return any value. */
 	assert_int_equal(srdma_client_end_of(-EMSGSIZE, false), SRDMA_END_SERVER);
 	assert_int_equal(srdma_client_end_of(42, false), SRDMA_END_SERVER);
 	assert_int_equal(srdma_client_end_of(-EMSGSIZE, true), SRDMA_END_OTHER);

@@ -5,7 +5,7 @@
 
 #define LONG 3000
 
-/* What the last record said; its own memory is gone by then. */
+/* A copy of the last record, whose memory is gone after the callback. */
 static struct {
 	unsigned count;
 	char event[64], line[2048], texts[SRDMA_FIELDS_MAX][LONG + 1];
@@ -67,7 +67,7 @@ TEST(line_of_text_is_a_record_without_fields)
 	assert_int_equal(got.count, 1);
 }
 
-TEST(what_a_peer_says_neither_forges_a_line_nor_steers_a_terminal)
+TEST(text_of_a_peer_neither_forges_a_line_nor_controls_a_terminal)
 {
 	const struct srdma_log_field fields[] = {SRDMA_FIELD_TEXT("name", "x\n\x1b[2J\xff")};
 	const struct srdma_event event = {SRDMA_LOG_INFO, "some.event", false, fields, 1};

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Linked with --wrap for RAND_bytes: what it draws is the test's. */
+/* Linked with --wrap for RAND_bytes: the test chooses the random bytes. */
 #include "test.h"
 
 #include "pause.h"

@@ -21,7 +21,7 @@ TEST(without_a_limit_it_is_always_open)
 	assert_int_equal(srdma_rate_left_ms(&rate), -1);
 }
 
-TEST(what_was_taken_has_its_time)
+TEST(bytes_taken_cost_their_time)
 {
 	struct srdma_rate rate = {.per_second = 1000000};
 
@@ -38,8 +38,8 @@ TEST(what_was_taken_has_its_time)
 	assert_int_equal(srdma_rate_left_ms(&rate), 0);
 }
 
-/* Whoever takes whenever it may, in pieces of any length. */
-TEST(taken_over_a_while)
+/* A user that takes whenever the limit allows, in pieces of any length. */
+TEST(limit_holds_over_a_while)
 {
 	static const uint64_t pieces[] = {1, 64, 4096, 131072, 1 << 20};
 

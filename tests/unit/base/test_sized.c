@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Structures whose size is another one in the program than in the library. */
+/* Structures that have another size in the program than in the library. */
 #include "test.h"
 
 #include "sized.h"
@@ -9,14 +9,14 @@
 
 #define GUARD 0xA5
 
-/* What the library has. In the first version `b` was the last member. */
+/* The library's structure. In the first version `b` was the last member. */
 struct thing {
 	size_t size;
 	uint64_t a, b;
 	uint64_t later; /* a program of the first version has no room for it */
 };
 
-/* What programs have: of the first version, and of one to come. */
+/* The structures of programs of the first version, and of a later one. */
 struct thing_first {
 	size_t size;
 	uint64_t a, b;
@@ -55,7 +55,7 @@ TEST(older_program_is_not_overrun)
 	assert_int_equal(taken.size, sizeof taken);
 	assert_int_equal(taken.a, 10);
 	assert_int_equal(taken.b, 2);
-	assert_int_equal(taken.later, 3); /* the default: not what lies behind the program's structure */
+	assert_int_equal(taken.later, 3); /* the default, not the bytes behind the program's structure */
 	srdma_sized_fill(&program.thing, sizeof program.thing, &taken, sizeof taken);
 	assert_int_equal(program.thing.size, sizeof program.thing);
 	assert_int_equal(program.thing.a, 10);
@@ -63,7 +63,7 @@ TEST(older_program_is_not_overrun)
 		assert_int_equal(program.guard[i], GUARD);
 }
 
-TEST(newer_program_may_not_set_what_is_not_known)
+TEST(newer_program_may_not_set_unknown_members)
 {
 	struct thing_to_come program;
 	struct thing taken;
@@ -94,7 +94,7 @@ TEST(newer_program_learns_how_much_was_filled)
 	assert_int_equal(program.more[1], 0);
 }
 
-TEST(what_was_never_initialised_is_refused)
+TEST(structure_without_init_is_refused)
 {
 	const size_t sizes[] = {0, 1, sizeof(struct thing_first) - 1, 4097, SIZE_MAX};
 	struct thing program = {.a = 5}, taken;
@@ -119,7 +119,7 @@ TEST(array_has_the_size_of_its_first_element_as_stride)
 	assert_null(srdma_sized_element(NULL, 0));
 }
 
-/* Zeroed, as a program has it that forgot _init. */
+/* Zeroed, as in a program that forgot to call _init. */
 TEST(each_function_refuses_options_without_a_size)
 {
 	const struct srdma_device_options device = {0};

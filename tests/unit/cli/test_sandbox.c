@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The server's filter of system calls, each time in a process of its own: there is no way out of it. */
+/* The server's filter of system calls, each time in a process of its own, because no process can leave the filter. */
 #include "test.h"
 
 #include "sandbox.h"
@@ -77,7 +77,7 @@ static int make_process(void)
 	return fork() < 0 && errno == EPERM ? 0 : 1;
 }
 
-/* What TIOCSTI and TIOCLINUX type, the terminal's other programs read. With any upper half: the kernel looks at the lower one. */
+/* Other programs on the terminal would read what TIOCSTI and TIOCLINUX type. The kernel ignores the upper half of the request. */
 static int type_into_terminal(void)
 {
 	static const unsigned long above[] = {0, 1ul << 32, 0xfffffffful << 32};
@@ -173,7 +173,7 @@ static void check_fine(int status)
 	assert_int_equal(WEXITSTATUS(status), 0);
 }
 
-TEST(what_only_an_intruder_calls_ends_the_process)
+TEST(call_that_only_an_intruder_makes_ends_the_process)
 {
 	check_killed(in_sandbox(execute));
 	check_killed(in_sandbox(become_root));
@@ -181,7 +181,7 @@ TEST(what_only_an_intruder_calls_ends_the_process)
 	check_killed(in_sandbox(read_others));
 }
 
-TEST(what_no_server_needs_is_refused)
+TEST(call_that_no_server_needs_is_refused)
 {
 	check_fine(in_sandbox(open_packet_socket));
 	check_fine(in_sandbox(link_file));
@@ -207,7 +207,7 @@ TEST(files_sockets_and_threads_go_on)
 
 int main(void)
 {
-	/* qemu-user, for one. The server does not start there without --no-sandbox. */
+	/* qemu-user is an example. The server does not start there without --no-sandbox. */
 	if (prctl(PR_GET_SECCOMP, 0, 0, 0, 0) < 0 && errno == EINVAL) {
 		puts("this kernel has no filters of system calls");
 		return 77; /* skipped */

@@ -277,7 +277,7 @@ TEST(several_changes_follow_each_other)
 	}
 }
 
-/* The table says what an end may send; what its peer waits for is for the reader to compare. */
+/* The table lists the frames that an end may send; this says which frames its peer then expects. */
 static bool is_due(enum srdma_frame_type type)
 {
 	enum srdma_epoch_phase end = seen.end.at, peer = seen.peer.at;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The secrets of the sealed streams, from a TLS session and from what both ends said. */
+/* The secrets of the sealed streams, from a TLS session and from the frames of both ends. */
 #include "test.h"
 
 #include "pki.h"
@@ -107,7 +107,7 @@ TEST(secret_is_the_exporters_for_its_label_and_both_frames)
 	part(&s.pair);
 }
 
-/* Each bit of what is said in `said`, one of s->client.hello and s->client.welcome, turned over as if on the way. */
+/* Inverts each bit of `said`, which is s->client.hello or s->client.welcome, as an attacker on the way would. */
 static void turn_each_bit(struct session *s, struct srdma_hello *said, enum srdma_frame_type type, secrets_t right)
 {
 	uint8_t before[SRDMA_FRAME_MAX] = {0}, after[SRDMA_FRAME_MAX], touched[SRDMA_FRAME_MAX] = {0};

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A write or read is over when its bytes are where they belong, or when its connection is; from then on its memory is the
- * program's. What peers have tried against that, one by one; test_sealed_rdma.c has any sequence of such records. */
+/* A write or read ends when its bytes are in place, or when its connection ends; from then on its memory is the program's.
+ * Here are single attacks of a peer on that; test_sealed_rdma.c tries random sequences of such records. */
 #include "test.h"
 
 #include "end_rig.h"
@@ -16,7 +16,7 @@ enum { REGION = 65536 };
 static struct end_rig rig; /* its connection is NULL once a link has freed it */
 static char nowhere[1];
 
-/* ---- what the peer says ---------------------------------------------------------------------------------------- */
+/* ---- the peer's records ---------------------------------------------------------------------------------------- */
 
 struct part {
 	uint64_t offset;
@@ -66,7 +66,7 @@ static void let_device_work(void)
 	rig_settle(&rig);
 }
 
-/* ---- what the program does ------------------------------------------------------------------------------------- */
+/* ---- the program's calls --------------------------------------------------------------------------------------- */
 
 static char *map_page(void)
 {
@@ -155,7 +155,7 @@ TEST(read_is_not_complete_by_an_answer_of_no_bytes_within_its_record)
 	srdma_buffer_free(&buffer);
 }
 
-/* The account of one that is over is nobody else's. */
+/* A later answer does not reach the account of a read that is complete. */
 TEST(read_of_no_bytes_is_answered_once)
 {
 	static const struct part twice[] = {{0, 0}, {0, 0}, {0, 0}};
@@ -226,12 +226,12 @@ static void fail_device(void)
 {
 	atomic_store(&rig.conn->device_event, IBV_EVENT_DEVICE_FATAL + 1);
 	rig.tls = SRDMA_ECLOSED;
-	/* What has come is not seen before the event is: the next look at the device is after it. */
+	/* The end sees the event before the records, which it looks at later. */
 	rig.received.count = 0;
 	srdma_conn_progress(rig.conn, false);
 }
 
-/* An answer has come, nobody has looked, and the connection ends; the caller takes its memory back. */
+/* An answer has come, the end has not looked, and the connection ends; the program takes its memory back. */
 static void nothing_is_written_after(void (*end)(void))
 {
 	char *memory = map_page();
@@ -266,7 +266,7 @@ TEST(after_a_failure_of_the_device_no_frame_is_taken)
 	nothing_is_written_after(fail_device);
 }
 
-/* What is on its way from the peer's ring when the caller gives up. */
+/* The device is reading from the peer's ring when the program gives up. */
 TEST(pull_that_is_under_way_at_the_end_goes_nowhere)
 {
 	static const struct part whole = {0, 4096};
@@ -382,7 +382,7 @@ static struct srdma_link *make_link(void)
 	return link;
 }
 
-/* The link looks at what came with the end, for the messages in it. */
+/* When its connection ends, the link still delivers the messages that have come. */
 TEST(link_keeps_messages_and_executes_nothing)
 {
 	struct srdma_link *link = make_link();
@@ -398,7 +398,7 @@ TEST(link_keeps_messages_and_executes_nothing)
 	take_back(&buffer, memory);
 	assert_int_equal(srdma_link_recv(link, text, sizeof text, &length, 1000), 0);
 	assert_true(length == 6 && memcmp(text, "before", 6) == 0);
-	assert_null(srdma_link_conn(link)); /* and nobody answers any more */
+	assert_null(srdma_link_conn(link)); /* and no new connection can be made */
 	assert_int_equal(srdma_link_recv(link, text, sizeof text, &length, 1000), 0);
 	assert_true(length == 6 && memcmp(text, "behind", 6) == 0);
 	srdma_link_free(&link);

@@ -37,7 +37,7 @@ static void lend(struct model *model, struct guarded *memory, size_t length, boo
 	memset(memory->map + page, UNTOUCHED, inner);
 }
 
-/* From here on whoever touches it is caught in the act. */
+/* From here on any access to it raises a signal. */
 static void hand_back(struct model *model, struct guarded *memory)
 {
 	require(model, munmap(memory->map, memory->mapped) == 0, "munmap");
@@ -142,7 +142,7 @@ struct model_job *model_owed(struct model *model)
 	return NULL;
 }
 
-/* ---- what the end sends ---------------------------------------------------------------------------------------- */
+/* ---- the end's records ----------------------------------------------------------------------------------------- */
 
 static uint64_t number(const uint8_t *bytes, unsigned count)
 {
@@ -184,7 +184,7 @@ static const uint8_t *open_sent(struct model *model, const struct header *h, con
 	return plain;
 }
 
-/* The peer takes it at once, and acknowledges it when the test says so. Its write, or a part of the answer to what the peer asked. */
+/* A chunk of the end's own write, or of its answer to a read of the peer's. The peer takes it at once, and acknowledges it later. */
 static uint64_t take_sent(struct model *model, const struct header *h, const uint8_t *bytes)
 {
 	static uint8_t room[CHUNK];
@@ -246,7 +246,7 @@ static void note_record(void *arg, enum rig_kind kind, const uint8_t *data, uint
 	}
 }
 
-/* ---- what the peer sends --------------------------------------------------------------------------------------- */
+/* ---- the peer's records ---------------------------------------------------------------------------------------- */
 
 static bool is_in_region(const struct model *model, uint64_t offset, uint64_t length)
 {
@@ -402,7 +402,7 @@ int model_place(struct model *model)
 	return ret;
 }
 
-/* ---- what is to be true ---------------------------------------------------------------------------------------- */
+/* ---- checks ---------------------------------------------------------------------------------------------------- */
 
 static bool is_untouched(const struct guarded *memory, uint64_t from)
 {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Sealed writes and reads as docs/PROTOCOL.md has them, in the plainest form: which records an end must take, which must end its
- * connection, and what must then be where. It shares no code with what it judges but the arithmetic of the ring. */
+ * connection, and which bytes must then be where. It shares only the arithmetic of the ring with the library. */
 #ifndef TEST_BULK_MODEL_H
 #define TEST_BULK_MODEL_H
 
@@ -55,7 +55,7 @@ struct model_sent {
 
 struct model {
 	struct end_rig rig;
-	uint8_t *region, *peer_region; /* what is to be in them */
+	uint8_t *region, *peer_region; /* the bytes that must be in them */
 	bool withdrawn;
 	uint64_t version;              /* of the region */
 	struct model_job jobs[RIG_RDMA_DEPTH]; /* under way, the oldest first */
@@ -81,13 +81,13 @@ void model_delete(struct model *model);
 _Noreturn void model_fail(struct model *model, const char *what);
 /* The program posts a write or read. */
 void model_post(struct model *model, bool write, uint64_t length, uint64_t offset, uint64_t cookie);
-/* A record of the peer's, which has just been delivered: 0, or the error that must come of it. Takes the contents. */
+/* A record of the peer's, which has just been delivered: 0, or the error that must follow. Takes the contents over. */
 int model_take(struct model *model, const struct model_record *record);
-/* What has been fetched gets to its place: 0, or the error that must come of it. */
+/* Puts the fetched chunks in place: 0, or the error that must follow. */
 int model_place(struct model *model);
 /* The read that the peer is to answer now; NULL: none. */
 struct model_job *model_owed(struct model *model);
-/* All that is to be in place is, nothing else has changed; what is complete is collected, and its memory handed back. */
+/* Checks that all bytes are in place and no others have changed; collects complete jobs and hands their memory back. */
 void model_check(struct model *model);
 /* The connection is over: all memory is handed back. */
 void model_end(struct model *model);

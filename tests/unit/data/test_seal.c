@@ -148,8 +148,8 @@ static int try_short(struct stream *s, uint64_t number, const uint8_t record[SHO
 
 /* ---- recorded vectors -------------------------------------------------------------------------------------------- */
 
-/* Made by Python's hmac and cryptography, not by this code, from the secret 00 01 .. 1f. If these bytes change, so does what
- * goes over the wire. */
+/* Made by Python's hmac and cryptography, not by this code, from the secret 00 01 .. 1f. If these bytes change, the wire
+ * format changes. */
 TEST(records_have_the_recorded_bytes)
 {
 	static const struct {
@@ -181,7 +181,7 @@ TEST(records_have_the_recorded_bytes)
 	}
 }
 
-/* ---- what opens, and what does not ----------------------------------------------------------------------------- */
+/* ---- opening a record ------------------------------------------------------------------------------------------ */
 
 TEST(records_of_every_length_are_opened_in_place_too)
 {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The account of a write's or read's bytes: each is claimed once, in order, and settled once; what is over is reached by nobody. */
+/* The account of a write's or read's bytes: each is claimed once, in order, and settled once; no claim reaches a job that is over. */
 #include "test.h"
 
 #include "sealed_job.h"
@@ -90,7 +90,7 @@ TEST(claim_is_settled_once_and_in_order)
 	assert_true(take());
 }
 
-TEST(claim_that_nobody_made_leads_nowhere)
+TEST(claim_that_was_never_made_is_refused)
 {
 	struct srdma_sealed_job *job = add(10);
 	struct srdma_sealed_claim claim;
@@ -143,7 +143,7 @@ TEST(claim_on_a_job_that_is_over_does_not_reach_the_next_one)
 	assert_false(take());
 }
 
-TEST(what_is_dropped_is_over)
+TEST(dropped_job_is_over)
 {
 	struct srdma_sealed_claim claims[2], claim;
 	const struct srdma_sealed_job another = {.length = 1};

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Sealed writes and reads of one end, whose peer has all keys and does as it likes: any sequence of records, good ones and others, of
- * what the device does, and of the program's own calls. After each step what the library did is what the model says.
+/* Sealed writes and reads of one end, whose peer has all keys and obeys no rule: random sequences of good and bad records, of
+ * steps of the device, and of the program's calls. After each step the library's state must equal the model's.
  *
  * SECURDMA_TEST_SEED=N runs that sequence alone; SECURDMA_TEST_SEQUENCES says how many there are. */
 #include "test.h"
@@ -18,7 +18,7 @@ static struct model model;
 static char place_text[96];
 static uint64_t random_state;
 static unsigned spite; /* one record in so many breaks a rule: some peers keep them long enough for much to be under way */
-/* What came of the sequences: a generator that never gets anywhere would find nothing. */
+/* Counts of outcomes: a generator that reaches too few of them would find nothing. */
 static struct {
 	unsigned completed, refused, forged, given_up, lost, deleted, late;
 } seen;
@@ -132,7 +132,7 @@ static uint32_t some_part(uint64_t left)
 	return left == 0 ? 0 : (uint32_t)(one_in(2) ? most : 1 + below(most));
 }
 
-/* The next parts of what is owed, in up to eight chunks; a copy of the account says what comes next. */
+/* Answers the next bytes of the reads in up to eight chunks. `claimed` is a copy of the account. */
 static bool answer_well(struct model_record *record)
 {
 	struct srdma_sealed_ring ring = model.ring;
@@ -267,7 +267,7 @@ static void ask_for_what_is_not_there(struct model_record *record)
 		add_within(record, 1, edge, NULL, 1 + (uint32_t)below(WITHIN_MAX));
 }
 
-/* What still is a record tells of a chunk that was never sealed. */
+/* If the record still has a good form, it announces a chunk that was never sealed. */
 static void spoil_form(struct model_record *record)
 {
 	for (unsigned i = 0, count = 1 + (unsigned)below(2); i < count; i++) {
@@ -313,7 +313,7 @@ static bool forge(struct model_record *record)
 
 /* ---- steps ----------------------------------------------------------------------------------------------------- */
 
-/* What is not expected is what the peer's records bring about at once, `expected`, or what comes of all that is in place then. */
+/* The connection's state must be `expected`, the effect of the peer's records, or else the effect of the chunks now in place. */
 static void settle(int expected)
 {
 	struct srdma_conn *conn = model.rig.conn;
@@ -321,7 +321,7 @@ static void settle(int expected)
 	rig_settle(&model.rig);
 	if (expected == 0)
 		expected = model_place(&model);
-	/* What it was answering when the region was withdrawn. */
+	/* The end was answering a read when the program withdrew the region. */
 	if (expected == 0 && model.withdrawn && model.asked_count > 0 && conn->status == SRDMA_EPROTOCOL)
 		expected = SRDMA_EPROTOCOL;
 	if (conn->status != expected)
@@ -352,7 +352,7 @@ static void drop_contents(struct model_record *record)
 		free(record->contents[i].bytes);
 }
 
-/* Keeps what the model has taken over alive, and nothing else. */
+/* Frees the contents that the model has not taken over. */
 static int deliver(struct model_record *record)
 {
 	unsigned before = model.chunk_count;
@@ -407,7 +407,7 @@ static void call(uint64_t *cookie)
 	settle(0);
 }
 
-/* The program gives up, or mistakenly takes its memory back, or the TLS channel is closed. Which error is to come of it. */
+/* The program gives up, or takes its memory back too early, or the TLS channel closes. Returns the error that must follow. */
 static int end_somehow(void)
 {
 	struct srdma_conn *conn = model.rig.conn;
@@ -430,7 +430,7 @@ static int end_somehow(void)
 	return srdma_conn_end(conn, srdma_fail(-ETIMEDOUT, "given up"));
 }
 
-/* Records that nobody has looked at; then the end; then, as a link does, a look at what had come. */
+/* Records come that the end does not look at; then the connection ends; then, as a link does, the end looks at them. */
 static void end_with_records_unread(void)
 {
 	struct srdma_conn *conn = model.rig.conn;
@@ -450,7 +450,7 @@ static void end_with_records_unread(void)
 	srdma_stream_poll_receives(&conn->stream);
 }
 
-/* Whatever still comes is for nothing: all memory was handed back. */
+/* Records that still come have no effect: the program has all its memory back. */
 static void check_end(void)
 {
 	struct srdma_conn *conn = model.rig.conn;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Control records of sealed writes and reads: what goes in comes out, and nothing else is taken. */
+/* Control records of sealed writes and reads: the decoder returns what was encoded, and takes nothing else. */
 #include "test.h"
 
 #include "sealed_record.h"

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What breaks a rule of a sealed stream may come from somebody else, or from the peer; the two must not be taken for each other. The
- * device and the peer are the test. */
+/* A record that breaks a rule of a sealed stream is a forgery, or the peer's own; the library must tell them apart. The test is the
+ * device and the peer. */
 #include "test.h"
 
 #include "stream.h"
@@ -27,7 +27,7 @@ static struct rig {
 	struct ibv_cq send_cq, recv_cq;
 	struct receive receives[RECEIVES];
 	unsigned first, count;
-	struct ibv_wc wc; /* what the receive queue has completed */
+	struct ibv_wc wc; /* the completion in the receive queue */
 	bool completed;
 } rig;
 
@@ -115,7 +115,7 @@ static int forge(uint32_t imm, uint32_t length)
 	return take(imm, length, IBV_WC_RECV, IBV_WC_WITH_IMM);
 }
 
-/* What the peer itself sends: it alone has its keys. */
+/* A record of the peer's, which alone has its keys. */
 static int send_own(uint32_t imm, uint32_t length)
 {
 	char data[2 * MESSAGE] = "what the peer says";
@@ -195,7 +195,7 @@ TEST(message_beyond_the_credits_is_told_by_whose_it_is)
 	assert_int_equal(send_own(IMM(KIND_MESSAGE, 0), 8), SRDMA_EPROTOCOL);
 }
 
-TEST(what_can_be_no_record_is_a_forgery)
+TEST(message_without_the_form_of_a_record_is_a_forgery)
 {
 	make(true);
 	assert_int_equal(take(0, 32, IBV_WC_RECV, 0), SRDMA_ESEAL);
@@ -226,7 +226,7 @@ TEST(control_record_that_is_refused_is_not_taken_for_a_forgery)
 	assert_int_equal(forge(IMM(KIND_CONTROL, 0), 28 + SRDMA_SEAL_OVERHEAD), SRDMA_ESEAL);
 }
 
-TEST(what_keeps_the_rules_goes_on)
+TEST(records_that_keep_the_rules_are_taken)
 {
 	char out[MESSAGE];
 
@@ -257,7 +257,7 @@ static int poll_flood(struct ibv_cq *cq, int most, struct ibv_wc *wc)
 	return n;
 }
 
-TEST(flood_is_taken_in_turns_and_what_is_left_is_known)
+TEST(flood_is_taken_in_turns_and_its_rest_is_known)
 {
 	unsigned turns = 0;
 

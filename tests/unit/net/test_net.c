@@ -359,7 +359,7 @@ TEST(refused_connection_is_told_at_once)
 }
 
 /* The resolver would take the first one for 4464, the second for 65535. */
-TEST(what_is_no_port_is_refused)
+TEST(bad_port_is_refused)
 {
 	static const char *const bad[] = {"70000", "-1", "65536", "99999999999999999999", "banana", "no-such-service", "", " 80", "+80",
 					  "80 ", "0x50", "4433/tcp", "*"};
@@ -478,7 +478,7 @@ TEST(connect_gives_up_at_its_deadline)
 	assert_int_equal(srdma_net_connect("127.0.0.1", port, srdma_deadline(200), &fd), -ETIMEDOUT);
 	took = srdma_clock_us() - start;
 	assert_uint_in_range(took, SECOND_US / 5, 15 * SECOND_US);
-	/* What was left of the 200 ms when it began to connect. */
+	/* The rest of the 200 ms when the attempt began. */
 	words = strstr(srdma_error_text(), "no answer within ");
 	assert_non_null(words);
 	assert_int_equal(sscanf(words, "no answer within %d ms", &ms), 1);
@@ -618,8 +618,8 @@ TEST(failed_lookup_is_explained)
 	}
 }
 
-/* Name servers that don't answer hold a lookup for many times as long as a caller may wait. What was left behind is freed when the
- * resolver comes back, and while too much is left behind no more is begun. */
+/* Name servers that don't answer hold a lookup for many times as long as a caller may wait. The library frees an
+ * abandoned lookup when the resolver returns, and starts no more while too many are abandoned. */
 TEST(lookup_ends_at_the_deadline)
 {
 	static const char *const addresses[] = {"127.0.0.1", NULL};
@@ -662,7 +662,7 @@ TEST(wait_ends_when_ready_or_late)
 	assert_int_equal(srdma_net_wait(fd, POLLOUT, srdma_deadline(1000)), 0);
 	assert_int_equal(srdma_net_wait(fd, POLLIN, srdma_deadline(50)), -ETIMEDOUT);
 	assert_true(srdma_clock_us() - start >= SECOND_US / 20);
-	/* A deadline in the past still sees what is there. */
+	/* With a deadline in the past it still sees an event that is there. */
 	assert_int_equal(eventfd_write(fd, 1), 0);
 	assert_int_equal(srdma_net_wait(fd, POLLIN, 0), 0);
 	close(fd);

@@ -45,7 +45,7 @@ static void assert_source(const void *data, size_t size, const char *address)
 	assert_int_equal(proxy.length, size);
 	srdma_net_format((struct sockaddr *)&proxy.source, text, sizeof text);
 	assert_string_equal(text, address);
-	/* However little there is of it, it is waited for; what follows it is left alone. */
+	/* The parser asks for the rest of a part of any length, and takes no byte behind the header. */
 	for (size_t have = 0; have < size; have++) {
 		assert_int_equal(parse(data, have, &proxy), -EAGAIN);
 		assert_uint_in_range(proxy.length, have + 1, size);
@@ -187,7 +187,7 @@ TEST(block_names_the_client)
 			       "\x20\x01\x0d\xb8\0\0\0\0\0\0\0\0\0\0\0\1"
 			       "\xfd\0\0\0\0\0\0\0\0\0\0\0\0\0\0\2\0\1\x11\x51"),
 		      "[2001:db8::1]:1");
-	/* What else it says of the connection is passed over. */
+	/* The parser skips other information on the connection. */
 	assert_source(V2(START "\x21\x11\0\x14\xc0\0\2\7\x0a\0\0\1\xc3\x50\x11\x51\3\0\4\1\2\3\4\xff"), "192.0.2.7:50000");
 }
 

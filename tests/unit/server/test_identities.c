@@ -18,7 +18,7 @@ static struct srdma_identity named(const char *name)
 	return identity;
 }
 
-/* What the server allows; a test sets it with with(), and its teardown frees it. */
+/* The server's limits. A test sets them with with(); the teardown frees them. */
 static struct srdma_server_limits limits;
 
 static int drop(void **state)
@@ -136,7 +136,7 @@ static void assert_refused(const struct srdma_identity *list, size_t count, cons
 	assert_error_says(word);
 }
 
-TEST(what_cannot_be_is_refused_by_name)
+TEST(impossible_entry_is_refused_by_name)
 {
 	static char longest[SRDMA_NAME_SIZE + 1];
 	struct srdma_identity twice[] = {named("bob"), named("alice"), named("bob")}, one, *copy = NULL;
@@ -175,7 +175,7 @@ TEST(what_cannot_be_is_refused_by_name)
 
 /* ---- one client ------------------------------------------------------------------------------------------------ */
 
-TEST(who_is_not_listed_has_what_all_have)
+TEST(client_that_is_not_listed_has_the_general_limits)
 {
 	struct srdma_identity list[] = {named("alice")};
 	struct srdma_conn_options before, options;
@@ -199,7 +199,7 @@ TEST(who_is_not_listed_has_what_all_have)
 	assert_memory_equal(&options, &before, sizeof options);
 }
 
-TEST(who_is_listed_has_what_the_entry_says)
+TEST(client_that_is_listed_has_its_entrys_limits)
 {
 	struct srdma_identity list[] = {named("bob"), named("alice")};
 	struct srdma_conn_options options;
@@ -309,7 +309,7 @@ TEST(memory_is_that_of_the_worst_case)
 
 	with(NULL, 0);
 	assert_int_equal(memory(&options), 10 * small);
-	/* Sealed: 20 receives and 20 send slots more, a tag in each, and what writes and reads go through, if there is a region. */
+	/* Sealed: 20 receives and 20 send slots more, a tag in each, and the rings of writes and reads if there is a region. */
 	options.seal = SRDMA_SEAL_REQUIRED;
 	sealed = in_pages(srdma_stream_ring_size(&(struct srdma_stream_shape){4096, 16, 16, true}));
 	assert_int_equal(memory(&options), 10 * (sealed + in_pages(65536) + 2 * in_pages(SRDMA_SEALED_RING)));
@@ -324,11 +324,11 @@ TEST(memory_is_that_of_the_worst_case)
 	list[2].region_size = (int64_t)most * 1024;
 	list[2].denied = true;
 	with(list, 3);
-	/* One at most is big, who is denied takes nothing, and all others may be called "many". */
+	/* At most one client is "big", a denied one takes nothing, and all others may be "many". */
 	assert_int_equal(memory(&options), ring + most + 9 * (ring + in_pages(4 * 65536)));
 	limits.max_clients_per_identity = 2;
 	assert_int_equal(memory(&options), ring + most + 2 * (ring + in_pages(4 * 65536)) + 7 * small);
-	/* Nobody else is let in. */
+	/* The server lets in no other clients. */
 	limits.only_listed_identities = true;
 	assert_int_equal(memory(&options), ring + most + 2 * (ring + in_pages(4 * 65536)));
 }

@@ -89,7 +89,7 @@ TEST(closed_table_lets_nobody_in)
 	take(&clients[0]);
 	srdma_slots_close(&slots);
 	assert_int_equal(try(&clients[1]), -ESHUTDOWN);
-	/* Who is in stays, and can leave. */
+	/* A client that has a slot keeps it, and can leave. */
 	assert_int_equal(visited(), 1);
 	srdma_slots_release(&slots, &clients[0]);
 	assert_int_equal(srdma_slots_used(&slots), 0);
@@ -138,7 +138,7 @@ TEST(raised_limit_lets_more_in)
 	assert_int_equal(visited(), 1000);
 }
 
-TEST(lowered_limit_leaves_those_who_are_in)
+TEST(lowered_limit_leaves_present_clients_in)
 {
 	open_table(4);
 	for (int i = 0; i < 4; i++)
@@ -184,7 +184,7 @@ static int refuse(struct srdma_slots *table, void *arg)
 	return -EPERM;
 }
 
-TEST(who_may_not_gets_no_slot)
+TEST(client_that_is_refused_gets_no_slot)
 {
 	unsigned used = 1;
 
@@ -248,7 +248,7 @@ static void *come_and_go(void *arg)
 	return NULL;
 }
 
-/* The table never has more than there is room for, and everybody in it knows its place. */
+/* The table never has more than there is room for, and every client in it knows its place. */
 static void *watch_table(void *arg)
 {
 	while (!atomic_load(&crowd.over)) {

@@ -23,7 +23,7 @@ static int count_files(void)
 
 static const char *const names[] = {"host.example.com", "*.apps.example.com", "192.0.2.7", "2001:db8::1"};
 
-/* Members of good requests; what a test gives behind them counts instead. */
+/* Members of good requests. A test overrides some of them behind it. */
 #define CA_REQUEST                                                                                                     \
 	.size = sizeof(struct srdma_cert_request), .kind = SRDMA_CERT_CA, .common_name = "Test CA", .days = 30,        \
 	.cert_file = "ca.crt", .key_file = "ca.key"
@@ -349,7 +349,7 @@ TEST(key_file_is_private_whatever_the_umask)
 	assert_int_equal(count_files(), 2);
 }
 
-/* As of a server that runs as another user, and reads its key as a member of a group. */
+/* A server may run as another user, and read its key as a member of a group. */
 TEST(replaced_key_stays_readable_for_its_group_alone)
 {
 	gid_t other = getegid();

@@ -122,7 +122,7 @@ TEST(purposes_and_names_are_judged_for_each_end)
 	static const enum srdma_cert_kind server = SRDMA_CERT_SERVER, client = SRDMA_CERT_CLIENT;
 	static const char host[] = "DNS:host.example", no_name[] = "contains no DNS name or IP address";
 	const struct {
-		enum srdma_cert_kind kind; /* what it is checked for */
+		enum srdma_cert_kind kind; /* the end that is to use it */
 		const char *purposes, *names;
 		enum srdma_check_result result;
 		const char *text;
@@ -152,7 +152,7 @@ TEST(purposes_and_names_are_judged_for_each_end)
 		if (i == 0)
 			assert_error_says("give a client certificate");
 	}
-	/* The worst counts, whatever comes first. */
+	/* The worst verdict counts, not the first. */
 	request = leaf_of(&ca);
 	request.to = 5 * DAY;
 	assert_int_equal(check_other(request, SRDMA_CERT_CLIENT), SRDMA_ECONFIG);
@@ -290,7 +290,7 @@ TEST(cas_are_judged)
 	pki_free(&client_leaf);
 }
 
-/* What no look at the files shows, loading them does: the check ends with it. */
+/* The check ends with loading the files, which finds faults that reading them does not. */
 TEST(check_fails_where_the_context_would)
 {
 	struct srdma_tls_server_options options = server_options();

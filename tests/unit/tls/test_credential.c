@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Own certificates and keys: what no peer could use is found out when they are loaded, by either end. */
+/* Own certificates and keys: either end refuses at its start the ones that no peer would accept. */
 #include "test.h"
 
 #include "pki.h"
@@ -30,7 +30,7 @@ static void assert_no_context(const char *words)
 static void write_own(struct pki own)
 {
 	PKI_WRITE("own.crt", &own);
-	/* What is refused for its public half is refused before the other one is read. */
+	/* The library refuses a public half that is too long before it reads the private one. */
 	pki_write_key("own.key", EVP_PKEY_get_bits(own.key) > 4096 && EVP_PKEY_get_base_id(own.key) == EVP_PKEY_RSA ? &ca : &own);
 	pki_free(&own);
 }
@@ -134,7 +134,7 @@ TEST(key_that_may_not_sign_is_refused_at_the_start)
 	assert_useless(own_with(pki_key("P-256"), "critical,keyAgreement"), "does not allow digital signatures");
 }
 
-/* No rule of ours says so: the rehearsal finds it. TLS has no signature with SHA-224 in RSASSA-PSS. */
+/* The library has no rule for this; its trial handshake finds it. TLS has no RSASSA-PSS signature with SHA-224. */
 TEST(key_that_cannot_do_what_it_looks_like_is_refused_at_the_start)
 {
 	write_own(own_with(rsa_pss(EVP_sha224()), NULL));
@@ -158,7 +158,7 @@ TEST(chain_that_no_peer_would_take_is_refused_at_the_start)
 	pki_free(&own);
 }
 
-/* Without being in the certificate's file: it is in that of the CAs. */
+/* The intermediate certificate is in the file of the CAs instead of the certificate's file. */
 TEST(chain_is_completed_from_the_cas)
 {
 	struct pki middle = pki_make((struct pki_request){.name = "Middle", .issuer = &ca, .ca = true});

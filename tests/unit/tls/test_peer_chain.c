@@ -122,7 +122,7 @@ TEST(ml_dsa_is_fit_where_openssl_has_it)
 	}
 }
 
-TEST(other_curves_are_not)
+TEST(other_curves_are_not_fit)
 {
 	static const char *const curves[] = {"secp224r1", "secp256k1", "brainpoolP256r1", "brainpoolP384r1", "brainpoolP512r1", "sect571r1"};
 
@@ -133,7 +133,7 @@ TEST(other_curves_are_not)
 	assert_non_null(judge(key_with_point("P-256", "hybrid")));
 }
 
-TEST(other_sizes_and_kinds_are_not)
+TEST(other_sizes_and_kinds_are_not_fit)
 {
 	static const int sizes[] = {512, 1024, 2047, 4097, 8192, 16384};
 
@@ -146,7 +146,7 @@ TEST(other_sizes_and_kinds_are_not)
 	assert_non_null(strstr(judge(EVP_PKEY_Q_keygen(NULL, NULL, "X25519")), "neither"));
 }
 
-TEST(exponent_that_costs_is_not)
+TEST(expensive_exponent_is_not_fit)
 {
 	/* RSA of 2048 bits: {n, e} with e of 64 and of 65 bits. */
 	static uint8_t spki[] = {0x30, 0x82, 0x01, 0x29, 0x30, 0x0d, 6, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 1, 5, 0, 0x03, 0x82, 0x01,
@@ -160,7 +160,7 @@ TEST(exponent_that_costs_is_not)
 		memset(spki + 33, 0xff, 256);
 		memcpy(key, spki, length);
 		memcpy(key + length, exponent, sizeof exponent);
-		/* Lengths of what is around it. */
+		/* The lengths of the enclosing fields. */
 		key[3] = (uint8_t)(length + sizeof exponent - 4);
 		key[22] = (uint8_t)(length + sizeof exponent - 23);
 		key[27] = (uint8_t)(length + sizeof exponent - 28);
@@ -185,7 +185,7 @@ TEST(number_and_bytes_have_a_limit)
 	assert_null(srdma_chain_problem(m->bytes, m->length, true));
 }
 
-/* Whatever is missing or too much: what OpenSSL might still read another way is not given to it. */
+/* OpenSSL never gets a message with missing or extra bytes, which it might read in another way. */
 TEST(cut_and_changed_messages_are_never_fit)
 {
 	for (int tls13 = 0; tls13 < 2; tls13++) {
@@ -193,7 +193,7 @@ TEST(cut_and_changed_messages_are_never_fit)
 		uint8_t *copy;
 
 		for (size_t length = 0; length < m->length; length++) {
-			/* Of that size, so that a sanitizer sees what is read beyond it. */
+			/* In a block of that size, so that a sanitizer sees a read past the end. */
 			copy = malloc(length ? length : 1);
 			memcpy(copy, m->bytes, length);
 			assert_non_null(srdma_chain_problem(copy, length, tls13));
@@ -213,7 +213,7 @@ TEST(cut_and_changed_messages_are_never_fit)
 }
 
 /* BER has more than one way to write a length; another reader could take another key out of it. */
-TEST(other_forms_of_a_length_are_not)
+TEST(other_forms_of_a_length_are_not_fit)
 {
 	static const uint8_t long_form[] = {0x30, 0x81, 0x2a, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 3, 0x21, 0};
 	static const uint8_t indefinite[] = {0x30, 0x80, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 3, 0x21, 0};

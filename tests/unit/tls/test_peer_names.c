@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Which names a certificate has, as they show, and which one its bearer goes by. */
+/* The names in a certificate, as securdma shows them, and the one that identifies the peer. */
 #include "test.h"
 
 #include "pki.h"
@@ -97,7 +97,7 @@ TEST(key_is_the_same_in_every_certificate)
 	srdma_peer_names_clear(&second);
 }
 
-TEST(order_that_is_none_is_told)
+TEST(bad_order_is_refused_with_the_reason)
 {
 	static const struct {
 		const char *text, *words;
@@ -122,7 +122,7 @@ static void add_cn(X509 *cert, int type, const char *bytes, int length)
 
 	assert_non_null(X509_NAME_ENTRY_create_by_NID(&entry, NID_commonName, V_ASN1_UTF8STRING, (const unsigned char *)"x", 1));
 	ASN1_STRING *value = X509_NAME_ENTRY_get_data(entry);
-	/* With whatever the caller has: X509_NAME_add_entry would look at it. */
+	/* X509_NAME_add_entry_by_NID would check the bytes. */
 	assert_int_equal(ASN1_STRING_set(value, bytes, length), 1);
 	value->type = type;
 	assert_int_equal(X509_NAME_add_entry(subject, entry, -1, 0), 1);

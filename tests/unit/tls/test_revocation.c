@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Chains, what is trusted of them, and revocation lists: at both ends, in handshakes. The PKI: a root, an intermediate CA below it, a
+/* Chains, trust in their certificates, and revocation lists, at both ends, in handshakes. The PKI: a root, an intermediate CA below it, a
  * server's and a client's certificate from that one, and a second intermediate. */
 #include "test.h"
 
@@ -101,7 +101,7 @@ TEST(leaf_of_a_revoked_intermediate_is_refused)
 
 	LISTS("w", .issuer = &root, .revoked = {&middle});
 	LISTS("a", .issuer = &middle);
-	/* Also where it is trusted by name: what its issuer says of it counts. */
+	/* Also where the file of the CAs has it: its issuer's list still counts. */
 	for (size_t i = 0; i < COUNT(trusted); i++) {
 		assert_refused(trusted[i], "lists.crl", false, "revoked");
 		assert_refused(trusted[i], "lists.crl", true, "revoked");
@@ -140,7 +140,7 @@ static void leave_issuers_key_out(X509 *cert)
 	X509_EXTENSION_free(X509_delete_ext(cert, X509_get_ext_by_NID(cert, NID_authority_key_identifier, -1)));
 }
 
-/* Of two CAs of one name the one whose key has signed is the issuer, whichever comes first. */
+/* Of two CAs with one name, the issuer is the one whose key has signed, in any order. */
 TEST(ca_above_a_trusted_one_is_known_by_its_key)
 {
 	struct pki lower = pki_make((struct pki_request){.name = "Plain", .issuer = &root, .ca = true, .change = leave_issuers_key_out});
@@ -179,14 +179,14 @@ TEST(revoked_leaf_is_refused_and_others_are_not)
 
 TEST(list_that_is_missing)
 {
-	/* Of the issuer of the peer's own certificate: never to be had without. */
+	/* The list of the issuer of the peer's own certificate is always required. */
 	LISTS("w", .issuer = &root);
 	assert_refused("root.crt", "lists.crl", false, "no revocation list");
-	/* Of a CA above: only where that is asked for. */
+	/* The list of a CA above is required only with crl_require_all. */
 	LISTS("w", .issuer = &middle);
 	assert_accepted("root.crt", "lists.crl", false);
 	assert_refused("root.crt", "lists.crl", true, "no revocation list");
-	/* What is trusted itself needs none. */
+	/* A certificate that is trusted itself needs no list. */
 	assert_accepted("middle.crt", "lists.crl", true);
 }
 
@@ -219,7 +219,7 @@ TEST(newest_list_in_force_counts)
 	assert_refused("root.crt", "lists.crl", false, "revoked");
 }
 
-/* ---- whose list it is ------------------------------------------------------------------------------------------ */
+/* ---- the issuer of a list -------------------------------------------------------------------------------------- */
 
 TEST(list_that_its_ca_has_not_signed_is_refused)
 {
@@ -240,7 +240,7 @@ TEST(list_that_its_ca_has_not_signed_is_refused)
 	assert_accepted("root.crt", "lists.crl", false);
 }
 
-/* Lists can be long: only for who has a certificate of the CA's are they looked at. */
+/* Lists can be long: an end reads them only for a peer whose certificate the CA has signed. */
 TEST(signatures_of_the_chain_come_before_the_lists)
 {
 	struct pki forger = pki_make((struct pki_request){.name = "Middle", .issuer = &root, .ca = true});
@@ -291,7 +291,7 @@ TEST(lists_beside_the_cas_count_too)
 
 /* ---- lists that are not whole ---------------------------------------------------------------------------------- */
 
-/* An extension of a list, or of an entry in it, which this list of Middle's gets. */
+/* An extension that a test adds to a list, or to an entry in it. */
 struct extension {
 	const char *oid;
 	bool critical, of_entry;
@@ -391,7 +391,7 @@ TEST(whole_list_with_more_in_it_is_taken)
 	assert_refused("root.crt", "lists.crl", false, "revoked");
 }
 
-/* ---- what is trusted ------------------------------------------------------------------------------------------- */
+/* ---- trust ----------------------------------------------------------------------------------------------------- */
 
 TEST(intermediate_is_trusted_for_what_it_issues_and_for_nothing_else)
 {
@@ -400,7 +400,7 @@ TEST(intermediate_is_trusted_for_what_it_issues_and_for_nothing_else)
 			      "no CA in the CA file");
 	/* A client need not send the CA that the server trusts. */
 	assert_meets(plain_client("bare-client.crt", "client.key"), server_with("middle.crt", NULL, false), HOST);
-	/* Without it, nobody knows who issued it. */
+	/* Without it the issuer is unknown. */
 	assert_server_refuses(raw_end(false, &client), server_with("root.crt", NULL, false), SRDMA_ECERT, "no CA in the CA file");
 }
 

@@ -7,7 +7,7 @@
 
 #include "server_name.h"
 
-/* ---- what is meant --------------------------------------------------------------------------------------------- */
+/* ---- typed names ----------------------------------------------------------------------------------------------- */
 
 TEST(names_and_addresses_are_told_apart_from_how_they_are_typed)
 {
@@ -53,7 +53,7 @@ TEST(names_and_addresses_are_told_apart_from_how_they_are_typed)
 	}
 }
 
-TEST(what_is_none_is_told_with_the_reason)
+TEST(bad_name_is_refused_with_the_reason)
 {
 	static const struct {
 		const char *typed, *words;
@@ -96,7 +96,7 @@ TEST(what_is_none_is_told_with_the_reason)
 	assert_int_equal(srdma_server_name_parse(text, &name), -EINVAL);
 }
 
-/* ---- what the server hears, and the certificate is checked for ------------------------------------------------- */
+/* ---- names on the wire and in the certificate ------------------------------------------------------------------ */
 
 static char heard[300];
 
@@ -125,7 +125,7 @@ static struct end listening_server(void)
 	return end;
 }
 
-TEST(server_hears_the_name_as_it_bears_it)
+TEST(server_gets_the_name_in_its_certificates_form)
 {
 	static const char *const names[] = {"host.example.com", "host.example.com.", "HOST.EXAMPLE.COM", "HOST.example.com."};
 	static const char *const addresses[] = {"127.0.0.1", "127.1", "::ffff:127.0.0.1", "fe80::1%lo", "fe80::1%eth7", "fd00::7", "FD00:0::7", "[fd00::7]"};
@@ -153,7 +153,7 @@ TEST(other_names_do_not_pass)
 		assert_client_refuses(client_for(NULL), raw_server(), wrong[i], SRDMA_ECERT, "not for this name");
 }
 
-TEST(name_that_is_none_is_told_before_anybody_connects)
+TEST(bad_name_is_refused_before_any_connection)
 {
 	struct srdma_tls_client_options options = client_with(NULL, NULL);
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What two ends agree on. Where one end must misbehave, it is OpenSSL's own (raw_*), which knows no rules of ours. */
+/* Version, protocol and bytes between two ends. An end that must misbehave is plain OpenSSL (raw_*), without securdma's rules. */
 #include "test.h"
 
 #include "pki.h"
@@ -136,7 +136,7 @@ TEST(peer_of_another_protocol_is_refused)
 	assert_int_equal(face(true, false, with_alpn(raw_client(), "\002h2" ALPN), "", NULL), 0);
 }
 
-/* What could be resumed could be replayed. */
+/* An attacker could replay a session that can be resumed. */
 TEST(server_gives_nothing_to_resume_with)
 {
 	for (int version = TLS1_2_VERSION; version <= TLS1_3_VERSION; version++) {

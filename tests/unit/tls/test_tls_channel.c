@@ -19,7 +19,7 @@ TEST(close_notify_is_an_end_in_order)
 
 	assert_int_equal(srdma_tls_write(s.server.tls, &byte, 1), 1);
 	srdma_tls_delete(&s.server.tls);
-	/* What was sent before still comes. */
+	/* Bytes sent before it still arrive. */
 	assert_int_equal(read_some(s.client.tls, &byte, 1), 1);
 	assert_int_equal(read_some(s.client.tls, &byte, 1), SRDMA_ECLOSED);
 	assert_int_equal(read_some(s.client.tls, &byte, 1), SRDMA_ECLOSED);
@@ -134,7 +134,7 @@ TEST(random_bytes_never_get_through)
 			random = random * 1664525 + 1013904223;
 			bytes[i] = (unsigned char)(random >> 24);
 		}
-		/* Every other one passes for a handshake record, so that the parser behind is reached. */
+		/* Every other one looks like a handshake record, to reach the parser behind. */
 		if (round % 2)
 			memcpy(bytes, "\026\003\001\001\047\001\000\001\043\003\003", 11);
 		int ret = face_bytes(true, bytes, sizeof bytes, true, PATIENCE_MS);

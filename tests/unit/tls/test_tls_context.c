@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What a context is made of, and what the error names when it cannot be made. */
+/* The files and options of a context, and the errors that name the bad ones. */
 #include "test.h"
 
 #include "pki.h"

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What an end can be made to do by a peer that has proved nothing yet. */
+/* The work that a peer can cause before it has proved its identity. */
 #include "test.h"
 
 #include "pki.h"
@@ -109,7 +109,7 @@ TEST(signatures_are_those_of_the_document)
 
 /* ---- bytes ----------------------------------------------------------------------------------------------------- */
 
-/* The handshake of an end of ours against a peer that sends these bytes and then waits. *left: at least so many it did not read. */
+/* The handshake of an end of ours against a peer that sends these bytes and then waits. *left: a lower bound of the bytes that the end did not read. */
 static int face(struct end end, bool server, const void *bytes, size_t length, int *left)
 {
 	uint64_t deadline = srdma_deadline(PATIENCE_MS);
@@ -136,7 +136,7 @@ static int face(struct end end, bool server, const void *bytes, size_t length, i
 #define X25519 29
 #define UNKNOWN_GROUP 0xfafau
 
-/* A ClientHello with X25519's base point as its share, or with `shares` shares of a group that nobody knows. */
+/* A ClientHello with X25519's base point as its share, or with `shares` shares of an unknown group. */
 static size_t make_hello(uint8_t *out, size_t size, unsigned groups, unsigned shares, unsigned padding)
 {
 	static const uint8_t fixed[] = {0, 43, 0, 3, 2, 3, 4, 0, 16, 0, 13, 0, 11, 10, 's', 'e', 'c', 'u', 'r', 'd', 'm', 'a', '/', '1',
@@ -324,7 +324,7 @@ TEST(bulky_chain_is_refused_before_it_is_read)
 	assert_server_refuses(with_chain(client, bulky), server_of(false), SRDMA_ETLS, "excessive message size");
 }
 
-/* They are no secret, and no message of a server's is to be longer than its client takes. */
+/* A list of CAs is no secret, but no message of a server may be longer than its client accepts. */
 static int told_cas(const char *ca_file)
 {
 	struct srdma_tls_server_options options = server_options();

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Whom the client takes for the server, and whom the server takes for a client. */
+/* Which servers a client accepts, and which clients a server accepts. */
 #include "test.h"
 
 #include "pki.h"
@@ -47,7 +47,7 @@ static int make_all_files(void **state)
 	return 0;
 }
 
-/* Two ends, and what they make of each other. */
+/* Two ends, and whether each accepts the other. */
 struct meeting {
 	const char *name;
 	const char *server[2];   /* its certificate and key; NULL: those of "server" */
@@ -118,7 +118,7 @@ TEST(client_judges_the_server)
 		{"server name instead of the host", .server_name = HOST, .host = "192.0.2.99"},
 		{"another server name", .server_name = "other.example.com", .client_says = "--server-name"},
 		{"pin", .server = OF("self"), .no_ca = true, .pin = "self"},
-		/* The key is who the server is, whatever it is called. */
+		/* The key identifies the server; its name does not matter. */
 		{"pin and another host", .server = OF("self"), .no_ca = true, .pin = "self", .host = "192.0.2.99"},
 		{"another pin", .server = OF("self"), .no_ca = true, .pin = "server", .client_says = "pin"},
 		{"pin of an expired certificate", .server = OF("expired-self"), .no_ca = true, .pin = "expired-self", .client_says = "expired",

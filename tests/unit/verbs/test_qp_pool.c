@@ -65,7 +65,7 @@ TEST(next_number_is_ahead_by_1_to_16_and_none_of_these_is_rare)
 		assert_uint_in_range(ahead, 1, SRDMA_QP_SKIPS);
 		counts[ahead - 1]++;
 		assert_int_equal(qp.max_inline, 220);
-		/* What was left out is gone. */
+		/* The pool has freed the skipped ones. */
 		assert_int_equal(device.alive, 1);
 		__wrap_srdma_qp_release(&qp);
 	}

@@ -24,7 +24,7 @@ static const uint8_t golden[SRDMA_FRAME_HEADER + SRDMA_HELLO_BODY] = {
 	0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, /* reserved */
 };
 
-/* Members of a good HELLO, on Ethernet or InfiniBand; what a test gives behind them counts instead. */
+/* Members of a good HELLO, on Ethernet or InfiniBand. A test overrides some of them behind it. */
 #define GID(...)             .gid.raw = {__VA_ARGS__}
 #define GID_IPV4(a, b, c, d) GID([10] = 0xff, [11] = 0xff, [12] = a, [13] = b, [14] = c, [15] = d)
 #define GOOD                                                                                                           \
