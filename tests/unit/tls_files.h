@@ -13,8 +13,10 @@ static inline int make_files(void **state)
 	if (enter_folder(state) != 0)
 		return -1;
 	ca = pki_make((struct pki_request){.name = "CA", .ca = true});
-	server_cert = pki_make((struct pki_request){
-		.name = "server", .issuer = &ca, .extended = "serverAuth", .names = "DNS:" HOST ",IP:127.0.0.1,IP:::1,IP:fe80::1,IP:fd00::7"});
+	server_cert = pki_make((struct pki_request){.name = "server",
+						    .issuer = &ca,
+						    .extended = "serverAuth",
+						    .names = "DNS:" HOST ",IP:127.0.0.1,IP:::1,IP:fe80::1,IP:fd00::7"});
 	client_cert = pki_make((struct pki_request){.name = "client", .issuer = &ca, .extended = "clientAuth"});
 	pki_save("ca", &ca);
 	pki_save("server", &server_cert);

@@ -408,7 +408,8 @@ TEST(certificate_that_is_no_ca_is_trusted_for_itself_alone)
 {
 	struct pki below = pki_make((struct pki_request){.name = "below", .issuer = &client, .extended = "clientAuth"});
 	struct pki fake = pki_make((struct pki_request){.name = "host", .issuer = &server, .extended = "serverAuth", .names = "DNS:" HOST});
-	struct srdma_tls_server_options so = {.size = sizeof so, .cert_file = "fake.crt", .key_file = "fake.key", .client_ca_file = "root.crt"};
+	struct srdma_tls_server_options so = {
+		.size = sizeof so, .cert_file = "fake.crt", .key_file = "fake.key", .client_ca_file = "root.crt"};
 
 	PKI_WRITE("leaf.crt", &client);
 	PKI_WRITE("server-leaf.crt", &server);

@@ -121,8 +121,8 @@ TEST(client_judges_the_server)
 		/* The key identifies the server; its name does not matter. */
 		{"pin and another host", .server = OF("self"), .no_ca = true, .pin = "self", .host = "192.0.2.99"},
 		{"another pin", .server = OF("self"), .no_ca = true, .pin = "server", .client_says = "pin"},
-		{"pin of an expired certificate", .server = OF("expired-self"), .no_ca = true, .pin = "expired-self", .client_says = "expired",
-		 .server_says = "expired"},
+		{"pin of an expired certificate", .server = OF("expired-self"), .no_ca = true, .pin = "expired-self",
+		 .client_says = "expired", .server_says = "expired"},
 		{"pin and CA", .pin = "server"},
 		{"pin, CA, another host", .pin = "server", .host = "other.example.com", .client_says = "name"},
 		{"pin, another CA", .pin = "server", .ca = "other-ca.crt", .client_says = ""},
