@@ -91,7 +91,14 @@ static void assert_no_context(const char *ca, const char *crl, const char *words
 	assert_error_says(words);
 }
 
-#define LISTS(mode, ...) pki_write_list("lists.crl", mode, (struct pki_list){__VA_ARGS__})
+static void write_lists(const struct pki_list *lists, size_t count)
+{
+	for (size_t i = 0; i < count; i++)
+		pki_write_list("lists.crl", i == 0 ? "w" : "a", lists[i]);
+}
+
+/* Into lists.crl, each as the members of its struct pki_list. */
+#define LISTS(...) write_lists((const struct pki_list[]){__VA_ARGS__}, COUNT(((const struct pki_list[]){__VA_ARGS__})))
 
 /* ---- the whole chain ------------------------------------------------------------------------------------------- */
 
@@ -99,15 +106,13 @@ TEST(leaf_of_a_revoked_intermediate_is_refused)
 {
 	static const char *const trusted[] = {"root.crt", "both.crt", "middle.crt"};
 
-	LISTS("w", .issuer = &root, .revoked = {&middle});
-	LISTS("a", .issuer = &middle);
+	LISTS({.issuer = &root, .revoked = {&middle}}, {.issuer = &middle});
 	/* Also where the file of the CAs has it: its issuer's list still counts. */
 	for (size_t i = 0; i < COUNT(trusted); i++) {
 		assert_refused(trusted[i], "lists.crl", false, "revoked");
 		assert_refused(trusted[i], "lists.crl", true, "revoked");
 	}
-	LISTS("w", .issuer = &root, .revoked = {&other});
-	LISTS("a", .issuer = &middle);
+	LISTS({.issuer = &root, .revoked = {&other}}, {.issuer = &middle});
 	for (size_t i = 0; i < COUNT(trusted); i++)
 		assert_accepted(trusted[i], "lists.crl", true);
 }
@@ -120,16 +125,13 @@ TEST(cas_above_a_trusted_one_are_looked_up)
 
 	pki_save_chain("leaf", &leaf, &lower);
 	PKI_WRITE("all.crt", &lower, &middle, &root);
-	LISTS("w", .issuer = &lower);
-	LISTS("a", .issuer = &middle);
-	LISTS("a", .issuer = &root, .revoked = {&middle});
+	LISTS({.issuer = &lower}, {.issuer = &middle}, {.issuer = &root, .revoked = {&middle}});
 	assert_server_refuses(plain_client("leaf.crt", "leaf.key"), server_with("all.crt", "lists.crl", false), SRDMA_ECERT,
 			      "revoked by its CA ('CN=Middle', issued by 'CN=Root')");
-	LISTS("w", .issuer = &lower);
-	LISTS("a", .issuer = &root, .from = -3 * DAY, .to = -DAY);
+	LISTS({.issuer = &lower}, {.issuer = &root, .from = -3 * DAY, .to = -DAY});
 	assert_server_refuses(plain_client("leaf.crt", "leaf.key"), server_with("all.crt", "lists.crl", false), SRDMA_ECERT, "CRL has expired");
 	/* None of their lists is required. */
-	LISTS("w", .issuer = &lower);
+	LISTS({.issuer = &lower});
 	assert_meets(plain_client("leaf.crt", "leaf.key"), server_with("all.crt", "lists.crl", true), HOST);
 	pki_free(&leaf);
 	pki_free(&lower);
@@ -148,12 +150,10 @@ TEST(ca_above_a_trusted_one_is_known_by_its_key)
 
 	pki_save_chain("leaf", &leaf, &lower);
 	PKI_WRITE("namesakes.crt", &lower, &other_root, &root);
-	LISTS("w", .issuer = &lower);
-	LISTS("a", .issuer = &root, .revoked = {&lower});
+	LISTS({.issuer = &lower}, {.issuer = &root, .revoked = {&lower}});
 	assert_server_refuses(plain_client("leaf.crt", "leaf.key"), server_with("namesakes.crt", "lists.crl", false), SRDMA_ECERT,
 			      "revoked by its CA ('CN=Plain', issued by 'CN=Root')");
-	LISTS("w", .issuer = &lower);
-	LISTS("a", .issuer = &root, .revoked = {&middle});
+	LISTS({.issuer = &lower}, {.issuer = &root, .revoked = {&middle}});
 	assert_meets(plain_client("leaf.crt", "leaf.key"), server_with("namesakes.crt", "lists.crl", false), HOST);
 	pki_free(&lower);
 	pki_free(&leaf);
@@ -161,29 +161,28 @@ TEST(ca_above_a_trusted_one_is_known_by_its_key)
 
 TEST(refusal_names_the_revoked_certificate)
 {
-	LISTS("w", .issuer = &root, .revoked = {&middle});
-	LISTS("a", .issuer = &middle);
+	LISTS({.issuer = &root, .revoked = {&middle}}, {.issuer = &middle});
 	assert_refused("root.crt", "lists.crl", false, "'CN=Middle', issued by 'CN=Root'");
-	LISTS("w", .issuer = &middle, .revoked = {&client, &server});
+	LISTS({.issuer = &middle, .revoked = {&client, &server}});
 	assert_refused("root.crt", "lists.crl", false, "issued by 'CN=Middle'");
 }
 
 TEST(revoked_leaf_is_refused_and_others_are_not)
 {
-	LISTS("w", .issuer = &middle, .revoked = {&client});
+	LISTS({.issuer = &middle, .revoked = {&client}});
 	assert_server_refuses(client_with("root.crt", NULL, false), server_with("root.crt", "lists.crl", false), SRDMA_ECERT, "revoked");
 	assert_meets(client_with("root.crt", "lists.crl", false), server_with("root.crt", NULL, false), HOST);
-	LISTS("a", .issuer = &other);
+	LISTS({.issuer = &middle, .revoked = {&client}}, {.issuer = &other});
 	assert_meets(plain_client("stranger.crt", "stranger.key"), server_with("root.crt", "lists.crl", false), HOST);
 }
 
 TEST(list_that_is_missing)
 {
 	/* The list of the issuer of the peer's own certificate is always required. */
-	LISTS("w", .issuer = &root);
+	LISTS({.issuer = &root});
 	assert_refused("root.crt", "lists.crl", false, "no revocation list");
 	/* The list of a CA above is required only with crl_require_all. */
-	LISTS("w", .issuer = &middle);
+	LISTS({.issuer = &middle});
 	assert_accepted("root.crt", "lists.crl", false);
 	assert_refused("root.crt", "lists.crl", true, "no revocation list");
 	/* A certificate that is trusted itself needs no list. */
@@ -195,27 +194,23 @@ TEST(list_that_is_not_in_force_lets_nobody_through)
 	static const char *const trusted[] = {"root.crt", "both.crt", "middle.crt"};
 
 	for (size_t i = 0; i < COUNT(trusted); i++) {
-		LISTS("w", .issuer = &root, .from = -3 * DAY, .to = -DAY);
-		LISTS("a", .issuer = &middle);
+		LISTS({.issuer = &root, .from = -3 * DAY, .to = -DAY}, {.issuer = &middle});
 		assert_refused(trusted[i], "lists.crl", false, "CRL has expired");
-		LISTS("w", .issuer = &root, .from = DAY);
-		LISTS("a", .issuer = &middle);
+		LISTS({.issuer = &root, .from = DAY}, {.issuer = &middle});
 		assert_refused(trusted[i], "lists.crl", false, "CRL is not valid yet");
 	}
-	LISTS("w", .issuer = &root);
-	LISTS("a", .issuer = &middle, .from = -3 * DAY, .to = -DAY);
+	LISTS({.issuer = &root}, {.issuer = &middle, .from = -3 * DAY, .to = -DAY});
 	assert_refused("root.crt", "lists.crl", false, "CRL has expired");
 }
 
 TEST(newest_list_in_force_counts)
 {
-	LISTS("w", .issuer = &middle, .from = -2 * DAY, .revoked = {&client, &server});
-	LISTS("a", .issuer = &middle, .from = -DAY);
-	LISTS("a", .issuer = &middle, .from = -5 * DAY, .to = -4 * DAY);
-	LISTS("a", .issuer = &middle, .from = DAY);
+	LISTS({.issuer = &middle, .from = -2 * DAY, .revoked = {&client, &server}},
+	      {.issuer = &middle, .from = -DAY},
+	      {.issuer = &middle, .from = -5 * DAY, .to = -4 * DAY},
+	      {.issuer = &middle, .from = DAY});
 	assert_accepted("root.crt", "lists.crl", false);
-	LISTS("w", .issuer = &middle, .from = -DAY, .revoked = {&client, &server});
-	LISTS("a", .issuer = &middle, .from = -2 * DAY);
+	LISTS({.issuer = &middle, .from = -DAY, .revoked = {&client, &server}}, {.issuer = &middle, .from = -2 * DAY});
 	assert_refused("root.crt", "lists.crl", false, "revoked");
 }
 
@@ -224,19 +219,18 @@ TEST(newest_list_in_force_counts)
 TEST(list_that_its_ca_has_not_signed_is_refused)
 {
 	/* The CA is known: at once. */
-	LISTS("w", .issuer = &root, .signer = &other);
-	LISTS("a", .issuer = &middle);
+	LISTS({.issuer = &root, .signer = &other}, {.issuer = &middle});
 	assert_no_context("root.crt", "lists.crl", "'CN=Root' is not signed by the CA of that name");
-	LISTS("w", .issuer = &other_root);
+	LISTS({.issuer = &other_root});
 	assert_no_context("root.crt", "lists.crl", "is not signed by the CA of that name");
 	/* It comes with the peer's chain: then. */
-	LISTS("w", .issuer = &middle, .signer = &other);
+	LISTS({.issuer = &middle, .signer = &other});
 	assert_refused("root.crt", "lists.crl", false, "no revocation list");
-	LISTS("w", .issuer = &middle, .signer = &other, .key_id = &middle);
+	LISTS({.issuer = &middle, .signer = &other, .key_id = &middle});
 	assert_refused("root.crt", "lists.crl", false, "no revocation list");
-	LISTS("w", .issuer = &middle, .signer = &other, .no_key_id = true);
+	LISTS({.issuer = &middle, .signer = &other, .no_key_id = true});
 	assert_refused("root.crt", "lists.crl", false, "no revocation list");
-	LISTS("w", .issuer = &middle, .no_key_id = true);
+	LISTS({.issuer = &middle, .no_key_id = true});
 	assert_accepted("root.crt", "lists.crl", false);
 }
 
@@ -247,7 +241,7 @@ TEST(signatures_of_the_chain_come_before_the_lists)
 	struct pki forged = pki_make((struct pki_request){.name = "alice", .issuer = &middle, .extended = "clientAuth"});
 	struct end raw;
 
-	LISTS("w", .issuer = &middle, .from = -3 * DAY, .to = -DAY);
+	LISTS({.issuer = &middle, .from = -3 * DAY, .to = -DAY});
 	assert_true(X509_sign(forged.cert, forger.key, EVP_sha256()) > 0);
 	raw = raw_end(false, &forged);
 	assert_int_equal(SSL_CTX_add_extra_chain_cert(raw.raw_context, X509_dup(middle.cert)), 1);
@@ -259,13 +253,9 @@ TEST(signatures_of_the_chain_come_before_the_lists)
 TEST(two_cas_of_one_name_have_each_their_list)
 {
 	PKI_WRITE("two.crt", &other_root, &root);
-	LISTS("w", .issuer = &other_root);
-	LISTS("a", .issuer = &root, .revoked = {&middle});
-	LISTS("a", .issuer = &middle);
+	LISTS({.issuer = &other_root}, {.issuer = &root, .revoked = {&middle}}, {.issuer = &middle});
 	assert_refused("two.crt", "lists.crl", false, "revoked");
-	LISTS("w", .issuer = &other_root, .revoked = {&middle});
-	LISTS("a", .issuer = &root);
-	LISTS("a", .issuer = &middle);
+	LISTS({.issuer = &other_root, .revoked = {&middle}}, {.issuer = &root}, {.issuer = &middle});
 	assert_accepted("two.crt", "lists.crl", false);
 }
 
@@ -275,7 +265,7 @@ TEST(ca_that_may_sign_no_lists_has_none)
 	struct pki leaf = pki_make((struct pki_request){.name = "x", .issuer = &narrow, .extended = "clientAuth"});
 
 	pki_save_chain("leaf", &leaf, &narrow);
-	LISTS("w", .issuer = &narrow);
+	LISTS({.issuer = &narrow});
 	assert_server_refuses(plain_client("leaf.crt", "leaf.key"), server_with("root.crt", "lists.crl", false), SRDMA_ECERT, "CRL");
 	pki_free(&leaf);
 	pki_free(&narrow);
@@ -357,15 +347,14 @@ TEST(list_that_is_not_whole_is_refused_by_name)
 
 	for (size_t i = 0; i < COUNT(cases); i++) {
 		extra = &cases[i].extension;
-		LISTS("w", .issuer = &middle, .change = add_extra);
+		LISTS({.issuer = &middle, .change = add_extra});
 		assert_no_context("root.crt", "lists.crl", cases[i].words);
 		assert_error_says("lists.crl: the revocation list of 'CN=Middle' is not complete");
 		/* Also when a whole one is before it. */
-		LISTS("w", .issuer = &middle);
-		LISTS("a", .issuer = &middle, .change = add_extra);
+		LISTS({.issuer = &middle}, {.issuer = &middle, .change = add_extra});
 		assert_no_context("root.crt", "lists.crl", cases[i].words);
 	}
-	LISTS("w", .issuer = &middle, .to = LONG_MIN);
+	LISTS({.issuer = &middle, .to = LONG_MIN});
 	assert_no_context("root.crt", "lists.crl", "has no date of the next update");
 }
 
@@ -385,9 +374,9 @@ static void add_harmless(X509_CRL *crl)
 
 TEST(whole_list_with_more_in_it_is_taken)
 {
-	LISTS("w", .issuer = &middle, .change = add_harmless);
+	LISTS({.issuer = &middle, .change = add_harmless});
 	assert_accepted("root.crt", "lists.crl", false);
-	LISTS("w", .issuer = &middle, .change = add_harmless, .revoked = {&client, &server});
+	LISTS({.issuer = &middle, .change = add_harmless, .revoked = {&client, &server}});
 	assert_refused("root.crt", "lists.crl", false, "revoked");
 }
 
@@ -449,8 +438,7 @@ TEST(pin_and_lists_must_both_hold)
 
 	assert_int_equal(srdma_cert_read("server.crt", &info), 0);
 	co.pin = info.pin;
-	LISTS("w", .issuer = &root, .revoked = {&middle});
-	LISTS("a", .issuer = &middle);
+	LISTS({.issuer = &root, .revoked = {&middle}}, {.issuer = &middle});
 	assert_client_refuses(ours_client(co), server_with("root.crt", NULL, false), HOST, SRDMA_ECERT, "revoked");
 }
 
