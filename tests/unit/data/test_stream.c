@@ -257,7 +257,7 @@ static int poll_flood(struct ibv_cq *cq, int most, struct ibv_wc *wc)
 	return n;
 }
 
-TEST(flood_is_taken_in_turns_and_its_rest_is_known)
+TEST(flood_is_taken_in_turns_and_what_is_left_is_known)
 {
 	unsigned turns = 0;
 

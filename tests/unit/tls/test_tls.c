@@ -120,7 +120,7 @@ TEST(tls12_is_accepted_only_when_allowed)
 TEST(tls11_is_never_accepted)
 {
 	for (int version = TLS1_VERSION; version <= TLS1_1_VERSION; version++) {
-		assert_int_equal(face(true, true, speaking(raw_client(), version), "", NULL), SRDMA_ETLS);
+		assert_int_equal(face(true, true, speaking(raw_client(), version), "unsupported protocol", NULL), SRDMA_ETLS);
 		assert_int_equal(face(false, true, speaking(raw_server(), version), "", NULL), SRDMA_ETLS);
 	}
 }
