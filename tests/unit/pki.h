@@ -92,6 +92,22 @@ static inline const EVP_MD *pki_digest(EVP_PKEY *key)
 	return type == EVP_PKEY_ED25519 || type == EVP_PKEY_ED448 || type <= 0 ? NULL : EVP_sha256();
 }
 
+/* All that pki_make has made. */
+static struct pki *pki_made;
+static size_t pki_count;
+
+/* For a teardown. */
+static inline void pki_free_all(void)
+{
+	for (size_t i = 0; i < pki_count; i++) {
+		X509_free(pki_made[i].cert);
+		EVP_PKEY_free(pki_made[i].key);
+	}
+	free(pki_made);
+	pki_made = NULL;
+	pki_count = 0;
+}
+
 static inline struct pki pki_make(struct pki_request r)
 {
 	static long serial = 1000;
@@ -120,14 +136,9 @@ static inline struct pki pki_make(struct pki_request r)
 		r.change(made.cert);
 	assert_true(X509_sign(made.cert, signer, pki_digest(signer)) > 0);
 	ERR_clear_error();
-	return made;
-}
-
-static inline void pki_free(struct pki *made)
-{
-	X509_free(made->cert);
-	EVP_PKEY_free(made->key);
-	*made = (struct pki){0};
+	pki_made = realloc(pki_made, (pki_count + 1) * sizeof *pki_made);
+	assert_non_null(pki_made);
+	return pki_made[pki_count++] = made;
 }
 
 /* Certificates into a file, `count` of them, one after the other. */

@@ -26,9 +26,7 @@ static inline int make_files(void **state)
 
 static inline int remove_files(void **state)
 {
-	pki_free(&ca);
-	pki_free(&server_cert);
-	pki_free(&client_cert);
+	pki_free_all();
 	return leave_folder(state);
 }
 

@@ -8,6 +8,12 @@
 
 #include <dirent.h>
 
+static void drop(struct pki *loaded)
+{
+	X509_free(loaded->cert);
+	EVP_PKEY_free(loaded->key);
+}
+
 /* How many files the working directory holds, temporary ones included. */
 static int count_files(void)
 {
@@ -96,8 +102,8 @@ static int verify(const char *ca_name, const char *name, int purpose)
 	result = X509_STORE_CTX_get_error(context);
 	X509_STORE_CTX_free(context);
 	X509_STORE_free(store);
-	pki_free(&ca);
-	pki_free(&of);
+	drop(&ca);
+	drop(&of);
 	return result;
 }
 
@@ -119,8 +125,8 @@ TEST(issued_certificates_verify_for_their_purpose_alone)
 	assert_int_equal(X509_check_private_key(server.cert, server.key), 1);
 	assert_int_equal(EVP_PKEY_get_bits(server.key), 256);
 	assert_int_equal(X509_get_signature_nid(server.cert), NID_ecdsa_with_SHA256);
-	pki_free(&ca);
-	pki_free(&server);
+	drop(&ca);
+	drop(&server);
 }
 
 TEST(certificate_of_another_ca_does_not_verify)
@@ -146,7 +152,7 @@ TEST(server_certificate_bears_its_names_and_addresses)
 	assert_int_equal(X509_check_ip_asc(server.cert, "192.0.2.8", 0), 0);
 	/* An address is no DNS name. */
 	assert_int_equal(X509_check_host(server.cert, "192.0.2.7", 0, 0, NULL), 0);
-	pki_free(&server);
+	drop(&server);
 }
 
 TEST(extensions_are_critical_and_key_identifiers_match)
@@ -177,8 +183,8 @@ TEST(extensions_are_critical_and_key_identifiers_match)
 	authority = X509_get0_authority_key_id(ca.cert);
 	assert_non_null(authority);
 	assert_int_equal(ASN1_OCTET_STRING_cmp(subject, authority), 0);
-	pki_free(&ca);
-	pki_free(&server);
+	drop(&ca);
+	drop(&server);
 }
 
 TEST(serials_are_positive_random_and_of_128_bits)
@@ -211,7 +217,7 @@ TEST(self_signed_certificate_is_a_server_and_no_ca)
 	assert_int_equal(srdma_cert_pin(server.cert, pin), 0);
 	assert_int_equal(srdma_pin_parse(info.pin, parsed), 0);
 	assert_memory_equal(pin, parsed, sizeof pin);
-	pki_free(&server);
+	drop(&server);
 }
 
 TEST(self_signed_certificate_may_have_no_name)
@@ -486,7 +492,7 @@ TEST(bad_requests_leave_no_file_and_change_none)
 	file = fopen("encrypted.key", "w");
 	assert_true(PEM_write_PrivateKey(file, ca.key, EVP_aes_128_cbc(), password, sizeof password - 1, NULL, NULL));
 	fclose(file);
-	pki_free(&ca);
+	drop(&ca);
 	snprintf(before, sizeof before, "%s", slurp("ca.key"));
 	for (size_t i = 0; i < COUNT(cases); i++) {
 		int error = srdma_cert_make(&cases[i].request);
@@ -644,7 +650,7 @@ TEST(pin_is_the_digest_of_the_public_key_as_openssl_encodes_it)
 	assert_int_equal(srdma_cert_pin(ca.cert, pin), 0);
 	assert_memory_equal(pin, digest, sizeof pin);
 	OPENSSL_free(der);
-	pki_free(&ca);
+	drop(&ca);
 }
 
 RUN_TESTS_EACH(enter_folder, leave_folder)

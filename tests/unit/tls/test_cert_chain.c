@@ -27,10 +27,7 @@ static int make_chain(void **state)
 
 static int remove_chain(void **state)
 {
-	struct pki *all[] = {&root, &middle, &lower, &other};
-
-	for (size_t i = 0; i < COUNT(all); i++)
-		pki_free(all[i]);
+	pki_free_all();
 	return leave_folder(state);
 }
 

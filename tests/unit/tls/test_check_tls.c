@@ -32,8 +32,7 @@ static int make_own(void **state)
 
 static int remove_own(void **state)
 {
-	pki_free(&own);
-	pki_free(&ca);
+	pki_free_all();
 	return leave_folder(state);
 }
 
@@ -79,7 +78,6 @@ static int check_own(enum srdma_cert_kind kind, const char *ca_file)
 /* Another certificate of the CA's, in the place of the test's own. */
 static int check_other(struct pki_request request, enum srdma_cert_kind kind)
 {
-	pki_free(&own);
 	own = pki_make(request);
 	pki_save("own", &own);
 	return check_own(kind, NULL);
@@ -212,8 +210,6 @@ TEST(chain_is_judged)
 	PKI_WRITE("own.crt", &leaf, &ca, &middle);
 	assert_int_equal(check_own(SRDMA_CERT_SERVER, NULL), 0);
 	expect("certificate chain", SRDMA_CHECK_WARN, "certificate 2 in own.crt (CN=root) has not issued the one before it");
-	pki_free(&middle);
-	pki_free(&leaf);
 	request.from = -2 * DAY;
 	request.to = -60;
 	middle = pki_make(request);
@@ -221,9 +217,6 @@ TEST(chain_is_judged)
 	pki_save_chain("own", &leaf, &middle);
 	assert_int_equal(check_own(SRDMA_CERT_SERVER, NULL), 0);
 	expect("certificate chain", SRDMA_CHECK_WARN, "certificate 2 in own.crt (CN=middle), of a CA, has expired");
-	pki_free(&middle);
-	pki_free(&leaf);
-	pki_free(&other);
 }
 
 /* ---- the CAs of the peers ---------------------------------------------------------------------------------------- */
@@ -284,10 +277,6 @@ TEST(cas_are_judged)
 		if (cases[i].cas[0] != &short_key)
 			assert_int_equal(ret, cases[i].result == SRDMA_CHECK_FAIL ? SRDMA_ECONFIG : 0);
 	}
-	pki_free(&expired);
-	pki_free(&early_ca);
-	pki_free(&short_key);
-	pki_free(&client_leaf);
 }
 
 /* The check ends with loading the files, which finds faults that reading them does not. */

@@ -32,7 +32,6 @@ static void write_own(struct pki own)
 	PKI_WRITE("own.crt", &own);
 	/* The library refuses a public half that is too long before it reads the private one. */
 	pki_write_key("own.key", EVP_PKEY_get_bits(own.key) > 4096 && EVP_PKEY_get_base_id(own.key) == EVP_PKEY_RSA ? &ca : &own);
-	pki_free(&own);
 }
 
 /* Of both purposes. */
@@ -154,8 +153,6 @@ TEST(chain_that_no_peer_would_take_is_refused_at_the_start)
 		many[i] = &ca;
 	pki_write("own.crt", many, 10);
 	assert_no_context("has 10 certificates");
-	pki_free(&middle);
-	pki_free(&own);
 }
 
 /* The intermediate certificate is in the file of the CAs instead of the certificate's file. */
@@ -170,7 +167,6 @@ TEST(chain_is_completed_from_the_cas)
 	so.client_ca_file = "cas.crt";
 	so.insecure_anonymous_clients = true;
 	assert_meets(ours_client(client_with(NULL, NULL)), ours_server(so), HOST);
-	pki_free(&middle);
 }
 
 RUN_TESTS(make_files, remove_files)

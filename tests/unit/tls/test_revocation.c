@@ -33,10 +33,7 @@ static int make_files(void **state)
 
 static int remove_files(void **state)
 {
-	struct pki *all[] = {&root, &middle, &other, &server, &client, &stranger, &other_root};
-
-	for (size_t i = 0; i < COUNT(all); i++)
-		pki_free(all[i]);
+	pki_free_all();
 	return leave_folder(state);
 }
 
@@ -133,8 +130,6 @@ TEST(cas_above_a_trusted_one_are_looked_up)
 	/* None of their lists is required. */
 	LISTS({.issuer = &lower});
 	assert_meets(plain_client("leaf.crt", "leaf.key"), server_with("all.crt", "lists.crl", true), HOST);
-	pki_free(&leaf);
-	pki_free(&lower);
 }
 
 static void leave_issuers_key_out(X509 *cert)
@@ -155,8 +150,6 @@ TEST(ca_above_a_trusted_one_is_known_by_its_key)
 			      "revoked by its CA ('CN=Plain', issued by 'CN=Root')");
 	LISTS({.issuer = &lower}, {.issuer = &root, .revoked = {&middle}});
 	assert_meets(plain_client("leaf.crt", "leaf.key"), server_with("namesakes.crt", "lists.crl", false), HOST);
-	pki_free(&lower);
-	pki_free(&leaf);
 }
 
 TEST(refusal_names_the_revoked_certificate)
@@ -246,8 +239,6 @@ TEST(signatures_of_the_chain_come_before_the_lists)
 	raw = raw_end(false, &forged);
 	assert_int_equal(SSL_CTX_add_extra_chain_cert(raw.raw_context, X509_dup(middle.cert)), 1);
 	assert_server_refuses(raw, server_with("root.crt", "lists.crl", false), SRDMA_ECERT, "signature failure");
-	pki_free(&forger);
-	pki_free(&forged);
 }
 
 TEST(two_cas_of_one_name_have_each_their_list)
@@ -267,8 +258,6 @@ TEST(ca_that_may_sign_no_lists_has_none)
 	pki_save_chain("leaf", &leaf, &narrow);
 	LISTS({.issuer = &narrow});
 	assert_server_refuses(plain_client("leaf.crt", "leaf.key"), server_with("root.crt", "lists.crl", false), SRDMA_ECERT, "CRL");
-	pki_free(&leaf);
-	pki_free(&narrow);
 }
 
 TEST(lists_beside_the_cas_count_too)
@@ -411,8 +400,6 @@ TEST(certificate_that_is_no_ca_is_trusted_for_itself_alone)
 	/* Nor does it stand for another name. */
 	assert_client_refuses(client_with("server-leaf.crt", NULL, false), server_with("root.crt", NULL, false), "other.example.com", SRDMA_ECERT,
 			      "not for this name");
-	pki_free(&below);
-	pki_free(&fake);
 }
 
 TEST(trusted_certificate_still_expires_and_has_its_purpose)
@@ -426,8 +413,6 @@ TEST(trusted_certificate_still_expires_and_has_its_purpose)
 	/* A server's certificate, itself trusted, shown as a client's. */
 	PKI_WRITE("leaf.crt", &server);
 	assert_server_refuses(plain_client("server.crt", "server.key"), server_with("leaf.crt", NULL, false), SRDMA_ECERT, "purpose");
-	pki_free(&leaf);
-	pki_free(&old);
 }
 
 TEST(pin_and_lists_must_both_hold)

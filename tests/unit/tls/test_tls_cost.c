@@ -259,7 +259,7 @@ static X509 *cert_of(EVP_PKEY *key)
 {
 	struct pki made = pki_make((struct pki_request){.name = "intermediate", .issuer = &ca, .key = key, .ca = true});
 
-	EVP_PKEY_free(made.key);
+	X509_up_ref(made.cert);
 	return made.cert;
 }
 
@@ -356,7 +356,6 @@ TEST(clients_are_told_the_cas_unless_they_are_many)
 		one = pki_make((struct pki_request){.name = name, .ca = true});
 		PEM_write_X509(out, one.cert);
 		fclose(out);
-		pki_free(&one);
 	}
 	assert_true(told_cas("cas.crt") <= 0);
 }
