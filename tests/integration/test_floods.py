@@ -10,7 +10,6 @@ import pathlib
 import resource
 import signal
 import socket
-import ssl
 import threading
 import time
 
@@ -338,79 +337,6 @@ def test_renewals_are_not_faster_than_their_reason(certs, one_worker, start, rea
 
 
 # ---- before anybody is known --------------------------------------------------------------------------------------------
-
-
-class HalfOpen(threading.Thread):
-    """Connections from one address that come as far as `form` says and stay there; for each that is closed comes another one."""
-
-    HELD = 700
-
-    def __init__(self, certs, port, form):
-        super().__init__(daemon=True)
-        self.certs, self.address, self.form = certs, (certs.host, port), form
-        self.socks, self.over, self.opened = collections.deque(), threading.Event(), 0
-        self.context = protocol.client_context(certs)
-        self.start()
-
-    def flights(self):
-        """A TLS client without a socket."""
-        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        tls = self.context.wrap_bio(incoming, outgoing, server_hostname=self.certs.host)
-        with contextlib.suppress(ssl.SSLWantReadError):
-            tls.do_handshake()
-        return tls, incoming, outgoing
-
-    def begin(self, sock):
-        if self.form == "silent":
-            return
-        tls, incoming, outgoing = self.flights()
-        hello = outgoing.read()
-        sock.sendall(hello[:{"one byte": 1, "half a ClientHello": len(hello) // 2}.get(self.form, len(hello))])
-        while self.form == "no Finished":
-            incoming.write(sock.recv(65536))
-            with contextlib.suppress(ssl.SSLWantReadError):
-                tls.do_handshake()
-                # A certificate and all else but the end of it.
-                sock.sendall(outgoing.read()[:-20])
-                return
-
-    def run(self):
-        while not self.over.is_set():
-            sock = socket.socket()
-            sock.settimeout(0.2)
-            self.socks.append(sock)
-            try:
-                sock.connect(self.address)
-                self.begin(sock)
-            except OSError:
-                pass
-            self.opened += 1
-            if len(self.socks) > self.HELD:
-                self.socks.popleft().close()
-
-    def close(self):
-        self.over.set()
-        self.join(STEP)
-        for sock in self.socks:
-            sock.close()
-
-
-@left_out_of("asan", "tsan", "vm")
-@pytest.mark.parametrize("form", ["silent", "one byte", "half a ClientHello", "a whole ClientHello", "no Finished"])
-def test_half_open_connections_keep_nobody_out(certs, device, start, form):
-    """From the same address, too: nothing tells the newcomer from them but that it goes on."""
-    server = start(Server, certs, device, "--max-clients", "20")
-    assert connect(certs, server.port, "-e", "send x").returncode == 0
-    flood = start(HalfOpen, certs, server.port, form)
-    wait_until(lambda: flood.opened > (100 if form == "no Finished" else HalfOpen.HELD), "the flood", 20)
-    for _ in range(5):
-        began = time.monotonic()
-        # On a busy machine it may lose its own place, and comes again.
-        while (result := connect(certs, server.port, "-e", "send x")).returncode == 7 and time.monotonic() - began < 3 * SCALE:
-            pass
-        took = time.monotonic() - began
-        assert result.returncode == 0, result.stderr
-        assert took < 3 * SCALE, took
 
 
 class FromEverywhere(threading.Thread):
