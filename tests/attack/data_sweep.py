@@ -1,12 +1,12 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
-"""Off-path forging by trying all numbers: what a sweep costs, and what the victim does meanwhile.
+"""Off-path forging with all possible numbers: what such a sweep costs, and what the victim does meanwhile.
 
-A wrong PSN is dropped in silence, so all 2^24 can be tried. A wrong rkey is not: it ends the connection."""
+The device drops a wrong PSN silently, so an attacker can try all 2^24. A wrong rkey ends the connection."""
 import time
 
 import lab as rig
-from lab import PSNS, after, seen_packet, uroce_counters
+from lab import PSNS, after, uroce_counters
 
 ARGUMENTS = rig.options(__doc__, {"--rate": {"type": int, "default": 500000, "help": "packets a second that the victim can take in"}})
 LAB = rig.Lab(ARGUMENTS)
@@ -28,9 +28,7 @@ def taken_in(server):
 
 def rates():
     """What the attacker can send, and what the victim's device can take in."""
-    server, client, at, _ = LAB.victims("--random-psn")
-    client.say("send 0 genuine")
-    server.must("message")
+    server, client, at, _ = LAB.talking_victims("--random-psn")
     count = 20000 if LAB.rxe else 1000000 if LAB.short else 8000000
     found = {}
     for what, words in (("another PSN", ["--qpn", at["qpn"], "--psn", f"{after(at['peer_psn'], 1000)}+{min(count, PSNS // 4)}"]),
@@ -70,27 +68,20 @@ def blind(width, words, defence, expected, victims):
             hit = True
             break
     known = "QPN" if width == PSNS else f"QPN and {24 - width.bit_length() + 1} bits of the PSN"
-    LAB.report(NAME, "off-path, spoofs", known, at["victim"], defence, f"bad RDMA WRITEs with {'all' if width == PSNS else width} PSNs at "
-               f"{RATE}/s, until the connection ends", expected, hit, packets=packets, seconds=seconds,
-               note=f"the right one was the {at['expected'] - first + 1:,}th")
-    LAB.clear()
+    LAB.conclude(NAME, "off-path, spoofs", known, at["victim"], defence, f"bad RDMA WRITEs with {'all' if width == PSNS else width} PSNs at "
+                 f"{RATE}/s, until the connection ends", expected, hit, packets=packets, seconds=seconds,
+                 note=f"the right one was the {at['expected'] - first + 1:,}th")
     return packets, seconds
 
 
 def plain(words):
-    server, client, at, _ = LAB.victims(*words)
-    client.say("send 0 genuine")
-    server.must("message")
+    server, client, at, _ = LAB.talking_victims(*words)
     at |= {"expected": after(at["peer_psn"]), "victim": "plain verbs"}
     return server, at, lambda wait: server.event("broken", wait) is not None
 
 
 def securdma(words):
-    server = LAB.serve(*words)
-    sniffer = LAB.sniff()
-    client = LAB.connect(server, *words)
-    client.ask("send genuine")
-    seen = seen_packet(sniffer, rig.SEND_ONLY_IMM)
+    server, sniffer, client, seen = LAB.observed(*words)
     sniffer.stop()
 
     def ended(_):
@@ -101,27 +92,24 @@ def securdma(words):
 
 
 def qpn_range(words, defence, expected):
-    """The QPN is not known either, but where the device has them: all of that range, each with the few PSNs that somebody who starts at 0 can
-    have come to."""
-    server, client, at, _ = LAB.victims(*words)
-    client.say("send 0 genuine")
-    server.must("message")
+    """The attacker knows only the range of the device's QPNs: tries all of them, each with the few PSNs that a program that starts at 0 can
+    have reached."""
+    server, client, at, _ = LAB.talking_victims(*words)
     first = at["qpn"] & ~(QPNS - 1)
     packets, seconds, hit = 0, 0.0, False
-    for _ in range(PASSES if expected == "succeeded" else 1):  # the victim may not take all in
+    for _ in range(PASSES if expected == "succeeded" else 1):  # the victim may lose some
         sent = LAB.spoof(*BAD_WRITE, "--qpn", f"{first}+{QPNS}", "--psn", "0+4", "--rate", RATE)
         packets, seconds = packets + sent["packets"], seconds + sent["seconds"]
         hit = server.event("broken", 1) is not None
         if hit:
             break
-    LAB.report("A2 kill the queue pair", "off-path, spoofs", f"the {QPNS:,} QPNs among which the right one is", "plain verbs", defence,
-               f"bad RDMA WRITEs to all of them, with the PSNs 0 to 3, at {RATE}/s", expected, hit, packets=packets, seconds=seconds,
-               note=f"the right one was the {at['qpn'] - first + 1:,}th")
-    LAB.clear()
+    LAB.conclude("A2 kill the queue pair", "off-path, spoofs", f"the {QPNS:,} QPNs among which the right one is", "plain verbs", defence,
+                 f"bad RDMA WRITEs to all of them, with the PSNs 0 to 3, at {RATE}/s", expected, hit, packets=packets, seconds=seconds,
+                 note=f"the right one was the {at['qpn'] - first + 1:,}th")
 
 
 def rkey_guesses(count):
-    """All is known but the rkey, and the victim connects again after each wrong guess, which has ended its connection."""
+    """The attacker knows all but the rkey. The victim connects again after each wrong guess, which has ended its connection."""
     server, client, at, _ = LAB.victims()
     killed, hit, packets, began = 0, False, 0, time.monotonic()
     for guess in range(count):
@@ -129,33 +117,27 @@ def rkey_guesses(count):
                          "--text", "FORGED!")
         packets += sent["packets"]
         killed += server.event("broken", 3) is not None
-        server.say("region 0")
-        hit = hit or server.must("region")["text"].startswith("FORGED!")
+        hit = hit or server.do("region 0", "region")["text"].startswith("FORGED!")
         client.say("again")
         at = server.must("connected")
-    LAB.report("A1 injection", "off-path, spoofs", "QPN, address, not the rkey", "plain verbs", "PSN 0; random rkey", f"RDMA WRITEs with {count} guessed "
-               "rkeys, the victim connecting again each time", "failed", hit or killed != count, packets=packets, seconds=time.monotonic() - began,
-               note=f"{killed} guesses ended as many connections")
-    LAB.clear()
+    LAB.conclude("A1 injection", "off-path, spoofs", "QPN, address, not the rkey", "plain verbs", "PSN 0; random rkey", f"RDMA WRITEs with {count} guessed "
+                 "rkeys, the victim connecting again each time", "failed", hit or killed != count, packets=packets, seconds=time.monotonic() - began,
+                 note=f"{killed} guesses ended as many connections")
 
 
 def rkey_guess():
-    """Who knows the PSN has one guess at the rkey for each connection."""
-    server, client, at, _ = LAB.victims("--random-psn")
-    client.say("send 0 genuine")
-    server.must("message")
+    """An attacker who knows the PSN has one guess at the rkey for each connection."""
+    server, client, at, _ = LAB.talking_victims("--random-psn")
     sent = LAB.spoof("--op", "write", "--qpn", at["qpn"], "--psn", after(at["peer_psn"]), "--rkey", (at["rkey"] ^ 0x5a5a5a5a) & 0xffffffff, "--va",
                      at["va"], "--text", "FORGED!")
     server.event("broken", 2)
-    server.say("region 0")
-    region = server.must("region")["text"]
-    LAB.report("A1 injection", "on-path, sees", "PSN, QPN, address, not the rkey", "plain verbs", "random rkey",
-               "an RDMA WRITE with a guessed rkey: the wrong guess ends the connection", "failed", region.startswith("FORGED!"), **sent)
-    LAB.clear()
+    region = server.do("region 0", "region")["text"]
+    LAB.conclude("A1 injection", "on-path, sees", "PSN, QPN, address, not the rkey", "plain verbs", "random rkey",
+                 "an RDMA WRITE with a guessed rkey: the wrong guess ends the connection", "failed", region.startswith("FORGED!"), **sent)
 
 
 def extrapolate(found, swept):
-    """Worked out, not tried: told as a note, not as a result."""
+    """Calculated, not tried: a note, not a result."""
     pps = found["another PSN"][1]
     if pps <= 0:
         return
@@ -175,13 +157,8 @@ if LAB.rxe:
 else:
     WIDTH = 1 << 16 if LAB.short else PSNS
     swept_plain = blind(WIDTH, ("--random-psn",), "random PSN", "succeeded", plain)
-    if LAB.has("--epoch-psns"):
-        blind(WIDTH, ("--epoch-psns", "0", "--recoveries", "0"), "random PSN; no epochs", "succeeded", securdma)
-        blind(WIDTH, (), "epochs: renewed when a sweep is noticed, or after the kill", "failed", securdma)
-    else:
-        blind(WIDTH, (), "random PSN; no epochs", "succeeded", securdma)
-        LAB.report(NAME, "off-path, spoofs", "QPN", "securdma", "epochs: renewed when a sweep is noticed, or after the kill",
-                   "bad RDMA WRITEs with all PSNs", "failed", None, note="this build has no epochs")
+    blind(WIDTH, ("--epoch-psns", "0", "--recoveries", "0"), "random PSN; no epochs", "succeeded", securdma)
+    blind(WIDTH, (), "epochs: new PSNs when the library notices a sweep, and after the kill", "failed", securdma)
 qpn_range((), "none: PSN 0", "succeeded")
 qpn_range(("--random-psn",), "random PSN", "failed")
 rkey_guess()
