@@ -10,7 +10,7 @@ import signal
 import time
 
 import lab as rig
-from lab import ADDRESS, FORGE, PSNS, after
+from lab import ADDRESS, FORGE, after
 
 ARGUMENTS = rig.options(__doc__, {"--trials": {"type": int, "default": 60, "help": "epochs for each measured chance"}})
 LAB = rig.Lab(ARGUMENTS)

@@ -5,7 +5,6 @@ import re
 import shutil
 import socket
 import ssl
-import struct
 import subprocess
 import tempfile
 import threading

@@ -9,7 +9,7 @@ import subprocess
 import time
 
 import pytest
-from conftest import (ON_UROCE, SCALE, STEP, Client, Device, Process, Server, client_args, connect, connect_json, find_device,
+from conftest import (ON_UROCE, SCALE, STEP, Client, Device, Process, Server, client_args, connect, connect_json,
                       resources, wait_for_resources, wait_until)
 
 PATTERNS = [letter * 3 for letter in "abcdefghijk"]
