@@ -10,7 +10,6 @@ import os
 import pathlib
 import socket
 import ssl
-import struct
 import subprocess
 import sys
 import threading
@@ -26,7 +25,6 @@ NAME = "insider"
 INSIDER = os.path.join(rig.BUILD, "tests", "attack", "insider")
 UROCE = os.path.join(rig.BUILD, "uroce", "cli", "uroce")
 MESSAGES, EPOCHS, SEALED = 1, 2, 4
-EPOCH_REQUEST = 8
 KIND_MESSAGE, KIND_CREDIT, KIND_CONTROL = 1 << 24, 2 << 24, 3 << 24
 ENDS = ("client.lost", "client.ended", "client.disconnected", "client.not_connected")
 
@@ -328,32 +326,6 @@ def unsealed(server, honest):
            "is taken; the region is not known to the device", bool(wrong or after.wrong), note=after.note(*wrong), packets=6)
 
 
-# ---- the exchange ----
-
-
-def third_hosts(server, honest):
-    with Aftermath(server, honest) as after:
-        taken = []
-        for gid in ("192.0.2.1", "127.0.0.9", "2001:db8::1", "ff02::1", "224.0.0.1", "255.255.255.255", "0.0.0.0", "::"):
-            with tls(server.port) as channel:
-                channel.sendall(protocol.hello(gid=protocol.gid(gid)))
-                if protocol.read_frame(channel)[0] != protocol.REJECT:
-                    taken.append(gid)
-    report("to aim the server's device at another host: GIDs of eight others in HELLO, multicast and broadcast among them", "the GID must be the address of its "
-           "TCP connection, or of a network that the operator allowed", bool(taken or after.wrong), note=after.note(*taken))
-
-
-def greedy_hello(server, honest):
-    """The most of everything."""
-    with Aftermath(server, honest) as after:
-        insider = Insider(server, message_size=1 << 20, depth=4096, rd_initiator=255, rd_responder=255)
-        got = {name: insider.welcome[name] for name in ("message_size", "depth", "rd_initiator", "region_size")}
-        more = got["message_size"] > 4096 or got["depth"] > 16 or got["region_size"] > 65536
-        insider.leave()
-    report("asks for messages of 1 MiB, 4096 in flight, 255 reads", "the lower of both ends; the server's own limits", more or bool(after.wrong),
-           note=after.note(", ".join(f"{name} {value}" for name, value in got.items())))
-
-
 # ---- floods ----
 
 
@@ -380,13 +352,6 @@ def flood(honest, server, work):
     if not wait_for(lambda: descriptors(server) <= before + 1, 15):
         after.wrong.append(f"{descriptors(server)} descriptors, {before} before")
     return after, f"meanwhile an echo took {1000 * echo:.0f} ms, a newcomer {1000 * connected:.0f} ms"
-
-
-def half_open(server, honest):
-    count = 200 if SHORT else 1000
-    after, note = flood(honest, server, lambda: [socket.create_connection((ADDRESS, server.port)) for _ in range(count)])
-    report(f"{count} connections that say nothing", "places of their own; the oldest of the address that has the most goes first; a deadline", bool(after.wrong),
-           note=after.note(note), knowledge="the port")
 
 
 def slow_hello(server, honest):
@@ -443,24 +408,6 @@ def handshakes(server, honest):
            note=after.note(note), began=began)
 
 
-def long_frames(server, honest):
-    """After the exchange, on a channel that is up."""
-    with Aftermath(server, honest) as after:
-        wrong = []
-        for what, data in (("a frame that says 65,535 bytes", protocol.frame(99, bytes(60000), length=65535)),
-                           ("1 MiB of nothing", bytes(1 << 20)),
-                           ("50,000 EPOCH_REQUESTs where there are no epochs", protocol.frame(EPOCH_REQUEST, struct.pack("!IB", 1, 2)) * 50000)):
-            insider = Insider(server)
-            with contextlib.suppress(OSError):
-                insider.channel.sendall(data)
-            end = insider.end()
-            if end is None or end["cause"] != "protocol":
-                wrong.append(f"{what}: {end}")
-            insider.leave()
-    report("frames of 64 KiB, 1 MiB of zeros, 50,000 frames at once, on an established channel", "512 bytes a frame, states; that connection alone ends",
-           bool(wrong or after.wrong), note=after.note(*wrong))
-
-
 def epochs(server, honest):
     """With the library itself, as often as it goes: its own epochs, its own queue pair's failures."""
     folder = LAB.certificates()
@@ -497,26 +444,6 @@ def epochs(server, honest):
     quiet.stop()
 
 
-def places(server):
-    """All the places there are, with and without a limit for one name."""
-    for words, defence, expected in ((("--max-clients", "6"), "max-clients = 6 alone, as by default", "succeeded"),
-                                     (("--max-clients", "6", "--max-clients-per-identity", "2"), "max-clients-per-identity = 2", "failed")):
-        small = LAB.serve(*words)
-        channels, got = [], 0
-        for _ in range(6):
-            channel = tls(small.port)
-            channel.sendall(protocol.hello(gid=protocol.gid(ADDRESS)))
-            if protocol.read_frame(channel)[0] == protocol.WELCOME:
-                channel.sendall(protocol.frame(protocol.READY))
-                channels.append(channel)
-                got += 1
-        kept_out = not newcomer_is_served(small, "--busy-retry-ms", "0")
-        report("takes all 6 places of a server, with no queue pair of its own", defence, kept_out, expected, note=f"it got {got}")
-        for channel in channels:
-            channel.close()
-        small.stop()
-
-
 ARGUMENTS = rig.options(__doc__, {"--only": {"default": ""}})
 LAB = Loopback(ARGUMENTS)
 SHORT = ARGUMENTS.short
@@ -524,9 +451,7 @@ LAB.certificates()
 LAB.certificate("client", "rogue", "--cn", "rogue")
 SERVER = LAB.serve("--setup-timeout-ms", "2000")
 HONEST = Honest(SERVER)
-for attack in (own_region, foreign_keys, left_behind, messages, too_many, deaf, unsealed, third_hosts, greedy_hello, half_open, slow_hello, handshakes,
-               long_frames, epochs):
+for attack in (own_region, foreign_keys, left_behind, messages, too_many, deaf, unsealed, slow_hello, handshakes, epochs):
     if not ARGUMENTS.only or attack.__name__ == ARGUMENTS.only:
         attack(SERVER, HONEST)
-places(SERVER)
 LAB.end()

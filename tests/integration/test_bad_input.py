@@ -188,9 +188,10 @@ def test_bad_client_certificate_is_refused(served, certs, cert, text):
     ("self", "certificate is not acceptable: self-signed certificate"),
 ])
 def test_bad_server_certificate_is_refused(certs, start, cert, text):
-    server = start(protocol.FakeServer, certs, until_closed, cert=cert)
+    seen = []
+    server = start(protocol.FakeServer, certs, lambda channel: seen.append(until_closed(channel)), cert=cert)
     result = connect(certs, server.port, "-e", "stat")
-    assert result.returncode == 4, result.stderr
+    assert result.returncode == 4 and not any(seen), result.stderr
     assert text in result.stderr
 
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Peers with a valid certificate that go on sending, or read nothing: nobody else may notice, and this end is not kept from what it
-is told. Each of these floods kept every other client of its worker from any service."""
+"""Peers with a valid certificate that never stop sending, or read nothing: no other client may notice, and this end still obeys its
+operator. Each of these floods once kept every other client of its worker from any service."""
 import collections
 import contextlib
 import itertools
@@ -16,7 +16,7 @@ import time
 import pytest
 
 import protocol
-from conftest import BUILD, SCALE, SECURDMA, STEP, Client, Process, Server, connect, left_out_of, on_device, wait_until
+from conftest import BUILD, SCALE, SECURDMA, STEP, Client, Process, Server, connect, left_out_of, on_device, run, wait_until
 from protocol import frames
 
 KEY_UPDATES = os.path.join(BUILD, "tests", "integration", "key_updates")
@@ -197,35 +197,51 @@ def test_few_key_updates_are_no_offence(certs, one_worker, start):
 # ---- what this end is told meanwhile ------------------------------------------------------------------------------------
 
 
-class Flooder(threading.Thread):
-    """Comes again each time that it is turned out."""
+def frames_without_end(certs, server):
+    with contextlib.closing(Stranger(certs, server)) as stranger:
+        stranger.flood(request(1) * 500, 1)
 
-    def __init__(self, certs, server):
+
+def key_updates_without_end(certs, server):
+    run(*key_updates(certs, server, 10, greeting(certs), protocol.frame(protocol.READY)))
+
+
+def epochs_without_end(certs, server):
+    with contextlib.closing(Stranger(certs, server)) as stranger:
+        renew_blindly(stranger.channel, 0.02)
+
+
+class Flooder(threading.Thread):
+    """Comes again each time that the server ends its connection."""
+
+    def __init__(self, certs, server, flood):
         super().__init__(daemon=True)
-        self.certs, self.server, self.over, self.turned_out = certs, server, threading.Event(), 0
+        self.certs, self.server, self.flood, self.over = certs, server, flood, threading.Event()
         self.start()
 
     def run(self):
         while not self.over.is_set():
-            try:
-                stranger = Stranger(self.certs, self.server)
-            except (OSError, EOFError, AssertionError):
-                time.sleep(0.01)
-                continue
-            self.turned_out += stranger.flood(request(1) * 500, 1)
-            stranger.close()
+            with contextlib.suppress(OSError, EOFError, AssertionError):
+                self.flood(self.certs, self.server)
+            self.over.wait(0.01)
 
     def close(self):
         self.over.set()
         self.join(STEP)
 
 
-def test_server_stops_in_time_under_a_flood(certs, one_worker, start):
-    flooder = start(Flooder, certs, one_worker)
-    wait_until(lambda: flooder.turned_out > 3, "a flood")
+@pytest.mark.parametrize("flood", [frames_without_end, key_updates_without_end, epochs_without_end])
+def test_server_stops_in_time_under_a_flood_and_logs_little(certs, one_worker, start, flood):
+    with Honest(certs, one_worker, start) as other:
+        flooder = start(Flooder, certs, one_worker, flood)
+        wait_until(lambda: len(one_worker.status()["clients"]) > 1 or one_worker.status()["lost"] > 0, "a flood")
+        began, size = time.monotonic(), len(one_worker.log())
+        time.sleep(3)
+        assert len(one_worker.log()) - size < (100 << 10) * (time.monotonic() - began)
+    assert other.longest < NOTICED, other.longest
     began = time.monotonic()
     one_worker.signal(signal.SIGTERM)
-    assert one_worker.wait() in (0, 8)  # 8: the flooder was turned out while the server stopped
+    assert one_worker.wait() in (0, 8)  # 8: a client was lost while the server stopped
     assert time.monotonic() - began < 10 * SCALE
     flooder.close()
 

@@ -76,13 +76,6 @@ def test_log_tells_of_a_client_that_comes_and_goes(logging, certs):
     assert "error" not in gone and "psn" not in json.dumps([came, gone]).lower()
 
 
-def test_log_tells_the_reason_that_a_client_gave(logging, certs, start):
-    client = start(Client, certs, logging.port)
-    client.signal(signal.SIGINT)
-    client.wait()
-    assert wait_event(logging, "client.disconnected", client_id=client.id)["reason"] == "interrupted"
-
-
 def test_log_tells_of_a_killed_client(logging, certs, start):
     client = start(Client, certs, logging.port)
     client.check()

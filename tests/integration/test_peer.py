@@ -164,7 +164,8 @@ WRONG = {
     Reason.FEATURE: [
         {"features": 33}, {"features": 1 << 31 | 1}, {"features": 5}, {"features": 0, "message_size": 0, "depth": 0}, {"link_layer": 1, "lid": 1},
     ],
-    Reason.ADDRESS: [{"gid": frames.gid_of("192.0.2.1")}, {"gid": frames.gid_of("2001:db8::1")}, {"gid": frames.gid_of("fe80::1")}],
+    Reason.ADDRESS: [{"gid": frames.gid_of("192.0.2.1")}, {"gid": frames.gid_of("2001:db8::1")}, {"gid": frames.gid_of("fe80::1")},
+                     {"gid": frames.gid_of("127.0.0.9")}],
 }
 
 
