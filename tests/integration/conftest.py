@@ -21,6 +21,7 @@ import threading
 import time
 
 import pytest
+from pki import Pki
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BUILD = os.path.realpath(os.environ.get("SECURDMA_BUILD", os.path.join(ROOT, "build")))
@@ -355,6 +356,34 @@ class Server(Process):
         return json.loads(next(line for line in reversed(self.lines) if line and '"stopped"' in line))
 
 
+class Configured(Server):
+    """A server with a configuration file that a test can change."""
+
+    def __init__(self, certs, device, path, text, *args):
+        self.path = path
+        self.write(text)
+        super().__init__(certs, device, "--config", path, "--log-format", "json", *args)
+
+    def write(self, text):
+        self.path.write_text(text, encoding="utf-8")
+
+    def reload(self, text, expect="server.reloaded"):
+        start = len(self.log())
+        self.write(text)
+        self.signal(signal.SIGHUP)
+        return json.loads(self.wait_log(f'"event":"{expect}"', start))
+
+    def events(self, name):
+        return [record for record in map(json.loads, filter(lambda line: line.startswith("{"), self.log().splitlines()))
+                if record["event"] == name]
+
+
+def serve_args(certs, device, *args):
+    """The command line of a server that is to end by itself."""
+    return [SECURDMA, "serve", "--port", "0", "--device", device.name, "--cert", certs.cert("server"), "--key", certs.key("server"),
+            "--client-ca", certs.cert("ca"), *args]
+
+
 def client_args(certs, port, *args, host=None, cert="client", ca="ca"):
     """The command line of a client; cert None: anonymous, ca None: nothing to verify with."""
     command = [SECURDMA, "connect"]
@@ -376,6 +405,18 @@ def connect_json(certs, port, *args, **more):
     result = connect(certs, port, "--json", *args, **more)
     answer = json.loads(result.stdout) if result.stdout.strip() else {}
     return dict(answer, code=result.returncode, stderr=result.stderr)
+
+
+def is_let_in(certs, server, cert="client", **more):
+    answer = connect_json(certs, server.port, "-e", "send x", cert=cert, **more)
+    assert answer["code"] == 0, answer
+    return answer
+
+
+def is_refused(certs, server, words, cert="client", reason=8):
+    answer = connect_json(certs, server.port, "-e", "send x", cert=cert)
+    assert answer["code"] == 5 and answer["reject"]["reason"] == reason and words in answer["reject"]["text"], answer
+    return answer
 
 
 class Client(Process):
@@ -486,6 +527,36 @@ def server(certs, device, start):
     if server.process.poll() is None:
         server.stop()
     wait_for_resources(device, before)
+
+
+@pytest.fixture
+def serve(certs, device, start, tmp_path):
+    """Starts a server with a configuration; when the test is over, it must end in order and leave nothing."""
+    before, servers = resources(device), []
+
+    def starter(text, *args):
+        servers.append(start(Configured, certs, device, tmp_path / "securdma.conf", text, *args))
+        return servers[-1]
+
+    yield starter
+    for server in servers:
+        if server.process.poll() is None:
+            server.stop()
+    wait_for_resources(device, before)
+
+
+@pytest.fixture
+def pki(tmp_path, certs):
+    return Pki(tmp_path, certs.host)
+
+
+@pytest.fixture
+def client_cert(certs, pki):
+    """client_cert(name, alternative names, subject): a certificate from the server's CA; without a subject it has none."""
+    def make(name, names="", subject="/"):
+        pki.client(name, (certs.cert("ca"), certs.key("ca")), names, subject=subject)
+        return pki(name)
+    return make
 
 
 @pytest.fixture

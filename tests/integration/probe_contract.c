@@ -42,7 +42,6 @@ void mode_error_texts(struct rig *rig, char **args)
 	size_t n;
 	int ret;
 
-	(void)args;
 	rig->server_options.on_message = take_nothing;
 	rig->client_options.timeout_ms = 90;
 	rig_serve(rig);
@@ -76,7 +75,6 @@ void mode_completions(struct rig *rig, char **args)
 	uint64_t cookies[8], begin = clock_ms();
 	char data[64] = "written", got[64] = "";
 
-	(void)args;
 	rig->client_options.rdma_depth = 2;
 	rig_serve(rig);
 	conn = rig_connect(rig);
@@ -122,7 +120,6 @@ void mode_raw_refusals(struct rig *rig, char **args)
 	char data[8];
 	size_t n;
 
-	(void)args;
 	rig_serve(rig); /* for make_stale */
 	rig->client_options.raw = rig->server_conn.raw = true;
 	rig_pair(rig, &client, &server);
@@ -168,7 +165,6 @@ void mode_disconnect_nonblocking(struct rig *rig, char **args)
 	char data[64];
 	size_t n;
 
-	(void)args;
 	rig_serve(rig); /* for make_stale */
 	rig_pair(rig, &client, &server);
 	for (unsigned i = 0; i < 5; i++)
@@ -232,7 +228,6 @@ void mode_accept_timeouts(struct rig *rig, char **args)
 	pthread_t thread;
 	int fd;
 
-	(void)args;
 	rig_serve(rig); /* for make_stale */
 	EXPECT(srdma_listener_listen(NULL, "0", &listener), 0);
 	EXPECT_TEXT(rig, srdma_listener_accept(listener, 0), -EAGAIN, "wait for a client to connect");
@@ -259,7 +254,6 @@ void mode_link_nonblocking(struct rig *rig, char **args)
 	size_t n;
 	int ret;
 
-	(void)args;
 	rig_serve(rig);
 	srdma_link_options_init(&options);
 	options.conn = &rig->client_options;
@@ -291,7 +285,6 @@ void mode_arguments(struct rig *rig, char **args)
 	struct srdma_device *opened = NULL;
 	struct srdma_conn *conn = NULL;
 
-	(void)args;
 	rig_serve(rig);
 	srdma_device_options_init(&device);
 	device.gid_index = -2;

@@ -90,7 +90,6 @@ void mode_nonblocking(struct rig *rig, char **args)
 	char data[4096];
 	size_t n;
 
-	(void)args;
 	rig->client_options.depth = 4;
 	rig_pair(rig, &ends[0], &ends[1]);
 	EXPECT(srdma_conn_recv(ends[0], data, sizeof data, &n, 0), -EAGAIN);
@@ -152,7 +151,6 @@ void mode_timeouts(struct rig *rig, char **args)
 	size_t n;
 	int ret;
 
-	(void)args;
 	rig->client_options.depth = 3;
 	rig->client_options.timeout_ms = 150;
 	rig_pair(rig, &client, &server);
@@ -312,7 +310,6 @@ void mode_lost(struct rig *rig, char **args)
 	char data[64];
 	size_t n;
 
-	(void)args;
 	rig_pair(rig, &client, &server);
 	EXPECT(srdma_conn_send(server, "last", 4, -1), 0);
 	EXPECT(srdma_conn_wait(client, 15000 * rig->scale), 0);

@@ -14,7 +14,7 @@ import urllib.request
 
 import protocol
 import pytest
-from conftest import SCALE, SECURDMA, STEP, Client, Process, Server, client_args, connect, connect_json, run, wait_until
+from conftest import SCALE, SECURDMA, STEP, Client, Process, Server, client_args, connect, connect_json, run, serve_args, wait_until
 
 LEVELS = {"error", "warning", "info", "debug"}
 
@@ -155,21 +155,10 @@ def test_silence_and_noise_are_failures_with_their_phase(logging, certs):
         assert wait_event(logging, "client.not_connected", phase="hello", reason="timeout")["name"] == "client one"
 
 
-def forge(certs, name):
-    """A certificate such as securdma would not make, but another CA's software may."""
-    key, request, extensions = (certs.key("forger")[:-3] + end for end in ("key", "csr", "ext"))
-    with open(extensions, "w", encoding="ascii") as file:
-        file.write("extendedKeyUsage = clientAuth\n")
-    run("openssl", "req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", key, "-out", request,
-        "-subj", "/CN=" + name, check=True)
-    run("openssl", "x509", "-req", "-in", request, "-CA", certs.cert("ca"), "-CAkey", certs.key("ca"), "-days", "1", "-extfile",
-        extensions, "-out", certs.cert("forger"), check=True)
-
-
-def test_name_of_a_client_cannot_forge_a_line(certs, device, start):
-    forge(certs, 'x\n{"event":"client.connected"}\x1b[2J')
+def test_name_of_a_client_cannot_forge_a_line(certs, device, start, client_cert):
+    forger = client_cert("forger", subject='/CN=x\n{"event":"client.connected"}\x1b[2J')
     server = start(Server, certs, device, "--log-format", "json")
-    assert connect(certs, server.port, "-e", "send x", cert="forger").returncode == 0
+    assert connect(certs, server.port, "-e", "send x", cert=forger).returncode == 0
     assert wait_event(server, "client.disconnected")["name"].startswith("sha256:")
     assert wait_event(server, "client.connected")["names"] == 'cn:x?{"event":"client.connected"}?[2J'
     server.stop()
@@ -494,8 +483,7 @@ def test_metrics_listen_on_loopback_unless_an_address_is_given(certs, device, st
 def test_metrics_port_that_is_taken_is_said(certs, device):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        result = run(SECURDMA, "serve", "--port", "0", "--device", device.name, "--cert", certs.cert("server"), "--key",
-                     certs.key("server"), "--client-ca", certs.cert("ca"), "--metrics", port)
+        result = run(*serve_args(certs, device, "--metrics", port))
     assert result.returncode == 1 and result.stdout == ""
     assert f"metrics: cannot listen on 127.0.0.1 port {port}: Address already in use" in result.stderr
 
@@ -503,6 +491,5 @@ def test_metrics_port_that_is_taken_is_said(certs, device):
 @pytest.mark.parametrize("where, code", [("x", 2), ("127.0.0.1", 2), ("127.0.0.1:", 2), ("127.0.0.1:65536", 2), ("::1:9100", 2),
                                          ("[::1:9100", 2), (":-1", 2), ("127.0.0.1:http", 2), ("192.0.2.1:0", 1)])
 def test_metrics_address_that_is_none_is_said(certs, device, where, code):
-    result = run(SECURDMA, "serve", "--port", "0", "--device", device.name, "--cert", certs.cert("server"), "--key",
-                 certs.key("server"), "--client-ca", certs.cert("ca"), "--metrics", where)
+    result = run(*serve_args(certs, device, "--metrics", where))
     assert result.returncode == code and "metrics" in result.stderr, result.stderr

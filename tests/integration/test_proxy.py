@@ -12,7 +12,7 @@ import time
 
 import protocol
 import pytest
-from conftest import SCALE, SECURDMA, STEP, Client, Server, connect, connect_json, left_out_of, run, wait_until
+from conftest import SCALE, SECURDMA, STEP, Client, Server, connect, connect_json, left_out_of, run, serve_args, wait_until
 from test_observability import events, wait_event
 
 BALANCER, BALANCER6 = "127.0.0.2", "::1"
@@ -379,8 +379,7 @@ def test_readiness_is_told_until_the_server_drains(certs, device, start, tmp_pat
 
 
 def test_bad_proxy_networks_are_a_usage_error(certs, device):
-    result = run(SECURDMA, "serve", "--port", "0", "--device", device.name, "--cert", certs.cert("server"), "--key",
-                 certs.key("server"), "--client-ca", certs.cert("ca"), "--proxy-networks", "10.0.0.0/8,balancer.example")
+    result = run(*serve_args(certs, device, "--proxy-networks", "10.0.0.0/8,balancer.example"))
     assert result.returncode == 2 and "proxy-networks: 'balancer.example' is not a network" in result.stderr, result.stderr
 
 

@@ -6,7 +6,7 @@ import subprocess
 import time
 
 import pytest
-from conftest import (ON_UROCE, SCALE, SECURDMA, SWARM, Client, Process, Server, connect, left_out_of, resources, wait_for_resources,
+from conftest import (ON_UROCE, SCALE, SECURDMA, SWARM, Client, Process, Server, connect, left_out_of, resources, serve_args, wait_for_resources,
                       wait_until)
 
 SMALL = ("--depth", "4", "--message-size", "1088", "--region-size", "4096", "--rdma-depth", "1")
@@ -167,11 +167,6 @@ def test_rate_of_set_ups_is_limited(certs, device, start):
     assert answer["seconds"] > 1.5, answer
     swarm.go_on()
     server.stop()
-
-
-def serve_args(certs, device, *args):
-    return [SECURDMA, "serve", "--port", "0", "--device", device.name, "--cert", certs.cert("server"), "--key", certs.key("server"),
-            "--client-ca", certs.cert("ca"), *args]
 
 
 def test_more_clients_than_there_can_be_is_said_at_the_start(certs, device):

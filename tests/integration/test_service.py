@@ -13,7 +13,7 @@ import time
 
 import protocol
 import pytest
-from conftest import BUILD, ON_UROCE, SCALE, SECURDMA, STEP, Client, Process, Server, connect, on_device, run, sanitizer_library, wait_until
+from conftest import BUILD, ON_UROCE, SCALE, SECURDMA, STEP, Client, Process, Server, connect, on_device, run, sanitizer_library, serve_args, wait_until
 
 LATE_DEVICE = os.path.join(BUILD, "tests", "integration", "late_device.so")
 
@@ -130,11 +130,6 @@ def test_nobody_in_set_up_holds_a_stop_up(certs, device, start, manager):
 
 
 # ---- the log ----------------------------------------------------------------------------------------------------------
-
-
-def serve_args(certs, device, *args):
-    return [SECURDMA, "serve", "--port", "0", "--device", device.name, "--cert", certs.cert("server"), "--key", certs.key("server"), "--client-ca",
-            certs.cert("ca"), *args]
 
 
 WRONG = {
