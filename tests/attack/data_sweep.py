@@ -30,7 +30,6 @@ def rates():
     """What the attacker can send, and what the victim's device can take in."""
     server, client, at, _ = LAB.talking_victims("--random-psn")
     count = 20000 if LAB.rxe else 1000000 if LAB.short else 8000000
-    found = {}
     for what, words in (("another PSN", ["--qpn", at["qpn"], "--psn", f"{after(at['peer_psn'], 1000)}+{min(count, PSNS // 4)}"]),
                         ("another QPN", ["--qpn", at["qpn"] ^ 1, "--psn", f"0+{count}"])):
         before, began = taken_in(server), time.monotonic()
@@ -38,13 +37,12 @@ def rates():
         time.sleep(0.3)
         taken = taken_in(server) - before
         elapsed = time.monotonic() - began - 0.3
-        found[what] = sent["packets"] / sent["seconds"], taken / max(elapsed, 0.001)
+        rate, intake = sent["packets"] / sent["seconds"] / 1e6, taken / max(elapsed, 0.001) / 1e6
         good = client_is_well(server, client)
         LAB.report("flood of forged packets", "off-path, spoofs", "addresses, QPN", "plain verbs", "random PSN",
-                   f"writes to {what}: sent {found[what][0] / 1e6:.2f} million/s, taken in {found[what][1] / 1e6:.2f} million/s "
+                   f"writes to {what}: sent {rate:.2f} million/s, taken in {intake:.2f} million/s "
                    f"({100 * taken / sent['packets']:.0f} %). Does the connection end?", "failed", not good, **sent)
     LAB.clear()
-    return found
 
 
 def client_is_well(server, client):
@@ -71,7 +69,6 @@ def blind(width, words, defence, expected, victims):
     LAB.conclude(NAME, "off-path, spoofs", known, at["victim"], defence, f"bad RDMA WRITEs with {'all' if width == PSNS else width} PSNs at "
                  f"{RATE}/s, until the connection ends", expected, hit, packets=packets, seconds=seconds,
                  note=f"the right one was the {at['expected'] - first + 1:,}th")
-    return packets, seconds
 
 
 def plain(words):
@@ -136,32 +133,16 @@ def rkey_guess():
                  "an RDMA WRITE with a guessed rkey: the wrong guess ends the connection", "failed", region.startswith("FORGED!"), **sent)
 
 
-def extrapolate(found, swept):
-    """Calculated, not tried: a note, not a result."""
-    pps = found["another PSN"][1]
-    if pps <= 0:
-        return
-    print(f"# all PSNs of a known QPN at the {pps / 1e6:.2f} million/s that the victim takes in: {PSNS / pps:.0f} s, half of it on average")
-    if not LAB.rxe:
-        days = PSNS / pps * 2 ** QPN_BITS / 86400
-        print(f"# QPN unknown as well, one of a process's 2^{QPN_BITS}, drawn at random by uroce: 2^{QPN_BITS} times as long, {days:.1f} days; with N "
-              "connections between the same two addresses 1/N of it until the first ends. Most NICs number in order: no such factor there")
-        print("# rkey unknown as well: each guess costs a connection, 2^31 of them on average with uroce's 32 random bits")
-    if swept[1]:
-        print(f"# swept: {swept[0]} packets in {swept[1]:.1f} s")
-
-
-found_rates = rates()
+rates()
 if LAB.rxe:
-    swept_plain = blind(1 << 12, ("--random-psn",), "random PSN", "succeeded", plain)
+    blind(1 << 12, ("--random-psn",), "random PSN", "succeeded", plain)
 else:
     WIDTH = 1 << 16 if LAB.short else PSNS
-    swept_plain = blind(WIDTH, ("--random-psn",), "random PSN", "succeeded", plain)
+    blind(WIDTH, ("--random-psn",), "random PSN", "succeeded", plain)
     blind(WIDTH, ("--epoch-psns", "0", "--recoveries", "0"), "random PSN; no epochs", "succeeded", securdma)
     blind(WIDTH, (), "epochs: new PSNs when the library notices a sweep, and after the kill", "failed", securdma)
 qpn_range((), "none: PSN 0", "succeeded")
 qpn_range(("--random-psn",), "random PSN", "failed")
 rkey_guess()
 rkey_guesses(20 if LAB.short else 500)
-extrapolate(found_rates, swept_plain)
 LAB.end()

@@ -7,18 +7,14 @@ over it: its objects on the device are counted before and after.
 import contextlib
 import json
 import os
-import pathlib
 import socket
 import ssl
 import subprocess
-import sys
 import threading
 import time
 
 import lab as rig
-from loopback import ADDRESS, Loopback
-
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "integration"))
+from loopback import ADDRESS, Loopback, wait_for
 import protocol  # noqa: E402
 
 NAME = "insider"
@@ -32,13 +28,6 @@ ENDS = ("client.lost", "client.ended", "client.disconnected", "client.not_connec
 def report(tried, defence, succeeded, expected="failed", knowledge="a valid certificate", note=None, packets=None, began=None):
     LAB.report(NAME, "a client", knowledge, "securdma", defence, tried, expected, succeeded, packets=packets, note=note,
                seconds=None if began is None else time.monotonic() - began)
-
-
-def wait_for(condition, seconds=20):
-    end = time.monotonic() + seconds
-    while not condition() and time.monotonic() < end:
-        time.sleep(0.01)
-    return condition()
 
 
 def events(server):
@@ -108,11 +97,6 @@ class Honest:
         return echo is not None and echo.endswith(": still here") and rig.ask(self.program, "read 0 7", 5) == "genuine"
 
 
-def newcomer_is_served(server, *words):
-    command = LAB.connect_words(server, "--busy-retry-ms", "3000", *words, "-e", "send hello")
-    return subprocess.run(command, env=LAB.environment(), stdin=subprocess.DEVNULL, capture_output=True, timeout=20, check=False).returncode == 0
-
-
 def objects(server):
     text = subprocess.run([UROCE, "resources", "--json"], env=LAB.environment(), capture_output=True, text=True, check=True).stdout
     return next(process["objects"] for process in json.loads(text)["processes"] if process["pid"] == server.pid)
@@ -136,7 +120,7 @@ class Aftermath:
             return
         if not self.honest.served():
             self.wrong.append("another client was not served")
-        if not newcomer_is_served(self.server):
+        if not LAB.newcomer_is_served(self.server):
             self.wrong.append("a newcomer was not served")
         if not wait_for(lambda: objects(self.server) == self.before):
             self.wrong.append(f"objects on the device: {objects(self.server)}, before {self.before}")
@@ -343,7 +327,7 @@ def flood(honest, server, work):
             after.wrong.append("another client was not served meanwhile")
         echo = time.monotonic() - began
         began = time.monotonic()
-        if not newcomer_is_served(server):
+        if not LAB.newcomer_is_served(server):
             after.wrong.append("a newcomer was not served meanwhile")
         connected = time.monotonic() - began
         for one in handle:

@@ -17,7 +17,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import lab as rig
-from loopback import ADDRESS, Loopback, free_port
+from loopback import ADDRESS, Loopback, free_port, wait_for
 
 NAME = "exchange"
 HELLO, WELCOME = 1, 2
@@ -115,13 +115,6 @@ def load(text):
         return json.loads(text)
     except ValueError:
         return {}
-
-
-def wait_for(condition, seconds):
-    end = time.monotonic() + seconds
-    while not condition() and time.monotonic() < end:
-        time.sleep(0.02)
-    return condition()
 
 
 def report(knowledge, tried, defence, expected, succeeded, victim="securdma", note=None, began=None):

@@ -304,12 +304,13 @@ class Process:
                 file.close()
 
 
-class Server(Process):
+class Listening(Process):
+    """A server; its credentials are among the arguments."""
+
     held_port = None
 
-    def __init__(self, certs, device, *args, cert="server", client_ca="ca", **more):
-        super().__init__(SECURDMA, "serve", "--json", "--port", "0", "--device", device.name, "--cert", certs.cert(cert),
-                         "--key", certs.key(cert), "--client-ca", certs.cert(client_ca), *args, **more)
+    def __init__(self, certs, device, *args, **more):
+        super().__init__(SECURDMA, "serve", "--json", "--port", "0", "--device", device.name, *args, **more)
         self.certs, self.device = certs, device
         try:
             self.port = json.loads(self.wait_line(lambda line: '"listening"' in line))["port"]
@@ -354,6 +355,13 @@ class Server(Process):
         code = self.wait()
         assert code == expect, f"exit code {code}\n{self.log()}"
         return json.loads(next(line for line in reversed(self.lines) if line and '"stopped"' in line))
+
+
+class Server(Listening):
+    """A server with the usual credentials."""
+
+    def __init__(self, certs, device, *args, cert="server", client_ca="ca", **more):
+        super().__init__(certs, device, "--cert", certs.cert(cert), "--key", certs.key(cert), "--client-ca", certs.cert(client_ca), *args, **more)
 
 
 class Configured(Server):

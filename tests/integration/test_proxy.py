@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Behind a balancer: the PROXY header says who a client is, and nobody but a balancer may say so."""
 import contextlib
-import http.client
 import json
 import re
 import socket
@@ -13,7 +12,7 @@ import time
 import protocol
 import pytest
 from conftest import SCALE, SECURDMA, STEP, Client, Server, connect, connect_json, left_out_of, run, serve_args, wait_until
-from test_observability import events, wait_event
+from test_observability import MeteredServer, events, wait_event
 
 BALANCER, BALANCER6 = "127.0.0.2", "::1"
 FAR = "198.51.100.7"  # a client on another host
@@ -357,15 +356,11 @@ def test_balancers_own_connection_is_served_under_its_address(behind, certs):
 
 def test_readiness_is_told_until_the_server_drains(certs, device, start, tmp_path):
     control = tmp_path / "control"
-    server = start(Server, certs, device, "--metrics", "127.0.0.1:0", "--control", control)
-    port = json.loads(server.lines[0])["metrics_port"]
+    server = start(MeteredServer, certs, device, "--control", control)
 
     def ask(method="GET"):
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=STEP)
-        with contextlib.closing(connection):
-            connection.request(method, "/ready")
-            answer = connection.getresponse()
-            return answer.status, answer.read()
+        status, _, body = server.ask(method, "/ready")
+        return status, body
 
     assert ask() == (200, b"ready\n") and ask("HEAD") == (200, b"") and ask("POST")[0] == 405
     client = start(Client, certs, server.port)

@@ -13,7 +13,7 @@ import time
 
 import protocol
 import pytest
-from conftest import BUILD, ON_UROCE, SCALE, SECURDMA, STEP, Client, Process, Server, connect, on_device, run, sanitizer_library, serve_args, wait_until
+from conftest import BUILD, ON_UROCE, SCALE, SECURDMA, STEP, Client, Listening, Process, Server, connect, on_device, run, sanitizer_library, serve_args, wait_until
 
 LATE_DEVICE = os.path.join(BUILD, "tests", "integration", "late_device.so")
 
@@ -368,8 +368,7 @@ def own(certs, tmp_path):
 @pytest.fixture
 def reloaded(certs, device, start, own, tmp_path):
     """A server with that configuration, and how it is told to read it again."""
-    server = start(Process, SECURDMA, "serve", "--json", "--port", "0", "--device", device.name, "--config", tmp_path / "securdma.conf")
-    server.port = json.loads(server.wait_line(lambda line: '"listening"' in line))["port"]
+    server = start(Listening, certs, device, "--config", tmp_path / "securdma.conf")
     server.reload = lambda *args: run(SECURDMA, "reload", "--control", tmp_path / "control", *args)
     yield server
     server.signal(signal.SIGTERM)
