@@ -39,12 +39,6 @@ class Loopback(rig.Lab):
     def certificate(self, kind, name, *words, ca="ca"):
         self._cert(kind, "--out", f"{self.folder}/{name}", "--ca", f"{self.folder}/{ca}.crt", "--ca-key", f"{self.folder}/{ca}.key", *words)
 
-    def self_signed(self, name):
-        self._cert("self-signed", "--out", f"{self.folder}/{name}", "--name", ADDRESS)
-
-    def pin(self, name):
-        return subprocess.run([rig.SECURDMA, "cert", "pin", f"{self.folder}/{name}.crt"], check=True, capture_output=True, text=True).stdout.strip()
-
     def _cert(self, *words):
         subprocess.run([rig.SECURDMA, "cert", *words], check=True, stdout=subprocess.DEVNULL)
 

@@ -311,16 +311,17 @@ def disturbed(server, make, words):
     return {"served": served, "over": over, "ok": status == 0}
 
 
+def at_record(at, replace):
+    """What a proxy does that sends replace(proxy, record) instead of one record."""
+    return lambda proxy: lambda direction, number, record: replace(proxy, record) if (direction, number) == at else [record]
+
+
 def cut_at(at, how):
-    def make(proxy):
-        def change(direction, number, record):
-            if (direction, number) != at:
-                return [record]
-            proxy.sockets["s" if direction == "c" else "c"].sendall(record)
-            getattr(proxy, how)()
-            return []
-        return change
-    return make
+    def replace(proxy, record):
+        proxy.sockets["s" if at[0] == "c" else "c"].sendall(record)
+        getattr(proxy, how)()
+        return []
+    return at_record(at, replace)
 
 
 def cuts(server, records):
@@ -345,7 +346,19 @@ def ready_number(records):
 
 
 def doubled(at):
-    return lambda proxy: lambda direction, number, record: [record, record] if (direction, number) == at else [record]
+    return at_record(at, lambda _, record: [record, record])
+
+
+def left_out(at):
+    return at_record(at, lambda _, record: [])
+
+
+def flipped(at, where):
+    """One bit flipped: of the first byte of the record's content, of the middle, of the tag."""
+    def replace(_, record):
+        place = {"first": 5, "middle": (5 + len(record)) // 2, "last": len(record) - 1}[where]
+        return [record[:place] + bytes([record[place] ^ 1]) + record[place + 1:]]
+    return at_record(at, replace)
 
 
 def swapped(at):
@@ -363,50 +376,32 @@ def swapped(at):
     return make
 
 
-def shuffled(server, records):
+def until_ready(records):
     last = ready_number(records)
-    until_ready = [(direction, number) for direction, number in numbers(records)
-                   if direction == "c" and number <= last or direction == "s" and number < sum(one == "s" for one, _ in records) - 2]
+    return [(direction, number) for direction, number in numbers(records)
+            if direction == "c" and number <= last or direction == "s" and number < sum(one == "s" for one, _ in records) - 2]
+
+
+def try_all(server, what, tries, *words, parallel=12):
+    """Pairs of a change and its name; no connection may survive."""
+    began = time.monotonic()
+    with ThreadPoolExecutor(parallel) as pool:
+        ends = list(pool.map(lambda one: disturbed(server, one[0], words), tries))
+    wrong = [name for (_, name), end in zip(tries, ends) if end["ok"] or not end["over"]]
+    report("nothing", what, "TLS: each record is authenticated, and has its number", "failed", bool(wrong), began=began,
+           note=f"{len(tries)} tries{'; accepted: ' + str(wrong) if wrong else ''}")
+
+
+def shuffled(server, records):
     for make, what in ((doubled, "each TLS record up to READY sent twice"), (swapped, "each TLS record up to READY swapped with the next")):
-        began = time.monotonic()
-        with ThreadPoolExecutor(12) as pool:
-            ends = list(pool.map(lambda at: disturbed(server, make(at), ("-e", "send hello", "--hold-ms", "200")), until_ready))
-        wrong = [at for at, end in zip(until_ready, ends) if end["ok"] or not end["over"]]
-        report("nothing", what, "TLS: each record has its number", "failed", bool(wrong), began=began,
-               note=f"{len(until_ready)} records, {len(until_ready) - len(wrong)} ended the connection{': not ' + str(wrong) if wrong else ''}")
-
-
-def flipped(at, where):
-    """One bit turned over: of the first byte of what is in the record, of the middle, of the tag."""
-    def make(_):
-        def change(direction, number, record):
-            if (direction, number) != at:
-                return [record]
-            place = {"first": 5, "middle": (5 + len(record)) // 2, "last": len(record) - 1}[where]
-            return [record[:place] + bytes([record[place] ^ 1]) + record[place + 1:]]
-        return change
-    return make
-
-
-def left_out(at):
-    return lambda proxy: lambda direction, number, record: [] if (direction, number) == at else [record]
+        try_all(server, what, [(make(at), at) for at in until_ready(records)], "-e", "send hello", "--hold-ms", "200")
 
 
 def changed(server, records):
-    """HELLO, WELCOME and READY among them: so no parameter and no feature bit, that of sealing either, can be changed on its way."""
-    last = ready_number(records)
-    until_ready = [(direction, number) for direction, number in numbers(records)
-                   if direction == "c" and number <= last or direction == "s" and number < sum(one == "s" for one, _ in records) - 2]
-    cases = {"one bit of each TLS record up to READY turned over: in its first byte, in the middle, in the last":
-             [(flipped(at, where), (*at, where)) for at in until_ready for where in ("first", "middle", "last")],
-             "each TLS record up to READY left out": [(left_out(at), at) for at in until_ready]}
-    for what, tries in cases.items():
-        began = time.monotonic()
-        with ThreadPoolExecutor(12) as pool:
-            ends = list(pool.map(lambda one: disturbed(server, one[0], ("-e", "send hello")), tries))
-        wrong = [name for (_, name), end in zip(tries, ends) if end["ok"] or not end["over"]]
-        report("nothing", what, "TLS: each record is authenticated, and has its number", "failed", bool(wrong), began=began,
-               note=f"{len(tries)} tries{'; accepted: ' + str(wrong) if wrong else ''}")
+    """HELLO, WELCOME and READY among them: nobody can change a parameter or a feature bit, such as that of sealing."""
+    try_all(server, "one bit of each TLS record up to READY flipped: in its first byte, in the middle, in the last",
+            [(flipped(at, where), (*at, where)) for at in until_ready(records) for where in ("first", "middle", "last")], "-e", "send hello")
+    try_all(server, "each TLS record up to READY left out", [(left_out(at), at) for at in until_ready(records)], "-e", "send hello")
 
 
 def epoch_frames(records):
@@ -414,32 +409,20 @@ def epoch_frames(records):
     server = LAB.serve(*HURRY[:4])
     ready = ready_number(records)
     behind = sum(one == "s" for one, _ in records) - 2
-    tries = [(make, (direction, first + number)) for make in (doubled, swapped, left_out, lambda at: flipped(at, "middle"))
+    tries = [(make((direction, first + number)), (direction, first + number))
+             for make in (doubled, swapped, left_out, lambda at: flipped(at, "middle"))
              for direction, first in (("c", ready + 1), ("s", behind)) for number in range(3)]
-    began = time.monotonic()
     words = ("--epoch-ms", "100", "-e", "stat", "--hold-ms", "1500")
-    with ThreadPoolExecutor(8) as pool:
-        ends = list(pool.map(lambda one: disturbed(server, one[0](one[1]), words), tries))
-    # Undisturbed, such a client does go through its epochs and is content.
-    good = disturbed(server, lambda proxy: lambda direction, number, record: [record], words)
-    if not good["ok"]:
-        raise SystemExit("attack: an undisturbed client with epochs is not content")
-    wrong = [at for (_, at), end in zip(tries, ends) if end["ok"] or not end["over"]]
-    report("nothing", "the TLS records of an epoch sent twice, swapped, left out, with one bit turned over", "TLS: each record is authenticated, and has its number",
-           "failed", bool(wrong), began=began, note=f"{len(tries)} tries{'; accepted: ' + str(wrong) if wrong else ''}")
+    # Undisturbed, such a client succeeds.
+    if not disturbed(server, lambda proxy: proxy.change, words)["ok"]:
+        raise SystemExit("attack: an undisturbed client with epochs fails")
+    try_all(server, "the TLS records of an epoch sent twice, swapped, left out, with one bit flipped", tries, *words, parallel=8)
     server.stop()
 
 
 def hold_back(number):
     """The client's record of that number and all after it, of both ends."""
-    def make(proxy):
-        def change(direction, at, record):
-            if direction == "c" and at == number:
-                proxy.silence()
-                return []
-            return [record]
-        return change
-    return make
+    return at_record(("c", number), lambda proxy, _: proxy.silence() or [])
 
 
 def idle_client(server, ready, words):
