@@ -17,10 +17,6 @@ def tell(victim, defence, tried, expected, succeeded, **more):
     LAB.conclude("A2 kill the queue pair", "on-path, sees", "PSN, QPN: seen", victim, defence, tried, expected, succeeded, **more)
 
 
-def tell_off_path(defence, tried, expected, succeeded, **sent):
-    LAB.conclude("A2 kill the queue pair", "off-path, spoofs", "QPN", "plain verbs", defence, tried, expected, succeeded, **sent)
-
-
 def plain():
     server, client, _, _ = LAB.victims("--random-psn")
     sniffer = LAB.sniff()
@@ -28,13 +24,6 @@ def plain():
     seen = seen_packet(sniffer, SEND_ONLY)
     sent = LAB.spoof(*BAD_WRITE, "--qpn", seen["qpn"], "--psn", after(seen["psn"]))
     tell("plain verbs", "random PSN", WRITE, "succeeded", server.event("broken", 3) is not None, **sent)
-
-
-def off_path(words, defence, expected):
-    server, _, at, _ = LAB.talking_victims(*words)
-    sent = LAB.spoof(*BAD_WRITE, "--qpn", at["qpn"], "--psn", "0+64")
-    broken = server.event("broken", 2) is not None
-    tell_off_path(defence, "bad RDMA WRITEs with the PSNs 0 to 63", expected, broken, **sent)
 
 
 def plain_nak():
@@ -62,7 +51,8 @@ def off_path_nak(words, defence, expected):
     sent = LAB.spoof("--op", "nak", "--qpn", at["qpn"], "--psn", "0+64", "--msn", 2, to="client")
     broken = client.event("broken", 0.5, status="remote access error") is not None
     go_on()
-    tell_off_path(defence, "NAKs with the PSNs 0 to 63, while the server is slow to answer", expected, broken, **sent)
+    LAB.conclude("A2 kill the queue pair", "off-path, spoofs", "QPN", "plain verbs", defence,
+                 "NAKs with the PSNs 0 to 63, while the server is slow to answer", expected, broken, **sent)
 
 
 def securdma_nak(words, defence, expected):
@@ -146,8 +136,6 @@ def securdma(words, defence, expected):
 
 
 plain()
-off_path(*FROM_0)
-off_path(*RANDOM)
 securdma(("--epoch-psns", "0", "--recoveries", "0"), NO_RECOVERIES, "succeeded")
 securdma((), RENEWED, "failed")
 if not LAB.rxe:  # the kernel's device answers although its program is stopped

@@ -1,8 +1,8 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
-"""A client with a valid certificate and code of its own, which keeps to no rule: on the queue pair (insider.c), on the TLS channel, at
-the port. An attack succeeds if it reads or changes what is not its own, if another client is not served, or if the server does not get
-over it: its objects on the device are counted before and after.
+"""A client with a valid certificate and code of its own breaks the rules: on the queue pair (insider.c), over TLS, at the port. An attack
+succeeds if it reads or changes what is not its own, if the server does not serve another client, or if the server does not recover: its
+objects on the device are counted before and after.
 """
 import contextlib
 import json
@@ -25,8 +25,8 @@ KIND_MESSAGE, KIND_CREDIT, KIND_CONTROL = 1 << 24, 2 << 24, 3 << 24
 ENDS = ("client.lost", "client.ended", "client.disconnected", "client.not_connected")
 
 
-def report(tried, defence, succeeded, expected="failed", knowledge="a valid certificate", note=None, packets=None, began=None):
-    LAB.report(NAME, "a client", knowledge, "securdma", defence, tried, expected, succeeded, packets=packets, note=note,
+def report(tried, defence, succeeded, knowledge="a valid certificate", note=None, packets=None, began=None):
+    LAB.report(NAME, "a client", knowledge, "securdma", defence, tried, "failed", succeeded, packets=packets, note=note,
                seconds=None if began is None else time.monotonic() - began)
 
 
@@ -103,7 +103,7 @@ def objects(server):
 
 
 class Aftermath:
-    """Whether all is well at the server after an attack: for `with`."""
+    """Whether the server is well after an attack: for `with`."""
 
     def __init__(self, server, honest):
         self.server, self.honest, self.before = server, honest, objects(server)
@@ -125,8 +125,9 @@ class Aftermath:
         if not wait_for(lambda: objects(self.server) == self.before):
             self.wrong.append(f"objects on the device: {objects(self.server)}, before {self.before}")
 
-    def note(self, *more):
-        return "; ".join([*more, *self.wrong]) or None
+    def report(self, tried, defence, *notes, succeeded=False, **more):
+        """The attack succeeded if anything is wrong."""
+        report(tried, defence, succeeded or bool(self.wrong), note="; ".join([*notes, *self.wrong]) or None, **more)
 
 
 # ---- memory ----
@@ -145,7 +146,7 @@ def own_region(server, honest):
     tries = [(server, "write 0 8", command) for command in ("write {size} 1", "read {size} 1", "write {last} 8", "read {last} 8", "read {high} 8", "add 0")]
     tries += [(writable, "write 0 8", "read 0 8"), (readable, "read 0 8", "write 0 8")]
     with Aftermath(server, honest) as after:
-        wrong, statuses = [], set()
+        statuses = set()
         for target, allowed, forbidden in tries:
             insider = Insider(target)
             size = insider.welcome["region_size"]
@@ -155,36 +156,35 @@ def own_region(server, honest):
             good, answer = refused(insider, forbidden)
             statuses.add(answer["status"] if good else "nothing")
             if not good or first is None or first["event"] != "done":
-                wrong.append(forbidden)
+                after.wrong.append(forbidden)
     writable.stop()
     readable.stop()
-    report("writes and reads past the end of its own region and before it, an atomic, a read where it may write alone, a write where it may read "
-           "alone; past any library, on its own queue pair", "the device checks bounds and rights; that connection alone ends", bool(wrong or after.wrong),
-           note=after.note(f"the device: {', '.join(sorted(statuses))}", *wrong), packets=len(tries))
+    after.report("writes and reads beyond its own region, an atomic, a read of a write-only region, a write to a read-only one; without the library, "
+                 "on its own queue pair", "the device checks bounds and rights; that connection alone ends",
+                 f"the device: {', '.join(sorted(statuses))}", packets=len(tries))
 
 
 def foreign_keys(server, honest):
     """Keys that are not its own, and one that was its own before."""
     with Aftermath(server, honest) as after:
-        wrong = []
         other = Insider(server)
         other.program.say("text secret")
         if other.do(f"write {other.rkey} 0 6")["event"] != "done":
             raise SystemExit("attack: a client can't write to its own region")
         insider = Insider(server)
         if not refused(insider, f"read {other.rkey} 0 6")[0]:
-            wrong.append("a key of another client, now")
+            after.wrong.append("a key of another client, now")
         other.leave()
         insider = Insider(server)
         if not refused(insider, f"read {other.rkey} 0 6")[0]:
-            wrong.append("a key of a client that has left")
+            after.wrong.append("a key of a client that has left")
         guesses = 4 if SHORT else 40
         for number in range(guesses):
             insider = Insider(server)
             if not refused(insider, f"read {(insider.rkey ^ (1 << number % 32)) & 0xffffffff} 0 6")[0]:
-                wrong.append(f"a guessed key, bit {number % 32}")
-    report(f"reads with the rkey of another client; of one that has left; with {guesses} guesses near its own", "a protection domain for each client; "
-           "windows, where the device has them", bool(wrong or after.wrong), knowledge="a valid certificate; the other's rkey", note=after.note(*wrong))
+                after.wrong.append(f"a guessed key, bit {number % 32}")
+    after.report(f"reads with the rkey of another client; of one that has left; with {guesses} guesses near its own",
+                 "a protection domain for each client; windows, where the device has them", knowledge="a valid certificate; the other's rkey")
 
 
 def left_behind(server, honest):
@@ -205,8 +205,8 @@ def left_behind(server, honest):
                     raise SystemExit(f"attack: a client can't read its own region: {answer}")
                 found = found or bytes.fromhex(answer["bytes"]).strip(b"\0") != b""
             second.leave()
-    report("reads the region that it is given after another client has left: is anything of that one in it?", "regions are fresh zeroed pages, wiped when released",
-           found or bool(after.wrong), knowledge="a valid certificate; what the other one had written", note=after.note())
+    after.report("reads the region that it gets after another client has left: does it hold that client's data?",
+                 "regions are fresh zeroed pages, wiped when released", succeeded=found, knowledge="a valid certificate; what the other client had written")
 
 
 # ---- messages ----
@@ -215,7 +215,6 @@ def left_behind(server, honest):
 def messages(server, honest):
     """Messages that break the rules. Each has to end the connection with its own reason."""
     with Aftermath(server, honest) as after:
-        wrong = []
         for what, command, reason, security in (
                 ("without immediate data", "send 1 8 -", "without immediate data", True),
                 ("of an unknown kind", f"send 1 8 {9 << 24:x}", "unknown kind 9", True),
@@ -227,10 +226,10 @@ def messages(server, honest):
             insider.do(command)
             end = insider.end()
             if end is None or reason not in end["error"] or bool(end.get("security")) != security:
-                wrong.append(f"{what}: {end}")
+                after.wrong.append(f"{what}: {end}")
             insider.leave()
-    report("messages without immediate data, of unknown kinds, with credits that it does not owe, longer than agreed", "each is checked, the length by the device; that connection "
-           "alone ends, for the others with a security event", bool(wrong or after.wrong), note=after.note(*wrong), packets=6)
+    after.report("messages without immediate data, of unknown kinds, with credits that it does not owe, longer than agreed",
+                 "the server checks each, the device the length; that connection alone ends, with a security event unless for the length", packets=6)
 
 
 def too_many(server, honest):
@@ -244,17 +243,19 @@ def too_many(server, honest):
         end = insider.end()
         echoed = sum(line.get("event") == "message" for line in insider.program.seen)
         insider.leave()
-        wrong = [] if end is not None and "more messages than it had credits" in end["error"] and end.get("security") else [f"the end: {end}"]
-    report("60 messages at once with one credit", "credits are counted by the receiver, too; that connection alone ends, with a security event",
-           bool(wrong or after.wrong), note=after.note(f"{echoed} answers", *wrong), packets=60)
+        if end is None or "more messages than it had credits" not in end["error"] or not end.get("security"):
+            after.wrong.append(f"the end: {end}")
+    after.report("60 messages at once with one credit", "the receiver counts credits, too; that connection alone ends, with a security event",
+                 f"{echoed} answers", packets=60)
     with Aftermath(server, honest) as after:
         insider = Insider(server, message_size=64)
         answer = insider.do(f"send 1 {1 << 20} {KIND_MESSAGE:x}")
         end = insider.end()
         insider.leave()
-        wrong = [] if answer and answer["event"] == "broken" and end and end["event"] != "client.disconnected" else [f"{answer}, {end}"]
-    report("a message of 1 MiB where 64 bytes were agreed: beyond the receive's memory", "the device: a receive has a length", bool(wrong or after.wrong),
-           note=after.note(answer["status"] if answer else "nothing", *wrong), packets=1)
+        if not answer or answer["event"] != "broken" or not end or end["event"] == "client.disconnected":
+            after.wrong.append(f"{answer}, {end}")
+    after.report("a message of 1 MiB where 64 bytes were agreed: beyond the receive's memory", "the device: a receive has a length",
+                 answer["status"] if answer else "nothing", packets=1)
 
 
 def deaf(server, honest):
@@ -278,8 +279,8 @@ def deaf(server, honest):
             insider.leave()
             if end is None or not served:
                 after.wrong.append(f"after 20 s the server had it still: {end}" if served else "the other client was not served meanwhile")
-        report(what, "retries of the device, deadlines; the others' worker does not wait", bool(after.wrong),
-               note=after.note(f"the server ended it after {seconds:.1f} s: {end and end['error']}"))
+        after.report(what, "retries of the device, deadlines; the others' worker does not wait",
+                     f"the server ended it after {seconds:.1f} s: {end and end['error']}")
 
 
 def unsealed(server, honest):
@@ -287,27 +288,26 @@ def unsealed(server, honest):
     sealed = LAB.serve("--seal", "required")
     other = Honest(sealed, "--seal", "required")
     with Aftermath(server, honest) as after:
-        wrong = []
         for length in (0, 8, 24, 1000):
             insider = Insider(sealed, features=MESSAGES | SEALED)
             insider.program.say("text an order to pay")
             insider.do(f"send 1 {length} {KIND_MESSAGE:x}")
             end = insider.end()
             if end is None or end["cause"] != "seal" or not end.get("security") or end["messages_received"] != 0:
-                wrong.append(f"{length} bytes: {end}")
+                after.wrong.append(f"{length} bytes: {end}")
             insider.leave()
         insider = Insider(sealed, features=MESSAGES | SEALED)
         if insider.rkey or insider.welcome["region_address"] or not refused(insider, "write 0 0 8")[0]:
-            wrong.append("a region to write to")
+            after.wrong.append("a region to write to")
         if insider.rkey == 0:
             insider = Insider(sealed, features=MESSAGES | SEALED)
             if not refused(insider, "read 1 0 8")[0]:
-                wrong.append("a region to read")
+                after.wrong.append("a region to read")
         if other.program.alive() and rig.ask(other.program, "send x", 5) is None:
-            wrong.append("another client of that server was not served")
+            after.wrong.append("another client of that server was not served")
     sealed.stop()
-    report("messages that are not sealed, of 0 to 1,000 bytes; a write and a read without a key; to a server that seals", "nothing that does not authenticate "
-           "is taken; the region is not known to the device", bool(wrong or after.wrong), note=after.note(*wrong), packets=6)
+    after.report("messages that are not sealed, of 0 to 1,000 bytes; a write and a read without a key; to a server that seals",
+                 "the server takes nothing that does not authenticate; the device does not know the region", packets=6)
 
 
 # ---- floods ----
@@ -355,10 +355,10 @@ def slow_hello(server, honest):
             time.sleep(0.1)
     if time.monotonic() - began > 20:
         after.wrong.append("there was no deadline")
-    report("HELLO in pieces: eight clients that stop amid it, one that sends a byte each 100 ms", "one deadline for the whole set-up (2 s here)", bool(after.wrong),
-           note=after.note(f"cut off after {number} of 84 bytes", note) if number < 80 else after.note("all was taken"), began=began)
+    after.report("HELLO in pieces: eight clients that stop in the middle, one that sends a byte each 100 ms",
+                 "one deadline for the whole set-up (2 s here)", f"cut off after {number} of 84 bytes", note, began=began)
     if number >= 80:
-        raise SystemExit("attack: a HELLO that takes 8 s was taken; the deadline is 2 s")
+        raise SystemExit("attack: the server accepted a HELLO that took 8 s; the deadline is 2 s")
 
 
 class Joined:
@@ -388,8 +388,8 @@ def handshakes(server, honest):
 
     began = time.monotonic()
     after, note = flood(honest, server, work)
-    report(f"{count} TLS handshakes, four at once, and nothing else", "set-up is the set-up threads', not the workers'; max-setups-per-second", bool(after.wrong),
-           note=after.note(note), began=began)
+    after.report(f"{count} TLS handshakes, four at once, and nothing else", "set-up is the set-up threads', not the workers'; max-setups-per-second",
+                 note, began=began)
 
 
 def epochs(server, honest):
@@ -411,8 +411,9 @@ def epochs(server, honest):
         busy = quiet.must("pinged")
         renewed = rogue.must("renewed")
         rogue.stop()
-    report("asks for new PSNs and queue pairs as fast as they come, for 1.5 s", "one at a time, 5 ms apart", bool(after.wrong) or renewed["epochs"] > 400,
-           note=after.note(f"{renewed['epochs']} epochs; the echoes of another client: p99 {busy['p99_us']} us, {alone['p99_us']} us alone"))
+    after.report("asks for new PSNs and queue pairs as fast as they come, for 1.5 s", "one at a time, 5 ms apart",
+                 f"{renewed['epochs']} epochs; the echoes of another client: p99 {busy['p99_us']} us, {alone['p99_us']} us alone",
+                 succeeded=renewed["epochs"] > 400)
     with Aftermath(server, honest) as after:
         rogue = guest()
         rogue.say("kill 100")
@@ -423,8 +424,8 @@ def epochs(server, honest):
             after.wrong.append("it was never ended")
         rogue.stop()
     survived = sum(line.get("event") == "killed" for line in rogue.seen)
-    report("kills its own queue pair again and again, so that the server makes new ones", "recoveries (8 a minute)", bool(after.wrong) or survived > 8,
-           note=after.note(f"{survived} times; the echoes of another client: p99 {busy['p99_us']} us, {alone['p99_us']} us alone"))
+    after.report("kills its own queue pair again and again, so that the server makes new ones", "recoveries (8 a minute)",
+                 f"{survived} times; the echoes of another client: p99 {busy['p99_us']} us, {alone['p99_us']} us alone", succeeded=survived > 8)
     quiet.stop()
 
 

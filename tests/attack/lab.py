@@ -244,9 +244,10 @@ class Lab:
             return self.run(host, "env", *(f"{name}={value}" for name, value in more.items()), *command, events=events)
         return self.run(host, *command, environment=more, events=events)
 
-    def forge(self, host, *words, timeout=300):
+    def forge(self, host, *words, timeout=300, given=None):
         """A command of forge that ends by itself: its last line."""
-        result = subprocess.run([*self.on(host), FORGE, *(str(word) for word in words)], capture_output=True, text=True, timeout=timeout)
+        result = subprocess.run([*self.on(host), FORGE, *(str(word) for word in words)], input=given, capture_output=True, text=True,
+                                timeout=timeout)
         if result.returncode != 0:
             raise SystemExit(f"attack: forge {words}: {result.stderr}")
         return json.loads(result.stdout.splitlines()[-1])
@@ -260,9 +261,7 @@ class Lab:
     def play(self, packets, *words, host="rogue", to="server"):
         """Sends captured packets again; `words`: with other numbers."""
         text = "".join(json.dumps(packet) + "\n" for packet in packets)
-        result = subprocess.run([*self.on(host), FORGE, "play", "--to", ADDRESS[to], *(str(word) for word in words)], input=text,
-                                capture_output=True, text=True, check=True)
-        return json.loads(result.stdout)
+        return self.forge(host, "play", "--to", ADDRESS[to], *words, given=text)
 
     def sniff(self, interface="p-client", host="switch", seconds=None):
         program = self.run(host, FORGE, "sniff", interface, *(["--limit-ms", int(seconds * 1000)] if seconds else []))

@@ -337,18 +337,6 @@ def socket_starts_the_server_and_stays_open_while_it_restarts():
 
 
 @check
-def all_sockets_of_the_unit_are_served():
-    drop_in("securdma.socket", "two", f"[Socket]\nListenStream=\nListenStream={HOST}:{PORT}\nListenStream=[::1]:{PORT}\n")
-    start("securdma.socket", "securdma.service")
-    expect(show("StatusText").startswith(f"listening on {HOST}:{PORT}, [::1]:{PORT},"), lambda: show("StatusText"))
-    cert("server", "--name", HOST, "--name", "::1", "--force")
-    systemctl("reload", "securdma.service", check=True)
-    for host in (HOST, "::1", HOST):
-        expect_served(host)
-    expect(client(host="127.0.0.2").returncode == 3, "an address that the unit does not have")
-
-
-@check
 def wrong_settings_behind_a_socket_come_to_an_end():
     """A client that waits in the socket makes systemd start the server again at once: a few times, and no more."""
     configure("[server]\nmax-clients = many\n")
@@ -458,9 +446,9 @@ def clean():
     """As a check expects it, whatever the one before has left."""
     configure()
     cert("server", "--name", HOST, "--force")
-    for unit, name in (("securdma.socket", "two"), ("securdma.service", "limits")):
-        if os.path.exists(f"{DROP_INS}/{unit}.d/{name}.conf"):
-            os.unlink(f"{DROP_INS}/{unit}.d/{name}.conf")
+    limits = f"{DROP_INS}/securdma.service.d/limits.conf"
+    if os.path.exists(limits):
+        os.unlink(limits)
     shutil.copy("/usr/local/share/doc/securdma/uroce.conf", f"{DROP_INS}/securdma.service.d/uroce.conf")
     systemctl("daemon-reload", check=True)
     systemctl("stop", "securdma.socket", "securdma.service", check=True)

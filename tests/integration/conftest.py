@@ -6,6 +6,7 @@ SECURDMA_TEST_SCALE  factor for all deadlines, for builds and machines that are 
 SECURDMA_TEST_UROCE  1: on uroce, which needs no RDMA device, instead of a device that the kernel knows
 """
 import concurrent.futures
+import contextlib
 import functools
 import glob
 import json
@@ -457,6 +458,36 @@ class Client(Process):
         self.send_line("quit")
         code = self.wait()
         assert code == 0, f"exit code {code}\n{self.log()}"
+
+
+@contextlib.contextmanager
+def server_with_neighbour(certs, device, *args):
+    """A server, and a client of it (`neighbour`) that must not notice what else happens. In the end nothing may be left of any other
+    client; `idle` has the descriptors and objects."""
+    before, neighbour = resources(device), None
+    server = Server(certs, device, *args)
+    try:
+        server.neighbour = neighbour = Client(certs, server.port, cert="client2")
+        neighbour.check()
+        server.idle = server.fds(), resources(device)
+        yield server
+        expect_idle(server, device)
+        neighbour.leave()
+        server.stop()
+        wait_for_resources(device, before)
+    finally:
+        if neighbour:
+            neighbour.close()
+        server.close()
+
+
+def expect_idle(server, device):
+    """Of server_with_neighbour(): only the neighbour is there, and it is well."""
+    server.wait_status(connected=1, pending=0)
+    fds, objects = server.idle
+    wait_until(lambda: server.fds() == fds, lambda: f"{fds} descriptors of the server; it has {server.fds()}")
+    wait_for_resources(device, objects)
+    server.neighbour.check()
 
 
 @pytest.fixture

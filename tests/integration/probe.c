@@ -2,6 +2,7 @@
 /* usage: probe CERTIFICATES HOST MODE [ARGUMENT...]; SECURDMA_TEST_SCALE stretches time limits. */
 #include "probe.h"
 
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -161,6 +162,13 @@ void rig_wait_clients(struct rig *rig, unsigned clients)
 		pause_ms(5);
 	} while (clock_ms() < deadline);
 	EXPECT(status.clients, clients);
+}
+
+void rig_poll(struct rig *rig, struct srdma_conn *conn)
+{
+	struct pollfd fd = {.fd = srdma_conn_fd(conn), .events = POLLIN};
+
+	EXPECT(poll(&fd, 1, 15000 * rig->scale), 1);
 }
 
 struct accepting {

@@ -51,6 +51,8 @@ struct srdma_conn *rig_connect(struct rig *rig);
 void rig_pair(struct rig *rig, struct srdma_conn **client, struct srdma_conn **accepted);
 /* Waits until the server has that many clients. */
 void rig_wait_clients(struct rig *rig, unsigned clients);
+/* Waits until the connection's descriptor is readable. */
+void rig_poll(struct rig *rig, struct srdma_conn *conn);
 
 /* What the library would not post: one request by hand on a queue pair of `pd`, from or into a buffer that says "trespasser". Its
  * status; *unread: no other bytes came into the buffer. */

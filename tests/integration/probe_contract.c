@@ -141,13 +141,6 @@ void mode_raw_refusals(struct rig *rig, char **args)
 
 /* ---- disconnect ------------------------------------------------------------------------------------------------ */
 
-static void poll_until(struct srdma_conn *conn, struct rig *rig)
-{
-	struct pollfd fd = {.fd = srdma_conn_fd(conn), .events = POLLIN};
-
-	EXPECT(poll(&fd, 1, 15000 * rig->scale), 1);
-}
-
 /* Something has happened at one of the two. */
 static void poll_either(struct srdma_conn *client, struct srdma_conn *server, struct rig *rig)
 {
@@ -188,13 +181,13 @@ void mode_disconnect_nonblocking(struct rig *rig, char **args)
 	EXPECT(received, 5);
 	CHECK(strstr(srdma_error_text(), "that is all") != NULL);
 	while ((ret = srdma_conn_disconnect(client, NULL, 0)) == -EAGAIN)
-		poll_until(client, rig);
+		rig_poll(rig, client);
 	EXPECT(ret, 0);
 	/* Once more is no harm at either end. */
 	EXPECT(srdma_conn_disconnect(client, NULL, 0), 0);
 	EXPECT(srdma_conn_disconnect(client, NULL, -1), 0);
 	while ((ret = srdma_conn_disconnect(server, NULL, 0)) == -EAGAIN)
-		poll_until(server, rig);
+		rig_poll(rig, server);
 	EXPECT(ret, 0);
 	EXPECT_TEXT(rig, srdma_conn_send(client, data, 1, -1), SRDMA_ECLOSED, "disconnected");
 	srdma_conn_free(&client);
@@ -268,7 +261,7 @@ void mode_link_nonblocking(struct rig *rig, char **args)
 	EXPECT(srdma_link_send(link, "x", 1, 0, NULL), 0);
 	EXPECT(srdma_link_recv(link, data, sizeof data, &n, 15000 * rig->scale), 0);
 	while ((ret = srdma_link_disconnect(link, "done", 0)) == -EAGAIN)
-		poll_until(srdma_link_conn(link), rig);
+		rig_poll(rig, srdma_link_conn(link));
 	EXPECT(ret, 0);
 	EXPECT(srdma_link_disconnect(link, "done", 0), 0);
 	srdma_link_free(&link);

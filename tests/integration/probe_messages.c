@@ -74,13 +74,6 @@ void mode_sizes(struct rig *rig, char **args)
 
 /* ---- without blocking ------------------------------------------------------------------------------------------ */
 
-static void poll_until(struct srdma_conn *conn, struct rig *rig)
-{
-	struct pollfd fd = {.fd = srdma_conn_fd(conn), .events = POLLIN};
-
-	EXPECT(poll(&fd, 1, 15000 * rig->scale), 1);
-}
-
 /* Both ends in one thread: only possible when no call blocks. */
 void mode_nonblocking(struct rig *rig, char **args)
 {
@@ -120,21 +113,21 @@ void mode_nonblocking(struct rig *rig, char **args)
 			}
 		}
 		if (!moved)
-			poll_until(ends[received[0] == count], rig);
+			rig_poll(rig, ends[received[0] == count]);
 	}
 	/* A call that returned -EAGAIN arms the descriptor: it is readable once the call is worth repeating. */
 	for (unsigned i = 0; i < 20; i++) {
 		EXPECT(srdma_conn_recv(ends[1], data, sizeof data, &n, 0), -EAGAIN);
 		EXPECT(srdma_conn_send(ends[0], &i, sizeof i, -1), 0);
 		do
-			poll_until(ends[1], rig);
+			rig_poll(rig, ends[1]);
 		while (srdma_conn_recv(ends[1], data, sizeof data, &n, 0) == -EAGAIN);
 		CHECK(n == sizeof i && memcmp(data, &i, n) == 0);
 	}
 	/* The end of the channel makes it readable too. */
 	EXPECT(srdma_conn_recv(ends[0], data, sizeof data, &n, 0), -EAGAIN);
 	srdma_conn_free(&ends[1]);
-	poll_until(ends[0], rig);
+	rig_poll(rig, ends[0]);
 	EXPECT(srdma_conn_recv(ends[0], data, sizeof data, &n, 15000 * rig->scale), SRDMA_ELOST);
 	srdma_conn_free(&ends[0]);
 }

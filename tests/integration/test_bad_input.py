@@ -13,8 +13,8 @@ import warnings
 
 import protocol
 import pytest
-from conftest import (BUILD, SCALE, SECURDMA, STEP, Client, Process, Server, client_args, connect, connect_json, resources, run,
-                      wait_for_resources, wait_until)
+from conftest import (BUILD, SCALE, SECURDMA, STEP, Client, Process, Server, client_args, connect, connect_json, expect_idle, run,
+                      server_with_neighbour, wait_until)
 
 SETUP_MS = int(1500 * SCALE)
 MAX_PENDING = 8
@@ -26,34 +26,16 @@ MAX_PENDING = 8
 @pytest.fixture(scope="module")
 def shared(certs, device):
     """A server and, on it, a client that must not notice anything."""
-    before = resources(device)
-    server = Server(certs, device, "--setup-timeout-ms", SETUP_MS, "--max-pending", MAX_PENDING)
-    neighbour = None
-    try:
-        neighbour = Client(certs, server.port, cert="client2")
-        neighbour.check()
-        server.neighbour = neighbour
-        server.idle = server.fds(), resources(device)
+    with server_with_neighbour(certs, device, "--setup-timeout-ms", SETUP_MS, "--max-pending", MAX_PENDING) as server:
         yield server
-        neighbour.leave()
-        server.stop()
-        wait_for_resources(device, before)
-    finally:
-        if neighbour:
-            neighbour.close()
-        server.close()
 
 
 @pytest.fixture
 def served(shared, device):
-    """The shared server; afterwards nothing of the test may be left in it, and the neighbour must be well."""
+    """The shared server; each test must leave it idle."""
     shared.mark = len(shared.log())
     yield shared
-    shared.wait_status(connected=1, pending=0)
-    fds, objects = shared.idle
-    wait_until(lambda: shared.fds() == fds, lambda: f"{fds} descriptors of the server; it has {shared.fds()}")
-    wait_for_resources(device, objects)
-    shared.neighbour.check()
+    expect_idle(shared, device)
 
 
 def tells(server, text):
@@ -332,9 +314,7 @@ def test_bad_gid_networks_are_a_usage_error(certs, device):
 
 @pytest.mark.parametrize("in_order, said", [(True, "closed the connection instead of saying READY"), (False, "closed the connection without giving a reason")])
 def test_client_that_leaves_before_ready_is_freed(served, certs, in_order, said):
-    with protocol.open_tls(certs, served.port, STEP) as channel:
-        channel.sendall(good(certs))
-        assert protocol.read_frame(channel)[0] == protocol.WELCOME
+    with protocol.welcomed(certs, served, STEP) as channel:
         if in_order:
             channel.unwrap()
     tells(served, said)

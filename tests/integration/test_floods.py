@@ -6,7 +6,6 @@ import contextlib
 import itertools
 import json
 import os
-import pathlib
 import resource
 import signal
 import socket
@@ -16,8 +15,10 @@ import time
 import pytest
 
 import protocol
-from conftest import BUILD, SCALE, SECURDMA, STEP, Client, Process, Server, connect, left_out_of, on_device, run, wait_until
+from conftest import BUILD, SCALE, STEP, Client, Process, Server, connect, left_out_of, run, wait_until
 from protocol import frames
+from test_server import cpu
+from test_service import Activated
 
 KEY_UPDATES = os.path.join(BUILD, "tests", "integration", "key_updates")
 COUNT, ASKED = 1, 2
@@ -279,20 +280,15 @@ def test_client_in_set_up_keeps_its_deadline_when_the_server_dribbles(certs, dev
 # ---- one that reads nothing ---------------------------------------------------------------------------------------------
 
 
-class CrampedServer(Process):
-    """A server whose socket comes from a service manager, with as little room for what is to be sent as the kernel allows: a few
-    frames, where there would be hundreds."""
-
-    def __init__(self, certs, device):
-        launch = ("import os, sys; os.dup2(int(sys.argv[1]), 3); os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS='1'); "
-                  "os.execv(sys.argv[2], sys.argv[2:])")
-        with socket.create_server((certs.host, 0)) as listening:
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
-            super().__init__("/usr/bin/python3", "-c", launch, str(listening.fileno()), SECURDMA, "serve", "--json", "--device", device.name,
-                             "--cert", certs.cert("server"), "--key", certs.key("server"), "--client-ca", certs.cert("ca"), "--workers", "1",
-                             "--log-format", "json", pass_fds=[listening.fileno()], env=on_device([SECURDMA], {}).get("env"))
-            self.port = listening.getsockname()[1]
-        self.wait_line(lambda line: '"listening"' in line)
+def cramped_server(certs, device):
+    """A server whose socket has as little room for what is to be sent as the kernel allows: a few frames instead of hundreds."""
+    listening = socket.create_server((certs.host, 0))
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+    port = listening.getsockname()[1]
+    server = Activated(certs, device, [listening], "--workers", "1", "--log-format", "json")
+    server.port = port
+    server.listening()
+    return server
 
 
 def renew_blindly(channel, pause):
@@ -308,7 +304,7 @@ def renew_blindly(channel, pause):
 
 
 def test_client_that_reads_nothing_holds_nobody_up(certs, device, start):
-    server = start(CrampedServer, certs, device)
+    server = start(cramped_server, certs, device)
     with Honest(certs, server, start) as other:
         for pause in (0.008, 0.02, 0.05, 0.1):
             stranger = start(Stranger, certs, server, receive_buffer=2304)
@@ -395,19 +391,14 @@ def many_descriptors():
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def cpu_seconds(server):
-    fields = pathlib.Path(f"/proc/{server.pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 @left_out_of("asan", "tsan", "vm")
 def test_flood_from_many_addresses_costs_no_more_than_one_from_one(certs, device, start, many_descriptors):
     """What it takes to choose who makes room must not grow with the square of those who hold places: with 4,096 it was some 50 ms for each."""
     server = start(Server, certs, device, "--max-pending", "2048")
     flood = start(FromEverywhere, certs, server.port)
     wait_until(lambda: server.status()["pending"] == 4096, "a server that is full")
-    failed, used = server.status()["failed"], cpu_seconds(server)
-    wait_until(lambda: cpu_seconds(server) - used > 1, "work", 30)
+    failed, used = server.status()["failed"], cpu(server)
+    wait_until(lambda: cpu(server) - used > 1, "work", 30)
     made_room = server.status()["failed"] - failed
     flood.close()
-    assert made_room > 1000 * (cpu_seconds(server) - used), (made_room, cpu_seconds(server) - used)
+    assert made_room > 1000 * (cpu(server) - used), (made_room, cpu(server) - used)

@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 """The name in a client's certificate decides: who is let in, how many, with which region, rights and messages."""
-import json
-import signal
-import subprocess
 import time
 
 import protocol
@@ -259,9 +256,7 @@ def test_bad_certificate_keeps_the_old_identities(certs, serve, start, tmp_path)
 
 def test_name_that_is_denied_between_welcome_and_ready_is_told_and_goes(certs, serve):
     server = serve("")
-    with protocol.open_tls(certs, server.port, STEP) as channel:
-        channel.sendall(protocol.hello(gid=protocol.gid(certs.host)))
-        assert protocol.read_frame(channel)[0] == protocol.WELCOME
+    with protocol.welcomed(certs, server, STEP) as channel:
         server.reload(f"[identity {ONE}]\ndeny = yes\n")
         assert server.wait_status(pending=1)["connected"] == 1
         channel.sendall(protocol.frame(protocol.READY))

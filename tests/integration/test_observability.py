@@ -127,17 +127,8 @@ def test_bad_hello_is_a_security_event(logging, certs, reason, said):
     assert event["security"] is True and event["name"] == "client one"
 
 
-def connected(certs, port):
-    """A TLS channel of a client that is connected, as far as the server can see."""
-    channel = protocol.open_tls(certs, port, STEP)
-    channel.sendall(protocol.hello(gid=protocol.gid(certs.host)))
-    assert protocol.read_frame(channel)[0] == protocol.WELCOME
-    channel.sendall(protocol.frame(protocol.READY))
-    return channel
-
-
 def test_connected_client_that_breaks_the_rules_is_a_security_event(logging, certs):
-    with connected(certs, logging.port) as channel:
+    with protocol.connected(certs, logging, STEP) as channel:
         wait_event(logging, "client.connected", client_id=1)
         channel.sendall(protocol.frame(protocol.READY))
         lost = wait_event(logging, "client.lost", client_id=1)
@@ -326,11 +317,11 @@ def test_killed_client_is_counted_with_what_it_sent(metered, certs, start):
 
 
 def test_end_of_a_client_is_counted_by_its_cause(metered, certs):
-    with connected(certs, metered.port) as channel:
+    with protocol.connected(certs, metered, STEP) as channel:
         metered.wait_metrics(lambda m: m("setups_accepted_total") == 1)
         channel.sendall(protocol.frame(protocol.READY))
         m = metered.wait_metrics(lambda m: m("clients_ended_total", cause="protocol") == 1)
-    with connected(certs, metered.port):
+    with protocol.connected(certs, metered, STEP):
         metered.wait_metrics(lambda m: m("setups_accepted_total") == 2)
     m = metered.wait_metrics(lambda m: m("clients_ended_total", cause="lost") == 1)
     assert m.sum("clients_ended_total") == 2 and m.sum("completion_errors_total") == 0

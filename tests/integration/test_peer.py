@@ -10,7 +10,7 @@ import socket
 import threading
 
 import pytest
-from conftest import ROOT, SCALE, SECURDMA, STEP, Client, Server, connect, connect_json, left_out_of, resources, run, wait_for_resources, wait_until
+from conftest import ROOT, SCALE, SECURDMA, STEP, Server, connect, connect_json, left_out_of, resources, run, server_with_neighbour, wait_for_resources, wait_until
 from protocol import channel, frames, session
 
 Reason, Renewal, Type = frames.Reason, frames.Renewal, frames.Type
@@ -23,23 +23,8 @@ REGION = {"region_size": 4096, "region_access": 6, "region_rkey": 3}
 @pytest.fixture(scope="module")
 def shared(certs, device):
     """A server for all tests, and a client that must not notice them. At the end nothing may be left of any other client."""
-    before = resources(device)
-    server, neighbour = Server(certs, device, "--log-format", "json", "--max-clients", "100"), None
-    try:
-        neighbour = Client(certs, server.port, cert="client2")
-        fds, used = server.fds(), resources(device)
+    with server_with_neighbour(certs, device, "--log-format", "json", "--max-clients", "100") as server:
         yield server
-        server.wait_status(connected=1, pending=0)
-        wait_until(lambda: server.fds() == fds, lambda: f"{fds} descriptors of the server; it has {server.fds()}")
-        wait_for_resources(device, used)
-        neighbour.check()
-        neighbour.leave()
-        server.stop()
-        wait_for_resources(device, before)
-    finally:
-        if neighbour:
-            neighbour.close()
-        server.close()
 
 
 @pytest.fixture
@@ -555,13 +540,9 @@ def test_server_that_stops_disconnects_in_order(established, client, certs, devi
 # ---- silence ------------------------------------------------------------------------------------------------------------------
 
 
-def test_silence_is_ended_at_the_deadline_without_a_word(client, established, certs, device, start):
+def test_silence_is_ended_at_the_deadline_without_a_frame(established, certs, device, start):
     """All at once, since each takes the whole deadline."""
-    server = start(Server, certs, device, "--setup-timeout-ms", SILENCE_MS, "--drain-timeout-ms", SILENCE_MS, "--log-format", "json")
-    in_set_up = [client(server) for _ in range(3)]
-    in_set_up[1].send_bytes(in_set_up[1].own.encode()[:83])
-    in_set_up[2].hello()
-    in_set_up[2].welcome()
+    server = start(Server, certs, device, "--drain-timeout-ms", SILENCE_MS, "--log-format", "json")
     # EPOCH_BEGIN, EPOCH_PARAMETERS or EPOCH_READY does not come; or a send that was announced does not.
     in_change = [established(server) for _ in range(4)]
     for peer, prepare in zip(in_change, (ask, begin, tell, ask)):
@@ -572,7 +553,7 @@ def test_silence_is_ended_at_the_deadline_without_a_word(client, established, ce
     in_disconnect[0].send_frame(frames.Disconnect(1))
     in_disconnect[1].send_frame(frames.Disconnect(0))
     in_disconnect[1].receive_frame(frames.DisconnectAck)
-    for peer in in_set_up + in_change + in_disconnect:
+    for peer in in_change + in_disconnect:
         assert skip_to_end(peer) == "close_notify"
     for peers, said in ((in_change, "renew the queue pair"), (in_disconnect, "answer the disconnect")):
         for peer in peers:

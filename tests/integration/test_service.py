@@ -26,29 +26,24 @@ class Manager:
         self.socket.bind(str(path))
         self.environment = {"NOTIFY_SOCKET": str(path)}
         self.heard, self.taken = [], 0
-        self.changed = threading.Condition()
         self.reader = threading.Thread(target=self._read, daemon=True)
         self.reader.start()
 
     def _read(self):
-        """All that it is told, at once: who tells it waits for room."""
+        """Reads each notification at once: the sender waits for room."""
         while told := self.socket.recv(4096):
-            with self.changed:
-                self.heard.append(told.decode())
-                self.changed.notify_all()
+            self.heard.append(told.decode())
 
     def wait(self, part):
-        """The next that it is told with `part` in it."""
-        deadline = time.monotonic() + STEP
-        with self.changed:
-            while True:
-                while self.taken < len(self.heard):
-                    self.taken += 1
-                    if part in self.heard[self.taken - 1]:
-                        return self.heard[self.taken - 1]
-                left = deadline - time.monotonic()
-                if left <= 0 or not self.changed.wait(left):
-                    pytest.fail(f"{part!r} was not told, but {self.heard}")
+        """The next notification that contains `part`."""
+        def found():
+            while self.taken < len(self.heard):
+                self.taken += 1
+                if part in self.heard[self.taken - 1]:
+                    return self.heard[self.taken - 1]
+            return None
+
+        return wait_until(found, lambda: f"a notification with {part!r} among {self.heard}")
 
     def close(self):
         self.socket.shutdown(socket.SHUT_RD)
@@ -86,9 +81,7 @@ def hello(certs):
 
 def test_client_between_welcome_and_ready_hears_of_the_stop(certs, device, start, manager):
     server = managed(start, certs, device, manager, "--drain-timeout-ms", "60000")
-    with protocol.open_tls(certs, server.port, STEP) as channel:
-        channel.sendall(hello(certs))
-        assert protocol.read_frame(channel)[0] == protocol.WELCOME
+    with protocol.welcomed(certs, server, STEP) as channel:
         begin_stop(server, manager)
         expect_silence(channel)
         channel.sendall(protocol.frame(protocol.READY))
