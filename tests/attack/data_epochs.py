@@ -1,8 +1,8 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
-"""What epochs do about a sweep: one that is fast is noticed, and one that is slow has the chance in each epoch that
-docs/THREAT_MODEL.md works out, min(1, r * T / (n * 2^24)). On a smaller scale: the attacker is told the QPN of the moment, and all but
-some bits of the PSN, in each epoch anew."""
+"""What epochs do about a sweep of PSNs: the library notices a fast one, and a slow one succeeds in each epoch with the probability
+that docs/THREAT_MODEL.md derives, min(1, r * T / (n * 2^24)). On a smaller scale: the attacker gets the present QPN, and all but
+some bits of the PSN, anew in each epoch."""
 import json
 import math
 import os
@@ -10,13 +10,13 @@ import signal
 import time
 
 import lab as rig
-from lab import ADDRESS, FORGE, PSNS, after
+from lab import ADDRESS, FORGE, after
 
 ARGUMENTS = rig.options(__doc__, {"--trials": {"type": int, "default": 60, "help": "epochs for each measured chance"}})
 LAB = rig.Lab(ARGUMENTS)
 NAME = "sweep"
 BAD_WRITE = ["--op", "write", "--rkey", "0xbadbad", "--va", "0", "--text", "x"]
-# Below the 20,000 in a second that are noticed.
+# Below the 20,000 a second that the library notices.
 SLOW, FAST, FAST_SECONDS = 8000, 50000, 2
 SIZE = 1 << 13
 EPOCH_MS = 400
@@ -24,7 +24,7 @@ FOREVER = "watch 3600000"
 
 
 def connected(*words):
-    """A server, a client that does nothing but to take part in epochs, and its first one."""
+    """A server, a client that does nothing but take part in epochs, and its first one."""
     server = LAB.serve("--log-format", "json", "--log-level", "info", "--recoveries", "10000", *words)
     guest = LAB.guest(server, "--recoveries", "10000")
     guest.say(FOREVER)
@@ -35,7 +35,7 @@ def connected(*words):
 
 
 def noticed(rounds):
-    """Wrong PSNs, much faster than losses would make them: the queue pair is another one before they have come far."""
+    """Wrong PSNs come much faster than losses would cause them: the library replaces the queue pair early in the sweep."""
     times, packets, seconds, seen = [], 0, 0, 0
     for _ in range(rounds):
         server, guest, old = connected()
@@ -52,7 +52,7 @@ def noticed(rounds):
         LAB.clear()
     times.sort()
     LAB.report(NAME, "off-path, spoofs", "QPN", "securdma", "the watch on the device's counters",
-               f"WRITEs with wrong PSNs at {FAST}/s for {FAST_SECONDS} s, {rounds} time(s): is it left unnoticed, or the QPN the same?", "failed",
+               f"WRITEs with wrong PSNs at {FAST}/s for {FAST_SECONDS} s, {rounds} time(s): does nobody notice it, or does the QPN stay the same?", "failed",
                seen < rounds, packets=packets, seconds=seconds,
                note=f"device.sweep logged, another QPN, nothing killed; {times[0]:.0f} to {times[-1]:.0f} ms from the attacker's start to the new "
                "queue pair" if times else None)
@@ -78,7 +78,7 @@ class Sweep:
 
 
 def chance(size, trials):
-    """One try in each epoch: (tries, hits, packets in all, mean packets and seconds of an epoch that nobody hit)."""
+    """One try in each epoch: (hits, packets in all, mean packets and seconds of an epoch without a hit)."""
     server, guest, now = connected("--epoch-ms", EPOCH_MS)
     now = guest.must("epoch")  # from its beginning
     whole, hits, packets = [], 0, 0
@@ -99,12 +99,12 @@ def chance(size, trials):
 
 def by_time(size, trials):
     hits, packets, each, length = chance(size, trials)
-    # r * T is what was sent in an epoch that was left in peace.
+    # r * T is what the attacker sent in an epoch without a hit.
     expected = min(1.0, each / size)
     off, bound = abs(hits - trials * expected), 4 * math.sqrt(trials * expected * (1 - expected)) + 2
     LAB.report(NAME, "off-path, spoofs", f"QPN of each epoch, and {24 - size.bit_length() + 1} bits of its PSN", "securdma", f"epoch-ms {EPOCH_MS}",
-               f"{size} PSNs in order, at {each / max(length, 0.001):.0f}/s, in each of {trials} epochs of {length:.2f} s: far from the chance "
-               "that was worked out?", "failed", off > bound or not each, packets=packets,
+               f"{size} PSNs in order, at {each / max(length, 0.001):.0f}/s, in each of {trials} epochs of {length:.2f} s: far from the calculated "
+               "probability?", "failed", off > bound or not each, packets=packets,
                note=f"{hits} hits in {trials} epochs, {hits / trials:.2f}; min(1, r * T / {size}) = {expected:.2f}")
 
 
@@ -126,7 +126,7 @@ def without(size, trials):
 
 
 def old_number(size, trials):
-    """The queue pair that the attacker knows is gone; the PSN is known as well as ever."""
+    """The attacker knows the PSN, but a queue pair that no longer exists."""
     server, guest, first = connected("--epoch-ms", EPOCH_MS)
     packets, last = 0, guest.must("epoch")
     began = time.monotonic()
@@ -137,7 +137,7 @@ def old_number(size, trials):
             last = guest.event("epoch", max(0.01, end - time.monotonic())) or last
         packets += sweep.stop()["packets"]
     LAB.report(NAME, "off-path, spoofs", "QPN of the first epoch, and all but some bits of the PSN of each", "securdma", f"epoch-ms {EPOCH_MS}",
-               f"the same {size} PSNs, to their end, {trials} time(s), with the QPN that was", "failed", last["recoveries"] > 0 or last["epoch"] < 1,
+               f"the same {size} PSNs, to their end, {trials} time(s), with the old QPN", "failed", last["recoveries"] > 0 or last["epoch"] < 1,
                packets=packets, seconds=time.monotonic() - began, note=f"{last['recoveries']} hits in {last['epoch']} epochs")
     LAB.clear()
 

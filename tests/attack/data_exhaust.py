@@ -1,48 +1,40 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
-"""ReDMArk's A4: a client takes all the queue pairs, so that others get none."""
+"""ReDMArk's A4: a client takes all queue pairs, so that others get none."""
 import time
 
 import lab as rig
 
-ARGUMENTS = rig.options(__doc__)
-LAB = rig.Lab(ARGUMENTS)
-NAME = "A4 exhaustion of queue pairs"
+LAB = rig.Lab(rig.options(__doc__))
 PLACES = 8
 
 
-def plain():
-    """A server with so many queue pairs, first come, first served."""
-    port = LAB.next_port()
-    server = LAB.on_device("server", rig.VICTIM, "serve", port, "--device", LAB.server_device, "--address", rig.ADDRESS["server"],
-                           "--clients", PLACES)
-    server.must("listening")
+def attack(victim, knowledge, defence, tried, expected, take_one, is_kept_out):
+    """Takes places until there are no more; take_one() tells whether it got one."""
     began = time.monotonic()
-    for _ in range(PLACES):
-        LAB.on_device("rogue", rig.VICTIM, "connect", rig.ADDRESS["server"], port, "--device", "uroce0", "--address",
-                      rig.ADDRESS["rogue"]).must("connected")
+    taken = next((count for count in range(PLACES) if not take_one()), PLACES)
     elapsed = time.monotonic() - began
-    honest = LAB.on_device("client", rig.VICTIM, "connect", rig.ADDRESS["server"], port, "--device", "uroce0", "--address", rig.ADDRESS["client"])
-    LAB.report(NAME, "a client", "nothing", "plain verbs", "none", f"{PLACES} connections from one host, to a server with as many queue pairs",
-               "succeeded", honest.event("connected", 2) is None, seconds=elapsed)
-    LAB.clear()
+    LAB.conclude("A4 exhaustion of queue pairs", "a client", knowledge, victim, defence, tried.format(taken), expected, is_kept_out(),
+                 seconds=elapsed)
+
+
+def plain():
+    server = LAB.victim_server("--clients", PLACES)
+    attack("plain verbs", "nothing", "none", f"{PLACES} connections from one host, to a server with as many queue pairs", "succeeded",
+           lambda: LAB.victim_client(server, host="rogue").must("connected"),
+           lambda: LAB.victim_client(server).event("connected", 2) is None)
 
 
 def securdma(words, defence, expected):
     server = LAB.serve("--max-clients", PLACES, *words)
-    began, greedy = time.monotonic(), 0
-    for _ in range(PLACES):
-        program = LAB.on_device("rogue", *LAB.connect_words(server, "--busy-retry-ms", "0", name="greedy"), events=False)
-        if program.next(lambda line: line.startswith("connected"), 5) is None:
-            break
-        greedy += 1
-    elapsed = time.monotonic() - began
-    honest = LAB.on_device("client", *LAB.connect_words(server, "--busy-retry-ms", "0"), events=False)
-    kept_out = honest.next(lambda line: line.startswith("connected"), 5) is None
-    LAB.report(NAME, "a client", "a valid certificate", "securdma", defence,
-               f"as many connections as it gets, of {PLACES} places: it got {greedy}. Is another client kept out?", expected, kept_out,
-               seconds=elapsed)
-    LAB.clear()
+
+    def is_connected(host, name):
+        program = LAB.on_device(host, *LAB.connect_words(server, "--busy-retry-ms", "0", name=name), events=False)
+        return program.next(lambda line: line.startswith("connected"), 5) is not None
+
+    attack("securdma", "a valid certificate", defence,
+           f"as many of {PLACES} places as the server gives one client: {{}}. Does another client get none?", expected,
+           lambda: is_connected("rogue", "greedy"), lambda: not is_connected("client", "honest"))
 
 
 plain()

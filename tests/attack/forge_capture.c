@@ -128,20 +128,3 @@ int forge_cut(struct forge *forge)
 		wire_cut_packets(forge->words[i]);
 	return 0;
 }
-
-int forge_check(struct forge *forge)
-{
-	uint8_t bytes[ROCE_MAX_PACKET];
-	struct roce_flow flow;
-	struct roce_packet packet;
-	uint32_t stored;
-
-	size_t length = 0;
-	unsigned byte;
-	for (const char *at = forge->words[0]; length < sizeof(bytes) && sscanf(at, "%2x", &byte) == 1; at += 2)
-		bytes[length++] = (uint8_t)byte;
-	if (!roce_parse(bytes, length, &flow, &packet))
-		return 1;
-	memcpy(&stored, bytes + length - sizeof(stored), sizeof(stored));
-	return stored == roce_icrc(bytes, length) ? 0 : 1;
-}

@@ -161,15 +161,10 @@ static void ping(struct guest *guest, uint64_t ms)
 /* How often the PSNs were drawn anew. */
 static unsigned epoch(struct guest *guest)
 {
-#ifdef HAVE_EPOCHS
 	struct srdma_conn_info info;
 
 	srdma_conn_get_info(guest->conn, &info);
 	return info.epoch;
-#else
-	(void)guest;
-	return 0;
-#endif
 }
 
 static void renew(struct guest *guest, uint64_t end)
@@ -184,7 +179,6 @@ static void renew(struct guest *guest, uint64_t end)
 	printf("{\"event\": \"renewed\", \"epochs\": %u}\n", epoch(guest) - first);
 }
 
-#ifdef HAVE_EPOCHS
 /* The server's QPN, and the PSN that it expects next. */
 static void tell_epoch(const struct srdma_conn_info *info)
 {
@@ -210,13 +204,6 @@ static void watch(struct guest *guest, uint64_t end)
 	}
 	puts("{\"event\": \"watched\"}");
 }
-#else
-static void watch(struct guest *guest, uint64_t end)
-{
-	(void)guest;
-	(void)end;
-}
-#endif
 
 static void kill_often(struct guest *guest, uint64_t times)
 {
@@ -239,8 +226,7 @@ static void transfer(struct guest *guest, bool write, size_t size)
 	memset(bytes, 0, guest->region);
 	if (write)
 		guest_fill(bytes, size);
-	error = write ? srdma_conn_post_write(guest->conn, guest->buffer, 0, size, 0, 0)
-		      : srdma_conn_post_read(guest->conn, guest->buffer, 0, size, 0, 0);
+	error = post(guest, !write, size);
 	if (error == 0)
 		error = srdma_conn_complete(guest->conn, &done, 1, WAIT_MS);
 	printf("{\"event\": \"%s\", \"error\": %d, ", write ? "wrote" : "read", error < 0 ? error : 0);
@@ -336,16 +322,12 @@ void guest_options(struct srdma_conn_options *options, struct srdma_qp_options *
 	for (int i = 5; i < argc; i++) {
 		if (strcmp(argv[i], "--mtu") == 0 && i + 1 < argc)
 			qp->path_mtu = (uint32_t)atoi(argv[++i]);
-#ifdef HAVE_EPOCHS
 		else if (strcmp(argv[i], "--no-epochs") == 0)
 			options->epoch_psns = options->recoveries = 0;
 		else if (strcmp(argv[i], "--recoveries") == 0 && i + 1 < argc)
 			options->recoveries = (unsigned)atoi(argv[++i]);
-#endif
-#ifdef HAVE_SEAL
 		else if (strcmp(argv[i], "--seal") == 0)
 			options->seal = SRDMA_SEAL_REQUIRED;
-#endif
 	}
 }
 

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A network to attack in: three hosts on a switch, each a network namespace. Needs no root where users may make namespaces.
+"""A network to attack in: three hosts on a switch, each a network namespace. Needs no root where users may create namespaces.
 
     server 10.66.0.1 ---+
-    client 10.66.0.2 ---+--- switch (a bridge; who is on the path sniffs there, or takes the bridge away and relays)
+    client 10.66.0.2 ---+--- switch (a bridge; an attacker on the path sniffs there, or replaces the bridge by a relay)
     rogue  10.66.0.3 ---+
 
 With --rxe (as root, in the machine of tests/rxe-vm) the server is on the kernel's rdma_rxe, in the namespace of this program, and the
-client on uroce; else both are on uroce. An attack is a program; it prints a line of JSON for each thing that it tried (report()), and
-ends with status 1 when one did not go as expected.
+client on uroce; else both are on uroce. An attack is a program. It prints a line of JSON for each attempt (report()), and ends with
+status 1 when one of them did not go as expected.
 """
 import argparse
 import atexit
@@ -95,6 +95,15 @@ class Program:
         if line is None:
             raise SystemExit(f"attack: no {name!r} from {self.command}; it said {self.seen[-5:]}\n{self.log()}")
         return line
+
+    def do(self, command, name, timeout=20.0, **fields):
+        """Gives it a command, and returns the event that must answer it."""
+        self.say(command)
+        return self.must(name, timeout, **fields)
+
+    def rest(self, wanted=lambda line: True, timeout=0.5):
+        """All lines that are wanted, until none has come for so long."""
+        return list(iter(lambda: self.next(wanted, timeout), None))
 
     def logged(self, name, timeout=3.0, **fields):
         """An event in its log, which has to be JSON; None: there is none in time."""
@@ -235,9 +244,10 @@ class Lab:
             return self.run(host, "env", *(f"{name}={value}" for name, value in more.items()), *command, events=events)
         return self.run(host, *command, environment=more, events=events)
 
-    def forge(self, host, *words, timeout=300):
+    def forge(self, host, *words, timeout=300, given=None):
         """A command of forge that ends by itself: its last line."""
-        result = subprocess.run([*self.on(host), FORGE, *(str(word) for word in words)], capture_output=True, text=True, timeout=timeout)
+        result = subprocess.run([*self.on(host), FORGE, *(str(word) for word in words)], input=given, capture_output=True, text=True,
+                                timeout=timeout)
         if result.returncode != 0:
             raise SystemExit(f"attack: forge {words}: {result.stderr}")
         return json.loads(result.stdout.splitlines()[-1])
@@ -251,9 +261,7 @@ class Lab:
     def play(self, packets, *words, host="rogue", to="server"):
         """Sends captured packets again; `words`: with other numbers."""
         text = "".join(json.dumps(packet) + "\n" for packet in packets)
-        result = subprocess.run([*self.on(host), FORGE, "play", "--to", ADDRESS[to], *(str(word) for word in words)], input=text,
-                                capture_output=True, text=True, check=True)
-        return json.loads(result.stdout)
+        return self.forge(host, "play", "--to", ADDRESS[to], *words, given=text)
 
     def sniff(self, interface="p-client", host="switch", seconds=None):
         program = self.run(host, FORGE, "sniff", interface, *(["--limit-ms", int(seconds * 1000)] if seconds else []))
@@ -277,15 +285,30 @@ class Lab:
         self.port += 1
         return self.port
 
-    def victims(self, *words, v6=False, clients=1):
-        """Two ends of a plain verbs program. (server, client), and what each said when it was connected."""
-        port, table = self.next_port(), ADDRESS6 if v6 else ADDRESS
-        server = self.on_device("server", VICTIM, "serve", port, "--device", self.server_device, "--address", table["server"],
-                                "--clients", clients, *words)
+    def victim_server(self, *words, address=ADDRESS["server"]):
+        """A server that is a plain verbs program."""
+        server = self.on_device("server", VICTIM, "serve", self.next_port(), "--device", self.server_device, "--address", address, *words)
+        server.port = self.port
         server.must("listening")
-        client = self.on_device("client", VICTIM, "connect", ADDRESS["server"], port, "--device", "uroce0", "--address", table["client"],
-                                *words)
+        return server
+
+    def victim_client(self, server, *words, host="client", address=None):
+        return self.on_device(host, VICTIM, "connect", ADDRESS["server"], server.port, "--device", "uroce0", "--address",
+                              address or ADDRESS[host], *words)
+
+    def victims(self, *words, v6=False):
+        """Two ends of a plain verbs program. (server, client), and what each said when it was connected."""
+        table = ADDRESS6 if v6 else ADDRESS
+        server = self.victim_server(*words, address=table["server"])
+        client = self.victim_client(server, *words, address=table["client"])
         return server, client, server.must("connected"), client.must("connected")
+
+    def talking_victims(self, *words):
+        """victims(), after one message from the client."""
+        server, client, at_server, at_client = self.victims(*words)
+        client.do("send 0 genuine", "done")
+        server.must("message")
+        return server, client, at_server, at_client
 
     # ---- securdma ----
 
@@ -342,8 +365,24 @@ class Lab:
         server.port = server.must("listening")["port"]
         return server
 
+    def observed(self, *words, command="send genuine", opcode=SEND_ONLY_IMM):
+        """A server, a sniffer, a client, and the packet that the client's command caused."""
+        server = self.serve(*words)
+        sniffer = self.sniff()
+        client = self.connect(server, *words)
+        client.ask(command)
+        return server, sniffer, client, seen_packet(sniffer, opcode)
+
+    def observed_guest(self, *words, text="pay 100"):
+        """The same with a listener() and a guest(), and the packet of its message."""
+        server = self.listener(*words)
+        sniffer = self.sniff()
+        client = self.guest(server, *words)
+        client.do(f"send {text}", "echo")
+        return server, sniffer, client, seen_packet(sniffer, SEND_ONLY_IMM)
+
     def between(self, *words):
-        """All frames of client and server pass a program, until over()."""
+        """A program relays all frames of client and server, until over()."""
         self.unbridge("client", "server")
         relay = self.run("switch", FORGE, "relay", "p-client", "p-server", *words)
         if relay.next(lambda line: line.get("relaying")) is None:
@@ -357,16 +396,10 @@ class Lab:
         relay.over = over
         return relay
 
-    def has(self, option):
-        """Whether this build of securdma knows an option."""
-        if not hasattr(self, "help"):
-            self.help = subprocess.run([SECURDMA, "connect", "--help"], capture_output=True, text=True, check=True).stdout
-        return option in self.help
-
     # ---- results ----
 
     def report(self, attack, position, knowledge, victim, defence, tried, expected, succeeded, packets=None, seconds=None, note=None):
-        """A line for what was tried. `succeeded`: None when it could not be tried here."""
+        """A line for one attempt. `succeeded`: None when the attempt is not possible here."""
         outcome = "not run" if succeeded is None else "succeeded" if succeeded else "failed"
         device = "rdma_rxe" if self.rxe else "uroce"
         line = {"attack": attack, "position": position, "knowledge": knowledge, "victim": f"{victim} on {device}", "defence": defence,
@@ -376,6 +409,11 @@ class Lab:
             line["note"] = note
         self.failed += outcome not in (expected, "not run")
         print(json.dumps(line), flush=True)
+
+    def conclude(self, *what, **more):
+        """Reports an attempt, and ends its programs."""
+        self.report(*what, **more)
+        self.clear()
 
     def close(self):
         if self.hub:
@@ -411,8 +449,7 @@ def region_becomes(server, text, timeout=3):
     """What is at the start of a victim's region: a packet that was sent may not have been taken in yet."""
     end = time.monotonic() + timeout
     while True:
-        server.say("region 0")
-        region = server.must("region")["text"]
+        region = server.do("region 0", "region")["text"]
         if region.startswith(text) or time.monotonic() > end:
             return region.startswith(text)
         time.sleep(0.02)
@@ -420,14 +457,13 @@ def region_becomes(server, text, timeout=3):
 
 def arrived(listener, wait=0.5):
     """All messages that a listener() has shown, and what its client ended with (None: it has not), once nothing more comes."""
-    while listener.next(timeout=wait) is not None:
-        pass
+    listener.rest(timeout=wait)
     ends = [line["error"] for line in listener.seen if line.get("event") == "ended"]
     return [line["text"] for line in listener.seen if line.get("event") == "message"], ends[-1] if ends else None
 
 
 def missing(**claims):
-    """The names of those that do not hold."""
+    """The names of the claims that do not hold."""
     return [name for name, holds in claims.items() if not holds]
 
 

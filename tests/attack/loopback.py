@@ -5,9 +5,13 @@ import os
 import random
 import socket
 import subprocess
+import sys
 import tempfile
+import time
 
 import lab as rig
+
+sys.path[:0] = [os.path.join(rig.ROOT, "tests", folder) for folder in ("peer", "integration")]
 
 ADDRESS = "127.0.0.1"
 
@@ -35,12 +39,6 @@ class Loopback(rig.Lab):
     def certificate(self, kind, name, *words, ca="ca"):
         self._cert(kind, "--out", f"{self.folder}/{name}", "--ca", f"{self.folder}/{ca}.crt", "--ca-key", f"{self.folder}/{ca}.key", *words)
 
-    def self_signed(self, name):
-        self._cert("self-signed", "--out", f"{self.folder}/{name}", "--name", ADDRESS)
-
-    def pin(self, name):
-        return subprocess.run([rig.SECURDMA, "cert", "pin", f"{self.folder}/{name}.crt"], check=True, capture_output=True, text=True).stdout.strip()
-
     def _cert(self, *words):
         subprocess.run([rig.SECURDMA, "cert", *words], check=True, stdout=subprocess.DEVNULL)
 
@@ -66,6 +64,19 @@ class Loopback(rig.Lab):
         port = server if isinstance(server, int) else server.port
         return [rig.SECURDMA, "connect", "--json", "--device", "uroce0", "--ca", f"{folder}/ca.crt", "--cert", f"{folder}/{name}.crt",
                 "--key", f"{folder}/{name}.key", *words, f"{ADDRESS}:{port}"]
+
+
+    def newcomer_is_served(self, server):
+        """Whether one more client gets an echo."""
+        command = self.connect_words(server, "--busy-retry-ms", "3000", "-e", "send hello")
+        return subprocess.run(command, env=self.environment(), stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False).returncode == 0
+
+
+def wait_for(condition, seconds=20):
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.01)
+    return condition()
 
 
 def free_port():

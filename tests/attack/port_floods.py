@@ -5,19 +5,15 @@ address need until their first echo, undisturbed and under each flood of 700 con
 attack succeeds if a newcomer is not served within 3 s."""
 import collections
 import contextlib
-import pathlib
 import socket
 import ssl
 import statistics
 import subprocess
-import sys
 import threading
 import time
 
 import lab as rig
 from loopback import ADDRESS, Loopback
-
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "peer"))
 import channel  # noqa: E402
 
 NAME = "half-open"

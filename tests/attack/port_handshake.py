@@ -10,14 +10,10 @@ import re
 import socket
 import ssl
 import struct
-import subprocess
-import sys
 import time
 
 import lab as rig
 from loopback import ADDRESS, Loopback
-
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "integration"))
 import protocol  # noqa: E402
 
 NAME = "handshake"
@@ -101,14 +97,9 @@ def cost(server, action, tries):
     return min(cost_of_some(server, action, tries) for _ in range(3))
 
 
-def newcomer_is_served(server):
-    command = LAB.connect_words(server, "--busy-retry-ms", "3000", "-e", "send hello")
-    return subprocess.run(command, env=LAB.environment(), stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False).returncode == 0
-
-
 def attack(server, ordinary, tried, defence, action, tries, knowledge="nothing"):
     each = cost(server, action, tries)
-    served = newcomer_is_served(server)
+    served = LAB.newcomer_is_served(server)
     LAB.report(NAME, "the port", knowledge, "securdma", defence, tried, "failed", each > MOST * ordinary or not served,
                note=f"{each:.2f} ms of its processors each; an ordinary ClientHello {ordinary:.2f} ms" + ("" if served else "; a newcomer was not served"))
 

@@ -197,32 +197,29 @@ uint8_t *victim_out(struct end *end)
 	return end->buffers + RECEIVES * MESSAGE;
 }
 
-bool victim_post(struct end *end, enum ibv_wr_opcode opcode, uint32_t length, uint32_t rkey, uint64_t va)
+static bool post(struct end *end, enum ibv_wr_opcode opcode, struct ibv_sge sge, uint64_t id, uint32_t rkey, uint64_t va)
 {
-	struct ibv_sge sge = {(uintptr_t)victim_out(end), length, end->buffers_mr->lkey};
-	struct ibv_send_wr wr = {.wr_id = SEND_ID + opcode,
+	struct ibv_send_wr wr = {.wr_id = id,
 				 .sg_list = &sge,
 				 .num_sge = 1,
 				 .opcode = opcode,
-				 .send_flags = IBV_SEND_SIGNALED},
+				 .send_flags = IBV_SEND_SIGNALED,
+				 .wr.rdma = {.remote_addr = va, .rkey = rkey}},
 			   *bad;
 
-	wr.wr.rdma.rkey = rkey;
-	wr.wr.rdma.remote_addr = va;
 	return ibv_post_send(end->qp, &wr, &bad) == 0;
+}
+
+bool victim_post(struct end *end, enum ibv_wr_opcode opcode, uint32_t length, uint32_t rkey, uint64_t va)
+{
+	struct ibv_sge sge = {(uintptr_t)victim_out(end), length, end->buffers_mr->lkey};
+
+	return post(end, opcode, sge, SEND_ID + opcode, rkey, va);
 }
 
 bool victim_spend(struct end *end, uint32_t length)
 {
 	struct ibv_sge sge = {(uintptr_t)end->region, length, end->region_mr->lkey};
-	struct ibv_send_wr wr = {.wr_id = SEND_ID,
-				 .sg_list = &sge,
-				 .num_sge = 1,
-				 .opcode = IBV_WR_RDMA_WRITE,
-				 .send_flags = IBV_SEND_SIGNALED},
-			   *bad;
 
-	wr.wr.rdma.rkey = end->peer.rkey;
-	wr.wr.rdma.remote_addr = end->peer.va;
-	return ibv_post_send(end->qp, &wr, &bad) == 0;
+	return post(end, IBV_WR_RDMA_WRITE, sge, SEND_ID, end->peer.rkey, end->peer.va);
 }

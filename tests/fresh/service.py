@@ -238,23 +238,16 @@ def reload_that_is_refused_says_so_and_keeps_the_old():
     os.chmod(f"{ETC}/server.key", 0o600)
     result = systemctl("reload", "securdma.service")
     expect(result.returncode != 0, "a key that the server cannot read")
-    result = control("reload")
-    expect(result.returncode == 1 and "server.key" in result.stderr and "Permission denied" in result.stderr, lambda: f"{result}")
     os.chmod(f"{ETC}/server.key", 0o640)
     configure("[server]\nmax-clients = many\n")
-    result = control("reload")
-    expect(result.returncode == 1 and "securdma.conf:6: [server] max-clients: 'many' is not valid" in result.stderr, lambda: f"{result}")
     expect(systemctl("reload", "securdma.service").returncode != 0, "a configuration that is not valid")
     expect("the last reload failed" in show("StatusText"), lambda: show("StatusText"))
     expect(is_active() and served_certificate() == before, "the old certificate is not served any more")
     lines = [line for line in journal(since) if "not reloaded" in line["MESSAGE"]]
-    expect(len(lines) >= 3 and all(line["PRIORITY"] == "3" for line in lines), lines)
+    expect(len(lines) >= 2 and all(line["PRIORITY"] == "3" for line in lines), lines)
     configure("[server]\nmax-clients = 20\n")
     expect(control("reload").returncode == 0, "a good configuration")
     expect(show("StatusText").endswith("0 of 20 clients"), lambda: show("StatusText"))
-    configure("[server]\nworkers = 3\n")
-    result = control("reload")
-    expect(result.returncode == 0 and "--workers" in result.stderr and "next start" in result.stderr, lambda: f"{result}")
 
 
 @check
@@ -283,17 +276,6 @@ def stop_ends_clients_in_order():
 
 
 @check
-def stop_succeeds_with_a_client_that_does_not_answer():
-    start()
-    held = Held()
-    held.process.send_signal(signal.SIGSTOP)
-    systemctl("stop", "securdma.service", check=True)
-    state = show("ActiveState"), show("Result"), show("ExecMainStatus")
-    held.kill()
-    expect(state == ("inactive", "success", "8"), state)
-
-
-@check
 def stop_has_the_time_that_the_settings_give_it():
     """More than the unit's own limit, and than the watchdog's."""
     drop_in("securdma.service", "limits", "[Service]\nTimeoutStopSec=5\nWatchdogSec=10\n")
@@ -306,25 +288,6 @@ def stop_has_the_time_that_the_settings_give_it():
     took, state = time.monotonic() - began, (show("ActiveState"), show("Result"), show("ExecMainStatus"))
     held.kill()
     expect(state == ("inactive", "success", "8") and took >= 20, (state, took))
-
-
-@check
-def all_lines_are_json_when_the_log_is():
-    since = mark()
-    configure("[log]\nformat = json\nlevel = debug\n")
-    start()
-    expect_served()
-    configure("[log]\nformat = json\nlevel = nonsense\n")
-    expect(systemctl("reload", "securdma.service").returncode != 0, "a level that there is not")
-    systemctl("kill", "--signal=SIGUSR1", "securdma.service", check=True)
-    wait_until(lambda: any('"event":"status"' in text for text in messages(since)), "the status after SIGUSR1")
-    stop()
-    expect(systemctl("start", "securdma.service").returncode != 0, "a start with a level that there is not")
-    lines = journal(since)
-    events = [json.loads(line["MESSAGE"]).get("event") for line in lines]
-    for event in ("server.listening", "client.connected", "settings.invalid", "server.reload_failed", "status", "server.stopped"):
-        expect(event in events, f"{event} is not among {events}")
-    expect("3" in {line["PRIORITY"] for line in lines if "settings.invalid" in line["MESSAGE"]}, lines)
 
 
 @check
@@ -371,36 +334,6 @@ def socket_starts_the_server_and_stays_open_while_it_restarts():
     for _ in range(5):
         expect_served()
     expect(restart.wait(STEP) == 0, "systemctl restart")
-
-
-@check
-def all_sockets_of_the_unit_are_served():
-    drop_in("securdma.socket", "two", f"[Socket]\nListenStream=\nListenStream={HOST}:{PORT}\nListenStream=[::1]:{PORT}\n")
-    start("securdma.socket", "securdma.service")
-    expect(show("StatusText").startswith(f"listening on {HOST}:{PORT}, [::1]:{PORT},"), lambda: show("StatusText"))
-    cert("server", "--name", HOST, "--name", "::1", "--force")
-    systemctl("reload", "securdma.service", check=True)
-    for host in (HOST, "::1", HOST):
-        expect_served(host)
-    expect(client(host="127.0.0.2").returncode == 3, "an address that the unit does not have")
-
-
-@check
-def settings_that_contradict_the_socket_are_refused():
-    for text, words in (("address = 127.0.0.2", "127.0.0.2"), ("port = 4444", "4444")):
-        since = mark()
-        configure(f"[server]\n{text}\n")
-        systemctl("start", "securdma.socket", check=True)
-        expect(systemctl("start", "securdma.service").returncode != 0, f"a start with {text}")
-        expect(show("ExecMainStatus") == "2", lambda: show("ExecMainStatus"))
-        expect(any(f"listens on [::]:{PORT}, but the settings say" in text and words in text for text in messages(since)),
-               lambda: messages(since))
-        stop()
-    # What agrees is no contradiction.
-    drop_in("securdma.socket", "two", f"[Socket]\nListenStream=\nListenStream={HOST}:{PORT}\n")
-    configure(f"[server]\naddress = {HOST}\nport = {PORT}\n")
-    start("securdma.socket", "securdma.service")
-    expect_served()
 
 
 @check
@@ -513,9 +446,9 @@ def clean():
     """As a check expects it, whatever the one before has left."""
     configure()
     cert("server", "--name", HOST, "--force")
-    for unit, name in (("securdma.socket", "two"), ("securdma.service", "limits")):
-        if os.path.exists(f"{DROP_INS}/{unit}.d/{name}.conf"):
-            os.unlink(f"{DROP_INS}/{unit}.d/{name}.conf")
+    limits = f"{DROP_INS}/securdma.service.d/limits.conf"
+    if os.path.exists(limits):
+        os.unlink(limits)
     shutil.copy("/usr/local/share/doc/securdma/uroce.conf", f"{DROP_INS}/securdma.service.d/uroce.conf")
     systemctl("daemon-reload", check=True)
     systemctl("stop", "securdma.socket", "securdma.service", check=True)

@@ -6,6 +6,7 @@ SECURDMA_TEST_SCALE  factor for all deadlines, for builds and machines that are 
 SECURDMA_TEST_UROCE  1: on uroce, which needs no RDMA device, instead of a device that the kernel knows
 """
 import concurrent.futures
+import contextlib
 import functools
 import glob
 import json
@@ -21,6 +22,7 @@ import threading
 import time
 
 import pytest
+from pki import Pki
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BUILD = os.path.realpath(os.environ.get("SECURDMA_BUILD", os.path.join(ROOT, "build")))
@@ -303,12 +305,13 @@ class Process:
                 file.close()
 
 
-class Server(Process):
+class Listening(Process):
+    """A server; its credentials are among the arguments."""
+
     held_port = None
 
-    def __init__(self, certs, device, *args, cert="server", client_ca="ca", **more):
-        super().__init__(SECURDMA, "serve", "--json", "--port", "0", "--device", device.name, "--cert", certs.cert(cert),
-                         "--key", certs.key(cert), "--client-ca", certs.cert(client_ca), *args, **more)
+    def __init__(self, certs, device, *args, **more):
+        super().__init__(SECURDMA, "serve", "--json", "--port", "0", "--device", device.name, *args, **more)
         self.certs, self.device = certs, device
         try:
             self.port = json.loads(self.wait_line(lambda line: '"listening"' in line))["port"]
@@ -355,6 +358,41 @@ class Server(Process):
         return json.loads(next(line for line in reversed(self.lines) if line and '"stopped"' in line))
 
 
+class Server(Listening):
+    """A server with the usual credentials."""
+
+    def __init__(self, certs, device, *args, cert="server", client_ca="ca", **more):
+        super().__init__(certs, device, "--cert", certs.cert(cert), "--key", certs.key(cert), "--client-ca", certs.cert(client_ca), *args, **more)
+
+
+class Configured(Server):
+    """A server with a configuration file that a test can change."""
+
+    def __init__(self, certs, device, path, text, *args):
+        self.path = path
+        self.write(text)
+        super().__init__(certs, device, "--config", path, "--log-format", "json", *args)
+
+    def write(self, text):
+        self.path.write_text(text, encoding="utf-8")
+
+    def reload(self, text, expect="server.reloaded"):
+        start = len(self.log())
+        self.write(text)
+        self.signal(signal.SIGHUP)
+        return json.loads(self.wait_log(f'"event":"{expect}"', start))
+
+    def events(self, name):
+        return [record for record in map(json.loads, filter(lambda line: line.startswith("{"), self.log().splitlines()))
+                if record["event"] == name]
+
+
+def serve_args(certs, device, *args):
+    """The command line of a server that is to end by itself."""
+    return [SECURDMA, "serve", "--port", "0", "--device", device.name, "--cert", certs.cert("server"), "--key", certs.key("server"),
+            "--client-ca", certs.cert("ca"), *args]
+
+
 def client_args(certs, port, *args, host=None, cert="client", ca="ca"):
     """The command line of a client; cert None: anonymous, ca None: nothing to verify with."""
     command = [SECURDMA, "connect"]
@@ -376,6 +414,18 @@ def connect_json(certs, port, *args, **more):
     result = connect(certs, port, "--json", *args, **more)
     answer = json.loads(result.stdout) if result.stdout.strip() else {}
     return dict(answer, code=result.returncode, stderr=result.stderr)
+
+
+def is_let_in(certs, server, cert="client", **more):
+    answer = connect_json(certs, server.port, "-e", "send x", cert=cert, **more)
+    assert answer["code"] == 0, answer
+    return answer
+
+
+def is_refused(certs, server, words, cert="client", reason=8):
+    answer = connect_json(certs, server.port, "-e", "send x", cert=cert)
+    assert answer["code"] == 5 and answer["reject"]["reason"] == reason and words in answer["reject"]["text"], answer
+    return answer
 
 
 class Client(Process):
@@ -408,6 +458,36 @@ class Client(Process):
         self.send_line("quit")
         code = self.wait()
         assert code == 0, f"exit code {code}\n{self.log()}"
+
+
+@contextlib.contextmanager
+def server_with_neighbour(certs, device, *args):
+    """A server, and a client of it (`neighbour`) that must not notice what else happens. In the end nothing may be left of any other
+    client; `idle` has the descriptors and objects."""
+    before, neighbour = resources(device), None
+    server = Server(certs, device, *args)
+    try:
+        server.neighbour = neighbour = Client(certs, server.port, cert="client2")
+        neighbour.check()
+        server.idle = server.fds(), resources(device)
+        yield server
+        expect_idle(server, device)
+        neighbour.leave()
+        server.stop()
+        wait_for_resources(device, before)
+    finally:
+        if neighbour:
+            neighbour.close()
+        server.close()
+
+
+def expect_idle(server, device):
+    """Of server_with_neighbour(): only the neighbour is there, and it is well."""
+    server.wait_status(connected=1, pending=0)
+    fds, objects = server.idle
+    wait_until(lambda: server.fds() == fds, lambda: f"{fds} descriptors of the server; it has {server.fds()}")
+    wait_for_resources(device, objects)
+    server.neighbour.check()
 
 
 @pytest.fixture
@@ -486,6 +566,36 @@ def server(certs, device, start):
     if server.process.poll() is None:
         server.stop()
     wait_for_resources(device, before)
+
+
+@pytest.fixture
+def serve(certs, device, start, tmp_path):
+    """Starts a server with a configuration; when the test is over, it must end in order and leave nothing."""
+    before, servers = resources(device), []
+
+    def starter(text, *args):
+        servers.append(start(Configured, certs, device, tmp_path / "securdma.conf", text, *args))
+        return servers[-1]
+
+    yield starter
+    for server in servers:
+        if server.process.poll() is None:
+            server.stop()
+    wait_for_resources(device, before)
+
+
+@pytest.fixture
+def pki(tmp_path, certs):
+    return Pki(tmp_path, certs.host)
+
+
+@pytest.fixture
+def client_cert(certs, pki):
+    """client_cert(name, alternative names, subject): a certificate from the server's CA; without a subject it has none."""
+    def make(name, names="", subject="/"):
+        pki.client(name, (certs.cert("ca"), certs.key("ca")), names, subject=subject)
+        return pki(name)
+    return make
 
 
 @pytest.fixture

@@ -2,60 +2,20 @@
 /* usage: probe CERTIFICATES HOST MODE [ARGUMENT...]; SECURDMA_TEST_SCALE stretches time limits. */
 #include "probe.h"
 
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
 
+#define MODE(name, function, args) {name, mode_##function, args},
+
 static const struct mode {
 	const char *name;
 	void (*run)(struct rig *rig, char **args);
 	int args;
-} modes[] = {
-	{"psn", mode_psn, 0},
-	{"raw", mode_raw, 0},
-	{"max-clients", mode_max_clients, 0},
-	{"refuse", mode_refuse, 0},
-	{"handler-error", mode_handler_error, 0},
-	{"event-order", mode_event_order, 0},
-	{"sizes", mode_sizes, 3},           /* MESSAGE_SIZE DEPTH COUNT */
-	{"nonblocking", mode_nonblocking, 0},
-	{"timeouts", mode_timeouts, 0},
-	{"flood", mode_flood, 2},           /* DEPTH COUNT */
-	{"disconnect", mode_disconnect, 2}, /* client|server DEPTH */
-	{"rights", mode_rights, 1},         /* rw|r|w|none|absent */
-	{"posted", mode_posted, 0},
-	{"client-region", mode_client_region, 0},
-	{"isolation", mode_isolation, 0},
-	{"identity-region", mode_identity_region, 0},
-	{"window", mode_window, 1},         /* write|read */
-	{"lost", mode_lost, 0},
-	{"stuffed", mode_stuffed, 0},
-	{"never-reads", mode_never_reads, 0},
-	{"not-now", mode_not_now, 0},
-	{"blocking-handlers", mode_blocking_handlers, 0},
-	{"renew", mode_renew, 2},           /* asked|count|time|client|server|both COUNT */
-	{"stream", mode_stream, 1},         /* COUNT */
-	{"psn-count", mode_psn_count, 0},
-	{"withdraw", mode_withdraw, 1},     /* told|write|read */
-	{"seal-differs", mode_seal_differs, 1}, /* client|server */
-	{"link-once", mode_link_once, 1},   /* LOSSES */
-	{"link-kept", mode_link_kept, 0},
-	{"link-policy", mode_link_policy, 0},
-	{"error-texts", mode_error_texts, 0},
-	{"completions", mode_completions, 0},
-	{"raw-refusals", mode_raw_refusals, 0},
-	{"disconnect-nonblocking", mode_disconnect_nonblocking, 0},
-	{"accept-timeouts", mode_accept_timeouts, 0},
-	{"stopped", mode_stopped, 2},       /* PORT PID */
-	{"hostile-nothing", mode_hostile_nothing, 2}, /* client|server plain|renewed|broken */
-	{"hostile-late", mode_hostile_late, 1}, /* TRIES */
-	{"peer-cert", mode_peer_cert, 2},   /* CERTIFICATE ORDER, either may be "" */
-	{"hostile-serve", mode_hostile_serve, 1}, /* PORT */
-	{"link-nonblocking", mode_link_nonblocking, 0},
-	{"arguments", mode_arguments, 0},
-};
+} modes[] = {PROBE_MODES(MODE) PROBE_WRAPPED_MODES(MODE)};
 
 _Noreturn void probe_die(const char *file, int line, const char *condition)
 {
@@ -202,6 +162,13 @@ void rig_wait_clients(struct rig *rig, unsigned clients)
 		pause_ms(5);
 	} while (clock_ms() < deadline);
 	EXPECT(status.clients, clients);
+}
+
+void rig_poll(struct rig *rig, struct srdma_conn *conn)
+{
+	struct pollfd fd = {.fd = srdma_conn_fd(conn), .events = POLLIN};
+
+	EXPECT(poll(&fd, 1, 15000 * rig->scale), 1);
 }
 
 struct accepting {

@@ -51,6 +51,8 @@ struct srdma_conn *rig_connect(struct rig *rig);
 void rig_pair(struct rig *rig, struct srdma_conn **client, struct srdma_conn **accepted);
 /* Waits until the server has that many clients. */
 void rig_wait_clients(struct rig *rig, unsigned clients);
+/* Waits until the connection's descriptor is readable. */
+void rig_poll(struct rig *rig, struct srdma_conn *conn);
 
 /* What the library would not post: one request by hand on a queue pair of `pd`, from or into a buffer that says "trespasser". Its
  * status; *unread: no other bytes came into the buffer. */
@@ -66,49 +68,56 @@ void pause_ms(int ms);
 void fill(void *data, size_t length, unsigned seed);
 bool is_filled(const void *data, size_t length, unsigned seed);
 
-/* The modes; each takes the arguments behind its name. */
-void mode_psn(struct rig *rig, char **args);
-void mode_raw(struct rig *rig, char **args);
-void mode_max_clients(struct rig *rig, char **args);
-void mode_refuse(struct rig *rig, char **args);
-void mode_handler_error(struct rig *rig, char **args);
-void mode_event_order(struct rig *rig, char **args);
-void mode_sizes(struct rig *rig, char **args);
-void mode_nonblocking(struct rig *rig, char **args);
-void mode_timeouts(struct rig *rig, char **args);
-void mode_flood(struct rig *rig, char **args);
-void mode_disconnect(struct rig *rig, char **args);
-void mode_rights(struct rig *rig, char **args);
-void mode_posted(struct rig *rig, char **args);
-void mode_client_region(struct rig *rig, char **args);
-void mode_isolation(struct rig *rig, char **args);
-void mode_identity_region(struct rig *rig, char **args);
-void mode_window(struct rig *rig, char **args);
-void mode_lost(struct rig *rig, char **args);
-void mode_stuffed(struct rig *rig, char **args);
-void mode_never_reads(struct rig *rig, char **args);
-void mode_not_now(struct rig *rig, char **args);
-void mode_blocking_handlers(struct rig *rig, char **args);
-void mode_renew(struct rig *rig, char **args);
-void mode_stream(struct rig *rig, char **args);
-void mode_psn_count(struct rig *rig, char **args);
-void mode_withdraw(struct rig *rig, char **args);
-void mode_seal_differs(struct rig *rig, char **args);
-void mode_link_once(struct rig *rig, char **args);
-void mode_link_kept(struct rig *rig, char **args);
-void mode_link_policy(struct rig *rig, char **args);
-void mode_error_texts(struct rig *rig, char **args);
-void mode_completions(struct rig *rig, char **args);
-void mode_raw_refusals(struct rig *rig, char **args);
-void mode_disconnect_nonblocking(struct rig *rig, char **args);
-void mode_accept_timeouts(struct rig *rig, char **args);
-void mode_stopped(struct rig *rig, char **args);
+/* Each mode: its name, its function (mode_...), and how many arguments it takes. */
+#define PROBE_MODES(X) \
+	X("psn", psn, 0) \
+	X("raw", raw, 0) \
+	X("max-clients", max_clients, 0) \
+	X("refuse", refuse, 0) \
+	X("handler-error", handler_error, 0) \
+	X("event-order", event_order, 0) \
+	X("sizes", sizes, 3) /* MESSAGE_SIZE DEPTH COUNT */ \
+	X("nonblocking", nonblocking, 0) \
+	X("timeouts", timeouts, 0) \
+	X("flood", flood, 2) /* DEPTH COUNT */ \
+	X("disconnect", disconnect, 2) /* client|server DEPTH */ \
+	X("rights", rights, 1) /* rw|r|w|none|absent */ \
+	X("posted", posted, 0) \
+	X("client-region", client_region, 0) \
+	X("isolation", isolation, 0) \
+	X("identity-region", identity_region, 0) \
+	X("window", window, 1) /* write|read */ \
+	X("lost", lost, 0) \
+	X("stuffed", stuffed, 0) \
+	X("never-reads", never_reads, 0) \
+	X("not-now", not_now, 0) \
+	X("blocking-handlers", blocking_handlers, 0) \
+	X("renew", renew, 2) /* asked|count|time|client|server|both COUNT */ \
+	X("stream", stream, 1) /* COUNT */ \
+	X("psn-count", psn_count, 0) \
+	X("withdraw", withdraw, 1) /* told|write|read */ \
+	X("seal-differs", seal_differs, 1) /* client|server */ \
+	X("link-once", link_once, 1) /* LOSSES */ \
+	X("link-kept", link_kept, 0) \
+	X("link-policy", link_policy, 0) \
+	X("error-texts", error_texts, 0) \
+	X("completions", completions, 0) \
+	X("raw-refusals", raw_refusals, 0) \
+	X("disconnect-nonblocking", disconnect_nonblocking, 0) \
+	X("accept-timeouts", accept_timeouts, 0) \
+	X("stopped", stopped, 2) /* PORT PID */ \
+	X("peer-cert", peer_cert, 2) /* CERTIFICATE ORDER, either may be "" */ \
+	X("link-nonblocking", link_nonblocking, 0) \
+	X("arguments", arguments, 0)
 /* Of probe-wrapped alone. */
-void mode_hostile_nothing(struct rig *rig, char **args) __attribute__((weak));
-void mode_hostile_late(struct rig *rig, char **args) __attribute__((weak));
-void mode_hostile_serve(struct rig *rig, char **args) __attribute__((weak));
-void mode_peer_cert(struct rig *rig, char **args);
-void mode_link_nonblocking(struct rig *rig, char **args);
-void mode_arguments(struct rig *rig, char **args);
+#define PROBE_WRAPPED_MODES(X) \
+	X("hostile-nothing", hostile_nothing, 2) /* client|server plain|renewed|broken */ \
+	X("hostile-late", hostile_late, 1) /* TRIES */ \
+	X("hostile-serve", hostile_serve, 1) /* PORT */
+
+#define DECLARE_MODE(name, function, count)         void mode_##function(struct rig *rig, char **arguments);
+#define DECLARE_WRAPPED_MODE(name, function, count) __attribute__((weak)) DECLARE_MODE(name, function, count)
+PROBE_MODES(DECLARE_MODE)
+PROBE_WRAPPED_MODES(DECLARE_WRAPPED_MODE)
 
 #endif

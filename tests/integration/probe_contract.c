@@ -42,7 +42,6 @@ void mode_error_texts(struct rig *rig, char **args)
 	size_t n;
 	int ret;
 
-	(void)args;
 	rig->server_options.on_message = take_nothing;
 	rig->client_options.timeout_ms = 90;
 	rig_serve(rig);
@@ -76,7 +75,6 @@ void mode_completions(struct rig *rig, char **args)
 	uint64_t cookies[8], begin = clock_ms();
 	char data[64] = "written", got[64] = "";
 
-	(void)args;
 	rig->client_options.rdma_depth = 2;
 	rig_serve(rig);
 	conn = rig_connect(rig);
@@ -122,7 +120,6 @@ void mode_raw_refusals(struct rig *rig, char **args)
 	char data[8];
 	size_t n;
 
-	(void)args;
 	rig_serve(rig); /* for make_stale */
 	rig->client_options.raw = rig->server_conn.raw = true;
 	rig_pair(rig, &client, &server);
@@ -144,13 +141,6 @@ void mode_raw_refusals(struct rig *rig, char **args)
 
 /* ---- disconnect ------------------------------------------------------------------------------------------------ */
 
-static void poll_until(struct srdma_conn *conn, struct rig *rig)
-{
-	struct pollfd fd = {.fd = srdma_conn_fd(conn), .events = POLLIN};
-
-	EXPECT(poll(&fd, 1, 15000 * rig->scale), 1);
-}
-
 /* Something has happened at one of the two. */
 static void poll_either(struct srdma_conn *client, struct srdma_conn *server, struct rig *rig)
 {
@@ -168,7 +158,6 @@ void mode_disconnect_nonblocking(struct rig *rig, char **args)
 	char data[64];
 	size_t n;
 
-	(void)args;
 	rig_serve(rig); /* for make_stale */
 	rig_pair(rig, &client, &server);
 	for (unsigned i = 0; i < 5; i++)
@@ -192,13 +181,13 @@ void mode_disconnect_nonblocking(struct rig *rig, char **args)
 	EXPECT(received, 5);
 	CHECK(strstr(srdma_error_text(), "that is all") != NULL);
 	while ((ret = srdma_conn_disconnect(client, NULL, 0)) == -EAGAIN)
-		poll_until(client, rig);
+		rig_poll(rig, client);
 	EXPECT(ret, 0);
 	/* Once more is no harm at either end. */
 	EXPECT(srdma_conn_disconnect(client, NULL, 0), 0);
 	EXPECT(srdma_conn_disconnect(client, NULL, -1), 0);
 	while ((ret = srdma_conn_disconnect(server, NULL, 0)) == -EAGAIN)
-		poll_until(server, rig);
+		rig_poll(rig, server);
 	EXPECT(ret, 0);
 	EXPECT_TEXT(rig, srdma_conn_send(client, data, 1, -1), SRDMA_ECLOSED, "disconnected");
 	srdma_conn_free(&client);
@@ -232,7 +221,6 @@ void mode_accept_timeouts(struct rig *rig, char **args)
 	pthread_t thread;
 	int fd;
 
-	(void)args;
 	rig_serve(rig); /* for make_stale */
 	EXPECT(srdma_listener_listen(NULL, "0", &listener), 0);
 	EXPECT_TEXT(rig, srdma_listener_accept(listener, 0), -EAGAIN, "wait for a client to connect");
@@ -259,7 +247,6 @@ void mode_link_nonblocking(struct rig *rig, char **args)
 	size_t n;
 	int ret;
 
-	(void)args;
 	rig_serve(rig);
 	srdma_link_options_init(&options);
 	options.conn = &rig->client_options;
@@ -274,7 +261,7 @@ void mode_link_nonblocking(struct rig *rig, char **args)
 	EXPECT(srdma_link_send(link, "x", 1, 0, NULL), 0);
 	EXPECT(srdma_link_recv(link, data, sizeof data, &n, 15000 * rig->scale), 0);
 	while ((ret = srdma_link_disconnect(link, "done", 0)) == -EAGAIN)
-		poll_until(srdma_link_conn(link), rig);
+		rig_poll(rig, srdma_link_conn(link));
 	EXPECT(ret, 0);
 	EXPECT(srdma_link_disconnect(link, "done", 0), 0);
 	srdma_link_free(&link);
@@ -291,7 +278,6 @@ void mode_arguments(struct rig *rig, char **args)
 	struct srdma_device *opened = NULL;
 	struct srdma_conn *conn = NULL;
 
-	(void)args;
 	rig_serve(rig);
 	srdma_device_options_init(&device);
 	device.gid_index = -2;

@@ -309,7 +309,6 @@ void mode_psn_count(struct rig *rig, char **args)
 	static char data[65536];
 	size_t n;
 
-	(void)args;
 	rig->server_conn.region_size = sizeof data;
 	rig->server_conn.message_size = rig->client_options.message_size = 16384;
 	rig_serve(rig);

@@ -187,7 +187,6 @@ void mode_link_kept(struct rig *rig, char **args)
 	char data[100];
 	size_t length;
 
-	(void)args;
 	rig->server_options.on_connect = greet;
 	rig_serve(rig);
 	link = open_link(rig, timeout);
@@ -255,7 +254,6 @@ void mode_link_policy(struct rig *rig, char **args)
 	uint64_t start;
 	int ret;
 
-	(void)args;
 	/* What can't be. */
 	srdma_link_options_init(&options);
 	EXPECT(srdma_link_connect(&options, rig->client_tls, rig->device, &link), -EINVAL);

@@ -74,13 +74,6 @@ void mode_sizes(struct rig *rig, char **args)
 
 /* ---- without blocking ------------------------------------------------------------------------------------------ */
 
-static void poll_until(struct srdma_conn *conn, struct rig *rig)
-{
-	struct pollfd fd = {.fd = srdma_conn_fd(conn), .events = POLLIN};
-
-	EXPECT(poll(&fd, 1, 15000 * rig->scale), 1);
-}
-
 /* Both ends in one thread: only possible when no call blocks. */
 void mode_nonblocking(struct rig *rig, char **args)
 {
@@ -90,7 +83,6 @@ void mode_nonblocking(struct rig *rig, char **args)
 	char data[4096];
 	size_t n;
 
-	(void)args;
 	rig->client_options.depth = 4;
 	rig_pair(rig, &ends[0], &ends[1]);
 	EXPECT(srdma_conn_recv(ends[0], data, sizeof data, &n, 0), -EAGAIN);
@@ -121,21 +113,21 @@ void mode_nonblocking(struct rig *rig, char **args)
 			}
 		}
 		if (!moved)
-			poll_until(ends[received[0] == count], rig);
+			rig_poll(rig, ends[received[0] == count]);
 	}
 	/* A call that returned -EAGAIN arms the descriptor: it is readable once the call is worth repeating. */
 	for (unsigned i = 0; i < 20; i++) {
 		EXPECT(srdma_conn_recv(ends[1], data, sizeof data, &n, 0), -EAGAIN);
 		EXPECT(srdma_conn_send(ends[0], &i, sizeof i, -1), 0);
 		do
-			poll_until(ends[1], rig);
+			rig_poll(rig, ends[1]);
 		while (srdma_conn_recv(ends[1], data, sizeof data, &n, 0) == -EAGAIN);
 		CHECK(n == sizeof i && memcmp(data, &i, n) == 0);
 	}
 	/* The end of the channel makes it readable too. */
 	EXPECT(srdma_conn_recv(ends[0], data, sizeof data, &n, 0), -EAGAIN);
 	srdma_conn_free(&ends[1]);
-	poll_until(ends[0], rig);
+	rig_poll(rig, ends[0]);
 	EXPECT(srdma_conn_recv(ends[0], data, sizeof data, &n, 15000 * rig->scale), SRDMA_ELOST);
 	srdma_conn_free(&ends[0]);
 }
@@ -152,7 +144,6 @@ void mode_timeouts(struct rig *rig, char **args)
 	size_t n;
 	int ret;
 
-	(void)args;
 	rig->client_options.depth = 3;
 	rig->client_options.timeout_ms = 150;
 	rig_pair(rig, &client, &server);
@@ -312,7 +303,6 @@ void mode_lost(struct rig *rig, char **args)
 	char data[64];
 	size_t n;
 
-	(void)args;
 	rig_pair(rig, &client, &server);
 	EXPECT(srdma_conn_send(server, "last", 4, -1), 0);
 	EXPECT(srdma_conn_wait(client, 15000 * rig->scale), 0);

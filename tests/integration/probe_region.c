@@ -88,7 +88,6 @@ void mode_posted(struct rig *rig, char **args)
 	static char memory[8192];
 	int got = 0, ret;
 
-	(void)args;
 	rig->client_options.rdma_depth = 4;
 	rig_serve(rig);
 	conn = rig_connect(rig);
@@ -225,7 +224,6 @@ void mode_client_region(struct rig *rig, char **args)
 	char data[64];
 	size_t n;
 
-	(void)args;
 	rig->server_options.on_message = write_to_client;
 	rig->client_options.region_size = 4096;
 	rig_serve(rig);
@@ -308,7 +306,6 @@ void mode_isolation(struct rig *rig, char **args)
 	size_t size;
 	char data[16];
 
-	(void)args;
 	rig_serve(rig);
 	a = rig_connect(rig);
 	check_alive(a, "the region of A");
@@ -469,7 +466,6 @@ void mode_identity_region(struct rig *rig, char **args)
 	struct srdma_server_status status;
 	struct srdma_conn *old, *fresh;
 
-	(void)args;
 	srdma_identity_init(&identity);
 	identity.name = "client one";
 	identity.region_size = SIZE;

@@ -61,7 +61,6 @@ void mode_stuffed(struct rig *rig, char **args)
 	struct srdma_conn *stuffed, *other;
 	unsigned count;
 
-	(void)args;
 	rig->server_options.workers = 1;
 	rig->client_options.depth = FIRST_CREDITS;
 	rig_serve(rig);
@@ -88,7 +87,6 @@ void mode_never_reads(struct rig *rig, char **args)
 	uint64_t until = clock_ms() + 15000 * (unsigned)rig->scale;
 	unsigned i = 0;
 
-	(void)args;
 	rig->server_options.workers = 1;
 	rig->server_conn.timeout_ms = 1000 * rig->scale;
 	rig->server_options.drain_timeout_ms = 500 * rig->scale;
@@ -136,7 +134,6 @@ void mode_not_now(struct rig *rig, char **args)
 	char answer[8];
 	size_t length;
 
-	(void)args;
 	rig->server_options.workers = 1;
 	rig->server_options.on_message = when_open;
 	rig_serve(rig);
@@ -183,7 +180,6 @@ void mode_blocking_handlers(struct rig *rig, char **args)
 	char data[SIZE];
 	size_t length;
 
-	(void)args;
 	rig->server_options.workers = 1;
 	rig->server_options.on_message = echo_blocking;
 	rig->client_options.depth = 2;

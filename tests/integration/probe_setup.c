@@ -52,7 +52,6 @@ void mode_psn(struct rig *rig, char **args)
 	struct srdma_conn_timing timing;
 	uint32_t rq, sq;
 
-	(void)args;
 	rig_pair(rig, &client, &server);
 	check_start(client);
 	check_start(server);
@@ -127,7 +126,6 @@ void mode_raw(struct rig *rig, char **args)
 	struct ibv_sge sge;
 	size_t n;
 
-	(void)args;
 	rig->client_options.raw = rig->server_conn.raw = true;
 	rig->server_conn.region_size = 8192;
 	rig_pair(rig, &client, &server);
@@ -201,7 +199,6 @@ void mode_max_clients(struct rig *rig, char **args)
 	char buffer[64];
 	size_t n;
 
-	(void)args;
 	rig->server_limits.max_clients = 1;
 	rig_serve(rig);
 	conns[0] = rig_connect(rig);
@@ -254,7 +251,6 @@ void mode_refuse(struct rig *rig, char **args)
 	char buffer[64];
 	size_t n;
 
-	(void)args;
 	rig->server_options.on_connect = refuse;
 	rig_serve(rig);
 	conn = rig_connect(rig);
@@ -286,7 +282,6 @@ void mode_handler_error(struct rig *rig, char **args)
 	char buffer[64];
 	size_t n;
 
-	(void)args;
 	rig->server_options.on_message = object;
 	rig_serve(rig);
 	conn = rig_connect(rig);
@@ -379,7 +374,6 @@ static void visit_once(struct rig *rig, bool lost)
 
 void mode_event_order(struct rig *rig, char **args)
 {
-	(void)args;
 	rig->server_options.on_connect = visit_connect;
 	rig->server_options.on_message = visit_message;
 	rig->server_options.on_disconnect = visit_disconnect;

@@ -72,6 +72,22 @@ def open_tls(certs, port, timeout, context=None, host=None):
         raise
 
 
+def welcomed(certs, server, timeout, **fields):
+    """A TLS channel after WELCOME. Its queue pair does not exist, which the server cannot know."""
+    tls = open_tls(certs, server.port, timeout)
+    tls.sendall(hello(gid=gid(certs.host), **fields))
+    kind, _, body = read_frame(tls)
+    assert kind == WELCOME, body
+    return tls
+
+
+def connected(certs, server, timeout):
+    """The same after READY."""
+    tls = welcomed(certs, server, timeout)
+    tls.sendall(frame(READY))
+    return tls
+
+
 class FakeServer:
     """A TLS server whose `behave(channel)` answers each client; for clients that must not be fooled by it."""
 

@@ -9,7 +9,7 @@ import subprocess
 import time
 
 import pytest
-from conftest import (ON_UROCE, SCALE, STEP, Client, Device, Process, Server, client_args, connect, connect_json, find_device,
+from conftest import (ON_UROCE, SCALE, STEP, Client, Device, Process, Server, client_args, connect, connect_json,
                       resources, wait_for_resources, wait_until)
 
 PATTERNS = [letter * 3 for letter in "abcdefghijk"]
@@ -298,17 +298,3 @@ def test_device_that_is_removed(certs, device, start, extra):
     assert "is gone" in server.log() or "went down" in server.log()
     assert client.wait() != 0
     assert removal.wait() == 0
-
-
-# ---- counts ------------------------------------------------------------------------------------------------------------
-
-
-def test_connecting_again_and_again_leaves_nothing(server, certs, device):
-    assert connect(certs, server.port, "-e", "send x").returncode == 0
-    server.wait_status(connected=0)
-    fds, idle = server.fds(), resources(device)
-    for _ in range(5):
-        assert connect(certs, server.port, "--pattern", "abc", "--count", "3").returncode == 0
-    server.wait_status(connected=0, accepted=6)
-    wait_until(lambda: server.fds() == fds, lambda: f"{fds} descriptors; there are {server.fds()}")
-    wait_for_resources(device, idle)

@@ -1,66 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The name in a client's certificate decides: who is let in, how many, with which region, rights and messages."""
-import json
-import signal
-import subprocess
 import time
 
 import protocol
 import pytest
-from conftest import SECURDMA, STEP, Client, Process, Server, client_args, connect, connect_json, resources, run, wait_for_resources, wait_until
+from conftest import SECURDMA, STEP, Client, Process, client_args, connect, connect_json, is_let_in, is_refused, resources, run, serve_args, wait_until
 
 ONE, TWO = "client one", "client two"
-
-
-class Configured(Server):
-    """A server with a configuration file that a test can change."""
-
-    def __init__(self, certs, device, path, text, *args):
-        self.path = path
-        self.write(text)
-        super().__init__(certs, device, "--config", path, "--log-format", "json", *args)
-
-    def write(self, text):
-        self.path.write_text(text, encoding="utf-8")
-
-    def reload(self, text, expect="server.reloaded"):
-        start = len(self.log())
-        self.write(text)
-        self.signal(signal.SIGHUP)
-        return json.loads(self.wait_log(f'"event":"{expect}"', start))
-
-    def events(self, name):
-        return [record for record in map(json.loads, filter(lambda line: line.startswith("{"), self.log().splitlines()))
-                if record["event"] == name]
-
-
-@pytest.fixture
-def serve(certs, device, start, tmp_path):
-    """Starts a server with a configuration; when the test is over, it must end in order and leave nothing."""
-    before, servers = resources(device), []
-
-    def starter(text, *args):
-        servers.append(start(Configured, certs, device, tmp_path / "securdma.conf", text, *args))
-        return servers[-1]
-
-    yield starter
-    for server in servers:
-        if server.process.poll() is None:
-            server.stop()
-    wait_for_resources(device, before)
-
-
-def is_let_in(certs, server, **more):
-    answer = connect_json(certs, server.port, "-e", "send x", **more)
-    assert answer["code"] == 0, answer
-    return answer
-
-
-def is_refused(certs, server, words, reason=8, **more):
-    answer = connect_json(certs, server.port, "-e", "send x", **more)
-    assert answer["code"] == 5 and answer["reject"]["reason"] == reason, answer
-    assert words in answer["reject"]["text"], answer
-    return answer
 
 
 # ---- who is let in -----------------------------------------------------------------------------------------------------
@@ -122,33 +68,18 @@ def test_refused_client_that_says_nothing_holds_no_place(certs, serve, start):
     server.wait_status(pending=0)
 
 
-@pytest.fixture
-def odd(certs, tmp_path):
-    """Makes a client certificate with any subject, signed by the test's CA: odd(subject) -> its name for the other fixtures."""
-    def make(*subject):
-        names = [str(tmp_path / "odd.key"), str(tmp_path / "odd.csr"), str(tmp_path / "odd.crt")]
-        subprocess.run(["openssl", "req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", names[0], "-out", names[1],
-                        "-utf8", "-subj", "".join(f"/CN={name}" for name in subject)], check=True, capture_output=True)
-        extensions = tmp_path / "odd.ext"
-        extensions.write_text("extendedKeyUsage=clientAuth\n", encoding="ascii")
-        subprocess.run(["openssl", "x509", "-req", "-in", names[1], "-CA", certs.cert("ca"), "-CAkey", certs.key("ca"), "-set_serial", "77",
-                        "-days", "2", "-extfile", str(extensions), "-out", names[2]], check=True, capture_output=True)
-        return str(tmp_path / "odd")
-    return make
-
-
-def test_name_among_others_is_not_taken_for_a_listed_one(certs, serve, odd):
+def test_name_among_others_is_not_taken_for_a_listed_one(certs, serve, client_cert):
     server = serve(f"[server]\nonly-listed-identities = yes\n[identity {ONE}]\n[identity plain]\n")
-    is_let_in(certs, server, cert=odd("plain"))
-    is_refused(certs, server, "serves listed names only", cert=odd(ONE, "somebody"))
-    is_refused(certs, server, "serves listed names only", cert=odd("somebody", ONE))
-    is_refused(certs, server, "serves listed names only", cert=odd("Client One"))
+    is_let_in(certs, server, cert=client_cert("odd", subject="/CN=plain"))
+    is_refused(certs, server, "serves listed names only", cert=client_cert("odd", subject=f"/CN={ONE}/CN=somebody"))
+    is_refused(certs, server, "serves listed names only", cert=client_cert("odd", subject=f"/CN=somebody/CN={ONE}"))
+    is_refused(certs, server, "serves listed names only", cert=client_cert("odd", subject="/CN=Client One"))
 
 
-def test_name_that_shows_alike_is_not_taken_for_a_listed_one(certs, serve, odd):
+def test_name_that_shows_alike_is_not_taken_for_a_listed_one(certs, serve, client_cert):
     server = serve("[server]\nonly-listed-identities = yes\n[identity J??rgen]\n")
-    is_refused(certs, server, "serves listed names only", cert=odd("Jürgen"))
-    is_let_in(certs, server, cert=odd("J??rgen"))
+    is_refused(certs, server, "serves listed names only", cert=client_cert("odd", subject="/CN=Jürgen"))
+    is_let_in(certs, server, cert=client_cert("odd", subject="/CN=J??rgen"))
 
 
 # ---- how many ----------------------------------------------------------------------------------------------------------
@@ -325,9 +256,7 @@ def test_bad_certificate_keeps_the_old_identities(certs, serve, start, tmp_path)
 
 def test_name_that_is_denied_between_welcome_and_ready_is_told_and_goes(certs, serve):
     server = serve("")
-    with protocol.open_tls(certs, server.port, STEP) as channel:
-        channel.sendall(protocol.hello(gid=protocol.gid(certs.host)))
-        assert protocol.read_frame(channel)[0] == protocol.WELCOME
+    with protocol.welcomed(certs, server, STEP) as channel:
         server.reload(f"[identity {ONE}]\ndeny = yes\n")
         assert server.wait_status(pending=1)["connected"] == 1
         channel.sendall(protocol.frame(protocol.READY))
@@ -388,8 +317,7 @@ def test_thousands_of_names(certs, serve, tmp_path):
 
 
 def test_more_memory_than_the_machine_has_is_refused_at_the_start(certs, device, tmp_path):
-    answer = run(SECURDMA, "serve", "--port", "0", "--device", device.name, "--cert", certs.cert("server"), "--key", certs.key("server"),
-                 "--client-ca", certs.cert("ca"), "--max-clients", "100", "--region-size", "100G")
+    answer = run(*serve_args(certs, device, "--max-clients", "100", "--region-size", "100G"))
     assert answer.returncode == 2, answer
     assert "max-clients 100 at 104857708 KiB each need 10240010 MiB" in answer.stderr, answer
 

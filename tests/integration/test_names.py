@@ -4,40 +4,10 @@ import json
 import subprocess
 
 import pytest
-from conftest import SECURDMA, Client, connect_json, resources, run, wait_for_resources, wait_until
-from pki import Pki, openssl
-from test_identity import Configured
+from conftest import SECURDMA, Client, is_let_in, is_refused, run, serve_args, wait_until
+from pki import openssl
 
 SPIFFE = "spiffe://prod.example/ns/db/sa/writer"
-
-
-@pytest.fixture
-def pki(tmp_path, certs):
-    return Pki(tmp_path, certs.host)
-
-
-@pytest.fixture
-def client(certs, pki):
-    """client(name, alternative names, subject): a certificate from the server's CA; without a subject it has none."""
-    def make(name, names="", subject="/"):
-        pki.client(name, (certs.cert("ca"), certs.key("ca")), names, subject=subject)
-        return pki(name)
-    return make
-
-
-@pytest.fixture
-def serve(certs, device, start, tmp_path):
-    before, servers = resources(device), []
-
-    def starter(text, *args):
-        servers.append(start(Configured, certs, device, tmp_path / "securdma.conf", text, *args))
-        return servers[-1]
-
-    yield starter
-    for server in servers:
-        if server.process.poll() is None:
-            server.stop()
-    wait_for_resources(device, before)
 
 
 def wait_clients(server, count):
@@ -49,32 +19,21 @@ def pin(cert):
     return run(SECURDMA, "cert", "pin", cert + ".crt").stdout.strip()
 
 
-def is_let_in(certs, server, cert):
-    answer = connect_json(certs, server.port, "-e", "send x", cert=cert)
-    assert answer["code"] == 0, answer
-    return answer
-
-
-def is_refused(certs, server, words, cert, reason=8):
-    answer = connect_json(certs, server.port, "-e", "send x", cert=cert)
-    assert answer["code"] == 5 and answer["reject"]["reason"] == reason and words in answer["reject"]["text"], answer
-
-
 # ---- where the name comes from -----------------------------------------------------------------------------------------
 
 
-def test_spiffe_identity_can_be_listed(certs, serve, client):
+def test_spiffe_identity_can_be_listed(certs, serve, client_cert):
     server = serve(f'[server]\nonly-listed-identities = yes\n[identity "{SPIFFE}"]\nregion-size = 4K\n')
-    assert is_let_in(certs, server, client("svid", "URI:" + SPIFFE))["peer_region_size"] == 4096
-    is_refused(certs, server, "listed", client("other", "URI:" + SPIFFE + "2"))
-    is_refused(certs, server, "listed", client("pretender", subject="/CN=" + SPIFFE.replace("/", "\\/")))
+    assert is_let_in(certs, server, client_cert("svid", "URI:" + SPIFFE))["peer_region_size"] == 4096
+    is_refused(certs, server, "listed", client_cert("other", "URI:" + SPIFFE + "2"))
+    is_refused(certs, server, "listed", client_cert("pretender", subject="/CN=" + SPIFFE.replace("/", "\\/")))
     assert server.events("client.connected")[0]["name"] == SPIFFE
 
 
 @pytest.mark.parametrize("order, name", [(None, "alice"), ("uri", SPIFFE), ("email,cn", "a@example.com"), ("dns", "host.example.com"), ("pin", None)])
 @pytest.mark.parametrize("by_flag", [False, True])
-def test_source_of_the_name_is_configured(certs, serve, client, order, name, by_flag):
-    cert = client("full", f"URI:{SPIFFE},email:a@example.com,DNS:Host.Example.com", "/CN=alice")
+def test_source_of_the_name_is_configured(certs, serve, client_cert, order, name, by_flag):
+    cert = client_cert("full", f"URI:{SPIFFE},email:a@example.com,DNS:Host.Example.com", "/CN=alice")
     listed = f'[identity "{name or pin(cert)}"]\n'
     text = "[server]\nonly-listed-identities = yes\n" + listed
     server = serve(text, "--identity-from", order) if by_flag and order else serve((f"[tls]\nidentity-from = {order}\n" if order else "") + text)
@@ -90,16 +49,15 @@ def test_source_of_the_name_is_configured(certs, serve, client, order, name, by_
 
 
 def test_order_that_is_none_is_refused_at_the_start(certs, device):
-    answer = run(SECURDMA, "serve", "--port", "0", "--device", device.name, "--cert", certs.cert("server"), "--key", certs.key("server"),
-                 "--client-ca", certs.cert("ca"), "--identity-from", "cn,upn")
+    answer = run(*serve_args(certs, device, "--identity-from", "cn,upn"))
     assert answer.returncode == 2 and "'upn' is not a kind of name; give cn, uri, email, dns or pin" in answer.stderr, answer
 
 
 # ---- nobody escapes ----------------------------------------------------------------------------------------------------
 
 
-def test_client_without_any_name_goes_by_its_key_and_is_counted(certs, serve, client, start):
-    bare, other = client("bare"), client("other")
+def test_client_without_any_name_goes_by_its_key_and_is_counted(certs, serve, client_cert, start):
+    bare, other = client_cert("bare"), client_cert("other")
     server = serve("[server]\nmax-clients-per-identity = 1\n")
     first = start(Client, certs, server.port, cert=bare)
     is_refused(certs, server, "1 clients with this certificate's name are connected", bare, reason=3)
@@ -109,8 +67,8 @@ def test_client_without_any_name_goes_by_its_key_and_is_counted(certs, serve, cl
     first.leave()
 
 
-def test_key_can_be_listed_and_denied(certs, serve, client):
-    bare, other = client("bare"), client("other")
+def test_key_can_be_listed_and_denied(certs, serve, client_cert):
+    bare, other = client_cert("bare"), client_cert("other")
     server = serve(f"[server]\nonly-listed-identities = yes\n[identity {pin(bare).upper()}]\n" .replace("SHA256", "sha256"))
     is_let_in(certs, server, bare)
     is_refused(certs, server, "listed", other)
@@ -133,16 +91,16 @@ def test_clients_without_a_certificate_are_one_identity(certs, serve, start):
 
 @pytest.mark.parametrize("names, subject", [("DNS:evil.example", "/CN=good"), (f"URI:{SPIFFE},email:evil@example.com", "/CN=good"),
                                             ("", "/CN=good/CN=evil"), ("", "/CN=evil/CN=good")])
-def test_any_name_of_a_certificate_can_be_denied(certs, serve, client, names, subject):
+def test_any_name_of_a_certificate_can_be_denied(certs, serve, client_cert, names, subject):
     server = serve("".join(f"[identity {name}]\ndeny = yes\n" for name in ("evil.example", "evil@example.com", "evil")))
-    is_refused(certs, server, "denies this certificate's name", client("evil", names, subject))
-    is_let_in(certs, server, client("good", "DNS:fine.example", "/CN=good"))
+    is_refused(certs, server, "denies this certificate's name", client_cert("evil", names, subject))
+    is_let_in(certs, server, client_cert("good", "DNS:fine.example", "/CN=good"))
 
 
 @pytest.mark.parametrize("names, subject", [("", "/CN=alice/CN=bob"), (f"URI:{SPIFFE},URI:{SPIFFE}2", "/"), ("DNS:a.example,DNS:b.example", "/"),
                                             ("", "/CN=ali\u202ece"), ("DNS:*.example", "/")])
-def test_names_that_decide_nothing_leave_the_key(certs, serve, client, names, subject):
-    cert = client("odd", names, subject)
+def test_names_that_decide_nothing_leave_the_key(certs, serve, client_cert, names, subject):
+    cert = client_cert("odd", names, subject)
     server = serve(f"[server]\nonly-listed-identities = yes\n[identity {pin(cert)}]\n[identity alice]\n[identity {SPIFFE}]\n")
     is_let_in(certs, server, cert)
     assert server.events("client.connected")[0]["name"] == pin(cert)
@@ -152,9 +110,9 @@ def test_names_that_decide_nothing_leave_the_key(certs, serve, client, names, su
 
 
 @pytest.mark.parametrize("name", ["Jürgen Groß", "中文客户", "алиса", "a;b#c \"d\" \\ e]f"])
-def test_names_in_utf8_are_shown_whole_and_can_be_listed(certs, serve, client, start, name, tmp_path):
+def test_names_in_utf8_are_shown_whole_and_can_be_listed(certs, serve, client_cert, start, name, tmp_path):
     # \ is the subject's own sign for what follows.
-    cert = client("utf8", subject="/CN=" + name.replace("\\", "\\\\"))
+    cert = client_cert("utf8", subject="/CN=" + name.replace("\\", "\\\\"))
     quoted = name.replace("\\", "\\\\").replace('"', '\\"')
     socket = tmp_path / "control"
     server = serve(f'[server]\nonly-listed-identities = yes\n[identity "{quoted}"]\n', "--control", socket)
@@ -182,10 +140,10 @@ def test_encodings_of_one_name_are_one_name(certs, serve, pki, tmp_path):
         is_let_in(certs, server, pki("own"))
 
 
-def test_table_has_room_for_the_longest_name(certs, serve, client, start, tmp_path):
+def test_table_has_room_for_the_longest_name(certs, serve, client_cert, start, tmp_path):
     long, socket = "spiffe://" + "x" * 200, tmp_path / "control"
     server = serve("", "--control", socket)
-    clients = [start(Client, certs, server.port, cert=client("long", "URI:" + long)), start(Client, certs, server.port)]
+    clients = [start(Client, certs, server.port, cert=client_cert("long", "URI:" + long)), start(Client, certs, server.port)]
     wait_clients(server, 2)
     rows = run(SECURDMA, "status", "--control", socket).stdout.splitlines()[1:]
     assert [long in row for row in rows] == [False, True, False]
@@ -198,8 +156,8 @@ def test_table_has_room_for_the_longest_name(certs, serve, client, start, tmp_pa
 # ---- for programs ------------------------------------------------------------------------------------------------------
 
 
-def test_program_reads_the_peers_certificate(certs, client, probe):
-    cert = client("full", f"URI:{SPIFFE},email:a@example.com,DNS:Host.Example.com,IP:192.0.2.1", "/CN=Jürgen/CN=x\ny")
+def test_program_reads_the_peers_certificate(certs, client_cert, probe):
+    cert = client_cert("full", f"URI:{SPIFFE},email:a@example.com,DNS:Host.Example.com,IP:192.0.2.1", "/CN=Jürgen/CN=x\ny")
     facts = probe("peer-cert", cert, "")
     der = subprocess.run(["openssl", "x509", "-in", cert + ".crt", "-outform", "DER"], check=True, capture_output=True).stdout
     assert bytes.fromhex(facts["der"]) == der

@@ -14,7 +14,7 @@ import urllib.request
 
 import protocol
 import pytest
-from conftest import SCALE, SECURDMA, STEP, Client, Process, Server, client_args, connect, connect_json, run, wait_until
+from conftest import SCALE, SECURDMA, STEP, Client, Process, Server, client_args, connect, connect_json, run, serve_args, wait_until
 
 LEVELS = {"error", "warning", "info", "debug"}
 
@@ -76,13 +76,6 @@ def test_log_tells_of_a_client_that_comes_and_goes(logging, certs):
     assert "error" not in gone and "psn" not in json.dumps([came, gone]).lower()
 
 
-def test_log_tells_the_reason_that_a_client_gave(logging, certs, start):
-    client = start(Client, certs, logging.port)
-    client.signal(signal.SIGINT)
-    client.wait()
-    assert wait_event(logging, "client.disconnected", client_id=client.id)["reason"] == "interrupted"
-
-
 def test_log_tells_of_a_killed_client(logging, certs, start):
     client = start(Client, certs, logging.port)
     client.check()
@@ -134,17 +127,8 @@ def test_bad_hello_is_a_security_event(logging, certs, reason, said):
     assert event["security"] is True and event["name"] == "client one"
 
 
-def connected(certs, port):
-    """A TLS channel of a client that is connected, as far as the server can see."""
-    channel = protocol.open_tls(certs, port, STEP)
-    channel.sendall(protocol.hello(gid=protocol.gid(certs.host)))
-    assert protocol.read_frame(channel)[0] == protocol.WELCOME
-    channel.sendall(protocol.frame(protocol.READY))
-    return channel
-
-
 def test_connected_client_that_breaks_the_rules_is_a_security_event(logging, certs):
-    with connected(certs, logging.port) as channel:
+    with protocol.connected(certs, logging, STEP) as channel:
         wait_event(logging, "client.connected", client_id=1)
         channel.sendall(protocol.frame(protocol.READY))
         lost = wait_event(logging, "client.lost", client_id=1)
@@ -162,21 +146,10 @@ def test_silence_and_noise_are_failures_with_their_phase(logging, certs):
         assert wait_event(logging, "client.not_connected", phase="hello", reason="timeout")["name"] == "client one"
 
 
-def forge(certs, name):
-    """A certificate such as securdma would not make, but another CA's software may."""
-    key, request, extensions = (certs.key("forger")[:-3] + end for end in ("key", "csr", "ext"))
-    with open(extensions, "w", encoding="ascii") as file:
-        file.write("extendedKeyUsage = clientAuth\n")
-    run("openssl", "req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", key, "-out", request,
-        "-subj", "/CN=" + name, check=True)
-    run("openssl", "x509", "-req", "-in", request, "-CA", certs.cert("ca"), "-CAkey", certs.key("ca"), "-days", "1", "-extfile",
-        extensions, "-out", certs.cert("forger"), check=True)
-
-
-def test_name_of_a_client_cannot_forge_a_line(certs, device, start):
-    forge(certs, 'x\n{"event":"client.connected"}\x1b[2J')
+def test_name_of_a_client_cannot_forge_a_line(certs, device, start, client_cert):
+    forger = client_cert("forger", subject='/CN=x\n{"event":"client.connected"}\x1b[2J')
     server = start(Server, certs, device, "--log-format", "json")
-    assert connect(certs, server.port, "-e", "send x", cert="forger").returncode == 0
+    assert connect(certs, server.port, "-e", "send x", cert=forger).returncode == 0
     assert wait_event(server, "client.disconnected")["name"].startswith("sha256:")
     assert wait_event(server, "client.connected")["names"] == 'cn:x?{"event":"client.connected"}?[2J'
     server.stop()
@@ -344,11 +317,11 @@ def test_killed_client_is_counted_with_what_it_sent(metered, certs, start):
 
 
 def test_end_of_a_client_is_counted_by_its_cause(metered, certs):
-    with connected(certs, metered.port) as channel:
+    with protocol.connected(certs, metered, STEP) as channel:
         metered.wait_metrics(lambda m: m("setups_accepted_total") == 1)
         channel.sendall(protocol.frame(protocol.READY))
         m = metered.wait_metrics(lambda m: m("clients_ended_total", cause="protocol") == 1)
-    with connected(certs, metered.port):
+    with protocol.connected(certs, metered, STEP):
         metered.wait_metrics(lambda m: m("setups_accepted_total") == 2)
     m = metered.wait_metrics(lambda m: m("clients_ended_total", cause="lost") == 1)
     assert m.sum("clients_ended_total") == 2 and m.sum("completion_errors_total") == 0
@@ -501,8 +474,7 @@ def test_metrics_listen_on_loopback_unless_an_address_is_given(certs, device, st
 def test_metrics_port_that_is_taken_is_said(certs, device):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        result = run(SECURDMA, "serve", "--port", "0", "--device", device.name, "--cert", certs.cert("server"), "--key",
-                     certs.key("server"), "--client-ca", certs.cert("ca"), "--metrics", port)
+        result = run(*serve_args(certs, device, "--metrics", port))
     assert result.returncode == 1 and result.stdout == ""
     assert f"metrics: cannot listen on 127.0.0.1 port {port}: Address already in use" in result.stderr
 
@@ -510,6 +482,5 @@ def test_metrics_port_that_is_taken_is_said(certs, device):
 @pytest.mark.parametrize("where, code", [("x", 2), ("127.0.0.1", 2), ("127.0.0.1:", 2), ("127.0.0.1:65536", 2), ("::1:9100", 2),
                                          ("[::1:9100", 2), (":-1", 2), ("127.0.0.1:http", 2), ("192.0.2.1:0", 1)])
 def test_metrics_address_that_is_none_is_said(certs, device, where, code):
-    result = run(SECURDMA, "serve", "--port", "0", "--device", device.name, "--cert", certs.cert("server"), "--key",
-                 certs.key("server"), "--client-ca", certs.cert("ca"), "--metrics", where)
+    result = run(*serve_args(certs, device, "--metrics", where))
     assert result.returncode == code and "metrics" in result.stderr, result.stderr

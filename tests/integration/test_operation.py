@@ -15,7 +15,7 @@ import time
 
 import pytest
 
-from conftest import SCALE, SECURDMA, Client, Process, Server, client_args, connect, resources, run, wait_for_resources, wait_until
+from conftest import SCALE, SECURDMA, Client, Process, Server, client_args, connect, resources, run, serve_args, wait_for_resources, wait_until
 
 
 def ask(path, *args):
@@ -216,8 +216,7 @@ def test_stale_socket_is_replaced_and_a_live_one_refused(certs, device, start, c
     dead.process.wait()
     assert os.path.exists(control)
     server = start(Server, certs, device, "--control", control)
-    result = run(SECURDMA, "serve", "--port", "0", "--device", device.name, "--cert", certs.cert("server"), "--key",
-                 certs.key("server"), "--client-ca", certs.cert("ca"), "--control", control)
+    result = run(*serve_args(certs, device, "--control", control))
     assert result.returncode == 1 and "another server uses it" in result.stderr
     assert status(control)["connected"] == 0
     server.stop()
@@ -240,8 +239,7 @@ def test_nobody_else_can_lock_a_server_out(certs, device, start, control):
 def test_lock_that_others_could_open_is_refused(certs, device, control):
     with open(f"{control}.lock", "w", encoding="ascii") as file:
         os.fchmod(file.fileno(), 0o666)
-    result = run(SECURDMA, "serve", "--port", "0", "--device", device.name, "--cert", certs.cert("server"), "--key", certs.key("server"),
-                 "--client-ca", certs.cert("ca"), "--control", control)
+    result = run(*serve_args(certs, device, "--control", control))
     assert result.returncode == 1 and f"cannot lock {control}.lock" in result.stderr, result
     assert os.path.exists(f"{control}.lock") and not os.path.exists(control)
 
@@ -249,8 +247,7 @@ def test_lock_that_others_could_open_is_refused(certs, device, control):
 def test_file_that_is_no_socket_is_left_alone(certs, device, control):
     with open(control, "w", encoding="ascii") as file:
         file.write("mine")
-    result = run(SECURDMA, "serve", "--port", "0", "--device", device.name, "--cert", certs.cert("server"), "--key",
-                 certs.key("server"), "--client-ca", certs.cert("ca"), "--control", control)
+    result = run(*serve_args(certs, device, "--control", control))
     assert result.returncode == 2 and "not a socket" in result.stderr
     with open(control, encoding="ascii") as file:
         assert file.read() == "mine"

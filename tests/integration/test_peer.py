@@ -10,7 +10,7 @@ import socket
 import threading
 
 import pytest
-from conftest import ROOT, SCALE, STEP, Server, connect, connect_json, left_out_of, resources, run, wait_for_resources, wait_until
+from conftest import ROOT, SCALE, SECURDMA, STEP, Server, connect, connect_json, left_out_of, resources, run, server_with_neighbour, wait_for_resources, wait_until
 from protocol import channel, frames, session
 
 Reason, Renewal, Type = frames.Reason, frames.Renewal, frames.Type
@@ -22,15 +22,9 @@ REGION = {"region_size": 4096, "region_access": 6, "region_rkey": 3}
 
 @pytest.fixture(scope="module")
 def shared(certs, device):
-    """A server for all tests; when it stops, nothing may be left of any client."""
-    before = resources(device)
-    server = Server(certs, device, "--log-format", "json", "--max-clients", "100")
-    try:
+    """A server for all tests, and a client that must not notice them. At the end nothing may be left of any other client."""
+    with server_with_neighbour(certs, device, "--log-format", "json", "--max-clients", "100") as server:
         yield server
-        server.stop()
-        wait_for_resources(device, before)
-    finally:
-        server.close()
 
 
 @pytest.fixture
@@ -104,6 +98,9 @@ def test_peer_is_served(shared, client, fields):
     welcome = peer.establish()
     assert peer.agreed["message_size"] == min(peer.own.message_size, 4096) and peer.agreed["depth"] == min(peer.own.depth, 16)
     assert welcome.link_layer == frames.ETHERNET and welcome.gid == peer.own.gid
+    assert welcome.features == peer.own.features & frames.MESSAGES | frames.EPOCHS and welcome.client_id > 1
+    assert (welcome.message_size, welcome.depth) == (peer.agreed["message_size"], peer.agreed["depth"])
+    assert (welcome.region_size, welcome.region_access) == (65536, 6) and welcome.region_rkey
     answer = peer.disconnect(b"bye")
     assert (answer.messages, answer.text) == (0, b"")
     end = end_of(shared, peer)
@@ -141,7 +138,8 @@ WRONG = {
     Reason.MALFORMED: [
         {"link_layer": 0}, {"link_layer": 3}, {"link_layer": 1, "lid": 0}, {"link_layer": 1, "lid": 0xC000}, {"path_mtu": 0}, {"path_mtu": 6},
         {"gid": bytes(16)}, {"gid": frames.gid_of("ff02::1")}, {"gid": frames.gid_of("0.1.2.3")}, {"gid": frames.gid_of("224.0.0.1")},
-        {"qpn": 0}, {"qpn": 1}, {"qpn": 1 << 24}, {"psn": 1 << 24}, {"features": 0}, {"features": 2, "message_size": 0, "depth": 0},
+        {"gid": frames.gid_of("255.255.255.255")}, {"gid": frames.gid_of("0.0.0.0")},
+        {"qpn": 0}, {"qpn": 1}, {"qpn": 1 << 24}, {"psn": 1 << 24}, {"psn": 0xFFFFFFFF}, {"features": 0}, {"features": 2, "message_size": 0, "depth": 0},
         {"features": 4, "message_size": 0, "depth": 0}, {"features": 0, "message_size": 0}, {"features": 0, "depth": 0}, {"message_size": 63},
         {"message_size": (1 << 20) + 1}, {"depth": 0}, {"depth": 4097}, {"region_address": 1}, {"region_rkey": 1}, {"region_access": 2},
         {"region_size": 1, "region_access": 1}, {"region_size": 1, "region_access": 8}, {"region_size": 2, "region_address": frames.U64 - 1},
@@ -151,8 +149,17 @@ WRONG = {
     Reason.FEATURE: [
         {"features": 33}, {"features": 1 << 31 | 1}, {"features": 5}, {"features": 0, "message_size": 0, "depth": 0}, {"link_layer": 1, "lid": 1},
     ],
-    Reason.ADDRESS: [{"gid": frames.gid_of("192.0.2.1")}, {"gid": frames.gid_of("2001:db8::1")}, {"gid": frames.gid_of("fe80::1")}],
+    Reason.ADDRESS: [{"gid": frames.gid_of("192.0.2.1")}, {"gid": frames.gid_of("2001:db8::1")}, {"gid": frames.gid_of("fe80::1")},
+                     {"gid": frames.gid_of("127.0.0.9")}],
 }
+
+
+# Words of the REJECT that name the field; of several fields the last.
+NAMES = {"link_layer": "link layer", "lid": "LID|link layer", "path_mtu": "path MTU", "gid": "GID|gid-networks|multicast|0.0.0.0/8|broadcast", "qpn": "QPN",
+         "psn": "PSN", "features": "feature|sealed|message connections|READY", "message_size": "message size|message feature",
+         "depth": "depth|message feature|message connections", "region_address": "region fields|address space", "region_rkey": "rkey|region fields",
+         "region_access": "region access|region fields|address space", "region_size": "region|READY", "rd_responder": "RDMA read", "client_id": "client id",
+         "reserved": "reserved"}
 
 
 def refusal(peer):
@@ -164,10 +171,13 @@ def refusal(peer):
 
 
 @pytest.mark.parametrize("reason, fields", [(reason, fields) for reason, all_fields in WRONG.items() for fields in all_fields], ids=str)
-def test_wrong_field_is_refused(client, reason, fields):
+def test_wrong_field_is_refused(shared, client, reason, fields):
     peer = client()
     peer.hello(**fields)
     answer = refusal(peer)
+    text = answer.text.decode()
+    assert re.search(NAMES[list(fields)[-1]], text), text
+    wait_until(lambda: any(event["event"] == "client.not_connected" and text in event["error"] for event in events(shared)), text)
     assert (answer.reason, answer.retry_after_ms) == (reason, 0), answer
     if "psn" in fields:
         assert str(fields["psn"]).encode() not in answer.text and b"%x" % fields["psn"] not in answer.text
@@ -213,26 +223,30 @@ def test_both_implementations_agree_on_what_a_good_hello_is(client):
 
 def test_first_frame_is_refused_by_its_header(client):
     """The limit goes before the version, the version before the type and the layout."""
-    hello = frames.Hello().encode()[4:]
-    for reason, sent in (
-            (Reason.MALFORMED, frames.frame(Type.HELLO, length=513)), (Reason.MALFORMED, frames.frame(Type.HELLO, length=0xFFFF)),
-            (Reason.MALFORMED, frames.frame(Type.HELLO, version=2, length=513)), (Reason.VERSION, frames.frame(Type.HELLO, hello, version=2)),
-            (Reason.VERSION, frames.frame(Type.HELLO, hello, version=0)), (Reason.VERSION, frames.frame(Type.HELLO, b"new", version=255)),
-            (Reason.VERSION, frames.frame(Type.READY, version=2)), (Reason.MALFORMED, frames.frame(Type.HELLO)),
-            (Reason.MALFORMED, frames.frame(Type.HELLO, hello[:-1])), (Reason.MALFORMED, frames.frame(Type.HELLO, hello + b"\0")),
-            *((Reason.MALFORMED, frames.frame(kind)) for kind in (0, *list(Type)[1:], 13, 255))):
+    hello, malformed = frames.Hello().encode()[4:], "body of {} bytes"
+    for reason, said, sent in (
+            *((Reason.MALFORMED, malformed.format(length), frames.frame(Type.HELLO, length=length)) for length in (513, 0xFFFF)),
+            (Reason.MALFORMED, malformed.format(513), frames.frame(Type.HELLO, version=2, length=513)),
+            *((Reason.VERSION, f"protocol version {version}", frames.frame(Type.HELLO, body, version=version))
+              for version, body in ((2, hello), (0, hello), (255, b"new"))),
+            (Reason.VERSION, "protocol version 2", frames.frame(Type.READY, version=2)),
+            *((Reason.MALFORMED, malformed.format(len(body)), frames.frame(Type.HELLO, body)) for body in (b"", hello[:-1], hello + b"\0")),
+            (Reason.MALFORMED, "", b"GET / HTTP/1.1\r\n\r\n"),
+            *((Reason.MALFORMED, f"type {int(kind)}", frames.frame(kind)) for kind in (0, *list(Type)[1:], 13, 255))):
         peer = client()
         peer.send_bytes(sent)
         version, kind, body = peer.receive_raw()
         assert (version, kind) == (frames.VERSION, Type.REJECT), sent
-        assert frames.Reject.decode(body).reason == reason, (sent, body)
+        answer = frames.Reject.decode(body)
+        assert answer.reason == reason and said in answer.text.decode(), (sent, body)
         assert peer.wait_end() == "close_notify"
 
 
 @pytest.mark.parametrize("end", ["close_notify", "TCP alone"])
-def test_part_of_a_hello_is_not_answered(client, end):
+@pytest.mark.parametrize("length", [0, 3, 4, 50, 83])
+def test_part_of_a_hello_is_not_answered(client, end, length):
     peer = client()
-    peer.send_bytes(peer.own.encode()[:50])
+    peer.send_bytes(peer.own.encode()[:length])
     (peer.channel.end if end == "close_notify" else peer.channel.cut)()
     with pytest.raises(channel.Ended) as ended:
         peer.receive_raw()
@@ -262,12 +276,13 @@ LATE = {"features": frames.MESSAGES | frames.LATE_RKEY, "region_size": 4096, "re
     ({}, frames.frame(Type.READY, length=513)), ({}, frames.Ready(7).encode()), ({}, frames.frame(Type.READY, b"r")),
     (LATE, frames.Ready().encode()), (LATE, frames.frame(Type.READY, bytes(3))), (LATE, frames.frame(Type.READY, bytes(5))),
 ], ids=lambda value: value.hex() if isinstance(value, bytes) else "")
-def test_other_frame_instead_of_ready_ends_the_set_up(client, fields, sent):
-    peer = client(**fields)
+def test_other_frame_instead_of_ready_ends_the_set_up(shared, client, fields, sent):
+    peer, start = client(**fields), len(shared.log())
     peer.hello()
     peer.welcome()
     peer.send_bytes(sent)
     assert peer.wait_end() == "close_notify"
+    assert re.search("READY|body of 513 bytes", shared.wait_log("client.not_connected", start))
 
 
 def test_second_hello_ends_the_set_up(client):
@@ -282,6 +297,7 @@ def test_second_hello_ends_the_set_up(client):
     ("unexpected", frames.DisconnectAck().encode()), ("version 2", frames.Disconnect().encode(version=2)),
     ("513 bytes", frames.frame(Type.DISCONNECT, length=513)), ("65535 bytes", frames.frame(99, length=0xFFFF)),
     ("malformed", frames.frame(Type.DISCONNECT, bytes(8))), ("malformed", frames.frame(Type.DISCONNECT, bytes(8) + b"\5abcd")),
+    ("malformed DISCONNECT_ACK", frames.frame(Type.DISCONNECT_ACK, b"short")), ("malformed", frames.frame(Type.DISCONNECT, b"short")),
     ("malformed", frames.frame(Type.DISCONNECT, bytes(8) + b"\3abcd")), ("malformed", frames.Disconnect(0, bytes(128)).encode()),
     ("does not offer", frames.Withdraw().encode()), ("malformed", frames.frame(Type.WITHDRAW, b"w")),
     ("unexpected", 2 * frames.Disconnect(1).encode()), ("unexpected", frames.Disconnect(1).encode() + frames.Finish().encode()),
@@ -393,6 +409,17 @@ def test_epoch_frame_that_breaks_a_rule_ends_the_connection(shared, established,
     assert said in breaks_off(shared, peer)
 
 
+@pytest.mark.parametrize("reason", Renewal, ids=str)
+def test_queue_pair_stays_when_both_ends_have_used_up_their_psns_and_only_then(established, reason):
+    """Requests can cross: the server begins because its PSNs are used up, and the client for another reason. Packets hold the QPN of their
+    target alone, so the server must not keep its queue pair while the client draws from all PSNs."""
+    peer = established()
+    peer.send_frame(frames.EpochRequest(1, Renewal.PSNS))
+    assert peer.receive_frame(frames.EpochBegin) == frames.EpochBegin(1, Renewal.PSNS)
+    peer.send_frame(frames.EpochBegin(1, reason))
+    assert (peer.receive_frame(frames.EpochParameters).qpn == peer.other.qpn) == (reason == Renewal.PSNS)
+
+
 @pytest.mark.parametrize("kind", [Type.EPOCH_REQUEST, Type.EPOCH_BEGIN, Type.EPOCH_PARAMETERS, Type.EPOCH_READY], ids=lambda kind: kind.name)
 def test_epoch_frames_have_one_length_and_need_the_feature(shared, established, kind):
     body = frames.CLASSES[kind]().body()
@@ -453,6 +480,40 @@ def test_disconnect_waits_for_the_end_of_a_change(established):
     assert peer.wait_end() == "close_notify"
 
 
+def test_begin_that_crosses_a_disconnect_is_ignored(established, certs, device, start):
+    """The server asks for an epoch, and has answered the disconnect when the client, who had not received the request yet, begins."""
+    server = start(Server, certs, device, "--epoch-ms", "100")
+    peer = established(server)
+    assert peer.receive_frame() == frames.EpochRequest(1, Renewal.TIME)
+    peer.send_frame(frames.Disconnect())
+    peer.receive_frame(frames.DisconnectAck)
+    peer.send_frame(frames.EpochBegin(1, Renewal.TIME))
+    with pytest.raises(TimeoutError):
+        peer.receive_frame(timeout=0.3)
+    peer.send_frame(frames.Finish())
+    assert peer.wait_end() == "close_notify"
+    server.wait_status(connected=0, lost=0)
+    assert server.stop()["lost"] == 0
+
+
+def test_begin_of_the_server_that_crosses_both_disconnects_delays_nothing(established, certs, device, start, tmp_path):
+    """The server disconnects, and begins an epoch on request; the client, who disconnects as well, has answered already."""
+    server = start(Server, certs, device, "--control", tmp_path / "control")
+    peer = established(server)
+    server.wait_status(connected=1)
+    assert run(SECURDMA, "kick", "--control", tmp_path / "control", peer.other.client_id).returncode == 0
+    peer.receive_frame(frames.Disconnect)
+    peer.send_frame(frames.EpochRequest(1, Renewal.PSNS))
+    peer.receive_frame(frames.EpochBegin)
+    peer.send_frame(frames.Disconnect())
+    peer.send_frame(frames.DisconnectAck())
+    peer.receive_frame(frames.DisconnectAck)
+    peer.receive_frame(frames.Finish)
+    peer.send_frame(frames.Finish())
+    assert peer.wait_end() == "close_notify"
+    server.wait_status(connected=0, lost=0)
+
+
 def test_server_that_stops_disconnects_in_order(established, client, certs, device, start):
     """Those that are connected, and the one that it has sent WELCOME; who says HELLO now is refused."""
     server = start(Server, certs, device, "--drain-timeout-ms", str(int(30000 * SCALE)))
@@ -479,13 +540,9 @@ def test_server_that_stops_disconnects_in_order(established, client, certs, devi
 # ---- silence ------------------------------------------------------------------------------------------------------------------
 
 
-def test_silence_is_ended_at_the_deadline_without_a_word(client, established, certs, device, start):
+def test_silence_is_ended_at_the_deadline_without_a_frame(established, certs, device, start):
     """All at once, since each takes the whole deadline."""
-    server = start(Server, certs, device, "--setup-timeout-ms", SILENCE_MS, "--drain-timeout-ms", SILENCE_MS, "--log-format", "json")
-    in_set_up = [client(server) for _ in range(3)]
-    in_set_up[1].send_bytes(in_set_up[1].own.encode()[:83])
-    in_set_up[2].hello()
-    in_set_up[2].welcome()
+    server = start(Server, certs, device, "--drain-timeout-ms", SILENCE_MS, "--log-format", "json")
     # EPOCH_BEGIN, EPOCH_PARAMETERS or EPOCH_READY does not come; or a send that was announced does not.
     in_change = [established(server) for _ in range(4)]
     for peer, prepare in zip(in_change, (ask, begin, tell, ask)):
@@ -496,7 +553,7 @@ def test_silence_is_ended_at_the_deadline_without_a_word(client, established, ce
     in_disconnect[0].send_frame(frames.Disconnect(1))
     in_disconnect[1].send_frame(frames.Disconnect(0))
     in_disconnect[1].receive_frame(frames.DisconnectAck)
-    for peer in in_set_up + in_change + in_disconnect:
+    for peer in in_change + in_disconnect:
         assert skip_to_end(peer) == "close_notify"
     for peers, said in ((in_change, "renew the queue pair"), (in_disconnect, "answer the disconnect")):
         for peer in peers:
@@ -569,12 +626,15 @@ def test_client_is_served_by_the_peer(host, certs, device, tmp_path):
         for reason in Renewal:
             peer.request_epoch(reason)
         (tmp_path / "leave").touch()
-        return peer.answer_disconnect()
+        return peer.other, peer.answer_disconnect()
 
     server = host(behave)
-    answer = connect_json(certs, server.port, "-e", "stat", "--hold-file", tmp_path / "leave")
-    assert server.outcome().messages == 0
-    assert answer["code"] == 0, answer
+    answer = connect_json(certs, server.port, "-e", "stat", "--hold-file", tmp_path / "leave", "--message-size", "8192", "--depth", "4")
+    hello, request = server.outcome()
+    assert request.messages == 0 and answer["code"] == 0, answer
+    assert (hello.gid, hello.link_layer) == (frames.gid_of(certs.host), frames.ETHERNET)
+    assert (hello.message_size, hello.depth, hello.features) == (8192, 4, frames.MESSAGES | frames.EPOCHS)
+    assert hello.region_size == hello.region_access == 0
     wait_for_resources(device, before)
 
 
@@ -616,20 +676,40 @@ def test_client_reads_a_refusal_of_any_version(host, certs, version):
     assert answer["code"] == 5 and answer["reject"]["reason"] == Reason.VERSION, answer
 
 
-@pytest.mark.parametrize("sent", [
-    frames.Ready().encode(), frames.Disconnect().encode(), frames.frame(Type.WELCOME, length=513), frames.Hello().encode(),
-    frames.Welcome(gid=frames.gid_of("127.0.0.1")).encode(version=2), frames.Welcome(features=33).encode(), frames.Welcome(features=17).encode(),
-    frames.Welcome(features=5).encode(), frames.Welcome(psn=1 << 24).encode(), frames.Welcome(reserved=1).encode(),
-    frames.frame(Type.WELCOME, bytes(79)), frames.frame(Type.REJECT, bytes(8)), frames.frame(Type.REJECT, bytes(8) + b"\1")], ids=lambda sent: sent.hex()[:12])
-def test_client_closes_without_a_word_on_a_bad_answer(host, certs, sent):
+def welcome(gid=frames.gid_of("127.0.0.1"), **fields):
+    return frames.Welcome(gid=gid).with_fields(**fields).encode()
+
+
+LOST = "closed the connection instead of answering"
+
+
+@pytest.mark.parametrize("code, said, sent", [
+    (4, "", b"\xde\xad\xbe\xef" * 40), (4, "frame type 4", frames.Ready().encode()), (4, "frame type 5", frames.Disconnect().encode()),
+    (4, "frame type 1", frames.Hello().encode()), (4, "version 2", frames.Welcome().encode(version=2)),
+    (4, "body of 513 bytes", frames.frame(Type.WELCOME, length=513)), (4, "WELCOME with a body of 79 bytes", frames.frame(Type.WELCOME, bytes(79))),
+    (7, LOST, welcome()[:40]), (7, LOST, b""), (4, "PSN", welcome(psn=1 << 24)), (4, "QPN", welcome(qpn=0)), (4, "QPN", welcome(qpn=1)),
+    (4, "QPN", welcome(qpn=1 << 24)), (4, "GID is zero", welcome(gid=bytes(16))), (4, "path MTU", welcome(path_mtu=6)),
+    (4, "feature bits", welcome(features=33)), (4, "", welcome(features=17)), (4, "sealed connection", welcome(features=5)),
+    (4, "message connections only", welcome(features=0, message_size=0, depth=0)), (4, "message size", welcome(message_size=1)),
+    (4, "reserved", welcome(reserved=1)), (4, "reserved", welcome(reserved=1 << 63)),
+    (4, "malformed REJECT", frames.frame(Type.REJECT, bytes(8))), (4, "malformed REJECT", frames.frame(Type.REJECT, bytes(8) + b"\1")),
+    (4, "malformed REJECT", frames.frame(Type.REJECT, bytes(8) + b"\1ab")), (5, "(unknown): later", frames.Reject(4711, text=b"later").encode()),
+    (5, "a?[31m?b", frames.Reject(Reason.REFUSED, text=b"a\x1b[31m\nb").encode()),
+], ids=lambda value: value.hex()[:60] if isinstance(value, bytes) else "")
+def test_client_closes_without_a_frame_on_a_bad_answer(host, certs, device, code, said, sent):
     def behave(peer):
         peer.hello()
         peer.send_bytes(sent)
+        if code != 4:
+            peer.channel.end()
         return peer.wait_end()
 
+    before = resources(device)
     server = host(behave)
-    assert connect(certs, server.port, "-e", "stat").returncode == 4
+    result = connect(certs, server.port, "-e", "stat")
+    assert result.returncode == code and said in result.stderr, result
     assert server.outcome() == "close_notify"
+    wait_for_resources(device, before)
 
 
 # ---- the command line ---------------------------------------------------------------------------------------------------------------

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Certificates that are revoked, and a server that reads its files again while it serves."""
-import json
 import os
+import pathlib
 import shutil
 import signal
-import subprocess
 import time
 
 import pytest
-from conftest import (SECURDMA, Client, Process, Server, client_args, connect, resources, run, wait_for_resources, wait_until)
+from conftest import (SECURDMA, Client, Listening, Process, Server, client_args, connect, resources, run, wait_for_resources, wait_until)
+from pki import Pki
 
 
 @pytest.fixture
@@ -42,34 +42,16 @@ class Folder:
 
     def revoke(self, *names, days=30, ca="ca"):
         """A revocation list of the CA's with the certificates of these names."""
-        index, number = self.path / "index.txt", self.path / "crlnumber"
-        number.write_text("01\n", encoding="ascii")
-        entries = []
-        for name in names:
-            serial = subprocess.run(["openssl", "x509", "-in", self.certs.cert(name), "-noout", "-serial"], check=True, capture_output=True,
-                                    text=True).stdout.strip().split("=")[1]
-            entries.append(f"R\t351231235959Z\t250101000000Z\t{serial}\tunknown\t/CN={name}\n")
-        index.write_text("".join(entries), encoding="ascii")
-        config = self.path / "openssl.cnf"
-        config.write_text(f"[ca]\ndefault_ca=d\n[d]\ndatabase={index}\ncrlnumber={number}\ndefault_md=sha256\n", encoding="ascii")
-        out = self.path / "clients.crl"
-        last = ["-crl_lastupdate", "20200101000000Z", "-crl_nextupdate", "20200201000000Z"] if days < 0 else ["-crldays", str(days)]
-        subprocess.run(["openssl", "ca", "-config", config, "-gencrl", "-cert", self.certs.cert(ca), "-keyfile", self.certs.key(ca), "-out", out,
-                        *last], check=True, capture_output=True)
-        return out
+        lists = Pki(self.path, self.certs.host)
+        text = lists.list(self.certs.cert(ca)[:-4], *(self.certs.cert(name)[:-4] for name in names), days=days)
+        return pathlib.Path(lists.lists("clients", text))
 
 
-class Configured(Server):
+class Configured(Listening):
     """A server whose credentials are in a configuration file."""
 
     def __init__(self, own, device, *args):
-        Process.__init__(self, SECURDMA, "serve", "--json", "--port", "0", "--device", device.name, "--config", own.config, *args)
-        self.certs, self.device = own.certs, device
-        try:
-            self.port = json.loads(self.wait_line(lambda line: '"listening"' in line))["port"]
-        except BaseException:
-            self.close()
-            raise
+        super().__init__(own.certs, device, "--config", own.config, *args)
 
     def reload(self, expect):
         start = len(self.log())

@@ -13,7 +13,7 @@ import time
 
 import protocol
 import pytest
-from conftest import BUILD, ON_UROCE, SCALE, SECURDMA, STEP, Client, Process, Server, connect, on_device, run, sanitizer_library, wait_until
+from conftest import BUILD, ON_UROCE, SCALE, SECURDMA, STEP, Client, Listening, Process, Server, connect, on_device, run, sanitizer_library, serve_args, wait_until
 
 LATE_DEVICE = os.path.join(BUILD, "tests", "integration", "late_device.so")
 
@@ -26,29 +26,24 @@ class Manager:
         self.socket.bind(str(path))
         self.environment = {"NOTIFY_SOCKET": str(path)}
         self.heard, self.taken = [], 0
-        self.changed = threading.Condition()
         self.reader = threading.Thread(target=self._read, daemon=True)
         self.reader.start()
 
     def _read(self):
-        """All that it is told, at once: who tells it waits for room."""
+        """Reads each notification at once: the sender waits for room."""
         while told := self.socket.recv(4096):
-            with self.changed:
-                self.heard.append(told.decode())
-                self.changed.notify_all()
+            self.heard.append(told.decode())
 
     def wait(self, part):
-        """The next that it is told with `part` in it."""
-        deadline = time.monotonic() + STEP
-        with self.changed:
-            while True:
-                while self.taken < len(self.heard):
-                    self.taken += 1
-                    if part in self.heard[self.taken - 1]:
-                        return self.heard[self.taken - 1]
-                left = deadline - time.monotonic()
-                if left <= 0 or not self.changed.wait(left):
-                    pytest.fail(f"{part!r} was not told, but {self.heard}")
+        """The next notification that contains `part`."""
+        def found():
+            while self.taken < len(self.heard):
+                self.taken += 1
+                if part in self.heard[self.taken - 1]:
+                    return self.heard[self.taken - 1]
+            return None
+
+        return wait_until(found, lambda: f"a notification with {part!r} among {self.heard}")
 
     def close(self):
         self.socket.shutdown(socket.SHUT_RD)
@@ -86,9 +81,7 @@ def hello(certs):
 
 def test_client_between_welcome_and_ready_hears_of_the_stop(certs, device, start, manager):
     server = managed(start, certs, device, manager, "--drain-timeout-ms", "60000")
-    with protocol.open_tls(certs, server.port, STEP) as channel:
-        channel.sendall(hello(certs))
-        assert protocol.read_frame(channel)[0] == protocol.WELCOME
+    with protocol.welcomed(certs, server, STEP) as channel:
         begin_stop(server, manager)
         expect_silence(channel)
         channel.sendall(protocol.frame(protocol.READY))
@@ -130,11 +123,6 @@ def test_nobody_in_set_up_holds_a_stop_up(certs, device, start, manager):
 
 
 # ---- the log ----------------------------------------------------------------------------------------------------------
-
-
-def serve_args(certs, device, *args):
-    return [SECURDMA, "serve", "--port", "0", "--device", device.name, "--cert", certs.cert("server"), "--key", certs.key("server"), "--client-ca",
-            certs.cert("ca"), *args]
 
 
 WRONG = {
@@ -373,8 +361,7 @@ def own(certs, tmp_path):
 @pytest.fixture
 def reloaded(certs, device, start, own, tmp_path):
     """A server with that configuration, and how it is told to read it again."""
-    server = start(Process, SECURDMA, "serve", "--json", "--port", "0", "--device", device.name, "--config", tmp_path / "securdma.conf")
-    server.port = json.loads(server.wait_line(lambda line: '"listening"' in line))["port"]
+    server = start(Listening, certs, device, "--config", tmp_path / "securdma.conf")
     server.reload = lambda *args: run(SECURDMA, "reload", "--control", tmp_path / "control", *args)
     yield server
     server.signal(signal.SIGTERM)

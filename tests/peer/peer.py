@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""A second implementation of docs/PROTOCOL.md, for tests and for trying what a hostile peer might do. It speaks the TLS channel
-alone and has no queue pair.
+"""A second implementation of docs/PROTOCOL.md, for tests and for trying what a hostile peer might do. It speaks over TLS only, and
+has no queue pair.
 
   peer.py connect --ca ca.crt --cert client.crt --key client.key HOST:PORT epoch=2 disconnect
   peer.py connect ... HOST:PORT hello:psn=0x1000000 wait
@@ -19,17 +19,17 @@ import frames
 import session
 
 STEPS = """steps, in order (default: establish disconnect):
-  establish[:FIELD=VALUE,...]   the whole exchange; fields of the own HELLO or WELCOME
+  establish[:FIELD=VALUE,...]   the whole exchange; the fields are those of this end's HELLO or WELCOME
   hello[:FIELD=VALUE,...]       connect: send HELLO alone
   reject:REASON[:TEXT]          serve: wait for HELLO, answer REJECT
-  epoch[=REASON]                ask for a new epoch (reason 1 to 5; default 2) and go through it
-  renew                         wait for the other end to ask for an epoch, and go through it
+  epoch[=REASON]                request a new epoch (reason 1 to 5; default 2) and complete it
+  renew                         wait until the other end requests an epoch, and complete it
   send:HEX                      send bytes as they are
   slowly:HEX                    send bytes, each in a TLS record of its own
-  hold=SECONDS                  do nothing for so long
-  wait                          print the next frame, or how the channel ends
-  disconnect[:TEXT]             ask for the end, and go through it
-  answer[:TEXT]                 wait for the other end to ask for the end, and go through it
+  hold=SECONDS                  do nothing for this time
+  wait                          print the next frame, or how the TLS connection ends
+  disconnect[:TEXT]             request the disconnect, and complete it
+  answer[:TEXT]                 wait until the other end requests the disconnect, and complete it
 """
 KINDS = {cls.type.name.lower(): cls for cls in frames.CLASSES.values()}
 
@@ -120,17 +120,17 @@ def parser():
     for name, function in (("connect", do_connect), ("serve", do_serve)):
         command = commands.add_parser(name, epilog=STEPS, formatter_class=argparse.RawDescriptionHelpFormatter)
         command.set_defaults(function=function)
-        command.add_argument("--cert", required=name == "serve", help="own certificate")
-        command.add_argument("--key", required=name == "serve", help="own private key")
+        command.add_argument("--cert", required=name == "serve", help="certificate of this end")
+        command.add_argument("--key", required=name == "serve", help="private key of this end")
         command.add_argument("--timeout", type=float, default=30, help="seconds that each step may take (default 30)")
         if name == "connect":
             command.add_argument("--ca", required=True, help="CA to verify the server with")
             command.add_argument("--name", help="name that the server's certificate must have; default: the host")
             command.add_argument("server", metavar="HOST:PORT")
         else:
-            command.add_argument("--client-ca", help="CA to verify the client with; default: none is asked for a certificate")
+            command.add_argument("--client-ca", help="CA to verify the client with; default: the server requests no certificate")
             command.add_argument("--listen", default="127.0.0.1", help="address (default 127.0.0.1)")
-            command.add_argument("--port", type=int, default=4433, help="0: any free one (default 4433)")
+            command.add_argument("--port", type=int, default=4433, help="TCP port; 0: any free one (default 4433)")
         command.add_argument("step", nargs="*")
     command = commands.add_parser("frame", help="print a frame in hexadecimal digits")
     command.set_defaults(function=do_frame)
