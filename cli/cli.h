@@ -61,6 +61,8 @@ bool cli_log_is_journal(int fd);
 
 /* Prints why the command fails: "securdma: <message>", or a JSON object when the log has that format. For the main thread. */
 void cli_error(const char *format, ...) __attribute__((format(printf, 1, 2)));
+/* The same; returns `code`, an exit code. */
+int cli_failed(int code, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* The same, under another name than command.failed. */
 void cli_error_event(const char *event, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
