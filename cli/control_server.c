@@ -36,8 +36,8 @@ struct control_server {
 	struct connection connections[CONTROL_CONNECTIONS];
 };
 
-/* A file of its own, that nobody else can open: whoever could lock the folder, which all may read, could keep the server from starting.
- * The path is the lock's while its file is there: that one is taken away before it is let go. */
+/* The lock is on a file that no other user can open: any user can read the folder, and one that locked it could stop the server from
+ * starting. The file exists as long as the lock is held: the server removes it before it releases the lock. */
 struct lock {
 	char *path;
 	int fd;
@@ -214,7 +214,7 @@ static bool may_control(int fd)
 	return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 && (peer.uid == 0 || peer.uid == geteuid());
 }
 
-/* A free place, or that of the oldest connection: a silent one must not keep others out. */
+/* Returns a free place, or closes the oldest connection for one: a silent connection must not keep others out. */
 static struct connection *find_place(struct control_server *control)
 {
 	struct connection *oldest = &control->connections[0];

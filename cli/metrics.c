@@ -45,7 +45,7 @@ static bool split(char *where, const char **address, const char **port)
 	       atoi(*port) <= UINT16_MAX;
 }
 
-/* The daemon closes its socket itself, so it gets one of its own. */
+/* The daemon closes its socket, so it gets a duplicate. */
 static int listen_on(const char *address, const char *port, struct metrics *metrics)
 {
 	struct srdma_listener *listener = NULL;
