@@ -20,7 +20,7 @@ test:
 	@scripts/setup build demo test vm fresh
 	@scripts/test $(BUILD)
 
-# The part of the tests that needs no device: seconds.
+# The part of the tests that needs neither an RDMA device nor a VM, sanitizers and uroce included: minutes.
 quick:
 	@scripts/setup build demo test
 	@scripts/test --quick $(BUILD)

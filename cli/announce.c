@@ -102,7 +102,8 @@ void announce_stopped(const struct serve *serve, const struct srdma_server_statu
 {
 	char text[200];
 
-	snprintf(text, sizeof text, "stopped: disconnected %u clients, %d of them not in order", status->clients, unfinished);
+	snprintf(text, sizeof text, "stopped: disconnected %u client%s, %d of them not in order", status->clients,
+		 status->clients == 1 ? "" : "s", unfinished);
 	if (is_logged()) {
 		const struct srdma_log_field fields[] = {
 			NUMBER("clients", status->clients),   NUMBER("unfinished", unfinished),
@@ -132,13 +133,14 @@ void announce_state(struct serve *serve, const struct srdma_server_status *statu
 	if (status->drained && status->clients == 0)
 		snprintf(state, sizeof state, "drained: no client is left, rejecting new clients%s", failed);
 	else if (status->draining)
-		snprintf(state, sizeof state, "draining: %u clients are left, rejecting new clients%s", status->clients, failed);
+		snprintf(state, sizeof state, "draining: %u client%s left, rejecting new clients%s", status->clients,
+			 status->clients == 1 ? "" : "s", failed);
 	else
 		snprintf(state, sizeof state, "listening on %s, %u of %u clients%s", addresses, status->clients, status->max_clients,
 			 failed);
 	if (strcmp(state, serve->state) == 0)
 		return;
-	/* The first time it is ready, too. */
+	/* The first state also means that the server is ready. */
 	service_manager_tell("%sSTATUS=%s", serve->state[0] ? "" : "READY=1\n", state);
 	snprintf(serve->state, sizeof serve->state, "%s", state);
 }

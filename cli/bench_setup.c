@@ -51,10 +51,8 @@ static int measure_bare(struct bench_tls *bare, struct samples *series, bool rec
 {
 	uint64_t tls, total;
 
-	if (bench_tls_connect(bare, &tls, &total) < 0) {
-		cli_error("the bare TLS handshake, for comparison, failed");
-		return CLI_EXIT_FAILED;
-	}
+	if (bench_tls_connect(bare, &tls, &total) < 0)
+		return cli_failed(CLI_EXIT_FAILED, "the bare TLS handshake, for comparison, failed");
 	if (record) {
 		samples_add(&series[BARE_TLS], tls);
 		samples_add(&series[BARE_TOTAL], total);

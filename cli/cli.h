@@ -61,6 +61,8 @@ bool cli_log_is_journal(int fd);
 
 /* Prints why the command fails: "securdma: <message>", or a JSON object when the log has that format. For the main thread. */
 void cli_error(const char *format, ...) __attribute__((format(printf, 1, 2)));
+/* The same; returns `code`, an exit code. */
+int cli_failed(int code, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* The same, under another name than command.failed. */
 void cli_error_event(const char *event, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
@@ -70,7 +72,7 @@ const char *cli_log_collected(void);
 
 /* Prints one line of the command's own in the same form. */
 void cli_log(enum srdma_log_level level, const char *format, ...) __attribute__((format(printf, 2, 3)));
-/* The same, under a name of its own. */
+/* The same, with the name of an event. */
 void cli_log_event(enum srdma_log_level level, const char *event, const char *format, ...) __attribute__((format(printf, 3, 4)));
 /* The same with fields. */
 void cli_log_record(const struct srdma_log_record *record);

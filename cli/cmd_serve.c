@@ -108,10 +108,8 @@ static int stop(struct serve *serve, bool device_failed)
 			     (long long)(serve->settings.server.drain_timeout_ms + MARGIN_MS) * 1000);
 	unfinished = srdma_server_stop(&serve->server);
 	announce_stopped(serve, &status, unfinished, device_failed);
-	if (device_failed) {
-		cli_error("the RDMA device failed or was removed; see 'securdma doctor'");
-		return CLI_EXIT_DEVICE;
-	}
+	if (device_failed)
+		return cli_failed(CLI_EXIT_DEVICE, "the RDMA device failed or was removed; see 'securdma doctor'");
 	return unfinished == 0 ? CLI_EXIT_OK : CLI_EXIT_UNFINISHED;
 }
 
@@ -292,14 +290,14 @@ static int enter_sandbox(const struct settings *settings)
 
 	if (ret == 0)
 		return CLI_EXIT_OK;
-	if (ret == -ENOTSUP) {
-		cli_error("this securdma was built without libseccomp and cannot filter its system calls: build it with libseccomp, or "
-			  "disable the filter with --no-sandbox");
-		return CLI_EXIT_FAILED;
-	}
-	cli_error("cannot install the system-call filter: %s; where the kernel or container does not support it, use --no-sandbox",
-		  strerror(-ret));
-	return CLI_EXIT_FAILED;
+	if (ret == -ENOTSUP)
+		return cli_failed(
+			CLI_EXIT_FAILED,
+			"this securdma was built without libseccomp and cannot filter its system calls: build it with libseccomp, or "
+			"disable the filter with --no-sandbox");
+	return cli_failed(CLI_EXIT_FAILED,
+			  "cannot install the system-call filter: %s; where the kernel or container does not support it, use --no-sandbox",
+			  strerror(-ret));
 }
 
 /* A device that the kernel, or udev with its permissions, brings later. */
@@ -357,10 +355,8 @@ static int start(struct serve *serve, bool *go_on)
 	if (code != CLI_EXIT_OK)
 		return code;
 	serve->signals = open_signals();
-	if (serve->signals < 0) {
-		cli_error("cannot receive signals: %s", strerror(errno));
-		return CLI_EXIT_FAILED;
-	}
+	if (serve->signals < 0)
+		return cli_failed(CLI_EXIT_FAILED, "cannot receive signals: %s", strerror(errno));
 	code = open_device(serve, go_on);
 	if (!*go_on)
 		return code;

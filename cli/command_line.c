@@ -108,8 +108,8 @@ static int walk(struct command_line *line, int argc, char **argv)
 	return CLI_EXIT_OK;
 }
 
-/* Takes what has to be known before all else: which file to read, and how to tell what is wrong with it or with the flags. Those are
- * judged later. */
+/* Takes the flags that the command needs first: the file to read, and the form in which errors are printed. Their values are judged
+ * later. */
 static void look_ahead(struct command_line *line, int argc, char **argv)
 {
 	char allowed[256];

@@ -36,8 +36,8 @@ struct control_server {
 	struct connection connections[CONTROL_CONNECTIONS];
 };
 
-/* A file of its own, that nobody else can open: whoever could lock the folder, which all may read, could keep the server from starting.
- * The path is the lock's while its file is there: that one is taken away before it is let go. */
+/* The lock is on a file that no other user can open: any user can read the folder, and one that locked it could stop the server from
+ * starting. The file exists as long as the lock is held: the server removes it before it releases the lock. */
 struct lock {
 	char *path;
 	int fd;
@@ -125,24 +125,21 @@ static int take_path(struct control_server *control)
 	if (bind_private(control->fd, &address) != 0) {
 		if (errno != EADDRINUSE)
 			goto fail;
-		if (lstat(control->path, &there) != 0 || !S_ISSOCK(there.st_mode)) {
-			cli_error("control socket %s: a file that is not a socket exists there; remove it, or give another path",
-				control->path);
-			return CLI_EXIT_USAGE;
-		}
-		if (is_served(&address)) {
-			cli_error("control socket %s: another server uses it; stop that server, or give another path",
-				control->path);
-			return CLI_EXIT_FAILED;
-		}
+		if (lstat(control->path, &there) != 0 || !S_ISSOCK(there.st_mode))
+			return cli_failed(CLI_EXIT_USAGE,
+					  "control socket %s: a file that is not a socket exists there; remove it, or give another path",
+					  control->path);
+		if (is_served(&address))
+			return cli_failed(CLI_EXIT_FAILED,
+					  "control socket %s: another server uses it; stop that server, or give another path",
+					  control->path);
 		if (unlink(control->path) != 0 || bind_private(control->fd, &address) != 0)
 			goto fail;
 	}
 	if (listen(control->fd, 128) == 0 && lstat(control->path, &control->file) == 0)
 		return CLI_EXIT_OK;
 fail:
-	cli_error("control socket %s: %s", control->path, strerror(errno));
-	return CLI_EXIT_FAILED;
+	return cli_failed(CLI_EXIT_FAILED, "control socket %s: %s", control->path, strerror(errno));
 }
 
 int control_server_open(const char *path, control_answer_fn *answer, void *arg, struct control_server **out)
@@ -151,15 +148,12 @@ int control_server_open(const char *path, control_answer_fn *answer, void *arg, 
 	struct control_server *control;
 	int code;
 
-	if (strlen(path) >= sizeof((struct sockaddr_un *)0)->sun_path) {
-		cli_error("control socket %s: the path is too long for a socket; give a shorter one", path);
-		return CLI_EXIT_USAGE;
-	}
+	if (strlen(path) >= sizeof((struct sockaddr_un *)0)->sun_path)
+		return cli_failed(CLI_EXIT_USAGE, "control socket %s: the path is too long for a socket; give a shorter one", path);
 	control = calloc(1, sizeof *control);
 	if (!control || !(control->path = strdup(path))) {
 		free(control);
-		cli_error("control socket %s: out of memory", path);
-		return CLI_EXIT_FAILED;
+		return cli_failed(CLI_EXIT_FAILED, "control socket %s: out of memory", path);
 	}
 	control->answer = answer;
 	control->arg = arg;
@@ -220,7 +214,7 @@ static bool may_control(int fd)
 	return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 && (peer.uid == 0 || peer.uid == geteuid());
 }
 
-/* A free place, or that of the oldest connection: a silent one must not keep others out. */
+/* Returns a free place, or closes the oldest connection for one: a silent connection must not keep others out. */
 static struct connection *find_place(struct control_server *control)
 {
 	struct connection *oldest = &control->connections[0];

@@ -57,7 +57,7 @@ static void check_client_credentials(struct doctor *doctor, bool has_own)
 	srdma_tls_client_check(&options, take, &taking);
 }
 
-/* Nothing says whose it is but the certificate itself. */
+/* Only the certificate itself says whether it is a server's or a client's. */
 static void check_pair(struct doctor *doctor)
 {
 	const struct settings *settings = doctor->settings;

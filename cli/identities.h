@@ -30,9 +30,9 @@ enum identities_section { NO_IDENTITY, IDENTITY_NAMED, IDENTITY_MALFORMED };
 /* Takes "[identity NAME]" or '[identity "NAME"]' apart, in which \" and \\ stand for a quote and a backslash; *name may be empty. */
 enum identities_section identities_parse_section(const char *line, char name[IDENTITIES_LINE_SIZE]);
 
-/* Adds one with nothing set; it is valid until the next is added. NULL: *problem (of `size` bytes) says what is wrong with it. */
+/* Adds an identity with nothing set; the pointer is valid until the next one is added. NULL: *problem (of `size` bytes) has the error. */
 struct identity *identities_add(struct identities *identities, const char *name, int line, char *problem, size_t size);
-/* The library's form of all; it and its strings stay the identities'. NULL: there are none, or no memory. */
+/* All identities in the library's form; `identities` still owns the array and its strings. NULL: there are none, or no memory. */
 const struct srdma_identity *identities_forms(struct identities *identities);
 void identities_free(struct identities *identities);
 

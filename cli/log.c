@@ -236,6 +236,16 @@ void cli_error(const char *format, ...)
 	va_end(args);
 }
 
+int cli_failed(int code, const char *format, ...)
+{
+	va_list args;
+
+	va_start(args, format);
+	say_error(FAILED, format, args);
+	va_end(args);
+	return code;
+}
+
 void cli_error_event(const char *event, const char *format, ...)
 {
 	va_list args;

@@ -45,24 +45,20 @@ static bool split(char *where, const char **address, const char **port)
 	       atoi(*port) <= UINT16_MAX;
 }
 
-/* The daemon closes its socket itself, so it gets one of its own. */
+/* The daemon closes its socket, so it gets a duplicate. */
 static int listen_on(const char *address, const char *port, struct metrics *metrics)
 {
 	struct srdma_listener *listener = NULL;
 	int ret = srdma_listener_listen(address, port, &listener);
 
-	if (ret < 0) {
-		cli_error("metrics: %s", srdma_error_text());
-		return CLI_EXIT_FAILED;
-	}
+	if (ret < 0)
+		return cli_failed(CLI_EXIT_FAILED, "metrics: %s", srdma_error_text());
 	metrics->port = srdma_listener_port(listener);
 	metrics->socket = fcntl(srdma_listener_fd(listener), F_DUPFD_CLOEXEC, 0);
 	ret = errno;
 	srdma_listener_free(&listener);
-	if (metrics->socket < 0) {
-		cli_error("metrics: cannot duplicate the listening socket: %s", strerror(ret));
-		return CLI_EXIT_FAILED;
-	}
+	if (metrics->socket < 0)
+		return cli_failed(CLI_EXIT_FAILED, "metrics: cannot duplicate the listening socket: %s", strerror(ret));
 	return CLI_EXIT_OK;
 }
 
@@ -205,10 +201,8 @@ int metrics_serve(struct metrics *metrics, struct srdma_server *server)
 					   MHD_OPTION_LISTEN_SOCKET, metrics->socket, MHD_OPTION_CONNECTION_LIMIT,
 					   (unsigned)CONNECTIONS, MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)IDLE_SECONDS,
 					   MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)MEMORY, MHD_OPTION_END);
-	if (!metrics->daemon) {
-		cli_error("metrics: cannot start the HTTP server: %s", strerror(errno));
-		return CLI_EXIT_FAILED;
-	}
+	if (!metrics->daemon)
+		return cli_failed(CLI_EXIT_FAILED, "metrics: cannot start the HTTP server: %s", strerror(errno));
 	metrics->socket = -1;
 	return CLI_EXIT_OK;
 }

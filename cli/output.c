@@ -47,8 +47,7 @@ int cli_fail(int error, const char *format, ...)
 	va_start(args, format);
 	vsnprintf(what, sizeof what, format, args);
 	va_end(args);
-	cli_error("%s: %s", what, text[0] ? text : srdma_strerror(error));
-	return cli_exit_code(error);
+	return cli_failed(cli_exit_code(error), "%s: %s", what, text[0] ? text : srdma_strerror(error));
 }
 
 int cli_usage(const char *command, const char *format, ...)
@@ -59,9 +58,8 @@ int cli_usage(const char *command, const char *format, ...)
 	va_start(args, format);
 	vsnprintf(what, sizeof what, format, args);
 	va_end(args);
-	cli_error("%s%s%s\nTry 'securdma %s%s--help'.", command ? command : "", command ? ": " : "", what, command ? command : "",
-		  command ? " " : "");
-	return CLI_EXIT_USAGE;
+	return cli_failed(CLI_EXIT_USAGE, "%s%s%s\nTry 'securdma %s%s--help'.", command ? command : "", command ? ": " : "", what,
+			  command ? command : "", command ? " " : "");
 }
 
 int64_t cli_now_ms(void)

@@ -7,7 +7,7 @@
 #include <string.h>
 
 #define CHUNK_SIZE 65536
-/* Instead of an exit code: there is a new connection, whose region is empty. */
+/* Returned instead of an exit code: there is a new connection, and its region is empty. */
 #define AGAIN (-1)
 
 /* Fills `data` with the part of an endless repetition of `pattern` that begins at `start`. */

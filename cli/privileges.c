@@ -14,8 +14,7 @@ int privileges_freeze(void)
 {
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0)
 		return CLI_EXIT_OK;
-	cli_error("cannot set no_new_privs: %s", strerror(errno));
-	return CLI_EXIT_FAILED;
+	return cli_failed(CLI_EXIT_FAILED, "cannot set no_new_privs: %s", strerror(errno));
 }
 
 static int find(const struct settings *settings, uid_t *uid, gid_t *gid)
@@ -23,38 +22,29 @@ static int find(const struct settings *settings, uid_t *uid, gid_t *gid)
 	const struct passwd *user = getpwnam(settings->user);
 	const struct group *group;
 
-	if (!user) {
-		cli_error("user: there is no user %s", settings->user);
-		return CLI_EXIT_USAGE;
-	}
+	if (!user)
+		return cli_failed(CLI_EXIT_USAGE, "user: there is no user %s", settings->user);
 	*uid = user->pw_uid;
 	*gid = user->pw_gid;
 	if (settings->group) {
 		group = getgrnam(settings->group);
-		if (!group) {
-			cli_error("group: there is no group %s", settings->group);
-			return CLI_EXIT_USAGE;
-		}
+		if (!group)
+			return cli_failed(CLI_EXIT_USAGE, "group: there is no group %s", settings->group);
 		*gid = group->gr_gid;
 	}
-	if (*uid == 0) {
-		cli_error("user: %s is root; name another user, or none", settings->user);
-		return CLI_EXIT_USAGE;
-	}
+	if (*uid == 0)
+		return cli_failed(CLI_EXIT_USAGE, "user: %s is root; name another user, or none", settings->user);
 	return CLI_EXIT_OK;
 }
 
 static int change(uid_t uid, gid_t gid)
 {
-	if (setgroups(1, &gid) != 0 || setresgid(gid, gid, gid) != 0 || setresuid(uid, uid, uid) != 0) {
-		cli_error("cannot become user %u, group %u: %s", (unsigned)uid, (unsigned)gid, strerror(errno));
-		return CLI_EXIT_FAILED;
-	}
+	if (setgroups(1, &gid) != 0 || setresgid(gid, gid, gid) != 0 || setresuid(uid, uid, uid) != 0)
+		return cli_failed(CLI_EXIT_FAILED, "cannot become user %u, group %u: %s", (unsigned)uid, (unsigned)gid, strerror(errno));
 	/* It must not come back: capabilities go with the user. */
-	if (setuid(0) == 0 || seteuid(0) == 0 || (gid != 0 && setgid(0) == 0)) {
-		cli_error("the process could become root again after it switched to user %u, so it exits", (unsigned)uid);
-		return CLI_EXIT_FAILED;
-	}
+	if (setuid(0) == 0 || seteuid(0) == 0 || (gid != 0 && setgid(0) == 0))
+		return cli_failed(CLI_EXIT_FAILED, "the process could become root again after it switched to user %u, so it exits",
+				  (unsigned)uid);
 	return CLI_EXIT_OK;
 }
 
@@ -72,14 +62,12 @@ static void warn_of_unreadable(const struct settings *settings)
 
 int privileges_drop(const struct settings *settings)
 {
-	uid_t uid;
-	gid_t gid;
+	uid_t uid = (uid_t)-1;
+	gid_t gid = (gid_t)-1;
 	int code;
 
-	if (!settings->user && settings->group) {
-		cli_error("group: --group needs --user");
-		return CLI_EXIT_USAGE;
-	}
+	if (!settings->user && settings->group)
+		return cli_failed(CLI_EXIT_USAGE, "group: --group needs --user");
 	if (!settings->user)
 		return CLI_EXIT_OK;
 	code = find(settings, &uid, &gid);
@@ -90,8 +78,8 @@ int privileges_drop(const struct settings *settings)
 
 		if (getresuid(&real, &effective, &saved) == 0 && real == uid && effective == uid && saved == uid)
 			return CLI_EXIT_OK;
-		cli_error("user: only root can switch to user %s; start the server as root or as that user", settings->user);
-		return CLI_EXIT_USAGE;
+		return cli_failed(CLI_EXIT_USAGE, "user: only root can switch to user %s; start the server as root or as that user",
+				  settings->user);
 	}
 	code = change(uid, gid);
 	if (code == CLI_EXIT_OK)

@@ -15,12 +15,12 @@ struct serve {
 	struct metrics *metrics; /* NULL: none */
 	struct control_server *control;
 	int signals;
-	int *sockets; /* that the service manager holds; NULL: none, the server made its own */
+	int *sockets; /* handed over by the service manager; NULL: the server made its own */
 	unsigned socket_count;
-	int argc; /* to be read again */
+	int argc; /* for a reload, which reads the flags again */
 	char **argv;
 	bool reload_wanted; /* a SIGHUP came before there was a server */
-	bool reload_failed; /* the last one: settings and files differ from what is in force */
+	bool reload_failed; /* the last reload failed: settings and files differ from those in force */
 	bool cleared;       /* drained, and the clients that were left at the deadline have been told */
 	char state[256];    /* as the service manager was told */
 };

@@ -64,11 +64,9 @@ static int check_settings(const struct settings *settings, const union address *
 	if (same_host && same_port)
 		return CLI_EXIT_OK;
 	error = getaddrinfo(settings->server.address, port ? port : SRDMA_DEFAULT_PORT, &hints, &list);
-	if (error != 0) {
-		cli_error("cannot find the address %s port %s to listen on: %s", settings->server.address ? settings->server.address : "*",
-			  settings->server.port, gai_strerror(error));
-		return CLI_EXIT_USAGE;
-	}
+	if (error != 0)
+		return cli_failed(CLI_EXIT_USAGE, "cannot find the address %s port %s to listen on: %s",
+				  settings->server.address ? settings->server.address : "*", settings->server.port, gai_strerror(error));
 	for (const struct addrinfo *ai = list; ai; ai = ai->ai_next) {
 		if (ai->ai_family != AF_INET && ai->ai_family != AF_INET6)
 			continue;
@@ -78,10 +76,11 @@ static int check_settings(const struct settings *settings, const union address *
 	freeaddrinfo(list);
 	if (same_host && same_port)
 		return CLI_EXIT_OK;
-	cli_error("the service manager hands over a socket that listens on %s, but the settings say %s %s; remove '%s' from the settings, or "
-		  "change ListenStream= in the socket unit",
-		  where, same_host ? "port" : "address", same_host ? port : settings->server.address, same_host ? "port" : "address");
-	return CLI_EXIT_USAGE;
+	return cli_failed(
+		CLI_EXIT_USAGE,
+		"the service manager hands over a socket that listens on %s, but the settings say %s %s; remove '%s' from the settings, or "
+		"change ListenStream= in the socket unit",
+		where, same_host ? "port" : "address", same_host ? port : settings->server.address, same_host ? "port" : "address");
 }
 
 static int check_socket(const struct settings *settings, int fd)
@@ -94,10 +93,11 @@ static int check_socket(const struct settings *settings, int fd)
 	if (getsockname(fd, &address.any, &length) != 0 || (address.any.sa_family != AF_INET && address.any.sa_family != AF_INET6) ||
 	    getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &protocol, &size) != 0 || protocol != IPPROTO_TCP ||
 	    getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &size) != 0 || !listens) {
-		cli_error("the service manager hands over descriptor %d, which is not a listening TCP socket; a socket unit for securdma has "
-			  "ListenStream= with a port or an IP address and a port, and Accept=no",
-			  fd);
-		return CLI_EXIT_USAGE;
+		return cli_failed(
+			CLI_EXIT_USAGE,
+			"the service manager hands over descriptor %d, which is not a listening TCP socket; a socket unit for securdma has "
+			"ListenStream= with a port or an IP address and a port, and Accept=no",
+			fd);
 	}
 	format(&address, where, sizeof where);
 	return check_settings(settings, &address, where);
@@ -109,10 +109,8 @@ int service_manager_sockets(const struct settings *settings, int **fds, unsigned
 
 	*fds = NULL;
 	*count = 0;
-	if (n < 0) {
-		cli_error("cannot take the sockets of the service manager: %s" WITHOUT_SYSTEMD, strerror(-n));
-		return CLI_EXIT_FAILED;
-	}
+	if (n < 0)
+		return cli_failed(CLI_EXIT_FAILED, "cannot take the sockets of the service manager: %s" WITHOUT_SYSTEMD, strerror(-n));
 	if (n == 0)
 		return CLI_EXIT_OK;
 	*fds = calloc((size_t)n, sizeof **fds);

@@ -55,8 +55,7 @@ int session_complain(struct session *session, const char *format, ...)
 	vsnprintf(session->failure_text, sizeof session->failure_text, format, args);
 	va_end(args);
 	fflush(stdout);
-	cli_error("%s", session->failure_text);
-	return CLI_EXIT_FAILED;
+	return cli_failed(CLI_EXIT_FAILED, "%s", session->failure_text);
 }
 
 int session_fail(struct session *session, int error, const char *what)

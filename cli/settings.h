@@ -16,8 +16,8 @@
 #define AT_RELOAD   (1U << 5)
 #define FOR_ALL     (~AT_RELOAD)
 
-/* The library's own structures, whose fields the table of settings.c points to, and what is the command's alone. Strings are owned, those in
- * the library's structures too. */
+/* The library's own structures, to whose fields the table of settings.c points, and the command's own settings. The struct owns all
+ * strings, including those in the library's structures. */
 struct settings {
 	char *config_file;
 	int64_t log_level, log_format;
@@ -58,7 +58,7 @@ void settings_init(struct settings *settings);
 int settings_complete(struct settings *settings);
 void settings_free(struct settings *settings);
 
-/* Reads the INI file. Each thing wrong with it is reported with file, line and what is allowed. Returns an exit code.
+/* Reads the INI file. Prints each error with the file, the line and the allowed values. Returns an exit code.
  */
 int settings_read_file(struct settings *settings, const char *file);
 

@@ -46,7 +46,7 @@ const char *srdma_strerror(int error)
 	case SRDMA_ESEAL: return "a sealed record did not authenticate";
 	default: break;
 	}
-#ifdef __GLIBC__ /* whose strerror shares a buffer for errors that it does not know */
+#ifdef __GLIBC__ /* its strerror shares one buffer for all unknown errors */
 	const char *text = strerrordesc_np(-error);
 	return text ? text : "unknown error";
 #else

@@ -9,7 +9,7 @@
 #include <string.h>
 
 #define SECOND_US 1000000u
-/* The library has about 40 kinds. A kind without a place takes that of another kind, which then starts afresh. */
+/* The library has about 40 kinds. A new kind takes the place of another, whose count then starts again. */
 #define KINDS_MAX 64
 
 struct kind {

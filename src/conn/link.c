@@ -2,6 +2,7 @@
 /* A client that connects again after it has lost its connection. */
 #include "clock.h"
 #include "conn.h"
+#include "kept.h"
 #include "log.h"
 #include "pause.h"
 #include "securdma_link.h"
@@ -9,7 +10,6 @@
 #include "wake.h"
 
 #include <errno.h>
-#include <openssl/crypto.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,13 +17,6 @@
 
 /* How long a link waits for a server that has sent DISCONNECT to finish. */
 #define LEAVE_MS 1000
-
-/* A message that came over a connection that has ended. */
-struct kept {
-	struct kept *next;
-	size_t length;
-	char data[];
-};
 
 struct srdma_link {
 	struct srdma_link_options options; /* endpoints: the link's own copy */
@@ -41,7 +34,7 @@ struct srdma_link {
 	unsigned failures; /* in a row: failed rounds, and connections that carried nothing */
 	bool left;         /* disconnected by this end */
 
-	struct kept *first_kept, *last_kept;
+	struct srdma_kept kept; /* messages that came over connections that have ended */
 	uint64_t in_doubt;
 	uint64_t lost_at; /* 0: not down */
 	bool untold;      /* SRDMA_ERECONNECTED is due, after the kept messages */
@@ -294,18 +287,10 @@ static int keep_arrivals(struct srdma_link *link)
 	/* Completions of messages and credits come first, then those of receives that were flushed. */
 	srdma_stream_poll_receives(stream);
 	while (srdma_stream_peek(stream, &data, &length) == 1) {
-		struct kept *kept = malloc(sizeof *kept + length);
+		int ret = srdma_kept_add(&link->kept, data, length);
 
-		if (!kept)
-			return srdma_fail(-ENOMEM, "out of memory for messages that came before the loss");
-		kept->next = NULL;
-		kept->length = length;
-		memcpy(kept->data, data, length);
-		if (link->last_kept)
-			link->last_kept->next = kept;
-		else
-			link->first_kept = kept;
-		link->last_kept = kept;
+		if (ret != 0)
+			return ret;
 		link->loss.kept++;
 		/* No peer is left to return the credit to. */
 		srdma_stream_drop(stream);
@@ -316,7 +301,7 @@ static int keep_arrivals(struct srdma_link *link)
 /* The connection is over, for the reason in the thread's last error. */
 static int take_leave(struct srdma_link *link, int error)
 {
-	struct srdma_link_loss loss = {.error = error};
+	struct srdma_link_loss loss = {.error = error, .kept = link->kept.count};
 	struct srdma_conn_info info;
 	bool useful;
 	int ret;
@@ -328,8 +313,6 @@ static int take_leave(struct srdma_link *link, int error)
 		srdma_conn_disconnect(link->conn, NULL, LEAVE_MS);
 	/* From here on this end executes no request of the peer. */
 	srdma_conn_end(link->conn, error);
-	for (const struct kept *kept = link->first_kept; kept; kept = kept->next)
-		loss.kept++;
 	link->loss = loss;
 	ret = keep_arrivals(link);
 	if (ret != 0)
@@ -339,11 +322,9 @@ static int take_leave(struct srdma_link *link, int error)
 	link->loss.sent = link->base + info.messages_sent;
 	link->in_doubt += info.messages_sent - info.messages_acknowledged;
 	link->base = link->loss.sent;
-	useful = info.messages_acknowledged > 0 || info.messages_received > 0 || link->loss.kept > 0;
-	if (useful || link->lost_at - link->connected_at >= (uint64_t)link->options.pause_max_ms * 1000)
-		link->failures = 0;
-	else
-		link->failures++;
+	useful = info.messages_acknowledged > 0 || info.messages_received > 0 || link->loss.kept > 0 ||
+		 link->lost_at - link->connected_at >= (uint64_t)link->options.pause_max_ms * 1000;
+	link->failures = useful ? 0 : link->failures + 1;
 	srdma_log(SRDMA_LOG_WARN, "lost the connection to %s:%s: %s; messages up to %llu acknowledged, %llu in doubt",
 		  link->endpoints[link->endpoint].host, link->endpoints[link->endpoint].port, loss.text,
 		  (unsigned long long)link->loss.acknowledged, (unsigned long long)(link->loss.sent - link->loss.acknowledged));
@@ -353,10 +334,8 @@ static int take_leave(struct srdma_link *link, int error)
 
 static int tell_of_reconnection(const struct srdma_link *link)
 {
-	const struct srdma_endpoint *endpoint = &link->endpoints[link->endpoint];
-
 	return srdma_fail(SRDMA_ERECONNECTED, "the connection was lost (%.300s) and replaced by a new one to %s:%s", link->loss.text,
-			  endpoint->host, endpoint->port);
+			  link->endpoints[link->endpoint].host, link->endpoints[link->endpoint].port);
 }
 
 static int come_back(struct srdma_link *link)
@@ -368,8 +347,9 @@ static int come_back(struct srdma_link *link)
 	if (ret != 0)
 		return ret;
 	link->loss.down_us = srdma_clock_us() - link->lost_at;
-	srdma_log(SRDMA_LOG_WARN, "reconnected to %s:%s after %llu ms, %u attempts", link->endpoints[link->endpoint].host,
-		  link->endpoints[link->endpoint].port, (unsigned long long)(link->loss.down_us / 1000), link->loss.attempts);
+	srdma_log(SRDMA_LOG_WARN, "reconnected to %s:%s after %llu ms, %u attempt%s", link->endpoints[link->endpoint].host,
+		  link->endpoints[link->endpoint].port, (unsigned long long)(link->loss.down_us / 1000), link->loss.attempts,
+		  link->loss.attempts == 1 ? "" : "s");
 	return tell_of_reconnection(link);
 }
 
@@ -419,35 +399,12 @@ int srdma_link_send(struct srdma_link *link, const void *data, size_t length, in
 	return 0;
 }
 
-static void drop_kept(struct srdma_link *link)
-{
-	struct kept *kept = link->first_kept;
-
-	link->first_kept = kept->next;
-	if (!kept->next)
-		link->last_kept = NULL;
-	OPENSSL_cleanse(kept->data, kept->length);
-	free(kept);
-}
-
-static int take_kept(struct srdma_link *link, void *buffer, size_t size, size_t *length)
-{
-	struct kept *kept = link->first_kept;
-
-	*length = kept->length;
-	if (kept->length > size)
-		return srdma_fail(-EMSGSIZE, "the message has %zu bytes, and the buffer %zu; call again with a larger one", kept->length, size);
-	memcpy(buffer, kept->data, kept->length);
-	drop_kept(link);
-	return 0;
-}
-
 int srdma_link_recv(struct srdma_link *link, void *buffer, size_t size, size_t *length, int timeout_ms)
 {
 	int ret;
 
-	if (link->first_kept)
-		return take_kept(link, buffer, size, length);
+	if (link->kept.first)
+		return srdma_kept_take(&link->kept, buffer, size, length);
 	if (link->untold) {
 		link->untold = false;
 		return tell_of_reconnection(link);
@@ -459,17 +416,17 @@ int srdma_link_recv(struct srdma_link *link, void *buffer, size_t size, size_t *
 			ret = recover(link, ret, timeout_ms);
 	}
 	/* The program gets the messages that came before the end, and only then the error. */
-	if (!link->first_kept)
+	if (!link->kept.first)
 		return ret;
 	link->untold = ret == SRDMA_ERECONNECTED;
-	return take_kept(link, buffer, size, length);
+	return srdma_kept_take(&link->kept, buffer, size, length);
 }
 
 int srdma_link_wait(struct srdma_link *link, int timeout_ms)
 {
 	int ret;
 
-	if (link->first_kept)
+	if (link->kept.first)
 		return 0;
 	ret = be_connected(link, timeout_ms);
 	if (ret != 0)
@@ -529,8 +486,7 @@ void srdma_link_free(struct srdma_link **out)
 	if (!link)
 		return;
 	srdma_conn_free(&link->conn);
-	while (link->first_kept)
-		drop_kept(link);
+	srdma_kept_clear(&link->kept);
 	for (size_t i = 0; link->endpoints && i < link->options.endpoint_count; i++) {
 		free((char *)link->endpoints[i].host);
 		free((char *)link->endpoints[i].port);

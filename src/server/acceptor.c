@@ -189,7 +189,7 @@ static void check_drain(struct srdma_server *server)
 	if (left > 0 && srdma_deadline_left_ms(atomic_load(&server->drain_deadline)) > 0)
 		return;
 	atomic_store(&server->drained, true);
-	srdma_log(SRDMA_LOG_INFO, "drained; %u clients are still connected", left);
+	srdma_log(SRDMA_LOG_INFO, "drained; %u client%s still connected", left, left == 1 ? " is" : "s are");
 	raise_event(server);
 }
 

@@ -53,7 +53,7 @@ static void judge_device(struct srdma_verdict *verdict, const struct srdma_devic
 		if (limits[i].need > limits[i].have)
 			srdma_verdict_take(verdict, SRDMA_CHECK_FAIL, 0, "lower max-clients", "max-clients %u needs %lu %s, and %s has %lu",
 					   clients, limits[i].need, limits[i].what, srdma_device_name(device), limits[i].have);
-	srdma_verdict_take(verdict, SRDMA_CHECK_OK, 0, NULL, "%s has the queue pairs and memory regions for %u clients",
+	srdma_verdict_take(verdict, SRDMA_CHECK_OK, 0, NULL, "%s has the queue pairs and memory regions for max-clients %u",
 			   srdma_device_name(device), clients);
 }
 
@@ -82,15 +82,17 @@ static void judge_memory(struct srdma_verdict *verdict, const struct need *need)
 	srdma_machine_look("", &machine);
 	if (need->all > machine.memory)
 		srdma_verdict_take(verdict, SRDMA_CHECK_FAIL, 0, LOWER,
-				   "max-clients %u at %s%llu KiB each need %llu MiB; the machine, or the control group, has %llu MiB",
+				   "max-clients %u at %s%llu KiB each needs %llu MiB; the machine, or the control group, has %llu MiB",
 				   need->clients, need->most, kib, mib, (unsigned long long)machine.memory >> 20);
 	else if (need->all > machine.available)
-		srdma_verdict_take(verdict, SRDMA_CHECK_WARN, 0, LOWER,
-				   "max-clients %u at %s%llu KiB each need %llu MiB, and %llu MiB are available: the server may reject the last ones",
-				   need->clients, need->most, kib, mib, (unsigned long long)machine.available >> 20);
+		srdma_verdict_take(
+			verdict, SRDMA_CHECK_WARN, 0, LOWER,
+			"max-clients %u at %s%llu KiB each needs %llu MiB, and %llu MiB are available: the server may reject the last ones",
+			need->clients, need->most, kib, mib, (unsigned long long)machine.available >> 20);
 	else
-		srdma_verdict_take(verdict, SRDMA_CHECK_OK, 0, NULL, "%u clients at %s%llu KiB each need %llu MiB, and %llu MiB are available",
-				   need->clients, need->most, kib, mib, (unsigned long long)machine.available >> 20);
+		srdma_verdict_take(verdict, SRDMA_CHECK_OK, 0, NULL,
+				   "max-clients %u at %s%llu KiB each needs %llu MiB, and %llu MiB are available", need->clients,
+				   need->most, kib, mib, (unsigned long long)machine.available >> 20);
 }
 
 #define UNLOCK                                                                                                         \
@@ -108,17 +110,17 @@ static void judge_locked_memory(struct srdma_verdict *verdict, const struct srdm
 		srdma_verdict_take(verdict, SRDMA_CHECK_OK, 0, NULL, "%s is a device in user space and locks no memory",
 				   srdma_device_name(device));
 	else if (limit.rlim_cur == RLIM_INFINITY || srdma_machine_may_lock_all())
-		srdma_verdict_take(verdict, SRDMA_CHECK_OK, 0, NULL, "there is no limit; %u clients need %llu KiB", need->clients,
+		srdma_verdict_take(verdict, SRDMA_CHECK_OK, 0, NULL, "there is no limit; max-clients %u needs %llu KiB", need->clients,
 				   (unsigned long long)need->all >> 10);
 	else if (limit.rlim_cur < need->largest)
 		srdma_verdict_take(verdict, SRDMA_CHECK_FAIL, 0, UNLOCK, "the limit is %llu KiB, and one client needs %s%llu KiB",
 				   (unsigned long long)limit.rlim_cur >> 10, need->most, (unsigned long long)need->largest >> 10);
 	else if (limit.rlim_cur < need->all)
 		srdma_verdict_take(verdict, SRDMA_CHECK_WARN, 0, UNLOCK,
-				   "the limit is %llu KiB, and max-clients %u need %llu KiB: the server may reject the last ones",
+				   "the limit is %llu KiB, and max-clients %u needs %llu KiB: the server may reject the last ones",
 				   (unsigned long long)limit.rlim_cur >> 10, need->clients, (unsigned long long)need->all >> 10);
 	else
-		srdma_verdict_take(verdict, SRDMA_CHECK_OK, 0, NULL, "the limit is %llu KiB, and %u clients need %llu KiB",
+		srdma_verdict_take(verdict, SRDMA_CHECK_OK, 0, NULL, "the limit is %llu KiB, and max-clients %u needs %llu KiB",
 				   (unsigned long long)limit.rlim_cur >> 10, need->clients, (unsigned long long)need->all >> 10);
 }
 

@@ -15,7 +15,7 @@ struct srdma_revocation;
 
 /* Reads the lists of a PEM file; *lists is NULL before the first call. A list that may be incomplete is an error: one with a delta
  * indicator, an issuing distribution point that narrows it down, or an extension that is critical and not known here.
- * Errors: SRDMA_ECONFIG, with the file and what is wrong; -ENOMEM. */
+ * Errors: SRDMA_ECONFIG, with the file and the fault; -ENOMEM. */
 int srdma_revocation_load(const char *file, struct srdma_revocation **lists);
 /* The same for a file that holds certificates and may hold lists. */
 int srdma_revocation_load_beside(const char *file, struct srdma_revocation **lists);

@@ -70,7 +70,7 @@ static size_t read_gids(struct ibv_context *context, unsigned port, struct ibv_g
 	return count;
 }
 
-/* ---- whose a port is ------------------------------------------------------------------------------------------- */
+/* ---- the host of a port ----------------------------------------------------------------------------------------- */
 
 static bool contains(const union ibv_gid *list, size_t count, const union ibv_gid *gid)
 {

@@ -270,7 +270,7 @@ def stop_ends_clients_in_order():
     text, code = held.end()
     expect(code == 7 and "shutting down" in text, text)
     expect((show("ActiveState"), show("Result"), show("ExecMainStatus")) == ("inactive", "success", "0"), lambda: show("Result"))
-    expect(any("stopped: disconnected 1 clients, 0 of them" in text for text in messages(since)), lambda: messages(since))
+    expect(any("stopped: disconnected 1 client, 0 of them" in text for text in messages(since)), lambda: messages(since))
     expect(client().returncode == 3, "nobody is there")
     expect(control("status").returncode == 3, "no server at the control socket")
 
@@ -354,7 +354,7 @@ def drain_without_a_socket_ends_the_service_and_it_stays_down():
     start()
     held = Held()
     drain = subprocess.Popen(["securdma", "drain", "--wait"])
-    wait_until(lambda: show("StatusText") == "draining: 1 clients are left, rejecting new clients", lambda: show("StatusText"))
+    wait_until(lambda: show("StatusText") == "draining: 1 client left, rejecting new clients", lambda: show("StatusText"))
     late = client()
     expect(late.returncode == 5 and "draining" in late.stderr, lambda: f"{late}")
     held.process.stdin.write("send still here\nquit\n")

@@ -238,7 +238,7 @@ def test_manager_is_told(certs, device, start, manager, tmp_path):
     assert json.loads(run(SECURDMA, "status", "--json", "--control", control).stdout)["connected"] == 1
     assert run(SECURDMA, "status", env=dict(os.environ, RUNTIME_DIRECTORY=str(tmp_path))).returncode == 0
     assert run(SECURDMA, "drain", "--control", control).returncode == 0
-    manager.wait("STATUS=draining: 1 clients are left, rejecting new clients")
+    manager.wait("STATUS=draining: 1 client left, rejecting new clients")
     client.leave()
     stopping = manager.wait("STOPPING=1")
     # As long as all clients may take, and some more.
