@@ -41,7 +41,7 @@ static int populate(uint8_t *at, size_t length, bool write)
 	return EFAULT;
 }
 
-int mr_advise(struct ibv_pd *ibv_pd, enum ibv_advise_mr_advice advice, uint32_t flags, struct ibv_sge *list, uint32_t count)
+static int advise(struct ibv_pd *ibv_pd, enum ibv_advise_mr_advice advice, uint32_t flags, struct ibv_sge *list, uint32_t count)
 {
 	struct pd *pd = pd_of(ibv_pd);
 	bool write = advice == IBV_ADVISE_MR_ADVICE_PREFETCH_WRITE;
@@ -63,4 +63,12 @@ int mr_advise(struct ibv_pd *ibv_pd, enum ibv_advise_mr_advice advice, uint32_t 
 			return error;
 	}
 	return 0;
+}
+
+int mr_advise(struct ibv_pd *pd, enum ibv_advise_mr_advice advice, uint32_t flags, struct ibv_sge *list, uint32_t count)
+{
+	int error = advise(pd, advice, flags, list, count);
+	if (error != 0)
+		errno = error;
+	return error;
 }

@@ -293,6 +293,8 @@ static int wr_complete(struct ibv_qp_ex *ex)
 		engine_leave(qp->device);
 	}
 	pthread_mutex_unlock(&qp->build_lock);
+	if (error != 0)
+		errno = error;
 	return error;
 }
 
