@@ -54,7 +54,7 @@ static int advise(struct ibv_pd *ibv_pd, enum ibv_advise_mr_advice advice, uint3
 		uint8_t *at = NULL;
 		device_lock(pd->device);
 		int error = resolve(pd, &list[i], write, &at);
-		pthread_mutex_unlock(&pd->device->lock);
+		device_unlock(pd->device);
 		/* Without FLUSH the caller does not wait, and so does not learn what becomes of it. */
 		if (error == 0 && advice != IBV_ADVISE_MR_ADVICE_PREFETCH_NO_FAULT &&
 		    populate(at, list[i].length, write) != 0 && (flags & IBV_ADVISE_MR_FLAG_FLUSH))
