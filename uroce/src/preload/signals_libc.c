@@ -9,6 +9,9 @@
 
 #include "guard.h"
 
+/* TSan calls these before anything that was built with it can run. */
+#ifndef __SANITIZE_THREAD__
+
 #define EXPORT __attribute__((visibility("default")))
 
 /* The C library's function of that name. Async-signal-safe once it has been called. */
@@ -90,3 +93,5 @@ EXPORT int signal_process_mask(int how, const sigset_t *set, sigset_t *old)
 		guard_note_mask();
 	return NEXT(signal_process_mask, "sigprocmask")(how, set, old);
 }
+
+#endif
