@@ -22,7 +22,8 @@ int eventfd_open(int flags)
 void eventfd_count(int fd, const char *what)
 {
 	static const uint64_t one = 1;
-	if (write(fd, &one, sizeof one) != sizeof one)
+	/* Not write(), a cancellation point: the caller has a lock. */
+	if (syscall(SYS_write, fd, &one, sizeof one) != sizeof one)
 		log_write(LOG_ERROR, "the program has closed the descriptor of %s, or replaced it: %s", what, strerror(errno));
 }
 

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <string.h>
@@ -24,16 +25,23 @@ static size_t pieces_count;
 static pthread_t inside;
 static atomic_bool active;
 
-/* What the application had, or has installed since. Read by the handler: only ever replaced whole, under the device's lock. */
+/* What the application had, or has installed since. Read by the handler: only ever replaced whole. */
 static struct sigaction before[SIGNALS];
+static atomic_flag changing = ATOMIC_FLAG_INIT; /* by whom the actions are changed holds it */
 static atomic_uint generation; /* odd while `before` changes */
 static uint64_t checked_at;
 static bool installed;
 
+static guard_sigaction *set_action = sigaction; /* the C library's */
+static _Thread_local bool unblocked;
+
 /* ---- the handler ---- */
 
-static bool is_ours(uintptr_t fault)
+static bool is_ours(int code, uintptr_t fault)
 {
+	/* An address that no mapping can have: the processor does not tell which, and the copy is all that this thread does. */
+	if (code == SI_KERNEL && fault == 0)
+		return true;
 	for (size_t i = 0; i < pieces_count; i++) {
 		uintptr_t first = (uintptr_t)pieces_guarded[i].iov_base & ~(uintptr_t)(PAGE - 1);
 		if (fault >= first && fault < (uintptr_t)pieces_guarded[i].iov_base + pieces_guarded[i].iov_len)
@@ -58,7 +66,7 @@ static void pass_on(int signal, siginfo_t *info, void *context)
 		return;
 	if (!own || (action.sa_flags & SA_RESETHAND)) {
 		struct sigaction standard = { .sa_handler = SIG_DFL };
-		sigaction(signal, &standard, NULL);
+		set_action(signal, &standard, NULL);
 	}
 	if (own && (action.sa_flags & SA_SIGINFO))
 		action.sa_sigaction(signal, info, context);
@@ -71,7 +79,7 @@ static void pass_on(int signal, siginfo_t *info, void *context)
 static void handle(int signal, siginfo_t *info, void *context)
 {
 	if (info->si_code > 0 && atomic_load_explicit(&active, memory_order_relaxed) && pthread_equal(inside, pthread_self()) &&
-	    is_ours((uintptr_t)info->si_addr)) {
+	    is_ours(info->si_code, (uintptr_t)info->si_addr)) {
 		const ucontext_t *interrupted = context;
 		atomic_store_explicit(&active, false, memory_order_relaxed);
 		pthread_sigmask(SIG_SETMASK, &interrupted->uc_sigmask, NULL);
@@ -82,28 +90,88 @@ static void handle(int signal, siginfo_t *info, void *context)
 
 /* ---- installing ---- */
 
+static bool is_in_front(const struct sigaction *action)
+{
+	return (action->sa_flags & SA_SIGINFO) && action->sa_sigaction == handle;
+}
+
+/* Puts the handlers in front of `behind`, which runs from ours, with the mask and on the stack that it asked for. */
+static int put_in_front(unsigned index, const struct sigaction *behind)
+{
+	atomic_fetch_add(&generation, 1);
+	before[index] = *behind;
+	atomic_fetch_add(&generation, 1);
+	struct sigaction ours = { .sa_sigaction = handle, .sa_mask = behind->sa_mask };
+	bool none = !(behind->sa_flags & SA_SIGINFO) && (behind->sa_handler == SIG_DFL || behind->sa_handler == SIG_IGN);
+	ours.sa_flags = SA_SIGINFO | (none ? SA_ONSTACK : behind->sa_flags & (SA_ONSTACK | SA_NODEFER | SA_RESTART));
+	return set_action(guarded[index], &ours, NULL);
+}
+
+/* One thread at a time, which no signal interrupts: its handler might change the actions too. */
+static void lock_actions(sigset_t *mask)
+{
+	sigset_t all;
+	sigfillset(&all);
+	pthread_sigmask(SIG_BLOCK, &all, mask);
+	while (atomic_flag_test_and_set(&changing))
+		sched_yield();
+}
+
+static void unlock_actions(const sigset_t *mask)
+{
+	atomic_flag_clear(&changing);
+	pthread_sigmask(SIG_SETMASK, mask, NULL);
+}
+
 static void install(unsigned index)
 {
 	struct sigaction now;
+	sigset_t mask;
 
-	if (sigaction(guarded[index], NULL, &now) != 0 || ((now.sa_flags & SA_SIGINFO) && now.sa_sigaction == handle))
+	if (set_action(guarded[index], NULL, &now) != 0 || is_in_front(&now))
 		return;
-	atomic_fetch_add(&generation, 1);
-	before[index] = now;
-	atomic_fetch_add(&generation, 1);
-	/* The application's handler runs from ours, with the mask and on the stack that it asked for. */
-	struct sigaction ours = { .sa_sigaction = handle, .sa_mask = now.sa_mask };
-	bool none = !(now.sa_flags & SA_SIGINFO) && (now.sa_handler == SIG_DFL || now.sa_handler == SIG_IGN);
-	ours.sa_flags = SA_SIGINFO | (none ? SA_ONSTACK : now.sa_flags & (SA_ONSTACK | SA_NODEFER | SA_RESTART));
-	if (sigaction(guarded[index], &ours, NULL) != 0)
+	lock_actions(&mask);
+	int error = set_action(guarded[index], NULL, &now) == 0 && !is_in_front(&now) ? put_in_front(index, &now) : 0;
+	unlock_actions(&mask);
+	if (error != 0)
 		log_write(LOG_WARN, "cannot handle signal %d: %s; memory that is unmapped while it is registered ends the program",
 			  guarded[index], strerror(errno));
 }
 
+void guard_use(guard_sigaction *real)
+{
+	set_action = real;
+}
+
+int guard_action(int signal, const struct sigaction *action, struct sigaction *old)
+{
+	unsigned index = signal == SIGBUS;
+	struct sigaction now;
+	sigset_t mask;
+
+	if (signal != guarded[index])
+		return set_action(signal, action, old);
+	lock_actions(&mask);
+	int error;
+	if (set_action(signal, NULL, &now) != 0 || !is_in_front(&now)) {
+		error = set_action(signal, action, old);
+	} else {
+		now = before[index];
+		error = action && action->sa_sigaction != handle ? put_in_front(index, action) : 0;
+		if (error == 0 && old)
+			*old = now;
+	}
+	unlock_actions(&mask);
+	return error;
+}
+
+void guard_note_mask(void)
+{
+	unblocked = false;
+}
+
 void guard_install(uint64_t now)
 {
-	static _Thread_local bool unblocked;
-
 	/* The kernel ends a program that faults while these are blocked. */
 	if (!unblocked) {
 		sigset_t both;

@@ -8,6 +8,7 @@
 #define UROCE_GUARD_H
 
 #include <setjmp.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -28,6 +29,17 @@ typedef sigjmp_buf guard_point;
 /* Installs the handlers, where they are not in front. To be called before memory is accessed, and now and then: the application
  * may install its own later. Cheap when called again within a millisecond. `now`: nanoseconds. */
 void guard_install(uint64_t now);
+
+/* The application's actions for the two signals, while the handlers are in front: `action` is what they hand its faults to, and
+ * `old` what that was. As sigaction() otherwise. Async-signal-safe. */
+int guard_action(int signal, const struct sigaction *action, struct sigaction *old);
+
+/* The C library's sigaction, where that name leads to guard_action. To be called before the two above. */
+typedef int guard_sigaction(int signal, const struct sigaction *action, struct sigaction *old);
+void guard_use(guard_sigaction *real);
+
+/* The application has changed this thread's signal mask: guard_install unblocks the two signals again. */
+void guard_note_mask(void);
 
 /* memcpy to or from the application. False: some of the memory was not there; what was is copied. */
 bool guard_copy(void *to, const void *from, size_t length);

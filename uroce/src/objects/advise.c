@@ -41,7 +41,7 @@ static int populate(uint8_t *at, size_t length, bool write)
 	return EFAULT;
 }
 
-int mr_advise(struct ibv_pd *ibv_pd, enum ibv_advise_mr_advice advice, uint32_t flags, struct ibv_sge *list, uint32_t count)
+static int advise(struct ibv_pd *ibv_pd, enum ibv_advise_mr_advice advice, uint32_t flags, struct ibv_sge *list, uint32_t count)
 {
 	struct pd *pd = pd_of(ibv_pd);
 	bool write = advice == IBV_ADVISE_MR_ADVICE_PREFETCH_WRITE;
@@ -54,7 +54,7 @@ int mr_advise(struct ibv_pd *ibv_pd, enum ibv_advise_mr_advice advice, uint32_t 
 		uint8_t *at = NULL;
 		device_lock(pd->device);
 		int error = resolve(pd, &list[i], write, &at);
-		pthread_mutex_unlock(&pd->device->lock);
+		device_unlock(pd->device);
 		/* Without FLUSH the caller does not wait, and so does not learn what becomes of it. */
 		if (error == 0 && advice != IBV_ADVISE_MR_ADVICE_PREFETCH_NO_FAULT &&
 		    populate(at, list[i].length, write) != 0 && (flags & IBV_ADVISE_MR_FLAG_FLUSH))
@@ -63,4 +63,12 @@ int mr_advise(struct ibv_pd *ibv_pd, enum ibv_advise_mr_advice advice, uint32_t 
 			return error;
 	}
 	return 0;
+}
+
+int mr_advise(struct ibv_pd *pd, enum ibv_advise_mr_advice advice, uint32_t flags, struct ibv_sge *list, uint32_t count)
+{
+	int error = advise(pd, advice, flags, list, count);
+	if (error != 0)
+		errno = error;
+	return error;
 }

@@ -43,6 +43,7 @@ struct udp_link;
 struct device {
 	pthread_mutex_t lock;
 	atomic_uint waiting; /* threads in device_lock(): a thread that only polls lets them go first */
+	bool cancelable; /* what the thread that has the lock was before */
 	struct link *link;
 	struct udp_link *udp; /* NULL on a simulated wire */
 	struct counters *counters;
@@ -77,5 +78,7 @@ struct device {
 /* A thread that polls an empty queue in a loop holds the lock most of the time, and takes it again before a waiting thread has
  * woken. So the waiting ones are counted, and engine_poll leaves the lock to them. */
 void device_lock(struct device *device);
+bool device_try_lock(struct device *device);
+void device_unlock(struct device *device);
 
 #endif

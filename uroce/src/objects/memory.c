@@ -307,7 +307,7 @@ struct ibv_mr *mr_reg(struct ibv_pd *ibv_pd, void *addr, size_t length, uint64_t
 		mr->ibv.lkey = mr->local.value;
 		mr->ibv.rkey = mr->remote.value;
 	}
-	pthread_mutex_unlock(&pd->device->lock);
+	device_unlock(pd->device);
 	if (error != 0)
 		goto fail;
 
@@ -365,7 +365,7 @@ static int reregister(struct mr *mr, int flags, struct ibv_pd *pd, void *addr, s
 			atomic_fetch_add(&mr->pd->uses, 1);
 		}
 	}
-	pthread_mutex_unlock(&mr->pd->device->lock);
+	device_unlock(mr->pd->device);
 	return error;
 }
 
@@ -392,7 +392,7 @@ int mr_dereg(struct ibv_mr *ibv_mr)
 		key_drop(device, &mr->remote);
 		key_drop(device, &mr->local);
 	}
-	pthread_mutex_unlock(&device->lock);
+	device_unlock(device);
 	if (bound)
 		return EBUSY;
 

@@ -117,8 +117,11 @@ int recv_queue_post(struct recv_queue *rq, struct ibv_recv_wr *wr, struct ibv_re
 		wr = wr->next;
 	}
 	pthread_mutex_unlock(&rq->lock);
-	if (error != 0 && bad)
-		*bad = wr;
+	if (error != 0) {
+		errno = error; /* programs read it, though the error is returned */
+		if (bad)
+			*bad = wr;
+	}
 	return error;
 }
 

@@ -143,7 +143,7 @@ struct ibv_mw *mw_alloc(struct ibv_pd *ibv_pd, enum ibv_mw_type type)
 	int error = key_make(pd->device, &mw->key, KEY_WINDOW, mw);
 	mw->ibv.rkey = mw->key.value;
 	mw->index = mw->key.value >> 8;
-	pthread_mutex_unlock(&pd->device->lock);
+	device_unlock(pd->device);
 	if (error != 0) {
 		free(mw);
 		errno = -error;
@@ -162,7 +162,7 @@ int mw_dealloc(struct ibv_mw *ibv_mw)
 	device_lock(pd->device);
 	unbind(mw);
 	key_drop(pd->device, &mw->key);
-	pthread_mutex_unlock(&pd->device->lock);
+	device_unlock(pd->device);
 
 	atomic_fetch_sub(&pd->uses, 1);
 	context_count(context_of(ibv_mw->context), &pd->device->counters->objects.mw, -1);

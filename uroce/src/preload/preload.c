@@ -32,19 +32,51 @@ static struct ibv_device **call_real_list(int *count)
 	PASS(NULL, ibv_get_device_list, count);
 }
 
+/* It looks for devices under a lock of its own, which a child must not inherit from another thread. */
+static pthread_mutex_t looking_lock = PTHREAD_MUTEX_INITIALIZER; /* above made_lock */
+
+static void before_fork(void)
+{
+	pthread_mutex_lock(&looking_lock);
+	pthread_mutex_lock(&made_lock);
+}
+
+static void after_fork(void)
+{
+	pthread_mutex_unlock(&made_lock);
+	pthread_mutex_unlock(&looking_lock);
+}
+
+__attribute__((constructor)) static void prepare_forks(void)
+{
+	pthread_atfork(before_fork, after_fork, after_fork);
+}
+
 /* Where it looks at files, it must not find those of our device: it has no driver for that. */
 static struct ibv_device **real_list(int *count)
 {
 	*count = 0;
+	int cancel;
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
+	pthread_mutex_lock(&looking_lock);
 	paths_hide(true);
 	struct ibv_device **list = call_real_list(count);
 	paths_hide(false);
+	pthread_mutex_unlock(&looking_lock);
+	pthread_setcancelstate(cancel, NULL);
 	return list;
+}
+
+static void call_real_free(struct ibv_device **list)
+{
+	PASS_VOID(ibv_free_device_list, list);
 }
 
 static void free_real_list(struct ibv_device **list)
 {
-	PASS_VOID(ibv_free_device_list, list);
+	pthread_mutex_lock(&looking_lock);
+	call_real_free(list);
+	pthread_mutex_unlock(&looking_lock);
 }
 
 /* Takes a list that was made here out of those known; NULL: it was not. */
@@ -261,11 +293,9 @@ EXPORT ssize_t _ibv_query_gid_table(struct ibv_context *context, struct ibv_gid_
 				    uint32_t flags, size_t entry_size)
 {
 	if (context_is_ours(context)) {
-		if (flags != 0)
-			return -EOPNOTSUPP;
 		int saved = errno;
-		ssize_t count = gid_table(context, (char *)entries, max_entries, entry_size);
-		errno = saved;
+		ssize_t count = flags != 0 ? -EOPNOTSUPP : gid_table(context, (char *)entries, max_entries, entry_size);
+		errno = count < 0 ? (int)-count : saved;
 		return count;
 	}
 	PASS(-ENOSYS, _ibv_query_gid_table, context, entries, max_entries, flags, entry_size);

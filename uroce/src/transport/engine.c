@@ -40,13 +40,13 @@ void engine_leave(struct device *device)
 	link_flush(device->link);
 	wake_note_active(device, device->now);
 	wake_for_timer(device);
-	pthread_mutex_unlock(&device->lock);
+	device_unlock(device);
 }
 
 void engine_poll(struct device *device)
 {
 	wake_note_poll(device);
-	if (atomic_load_explicit(&device->waiting, memory_order_relaxed) != 0 || pthread_mutex_trylock(&device->lock) != 0) {
+	if (atomic_load_explicit(&device->waiting, memory_order_relaxed) != 0 || !device_try_lock(device)) {
 		/* With more such threads than processors, the one that has the lock, or waits for it, may have none. */
 		sched_yield();
 		return;
@@ -63,7 +63,7 @@ void engine_poll(struct device *device)
 	link_flush(device->link);
 	if (received > 0)
 		wake_note_active(device, device->clock() + received * (uint64_t)PACKET_WORK_NS);
-	pthread_mutex_unlock(&device->lock);
+	device_unlock(device);
 }
 
 unsigned engine_round(struct device *device, unsigned budget, bool patient)

@@ -67,7 +67,7 @@ static uint64_t work(struct device *device)
 	bool more = device->active_head && link_ready(device->link);
 	uint64_t next = timers_next(&device->timers), now = device->now;
 	progress->wake_at = received > 0 || more ? 0 : next;
-	pthread_mutex_unlock(&device->lock);
+	device_unlock(device);
 	if (received > 0 || more)
 		return patient ? ANSWER_NS : 0;
 	return next == UINT64_MAX ? next : next > now ? next - now : 0;

@@ -458,7 +458,8 @@ static bool queue_packet(struct udp_link *link, const struct packet_out *packet,
 	struct udp_tx *tx = link->tx;
 	struct iovec piece[LINK_MAX_PIECES + 3];
 	unsigned pieces = 0;
-	bool copy = must_copy(packet);
+	/* What is captured is what is sent, and memory that goes meanwhile hurts neither. */
+	bool copy = must_copy(packet) || link->capture;
 	size_t pad = -packet->payload_length & 3;
 	size_t length = packet->header_length + packet->payload_length + pad + WIRE_ICRC;
 	size_t referenced = copy ? 0 : packet->payload_length;

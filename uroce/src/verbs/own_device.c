@@ -138,7 +138,7 @@ static void after_fork_in_parent(void)
 {
 	struct own_device *mine = atomic_load(&own);
 	if (mine)
-		pthread_mutex_unlock(&mine->device.lock);
+		device_unlock(&mine->device);
 	pthread_mutex_unlock(&opening);
 }
 
@@ -162,7 +162,7 @@ static void after_fork_in_child(void)
 		mine->next = left;
 		left = mine;
 		atomic_store(&own, NULL);
-		pthread_mutex_unlock(&mine->device.lock);
+		device_unlock(&mine->device);
 	}
 	pthread_mutex_unlock(&opening);
 }
@@ -246,6 +246,8 @@ static struct own_device *make_device(void)
  * without it. */
 struct device *own_device(void)
 {
+	int cancel;
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
 	pthread_mutex_lock(&opening);
 	struct own_device *mine = atomic_load(&own);
 	if (!mine && !refused) {
@@ -254,6 +256,7 @@ struct device *own_device(void)
 		atomic_store(&own, mine);
 	}
 	pthread_mutex_unlock(&opening);
+	pthread_setcancelstate(cancel, NULL);
 	return mine ? &mine->device : NULL;
 }
 

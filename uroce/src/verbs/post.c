@@ -146,8 +146,11 @@ int qp_post_send(struct ibv_qp *ibqp, struct ibv_send_wr *wr, struct ibv_send_wr
 	post_publish(qp, tail); /* those before the bad one stand */
 	engine_leave(qp->device);
 	pthread_mutex_unlock(&qp->build_lock);
-	if (error != 0 && bad)
-		*bad = wr;
+	if (error != 0) {
+		errno = error;
+		if (bad)
+			*bad = wr;
+	}
 	return error;
 }
 
@@ -157,6 +160,7 @@ int qp_post_recv(struct ibv_qp *ibqp, struct ibv_recv_wr *wr, struct ibv_recv_wr
 	if (qp->srq) {
 		if (bad)
 			*bad = wr;
+		errno = EINVAL;
 		return EINVAL;
 	}
 	return recv_queue_post(&qp->rq, wr, bad);
@@ -181,11 +185,15 @@ int qp_bind_mw(struct ibv_qp *ibqp, struct ibv_mw *mw, struct ibv_mw_bind *bind)
 	uint32_t rkey;
 
 	if (!mw || mw->type != IBV_MW_TYPE_1 || post_traits(qp, IBV_WR_BIND_MW) == 0 ||
-	    (bind->send_flags & ~(unsigned)(IBV_SEND_FENCE | IBV_SEND_SIGNALED)))
+	    (bind->send_flags & ~(unsigned)(IBV_SEND_FENCE | IBV_SEND_SIGNALED))) {
+		errno = EINVAL;
 		return EINVAL;
+	}
 	int error = next_rkey(mw->rkey, &rkey);
-	if (error != 0)
+	if (error != 0) {
+		errno = error;
 		return error;
+	}
 
 	pthread_mutex_lock(&qp->build_lock);
 	engine_enter(qp->device);
@@ -205,5 +213,7 @@ int qp_bind_mw(struct ibv_qp *ibqp, struct ibv_mw *mw, struct ibv_mw_bind *bind)
 	}
 	engine_leave(qp->device);
 	pthread_mutex_unlock(&qp->build_lock);
+	if (error != 0)
+		errno = error;
 	return error;
 }

@@ -54,7 +54,7 @@ static bool wr_has_room(struct qp *qp)
 		return true;
 	device_lock(qp->device);
 	qp->build_limit = qp->sq.head + qp->cap.max_send_wr;
-	pthread_mutex_unlock(&qp->device->lock);
+	device_unlock(qp->device);
 	return qp->build_tail != qp->build_limit;
 }
 
@@ -293,6 +293,8 @@ static int wr_complete(struct ibv_qp_ex *ex)
 		engine_leave(qp->device);
 	}
 	pthread_mutex_unlock(&qp->build_lock);
+	if (error != 0)
+		errno = error;
 	return error;
 }
 

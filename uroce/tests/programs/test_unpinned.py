@@ -14,3 +14,7 @@ def test_memory_that_goes_fails_operations_and_not_the_program():
 
 def test_the_same_where_packets_pass_through_fault_injection():
     assert succeed([UNPINNED], {"UROCE_FAULT": "duplicate=1%,seed=3"}).strip().endswith("all right")
+
+
+def test_the_same_while_packets_are_captured(tmp_path):
+    assert succeed([UNPINNED], {"UROCE_CAPTURE": str(tmp_path / "run.pcap")}).strip().endswith("all right")

@@ -215,6 +215,33 @@ static void *try_all(void *arg)
 	return arg;
 }
 
+/* ---- addresses that no memory can have ---- */
+
+/* On demand all of the address space is a region; a peer may name any address of it. */
+static void anywhere(uint64_t address)
+{
+	struct ibv_mr *mr = ibv_reg_mr(pd, NULL, SIZE_MAX, rights | IBV_ACCESS_ON_DEMAND);
+	if (!mr)
+		die("ibv_reg_mr of everything");
+	for (size_t i = 0; i < sizeof operations / sizeof *operations; i++) {
+		struct pair pair;
+		const struct operation *op = &operations[i];
+		struct ibv_mr nowhere = *mr;
+		nowhere.addr = (void *)(uintptr_t)address;
+		make_pair(&pair);
+		post(&pair, op, op->from_good ? good_mr : &nowhere, op->from_good ? &nowhere : good_mr);
+		enum ibv_wc_status sender = completion(pair.cq[0]);
+		if (sender != op->sender || (op->receiver >= 0 && completion(pair.cq[1]) != (enum ibv_wc_status)op->receiver)) {
+			fprintf(stderr, "unpinned: %s at %llx: %s\n", op->name, (unsigned long long)address, ibv_wc_status_str(sender));
+			exit(1);
+		}
+		end_pair(&pair);
+	}
+	if (ibv_dereg_mr(mr))
+		die("ibv_dereg_mr of everything");
+	printf("all operations at %llx fail\n", (unsigned long long)address);
+}
+
 /* ---- the program's own signals ---- */
 
 static sigjmp_buf back;
@@ -235,19 +262,20 @@ static void own_fault_reaches_own_handler(void)
 {
 	struct sigaction mine = {.sa_handler = jump}, before;
 
-	/* Installed late: the device's handler was there first. */
-	if (sigaction(SIGSEGV, &mine, &before))
-		die("sigaction");
-	/* After a millisecond the device looks, and is in front again. */
-	nanosleep(&(struct timespec){.tv_nsec = 2000000}, NULL);
-	for (int i = 0; i < 2; i++) {
+	/* Installed late: the device's handler was there first, and stays in front. */
+	if (sigaction(SIGSEGV, NULL, &before) || before.sa_handler != SIG_DFL)
+		die("sigaction, which knows a handler that is not the program's");
+	for (int i = 0; i < 1000; i++) {
+		if (sigaction(SIGSEGV, &mine, NULL) || sigaction(SIGBUS, &mine, NULL))
+			die("sigaction");
 		try(&operations[1], UNMAPPED);
 		if (sigsetjmp(back, 1) == 0) {
 			fault();
 			die("a fault");
 		}
 	}
-	sigaction(SIGSEGV, &before, NULL);
+	if (signal(SIGSEGV, SIG_DFL) != jump || signal(SIGBUS, SIG_DFL) != jump || signal(SIGBUS, SIG_DFL) != SIG_DFL)
+		die("signal");
 	printf("a fault of the program's own reaches its handler\n");
 }
 
@@ -275,7 +303,12 @@ static void in_a_thread_that_blocks_all_signals(void)
 	pthread_sigmask(SIG_SETMASK, &all, &before);
 	if (pthread_create(&thread, NULL, try_all, NULL) || pthread_join(thread, NULL))
 		die("pthread_create");
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	/* Also one that has called verbs before. */
+	try(&operations[1], UNMAPPED);
+	sigprocmask(SIG_SETMASK, &before, NULL);
+	sigprocmask(SIG_BLOCK, &all, NULL);
+	try(&operations[0], UNMAPPED);
+	sigprocmask(SIG_SETMASK, &before, NULL);
 	printf("the same in a thread that blocks all signals\n");
 }
 
@@ -294,6 +327,9 @@ int main(void)
 		die("ibv_reg_mr");
 	ibv_free_device_list(list);
 	try_all(NULL);
+	anywhere(0);
+	anywhere(UINT64_C(1) << 63);          /* of neither half of the address space */
+	anywhere(UINT64_C(0xffffffff80000000)); /* of the kernel */
 	own_fault_ends_the_program();
 	own_fault_reaches_own_handler();
 	in_a_thread_that_blocks_all_signals();
