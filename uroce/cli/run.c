@@ -8,7 +8,10 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
+
+#include "hw_counters.h"
 
 /* Signals that ask a program for something; the child must get them too. */
 static const int forwarded[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2};
@@ -35,15 +38,20 @@ static struct counters *share_counters(void)
 	return map == MAP_FAILED ? NULL : map;
 }
 
+/* Between two looks at the counters, where they are shown in files. */
+static const struct timespec pause_time = {.tv_nsec = HW_COUNTERS_NS};
+
 /* Waits for the child's end; passes signals on. What the terminal sends, it has sent the child as well: twice might
  * mean more than once. */
-static int attend(pid_t child, const sigset_t *signals)
+static int attend(pid_t child, const sigset_t *signals, const struct counters *mounted)
 {
 	siginfo_t info;
 	int status;
 
 	for (;;) {
-		if (sigwaitinfo(signals, &info) < 0)
+		if (mounted)
+			mount_refresh(mounted);
+		if (sigtimedwait(signals, &info, mounted ? &pause_time : NULL) < 0)
 			continue;
 		if (info.si_signo != SIGCHLD) {
 			if (info.si_code <= 0)
@@ -56,7 +64,17 @@ static int attend(pid_t child, const sigset_t *signals)
 	}
 }
 
-int run_counted(char **argv, bool json)
+static void print(enum report report, const char *command, const struct counters *counters)
+{
+	if (report == REPORT_JSON) {
+		print_counters_json(stderr, counters);
+	} else if (report == REPORT_TEXT) {
+		fprintf(stderr, "uroce: counters of %s:\n", command);
+		print_counters(stderr, counters);
+	}
+}
+
+int run_counted(char **argv, enum report report, bool mounted)
 {
 	const struct sigaction default_action = {.sa_handler = SIG_DFL};
 	struct counters *counters = share_counters();
@@ -82,13 +100,8 @@ int run_counted(char **argv, bool json)
 		sigprocmask(SIG_SETMASK, &old, NULL);
 		_exit(run_command(argv));
 	}
-	status = attend(child, &signals);
-	if (json) {
-		print_counters_json(stderr, counters);
-	} else {
-		fprintf(stderr, "uroce: counters of %s:\n", argv[0]);
-		print_counters(stderr, counters);
-	}
+	status = attend(child, &signals, mounted ? counters : NULL);
+	print(report, argv[0], counters);
 	munmap(counters, sizeof *counters);
 	return status;
 }
