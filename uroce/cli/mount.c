@@ -114,6 +114,7 @@ static int copy_in_child(const char *folder)
 	pid_t child = argv[2] ? fork() : -1;
 
 	if (child == 0) {
+		unsetenv("UROCE_CAPTURE"); /* of the command's processes */
 		execv(self, argv);
 		_exit(errno);
 	}

@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import subprocess
+import tempfile
 
 import pytest
 
@@ -84,6 +85,13 @@ def test_nothing_is_left_of_the_mounts():
     assert {name for name in os.listdir("/tmp") if name.startswith("uroce-mount.")} <= before
     with open("/proc/self/mounts", encoding="ascii") as file:
         assert not re.search(r"^uroce ", file.read(), re.M)
+
+
+def test_capture_is_of_the_commands_processes_alone():
+    with tempfile.TemporaryDirectory(prefix="uroce-mount-test.") as folder:
+        os.chmod(folder, 0o777)
+        assert uroce("--mount", "--capture", f"{folder}/%p.pcap", "ibv_devinfo").returncode == 0
+        assert len(os.listdir(folder)) == 1
 
 
 def test_exit_status_and_signals_are_the_commands():
