@@ -8,11 +8,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/capability.h>
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -253,6 +256,19 @@ static int show(void)
 	return error;
 }
 
+/* What a user namespace gave for mounting: as long as this process has it, its children, which have not, can't read its folder in
+ * /proc, where they find the counters. */
+static void be_ordinary(void)
+{
+	struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+	const struct __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = {0};
+
+	if (geteuid() == 0)
+		return;
+	syscall(SYS_capset, &header, none);
+	prctl(PR_SET_DUMPABLE, 1);
+}
+
 bool mount_files(void)
 {
 	int status = 0, error;
@@ -273,6 +289,8 @@ bool mount_files(void)
 		     "--mount: cannot mount the device's files: %s. The command runs without: programs that make system calls "
 		     "themselves will see no files of the device",
 		     strerror(error));
+	else
+		be_ordinary();
 	return !error;
 }
 

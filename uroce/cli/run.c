@@ -22,10 +22,10 @@ int run_command(char **argv)
 	return fail(errno == ENOENT ? EXIT_NOT_FOUND : EXIT_NOT_EXECUTABLE, "%s: %s", argv[0], strerror(errno));
 }
 
-/* A block that the command and its children find by its descriptor. */
+/* A block that the command and its children find by its descriptor, or, where that was closed, by the path to it. */
 static struct counters *share_counters(void)
 {
-	char number[16];
+	char number[16], path[48];
 	void *map;
 	int fd = memfd_create("uroce-counters", 0);
 
@@ -33,6 +33,9 @@ static struct counters *share_counters(void)
 		return NULL;
 	snprintf(number, sizeof number, "%d", fd);
 	if (ftruncate(fd, sizeof(struct counters)) < 0 || setenv("UROCE_COUNTERS_FD", number, 1) < 0)
+		return NULL;
+	snprintf(path, sizeof path, "/proc/%ld/fd/%d", (long)getpid(), fd);
+	if (setenv("UROCE_COUNTERS_PATH", path, 1) < 0)
 		return NULL;
 	map = mmap(NULL, sizeof(struct counters), PROT_READ, MAP_SHARED, fd, 0);
 	return map == MAP_FAILED ? NULL : map;
