@@ -34,8 +34,18 @@ bool check_log_level(const char *level);
 /* run.c */
 /* Becomes the command; returns an exit status after a message. */
 int run_command(char **argv);
-/* Runs the command as a child and prints the counters of all its processes at the end; returns its exit status. */
-int run_counted(char **argv, bool json);
+enum report { REPORT_NONE, REPORT_TEXT, REPORT_JSON };
+/* Runs the command as a child and prints the counters of all its processes at the end; returns its exit status. `mounted`: the
+ * counters are also shown in mounted files meanwhile. */
+int run_counted(char **argv, enum report report, bool mounted);
+
+/* mount.c */
+/* Shows the device's files to this process, and all that it starts, by mounts; false after a message: without. After library_preload. */
+bool mount_files(void);
+/* Writes the counters into the mounted files. */
+void mount_refresh(const struct counters *counters);
+/* `uroce --copy-files FOLDER`, by which mount_files calls this program with the library: copies of all files. 0 or an errno. */
+int mount_copy(const char *folder);
 
 /* find.c: the descriptor of a process's counters, opened here too; -1 if it has none. `directory`: its /proc/PID/fd. */
 int counters_find(DIR *directory);

@@ -8,7 +8,10 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
+
+#include "hw_counters.h"
 
 /* Signals that ask a program for something; the child must get them too. */
 static const int forwarded[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2};
@@ -19,10 +22,10 @@ int run_command(char **argv)
 	return fail(errno == ENOENT ? EXIT_NOT_FOUND : EXIT_NOT_EXECUTABLE, "%s: %s", argv[0], strerror(errno));
 }
 
-/* A block that the command and its children find by its descriptor. */
+/* A block that the command and its children find by its descriptor, or, where that was closed, by the path to it. */
 static struct counters *share_counters(void)
 {
-	char number[16];
+	char number[16], path[48];
 	void *map;
 	int fd = memfd_create("uroce-counters", 0);
 
@@ -31,19 +34,27 @@ static struct counters *share_counters(void)
 	snprintf(number, sizeof number, "%d", fd);
 	if (ftruncate(fd, sizeof(struct counters)) < 0 || setenv("UROCE_COUNTERS_FD", number, 1) < 0)
 		return NULL;
+	snprintf(path, sizeof path, "/proc/%ld/fd/%d", (long)getpid(), fd);
+	if (setenv("UROCE_COUNTERS_PATH", path, 1) < 0)
+		return NULL;
 	map = mmap(NULL, sizeof(struct counters), PROT_READ, MAP_SHARED, fd, 0);
 	return map == MAP_FAILED ? NULL : map;
 }
 
+/* Between two looks at the counters, where they are shown in files. */
+static const struct timespec pause_time = {.tv_nsec = HW_COUNTERS_NS};
+
 /* Waits for the child's end; passes signals on. What the terminal sends, it has sent the child as well: twice might
  * mean more than once. */
-static int attend(pid_t child, const sigset_t *signals)
+static int attend(pid_t child, const sigset_t *signals, const struct counters *mounted)
 {
 	siginfo_t info;
 	int status;
 
 	for (;;) {
-		if (sigwaitinfo(signals, &info) < 0)
+		if (mounted)
+			mount_refresh(mounted);
+		if (sigtimedwait(signals, &info, mounted ? &pause_time : NULL) < 0)
 			continue;
 		if (info.si_signo != SIGCHLD) {
 			if (info.si_code <= 0)
@@ -56,7 +67,17 @@ static int attend(pid_t child, const sigset_t *signals)
 	}
 }
 
-int run_counted(char **argv, bool json)
+static void print(enum report report, const char *command, const struct counters *counters)
+{
+	if (report == REPORT_JSON) {
+		print_counters_json(stderr, counters);
+	} else if (report == REPORT_TEXT) {
+		fprintf(stderr, "uroce: counters of %s:\n", command);
+		print_counters(stderr, counters);
+	}
+}
+
+int run_counted(char **argv, enum report report, bool mounted)
 {
 	const struct sigaction default_action = {.sa_handler = SIG_DFL};
 	struct counters *counters = share_counters();
@@ -82,13 +103,8 @@ int run_counted(char **argv, bool json)
 		sigprocmask(SIG_SETMASK, &old, NULL);
 		_exit(run_command(argv));
 	}
-	status = attend(child, &signals);
-	if (json) {
-		print_counters_json(stderr, counters);
-	} else {
-		fprintf(stderr, "uroce: counters of %s:\n", argv[0]);
-		print_counters(stderr, counters);
-	}
+	status = attend(child, &signals, mounted ? counters : NULL);
+	print(report, argv[0], counters);
 	munmap(counters, sizeof *counters);
 	return status;
 }

@@ -24,6 +24,8 @@ static const char usage_text[] =
 	"                   loss=1%,duplicate=0.5%,reorder=2%,delay=200us,jitter=100us,\n"
 	"                   corrupt=0.1%,seed=42\n"
 	"  --log LEVEL      error, warn, info or debug\n"
+	"  --mount          mount the device's files in a namespace of the command, for programs that\n"
+	"                   make system calls themselves (Go, static programs)\n"
 	"  --stats          print counters to standard error when COMMAND ends\n"
 	"  --stats-json     the same as a JSON object\n"
 	"  --help, --version\n"
@@ -71,13 +73,14 @@ static int set_capture(const char *file)
 	return set("UROCE_CAPTURE", path);
 }
 
-enum option_code { OPT_ADDR = 256, OPT_CAPTURE, OPT_FAULT, OPT_LOG, OPT_STATS, OPT_STATS_JSON };
+enum option_code { OPT_ADDR = 256, OPT_CAPTURE, OPT_FAULT, OPT_LOG, OPT_MOUNT, OPT_COPY_FILES, OPT_STATS, OPT_STATS_JSON };
 
 struct choices {
 	bool help;
 	bool version;
-	bool stats;
-	bool json;
+	bool mount;
+	const char *copy_to; /* a folder: this process is mount.c's */
+	enum report report;
 };
 
 /* 0, or an exit status after a message. */
@@ -92,12 +95,18 @@ static int take_option(int code, const char *value, struct choices *choices)
 		return check_fault(value) ? set("UROCE_FAULT", value) : EXIT_USAGE;
 	case OPT_LOG:
 		return check_log_level(value) ? set("UROCE_LOG", value) : EXIT_USAGE;
+	case OPT_MOUNT:
+		choices->mount = true;
+		return 0;
+	case OPT_COPY_FILES:
+		choices->copy_to = value;
+		return 0;
 	case OPT_STATS_JSON:
-		choices->json = true;
-		choices->stats = true;
+		choices->report = REPORT_JSON;
 		return 0;
 	case OPT_STATS:
-		choices->stats = true;
+		if (choices->report == REPORT_NONE)
+			choices->report = REPORT_TEXT;
 		return 0;
 	case 'h':
 		choices->help = true;
@@ -118,6 +127,8 @@ static int take_options(int argc, char **argv, struct choices *choices)
 		{"capture", required_argument, NULL, OPT_CAPTURE},
 		{"fault", required_argument, NULL, OPT_FAULT},
 		{"log", required_argument, NULL, OPT_LOG},
+		{"mount", no_argument, NULL, OPT_MOUNT},
+		{"copy-files", required_argument, NULL, OPT_COPY_FILES},
 		{"stats", no_argument, NULL, OPT_STATS},
 		{"stats-json", no_argument, NULL, OPT_STATS_JSON},
 		{"help", no_argument, NULL, 'h'},
@@ -153,6 +164,8 @@ int main(int argc, char **argv)
 		fputs(choices.help ? usage_text : "uroce " UROCE_VERSION "\n", stdout);
 		return fflush(stdout) == 0 ? EXIT_SUCCESS : EXIT_OWN;
 	}
+	if (choices.copy_to)
+		return mount_copy(choices.copy_to);
 	if (optind >= argc) {
 		fputs(usage_text, stderr);
 		return EXIT_USAGE;
@@ -164,5 +177,8 @@ int main(int argc, char **argv)
 	status = library_preload();
 	if (status)
 		return status;
-	return choices.stats ? run_counted(argv + optind, choices.json) : run_command(argv + optind);
+	bool mounted = choices.mount && mount_files();
+	if (choices.report == REPORT_NONE && !mounted)
+		return run_command(argv + optind);
+	return run_counted(argv + optind, choices.report, mounted);
 }

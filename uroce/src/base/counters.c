@@ -16,7 +16,7 @@
 /* Of this process, or of the parent whose copy it is. Under the lock for opening devices. */
 static struct {
 	struct counters *block;
-	pid_t owner; /* 0: inherited by UROCE_COUNTERS_FD, so for children too */
+	pid_t owner; /* 0: of the command uroce, so for children too */
 	int fd;
 } open_now = {.fd = -1};
 
@@ -38,20 +38,41 @@ static struct counters *map(int fd)
 	return block == MAP_FAILED ? NULL : block;
 }
 
+static struct counters *map_others(int fd)
+{
+	struct stat status;
+
+	if (!is_counters(fd) || fstat(fd, &status) != 0 || status.st_size != (off_t)sizeof(struct counters))
+		return NULL; /* something else, or another version's */
+	return map(fd);
+}
+
 static struct counters *map_inherited(void)
 {
 	const char *text = getenv("UROCE_COUNTERS_FD");
-	struct stat status;
 	char *end;
 
 	if (!text || *text < '0' || *text > '9')
 		return NULL;
 	unsigned long fd = strtoul(text, &end, 10);
-	if (*end != '\0' || fd > INT32_MAX || !is_counters((int)fd))
+	return *end == '\0' && fd <= INT32_MAX ? map_others((int)fd) : NULL;
+}
+
+/* Launchers (of MPI, or Python's subprocess) close what their children would inherit: then it is opened where uroce has it. The
+ * descriptor stays open in `out`. */
+static struct counters *map_named(int *out)
+{
+	const char *path = getenv("UROCE_COUNTERS_PATH");
+	int fd = path ? open(path, O_RDWR | O_CLOEXEC) : -1;
+
+	if (fd < 0)
 		return NULL;
-	if (fstat((int)fd, &status) != 0 || status.st_size != (off_t)sizeof(struct counters))
-		return NULL; /* another version's */
-	return map((int)fd);
+	struct counters *block = map_others(fd);
+	if (block)
+		*out = fd;
+	else
+		close(fd);
+	return block;
 }
 
 static struct counters *map_new(int *out)
@@ -88,6 +109,8 @@ struct counters *counters_open(void)
 
 	open_now.owner = 0;
 	open_now.block = map_inherited();
+	if (!open_now.block)
+		open_now.block = map_named(&open_now.fd);
 	if (open_now.block)
 		return open_now.block;
 	open_now.owner = self;

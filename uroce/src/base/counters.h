@@ -72,7 +72,7 @@ static inline void counter_add(_Atomic uint64_t *counter, uint64_t n)
 	atomic_fetch_add_explicit(counter, n, memory_order_relaxed);
 }
 
-/* Takes the block of UROCE_COUNTERS_FD, else makes one ("uroce-counters" among the process's memfds); with neither,
+/* Takes the block of UROCE_COUNTERS_FD or UROCE_COUNTERS_PATH, else makes one ("uroce-counters" among the process's memfds); with neither,
  * one in ordinary memory. Never NULL: NULL memory is worked around with a static block. */
 struct counters *counters_open(void);
 

@@ -75,12 +75,19 @@ static bool show(const struct device_files *files, const char *port, const struc
 	return device_files_write(files, path, text);
 }
 
-bool hw_counters_open(struct hw_counters *own, const struct device_files *files, const char *port, const struct counters *counters)
+bool hw_counters_show(const struct device_files *files, const char *port, const struct counters *counters)
 {
-	*own = (struct hw_counters){.fds = {-1, -1}, .next = UINT64_MAX};
 	for (int i = 0; i < SHOWN; i++)
 		if (!show(files, port, &table[i], counters))
 			return false;
+	return true;
+}
+
+bool hw_counters_open(struct hw_counters *own, const struct device_files *files, const char *port, const struct counters *counters)
+{
+	*own = (struct hw_counters){.fds = {-1, -1}, .next = UINT64_MAX};
+	if (!hw_counters_show(files, port, counters))
+		return false;
 	for (int i = 0; i < HW_COUNTERS; i++) {
 		char path[DEVICE_FILES_ROOT + DEVICE_FILES_PATH];
 		snprintf(path, sizeof path, "%s%s%s", files->root, port, table[i].name);

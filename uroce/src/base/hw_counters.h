@@ -22,6 +22,8 @@ struct hw_counters {
 
 /* Makes the files in the folder `port` of the tree. False and errno; then there is nothing to close. */
 bool hw_counters_open(struct hw_counters *own, const struct device_files *files, const char *port, const struct counters *counters);
+/* Writes all these files anew. False and errno. */
+bool hw_counters_show(const struct device_files *files, const char *port, const struct counters *counters);
 /* Writes the file anew if `path` is one of these: a path in the tree, and that of the folder `port`, begin alike. */
 void hw_counters_refresh(const struct device_files *files, const char *port, const char *path, const struct counters *counters);
 /* Writes numbers that have changed; called when `next` has come, with the device's lock held. */

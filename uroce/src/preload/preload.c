@@ -27,6 +27,9 @@ struct made_list {
 static pthread_mutex_t made_lock = PTHREAD_MUTEX_INITIALIZER; /* guards the next, and `next` of its elements */
 static struct made_list *made;
 
+/* Of this thread: libibverbs itself asks for the list, to look behind `struct ibv_device`, where ours has nothing. */
+static _Thread_local bool asked_by_libibverbs;
+
 static struct ibv_device **call_real_list(int *count)
 {
 	PASS(NULL, ibv_get_device_list, count);
@@ -125,7 +128,7 @@ EXPORT struct ibv_device **ibv_get_device_list(int *num_devices)
 	int count = 0;
 	struct ibv_device **list = real_list(&count);
 	int error = errno;
-	struct ibv_device *ours = own_device_listed();
+	struct ibv_device *ours = asked_by_libibverbs ? NULL : own_device_listed();
 	if (ours) {
 		struct ibv_device **real = list;
 		if (!real)
@@ -198,6 +201,11 @@ EXPORT int ibv_close_device(struct ibv_context *context)
 	PASS(-1, ibv_close_device, context);
 }
 
+static struct ibv_context *import_real(int cmd_fd)
+{
+	PASS(NULL, ibv_import_device, cmd_fd);
+}
+
 EXPORT struct ibv_context *ibv_import_device(int cmd_fd)
 {
 	/* That of our contexts. */
@@ -205,7 +213,10 @@ EXPORT struct ibv_context *ibv_import_device(int cmd_fd)
 		errno = EOPNOTSUPP;
 		return NULL;
 	}
-	PASS(NULL, ibv_import_device, cmd_fd);
+	asked_by_libibverbs = true;
+	struct ibv_context *context = import_real(cmd_fd);
+	asked_by_libibverbs = false;
+	return context;
 }
 
 EXPORT int ibv_query_device(struct ibv_context *context, struct ibv_device_attr *attr)

@@ -235,7 +235,7 @@ static struct own_device *make_device(void)
 		return NULL;
 	}
 	guid = guid_of(udp_gid(mine->device.udp, 0));
-	snprintf(listed.dev_name, sizeof listed.dev_name, "uverbs%u", own_files_number());
+	snprintf(listed.dev_name, sizeof listed.dev_name, "uverbs%u", own_files_number(&listed));
 	snprintf(listed.dev_path, sizeof listed.dev_path, "/sys/class/infiniband_verbs/%s", listed.dev_name);
 	log_write(LOG_INFO, "device %s: %u GIDs, MTU %u", listed.name, udp_gid_count(mine->device.udp),
 		  128u << mine->device.mtu);

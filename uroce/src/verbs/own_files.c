@@ -15,7 +15,7 @@
 #include "log.h"
 #include "udp.h"
 
-#define CLASS       "/sys/class/infiniband"
+#define CLASS "/sys/class/infiniband"
 #define VERBS_CLASS "/sys/class/infiniband_verbs"
 
 enum { PATH = DEVICE_FILES_PATH, MOST_DEVICES = 1024 };
@@ -117,17 +117,31 @@ static void write_verbs(struct making *making, const struct ibv_device *listed, 
 		making->failed = true;
 }
 
-unsigned own_files_number(void)
+/* The name of the device that is uverbs`number`; false: there is none. By system calls: the C library's functions are asked about
+ * uroce's files too, and would want the device that is being made. */
+static bool find_name(unsigned number, char name[IBV_SYSFS_NAME_MAX])
 {
 	char path[PATH];
 
-	for (unsigned number = 0; number < MOST_DEVICES; number++) {
-		snprintf(path, sizeof path, VERBS_CLASS "/uverbs%u", number);
-		/* Not access(), which is asked about uroce's files too, and would want the device that is being made. */
-		if (syscall(SYS_faccessat, AT_FDCWD, path, F_OK) != 0)
-			return number;
-	}
-	return MOST_DEVICES;
+	snprintf(path, sizeof path, VERBS_CLASS "/uverbs%u/ibdev", number);
+	int fd = (int)syscall(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return false;
+	ssize_t length = read(fd, name, IBV_SYSFS_NAME_MAX - 1);
+	close(fd);
+	name[length > 0 ? length : 0] = '\0';
+	name[strcspn(name, "\n")] = '\0';
+	return true;
+}
+
+unsigned own_files_number(const struct ibv_device *listed)
+{
+	char name[IBV_SYSFS_NAME_MAX];
+	unsigned number = 0;
+
+	while (number < MOST_DEVICES && find_name(number, name) && strcmp(name, listed->name) != 0)
+		number++;
+	return number;
 }
 
 void own_files_make(struct device *device, const struct ibv_device *listed, __be64 guid)

@@ -101,7 +101,7 @@ def test_help_and_version_are_printed(uroce):
 
 def test_help_names_every_option(uroce):
     text = uroce("--help").stdout
-    for option in ("--addr", "--capture", "--fault", "--log", "--stats", "--stats-json", "--help", "--version"):
+    for option in ("--addr", "--capture", "--fault", "--log", "--mount", "--stats", "--stats-json", "--help", "--version"):
         assert option in text
 
 

@@ -3,6 +3,7 @@
 answer ends it."""
 import ctypes
 import errno
+import os
 import struct
 
 from newer_functions import call, check
@@ -40,8 +41,17 @@ def minus_one(wanted, name, *arguments):
     check(f"errno of {name}", ctypes.get_errno(), wanted)
 
 
+def check_import():
+    """Of what is no device. libibverbs looks through the list for one with this number, and behind what the public header shows."""
+    for path in ("/dev/null", "/dev/full"):
+        fd = os.open(path, os.O_RDWR)
+        check("ibv_import_device", call("ibv_import_device", fd), None)
+        os.close(fd)
+
+
 def main():
     check_lists()
+    check_import()
     _, ours = device_list()
     context = ctypes.c_void_p(call("ibv_open_device", ctypes.c_void_p(ours)))
     pd = ctypes.c_void_p(call("ibv_alloc_pd", context))

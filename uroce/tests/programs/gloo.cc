@@ -73,6 +73,21 @@ static void allgather(size_t count)
 		expect(all[i] == (int)(i / count), "allgather", count);
 }
 
+/* What connectFullMesh wants of the store has changed. */
+static void connect(gloo::rendezvous::Context &mesh, void (gloo::rendezvous::Context::*by)(gloo::rendezvous::Store &,
+											   std::shared_ptr<gloo::transport::Device> &),
+		    const std::shared_ptr<gloo::rendezvous::Store> &store, std::shared_ptr<gloo::transport::Device> &device)
+{
+	(mesh.*by)(*store, device);
+}
+
+static void connect(gloo::rendezvous::Context &mesh, void (gloo::rendezvous::Context::*by)(std::shared_ptr<gloo::rendezvous::Store>,
+											   std::shared_ptr<gloo::transport::Device> &),
+		    const std::shared_ptr<gloo::rendezvous::Store> &store, std::shared_ptr<gloo::transport::Device> &device)
+{
+	(mesh.*by)(store, device);
+}
+
 int main(int argc, char **argv)
 {
 	if (argc < 5)
@@ -85,8 +100,7 @@ int main(int argc, char **argv)
 	attr.index = argc > 5 ? std::atoi(argv[5]) : 0;
 	auto device = gloo::transport::ibverbs::CreateDevice(attr);
 	auto mesh = std::make_shared<gloo::rendezvous::Context>(rank, size);
-	gloo::rendezvous::FileStore store(argv[3]);
-	mesh->connectFullMesh(store, device);
+	connect(*mesh, &gloo::rendezvous::Context::connectFullMesh, std::make_shared<gloo::rendezvous::FileStore>(argv[3]), device);
 	context = mesh;
 	for (size_t count : {1, 7, 1000, 4096, 100003, 1000000}) {
 		allreduce<gloo::AllreduceRingChunked<int>>("allreduce in a ring", count);

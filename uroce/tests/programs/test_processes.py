@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Forks, many processes, and peers that are killed or stopped."""
+import json
 import os
 import re
 import signal
@@ -7,7 +8,7 @@ import time
 
 import pytest
 
-from rig import DEVICE, HERE, PATIENT, PYTHON, Pair, find, free_port, succeed, verify_pair, wait_until
+from rig import DEVICE, HERE, PATIENT, PYTHON, WRAPPER, Pair, find, free_port, succeed, verify_pair, wait_until
 
 
 def test_pairs_started_by_one_shell():
@@ -16,6 +17,21 @@ def test_pairs_started_by_one_shell():
     text = succeed(["sh", "-c", f"{command} >/dev/null & server=$!; i=0; until {command} 127.0.0.1; do "
                     "i=$((i+1)); [ $i -lt 200 ] || exit 9; sleep 0.1; done; wait $server && echo both ended well"])
     assert "both ended well" in text
+
+
+def test_programs_of_a_launcher_that_closes_descriptors_are_counted():
+    """mpiexec does, and Python's subprocess."""
+    end = [find("ibv_rc_pingpong"), "-g", "0", "-n", "200", "-p", str(free_port())]
+    script = f"""
+import subprocess, time
+server = subprocess.Popen({end}, stdout=subprocess.DEVNULL)
+limit = time.monotonic() + 30
+while subprocess.call({end} + ['localhost'], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) != 0:
+    assert time.monotonic() < limit and server.poll() is None
+    time.sleep(0.2)
+server.wait()"""
+    text = succeed([WRAPPER, "--stats-json", PYTHON, "-c", script])
+    assert json.loads(text.splitlines()[-1])["tx_packets"] >= 400, text
 
 
 def test_fork_after_use_of_the_device():
