@@ -13,6 +13,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import signal
 import socket
 import statistics
@@ -72,12 +73,13 @@ class Bench:
     def __init__(self, build, rounds):
         self.build, self.rounds = build, rounds
         self.inside = []
+        self.by_udp = False
 
     def perftest(self, program, *options, device="uroce0", gid="0", host="127.0.0.1"):
         port = free_port()
         command = [program, "-F", "-d", device, "-x", gid, "-p", str(port), *options]
         if device == "uroce0":
-            command = [*self.inside, str(self.build / "cli" / "uroce"), *command]
+            command = [*self.inside, str(self.build / "cli" / "uroce"), *(["--wire"] if self.by_udp else []), *command]
         text = pair(command, [*command, host], port)
         for line in text.splitlines():
             if re.match(r"^\s*\d+\s+\d+\s+[\d.]+", line):
@@ -112,6 +114,28 @@ class Bench:
     def message_rate(self):
         """Million messages a second."""
         return self.perftest("ib_send_bw", "-s", "64", "-t", "128", "-r", "512", "-n", "500000", "-N")[4]
+
+    def in_turn(self, program, size, iterations, *options):
+        """MB/s (10^6) of requests one at a time."""
+        return self.perftest(program, "-s", str(size), "-m", "4096", "-t", "1", "-n", str(iterations), *options)[3] * 1.048576
+
+    def host_copy(self, size):
+        """What one copy from another process's memory reaches: MB/s (10^6)."""
+        result = subprocess.run([self.build / "bench" / "host_copy", str(size)], capture_output=True, text=True, timeout=LIMIT, check=True)
+        return json.loads(result.stdout)["copy_MB_s"]
+
+    def ucx(self, transports, test, size, iterations):
+        """The overall average of ucx_perftest: microseconds, and MB/s (2^20)."""
+        port = free_port()
+        command = ["env", f"UCX_TLS={transports}", "UCX_WARN_UNUSED_ENV_VARS=n", "ucx_perftest", "-p", str(port), "-t", test,
+                   "-s", str(size), "-n", str(iterations), "-f"]
+        if "verbs" in transports:
+            command = [str(self.build / "cli" / "uroce"), *command]
+        text = pair(command, [*command, "127.0.0.1"], port)
+        fields = [line.split() for line in text.splitlines() if re.match(r"^\s*\d+(\s+[\d.]+){7}\s*$", line)]
+        if not fields:
+            raise SystemExit(f"bench: no result of ucx_perftest:\n{text}")
+        return float(fields[-1][3]), float(fields[-1][5])
 
     def iperf(self):
         port = free_port()
@@ -156,22 +180,64 @@ def show(entry):
 def against_tcp(bench):
     sizes = {"64 KiB": 1 << 16, "1 MiB": 1 << 20}
     ours, tcp = {name: [] for name in sizes}, []
+    bench.by_udp = True
     for _ in range(bench.rounds):
         for name, size in sizes.items():
             ours[name].append(bench.write_bandwidth(size))
         tcp.append(bench.iperf())
+    bench.by_udp = False
     for name in sizes:
-        yield row(f"ib_write_bw {name}, MTU 4096", "MB/s", ours[name], tcp, "one TCP stream (iperf3)", 1)
+        yield row(f"by UDP: ib_write_bw {name}, MTU 4096", "MB/s", ours[name], tcp, "one TCP stream (iperf3)", 1)
     for name in sizes:
-        yield row(f"ib_write_bw {name}, against the machine's raw limit", "MB/s", ours[name], None, "", 2600)
+        yield row(f"by UDP: ib_write_bw {name}, against the machine's raw limit", "MB/s", ours[name], None, "", 2600)
 
 
 def against_udp(bench):
     ours, bare = [], []
+    bench.by_udp = True
     for _ in range(bench.rounds):
         ours.append(bench.send_latency())
         bare.append(bench.udp_latency())
-    yield row("ib_send_lat 64 B, polling", "us", ours, bare, "a bare UDP ping-pong", 1.5, at_most=True)
+    bench.by_udp = False
+    yield row("by UDP: ib_send_lat 64 B, polling", "us", ours, bare, "a bare UDP ping-pong", 1.5, at_most=True)
+
+
+def within_host(bench):
+    """Shared memory between processes of one host, against what the machine allows without a network."""
+    sizes = {"64 KiB": 1 << 16, "1 MiB": 1 << 20}
+    write, copy = {name: [] for name in sizes}, {name: [] for name in sizes}
+    read, one_write, one_read, latency, bare = [], [], [], [], []
+    for _ in range(bench.rounds):
+        for name, size in sizes.items():
+            write[name].append(bench.write_bandwidth(size, iterations=2 * 10**10 // size))
+            copy[name].append(bench.host_copy(size))
+        read.append(bench.perftest("ib_read_bw", "-s", str(1 << 20), "-m", "4096", "-n", "10000")[3] * 1.048576)
+        one_write.append(bench.in_turn("ib_write_bw", 1 << 16, 20000))
+        one_read.append(bench.in_turn("ib_read_bw", 1 << 16, 20000))
+        latency.append(bench.send_latency(200000))
+        bare.append(bench.udp_latency())
+    yield row("ib_send_lat 64 B, polling", "us", latency, bare, "a bare UDP ping-pong", 0.4, at_most=True)
+    for name in sizes:
+        yield row(f"ib_write_bw {name}", "MB/s", write[name], copy[name], "one process_vm_readv a transfer", 0.8)
+    yield row("ib_read_bw 1 MiB", "MB/s", read, write["1 MiB"], "ib_write_bw", 0.9)
+    yield row("READs of 64 KiB, one at a time", "MB/s", one_read, one_write, "WRITEs, one at a time", 0.8)
+
+
+def beside_ucx(bench):
+    """UCX over uroce, and UCX without it."""
+    if not shutil.which("ucx_perftest", path=TOOLS):
+        print("(no ucx_perftest: install ucx-utils for the comparison with UCX)", flush=True)
+        return
+    latency, posix, ud, rc, tcp = [], [], [], [], []
+    for _ in range(bench.rounds):
+        latency.append(bench.send_latency(200000))
+        posix.append(bench.ucx("posix", "tag_lat", 64, 200000)[0])
+        ud.append(bench.ucx("ud_verbs,self", "tag_bw", 1 << 20, 2000)[1])
+        rc.append(bench.ucx("rc_verbs,ud_verbs:aux,self", "tag_bw", 1 << 20, 2000)[1])
+        tcp.append(bench.ucx("tcp,self", "tag_bw", 1 << 20, 2000)[1])
+    yield row("ib_send_lat 64 B, polling", "us", latency, posix, "UCX's shared memory (tag_lat, posix)", 1.5, at_most=True)
+    yield row("UCX over ud_verbs, 1 MiB", "MB/s", ud, tcp, "UCX over TCP", 0.8)
+    yield row("UCX over rc_verbs, 1 MiB", "MB/s", rc, tcp, "UCX over TCP", 1.5)
 
 
 def one_sided(bench):
@@ -230,7 +296,7 @@ def against_rxe(bench):
     yield row("in the VM: ib_send_lat 64 B", "us", our_latency, their_latency, "rdma_rxe", 1, at_most=True)
 
 
-PARTS = {"tcp": against_tcp, "udp": against_udp, "rate": message_rate, "one-sided": one_sided, "threads": threads, "memory": memory}
+PARTS = {"host": within_host, "ucx": beside_ucx, "tcp": against_tcp, "udp": against_udp, "rate": message_rate, "one-sided": one_sided, "threads": threads, "memory": memory}
 
 
 def in_vm(options):
