@@ -57,6 +57,19 @@ def free_port(host):
         return port
 
 
+def descriptors(pid):
+    with open(f"/proc/{pid}/net/unix", encoding="ascii") as table:
+        packets = {fields[6] for fields in map(str.split, table) if fields[4] == "0005"}
+    count = 0
+    for name in os.listdir(f"/proc/{pid}/fd"):
+        try:
+            target = os.readlink(f"/proc/{pid}/fd/{name}")
+        except FileNotFoundError:  # closed meanwhile
+            continue
+        count += target.removeprefix("socket:[").rstrip("]") not in packets
+    return count
+
+
 def wait_until(condition, what, timeout=None):
     """Polls `condition` until it is true, and returns what it returned."""
     deadline = time.monotonic() + (STEP if timeout is None else timeout * SCALE)
@@ -336,7 +349,8 @@ class Listening(Process):
         return last
 
     def fds(self):
-        return len(os.listdir(f"/proc/{self.pid}/fd"))
+        """Descriptors, but for uroce's sockets to other processes: it has two for each, for as long as that process lives."""
+        return descriptors(self.pid)
 
     def kill(self):
         """Ends it without a word. Its port stays taken, so that no server of another test answers the clients that try it again."""

@@ -7,6 +7,7 @@ struct config {
 	const char *addresses; /* UROCE_ADDR; NULL: loopback */
 	const char *capture;   /* UROCE_CAPTURE; NULL: none */
 	const char *fault;     /* UROCE_FAULT; NULL: none */
+	const char *wire;      /* UROCE_WIRE; not NULL: all packets are sent by UDP */
 };
 
 /* Reads the environment at the first call of the process; later calls return the same. Empty variables count as not

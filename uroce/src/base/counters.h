@@ -12,10 +12,12 @@
 	X(tx_bytes, "bytes sent, headers and ICRC included") \
 	X(tx_calls, "system calls to send") \
 	X(tx_blocked, "times the send buffer was full") \
+	X(tx_local, "packets sent through shared memory, among all") \
 	X(tx_errors, "packets that the kernel refused to send") \
 	X(rx_packets, "packets received") \
 	X(rx_bytes, "bytes received") \
 	X(rx_calls, "system calls to receive") \
+	X(rx_local, "packets received through shared memory, among all") \
 	X(rx_overflow, "dropped by the kernel: the receive buffer was full") \
 	X(rx_forwarded, "packets passed to another process that shares the address") \
 	X(acks_sent, "acknowledgements sent") \

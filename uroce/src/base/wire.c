@@ -138,34 +138,39 @@ static void get_extensions(const uint8_t *at, uint32_t traits, struct packet *ou
 		out->invalidate = (uint32_t)get(&at, 4);
 }
 
-int wire_decode(const uint8_t *bytes, size_t length, struct packet *out)
+int wire_decode_parts(const uint8_t *headers, const uint8_t *bytes, size_t length, size_t longest, struct packet *out)
 {
 	memset(out, 0, sizeof *out);
-	if (length < WIRE_BTH || length > WIRE_MAX_HEADER + WIRE_MAX_MTU)
+	if (length < WIRE_BTH || length > WIRE_MAX_HEADER + longest)
 		return -EBADMSG;
 
-	uint32_t traits = wire_traits(bytes[0]);
-	size_t headers = wire_header_length(bytes[0]);
-	uint8_t pad = bytes[1] >> BTH_PAD_SHIFT & BTH_PAD_MASK;
-	if (!(traits & T_VALID) || (bytes[1] & BTH_VERSION_MASK) != 0 || length < headers)
+	uint32_t traits = wire_traits(headers[0]);
+	size_t header_length = wire_header_length(headers[0]);
+	uint8_t pad = headers[1] >> BTH_PAD_SHIFT & BTH_PAD_MASK;
+	if (!(traits & T_VALID) || (headers[1] & BTH_VERSION_MASK) != 0 || length < header_length)
 		return -EBADMSG;
 	/* Packets are whole words: the pad count says how many bytes the last one lacks. */
-	size_t rest = length - headers;
-	if (rest % 4 != 0 || pad > rest || (rest > 0 && !(traits & T_PAYLOAD)) || rest - pad > WIRE_MAX_MTU)
+	size_t rest = length - header_length;
+	if (rest % 4 != 0 || pad > rest || (rest > 0 && !(traits & T_PAYLOAD)) || rest - pad > longest)
 		return -EBADMSG;
 
-	const uint8_t *at = bytes + 2;
-	out->opcode = bytes[0];
-	out->solicited = bytes[1] & BTH_SOLICITED;
+	const uint8_t *at = headers + 2;
+	out->opcode = headers[0];
+	out->solicited = headers[1] & BTH_SOLICITED;
 	out->pad = pad;
 	out->pkey = (uint16_t)get(&at, 2);
 	out->qpn = (uint32_t)get(&at, 4) & 0xffffff;
 	out->ack_req = *at & BTH_ACK_REQ;
 	out->psn = (uint32_t)get(&at, 4) & WIRE_PSN_MASK;
 	get_extensions(at, traits, out);
-	out->payload = bytes + headers;
+	out->payload = bytes + header_length;
 	out->payload_length = (uint32_t)(rest - pad);
 	return 0;
+}
+
+int wire_decode(const uint8_t *bytes, size_t length, struct packet *out)
+{
+	return wire_decode_parts(bytes, bytes, length, WIRE_MAX_MTU, out);
 }
 
 /* ---- to bytes ---- */

@@ -117,11 +117,16 @@ struct packet {
 
 	const uint8_t *payload; /* into the received bytes */
 	uint32_t payload_length;
+	bool local; /* it came through shared memory, and may be several of the wire's packets in one */
 };
 
 /* Reads one datagram's UDP payload without its ICRC. -EBADMSG: truncated, or not a packet of a kind known here.
  * `out->payload` points into `bytes`. */
 int wire_decode(const uint8_t *bytes, size_t length, struct packet *out);
+
+/* The same for a packet with a payload of up to `longest` bytes, whose first bytes, as many as headers may have, are in `headers`
+ * too, where nobody changes them meanwhile. `out->payload` points into `bytes`. */
+int wire_decode_parts(const uint8_t *headers, const uint8_t *bytes, size_t length, size_t longest, struct packet *out);
 
 /* Writes BTH and the extension headers that the opcode asks for; returns their length, at most WIRE_MAX_HEADER.
  * `in->pad` must fit the payload that will follow. */

@@ -38,6 +38,7 @@ enum {
 
 struct progress;
 struct qp;
+struct shm;
 struct udp_link;
 
 struct device {
@@ -46,6 +47,7 @@ struct device {
 	bool cancelable; /* what the thread that has the lock was before */
 	struct link *link;
 	struct udp_link *udp; /* NULL on a simulated wire */
+	struct shm *shm; /* to processes of this host; NULL: all goes by the link */
 	struct counters *counters;
 	struct device_files files; /* the device as files, and counters among them */
 	struct hw_counters hw_counters;
@@ -67,7 +69,11 @@ struct device {
 	/* Queue pairs that have something to send, first come first served: active.c. */
 	struct qp *active_head;
 	struct qp **active_tail;
+	struct qp *parked; /* those that wait for room in shared memory */
 	bool eager; /* some of it should go now; else the next round is soon enough, and sends more at once */
+
+	unsigned udp_turns; /* polls since the sockets were looked at */
+	bool udp_found;     /* something was there */
 
 	uint32_t max_window; /* packets of 4 KiB that a receive buffer takes */
 

@@ -190,8 +190,10 @@ struct qp {
 	struct requester req;
 	struct responder resp;
 
-	struct qp *active_next;
+	struct shm_path *path; /* to the peer, where it is on this host; NULL: the link */
+	struct qp *active_next; /* of the active, or the parked ones */
 	bool active;
+	bool parked;
 
 	/* ibv_wr_start ... ibv_wr_complete: the builder's position. The device's lock is not held between. */
 	pthread_mutex_t build_lock; /* held from wr_start to wr_complete */

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "active.h"
 
+#include "outgoing.h"
+
 void active_add_lazily(struct qp *qp)
 {
 	struct device *device = qp->device;
-	if (qp->active)
+	if (qp->active || qp->parked)
 		return;
 	qp->active = true;
 	qp->active_next = NULL;
@@ -18,9 +20,44 @@ void active_add(struct qp *qp)
 	qp->device->eager = true;
 }
 
+bool active_park(struct qp *qp)
+{
+	struct device *device = qp->device;
+	if (!path_of(qp))
+		return true;
+	active_remove(qp);
+	qp->parked = true;
+	qp->active_next = device->parked;
+	device->parked = qp;
+	return false;
+}
+
+static void unpark(struct qp *qp)
+{
+	struct qp **at = &qp->device->parked;
+	while (*at && *at != qp) /* a forked child has no list */
+		at = &(*at)->active_next;
+	if (*at)
+		*at = qp->active_next;
+	qp->parked = false;
+}
+
+void active_unpark(struct device *device)
+{
+	for (struct qp *qp = device->parked, *next; qp; qp = next) {
+		next = qp->active_next;
+		if (!peer_ready(qp))
+			continue;
+		unpark(qp);
+		active_add(qp);
+	}
+}
+
 void active_remove(struct qp *qp)
 {
 	struct device *device = qp->device;
+	if (qp->parked)
+		unpark(qp);
 	if (!qp->active)
 		return;
 	struct qp **at = &device->active_head;

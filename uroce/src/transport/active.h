@@ -9,7 +9,13 @@
 void active_add(struct qp *qp);
 /* The same, but it may wait for company: until the next round, or until something that can't wait is sent. */
 void active_add_lazily(struct qp *qp);
-/* Takes it off again, if it is there. */
+/* The peer is on this host, and has no room: the queue pair waits until it has. Returns whether the link is what has no room: then
+ * there is more to send when that has. */
+bool active_park(struct qp *qp);
+/* Those that need not wait any more are active again. */
+void active_unpark(struct device *device);
+
+/* Takes it off again, if it is there; nor does it wait. */
 void active_remove(struct qp *qp);
 
 /* Takes the first one off the list, which must not be empty. */

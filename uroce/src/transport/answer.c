@@ -3,6 +3,7 @@
 #include "active.h"
 #include "flight.h"
 #include "gather.h"
+#include "outgoing.h"
 #include "qp_state.h"
 #include "requester.h"
 
@@ -126,20 +127,22 @@ static void receive_read_response(struct qp *qp, struct send_wqe *wqe, const str
 {
 	struct requester *req = &qp->req;
 	uint32_t offset = (uint32_t)psn_diff(packet->psn, wqe->first_psn) * qp->mtu;
-	uint32_t expected = wqe->length - offset < qp->mtu ? wqe->length - offset : qp->mtu;
+	uint32_t left = wqe->length - offset, length = packet->payload_length;
+	bool fits = length == (left < qp->mtu ? left : qp->mtu) ||
+		    (packet->local && length > 0 && (length == left || (length < left && length % qp->mtu == 0)));
 
-	if (wqe->opcode != IBV_WR_RDMA_READ || packet->payload_length != expected) {
+	if (wqe->opcode != IBV_WR_RDMA_READ || !fits) {
 		flight_fail(qp, IBV_WC_BAD_RESP_ERR);
 		return;
 	}
-	if (!send_scatter(qp, wqe, offset, packet->payload, expected)) {
+	if (!send_scatter(qp, wqe, offset, packet->payload, length)) {
 		flight_fail(qp, IBV_WC_LOC_PROT_ERR);
 		return;
 	}
-	req->unacked = psn_add(packet->psn, 1);
-	if (offset + expected == wqe->length)
+	req->unacked = psn_add(packet->psn, packets_in(qp, packet));
+	if (length == left)
 		wqe->state = SEND_DONE;
-	flight_note_progress(qp, 1);
+	flight_note_progress(qp, packets_in(qp, packet));
 }
 
 static void receive_atomic_response(struct qp *qp, struct send_wqe *wqe, const struct packet *packet)

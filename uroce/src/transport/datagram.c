@@ -26,7 +26,11 @@ static bool put_datagram(struct qp *qp, struct send_wqe *wqe, struct packet_out 
 		.payload_length = wqe->length,
 	};
 	out->may_change = false;
-	if (!send_packet(qp, &wqe->av, wqe->remote_qpn, &packet, out))
+	struct shm_path *path = qp->device->shm ? shm_path_to(qp->device->shm, &wqe->av.dgid, wqe->remote_qpn) : NULL;
+	/* Without room it is lost, as in a full receive buffer. */
+	if (path && !shm_ready(path))
+		counter_add(&qp->device->counters->tx_errors, 1);
+	else if (!send_packet(qp, path, &wqe->av, wqe->remote_qpn, &packet, out))
 		return false;
 	req->next = psn_add(req->next, 1);
 	return true;
@@ -53,7 +57,7 @@ bool datagram_pump(struct qp *qp, unsigned budget)
 	}
 	/* Before the application hears of it, and uses the memory again, the link must have read it. */
 	if (sq->head != sq->next)
-		link_flush(qp->device->link);
+		send_queued(qp->device);
 	while (sq->head != sq->next)
 		qp_complete_send(qp, IBV_WC_SUCCESS);
 	if (status != IBV_WC_SUCCESS) {

@@ -6,7 +6,10 @@
 
 #include "active.h"
 #include "datagram.h"
+#include "flight.h"
 #include "guard.h"
+#include "outgoing.h"
+#include "qp_state.h"
 #include "requester.h"
 #include "responder.h"
 #include "udp.h"
@@ -17,6 +20,8 @@ enum {
 	QP_PACKETS = 32,     /* sent for one queue pair before it is the next one's turn */
 	PUMP_PACKETS = 256,  /* sent in one go */
 	PACKET_WORK_NS = 500, /* that the application may spend on each packet of a poll before it polls again */
+	LAST_LOOKS = 64,   /* at the sockets, for what a process has sent before it was killed */
+	UDP_PATIENCE = 64, /* polls, while packets come through shared memory, between two looks at sockets in which nothing was found */
 };
 
 /* Programs that register no memory keep their handlers to themselves. */
@@ -37,10 +42,24 @@ void engine_leave(struct device *device)
 {
 	if (device->eager)
 		engine_pump(device);
-	link_flush(device->link);
+	send_queued(device);
 	wake_note_active(device, device->now);
 	wake_for_timer(device);
 	device_unlock(device);
+}
+
+static unsigned receive(struct device *device, unsigned budget, bool thorough)
+{
+	unsigned received = device->shm ? shm_receive(device->shm, budget, thorough) : 0;
+	if (device->udp && (thorough || device->udp_found || !device->shm || !shm_is_busy(device->shm) ||
+			    ++device->udp_turns % UDP_PATIENCE == 0)) {
+		unsigned by_udp = udp_receive(device->udp, budget);
+		device->udp_found = by_udp > 0;
+		received += by_udp;
+	}
+	if (device->parked)
+		active_unpark(device);
+	return received;
 }
 
 void engine_poll(struct device *device)
@@ -54,13 +73,13 @@ void engine_poll(struct device *device)
 	device->now = device->clock();
 	wake_note_locked_poll(device, device->now);
 	guard_memory(device);
-	unsigned received = device->udp ? udp_receive(device->udp, ROUND_PACKETS) : 0;
+	unsigned received = receive(device, ROUND_PACKETS, false);
 	timers_run(&device->timers, device->now);
 	/* A received packet may have made a completion: the application learns of it first, and the acknowledgement goes out
 	 * with its answer, or with the next poll. */
 	if (device->eager || received == 0 || !wake_thread_naps(device))
 		engine_pump(device);
-	link_flush(device->link);
+	send_queued(device);
 	if (received > 0)
 		wake_note_active(device, device->clock() + received * (uint64_t)PACKET_WORK_NS);
 	device_unlock(device);
@@ -68,11 +87,11 @@ void engine_poll(struct device *device)
 
 unsigned engine_round(struct device *device, unsigned budget, bool patient)
 {
-	unsigned received = device->udp ? udp_receive(device->udp, budget) : 0;
+	unsigned received = receive(device, budget, true);
 	timers_run(&device->timers, device->now);
 	if (device->eager || received == 0 || !patient)
 		engine_pump(device);
-	link_flush(device->link);
+	send_queued(device);
 	if (device->now >= device->hw_counters.next)
 		hw_counters_publish(&device->hw_counters, device->counters, device->now);
 	return received;
@@ -130,26 +149,68 @@ static _Atomic uint64_t *drop_counter(const struct qp *qp, const struct packet *
 	return NULL;
 }
 
-void engine_deliver(void *arg, const uint8_t *bytes, size_t length, const struct packet_path *path)
+void engine_deliver_local(void *arg, const struct packet *packet, const struct packet_path *path)
 {
 	struct device *device = arg;
-	struct packet packet;
-	if (wire_decode(bytes, length, &packet) != 0) {
-		counter_add(&device->counters->drop_malformed, 1);
-		return;
-	}
-	struct qp *qp = table_find(&device->qps, packet.qpn);
+	struct qp *qp = table_find(&device->qps, packet->qpn);
 	if (!qp) {
 		counter_add(&device->counters->drop_qpn, 1);
 		return;
 	}
-	_Atomic uint64_t *drop = drop_counter(qp, &packet, path);
+	_Atomic uint64_t *drop = drop_counter(qp, packet, path);
 	if (drop)
 		counter_add(drop, 1);
 	else if (qp->type == IBV_QPT_UD)
-		datagram_receive(qp, &packet, path);
-	else if (wire_traits(packet.opcode) & T_REQUEST)
-		responder_receive(qp, &packet);
+		datagram_receive(qp, packet, path);
+	else if (wire_traits(packet->opcode) & T_REQUEST)
+		responder_receive(qp, packet);
 	else
-		requester_receive(qp, &packet);
+		requester_receive(qp, packet);
+}
+
+void engine_deliver(void *arg, const uint8_t *bytes, size_t length, const struct packet_path *path)
+{
+	struct device *device = arg;
+	struct packet packet;
+	if (wire_decode(bytes, length, &packet) == 0)
+		engine_deliver_local(device, &packet, path);
+	else
+		counter_add(&device->counters->drop_malformed, 1);
+}
+
+/* ---- paths through shared memory ---- */
+
+/* From now on by the link. What was sent, and not answered, is sent again. */
+static void leave_path(struct qp *qp)
+{
+	struct requester *req = &qp->req;
+	bool waited = qp->parked;
+	active_remove(qp);
+	shm_release(qp->path);
+	qp->path = NULL;
+	if (req->window > FIRST_WINDOW)
+		req->window = FIRST_WINDOW;
+	if (qp->type == IBV_QPT_RC && requester_may_send(qp) && !flight_empty(req))
+		flight_go_back(qp);
+	else if (waited)
+		active_add(qp);
+}
+
+void engine_path_event(void *arg, struct shm_path *path, enum shm_event event)
+{
+	struct device *device = arg;
+	/* It may have answered by another way. */
+	for (unsigned i = 0; i < LAST_LOOKS && event == SHM_KILLED && udp_receive(device->udp, ROUND_PACKETS) > 0; i++)
+		;
+	for (size_t i = 0; i < device->qps.size; i++) {
+		/* Not the slot's `thing`: it may stand for one that was removed. */
+		struct qp *qp = table_find(&device->qps, device->qps.slot[i].number);
+		if (!qp || qp->path != path)
+			continue;
+		if (event == SHM_REFUSED)
+			leave_path(qp);
+		else if (event == SHM_KILLED)
+			active_add(qp); /* its requests fail */
+	}
+	active_unpark(device);
 }

@@ -5,6 +5,7 @@
 #define UROCE_ENGINE_H
 
 #include "device.h"
+#include "shm.h"
 
 /* Locks the device and reads the clock. */
 void engine_enter(struct device *device);
@@ -19,6 +20,11 @@ unsigned engine_round(struct device *device, unsigned budget, bool patient);
 /* Sends for the queue pairs of the active list until it is empty or the link takes no more. Lock held. */
 void engine_pump(struct device *device);
 
+/* What has become of a path through shared memory, for the queue pairs that use it. Lock held. */
+void engine_path_event(void *device, struct shm_path *path, enum shm_event event);
+
+/* One packet that came through shared memory. Lock held. */
+void engine_deliver_local(void *device, const struct packet *packet, const struct packet_path *path);
 /* The link's `deliver`: one packet without ICRC. Lock held. */
 void engine_deliver(void *device, const uint8_t *bytes, size_t length, const struct packet_path *path);
 

@@ -5,12 +5,14 @@
 
 #include "active.h"
 #include "log.h"
+#include "outgoing.h"
 #include "qp_state.h"
 
 enum {
 	LEAST_WINDOW = 4, /* packets */
 	EARLY_LEAST_NS = 5000000,
 	TIMEOUT_LEAST_NS = 1000000, /* no process is scheduled more exactly */
+	LOCAL_WINDOW = 4096, /* packets, through shared memory, which has a limit of its own */
 };
 
 #define NEVER UINT64_MAX
@@ -25,6 +27,8 @@ static uint64_t timeout_ns(const struct qp *qp)
 
 uint32_t flight_limit(const struct qp *qp)
 {
+	if (path_of(qp))
+		return LOCAL_WINDOW;
 	/* Small packets take more of a receive buffer than their length: no more than four times as many of them. */
 	uint32_t scale = WIRE_MAX_MTU / qp->mtu;
 	uint32_t packets = qp->device->max_window == 0 ? FIRST_WINDOW : qp->device->max_window;
@@ -36,7 +40,8 @@ uint32_t flight_limit(const struct qp *qp)
 static uint64_t early_after(const struct qp *qp)
 {
 	const struct requester *req = &qp->req;
-	if (req->rtt == 0)
+	/* Nothing is lost in shared memory. */
+	if (req->rtt == 0 || path_of(qp))
 		return NEVER;
 	uint64_t after = req->rtt * 8;
 	if (after < EARLY_LEAST_NS)
@@ -63,7 +68,7 @@ void flight_complete(struct qp *qp)
 	struct send_queue *sq = &qp->sq;
 	/* Nobody answers: the link must have read the memory before the application may use it again. */
 	if (qp->type == IBV_QPT_UC)
-		link_flush(qp->device->link);
+		send_queued(qp->device);
 	while (sq->head != sq->tail) {
 		struct send_wqe *wqe = send_queue_at(sq, sq->head);
 		if (wqe->state != SEND_DONE)
@@ -270,6 +275,9 @@ void flight_time_out(struct timer *timer)
 		flight_fail(qp, IBV_WC_RETRY_EXC_ERR);
 		return;
 	}
+	/* A process of this host that has not looked yet is slow, and not gone: that would be known. */
+	if (path_of(qp) && !shm_drained(qp->path))
+		req->progress_at = qp->device->now;
 	uint64_t idle = qp->device->now - req->progress_at;
 	uint64_t timeout = timeout_ns(qp);
 	if (timeout != NEVER && idle >= timeout) {

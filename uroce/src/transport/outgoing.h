@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The last step of all packets on their way to the link. */
+/* The last step of all packets on their way out: by the link, or through shared memory to a process of this host. */
 #ifndef UROCE_OUTGOING_H
 #define UROCE_OUTGOING_H
 
 #include "qp.h"
+#include "packet_ring.h"
+#include "shm.h"
 
 /* Packets of a message; a message without bytes is one packet. */
 static inline uint32_t packets_of(const struct qp *qp, uint32_t length)
@@ -11,9 +13,49 @@ static inline uint32_t packets_of(const struct qp *qp, uint32_t length)
 	return length == 0 ? 1 : (uint32_t)(((uint64_t)length + qp->mtu - 1) / qp->mtu);
 }
 
+/* PSNs that a received packet stands for. */
+static inline uint32_t packets_in(const struct qp *qp, const struct packet *packet)
+{
+	return packet->local ? packets_of(qp, packet->payload_length) : 1;
+}
+
+/* The way to a connected queue pair's peer through shared memory, or NULL. */
+static inline struct shm_path *path_of(const struct qp *qp)
+{
+	return qp->device->shm ? qp->path : NULL;
+}
+
+/* The longest payload of a packet to the peer: of several packets of the wire, where it does not go there. */
+static inline uint32_t longest_payload(const struct qp *qp)
+{
+	return path_of(qp) ? RING_PAYLOAD : qp->mtu;
+}
+
+/* Whether a packet can be sent to the peer. False: queue pairs that have to wait are told. */
+static inline bool peer_ready(struct qp *qp)
+{
+	struct shm_path *path = path_of(qp);
+	return path ? shm_ready(path) : link_ready(qp->device->link);
+}
+
+/* The same for a packet without payload. */
+static inline bool peer_ready_for_short(struct qp *qp)
+{
+	struct shm_path *path = path_of(qp);
+	return path ? shm_ready_for_short(path) : link_ready(qp->device->link);
+}
+
+/* Sends what is queued. */
+static inline void send_queued(struct device *device)
+{
+	link_flush(device->link);
+	if (device->shm)
+		shm_flush(device->shm);
+}
+
 /* Sends a packet to `qpn` at `to`; `out` has its payload. False: that is in memory that is not there. */
-static inline bool send_packet(struct qp *qp, const struct address_vector *to, uint32_t qpn, struct packet *packet,
-			       struct packet_out *out)
+static inline bool send_packet(struct qp *qp, struct shm_path *path, const struct address_vector *to, uint32_t qpn,
+			       struct packet *packet, struct packet_out *out)
 {
 	packet->qpn = qpn;
 	packet->pkey = WIRE_PKEY;
@@ -25,13 +67,13 @@ static inline bool send_packet(struct qp *qp, const struct address_vector *to, u
 	out->sqpn = qp->qpn;
 	out->icrc_twice = packet->opcode == OP_FLUSH && qp->req.flush_twice;
 	out->header_length = wire_encode(packet, out->header);
-	return link_send(qp->device->link, out);
+	return path ? shm_send(path, out) : link_send(qp->device->link, out);
 }
 
 /* To the peer of a connected queue pair. */
 static inline bool send_to_peer(struct qp *qp, struct packet *packet, struct packet_out *out)
 {
-	return send_packet(qp, &qp->av, qp->attr.dest_qp_num, packet, out);
+	return send_packet(qp, path_of(qp), &qp->av, qp->attr.dest_qp_num, packet, out);
 }
 
 #endif

@@ -13,6 +13,7 @@
 #include "engine.h"
 #include "eventfd.h"
 #include "log.h"
+#include "shm.h"
 #include "thread.h"
 #include "udp.h"
 #include "wake.h"
@@ -29,14 +30,16 @@ enum {
 	SILENT_NS = 5000000,
 };
 
-static void wait_for(struct progress *progress, int link_fd, uint64_t ns)
+/* `shm_fd` and `link_fd` may be -1. */
+static void wait_for(struct progress *progress, int link_fd, int shm_fd, uint64_t ns)
 {
-	struct pollfd fds[2] = {
+	struct pollfd fds[3] = {
 		{ .fd = progress->wake_fd, .events = POLLIN },
 		{ .fd = link_fd, .events = POLLIN },
+		{ .fd = shm_fd, .events = POLLIN },
 	};
 	struct timespec timeout = { .tv_sec = (time_t)(ns / 1000000000), .tv_nsec = (long)(ns % 1000000000) };
-	if (ppoll(fds, 2, ns == UINT64_MAX ? NULL : &timeout, NULL) <= 0 || fds[0].revents == 0)
+	if (ppoll(fds, 3, ns == UINT64_MAX ? NULL : &timeout, NULL) <= 0 || fds[0].revents == 0)
 		return;
 	eventfd_wait(progress->wake_fd);
 }
@@ -51,7 +54,7 @@ static void nap(struct device *device)
 		/* Armed just before it was seen that we nap: nobody would wake us. */
 		if (wake_armed_lately(progress))
 			break;
-		wait_for(progress, -1, ns);
+		wait_for(progress, -1, -1, ns);
 		ns = ns * 2 < LONGEST_NAP_NS ? ns * 2 : LONGEST_NAP_NS;
 	} while (wake_application_active(device, device->clock(), ACTIVE_NS));
 	atomic_store(&progress->napping, false);
@@ -73,10 +76,26 @@ static uint64_t work(struct device *device)
 	return next == UINT64_MAX ? next : next > now ? next - now : 0;
 }
 
+/* For so long, or until something happens. Whoever sends through shared memory from now on wakes the thread. Meanwhile another thread
+ * may have been in the device, and may have set a timer. */
+static void rest(struct device *device, uint64_t ns)
+{
+	struct progress *progress = device->progress;
+	device_lock(device);
+	bool quiet = !device->shm || shm_sleep(device->shm);
+	uint64_t next = timers_next(&device->timers), now = device->clock();
+	if (next < progress->wake_at)
+		progress->wake_at = next;
+	device_unlock(device);
+	if (next != UINT64_MAX && (next <= now || next - now < ns))
+		ns = next <= now ? 0 : next - now;
+	if (quiet && ns > 0)
+		wait_for(progress, udp_fd(device->udp), device->shm ? shm_fd(device->shm) : -1, ns);
+}
+
 __attribute__((noreturn)) static void *run(void *arg)
 {
 	struct device *device = arg;
-	struct progress *progress = device->progress;
 
 	prctl(PR_SET_TIMERSLACK, 1000UL);
 	for (;;) {
@@ -84,7 +103,7 @@ __attribute__((noreturn)) static void *run(void *arg)
 		if (wake_application_polls(device, device->clock()))
 			nap(device);
 		else if (ns > 0)
-			wait_for(progress, udp_fd(device->udp), ns);
+			rest(device, ns);
 	}
 }
 

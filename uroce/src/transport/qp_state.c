@@ -6,6 +6,7 @@
 #include "active.h"
 #include "event.h"
 #include "response.h"
+#include "shm.h"
 
 static enum ibv_wc_opcode completion_opcode(enum ibv_wr_opcode opcode)
 {
@@ -125,6 +126,9 @@ void qp_reset(struct qp *qp)
 	stop_sending(qp);
 	response_stop(qp);
 	active_remove(qp);
+	if (qp->device->shm)
+		shm_release(qp->path);
+	qp->path = NULL;
 
 	sq->head = sq->next = sq->tail;
 	qp->resp.has_receive = false;

@@ -78,7 +78,8 @@ void requester_start(struct qp *qp)
 		.rnr_retries = qp->attr.rnr_retry,
 		.timer = timer,
 	};
-	if (req->window > flight_limit(qp))
+	/* Shared memory makes room for packets by itself. */
+	if (req->window > flight_limit(qp) || path_of(qp))
 		req->window = flight_limit(qp);
 }
 
@@ -87,7 +88,7 @@ void requester_post(struct qp *qp)
 	const struct requester *req = &qp->req;
 	const struct send_queue *sq = &qp->sq;
 	/* While an answer is awaited, short messages wait for it, or for enough company to fill a batch. */
-	bool wait = qp->type == IBV_QPT_RC && !flight_empty(req) && sq->tail - sq->next < COMPANY_COUNT &&
+	bool wait = qp->type == IBV_QPT_RC && !path_of(qp) && !flight_empty(req) && sq->tail - sq->next < COMPANY_COUNT &&
 		    send_queue_at(sq, sq->tail - 1)->length < COMPANY_BYTES;
 	if (wait)
 		active_add_lazily(qp);
@@ -164,7 +165,7 @@ static bool held_back(struct qp *qp, struct send_wqe *wqe)
 static bool put_packet(struct qp *qp, struct packet *packet, struct packet_out *out)
 {
 	struct requester *req = &qp->req;
-	uint32_t psns = packet->opcode == OP_READ_REQUEST ? packets_of(qp, packet->length) : 1;
+	uint32_t psns = packets_of(qp, packet->opcode == OP_READ_REQUEST ? packet->length : packet->payload_length);
 
 	packet->psn = req->next;
 	out->may_change = false;
@@ -191,7 +192,8 @@ static bool send_data(struct qp *qp, struct send_wqe *wqe, struct packet_out *ou
 {
 	struct requester *req = &qp->req;
 	uint32_t offset = req->offset;
-	uint32_t part = wqe->length - offset < qp->mtu ? wqe->length - offset : qp->mtu;
+	uint32_t longest = longest_payload(qp);
+	uint32_t part = wqe->length - offset < longest ? wqe->length - offset : longest;
 	bool first = offset == 0, last = offset + part == wqe->length;
 
 	if (send_gather(qp, wqe, offset, part, out) != 0) {
@@ -362,8 +364,10 @@ static bool send_some(struct qp *qp, unsigned budget)
 		}
 		if (qp->type == IBV_QPT_RC && (uint32_t)psn_diff(req->next, req->unacked) >= req->window)
 			break;
-		if (budget == 0 || !link_ready(qp->device->link))
+		if (budget == 0)
 			return true;
+		if (!peer_ready(qp))
+			return active_park(qp);
 		budget--;
 		if (!send_one(qp, wqe, &out))
 			break;
@@ -373,6 +377,10 @@ static bool send_some(struct qp *qp, unsigned budget)
 
 bool requester_pump(struct qp *qp, unsigned budget)
 {
+	if (path_of(qp) && shm_was_killed(qp->path) && qp->type == IBV_QPT_RC && qp->sq.head != qp->sq.tail) {
+		flight_fail(qp, IBV_WC_RETRY_EXC_ERR);
+		return false;
+	}
 	bool more = send_some(qp, budget);
 
 	if (qp->type == IBV_QPT_UC)

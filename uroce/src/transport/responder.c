@@ -117,13 +117,14 @@ static void complete_receive(struct qp *qp, enum ibv_wc_status status, enum ibv_
 }
 
 /* Whether the packet is as long as its place in the message says, IBTA vol 1, 9.7.4.1.6. */
-static bool length_fits(const struct qp *qp, uint32_t traits, uint32_t length)
+static bool length_fits(const struct qp *qp, uint32_t traits, const struct packet *packet)
 {
+	uint32_t length = packet->payload_length, longest = packet->local ? RING_PAYLOAD : qp->mtu;
 	if ((traits & T_START) && (traits & T_END))
-		return length <= qp->mtu;
+		return length <= longest;
 	if (traits & T_END)
-		return length >= 1 && length <= qp->mtu;
-	return length == qp->mtu;
+		return length >= 1 && length <= longest;
+	return length == qp->mtu || (packet->local && length > 0 && length % qp->mtu == 0);
 }
 
 /* All three return false when the request was refused, or must come again. */
@@ -342,7 +343,7 @@ static void execute(struct qp *qp, const struct packet *packet, uint32_t traits)
 	bool data = traits & (T_SEND | T_WRITE);
 	if (!data)
 		traits |= T_START | T_END;
-	if (!in_order(resp, traits) || (data && !length_fits(qp, traits, packet->payload_length))) {
+	if (!in_order(resp, traits) || (data && !length_fits(qp, traits, packet))) {
 		refuse(qp, AETH_NAK_INVALID, IBV_EVENT_QP_REQ_ERR);
 		return;
 	}
@@ -353,7 +354,7 @@ static void execute(struct qp *qp, const struct packet *packet, uint32_t traits)
 	if (data) {
 		resp->in_message = !(traits & T_END);
 		resp->message_kind = traits & (T_SEND | T_WRITE);
-		resp->expected = psn_add(resp->expected, 1);
+		resp->expected = psn_add(resp->expected, packets_in(qp, packet));
 	}
 	if (traits & T_END)
 		resp->msn = (resp->msn + 1) & WIRE_PSN_MASK;
@@ -437,11 +438,11 @@ static void receive_unreliable(struct qp *qp, const struct packet *packet, uint3
 	if (traits & T_START)
 		resp->in_message = false; /* the one before never ended */
 	else if (!resp->in_message) {
-		resp->expected = psn_add(packet->psn, 1);
+		resp->expected = psn_add(packet->psn, packets_in(qp, packet));
 		return;
 	}
 	execute(qp, packet, traits);
-	resp->expected = psn_add(packet->psn, 1);
+	resp->expected = psn_add(packet->psn, packets_in(qp, packet));
 }
 
 void responder_receive(struct qp *qp, const struct packet *packet)

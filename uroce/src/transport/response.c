@@ -34,7 +34,8 @@ static void refuse_repetition(struct qp *qp, struct read_atomic *read)
 /* One packet of a READ's response. False: its memory may not be read any more. */
 static bool send_read_packet(struct qp *qp, struct read_atomic *read)
 {
-	uint32_t part = read->length - read->sent < qp->mtu ? read->length - read->sent : qp->mtu;
+	uint32_t longest = longest_payload(qp);
+	uint32_t part = read->length - read->sent < longest ? read->length - read->sent : longest;
 	bool first = read->sent == 0, last = read->sent + part == read->length;
 	struct packet_out out;
 	struct packet packet = {
@@ -117,9 +118,10 @@ bool response_pump(struct qp *qp, unsigned budget, bool *more, uint32_t *refused
 			resp->read_head++;
 			continue;
 		}
-		*more = budget == 0 || !link_ready(qp->device->link);
-		if (*more)
+		if (budget == 0 || !peer_ready(qp)) {
+			*more = budget == 0 || active_park(qp);
 			return true;
+		}
 		budget--;
 		if (entry->opcode != OP_READ_REQUEST) {
 			send_short_response(qp, entry);
@@ -129,9 +131,10 @@ bool response_pump(struct qp *qp, unsigned budget, bool *more, uint32_t *refused
 		}
 	}
 	if (resp->ack_due || resp->nak_due != 0) {
-		*more = !link_ready(qp->device->link);
-		if (!*more)
+		if (peer_ready_for_short(qp))
 			send_acknowledgement(qp);
+		else
+			*more = active_park(qp);
 	}
 	return true;
 }
@@ -150,7 +153,9 @@ void response_stop(struct qp *qp)
 			resp->nak_psn = psn;
 			response_pump(qp, 0, &more, &psn);
 		}
-		link_flush(qp->device->link);
+		send_queued(qp->device);
+		if (qp->parked && qp->state == IBV_QPS_ERR)
+			return;
 		if (more && qp->state == IBV_QPS_ERR) {
 			active_add_lazily(qp); /* the rest when the link is ready again */
 			return;

@@ -232,6 +232,11 @@ static int claim(struct udp_link *link, uint32_t *first_qpn)
 	return error;
 }
 
+uint32_t udp_next_block(const struct udp_link *link)
+{
+	return link->spare;
+}
+
 int udp_claim_block(struct udp_link *link, uint32_t *first_qpn)
 {
 	int error = 0;

@@ -45,6 +45,8 @@ bool udp_reachable(const struct udp_link *link, unsigned sgid_index, const union
 /* Whether a packet from `sgid` may belong to a queue pair connected to `dgid` (they are equal, or both loopback). */
 bool udp_same_peer(const struct udp_link *link, const union ibv_gid *dgid, const union ibv_gid *sgid);
 
+/* The first number of the block that is claimed next; 0: not known yet. */
+uint32_t udp_next_block(const struct udp_link *link);
 /* Claims one more block of QPNs: its first number. -ENOSPC when all are taken. */
 int udp_claim_block(struct udp_link *link, uint32_t *first_qpn);
 

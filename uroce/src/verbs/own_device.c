@@ -21,6 +21,7 @@
 #include "log.h"
 #include "own_files.h"
 #include "progress.h"
+#include "shm.h"
 #include "udp.h"
 
 enum {
@@ -36,6 +37,7 @@ struct own_device {
 	/* Of one that a child has left, for leak checkers: nothing else points there. */
 	struct own_device *next;
 	struct udp_link *udp;
+	struct shm *shm;
 	struct progress *progress;
 };
 
@@ -97,6 +99,27 @@ static int open_link(struct device *device)
 	return 0;
 }
 
+/* Captures and injected faults are of packets by UDP. */
+static void open_shm(struct device *device)
+{
+	const struct config *config = config_get();
+	if (config->wire || config->capture || config->fault)
+		return;
+	struct shm_config shm = {
+		.udp = device->udp,
+		.loopback = !config->addresses,
+		.counters = device->counters,
+		.deliver = engine_deliver_local,
+		.notify = engine_path_event,
+		.arg = device,
+	};
+	int error = shm_open_device(&shm, &device->shm);
+	if (error != 0)
+		log_write(LOG_INFO, "no shared memory with processes of this host: %s", strerror(-error));
+	else
+		shm_listen(device->shm, udp_next_block(device->udp));
+}
+
 static int assemble(struct device *device)
 {
 	pthread_mutex_init(&device->lock, NULL);
@@ -109,12 +132,14 @@ static int assemble(struct device *device)
 	int error = open_link(device);
 	if (error != 0)
 		goto destroy_lock;
+	open_shm(device);
 	error = progress_start(device);
 	if (error != 0)
 		goto close_link;
 	return 0;
 
 close_link:
+	shm_close(&device->shm);
 	udp_close(&device->udp);
 destroy_lock:
 	pthread_mutex_destroy(&device->lock);
@@ -154,6 +179,11 @@ static void after_fork_in_child(void)
 		udp_abandon(mine->device.udp);
 		mine->udp = mine->device.udp;
 		mine->device.udp = NULL;
+		if (mine->device.shm)
+			shm_abandon(mine->device.shm);
+		mine->shm = mine->device.shm;
+		mine->device.shm = NULL;
+		mine->device.parked = NULL;
 		atomic_store(&mine->device.waiting, 0); /* those threads are not here */
 		mine->device.link = &link_dead;
 		mine->device.counters = &uncounted;
@@ -182,6 +212,8 @@ static void settle_at_exit(void)
 		return;
 	mine->device.now = mine->device.clock();
 	engine_round(&mine->device, EXIT_PACKETS, false);
+	if (mine->device.shm)
+		shm_leave(mine->device.shm);
 	/* Its buffer holds the latest packets. Other handlers, and threads, may still use the device itself. */
 	udp_end_capture(mine->device.udp);
 	own_files_remove(&mine->device);

@@ -9,6 +9,7 @@
 #include "event.h"
 #include "qp_state.h"
 #include "random.h"
+#include "shm.h"
 #include "udp.h"
 #include "verbs.h"
 #include "wipe.h"
@@ -81,6 +82,8 @@ static int claim_block(struct device *device)
 	if (error != 0)
 		return error;
 	device->blocks[device->block_count++] = first;
+	if (device->shm)
+		shm_listen(device->shm, first);
 	return 0;
 }
 

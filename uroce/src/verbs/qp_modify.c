@@ -9,6 +9,7 @@
 #include "requester.h"
 #include "responder.h"
 #include "response.h"
+#include "shm.h"
 #include "verbs.h"
 #include "wipe.h"
 
@@ -219,6 +220,15 @@ static void start_draining(struct qp *qp, const struct ibv_qp_attr *attr, int ma
 	qp_check_drained(qp);
 }
 
+/* A peer on this host is reached through shared memory. */
+static void take_path(struct qp *qp)
+{
+	if (!qp->device->shm || qp->type == IBV_QPT_UD)
+		return;
+	qp->path = shm_path_to(qp->device->shm, &qp->av.dgid, qp->attr.dest_qp_num);
+	shm_hold(qp->path);
+}
+
 /* The attributes are stored. 0 or -ENOMEM, and then the state is the old one. */
 static int enter_state(struct qp *qp, enum ibv_qp_state to, const struct ibv_qp_attr *attr, int mask)
 {
@@ -237,8 +247,10 @@ static int enter_state(struct qp *qp, enum ibv_qp_state to, const struct ibv_qp_
 		qp->state = IBV_QPS_INIT;
 	} else if (to == IBV_QPS_RTR) {
 		error = responder_start(qp);
-		if (error == 0)
+		if (error == 0) {
+			take_path(qp);
 			qp->state = IBV_QPS_RTR;
+		}
 	} else if (to == IBV_QPS_SQD && from == IBV_QPS_RTS) {
 		start_draining(qp, attr, mask);
 	} else if (to == IBV_QPS_RTS) {

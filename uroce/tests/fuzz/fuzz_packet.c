@@ -3,15 +3,16 @@
  *
  * The input is a list of records: a selector, a length (two bytes, little-endian), and that many bytes. The selector's
  * two lowest bits choose the queue pair (3: none, the packet is as it is); REPAIR puts in the numbers that an attacker
- * would have to know (QPN, PSN, rkey, address), so that what lies behind those checks is reached too; ACT does
- * something with the device instead: time passes, receives and sends are posted. */
+ * would have to know (QPN, PSN, rkey, address), so that what lies behind those checks is reached too; LOCAL: it comes through
+ * shared memory, where packets may be longer; ACT does something with the device instead: time passes, receives and sends are posted. */
 
 #include "../device.h"
 #include "engine.h"
+#include "packet_ring.h"
 #include "random.h"
 #include "verbs.h"
 
-enum { REPAIR = 0x04, WRONG_KEY = 0x08, AHEAD = 0x10, ACT = 0x80 };
+enum { REPAIR = 0x04, WRONG_KEY = 0x08, AHEAD = 0x10, LOCAL = 0x20, ACT = 0x80 };
 enum { PAGE = 4096, QPS = 3, DEPTH = 8 };
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -247,6 +248,16 @@ static void repair(uint8_t selector, uint8_t *packet, size_t length)
 	}
 }
 
+/* As a ring of shared memory gives it. */
+static void deliver_local(const uint8_t *bytes, size_t length, const struct packet_path *path)
+{
+	struct packet packet;
+	if (wire_decode_parts(bytes, bytes, length, RING_PAYLOAD, &packet) != 0)
+		return;
+	packet.local = true;
+	engine_deliver_local(&rig.device, &packet, path);
+}
+
 static void deliver(uint8_t selector, const uint8_t *bytes, size_t length)
 {
 	struct packet_path path = {.hop_limit = 64};
@@ -260,7 +271,10 @@ static void deliver(uint8_t selector, const uint8_t *bytes, size_t length)
 	if ((selector & REPAIR) && (selector & 3) < QPS)
 		repair(selector, packet, length);
 	engine_enter(&rig.device);
-	engine_deliver(&rig.device, packet, length, &path);
+	if (selector & LOCAL)
+		deliver_local(packet, length, &path);
+	else
+		engine_deliver(&rig.device, packet, length, &path);
 	engine_leave(&rig.device);
 	free(packet);
 }

@@ -32,6 +32,7 @@ PLACE = os.path.join(BUILD, "tests", "programs", "place")
 SCALE = float(os.environ.get("UROCE_TEST_SCALE", "1"))
 PRELOAD_FIRST = os.environ.get("UROCE_PRELOAD_FIRST", "")
 DEVICE = "uroce0"
+WIRE = {"UROCE_WIRE": "1"}  # no shared memory
 LIMIT = 60  # seconds, for one run of a program
 # perftest's local ACK timeout is 67 ms, eight times of which a peer does not get the processor where many want it. This is
 # half a second.

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from rig import DEVICE, HERE, PATIENT, PYTHON, WRAPPER, Pair, find, free_port, succeed, verify_pair, wait_until
+from rig import DEVICE, HERE, PATIENT, PYTHON, WIRE, WRAPPER, Pair, find, free_port, succeed, verify_pair, wait_until
 
 
 def test_pairs_started_by_one_shell():
@@ -73,17 +73,30 @@ def test_peer_that_is_killed_ends_its_peer_with_an_error(programs):
 @pytest.mark.parametrize("timeout, retry", [(10, 7), (14, 2), (16, 1), (17, 0)])
 def test_lost_peer_is_reported_in_time(programs, how, events, timeout, retry):
     pair = verify_pair("--lose", how, "--timeout", str(timeout), "--retry", str(retry), "--iterations", "1", "--sizes", "100",
-                       "--qps", "4", *events)
+                       "--qps", "4", *events, environment=WIRE)
     programs.append(pair)
     status = pair.client.wait()
     assert status == 0, pair.client.output
     assert "lost: retry exceeded on 4 queue pairs" in pair.client.output
 
 
+@pytest.mark.parametrize("events", [[], ["--events"]], ids=["polling", "events"])
+def test_killed_process_of_this_host_is_reported_at_once(programs, events):
+    """Its retries would take 67 s or more."""
+    pair = verify_pair("--lose", "dead", "--timeout", "21", "--retry", "7", "--iterations", "1", "--sizes", "100", "--qps", "4", *events)
+    programs.append(pair)
+    status = pair.client.wait()
+    assert status == 0, pair.client.output
+    assert "lost: retry exceeded on 4 queue pairs" in pair.client.output
+
+
+# One try lasts at least 1.07 s and there are seven more: far above the pause. A process of this host is known to live, and has
+# all the time, whatever the queue pair says.
+@pytest.mark.parametrize("timeout, retry, environment", [(18, 7, WIRE), (12, 1, {})], ids=["wire", "host"])
 @pytest.mark.parametrize("stopped", ["server", "client"])
-def test_stopped_process_goes_on_when_continued(programs, stopped):
-    # One try lasts at least 1.07 s and there are seven more: far above the pause.
-    pair = verify_pair("--timeout", "18", "--retry", "7", "--iterations", "150", "--sizes", "10,5000,100000")
+def test_stopped_process_goes_on_when_continued(programs, stopped, timeout, retry, environment):
+    pair = verify_pair("--timeout", str(timeout), "--retry", str(retry), "--iterations", "150", "--sizes", "10,5000,100000",
+                       environment=environment)
     programs.append(pair)
     wait_until(lambda: "connected" in pair.client.output, lambda: f"connected\n{pair.client.output}")
     process = getattr(pair, stopped)

@@ -16,7 +16,7 @@ enum operation { SEND, SEND_IMM, WRITE, WRITE_IMM, READ, COMPARE_SWAP, FETCH_ADD
 /* Half a second, eight times: for machines that are busy. */
 enum { PATIENT_TIMEOUT = 17, PATIENT_RETRY = 7 };
 /* What the server does to the connection in the end, to show what the client makes of it. */
-enum lose { LOSE_NOTHING, LOSE_KILL, LOSE_STOP, LOSE_MUTE };
+enum lose { LOSE_NOTHING, LOSE_KILL, LOSE_STOP, LOSE_MUTE, LOSE_DEAD };
 enum side { SERVER, CLIENT };
 
 extern const char *const operation_names[OPERATIONS];

@@ -11,7 +11,7 @@
 
 int lose_as_server(struct end *end)
 {
-	if (end->plan->lose == LOSE_KILL)
+	if (end->plan->lose == LOSE_KILL || end->plan->lose == LOSE_DEAD)
 		raise(SIGKILL);
 	if (end->plan->lose == LOSE_STOP)
 		raise(SIGSTOP);
@@ -96,13 +96,18 @@ int lose_as_client(struct end *end)
 	 */
 	double interval = 4.096e-3 * (double)(1ull << plan->timeout) * (plan->retry + 1);
 	double least = interval, most = 4 * interval + 3000;
+	if (plan->lose == LOSE_DEAD) {
+		/* The device knows. */
+		least = 0;
+		most = 3000;
+	}
 	uint32_t *seen = calloc(plan->qps, sizeof *seen);
 	uint32_t left = 2 * plan->qps;
 	double last = 0;
 
 	if (!seen)
 		fail(EXIT_USAGE, "no memory");
-	if (plan->lose == LOSE_KILL)
+	if (plan->lose == LOSE_KILL || plan->lose == LOSE_DEAD)
 		wire_wait_end(end->fd);
 	if (plan->lose == LOSE_STOP)
 		wait_stopped(end->remote_pid);

@@ -1,0 +1,197 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "packet_ring.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "guard.h"
+
+enum {
+	/* While the receiver keeps up, no more of the ring than this is used: it stays in the caches, and takes little memory. */
+	HOT_BYTES = 128 << 10,
+	LOOK_BYTES = 16 << 10,
+	SEALS = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL,
+};
+
+_Static_assert(sizeof(struct ring_word) == sizeof(uint64_t), "the word is written at once");
+
+static size_t lines(size_t length)
+{
+	return (sizeof(struct ring_word) + length + RING_LINE - 1) & ~(size_t)(RING_LINE - 1);
+}
+
+static _Atomic uint64_t *word_at(struct ring_shared *shared, uint64_t position)
+{
+	return (_Atomic uint64_t *)(void *)(shared->bytes + position % RING_BYTES);
+}
+
+static void *map(int fd)
+{
+	void *memory = mmap(NULL, sizeof(struct ring_shared), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	return memory == MAP_FAILED ? NULL : memory;
+}
+
+int ring_create(struct ring_out *out)
+{
+	int fd = memfd_create("uroce-ring", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	if (fd < 0)
+		return -errno;
+	if (ftruncate(fd, sizeof(struct ring_shared)) != 0 || fcntl(fd, F_ADD_SEALS, SEALS) != 0) {
+		int error = errno;
+		close(fd);
+		return -error;
+	}
+	*out = (struct ring_out){ .shared = map(fd) };
+	if (!out->shared) {
+		int error = errno;
+		close(fd);
+		return -error;
+	}
+	return fd;
+}
+
+int ring_map(int fd, struct ring_in *out)
+{
+	struct stat stat;
+	int seals = fcntl(fd, F_GET_SEALS);
+	if (seals < 0 || (seals & F_SEAL_SHRINK) == 0 || fstat(fd, &stat) != 0 ||
+	    stat.st_size != (off_t)sizeof(struct ring_shared))
+		return -EINVAL;
+	*out = (struct ring_in){ .shared = map(fd) };
+	return out->shared ? 0 : -errno;
+}
+
+void ring_unmap(struct ring_shared **shared)
+{
+	if (*shared)
+		munmap(*shared, sizeof **shared);
+	*shared = NULL;
+}
+
+/* ---- sending ---- */
+
+/* An entry may take twice its bytes, for what it leaves at the end of the ring, and needs a word behind it. */
+enum {
+	SHORT_ROOM = 2 * (2 * RING_LINE) + RING_LINE,
+	KEPT_ROOM = 64 << 10, /* for short ones */
+	LONG_ROOM = 2 * (RING_ENTRY + RING_LINE) + RING_LINE + KEPT_ROOM,
+};
+
+_Static_assert(sizeof(struct ring_word) + WIRE_MAX_HEADER + sizeof(union ibv_gid) <= 2 * RING_LINE, "of a short entry");
+
+static bool fits(struct ring_out *ring, uint64_t room)
+{
+	if (ring->head + room - ring->tail <= RING_BYTES)
+		return true;
+	uint64_t tail = atomic_load(&ring->shared->tail);
+	/* It is the other process's: it can make this one wait, or overwrite what it has not read, and nothing else. */
+	if (tail - ring->tail <= ring->head - ring->tail)
+		ring->tail = tail;
+	return ring->head + room - ring->tail <= RING_BYTES;
+}
+
+static bool has_room(struct ring_out *ring, uint64_t room)
+{
+	if (fits(ring, room))
+		return true;
+	atomic_store(&ring->shared->waits, 1);
+	return fits(ring, room);
+}
+
+bool ring_has_room(struct ring_out *ring)
+{
+	return has_room(ring, LONG_ROOM);
+}
+
+bool ring_has_short_room(struct ring_out *ring)
+{
+	return has_room(ring, SHORT_ROOM);
+}
+
+bool ring_is_drained(const struct ring_out *ring)
+{
+	return atomic_load_explicit(&ring->shared->tail, memory_order_acquire) == ring->head;
+}
+
+static void publish(struct ring_out *ring, struct ring_word word, size_t bytes)
+{
+	uint64_t whole;
+	memcpy(&whole, &word, sizeof whole);
+	atomic_store_explicit(word_at(ring->shared, ring->head), whole, memory_order_release);
+	ring->head += bytes;
+}
+
+/* Goes on at the start of the ring. */
+static void wrap(struct ring_out *ring)
+{
+	atomic_store_explicit(word_at(ring->shared, 0), 0, memory_order_relaxed);
+	publish(ring, (struct ring_word){ .kind = RING_WRAP }, RING_BYTES - ring->head % RING_BYTES);
+	ring->look = ring->head + HOT_BYTES;
+}
+
+bool ring_put(struct ring_out *ring, struct ring_word word, const struct iovec *pieces, size_t count, size_t pad)
+{
+	size_t length = pad;
+	for (size_t i = 0; i < count; i++)
+		length += pieces[i].iov_len;
+	size_t bytes = lines(length);
+	bool end = ring->head % RING_BYTES + bytes + RING_LINE > RING_BYTES;
+	if (!end && ring->head >= ring->look) {
+		end = ring->head % RING_BYTES >= HOT_BYTES && ring_is_drained(ring);
+		ring->look = ring->head + LOOK_BYTES;
+	}
+	if (end)
+		wrap(ring);
+
+	uint8_t *to = ring->shared->bytes + ring->head % RING_BYTES + sizeof word;
+	for (size_t i = 0; i < count; i++) {
+		if (!guard_copy(to, pieces[i].iov_base, pieces[i].iov_len))
+			return false;
+		to += pieces[i].iov_len;
+	}
+	memset(to, 0, pad);
+	word.length = (uint32_t)length;
+	atomic_store_explicit(word_at(ring->shared, ring->head + bytes), 0, memory_order_relaxed);
+	publish(ring, word, bytes);
+	return true;
+}
+
+/* ---- receiving ---- */
+
+int ring_peek(struct ring_in *ring, struct ring_word *word, const uint8_t **bytes)
+{
+	for (unsigned wraps = 0; wraps < 2; wraps++) {
+		uint64_t whole = atomic_load_explicit(word_at(ring->shared, ring->tail), memory_order_acquire);
+		if (whole == 0)
+			return 0;
+		memcpy(word, &whole, sizeof *word);
+		size_t offset = ring->tail % RING_BYTES;
+		if (word->kind == RING_WRAP) {
+			ring->tail += RING_BYTES - offset;
+			continue;
+		}
+		bool known = word->kind == RING_PACKET || word->kind == RING_DATAGRAM;
+		if (!known || word->length > RING_ENTRY - sizeof *word || lines(word->length) > RING_BYTES - RING_LINE - offset)
+			return -EBADMSG;
+		*bytes = ring->shared->bytes + offset + sizeof *word;
+		return 1;
+	}
+	return -EBADMSG; /* from the start to the start */
+}
+
+void ring_take(struct ring_in *ring, const struct ring_word *word)
+{
+	ring->tail += lines(word->length);
+	atomic_store_explicit(&ring->shared->tail, ring->tail, memory_order_release);
+}
+
+bool ring_sleep(struct ring_in *ring)
+{
+	atomic_store(&ring->shared->sleeps, 1);
+	atomic_thread_fence(memory_order_seq_cst);
+	return atomic_load_explicit(word_at(ring->shared, ring->tail), memory_order_acquire) == 0;
+}
