@@ -102,7 +102,8 @@ def test_perftest(program, options):
             wanted = value_of(options, "-n", 1000 if program not in ("ib_write_bw",) else 5000)
             wanted *= value_of(options, "-q", 1) if program in BANDWIDTH else 1
             assert iterations == wanted, client
-        # Peak bandwidth may be unmeasured, and a minimum rounded to nothing: the average is there in every output.
-        assert max(numbers) > 0, client
+        # Peak bandwidth may be unmeasured, and a minimum rounded to nothing: the average is there in every output, unless perftest
+        # finds no frequency of the clock, and counts with 0.
+        assert max(numbers) > 0 or "Correlation coefficient" in client, client
     for text in (server, client):
         assert "rror" not in re.sub(r"Conflicting CPU.*", "", text), text
