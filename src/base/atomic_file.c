@@ -31,12 +31,9 @@ static int split_path(const char *path, char **directory, char **base)
 bool srdma_same_entry(const char *a, const char *b)
 {
 	char *dir_a = NULL, *dir_b = NULL, *base_a = NULL, *base_b = NULL;
-	struct stat stat_a, stat_b;
-	bool same = false;
+	bool same = split_path(a, &dir_a, &base_a) == 0 && split_path(b, &dir_b, &base_b) == 0 && strcmp(base_a, base_b) == 0 &&
+		    srdma_same_file(dir_a, dir_b);
 
-	if (split_path(a, &dir_a, &base_a) == 0 && split_path(b, &dir_b, &base_b) == 0)
-		same = strcmp(base_a, base_b) == 0 && stat(dir_a, &stat_a) == 0 && stat(dir_b, &stat_b) == 0 &&
-		       stat_a.st_dev == stat_b.st_dev && stat_a.st_ino == stat_b.st_ino;
 	free(dir_a);
 	free(base_a);
 	free(dir_b);
@@ -105,12 +102,6 @@ int srdma_atomic_file_prepare(struct srdma_atomic_file *output, BIO *content)
 	return error ? srdma_fail(error, "cannot write %s: %s", output->path, strerror(-error)) : 0;
 }
 
-/* Uses link() because, unlike rename(), it fails when the name exists. */
-static int publish_new(struct srdma_atomic_file *output)
-{
-	return link(output->temporary, output->path) ? -errno : 0;
-}
-
 /* Keeps the group, so that a service that reads the file as a member of its group can read the new one, too. Keeps nothing of another
  * user's file, since that user could have put it there to gain access to its replacement. */
 static int keep_group(const struct srdma_atomic_file *output)
@@ -161,8 +152,13 @@ static int publish_over(struct srdma_atomic_file *output)
 
 int srdma_atomic_file_publish(struct srdma_atomic_file *output, bool overwrite)
 {
-	int error = overwrite ? publish_over(output) : publish_new(output);
+	int error;
 
+	/* Unlike rename(), link() fails when the name exists. */
+	if (overwrite)
+		error = publish_over(output);
+	else
+		error = link(output->temporary, output->path) ? -errno : 0;
 	if (!error) {
 		output->published = true;
 		return 0;

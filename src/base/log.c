@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "log.h"
 
+#include "array.h"
 #include "log_limit.h"
 #include "utf8.h"
 
@@ -99,7 +100,7 @@ static void tell_omissions(bool now)
 		char line[LINE_MAX_SIZE];
 		const struct srdma_log_field like = SRDMA_FIELD_TEXT("like", omission.kind), lines = SRDMA_FIELD_NUMBER("lines", omission.lines);
 		const struct srdma_log_field *const fields[] = {&like, &lines};
-		const struct srdma_log_record record = {.size = sizeof record, .level = SRDMA_LOG_WARN, .event = "log.left_out", .fields = fields, .field_count = 2,
+		const struct srdma_log_record record = {.size = sizeof record, .level = SRDMA_LOG_WARN, .event = "log.left_out", .fields = fields, .field_count = SRDMA_COUNT(fields),
 							.text = line};
 
 		snprintf(line, sizeof line, "left out %u lines like \"%s\": there were too many", omission.lines, omission.kind);

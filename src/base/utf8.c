@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "utf8.h"
 
+#include "array.h"
+
 #include <string.h>
 
 size_t srdma_utf8_decode(const char *text, size_t length, uint32_t *code)
@@ -37,7 +39,7 @@ bool srdma_utf8_is_shown(uint32_t code)
 		{0xfff0, 0xffff},   {0x1bca0, 0x1bca3}, {0x1d173, 0x1d17a}, {0x1fffe, 0x1ffff}, {0x2fffe, 0x2ffff}, {0x3fffe, 0x10ffff},
 	};
 
-	for (size_t i = 0; i < sizeof hidden / sizeof *hidden; i++)
+	for (size_t i = 0; i < SRDMA_COUNT(hidden); i++)
 		if (code <= hidden[i].last)
 			return code < hidden[i].first;
 	return false;

@@ -53,8 +53,7 @@ int srdma_accept_new(const struct srdma_newcomer *newcomer, struct srdma_tls_con
 		ret = srdma_net_prepare(newcomer->socket);
 	if (ret != 0) {
 		close(newcomer->socket);
-		srdma_accept_delete(&accept);
-		return ret;
+		goto delete_accept;
 	}
 	accept->setup.start = srdma_clock_us();
 	accept->setup.deadline = srdma_deadline(options->setup_timeout_ms);
@@ -64,12 +63,14 @@ int srdma_accept_new(const struct srdma_newcomer *newcomer, struct srdma_tls_con
 	accept->admit = admit;
 	accept->admit_arg = admit_arg;
 	ret = srdma_tls_new(context, newcomer->socket, NULL, &accept->setup.conn->tls);
-	if (ret != 0) {
-		srdma_accept_delete(&accept);
-		return ret;
-	}
+	if (ret != 0)
+		goto delete_accept;
 	*out = accept;
 	return 0;
+
+delete_accept:
+	srdma_accept_delete(&accept);
+	return ret;
 }
 
 void srdma_accept_delete(struct srdma_accept **out)
@@ -174,14 +175,10 @@ static int judge_hello(struct srdma_accept *accept, struct srdma_reject *reject)
 				 SRDMA_PROTOCOL_VERSION);
 		return SRDMA_EPROTOCOL;
 	}
-	if (header->type != SRDMA_FRAME_HELLO) {
-		srdma_reject_set(reject, SRDMA_REJECT_MALFORMED, 0, "the client sent a frame of type %u where HELLO is due", header->type);
-		return SRDMA_EPROTOCOL;
-	}
-	if (srdma_hello_decode(SRDMA_FRAME_HELLO, srdma_inbox_body(&conn->inbox), header->length, &conn->peer) != 0) {
-		srdma_reject_set(reject, SRDMA_REJECT_MALFORMED, 0, "%s", srdma_error_text());
-		return SRDMA_EPROTOCOL;
-	}
+	if (header->type != SRDMA_FRAME_HELLO)
+		return SRDMA_MALFORMED(reject, "the client sent a frame of type %u where HELLO is due", header->type);
+	if (srdma_hello_decode(SRDMA_FRAME_HELLO, srdma_inbox_body(&conn->inbox), header->length, &conn->peer) != 0)
+		return SRDMA_MALFORMED(reject, "%s", srdma_error_text());
 	ret = srdma_hello_validate(&conn->peer, false, reject);
 	if (ret == 0)
 		ret = srdma_setup_check_fit(&accept->setup, reject);
@@ -193,15 +190,12 @@ static int make_queue_pair(struct srdma_accept *accept)
 {
 	struct srdma_conn *conn = accept->setup.conn;
 	struct srdma_reject reject = {0};
-	uint32_t message_size = conn->options.message_size, depth = conn->options.depth;
+	const struct srdma_conn_options *own = &conn->options;
+	const struct srdma_hello *peer = &conn->peer;
 	char text[sizeof accept->text];
-	int ret;
+	int ret = srdma_setup_prepare_self(&accept->setup, own->message_size < peer->message_size ? own->message_size : peer->message_size,
+					   own->depth < peer->depth ? own->depth : peer->depth);
 
-	if (conn->peer.message_size < message_size)
-		message_size = conn->peer.message_size;
-	if (conn->peer.depth < depth)
-		depth = conn->peer.depth;
-	ret = srdma_setup_prepare_self(&accept->setup, message_size, depth);
 	if (ret == 0)
 		ret = srdma_setup_connect_queue_pair(&accept->setup);
 	if (ret == 0)
@@ -237,7 +231,6 @@ static int take_ready(struct srdma_accept *accept)
 {
 	struct srdma_conn *conn = accept->setup.conn;
 	const struct srdma_frame_header *header = &conn->inbox.header;
-
 	bool with_rkey = (conn->peer.features & SRDMA_FEATURE_WINDOW) != 0;
 	uint32_t rkey;
 	int ret;
@@ -267,10 +260,8 @@ static int await_hello(struct srdma_accept *accept)
 
 	if (ret == 0)
 		return take_hello(accept);
-	if (ret == SRDMA_EPROTOCOL) {
-		srdma_reject_set(&reject, SRDMA_REJECT_MALFORMED, 0, "%s", srdma_error_text());
-		return refuse(accept, &reject, ret);
-	}
+	if (ret == SRDMA_EPROTOCOL)
+		return refuse(accept, &reject, SRDMA_MALFORMED(&reject, "%s", srdma_error_text()));
 	return ret == SRDMA_ECLOSED ? srdma_fail(SRDMA_ELOST, "the client closed the connection before HELLO") : ret;
 }
 
@@ -285,6 +276,11 @@ static int await_ready(struct srdma_accept *accept)
 	return ret == SRDMA_ECLOSED ? srdma_fail(SRDMA_ELOST, "the client closed the connection instead of saying READY") : ret;
 }
 
+static int fail_again(const struct srdma_accept *accept)
+{
+	return srdma_fail(accept->error, "%s", accept->text);
+}
+
 static int advance(struct srdma_accept *accept)
 {
 	struct srdma_conn *conn = accept->setup.conn;
@@ -297,7 +293,7 @@ static int advance(struct srdma_accept *accept)
 	case STAGE_READY: return await_ready(accept);
 	case STAGE_LINGER:
 		ret = srdma_tls_linger(conn->tls);
-		return ret == 0 ? srdma_fail(accept->error, "%s", accept->text) : ret;
+		return ret == 0 ? fail_again(accept) : ret;
 	case STAGE_DONE: break;
 	}
 	return 0;
@@ -309,14 +305,14 @@ static const char *const awaited[] = {
 int srdma_accept_fail(const struct srdma_accept *accept, int error, const char *why)
 {
 	if (accept->stage == STAGE_LINGER)
-		return srdma_fail(accept->error, "%s", accept->text);
+		return fail_again(accept);
 	return srdma_fail(error, "%s (%s)", why, accept->stage >= STAGE_HELLO ? "waiting for a frame" : awaited[accept->stage]);
 }
 
 static int fail_late(const struct srdma_accept *accept)
 {
 	if (accept->stage == STAGE_LINGER)
-		return srdma_fail(accept->error, "%s", accept->text);
+		return fail_again(accept);
 	return srdma_fail(-ETIMEDOUT, "timed out after %d ms waiting for the client's %s", accept->setup.conn->options.setup_timeout_ms,
 			  awaited[accept->stage]);
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "conn.h"
 
+#include "array.h"
 #include "log.h"
 #include "sized.h"
 #include "wake.h"
@@ -282,7 +283,7 @@ void srdma_conn_log_security(const struct srdma_conn *conn, const char *event_na
 		SRDMA_FIELD_TEXT("name", conn->names.identity),
 		SRDMA_FIELD_TEXT("error", text),
 	};
-	const struct srdma_event event = {SRDMA_LOG_WARN, event_name, true, fields, 4};
+	const struct srdma_event event = {SRDMA_LOG_WARN, event_name, true, fields, SRDMA_COUNT(fields)};
 
 	srdma_log_event(&event, "connection with %s: %s; %s", address, text, consequence);
 }

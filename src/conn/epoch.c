@@ -398,7 +398,7 @@ static int finish(struct srdma_conn *conn)
 }
 
 /* Neither a peer nor an attacker that forges the peer's packets may keep this end busy with recoveries alone. */
-static bool may_recover(struct srdma_conn *conn)
+static int count_recovery(struct srdma_conn *conn)
 {
 	struct srdma_epoch *epoch = &conn->epoch;
 	uint64_t now = srdma_clock_us();
@@ -407,11 +407,8 @@ static bool may_recover(struct srdma_conn *conn)
 		epoch->minute_began = now;
 		epoch->minute_recoveries = 0;
 	}
-	return epoch->minute_recoveries++ < conn->options.recoveries;
-}
-
-static int too_many_recoveries(const struct srdma_conn *conn)
-{
+	if (epoch->minute_recoveries++ < conn->options.recoveries)
+		return 0;
 	return srdma_fail(SRDMA_EVERBS, "the queue pair failed more than %u times in a minute", conn->options.recoveries);
 }
 
@@ -427,8 +424,9 @@ static int go_on(struct srdma_conn *conn)
 	int ret = 0;
 
 	if (change->phase == SRDMA_PHASE_BEGUN && change->peer_broken && !change->broken) {
-		if (!may_recover(conn))
-			return too_many_recoveries(conn);
+		ret = count_recovery(conn);
+		if (ret != 0)
+			return ret;
 		change->broken = true;
 		stop_queue_pair(conn);
 		ret = srdma_stream_poll(stream);
@@ -482,6 +480,7 @@ int srdma_epoch_break(struct srdma_conn *conn, int error)
 {
 	struct srdma_epoch *epoch = &conn->epoch;
 	struct srdma_epoch_change *change = &epoch->change;
+	int ret;
 
 	if (!epoch->agreed || conn->options.recoveries == 0 || error != SRDMA_EVERBS || conn->stream.failed_here ||
 	    srdma_conn_has_parted(conn))
@@ -493,8 +492,9 @@ int srdma_epoch_break(struct srdma_conn *conn, int error)
 	/* The parameters that were told stay valid without the old queue pair. */
 	if (change->phase == SRDMA_PHASE_TOLD || change->broken)
 		return 0;
-	if (!may_recover(conn))
-		return too_many_recoveries(conn);
+	ret = count_recovery(conn);
+	if (ret != 0)
+		return ret;
 	/* One forged packet that matches is enough to cause such a failure. */
 	srdma_conn_log_security(conn, "connection.recovering", "replacing the queue pair; no data is lost");
 	change->broken = true;

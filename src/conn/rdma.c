@@ -323,7 +323,7 @@ static int transfer(struct srdma_conn *conn, struct request *request, struct srd
 
 static int run(struct srdma_conn *conn, bool write, void *data, size_t length, uint64_t offset, int timeout_ms)
 {
-	size_t most = conn->sealed ? SIZE_MAX : longest(conn);
+	size_t most = conn->sealed ? SIZE_MAX : longest(conn), done = 0;
 	struct srdma_region region = {0};
 	struct request request = {.write = write, .kind = SRDMA_OP_WAITED};
 	struct srdma_patience patience = srdma_conn_patience(conn, timeout_ms);
@@ -341,18 +341,13 @@ static int run(struct srdma_conn *conn, bool write, void *data, size_t length, u
 			return ret;
 		request.lkey = region.mr->lkey;
 	}
-	for (size_t done = 0; ret == 0; done += request.length) {
-		size_t left = length - done;
-
-		if (left == 0 && done > 0)
-			break;
+	do {
 		request.local = (uintptr_t)data + done;
-		request.length = left < most ? left : most;
+		request.length = length - done < most ? length - done : most;
 		request.offset = offset + done;
 		ret = transfer(conn, &request, &patience);
-		if (length == 0)
-			break;
-	}
+		done += request.length;
+	} while (ret == 0 && done < length);
 	srdma_region_release(&region);
 	return ret;
 }

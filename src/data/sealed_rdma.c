@@ -60,7 +60,6 @@ int srdma_sealed_rdma_start(struct srdma_sealed_rdma *rdma, struct srdma_sealer 
 
 void srdma_sealed_rdma_release(struct srdma_sealed_rdma *rdma)
 {
-
 	srdma_region_release(&rdma->staging);
 	srdma_region_release(&rdma->landing);
 	srdma_sealer_delete(&rdma->sealer);
@@ -125,7 +124,6 @@ int srdma_sealed_rdma_fail_account(void)
 
 bool srdma_sealed_rdma_has_work(const struct srdma_sealed_rdma *rdma)
 {
-
 	return rdma->on && !rdma->over && (srdma_sealed_rdma_has_arrived(rdma) || srdma_sealed_rdma_can_send(rdma));
 }
 

@@ -55,19 +55,16 @@ static struct srdma_sealed_chunk *youngest_chunk(struct srdma_sealed_rdma *rdma)
 	return &rdma->chunks[srdma_ring_at(&rdma->chunk_ring, rdma->chunk_ring.count - 1)];
 }
 
-static int announce(struct srdma_sealed_rdma *rdma)
+int srdma_sealed_rdma_announce(struct srdma_sealed_rdma *rdma)
 {
 	uint32_t length = rdma->batch_count * SRDMA_SEALED_HEADER;
 
+	if (!batch_is_due(rdma))
+		return 0;
 	youngest_chunk(rdma)->ends_record = true;
 	rdma->records++;
 	rdma->batch_count = rdma->batch_bytes = 0;
 	return srdma_stream_send_control(rdma->stream, rdma->batch, length);
-}
-
-int srdma_sealed_rdma_announce(struct srdma_sealed_rdma *rdma)
-{
-	return batch_is_due(rdma) ? announce(rdma) : 0;
 }
 
 static int send_within(struct srdma_sealed_rdma *rdma, struct srdma_sealed_header *header, const char *data)
@@ -206,7 +203,6 @@ static uint32_t find_job(const struct srdma_sealed_rdma *rdma)
 
 int srdma_sealed_rdma_take_ack(struct srdma_sealed_rdma *rdma, const struct srdma_sealed_header *header)
 {
-
 	if (header->length == 0 || header->length > rdma->records)
 		return srdma_fail(SRDMA_EPROTOCOL, "the peer acknowledges %u announcements of %u", header->length, rdma->records);
 	for (uint32_t i = 0; i < header->length;) {

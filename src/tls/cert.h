@@ -17,6 +17,9 @@ int srdma_pin_parse(const char *text, unsigned char pin[SRDMA_PIN_SIZE]);
 /* Writes `pin` in the form that srdma_pin_parse reads, in lower case. */
 void srdma_pin_format(const unsigned char *pin, char out[SRDMA_PIN_TEXT_SIZE]);
 
+/* Writes a subject's or issuer's name in printable ASCII (RFC 2253). Marks the end of a name that it cuts to fit. */
+void srdma_cert_format_name(const X509_NAME *name, char *out, size_t size);
+
 /* As srdma_cert_read, of a certificate in memory. Errors: SRDMA_ECONFIG, -ENOMEM. */
 int srdma_cert_describe(X509 *cert, struct srdma_cert_info *info);
 

@@ -171,6 +171,16 @@ static void take_text(BIO *bio, char *out, size_t size)
 	(void)BIO_reset(bio);
 }
 
+void srdma_cert_format_name(const X509_NAME *name, char *out, size_t size)
+{
+	BIO *bio = BIO_new(BIO_s_mem());
+
+	out[0] = '\0';
+	if (bio && X509_NAME_print_ex(bio, name, 0, XN_FLAG_RFC2253) >= 0)
+		take_text(bio, out, size);
+	BIO_free(bio);
+}
+
 /* Escapes all text to printable ASCII: anyone may have made the certificate, and its text goes to a terminal or a log. */
 #define ESCAPES (ASN1_STRFLGS_ESC_CTRL | ASN1_STRFLGS_ESC_MSB | ASN1_STRFLGS_UTF8_CONVERT)
 
@@ -179,10 +189,8 @@ static void describe_subject(X509 *cert, BIO *bio, struct srdma_cert_info *info)
 	const X509_NAME *subject = X509_get_subject_name(cert);
 	int index = X509_NAME_get_index_by_NID(subject, NID_commonName, -1);
 
-	X509_NAME_print_ex(bio, subject, 0, XN_FLAG_RFC2253);
-	take_text(bio, info->subject, sizeof info->subject);
-	X509_NAME_print_ex(bio, X509_get_issuer_name(cert), 0, XN_FLAG_RFC2253);
-	take_text(bio, info->issuer, sizeof info->issuer);
+	srdma_cert_format_name(subject, info->subject, sizeof info->subject);
+	srdma_cert_format_name(X509_get_issuer_name(cert), info->issuer, sizeof info->issuer);
 	if (index >= 0)
 		ASN1_STRING_print_ex(bio, X509_NAME_ENTRY_get_data(X509_NAME_get_entry(subject, index)), ESCAPES);
 	take_text(bio, info->common_name, sizeof info->common_name);

@@ -21,41 +21,6 @@
 #define HOW_TO_MAKE "make one (see securdma cert --help)"
 #define CLOCK       "check the clock of this machine (timedatectl)"
 
-/* ---- files ----------------------------------------------------------------------------------------------------- */
-
-/* All certificates of a PEM file, perhaps none. NULL: it cannot be read; the thread's last error is the reason. */
-static STACK_OF(X509) *load_all(const char *file)
-{
-	FILE *stream = fopen(file, "re");
-	STACK_OF(X509) *certs = stream ? sk_X509_new_null() : NULL;
-	X509 *cert;
-
-	if (!stream)
-		srdma_fail(-errno, "cannot read %s: %s", file, strerror(errno));
-	while (certs && (cert = PEM_read_X509(stream, NULL, NULL, NULL)) != NULL)
-		sk_X509_push(certs, cert);
-	if (stream)
-		fclose(stream);
-	ERR_clear_error();
-	return certs;
-}
-
-static void name_of(X509 *cert, char *out, size_t size)
-{
-	BIO *bio = BIO_new(BIO_s_mem());
-	char *text;
-	long length;
-
-	out[0] = '\0';
-	if (!bio)
-		return;
-	X509_NAME_print_ex(bio, X509_get_subject_name(cert), 0, XN_FLAG_RFC2253);
-	length = BIO_get_mem_data(bio, &text);
-	snprintf(out, size, "%.*s", (int)length, text);
-	srdma_make_printable(out, strlen(out));
-	BIO_free(bio);
-}
-
 /* ---- dates ----------------------------------------------------------------------------------------------------- */
 
 static void format_day(const ASN1_TIME *at, char *text, size_t size)
@@ -93,7 +58,7 @@ static void judge_dates(struct srdma_verdict *verdict, X509 *cert, const char *f
 
 	format_day(X509_get0_notBefore(cert), from, sizeof from);
 	format_day(X509_get0_notAfter(cert), until, sizeof until);
-	name_of(cert, name, sizeof name);
+	srdma_cert_format_name(X509_get_subject_name(cert), name, sizeof name);
 	if (is_expired(cert))
 		srdma_verdict_take(verdict, SRDMA_CHECK_FAIL, 0, "make a new one with 'securdma cert'",
 				   "the certificate %s (%s) expired on %s: peers refuse it", file, name, until);
@@ -158,7 +123,7 @@ static void judge_order(struct srdma_verdict *verdict, STACK_OF(X509) *certs, co
 	for (int i = 1; i < sk_X509_num(certs); i++) {
 		X509 *cert = sk_X509_value(certs, i);
 
-		name_of(cert, name, sizeof name);
+		srdma_cert_format_name(X509_get_subject_name(cert), name, sizeof name);
 		if (X509_check_issued(cert, sk_X509_value(certs, i - 1)) != X509_V_OK)
 			srdma_verdict_take(verdict, SRDMA_CHECK_WARN, 0, "put the certificate first, then its issuer, then the issuer of that",
 					   "certificate %d in %s (%s) has not issued the one before it: peers may not be able to follow the chain",
@@ -237,7 +202,7 @@ static void check_own(struct srdma_bench *bench, enum srdma_cert_kind kind, cons
 	int ret = srdma_cert_load(cert_file, "the certificate", &cert);
 
 	if (ret == 0)
-		certs = load_all(cert_file);
+		ret = srdma_cert_load_all(cert_file, "the certificate", &certs);
 	if (ret != 0 || sk_X509_num(certs) <= 0) {
 		if (ret == SRDMA_ECONFIG)
 			srdma_fail(ret, "%s holds no usable PEM certificate", cert_file);
@@ -284,7 +249,7 @@ static bool judge_anchor(struct srdma_verdict *verdict, X509 *cert, const char *
 	EVP_PKEY *key = X509_get0_pubkey(cert);
 	char name[128], day[32];
 
-	name_of(cert, name, sizeof name);
+	srdma_cert_format_name(X509_get_subject_name(cert), name, sizeof name);
 	format_day(X509_get0_notAfter(cert), day, sizeof day);
 	if (is_expired(cert)) {
 		srdma_verdict_take(verdict, SRDMA_CHECK_WARN, 0, "replace it with the CA's new certificate",
@@ -326,11 +291,11 @@ static void judge_anchors(struct srdma_verdict *verdict, STACK_OF(X509) *certs, 
 /* `peers`: the certificates that peers must show. `needed`: the end refuses a peer that none of them verifies. */
 static void check_trust(struct srdma_bench *bench, const char *what, const char *file, enum srdma_cert_kind peers, bool needed)
 {
-	STACK_OF(X509) *certs = load_all(file);
+	STACK_OF(X509) *certs = NULL;
 	struct srdma_verdict verdict = {0};
 
-	/* The function that loads the file reports that it cannot be read. */
-	if (sk_X509_num(certs) > 0)
+	/* finish() reports a file that cannot be read. */
+	if (srdma_cert_load_all(file, what, &certs) == 0 && sk_X509_num(certs) > 0)
 		judge_anchors(&verdict, certs, file, peers, needed);
 	srdma_bench_report(bench, what, &verdict);
 	sk_X509_pop_free(certs, X509_free);
@@ -362,57 +327,55 @@ static void check_lists(struct srdma_bench *bench, const char *file, enum srdma_
 
 /* ---- both ends --------------------------------------------------------------------------------------------------- */
 
-/* Loading finds the faults that no check above looks for. */
-static void report_loading(struct srdma_bench *bench, int error)
+/* Loading finds the faults that no check above looks for. `error` and `context` are its outcome. */
+static int finish(struct srdma_bench *bench, int error, struct srdma_tls_context *context)
 {
 	struct srdma_verdict verdict = {0};
 
-	if (error == 0)
-		return;
-	srdma_verdict_take(&verdict, SRDMA_CHECK_FAIL, error, NULL, "%s", srdma_error_text());
-	srdma_bench_report(bench, "credentials", &verdict);
+	srdma_tls_context_unref(&context);
+	if (error != 0) {
+		srdma_verdict_take(&verdict, SRDMA_CHECK_FAIL, error, NULL, "%s", srdma_error_text());
+		srdma_bench_report(bench, "credentials", &verdict);
+	}
+	return srdma_bench_end(bench);
 }
 
 int srdma_tls_server_check(const struct srdma_tls_server_options *given, srdma_check_fn *fn, void *arg)
 {
 	struct srdma_bench bench = {.fn = fn, .arg = arg};
 	struct srdma_tls_context *context = NULL;
-	struct srdma_tls_server_options own, *options = &own;
-	int ret = SRDMA_SIZED_TAKE(srdma_tls_server_options, allow_tls12, given, &own);
+	struct srdma_tls_server_options options;
+	int ret = SRDMA_SIZED_TAKE(srdma_tls_server_options, allow_tls12, given, &options);
 
 	if (ret != 0)
 		return ret;
 	ERR_clear_error();
-	if (options->cert_file)
-		check_own(&bench, SRDMA_CERT_SERVER, options->cert_file, options->key_file, NULL);
-	if (options->client_ca_file)
-		check_trust(&bench, "client CA", options->client_ca_file, SRDMA_CERT_CLIENT, !options->insecure_anonymous_clients);
-	if (options->client_crl_file)
-		check_lists(&bench, options->client_crl_file, SRDMA_CERT_CLIENT);
-	if (bench.error == 0)
-		report_loading(&bench, srdma_tls_server_new(options, &context));
-	srdma_tls_context_unref(&context);
-	return srdma_bench_end(&bench);
+	if (options.cert_file)
+		check_own(&bench, SRDMA_CERT_SERVER, options.cert_file, options.key_file, NULL);
+	if (options.client_ca_file)
+		check_trust(&bench, "client CA", options.client_ca_file, SRDMA_CERT_CLIENT, !options.insecure_anonymous_clients);
+	if (options.client_crl_file)
+		check_lists(&bench, options.client_crl_file, SRDMA_CERT_CLIENT);
+	ret = bench.error == 0 ? srdma_tls_server_new(&options, &context) : 0;
+	return finish(&bench, ret, context);
 }
 
 int srdma_tls_client_check(const struct srdma_tls_client_options *given, srdma_check_fn *fn, void *arg)
 {
 	struct srdma_bench bench = {.fn = fn, .arg = arg};
 	struct srdma_tls_context *context = NULL;
-	struct srdma_tls_client_options own, *options = &own;
-	int ret = SRDMA_SIZED_TAKE(srdma_tls_client_options, allow_tls12, given, &own);
+	struct srdma_tls_client_options options;
+	int ret = SRDMA_SIZED_TAKE(srdma_tls_client_options, allow_tls12, given, &options);
 
 	if (ret != 0)
 		return ret;
 	ERR_clear_error();
-	if (options->cert_file)
-		check_own(&bench, SRDMA_CERT_CLIENT, options->cert_file, options->key_file, NULL);
-	if (options->ca_file)
-		check_trust(&bench, "CA", options->ca_file, SRDMA_CERT_SERVER, true);
-	if (options->crl_file)
-		check_lists(&bench, options->crl_file, SRDMA_CERT_SERVER);
-	if (bench.error == 0)
-		report_loading(&bench, srdma_tls_client_new(options, &context));
-	srdma_tls_context_unref(&context);
-	return srdma_bench_end(&bench);
+	if (options.cert_file)
+		check_own(&bench, SRDMA_CERT_CLIENT, options.cert_file, options.key_file, NULL);
+	if (options.ca_file)
+		check_trust(&bench, "CA", options.ca_file, SRDMA_CERT_SERVER, true);
+	if (options.crl_file)
+		check_lists(&bench, options.crl_file, SRDMA_CERT_SERVER);
+	ret = bench.error == 0 ? srdma_tls_client_new(&options, &context) : 0;
+	return finish(&bench, ret, context);
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "parameters.h"
 
+#include "array.h"
 #include "log.h"
 #include "peer_chain.h"
 #include "tls.h"
@@ -101,8 +102,6 @@ static int set_signatures(SSL_CTX *context, const char *list)
 	return (int)SSL_CTX_set1_sigalgs_list(context, (char *)(uintptr_t)list);
 }
 
-#define COUNT(array) (sizeof(array) / sizeof *(array))
-
 int srdma_tls_set_parameters(SSL_CTX *context, bool server, bool allow_tls12)
 {
 	/* No tickets, no resumption, no early data: a resumed session could be replayed, and a connection is set up only once. */
@@ -120,8 +119,8 @@ int srdma_tls_set_parameters(SSL_CTX *context, bool server, bool allow_tls12)
 	SSL_CTX_set_security_level(context, 2);
 	if (SSL_CTX_set_max_proto_version(context, 0) != 1 ||
 	    SSL_CTX_set_min_proto_version(context, allow_tls12 ? TLS1_2_VERSION : TLS1_3_VERSION) != 1 ||
-	    set_first(context, set_groups, groups, COUNT(groups)) != 1 ||
-	    set_first(context, set_signatures, signatures, COUNT(signatures)) != 1 || SSL_CTX_set_ciphersuites(context, suites13) != 1 ||
+	    set_first(context, set_groups, groups, SRDMA_COUNT(groups)) != 1 ||
+	    set_first(context, set_signatures, signatures, SRDMA_COUNT(signatures)) != 1 || SSL_CTX_set_ciphersuites(context, suites13) != 1 ||
 	    SSL_CTX_set_cipher_list(context, suites12) != 1 || (server && SSL_CTX_set_num_tickets(context, 0) != 1))
 		return srdma_fail_openssl(SRDMA_ETLS, "cannot configure TLS");
 	return 0;

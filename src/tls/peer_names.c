@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "peer_names.h"
 
+#include "array.h"
 #include "cert.h"
 #include "log.h"
 #include "utf8.h"
@@ -144,7 +145,7 @@ static int add_alternative(struct srdma_peer_names *names, const GENERAL_NAME *g
 	int type;
 
 	value = GENERAL_NAME_get0_value(general, &type);
-	for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
+	for (size_t i = 0; i < SRDMA_COUNT(kinds); i++)
 		if (kinds[i].type == type)
 			return add(names, kinds[i].kind, ASN1_STRING_get0_data(value), (size_t)ASN1_STRING_length(value), true);
 	return type == GEN_IPADD ? add_address(names, value) : 0;

@@ -28,18 +28,6 @@ struct srdma_revocation {
 	size_t count, room;
 };
 
-static void name_of(const X509_NAME *name, char *out, size_t size)
-{
-	BIO *bio = BIO_new(BIO_s_mem());
-	char *text = NULL;
-	long length = 0;
-
-	if (bio && X509_NAME_print_ex(bio, name, 0, XN_FLAG_RFC2253) >= 0)
-		length = BIO_get_mem_data(bio, &text);
-	snprintf(out, size, "%.*s", (int)length, text ? text : "");
-	BIO_free(bio);
-}
-
 static bool is_whole(const ISSUING_DIST_POINT *point)
 {
 	return !point->distpoint && point->onlyuser <= 0 && point->onlyCA <= 0 && point->onlyattr <= 0 && point->indirectCRL <= 0 &&
@@ -96,7 +84,7 @@ static int check_list(const char *file, X509_CRL *crl)
 
 	for (int i = 0; !problem && i < sk_X509_REVOKED_num(entries); i++)
 		problem = problem_in(X509_REVOKED_get0_extensions(sk_X509_REVOKED_value(entries, i)), entry_problem, &culprit);
-	name_of(X509_CRL_get_issuer(crl), issuer, sizeof issuer);
+	srdma_cert_format_name(X509_CRL_get_issuer(crl), issuer, sizeof issuer);
 	if (problem) {
 		OBJ_obj2txt(extension, sizeof extension, X509_EXTENSION_get_object(culprit), 0);
 		OBJ_obj2txt(number, sizeof number, X509_EXTENSION_get_object(culprit), 1);
@@ -142,7 +130,7 @@ static int lists_new(struct srdma_revocation **out)
 	return 0;
 }
 
-static int load(const char *file, bool others, struct srdma_revocation **lists)
+int srdma_revocation_load(const char *file, bool may_have_none, struct srdma_revocation **lists)
 {
 	BIO *bio = BIO_new_file(file, "r");
 	size_t before = *lists ? (*lists)->count : 0;
@@ -162,20 +150,10 @@ static int load(const char *file, bool others, struct srdma_revocation **lists)
 	unsigned long error = ERR_peek_last_error();
 	bool whole = bio && ERR_GET_LIB(error) == ERR_LIB_PEM && ERR_GET_REASON(error) == PEM_R_NO_START_LINE;
 	BIO_free(bio);
-	if (ret == 0 && (!whole || (!others && (!*lists || (*lists)->count == before))))
+	if (ret == 0 && (!whole || (!may_have_none && (!*lists || (*lists)->count == before))))
 		ret = srdma_fail_openssl(SRDMA_ECONFIG, "%s is not a PEM file with certificate revocation lists", file);
 	ERR_clear_error();
 	return ret;
-}
-
-int srdma_revocation_load(const char *file, struct srdma_revocation **lists)
-{
-	return load(file, false, lists);
-}
-
-int srdma_revocation_load_beside(const char *file, struct srdma_revocation **lists)
-{
-	return load(file, true, lists);
 }
 
 void srdma_revocation_free(struct srdma_revocation **out)
@@ -251,7 +229,7 @@ int srdma_revocation_match(const struct srdma_revocation *lists, const STACK_OF(
 		}
 		if (!named || matched)
 			continue;
-		name_of(X509_CRL_get_issuer(list->crl), issuer, sizeof issuer);
+		srdma_cert_format_name(X509_CRL_get_issuer(list->crl), issuer, sizeof issuer);
 		return srdma_fail(SRDMA_ECONFIG, "the revocation list of '%s' is not signed by the CA of that name; give the list that belongs to it",
 				  issuer);
 	}
@@ -303,11 +281,6 @@ static int check_one(struct srdma_revocation *lists, X509 *cert, X509 *issuer, b
 	return result;
 }
 
-static bool is_own_issuer(X509 *cert)
-{
-	return X509_self_signed(cert, 0) == 1;
-}
-
 /* Finds the issuer by the signature: several CAs may have its name, and a certificate need not name the key that signed it. */
 static X509 *find_issuer(const STACK_OF(X509) *cas, X509 *cert)
 {
@@ -333,7 +306,7 @@ int srdma_revocation_check(struct srdma_revocation *lists, const STACK_OF(X509) 
 	for (int depth = 0; result == X509_V_OK && depth < count + CLIMB_MAX; depth++, cert = issuer) {
 		bool covered;
 
-		issuer = depth + 1 < count ? sk_X509_value(chain, depth + 1) : is_own_issuer(cert) ? cert : find_issuer(cas, cert);
+		issuer = depth + 1 < count ? sk_X509_value(chain, depth + 1) : X509_self_signed(cert, 0) == 1 ? cert : find_issuer(cas, cert);
 		*culprit = cert;
 		result = check_one(lists, cert, issuer, &covered);
 		if (result == X509_V_OK && (!covered || !issuer) && (depth == 0 || (require_all && depth < count - 1)))

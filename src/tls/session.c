@@ -215,22 +215,19 @@ static int fail_refused(struct srdma_tls *tls)
 
 static int fail_ssl(struct srdma_tls *tls, const char *doing)
 {
-	int reason = ERR_GET_REASON(ERR_peek_error());
+	int reason = ERR_GET_REASON(ERR_peek_error()), ret;
 
 	tls->broken = true;
-	if (srdma_alert_text(reason)) {
-		ERR_clear_error();
-		return srdma_fail(SRDMA_ECERT, "the peer does not accept our certificate: %s", srdma_alert_text(reason));
-	}
-	if (reason == SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE) {
-		ERR_clear_error();
-		return srdma_fail(SRDMA_ECERT, "the client showed no certificate");
-	}
-	if (reason == SSL_R_UNEXPECTED_EOF_WHILE_READING) {
-		ERR_clear_error();
-		return srdma_fail(SRDMA_ELOST, "the peer closed the connection without giving a reason (%s)", doing);
-	}
-	return srdma_fail_openssl(SRDMA_ETLS, "TLS failed (%s)", doing);
+	if (srdma_alert_text(reason))
+		ret = srdma_fail(SRDMA_ECERT, "the peer does not accept our certificate: %s", srdma_alert_text(reason));
+	else if (reason == SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE)
+		ret = srdma_fail(SRDMA_ECERT, "the client showed no certificate");
+	else if (reason == SSL_R_UNEXPECTED_EOF_WHILE_READING)
+		ret = srdma_fail(SRDMA_ELOST, "the peer closed the connection without giving a reason (%s)", doing);
+	else
+		return srdma_fail_openssl(SRDMA_ETLS, "TLS failed (%s)", doing);
+	ERR_clear_error();
+	return ret;
 }
 
 /* Turns the outcome of an SSL call that did not succeed into -EAGAIN or an error. */

@@ -20,11 +20,11 @@ int srdma_trust_load(struct srdma_trust *trust, SSL_CTX *context, const char *ca
 		return srdma_fail_openssl(SRDMA_ECONFIG, "%s holds no usable PEM CA certificate", ca_file);
 	ret = srdma_cert_load_all(ca_file, "CA file", &trust->cas);
 	if (ret == 0)
-		ret = srdma_revocation_load_beside(ca_file, &trust->lists);
+		ret = srdma_revocation_load(ca_file, true, &trust->lists);
 	if (ret == 0 && crl_file)
 		ret = srdma_cert_check_readable("revocation list", crl_file);
 	if (ret == 0 && crl_file)
-		ret = srdma_revocation_load(crl_file, &trust->lists);
+		ret = srdma_revocation_load(crl_file, false, &trust->lists);
 	if (ret == 0)
 		ret = srdma_revocation_match(trust->lists, trust->cas);
 	return ret;
@@ -39,19 +39,14 @@ void srdma_trust_clear(struct srdma_trust *trust)
 
 static void describe(X509 *cert, char *out, size_t size)
 {
-	BIO *bio = BIO_new(BIO_s_mem());
-	char *text = NULL;
-	long length = 0;
+	char subject[112], issuer[112];
 
 	out[0] = '\0';
-	if (bio && cert) {
-		X509_NAME_print_ex(bio, X509_get_subject_name(cert), 0, XN_FLAG_RFC2253);
-		BIO_puts(bio, "', issued by '");
-		X509_NAME_print_ex(bio, X509_get_issuer_name(cert), 0, XN_FLAG_RFC2253);
-		length = BIO_get_mem_data(bio, &text);
-		snprintf(out, size, " ('%.*s')", (int)(length < 200 ? length : 200), text);
-	}
-	BIO_free(bio);
+	if (!cert)
+		return;
+	srdma_cert_format_name(X509_get_subject_name(cert), subject, sizeof subject);
+	srdma_cert_format_name(X509_get_issuer_name(cert), issuer, sizeof issuer);
+	snprintf(out, size, " ('%s', issued by '%s')", subject, issuer);
 }
 
 static int refuse(X509_STORE_CTX *store, int error, X509 *culprit)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "device.h"
 
+#include "array.h"
 #include "log.h"
 #include "net.h"
 #include "psn_watch.h"
@@ -376,7 +377,7 @@ uint64_t srdma_device_sweeps(struct srdma_device *device)
 	if (packets > 0) {
 		const struct srdma_log_field fields[] = {SRDMA_FIELD_TEXT("device", device->name),
 							 SRDMA_FIELD_NUMBER("packets_per_second", packets)};
-		const struct srdma_event event = {SRDMA_LOG_WARN, "device.sweep", true, fields, 2};
+		const struct srdma_event event = {SRDMA_LOG_WARN, "device.sweep", true, fields, SRDMA_COUNT(fields)};
 
 		srdma_log_event(&event,
 				"an attacker may be trying PSNs on %s: %llu packets in a second were out of sequence or duplicates; all "
@@ -495,15 +496,9 @@ int srdma_device_choose_gid(const struct srdma_device *device, const struct sock
 
 uint32_t srdma_device_gid_interface(const struct srdma_device *device, uint8_t gid_index)
 {
-	struct ibv_gid_entry *entries;
-	size_t count = read_gids(device->context, device->port, &entries);
-	uint32_t interface = 0;
+	struct ibv_gid_entry entry;
 
-	for (size_t i = 0; i < count; i++)
-		if (entries[i].gid_index == gid_index)
-			interface = entries[i].ndev_ifindex;
-	free(entries);
-	return interface;
+	return ibv_query_gid_ex(device->context, device->port, gid_index, &entry, 0) == 0 ? entry.ndev_ifindex : 0;
 }
 
 bool srdma_device_has_gid(const struct srdma_device *device, const union ibv_gid *gid)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "qp.h"
 
+#include "array.h"
 #include "log.h"
 #include "sized.h"
 
@@ -66,7 +67,7 @@ void srdma_qp_options_fit(struct srdma_qp_options *options, const struct srdma_d
 
 static int create(const struct srdma_qp_queues *queues, struct srdma_qp *qp)
 {
-	for (size_t i = 0; i < sizeof inline_sizes / sizeof *inline_sizes; i++) {
+	for (size_t i = 0; i < SRDMA_COUNT(inline_sizes); i++) {
 		struct ibv_qp_init_attr attr = {
 			.qp_context = queues->context,
 			.send_cq = queues->send_cq,

@@ -172,7 +172,7 @@ int srdma_region_withdraw(struct srdma_region *region)
 {
 	int ret = srdma_region_unbind(region);
 
-	if (ret == 0 && region->mr && ibv_dereg_mr(region->mr) != 0)
+	if (region->mr && ibv_dereg_mr(region->mr) != 0)
 		ret = srdma_fail(SRDMA_EVERBS, "cannot deregister a memory region: %s", strerror(errno));
 	region->mr = NULL;
 	region->rights = 0;
@@ -182,10 +182,8 @@ int srdma_region_withdraw(struct srdma_region *region)
 void srdma_region_release(struct srdma_region *region)
 {
 	/* The device must lose access before the wipe, or it could write after it. */
-	if (srdma_region_unbind(region) != 0)
+	if (srdma_region_withdraw(region) != 0)
 		srdma_log(SRDMA_LOG_ERROR, "%s", srdma_error_text());
-	if (region->mr && ibv_dereg_mr(region->mr) != 0)
-		srdma_log(SRDMA_LOG_ERROR, "cannot deregister a memory region: %s", strerror(errno));
 	if (region->mapped) {
 		OPENSSL_cleanse(region->address, region->size);
 		munmap(region->address, region->mapped);

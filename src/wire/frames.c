@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "frames.h"
 
+#include "array.h"
 #include "cursor.h"
 #include "log.h"
 
@@ -300,10 +301,8 @@ const char *srdma_reject_reason_name(enum srdma_reject_reason reason)
 		[SRDMA_REJECT_BUSY] = "busy",
 	};
 
-	return (size_t)reason < sizeof names / sizeof *names ? names[reason] : "unknown";
+	return (size_t)reason < SRDMA_COUNT(names) ? names[reason] : "unknown";
 }
-
-#define MALFORMED(...) (srdma_reject_set(reject, SRDMA_REJECT_MALFORMED, 0, __VA_ARGS__), SRDMA_EPROTOCOL)
 
 /* On Ethernet the device turns the GID into a destination IP address, which must belong to a single host. */
 static const char *gid_fault(const union ibv_gid *gid)
@@ -324,17 +323,17 @@ static const char *gid_fault(const union ibv_gid *gid)
 static int validate_path(const struct srdma_hello *h, struct srdma_reject *reject)
 {
 	if (h->link_layer != IBV_LINK_LAYER_INFINIBAND && h->link_layer != IBV_LINK_LAYER_ETHERNET)
-		return MALFORMED("link layer %u is neither InfiniBand (1) nor Ethernet (2)", h->link_layer);
+		return SRDMA_MALFORMED(reject, "link layer %u is neither InfiniBand (1) nor Ethernet (2)", h->link_layer);
 	if (h->path_mtu < IBV_MTU_256 || h->path_mtu > IBV_MTU_4096)
-		return MALFORMED("path MTU code %u is not 1 to 5", h->path_mtu);
+		return SRDMA_MALFORMED(reject, "path MTU code %u is not 1 to 5", h->path_mtu);
 	if (h->link_layer == IBV_LINK_LAYER_ETHERNET && gid_fault(&h->gid))
-		return MALFORMED("the GID is %s", gid_fault(&h->gid));
+		return SRDMA_MALFORMED(reject, "the GID is %s", gid_fault(&h->gid));
 	if (h->link_layer == IBV_LINK_LAYER_INFINIBAND && (h->lid == 0 || h->lid > LID_UNICAST_MAX))
-		return MALFORMED("LID 0x%x is not a unicast LID", h->lid);
+		return SRDMA_MALFORMED(reject, "LID 0x%x is not a unicast LID", h->lid);
 	if (h->qpn > QPN_MAX || h->qpn <= 1)
-		return MALFORMED("QPN 0x%x is not 2 to 0xffffff", h->qpn);
+		return SRDMA_MALFORMED(reject, "QPN 0x%x is not 2 to 0xffffff", h->qpn);
 	if (h->psn > PSN_MAX)
-		return MALFORMED("the PSN has more than 24 bits");
+		return SRDMA_MALFORMED(reject, "the PSN has more than 24 bits");
 	return 0;
 }
 
@@ -346,27 +345,27 @@ static int validate_messages(const struct srdma_hello *h, struct srdma_reject *r
 			SRDMA_EPROTOCOL);
 	if (!(h->features & SRDMA_FEATURE_MESSAGES)) {
 		if (h->features & (SRDMA_FEATURE_EPOCHS | SRDMA_FEATURE_SEALED))
-			return MALFORMED("epochs or sealing asked for without the message feature");
+			return SRDMA_MALFORMED(reject, "epochs or sealing asked for without the message feature");
 		if (h->message_size != 0 || h->depth != 0)
-			return MALFORMED("message size and depth given without the message feature");
+			return SRDMA_MALFORMED(reject, "message size and depth given without the message feature");
 		return 0;
 	}
 	if (h->message_size < SRDMA_MESSAGE_SIZE_MIN || h->message_size > SRDMA_MESSAGE_SIZE_MAX)
-		return MALFORMED("message size %u is not %u to %u", h->message_size, SRDMA_MESSAGE_SIZE_MIN,
+		return SRDMA_MALFORMED(reject, "message size %u is not %u to %u", h->message_size, SRDMA_MESSAGE_SIZE_MIN,
 				 SRDMA_MESSAGE_SIZE_MAX);
 	if (h->depth < 1 || h->depth > SRDMA_DEPTH_MAX)
-		return MALFORMED("depth %u is not 1 to %u", h->depth, SRDMA_DEPTH_MAX);
+		return SRDMA_MALFORMED(reject, "depth %u is not 1 to %u", h->depth, SRDMA_DEPTH_MAX);
 	return 0;
 }
 
 static int validate_region(const struct srdma_hello *h, struct srdma_reject *reject)
 {
 	if (h->region_access & ~(uint32_t)(IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ))
-		return MALFORMED("unknown region access bits 0x%x", h->region_access);
+		return SRDMA_MALFORMED(reject, "unknown region access bits 0x%x", h->region_access);
 	if (h->region_size == 0 && (h->region_address || h->region_rkey || h->region_access))
-		return MALFORMED("region fields given without a region");
+		return SRDMA_MALFORMED(reject, "region fields given without a region");
 	if (h->region_size > UINT64_MAX - h->region_address)
-		return MALFORMED("the region ends beyond the address space");
+		return SRDMA_MALFORMED(reject, "the region ends beyond the address space");
 	return 0;
 }
 
@@ -379,14 +378,14 @@ int srdma_hello_validate(const struct srdma_hello *h, bool welcome, struct srdma
 	if (ret == 0)
 		ret = validate_region(h, reject);
 	if (ret == 0 && (h->region_access & IBV_ACCESS_REMOTE_READ) && h->rd_responder == 0)
-		ret = MALFORMED("a readable region is offered, but no RDMA read can be answered");
+		ret = SRDMA_MALFORMED(reject, "a readable region is offered, but no RDMA read can be answered");
 	if (ret == 0 && (h->features & SRDMA_FEATURE_WINDOW) && (welcome || h->region_size == 0 || h->region_rkey != 0))
-		ret = MALFORMED("an rkey is announced for READY where none is due");
+		ret = SRDMA_MALFORMED(reject, "an rkey is announced for READY where none is due");
 	if (ret == 0 && (h->features & SRDMA_FEATURE_SEALED) && h->region_rkey != 0)
-		ret = MALFORMED("a sealed region with an rkey");
+		ret = SRDMA_MALFORMED(reject, "a sealed region with an rkey");
 	if (ret == 0 && (h->features & SRDMA_FEATURE_SEALED) && (h->features & SRDMA_FEATURE_WINDOW))
-		ret = MALFORMED("an rkey is announced for READY, and a sealed region has none");
+		ret = SRDMA_MALFORMED(reject, "an rkey is announced for READY, and a sealed region has none");
 	if (ret == 0 && !welcome && h->client_id != 0)
-		ret = MALFORMED("a HELLO has a client id");
+		ret = SRDMA_MALFORMED(reject, "a HELLO has a client id");
 	return ret;
 }

@@ -118,5 +118,7 @@ int srdma_hello_validate(const struct srdma_hello *hello, bool welcome, struct s
 /* Fills a REJECT. Returns SRDMA_EREJECTED, so that a refusing function can return the call. */
 int srdma_reject_set(struct srdma_reject *reject, enum srdma_reject_reason reason, uint32_t retry_after_ms,
 		     const char *format, ...) __attribute__((format(printf, 4, 5)));
+/* Fills a REJECT of a malformed frame, and is SRDMA_EPROTOCOL. */
+#define SRDMA_MALFORMED(reject, ...) (srdma_reject_set(reject, SRDMA_REJECT_MALFORMED, 0, __VA_ARGS__), SRDMA_EPROTOCOL)
 
 #endif
