@@ -31,7 +31,7 @@ enum {
 	MAX_AH = 1 << 20,
 	MAX_SRQ = 1 << 16,
 	MAX_SRQ_WR = 1 << 18,
-	MAX_RD_ATOMIC = 16, /* a power of two: rings have that many slots */
+	MAX_RD_ATOMIC = 128, /* a power of two: rings have that many slots */
 };
 /* No enumerator: it needs 32 bits, and would make all of the enum unsigned. */
 #define MAX_MESSAGE (UINT32_C(1) << 31)

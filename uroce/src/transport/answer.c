@@ -40,8 +40,7 @@ static void receive_nak(struct qp *qp, const struct packet *packet)
 			return;
 		}
 		qp->req.retries--;
-		flight_shrink(qp, 0);
-		flight_go_back(qp);
+		flight_lose(qp);
 		return;
 	}
 	enum ibv_wc_status status = status_of(packet->syndrome);
@@ -104,7 +103,7 @@ static void receive_ack(struct qp *qp, const struct packet *packet)
 	else if (type == AETH_TYPE_RNR)
 		receive_rnr(qp, packet);
 	else if (!complete && !qp->req.recovering)
-		flight_go_back(qp); /* it passes a READ or atomic whose answer was lost on the way */
+		flight_lose(qp); /* it passes a READ or atomic whose answer was lost on the way */
 }
 
 /* The READ or atomic that is answered next, if this PSN is its next packet. */
@@ -189,7 +188,7 @@ static void receive_response(struct qp *qp, const struct packet *packet)
 	} else if (!complete || psn_diff(packet->psn, qp->req.unacked) > 0) {
 		/* One before it is missing. */
 		if (!qp->req.recovering)
-			flight_go_back(qp);
+			flight_lose(qp);
 	} else {
 		counter_add(&qp->device->counters->drop_stale, 1);
 	}

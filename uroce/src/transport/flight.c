@@ -8,7 +8,6 @@
 #include "qp_state.h"
 
 enum {
-	LEAST_WINDOW = 4, /* packets */
 	EARLY_LEAST_NS = 5000000,
 	TIMEOUT_LEAST_NS = 1000000, /* no process is scheduled more exactly */
 };
@@ -36,9 +35,9 @@ uint32_t flight_limit(const struct qp *qp)
 static uint64_t early_after(const struct qp *qp)
 {
 	const struct requester *req = &qp->req;
-	if (req->rtt == 0)
+	if (req->path.rtt == 0)
 		return NEVER;
-	uint64_t after = req->rtt * 8;
+	uint64_t after = req->path.rtt * 8;
 	if (after < EARLY_LEAST_NS)
 		after = EARLY_LEAST_NS;
 	return after << (req->early_retransmits > 10 ? 10 : req->early_retransmits);
@@ -154,8 +153,8 @@ void flight_reposition(struct qp *qp)
 	sq->next = at;
 	req->next = req->unacked;
 	req->offset = 0;
-	req->asked_head = req->asked_tail;
-	req->timed_at = 0;
+	req->asked_next = req->asked_head;
+	req->stamp_head = req->stamp_tail;
 	if (at != sq->tail) {
 		const struct send_wqe *wqe = send_queue_at(sq, at);
 		if (wqe->state != SEND_POSTED)
@@ -170,31 +169,27 @@ void flight_go_back(struct qp *qp)
 	active_add(qp);
 }
 
-void flight_shrink(struct qp *qp, uint32_t to)
+void flight_lose(struct qp *qp)
 {
 	struct requester *req = &qp->req;
-	req->threshold = req->window / 2 < LEAST_WINDOW ? LEAST_WINDOW : req->window / 2;
-	req->window = to == 0 ? req->threshold : to;
-}
-
-static void grow_window(struct qp *qp, uint32_t answered)
-{
-	struct requester *req = &qp->req;
-	uint32_t limit = flight_limit(qp);
-	if (req->window < req->threshold) {
-		req->window += answered;
-	} else {
-		req->credit += answered;
-		req->window += req->credit / req->window;
-		req->credit %= req->window;
-	}
-	if (req->window > limit)
-		req->window = limit;
+	congestion_lost(&req->path, qp->device->now, flight_size(req), req->unacked, req->top);
+	flight_go_back(qp);
 }
 
 void flight_note_asked(struct requester *req, uint32_t last_psn, bool ends)
 {
-	*flight_asked_at(req, req->asked_tail++) = (struct asked){ .last_psn = last_psn, .ends = ends };
+	if (req->asked_next++ == req->asked_tail)
+		*flight_asked_at(req, req->asked_tail++) = (struct asked){ .last_psn = last_psn, .ends = ends };
+}
+
+/* The newest of the packets whose answer has come measures the round trip. */
+static void measure(struct requester *req, uint64_t now)
+{
+	uint64_t sent = 0;
+	while (req->stamp_head != req->stamp_tail && psn_diff(req->unacked, req->stamps[req->stamp_head % STAMPS].psn) > 0)
+		sent = req->stamps[req->stamp_head++ % STAMPS].sent;
+	if (sent != 0)
+		congestion_round_trip(&req->path, now, now - sent);
 }
 
 /* `answered` packets more are done with. */
@@ -204,14 +199,13 @@ void flight_note_progress(struct qp *qp, uint32_t answered)
 	if (answered == 0)
 		return;
 	uint64_t now = qp->device->now;
-	while (flight_asked(req) > 0 && psn_diff(req->unacked, flight_asked_at(req, req->asked_head)->last_psn) > 0)
+	while (req->asked_head != req->asked_tail && psn_diff(req->unacked, flight_asked_at(req, req->asked_head)->last_psn) > 0) {
+		if (req->asked_next == req->asked_head)
+			req->asked_next++;
 		req->asked_head++;
-	if (req->timed_at != 0 && psn_diff(req->unacked, req->timed_psn) > 0) {
-		uint64_t sample = now - req->timed_at;
-		req->rtt = req->rtt == 0 ? sample + 1 : req->rtt - req->rtt / 8 + sample / 8;
-		req->timed_at = 0;
 	}
-	grow_window(qp, answered);
+	measure(req, now);
+	congestion_answered(&req->path, now, answered, req->unacked, req->next, req->limited);
 	req->progress_at = now;
 	req->early_retransmits = 0;
 	req->recovering = false;
@@ -283,11 +277,11 @@ void flight_time_out(struct timer *timer)
 		}
 		req->retries--;
 		req->progress_at = qp->device->now;
-		flight_shrink(qp, LEAST_WINDOW);
+		congestion_silent(&req->path);
 		flight_go_back(qp);
 	} else if (idle >= early_after(qp)) {
 		req->early_retransmits++;
-		flight_shrink(qp, LEAST_WINDOW);
+		congestion_silent(&req->path);
 		flight_go_back(qp);
 	}
 	/* Unlike after a NAK, the peer's answer to the repetition is news. */

@@ -73,6 +73,7 @@ static void flush_half_used(struct qp *qp)
 static void stop_sending(struct qp *qp)
 {
 	timer_cancel(&qp->device->timers, &qp->req.timer);
+	timer_cancel(&qp->device->timers, &qp->req.send_timer);
 	qp->req.waiting_rnr = false;
 }
 

@@ -33,7 +33,7 @@ static uint32_t may_ask(struct qp *qp)
 	const struct send_queue *sq = &qp->sq;
 	uint32_t count = 0;
 
-	for (uint32_t at = req->asked_head; at != req->asked_tail; at++)
+	for (uint32_t at = req->asked_head; at != req->asked_next; at++)
 		count += flight_asked_at(req, at)->ends;
 	for (uint32_t at = sq->next; at != sq->tail && at - sq->next < LOOK_AHEAD && count < qp->attr.max_rd_atomic; at++) {
 		const struct send_wqe *wqe = send_queue_at(sq, at);
@@ -44,42 +44,64 @@ static uint32_t may_ask(struct qp *qp)
 	return count < qp->attr.max_rd_atomic ? count : qp->attr.max_rd_atomic;
 }
 
-/* The length of a READ's parts. It stays: of what is asked for again, the peer answers only what lies within one request. */
+/* The length of a READ's parts. Packets that have to be spaced are asked for by as few at a time as fill the window. */
 static uint32_t part_of(struct qp *qp)
 {
-	bool long_ones = may_ask(qp) < 4 || flight_limit(qp) >= 4 * packets_of(qp, READ_PART_LONG);
-	return long_ones ? READ_PART_LONG : READ_PART;
+	const struct requester *req = &qp->req;
+	uint32_t most = may_ask(qp);
+	bool long_ones = most < 4 || flight_limit(qp) >= 4 * packets_of(qp, READ_PART_LONG);
+	uint32_t part = long_ones ? READ_PART_LONG : READ_PART;
+
+	if (congestion_interval(&req->path) <= 0)
+		return part;
+	uint32_t packets = (uint32_t)req->path.window / (most == 0 ? 1 : most) + 1;
+	uint32_t burst = congestion_burst(&req->path);
+	if (packets < burst)
+		packets = burst;
+	return packets * qp->mtu < part ? packets * qp->mtu : part;
 }
 
-/* Where the part of a READ that `offset` lies in ends: at a multiple of its length, also when it is asked for again from the
- * middle. A short rest is not worth a request, and goes with the last one. */
-static uint32_t part_end(const struct send_wqe *wqe, uint32_t offset)
+/* Where the request ends that asks for what follows `offset` of a READ. Of what is asked for again, the peer answers only what lies
+ * within one request of before. A short rest is not worth a request, and goes with the last one. */
+static uint32_t part_end(struct qp *qp, const struct send_wqe *wqe, uint32_t offset)
 {
-	uint32_t end = (offset / wqe->part + 1) * wqe->part;
-	return end >= wqe->length || wqe->length - end <= wqe->part / 2 ? wqe->length : end;
+	struct requester *req = &qp->req;
+	if (req->asked_next != req->asked_tail) {
+		uint32_t last = flight_asked_at(req, req->asked_next)->last_psn;
+		uint64_t end = ((uint64_t)(uint32_t)psn_diff(last, wqe->first_psn) + 1) * qp->mtu;
+		return end < wqe->length ? (uint32_t)end : wqe->length;
+	}
+	uint32_t part = part_of(qp), rest = wqe->length - offset;
+	return rest <= part + part / 2 ? wqe->length : offset + part;
 }
 
 /* ---- sending ---- */
+
+/* The timer calls it: the next burst may leave. */
+static void resume(struct timer *timer)
+{
+	active_add((struct qp *)((char *)timer - offsetof(struct qp, req.send_timer)));
+}
 
 void requester_start(struct qp *qp)
 {
 	struct requester *req = &qp->req;
 	uint32_t psn = qp->attr.sq_psn & WIRE_PSN_MASK;
-	struct timer timer = req->timer;
+	struct timer timer = req->timer, send_timer = req->send_timer;
 
 	timer.fire = flight_time_out;
+	send_timer.fire = resume;
 	*req = (struct requester){
 		.unacked = psn,
 		.next = psn,
 		.top = psn,
-		.window = FIRST_WINDOW,
-		.threshold = UINT32_MAX,
 		.retries = qp->attr.retry_cnt,
 		.rnr_retries = qp->attr.rnr_retry,
 		.timer = timer,
+		.send_timer = send_timer,
 	};
-	if (req->window > flight_limit(qp))
-		req->window = flight_limit(qp);
+	uint32_t first = FIRST_WINDOW_BYTES / qp->mtu;
+	congestion_start(&req->path, qp->mtu, first < FIRST_WINDOW ? first : FIRST_WINDOW, flight_limit(qp), psn);
 }
 
 void requester_post(struct qp *qp)
@@ -117,8 +139,6 @@ static void start_request(struct qp *qp, struct send_wqe *wqe)
 	struct requester *req = &qp->req;
 	wqe->first_psn = req->next;
 	wqe->last_psn = psn_add(req->next, is_local(wqe) ? WIRE_PSN_MASK : packets_of(qp, wqe->length) - 1);
-	if (wqe->opcode == IBV_WR_RDMA_READ)
-		wqe->part = wqe->length <= READ_PART ? READ_PART : part_of(qp);
 	wqe->status = IBV_WC_SUCCESS;
 	wqe->state = SEND_STARTED;
 	req->offset = 0;
@@ -173,10 +193,10 @@ static bool put_packet(struct qp *qp, struct packet *packet, struct packet_out *
 
 	if (psn_diff(req->top, req->next) > 0)
 		counter_add(&qp->device->counters->retransmits, 1);
-	else if (req->timed_at == 0 && packet->ack_req) {
-		req->timed_at = qp->device->now;
-		req->timed_psn = req->next;
-	}
+	else if (packet->ack_req)
+		flight_stamp(req, req->next, qp->device->now);
+	req->burst_left -= psns < req->burst_left ? psns : req->burst_left;
+	req->pace_at += (uint64_t)(congestion_interval(&req->path) * psns);
 	if (flight_empty(req))
 		req->progress_at = qp->device->now;
 	req->next = psn_add(req->next, psns);
@@ -198,7 +218,7 @@ static bool send_data(struct qp *qp, struct send_wqe *wqe, struct packet_out *ou
 		fail_next(qp, wqe, IBV_WC_LOC_PROT_ERR);
 		return false;
 	}
-	bool closes = (uint32_t)psn_diff(req->next, req->unacked) + 1 >= req->window;
+	bool closes = flight_size(req) + 1 >= (uint32_t)req->path.window || req->burst_left == 1;
 	struct packet packet = {
 		.opcode = (uint8_t)((qp->type == IBV_QPT_UC ? WIRE_UC : WIRE_RC) | operation_of(wqe, first, last)),
 		.solicited = last && (wqe->flags & IBV_SEND_SOLICITED),
@@ -224,7 +244,7 @@ static bool send_data(struct qp *qp, struct send_wqe *wqe, struct packet_out *ou
 static void send_read_request(struct qp *qp, struct send_wqe *wqe, struct packet_out *out)
 {
 	struct requester *req = &qp->req;
-	uint32_t part = part_end(wqe, req->offset) - req->offset;
+	uint32_t part = part_end(qp, wqe, req->offset) - req->offset;
 	struct packet packet = {
 		.opcode = OP_READ_REQUEST,
 		.ack_req = true,
@@ -338,6 +358,26 @@ static bool send_one(struct qp *qp, struct send_wqe *wqe, struct packet_out *out
 	return true;
 }
 
+/* Whether the next packet must wait, for answers or for its time. */
+static bool must_wait(struct qp *qp)
+{
+	struct requester *req = &qp->req;
+	uint64_t now = qp->device->now;
+	if (qp->type != IBV_QPT_RC)
+		return false;
+	req->limited = flight_size(req) >= (uint32_t)req->path.window;
+	if (req->limited || req->burst_left > 0)
+		return req->limited;
+	if (congestion_interval(&req->path) > 0 && now < req->pace_at) {
+		req->limited = true;
+		timer_set(&qp->device->timers, &req->send_timer, req->pace_at);
+		return true;
+	}
+	req->pace_at = now;
+	req->burst_left = congestion_burst(&req->path);
+	return false;
+}
+
 static bool send_some(struct qp *qp, unsigned budget)
 {
 	struct requester *req = &qp->req;
@@ -352,15 +392,17 @@ static bool send_some(struct qp *qp, unsigned budget)
 			sq->next++; /* done before we went back */
 			continue;
 		}
-		if (held_back(qp, wqe))
+		if (held_back(qp, wqe)) {
+			req->limited = flight_size(req) >= (uint32_t)req->path.window / 2;
 			break;
+		}
 		if (wqe->state == SEND_POSTED)
 			start_request(qp, wqe);
 		if (is_local(wqe)) {
 			perform_locally(qp, wqe);
 			continue;
 		}
-		if (qp->type == IBV_QPT_RC && (uint32_t)psn_diff(req->next, req->unacked) >= req->window)
+		if (must_wait(qp))
 			break;
 		if (budget == 0 || !link_ready(qp->device->link))
 			return true;
