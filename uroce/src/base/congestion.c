@@ -17,14 +17,19 @@ enum {
 	BURST_NS = 150000,
 	BURST_BYTES_MOST = 64,    /* packets */
 	SPACED_FROM_NS = 500000,  /* a longer way is no loopback: its packets are spaced before any is lost */
-	RECENT_PACKETS = 400,
+	RECENT_PACKETS = 800,
+	RATE_PACKETS = 128,
+	/* Where there is no queue, the window grows by one such part a round trip; near to where there was too much, by the smaller. */
+	ROOM_STEP = 8,
+	ROOM_STEP_NEAR = 32,
 };
 
 static const double CUBIC_C = 0.4;
 static const double CUBIC_BETA = 0.7;
 static const double RENO_STEP = 0.53; /* segments a round trip: as fast as Reno, with this beta */
 static const double LEAST_CUT = 0.85;
-static const double MANY_LOST = 0.025;
+static const double STARTING_BETA = 0.4;
+static const double MANY_LOST = 0.035;
 
 static double least(double a, double b)
 {
@@ -62,7 +67,7 @@ void congestion_start(struct congestion *c, uint32_t mtu, double first, double l
 static double best_rate(const struct congestion *c)
 {
 	double best = 0;
-	for (unsigned i = 0; i < CONGESTION_ROUNDS; i++)
+	for (unsigned i = 0; i < CONGESTION_RATES; i++)
 		best = greatest(best, c->rates[i]);
 	return best;
 }
@@ -131,14 +136,17 @@ static void grow(struct congestion *c, uint64_t now, double packets)
 {
 	if (c->window < c->threshold)
 		c->window = least(c->window + packets, greatest(c->threshold, c->window));
+	else if (c->roomy)
+		c->window += packets / (c->window * c->weight < LEAST_CUT * c->most ? ROOM_STEP : ROOM_STEP_NEAR);
 	else
 		grow_cubic(c, now, packets);
 	c->window = least(c->window, c->limit);
 }
 
 /* Slow start has found the path's rate when that no longer grows with the window. */
-static void look_for_full_path(struct congestion *c, double rate, bool limited)
+static void look_for_full_path(struct congestion *c, bool limited)
 {
+	double rate = best_rate(c);
 	if (c->window >= c->threshold || !limited)
 		return;
 	if (rate > 1.25 * c->full_rate) {
@@ -149,6 +157,18 @@ static void look_for_full_path(struct congestion *c, double rate, bool limited)
 	}
 }
 
+static void measure_rate(struct congestion *c, uint64_t now, double packets)
+{
+	c->rate_answered += packets;
+	uint64_t time = now - c->rate_at;
+	if (c->rate_at != 0 && time < c->rtt && (time < c->rtt / 2 || c->rate_answered < RATE_PACKETS))
+		return;
+	if (c->rate_at != 0 && time > 0)
+		c->rates[c->rate_count++ % CONGESTION_RATES] = c->rate_answered / (double)time;
+	c->rate_at = now;
+	c->rate_answered = 0;
+}
+
 void congestion_answered(struct congestion *c, uint64_t now, double packets, uint32_t upto, uint32_t next, bool limited)
 {
 	c->answered += packets;
@@ -157,16 +177,12 @@ void congestion_answered(struct congestion *c, uint64_t now, double packets, uin
 		c->answered /= 2;
 		c->lost /= 2;
 	}
-	c->round_answered += packets;
+	measure_rate(c, now, packets);
 	if (psn_diff(upto, c->round_psn) > 0) {
-		if (c->round_at != 0 && now > c->round_at) {
-			double rate = c->round_answered / (double)(now - c->round_at);
-			c->rates[c->rounds++ % CONGESTION_ROUNDS] = rate;
-			look_for_full_path(c, rate, limited);
-		}
+		look_for_full_path(c, limited);
 		c->round_psn = next;
-		c->round_at = now;
-		c->round_answered = 0;
+		double queue = queue_delay(c);
+		c->roomy = queue * 16 <= (double)c->base && queue * 4 <= c->queue_most + (double)c->base / 64;
 		c->queue_most -= c->queue_most / 16;
 	}
 	if (limited)
@@ -192,20 +208,21 @@ static void reduce(struct congestion *c, double lowest, double highest)
 	c->reduced = true;
 }
 
-void congestion_lost(struct congestion *c, uint64_t now, double packets, uint32_t psn, uint32_t next)
+void congestion_lost(struct congestion *c, uint64_t now, double packets, uint32_t psn, uint32_t next, bool again)
 {
 	c->lost += packets;
-	if (psn_diff(psn, c->recovery) < 0 && now - c->reduced_at < congestion_patience(c))
+	if (again ? now - c->reduced_at < congestion_patience(c) : psn_diff(psn, c->recovery) < 0)
 		return;
 	double queue = queue_delay(c);
-	bool many = c->lost >= 3 && c->lost > MANY_LOST * (c->lost + c->answered);
-	bool queued = c->rtt == 0 || (queue >= c->queue_most / 2 && queue >= (double)c->base / 8);
+	bool many = c->lost >= 8 && c->lost > MANY_LOST * (c->lost + c->answered);
+	bool fullest = queue >= c->queue_most / 2;
+	bool queued = c->rtt == 0 || (fullest && queue >= (double)c->base / 8);
 	bool starting = c->window < c->threshold;
 	c->reduced = true;
-	if (!many && !queued && (starting || queue < c->queue_most / 2))
+	if (!many && !queued && (starting || !fullest || queue < (double)c->base / 32))
 		return;
 	bool full = many || queued;
-	reduce(c, starting ? 0.3 : CUBIC_BETA, full ? LEAST_CUT : 1);
+	reduce(c, starting ? STARTING_BETA : CUBIC_BETA, full ? LEAST_CUT : 1);
 	if (many)
 		c->lost = c->answered * MANY_LOST / 2;
 	c->recovery = next;

@@ -8,7 +8,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum { CONGESTION_ROUNDS = 8 /* round trips whose best rate counts */ };
+enum { CONGESTION_RATES = 16 /* of which the best one counts */ };
 
 struct congestion {
 	double window;    /* packets that may be on their way */
@@ -37,19 +37,21 @@ struct congestion {
 	uint64_t recent[2]; /* the last samples */
 	double queue_most;  /* the longest delay beyond the base of late; it fades */
 
+	bool roomy; /* it has no queue */
+	double rate_answered; /* since rate_at */
+	uint64_t rate_at;
+
 	/* the round: from the answer to one packet to the answer of one that was sent then */
 	uint32_t round_psn;
-	uint64_t round_at;
-	double round_answered;
-	double rates[CONGESTION_ROUNDS]; /* packets a nanosecond */
-	unsigned rounds;
+	double rates[CONGESTION_RATES]; /* packets a nanosecond, of half a round or more each */
+	unsigned rate_count;
 	double full_rate;     /* slow start: the rate that must be exceeded */
 	unsigned full_rounds; /* without that */
 
 	double answered; /* of late: both fade together */
 	double lost;
-	uint32_t recovery; /* losses before this PSN have been paid for ... */
-	uint64_t reduced_at; /* ... for about a round trip from here */
+	uint32_t recovery; /* losses before this PSN have been paid for, unless they had been sent again ... */
+	uint64_t reduced_at; /* ... a round trip after this */
 	uint64_t marked_at;
 };
 
@@ -60,8 +62,8 @@ void congestion_round_trip(struct congestion *c, uint64_t now, uint64_t sample);
 /* `packets` more have arrived; `upto` is one past the newest that has, and `next` the next to be sent. `limited`: there was more to
  * send than the window, or the pace, let out. */
 void congestion_answered(struct congestion *c, uint64_t now, double packets, uint32_t upto, uint32_t next, bool limited);
-/* `packets` from `psn` on are taken for lost. */
-void congestion_lost(struct congestion *c, uint64_t now, double packets, uint32_t psn, uint32_t next);
+/* `packets` from `psn` on are taken for lost; `again`: they had been sent again. `next` is the next to be sent. */
+void congestion_lost(struct congestion *c, uint64_t now, double packets, uint32_t psn, uint32_t next, bool again);
 /* It was not: it came late. */
 void congestion_undo(struct congestion *c);
 /* The peer tells that packets were marked. */

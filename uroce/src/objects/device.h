@@ -68,6 +68,7 @@ struct device {
 	struct qp **active_tail;
 	bool eager; /* some of it should go now; else the next round is soon enough, and sends more at once */
 
+	size_t held_bytes; /* of requests that came ahead of a gap: hold.c */
 	uint32_t max_window; /* packets of 4 KiB that a receive buffer takes */
 
 	/* The thread that makes progress when the application does not: progress.c. NULL: there is none. */

@@ -7,6 +7,7 @@
 #include "active.h"
 #include "datagram.h"
 #include "guard.h"
+#include "repair.h"
 #include "requester.h"
 #include "responder.h"
 #include "udp.h"
@@ -110,6 +111,8 @@ static bool receives(const struct qp *qp)
 
 static bool of_transport(const struct qp *qp, uint8_t opcode)
 {
+	if (opcode == OP_GAPS)
+		return qp->type == IBV_QPT_RC;
 	uint8_t transport = qp->type == IBV_QPT_RC ? WIRE_RC : qp->type == IBV_QPT_UC ? WIRE_UC : WIRE_UD;
 	return (opcode & 0xe0) == transport;
 }
@@ -148,6 +151,8 @@ void engine_deliver(void *arg, const uint8_t *bytes, size_t length, const struct
 		counter_add(drop, 1);
 	else if (qp->type == IBV_QPT_UD)
 		datagram_receive(qp, &packet, path);
+	else if (packet.opcode == OP_GAPS)
+		repair_take_report(qp, &packet);
 	else if (wire_traits(packet.opcode) & T_REQUEST)
 		responder_receive(qp, &packet);
 	else

@@ -6,9 +6,11 @@
 #include "active.h"
 #include "log.h"
 #include "qp_state.h"
+#include "repair.h"
 
 enum {
 	EARLY_LEAST_NS = 5000000,
+	PROBES = 2, /* of a silent flight, before all of it is sent again */
 	TIMEOUT_LEAST_NS = 1000000, /* no process is scheduled more exactly */
 };
 
@@ -37,7 +39,7 @@ static uint64_t early_after(const struct qp *qp)
 	const struct requester *req = &qp->req;
 	if (req->path.rtt == 0)
 		return NEVER;
-	uint64_t after = req->path.rtt * 8;
+	uint64_t after = congestion_patience(&req->path) + req->path.rtt;
 	if (after < EARLY_LEAST_NS)
 		after = EARLY_LEAST_NS;
 	return after << (req->early_retransmits > 10 ? 10 : req->early_retransmits);
@@ -46,12 +48,13 @@ static uint64_t early_after(const struct qp *qp)
 void flight_watch(struct qp *qp)
 {
 	struct requester *req = &qp->req;
-	if (req->waiting_rnr || req->refusal != IBV_WC_SUCCESS || req->timer.place != 0)
+	if (req->waiting_rnr || req->refusal != IBV_WC_SUCCESS)
 		return;
 	uint64_t after = timeout_ns(qp), early = early_after(qp);
 	if (early < after)
 		after = early;
-	if (after != NEVER)
+	/* It may have been set when the round trip was not known. */
+	if (after != NEVER && (req->timer.place == 0 || req->timer.deadline > req->progress_at + after))
 		timer_set(&qp->device->timers, &req->timer, req->progress_at + after);
 }
 
@@ -90,12 +93,11 @@ void flight_fail(struct qp *qp, enum ibv_wc_status status)
 
 /* ---- refused by the peer ---- */
 
-/* The oldest of which something is to be answered, or NULL. */
-static const struct send_wqe *oldest_unanswered(const struct qp *qp)
+struct send_wqe *flight_oldest(struct qp *qp)
 {
-	const struct send_queue *sq = &qp->sq;
+	struct send_queue *sq = &qp->sq;
 	for (uint32_t at = sq->head; at != sq->tail; at++) {
-		const struct send_wqe *wqe = send_queue_at(sq, at);
+		struct send_wqe *wqe = send_queue_at(sq, at);
 		if (wqe->state == SEND_POSTED)
 			break;
 		if (wqe->state != SEND_DONE)
@@ -104,9 +106,9 @@ static const struct send_wqe *oldest_unanswered(const struct qp *qp)
 	return NULL;
 }
 
-bool flight_oldest_has(const struct qp *qp, uint32_t psn)
+bool flight_oldest_has(struct qp *qp, uint32_t psn)
 {
-	const struct send_wqe *wqe = oldest_unanswered(qp);
+	const struct send_wqe *wqe = flight_oldest(qp);
 	return wqe && psn_diff(psn, wqe->first_psn) >= 0 && psn_diff(psn, wqe->last_psn) <= 0;
 }
 
@@ -143,6 +145,7 @@ void flight_reposition(struct qp *qp)
 	struct send_queue *sq = &qp->sq;
 	uint32_t at = sq->head;
 
+	repair_forget(qp);
 	for (; at != sq->tail; at++) {
 		const struct send_wqe *wqe = send_queue_at(sq, at);
 		if (wqe->state == SEND_POSTED)
@@ -172,7 +175,7 @@ void flight_go_back(struct qp *qp)
 void flight_lose(struct qp *qp)
 {
 	struct requester *req = &qp->req;
-	congestion_lost(&req->path, qp->device->now, flight_size(req), req->unacked, req->top);
+	congestion_lost(&req->path, qp->device->now, flight_size(req), req->unacked, req->top, true);
 	flight_go_back(qp);
 }
 
@@ -182,18 +185,18 @@ void flight_note_asked(struct requester *req, uint32_t last_psn, bool ends)
 		*flight_asked_at(req, req->asked_tail++) = (struct asked){ .last_psn = last_psn, .ends = ends };
 }
 
-/* The newest of the packets whose answer has come measures the round trip. */
-static void measure(struct requester *req, uint64_t now)
+void flight_measure(struct qp *qp, uint32_t upto, bool exact)
 {
-	uint64_t sent = 0;
-	while (req->stamp_head != req->stamp_tail && psn_diff(req->unacked, req->stamps[req->stamp_head % STAMPS].psn) > 0)
-		sent = req->stamps[req->stamp_head++ % STAMPS].sent;
-	if (sent != 0)
-		congestion_round_trip(&req->path, now, now - sent);
+	struct requester *req = &qp->req;
+	uint64_t now = qp->device->now;
+	const struct stamp *newest = NULL;
+	while (req->stamp_head != req->stamp_tail && psn_diff(upto, req->stamps[req->stamp_head % STAMPS].psn) > 0)
+		newest = &req->stamps[req->stamp_head++ % STAMPS];
+	if (newest && (!exact || psn_add(newest->psn, 1) == upto))
+		congestion_round_trip(&req->path, now, now - newest->sent);
 }
 
-/* `answered` packets more are done with. */
-void flight_note_progress(struct qp *qp, uint32_t answered)
+void flight_note_progress(struct qp *qp, uint32_t answered, uint32_t known)
 {
 	struct requester *req = &qp->req;
 	if (answered == 0)
@@ -204,8 +207,10 @@ void flight_note_progress(struct qp *qp, uint32_t answered)
 			req->asked_next++;
 		req->asked_head++;
 	}
-	measure(req, now);
-	congestion_answered(&req->path, now, answered, req->unacked, req->next, req->limited);
+	/* What had to be sent again was not on its way for all of that time. */
+	flight_measure(qp, req->unacked, repair_landed(req) > 0);
+	known += repair_advance(qp, answered - known);
+	congestion_answered(&req->path, now, answered - known, req->unacked, req->next, req->limited);
 	req->progress_at = now;
 	req->early_retransmits = 0;
 	req->recovering = false;
@@ -239,7 +244,7 @@ bool flight_acknowledge(struct qp *qp, uint32_t psn)
 		wqe->state = SEND_DONE;
 		req->unacked = psn_add(wqe->last_psn, 1);
 	}
-	flight_note_progress(qp, (uint32_t)psn_diff(req->unacked, before));
+	flight_note_progress(qp, (uint32_t)psn_diff(req->unacked, before), 0);
 	return complete;
 }
 
@@ -264,6 +269,8 @@ void flight_time_out(struct timer *timer)
 		flight_fail(qp, IBV_WC_RETRY_EXC_ERR);
 		return;
 	}
+	if (flight_size(req) == 0) /* what is to be sent again waits for its time */
+		req->progress_at = qp->device->now;
 	uint64_t idle = qp->device->now - req->progress_at;
 	uint64_t timeout = timeout_ns(qp);
 	if (timeout != NEVER && idle >= timeout) {
@@ -280,9 +287,10 @@ void flight_time_out(struct timer *timer)
 		congestion_silent(&req->path);
 		flight_go_back(qp);
 	} else if (idle >= early_after(qp)) {
-		req->early_retransmits++;
-		congestion_silent(&req->path);
-		flight_go_back(qp);
+		if (req->early_retransmits++ >= PROBES || !repair_probe(qp)) {
+			congestion_silent(&req->path);
+			flight_go_back(qp);
+		}
 	}
 	/* Unlike after a NAK, the peer's answer to the repetition is news. */
 	req->recovering = false;

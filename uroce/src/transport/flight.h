@@ -49,15 +49,17 @@ void flight_note_asked(struct requester *req, uint32_t last_psn, bool ends);
 
 /* The most packets that it may have: what the receive buffer takes. */
 uint32_t flight_limit(const struct qp *qp);
-/* Sets the timer, or leaves one that is set: when it fires, it looks at what has happened since. */
+/* Sets the timer, or leaves one that is set to an earlier time: when it fires, it looks at what has happened since. */
 void flight_watch(struct qp *qp);
 /* The timer calls it. */
 void flight_time_out(struct timer *timer);
 
 /* Everything up to `psn` has arrived. False when the answer to a READ or atomic is missing up to there. */
 bool flight_acknowledge(struct qp *qp, uint32_t psn);
-/* `answered` packets more are done with. */
-void flight_note_progress(struct qp *qp, uint32_t answered);
+/* `answered` packets more are done with; `known` of them were known to have arrived. */
+void flight_note_progress(struct qp *qp, uint32_t answered, uint32_t known);
+/* All stamps before `upto` have been passed: the newest measures the round trip; with `exact`, only if it is the packet before. */
+void flight_measure(struct qp *qp, uint32_t upto, bool exact);
 /* Completes answered requests, in order; a request that failed before it was sent ends the queue pair when its turn comes. */
 void flight_complete(struct qp *qp);
 /* The oldest unanswered request ends with `status`, and the queue pair with it. */
@@ -65,8 +67,10 @@ void flight_fail(struct qp *qp, enum ibv_wc_status status);
 /* The peer has refused the request that `psn` is of, and answers nothing more: it ends with `status` at once, or when the answers
  * to READs and atomics before it, which may still be on their way, have arrived. */
 void flight_refuse(struct qp *qp, uint32_t psn, enum ibv_wc_status status);
+/* The oldest request of which something is to be answered, or NULL. */
+struct send_wqe *flight_oldest(struct qp *qp);
 /* Whether `psn` is of the oldest unanswered request. */
-bool flight_oldest_has(const struct qp *qp, uint32_t psn);
+bool flight_oldest_has(struct qp *qp, uint32_t psn);
 /* After answers have come: what was refused ends, when it has become the oldest. */
 void flight_check_refused(struct qp *qp);
 

@@ -5,6 +5,7 @@
 
 #include "active.h"
 #include "event.h"
+#include "repair.h"
 #include "response.h"
 
 static enum ibv_wc_opcode completion_opcode(enum ibv_wr_opcode opcode)
@@ -75,6 +76,7 @@ static void stop_sending(struct qp *qp)
 	timer_cancel(&qp->device->timers, &qp->req.timer);
 	timer_cancel(&qp->device->timers, &qp->req.send_timer);
 	qp->req.waiting_rnr = false;
+	repair_free(qp);
 }
 
 void qp_fail(struct qp *qp, int event)

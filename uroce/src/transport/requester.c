@@ -9,6 +9,7 @@
 #include "gather.h"
 #include "outgoing.h"
 #include "qp_state.h"
+#include "repair.h"
 
 enum {
 	ACK_REQUEST_INTERVAL = 32, /* packets without an AckReq, at most */
@@ -17,7 +18,14 @@ enum {
 	LOOK_AHEAD = 64,         /* requests among which others are looked for that READ: it bounds the time that takes */
 	COMPANY_BYTES = 4096,      /* a message shorter than this may wait for others ... */
 	COMPANY_COUNT = 48,        /* ... but for so many only */
+	MOST_AHEAD = 8192,         /* packets that a peer can keep ahead of a gap */
 };
+
+/* Packets that are neither answered nor known to have arrived, or to be lost. */
+static uint32_t on_way(const struct requester *req)
+{
+	return flight_size(req) - repair_landed(req);
+}
 
 static bool is_local(const struct send_wqe *wqe)
 {
@@ -54,7 +62,8 @@ static uint32_t part_of(struct qp *qp)
 
 	if (congestion_interval(&req->path) <= 0)
 		return part;
-	uint32_t packets = (uint32_t)req->path.window / (most == 0 ? 1 : most) + 1;
+	/* The last part of a message is shorter than the others. */
+	uint32_t packets = (uint32_t)(req->path.window * 1.5) / (most == 0 ? 1 : most) + 1;
 	uint32_t burst = congestion_burst(&req->path);
 	if (packets < burst)
 		packets = burst;
@@ -147,6 +156,8 @@ static void start_request(struct qp *qp, struct send_wqe *wqe)
 /* Marks the request at `sq.next` as failed: those that were sent before it are still to be answered. */
 static void fail_next(struct qp *qp, struct send_wqe *wqe, enum ibv_wc_status status)
 {
+	if (qp->req.repeating)
+		return; /* it is met again when the flight goes back */
 	wqe->status = status;
 	wqe->state = SEND_DONE;
 	if (qp->sq.head == qp->sq.next)
@@ -197,13 +208,20 @@ static bool put_packet(struct qp *qp, struct packet *packet, struct packet_out *
 		flight_stamp(req, req->next, qp->device->now);
 	req->burst_left -= psns < req->burst_left ? psns : req->burst_left;
 	req->pace_at += (uint64_t)(congestion_interval(&req->path) * psns);
-	if (flight_empty(req))
+	if (flight_size(req) == 0)
 		req->progress_at = qp->device->now;
 	req->next = psn_add(req->next, psns);
 	if (psn_diff(req->next, req->top) > 0)
 		req->top = req->next;
 	req->since_ack_request = packet->ack_req ? 0 : req->since_ack_request + 1;
 	return true;
+}
+
+/* Packets without an AckReq, at most: a lost answer must not be the only one. */
+static uint32_t ack_interval(const struct requester *req)
+{
+	uint32_t part = (uint32_t)req->path.window / 4;
+	return part < ACK_REQUEST_INTERVAL ? part : ACK_REQUEST_INTERVAL;
 }
 
 /* One packet of a SEND or WRITE. False: the request failed. */
@@ -218,11 +236,11 @@ static bool send_data(struct qp *qp, struct send_wqe *wqe, struct packet_out *ou
 		fail_next(qp, wqe, IBV_WC_LOC_PROT_ERR);
 		return false;
 	}
-	bool closes = flight_size(req) + 1 >= (uint32_t)req->path.window || req->burst_left == 1;
+	bool closes = on_way(req) + 1 >= (uint32_t)req->path.window || req->burst_left == 1 || req->repeating;
 	struct packet packet = {
 		.opcode = (uint8_t)((qp->type == IBV_QPT_UC ? WIRE_UC : WIRE_RC) | operation_of(wqe, first, last)),
 		.solicited = last && (wqe->flags & IBV_SEND_SOLICITED),
-		.ack_req = qp->type == IBV_QPT_RC && (last || closes || req->since_ack_request >= ACK_REQUEST_INTERVAL),
+		.ack_req = qp->type == IBV_QPT_RC && (last || closes || req->since_ack_request >= ack_interval(req)),
 		.pad = (uint8_t)(-part & 3),
 		.va = wqe->remote,
 		.rkey = wqe->rkey,
@@ -241,10 +259,16 @@ static bool send_data(struct qp *qp, struct send_wqe *wqe, struct packet_out *ou
 	return true;
 }
 
+static void note_asked(struct requester *req, bool ends)
+{
+	if (!req->repeating)
+		flight_note_asked(req, psn_add(req->next, WIRE_PSN_MASK), ends);
+}
+
 static void send_read_request(struct qp *qp, struct send_wqe *wqe, struct packet_out *out)
 {
 	struct requester *req = &qp->req;
-	uint32_t part = part_end(qp, wqe, req->offset) - req->offset;
+	uint32_t part = req->repeating ? req->repeat_bytes : part_end(qp, wqe, req->offset) - req->offset;
 	struct packet packet = {
 		.opcode = OP_READ_REQUEST,
 		.ack_req = true,
@@ -256,7 +280,7 @@ static void send_read_request(struct qp *qp, struct send_wqe *wqe, struct packet
 	out->payload_length = 0;
 	put_packet(qp, &packet, out);
 	req->offset += part;
-	flight_note_asked(req, psn_add(req->next, WIRE_PSN_MASK), req->offset == wqe->length);
+	note_asked(req, req->offset == wqe->length);
 }
 
 static void send_atomic(struct qp *qp, struct send_wqe *wqe, struct packet_out *out)
@@ -273,7 +297,7 @@ static void send_atomic(struct qp *qp, struct send_wqe *wqe, struct packet_out *
 	out->pieces = 0;
 	out->payload_length = 0;
 	put_packet(qp, &packet, out);
-	flight_note_asked(&qp->req, psn_add(qp->req.next, WIRE_PSN_MASK), true);
+	note_asked(&qp->req, true);
 	qp->req.offset = wqe->length;
 }
 
@@ -296,7 +320,7 @@ static void send_flush(struct qp *qp, const struct send_wqe *wqe, struct packet_
 	if (psn_diff(req->top, req->next) > 0)
 		req->flush_twice = !req->flush_twice;
 	put_packet(qp, &packet, out);
-	flight_note_asked(req, psn_add(req->next, WIRE_PSN_MASK), true);
+	note_asked(req, true);
 }
 
 /* False: the request failed. */
@@ -318,7 +342,7 @@ static bool send_atomic_write(struct qp *qp, struct send_wqe *wqe, struct packet
 		fail_next(qp, wqe, IBV_WC_LOC_PROT_ERR);
 		return false;
 	}
-	flight_note_asked(&qp->req, psn_add(qp->req.next, WIRE_PSN_MASK), true);
+	note_asked(&qp->req, true);
 	qp->req.offset = wqe->length;
 	return true;
 }
@@ -358,24 +382,54 @@ static bool send_one(struct qp *qp, struct send_wqe *wqe, struct packet_out *out
 	return true;
 }
 
-/* Whether the next packet must wait, for answers or for its time. */
-static bool must_wait(struct qp *qp)
+bool requester_repeat(struct qp *qp, struct send_wqe *wqe, uint32_t psn, uint32_t count)
+{
+	struct requester *req = &qp->req;
+	uint32_t next = req->next, offset = req->offset, start = (uint32_t)psn_diff(psn, wqe->first_psn) * qp->mtu;
+	struct packet_out out;
+	bool sent = true;
+
+	req->repeating = true;
+	req->next = psn;
+	req->offset = start;
+	if (wqe->opcode == IBV_WR_RDMA_READ) {
+		uint64_t bytes = (uint64_t)count * qp->mtu;
+		req->repeat_bytes = bytes < wqe->length - start ? (uint32_t)bytes : wqe->length - start;
+		send_read_request(qp, wqe, &out);
+	} else {
+		sent = awaits_answer(wqe) ? send_question(qp, wqe, &out) : send_data(qp, wqe, &out);
+	}
+	req->repeating = false;
+	req->next = next;
+	req->offset = offset;
+	return sent;
+}
+
+bool requester_must_pace(struct qp *qp)
 {
 	struct requester *req = &qp->req;
 	uint64_t now = qp->device->now;
-	if (qp->type != IBV_QPT_RC)
+	if (req->burst_left > 0)
 		return false;
-	req->limited = flight_size(req) >= (uint32_t)req->path.window;
-	if (req->limited || req->burst_left > 0)
-		return req->limited;
 	if (congestion_interval(&req->path) > 0 && now < req->pace_at) {
-		req->limited = true;
 		timer_set(&qp->device->timers, &req->send_timer, req->pace_at);
 		return true;
 	}
 	req->pace_at = now;
 	req->burst_left = congestion_burst(&req->path);
 	return false;
+}
+
+/* Whether the next packet must wait, for answers or for its time. */
+static bool must_wait(struct qp *qp)
+{
+	struct requester *req = &qp->req;
+	if (qp->type != IBV_QPT_RC)
+		return false;
+	req->limited = on_way(req) >= (uint32_t)req->path.window || flight_size(req) >= MOST_AHEAD;
+	if (!req->limited && requester_must_pace(qp))
+		req->limited = true;
+	return req->limited;
 }
 
 static bool send_some(struct qp *qp, unsigned budget)
@@ -393,7 +447,7 @@ static bool send_some(struct qp *qp, unsigned budget)
 			continue;
 		}
 		if (held_back(qp, wqe)) {
-			req->limited = flight_size(req) >= (uint32_t)req->path.window / 2;
+			req->limited = on_way(req) >= (uint32_t)req->path.window / 2;
 			break;
 		}
 		if (wqe->state == SEND_POSTED)
@@ -415,8 +469,12 @@ static bool send_some(struct qp *qp, unsigned budget)
 
 bool requester_pump(struct qp *qp, unsigned budget)
 {
-	bool more = send_some(qp, budget);
+	bool more = repair_pump(qp) || send_some(qp, budget);
+	uint64_t repair = repair_next(qp);
 
+	/* What is due already waits for its pace, and has set the timer. */
+	if (repair != UINT64_MAX && repair > qp->device->now && (qp->req.send_timer.place == 0 || qp->req.send_timer.deadline > repair))
+		timer_set(&qp->device->timers, &qp->req.send_timer, repair);
 	if (qp->type == IBV_QPT_UC)
 		flight_complete(qp);
 	else if (!more && requester_may_send(qp) && !flight_empty(&qp->req))
