@@ -31,6 +31,7 @@
 	X(retries_exhausted, "queue pairs that gave up") \
 	X(duplicates, "requests received again") \
 	X(out_of_sequence, "requests ahead of the expected PSN") \
+	X(held, "requests kept until a gap before them is filled") \
 	X(drop_icrc, "dropped: wrong ICRC") \
 	X(drop_malformed, "dropped: malformed or of an unknown kind") \
 	X(drop_qpn, "dropped: no such queue pair") \

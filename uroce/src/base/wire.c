@@ -70,7 +70,7 @@ uint32_t wire_traits(uint8_t opcode)
 		if (operation == OP_SEND_ONLY || operation == OP_SEND_ONLY_IMM)
 			return rc_traits[operation] | T_DETH;
 		return 0;
-	default: return 0;
+	default: return opcode == OP_GAPS ? RESPONSE | T_PAYLOAD : 0;
 	}
 }
 

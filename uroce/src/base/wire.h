@@ -22,6 +22,15 @@
 /* The upper three bits of a BTH opcode. */
 enum { WIRE_RC = 0x00, WIRE_UC = 0x20, WIRE_UD = 0x60 };
 
+/* Whole opcodes that are of no service. The range from 0xc0 on is each manufacturer's own: others drop what they do not know. */
+enum {
+	OP_GAPS = 0xd5, /* uroce's: which requests are missing, BTH.PSN being the first; WIRE_GAP bytes for each gap */
+};
+enum {
+	WIRE_GAP = 4,   /* offset from the PSN, length, each two bytes; the last gap is empty and says how far the list goes */
+	WIRE_GAPS = 64, /* at most */
+};
+
 /* The lower five bits. */
 enum wire_operation {
 	OP_SEND_FIRST = 0x00,

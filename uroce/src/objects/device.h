@@ -31,7 +31,7 @@ enum {
 	MAX_AH = 1 << 20,
 	MAX_SRQ = 1 << 16,
 	MAX_SRQ_WR = 1 << 18,
-	MAX_RD_ATOMIC = 16, /* a power of two: rings have that many slots */
+	MAX_RD_ATOMIC = 128, /* a power of two: rings have that many slots */
 };
 /* No enumerator: it needs 32 bits, and would make all of the enum unsigned. */
 #define MAX_MESSAGE (UINT32_C(1) << 31)
@@ -75,6 +75,7 @@ struct device {
 	unsigned udp_turns; /* polls since the sockets were looked at */
 	bool udp_found;     /* something was there */
 
+	size_t held_bytes; /* of requests that came ahead of a gap: hold.c */
 	uint32_t max_window; /* packets of 4 KiB that a receive buffer takes */
 
 	/* The thread that makes progress when the application does not: progress.c. NULL: there is none. */

@@ -4,6 +4,7 @@
 #define UROCE_QP_H
 
 #include "ah.h"
+#include "congestion.h"
 #include "newer.h"
 #include "recv_queue.h"
 #include "ring.h"
@@ -59,7 +60,6 @@ struct send_wqe {
 	enum ibv_wc_status status; /* of a local failure found before sending */
 	uint32_t first_psn;
 	uint32_t last_psn; /* an acknowledgement must reach it */
-	uint32_t part;     /* a READ's: bytes that are asked for at a time */
 
 	/* Scatter/gather entries, or inline data of `length` bytes: room for the queue's stride. */
 	struct ibv_sge sge[];
@@ -87,20 +87,23 @@ static inline struct send_wqe *send_queue_at(const struct send_queue *sq, uint32
 
 /* ---- the queue pair ---- */
 
+enum { QP_TIMERS = 2 };
+enum { STAMPS = 32 /* a power of two */ };
+
+struct repair;
+
 /* State of the requester. unacked <= next <= top, on the circle of PSNs; after a loss `next` goes back. */
 struct requester {
 	uint32_t unacked;    /* oldest PSN that has not been answered */
 	uint32_t next;       /* next PSN to send */
 	uint32_t top;        /* one past the highest PSN ever sent */
 	uint32_t offset;     /* bytes sent of the message at sq.next, or asked for by its READ */
-	uint32_t window;     /* packets that may be unanswered */
-	uint32_t threshold;  /* where slow start ends */
-	uint32_t credit;     /* answered packets that do not yet make the window one larger */
 	uint32_t since_ack_request; /* packets */
 	uint8_t retries;     /* left */
 	uint8_t rnr_retries; /* left; 7 in the attribute is for ever */
 	bool waiting_rnr;    /* nothing is sent until the timer fires */
 	bool recovering;     /* went back, and nothing has been answered since */
+	bool peer_reports;   /* the peer keeps what comes ahead of a gap, and tells what is missing: repair.c */
 	bool flush_twice;    /* the next FLUSH has the ICRC that rdma_rxe takes: link.h */
 	/* READ requests (a long READ makes several) and atomics outstanding, oldest first: a ring. */
 	struct asked {
@@ -108,6 +111,7 @@ struct requester {
 		bool ends;         /* it is the last request of its READ, or an atomic */
 	} asked[MAX_RD_ATOMIC];
 	uint32_t asked_head; /* positions count up for ever */
+	uint32_t asked_next; /* the next to be sent, or sent again */
 	uint32_t asked_tail;
 	/* The peer has refused a request, while an answer to an older READ or atomic is still missing. It ends the queue pair as
 	 * soon as all before it is answered; nothing is sent any more. */
@@ -115,10 +119,23 @@ struct requester {
 	uint32_t refused_psn;
 	unsigned early_retransmits; /* of this flight */
 	uint64_t progress_at; /* when the flight began, or something of it was last answered */
-	uint64_t rtt;        /* smoothed, nanoseconds; 0: unknown */
-	uint32_t timed_psn;  /* whose answer measures the round trip */
-	uint64_t timed_at;   /* 0: none is being measured */
 	struct timer timer;
+
+	struct repair *repair; /* what is known to be missing; NULL: there never was anything */
+	struct congestion path; /* how much may be on its way, and how fast */
+	/* Packets whose answers measure the round trip, oldest first: a ring. */
+	struct stamp {
+		uint32_t psn;
+		uint64_t sent;
+	} stamps[STAMPS];
+	uint32_t stamp_head; /* positions count up for ever */
+	uint32_t stamp_tail;
+	bool repeating;      /* a packet is sent again by itself */
+	uint32_t repeat_bytes; /* that a READ then asks for */
+	bool limited;        /* there was more to send than the window, or the pace, let out */
+	uint64_t pace_at;    /* the next burst leaves then */
+	uint32_t burst_left; /* packets of this one */
+	struct timer send_timer; /* for it */
 };
 
 /* One READ, atomic, FLUSH or ATOMIC WRITE that was executed: kept for its responses and for repetition. */
@@ -132,14 +149,20 @@ struct read_atomic {
 	uint32_t rkey;
 	uint64_t va;
 	uint32_t length;
+	uint32_t begin;    /* bytes: where the response that is sent, or sent again, starts */
 	uint32_t sent;     /* bytes */
 	uint64_t original; /* atomics: the answer */
 	uint32_t msn;
 };
 
+enum { AGAIN = 1024 /* a power of two */ };
+
+struct hold;
+
 struct responder {
 	uint32_t expected; /* PSN */
 	uint32_t msn;
+	bool not_ready;    /* it was for want of a receive: what is ahead comes again */
 	bool nak_sent;     /* for a gap: silent until `expected` arrives */
 	bool in_message;   /* between first and last */
 	uint32_t message_kind; /* T_SEND or T_WRITE */
@@ -157,6 +180,11 @@ struct responder {
 	uint32_t read_kept; /* entries that hold something */
 	uint32_t read_head; /* oldest with responses still to be sent; counts up for ever */
 	uint32_t read_tail; /* next to fill */
+	struct read_atomic *again; /* pieces of READs that are asked for again: a ring of AGAIN, made when first needed */
+	uint32_t again_head; /* counts up for ever */
+	uint32_t again_tail;
+	bool gaps_due;             /* the peer is to hear what is missing */
+	struct hold *hold;         /* requests ahead of a gap: hold.c; NULL: there never were any */
 	struct recv_taken *receive; /* room for one, allocated with the queue pair */
 };
 

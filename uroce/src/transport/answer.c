@@ -5,6 +5,7 @@
 #include "gather.h"
 #include "outgoing.h"
 #include "qp_state.h"
+#include "repair.h"
 #include "requester.h"
 
 /* The encoded RNR timer of an AETH, IBTA vol 1 table 45. */
@@ -32,6 +33,8 @@ static void receive_nak(struct qp *qp, const struct packet *packet)
 	struct counters *counters = qp->device->counters;
 	counter_add(&counters->naks_received, 1);
 	if (packet->syndrome == AETH_NAK_SEQUENCE) {
+		if (repair_miss(qp, packet->psn))
+			return;
 		if (qp->req.recovering) /* this one again: it has been acted on, and the timer does the rest */
 			return;
 		/* Counted as a retry, as a timeout is: a peer that only ever NAKs must not hold us for ever. */
@@ -41,8 +44,7 @@ static void receive_nak(struct qp *qp, const struct packet *packet)
 			return;
 		}
 		qp->req.retries--;
-		flight_shrink(qp, 0);
-		flight_go_back(qp);
+		flight_lose(qp);
 		return;
 	}
 	enum ibv_wc_status status = status_of(packet->syndrome);
@@ -104,8 +106,8 @@ static void receive_ack(struct qp *qp, const struct packet *packet)
 		receive_nak(qp, packet);
 	else if (type == AETH_TYPE_RNR)
 		receive_rnr(qp, packet);
-	else if (!complete && !qp->req.recovering)
-		flight_go_back(qp); /* it passes a READ or atomic whose answer was lost on the way */
+	else if (!complete && !repair_miss_answers(qp, upto) && !qp->req.recovering)
+		flight_lose(qp); /* it passes a READ or atomic whose answer was lost on the way */
 }
 
 /* The READ or atomic that is answered next, if this PSN is its next packet. */
@@ -142,7 +144,7 @@ static void receive_read_response(struct qp *qp, struct send_wqe *wqe, const str
 	req->unacked = psn_add(packet->psn, packets_in(qp, packet));
 	if (length == left)
 		wqe->state = SEND_DONE;
-	flight_note_progress(qp, packets_in(qp, packet));
+	flight_note_progress(qp, packets_in(qp, packet), 0);
 }
 
 static void receive_atomic_response(struct qp *qp, struct send_wqe *wqe, const struct packet *packet)
@@ -158,7 +160,7 @@ static void receive_atomic_response(struct qp *qp, struct send_wqe *wqe, const s
 	}
 	req->unacked = psn_add(packet->psn, 1);
 	wqe->state = SEND_DONE;
-	flight_note_progress(qp, 1);
+	flight_note_progress(qp, 1, 0);
 }
 
 /* The answer to a FLUSH or ATOMIC WRITE. */
@@ -170,7 +172,7 @@ static void receive_empty_response(struct qp *qp, struct send_wqe *wqe, const st
 	}
 	qp->req.unacked = psn_add(packet->psn, 1);
 	wqe->state = SEND_DONE;
-	flight_note_progress(qp, 1);
+	flight_note_progress(qp, 1, 0);
 }
 
 static void receive_answer(struct qp *qp, struct send_wqe *wqe, const struct packet *packet)
@@ -183,16 +185,37 @@ static void receive_answer(struct qp *qp, struct send_wqe *wqe, const struct pac
 		receive_read_response(qp, wqe, packet);
 }
 
+/* Answers that came ahead of the one that has just come; and the requests between them, which have been executed, for those behind
+ * them have. */
+static void finish_taken(struct qp *qp)
+{
+	struct requester *req = &qp->req;
+	for (uint32_t before = req->unacked, count;; before = req->unacked) {
+		for (count = 0; repair_has_answer(qp, req->unacked); count++) {
+			struct send_wqe *wqe = flight_oldest(qp);
+			if (req->unacked == wqe->last_psn)
+				wqe->state = SEND_DONE;
+			req->unacked = psn_add(req->unacked, 1);
+		}
+		flight_note_progress(qp, count, count);
+		repair_acknowledge(qp);
+		if (req->unacked == before)
+			return;
+	}
+}
+
 static void receive_response(struct qp *qp, const struct packet *packet)
 {
 	bool complete = flight_acknowledge(qp, psn_add(packet->psn, WIRE_PSN_MASK));
 	struct send_wqe *wqe = awaited_request(qp, packet);
 	if (wqe) {
 		receive_answer(qp, wqe, packet);
+		if (qp->state != IBV_QPS_ERR)
+			finish_taken(qp);
 	} else if (!complete || psn_diff(packet->psn, qp->req.unacked) > 0) {
 		/* One before it is missing. */
-		if (!qp->req.recovering)
-			flight_go_back(qp);
+		if (!repair_take_answer(qp, packet) && !qp->req.recovering)
+			flight_lose(qp);
 	} else {
 		counter_add(&qp->device->counters->drop_stale, 1);
 	}

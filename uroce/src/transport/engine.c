@@ -10,6 +10,7 @@
 #include "guard.h"
 #include "outgoing.h"
 #include "qp_state.h"
+#include "repair.h"
 #include "requester.h"
 #include "responder.h"
 #include "udp.h"
@@ -129,6 +130,8 @@ static bool receives(const struct qp *qp)
 
 static bool of_transport(const struct qp *qp, uint8_t opcode)
 {
+	if (opcode == OP_GAPS)
+		return qp->type == IBV_QPT_RC;
 	uint8_t transport = qp->type == IBV_QPT_RC ? WIRE_RC : qp->type == IBV_QPT_UC ? WIRE_UC : WIRE_UD;
 	return (opcode & 0xe0) == transport;
 }
@@ -162,6 +165,8 @@ void engine_deliver_local(void *arg, const struct packet *packet, const struct p
 		counter_add(drop, 1);
 	else if (qp->type == IBV_QPT_UD)
 		datagram_receive(qp, packet, path);
+	else if (packet->opcode == OP_GAPS)
+		repair_take_report(qp, packet);
 	else if (wire_traits(packet->opcode) & T_REQUEST)
 		responder_receive(qp, packet);
 	else
@@ -188,8 +193,6 @@ static void leave_path(struct qp *qp)
 	active_remove(qp);
 	shm_release(qp->path);
 	qp->path = NULL;
-	if (req->window > FIRST_WINDOW)
-		req->window = FIRST_WINDOW;
 	if (qp->type == IBV_QPT_RC && requester_may_send(qp) && !flight_empty(req))
 		flight_go_back(qp);
 	else if (waited)

@@ -7,10 +7,11 @@
 #include "log.h"
 #include "outgoing.h"
 #include "qp_state.h"
+#include "repair.h"
 
 enum {
-	LEAST_WINDOW = 4, /* packets */
 	EARLY_LEAST_NS = 5000000,
+	PROBES = 2, /* of a silent flight, before all of it is sent again */
 	TIMEOUT_LEAST_NS = 1000000, /* no process is scheduled more exactly */
 	LOCAL_WINDOW = 4096, /* packets, through shared memory, which has a limit of its own */
 };
@@ -41,9 +42,9 @@ static uint64_t early_after(const struct qp *qp)
 {
 	const struct requester *req = &qp->req;
 	/* Nothing is lost in shared memory. */
-	if (req->rtt == 0 || path_of(qp))
+	if (req->path.rtt == 0 || path_of(qp))
 		return NEVER;
-	uint64_t after = req->rtt * 8;
+	uint64_t after = congestion_patience(&req->path) + req->path.rtt;
 	if (after < EARLY_LEAST_NS)
 		after = EARLY_LEAST_NS;
 	return after << (req->early_retransmits > 10 ? 10 : req->early_retransmits);
@@ -52,12 +53,13 @@ static uint64_t early_after(const struct qp *qp)
 void flight_watch(struct qp *qp)
 {
 	struct requester *req = &qp->req;
-	if (req->waiting_rnr || req->refusal != IBV_WC_SUCCESS || req->timer.place != 0)
+	if (req->waiting_rnr || req->refusal != IBV_WC_SUCCESS)
 		return;
 	uint64_t after = timeout_ns(qp), early = early_after(qp);
 	if (early < after)
 		after = early;
-	if (after != NEVER)
+	/* It may have been set when the round trip was not known. */
+	if (after != NEVER && (req->timer.place == 0 || req->timer.deadline > req->progress_at + after))
 		timer_set(&qp->device->timers, &req->timer, req->progress_at + after);
 }
 
@@ -96,12 +98,11 @@ void flight_fail(struct qp *qp, enum ibv_wc_status status)
 
 /* ---- refused by the peer ---- */
 
-/* The oldest of which something is to be answered, or NULL. */
-static const struct send_wqe *oldest_unanswered(const struct qp *qp)
+struct send_wqe *flight_oldest(struct qp *qp)
 {
-	const struct send_queue *sq = &qp->sq;
+	struct send_queue *sq = &qp->sq;
 	for (uint32_t at = sq->head; at != sq->tail; at++) {
-		const struct send_wqe *wqe = send_queue_at(sq, at);
+		struct send_wqe *wqe = send_queue_at(sq, at);
 		if (wqe->state == SEND_POSTED)
 			break;
 		if (wqe->state != SEND_DONE)
@@ -110,9 +111,9 @@ static const struct send_wqe *oldest_unanswered(const struct qp *qp)
 	return NULL;
 }
 
-bool flight_oldest_has(const struct qp *qp, uint32_t psn)
+bool flight_oldest_has(struct qp *qp, uint32_t psn)
 {
-	const struct send_wqe *wqe = oldest_unanswered(qp);
+	const struct send_wqe *wqe = flight_oldest(qp);
 	return wqe && psn_diff(psn, wqe->first_psn) >= 0 && psn_diff(psn, wqe->last_psn) <= 0;
 }
 
@@ -149,6 +150,7 @@ void flight_reposition(struct qp *qp)
 	struct send_queue *sq = &qp->sq;
 	uint32_t at = sq->head;
 
+	repair_forget(qp);
 	for (; at != sq->tail; at++) {
 		const struct send_wqe *wqe = send_queue_at(sq, at);
 		if (wqe->state == SEND_POSTED)
@@ -159,8 +161,8 @@ void flight_reposition(struct qp *qp)
 	sq->next = at;
 	req->next = req->unacked;
 	req->offset = 0;
-	req->asked_head = req->asked_tail;
-	req->timed_at = 0;
+	req->asked_next = req->asked_head;
+	req->stamp_head = req->stamp_tail;
 	if (at != sq->tail) {
 		const struct send_wqe *wqe = send_queue_at(sq, at);
 		if (wqe->state != SEND_POSTED)
@@ -175,48 +177,47 @@ void flight_go_back(struct qp *qp)
 	active_add(qp);
 }
 
-void flight_shrink(struct qp *qp, uint32_t to)
+void flight_lose(struct qp *qp)
 {
 	struct requester *req = &qp->req;
-	req->threshold = req->window / 2 < LEAST_WINDOW ? LEAST_WINDOW : req->window / 2;
-	req->window = to == 0 ? req->threshold : to;
-}
-
-static void grow_window(struct qp *qp, uint32_t answered)
-{
-	struct requester *req = &qp->req;
-	uint32_t limit = flight_limit(qp);
-	if (req->window < req->threshold) {
-		req->window += answered;
-	} else {
-		req->credit += answered;
-		req->window += req->credit / req->window;
-		req->credit %= req->window;
-	}
-	if (req->window > limit)
-		req->window = limit;
+	congestion_lost(&req->path, qp->device->now, flight_size(req), req->unacked, req->top, true);
+	flight_go_back(qp);
 }
 
 void flight_note_asked(struct requester *req, uint32_t last_psn, bool ends)
 {
-	*flight_asked_at(req, req->asked_tail++) = (struct asked){ .last_psn = last_psn, .ends = ends };
+	if (req->asked_next++ == req->asked_tail)
+		*flight_asked_at(req, req->asked_tail++) = (struct asked){ .last_psn = last_psn, .ends = ends };
 }
 
-/* `answered` packets more are done with. */
-void flight_note_progress(struct qp *qp, uint32_t answered)
+void flight_measure(struct qp *qp, uint32_t upto, bool exact)
+{
+	struct requester *req = &qp->req;
+	uint64_t now = qp->device->now;
+	const struct stamp *newest = NULL;
+	while (req->stamp_head != req->stamp_tail && psn_diff(upto, req->stamps[req->stamp_head % STAMPS].psn) > 0)
+		newest = &req->stamps[req->stamp_head++ % STAMPS];
+	if (newest && (!exact || psn_add(newest->psn, 1) == upto))
+		congestion_round_trip(&req->path, now, now - newest->sent);
+}
+
+void flight_note_progress(struct qp *qp, uint32_t answered, uint32_t known)
 {
 	struct requester *req = &qp->req;
 	if (answered == 0)
 		return;
 	uint64_t now = qp->device->now;
-	while (flight_asked(req) > 0 && psn_diff(req->unacked, flight_asked_at(req, req->asked_head)->last_psn) > 0)
+	while (req->asked_head != req->asked_tail && psn_diff(req->unacked, flight_asked_at(req, req->asked_head)->last_psn) > 0) {
+		if (req->asked_next == req->asked_head)
+			req->asked_next++;
 		req->asked_head++;
-	if (req->timed_at != 0 && psn_diff(req->unacked, req->timed_psn) > 0) {
-		uint64_t sample = now - req->timed_at;
-		req->rtt = req->rtt == 0 ? sample + 1 : req->rtt - req->rtt / 8 + sample / 8;
-		req->timed_at = 0;
 	}
-	grow_window(qp, answered);
+	if (!path_of(qp)) {
+		/* What had to be sent again was not on its way for all of that time. */
+		flight_measure(qp, req->unacked, repair_landed(req) > 0);
+		known += repair_advance(qp, answered - known);
+		congestion_answered(&req->path, now, answered - known, req->unacked, req->next, req->limited);
+	}
 	req->progress_at = now;
 	req->early_retransmits = 0;
 	req->recovering = false;
@@ -250,7 +251,7 @@ bool flight_acknowledge(struct qp *qp, uint32_t psn)
 		wqe->state = SEND_DONE;
 		req->unacked = psn_add(wqe->last_psn, 1);
 	}
-	flight_note_progress(qp, (uint32_t)psn_diff(req->unacked, before));
+	flight_note_progress(qp, (uint32_t)psn_diff(req->unacked, before), 0);
 	return complete;
 }
 
@@ -275,8 +276,9 @@ void flight_time_out(struct timer *timer)
 		flight_fail(qp, IBV_WC_RETRY_EXC_ERR);
 		return;
 	}
-	/* A process of this host that has not looked yet is slow, and not gone: that would be known. */
-	if (path_of(qp) && !shm_drained(qp->path))
+	/* What is to be sent again waits for its time. A process of this host that has not looked yet is slow, and not gone: that would
+	 * be known. */
+	if (flight_size(req) == 0 || (path_of(qp) && !shm_drained(qp->path)))
 		req->progress_at = qp->device->now;
 	uint64_t idle = qp->device->now - req->progress_at;
 	uint64_t timeout = timeout_ns(qp);
@@ -291,12 +293,13 @@ void flight_time_out(struct timer *timer)
 		}
 		req->retries--;
 		req->progress_at = qp->device->now;
-		flight_shrink(qp, LEAST_WINDOW);
+		congestion_silent(&req->path);
 		flight_go_back(qp);
 	} else if (idle >= early_after(qp)) {
-		req->early_retransmits++;
-		flight_shrink(qp, LEAST_WINDOW);
-		flight_go_back(qp);
+		if (req->early_retransmits++ >= PROBES || !repair_probe(qp)) {
+			congestion_silent(&req->path);
+			flight_go_back(qp);
+		}
 	}
 	/* Unlike after a NAK, the peer's answer to the repetition is news. */
 	req->recovering = false;

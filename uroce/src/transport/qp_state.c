@@ -5,6 +5,7 @@
 
 #include "active.h"
 #include "event.h"
+#include "repair.h"
 #include "response.h"
 #include "shm.h"
 
@@ -74,7 +75,9 @@ static void flush_half_used(struct qp *qp)
 static void stop_sending(struct qp *qp)
 {
 	timer_cancel(&qp->device->timers, &qp->req.timer);
+	timer_cancel(&qp->device->timers, &qp->req.send_timer);
 	qp->req.waiting_rnr = false;
+	repair_free(qp);
 }
 
 void qp_fail(struct qp *qp, int event)

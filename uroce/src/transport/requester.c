@@ -9,6 +9,7 @@
 #include "gather.h"
 #include "outgoing.h"
 #include "qp_state.h"
+#include "repair.h"
 
 enum {
 	ACK_REQUEST_INTERVAL = 32, /* packets without an AckReq, at most */
@@ -17,7 +18,14 @@ enum {
 	LOOK_AHEAD = 64,         /* requests among which others are looked for that READ: it bounds the time that takes */
 	COMPANY_BYTES = 4096,      /* a message shorter than this may wait for others ... */
 	COMPANY_COUNT = 48,        /* ... but for so many only */
+	MOST_AHEAD = 8192,         /* packets that a peer can keep ahead of a gap */
 };
+
+/* Packets that are neither answered nor known to have arrived, or to be lost. */
+static uint32_t on_way(const struct requester *req)
+{
+	return flight_size(req) - repair_landed(req);
+}
 
 static bool is_local(const struct send_wqe *wqe)
 {
@@ -33,7 +41,7 @@ static uint32_t may_ask(struct qp *qp)
 	const struct send_queue *sq = &qp->sq;
 	uint32_t count = 0;
 
-	for (uint32_t at = req->asked_head; at != req->asked_tail; at++)
+	for (uint32_t at = req->asked_head; at != req->asked_next; at++)
 		count += flight_asked_at(req, at)->ends;
 	for (uint32_t at = sq->next; at != sq->tail && at - sq->next < LOOK_AHEAD && count < qp->attr.max_rd_atomic; at++) {
 		const struct send_wqe *wqe = send_queue_at(sq, at);
@@ -44,43 +52,65 @@ static uint32_t may_ask(struct qp *qp)
 	return count < qp->attr.max_rd_atomic ? count : qp->attr.max_rd_atomic;
 }
 
-/* The length of a READ's parts. It stays: of what is asked for again, the peer answers only what lies within one request. */
+/* The length of a READ's parts. Packets that have to be spaced are asked for by as few at a time as fill the window. */
 static uint32_t part_of(struct qp *qp)
 {
-	bool long_ones = may_ask(qp) < 4 || flight_limit(qp) >= 4 * packets_of(qp, READ_PART_LONG);
-	return long_ones ? READ_PART_LONG : READ_PART;
+	const struct requester *req = &qp->req;
+	uint32_t most = may_ask(qp);
+	bool long_ones = most < 4 || flight_limit(qp) >= 4 * packets_of(qp, READ_PART_LONG);
+	uint32_t part = long_ones ? READ_PART_LONG : READ_PART;
+
+	if (congestion_interval(&req->path) <= 0)
+		return part;
+	/* The last part of a message is shorter than the others. */
+	uint32_t packets = (uint32_t)(req->path.window * 1.5) / (most == 0 ? 1 : most) + 1;
+	uint32_t burst = congestion_burst(&req->path);
+	if (packets < burst)
+		packets = burst;
+	return packets * qp->mtu < part ? packets * qp->mtu : part;
 }
 
-/* Where the part of a READ that `offset` lies in ends: at a multiple of its length, also when it is asked for again from the
- * middle. A short rest is not worth a request, and goes with the last one. */
-static uint32_t part_end(const struct send_wqe *wqe, uint32_t offset)
+/* Where the request ends that asks for what follows `offset` of a READ. Of what is asked for again, the peer answers only what lies
+ * within one request of before. A short rest is not worth a request, and goes with the last one. */
+static uint32_t part_end(struct qp *qp, const struct send_wqe *wqe, uint32_t offset)
 {
-	uint32_t end = (offset / wqe->part + 1) * wqe->part;
-	return end >= wqe->length || wqe->length - end <= wqe->part / 2 ? wqe->length : end;
+	struct requester *req = &qp->req;
+	if (req->asked_next != req->asked_tail) {
+		uint32_t last = flight_asked_at(req, req->asked_next)->last_psn;
+		uint64_t end = ((uint64_t)(uint32_t)psn_diff(last, wqe->first_psn) + 1) * qp->mtu;
+		return end < wqe->length ? (uint32_t)end : wqe->length;
+	}
+	uint32_t part = part_of(qp), rest = wqe->length - offset;
+	return rest <= part + part / 2 ? wqe->length : offset + part;
 }
 
 /* ---- sending ---- */
+
+/* The timer calls it: the next burst may leave. */
+static void resume(struct timer *timer)
+{
+	active_add((struct qp *)((char *)timer - offsetof(struct qp, req.send_timer)));
+}
 
 void requester_start(struct qp *qp)
 {
 	struct requester *req = &qp->req;
 	uint32_t psn = qp->attr.sq_psn & WIRE_PSN_MASK;
-	struct timer timer = req->timer;
+	struct timer timer = req->timer, send_timer = req->send_timer;
 
 	timer.fire = flight_time_out;
+	send_timer.fire = resume;
 	*req = (struct requester){
 		.unacked = psn,
 		.next = psn,
 		.top = psn,
-		.window = FIRST_WINDOW,
-		.threshold = UINT32_MAX,
 		.retries = qp->attr.retry_cnt,
 		.rnr_retries = qp->attr.rnr_retry,
 		.timer = timer,
+		.send_timer = send_timer,
 	};
-	/* Shared memory makes room for packets by itself. */
-	if (req->window > flight_limit(qp) || path_of(qp))
-		req->window = flight_limit(qp);
+	uint32_t first = FIRST_WINDOW_BYTES / qp->mtu;
+	congestion_start(&req->path, qp->mtu, first < FIRST_WINDOW ? first : FIRST_WINDOW, flight_limit(qp), psn);
 }
 
 void requester_post(struct qp *qp)
@@ -118,8 +148,6 @@ static void start_request(struct qp *qp, struct send_wqe *wqe)
 	struct requester *req = &qp->req;
 	wqe->first_psn = req->next;
 	wqe->last_psn = psn_add(req->next, is_local(wqe) ? WIRE_PSN_MASK : packets_of(qp, wqe->length) - 1);
-	if (wqe->opcode == IBV_WR_RDMA_READ)
-		wqe->part = wqe->length <= READ_PART ? READ_PART : part_of(qp);
 	wqe->status = IBV_WC_SUCCESS;
 	wqe->state = SEND_STARTED;
 	req->offset = 0;
@@ -128,6 +156,8 @@ static void start_request(struct qp *qp, struct send_wqe *wqe)
 /* Marks the request at `sq.next` as failed: those that were sent before it are still to be answered. */
 static void fail_next(struct qp *qp, struct send_wqe *wqe, enum ibv_wc_status status)
 {
+	if (qp->req.repeating)
+		return; /* it is met again when the flight goes back */
 	wqe->status = status;
 	wqe->state = SEND_DONE;
 	if (qp->sq.head == qp->sq.next)
@@ -174,17 +204,24 @@ static bool put_packet(struct qp *qp, struct packet *packet, struct packet_out *
 
 	if (psn_diff(req->top, req->next) > 0)
 		counter_add(&qp->device->counters->retransmits, 1);
-	else if (req->timed_at == 0 && packet->ack_req) {
-		req->timed_at = qp->device->now;
-		req->timed_psn = req->next;
-	}
-	if (flight_empty(req))
+	else if (packet->ack_req)
+		flight_stamp(req, req->next, qp->device->now);
+	req->burst_left -= psns < req->burst_left ? psns : req->burst_left;
+	req->pace_at += (uint64_t)(congestion_interval(&req->path) * psns);
+	if (flight_size(req) == 0)
 		req->progress_at = qp->device->now;
 	req->next = psn_add(req->next, psns);
 	if (psn_diff(req->next, req->top) > 0)
 		req->top = req->next;
 	req->since_ack_request = packet->ack_req ? 0 : req->since_ack_request + 1;
 	return true;
+}
+
+/* Packets without an AckReq, at most: a lost answer must not be the only one. */
+static uint32_t ack_interval(const struct requester *req)
+{
+	uint32_t part = (uint32_t)req->path.window / 4;
+	return part < ACK_REQUEST_INTERVAL ? part : ACK_REQUEST_INTERVAL;
 }
 
 /* One packet of a SEND or WRITE. False: the request failed. */
@@ -200,11 +237,11 @@ static bool send_data(struct qp *qp, struct send_wqe *wqe, struct packet_out *ou
 		fail_next(qp, wqe, IBV_WC_LOC_PROT_ERR);
 		return false;
 	}
-	bool closes = (uint32_t)psn_diff(req->next, req->unacked) + 1 >= req->window;
+	bool closes = on_way(req) + 1 >= (uint32_t)req->path.window || req->burst_left == 1 || req->repeating;
 	struct packet packet = {
 		.opcode = (uint8_t)((qp->type == IBV_QPT_UC ? WIRE_UC : WIRE_RC) | operation_of(wqe, first, last)),
 		.solicited = last && (wqe->flags & IBV_SEND_SOLICITED),
-		.ack_req = qp->type == IBV_QPT_RC && (last || closes || req->since_ack_request >= ACK_REQUEST_INTERVAL),
+		.ack_req = qp->type == IBV_QPT_RC && (last || closes || req->since_ack_request >= ack_interval(req)),
 		.pad = (uint8_t)(-part & 3),
 		.va = wqe->remote,
 		.rkey = wqe->rkey,
@@ -223,10 +260,16 @@ static bool send_data(struct qp *qp, struct send_wqe *wqe, struct packet_out *ou
 	return true;
 }
 
+static void note_asked(struct requester *req, bool ends)
+{
+	if (!req->repeating)
+		flight_note_asked(req, psn_add(req->next, WIRE_PSN_MASK), ends);
+}
+
 static void send_read_request(struct qp *qp, struct send_wqe *wqe, struct packet_out *out)
 {
 	struct requester *req = &qp->req;
-	uint32_t part = part_end(wqe, req->offset) - req->offset;
+	uint32_t part = req->repeating ? req->repeat_bytes : part_end(qp, wqe, req->offset) - req->offset;
 	struct packet packet = {
 		.opcode = OP_READ_REQUEST,
 		.ack_req = true,
@@ -238,7 +281,7 @@ static void send_read_request(struct qp *qp, struct send_wqe *wqe, struct packet
 	out->payload_length = 0;
 	put_packet(qp, &packet, out);
 	req->offset += part;
-	flight_note_asked(req, psn_add(req->next, WIRE_PSN_MASK), req->offset == wqe->length);
+	note_asked(req, req->offset == wqe->length);
 }
 
 static void send_atomic(struct qp *qp, struct send_wqe *wqe, struct packet_out *out)
@@ -255,7 +298,7 @@ static void send_atomic(struct qp *qp, struct send_wqe *wqe, struct packet_out *
 	out->pieces = 0;
 	out->payload_length = 0;
 	put_packet(qp, &packet, out);
-	flight_note_asked(&qp->req, psn_add(qp->req.next, WIRE_PSN_MASK), true);
+	note_asked(&qp->req, true);
 	qp->req.offset = wqe->length;
 }
 
@@ -278,7 +321,7 @@ static void send_flush(struct qp *qp, const struct send_wqe *wqe, struct packet_
 	if (psn_diff(req->top, req->next) > 0)
 		req->flush_twice = !req->flush_twice;
 	put_packet(qp, &packet, out);
-	flight_note_asked(req, psn_add(req->next, WIRE_PSN_MASK), true);
+	note_asked(req, true);
 }
 
 /* False: the request failed. */
@@ -300,7 +343,7 @@ static bool send_atomic_write(struct qp *qp, struct send_wqe *wqe, struct packet
 		fail_next(qp, wqe, IBV_WC_LOC_PROT_ERR);
 		return false;
 	}
-	flight_note_asked(&qp->req, psn_add(qp->req.next, WIRE_PSN_MASK), true);
+	note_asked(&qp->req, true);
 	qp->req.offset = wqe->length;
 	return true;
 }
@@ -340,6 +383,59 @@ static bool send_one(struct qp *qp, struct send_wqe *wqe, struct packet_out *out
 	return true;
 }
 
+bool requester_repeat(struct qp *qp, struct send_wqe *wqe, uint32_t psn, uint32_t count)
+{
+	struct requester *req = &qp->req;
+	uint32_t next = req->next, offset = req->offset, start = (uint32_t)psn_diff(psn, wqe->first_psn) * qp->mtu;
+	struct packet_out out;
+	bool sent = true;
+
+	req->repeating = true;
+	req->next = psn;
+	req->offset = start;
+	if (wqe->opcode == IBV_WR_RDMA_READ) {
+		uint64_t bytes = (uint64_t)count * qp->mtu;
+		req->repeat_bytes = bytes < wqe->length - start ? (uint32_t)bytes : wqe->length - start;
+		send_read_request(qp, wqe, &out);
+	} else {
+		sent = awaits_answer(wqe) ? send_question(qp, wqe, &out) : send_data(qp, wqe, &out);
+	}
+	req->repeating = false;
+	req->next = next;
+	req->offset = offset;
+	return sent;
+}
+
+bool requester_must_pace(struct qp *qp)
+{
+	struct requester *req = &qp->req;
+	uint64_t now = qp->device->now;
+	if (req->burst_left > 0)
+		return false;
+	if (congestion_interval(&req->path) > 0 && now < req->pace_at) {
+		timer_set(&qp->device->timers, &req->send_timer, req->pace_at);
+		return true;
+	}
+	req->pace_at = now;
+	req->burst_left = congestion_burst(&req->path);
+	return false;
+}
+
+/* Whether the next packet must wait, for answers or for its time. */
+static bool must_wait(struct qp *qp)
+{
+	struct requester *req = &qp->req;
+	if (qp->type != IBV_QPT_RC)
+		return false;
+	/* Shared memory makes room for packets by itself. */
+	if (path_of(qp))
+		return flight_size(req) >= flight_limit(qp);
+	req->limited = on_way(req) >= (uint32_t)req->path.window || flight_size(req) >= MOST_AHEAD;
+	if (!req->limited && requester_must_pace(qp))
+		req->limited = true;
+	return req->limited;
+}
+
 static bool send_some(struct qp *qp, unsigned budget)
 {
 	struct requester *req = &qp->req;
@@ -354,15 +450,17 @@ static bool send_some(struct qp *qp, unsigned budget)
 			sq->next++; /* done before we went back */
 			continue;
 		}
-		if (held_back(qp, wqe))
+		if (held_back(qp, wqe)) {
+			req->limited = on_way(req) >= (uint32_t)req->path.window / 2;
 			break;
+		}
 		if (wqe->state == SEND_POSTED)
 			start_request(qp, wqe);
 		if (is_local(wqe)) {
 			perform_locally(qp, wqe);
 			continue;
 		}
-		if (qp->type == IBV_QPT_RC && (uint32_t)psn_diff(req->next, req->unacked) >= req->window)
+		if (must_wait(qp))
 			break;
 		if (budget == 0)
 			return true;
@@ -381,8 +479,12 @@ bool requester_pump(struct qp *qp, unsigned budget)
 		flight_fail(qp, IBV_WC_RETRY_EXC_ERR);
 		return false;
 	}
-	bool more = send_some(qp, budget);
+	bool more = repair_pump(qp) || send_some(qp, budget);
+	uint64_t repair = repair_next(qp);
 
+	/* What is due already waits for its pace, and has set the timer. */
+	if (repair != UINT64_MAX && repair > qp->device->now && (qp->req.send_timer.place == 0 || qp->req.send_timer.deadline > repair))
+		timer_set(&qp->device->timers, &qp->req.send_timer, repair);
 	if (qp->type == IBV_QPT_UC)
 		flight_complete(qp);
 	else if (!more && requester_may_send(qp) && !flight_empty(&qp->req))

@@ -18,6 +18,11 @@ void requester_start(struct qp *qp);
 void requester_post(struct qp *qp);
 /* Sends up to `budget` packets. True when more is ready to go. */
 bool requester_pump(struct qp *qp, unsigned budget);
+/* Whether the next packet must wait for its time; then a timer is set. */
+bool requester_must_pace(struct qp *qp);
+/* Sends `count` packets of a request again, from `psn` on; of a READ, asks for them again. False: that can't be done, or memory of the
+ * payload is not there. */
+bool requester_repeat(struct qp *qp, struct send_wqe *wqe, uint32_t psn, uint32_t count);
 /* A response for this queue pair; its transport and its source have been checked. */
 void requester_receive(struct qp *qp, const struct packet *packet);
 

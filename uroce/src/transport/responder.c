@@ -12,6 +12,7 @@
 #include "active.h"
 #include "gather.h"
 #include "guard.h"
+#include "hold.h"
 #include "outgoing.h"
 #include "placement.h"
 #include "qp_state.h"
@@ -73,6 +74,8 @@ static void not_ready(struct qp *qp)
 	resp->nak_due = (uint8_t)(AETH_TYPE_RNR | (qp->attr.min_rnr_timer & 0x1f));
 	resp->nak_psn = resp->expected;
 	resp->nak_sent = true; /* later packets are not answered until it comes again */
+	resp->not_ready = true;
+	hold_clear(qp); /* the requester sends them again */
 	active_add(qp);
 }
 
@@ -358,7 +361,7 @@ static void execute(struct qp *qp, const struct packet *packet, uint32_t traits)
 	}
 	if (traits & T_END)
 		resp->msn = (resp->msn + 1) & WIRE_PSN_MASK;
-	resp->nak_sent = false;
+	resp->nak_sent = resp->not_ready = false;
 	if (!data) {
 		active_add(qp);
 	} else if (packet->ack_req && qp->type == IBV_QPT_RC) {
@@ -383,6 +386,26 @@ static bool find_saved(const struct responder *resp, const struct packet *packet
 	return false;
 }
 
+/* A piece of a READ: what is not asked for has arrived, or is still being sent. */
+static void ask_again(struct qp *qp, const struct read_atomic *entry, const struct packet *packet, uint32_t packets)
+{
+	struct responder *resp = &qp->resp;
+	if (!resp->again)
+		resp->again = calloc(AGAIN, sizeof *resp->again);
+	if (!resp->again || resp->again_tail - resp->again_head == AGAIN)
+		return; /* it is asked for once more */
+	struct read_atomic *piece = &resp->again[resp->again_tail++ % AGAIN];
+	*piece = *entry;
+	piece->first_psn = packet->psn;
+	piece->packets = packets;
+	piece->va = packet->va;
+	piece->rkey = packet->rkey;
+	piece->length = packet->length;
+	piece->begin = piece->sent = 0;
+	piece->asked_again = piece->repeated = piece->pending = true;
+	active_add(qp);
+}
+
 static void answer_again(struct qp *qp, const struct packet *packet)
 {
 	struct responder *resp = &qp->resp;
@@ -392,17 +415,16 @@ static void answer_again(struct qp *qp, const struct packet *packet)
 
 	struct read_atomic *entry = response_at(resp, position);
 	if (entry->opcode == OP_READ_REQUEST) {
-		/* It may ask for the missing rest only; the key is checked when it is read. */
+		/* It may ask for a part that is missing; the key is checked when it is read. */
 		uint32_t into = (uint32_t)psn_diff(packet->psn, entry->first_psn);
 		uint32_t packets = packets_of(qp, packet->length);
 		if (packets > entry->packets - into)
 			return;
-		entry->first_psn = packet->psn;
-		entry->packets -= into;
-		entry->va = packet->va;
-		entry->rkey = packet->rkey;
-		entry->length = packet->length;
-		entry->sent = 0;
+		if (packets < entry->packets - into || packet->rkey != entry->rkey || packet->va != entry->va + into * qp->mtu) {
+			ask_again(qp, entry, packet, packets);
+			return;
+		}
+		entry->begin = entry->sent = into * qp->mtu;
 	}
 	entry->asked_again = true;
 	entry->repeated = entry->repeated || !entry->pending;
@@ -445,6 +467,24 @@ static void receive_unreliable(struct qp *qp, const struct packet *packet, uint3
 	resp->expected = psn_add(packet->psn, packets_in(qp, packet));
 }
 
+/* What waited for the packet that has just come. */
+static void execute_held(struct qp *qp)
+{
+	struct responder *resp = &qp->resp;
+	struct held *held;
+	if (hold_empty(qp))
+		return;
+	while ((held = hold_take(qp, resp->expected)) != NULL) {
+		execute(qp, &held->packet, wire_traits(held->packet.opcode));
+		hold_release(held);
+	}
+	hold_settle(qp);
+	if (!hold_empty(qp)) {
+		resp->gaps_due = true; /* there is another gap */
+		active_add(qp);
+	}
+}
+
 void responder_receive(struct qp *qp, const struct packet *packet)
 {
 	struct responder *resp = &qp->resp;
@@ -459,6 +499,14 @@ void responder_receive(struct qp *qp, const struct packet *packet)
 		receive_duplicate(qp, packet, traits);
 	} else if (ahead > 0) {
 		counter_add(&qp->device->counters->out_of_sequence, 1);
+		if (resp->not_ready)
+			return;
+		bool news;
+		hold_put(qp, packet, (uint32_t)ahead, &news);
+		if (news) {
+			resp->gaps_due = true;
+			active_add(qp);
+		}
 		if (resp->nak_sent)
 			return;
 		resp->nak_sent = true;
@@ -467,5 +515,6 @@ void responder_receive(struct qp *qp, const struct packet *packet)
 		active_add(qp);
 	} else {
 		execute(qp, packet, traits);
+		execute_held(qp);
 	}
 }

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "active.h"
+#include "hold.h"
 #include "outgoing.h"
 #include "wipe.h"
 
@@ -36,7 +37,7 @@ static bool send_read_packet(struct qp *qp, struct read_atomic *read)
 {
 	uint32_t longest = longest_payload(qp);
 	uint32_t part = read->length - read->sent < longest ? read->length - read->sent : longest;
-	bool first = read->sent == 0, last = read->sent + part == read->length;
+	bool first = read->sent == read->begin, last = read->sent + part == read->length;
 	struct packet_out out;
 	struct packet packet = {
 		.opcode = first ? (last ? OP_READ_ONLY : OP_READ_FIRST) : (last ? OP_READ_LAST : OP_READ_MIDDLE),
@@ -111,6 +112,18 @@ bool response_pump(struct qp *qp, unsigned budget, bool *more, uint32_t *refused
 {
 	struct responder *resp = &qp->resp;
 
+	while (resp->again_head != resp->again_tail) {
+		struct read_atomic *piece = &resp->again[resp->again_head % AGAIN];
+		if (!piece->pending) {
+			resp->again_head++;
+			continue;
+		}
+		*more = budget == 0 || !link_ready(qp->device->link);
+		if (*more)
+			return true;
+		budget--;
+		send_read_packet(qp, piece);
+	}
 	/* In the order of their PSNs: an acknowledgement would say that all READs before it have been answered. */
 	while (resp->read_head != resp->read_tail) {
 		struct read_atomic *entry = response_at(resp, resp->read_head);
@@ -130,6 +143,10 @@ bool response_pump(struct qp *qp, unsigned budget, bool *more, uint32_t *refused
 			return false;
 		}
 	}
+	if (resp->gaps_due && link_ready(qp->device->link)) {
+		resp->gaps_due = false;
+		hold_report(qp);
+	}
 	if (resp->ack_due || resp->nak_due != 0) {
 		if (peer_ready_for_short(qp))
 			send_acknowledgement(qp);
@@ -142,6 +159,8 @@ bool response_pump(struct qp *qp, unsigned budget, bool *more, uint32_t *refused
 void response_stop(struct qp *qp)
 {
 	struct responder *resp = &qp->resp;
+	hold_free(qp);
+	resp->gaps_due = false;
 	/* Received requests are acknowledged, though the application is done with the queue pair: else the peer would repeat
 	 * them until it gives up. */
 	if (resp->reads || resp->ack_due || resp->nak_due != 0) {
@@ -161,6 +180,9 @@ void response_stop(struct qp *qp)
 			return;
 		}
 	}
+	wipe_free(resp->again, AGAIN * sizeof *resp->again);
+	resp->again = NULL;
+	resp->again_head = resp->again_tail = 0;
 	wipe_free(resp->reads, resp->read_size * sizeof *resp->reads);
 	resp->reads = NULL;
 	resp->read_size = resp->read_kept = 0;

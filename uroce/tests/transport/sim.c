@@ -198,6 +198,7 @@ static bool to_flight(struct sim_node *node, const struct packet_out *out, struc
 		packet->bytes[packet->length++] = 0;
 	packet->may_change = out->may_change;
 	packet->icrc_twice = out->icrc_twice;
+	packet->tclass = out->tclass;
 	packet->from = node->number;
 	packet->to = memcmp(&out->dgid, &sim.script, sizeof out->dgid) == 0 ? SCRIPT_NODE : out->dgid.raw[15] - 1u;
 	if (wire_decode(packet->bytes, packet->length, &packet->packet) != 0) {
@@ -211,6 +212,29 @@ static bool to_flight(struct sim_node *node, const struct packet_out *out, struc
 	return packet->to < sim.nodes || packet->to == SCRIPT_NODE;
 }
 
+/* Through the narrow place: when the packet has left it. False: it is dropped. */
+static bool pass_path(struct sim_node *node, struct sim_packet *packet, uint64_t *at)
+{
+	enum { LOWER_HEADERS = 46, ECT = 2, CE = 3 }; /* Ethernet, IPv4, UDP, ICRC */
+	const struct sim_wire *wire = &node->wire;
+	if (wire->path_rate == 0)
+		return true;
+	size_t length = packet->length + LOWER_HEADERS;
+	uint64_t start = node->path_free > *at ? node->path_free : *at;
+	uint64_t waiting = (start - *at) * wire->path_rate / SECOND;
+	if (waiting + length > wire->path_queue) {
+		node->path_dropped++;
+		return false;
+	}
+	if (wire->path_mark != 0 && waiting > wire->path_mark && (packet->tclass & CE) == ECT) {
+		packet->tclass |= CE;
+		node->path_marked++;
+	}
+	node->path_carried++;
+	*at = node->path_free = start + length * SECOND / wire->path_rate;
+	return true;
+}
+
 static void fly_copy(struct sim_node *node, const struct sim_packet *packet, uint64_t left_at)
 {
 	struct sim_packet *copy = malloc(sizeof *copy);
@@ -221,6 +245,8 @@ static void fly_copy(struct sim_node *node, const struct sim_packet *packet, uin
 	copy->time = left_at + node->wire.delay + (node->wire.jitter ? sim_below(node->wire.jitter) : 0);
 	if (chance(node->wire.reorder))
 		copy->time += 5 * US + sim_below(20 * US);
+	if (chance(node->wire.late))
+		copy->time += node->wire.late_by;
 	fly(copy);
 }
 
@@ -238,6 +264,8 @@ static void sim_flush(struct link *link)
 		if (!to_flight(node, out, &packet) || node->dead || lost(node, &packet))
 			continue;
 		uint64_t at = left > sim.now ? left : sim.now;
+		if (!pass_path(node, &packet, &at))
+			continue;
 		fly_copy(node, &packet, at);
 		if (chance(node->wire.duplicate))
 			fly_copy(node, &packet, at);
@@ -314,7 +342,7 @@ static void deliver(struct sim_packet *packet)
 		return;
 	}
 	struct sim_node *node = sim.node[packet->to];
-	struct packet_path path = {.dgid = node->gid, .tclass = 0, .hop_limit = 64};
+	struct packet_path path = {.dgid = node->gid, .tclass = packet->tclass, .hop_limit = 64};
 	path.sgid = packet->from == SCRIPT_NODE ? sim.script : sim.node[packet->from]->gid;
 	if (!node->dead) {
 		/* An exact copy on the heap: a read past its end is seen by a sanitizer. */

@@ -27,6 +27,12 @@ struct sim_wire {
 	uint64_t jitter;           /* ns: up to that much more; by itself it reorders */
 	uint64_t bytes_per_second; /* 0: no limit */
 	size_t queue;              /* bytes that wait for the wire before the link is not ready; 0: no limit */
+	/* A narrow place on the way: packets that find no room in its queue are dropped, and the sender is not told. */
+	uint64_t path_rate;   /* bytes a second; 0: there is none */
+	size_t path_queue;    /* bytes, the packet that is being sent included */
+	size_t path_mark;     /* packets that may be marked and find so many bytes before them are marked (ECN); 0: never */
+	double late;          /* chance that a packet comes later than those behind it ... */
+	uint64_t late_by;     /* ... by so many ns */
 	/* The same packet is lost at most that often (0: no limit): a run with retry_cnt 7 then always gets through. */
 	unsigned loss_cap;
 	/* Decides alone when it is set: true loses the packet. */
@@ -43,6 +49,7 @@ struct sim_packet {
 	size_t length;
 	bool may_change; /* as the link was told */
 	bool icrc_twice; /* the same */
+	uint8_t tclass;
 	struct packet packet;
 	uint8_t bytes[WIRE_MAX_HEADER + WIRE_MAX_MTU + 4];
 };
@@ -65,6 +72,10 @@ struct sim_node {
 	size_t waiting_count;
 	size_t waiting_room;
 	uint64_t wire_free; /* when the last byte has left */
+	uint64_t path_free; /* when the narrow place has sent the last byte */
+	uint64_t path_carried; /* packets that it took */
+	uint64_t path_dropped; /* packets that it had no room for */
+	uint64_t path_marked;
 	unsigned burst_left;
 };
 

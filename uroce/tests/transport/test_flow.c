@@ -133,7 +133,7 @@ static void a_shared_receive_queue_feeds_all_its_queue_pairs(void **state)
 	}
 	/* Empty now: told to wait, and served when one is posted. */
 	sim_send(&from[0], 99, 0, 100);
-	sim_pass(3 * MS);
+	sim_pass(30 * MS);
 	sim_expect_none(from[0].scq);
 	assert_true(nb->counters.rnr_sent > 0);
 	struct ibv_sge sge = {(uintptr_t)memory, 256, mr->lkey};

@@ -56,6 +56,82 @@ static void acknowledgements_are_coalesced_while_the_link_is_busy(void **state)
 	finish();
 }
 
+/* The peer is told of gaps: each is an offset from the PSN and a length. */
+static void expect_gaps(uint32_t psn, const uint16_t (*gaps)[2], size_t count)
+{
+	const struct packet *report = script_expect(OP_GAPS, psn);
+	assert_int_equal(report->payload_length, count * WIRE_GAP);
+	for (size_t i = 0; i < count; i++) {
+		assert_int_equal(report->payload[4 * i] << 8 | report->payload[4 * i + 1], gaps[i][0]);
+		assert_int_equal(report->payload[4 * i + 2] << 8 | report->payload[4 * i + 3], gaps[i][1]);
+	}
+}
+
+static void what_comes_ahead_of_a_gap_is_reported_and_executed_in_its_turn(void **state)
+{
+	(void)state;
+	begin();
+	/* 0, 2, 3 and 5 of 6. */
+	write_only(0, 0, 4);
+	script_expect_ack(AETH_ACK, PSN);
+	write_only(2, 8, 4);
+	expect_gaps(PSN + 1, (const uint16_t[][2]){ { 0, 1 }, { 2, 0 } }, 2);
+	script_expect_ack(AETH_NAK_SEQUENCE, PSN + 1);
+	write_only(3, 12, 4);
+	expect_gaps(PSN + 1, (const uint16_t[][2]){ { 0, 1 }, { 3, 0 } }, 2);
+	write_only(5, 20, 4);
+	expect_gaps(PSN + 1, (const uint16_t[][2]){ { 0, 1 }, { 3, 1 }, { 5, 0 } }, 3);
+	write_only(5, 20, 4); /* known */
+	script_expect_none();
+	assert_int_equal(end.memory[8], GUARD);
+	assert_true(node->device.held_bytes > 0);
+	write_only(1, 4, 4);
+	expect_gaps(PSN + 4, (const uint16_t[][2]){ { 0, 1 }, { 2, 0 } }, 2);
+	assert_int_equal(script_expect_ack(AETH_ACK, PSN + 3)->msn, 4);
+	assert_memory_equal(end.memory + 8, data, 4);
+	assert_int_equal(end.memory[20], GUARD);
+	write_only(4, 16, 4);
+	assert_int_equal(script_expect_ack(AETH_ACK, PSN + 5)->msn, 6);
+	assert_memory_equal(end.memory + 20, data, 4);
+	assert_int_equal(node->device.held_bytes, 0);
+	finish();
+}
+
+/* A READ takes as many PSNs as its answer has packets: what follows it is no gap. */
+static void a_read_ahead_of_a_gap_is_answered_in_its_turn(void **state)
+{
+	(void)state;
+	begin();
+	script_send(&end, one_sided(OP_READ_REQUEST, 1, 0, 3 * MTU), NULL, 0);
+	write_only(4, 8, 4);
+	script_forget();
+	write_only(6, 8, 4);
+	expect_gaps(PSN, (const uint16_t[][2]){ { 0, 1 }, { 5, 1 }, { 7, 0 } }, 3);
+	write_only(0, 0, 4);
+	script_expect(OP_READ_FIRST, PSN + 1);
+	script_expect(OP_READ_MIDDLE, PSN + 2);
+	script_expect(OP_READ_LAST, PSN + 3);
+	expect_gaps(PSN + 5, (const uint16_t[][2]){ { 0, 1 }, { 2, 0 } }, 2);
+	script_expect_ack(AETH_ACK, PSN + 4);
+	finish();
+}
+
+/* However much comes, what is kept is bounded; all of it is freed with the queue pair. */
+static void what_is_kept_is_bounded(void **state)
+{
+	(void)state;
+	begin();
+	for (uint32_t n = 1; n < 20000; n++) {
+		write_only(n, 8, MTU);
+		script_forget();
+	}
+	assert_true(node->device.held_bytes > 1 << 20);
+	assert_true(node->device.held_bytes <= 16 << 20);
+	assert_int_equal(sim_modify(&end, IBV_QPS_ERR), 0);
+	assert_int_equal(node->device.held_bytes, 0);
+	finish();
+}
+
 static void a_gap_is_answered_by_one_nak_with_the_expected_psn(void **state)
 {
 	(void)state;
@@ -64,22 +140,29 @@ static void a_gap_is_answered_by_one_nak_with_the_expected_psn(void **state)
 	script_expect_ack(AETH_ACK, PSN);
 	for (uint32_t n = 2; n < 8; n++)
 		write_only(n, 8, 4);
+	script_expect(OP_GAPS, PSN + 1);
 	assert_int_equal(script_expect_ack(AETH_NAK_SEQUENCE, PSN + 1)->msn, 1);
+	for (uint32_t n = 3; n < 8; n++)
+		script_expect(OP_GAPS, PSN + 1);
 	script_expect_none();
 	assert_int_equal(end.memory[8], GUARD);
 	/* Repaired; the next gap gets its own. */
 	write_only(1, 0, 4);
-	script_expect_ack(AETH_ACK, PSN + 1);
-	write_only(3, 8, 4);
-	script_expect_ack(AETH_NAK_SEQUENCE, PSN + 2);
-	write_only(4, 8, 4);
+	script_expect_ack(AETH_ACK, PSN + 7);
+	memset(end.memory + 8, GUARD, 4);
+	write_only(9, 8, 4);
+	script_expect(OP_GAPS, PSN + 8);
+	script_expect_ack(AETH_NAK_SEQUENCE, PSN + 8);
+	write_only(10, 8, 4);
+	script_expect(OP_GAPS, PSN + 8);
 	script_expect_none();
 	/* A duplicate does not fill the gap. */
 	write_only(0, 0, 4);
 	const struct sim_packet *ack = script_take();
 	assert_non_null(ack);
-	assert_int_equal(ack->packet.psn, psn_add(PSN, 1));
-	write_only(5, 8, 4);
+	assert_int_equal(ack->packet.psn, psn_add(PSN, 7));
+	write_only(11, 8, 4);
+	script_expect(OP_GAPS, PSN + 8);
 	script_expect_none();
 	assert_int_equal(end.memory[8], GUARD);
 	assert_int_equal(sim_state(&end), IBV_QPS_RTS);
@@ -375,6 +458,9 @@ int main(void)
 		cmocka_unit_test(an_acknowledgement_that_is_not_asked_for_is_not_sent),
 		cmocka_unit_test(an_acknowledgement_in_the_middle_does_not_count_the_message),
 		cmocka_unit_test(acknowledgements_are_coalesced_while_the_link_is_busy),
+		cmocka_unit_test(what_comes_ahead_of_a_gap_is_reported_and_executed_in_its_turn),
+		cmocka_unit_test(a_read_ahead_of_a_gap_is_answered_in_its_turn),
+		cmocka_unit_test(what_is_kept_is_bounded),
 		cmocka_unit_test(a_gap_is_answered_by_one_nak_with_the_expected_psn),
 		cmocka_unit_test(a_psn_half_the_circle_ahead_or_behind_is_told_apart),
 		cmocka_unit_test(a_duplicate_send_is_acknowledged_and_not_executed_again),

@@ -1,0 +1,262 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Streams over narrow places: how much of the link they use, what they lose, how they share it. All rates are of the link, and the
+ * runs are the same each time. UROCE_SIM_TABLE=1 prints what each run reached. */
+#include "sim.h"
+
+enum {
+	MESSAGE = 65536,
+	OUTSTANDING = 128, /* as perftest has */
+	MOST_FLOWS = 8,
+	GBIT = 125000000, /* bytes a second */
+	LOWER_HEADERS = 46 + WIRE_BTH,
+};
+
+enum kind { WRITE, READ, SEND, KINDS };
+
+static const char *const kind_name[] = { "write", "read", "send" };
+
+struct flow {
+	struct sim_end a, b;
+	enum kind kind;
+	uint64_t posted, done, received;
+	uint64_t at_warm; /* done by then */
+};
+
+struct trial {
+	const char *name;
+	uint64_t rate;  /* bytes a second */
+	size_t queue;   /* bytes */
+	uint64_t delay; /* ns one way */
+	double loss, late;
+	uint64_t late_by;
+	size_t mark;
+	enum ibv_mtu mtu;
+	uint8_t rd_atomic;
+	unsigned flows;
+	uint64_t warm, time; /* ns: what is measured begins after the first */
+	double aim;          /* part of the link */
+	double aim_read;     /* the same for READs, where it is another */
+	double most_lost;    /* part of the packets, at the queue */
+};
+
+struct result {
+	double part; /* of the link */
+	double lost;
+	double share[MOST_FLOWS]; /* of the mean */
+	uint64_t marked;
+};
+
+static struct flow flows[MOST_FLOWS];
+
+static void post(struct flow *flow)
+{
+	if (flow->kind == WRITE)
+		sim_write(&flow->a, flow->posted, 0, MESSAGE, &flow->b, 0);
+	else if (flow->kind == READ)
+		sim_read(&flow->a, flow->posted, 0, MESSAGE, &flow->b, 0);
+	else
+		sim_send(&flow->a, flow->posted, 0, MESSAGE);
+	flow->posted++;
+}
+
+static void keep_going(struct flow *flow)
+{
+	if (flow->kind == SEND)
+		for (unsigned n = sim_count(flow->b.rcq); n > 0; n--)
+			sim_recv(&flow->b, 0, 0, MESSAGE);
+	unsigned done = sim_count(flow->a.scq);
+	flow->done += done;
+	for (; done > 0; done--)
+		post(flow);
+}
+
+static void begin(const struct trial *trial, enum kind kind, uint64_t seed)
+{
+	struct sim_options options = sim_defaults();
+	options.memory = MESSAGE;
+	options.depth = 2 * OUTSTANDING;
+	options.mtu = trial->mtu;
+	options.timeout = 14;
+	options.rd_atomic = options.dest_rd_atomic = trial->rd_atomic;
+	sim_start(seed);
+	struct sim_node *na = sim_node(), *nb = sim_node();
+	na->device.max_window = nb->device.max_window = 2048;
+	na->wire = nb->wire = (struct sim_wire){
+		.path_rate = trial->rate, .path_queue = trial->queue, .path_mark = trial->mark, .delay = trial->delay,
+		.loss = trial->loss, .late = trial->late, .late_by = trial->late_by,
+	};
+	for (unsigned i = 0; i < trial->flows; i++) {
+		struct flow *flow = &flows[i];
+		*flow = (struct flow){ .kind = kind };
+		sim_pair(&flow->a, na, &flow->b, nb, &options);
+		sim_fill(kind == READ ? flow->b.memory : flow->a.memory, MESSAGE, i + 1);
+		for (unsigned n = 0; kind == SEND && n < 2 * OUTSTANDING; n++)
+			sim_recv(&flow->b, 0, 0, MESSAGE);
+		for (unsigned n = 0; n < OUTSTANDING; n++)
+			post(flow);
+	}
+}
+
+static void pass(const struct trial *trial, uint64_t time)
+{
+	uint64_t end = sim_now() + time;
+	while (sim_now() < end) {
+		sim_pass(100 * US);
+		for (unsigned i = 0; i < trial->flows; i++)
+			keep_going(&flows[i]);
+	}
+}
+
+/* Nothing more is posted: all that was completes, and has its data. */
+static void finish(const struct trial *trial, enum kind kind)
+{
+	assert_true(sim_run(100 * SECOND));
+	for (unsigned i = 0; i < trial->flows; i++) {
+		struct flow *flow = &flows[i];
+		flow->done += sim_count(flow->a.scq);
+		assert_int_equal(flow->done, flow->posted);
+		assert_true(sim_filled(kind == READ ? flow->a.memory : flow->b.memory, MESSAGE, i + 1));
+		sim_close(&flow->a);
+		sim_close(&flow->b);
+	}
+	sim_stop();
+}
+
+static struct result run(const struct trial *trial, enum kind kind, uint64_t seed)
+{
+	struct result result = { 0 };
+	double link = 0;
+	begin(trial, kind, seed);
+	struct sim_node *from = kind == READ ? flows[0].b.node : flows[0].a.node;
+	pass(trial, trial->warm);
+	for (unsigned i = 0; i < trial->flows; i++)
+		flows[i].at_warm = flows[i].done;
+	pass(trial, trial->time);
+	double total = 0;
+	for (unsigned i = 0; i < trial->flows; i++)
+		total += result.share[i] = (double)(flows[i].done - flows[i].at_warm) * MESSAGE;
+	for (unsigned i = 0; i < trial->flows; i++)
+		result.share[i] /= total / trial->flows;
+	unsigned mtu = 128u << trial->mtu;
+	link = (double)trial->rate * mtu / (mtu + LOWER_HEADERS) * (double)trial->time / (double)SECOND;
+	result.part = total / link;
+	result.lost = (double)from->path_dropped / (double)(from->path_dropped + from->path_carried);
+	result.marked = from->path_marked;
+	if (getenv("UROCE_SIM_TABLE")) {
+		print_message("%-34s %-5s %.3f of the link, %.2f %% lost", trial->name, kind_name[kind], result.part, 100 * result.lost);
+		for (unsigned i = 0; trial->flows > 1 && i < trial->flows; i++)
+			print_message(" %.2f", result.share[i]);
+		print_message("\n");
+	}
+	finish(trial, kind);
+	return result;
+}
+
+/* What a trial leaves out. */
+static struct trial complete(struct trial trial)
+{
+	if (trial.rate == 0)
+		trial.rate = GBIT;
+	if (trial.queue == 0)
+		trial.queue = 250000;
+	if (trial.delay == 0)
+		trial.delay = 100 * US;
+	if (trial.mtu == 0)
+		trial.mtu = IBV_MTU_1024;
+	if (trial.flows == 0)
+		trial.flows = 1;
+	if (trial.time == 0)
+		trial.time = SECOND / 2;
+	if (trial.rd_atomic == 0)
+		trial.rd_atomic = 128;
+	if (trial.aim == 0)
+		trial.aim = 0.9;
+	if (trial.aim_read == 0)
+		trial.aim_read = trial.aim;
+	if (trial.most_lost == 0)
+		trial.most_lost = 0.02;
+	return trial;
+}
+
+static const struct trial trials[] = {
+	{ .name = "1 Gbit/s, queue 250 KB" },
+	{ .name = "1 Gbit/s, queue 60 KB", .queue = 60000 },
+	{ .name = "200 Mbit/s, queue 250 KB", .rate = GBIT / 5, .most_lost = 0.03 },
+	{ .name = "200 Mbit/s, queue 60 KB", .rate = GBIT / 5, .queue = 60000 },
+	{ .name = "MTU 9000, queue 250 KB", .mtu = IBV_MTU_4096 },
+	{ .name = "MTU 9000, queue 60 KB", .mtu = IBV_MTU_4096, .queue = 60000, .most_lost = 0.03 },
+	{ .name = "round trip 10 ms", .delay = 5 * MS, .warm = SECOND / 2 },
+	{ .name = "round trip 20 ms", .delay = 10 * MS, .warm = SECOND / 2, .most_lost = 0.025 },
+	/* Slow start loses as much as the path holds, and more than a list of what is missing. */
+	{ .name = "round trip 50 ms", .delay = 25 * MS, .warm = SECOND, .time = SECOND, .aim = 0.6, .most_lost = 0.06 },
+	{ .name = "loss 0.1 %", .loss = 0.001 },
+	{ .name = "loss 1 %", .loss = 0.01 },
+	/* The peer answers READs in their order: all that come behind a lost request wait for it, and are then answered at once. */
+	{ .name = "loss 0.1 %, round trip 10 ms", .delay = 5 * MS, .loss = 0.001, .warm = SECOND / 2, .aim_read = 0.75 },
+	{ .name = "loss 1 %, round trip 10 ms", .delay = 5 * MS, .loss = 0.01, .warm = SECOND / 2, .aim_read = 0.15, .most_lost = 0.1 },
+	{ .name = "1 % of packets 0.3 ms late", .late = 0.01, .late_by = 300 * US },
+	{ .name = "1 % 0.3 ms late, round trip 10 ms", .late = 0.01, .late_by = 300 * US, .delay = 5 * MS, .warm = SECOND / 2, .most_lost = 0.05 },
+};
+
+static void check(struct trial trial, enum kind kind, uint64_t seed)
+{
+	struct result result = run(&trial, kind, seed);
+	if (getenv("UROCE_SIM_TABLE"))
+		return;
+	double aim = kind == READ ? trial.aim_read : trial.aim;
+	if (result.part < aim)
+		fail_msg("%s, %s: %.3f of the link; the aim is %.2f", trial.name, kind_name[kind], result.part, aim);
+	if (result.lost > trial.most_lost)
+		fail_msg("%s, %s: the queue dropped %.2f %% of the packets", trial.name, kind_name[kind], 100 * result.lost);
+}
+
+static void check_all(enum kind kind)
+{
+	for (size_t i = 0; i < sizeof trials / sizeof trials[0]; i++)
+		check(complete(trials[i]), kind, 1);
+}
+
+static void a_stream_of_writes_uses_the_link(void **state)
+{
+	(void)state;
+	check_all(WRITE);
+}
+
+static void a_stream_of_reads_uses_the_link(void **state)
+{
+	(void)state;
+	check_all(READ);
+}
+
+static void a_stream_of_sends_uses_the_link(void **state)
+{
+	(void)state;
+	check_all(SEND);
+}
+
+static void flows_share_the_link(void **state)
+{
+	(void)state;
+	for (unsigned count = 2; count <= MOST_FLOWS; count *= 4) {
+		for (enum kind kind = WRITE; kind < KINDS; kind++) {
+			struct trial trial = complete((struct trial){
+				.name = "several flows", .flows = count, .warm = SECOND / 4, .time = SECOND });
+			struct result result = run(&trial, kind, 1);
+			for (unsigned i = 0; i < count && !getenv("UROCE_SIM_TABLE"); i++) {
+				assert_true(result.share[i] >= 0.7);
+				assert_true(result.share[i] <= 1.4);
+			}
+		}
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_stream_of_writes_uses_the_link),
+		cmocka_unit_test(a_stream_of_reads_uses_the_link),
+		cmocka_unit_test(a_stream_of_sends_uses_the_link),
+		cmocka_unit_test(flows_share_the_link),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
