@@ -66,7 +66,7 @@ static int take_credits(struct srdma_stream *stream, uint32_t credits, uint64_t 
 	/* While sealed, the stream uses the credits before it opens the record. The worst effect of a forged record, before the opening
 	 * reveals it, is a message for which the peer has no receive. */
 	if (credits > stream->depth - stream->credits)
-		return srdma_fail(SRDMA_EPROTOCOL, "the peer returned %u credits, more than it was owed", credits);
+		return srdma_fail(SRDMA_EPROTOCOL, "the peer returned %u credit%s, more than it was owed", credits, SRDMA_S(credits));
 	stream->credits += credits;
 	srdma_counter_add(&stream->counters.messages_acknowledged, credits);
 	return 0;
@@ -131,7 +131,7 @@ static int take_arrival(struct srdma_stream *stream, const struct ibv_wc *wc)
 		return arrival.sealed ? srdma_fail(SRDMA_ESEAL, "a record came without immediate data, which every sealed record has")
 				      : srdma_fail(SRDMA_EPROTOCOL, "the peer sent a message without immediate data");
 	if (wc->byte_len < stream->overhead)
-		return srdma_fail(SRDMA_ESEAL, "a record of %u bytes came, which is too short for a sealed one", wc->byte_len);
+		return srdma_fail(SRDMA_ESEAL, "a record of %u byte%s came, which is too short for a sealed one", wc->byte_len, SRDMA_S(wc->byte_len));
 	arrival.number = stream->sends_arrived++;
 	ret = sort_arrival(stream, &arrival);
 	return ret == SRDMA_EPROTOCOL && arrival.sealed ? blame(stream, &arrival) : ret;

@@ -81,7 +81,7 @@ static bool contains(const union ibv_gid *list, size_t count, const union ibv_gi
 	return false;
 }
 
-/* The kernel shows the devices of all network namespaces without naming the namespace, so their addresses must tell. */
+/* The kernel shows the devices of all network namespaces and names no namespace; a device's addresses show whether it is of this one. */
 static bool is_local(struct ibv_context *context, unsigned port, uint8_t link_layer, const union ibv_gid *own, size_t own_count)
 {
 	struct ibv_gid_entry *gids;
