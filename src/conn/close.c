@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* How a connection ends: with an error, or by a disconnect. */
+/* The end of a connection: with an error, or by a disconnect. */
 #include "clock.h"
 #include "conn.h"
 #include "log.h"

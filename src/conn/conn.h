@@ -14,7 +14,7 @@
 
 #include <stdatomic.h>
 
-/* How far the orderly disconnect has come. Each flag is set once and never cleared. */
+/* The progress of the orderly disconnect. Each flag is set once and never cleared. */
 struct srdma_closing {
 	bool requested;        /* we sent DISCONNECT */
 	bool acknowledged;     /* the peer sent DISCONNECT_ACK */
@@ -131,7 +131,7 @@ void srdma_conn_watch_control(struct srdma_conn *conn);
 void srdma_conn_arm(struct srdma_conn *conn);
 /* Takes the next event of a completion channel and returns its connection. NULL: there is none. */
 struct srdma_conn *srdma_conn_take_cq_event(struct ibv_comp_channel *channel);
-/* How long a call may wait in all, even when it waits several times. */
+/* The time that a call may wait in all, even when it waits several times. */
 struct srdma_patience {
 	int ms;            /* 0: not at all */
 	uint64_t deadline; /* 0: the call has not waited yet */

@@ -14,7 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* How long a link waits for a server that has sent DISCONNECT to finish. */
+/* The time that a link gives a server that has sent DISCONNECT to finish. */
 #define LEAVE_MS 1000
 
 struct srdma_link {

@@ -427,7 +427,7 @@ const struct ibv_port_attr *srdma_device_port_attr(const struct srdma_device *de
 
 /* ---- GIDs ------------------------------------------------------------------------------------------------------ */
 
-/* How well a GID suits a connection between these addresses; 0: not at all. `interface`: of a link-local `local`. A GID that is no
+/* Ranks a GID for a connection between these addresses; 0: it does not suit. `interface`: of a link-local `local`. A GID that is no
  * address of this namespace would send packets in the name of another namespace. */
 static int rank_gid(const struct srdma_device *device, const struct ibv_gid_entry *entry, const union ibv_gid *local,
 		    uint32_t interface, const union ibv_gid *peer)
