@@ -3,6 +3,6 @@
 #define SRDMA_ARRAY_H
 
 /* The number of elements of an array, which must not be a pointer. */
-#define SRDMA_COUNT(array) (sizeof(array) / sizeof *(array))
+#define SRDMA_COUNT(array) (sizeof(array) / sizeof((array)[0]))
 
 #endif

@@ -103,7 +103,7 @@ static void tell_omissions(bool now)
 		const struct srdma_log_record record = {.size = sizeof record, .level = SRDMA_LOG_WARN, .event = "log.left_out", .fields = fields, .field_count = SRDMA_COUNT(fields),
 							.text = line};
 
-		snprintf(line, sizeof line, "left out %u lines like \"%s\": there were too many", omission.lines, omission.kind);
+		snprintf(line, sizeof line, "left out %u line%s like \"%s\": there were too many", omission.lines, SRDMA_S(omission.lines), omission.kind);
 		emit(&record);
 	}
 }

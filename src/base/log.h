@@ -26,6 +26,9 @@ void srdma_error_prefix(const char *format, ...) __attribute__((format(printf, 1
  * For fields that the protocol defines as ASCII. */
 void srdma_make_printable(char *text, size_t length);
 
+/* The ending of a noun behind a number: "1 client", "2 clients". */
+#define SRDMA_S(count) ((count) == 1 ? "" : "s")
+
 #define SRDMA_FIELDS_MAX 16
 
 /* Fields of an event. The log makes a text printable before it hands it out (utf8.h). */

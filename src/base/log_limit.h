@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* How many log lines of one kind there may be: a peer that causes lines must not fill the disk, nor hide the lines of others. */
+/* A limit for the log lines of one kind: a peer that causes lines must not fill the disk, nor hide the lines of others. */
 #ifndef SRDMA_LOG_LIMIT_H
 #define SRDMA_LOG_LIMIT_H
 

@@ -11,7 +11,7 @@ int srdma_pause_below(int ms)
 {
 	uint32_t random;
 
-	/* The random number only spreads the pauses and is no secret, so the middle will do without one. */
+	/* The random number only spreads the pauses and is no secret, so the middle serves where there is none. */
 	if (RAND_bytes((unsigned char *)&random, sizeof random) != 1)
 		random = UINT32_MAX / 2;
 	return (int)((uint64_t)ms * random / UINT32_MAX);

@@ -5,7 +5,7 @@
 
 /* From 0 to `ms`. */
 int srdma_pause_below(int ms);
-/* `first_ms` doubled so many times, but not above `most_ms`; between half and one and a half of that. */
+/* Doubles `first_ms` that many times, up to `most_ms`. Returns a time from half to one and a half of the result. */
 int srdma_pause_growing(int first_ms, int most_ms, unsigned doublings);
 
 #endif

@@ -6,9 +6,9 @@
 #define NS_PER_US 1000u
 #define NS_PER_MS 1000000u
 #define NS_PER_S  1000000000u
-/* How far a taker may be ahead, so that one that takes in turns, and so comes late, does not lose its share. */
+/* A taker may be this far ahead, so that one that waits for its turn, and so comes late, does not lose its share. */
 #define BURST_NS (10u * NS_PER_MS)
-/* What a piece costs at least: an empty message takes about as much work as a short one. */
+/* The least that a piece costs: an empty message takes about as much work as a short one. */
 #define LEAST_BYTES 64u
 /* The most that one call can add, since a long piece at 1 byte a second would stop a connection for years. */
 #define LONGEST_NS (60ull * NS_PER_S)

@@ -251,29 +251,21 @@ static int take_ready(struct srdma_accept *accept)
 	return ret;
 }
 
-static int await_hello(struct srdma_accept *accept)
+static int await_frame(struct srdma_accept *accept)
 {
 	struct srdma_conn *conn = accept->setup.conn;
+	bool hello = accept->stage == STAGE_HELLO;
 	struct srdma_reject reject = {0};
 	unsigned reads = STEP_READS;
 	int ret = srdma_control_receive(conn->tls, &conn->inbox, &reads);
 
 	if (ret == 0)
-		return take_hello(accept);
-	if (ret == SRDMA_EPROTOCOL)
+		return hello ? take_hello(accept) : take_ready(accept);
+	if (ret == SRDMA_EPROTOCOL && hello)
 		return refuse(accept, &reject, SRDMA_MALFORMED(&reject, "%s", srdma_error_text()));
-	return ret == SRDMA_ECLOSED ? srdma_fail(SRDMA_ELOST, "the client closed the connection before HELLO") : ret;
-}
-
-static int await_ready(struct srdma_accept *accept)
-{
-	struct srdma_conn *conn = accept->setup.conn;
-	unsigned reads = STEP_READS;
-	int ret = srdma_control_receive(conn->tls, &conn->inbox, &reads);
-
-	if (ret == 0)
-		return take_ready(accept);
-	return ret == SRDMA_ECLOSED ? srdma_fail(SRDMA_ELOST, "the client closed the connection instead of saying READY") : ret;
+	if (ret == SRDMA_ECLOSED)
+		return srdma_fail(SRDMA_ELOST, "the client closed the connection %s", hello ? "before HELLO" : "instead of saying READY");
+	return ret;
 }
 
 static int fail_again(const struct srdma_accept *accept)
@@ -289,8 +281,8 @@ static int advance(struct srdma_accept *accept)
 	switch (accept->stage) {
 	case STAGE_PROXY: return await_proxy(accept);
 	case STAGE_TLS: ret = srdma_tls_handshake(conn->tls); return ret == 0 ? finish_handshake(accept) : ret;
-	case STAGE_HELLO: return await_hello(accept);
-	case STAGE_READY: return await_ready(accept);
+	case STAGE_HELLO:
+	case STAGE_READY: return await_frame(accept);
 	case STAGE_LINGER:
 		ret = srdma_tls_linger(conn->tls);
 		return ret == 0 ? fail_again(accept) : ret;

@@ -29,9 +29,7 @@ int srdma_accept_step(struct srdma_accept *accept, struct srdma_conn **out);
 int srdma_accept_fd(const struct srdma_accept *accept);
 short srdma_accept_events(const struct srdma_accept *accept); /* of poll(2) */
 uint64_t srdma_accept_deadline(const struct srdma_accept *accept);
-/* Whether the client has said anything at all. */
 bool srdma_accept_has_spoken(const struct srdma_accept *accept);
-/* Whether the client has proved its identity. */
 bool srdma_accept_is_authenticated(const struct srdma_accept *accept);
 /* The client's own address, when a balancer has reported it; NULL: the address of the TCP connection. */
 const struct sockaddr *srdma_accept_proxied(const struct srdma_accept *accept);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* How a connection ends: with an error, or by a disconnect. */
+/* The end of a connection: with an error, or by a disconnect. */
 #include "clock.h"
 #include "conn.h"
 #include "log.h"
@@ -92,7 +92,6 @@ int srdma_conn_take_close_frame(struct srdma_conn *conn)
 	return 0;
 }
 
-/* The peer's side of the TLS channel is closed. */
 int srdma_conn_take_channel_end(struct srdma_conn *conn, int error)
 {
 	/* This is the last step of a disconnect; the close may have overtaken the FINISH. */
@@ -104,7 +103,6 @@ int srdma_conn_take_channel_end(struct srdma_conn *conn, int error)
 			  "the peer went away without disconnecting: it closed the TLS channel");
 }
 
-/* Answers the peer's DISCONNECT once nothing is under way any more. */
 int srdma_conn_answer_disconnect(struct srdma_conn *conn)
 {
 	struct srdma_closing *closing = &conn->closing;

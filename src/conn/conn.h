@@ -14,7 +14,7 @@
 
 #include <stdatomic.h>
 
-/* How far the orderly disconnect has come. Each flag is set once and never cleared. */
+/* The progress of the orderly disconnect. Each flag is set once and never cleared. */
 struct srdma_closing {
 	bool requested;        /* we sent DISCONNECT */
 	bool acknowledged;     /* the peer sent DISCONNECT_ACK */
@@ -69,7 +69,7 @@ struct srdma_conn {
 	struct srdma_inbox inbox;
 	struct srdma_outbox outbox;
 	bool control_more;   /* OpenSSL may hold more frames, which its descriptor does not announce */
-	short control_watch; /* what epoll_fd waits for at the TLS channel */
+	short control_watch; /* the events of the TLS channel that epoll_fd waits for */
 	uint64_t control_deadline; /* for the peer to read the frames sent to it; 0: it has read them */
 	int epoll_fd; /* comp, tls, wake; -1 with a notifier */
 	int wake_fd;  /* -1 with a notifier */
@@ -114,7 +114,6 @@ void srdma_conn_progress_control(struct srdma_conn *conn);
 void srdma_conn_progress_receives(struct srdma_conn *conn);
 /* Only sends queued sealed writes and reads, as far as they can be sent now. */
 void srdma_conn_push(struct srdma_conn *conn);
-/* Sends a frame without a body. */
 int srdma_conn_send_empty(struct srdma_conn *conn, enum srdma_frame_type type);
 /* The events of the TLS channel to give to poll(2). 0: do not poll it any more, since its descriptor may stay readable for ever. */
 short srdma_conn_control_events(const struct srdma_conn *conn);
@@ -132,7 +131,7 @@ void srdma_conn_watch_control(struct srdma_conn *conn);
 void srdma_conn_arm(struct srdma_conn *conn);
 /* Takes the next event of a completion channel and returns its connection. NULL: there is none. */
 struct srdma_conn *srdma_conn_take_cq_event(struct ibv_comp_channel *channel);
-/* How long a call may wait in all, even when it waits several times. */
+/* The time that a call may wait in all, even when it waits several times. */
 struct srdma_patience {
 	int ms;            /* 0: not at all */
 	uint64_t deadline; /* 0: the call has not waited yet */
@@ -154,7 +153,6 @@ void srdma_conn_nudge(struct srdma_conn *conn);
 /* messages.c */
 /* The oldest message that is not consumed. Does not wait. 1; 0: there is none; or the error that has ended the connection. */
 int srdma_conn_peek(struct srdma_conn *conn, const void **data, uint32_t *length);
-/* Whether a message may be posted now. */
 bool srdma_conn_can_send(const struct srdma_conn *conn);
 
 /* close.c */

@@ -499,8 +499,6 @@ int srdma_epoch_break(struct srdma_conn *conn, int error)
 	srdma_conn_log_security(conn, "connection.recovering", "replacing the queue pair; no data is lost");
 	change->broken = true;
 	change->reason = SRDMA_EPOCH_BROKEN;
-	if (change->held_since == 0)
-		change->held_since = srdma_clock_us();
 	stop_queue_pair(conn);
 	return change->phase >= SRDMA_PHASE_BEGUN ? 0 : begin(conn);
 }

@@ -52,7 +52,6 @@ int srdma_epoch_step(struct srdma_conn *conn, bool thorough);
 int srdma_epoch_take(struct srdma_conn *conn);
 /* The queue pair has failed with `error`, the thread's last one. Returns 0 when it will be replaced, else `error`. */
 int srdma_epoch_break(struct srdma_conn *conn, int error);
-/* Whether a change is under way. */
 bool srdma_epoch_is_changing(const struct srdma_conn *conn);
 /* Whether a step would do something merely because time has passed. */
 bool srdma_epoch_is_due(struct srdma_conn *conn, uint64_t now);

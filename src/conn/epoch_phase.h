@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* How far one end is in the change to a new epoch: the diagram of docs/ARCHITECTURE.md, "Renewal of a connection". Each end goes
+/* The progress of one end in the change to a new epoch: the diagram of docs/ARCHITECTURE.md, "Renewal of a connection". Each end goes
  * through it by the frames that it sends, so this end follows the peer by the frames that come. */
 #ifndef SRDMA_EPOCH_PHASE_H
 #define SRDMA_EPOCH_PHASE_H

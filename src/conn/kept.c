@@ -50,7 +50,8 @@ int srdma_kept_take(struct srdma_kept *kept, void *buffer, size_t size, size_t *
 
 	*length = message->length;
 	if (message->length > size)
-		return srdma_fail(-EMSGSIZE, "the message has %zu bytes, and the buffer %zu; call again with a larger one", message->length, size);
+		return srdma_fail(-EMSGSIZE, "the message has %zu byte%s, and the buffer %zu; call again with a larger one", message->length,
+				  SRDMA_S(message->length), size);
 	memcpy(buffer, message->data, message->length);
 	drop(kept);
 	return 0;

@@ -13,9 +13,8 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
-/* How long a link waits for a server that has sent DISCONNECT to finish. */
+/* The time that a link gives a server that has sent DISCONNECT to finish. */
 #define LEAVE_MS 1000
 
 struct srdma_link {
@@ -140,7 +139,7 @@ static bool is_worth_retrying(int error)
 	}
 }
 
-/* Before the first round after a loss, and between rounds. */
+/* The pause before the first round after a loss, or between two rounds. */
 static int pause_of(const struct srdma_link *link)
 {
 	if (link->failures == 0)
@@ -349,7 +348,7 @@ static int come_back(struct srdma_link *link)
 	link->loss.down_us = srdma_clock_us() - link->lost_at;
 	srdma_log(SRDMA_LOG_WARN, "reconnected to %s:%s after %llu ms, %u attempt%s", link->endpoints[link->endpoint].host,
 		  link->endpoints[link->endpoint].port, (unsigned long long)(link->loss.down_us / 1000), link->loss.attempts,
-		  link->loss.attempts == 1 ? "" : "s");
+		  SRDMA_S(link->loss.attempts));
 	return tell_of_reconnection(link);
 }
 

@@ -73,7 +73,7 @@ int srdma_conn_recv(struct srdma_conn *conn, void *buffer, size_t size, size_t *
 		return srdma_conn_check(conn);
 	*length = n;
 	if (n > size)
-		return srdma_fail(-EMSGSIZE, "the message has %u bytes, and the buffer %zu; call again with a larger one", n, size);
+		return srdma_fail(-EMSGSIZE, "the message has %u byte%s, and the buffer %zu; call again with a larger one", n, SRDMA_S(n), size);
 	ret = srdma_stream_read(&conn->stream, buffer);
 	if (ret != 0)
 		return srdma_conn_end(conn, ret);

@@ -171,7 +171,6 @@ void srdma_conn_push(struct srdma_conn *conn)
 		fail_progress(conn, ret);
 }
 
-/* Polls only the receive queue, because a latency-bound waiter repeats this call. */
 void srdma_conn_progress_receives(struct srdma_conn *conn)
 {
 	if (conn->options.raw || conn->status != 0)

@@ -1,6 +1,4 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The steps from a TLS channel to a connected queue pair that both ends take. connect.c and accept.c have each end's own steps.
- * docs/PROTOCOL.md. */
 #include "setup.h"
 
 #include "clock.h"

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The steps of a set-up that both ends take: connect.c and accept.c have the others. */
+/* The steps of a set-up that both ends take: connect.c and accept.c have the others. docs/PROTOCOL.md. */
 #ifndef SRDMA_SETUP_H
 #define SRDMA_SETUP_H
 

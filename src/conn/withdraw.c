@@ -8,7 +8,8 @@
 int srdma_conn_take_withdrawal(struct srdma_conn *conn)
 {
 	if (conn->inbox.header.length != 0)
-		return srdma_fail(SRDMA_EPROTOCOL, "the peer sent a malformed WITHDRAW of %u bytes", conn->inbox.header.length);
+		return srdma_fail(SRDMA_EPROTOCOL, "the peer sent a malformed WITHDRAW of %u byte%s", conn->inbox.header.length,
+				  SRDMA_S(conn->inbox.header.length));
 	if (conn->peer.region_size == 0)
 		return srdma_fail(SRDMA_EPROTOCOL, "the peer sent a WITHDRAW of a region that it does not offer");
 	conn->peer.region_size = 0;

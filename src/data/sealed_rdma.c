@@ -6,12 +6,12 @@
 
 #include <errno.h>
 
-/* A step ends after so many chunks, so that other clients get their turn. */
+/* A step ends after this many chunks, so that other clients get their turn. */
 #define CHUNKS_PER_STEP 16
 /* Bytes sealed or opened between two looks at the device: on a device in software a look costs several system calls. */
 #define POLL_BYTES (SRDMA_SEALED_CHUNK / 2)
-/* After a chunk a waiting call polls for at least so long before it sleeps, since a wake-up costs more than the next chunk takes to
- * come; and for a microsecond more for so many bytes of the chunk, since the next one will be as long. */
+/* After a chunk, a waiting call polls for at least ACTIVE_US before it sleeps, since a wake-up costs more than the wait for the next chunk.
+ * It polls a microsecond longer for each BYTES_PER_US of the chunk, since the next one is likely to be as long. */
 #define ACTIVE_US 200
 #define BYTES_PER_US 200
 
@@ -100,7 +100,6 @@ int srdma_sealed_rdma_post(struct srdma_sealed_rdma *rdma, const struct srdma_se
 	return 0;
 }
 
-/* Jobs complete in the order of posting. */
 void srdma_sealed_rdma_complete_jobs(struct srdma_sealed_rdma *rdma)
 {
 	struct srdma_sealed_job job;

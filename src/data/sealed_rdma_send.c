@@ -204,7 +204,7 @@ static uint32_t find_job(const struct srdma_sealed_rdma *rdma)
 int srdma_sealed_rdma_take_ack(struct srdma_sealed_rdma *rdma, const struct srdma_sealed_header *header)
 {
 	if (header->length == 0 || header->length > rdma->records)
-		return srdma_fail(SRDMA_EPROTOCOL, "the peer acknowledges %u announcements of %u", header->length, rdma->records);
+		return srdma_fail(SRDMA_EPROTOCOL, "the peer acknowledges %u announcement%s of %u", header->length, SRDMA_S(header->length), rdma->records);
 	for (uint32_t i = 0; i < header->length;) {
 		const struct srdma_sealed_chunk *chunk = &rdma->chunks[rdma->chunk_ring.first];
 

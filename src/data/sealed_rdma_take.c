@@ -5,7 +5,7 @@
 
 #include <string.h>
 
-/* One read pulls chunks that lie one after the other, up to so many bytes: four of 64 KiB with their tags and padding. */
+/* One read pulls chunks that lie one after the other, up to this many bytes: four of 64 KiB with their tags and padding. */
 #define PULL_BYTES (SRDMA_SEALED_CHUNK + 4096)
 
 static struct srdma_sealed_pull *pull_at(struct srdma_sealed_rdma *rdma, uint32_t index)
@@ -47,8 +47,8 @@ static int admit_chunk(struct srdma_sealed_rdma *rdma, struct srdma_sealed_pull 
 	if (header->type == SRDMA_SEALED_WRITE)
 		return check_bounds(rdma, header->offset, header->length, IBV_ACCESS_REMOTE_WRITE);
 	if (!claim_answer(rdma, header, &pull->claim))
-		return srdma_fail(SRDMA_EPROTOCOL, "the peer's answer of %u bytes at %llu is not the next part of what was asked for",
-				  header->length, (unsigned long long)header->offset);
+		return srdma_fail(SRDMA_EPROTOCOL, "the peer's answer of %u byte%s at offset %llu is not the next part of what this end asked for",
+				  header->length, SRDMA_S(header->length), (unsigned long long)header->offset);
 	return 0;
 }
 

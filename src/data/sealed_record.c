@@ -61,14 +61,14 @@ int srdma_sealed_decode(const void *data, uint32_t length, struct srdma_sealed_h
 	int ret;
 
 	if (count == 0)
-		return srdma_fail(SRDMA_EPROTOCOL, "the peer sent a control record of %u bytes", length);
+		return srdma_fail(SRDMA_EPROTOCOL, "the peer sent a control record of %u byte%s", length, SRDMA_S(length));
 	ret = decode_one(data, &out[0]);
 	if (ret != 0)
 		return ret;
 	if (out[0].within && out[0].length == length - SRDMA_SEALED_HEADER)
 		return 1;
 	if (out[0].within || count > SRDMA_SEALED_BATCH || length % SRDMA_SEALED_HEADER != 0)
-		return srdma_fail(SRDMA_EPROTOCOL, "the peer sent a control record of %u bytes, which is the wrong length", length);
+		return srdma_fail(SRDMA_EPROTOCOL, "the peer sent a control record of %u byte%s, which is the wrong length", length, SRDMA_S(length));
 	for (uint32_t i = 1; i < count; i++) {
 		ret = decode_one((const uint8_t *)data + i * SRDMA_SEALED_HEADER, &out[i]);
 		if (ret != 0)

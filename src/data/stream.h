@@ -145,7 +145,6 @@ struct srdma_stream {
 	struct srdma_counters counters;
 };
 
-/* Depths of the queues. */
 uint32_t srdma_stream_send_depth(const struct srdma_stream_shape *shape);
 uint32_t srdma_stream_recv_depth(const struct srdma_stream_shape *shape);
 /* Bytes of all slots. */
@@ -178,7 +177,6 @@ bool srdma_stream_can_send(const struct srdma_stream *stream);
 /* The caller has checked srdma_stream_can_send and the length. */
 int srdma_stream_send(struct srdma_stream *stream, const void *data, uint32_t length);
 
-/* Whether there is a message that is not consumed. */
 static inline bool srdma_stream_has_message(const struct srdma_stream *stream)
 {
 	return stream->arrival_ring.count > 0;
@@ -218,7 +216,6 @@ static inline bool srdma_stream_take_done(struct srdma_stream *stream, uint64_t 
 /* Counts a write or read that was more than one work request as complete. */
 void srdma_stream_complete_rdma(struct srdma_stream *stream, enum srdma_op_kind kind, uint64_t cookie);
 
-/* Whether a control record may be posted now. */
 bool srdma_stream_can_control(const struct srdma_stream *stream);
 /* At most message_size bytes. */
 int srdma_stream_send_control(struct srdma_stream *stream, const void *data, uint32_t length);

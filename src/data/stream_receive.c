@@ -27,15 +27,10 @@ int srdma_stream_post_receive(struct srdma_stream *stream, uint32_t slot)
 	return 0;
 }
 
-static int open_arrival(struct srdma_stream *stream, const struct srdma_arrival *arrival, void *out)
+static int open_arrival(struct srdma_stream *stream, struct srdma_arrival *arrival, void *out)
 {
-	return srdma_opener_open(stream->opener, arrival->number, &arrival->imm, sizeof arrival->imm,
-				 srdma_stream_slot(stream, arrival->slot), arrival->length, out);
-}
-
-static int open_in_place(struct srdma_stream *stream, struct srdma_arrival *arrival)
-{
-	int ret = open_arrival(stream, arrival, srdma_stream_slot(stream, arrival->slot));
+	int ret = srdma_opener_open(stream->opener, arrival->number, &arrival->imm, sizeof arrival->imm,
+				    srdma_stream_slot(stream, arrival->slot), arrival->length, out);
 
 	if (ret != 0)
 		return ret;
@@ -52,7 +47,7 @@ static int take_own(struct srdma_stream *stream, struct srdma_arrival *arrival, 
 	/* The writes and reads that the record concerns have ended. */
 	if (kind == IMM_CONTROL && stream->over)
 		return 0;
-	ret = arrival->sealed ? open_in_place(stream, arrival) : 0;
+	ret = arrival->sealed ? open_arrival(stream, arrival, srdma_stream_slot(stream, arrival->slot)) : 0;
 	if (ret == 0 && kind == IMM_CONTROL)
 		ret = stream->on_control(stream->arg, srdma_stream_slot(stream, arrival->slot), arrival->length);
 	return ret == 0 ? srdma_stream_post_receive(stream, arrival->slot) : ret;
@@ -66,7 +61,7 @@ static int take_credits(struct srdma_stream *stream, uint32_t credits, uint64_t 
 	/* While sealed, the stream uses the credits before it opens the record. The worst effect of a forged record, before the opening
 	 * reveals it, is a message for which the peer has no receive. */
 	if (credits > stream->depth - stream->credits)
-		return srdma_fail(SRDMA_EPROTOCOL, "the peer returned %u credits, more than it was owed", credits);
+		return srdma_fail(SRDMA_EPROTOCOL, "the peer returned %u credit%s, more than it was owed", credits, SRDMA_S(credits));
 	stream->credits += credits;
 	srdma_counter_add(&stream->counters.messages_acknowledged, credits);
 	return 0;
@@ -110,7 +105,7 @@ static int blame(struct srdma_stream *stream, struct srdma_arrival *arrival)
 	int ret;
 
 	srdma_error_keep(rule, sizeof rule);
-	ret = open_in_place(stream, arrival);
+	ret = open_arrival(stream, arrival, srdma_stream_slot(stream, arrival->slot));
 	return ret == 0 ? srdma_fail(SRDMA_EPROTOCOL, "%s", rule) : ret;
 }
 
@@ -131,7 +126,7 @@ static int take_arrival(struct srdma_stream *stream, const struct ibv_wc *wc)
 		return arrival.sealed ? srdma_fail(SRDMA_ESEAL, "a record came without immediate data, which every sealed record has")
 				      : srdma_fail(SRDMA_EPROTOCOL, "the peer sent a message without immediate data");
 	if (wc->byte_len < stream->overhead)
-		return srdma_fail(SRDMA_ESEAL, "a record of %u bytes came, which is too short for a sealed one", wc->byte_len);
+		return srdma_fail(SRDMA_ESEAL, "a record of %u byte%s came, which is too short for a sealed one", wc->byte_len, SRDMA_S(wc->byte_len));
 	arrival.number = stream->sends_arrived++;
 	ret = sort_arrival(stream, &arrival);
 	return ret == SRDMA_EPROTOCOL && arrival.sealed ? blame(stream, &arrival) : ret;
@@ -179,15 +174,13 @@ bool srdma_stream_next_length(const struct srdma_stream *stream, uint32_t *lengt
 int srdma_stream_peek(struct srdma_stream *stream, const void **data, uint32_t *length)
 {
 	struct srdma_arrival *first = &stream->arrivals[stream->arrival_ring.first];
+	int ret;
 
 	if (!srdma_stream_has_message(stream))
 		return 0;
-	if (first->sealed) {
-		int ret = open_in_place(stream, first);
-
-		if (ret != 0)
-			return ret;
-	}
+	ret = first->sealed ? open_arrival(stream, first, srdma_stream_slot(stream, first->slot)) : 0;
+	if (ret != 0)
+		return ret;
 	*data = srdma_stream_slot(stream, first->slot);
 	*length = first->length;
 	return 1;
@@ -198,16 +191,10 @@ int srdma_stream_read(struct srdma_stream *stream, void *buffer)
 	struct srdma_arrival *first = &stream->arrivals[stream->arrival_ring.first];
 	uint8_t nowhere[1];
 
-	if (first->sealed) {
-		int ret = open_arrival(stream, first, first->length > stream->overhead ? buffer : nowhere);
-
-		if (ret != 0)
-			return ret;
-		first->sealed = false;
-		first->length -= stream->overhead;
-	} else if (first->length > 0) {
+	if (first->sealed)
+		return open_arrival(stream, first, first->length > stream->overhead ? buffer : nowhere);
+	if (first->length > 0)
 		memcpy(buffer, srdma_stream_slot(stream, first->slot), first->length);
-	}
 	return 0;
 }
 

@@ -50,51 +50,46 @@ static int take_name(struct srdma_listener *listener)
 	return 0;
 }
 
-int srdma_listener_listen(const char *address, const char *port, struct srdma_listener **out)
+/* Takes over the descriptor, even when it fails. */
+static int listener_new(int fd, struct srdma_listener **out)
 {
 	struct srdma_listener *listener = calloc(1, sizeof *listener);
 	int ret;
 
-	if (!listener)
-		return srdma_fail(-ENOMEM, "out of memory");
-	ret = srdma_net_listen(address, port ? port : SRDMA_DEFAULT_PORT, &listener->fd);
-	if (ret != 0)
-		goto free_listener;
-	ret = take_name(listener);
-	if (ret != 0)
-		goto close_socket;
+	if (listener) {
+		listener->fd = fd;
+		ret = take_name(listener);
+	} else {
+		ret = srdma_fail(-ENOMEM, "out of memory");
+	}
+	if (ret != 0) {
+		close(fd);
+		free(listener);
+		return ret;
+	}
 	*out = listener;
 	return 0;
+}
 
-close_socket:
-	close(listener->fd);
-free_listener:
-	free(listener);
-	return ret;
+int srdma_listener_listen(const char *address, const char *port, struct srdma_listener **out)
+{
+	int fd, ret = srdma_net_listen(address, port ? port : SRDMA_DEFAULT_PORT, &fd);
+
+	return ret == 0 ? listener_new(fd, out) : ret;
 }
 
 int srdma_listener_from_fd(int fd, struct srdma_listener **out)
 {
-	struct srdma_listener *listener;
-	int flags = fcntl(fd, F_GETFL), ret;
+	int flags = fcntl(fd, F_GETFL), own, ret;
 
 	if (flags < 0 || !is_option(fd, SOL_SOCKET, SO_ACCEPTCONN, 1) || !is_option(fd, SOL_SOCKET, SO_PROTOCOL, IPPROTO_TCP))
 		return srdma_fail(-EINVAL, "descriptor %d is not a listening TCP socket", fd);
-	listener = calloc(1, sizeof *listener);
-	if (!listener)
-		return srdma_fail(-ENOMEM, "out of memory");
-	listener->fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
-	if (listener->fd < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) != 0)
-		ret = srdma_fail(-errno, "cannot take descriptor %d over: %s", fd, strerror(errno));
-	else
-		ret = take_name(listener);
-	if (ret == 0) {
-		*out = listener;
-		return 0;
-	}
-	if (listener->fd >= 0)
-		close(listener->fd);
-	free(listener);
+	own = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+	if (own >= 0 && fcntl(fd, F_SETFL, flags | O_NONBLOCK) == 0)
+		return listener_new(own, out);
+	ret = srdma_fail(-errno, "cannot take descriptor %d over: %s", fd, strerror(errno));
+	if (own >= 0)
+		close(own);
 	return ret;
 }
 

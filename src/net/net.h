@@ -17,7 +17,6 @@ bool srdma_net_is_loopback(const struct sockaddr *address);
 /* Waits for `events` on fd (poll(2)). Returns 0 or -ETIMEDOUT. */
 int srdma_net_wait(int fd, short events, uint64_t deadline);
 
-/* Whether a GID stands for an IPv4 address. */
 bool srdma_net_gid_is_v4(const union ibv_gid *gid);
 /* The IPv6 form of an address: itself, or IPv4-mapped. False for other families. */
 bool srdma_net_gid_of(const struct sockaddr *address, union ibv_gid *gid);

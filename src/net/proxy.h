@@ -12,7 +12,7 @@
 #define SRDMA_PROXY_MAX 536
 
 struct srdma_proxy {
-	size_t length; /* of the header, bytes; at least so many while the header is incomplete */
+	size_t length; /* of the header, bytes; at least this many while the header is incomplete */
 	bool own;      /* the balancer speaks for itself; `source` is not set */
 	struct sockaddr_storage source; /* the client: IPv4 or IPv6, with its port */
 };

@@ -13,7 +13,6 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #define PORT_MAX 65535
 /* An abandoned lookup holds a thread until the system's resolver gives up. */

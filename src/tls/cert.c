@@ -21,14 +21,14 @@
 #define MAX_DAYS        36500
 #define MAX_NAMES       100
 #define MAX_COMMON_NAME 64                    /* ub-common-name of RFC 5280 */
-#define MAX_TIME        INT64_C(253402300799) /* 9999-12-31T23:59:59Z, the last that X.509 can say */
+#define MAX_TIME        INT64_C(253402300799) /* 9999-12-31T23:59:59Z, the last that X.509 can express */
 #define BACKDATE        300                   /* peers' clocks may lag this many seconds behind ours */
 
 static const char *const kind_names[] = {"CA", "server", "client", "self-signed"};
 
 /* ---- the request ---- */
 
-/* An IPv4 or IPv6 address in `bytes` (room for 16): its length, or 0 when `name` is none. */
+/* An IPv4 or IPv6 address in `bytes` (room for 16): its length, or 0 when `name` is not an address. */
 static int parse_ip(const char *name, unsigned char *bytes)
 {
 	if (inet_pton(AF_INET, name, bytes) == 1)

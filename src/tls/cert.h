@@ -7,6 +7,8 @@
 
 #include <openssl/x509.h>
 
+#define SRDMA_PIN_PREFIX "sha256:"
+
 /* Computes the pin of `cert`: SHA-256 over its SubjectPublicKeyInfo in DER. Errors: -EINVAL, -ENOMEM. */
 int srdma_cert_pin(X509 *cert, unsigned char pin[SRDMA_PIN_SIZE]);
 

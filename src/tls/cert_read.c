@@ -7,7 +7,6 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <openssl/bio.h>
-#include <openssl/bn.h>
 #include <openssl/err.h>
 #include <openssl/evp.h>
 #include <openssl/pem.h>
@@ -16,8 +15,6 @@
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
-
-#define PIN_PREFIX "sha256:"
 
 int srdma_cert_pin(X509 *cert, unsigned char pin[SRDMA_PIN_SIZE])
 {
@@ -34,10 +31,10 @@ int srdma_cert_pin(X509 *cert, unsigned char pin[SRDMA_PIN_SIZE])
 
 int srdma_pin_parse(const char *text, unsigned char pin[SRDMA_PIN_SIZE])
 {
-	const size_t prefix = sizeof PIN_PREFIX - 1;
+	const size_t prefix = sizeof SRDMA_PIN_PREFIX - 1;
 	unsigned char bytes[SRDMA_PIN_SIZE];
 
-	if (!text || strlen(text) != prefix + 2 * sizeof bytes || strncasecmp(text, PIN_PREFIX, prefix) != 0)
+	if (!text || strlen(text) != prefix + 2 * sizeof bytes || strncasecmp(text, SRDMA_PIN_PREFIX, prefix) != 0)
 		goto malformed;
 	for (size_t i = 0; i < sizeof bytes; i++) {
 		int high = OPENSSL_hexchar2int((unsigned char)text[prefix + 2 * i]);
@@ -53,16 +50,16 @@ int srdma_pin_parse(const char *text, unsigned char pin[SRDMA_PIN_SIZE])
 malformed:
 	ERR_clear_error();
 	return srdma_fail(-EINVAL,
-			  "the pin '%.90s' is not '" PIN_PREFIX "' and 64 hexadecimal digits; "
+			  "the pin '%.90s' is not '" SRDMA_PIN_PREFIX "' and 64 hexadecimal digits; "
 			  "'securdma cert pin FILE' prints the pin of a certificate",
 			  text ? text : "");
 }
 
 void srdma_pin_format(const unsigned char *pin, char out[SRDMA_PIN_TEXT_SIZE])
 {
-	char *at = out + sizeof PIN_PREFIX - 1;
+	char *at = out + sizeof SRDMA_PIN_PREFIX - 1;
 
-	memcpy(out, PIN_PREFIX, sizeof PIN_PREFIX);
+	memcpy(out, SRDMA_PIN_PREFIX, sizeof SRDMA_PIN_PREFIX);
 	for (size_t i = 0; i < SRDMA_PIN_SIZE; i++, at += 2)
 		snprintf(at, 3, "%02x", pin[i]);
 }

@@ -67,13 +67,13 @@ static void judge_dates(struct srdma_verdict *verdict, X509 *cert, const char *f
 				   "the certificate %s (%s) is not valid before %s: until then peers refuse it", file, name, from);
 	else if (days < SOON_DAYS)
 		srdma_verdict_take(verdict, SRDMA_CHECK_WARN, 0, "make a new one with 'securdma cert'",
-				   "the certificate %s (%s) expires in %lld days, on %s", file, name, (long long)days, until);
+				   "the certificate %s (%s) expires in %lld day%s, on %s", file, name, (long long)days, SRDMA_S(days), until);
 	else
-		srdma_verdict_take(verdict, SRDMA_CHECK_OK, 0, NULL, "%s (%s) is valid until %s, %lld days", file, name, until,
-				   (long long)days);
+		srdma_verdict_take(verdict, SRDMA_CHECK_OK, 0, NULL, "%s (%s) is valid until %s, %lld day%s", file, name, until,
+				   (long long)days, SRDMA_S(days));
 }
 
-/* ---- the own certificate ----------------------------------------------------------------------------------------- */
+/* ---- this end's certificate ----------------------------------------------------------------------------------------- */
 
 static const char *end_name(enum srdma_cert_kind kind)
 {
@@ -134,7 +134,7 @@ static void judge_order(struct srdma_verdict *verdict, STACK_OF(X509) *certs, co
 	}
 }
 
-/* Verifies the chain as a peer would that trusts `ca_file`. */
+/* Verifies the chain as a peer that trusts `ca_file` would. */
 static void judge_chain(struct srdma_verdict *verdict, STACK_OF(X509) *certs, const char *file, const char *ca_file, enum srdma_cert_kind kind)
 {
 	X509_STORE *store = X509_STORE_new();
@@ -157,7 +157,7 @@ static void judge_chain(struct srdma_verdict *verdict, STACK_OF(X509) *certs, co
 	ERR_clear_error();
 }
 
-/* ---- the own key ------------------------------------------------------------------------------------------------- */
+/* ---- this end's key ------------------------------------------------------------------------------------------------- */
 
 static void judge_key(struct srdma_verdict *verdict, X509 *cert, const char *cert_file, const char *key_file)
 {
@@ -240,7 +240,7 @@ int srdma_cert_check(enum srdma_cert_kind kind, const char *cert_file, const cha
 	return srdma_bench_end(&bench);
 }
 
-/* ---- those that peers come from ---------------------------------------------------------------------------------- */
+/* ---- the certificates that verify peers -------------------------------------------------------------------------- */
 
 /* Whether this certificate can verify those of `peers`; even then it may have a flaw worth a warning. */
 static bool judge_anchor(struct srdma_verdict *verdict, X509 *cert, const char *file, enum srdma_cert_kind peers)

@@ -13,7 +13,6 @@
 #include <openssl/x509v3.h>
 #include <stdatomic.h>
 #include <stdlib.h>
-#include <string.h>
 #include <time.h>
 
 /* Bytes of CA names that a server sends to each client; it sends none if there are more. The names are a hint: only the chain counts. */

@@ -15,8 +15,6 @@
 #include <string.h>
 #include <strings.h>
 
-#define PIN_START "sha256:"
-
 static const char *const words[] = {"cn", "uri", "email", "dns", "pin", "ip"};
 
 const char *srdma_name_kind_name(enum srdma_name_kind kind)
@@ -187,7 +185,7 @@ static bool looks_like_uri(const char *text)
 
 static bool looks_like_pin(const char *text)
 {
-	return strncasecmp(text, PIN_START, strlen(PIN_START)) == 0;
+	return strncasecmp(text, SRDMA_PIN_PREFIX, strlen(SRDMA_PIN_PREFIX)) == 0;
 }
 
 /* A name of one kind must not pass for a name of another kind, which its CA may have checked more carefully. */

@@ -14,9 +14,8 @@
 struct srdma_revocation;
 
 /* Adds the lists of a PEM file to *lists, which is NULL before the first call. `may_have_none`: the file holds certificates, and perhaps
- * lists. A list that may be incomplete is an error: one with a delta
- * indicator, an issuing distribution point that narrows it down, or an extension that is critical and not known here.
- * Errors: SRDMA_ECONFIG, with the file and the fault; -ENOMEM. */
+ * lists. A list that may be incomplete is an error: one with a delta indicator, an issuing distribution point that narrows it down, or
+ * an extension that is critical and not known here. Errors: SRDMA_ECONFIG, with the file and the fault; -ENOMEM. */
 int srdma_revocation_load(const char *file, bool may_have_none, struct srdma_revocation **lists);
 /* Checks that each list with the name of one of these CAs has that CA's signature. Errors: SRDMA_ECONFIG. */
 int srdma_revocation_match(const struct srdma_revocation *lists, const STACK_OF(X509) *cas);

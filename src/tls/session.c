@@ -3,7 +3,6 @@
 
 #include "clock.h"
 #include "log.h"
-#include "net.h"
 #include "parameters.h"
 #include "verify_text.h"
 
@@ -38,7 +37,7 @@ struct srdma_tls {
 	struct srdma_tls_context *context;
 };
 
-/* OpenSSL's own BIO uses write(2), so a peer that has gone would end a program that does not handle the signal. */
+/* OpenSSL's own BIO uses write(2): after the peer has gone, its SIGPIPE ends a program that does not handle the signal. */
 
 static int bio_write(BIO *bio, const char *data, int length)
 {

@@ -13,7 +13,7 @@
 
 bool srdma_tls_context_is_server(const struct srdma_tls_context *context);
 const struct srdma_name_order *srdma_tls_context_name_order(const struct srdma_tls_context *context);
-/* The end of validity of the own certificate, in seconds since the epoch; 0: there is none. */
+/* The end of validity of this end's certificate, in seconds since the epoch; 0: there is none. */
 int64_t srdma_tls_context_not_after(const struct srdma_tls_context *context);
 /* Makes an SSL that follows the context's rules; `host`: the name that the client connected to. */
 int srdma_tls_context_ssl(struct srdma_tls_context *context, const char *host, SSL **out);

@@ -7,7 +7,6 @@
 #include "tls.h"
 #include "verify_text.h"
 
-#include <openssl/x509v3.h>
 #include <stdio.h>
 
 int srdma_trust_load(struct srdma_trust *trust, SSL_CTX *context, const char *ca_file, const char *crl_file)

@@ -81,7 +81,7 @@ static bool contains(const union ibv_gid *list, size_t count, const union ibv_gi
 	return false;
 }
 
-/* The kernel shows the devices of all network namespaces without naming the namespace, so their addresses must tell. */
+/* The kernel shows the devices of all network namespaces and names no namespace; a device's addresses show whether it is of this one. */
 static bool is_local(struct ibv_context *context, unsigned port, uint8_t link_layer, const union ibv_gid *own, size_t own_count)
 {
 	struct ibv_gid_entry *gids;
@@ -427,7 +427,7 @@ const struct ibv_port_attr *srdma_device_port_attr(const struct srdma_device *de
 
 /* ---- GIDs ------------------------------------------------------------------------------------------------------ */
 
-/* How well a GID suits a connection between these addresses; 0: not at all. `interface`: of a link-local `local`. A GID that is no
+/* Ranks a GID for a connection between these addresses; 0: it does not suit. `interface`: of a link-local `local`. A GID that is no
  * address of this namespace would send packets in the name of another namespace. */
 static int rank_gid(const struct srdma_device *device, const struct ibv_gid_entry *entry, const union ibv_gid *local,
 		    uint32_t interface, const union ibv_gid *peer)

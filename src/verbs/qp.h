@@ -25,7 +25,7 @@ struct srdma_qp {
 struct srdma_qp_peer {
 	uint32_t qpn;
 	uint32_t psn;       /* of the peer's first packet: becomes rq_psn */
-	uint16_t lid;       /* InfiniBand alone */
+	uint16_t lid;       /* InfiniBand only */
 	union ibv_gid gid;
 	uint8_t gid_index;  /* this end's GID, which the peer sends to */
 	enum ibv_mtu mtu;   /* as agreed */
@@ -45,7 +45,7 @@ int srdma_qp_new_like(const struct srdma_qp *like, struct srdma_qp *out);
 int srdma_qp_reset(struct srdma_qp *qp);
 /* INIT to RTR. */
 int srdma_qp_ready_to_receive(struct srdma_qp *qp, const struct srdma_qp_peer *peer);
-/* RTR to RTS: own PSN becomes sq_psn. */
+/* RTR to RTS: this end's PSN becomes sq_psn. */
 int srdma_qp_ready_to_send(struct srdma_qp *qp, uint32_t psn, uint8_t rd_initiator);
 /* Takes it to ERROR, which flushes all queued requests. Does nothing without a queue pair. */
 void srdma_qp_fail(struct srdma_qp *qp);

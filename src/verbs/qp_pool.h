@@ -12,7 +12,6 @@ struct srdma_qp_pool {
 	struct srdma_qp spare; /* in INIT; verbs NULL: there is none */
 };
 
-/* Makes a spare queue pair if there is none. */
 int srdma_qp_pool_fill(struct srdma_qp_pool *pool, const struct srdma_qp *like);
 /* Takes the spare queue pair, or makes one. */
 int srdma_qp_pool_take(struct srdma_qp_pool *pool, const struct srdma_qp *like, struct srdma_qp *out);

@@ -41,7 +41,7 @@ int srdma_region_private(size_t size, struct srdma_region *out)
 	void *address;
 
 	if (size == 0 || mapped < size)
-		return srdma_fail(-EINVAL, "cannot make a memory region of %zu bytes", size);
+		return srdma_fail(-EINVAL, "cannot make a memory region of %zu byte%s", size, SRDMA_S(size));
 	address = mmap(NULL, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (address == MAP_FAILED)
 		return srdma_fail(-ENOMEM, "no memory for a region of %zu bytes", size);

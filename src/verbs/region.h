@@ -30,7 +30,6 @@ int srdma_region_unbind(struct srdma_region *region);
 int srdma_region_withdraw(struct srdma_region *region);
 /* Maps pages without registering them. */
 int srdma_region_private(size_t size, struct srdma_region *out);
-/* Registers the caller's memory. */
 int srdma_region_register(struct ibv_pd *pd, void *memory, size_t size, int access, struct srdma_region *out);
 /* Deregisters, wipes and unmaps. A zeroed structure is fine. */
 void srdma_region_release(struct srdma_region *region);

@@ -104,7 +104,7 @@ int srdma_hello_decode(enum srdma_frame_type type, const uint8_t *body, size_t l
 	h.client_id = srdma_get_u64(&r);
 	uint64_t reserved = srdma_get_u64(&r);
 	if (!srdma_reader_complete(&r))
-		return srdma_fail(SRDMA_EPROTOCOL, "the peer sent a %s with a body of %zu bytes; in version %u it has %u", name, length,
+		return srdma_fail(SRDMA_EPROTOCOL, "the peer sent a %s with a body of %zu byte%s; in version %u it has %u", name, length, SRDMA_S(length),
 				  SRDMA_PROTOCOL_VERSION, SRDMA_HELLO_BODY);
 	if (reserved != 0)
 		return srdma_fail(SRDMA_EPROTOCOL, "the peer sent a %s with a reserved field that is not zero", name);
@@ -158,7 +158,7 @@ int srdma_reject_decode(const uint8_t *body, size_t length, struct srdma_reject 
 	out.retry_after_ms = srdma_get_u32(&r);
 	get_text(&r, out.text, sizeof out.text);
 	if (!srdma_reader_complete(&r))
-		return srdma_fail(SRDMA_EPROTOCOL, "the peer sent a malformed REJECT of %zu bytes", length);
+		return srdma_fail(SRDMA_EPROTOCOL, "the peer sent a malformed REJECT of %zu byte%s", length, SRDMA_S(length));
 	*reject = out;
 	return 0;
 }
@@ -182,8 +182,8 @@ int srdma_disconnect_decode(enum srdma_frame_type type, const uint8_t *body, siz
 	out.messages_sent = srdma_get_u64(&r);
 	get_text(&r, out.reason, sizeof out.reason);
 	if (!srdma_reader_complete(&r))
-		return srdma_fail(SRDMA_EPROTOCOL, "the peer sent a malformed %s of %zu bytes",
-				  type == SRDMA_FRAME_DISCONNECT_ACK ? "DISCONNECT_ACK" : "DISCONNECT", length);
+		return srdma_fail(SRDMA_EPROTOCOL, "the peer sent a malformed %s of %zu byte%s",
+				  type == SRDMA_FRAME_DISCONNECT_ACK ? "DISCONNECT_ACK" : "DISCONNECT", length, SRDMA_S(length));
 	*disconnect = out;
 	return 0;
 }
@@ -204,7 +204,9 @@ int srdma_ready_decode(const uint8_t *body, size_t length, bool with_rkey, uint3
 
 	srdma_reader_init(&r, body, length);
 	*rkey = with_rkey ? srdma_get_u32(&r) : 0;
-	return srdma_reader_complete(&r) ? 0 : srdma_fail(SRDMA_EPROTOCOL, "the peer sent a malformed READY of %zu bytes", length);
+	return srdma_reader_complete(&r)
+		       ? 0
+		       : srdma_fail(SRDMA_EPROTOCOL, "the peer sent a malformed READY of %zu byte%s", length, SRDMA_S(length));
 }
 
 size_t srdma_epoch_encode(uint8_t *frame, enum srdma_frame_type type, const struct srdma_epoch_frame *epoch)
@@ -265,7 +267,7 @@ int srdma_epoch_decode(enum srdma_frame_type type, const uint8_t *body, size_t l
 	if (type == SRDMA_FRAME_EPOCH_READY)
 		e.rkey = srdma_get_u32(&r);
 	if (!srdma_reader_complete(&r))
-		return srdma_fail(SRDMA_EPROTOCOL, "the peer sent a malformed epoch frame of type %d, %zu bytes", type, length);
+		return srdma_fail(SRDMA_EPROTOCOL, "the peer sent a malformed epoch frame of type %d, %zu byte%s", type, length, SRDMA_S(length));
 	fault = epoch_fault(type, &e, broken);
 	if (fault)
 		return srdma_fail(SRDMA_EPROTOCOL, "the peer sent an epoch frame of type %d with %s", type, fault);

@@ -252,6 +252,8 @@ TEST(body_that_is_null_is_refused)
 	assert_string_equal(srdma_error_text(), "the peer sent a malformed DISCONNECT of 0 bytes");
 	assert_int_equal(srdma_disconnect_decode(SRDMA_FRAME_DISCONNECT_ACK, NULL, 0, &disconnect), SRDMA_EPROTOCOL);
 	assert_string_equal(srdma_error_text(), "the peer sent a malformed DISCONNECT_ACK of 0 bytes");
+	assert_int_equal(srdma_disconnect_decode(SRDMA_FRAME_DISCONNECT_ACK, (const uint8_t *)"", 1, &disconnect), SRDMA_EPROTOCOL);
+	assert_string_equal(srdma_error_text(), "the peer sent a malformed DISCONNECT_ACK of 1 byte");
 	assert_int_equal(srdma_hello_decode(SRDMA_FRAME_WELCOME, NULL, 0, &hello), SRDMA_EPROTOCOL);
 	assert_error_says("a WELCOME with a body of 0 bytes");
 }
