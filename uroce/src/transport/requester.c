@@ -18,6 +18,7 @@ enum {
 	LOOK_AHEAD = 64,         /* requests among which others are looked for that READ: it bounds the time that takes */
 	COMPANY_BYTES = 4096,      /* a message shorter than this may wait for others ... */
 	COMPANY_COUNT = 48,        /* ... but for so many only */
+	CATCH_UP_NS = 300000,
 	MOST_AHEAD = 8192,         /* packets that a peer can keep ahead of a gap */
 };
 
@@ -416,7 +417,9 @@ bool requester_must_pace(struct qp *qp)
 		timer_set(&qp->device->timers, &req->send_timer, req->pace_at);
 		return true;
 	}
-	req->pace_at = now;
+	/* A thread that woke late makes up for it. */
+	if (req->pace_at + CATCH_UP_NS < now)
+		req->pace_at = now - CATCH_UP_NS;
 	req->burst_left = congestion_burst(&req->path);
 	return false;
 }
