@@ -29,10 +29,13 @@ static _Atomic uint64_t *word_at(struct ring_shared *shared, uint64_t position)
 	return (_Atomic uint64_t *)(void *)(shared->bytes + position % RING_BYTES);
 }
 
-static void *map(int fd)
+static int map(int fd, struct ring_shared **out)
 {
-	void *memory = mmap(NULL, sizeof(struct ring_shared), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	return memory == MAP_FAILED ? NULL : memory;
+	*out = mmap(NULL, sizeof **out, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (*out != MAP_FAILED)
+		return 0;
+	*out = NULL;
+	return -errno;
 }
 
 int ring_create(struct ring_out *out)
@@ -45,13 +48,11 @@ int ring_create(struct ring_out *out)
 		close(fd);
 		return -error;
 	}
-	*out = (struct ring_out){ .shared = map(fd) };
-	if (!out->shared) {
-		int error = errno;
+	*out = (struct ring_out){ .head = 0 };
+	int error = map(fd, &out->shared);
+	if (error != 0)
 		close(fd);
-		return -error;
-	}
-	return fd;
+	return error == 0 ? fd : error;
 }
 
 int ring_map(int fd, struct ring_in *out)
@@ -61,8 +62,8 @@ int ring_map(int fd, struct ring_in *out)
 	if (seals < 0 || (seals & F_SEAL_SHRINK) == 0 || fstat(fd, &stat) != 0 ||
 	    stat.st_size != (off_t)sizeof(struct ring_shared))
 		return -EINVAL;
-	*out = (struct ring_in){ .shared = map(fd) };
-	return out->shared ? 0 : -errno;
+	*out = (struct ring_in){ .tail = 0 };
+	return map(fd, &out->shared);
 }
 
 void ring_unmap(struct ring_shared **shared)

@@ -21,19 +21,30 @@ enum {
 
 /* ---- receiving ---- */
 
-void incoming_end(struct shm *shm, struct incoming *in)
+static void forget(struct shm *shm, struct incoming *in)
 {
-	for (struct incoming **at = &shm->busy; *at; at = &(*at)->next_busy) {
-		if (*at == in) {
-			*at = in->next_busy;
-			shm->busy_count--;
-			break;
-		}
-	}
 	watch_remove(shm, &in->watch);
 	ring_unmap(&in->ring.shared);
 	shm->incoming_count--;
 	wipe_free(in, sizeof *in);
+}
+
+/* `at` is its place on the list. */
+static void make_quiet(struct shm *shm, struct incoming **at)
+{
+	(*at)->busy = false;
+	*at = (*at)->next_busy;
+	shm->busy_count--;
+}
+
+void incoming_end(struct shm *shm, struct incoming *in)
+{
+	struct incoming **at = &shm->busy;
+	while (in->busy && *at != in)
+		at = &(*at)->next_busy;
+	if (in->busy)
+		make_quiet(shm, at);
+	forget(shm, in);
 }
 
 static void make_busy(struct shm *shm, struct incoming *in)
@@ -119,13 +130,12 @@ unsigned shm_look_at_busy(struct shm *shm, unsigned budget)
 		struct incoming *in = *at;
 		if (take_packets(shm, in, TAKEN, &taken) != 0) {
 			log_write(LOG_WARN, "another process sent what is no packet through shared memory; its queue pairs fail");
-			incoming_end(shm, in);
+			make_quiet(shm, at);
+			forget(shm, in);
 			continue;
 		}
 		if (++in->quiet > QUIET_LOOKS && shm->busy_count > FEW && ring_sleep(&in->ring)) {
-			*at = in->next_busy;
-			in->busy = false;
-			shm->busy_count--;
+			make_quiet(shm, at);
 			continue;
 		}
 		at = &in->next_busy;

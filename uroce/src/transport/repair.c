@@ -456,7 +456,7 @@ bool repair_probe(struct qp *qp)
 	const struct send_wqe *wqe = request_at(qp, req->unacked);
 	if (!wqe || (!awaits_answer(wqe) && !req->peer_reports) || !repair_of(qp))
 		return false;
-	uint32_t first = req->unacked, last = req->unacked;
+	uint32_t first = req->unacked, last = first;
 	if (wqe->opcode == IBV_WR_RDMA_READ && !asked_of(req, wqe, req->unacked, &first, &last))
 		return false;
 	for (uint32_t psn = req->unacked; psn_diff(psn, last) <= 0; psn = psn_add(psn, 1)) {
