@@ -193,6 +193,6 @@ void ring_take(struct ring_in *ring, const struct ring_word *word)
 bool ring_sleep(struct ring_in *ring)
 {
 	atomic_store(&ring->shared->sleeps, 1);
-	atomic_thread_fence(memory_order_seq_cst);
+	ring_fence();
 	return atomic_load_explicit(word_at(ring->shared, ring->tail), memory_order_acquire) == 0;
 }

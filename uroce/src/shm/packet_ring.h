@@ -58,6 +58,17 @@ struct ring_in {
 	uint64_t tail; /* bytes taken so far */
 };
 
+/* What was stored before is seen before what is loaded after is read. */
+static inline void ring_fence(void)
+{
+#ifdef __SANITIZE_THREAD__ /* it knows no fences */
+	static atomic_uint any;
+	atomic_fetch_add(&any, 0);
+#else
+	atomic_thread_fence(memory_order_seq_cst);
+#endif
+}
+
 /* Makes a ring; the descriptor of its memory, which another process may map. Negative: errno. */
 int ring_create(struct ring_out *out);
 /* Maps another's. The descriptor stays the caller's. 0, or a negative errno: -EINVAL when it is none, or may shrink. */

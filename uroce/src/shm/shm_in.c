@@ -91,7 +91,7 @@ static bool deliver(struct shm *shm, const struct incoming *in, const struct rin
 static void tell_room(struct incoming *in)
 {
 	const char room = SAY_ROOM;
-	atomic_thread_fence(memory_order_seq_cst);
+	ring_fence();
 	if (atomic_load_explicit(&in->ring.shared->waits, memory_order_relaxed) != 0 &&
 	    atomic_exchange(&in->ring.shared->waits, 0) != 0)
 		send(in->watch.fd, &room, 1, MSG_DONTWAIT | MSG_NOSIGNAL);

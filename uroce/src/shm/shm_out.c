@@ -217,7 +217,7 @@ void shm_flush(struct shm *shm)
 		return;
 	struct counters *counters = shm->config.counters;
 	traffic_count(&shm->sent, &counters->tx_packets, &counters->tx_bytes, &counters->tx_local);
-	atomic_thread_fence(memory_order_seq_cst);
+	ring_fence();
 	while (shm->dirty) {
 		struct shm_path *path = shm->dirty;
 		shm->dirty = path->next_dirty;

@@ -182,7 +182,7 @@ bool repair_take_answer(struct qp *qp, const struct packet *packet)
 	struct requester *req = &qp->req;
 	struct send_wqe *wqe = request_at(qp, packet->psn);
 	uint64_t bit;
-	if (!wqe || psn_diff(packet->psn, req->unacked) >= ANSWERS)
+	if (!wqe || !qp->device->keeps_ahead || psn_diff(packet->psn, req->unacked) >= ANSWERS)
 		return false;
 	struct repair *repair = repair_of(qp);
 	if (!repair)

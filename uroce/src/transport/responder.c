@@ -501,8 +501,9 @@ void responder_receive(struct qp *qp, const struct packet *packet)
 		counter_add(&qp->device->counters->out_of_sequence, 1);
 		if (resp->not_ready)
 			return;
-		bool news;
-		hold_put(qp, packet, (uint32_t)ahead, &news);
+		bool news = false;
+		if (qp->device->keeps_ahead)
+			hold_put(qp, packet, (uint32_t)ahead, &news);
 		if (news) {
 			resp->gaps_due = true;
 			active_add(qp);

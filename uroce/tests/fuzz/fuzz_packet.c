@@ -168,6 +168,7 @@ static void open_rig(void)
 	rig.link.ops = &ops;
 	test_device_open(&rig.device, &rig.context, &rig.counters, &rig.link, now);
 	rig.device.max_window = 1000;
+	rig.device.keeps_ahead = true;
 	must((rig.pd = pd_alloc(&rig.context.verbs.context)));
 	must((rig.cq = cq_create(&rig.context.verbs.context, 1000, NULL, NULL, 0)));
 	must((rig.open = mr_reg(rig.pd, memory.open, PAGE, (uintptr_t)memory.open, all)));

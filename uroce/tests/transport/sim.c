@@ -304,6 +304,7 @@ struct sim_node *sim_node(void)
 	test_device_open(&node->device, &node->context, &node->counters, &node->link, sim_now);
 	node->device.now = sim.now;
 	node->device.max_window = 256;
+	node->device.keeps_ahead = true;
 	node->pd = pd_alloc(&node->context.verbs.context);
 	assert_non_null(node->pd);
 	return node;

@@ -67,6 +67,22 @@ static void expect_gaps(uint32_t psn, const uint16_t (*gaps)[2], size_t count)
 	}
 }
 
+/* Whoever forges packets must find the PSN, and not only one that is ahead. */
+static void what_comes_ahead_is_not_kept_unasked(void **state)
+{
+	(void)state;
+	begin();
+	node->device.keeps_ahead = false;
+	write_only(3, 12, 4);
+	script_expect_ack(AETH_NAK_SEQUENCE, PSN);
+	for (uint32_t n = 0; n < 3; n++)
+		write_only(n, n * 4, 4);
+	script_forget();
+	assert_int_equal(end.memory[12], GUARD);
+	assert_int_equal(node->device.held_bytes, 0);
+	finish();
+}
+
 static void what_comes_ahead_of_a_gap_is_reported_and_executed_in_its_turn(void **state)
 {
 	(void)state;
@@ -458,6 +474,7 @@ int main(void)
 		cmocka_unit_test(an_acknowledgement_that_is_not_asked_for_is_not_sent),
 		cmocka_unit_test(an_acknowledgement_in_the_middle_does_not_count_the_message),
 		cmocka_unit_test(acknowledgements_are_coalesced_while_the_link_is_busy),
+		cmocka_unit_test(what_comes_ahead_is_not_kept_unasked),
 		cmocka_unit_test(what_comes_ahead_of_a_gap_is_reported_and_executed_in_its_turn),
 		cmocka_unit_test(a_read_ahead_of_a_gap_is_answered_in_its_turn),
 		cmocka_unit_test(what_is_kept_is_bounded),
