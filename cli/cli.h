@@ -59,11 +59,11 @@ void cli_log_hold(void);
 /* Whether `fd` is the journal's stream, which JOURNAL_STREAM names. */
 bool cli_log_is_journal(int fd);
 
-/* Prints why the command fails: "securdma: <message>", or a JSON object when the log has that format. For the main thread. */
-void cli_error(const char *format, ...) __attribute__((format(printf, 1, 2)));
-/* The same; returns `code`, an exit code. */
+/* Prints why the command fails: "securdma: <message>", or a JSON object when the log has that format. Only the main thread may call
+ * it. Returns `code`, an exit code. */
 int cli_failed(int code, const char *format, ...) __attribute__((format(printf, 2, 3)));
-/* The same, under another name than command.failed. */
+#define cli_error(...) ((void)cli_failed(CLI_EXIT_FAILED, __VA_ARGS__))
+/* The same, under another name than command.failed; `event` is a string constant. */
 void cli_error_event(const char *event, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* From now on errors are also collected; cli_log_collected ends that and returns them, with "; " between them, static. */
@@ -71,7 +71,7 @@ void cli_log_collect(void);
 const char *cli_log_collected(void);
 
 /* Prints one line of the command's own in the same form. */
-void cli_log(enum srdma_log_level level, const char *format, ...) __attribute__((format(printf, 2, 3)));
+#define cli_log(level, ...) cli_log_event(level, SRDMA_LOG_PLAIN, __VA_ARGS__)
 /* The same, with the name of an event. */
 void cli_log_event(enum srdma_log_level level, const char *event, const char *format, ...) __attribute__((format(printf, 3, 4)));
 /* The same with fields. */

@@ -207,26 +207,17 @@ static void describe_text(const struct srdma_cert_info *info, unsigned warn_days
 static int report_validity(const char *file, const struct srdma_cert_info *info, unsigned warn_days)
 {
 	const char *status = status_of(info, warn_days);
+	bool early = strcmp(status, "not-yet-valid") == 0, expired = strcmp(status, "expired") == 0;
 	char when[32];
 
 	fflush(stdout);
-	if (strcmp(status, "expired") == 0) {
-		format_time(info->not_after, when, sizeof when);
-		fprintf(stderr, "securdma: error: %s expired at %s; make a new one with 'securdma cert'\n", file, when);
-		return CLI_EXIT_FAILED;
-	}
-	if (strcmp(status, "not-yet-valid") == 0) {
-		format_time(info->not_before, when, sizeof when);
-		fprintf(stderr, "securdma: error: %s is not valid before %s; check the clock of this machine\n", file,
-			when);
-		return CLI_EXIT_FAILED;
-	}
-	if (strcmp(status, "expiring") == 0) {
-		format_time(info->not_after, when, sizeof when);
-		fprintf(stderr, "securdma: warning: %s expires at %s; make a new one with 'securdma cert'\n", file,
-			when);
-	}
-	return CLI_EXIT_OK;
+	format_time(early ? info->not_before : info->not_after, when, sizeof when);
+	if (early)
+		fprintf(stderr, "securdma: error: %s is not valid before %s; check the clock of this machine\n", file, when);
+	else if (strcmp(status, "valid") != 0)
+		fprintf(stderr, "securdma: %s: %s %s at %s; make a new one with 'securdma cert'\n", expired ? "error" : "warning", file,
+			expired ? "expired" : "expires", when);
+	return early || expired ? CLI_EXIT_FAILED : CLI_EXIT_OK;
 }
 
 static int run_show(const struct subcommand *subcommand, struct arguments *arguments)

@@ -20,11 +20,14 @@ static struct {
 			-1: not looked yet */
 } sink = {.level = SRDMA_LOG_WARN, .journal = -1};
 
-/* What the main thread wanted to say before the format was known, and the errors that it said for somebody else to read.
- * No other thread touches them. */
+/* Errors that wait until the log's format is known, and errors collected for the answer to a request. Only the main thread uses
+ * them. */
 static struct {
 	bool active;
-	struct { char *event, *text; } *lines;
+	struct held_line {
+		const char *event; /* a string constant */
+		char *text;
+	} *lines;
 	size_t count;
 } held;
 static struct {
@@ -161,19 +164,13 @@ static void print_error(const char *event, const char *text)
 
 static void hold(const char *event, const char *text)
 {
-	void *grown = realloc(held.lines, (held.count + 1) * sizeof *held.lines);
+	struct held_line *grown = realloc(held.lines, (held.count + 1) * sizeof *held.lines);
+	char *copy = grown ? strdup(text) : NULL;
 
-	if (!grown)
-		return;
-	held.lines = grown;
-	held.lines[held.count].event = strdup(event);
-	held.lines[held.count].text = strdup(text);
-	if (held.lines[held.count].event && held.lines[held.count].text) {
-		held.count++;
-		return;
-	}
-	free(held.lines[held.count].event);
-	free(held.lines[held.count].text);
+	if (grown)
+		held.lines = grown;
+	if (copy)
+		held.lines[held.count++] = (struct held_line){event, copy};
 }
 
 static void release_held(void)
@@ -181,7 +178,6 @@ static void release_held(void)
 	held.active = false;
 	for (size_t i = 0; i < held.count; i++) {
 		print_error(held.lines[i].event, held.lines[i].text);
-		free(held.lines[i].event);
 		free(held.lines[i].text);
 	}
 	free(held.lines);
@@ -227,15 +223,6 @@ __attribute__((format(printf, 2, 0))) static void say_error(const char *event, c
 		print_error(event, line);
 }
 
-void cli_error(const char *format, ...)
-{
-	va_list args;
-
-	va_start(args, format);
-	say_error(FAILED, format, args);
-	va_end(args);
-}
-
 int cli_failed(int code, const char *format, ...)
 {
 	va_list args;
@@ -265,35 +252,20 @@ void cli_log_start(enum srdma_log_level level, enum cli_log_format format, bool 
 	release_held();
 }
 
-__attribute__((format(printf, 3, 0))) static void vlog(enum srdma_log_level level, const char *event, const char *format, va_list args)
+void cli_log_event(enum srdma_log_level level, const char *event, const char *format, ...)
 {
 	char line[1024];
-	struct srdma_log_record record = {.level = level, .event = event, .text = line};
+	const struct srdma_log_record record = {.level = level, .event = event, .text = line};
+	va_list args;
 
 	if (level > sink.level)
 		return;
+	va_start(args, format);
 	vsnprintf(line, sizeof line, format, args);
+	va_end(args);
 	if (level == SRDMA_LOG_ERROR)
 		collect(line);
 	print_record(&record, NULL);
-}
-
-void cli_log(enum srdma_log_level level, const char *format, ...)
-{
-	va_list args;
-
-	va_start(args, format);
-	vlog(level, SRDMA_LOG_PLAIN, format, args);
-	va_end(args);
-}
-
-void cli_log_event(enum srdma_log_level level, const char *event, const char *format, ...)
-{
-	va_list args;
-
-	va_start(args, format);
-	vlog(level, event, format, args);
-	va_end(args);
 }
 
 void cli_log_record(const struct srdma_log_record *record)

@@ -53,6 +53,12 @@ static const struct word switch_words[] = {
 	{"yes", 1}, {"no", 0}, {"true", 1}, {"false", 0}, {"on", 1}, {"off", 0}, {"1", 1}, {"0", 0}, {NULL, 0},
 };
 
+/* The words that a type takes; NULL: it is not a type of words. */
+static const struct word *const words_of[] = {
+	[OPTION_SWITCH] = switch_words, [OPTION_ACCESS] = access_words, [OPTION_LEVEL] = level_words,
+	[OPTION_LOG_FORMAT] = log_format_words, [OPTION_SEAL] = seal_words, [OPTION_WORKERS] = worker_words, [OPTION_LIST] = NULL,
+};
+
 static int set_word(const struct word *words, const char *text, int64_t *value, char *allowed, size_t size)
 {
 	size_t used;
@@ -68,12 +74,13 @@ static int set_word(const struct word *words, const char *text, int64_t *value, 
 	return -EINVAL;
 }
 
-static const char *word_of(const struct word *words, int64_t value)
+static const char *word_of(const struct option *option, int64_t value)
 {
-	for (; words->text; words++)
-		if (words->value == value)
-			return words->text;
-	return "?";
+	const struct word *word = words_of[option->type];
+
+	while (word && word->text && word->value != value)
+		word++;
+	return word ? word->text : NULL;
 }
 
 static int64_t unit_of(const char *suffix)
@@ -170,15 +177,11 @@ static void store(void *value, size_t width, int64_t number)
 /* Of each type whose value is an integer. */
 static int parse(const struct option *option, const char *text, int64_t *number, char *allowed, size_t size)
 {
-	switch (option->type) {
-	case OPTION_ACCESS: return set_word(access_words, text, number, allowed, size);
-	case OPTION_LEVEL: return set_word(level_words, text, number, allowed, size);
-	case OPTION_LOG_FORMAT: return set_word(log_format_words, text, number, allowed, size);
-	case OPTION_SEAL: return set_word(seal_words, text, number, allowed, size);
-	case OPTION_SWITCH: return set_word(switch_words, text, number, allowed, size);
-	case OPTION_WORKERS: return set_workers(option, text, number, allowed, size);
-	default: return set_number(option, text, number, allowed, size);
-	}
+	if (option->type == OPTION_WORKERS)
+		return set_workers(option, text, number, allowed, size);
+	if (words_of[option->type])
+		return set_word(words_of[option->type], text, number, allowed, size);
+	return set_number(option, text, number, allowed, size);
 }
 
 int option_set(const struct option *option, void *base, const char *text, char *allowed, size_t size)
@@ -210,29 +213,21 @@ static void format_size(int64_t number, char *text, size_t size)
 void option_format(const struct option *option, const void *base, char *text, size_t size)
 {
 	const void *value = (const char *)base + option->offset;
-	int64_t number = option->type == OPTION_TEXT || option->type == OPTION_LIST ? 0 : load(value, option->width);
-	const char *string;
+	const char *string = option->type == OPTION_TEXT ? *(char *const *)value : NULL;
+	int64_t number;
 
-	switch (option->type) {
-	case OPTION_TEXT:
-		string = *(char *const *)value;
+	if (option->type == OPTION_TEXT || option->type == OPTION_LIST) {
 		snprintf(text, size, "%s", string ? string : "");
-		break;
-	case OPTION_NUMBER: snprintf(text, size, "%lld", (long long)number); break;
-	case OPTION_SIZE: format_size(number, text, size); break;
-	case OPTION_WORKERS:
-		if (number > 0)
-			snprintf(text, size, "%lld", (long long)number);
-		else
-			snprintf(text, size, "%s", word_of(worker_words, number));
-		break;
-	case OPTION_ACCESS: snprintf(text, size, "%s", word_of(access_words, number)); break;
-	case OPTION_LEVEL: snprintf(text, size, "%s", word_of(level_words, number)); break;
-	case OPTION_LOG_FORMAT: snprintf(text, size, "%s", word_of(log_format_words, number)); break;
-	case OPTION_SEAL: snprintf(text, size, "%s", word_of(seal_words, number)); break;
-	case OPTION_SWITCH: snprintf(text, size, "%s", number ? "yes" : "no"); break;
-	case OPTION_LIST: text[0] = '\0'; break;
+		return;
 	}
+	number = load(value, option->width);
+	string = word_of(option, number);
+	if (string)
+		snprintf(text, size, "%s", string);
+	else if (option->type == OPTION_SIZE)
+		format_size(number, text, size);
+	else
+		snprintf(text, size, "%lld", (long long)number);
 }
 
 bool option_equals(const struct option *option, const void *a, const void *b)

@@ -22,11 +22,6 @@ static inline int sd_notify(int unset_environment, const char *state)
 	return getenv("NOTIFY_SOCKET") ? -ENOTSUP : 0;
 }
 
-__attribute__((format(printf, 2, 3))) static inline int sd_notifyf(int unset_environment, const char *format, ...)
-{
-	return sd_notify(unset_environment, format);
-}
-
 static inline int sd_watchdog_enabled(int unset_environment, uint64_t *usec)
 {
 	(void)unset_environment;

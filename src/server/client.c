@@ -74,7 +74,6 @@ static void release(struct srdma_client *client)
 		srdma_server_nudge(server);
 }
 
-/* `status`: 0 for an orderly end; else the thread's last error has the details. Frees the client. */
 void srdma_client_finish(struct srdma_client *client, int status, bool lost)
 {
 	const struct srdma_server_options *o = &client->server->options;
@@ -116,7 +115,6 @@ static void go_on_ending(struct srdma_client *client)
 	finish_ending(client, ret);
 }
 
-/* `status` 0: the peer, or a stop of the server, ends the client. */
 void srdma_client_end(struct srdma_client *client, int status, const char *reason)
 {
 	if (client->marks[SRDMA_MARK_ENDING])
@@ -166,7 +164,6 @@ static bool serve_messages(struct srdma_client *client)
 	return taken > 0;
 }
 
-/* Whether srdma_client_run has anything to do for this client. */
 bool srdma_client_has_work(const struct srdma_client *client)
 {
 	const struct srdma_conn *conn = client->conn;
@@ -218,7 +215,6 @@ void srdma_client_progress(struct srdma_client *client, bool control)
 	watch_rate(client);
 }
 
-/* Arms the client for the next event, or polls it for a while. */
 void srdma_client_rest(struct srdma_client *client, bool was_busy)
 {
 	struct srdma_worker *worker = client->worker;
@@ -240,7 +236,6 @@ void srdma_client_rest(struct srdma_client *client, bool was_busy)
 		srdma_notifier_add(&worker->notifier, client->conn);
 }
 
-/* Does the work that is due for a client. The call may free the client. */
 void srdma_client_run(struct srdma_client *client)
 {
 	struct srdma_conn *conn = client->conn;

@@ -109,9 +109,8 @@ int srdma_identities_copy(const struct srdma_identity *identities, size_t count,
 	copy = calloc(count + 1, sizeof *copy);
 	if (!copy)
 		return srdma_fail(-ENOMEM, "out of memory");
-	for (size_t i = 0; ret == 0 && i < count; i++) {
+	for (size_t i = 0; ret == 0 && i < count; i++)
 		ret = copy_identity(srdma_sized_element(identities, i), &copy[i]);
-	}
 	if (ret == 0) {
 		qsort(copy, count, sizeof *copy, by_name);
 		ret = check_unique(copy, count);
