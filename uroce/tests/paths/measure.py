@@ -1,7 +1,8 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
 """uroce and one TCP stream (CUBIC) over the same narrow links, one after the other and beside each other. Needs root, iperf3 and
-perftest. UROCE_BUILD: the build folder of uroce. Options: --seconds N, --rounds N, and words that a row's name must contain."""
+perftest. UROCE_BUILD: the build folder of uroce. Options: --seconds N, --rounds N, --go-back (without --keep-ahead, which is uroce's
+default), and words that a row's name must contain."""
 import argparse
 import json
 import os
@@ -15,6 +16,7 @@ BUILD = os.environ.get("UROCE_BUILD", "build/uroce")
 RELAY = os.environ.get("UROCE_RELAY", f"{BUILD}/tests/paths/relay")
 SPACE = [f"uroce-path-{os.getpid()}-{end}" for end in "ab"]
 ADDRESS = ["10.91.7.1", "10.91.7.2"]
+repair = ["--keep-ahead"]
 PROGRAMS = {"write": "ib_write_bw", "read": "ib_read_bw", "send": "ib_send_bw"}
 # Links: name, MTU, options of the relay (the delay is one way).
 ROWS = [
@@ -90,7 +92,7 @@ def start_uroce(kind, seconds, mtu, port=18515):
                "-m", "4096" if mtu >= 9000 else "1024", "--report_gbits"]
     processes = []
     for end in (1 - client_end, client_end):
-        words = [f"{BUILD}/cli/uroce", "--addr", ADDRESS[end], *command]
+        words = [f"{BUILD}/cli/uroce", *repair, "--addr", ADDRESS[end], *command]
         if end == client_end:
             time.sleep(0.7)
             words.append(ADDRESS[1 - end])
@@ -152,8 +154,11 @@ def main():
     parser.add_argument("--seconds", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--shares", action="store_true", help="fairness alone")
+    parser.add_argument("--go-back", action="store_true")
     parser.add_argument("word", nargs="*")
     options = parser.parse_args()
+    if options.go_back:
+        repair.clear()
     rows = [row for row in ROWS if all(word in row[0] for word in options.word)]
     print(f"{'link':34} {'TCP Mbit/s':>10} {'write':>6} {'read':>6} {'send':>6}   dropped by the queue, %")
     for row in [] if options.shares else rows:
