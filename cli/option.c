@@ -187,7 +187,7 @@ static int parse(const struct option *option, const char *text, int64_t *number,
 int option_set(const struct option *option, void *base, const char *text, char *allowed, size_t size)
 {
 	void *value = (char *)base + option->offset;
-	int64_t number;
+	int64_t number = 0;
 	int ret;
 
 	if (option->type == OPTION_TEXT)
