@@ -90,11 +90,10 @@ static bool deliver(struct shm *shm, const struct incoming *in, const struct rin
 
 static void tell_room(struct incoming *in)
 {
-	const char room = SAY_ROOM;
 	ring_fence();
 	if (atomic_load_explicit(&in->ring.shared->waits, memory_order_relaxed) != 0 &&
 	    atomic_exchange(&in->ring.shared->waits, 0) != 0)
-		send(in->watch.fd, &room, 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+		shm_say(in->watch.fd, SAY_ROOM);
 }
 
 /* -EBADMSG: the sender breaks the rules. */
@@ -194,28 +193,32 @@ static int welcome(struct shm *shm, struct incoming *in)
 
 static void refuse(struct shm *shm, struct incoming *in, int error)
 {
-	const char no = SAY_REFUSED;
 	log_write(LOG_DEBUG, "refused a path of shared memory: %s", strerror(-error));
-	send(in->watch.fd, &no, 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+	shm_say(in->watch.fd, SAY_REFUSED);
 	incoming_end(shm, in);
+}
+
+/* One that has dialed may have said who it is. */
+static void hear(struct shm *shm, struct incoming *in)
+{
+	int error = welcome(shm, in);
+	if (error != 0 && error != -EAGAIN)
+		refuse(shm, in, error);
 }
 
 /* Somebody dials. Takes the descriptor. */
 static void take_caller(struct shm *shm, int fd)
 {
-	const char no = SAY_REFUSED;
 	bool wanted = shm_is_own_user(shm, fd) && shm->incoming_count < MOST_INCOMING;
 	struct incoming *in = wanted ? calloc(1, sizeof *in) : NULL;
 	if (!in || watch_add(shm, &in->watch, INCOMING, fd) != 0) {
-		send(fd, &no, 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+		shm_say(fd, SAY_REFUSED);
 		close(fd);
 		free(in);
 		return;
 	}
 	shm->incoming_count++;
-	int error = welcome(shm, in);
-	if (error != 0 && error != -EAGAIN)
-		refuse(shm, in, error);
+	hear(shm, in);
 }
 
 void shm_accept_all(struct shm *shm, const struct watch *listener)
@@ -260,9 +263,7 @@ void incoming_event(struct shm *shm, struct incoming *in, bool closed, bool thor
 {
 	char byte;
 	if (!in->ring.shared) {
-		int error = welcome(shm, in);
-		if (error != 0 && error != -EAGAIN)
-			refuse(shm, in, error);
+		hear(shm, in);
 		return;
 	}
 	make_busy(shm, in);

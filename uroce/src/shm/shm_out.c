@@ -212,7 +212,6 @@ bool shm_send(struct shm_path *path, const struct packet_out *packet)
 
 void shm_flush(struct shm *shm)
 {
-	const char look = 0;
 	if (!shm->dirty)
 		return;
 	struct counters *counters = shm->config.counters;
@@ -226,7 +225,7 @@ void shm_flush(struct shm *shm)
 			continue;
 		_Atomic uint32_t *sleeps = &path->ring.shared->sleeps;
 		if (atomic_load_explicit(sleeps, memory_order_relaxed) != 0 && atomic_exchange(sleeps, 0) != 0)
-			send(path->watch.fd, &look, 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+			shm_say(path->watch.fd, SAY_LOOK);
 	}
 }
 

@@ -14,8 +14,8 @@
 
 enum { HELLO_MAGIC = 0x75726f63, HELLO_VERSION = 1 };
 
-/* The one byte messages of the receiver. Those of the sender mean: look. */
-enum { SAY_ROOM = 'S', SAY_REFUSED = 'R' };
+/* Messages of one byte: the sender's, and two of the receiver. */
+enum shm_word { SAY_LOOK = 'L', SAY_ROOM = 'S', SAY_REFUSED = 'R' };
 
 enum kind { LISTENER, INCOMING, OUTGOING };
 
@@ -90,6 +90,8 @@ void watch_remove(struct shm *shm, struct watch *watch);
  * those with addresses, are counted apart. */
 socklen_t shm_name_of(const struct shm *shm, unsigned block, struct sockaddr_un *out);
 bool shm_is_own_user(const struct shm *shm, int fd);
+/* Never waits: where the socket takes no more, the other end has enough to read. */
+void shm_say(int fd, enum shm_word word);
 /* Reads the bytes that wait, the last of them into `last`. False: the other end has closed. */
 bool shm_read_bytes(int fd, char *last);
 void traffic_count(struct traffic *traffic, _Atomic uint64_t *packets, _Atomic uint64_t *bytes, _Atomic uint64_t *local);

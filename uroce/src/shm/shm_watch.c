@@ -58,6 +58,12 @@ bool shm_is_own_user(const struct shm *shm, int fd)
 	return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) == 0 && peer.uid == shm->uid;
 }
 
+void shm_say(int fd, enum shm_word word)
+{
+	const char byte = (char)word;
+	send(fd, &byte, 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
 bool shm_read_bytes(int fd, char *last)
 {
 	for (unsigned i = 0; i < BYTES; i++) {

@@ -143,7 +143,7 @@ bool response_pump(struct qp *qp, unsigned budget, bool *more, uint32_t *refused
 			return false;
 		}
 	}
-	if (resp->gaps_due && link_ready(qp->device->link)) {
+	if (resp->gaps_due && peer_ready(qp)) {
 		resp->gaps_due = false;
 		hold_report(qp);
 	}
