@@ -60,32 +60,29 @@ static void nap(struct device *device)
 	atomic_store(&progress->napping, false);
 }
 
-/* One round. Returns for how long the thread may wait then, in nanoseconds. */
+/* One round. Returns for how long the thread may wait then, in nanoseconds, timers left aside. */
 static uint64_t work(struct device *device)
 {
 	struct progress *progress = device->progress;
 	engine_enter(device);
+	progress->wake_at = 0; /* it is awake */
 	bool patient = wake_application_active(device, device->now, SILENT_NS) && !wake_armed_lately(progress);
 	unsigned received = engine_round(device, ROUND_PACKETS, patient);
 	bool more = device->active_head && link_ready(device->link);
-	uint64_t next = timers_next(&device->timers), now = device->now;
-	progress->wake_at = received > 0 || more ? 0 : next;
 	device_unlock(device);
 	if (received > 0 || more)
 		return patient ? ANSWER_NS : 0;
-	return next == UINT64_MAX ? next : next > now ? next - now : 0;
+	return UINT64_MAX;
 }
 
-/* For so long, or until something happens. Whoever sends through shared memory from now on wakes the thread. Meanwhile another thread
- * may have been in the device, and may have set a timer. */
+/* For so long, or until something happens, or a timer is due. Whoever sends through shared memory from now on wakes the thread. */
 static void rest(struct device *device, uint64_t ns)
 {
 	struct progress *progress = device->progress;
 	device_lock(device);
 	bool quiet = !device->shm || shm_sleep(device->shm);
 	uint64_t next = timers_next(&device->timers), now = device->clock();
-	if (next < progress->wake_at)
-		progress->wake_at = next;
+	progress->wake_at = next;
 	device_unlock(device);
 	if (next != UINT64_MAX && (next <= now || next - now < ns))
 		ns = next <= now ? 0 : next - now;
