@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "config.h"
 #include "engine.h"
@@ -34,6 +35,7 @@ enum {
 
 struct own_device {
 	struct device device;
+	pid_t owner;
 	/* Of one that a child has left, for leak checkers: nothing else points there. */
 	struct own_device *next;
 	struct udp_link *udp;
@@ -199,17 +201,20 @@ static void after_fork_in_child(void)
 }
 
 /* A program may end right after its last completion: its last acknowledgement goes out now, lest the peer fail. */
-static void settle_at_exit(void)
+void own_device_settle(void)
 {
 	struct own_device *mine = atomic_load(&own);
 	struct timespec limit;
+
+	if (!mine || getpid() != mine->owner)
+		return;
 
 	/* exit() may have been called by a signal handler, in the very thread that has the lock. */
 	clock_gettime(CLOCK_REALTIME, &limit);
 	limit.tv_nsec += EXIT_WAIT_NS;
 	limit.tv_sec += limit.tv_nsec / 1000000000;
 	limit.tv_nsec %= 1000000000;
-	if (!mine || pthread_mutex_timedlock(&mine->device.lock, &limit) != 0)
+	if (pthread_mutex_timedlock(&mine->device.lock, &limit) != 0)
 		return;
 	mine->device.now = mine->device.clock();
 	engine_round(&mine->device, EXIT_PACKETS, false);
@@ -247,7 +252,7 @@ static int prepare(void)
 	if (prepared)
 		return 0;
 	if (pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child) != 0 ||
-	    atexit(settle_at_exit) != 0) {
+	    atexit(own_device_settle) != 0 || at_quick_exit(own_device_settle) != 0) {
 		log_write(LOG_ERROR, "out of memory for the device");
 		return -ENOMEM;
 	}
@@ -263,6 +268,7 @@ static struct own_device *make_device(void)
 		log_write(LOG_ERROR, "out of memory for the device");
 		return NULL;
 	}
+	mine->owner = getpid();
 	if (prepare() != 0 || assemble(&mine->device) != 0) { /* logged */
 		free(mine);
 		return NULL;

@@ -12,6 +12,9 @@ struct ibv_device *own_device_listed(void);
 bool own_device_is(const struct ibv_device *device);
 /* Whether an object's context is ours. Exported functions ask this first, and pass all others through. */
 bool context_is_ours(const struct ibv_context *context);
+/* Before the process ends: its last acknowledgements go out, and others learn that it was not killed. Nothing in a child that has no
+ * device of its own, also not in one that shares its parent's memory (vfork). */
+void own_device_settle(void);
 /* The GUID of the node and of the system image. Never 0. */
 __be64 own_device_guid(void);
 /* Makes the device's files unless they are there (own_files.h), when it is first opened. */
