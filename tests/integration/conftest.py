@@ -57,17 +57,23 @@ def free_port(host):
         return port
 
 
-def descriptors(pid):
-    with open(f"/proc/{pid}/net/unix", encoding="ascii") as table:
-        packets = {fields[6] for fields in map(str.split, table) if fields[4] == "0005"}
-    count = 0
+def open_files(pid):
+    """What each descriptor of the process is open on."""
+    targets = {}
     for name in os.listdir(f"/proc/{pid}/fd"):
-        try:
-            target = os.readlink(f"/proc/{pid}/fd/{name}")
-        except FileNotFoundError:  # closed meanwhile
-            continue
-        count += target.removeprefix("socket:[").rstrip("]") not in packets
-    return count
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            targets[name] = os.readlink(f"/proc/{pid}/fd/{name}")
+    return targets
+
+
+def descriptors(pid):
+    """The number of descriptors, but for those of uroce's rings: the sockets to other processes, and a ring's memory on its way."""
+    while True:
+        targets = open_files(pid)
+        with open(f"/proc/{pid}/net/unix", encoding="ascii") as table:
+            rings = {f"socket:[{fields[6]}]" for fields in map(str.split, table) if fields[4] == "0005"}
+        if open_files(pid) == targets:  # else the table may tell of sockets of another moment
+            return sum(target not in rings and not target.startswith("/memfd:uroce-ring") for target in targets.values())
 
 
 def wait_until(condition, what, timeout=None):
