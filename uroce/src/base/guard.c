@@ -11,7 +11,8 @@
 #include "log.h"
 
 enum {
-	CHECK_NS = 1000000, /* between looks whether the handlers are in front */
+	CHECK_NS = 1000000,     /* between looks whether the handlers are in front */
+	CHECK_SOON_NS = 20000,  /* the same where the program's calls are not seen: a hundredth of the time goes there */
 	SIGNALS = 2,
 	PAGE = 4096, /* at least: some processors tell the page of a fault alone */
 };
@@ -30,9 +31,10 @@ static struct sigaction before[SIGNALS];
 static atomic_flag changing = ATOMIC_FLAG_INIT; /* by whom the actions are changed holds it */
 static atomic_uint generation; /* odd while `before` changes */
 static uint64_t checked_at;
-static bool installed;
+static atomic_bool installed;
 
 static guard_sigaction *set_action = sigaction; /* the C library's */
+static bool sees_calls; /* of the program, for guard_action */
 static _Thread_local bool unblocked;
 
 /* ---- the handler ---- */
@@ -64,10 +66,11 @@ static void pass_on(int signal, siginfo_t *info, void *context)
 						: action.sa_handler != SIG_DFL && action.sa_handler != SIG_IGN;
 	if (!own && sent && action.sa_handler == SIG_IGN)
 		return;
-	if (!own || (action.sa_flags & SA_RESETHAND)) {
-		struct sigaction standard = { .sa_handler = SIG_DFL };
+	struct sigaction standard = { .sa_handler = SIG_DFL };
+	if (!own)
 		set_action(signal, &standard, NULL);
-	}
+	else if (action.sa_flags & SA_RESETHAND)
+		guard_action(signal, &standard, NULL); /* behind ours, which stays */
 	if (own && (action.sa_flags & SA_SIGINFO))
 		action.sa_sigaction(signal, info, context);
 	else if (own)
@@ -138,9 +141,10 @@ static void install(unsigned index)
 			  guarded[index], strerror(errno));
 }
 
-void guard_use(guard_sigaction *real)
+void guard_use(guard_sigaction *real, bool sees)
 {
 	set_action = real;
+	sees_calls = sees;
 }
 
 int guard_action(int signal, const struct sigaction *action, struct sigaction *old)
@@ -153,8 +157,12 @@ int guard_action(int signal, const struct sigaction *action, struct sigaction *o
 		return set_action(signal, action, old);
 	lock_actions(&mask);
 	int error;
-	if (set_action(signal, NULL, &now) != 0 || !is_in_front(&now)) {
+	if (!atomic_load(&installed)) {
 		error = set_action(signal, action, old);
+	} else if (set_action(signal, NULL, &now) == 0 && !is_in_front(&now)) {
+		error = action ? put_in_front(index, action) : 0;
+		if (error == 0 && old)
+			*old = now;
 	} else {
 		now = before[index];
 		error = action && action->sa_sigaction != handle ? put_in_front(index, action) : 0;
@@ -181,7 +189,7 @@ void guard_install(uint64_t now)
 		pthread_sigmask(SIG_UNBLOCK, &both, NULL);
 		unblocked = true;
 	}
-	if (installed && now - checked_at < CHECK_NS)
+	if (installed && now - checked_at < (sees_calls ? CHECK_NS : CHECK_SOON_NS))
 		return;
 	installed = true;
 	checked_at = now;

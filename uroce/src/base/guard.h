@@ -27,16 +27,17 @@ typedef sigjmp_buf guard_point;
 #endif
 
 /* Installs the handlers, where they are not in front. To be called before memory is accessed, and now and then: the application
- * may install its own later. Cheap when called again within a millisecond. `now`: nanoseconds. */
+ * may install its own later. Cheap when called again soon. `now`: nanoseconds. */
 void guard_install(uint64_t now);
 
 /* The application's actions for the two signals, while the handlers are in front: `action` is what they hand its faults to, and
  * `old` what that was. As sigaction() otherwise. Async-signal-safe. */
 int guard_action(int signal, const struct sigaction *action, struct sigaction *old);
 
-/* The C library's sigaction, where that name leads to guard_action. To be called before the two above. */
+/* The C library's sigaction, where this library has one of its own. `sees`: the program's calls reach that one, which leads to
+ * guard_action. To be called before the two above. */
 typedef int guard_sigaction(int signal, const struct sigaction *action, struct sigaction *old);
-void guard_use(guard_sigaction *real);
+void guard_use(guard_sigaction *real, bool sees);
 
 /* The application has changed this thread's signal mask: guard_install unblocks the two signals again. */
 void guard_note_mask(void);

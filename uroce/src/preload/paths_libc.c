@@ -4,12 +4,10 @@
 #include "paths.h"
 
 #include <dirent.h>
-#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <glob.h>
 #include <stdarg.h>
-#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -19,24 +17,9 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include "next.h"
+
 #define EXPORT __attribute__((visibility("default")))
-
-static void *next_cached(_Atomic(void *) *cache, const char *symbol)
-{
-	void *address = atomic_load_explicit(cache, memory_order_acquire);
-	if (!address) {
-		address = dlsym(RTLD_NEXT, symbol);
-		atomic_store_explicit(cache, address, memory_order_release);
-	}
-	return address;
-}
-
-/* The next library's function of that name, with the type of `function`. Every program that calls it has it. */
-#define NEXT(function, symbol) \
-	({ \
-		static _Atomic(void *) cache_; \
-		(__typeof__(&(function)))next_cached(&cache_, symbol); \
-	})
 
 /* Makes `found` of `path`: that of the file if it is one of the device's, else the same. */
 #define FIND(path) \

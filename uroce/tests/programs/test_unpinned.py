@@ -3,7 +3,7 @@
 import os
 
 from public import for_everyone
-from rig import BUILD, succeed
+from rig import BUILD, Program, succeed
 
 UNPINNED = os.path.join(for_everyone(BUILD, "tests/programs/unpinned"), "tests", "programs", "unpinned")
 
@@ -18,3 +18,13 @@ def test_the_same_where_packets_pass_through_fault_injection():
 
 def test_the_same_while_packets_are_captured(tmp_path):
     assert succeed([UNPINNED], {"UROCE_CAPTURE": str(tmp_path / "run.pcap")}).strip().endswith("all right")
+
+
+def test_the_same_where_the_drop_in_alone_leads_to_uroce():
+    """Nothing is preloaded: the library does not see what handlers the program installs, and looks more often."""
+    program = Program([UNPINNED, "late"], {"LD_LIBRARY_PATH": os.path.join(BUILD, "src", "dropin")}, on_uroce=False)
+    try:
+        assert program.wait() == 0, program.output
+        assert program.output.strip().endswith("all right")
+    finally:
+        program.close()

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Registered memory that goes while it is registered: operations on it fail, the program goes on, and signals that are its own
- * still reach it. usage: unpinned: prints a line for each case, and "all right" last. */
+ * still reach it. usage: unpinned [late]: prints a line for each case, and "all right" last. late: the device does not see the
+ * program's calls of sigaction and the like, and may take a moment to notice. */
 #include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -22,6 +23,7 @@ static const int rights = IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE | IBV
 static struct ibv_context *context;
 static struct ibv_pd *pd;
 static union ibv_gid gid;
+static bool late;
 static uint8_t good[LENGTH];
 static struct ibv_mr *good_mr;
 
@@ -258,25 +260,75 @@ static void fault(void)
 	*(volatile uint8_t *)nowhere = 1;
 }
 
+/* The device's handlers were there first, and stay in front of the one that has just been installed. */
+static void device_is_in_front(void)
+{
+	if (late)
+		nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
+	try(&operations[1], UNMAPPED);
+	if (sigsetjmp(back, 1) == 0) {
+		fault();
+		die("a fault");
+	}
+}
+
 static void own_fault_reaches_own_handler(void)
 {
 	struct sigaction mine = {.sa_handler = jump}, before;
 
-	/* Installed late: the device's handler was there first, and stays in front. */
-	if (sigaction(SIGSEGV, NULL, &before) || before.sa_handler != SIG_DFL)
+	if (sigaction(SIGSEGV, NULL, &before) || (!late && before.sa_handler != SIG_DFL))
 		die("sigaction, which knows a handler that is not the program's");
-	for (int i = 0; i < 1000; i++) {
+	for (int i = 0; i < (late ? 50 : 1000); i++) {
 		if (sigaction(SIGSEGV, &mine, NULL) || sigaction(SIGBUS, &mine, NULL))
 			die("sigaction");
-		try(&operations[1], UNMAPPED);
-		if (sigsetjmp(back, 1) == 0) {
-			fault();
-			die("a fault");
-		}
+		device_is_in_front();
 	}
+	if (late)
+		return;
 	if (signal(SIGSEGV, SIG_DFL) != jump || signal(SIGBUS, SIG_DFL) != jump || signal(SIGBUS, SIG_DFL) != SIG_DFL)
 		die("signal");
 	printf("a fault of the program's own reaches its handler\n");
+}
+
+/* What older programs call: none of these is declared everywhere. */
+typedef void handler(int);
+handler *older_sigset(int signal, handler *wanted) __asm__("sigset");
+handler *older_ssignal(int signal, handler *wanted) __asm__("ssignal");
+handler *older_bsd_signal(int signal, handler *wanted) __asm__("bsd_signal");
+handler *older_sysv_signal(int signal, handler *wanted) __asm__("__sysv_signal");
+int older_sigignore(int signal) __asm__("sigignore");
+int older_siginterrupt(int signal, int wanted) __asm__("siginterrupt");
+int older_sighold(int signal) __asm__("sighold");
+
+static void older_functions_install_handlers(void)
+{
+	static const struct {
+		const char *name;
+		handler *(*install)(int, handler *);
+	} older[] = {{"signal", signal}, {"sigset", older_sigset}, {"ssignal", older_ssignal}, {"bsd_signal", older_bsd_signal},
+		     {"__sysv_signal", older_sysv_signal}};
+	struct sigaction now;
+
+	for (size_t i = 0; i < sizeof older / sizeof *older; i++) {
+		for (int j = 0; j < 50; j++) {
+			if (older[i].install(SIGSEGV, jump) == SIG_ERR || older[i].install(SIGBUS, jump) == SIG_ERR)
+				die(older[i].name);
+			device_is_in_front();
+		}
+		if (signal(SIGSEGV, SIG_DFL) == SIG_ERR || signal(SIGBUS, SIG_DFL) == SIG_ERR)
+			die("signal");
+	}
+	if (older_sigset(SIGBUS, jump) != SIG_DFL || older_siginterrupt(SIGBUS, 0) || sigaction(SIGBUS, NULL, &now) ||
+	    (!late && (now.sa_handler != jump || !(now.sa_flags & SA_RESTART))))
+		die("siginterrupt");
+	if (older_sigset(SIGBUS, SIG_HOLD) != jump || older_sigset(SIGBUS, SIG_IGN) != SIG_HOLD || older_sigset(SIGBUS, jump) != SIG_IGN ||
+	    older_sigignore(SIGBUS) || older_sigset(SIGBUS, SIG_DFL) != SIG_IGN)
+		die("sigset");
+	if (!late && (older_sighold(SIGSEGV) || older_sighold(SIGBUS)))
+		die("sighold");
+	try(&operations[1], TRUNCATED);
+	try(&operations[1], UNMAPPED);
+	printf("so it is with a handler that an older function has installed\n");
 }
 
 static void own_fault_ends_the_program(void)
@@ -303,18 +355,22 @@ static void in_a_thread_that_blocks_all_signals(void)
 	pthread_sigmask(SIG_SETMASK, &all, &before);
 	if (pthread_create(&thread, NULL, try_all, NULL) || pthread_join(thread, NULL))
 		die("pthread_create");
+	if (late)
+		goto end;
 	/* Also one that has called verbs before. */
 	try(&operations[1], UNMAPPED);
 	sigprocmask(SIG_SETMASK, &before, NULL);
 	sigprocmask(SIG_BLOCK, &all, NULL);
 	try(&operations[0], UNMAPPED);
+end:
 	sigprocmask(SIG_SETMASK, &before, NULL);
 	printf("the same in a thread that blocks all signals\n");
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
 	int count = 0;
+	late = argc > 1 && !strcmp(argv[1], "late");
 	struct ibv_device **list = ibv_get_device_list(&count);
 
 	setvbuf(stdout, NULL, _IOLBF, 0);
@@ -332,6 +388,7 @@ int main(void)
 	anywhere(UINT64_C(0xffffffff80000000)); /* of the kernel */
 	own_fault_ends_the_program();
 	own_fault_reaches_own_handler();
+	older_functions_install_handlers();
 	in_a_thread_that_blocks_all_signals();
 	if (ibv_dereg_mr(good_mr) || ibv_dealloc_pd(pd) || ibv_close_device(context))
 		die("ibv_close_device");
