@@ -10,12 +10,15 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "newer.h"
 #include "wipe.h"
 
 enum {
 	/* IBV_ACCESS_LOCAL_WRITE means nothing for a window, but programs pass a region's flags. */
 	WINDOW_ACCESS = IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ |
-			IBV_ACCESS_REMOTE_ATOMIC | IBV_ACCESS_ZERO_BASED,
+			IBV_ACCESS_REMOTE_ATOMIC | IBV_ACCESS_ZERO_BASED |
+			/* As for a region, not ACCESS_FLUSH_PERSISTENT. FLUSH changes nothing, so the region need not allow it. */
+			ACCESS_FLUSH_GLOBAL,
 };
 
 static uint8_t *window_at(const struct mw *mw, const struct pd *pd, uint32_t qpn, uint64_t va, uint64_t length, int access)

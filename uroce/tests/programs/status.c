@@ -24,7 +24,7 @@ static void run_way(const struct way *way, const struct choice *choice)
 	char name[160];
 
 	for (int op = 0; op < OPERATIONS; op++) {
-		if (!(way->operations & 1u << op))
+		if (!(way->operations & lab.operations & 1u << op))
 			continue;
 		for (unsigned type = RC; type <= UD; type <<= 1) {
 			if (!(way->types & type))
@@ -74,6 +74,7 @@ int main(int argc, char **argv)
 	run_all(message_ways, &choice);
 	run_all(window_ways, &choice);
 	run_all(state_ways, &choice);
+	run_all(placement_ways, &choice);
 	lab_close();
 	return 0;
 }

@@ -11,7 +11,8 @@
 #include <infiniband/verbs.h>
 
 enum { EXIT_NO_DEVICE = 2 };
-enum operation { SEND, SEND_IMM, SEND_INV, WRITE, WRITE_IMM, READ, FETCH_ADD, COMPARE_SWAP, BIND_1, BIND_2, LOCAL_INV, RECV, DEREG, OPERATIONS };
+enum operation { SEND, SEND_IMM, SEND_INV, WRITE, WRITE_IMM, READ, FETCH_ADD, COMPARE_SWAP, BIND_1, BIND_2, LOCAL_INV, RECV, DEREG, FLUSH,
+	ATOMIC_WRITE, OPERATIONS };
 enum {
 	SENDS = 1 << SEND | 1 << SEND_IMM | 1 << SEND_INV,
 	WRITES = 1 << WRITE | 1 << WRITE_IMM,
@@ -20,6 +21,7 @@ enum {
 	TARGETS = 1 << READ | ATOMICS,        /* write local memory */
 	REMOTES = WRITES | 1 << READ | ATOMICS, /* name remote memory */
 	BINDS = 1 << BIND_1 | 1 << BIND_2,
+	PLACEMENTS = 1 << FLUSH | 1 << ATOMIC_WRITE, /* no struct ibv_send_wr has them: status_placement.c posts them */
 };
 enum { RC = 1 << 0, UC = 1 << 1, UD = 1 << 2 }; /* queue pair types, as bits */
 enum { MAX_SGES = 64, MAX_SEEN = 64, MAX_EVENTS = 8, RECEIVES = 2 };
@@ -39,6 +41,7 @@ enum region {
 	FAR_NO_ATOMIC,
 	FAR_NO_WINDOW,
 	FAR_CONST, /* windows, but without local write */
+	FAR_NO_FLUSH,
 	REGIONS,
 };
 enum { FAR_LENGTH = 524288 };
@@ -51,6 +54,8 @@ struct lab {
 	struct ibv_ah *ah; /* to this port */
 	union ibv_gid gid;
 	unsigned gid_index;
+	unsigned operations; /* that the device has */
+	unsigned flush_right; /* IBV_ACCESS_FLUSH_GLOBAL, if it has FLUSH */
 	enum ibv_mtu mtu;
 	uint8_t *local;
 	uint8_t *far; /* of FAR_LENGTH, in the middle of memory that has no key */
@@ -92,6 +97,10 @@ struct trial {
 	struct ibv_sge sge[MAX_SGES];
 	struct ibv_recv_wr receive;
 	struct ibv_sge receive_sge[MAX_SGES];
+	unsigned send_ops; /* IBV_QP_EX_WITH_...; 0: ibv_create_qp() makes the queue pair */
+	bool flushes; /* FLUSH, and not ATOMIC WRITE */
+	uint8_t flush_type, flush_level;
+	size_t flush_extra; /* bytes more than the entry has */
 	int receives;
 	int arrivals; /* completions at the target when nothing ends it */
 	struct ibv_mw *window;
@@ -114,7 +123,7 @@ struct way {
 	void (*act)(struct trial *trial, enum operation op);   /* NULL: posts the request and another one */
 };
 
-extern const struct way key_ways[], message_ways[], window_ways[], state_ways[];
+extern const struct way key_ways[], message_ways[], window_ways[], state_ways[], placement_ways[];
 
 /* The first two fields of its line. */
 void trial_name(const struct way *way, enum operation op, unsigned type, char *name, size_t size);
@@ -124,6 +133,13 @@ void trial_run(const struct way *way, enum operation op, unsigned type);
 
 void pair_open(struct trial *trial);
 void pair_close(struct trial *trial);
+/* FLUSH or ATOMIC WRITE, and behind it a SEND that is right. */
+void placement_post(struct trial *trial, struct ibv_send_wr *right);
+/* What the queue pair and the memory have to allow for an operation beyond what all have. */
+void placement_set_right(struct trial *trial, enum operation op);
+/* Of the device, which has these operations. */
+void placement_open(void);
+
 struct ibv_qp *pair_create_qp(struct trial *trial, struct ibv_cq *cq);
 /* From RESET up to a state; the peer's number is `to`. */
 void pair_raise(const struct trial *trial, struct ibv_qp *qp, uint32_t to, enum ibv_qp_state state);

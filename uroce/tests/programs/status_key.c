@@ -6,7 +6,7 @@
 
 static uint32_t length_of(enum operation op)
 {
-	return 1u << op & ATOMICS ? 8 : MESSAGE;
+	return 1u << op & (ATOMICS | 1u << ATOMIC_WRITE) ? 8 : MESSAGE;
 }
 
 /* ---- at the requester ---- */
@@ -104,7 +104,7 @@ static void begins_before(struct trial *trial, enum operation op)
 
 static void ends_beyond(struct trial *trial, enum operation op)
 {
-	uint32_t beyond = 1u << op & ATOMICS ? 8 : 1;
+	uint32_t beyond = 1u << op & (ATOMICS | 1u << ATOMIC_WRITE) ? 8 : 1;
 
 	use_remote(trial, lab.far + FAR_LENGTH - length_of(op) + beyond, lab.region[FAR]->rkey);
 }
@@ -120,7 +120,8 @@ static void far_region_gone(struct trial *trial, enum operation op)
 {
 	(void)op;
 	struct ibv_mr *mr = ibv_reg_mr(lab.pd, lab.far, 4096,
-				       IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_READ | IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_ATOMIC);
+				       IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_READ | IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_ATOMIC |
+					       lab.flush_right);
 
 	must(mr != NULL, "ibv_reg_mr");
 	use_remote(trial, lab.far, mr->rkey);
@@ -129,7 +130,10 @@ static void far_region_gone(struct trial *trial, enum operation op)
 
 static void right_not_in_region(struct trial *trial, enum operation op)
 {
-	enum region region = op == READ ? FAR_NO_READ : 1u << op & ATOMICS ? FAR_NO_ATOMIC : FAR_NO_WRITE;
+	enum region region = op == READ		   ? FAR_NO_READ
+			     : op == FLUSH	   ? FAR_NO_FLUSH
+			     : 1u << op & ATOMICS ? FAR_NO_ATOMIC
+						   : FAR_NO_WRITE;
 
 	use_remote(trial, lab.far, lab.region[region]->rkey);
 }
@@ -137,6 +141,7 @@ static void right_not_in_region(struct trial *trial, enum operation op)
 static void right_not_in_queue_pair(struct trial *trial, enum operation op)
 {
 	trial->access &= ~(op == READ		 ? IBV_ACCESS_REMOTE_READ
+			   : op == FLUSH	 ? (int)lab.flush_right
 			   : 1u << op & ATOMICS ? IBV_ACCESS_REMOTE_ATOMIC
 						 : IBV_ACCESS_REMOTE_WRITE);
 }
@@ -181,22 +186,22 @@ const struct way key_ways[] = {
 	{"too many entries", 1 << SEND, UC | UD, NULL, too_many_entries, NULL},
 	{"inline data too long", 1 << SEND | 1 << WRITE, RC, NULL, inline_too_long, NULL},
 	{"inline", 1 << READ, RC, inline_here, NULL, NULL},
-	{"bad rkey", REMOTES, RC, bad_rkey, NULL, NULL},
+	{"bad rkey", REMOTES | PLACEMENTS, RC, bad_rkey, NULL, NULL},
 	{"bad rkey", WRITES, UC, bad_rkey, NULL, NULL},
-	{"bad rkey, no bytes", WRITES | 1 << READ, RC, bad_rkey_no_bytes, NULL, NULL},
-	{"rkey of another PD", REMOTES, RC, rkey_of_another_pd, NULL, NULL},
+	{"bad rkey, no bytes", WRITES | 1 << READ | 1 << FLUSH, RC, bad_rkey_no_bytes, NULL, NULL},
+	{"rkey of another PD", REMOTES | PLACEMENTS, RC, rkey_of_another_pd, NULL, NULL},
 	{"rkey of another PD", 1 << WRITE, UC, rkey_of_another_pd, NULL, NULL},
-	{"rkey of a region that is gone", REMOTES, RC, far_region_gone, NULL, NULL},
-	{"rkey of a region without remote rights", REMOTES, RC, lkey_as_rkey, NULL, NULL},
-	{"begins before the region", REMOTES, RC, begins_before, NULL, NULL},
-	{"ends beyond the region", REMOTES, RC, ends_beyond, NULL, NULL},
+	{"rkey of a region that is gone", REMOTES | PLACEMENTS, RC, far_region_gone, NULL, NULL},
+	{"rkey of a region without remote rights", REMOTES | PLACEMENTS, RC, lkey_as_rkey, NULL, NULL},
+	{"begins before the region", REMOTES | PLACEMENTS, RC, begins_before, NULL, NULL},
+	{"ends beyond the region", REMOTES | PLACEMENTS, RC, ends_beyond, NULL, NULL},
 	{"ends beyond the region", 1 << WRITE, UC, ends_beyond, NULL, NULL},
-	{"512 KiB end beyond the region", WRITES | 1 << READ, RC, long_ends_beyond, NULL, NULL},
-	{"right missing in the region", REMOTES, RC, right_not_in_region, NULL, NULL},
+	{"512 KiB end beyond the region", WRITES | 1 << READ | 1 << FLUSH, RC, long_ends_beyond, NULL, NULL},
+	{"right missing in the region", REMOTES | PLACEMENTS, RC, right_not_in_region, NULL, NULL},
 	{"right missing in the region", WRITES, UC, right_not_in_region, NULL, NULL},
-	{"right missing in the queue pair", REMOTES, RC, right_not_in_queue_pair, NULL, NULL},
+	{"right missing in the queue pair", REMOTES | PLACEMENTS, RC, right_not_in_queue_pair, NULL, NULL},
 	{"right missing in the queue pair", WRITES, UC, right_not_in_queue_pair, NULL, NULL},
-	{"remote address not a multiple of 8", ATOMICS, RC, unaligned, NULL, NULL},
+	{"remote address not a multiple of 8", ATOMICS | PLACEMENTS, RC, unaligned, NULL, NULL},
 	{"4 bytes for the result", ATOMICS, RC, four_bytes, NULL, NULL},
 	{"16 bytes for the result", ATOMICS, RC, sixteen_bytes, NULL, NULL},
 	{NULL, 0, 0, NULL, NULL, NULL},

@@ -50,7 +50,7 @@ static void *map(size_t length)
 static void register_regions(void)
 {
 	const int remote = IBV_ACCESS_REMOTE_READ | IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_ATOMIC;
-	const int all = IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_MW_BIND | remote;
+	const int all = IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_MW_BIND | remote | (int)lab.flush_right;
 	const struct {
 		bool foreign, far;
 		int access;
@@ -65,6 +65,7 @@ static void register_regions(void)
 		[FAR_NO_ATOMIC] = {false, true, all & ~IBV_ACCESS_REMOTE_ATOMIC},
 		[FAR_NO_WINDOW] = {false, true, all & ~IBV_ACCESS_MW_BIND},
 		[FAR_CONST] = {false, true, IBV_ACCESS_MW_BIND | IBV_ACCESS_REMOTE_READ},
+		[FAR_NO_FLUSH] = {false, true, all & ~(int)lab.flush_right},
 	};
 
 	for (int i = 0; i < REGIONS; i++) {
@@ -84,6 +85,7 @@ void lab_open(const char *device, unsigned gid_index)
 	must(!fcntl(lab.context->async_fd, F_SETFL, O_NONBLOCK), "making the event descriptor non-blocking");
 	lab.gid_index = gid_index;
 	lab.mtu = port.active_mtu;
+	placement_open();
 	lab.pd = ibv_alloc_pd(lab.context);
 	lab.foreign = ibv_alloc_pd(lab.context);
 	must(lab.pd && lab.foreign, "ibv_alloc_pd");

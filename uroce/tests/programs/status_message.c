@@ -209,7 +209,7 @@ const struct way message_ways[] = {
 	{"receive: lkey without local write", 1 << SEND, RC, receive_without_local_write, NULL, NULL},
 	{"receive: ends beyond its region", 1 << SEND, RC, receive_out_of_bounds, NULL, NULL},
 	{"too many entries", 1 << RECV, RC, NULL, receive_too_many_entries, post_receive_here},
-	{"max_rd_atomic 0", TARGETS, RC, no_reads_at_all, NULL, NULL},
+	{"max_rd_atomic 0", TARGETS | PLACEMENTS, RC, no_reads_at_all, NULL, NULL},
 	{"max_dest_rd_atomic 0", TARGETS, RC, peer_takes_no_reads, NULL, NULL},
 	{"4 outstanding, max_dest_rd_atomic 1", 1 << READ, RC, peer_takes_one_read, NULL, many_reads},
 	{"not of this service", 1 << SEND_INV | TARGETS, UC, NULL, NULL, NULL},

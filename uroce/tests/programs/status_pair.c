@@ -11,9 +11,19 @@ enum { QKEY = 0x1ee7, PSN = 0xfffff0 /* soon wraps */ };
 struct ibv_qp *pair_create_qp(struct trial *trial, struct ibv_cq *cq)
 {
 	struct ibv_qp_init_attr init = {.send_cq = cq, .recv_cq = cq, .qp_type = trial->type, .cap = trial->cap};
-	struct ibv_qp *qp = ibv_create_qp(lab.pd, &init);
+	struct ibv_qp *qp;
 
-	must(qp != NULL, "ibv_create_qp");
+	if (trial->send_ops) {
+		struct ibv_qp_init_attr_ex more = {
+			.send_cq = cq, .recv_cq = cq, .qp_type = trial->type, .cap = trial->cap, .pd = lab.pd,
+			.comp_mask = IBV_QP_INIT_ATTR_PD | IBV_QP_INIT_ATTR_SEND_OPS_FLAGS, .send_ops_flags = trial->send_ops,
+		};
+		qp = ibv_create_qp_ex(lab.context, &more);
+		init.cap = more.cap;
+	} else {
+		qp = ibv_create_qp(lab.pd, &init);
+	}
+	must(qp != NULL, "creating a queue pair");
 	trial->cap = init.cap;
 	return qp;
 }
@@ -175,6 +185,10 @@ void post_both(struct trial *trial)
 	struct ibv_sge sge;
 
 	make_right(trial, &right, &sge);
+	if (trial->send_ops) {
+		placement_post(trial, &right);
+		return;
+	}
 	trial->wr.next = &right;
 	trial->refused = post(&trial->requester, &trial->wr);
 	trial->wr.next = NULL;

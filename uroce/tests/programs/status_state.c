@@ -148,15 +148,15 @@ static void small_queue(struct trial *trial, enum operation op)
 }
 
 const struct way state_ways[] = {
-	{"peer destroyed", 1 << SEND | 1 << WRITE | 1 << READ | 1 << FETCH_ADD, RC, impatient, destroy_peer, NULL},
+	{"peer destroyed", 1 << SEND | 1 << WRITE | 1 << READ | 1 << FETCH_ADD | PLACEMENTS, RC, impatient, destroy_peer, NULL},
 	{"peer destroyed", 1 << SEND | 1 << WRITE, UC, impatient, destroy_peer, NULL},
-	{"peer in RESET", 1 << SEND | 1 << WRITE | 1 << READ | 1 << FETCH_ADD, RC, impatient, reset_peer, NULL},
-	{"peer in INIT", 1 << SEND | 1 << WRITE | 1 << READ | 1 << FETCH_ADD, RC, peer_in_init, NULL, NULL},
-	{"peer in ERROR", 1 << SEND | 1 << WRITE | 1 << READ | 1 << FETCH_ADD, RC, impatient, fail_peer, NULL},
-	{"in RESET", 1 << SEND | 1 << READ, RC, in_reset, NULL, NULL},
-	{"in INIT", 1 << SEND | 1 << READ, RC, in_init, NULL, NULL},
-	{"in RTR", 1 << SEND | 1 << READ, RC, in_rtr, NULL, NULL},
-	{"in ERROR", SENDS | REMOTES, RC, NULL, in_error, NULL},
+	{"peer in RESET", 1 << SEND | 1 << WRITE | 1 << READ | 1 << FETCH_ADD | PLACEMENTS, RC, impatient, reset_peer, NULL},
+	{"peer in INIT", 1 << SEND | 1 << WRITE | 1 << READ | 1 << FETCH_ADD | PLACEMENTS, RC, peer_in_init, NULL, NULL},
+	{"peer in ERROR", 1 << SEND | 1 << WRITE | 1 << READ | 1 << FETCH_ADD | PLACEMENTS, RC, impatient, fail_peer, NULL},
+	{"in RESET", 1 << SEND | 1 << READ | PLACEMENTS, RC, in_reset, NULL, NULL},
+	{"in INIT", 1 << SEND | 1 << READ | PLACEMENTS, RC, in_init, NULL, NULL},
+	{"in RTR", 1 << SEND | 1 << READ | PLACEMENTS, RC, in_rtr, NULL, NULL},
+	{"in ERROR", SENDS | REMOTES | PLACEMENTS, RC, NULL, in_error, NULL},
 	{"in SQE", 1 << SEND, UC | UD, NULL, in_sqe, NULL},
 	{"in SQD, then in RTS", 1 << SEND | 1 << READ, RC, NULL, NULL, in_sqd},
 	{"in RESET", 1 << RECV, RC, in_reset, NULL, post_receive_here},

@@ -93,7 +93,7 @@ def rows():
     kinds = [recorded(kind) for kind in KINDS]
     made = {}
     for way, case in kinds[0]:
-        cells = tuple(cell(cases[way, case]) for cases in kinds)
+        cells = tuple(cell(cases[way, case]) if (way, case) in cases else "not there" for cases in kinds)
         made.setdefault(cells, {}).setdefault(way, []).append(case)
     return made
 

@@ -24,6 +24,8 @@ static const struct {
 	[LOCAL_INV] = {"LOCAL_INV", IBV_WR_LOCAL_INV},
 	[RECV] = {"RECV", IBV_WR_SEND},
 	[DEREG] = {"DEREG", IBV_WR_SEND},
+	[FLUSH] = {"FLUSH", IBV_WR_RDMA_READ}, /* the code is not used */
+	[ATOMIC_WRITE] = {"ATOMIC_WRITE", IBV_WR_RDMA_WRITE},
 };
 
 static void set_right(struct trial *trial, enum operation op, unsigned type)
@@ -50,9 +52,11 @@ static void set_right(struct trial *trial, enum operation op, unsigned type)
 		trial->wr.imm_data = htonl(1);
 	bool has_data = !(1u << op & (BINDS | 1u << LOCAL_INV | 1u << RECV | 1u << DEREG));
 	trial->wr.num_sge = has_data ? 1 : 0;
-	use_local(trial, LOCAL, lab.local, 1u << op & ATOMICS ? 8 : MESSAGE);
-	if (1u << op & REMOTES)
+	use_local(trial, LOCAL, lab.local, 1u << op & (ATOMICS | 1u << ATOMIC_WRITE) ? 8 : MESSAGE);
+	if (1u << op & (REMOTES | PLACEMENTS))
 		use_remote(trial, lab.far, lab.region[FAR]->rkey);
+	if (1u << op & PLACEMENTS)
+		placement_set_right(trial, op);
 	trial->receive.num_sge = 1;
 	trial->receive_sge[0] =
 		(struct ibv_sge){address(lab.local + 65536), MESSAGE + (type == UD ? 40 : 0), lab.region[LOCAL]->lkey};

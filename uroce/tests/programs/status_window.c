@@ -139,7 +139,11 @@ static void invalidate(struct ibv_qp *qp, struct ibv_cq *cq, uint32_t rkey)
 	expect_success(cq, "LOCAL_INV");
 }
 
-static const unsigned all_rights = IBV_ACCESS_REMOTE_READ | IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_ATOMIC;
+/* FLUSH's only where it is looked at: no window had that right in what is on record otherwise. */
+static unsigned all_rights(enum operation op)
+{
+	return IBV_ACCESS_REMOTE_READ | IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_ATOMIC | (op == FLUSH ? lab.flush_right : 0);
+}
 
 static struct ibv_qp *third_queue_pair(struct trial *trial)
 {
@@ -156,24 +160,32 @@ static void window_never_bound(struct trial *trial, enum operation op)
 
 static void window_invalidated(struct trial *trial, enum operation op)
 {
-	(void)op;
-	bind_for(trial, trial->target.qp, trial->target.cq, IBV_MW_TYPE_2, all_rights);
+	bind_for(trial, trial->target.qp, trial->target.cq, IBV_MW_TYPE_2, all_rights(op));
 	invalidate(trial->target.qp, trial->target.cq, trial->window->rkey);
 	use_remote(trial, lab.far + AT, trial->window->rkey);
 }
 
 static void window_of_another_queue_pair(struct trial *trial, enum operation op)
 {
-	(void)op;
-	bind_for(trial, third_queue_pair(trial), trial->target.cq, IBV_MW_TYPE_2, all_rights);
+	bind_for(trial, third_queue_pair(trial), trial->target.cq, IBV_MW_TYPE_2, all_rights(op));
 	use_remote(trial, lab.far + AT, trial->window->rkey);
 }
 
 static void right_not_in_window(struct trial *trial, enum operation op)
 {
-	unsigned missing = op == READ ? IBV_ACCESS_REMOTE_READ : 1u << op & ATOMICS ? IBV_ACCESS_REMOTE_ATOMIC : IBV_ACCESS_REMOTE_WRITE;
+	unsigned missing = op == READ		  ? IBV_ACCESS_REMOTE_READ
+			   : op == FLUSH	  ? lab.flush_right
+			   : 1u << op & ATOMICS ? IBV_ACCESS_REMOTE_ATOMIC
+						  : IBV_ACCESS_REMOTE_WRITE;
 
-	bind_for(trial, trial->target.qp, trial->target.cq, IBV_MW_TYPE_2, all_rights & ~missing);
+	bind_for(trial, trial->target.qp, trial->target.cq, IBV_MW_TYPE_2, all_rights(op) & ~missing);
+	use_remote(trial, lab.far + AT, trial->window->rkey);
+}
+
+/* Nothing is wrong. */
+static void window_with_the_right(struct trial *trial, enum operation op)
+{
+	bind_for(trial, trial->target.qp, trial->target.cq, IBV_MW_TYPE_2, all_rights(op));
 	use_remote(trial, lab.far + AT, trial->window->rkey);
 }
 
@@ -223,7 +235,7 @@ static void key_of_type_1(struct trial *trial, enum operation op)
 {
 	const struct end *end = owner(trial, op);
 
-	bind_for(trial, end->qp, end->cq, IBV_MW_TYPE_1, all_rights);
+	bind_for(trial, end->qp, end->cq, IBV_MW_TYPE_1, all_rights(op));
 	invalidate_key(trial, trial->window->rkey);
 }
 
@@ -231,7 +243,7 @@ static void old_key(struct trial *trial, enum operation op)
 {
 	const struct end *end = owner(trial, op);
 
-	bind_for(trial, end->qp, end->cq, IBV_MW_TYPE_2, all_rights);
+	bind_for(trial, end->qp, end->cq, IBV_MW_TYPE_2, all_rights(op));
 	invalidate_key(trial, trial->window->rkey ^ 1);
 }
 
@@ -243,10 +255,11 @@ const struct way window_ways[] = {
 	{"bind: no bytes", BINDS, RC, NULL, NULL, bind_no_bytes},
 	{"bind: window of the other type", BINDS, RC, NULL, NULL, other_type},
 	{"bind: bound already", BINDS, RC, NULL, NULL, bind_twice},
-	{"window never bound", REMOTES, RC, NULL, window_never_bound, NULL},
-	{"window after LOCAL_INV", REMOTES, RC, NULL, window_invalidated, NULL},
-	{"window of another queue pair", REMOTES, RC, NULL, window_of_another_queue_pair, NULL},
-	{"right missing in the window", REMOTES, RC, NULL, right_not_in_window, NULL},
+	{"window never bound", REMOTES | PLACEMENTS, RC, NULL, window_never_bound, NULL},
+	{"window after LOCAL_INV", REMOTES | PLACEMENTS, RC, NULL, window_invalidated, NULL},
+	{"window of another queue pair", REMOTES | PLACEMENTS, RC, NULL, window_of_another_queue_pair, NULL},
+	{"right missing in the window", REMOTES | PLACEMENTS, RC, NULL, right_not_in_window, NULL},
+	{"window with the right", PLACEMENTS, RC, NULL, window_with_the_right, NULL},
 	{"region has a window", 1 << DEREG, RC, NULL, NULL, region_with_a_window},
 	{"no such key", 1 << SEND_INV | 1 << LOCAL_INV, RC, NULL, no_key, NULL},
 	{"key of a region", 1 << SEND_INV | 1 << LOCAL_INV, RC, NULL, key_of_region, NULL},
