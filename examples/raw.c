@@ -1,13 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Only the secure bring-up: TLS, certificates and random PSNs from the library, the queue pair is the program's own.
- * One side offers memory, the other writes into it with its own work request.
+/* Only the secure bring-up: TLS, certificates and random PSNs from the library, the queue pair and the memory are the program's own.
+ * One side tells the other where its memory is, by a control message over TLS. The other writes into it with its own work request.
  * usage: raw PORT         accepts one client; ca.crt, server.crt and server.key lie in the working folder
  *        raw HOST PORT    connects; ca.crt, client.crt and client.key lie in the working folder */
+#include <endian.h>
 #include <securdma.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <string.h>
 
-#define REGION_SIZE 4096
+/* Where the memory is; big-endian, as the peer may be another machine. */
+struct place {
+	uint64_t address;
+	uint32_t rkey;
+	uint32_t size;
+};
 
 static int accept_one(const char *port, struct srdma_device *device, const struct srdma_conn_options *options, struct srdma_conn **conn)
 {
@@ -50,37 +57,58 @@ static int connect_to(const char *host, const char *port, struct srdma_device *d
 	return ret;
 }
 
-/* Plain verbs on the connected queue pair: RDMA write of a buffer that is registered here, in the connection's PD. */
-static int write_own(struct srdma_conn *conn)
+/* Writes `text` to the place by RDMA, from a buffer that is registered in the connection's protection domain. */
+static int write_text(struct srdma_conn *conn, const struct place *place, char *text, uint32_t size)
 {
-	static char text[] = "written by a work request of my own";
-	struct ibv_mr *mr = ibv_reg_mr(srdma_conn_pd(conn), text, sizeof text, 0);
-	struct ibv_sge sge = {.addr = (uintptr_t)text, .length = sizeof text, .lkey = mr ? mr->lkey : 0};
+	struct ibv_mr *mr = ibv_reg_mr(srdma_conn_pd(conn), text, size, 0);
+	struct ibv_sge sge = {.addr = (uintptr_t)text, .length = size, .lkey = mr ? mr->lkey : 0};
 	struct ibv_send_wr wr = {.sg_list = &sge, .num_sge = 1, .opcode = IBV_WR_RDMA_WRITE, .send_flags = IBV_SEND_SIGNALED};
 	struct ibv_send_wr *bad;
 	struct ibv_wc wc = {.status = IBV_WC_GENERAL_ERR};
-	size_t room;
 	int n = 0;
 
 	if (!mr)
 		return SRDMA_EVERBS;
-	if (srdma_conn_peer_region(conn, &wr.wr.rdma.remote_addr, &wr.wr.rdma.rkey, &room) == 0 &&
-	    room >= sizeof text && ibv_post_send(srdma_conn_qp(conn), &wr, &bad) == 0)
+	wr.wr.rdma.remote_addr = be64toh(place->address);
+	wr.wr.rdma.rkey = be32toh(place->rkey);
+	if (size <= be32toh(place->size) && ibv_post_send(srdma_conn_qp(conn), &wr, &bad) == 0)
 		while ((n = ibv_poll_cq(srdma_conn_send_cq(conn), 1, &wc)) == 0)
 			;
 	ibv_dereg_mr(mr);
 	return n == 1 && wc.status == IBV_WC_SUCCESS ? 0 : SRDMA_EVERBS;
 }
 
-/* Nothing but the peer's disconnect ends the wait of a raw connection in order; then what it wrote is there. */
-static int show_written(struct srdma_conn *conn)
+static int write_to_peer(struct srdma_conn *conn)
 {
-	int ret = srdma_conn_wait(conn, 60000);
+	static char text[] = "written by a work request of my own";
+	struct place place;
+	size_t length;
+	int ret = srdma_conn_control_recv(conn, &place, sizeof place, &length, SRDMA_DEFAULT_TIMEOUT);
 
-	if (ret != SRDMA_ECLOSED)
-		return ret;
-	printf("the peer wrote: %.*s\n", REGION_SIZE, (const char *)srdma_conn_region(conn));
-	return 0;
+	if (ret == 0)
+		ret = length == sizeof place ? write_text(conn, &place, text, sizeof text) : SRDMA_EPROTOCOL;
+	return ret == 0 ? srdma_conn_control_send(conn, "done", 4, SRDMA_DEFAULT_TIMEOUT) : ret;
+}
+
+/* The peer's control message comes after its write has completed, so what it wrote is there. */
+static int lend_memory(struct srdma_conn *conn)
+{
+	static char memory[4096];
+	struct ibv_mr *mr = ibv_reg_mr(srdma_conn_pd(conn), memory, sizeof memory, IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE);
+	struct place place = {htobe64((uintptr_t)memory), htobe32(mr ? mr->rkey : 0), htobe32(sizeof memory)};
+	char answer[SRDMA_CONTROL_MESSAGE_MAX];
+	size_t length;
+	int ret;
+
+	if (!mr)
+		return SRDMA_EVERBS;
+	ret = srdma_conn_control_send(conn, &place, sizeof place, SRDMA_DEFAULT_TIMEOUT);
+	if (ret == 0)
+		ret = srdma_conn_control_recv(conn, answer, sizeof answer, &length, SRDMA_DEFAULT_TIMEOUT);
+	ibv_dereg_mr(mr);
+	if (ret == 0)
+		printf("the peer wrote: %.*s\n", (int)strnlen(memory, sizeof memory), memory);
+	return ret;
 }
 
 int main(int argc, char **argv)
@@ -97,15 +125,12 @@ int main(int argc, char **argv)
 	}
 	srdma_conn_options_init(&options);
 	options.raw = true;
-	if (accepts) {
-		options.region_size = REGION_SIZE;
-		options.region_access = IBV_ACCESS_REMOTE_WRITE;
-	}
+	options.control_messages = true;
 	ret = srdma_device_open(NULL, &device);
 	if (ret == 0)
 		ret = accepts ? accept_one(argv[1], device, &options, &conn) : connect_to(argv[1], argv[2], device, &options, &conn);
 	if (ret == 0)
-		ret = accepts ? show_written(conn) : write_own(conn);
+		ret = accepts ? lend_memory(conn) : write_to_peer(conn);
 	if (ret == 0)
 		ret = srdma_conn_disconnect(conn, NULL, SRDMA_DEFAULT_TIMEOUT);
 	if (ret != 0)

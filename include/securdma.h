@@ -365,6 +365,12 @@ enum srdma_seal {
 /** The lowest such number. */
 #define SRDMA_EPOCH_PSNS_MIN 16384u
 
+/** The most bytes of private data, and of a control message. */
+#define SRDMA_PRIVATE_DATA_MAX 512
+#define SRDMA_CONTROL_MESSAGE_MAX 512
+/** How many control messages a peer's program may leave untaken before srdma_conn_control_send() waits. */
+#define SRDMA_CONTROL_DEPTH 16
+
 /** Options of a connection. */
 struct srdma_conn_options {
 	size_t size;                       /**< set by srdma_conn_options_init() */
@@ -378,7 +384,8 @@ struct srdma_conn_options {
 	size_t region_size;      /**< bytes of the region offered to the peer, zeroed; 0: none, the default, but not for
 				      the clients of a server: see srdma_server_conn_options_init() */
 	unsigned region_access;  /**< what the peer may do to the region: IBV_ACCESS_REMOTE_WRITE, IBV_ACCESS_REMOTE_READ, or
-				      both, which is the default */
+				      both, which is the default. The queue pair of a raw connection allows the same, for memory
+				      that you register in its protection domain */
 	int setup_timeout_ms;    /**< for TCP, TLS, exchange and queue pair together; default 10000 */
 	int busy_retry_ms;       /**< when connecting: how long to try again, after growing random pauses, while the server
 				      answers SRDMA_REJECT_BUSY. Each try is logged (info). 0: not at all; default 10000 */
@@ -402,6 +409,13 @@ struct srdma_conn_options {
 	const char *gid_networks;/**< comma-separated CIDR list: GIDs that a peer may use besides its own TCP address. A server's
 				      default is none. For a client, NULL trusts the authenticated server's word. Copied, like all
 				      that the options point to */
+	const void *private_data; /**< bytes for the peer's program, which has them before it accepts the connection:
+				      srdma_conn_peer_private_data(). A client that has none to send and wants the server's gives a
+				      pointer and the size 0. A server's data goes only to clients that have set this. Default
+				      NULL. A server of an older version, without private data, rejects a client that sets it */
+	size_t private_data_size; /**< 0 to SRDMA_PRIVATE_DATA_MAX bytes */
+	bool control_messages;   /**< allow srdma_conn_control_send() and srdma_conn_control_recv(), which need both ends to set this.
+				      Default false. A server of an older version rejects a client that sets it */
 };
 /** Fills `options` with the defaults. Thread-safe. */
 SRDMA_API void srdma_conn_options_init_sized(struct srdma_conn_options *options, size_t size);
@@ -510,12 +524,35 @@ SRDMA_API uint16_t srdma_listener_port(const struct srdma_listener *listener);
  *    -EAGAIN   No client came within timeout_ms. Other errors are those of accept4(2). */
 SRDMA_API int srdma_listener_accept(struct srdma_listener *listener, int timeout_ms);
 
-/** Decides about a client that has authenticated and sent a valid HELLO, before anything is made for it. `peer_name` is
- *  that of struct srdma_conn_info. It sets `*client_id` and returns 0 to accept the client; to turn it away, it sets fields of
- *  `*reject`, which is the library's and zeroed, and returns SRDMA_EREJECTED. */
-typedef int srdma_admit_fn(const char *peer_name, const struct sockaddr *peer, uint64_t *client_id, struct srdma_reject *reject, void *arg);
+struct srdma_cert_name; /* securdma_cert.h */
 
-/** Takes one accepted TCP socket through TLS, HELLO, `admit` (NULL: every client is accepted, with id 0), queue pair,
+/** What is known of a client that asks for a connection: it has authenticated, and its HELLO is valid. Everything it points to is
+ *  valid until the function returns. */
+struct srdma_admit_request {
+	size_t size;                     /**< how much of it the library filled; see SRDMA_HAS_FIELD() */
+	const char *peer_name;           /**< as in struct srdma_conn_info */
+	const char *peer_pin;            /**< likewise */
+	const struct srdma_cert_name *const *names; /**< all names in the certificate, as in struct srdma_peer_cert */
+	size_t name_count;               /**< 0: it showed no certificate */
+	const struct sockaddr *address;  /**< of the client; behind a balancer, what the balancer said */
+	const void *private_data;        /**< the client's; NULL: it has announced none */
+	size_t private_data_size;
+};
+/** What the program answers. The library fills it before the call, so that an answer may be left as it is. */
+struct srdma_admit_answer {
+	size_t size;                /**< how much of it the library reads; see SRDMA_HAS_FIELD() */
+	uint64_t client_id;         /**< for srdma_conn_info, 0 at first; a server sets its own instead */
+	struct srdma_reject *reject; /**< why the client is turned away: SRDMA_REJECT_REFUSED, "refused", unless it is changed */
+	uint8_t *private_data;      /**< room for SRDMA_PRIVATE_DATA_MAX bytes, with the private data of the options in it: change it for
+				         this client */
+	size_t private_data_size;   /**< how many bytes the client gets, if it has announced private data itself */
+};
+/** Decides about a client before anything is made for it: no queue pair, no memory. It returns 0 to accept the client, and any
+ *  other value to turn it away. It should not block: in a server, other clients' set-ups wait for it. Several threads may call it
+ *  at the same time. */
+typedef int srdma_admit_fn(const struct srdma_admit_request *request, struct srdma_admit_answer *answer, void *arg);
+
+/** Takes one accepted TCP socket through TLS, HELLO with its private data, `admit` (NULL: every client is accepted, with id 0), queue pair,
  *  WELCOME and READY. From this call on the socket is the library's, also when the call fails. Blocks up to
  *  options->setup_timeout_ms. Different threads may call it at the same time.
  *  Errors: those of srdma_conn_connect(). */
@@ -606,6 +643,10 @@ SRDMA_INLINE void srdma_conn_get_timing(const struct srdma_conn *conn, struct sr
 	srdma_conn_get_timing_sized(conn, timing, sizeof *timing);
 }
 
+/** Returns the private data that the peer gave in its options, for as long as the connection exists, and its size. It never
+ *  changes. NULL and 0: the peer sent none. Owned by the connection. */
+SRDMA_API const void *srdma_conn_peer_private_data(const struct srdma_conn *conn, size_t *size);
+
 /* -- the verbs objects of a connection -- */
 
 /** Return the raw verbs objects; the completion channel is that of both completion queues. The connection owns all of them.
@@ -686,14 +727,38 @@ SRDMA_API int srdma_conn_send(struct srdma_conn *conn, const void *data, size_t 
  *    SRDMA_ESEAL           A sealed record did not authenticate. */
 SRDMA_API int srdma_conn_recv(struct srdma_conn *conn, void *buffer, size_t size, size_t *length, int timeout_ms);
 
+/* -- send and receive control messages over the TLS channel -- */
+
+/** Sends a control message of 0 to SRDMA_CONTROL_MESSAGE_MAX bytes over the TLS channel, which encrypts it whether the connection is
+ *  sealed or not. Raw connections have control messages too: they are the way to tell the peer an rkey, or that a buffer is free.
+ *  They come in order, but in no order with the messages, writes and reads on the queue pair. They are not for bulk data.
+ *  Both ends must set control_messages. `data` may be used again when it returns. A loss of the connection loses those on their way.
+ *  Errors:
+ *    -EOPNOTSUPP           The two ends did not agree on control messages.
+ *    -EMSGSIZE             The message is too long.
+ *    -ETIMEDOUT, -EAGAIN   The peer's program has not taken the last SRDMA_CONTROL_DEPTH messages.
+ *    SRDMA_ECLOSED         The connection was disconnected.
+ *    SRDMA_ELOST           The peer went away. This error and those below end the connection.
+ *    SRDMA_ETLS            The TLS channel failed.
+ *    SRDMA_EPROTOCOL       The peer broke the protocol. */
+SRDMA_API int srdma_conn_control_send(struct srdma_conn *conn, const void *data, size_t length, int timeout_ms);
+
+/** Receives one control message into `buffer`; `*length` becomes its length. Messages that the peer sent before it disconnected
+ *  come first, then SRDMA_ECLOSED.
+ *  Errors:
+ *    -EMSGSIZE             `size` is too small. `*length` is the size needed; the message stays.
+ *    -ETIMEDOUT, -EAGAIN   No control message came.
+ *    -EOPNOTSUPP           The two ends did not agree on control messages. Other errors are those of srdma_conn_control_send(). */
+SRDMA_API int srdma_conn_control_recv(struct srdma_conn *conn, void *buffer, size_t size, size_t *length, int timeout_ms);
+
 /* -- wait for a connection -- */
 
 /** Returns a file descriptor for poll(2), select(2) or epoll(7), owned by the connection. After a call has returned -EAGAIN,
  *  the descriptor is readable when that call is worth repeating: a call that returns -EAGAIN arms the completion queues. */
 SRDMA_API int srdma_conn_fd(struct srdma_conn *conn);
 
-/** Waits until there is something for srdma_conn_recv() or srdma_conn_complete(), or the peer has gone, or another thread
- *  calls srdma_conn_wake(). On a raw connection it waits for the end.
+/** Waits until there is something for srdma_conn_recv(), srdma_conn_control_recv() or srdma_conn_complete(), or the peer has gone,
+ *  or another thread calls srdma_conn_wake(). On a raw connection it waits for a control message or the end.
  *  Errors:
  *    -ETIMEDOUT, -EAGAIN   Nothing came in time (-EAGAIN with timeout_ms 0).
  *    -EINTR                Another thread called srdma_conn_wake().

@@ -81,8 +81,8 @@ SRDMA_INLINE void srdma_server_limits_init(struct srdma_server_limits *limits)
 /** A worker for each client. */
 #define SRDMA_WORKERS_PER_CLIENT (-1)
 
-/** Options of a server, and the functions with which a program answers its clients. Any of these may be NULL; with all of them
- *  NULL, the built-in echo service answers (SRDMA_ECHO_OVERHEAD).
+/** Options of a server, and the functions with which a program answers its clients. Any of these may be NULL. When
+ *  on_connect, on_message and on_disconnect all are, the built-in echo service answers (SRDMA_ECHO_OVERHEAD).
  *
  *  The calls for one client come one after the other, from one thread, whose stack is 1 MiB. The calls for different clients
  *  come at the same time, unless the clients are on the same worker (`workers`). A function that blocks holds up the other clients
@@ -115,6 +115,12 @@ struct srdma_server_options {
 	/** The client is gone, in order (`status` 0) or not (the error). The connection is freed after the function returns. */
 	void (*on_disconnect)(struct srdma_conn *conn, int status, void *client_arg, void *arg);
 	void *arg;                      /**< for these functions; stays the program's */
+	srdma_admit_fn *on_admit;       /**< decides about a client that the limits would let in, before anything is made for it; `arg` is
+					     its last argument. One that it turns away is told SRDMA_REJECT_REFUSED, unless it
+					     says otherwise. NULL: the limits decide alone */
+	/** A control message came (srdma_conn_control_send()); `data` is valid until the function returns. A result that is not 0
+	 *  disconnects the client: fill `reason` (128 bytes) for it. Needed if the clients' options have control_messages. */
+	int (*on_control)(struct srdma_conn *conn, const void *data, size_t length, char *reason, void *client_arg, void *arg);
 };
 /** Fills `options` with the defaults. Thread-safe. */
 SRDMA_API void srdma_server_options_init_sized(struct srdma_server_options *options, size_t size);

@@ -18,7 +18,7 @@
 #define STEP_READS (SRDMA_FRAME_MAX + 1)
 #define RESOURCES_RETRY_MS 1000
 
-enum stage { STAGE_PROXY, STAGE_TLS, STAGE_HELLO, STAGE_READY, STAGE_DONE, STAGE_LINGER };
+enum stage { STAGE_PROXY, STAGE_TLS, STAGE_HELLO, STAGE_PRIVATE_DATA, STAGE_READY, STAGE_DONE, STAGE_LINGER };
 
 struct srdma_accept {
 	struct srdma_setup setup;
@@ -207,14 +207,14 @@ static int make_queue_pair(struct srdma_accept *accept)
 	return srdma_fail(ret, "%s", text);
 }
 
-static int take_hello(struct srdma_accept *accept)
+/* Everything that the client says of itself is known. */
+static int decide(struct srdma_accept *accept)
 {
 	struct srdma_conn *conn = accept->setup.conn;
 	struct srdma_reject reject = {0};
-	int ret = judge_hello(accept, &reject);
+	int ret = 0;
 
-	if (ret == 0 && accept->admit) {
-		reject = (struct srdma_reject){.reason = SRDMA_REJECT_REFUSED, .text = "refused"};
+	if (accept->admit) {
 		ret = accept->admit(conn, &reject, accept->admit_arg);
 	}
 	if (ret != 0)
@@ -223,8 +223,32 @@ static int take_hello(struct srdma_accept *accept)
 	if (ret != 0)
 		return ret;
 	conn->own.client_id = conn->client_id;
+	srdma_setup_answer_offers(&accept->setup);
 	accept->stage = STAGE_READY;
 	return srdma_setup_send_self(&accept->setup, SRDMA_FRAME_WELCOME, 0);
+}
+
+static int take_hello(struct srdma_accept *accept)
+{
+	struct srdma_reject reject = {0};
+	int ret = judge_hello(accept, &reject);
+
+	if (ret != 0)
+		return refuse(accept, &reject, ret);
+	if (!(accept->setup.conn->peer.features & SRDMA_FEATURE_PRIVATE_DATA))
+		return decide(accept);
+	accept->stage = STAGE_PRIVATE_DATA;
+	return 0;
+}
+
+static int take_private_data(struct srdma_accept *accept)
+{
+	struct srdma_reject reject = {0};
+	int ret = srdma_setup_take_private_data(&accept->setup);
+
+	if (ret == SRDMA_EPROTOCOL)
+		return refuse(accept, &reject, SRDMA_MALFORMED(&reject, "%s", srdma_error_text()));
+	return ret == 0 ? decide(accept) : ret;
 }
 
 static int take_ready(struct srdma_accept *accept)
@@ -254,17 +278,17 @@ static int take_ready(struct srdma_accept *accept)
 static int await_frame(struct srdma_accept *accept)
 {
 	struct srdma_conn *conn = accept->setup.conn;
-	bool hello = accept->stage == STAGE_HELLO;
+	bool welcomed = accept->stage == STAGE_READY;
 	struct srdma_reject reject = {0};
 	unsigned reads = STEP_READS;
 	int ret = srdma_control_receive(conn->tls, &conn->inbox, &reads);
 
 	if (ret == 0)
-		return hello ? take_hello(accept) : take_ready(accept);
-	if (ret == SRDMA_EPROTOCOL && hello)
+		return welcomed ? take_ready(accept) : accept->stage == STAGE_HELLO ? take_hello(accept) : take_private_data(accept);
+	if (ret == SRDMA_EPROTOCOL && !welcomed)
 		return refuse(accept, &reject, SRDMA_MALFORMED(&reject, "%s", srdma_error_text()));
 	if (ret == SRDMA_ECLOSED)
-		return srdma_fail(SRDMA_ELOST, "the client closed the connection %s", hello ? "before HELLO" : "instead of saying READY");
+		return srdma_fail(SRDMA_ELOST, "the client closed the connection %s", welcomed ? "instead of saying READY" : "before HELLO");
 	return ret;
 }
 
@@ -282,6 +306,7 @@ static int advance(struct srdma_accept *accept)
 	case STAGE_PROXY: return await_proxy(accept);
 	case STAGE_TLS: ret = srdma_tls_handshake(conn->tls); return ret == 0 ? finish_handshake(accept) : ret;
 	case STAGE_HELLO:
+	case STAGE_PRIVATE_DATA:
 	case STAGE_READY: return await_frame(accept);
 	case STAGE_LINGER:
 		ret = srdma_tls_linger(conn->tls);
@@ -292,7 +317,8 @@ static int advance(struct srdma_accept *accept)
 }
 
 static const char *const awaited[] = {
-	[STAGE_PROXY] = "PROXY header", [STAGE_TLS] = "TLS handshake", [STAGE_HELLO] = "HELLO", [STAGE_READY] = "READY"};
+	[STAGE_PROXY] = "PROXY header", [STAGE_TLS] = "TLS handshake", [STAGE_HELLO] = "HELLO",
+	[STAGE_PRIVATE_DATA] = "private data", [STAGE_READY] = "READY"};
 
 int srdma_accept_fail(const struct srdma_accept *accept, int error, const char *why)
 {
@@ -312,7 +338,9 @@ static int fail_late(const struct srdma_accept *accept)
 /* Whether this end has sent the client an alert or a REJECT, which the client needs time to read. */
 static bool was_refused(enum stage stage, int error)
 {
-	return stage == STAGE_TLS ? error != SRDMA_ELOST : stage == STAGE_HELLO && error != SRDMA_ELOST && error != SRDMA_ETLS;
+	bool asked = stage == STAGE_HELLO || stage == STAGE_PRIVATE_DATA;
+
+	return stage == STAGE_TLS ? error != SRDMA_ELOST : asked && error != SRDMA_ELOST && error != SRDMA_ETLS;
 }
 
 int srdma_accept_step(struct srdma_accept *accept, struct srdma_conn **out)
@@ -387,7 +415,8 @@ const char *srdma_accept_phase(const struct srdma_accept *accept)
 	switch (accept->stage == STAGE_LINGER ? accept->failed_in : accept->stage) {
 	case STAGE_PROXY: return "proxy";
 	case STAGE_TLS: return "tls";
-	case STAGE_HELLO: return "hello";
+	case STAGE_HELLO:
+	case STAGE_PRIVATE_DATA: return "hello";
 	default: return "ready";
 	}
 }
@@ -409,12 +438,50 @@ struct public_admit {
 	void *arg;
 };
 
+int srdma_accept_ask(struct srdma_conn *conn, srdma_admit_fn *fn, struct srdma_reject *reject, void *arg)
+{
+	const struct srdma_cert_name **names = calloc(conn->names.count + 1, sizeof(struct srdma_cert_name *));
+	struct srdma_admit_request request = {.size = sizeof request,
+					      .peer_name = conn->names.identity,
+					      .peer_pin = conn->names.pin,
+					      .names = names,
+					      .name_count = conn->names.count,
+					      .address = (const struct sockaddr *)&conn->peer_address};
+	struct srdma_private_data own = {0};
+	struct srdma_admit_answer answer = {
+		.size = sizeof answer, .client_id = conn->client_id, .reject = reject, .private_data = own.bytes};
+	int ret;
+
+	if (!names)
+		return srdma_reject_set(reject, SRDMA_REJECT_RESOURCES, RESOURCES_RETRY_MS, "the server is out of memory");
+	for (size_t i = 0; i < conn->names.count; i++)
+		names[i] = &conn->names.list[i];
+	if (conn->own_data)
+		own = *conn->own_data;
+	answer.private_data_size = own.size;
+	request.private_data = srdma_conn_peer_private_data(conn, &request.private_data_size);
+	*reject = (struct srdma_reject){.size = sizeof *reject, .reason = SRDMA_REJECT_REFUSED, .text = "refused"};
+	ret = fn(&request, &answer, arg);
+	free(names);
+	if (ret != 0)
+		return SRDMA_EREJECTED;
+	conn->client_id = answer.client_id;
+	if (answer.private_data_size > SRDMA_PRIVATE_DATA_MAX) {
+		srdma_log(SRDMA_LOG_ERROR, "the program answers %zu bytes of private data, and %d is the most", answer.private_data_size,
+			  SRDMA_PRIVATE_DATA_MAX);
+		return srdma_reject_set(reject, SRDMA_REJECT_RESOURCES, 0, "the server's program failed");
+	}
+	if ((answer.private_data_size > 0 || conn->own_data) &&
+	    srdma_conn_set_private_data(&conn->own_data, own.bytes, answer.private_data_size) != 0)
+		return srdma_reject_set(reject, SRDMA_REJECT_RESOURCES, RESOURCES_RETRY_MS, "the server is out of memory");
+	return 0;
+}
+
 static int admit_publicly(struct srdma_conn *conn, struct srdma_reject *reject, void *arg)
 {
 	const struct public_admit *admit = arg;
 
-	reject->size = sizeof *reject;
-	return admit->fn(conn->names.identity, (const struct sockaddr *)&conn->peer_address, &conn->client_id, reject, admit->arg);
+	return srdma_accept_ask(conn, admit->fn, reject, admit->arg);
 }
 
 int srdma_conn_accept(int socket, struct srdma_tls_context *context, struct srdma_device *device, const struct srdma_conn_options *options,

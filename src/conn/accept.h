@@ -18,6 +18,9 @@ struct srdma_newcomer {
 	bool behind_proxy; /* it comes from a balancer, and must begin with a PROXY header */
 };
 
+/* Asks a program's function about the client, and takes its private data for this client. */
+int srdma_accept_ask(struct srdma_conn *conn, srdma_admit_fn *fn, struct srdma_reject *reject, void *arg);
+
 /* Takes over the socket, even when it fails. */
 int srdma_accept_new(const struct srdma_newcomer *newcomer, struct srdma_tls_context *context, struct srdma_device *device,
 		     const struct srdma_conn_options *options, srdma_accept_admit_fn *admit, void *admit_arg, struct srdma_accept **out);

@@ -35,15 +35,40 @@ void srdma_conn_options_init_sized(struct srdma_conn_options *options, size_t si
 	srdma_sized_init(options, size, &defaults, sizeof defaults);
 }
 
+static int check_private_data(const void *data, size_t size)
+{
+	if (size > SRDMA_PRIVATE_DATA_MAX)
+		return srdma_fail(-EINVAL, "private_data has %zu bytes, and %d is the most", size, SRDMA_PRIVATE_DATA_MAX);
+	return data || size == 0 ? 0 : srdma_fail(-EINVAL, "private_data is NULL, and private_data_size is %zu", size);
+}
+
 int srdma_conn_settings_take(const struct srdma_conn_options *given, struct srdma_conn_settings *out)
 {
-	int ret = SRDMA_SIZED_TAKE(srdma_conn_options, gid_networks, given, &out->options);
+	struct srdma_conn_options options;
+	struct srdma_qp_options qp;
+	int ret = SRDMA_SIZED_TAKE(srdma_conn_options, gid_networks, given, &options);
 
-	srdma_qp_options_init(&out->qp);
-	if (ret == 0 && out->options.qp)
-		ret = SRDMA_SIZED_TAKE(srdma_qp_options, hop_limit, out->options.qp, &out->qp);
+	srdma_qp_options_init(&qp);
+	if (ret == 0 && options.qp)
+		ret = SRDMA_SIZED_TAKE(srdma_qp_options, hop_limit, options.qp, &qp);
+	if (ret == 0)
+		ret = check_private_data(options.private_data, options.private_data_size);
+	if (ret != 0)
+		return ret;
+	options.qp = &qp;
+	srdma_conn_settings_copy(&options, out);
+	return 0;
+}
+
+void srdma_conn_settings_copy(const struct srdma_conn_options *options, struct srdma_conn_settings *out)
+{
+	out->options = *options;
+	out->qp = *options->qp;
 	out->options.qp = &out->qp;
-	return ret;
+	if (options->private_data) {
+		memcpy(out->private_data, options->private_data, options->private_data_size);
+		out->options.private_data = out->private_data;
+	}
 }
 
 int srdma_conn_options_check(const struct srdma_conn_options *o)
@@ -73,6 +98,24 @@ int srdma_conn_options_check(const struct srdma_conn_options *o)
 	return srdma_qp_options_check(o->qp);
 }
 
+int srdma_conn_set_private_data(struct srdma_private_data **data, const void *bytes, size_t size)
+{
+	if (!*data)
+		*data = calloc(1, sizeof **data);
+	if (!*data)
+		return srdma_fail(-ENOMEM, "out of memory");
+	(*data)->size = size;
+	if (size > 0)
+		memcpy((*data)->bytes, bytes, size);
+	return 0;
+}
+
+const void *srdma_conn_peer_private_data(const struct srdma_conn *conn, size_t *size)
+{
+	*size = conn->peer_data ? conn->peer_data->size : 0;
+	return conn->peer_data ? conn->peer_data->bytes : NULL;
+}
+
 int srdma_conn_new(struct srdma_device *device, const struct srdma_conn_options *options, struct srdma_conn **out)
 {
 	struct srdma_conn *conn;
@@ -93,11 +136,23 @@ int srdma_conn_new(struct srdma_device *device, const struct srdma_conn_options 
 	conn->qp_options = *options->qp;
 	conn->options.qp = &conn->qp_options;
 	conn->options.gid_networks = NULL; /* the caller's string; `networks` has its contents */
+	conn->options.private_data = NULL; /* likewise: own_data */
 	conn->networks = networks;
 	conn->epoll_fd = conn->wake_fd = -1;
 	srdma_qp_options_fit(&conn->qp_options, device);
+	if (options->private_data)
+		ret = srdma_conn_set_private_data(&conn->own_data, options->private_data, options->private_data_size);
+	if (ret != 0)
+		srdma_conn_free(&conn);
 	*out = conn;
-	return 0;
+	return ret;
+}
+
+static void free_private_data(struct srdma_private_data *data)
+{
+	if (data)
+		OPENSSL_cleanse(data, sizeof *data);
+	free(data);
 }
 
 static void destroy_cq(struct ibv_cq *cq, unsigned unacked)
@@ -152,6 +207,9 @@ void srdma_conn_free(struct srdma_conn **out)
 	srdma_networks_clear(&conn->networks);
 	srdma_peer_names_clear(&conn->names);
 	srdma_device_unref(&conn->device);
+	srdma_control_queue_release(conn);
+	free_private_data(conn->own_data);
+	free_private_data(conn->peer_data);
 	OPENSSL_cleanse(conn, sizeof *conn);
 	free(conn);
 }

@@ -6,6 +6,7 @@
 #include "sealed_rdma.h"
 #include "stream.h"
 #include "control.h"
+#include "control_queue.h"
 #include "epoch.h"
 #include "net.h"
 #include "notifier.h"
@@ -25,10 +26,17 @@ struct srdma_closing {
 	uint64_t peer_close_deadline; /* for the peer to close, after our FINISH */
 };
 
-/* Complete options of a connection, with the queue pair options that they point to. */
+/* Complete options of a connection, with the queue pair options and the private data that they point to. */
 struct srdma_conn_settings {
 	struct srdma_conn_options options;
 	struct srdma_qp_options qp;
+	uint8_t private_data[SRDMA_PRIVATE_DATA_MAX];
+};
+
+/* The private data of one end. */
+struct srdma_private_data {
+	size_t size;
+	uint8_t bytes[SRDMA_PRIVATE_DATA_MAX];
 };
 
 struct srdma_conn {
@@ -60,6 +68,8 @@ struct srdma_conn {
 	unsigned rounds;              /* calls of progress; only some of them look at the TLS channel */
 	uint32_t waited_length;       /* of the write or read that is to be posted */
 	struct srdma_hello own, peer; /* as exchanged */
+	struct srdma_private_data *own_data, *peer_data; /* NULL: none */
+	struct srdma_control_queue *control; /* NULL: no control messages */
 	uint8_t gid_index;
 	enum ibv_mtu mtu; /* agreed */
 	uint64_t client_id;
@@ -91,10 +101,14 @@ struct srdma_conn {
 /* conn.c */
 /* Takes a program's options; gid_networks stays the program's. Errors: -EINVAL. */
 int srdma_conn_settings_take(const struct srdma_conn_options *options, struct srdma_conn_settings *out);
+/* Copies complete options with what they point to, but for gid_networks. */
+void srdma_conn_settings_copy(const struct srdma_conn_options *options, struct srdma_conn_settings *out);
 /* This function and the next take complete options. */
 int srdma_conn_options_check(const struct srdma_conn_options *options);
 /* Makes a connection that owns nothing yet except its references. */
 int srdma_conn_new(struct srdma_device *device, const struct srdma_conn_options *options, struct srdma_conn **out);
+/* Makes `*data` a copy of `bytes`. */
+int srdma_conn_set_private_data(struct srdma_private_data **data, const void *bytes, size_t size);
 
 /* The counters of srdma_conn_info alone; any thread may ask while the connection lives. */
 void srdma_conn_read_counters(const struct srdma_conn *conn, struct srdma_conn_info *info);

@@ -46,6 +46,13 @@ static int refuse_gid(const union ibv_gid *gid)
 			  text);
 }
 
+static int receive_private_data(struct srdma_setup *s)
+{
+	int ret = srdma_control_await(s->conn->tls, &s->conn->inbox, s->deadline);
+
+	return ret == 0 ? srdma_setup_take_private_data(s) : ret;
+}
+
 static int receive_welcome(struct srdma_setup *s)
 {
 	struct srdma_conn *conn = s->conn;
@@ -66,11 +73,13 @@ static int receive_welcome(struct srdma_setup *s)
 		return ret;
 	if (srdma_hello_validate(&conn->peer, true, &why) != 0 || srdma_setup_check_fit(s, &why) != 0)
 		return srdma_fail(SRDMA_EPROTOCOL, "the server's WELCOME is not acceptable: %s", why.text);
+	if (conn->peer.features & ~conn->own.features & SRDMA_FEATURES_OFFERED)
+		return srdma_fail(SRDMA_EPROTOCOL, "the server's WELCOME has features that HELLO did not offer");
 	/* Without gid-networks this end trusts the authenticated server's GID. */
 	if (conn->networks.count > 0 && srdma_setup_check_gid(s, &why) != 0)
 		return refuse_gid(&conn->peer.gid);
 	conn->client_id = conn->peer.client_id;
-	return 0;
+	return conn->peer.features & SRDMA_FEATURE_PRIVATE_DATA ? receive_private_data(s) : 0;
 }
 
 static int send_ready(struct srdma_setup *s)

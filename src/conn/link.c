@@ -106,8 +106,7 @@ static int copy_endpoints(struct srdma_link *link, const struct srdma_endpoint *
 static int copy_options(struct srdma_link *link, const struct srdma_link_options *options, const struct srdma_conn_settings *conn)
 {
 	link->options = *options;
-	link->conn_settings = *conn;
-	link->conn_settings.options.qp = &link->conn_settings.qp;
+	srdma_conn_settings_copy(&conn->options, &link->conn_settings);
 	link->options.conn = &link->conn_settings.options;
 	if (conn->options.gid_networks) {
 		link->conn_settings.options.gid_networks = strdup(conn->options.gid_networks);

@@ -87,7 +87,7 @@ int srdma_conn_recv(struct srdma_conn *conn, void *buffer, size_t size, size_t *
 
 static bool has_anything(const struct srdma_conn *conn)
 {
-	return has_message(conn) || conn->stream.done_ring.count > 0 || conn->woken;
+	return has_message(conn) || conn->stream.done_ring.count > 0 || srdma_control_queue_has_message(conn) || conn->woken;
 }
 
 int srdma_conn_wait(struct srdma_conn *conn, int timeout_ms)
@@ -103,6 +103,7 @@ int srdma_conn_wait(struct srdma_conn *conn, int timeout_ms)
 		conn->woken = false;
 		return srdma_fail(-EINTR, "another thread ended the wait (srdma_conn_wake)");
 	}
-	/* Neither a message nor a completion: the peer has disconnected. */
-	return srdma_stream_has_message(&conn->stream) || conn->stream.done_ring.count > 0 ? 0 : srdma_conn_check(conn);
+	if (srdma_stream_has_message(&conn->stream) || conn->stream.done_ring.count > 0 || srdma_control_queue_has_message(conn))
+		return 0;
+	return srdma_conn_check(conn); /* the peer has disconnected */
 }

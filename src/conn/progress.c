@@ -30,6 +30,8 @@ static int take_frame(struct srdma_conn *conn)
 				  SRDMA_PROTOCOL_VERSION);
 	if (header->type >= SRDMA_FRAME_EPOCH_REQUEST && header->type <= SRDMA_FRAME_EPOCH_READY)
 		return srdma_epoch_take(conn);
+	if (header->type == SRDMA_FRAME_CONTROL_MESSAGE || header->type == SRDMA_FRAME_CONTROL_TAKEN)
+		return srdma_control_queue_take_frame(conn);
 	return header->type == SRDMA_FRAME_WITHDRAW ? srdma_conn_take_withdrawal(conn) : srdma_conn_take_close_frame(conn);
 }
 
@@ -143,7 +145,7 @@ void srdma_conn_progress(struct srdma_conn *conn, bool control)
 {
 	int ret;
 
-	if (control)
+	if (control || (conn->options.raw && conn->control_more))
 		srdma_conn_progress_control(conn);
 	if (conn->status != 0 || conn->options.raw)
 		return;

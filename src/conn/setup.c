@@ -59,8 +59,8 @@ static int make_verbs(struct srdma_conn *conn, uint32_t message_size, uint32_t d
 		.send_depth = o->raw ? o->raw_send_depth : srdma_stream_send_depth(&shape),
 		.recv_depth = o->raw ? o->raw_recv_depth : srdma_stream_recv_depth(&shape),
 	};
-	/* While sealed, the peer only reads, and only from the staging ring. */
-	unsigned access = shape.sealed ? (unsigned)IBV_ACCESS_REMOTE_READ : o->region_size ? o->region_access : 0;
+	/* While sealed, the peer only reads, and only from the staging ring. The memory of a raw connection is the program's. */
+	unsigned access = shape.sealed ? (unsigned)IBV_ACCESS_REMOTE_READ : o->region_size || o->raw ? o->region_access : 0;
 	int ret = check_depths(conn, queues.send_depth, queues.recv_depth);
 
 	if (ret == 0)
@@ -97,6 +97,7 @@ static void describe_self(struct srdma_conn *conn, uint32_t message_size, uint32
 	}
 	if (conn->options.seal == SRDMA_SEAL_REQUIRED)
 		own->features |= SRDMA_FEATURE_SEALED | (srdma_cipher_aes_is_fast() ? 0u : SRDMA_FEATURE_CHACHA);
+	own->features |= (conn->own_data ? SRDMA_FEATURE_PRIVATE_DATA : 0u) | (conn->options.control_messages ? SRDMA_FEATURE_CONTROL : 0u);
 	if (conn->region.address) {
 		own->region_address = 0;
 		own->region_size = conn->region.size;
@@ -133,6 +134,26 @@ int srdma_setup_prepare_self(struct srdma_setup *s, uint32_t message_size, uint3
 		describe_self(conn, message_size, depth);
 	conn->timing.qp += srdma_clock_us() - start;
 	return ret;
+}
+
+void srdma_setup_answer_offers(struct srdma_setup *s)
+{
+	struct srdma_conn *conn = s->conn;
+	uint32_t offered = conn->peer.features & SRDMA_FEATURES_OFFERED;
+
+	/* A client that announces private data is always answered, with none if there is none. */
+	conn->own.features = (conn->own.features & ~SRDMA_FEATURES_OFFERED) | (offered & (conn->own.features | SRDMA_FEATURE_PRIVATE_DATA));
+}
+
+int srdma_setup_take_private_data(struct srdma_setup *s)
+{
+	struct srdma_conn *conn = s->conn;
+	const struct srdma_frame_header *header = &conn->inbox.header;
+
+	if (header->type != SRDMA_FRAME_PRIVATE_DATA || header->version != SRDMA_PROTOCOL_VERSION)
+		return srdma_fail(SRDMA_EPROTOCOL, "the peer sent a frame of type %u and version %u where PRIVATE_DATA is due", header->type,
+				  header->version);
+	return srdma_conn_set_private_data(&conn->peer_data, srdma_inbox_body(&conn->inbox), header->length);
 }
 
 static uint8_t lower(uint8_t a, uint8_t b)
@@ -185,6 +206,8 @@ int srdma_setup_finish(struct srdma_setup *s)
 	conn->rate.per_second = conn->options.max_bytes_per_second; /* admission has set the limits of the peer's name */
 	if (conn->options.seal == SRDMA_SEAL_REQUIRED)
 		ret = srdma_keys_seal(conn);
+	if (ret == 0 && (conn->own.features & conn->peer.features & SRDMA_FEATURE_CONTROL))
+		ret = srdma_control_queue_start(conn);
 	if (ret == 0)
 		srdma_epoch_start(conn);
 	return ret == 0 ? srdma_conn_prepare_waiting(conn) : ret;
@@ -257,10 +280,14 @@ void srdma_setup_finish_timing(struct srdma_setup *s)
 /* Wipes the frame: no copy of the PSN must stay on the stack. */
 int srdma_setup_send_self(struct srdma_setup *s, enum srdma_frame_type type, uint64_t deadline)
 {
-	uint8_t frame[SRDMA_FRAME_MAX];
-	size_t length = srdma_hello_encode(frame, type, &s->conn->own);
-	int ret = srdma_control_send(s->conn->tls, frame, length, deadline);
+	const struct srdma_private_data *data = s->conn->own_data;
+	uint8_t frames[2 * SRDMA_FRAME_MAX];
+	size_t length = srdma_hello_encode(frames, type, &s->conn->own);
+	int ret;
 
-	OPENSSL_cleanse(frame, sizeof frame);
+	if (s->conn->own.features & SRDMA_FEATURE_PRIVATE_DATA)
+		length += srdma_program_encode(frames + length, SRDMA_FRAME_PRIVATE_DATA, data ? data->bytes : NULL, data ? data->size : 0);
+	ret = srdma_control_send(s->conn->tls, frames, length, deadline);
+	OPENSSL_cleanse(frames, sizeof frames);
 	return ret;
 }

@@ -141,6 +141,13 @@ int srdma_admission_decide(struct srdma_conn *conn, struct srdma_reject *reject,
 		return srdma_reject_set(reject, SRDMA_REJECT_BUSY, BUSY_RETRY_MS,
 					"%u connections are being set up, which is the maximum (max-pending)", most);
 	}
+	if (server->options.on_admit) {
+		ret = srdma_accept_ask(conn, server->options.on_admit, reject, server->options.arg);
+		if (ret != 0) {
+			srdma_admission_turn_away(client);
+			return ret;
+		}
+	}
 	memcpy(client->info.peer_name, conn->names.identity, sizeof client->info.peer_name);
 	ret = take_slot(client, &policy, reject);
 	if (ret != 0)

@@ -164,13 +164,31 @@ static bool serve_messages(struct srdma_client *client)
 	return taken > 0;
 }
 
+/* Hands over the control messages that have come; the protocol limits their number. */
+static void serve_control(struct srdma_client *client)
+{
+	const struct srdma_server_options *o = &client->server->options;
+	struct srdma_conn *conn = client->conn;
+	const void *data;
+	size_t length;
+	int ret = 0;
+
+	while (ret == 0 && srdma_control_queue_peek(conn, &data, &length)) {
+		ret = o->on_control(conn, data, length, client->reason, client->arg, o->arg);
+		if (ret == 0)
+			ret = srdma_control_queue_consume(conn);
+	}
+	if (ret != 0 && conn->status == 0)
+		srdma_client_end(client, conn->closing.peer_requested ? 0 : ret, client->reason[0] ? client->reason : "ended by the server");
+}
+
 bool srdma_client_has_work(const struct srdma_client *client)
 {
 	const struct srdma_conn *conn = client->conn;
 
 	if (conn->status != 0)
 		return true;
-	if (conn->stream.receives_left)
+	if (conn->stream.receives_left || srdma_control_queue_has_message(conn))
 		return true;
 	if (client->marks[SRDMA_MARK_BLOCKED] && (srdma_sealed_rdma_has_work(&conn->sealed_rdma) || conn->control_more))
 		return true;
@@ -247,7 +265,8 @@ void srdma_client_run(struct srdma_client *client)
 		return;
 	}
 	srdma_client_progress(client, false);
-	busy = serve_messages(client);
+	serve_control(client);
+	busy = !client->marks[SRDMA_MARK_ENDING] && serve_messages(client);
 	if (busy)
 		srdma_client_progress(client, false); /* returns credits, and takes messages that came meanwhile */
 	if (conn->status != 0) {

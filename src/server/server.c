@@ -73,6 +73,8 @@ static int check_options(const struct srdma_server_options *o)
 		return srdma_fail(-EINVAL, "drain_timeout_ms must be above 0");
 	if (o->conn->raw)
 		return srdma_fail(-EINVAL, "a server has no raw connections; use srdma_listener_listen and srdma_conn_accept");
+	if (o->conn->control_messages && !o->on_control)
+		return srdma_fail(-EINVAL, "control_messages is set, and on_control is not: nobody would take the messages");
 	if (o->listen_fd_count > SRDMA_LISTENERS_MAX)
 		return srdma_fail(-EINVAL, "%u listening sockets; a server takes %u at most", o->listen_fd_count, SRDMA_LISTENERS_MAX);
 	return 0;
@@ -124,9 +126,7 @@ int srdma_server_check(const struct srdma_server_options *given, struct srdma_de
 
 static void set_options(struct srdma_server *server, const struct srdma_server_options *options)
 {
-	server->conn.options = *options->conn;
-	server->conn.qp = *options->conn->qp;
-	server->conn.options.qp = &server->conn.qp;
+	srdma_conn_settings_copy(options->conn, &server->conn);
 	server->conn.options.gid_networks = NULL;
 	server->options = *options;
 	server->options.address = server->options.port = server->options.proxy_networks = NULL;

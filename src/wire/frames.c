@@ -40,6 +40,35 @@ size_t srdma_empty_encode(uint8_t *frame, enum srdma_frame_type type)
 	return finish_frame(&w);
 }
 
+size_t srdma_program_encode(uint8_t *frame, enum srdma_frame_type type, const void *data, size_t length)
+{
+	struct srdma_writer w;
+
+	begin_frame(&w, frame, type);
+	srdma_put_bytes(&w, data, length);
+	return finish_frame(&w);
+}
+
+size_t srdma_taken_encode(uint8_t *frame, uint64_t count)
+{
+	struct srdma_writer w;
+
+	begin_frame(&w, frame, SRDMA_FRAME_CONTROL_TAKEN);
+	srdma_put_u64(&w, count);
+	return finish_frame(&w);
+}
+
+int srdma_taken_decode(const uint8_t *body, size_t length, uint64_t *count)
+{
+	struct srdma_reader r;
+
+	srdma_reader_init(&r, body, length);
+	*count = srdma_get_u64(&r);
+	return srdma_reader_complete(&r)
+		       ? 0
+		       : srdma_fail(SRDMA_EPROTOCOL, "the peer sent a malformed CONTROL_TAKEN of %zu byte%s", length, SRDMA_S(length));
+}
+
 size_t srdma_hello_encode(uint8_t *frame, enum srdma_frame_type type, const struct srdma_hello *hello)
 {
 	struct srdma_writer w;

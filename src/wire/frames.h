@@ -25,6 +25,9 @@ enum srdma_frame_type {
 	SRDMA_FRAME_EPOCH_PARAMETERS = 10,
 	SRDMA_FRAME_EPOCH_READY = 11,
 	SRDMA_FRAME_WITHDRAW = 12,
+	SRDMA_FRAME_PRIVATE_DATA = 13,
+	SRDMA_FRAME_CONTROL_MESSAGE = 14,
+	SRDMA_FRAME_CONTROL_TAKEN = 15,
 };
 
 struct srdma_frame_header {
@@ -38,8 +41,13 @@ struct srdma_frame_header {
 #define SRDMA_FEATURE_SEALED (1u << 2)   /* requires sealed traffic on the queue pair; both ends or neither */
 #define SRDMA_FEATURE_CHACHA (1u << 3)   /* has no fast AES */
 #define SRDMA_FEATURE_WINDOW (1u << 4)   /* HELLO only: the region's rkey comes with READY */
-#define SRDMA_FEATURES_KNOWN \
-	(SRDMA_FEATURE_MESSAGES | SRDMA_FEATURE_EPOCHS | SRDMA_FEATURE_SEALED | SRDMA_FEATURE_CHACHA | SRDMA_FEATURE_WINDOW)
+#define SRDMA_FEATURE_PRIVATE_DATA (1u << 5) /* a frame PRIVATE_DATA follows this one */
+#define SRDMA_FEATURE_CONTROL (1u << 6)  /* control messages over the TLS channel; needs both ends */
+/* WELCOME has these only when HELLO had them. */
+#define SRDMA_FEATURES_OFFERED (SRDMA_FEATURE_PRIVATE_DATA | SRDMA_FEATURE_CONTROL)
+#define SRDMA_FEATURES_KNOWN                                                                                             \
+	(SRDMA_FEATURE_MESSAGES | SRDMA_FEATURE_EPOCHS | SRDMA_FEATURE_SEALED | SRDMA_FEATURE_CHACHA | SRDMA_FEATURE_WINDOW | \
+	 SRDMA_FEATURES_OFFERED)
 
 #define SRDMA_MESSAGE_SIZE_MIN 64u
 #define SRDMA_MESSAGE_SIZE_MAX (1u << 20)
@@ -97,6 +105,10 @@ size_t srdma_hello_encode(uint8_t *frame, enum srdma_frame_type type, const stru
 size_t srdma_reject_encode(uint8_t *frame, const struct srdma_reject *reject);
 size_t srdma_disconnect_encode(uint8_t *frame, enum srdma_frame_type type, const struct srdma_disconnect *disconnect);
 size_t srdma_empty_encode(uint8_t *frame, enum srdma_frame_type type);
+/* PRIVATE_DATA or CONTROL_MESSAGE: `length` bytes of the program's, up to SRDMA_FRAME_BODY_MAX. Whatever a body holds is valid. */
+size_t srdma_program_encode(uint8_t *frame, enum srdma_frame_type type, const void *data, size_t length);
+/* CONTROL_TAKEN: how many control messages the sender's program has taken so far. */
+size_t srdma_taken_encode(uint8_t *frame, uint64_t count);
 /* READY, with the region's rkey if HELLO announced it. */
 size_t srdma_ready_encode(uint8_t *frame, bool with_rkey, uint32_t rkey);
 size_t srdma_epoch_encode(uint8_t *frame, enum srdma_frame_type type, const struct srdma_epoch_frame *epoch);
@@ -108,6 +120,7 @@ int srdma_hello_decode(enum srdma_frame_type type, const uint8_t *body, size_t l
 int srdma_reject_decode(const uint8_t *body, size_t length, struct srdma_reject *reject);
 int srdma_disconnect_decode(enum srdma_frame_type type, const uint8_t *body, size_t length, struct srdma_disconnect *disconnect);
 int srdma_ready_decode(const uint8_t *body, size_t length, bool with_rkey, uint32_t *rkey);
+int srdma_taken_decode(const uint8_t *body, size_t length, uint64_t *count);
 /* Also checks the values: reason, QPN, PSN. */
 int srdma_epoch_decode(enum srdma_frame_type type, const uint8_t *body, size_t length, struct srdma_epoch_frame *epoch);
 

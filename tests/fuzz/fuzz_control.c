@@ -65,10 +65,12 @@ static void try_epoch(enum srdma_frame_type type, const uint8_t *body, size_t le
 
 static void try_ready(const uint8_t *body, size_t length)
 {
+	uint64_t count;
 	uint32_t rkey;
 
 	require((srdma_ready_decode(body, length, false, &rkey) == 0) == (length == 0));
 	require((srdma_ready_decode(body, length, true, &rkey) == 0) == (length == 4));
+	require((srdma_taken_decode(body, length, &count) == 0) == (length == 8));
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

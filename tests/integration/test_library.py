@@ -132,3 +132,27 @@ def test_link_goes_on_without_blocking(probe):
 
 def test_arguments_that_cannot_be_are_refused_with_a_text(probe):
     probe("arguments")
+
+
+# ---- a program's own data -------------------------------------------------------------------------------------------------
+
+
+def test_private_data_is_there_before_the_client_is_accepted(probe):
+    probe("private-data")
+
+
+@pytest.mark.parametrize("kind", ["messages", "raw"])
+def test_control_messages_wait_for_the_program_and_none_is_lost(probe, kind):
+    probe("control", kind)
+
+
+@pytest.mark.parametrize("end", ["client", "server"])
+def test_control_messages_need_both_ends(probe, end):
+    probe("control-alone", end)
+
+
+@pytest.mark.parametrize("protection", [{}, {"SECURDMA_PROBE_SEAL": "1", "SECURDMA_PROBE_EPOCH_MS": "100"}], ids=["plain", "sealed"])
+def test_server_answers_control_messages(probe, monkeypatch, protection):
+    for name, value in protection.items():
+        monkeypatch.setenv(name, value)
+    assert probe("control-server")["close_reason"] == "a bad control message"

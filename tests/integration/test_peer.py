@@ -10,7 +10,7 @@ import socket
 import threading
 
 import pytest
-from conftest import ROOT, SCALE, SECURDMA, STEP, Server, connect, connect_json, left_out_of, resources, run, server_with_neighbour, wait_for_resources, wait_until
+from conftest import PROBE, ROOT, SCALE, SECURDMA, STEP, Process, Server, connect, connect_json, free_port, left_out_of, resources, run, server_with_neighbour, wait_for_resources, wait_until
 from protocol import channel, frames, session
 
 Reason, Renewal, Type = frames.Reason, frames.Renewal, frames.Type
@@ -147,7 +147,7 @@ WRONG = {
         {"features": 5, "region_size": 1, "region_rkey": 1}, {"features": 21, "region_size": 1}, {"client_id": 1}, {"reserved": 1},
     ],
     Reason.FEATURE: [
-        {"features": 33}, {"features": 1 << 31 | 1}, {"features": 5}, {"features": 0, "message_size": 0, "depth": 0}, {"link_layer": 1, "lid": 1},
+        {"features": 129}, {"features": 1 << 31 | 1}, {"features": 5}, {"features": 0, "message_size": 0, "depth": 0}, {"link_layer": 1, "lid": 1},
     ],
     Reason.ADDRESS: [{"gid": frames.gid_of("192.0.2.1")}, {"gid": frames.gid_of("2001:db8::1")}, {"gid": frames.gid_of("fe80::1")},
                      {"gid": frames.gid_of("127.0.0.9")}],
@@ -186,7 +186,7 @@ def test_wrong_field_is_refused(shared, client, reason, fields):
 VALUES = {
     "link_layer": (0, 1, 2, 2, 2, 3, 255), "path_mtu": (0, 1, 5, 6, 255), "lid": (0, 1, 0xBFFF, 0xC000, 0xFFFF),
     "gid": (bytes(16), frames.gid_of("192.0.2.1"), frames.gid_of("0.0.0.1"), frames.gid_of("239.1.1.1"), frames.gid_of("ff00::"), b"\xff" * 16),
-    "qpn": (0, 1, 2, 0xFFFFFF, 1 << 24, 0xFFFFFFFF), "psn": (0, 0xFFFFFF, 1 << 24, 0xFFFFFFFF), "features": (*range(36), 1 << 31 | 1),
+    "qpn": (0, 1, 2, 0xFFFFFF, 1 << 24, 0xFFFFFFFF), "psn": (0, 0xFFFFFF, 1 << 24, 0xFFFFFFFF), "features": (*range(36), 64 | 3, 96 | 3, 128 | 1, 1 << 31 | 1),
     "message_size": (0, 63, 64, 1 << 20, (1 << 20) + 1, 0xFFFFFFFF), "depth": (0, 1, 4096, 4097, 0xFFFF), "rd_initiator": (0, 255),
     "rd_responder": (0, 1, 255), "region_address": (0, 1, 4096, frames.U64 - 1, frames.U64), "region_size": (0, 1, 4096, frames.U64),
     "region_rkey": (0, 1, 0xFFFFFFFF), "region_access": (0, 2, 4, 6, 1, 8, 1 << 31), "client_id": (0, 1, frames.U64), "reserved": (0, 1, frames.U64),
@@ -215,6 +215,8 @@ def test_both_implementations_agree_on_what_a_good_hello_is(client):
         assert isinstance(answer, frames.Welcome) == (permitted is None), (fields, answer, hello.faults())
         assert permitted is None or answer.reason in permitted, (fields, answer, hello.faults())
         served += permitted is None
+        if isinstance(answer, frames.Welcome) and answer.features & frames.PRIVATE:
+            peer.receive_frame(frames.PrivateData)
         peer.channel.end()
         assert peer.wait_end() == "close_notify"
         peer.abort()  # a server waits for that after a REJECT, and has few places
@@ -232,7 +234,7 @@ def test_first_frame_is_refused_by_its_header(client):
             (Reason.VERSION, "protocol version 2", frames.frame(Type.READY, version=2)),
             *((Reason.MALFORMED, malformed.format(len(body)), frames.frame(Type.HELLO, body)) for body in (b"", hello[:-1], hello + b"\0")),
             (Reason.MALFORMED, "", b"GET / HTTP/1.1\r\n\r\n"),
-            *((Reason.MALFORMED, f"type {int(kind)}", frames.frame(kind)) for kind in (0, *list(Type)[1:], 13, 255))):
+            *((Reason.MALFORMED, f"type {int(kind)}", frames.frame(kind)) for kind in (0, *list(Type)[1:], 16, 255))):
         peer = client()
         peer.send_bytes(sent)
         version, kind, body = peer.receive_raw()
@@ -253,6 +255,29 @@ def test_part_of_a_hello_is_not_answered(client, end, length):
     assert end != "close_notify" or ended.value.how == end
 
 
+PRIVATE = {"features": frames.MESSAGES | frames.PRIVATE}
+
+
+@pytest.mark.parametrize("data", [b"", b"x", bytes(512)], ids=len)
+def test_private_data_is_answered(client, data):
+    peer = client(**PRIVATE)
+    peer.own_data = data
+    assert peer.establish().features & frames.PRIVATE
+    assert peer.other_data == b""
+    peer.disconnect()
+
+
+@pytest.mark.parametrize("said, sent", [
+    ("type 4", frames.Ready().encode()), ("type 1", frames.Hello().encode()), ("version 2", frames.PrivateData().encode(version=2)),
+    ("body of 513 bytes", frames.frame(Type.PRIVATE_DATA, length=513)), ("type 14", frames.ControlMessage(b"x").encode()),
+], ids=lambda value: value.hex()[:8] if isinstance(value, bytes) else value)
+def test_other_frame_instead_of_private_data_is_refused(client, said, sent):
+    peer = client(**PRIVATE)
+    peer.send_bytes(peer.own.encode() + sent)
+    answer = refusal(peer)
+    assert answer.reason == Reason.MALFORMED and said in answer.text.decode(), answer
+
+
 def test_full_server_says_when_to_come_again(client, certs, device, start):
     server = start(Server, certs, device, "--max-clients", "1")
     first, second = client(server), client(server)
@@ -271,7 +296,7 @@ LATE = {"features": frames.MESSAGES | frames.LATE_RKEY, "region_size": 4096, "re
 
 
 @pytest.mark.parametrize("fields, sent", [
-    *(({}, frames.frame(kind)) for kind in (0, *list(Type), 13, 255) if kind != Type.READY),
+    *(({}, frames.frame(kind)) for kind in (0, *list(Type), 16, 255) if kind != Type.READY),
     ({}, frames.Disconnect().encode()), ({}, frames.EpochRequest().encode()), ({}, frames.Ready().encode(version=2)),
     ({}, frames.frame(Type.READY, length=513)), ({}, frames.Ready(7).encode()), ({}, frames.frame(Type.READY, b"r")),
     (LATE, frames.Ready().encode()), (LATE, frames.frame(Type.READY, bytes(3))), (LATE, frames.frame(Type.READY, bytes(5))),
@@ -293,7 +318,8 @@ def test_second_hello_ends_the_set_up(client):
 
 
 @pytest.mark.parametrize("said, sent", [
-    *(("unexpected", frames.frame(kind)) for kind in (0, Type.HELLO, Type.WELCOME, Type.REJECT, Type.READY, Type.FINISH, 13, 255)),
+    *(("unexpected", frames.frame(kind)) for kind in (0, Type.HELLO, Type.WELCOME, Type.REJECT, Type.READY, Type.FINISH, Type.PRIVATE_DATA, 255)),
+    *(("did not agree on control", frames.frame(kind)) for kind in (Type.CONTROL_MESSAGE, Type.CONTROL_TAKEN)),
     ("unexpected", frames.DisconnectAck().encode()), ("version 2", frames.Disconnect().encode(version=2)),
     ("513 bytes", frames.frame(Type.DISCONNECT, length=513)), ("65535 bytes", frames.frame(99, length=0xFFFF)),
     ("malformed", frames.frame(Type.DISCONNECT, bytes(8))), ("malformed", frames.frame(Type.DISCONNECT, bytes(8) + b"\5abcd")),
@@ -689,7 +715,7 @@ LOST = "closed the connection instead of answering"
     (4, "body of 513 bytes", frames.frame(Type.WELCOME, length=513)), (4, "WELCOME with a body of 79 bytes", frames.frame(Type.WELCOME, bytes(79))),
     (7, LOST, welcome()[:40]), (7, LOST, b""), (4, "PSN", welcome(psn=1 << 24)), (4, "QPN", welcome(qpn=0)), (4, "QPN", welcome(qpn=1)),
     (4, "QPN", welcome(qpn=1 << 24)), (4, "GID is zero", welcome(gid=bytes(16))), (4, "path MTU", welcome(path_mtu=6)),
-    (4, "feature bits", welcome(features=33)), (4, "", welcome(features=17)), (4, "sealed connection", welcome(features=5)),
+    (4, "feature bits", welcome(features=129)), (4, "did not offer", welcome(features=33)), (4, "did not offer", welcome(features=65)), (4, "", welcome(features=17)), (4, "sealed connection", welcome(features=5)),
     (4, "message connections only", welcome(features=0, message_size=0, depth=0)), (4, "message size", welcome(message_size=1)),
     (4, "reserved", welcome(reserved=1)), (4, "reserved", welcome(reserved=1 << 63)),
     (4, "malformed REJECT", frames.frame(Type.REJECT, bytes(8))), (4, "malformed REJECT", frames.frame(Type.REJECT, bytes(8) + b"\1")),
@@ -710,6 +736,38 @@ def test_client_closes_without_a_frame_on_a_bad_answer(host, certs, device, code
     assert result.returncode == code and said in result.stderr, result
     assert server.outcome() == "close_notify"
     wait_for_resources(device, before)
+
+
+# ---- control messages ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("said, sent", [
+    ("while 16 others were not taken", 17 * frames.ControlMessage(b"x" * 512).encode()), ("reports 2 control messages", frames.ControlTaken(2).encode()),
+    ("reports 0 control messages", frames.ControlTaken(0).encode()), ("reports 1 control messages", 2 * frames.ControlTaken(1).encode()),
+    ("malformed CONTROL_TAKEN", frames.frame(Type.CONTROL_TAKEN, bytes(7))), ("malformed CONTROL_TAKEN", frames.frame(Type.CONTROL_TAKEN, bytes(9))),
+    ("after it had disconnected", frames.Disconnect().encode() + frames.ControlMessage(b"x").encode()),
+    ("without disconnecting", frames.ControlTaken(1).encode() + 16 * frames.ControlMessage().encode()),
+], ids=lambda value: "" if isinstance(value, bytes) else value)
+def test_breach_of_the_rules_of_control_messages_ends_the_connection(certs, device, start, said, sent):
+    port = free_port(certs.host)
+    accepting = start(Process, PROBE, certs.folder, certs.host, "control-accept", port)
+    context = channel.context("client", certs.cert("client"), certs.key("client"), certs.cert("ca"))
+    peer = wait_until(lambda: try_to_reach(certs.host, port, context), accepting.log)
+    with peer:
+        welcome = peer.establish(features=frames.MESSAGES | frames.CONTROL)
+        assert welcome.features & frames.CONTROL
+        assert peer.receive_frame(frames.ControlMessage).data == b"hello"
+        peer.send_bytes(sent)
+        peer.channel.end()
+        assert accepting.wait() == 0, accepting.log()
+    assert said in accepting.lines[-2], accepting.lines
+
+
+def try_to_reach(host, port, context):
+    try:
+        return session.Client(host, port, context, timeout=STEP)
+    except ConnectionRefusedError:
+        return None
 
 
 # ---- the command line ---------------------------------------------------------------------------------------------------------------

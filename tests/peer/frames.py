@@ -12,7 +12,7 @@ VERSION = 1
 BODY_MAX = 512
 HEADER = struct.Struct(">HBB")
 
-MESSAGES, EPOCHS, SEALING, SLOW_AES, LATE_RKEY = 1, 2, 4, 8, 16
+MESSAGES, EPOCHS, SEALING, SLOW_AES, LATE_RKEY, PRIVATE, CONTROL = 1, 2, 4, 8, 16, 32, 64
 INFINIBAND, ETHERNET = 1, 2
 REMOTE_WRITE, REMOTE_READ = 2, 4
 U64 = (1 << 64) - 1
@@ -32,6 +32,9 @@ class Type(enum.IntEnum):
     EPOCH_PARAMETERS = 10
     EPOCH_READY = 11
     WITHDRAW = 12
+    PRIVATE_DATA = 13
+    CONTROL_MESSAGE = 14
+    CONTROL_TAKEN = 15
 
 
 class Reason(enum.IntEnum):
@@ -158,7 +161,7 @@ class Hello(Layout):
 
     def faults(self):
         """The rules for one HELLO or WELCOME that this one breaks, as (what, reason of the REJECT)."""
-        known = MESSAGES | EPOCHS | SEALING | SLOW_AES | LATE_RKEY
+        known = MESSAGES | EPOCHS | SEALING | SLOW_AES | LATE_RKEY | PRIVATE | CONTROL
         late = bool(self.features & LATE_RKEY)
         found = [what for rules in (self._path_faults(), self._message_faults(), self._region_faults()) for wrong, what in rules if wrong]
         if late and (self.type == Type.WELCOME or not self.region_size or self.features & SEALING):
@@ -271,6 +274,33 @@ class Withdraw(Layout):
 
 
 @dataclasses.dataclass
+class PrivateData:
+    type = Type.PRIVATE_DATA
+
+    data: bytes = b""
+
+    def encode(self, **header):
+        return frame(self.type, self.data, **header)
+
+    @classmethod
+    def decode(cls, body):
+        return cls(body)
+
+
+@dataclasses.dataclass
+class ControlMessage(PrivateData):
+    type = Type.CONTROL_MESSAGE
+
+
+@dataclasses.dataclass
+class ControlTaken(Layout):
+    type = Type.CONTROL_TAKEN
+    layout = struct.Struct(">Q")
+
+    count: int = 1
+
+
+@dataclasses.dataclass
 class EpochRequest(Layout):
     type = Type.EPOCH_REQUEST
     layout = struct.Struct(">IB")
@@ -313,7 +343,7 @@ class EpochReady(Layout):
 
 
 CLASSES = {cls.type: cls for cls in (Hello, Welcome, Reject, Ready, Disconnect, DisconnectAck, Finish, EpochRequest, EpochBegin,
-                                     EpochParameters, EpochReady, Withdraw)}
+                                     EpochParameters, EpochReady, Withdraw, PrivateData, ControlMessage, ControlTaken)}
 
 
 def decode(kind, body):

@@ -44,6 +44,7 @@ class Session:
         self.send_frame, self.send_bytes, self.send_slowly = channel.send_frame, channel.send_bytes, channel.send_slowly
         self.receive_frame, self.receive_raw, self.wait_end = channel.receive_frame, channel.receive_raw, channel.wait_end
         self.own = self.other = None
+        self.own_data, self.other_data = b"", None
         self.epoch = 0
         self.stayed = False
         self.qpn_of_other = None
@@ -68,6 +69,15 @@ class Session:
                 "message_size": min(self.own.message_size, self.other.message_size),
                 "depth": min(self.own.depth, self.other.depth),
                 "reads": min(self.own.rd_initiator, self.other.rd_responder)}
+
+    def _send_own(self):
+        self.send_frame(self.own)
+        if self.own.features & frames.PRIVATE:
+            self.send_frame(frames.PrivateData(self.own_data))
+
+    def _take_private_data(self):
+        if self.other.features & frames.PRIVATE:
+            self.other_data = self.receive_frame(frames.PrivateData).data
 
     def _agree(self):
         self.own.check_against(self.other)
@@ -151,7 +161,7 @@ class Client(Session):
 
     def hello(self, **fields):
         self.own = self.own.with_fields(**fields)
-        self.send_frame(self.own)
+        self._send_own()
 
     def welcome(self):
         """Waits for the server's answer. Raises Rejected if that is REJECT."""
@@ -159,6 +169,9 @@ class Client(Session):
         if isinstance(answer, frames.Reject):
             raise Rejected(answer)
         self.other = answer.check()
+        offers = frames.PRIVATE | frames.CONTROL
+        frames.demand(not answer.features & offers & ~self.own.features, f"{answer}, and HELLO did not offer that")
+        self._take_private_data()
         self._agree()
         return answer
 
@@ -185,6 +198,7 @@ class Server(Session):
     def hello(self):
         """Waits for HELLO and checks it by itself."""
         self.other = self.receive_frame(frames.Hello).check()
+        self._take_private_data()
         return self.other
 
     def reject(self, reason, text=b"", retry_after_ms=0, **header):
@@ -195,9 +209,9 @@ class Server(Session):
     def welcome(self, **fields):
         """Answers WELCOME; the link layer, and whether messages are sent or sealed, are the client's."""
         modes = frames.MESSAGES | frames.SEALING
-        features = self.other.features & modes | self.own.features & ~modes
+        features = self.other.features & (modes | frames.PRIVATE) | self.own.features & ~modes
         self.own = self.own.with_fields(features=features).with_fields(**fields)
-        self.send_frame(self.own)
+        self._send_own()
 
     def establish(self, **fields):
         """The whole exchange, a refusal included: a HELLO that breaks a rule is answered with REJECT, and raises Breach."""
