@@ -105,7 +105,8 @@ struct srdma_server_options {
 	int drain_timeout_ms;           /**< for srdma_server_stop() to end all clients in order; above 0; default 5000 */
 	const struct srdma_server_limits *limits; /**< NULL: the defaults. Copied; srdma_server_set_limits() may replace them later */
 	const struct srdma_conn_options *conn;    /**< for every client; NULL: those of srdma_server_conn_options_init(). Copied */
-	/** A client has connected. The other calls get `*client_arg`. A result other than 0 disconnects the client. */
+	/** A client has connected. The other calls get `*client_arg`. A result other than 0 disconnects the client. The function may send
+	 *  and post; to send more than there is room for, it calls srdma_conn_wake() and leaves the rest to on_wake. */
 	int (*on_connect)(struct srdma_conn *conn, void **client_arg, void *arg);
 	/** A message came; `data` is valid until the function returns. With -EAGAIN the function does not take the message. It
 	 *  is called with the same message again when there is room to send (srdma_conn_send() with timeout_ms 0 returned
@@ -121,6 +122,14 @@ struct srdma_server_options {
 	/** A control message came (srdma_conn_control_send()); `data` is valid until the function returns. A result that is not 0
 	 *  disconnects the client: fill `reason` (128 bytes) for it. Needed if the clients' options have control_messages. */
 	int (*on_control)(struct srdma_conn *conn, const void *data, size_t length, char *reason, void *client_arg, void *arg);
+	/** Some thread has called srdma_conn_wake() for this client, once or several times since the last call. With -EAGAIN it is
+	 *  called again, without another wake-up, when there is room to send. Any other result that is not 0 disconnects the client:
+	 *  fill `reason` (128 bytes) for it. A thread that wakes a client must know that its on_disconnect has not returned. */
+	int (*on_wake)(struct srdma_conn *conn, char *reason, void *client_arg, void *arg);
+	/** A write or a read that was posted with this cookie has completed: srdma_conn_post_write(), srdma_conn_post_read(). A result
+	 *  that is not 0 disconnects the client: fill `reason` (128 bytes) for it. NULL: the program calls srdma_conn_complete().
+	 *  Unlike that call, and unlike srdma_conn_write(), this never holds up the other clients of a worker. */
+	int (*on_complete)(struct srdma_conn *conn, uint64_t cookie, char *reason, void *client_arg, void *arg);
 };
 /** Fills `options` with the defaults. Thread-safe. */
 SRDMA_API void srdma_server_options_init_sized(struct srdma_server_options *options, size_t size);

@@ -136,6 +136,15 @@ static void block(struct srdma_client *client, bool blocked, bool got_on)
 	srdma_client_mark(client, SRDMA_MARK_BLOCKED, blocked);
 }
 
+/* The program's function has returned `ret`. A failure that the client's own disconnect causes is no error. */
+static void take_result(struct srdma_client *client, int ret)
+{
+	const struct srdma_conn *conn = client->conn;
+
+	if (ret != 0 && conn->status == 0)
+		srdma_client_end(client, conn->closing.peer_requested ? 0 : ret, client->reason[0] ? client->reason : "ended by the server");
+}
+
 /* Hands over the messages that have come, up to a turn. Returns whether there was any. */
 static bool serve_messages(struct srdma_client *client)
 {
@@ -157,10 +166,8 @@ static bool serve_messages(struct srdma_client *client)
 	block(client, ret == -EAGAIN, taken > 0);
 	if (ret == -EAGAIN)
 		client->wants_room = !srdma_conn_can_send(conn);
-	else if (ret != 0 && conn->status == 0)
-		/* A failure that the client's own disconnect causes is no error. */
-		srdma_client_end(client, conn->closing.peer_requested ? 0 : ret,
-			     client->reason[0] ? client->reason : "ended by the server");
+	else
+		take_result(client, ret);
 	return taken > 0;
 }
 
@@ -178,8 +185,54 @@ static void serve_control(struct srdma_client *client)
 		if (ret == 0)
 			ret = srdma_control_queue_consume(conn);
 	}
-	if (ret != 0 && conn->status == 0)
-		srdma_client_end(client, conn->closing.peer_requested ? 0 : ret, client->reason[0] ? client->reason : "ended by the server");
+	take_result(client, ret);
+}
+
+static bool is_woken(const struct srdma_client *client)
+{
+	const struct srdma_conn *conn = client->conn;
+
+	return client->server->options.on_wake && (conn->woken || (client->wake_waits && srdma_conn_can_send(conn)));
+}
+
+static void serve_wake(struct srdma_client *client)
+{
+	const struct srdma_server_options *o = &client->server->options;
+	int ret;
+
+	if (!is_woken(client))
+		return;
+	client->conn->woken = false;
+	ret = o->on_wake(client->conn, client->reason, client->arg, o->arg);
+	client->wake_waits = ret == -EAGAIN;
+	take_result(client, ret == -EAGAIN ? 0 : ret);
+}
+
+static bool has_completions(const struct srdma_client *client)
+{
+	return client->server->options.on_complete && client->conn->stream.done_ring.count > 0;
+}
+
+/* Hands over the completions that have come, up to a turn. */
+static void serve_completions(struct srdma_client *client)
+{
+	const struct srdma_server_options *o = &client->server->options;
+	uint64_t cookie;
+	int ret = 0;
+
+	for (int taken = 0; taken < TURN && ret == 0 && has_completions(client) && srdma_stream_take_done(&client->conn->stream, &cookie); taken++)
+		ret = o->on_complete(client->conn, cookie, client->reason, client->arg, o->arg);
+	take_result(client, ret);
+}
+
+/* Calls the program's functions, but for on_message, for what has happened. */
+static void serve_events(struct srdma_client *client)
+{
+	serve_control(client);
+	if (!client->marks[SRDMA_MARK_ENDING])
+		serve_completions(client);
+	if (!client->marks[SRDMA_MARK_ENDING])
+		serve_wake(client);
 }
 
 bool srdma_client_has_work(const struct srdma_client *client)
@@ -188,7 +241,7 @@ bool srdma_client_has_work(const struct srdma_client *client)
 
 	if (conn->status != 0)
 		return true;
-	if (conn->stream.receives_left || srdma_control_queue_has_message(conn))
+	if (conn->stream.receives_left || srdma_control_queue_has_message(conn) || has_completions(client) || is_woken(client))
 		return true;
 	if (client->marks[SRDMA_MARK_BLOCKED] && (srdma_sealed_rdma_has_work(&conn->sealed_rdma) || conn->control_more))
 		return true;
@@ -265,7 +318,7 @@ void srdma_client_run(struct srdma_client *client)
 		return;
 	}
 	srdma_client_progress(client, false);
-	serve_control(client);
+	serve_events(client);
 	busy = !client->marks[SRDMA_MARK_ENDING] && serve_messages(client);
 	if (busy)
 		srdma_client_progress(client, false); /* returns credits, and takes messages that came meanwhile */

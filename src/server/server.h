@@ -147,6 +147,7 @@ struct srdma_client {
 	void *arg;                     /* the program's */
 	bool marks[SRDMA_MARKS];       /* srdma_client_mark */
 	bool wants_room;               /* BLOCKED because there was no room to send */
+	bool wake_waits;               /* on_wake is to be called again when there is room to send */
 	bool hot;
 	uint64_t hot_until;
 	atomic_bool kicked;            /* set under slots.mutex, after kick_reason */

@@ -76,9 +76,11 @@ static void be_woken(struct srdma_worker *worker)
 		take_client(worker, client);
 	}
 	for (client = worker->clients.first; client; client = next) {
+		bool woken = atomic_exchange(&client->conn->wake_requested, false);
+
 		next = client->next;
-		if (stopping || atomic_exchange(&client->conn->wake_requested, false) || atomic_load(&client->kicked) ||
-		    atomic_load(&client->conn->epoch.wanted))
+		client->conn->woken = client->conn->woken || (woken && worker->server->options.on_wake);
+		if (stopping || woken || atomic_load(&client->kicked) || atomic_load(&client->conn->epoch.wanted))
 			srdma_client_run(client);
 	}
 }

@@ -91,6 +91,7 @@ bool is_filled(const void *data, size_t length, unsigned seed);
 	X("stuffed", stuffed, 0) \
 	X("never-reads", never_reads, 0) \
 	X("not-now", not_now, 0) \
+	X("speaks-first", speaks_first, 0) \
 	X("blocking-handlers", blocking_handlers, 0) \
 	X("renew", renew, 2) /* asked|count|time|client|server|both COUNT */ \
 	X("stream", stream, 1) /* COUNT */ \

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <stdatomic.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum { SIZE = 512, FIRST_CREDITS = 4, STUFFED = 200 };
@@ -199,5 +200,123 @@ void mode_blocking_handlers(struct rig *rig, char **args)
 		EXPECT(srdma_conn_disconnect(conns[i], NULL, -1), 0);
 		srdma_conn_free(&conns[i]);
 	}
+	rig_stop(rig, 0);
+}
+
+/* ---- a server that speaks first -------------------------------------------------------------------------------- */
+
+enum { FIRST_WORDS = 500 };
+
+/* A client of the server below, which has a message of its own to send and a write to make. */
+struct spoken {
+	unsigned words;
+	struct srdma_buffer *buffer;
+	unsigned completions;
+};
+
+static _Atomic(struct srdma_conn *) spoken_to;
+
+static int speak_first(struct srdma_conn *conn, void **client_arg, void *arg)
+{
+	struct spoken *spoken = calloc(1, sizeof *spoken);
+	int ret;
+
+	(void)arg;
+	CHECK(spoken);
+	*client_arg = spoken;
+	ret = srdma_buffer_new(conn, NULL, SIZE, &spoken->buffer);
+	srdma_conn_wake(conn);
+	return ret;
+}
+
+/* More words than there is room for, from where it had stopped. Then, at each wake-up, a write to the client's region. */
+static int go_on_speaking(struct srdma_conn *conn, char *reason, void *client_arg, void *arg)
+{
+	struct spoken *spoken = client_arg;
+	int ret;
+
+	(void)reason;
+	(void)arg;
+	for (; spoken->words < FIRST_WORDS; spoken->words++) {
+		ret = srdma_conn_send(conn, &spoken->words, sizeof spoken->words, 0);
+		if (ret != 0)
+			return ret;
+	}
+	if (spoken->words == FIRST_WORDS) {
+		spoken->words++;
+		atomic_store(&spoken_to, conn);
+		return 0;
+	}
+	fill(srdma_buffer_data(spoken->buffer), SIZE, spoken->completions);
+	return srdma_conn_post_write(conn, spoken->buffer, 0, SIZE, 0, 100 + spoken->completions);
+}
+
+static int written(struct srdma_conn *conn, uint64_t cookie, char *reason, void *client_arg, void *arg)
+{
+	struct spoken *spoken = client_arg;
+
+	(void)reason;
+	(void)arg;
+	EXPECT(cookie, 100 + spoken->completions);
+	spoken->completions++;
+	return srdma_conn_send(conn, "written", 7, 0);
+}
+
+static void stop_speaking(struct srdma_conn *conn, int status, void *client_arg, void *arg)
+{
+	struct spoken *spoken = client_arg;
+
+	(void)conn;
+	(void)status;
+	(void)arg;
+	srdma_buffer_free(&spoken->buffer);
+	free(spoken);
+}
+
+static void hear(struct rig *rig, struct srdma_conn *conn, const void *words, size_t size)
+{
+	char heard[64];
+	size_t length;
+
+	EXPECT(srdma_conn_recv(conn, heard, sizeof heard, &length, 15000 * rig->scale), 0);
+	CHECK(length == size && memcmp(heard, words, size) == 0);
+}
+
+/* It sends without being asked, goes on when there is room, and writes to the client's region without waiting for it. A client that
+ * sleeps, in whose region a sealed write therefore waits, holds up no other client of the worker. */
+void mode_speaks_first(struct rig *rig, char **args)
+{
+	struct srdma_conn *asleep, *conn, *held;
+
+	(void)args;
+	rig->server_options.workers = 1;
+	rig->server_options.on_connect = speak_first;
+	rig->server_options.on_wake = go_on_speaking;
+	rig->server_options.on_complete = written;
+	rig->server_options.on_disconnect = stop_speaking;
+	rig->client_options.region_size = SIZE;
+	rig_serve(rig);
+	asleep = rig_connect(rig);
+	for (unsigned i = 0; i < FIRST_WORDS; i++)
+		hear(rig, asleep, &i, sizeof i);
+	while (!(held = atomic_exchange(&spoken_to, NULL)))
+		pause_ms(1);
+	srdma_conn_wake(held);
+	conn = rig_connect(rig);
+	for (unsigned i = 0; i < FIRST_WORDS; i++)
+		hear(rig, conn, &i, sizeof i);
+	while (!(held = atomic_exchange(&spoken_to, NULL)))
+		pause_ms(1);
+	for (unsigned i = 0; i < 20; i++) {
+		srdma_conn_wake(held);
+		hear(rig, conn, "written", 7);
+		CHECK(is_filled(srdma_conn_region(conn), SIZE, i));
+	}
+	hear(rig, asleep, "written", 7);
+	CHECK(is_filled(srdma_conn_region(asleep), SIZE, 0));
+	EXPECT(srdma_conn_disconnect(conn, NULL, -1), 0);
+	EXPECT(srdma_conn_disconnect(asleep, NULL, -1), 0);
+	srdma_conn_free(&conn);
+	srdma_conn_free(&asleep);
 	rig_stop(rig, 0);
 }
