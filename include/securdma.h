@@ -572,6 +572,14 @@ SRDMA_API int srdma_conn_accept(int socket, struct srdma_tls_context *context, s
  *    SRDMA_ELOST   The peer went away meanwhile. Other errors are those that ended the connection before. */
 SRDMA_API int srdma_conn_disconnect(struct srdma_conn *conn, const char *reason, int timeout_ms);
 
+/** Ends several connections at once: what srdma_conn_disconnect() does for one, side by side. Programs that are each other's peers, such
+ *  as the ranks of a ring, need it to leave together: with one call after the other, each would wait for a peer that waits as
+ *  well. NULL entries are passed over. SRDMA_DEFAULT_TIMEOUT is that of the first connection. Not for a server's connections.
+ *  Returns: 0 when all ended in order; or the first error. All have ended then, but for -EAGAIN.
+ *  Errors:
+ *    -EAGAIN   timeout_ms is 0, and some are under way: call it again. Other errors are those of srdma_conn_disconnect(). */
+SRDMA_API int srdma_conn_disconnect_all(struct srdma_conn *const *conns, size_t count, const char *reason, int timeout_ms);
+
 /** Frees the connection and all its objects, and wipes its memory. If the connection was not disconnected, the peer is not
  *  told. */
 SRDMA_API void srdma_conn_free(struct srdma_conn **conn);

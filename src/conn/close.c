@@ -7,8 +7,11 @@
 #include <errno.h>
 #include <poll.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #define PEER_CLOSE_MS 500
+/* Between two looks at the clock of several disconnects. */
+#define TICK_MS 20
 
 int srdma_conn_end(struct srdma_conn *conn, int error)
 {
@@ -222,4 +225,66 @@ int srdma_conn_disconnect(struct srdma_conn *conn, const char *reason, int timeo
 			return srdma_conn_end(conn, ret);
 	}
 	return ret;
+}
+
+/* Takes each disconnect further. Returns how many are still under way; *result: the first error, else as it was. */
+static size_t disconnect_steps(struct srdma_conn **pending, size_t count, const char *reason, int *result, char *text, size_t text_size)
+{
+	size_t left = 0;
+
+	for (size_t i = 0; i < count; i++) {
+		int ret = srdma_conn_disconnect(pending[i], reason, 0);
+
+		if (ret == -EAGAIN) {
+			pending[left++] = pending[i];
+		} else if (ret != 0 && *result == 0) {
+			*result = ret;
+			srdma_error_keep(text, text_size);
+		}
+	}
+	return left;
+}
+
+static void wait_for_any(struct srdma_conn **pending, struct pollfd *fds, size_t count, int timeout_ms)
+{
+	for (size_t i = 0; i < count; i++)
+		fds[i] = (struct pollfd){.fd = srdma_conn_fd(pending[i]), .events = POLLIN};
+	poll(fds, count, timeout_ms);
+}
+
+int srdma_conn_disconnect_all(struct srdma_conn *const *conns, size_t count, const char *reason, int timeout_ms)
+{
+	struct srdma_conn **pending = calloc(count + 1, sizeof(struct srdma_conn *));
+	struct pollfd *fds = calloc(count + 1, sizeof *fds);
+	uint64_t deadline = 0;
+	char text[512] = "";
+	size_t left = 0;
+	int result = pending && fds ? 0 : srdma_fail(-ENOMEM, "out of memory");
+
+	for (size_t i = 0; result == 0 && i < count; i++)
+		if (conns[i])
+			pending[left++] = conns[i];
+	if (left > 0)
+		deadline = srdma_deadline(srdma_conn_patience(pending[0], timeout_ms).ms);
+	while (left > 0 && (left = disconnect_steps(pending, left, reason, &result, text, sizeof text)) > 0) {
+		int left_ms = srdma_deadline_left_ms(deadline);
+
+		if (left_ms == 0)
+			break;
+		wait_for_any(pending, fds, left, left_ms < TICK_MS ? left_ms : TICK_MS);
+	}
+	/* With a timeout_ms of 0 they stay under way. */
+	for (size_t i = 0; timeout_ms != 0 && i < left; i++) {
+		int ret = srdma_conn_end(pending[i], srdma_fail(-ETIMEDOUT, "timed out waiting for %s", disconnect_awaits(pending[i])));
+
+		if (result == 0) {
+			result = ret;
+			srdma_error_keep(text, sizeof text);
+		}
+	}
+	free(pending);
+	free(fds);
+	if (result == 0 && left > 0)
+		return srdma_again("the peers to answer the disconnects");
+	return result == 0 || !text[0] ? result : srdma_fail(result, "%s", text);
 }

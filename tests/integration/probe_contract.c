@@ -305,3 +305,52 @@ void mode_arguments(struct rig *rig, char **args)
 	CHECK(!opened && !listener && !conn);
 	rig_stop(rig, 0);
 }
+
+/* ---- several at once ------------------------------------------------------------------------------------------- */
+
+enum { RANKS = 4 };
+
+struct rank {
+	struct srdma_conn *conns[3]; /* to the next rank, none, and from the one before */
+	struct rig *rig;
+	int result;
+};
+
+static void *leave(void *arg)
+{
+	struct rank *rank = arg;
+
+	rank->result = srdma_conn_disconnect_all(rank->conns, 3, "over", 15000 * rank->rig->scale);
+	return NULL;
+}
+
+/* The ranks of a ring all leave at the same time. None waits for another that waits as well. */
+void mode_ring(struct rig *rig, char **args)
+{
+	struct srdma_conn *none = NULL, *alone, *silent;
+	struct rank ranks[RANKS] = {0};
+	pthread_t threads[RANKS];
+
+	(void)args;
+	rig_pair(rig, &alone, &silent);
+	EXPECT(srdma_conn_disconnect_all(NULL, 0, NULL, -1), 0);
+	EXPECT(srdma_conn_disconnect_all(&none, 1, NULL, -1), 0);
+	EXPECT(srdma_conn_disconnect_all(&alone, 1, NULL, 0), -EAGAIN);
+	EXPECT(srdma_conn_disconnect_all(&alone, 1, NULL, 50), -ETIMEDOUT);
+	srdma_conn_free(&alone);
+	EXPECT(srdma_conn_disconnect_all(&silent, 1, NULL, -1), SRDMA_ELOST);
+	srdma_conn_free(&silent);
+	for (unsigned i = 0; i < RANKS; i++)
+		rig_pair(rig, &ranks[i].conns[0], &ranks[(i + 1) % RANKS].conns[2]);
+	for (unsigned i = 0; i < RANKS; i++) {
+		ranks[i].rig = rig;
+		CHECK(pthread_create(&threads[i], NULL, leave, &ranks[i]) == 0);
+	}
+	for (unsigned i = 0; i < RANKS; i++)
+		CHECK(pthread_join(threads[i], NULL) == 0);
+	for (unsigned i = 0; i < RANKS; i++) {
+		EXPECT(ranks[i].result, 0);
+		for (unsigned j = 0; j < 3; j++)
+			srdma_conn_free(&ranks[i].conns[j]);
+	}
+}

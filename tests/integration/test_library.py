@@ -156,3 +156,7 @@ def test_server_answers_control_messages(probe, monkeypatch, protection):
     for name, value in protection.items():
         monkeypatch.setenv(name, value)
     assert probe("control-server")["close_reason"] == "a bad control message"
+
+
+def test_ranks_of_a_ring_leave_at_the_same_time(probe):
+    probe("ring")
