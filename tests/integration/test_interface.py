@@ -126,9 +126,24 @@ def test_example_raw_writes_with_a_work_request_of_its_own(certs, device, start)
     assert [line for line in accepting.lines if line is not None] == ["the peer wrote: written by a work request of my own"]
 
 
+@pytest.mark.skipif(not os.path.exists(example("event")), reason="libevent is not installed")
+@pytest.mark.parametrize("seal", ["off", "required"])
+def test_example_in_an_event_loop(certs, device, start, seal):
+    server = start(Server, certs, device, "--seal", seal)
+    result = run(example("event"), certs.host, server.port, cwd=certs.folder)
+    if seal == "off":
+        assert (result.stdout, result.stderr, result.returncode) == ("".join(f"echo: {i}\n" for i in range(5)), "", 0)
+        server.wait_status(connected=0, accepted=1, lost=0)
+    else:
+        assert result.returncode == 1 and "sealed" in result.stderr, result
+
+
 def test_examples_say_what_is_missing(certs, device, tmp_path):
     """In a folder without certificates."""
-    for name, args in (("server", ["0"]), ("raw", ["0"]), ("client", [certs.host]), ("link", [f"{certs.host}:1"])):
+    for name, args in (("server", ["0"]), ("raw", ["0"]), ("client", [certs.host]), ("link", [f"{certs.host}:1"]),
+                       ("event", [certs.host, "1"])):
+        if not os.path.exists(example(name)):
+            continue
         result = run(example(name), *args, cwd=tmp_path)
         assert result.returncode == 1 and result.stdout == "", name
         assert re.match(rf"{name}: .*(ca|server|client)\.crt", result.stderr), result.stderr
