@@ -457,6 +457,30 @@ struct srdma_conn;
 SRDMA_API int srdma_conn_connect(const char *host, const char *port, struct srdma_tls_context *context, struct srdma_device *device,
 				 const struct srdma_conn_options *options, struct srdma_conn **out);
 
+/* -- connect without waiting -- */
+
+/** A connection that is coming up. */
+struct srdma_connect;
+
+/** Begins what srdma_conn_connect() does, and returns at once. A thread of the library does the work; no signal is delivered to it.
+ *  The time limits of the options count. Everything that is passed is copied or referenced. Thread-safe.
+ *  Errors:
+ *    -EINVAL   An option is not valid, or `options` is not initialised.
+ *    -EMFILE   The process has no descriptor left.
+ *    -EAGAIN   The system has no thread to spare.
+ *    -ENOMEM   Memory ran out. */
+SRDMA_API int srdma_conn_connect_start(const char *host, const char *port, struct srdma_tls_context *context, struct srdma_device *device,
+				       const struct srdma_conn_options *options, struct srdma_connect **out);
+/** Returns a descriptor for poll(2), readable once srdma_connect_step() has a result. Owned by the object. */
+SRDMA_API int srdma_connect_fd(const struct srdma_connect *connect);
+/** Never waits. Returns 0 with the connection, which is the caller's, once; or a negative error. srdma_reject_last() then has the
+ *  server's reason.
+ *  Errors: -EAGAIN while there is no result; then those of srdma_conn_connect(). */
+SRDMA_API int srdma_connect_step(struct srdma_connect *connect, struct srdma_conn **out);
+/** Frees the object, also while the connection is coming up: it is then closed as soon as it is up, or has failed. A connection that
+ *  was returned stays. */
+SRDMA_API void srdma_connect_free(struct srdma_connect **connect);
+
 /* -- why a server rejected the connection -- */
 
 /** Reason codes of REJECT. */
@@ -558,6 +582,33 @@ typedef int srdma_admit_fn(const struct srdma_admit_request *request, struct srd
  *  Errors: those of srdma_conn_connect(). */
 SRDMA_API int srdma_conn_accept(int socket, struct srdma_tls_context *context, struct srdma_device *device,
 				const struct srdma_conn_options *options, srdma_admit_fn *admit, void *admit_arg, struct srdma_conn **out);
+
+/* -- accept without waiting -- */
+
+/** A client that is being accepted. */
+struct srdma_accept;
+
+/** Begins what srdma_conn_accept() does, and returns at once. No thread is involved: srdma_accept_step() does the work. A program can
+ *  accept many clients side by side. From this call on the socket is the library's, also when the call fails. Thread-safe.
+ *  Errors:
+ *    -EINVAL       An option is not valid, or `options` is not initialised.
+ *    SRDMA_ELOST   The client has gone.
+ *    -ENOMEM       Memory ran out. */
+SRDMA_API int srdma_conn_accept_start(int socket, struct srdma_tls_context *context, struct srdma_device *device,
+				      const struct srdma_conn_options *options, srdma_admit_fn *admit, void *admit_arg,
+				      struct srdma_accept **out);
+/** Return what to wait for before the next srdma_accept_step(): the descriptor, its events (POLLIN or POLLOUT of poll(2)), which
+ *  change from step to step, and the milliseconds after which to call it even without an event. */
+SRDMA_API int srdma_accept_fd(const struct srdma_accept *accept);
+SRDMA_API short srdma_accept_events(const struct srdma_accept *accept);
+SRDMA_API int srdma_accept_left_ms(const struct srdma_accept *accept);
+/** Goes as far as it can without waiting. Returns 0 with the connection, which is the caller's; or a negative error. After -EAGAIN
+ *  call it again; after any other result only srdma_accept_free() is useful. A client that is turned away keeps it at -EAGAIN for
+ *  up to a second, so that the client can read why.
+ *  Errors: -EAGAIN; those of srdma_conn_connect(). */
+SRDMA_API int srdma_accept_step(struct srdma_accept *accept, struct srdma_conn **out);
+/** Frees the object, also while the client is being accepted, whose connection then ends. A connection that was returned stays. */
+SRDMA_API void srdma_accept_free(struct srdma_accept **accept);
 
 /* -- end a connection -- */
 

@@ -30,6 +30,8 @@ struct srdma_accept {
 	bool authenticated; /* the TLS handshake has succeeded */
 	srdma_accept_admit_fn *admit;
 	void *admit_arg;
+	srdma_admit_fn *program_admit; /* of srdma_conn_accept_start */
+	void *program_arg;
 	int error; /* LINGER: why */
 	enum stage failed_in; /* LINGER: the stage before */
 	enum srdma_reject_reason rejection; /* sent */
@@ -53,7 +55,7 @@ int srdma_accept_new(const struct srdma_newcomer *newcomer, struct srdma_tls_con
 		ret = srdma_net_prepare(newcomer->socket);
 	if (ret != 0) {
 		close(newcomer->socket);
-		goto delete_accept;
+		goto free_accept;
 	}
 	accept->setup.start = srdma_clock_us();
 	accept->setup.deadline = srdma_deadline(options->setup_timeout_ms);
@@ -64,16 +66,16 @@ int srdma_accept_new(const struct srdma_newcomer *newcomer, struct srdma_tls_con
 	accept->admit_arg = admit_arg;
 	ret = srdma_tls_new(context, newcomer->socket, NULL, &accept->setup.conn->tls);
 	if (ret != 0)
-		goto delete_accept;
+		goto free_accept;
 	*out = accept;
 	return 0;
 
-delete_accept:
-	srdma_accept_delete(&accept);
+free_accept:
+	srdma_accept_free(&accept);
 	return ret;
 }
 
-void srdma_accept_delete(struct srdma_accept **out)
+void srdma_accept_free(struct srdma_accept **out)
 {
 	struct srdma_accept *accept = *out;
 
@@ -385,6 +387,11 @@ uint64_t srdma_accept_deadline(const struct srdma_accept *accept)
 	return accept->setup.deadline;
 }
 
+int srdma_accept_left_ms(const struct srdma_accept *accept)
+{
+	return srdma_deadline_left_ms(accept->setup.deadline);
+}
+
 bool srdma_accept_has_spoken(const struct srdma_accept *accept)
 {
 	return srdma_tls_has_received(accept->setup.conn->tls);
@@ -433,11 +440,6 @@ const struct srdma_peer_names *srdma_accept_peer_names(const struct srdma_accept
 
 /* ---- one client at a time -------------------------------------------------------------------------------------- */
 
-struct public_admit {
-	srdma_admit_fn *fn;
-	void *arg;
-};
-
 int srdma_accept_ask(struct srdma_conn *conn, srdma_admit_fn *fn, struct srdma_reject *reject, void *arg)
 {
 	const struct srdma_cert_name **names = calloc(conn->names.count + 1, sizeof(struct srdma_cert_name *));
@@ -477,37 +479,46 @@ int srdma_accept_ask(struct srdma_conn *conn, srdma_admit_fn *fn, struct srdma_r
 	return 0;
 }
 
-static int admit_publicly(struct srdma_conn *conn, struct srdma_reject *reject, void *arg)
+static int ask_program(struct srdma_conn *conn, struct srdma_reject *reject, void *arg)
 {
-	const struct public_admit *admit = arg;
+	const struct srdma_accept *accept = arg;
 
-	return srdma_accept_ask(conn, admit->fn, reject, admit->arg);
+	return srdma_accept_ask(conn, accept->program_admit, reject, accept->program_arg);
+}
+
+int srdma_conn_accept_start(int socket, struct srdma_tls_context *context, struct srdma_device *device,
+			    const struct srdma_conn_options *options, srdma_admit_fn *admit, void *admit_arg, struct srdma_accept **out)
+{
+	struct srdma_newcomer newcomer = {.socket = socket};
+	socklen_t length = sizeof newcomer.peer;
+	struct srdma_conn_settings settings;
+	int ret = srdma_conn_settings_take(options, &settings);
+
+	if (ret == 0 && getpeername(socket, (struct sockaddr *)&newcomer.peer, &length) != 0)
+		ret = srdma_fail(SRDMA_ELOST, "the TCP connection broke: %s", strerror(errno));
+	if (ret != 0) {
+		close(socket);
+		return ret;
+	}
+	ret = srdma_accept_new(&newcomer, context, device, &settings.options, admit ? ask_program : NULL, NULL, out);
+	if (ret != 0)
+		return ret;
+	(*out)->admit_arg = *out;
+	(*out)->program_admit = admit;
+	(*out)->program_arg = admit_arg;
+	return 0;
 }
 
 int srdma_conn_accept(int socket, struct srdma_tls_context *context, struct srdma_device *device, const struct srdma_conn_options *options,
 		      srdma_admit_fn *admit, void *admit_arg, struct srdma_conn **out)
 {
-	struct public_admit given = {admit, admit_arg};
-	struct srdma_newcomer newcomer = {.socket = socket};
-	socklen_t length = sizeof newcomer.peer;
 	struct srdma_accept *accept = NULL;
-	struct srdma_conn_settings settings;
-	int ret = srdma_conn_settings_take(options, &settings);
+	int ret = srdma_conn_accept_start(socket, context, device, options, admit, admit_arg, &accept);
 
-	if (ret != 0) {
-		close(socket);
-		return ret;
-	}
-	if (getpeername(socket, (struct sockaddr *)&newcomer.peer, &length) != 0) {
-		ret = srdma_fail(SRDMA_ELOST, "the TCP connection broke: %s", strerror(errno));
-		close(socket);
-		return ret;
-	}
-	ret = srdma_accept_new(&newcomer, context, device, &settings.options, admit ? admit_publicly : NULL, &given, &accept);
 	if (ret != 0)
 		return ret;
 	while ((ret = srdma_accept_step(accept, out)) == -EAGAIN)
 		srdma_net_wait(srdma_accept_fd(accept), srdma_accept_events(accept), srdma_accept_deadline(accept));
-	srdma_accept_delete(&accept);
+	srdma_accept_free(&accept);
 	return ret;
 }

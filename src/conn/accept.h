@@ -5,8 +5,6 @@
 
 #include "conn.h"
 
-struct srdma_accept;
-
 /* Decides about a client that is authenticated and whose HELLO is valid, before anything is made for it: 0 with
  * conn->client_id set (and conn->notifier, if it is to have one), else SRDMA_EREJECTED with *reject filled. */
 typedef int srdma_accept_admit_fn(struct srdma_conn *conn, struct srdma_reject *reject, void *arg);
@@ -24,13 +22,6 @@ int srdma_accept_ask(struct srdma_conn *conn, srdma_admit_fn *fn, struct srdma_r
 /* Takes over the socket, even when it fails. */
 int srdma_accept_new(const struct srdma_newcomer *newcomer, struct srdma_tls_context *context, struct srdma_device *device,
 		     const struct srdma_conn_options *options, srdma_accept_admit_fn *admit, void *admit_arg, struct srdma_accept **out);
-void srdma_accept_delete(struct srdma_accept **accept);
-
-/* Goes as far as it can. Returns 0 with the connection in *out; -EAGAIN: call again when the descriptor is ready or the deadline
- * has passed; else the error, after the client has read the reason or has had the time to read it. */
-int srdma_accept_step(struct srdma_accept *accept, struct srdma_conn **out);
-int srdma_accept_fd(const struct srdma_accept *accept);
-short srdma_accept_events(const struct srdma_accept *accept); /* of poll(2) */
 uint64_t srdma_accept_deadline(const struct srdma_accept *accept);
 bool srdma_accept_has_spoken(const struct srdma_accept *accept);
 bool srdma_accept_is_authenticated(const struct srdma_accept *accept);

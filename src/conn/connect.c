@@ -24,6 +24,11 @@ void srdma_reject_last_sized(struct srdma_reject *reject, size_t size)
 	srdma_sized_fill(reject, size, &last_reject, sizeof last_reject);
 }
 
+void srdma_reject_note(const struct srdma_reject *reject)
+{
+	last_reject = *reject;
+}
+
 static int be_rejected(const struct srdma_inbox *inbox)
 {
 	int ret = srdma_reject_decode(srdma_inbox_body(inbox), inbox->header.length, &last_reject);

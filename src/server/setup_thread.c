@@ -57,7 +57,7 @@ static void fail(struct srdma_client *client, int error)
 		srdma_log(SRDMA_LOG_DEBUG, "%s: a balancer's health check", client->address);
 	else
 		srdma_event_not_connected(client, error);
-	srdma_accept_delete(&client->accept);
+	srdma_accept_free(&client->accept);
 	srdma_slots_release(&client->server->slots, &client->slot);
 	if (client->worker)
 		srdma_worker_leave(client->worker);
@@ -69,7 +69,7 @@ static void succeed(struct srdma_client *client, struct srdma_conn *conn)
 {
 	struct srdma_server *server = client->server;
 
-	srdma_accept_delete(&client->accept);
+	srdma_accept_free(&client->accept);
 	pthread_mutex_lock(&server->slots.mutex);
 	srdma_conn_get_info(conn, &client->info);
 	client->connected_at = time(NULL);

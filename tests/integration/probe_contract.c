@@ -354,3 +354,103 @@ void mode_ring(struct rig *rig, char **args)
 			srdma_conn_free(&ranks[i].conns[j]);
 	}
 }
+
+/* ---- nothing waits --------------------------------------------------------------------------------------------- */
+
+static int turn_away(const struct srdma_admit_request *request, struct srdma_admit_answer *answer, void *arg)
+{
+	(void)request;
+	answer->reject->retry_after_ms = *(const uint32_t *)arg;
+	return -1;
+}
+
+static void poll_both(struct rig *rig, const struct srdma_connect *connect, const struct srdma_accept *accept)
+{
+	struct pollfd fds[] = {{.fd = srdma_connect_fd(connect), .events = POLLIN},
+			       {.fd = accept ? srdma_accept_fd(accept) : -1, .events = accept ? srdma_accept_events(accept) : 0}};
+	int left = accept ? srdma_accept_left_ms(accept) : 1000 * rig->scale;
+
+	CHECK(left >= 0);
+	poll(fds, 2, left);
+}
+
+/* Both ends of a connection come up in one thread. The results of both. */
+static void come_up(struct rig *rig, struct srdma_listener *listener, srdma_admit_fn *admit, uint32_t *argument, int results[2],
+		    struct srdma_conn *conns[2])
+{
+	struct srdma_connect *connect;
+	struct srdma_accept *accept = NULL;
+
+	EXPECT(srdma_conn_connect_start(rig->host, rig->port, rig->client_tls, rig->device, &rig->client_options, &connect), 0);
+	results[0] = results[1] = -EAGAIN;
+	while (results[0] == -EAGAIN || results[1] == -EAGAIN) {
+		if (!accept) {
+			int socket = srdma_listener_accept(listener, 0);
+
+			CHECK(socket >= 0 || socket == -EAGAIN);
+			if (socket >= 0)
+				EXPECT(srdma_conn_accept_start(socket, rig->server_tls, rig->device, &rig->server_conn, admit, argument, &accept), 0);
+		}
+		if (accept && results[1] == -EAGAIN)
+			results[1] = srdma_accept_step(accept, &conns[1]);
+		if (results[0] == -EAGAIN)
+			results[0] = srdma_connect_step(connect, &conns[0]);
+		if (results[0] == -EAGAIN || results[1] == -EAGAIN)
+			poll_both(rig, connect, accept && results[1] == -EAGAIN ? accept : NULL);
+	}
+	if (results[0] == 0)
+		EXPECT(srdma_connect_step(connect, &conns[0]), -EINVAL);
+	srdma_connect_free(&connect);
+	srdma_accept_free(&accept);
+	CHECK(!connect && !accept);
+}
+
+/* Connecting and accepting in one thread, in which no call waits: up, turned away, refused by the host, and given up half-way. */
+void mode_starts(struct rig *rig, char **args)
+{
+	struct srdma_conn *conns[2] = {0};
+	struct srdma_listener *listener;
+	struct srdma_connect *connect;
+	struct srdma_accept *accept;
+	struct srdma_reject reject;
+	uint32_t retry = 4711;
+	int results[2], socket;
+	char answer[8];
+	size_t length;
+
+	(void)args;
+	EXPECT(srdma_listener_listen(NULL, "0", &listener), 0);
+	snprintf(rig->port, sizeof rig->port, "%u", srdma_listener_port(listener));
+	come_up(rig, listener, NULL, NULL, results, conns);
+	EXPECT(results[0], 0);
+	EXPECT(results[1], 0);
+	EXPECT(srdma_conn_send(conns[0], "hello", 5, -1), 0);
+	EXPECT(srdma_conn_recv(conns[1], answer, sizeof answer, &length, 15000 * rig->scale), 0);
+	EXPECT(length, 5);
+	srdma_conn_free(&conns[0]);
+	srdma_conn_free(&conns[1]);
+
+	come_up(rig, listener, turn_away, &retry, results, conns);
+	EXPECT(results[0], SRDMA_EREJECTED);
+	srdma_reject_last(&reject);
+	CHECK(reject.reason == SRDMA_REJECT_REFUSED && reject.retry_after_ms == retry);
+	EXPECT(results[1], SRDMA_EREJECTED);
+
+	/* Given up: one that has not begun, and one that waits for the other end. */
+	EXPECT(srdma_conn_connect_start(rig->host, rig->port, rig->client_tls, rig->device, &rig->client_options, &connect), 0);
+	srdma_connect_free(&connect);
+	socket = srdma_listener_accept(listener, 15000 * rig->scale);
+	CHECK(socket >= 0);
+	EXPECT(srdma_conn_accept_start(socket, rig->server_tls, rig->device, &rig->server_conn, NULL, NULL, &accept), 0);
+	srdma_accept_free(&accept);
+	srdma_listener_free(&listener);
+
+	EXPECT(srdma_conn_connect_start(rig->host, rig->port, rig->client_tls, rig->device, &rig->client_options, &connect), 0);
+	while ((results[0] = srdma_connect_step(connect, &conns[0])) == -EAGAIN)
+		poll_both(rig, connect, NULL);
+	EXPECT(results[0], -ECONNREFUSED);
+	CHECK(strstr(srdma_error_text(), "cannot connect to") != NULL);
+	srdma_connect_free(&connect);
+	rig->client_options.depth = 0;
+	EXPECT(srdma_conn_connect_start(rig->host, rig->port, rig->client_tls, rig->device, &rig->client_options, &connect), -EINVAL);
+}

@@ -160,3 +160,7 @@ def test_server_answers_control_messages(probe, monkeypatch, protection):
 
 def test_ranks_of_a_ring_leave_at_the_same_time(probe):
     probe("ring")
+
+
+def test_connections_come_up_without_a_call_that_waits(probe):
+    probe("starts")
