@@ -178,6 +178,7 @@ static json_t *describe_json(const char *file, const struct srdma_cert_info *inf
 static void describe_text(const struct srdma_cert_info *info, unsigned warn_days)
 {
 	const char *status = status_of(info, warn_days);
+	long long days = (long long)days_until(info->not_after);
 	char from[32], to[32];
 
 	format_time(info->not_before, from, sizeof from);
@@ -196,7 +197,7 @@ static void describe_text(const struct srdma_cert_info *info, unsigned warn_days
 	else if (strcmp(status, "not-yet-valid") == 0)
 		printf(" (not valid yet)\n");
 	else
-		printf(" (%lld days left)\n", (long long)days_until(info->not_after));
+		printf(" (%lld day%s left)\n", days, CLI_S(days));
 	printf("Key:       %s\n", info->key);
 	if (info->key_problem[0])
 		printf("           cannot be used for TLS: %s\n", info->key_problem);

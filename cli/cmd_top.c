@@ -240,7 +240,7 @@ static void show(struct screen *screen, const json_t *status, const json_t *earl
 	for (size_t i = 0; i < shown; i++)
 		show_row(screen, &lines[i].row);
 	if (shown < count && screen->lines_left > 1) {
-		snprintf(more, sizeof more, "... %zu more clients, less busy", count - shown);
+		snprintf(more, sizeof more, "... %zu more client%s, less busy", count - shown, CLI_S(count - shown));
 		show_text(screen, more);
 	}
 	show_row(screen, &total);

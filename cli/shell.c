@@ -91,7 +91,7 @@ static int do_write(struct session *session, char *rest)
 		json_array_append_new(session->results, json_pack("{s:s, s:I, s:I}", "command", "write", "offset",
 								  (json_int_t)offset, "length", (json_int_t)length));
 	else
-		printf("wrote %zu bytes at %llu\n", length, (unsigned long long)offset);
+		printf("wrote %zu byte%s at %llu\n", length, CLI_S(length), (unsigned long long)offset);
 	return CLI_EXIT_OK;
 }
 
@@ -144,11 +144,11 @@ static int do_stat(struct session *session, char *rest)
 		return CLI_EXIT_OK;
 	}
 	session_print(session);
-	printf("messages sent %llu (%llu bytes), received %llu (%llu bytes)\nRDMA written %llu bytes, read %llu "
-	       "bytes\n",
-	       (unsigned long long)info->messages_sent, (unsigned long long)info->bytes_sent,
-	       (unsigned long long)info->messages_received, (unsigned long long)info->bytes_received,
-	       (unsigned long long)info->rdma_bytes_written, (unsigned long long)info->rdma_bytes_read);
+	printf("messages sent %llu (%llu byte%s), received %llu (%llu byte%s)\nRDMA written %llu byte%s, read %llu byte%s\n",
+	       (unsigned long long)info->messages_sent, (unsigned long long)info->bytes_sent, CLI_S(info->bytes_sent),
+	       (unsigned long long)info->messages_received, (unsigned long long)info->bytes_received, CLI_S(info->bytes_received),
+	       (unsigned long long)info->rdma_bytes_written, CLI_S(info->rdma_bytes_written), (unsigned long long)info->rdma_bytes_read,
+	       CLI_S(info->rdma_bytes_read));
 	return CLI_EXIT_OK;
 }
 

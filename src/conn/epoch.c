@@ -409,7 +409,8 @@ static int count_recovery(struct srdma_conn *conn)
 	}
 	if (epoch->minute_recoveries++ < conn->options.recoveries)
 		return 0;
-	return srdma_fail(SRDMA_EVERBS, "the queue pair failed more than %u times in a minute", conn->options.recoveries);
+	return srdma_fail(SRDMA_EVERBS, "the queue pair failed more than %u time%s in a minute", conn->options.recoveries,
+			  SRDMA_S(conn->options.recoveries));
 }
 
 static bool is_quiet(const struct srdma_conn *conn)

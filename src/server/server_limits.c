@@ -51,8 +51,8 @@ static void judge_device(struct srdma_verdict *verdict, const struct srdma_devic
 
 	for (size_t i = 0; i < sizeof limits / sizeof *limits; i++)
 		if (limits[i].need > limits[i].have)
-			srdma_verdict_take(verdict, SRDMA_CHECK_FAIL, 0, "lower max-clients", "max-clients %u needs %lu %s, and %s has %lu",
-					   clients, limits[i].need, limits[i].what, srdma_device_name(device), limits[i].have);
+			srdma_verdict_take(verdict, SRDMA_CHECK_FAIL, 0, "lower max-clients", "%s: max-clients %u needs %lu, and %s has %lu",
+					   limits[i].what, clients, limits[i].need, srdma_device_name(device), limits[i].have);
 	srdma_verdict_take(verdict, SRDMA_CHECK_OK, 0, NULL, "%s has the queue pairs and memory regions for max-clients %u",
 			   srdma_device_name(device), clients);
 }

@@ -277,8 +277,8 @@ static int open_one(struct ibv_device *verbs_device, const struct srdma_device_o
 	if (ret != 0)
 		goto close_context;
 	if (device->gid_index < -1 || device->gid_index >= device->port_attr.gid_tbl_len) {
-		ret = srdma_fail(-EINVAL, "RDMA device %s, port %u has no GID index %d; its table has %d entries", device->name,
-				 device->port, device->gid_index, device->port_attr.gid_tbl_len);
+		ret = srdma_fail(-EINVAL, "RDMA device %s, port %u has no GID index %d; its table has %d", device->name, device->port,
+				 device->gid_index, device->port_attr.gid_tbl_len);
 		goto close_context;
 	}
 	srdma_psn_watch_init(&device->sweep, verbs_device->ibdev_path, device->port);

@@ -364,14 +364,15 @@ def test_flood_of_half_open_connections_keeps_nobody_out(served, certs):
             sock.close()
 
 
-def test_busy_server_says_when_to_come_again(certs, device, start):
+@pytest.mark.parametrize("places, clients", [(1, "1 client,"), (2, "2 clients,")])
+def test_busy_server_says_when_to_come_again(certs, device, start, places, clients):
     """Clients that are in the middle of their set-up hold all places."""
-    server = start(Server, certs, device, "--max-pending", "2", "--setup-timeout-ms", str(int(30000 * SCALE)))
-    holders = [protocol.open_tls(certs, server.port, STEP) for _ in range(2)]
+    server = start(Server, certs, device, "--max-pending", str(places), "--setup-timeout-ms", str(int(30000 * SCALE)))
+    holders = [protocol.open_tls(certs, server.port, STEP) for _ in range(places)]
     try:
         answer = connect(certs, server.port, "--busy-retry-ms", "0", "-e", "send x")
         assert answer.returncode == 5, answer
-        assert "(busy)" in answer.stderr and "2 connections are being set up" in answer.stderr
+        assert "(busy)" in answer.stderr and f"the server is setting up {clients} which is the maximum" in answer.stderr
         patient = start(Process, *client_args(certs, server.port, "--log-level", "info", "--busy-retry-ms",
                                               str(int(20000 * SCALE)), "-e", "send x"))
         patient.wait_log("is busy; trying again in")

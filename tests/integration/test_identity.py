@@ -88,7 +88,7 @@ def test_name_that_shows_alike_is_not_taken_for_a_listed_one(certs, serve, clien
 def test_name_has_its_own_number_of_places(certs, serve, start):
     server = serve(f"[server]\nmax-clients-per-identity = 1\n[identity {TWO}]\nmax-clients = 2\n")
     first = start(Client, certs, server.port)
-    is_refused(certs, server, "1 clients with this certificate's name", reason=3)
+    is_refused(certs, server, "1 client with this certificate's name", reason=3)
     others = [start(Client, certs, server.port, cert="client2") for _ in range(2)]
     is_refused(certs, server, "2 clients with this certificate's name", reason=3, cert="client2")
     event = server.events("client.not_connected")[-1]

@@ -417,9 +417,9 @@ def test_failed_reload_shows_in_the_state(certs, device, start, manager, own, tm
     own("max-clients = many\n")
     server.signal(signal.SIGHUP)
     manager.wait("the last reload failed")
-    own("max-clients = 5\n")
+    own("max-clients = 1\n")
     server.signal(signal.SIGHUP)
-    assert manager.wait("of 5 clients").endswith("0 of 5 clients")
+    assert manager.wait("of 1 client").endswith("0 of 1 client")
     server.signal(signal.SIGTERM)
     assert server.wait() == 0
 
