@@ -141,6 +141,21 @@ def test_leaf_in_the_ca_file_stands_for_itself_alone(certs, pki, serve):
     server.stop()
 
 
+@pytest.mark.parametrize("args, words", [
+    ([], "cert: give a subcommand: ca, server, client, self-signed, show or pin"), (["banana"], "cert: unknown subcommand 'banana'"),
+    (["--days", "3"], "cert: the subcommand goes before its options"), (["show"], "cert show: give the FILE of a certificate"),
+    (["show", "--days", "3", "x.crt"], "cert show: there is no option --days"), (["ca", "--name", "x"], "cert ca: there is no option --name"),
+    (["ca", "--days"], "cert ca: --days needs a value: N"), (["ca", "--days", "0"], "--days: '0' is not valid; give a number from 1 to 36500"),
+    (["ca", "--days=1", "--not-after=2030-01-01T00:00:00Z"], "give either --days or --not-after"),
+    (["ca", "--not-after=2030-02-30T00:00:00Z"], "--not-after takes YYYY-MM-DDTHH:MM:SSZ, not '2030-02-30T00:00:00Z'"),
+    (["ca", "--out=x", "--cert=y", "--key=z"], "give either --out, or --cert and --key"), (["ca", "x"], "unexpected argument 'x'"),
+    (["server"], "give --name, the name or address that clients connect to"), (["server", "--json=yes"], "--json takes no value"),
+], ids=lambda value: " ".join(value) if isinstance(value, list) else "")
+def test_command_line_that_cannot_be_is_refused(tmp_path, args, words):
+    answer = run(SECURDMA, "cert", *args, cwd=tmp_path)
+    assert answer.returncode == 2 and words in answer.stderr and not list(tmp_path.iterdir()), answer
+
+
 # ---- own certificates --------------------------------------------------------------------------------------------------
 
 
