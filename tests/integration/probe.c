@@ -149,6 +149,12 @@ struct srdma_conn *rig_connect(struct rig *rig)
 	return conn;
 }
 
+void rig_leave(struct srdma_conn **conn)
+{
+	EXPECT(srdma_conn_disconnect(*conn, NULL, -1), 0);
+	srdma_conn_free(conn);
+}
+
 void rig_wait_clients(struct rig *rig, unsigned clients)
 {
 	uint64_t deadline = clock_ms() + 15000 * (unsigned)rig->scale;

@@ -47,6 +47,8 @@ void rig_serve(struct rig *rig);
 /* Stops the server; `unclean` clients must not have ended in order. */
 void rig_stop(struct rig *rig, int unclean);
 struct srdma_conn *rig_connect(struct rig *rig);
+/* Disconnects in order. */
+void rig_leave(struct srdma_conn **conn);
 /* Both ends in this process, without a server: by listener, accept and connect. */
 void rig_pair(struct rig *rig, struct srdma_conn **client, struct srdma_conn **accepted);
 /* Waits until the server has that many clients. */

@@ -31,7 +31,6 @@ static void make_stale(struct rig *rig)
 /* A client whose peer, a server without handlers for it, takes no message. */
 static int take_nothing(struct srdma_conn *conn, const void *data, size_t length, char *reason, void *client_arg, void *arg)
 {
-	(void)conn, (void)data, (void)length, (void)reason, (void)client_arg, (void)arg;
 	return -EAGAIN;
 }
 
@@ -106,8 +105,7 @@ void mode_completions(struct rig *rig, char **args)
 	CHECK(cookies[0] == 1 && cookies[1] == 2);
 	EXPECT(srdma_conn_complete(conn, cookies, 8, -1), 0);
 	srdma_buffer_free(&buffer);
-	EXPECT(srdma_conn_disconnect(conn, NULL, -1), 0);
-	srdma_conn_free(&conn);
+	rig_leave(&conn);
 	rig_stop(rig, 0);
 }
 

@@ -12,9 +12,6 @@
 
 static int send_back(struct srdma_conn *conn, const void *data, size_t length, char *reason, void *client_arg, void *arg)
 {
-	(void)reason;
-	(void)client_arg;
-	(void)arg;
 	return srdma_conn_send(conn, data, length, -1);
 }
 
@@ -65,8 +62,7 @@ void mode_sizes(struct rig *rig, char **args)
 	EXPECT(info.messages_sent, 3 * count);
 	EXPECT(info.messages_received, 3 * count);
 	EXPECT(info.bytes_sent, info.bytes_received);
-	EXPECT(srdma_conn_disconnect(conn, NULL, -1), 0);
-	srdma_conn_free(&conn);
+	rig_leave(&conn);
 	rig_stop(rig, 0);
 	free(out);
 	free(in);

@@ -215,14 +215,11 @@ void mode_max_clients(struct rig *rig, char **args)
 		EXPECT(srdma_conn_recv(conns[i], buffer, sizeof buffer, &n, -1), 0);
 		EXPECT(n, 10);
 	}
-	EXPECT(srdma_conn_disconnect(conns[2], NULL, -1), 0);
-	srdma_conn_free(&conns[2]);
+	rig_leave(&conns[2]);
 	rig_wait_clients(rig, 2);
 	expect_full(rig);
-	for (size_t i = 0; i < 2; i++) {
-		EXPECT(srdma_conn_disconnect(conns[i], NULL, -1), 0);
-		srdma_conn_free(&conns[i]);
-	}
+	for (size_t i = 0; i < 2; i++)
+		rig_leave(&conns[i]);
 	rig_wait_clients(rig, 0);
 	srdma_server_get_status(rig->server, &status);
 	EXPECT(status.max_clients, 1);
@@ -237,9 +234,6 @@ void mode_max_clients(struct rig *rig, char **args)
 
 static int refuse(struct srdma_conn *conn, void **client_arg, void *arg)
 {
-	(void)conn;
-	(void)client_arg;
-	(void)arg;
 	return -EPERM;
 }
 
@@ -258,16 +252,13 @@ void mode_refuse(struct rig *rig, char **args)
 	EXPECT(srdma_conn_send(conn, "x", 1, -1), SRDMA_ECLOSED);
 	srdma_conn_get_info(conn, &info);
 	fact_text(rig, "close_reason", info.close_reason);
-	EXPECT(srdma_conn_disconnect(conn, NULL, -1), 0);
-	srdma_conn_free(&conn);
+	rig_leave(&conn);
 	rig_wait_clients(rig, 0);
 	rig_stop(rig, 0);
 }
 
 static int object(struct srdma_conn *conn, const void *data, size_t length, char *reason, void *client_arg, void *arg)
 {
-	(void)client_arg;
-	(void)arg;
 	if (length < 4 || memcmp(data, "bad!", 4) != 0)
 		return srdma_conn_send(conn, data, length, -1);
 	snprintf(reason, 128, "I do not like '%.*s'", (int)length, (const char *)data);
@@ -296,8 +287,7 @@ void mode_handler_error(struct rig *rig, char **args)
 	CHECK(strstr(srdma_error_text(), "I do not like 'bad!'"));
 	srdma_conn_get_info(conn, &info);
 	fact_text(rig, "close_reason", info.close_reason);
-	EXPECT(srdma_conn_disconnect(conn, NULL, -1), 0);
-	srdma_conn_free(&conn);
+	rig_leave(&conn);
 	rig_wait_clients(rig, 0);
 	rig_stop(rig, 0);
 }
@@ -321,8 +311,6 @@ static int visit_message(struct srdma_conn *conn, const void *data, size_t lengt
 {
 	struct visits *visits = arg;
 
-	(void)data;
-	(void)reason;
 	CHECK(client_arg == &visits->client_arg && visits->disconnects == 0);
 	visits->messages++;
 	return srdma_conn_send(conn, &length, sizeof length, -1);
@@ -332,7 +320,6 @@ static void visit_disconnect(struct srdma_conn *conn, int status, void *client_a
 {
 	struct visits *visits = arg;
 
-	(void)conn;
 	CHECK(client_arg == &visits->client_arg);
 	visits->status = status;
 	visits->disconnects++;

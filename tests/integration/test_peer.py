@@ -515,16 +515,22 @@ def test_begin_of_the_server_that_crosses_both_disconnects_delays_nothing(establ
 
 
 def test_server_that_stops_disconnects_in_order(established, client, certs, device, start):
-    """Those that are connected, and the one that it has sent WELCOME; who says HELLO now is refused."""
+    """Clients that are connected, and one that it has sent WELCOME to. It tells nothing more to one that says HELLO only now."""
     server = start(Server, certs, device, "--drain-timeout-ms", str(int(30000 * SCALE)))
     peer, welcomed, late = established(server), client(server), client(server)
     welcomed.hello()
     welcomed.welcome()
+    server.wait_status(connected=2, pending=2)  # the handshake of `late` is over there, too
     server.signal(signal.SIGTERM)
     asked = peer.receive_frame(frames.Disconnect)
-    assert asked.messages == 0 and asked.text
+    assert (asked.messages, asked.text) == (0, b"the server is shutting down")
+    # Neither hears of it before it is its turn.
+    for silent in (welcomed, late):
+        with pytest.raises(TimeoutError):
+            silent.receive_frame(timeout=0.3)
     late.hello()
-    assert refusal(late).reason == Reason.DRAINING
+    answer = refusal(late)
+    assert (answer.reason, answer.text) == (Reason.DRAINING, asked.text)
     # Both may ask at once: each answers the other.
     peer.send_frame(frames.Disconnect())
     peer.send_frame(frames.DisconnectAck())

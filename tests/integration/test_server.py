@@ -144,18 +144,6 @@ def test_client_that_does_not_read_waits_alone_and_loses_nothing(probe):
     assert probe("stuffed")["stuffed"] > 4
 
 
-def test_client_that_never_reads_loses_its_place(probe):
-    probe("never-reads")
-
-
-def test_message_that_the_program_does_not_take_now_comes_again(probe):
-    probe("not-now")
-
-
-def test_handlers_that_block_lose_no_event_of_others(probe):
-    probe("blocking-handlers")
-
-
 # ---- limits ------------------------------------------------------------------------------------------------------------
 
 
