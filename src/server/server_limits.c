@@ -15,12 +15,7 @@
 #define FDS_PER_WORKER 3 /* epoll, eventfd, completion channel */
 #define FDS_BESIDES    64
 
-void srdma_server_limits_init_sized(struct srdma_server_limits *limits, size_t size)
-{
-	static const struct srdma_server_limits defaults = {.max_clients = 10, .max_pending = 64};
-
-	srdma_sized_init(limits, size, &defaults, sizeof defaults);
-}
+SRDMA_DEFAULTS(srdma_server_limits, .max_clients = 10, .max_pending = 64)
 
 int srdma_limits_complete(const struct srdma_server_limits *given, struct srdma_server_limits *out)
 {

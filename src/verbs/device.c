@@ -41,12 +41,7 @@ static const char *how_to_get_one(void)
 	return preloaded && strstr(preloaded, "liburoce") ? UROCE_HAS_NONE : HOW_TO_GET_ONE;
 }
 
-void srdma_device_options_init_sized(struct srdma_device_options *options, size_t size)
-{
-	static const struct srdma_device_options defaults = {.gid_index = -1};
-
-	srdma_sized_init(options, size, &defaults, sizeof defaults);
-}
+SRDMA_DEFAULTS(srdma_device_options, .gid_index = -1)
 
 /* Reads the GIDs of a port, in one call where the kernel offers it. Returns their number; 0 also if they cannot be read. The caller frees
  * *out, which is NULL if there are none. */

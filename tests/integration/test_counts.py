@@ -28,9 +28,11 @@ def test_refusal(certs, serve, start, limit, which, most, clients):
     server = serve(f"[server]\n{limit} = {most}\n")
     others = [start(Client, certs, server.port) for _ in range(most)]
     is_refused(certs, server, f"the server {'is full: it ' if limit == 'max-clients' else ''}has {clients}{which}, which is the maximum", reason=3)
+    assert f"reloaded: certificates, CAs, revocation lists and limits; at most {most + 1} clients;" in server.reload(f"[server]\nmax-clients = {most + 1}\n")["message"]
+    others.append(start(Client, certs, server.port))
+    assert f"at most {clients};" in server.reload(f"[server]\nmax-clients = {most}\n")["message"]
     for client in others:
         client.leave()
-    assert f"reloaded: certificates, CAs, revocation lists and limits; at most {clients};" in server.reload(f"[server]\nmax-clients = {most}\n")["message"]
 
 
 @pytest.mark.parametrize("days, left", [(1, "0 days left"), (2, "1 day left"), (3, "2 days left")])

@@ -241,8 +241,7 @@ def test_all_sockets_are_served_and_told_as_they_are(certs, device, start):
         assert connect(certs, port, "-e", "send x").returncode == 0
     if ON_UROCE:
         assert connect(certs, ports[2], "--server-name", certs.host, "-e", "send x", host="::1").returncode == 0
-    server.signal(signal.SIGTERM)
-    assert server.wait() == 0
+    server.terminate()
 
 
 def test_settings_that_contradict_a_socket_are_refused(certs, device, start):
@@ -259,8 +258,7 @@ def test_settings_that_agree_with_a_socket_are_not(certs, device, start):
     port = sock.getsockname()[1]
     server = start(Activated, certs, device, [sock], "--listen", certs.host, "--port", port)
     assert server.listening()["sockets"] == [f"{certs.host}:{port}"]
-    server.signal(signal.SIGTERM)
-    assert server.wait() == 0
+    server.terminate()
 
 
 def test_sockets_that_no_client_could_use_are_refused(certs, device, start, tmp_path):
@@ -294,8 +292,7 @@ def test_drained_server_whose_port_is_held_stays_and_turns_newcomers_away(certs,
     assert late.returncode == 5 and "draining" in late.stderr
     status = json.loads(run(SECURDMA, "status", "--json", "--control", control).stdout)
     assert (status["connected"], status["draining"], status["drained"]) == (0, True, True)
-    server.signal(signal.SIGTERM)
-    assert server.wait() == 0
+    server.terminate()
 
 
 # ---- reload -----------------------------------------------------------------------------------------------------------
@@ -322,8 +319,7 @@ def reloaded(certs, device, start, own, tmp_path):
     server = start(Listening, certs, device, "--config", tmp_path / "securdma.conf")
     server.reload = lambda *args: run(SECURDMA, "reload", "--control", tmp_path / "control", *args)
     yield server
-    server.signal(signal.SIGTERM)
-    assert server.wait() == 0
+    server.terminate()
 
 
 def served_certificate(certs, port):
@@ -378,8 +374,7 @@ def test_failed_reload_shows_in_the_state(certs, device, start, manager, own, tm
     own("max-clients = 1\n")
     server.signal(signal.SIGHUP)
     assert manager.wait("of 1 client").endswith("0 of 1 client")
-    server.signal(signal.SIGTERM)
-    assert server.wait() == 0
+    server.terminate()
 
 
 # ---- a device that comes late -----------------------------------------------------------------------------------------
@@ -397,8 +392,7 @@ def test_wait_for_a_device_can_be_stopped(certs, device, start, manager):
     said = manager.wait("STATUS=waiting for an RDMA device")
     assert int(re.search(r"EXTEND_TIMEOUT_USEC=(\d+)", said)[1]) > 3600000 * 1000
     server.signal(signal.SIGHUP)
-    server.signal(signal.SIGTERM)
-    assert server.wait() == 0
+    server.terminate()
 
 
 def test_device_that_comes_late_is_served_on(certs, device, start, manager, tmp_path):
@@ -416,5 +410,4 @@ def test_device_that_comes_late_is_served_on(certs, device, start, manager, tmp_
     port = json.loads(server.wait_line(lambda line: '"listening"' in line))["port"]
     server.wait_log("reloaded: ")
     assert connect(certs, port, "-e", "send x").returncode == 0
-    server.signal(signal.SIGTERM)
-    assert server.wait() == 0
+    server.terminate()
