@@ -74,7 +74,6 @@ bool is_filled(const void *data, size_t length, unsigned seed);
 #define PROBE_MODES(X) \
 	X("psn", psn, 0) \
 	X("raw", raw, 0) \
-	X("max-clients", max_clients, 0) \
 	X("refuse", refuse, 0) \
 	X("handler-error", handler_error, 0) \
 	X("event-order", event_order, 0) \

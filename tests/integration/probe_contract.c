@@ -298,6 +298,8 @@ void mode_arguments(struct rig *rig, char **args)
 	options = rig->client_options;
 	options.setup_timeout_ms = -1;
 	EXPECT_TEXT(rig, srdma_conn_connect(rig->host, rig->port, rig->client_tls, rig->device, &options, &conn), -EINVAL, "must be above 0");
+	rig->server_limits.max_clients = 0;
+	EXPECT_TEXT(rig, srdma_server_set_limits(rig->server, &rig->server_limits), -EINVAL, "max-clients");
 	EXPECT_TEXT(rig, srdma_server_drain(rig->server, -1), -EINVAL, "must not be negative");
 	EXPECT_TEXT(rig, srdma_server_set_tls(rig->server, rig->client_tls), -EINVAL, "srdma_tls_server_new");
 	CHECK(!opened && !listener && !conn);

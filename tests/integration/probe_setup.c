@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The bring-up: what the queue pairs were told, raw connections, admission, and the program's own say. */
+/* The bring-up: what the queue pairs were told, raw connections, and what the program's handlers say. */
 #include "probe.h"
 
 #include <errno.h>
@@ -165,69 +165,6 @@ void mode_raw(struct rig *rig, char **args)
 	EXPECT(srdma_conn_wait(server, 15000 * rig->scale), SRDMA_ELOST);
 	srdma_conn_free(&server);
 	fact(rig, "raw", 1);
-}
-
-/* ---- admission ------------------------------------------------------------------------------------------------- */
-
-static void expect_full(struct rig *rig)
-{
-	struct srdma_conn *conn = NULL;
-	struct srdma_reject reject;
-
-	EXPECT(srdma_conn_connect(rig->host, rig->port, rig->client_tls, rig->device, &rig->client_options, &conn),
-	       SRDMA_EREJECTED);
-	CHECK(conn == NULL);
-	srdma_reject_last(&reject);
-	EXPECT(reject.reason, SRDMA_REJECT_FULL);
-	CHECK(reject.retry_after_ms > 0 && strstr(reject.text, "full"));
-}
-
-static int set_max_clients(struct rig *rig, unsigned max_clients)
-{
-	struct srdma_server_limits limits;
-
-	srdma_server_limits_init(&limits);
-	limits.max_clients = max_clients;
-	return srdma_server_set_limits(rig->server, &limits);
-}
-
-/* The limit is changed while clients are connected. */
-void mode_max_clients(struct rig *rig, char **args)
-{
-	struct srdma_conn *conns[3];
-	struct srdma_server_status status;
-	char buffer[64];
-	size_t n;
-
-	rig->server_limits.max_clients = 1;
-	rig_serve(rig);
-	conns[0] = rig_connect(rig);
-	expect_full(rig);
-	EXPECT(set_max_clients(rig, 0), -EINVAL);
-	EXPECT(set_max_clients(rig, 3), 0);
-	conns[1] = rig_connect(rig);
-	conns[2] = rig_connect(rig);
-	expect_full(rig);
-	/* Those beyond a lower limit stay. */
-	EXPECT(set_max_clients(rig, 1), 0);
-	for (size_t i = 0; i < 3; i++) {
-		EXPECT(srdma_conn_send(conns[i], "hi", 2, -1), 0);
-		EXPECT(srdma_conn_recv(conns[i], buffer, sizeof buffer, &n, -1), 0);
-		EXPECT(n, 10);
-	}
-	rig_leave(&conns[2]);
-	rig_wait_clients(rig, 2);
-	expect_full(rig);
-	for (size_t i = 0; i < 2; i++)
-		rig_leave(&conns[i]);
-	rig_wait_clients(rig, 0);
-	srdma_server_get_status(rig->server, &status);
-	EXPECT(status.max_clients, 1);
-	EXPECT(status.accepted, 3);
-	EXPECT(status.rejected, 3);
-	EXPECT(status.failed + status.lost + status.pending, 0);
-	rig_stop(rig, 0);
-	fact(rig, "rejected", (long long)status.rejected);
 }
 
 /* ---- handlers -------------------------------------------------------------------------------------------------- */

@@ -316,12 +316,6 @@ def test_thousands_of_names(certs, serve, tmp_path):
 # ---- memory ------------------------------------------------------------------------------------------------------------
 
 
-def test_more_memory_than_the_machine_has_is_refused_at_the_start(certs, device, tmp_path):
-    answer = run(*serve_args(certs, device, "--max-clients", "100", "--region-size", "100G"))
-    assert answer.returncode == 2, answer
-    assert "max-clients 100 at 104857708 KiB each needs 10240010 MiB" in answer.stderr, answer
-
-
 def test_memory_of_one_name_counts_as_often_as_it_may_come(certs, serve):
     server = serve(f"[identity {ONE}]\nregion-size = 4K\n")
     big = f"[identity {ONE}]\nregion-size = 1024G\nmax-clients = 1\n"

@@ -36,10 +36,6 @@ def test_queue_pairs_start_at_the_psns_that_crossed_tls_and_move_by_packets(prob
     assert len(set(psns)) == 4, psns
 
 
-def test_max_clients_is_changed_while_serving(probe):
-    assert probe("max-clients")["rejected"] == 3
-
-
 def test_client_that_on_connect_refuses_is_told(probe):
     assert "refused by the server" in probe("refuse")["close_reason"]
 
