@@ -11,7 +11,7 @@
 #define TEXT(key, value)   ((struct srdma_log_field){.name = (key), .text = (value)})
 #define NUMBER(key, value) ((struct srdma_log_field){.name = (key), .number = (int64_t)(value)})
 
-/* Lines of the journal are the log's, whatever stream they come through. */
+/* Whether both streams are the journal: then the log writes all lines. */
 static bool is_logged(void)
 {
 	return cli_log_is_journal(STDOUT_FILENO) && cli_log_is_journal(STDERR_FILENO);

@@ -222,7 +222,7 @@ void option_format(const struct option *option, const void *base, char *text, si
 	}
 	number = load(value, option->width);
 	string = word_of(option, number);
-	/* What option_set would not take stands for no value. */
+	/* A number that option_set would refuse stands for no value. */
 	if (!string && number < option->min)
 		string = "";
 	if (string)

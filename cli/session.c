@@ -105,12 +105,12 @@ static int begin_again(struct session *session)
 	return session_begin(session);
 }
 
-/* A call has failed: 0 when there is a new connection, else the error that is to be told. */
+/* After a call that failed. Returns 0 when there is a new connection, otherwise the error to report. */
 static int come_back(struct session *session, int error)
 {
 	if (session_interrupted())
 		return -EINTR;
-	/* One that is not even there has just been tried for as long as the settings say. */
+	/* If there is no connection, the link has just tried for as long as the settings allow. */
 	if (ends_connection(error) && srdma_link_conn(session->link))
 		error = srdma_link_reconnect(session->link);
 	session->conn = srdma_link_conn(session->link);
@@ -142,7 +142,7 @@ static int receive(struct session *session, int64_t deadline, size_t *length)
 			return ret;
 		if (session_interrupted())
 			return -EINTR;
-		/* Asked for once: a negative time-out, a moment later, would mean the connection's default. */
+		/* Computed once: a moment later, a negative time-out would mean the connection's default. */
 		left = deadline - cli_now_ms();
 		if (left <= 0)
 			return -ETIMEDOUT;

@@ -1,8 +1,8 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
-"""Whoever reaches the port makes the server work before it knows who is there: what a ClientHello, and a certificate of nobody's, cost
-it in time of its processors, against an ordinary ClientHello. An attack succeeds if it costs more than 20 times as much, or if a
-newcomer is not served afterwards."""
+"""Anyone who reaches the port makes the server work before it knows the peer. Measured: the processor time that a ClientHello, and a
+stranger's certificate, cost the server, compared with an ordinary ClientHello. An attack succeeds if it costs more than 20 times as
+much, or if the server does not serve a newcomer afterwards."""
 import glob
 import os
 import pathlib

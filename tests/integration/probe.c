@@ -162,7 +162,7 @@ void rig_wait_clients(struct rig *rig, unsigned clients)
 
 	do {
 		srdma_server_get_status(rig->server, &status);
-		/* Who was turned away is counted a little after it knows. */
+		/* A client that was turned away is counted a little after it learns so. */
 		if (status.clients == clients && status.pending == 0)
 			return;
 		pause_ms(5);

@@ -229,7 +229,7 @@ void mode_flood(struct rig *rig, char **args)
 	}
 	for (size_t i = 0; i < 2; i++)
 		CHECK(pthread_join(threads[i], NULL) == 0);
-	/* The one who was asked to disconnect waits for the end before it frees. */
+	/* The end that was asked to disconnect waits until that is over before it frees. */
 	EXPECT(srdma_conn_disconnect(ends[1].conn, NULL, -1), 0);
 	srdma_conn_free(&ends[0].conn);
 	srdma_conn_free(&ends[1].conn);

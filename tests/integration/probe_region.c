@@ -290,7 +290,7 @@ static void check_alive(struct srdma_conn *conn, const char *text)
 	EXPECT(n, length + SRDMA_ECHO_OVERHEAD);
 }
 
-/* A's region can't be written or read by B, who only gets a remote access error; A does not notice. */
+/* A's region can't be written or read by B, which only gets a remote access error; A does not notice. */
 void mode_isolation(struct rig *rig, char **args)
 {
 	static const enum ibv_wr_opcode opcodes[] = {IBV_WR_RDMA_WRITE, IBV_WR_RDMA_READ};
@@ -450,7 +450,7 @@ static void expect_refusal(struct rig *rig, enum ibv_wr_opcode opcode, uint64_t 
 	rig_wait_clients(rig, 1);
 }
 
-/* The client's name has a small region that it may read; when the limits change, those who are connected keep what they have. */
+/* The client's name has a small region that it may read; when the limits change, connected clients keep what they have. */
 void mode_identity_region(struct rig *rig, char **args)
 {
 	enum { SIZE = 8192, RW = IBV_ACCESS_REMOTE_READ | IBV_ACCESS_REMOTE_WRITE };

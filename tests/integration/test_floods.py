@@ -380,7 +380,7 @@ def many_descriptors():
 
 @left_out_of("asan", "tsan", "vm")
 def test_flood_from_many_addresses_costs_no_more_than_one_from_one(certs, device, start, many_descriptors):
-    """What it takes to choose who makes room must not grow with the square of those who hold places: with 4,096 it was some 50 ms for each."""
+    """The work to choose which connection makes room must not grow with the square of the places: with 4,096 it took about 50 ms each."""
     server = start(Server, certs, device, "--max-pending", "2048")
     flood = start(FromEverywhere, certs, server.port)
     wait_until(lambda: server.status()["pending"] == 4096, "a server that is full")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The name in a client's certificate decides: who is let in, how many, with which region, rights and messages."""
+"""The name in a client's certificate decides whether it is let in, how many such clients, and their region, rights and messages."""
 import time
 
 import protocol
@@ -267,7 +267,7 @@ def test_name_that_is_denied_between_welcome_and_ready_is_told_and_goes(certs, s
 
 
 def test_reloads_under_set_up_let_no_denied_client_stay(certs, serve, start):
-    """However a set-up and a reload meet, who is denied in the end is not there."""
+    """However a set-up and a reload coincide, a client that is denied in the end is not connected."""
     server = serve("")
     for round in range(5):
         clients = [start(Process, *client_args(certs, server.port, "--hold-ms", "60000")) for _ in range(3)]

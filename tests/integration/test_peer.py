@@ -433,7 +433,7 @@ def test_disconnect_waits_for_the_end_of_a_change(established):
 
 
 def test_begin_that_crosses_a_disconnect_is_ignored(established, certs, device, start):
-    """The server asks for an epoch, and has answered the disconnect when the client, who had not received the request yet, begins."""
+    """The server asks for an epoch, and has answered the disconnect when the client, which had not received the request yet, begins."""
     server = start(Server, certs, device, "--epoch-ms", "100")
     peer = established(server)
     assert peer.receive_frame() == frames.EpochRequest(1, Renewal.TIME)
@@ -449,7 +449,7 @@ def test_begin_that_crosses_a_disconnect_is_ignored(established, certs, device, 
 
 
 def test_begin_of_the_server_that_crosses_both_disconnects_delays_nothing(established, certs, device, start, tmp_path):
-    """The server disconnects, and begins an epoch on request; the client, who disconnects as well, has answered already."""
+    """The server disconnects, and begins an epoch on request; the client, which disconnects as well, has answered already."""
     server = start(Server, certs, device, "--control", tmp_path / "control")
     peer = established(server)
     server.wait_status(connected=1)
