@@ -118,11 +118,14 @@ def one_worker(certs, device, start):
 # ---- frames that cost nothing ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("number, said", [(1, "REQUEST twice"), (0, "REQUEST twice"), (99, "another number")], ids=["same", "old", "new"])
-def test_flood_of_frames_ends_its_connection_alone(certs, one_worker, start, number, said):
+@pytest.mark.parametrize("frame, said", [
+    (request(1), "REQUEST twice"), (request(0), "REQUEST twice"), (request(99), "another number"), (begin(1), "BEGIN"),
+    (frames.Withdraw().encode(), "does not offer"), (frames.Disconnect().encode(), "unexpected"),
+    (frames.frame(frames.Type.DISCONNECT, length=512), "malformed")], ids=["same", "old", "new", "begin", "withdraw", "disconnect", "zeros"])
+def test_flood_of_frames_ends_its_connection_alone(certs, one_worker, start, frame, said):
     stranger = start(Stranger, certs, one_worker)
     with Honest(certs, one_worker, start) as other:
-        assert stranger.flood(request(number) * 500, 10 * SCALE), "the server takes it all"
+        assert stranger.flood(frame * 500, 10 * SCALE), "the server takes it all"
         end = one_worker.end_of(stranger.id)
     assert end["cause"] == "protocol" and said in end["error"], end
     assert other.longest < NOTICED, other.longest

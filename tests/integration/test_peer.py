@@ -519,26 +519,6 @@ def test_silence_is_ended_at_the_deadline_without_a_frame(established, certs, de
             assert end["cause"] == "timeout" and said in end["error"], end
 
 
-# ---- floods -------------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("sent", [
-    frames.EpochRequest(), frames.Withdraw(), frames.Disconnect(), frames.EpochBegin(1, 5, 1), frames.frame(Type.DISCONNECT, length=512)],
-    ids=["EPOCH_REQUEST", "WITHDRAW", "DISCONNECT", "EPOCH_BEGIN", "zeros"])
-def test_flood_is_cut_off_and_others_are_served(shared, established, sent):
-    """Each frame once; and the second one ends the connection, however many more follow."""
-    other, peer = established(), established(**REGION)
-    data = (sent if isinstance(sent, bytes) else sent.encode()) * 20000
-    try:
-        peer.send_bytes(data)
-    except OSError:
-        pass  # it was cut off meanwhile
-    end = end_of(shared, peer)
-    assert (end["event"], end["cause"]) == ("client.lost", "protocol"), end
-    other.request_epoch()
-    other.disconnect()
-
-
 # ---- the other way round ----------------------------------------------------------------------------------------------------------
 
 
