@@ -11,7 +11,7 @@
 #define TEXT(key, value)   ((struct srdma_log_field){.name = (key), .text = (value)})
 #define NUMBER(key, value) ((struct srdma_log_field){.name = (key), .number = (int64_t)(value)})
 
-/* Lines of the journal are the log's, whatever stream they come through. */
+/* Whether both streams are the journal: then the log writes all lines. */
 static bool is_logged(void)
 {
 	return cli_log_is_journal(STDOUT_FILENO) && cli_log_is_journal(STDERR_FILENO);
@@ -103,7 +103,7 @@ void announce_stopped(const struct serve *serve, const struct srdma_server_statu
 	char text[200];
 
 	snprintf(text, sizeof text, "stopped: disconnected %u client%s, %d of them not in order", status->clients,
-		 status->clients == 1 ? "" : "s", unfinished);
+		 CLI_S(status->clients), unfinished);
 	if (is_logged()) {
 		const struct srdma_log_field fields[] = {
 			NUMBER("clients", status->clients),   NUMBER("unfinished", unfinished),
@@ -134,10 +134,10 @@ void announce_state(struct serve *serve, const struct srdma_server_status *statu
 		snprintf(state, sizeof state, "drained: no client is left, rejecting new clients%s", failed);
 	else if (status->draining)
 		snprintf(state, sizeof state, "draining: %u client%s left, rejecting new clients%s", status->clients,
-			 status->clients == 1 ? "" : "s", failed);
+			 CLI_S(status->clients), failed);
 	else
-		snprintf(state, sizeof state, "listening on %s, %u of %u clients%s", addresses, status->clients, status->max_clients,
-			 failed);
+		snprintf(state, sizeof state, "listening on %s, %u of %u client%s%s", addresses, status->clients, status->max_clients,
+			 CLI_S(status->max_clients), failed);
 	if (strcmp(state, serve->state) == 0)
 		return;
 	/* The first state also means that the server is ready. */

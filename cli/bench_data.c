@@ -90,8 +90,8 @@ static size_t usable(const struct line *line, const char *operation, const size_
 		return sizes[i];
 	if (line->bench->size_count == 0)
 		return i == 0 || sizes[i - 1] < limit ? limit : 0;
-	cli_error("bench: skipped %s of %zu bytes: the connection allows %zu at most", operation,
-		sizes[i], limit);
+	cli_error("bench: skipped %s of %zu byte%s: the connection allows %zu at most", operation, sizes[i],
+		  CLI_S(sizes[i]), limit);
 	return 0;
 }
 

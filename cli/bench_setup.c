@@ -90,8 +90,8 @@ static void report_text(const struct bench *bench, struct samples *series)
 {
 	double bare = samples_percentile(&series[BARE_TOTAL], 50);
 
-	printf("set-up of %zu connections, microseconds\n  %-12s %10s %10s\n", series[TOTAL].count, "phase", "p50",
-	       "p99");
+	printf("set-up of %zu connection%s, microseconds\n  %-12s %10s %10s\n", series[TOTAL].count,
+	       CLI_S(series[TOTAL].count), "phase", "p50", "p99");
 	for (int i = 0; i < SERIES_COUNT; i++)
 		if (series[i].count > 0)
 			printf("  %-12s %10.1f %10.1f   %s\n", series_names[i], samples_percentile(&series[i], 50),

@@ -34,6 +34,9 @@ int cli_usage(const char *command, const char *format, ...) __attribute__((forma
 /* Milliseconds on CLOCK_MONOTONIC. */
 int64_t cli_now_ms(void);
 
+/* Behind a count in a text: "2 bytes", "1 byte". */
+#define CLI_S(count) ((count) == 1 ? "" : "s")
+
 /* Prints one object on one line of stdout and flushes it. Steals the reference. NULL (out of memory) is reported. */
 void cli_json_print(json_t *object);
 

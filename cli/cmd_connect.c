@@ -149,9 +149,10 @@ static int work(struct connect *connect)
 	if (code == CLI_EXIT_OK && connect->pattern)
 		code = pattern_run(session, connect->pattern, (uint64_t)connect->count, (size_t)connect->size);
 	if (code == CLI_EXIT_OK && connect->pattern && !connect->settings.json) {
-		printf("%llu messages verified, %llu bytes written, %llu bytes read back and verified\n",
-		       (unsigned long long)session->messages_verified, (unsigned long long)session->bytes_written,
-		       (unsigned long long)session->bytes_read_back);
+		printf("%llu message%s verified, %llu byte%s written, %llu byte%s read back and verified\n",
+		       (unsigned long long)session->messages_verified, CLI_S(session->messages_verified),
+		       (unsigned long long)session->bytes_written, CLI_S(session->bytes_written),
+		       (unsigned long long)session->bytes_read_back, CLI_S(session->bytes_read_back));
 		fflush(stdout);
 	}
 	if (code == CLI_EXIT_OK && connect->scripts.count == 0 && !connect->pattern && !connect->hold_ms && !connect->hold_file)

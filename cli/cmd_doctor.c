@@ -72,7 +72,7 @@ int cmd_doctor(int argc, char **argv)
 		cli_json_print(doctor.findings);
 	else
 		printf("%u ok, %u warning%s, %u failed\n", doctor.counts[FINDING_OK], doctor.counts[FINDING_WARN],
-		       doctor.counts[FINDING_WARN] == 1 ? "" : "s", doctor.counts[FINDING_FAIL]);
+		       CLI_S(doctor.counts[FINDING_WARN]), doctor.counts[FINDING_FAIL]);
 	if (doctor.counts[FINDING_FAIL] > 0)
 		code = doctor.usable_device ? CLI_EXIT_FAILED : CLI_EXIT_DEVICE;
 out:

@@ -104,8 +104,8 @@ static int stop(struct serve *serve, bool device_failed)
 	let_signals_kill();
 	metrics_stop(&serve->metrics);
 	srdma_server_get_status(serve->server, &status);
-	service_manager_tell("STOPPING=1\nSTATUS=stopping: disconnecting %u clients\nEXTEND_TIMEOUT_USEC=%lld", status.clients,
-			     (long long)(serve->settings.server.drain_timeout_ms + MARGIN_MS) * 1000);
+	service_manager_tell("STOPPING=1\nSTATUS=stopping: disconnecting %u client%s\nEXTEND_TIMEOUT_USEC=%lld", status.clients,
+			     CLI_S(status.clients), (long long)(serve->settings.server.drain_timeout_ms + MARGIN_MS) * 1000);
 	unfinished = srdma_server_stop(&serve->server);
 	announce_stopped(serve, &status, unfinished, device_failed);
 	if (device_failed)

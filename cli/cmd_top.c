@@ -62,7 +62,7 @@ static double number(const json_t *object, const char *name)
 	return (double)json_integer_value(json_object_get(object, name));
 }
 
-/* Ids grow with the order of coming, but the table is in none; so the earlier counters are looked up by id. */
+/* The status lists clients in no order, so their earlier counters are looked up by id. */
 static json_t *by_id(const json_t *status)
 {
 	const json_t *clients = json_object_get(status, "clients");
@@ -78,7 +78,7 @@ static json_t *by_id(const json_t *status)
 	return map;
 }
 
-/* Of a client that came since: from nothing. */
+/* A client that has connected since then counts from zero. */
 static void rates_of(const json_t *client, const json_t *before, double seconds, struct top_row *row)
 {
 	static const char *const counters[] = {"messages_received", "messages_sent", "bytes_received", "bytes_sent"};
@@ -94,7 +94,7 @@ static const char *text(const json_t *object, const char *name)
 	return value && value[0] ? value : "(anonymous)";
 }
 
-/* Where the tables go: a terminal has a size, and is painted over; anything else gets one after the other. */
+/* Where the tables are printed. On a terminal, which has a size, each table replaces the one before; elsewhere they follow each other. */
 struct screen {
 	struct top_table table;
 	bool repaint;
@@ -110,12 +110,12 @@ static void begin_screen(struct screen *screen, bool repaint, bool anew)
 	top_table_fit(&screen->table, !terminal ? 0 : size.ws_col > 0 ? size.ws_col : WIDTH_UNKNOWN);
 	if (screen->repaint) {
 		screen->lines_left = size.ws_row > 0 ? size.ws_row : HEIGHT_UNKNOWN;
-		/* Not wiped each time, which would flicker. */
+		/* The screen is not wiped each time, because that would flicker. */
 		printf("%s\033[H", anew ? "\033[2J" : "");
 	}
 }
 
-/* Behind each line but the last one of a terminal, where it would scroll. */
+/* After each line, but not after the last one of a terminal, where it would scroll. */
 static void end_line(struct screen *screen)
 {
 	if (!screen->repaint)
@@ -240,7 +240,7 @@ static void show(struct screen *screen, const json_t *status, const json_t *earl
 	for (size_t i = 0; i < shown; i++)
 		show_row(screen, &lines[i].row);
 	if (shown < count && screen->lines_left > 1) {
-		snprintf(more, sizeof more, "... %zu more clients, less busy", count - shown);
+		snprintf(more, sizeof more, "... %zu more client%s, less busy", count - shown, CLI_S(count - shown));
 		show_text(screen, more);
 	}
 	show_row(screen, &total);
@@ -252,7 +252,7 @@ static void show(struct screen *screen, const json_t *status, const json_t *earl
 
 enum wake { WAKE_TIME, WAKE_RESIZED, WAKE_END };
 
-/* Until `until`, unless the user wants to end, or the terminal has another size. */
+/* Waits until `until`, unless the user ends the program or the terminal changes its size. */
 static enum wake wait_for_user(bool terminal, double until)
 {
 	struct pollfd input = {.fd = terminal ? STDIN_FILENO : -1, .events = POLLIN};
@@ -266,7 +266,7 @@ static enum wake wait_for_user(bool terminal, double until)
 			size_changed = 0;
 			return WAKE_RESIZED;
 		}
-		/* Signals come here alone, so that none is missed between the question and the wait. */
+		/* Signals are delivered only here, so that none is missed between the check and the wait. */
 		if (ppoll(&input, 1, &time, &signals_let_in) > 0 && (read(STDIN_FILENO, &key, 1) != 1 || key == 'q'))
 			return WAKE_END;
 	}

@@ -36,8 +36,10 @@ static void print_help(const struct command_line *line)
 		printf("\nOptions of securdma %s:\n", line->name);
 		print_options(line->options, line->option_count, line->command, line->values);
 	}
-	printf("\nSettings (also in the configuration file, see securdma.conf(5)):\n");
-	print_options(settings_options, settings_option_count, line->command, line->settings);
+	if (line->settings) {
+		printf("\nSettings (also in the configuration file, see securdma.conf(5)):\n");
+		print_options(settings_options, settings_option_count, line->command, line->settings);
+	}
 	printf("\n%s", line->details);
 }
 
@@ -54,7 +56,7 @@ static const struct option *find(const struct option *options, size_t count, uns
 static const struct option *find_flag(const struct command_line *line, const char *argument, void **values)
 {
 	size_t length = strcspn(argument, "=");
-	const struct option *option = find(settings_options, settings_option_count, line->command, argument, length);
+	const struct option *option = line->settings ? find(settings_options, settings_option_count, line->command, argument, length) : NULL;
 
 	*values = option ? line->settings : line->values;
 	return option ? option : find(line->options, line->option_count, line->command, argument, length);
@@ -158,6 +160,10 @@ bool command_line_parse(struct command_line *line, int argc, char **argv, int *e
 		print_help(line);
 		*exit_code = CLI_EXIT_OK;
 		return false;
+	}
+	if (!line->settings) {
+		*exit_code = walk(line, argc, argv);
+		return *exit_code == CLI_EXIT_OK;
 	}
 	cli_log_hold();
 	*exit_code = command_line_read_again(line, argc, argv);

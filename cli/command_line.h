@@ -14,7 +14,7 @@ struct command_line {
 	const struct option *options; /* the subcommand's own; may be NULL */
 	size_t option_count;
 	void *values;              /* structure of `options` */
-	struct settings *settings; /* initialised, with the subcommand's own defaults */
+	struct settings *settings; /* initialised, with the subcommand's own defaults; NULL: it has none, and no file */
 	const char **operands;
 	int max_operands;
 	int operand_count; /* set by command_line_parse */

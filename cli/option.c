@@ -222,6 +222,9 @@ void option_format(const struct option *option, const void *base, char *text, si
 	}
 	number = load(value, option->width);
 	string = word_of(option, number);
+	/* A number that option_set would refuse stands for no value. */
+	if (!string && number < option->min)
+		string = "";
 	if (string)
 		snprintf(text, size, "%s", string);
 	else if (option->type == OPTION_SIZE)

@@ -44,7 +44,7 @@ bool reload(struct srdma_server *server, struct settings *settings, struct setti
 	*settings = *fresh;
 	*fresh = old; /* the caller frees it */
 	cli_log_event(SRDMA_LOG_INFO, "server.reloaded",
-		      "reloaded: certificates, CAs, revocation lists and limits; at most %lld clients; listed identities: %zu",
-		      (long long)settings->limits.max_clients, settings->identities.count);
+		      "reloaded: certificates, CAs, revocation lists and limits; at most %lld client%s; listed identities: %zu",
+		      (long long)settings->limits.max_clients, CLI_S(settings->limits.max_clients), settings->identities.count);
 	return true;
 }

@@ -73,7 +73,7 @@ _securdma() {
     case $command in
     cert)
         if ((operands == 0)); then
-            word=$("$securdma" cert --help 2>/dev/null | sed -n 's/^[Uu ][^ ]* *securdma cert \([a-z-]*\) .*/\1/p')
+            word=$("$securdma" cert --help 2>/dev/null | sed -n 's/^  \([a-z-]*\)  .*/\1/p')
             mapfile -t COMPREPLY < <(compgen -W "$word" -- "$current")
         else
             compopt -o filenames 2>/dev/null

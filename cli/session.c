@@ -105,12 +105,12 @@ static int begin_again(struct session *session)
 	return session_begin(session);
 }
 
-/* A call has failed: 0 when there is a new connection, else the error that is to be told. */
+/* After a call that failed. Returns 0 when there is a new connection, otherwise the error to report. */
 static int come_back(struct session *session, int error)
 {
 	if (session_interrupted())
 		return -EINTR;
-	/* One that is not even there has just been tried for as long as the settings say. */
+	/* If there is no connection, the link has just tried for as long as the settings allow. */
 	if (ends_connection(error) && srdma_link_conn(session->link))
 		error = srdma_link_reconnect(session->link);
 	session->conn = srdma_link_conn(session->link);
@@ -142,7 +142,7 @@ static int receive(struct session *session, int64_t deadline, size_t *length)
 			return ret;
 		if (session_interrupted())
 			return -EINTR;
-		/* Asked for once: a negative time-out, a moment later, would mean the connection's default. */
+		/* Computed once: a moment later, a negative time-out would mean the connection's default. */
 		left = deadline - cli_now_ms();
 		if (left <= 0)
 			return -ETIMEDOUT;
@@ -163,9 +163,9 @@ static int check_echo(struct session *session, const void *data, size_t length, 
 	    memcmp(session->reply + SRDMA_ECHO_OVERHEAD, data, length) != 0) {
 		return session_complain(
 			session,
-			"echo: the reply of %zu bytes is not client %llu's message of %zu bytes; check that the "
+			"echo: the reply of %zu byte%s is not client %llu's message of %zu byte%s; check that the "
 			"server runs the echo service",
-			received, (unsigned long long)session->info.client_id, length);
+			received, CLI_S(received), (unsigned long long)session->info.client_id, length, CLI_S(length));
 	}
 	memmove(session->reply, session->reply + SRDMA_ECHO_OVERHEAD, length);
 	session->reply_length = length;
@@ -181,9 +181,9 @@ int session_echo(struct session *session, const void *data, size_t length)
 
 	if (session->info.message_size < SRDMA_ECHO_OVERHEAD || length > session->info.message_size - SRDMA_ECHO_OVERHEAD)
 		return session_complain(session,
-					"send: %zu bytes can't be echoed: the ends agreed on messages of %u bytes, and the echo "
+					"send: %zu byte%s can't be echoed: the ends agreed on messages of %u bytes, and the echo "
 					"adds %d",
-					length, session->info.message_size, SRDMA_ECHO_OVERHEAD);
+					length, CLI_S(length), session->info.message_size, SRDMA_ECHO_OVERHEAD);
 	for (;;) {
 		what = "send";
 		ret = srdma_link_send(session->link, data, length, -1, NULL);
@@ -255,8 +255,9 @@ void session_print(const struct session *session)
 
 	printf("connected to %s (%s) as client %llu, %s %s\n", info->peer_address,
 	       cli_show(STDOUT_FILENO, info->peer_name, name, sizeof name), (unsigned long long)info->client_id, info->tls_version, info->tls_cipher);
-	printf("%s: QPN %u, peer %u, path MTU %u, message size %u, depth %u, peer's region %zu bytes\n", info->device,
-	       info->qpn, info->peer_qpn, info->path_mtu, info->message_size, info->depth, info->peer_region_size);
+	printf("%s: QPN %u, peer %u, path MTU %u, message size %u, depth %u, peer's region %zu byte%s\n", info->device,
+	       info->qpn, info->peer_qpn, info->path_mtu, info->message_size, info->depth, info->peer_region_size,
+	       CLI_S(info->peer_region_size));
 	if (info->seal[0])
 		printf("sealed with %s\n", info->seal);
 	if (session->show_psn)

@@ -223,7 +223,7 @@ static bool take_section(struct ini_source *source, const char *line)
 	return true;
 }
 
-/* libinih's handler is not told the line; counting them in the reader is what tells it. */
+/* libinih's handler is not told the line's number, so the reader counts the lines. */
 static char *read_line(char *buffer, int size, void *stream)
 {
 	static const char bom[] = "\xef\xbb\xbf";

@@ -66,7 +66,7 @@ static int do_send(struct session *session, char *rest)
 	return CLI_EXIT_OK;
 }
 
-/* What was written over an earlier connection is not in the region of a new one, so the command is not done again unasked. */
+/* Data that was written over an earlier connection is not in the region of the new one, so the command is not repeated unasked. */
 static int fail_on_region(struct session *session, int error, const char *what)
 {
 	int code = session_recover(session, error, what);
@@ -91,7 +91,7 @@ static int do_write(struct session *session, char *rest)
 		json_array_append_new(session->results, json_pack("{s:s, s:I, s:I}", "command", "write", "offset",
 								  (json_int_t)offset, "length", (json_int_t)length));
 	else
-		printf("wrote %zu bytes at %llu\n", length, (unsigned long long)offset);
+		printf("wrote %zu byte%s at %llu\n", length, CLI_S(length), (unsigned long long)offset);
 	return CLI_EXIT_OK;
 }
 
@@ -106,7 +106,7 @@ static int do_read(struct session *session, char *rest)
 	/* Keeps a mistyped length from taking all memory; the exact bounds are the library's to check. */
 	if (length > session->info.peer_region_size)
 		length = session->info.peer_region_size + 1;
-	/* And of a region a server may say that it is as long as it likes. */
+	/* And a server may claim a region of any length. */
 	if (length > (SIZE_MAX - 5) / 4)
 		return session_complain(session, "read: out of memory for %llu bytes", (unsigned long long)length);
 	data = malloc(length + 1);
@@ -144,11 +144,11 @@ static int do_stat(struct session *session, char *rest)
 		return CLI_EXIT_OK;
 	}
 	session_print(session);
-	printf("messages sent %llu (%llu bytes), received %llu (%llu bytes)\nRDMA written %llu bytes, read %llu "
-	       "bytes\n",
-	       (unsigned long long)info->messages_sent, (unsigned long long)info->bytes_sent,
-	       (unsigned long long)info->messages_received, (unsigned long long)info->bytes_received,
-	       (unsigned long long)info->rdma_bytes_written, (unsigned long long)info->rdma_bytes_read);
+	printf("messages sent %llu (%llu byte%s), received %llu (%llu byte%s)\nRDMA written %llu byte%s, read %llu byte%s\n",
+	       (unsigned long long)info->messages_sent, (unsigned long long)info->bytes_sent, CLI_S(info->bytes_sent),
+	       (unsigned long long)info->messages_received, (unsigned long long)info->bytes_received, CLI_S(info->bytes_received),
+	       (unsigned long long)info->rdma_bytes_written, CLI_S(info->rdma_bytes_written), (unsigned long long)info->rdma_bytes_read,
+	       CLI_S(info->rdma_bytes_read));
 	return CLI_EXIT_OK;
 }
 
@@ -194,7 +194,7 @@ int shell_text(struct session *session, const char *text, bool *quit)
 	return code;
 }
 
-/* What time brings raises no descriptor: new PSNs, at the earliest each 100 ms (epoch-ms). */
+/* No descriptor becomes readable because time has passed: new PSNs can be due every 100 ms (epoch-ms). */
 #define LOOK_MS 100
 
 /* Waits for input, watching the connection meanwhile. Returns 1 when there is some, else -EINTR or the connection's
@@ -225,7 +225,7 @@ int shell_script(struct session *session, FILE *file)
 	int code = CLI_EXIT_OK, ret;
 	bool quit = false;
 
-	/* Without a buffer nothing that is waiting is out of poll's sight. */
+	/* Without a buffer, poll sees all input that is waiting. */
 	setvbuf(file, NULL, _IONBF, 0);
 	while (code == CLI_EXIT_OK && !quit) {
 		ret = wait_input(session, fileno(file));

@@ -133,7 +133,7 @@ struct srdma_log_record {
 	size_t size;       /**< how much of it the library filled */
 	enum srdma_log_level level;
 	const char *event; /**< a stable name such as "client.connected"; SRDMA_LOG_PLAIN for a line that is only text */
-	bool security;     /**< someone tried what they may not do, or an operator may want to know who did this */
+	bool security;     /**< someone tried something that is not allowed, or an operator may want to know who did this */
 	const struct srdma_log_field *const *fields; /**< pointers to the facts */
 	size_t field_count;
 	const char *text;  /**< the line, without a newline */

@@ -11,6 +11,15 @@ void srdma_sized_init(void *out, size_t size, const void *defaults, size_t own_s
 /* Fills facts for the program: as much of `full` as `size` has room for, then zeros. Sets the program's size to the bytes copied. */
 void srdma_sized_fill(void *out, size_t size, const void *full, size_t own_size);
 
+/* Defines srdma_X_init_sized, which fills the options with these defaults; a field that is not listed is zero. */
+#define SRDMA_DEFAULTS(type, ...)                                                                                                \
+	void type##_init_sized(struct type *options, size_t size)                                                                \
+	{                                                                                                                        \
+		static const struct type defaults = {.size = sizeof(struct type), __VA_ARGS__};                                  \
+                                                                                                                                 \
+		srdma_sized_init(options, size, &defaults, sizeof defaults);                                                     \
+	}
+
 /* Copies the program's options to `out`, which has the defaults, and sets the size to that of this library's form. `least`: the size
  * that the structure had in the first version. With `given` NULL, the defaults stay.
  * Errors: -EINVAL: `given` was never initialised, or has a field set that this library does not know. */

@@ -15,25 +15,19 @@
 
 #define EPOCH_MS_MIN 100
 
-void srdma_conn_options_init_sized(struct srdma_conn_options *options, size_t size)
-{
-	static const struct srdma_conn_options defaults = {
-		.raw_send_depth = 64,
-		.raw_recv_depth = 64,
-		.message_size = 4096,
-		.depth = 16,
-		.rdma_depth = 16,
-		.region_access = IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ,
-		.setup_timeout_ms = 10000,
-		.busy_retry_ms = 10000,
-		.timeout_ms = 30000,
-		.epoch_psns = SRDMA_EPOCH_PSNS,
-		.recoveries = 8,
-		.spin = 50,
-	};
-
-	srdma_sized_init(options, size, &defaults, sizeof defaults);
-}
+SRDMA_DEFAULTS(srdma_conn_options,
+	.raw_send_depth = 64,
+	.raw_recv_depth = 64,
+	.message_size = 4096,
+	.depth = 16,
+	.rdma_depth = 16,
+	.region_access = IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ,
+	.setup_timeout_ms = 10000,
+	.busy_retry_ms = 10000,
+	.timeout_ms = 30000,
+	.epoch_psns = SRDMA_EPOCH_PSNS,
+	.recoveries = 8,
+	.spin = 50)
 
 static int check_private_data(const void *data, size_t size)
 {

@@ -59,8 +59,9 @@ static int take_report(struct srdma_conn *conn)
 	if (ret != 0)
 		return ret;
 	if (count <= queue->acknowledged || count > queue->sent)
-		return srdma_fail(SRDMA_EPROTOCOL, "the peer reports %llu control messages as taken, after %llu, and %llu were sent",
-				  (unsigned long long)count, (unsigned long long)queue->acknowledged, (unsigned long long)queue->sent);
+		return srdma_fail(SRDMA_EPROTOCOL, "the peer reports %llu control message%s as taken, after %llu, and %llu %s sent",
+				  (unsigned long long)count, SRDMA_S(count), (unsigned long long)queue->acknowledged,
+				  (unsigned long long)queue->sent, queue->sent == 1 ? "was" : "were");
 	queue->acknowledged = count;
 	return 0;
 }

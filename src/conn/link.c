@@ -42,23 +42,9 @@ struct srdma_link {
 
 /* ---- options --------------------------------------------------------------------------------------------------- */
 
-void srdma_endpoint_init_sized(struct srdma_endpoint *endpoint, size_t size)
-{
-	static const struct srdma_endpoint defaults;
+SRDMA_DEFAULTS(srdma_endpoint)
 
-	srdma_sized_init(endpoint, size, &defaults, sizeof defaults);
-}
-
-void srdma_link_options_init_sized(struct srdma_link_options *options, size_t size)
-{
-	static const struct srdma_link_options defaults = {
-		.reconnect_ms = 60000,
-		.pause_min_ms = 100,
-		.pause_max_ms = 5000,
-	};
-
-	srdma_sized_init(options, size, &defaults, sizeof defaults);
-}
+SRDMA_DEFAULTS(srdma_link_options, .reconnect_ms = 60000, .pause_min_ms = 100, .pause_max_ms = 5000)
 
 static int check_options(const struct srdma_link_options *o, const struct srdma_conn_options *conn)
 {

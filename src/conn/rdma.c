@@ -114,8 +114,9 @@ static int check_request(struct srdma_conn *conn, bool write, size_t length, uin
 	if (!(peer->region_access & needed) || (!write && peer->rd_responder == 0))
 		return srdma_fail(-EACCES, "cannot %s: the peer's region does not allow it (region-access)", verb);
 	if (offset > peer->region_size || length > peer->region_size - offset)
-		return srdma_fail(-ERANGE, "cannot %s %zu byte%s at offset %llu: the peer's region has %llu bytes", verb,
-				  length, SRDMA_S(length), (unsigned long long)offset, (unsigned long long)peer->region_size);
+		return srdma_fail(-ERANGE, "cannot %s %zu byte%s at offset %llu: the peer's region has %llu byte%s", verb,
+				  length, SRDMA_S(length), (unsigned long long)offset, (unsigned long long)peer->region_size,
+				  SRDMA_S(peer->region_size));
 	return 0;
 }
 
@@ -218,8 +219,8 @@ static int post_buffer(struct srdma_conn *conn, bool write, struct srdma_buffer 
 	if (buffer->conn != conn)
 		return srdma_fail(-EINVAL, "the buffer was made for another connection");
 	if (buffer_offset > buffer->region.size || length > buffer->region.size - buffer_offset)
-		return srdma_fail(-ERANGE, "cannot %s %zu byte%s at offset %zu of a buffer of %zu bytes", write ? "write" : "read", length,
-				  SRDMA_S(length), buffer_offset, buffer->region.size);
+		return srdma_fail(-ERANGE, "cannot %s %zu byte%s at offset %zu of a buffer of %zu byte%s", write ? "write" : "read", length,
+				  SRDMA_S(length), buffer_offset, buffer->region.size, SRDMA_S(buffer->region.size));
 	if (!conn->sealed && length > longest(conn))
 		return srdma_fail(-EMSGSIZE,
 				  "cannot %s %zu bytes in one request: %s; post several shorter ones, or use srdma_conn_%s, which does so",

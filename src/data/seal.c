@@ -99,7 +99,8 @@ int srdma_sealer_seal(struct srdma_sealer *sealer, const void *header, size_t he
 
 		if (srdma_seal_key_seal(&sealer->key, number, header, header_length, data, length, out))
 			return 0;
-		ret = srdma_fail_openssl(SRDMA_ESEAL, "cannot seal record %llu of %zu bytes", (unsigned long long)number, length);
+		ret = srdma_fail_openssl(SRDMA_ESEAL, "cannot seal record %llu of %zu byte%s", (unsigned long long)number, length,
+					 SRDMA_S(length));
 	}
 	OPENSSL_cleanse(out, length + SRDMA_SEAL_OVERHEAD);
 	return ret;

@@ -41,23 +41,25 @@ static int take_slot(struct srdma_client *client, const struct srdma_policy *pol
 {
 	struct srdma_server *server = client->server;
 	struct census census = {.client = client, .policy = policy};
+	unsigned used;
 
 	switch (srdma_slots_take(&server->slots, &client->slot, count_alike, &census)) {
 	case 0: return 0;
 	case -EBUSY:
+		used = srdma_slots_used(&server->slots);
 		return srdma_reject_set(reject, SRDMA_REJECT_FULL, FULL_RETRY_MS,
-					"the server is full: %u clients are connected, which is the maximum (max-clients)",
-					srdma_slots_used(&server->slots));
+					"the server is full: it has %u client%s, which is the maximum (max-clients)", used,
+					SRDMA_S(used));
 	case -EUSERS:
 		client->limit = "identity";
-		return srdma_reject_set(reject, SRDMA_REJECT_FULL, FULL_RETRY_MS, "%u clients %s are connected, which is the maximum",
-					policy->max_same_name,
+		return srdma_reject_set(reject, SRDMA_REJECT_FULL, FULL_RETRY_MS, "the server has %u client%s %s, which is the maximum",
+					policy->max_same_name, SRDMA_S(policy->max_same_name),
 					client->info.peer_name[0] ? "with this certificate's name" : "without a certificate");
 	case -EDQUOT:
 		client->limit = "address";
 		return srdma_reject_set(reject, SRDMA_REJECT_FULL, FULL_RETRY_MS,
-					"%u clients from this address are connected, which is the maximum",
-					policy->max_same_address);
+					"the server has %u client%s from this address, which is the maximum",
+					policy->max_same_address, SRDMA_S(policy->max_same_address));
 	case -ENOMEM: return srdma_reject_set(reject, SRDMA_REJECT_RESOURCES, FULL_RETRY_MS, "the server is out of memory");
 	default:
 		return srdma_reject_set(reject, SRDMA_REJECT_DRAINING, 0, "the server is %s",
@@ -139,7 +141,7 @@ int srdma_admission_decide(struct srdma_conn *conn, struct srdma_reject *reject,
 	if (!count_authenticated(client, &most)) {
 		srdma_admission_turn_away(client);
 		return srdma_reject_set(reject, SRDMA_REJECT_BUSY, BUSY_RETRY_MS,
-					"%u connections are being set up, which is the maximum (max-pending)", most);
+					"the server is setting up %u client%s, which is the maximum (max-pending)", most, SRDMA_S(most));
 	}
 	if (server->options.on_admit) {
 		ret = srdma_accept_ask(conn, server->options.on_admit, reject, server->options.arg);

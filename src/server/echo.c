@@ -25,7 +25,7 @@ static int echo_message(struct srdma_conn *conn, const void *data, size_t length
 
 	(void)arg;
 	if (length > most) {
-		snprintf(reason, SRDMA_REASON_MAX + 1, "a message of %zu bytes cannot be echoed: at most %zu", length, most);
+		snprintf(reason, SRDMA_REASON_MAX + 1, "a message of %zu byte%s cannot be echoed: at most %zu", length, SRDMA_S(length), most);
 		return -EMSGSIZE;
 	}
 	srdma_writer_init(&reply, client_arg, conn->stream.message_size);

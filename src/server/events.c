@@ -111,9 +111,9 @@ void srdma_event_ended(const struct srdma_client *client, int status, bool lost,
 	if (status == 0) {
 		event.security = false;
 		event.field_count = COUNT(fields) - 2;
-		srdma_log_event(&event, "client %llu: disconnected%s%s; %llu messages in, %llu out", id,
+		srdma_log_event(&event, "client %llu: disconnected%s%s; %llu message%s in, %llu out", id,
 				info.close_reason[0] ? ": " : "", info.close_reason,
-				(unsigned long long)info.messages_received, (unsigned long long)info.messages_sent);
+				(unsigned long long)info.messages_received, SRDMA_S(info.messages_received), (unsigned long long)info.messages_sent);
 		return;
 	}
 	event.level = SRDMA_LOG_WARN;

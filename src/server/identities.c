@@ -17,12 +17,7 @@
 
 #define ALL_RIGHTS (IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ)
 
-void srdma_identity_init_sized(struct srdma_identity *identity, size_t size)
-{
-	static const struct srdma_identity defaults = {.region_size = -1, .region_access = -1};
-
-	srdma_sized_init(identity, size, &defaults, sizeof defaults);
-}
+SRDMA_DEFAULTS(srdma_identity, .region_size = -1, .region_access = -1)
 
 int srdma_identity_check_name(const char *name)
 {

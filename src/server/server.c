@@ -20,16 +20,7 @@
 
 #define SETUP_THREADS_MAX 4
 
-void srdma_server_options_init_sized(struct srdma_server_options *options, size_t size)
-{
-	static const struct srdma_server_options defaults = {
-		.port = SRDMA_DEFAULT_PORT,
-		.workers = SRDMA_WORKERS_PER_CLIENT,
-		.drain_timeout_ms = 5000,
-	};
-
-	srdma_sized_init(options, size, &defaults, sizeof defaults);
-}
+SRDMA_DEFAULTS(srdma_server_options, .port = SRDMA_DEFAULT_PORT, .workers = SRDMA_WORKERS_PER_CLIENT, .drain_timeout_ms = 5000)
 
 void srdma_server_conn_options_init_sized(struct srdma_conn_options *options, size_t size)
 {

@@ -15,12 +15,7 @@
 #define FDS_PER_WORKER 3 /* epoll, eventfd, completion channel */
 #define FDS_BESIDES    64
 
-void srdma_server_limits_init_sized(struct srdma_server_limits *limits, size_t size)
-{
-	static const struct srdma_server_limits defaults = {.max_clients = 10, .max_pending = 64};
-
-	srdma_sized_init(limits, size, &defaults, sizeof defaults);
-}
+SRDMA_DEFAULTS(srdma_server_limits, .max_clients = 10, .max_pending = 64)
 
 int srdma_limits_complete(const struct srdma_server_limits *given, struct srdma_server_limits *out)
 {
@@ -51,8 +46,8 @@ static void judge_device(struct srdma_verdict *verdict, const struct srdma_devic
 
 	for (size_t i = 0; i < sizeof limits / sizeof *limits; i++)
 		if (limits[i].need > limits[i].have)
-			srdma_verdict_take(verdict, SRDMA_CHECK_FAIL, 0, "lower max-clients", "max-clients %u needs %lu %s, and %s has %lu",
-					   clients, limits[i].need, limits[i].what, srdma_device_name(device), limits[i].have);
+			srdma_verdict_take(verdict, SRDMA_CHECK_FAIL, 0, "lower max-clients", "%s: max-clients %u needs %lu, and %s has %lu",
+					   limits[i].what, clients, limits[i].need, srdma_device_name(device), limits[i].have);
 	srdma_verdict_take(verdict, SRDMA_CHECK_OK, 0, NULL, "%s has the queue pairs and memory regions for max-clients %u",
 			   srdma_device_name(device), clients);
 }

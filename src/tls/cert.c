@@ -373,12 +373,7 @@ done:
 	return error;
 }
 
-void srdma_cert_request_init_sized(struct srdma_cert_request *request, size_t size)
-{
-	static const struct srdma_cert_request defaults = {.kind = SRDMA_CERT_CA};
-
-	srdma_sized_init(request, size, &defaults, sizeof defaults);
-}
+SRDMA_DEFAULTS(srdma_cert_request, .kind = SRDMA_CERT_CA)
 
 int srdma_cert_make(const struct srdma_cert_request *given)
 {

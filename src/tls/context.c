@@ -28,19 +28,9 @@ struct srdma_tls_context {
 	struct srdma_name_order name_order;
 };
 
-void srdma_tls_client_options_init_sized(struct srdma_tls_client_options *options, size_t size)
-{
-	static const struct srdma_tls_client_options defaults;
+SRDMA_DEFAULTS(srdma_tls_client_options)
 
-	srdma_sized_init(options, size, &defaults, sizeof defaults);
-}
-
-void srdma_tls_server_options_init_sized(struct srdma_tls_server_options *options, size_t size)
-{
-	static const struct srdma_tls_server_options defaults;
-
-	srdma_sized_init(options, size, &defaults, sizeof defaults);
-}
+SRDMA_DEFAULTS(srdma_tls_server_options)
 
 static const unsigned char alpn_list[] = {sizeof SRDMA_ALPN - 1, 's', 'e', 'c', 'u', 'r', 'd', 'm', 'a', '/', '1'};
 

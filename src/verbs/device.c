@@ -2,6 +2,7 @@
 #include "device.h"
 
 #include "array.h"
+#include "gids.h"
 #include "log.h"
 #include "net.h"
 #include "psn_watch.h"
@@ -41,179 +42,7 @@ static const char *how_to_get_one(void)
 	return preloaded && strstr(preloaded, "liburoce") ? UROCE_HAS_NONE : HOW_TO_GET_ONE;
 }
 
-void srdma_device_options_init_sized(struct srdma_device_options *options, size_t size)
-{
-	static const struct srdma_device_options defaults = {.gid_index = -1};
-
-	srdma_sized_init(options, size, &defaults, sizeof defaults);
-}
-
-/* Reads the GIDs of a port, in one call where the kernel offers it. Returns their number; 0 also if they cannot be read. The caller frees
- * *out, which is NULL if there are none. */
-static size_t read_gids(struct ibv_context *context, unsigned port, struct ibv_gid_entry **out)
-{
-	struct ibv_device_attr attr;
-	struct ibv_port_attr port_attr;
-	size_t room = 0, count = 0;
-	ssize_t all;
-
-	*out = NULL;
-	if (ibv_query_device(context, &attr) != 0)
-		return 0;
-	for (unsigned i = 1; i <= attr.phys_port_cnt; i++)
-		if (ibv_query_port(context, (uint8_t)i, &port_attr) == 0 && port_attr.gid_tbl_len > 0)
-			room += (size_t)port_attr.gid_tbl_len;
-	*out = room > 0 ? calloc(room, sizeof **out) : NULL;
-	all = *out ? ibv_query_gid_table(context, *out, room, 0) : 0;
-	for (ssize_t i = 0; i < all; i++)
-		if ((*out)[i].port_num == port)
-			(*out)[count++] = (*out)[i];
-	return count;
-}
-
-/* ---- the host of a port ----------------------------------------------------------------------------------------- */
-
-static bool contains(const union ibv_gid *list, size_t count, const union ibv_gid *gid)
-{
-	for (size_t i = 0; i < count; i++)
-		if (memcmp(&list[i], gid, sizeof *gid) == 0)
-			return true;
-	return false;
-}
-
-/* The kernel shows the devices of all network namespaces and names no namespace; a device's addresses show whether it is of this one. */
-static bool is_local(struct ibv_context *context, unsigned port, uint8_t link_layer, const union ibv_gid *own, size_t own_count)
-{
-	struct ibv_gid_entry *gids;
-	size_t count;
-	bool found = false;
-
-	if (link_layer == IBV_LINK_LAYER_INFINIBAND)
-		return true;
-	count = read_gids(context, port, &gids);
-	for (size_t i = 0; i < count && !found; i++)
-		found = contains(own, own_count, &gids[i].gid);
-	free(gids);
-	return found;
-}
-
-/* ---- listing --------------------------------------------------------------------------------------------------- */
-
-static void describe_port(struct ibv_context *context, uint8_t port, struct srdma_port_info *info)
-{
-	struct ibv_port_attr attr;
-	struct ibv_gid_entry *gids;
-	union ibv_gid *own;
-	size_t own_count;
-	int error = ibv_query_port(context, port, &attr);
-
-	info->port = port;
-	if (error != 0) {
-		snprintf(info->error, sizeof info->error, "cannot query the port: %s", strerror(error));
-		return;
-	}
-	info->state = attr.state;
-	info->link_layer = attr.link_layer;
-	info->active_mtu = attr.active_mtu ? srdma_mtu_bytes(attr.active_mtu) : 0;
-	info->lid = attr.lid;
-	info->gid_count = (int)read_gids(context, port, &gids);
-	free(gids);
-	own = srdma_net_own_addresses(&own_count);
-	info->is_local = is_local(context, port, attr.link_layer, own, own_count);
-	free(own);
-}
-
-struct port_list {
-	struct srdma_port_info *ports;
-	size_t count;
-};
-
-static struct srdma_port_info *add_port(struct port_list *list, const char *device)
-{
-	struct srdma_port_info *grown = realloc(list->ports, (list->count + 1) * sizeof *grown);
-
-	if (!grown)
-		return NULL;
-	list->ports = grown;
-	grown += list->count++;
-	memset(grown, 0, sizeof *grown);
-	snprintf(grown->device, sizeof grown->device, "%s", device);
-	return grown;
-}
-
-static int list_device(struct ibv_device *device, struct port_list *list)
-{
-	struct ibv_context *context = ibv_open_device(device);
-	struct ibv_device_attr attr;
-	struct srdma_port_info *info;
-
-	if (!context || ibv_query_device(context, &attr) != 0) {
-		int error = errno;
-
-		if (context)
-			ibv_close_device(context);
-		info = add_port(list, ibv_get_device_name(device));
-		if (!info)
-			return -ENOMEM;
-		snprintf(info->error, sizeof info->error, "cannot open the device: %s", strerror(error));
-		return 0;
-	}
-	int ret = 0;
-	for (unsigned port = 1; port <= attr.phys_port_cnt && ret == 0; port++) {
-		info = add_port(list, ibv_get_device_name(device));
-		if (info)
-			describe_port(context, (uint8_t)port, info);
-		else
-			ret = -ENOMEM;
-	}
-	ibv_close_device(context);
-	return ret;
-}
-
-/* Converts the list to the layout of the program's structure. */
-static struct srdma_port_info *resize(struct port_list *list, size_t size)
-{
-	unsigned char *out = calloc(list->count + 1, size);
-
-	for (size_t i = 0; out && i < list->count; i++)
-		srdma_sized_fill(out + i * size, size, &list->ports[i], sizeof *list->ports);
-	free(list->ports);
-	return (struct srdma_port_info *)out;
-}
-
-int srdma_device_list_sized(struct srdma_port_info **out, size_t *count, size_t size)
-{
-	struct port_list list = {0};
-	int n = 0, ret = 0;
-	struct ibv_device **devices = ibv_get_device_list(&n);
-
-	*out = NULL;
-	*count = 0;
-	if (!devices)
-		return errno == ENOSYS || errno == ENOENT
-			       ? 0
-			       : srdma_fail(-errno, "cannot list the RDMA devices: %s", strerror(errno));
-	for (int i = 0; i < n && ret == 0; i++)
-		ret = list_device(devices[i], &list);
-	ibv_free_device_list(devices);
-	if (ret != 0) {
-		free(list.ports);
-		return srdma_fail(ret, "out of memory");
-	}
-	if (list.count == 0)
-		return 0;
-	*out = resize(&list, size);
-	if (!*out)
-		return srdma_fail(-ENOMEM, "out of memory");
-	*count = list.count;
-	return 0;
-}
-
-void srdma_device_list_free(struct srdma_port_info **list)
-{
-	free(*list);
-	*list = NULL;
-}
+SRDMA_DEFAULTS(srdma_device_options, .gid_index = -1)
 
 /* ---- opening --------------------------------------------------------------------------------------------------- */
 
@@ -235,7 +64,7 @@ static int take_port(struct srdma_device *device, uint8_t wanted, bool *local)
 					  strerror(error));
 		if (attr.state != IBV_PORT_ACTIVE)
 			continue;
-		*local = is_local(device->context, port, attr.link_layer, device->own, device->own_count);
+		*local = srdma_gids_are_local(device->context, port, attr.link_layer, device->own, device->own_count);
 		if (device->port == 0 || *local) {
 			device->port = (uint8_t)port;
 			device->port_attr = attr;
@@ -277,8 +106,8 @@ static int open_one(struct ibv_device *verbs_device, const struct srdma_device_o
 	if (ret != 0)
 		goto close_context;
 	if (device->gid_index < -1 || device->gid_index >= device->port_attr.gid_tbl_len) {
-		ret = srdma_fail(-EINVAL, "RDMA device %s, port %u has no GID index %d; its table has %d entries", device->name,
-				 device->port, device->gid_index, device->port_attr.gid_tbl_len);
+		ret = srdma_fail(-EINVAL, "RDMA device %s, port %u has no GID index %d; its table has %d", device->name, device->port,
+				 device->gid_index, device->port_attr.gid_tbl_len);
 		goto close_context;
 	}
 	srdma_psn_watch_init(&device->sweep, verbs_device->ibdev_path, device->port);
@@ -433,7 +262,7 @@ static int rank_gid(const struct srdma_device *device, const struct ibv_gid_entr
 		    uint32_t interface, const union ibv_gid *peer)
 {
 	bool same_link = !srdma_net_gid_is_link_local(&entry->gid) || interface == 0 || entry->ndev_ifindex == interface;
-	int own = contains(device->own, device->own_count, &entry->gid) ? 3 : 0;
+	int own = srdma_gid_is_among(device->own, device->own_count, &entry->gid) ? 3 : 0;
 
 	if (entry->gid_type != IBV_GID_TYPE_ROCE_V2)
 		return 0;
@@ -474,7 +303,7 @@ int srdma_device_choose_gid(const struct srdma_device *device, const struct sock
 		return fixed_gid(device, 0, gid_index, gid);
 	if (!srdma_net_gid_of(local, &local_gid) || !srdma_net_gid_of(peer, &peer_gid))
 		return srdma_fail(-EADDRNOTAVAIL, "the TLS connection is neither over IPv4 nor over IPv6, so no GID can be chosen; give a GID index (--gid-index)");
-	count = read_gids(device->context, device->port, &entries);
+	count = srdma_gids_read(device->context, device->port, &entries);
 	for (size_t i = 0; i < count; i++) {
 		int rank = entries[i].gid_index <= UINT8_MAX
 				   ? rank_gid(device, &entries[i], &local_gid, srdma_net_interface(local), &peer_gid)
@@ -504,7 +333,7 @@ uint32_t srdma_device_gid_interface(const struct srdma_device *device, uint8_t g
 bool srdma_device_has_gid(const struct srdma_device *device, const union ibv_gid *gid)
 {
 	struct ibv_gid_entry *entries;
-	size_t count = read_gids(device->context, device->port, &entries);
+	size_t count = srdma_gids_read(device->context, device->port, &entries);
 	bool found = false;
 
 	for (size_t i = 0; i < count && !found; i++)

@@ -25,13 +25,8 @@ uint32_t srdma_mtu_bytes(enum ibv_mtu mtu)
 	return 128u << mtu;
 }
 
-void srdma_qp_options_init_sized(struct srdma_qp_options *options, size_t size)
-{
-	static const struct srdma_qp_options defaults = {
-		.timeout = 14, .retry_count = 6, .rnr_retry = 6, .min_rnr_timer = 12, .max_rd_atomic = 16, .hop_limit = 64};
-
-	srdma_sized_init(options, size, &defaults, sizeof defaults);
-}
+SRDMA_DEFAULTS(srdma_qp_options, .timeout = 14, .retry_count = 6, .rnr_retry = 6, .min_rnr_timer = 12, .max_rd_atomic = 16,
+	.hop_limit = 64)
 
 int srdma_qp_options_check(const struct srdma_qp_options *o)
 {

@@ -19,10 +19,10 @@ static int fail_registration(size_t size)
 
 	if (error == ENOMEM)
 		return srdma_fail(-ENOMEM,
-				  "cannot register %zu bytes with the RDMA device: %s; raise the limit of locked memory "
+				  "cannot register %zu byte%s with the RDMA device: %s; raise the limit of locked memory "
 				  "(ulimit -l, LimitMEMLOCK=)",
-				  size, strerror(error));
-	return srdma_fail(SRDMA_EVERBS, "cannot register %zu bytes with the RDMA device: %s", size, strerror(error));
+				  size, SRDMA_S(size), strerror(error));
+	return srdma_fail(SRDMA_EVERBS, "cannot register %zu byte%s with the RDMA device: %s", size, SRDMA_S(size), strerror(error));
 }
 
 int srdma_region_register(struct ibv_pd *pd, void *memory, size_t size, int access, struct srdma_region *out)
@@ -44,7 +44,7 @@ int srdma_region_private(size_t size, struct srdma_region *out)
 		return srdma_fail(-EINVAL, "cannot make a memory region of %zu byte%s", size, SRDMA_S(size));
 	address = mmap(NULL, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (address == MAP_FAILED)
-		return srdma_fail(-ENOMEM, "no memory for a region of %zu bytes", size);
+		return srdma_fail(-ENOMEM, "no memory for a region of %zu byte%s", size, SRDMA_S(size));
 	/* A child process must not see the memory, nor split the parent from the device's pages by copy-on-write. */
 	madvise(address, mapped, MADV_DONTFORK);
 	madvise(address, mapped, MADV_DONTDUMP);

@@ -3,7 +3,6 @@
 """What epochs do about a sweep of PSNs: the library notices a fast one, and a slow one succeeds in each epoch with the probability
 that docs/THREAT_MODEL.md derives, min(1, r * T / (n * 2^24)). On a smaller scale: the attacker gets the present QPN, and all but
 some bits of the PSN, anew in each epoch."""
-import json
 import math
 import os
 import signal
@@ -43,8 +42,7 @@ def noticed(rounds):
         # None of these is the right one.
         sent = LAB.spoof(*BAD_WRITE, "--qpn", old["qpn"], "--psn", f"{after(old['expected'], 1000)}+{FAST * FAST_SECONDS}", "--rate", FAST)
         new = guest.event("epoch", 5)
-        events = [json.loads(line) for line in server.log().splitlines() if line.startswith("{")]
-        told = any(event.get("event") == "device.sweep" and event.get("security") for event in events)
+        told = any(server.records(event="device.sweep", security=True))
         packets, seconds = packets + sent["packets"], seconds + sent["seconds"]
         if told and new and new["qpn"] != old["qpn"] and new["recoveries"] == 0:
             seen += 1

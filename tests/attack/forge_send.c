@@ -43,7 +43,7 @@ static void end(int number)
 	ended = 1;
 }
 
-/* False: the time is over, or who started this has seen enough. */
+/* False: the time is over, or the program that started this has seen enough. */
 static bool keep_pace(struct sweep *sweep)
 {
 	uint64_t elapsed = forge_now_us() - sweep->began, limit = sweep->forge->limit_us;

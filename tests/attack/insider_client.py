@@ -30,12 +30,6 @@ def report(tried, defence, succeeded, knowledge="a valid certificate", note=None
                seconds=None if began is None else time.monotonic() - began)
 
 
-def events(server):
-    for line in server.log().splitlines():
-        with contextlib.suppress(ValueError):
-            yield json.loads(line)
-
-
 def tls(port, timeout=5):
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.load_verify_locations(f"{LAB.certificates()}/ca.crt")
@@ -72,7 +66,7 @@ class Insider:
         return self._ended()
 
     def _ended(self):
-        return next((event for event in events(self.server) if event.get("event") in ENDS and event.get("client_id") == self.id), None)
+        return next((event for event in self.server.records(client_id=self.id) if event.get("event") in ENDS), None)
 
     def leave(self):
         self.program.stop()

@@ -105,18 +105,20 @@ class Program:
         """All lines that are wanted, until none has come for so long."""
         return list(iter(lambda: self.next(wanted, timeout), None))
 
+    def records(self, **fields):
+        """The events in its log, which has to be JSON, that have these fields."""
+        for line in self.log().splitlines():
+            with contextlib.suppress(ValueError):
+                event = json.loads(line)
+                if all(event.get(key) == value for key, value in fields.items()):
+                    yield event
+
     def logged(self, name, timeout=3.0, **fields):
-        """An event in its log, which has to be JSON; None: there is none in time."""
+        """The first such event of this name; None: there is none in time."""
         end = time.monotonic() + timeout
-        while True:
-            for line in self.log().splitlines():
-                with contextlib.suppress(ValueError):
-                    event = json.loads(line)
-                    if event.get("event") == name and all(event.get(key) == value for key, value in fields.items()):
-                        return event
-            if time.monotonic() > end:
-                return None
+        while (found := next(self.records(event=name, **fields), None)) is None and time.monotonic() < end:
             time.sleep(0.02)
+        return found
 
     def status(self, timeout=5.0):
         """With which it ended; None: it has not."""

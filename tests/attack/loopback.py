@@ -21,7 +21,7 @@ class Loopback(rig.Lab):
 
     def __init__(self, arguments):
         self.rxe, self.short, self.hub = False, arguments.short, None
-        self.programs, self.failed, self.hosts = [], 0, {"": None}
+        self.programs, self.failed, self.hosts, self.server_device = [], 0, {"": None}, "uroce0"
         atexit.register(self.close)
 
     def certificates(self):
@@ -45,18 +45,16 @@ class Loopback(rig.Lab):
     def environment(self):
         return dict(os.environ, LD_PRELOAD=rig.UROCE_LIBRARY)
 
+    def on_device(self, host, *command, environment=None, events=True):
+        return self.start(*command, events=events)
+
     def start(self, *command, events=True):
         program = rig.Program(command, {"LD_PRELOAD": rig.UROCE_LIBRARY}, events)
         self.programs.append(program)
         return program
 
     def serve(self, *words):
-        folder = self.certificates()
-        server = self.start(rig.SECURDMA, "serve", "--json", "--log-format", "json", "--listen", ADDRESS, "--port", "0", "--device", "uroce0",
-                            "--max-clients", "64", "--cert", f"{folder}/server.crt", "--key", f"{folder}/server.key",
-                            "--client-ca", f"{folder}/ca.crt", *words)
-        server.port = server.must("listening")["port"]
-        return server
+        return super().serve("--listen", ADDRESS, "--max-clients", "64", *words)
 
     def connect_words(self, server, *words, name="honest", v6=False):
         """`server`: a port, or a server of serve()."""
@@ -64,7 +62,6 @@ class Loopback(rig.Lab):
         port = server if isinstance(server, int) else server.port
         return [rig.SECURDMA, "connect", "--json", "--device", "uroce0", "--ca", f"{folder}/ca.crt", "--cert", f"{folder}/{name}.crt",
                 "--key", f"{folder}/{name}.key", *words, f"{ADDRESS}:{port}"]
-
 
     def newcomer_is_served(self, server):
         """Whether one more client gets an echo."""

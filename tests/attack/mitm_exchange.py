@@ -106,17 +106,6 @@ def connect(port, *words):
     return result.returncode, lines[-1] if lines else {}, result.stderr
 
 
-def log(server, event, address):
-    return [line for line in map(load, server.log().splitlines()) if line.get("event") == event and line.get("address") == address]
-
-
-def load(text):
-    try:
-        return json.loads(text)
-    except ValueError:
-        return {}
-
-
 def report(knowledge, tried, defence, expected, succeeded, victim="securdma", note=None, began=None):
     LAB.report(NAME, "on-path, relays", knowledge, victim, defence, tried, expected, succeeded, note=note,
                seconds=None if began is None else time.monotonic() - began)
@@ -251,7 +240,7 @@ def downgrade(server):
             ("TLS 1.2, which both ends allow", both, ("--allow-tls12",), b"\x03\x03", "TLS's own: the transcript, and the mark in the server's random")):
         proxy = Proxy(target.port, older(version))
         status, line, _ = connect(proxy.port, *HURRY, *words, "-e", "stat")
-        report("nothing", f"ClientHello changed to {what}", defence, "failed", status == 0 or bool(log(target, "client.connected", proxy.address)),
+        report("nothing", f"ClientHello changed to {what}", defence, "failed", status == 0 or bool(list(target.records(event="client.connected", address=proxy.address))),
                note=f"the client: {line.get('text', '')}")
         proxy.end()
     both.stop()
@@ -297,7 +286,7 @@ def numbers(records):
 
 def has_it(server, address):
     """Whether the server has the connection now."""
-    return len(log(server, "client.connected", address)) > sum(len(log(server, event, address)) for event in ("client.disconnected", "client.lost"))
+    return len(list(server.records(event="client.connected", address=address))) > sum(len(list(server.records(event=event, address=address))) for event in ("client.disconnected", "client.lost"))
 
 
 def disturbed(server, make, words):
@@ -306,7 +295,7 @@ def disturbed(server, make, words):
     proxy.change = make(proxy)
     status, _, _ = connect(proxy.port, *HURRY, *words)
     over = proxy.quiet or wait_for(lambda: not has_it(server, proxy.address), 3)
-    served = bool(log(server, "client.connected", proxy.address))
+    served = bool(list(server.records(event="client.connected", address=proxy.address)))
     proxy.end()
     return {"served": served, "over": over, "ok": status == 0}
 
@@ -430,7 +419,7 @@ def idle_client(server, ready, words):
     proxy = Proxy(server.port)
     proxy.change = hold_back(ready)(proxy)
     client = LAB.start(*LAB.connect_words(proxy.port, *HURRY, *words, "-e", "stat", "--hold-ms", "4000"))
-    gone = wait_for(lambda: bool(log(server, "client.not_connected", proxy.address)), 3)
+    gone = wait_for(lambda: bool(list(server.records(event="client.not_connected", address=proxy.address))), 3)
     time.sleep(0.7)
     fooled = gone and client.alive()
     client.process.wait(20)

@@ -37,7 +37,7 @@ enum roce_opcode {
 /* Of an AETH: acknowledgement without credits, and the NAKs. */
 enum { ROCE_SYNDROME_ACK = 0x1f, ROCE_NAK_SEQUENCE = 0x60, ROCE_NAK_INVALID, ROCE_NAK_ACCESS, ROCE_NAK_OPERATION };
 
-/* Who a packet claims to be from. Network byte order. */
+/* The sender that a packet claims. Network byte order. */
 struct roce_flow {
 	int family; /* AF_INET or AF_INET6 */
 	union {

@@ -165,7 +165,7 @@ static void set_flag(int fd, struct ifreq *request, uint32_t command)
 	struct ethtool_value value = {.cmd = command};
 
 	request->ifr_data = (void *)&value;
-	ioctl(fd, SIOCETHTOOL, request); /* who lacks the feature needs nothing turned off */
+	ioctl(fd, SIOCETHTOOL, request); /* an interface without the feature needs nothing turned off */
 }
 
 /* By its name: old commands do not know the segmentation of UDP. */

@@ -73,7 +73,7 @@ class Chaos:
         return self.keep(Process(*client_args(self.certs, self.port, *args, cert=name)))
 
     def epochs(self):
-        """Of half of those who ask."""
+        """For half of the clients."""
         return ["--epoch-ms", str(rng.randint(100, 300))] if rng.random() < 0.5 else []
 
     # ---- what can happen: each takes a moment ----
@@ -191,7 +191,7 @@ class Chaos:
         note("server gone under a link that finished its work" if "reconnected" in client.log() else "link was faster than the loss")
 
     def certificates_rotate(self):
-        """Who is connected notices nothing; who comes meets the new ones."""
+        """Connected clients notice nothing; newcomers meet the new certificates."""
         fresh = f"server{rng.randrange(10 ** 6)}"
         self.certs.make("server", fresh, "--name", self.certs.host, issuer="ca")
         for path in (self.certs.cert, self.certs.key):

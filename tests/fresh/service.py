@@ -92,7 +92,7 @@ def cert(*args):
 
 
 def client(*args, host=HOST, device=(), timeout=STEP):
-    """One echo and a write and read on uroce, as root, who has nothing to do with the server's user."""
+    """One echo and a write and read on uroce, as root, which has nothing to do with the server's user."""
     target = f"[{host}]:{PORT}" if ":" in host else f"{host}:{PORT}"
     return run("uroce", *device, "securdma", "connect", "--ca", f"{ETC}/ca.crt", "--cert", f"{ETC}/client.crt", "--key", f"{ETC}/client.key", *args,
                "-e", "send hello", "-e", "write 0 there", "-e", "read 0 5", target, timeout=timeout)

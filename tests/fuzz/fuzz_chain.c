@@ -1,21 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A Certificate message before OpenSSL decodes it. What is let through has few certificates, and each key that OpenSSL then finds in them
  * is one of those that were looked for. */
+#include "fuzz.h"
+
 #include "peer_chain.h"
 
 #include <openssl/err.h>
 #include <openssl/evp.h>
 #include <openssl/x509.h>
-#include <stdlib.h>
 #include <string.h>
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-static void require(bool condition)
-{
-	if (!condition)
-		abort();
-}
 
 static void check_key(EVP_PKEY *key)
 {

@@ -1,22 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A configuration file. Whatever is in it, it is read to its end; and what is accepted, the library accepts too. */
+#include "fuzz.h"
+
 #include "cli.h"
 #include "identities.h"
 #include "settings.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-static void require(bool condition)
-{
-	if (!condition)
-		abort();
-}
 
 static void check_accepted(struct settings *settings)
 {

@@ -1,18 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A frame with a REJECT, READY, DISCONNECT, DISCONNECT_ACK or one of an epoch. What is decoded is printable and in range, and comes
  * out the same when it is encoded and decoded once more. */
+#include "fuzz.h"
+
 #include "frames.h"
 
-#include <stdlib.h>
 #include <string.h>
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-static void require(bool condition)
-{
-	if (!condition)
-		abort();
-}
 
 static void check_text(const char *text, size_t size)
 {

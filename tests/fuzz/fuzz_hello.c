@@ -1,17 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A frame with a HELLO or WELCOME, as the set-up reads it: header, body, validation. */
+#include "fuzz.h"
+
 #include "frames.h"
 
-#include <stdlib.h>
 #include <string.h>
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-static void require(bool condition)
-{
-	if (!condition)
-		abort();
-}
 
 /* What the queue pair relies on, told apart from how srdma_hello_validate finds it out. */
 static void check_accepted(const struct srdma_hello *h)

@@ -1,20 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The names of a certificate, whatever is in it: each shows, and the one that it goes by can be listed. */
+#include "fuzz.h"
+
 #include "peer_names.h"
 
 #include "utf8.h"
 
 #include <openssl/err.h>
-#include <stdlib.h>
 #include <string.h>
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-static void require(bool condition)
-{
-	if (!condition)
-		abort();
-}
 
 static void check(const struct srdma_peer_names *names)
 {

@@ -1,19 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The start of a balancer's connection, as the set-up reads it: no more than it is asked for. */
+#include "fuzz.h"
+
 #include "proxy.h"
 #include "securdma.h"
 
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-static void require(bool condition)
-{
-	if (!condition)
-		abort();
-}
 
 /* From a block of that size, so that the sanitizer sees what is read beyond it. */
 static int parse(const uint8_t *data, size_t size, struct srdma_proxy *proxy)

@@ -4,21 +4,14 @@
  *
  * Input: 1 byte: bit 0 the cipher, bit 1: what follows is changes (XOR) to a record that was sealed, else it is a record as it
  * is; 8 bytes that change the number; 8 that change the header; the record. */
+#include "fuzz.h"
+
 #include "securdma.h"
 #include "seal.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 enum { HEADER = 8, DATA = 40, RECORD = DATA + SRDMA_SEAL_OVERHEAD, START = 1 + 8 + HEADER, NUMBER = 3 };
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-static void require(bool condition)
-{
-	if (!condition)
-		abort();
-}
 
 /* Record NUMBER of a stream. */
 static void seal_one(enum srdma_cipher cipher, const uint8_t *secret, const uint8_t *header, uint8_t *record)

@@ -6,12 +6,13 @@
  * Input: steps, each two bytes and what they tell of. Bit 15: more comes before the end looks; the low twelve bits: how many bytes
  * follow. One byte: a call of the program's. Two: the device does its work. Else they are a record as it is, or with bit 14 what its
  * headers are made from, three bytes each. */
+#include "fuzz.h"
+
 #include "end_rig.h"
 
 #include "log.h"
 
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 
 enum { REGION = 70000, PEER_REGION = 300000 };
@@ -25,8 +26,6 @@ static struct {
 } lent[RIG_RDMA_DEPTH];
 
 int LLVMFuzzerInitialize(int *argc, char ***argv);
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
 /* ---- no cipher: whatever the peer sends authenticates ---------------------------------------------------------- */
 
 int __wrap_srdma_sealer_new(enum srdma_cipher cipher, const uint8_t *secret, struct srdma_sealer **out);

@@ -304,6 +304,10 @@ class Process:
     def signal(self, number):
         self.process.send_signal(number)
 
+    def terminate(self):
+        self.signal(signal.SIGTERM)
+        assert self.wait() == 0, self.log()
+
     def wait(self, timeout=60):
         try:
             code = self.process.wait(timeout * SCALE)
@@ -342,6 +346,17 @@ class Listening(Process):
         start = len(self.lines)
         self.signal(signal.SIGUSR1)
         return json.loads(self.wait_line(lambda line: '"status"' in line, start))
+
+    def events(self, *names):
+        """Those in a log that is JSON, or those of these names; not of a line that is being written."""
+        lines = (json.loads(line) for line in self.log().rpartition("\n")[0].splitlines() if line.startswith("{"))
+        return [event for event in lines if not names or event["event"] in names]
+
+    def end_of(self, client_id):
+        """How the connection of a client ended, or its set-up."""
+        ends = "client.lost", "client.ended", "client.disconnected", "client.not_connected"
+        return wait_until(lambda: next((event for event in self.events(*ends) if event.get("client_id") == client_id), None),
+                          lambda: f"the end of client {client_id}\n{self.log()}")
 
     def wait_status(self, **expected):
         """Waits until the status has these values; returns it."""
@@ -401,10 +416,6 @@ class Configured(Server):
         self.write(text)
         self.signal(signal.SIGHUP)
         return json.loads(self.wait_log(f'"event":"{expect}"', start))
-
-    def events(self, name):
-        return [record for record in map(json.loads, filter(lambda line: line.startswith("{"), self.log().splitlines()))
-                if record["event"] == name]
 
 
 def serve_args(certs, device, *args):

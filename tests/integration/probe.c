@@ -149,6 +149,12 @@ struct srdma_conn *rig_connect(struct rig *rig)
 	return conn;
 }
 
+void rig_leave(struct srdma_conn **conn)
+{
+	EXPECT(srdma_conn_disconnect(*conn, NULL, -1), 0);
+	srdma_conn_free(conn);
+}
+
 void rig_wait_clients(struct rig *rig, unsigned clients)
 {
 	uint64_t deadline = clock_ms() + 15000 * (unsigned)rig->scale;
@@ -156,7 +162,7 @@ void rig_wait_clients(struct rig *rig, unsigned clients)
 
 	do {
 		srdma_server_get_status(rig->server, &status);
-		/* Who was turned away is counted a little after it knows. */
+		/* A client that was turned away is counted a little after it learns so. */
 		if (status.clients == clients && status.pending == 0)
 			return;
 		pause_ms(5);

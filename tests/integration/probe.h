@@ -47,6 +47,8 @@ void rig_serve(struct rig *rig);
 /* Stops the server; `unclean` clients must not have ended in order. */
 void rig_stop(struct rig *rig, int unclean);
 struct srdma_conn *rig_connect(struct rig *rig);
+/* Disconnects in order. */
+void rig_leave(struct srdma_conn **conn);
 /* Both ends in this process, without a server: by listener, accept and connect. */
 void rig_pair(struct rig *rig, struct srdma_conn **client, struct srdma_conn **accepted);
 /* Waits until the server has that many clients. */
@@ -72,7 +74,6 @@ bool is_filled(const void *data, size_t length, unsigned seed);
 #define PROBE_MODES(X) \
 	X("psn", psn, 0) \
 	X("raw", raw, 0) \
-	X("max-clients", max_clients, 0) \
 	X("refuse", refuse, 0) \
 	X("handler-error", handler_error, 0) \
 	X("event-order", event_order, 0) \

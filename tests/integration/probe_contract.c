@@ -31,7 +31,6 @@ static void make_stale(struct rig *rig)
 /* A client whose peer, a server without handlers for it, takes no message. */
 static int take_nothing(struct srdma_conn *conn, const void *data, size_t length, char *reason, void *client_arg, void *arg)
 {
-	(void)conn, (void)data, (void)length, (void)reason, (void)client_arg, (void)arg;
 	return -EAGAIN;
 }
 
@@ -106,8 +105,7 @@ void mode_completions(struct rig *rig, char **args)
 	CHECK(cookies[0] == 1 && cookies[1] == 2);
 	EXPECT(srdma_conn_complete(conn, cookies, 8, -1), 0);
 	srdma_buffer_free(&buffer);
-	EXPECT(srdma_conn_disconnect(conn, NULL, -1), 0);
-	srdma_conn_free(&conn);
+	rig_leave(&conn);
 	rig_stop(rig, 0);
 }
 
@@ -300,6 +298,8 @@ void mode_arguments(struct rig *rig, char **args)
 	options = rig->client_options;
 	options.setup_timeout_ms = -1;
 	EXPECT_TEXT(rig, srdma_conn_connect(rig->host, rig->port, rig->client_tls, rig->device, &options, &conn), -EINVAL, "must be above 0");
+	rig->server_limits.max_clients = 0;
+	EXPECT_TEXT(rig, srdma_server_set_limits(rig->server, &rig->server_limits), -EINVAL, "max-clients");
 	EXPECT_TEXT(rig, srdma_server_drain(rig->server, -1), -EINVAL, "must not be negative");
 	EXPECT_TEXT(rig, srdma_server_set_tls(rig->server, rig->client_tls), -EINVAL, "srdma_tls_server_new");
 	CHECK(!opened && !listener && !conn);

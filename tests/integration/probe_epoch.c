@@ -67,8 +67,6 @@ static int serve(struct srdma_conn *conn, const void *data, size_t length, char 
 	unsigned number;
 	int ret;
 
-	(void)reason;
-	(void)arg;
 	CHECK(length >= sizeof number);
 	memcpy(&number, data, sizeof number);
 	EXPECT(number, service->expected);
@@ -86,7 +84,6 @@ static int greet(struct srdma_conn *conn, void **client_arg, void *arg)
 {
 	struct rig *rig = arg;
 
-	(void)conn;
 	*client_arg = rig->scratch;
 	return 0;
 }
@@ -96,7 +93,6 @@ static void part(struct srdma_conn *conn, int status, void *client_arg, void *ar
 	struct service *service = client_arg;
 	struct srdma_conn_info info;
 
-	(void)arg;
 	EXPECT(status, 0);
 	srdma_conn_get_info(conn, &info);
 	service->epoch = info.epoch;
@@ -250,9 +246,6 @@ static int count_messages(struct srdma_conn *conn, const void *data, size_t leng
 	struct service *service = client_arg;
 	unsigned number;
 
-	(void)conn;
-	(void)reason;
-	(void)arg;
 	CHECK(length == sizeof number);
 	memcpy(&number, data, sizeof number);
 	EXPECT(number, service->expected++);
@@ -326,8 +319,7 @@ void mode_psn_count(struct rig *rig, char **args)
 	compare_count(conn);
 	srdma_conn_get_info(conn, &info);
 	CHECK(info.epoch_psns > 30);
-	EXPECT(srdma_conn_disconnect(conn, NULL, -1), 0);
-	srdma_conn_free(&conn);
+	rig_leave(&conn);
 	rig_stop(rig, 0);
 }
 

@@ -217,7 +217,6 @@ static int read_as_server(struct srdma_conn *conn, const void *data, size_t leng
 {
 	struct rig *rig = arg;
 
-	(void)data, (void)length, (void)reason, (void)client_arg;
 	read_and_leave(rig->scratch, conn);
 	return 0;
 }

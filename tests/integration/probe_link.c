@@ -17,7 +17,6 @@ static int on_number(struct srdma_conn *conn, const void *data, size_t length, c
 {
 	uint64_t number;
 
-	(void)conn, (void)reason, (void)client_arg, (void)arg;
 	CHECK(length == sizeof number);
 	memcpy(&number, data, sizeof number);
 	CHECK(number > 0 && number < MOST);
@@ -155,7 +154,6 @@ void mode_link_once(struct rig *rig, char **args)
 
 static int greet(struct srdma_conn *conn, void **client_arg, void *arg)
 {
-	(void)client_arg, (void)arg;
 	for (unsigned i = 0; i < 5; i++) {
 		char data[100];
 

@@ -12,9 +12,6 @@
 
 static int send_back(struct srdma_conn *conn, const void *data, size_t length, char *reason, void *client_arg, void *arg)
 {
-	(void)reason;
-	(void)client_arg;
-	(void)arg;
 	return srdma_conn_send(conn, data, length, -1);
 }
 
@@ -65,8 +62,7 @@ void mode_sizes(struct rig *rig, char **args)
 	EXPECT(info.messages_sent, 3 * count);
 	EXPECT(info.messages_received, 3 * count);
 	EXPECT(info.bytes_sent, info.bytes_received);
-	EXPECT(srdma_conn_disconnect(conn, NULL, -1), 0);
-	srdma_conn_free(&conn);
+	rig_leave(&conn);
 	rig_stop(rig, 0);
 	free(out);
 	free(in);
@@ -233,7 +229,7 @@ void mode_flood(struct rig *rig, char **args)
 	}
 	for (size_t i = 0; i < 2; i++)
 		CHECK(pthread_join(threads[i], NULL) == 0);
-	/* The one who was asked to disconnect waits for the end before it frees. */
+	/* The end that was asked to disconnect waits until that is over before it frees. */
 	EXPECT(srdma_conn_disconnect(ends[1].conn, NULL, -1), 0);
 	srdma_conn_free(&ends[0].conn);
 	srdma_conn_free(&ends[1].conn);

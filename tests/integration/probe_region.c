@@ -73,8 +73,7 @@ void mode_rights(struct rig *rig, char **args)
 		check_write_and_read(conn);
 	EXPECT(srdma_conn_send(conn, "x", 1, -1), 0);
 	EXPECT(srdma_conn_recv(conn, data, sizeof data, &n, -1), 0);
-	EXPECT(srdma_conn_disconnect(conn, NULL, -1), 0);
-	srdma_conn_free(&conn);
+	rig_leave(&conn);
 	rig_stop(rig, 0);
 }
 
@@ -116,8 +115,7 @@ void mode_posted(struct rig *rig, char **args)
 	srdma_buffer_free(&in);
 	srdma_buffer_free(&out);
 	CHECK(in == NULL);
-	EXPECT(srdma_conn_disconnect(conn, NULL, -1), 0);
-	srdma_conn_free(&conn);
+	rig_leave(&conn);
 	rig_stop(rig, 0);
 }
 
@@ -206,9 +204,6 @@ static int write_to_client(struct srdma_conn *conn, const void *data, size_t len
 {
 	char back[64];
 
-	(void)reason;
-	(void)client_arg;
-	(void)arg;
 	CHECK(length <= sizeof back);
 	EXPECT(srdma_conn_write(conn, data, length, 100, -1), 0);
 	EXPECT(srdma_conn_read(conn, back, length, 100, -1), 0);
@@ -233,8 +228,7 @@ void mode_client_region(struct rig *rig, char **args)
 	EXPECT(srdma_conn_send(conn, "to the client", 13, -1), 0);
 	EXPECT(srdma_conn_recv(conn, data, sizeof data, &n, -1), 0);
 	CHECK(n == 13 && memcmp(region + 100, "to the client", 13) == 0 && region[99] == 0 && region[113] == 0);
-	EXPECT(srdma_conn_disconnect(conn, NULL, -1), 0);
-	srdma_conn_free(&conn);
+	rig_leave(&conn);
 	rig_stop(rig, 0);
 }
 
@@ -296,7 +290,7 @@ static void check_alive(struct srdma_conn *conn, const char *text)
 	EXPECT(n, length + SRDMA_ECHO_OVERHEAD);
 }
 
-/* A's region can't be written or read by B, who only gets a remote access error; A does not notice. */
+/* A's region can't be written or read by B, which only gets a remote access error; A does not notice. */
 void mode_isolation(struct rig *rig, char **args)
 {
 	static const enum ibv_wr_opcode opcodes[] = {IBV_WR_RDMA_WRITE, IBV_WR_RDMA_READ};
@@ -321,8 +315,7 @@ void mode_isolation(struct rig *rig, char **args)
 		rig_wait_clients(rig, 1);
 		check_alive(a, "the region of A");
 	}
-	EXPECT(srdma_conn_disconnect(a, NULL, -1), 0);
-	srdma_conn_free(&a);
+	rig_leave(&a);
 	rig_stop(rig, 0);
 }
 
@@ -457,7 +450,7 @@ static void expect_refusal(struct rig *rig, enum ibv_wr_opcode opcode, uint64_t 
 	rig_wait_clients(rig, 1);
 }
 
-/* The client's name has a small region that it may read; when the limits change, those who are connected keep what they have. */
+/* The client's name has a small region that it may read; when the limits change, connected clients keep what they have. */
 void mode_identity_region(struct rig *rig, char **args)
 {
 	enum { SIZE = 8192, RW = IBV_ACCESS_REMOTE_READ | IBV_ACCESS_REMOTE_WRITE };
@@ -492,9 +485,7 @@ void mode_identity_region(struct rig *rig, char **args)
 	srdma_server_get_status(rig->server, &status);
 	EXPECT(status.max_clients, 10);
 
-	EXPECT(srdma_conn_disconnect(old, NULL, -1), 0);
-	EXPECT(srdma_conn_disconnect(fresh, NULL, -1), 0);
-	srdma_conn_free(&old);
-	srdma_conn_free(&fresh);
+	rig_leave(&old);
+	rig_leave(&fresh);
 	rig_stop(rig, 0);
 }

@@ -73,10 +73,8 @@ void mode_stuffed(struct rig *rig, char **args)
 	collect(rig, stuffed, count);
 	echo(stuffed, 7, 5000 * rig->scale);
 	fact(rig, "stuffed", count);
-	EXPECT(srdma_conn_disconnect(stuffed, NULL, -1), 0);
-	EXPECT(srdma_conn_disconnect(other, NULL, -1), 0);
-	srdma_conn_free(&stuffed);
-	srdma_conn_free(&other);
+	rig_leave(&stuffed);
+	rig_leave(&other);
 	rig_stop(rig, 0);
 }
 
@@ -118,9 +116,6 @@ static struct {
 
 static int when_open(struct srdma_conn *conn, const void *data, size_t length, char *reason, void *client_arg, void *arg)
 {
-	(void)reason;
-	(void)client_arg;
-	(void)arg;
 	atomic_store(&gate.conn, conn);
 	atomic_fetch_add(&gate.asked, 1);
 	if (length > 0 && *(const char *)data == 'w' && !atomic_load(&gate.open))
@@ -155,10 +150,8 @@ void mode_not_now(struct rig *rig, char **args)
 	srdma_conn_wake(held);
 	EXPECT(srdma_conn_recv(waiting, answer, sizeof answer, &length, 5000 * rig->scale), 0);
 	CHECK(length == 2 && memcmp(answer, "w1", 2) == 0);
-	EXPECT(srdma_conn_disconnect(waiting, NULL, -1), 0);
-	EXPECT(srdma_conn_disconnect(other, NULL, -1), 0);
-	srdma_conn_free(&waiting);
-	srdma_conn_free(&other);
+	rig_leave(&waiting);
+	rig_leave(&other);
 	rig_stop(rig, 0);
 }
 
@@ -166,9 +159,6 @@ void mode_not_now(struct rig *rig, char **args)
 
 static int echo_blocking(struct srdma_conn *conn, const void *data, size_t length, char *reason, void *client_arg, void *arg)
 {
-	(void)reason;
-	(void)client_arg;
-	(void)arg;
 	return srdma_conn_send(conn, data, length, -1);
 }
 
@@ -196,10 +186,8 @@ void mode_blocking_handlers(struct rig *rig, char **args)
 				CHECK(length == sizeof data && is_filled(data, length, got[i]++));
 		}
 	}
-	for (unsigned i = 0; i < 2; i++) {
-		EXPECT(srdma_conn_disconnect(conns[i], NULL, -1), 0);
-		srdma_conn_free(&conns[i]);
-	}
+	for (unsigned i = 0; i < 2; i++)
+		rig_leave(&conns[i]);
 	rig_stop(rig, 0);
 }
 

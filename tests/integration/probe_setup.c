@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The bring-up: what the queue pairs were told, raw connections, admission, and the program's own say. */
+/* The bring-up: what the queue pairs were told, raw connections, and what the program's handlers say. */
 #include "probe.h"
 
 #include <errno.h>
@@ -167,79 +167,10 @@ void mode_raw(struct rig *rig, char **args)
 	fact(rig, "raw", 1);
 }
 
-/* ---- admission ------------------------------------------------------------------------------------------------- */
-
-static void expect_full(struct rig *rig)
-{
-	struct srdma_conn *conn = NULL;
-	struct srdma_reject reject;
-
-	EXPECT(srdma_conn_connect(rig->host, rig->port, rig->client_tls, rig->device, &rig->client_options, &conn),
-	       SRDMA_EREJECTED);
-	CHECK(conn == NULL);
-	srdma_reject_last(&reject);
-	EXPECT(reject.reason, SRDMA_REJECT_FULL);
-	CHECK(reject.retry_after_ms > 0 && strstr(reject.text, "full"));
-}
-
-static int set_max_clients(struct rig *rig, unsigned max_clients)
-{
-	struct srdma_server_limits limits;
-
-	srdma_server_limits_init(&limits);
-	limits.max_clients = max_clients;
-	return srdma_server_set_limits(rig->server, &limits);
-}
-
-/* The limit is changed while clients are connected. */
-void mode_max_clients(struct rig *rig, char **args)
-{
-	struct srdma_conn *conns[3];
-	struct srdma_server_status status;
-	char buffer[64];
-	size_t n;
-
-	rig->server_limits.max_clients = 1;
-	rig_serve(rig);
-	conns[0] = rig_connect(rig);
-	expect_full(rig);
-	EXPECT(set_max_clients(rig, 0), -EINVAL);
-	EXPECT(set_max_clients(rig, 3), 0);
-	conns[1] = rig_connect(rig);
-	conns[2] = rig_connect(rig);
-	expect_full(rig);
-	/* Those beyond a lower limit stay. */
-	EXPECT(set_max_clients(rig, 1), 0);
-	for (size_t i = 0; i < 3; i++) {
-		EXPECT(srdma_conn_send(conns[i], "hi", 2, -1), 0);
-		EXPECT(srdma_conn_recv(conns[i], buffer, sizeof buffer, &n, -1), 0);
-		EXPECT(n, 10);
-	}
-	EXPECT(srdma_conn_disconnect(conns[2], NULL, -1), 0);
-	srdma_conn_free(&conns[2]);
-	rig_wait_clients(rig, 2);
-	expect_full(rig);
-	for (size_t i = 0; i < 2; i++) {
-		EXPECT(srdma_conn_disconnect(conns[i], NULL, -1), 0);
-		srdma_conn_free(&conns[i]);
-	}
-	rig_wait_clients(rig, 0);
-	srdma_server_get_status(rig->server, &status);
-	EXPECT(status.max_clients, 1);
-	EXPECT(status.accepted, 3);
-	EXPECT(status.rejected, 3);
-	EXPECT(status.failed + status.lost + status.pending, 0);
-	rig_stop(rig, 0);
-	fact(rig, "rejected", (long long)status.rejected);
-}
-
 /* ---- handlers -------------------------------------------------------------------------------------------------- */
 
 static int refuse(struct srdma_conn *conn, void **client_arg, void *arg)
 {
-	(void)conn;
-	(void)client_arg;
-	(void)arg;
 	return -EPERM;
 }
 
@@ -258,16 +189,13 @@ void mode_refuse(struct rig *rig, char **args)
 	EXPECT(srdma_conn_send(conn, "x", 1, -1), SRDMA_ECLOSED);
 	srdma_conn_get_info(conn, &info);
 	fact_text(rig, "close_reason", info.close_reason);
-	EXPECT(srdma_conn_disconnect(conn, NULL, -1), 0);
-	srdma_conn_free(&conn);
+	rig_leave(&conn);
 	rig_wait_clients(rig, 0);
 	rig_stop(rig, 0);
 }
 
 static int object(struct srdma_conn *conn, const void *data, size_t length, char *reason, void *client_arg, void *arg)
 {
-	(void)client_arg;
-	(void)arg;
 	if (length < 4 || memcmp(data, "bad!", 4) != 0)
 		return srdma_conn_send(conn, data, length, -1);
 	snprintf(reason, 128, "I do not like '%.*s'", (int)length, (const char *)data);
@@ -296,8 +224,7 @@ void mode_handler_error(struct rig *rig, char **args)
 	CHECK(strstr(srdma_error_text(), "I do not like 'bad!'"));
 	srdma_conn_get_info(conn, &info);
 	fact_text(rig, "close_reason", info.close_reason);
-	EXPECT(srdma_conn_disconnect(conn, NULL, -1), 0);
-	srdma_conn_free(&conn);
+	rig_leave(&conn);
 	rig_wait_clients(rig, 0);
 	rig_stop(rig, 0);
 }
@@ -321,8 +248,6 @@ static int visit_message(struct srdma_conn *conn, const void *data, size_t lengt
 {
 	struct visits *visits = arg;
 
-	(void)data;
-	(void)reason;
 	CHECK(client_arg == &visits->client_arg && visits->disconnects == 0);
 	visits->messages++;
 	return srdma_conn_send(conn, &length, sizeof length, -1);
@@ -332,7 +257,6 @@ static void visit_disconnect(struct srdma_conn *conn, int status, void *client_a
 {
 	struct visits *visits = arg;
 
-	(void)conn;
 	CHECK(client_arg == &visits->client_arg);
 	visits->status = status;
 	visits->disconnects++;

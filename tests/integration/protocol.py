@@ -4,6 +4,7 @@ import os
 import socket
 import ssl
 import sys
+import struct
 import threading
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "peer"))
@@ -29,6 +30,38 @@ def reject(reason, retry_after_ms=0, text=b""):
 
 def disconnect(kind, messages=0, text=b""):
     return frames.CLASSES[kind](messages, text).encode()
+
+
+# ---- TLS by hand ----
+
+X25519, P384, FFDHE2048, FFDHE8192, UNKNOWN = 29, 24, 256, 260, 0xFAFA
+# The generators, which are points, and anything of the right size.
+SHARES = {X25519: bytes([9]) + bytes(31),
+          P384: bytes.fromhex("04aa87ca22be8b05378eb1c71ef320ad746e1d3b628ba79b9859f741e082542a385502f25dbf55296c3a545e3872760ab7"
+                              "3617de4a96262c6f5d9e98bf9292dc29f8f41dbd289a147ce9da3113b5f0b8c00a60b1ce1d7e819d7a431d7c90ea0e5f"),
+          FFDHE2048: b"\1" + bytes(range(255)), FFDHE8192: b"\1" + bytes(range(255)) * 4 + b"\1\2\3", UNKNOWN: b"x"}
+
+
+def some_groups(count):
+    return [0x4000 + i % 0x3000 for i in range(count)]
+
+
+def client_hello(group, groups=(), count=1, padding=0):
+    """A ClientHello of TLS 1.3, in records, with `count` shares of a group, and the groups that it names besides."""
+    def extension(kind, body):
+        return struct.pack("!HH", kind, len(body)) + body
+
+    names = [*groups, group]
+    shares = (struct.pack("!HH", group, len(SHARES[group])) + SHARES[group]) * count
+    body = (extension(10, struct.pack(f"!H{len(names)}H", 2 * len(names), *names)) + extension(13, struct.pack("!HHH", 4, 0x0403, 0x0804)) +
+            extension(51, struct.pack("!H", len(shares)) + shares) + extension(43, b"\2\3\4") +
+            extension(16, b"\0\x0b\x0a" + ALPN.encode()) + (extension(21, bytes(padding)) if padding else b""))
+    body = b"\3\3" + os.urandom(32) + b"\0" + b"\0\2\x13\2" + b"\1\0" + struct.pack("!H", len(body)) + body
+    message = b"\1" + len(body).to_bytes(3, "big") + body
+    return b"".join(b"\x16\3\1" + struct.pack("!H", len(part)) + part for part in (message[i:i + 16384] for i in range(0, len(message), 16384)))
+
+
+# ---- frames over TLS ----
 
 
 def read_exactly(sock, length):

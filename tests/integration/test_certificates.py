@@ -56,18 +56,6 @@ def test_leaf_of_a_revoked_intermediate_is_refused_by_both_ends(certs, pki, serv
     server.stop()
 
 
-def test_expired_list_of_the_root_lets_nobody_through(certs, pki, serve):
-    stale = pki.lists("stale", pki.list("root", days=-1), pki.list("sub"))
-    server = serve("--client-crl", stale)
-    assert talk(certs, pki, server).returncode == 4
-    server.wait_log("CRL has expired")
-    server.stop()
-    server = serve()
-    refused = talk(certs, pki, server, "--crl", stale)
-    assert refused.returncode == 4 and "CRL has expired" in refused.stderr, refused
-    server.stop()
-
-
 @pytest.mark.parametrize("in_file", [False, True])
 def test_list_of_each_ca_can_be_required(certs, pki, serve, tmp_path, in_file):
     one = pki.lists("one", pki.list("sub"))
@@ -88,57 +76,19 @@ def test_list_of_each_ca_can_be_required(certs, pki, serve, tmp_path, in_file):
     server.stop()
 
 
-@pytest.mark.parametrize("extension, name", [
-    ("2.5.29.27=critical,DER:020101", "X509v3 Delta CRL Indicator"),
-    ("issuingDistributionPoint=critical,@p\n[p]\nindirectCRL=TRUE", "X509v3 Issuing Distribution Point"),
-    ("issuingDistributionPoint=critical,@p\n[p]\nonlyuser=TRUE", "X509v3 Issuing Distribution Point"),
-    ("issuingDistributionPoint=critical,@p\n[p]\nfullname=URI:http://a/b.crl", "X509v3 Issuing Distribution Point"),
-    ("1.2.3.4=critical,DER:0500", "1.2.3.4"),
-])
-def test_list_that_is_not_whole_is_refused_at_the_start(certs, device, pki, extension, name):
-    part = pki.lists("part", pki.list("sub", extensions=extension + "\n"))
-    for answer in (run(SECURDMA, "serve", "--port", "0", "--device", device.name, "--cert", pki.cert("server-chain"), "--key",
-                       pki("server.key"), "--client-ca", pki.cert("root"), "--client-crl", part),
-                   run(SECURDMA, "connect", "--ca", pki.cert("root"), "--crl", part, "-e", "quit", certs.host)):
-        assert answer.returncode == 2 and f"{part}: the revocation list of 'CN=sub' is not complete" in answer.stderr, answer
-        assert f"its extension {name}" in answer.stderr, answer
-
-
-# ---- what is trusted ---------------------------------------------------------------------------------------------------
-
-
-def test_intermediate_alone_is_trusted_and_no_other_ca_of_its_root(certs, pki, serve):
-    server = serve(client_ca="sub")
-    assert talk(certs, pki, server, ca="sub").returncode == 0
-    assert talk(certs, pki, server, ca="sub", cert="alice").returncode == 0
-    refused = talk(certs, pki, server, cert="bob-chain")
-    assert refused.returncode == 4, refused
-    server.wait_log("no CA in the CA file (--ca, --client-ca) has issued it")
-    assert talk(certs, pki, server, ca="other").returncode == 4
-    server.stop()
-
-
-def test_certificates_of_an_intermediate_are_written_with_it(certs, pki, serve, device):
-    for kind, name in (("server", "made-server"), ("client", "made-client")):
-        names = ["--name", certs.host] if kind == "server" else ["--cn", "carol"]
-        made = run(SECURDMA, "cert", kind, "--ca", pki.cert("sub"), "--ca-key", pki("sub.key"), "--out", pki(name), *names)
-        assert made.returncode == 0, made
-        with open(pki.cert(name), encoding="ascii") as file:
-            assert file.read().count("BEGIN CERTIFICATE") == 2
-    server = serve(cert="made-server")
-    answer = connect_json(certs, server.port, "-e", "send x", ca=pki("root"), cert=pki("made-client"))
-    assert answer["code"] == 0, answer
-    server.stop()
-
-
-def test_leaf_in_the_ca_file_stands_for_itself_alone(certs, pki, serve):
-    pki.client("below", "alice")
-    pki.bundle("below-chain", "below", "alice", "sub")
-    server = serve(client_ca="alice")
-    assert talk(certs, pki, server).returncode == 0
-    assert talk(certs, pki, server, cert="below-chain").returncode == 4
-    assert talk(certs, pki, server, cert="bob-chain").returncode == 4
-    server.stop()
+@pytest.mark.parametrize("args, words", [
+    ([], "cert: give a subcommand: ca, server, client, self-signed, show or pin"), (["banana"], "cert: unknown subcommand 'banana'"),
+    (["--days", "3"], "cert: the subcommand goes before its options"), (["show"], "cert show: give the FILE of a certificate"),
+    (["show", "--days", "3", "x.crt"], "cert show: there is no option --days"), (["ca", "--name", "x"], "cert ca: there is no option --name"),
+    (["ca", "--days"], "cert ca: --days needs a value: N"), (["ca", "--days", "0"], "--days: '0' is not valid; give a number from 1 to 36500"),
+    (["ca", "--days=1", "--not-after=2030-01-01T00:00:00Z"], "give either --days or --not-after"),
+    (["ca", "--not-after=2030-02-30T00:00:00Z"], "--not-after takes YYYY-MM-DDTHH:MM:SSZ, not '2030-02-30T00:00:00Z'"),
+    (["ca", "--out=x", "--cert=y", "--key=z"], "give either --out, or --cert and --key"), (["ca", "x"], "unexpected argument 'x'"),
+    (["server"], "give --name, the name or address that clients connect to"), (["server", "--json=yes"], "--json takes no value"),
+], ids=lambda value: " ".join(value) if isinstance(value, list) else "")
+def test_command_line_that_cannot_be_is_refused(tmp_path, args, words):
+    answer = run(SECURDMA, "cert", *args, cwd=tmp_path)
+    assert answer.returncode == 2 and words in answer.stderr and not list(tmp_path.iterdir()), answer
 
 
 # ---- own certificates --------------------------------------------------------------------------------------------------
@@ -157,15 +107,6 @@ def test_key_that_no_peer_could_use_is_refused_at_the_start(certs, device, pki, 
         assert answer.returncode == 2 and pki.cert("odd") in answer.stderr and words in answer.stderr, answer
     shown = run(SECURDMA, "cert", "show", pki.cert("odd"))
     assert "cannot be used for TLS" in shown.stdout and words in shown.stdout, shown
-
-
-@pytest.mark.parametrize("key", [("EC", "ec_paramgen_curve:P-384"), ("ED25519",), ("RSA", "rsa_keygen_bits:2048"), ("RSA-PSS", "rsa_keygen_bits:2048")])
-def test_keys_that_peers_can_use_serve(certs, pki, serve, key):
-    pki.server("own", "root", key=key)
-    pki.client("client", "root", key=key)
-    server = serve(cert="own")
-    assert talk(certs, pki, server, cert="client").returncode == 0
-    server.stop()
 
 
 def test_own_certificate_that_is_not_valid_yet_is_told(certs, device, pki, start):

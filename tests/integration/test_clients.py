@@ -152,19 +152,6 @@ def test_killed_client_is_freed_and_disturbs_nobody(server, certs, device, start
     other.leave()
 
 
-def test_killed_client_in_the_middle_of_traffic_is_freed(server, certs, device, start):
-    fds, idle = server.fds(), resources(device)
-    victims = [start(Process, *client_args(certs, server.port, "--pattern", "xyz", "--count", "100000000")) for _ in range(2)]
-    wait_until(lambda: sum(client["messages_received"] > 20 for client in server.status()["clients"]) == 2, "traffic")
-    for victim in victims:
-        victim.signal(signal.SIGKILL)
-        victim.wait()
-    server.wait_status(connected=0, lost=2)
-    wait_until(lambda: server.fds() == fds, lambda: f"{fds} descriptors; there are {server.fds()}")
-    wait_for_resources(device, idle)
-    assert connect(certs, server.port, "-e", "send x").returncode == 0
-
-
 def test_killed_server_is_told_by_the_clients(certs, device, start):
     before = resources(device)
     server = start(Server, certs, device)

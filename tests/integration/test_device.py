@@ -59,8 +59,7 @@ def test_device_of_this_namespace_is_taken(namespace, certs, device):
         # Only to there: rdma_rxe of older kernels (6.1) sends no packets from a namespace other than the first.
         result = run(*INSIDE, *client_args(certs, listening["port"], "-e", "stat", "--server-name", certs.host, host=ADDRESS), timeout=60)
         assert result.returncode == 0 and f"{DEVICE}: QPN" in result.stdout, result
-        server.signal(15)
-        assert server.wait() == 0
+        server.terminate()
 
 
 @pytest.mark.limit(120)

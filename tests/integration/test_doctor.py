@@ -116,8 +116,7 @@ def test_what_may_not_work_is_a_warning_at_both(certs, odd, device, start, name)
     server = start(Process, SECURDMA, "serve", "--json", "--port", "0", "--device", device.name, *args(certs, odd))
     server.wait_line(lambda line: '"listening"' in line)
     assert found[what]["text"] in server.log() and found[what]["fix"] in server.log(), server.log()
-    server.signal(15)
-    assert server.wait() == 0
+    server.terminate()
 
 
 def test_good_settings_are_all_right_and_start_without_a_word(certs, device, start):
@@ -129,8 +128,7 @@ def test_good_settings_are_all_right_and_start_without_a_word(certs, device, sta
     server = start(Process, SECURDMA, "serve", "--json", "--port", "0", "--device", device.name, *args)
     server.wait_line(lambda line: '"listening"' in line)
     assert "warning" not in server.log()
-    server.signal(15)
-    assert server.wait() == 0
+    server.terminate()
 
 
 def test_certificate_that_clients_cannot_verify_is_told(certs, device):
@@ -171,8 +169,7 @@ def test_client_hears_of_a_certificate_that_ends_soon(certs, odd, device, start)
     result = run(SECURDMA, "connect", "--ca", certs.cert("ca"), *files(odd.cert("soon-client")), "-e", "send x", f"{certs.host}:{port}")
     assert result.returncode == 0 and "expires in " in result.stderr
     assert connect(certs, port, "-e", "send x").stderr == ""
-    server.signal(15)
-    assert server.wait() == 0
+    server.terminate()
 
 
 def test_reload_keeps_what_works(certs, odd, device, start, tmp_path):
@@ -187,8 +184,7 @@ def test_reload_keeps_what_works(certs, odd, device, start, tmp_path):
     server.signal(1)
     assert "expired on 2020-01-01" in server.wait_log("not reloaded")
     assert connect(certs, port, "-e", "send x").returncode == 0
-    server.signal(15)
-    assert server.wait() == 0
+    server.terminate()
 
 
 # ---- the host ----------------------------------------------------------------------------------------------------------

@@ -109,10 +109,6 @@ def test_spare_queue_pairs_do_not_add_up(certs, device, start, ends):
     server.stop()
 
 
-def test_psns_are_counted_as_the_device_uses_them(protected):
-    protected(PLAIN, "psn-count")
-
-
 @BOTH
 def test_region_is_taken_back_at_once(protected, mode):
     protected(mode, "withdraw", "told")

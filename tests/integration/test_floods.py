@@ -4,7 +4,6 @@ operator. Each of these floods once kept every other client of its worker from a
 import collections
 import contextlib
 import itertools
-import json
 import os
 import resource
 import signal
@@ -116,27 +115,18 @@ def one_worker(certs, device, start):
     return start(Server, certs, device, "--workers", "1", "--log-format", "json", "--max-clients", "20")
 
 
-def events(server):
-    for line in server.log().splitlines():
-        with contextlib.suppress(ValueError):
-            yield json.loads(line)
-
-
-def end_of(server, client_id):
-    return wait_until(lambda: next((event for event in events(server) if event.get("client_id") == client_id and
-                                    event["event"] in ("client.lost", "client.ended", "client.disconnected")), None),
-                      lambda: f"the end of client {client_id}\n{server.log()}")
-
-
 # ---- frames that cost nothing ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("number, said", [(1, "REQUEST twice"), (0, "REQUEST twice"), (99, "another number")], ids=["same", "old", "new"])
-def test_flood_of_frames_ends_its_connection_alone(certs, one_worker, start, number, said):
+@pytest.mark.parametrize("frame, said", [
+    (request(1), "REQUEST twice"), (request(0), "REQUEST twice"), (request(99), "another number"), (begin(1), "BEGIN"),
+    (frames.Withdraw().encode(), "does not offer"), (frames.Disconnect().encode(), "unexpected"),
+    (frames.frame(frames.Type.DISCONNECT, length=512), "malformed")], ids=["same", "old", "new", "begin", "withdraw", "disconnect", "zeros"])
+def test_flood_of_frames_ends_its_connection_alone(certs, one_worker, start, frame, said):
     stranger = start(Stranger, certs, one_worker)
     with Honest(certs, one_worker, start) as other:
-        assert stranger.flood(request(number) * 500, 10 * SCALE), "the server takes it all"
-        end = end_of(one_worker, stranger.id)
+        assert stranger.flood(frame * 500, 10 * SCALE), "the server takes it all"
+        end = one_worker.end_of(stranger.id)
     assert end["cause"] == "protocol" and said in end["error"], end
     assert other.longest < NOTICED, other.longest
 
@@ -168,7 +158,7 @@ def test_flood_of_key_updates_ends_its_connection_alone(certs, one_worker, start
         flood = start(Process, *key_updates(certs, one_worker, 10 * SCALE, greeting(certs), protocol.frame(protocol.READY)))
         assert flood.wait() == 0, flood.log()
         assert flood.lines[-2].endswith("closed"), flood.lines
-        end = end_of(one_worker, 2)
+        end = one_worker.end_of(2)
     assert end["cause"] == "protocol" and "TLS keys" in end["error"], end
     assert other.longest < NOTICED, other.longest
 
@@ -191,7 +181,7 @@ def test_few_key_updates_are_no_offence(certs, one_worker, start):
     """The server's own library answers what asks for an answer; a peer may change its keys now and then."""
     flood = start(Process, *key_updates(certs, one_worker, 0, greeting(certs), protocol.frame(protocol.READY)))
     assert flood.wait() == 0, flood.log()
-    end = end_of(one_worker, 1)
+    end = one_worker.end_of(1)
     assert end["cause"] == "lost", end
 
 
@@ -309,7 +299,7 @@ def test_client_that_reads_nothing_holds_nobody_up(certs, device, start):
         for pause in (0.008, 0.02, 0.05, 0.1):
             stranger = start(Stranger, certs, server, receive_buffer=2304)
             renew_blindly(stranger.channel, pause)
-            end = end_of(server, stranger.id)
+            end = server.end_of(stranger.id)
             if end["cause"] != "protocol":  # else the machine is busy, and a frame came too early
                 break
     assert other.longest < NOTICED, other.longest
@@ -338,13 +328,13 @@ def test_renewals_are_not_faster_than_their_reason(certs, one_worker, start, rea
     assert number <= took / 0.005 + 2, (number, took)
     # 100 at once and 10 a second; and what was left out is told.
     def lines():
-        return [event for event in events(one_worker) if event["event"] == "log" and "because" in event["message"]]
+        return [event for event in one_worker.events("log") if "because" in event["message"]]
 
     assert 0 < len(lines()) <= 100 + 10 * (took + 1), len(lines())
     stranger.close()
-    end_of(one_worker, stranger.id)
+    one_worker.end_of(stranger.id)
     one_worker.stop()
-    left_out = sum(event["lines"] for event in events(one_worker) if event["event"] == "log.left_out")
+    left_out = sum(event["lines"] for event in one_worker.events("log.left_out"))
     assert left_out + len(lines()) == number, (left_out, len(lines()), number)
 
 
@@ -393,7 +383,7 @@ def many_descriptors():
 
 @left_out_of("asan", "tsan", "vm")
 def test_flood_from_many_addresses_costs_no_more_than_one_from_one(certs, device, start, many_descriptors):
-    """What it takes to choose who makes room must not grow with the square of those who hold places: with 4,096 it was some 50 ms for each."""
+    """The work to choose which connection makes room must not grow with the square of the places: with 4,096 it took about 50 ms each."""
     server = start(Server, certs, device, "--max-pending", "2048")
     flood = start(FromEverywhere, certs, server.port)
     wait_until(lambda: server.status()["pending"] == 4096, "a server that is full")

@@ -4,19 +4,39 @@ import pytest
 
 from conftest import PROBE_WRAPPED
 
+# What a mode of the probe checks by itself.
+CHECKED_BY_THE_PROBE = {
+    "raw connection is the program's own": "raw",
+    "raw connection refuses what it does not have": "raw-refusals",
+    "handlers are called in order": "event-order",
+    "handlers that block lose no event of others": "blocking-handlers",
+    "both ends work in one thread without blocking": "nonblocking",
+    "link goes on without blocking": "link-nonblocking",
+    "peer that vanishes is lost but its messages are not": "lost",
+    "messages that came before the loss are received first": "link-kept",
+    "link follows its policy and can be woken": "link-policy",
+    "client that never reads loses its place": "never-reads",
+    "message that the program does not take now comes again": "not-now",
+    "posted requests complete in order": "posted",
+    "PSNs are counted as the device uses them": "psn-count",
+    "accept has a default timeout": "accept-timeouts",
+    "connections come up without a call that waits": "starts",
+    "ranks of a ring leave at the same time": "ring",
+    "private data is there before the client is accepted": "private-data",
+    "each error has its own text": "error-texts",
+    "arguments that cannot be are refused with a text": "arguments",
+}
+
+
+@pytest.mark.parametrize("mode", CHECKED_BY_THE_PROBE.values(), ids=CHECKED_BY_THE_PROBE)
+def test_probe_finds_that(probe, mode):
+    probe(mode)
+
 
 def test_queue_pairs_start_at_the_psns_that_crossed_tls_and_move_by_packets(probe):
     facts = [probe("psn") for _ in range(2)]
     psns = [fact[name] for fact in facts for name in ("psn", "peer_psn")]
     assert len(set(psns)) == 4, psns
-
-
-def test_raw_connection_is_the_programs_own(probe):
-    probe("raw")
-
-
-def test_max_clients_is_changed_while_serving(probe):
-    assert probe("max-clients")["rejected"] == 3
 
 
 def test_client_that_on_connect_refuses_is_told(probe):
@@ -27,17 +47,9 @@ def test_reason_of_on_message_reaches_the_client(probe):
     assert probe("handler-error")["close_reason"] == "I do not like 'bad!'"
 
 
-def test_handlers_are_called_in_order(probe):
-    probe("event-order")
-
-
 @pytest.mark.parametrize("size, depth, count", [(4096, 16, 40), (64, 1, 100), (1 << 20, 2, 2)])
 def test_messages_of_all_sizes(probe, size, depth, count):
     probe("sizes", size, depth, count)
-
-
-def test_both_ends_in_one_thread_without_blocking(probe):
-    probe("nonblocking")
 
 
 def test_silent_peer_means_timeouts(probe):
@@ -62,17 +74,9 @@ def test_disconnect_loses_no_message(probe, side, depth):
     assert probe("disconnect", side, depth)["close_reason"] == "that is all"
 
 
-def test_peer_that_vanishes_is_lost_but_what_it_sent_is_not(probe):
-    probe("lost")
-
-
 @pytest.mark.parametrize("access", ["rw", "r", "w", "none", "absent"])
 def test_region_has_bounds_and_rights(probe, access):
     probe("rights", access)
-
-
-def test_posted_requests_complete_in_order(probe):
-    probe("posted")
 
 
 def test_server_writes_to_the_clients_region(probe):
@@ -102,18 +106,10 @@ def test_rkey_works_from_the_connections_queue_pair_alone(probe, what):
 # ---- what the header says of return values ------------------------------------------------------------------------------
 
 
-def test_each_error_has_its_own_text(probe):
-    probe("error-texts")
-
-
 @pytest.mark.parametrize("seal", ["", "1"])
 def test_completions_are_collected_until_none_is_under_way(probe, monkeypatch, seal):
     monkeypatch.setenv("SECURDMA_PROBE_SEAL", seal)
     probe("completions")
-
-
-def test_raw_connection_refuses_what_it_has_none_of(probe):
-    probe("raw-refusals")
 
 
 @pytest.mark.parametrize("seal", ["", "1"])
@@ -122,23 +118,7 @@ def test_disconnect_goes_on_without_blocking(probe, monkeypatch, seal):
     probe("disconnect-nonblocking")
 
 
-def test_accept_has_a_default_timeout(probe):
-    probe("accept-timeouts")
-
-
-def test_link_goes_on_without_blocking(probe):
-    probe("link-nonblocking")
-
-
-def test_arguments_that_cannot_be_are_refused_with_a_text(probe):
-    probe("arguments")
-
-
 # ---- a program's own data -------------------------------------------------------------------------------------------------
-
-
-def test_private_data_is_there_before_the_client_is_accepted(probe):
-    probe("private-data")
 
 
 @pytest.mark.parametrize("kind", ["messages", "raw"])
@@ -156,11 +136,3 @@ def test_server_answers_control_messages(probe, monkeypatch, protection):
     for name, value in protection.items():
         monkeypatch.setenv(name, value)
     assert probe("control-server")["close_reason"] == "a bad control message"
-
-
-def test_ranks_of_a_ring_leave_at_the_same_time(probe):
-    probe("ring")
-
-
-def test_connections_come_up_without_a_call_that_waits(probe):
-    probe("starts")

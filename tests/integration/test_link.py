@@ -33,14 +33,6 @@ def test_every_message_is_delivered_at_most_once_and_the_program_learns_which(pr
     assert facts["of_these_delivered"] <= facts["in_doubt"] < facts["sent"]
 
 
-def test_messages_that_came_before_the_loss_are_received_first(probe):
-    probe("link-kept")
-
-
-def test_policy_and_wake(probe):
-    probe("link-policy")
-
-
 @left_out_of("tsan")
 def test_client_of_a_killed_server_goes_on_at_the_other(certs, two, start):
     client = start(Process, *reconnecting(certs, two, "--json", "--pattern", "abc", "--count", "3000", "--hold-ms", "1000"))

@@ -94,7 +94,7 @@ def test_log_tells_who_was_rejected_and_why(logging, certs, start):
     assert full["level"] == "warning" and "security" not in full and "limit" not in full
     assert full["message"] == f"client at {full['address']}: not connected: {full['error']}"
     clients.pop().leave()
-    # One name may have so many: who has too many is somebody to look at.
+    # A name with more clients than it may have deserves a look.
     assert connect_json(certs, logging.port, "-e", "stat")["reject"]["reason"] == 3
     limited = wait_event(logging, "client.not_connected", name="client one")
     assert (limited["reason"], limited["limit"], limited["security"]) == ("full", "identity", True)

@@ -53,17 +53,8 @@ def established(client):
     return establish
 
 
-def events(server):
-    return [json.loads(line) for line in server.log().rpartition("\n")[0].splitlines() if line.startswith("{")]
-
-
 def end_of(server, peer):
-    """How the server's log says that the peer's connection ended."""
-    def find():
-        return next((event for event in events(server) if event.get("client_id") == peer.other.client_id and
-                     event["event"] in ("client.lost", "client.ended", "client.disconnected", "client.not_connected")), None)
-
-    return wait_until(find, server.log)
+    return server.end_of(peer.other.client_id)
 
 
 def breaks_off(server, peer):
@@ -134,53 +125,12 @@ def test_frames_may_come_in_any_pieces(client):
 # ---- HELLO that is refused ---------------------------------------------------------------------------------------------------
 
 
-WRONG = {
-    Reason.MALFORMED: [
-        {"link_layer": 0}, {"link_layer": 3}, {"link_layer": 1, "lid": 0}, {"link_layer": 1, "lid": 0xC000}, {"path_mtu": 0}, {"path_mtu": 6},
-        {"gid": bytes(16)}, {"gid": frames.gid_of("ff02::1")}, {"gid": frames.gid_of("0.1.2.3")}, {"gid": frames.gid_of("224.0.0.1")},
-        {"gid": frames.gid_of("255.255.255.255")}, {"gid": frames.gid_of("0.0.0.0")},
-        {"qpn": 0}, {"qpn": 1}, {"qpn": 1 << 24}, {"psn": 1 << 24}, {"psn": 0xFFFFFFFF}, {"features": 0}, {"features": 2, "message_size": 0, "depth": 0},
-        {"features": 4, "message_size": 0, "depth": 0}, {"features": 0, "message_size": 0}, {"features": 0, "depth": 0}, {"message_size": 63},
-        {"message_size": (1 << 20) + 1}, {"depth": 0}, {"depth": 4097}, {"region_address": 1}, {"region_rkey": 1}, {"region_access": 2},
-        {"region_size": 1, "region_access": 1}, {"region_size": 1, "region_access": 8}, {"region_size": 2, "region_address": frames.U64 - 1},
-        {"region_size": 1, "region_access": 4, "rd_responder": 0}, {"features": 17}, {"features": 17, "region_size": 1, "region_rkey": 1},
-        {"features": 5, "region_size": 1, "region_rkey": 1}, {"features": 21, "region_size": 1}, {"client_id": 1}, {"reserved": 1},
-    ],
-    Reason.FEATURE: [
-        {"features": 129}, {"features": 1 << 31 | 1}, {"features": 5}, {"features": 0, "message_size": 0, "depth": 0}, {"link_layer": 1, "lid": 1},
-    ],
-    Reason.ADDRESS: [{"gid": frames.gid_of("192.0.2.1")}, {"gid": frames.gid_of("2001:db8::1")}, {"gid": frames.gid_of("fe80::1")},
-                     {"gid": frames.gid_of("127.0.0.9")}],
-}
-
-
-# Words of the REJECT that name the field; of several fields the last.
-NAMES = {"link_layer": "link layer", "lid": "LID|link layer", "path_mtu": "path MTU", "gid": "GID|gid-networks|multicast|0.0.0.0/8|broadcast", "qpn": "QPN",
-         "psn": "PSN", "features": "feature|sealed|message connections|READY", "message_size": "message size|message feature",
-         "depth": "depth|message feature|message connections", "region_address": "region fields|address space", "region_rkey": "rkey|region fields",
-         "region_access": "region access|region fields|address space", "region_size": "region|READY", "rd_responder": "RDMA read", "client_id": "client id",
-         "reserved": "reserved"}
-
-
 def refusal(peer):
     """The REJECT that the server answers, after which it closes the channel."""
     answer = peer.receive_frame(frames.Reject)
     assert peer.wait_end() == "close_notify"
     assert answer.text and answer.reserved == 0
     return answer
-
-
-@pytest.mark.parametrize("reason, fields", [(reason, fields) for reason, all_fields in WRONG.items() for fields in all_fields], ids=str)
-def test_wrong_field_is_refused(shared, client, reason, fields):
-    peer = client()
-    peer.hello(**fields)
-    answer = refusal(peer)
-    text = answer.text.decode()
-    assert re.search(NAMES[list(fields)[-1]], text), text
-    wait_until(lambda: any(event["event"] == "client.not_connected" and text in event["error"] for event in events(shared)), text)
-    assert (answer.reason, answer.retry_after_ms) == (reason, 0), answer
-    if "psn" in fields:
-        assert str(fields["psn"]).encode() not in answer.text and b"%x" % fields["psn"] not in answer.text
 
 
 VALUES = {
@@ -202,25 +152,27 @@ def permitted_answers(hello, own_gid):
 
 
 def test_both_implementations_agree_on_what_a_good_hello_is(client):
-    """Fields at their limits and beyond, several at once: what the page refuses the server refuses, for that reason, and nothing else."""
+    """Each field at its limits and beyond, and several at once: what the page refuses the server refuses, for that reason, and nothing else."""
     choose = random.Random(20261128)
+    some = [choose.sample(sorted(VALUES), choose.choice((2, 2, 3, 4))) for _ in range(260)]
+    tries = [{name: value} for name, values in VALUES.items() for value in values] + [{name: choose.choice(VALUES[name]) for name in names} for names in some]
     served = 0
-    for _ in range(400):
+    for fields in tries:
         peer = client()
-        fields = {name: choose.choice(VALUES[name]) for name in choose.sample(sorted(VALUES), choose.choice((1, 1, 2, 2, 3, 4)))}
         own, hello = peer.own.gid, peer.own.with_fields(**fields)
         peer.hello(**fields)
         answer = peer.receive_frame(frames.Welcome, frames.Reject)
         permitted = permitted_answers(hello, own)
         assert isinstance(answer, frames.Welcome) == (permitted is None), (fields, answer, hello.faults())
         assert permitted is None or answer.reason in permitted, (fields, answer, hello.faults())
+        assert permitted is None or (answer.text and (answer.retry_after_ms, answer.reserved) == (0, 0)), (fields, answer)
         served += permitted is None
         if isinstance(answer, frames.Welcome) and answer.features & frames.PRIVATE:
             peer.receive_frame(frames.PrivateData)
         peer.channel.end()
         assert peer.wait_end() == "close_notify"
         peer.abort()  # a server waits for that after a REJECT, and has few places
-    assert 50 < served < 350
+    assert 50 < served < len(tries) - 50
 
 
 def test_first_frame_is_refused_by_its_header(client):
@@ -507,7 +459,7 @@ def test_disconnect_waits_for_the_end_of_a_change(established):
 
 
 def test_begin_that_crosses_a_disconnect_is_ignored(established, certs, device, start):
-    """The server asks for an epoch, and has answered the disconnect when the client, who had not received the request yet, begins."""
+    """The server asks for an epoch, and has answered the disconnect when the client, which had not received the request yet, begins."""
     server = start(Server, certs, device, "--epoch-ms", "100")
     peer = established(server)
     assert peer.receive_frame() == frames.EpochRequest(1, Renewal.TIME)
@@ -523,7 +475,7 @@ def test_begin_that_crosses_a_disconnect_is_ignored(established, certs, device, 
 
 
 def test_begin_of_the_server_that_crosses_both_disconnects_delays_nothing(established, certs, device, start, tmp_path):
-    """The server disconnects, and begins an epoch on request; the client, who disconnects as well, has answered already."""
+    """The server disconnects, and begins an epoch on request; the client, which disconnects as well, has answered already."""
     server = start(Server, certs, device, "--control", tmp_path / "control")
     peer = established(server)
     server.wait_status(connected=1)
@@ -541,16 +493,22 @@ def test_begin_of_the_server_that_crosses_both_disconnects_delays_nothing(establ
 
 
 def test_server_that_stops_disconnects_in_order(established, client, certs, device, start):
-    """Those that are connected, and the one that it has sent WELCOME; who says HELLO now is refused."""
+    """Clients that are connected, and one that it has sent WELCOME to. It tells nothing more to one that says HELLO only now."""
     server = start(Server, certs, device, "--drain-timeout-ms", str(int(30000 * SCALE)))
     peer, welcomed, late = established(server), client(server), client(server)
     welcomed.hello()
     welcomed.welcome()
+    server.wait_status(connected=2, pending=2)  # the handshake of `late` is over there, too
     server.signal(signal.SIGTERM)
     asked = peer.receive_frame(frames.Disconnect)
-    assert asked.messages == 0 and asked.text
+    assert (asked.messages, asked.text) == (0, b"the server is shutting down")
+    # Neither hears of it before it is its turn.
+    for silent in (welcomed, late):
+        with pytest.raises(TimeoutError):
+            silent.receive_frame(timeout=0.3)
     late.hello()
-    assert refusal(late).reason == Reason.DRAINING
+    answer = refusal(late)
+    assert (answer.reason, answer.text) == (Reason.DRAINING, asked.text)
     # Both may ask at once: each answers the other.
     peer.send_frame(frames.Disconnect())
     peer.send_frame(frames.DisconnectAck())
@@ -585,26 +543,6 @@ def test_silence_is_ended_at_the_deadline_without_a_frame(established, certs, de
         for peer in peers:
             end = end_of(server, peer)
             assert end["cause"] == "timeout" and said in end["error"], end
-
-
-# ---- floods -------------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("sent", [
-    frames.EpochRequest(), frames.Withdraw(), frames.Disconnect(), frames.EpochBegin(1, 5, 1), frames.frame(Type.DISCONNECT, length=512)],
-    ids=["EPOCH_REQUEST", "WITHDRAW", "DISCONNECT", "EPOCH_BEGIN", "zeros"])
-def test_flood_is_cut_off_and_others_are_served(shared, established, sent):
-    """Each frame once; and the second one ends the connection, however many more follow."""
-    other, peer = established(), established(**REGION)
-    data = (sent if isinstance(sent, bytes) else sent.encode()) * 20000
-    try:
-        peer.send_bytes(data)
-    except OSError:
-        pass  # it was cut off meanwhile
-    end = end_of(shared, peer)
-    assert (end["event"], end["cause"]) == ("client.lost", "protocol"), end
-    other.request_epoch()
-    other.disconnect()
 
 
 # ---- the other way round ----------------------------------------------------------------------------------------------------------
@@ -743,7 +681,7 @@ def test_client_closes_without_a_frame_on_a_bad_answer(host, certs, device, code
 
 @pytest.mark.parametrize("said, sent", [
     ("while 16 others were not taken", 17 * frames.ControlMessage(b"x" * 512).encode()), ("reports 2 control messages", frames.ControlTaken(2).encode()),
-    ("reports 0 control messages", frames.ControlTaken(0).encode()), ("reports 1 control messages", 2 * frames.ControlTaken(1).encode()),
+    ("reports 0 control messages", frames.ControlTaken(0).encode()), ("reports 1 control message ", 2 * frames.ControlTaken(1).encode()),
     ("malformed CONTROL_TAKEN", frames.frame(Type.CONTROL_TAKEN, bytes(7))), ("malformed CONTROL_TAKEN", frames.frame(Type.CONTROL_TAKEN, bytes(9))),
     ("after it had disconnected", frames.Disconnect().encode() + frames.ControlMessage(b"x").encode()),
     ("without disconnecting", frames.ControlTaken(1).encode() + 16 * frames.ControlMessage().encode()),

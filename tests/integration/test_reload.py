@@ -82,30 +82,15 @@ def test_revoked_server_is_refused(certs, device, start, own):
     server.stop()
 
 
-def test_list_that_has_expired_lets_nobody_in(certs, device, start, own):
-    own.configure(tls={"client_crl": own.revoke(days=-1)})
-    server = start(Configured, own, device)
-    assert connect(certs, server.port, "-e", "send x").returncode == 4
-    server.wait_log("CRL has expired")
-    server.stop()
-
-
-@pytest.mark.parametrize("content", ["", "nonsense\n", None])
+@pytest.mark.parametrize("content", ["", "nonsense\n", None, "half"])
 def test_list_that_is_none_is_refused_at_the_start(certs, device, own, content):
-    path = own.path / "bad.crl"
+    whole, path = own.revoke("client").read_text(encoding="ascii"), own.path / "bad.crl"
     if content is not None:
-        path.write_text(content, encoding="ascii")
+        path.write_text(whole + whole[:len(whole) // 2] if content == "half" else content, encoding="ascii")
     own.configure(tls={"client_crl": path})
     answer = run(SECURDMA, "serve", "--port", "0", "--device", device.name, "--config", own.config)
     assert answer.returncode == 2 and str(path) in answer.stderr, answer
-
-
-def test_half_a_list_is_refused(certs, device, own):
-    whole = own.revoke("client").read_text(encoding="ascii")
-    own.path.joinpath("clients.crl").write_text(whole + whole[:len(whole) // 2], encoding="ascii")
-    own.configure(tls={"client_crl": own.path / "clients.crl"})
-    answer = run(SECURDMA, "serve", "--port", "0", "--device", device.name, "--config", own.config)
-    assert answer.returncode == 2 and "not a PEM file with certificate revocation lists" in answer.stderr, answer
+    assert content is None or "not a PEM file with certificate revocation lists" in answer.stderr, answer
 
 
 # ---- reload ------------------------------------------------------------------------------------------------------------
@@ -137,19 +122,6 @@ def test_client_revoked_while_serving_does_not_come_again(certs, device, start, 
     server.reload("reloaded: ")
     assert connect(certs, server.port, "-e", "send x").returncode == 4
     assert connect(certs, server.port, "-e", "send x", cert="client2").returncode == 0
-    server.stop()
-
-
-def test_limit_can_be_raised(certs, device, start, own):
-    own.configure(server={"max_clients": 1})
-    server = start(Configured, own, device)
-    first = start(Client, certs, server.port)
-    assert connect(certs, server.port, "-e", "send x").returncode == 5
-    own.configure(server={"max_clients": 2})
-    server.reload("at most 2 clients")
-    second = start(Client, certs, server.port)
-    first.leave()
-    second.leave()
     server.stop()
 
 
@@ -197,15 +169,6 @@ def test_bad_files_are_named_and_change_nothing(certs, device, start, own, damag
     assert connect(certs, server.port, "-e", "send x").returncode == 0
     assert server.status()["max_clients"] == 10
     old.leave()
-    server.stop()
-
-
-def test_what_needs_a_new_start_is_named(certs, device, start, own):
-    own.configure(server={"workers": 1})
-    server = start(Configured, own, device)
-    own.configure(server={"workers": 2})
-    server.reload("the new value of --workers takes effect at the next start")
-    assert connect(certs, server.port, "-e", "send x").returncode == 0
     server.stop()
 
 

@@ -144,24 +144,12 @@ def test_client_that_does_not_read_waits_alone_and_loses_nothing(probe):
     assert probe("stuffed")["stuffed"] > 4
 
 
-def test_client_that_never_reads_loses_its_place(probe):
-    probe("never-reads")
-
-
 @pytest.mark.parametrize("protection", [{}, {"SECURDMA_PROBE_SEAL": "1"}, {"SECURDMA_PROBE_SEAL": "1", "SECURDMA_PROBE_EPOCH_MS": "100"}],
                          ids=["plain", "sealed", "sealed, epochs"])
 def test_server_speaks_first_and_a_sleeping_client_holds_up_none(probe, monkeypatch, protection):
     for name, value in protection.items():
         monkeypatch.setenv(name, value)
     probe("speaks-first")
-
-
-def test_message_that_the_program_does_not_take_now_comes_again(probe):
-    probe("not-now")
-
-
-def test_handlers_that_block_lose_no_event_of_others(probe):
-    probe("blocking-handlers")
 
 
 # ---- limits ------------------------------------------------------------------------------------------------------------

@@ -92,7 +92,7 @@ static inline const EVP_MD *pki_digest(EVP_PKEY *key)
 	return type == EVP_PKEY_ED25519 || type == EVP_PKEY_ED448 || type <= 0 ? NULL : EVP_sha256();
 }
 
-/* All that pki_make has made. */
+/* All that pki_free_all frees. */
 static struct pki *pki_made;
 static size_t pki_count;
 
@@ -106,6 +106,13 @@ static inline void pki_free_all(void)
 	free(pki_made);
 	pki_made = NULL;
 	pki_count = 0;
+}
+
+static inline struct pki pki_keep(struct pki made)
+{
+	pki_made = realloc(pki_made, (pki_count + 1) * sizeof *pki_made);
+	assert_non_null(pki_made);
+	return pki_made[pki_count++] = made;
 }
 
 static inline struct pki pki_make(struct pki_request r)
@@ -136,9 +143,7 @@ static inline struct pki pki_make(struct pki_request r)
 		r.change(made.cert);
 	assert_true(X509_sign(made.cert, signer, pki_digest(signer)) > 0);
 	ERR_clear_error();
-	pki_made = realloc(pki_made, (pki_count + 1) * sizeof *pki_made);
-	assert_non_null(pki_made);
-	return pki_made[pki_count++] = made;
+	return pki_keep(made);
 }
 
 /* Certificates into a file, `count` of them, one after the other. */

@@ -139,38 +139,39 @@ static void assert_refused(const struct srdma_identity *list, size_t count, cons
 TEST(impossible_entry_is_refused_by_name)
 {
 	static char longest[SRDMA_NAME_SIZE + 1];
+	static const struct {
+		const char *name;
+		int64_t region_size, region_access, message_size; /* 0: as it is */
+		const char *word;
+	} cases[] = {
+		{"", 0, 0, 0, "needs a name"},
+		{NULL, 0, 0, 0, "needs a name"},
+		{"a\nb", 0, 0, 0, "control"},
+		{"J\xfcrgen", 0, 0, 0, "UTF-8"},
+		{"abc\xe2\x80\xae" "def", 0, 0, 0, "bidirectional"}, /* from right to left */
+		{"sha256:1234", 0, 0, 0, "64 hexadecimal digits"},
+		{longest, 0, 0, 0, "at most 255"},
+		{"alice", -2, 0, 0, "'alice'"},
+		{"alice", 0, IBV_ACCESS_REMOTE_ATOMIC, 0, "'alice'"},
+		{"alice", 0, -2, 0, "'alice'"},
+		{"alice", 0, 0, 63, "message-size 63 is out of range; give 64 to"},
+	};
 	struct srdma_identity twice[] = {named("bob"), named("alice"), named("bob")}, one, *copy = NULL;
 
-	assert_refused(twice, 3, "'bob' is listed twice");
-	one = named("");
-	assert_refused(&one, 1, "needs a name");
-	one = named(NULL);
-	assert_refused(&one, 1, "needs a name");
-	one = named("a\nb");
-	assert_refused(&one, 1, "control");
-	one = named("J\xfcrgen");
-	assert_refused(&one, 1, "UTF-8");
-	one = named("abc\xe2\x80\xae" "def"); /* from right to left */
-	assert_refused(&one, 1, "bidirectional");
-	one = named("sha256:1234");
-	assert_refused(&one, 1, "64 hexadecimal digits");
 	memset(longest, 'x', SRDMA_NAME_SIZE);
-	one = named(longest);
-	assert_refused(&one, 1, "at most 255");
-	longest[SRDMA_NAME_SIZE - 1] = '\0';
+	assert_refused(twice, 3, "'bob' is listed twice");
+	for (size_t i = 0; i < COUNT(cases); i++) {
+		one = named(cases[i].name);
+		if (cases[i].region_size)
+			one.region_size = cases[i].region_size;
+		if (cases[i].region_access)
+			one.region_access = (int)cases[i].region_access;
+		one.message_size = (uint32_t)cases[i].message_size;
+		assert_refused(&one, 1, cases[i].word);
+	}
+	one = named(longest + 1);
 	assert_int_equal(srdma_identities_copy(&one, 1, &copy), 0);
 	srdma_identities_free(&copy, 1);
-	one = named("alice");
-	one.region_size = -2;
-	assert_refused(&one, 1, "'alice'");
-	one = named("alice");
-	one.region_access = IBV_ACCESS_REMOTE_ATOMIC;
-	assert_refused(&one, 1, "'alice'");
-	one.region_access = -2;
-	assert_refused(&one, 1, "'alice'");
-	one = named("alice");
-	one.message_size = 63;
-	assert_refused(&one, 1, "message-size 63 is out of range; give 64 to");
 }
 
 /* ---- one client ------------------------------------------------------------------------------------------------ */

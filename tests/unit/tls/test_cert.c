@@ -8,10 +8,10 @@
 
 #include <dirent.h>
 
-static void drop(struct pki *loaded)
+static int leave_and_free(void **state)
 {
-	X509_free(loaded->cert);
-	EVP_PKEY_free(loaded->key);
+	pki_free_all();
+	return leave_folder(state);
 }
 
 /* How many files the working directory holds, temporary ones included. */
@@ -68,7 +68,7 @@ static struct pki load(const char *name)
 	loaded.key = PEM_read_PrivateKey(file, NULL, NULL, NULL);
 	fclose(file);
 	assert_true(loaded.cert && loaded.key);
-	return loaded;
+	return pki_keep(loaded);
 }
 
 static char *slurp(const char *path)
@@ -102,8 +102,6 @@ static int verify(const char *ca_name, const char *name, int purpose)
 	result = X509_STORE_CTX_get_error(context);
 	X509_STORE_CTX_free(context);
 	X509_STORE_free(store);
-	drop(&ca);
-	drop(&of);
 	return result;
 }
 
@@ -125,8 +123,6 @@ TEST(issued_certificates_verify_for_their_purpose_alone)
 	assert_int_equal(X509_check_private_key(server.cert, server.key), 1);
 	assert_int_equal(EVP_PKEY_get_bits(server.key), 256);
 	assert_int_equal(X509_get_signature_nid(server.cert), NID_ecdsa_with_SHA256);
-	drop(&ca);
-	drop(&server);
 }
 
 TEST(certificate_of_another_ca_does_not_verify)
@@ -152,7 +148,6 @@ TEST(server_certificate_bears_its_names_and_addresses)
 	assert_int_equal(X509_check_ip_asc(server.cert, "192.0.2.8", 0), 0);
 	/* An address is no DNS name. */
 	assert_int_equal(X509_check_host(server.cert, "192.0.2.7", 0, 0, NULL), 0);
-	drop(&server);
 }
 
 TEST(extensions_are_critical_and_key_identifiers_match)
@@ -183,8 +178,6 @@ TEST(extensions_are_critical_and_key_identifiers_match)
 	authority = X509_get0_authority_key_id(ca.cert);
 	assert_non_null(authority);
 	assert_int_equal(ASN1_OCTET_STRING_cmp(subject, authority), 0);
-	drop(&ca);
-	drop(&server);
 }
 
 TEST(serials_are_positive_random_and_of_128_bits)
@@ -217,7 +210,6 @@ TEST(self_signed_certificate_is_a_server_and_no_ca)
 	assert_int_equal(srdma_cert_pin(server.cert, pin), 0);
 	assert_int_equal(srdma_pin_parse(info.pin, parsed), 0);
 	assert_memory_equal(pin, parsed, sizeof pin);
-	drop(&server);
 }
 
 TEST(self_signed_certificate_may_have_no_name)
@@ -492,7 +484,6 @@ TEST(bad_requests_leave_no_file_and_change_none)
 	file = fopen("encrypted.key", "w");
 	assert_true(PEM_write_PrivateKey(file, ca.key, EVP_aes_128_cbc(), password, sizeof password - 1, NULL, NULL));
 	fclose(file);
-	drop(&ca);
 	snprintf(before, sizeof before, "%s", slurp("ca.key"));
 	for (size_t i = 0; i < COUNT(cases); i++) {
 		int error = srdma_cert_make(&cases[i].request);
@@ -650,7 +641,6 @@ TEST(pin_is_the_digest_of_the_public_key_as_openssl_encodes_it)
 	assert_int_equal(srdma_cert_pin(ca.cert, pin), 0);
 	assert_memory_equal(pin, digest, sizeof pin);
 	OPENSSL_free(der);
-	drop(&ca);
 }
 
-RUN_TESTS_EACH(enter_folder, leave_folder)
+RUN_TESTS_EACH(enter_folder, leave_and_free)

@@ -124,24 +124,6 @@ TEST(garbage_is_refused_by_both_ends)
 	}
 }
 
-TEST(random_bytes_never_get_through)
-{
-	unsigned char bytes[300];
-	uint32_t random = 12345;
-
-	for (int round = 0; round < 100; round++) {
-		for (size_t i = 0; i < sizeof bytes; i++) {
-			random = random * 1664525 + 1013904223;
-			bytes[i] = (unsigned char)(random >> 24);
-		}
-		/* Every other one looks like a handshake record, to reach the parser behind. */
-		if (round % 2)
-			memcpy(bytes, "\026\003\001\001\047\001\000\001\043\003\003", 11);
-		int ret = face_bytes(true, bytes, sizeof bytes, true, PATIENCE_MS);
-		assert_true(ret == SRDMA_ETLS || ret == SRDMA_ELOST);
-	}
-}
-
 TEST(peer_that_leaves_during_the_handshake_is_lost)
 {
 	static const unsigned char half[] = {22, 3, 1, 1, 0, 1};

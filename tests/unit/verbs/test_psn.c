@@ -1,19 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Linked with --wrap=RAND_bytes: each call of the generator passes here, and can be made to fail.
- * The statistical bounds are so wide that chance exceeds them less than once in 10^9 runs. */
+ * The statistical bounds are so wide that chance exceeds them less than once in 10^9 runs. Whether PSNs are random numbers at all is
+ * judged by tests/attack/psn_statistics.py. */
 #include "test.h"
 
 #include "psn.h"
 #include "securdma.h"
 
-#include <pthread.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define DRAWS            (3u << 16)
 #define PSN_SPACE        (1u << 24)
-#define THREADS          8
-#define DRAWS_PER_THREAD 4096
 
 static enum { REAL, FAIL, CONSTANT } generator;
 static int failure;         /* what FAIL returns */
@@ -76,82 +73,6 @@ static double chi_square(const unsigned *counts, unsigned cells, unsigned draws)
 	return sum;
 }
 
-TEST(each_byte_is_uniform)
-{
-	static unsigned counts[3][256];
-
-	memset(counts, 0, sizeof counts);
-	for (unsigned i = 0; i < DRAWS; i++) {
-		uint32_t psn = draw();
-
-		for (unsigned byte = 0; byte < 3; byte++)
-			counts[byte][psn >> (8 * byte) & 0xff]++;
-	}
-	for (unsigned byte = 0; byte < 3; byte++) {
-		double off = chi_square(counts[byte], 256, DRAWS);
-
-		/* 255 degrees of freedom: 255 on average, 23 the deviation. Above 450: p < 1e-11. Far too even, as a
-		 * counter's would be, is below 100: p < 1e-14. */
-		if (off < 100 || off > 450)
-			fail_msg("byte %u: chi-square %.1f", byte, off);
-	}
-}
-
-TEST(each_bit_is_even_and_independent_of_the_draw_before)
-{
-	unsigned ones[24] = {0}, changes[24] = {0};
-	uint32_t before = draw();
-
-	for (unsigned i = 0; i < DRAWS; i++) {
-		uint32_t psn = draw();
-
-		for (unsigned bit = 0; bit < 24; bit++) {
-			ones[bit] += psn >> bit & 1;
-			changes[bit] += (psn ^ before) >> bit & 1;
-		}
-		before = psn;
-	}
-	/* Standard deviation sqrt(DRAWS) / 2 = 222; seven of them: p < 3e-12. */
-	for (unsigned bit = 0; bit < 24; bit++) {
-		if (ones[bit] < DRAWS / 2 - 1552 || ones[bit] > DRAWS / 2 + 1552)
-			fail_msg("bit %u is set in %u of %u", bit, ones[bit], DRAWS);
-		if (changes[bit] < DRAWS / 2 - 1552 || changes[bit] > DRAWS / 2 + 1552)
-			fail_msg("bit %u changed %u times in %u", bit, changes[bit], DRAWS);
-	}
-}
-
-static unsigned count_repeats(const uint32_t *psns, size_t count)
-{
-	uint8_t *seen = calloc(PSN_SPACE / 8, 1);
-	unsigned repeats = 0;
-
-	assert_non_null(seen);
-	for (size_t i = 0; i < count; i++) {
-		uint8_t bit = (uint8_t)(1u << (psns[i] & 7));
-
-		repeats += (seen[psns[i] >> 3] & bit) != 0;
-		seen[psns[i] >> 3] |= bit;
-	}
-	free(seen);
-	return repeats;
-}
-
-TEST(repeats_are_as_rare_as_chance_has_it)
-{
-	uint32_t *psns = calloc(DRAWS, sizeof *psns);
-	unsigned repeats;
-
-	assert_non_null(psns);
-	for (unsigned i = 0; i < DRAWS; i++)
-		psns[i] = draw();
-	repeats = count_repeats(psns, DRAWS);
-	free(psns);
-	/* Birthdays: n^2 / 2N - n^3 / 6N^2 = 1148 are expected, deviation 34; eight of them either way. One bit less of
-	 * randomness would double the number. */
-	if (repeats < 876 || repeats > 1420)
-		fail_msg("%u of %u are repeats", repeats, DRAWS);
-}
-
 TEST(failing_generator_gives_no_psn)
 {
 	static const int failures[] = {0, -1};
@@ -168,40 +89,6 @@ TEST(failing_generator_gives_no_psn)
 	/* PSNs come again when the generator recovers. */
 	generator = REAL;
 	draw();
-}
-
-struct drawer {
-	pthread_t thread;
-	int error;
-	uint32_t psns[DRAWS_PER_THREAD];
-};
-
-static void *draw_many(void *arg)
-{
-	struct drawer *drawer = arg;
-
-	for (size_t i = 0; i < DRAWS_PER_THREAD && drawer->error == 0; i++)
-		drawer->error = srdma_psn_generate(&drawer->psns[i]);
-	return NULL;
-}
-
-TEST(threads_draw_different_psns)
-{
-	static struct drawer drawers[THREADS];
-	static uint32_t all[THREADS * DRAWS_PER_THREAD];
-
-	for (size_t i = 0; i < THREADS; i++)
-		assert_int_equal(pthread_create(&drawers[i].thread, NULL, draw_many, &drawers[i]), 0);
-	for (size_t i = 0; i < THREADS; i++)
-		assert_int_equal(pthread_join(drawers[i].thread, NULL), 0);
-	for (size_t i = 0; i < THREADS; i++) {
-		assert_int_equal(drawers[i].error, 0);
-		memcpy(all + i * DRAWS_PER_THREAD, drawers[i].psns, sizeof drawers[i].psns);
-	}
-	for (size_t i = 0; i < COUNT(all); i++)
-		assert_true(all[i] < PSN_SPACE);
-	/* 32 repeats are expected. Two threads with the same stream would make 4096. */
-	assert_true(count_repeats(all, COUNT(all)) < 80);
 }
 
 TEST(forked_child_draws_other_psns_than_its_parent)
