@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rows of a benchmark: a figure, what it is measured beside, the aim, and whether it is met."""
+import dataclasses
+import json
+import os
+import re
+import statistics
+
+
+class Missing(Exception):
+    """What a measurement needs is not there; the text says what. The rows that need it are left out with this reason."""
+
+
+def in_turn(rounds, measures):
+    """Takes every measure once a round, one after the other, so that a machine that drifts drifts for all; the order turns around each
+    round. Returns the name of each to its values, or to the reason why there are none."""
+    values = {name: [] for name in measures}
+    for number in range(rounds):
+        for name in list(measures) if number % 2 == 0 else reversed(measures):
+            if isinstance(values[name], list):
+                try:
+                    values[name].append(measures[name]())
+                except Missing as reason:
+                    values[name] = str(reason)
+    return values
+
+
+@dataclasses.dataclass
+class Row:
+    """`ours` and `theirs`: one value a round, or the reason why there are none; without `theirs` the aim is for the value itself. The
+    median of the rounds' ratios has to be at least `least` and at most `most`; with `each`, every one of them."""
+    figure: str
+    unit: str
+    ours: list
+    beside: str = ""
+    theirs: list = None
+    least: float = None
+    most: float = None
+    each: bool = False
+    after: str = ""  # for people: what else there is to say
+
+    @property
+    def skipped(self):
+        """Why nothing was measured, or ""."""
+        return next((values for values in (self.ours, self.theirs) if isinstance(values, str)), "")
+
+    @property
+    def ratios(self):
+        return self.ours if self.theirs is None else [a / b for a, b in zip(self.ours, self.theirs)]
+
+    @property
+    def middle(self):
+        return statistics.median(self.ratios)
+
+    @property
+    def met(self):
+        judged = self.ratios if self.each else [self.middle]
+        return all((self.least is None or value >= self.least) and (self.most is None or value <= self.most) for value in judged)
+
+    @property
+    def aim(self):
+        if self.least is None and self.most is None:
+            return ""
+        if self.least is not None and self.most is not None:
+            return f"{self.least:g} to {self.most:g}{' each' if self.each else ''}"
+        return f"at least {self.least:g}" if self.least is not None else f"at most {self.most:g}"
+
+    @property
+    def verdict(self):
+        if self.skipped:
+            return f"skipped: {self.skipped}"
+        return "" if not self.aim else "met" if self.met else "MISSED"
+
+    @property
+    def spread(self):
+        if self.theirs is None:
+            return f"{short(self.middle)} ({short(min(self.ratios))}..{short(max(self.ratios))})"
+        return f"{self.middle:.2f} ({min(self.ratios):.2f}..{max(self.ratios):.2f})"
+
+    def as_dict(self):
+        facts = dataclasses.asdict(self)
+        if not self.skipped:
+            facts.update(ratio=self.middle, min=min(self.ratios), max=max(self.ratios), met=self.met)
+        return {**facts, "skipped": self.skipped}
+
+
+def from_dict(facts):
+    return Row(**{field.name: facts[field.name] for field in dataclasses.fields(Row)})
+
+
+def short(value):
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def middle_of(values, unit):
+    return f"{short(statistics.median(values))} {unit}".rstrip()
+
+
+# ---- the forms in which they are shown -----------------------------------------------------------------------------------
+
+
+def as_text(row):
+    if row.skipped:
+        return f"{row.figure}: {row.verdict}"
+    aim = f"; aim {row.aim}: {row.verdict}" if row.aim else ""
+    after = f"; {row.after}" if row.after else ""
+    if row.theirs is None:
+        return f"{row.figure}: {row.spread} {row.unit}".rstrip() + aim + after
+    return (f"{row.figure}: {row.spread} times {row.beside} ({middle_of(row.ours, row.unit)} to {middle_of(row.theirs, row.unit)})"
+            f"{aim}{after}")
+
+
+def as_markdown(row):
+    after = f" ({row.after})" if row.after else ""
+    if row.skipped:
+        return f"| {row.figure} | | {row.beside} | | {row.aim}: not measured, {row.skipped} |"
+    theirs = "" if row.theirs is None else middle_of(row.theirs, row.unit)
+    ours = middle_of(row.ours, row.unit) if row.theirs is not None else f"{row.spread} {row.unit}".rstrip()
+    ratio = "" if row.theirs is None else row.spread
+    verdict = f": {row.verdict.replace('MISSED', '**missed**')}" if row.aim else ""
+    return f"| {row.figure}{after} | {ours} | {', '.join(filter(None, (row.beside, theirs)))} | {ratio} | {row.aim}{verdict} |"
+
+
+MARKDOWN_HEAD = "| | Measured | Beside | Ratio (range) | Aim |\n|---|---:|---|---:|---|"
+
+
+def table(rows):
+    """All rows in columns of their own width."""
+    head = ("figure", "ratio or value", "beside", "aim", "")
+    lines = [head] + [(row.figure, "" if row.skipped else row.spread + ("" if row.theirs is not None else f" {row.unit}"), row.beside, row.aim,
+                       row.verdict) for row in rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines)
+
+
+def add_options(parser):
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--markdown", action="store_true")
+
+
+class Report:
+    """Shows rows and remarks as they come, or all at the end as JSON or Markdown."""
+
+    def __init__(self, options):
+        self.json, self.markdown = options.json, options.markdown
+        self.entries = []
+
+    @property
+    def rows(self):
+        return [entry for entry in self.entries if isinstance(entry, Row)]
+
+    def add(self, *rows):
+        for row in rows:
+            self.entries.append(row)
+            if not self.json and not self.markdown:
+                print(as_text(row), flush=True)
+
+    def say(self, text, **facts):
+        self.entries.append({"text": text, **facts})
+        if not self.json and not self.markdown:
+            print(text, flush=True)
+
+    def end(self):
+        if self.json:
+            print(json.dumps([entry.as_dict() if isinstance(entry, Row) else entry for entry in self.entries], indent=1))
+        elif self.markdown:
+            print(MARKDOWN_HEAD)
+            for row in self.rows:
+                print(as_markdown(row))
+
+
+# ---- the older build that some rows are measured beside ------------------------------------------------------------------
+
+
+def commit_of(build):
+    """What an older build is called: the start of its commit, where it lies as scripts/build-commit puts it."""
+    found = re.search(r"commits/([0-9a-f]{7})[0-9a-f]*/build", os.path.realpath(build)) if build else None
+    return found[1] if found else "the older build"
