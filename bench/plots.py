@@ -115,10 +115,9 @@ def rounded(value):
 def sharing(sealed):
     """The verbs objects of N clients on one device context, and on one context each."""
     result = {}
-    environment = dict(os.environ, LD_PRELOAD=sealed.UROCE_LIBRARY) if sealed.ON_UROCE else None
     for count in (10, 100):
         for mode in ("shared", "each"):
-            runs = [sealed.run("sharing", mode, count, env=environment) for _ in range(options.rounds)]
+            runs = [sealed.run("sharing", mode, count, preloaded=sealed.ON_UROCE) for _ in range(options.rounds)]
             result[f"{mode} {count}"] = {name: statistics.median(run[name] for run in runs) for name in runs[0]}
     return result
 
