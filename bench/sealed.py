@@ -32,7 +32,7 @@ os.environ["SECURDMA_BUILD"] = str(options.build)
 if not any("ACTIVE" in pathlib.Path(state).read_text() for state in glob.glob("/sys/class/infiniband/*/ports/*/state")):
     os.environ["SECURDMA_TEST_UROCE"] = "1"
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "tests/integration"))
-from conftest import ON_UROCE, UROCE_LIBRARY, find_device  # noqa: E402
+from conftest import ON_UROCE, find_device  # noqa: E402
 
 CORES = len(os.sched_getaffinity(0))
 SECONDS = 1 if options.quick else 2
@@ -47,12 +47,13 @@ def name_of(size):
 # ---- what is run ------------------------------------------------------------------------------------------------------
 
 
-def run(program, *args, preloaded=False):
-    return answer(*(["env", f"LD_PRELOAD={UROCE_LIBRARY}"] if preloaded else []), options.build / "bench" / program, *args)
+def run(program, *args, on_uroce=False, build=options.build):
+    library = build / "uroce/src/liburoce.so"
+    return answer(*(["env", f"LD_PRELOAD={library}"] if on_uroce else []), build / "bench" / program, *args)
 
 
-def transfer(mode, *args):
-    return run("transfer", mode, "--host", find_device().ipv4, *args, preloaded=ON_UROCE)
+def transfer(mode, *args, build=options.build):
+    return run("transfer", mode, "--host", find_device().ipv4, *args, on_uroce=ON_UROCE, build=build)
 
 
 def tls(mode, *args):

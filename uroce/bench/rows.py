@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rows of a benchmark: a figure, what it is measured beside, the aim, and whether it is met."""
+import argparse
 import dataclasses
 import json
 import os
@@ -77,11 +78,13 @@ class Row:
             return f"{short(self.middle)} ({short(min(self.ratios))}..{short(max(self.ratios))})"
         return f"{self.middle:.2f} ({min(self.ratios):.2f}..{max(self.ratios):.2f})"
 
-    def as_dict(self):
-        facts = dataclasses.asdict(self)
-        if not self.skipped:
-            facts.update(ratio=self.middle, min=min(self.ratios), max=max(self.ratios), met=self.met)
-        return {**facts, "skipped": self.skipped}
+
+def as_dict(entry):
+    """Of a row, or of a remark, which is one already."""
+    if not isinstance(entry, Row):
+        return entry
+    facts = {**dataclasses.asdict(entry), "skipped": entry.skipped}
+    return facts if entry.skipped else {**facts, "ratio": entry.middle, "min": min(entry.ratios), "max": max(entry.ratios), "met": entry.met}
 
 
 def from_dict(facts):
@@ -133,40 +136,58 @@ def table(rows):
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines)
 
 
+def summary(rows):
+    """How many aims are met, and which are not."""
+    judged = [row for row in rows if row.aim and not row.skipped]
+    missed = [row.figure + (f", beside {row.beside}" if row.beside else "") for row in judged if not row.met]
+    return "\n  ".join([f"{len(judged) - len(missed)} of {len(judged)} aims met{'; missed:' if missed else ''}", *missed])
+
+
 def add_options(parser):
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--markdown", action="store_true")
+    parser.add_argument("--lines", action="store_true", help=argparse.SUPPRESS)
 
 
 class Report:
-    """Shows rows and remarks as they come, or all at the end as JSON or Markdown."""
+    """Shows rows and remarks as they come, as text or as lines of JSON for a program, or all at the end as JSON or Markdown."""
 
     def __init__(self, options):
-        self.json, self.markdown = options.json, options.markdown
+        self.json, self.markdown, self.lines = options.json, options.markdown, options.lines
         self.entries = []
 
     @property
     def rows(self):
         return [entry for entry in self.entries if isinstance(entry, Row)]
 
+    def _add(self, entry, text):
+        self.entries.append(entry)
+        if self.lines:
+            print(json.dumps(as_dict(entry)), flush=True)
+        elif not self.json and not self.markdown:
+            print(text, flush=True)
+
     def add(self, *rows):
         for row in rows:
-            self.entries.append(row)
-            if not self.json and not self.markdown:
-                print(as_text(row), flush=True)
+            self._add(row, as_text(row))
 
     def say(self, text, **facts):
-        self.entries.append({"text": text, **facts})
-        if not self.json and not self.markdown:
-            print(text, flush=True)
+        self._add({"text": text, **facts}, text)
+
+    def title(self, text):
+        self._add({"title": text}, f"\n== {text}")
 
     def end(self):
         if self.json:
-            print(json.dumps([entry.as_dict() if isinstance(entry, Row) else entry for entry in self.entries], indent=1))
+            print(json.dumps([as_dict(entry) for entry in self.entries], indent=1))
         elif self.markdown:
-            print(MARKDOWN_HEAD)
-            for row in self.rows:
-                print(as_markdown(row))
+            if not any("title" in entry for entry in self.entries if isinstance(entry, dict)):
+                print(MARKDOWN_HEAD)
+            for entry in self.entries:
+                if isinstance(entry, Row):
+                    print(as_markdown(entry))
+                elif "title" in entry:
+                    print(f"\n### {entry['title'].capitalize()}\n\n{MARKDOWN_HEAD}")
 
 
 # ---- the older build that some rows are measured beside ------------------------------------------------------------------
