@@ -2,17 +2,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every figure that has an aim, in one table: runs the benchmarks one after the other.
 
-usage: aims.py BUILD [--older BUILD] [--rounds N] [--only NAME...] [--quick] [--json | --markdown]
+usage: aims.py BUILD [--older BUILD] [--rounds N] [--only NAME...] [--quick] [--docs FILE] [--json | --markdown]
   --older   the older build that some rows are measured beside (scripts/build-commit COMMIT prints its folder)
   --only    these benchmarks alone: uroce, paths, sealed, scale, rdma
   --quick   without the ones in the VM, of between hosts and of 10,000 clients
+  --docs    puts the rows into this file, between <!-- rows: NAME --> and <!-- end --> of each benchmark that has run
 Rows come as they are measured; at the end the table says of each whether its aim is met. A row whose peer is not here says so. Needs an
-idle machine and tens of minutes, of which the links between hosts take half. Exit status 1: a benchmark failed. An aim that is missed is
-no failure.
+idle machine and tens of minutes, of which the links between hosts take half. Exit status 1: a measurement failed. An aim that is
+missed is no failure.
 """
 import argparse
+import datetime
 import json
+import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -49,6 +53,27 @@ def run(command, rounds, report):
     return process.returncode == 0
 
 
+def state():
+    """When, of which commit and on what machine; also how busy it is before the benchmark adds to that."""
+    commit = subprocess.run(["git", "-C", ROOT, "describe", "--always", "--dirty"], capture_output=True, text=True, check=False).stdout.strip()
+    return (f"{datetime.date.today().isoformat()}{f', commit {commit}' if commit else ''}, {len(os.sched_getaffinity(0))} processors, load "
+            f"{os.getloadavg()[0]:.1f} at the start")
+
+
+def put(path, name, text):
+    """Replaces what the file has of this benchmark."""
+    found = re.compile(rf"(<!-- rows: {name} -->\n).*?(<!-- end -->\n)", re.S)
+    old = path.read_text(encoding="utf-8")
+    if not found.search(old):
+        raise SystemExit(f"aims: {path} has no place for the rows of '{name}': it needs the lines <!-- rows: {name} --> and <!-- end -->")
+    path.write_text(found.sub(lambda match: match[1] + text + match[2], old), encoding="utf-8")
+
+
+def markdown(entries, when, rounds):
+    table = [rows.MARKDOWN_HEAD, *(rows.as_markdown(entry) for entry in entries if isinstance(entry, rows.Row))]
+    return f"Measured on {when}; {rounds} rounds.\n\n" + "\n".join(table) + "\n"
+
+
 def main():
     parser = argparse.ArgumentParser(usage=__doc__)
     parser.add_argument("build", type=lambda text: pathlib.Path(text).resolve())
@@ -56,6 +81,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", nargs="+", default=[])
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--docs", type=pathlib.Path)
     rows.add_options(parser)
     options = parser.parse_args()
     report, failed = rows.Report(options), []
@@ -63,9 +89,12 @@ def main():
         if options.only and name not in options.only:
             continue
         report.title(title)
+        when, start = state(), len(report.entries)
         if not run(command, options.rounds, report):
             failed.append(name)
-            report.say(f"the benchmark '{name}' failed")
+            report.say(f"the benchmark '{name}' failed, or a part of it")
+        elif options.docs:
+            put(options.docs, name, markdown(report.entries[start:], when, options.rounds))
     report.end()
     if not options.json and not options.markdown:
         print(f"\n{rows.table(report.rows)}\n\n{rows.summary(report.rows)}")

@@ -20,44 +20,21 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "demo"), str(ROOT / "uroce/bench")]
 import rows  # noqa: E402
 from demo import gid_addresses  # noqa: E402
-from peers import answer  # noqa: E402
+from peers import answer, perftest  # noqa: E402
 from rows import Row, in_turn  # noqa: E402
 
 DEADLINE = 180
 DEPTH = 16
-PERFTEST_PORT = 18515
 
 
-def gid_index(address):
-    """perftest wants the index in the GID table; securdma finds it from the address."""
+def device_of(address):
+    """perftest wants the device and the index in the GID table; securdma finds both from the address."""
     words = [int(part) for part in address.split(".")]
     wanted = f"0000:0000:0000:0000:0000:ffff:{words[0]:02x}{words[1]:02x}:{words[2]:02x}{words[3]:02x}"
     for gid in pathlib.Path("/sys/class/infiniband").glob("*/ports/*/gids/*"):
         if gid.read_text().strip() == wanted and "v2" in (gid.parents[1] / "gid_attrs/types" / gid.name).read_text():
-            return gid.name
+            return {"device": gid.parents[3].name, "gid": gid.name, "host": address}
     raise SystemExit(f"compare: no RoCE v2 GID for {address}")
-
-
-def perftest(program, address, *options):
-    """Runs both ends of a perftest program; returns the numbers of its result line."""
-    command = [program, "-x", gid_index(address), "-F", "-p", str(PERFTEST_PORT), *options]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        end = time.monotonic() + 20
-        while True:  # the server says nothing when it is ready: its port does
-            result = subprocess.run([*command, address], capture_output=True, text=True, timeout=DEADLINE, check=False)
-            if result.returncode == 0 or time.monotonic() > end or server.poll() is not None:
-                break
-            time.sleep(0.2)
-        server.wait(20)
-    finally:
-        if server.poll() is None:
-            server.kill()
-            server.wait()
-    for line in result.stdout.splitlines():
-        if re.match(r"^\s*\d+\s+\d+\s+[\d.]+", line):
-            return [float(word) for word in line.split()]
-    raise SystemExit(f"compare: {program} gave no result:\n{result.stdout}{result.stderr}")
 
 
 class Securdma:
@@ -144,14 +121,14 @@ def set_ups(build, rounds):
 def beside_perftest(build, address, work, rounds, iterations):
     """perftest's latency test polls at both ends; its write test leaves the passive end asleep. So do ours. perftest calibrates the CPU's
     clock at each start; where that failed it prints zero, and that round does not count."""
-    measured = []
+    device, measured = device_of(address), []
     for spin, ours, theirs in (
             (-1, lambda server: server.bench("--only", "latency", "--sizes", "64", "--iterations", iterations)["latency"][0]["p50_us"],
-             lambda: perftest("ib_send_lat", address, "-s", "64", "-n", iterations)[4]),
+             lambda: perftest((), "ib_send_lat", "-s", "64", "-n", iterations, **device)[4]),
             (0, lambda server: next(row["mib_per_s"] for row in server.bench(
                 "--only", "bandwidth", "--sizes", "64K", "--rdma-depth", str(DEPTH), "--iterations", iterations)["bandwidth"]
                                     if row["operation"] == "write"),
-             lambda: perftest("ib_write_bw", address, "-s", "65536", "-t", str(DEPTH), "-n", iterations)[3])):
+             lambda: perftest((), "ib_write_bw", "-s", "65536", "-t", str(DEPTH), "-n", iterations, **device)[3])):
         server = Securdma(build, address, work, spin)
         try:
             seen = in_turn(rounds, {"ours": lambda server=server, ours=ours: ours(server), "theirs": theirs})
@@ -187,8 +164,8 @@ def main():
         report.add(*set_ups(build, options.rounds))
         report.add(*memory(build, address, work))
         report.add(*beside_perftest(build, address, work, options.rounds, str(options.iterations)))
-    report.end()
+    return report.end()
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -13,6 +13,7 @@ import argparse
 import datetime
 import functools
 import json
+import math
 import os
 import pathlib
 import statistics
@@ -48,9 +49,9 @@ CLIENTS = (10, 100, 300, 1000)
 # ---- measuring ----------------------------------------------------------------------------------------------------------
 
 
-def best_rounds(in_turn, best, sizes, measures):
+def best_rounds(best, sizes, measures):
     """For each series the best round at each size; a series whose peer is not there is left out, and so is a size that it cannot have."""
-    seen = in_turn(options.rounds, {(name, size): functools.partial(measure, size) for name, measure in measures.items() for size in sizes})
+    seen = rows.in_turn(options.rounds, {(name, size): functools.partial(measure, size) for name, measure in measures.items() for size in sizes})
     curves = {name: [best(seen[name, size]) if isinstance(seen[name, size], list) else None for size in sizes] for name in measures}
     return {"sizes": sizes, "series": {name: values for name, values in curves.items() if any(values)}}
 
@@ -73,13 +74,13 @@ def latencies(sealed, bench, older):
         older.uroce()  # says when there is none
         return sealed.transfer("latency", *args, size, build=options.older)["turn_p50_us"]
 
-    yield "latency", best_rounds(rows.in_turn, min, LATENCY_SIZES, {
+    yield "latency", best_rounds(min, LATENCY_SIZES, {
         "securdma, plain": lambda size: sealed.transfer("latency", *args, size)["turn_p50_us"],
         "securdma, sealed": lambda size: sealed.transfer("latency", "--seal", *args, size)["turn_p50_us"],
         f"securdma {before}, plain": older_transfer,
         "TLS over TCP": lambda size: sealed.tls("latency", *args, size)["p50_us"],
         "TLS over TCP, polling": lambda size: sealed.tls("latency", "--poll", *args, size)["p50_us"]})
-    yield "uroce_latency", best_rounds(rows.in_turn, min, LATENCY_SIZES, {
+    yield "uroce_latency", best_rounds(min, LATENCY_SIZES, {
         "uroce": lambda size: bench.latency(size=size, iterations=20000),
         f"uroce {before}": lambda size: older.latency(size=size, iterations=2000),
         "UCX, posix shared memory": lambda size: bench.ucx("posix", "tag_lat", size, 20000)[0],
@@ -91,13 +92,13 @@ def bandwidths(sealed, bench, older):
     before = rows.commit_of(options.older)
     args = ("--seconds", 1, "--size")
     streams = {"TCP (iperf3)": lambda size: peers.iperf(1, size), "TLS over TCP": lambda size: sealed.tls("bandwidth", *args, size)["mb_per_s"]}
-    yield "bandwidth", best_rounds(rows.in_turn, max, BANDWIDTH_SIZES, {
+    yield "bandwidth", best_rounds(max, BANDWIDTH_SIZES, {
         "securdma, plain": lambda size: sealed.transfer("write", *args, size)["mb_per_s"],
         "securdma, sealed": lambda size: sealed.transfer("write", "--seal", *args, size)["mb_per_s"], **streams})
-    yield "uroce_bandwidth", best_rounds(rows.in_turn, max, BANDWIDTH_SIZES, {
+    yield "uroce_bandwidth", best_rounds(max, BANDWIDTH_SIZES, {
         "uroce": lambda size: bench.bandwidth("ib_write_bw", size, 5 * 10**9 // size),
         f"uroce {before}": lambda size: older.bandwidth("ib_write_bw", size, 10**9 // size),
-        "UCX, posix shared memory": lambda size: bench.ucx("posix", "tag_bw", size, 3 * 10**9 // size)[1],
+        "UCX, posix shared memory": lambda size: bench.ucx("posix", "tag_bw", size, 10**9 // size)[1],
         "one process_vm_readv a transfer": bench.host_copy, **streams})
 
 
@@ -114,7 +115,7 @@ def measure():
     figures.update(bandwidths(sealed, bench, older))
     if not options.no_vm:
         sizes = {"latency": LATENCY_SIZES, "bandwidth": BANDWIDTH_SIZES}
-        for kind, curves in uroce.in_vm(options.build / "uroce", 2, "--curves", json.dumps(sizes)).items():
+        for kind, curves in uroce.in_vm(options.build / "uroce", 2, "--curves", json.dumps(sizes))[0].items():
             figures[f"uroce_{kind}"]["in the VM"] = curves
     figures["sharing"] = sharing(sealed)
     figures["pauses"] = {name: sorted(sealed.transfer("write", *seal, "--size", 65536, "--seconds", 4 * options.rounds, "--renew-ms", 100)["pauses_us"])
@@ -178,7 +179,8 @@ def peer_lines(axes, figures):
     axes.set_yscale("log")
     lines(axes, figures["sizes"], figures["series"], None)
     for (name, values), marker in zip(figures.get("in the VM", {}).items(), "xX"):
-        axes.plot(figures["sizes"], values, marker=marker, markersize=4, linestyle="--", label=f"in the emulated machine: {name}")
+        axes.plot(figures["sizes"], [math.nan if value is None else value for value in values], marker=marker, markersize=4, linestyle="--",
+                  label=f"in the emulated machine: {name}")
 
 
 def size_ticks(axes, sizes):

@@ -150,13 +150,13 @@ def main():
         bench = Bench(conftest.Certificates(folder, device.ipv4, [device.ipv4]), device)
         if options.one:
             print(json.dumps(bench.run(*options.one)))
-            return
+            return 0
         parts = [set_up, set_up_rate, arrival, latency, fairness, modes, *(() if options.quick else (ten_thousand,))]
         for part in parts:
             if not options.only or part.__name__ == options.only:
                 part(bench)
-    report.end()
+    return report.end()
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -131,8 +131,8 @@ def main():
         for mode in ("write",) if options.quick else ("write", "read", "messages"):
             report.add(*bandwidth(mode, size))
     report.add(*latency(), *epochs())
-    report.end()
+    return report.end()
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

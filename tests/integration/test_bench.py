@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import types
 
 import pytest
 from conftest import ROOT, STEP
@@ -39,9 +40,22 @@ def test_row_without_its_peer_says_why_and_others_are_measured():
     measured, skipped = (rows.Row("figure", "us", seen["ours"], "peer", seen[name], least=1) for name in ("theirs", "gone"))
     assert measured.met and measured.ratios == [2.0] * 3
     assert rows.as_text(skipped) == "figure: skipped: perftest is not installed"
-    assert rows.as_dict(skipped)["skipped"] == "perftest is not installed" and "met" not in rows.as_dict(skipped)
+    assert rows.as_dict(skipped)["skipped"] == "skipped: perftest is not installed" and "met" not in rows.as_dict(skipped)
     assert "skipped" in rows.table([measured, skipped])
     assert rows.summary([measured, skipped]) == "1 of 1 aims met"
+
+
+def test_failure_ends_no_other_measurement_but_is_told(capsys):
+    def fail():
+        peers.output("sh", "-c", "echo no device >&2; exit 3")
+
+    seen = rows.in_turn(2, {"ours": lambda: 2.0, "theirs": fail})
+    assert seen["ours"] == [2.0, 2.0] and "no device" in capsys.readouterr().err
+    report = rows.Report(types.SimpleNamespace(json=False, markdown=False, lines=False))
+    report.add(rows.Row("figure", "us", seen["ours"], most=3))
+    assert report.end() == 0
+    report.add(rows.Row("figure", "us", seen["ours"], "peer", seen["theirs"], most=3))
+    assert report.end() == 1 and "figure: FAILED: bench: sh -c" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("program, package", [("ib_send_lat", "perftest"), ("iperf3", "iperf3"), ("ucx_perftest", "ucx-utils")])

@@ -38,8 +38,8 @@ def why_not():
         peers.need("iperf3")
         peers.need("ib_write_bw")
     except Missing as reason:
-        return str(reason)
-    return "" if os.geteuid() == 0 else "network namespaces need root"
+        return f"skipped: {reason}"
+    return "" if os.geteuid() == 0 else "skipped: network namespaces need root"
 
 
 def alone(link, missing):
@@ -77,8 +77,8 @@ def main():
             report.add(*beside(link, missing))
     if options.only in ("", "share"):
         report.add(*eight(measure.ROWS[2], missing))
-    report.end()
+    return report.end()
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

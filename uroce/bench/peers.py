@@ -10,7 +10,7 @@ import socket
 import subprocess
 import time
 
-from rows import Missing
+from rows import Failed, Missing
 
 LIMIT = 120
 TOOLS = "/usr/bin:/usr/sbin:/bin:/sbin"
@@ -51,25 +51,25 @@ def pair(server_command, client_command, port):
         end = time.monotonic() + 30
         while not listening(port, server.pid):
             if server.poll() is not None or time.monotonic() > end:
-                raise SystemExit(f"bench: does not listen: {' '.join(server_command)}")
+                raise Failed(f"bench: does not listen: {' '.join(server_command)}")
             time.sleep(0.01)
         result = subprocess.run(client_command, capture_output=True, text=True, timeout=LIMIT, check=False, env=environment)
         server.wait(20)
     except subprocess.TimeoutExpired as error:
-        raise SystemExit(f"bench: {' '.join(client_command)}: {error}") from None
+        raise Failed(f"bench: {' '.join(client_command)}: {error}") from None
     finally:
         if server.poll() is None:
             os.killpg(server.pid, signal.SIGKILL)
             server.wait()
     if result.returncode != 0:
-        raise SystemExit(f"bench: {' '.join(client_command)} failed:\n{result.stdout}{result.stderr}")
+        raise Failed(f"bench: {' '.join(client_command)} failed:\n{result.stdout}{result.stderr}")
     return result.stdout
 
 
 def output(*command, limit=LIMIT):
     result = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=limit, check=False)
     if result.returncode != 0:
-        raise SystemExit(f"bench: {' '.join(map(str, command))} failed:\n{result.stderr}")
+        raise Failed(f"bench: {' '.join(map(str, command))} failed:\n{result.stderr}")
     return result.stdout
 
 
@@ -86,7 +86,7 @@ def perftest(wrapper, program, *options, device, gid, host):
     for line in text.splitlines():
         if re.match(r"^\s*\d+\s+\d+\s+[\d.]+", line):
             return [float(word) for word in line.split()]
-    raise SystemExit(f"bench: no result of {program}:\n{text}")
+    raise Failed(f"bench: no result of {program}:\n{text}")
 
 
 def iperf(seconds=2, size=None):
@@ -105,7 +105,7 @@ def ucx(transports, test, size, iterations, wrapper=()):
     text = pair(command, [*command, "127.0.0.1"], port)
     fields = [line.split() for line in text.splitlines() if re.match(r"^\s*\d+(\s+[\d.]+){7}\s*$", line)]
     if not fields:
-        raise SystemExit(f"bench: no result of ucx_perftest:\n{text}")
+        raise Failed(f"bench: no result of ucx_perftest:\n{text}")
     return float(fields[-1][3]), float(fields[-1][5]) * 1.048576
 
 

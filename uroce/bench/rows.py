@@ -6,15 +6,21 @@ import json
 import os
 import re
 import statistics
+import sys
 
 
 class Missing(Exception):
     """What a measurement needs is not there; the text says what. The rows that need it are left out with this reason."""
 
 
+class Failed(SystemExit):
+    """A measurement went wrong. It ends the program, unless it was taken in_turn with others."""
+
+
 def in_turn(rounds, measures):
     """Takes every measure once a round, one after the other, so that a machine that drifts drifts for all; the order turns around each
-    round. Returns the name of each to its values, or to the reason why there are none."""
+    round. Returns the name of each to its values, or to the reason why there are none. A measure that fails in one round is not taken
+    again: such a failure says more than the other rounds."""
     values = {name: [] for name in measures}
     for number in range(rounds):
         for name in list(measures) if number % 2 == 0 else reversed(measures):
@@ -22,7 +28,10 @@ def in_turn(rounds, measures):
                 try:
                     values[name].append(measures[name]())
                 except Missing as reason:
-                    values[name] = str(reason)
+                    values[name] = f"skipped: {reason}"
+                except Failed as reason:
+                    print(reason, file=sys.stderr)
+                    values[name] = "FAILED: " + str(reason).partition("\n")[0]
     return values
 
 
@@ -42,7 +51,7 @@ class Row:
 
     @property
     def skipped(self):
-        """Why nothing was measured, or ""."""
+        """Why nothing was measured, or "": "skipped: " and what is missing, or "FAILED: " and what failed."""
         return next((values for values in (self.ours, self.theirs) if isinstance(values, str)), "")
 
     @property
@@ -69,7 +78,7 @@ class Row:
     @property
     def verdict(self):
         if self.skipped:
-            return f"skipped: {self.skipped}"
+            return self.skipped
         return "" if not self.aim else "met" if self.met else "MISSED"
 
     @property
@@ -116,7 +125,7 @@ def as_text(row):
 def as_markdown(row):
     after = f" ({row.after})" if row.after else ""
     if row.skipped:
-        return f"| {row.figure} | | {row.beside} | | {row.aim}: not measured, {row.skipped} |"
+        return f"| {row.figure} | | {row.beside} | | {row.aim}: {row.skipped} |"
     theirs = "" if row.theirs is None else middle_of(row.theirs, row.unit)
     ours = middle_of(row.ours, row.unit) if row.theirs is not None else f"{row.spread} {row.unit}".rstrip()
     ratio = "" if row.theirs is None else row.spread
@@ -150,7 +159,8 @@ def add_options(parser):
 
 
 class Report:
-    """Shows rows and remarks as they come, as text or as lines of JSON for a program, or all at the end as JSON or Markdown."""
+    """Shows rows and remarks as they come, as text or as lines of JSON for a program; JSON and Markdown come at the end, and meanwhile the
+    text goes to standard error."""
 
     def __init__(self, options):
         self.json, self.markdown, self.lines = options.json, options.markdown, options.lines
@@ -164,8 +174,8 @@ class Report:
         self.entries.append(entry)
         if self.lines:
             print(json.dumps(as_dict(entry)), flush=True)
-        elif not self.json and not self.markdown:
-            print(text, flush=True)
+        else:
+            print(text, file=sys.stderr if self.json or self.markdown else sys.stdout, flush=True)
 
     def add(self, *rows):
         for row in rows:
@@ -178,6 +188,7 @@ class Report:
         self._add({"title": text}, f"\n== {text}")
 
     def end(self):
+        """1, if a measurement failed."""
         if self.json:
             print(json.dumps([as_dict(entry) for entry in self.entries], indent=1))
         elif self.markdown:
@@ -188,6 +199,7 @@ class Report:
                     print(as_markdown(entry))
                 elif "title" in entry:
                     print(f"\n### {entry['title'].capitalize()}\n\n{MARKDOWN_HEAD}")
+        return int(any(row.skipped.startswith("FAILED") for row in self.rows))
 
 
 # ---- the older build that some rows are measured beside ------------------------------------------------------------------
