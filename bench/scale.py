@@ -101,8 +101,9 @@ def set_up_rate(bench):
 
 def arrival(bench):
     result = bench.run(250, 0, 0, threads=250, processes=4)
-    report.say(f"1,000 clients that arrive at once: the set-up takes {result['setup_p50_us'] / 1000:.0f} ms (p50), "
-               f"{result['setup_p99_us'] / 1000:.0f} ms (p99); all are in after {result['seconds']:.2f} s", **result)
+    for part in ("p50", "p99"):
+        report.add(Row(f"1,000 clients that arrive at once: set-up, {part}", "ms", [result[f"setup_{part}_us"] / 1000],
+                       after=f"all are in after {result['seconds']:.2f} s"))
 
 
 def older_run(*load):
@@ -124,7 +125,8 @@ def latency(bench):
 
 def fairness(bench):
     result = bench.run(1000, 1000, 10, threads=16)
-    report.add(Row("1,000 clients all busy: messages of the slowest", "", [result["slowest"]], "the median", [result["median"]], least=0.5))
+    report.add(Row("1,000 clients all busy: messages of the slowest", "", [result["slowest"]], "the median", [result["median"]], least=0.5),
+               Row("memory of each of 1,000 clients, small rings", "KiB", [result["kib_per_client"]]))
 
 
 def modes(bench):

@@ -83,9 +83,8 @@ class Row:
 
     @property
     def spread(self):
-        if self.theirs is None:
-            return f"{short(self.middle)} ({short(min(self.ratios))}..{short(max(self.ratios))})"
-        return f"{self.middle:.2f} ({min(self.ratios):.2f}..{max(self.ratios):.2f})"
+        shown = [short(value) if self.theirs is None else f"{value:.2f}" for value in (self.middle, min(self.ratios), max(self.ratios))]
+        return shown[0] if len(self.ratios) == 1 else f"{shown[0]} ({shown[1]}..{shown[2]})"
 
 
 def as_dict(entry):
