@@ -96,9 +96,9 @@ def bandwidths(sealed, bench, older):
         "securdma, plain": lambda size: sealed.transfer("write", *args, size)["mb_per_s"],
         "securdma, sealed": lambda size: sealed.transfer("write", "--seal", *args, size)["mb_per_s"], **streams})
     yield "uroce_bandwidth", best_rounds(max, BANDWIDTH_SIZES, {
-        "uroce": lambda size: bench.bandwidth("ib_write_bw", size, 5 * 10**9 // size),
-        f"uroce {before}": lambda size: older.bandwidth("ib_write_bw", size, 10**9 // size),
-        "UCX, posix shared memory": lambda size: bench.ucx("posix", "tag_bw", size, 10**9 // size)[1],
+        "uroce": lambda size: bench.bandwidth("ib_write_bw", size, 2 * 10**9 // size),
+        f"uroce {before}": lambda size: older.bandwidth("ib_write_bw", size, 4 * 10**8 // size),
+        "UCX, posix shared memory": lambda size: bench.ucx("posix", "tag_bw", size, 5 * 10**8 // size)[1],
         "one process_vm_readv a transfer": bench.host_copy, **streams})
 
 
@@ -171,7 +171,8 @@ def lines(axes, x, series, bottom=0):
     for (name, values), marker in zip(series.items(), "osd^v<>pP"):
         points = [(at, value) for at, value in zip(x, values) if value is not None]
         axes.plot(*zip(*points), marker=marker, markersize=4, label=name)
-    axes.set_ylim(bottom=bottom)
+    if bottom is not None:
+        axes.set_ylim(bottom=bottom)
 
 
 def peer_lines(axes, figures):

@@ -54,7 +54,7 @@ def pair(server_command, client_command, port):
                 raise Failed(f"bench: does not listen: {' '.join(server_command)}")
             time.sleep(0.01)
         result = subprocess.run(client_command, capture_output=True, text=True, timeout=LIMIT, check=False, env=environment)
-        server.wait(20)
+        server.wait(60)
     except subprocess.TimeoutExpired as error:
         raise Failed(f"bench: {' '.join(client_command)}: {error}") from None
     finally:
