@@ -43,10 +43,10 @@ def listening(port, pid):
 
 
 def pair(server_command, client_command, port):
-    """Runs both; the client's output."""
+    """Runs both; the client's output. They stay in one session, for the scheduler shares the processors out by session."""
     environment = {**os.environ, "PATH": TOOLS}
     server = subprocess.Popen(server_command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment,
-                              start_new_session=True)
+                              process_group=0)
     try:
         end = time.monotonic() + 30
         while not listening(port, server.pid):
