@@ -53,11 +53,15 @@ def run(command, rounds, report):
     return process.returncode == 0
 
 
+def git(*words):
+    return subprocess.run(["git", "-C", ROOT, *words], capture_output=True, text=True, check=False).stdout.strip()
+
+
 def state():
     """When, of which commit and on what machine; also how busy it is before the benchmark adds to that."""
-    commit = subprocess.run(["git", "-C", ROOT, "describe", "--always", "--dirty"], capture_output=True, text=True, check=False).stdout.strip()
-    return (f"{datetime.date.today().isoformat()}{f', commit {commit}' if commit else ''}, {len(os.sched_getaffinity(0))} processors, load "
-            f"{os.getloadavg()[0]:.1f} at the start")
+    commit, changed = git("rev-parse", "--short", "HEAD"), git("status", "--porcelain", "src", "include", "cli", "uroce/src", "uroce/cli")
+    return (f"{datetime.date.today().isoformat()}{f', commit {commit}' if commit else ''}{' with changes' if changed else ''}, "
+            f"{len(os.sched_getaffinity(0))} processors, load {os.getloadavg()[0]:.1f} at the start")
 
 
 def put(path, name, text):
