@@ -11,14 +11,13 @@ rounds' ratios, this build to the other, and min..max; above 1 is better, whatev
 import argparse
 import json
 import pathlib
-import socket
 import statistics
-import subprocess
 import sys
-import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "uroce/bench"))
+from peers import Bench, answer  # noqa: E402
 
 FLOOR = 0.97
-TOOLS = {"PATH": "/usr/bin:/usr/sbin:/bin:/sbin"}
 
 parser = argparse.ArgumentParser(usage=__doc__)
 parser.add_argument("builds", nargs=2, metavar="BUILD", type=lambda text: pathlib.Path(text).resolve())
@@ -27,19 +26,11 @@ parser.add_argument("--json", action="store_true")
 options = parser.parse_args()
 
 
-def run(build, *command):
-    result = subprocess.run([build / "uroce/cli/uroce", *map(str, command)], capture_output=True, text=True, timeout=300, env=TOOLS,
-                            check=False)
-    if result.returncode != 0:
-        sys.exit(f"against: {' '.join(map(str, command))} of {build} failed:\n{result.stderr}")
-    return result.stdout
-
-
 # ---- figures: name to a value of which more is better ------------------------------------------------------------------
 
 
 def securdma(build, *more):
-    report = json.loads(run(build, build / "cli/securdma", "bench", "--json", *more))
+    report = answer(build / "uroce/cli/uroce", build / "cli/securdma", "bench", "--json", *more, limit=300)
     sealed = "sealed " if "required" in more else ""
     figures = {}
     if "setup" in report:
@@ -52,18 +43,8 @@ def securdma(build, *more):
 
 
 def perftest(build, tool, size, *more):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [build / "uroce/cli/uroce", tool, "-F", "-s", str(size), "-p", str(port), *more]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=TOOLS) as server:
-        time.sleep(0.5)
-        out = run(build, tool, "-F", "-s", size, "-p", port, *more, "127.0.0.1")
-        server.wait(30)
-    fields = [line.split() for line in out.splitlines() if line.strip().startswith(f"{size} ")][-1]
-    if tool.endswith("_lat"):
-        return {f"{tool} {size} B: 1/typical": 1e6 / float(fields[4])}
-    return {f"{tool} {size} B: average": float(fields[3])}
+    fields = Bench(build / "uroce").perftest(tool, "-s", str(size), *more)
+    return {f"{tool} {size} B: 1/typical": 1e6 / fields[4]} if tool.endswith("_lat") else {f"{tool} {size} B: average": fields[3]}
 
 
 def measure(build):

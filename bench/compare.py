@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """securdma beside perftest, on the same device, in turn, in one run; the ratios are what counts.
 
-usage: compare.py BUILD [--rounds N] [--iterations N] [--json]
+usage: compare.py BUILD [--rounds N] [--iterations N] [--json | --markdown]
 A round measures each pair one after the other, so that a machine that drifts drifts for both; the median of the rounds'
 ratios is printed. Needs perftest (ib_send_lat, ib_write_bw) and an RDMA device; `make bench` brings both.
 """
@@ -16,44 +16,25 @@ import sys
 import tempfile
 import time
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "demo"))
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT / "demo"), str(ROOT / "uroce/bench")]
+import rows  # noqa: E402
 from demo import gid_addresses  # noqa: E402
+from peers import answer, perftest  # noqa: E402
+from rows import Row, in_turn  # noqa: E402
 
 DEADLINE = 180
 DEPTH = 16
-PERFTEST_PORT = 18515
 
 
-def gid_index(address):
-    """perftest wants the index in the GID table; securdma finds it from the address."""
+def device_of(address):
+    """perftest wants the device and the index in the GID table; securdma finds both from the address."""
     words = [int(part) for part in address.split(".")]
     wanted = f"0000:0000:0000:0000:0000:ffff:{words[0]:02x}{words[1]:02x}:{words[2]:02x}{words[3]:02x}"
     for gid in pathlib.Path("/sys/class/infiniband").glob("*/ports/*/gids/*"):
         if gid.read_text().strip() == wanted and "v2" in (gid.parents[1] / "gid_attrs/types" / gid.name).read_text():
-            return gid.name
+            return {"device": gid.parents[3].name, "gid": gid.name, "host": address}
     raise SystemExit(f"compare: no RoCE v2 GID for {address}")
-
-
-def perftest(program, address, *options):
-    """Runs both ends of a perftest program; returns the numbers of its result line."""
-    command = [program, "-x", gid_index(address), "-F", "-p", str(PERFTEST_PORT), *options]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        end = time.monotonic() + 20
-        while True:  # the server says nothing when it is ready: its port does
-            result = subprocess.run([*command, address], capture_output=True, text=True, timeout=DEADLINE, check=False)
-            if result.returncode == 0 or time.monotonic() > end or server.poll() is not None:
-                break
-            time.sleep(0.2)
-        server.wait(20)
-    finally:
-        if server.poll() is None:
-            server.kill()
-            server.wait()
-    for line in result.stdout.splitlines():
-        if re.match(r"^\s*\d+\s+\d+\s+[\d.]+", line):
-            return [float(word) for word in line.split()]
-    raise SystemExit(f"compare: {program} gave no result:\n{result.stdout}{result.stderr}")
 
 
 class Securdma:
@@ -127,28 +108,44 @@ def memory_per_client(build, address, work, clients=10):
     return {"clients": clients, "total_kib": (seen[0] - before[0]) / clients, "registered_kib": (seen[1] - before[1]) / clients}
 
 
-def set_up(build, connections):
-    """Against the bare TLS handshake, which only the in-process form measures."""
-    result = subprocess.run([str(build / "cli" / "securdma"), "bench", "--json", "--only", "setup", "--connections",
-                             str(connections)], capture_output=True, text=True, timeout=DEADLINE, check=True)
-    return json.loads(result.stdout)["setup"]
+def set_ups(build, rounds):
+    """Against the bare TLS handshake, which only the in-process form measures; each of them takes turns with one of it."""
+    runs = [answer(build / "cli" / "securdma", "bench", "--json", "--only", "setup", "--connections", 50, limit=DEADLINE)["setup"]
+            for _ in range(rounds)]
+    p50 = {name: [run[name]["p50_us"] for run in runs] for name in ("total", "bare_total", "psn", "tls", "exchange", "qp")}
+    yield Row("on the RDMA device: set-up, mTLS, p50", "us", p50["total"], "a bare TLS handshake by OpenSSL", p50["bare_total"], most=1.1,
+              after=", ".join(f"{name} {statistics.median(p50[name]):.0f}" for name in ("tls", "exchange", "qp")))
+    yield Row("on the RDMA device: drawing the PSN, p50", "us", p50["psn"], most=1000)
 
 
-def print_report(phases, report):
-    print(f"set-up of {phases['connections']} connections one after the other, mTLS with ECDSA P-256, microseconds")
-    for name in ("tcp", "tls", "exchange", "qp", "psn", "total", "bare_total"):
-        print(f"  {name:<12} p50 {phases[name]['p50_us']:10.0f}  p99 {phases[name]['p99_us']:10.0f}")
-    print(f"  total is {phases['ratio_p50']:.2f} times bare_total, a TLS handshake by OpenSSL alone (p50)")
-    memory = report["memory_per_client"]
-    print(f"server memory per connected client ({memory['clients']} idle ones, default sizes): {memory['total_kib']:.0f} KiB, of "
-          f"which rings and region {memory['registered_kib']:.0f} KiB; the rest is TLS, heap and a thread's stack")
-    for key, row in report.items():
-        if "ratio" not in row:
-            continue
-        print(f"{key}: securdma / perftest = {row['ratio']:.3f} (median of {len(row['securdma'])} rounds' ratios)")
-        for name, values in row.items():
-            if name != "ratio":
-                print(f"  {name:<12} {' '.join(f'{v:8.2f}' for v in values)}")
+def beside_perftest(build, address, work, rounds, iterations):
+    """perftest's latency test polls at both ends; its write test leaves the passive end asleep. So do ours. perftest calibrates the CPU's
+    clock at each start; where that failed it prints zero, and that round does not count."""
+    device, measured = device_of(address), []
+    for spin, ours, theirs in (
+            (-1, lambda server: server.bench("--only", "latency", "--sizes", "64", "--iterations", iterations)["latency"][0]["p50_us"],
+             lambda: perftest((), "ib_send_lat", "-s", "64", "-n", iterations, **device)[4]),
+            (0, lambda server: next(row["mib_per_s"] for row in server.bench(
+                "--only", "bandwidth", "--sizes", "64K", "--rdma-depth", str(DEPTH), "--iterations", iterations)["bandwidth"]
+                                    if row["operation"] == "write"),
+             lambda: perftest((), "ib_write_bw", "-s", "65536", "-t", str(DEPTH), "-n", iterations, **device)[3])):
+        server = Securdma(build, address, work, spin)
+        try:
+            seen = in_turn(rounds, {"ours": lambda server=server, ours=ours: ours(server), "theirs": theirs})
+        finally:
+            server.stop()
+        usable = [(a, b) for a, b in zip(seen["ours"], seen["theirs"]) if b > 0]
+        if not usable:
+            raise SystemExit("compare: perftest measured nothing in any round")
+        measured.append([list(side) for side in zip(*usable)])
+    yield Row("on the RDMA device: message of 64 B, polling", "us", measured[0][0], "ib_send_lat", measured[0][1], most=1.1)
+    yield Row("on the RDMA device: RDMA write of 64 KiB, 16 in flight", "MiB/s", measured[1][0], "ib_write_bw", measured[1][1], least=0.95)
+
+
+def memory(build, address, work):
+    seen = memory_per_client(build, address, work)
+    yield Row("on the RDMA device: server memory per connected client, rings and region", "KiB", [seen["registered_kib"]], most=200,
+              after=f"{seen['clients']} idle ones, default sizes; with TLS, heap and a thread's stack {seen['total_kib']:.0f} KiB")
 
 
 def main():
@@ -156,53 +153,19 @@ def main():
     parser.add_argument("build", type=pathlib.Path)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--iterations", type=int, default=1000)
-    parser.add_argument("--json", action="store_true")
-    arguments = parser.parse_args()
-    build = arguments.build.resolve()
+    rows.add_options(parser)
+    options = parser.parse_args()
+    build = options.build.resolve()
     address = next(gid_addresses(), None)
     if address is None:
         raise SystemExit("compare: no active RDMA port with an IPv4 RoCE v2 GID here; `make bench` brings one")
-    iterations = str(arguments.iterations)
-    latency, bandwidth = [], []
+    report = rows.Report(options)
     with tempfile.TemporaryDirectory(prefix="securdma-bench.") as work:
-        phases = set_up(build, 50)
-        memory = memory_per_client(build, address, work)
-        # perftest's latency test polls at both ends; its write test leaves the passive end asleep. So do ours.
-        ours = Securdma(build, address, work, -1)
-        try:
-            for _ in range(arguments.rounds):
-                lat = ours.bench("--only", "latency", "--sizes", "64", "--iterations", iterations)["latency"][0]
-                peer = perftest("ib_send_lat", address, "-s", "64", "-n", iterations)
-                latency.append((lat["p50_us"], peer[4]))  # t_typical is the median
-        finally:
-            ours.stop()
-        ours = Securdma(build, address, work, 0)
-        try:
-            for _ in range(arguments.rounds):
-                ours_bw = [row for row in ours.bench("--only", "bandwidth", "--sizes", "64K", "--rdma-depth", str(DEPTH),
-                                                     "--iterations", iterations)["bandwidth"] if row["operation"] == "write"]
-                peer = perftest("ib_write_bw", address, "-s", "65536", "-t", str(DEPTH), "-n", iterations)
-                bandwidth.append((ours_bw[0]["mib_per_s"], peer[3]))
-        finally:
-            ours.stop()
-    # perftest calibrates the CPU's clock at each start; where that failed it prints zero.
-    latency = [(a, b) for a, b in latency if b > 0]
-    bandwidth = [(a, b) for a, b in bandwidth if b > 0]
-    if not latency or not bandwidth:
-        raise SystemExit("compare: perftest measured nothing in any round")
-    report = {
-        "setup": phases,
-        "memory_per_client": memory,
-        "latency_64B_us": {"securdma": [a for a, _ in latency], "ib_send_lat": [b for _, b in latency],
-                           "ratio": statistics.median(a / b for a, b in latency)},
-        "write_64K_mib_s": {"securdma": [a for a, _ in bandwidth], "ib_write_bw": [b for _, b in bandwidth],
-                            "ratio": statistics.median(a / b for a, b in bandwidth)},
-    }
-    if arguments.json:
-        print(json.dumps(report))
-        return
-    print_report(phases, report)
+        report.add(*set_ups(build, options.rounds))
+        report.add(*memory(build, address, work))
+        report.add(*beside_perftest(build, address, work, options.rounds, str(options.iterations)))
+    return report.end()
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -2,15 +2,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """The plots of docs/PERFORMANCE.md: measures on uroce and draws SVG files.
 
-usage: plots.py BUILD [--rounds N] [--folder docs/plots] [--draw]
+usage: plots.py BUILD [--older BUILD] [--rounds N] [--no-vm] [--folder docs/plots] [--draw]
 The series of a plot are measured in turn within a round. A point of latency and bandwidth is the best round, since other programs can
-only make it worse; the others are medians. The figures go to figures.json in the
-folder, beside the SVG files; --draw draws what is there and measures nothing. Needs matplotlib, perftest, iperf3 and 2,000
-descriptors; without matplotlib it says so, and measures nothing.
+only make it worse; the others are medians. --older: another build, drawn beside this one. The figures go to figures.json in the
+folder, beside the SVG files; --draw draws what is there and measures nothing. Needs matplotlib, perftest and 2,000 descriptors; without
+matplotlib it says so, and measures nothing. A peer that is not there (iperf3, ucx-utils, the older build; --no-vm: rdma_rxe) has no
+curve.
 """
 import argparse
 import datetime
+import functools
 import json
+import math
 import os
 import pathlib
 import statistics
@@ -18,9 +21,15 @@ import sys
 import tempfile
 
 HERE = pathlib.Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent / "uroce" / "bench")]
+import peers  # noqa: E402
+import rows  # noqa: E402
+
 parser = argparse.ArgumentParser(usage=__doc__)
 parser.add_argument("build", type=lambda text: pathlib.Path(text).resolve())
+parser.add_argument("--older", type=lambda text: pathlib.Path(text).resolve())
 parser.add_argument("--rounds", type=int, default=3)
+parser.add_argument("--no-vm", action="store_true")
 parser.add_argument("--folder", type=pathlib.Path, default=HERE.parent / "docs" / "plots")
 parser.add_argument("--draw", action="store_true")
 options = parser.parse_args()
@@ -40,66 +49,85 @@ CLIENTS = (10, 100, 300, 1000)
 # ---- measuring ----------------------------------------------------------------------------------------------------------
 
 
-def best_rounds(best, measure, series, points):
-    """For each series the best round at each point; all series of a point are measured one after the other."""
-    rounds = {name: [[] for _ in points] for name in series}
-    for _ in range(options.rounds):
-        for index, point in enumerate(points):
-            for name in series:
-                rounds[name][index].append(measure(name, point))
-    return {name: [best(values) for values in rows] for name, rows in rounds.items()}
+def best_rounds(best, sizes, measures):
+    """For each series the best round at each size; a series whose peer is not there is left out, and so is a size that it cannot have."""
+    seen = rows.in_turn(options.rounds, {(name, size): functools.partial(measure, size) for name, measure in measures.items() for size in sizes})
+    curves = {name: [best(seen[name, size]) if isinstance(seen[name, size], list) else None for size in sizes] for name in measures}
+    return {"sizes": sizes, "series": {name: values for name, values in curves.items() if any(values)}}
 
 
-def iperf(bench, size):
-    port = bench.free_port()
-    text = bench.pair(["iperf3", "-s", "-1", "-p", str(port)], ["iperf3", "-c", "127.0.0.1", "-p", str(port), "-t", "1", "-J", "-l", str(size)],
-                      port)
-    return json.loads(text)["end"]["sum_received"]["bits_per_second"] / 8e6
+def within_reach(measure, largest):
+    """The bare datagrams have a largest size."""
+    def limited(size):
+        if size > largest:
+            raise rows.Missing("too large")
+        return measure(size)
+    return limited
+
+
+def latencies(sealed, bench, older):
+    """Microseconds: of securdma there and back, of uroce one way."""
+    before = rows.commit_of(options.older)
+    args = ("--count", 3000, "--size")
+
+    def older_transfer(size):
+        older.uroce()  # says when there is none
+        return sealed.transfer("latency", *args, size, build=options.older)["turn_p50_us"]
+
+    yield "latency", best_rounds(min, LATENCY_SIZES, {
+        "securdma, plain": lambda size: sealed.transfer("latency", *args, size)["turn_p50_us"],
+        "securdma, sealed": lambda size: sealed.transfer("latency", "--seal", *args, size)["turn_p50_us"],
+        f"securdma {before}, plain": older_transfer,
+        "TLS over TCP": lambda size: sealed.tls("latency", *args, size)["p50_us"],
+        "TLS over TCP, polling": lambda size: sealed.tls("latency", "--poll", *args, size)["p50_us"]})
+    yield "uroce_latency", best_rounds(min, LATENCY_SIZES, {
+        "uroce": lambda size: bench.latency(size=size, iterations=20000),
+        f"uroce {before}": lambda size: older.latency(size=size, iterations=2000),
+        "UCX, posix shared memory": lambda size: bench.ucx("posix", "tag_lat", size, 20000)[0],
+        "a bare UDP ping-pong": within_reach(lambda size: bench.udp_latency(size, 5000), 65000)})
+
+
+def bandwidths(sealed, bench, older):
+    """MB/s."""
+    before = rows.commit_of(options.older)
+    args = ("--seconds", 1, "--size")
+    streams = {"TCP (iperf3)": lambda size: peers.iperf(1, size), "TLS over TCP": lambda size: sealed.tls("bandwidth", *args, size)["mb_per_s"]}
+    yield "bandwidth", best_rounds(max, BANDWIDTH_SIZES, {
+        "securdma, plain": lambda size: sealed.transfer("write", *args, size)["mb_per_s"],
+        "securdma, sealed": lambda size: sealed.transfer("write", "--seal", *args, size)["mb_per_s"], **streams})
+    yield "uroce_bandwidth", best_rounds(max, BANDWIDTH_SIZES, {
+        "uroce": lambda size: bench.bandwidth("ib_write_bw", size, 2 * 10**9 // size),
+        f"uroce {before}": lambda size: older.bandwidth("ib_write_bw", size, 4 * 10**8 // size),
+        "UCX, posix shared memory": lambda size: bench.ucx("posix", "tag_bw", size, 5 * 10**8 // size)[1],
+        "one process_vm_readv a transfer": bench.host_copy, **streams})
 
 
 def measure():
     sys.argv = [sys.argv[0], str(options.build), "--rounds", str(options.rounds)]
-    sys.path[:0] = [str(HERE), str(HERE.parent / "uroce" / "bench")]
     import scale  # noqa: PLC0415
     import sealed  # noqa: PLC0415
     import uroce  # noqa: PLC0415
-    peer = uroce.Bench(options.build / "uroce", 1)
-
-    def latency(name, size):
-        """Microseconds there and back."""
-        if name == "ib_send_lat on uroce":
-            return 2 * peer.perftest("ib_send_lat", "-s", str(size), "-n", "2000")[4]
-        if name.startswith("TLS"):
-            return sealed.tls("latency", "--size", size, "--count", 3000, *(["--poll"] if "polling" in name else []))["p50_us"]
-        return sealed.transfer("latency", "--size", size, "--count", 3000, *(["--seal"] if "sealed" in name else []))["turn_p50_us"]
-
-    def bandwidth(name, size):
-        """MB/s."""
-        if name == "ib_write_bw on uroce":
-            return peer.write_bandwidth(size, iterations=max(500, 10**9 // size // 2))
-        if name == "TCP (iperf3)":
-            return iperf(uroce, size)
-        if name == "TLS over TCP":
-            return sealed.tls("bandwidth", "--size", size, "--seconds", 1)["mb_per_s"]
-        return sealed.transfer("write", "--size", size, "--seconds", 1, *(["--seal"] if "sealed" in name else []))["mb_per_s"]
+    bench, older = peers.Bench(options.build / "uroce"), peers.Bench(options.older and options.older / "uroce")
 
     figures = {"date": datetime.date.today().isoformat(), "rounds": options.rounds, "processors": len(os.sched_getaffinity(0)),
                "load": os.getloadavg()[0]}
-    figures["latency"] = {"sizes": LATENCY_SIZES, "series": best_rounds(min, latency, (
-        "securdma, plain", "securdma, sealed", "ib_send_lat on uroce", "TLS over TCP", "TLS over TCP, polling"), LATENCY_SIZES)}
-    figures["bandwidth"] = {"sizes": BANDWIDTH_SIZES, "series": best_rounds(max, bandwidth, (
-        "securdma, plain", "securdma, sealed", "ib_write_bw on uroce", "TCP (iperf3)", "TLS over TCP"), BANDWIDTH_SIZES)}
+    figures.update(latencies(sealed, bench, older))
+    figures.update(bandwidths(sealed, bench, older))
+    if not options.no_vm:
+        sizes = {"latency": LATENCY_SIZES, "bandwidth": BANDWIDTH_SIZES}
+        for kind, curves in uroce.in_vm(options.build / "uroce", 2, "--curves", json.dumps(sizes))[0].items():
+            figures[f"uroce_{kind}"]["in the VM"] = curves
     figures["sharing"] = sharing(sealed)
     figures["pauses"] = {name: sorted(sealed.transfer("write", *seal, "--size", 65536, "--seconds", 4 * options.rounds, "--renew-ms", 100)["pauses_us"])
                          for name, seal in (("plain", ()), ("sealed", ("--seal",)))}
     device = scale.find_device()
     with tempfile.TemporaryDirectory(prefix="securdma-bench.") as folder:
-        bench = scale.Bench(scale.conftest.Certificates(folder, device.ipv4, [device.ipv4]), device)
-        rows = {count: [bench.run(count, 0, 0, threads=16) for _ in range(options.rounds)] for count in CLIENTS}
-        bare = statistics.median(bench.bare_tls(1000) for _ in range(options.rounds))
+        server = scale.Bench(scale.conftest.Certificates(folder, device.ipv4, [device.ipv4]), device)
+        runs = {count: [server.run(count, 0, 0, threads=16) for _ in range(options.rounds)] for count in CLIENTS}
+        bare = statistics.median(server.bare_tls(1000) for _ in range(options.rounds))
     figures["clients"] = {"counts": CLIENTS, "bare_tls": bare,
-                          "set_ups": [statistics.median(count / run["seconds"] for run in rows[count]) for count in CLIENTS],
-                          "kib": [statistics.median(run["kib_per_client"] for run in rows[count]) for count in CLIENTS]}
+                          "set_ups": [statistics.median(count / run["seconds"] for run in runs[count]) for count in CLIENTS],
+                          "kib": [statistics.median(run["kib_per_client"] for run in runs[count]) for count in CLIENTS]}
     return figures
 
 
@@ -115,10 +143,9 @@ def rounded(value):
 def sharing(sealed):
     """The verbs objects of N clients on one device context, and on one context each."""
     result = {}
-    environment = dict(os.environ, LD_PRELOAD=sealed.UROCE_LIBRARY) if sealed.ON_UROCE else None
     for count in (10, 100):
         for mode in ("shared", "each"):
-            runs = [sealed.run("sharing", mode, count, env=environment) for _ in range(options.rounds)]
+            runs = [sealed.run("sharing", mode, count, on_uroce=sealed.ON_UROCE) for _ in range(options.rounds)]
             result[f"{mode} {count}"] = {name: statistics.median(run[name] for run in runs) for name in runs[0]}
     return result
 
@@ -141,9 +168,20 @@ def plot(figures, name, title, xlabel, ylabel, draw, logarithmic=True):
 
 
 def lines(axes, x, series, bottom=0):
-    for (name, values), marker in zip(series.items(), "osd^v"):
-        axes.plot(x, values, marker=marker, markersize=4, label=name)
-    axes.set_ylim(bottom=bottom)
+    for (name, values), marker in zip(series.items(), "osd^v<>pP"):
+        points = [(at, value) for at, value in zip(x, values) if value is not None]
+        axes.plot(*zip(*points), marker=marker, markersize=4, label=name)
+    if bottom is not None:
+        axes.set_ylim(bottom=bottom)
+
+
+def peer_lines(axes, figures):
+    """Both axes are logarithmic, for the emulated machine is much slower than this one: dashed."""
+    axes.set_yscale("log")
+    lines(axes, figures["sizes"], figures["series"], None)
+    for (name, values), marker in zip(figures.get("in the VM", {}).items(), "xX"):
+        axes.plot(figures["sizes"], [math.nan if value is None else value for value in values], marker=marker, markersize=4, linestyle="--",
+                  label=f"in the emulated machine: {name}")
 
 
 def size_ticks(axes, sizes):
@@ -176,6 +214,10 @@ def draw(figures):
         latency(axes), size_ticks(axes, figures["latency"]["sizes"])))
     plot(figures, "bandwidth", "Bandwidth, both ends on one machine", "size of a write", "MB/s", lambda axes: (
         bandwidth(axes), size_ticks(axes, figures["bandwidth"]["sizes"])))
+    plot(figures, "uroce-latency", "uroce: a message one way (ib_send_lat), within a host", "message size", "microseconds", lambda axes: (
+        peer_lines(axes, figures["uroce_latency"]), size_ticks(axes, figures["uroce_latency"]["sizes"])))
+    plot(figures, "uroce-bandwidth", "uroce: writes (ib_write_bw), within a host", "size of a write", "MB/s", lambda axes: (
+        peer_lines(axes, figures["uroce_bandwidth"]), size_ticks(axes, figures["uroce_bandwidth"]["sizes"])))
     plot(figures, "setups", "Set-ups a second", "clients", "set-ups a second", set_ups, False)
     plot(figures, "memory", "Server memory for each client, small rings", "clients", "KiB a client", memory, False)
     plot(figures, "pauses", "Pause of a busy connection for new PSNs", "milliseconds", "% of pauses that are no longer", pauses, False)

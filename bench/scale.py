@@ -2,24 +2,32 @@
 # SPDX-License-Identifier: Apache-2.0
 """A server with many clients, on uroce: how fast they come, how it serves them, what they cost; pool and thread per client.
 
-usage: scale.py BUILD [--rounds N] [--quick] [--json]
-Each pair is measured in turn within a round; shown are the median of the rounds' ratios and min..max. --quick leaves out the
-10,000 clients. Needs about 1 GiB of memory and 20,000 descriptors (ulimit -n).
+usage: scale.py BUILD [--older BUILD] [--rounds N] [--quick] [--only PART] [--json | --markdown]
+Each pair is measured in turn within a round; shown are the median of the rounds' ratios and min..max. --older: another build, whose
+latency with many clients is measured beside this one's. --quick leaves out the 10,000 clients. --only: set_up, set_up_rate, arrival,
+latency, fairness, modes, ten_thousand. Needs about 1 GiB of memory and 20,000 descriptors (ulimit -n).
 """
 import argparse
 import json
 import os
 import pathlib
 import statistics
-import subprocess
 import sys
 import tempfile
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "uroce/bench"))
+import rows  # noqa: E402
+from peers import answer, output  # noqa: E402
+from rows import Row, in_turn  # noqa: E402
 
 parser = argparse.ArgumentParser(usage=__doc__)
 parser.add_argument("build", type=lambda text: pathlib.Path(text).resolve())
 parser.add_argument("--rounds", type=int, default=5)
+parser.add_argument("--older", type=lambda text: pathlib.Path(text).resolve())
 parser.add_argument("--quick", action="store_true")
-parser.add_argument("--json", action="store_true")
+parser.add_argument("--only", default="")
+parser.add_argument("--one", type=lambda text: list(map(int, text.split(","))), help=argparse.SUPPRESS)
+rows.add_options(parser)
 options = parser.parse_args()
 os.environ.update(SECURDMA_BUILD=str(options.build), SECURDMA_TEST_UROCE="1", SECURDMA_TEST_SCALE="10")
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "tests/integration"))
@@ -27,13 +35,7 @@ import conftest  # noqa: E402
 from conftest import Server, find_device  # noqa: E402
 from test_server import SMALL, Swarm, rss  # noqa: E402
 
-report = []
-
-
-def say(text, **facts):
-    report.append({"text": text, **facts})
-    if not options.json:
-        print(text, flush=True)
+report = rows.Report(options)
 
 
 def switches(server):
@@ -79,80 +81,84 @@ class Bench:
                 process.close()
 
     def bare_tls(self, count):
-        result = subprocess.run([options.build / "bench" / "tls_rate", self.certs.cert("ca"), self.certs.cert("server"),
-                                 self.certs.key("server"), self.certs.cert("client"), self.certs.key("client"), str(count), "16"],
-                                capture_output=True, text=True, check=True, timeout=120)
-        return float(result.stdout)
+        """Handshakes a second."""
+        return float(output(options.build / "bench" / "tls_rate", self.certs.cert("ca"), self.certs.cert("server"), self.certs.key("server"),
+                            self.certs.cert("client"), self.certs.key("client"), count, 16))
 
 
-def spread(values):
-    return f"{statistics.median(values):.2f} ({min(values):.2f}..{max(values):.2f})"
+def set_up(_):
+    """One after the other; the bare handshakes take turns with them in one process."""
+    seen = in_turn(options.rounds, {"set-up": lambda: answer(conftest.UROCE, conftest.SECURDMA, "bench", "--json", "--only", "setup",
+                                                             "--connections", 200)["setup"]})["set-up"]
+    report.add(Row("set-up, mTLS, p50", "us", [run["total"]["p50_us"] for run in seen], "a bare TLS handshake by OpenSSL",
+                   [run["bare_total"]["p50_us"] for run in seen], most=1.1))
 
 
 def set_up_rate(bench):
-    ratios, rates = [], []
-    for _ in range(options.rounds):
-        bare = bench.bare_tls(1000)
-        ours = 1000 / bench.run(1000, 0, 0, threads=16)["seconds"]
-        ratios.append(ours / bare)
-        rates.append((ours, bare))
-    ours, bare = (statistics.median(column) for column in zip(*rates))
-    say(f"set-ups a second, 1,000 clients: {spread(ratios)} times bare OpenSSL mutual TLS 1.3 handshakes ({ours:.0f} to {bare:.0f}); aim at "
-        f"least 0.7: {'met' if statistics.median(ratios) >= 0.7 else 'MISSED'}", ratios=ratios)
+    seen = in_turn(options.rounds, {"bare": lambda: bench.bare_tls(1000), "ours": lambda: 1000 / bench.run(1000, 0, 0, threads=16)["seconds"]})
+    report.add(Row("set-ups a second, 1,000 clients", "/s", seen["ours"], "bare OpenSSL mutual TLS 1.3 handshakes", seen["bare"], least=0.7))
 
 
 def arrival(bench):
     result = bench.run(250, 0, 0, threads=250, processes=4)
-    say(f"1,000 clients that arrive at once: the set-up takes {result['setup_p50_us'] / 1000:.0f} ms (p50), {result['setup_p99_us'] / 1000:.0f} ms "
-        f"(p99); all are in after {result['seconds']:.2f} s", **result)
+    for part in ("p50", "p99"):
+        report.add(Row(f"1,000 clients that arrive at once: set-up, {part}", "ms", [result[f"setup_{part}_us"] / 1000],
+                       after=f"all are in after {result['seconds']:.2f} s"))
+
+
+def older_run(*load):
+    """The same measurement of the older build, by this script: the tests' rig takes its build folder from the environment."""
+    if not options.older:
+        raise rows.Missing("there is no build of the older commit (--older)")
+    return answer("/usr/bin/python3", __file__, options.older, "--one", ",".join(map(str, load)), limit=300)
 
 
 def latency(bench):
-    ratios, values = [], []
-    for _ in range(options.rounds):
-        few = bench.run(10, 10, 3)
-        many = bench.run(1000, 100, 3)
-        ratios.append(many["p99_us"] / few["p99_us"])
-        values.append((few["p99_us"], many["p99_us"], few["p50_us"], many["p50_us"]))
-    few, many, few50, many50 = (statistics.median(column) for column in zip(*values))
-    say(f"latency p99, ten messages in flight: 1,000 clients, 100 of them busy: {spread(ratios)} times that of 10 clients ({many:.0f} to {few:.0f} us; "
-        f"p50 {many50:.0f} to {few50:.0f} us); aim at most 2: {'met' if statistics.median(ratios) <= 2 else 'MISSED'}", ratios=ratios)
+    seen = in_turn(options.rounds, {"few": lambda: bench.run(10, 10, 3), "many": lambda: bench.run(1000, 100, 3),
+                                    "older": lambda: older_run(1000, 100, 3)})
+    few, many, older = ([run["p99_us"] for run in runs] if isinstance(runs, list) else runs for runs in seen.values())
+    figure = "latency p99 of 64 B, 1,000 clients, 100 of them busy"
+    p50 = f"p50 {statistics.median(run['p50_us'] for run in seen['many']):.0f} us"
+    report.add(Row(figure, "us", many, rows.commit_of(options.older), older, most=0.5, after=p50),
+               Row(figure, "us", many, "10 clients, all busy", few, most=2, after="ten messages in flight"))
 
 
 def fairness(bench):
     result = bench.run(1000, 1000, 10, threads=16)
-    ratio = result["slowest"] / result["median"]
-    say(f"fairness, 1,000 clients all busy: the slowest has {ratio:.2f} of the median's messages; aim at least 0.5: "
-        f"{'met' if ratio >= 0.5 else 'MISSED'}", **result)
+    report.add(Row("1,000 clients all busy: messages of the slowest", "", [result["slowest"]], "the median", [result["median"]], least=0.5),
+               Row("memory of each of 1,000 clients, small rings", "KiB", [result["kib_per_client"]]))
 
 
 def modes(bench):
-    say("| clients | workers | messages/s | p99 us | KiB a client | context switches a message |")
-    say("|---:|---|---:|---:|---:|---:|")
+    report.say("| clients | workers | messages/s | p99 us | KiB a client | context switches a message |")
+    report.say("|---:|---|---:|---:|---:|---:|")
     for clients in (10, 100, 1000):
         for workers in ("auto", "per-client"):
             runs = [bench.run(clients, clients, 3, workers, threads=16) for _ in range(min(3, options.rounds))]
             middle = {name: statistics.median(run[name] for run in runs) for name in runs[0]}
-            say(f"| {clients} | {workers} | {middle['rate']:.0f} | {middle['p99_us']:.0f} | {middle['kib_per_client']:.0f} | "
-                f"{middle['switches'] / max(1, middle['messages']):.2f} |", **middle)
+            report.say(f"| {clients} | {workers} | {middle['rate']:.0f} | {middle['p99_us']:.0f} | {middle['kib_per_client']:.0f} | "
+                       f"{middle['switches'] / max(1, middle['messages']):.2f} |", **middle)
 
 
 def ten_thousand(bench):
     result = bench.run(2500, 2500, 10, threads=16, processes=4)
-    say(f"10,000 clients in one server: all connected in {result['seconds']:.0f} s, every one echoed verified messages "
-        f"({result['messages']} in 10 s); {result['kib_per_client']:.0f} KiB a client, of these 10 its rings and 4 its region; aim under 64 beyond "
-        f"the ring: {'met' if result['kib_per_client'] - 10 < 64 else 'MISSED'}", **result)
+    report.add(Row("memory of each of 10,000 clients beyond its rings", "KiB", [result["kib_per_client"] - 10], most=64,
+                   after=f"all connected in {result['seconds']:.0f} s, and every one echoed verified messages ({result['messages']} in 10 s)"))
 
 
 def main():
     device = find_device()
     with tempfile.TemporaryDirectory(prefix="securdma-bench.") as folder:
         bench = Bench(conftest.Certificates(folder, device.ipv4, [device.ipv4]), device)
-        for part in (set_up_rate, arrival, latency, fairness, modes, *(() if options.quick else (ten_thousand,))):
-            part(bench)
-    if options.json:
-        print(json.dumps(report, indent=1))
+        if options.one:
+            print(json.dumps(bench.run(*options.one)))
+            return 0
+        parts = [set_up, set_up_rate, arrival, latency, fairness, modes, *(() if options.quick else (ten_thousand,))]
+        for part in parts:
+            if not options.only or part.__name__ == options.only:
+                part(bench)
+    return report.end()
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

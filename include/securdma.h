@@ -642,7 +642,7 @@ SRDMA_API void srdma_conn_free(struct srdma_conn **conn);
 struct srdma_conn_timing {
 	size_t size;       /**< how much of it the library filled; see SRDMA_HAS_FIELD() */
 	uint64_t tcp;      /**< name resolution and TCP connect */
-	uint64_t tls;      /**< TLS handshake */
+	uint64_t tls;      /**< TLS handshake, without this end's work on the queue pair meanwhile */
 	uint64_t exchange; /**< HELLO, WELCOME, READY, with the waiting for the peer, without this end's work on the queue pair */
 	uint64_t qp;       /**< PD, CQs, QP, memory registration and state transitions */
 	uint64_t psn;      /**< of that, drawing the PSN */

@@ -10,7 +10,7 @@ import warnings
 
 import protocol
 import pytest
-from conftest import (SCALE, SECURDMA, STEP, Client, Process, Server, client_args, connect, connect_json, expect_idle, run,
+from conftest import (SCALE, SECURDMA, STEP, Client, Process, Server, client_args, connect, connect_json, expect_idle, resources, run,
                       server_with_neighbour, wait_until)
 
 SETUP_MS = int(1500 * SCALE)
@@ -330,6 +330,17 @@ def test_what_cannot_work_is_told_to_the_client(certs, device, name):
 def test_limit_of_the_connection_is_told_to_the_client(served, certs, args, words):
     result = connect(certs, served.port, *args)
     assert result.returncode == 1 and words in result.stderr
+
+
+def test_client_makes_its_queue_pair_while_the_server_answers(certs, device, start):
+    """This server answers nothing, not even the ClientHello; the client's queue pair is there all the same, and goes with the client."""
+    before = resources(device)["qp"]
+    with socket.create_server((certs.host, 0)) as silent:
+        client = start(Process, *client_args(certs, silent.getsockname()[1], "-e", "stat", "--setup-timeout-ms", str(2 * SETUP_MS)))
+        wait_until(lambda: resources(device)["qp"] == before + 1, "the client has made its queue pair")
+        assert client.wait(STEP) == 3, client.log()
+    assert "timed out waiting for the peer (TLS handshake)" in client.log(), client.log()
+    assert resources(device)["qp"] == before
 
 
 # ---- the surroundings --------------------------------------------------------------------------------------------------

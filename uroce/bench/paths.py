@@ -1,0 +1,84 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""uroce between hosts: beside one TCP stream (CUBIC) over the same simulated links, which a relay between two network namespaces makes.
+
+usage: paths.py BUILD [--rounds N] [--seconds N] [--only WORD] [--json | --markdown]
+  --seconds   of each transfer
+  --only      the rows with this word in their link's name; "share" alone: fairness
+Each round runs the TCP stream and the three kinds of transfer over a link, one after the other; shown are the median of the rounds'
+ratios and min..max. Half an hour with 5 rounds. Needs root, iperf3 and perftest.
+"""
+import argparse
+import os
+import pathlib
+import sys
+
+import peers
+import rows
+from rows import Missing, Row
+
+HERE = pathlib.Path(__file__).resolve().parent
+parser = argparse.ArgumentParser(usage=__doc__)
+parser.add_argument("build", type=lambda text: pathlib.Path(text).resolve())
+parser.add_argument("--rounds", type=int, default=5)
+parser.add_argument("--seconds", type=int, default=4)
+parser.add_argument("--only", default="")
+rows.add_options(parser)
+options = parser.parse_args()
+os.environ["UROCE_BUILD"] = str(options.build)
+sys.path.insert(0, str(HERE.parent / "tests" / "paths"))
+import measure  # noqa: E402
+
+SMALL_QUEUE = "queue 60 KB"
+
+
+def why_not():
+    """Why no link can be made here, or ""."""
+    try:
+        peers.need("iperf3")
+        peers.need("ib_write_bw")
+    except Missing as reason:
+        return f"skipped: {reason}"
+    return "" if os.geteuid() == 0 else "skipped: network namespaces need root"
+
+
+def alone(link, missing):
+    runs = [] if missing else [measure.alone(link, options.seconds) for _ in range(options.rounds)]
+
+    def of(key, factor=1.0):
+        return missing or [factor * run[key] for run in runs]
+
+    for kind in measure.PROGRAMS:
+        yield Row(f"{link[0]}: {kind}", "Mbit/s", of(kind), "one TCP stream, CUBIC", missing or [max(run["tcp"], 0.1) for run in runs], least=0.9)
+        if SMALL_QUEUE in link[0]:
+            yield Row(f"{link[0]}: {kind}, packets dropped by the queue", "%", of(f"{kind} lost", 100.0), most=2)
+
+
+def beside(link, missing):
+    for kind in measure.PROGRAMS:
+        rates = missing or [measure.beside(kind, link, options.seconds) for _ in range(options.rounds)]
+        yield Row(f"{link[0]}: {kind} beside one TCP stream, at the same time", "times the stream's rate", rates, least=0.4, most=2.5)
+
+
+def eight(link, missing):
+    for kind in measure.PROGRAMS:
+        parts = missing or [part for _ in range(options.rounds) for part in measure.eight(kind, link, options.seconds)]
+        yield Row(f"{link[0]}: {kind}, each of eight pairs", "of their mean", parts, least=0.7, most=1.4, each=True)
+
+
+def main():
+    report = rows.Report(options)
+    missing = why_not()
+    for link in measure.ROWS:
+        if options.only in link[0]:
+            report.add(*alone(link, missing))
+    for link in measure.ROWS[:4]:
+        if options.only in link[0] or options.only == "share":
+            report.add(*beside(link, missing))
+    if options.only in ("", "share"):
+        report.add(*eight(measure.ROWS[2], missing))
+    return report.end()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
