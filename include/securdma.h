@@ -402,6 +402,11 @@ struct srdma_conn_options {
 	const char *gid_networks;/**< comma-separated CIDR list: GIDs that a peer may use besides its own TCP address. A server's
 				      default is none. For a client, NULL trusts the authenticated server's word. Copied, like all
 				      that the options point to */
+	unsigned seal_threads;   /**< sealed: threads besides the connection's own that seal chunks of writes and reads, and open chunks
+				      and messages, ahead; 0 to 64. The clients of a server share its threads; all other connections
+				      of a process share others, as many as the highest number that one of them asks for. Useful where
+				      one processor seals more slowly than the device transfers, and others are idle. Default 0:
+				      the connection's thread does it all */
 };
 /** Fills `options` with the defaults. Thread-safe. */
 SRDMA_API void srdma_conn_options_init_sized(struct srdma_conn_options *options, size_t size);
@@ -605,6 +610,12 @@ SRDMA_INLINE void srdma_conn_get_timing(const struct srdma_conn *conn, struct sr
 {
 	srdma_conn_get_timing_sized(conn, timing, sizeof *timing);
 }
+
+/** Tells how the work of sealing and opening is shared on a connection with seal_threads: bytes of records by thread, of all
+ *  connections that share these threads. The first number is for the connections' own threads. Fills up to `count` numbers.
+ *  Thread-safe while the connection exists.
+ *  Returns: how many numbers there are, the threads and 1; 0: no other threads take part. */
+SRDMA_API unsigned srdma_conn_seal_bytes(const struct srdma_conn *conn, uint64_t *bytes, unsigned count);
 
 /* -- the verbs objects of a connection -- */
 

@@ -78,7 +78,7 @@ static void be_woken(struct srdma_worker *worker)
 	for (client = worker->clients.first; client; client = next) {
 		next = client->next;
 		if (stopping || atomic_exchange(&client->conn->wake_requested, false) || atomic_load(&client->kicked) ||
-		    atomic_load(&client->conn->epoch.wanted))
+		    atomic_load(&client->conn->epoch.wanted) || srdma_sealed_rdma_has_work(&client->conn->sealed_rdma))
 			srdma_client_run(client);
 	}
 }
