@@ -179,20 +179,20 @@ bool srdma_sealed_rdma_has_work(const struct srdma_sealed_rdma *rdma)
 
 /* Opens the next chunk that has come, or else seals one or asks for reads. With lanes, these only hand it over; when there is nothing
  * to hand over any more, this thread does a chunk of them itself. 1; 0: there was nothing to do; or an error. */
-static int work(struct srdma_sealed_rdma *rdma)
+static int work(struct srdma_sealed_rdma *rdma, bool help)
 {
 	int ret = srdma_sealed_rdma_open_next(rdma);
 
 	if (ret == 0)
 		ret = srdma_sealed_rdma_send_next(rdma);
-	if (ret == 0 && rdma->open_lane)
+	if (ret == 0 && help && rdma->open_lane)
 		ret = srdma_seal_lane_help(rdma->open_lane);
-	if (ret == 0 && rdma->seal_lane)
+	if (ret == 0 && help && rdma->seal_lane)
 		ret = srdma_seal_lane_help(rdma->seal_lane);
 	return ret;
 }
 
-int srdma_sealed_rdma_step(struct srdma_sealed_rdma *rdma)
+static int step(struct srdma_sealed_rdma *rdma, bool help)
 {
 	int ret = 1;
 
@@ -209,7 +209,7 @@ int srdma_sealed_rdma_step(struct srdma_sealed_rdma *rdma)
 		if (ret == 0)
 			ret = srdma_sealed_rdma_announce(rdma);
 		if (ret == 0)
-			ret = work(rdma);
+			ret = work(rdma, help);
 		if (ret == 1 && rdma->unpolled >= POLL_BYTES) {
 			int polled = srdma_stream_poll(rdma->stream);
 
@@ -218,4 +218,14 @@ int srdma_sealed_rdma_step(struct srdma_sealed_rdma *rdma)
 		}
 	}
 	return ret > 0 ? 0 : end_unless_recoverable(rdma, ret);
+}
+
+int srdma_sealed_rdma_step(struct srdma_sealed_rdma *rdma)
+{
+	return step(rdma, true);
+}
+
+int srdma_sealed_rdma_push(struct srdma_sealed_rdma *rdma)
+{
+	return step(rdma, false);
 }

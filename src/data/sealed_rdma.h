@@ -29,6 +29,7 @@ struct srdma_sealed_pull {
 	enum { PULL_WAITING, PULL_POSTED, PULL_ARRIVED, PULL_OPENING, PULL_DONE } state;
 	struct srdma_sealed_claim claim; /* ANSWER: the bytes it fills */
 	char *landing;     /* NULL: it came within the announcement */
+	char *place;       /* OPENING: where the lane opens it to */
 	uint32_t together; /* POSTED, the first chunk of an RDMA read: the number of chunks in it */
 	uint32_t landed;   /* bytes of the landing ring */
 	bool ends_record;
@@ -92,6 +93,8 @@ void srdma_sealed_rdma_release(struct srdma_sealed_rdma *rdma);
 void srdma_sealed_rdma_end(struct srdma_sealed_rdma *rdma);
 /* Does the work that is possible now, up to one turn. */
 int srdma_sealed_rdma_step(struct srdma_sealed_rdma *rdma);
+/* After a post: hands chunks over and sends what is ready. With lanes, it leaves the sealing to the other threads and to the next step. */
+int srdma_sealed_rdma_push(struct srdma_sealed_rdma *rdma);
 /* Whether another step could do more now. */
 bool srdma_sealed_rdma_has_work(const struct srdma_sealed_rdma *rdma);
 /* Whether a chunk has just come or gone, so that the next one is likely to follow soon. */

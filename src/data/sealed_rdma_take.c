@@ -219,12 +219,17 @@ void srdma_sealed_rdma_finish_pull(void *arg)
 		pull_at(rdma, first + i - 1)->state = PULL_ARRIVED;
 }
 
+/* This end may have withdrawn its region meanwhile, and then nothing may be written to it. */
+static bool may_write(const struct srdma_sealed_rdma *rdma, const struct srdma_sealed_pull *pull)
+{
+	return pull->header.type != SRDMA_SEALED_WRITE || (rdma->region->rights & IBV_ACCESS_REMOTE_WRITE);
+}
+
 /* Prepares to open a chunk: finds its place, and encodes its header again. */
 static int prepare_opening(const struct srdma_sealed_rdma *rdma, const struct srdma_sealed_pull *pull, char **place,
 			   uint8_t header[SRDMA_SEALED_HEADER])
 {
-	/* This end may have withdrawn its region meanwhile, and then nothing may be written to it. */
-	if (pull->header.type == SRDMA_SEALED_WRITE && !(rdma->region->rights & IBV_ACCESS_REMOTE_WRITE))
+	if (!may_write(rdma, pull))
 		return srdma_fail(SRDMA_EPROTOCOL, "the peer was writing to the region when it was withdrawn");
 	srdma_sealed_encode(header, &pull->header);
 	return place_chunk(rdma, pull, place);
@@ -252,7 +257,7 @@ static int open_ahead(struct srdma_sealed_rdma *rdma, struct srdma_sealed_pull *
 
 	if (ret != 0)
 		return ret;
-	work.to = place;
+	work.to = pull->place = place;
 	rdma->opened++;
 	pull->state = PULL_OPENING;
 	srdma_seal_lane_add(rdma->open_lane, &work);
@@ -274,17 +279,43 @@ static int take_opened(struct srdma_sealed_rdma *rdma, bool failed)
 	return ret == 0 ? deliver(rdma, pull) : ret;
 }
 
+/* Whether a chunk in the lane has bytes of the same memory, which must get those of the later chunk. */
+static bool overlaps(const struct srdma_sealed_rdma *rdma, const struct srdma_sealed_pull *pull)
+{
+	uintptr_t from, other;
+	char *place;
+
+	if (pull->header.type == SRDMA_SEALED_WRITE)
+		place = (char *)rdma->region->address + pull->header.offset;
+	else if (!srdma_sealed_jobs_place(&rdma->jobs, &pull->claim, &place))
+		return true;
+	from = (uintptr_t)place;
+	for (uint32_t i = 0; i < rdma->pull_ring.count; i++) {
+		const struct srdma_sealed_pull *earlier = &rdma->pulls[srdma_ring_at(&rdma->pull_ring, i)];
+
+		other = (uintptr_t)earlier->place;
+		if (earlier->state == PULL_OPENING && from < other + earlier->header.length && other < from + pull->header.length)
+			return true;
+	}
+	return false;
+}
+
 /* Whether the next chunk can be opened by this thread, or handed to the lane: works of a lane have one key, and only the opener can
  * take a new one into use, with the first record that has it. */
 static bool can_begin_opening(const struct srdma_sealed_rdma *rdma)
 {
-	uint32_t opening = rdma->open_lane ? srdma_seal_lane_count(rdma->open_lane) : 0;
+	uint32_t opening = rdma->open_lane ? srdma_seal_lane_count(rdma->open_lane) : 0, arrived = first_in(rdma, PULL_ARRIVED);
+	const struct srdma_sealed_pull *pull;
 	const struct srdma_seal_key *key;
 
-	if (first_in(rdma, PULL_ARRIVED) == rdma->pull_ring.count)
+	if (arrived == rdma->pull_ring.count)
 		return false;
 	if (opening == 0)
 		return true;
+	/* The chunks before one that ends the connection are still delivered. */
+	pull = &rdma->pulls[srdma_ring_at(&rdma->pull_ring, arrived)];
+	if (!may_write(rdma, pull) || overlaps(rdma, pull))
+		return false;
 	key = srdma_opener_key(rdma->opener, rdma->opened);
 	return opening < SRDMA_SEAL_LANE_ROOM && key && srdma_seal_lane_has_key(rdma->open_lane, key);
 }
