@@ -218,22 +218,22 @@ static uint64_t unclaimed(const struct srdma_seal_lane *lane)
 	return claimed < added ? added - claimed : 0;
 }
 
-/* Puts the lane into the pool's queue, where it is at most once. When the queue is full, the owner does the works alone. */
-static void offer(struct srdma_seal_lane *lane)
+/* Puts the lane into the pool's queue, where it is at most once. False: the queue is full, and the owner must do the works. */
+static bool offer(struct srdma_seal_lane *lane)
 {
 	if (atomic_exchange(&lane->queued, true))
-		return;
+		return true;
 	atomic_fetch_add(&lane->references, 1);
 	if (srdma_seal_pool_offer(lane->pool, lane))
-		return;
+		return true;
 	atomic_store(&lane->queued, false);
 	srdma_seal_lane_unref(lane);
+	return false;
 }
 
 void srdma_seal_lane_serve(struct srdma_seal_lane *lane, unsigned thread)
 {
 	uint64_t first, count;
-	bool done = false;
 
 	atomic_fetch_add(&lane->users, 1);
 	/* Before the claim, so that a work that is added from here on puts the lane into the queue again. */
@@ -244,8 +244,9 @@ void srdma_seal_lane_serve(struct srdma_seal_lane *lane, unsigned thread)
 		if (unclaimed(lane) > 0)
 			offer(lane);
 		for (uint64_t i = 0; i < count; i++)
-			done = begin(lane, slot_of(lane, first + i), thread) || done;
-		if (done && atomic_exchange(&lane->asleep, false))
+			begin(lane, slot_of(lane, first + i), thread);
+		/* Also when a work was given back: the owner must do it. */
+		if (count > 0 && atomic_exchange(&lane->asleep, false))
 			lane->wake(lane->arg);
 	}
 	atomic_fetch_sub(&lane->users, 1);
@@ -365,4 +366,10 @@ void srdma_seal_lane_drop(struct srdma_seal_lane *lane)
 void srdma_seal_lane_arm(struct srdma_seal_lane *lane)
 {
 	atomic_store(&lane->asleep, true);
+}
+
+bool srdma_seal_lane_leave(struct srdma_seal_lane *lane)
+{
+	atomic_store(&lane->asleep, true);
+	return !srdma_seal_lane_can_help(lane) || (unclaimed(lane) > 0 && !is_forked(lane) && offer(lane));
 }

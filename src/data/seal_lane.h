@@ -68,6 +68,10 @@ void srdma_seal_lane_drop(struct srdma_seal_lane *lane);
 /* The owner is about to sleep: the next work that another thread does calls `wake`, once. Afterwards the owner must look again. */
 void srdma_seal_lane_arm(struct srdma_seal_lane *lane);
 
+/* As srdma_seal_lane_arm, and asks the pool's threads for every work that nobody has begun, also for a single one. False: the pool's
+ * queue is full, so the owner must do the works. */
+bool srdma_seal_lane_leave(struct srdma_seal_lane *lane);
+
 /* For the pool's threads; `thread` is counted from 1. It does some of the works, and drops the queue's reference. */
 void srdma_seal_lane_serve(struct srdma_seal_lane *lane, unsigned thread);
 /* For the end of the pool: drops the queue's reference. */

@@ -86,9 +86,9 @@ bool srdma_sealed_rdma_key_lane(struct srdma_seal_lane *lane, const struct srdma
 
 void srdma_sealed_rdma_arm(struct srdma_sealed_rdma *rdma)
 {
-	if (rdma->seal_lane && srdma_seal_lane_count(rdma->seal_lane) > 0)
+	if (rdma->seal_lane)
 		srdma_seal_lane_arm(rdma->seal_lane);
-	if (rdma->open_lane && srdma_seal_lane_count(rdma->open_lane) > 0)
+	if (rdma->open_lane)
 		srdma_seal_lane_arm(rdma->open_lane);
 }
 
@@ -227,5 +227,11 @@ int srdma_sealed_rdma_step(struct srdma_sealed_rdma *rdma)
 
 int srdma_sealed_rdma_push(struct srdma_sealed_rdma *rdma)
 {
-	return step(rdma, false);
+	int ret;
+
+	if (!rdma->seal_lane)
+		return step(rdma, true);
+	ret = step(rdma, false);
+	/* The program may sleep on the connection's descriptor next, so another thread must wake it. */
+	return ret == 0 && (!srdma_seal_lane_leave(rdma->seal_lane) || !srdma_seal_lane_leave(rdma->open_lane)) ? step(rdma, true) : ret;
 }

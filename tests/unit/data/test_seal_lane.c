@@ -398,6 +398,18 @@ TEST(a_sleeping_owner_is_woken_once, PIPELINE)
 	assert_int_equal(atomic_load(&wakes), 1);
 }
 
+TEST(a_single_work_that_the_owner_leaves_is_done_and_wakes_it, PIPELINE)
+{
+	start(1, true);
+	add_long(lane, 0, 1);
+	assert_true(srdma_seal_lane_leave(lane));
+	for (unsigned tries = 0; atomic_load(&wakes) == 0 && tries < 10000; tries++)
+		nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+	assert_int_equal(srdma_seal_lane_look(lane, NULL), SRDMA_SEAL_DONE);
+	assert_int_equal(atomic_load(&wakes), 1);
+	assert_int_equal(atomic_load(&others), 1);
+}
+
 TEST(another_key_replaces_every_threads_context, PIPELINE)
 {
 	uint8_t expected[LONG + SRDMA_SEAL_OVERHEAD];
