@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* How fast a connection carries data, and what it costs: two processes, a server with a region of 64 MiB and a client.
- * usage: transfer write|read|messages|latency --host ADDRESS [--seal] [--size N] [--seconds S] [--count N] [--renew-ms N]
+ * usage: transfer write|read|messages|latency --host ADDRESS [--seal] [--seal-threads N] [--size N] [--seconds S] [--count N]
+ *   [--renew-ms N]
  * write, read: RDMA writes or reads of N bytes, 16 in flight. messages: one way, as fast as they are taken. latency: COUNT
  * messages, each as soon as the one before is echoed. ADDRESS: an address of the RDMA device. --seal: sealed at both ends.
  * --renew-ms: asks for new PSNs that often, and tells how long each pause was. Prints a line of JSON; times and CPU seconds do not
@@ -28,6 +29,7 @@ static struct {
 	double seconds;
 	unsigned count;
 	int renew_ms;
+	unsigned seal_threads;
 	char cert[64], key[64], folder[32];
 } transfer = {.size = 65536, .seconds = 1, .count = 10000};
 
@@ -67,11 +69,12 @@ static struct srdma_conn_options conn_options(void)
 	struct srdma_conn_options options;
 
 	srdma_conn_options_init(&options);
-	options.rdma_depth = DEPTH; if (getenv("SPIN")) options.spin = atoi(getenv("SPIN"));
+	options.rdma_depth = DEPTH;
 	options.depth = DEPTH;
 	if (transfer.mode == MESSAGES || transfer.mode == LATENCY)
 		options.message_size = transfer.size < 64 ? 64 : (uint32_t)transfer.size;
 	options.seal = transfer.seal ? SRDMA_SEAL_REQUIRED : SRDMA_SEAL_OFF;
+	options.seal_threads = transfer.seal_threads;
 	return options;
 }
 
@@ -376,6 +379,16 @@ static struct srdma_conn *connect_to_server(struct srdma_tls_context **context, 
 	return conn;
 }
 
+/* By the client's own thread, and by each of its seal threads. */
+static void tell_seal_bytes(const struct srdma_conn *conn)
+{
+	uint64_t bytes[65];
+	unsigned count = srdma_conn_seal_bytes(conn, bytes, 65);
+
+	for (unsigned i = 0; i < count && i < 65; i++)
+		printf("%s%llu%s", i > 0 ? ", " : ", \"seal_bytes\": [", (unsigned long long)bytes[i], i + 1 == count ? "]" : "");
+}
+
 static void run_client(void)
 {
 	static const char *const modes[] = {"write", "read", "messages", "latency"};
@@ -394,6 +407,7 @@ static void run_client(void)
 	       "\"cpu_seconds\": [%.4f, %.4f]",
 	       modes[transfer.mode], transfer.seal ? "true" : "false", transfer.size, measured.took,
 	       (unsigned long long)bytes, (double)bytes / measured.took / 1e6, measured.cpu[0], measured.cpu[1]);
+	tell_seal_bytes(conn);
 	if (pauses.count > 0)
 		list("pause", &pauses);
 	tell("turn", &turns);
@@ -442,7 +456,7 @@ static bool parse(int argc, char **argv)
 {
 	static const char *const modes[] = {"write", "read", "messages", "latency"};
 	static const struct option options[] = {{"host", 1, NULL, 'h'},    {"size", 1, NULL, 's'},  {"seconds", 1, NULL, 't'},
-						{"count", 1, NULL, 'c'},   {"renew-ms", 1, NULL, 'r'}, {"seal", 0, NULL, 'x'},
+						{"count", 1, NULL, 'c'},   {"renew-ms", 1, NULL, 'r'}, {"seal", 0, NULL, 'x'}, {"seal-threads", 1, NULL, 'w'},
 						{NULL, 0, NULL, 0}};
 	int option;
 
@@ -454,6 +468,7 @@ static bool parse(int argc, char **argv)
 		case 'c': transfer.count = (unsigned)strtoul(optarg, NULL, 10); break;
 		case 'r': transfer.renew_ms = atoi(optarg); break;
 		case 'x': transfer.seal = true; break;
+		case 'w': transfer.seal_threads = (unsigned)strtoul(optarg, NULL, 10); break;
 		default: return false;
 		}
 	}

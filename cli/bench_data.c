@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 #define WARM_UP           100
+#define SEAL_THREADS_MAX  64
 #define LONGEST_NS        5000000000 /* per bandwidth figure */
 #define SEND_MESSAGE_SIZE 65536
 
@@ -289,6 +290,27 @@ static int bandwidth_table(struct line *line, const size_t *sizes, size_t count,
 	return code;
 }
 
+/* How the work was shared among the threads of --seal-threads. */
+static void tell_seal_bytes(struct bench *bench, const struct line *line)
+{
+	uint64_t bytes[1 + SEAL_THREADS_MAX];
+	unsigned count = srdma_conn_seal_bytes(line->conn, bytes, 1 + SEAL_THREADS_MAX);
+	json_t *list = bench->result && count > 0 ? json_array() : NULL;
+
+	if (count > 0 && !list)
+		printf("sealed and opened by this end (MiB)\n  own thread %.0f", (double)bytes[0] / 1048576);
+	for (unsigned i = 0; i < count && i <= SEAL_THREADS_MAX; i++) {
+		if (list)
+			json_array_append_new(list, json_integer((json_int_t)bytes[i]));
+		else if (i > 0)
+			printf(", seal thread %u %.0f", i, (double)bytes[i] / 1048576);
+	}
+	if (count > 0 && !list)
+		putchar('\n');
+	if (list)
+		json_object_set_new(bench->result, "seal_bytes", list);
+}
+
 int bench_bandwidth(struct bench *bench)
 {
 	size_t count;
@@ -311,5 +333,7 @@ int bench_bandwidth(struct bench *bench)
 		code = bandwidth_table(&line, sizes, count, list);
 	if (list)
 		json_object_set_new(bench->result, "bandwidth", list);
+	if (code == CLI_EXIT_OK)
+		tell_seal_bytes(bench, &line);
 	return close_line(&line, code);
 }

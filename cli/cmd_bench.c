@@ -14,7 +14,8 @@ static const char about[] =
 	"Without HOST the server runs inside the process, on an address of the device, with temporary credentials, and the\n"
 	"command compares set-up with a bare TLS handshake. By default both ends poll (--spin).";
 static const char details[] =
-	"With --json: one object {device, in_process, setup, latency, bandwidth}.\n\n"
+	"With --json: one object {device, in_process, setup, latency, bandwidth}; with --seal-threads also seal_bytes: the\n"
+	"bytes that this end's own thread and each seal thread sealed or opened.\n\n"
 	"Exit codes: 0 success, 1 something failed, 2 usage, settings or credentials, 3 no connection, 4 TLS,\n"
 	"5 rejected by the server, 6 RDMA device, 7 connection lost.\n\n"
 	"Examples:\n"

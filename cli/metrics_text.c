@@ -29,6 +29,10 @@ static void print_state(const struct srdma_server_metrics *m, FILE *file)
 	family(file, "worker_clients", "gauge", "Clients of each thread, including those in set-up.");
 	for (unsigned i = 0; i < m->worker_load_count; i++)
 		fprintf(file, "securdma_worker_clients{worker=\"%u\"} %u\n", i, m->worker_load[i]);
+	if (m->seal_bytes_count > 0)
+		family(file, "seal_bytes_total", "counter", "Bytes that each seal thread sealed or opened; thread 0: the workers.");
+	for (unsigned i = 0; i < m->seal_bytes_count; i++)
+		fprintf(file, "securdma_seal_bytes_total{thread=\"%u\"} %llu\n", i, (unsigned long long)m->seal_bytes[i]);
 	single(file, "device_failed", "gauge", "Whether the RDMA device is gone.", m->device_failed);
 	if (m->certificate_not_after != 0)
 		single(file, "certificate_expiry_timestamp_seconds", "gauge",

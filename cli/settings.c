@@ -80,6 +80,8 @@ const struct option settings_options[] = {
 	 "time to try to reconnect after a loss; 0: do not reconnect"},
 	{"--seal", "connection", "seal", OPTION_SEAL, FOR_VERBS, AT(conn.seal), 0, 0, "off|required",
 	 "encrypt and authenticate all RDMA traffic; both ends need the same setting"},
+	{"--seal-threads", "connection", "seal-threads", OPTION_NUMBER, FOR_VERBS, AT(conn.seal_threads), 0, 64, "N",
+	 "threads that seal and open ahead for sealed connections; 0: each connection's own thread does it"},
 	{"--epoch-psns", "connection", "epoch-psns", OPTION_NUMBER, FOR_VERBS, AT(conn.epoch_psns), 0, SRDMA_EPOCH_PSNS, "N",
 	 "packets that each end may send before both draw new PSNs; 0: no limit, and no recovery"},
 	{"--epoch-ms", "connection", "epoch-ms", OPTION_NUMBER, FOR_VERBS, AT(conn.epoch_ms), 0, MS_MAX, "N",

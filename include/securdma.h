@@ -416,6 +416,12 @@ struct srdma_conn_options {
 	size_t private_data_size; /**< 0 to SRDMA_PRIVATE_DATA_MAX bytes */
 	bool control_messages;   /**< allow srdma_conn_control_send() and srdma_conn_control_recv(), which need both ends to set this.
 				      Default false. A server of an older version rejects a client that sets it */
+
+	unsigned seal_threads;   /**< sealed: threads besides the connection's own that seal chunks of writes and reads, and open chunks
+				      and messages, ahead; 0 to 64. The clients of a server share its threads; all other connections
+				      of a process share others, as many as the highest number that one of them asks for. Useful where
+				      one processor seals more slowly than the device transfers, and others are idle. Default 0:
+				      the connection's thread does it all */
 };
 /** Fills `options` with the defaults. Thread-safe. */
 SRDMA_API void srdma_conn_options_init_sized(struct srdma_conn_options *options, size_t size);
@@ -705,6 +711,12 @@ SRDMA_INLINE void srdma_conn_get_timing(const struct srdma_conn *conn, struct sr
 /** Returns the private data that the peer gave in its options, for as long as the connection exists, and its size. It never
  *  changes. NULL and 0: the peer sent none. Owned by the connection. */
 SRDMA_API const void *srdma_conn_peer_private_data(const struct srdma_conn *conn, size_t *size);
+
+/** Tells how the work of sealing and opening is shared on a connection with seal_threads: bytes of records by thread, of all
+ *  connections that share these threads. The first number is for the connections' own threads. Fills up to `count` numbers.
+ *  Thread-safe while the connection exists.
+ *  Returns: how many numbers there are, the threads and 1; 0: no other threads take part. */
+SRDMA_API unsigned srdma_conn_seal_bytes(const struct srdma_conn *conn, uint64_t *bytes, unsigned count);
 
 /* -- the verbs objects of a connection -- */
 

@@ -322,6 +322,10 @@ struct srdma_server_metrics {
 
 	int64_t certificate_not_after; /**< end of the server's certificate, seconds since the epoch; 0: not known */
 	bool device_failed;            /**< the device is gone: stop the server */
+
+	const uint64_t *seal_bytes;    /**< with seal_threads: bytes of records that each thread sealed or opened. The first number is for
+					    the clients' own threads, for what they shared with the others */
+	size_t seal_bytes_count;       /**< seal_threads and 1; 0: none */
 };
 /** Takes a snapshot, which the caller frees. It takes two locks, each for a moment, and reads the counters of each client.
  *  Thread-safe.

@@ -3,6 +3,7 @@
 
 #include "array.h"
 #include "log.h"
+#include "seal_pool.h"
 #include "sized.h"
 #include "wake.h"
 
@@ -83,6 +84,8 @@ int srdma_conn_options_check(const struct srdma_conn_options *o)
 		return srdma_fail(-EINVAL, "busy_retry_ms must not be negative");
 	if (o->seal != SRDMA_SEAL_OFF && (o->seal != SRDMA_SEAL_REQUIRED || o->raw))
 		return srdma_fail(-EINVAL, "seal must be off or required, and a raw connection cannot be sealed");
+	if (o->seal_threads > SRDMA_SEAL_THREADS_MAX)
+		return srdma_fail(-EINVAL, "seal-threads %u is out of range; give 0 to %u", o->seal_threads, SRDMA_SEAL_THREADS_MAX);
 	if (o->epoch_psns != 0 && (o->epoch_psns < SRDMA_EPOCH_PSNS_MIN || o->epoch_psns > SRDMA_EPOCH_PSNS))
 		return srdma_fail(-EINVAL, "epoch-psns %u is out of range; give %u to %u, or 0 for no epochs", o->epoch_psns, SRDMA_EPOCH_PSNS_MIN,
 				  SRDMA_EPOCH_PSNS);
@@ -170,6 +173,10 @@ void srdma_conn_release_verbs(struct srdma_conn *conn)
 	srdma_conn_let_buffers_go(conn);
 	srdma_sealed_rdma_release(&conn->sealed_rdma);
 	srdma_stream_release(&conn->stream);
+	if (conn->shares_seal_pool)
+		srdma_seal_pool_leave(&conn->seal_pool);
+	conn->seal_pool = NULL;
+	conn->shares_seal_pool = false;
 	srdma_region_release(&conn->region);
 	destroy_cq(conn->send_cq, conn->unacked_send);
 	destroy_cq(conn->recv_cq, conn->unacked_recv);
@@ -274,6 +281,15 @@ void srdma_conn_get_info_sized(const struct srdma_conn *conn, struct srdma_conn_
 void srdma_conn_get_timing_sized(const struct srdma_conn *conn, struct srdma_conn_timing *timing, size_t size)
 {
 	srdma_sized_fill(timing, size, &conn->timing, sizeof conn->timing);
+}
+
+unsigned srdma_conn_seal_bytes(const struct srdma_conn *conn, uint64_t *bytes, unsigned count)
+{
+	unsigned numbers = conn->seal_pool ? srdma_seal_pool_threads(conn->seal_pool) + 1 : 0;
+
+	for (unsigned i = 0; i < numbers && i < count; i++)
+		bytes[i] = srdma_seal_pool_bytes(conn->seal_pool, i);
+	return numbers;
 }
 
 int srdma_conn_query_qp(struct srdma_conn *conn, enum ibv_qp_state *state, uint32_t *rq_psn, uint32_t *sq_psn)

@@ -60,6 +60,8 @@ struct srdma_conn {
 	struct srdma_stream stream; /* zeroed when raw */
 	struct srdma_sealed_rdma sealed_rdma;       /* zeroed unless sealed */
 	struct srdma_buffer *buffers; /* the program's, in a list */
+	struct srdma_seal_pool *seal_pool; /* the server's, or the process's; NULL: none */
+	bool shares_seal_pool;             /* the process's: srdma_seal_pool_leave */
 	struct srdma_epoch epoch;
 	struct srdma_rate rate;       /* limits the bytes taken from the peer */
 	bool sealed;

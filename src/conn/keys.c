@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "keys.h"
 
+#include "seal_pool.h"
+
 #include <openssl/crypto.h>
 
 int srdma_keys_derive(struct srdma_tls *tls, const struct srdma_hello *hello, const struct srdma_hello *welcome,
@@ -17,6 +19,27 @@ int srdma_keys_derive(struct srdma_tls *tls, const struct srdma_hello *hello, co
 		ret = srdma_tls_export(tls, labels[i], said, length, secrets[i], SRDMA_SEAL_SECRET);
 	OPENSSL_cleanse(said, sizeof said);
 	return ret;
+}
+
+static void wake(void *arg)
+{
+	srdma_conn_nudge(arg);
+}
+
+/* Lets other threads seal and open for the connection, if its options say so. */
+static int share_work(struct srdma_conn *conn)
+{
+	int ret = 0;
+
+	if (conn->options.seal_threads == 0)
+		return 0;
+	if (!conn->seal_pool) {
+		ret = srdma_seal_pool_share(conn->options.seal_threads, &conn->seal_pool);
+		conn->shares_seal_pool = ret == 0;
+	}
+	if (ret == 0)
+		ret = srdma_stream_share(&conn->stream, conn->seal_pool, wake, conn);
+	return ret == 0 ? srdma_sealed_rdma_share(&conn->sealed_rdma, conn->seal_pool, wake, conn) : ret;
 }
 
 int srdma_keys_seal(struct srdma_conn *conn)
@@ -50,5 +73,6 @@ int srdma_keys_seal(struct srdma_conn *conn)
 	srdma_stream_seal(&conn->stream, messages_out, messages_in);
 	conn->sealed_rdma = (struct srdma_sealed_rdma){
 		.stream = &conn->stream, .region = &conn->region, .rate = &conn->rate, .pd = conn->pd};
-	return srdma_sealed_rdma_start(&conn->sealed_rdma, chunks_out, chunks_in);
+	ret = srdma_sealed_rdma_start(&conn->sealed_rdma, chunks_out, chunks_in);
+	return ret == 0 ? share_work(conn) : ret;
 }

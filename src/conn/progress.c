@@ -167,7 +167,7 @@ void srdma_conn_progress(struct srdma_conn *conn, bool control)
 
 void srdma_conn_push(struct srdma_conn *conn)
 {
-	int ret = conn->status == 0 ? srdma_sealed_rdma_step(&conn->sealed_rdma) : 0;
+	int ret = conn->status == 0 ? srdma_sealed_rdma_push(&conn->sealed_rdma) : 0;
 
 	if (ret != 0)
 		fail_progress(conn, ret);

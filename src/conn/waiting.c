@@ -106,6 +106,7 @@ void srdma_conn_cancel(struct srdma_conn *conn)
 
 void srdma_conn_arm(struct srdma_conn *conn)
 {
+	srdma_sealed_rdma_arm(&conn->sealed_rdma);
 	if (conn->armed || conn->options.raw || conn->status != 0)
 		return;
 	if (ibv_req_notify_cq(conn->recv_cq, 0) != 0 || ibv_req_notify_cq(conn->send_cq, 0) != 0) {

@@ -28,6 +28,8 @@ int srdma_conn_withdraw_region(struct srdma_conn *conn)
 		return srdma_fail(-ENXIO, "this end offers no region, or has withdrawn it before");
 	conn->own.region_size = 0;
 	conn->own.region_access = conn->own.region_rkey = 0;
+	/* Another thread may be at a chunk of the region. */
+	srdma_sealed_rdma_settle(&conn->sealed_rdma);
 	ret = srdma_region_withdraw(&conn->region);
 	if (ret == 0)
 		ret = srdma_conn_send_empty(conn, SRDMA_FRAME_WITHDRAW);

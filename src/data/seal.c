@@ -82,21 +82,40 @@ static int renew_sealing_key(struct srdma_sealer *sealer)
 	return 0;
 }
 
-int srdma_sealer_seal(struct srdma_sealer *sealer, const void *header, size_t header_length, const void *data, size_t length, void *out)
+bool srdma_sealer_key_changes(const struct srdma_sealer *sealer)
+{
+	return sealer->next >> SRDMA_SEAL_UPDATE_SHIFT != sealer->key.generation;
+}
+
+const struct srdma_seal_key *srdma_sealer_key(const struct srdma_sealer *sealer)
+{
+	return &sealer->key;
+}
+
+int srdma_sealer_reserve(struct srdma_sealer *sealer, uint64_t *number)
 {
 	int ret = 0;
+
+	if (sealer->next >= SRDMA_SEAL_NUMBERS)
+		return srdma_fail(SRDMA_ESEAL, "all numbers of sealed records are used up; connect again");
+	if (srdma_sealer_key_changes(sealer))
+		ret = renew_sealing_key(sealer);
+	/* The number is counted before it is used, so that no failure can make two records share it. */
+	if (ret == 0)
+		*number = sealer->next++;
+	return ret;
+}
+
+int srdma_sealer_seal(struct srdma_sealer *sealer, const void *header, size_t header_length, const void *data, size_t length, void *out)
+{
+	uint64_t number;
+	int ret;
 
 	if (length > SRDMA_SEAL_MAX || header_length > SRDMA_SEAL_MAX)
 		return srdma_fail(-EINVAL, "a record of %zu bytes with a header of %zu is too long to be sealed; %u is the limit",
 				  length, header_length, SRDMA_SEAL_MAX);
-	if (sealer->next >= SRDMA_SEAL_NUMBERS)
-		ret = srdma_fail(SRDMA_ESEAL, "all numbers of sealed records are used up; connect again");
-	else if (sealer->next >> SRDMA_SEAL_UPDATE_SHIFT != sealer->key.generation)
-		ret = renew_sealing_key(sealer);
+	ret = srdma_sealer_reserve(sealer, &number);
 	if (ret == 0) {
-		/* The number is counted before it is used, so that no failure can make two records share it. */
-		uint64_t number = sealer->next++;
-
 		if (srdma_seal_key_seal(&sealer->key, number, header, header_length, data, length, out))
 			return 0;
 		ret = srdma_fail_openssl(SRDMA_ESEAL, "cannot seal record %llu of %zu byte%s", (unsigned long long)number, length,
@@ -136,6 +155,11 @@ void srdma_opener_delete(struct srdma_opener **out)
 	srdma_seal_key_drop(&opener->after);
 	srdma_seal_ratchet_end(&opener->ratchet);
 	free(opener);
+}
+
+const struct srdma_seal_key *srdma_opener_key(const struct srdma_opener *opener, uint64_t number)
+{
+	return number >> SRDMA_SEAL_UPDATE_SHIFT == opener->present.generation ? &opener->present : NULL;
 }
 
 /* Finds the key of the record with this number; NULL: that key is discarded, or not made yet. */

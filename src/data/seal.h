@@ -43,6 +43,15 @@ int srdma_sealer_seal(struct srdma_sealer *sealer, const void *header, size_t he
 /* The number that the next record will have. */
 uint64_t srdma_sealer_next(const struct srdma_sealer *sealer);
 
+/* For records that other threads seal or open with copies of the key (seal_lane.h). */
+struct srdma_seal_key;
+/* Takes the next number, and changes the key when the number belongs to the next one. Errors: SRDMA_ESEAL, as above. */
+int srdma_sealer_reserve(struct srdma_sealer *sealer, uint64_t *number);
+/* Whether the next number belongs to the next key. */
+bool srdma_sealer_key_changes(const struct srdma_sealer *sealer);
+/* The key of the number that was reserved last. */
+const struct srdma_seal_key *srdma_sealer_key(const struct srdma_sealer *sealer);
+
 int srdma_opener_new(enum srdma_cipher cipher, const uint8_t secret[SRDMA_SEAL_SECRET], struct srdma_opener **out);
 void srdma_opener_delete(struct srdma_opener **opener);
 /* Opens the record with this number. Records of the present key and of the one before may be opened out of order; the
@@ -51,5 +60,7 @@ void srdma_opener_delete(struct srdma_opener **opener);
  * On failure the function wipes out and returns SRDMA_ESEAL. */
 int srdma_opener_open(struct srdma_opener *opener, uint64_t number, const void *header, size_t header_length, const void *sealed,
 		      size_t sealed_length, void *out);
+/* The present key, if the record with this number has it; else NULL: srdma_opener_open must open the record. */
+const struct srdma_seal_key *srdma_opener_key(const struct srdma_opener *opener, uint64_t number);
 
 #endif

@@ -51,14 +51,14 @@ void srdma_seal_key_drop(struct srdma_seal_key *key)
 
 int srdma_seal_ratchet_turn(struct srdma_seal_ratchet *ratchet, bool seal, struct srdma_seal_key *out)
 {
-	struct srdma_seal_key key = {.context = EVP_CIPHER_CTX_new(), .generation = ratchet->generation};
-	uint8_t bytes[SRDMA_SEAL_KEY], next[SRDMA_SEAL_SECRET];
+	struct srdma_seal_key key = {.context = EVP_CIPHER_CTX_new(), .cipher = ratchet->cipher, .generation = ratchet->generation};
+	uint8_t next[SRDMA_SEAL_SECRET];
 	int ret = 0;
 
-	if (key.context && srdma_seal_expand(ratchet->secret, "securdma seal key", bytes, sizeof bytes) &&
+	if (key.context && srdma_seal_expand(ratchet->secret, "securdma seal key", key.bytes, sizeof key.bytes) &&
 	    srdma_seal_expand(ratchet->secret, "securdma seal iv", key.iv, sizeof key.iv) &&
 	    srdma_seal_expand(ratchet->secret, "securdma seal next", next, sizeof next) &&
-	    EVP_CipherInit_ex(key.context, ratchet->cipher, NULL, bytes, NULL, seal) == 1) {
+	    EVP_CipherInit_ex(key.context, ratchet->cipher, NULL, key.bytes, NULL, seal) == 1) {
 		*out = key;
 		memcpy(ratchet->secret, next, sizeof next);
 		ratchet->generation++;
@@ -66,10 +66,22 @@ int srdma_seal_ratchet_turn(struct srdma_seal_ratchet *ratchet, bool seal, struc
 		srdma_seal_key_drop(&key);
 		ret = srdma_fail_openssl(SRDMA_ESEAL, "cannot make the key for records");
 	}
-	OPENSSL_cleanse(bytes, sizeof bytes);
 	OPENSSL_cleanse(next, sizeof next);
 	OPENSSL_cleanse(&key, sizeof key);
 	return ret;
+}
+
+bool srdma_seal_key_copy(const struct srdma_seal_key *key, bool seal, struct srdma_seal_key *out)
+{
+	EVP_CIPHER_CTX *context = EVP_CIPHER_CTX_new();
+
+	if (!context || EVP_CipherInit_ex(context, key->cipher, NULL, key->bytes, NULL, seal) != 1) {
+		EVP_CIPHER_CTX_free(context);
+		return false;
+	}
+	*out = *key;
+	out->context = context;
+	return true;
 }
 
 /* Prepares the key's context for one record and feeds it the record. False: OpenSSL failed. */

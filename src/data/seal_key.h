@@ -13,8 +13,10 @@
 /* One generation's key. */
 struct srdma_seal_key {
 	EVP_CIPHER_CTX *context; /* NULL: there is none */
+	const EVP_CIPHER *cipher; /* the ratchet's */
 	uint64_t generation;
 	uint8_t iv[SRDMA_SEAL_IV];
+	uint8_t bytes[SRDMA_SEAL_KEY]; /* for copies; the context holds them, too, in another form */
 };
 
 /* Makes each generation's key once: it holds only the secret of the next generation. */
@@ -33,6 +35,8 @@ int srdma_seal_ratchet_turn(struct srdma_seal_ratchet *ratchet, bool seal, struc
 void srdma_seal_ratchet_end(struct srdma_seal_ratchet *ratchet);
 
 void srdma_seal_key_drop(struct srdma_seal_key *key);
+/* Makes the same key with a context of its own, for another thread. It must go before the ratchet ends. False: OpenSSL failed. */
+bool srdma_seal_key_copy(const struct srdma_seal_key *key, bool seal, struct srdma_seal_key *out);
 /* Seals `data` into `out`, and puts the tag behind it. The key must be a sealing key. False: OpenSSL failed. */
 bool srdma_seal_key_seal(const struct srdma_seal_key *key, uint64_t number, const void *header, size_t header_length, const void *data,
 			 size_t length, void *out);

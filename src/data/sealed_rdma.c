@@ -15,9 +15,18 @@
 #define ACTIVE_US 200
 #define BYTES_PER_US 200
 
+static void drop_lanes(struct srdma_sealed_rdma *rdma)
+{
+	if (rdma->seal_lane)
+		srdma_seal_lane_drop(rdma->seal_lane);
+	if (rdma->open_lane)
+		srdma_seal_lane_drop(rdma->open_lane);
+}
+
 void srdma_sealed_rdma_end(struct srdma_sealed_rdma *rdma)
 {
 	rdma->over = true;
+	drop_lanes(rdma);
 	srdma_sealed_jobs_drop(&rdma->jobs);
 	rdma->pull_ring.count = rdma->chunk_ring.count = rdma->answer_ring.count = 0;
 	rdma->batch_count = rdma->batch_bytes = 0;
@@ -58,8 +67,44 @@ int srdma_sealed_rdma_start(struct srdma_sealed_rdma *rdma, struct srdma_sealer 
 	return 0;
 }
 
+int srdma_sealed_rdma_share(struct srdma_sealed_rdma *rdma, struct srdma_seal_pool *pool, void (*wake)(void *arg), void *arg)
+{
+	int ret = srdma_seal_lane_new(pool, true, wake, arg, &rdma->seal_lane);
+
+	return ret == 0 ? srdma_seal_lane_new(pool, false, wake, arg, &rdma->open_lane) : ret;
+}
+
+bool srdma_sealed_rdma_key_lane(struct srdma_seal_lane *lane, const struct srdma_seal_key *key)
+{
+	if (srdma_seal_lane_has_key(lane, key))
+		return true;
+	if (srdma_seal_lane_count(lane) > 0)
+		return false;
+	srdma_seal_lane_set_key(lane, key);
+	return true;
+}
+
+void srdma_sealed_rdma_arm(struct srdma_sealed_rdma *rdma)
+{
+	if (rdma->seal_lane)
+		srdma_seal_lane_arm(rdma->seal_lane);
+	if (rdma->open_lane)
+		srdma_seal_lane_arm(rdma->open_lane);
+}
+
+void srdma_sealed_rdma_settle(struct srdma_sealed_rdma *rdma)
+{
+	if (rdma->seal_lane)
+		srdma_seal_lane_settle(rdma->seal_lane);
+	if (rdma->open_lane)
+		srdma_seal_lane_settle(rdma->open_lane);
+}
+
 void srdma_sealed_rdma_release(struct srdma_sealed_rdma *rdma)
 {
+	/* Before the memory and the keys that they use. */
+	srdma_seal_lane_delete(&rdma->seal_lane);
+	srdma_seal_lane_delete(&rdma->open_lane);
 	srdma_region_release(&rdma->staging);
 	srdma_region_release(&rdma->landing);
 	srdma_sealer_delete(&rdma->sealer);
@@ -121,20 +166,33 @@ int srdma_sealed_rdma_fail_account(void)
 	return srdma_fail(SRDMA_EPROTOCOL, "the peer's chunk belongs to a write or read that is over");
 }
 
-bool srdma_sealed_rdma_has_work(const struct srdma_sealed_rdma *rdma)
+static bool can_help(const struct srdma_sealed_rdma *rdma)
 {
-	return rdma->on && !rdma->over && (srdma_sealed_rdma_has_arrived(rdma) || srdma_sealed_rdma_can_send(rdma));
+	return (rdma->open_lane && srdma_seal_lane_can_help(rdma->open_lane)) || (rdma->seal_lane && srdma_seal_lane_can_help(rdma->seal_lane));
 }
 
-/* Opens the next chunk that has come, or else seals one or asks for reads. 1; 0: there was nothing to do; or an error. */
-static int work(struct srdma_sealed_rdma *rdma)
+bool srdma_sealed_rdma_has_work(const struct srdma_sealed_rdma *rdma)
+{
+	return rdma->on && !rdma->over &&
+	       (srdma_sealed_rdma_can_open(rdma) || srdma_sealed_rdma_can_send(rdma) || srdma_sealed_rdma_can_gather(rdma) || can_help(rdma));
+}
+
+/* Opens the next chunk that has come, or else seals one or asks for reads. With lanes, these only hand it over; when there is nothing
+ * to hand over any more, this thread does a chunk of them itself. 1; 0: there was nothing to do; or an error. */
+static int work(struct srdma_sealed_rdma *rdma, bool help)
 {
 	int ret = srdma_sealed_rdma_open_next(rdma);
 
-	return ret == 0 ? srdma_sealed_rdma_send_next(rdma) : ret;
+	if (ret == 0)
+		ret = srdma_sealed_rdma_send_next(rdma);
+	if (ret == 0 && help && rdma->open_lane)
+		ret = srdma_seal_lane_help(rdma->open_lane);
+	if (ret == 0 && help && rdma->seal_lane)
+		ret = srdma_seal_lane_help(rdma->seal_lane);
+	return ret;
 }
 
-int srdma_sealed_rdma_step(struct srdma_sealed_rdma *rdma)
+static int step(struct srdma_sealed_rdma *rdma, bool help)
 {
 	int ret = 1;
 
@@ -147,9 +205,11 @@ int srdma_sealed_rdma_step(struct srdma_sealed_rdma *rdma)
 		if (ret == 0)
 			ret = srdma_sealed_rdma_send_acks(rdma);
 		if (ret == 0)
+			ret = srdma_sealed_rdma_gather(rdma);
+		if (ret == 0)
 			ret = srdma_sealed_rdma_announce(rdma);
 		if (ret == 0)
-			ret = work(rdma);
+			ret = work(rdma, help);
 		if (ret == 1 && rdma->unpolled >= POLL_BYTES) {
 			int polled = srdma_stream_poll(rdma->stream);
 
@@ -158,4 +218,20 @@ int srdma_sealed_rdma_step(struct srdma_sealed_rdma *rdma)
 		}
 	}
 	return ret > 0 ? 0 : end_unless_recoverable(rdma, ret);
+}
+
+int srdma_sealed_rdma_step(struct srdma_sealed_rdma *rdma)
+{
+	return step(rdma, true);
+}
+
+int srdma_sealed_rdma_push(struct srdma_sealed_rdma *rdma)
+{
+	int ret;
+
+	if (!rdma->seal_lane)
+		return step(rdma, true);
+	ret = step(rdma, false);
+	/* The program may sleep on the connection's descriptor next, so another thread must wake it. */
+	return ret == 0 && (!srdma_seal_lane_leave(rdma->seal_lane) || !srdma_seal_lane_leave(rdma->open_lane)) ? step(rdma, true) : ret;
 }

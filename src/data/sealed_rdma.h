@@ -10,6 +10,7 @@
 #include "rate.h"
 #include "region.h"
 #include "ring.h"
+#include "seal_lane.h"
 #include "sealed_job.h"
 #include "sealed_record.h"
 #include "sealed_ring.h"
@@ -25,9 +26,10 @@ struct srdma_sealed_chunk {
 /* A chunk of the peer's, in the order of its announcement. Its destination is looked up only when the chunk has arrived: until then
  * the region or the program's memory may be taken back. */
 struct srdma_sealed_pull {
-	enum { PULL_WAITING, PULL_POSTED, PULL_ARRIVED, PULL_DONE } state;
+	enum { PULL_WAITING, PULL_POSTED, PULL_ARRIVED, PULL_OPENING, PULL_DONE } state;
 	struct srdma_sealed_claim claim; /* ANSWER: the bytes it fills */
 	char *landing;     /* NULL: it came within the announcement */
+	char *place;       /* OPENING: where the lane opens it to */
 	uint32_t together; /* POSTED, the first chunk of an RDMA read: the number of chunks in it */
 	uint32_t landed;   /* bytes of the landing ring */
 	bool ends_record;
@@ -53,7 +55,9 @@ struct srdma_sealed_rdma {
 	bool over; /* srdma_sealed_rdma_end */
 	struct srdma_sealer *sealer;
 	struct srdma_opener *opener;
-	uint64_t opened;       /* chunks */
+	/* NULL: this thread seals and opens alone. Else the works in the lanes are the youngest chunks, and the pulls that are OPENING. */
+	struct srdma_seal_lane *seal_lane, *open_lane;
+	uint64_t opened;       /* chunks, or about to be */
 	uint64_t active_until; /* on the clock: the next chunk is expected before */
 	uint32_t unpolled;     /* bytes sealed or opened since the device was last looked at */
 
@@ -65,7 +69,7 @@ struct srdma_sealed_rdma {
 	struct srdma_sealed_chunk chunks[SRDMA_SEALED_CHUNKS];
 	struct srdma_ring chunk_ring;
 	uint32_t records; /* which announced the chunks */
-	uint8_t batch[SRDMA_SEALED_BATCH * SRDMA_SEALED_HEADER]; /* the announcement to come, of the youngest chunks */
+	uint8_t batch[SRDMA_SEALED_BATCH * SRDMA_SEALED_HEADER]; /* the announcement to come, of the youngest sealed chunks */
 	uint32_t batch_count, batch_bytes;
 
 	struct srdma_region landing; /* made at the first use; no peer may access it */
@@ -81,16 +85,24 @@ struct srdma_sealed_rdma {
 
 /* Takes over the sealer and the opener. */
 int srdma_sealed_rdma_start(struct srdma_sealed_rdma *rdma, struct srdma_sealer *sealer, struct srdma_opener *opener);
+/* Lets the pool's threads seal and open chunks, too; `wake` as in seal_lane.h. The pool must outlive the connection. */
+int srdma_sealed_rdma_share(struct srdma_sealed_rdma *rdma, struct srdma_seal_pool *pool, void (*wake)(void *arg), void *arg);
 void srdma_sealed_rdma_release(struct srdma_sealed_rdma *rdma);
 /* For the end of the connection, or a peer that has broken a rule: drops every write and read, with everything that refers to them,
  * and executes no record that still comes. After this returns, nothing accesses the program's memory any more. */
 void srdma_sealed_rdma_end(struct srdma_sealed_rdma *rdma);
 /* Does the work that is possible now, up to one turn. */
 int srdma_sealed_rdma_step(struct srdma_sealed_rdma *rdma);
+/* After a post: hands chunks over and sends what is ready. With lanes, it leaves the sealing to the other threads and to the next step. */
+int srdma_sealed_rdma_push(struct srdma_sealed_rdma *rdma);
 /* Whether another step could do more now. */
 bool srdma_sealed_rdma_has_work(const struct srdma_sealed_rdma *rdma);
 /* Whether a chunk has just come or gone, so that the next one is likely to follow soon. */
 bool srdma_sealed_rdma_is_active(const struct srdma_sealed_rdma *rdma);
+/* The thread is about to sleep: another one that has sealed or opened a chunk will wake it. Look for work again afterwards. */
+void srdma_sealed_rdma_arm(struct srdma_sealed_rdma *rdma);
+/* After this returns, no other thread uses the region, until the next step. */
+void srdma_sealed_rdma_settle(struct srdma_sealed_rdma *rdma);
 /* Queues a write or read, which has been checked; stream.rdma_queued < rdma_depth. Its memory is used until its completion, or
  * srdma_sealed_rdma_end. */
 int srdma_sealed_rdma_post(struct srdma_sealed_rdma *rdma, const struct srdma_sealed_job *job);

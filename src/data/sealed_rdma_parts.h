@@ -12,6 +12,8 @@ void srdma_sealed_rdma_note_activity(struct srdma_sealed_rdma *rdma, uint32_t le
 void srdma_sealed_rdma_complete_jobs(struct srdma_sealed_rdma *rdma);
 /* Makes the memory of a ring, unless it exists. */
 int srdma_sealed_rdma_make_memory(struct srdma_sealed_rdma *rdma, int access, struct srdma_region *ring);
+/* Whether the lane has this key, or could get it, being empty; then it has it. */
+bool srdma_sealed_rdma_key_lane(struct srdma_seal_lane *lane, const struct srdma_seal_key *key);
 /* Records the error of a claim on a job that is over, and returns it. */
 int srdma_sealed_rdma_fail_account(void);
 
@@ -19,6 +21,10 @@ int srdma_sealed_rdma_fail_account(void);
 bool srdma_sealed_rdma_can_send(const struct srdma_sealed_rdma *rdma);
 /* Seals the next chunk of an answer or of a write, or asks for reads. 1; 0: nothing can be sent now; or an error. */
 int srdma_sealed_rdma_send_next(struct srdma_sealed_rdma *rdma);
+/* Puts the chunks that other threads or this one have sealed into the announcement to come, in their order. */
+int srdma_sealed_rdma_gather(struct srdma_sealed_rdma *rdma);
+/* Whether srdma_sealed_rdma_gather would find any. */
+bool srdma_sealed_rdma_can_gather(const struct srdma_sealed_rdma *rdma);
 /* Announces the chunks that are sealed, if it is time. */
 int srdma_sealed_rdma_announce(struct srdma_sealed_rdma *rdma);
 int srdma_sealed_rdma_take_ack(struct srdma_sealed_rdma *rdma, const struct srdma_sealed_header *header);
@@ -30,8 +36,10 @@ int srdma_sealed_rdma_execute(struct srdma_sealed_rdma *rdma, const void *data, 
 int srdma_sealed_rdma_post_pulls(struct srdma_sealed_rdma *rdma);
 /* The oldest of these reads has completed. RC completes in order. */
 void srdma_sealed_rdma_finish_pull(void *arg);
-bool srdma_sealed_rdma_has_arrived(const struct srdma_sealed_rdma *rdma);
-/* Opens the next chunk that has arrived. 1; 0: there is none; or an error. */
+/* Whether srdma_sealed_rdma_open_next would do anything. */
+bool srdma_sealed_rdma_can_open(const struct srdma_sealed_rdma *rdma);
+/* Opens the next chunk that has arrived, or hands it to the lane; or takes one that the lane has opened. 1; 0: there is none; or an
+ * error. */
 int srdma_sealed_rdma_open_next(struct srdma_sealed_rdma *rdma);
 int srdma_sealed_rdma_send_acks(struct srdma_sealed_rdma *rdma);
 

@@ -41,18 +41,35 @@ static bool batch_is_due(const struct srdma_sealed_rdma *rdma)
 	return rdma->batch_count > 0 && (batch_is_full(rdma) || rdma->records < BUSY_RECORDS) && can_announce(rdma);
 }
 
+static bool batch_has_room(const struct srdma_sealed_rdma *rdma)
+{
+	return rdma->batch_count > 0 ? !batch_is_full(rdma) : can_announce(rdma);
+}
+
+/* Chunks in the lane, the youngest ones. */
+static uint32_t sealing(const struct srdma_sealed_rdma *rdma)
+{
+	return rdma->seal_lane ? srdma_seal_lane_count(rdma->seal_lane) : 0;
+}
+
 static bool can_send_chunk(const struct srdma_sealed_rdma *rdma, uint32_t length)
 {
 	if (rdma->chunk_ring.count == rdma->chunk_ring.room)
 		return false;
 	if (goes_within(rdma, length))
 		return can_announce(rdma);
-	return srdma_sealed_ring_fits(&rdma->staging_ring, length) && (rdma->batch_count > 0 ? !batch_is_full(rdma) : can_announce(rdma));
+	if (!srdma_sealed_ring_fits(&rdma->staging_ring, length))
+		return false;
+	/* Works of a lane have one key. */
+	if (rdma->seal_lane)
+		return sealing(rdma) < SRDMA_SEAL_LANE_ROOM && (sealing(rdma) == 0 || !srdma_sealer_key_changes(rdma->sealer));
+	return batch_has_room(rdma);
 }
 
+/* The youngest chunk that is in the announcement to come. */
 static struct srdma_sealed_chunk *youngest_chunk(struct srdma_sealed_rdma *rdma)
 {
-	return &rdma->chunks[srdma_ring_at(&rdma->chunk_ring, rdma->chunk_ring.count - 1)];
+	return &rdma->chunks[srdma_ring_at(&rdma->chunk_ring, rdma->chunk_ring.count - 1 - sealing(rdma))];
 }
 
 int srdma_sealed_rdma_announce(struct srdma_sealed_rdma *rdma)
@@ -79,10 +96,51 @@ static int send_within(struct srdma_sealed_rdma *rdma, struct srdma_sealed_heade
 	return srdma_stream_send_control(rdma->stream, bytes, SRDMA_SEALED_HEADER + header->length);
 }
 
+static void add_to_batch(struct srdma_sealed_rdma *rdma, const uint8_t header[SRDMA_SEALED_HEADER], uint32_t length)
+{
+	memcpy(rdma->batch + rdma->batch_count * SRDMA_SEALED_HEADER, header, SRDMA_SEALED_HEADER);
+	rdma->batch_count++;
+	rdma->batch_bytes += length;
+}
+
+/* Hands a chunk to the lane. */
+static int seal_ahead(struct srdma_sealed_rdma *rdma, const uint8_t header[SRDMA_SEALED_HEADER], const char *data, uint32_t length, void *out)
+{
+	struct srdma_seal_work work = {.length = length, .header_length = SRDMA_SEALED_HEADER, .from = data, .to = out};
+	int ret = srdma_sealer_reserve(rdma->sealer, &work.number);
+
+	if (ret != 0)
+		return ret;
+	srdma_sealed_rdma_key_lane(rdma->seal_lane, srdma_sealer_key(rdma->sealer));
+	memcpy(work.header, header, SRDMA_SEALED_HEADER);
+	srdma_seal_lane_add(rdma->seal_lane, &work);
+	return 0;
+}
+
+bool srdma_sealed_rdma_can_gather(const struct srdma_sealed_rdma *rdma)
+{
+	enum srdma_seal_outcome outcome = rdma->seal_lane ? srdma_seal_lane_look(rdma->seal_lane, NULL) : SRDMA_SEAL_NONE;
+
+	return outcome == SRDMA_SEAL_FAILED || (outcome == SRDMA_SEAL_DONE && batch_has_room(rdma));
+}
+
+int srdma_sealed_rdma_gather(struct srdma_sealed_rdma *rdma)
+{
+	while (srdma_sealed_rdma_can_gather(rdma)) {
+		const struct srdma_seal_work *work;
+
+		if (srdma_seal_lane_look(rdma->seal_lane, &work) == SRDMA_SEAL_FAILED)
+			return srdma_fail(SRDMA_ESEAL, "cannot seal record %llu of %u bytes", (unsigned long long)work->number, work->length);
+		add_to_batch(rdma, work->header, work->length);
+		srdma_seal_lane_pop(rdma->seal_lane);
+	}
+	return 0;
+}
+
 /* Seals a chunk into the staging ring, to be announced together with others. */
 static int stage(struct srdma_sealed_rdma *rdma, struct srdma_sealed_header *header, const char *data, uint32_t *staged)
 {
-	uint8_t *bytes = rdma->batch + rdma->batch_count * SRDMA_SEALED_HEADER;
+	uint8_t bytes[SRDMA_SEALED_HEADER];
 	uint32_t at;
 	int ret = srdma_sealed_rdma_make_memory(rdma, IBV_ACCESS_REMOTE_READ, &rdma->staging);
 
@@ -92,8 +150,9 @@ static int stage(struct srdma_sealed_rdma *rdma, struct srdma_sealed_header *hea
 	header->address = at;
 	header->rkey = rdma->staging.mr->rkey;
 	srdma_sealed_encode(bytes, header);
-	rdma->batch_count++;
-	rdma->batch_bytes += header->length;
+	if (rdma->seal_lane)
+		return seal_ahead(rdma, bytes, data, header->length, (char *)rdma->staging.address + at);
+	add_to_batch(rdma, bytes, header->length);
 	return srdma_sealer_seal(rdma->sealer, bytes, SRDMA_SEALED_HEADER, data, header->length, (char *)rdma->staging.address + at);
 }
 

@@ -219,37 +219,132 @@ void srdma_sealed_rdma_finish_pull(void *arg)
 		pull_at(rdma, first + i - 1)->state = PULL_ARRIVED;
 }
 
+/* This end may have withdrawn its region meanwhile, and then nothing may be written to it. */
+static bool may_write(const struct srdma_sealed_rdma *rdma, const struct srdma_sealed_pull *pull)
+{
+	return pull->header.type != SRDMA_SEALED_WRITE || (rdma->region->rights & IBV_ACCESS_REMOTE_WRITE);
+}
+
+/* Prepares to open a chunk: finds its place, and encodes its header again. */
+static int prepare_opening(const struct srdma_sealed_rdma *rdma, const struct srdma_sealed_pull *pull, char **place,
+			   uint8_t header[SRDMA_SEALED_HEADER])
+{
+	if (!may_write(rdma, pull))
+		return srdma_fail(SRDMA_EPROTOCOL, "the peer was writing to the region when it was withdrawn");
+	srdma_sealed_encode(header, &pull->header);
+	return place_chunk(rdma, pull, place);
+}
+
 static int open_chunk(struct srdma_sealed_rdma *rdma, struct srdma_sealed_pull *pull)
 {
 	uint8_t header[SRDMA_SEALED_HEADER];
 	char *place;
-	int ret;
+	int ret = prepare_opening(rdma, pull, &place, header);
 
-	/* This end may have withdrawn its region meanwhile, and then nothing may be written to it. */
-	if (pull->header.type == SRDMA_SEALED_WRITE && !(rdma->region->rights & IBV_ACCESS_REMOTE_WRITE))
-		return srdma_fail(SRDMA_EPROTOCOL, "the peer was writing to the region when it was withdrawn");
-	ret = place_chunk(rdma, pull, &place);
-	if (ret != 0)
-		return ret;
-	srdma_sealed_encode(header, &pull->header);
-	ret = srdma_opener_open(rdma->opener, rdma->opened++, header, sizeof header, pull->landing,
-				pull->header.length + SRDMA_SEAL_OVERHEAD, place);
+	if (ret == 0)
+		ret = srdma_opener_open(rdma->opener, rdma->opened++, header, sizeof header, pull->landing,
+					pull->header.length + SRDMA_SEAL_OVERHEAD, place);
 	return ret == 0 ? deliver(rdma, pull) : ret;
 }
 
-bool srdma_sealed_rdma_has_arrived(const struct srdma_sealed_rdma *rdma)
+/* Hands a chunk to the lane. */
+static int open_ahead(struct srdma_sealed_rdma *rdma, struct srdma_sealed_pull *pull)
 {
-	return first_in(rdma, PULL_ARRIVED) < rdma->pull_ring.count;
+	struct srdma_seal_work work = {
+		.number = rdma->opened, .length = pull->header.length, .header_length = SRDMA_SEALED_HEADER, .from = pull->landing};
+	char *place;
+	int ret = prepare_opening(rdma, pull, &place, work.header);
+
+	if (ret != 0)
+		return ret;
+	work.to = pull->place = place;
+	rdma->opened++;
+	pull->state = PULL_OPENING;
+	srdma_seal_lane_add(rdma->open_lane, &work);
+	return 0;
+}
+
+/* Takes the oldest chunk out of the lane. One that failed is opened once more, for the error that this thread alone would report. */
+static int take_opened(struct srdma_sealed_rdma *rdma, bool failed)
+{
+	struct srdma_sealed_pull *pull = pull_at(rdma, first_in(rdma, PULL_OPENING));
+	const struct srdma_seal_work *work;
+	int ret = 0;
+
+	srdma_seal_lane_look(rdma->open_lane, &work);
+	if (failed)
+		ret = srdma_opener_open(rdma->opener, work->number, work->header, work->header_length, work->from,
+					work->length + SRDMA_SEAL_OVERHEAD, work->to);
+	srdma_seal_lane_pop(rdma->open_lane);
+	return ret == 0 ? deliver(rdma, pull) : ret;
+}
+
+/* Whether a chunk in the lane has bytes of the same memory, which must get those of the later chunk. */
+static bool overlaps(const struct srdma_sealed_rdma *rdma, const struct srdma_sealed_pull *pull)
+{
+	uintptr_t from, other;
+	char *place;
+
+	if (pull->header.type == SRDMA_SEALED_WRITE)
+		place = (char *)rdma->region->address + pull->header.offset;
+	else if (!srdma_sealed_jobs_place(&rdma->jobs, &pull->claim, &place))
+		return true;
+	from = (uintptr_t)place;
+	for (uint32_t i = 0; i < rdma->pull_ring.count; i++) {
+		const struct srdma_sealed_pull *earlier = &rdma->pulls[srdma_ring_at(&rdma->pull_ring, i)];
+
+		other = (uintptr_t)earlier->place;
+		if (earlier->state == PULL_OPENING && from < other + earlier->header.length && other < from + pull->header.length)
+			return true;
+	}
+	return false;
+}
+
+/* Whether the next chunk can be opened by this thread, or handed to the lane: works of a lane have one key, and only the opener can
+ * take a new one into use, with the first record that has it. */
+static bool can_begin_opening(const struct srdma_sealed_rdma *rdma)
+{
+	uint32_t opening = rdma->open_lane ? srdma_seal_lane_count(rdma->open_lane) : 0, arrived = first_in(rdma, PULL_ARRIVED);
+	const struct srdma_sealed_pull *pull;
+	const struct srdma_seal_key *key;
+
+	if (arrived == rdma->pull_ring.count)
+		return false;
+	if (opening == 0)
+		return true;
+	/* The chunks before one that ends the connection are still delivered. */
+	pull = &rdma->pulls[srdma_ring_at(&rdma->pull_ring, arrived)];
+	if (!may_write(rdma, pull) || overlaps(rdma, pull))
+		return false;
+	key = srdma_opener_key(rdma->opener, rdma->opened);
+	return opening < SRDMA_SEAL_LANE_ROOM && key && srdma_seal_lane_has_key(rdma->open_lane, key);
+}
+
+static bool has_opened(const struct srdma_sealed_rdma *rdma)
+{
+	return rdma->open_lane && srdma_seal_lane_look(rdma->open_lane, NULL) >= SRDMA_SEAL_DONE;
+}
+
+bool srdma_sealed_rdma_can_open(const struct srdma_sealed_rdma *rdma)
+{
+	return has_opened(rdma) || can_begin_opening(rdma);
 }
 
 int srdma_sealed_rdma_open_next(struct srdma_sealed_rdma *rdma)
 {
-	uint32_t arrived = first_in(rdma, PULL_ARRIVED);
+	const struct srdma_seal_key *key;
+	struct srdma_sealed_pull *pull;
 	int ret;
 
-	if (arrived == rdma->pull_ring.count)
+	if (has_opened(rdma)) {
+		ret = take_opened(rdma, srdma_seal_lane_look(rdma->open_lane, NULL) == SRDMA_SEAL_FAILED);
+	} else if (can_begin_opening(rdma)) {
+		pull = pull_at(rdma, first_in(rdma, PULL_ARRIVED));
+		key = rdma->open_lane ? srdma_opener_key(rdma->opener, rdma->opened) : NULL;
+		ret = key && srdma_sealed_rdma_key_lane(rdma->open_lane, key) ? open_ahead(rdma, pull) : open_chunk(rdma, pull);
+	} else {
 		return 0;
-	ret = open_chunk(rdma, pull_at(rdma, arrived));
+	}
 	return ret == 0 ? 1 : ret;
 }
 

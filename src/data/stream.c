@@ -106,8 +106,15 @@ void srdma_stream_seal(struct srdma_stream *stream, struct srdma_sealer *sealer,
 	stream->overhead = SRDMA_SEAL_OVERHEAD;
 }
 
+int srdma_stream_share(struct srdma_stream *stream, struct srdma_seal_pool *pool, void (*wake)(void *arg), void *arg)
+{
+	return srdma_seal_lane_new(pool, false, wake, arg, &stream->open_lane);
+}
+
 void srdma_stream_release(struct srdma_stream *stream)
 {
+	/* Before the memory and the keys that it uses. */
+	srdma_seal_lane_delete(&stream->open_lane);
 	srdma_region_release(&stream->memory);
 	if (stream->copies)
 		OPENSSL_cleanse(stream->copies, (size_t)stream->op_ring.room * stream->copy_size);

@@ -9,6 +9,7 @@
 #include "region.h"
 #include "ring.h"
 #include "seal.h"
+#include "seal_lane.h"
 
 #include <stdatomic.h>
 
@@ -78,6 +79,7 @@ struct srdma_arrival {
 	uint32_t length; /* with the tag, while sealed */
 	uint32_t imm;
 	bool sealed;     /* not opened yet */
+	bool ahead;      /* in the lane */
 	uint64_t number;
 };
 
@@ -136,6 +138,7 @@ struct srdma_stream {
 	/* ---- sealing ---- */
 	struct srdma_sealer *sealer; /* NULL: plain */
 	struct srdma_opener *opener;
+	struct srdma_seal_lane *open_lane; /* NULL: the program's calls open messages. Its works are the arrivals that are `ahead` */
 	int (*on_control)(void *arg, const void *data, uint32_t length); /* a control record came */
 	void (*on_pulled)(void *arg);                                  /* the oldest PULL is done */
 	void *arg;
@@ -157,6 +160,9 @@ int srdma_stream_new(struct srdma_stream *stream, struct ibv_pd *pd, struct srdm
 void srdma_stream_agree(struct srdma_stream *stream, uint32_t message_size, uint32_t depth, uint32_t mtu);
 /* Seals every record from here on. Takes over both. */
 void srdma_stream_seal(struct srdma_stream *stream, struct srdma_sealer *sealer, struct srdma_opener *opener);
+/* Lets the pool's threads open messages that have arrived, in their slots, while the program is at earlier ones. The pool must outlive
+ * the stream. */
+int srdma_stream_share(struct srdma_stream *stream, struct srdma_seal_pool *pool, void (*wake)(void *arg), void *arg);
 void srdma_stream_release(struct srdma_stream *stream);
 
 /* Takes completions off both queues and returns credits when due. SRDMA_EVERBS (failed_status, failed_here have the details),

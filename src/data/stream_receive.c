@@ -39,6 +39,55 @@ static int open_arrival(struct srdma_stream *stream, struct srdma_arrival *arriv
 	return 0;
 }
 
+/* Shorter messages are opened sooner than another thread could begin. */
+#define AHEAD_MIN 16384u
+
+/* Lets other threads open a message in its slot, when the program has an earlier one to take. */
+static void open_ahead(struct srdma_stream *stream, struct srdma_arrival *arrival)
+{
+	struct srdma_seal_lane *lane = stream->open_lane;
+	const struct srdma_seal_key *key;
+	char *slot = srdma_stream_slot(stream, arrival->slot);
+
+	if (!lane || !arrival->sealed || arrival->length < AHEAD_MIN || srdma_seal_lane_count(lane) == SRDMA_SEAL_LANE_ROOM)
+		return;
+	key = srdma_opener_key(stream->opener, arrival->number);
+	if (!key || (!srdma_seal_lane_has_key(lane, key) && srdma_seal_lane_count(lane) > 0))
+		return;
+	if (!srdma_seal_lane_has_key(lane, key))
+		srdma_seal_lane_set_key(lane, key);
+	struct srdma_seal_work work = {.number = arrival->number,
+				       .length = arrival->length - SRDMA_SEAL_OVERHEAD,
+				       .header_length = sizeof arrival->imm,
+				       .from = slot,
+				       .to = slot};
+	memcpy(work.header, &arrival->imm, sizeof arrival->imm);
+	arrival->ahead = true;
+	srdma_seal_lane_add(lane, &work);
+}
+
+/* Takes the oldest arrival out of the lane. If another thread has begun to open it, this waits for the result; a forged record stays
+ * sealed, and will fail once more for the error. */
+static void take_from_lane(struct srdma_stream *stream, struct srdma_arrival *arrival)
+{
+	if (!arrival->ahead)
+		return;
+	arrival->ahead = false;
+	while (!srdma_seal_lane_take_back(stream->open_lane)) {
+		enum srdma_seal_outcome outcome = srdma_seal_lane_look(stream->open_lane, NULL);
+
+		if (outcome == SRDMA_SEAL_DONE) {
+			arrival->sealed = false;
+			arrival->length -= stream->overhead;
+		}
+		if (outcome >= SRDMA_SEAL_DONE) {
+			srdma_seal_lane_pop(stream->open_lane);
+			return;
+		}
+		srdma_seal_lane_await(stream->open_lane);
+	}
+}
+
 /* Takes a record for the library: opens it, uses it, and posts its receive again at once. */
 static int take_own(struct srdma_stream *stream, struct srdma_arrival *arrival, uint32_t kind)
 {
@@ -93,6 +142,7 @@ static int sort_arrival(struct srdma_stream *stream, struct srdma_arrival *arriv
 		return srdma_fail(SRDMA_EPROTOCOL, "the peer sent a message of unknown kind %u", kind);
 	if (stream->arrival_ring.count + stream->owed >= stream->depth)
 		return srdma_fail(SRDMA_EPROTOCOL, "the peer sent more messages than it had credits");
+	open_ahead(stream, arrival);
 	stream->arrivals[srdma_ring_push(&stream->arrival_ring)] = *arrival;
 	stream->messages_arrived++;
 	return 0;
@@ -178,6 +228,7 @@ int srdma_stream_peek(struct srdma_stream *stream, const void **data, uint32_t *
 
 	if (!srdma_stream_has_message(stream))
 		return 0;
+	take_from_lane(stream, first);
 	ret = first->sealed ? open_arrival(stream, first, srdma_stream_slot(stream, first->slot)) : 0;
 	if (ret != 0)
 		return ret;
@@ -191,6 +242,7 @@ int srdma_stream_read(struct srdma_stream *stream, void *buffer)
 	struct srdma_arrival *first = &stream->arrivals[stream->arrival_ring.first];
 	uint8_t nowhere[1];
 
+	take_from_lane(stream, first);
 	if (first->sealed)
 		return open_arrival(stream, first, first->length > stream->overhead ? buffer : nowhere);
 	if (first->length > 0)
@@ -202,6 +254,8 @@ int srdma_stream_read(struct srdma_stream *stream, void *buffer)
 static uint32_t take_first(struct srdma_stream *stream)
 {
 	struct srdma_arrival first = stream->arrivals[srdma_ring_pop(&stream->arrival_ring)];
+
+	take_from_lane(stream, &first);
 
 	srdma_counter_add(&stream->counters.messages_received, 1);
 	srdma_counter_add(&stream->counters.bytes_received, first.length - (first.sealed ? stream->overhead : 0));

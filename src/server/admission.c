@@ -161,6 +161,7 @@ int srdma_admission_decide(struct srdma_conn *conn, struct srdma_reject *reject,
 	}
 	conn->client_id = client->slot.id;
 	conn->notifier = &client->worker->notifier;
+	conn->seal_pool = client->server->seal_pool;
 	conn->owner = client;
 	srdma_policy_apply(&policy, &conn->options);
 	return 0;

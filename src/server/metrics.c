@@ -4,6 +4,7 @@
 #include "device.h"
 #include "histogram.h"
 #include "log.h"
+#include "seal_pool.h"
 #include "tls.h"
 
 #include <errno.h>
@@ -119,6 +120,7 @@ struct snapshot {
 	struct srdma_histogram setup_time[SRDMA_SETUP_PHASES];
 	const struct srdma_histogram *setup_times[SRDMA_SETUP_PHASES];
 	unsigned worker_load[WORKERS_TOLD];
+	uint64_t seal_bytes[SRDMA_SEAL_THREADS_MAX + 1];
 };
 
 /* One lock covers both sums, so that a client that leaves meanwhile is counted once, as connected or as gone. */
@@ -150,6 +152,16 @@ static void read_server(struct srdma_server *server, struct snapshot *out)
 		out->worker_load[i] = server->workers[i]->load;
 	out->public.certificate_not_after = srdma_tls_context_not_after(server->context);
 	pthread_mutex_unlock(&server->mutex);
+}
+
+static void read_seal_pool(const struct srdma_server *server, struct snapshot *out)
+{
+	const struct srdma_seal_pool *pool = server->seal_pool;
+
+	out->public.seal_bytes = out->seal_bytes;
+	out->public.seal_bytes_count = pool ? srdma_seal_pool_threads(pool) + 1 : 0;
+	for (unsigned i = 0; i < out->public.seal_bytes_count; i++)
+		out->seal_bytes[i] = srdma_seal_pool_bytes(pool, i);
 }
 
 static void point_to_arrays(struct snapshot *s)
@@ -184,6 +196,7 @@ int srdma_server_get_metrics(struct srdma_server *server, struct srdma_server_me
 		return srdma_fail(-ENOMEM, "out of memory");
 	read_server(server, s);
 	sum_traffic(server, s);
+	read_seal_pool(server, s);
 	point_to_arrays(s);
 	m = &s->public;
 	m->size = sizeof *m;

@@ -7,6 +7,7 @@
 #include "listener.h"
 #include "log.h"
 #include "net.h"
+#include "seal_pool.h"
 #include "server_limits.h"
 #include "sized.h"
 #include "wake.h"
@@ -185,6 +186,7 @@ static void free_server(struct srdma_server *server)
 	srdma_wake_close(server->stop_fd);
 	srdma_wake_close(server->room_fd);
 	srdma_wake_close(server->event_fd);
+	srdma_seal_pool_delete(&server->seal_pool);
 	srdma_slots_destroy(&server->slots);
 	pthread_mutex_destroy(&server->mutex);
 	pthread_cond_destroy(&server->ended);
@@ -277,6 +279,8 @@ int srdma_server_start(const struct srdma_server_options *given, struct srdma_tl
 		ret = make_descriptors(server);
 	if (ret == 0)
 		ret = make_listeners(server, options);
+	if (ret == 0 && options->conn->seal == SRDMA_SEAL_REQUIRED && options->conn->seal_threads > 0)
+		ret = srdma_seal_pool_new(options->conn->seal_threads, &server->seal_pool);
 	if (ret == 0)
 		ret = start_threads(server);
 	if (ret != 0) {

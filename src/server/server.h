@@ -87,6 +87,7 @@ struct srdma_server {
 	struct srdma_listener **listeners;
 	unsigned listener_count;
 	struct srdma_networks proxies; /* the balancers: their connections begin with a PROXY header */
+	struct srdma_seal_pool *seal_pool; /* of all clients; NULL: none */
 	struct srdma_slots slots; /* its mutex also guards each client's conn and info, and `gone` */
 	struct srdma_traffic gone; /* metrics.c; of clients that have gone */
 	pthread_t listener_thread;

@@ -84,6 +84,8 @@ static void choose_protection(struct srdma_conn_options *options)
 
 	if (seal && seal[0])
 		options->seal = SRDMA_SEAL_REQUIRED;
+	if (getenv("SECURDMA_PROBE_SEAL_THREADS"))
+		options->seal_threads = (unsigned)atoi(getenv("SECURDMA_PROBE_SEAL_THREADS"));
 	if (ms)
 		options->epoch_ms = atoi(ms);
 	if (psns)

@@ -9,8 +9,10 @@ from conftest import ON_UROCE, PROBE_WRAPPED, RUN, Client, Server, left_out_of, 
 
 SEALED = {"SECURDMA_PROBE_SEAL": "required"}
 PLAIN = {}
+SHARED = {"SECURDMA_PROBE_SEAL": "required", "SECURDMA_PROBE_SEAL_THREADS": "2"}
 MESSAGES = 1000 if RUN == "vm" else 3000  # emulation is slow
 BOTH = pytest.mark.parametrize("mode", [PLAIN, SEALED], ids=["plain", "sealed"])
+ALL = pytest.mark.parametrize("mode", [PLAIN, SEALED, SHARED], ids=["plain", "sealed", "seal-threads"])
 
 
 @pytest.fixture
@@ -47,7 +49,7 @@ def expect_psns_used_once_on_a_queue_pair(facts):
         assert used > 0 and (next_psn - psn) % PSNS >= used and (psn - next_psn) % PSNS >= next_used, facts
 
 
-@BOTH
+@ALL
 def test_renewal_on_request_loses_and_doubles_nothing(protected, mode):
     facts = protected(mode, "renew", "asked", MESSAGES)
     assert facts["epoch"] >= 7 and facts["epoch"] == facts["peer_epoch"]
@@ -80,7 +82,7 @@ def test_psns_are_renewed_by_time(protected, mode):
     expect_other_queue_pairs(facts)
 
 
-@BOTH
+@ALL
 @pytest.mark.parametrize("who", [pytest.param("client", marks=left_out_of("tsan")),
                                  pytest.param("server", marks=left_out_of("vm")), "both"])
 def test_killed_queue_pair_is_replaced_and_nothing_lost_or_doubled(protected, mode, who):

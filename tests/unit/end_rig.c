@@ -2,6 +2,7 @@
 #include "end_rig.h"
 
 #include "log.h"
+#include "seal_pool.h"
 
 #include <arpa/inet.h>
 #include <stdio.h>
@@ -206,6 +207,11 @@ int __wrap_srdma_tls_fd(const struct srdma_tls *tls)
 
 /* ---- life ------------------------------------------------------------------------------------------------------ */
 
+/* It polls. */
+static void rest(void *arg)
+{
+}
+
 static void make_keys(struct end_rig *rig)
 {
 	const uint8_t own[SRDMA_SEAL_SECRET] = {1}, own_chunks[SRDMA_SEAL_SECRET] = {2};
@@ -226,6 +232,14 @@ static void make_keys(struct end_rig *rig)
 	rig->conn->sealed_rdma = (struct srdma_sealed_rdma){
 		.stream = &rig->conn->stream, .region = &rig->conn->region, .rate = &rig->conn->rate, .pd = rig->conn->pd};
 	require(srdma_sealed_rdma_start(&rig->conn->sealed_rdma, chunks, chunks_in) == 0, "no sealed writes and reads");
+	if (!getenv("SECURDMA_TEST_SEAL_THREADS"))
+		return;
+	rig->conn->options.seal_threads = (unsigned)atoi(getenv("SECURDMA_TEST_SEAL_THREADS"));
+	require(srdma_seal_pool_share(rig->conn->options.seal_threads, &rig->conn->seal_pool) == 0, "no seal threads");
+	rig->conn->shares_seal_pool = true;
+	require(srdma_sealed_rdma_share(&rig->conn->sealed_rdma, rig->conn->seal_pool, rest, NULL) == 0 &&
+			srdma_stream_share(&rig->conn->stream, rig->conn->seal_pool, rest, NULL) == 0,
+		"no lanes");
 }
 
 void rig_new(struct end_rig *rig, size_t region_size, size_t peer_region_size)
@@ -325,5 +339,6 @@ void rig_settle(struct end_rig *rig)
 	do {
 		rig->conn->rounds = 0; /* the TLS channel has its own turn */
 		srdma_conn_progress(rig->conn, false);
+		srdma_sealed_rdma_settle(&rig->conn->sealed_rdma);
 	} while (rig->conn->status == 0 && srdma_sealed_rdma_has_work(&rig->conn->sealed_rdma));
 }
