@@ -37,6 +37,7 @@
 	X(drop_qpn, "dropped: no such queue pair") \
 	X(drop_state, "dropped: queue pair not ready for it") \
 	X(drop_source, "dropped: not from the connected peer") \
+	X(drop_tag, "dropped: without the tag of the connected peer") \
 	X(drop_transport, "dropped: opcode of another transport") \
 	X(drop_pkey, "dropped: another partition") \
 	X(drop_qkey, "dropped: wrong Q_Key") \

@@ -18,6 +18,7 @@
 #define WIRE_GRH 40
 #define WIRE_PKEY 0xffff
 #define WIRE_PSN_MASK 0xffffffu
+#define WIRE_TAG_BITS 13
 
 /* The upper three bits of a BTH opcode. */
 enum { WIRE_RC = 0x00, WIRE_UC = 0x20, WIRE_UD = 0x60 };
@@ -25,6 +26,7 @@ enum { WIRE_RC = 0x00, WIRE_UC = 0x20, WIRE_UD = 0x60 };
 /* Whole opcodes that are of no service. The range from 0xc0 on is each manufacturer's own: others drop what they do not know. */
 enum {
 	OP_GAPS = 0xd5, /* uroce's: which requests are missing, BTH.PSN being the first; WIRE_GAP bytes for each gap */
+	OP_ASK_TAG = 0xd6, /* uroce's: the peer is asked to put its tag into all packets of the connection; no payload, PSN 0 */
 };
 enum {
 	WIRE_GAP = 4,   /* offset from the PSN, length, each two bytes; the last gap is empty and says how far the list goes */
@@ -108,6 +110,7 @@ struct packet {
 	uint16_t pkey;
 	uint32_t qpn; /* destination */
 	uint32_t psn;
+	uint16_t tag; /* of the sender, where it was asked for: WIRE_TAG_BITS of the BTH that are reserved; else 0 */
 
 	uint32_t qkey;    /* DETH */
 	uint32_t src_qpn; /* DETH */

@@ -157,6 +157,15 @@ struct read_atomic {
 
 enum { AGAIN = 1024 /* a power of two */ };
 
+/* tag.c's. All zero: nothing is agreed. */
+struct tag {
+	uint16_t own;     /* in all packets to the peer, which has asked for it; 0: it has not */
+	uint16_t peer;    /* in all packets of the peer, and others are none of its; 0: not known */
+	uint8_t received; /* long packets, until the peer is asked */
+	bool ask_due;
+	uint64_t asked_at;
+};
+
 struct hold;
 
 struct responder {
@@ -217,6 +226,7 @@ struct qp {
 	struct recv_queue rq;
 	struct requester req;
 	struct responder resp;
+	struct tag tag;
 
 	struct shm_path *path; /* to the peer, where it is on this host; NULL: the link */
 	struct qp *active_next; /* of the active, or the parked ones */

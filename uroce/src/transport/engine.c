@@ -13,6 +13,7 @@
 #include "repair.h"
 #include "requester.h"
 #include "responder.h"
+#include "tag.h"
 #include "udp.h"
 #include "wake.h"
 
@@ -130,7 +131,7 @@ static bool receives(const struct qp *qp)
 
 static bool of_transport(const struct qp *qp, uint8_t opcode)
 {
-	if (opcode == OP_GAPS)
+	if (opcode == OP_GAPS || opcode == OP_ASK_TAG)
 		return qp->type == IBV_QPT_RC;
 	uint8_t transport = qp->type == IBV_QPT_RC ? WIRE_RC : qp->type == IBV_QPT_UC ? WIRE_UC : WIRE_UD;
 	return (opcode & 0xe0) == transport;
@@ -149,6 +150,8 @@ static _Atomic uint64_t *drop_counter(const struct qp *qp, const struct packet *
 		return &counters->drop_state;
 	if (qp->type != IBV_QPT_UD && !qp->device->same_peer(qp->device, &qp->av.dgid, &path->sgid))
 		return &counters->drop_source;
+	if (!tag_fits(qp, packet))
+		return &counters->drop_tag;
 	return NULL;
 }
 
@@ -161,12 +164,19 @@ void engine_deliver_local(void *arg, const struct packet *packet, const struct p
 		return;
 	}
 	_Atomic uint64_t *drop = drop_counter(qp, packet, path);
-	if (drop)
+	if (drop) {
 		counter_add(drop, 1);
-	else if (qp->type == IBV_QPT_UD)
+		return;
+	}
+	tag_note(qp, packet);
+	if (qp->type == IBV_QPT_UD)
 		datagram_receive(qp, packet, path);
+	else if (packet->opcode == OP_GAPS && qp->tag.peer == 0)
+		tag_ask(qp);
 	else if (packet->opcode == OP_GAPS)
 		repair_take_report(qp, packet);
+	else if (packet->opcode == OP_ASK_TAG)
+		tag_asked(qp);
 	else if (wire_traits(packet->opcode) & T_REQUEST)
 		responder_receive(qp, packet);
 	else

@@ -59,6 +59,7 @@ static inline bool send_packet(struct qp *qp, struct shm_path *path, const struc
 {
 	packet->qpn = qpn;
 	packet->pkey = WIRE_PKEY;
+	packet->tag = qp->tag.own;
 	out->dgid = to->dgid;
 	out->sgid_index = to->sgid_index;
 	out->tclass = to->tclass;

@@ -80,6 +80,8 @@ static void begin(const struct trial *trial, enum kind kind, uint64_t seed)
 	options.rd_atomic = options.dest_rd_atomic = trial->rd_atomic;
 	sim_start(seed);
 	struct sim_node *na = sim_node(), *nb = sim_node();
+	if (getenv("GB"))
+		na->device.keeps_ahead = nb->device.keeps_ahead = false;
 	na->device.max_window = nb->device.max_window = 2048;
 	na->wire = nb->wire = (struct sim_wire){
 		.path_rate = trial->rate, .path_queue = trial->queue, .path_mark = trial->mark, .delay = trial->delay,
@@ -181,7 +183,7 @@ static struct trial complete(struct trial trial)
 static const struct trial trials[] = {
 	{ .name = "1 Gbit/s, queue 250 KB" },
 	{ .name = "1 Gbit/s, queue 60 KB", .queue = 60000 },
-	{ .name = "200 Mbit/s, queue 250 KB", .rate = GBIT / 5, .most_lost = 0.03 },
+	{ .name = "200 Mbit/s, queue 250 KB", .rate = GBIT / 5, .most_lost = 0.035 },
 	{ .name = "200 Mbit/s, queue 60 KB", .rate = GBIT / 5, .queue = 60000 },
 	{ .name = "MTU 9000, queue 250 KB", .mtu = IBV_MTU_4096 },
 	{ .name = "MTU 9000, queue 60 KB", .mtu = IBV_MTU_4096, .queue = 60000, .most_lost = 0.03 },
@@ -195,7 +197,7 @@ static const struct trial trials[] = {
 	{ .name = "loss 0.1 %, round trip 10 ms", .delay = 5 * MS, .loss = 0.001, .warm = SECOND / 2, .aim_read = 0.4, .most_lost = 0.1 },
 	{ .name = "loss 1 %, round trip 10 ms", .delay = 5 * MS, .loss = 0.01, .warm = SECOND / 2, .aim_read = 0.15, .most_lost = 0.4 },
 	{ .name = "1 % of packets 0.3 ms late", .late = 0.01, .late_by = 300 * US },
-	{ .name = "1 % 0.3 ms late, round trip 10 ms", .late = 0.01, .late_by = 300 * US, .delay = 5 * MS, .warm = SECOND / 2, .most_lost = 0.07 },
+	{ .name = "1 % 0.3 ms late, round trip 10 ms", .late = 0.01, .late_by = 300 * US, .delay = 5 * MS, .warm = SECOND / 2, .aim_read = 0.7, .most_lost = 0.07 },
 };
 
 static void check(struct trial trial, enum kind kind, uint64_t seed)

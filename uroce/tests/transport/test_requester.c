@@ -365,6 +365,7 @@ static void a_read_with_a_lost_answer_asks_for_what_is_missing_again(void **stat
 	(void)state;
 	uint8_t data[4096];
 	begin();
+	script_have_tag(&end, 77);
 	sim_fill(data, sizeof data, 3);
 	sim_read(&end, 1, 0, 4096, peer, 0);
 	let_out();
