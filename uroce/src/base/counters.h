@@ -30,7 +30,7 @@
 	X(timeouts, "timeouts of responses") \
 	X(retries_exhausted, "queue pairs that gave up") \
 	X(duplicates, "requests received again") \
-	X(out_of_sequence, "requests ahead of the expected PSN") \
+	X(out_of_sequence, "requests ahead of the expected PSN, or without the tag") \
 	X(held, "requests kept until a gap before them is filled") \
 	X(drop_icrc, "dropped: wrong ICRC") \
 	X(drop_malformed, "dropped: malformed or of an unknown kind") \

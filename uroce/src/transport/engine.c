@@ -166,6 +166,9 @@ void engine_deliver_local(void *arg, const struct packet *packet, const struct p
 	_Atomic uint64_t *drop = drop_counter(qp, packet, path);
 	if (drop) {
 		counter_add(drop, 1);
+		/* Whoever watches this counter for forgers sees those that have not the tag, too. */
+		if (drop == &device->counters->drop_tag && (wire_traits(packet->opcode) & T_REQUEST))
+			counter_add(&device->counters->out_of_sequence, 1);
 		return;
 	}
 	tag_note(qp, packet);

@@ -109,6 +109,7 @@ static void a_tag_is_learned_in_order_and_asked_of_all_packets(void **state)
 	script_expect_none();
 	assert_int_equal(node->counters.held, 0);
 	assert_int_equal(node->counters.drop_tag, 2 * (1 << WIRE_TAG_BITS) - 2);
+	assert_int_equal(node->counters.out_of_sequence, node->counters.drop_tag + 1); /* a forger shows there */
 	assert_int_equal(end.memory[8], GUARD);
 	script_use_tag(6);
 	write_only(3, 12, 4);
