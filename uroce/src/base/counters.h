@@ -32,6 +32,9 @@
 	X(duplicates, "requests received again") \
 	X(out_of_sequence, "requests ahead of the expected PSN, or without the tag") \
 	X(held, "requests kept until a gap before them is filled") \
+	X(ecn_marked, "packets with data that a router has marked (ECN)") \
+	X(cnps_sent, "congestion notifications sent") \
+	X(cnps_received, "congestion notifications received and heeded") \
 	X(drop_icrc, "dropped: wrong ICRC") \
 	X(drop_malformed, "dropped: malformed or of an unknown kind") \
 	X(drop_qpn, "dropped: no such queue pair") \

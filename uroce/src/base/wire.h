@@ -23,12 +23,17 @@
 /* The upper three bits of a BTH opcode. */
 enum { WIRE_RC = 0x00, WIRE_UC = 0x20, WIRE_UD = 0x60 };
 
+/* Congestion: two bits of the traffic class. A router changes ECT to CE instead of dropping the packet. */
+enum { WIRE_ECN_MASK = 3, WIRE_ECT = 2, WIRE_CE = 3 };
+
 /* Whole opcodes that are of no service. The range from 0xc0 on is each manufacturer's own: others drop what they do not know. */
 enum {
+	OP_CNP = 0x81,  /* congestion notification, annex A17: the sender of packets learns that some were marked; WIRE_CNP_BYTES follow */
 	OP_GAPS = 0xd5, /* uroce's: which requests are missing, BTH.PSN being the first; WIRE_GAP bytes for each gap */
 	OP_ASK_TAG = 0xd6, /* uroce's: the peer is asked to put its tag into all packets of the connection; no payload, PSN 0 */
 };
 enum {
+	WIRE_CNP_BYTES = 16, /* reserved */
 	WIRE_GAP = 4,   /* offset from the PSN, length, each two bytes; the last gap is empty and says how far the list goes */
 	WIRE_GAPS = 64, /* at most */
 };

@@ -227,6 +227,8 @@ struct qp {
 	struct requester req;
 	struct responder resp;
 	struct tag tag;
+	bool cnp_due;     /* marking.c's */
+	uint64_t cnp_at;  /* the last one */
 
 	struct shm_path *path; /* to the peer, where it is on this host; NULL: the link */
 	struct qp *active_next; /* of the active, or the parked ones */

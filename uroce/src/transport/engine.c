@@ -8,6 +8,7 @@
 #include "datagram.h"
 #include "flight.h"
 #include "guard.h"
+#include "marking.h"
 #include "outgoing.h"
 #include "qp_state.h"
 #include "repair.h"
@@ -131,7 +132,7 @@ static bool receives(const struct qp *qp)
 
 static bool of_transport(const struct qp *qp, uint8_t opcode)
 {
-	if (opcode == OP_GAPS || opcode == OP_ASK_TAG)
+	if (opcode == OP_GAPS || opcode == OP_ASK_TAG || opcode == OP_CNP)
 		return qp->type == IBV_QPT_RC;
 	uint8_t transport = qp->type == IBV_QPT_RC ? WIRE_RC : qp->type == IBV_QPT_UC ? WIRE_UC : WIRE_UD;
 	return (opcode & 0xe0) == transport;
@@ -172,6 +173,8 @@ void engine_deliver_local(void *arg, const struct packet *packet, const struct p
 		return;
 	}
 	tag_note(qp, packet);
+	if ((path->tclass & WIRE_ECN_MASK) == WIRE_CE && qp->type == IBV_QPT_RC && packet->opcode != OP_CNP)
+		marking_seen(qp, packet);
 	if (qp->type == IBV_QPT_UD)
 		datagram_receive(qp, packet, path);
 	else if (packet->opcode == OP_GAPS && qp->tag.peer == 0)
@@ -180,6 +183,8 @@ void engine_deliver_local(void *arg, const struct packet *packet, const struct p
 		repair_take_report(qp, packet);
 	else if (packet->opcode == OP_ASK_TAG)
 		tag_asked(qp);
+	else if (packet->opcode == OP_CNP)
+		marking_notified(qp);
 	else if (wire_traits(packet->opcode) & T_REQUEST)
 		responder_receive(qp, packet);
 	else

@@ -39,6 +39,7 @@ int responder_start(struct qp *qp)
 		.receive = receive,
 	};
 	qp->tag = (struct tag){ .own = 0 };
+	qp->cnp_due = false;
 	return 0;
 }
 

@@ -19,6 +19,7 @@ static struct {
 	size_t taken_next;
 	union ibv_gid script;
 	uint16_t script_tag;
+	uint8_t script_class;
 	unsigned script_asked;
 	unsigned violations;
 	uint8_t lost[LOSS_SLOTS]; /* how often a packet was lost, by a hash of it */
@@ -311,7 +312,7 @@ struct sim_node *sim_node(void)
 	test_device_open(&node->device, &node->context, &node->counters, &node->link, sim_now);
 	node->device.now = sim.now;
 	node->device.max_window = 256;
-	node->device.keeps_ahead = true;
+	node->device.keeps_ahead = node->device.ecn = true;
 	node->pd = pd_alloc(&node->context.verbs.context);
 	assert_non_null(node->pd);
 	return node;
@@ -702,6 +703,7 @@ void script_send(struct sim_end *end, struct packet packet, const void *payload,
 	copy->from = SCRIPT_NODE;
 	copy->to = end->node->number;
 	copy->time = sim.now;
+	copy->tclass = sim.script_class;
 	fly(copy);
 	step();
 	step(); /* the answer arrives at the test */
@@ -736,6 +738,11 @@ void script_expect_none(void)
 void script_use_tag(uint16_t tag)
 {
 	sim.script_tag = tag;
+}
+
+void script_use_class(uint8_t tclass)
+{
+	sim.script_class = tclass;
 }
 
 void script_have_tag(struct sim_end *end, uint16_t tag)

@@ -159,6 +159,52 @@ static void a_peer_that_asks_for_a_tag_gets_one_and_is_asked(void **state)
 	finish();
 }
 
+static void marked_data_is_told_to_its_sender_at_times(void **state)
+{
+	(void)state;
+	static const uint8_t nothing[WIRE_CNP_BYTES];
+	begin();
+	script_use_class(WIRE_ECT);
+	write_only(0, 0, 4);
+	script_expect_ack(AETH_ACK, PSN);
+	script_use_class(0x20 | WIRE_CE);
+	for (uint32_t n = 1; n < 31; n++) {
+		sim_pass(10 * US);
+		write_only(n, 0, 4);
+	}
+	unsigned cnps = 0;
+	for (const struct sim_packet *packet; (packet = script_take());) {
+		if (packet->packet.opcode != OP_CNP)
+			continue;
+		cnps++;
+		assert_int_equal(packet->bytes[4], 0x40); /* BECN */
+		assert_int_equal(packet->packet.qpn, SCRIPT_QPN);
+		assert_int_equal(packet->packet.payload_length, WIRE_CNP_BYTES);
+		assert_memory_equal(packet->packet.payload, nothing, WIRE_CNP_BYTES);
+		assert_int_equal(packet->tclass & WIRE_ECN_MASK, 0);
+	}
+	assert_int_equal(cnps, 6);
+	assert_int_equal(node->counters.cnps_sent, 6);
+	assert_int_equal(node->counters.ecn_marked, 30);
+	finish();
+}
+
+/* Nothing that a peer does not answer may be marked in place of being dropped. */
+static void only_packets_to_a_peer_with_a_tag_may_be_marked(void **state)
+{
+	(void)state;
+	begin();
+	write_only(0, 0, 4);
+	assert_int_equal(script_take()->tclass, 0);
+	script_have_tag(&end, 77);
+	write_only(1, 0, 4);
+	assert_int_equal(script_take()->tclass, WIRE_ECT);
+	node->device.ecn = false;
+	write_only(2, 0, 4);
+	assert_int_equal(script_take()->tclass, 0);
+	finish();
+}
+
 /* So it is for comparison: --go-back. */
 static void a_device_that_goes_back_asks_for_no_tag_and_has_none(void **state)
 {
@@ -573,6 +619,8 @@ int main(void)
 		cmocka_unit_test(a_tag_is_learned_in_order_and_asked_of_all_packets),
 		cmocka_unit_test(a_tag_that_comes_late_is_none),
 		cmocka_unit_test(a_peer_that_asks_for_a_tag_gets_one_and_is_asked),
+		cmocka_unit_test(marked_data_is_told_to_its_sender_at_times),
+		cmocka_unit_test(only_packets_to_a_peer_with_a_tag_may_be_marked),
 		cmocka_unit_test(a_device_that_goes_back_asks_for_no_tag_and_has_none),
 		cmocka_unit_test(what_comes_ahead_of_a_gap_is_reported_and_executed_in_its_turn),
 		cmocka_unit_test(a_read_ahead_of_a_gap_is_answered_in_its_turn),
