@@ -159,6 +159,29 @@ static void a_peer_that_asks_for_a_tag_gets_one_and_is_asked(void **state)
 	finish();
 }
 
+/* Where packets are lost, a request to READ comes twice: only where the first did not, the copy counts. */
+static void a_copy_of_a_read_request_is_answered_in_place_of_the_lost_one(void **state)
+{
+	(void)state;
+	begin();
+	script_have_tag(&end, 77);
+	struct packet packet = one_sided(OP_READ_REQUEST, 0, 0, MTU), copy = packet;
+	copy.ack_req = false;
+	script_send(&end, packet, NULL, 0);
+	script_send(&end, copy, NULL, 0);
+	script_expect(OP_READ_ONLY, PSN);
+	script_expect_none();
+	assert_int_equal(node->counters.duplicates, 0);
+	copy = one_sided(OP_READ_REQUEST, 1, 0, MTU);
+	copy.ack_req = false;
+	script_send(&end, copy, NULL, 0);
+	script_expect(OP_READ_ONLY, PSN + 1);
+	/* What is asked for again is answered again. */
+	script_send(&end, packet, NULL, 0);
+	script_expect(OP_READ_ONLY, PSN);
+	finish();
+}
+
 static void marked_data_is_told_to_its_sender_at_times(void **state)
 {
 	(void)state;
@@ -619,6 +642,7 @@ int main(void)
 		cmocka_unit_test(a_tag_is_learned_in_order_and_asked_of_all_packets),
 		cmocka_unit_test(a_tag_that_comes_late_is_none),
 		cmocka_unit_test(a_peer_that_asks_for_a_tag_gets_one_and_is_asked),
+		cmocka_unit_test(a_copy_of_a_read_request_is_answered_in_place_of_the_lost_one),
 		cmocka_unit_test(marked_data_is_told_to_its_sender_at_times),
 		cmocka_unit_test(only_packets_to_a_peer_with_a_tag_may_be_marked),
 		cmocka_unit_test(a_device_that_goes_back_asks_for_no_tag_and_has_none),
