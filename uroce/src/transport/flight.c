@@ -180,7 +180,10 @@ void flight_go_back(struct qp *qp)
 void flight_lose(struct qp *qp)
 {
 	struct requester *req = &qp->req;
-	congestion_lost(&req->path, qp->device->now, flight_size(req), req->unacked, req->top, true);
+	/* The first time it may be only since the peer has not been asked for its tag, and not yet keeps what follows. */
+	bool first = qp->tag.peer == 0 && qp->device->keeps_ahead && !req->has_lost;
+	req->has_lost = true;
+	congestion_lost(&req->path, qp->device->now, first ? 1 : flight_size(req), req->unacked, req->top, true);
 	flight_go_back(qp);
 }
 

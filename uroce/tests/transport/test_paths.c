@@ -244,23 +244,36 @@ static void a_little_over_each_of_many_links_arrives_in_time(void **state)
 	(void)state;
 	enum { LINKS = 1000 };
 	static const double losses[] = { 0, 0, 0.001, 0.01 };
+	unsigned good = 0, fair = 0;
 	for (uint64_t seed = 1; seed <= LINKS; seed++) {
 		sim_start(seed);
 		struct trial trial = complete((struct trial){
-			.name = "a link", .rate = GBIT / (1 + sim_below(20)), .queue = 30000 + sim_below(300000), .delay = 50 * US + sim_below(seed % 3 ? MS : 25 * MS),
-			.loss = losses[sim_below(4)], .late = sim_below(3) ? 0 : 0.01, .late_by = 50 * US + sim_below(500 * US),
-			.mark = sim_below(3) ? 0 : 30000, .mtu = sim_below(2) ? IBV_MTU_1024 : IBV_MTU_4096, .time = MS, .rd_atomic = 16 });
+			.rate = GBIT / (1 + sim_below(20)),
+			.queue = 30000 + sim_below(300000),
+			.delay = 50 * US + sim_below(sim_below(3) ? MS : 25 * MS),
+			.loss = losses[sim_below(4)],
+			.late = sim_below(3) ? 0 : 0.01,
+			.late_by = 50 * US + sim_below(500 * US),
+			.mark = sim_below(3) ? 0 : 30000,
+			.mtu = sim_below(2) ? IBV_MTU_1024 : IBV_MTU_4096,
+			.rd_atomic = 16,
+		});
 		enum kind kind = (enum kind)(seed % KINDS);
 		begin(&trial, kind, seed);
-		double ideal = (double)OUTSTANDING * MESSAGE / (double)trial.rate;
-		uint64_t limit = (uint64_t)(5 * ideal * (double)SECOND) + 60 * trial.delay + SECOND / 4;
-		if (!sim_run(limit))
-			fail_msg("seed %llu, %s: not all has arrived after %.1f times the time it needs", (unsigned long long)seed, kind_name[kind],
-				 (double)limit / (double)SECOND / ideal);
-		for (unsigned i = 0; i < 2; i++)
-			assert_int_equal((i ? flows[0].b.node : flows[0].a.node)->counters.retries_exhausted, 0);
+		uint64_t began = sim_now(), ideal = (uint64_t)OUTSTANDING * MESSAGE * SECOND / trial.rate;
+		if (!sim_run(10 * ideal + 100 * trial.delay + SECOND / 2))
+			fail_msg("seed %llu, %s: not all has arrived in time", (unsigned long long)seed, kind_name[kind]);
+		/* Ten ways for the first packets, until the rate is known. */
+		double needed = (double)(sim_now() - began) - 10 * (double)trial.delay;
+		good += needed <= 1.2 * (double)ideal;
+		fair += needed <= 2 * (double)ideal;
+		assert_int_equal(flows[0].a.node->counters.retries_exhausted + flows[0].b.node->counters.retries_exhausted, 0);
 		finish(&trial, kind);
 	}
+	if (getenv("UROCE_SIM_TABLE"))
+		print_message("of %d links, %u good, %u fair\n", LINKS, good, fair);
+	assert_true(good >= LINKS * 3 / 4);
+	assert_true(fair >= LINKS * 9 / 10);
 }
 
 /* A place that marks packets long before it has no room, and a place that is as good without: nothing is lost then. What the
