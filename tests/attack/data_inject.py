@@ -126,7 +126,7 @@ def request_after(packet, mtu):
 
 def long_write():
     """The server fetches a long write from the client's ring by requests that hold the ring's rkey. Anyone on the path sees them, and the
-    forger's next PSN with them."""
+    forger's next PSN and the tag with them."""
     server = LAB.listener("--seal")
     sniffer = LAB.sniff()
     client = LAB.guest(server, "--seal")
@@ -142,7 +142,7 @@ def long_write():
 def ring_read():
     """Reads the ring again, which still holds the last data as ciphertext."""
     server, sniffer, client, fetch, psn = long_write()
-    sent = LAB.spoof("--op", "read", "--qpn", fetch["qpn"], "--psn", psn, "--rkey", fetch["rkey"], "--va", fetch["va"], "--length", fetch["dma_length"],
+    sent = LAB.spoof("--op", "read", "--qpn", fetch["qpn"], "--psn", psn, "--tag", fetch["tag"], "--rkey", fetch["rkey"], "--va", fetch["va"], "--length", fetch["dma_length"],
                      to="client")
     answers = sniffer.rest(lambda line: to_host(line, "server") and line["opcode"] in READ_ANSWERS, QUIET)
     length = sum(packet["length"] for packet in answers)
@@ -157,7 +157,7 @@ def ring_read():
 def ring_write():
     """Writes to the ring, which permits reads only. The queue pair fails, and both ends replace it."""
     server, sniffer, client, fetch, psn = long_write()
-    sent = LAB.spoof("--op", "write", "--qpn", fetch["qpn"], "--psn", psn, "--rkey", fetch["rkey"], "--va", fetch["va"], "--text", "FORGED!",
+    sent = LAB.spoof("--op", "write", "--qpn", fetch["qpn"], "--psn", psn, "--tag", fetch["tag"], "--rkey", fetch["rkey"], "--va", fetch["va"], "--text", "FORGED!",
                      to="client")
     refused = sniffer.next(lambda line: to_host(line, "server") and line.get("opcode") == ACK and line["syndrome"] in REFUSALS, 3)
     found = client.do(f"read {LONG}", "read", 30)

@@ -2,7 +2,7 @@
 /* The attacker on RDMA packets.
  *
  * forge send --from ADDRESS --to ADDRESS --op OPERATION --qpn N[+COUNT] --psn N[+COUNT] [--rkey N[+COUNT]] [--va N]
- * [--length N]
+ * [--length N] [--tag N]
  *            [--text TEXT] [--imm N] [--syndrome N] [--msn N] [--rate PER-SECOND] [--limit-ms N]
  *     forged packets, one for each combination, until SIGTERM; prints {"packets", "seconds"}
  * forge sniff INTERFACE [--count N] [--limit-ms N]     a line of JSON for each RoCEv2 packet
@@ -115,6 +115,7 @@ static void option(struct forge *forge, int which, const char *value)
 		forge->psn = range(value);
 		forge->put_psn = true;
 		break;
+	case 'g': packet->tag = (uint32_t)plain(value); break;
 	case 'k': forge->rkey = range(value); break;
 	case 'v': packet->va = plain(value); break;
 	case 'l': packet->length = (uint32_t)plain(value); break;
@@ -145,7 +146,7 @@ static void options(struct forge *forge, int argc, char **argv)
 {
 	static const struct option all[] = {
 		{"from", 1, NULL, 'f'}, {"to", 1, NULL, 't'},       {"op", 1, NULL, 'o'},    {"qpn", 1, NULL, 'q'},
-		{"psn", 1, NULL, 'p'},  {"rkey", 1, NULL, 'k'},     {"va", 1, NULL, 'v'},    {"length", 1, NULL, 'l'},
+		{"psn", 1, NULL, 'p'},  {"tag", 1, NULL, 'g'},  {"rkey", 1, NULL, 'k'},     {"va", 1, NULL, 'v'},    {"length", 1, NULL, 'l'},
 		{"text", 1, NULL, 'x'}, {"syndrome", 1, NULL, 's'}, {"msn", 1, NULL, 'm'},   {"rate", 1, NULL, 'r'},
 		{"imm", 1, NULL, 'i'},  {"limit-ms", 1, NULL, 'L'}, {"count", 1, NULL, 'c'}, {"copies", 1, NULL, 'c'},
 		{"find", 1, NULL, 'F'}, {"put", 1, NULL, 'P'},      {"flip", 1, NULL, 'b'},  {"stale", 0, NULL, 'S'},

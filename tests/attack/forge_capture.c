@@ -26,9 +26,9 @@ static void print_packet(const uint8_t *ip, size_t length, const struct roce_flo
 	inet_ntop(flow->family, &flow->source, from, sizeof(from));
 	inet_ntop(flow->family, &flow->target, to, sizeof(to));
 	memcpy(&stored, ip + length - sizeof(stored), sizeof(stored));
-	printf("{\"from\": \"%s\", \"to\": \"%s\", \"opcode\": %u, \"qpn\": %u, \"psn\": %u, \"ack_req\": %s, "
+	printf("{\"from\": \"%s\", \"to\": \"%s\", \"opcode\": %u, \"qpn\": %u, \"psn\": %u, \"tag\": %u, \"ack_req\": %s, "
 	       "\"icrc\": %s, \"length\": %zu",
-	       from, to, packet->opcode, packet->qpn, packet->psn, packet->ack_req ? "true" : "false",
+	       from, to, packet->opcode, packet->qpn, packet->psn, packet->tag, packet->ack_req ? "true" : "false",
 	       stored == roce_icrc(ip, length) ? "true" : "false", packet->payload_length);
 	if (roce_has_reth(packet->opcode))
 		printf(", \"va\": %llu, \"rkey\": %u, \"dma_length\": %u", (unsigned long long)packet->va, packet->rkey,

@@ -26,7 +26,7 @@ struct killer {
 static void shoot(struct killer *killer, const uint8_t *frame, const struct roce_flow *flow, const struct roce_packet *seen)
 {
 	static const uint8_t byte = 'x';
-	struct roce_packet packet = {.opcode = ROCE_WRITE_ONLY, .ack_req = true, .qpn = seen->qpn, .psn = seen->psn + 1,
+	struct roce_packet packet = {.opcode = ROCE_WRITE_ONLY, .ack_req = true, .qpn = seen->qpn, .psn = seen->psn + 1, .tag = seen->tag,
 				     .rkey = BAD_RKEY, .length = 1, .payload = &byte, .payload_length = 1};
 	static uint8_t out[FRAME + ROCE_MAX_PACKET];
 

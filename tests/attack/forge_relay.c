@@ -26,7 +26,7 @@ struct relay {
 	uint64_t skipped;
 	uint64_t sends; /* that went forth */
 	uint32_t hidden; /* of these, the other end knows nothing */
-	uint32_t qpn, msn; /* the left one's, and how many of its requests it was told are done: as of the last packet back */
+	uint32_t qpn, msn, tag; /* the left one's, how many of its requests it was told are done, and its peer's tag: as of the last packet back */
 	uint8_t held[(1 << 16) + 256]; /* to be swapped with the next one */
 	size_t held_length;
 };
@@ -54,6 +54,7 @@ static bool renumber(struct relay *relay, bool back, uint8_t *ip, const struct r
 	if (back && answer) {
 		relay->qpn = packet->qpn;
 		relay->msn = packet->msn;
+		relay->tag = packet->tag;
 	}
 	if (relay->hidden == 0 || back != answer)
 		return false;
@@ -130,7 +131,7 @@ static uint32_t psn_of(const uint8_t *ip)
 static void acknowledge(struct relay *relay, const uint8_t *frame, const struct roce_flow *flow, uint32_t psn)
 {
 	struct roce_flow back = {.family = flow->family, .source = flow->target, .target = flow->source, .source_port = 49152};
-	struct roce_packet ack = {.opcode = ROCE_ACK, .qpn = relay->qpn, .psn = psn, .syndrome = ROCE_SYNDROME_ACK, .msn = relay->msn + 1};
+	struct roce_packet ack = {.opcode = ROCE_ACK, .qpn = relay->qpn, .psn = psn, .tag = relay->tag, .syndrome = ROCE_SYNDROME_ACK, .msn = relay->msn + 1};
 	static uint8_t answer[FRAME + ROCE_MAX_PACKET];
 	uint8_t *ethernet = answer + sizeof(struct virtio_net_hdr);
 	const uint8_t *from = frame + sizeof(struct virtio_net_hdr);

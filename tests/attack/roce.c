@@ -180,8 +180,8 @@ size_t roce_build(const struct roce_flow *flow, const struct roce_packet *packet
 	at = put(at, packet->opcode, 1);
 	at = put(at, (packet->solicited ? 0x80u : 0) | 0x40 | pad << 4, 1);
 	at = put(at, 0xffff, 2);
-	at = put(at, packet->qpn & 0xffffff, 4);
-	at = put(at, (packet->ack_req ? 0x80000000u : 0) | (packet->psn & ROCE_PSN_MASK), 4);
+	at = put(at, (packet->tag >> 7) << 24 | (packet->qpn & 0xffffff), 4);
+	at = put(at, (packet->ack_req ? 0x80000000u : 0) | (packet->tag & 0x7f) << 24 | (packet->psn & ROCE_PSN_MASK), 4);
 	at = put_extensions(at, packet);
 	if (packet->payload_length > 0)
 		memcpy(at, packet->payload, packet->payload_length);
@@ -242,10 +242,12 @@ bool roce_parse(const uint8_t *ip, size_t length, struct roce_flow *flow, struct
 	uint8_t flags = (uint8_t)get(&at, 1);
 	at += 2;
 	out->solicited = flags & 0x80;
-	out->qpn = (uint32_t)get(&at, 4) & 0xffffff;
+	uint32_t first = (uint32_t)get(&at, 4);
+	out->qpn = first & 0xffffff;
 	uint32_t last = (uint32_t)get(&at, 4);
 	out->ack_req = last >> 31;
 	out->psn = last & ROCE_PSN_MASK;
+	out->tag = (first >> 24 & 0x3f) << 7 | (last >> 24 & 0x7f);
 	size_t pad = flags >> 4 & 3;
 	if ((size_t)(end - at) < extension_bytes(out->opcode) + pad)
 		return false;

@@ -52,6 +52,7 @@ struct roce_packet {
 	uint8_t opcode;
 	bool solicited, ack_req;
 	uint32_t qpn, psn;
+	uint32_t tag; /* in the reserved bits, where uroce has one */
 	uint64_t va; /* RETH and AtomicETH */
 	uint32_t rkey, length;
 	uint64_t swap_add, compare;

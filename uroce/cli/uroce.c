@@ -23,8 +23,8 @@ static const char usage_text[] =
 	"  --fault SPEC     lose, duplicate, reorder, delay and corrupt packets:\n"
 	"                   loss=1%,duplicate=0.5%,reorder=2%,delay=200us,jitter=100us,\n"
 	"                   corrupt=0.1%,seed=42\n"
-	"  --keep-ahead     for paths that lose packets: keep those that come ahead of a lost one. A forged\n"
-	"                   packet then need not have the PSN that is expected, but only one ahead of it\n"
+	"  --go-back        keep nothing that comes ahead of a lost packet, so that all behind it is sent\n"
+	"                   again, as towards other RoCEv2 devices\n"
 	"  --wire           send packets between processes of this host by UDP, too, instead of through\n"
 	"                   shared memory; --capture and --fault imply it\n"
 	"  --log LEVEL      error, warn, info or debug\n"
@@ -77,7 +77,7 @@ static int set_capture(const char *file)
 	return set("UROCE_CAPTURE", path);
 }
 
-enum option_code { OPT_ADDR = 256, OPT_CAPTURE, OPT_FAULT, OPT_KEEP_AHEAD, OPT_LOG, OPT_MOUNT, OPT_COPY_FILES, OPT_STATS, OPT_STATS_JSON, OPT_WIRE };
+enum option_code { OPT_ADDR = 256, OPT_CAPTURE, OPT_FAULT, OPT_GO_BACK, OPT_LOG, OPT_MOUNT, OPT_COPY_FILES, OPT_STATS, OPT_STATS_JSON, OPT_WIRE };
 
 struct choices {
 	bool help;
@@ -99,8 +99,8 @@ static int take_option(int code, const char *value, struct choices *choices)
 		return check_fault(value) ? set("UROCE_FAULT", value) : EXIT_USAGE;
 	case OPT_LOG:
 		return check_log_level(value) ? set("UROCE_LOG", value) : EXIT_USAGE;
-	case OPT_KEEP_AHEAD:
-		return set("UROCE_KEEP_AHEAD", "1");
+	case OPT_GO_BACK:
+		return set("UROCE_GO_BACK", "1");
 	case OPT_WIRE:
 		return set("UROCE_WIRE", "1");
 	case OPT_MOUNT:
@@ -139,7 +139,7 @@ static int take_options(int argc, char **argv, struct choices *choices)
 		{"copy-files", required_argument, NULL, OPT_COPY_FILES},
 		{"stats", no_argument, NULL, OPT_STATS},
 		{"stats-json", no_argument, NULL, OPT_STATS_JSON},
-		{"keep-ahead", no_argument, NULL, OPT_KEEP_AHEAD},
+		{"go-back", no_argument, NULL, OPT_GO_BACK},
 		{"wire", no_argument, NULL, OPT_WIRE},
 		{"help", no_argument, NULL, 'h'},
 		{"version", no_argument, NULL, 'V'},

@@ -27,7 +27,7 @@ static void read_environment(void)
 {
 	complete = take_variable("UROCE_ADDR", &config.addresses) && take_variable("UROCE_CAPTURE", &config.capture) &&
 		   take_variable("UROCE_FAULT", &config.fault) && take_variable("UROCE_WIRE", &config.wire) &&
-		   take_variable("UROCE_KEEP_AHEAD", &config.keep_ahead);
+		   take_variable("UROCE_GO_BACK", &config.go_back);
 	if (!complete)
 		log_write(LOG_ERROR, "out of memory for the configuration");
 }

@@ -7,7 +7,7 @@ struct config {
 	const char *addresses; /* UROCE_ADDR; NULL: loopback */
 	const char *capture;   /* UROCE_CAPTURE; NULL: none */
 	const char *fault;     /* UROCE_FAULT; NULL: none */
-	const char *keep_ahead; /* UROCE_KEEP_AHEAD; not NULL: packets ahead of a gap are kept */
+	const char *go_back;   /* UROCE_GO_BACK; not NULL: packets ahead of a gap are not kept */
 	const char *wire;      /* UROCE_WIRE; not NULL: all packets are sent by UDP */
 };
 

@@ -19,8 +19,9 @@ enum {
 	SPACED_FROM_NS = 500000,  /* a longer way is no loopback: its packets are spaced before any is lost */
 	RECENT_PACKETS = 800,
 	RATE_PACKETS = 128,
-	/* Where there is no queue, the window grows by one such part a round trip; near to where there was too much, by the smaller. */
+	/* Where there is no queue, the window grows by one such part a round trip; near to where there was too much, by the smallest. */
 	ROOM_STEP = 8,
+	ROOM_STEP_BEYOND = 16,
 	ROOM_STEP_NEAR = 32,
 };
 
@@ -30,6 +31,7 @@ static const double RENO_STEP = 0.53; /* segments a round trip: as fast as Reno,
 static const double LEAST_CUT = 0.85;
 static const double STARTING_BETA = 0.4;
 static const double MANY_LOST = 0.035;
+static const double BEYOND = 1.5; /* of where there was too much: it was not too much */
 
 static double least(double a, double b)
 {
@@ -132,12 +134,20 @@ static void grow_cubic(struct congestion *c, uint64_t now, double packets)
 	c->window = greatest(window, c->friendly) / c->weight;
 }
 
+static double room_step(const struct congestion *c)
+{
+	double segments = c->window * c->weight;
+	if (segments < LEAST_CUT * c->most)
+		return ROOM_STEP;
+	return c->most > 0 && segments > BEYOND * c->most ? ROOM_STEP_BEYOND : ROOM_STEP_NEAR;
+}
+
 static void grow(struct congestion *c, uint64_t now, double packets)
 {
 	if (c->window < c->threshold)
 		c->window = least(c->window + packets, greatest(c->threshold, c->window));
 	else if (c->roomy)
-		c->window += packets / (c->window * c->weight < LEAST_CUT * c->most ? ROOM_STEP : ROOM_STEP_NEAR);
+		c->window += packets / room_step(c);
 	else
 		grow_cubic(c, now, packets);
 	c->window = least(c->window, c->limit);

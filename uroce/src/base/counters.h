@@ -30,13 +30,17 @@
 	X(timeouts, "timeouts of responses") \
 	X(retries_exhausted, "queue pairs that gave up") \
 	X(duplicates, "requests received again") \
-	X(out_of_sequence, "requests ahead of the expected PSN") \
+	X(out_of_sequence, "requests ahead of the expected PSN, or without the tag") \
 	X(held, "requests kept until a gap before them is filled") \
+	X(ecn_marked, "packets with data that a router has marked (ECN)") \
+	X(cnps_sent, "congestion notifications sent") \
+	X(cnps_received, "congestion notifications received and heeded") \
 	X(drop_icrc, "dropped: wrong ICRC") \
 	X(drop_malformed, "dropped: malformed or of an unknown kind") \
 	X(drop_qpn, "dropped: no such queue pair") \
 	X(drop_state, "dropped: queue pair not ready for it") \
 	X(drop_source, "dropped: not from the connected peer") \
+	X(drop_tag, "dropped: without the tag of the connected peer") \
 	X(drop_transport, "dropped: opcode of another transport") \
 	X(drop_pkey, "dropped: another partition") \
 	X(drop_qkey, "dropped: wrong Q_Key") \

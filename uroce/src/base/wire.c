@@ -19,6 +19,9 @@ enum {
 /* The second byte of a BTH. */
 enum { BTH_SOLICITED = 0x80, BTH_MIGRATED = 0x40, BTH_PAD_SHIFT = 4, BTH_PAD_MASK = 3, BTH_VERSION_MASK = 0x0f };
 enum { BTH_ACK_REQ = 0x80 };
+/* The reserved bits of a BTH: six of the fifth byte, which the ICRC does not cover, and seven of the ninth. */
+enum { TAG_HIGH_MASK = 0x3f, TAG_LOW_BITS = 7, TAG_LOW_MASK = 0x7f };
+enum { BTH_BECN = 0x40 };
 /* Of a FETH: the lowest six bits, and nothing else. */
 enum { FETH_TYPE_MASK = 0x0f, FETH_LEVEL_SHIFT = 4, FETH_LEVEL_MASK = 3 };
 
@@ -70,7 +73,13 @@ uint32_t wire_traits(uint8_t opcode)
 		if (operation == OP_SEND_ONLY || operation == OP_SEND_ONLY_IMM)
 			return rc_traits[operation] | T_DETH;
 		return 0;
-	default: return opcode == OP_GAPS ? RESPONSE | T_PAYLOAD : 0;
+	default: break;
+	}
+	switch (opcode) {
+	case OP_CNP:
+	case OP_GAPS: return RESPONSE | T_PAYLOAD;
+	case OP_ASK_TAG: return RESPONSE;
+	default: return 0;
 	}
 }
 
@@ -161,6 +170,7 @@ int wire_decode_parts(const uint8_t *headers, const uint8_t *bytes, size_t lengt
 	out->pkey = (uint16_t)get(&at, 2);
 	out->qpn = (uint32_t)get(&at, 4) & 0xffffff;
 	out->ack_req = *at & BTH_ACK_REQ;
+	out->tag = (uint16_t)((headers[4] & TAG_HIGH_MASK) << TAG_LOW_BITS | (*at & TAG_LOW_MASK));
 	out->psn = (uint32_t)get(&at, 4) & WIRE_PSN_MASK;
 	get_extensions(at, traits, out);
 	out->payload = bytes + header_length;
@@ -191,8 +201,10 @@ size_t wire_encode(const struct packet *in, uint8_t out[WIRE_MAX_HEADER])
 	/* Without alternate paths a connection is for ever in the state "migrated". */
 	*at++ = (uint8_t)((in->solicited ? BTH_SOLICITED : 0) | BTH_MIGRATED | (in->pad & BTH_PAD_MASK) << BTH_PAD_SHIFT);
 	at = put(at, in->pkey, 2);
-	at = put(at, in->qpn & 0xffffff, 4);
-	at = put(at, (in->ack_req ? (uint32_t)BTH_ACK_REQ << 24 : 0) | (in->psn & WIRE_PSN_MASK), 4);
+	at = put(at, (uint32_t)((in->tag >> TAG_LOW_BITS & TAG_HIGH_MASK) | (in->opcode == OP_CNP ? BTH_BECN : 0)) << 24 |
+			      (in->qpn & 0xffffff), 4);
+	at = put(at, (in->ack_req ? (uint32_t)BTH_ACK_REQ << 24 : 0) | (uint32_t)(in->tag & TAG_LOW_MASK) << 24 |
+			     (in->psn & WIRE_PSN_MASK), 4);
 	if (traits & T_DETH) {
 		at = put(at, in->qkey, 4);
 		at = put(at, in->src_qpn & 0xffffff, 4);

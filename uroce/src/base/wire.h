@@ -18,15 +18,22 @@
 #define WIRE_GRH 40
 #define WIRE_PKEY 0xffff
 #define WIRE_PSN_MASK 0xffffffu
+#define WIRE_TAG_BITS 13
 
 /* The upper three bits of a BTH opcode. */
 enum { WIRE_RC = 0x00, WIRE_UC = 0x20, WIRE_UD = 0x60 };
 
+/* Congestion: two bits of the traffic class. A router changes ECT to CE instead of dropping the packet. */
+enum { WIRE_ECN_MASK = 3, WIRE_ECT = 2, WIRE_CE = 3 };
+
 /* Whole opcodes that are of no service. The range from 0xc0 on is each manufacturer's own: others drop what they do not know. */
 enum {
+	OP_CNP = 0x81,  /* congestion notification, annex A17: the sender of packets learns that some were marked; WIRE_CNP_BYTES follow */
 	OP_GAPS = 0xd5, /* uroce's: which requests are missing, BTH.PSN being the first; WIRE_GAP bytes for each gap */
+	OP_ASK_TAG = 0xd6, /* uroce's: the peer is asked to put its tag into all packets of the connection; no payload, PSN 0 */
 };
 enum {
+	WIRE_CNP_BYTES = 16, /* reserved */
 	WIRE_GAP = 4,   /* offset from the PSN, length, each two bytes; the last gap is empty and says how far the list goes */
 	WIRE_GAPS = 64, /* at most */
 };
@@ -108,6 +115,7 @@ struct packet {
 	uint16_t pkey;
 	uint32_t qpn; /* destination */
 	uint32_t psn;
+	uint16_t tag; /* of the sender, where it was asked for: WIRE_TAG_BITS of the BTH that are reserved; else 0 */
 
 	uint32_t qkey;    /* DETH */
 	uint32_t src_qpn; /* DETH */

@@ -75,7 +75,8 @@ struct device {
 	unsigned udp_turns; /* polls since the sockets were looked at */
 	bool udp_found;     /* something was there */
 
-	bool keeps_ahead;  /* packets that come ahead of a gap: the path loses some, and whoever forges them need not find the PSN itself */
+	bool keeps_ahead;  /* packets that come ahead of a gap, from peers that have a tag: tag.h */
+	bool ecn;          /* packets may pass routers that mark them */
 	size_t held_bytes; /* of requests that came ahead of a gap: hold.c */
 	uint32_t max_window; /* packets of 4 KiB that a receive buffer takes */
 

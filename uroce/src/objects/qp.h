@@ -102,6 +102,7 @@ struct requester {
 	uint8_t retries;     /* left */
 	uint8_t rnr_retries; /* left; 7 in the attribute is for ever */
 	bool waiting_rnr;    /* nothing is sent until the timer fires */
+	bool has_lost;       /* the flight went back after a loss, ever */
 	bool recovering;     /* went back, and nothing has been answered since */
 	bool peer_reports;   /* the peer keeps what comes ahead of a gap, and tells what is missing: repair.c */
 	bool flush_twice;    /* the next FLUSH has the ICRC that rdma_rxe takes: link.h */
@@ -156,6 +157,15 @@ struct read_atomic {
 };
 
 enum { AGAIN = 1024 /* a power of two */ };
+
+/* tag.c's. All zero: nothing is agreed. */
+struct tag {
+	uint16_t own;     /* in all packets to the peer, which has asked for it; 0: it has not */
+	uint16_t peer;    /* in all packets of the peer, and others are none of its; 0: not known */
+	uint8_t received; /* long packets, until the peer is asked */
+	bool ask_due;
+	uint64_t asked_at;
+};
 
 struct hold;
 
@@ -217,6 +227,9 @@ struct qp {
 	struct recv_queue rq;
 	struct requester req;
 	struct responder resp;
+	struct tag tag;
+	bool cnp_due;     /* marking.c's */
+	uint64_t cnp_at;  /* the last one */
 
 	struct shm_path *path; /* to the peer, where it is on this host; NULL: the link */
 	struct qp *active_next; /* of the active, or the parked ones */

@@ -7,6 +7,7 @@
 #include "qp_state.h"
 #include "repair.h"
 #include "requester.h"
+#include "tag.h"
 
 /* The encoded RNR timer of an AETH, IBTA vol 1 table 45. */
 static uint64_t rnr_timer_ns(uint8_t code)
@@ -214,8 +215,11 @@ static void receive_response(struct qp *qp, const struct packet *packet)
 			finish_taken(qp);
 	} else if (!complete || psn_diff(packet->psn, qp->req.unacked) > 0) {
 		/* One before it is missing. */
-		if (!repair_take_answer(qp, packet) && !qp->req.recovering)
+		bool taken = repair_take_answer(qp, packet);
+		if (!taken && !qp->req.recovering) {
+			tag_ask(qp);
 			flight_lose(qp);
+		}
 	} else {
 		counter_add(&qp->device->counters->drop_stale, 1);
 	}
@@ -237,6 +241,7 @@ void requester_receive(struct qp *qp, const struct packet *packet)
 		counter_add(&qp->device->counters->drop_stale, 1);
 		return;
 	}
+	tag_look(qp, packet);
 	if (packet->opcode == OP_ACK)
 		receive_ack(qp, packet);
 	else

@@ -8,11 +8,13 @@
 #include "datagram.h"
 #include "flight.h"
 #include "guard.h"
+#include "marking.h"
 #include "outgoing.h"
 #include "qp_state.h"
 #include "repair.h"
 #include "requester.h"
 #include "responder.h"
+#include "tag.h"
 #include "udp.h"
 #include "wake.h"
 
@@ -130,7 +132,7 @@ static bool receives(const struct qp *qp)
 
 static bool of_transport(const struct qp *qp, uint8_t opcode)
 {
-	if (opcode == OP_GAPS)
+	if (opcode == OP_GAPS || opcode == OP_ASK_TAG || opcode == OP_CNP)
 		return qp->type == IBV_QPT_RC;
 	uint8_t transport = qp->type == IBV_QPT_RC ? WIRE_RC : qp->type == IBV_QPT_UC ? WIRE_UC : WIRE_UD;
 	return (opcode & 0xe0) == transport;
@@ -149,6 +151,8 @@ static _Atomic uint64_t *drop_counter(const struct qp *qp, const struct packet *
 		return &counters->drop_state;
 	if (qp->type != IBV_QPT_UD && !qp->device->same_peer(qp->device, &qp->av.dgid, &path->sgid))
 		return &counters->drop_source;
+	if (!tag_fits(qp, packet))
+		return &counters->drop_tag;
 	return NULL;
 }
 
@@ -161,12 +165,26 @@ void engine_deliver_local(void *arg, const struct packet *packet, const struct p
 		return;
 	}
 	_Atomic uint64_t *drop = drop_counter(qp, packet, path);
-	if (drop)
+	if (drop) {
 		counter_add(drop, 1);
-	else if (qp->type == IBV_QPT_UD)
+		/* Whoever watches this counter for forgers sees those that have not the tag, too. */
+		if (drop == &device->counters->drop_tag && (wire_traits(packet->opcode) & T_REQUEST))
+			counter_add(&device->counters->out_of_sequence, 1);
+		return;
+	}
+	tag_note(qp, packet);
+	if ((path->tclass & WIRE_ECN_MASK) == WIRE_CE && qp->type == IBV_QPT_RC && packet->opcode != OP_CNP)
+		marking_seen(qp, packet);
+	if (qp->type == IBV_QPT_UD)
 		datagram_receive(qp, packet, path);
+	else if (packet->opcode == OP_GAPS && qp->tag.peer == 0)
+		tag_ask(qp);
 	else if (packet->opcode == OP_GAPS)
 		repair_take_report(qp, packet);
+	else if (packet->opcode == OP_ASK_TAG)
+		tag_asked(qp);
+	else if (packet->opcode == OP_CNP)
+		marking_notified(qp);
 	else if (wire_traits(packet->opcode) & T_REQUEST)
 		responder_receive(qp, packet);
 	else

@@ -180,7 +180,10 @@ void flight_go_back(struct qp *qp)
 void flight_lose(struct qp *qp)
 {
 	struct requester *req = &qp->req;
-	congestion_lost(&req->path, qp->device->now, flight_size(req), req->unacked, req->top, true);
+	/* The first time it may be only since the peer has not been asked for its tag, and not yet keeps what follows. */
+	bool first = qp->tag.peer == 0 && qp->device->keeps_ahead && !req->has_lost;
+	req->has_lost = true;
+	congestion_lost(&req->path, qp->device->now, first ? 1 : flight_size(req), req->unacked, req->top, true);
 	flight_go_back(qp);
 }
 
@@ -197,8 +200,17 @@ void flight_measure(struct qp *qp, uint32_t upto, bool exact)
 	const struct stamp *newest = NULL;
 	while (req->stamp_head != req->stamp_tail && psn_diff(upto, req->stamps[req->stamp_head % STAMPS].psn) > 0)
 		newest = &req->stamps[req->stamp_head++ % STAMPS];
-	if (newest && (!exact || psn_add(newest->psn, 1) == upto))
+	if (newest && newest->sent != 0 && (!exact || psn_add(newest->psn, 1) == upto))
 		congestion_round_trip(&req->path, now, now - newest->sent);
+}
+
+void flight_forget_stamps(struct requester *req, uint32_t from, uint32_t end)
+{
+	for (uint32_t at = req->stamp_head; at != req->stamp_tail; at++) {
+		struct stamp *stamp = &req->stamps[at % STAMPS];
+		if (psn_diff(stamp->psn, from) >= 0 && psn_diff(stamp->psn, end) < 0)
+			stamp->sent = 0;
+	}
 }
 
 void flight_note_progress(struct qp *qp, uint32_t answered, uint32_t known)

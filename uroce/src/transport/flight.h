@@ -5,7 +5,7 @@
 
 #include "qp.h"
 
-enum { FIRST_WINDOW = 64 /* packets */, FIRST_WINDOW_BYTES = 65536 };
+enum { FIRST_WINDOW = 32 /* packets */, FIRST_WINDOW_BYTES = 32768 };
 
 static inline bool flight_empty(const struct requester *req)
 {
@@ -60,6 +60,8 @@ bool flight_acknowledge(struct qp *qp, uint32_t psn);
 void flight_note_progress(struct qp *qp, uint32_t answered, uint32_t known);
 /* All stamps before `upto` have been passed: the newest measures the round trip; with `exact`, only if it is the packet before. */
 void flight_measure(struct qp *qp, uint32_t upto, bool exact);
+/* Packets from `from` on, and before `end`, are sent again: it can't be told which one is answered. */
+void flight_forget_stamps(struct requester *req, uint32_t from, uint32_t end);
 /* Completes answered requests, in order; a request that failed before it was sent ends the queue pair when its turn comes. */
 void flight_complete(struct qp *qp);
 /* The oldest unanswered request ends with `status`, and the queue pair with it. */

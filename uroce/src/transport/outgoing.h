@@ -53,15 +53,24 @@ static inline void send_queued(struct device *device)
 		shm_flush(device->shm);
 }
 
+/* Routers may mark what goes to a peer that answers marks: uroce. */
+static inline uint8_t traffic_class(const struct qp *qp, const struct address_vector *to, const struct packet *packet)
+{
+	if (qp->tag.peer == 0 || !qp->device->ecn)
+		return to->tclass;
+	return (uint8_t)((to->tclass & ~WIRE_ECN_MASK) | (packet->opcode == OP_CNP ? 0 : WIRE_ECT));
+}
+
 /* Sends a packet to `qpn` at `to`; `out` has its payload. False: that is in memory that is not there. */
 static inline bool send_packet(struct qp *qp, struct shm_path *path, const struct address_vector *to, uint32_t qpn,
 			       struct packet *packet, struct packet_out *out)
 {
 	packet->qpn = qpn;
 	packet->pkey = WIRE_PKEY;
+	packet->tag = qp->tag.own;
 	out->dgid = to->dgid;
 	out->sgid_index = to->sgid_index;
-	out->tclass = to->tclass;
+	out->tclass = traffic_class(qp, to, packet);
 	out->hop_limit = to->hop_limit;
 	out->dqpn = qpn;
 	out->sqpn = qp->qpn;

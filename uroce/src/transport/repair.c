@@ -11,6 +11,7 @@
 #include "gather.h"
 #include "outgoing.h"
 #include "requester.h"
+#include "tag.h"
 #include "wipe.h"
 
 enum {
@@ -38,6 +39,9 @@ struct repair {
 	uint32_t taken_end; /* one past the newest of them, or of what is known to be missing */
 	uint32_t looked;    /* up to here what is missing is in the list */
 	uint64_t wait;      /* how late packets have been; 0: not yet known */
+	bool probing;       /* the packet at `probe` was sent when nothing had been heard for long ... */
+	uint32_t probe;
+	uint32_t probe_end; /* ... of this packet, and those before it */
 	uint64_t has[ANSWERS / 64];
 };
 
@@ -182,7 +186,7 @@ bool repair_take_answer(struct qp *qp, const struct packet *packet)
 	struct requester *req = &qp->req;
 	struct send_wqe *wqe = request_at(qp, packet->psn);
 	uint64_t bit;
-	if (!wqe || !qp->device->keeps_ahead || psn_diff(packet->psn, req->unacked) >= ANSWERS)
+	if (!wqe || qp->tag.peer == 0 || psn_diff(packet->psn, req->unacked) >= ANSWERS)
 		return false;
 	struct repair *repair = repair_of(qp);
 	if (!repair)
@@ -237,6 +241,20 @@ void repair_acknowledge(struct qp *qp)
 		flight_acknowledge(qp, psn_add(req->repair->taken_end, WIRE_PSN_MASK));
 }
 
+/* The probe has arrived, and was sent after all of these: what the peer keeps of them it tells at once, and the others are lost. */
+static void end_probe(struct qp *qp)
+{
+	struct requester *req = &qp->req;
+	struct repair *repair = req->repair;
+	repair->probing = false;
+	for (uint32_t psn = req->unacked; psn_diff(psn, repair->probe_end) < 0; psn = psn_add(psn, 1)) {
+		const struct send_wqe *wqe = request_at(qp, psn);
+		if (!wqe || awaits_answer(wqe) || !add(repair, psn, qp->device->now))
+			break;
+	}
+	active_add(qp);
+}
+
 uint32_t repair_advance(struct qp *qp, uint32_t answered)
 {
 	struct requester *req = &qp->req;
@@ -249,6 +267,8 @@ uint32_t repair_advance(struct qp *qp, uint32_t answered)
 	if (gone > 0)
 		remove_range(qp, 0, gone);
 	miss_answers(qp);
+	if (repair->probing && psn_diff(req->unacked, repair->probe) > 0)
+		end_probe(qp);
 	uint32_t known = answered > gone ? answered - gone : 0;
 	if (known > repair->reported)
 		known = repair->reported;
@@ -416,6 +436,7 @@ static bool send_missing(struct qp *qp, unsigned index)
 	if (run == 0 || !requester_repeat(qp, wqe, from, run))
 		return false;
 	uint32_t end = psn_add(from, run);
+	flight_forget_stamps(req, from, end);
 	for (; index < repair->count && psn_diff(repair->missing[index].psn, end) < 0; index++) {
 		struct missing *missing = &repair->missing[index];
 		/* A probe is no sign of a loss; and perhaps one request was lost, and not all of its answer. */
@@ -466,6 +487,11 @@ bool repair_probe(struct qp *qp)
 	}
 	if (psn_diff(last, req->repair->taken_end) >= 0)
 		req->repair->taken_end = psn_add(last, 1);
+	if (req->peer_reports && !awaits_answer(wqe)) {
+		req->repair->probing = true;
+		req->repair->probe = first;
+		req->repair->probe_end = req->next;
+	}
 	active_add(qp);
 	return true;
 }
@@ -477,6 +503,7 @@ void repair_forget(struct qp *qp)
 		return;
 	repair->count = repair->unsent = repair->reported = repair->taken = 0;
 	repair->taken_end = repair->looked = qp->req.unacked;
+	repair->probing = false;
 	memset(repair->has, 0, sizeof repair->has);
 }
 

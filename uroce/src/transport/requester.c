@@ -267,6 +267,14 @@ static void note_asked(struct requester *req, bool ends)
 		flight_note_asked(req, psn_add(req->next, WIRE_PSN_MASK), ends);
 }
 
+/* Answers come in the order of requests, and all behind a lost one wait for a round trip. So where packets are lost, a request goes out
+ * twice. Without an AckReq, which our others have, it is none that is asked for again. */
+static void send_copy(struct qp *qp, struct packet *packet, struct packet_out *out)
+{
+	packet->ack_req = false;
+	send_to_peer(qp, packet, out);
+}
+
 static void send_read_request(struct qp *qp, struct send_wqe *wqe, struct packet_out *out)
 {
 	struct requester *req = &qp->req;
@@ -281,6 +289,8 @@ static void send_read_request(struct qp *qp, struct send_wqe *wqe, struct packet
 	out->pieces = 0;
 	out->payload_length = 0;
 	put_packet(qp, &packet, out);
+	if (qp->tag.peer != 0 && req->path.lost > 0 && !req->repeating)
+		send_copy(qp, &packet, out);
 	req->offset += part;
 	note_asked(req, req->offset == wqe->length);
 }

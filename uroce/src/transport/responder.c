@@ -17,6 +17,7 @@
 #include "placement.h"
 #include "qp_state.h"
 #include "response.h"
+#include "tag.h"
 
 int responder_start(struct qp *qp)
 {
@@ -37,6 +38,8 @@ int responder_start(struct qp *qp)
 		.read_size = size,
 		.receive = receive,
 	};
+	qp->tag = (struct tag){ .own = 0 };
+	qp->cnp_due = false;
 	return 0;
 }
 
@@ -495,6 +498,9 @@ void responder_receive(struct qp *qp, const struct packet *packet)
 		return;
 	}
 	int32_t ahead = psn_diff(packet->psn, resp->expected);
+	bool copy = packet->opcode == OP_READ_REQUEST && !packet->ack_req && qp->tag.peer != 0;
+	if (ahead < 0 && copy)
+		return; /* of one that has come: requester.c's send_copy */
 	if (ahead < 0) {
 		receive_duplicate(qp, packet, traits);
 	} else if (ahead > 0) {
@@ -502,8 +508,10 @@ void responder_receive(struct qp *qp, const struct packet *packet)
 		if (resp->not_ready)
 			return;
 		bool news = false;
-		if (qp->device->keeps_ahead)
+		if (qp->tag.peer != 0)
 			hold_put(qp, packet, (uint32_t)ahead, &news);
+		else if (!resp->nak_sent)
+			tag_ask(qp);
 		if (news) {
 			resp->gaps_due = true;
 			active_add(qp);
@@ -515,6 +523,7 @@ void responder_receive(struct qp *qp, const struct packet *packet)
 		resp->nak_psn = resp->expected;
 		active_add(qp);
 	} else {
+		tag_look(qp, packet);
 		execute(qp, packet, traits);
 		execute_held(qp);
 	}

@@ -5,7 +5,9 @@
 
 #include "active.h"
 #include "hold.h"
+#include "marking.h"
 #include "outgoing.h"
+#include "tag.h"
 #include "wipe.h"
 
 enum {
@@ -143,6 +145,10 @@ bool response_pump(struct qp *qp, unsigned budget, bool *more, uint32_t *refused
 			return false;
 		}
 	}
+	if (qp->tag.ask_due && peer_ready(qp))
+		tag_pump(qp);
+	if (qp->cnp_due && peer_ready(qp))
+		marking_pump(qp);
 	if (resp->gaps_due && peer_ready(qp)) {
 		resp->gaps_due = false;
 		hold_report(qp);
@@ -161,6 +167,7 @@ void response_stop(struct qp *qp)
 	struct responder *resp = &qp->resp;
 	hold_free(qp);
 	resp->gaps_due = false;
+	qp->tag.ask_due = qp->cnp_due = false;
 	/* Received requests are acknowledged, though the application is done with the queue pair: else the peer would repeat
 	 * them until it gives up. */
 	if (resp->reads || resp->ack_due || resp->nak_due != 0) {

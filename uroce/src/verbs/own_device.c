@@ -97,7 +97,8 @@ static int open_link(struct device *device)
 		return error;
 	device->link = udp_link_of(device->udp);
 	device->mtu = udp_mtu(device->udp);
-	device->keeps_ahead = config->keep_ahead;
+	device->ecn = config->addresses;
+	device->keeps_ahead = !config->go_back;
 	device->max_window = window_of(udp_receive_buffer(device->udp));
 	return 0;
 }

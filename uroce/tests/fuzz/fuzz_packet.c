@@ -3,7 +3,7 @@
  *
  * The input is a list of records: a selector, a length (two bytes, little-endian), and that many bytes. The selector's
  * two lowest bits choose the queue pair (3: none, the packet is as it is); REPAIR puts in the numbers that an attacker
- * would have to know (QPN, PSN, rkey, address), so that what lies behind those checks is reached too; LOCAL: it comes through
+ * would have to know (QPN, PSN, tag, rkey, address), so that what lies behind those checks is reached too; LOCAL: it comes through
  * shared memory, where packets may be longer; ACT does something with the device instead: time passes, receives and sends are posted. */
 
 #include "../device.h"
@@ -180,6 +180,8 @@ static void open_rig(void)
 		post_receives(rig.qp[i]);
 		post_sends(rig.qp[i]);
 	}
+	/* What comes ahead of a gap is kept. */
+	qp_of(rig.qp[0])->tag.peer = 1234;
 }
 
 static void close_rig(void)
@@ -237,6 +239,10 @@ static void repair(uint8_t selector, uint8_t *packet, size_t length)
 	put(packet + 5, qp->qpn, 3);
 	put(packet + 9, psn_add(traits & T_REQUEST ? qp->resp.expected : qp->req.unacked, selector & AHEAD ? 1 : 0), 3);
 	put(packet + 2, WIRE_PKEY, 2);
+	if (qp->tag.peer != 0) {
+		packet[4] = (uint8_t)((packet[4] & 0xc0) | qp->tag.peer >> 7);
+		packet[8] = (uint8_t)((packet[8] & 0x80) | (qp->tag.peer & 0x7f));
+	}
 	if ((traits & T_DETH) && length >= WIRE_BTH + 8)
 		put(packet + WIRE_BTH, 0x11111111, 4);
 	uint8_t *reth = packet + WIRE_BTH + (traits & T_FETH ? 4 : 0);

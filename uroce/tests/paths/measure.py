@@ -1,8 +1,8 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
 """uroce and one TCP stream (CUBIC) over the same narrow links, one after the other and beside each other. Needs root, iperf3 and
-perftest. UROCE_BUILD: the build folder of uroce. Options: --seconds N, --rounds N, --go-back (without --keep-ahead, which is uroce's
-default), and words that a row's name must contain."""
+perftest. UROCE_BUILD: the build folder of uroce. Options: --seconds N, --rounds N, --go-back (as uroce does with that
+option), and words that a row's name must contain."""
 import argparse
 import json
 import os
@@ -16,7 +16,7 @@ BUILD = os.environ.get("UROCE_BUILD", "build/uroce")
 RELAY = os.environ.get("UROCE_RELAY", f"{BUILD}/tests/paths/relay")
 SPACE = [f"uroce-path-{os.getpid()}-{end}" for end in "ab"]
 ADDRESS = ["10.91.7.1", "10.91.7.2"]
-repair = ["--keep-ahead"]
+repair = []
 PROGRAMS = {"write": "ib_write_bw", "read": "ib_read_bw", "send": "ib_send_bw"}
 # Links: name, MTU, options of the relay (the delay is one way).
 ROWS = [
@@ -158,7 +158,7 @@ def main():
     parser.add_argument("word", nargs="*")
     options = parser.parse_args()
     if options.go_back:
-        repair.clear()
+        repair.append("--go-back")
     rows = [row for row in ROWS if all(word in row[0] for word in options.word)]
     print(f"{'link':34} {'TCP Mbit/s':>10} {'write':>6} {'read':>6} {'send':>6}   dropped by the queue, %")
     for row in [] if options.shares else rows:

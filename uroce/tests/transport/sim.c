@@ -18,6 +18,9 @@ static struct {
 	size_t taken_count;
 	size_t taken_next;
 	union ibv_gid script;
+	uint16_t script_tag;
+	uint8_t script_class;
+	unsigned script_asked;
 	unsigned violations;
 	uint8_t lost[LOSS_SLOTS]; /* how often a packet was lost, by a hash of it */
 } sim;
@@ -96,6 +99,11 @@ static struct sim_packet *land(void)
 
 static void take(struct sim_packet *packet)
 {
+	if (packet->packet.opcode == OP_ASK_TAG) {
+		sim.script_asked++;
+		free(packet);
+		return;
+	}
 	/* Grows by one chunk at a time; the packets themselves stay where they are. */
 	if (sim.taken_count % 256 == 0) {
 		sim.taken = realloc(sim.taken, (sim.taken_count + 256) * sizeof *sim.taken);
@@ -304,7 +312,7 @@ struct sim_node *sim_node(void)
 	test_device_open(&node->device, &node->context, &node->counters, &node->link, sim_now);
 	node->device.now = sim.now;
 	node->device.max_window = 256;
-	node->device.keeps_ahead = true;
+	node->device.keeps_ahead = node->device.ecn = true;
 	node->pd = pd_alloc(&node->context.verbs.context);
 	assert_non_null(node->pd);
 	return node;
@@ -686,6 +694,7 @@ void script_send(struct sim_end *end, struct packet packet, const void *payload,
 		abort();
 	packet.qpn = packet.qpn ? packet.qpn : end->qp->qp_num;
 	packet.pkey = packet.pkey ? packet.pkey : WIRE_PKEY;
+	packet.tag = packet.tag ? packet.tag : sim.script_tag;
 	packet.pad = (uint8_t)(-length & 3);
 	copy->length = wire_encode(&packet, copy->bytes);
 	if (length > 0)
@@ -694,6 +703,7 @@ void script_send(struct sim_end *end, struct packet packet, const void *payload,
 	copy->from = SCRIPT_NODE;
 	copy->to = end->node->number;
 	copy->time = sim.now;
+	copy->tclass = sim.script_class;
 	fly(copy);
 	step();
 	step(); /* the answer arrives at the test */
@@ -723,6 +733,27 @@ const struct packet *script_expect_ack(uint8_t syndrome, uint32_t psn)
 void script_expect_none(void)
 {
 	assert_null(script_take());
+}
+
+void script_use_tag(uint16_t tag)
+{
+	sim.script_tag = tag;
+}
+
+void script_use_class(uint8_t tclass)
+{
+	sim.script_class = tclass;
+}
+
+void script_have_tag(struct sim_end *end, uint16_t tag)
+{
+	script_use_tag(tag);
+	qp_of(end->qp)->tag.peer = tag;
+}
+
+unsigned script_asked(void)
+{
+	return sim.script_asked;
 }
 
 void script_forget(void)

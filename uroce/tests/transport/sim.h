@@ -178,6 +178,14 @@ const struct packet *script_expect(uint8_t opcode, uint32_t psn);
 const struct packet *script_expect_ack(uint8_t syndrome, uint32_t psn);
 void script_expect_none(void);
 void script_forget(void);
+/* From now on the test's packets have that tag, and the end knows it; 0: none, and the end knows none. */
+void script_have_tag(struct sim_end *end, uint16_t tag);
+/* The same, and the end does not know. */
+void script_use_tag(uint16_t tag);
+/* From now on the test's packets have that traffic class. */
+void script_use_class(uint8_t tclass);
+/* How often the test was asked for its tag: such packets are not among those that it takes. */
+unsigned script_asked(void);
 void script_ack(struct sim_end *end, uint32_t psn, uint8_t syndrome);
 
 #endif

@@ -360,11 +360,43 @@ static void a_long_read_is_asked_for_in_parts_that_the_window_has_room_for(void 
 	read_in_parts(262144, 255, 0);
 }
 
+/* However many are forged: the sender slows down to a few packets a round trip, and goes on. */
+static void notifications_of_congestion_slow_the_sender_down_to_a_floor(void **state)
+{
+	(void)state;
+	begin();
+	const struct requester *req = &qp_of(end.qp)->req;
+	double before = req->path.window;
+	script_send(&end, (struct packet){ .opcode = OP_CNP }, NULL, 0);
+	assert_true(req->path.window < before);
+	script_have_tag(&end, 77);
+	for (unsigned n = 0; n < 1000; n++) {
+		sim_pass(MS);
+		script_send(&end, (struct packet){ .opcode = OP_CNP }, NULL, 0);
+	}
+	assert_int_equal(node->counters.cnps_received, 1001);
+	before = req->path.window;
+	assert_true(before >= 4);
+	/* Without the tag it is not the peer's. */
+	script_use_tag(78);
+	script_send(&end, (struct packet){ .opcode = OP_CNP }, NULL, 0);
+	assert_int_equal(node->counters.cnps_received, 1001);
+	script_use_tag(77);
+	sim_send(&end, 1, 0, 4 * 1024);
+	sim_run(0);
+	for (uint32_t n = 0; n < 4; n++)
+		script_take();
+	script_ack(&end, PSN + 3, AETH_ACK);
+	sim_expect(end.scq, 1, IBV_WC_SUCCESS);
+	finish();
+}
+
 static void a_read_with_a_lost_answer_asks_for_what_is_missing_again(void **state)
 {
 	(void)state;
 	uint8_t data[4096];
 	begin();
+	script_have_tag(&end, 77);
 	sim_fill(data, sizeof data, 3);
 	sim_read(&end, 1, 0, 4096, peer, 0);
 	let_out();
@@ -768,6 +800,7 @@ int main(void)
 		cmocka_unit_test(error_naks_end_the_request_with_their_status_and_flush_the_rest_in_order),
 		cmocka_unit_test(a_read_asks_for_the_whole_and_takes_its_answer),
 		cmocka_unit_test(a_long_read_is_asked_for_in_parts_that_the_window_has_room_for),
+		cmocka_unit_test(notifications_of_congestion_slow_the_sender_down_to_a_floor),
 		cmocka_unit_test(a_read_with_a_lost_answer_asks_for_what_is_missing_again),
 		cmocka_unit_test(an_acknowledgement_past_a_read_without_answer_is_no_answer_to_it),
 		cmocka_unit_test(answers_of_a_wrong_kind_or_length_never_succeed),

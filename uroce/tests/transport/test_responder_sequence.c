@@ -67,19 +67,178 @@ static void expect_gaps(uint32_t psn, const uint16_t (*gaps)[2], size_t count)
 	}
 }
 
-/* Whoever forges packets must find the PSN, and not only one that is ahead. */
-static void what_comes_ahead_is_not_kept_unasked(void **state)
+/* Nothing of a peer that has no tag, as rdma_rxe: whoever forges its packets must find the PSN, and not only one that is ahead. */
+static void what_comes_ahead_is_not_kept_without_a_tag(void **state)
 {
 	(void)state;
 	begin();
-	node->device.keeps_ahead = false;
 	write_only(3, 12, 4);
 	script_expect_ack(AETH_NAK_SEQUENCE, PSN);
+	assert_int_equal(script_asked(), 1);
+	assert_int_equal(node->device.held_bytes, 0);
 	for (uint32_t n = 0; n < 3; n++)
 		write_only(n, n * 4, 4);
 	script_forget();
 	assert_int_equal(end.memory[12], GUARD);
+	assert_int_equal(node->counters.held, 0);
+	finish();
+}
+
+/* The tag is that of the peer's packets in their order, after it was asked for; from then on others are not the peer's. */
+static void a_tag_is_learned_in_order_and_asked_of_all_packets(void **state)
+{
+	(void)state;
+	begin();
+	script_use_tag(5);
+	write_only(0, 0, 4); /* unasked, it says nothing */
+	script_expect_ack(AETH_ACK, PSN);
+	write_only(2, 8, 4);
+	script_expect_ack(AETH_NAK_SEQUENCE, PSN + 1);
+	assert_int_equal(script_asked(), 1);
 	assert_int_equal(node->device.held_bytes, 0);
+	script_use_tag(6);
+	write_only(1, 4, 4);
+	script_expect_ack(AETH_ACK, PSN + 1);
+	for (uint16_t tag = 0; tag < 1 << WIRE_TAG_BITS; tag++) {
+		script_use_tag(tag);
+		if (tag == 6)
+			continue;
+		write_only(3, 12, 4); /* ahead */
+		write_only(2, 8, 4);  /* in order */
+	}
+	script_expect_none();
+	assert_int_equal(node->counters.held, 0);
+	assert_int_equal(node->counters.drop_tag, 2 * (1 << WIRE_TAG_BITS) - 2);
+	assert_int_equal(node->counters.out_of_sequence, node->counters.drop_tag + 1); /* a forger shows there */
+	assert_int_equal(end.memory[8], GUARD);
+	script_use_tag(6);
+	write_only(3, 12, 4);
+	write_only(2, 8, 4);
+	assert_int_equal(end.memory[12], data[0]);
+	assert_int_equal(node->counters.held, 1);
+	script_forget();
+	finish();
+}
+
+/* A peer that never answers must not be given a tag by others for the rest of the connection. */
+static void a_tag_that_comes_late_is_none(void **state)
+{
+	(void)state;
+	begin();
+	write_only(1, 8, 4);
+	assert_int_equal(script_asked(), 1);
+	sim_pass(2 * SECOND);
+	script_forget();
+	script_use_tag(6);
+	write_only(0, 4, 4);
+	script_use_tag(0);
+	write_only(1, 8, 4);
+	script_expect_ack(AETH_ACK, PSN);
+	script_expect_ack(AETH_ACK, PSN + 1);
+	assert_int_equal(node->counters.drop_tag, 0);
+	finish();
+}
+
+/* Whoever asks gets one, in all packets that follow, and is asked in turn, once. */
+static void a_peer_that_asks_for_a_tag_gets_one_and_is_asked(void **state)
+{
+	(void)state;
+	uint16_t tag = 0;
+	begin();
+	write_only(0, 0, 4);
+	assert_int_equal(script_expect_ack(AETH_ACK, PSN)->tag, 0);
+	for (uint32_t n = 1; n < 4; n++) {
+		script_send(&end, (struct packet){ .opcode = OP_ASK_TAG }, NULL, 0);
+		assert_int_equal(script_asked(), 1);
+		write_only(n, 0, 4);
+		uint16_t now = script_expect_ack(AETH_ACK, PSN + n)->tag;
+		assert_int_not_equal(now, 0);
+		assert_true(tag == 0 || tag == now);
+		tag = now;
+	}
+	finish();
+}
+
+/* Where packets are lost, a request to READ comes twice: only where the first did not, the copy counts. */
+static void a_copy_of_a_read_request_is_answered_in_place_of_the_lost_one(void **state)
+{
+	(void)state;
+	begin();
+	script_have_tag(&end, 77);
+	struct packet packet = one_sided(OP_READ_REQUEST, 0, 0, MTU), copy = packet;
+	copy.ack_req = false;
+	script_send(&end, packet, NULL, 0);
+	script_send(&end, copy, NULL, 0);
+	script_expect(OP_READ_ONLY, PSN);
+	script_expect_none();
+	assert_int_equal(node->counters.duplicates, 0);
+	copy = one_sided(OP_READ_REQUEST, 1, 0, MTU);
+	copy.ack_req = false;
+	script_send(&end, copy, NULL, 0);
+	script_expect(OP_READ_ONLY, PSN + 1);
+	/* What is asked for again is answered again. */
+	script_send(&end, packet, NULL, 0);
+	script_expect(OP_READ_ONLY, PSN);
+	finish();
+}
+
+static void marked_data_is_told_to_its_sender_at_times(void **state)
+{
+	(void)state;
+	static const uint8_t nothing[WIRE_CNP_BYTES];
+	begin();
+	script_use_class(WIRE_ECT);
+	write_only(0, 0, 4);
+	script_expect_ack(AETH_ACK, PSN);
+	script_use_class(0x20 | WIRE_CE);
+	for (uint32_t n = 1; n < 31; n++) {
+		sim_pass(10 * US);
+		write_only(n, 0, 4);
+	}
+	unsigned cnps = 0;
+	for (const struct sim_packet *packet; (packet = script_take());) {
+		if (packet->packet.opcode != OP_CNP)
+			continue;
+		cnps++;
+		assert_int_equal(packet->bytes[4], 0x40); /* BECN */
+		assert_int_equal(packet->packet.qpn, SCRIPT_QPN);
+		assert_int_equal(packet->packet.payload_length, WIRE_CNP_BYTES);
+		assert_memory_equal(packet->packet.payload, nothing, WIRE_CNP_BYTES);
+		assert_int_equal(packet->tclass & WIRE_ECN_MASK, 0);
+	}
+	assert_int_equal(cnps, 6);
+	assert_int_equal(node->counters.cnps_sent, 6);
+	assert_int_equal(node->counters.ecn_marked, 30);
+	finish();
+}
+
+/* Nothing that a peer does not answer may be marked in place of being dropped. */
+static void only_packets_to_a_peer_with_a_tag_may_be_marked(void **state)
+{
+	(void)state;
+	begin();
+	write_only(0, 0, 4);
+	assert_int_equal(script_take()->tclass, 0);
+	script_have_tag(&end, 77);
+	write_only(1, 0, 4);
+	assert_int_equal(script_take()->tclass, WIRE_ECT);
+	node->device.ecn = false;
+	write_only(2, 0, 4);
+	assert_int_equal(script_take()->tclass, 0);
+	finish();
+}
+
+/* So it is for comparison: --go-back. */
+static void a_device_that_goes_back_asks_for_no_tag_and_has_none(void **state)
+{
+	(void)state;
+	begin();
+	node->device.keeps_ahead = false;
+	script_send(&end, (struct packet){ .opcode = OP_ASK_TAG }, NULL, 0);
+	write_only(3, 12, 4);
+	assert_int_equal(script_expect_ack(AETH_NAK_SEQUENCE, PSN)->tag, 0);
+	assert_int_equal(script_asked(), 0);
+	assert_int_equal(node->counters.held, 0);
 	finish();
 }
 
@@ -87,6 +246,7 @@ static void what_comes_ahead_of_a_gap_is_reported_and_executed_in_its_turn(void 
 {
 	(void)state;
 	begin();
+	script_have_tag(&end, 77);
 	/* 0, 2, 3 and 5 of 6. */
 	write_only(0, 0, 4);
 	script_expect_ack(AETH_ACK, PSN);
@@ -118,6 +278,7 @@ static void a_read_ahead_of_a_gap_is_answered_in_its_turn(void **state)
 {
 	(void)state;
 	begin();
+	script_have_tag(&end, 77);
 	script_send(&end, one_sided(OP_READ_REQUEST, 1, 0, 3 * MTU), NULL, 0);
 	write_only(4, 8, 4);
 	script_forget();
@@ -137,6 +298,7 @@ static void what_is_kept_is_bounded(void **state)
 {
 	(void)state;
 	begin();
+	script_have_tag(&end, 77);
 	for (uint32_t n = 1; n < 20000; n++) {
 		write_only(n, 8, MTU);
 		script_forget();
@@ -152,6 +314,7 @@ static void a_gap_is_answered_by_one_nak_with_the_expected_psn(void **state)
 {
 	(void)state;
 	begin();
+	script_have_tag(&end, 77);
 	write_only(0, 0, 4);
 	script_expect_ack(AETH_ACK, PSN);
 	for (uint32_t n = 2; n < 8; n++)
@@ -189,6 +352,7 @@ static void a_psn_half_the_circle_ahead_or_behind_is_told_apart(void **state)
 {
 	(void)state;
 	begin();
+	script_have_tag(&end, 77);
 	write_only((1 << 23) - 1, 0, 4); /* the farthest ahead */
 	script_expect_ack(AETH_NAK_SEQUENCE, PSN);
 	write_only(0, 0, 4);
@@ -474,7 +638,14 @@ int main(void)
 		cmocka_unit_test(an_acknowledgement_that_is_not_asked_for_is_not_sent),
 		cmocka_unit_test(an_acknowledgement_in_the_middle_does_not_count_the_message),
 		cmocka_unit_test(acknowledgements_are_coalesced_while_the_link_is_busy),
-		cmocka_unit_test(what_comes_ahead_is_not_kept_unasked),
+		cmocka_unit_test(what_comes_ahead_is_not_kept_without_a_tag),
+		cmocka_unit_test(a_tag_is_learned_in_order_and_asked_of_all_packets),
+		cmocka_unit_test(a_tag_that_comes_late_is_none),
+		cmocka_unit_test(a_peer_that_asks_for_a_tag_gets_one_and_is_asked),
+		cmocka_unit_test(a_copy_of_a_read_request_is_answered_in_place_of_the_lost_one),
+		cmocka_unit_test(marked_data_is_told_to_its_sender_at_times),
+		cmocka_unit_test(only_packets_to_a_peer_with_a_tag_may_be_marked),
+		cmocka_unit_test(a_device_that_goes_back_asks_for_no_tag_and_has_none),
 		cmocka_unit_test(what_comes_ahead_of_a_gap_is_reported_and_executed_in_its_turn),
 		cmocka_unit_test(a_read_ahead_of_a_gap_is_answered_in_its_turn),
 		cmocka_unit_test(what_is_kept_is_bounded),
