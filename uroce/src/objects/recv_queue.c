@@ -27,7 +27,6 @@ int recv_queue_init(struct recv_queue *rq, struct pd *pd, uint32_t max_wr, uint3
 	rq->ring = calloc(rq->size, rq->stride);
 	if (!rq->ring)
 		return -ENOMEM;
-	pthread_mutex_init(&rq->lock, NULL);
 	return 0;
 }
 
@@ -37,7 +36,6 @@ void recv_queue_clear(struct recv_queue *rq)
 		return;
 	wipe_free(rq->ring, rq->size * rq->stride);
 	rq->ring = NULL;
-	pthread_mutex_destroy(&rq->lock);
 }
 
 int recv_queue_resize(struct recv_queue *rq, uint32_t max_wr)
@@ -47,10 +45,10 @@ int recv_queue_resize(struct recv_queue *rq, uint32_t max_wr)
 	if (!ring)
 		return -ENOMEM;
 
-	pthread_mutex_lock(&rq->lock);
+	lock_take(&rq->lock);
 	uint32_t waiting = rq->tail - rq->head;
 	if (waiting > max_wr) {
-		pthread_mutex_unlock(&rq->lock);
+		lock_give(&rq->lock);
 		free(ring);
 		return -EINVAL;
 	}
@@ -62,7 +60,7 @@ int recv_queue_resize(struct recv_queue *rq, uint32_t max_wr)
 	rq->max_wr = size;
 	rq->head = 0;
 	rq->tail = waiting;
-	pthread_mutex_unlock(&rq->lock);
+	lock_give(&rq->lock);
 	return 0;
 }
 
@@ -109,14 +107,14 @@ int recv_queue_post(struct recv_queue *rq, struct ibv_recv_wr *wr, struct ibv_re
 {
 	int error = 0;
 
-	pthread_mutex_lock(&rq->lock);
+	lock_take(&rq->lock);
 	while (wr) {
 		error = post_one(rq, wr);
 		if (error != 0)
 			break;
 		wr = wr->next;
 	}
-	pthread_mutex_unlock(&rq->lock);
+	lock_give(&rq->lock);
 	if (error != 0) {
 		errno = error; /* programs read it, though the error is returned */
 		if (bad)
@@ -131,11 +129,11 @@ enum recv_answer recv_queue_take_for(struct recv_queue *rq, uint32_t length, str
 {
 	bool limit_reached = false;
 
-	pthread_mutex_lock(&rq->lock);
+	lock_take(&rq->lock);
 	const struct recv_wqe *wqe = recv_queue_at(rq, rq->head);
 	enum recv_answer answer = rq->head == rq->tail ? RECV_NONE : wqe->length < length ? RECV_TOO_SHORT : RECV_TAKEN;
 	if (answer != RECV_TAKEN) {
-		pthread_mutex_unlock(&rq->lock);
+		lock_give(&rq->lock);
 		return answer;
 	}
 	out->wr_id = wqe->wr_id;
@@ -148,7 +146,7 @@ enum recv_answer recv_queue_take_for(struct recv_queue *rq, uint32_t length, str
 		rq->limit = 0;
 		limit_reached = true;
 	}
-	pthread_mutex_unlock(&rq->lock);
+	lock_give(&rq->lock);
 
 	/* The queue pair that takes keeps the shared queue alive. */
 	if (limit_reached)
@@ -165,27 +163,27 @@ bool recv_queue_take(struct recv_queue *rq, struct recv_taken *out)
 
 void recv_queue_open(struct recv_queue *rq)
 {
-	pthread_mutex_lock(&rq->lock);
+	lock_take(&rq->lock);
 	rq->closed = false;
 	rq->dead = false;
-	pthread_mutex_unlock(&rq->lock);
+	lock_give(&rq->lock);
 }
 
 void recv_queue_close(struct recv_queue *rq)
 {
-	pthread_mutex_lock(&rq->lock);
+	lock_take(&rq->lock);
 	rq->closed = true;
 	rq->dead = false;
 	rq->head = rq->tail;
-	pthread_mutex_unlock(&rq->lock);
+	lock_give(&rq->lock);
 }
 
 void recv_queue_flush(struct recv_queue *rq)
 {
-	pthread_mutex_lock(&rq->lock);
+	lock_take(&rq->lock);
 	rq->closed = false;
 	rq->dead = true;
 	for (; rq->head != rq->tail; rq->head++)
 		recv_queue_push_flushed(rq, recv_queue_at(rq, rq->head)->wr_id);
-	pthread_mutex_unlock(&rq->lock);
+	lock_give(&rq->lock);
 }

@@ -15,7 +15,7 @@ struct recv_wqe {
 
 /* A queue pair's own, or a shared one. */
 struct recv_queue {
-	pthread_mutex_t lock; /* guards all of it */
+	struct lock lock; /* guards all of it */
 	struct pd *pd; /* that the entries' keys belong to */
 	uint8_t *ring; /* recv_wqe, `stride` bytes each */
 	size_t stride;

@@ -59,8 +59,10 @@ bool shm_ready_for_short(struct shm_path *path);
 bool shm_drained(const struct shm_path *path);
 /* Sends a packet; shm_ready must have been true. False: memory of the payload is not there. On a path that has ended it is lost. */
 bool shm_send(struct shm_path *path, const struct packet_out *packet);
-/* Wakes the receivers of what was sent. */
+/* Wakes the receivers of what was sent, and counts it. */
 void shm_flush(struct shm *shm);
+/* False: one of them sleeps, and has to be woken. No cancellation point; what was sent is counted later. */
+bool shm_flush_awake(struct shm *shm);
 
 /* Delivers packets, about `budget` of them at most; returns their number. `thorough`: looks also where rarely something happens. */
 unsigned shm_receive(struct shm *shm, unsigned budget, bool thorough);

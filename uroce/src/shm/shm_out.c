@@ -6,6 +6,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "guard.h"
 #include "shm_parts.h"
 #include "timer.h"
 #include "udp_socket.h"
@@ -184,22 +185,29 @@ bool shm_send(struct shm_path *path, const struct packet_out *packet)
 	struct shm *shm = path->shm;
 	struct ring_word word = {
 		.kind = RING_PACKET, .gid_index = packet->sgid_index, .tclass = packet->tclass, .hop_limit = packet->hop_limit };
-	struct iovec pieces[LINK_MAX_PIECES + 2];
-	size_t count = 0, length = packet->header_length + packet->payload_length, pad = -packet->payload_length & 3;
+	size_t length = packet->header_length + packet->payload_length, pad = -packet->payload_length & 3;
 
 	if (path->ended)
 		return true;
 	if (word.hop_limit == 0)
 		word.hop_limit = DEFAULT_HOPS;
+	uint8_t *to = ring_begin(&path->ring, sizeof packet->dgid + length + pad);
+	uint8_t *begin = to;
 	if ((packet->header[0] & 0xe0) == WIRE_UD && !shm->config.loopback) {
 		word.kind = RING_DATAGRAM;
-		pieces[count++] = (struct iovec){ (void *)(uintptr_t)&packet->dgid, sizeof packet->dgid };
+		memcpy(to, &packet->dgid, sizeof packet->dgid);
+		to += sizeof packet->dgid;
 	}
-	pieces[count++] = (struct iovec){ (void *)(uintptr_t)packet->header, packet->header_length };
-	for (size_t i = 0; i < packet->pieces; i++)
-		pieces[count++] = packet->piece[i];
-	if (!ring_put(&path->ring, word, pieces, count, pad))
-		return false;
+	memcpy(to, packet->header, packet->header_length);
+	to += packet->header_length;
+	for (size_t i = 0; i < packet->pieces; i++) {
+		if (!guard_copy(to, packet->piece[i].iov_base, packet->piece[i].iov_len))
+			return false;
+		to += packet->piece[i].iov_len;
+	}
+	memset(to, 0, pad);
+	word.length = (uint32_t)(to + pad - begin);
+	ring_publish(&path->ring, word);
 	shm->sent.packets++;
 	shm->sent.bytes += length + pad;
 	if (!path->dirty) {
@@ -210,21 +218,34 @@ bool shm_send(struct shm_path *path, const struct packet_out *packet)
 	return true;
 }
 
+/* After a fence. */
+static bool sleeps(const struct shm_path *path)
+{
+	return !path->ended && atomic_load_explicit(&path->ring.shared->sleeps, memory_order_relaxed) != 0;
+}
+
+bool shm_flush_awake(struct shm *shm)
+{
+	ring_fence();
+	while (shm->dirty && !sleeps(shm->dirty)) {
+		shm->dirty->dirty = false;
+		shm->dirty = shm->dirty->next_dirty;
+	}
+	return !shm->dirty;
+}
+
 void shm_flush(struct shm *shm)
 {
-	if (!shm->dirty)
-		return;
 	struct counters *counters = shm->config.counters;
 	traffic_count(&shm->sent, &counters->tx_packets, &counters->tx_bytes, &counters->tx_local);
+	if (!shm->dirty)
+		return;
 	ring_fence();
 	while (shm->dirty) {
 		struct shm_path *path = shm->dirty;
 		shm->dirty = path->next_dirty;
 		path->dirty = false;
-		if (path->ended)
-			continue;
-		_Atomic uint32_t *sleeps = &path->ring.shared->sleeps;
-		if (atomic_load_explicit(sleeps, memory_order_relaxed) != 0 && atomic_exchange(sleeps, 0) != 0)
+		if (sleeps(path) && atomic_exchange(&path->ring.shared->sleeps, 0) != 0)
 			shm_say(path->watch.fd, SAY_LOOK);
 	}
 }
