@@ -10,7 +10,7 @@
 
 enum {
 	/* While the receiver keeps up, no more of the ring than this is used: it stays in the caches, and takes little memory. */
-	HOT_BYTES = 192 << 10,
+	HOT_BYTES = 384 << 10,
 	LOOK_BYTES = 16 << 10,
 	NEAR_BYTES = 16 << 10, /* to a receiver that keeps up */
 	AHEAD_FROM = 4 * RING_LINE, /* of the lines that are fetched before they are needed: two short entries ahead, as many as one has */

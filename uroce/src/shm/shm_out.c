@@ -13,6 +13,7 @@
 #include "wipe.h"
 
 #define PAUSE_NS 1000000000u /* after a process could not be dialed */
+#define STUCK_NS 100000000u  /* a receiver that takes nothing for so long is stopped, and not only slow */
 
 enum { DEFAULT_HOPS = 64 };
 
@@ -93,16 +94,29 @@ static struct shm_path *dial(struct shm *shm, unsigned block, const union ibv_gi
 	return path;
 }
 
-struct shm_path *shm_path_to(struct shm *shm, const union ibv_gid *dgid, uint32_t qpn)
+/* All names of the loopback device are of one place. */
+static const union ibv_gid *place_of(const struct shm *shm, const union ibv_gid *dgid)
 {
 	static const union ibv_gid any;
-	unsigned block = block_of(qpn);
-	/* Two names of one place. */
-	if (shm->config.loopback)
-		dgid = &any;
-	for (struct shm_path *path = shm->paths[block]; path; path = path->next)
+	return shm->config.loopback ? &any : dgid;
+}
+
+struct shm_path *shm_known_path(const struct shm *shm, const union ibv_gid *dgid, uint32_t qpn)
+{
+	dgid = place_of(shm, dgid);
+	for (struct shm_path *path = shm->paths[block_of(qpn)]; path; path = path->next)
 		if (memcmp(&path->dgid, dgid, sizeof *dgid) == 0 && !path->ended)
 			return path;
+	return NULL;
+}
+
+struct shm_path *shm_path_to(struct shm *shm, const union ibv_gid *dgid, uint32_t qpn)
+{
+	struct shm_path *known = shm_known_path(shm, dgid, qpn);
+	if (known)
+		return known;
+	unsigned block = block_of(qpn);
+	dgid = place_of(shm, dgid);
 	uint64_t now = clock_ns(CLOCK_MONOTONIC);
 	if (now < shm->pause_until[block])
 		return NULL;
@@ -167,7 +181,18 @@ bool shm_was_killed(const struct shm_path *path)
 
 bool shm_ready(struct shm_path *path)
 {
-	return path->ended || ring_has_room(&path->ring);
+	if (!path->ended && !ring_has_room(&path->ring))
+		return false;
+	path->full_since = 0;
+	return true;
+}
+
+bool shm_is_stuck(struct shm_path *path, uint64_t now, uint64_t *until)
+{
+	if (path->full_since == 0)
+		path->full_since = now;
+	*until = path->full_since + STUCK_NS;
+	return now >= *until;
 }
 
 bool shm_ready_for_short(struct shm_path *path)

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "express.h"
 
+#include "datagram.h"
 #include "flight.h"
 #include "gather.h"
 #include "guard.h"
 #include "outgoing.h"
+#include "wake.h"
 
 enum { NONE = 0x1f /* no operation */ };
 
@@ -12,11 +14,16 @@ bool express_is_open(struct qp *qp)
 {
 	const struct requester *req = &qp->req;
 	const struct send_queue *sq = &qp->sq;
+	bool open = qp->state == IBV_QPS_RTS && sq->next == sq->tail && !qp->draining && !qp->parked;
+	if (!open || qp->device->eager || !guard_is_ready())
+		return false;
+	/* Datagrams are not answered: the application's next poll does the rest. */
+	if (qp->type == IBV_QPT_UD)
+		return qp->device->shm && qp->device->progress && wake_thread_naps(qp->device);
 	/* An empty flight begins with the clock and the timer. */
-	bool under_way = req->unacked != req->next && req->next == req->top && sq->next == sq->tail && req->offset == 0;
-	bool hindered = req->waiting_rnr || req->refusal != IBV_WC_SUCCESS || req->repair || qp->draining || qp->parked;
-	return path_of(qp) && qp->type == IBV_QPT_RC && qp->state == IBV_QPS_RTS && under_way && !hindered && !qp->device->eager &&
-	       guard_is_ready();
+	bool under_way = req->unacked != req->next && req->next == req->top && req->offset == 0;
+	bool hindered = req->waiting_rnr || req->refusal != IBV_WC_SUCCESS || req->repair;
+	return path_of(qp) && qp->type == IBV_QPT_RC && under_way && !hindered;
 }
 
 /* Of a message of one packet; NONE: it does not go this way. */
@@ -70,6 +77,8 @@ static bool send_one(struct qp *qp, struct send_wqe *wqe)
 bool express_send(struct qp *qp)
 {
 	struct send_queue *sq = &qp->sq;
+	if (qp->type == IBV_QPT_UD)
+		return datagram_express(qp) & shm_flush_awake(qp->device->shm);
 	while (sq->next != sq->tail && send_one(qp, send_queue_at(sq, sq->next)))
 		sq->next++;
 	return shm_flush_awake(qp->device->shm) && sq->next == sq->tail;

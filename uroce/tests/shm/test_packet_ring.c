@@ -122,7 +122,7 @@ static void test_ring_starts_again_when_it_is_drained(void **state)
 		put(&ends, i, 4096);
 		take(&ends, i, 4096);
 		assert_true(ring_is_drained(&ends.out));
-		assert_true(ends.out.head % RING_BYTES < RING_BYTES / 8);
+		assert_true(ends.out.head % RING_BYTES < RING_BYTES / 4);
 	}
 	close_ends(&ends);
 }
