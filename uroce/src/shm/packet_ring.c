@@ -182,9 +182,6 @@ int ring_peek(struct ring_in *ring, struct ring_word *word, const uint8_t **byte
 		if (!known || word->length > RING_ENTRY - sizeof *word || lines(word->length) > RING_BYTES - RING_LINE - offset)
 			return -EBADMSG;
 		*bytes = ring->shared->bytes + offset + sizeof *word;
-		/* The next is looked at in a moment, and where it is, it has come from another processor. */
-		__builtin_prefetch(word_at(ring->shared, ring->tail + lines(word->length)), 0);
-		__builtin_prefetch(word_at(ring->shared, ring->tail + lines(word->length) + RING_LINE), 0);
 		return 1;
 	}
 	return -EBADMSG; /* from the start to the start */
