@@ -77,6 +77,7 @@ static bool send_one(struct qp *qp, struct send_wqe *wqe)
 bool express_send(struct qp *qp)
 {
 	struct send_queue *sq = &qp->sq;
+	wake_note_brief_call(qp->device);
 	if (qp->type == IBV_QPT_UD)
 		return datagram_express(qp) & shm_flush_awake(qp->device->shm);
 	while (sq->next != sq->tail && send_one(qp, send_queue_at(sq, sq->next)))
