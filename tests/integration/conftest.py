@@ -276,6 +276,17 @@ class Process:
     def log(self):
         return os.pread(self.stderr.fileno(), 1 << 24, 0).decode(errors="replace")
 
+    def events(self, *names):
+        """Those in a log that is JSON, or those of these names; not of a line that is being written."""
+        lines = (json.loads(line) for line in self.log().rpartition("\n")[0].splitlines() if line.startswith("{"))
+        return [event for event in lines if not names or event["event"] in names]
+
+    def end_of(self, client_id):
+        """How the connection of a client ended, or its set-up."""
+        ends = "client.lost", "client.ended", "client.disconnected", "client.not_connected"
+        return wait_until(lambda: next((event for event in self.events(*ends) if event.get("client_id") == client_id), None),
+                          lambda: f"the end of client {client_id}\n{self.log()}")
+
     def wait_line(self, match, start=0):
         """The first line of stdout from `start` on for which match(line) is true."""
         deadline = time.monotonic() + STEP
@@ -346,17 +357,6 @@ class Listening(Process):
         start = len(self.lines)
         self.signal(signal.SIGUSR1)
         return json.loads(self.wait_line(lambda line: '"status"' in line, start))
-
-    def events(self, *names):
-        """Those in a log that is JSON, or those of these names; not of a line that is being written."""
-        lines = (json.loads(line) for line in self.log().rpartition("\n")[0].splitlines() if line.startswith("{"))
-        return [event for event in lines if not names or event["event"] in names]
-
-    def end_of(self, client_id):
-        """How the connection of a client ended, or its set-up."""
-        ends = "client.lost", "client.ended", "client.disconnected", "client.not_connected"
-        return wait_until(lambda: next((event for event in self.events(*ends) if event.get("client_id") == client_id), None),
-                          lambda: f"the end of client {client_id}\n{self.log()}")
 
     def wait_status(self, **expected):
         """Waits until the status has these values; returns it."""

@@ -77,7 +77,7 @@ def test_workers_are_used_again(certs, device, start):
     for _ in range(5):
         assert connect(certs, server.port, "-e", "send x").returncode == 0
         server.wait_status(connected=0)
-    assert (server.fds(), threads(server)) == (fds, count)
+    wait_until(lambda: (server.fds(), threads(server)) == (fds, count), lambda: f"{(fds, count)}; there are {(server.fds(), threads(server))}")
     wait_for_resources(device, idle)
     server.stop()
 

@@ -21,7 +21,6 @@ static inline bool test_same_peer(const struct device *device, const union ibv_g
 static inline void test_device_open(struct device *device, struct context *context, struct counters *counters, struct link *link,
 				    uint64_t (*clock)(void))
 {
-	pthread_mutex_init(&device->lock, NULL);
 	device->link = link;
 	device->counters = counters;
 	device->clock = clock;
@@ -47,7 +46,6 @@ static inline void test_device_close(struct device *device, struct context *cont
 	table_clear(&device->keys);
 	free(device->blocks);
 	pthread_mutex_destroy(&context->event_lock);
-	pthread_mutex_destroy(&device->lock);
 }
 
 /* ---- one without a wire: what it would send goes nowhere ---- */

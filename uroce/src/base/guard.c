@@ -178,6 +178,11 @@ void guard_note_mask(void)
 	unblocked = false;
 }
 
+bool guard_is_ready(void)
+{
+	return unblocked && installed;
+}
+
 void guard_install(uint64_t now)
 {
 	/* The kernel ends a program that faults while these are blocked. */

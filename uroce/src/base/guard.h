@@ -30,6 +30,9 @@ typedef sigjmp_buf guard_point;
  * may install its own later. Cheap when called again soon. `now`: nanoseconds. */
 void guard_install(uint64_t now);
 
+/* Whether it was called in this thread, since its mask was last changed. */
+bool guard_is_ready(void);
+
 /* The application's actions for the two signals, while the handlers are in front: `action` is what they hand its faults to, and
  * `old` what that was. As sigaction() otherwise. Async-signal-safe. */
 int guard_action(int signal, const struct sigaction *action, struct sigaction *old);

@@ -13,12 +13,6 @@ enum { FIRST_SIZE = 16 };
 static char gone;
 #define TABLE_GONE ((void *)&gone)
 
-/* Numbers may be multiples of something: the product's upper half depends on all their bits. */
-static size_t table_home(const struct table *table, uint32_t number)
-{
-	return (size_t)(number * UINT64_C(0x9e3779b97f4a7c15) >> 32) & (table->size - 1);
-}
-
 static struct table_slot *table_slot_of(const struct table *table, uint32_t number)
 {
 	if (table->size == 0)
@@ -76,7 +70,7 @@ int table_add(struct table *table, uint32_t number, void *thing)
 	return 0;
 }
 
-void *table_find(const struct table *table, uint32_t number)
+void *table_search(const struct table *table, uint32_t number)
 {
 	const struct table_slot *slot = table_slot_of(table, number);
 

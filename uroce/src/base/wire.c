@@ -2,6 +2,7 @@
 /* The opcodes of RC, UC and UD, and their headers to and from bytes. */
 #include "wire.h"
 
+#include <endian.h>
 #include <errno.h>
 #include <string.h>
 
@@ -83,9 +84,8 @@ uint32_t wire_traits(uint8_t opcode)
 	}
 }
 
-size_t wire_header_length(uint8_t opcode)
+static size_t header_length_of(uint32_t traits)
 {
-	uint32_t traits = wire_traits(opcode);
 	size_t length = WIRE_BTH;
 
 	length += traits & T_DETH ? DETH_BYTES : 0;
@@ -99,52 +99,74 @@ size_t wire_header_length(uint8_t opcode)
 	return length;
 }
 
+size_t wire_header_length(uint8_t opcode)
+{
+	return header_length_of(wire_traits(opcode));
+}
+
 /* ---- from bytes ---- */
 
-/* Reads `size` bytes, big-endian, and steps over them. */
-static uint64_t get(const uint8_t **at, unsigned size)
-{
-	uint64_t value = 0;
+/* Each reads a number in network order, and steps over it. */
 
-	for (unsigned i = 0; i < size; i++)
-		value = value << 8 | *(*at)++;
-	return value;
+static uint32_t get16(const uint8_t **at)
+{
+	__be16 value;
+	memcpy(&value, *at, sizeof value);
+	*at += sizeof value;
+	return be16toh(value);
+}
+
+static uint32_t get32(const uint8_t **at)
+{
+	__be32 value;
+	memcpy(&value, *at, sizeof value);
+	*at += sizeof value;
+	return be32toh(value);
+}
+
+static uint64_t get64(const uint8_t **at)
+{
+	__be64 value;
+	memcpy(&value, *at, sizeof value);
+	*at += sizeof value;
+	return be64toh(value);
 }
 
 /* Reads the headers after the BTH, all of which are there. */
 static void get_extensions(const uint8_t *at, uint32_t traits, struct packet *out)
 {
 	if (traits & T_DETH) {
-		out->qkey = (uint32_t)get(&at, 4);
-		out->src_qpn = (uint32_t)get(&at, 4) & 0xffffff;
+		out->qkey = get32(&at);
+		out->src_qpn = get32(&at) & 0xffffff;
 	}
 	if (traits & T_FETH) {
-		uint32_t bits = (uint32_t)get(&at, 4);
+		uint32_t bits = get32(&at);
 		out->flush_type = bits & FETH_TYPE_MASK;
 		out->flush_level = bits >> FETH_LEVEL_SHIFT & FETH_LEVEL_MASK;
 	}
 	if (traits & (T_RETH | T_ATOMIC_ETH)) {
-		out->va = get(&at, 8);
-		out->rkey = (uint32_t)get(&at, 4);
+		out->va = get64(&at);
+		out->rkey = get32(&at);
 	}
 	if (traits & T_RETH)
-		out->length = (uint32_t)get(&at, 4);
+		out->length = get32(&at);
 	if (traits & T_ATOMIC_ETH) {
-		out->swap_add = get(&at, 8);
-		out->compare = get(&at, 8);
+		out->swap_add = get64(&at);
+		out->compare = get64(&at);
 	}
 	if (traits & T_AETH) {
-		out->syndrome = (uint8_t)get(&at, 1);
-		out->msn = (uint32_t)get(&at, 3);
+		uint32_t word = get32(&at);
+		out->syndrome = (uint8_t)(word >> 24);
+		out->msn = word & WIRE_PSN_MASK;
 	}
 	if (traits & T_ATOMIC_ACK_ETH)
-		out->original = get(&at, 8);
+		out->original = get64(&at);
 	if (traits & T_IMM) {
 		memcpy(&out->imm, at, IMM_BYTES);
 		at += IMM_BYTES;
 	}
 	if (traits & T_IETH)
-		out->invalidate = (uint32_t)get(&at, 4);
+		out->invalidate = get32(&at);
 }
 
 int wire_decode_parts(const uint8_t *headers, const uint8_t *bytes, size_t length, size_t longest, struct packet *out)
@@ -154,7 +176,7 @@ int wire_decode_parts(const uint8_t *headers, const uint8_t *bytes, size_t lengt
 		return -EBADMSG;
 
 	uint32_t traits = wire_traits(headers[0]);
-	size_t header_length = wire_header_length(headers[0]);
+	size_t header_length = header_length_of(traits);
 	uint8_t pad = headers[1] >> BTH_PAD_SHIFT & BTH_PAD_MASK;
 	if (!(traits & T_VALID) || (headers[1] & BTH_VERSION_MASK) != 0 || length < header_length)
 		return -EBADMSG;
@@ -167,11 +189,11 @@ int wire_decode_parts(const uint8_t *headers, const uint8_t *bytes, size_t lengt
 	out->opcode = headers[0];
 	out->solicited = headers[1] & BTH_SOLICITED;
 	out->pad = pad;
-	out->pkey = (uint16_t)get(&at, 2);
-	out->qpn = (uint32_t)get(&at, 4) & 0xffffff;
+	out->pkey = (uint16_t)get16(&at);
+	out->qpn = get32(&at) & 0xffffff;
 	out->ack_req = *at & BTH_ACK_REQ;
 	out->tag = (uint16_t)((headers[4] & TAG_HIGH_MASK) << TAG_LOW_BITS | (*at & TAG_LOW_MASK));
-	out->psn = (uint32_t)get(&at, 4) & WIRE_PSN_MASK;
+	out->psn = get32(&at) & WIRE_PSN_MASK;
 	get_extensions(at, traits, out);
 	out->payload = bytes + header_length;
 	out->payload_length = (uint32_t)(rest - pad);
@@ -185,11 +207,20 @@ int wire_decode(const uint8_t *bytes, size_t length, struct packet *out)
 
 /* ---- to bytes ---- */
 
-static uint8_t *put(uint8_t *at, uint64_t value, unsigned size)
+/* Each writes a number in network order; returns the place behind it. */
+
+static uint8_t *put32(uint8_t *at, uint32_t value)
 {
-	for (unsigned i = size; i > 0; i--)
-		*at++ = (uint8_t)(value >> (8 * (i - 1)));
-	return at;
+	__be32 there = htobe32(value);
+	memcpy(at, &there, sizeof there);
+	return at + sizeof there;
+}
+
+static uint8_t *put64(uint8_t *at, uint64_t value)
+{
+	__be64 there = htobe64(value);
+	memcpy(at, &there, sizeof there);
+	return at + sizeof there;
 }
 
 size_t wire_encode(const struct packet *in, uint8_t out[WIRE_MAX_HEADER])
@@ -200,38 +231,36 @@ size_t wire_encode(const struct packet *in, uint8_t out[WIRE_MAX_HEADER])
 	*at++ = in->opcode;
 	/* Without alternate paths a connection is for ever in the state "migrated". */
 	*at++ = (uint8_t)((in->solicited ? BTH_SOLICITED : 0) | BTH_MIGRATED | (in->pad & BTH_PAD_MASK) << BTH_PAD_SHIFT);
-	at = put(at, in->pkey, 2);
-	at = put(at, (uint32_t)((in->tag >> TAG_LOW_BITS & TAG_HIGH_MASK) | (in->opcode == OP_CNP ? BTH_BECN : 0)) << 24 |
-			      (in->qpn & 0xffffff), 4);
-	at = put(at, (in->ack_req ? (uint32_t)BTH_ACK_REQ << 24 : 0) | (uint32_t)(in->tag & TAG_LOW_MASK) << 24 |
-			     (in->psn & WIRE_PSN_MASK), 4);
+	at = wire_put16(at, in->pkey);
+	at = put32(at, (uint32_t)((in->tag >> TAG_LOW_BITS & TAG_HIGH_MASK) | (in->opcode == OP_CNP ? BTH_BECN : 0)) << 24 |
+			       (in->qpn & 0xffffff));
+	at = put32(at, (in->ack_req ? (uint32_t)BTH_ACK_REQ << 24 : 0) | (uint32_t)(in->tag & TAG_LOW_MASK) << 24 |
+			       (in->psn & WIRE_PSN_MASK));
 	if (traits & T_DETH) {
-		at = put(at, in->qkey, 4);
-		at = put(at, in->src_qpn & 0xffffff, 4);
+		at = put32(at, in->qkey);
+		at = put32(at, in->src_qpn & 0xffffff);
 	}
 	if (traits & T_FETH)
-		at = put(at, (in->flush_level & FETH_LEVEL_MASK) << FETH_LEVEL_SHIFT | (in->flush_type & FETH_TYPE_MASK), 4);
+		at = put32(at, (in->flush_level & FETH_LEVEL_MASK) << FETH_LEVEL_SHIFT | (in->flush_type & FETH_TYPE_MASK));
 	if (traits & (T_RETH | T_ATOMIC_ETH)) {
-		at = put(at, in->va, 8);
-		at = put(at, in->rkey, 4);
+		at = put64(at, in->va);
+		at = put32(at, in->rkey);
 	}
 	if (traits & T_RETH)
-		at = put(at, in->length, 4);
+		at = put32(at, in->length);
 	if (traits & T_ATOMIC_ETH) {
-		at = put(at, in->swap_add, 8);
-		at = put(at, in->compare, 8);
+		at = put64(at, in->swap_add);
+		at = put64(at, in->compare);
 	}
-	if (traits & T_AETH) {
-		at = put(at, in->syndrome, 1);
-		at = put(at, in->msn, 3);
-	}
+	if (traits & T_AETH)
+		at = put32(at, (uint32_t)in->syndrome << 24 | (in->msn & WIRE_PSN_MASK));
 	if (traits & T_ATOMIC_ACK_ETH)
-		at = put(at, in->original, 8);
+		at = put64(at, in->original);
 	if (traits & T_IMM) {
 		memcpy(at, &in->imm, IMM_BYTES);
 		at += IMM_BYTES;
 	}
 	if (traits & T_IETH)
-		at = put(at, in->invalidate, 4);
+		at = put32(at, in->invalidate);
 	return (size_t)(at - out);
 }

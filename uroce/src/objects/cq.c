@@ -72,7 +72,7 @@ static bool cq_due(const struct cq *cq, bool solicited)
 
 void cq_push(struct cq *cq, const struct cqe *cqe, bool solicited)
 {
-	pthread_mutex_lock(&cq->lock);
+	lock_take(&cq->lock);
 	if (cq_make_room(cq)) {
 		cq_add(cq, cqe);
 		if (cq_due(cq, solicited || cqe->wc.status != IBV_WC_SUCCESS)) {
@@ -80,7 +80,7 @@ void cq_push(struct cq *cq, const struct cqe *cqe, bool solicited)
 			channel_push(&cq->events);
 		}
 	}
-	pthread_mutex_unlock(&cq->lock);
+	lock_give(&cq->lock);
 }
 
 /* A shared receive that has completed is told all the same: nothing else gives its buffer back. */
@@ -91,7 +91,7 @@ static bool cq_goes(const struct ibv_wc *wc, uint32_t qpn, const struct ibv_srq 
 
 void cq_remove(struct cq *cq, uint32_t qpn, const struct ibv_srq *keep_srq)
 {
-	pthread_mutex_lock(&cq->lock);
+	lock_take(&cq->lock);
 	uint32_t to = cq->head;
 	for (uint32_t from = cq->head; from != cq->tail; from++) {
 		if (cq_goes(&cq_slot(cq, from)->wc, qpn, keep_srq))
@@ -101,26 +101,26 @@ void cq_remove(struct cq *cq, uint32_t qpn, const struct ibv_srq *keep_srq)
 		to++;
 	}
 	cq->tail = to;
-	pthread_mutex_unlock(&cq->lock);
+	lock_give(&cq->lock);
 }
 
 uint32_t cq_take_wcs(struct cq *cq, uint32_t count, struct ibv_wc *wc)
 {
-	pthread_mutex_lock(&cq->lock);
+	lock_take(&cq->lock);
 	uint32_t got = cq_held(cq) < count ? cq_held(cq) : count;
 	for (uint32_t i = 0; i < got; i++)
 		wc[i] = cq_slot(cq, cq->head++)->wc;
-	pthread_mutex_unlock(&cq->lock);
+	lock_give(&cq->lock);
 	return got;
 }
 
 bool cq_take(struct cq *cq, struct cqe *out)
 {
-	pthread_mutex_lock(&cq->lock);
+	lock_take(&cq->lock);
 	bool some = cq_held(cq) > 0;
 	if (some)
 		*out = *cq_slot(cq, cq->head++);
-	pthread_mutex_unlock(&cq->lock);
+	lock_give(&cq->lock);
 	return some;
 }
 
@@ -157,8 +157,6 @@ struct cq *cq_new(struct ibv_context *ibv_context, uint32_t cqe, void *cq_contex
 	cq->ibv.channel = channel;
 	cq->ibv.cq_context = cq_context;
 	cq->ibv.cqe = (int)cq->size;
-	pthread_mutex_init(&cq->lock, NULL);
-	pthread_mutex_init(&cq->poll_lock, NULL);
 	pthread_mutex_init(&cq->ibv.mutex, NULL);
 	pthread_cond_init(&cq->ibv.cond, NULL);
 	if (channel) {
@@ -196,8 +194,6 @@ int cq_destroy(struct ibv_cq *ibv_cq)
 	}
 	pthread_cond_destroy(&ibv_cq->cond);
 	pthread_mutex_destroy(&ibv_cq->mutex);
-	pthread_mutex_destroy(&cq->poll_lock);
-	pthread_mutex_destroy(&cq->lock);
 	wipe_free(cq->ring, cq->touched * sizeof *cq->ring);
 	context_count(context, &cq->device->counters->objects.cq, -1);
 	wipe_free(cq, sizeof *cq);
@@ -215,7 +211,7 @@ int cq_resize(struct ibv_cq *ibv_cq, int cqe)
 		return ENOMEM;
 
 	uint32_t touched = 0;
-	pthread_mutex_lock(&cq->lock);
+	lock_take(&cq->lock);
 	uint32_t count = cq_held(cq);
 	bool fits = count <= (uint32_t)cqe;
 	if (fits) {
@@ -231,7 +227,7 @@ int cq_resize(struct ibv_cq *ibv_cq, int cqe)
 		ibv_cq->cqe = (int)size;
 		ring = before;
 	}
-	pthread_mutex_unlock(&cq->lock);
+	lock_give(&cq->lock);
 	wipe_free(ring, touched * sizeof *ring);
 	return fits ? 0 : EINVAL;
 }

@@ -19,7 +19,7 @@ struct cq {
 	};
 	struct device *device;
 	struct context *context;
-	pthread_mutex_t lock; /* guards the ring, the arming and the polling position */
+	struct lock lock; /* guards the ring, the arming and the polling position */
 	struct cqe *ring;
 	uint32_t size; /* a power of two; ibv.cqe says the same */
 	uint32_t head; /* next to take */
@@ -35,7 +35,7 @@ struct cq {
 	bool wallclock; /* wanted: one more */
 	/* From start_poll to end_poll. The queue's own lock can't be held that long: the application posts between the two,
 	 * and the thread that holds the device's lock may have a completion to push. */
-	pthread_mutex_t poll_lock;
+	struct lock poll_lock;
 	struct cqe current; /* the completion that the read functions read */
 	struct cq_events events;
 };

@@ -14,6 +14,7 @@
 #include "device_files.h"
 #include "hw_counters.h"
 #include "link.h"
+#include "lock.h"
 #include "table.h"
 #include "timer.h"
 
@@ -42,7 +43,7 @@ struct shm;
 struct udp_link;
 
 struct device {
-	pthread_mutex_t lock;
+	struct lock lock;
 	atomic_uint waiting; /* threads in device_lock(): a thread that only polls lets them go first */
 	bool cancelable; /* what the thread that has the lock was before */
 	struct link *link;
@@ -87,7 +88,12 @@ struct device {
 /* A thread that polls an empty queue in a loop holds the lock most of the time, and takes it again before a waiting thread has
  * woken. So the waiting ones are counted, and engine_poll leaves the lock to them. */
 void device_lock(struct device *device);
+/* The same for a moment in which nothing is called that a thread can be cancelled in, unless device_stay comes before. */
+void device_lock_briefly(struct device *device);
+void device_stay(struct device *device);
 bool device_try_lock(struct device *device);
+/* The same, again and again for so long. */
+bool device_lock_within(struct device *device, uint64_t ns);
 void device_unlock(struct device *device);
 
 #endif

@@ -237,7 +237,7 @@ struct qp {
 	bool parked;
 
 	/* ibv_wr_start ... ibv_wr_complete: the builder's position. The device's lock is not held between. */
-	pthread_mutex_t build_lock; /* held from wr_start to wr_complete */
+	struct lock build_lock; /* held from wr_start to wr_complete */
 	uint32_t build_tail;
 	uint32_t build_limit; /* position that was free when last looked, with the device's lock held */
 	int build_error;

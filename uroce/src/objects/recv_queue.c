@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The ring behind a queue pair's own receives and behind shared ones. Its lock is all that posting takes: a thread of
- * the application that refills never waits for the protocol. */
+ * the application that refills never waits for the protocol. The protocol takes receives without it, one thread at a time. */
 #include "recv_queue.h"
 
 #include <errno.h>
@@ -27,7 +27,6 @@ int recv_queue_init(struct recv_queue *rq, struct pd *pd, uint32_t max_wr, uint3
 	rq->ring = calloc(rq->size, rq->stride);
 	if (!rq->ring)
 		return -ENOMEM;
-	pthread_mutex_init(&rq->lock, NULL);
 	return 0;
 }
 
@@ -37,7 +36,6 @@ void recv_queue_clear(struct recv_queue *rq)
 		return;
 	wipe_free(rq->ring, rq->size * rq->stride);
 	rq->ring = NULL;
-	pthread_mutex_destroy(&rq->lock);
 }
 
 int recv_queue_resize(struct recv_queue *rq, uint32_t max_wr)
@@ -47,10 +45,12 @@ int recv_queue_resize(struct recv_queue *rq, uint32_t max_wr)
 	if (!ring)
 		return -ENOMEM;
 
-	pthread_mutex_lock(&rq->lock);
+	device_lock(rq->pd->device);
+	lock_take(&rq->lock);
 	uint32_t waiting = rq->tail - rq->head;
 	if (waiting > max_wr) {
-		pthread_mutex_unlock(&rq->lock);
+		lock_give(&rq->lock);
+		device_unlock(rq->pd->device);
 		free(ring);
 		return -EINVAL;
 	}
@@ -62,7 +62,8 @@ int recv_queue_resize(struct recv_queue *rq, uint32_t max_wr)
 	rq->max_wr = size;
 	rq->head = 0;
 	rq->tail = waiting;
-	pthread_mutex_unlock(&rq->lock);
+	lock_give(&rq->lock);
+	device_unlock(rq->pd->device);
 	return 0;
 }
 
@@ -85,13 +86,14 @@ static int post_one(struct recv_queue *rq, const struct ibv_recv_wr *wr)
 {
 	if (rq->closed || (unsigned)wr->num_sge > rq->max_sge)
 		return EINVAL;
-	if (rq->tail - rq->head == rq->max_wr)
+	uint32_t tail = atomic_load_explicit(&rq->tail, memory_order_relaxed);
+	if (tail - atomic_load_explicit(&rq->head, memory_order_acquire) == rq->max_wr)
 		return ENOMEM;
 	if (rq->dead) {
 		recv_queue_push_flushed(rq, wr->wr_id);
 		return 0;
 	}
-	struct recv_wqe *wqe = recv_queue_at(rq, rq->tail);
+	struct recv_wqe *wqe = recv_queue_at(rq, tail);
 	uint64_t length = 0;
 	for (int i = 0; i < wr->num_sge; i++) {
 		wqe->sge[i] = wr->sg_list[i];
@@ -101,7 +103,7 @@ static int post_one(struct recv_queue *rq, const struct ibv_recv_wr *wr)
 	wqe->sges = (uint32_t)wr->num_sge;
 	/* No message is longer, so that more room than that is no different. */
 	wqe->length = length > UINT32_MAX ? UINT32_MAX : (uint32_t)length;
-	rq->tail++;
+	atomic_store_explicit(&rq->tail, tail + 1, memory_order_release);
 	return 0;
 }
 
@@ -109,14 +111,14 @@ int recv_queue_post(struct recv_queue *rq, struct ibv_recv_wr *wr, struct ibv_re
 {
 	int error = 0;
 
-	pthread_mutex_lock(&rq->lock);
+	lock_take(&rq->lock);
 	while (wr) {
 		error = post_one(rq, wr);
 		if (error != 0)
 			break;
 		wr = wr->next;
 	}
-	pthread_mutex_unlock(&rq->lock);
+	lock_give(&rq->lock);
 	if (error != 0) {
 		errno = error; /* programs read it, though the error is returned */
 		if (bad)
@@ -127,31 +129,36 @@ int recv_queue_post(struct recv_queue *rq, struct ibv_recv_wr *wr, struct ibv_re
 
 /* ---- taking ---- */
 
+/* Fewer wait than the limit of a shared queue says, for the first time. */
+static bool has_reached_limit(struct recv_queue *rq)
+{
+	if (atomic_load_explicit(&rq->limit, memory_order_relaxed) == 0)
+		return false;
+	lock_take(&rq->lock);
+	bool reached = rq->tail - rq->head < rq->limit;
+	if (reached)
+		rq->limit = 0;
+	lock_give(&rq->lock);
+	return reached;
+}
+
 enum recv_answer recv_queue_take_for(struct recv_queue *rq, uint32_t length, struct recv_taken *out)
 {
-	bool limit_reached = false;
-
-	pthread_mutex_lock(&rq->lock);
-	const struct recv_wqe *wqe = recv_queue_at(rq, rq->head);
-	enum recv_answer answer = rq->head == rq->tail ? RECV_NONE : wqe->length < length ? RECV_TOO_SHORT : RECV_TAKEN;
-	if (answer != RECV_TAKEN) {
-		pthread_mutex_unlock(&rq->lock);
-		return answer;
-	}
+	uint32_t head = atomic_load_explicit(&rq->head, memory_order_relaxed);
+	if (head == atomic_load_explicit(&rq->tail, memory_order_acquire))
+		return RECV_NONE;
+	const struct recv_wqe *wqe = recv_queue_at(rq, head);
+	if (wqe->length < length)
+		return RECV_TOO_SHORT;
 	out->wr_id = wqe->wr_id;
 	out->length = wqe->length;
 	out->sges = wqe->sges;
 	for (uint32_t i = 0; i < wqe->sges; i++)
 		out->sge[i] = wqe->sge[i];
-	rq->head++;
-	if (rq->tail - rq->head < rq->limit) {
-		rq->limit = 0;
-		limit_reached = true;
-	}
-	pthread_mutex_unlock(&rq->lock);
+	atomic_store_explicit(&rq->head, head + 1, memory_order_release);
 
 	/* The queue pair that takes keeps the shared queue alive. */
-	if (limit_reached)
+	if (has_reached_limit(rq))
 		event_raise(rq->srq->context, IBV_EVENT_SRQ_LIMIT_REACHED, &rq->srq->ibv);
 	return RECV_TAKEN;
 }
@@ -165,27 +172,27 @@ bool recv_queue_take(struct recv_queue *rq, struct recv_taken *out)
 
 void recv_queue_open(struct recv_queue *rq)
 {
-	pthread_mutex_lock(&rq->lock);
+	lock_take(&rq->lock);
 	rq->closed = false;
 	rq->dead = false;
-	pthread_mutex_unlock(&rq->lock);
+	lock_give(&rq->lock);
 }
 
 void recv_queue_close(struct recv_queue *rq)
 {
-	pthread_mutex_lock(&rq->lock);
+	lock_take(&rq->lock);
 	rq->closed = true;
 	rq->dead = false;
-	rq->head = rq->tail;
-	pthread_mutex_unlock(&rq->lock);
+	rq->head = atomic_load(&rq->tail);
+	lock_give(&rq->lock);
 }
 
 void recv_queue_flush(struct recv_queue *rq)
 {
-	pthread_mutex_lock(&rq->lock);
+	lock_take(&rq->lock);
 	rq->closed = false;
 	rq->dead = true;
 	for (; rq->head != rq->tail; rq->head++)
 		recv_queue_push_flushed(rq, recv_queue_at(rq, rq->head)->wr_id);
-	pthread_mutex_unlock(&rq->lock);
+	lock_give(&rq->lock);
 }

@@ -15,18 +15,18 @@ struct recv_wqe {
 
 /* A queue pair's own, or a shared one. */
 struct recv_queue {
-	pthread_mutex_t lock; /* guards all of it */
+	struct lock lock; /* of those who post; guards all but `head` */
 	struct pd *pd; /* that the entries' keys belong to */
 	uint8_t *ring; /* recv_wqe, `stride` bytes each */
 	size_t stride;
 	uint32_t size; /* a power of two, at least max_wr */
 	uint32_t max_wr;
 	uint32_t max_sge;
-	uint32_t head; /* next to take */
-	uint32_t tail; /* next to fill */
+	_Atomic uint32_t head; /* next to take; changed with the device's lock, under which alone others change what is taken from */
+	_Atomic uint32_t tail; /* next to fill */
 	bool closed;   /* the queue pair is in RESET: nothing may be posted; never set for a shared one */
 	bool dead;     /* the queue pair is in ERR: a post is flushed at once; never set for a shared one */
-	uint32_t limit; /* shared: below it, one IBV_EVENT_SRQ_LIMIT_REACHED; 0: none */
+	_Atomic uint32_t limit; /* shared: below it, one IBV_EVENT_SRQ_LIMIT_REACHED; 0: none */
 	struct srq *srq; /* that it is part of; NULL: a queue pair's own */
 	/* Of the queue pair whose own queue it is: flushed receives complete there, with this number. */
 	struct cq *cq;
@@ -59,11 +59,11 @@ struct recv_taken {
 int recv_queue_init(struct recv_queue *rq, struct pd *pd, uint32_t max_wr, uint32_t max_sge);
 /* Wipes and frees. A queue of zeros is fine too. */
 void recv_queue_clear(struct recv_queue *rq);
-/* 0, -EINVAL when more are waiting than would fit, -ENOMEM. The lock is taken. */
+/* 0, -EINVAL when more are waiting than would fit, -ENOMEM. Both locks are taken. */
 int recv_queue_resize(struct recv_queue *rq, uint32_t max_wr);
 /* 0 or a positive errno, as ibv_post_recv(3) says. */
 int recv_queue_post(struct recv_queue *rq, struct ibv_recv_wr *wr, struct ibv_recv_wr **bad);
-/* Takes the oldest. False when there is none. Raises the limit event of a shared queue. */
+/* Takes the oldest. False when there is none. Raises the limit event of a shared queue. The device's lock is held. */
 bool recv_queue_take(struct recv_queue *rq, struct recv_taken *out);
 /* The same for a message of that length: leaves a shorter receive where it is. */
 enum recv_answer recv_queue_take_for(struct recv_queue *rq, uint32_t length, struct recv_taken *out);

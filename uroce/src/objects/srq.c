@@ -73,10 +73,10 @@ int srq_modify(struct ibv_srq *ibsrq, struct ibv_srq_attr *attr, int mask)
 	if (resizes && (attr->max_wr == 0 || attr->max_wr > MAX_SRQ_WR))
 		return EINVAL;
 
-	pthread_mutex_lock(&rq->lock);
+	lock_take(&rq->lock);
 	uint32_t room = resizes ? ring_size(attr->max_wr) : rq->max_wr;
 	uint32_t limit = limits ? attr->srq_limit : rq->limit;
-	pthread_mutex_unlock(&rq->lock);
+	lock_give(&rq->lock);
 	if (limit > room)
 		return EINVAL;
 
@@ -86,9 +86,9 @@ int srq_modify(struct ibv_srq *ibsrq, struct ibv_srq_attr *attr, int mask)
 			return -error;
 	}
 	if (limits) {
-		pthread_mutex_lock(&rq->lock);
+		lock_take(&rq->lock);
 		rq->limit = limit;
-		pthread_mutex_unlock(&rq->lock);
+		lock_give(&rq->lock);
 	}
 	return 0;
 }
@@ -96,9 +96,9 @@ int srq_modify(struct ibv_srq *ibsrq, struct ibv_srq_attr *attr, int mask)
 int srq_query(struct ibv_srq *ibsrq, struct ibv_srq_attr *attr)
 {
 	struct recv_queue *rq = &srq_of(ibsrq)->rq;
-	pthread_mutex_lock(&rq->lock);
+	lock_take(&rq->lock);
 	*attr = (struct ibv_srq_attr){ .max_wr = rq->max_wr, .max_sge = rq->max_sge, .srq_limit = rq->limit };
-	pthread_mutex_unlock(&rq->lock);
+	lock_give(&rq->lock);
 	return 0;
 }
 

@@ -8,12 +8,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "guard.h"
-
 enum {
 	/* While the receiver keeps up, no more of the ring than this is used: it stays in the caches, and takes little memory. */
-	HOT_BYTES = 128 << 10,
+	HOT_BYTES = 384 << 10,
 	LOOK_BYTES = 16 << 10,
+	NEAR_BYTES = 16 << 10, /* to a receiver that keeps up */
+	AHEAD_FROM = 4 * RING_LINE, /* of the lines that are fetched before they are needed: two short entries ahead, as many as one has */
+	AHEAD_TO = 6 * RING_LINE,
 	SEALS = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL,
 };
 
@@ -82,6 +83,7 @@ enum {
 	LONG_ROOM = 2 * (RING_ENTRY + RING_LINE) + RING_LINE + KEPT_ROOM,
 };
 
+_Static_assert(NEAR_BYTES + LONG_ROOM < HOT_BYTES, "there is room after the start is gone to early");
 _Static_assert(sizeof(struct ring_word) + WIRE_MAX_HEADER + sizeof(union ibv_gid) <= 2 * RING_LINE, "of a short entry");
 
 static bool fits(struct ring_out *ring, uint64_t room)
@@ -118,7 +120,7 @@ bool ring_is_drained(const struct ring_out *ring)
 	return atomic_load_explicit(&ring->shared->tail, memory_order_acquire) == ring->head;
 }
 
-static void publish(struct ring_out *ring, struct ring_word word, size_t bytes)
+static void put_word(struct ring_out *ring, struct ring_word word, size_t bytes)
 {
 	uint64_t whole;
 	memcpy(&whole, &word, sizeof whole);
@@ -130,35 +132,36 @@ static void publish(struct ring_out *ring, struct ring_word word, size_t bytes)
 static void wrap(struct ring_out *ring)
 {
 	atomic_store_explicit(word_at(ring->shared, 0), 0, memory_order_relaxed);
-	publish(ring, (struct ring_word){ .kind = RING_WRAP }, RING_BYTES - ring->head % RING_BYTES);
+	put_word(ring, (struct ring_word){ .kind = RING_WRAP }, RING_BYTES - ring->head % RING_BYTES);
 	ring->look = ring->head + HOT_BYTES;
 }
 
-bool ring_put(struct ring_out *ring, struct ring_word word, const struct iovec *pieces, size_t count, size_t pad)
+/* Whether to go on at the start, though there is room behind: the receiver has come so near that it does not read what lies there.
+ * Should what it says be wrong, it overwrites what it has not read. */
+static bool is_followed(struct ring_out *ring)
 {
-	size_t length = pad;
-	for (size_t i = 0; i < count; i++)
-		length += pieces[i].iov_len;
-	size_t bytes = lines(length);
-	bool end = ring->head % RING_BYTES + bytes + RING_LINE > RING_BYTES;
-	if (!end && ring->head >= ring->look) {
-		end = ring->head % RING_BYTES >= HOT_BYTES && ring_is_drained(ring);
-		ring->look = ring->head + LOOK_BYTES;
-	}
-	if (end)
-		wrap(ring);
+	if (ring->head < ring->look)
+		return false;
+	ring->look = ring->head + LOOK_BYTES;
+	uint64_t behind = ring->head - atomic_load_explicit(&ring->shared->tail, memory_order_acquire);
+	return ring->head % RING_BYTES >= HOT_BYTES && behind <= NEAR_BYTES;
+}
 
-	uint8_t *to = ring->shared->bytes + ring->head % RING_BYTES + sizeof word;
-	for (size_t i = 0; i < count; i++) {
-		if (!guard_copy(to, pieces[i].iov_base, pieces[i].iov_len))
-			return false;
-		to += pieces[i].iov_len;
-	}
-	memset(to, 0, pad);
-	word.length = (uint32_t)length;
+uint8_t *ring_begin(struct ring_out *ring, size_t most)
+{
+	if (ring->head % RING_BYTES + lines(most) + RING_LINE > RING_BYTES || is_followed(ring))
+		wrap(ring);
+	/* The receiver's processor has the lines of the next entries: to fetch each when it is written would take longer than all else. */
+	for (size_t ahead = AHEAD_FROM; ahead < AHEAD_TO; ahead += RING_LINE)
+		__builtin_prefetch(word_at(ring->shared, ring->head + ahead), 1);
+	return ring->shared->bytes + ring->head % RING_BYTES + sizeof(struct ring_word);
+}
+
+void ring_publish(struct ring_out *ring, struct ring_word word)
+{
+	size_t bytes = lines(word.length);
 	atomic_store_explicit(word_at(ring->shared, ring->head + bytes), 0, memory_order_relaxed);
-	publish(ring, word, bytes);
-	return true;
+	put_word(ring, word, bytes);
 }
 
 /* ---- receiving ---- */

@@ -81,9 +81,10 @@ bool ring_has_room(struct ring_out *ring);
 bool ring_has_short_room(struct ring_out *ring);
 /* All that was sent has been taken. */
 bool ring_is_drained(const struct ring_out *ring);
-/* Puts an entry of these pieces and as many zero bytes as make a packet whole words. There must be room. False: memory of a piece is
- * not there. */
-bool ring_put(struct ring_out *ring, struct ring_word word, const struct iovec *pieces, size_t count, size_t pad);
+/* Where the bytes of the next entry go, so many of them at most. There must be room. Nothing is sent before ring_publish. */
+uint8_t *ring_begin(struct ring_out *ring, size_t most);
+/* Sends the entry that was written there. */
+void ring_publish(struct ring_out *ring, struct ring_word word);
 
 /* The next entry: 1, 0: none, -EBADMSG: what is there is no entry. `bytes` stays where the sender may change it. */
 int ring_peek(struct ring_in *ring, struct ring_word *word, const uint8_t **bytes);

@@ -45,6 +45,8 @@ void shm_listen(struct shm *shm, uint32_t first_qpn);
 
 /* The path to a queue pair of another process, or of this one; NULL: there is none. */
 struct shm_path *shm_path_to(struct shm *shm, const union ibv_gid *dgid, uint32_t qpn);
+/* The same, if it is there already. No cancellation point. */
+struct shm_path *shm_known_path(const struct shm *shm, const union ibv_gid *dgid, uint32_t qpn);
 /* A path stays valid between these, whatever happens to it; NULL is fine. */
 void shm_hold(struct shm_path *path);
 void shm_release(struct shm_path *path);
@@ -53,14 +55,18 @@ void shm_release(struct shm_path *path);
 bool shm_was_killed(const struct shm_path *path);
 /* Room for a packet. False: there will be, or the path ends. */
 bool shm_ready(struct shm_path *path);
+/* Where there is none: whether that has lasted so long that what may be lost is lost. Else `until` is when it will have. */
+bool shm_is_stuck(struct shm_path *path, uint64_t now, uint64_t *until);
 /* The same for one without payload. */
 bool shm_ready_for_short(struct shm_path *path);
 /* The other process has taken all packets. */
 bool shm_drained(const struct shm_path *path);
 /* Sends a packet; shm_ready must have been true. False: memory of the payload is not there. On a path that has ended it is lost. */
 bool shm_send(struct shm_path *path, const struct packet_out *packet);
-/* Wakes the receivers of what was sent. */
+/* Wakes the receivers of what was sent, and counts it. */
 void shm_flush(struct shm *shm);
+/* False: one of them sleeps, and has to be woken. No cancellation point; what was sent is counted later. */
+bool shm_flush_awake(struct shm *shm);
 
 /* Delivers packets, about `budget` of them at most; returns their number. `thorough`: looks also where rarely something happens. */
 unsigned shm_receive(struct shm *shm, unsigned budget, bool thorough);

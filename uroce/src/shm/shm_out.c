@@ -6,12 +6,14 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "guard.h"
 #include "shm_parts.h"
 #include "timer.h"
 #include "udp_socket.h"
 #include "wipe.h"
 
 #define PAUSE_NS 1000000000u /* after a process could not be dialed */
+#define STUCK_NS 100000000u  /* a receiver that takes nothing for so long is stopped, and not only slow */
 
 enum { DEFAULT_HOPS = 64 };
 
@@ -92,16 +94,29 @@ static struct shm_path *dial(struct shm *shm, unsigned block, const union ibv_gi
 	return path;
 }
 
-struct shm_path *shm_path_to(struct shm *shm, const union ibv_gid *dgid, uint32_t qpn)
+/* All names of the loopback device are of one place. */
+static const union ibv_gid *place_of(const struct shm *shm, const union ibv_gid *dgid)
 {
 	static const union ibv_gid any;
-	unsigned block = block_of(qpn);
-	/* Two names of one place. */
-	if (shm->config.loopback)
-		dgid = &any;
-	for (struct shm_path *path = shm->paths[block]; path; path = path->next)
+	return shm->config.loopback ? &any : dgid;
+}
+
+struct shm_path *shm_known_path(const struct shm *shm, const union ibv_gid *dgid, uint32_t qpn)
+{
+	dgid = place_of(shm, dgid);
+	for (struct shm_path *path = shm->paths[block_of(qpn)]; path; path = path->next)
 		if (memcmp(&path->dgid, dgid, sizeof *dgid) == 0 && !path->ended)
 			return path;
+	return NULL;
+}
+
+struct shm_path *shm_path_to(struct shm *shm, const union ibv_gid *dgid, uint32_t qpn)
+{
+	struct shm_path *known = shm_known_path(shm, dgid, qpn);
+	if (known)
+		return known;
+	unsigned block = block_of(qpn);
+	dgid = place_of(shm, dgid);
 	uint64_t now = clock_ns(CLOCK_MONOTONIC);
 	if (now < shm->pause_until[block])
 		return NULL;
@@ -166,7 +181,18 @@ bool shm_was_killed(const struct shm_path *path)
 
 bool shm_ready(struct shm_path *path)
 {
-	return path->ended || ring_has_room(&path->ring);
+	if (!path->ended && !ring_has_room(&path->ring))
+		return false;
+	path->full_since = 0;
+	return true;
+}
+
+bool shm_is_stuck(struct shm_path *path, uint64_t now, uint64_t *until)
+{
+	if (path->full_since == 0)
+		path->full_since = now;
+	*until = path->full_since + STUCK_NS;
+	return now >= *until;
 }
 
 bool shm_ready_for_short(struct shm_path *path)
@@ -184,22 +210,29 @@ bool shm_send(struct shm_path *path, const struct packet_out *packet)
 	struct shm *shm = path->shm;
 	struct ring_word word = {
 		.kind = RING_PACKET, .gid_index = packet->sgid_index, .tclass = packet->tclass, .hop_limit = packet->hop_limit };
-	struct iovec pieces[LINK_MAX_PIECES + 2];
-	size_t count = 0, length = packet->header_length + packet->payload_length, pad = -packet->payload_length & 3;
+	size_t length = packet->header_length + packet->payload_length, pad = -packet->payload_length & 3;
 
 	if (path->ended)
 		return true;
 	if (word.hop_limit == 0)
 		word.hop_limit = DEFAULT_HOPS;
+	uint8_t *to = ring_begin(&path->ring, sizeof packet->dgid + length + pad);
+	uint8_t *begin = to;
 	if ((packet->header[0] & 0xe0) == WIRE_UD && !shm->config.loopback) {
 		word.kind = RING_DATAGRAM;
-		pieces[count++] = (struct iovec){ (void *)(uintptr_t)&packet->dgid, sizeof packet->dgid };
+		memcpy(to, &packet->dgid, sizeof packet->dgid);
+		to += sizeof packet->dgid;
 	}
-	pieces[count++] = (struct iovec){ (void *)(uintptr_t)packet->header, packet->header_length };
-	for (size_t i = 0; i < packet->pieces; i++)
-		pieces[count++] = packet->piece[i];
-	if (!ring_put(&path->ring, word, pieces, count, pad))
-		return false;
+	memcpy(to, packet->header, packet->header_length);
+	to += packet->header_length;
+	for (size_t i = 0; i < packet->pieces; i++) {
+		if (!guard_copy(to, packet->piece[i].iov_base, packet->piece[i].iov_len))
+			return false;
+		to += packet->piece[i].iov_len;
+	}
+	memset(to, 0, pad);
+	word.length = (uint32_t)(to + pad - begin);
+	ring_publish(&path->ring, word);
 	shm->sent.packets++;
 	shm->sent.bytes += length + pad;
 	if (!path->dirty) {
@@ -210,21 +243,34 @@ bool shm_send(struct shm_path *path, const struct packet_out *packet)
 	return true;
 }
 
+/* After a fence. */
+static bool sleeps(const struct shm_path *path)
+{
+	return !path->ended && atomic_load_explicit(&path->ring.shared->sleeps, memory_order_relaxed) != 0;
+}
+
+bool shm_flush_awake(struct shm *shm)
+{
+	ring_fence();
+	while (shm->dirty && !sleeps(shm->dirty)) {
+		shm->dirty->dirty = false;
+		shm->dirty = shm->dirty->next_dirty;
+	}
+	return !shm->dirty;
+}
+
 void shm_flush(struct shm *shm)
 {
-	if (!shm->dirty)
-		return;
 	struct counters *counters = shm->config.counters;
 	traffic_count(&shm->sent, &counters->tx_packets, &counters->tx_bytes, &counters->tx_local);
+	if (!shm->dirty)
+		return;
 	ring_fence();
 	while (shm->dirty) {
 		struct shm_path *path = shm->dirty;
 		shm->dirty = path->next_dirty;
 		path->dirty = false;
-		if (path->ended)
-			continue;
-		_Atomic uint32_t *sleeps = &path->ring.shared->sleeps;
-		if (atomic_load_explicit(sleeps, memory_order_relaxed) != 0 && atomic_exchange(sleeps, 0) != 0)
+		if (sleeps(path) && atomic_exchange(&path->ring.shared->sleeps, 0) != 0)
 			shm_say(path->watch.fd, SAY_LOOK);
 	}
 }

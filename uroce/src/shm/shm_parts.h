@@ -55,6 +55,7 @@ struct shm_path {
 	bool ended;   /* for one of the reasons of enum shm_event */
 	bool killed;
 	bool dirty;   /* something was sent since the last flush */
+	uint64_t full_since; /* as far as anyone has asked; 0: there is room */
 	struct shm_path *next;       /* of the block */
 	struct shm_path *next_dirty;
 };

@@ -42,6 +42,13 @@ static void unpark(struct qp *qp)
 	qp->parked = false;
 }
 
+void active_resume(struct qp *qp)
+{
+	if (qp->parked)
+		unpark(qp);
+	active_add(qp);
+}
+
 void active_unpark(struct device *device)
 {
 	for (struct qp *qp = device->parked, *next; qp; qp = next) {

@@ -12,6 +12,8 @@ void active_add_lazily(struct qp *qp);
 /* The peer is on this host, and has no room: the queue pair waits until it has. Returns whether the link is what has no room: then
  * there is more to send when that has. */
 bool active_park(struct qp *qp);
+/* It is active, even if it waits. */
+void active_resume(struct qp *qp);
 /* Those that need not wait any more are active again. */
 void active_unpark(struct device *device);
 

@@ -7,11 +7,20 @@
 #include <netinet/ip6.h>
 #include <string.h>
 
+#include "active.h"
 #include "gather.h"
 #include "outgoing.h"
 #include "qp_state.h"
 
-static bool put_datagram(struct qp *qp, struct send_wqe *wqe, struct packet_out *out)
+/* The way to where a datagram goes, through shared memory; NULL: there is none. */
+static struct shm_path *path_for(struct qp *qp, const struct send_wqe *wqe)
+{
+	struct shm *shm = qp->device->shm;
+	return shm ? shm_path_to(shm, &wqe->av.dgid, wqe->remote_qpn) : NULL;
+}
+
+/* False: memory of the payload is not there. */
+static bool put_datagram(struct qp *qp, struct shm_path *path, struct send_wqe *wqe, struct packet_out *out)
 {
 	struct requester *req = &qp->req;
 	struct packet packet = {
@@ -26,14 +35,38 @@ static bool put_datagram(struct qp *qp, struct send_wqe *wqe, struct packet_out 
 		.payload_length = wqe->length,
 	};
 	out->may_change = false;
-	struct shm_path *path = qp->device->shm ? shm_path_to(qp->device->shm, &wqe->av.dgid, wqe->remote_qpn) : NULL;
-	/* Without room it is lost, as in a full receive buffer. */
-	if (path && !shm_ready(path))
-		counter_add(&qp->device->counters->tx_errors, 1);
-	else if (!send_packet(qp, path, &wqe->av, wqe->remote_qpn, &packet, out))
+	if (send_gather(qp, wqe, 0, wqe->length, out) != 0 || !send_packet(qp, path, &wqe->av, wqe->remote_qpn, &packet, out))
 		return false;
 	req->next = psn_add(req->next, 1);
 	return true;
+}
+
+/* As on a network whose switches hold senders back, a datagram waits for room; but not for a process that is stopped, behind which
+ * datagrams to others would wait too: those to it are lost. */
+static bool must_wait(struct qp *qp, struct shm_path *path)
+{
+	uint64_t until;
+	if (shm_is_stuck(path, qp->device->now, &until))
+		return false;
+	shm_hold(path);
+	qp->path = path;
+	timer_set(&qp->device->timers, &qp->req.send_timer, until);
+	active_park(qp);
+	return true;
+}
+
+/* It waits for none. */
+static void leave_path(struct qp *qp)
+{
+	timer_cancel(&qp->device->timers, &qp->req.send_timer);
+	shm_release(qp->path);
+	qp->path = NULL;
+}
+
+static void complete(struct qp *qp)
+{
+	while (qp->sq.head != qp->sq.next)
+		qp_complete_send(qp, IBV_WC_SUCCESS);
 }
 
 bool datagram_pump(struct qp *qp, unsigned budget)
@@ -43,13 +76,21 @@ bool datagram_pump(struct qp *qp, unsigned budget)
 	struct packet_out out;
 	bool more = false;
 
+	if (path_of(qp))
+		leave_path(qp);
 	while (qp->state == IBV_QPS_RTS && !qp->draining && sq->next != sq->tail && status == IBV_WC_SUCCESS) {
 		more = budget == 0 || !link_ready(qp->device->link);
 		if (more)
 			break;
 		budget--;
 		struct send_wqe *wqe = send_queue_at(sq, sq->next);
-		if (send_gather(qp, wqe, 0, wqe->length, &out) != 0 || !put_datagram(qp, wqe, &out)) {
+		struct shm_path *path = path_for(qp, wqe);
+		bool full = path && !shm_ready(path);
+		if (full && must_wait(qp, path))
+			break;
+		if (full)
+			counter_add(&qp->device->counters->tx_errors, 1);
+		else if (!put_datagram(qp, path, wqe, &out)) {
 			status = IBV_WC_LOC_PROT_ERR;
 			break;
 		}
@@ -58,8 +99,7 @@ bool datagram_pump(struct qp *qp, unsigned budget)
 	/* Before the application hears of it, and uses the memory again, the link must have read it. */
 	if (sq->head != sq->next)
 		send_queued(qp->device);
-	while (sq->head != sq->next)
-		qp_complete_send(qp, IBV_WC_SUCCESS);
+	complete(qp);
 	if (status != IBV_WC_SUCCESS) {
 		sq->next++;
 		qp_complete_send(qp, status);
@@ -67,6 +107,20 @@ bool datagram_pump(struct qp *qp, unsigned budget)
 	}
 	qp_check_drained(qp);
 	return more;
+}
+
+bool datagram_express(struct qp *qp)
+{
+	struct send_queue *sq = &qp->sq;
+	struct packet_out out;
+	for (; sq->next != sq->tail; sq->next++) {
+		struct send_wqe *wqe = send_queue_at(sq, sq->next);
+		struct shm_path *path = shm_known_path(qp->device->shm, &wqe->av.dgid, wqe->remote_qpn);
+		if (!path || !shm_ready(path) || !put_datagram(qp, path, wqe, &out))
+			break;
+	}
+	complete(qp);
+	return sq->next == sq->tail;
 }
 
 /* The kind of the packet's header, in the field that means nothing else for RoCE: annex A17, 17.4.5.1, wants it told, and

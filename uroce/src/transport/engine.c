@@ -36,7 +36,13 @@ static void guard_memory(const struct device *device)
 
 void engine_enter(struct device *device)
 {
-	device_lock(device);
+	device_lock_briefly(device);
+	engine_stay(device);
+}
+
+void engine_stay(struct device *device)
+{
+	device_stay(device);
 	device->now = device->clock();
 	guard_memory(device);
 }

@@ -9,6 +9,8 @@
 
 /* Locks the device and reads the clock. */
 void engine_enter(struct device *device);
+/* The same when it is locked, but briefly. */
+void engine_stay(struct device *device);
 /* Sends packets that are due, wakes the device's thread if a timer is set earlier than it knows, unlocks. */
 void engine_leave(struct device *device);
 

@@ -87,10 +87,10 @@ static uint32_t part_end(struct qp *qp, const struct send_wqe *wqe, uint32_t off
 
 /* ---- sending ---- */
 
-/* The timer calls it: the next burst may leave. */
+/* The timer calls it: the next burst may leave, or a datagram has waited for long enough. */
 static void resume(struct timer *timer)
 {
-	active_add((struct qp *)((char *)timer - offsetof(struct qp, req.send_timer)));
+	active_resume((struct qp *)((char *)timer - offsetof(struct qp, req.send_timer)));
 }
 
 void requester_start(struct qp *qp)

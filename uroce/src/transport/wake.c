@@ -53,6 +53,8 @@ void wake_note_locked_poll(struct device *device, uint64_t now)
 	if (!progress)
 		return;
 	int64_t pause = (int64_t)(now - atomic_load_explicit(&progress->active_at, memory_order_relaxed));
+	pause /= (int64_t)progress->brief_calls + 1;
+	progress->brief_calls = 0;
 	pause = pause < 0 ? 0 : pause > LONGEST_PAUSE_NS ? LONGEST_PAUSE_NS : pause;
 	int64_t mean = atomic_load_explicit(&progress->poll_ns, memory_order_relaxed);
 	atomic_store_explicit(&progress->poll_ns, mean + (pause - mean) / MEAN_POLLS, memory_order_relaxed);

@@ -13,6 +13,7 @@ struct progress {
 	_Atomic uint64_t active_at; /* when the application last polled or posted, by the device's clock */
 	_Atomic int64_t poll_ns;    /* mean time from the application's last call to its next poll; written with the lock held */
 	unsigned locked_polls;      /* polls that had the lock; guarded by it */
+	unsigned brief_calls;       /* the application's since its last poll, without a clock; guarded by the lock */
 	atomic_bool napping;        /* the application polls, and the thread leaves packets to it */
 	uint64_t wake_at;           /* when the thread wakes by itself; guarded by the device's lock */
 };
@@ -25,6 +26,13 @@ bool wake_armed_lately(struct progress *progress);
 void wake_note_poll(struct device *device);
 /* The same with the device's lock, at this time: wakes the thread, so that it goes out of the way, when the polls are close. */
 void wake_note_locked_poll(struct device *device, uint64_t now);
+/* The application is in the device, and no clock was read: its next poll comes after many calls, and not after a pause. */
+static inline void wake_note_brief_call(struct device *device)
+{
+	if (device->progress)
+		device->progress->brief_calls++;
+}
+
 /* The application is in the device at this time. */
 void wake_note_active(struct device *device, uint64_t now);
 enum {

@@ -33,14 +33,14 @@ static int start_poll(struct ibv_cq_ex *ex, struct ibv_poll_cq_attr *attr)
 	if (attr && attr->comp_mask != 0)
 		return EINVAL;
 	if (!cq->single_threaded)
-		pthread_mutex_lock(&cq->poll_lock);
+		lock_take(&cq->poll_lock);
 	if (advance(cq))
 		return 0;
 	engine_poll(cq->device);
 	if (advance(cq))
 		return 0;
 	if (!cq->single_threaded)
-		pthread_mutex_unlock(&cq->poll_lock);
+		lock_give(&cq->poll_lock);
 	return ENOENT;
 }
 
@@ -53,7 +53,7 @@ static void end_poll(struct ibv_cq_ex *ex)
 {
 	struct cq *cq = of(ex);
 	if (!cq->single_threaded)
-		pthread_mutex_unlock(&cq->poll_lock);
+		lock_give(&cq->poll_lock);
 }
 
 /* ---- its fields ---- */

@@ -126,7 +126,6 @@ static void open_shm(struct device *device)
 
 static int assemble(struct device *device)
 {
-	pthread_mutex_init(&device->lock, NULL);
 	device->active_tail = &device->active_head;
 	device->clock = monotonic;
 	device->same_peer = same_peer;
@@ -135,7 +134,7 @@ static int assemble(struct device *device)
 	device->counters = counters_open();
 	int error = open_link(device);
 	if (error != 0)
-		goto destroy_lock;
+		goto wipe;
 	open_shm(device);
 	error = progress_start(device);
 	if (error != 0)
@@ -145,8 +144,7 @@ static int assemble(struct device *device)
 close_link:
 	shm_close(&device->shm);
 	udp_close(&device->udp);
-destroy_lock:
-	pthread_mutex_destroy(&device->lock);
+wipe:
 	explicit_bzero(device, sizeof *device);
 	return error;
 }
@@ -205,17 +203,9 @@ static void after_fork_in_child(void)
 void own_device_settle(void)
 {
 	struct own_device *mine = atomic_load(&own);
-	struct timespec limit;
-
-	if (!mine || getpid() != mine->owner)
-		return;
 
 	/* exit() may have been called by a signal handler, in the very thread that has the lock. */
-	clock_gettime(CLOCK_REALTIME, &limit);
-	limit.tv_nsec += EXIT_WAIT_NS;
-	limit.tv_sec += limit.tv_nsec / 1000000000;
-	limit.tv_nsec %= 1000000000;
-	if (pthread_mutex_timedlock(&mine->device.lock, &limit) != 0)
+	if (!mine || getpid() != mine->owner || !device_lock_within(&mine->device, EXIT_WAIT_NS))
 		return;
 	mine->device.now = mine->device.clock();
 	engine_round(&mine->device, EXIT_PACKETS, false);
@@ -224,7 +214,7 @@ void own_device_settle(void)
 	/* Its buffer holds the latest packets. Other handlers, and threads, may still use the device itself. */
 	udp_end_capture(mine->device.udp);
 	own_files_remove(&mine->device);
-	pthread_mutex_unlock(&mine->device.lock);
+	device_unlock(&mine->device);
 }
 
 /* ---- making it ---- */

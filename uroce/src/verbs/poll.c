@@ -20,12 +20,12 @@ int cq_poll(struct ibv_cq *ibv_cq, int count, struct ibv_wc *wc)
 int cq_req_notify(struct ibv_cq *ibv_cq, int solicited_only)
 {
 	struct cq *cq = cq_of(ibv_cq);
-	pthread_mutex_lock(&cq->lock);
+	lock_take(&cq->lock);
 	if (!solicited_only)
 		cq->armed = CQ_ARMED;
 	else if (cq->armed == CQ_QUIET)
 		cq->armed = CQ_ARMED_SOLICITED;
-	pthread_mutex_unlock(&cq->lock);
+	lock_give(&cq->lock);
 	wake_on_arming(cq->device);
 	return 0;
 }

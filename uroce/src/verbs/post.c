@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "engine.h"
+#include "express.h"
 #include "qp_state.h"
 #include "random.h"
 #include "requester.h"
@@ -125,14 +126,34 @@ int post_publish(struct qp *qp, uint32_t tail)
 	return 0;
 }
 
+int post_finish(struct qp *qp, uint32_t tail)
+{
+	struct device *device = qp->device;
+	int error = 0;
+	if (express_is_open(qp)) {
+		qp->sq.tail = tail;
+		if (express_send(qp)) {
+			device_unlock(device);
+			return 0;
+		}
+		engine_stay(device);
+		requester_post(qp);
+	} else {
+		engine_stay(device);
+		error = post_publish(qp, tail);
+	}
+	engine_leave(device);
+	return error;
+}
+
 int qp_post_send(struct ibv_qp *ibqp, struct ibv_send_wr *wr, struct ibv_send_wr **bad)
 {
 	struct qp *qp = qp_of(ibqp);
 	struct send_queue *sq = &qp->sq;
 	int error = 0;
 
-	pthread_mutex_lock(&qp->build_lock);
-	engine_enter(qp->device);
+	lock_take(&qp->build_lock);
+	device_lock_briefly(qp->device);
 	uint32_t tail = sq->tail, limit = sq->head + qp->cap.max_send_wr;
 	if (!takes_sends(qp->state))
 		error = EINVAL;
@@ -143,9 +164,8 @@ int qp_post_send(struct ibv_qp *ibqp, struct ibv_send_wr *wr, struct ibv_send_wr
 		tail++;
 		wr = wr->next;
 	}
-	post_publish(qp, tail); /* those before the bad one stand */
-	engine_leave(qp->device);
-	pthread_mutex_unlock(&qp->build_lock);
+	post_finish(qp, tail); /* those before the bad one stand */
+	lock_give(&qp->build_lock);
 	if (error != 0) {
 		errno = error;
 		if (bad)
@@ -195,7 +215,7 @@ int qp_bind_mw(struct ibv_qp *ibqp, struct ibv_mw *mw, struct ibv_mw_bind *bind)
 		return error;
 	}
 
-	pthread_mutex_lock(&qp->build_lock);
+	lock_take(&qp->build_lock);
 	engine_enter(qp->device);
 	if (!takes_sends(qp->state)) {
 		error = EINVAL;
@@ -212,7 +232,7 @@ int qp_bind_mw(struct ibv_qp *ibqp, struct ibv_mw *mw, struct ibv_mw_bind *bind)
 		post_publish(qp, sq->tail + 1);
 	}
 	engine_leave(qp->device);
-	pthread_mutex_unlock(&qp->build_lock);
+	lock_give(&qp->build_lock);
 	if (error != 0)
 		errno = error;
 	return error;

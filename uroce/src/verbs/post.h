@@ -69,5 +69,7 @@ int post_set_bind(struct qp *qp, struct send_wqe *wqe, struct ibv_mw *mw, uint32
 /* Posts the requests that have been filled in, up to `tail`. EINVAL in a state that takes none: then nothing is posted.
  * Device's lock and build_lock held. */
 int post_publish(struct qp *qp, uint32_t tail);
+/* The same with the device locked briefly; sends, and unlocks it. */
+int post_finish(struct qp *qp, uint32_t tail);
 
 #endif

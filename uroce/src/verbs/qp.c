@@ -256,7 +256,6 @@ static int qp_make(struct pd *pd, struct ibv_qp_init_attr_ex *attr, uint64_t ops
 	if (error != 0)
 		goto free_queues;
 	qp->rq.qpn = qp->qpn;
-	pthread_mutex_init(&qp->build_lock, NULL);
 	fill_public(qp, attr);
 	wr_init(qp);
 	count_uses(qp, 1);
@@ -353,7 +352,6 @@ int qp_destroy(struct ibv_qp *ibqp)
 	count_uses(qp, -1);
 	pthread_mutex_destroy(&ibqp->mutex);
 	pthread_cond_destroy(&ibqp->cond);
-	pthread_mutex_destroy(&qp->build_lock);
 	qp_release(qp);
 	return 0;
 }

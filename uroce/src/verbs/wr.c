@@ -52,7 +52,7 @@ static bool wr_has_room(struct qp *qp)
 {
 	if (qp->build_tail != qp->build_limit)
 		return true;
-	device_lock(qp->device);
+	device_lock_briefly(qp->device);
 	qp->build_limit = qp->sq.head + qp->cap.max_send_wr;
 	device_unlock(qp->device);
 	return qp->build_tail != qp->build_limit;
@@ -274,7 +274,7 @@ static void wr_set_inline_data(struct ibv_qp_ex *ex, void *addr, size_t length)
 static void wr_start(struct ibv_qp_ex *ex)
 {
 	struct qp *qp = qp_of_ex(ex);
-	pthread_mutex_lock(&qp->build_lock);
+	lock_take(&qp->build_lock);
 	qp->build_tail = qp->sq.tail;
 	qp->build_error = 0;
 	/* A limit passed meanwhile, by posts of the other kind, says nothing any more: has_room must look again. */
@@ -288,11 +288,10 @@ static int wr_complete(struct ibv_qp_ex *ex)
 	wr_finish(qp);
 	int error = qp->build_error;
 	if (error == 0) {
-		engine_enter(qp->device);
-		error = post_publish(qp, qp->build_tail);
-		engine_leave(qp->device);
+		device_lock_briefly(qp->device);
+		error = post_finish(qp, qp->build_tail);
 	}
-	pthread_mutex_unlock(&qp->build_lock);
+	lock_give(&qp->build_lock);
 	if (error != 0)
 		errno = error;
 	return error;
@@ -302,7 +301,7 @@ static void wr_abort(struct ibv_qp_ex *ex)
 {
 	struct qp *qp = qp_of_ex(ex);
 	qp->build_tail = qp->sq.tail;
-	pthread_mutex_unlock(&qp->build_lock);
+	lock_give(&qp->build_lock);
 }
 
 void wr_init(struct qp *qp)

@@ -189,6 +189,32 @@ static void test_sender_is_told_of_room(void **state)
 }
 
 /* Where nobody listens, packets go by UDP. */
+/* What may be lost waits for a slow receiver, and not for one that is stopped. */
+static void test_path_without_room_is_stuck_after_a_while(void **state)
+{
+	(void)state;
+	struct end a, b;
+	uint8_t bytes[4096] = { 0 };
+	uint64_t until, begin = 5000;
+	open_end(&a, NULL);
+	open_end(&b, NULL);
+	struct shm_path *path = dial(&a, &b);
+	assert_ptr_equal(shm_known_path(a.shm, udp_gid(b.udp, 0), b.qpn), path);
+	unsigned sent = 0;
+	for (; shm_ready(path); sent++)
+		send_bytes(&a, path, b.qpn, bytes, sizeof bytes);
+	assert_false(shm_is_stuck(path, begin, &until));
+	assert_true(until > begin);
+	assert_false(shm_is_stuck(path, until - 1, &until));
+	assert_true(shm_is_stuck(path, until, &until));
+	/* When it has taken something, the next has its time again. */
+	wait_for(&b, sent);
+	assert_true(shm_ready(path));
+	assert_false(shm_is_stuck(path, until, &until));
+	close_end(&a);
+	close_end(&b);
+}
+
 static void test_no_path_to_nobody(void **state)
 {
 	(void)state;
@@ -408,6 +434,7 @@ int main(void)
 		cmocka_unit_test(test_packets_go_both_ways),
 		cmocka_unit_test(test_process_reaches_itself),
 		cmocka_unit_test(test_sender_is_told_of_room),
+		cmocka_unit_test(test_path_without_room_is_stuck_after_a_while),
 		cmocka_unit_test(test_no_path_to_nobody),
 		cmocka_unit_test(test_address_that_is_not_of_this_host),
 		cmocka_unit_test(test_address_of_another_process_is_refused),

@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "lock.h"
+
+#include <errno.h>
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#ifndef SYS_futex
+#define SYS_futex SYS_futex_time64 /* newer 32-bit systems have that alone */
+#endif
+
+static void futex(struct lock *lock, int operation, uint32_t value)
+{
+	int before = errno;
+	syscall(SYS_futex, &lock->state, operation | FUTEX_PRIVATE_FLAG, value, NULL, NULL, 0);
+	errno = before;
+}
+
+void lock_wait(struct lock *lock)
+{
+	/* Others may wait as well: it stays wanted. */
+	while (atomic_exchange_explicit(&lock->state, LOCK_WANTED, memory_order_acquire) != LOCK_FREE)
+		futex(lock, FUTEX_WAIT, LOCK_WANTED);
+}
+
+void lock_wake(struct lock *lock)
+{
+	futex(lock, FUTEX_WAKE, 1);
+}
