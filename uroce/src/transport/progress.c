@@ -44,6 +44,15 @@ static void wait_for(struct progress *progress, int link_fd, int shm_fd, uint64_
 	eventfd_wait(progress->wake_fd);
 }
 
+/* A call may take long when much has come. The lock tells that one goes on. */
+static bool application_is_here(struct device *device)
+{
+	if (!device_try_lock(device))
+		return true;
+	device_unlock(device);
+	return wake_application_active(device, device->clock(), ACTIVE_NS);
+}
+
 /* Leaves packets to the application for as long as it polls. */
 static void nap(struct device *device)
 {
@@ -56,7 +65,7 @@ static void nap(struct device *device)
 			break;
 		wait_for(progress, -1, -1, ns);
 		ns = ns * 2 < LONGEST_NAP_NS ? ns * 2 : LONGEST_NAP_NS;
-	} while (wake_application_active(device, device->clock(), ACTIVE_NS));
+	} while (application_is_here(device));
 	atomic_store(&progress->napping, false);
 }
 

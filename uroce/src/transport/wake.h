@@ -12,7 +12,7 @@ struct progress {
 	atomic_uint armed_polls;    /* their number when a queue was last armed */
 	_Atomic uint64_t active_at; /* when the application last polled or posted, by the device's clock */
 	_Atomic int64_t poll_ns;    /* mean time from the application's last call to its next poll; written with the lock held */
-	unsigned locked_polls;      /* polls that had the lock; guarded by it */
+	unsigned mean_polls;        /* `polls`, when the mean was last taken; guarded by the device's lock */
 	atomic_bool napping;        /* the application polls, and the thread leaves packets to it */
 	uint64_t wake_at;           /* when the thread wakes by itself; guarded by the device's lock */
 };
