@@ -75,6 +75,7 @@ static uint64_t work(struct device *device)
 	struct progress *progress = device->progress;
 	engine_enter(device);
 	progress->wake_at = 0; /* it is awake */
+	progress->called = false;
 	bool patient = wake_application_active(device, device->now, SILENT_NS) && !wake_armed_lately(progress);
 	unsigned received = engine_round(device, ROUND_PACKETS, patient);
 	bool more = device->active_head && link_ready(device->link);

@@ -59,9 +59,11 @@ static void take_mean(struct progress *progress, uint64_t now)
 	mean += (pause - mean) * (int64_t)(more < MEAN_POLLS ? more : MEAN_POLLS) / MEAN_POLLS;
 	atomic_store_explicit(&progress->poll_ns, mean, memory_order_relaxed);
 	progress->mean_polls = polls;
-	if (polls / MEAN_POLLS != (polls - more) / MEAN_POLLS && polls_closely(progress) &&
-	    !atomic_load_explicit(&progress->napping, memory_order_relaxed))
+	if (polls / MEAN_POLLS != (polls - more) / MEAN_POLLS && polls_closely(progress) && !progress->called &&
+	    !atomic_load_explicit(&progress->napping, memory_order_relaxed)) {
+		progress->called = true;
 		wake_thread(progress);
+	}
 }
 
 void wake_note_locked_poll(struct device *device, uint64_t now)
@@ -81,7 +83,7 @@ bool wake_application_polls(const struct device *device, uint64_t now)
 bool wake_thread_naps(const struct device *device)
 {
 	/* In a simulation there is no thread, and the test polls. */
-	return !device->progress || atomic_load(&device->progress->napping);
+	return !device->progress || device->progress->called || atomic_load(&device->progress->napping);
 }
 
 void wake_on_arming(struct device *device)
