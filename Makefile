@@ -37,7 +37,7 @@ ifdef AGAINST
 bench:
 	@scripts/setup build demo test
 	@scripts/build $(BUILD)
-	@/usr/bin/python3 bench/against.py $(BUILD) "$$(scripts/build-commit $(AGAINST))"
+	@/usr/bin/python3 bench/against.py --wire $(BUILD) "$$(scripts/build-commit $(AGAINST))"
 else
 bench:
 	@scripts/setup build demo test vm bench

@@ -2,14 +2,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """This build beside an older one, measured in turn: does any figure fall?
 
-usage: against.py BUILD OTHER [--rounds N] [--json]
+usage: against.py BUILD OTHER [--rounds N] [--wire] [--json]
   BUILD OTHER   build folders, as scripts/build makes them
-`make bench AGAINST=COMMIT` builds that commit below the cache folder and runs this. Each figure is taken from both builds one after
-the other in each round, on uroce, each build on its own; every second round begins with the other one. Shown is the median of the
-rounds' ratios, this build to the other, and min..max; above 1 is better, whatever the unit. Needs perftest and an idle machine.
+  --wire        measures each figure a second time by UDP, as between hosts (UROCE_WIRE=1). Otherwise both ends are processes of
+                one host, and builds that can use shared memory do.
+`make bench AGAINST=COMMIT` builds that commit below the cache folder and runs this with --wire. Each figure is taken from both builds
+one after the other in each round, on uroce, each build on its own; every second round begins with the other one. Shown is the median
+of the rounds' ratios, this build to the other, and min..max; above 1 is better, whatever the unit. Needs perftest and an idle machine.
 """
 import argparse
 import json
+import os
 import pathlib
 import statistics
 import sys
@@ -18,10 +21,12 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "uroce/b
 from peers import Bench, answer  # noqa: E402
 
 FLOOR = 0.97
+WAYS = {"": "0", "by UDP: ": "1"}  # of UROCE_WIRE
 
 parser = argparse.ArgumentParser(usage=__doc__)
 parser.add_argument("builds", nargs=2, metavar="BUILD", type=lambda text: pathlib.Path(text).resolve())
 parser.add_argument("--rounds", type=int, default=7)
+parser.add_argument("--wire", action="store_true")
 parser.add_argument("--json", action="store_true")
 options = parser.parse_args()
 
@@ -61,13 +66,18 @@ def measure(build):
     return figures
 
 
-ratios = {}
-for round_number in range(options.rounds):
-    order = options.builds if round_number % 2 == 0 else options.builds[::-1]
+def take_round(way, order):
+    os.environ["UROCE_WIRE"] = WAYS[way]
     measured = {build: measure(build) for build in order}
     this, other = (measured[build] for build in options.builds)
     for name in this.keys() & other.keys():
-        ratios.setdefault(name, []).append(this[name] / other[name])
+        ratios.setdefault(way + name, []).append(this[name] / other[name])
+
+
+ratios = {}
+for round_number in range(options.rounds):
+    for way in WAYS if options.wire else [""]:
+        take_round(way, options.builds if round_number % 2 == 0 else options.builds[::-1])
 
 if options.json:
     print(json.dumps({name: {"median": statistics.median(values), "min": min(values), "max": max(values)}
@@ -75,4 +85,4 @@ if options.json:
 else:
     for name, values in sorted(ratios.items()):
         median = statistics.median(values)
-        print(f"{name:40} {median:.3f} ({min(values):.2f}..{max(values):.2f}){'' if median >= FLOOR else '  BELOW ' + str(FLOOR)}")
+        print(f"{name:48} {median:.3f} ({min(values):.2f}..{max(values):.2f}){'' if median >= FLOOR else '  BELOW ' + str(FLOOR)}")

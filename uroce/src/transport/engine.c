@@ -23,6 +23,7 @@ enum {
 	QP_PACKETS = 32,     /* sent for one queue pair before it is the next one's turn */
 	PUMP_PACKETS = 256,  /* sent in one go */
 	PACKET_WORK_NS = 500, /* that the application may spend on each packet of a poll before it polls again */
+	TURNS_KEPT = 8,    /* polls in vain, of which one gives its processor away */
 	LAST_LOOKS = 64,   /* at the sockets, for what a process has sent before it was killed */
 	UDP_PATIENCE = 64, /* polls, while packets come through shared memory, between two looks at sockets in which nothing was found */
 };
@@ -49,10 +50,12 @@ void engine_stay(struct device *device)
 
 void engine_leave(struct device *device)
 {
-	if (device->eager)
+	bool sends = device->eager;
+	if (sends)
 		engine_pump(device);
 	send_queued(device);
-	wake_note_active(device, device->now);
+	/* The time that this call took is no pause of the application's. */
+	wake_note_active(device, sends ? device->clock() : device->now);
 	wake_for_timer(device);
 	device_unlock(device);
 }
@@ -71,12 +74,22 @@ static unsigned receive(struct device *device, unsigned budget, bool thorough)
 	return received;
 }
 
+/* Another thread has the lock, or waits for it. With more threads than processors it may have none: now and then it is given this
+ * one. To give it at each poll takes longer than the other thread needs the lock, and leaves the device's thread to do the work. */
+static void give_way(struct device *device)
+{
+	static _Thread_local unsigned turns;
+	if (++turns % TURNS_KEPT != 0)
+		return;
+	wake_note_active(device, device->clock());
+	sched_yield();
+}
+
 void engine_poll(struct device *device)
 {
 	wake_note_poll(device);
 	if (atomic_load_explicit(&device->waiting, memory_order_relaxed) != 0 || !device_try_lock(device)) {
-		/* With more such threads than processors, the one that has the lock, or waits for it, may have none. */
-		sched_yield();
+		give_way(device);
 		return;
 	}
 	device->now = device->clock();
@@ -86,10 +99,11 @@ void engine_poll(struct device *device)
 	timers_run(&device->timers, device->now);
 	/* A received packet may have made a completion: the application learns of it first, and the acknowledgement goes out
 	 * with its answer, or with the next poll. */
+	bool busy = received > 0 || device->active_head;
 	if (device->eager || received == 0 || !wake_thread_naps(device))
 		engine_pump(device);
 	send_queued(device);
-	if (received > 0)
+	if (busy)
 		wake_note_active(device, device->clock() + received * (uint64_t)PACKET_WORK_NS);
 	device_unlock(device);
 }

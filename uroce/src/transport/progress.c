@@ -23,6 +23,9 @@ enum {
 	/* Each nap's end interrupts an application that polls; but when it stops, nobody answers its peers until then. */
 	FIRST_NAP_NS = 100000,
 	LONGEST_NAP_NS = 2000000,
+	/* An application that was in the device so lately may be there again when the thread has the lock. */
+	HERE_NS = 5000,
+	MOMENTS = 16, /* that it may be here, and not poll, before the thread works all the same */
 	/* How long an acknowledgement waits for the application's answer, to go out with it. The peer that polls for the one then finds
 	 * both; a peer that finds only the acknowledgement stops polling, and its thread must be woken for the answer. */
 	ANSWER_NS = 10000,
@@ -44,19 +47,38 @@ static void wait_for(struct progress *progress, int link_fd, int shm_fd, uint64_
 	eventfd_wait(progress->wake_fd);
 }
 
-/* Leaves packets to the application for as long as it polls. */
+/* The application has called within `ns`. A call may take long when much has come: the lock tells that one goes on. */
+static bool application_is_here(struct device *device, uint64_t ns)
+{
+	if (!device_try_lock(device))
+		return true;
+	device_unlock(device);
+	return wake_application_active(device, device->clock(), ns);
+}
+
+/* Leaves packets to the application for as long as it polls; and for a moment when it is here, for another of its threads may poll than
+ * the one that has armed a queue. */
 static void nap(struct device *device)
 {
 	struct progress *progress = device->progress;
-	uint64_t ns = FIRST_NAP_NS;
+	unsigned armed = atomic_load(&progress->armed_polls);
+	uint64_t ns = HERE_NS;
 	atomic_store(&progress->napping, true);
-	do {
-		/* Armed just before it was seen that we nap: nobody would wake us. */
-		if (wake_armed_lately(progress))
+	for (unsigned moments = 0; moments < MOMENTS; moments++) {
+		bool polls = wake_application_polls(device, device->clock());
+		if (!application_is_here(device, polls ? ACTIVE_NS : HERE_NS))
 			break;
+		unsigned now_armed = atomic_load(&progress->armed_polls);
+		if (now_armed != armed)
+			ns = HERE_NS; /* it is about to sleep */
+		armed = now_armed;
+		uint64_t least = polls ? FIRST_NAP_NS : HERE_NS, most = polls ? LONGEST_NAP_NS : FIRST_NAP_NS;
+		ns = ns < least ? least : ns > most ? most : ns;
 		wait_for(progress, -1, -1, ns);
-		ns = ns * 2 < LONGEST_NAP_NS ? ns * 2 : LONGEST_NAP_NS;
-	} while (wake_application_active(device, device->clock(), ACTIVE_NS));
+		ns *= 2;
+		if (polls)
+			moments = 0;
+	}
 	atomic_store(&progress->napping, false);
 }
 
@@ -66,6 +88,7 @@ static uint64_t work(struct device *device)
 	struct progress *progress = device->progress;
 	engine_enter(device);
 	progress->wake_at = 0; /* it is awake */
+	progress->called = false;
 	bool patient = wake_application_active(device, device->now, SILENT_NS) && !wake_armed_lately(progress);
 	unsigned received = engine_round(device, ROUND_PACKETS, patient);
 	bool more = device->active_head && link_ready(device->link);
@@ -97,10 +120,9 @@ __attribute__((noreturn)) static void *run(void *arg)
 	prctl(PR_SET_TIMERSLACK, 1000UL);
 	for (;;) {
 		uint64_t ns = work(device);
-		if (wake_application_polls(device, device->clock()))
-			nap(device);
-		else if (ns > 0)
+		if (ns > 0 && !wake_application_polls(device, device->clock()))
 			rest(device, ns);
+		nap(device);
 	}
 }
 

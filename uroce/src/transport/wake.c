@@ -10,7 +10,7 @@ enum {
 	/* Calls that the mean time between an application's polls is taken over. */
 	MEAN_POLLS = 32,
 	/* An application whose polls are closer than this on average polls: it takes its packets itself as soon as the thread would. */
-	POLLING_NS = 20000,
+	POLLING_NS = 40000,
 };
 
 void wake_thread(struct progress *progress)
@@ -47,20 +47,31 @@ static bool polls_closely(const struct progress *progress)
 	return atomic_load_explicit(&progress->poll_ns, memory_order_relaxed) < POLLING_NS;
 }
 
-void wake_note_locked_poll(struct device *device, uint64_t now)
+/* With the lock held. Polls that found it taken count too: while the thread is in the way most do, and show that it is. */
+static void take_mean(struct progress *progress, uint64_t now)
 {
-	struct progress *progress = device->progress;
-	if (!progress)
-		return;
-	int64_t pause = (int64_t)(now - atomic_load_explicit(&progress->active_at, memory_order_relaxed));
-	pause /= (int64_t)progress->brief_calls + 1;
+	unsigned polls = atomic_load_explicit(&progress->polls, memory_order_relaxed), more = polls - progress->mean_polls;
+	if (more == 0)
+		return; /* a poll of another thread has counted this one */
+	int64_t pause = (int64_t)(now - atomic_load_explicit(&progress->active_at, memory_order_relaxed)) / (int64_t)(more + progress->brief_calls);
 	progress->brief_calls = 0;
 	pause = pause < 0 ? 0 : pause > LONGEST_PAUSE_NS ? LONGEST_PAUSE_NS : pause;
 	int64_t mean = atomic_load_explicit(&progress->poll_ns, memory_order_relaxed);
-	atomic_store_explicit(&progress->poll_ns, mean + (pause - mean) / MEAN_POLLS, memory_order_relaxed);
-	if (++progress->locked_polls % MEAN_POLLS == 0 && polls_closely(progress) &&
-	    !atomic_load_explicit(&progress->napping, memory_order_relaxed))
+	mean += (pause - mean) * (int64_t)(more < MEAN_POLLS ? more : MEAN_POLLS) / MEAN_POLLS;
+	atomic_store_explicit(&progress->poll_ns, mean, memory_order_relaxed);
+	progress->mean_polls = polls;
+	if (polls / MEAN_POLLS != (polls - more) / MEAN_POLLS && polls_closely(progress) && !progress->called &&
+	    !atomic_load_explicit(&progress->napping, memory_order_relaxed)) {
+		progress->called = true;
 		wake_thread(progress);
+	}
+}
+
+void wake_note_locked_poll(struct device *device, uint64_t now)
+{
+	if (!device->progress)
+		return;
+	take_mean(device->progress, now);
 	wake_note_active(device, now);
 }
 
@@ -73,7 +84,7 @@ bool wake_application_polls(const struct device *device, uint64_t now)
 bool wake_thread_naps(const struct device *device)
 {
 	/* In a simulation there is no thread, and the test polls. */
-	return !device->progress || atomic_load(&device->progress->napping);
+	return !device->progress || device->progress->called || atomic_load(&device->progress->napping);
 }
 
 void wake_on_arming(struct device *device)

@@ -12,7 +12,8 @@ struct progress {
 	atomic_uint armed_polls;    /* their number when a queue was last armed */
 	_Atomic uint64_t active_at; /* when the application last polled or posted, by the device's clock */
 	_Atomic int64_t poll_ns;    /* mean time from the application's last call to its next poll; written with the lock held */
-	unsigned locked_polls;      /* polls that had the lock; guarded by it */
+	unsigned mean_polls;        /* `polls`, when the mean was last taken; guarded by the device's lock */
+	bool called;                /* the thread was woken to go out of the way, and has not come yet; guarded by the device's lock */
 	unsigned brief_calls;       /* the application's since its last poll, without a clock; guarded by the lock */
 	atomic_bool napping;        /* the application polls, and the thread leaves packets to it */
 	uint64_t wake_at;           /* when the thread wakes by itself; guarded by the device's lock */
@@ -46,7 +47,8 @@ enum {
 bool wake_application_active(const struct device *device, uint64_t now, uint64_t ns);
 /* The application polls so often that the thread is not needed. */
 bool wake_application_polls(const struct device *device, uint64_t now);
-/* The thread naps for that reason, and works when it wakes: it sends what the application's last poll has left. */
+/* The thread naps for that reason, or is about to, and works before or after: it sends what the application's last poll has left.
+ * With the lock held. */
 bool wake_thread_naps(const struct device *device);
 /* A completion queue was armed: the thread must listen, even though the application has just polled. No lock needed. */
 void wake_on_arming(struct device *device);
