@@ -37,13 +37,15 @@ static int run_make(const struct subcommand *subcommand, struct arguments *argum
 static int run_show(const struct subcommand *subcommand, struct arguments *arguments);
 static int run_pin(const struct subcommand *subcommand, struct arguments *arguments);
 
-enum { CA = 1, SERVER = 2, CLIENT = 4, SELF_SIGNED = 8, SHOW = 16, PIN = 32, ISSUED = SERVER | CLIENT, MADE = CA | ISSUED | SELF_SIGNED };
+enum { CA = 1, SERVER = 2, CLIENT = 4, SELF_SIGNED = 8, SHOW = 16, PIN = 32, PEER = 64, ISSUED = SERVER | CLIENT | PEER, MADE = CA | ISSUED | SELF_SIGNED };
 
 static const struct subcommand subcommands[] = {
 	{"cert ca", "[OPTION]...", "Makes a private certification authority.", SRDMA_CERT_CA, CA, 3650, "securdma CA", run_make},
 	{"cert server", "--name NAME [OPTION]...", "Makes a server's certificate, issued by the CA.", SRDMA_CERT_SERVER, SERVER, 365, NULL,
 	 run_make},
 	{"cert client", "[OPTION]...", "Makes a client's certificate, issued by the CA.", SRDMA_CERT_CLIENT, CLIENT, 365, NULL, run_make},
+	{"cert peer", "--name NAME [OPTION]...", "Makes a certificate for both ends, issued by the CA.", SRDMA_CERT_PEER, PEER, 365, NULL,
+	 run_make},
 	{"cert self-signed", "[OPTION]...", "Makes a server's certificate that needs no CA; clients pin its key.", SRDMA_CERT_SELF_SIGNED,
 	 SELF_SIGNED, 365, NULL, run_make},
 	{"cert show", "[OPTION]... FILE", "Prints a certificate, and warns if it expires soon.", 0, SHOW, 0, NULL, run_show},
@@ -54,13 +56,13 @@ static const struct subcommand subcommands[] = {
 static const struct option options[] = {
 	{"--cn", NULL, NULL, OPTION_TEXT, MADE, AT(common_name), 0, 0, "NAME",
 	 "common name; default: 'securdma CA', or the first --name, or this host's name"},
-	{"--name", NULL, NULL, OPTION_LIST, SERVER | SELF_SIGNED, AT(names), 0, 0, "NAME",
-	 "DNS name or IP address that clients connect to (server, self-signed); may be repeated"},
+	{"--name", NULL, NULL, OPTION_LIST, SERVER | PEER | SELF_SIGNED, AT(names), 0, 0, "NAME",
+	 "DNS name or IP address that clients connect to (server, peer, self-signed); may be repeated"},
 	{"--days", NULL, NULL, OPTION_NUMBER, MADE, AT(days), 1, DAYS_MAX, "N", "days of validity; default: 365, for a CA 3650"},
 	{"--not-after", NULL, NULL, OPTION_TEXT, MADE, AT(not_after), 0, 0, "TIME",
 	 "end of validity instead of --days, YYYY-MM-DDTHH:MM:SSZ"},
 	{"--ca", NULL, NULL, OPTION_TEXT, ISSUED, AT(ca), 0, 0, "FILE",
-	 "certificate of the issuing CA (server, client), and of the CAs above it; default: ca.crt"},
+	 "certificate of the issuing CA (server, client, peer), and of the CAs above it; default: ca.crt"},
 	{"--ca-key", NULL, NULL, OPTION_TEXT, ISSUED, AT(ca_key), 0, 0, "FILE", "private key of that CA; default: ca.key"},
 	{"--out", NULL, NULL, OPTION_TEXT, MADE, AT(out), 0, 0, "PREFIX",
 	 "write PREFIX.crt and PREFIX.key; default: the subcommand's name"},
@@ -78,6 +80,7 @@ static const char about[] =
 	"  ca           make a private certification authority\n"
 	"  server       make a server's certificate, issued by the CA\n"
 	"  client       make a client's certificate, issued by the CA\n"
+	"  peer         make a certificate for both ends, issued by the CA: for a program that accepts and connects\n"
 	"  self-signed  make a server's certificate that needs no CA; clients pin its key\n"
 	"  show         print a certificate and warn if it expires soon\n"
 	"  pin          print the pin of a certificate's key, for 'securdma connect --pin'";
@@ -309,7 +312,7 @@ static int run_make(const struct subcommand *subcommand, struct arguments *argum
 	request.common_name = arguments->common_name;
 	request.names = (const char *const *)arguments->names.items;
 	request.name_count = arguments->names.count;
-	if (subcommand->kind == SRDMA_CERT_SERVER && request.name_count == 0) {
+	if ((subcommand->flag & (SERVER | PEER)) && request.name_count == 0) {
 		if (!request.common_name)
 			return cli_usage(name, "give --name, the name or address that clients connect to");
 		request.names = &request.common_name;

@@ -16,18 +16,24 @@ extern "C" {
 
 /* -- make and read certificates -- */
 
-enum srdma_cert_kind { SRDMA_CERT_CA, SRDMA_CERT_SERVER, SRDMA_CERT_CLIENT, SRDMA_CERT_SELF_SIGNED };
+enum srdma_cert_kind {
+	SRDMA_CERT_CA,
+	SRDMA_CERT_SERVER,
+	SRDMA_CERT_CLIENT,
+	SRDMA_CERT_SELF_SIGNED, /**< a server's, which clients pin */
+	SRDMA_CERT_PEER,        /**< for both ends, issued by a CA: of a program that accepts and connects */
+};
 
 /** What to put into a new certificate (ECDSA P-256, SHA-256). */
 struct srdma_cert_request {
 	size_t size;               /**< set by srdma_cert_request_init() */
 	enum srdma_cert_kind kind;
 	const char *common_name;   /**< subject CN, 1 to 64 bytes of printable ASCII */
-	const char *const *names;  /**< subject alternative names: DNS names or IP addresses; server and self-signed only */
+	const char *const *names;  /**< subject alternative names: DNS names or IP addresses; server, peer and self-signed only */
 	size_t name_count;
 	unsigned days;             /**< valid from five minutes ago for this many days, 1 to 36500 */
 	int64_t not_after;         /**< end of validity, seconds since the epoch, instead of days; 0: use days */
-	const char *ca_cert_file;  /**< certificate of the issuer; server and client only. If it is not a root, it and those above
+	const char *ca_cert_file;  /**< certificate of the issuer; server, client and peer only. If it is not a root, it and those above
 					it in the same file go into cert_file, too: a peer that trusts the root needs them */
 	const char *ca_key_file;   /**< the issuer's private key */
 	const char *cert_file;     /**< where the certificate goes, mode 0644 */

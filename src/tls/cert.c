@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "cert.h"
 
+#include "array.h"
 #include "log.h"
 #include "atomic_file.h"
 #include "sized.h"
@@ -24,7 +25,7 @@
 #define MAX_TIME        INT64_C(253402300799) /* 9999-12-31T23:59:59Z, the last that X.509 can express */
 #define BACKDATE        300                   /* peers' clocks may lag this many seconds behind ours */
 
-static const char *const kind_names[] = {"CA", "server", "client", "self-signed"};
+static const char *const kind_names[] = {"CA", "server", "client", "self-signed", "peer"};
 
 /* ---- the request ---- */
 
@@ -68,8 +69,8 @@ static int check_names(const struct srdma_cert_request *request)
 
 	if (request->name_count > 0 && (request->kind == SRDMA_CERT_CA || request->kind == SRDMA_CERT_CLIENT))
 		return srdma_fail(-EINVAL, "a %s certificate cannot have host names; remove them", kind);
-	if (request->name_count == 0 && request->kind == SRDMA_CERT_SERVER)
-		return srdma_fail(-EINVAL, "a server certificate needs the names or addresses that clients connect to");
+	if (request->name_count == 0 && (request->kind == SRDMA_CERT_SERVER || request->kind == SRDMA_CERT_PEER))
+		return srdma_fail(-EINVAL, "a %s certificate needs the names or addresses that clients connect to", kind);
 	if (request->name_count > MAX_NAMES)
 		return srdma_fail(-EINVAL, "%zu names are too many for a certificate; give at most %d",
 				  request->name_count, MAX_NAMES);
@@ -85,16 +86,20 @@ static int check_names(const struct srdma_cert_request *request)
 	return 0;
 }
 
+static bool is_issued(enum srdma_cert_kind kind)
+{
+	return kind == SRDMA_CERT_SERVER || kind == SRDMA_CERT_CLIENT || kind == SRDMA_CERT_PEER;
+}
+
 static int check_files(const struct srdma_cert_request *request)
 {
 	const char *out[] = {request->cert_file, request->key_file};
-	bool issued = request->kind == SRDMA_CERT_SERVER || request->kind == SRDMA_CERT_CLIENT;
 
 	if (!out[0] || !*out[0] || !out[1] || !*out[1])
 		return srdma_fail(-EINVAL, "give a file for the certificate and one for the key");
 	if (strcmp(out[0], out[1]) == 0 || srdma_same_entry(out[0], out[1]))
 		return srdma_fail(-EINVAL, "certificate and key can't both go to %s", out[0]);
-	if (!issued)
+	if (!is_issued(request->kind))
 		return 0;
 	if (!request->ca_cert_file || !request->ca_key_file)
 		return srdma_fail(-EINVAL, "a %s certificate needs the certificate and the key of a CA",
@@ -110,7 +115,7 @@ static int check_request(const struct srdma_cert_request *request)
 	const char *name = request->common_name;
 	size_t length;
 
-	if ((unsigned)request->kind > SRDMA_CERT_SELF_SIGNED)
+	if ((unsigned)request->kind >= SRDMA_COUNT(kind_names))
 		return srdma_fail(-EINVAL, "there is no kind %d of certificate", (int)request->kind);
 	length = name ? strlen(name) : 0;
 	if (length < 1 || length > MAX_COMMON_NAME)
@@ -264,6 +269,7 @@ static int add_extensions(X509 *cert, X509 *issuer, const struct srdma_cert_requ
 		[SRDMA_CERT_SERVER] = {"critical,CA:FALSE", "critical,digitalSignature", "serverAuth"},
 		[SRDMA_CERT_CLIENT] = {"critical,CA:FALSE", "critical,digitalSignature", "clientAuth"},
 		[SRDMA_CERT_SELF_SIGNED] = {"critical,CA:FALSE", "critical,digitalSignature", "serverAuth"},
+		[SRDMA_CERT_PEER] = {"critical,CA:FALSE", "critical,digitalSignature", "serverAuth,clientAuth"},
 	};
 	const char *extended = rights[request->kind].extended;
 	int error = add_extension(cert, issuer, NID_basic_constraints, rights[request->kind].constraints);
@@ -387,7 +393,7 @@ int srdma_cert_make(const struct srdma_cert_request *given)
 	error = SRDMA_SIZED_TAKE(srdma_cert_request, overwrite, given, &own);
 	if (!error)
 		error = check_request(request);
-	if (!error && (request->kind == SRDMA_CERT_SERVER || request->kind == SRDMA_CERT_CLIENT))
+	if (!error && is_issued(request->kind))
 		error = issuer_load(request, &issuer);
 	if (error)
 		goto done;

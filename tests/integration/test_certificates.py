@@ -4,7 +4,7 @@ import subprocess
 import time
 
 import pytest
-from conftest import SECURDMA, STEP, Server, connect, connect_json, run
+from conftest import SECURDMA, STEP, Server, connect, connect_json, is_let_in, run
 from pki import Pki
 
 
@@ -154,3 +154,18 @@ def test_zone_of_an_address_is_not_part_of_the_name(certs, pki, serve):
     refused = talk(certs, pki, server, "--server-name", "fe80::2%eth0")
     assert refused.returncode == 4 and "not for this name" in refused.stderr, refused
     server.stop()
+
+
+# ---- one certificate for both ends ---------------------------------------------------------------------------------------
+
+
+def test_peer_certificate_serves_and_connects(certs, device, start, tmp_path):
+    made = run(SECURDMA, "cert", "peer", "--name", certs.host, "--cn", "rank 0", "--ca", certs.cert("ca"), "--ca-key", certs.key("ca"), cwd=tmp_path)
+    assert made.returncode == 0 and "(CN=rank 0; " in made.stdout, made
+    own = str(tmp_path / "peer")
+    assert "Use:       server and client\n" in run(SECURDMA, "cert", "show", own + ".crt").stdout
+    server = start(Server, certs, device, cert=own)
+    is_let_in(certs, server, cert=own)
+    server.wait_log("as 'rank 0'")
+    refused = run(SECURDMA, "cert", "peer", "--ca", certs.cert("ca"), "--ca-key", certs.key("ca"), cwd=tmp_path)
+    assert refused.returncode == 2 and "--name" in refused.stderr, refused

@@ -212,6 +212,19 @@ TEST(self_signed_certificate_is_a_server_and_no_ca)
 	assert_memory_equal(pin, parsed, sizeof pin);
 }
 
+TEST(peer_certificate_is_good_for_both_ends)
+{
+	struct srdma_cert_info info;
+
+	MAKE(CA_REQUEST);
+	MAKE(SERVER_REQUEST, .kind = SRDMA_CERT_PEER);
+	assert_int_equal(srdma_cert_read("server.crt", &info), 0);
+	assert_true(info.server_auth && info.client_auth && !info.is_ca && !info.self_signed);
+	assert_int_equal(srdma_cert_check(SRDMA_CERT_SERVER, "server.crt", "server.key", "ca.crt", NULL, NULL), 0);
+	assert_int_equal(srdma_cert_check(SRDMA_CERT_CLIENT, "server.crt", "server.key", "ca.crt", NULL, NULL), 0);
+	assert_int_equal(TRY(SERVER_REQUEST, .kind = SRDMA_CERT_PEER, .name_count = 0, .overwrite = true), -EINVAL);
+}
+
 TEST(self_signed_certificate_may_have_no_name)
 {
 	struct srdma_cert_info info;
