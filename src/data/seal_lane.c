@@ -227,7 +227,7 @@ static bool offer(struct srdma_seal_lane *lane)
 	if (srdma_seal_pool_offer(lane->pool, lane))
 		return true;
 	atomic_store(&lane->queued, false);
-	srdma_seal_lane_unref(lane);
+	atomic_fetch_sub(&lane->references, 1); /* never the last one: the caller has its own */
 	return false;
 }
 
