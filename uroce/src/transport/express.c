@@ -78,8 +78,10 @@ bool express_send(struct qp *qp)
 {
 	struct send_queue *sq = &qp->sq;
 	wake_note_brief_call(qp->device);
-	if (qp->type == IBV_QPT_UD)
-		return datagram_express(qp) & shm_flush_awake(qp->device->shm);
+	if (qp->type == IBV_QPT_UD) {
+		bool all = datagram_express(qp);
+		return shm_flush_awake(qp->device->shm) && all;
+	}
 	while (sq->next != sq->tail && send_one(qp, send_queue_at(sq, sq->next)))
 		sq->next++;
 	return shm_flush_awake(qp->device->shm) && sq->next == sq->tail;
