@@ -132,8 +132,10 @@ def long_write():
     client = LAB.guest(server, "--seal")
     mtu = client.seen[-1]["mtu"]
     client.do(f"write {LONG}", "wrote", error=0)
-    requests = sniffer.rest(lambda line: to_host(line, "client") and line["opcode"] in (READ_REQUEST, SEND_ONLY_IMM), QUIET)
-    fetch = [packet for packet in requests if packet["opcode"] == READ_REQUEST][-1]
+    packets = sniffer.rest(lambda line: to_host(line, "client"), QUIET)
+    requests = [packet for packet in packets if packet["opcode"] in (READ_REQUEST, SEND_ONLY_IMM)]
+    # The server has no tag before it is asked for one, which may be after its last request.
+    fetch = dict([packet for packet in requests if packet["opcode"] == READ_REQUEST][-1], tag=packets[-1]["tag"])
     # The server may have repeated some: the furthest counts.
     ahead = max((request_after(packet, mtu) - requests[0]["psn"]) % PSNS for packet in requests)
     return server, sniffer, client, fetch, after(requests[0]["psn"], ahead)
