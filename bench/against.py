@@ -21,7 +21,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "uroce/b
 from peers import Bench, answer  # noqa: E402
 
 FLOOR = 0.97
-WAYS = {"": "0", "by UDP: ": "1"}  # of UROCE_WIRE
+WAYS = {"": {}, "by UDP: ": {"UROCE_WIRE": "1"}}
 
 parser = argparse.ArgumentParser(usage=__doc__)
 parser.add_argument("builds", nargs=2, metavar="BUILD", type=lambda text: pathlib.Path(text).resolve())
@@ -67,7 +67,8 @@ def measure(build):
 
 
 def take_round(way, order):
-    os.environ["UROCE_WIRE"] = WAYS[way]
+    os.environ.pop("UROCE_WIRE", None)
+    os.environ.update(WAYS[way])
     measured = {build: measure(build) for build in order}
     this, other = (measured[build] for build in options.builds)
     for name in this.keys() & other.keys():

@@ -23,11 +23,18 @@ static bool take_variable(const char *name, const char **out)
 	return *out;
 }
 
+/* "0" is off, as if it were not set. */
+static bool take_switch(const char *name, const char **out)
+{
+	const char *value = secure_getenv(name);
+	return (value && strcmp(value, "0") == 0) || take_variable(name, out);
+}
+
 static void read_environment(void)
 {
 	complete = take_variable("UROCE_ADDR", &config.addresses) && take_variable("UROCE_CAPTURE", &config.capture) &&
-		   take_variable("UROCE_FAULT", &config.fault) && take_variable("UROCE_WIRE", &config.wire) &&
-		   take_variable("UROCE_GO_BACK", &config.go_back);
+		   take_variable("UROCE_FAULT", &config.fault) && take_switch("UROCE_WIRE", &config.wire) &&
+		   take_switch("UROCE_GO_BACK", &config.go_back);
 	if (!complete)
 		log_write(LOG_ERROR, "out of memory for the configuration");
 }
