@@ -126,8 +126,9 @@ struct srdma_server_options {
 	 *  called again, without another wake-up, when there is room to send. Any other result that is not 0 disconnects the client:
 	 *  fill `reason` (128 bytes) for it. A thread that wakes a client must know that its on_disconnect has not returned. */
 	int (*on_wake)(struct srdma_conn *conn, char *reason, void *client_arg, void *arg);
-	/** A write or a read that was posted with this cookie has completed: srdma_conn_post_write(), srdma_conn_post_read(). A result
-	 *  that is not 0 disconnects the client: fill `reason` (128 bytes) for it. NULL: the program calls srdma_conn_complete().
+	/** A write or a read that was posted with this cookie has completed: srdma_conn_post_write(), srdma_conn_post_read(). With
+	 *  -EAGAIN it is called again, for the same one, when there is room to send. Any other result that is not 0 disconnects the
+	 *  client: fill `reason` (128 bytes) for it. NULL: the program calls srdma_conn_complete().
 	 *  Unlike that call, and unlike srdma_conn_write(), this never holds up the other clients of a worker. */
 	int (*on_complete)(struct srdma_conn *conn, uint64_t cookie, char *reason, void *client_arg, void *arg);
 };

@@ -210,19 +210,24 @@ static void serve_wake(struct srdma_client *client)
 
 static bool has_completions(const struct srdma_client *client)
 {
-	return client->server->options.on_complete && client->conn->stream.done_ring.count > 0;
+	const struct srdma_conn *conn = client->conn;
+
+	return client->server->options.on_complete && (client->complete_waits ? srdma_conn_can_send(conn) : conn->stream.done_ring.count > 0);
 }
 
 /* Hands over the completions that have come, up to a turn. */
 static void serve_completions(struct srdma_client *client)
 {
 	const struct srdma_server_options *o = &client->server->options;
-	uint64_t cookie;
 	int ret = 0;
 
-	for (int taken = 0; taken < TURN && ret == 0 && has_completions(client) && srdma_stream_take_done(&client->conn->stream, &cookie); taken++)
-		ret = o->on_complete(client->conn, cookie, client->reason, client->arg, o->arg);
-	take_result(client, ret);
+	for (int taken = 0; taken < TURN && ret == 0 && has_completions(client); taken++) {
+		if (!client->complete_waits)
+			srdma_stream_take_done(&client->conn->stream, &client->cookie);
+		ret = o->on_complete(client->conn, client->cookie, client->reason, client->arg, o->arg);
+		client->complete_waits = ret == -EAGAIN;
+	}
+	take_result(client, ret == -EAGAIN ? 0 : ret);
 }
 
 /* Calls the program's functions, but for on_message, for what has happened. */

@@ -148,6 +148,8 @@ struct srdma_client {
 	void *arg;                     /* the program's */
 	bool marks[SRDMA_MARKS];       /* srdma_client_mark */
 	bool wants_room;               /* BLOCKED because there was no room to send */
+	bool complete_waits;           /* on_complete is to be called again, with `cookie`, when there is room to send */
+	uint64_t cookie;
 	bool wake_waits;               /* on_wake is to be called again when there is room to send */
 	bool hot;
 	uint64_t hot_until;

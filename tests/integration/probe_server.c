@@ -246,8 +246,9 @@ static int written(struct srdma_conn *conn, uint64_t cookie, char *reason, void 
 	(void)reason;
 	(void)arg;
 	EXPECT(cookie, 100 + spoken->completions);
-	spoken->completions++;
-	return srdma_conn_send(conn, "written", 7, 0);
+	int ret = srdma_conn_send(conn, "written", 7, 0);
+	spoken->completions += ret == 0;
+	return ret;
 }
 
 static void stop_speaking(struct srdma_conn *conn, int status, void *client_arg, void *arg)
