@@ -216,9 +216,8 @@ static int decide(struct srdma_accept *accept)
 	struct srdma_reject reject = {0};
 	int ret = 0;
 
-	if (accept->admit) {
+	if (accept->admit)
 		ret = accept->admit(conn, &reject, accept->admit_arg);
-	}
 	if (ret != 0)
 		return refuse(accept, &reject, ret);
 	ret = make_queue_pair(accept);
@@ -473,8 +472,7 @@ int srdma_accept_ask(struct srdma_conn *conn, srdma_admit_fn *fn, struct srdma_r
 			  SRDMA_PRIVATE_DATA_MAX);
 		return srdma_reject_set(reject, SRDMA_REJECT_RESOURCES, 0, "the server's program failed");
 	}
-	if ((answer.private_data_size > 0 || conn->own_data) &&
-	    srdma_conn_set_private_data(&conn->own_data, own.bytes, answer.private_data_size) != 0)
+	if (conn->peer_data && srdma_conn_set_private_data(&conn->own_data, own.bytes, answer.private_data_size) != 0)
 		return srdma_reject_set(reject, SRDMA_REJECT_RESOURCES, RESOURCES_RETRY_MS, "the server is out of memory");
 	return 0;
 }

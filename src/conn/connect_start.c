@@ -4,11 +4,11 @@
 #include "conn.h"
 #include "log.h"
 #include "setup.h"
+#include "thread.h"
 #include "wake.h"
 
 #include <errno.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -67,21 +67,10 @@ static void *run(void *arg)
 	return NULL;
 }
 
-/* Signals belong to the program's own threads. */
 static int start_thread(struct srdma_connect *connect)
 {
-	pthread_attr_t attr;
-	pthread_t thread;
-	sigset_t all, before;
-	int error;
+	int error = srdma_thread_start(run, connect, 0, NULL);
 
-	pthread_attr_init(&attr);
-	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	error = pthread_create(&thread, &attr, run, connect);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	pthread_attr_destroy(&attr);
 	return error == 0 ? 0 : srdma_fail(-error, "cannot start a thread to connect: %s", strerror(error));
 }
 

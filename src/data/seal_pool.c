@@ -3,10 +3,10 @@
 
 #include "log.h"
 #include "seal_lane.h"
+#include "thread.h"
 
 #include <errno.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -147,25 +147,6 @@ static void *thread_main(void *arg)
 	return NULL;
 }
 
-static int create_thread(struct thread *thread)
-{
-	pthread_attr_t attr;
-	sigset_t all, old;
-	int error = pthread_attr_init(&attr);
-
-	if (error != 0)
-		return error;
-	error = pthread_attr_setstacksize(&attr, STACK);
-	/* The program's signals are for its own threads. */
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	if (error == 0)
-		error = pthread_create(&thread->thread, &attr, thread_main, thread);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
-	pthread_attr_destroy(&attr);
-	return error;
-}
-
 /* One thread at a time may call this for a pool. */
 static int grow(struct srdma_seal_pool *pool, unsigned threads)
 {
@@ -176,7 +157,7 @@ static int grow(struct srdma_seal_pool *pool, unsigned threads)
 		int error;
 
 		*thread = (struct thread){.pool = pool, .number = count + 1};
-		error = create_thread(thread);
+		error = srdma_thread_start(thread_main, thread, STACK, &thread->thread);
 		if (error != 0)
 			return srdma_fail(-EAGAIN, "cannot start seal thread %u: %s; lower seal-threads", count + 1, strerror(error));
 		atomic_store(&pool->count, count + 1);

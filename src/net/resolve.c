@@ -4,12 +4,12 @@
 #include "clock.h"
 #include "log.h"
 #include "net.h"
+#include "thread.h"
 #include "wake.h"
 
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -83,24 +83,6 @@ static void *run(void *arg)
 		atomic_fetch_sub(&abandoned_count, 1);
 	}
 	return NULL;
-}
-
-/* The thread blocks all signals, since the program's handlers must not run in a thread that the program does not know. */
-static int start(struct lookup *lookup)
-{
-	pthread_attr_t attr;
-	pthread_t thread;
-	sigset_t all, before;
-	int error;
-
-	pthread_attr_init(&attr);
-	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	error = pthread_create(&thread, &attr, run, lookup);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	pthread_attr_destroy(&attr);
-	return -error;
 }
 
 /* Waits until the lookup has ended, and frees it; abandons it at the deadline: -ETIMEDOUT. */
@@ -188,7 +170,7 @@ int srdma_resolve(const char *host, const char *port, int flags, uint64_t deadli
 	lookup = lookup_new(host, port, &hints);
 	if (!lookup)
 		return srdma_fail(-ENOMEM, "out of memory or descriptors to look up the host name %s", name);
-	ret = start(lookup);
+	ret = -srdma_thread_start(run, lookup, 0, NULL);
 	if (ret != 0) {
 		lookup_delete(lookup);
 		return srdma_fail(ret, "cannot start a thread to look up the host name %s: %s", name, strerror(-ret));

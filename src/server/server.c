@@ -10,11 +10,11 @@
 #include "seal_pool.h"
 #include "server_limits.h"
 #include "sized.h"
+#include "thread.h"
 #include "wake.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -224,24 +224,17 @@ static void stop_setup_threads(struct srdma_server *server)
 	server->setup_threads = NULL;
 }
 
-/* After a failure the caller stops the threads that run. They block all signals, which belong to the program's own threads. */
+/* After a failure the caller stops the threads that run. */
 static int start_threads(struct srdma_server *server)
 {
-	sigset_t all, old;
-	int ret, error;
+	int ret = srdma_workers_start(server), error;
 
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	ret = srdma_workers_start(server);
 	if (ret == 0)
 		ret = start_setup_threads(server);
-	if (ret == 0) {
-		error = pthread_create(&server->listener_thread, NULL, srdma_acceptor_main, server);
-		if (error != 0)
-			ret = srdma_fail(-error, "cannot start the listener thread: %s", strerror(error));
-	}
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
-	return ret;
+	if (ret != 0)
+		return ret;
+	error = srdma_thread_start(srdma_acceptor_main, server, 0, &server->listener_thread);
+	return error == 0 ? 0 : srdma_fail(-error, "cannot start the listener thread: %s", strerror(error));
 }
 
 int srdma_server_start(const struct srdma_server_options *given, struct srdma_tls_context *context,

@@ -7,6 +7,7 @@
 #include "metrics.h"
 #include "net.h"
 #include "server.h"
+#include "thread.h"
 #include "wake.h"
 
 #include <errno.h>
@@ -373,7 +374,7 @@ int srdma_setup_thread_start(struct srdma_setup_thread *thread, struct srdma_ser
 	if (thread->epoll_fd < 0 || thread->wake_fd < 0 || epoll_ctl(thread->epoll_fd, EPOLL_CTL_ADD, thread->wake_fd, &event) != 0) {
 		error = errno;
 	} else {
-		error = pthread_create(&thread->thread, NULL, setup_thread_main, thread);
+		error = srdma_thread_start(setup_thread_main, thread, 0, &thread->thread);
 		if (error == 0)
 			return 0;
 	}

@@ -6,6 +6,7 @@
 #include "device.h"
 #include "log.h"
 #include "server.h"
+#include "thread.h"
 #include "wake.h"
 
 #include <errno.h>
@@ -197,20 +198,6 @@ static int add_to_epoll(struct srdma_worker *worker, int fd, void *what)
 	return epoll_ctl(worker->epoll_fd, EPOLL_CTL_ADD, fd, &event);
 }
 
-static int create_thread(struct srdma_worker *worker)
-{
-	pthread_attr_t attr;
-	int error = pthread_attr_init(&attr);
-
-	if (error != 0)
-		return error;
-	error = pthread_attr_setstacksize(&attr, WORKER_STACK);
-	if (error == 0)
-		error = pthread_create(&worker->thread, &attr, worker_main, worker);
-	pthread_attr_destroy(&attr);
-	return error;
-}
-
 static void worker_delete(struct srdma_worker *worker)
 {
 	srdma_notifier_release(&worker->notifier);
@@ -236,7 +223,7 @@ static int worker_new(struct srdma_server *server, struct srdma_worker **out)
 			 add_to_epoll(worker, worker->notifier.channel->fd, &worker->notifier) != 0))
 		error = errno;
 	if (ret == 0 && error == 0)
-		error = create_thread(worker);
+		error = srdma_thread_start(worker_main, worker, WORKER_STACK, &worker->thread);
 	if (error != 0)
 		ret = srdma_fail(-EAGAIN, "cannot start a worker: %s", strerror(error));
 	if (ret != 0) {
