@@ -142,14 +142,9 @@ static uint32_t list_gaps(struct qp *qp, struct hold *hold)
 void hold_report(struct qp *qp)
 {
 	struct hold *hold = qp->resp.hold;
-	struct packet_out out;
 	if (hold_empty(qp) || psn_diff(hold->end, qp->resp.expected) <= 0)
 		return;
 	uint32_t length = list_gaps(qp, hold);
 	struct packet packet = { .opcode = OP_GAPS, .psn = qp->resp.expected, .payload_length = length };
-	out.may_change = true;
-	out.piece[0] = (struct iovec){ .iov_base = hold->report, .iov_len = length };
-	out.pieces = 1;
-	out.payload_length = length;
-	send_to_peer(qp, &packet, &out);
+	send_own(qp, &packet, hold->report);
 }

@@ -36,12 +36,7 @@ void marking_pump(struct qp *qp)
 {
 	static uint8_t reserved[WIRE_CNP_BYTES];
 	struct packet packet = { .opcode = OP_CNP, .payload_length = sizeof reserved };
-	struct packet_out out;
 	qp->cnp_due = false;
-	out.may_change = false;
-	out.piece[0] = (struct iovec){ .iov_base = reserved, .iov_len = sizeof reserved };
-	out.pieces = 1;
-	out.payload_length = sizeof reserved;
-	if (send_to_peer(qp, &packet, &out))
+	if (send_own(qp, &packet, reserved))
 		counter_add(&qp->device->counters->cnps_sent, 1);
 }

@@ -85,4 +85,15 @@ static inline bool send_to_peer(struct qp *qp, struct packet *packet, struct pac
 	return send_packet(qp, path_of(qp), &qp->av, qp->attr.dest_qp_num, packet, out);
 }
 
+/* The same for a packet whose payload, if it has one, is a few bytes of the device's own, which may then change. */
+static inline bool send_own(struct qp *qp, struct packet *packet, void *payload)
+{
+	struct packet_out out;
+	out.may_change = true;
+	out.piece[0] = (struct iovec){ .iov_base = payload, .iov_len = packet->payload_length };
+	out.pieces = packet->payload_length > 0;
+	out.payload_length = packet->payload_length;
+	return send_to_peer(qp, packet, &out);
+}
+
 #endif

@@ -16,13 +16,9 @@ enum {
 
 static void send_aeth(struct qp *qp, uint32_t psn, uint8_t syndrome)
 {
-	struct packet_out out;
 	struct packet packet = { .opcode = OP_ACK, .psn = psn, .syndrome = syndrome, .msn = qp->resp.msn };
 
-	out.may_change = false;
-	out.pieces = 0;
-	out.payload_length = 0;
-	send_to_peer(qp, &packet, &out);
+	send_own(qp, &packet, NULL);
 }
 
 /* The memory of a READ that is answered again has gone. Either the requester has its answer, and does not heed this, or it learns
@@ -79,7 +75,6 @@ static bool send_read_packet(struct qp *qp, struct read_atomic *read)
 static void send_short_response(struct qp *qp, struct read_atomic *request)
 {
 	bool atomic = request->opcode == OP_COMPARE_SWAP || request->opcode == OP_FETCH_ADD;
-	struct packet_out out;
 	struct packet packet = {
 		.opcode = atomic ? OP_ATOMIC_ACK : OP_READ_ONLY,
 		.psn = request->first_psn,
@@ -87,10 +82,7 @@ static void send_short_response(struct qp *qp, struct read_atomic *request)
 		.msn = request->msn,
 		.original = request->original,
 	};
-	out.may_change = false;
-	out.pieces = 0;
-	out.payload_length = 0;
-	send_to_peer(qp, &packet, &out);
+	send_own(qp, &packet, NULL);
 	request->pending = false;
 }
 

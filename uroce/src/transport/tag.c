@@ -40,11 +40,7 @@ void tag_learn(struct qp *qp, uint16_t tag)
 void tag_pump(struct qp *qp)
 {
 	struct packet packet = { .opcode = OP_ASK_TAG };
-	struct packet_out out;
 	qp->tag.ask_due = false;
 	qp->tag.asked_at = qp->device->now;
-	out.may_change = false;
-	out.pieces = 0;
-	out.payload_length = 0;
-	send_to_peer(qp, &packet, &out);
+	send_own(qp, &packet, NULL);
 }
