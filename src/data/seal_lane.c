@@ -143,6 +143,16 @@ bool srdma_seal_lane_has_key(const struct srdma_seal_lane *lane, const struct sr
 	return lane->key.cipher && lane->key.generation == key->generation;
 }
 
+bool srdma_seal_lane_use_key(struct srdma_seal_lane *lane, const struct srdma_seal_key *key)
+{
+	if (srdma_seal_lane_has_key(lane, key))
+		return true;
+	if (srdma_seal_lane_count(lane) > 0)
+		return false;
+	srdma_seal_lane_set_key(lane, key);
+	return true;
+}
+
 uint32_t srdma_seal_lane_count(const struct srdma_seal_lane *lane)
 {
 	return (uint32_t)(atomic_load_explicit(&lane->added, memory_order_relaxed) - lane->oldest);

@@ -45,6 +45,8 @@ void srdma_seal_lane_delete(struct srdma_seal_lane **lane);
 void srdma_seal_lane_set_key(struct srdma_seal_lane *lane, const struct srdma_seal_key *key);
 /* Whether the lane has this key. */
 bool srdma_seal_lane_has_key(const struct srdma_seal_lane *lane, const struct srdma_seal_key *key);
+/* Sets this key unless the lane has it. False: works with another key are in the lane. */
+bool srdma_seal_lane_use_key(struct srdma_seal_lane *lane, const struct srdma_seal_key *key);
 
 uint32_t srdma_seal_lane_count(const struct srdma_seal_lane *lane);
 /* count < SRDMA_SEAL_LANE_ROOM. The work's record has the lane's key. */

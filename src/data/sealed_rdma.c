@@ -74,16 +74,6 @@ int srdma_sealed_rdma_share(struct srdma_sealed_rdma *rdma, struct srdma_seal_po
 	return ret == 0 ? srdma_seal_lane_new(pool, false, wake, arg, &rdma->open_lane) : ret;
 }
 
-bool srdma_sealed_rdma_key_lane(struct srdma_seal_lane *lane, const struct srdma_seal_key *key)
-{
-	if (srdma_seal_lane_has_key(lane, key))
-		return true;
-	if (srdma_seal_lane_count(lane) > 0)
-		return false;
-	srdma_seal_lane_set_key(lane, key);
-	return true;
-}
-
 void srdma_sealed_rdma_arm(struct srdma_sealed_rdma *rdma)
 {
 	if (rdma->seal_lane)

@@ -12,8 +12,6 @@ void srdma_sealed_rdma_note_activity(struct srdma_sealed_rdma *rdma, uint32_t le
 void srdma_sealed_rdma_complete_jobs(struct srdma_sealed_rdma *rdma);
 /* Makes the memory of a ring, unless it exists. */
 int srdma_sealed_rdma_make_memory(struct srdma_sealed_rdma *rdma, int access, struct srdma_region *ring);
-/* Whether the lane has this key, or could get it, being empty; then it has it. */
-bool srdma_sealed_rdma_key_lane(struct srdma_seal_lane *lane, const struct srdma_seal_key *key);
 /* Records the error of a claim on a job that is over, and returns it. */
 int srdma_sealed_rdma_fail_account(void);
 

@@ -111,7 +111,7 @@ static int seal_ahead(struct srdma_sealed_rdma *rdma, const uint8_t header[SRDMA
 
 	if (ret != 0)
 		return ret;
-	srdma_sealed_rdma_key_lane(rdma->seal_lane, srdma_sealer_key(rdma->sealer));
+	srdma_seal_lane_use_key(rdma->seal_lane, srdma_sealer_key(rdma->sealer));
 	memcpy(work.header, header, SRDMA_SEALED_HEADER);
 	srdma_seal_lane_add(rdma->seal_lane, &work);
 	return 0;

@@ -341,7 +341,7 @@ int srdma_sealed_rdma_open_next(struct srdma_sealed_rdma *rdma)
 	} else if (can_begin_opening(rdma)) {
 		pull = pull_at(rdma, first_in(rdma, PULL_ARRIVED));
 		key = rdma->open_lane ? srdma_opener_key(rdma->opener, rdma->opened) : NULL;
-		ret = key && srdma_sealed_rdma_key_lane(rdma->open_lane, key) ? open_ahead(rdma, pull) : open_chunk(rdma, pull);
+		ret = key && srdma_seal_lane_use_key(rdma->open_lane, key) ? open_ahead(rdma, pull) : open_chunk(rdma, pull);
 	} else {
 		return 0;
 	}

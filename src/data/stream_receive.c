@@ -52,10 +52,8 @@ static void open_ahead(struct srdma_stream *stream, struct srdma_arrival *arriva
 	if (!lane || !arrival->sealed || arrival->length < AHEAD_MIN || srdma_seal_lane_count(lane) == SRDMA_SEAL_LANE_ROOM)
 		return;
 	key = srdma_opener_key(stream->opener, arrival->number);
-	if (!key || (!srdma_seal_lane_has_key(lane, key) && srdma_seal_lane_count(lane) > 0))
+	if (!key || !srdma_seal_lane_use_key(lane, key))
 		return;
-	if (!srdma_seal_lane_has_key(lane, key))
-		srdma_seal_lane_set_key(lane, key);
 	struct srdma_seal_work work = {.number = arrival->number,
 				       .length = arrival->length - SRDMA_SEAL_OVERHEAD,
 				       .header_length = sizeof arrival->imm,
