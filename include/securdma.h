@@ -468,23 +468,24 @@ SRDMA_API int srdma_conn_connect(const char *host, const char *port, struct srdm
 /** A connection that is coming up. */
 struct srdma_connect;
 
-/** Begins what srdma_conn_connect() does, and returns at once. A thread of the library does the work; no signal is delivered to it.
- *  The time limits of the options count. Everything that is passed is copied or referenced. Thread-safe.
+/** Begins what srdma_conn_connect() does, and returns at once. srdma_connect_step() does the work; only the look-up of a host name
+ *  has a thread of its own. A program can connect many side by side. The time limits of the options count from here on. Everything
+ *  that is passed is copied or referenced. Thread-safe.
  *  Errors:
- *    -EINVAL   An option is not valid, or `options` is not initialised.
+ *    -EINVAL   The host or the port is NULL, an option is not valid, or `options` is not initialised.
  *    -EMFILE   The process has no descriptor left.
- *    -EAGAIN   The system has no thread to spare.
  *    -ENOMEM   Memory ran out. */
 SRDMA_API int srdma_conn_connect_start(const char *host, const char *port, struct srdma_tls_context *context, struct srdma_device *device,
 				       const struct srdma_conn_options *options, struct srdma_connect **out);
-/** Returns a descriptor for poll(2), readable once srdma_connect_step() has a result. Owned by the object. */
+/** Returns a descriptor for poll(2), select(2) or epoll(7), the same one for the object's life. It is readable when
+ *  srdma_connect_step() is worth a call: at first, whenever something has come, and when a time has passed, so the program needs no
+ *  timer. Owned by the object. */
 SRDMA_API int srdma_connect_fd(const struct srdma_connect *connect);
-/** Never waits. Returns 0 with the connection, which is the caller's, once; or a negative error. srdma_reject_last() then has the
- *  server's reason.
- *  Errors: -EAGAIN while there is no result; then those of srdma_conn_connect(). */
+/** Goes as far as it can without waiting. Returns 0 with the connection, which is the caller's; or a negative error. After -EAGAIN
+ *  call it again; after any other result only srdma_connect_free() is useful. srdma_reject_last() then has the server's reason.
+ *  Errors: -EAGAIN; those of srdma_conn_connect(). */
 SRDMA_API int srdma_connect_step(struct srdma_connect *connect, struct srdma_conn **out);
-/** Frees the object, also while the connection is coming up: it is then closed as soon as it is up, or has failed. A connection that
- *  was returned stays. */
+/** Frees the object, also while the connection is coming up, which then ends. A connection that was returned stays. */
 SRDMA_API void srdma_connect_free(struct srdma_connect **connect);
 
 /* -- why a server rejected the connection -- */
