@@ -552,7 +552,7 @@ SRDMA_API uint16_t srdma_listener_port(const struct srdma_listener *listener);
 /** Accepts a TCP connection, and no more. SRDMA_DEFAULT_TIMEOUT is 30 s here.
  *  Returns: the socket, close-on-exec and non-blocking, which the caller closes or passes on; or a negative error.
  *  Errors:
- *    -EAGAIN   No client came within timeout_ms. Other errors are those of accept4(2). */
+ *    -ETIMEDOUT, -EAGAIN   No client came. Other errors are those of accept4(2). */
 SRDMA_API int srdma_listener_accept(struct srdma_listener *listener, int timeout_ms);
 
 struct srdma_cert_name; /* securdma_cert.h */
@@ -641,6 +641,22 @@ SRDMA_API int srdma_conn_disconnect_all(struct srdma_conn *const *conns, size_t 
 /** Frees the connection and all its objects, and wipes its memory. If the connection was not disconnected, the peer is not
  *  told. */
 SRDMA_API void srdma_conn_free(struct srdma_conn **conn);
+
+/* -- end a connection without waiting -- */
+
+/** Begins what srdma_conn_disconnect() does, and returns at once. srdma_conn_disconnect_step() does the work. Begin the disconnects of
+ *  several connections one after the other, and they go on side by side. Not for a server's connections.
+ *  Errors:
+ *    -EINVAL   timeout_ms is 0, or the connection is a server's. */
+SRDMA_API int srdma_conn_disconnect_start(struct srdma_conn *conn, const char *reason, int timeout_ms);
+/** Goes as far as it can without waiting. After -EAGAIN call it again when srdma_conn_fd() is readable, which it also is at first and
+ *  when timeout_ms have passed.
+ *  Returns: 0 when the connection has ended in order, also when the peer has disconnected; or a negative error.
+ *  Errors:
+ *    -EAGAIN       The disconnect is under way.
+ *    -EINVAL       There was no srdma_conn_disconnect_start().
+ *    -ETIMEDOUT    The peer did not answer in time. Other errors are those of srdma_conn_disconnect(). */
+SRDMA_API int srdma_conn_disconnect_step(struct srdma_conn *conn);
 
 /* -- what was agreed, and what has happened so far -- */
 
@@ -825,8 +841,10 @@ SRDMA_API int srdma_conn_control_recv(struct srdma_conn *conn, void *buffer, siz
 
 /* -- wait for a connection -- */
 
-/** Returns a file descriptor for poll(2), select(2) or epoll(7), owned by the connection. After a call has returned -EAGAIN,
- *  the descriptor is readable when that call is worth repeating: a call that returns -EAGAIN arms the completion queues. */
+/** Returns a file descriptor for poll(2), select(2) or epoll(7), the same one for the connection's life, owned by the connection. After
+ *  a call has returned -EAGAIN, the descriptor is readable when that call is worth repeating: a call that returns -EAGAIN arms the
+ *  completion queues, and a timer for what is due by the clock, such as new PSNs or more bytes of max_bytes_per_second. So repeat
+ *  the call until it returns -EAGAIN again, and only then wait. The descriptor may be readable for nothing. */
 SRDMA_API int srdma_conn_fd(struct srdma_conn *conn);
 
 /** Waits until there is something for srdma_conn_recv(), srdma_conn_control_recv() or srdma_conn_complete(), or the peer has gone,

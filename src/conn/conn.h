@@ -12,6 +12,7 @@
 #include "notifier.h"
 #include "rate.h"
 #include "region.h"
+#include "watch.h"
 
 #include <stdatomic.h>
 
@@ -81,9 +82,9 @@ struct srdma_conn {
 	struct srdma_inbox inbox;
 	struct srdma_outbox outbox;
 	bool control_more;   /* OpenSSL may hold more frames, which its descriptor does not announce */
-	short control_watch; /* the events of the TLS channel that epoll_fd waits for */
+	short control_watch; /* the events of the TLS channel that `watch` waits for */
 	uint64_t control_deadline; /* for the peer to read the frames sent to it; 0: it has read them */
-	int epoll_fd; /* comp, tls, wake; -1 with a notifier */
+	struct srdma_watch watch; /* comp, tls, wake, and what is due by the clock; not with a notifier */
 	int wake_fd;  /* -1 with a notifier */
 	uint64_t waited_before; /* stream.waited_done when the running blocking write or read was posted */
 	bool armed;   /* both CQs will raise an event */
@@ -95,6 +96,9 @@ struct srdma_conn {
 	atomic_bool cancelled; /* another thread wants every wait to end */
 
 	struct srdma_closing closing;
+	uint64_t leave_deadline; /* of srdma_conn_disconnect_start; 0: it was not called */
+	int leave_ms;
+	char leave_reason[SRDMA_REASON_MAX + 1];
 	char close_reason[SRDMA_REASON_MAX + 32];
 	int status; /* 0 while up; else the error that ended it */
 	char status_text[512];
@@ -186,7 +190,7 @@ int srdma_conn_take_channel_end(struct srdma_conn *conn, int error);
 int srdma_conn_answer_disconnect(struct srdma_conn *conn);
 /* Takes a disconnect as far as it goes without waiting: 0: it is over, as srdma_conn_disconnect says; -EAGAIN: call again when
  * something has happened. `reason`: for the peer, or NULL. */
-int srdma_conn_disconnect_step(struct srdma_conn *conn, const char *reason);
+int srdma_conn_go_on_leaving(struct srdma_conn *conn, const char *reason);
 
 /* withdraw.c */
 /* Takes the peer's WITHDRAW, after which the peer offers no region any more. */

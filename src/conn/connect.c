@@ -355,16 +355,17 @@ int srdma_conn_connect_start(const char *host, const char *port, struct srdma_tl
 
 	if (!connect)
 		return srdma_fail(-ENOMEM, "out of memory");
-	connect->context = srdma_tls_context_ref(context);
-	connect->device = srdma_device_ref(device);
-	connect->fd = -1;
-	ret = srdma_watch_open(&connect->watch);
-	if (ret == 0 && (!host || !port))
-		ret = srdma_fail(-EINVAL, "a connection needs a host and a port");
-	if (ret == 0)
-		ret = srdma_conn_settings_take(options, &connect->settings);
+	connect->fd = connect->watch.fd = connect->watch.timer_fd = -1;
+	ret = srdma_conn_settings_take(options, &connect->settings);
 	if (ret == 0)
 		ret = srdma_conn_options_check(&connect->settings.options);
+	if (ret == 0 && (!host || !port))
+		ret = srdma_fail(-EINVAL, "a connection needs a host and a port");
+	if (ret != 0)
+		goto free_connect;
+	connect->context = srdma_tls_context_ref(context);
+	connect->device = srdma_device_ref(device);
+	ret = srdma_watch_open(&connect->watch);
 	if (ret == 0)
 		ret = copy(host, &connect->host);
 	if (ret == 0)
@@ -376,12 +377,14 @@ int srdma_conn_connect_start(const char *host, const char *port, struct srdma_tl
 	/* The first step is due now. */
 	if (ret == 0)
 		ret = srdma_watch_until(&connect->watch, 0);
-	if (ret != 0) {
-		srdma_connect_free(&connect);
-		return ret;
-	}
+	if (ret != 0)
+		goto free_connect;
 	*out = connect;
 	return 0;
+
+free_connect:
+	srdma_connect_free(&connect);
+	return ret;
 }
 
 int srdma_connect_fd(const struct srdma_connect *connect)

@@ -106,7 +106,7 @@ static void go_on_ending(struct srdma_client *client)
 	int ret;
 
 	srdma_conn_progress(client->conn, false);
-	ret = srdma_conn_disconnect_step(client->conn, client->reason[0] ? client->reason : NULL);
+	ret = srdma_conn_go_on_leaving(client->conn, client->reason[0] ? client->reason : NULL);
 	if (ret == -EAGAIN) {
 		if (srdma_deadline_left_ms(client->deadline) > 0 && !atomic_load(&client->server->cancelled))
 			return;

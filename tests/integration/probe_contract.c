@@ -223,7 +223,7 @@ void mode_accept_timeouts(struct rig *rig, char **args)
 	rig_serve(rig); /* for make_stale */
 	EXPECT(srdma_listener_listen(NULL, "0", &listener), 0);
 	EXPECT_TEXT(rig, srdma_listener_accept(listener, 0), -EAGAIN, "wait for a client to connect");
-	EXPECT_TEXT(rig, srdma_listener_accept(listener, 30), -EAGAIN, "wait for a client to connect");
+	EXPECT_TEXT(rig, srdma_listener_accept(listener, 30), -ETIMEDOUT, "timed out after 30 ms waiting for a client to connect");
 	snprintf(rig->port, sizeof rig->port, "%u", srdma_listener_port(listener));
 	rig->client_options.setup_timeout_ms = 20000;
 	CHECK(pthread_create(&thread, NULL, connect_later, rig) == 0);
