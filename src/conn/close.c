@@ -235,8 +235,7 @@ int srdma_conn_disconnect_start(struct srdma_conn *conn, const char *reason, int
 	conn->leave_deadline = srdma_deadline(conn->leave_ms);
 	snprintf(conn->leave_reason, sizeof conn->leave_reason, "%s", reason ? reason : "");
 	/* The first step is due now. */
-	srdma_conn_nudge(conn);
-	return 0;
+	return srdma_watch_until(&conn->watch, 0);
 }
 
 int srdma_conn_disconnect_step(struct srdma_conn *conn)

@@ -90,7 +90,7 @@ struct srdma_conn {
 	bool armed;   /* both CQs will raise an event */
 	bool noted;
 	bool woken;
-	bool shared_wake; /* wake_fd is a duplicate of another object's */
+	atomic_bool *shared_request; /* wake_fd is a duplicate of another object's, which has this flag; NULL: it is not */
 	atomic_bool wake_requested;
 	atomic_int device_event;    /* IBV_EVENT_* that ends the connection, and 1 more; 0: none */
 	atomic_bool cancelled; /* another thread wants every wait to end */
@@ -143,8 +143,8 @@ bool srdma_conn_control_is_stalled(const struct srdma_conn *conn);
 /* waiting.c */
 /* Sets up the descriptors to wait on; TLS and completion channel exist. */
 int srdma_conn_prepare_waiting(struct srdma_conn *conn);
-/* From now on a wake-up (wake.h) that is sent to `fd` wakes the connection, too. `fd` stays the caller's. */
-int srdma_conn_share_wake(struct srdma_conn *conn, int fd);
+/* From now on a wake-up (wake.h) that is sent to `fd` wakes the connection, too, if `requested` is set before. Both stay the caller's. */
+int srdma_conn_share_wake(struct srdma_conn *conn, int fd, atomic_bool *requested);
 /* From now on the connection waits for the events of srdma_conn_control_events. */
 void srdma_conn_watch_control(struct srdma_conn *conn);
 /* Makes both completion queues raise an event. A completion that came before raises none, so the caller must look again. */

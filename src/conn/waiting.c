@@ -50,7 +50,7 @@ void srdma_conn_watch_control(struct srdma_conn *conn)
 	conn->control_watch = events;
 }
 
-int srdma_conn_share_wake(struct srdma_conn *conn, int fd)
+int srdma_conn_share_wake(struct srdma_conn *conn, int fd, atomic_bool *requested)
 {
 	int shared = fcntl(fd, F_DUPFD_CLOEXEC, 0), ret;
 
@@ -64,7 +64,7 @@ int srdma_conn_share_wake(struct srdma_conn *conn, int fd)
 	srdma_watch_remove(&conn->watch, conn->wake_fd);
 	close(conn->wake_fd);
 	conn->wake_fd = shared;
-	conn->shared_wake = true;
+	conn->shared_request = requested;
 	return 0;
 }
 
@@ -161,10 +161,10 @@ static int take_events(struct srdma_conn *conn, int timeout_ms)
 		if (events[i].data.fd == srdma_tls_fd(conn->tls)) {
 			srdma_conn_progress_control(conn);
 		} else if (events[i].data.fd == conn->wake_fd) {
-			/* Other code may also signal a shared descriptor, without srdma_conn_wake. */
-			conn->woken = (srdma_wake_take(conn->wake_fd) &&
-				       (conn->shared_wake || atomic_exchange(&conn->wake_requested, false))) ||
-				      conn->woken;
+			srdma_wake_take(conn->wake_fd);
+			conn->woken = atomic_exchange(&conn->wake_requested, false) || conn->woken;
+			if (conn->shared_request)
+				conn->woken = atomic_exchange(conn->shared_request, false) || conn->woken;
 		} else {
 			while (srdma_conn_take_cq_event(conn->comp))
 				;
@@ -237,7 +237,7 @@ static int decline(struct srdma_conn *conn, const char *what)
 	uint64_t due = tick < 0 ? SRDMA_NEVER : srdma_deadline(tick);
 
 	if (has_work(conn))
-		srdma_conn_nudge(conn);
+		due = 0;
 	if (conn->leave_deadline != 0 && conn->leave_deadline < due)
 		due = conn->leave_deadline;
 	if (!conn->notifier)
