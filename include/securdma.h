@@ -605,7 +605,8 @@ SRDMA_API int srdma_conn_accept_start(int socket, struct srdma_tls_context *cont
 				      const struct srdma_conn_options *options, srdma_admit_fn *admit, void *admit_arg,
 				      struct srdma_accept **out);
 /** Return what to wait for before the next srdma_accept_step(): the descriptor, its events (POLLIN or POLLOUT of poll(2)), which
- *  change from step to step, and the milliseconds after which to call it even without an event. */
+ *  change from step to step, and the milliseconds after which to call it even without an event. The descriptor is -1, which
+ *  poll(2) ignores, once the connection was returned. */
 SRDMA_API int srdma_accept_fd(const struct srdma_accept *accept);
 SRDMA_API short srdma_accept_events(const struct srdma_accept *accept);
 SRDMA_API int srdma_accept_left_ms(const struct srdma_accept *accept);
@@ -903,7 +904,8 @@ SRDMA_API void *srdma_buffer_data(struct srdma_buffer *buffer);
  *  completion that carries `cookie`. Before that, do not free the buffer, change it (write) or use it (read). When the
  *  connection ends, there is no completion: free the buffer before you use its memory for something else.
  *  Errors:
- *    -EAGAIN       rdma_depth operations are in flight, or the queue pair is being renewed.
+ *    -EAGAIN       rdma_depth operations are in flight, those included whose completion was not collected, or the queue pair is
+ *                  being renewed.
  *    -ERANGE       The bytes are outside of the buffer or of the region.
  *    -EINVAL       The buffer is of another connection.
  *    -EMSGSIZE     The device, or an epoch, does not take so many bytes in one request.

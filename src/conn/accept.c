@@ -375,12 +375,12 @@ int srdma_accept_step(struct srdma_accept *accept, struct srdma_conn **out)
 
 int srdma_accept_fd(const struct srdma_accept *accept)
 {
-	return srdma_tls_fd(accept->setup.conn->tls);
+	return accept->setup.conn ? srdma_tls_fd(accept->setup.conn->tls) : -1;
 }
 
 short srdma_accept_events(const struct srdma_accept *accept)
 {
-	return srdma_tls_events(accept->setup.conn->tls);
+	return accept->setup.conn ? srdma_tls_events(accept->setup.conn->tls) : 0;
 }
 
 uint64_t srdma_accept_deadline(const struct srdma_accept *accept)

@@ -118,6 +118,13 @@ def test_disconnect_goes_on_without_blocking(probe, monkeypatch, seal):
     probe("disconnect-nonblocking")
 
 
+@pytest.mark.parametrize("seal", ["", "1"])
+def test_no_call_waits_that_may_not(probe, monkeypatch, seal):
+    """And it succeeds once its descriptor is readable; a negative time stands for the default."""
+    monkeypatch.setenv("SECURDMA_PROBE_SEAL", seal)
+    assert probe("zero")["rows"] > 20
+
+
 # ---- a program's own data -------------------------------------------------------------------------------------------------
 
 
