@@ -87,6 +87,7 @@ struct srdma_conn {
 	struct srdma_watch watch; /* comp, tls, wake, and what is due by the clock; not with a notifier */
 	int wake_fd;  /* -1 with a notifier */
 	uint64_t waited_before; /* stream.waited_done when the running blocking write or read was posted */
+	bool (*declined)(const struct srdma_conn *conn); /* what the last call that returned -EAGAIN would have to wait for */
 	bool armed;   /* both CQs will raise an event */
 	bool noted;
 	bool woken;
@@ -173,7 +174,6 @@ void srdma_conn_nudge(struct srdma_conn *conn);
 /* messages.c */
 /* The oldest message that is not consumed. Does not wait. 1; 0: there is none; or the error that has ended the connection. */
 int srdma_conn_peek(struct srdma_conn *conn, const void **data, uint32_t *length);
-bool srdma_conn_can_send(const struct srdma_conn *conn);
 
 /* close.c */
 /* Ends the connection with an error whose text is the thread's last one. Returns `error`. */

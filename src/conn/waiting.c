@@ -230,12 +230,13 @@ static int tick_ms(const struct srdma_conn *conn)
 	return closed > 0 && (tick < 0 || closed < tick) ? closed : tick;
 }
 
-/* The end of a call that must not wait: the program will wait for the descriptor. */
-static int decline(struct srdma_conn *conn, const char *what)
+/* The end of a call that must not wait: the program will wait for the descriptor, or a server for `ready`. */
+static int decline(struct srdma_conn *conn, bool (*ready)(const struct srdma_conn *), const char *what)
 {
 	int tick = tick_ms(conn), ret = 0;
 	uint64_t due = tick < 0 ? SRDMA_NEVER : srdma_deadline(tick);
 
+	conn->declined = ready;
 	if (has_work(conn))
 		due = 0;
 	if (conn->leave_deadline != 0 && conn->leave_deadline < due)
@@ -273,7 +274,7 @@ int srdma_conn_wait_until(struct srdma_conn *conn, bool (*ready)(const struct sr
 		if (ret != 0)
 			return ret;
 		if (!waits)
-			return decline(conn, what);
+			return decline(conn, ready, what);
 		int left = srdma_deadline_left_ms(patience->deadline), tick = tick_ms(conn);
 		if (left == 0)
 			return srdma_fail(-ETIMEDOUT, "timed out after %d ms waiting for %s", patience->ms, what);
