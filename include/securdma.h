@@ -468,23 +468,24 @@ SRDMA_API int srdma_conn_connect(const char *host, const char *port, struct srdm
 /** A connection that is coming up. */
 struct srdma_connect;
 
-/** Begins what srdma_conn_connect() does, and returns at once. A thread of the library does the work; no signal is delivered to it.
- *  The time limits of the options count. Everything that is passed is copied or referenced. Thread-safe.
+/** Begins what srdma_conn_connect() does, and returns at once. srdma_connect_step() does the work; only the look-up of a host name
+ *  has a thread of its own. A program can connect many side by side. The time limits of the options count from here on. Everything
+ *  that is passed is copied or referenced. Thread-safe.
  *  Errors:
- *    -EINVAL   An option is not valid, or `options` is not initialised.
+ *    -EINVAL   The host or the port is NULL, an option is not valid, or `options` is not initialised.
  *    -EMFILE   The process has no descriptor left.
- *    -EAGAIN   The system has no thread to spare.
  *    -ENOMEM   Memory ran out. */
 SRDMA_API int srdma_conn_connect_start(const char *host, const char *port, struct srdma_tls_context *context, struct srdma_device *device,
 				       const struct srdma_conn_options *options, struct srdma_connect **out);
-/** Returns a descriptor for poll(2), readable once srdma_connect_step() has a result. Owned by the object. */
+/** Returns a descriptor for poll(2), select(2) or epoll(7), the same one for the object's life. It is readable when
+ *  srdma_connect_step() is worth a call: at first, whenever something has come, and when a time has passed, so the program needs no
+ *  timer. Owned by the object. */
 SRDMA_API int srdma_connect_fd(const struct srdma_connect *connect);
-/** Never waits. Returns 0 with the connection, which is the caller's, once; or a negative error. srdma_reject_last() then has the
- *  server's reason.
- *  Errors: -EAGAIN while there is no result; then those of srdma_conn_connect(). */
+/** Goes as far as it can without waiting. Returns 0 with the connection, which is the caller's; or a negative error. After -EAGAIN
+ *  call it again; after any other result only srdma_connect_free() is useful. srdma_reject_last() then has the server's reason.
+ *  Errors: -EAGAIN; those of srdma_conn_connect(). */
 SRDMA_API int srdma_connect_step(struct srdma_connect *connect, struct srdma_conn **out);
-/** Frees the object, also while the connection is coming up: it is then closed as soon as it is up, or has failed. A connection that
- *  was returned stays. */
+/** Frees the object, also while the connection is coming up, which then ends. A connection that was returned stays. */
 SRDMA_API void srdma_connect_free(struct srdma_connect **connect);
 
 /* -- why a server rejected the connection -- */
@@ -551,7 +552,7 @@ SRDMA_API uint16_t srdma_listener_port(const struct srdma_listener *listener);
 /** Accepts a TCP connection, and no more. SRDMA_DEFAULT_TIMEOUT is 30 s here.
  *  Returns: the socket, close-on-exec and non-blocking, which the caller closes or passes on; or a negative error.
  *  Errors:
- *    -EAGAIN   No client came within timeout_ms. Other errors are those of accept4(2). */
+ *    -ETIMEDOUT, -EAGAIN   No client came. Other errors are those of accept4(2). */
 SRDMA_API int srdma_listener_accept(struct srdma_listener *listener, int timeout_ms);
 
 struct srdma_cert_name; /* securdma_cert.h */
@@ -604,7 +605,8 @@ SRDMA_API int srdma_conn_accept_start(int socket, struct srdma_tls_context *cont
 				      const struct srdma_conn_options *options, srdma_admit_fn *admit, void *admit_arg,
 				      struct srdma_accept **out);
 /** Return what to wait for before the next srdma_accept_step(): the descriptor, its events (POLLIN or POLLOUT of poll(2)), which
- *  change from step to step, and the milliseconds after which to call it even without an event. */
+ *  change from step to step, and the milliseconds after which to call it even without an event. The descriptor is -1, which
+ *  poll(2) ignores, once the connection was returned. */
 SRDMA_API int srdma_accept_fd(const struct srdma_accept *accept);
 SRDMA_API short srdma_accept_events(const struct srdma_accept *accept);
 SRDMA_API int srdma_accept_left_ms(const struct srdma_accept *accept);
@@ -640,6 +642,22 @@ SRDMA_API int srdma_conn_disconnect_all(struct srdma_conn *const *conns, size_t 
 /** Frees the connection and all its objects, and wipes its memory. If the connection was not disconnected, the peer is not
  *  told. */
 SRDMA_API void srdma_conn_free(struct srdma_conn **conn);
+
+/* -- end a connection without waiting -- */
+
+/** Begins what srdma_conn_disconnect() does, and returns at once. srdma_conn_disconnect_step() does the work. Begin the disconnects of
+ *  several connections one after the other, and they go on side by side. Not for a server's connections.
+ *  Errors:
+ *    -EINVAL   timeout_ms is 0, or the connection is a server's. */
+SRDMA_API int srdma_conn_disconnect_start(struct srdma_conn *conn, const char *reason, int timeout_ms);
+/** Goes as far as it can without waiting. After -EAGAIN call it again when srdma_conn_fd() is readable, which it also is at first and
+ *  when timeout_ms have passed.
+ *  Returns: 0 when the connection has ended in order, also when the peer has disconnected; or a negative error.
+ *  Errors:
+ *    -EAGAIN       The disconnect is under way.
+ *    -EINVAL       There was no srdma_conn_disconnect_start().
+ *    -ETIMEDOUT    The peer did not answer in time. Other errors are those of srdma_conn_disconnect(). */
+SRDMA_API int srdma_conn_disconnect_step(struct srdma_conn *conn);
 
 /* -- what was agreed, and what has happened so far -- */
 
@@ -824,8 +842,10 @@ SRDMA_API int srdma_conn_control_recv(struct srdma_conn *conn, void *buffer, siz
 
 /* -- wait for a connection -- */
 
-/** Returns a file descriptor for poll(2), select(2) or epoll(7), owned by the connection. After a call has returned -EAGAIN,
- *  the descriptor is readable when that call is worth repeating: a call that returns -EAGAIN arms the completion queues. */
+/** Returns a file descriptor for poll(2), select(2) or epoll(7), the same one for the connection's life, owned by the connection. After
+ *  a call has returned -EAGAIN, the descriptor is readable when that call is worth repeating: a call that returns -EAGAIN arms the
+ *  completion queues, and a timer for what is due by the clock, such as new PSNs or more bytes of max_bytes_per_second. So repeat
+ *  the call until it returns -EAGAIN again, and only then wait. The descriptor may be readable for nothing. */
 SRDMA_API int srdma_conn_fd(struct srdma_conn *conn);
 
 /** Waits until there is something for srdma_conn_recv(), srdma_conn_control_recv() or srdma_conn_complete(), or the peer has gone,
@@ -884,7 +904,8 @@ SRDMA_API void *srdma_buffer_data(struct srdma_buffer *buffer);
  *  completion that carries `cookie`. Before that, do not free the buffer, change it (write) or use it (read). When the
  *  connection ends, there is no completion: free the buffer before you use its memory for something else.
  *  Errors:
- *    -EAGAIN       rdma_depth operations are in flight, or the queue pair is being renewed.
+ *    -EAGAIN       rdma_depth operations are in flight, those included whose completion was not collected, or the queue pair is
+ *                  being renewed.
  *    -ERANGE       The bytes are outside of the buffer or of the region.
  *    -EINVAL       The buffer is of another connection.
  *    -EMSGSIZE     The device, or an epoch, does not take so many bytes in one request.

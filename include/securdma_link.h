@@ -70,21 +70,54 @@ SRDMA_API int srdma_link_connect(const struct srdma_link_options *options, struc
 			     struct srdma_device *device, struct srdma_link **out);
 
 /** Ends the connection in order, as srdma_conn_disconnect() does, and returns 0 when there is none. After this, only
- *  srdma_link_free() is useful. With timeout_ms 0, call it again after -EAGAIN. */
+ *  srdma_link_free() is useful. With timeout_ms 0, call it again after -EAGAIN.
+ *  Errors: those of srdma_conn_disconnect(). */
 SRDMA_API int srdma_link_disconnect(struct srdma_link *link, const char *reason, int timeout_ms);
 
 /** Frees the link, its connection and the messages that were not received. If the link was not disconnected, the peer is not
  *  told. */
 SRDMA_API void srdma_link_free(struct srdma_link **link);
 
+/* -- a link whose calls never wait -- */
+
+/** Makes a link that has no connection yet, and returns at once. Any call on the link then makes the connection, as far as it can
+ *  without waiting when its timeout_ms is 0: srdma_link_step(), for a program that has nothing to send or to receive now.
+ *  Errors:
+ *    -EINVAL   As of srdma_link_connect().
+ *    -EMFILE   The process has no descriptor left.
+ *    -ENOMEM   Memory ran out. */
+SRDMA_API int srdma_link_connect_start(const struct srdma_link_options *options, struct srdma_tls_context *context,
+				       struct srdma_device *device, struct srdma_link **out);
+/** Returns a descriptor for poll(2), select(2) or epoll(7), the same one for the link's life, whatever becomes of its connections. After
+ *  a call on the link has returned -EAGAIN, it is readable when that call is worth repeating, and so at first. Pauses between two
+ *  tries end by it, too: the program needs no timer. Owned by the link. */
+SRDMA_API int srdma_link_fd(const struct srdma_link *link);
+/** Connects, and after a loss connects again, by the policy of the options, as far as it goes without waiting.
+ *  Returns: 0 when the connection is up; or a negative error. After -EAGAIN call it again when srdma_link_fd() is readable. After
+ *  another error, the next call begins anew.
+ *  Errors:
+ *    -EAGAIN              The connection is on its way.
+ *    SRDMA_ERECONNECTED   There is a new connection; later calls return 0.
+ *    -EINTR               Another thread called srdma_link_wake(). Other errors are those of srdma_link_connect() when the time of the
+ *                         policy is over or no later try can fix it, and those that ended the connection, with reconnect_ms 0. */
+SRDMA_API int srdma_link_step(struct srdma_link *link);
+/** Begins what srdma_link_disconnect() does, and returns at once; it ends a try to connect, too.
+ *  Errors:
+ *    -EINVAL   timeout_ms is 0. */
+SRDMA_API int srdma_link_disconnect_start(struct srdma_link *link, const char *reason, int timeout_ms);
+/** Goes as far as it can without waiting. After -EAGAIN call it again when srdma_link_fd() is readable.
+ *  Returns: 0 when the connection has ended in order, or there is none; or a negative error.
+ *  Errors:
+ *    -EINVAL   There was no srdma_link_disconnect_start(). Other errors are those of srdma_conn_disconnect_step(). */
+SRDMA_API int srdma_link_disconnect_step(struct srdma_link *link);
+
 /* -- send and receive over a link -- */
 
 /** Sends a message as srdma_conn_send() does. `*number` (`number` may be NULL) becomes the message's number: 1 for the link's
  *  first message, one more for each, over all its connections.
  *
- *  An error that ends the connection is returned when the time of the policy is over or no later try can fix it; the next
- *  call tries again. With timeout_ms 0 the call never waits, so it returns such an error at once: call
- *  srdma_link_reconnect() then.
+ *  After a loss the call connects again. It returns the error when the time of the policy is over or no later try can fix it; the
+ *  next call tries again. With timeout_ms 0 the call never waits: it returns -EAGAIN until there is a new connection.
  *  Errors:
  *    SRDMA_ERECONNECTED   The connection was lost before; there is a new one, and this message was not sent.
  *    -EINTR               Another thread called srdma_link_wake(). Other errors are those of srdma_conn_send(). */
@@ -99,12 +132,13 @@ SRDMA_API int srdma_link_recv(struct srdma_link *link, void *buffer, size_t size
  *  Errors: those of srdma_link_send() and srdma_conn_wait(). */
 SRDMA_API int srdma_link_wait(struct srdma_link *link, int timeout_ms);
 
-/** Ends the wait of srdma_link_wait(), or a pause between two tries to connect, in another thread. Thread-safe;
+/** Ends the wait of srdma_link_wait(), or of any call for a new connection, in another thread. Thread-safe;
  *  async-signal-safe. */
 SRDMA_API void srdma_link_wake(struct srdma_link *link);
 
-/** Makes a new connection when a call on srdma_link_conn() has ended the old one.
- *  Returns: 0 when the connection is up; SRDMA_ERECONNECTED when there is a new one; or the error of the last try. */
+/** Makes a new connection when a call on srdma_link_conn() has ended the old one. srdma_link_step() does it without waiting.
+ *  Returns: 0 when the connection is up; SRDMA_ERECONNECTED when there is a new one; or the error of the last try.
+ *  Errors: those of srdma_link_step(). */
 SRDMA_API int srdma_link_reconnect(struct srdma_link *link);
 
 /** Returns the present connection, for srdma_conn_get_info(), for poll(2), and for RDMA writes and reads; NULL when there is none.

@@ -86,7 +86,14 @@ SRDMA_INLINE void srdma_server_limits_init(struct srdma_server_limits *limits)
  *
  *  The calls for one client come one after the other, from one thread, whose stack is 1 MiB. The calls for different clients
  *  come at the same time, unless the clients are on the same worker (`workers`). A function that blocks holds up the other clients
- *  of its worker. On the connection of a call, srdma_conn_fd() is -1. */
+ *  of its worker: with more than one client on a worker, give calls a timeout_ms of 0, and post writes and reads. On the connection of
+ *  a call, srdma_conn_fd() is -1.
+ *
+ *  A function that returns -EAGAIN puts its matter off. It is called again when the last call in it that returned -EAGAIN is worth
+ *  repeating (there is room to send, to post, or whatever that call has to wait for), or srdma_conn_wake() was called; never before, so
+ *  it is not called for nothing. It then begins from its start. A function that has already done a part, such as the first of
+ *  several answers, therefore notes what is left, calls srdma_conn_wake(), and returns 0: on_wake goes on, and no other message of the
+ *  client comes before on_wake is done or waits for something other than a call. */
 struct srdma_server_options {
 	size_t size;                    /**< set by srdma_server_options_init() */
 	const char *address;            /**< to listen on; NULL: all addresses */
@@ -108,10 +115,9 @@ struct srdma_server_options {
 	/** A client has connected. The other calls get `*client_arg`. A result other than 0 disconnects the client. The function may send
 	 *  and post; to send more than there is room for, it calls srdma_conn_wake() and leaves the rest to on_wake. */
 	int (*on_connect)(struct srdma_conn *conn, void **client_arg, void *arg);
-	/** A message came; `data` is valid until the function returns. With -EAGAIN the function does not take the message. It
-	 *  is called with the same message again when there is room to send (srdma_conn_send() with timeout_ms 0 returned
-	 *  -EAGAIN) or srdma_conn_wake() was called, and must take it within the connection's timeout_ms. Any other result
-	 *  that is not 0 disconnects the client: fill `reason` (128 bytes) for it. */
+	/** A message came; `data` is valid until the function returns. With -EAGAIN it does not take the message, and is called with the
+	 *  same message again. A client whose messages wait, for this or for on_wake, must itself take messages: at least one within
+	 *  the connection's timeout_ms. Any other result that is not 0 disconnects the client: fill `reason` (128 bytes) for it. */
 	int (*on_message)(struct srdma_conn *conn, const void *data, size_t length, char *reason, void *client_arg, void *arg);
 	/** The client is gone, in order (`status` 0) or not (the error). The connection is freed after the function returns. */
 	void (*on_disconnect)(struct srdma_conn *conn, int status, void *client_arg, void *arg);
@@ -119,16 +125,16 @@ struct srdma_server_options {
 	srdma_admit_fn *on_admit;       /**< decides about a client that the limits would let in, before anything is made for it; `arg` is
 					     its last argument. One that it turns away is told SRDMA_REJECT_REFUSED, unless it
 					     says otherwise. NULL: the limits decide alone */
-	/** A control message came (srdma_conn_control_send()); `data` is valid until the function returns. A result that is not 0
-	 *  disconnects the client: fill `reason` (128 bytes) for it. Needed if the clients' options have control_messages. */
+	/** A control message came (srdma_conn_control_send()); `data` is valid until the function returns. With -EAGAIN it is called with
+	 *  the same message again. Any other result that is not 0 disconnects the client: fill `reason` (128 bytes) for it. Needed if
+	 *  the clients' options have control_messages. */
 	int (*on_control)(struct srdma_conn *conn, const void *data, size_t length, char *reason, void *client_arg, void *arg);
-	/** Some thread has called srdma_conn_wake() for this client, once or several times since the last call. With -EAGAIN it is
-	 *  called again, without another wake-up, when there is room to send. Any other result that is not 0 disconnects the client:
+	/** Some thread, or another of these functions, has called srdma_conn_wake() for this client, once or several times since the last
+	 *  call. With -EAGAIN it is called again, without another wake-up. Any other result that is not 0 disconnects the client:
 	 *  fill `reason` (128 bytes) for it. A thread that wakes a client must know that its on_disconnect has not returned. */
 	int (*on_wake)(struct srdma_conn *conn, char *reason, void *client_arg, void *arg);
 	/** A write or a read that was posted with this cookie has completed: srdma_conn_post_write(), srdma_conn_post_read(). With
-	 *  -EAGAIN it is called again, for the same one, when there is room to send. Any other result that is not 0 disconnects the
-	 *  client: fill `reason` (128 bytes) for it. NULL: the program calls srdma_conn_complete().
+	 *  -EAGAIN it is called again, for the same one. Any other result that is not 0 disconnects the client: fill `reason` (128 bytes) for it. NULL: the program calls srdma_conn_complete().
 	 *  Unlike that call, and unlike srdma_conn_write(), this never holds up the other clients of a worker. */
 	int (*on_complete)(struct srdma_conn *conn, uint64_t cookie, char *reason, void *client_arg, void *arg);
 };

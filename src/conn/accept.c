@@ -95,7 +95,7 @@ static int refuse(struct srdma_accept *accept, const struct srdma_reject *reject
 	size_t length = srdma_reject_encode(frame, reject);
 
 	/* Only the handshake was sent so far. If the socket has no room, the peer does not read, and waiting for it would not help. */
-	srdma_control_send(accept->setup.conn->tls, frame, length, 0);
+	srdma_control_send(accept->setup.conn->tls, frame, length);
 	accept->rejection = reject->reason;
 	return srdma_fail(error, "rejected (%s): %s", srdma_reject_reason_name(reject->reason), reject->text);
 }
@@ -226,7 +226,9 @@ static int decide(struct srdma_accept *accept)
 	conn->own.client_id = conn->client_id;
 	srdma_setup_answer_offers(&accept->setup);
 	accept->stage = STAGE_READY;
-	return srdma_setup_send_self(&accept->setup, SRDMA_FRAME_WELCOME, 0);
+	ret = srdma_setup_send_self(&accept->setup, SRDMA_FRAME_WELCOME);
+	/* Nothing but the handshake was sent so far. */
+	return ret == 0 && conn->outbox.have > 0 ? srdma_fail(-ETIMEDOUT, "the client does not read its TLS channel") : ret;
 }
 
 static int take_hello(struct srdma_accept *accept)
@@ -373,12 +375,12 @@ int srdma_accept_step(struct srdma_accept *accept, struct srdma_conn **out)
 
 int srdma_accept_fd(const struct srdma_accept *accept)
 {
-	return srdma_tls_fd(accept->setup.conn->tls);
+	return accept->setup.conn ? srdma_tls_fd(accept->setup.conn->tls) : -1;
 }
 
 short srdma_accept_events(const struct srdma_accept *accept)
 {
-	return srdma_tls_events(accept->setup.conn->tls);
+	return accept->setup.conn ? srdma_tls_events(accept->setup.conn->tls) : 0;
 }
 
 uint64_t srdma_accept_deadline(const struct srdma_accept *accept)

@@ -10,8 +10,6 @@
 #include <stdlib.h>
 
 #define PEER_CLOSE_MS 500
-/* Between two looks at the clock of several disconnects. */
-#define TICK_MS 20
 
 int srdma_conn_end(struct srdma_conn *conn, int error)
 {
@@ -167,7 +165,7 @@ static bool peer_has_closed(const struct srdma_conn *conn, uint64_t deadline)
 	       srdma_net_wait(srdma_tls_fd(conn->tls), POLLIN, deadline) == 0;
 }
 
-int srdma_conn_disconnect_step(struct srdma_conn *conn, const char *reason)
+int srdma_conn_go_on_leaving(struct srdma_conn *conn, const char *reason)
 {
 	struct srdma_closing *closing = &conn->closing;
 	int ret = 0;
@@ -210,7 +208,7 @@ int srdma_conn_disconnect(struct srdma_conn *conn, const char *reason, int timeo
 	/* The peer or an earlier call may have ended it already. */
 	if ((conn->status == 0 && conn->closing.finished && !conn->closing.requested) || conn->status == SRDMA_ECLOSED)
 		return 0;
-	while ((ret = srdma_conn_disconnect_step(conn, reason)) == -EAGAIN) {
+	while ((ret = srdma_conn_go_on_leaving(conn, reason)) == -EAGAIN) {
 		if (conn->closing.finished && conn->closing.peer_close_deadline != 0) {
 			/* The exchange is complete. Waiting for the peer's close helps programs that connect again at once. */
 			if (patience.ms == 0)
@@ -227,13 +225,39 @@ int srdma_conn_disconnect(struct srdma_conn *conn, const char *reason, int timeo
 	return ret;
 }
 
+int srdma_conn_disconnect_start(struct srdma_conn *conn, const char *reason, int timeout_ms)
+{
+	if (timeout_ms == 0)
+		return srdma_fail(-EINVAL, "a disconnect needs a time for the peer to answer; give a timeout_ms above 0");
+	if (conn->notifier)
+		return srdma_fail(-EINVAL, "the connection is a server's, which disconnects it itself");
+	conn->leave_ms = srdma_conn_patience(conn, timeout_ms).ms;
+	conn->leave_deadline = srdma_deadline(conn->leave_ms);
+	snprintf(conn->leave_reason, sizeof conn->leave_reason, "%s", reason ? reason : "");
+	/* The first step is due now. */
+	return srdma_watch_until(&conn->watch, 0);
+}
+
+int srdma_conn_disconnect_step(struct srdma_conn *conn)
+{
+	int ret;
+
+	if (conn->leave_deadline == 0)
+		return srdma_fail(-EINVAL, "no disconnect was begun (srdma_conn_disconnect_start)");
+	ret = srdma_conn_disconnect(conn, conn->leave_reason[0] ? conn->leave_reason : NULL, 0);
+	if (ret != -EAGAIN || srdma_deadline_left_ms(conn->leave_deadline) > 0)
+		return ret;
+	return srdma_conn_end(conn, srdma_fail(-ETIMEDOUT, "timed out after %d ms waiting for %s", conn->leave_ms, disconnect_awaits(conn)));
+}
+
 /* Takes each disconnect further. Returns how many are still under way; *result: the first error, else as it was. */
-static size_t disconnect_steps(struct srdma_conn **pending, size_t count, const char *reason, int *result, char *text, size_t text_size)
+static size_t disconnect_steps(struct srdma_conn **pending, size_t count, const char *reason, int timeout_ms, int *result, char *text,
+			       size_t text_size)
 {
 	size_t left = 0;
 
 	for (size_t i = 0; i < count; i++) {
-		int ret = srdma_conn_disconnect(pending[i], reason, 0);
+		int ret = timeout_ms == 0 ? srdma_conn_disconnect(pending[i], reason, 0) : srdma_conn_disconnect_step(pending[i]);
 
 		if (ret == -EAGAIN) {
 			pending[left++] = pending[i];
@@ -245,43 +269,32 @@ static size_t disconnect_steps(struct srdma_conn **pending, size_t count, const 
 	return left;
 }
 
-static void wait_for_any(struct srdma_conn **pending, struct pollfd *fds, size_t count, int timeout_ms)
+static void wait_for_any(struct srdma_conn **pending, struct pollfd *fds, size_t count)
 {
 	for (size_t i = 0; i < count; i++)
 		fds[i] = (struct pollfd){.fd = srdma_conn_fd(pending[i]), .events = POLLIN};
-	poll(fds, count, timeout_ms);
+	poll(fds, count, srdma_deadline_left_ms(pending[0]->leave_deadline));
 }
 
 int srdma_conn_disconnect_all(struct srdma_conn *const *conns, size_t count, const char *reason, int timeout_ms)
 {
 	struct srdma_conn **pending = calloc(count + 1, sizeof(struct srdma_conn *));
 	struct pollfd *fds = calloc(count + 1, sizeof *fds);
-	uint64_t deadline = 0;
 	char text[512] = "";
 	size_t left = 0;
-	int result = pending && fds ? 0 : srdma_fail(-ENOMEM, "out of memory");
+	int result = pending && fds ? 0 : srdma_fail(-ENOMEM, "out of memory"), ms = 0;
 
-	for (size_t i = 0; result == 0 && i < count; i++)
-		if (conns[i])
-			pending[left++] = conns[i];
-	if (left > 0)
-		deadline = srdma_deadline(srdma_conn_patience(pending[0], timeout_ms).ms);
-	while (left > 0 && (left = disconnect_steps(pending, left, reason, &result, text, sizeof text)) > 0) {
-		int left_ms = srdma_deadline_left_ms(deadline);
-
-		if (left_ms == 0)
-			break;
-		wait_for_any(pending, fds, left, left_ms < TICK_MS ? left_ms : TICK_MS);
+	for (size_t i = 0; result == 0 && i < count; i++) {
+		if (!conns[i])
+			continue;
+		if (left == 0)
+			ms = srdma_conn_patience(conns[i], timeout_ms).ms;
+		if (ms > 0)
+			srdma_conn_disconnect_start(conns[i], reason, ms);
+		pending[left++] = conns[i];
 	}
-	/* With a timeout_ms of 0 they stay under way. */
-	for (size_t i = 0; timeout_ms != 0 && i < left; i++) {
-		int ret = srdma_conn_end(pending[i], srdma_fail(-ETIMEDOUT, "timed out waiting for %s", disconnect_awaits(pending[i])));
-
-		if (result == 0) {
-			result = ret;
-			srdma_error_keep(text, sizeof text);
-		}
-	}
+	while (left > 0 && (left = disconnect_steps(pending, left, reason, ms, &result, text, sizeof text)) > 0 && ms > 0)
+		wait_for_any(pending, fds, left);
 	free(pending);
 	free(fds);
 	if (result == 0 && left > 0)

@@ -12,6 +12,7 @@
 #include "notifier.h"
 #include "rate.h"
 #include "region.h"
+#include "watch.h"
 
 #include <stdatomic.h>
 
@@ -81,20 +82,24 @@ struct srdma_conn {
 	struct srdma_inbox inbox;
 	struct srdma_outbox outbox;
 	bool control_more;   /* OpenSSL may hold more frames, which its descriptor does not announce */
-	short control_watch; /* the events of the TLS channel that epoll_fd waits for */
+	short control_watch; /* the events of the TLS channel that `watch` waits for */
 	uint64_t control_deadline; /* for the peer to read the frames sent to it; 0: it has read them */
-	int epoll_fd; /* comp, tls, wake; -1 with a notifier */
+	struct srdma_watch watch; /* comp, tls, wake, and what is due by the clock; not with a notifier */
 	int wake_fd;  /* -1 with a notifier */
 	uint64_t waited_before; /* stream.waited_done when the running blocking write or read was posted */
+	bool (*declined)(const struct srdma_conn *conn); /* what the last call that returned -EAGAIN would have to wait for */
 	bool armed;   /* both CQs will raise an event */
 	bool noted;
 	bool woken;
-	bool shared_wake; /* wake_fd is a duplicate of another object's */
+	atomic_bool *shared_request; /* wake_fd is a duplicate of another object's, which has this flag; NULL: it is not */
 	atomic_bool wake_requested;
 	atomic_int device_event;    /* IBV_EVENT_* that ends the connection, and 1 more; 0: none */
 	atomic_bool cancelled; /* another thread wants every wait to end */
 
 	struct srdma_closing closing;
+	uint64_t leave_deadline; /* of srdma_conn_disconnect_start; 0: it was not called */
+	int leave_ms;
+	char leave_reason[SRDMA_REASON_MAX + 1];
 	char close_reason[SRDMA_REASON_MAX + 32];
 	int status; /* 0 while up; else the error that ended it */
 	char status_text[512];
@@ -139,8 +144,8 @@ bool srdma_conn_control_is_stalled(const struct srdma_conn *conn);
 /* waiting.c */
 /* Sets up the descriptors to wait on; TLS and completion channel exist. */
 int srdma_conn_prepare_waiting(struct srdma_conn *conn);
-/* From now on a wake-up (wake.h) that is sent to `fd` wakes the connection, too. `fd` stays the caller's. */
-int srdma_conn_share_wake(struct srdma_conn *conn, int fd);
+/* From now on a wake-up (wake.h) that is sent to `fd` wakes the connection, too, if `requested` is set before. Both stay the caller's. */
+int srdma_conn_share_wake(struct srdma_conn *conn, int fd, atomic_bool *requested);
 /* From now on the connection waits for the events of srdma_conn_control_events. */
 void srdma_conn_watch_control(struct srdma_conn *conn);
 /* Makes both completion queues raise an event. A completion that came before raises none, so the caller must look again. */
@@ -169,7 +174,6 @@ void srdma_conn_nudge(struct srdma_conn *conn);
 /* messages.c */
 /* The oldest message that is not consumed. Does not wait. 1; 0: there is none; or the error that has ended the connection. */
 int srdma_conn_peek(struct srdma_conn *conn, const void **data, uint32_t *length);
-bool srdma_conn_can_send(const struct srdma_conn *conn);
 
 /* close.c */
 /* Ends the connection with an error whose text is the thread's last one. Returns `error`. */
@@ -186,7 +190,7 @@ int srdma_conn_take_channel_end(struct srdma_conn *conn, int error);
 int srdma_conn_answer_disconnect(struct srdma_conn *conn);
 /* Takes a disconnect as far as it goes without waiting: 0: it is over, as srdma_conn_disconnect says; -EAGAIN: call again when
  * something has happened. `reason`: for the peer, or NULL. */
-int srdma_conn_disconnect_step(struct srdma_conn *conn, const char *reason);
+int srdma_conn_go_on_leaving(struct srdma_conn *conn, const char *reason);
 
 /* withdraw.c */
 /* Takes the peer's WITHDRAW, after which the peer offers no region any more. */

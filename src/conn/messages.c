@@ -10,7 +10,7 @@ static int check_not_raw(const struct srdma_conn *conn)
 	return conn->options.raw ? srdma_fail(-EOPNOTSUPP, "a raw connection carries no messages; use its queue pair") : 0;
 }
 
-bool srdma_conn_can_send(const struct srdma_conn *conn)
+static bool has_room(const struct srdma_conn *conn)
 {
 	/* A message must not overtake earlier writes; the peer reports when sealed writes have arrived. */
 	return srdma_stream_can_send(&conn->stream) && (!conn->sealed || srdma_sealed_rdma_has_written(&conn->sealed_rdma));
@@ -18,7 +18,7 @@ bool srdma_conn_can_send(const struct srdma_conn *conn)
 
 static bool can_send(const struct srdma_conn *conn)
 {
-	return conn->status == 0 && (srdma_conn_can_send(conn) || conn->closing.peer_requested);
+	return conn->status == 0 && (has_room(conn) || conn->closing.peer_requested);
 }
 
 int srdma_conn_send(struct srdma_conn *conn, const void *data, size_t length, int timeout_ms)
@@ -33,7 +33,7 @@ int srdma_conn_send(struct srdma_conn *conn, const void *data, size_t length, in
 	if (length > conn->stream.message_size)
 		return srdma_fail(-EMSGSIZE, "the message has %zu bytes, and the ends agreed on %u at most (message-size)", length,
 				  conn->stream.message_size);
-	if (!srdma_conn_can_send(conn)) {
+	if (!has_room(conn)) {
 		ret = srdma_conn_wait_until(conn, can_send, "the peer to take earlier messages", &patience);
 		if (ret == 0)
 			ret = srdma_conn_check(conn);

@@ -278,7 +278,7 @@ void srdma_setup_finish_timing(struct srdma_setup *s)
 }
 
 /* Wipes the frame: no copy of the PSN must stay on the stack. */
-int srdma_setup_send_self(struct srdma_setup *s, enum srdma_frame_type type, uint64_t deadline)
+int srdma_setup_send_self(struct srdma_setup *s, enum srdma_frame_type type)
 {
 	const struct srdma_private_data *data = s->conn->own_data;
 	uint8_t frames[2 * SRDMA_FRAME_MAX];
@@ -287,7 +287,7 @@ int srdma_setup_send_self(struct srdma_setup *s, enum srdma_frame_type type, uin
 
 	if (s->conn->own.features & SRDMA_FEATURE_PRIVATE_DATA)
 		length += srdma_program_encode(frames + length, SRDMA_FRAME_PRIVATE_DATA, data ? data->bytes : NULL, data ? data->size : 0);
-	ret = srdma_control_send(s->conn->tls, frames, length, deadline);
+	ret = srdma_outbox_send(s->conn->tls, &s->conn->outbox, frames, length);
 	OPENSSL_cleanse(frames, sizeof frames);
 	return ret;
 }

@@ -25,10 +25,8 @@ int srdma_setup_finish(struct srdma_setup *setup);
 int srdma_setup_check_fit(const struct srdma_setup *setup, struct srdma_reject *reject);
 /* Whether the peer may name this GID: a peer must not make this end send to any host but the peer's own. */
 int srdma_setup_check_gid(const struct srdma_setup *setup, struct srdma_reject *reject);
-/* Sends HELLO or WELCOME and the private data that it announces, waiting for room until `deadline`. */
-int srdma_setup_send_self(struct srdma_setup *setup, enum srdma_frame_type type, uint64_t deadline);
-/* Makes `reject` the one that srdma_reject_last returns in this thread. */
-void srdma_reject_note(const struct srdma_reject *reject);
+/* Queues HELLO or WELCOME and the private data that it announces in the outbox, and sends what there is room for. */
+int srdma_setup_send_self(struct srdma_setup *setup, enum srdma_frame_type type);
 void srdma_setup_finish_timing(struct srdma_setup *setup);
 
 #endif

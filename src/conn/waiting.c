@@ -19,66 +19,58 @@
 #define ROUNDS_PER_CLOCK 64
 #define ROUNDS_PER_EVENTS 4096
 
-static int watch(int epoll_fd, int fd)
-{
-	struct epoll_event event = {.events = EPOLLIN, .data.fd = fd};
-
-	return epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &event);
-}
-
 int srdma_conn_prepare_waiting(struct srdma_conn *conn)
 {
-	int flags = fcntl(conn->comp->fd, F_GETFL);
+	int flags = fcntl(conn->comp->fd, F_GETFL), ret;
 
 	if (conn->notifier)
 		return 0;
 	conn->wake_fd = srdma_wake_new();
-	conn->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-	if (flags < 0 || conn->wake_fd < 0 || conn->epoll_fd < 0)
-		goto fail;
 	/* The completion channel of a raw connection belongs to the program, so it stays blocking and is not watched here. */
-	if (!conn->options.raw && (fcntl(conn->comp->fd, F_SETFL, flags | O_NONBLOCK) != 0 || watch(conn->epoll_fd, conn->comp->fd) != 0))
-		goto fail;
-	if (watch(conn->epoll_fd, srdma_tls_fd(conn->tls)) != 0 || watch(conn->epoll_fd, conn->wake_fd) != 0)
-		goto fail;
+	if (flags < 0 || conn->wake_fd < 0 || (!conn->options.raw && fcntl(conn->comp->fd, F_SETFL, flags | O_NONBLOCK) != 0))
+		return srdma_fail(-errno, "cannot make the descriptors to wait on: %s", strerror(errno));
+	ret = srdma_watch_open(&conn->watch);
+	if (ret == 0 && !conn->options.raw)
+		ret = srdma_watch_add(&conn->watch, conn->comp->fd, POLLIN);
+	if (ret == 0)
+		ret = srdma_watch_add(&conn->watch, srdma_tls_fd(conn->tls), POLLIN);
+	if (ret == 0)
+		ret = srdma_watch_add(&conn->watch, conn->wake_fd, POLLIN);
 	conn->control_watch = POLLIN;
-	return 0;
-fail:
-	return srdma_fail(-errno, "cannot make the descriptors to wait on: %s", strerror(errno));
+	return ret;
 }
 
 void srdma_conn_watch_control(struct srdma_conn *conn)
 {
 	short events = srdma_conn_control_events(conn);
-	struct epoll_event event = {.events = (events & POLLIN ? EPOLLIN : 0u) | (events & POLLOUT ? EPOLLOUT : 0u),
-				    .data.fd = srdma_tls_fd(conn->tls)};
 
-	if (conn->notifier || events == conn->control_watch)
+	if (conn->notifier)
 		return;
+	srdma_watch_change(&conn->watch, srdma_tls_fd(conn->tls), conn->control_watch, events);
 	conn->control_watch = events;
-	epoll_ctl(conn->epoll_fd, events ? EPOLL_CTL_MOD : EPOLL_CTL_DEL, srdma_tls_fd(conn->tls), &event);
 }
 
-int srdma_conn_share_wake(struct srdma_conn *conn, int fd)
+int srdma_conn_share_wake(struct srdma_conn *conn, int fd, atomic_bool *requested)
 {
-	int shared = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+	int shared = fcntl(fd, F_DUPFD_CLOEXEC, 0), ret;
 
-	if (shared < 0 || watch(conn->epoll_fd, shared) != 0) {
-		int ret = srdma_fail(-errno, "cannot duplicate the descriptor for wake-ups: %s", strerror(errno));
-
-		if (shared >= 0)
-			close(shared);
+	if (shared < 0)
+		return srdma_fail(-errno, "cannot duplicate the descriptor for wake-ups: %s", strerror(errno));
+	ret = srdma_watch_add(&conn->watch, shared, POLLIN);
+	if (ret != 0) {
+		close(shared);
 		return ret;
 	}
-	close(conn->wake_fd); /* which also takes it out of the epoll set */
+	srdma_watch_remove(&conn->watch, conn->wake_fd);
+	close(conn->wake_fd);
 	conn->wake_fd = shared;
-	conn->shared_wake = true;
+	conn->shared_request = requested;
 	return 0;
 }
 
 int srdma_conn_fd(struct srdma_conn *conn)
 {
-	return conn->epoll_fd;
+	return conn->watch.fd;
 }
 
 void srdma_conn_wake(struct srdma_conn *conn)
@@ -157,22 +149,22 @@ static int take_shared_events(struct srdma_conn *conn, int timeout_ms)
 
 static int take_events(struct srdma_conn *conn, int timeout_ms)
 {
-	struct epoll_event events[3];
+	struct epoll_event events[4];
 	int n;
 
 	if (conn->notifier)
 		return take_shared_events(conn, timeout_ms);
-	n = epoll_wait(conn->epoll_fd, events, 3, timeout_ms);
+	n = epoll_wait(conn->watch.fd, events, 4, timeout_ms);
 	if (n < 0 && errno != EINTR)
 		return srdma_fail(-errno, "cannot wait: %s", strerror(errno));
 	for (int i = 0; i < n; i++) {
 		if (events[i].data.fd == srdma_tls_fd(conn->tls)) {
 			srdma_conn_progress_control(conn);
 		} else if (events[i].data.fd == conn->wake_fd) {
-			/* Other code may also signal a shared descriptor, without srdma_conn_wake. */
-			conn->woken = (srdma_wake_take(conn->wake_fd) &&
-				       (conn->shared_wake || atomic_exchange(&conn->wake_requested, false))) ||
-				      conn->woken;
+			srdma_wake_take(conn->wake_fd);
+			conn->woken = atomic_exchange(&conn->wake_requested, false) || conn->woken;
+			if (conn->shared_request)
+				conn->woken = atomic_exchange(conn->shared_request, false) || conn->woken;
 		} else {
 			while (srdma_conn_take_cq_event(conn->comp))
 				;
@@ -223,6 +215,37 @@ struct srdma_patience srdma_conn_patience(const struct srdma_conn *conn, int tim
 	return (struct srdma_patience){.ms = timeout_ms < 0 ? conn->options.timeout_ms : timeout_ms};
 }
 
+/* Whether there is work that no descriptor announces, such as data that OpenSSL or a completion queue holds already. */
+static bool has_work(const struct srdma_conn *conn)
+{
+	return srdma_sealed_rdma_has_work(&conn->sealed_rdma) || conn->control_more || conn->stream.receives_left;
+}
+
+/* Milliseconds until something is due by the clock alone; -1: never. */
+static int tick_ms(const struct srdma_conn *conn)
+{
+	int tick = srdma_conn_control_is_stalled(conn) ? STALLED_TICK_MS : srdma_epoch_tick_ms(conn);
+	int closed = srdma_rate_left_ms(&conn->rate);
+
+	return closed > 0 && (tick < 0 || closed < tick) ? closed : tick;
+}
+
+/* The end of a call that must not wait: the program will wait for the descriptor, or a server for `ready`. */
+static int decline(struct srdma_conn *conn, bool (*ready)(const struct srdma_conn *), const char *what)
+{
+	int tick = tick_ms(conn), ret = 0;
+	uint64_t due = tick < 0 ? SRDMA_NEVER : srdma_deadline(tick);
+
+	conn->declined = ready;
+	if (has_work(conn))
+		due = 0;
+	if (conn->leave_deadline != 0 && conn->leave_deadline < due)
+		due = conn->leave_deadline;
+	if (!conn->notifier)
+		ret = srdma_watch_until(&conn->watch, due);
+	return ret == 0 ? srdma_again(what) : ret;
+}
+
 int srdma_conn_wait_until(struct srdma_conn *conn, bool (*ready)(const struct srdma_conn *), const char *what,
 			  struct srdma_patience *patience)
 {
@@ -250,21 +273,14 @@ int srdma_conn_wait_until(struct srdma_conn *conn, bool (*ready)(const struct sr
 			ret = still_waiting(conn);
 		if (ret != 0)
 			return ret;
-		if (!waits) {
-			/* No descriptor announces data that OpenSSL and the completion queue hold already. */
-			if (conn->control_more || conn->stream.receives_left)
-				srdma_conn_nudge(conn);
-			return srdma_again(what);
-		}
-		int left = srdma_deadline_left_ms(patience->deadline), closed = srdma_rate_left_ms(&conn->rate),
-		    tick = srdma_conn_control_is_stalled(conn) ? STALLED_TICK_MS : srdma_epoch_tick_ms(conn);
+		if (!waits)
+			return decline(conn, ready, what);
+		int left = srdma_deadline_left_ms(patience->deadline), tick = tick_ms(conn);
 		if (left == 0)
 			return srdma_fail(-ETIMEDOUT, "timed out after %d ms waiting for %s", patience->ms, what);
 		if (tick >= 0 && tick < left)
 			left = tick;
-		if (closed > 0 && closed < left)
-			left = closed;
-		ret = take_events(conn, srdma_sealed_rdma_has_work(&conn->sealed_rdma) || conn->control_more || conn->stream.receives_left ? 0 : left);
+		ret = take_events(conn, has_work(conn) ? 0 : left);
 		if (ret == 0 && tick >= 0)
 			srdma_conn_progress_control(conn);
 		srdma_conn_progress(conn, false);

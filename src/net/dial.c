@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Makes a TCP connection to the address of a host that answers first, as in RFC 8305 ("Happy Eyeballs"): a dead address costs a quarter
  * of a second, and not the whole deadline. */
+#include "dial.h"
+
 #include "clock.h"
 #include "log.h"
 #include "net.h"
@@ -10,6 +12,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -24,7 +27,12 @@ struct attempt {
 	int error; /* errno of an attempt that has ended */
 };
 
-struct dial {
+struct srdma_dial {
+	char *host, *port;
+	struct srdma_watch *watch;   /* the caller's */
+	struct srdma_lookup *lookup; /* NULL: it is over */
+	int lookup_fd;               /* in the watch; -1: it is not */
+	struct addrinfo *list;
 	struct attempt attempts[ATTEMPTS_MAX];
 	size_t count, begun;
 	uint64_t deadline, next_at; /* the next attempt begins no later */
@@ -32,7 +40,7 @@ struct dial {
 };
 
 /* Keeps the resolver's order within each family and takes the families by turns, so that a family without a route costs one attempt. */
-static void choose_addresses(struct dial *dial, const struct addrinfo *list)
+static void choose_addresses(struct srdma_dial *dial, const struct addrinfo *list)
 {
 	const struct addrinfo *next[2] = {list, list};
 	int first = list->ai_family;
@@ -47,7 +55,7 @@ static void choose_addresses(struct dial *dial, const struct addrinfo *list)
 	}
 }
 
-static bool is_running(const struct dial *dial)
+static bool is_running(const struct srdma_dial *dial)
 {
 	for (size_t i = 0; i < dial->begun; i++)
 		if (dial->attempts[i].fd >= 0)
@@ -55,16 +63,18 @@ static bool is_running(const struct dial *dial)
 	return false;
 }
 
-static void give_up(struct attempt *attempt, int error)
+static void give_up(struct srdma_dial *dial, struct attempt *attempt, int error)
 {
-	if (attempt->fd >= 0)
+	if (attempt->fd >= 0) {
+		srdma_watch_remove(dial->watch, attempt->fd);
 		close(attempt->fd);
+	}
 	attempt->fd = -1;
 	attempt->error = error;
 }
 
 /* Begins an attempt. Returns whether it is connected, which may happen at once. */
-static bool begin(struct dial *dial)
+static bool begin(struct srdma_dial *dial)
 {
 	struct attempt *attempt = &dial->attempts[dial->begun++];
 	const struct addrinfo *address = attempt->address;
@@ -74,25 +84,27 @@ static bool begin(struct dial *dial)
 	dial->next_at = now + (delay > DELAY_MIN_US ? delay : DELAY_MIN_US);
 	attempt->fd = socket(address->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, address->ai_protocol);
 	if (attempt->fd < 0) {
-		give_up(attempt, errno);
+		give_up(dial, attempt, errno);
 		return false;
 	}
 	if (connect(attempt->fd, address->ai_addr, address->ai_addrlen) == 0)
 		return true;
 	if (errno != EINPROGRESS)
-		give_up(attempt, errno);
+		give_up(dial, attempt, errno);
+	else if (srdma_watch_add(dial->watch, attempt->fd, POLLOUT) != 0)
+		give_up(dial, attempt, ENOMEM);
 	return false;
 }
 
-/* Waits until an attempt makes progress, at most until `until`. Returns the connected attempt, or NULL. */
-static struct attempt *look(struct dial *dial, uint64_t until)
+/* Looks which attempts have made progress. Returns a connected one, or NULL. */
+static struct attempt *look(struct srdma_dial *dial)
 {
 	struct pollfd fds[ATTEMPTS_MAX];
 
 	/* poll(2) ignores negative descriptors. */
 	for (size_t i = 0; i < dial->begun; i++)
 		fds[i] = (struct pollfd){.fd = dial->attempts[i].fd, .events = POLLOUT};
-	if (poll(fds, dial->begun, srdma_deadline_left_ms(until)) <= 0)
+	if (dial->begun == 0 || poll(fds, dial->begun, 0) <= 0)
 		return NULL;
 	for (size_t i = 0; i < dial->begun; i++) {
 		int error = 0;
@@ -104,39 +116,38 @@ static struct attempt *look(struct dial *dial, uint64_t until)
 			error = errno;
 		if (error == 0)
 			return &dial->attempts[i];
-		give_up(&dial->attempts[i], error);
+		give_up(dial, &dial->attempts[i], error);
 	}
 	return NULL;
 }
 
-/* Returns the first connected attempt; NULL: none, and each has its error. */
-static struct attempt *race(struct dial *dial)
+/* 0 with the first connected attempt; -EAGAIN: none yet; -ECANCELED: none, and each has its error. */
+static int race(struct srdma_dial *dial, struct attempt **connected)
 {
 	for (;;) {
-		bool running = is_running(dial), more = dial->begun < dial->count;
-		struct attempt *connected;
+		bool running, more = dial->begun < dial->count;
 
-		if (more && (!running || srdma_clock_us() >= dial->next_at)) {
-			if (begin(dial))
-				return &dial->attempts[dial->begun - 1];
-			continue;
+		*connected = look(dial);
+		if (*connected)
+			return 0;
+		running = is_running(dial);
+		if (running && srdma_deadline_left_ms(dial->deadline) == 0) {
+			for (size_t i = 0; i < dial->begun; i++)
+				if (dial->attempts[i].fd >= 0)
+					give_up(dial, &dial->attempts[i], ETIMEDOUT);
+			return -ECANCELED;
 		}
-		if (!running)
-			return NULL;
-		connected = look(dial, more && dial->next_at < dial->deadline ? dial->next_at : dial->deadline);
-		if (connected)
-			return connected;
-		if (srdma_deadline_left_ms(dial->deadline) > 0)
-			continue;
-		for (size_t i = 0; i < dial->begun; i++)
-			if (dial->attempts[i].fd >= 0)
-				give_up(&dial->attempts[i], ETIMEDOUT);
-		dial->begun = dial->count;
+		if (!more || (running && srdma_clock_us() < dial->next_at))
+			return running ? -EAGAIN : -ECANCELED;
+		if (begin(dial)) {
+			*connected = &dial->attempts[dial->begun - 1];
+			return 0;
+		}
 	}
 }
 
 /* Chooses the most informative error: first a host that refused, then no answer, then no route. */
-static int error_of(const struct dial *dial)
+static int error_of(const struct srdma_dial *dial)
 {
 	int error = 0;
 
@@ -169,7 +180,7 @@ static bool is_address(const char *host)
 	return inet_pton(AF_INET, host, &address) == 1 || inet_pton(AF_INET6, host, &address) == 1;
 }
 
-static int fail(const struct dial *dial, const char *host, const char *port)
+static int fail(const struct srdma_dial *dial)
 {
 	char text[512] = "";
 	size_t used = 0;
@@ -186,34 +197,91 @@ static int fail(const struct dial *dial, const char *host, const char *port)
 			why = timed_out;
 		}
 		/* If the host is an address, the message names it already. */
-		used += (size_t)snprintf(text + used, sizeof text - used, "%s%s%s%s", i > 0 ? ", " : "", is_address(host) ? "" : address,
-					 is_address(host) ? "" : " ", why);
+		used += (size_t)snprintf(text + used, sizeof text - used, "%s%s%s%s", i > 0 ? ", " : "", is_address(dial->host) ? "" : address,
+					 is_address(dial->host) ? "" : " ", why);
 	}
-	return srdma_fail(-error, "cannot connect to %s port %s: %s%s", host, port, text, advice(error));
+	/* The kernel's word for a lack of local ports; for the caller it would mean to go on waiting. */
+	if (error == EAGAIN)
+		error = EADDRNOTAVAIL;
+	return srdma_fail(-error, "cannot connect to %s port %s: %s%s", dial->host, dial->port, text, advice(error));
 }
 
-int srdma_net_connect(const char *host, const char *port, uint64_t deadline, int *out)
+int srdma_dial_start(const char *host, const char *port, uint64_t deadline, struct srdma_watch *watch, struct srdma_dial **out)
 {
-	struct dial dial = {.deadline = deadline, .ms = srdma_deadline_left_ms(deadline)};
-	struct addrinfo *list = NULL;
-	struct attempt *connected;
-	int fd = -1, ret = srdma_resolve(host, port, 0, deadline, &list);
+	struct srdma_dial *dial = calloc(1, sizeof *dial);
+	int ret;
 
+	if (!dial)
+		return srdma_fail(-ENOMEM, "out of memory");
+	dial->watch = watch;
+	dial->deadline = deadline;
+	dial->ms = srdma_deadline_left_ms(deadline);
+	dial->lookup_fd = -1;
+	dial->host = strdup(host);
+	dial->port = strdup(port);
+	ret = dial->host && dial->port ? srdma_lookup_start(host, port, 0, &dial->lookup) : srdma_fail(-ENOMEM, "out of memory");
+	if (ret == 0 && srdma_lookup_fd(dial->lookup) >= 0) {
+		dial->lookup_fd = srdma_lookup_fd(dial->lookup);
+		ret = srdma_watch_add(watch, dial->lookup_fd, POLLIN);
+	}
+	if (ret != 0) {
+		srdma_dial_free(&dial);
+		return ret;
+	}
+	*out = dial;
+	return 0;
+}
+
+static void end_lookup(struct srdma_dial *dial)
+{
+	if (dial->lookup_fd >= 0)
+		srdma_watch_remove(dial->watch, dial->lookup_fd);
+	dial->lookup_fd = -1;
+	srdma_lookup_free(&dial->lookup);
+}
+
+void srdma_dial_free(struct srdma_dial **out)
+{
+	struct srdma_dial *dial = *out;
+
+	*out = NULL;
+	if (!dial)
+		return;
+	end_lookup(dial);
+	for (size_t i = 0; i < dial->begun; i++)
+		give_up(dial, &dial->attempts[i], 0);
+	if (dial->list)
+		freeaddrinfo(dial->list);
+	free(dial->host);
+	free(dial->port);
+	free(dial);
+}
+
+static int take_addresses(struct srdma_dial *dial)
+{
+	int ret = srdma_lookup_step(dial->lookup, &dial->list);
+
+	if (ret == -EAGAIN && srdma_deadline_left_ms(dial->deadline) == 0)
+		return srdma_lookup_fail_late(dial->lookup, dial->ms);
 	if (ret != 0)
 		return ret;
-	choose_addresses(&dial, list);
-	connected = race(&dial);
-	if (connected) {
-		fd = connected->fd;
-		connected->fd = -1;
-	} else {
-		ret = fail(&dial, host, port);
-	}
-	for (size_t i = 0; i < dial.count; i++)
-		give_up(&dial.attempts[i], 0);
-	freeaddrinfo(list);
-	if (fd < 0)
-		return ret;
+	end_lookup(dial);
+	choose_addresses(dial, dial->list);
+	return 0;
+}
+
+int srdma_dial_step(struct srdma_dial *dial, int *out)
+{
+	struct attempt *connected;
+	int fd, ret = dial->lookup ? take_addresses(dial) : 0;
+
+	if (ret == 0)
+		ret = race(dial, &connected);
+	if (ret != 0)
+		return ret == -ECANCELED ? fail(dial) : ret == -EAGAIN ? srdma_again("the server to answer") : ret;
+	fd = connected->fd;
+	srdma_watch_remove(dial->watch, fd);
+	connected->fd = -1;
 	ret = srdma_net_prepare(fd);
 	if (ret != 0) {
 		close(fd);
@@ -221,4 +289,11 @@ int srdma_net_connect(const char *host, const char *port, uint64_t deadline, int
 	}
 	*out = fd;
 	return 0;
+}
+
+uint64_t srdma_dial_due(const struct srdma_dial *dial)
+{
+	bool more = !dial->lookup && dial->begun < dial->count;
+
+	return more && dial->next_at < dial->deadline ? dial->next_at : dial->deadline;
 }

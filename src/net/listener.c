@@ -130,8 +130,10 @@ int srdma_listener_accept_from(struct srdma_listener *listener, int timeout_ms, 
 		if (fd >= 0)
 			return fd;
 		if (errno == EAGAIN) {
-			if (srdma_net_wait(listener->fd, POLLIN, deadline) == -ETIMEDOUT)
+			if (timeout_ms == 0)
 				return srdma_again("a client to connect");
+			if (srdma_net_wait(listener->fd, POLLIN, deadline) == -ETIMEDOUT)
+				return srdma_fail(-ETIMEDOUT, "timed out after %d ms waiting for a client to connect", timeout_ms);
 		} else if (errno != EINTR && errno != ECONNABORTED) {
 			return srdma_fail(-errno, "cannot accept a TCP connection: %s", strerror(errno));
 		}

@@ -5,9 +5,6 @@
 
 #include "securdma.h"
 
-/* Connects, to the address of `host` that answers first (dial.c); the socket is non-blocking, close-on-exec, with TCP_NODELAY and
- * keepalive. */
-int srdma_net_connect(const char *host, const char *port, uint64_t deadline, int *out);
 int srdma_net_listen(const char *address, const char *port, int *out);
 /* Sets the options of every TLS channel's socket: TCP_NODELAY, and keepalive, which detects a vanished peer. */
 int srdma_net_prepare(int fd);

@@ -19,10 +19,10 @@
 #define ABANDONED_MAX 16
 
 /* getaddrinfo(3) has no deadline and cannot be cancelled, so it runs in a thread of its own, which the caller may abandon. */
-struct lookup {
+struct srdma_lookup {
 	char *host, *port;
 	struct addrinfo hints;
-	int ended_fd; /* wake.h: wakes the waiting thread */
+	int ended_fd; /* wake.h: wakes the waiting thread; -1: there is no other thread */
 
 	pthread_mutex_t mutex; /* guards the members below */
 	bool ended, abandoned;
@@ -32,7 +32,7 @@ struct lookup {
 
 static atomic_uint abandoned_count;
 
-static void lookup_delete(struct lookup *lookup)
+static void lookup_delete(struct srdma_lookup *lookup)
 {
 	if (lookup->list)
 		freeaddrinfo(lookup->list);
@@ -43,18 +43,18 @@ static void lookup_delete(struct lookup *lookup)
 	free(lookup);
 }
 
-static struct lookup *lookup_new(const char *host, const char *port, const struct addrinfo *hints)
+static struct srdma_lookup *lookup_new(const char *host, const char *port, int flags)
 {
-	struct lookup *lookup = calloc(1, sizeof *lookup);
+	struct srdma_lookup *lookup = calloc(1, sizeof *lookup);
 
 	if (!lookup)
 		return NULL;
 	pthread_mutex_init(&lookup->mutex, NULL);
-	lookup->hints = *hints;
+	lookup->hints = (struct addrinfo){.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = flags};
 	lookup->host = host ? strdup(host) : NULL;
 	lookup->port = strdup(port);
-	lookup->ended_fd = srdma_wake_new();
-	if ((host && !lookup->host) || !lookup->port || lookup->ended_fd < 0) {
+	lookup->ended_fd = -1;
+	if ((host && !lookup->host) || !lookup->port) {
 		lookup_delete(lookup);
 		return NULL;
 	}
@@ -63,7 +63,7 @@ static struct lookup *lookup_new(const char *host, const char *port, const struc
 
 static void *run(void *arg)
 {
-	struct lookup *lookup = arg;
+	struct srdma_lookup *lookup = arg;
 	struct addrinfo *list = NULL;
 	int result = getaddrinfo(lookup->host, lookup->port, &lookup->hints, &list), error = errno;
 	bool abandoned;
@@ -83,30 +83,6 @@ static void *run(void *arg)
 		atomic_fetch_sub(&abandoned_count, 1);
 	}
 	return NULL;
-}
-
-/* Waits until the lookup has ended, and frees it; abandons it at the deadline: -ETIMEDOUT. */
-static int finish(struct lookup *lookup, uint64_t deadline, int *result, int *error, struct addrinfo **list)
-{
-	bool ended;
-
-	srdma_net_wait(lookup->ended_fd, POLLIN, deadline);
-	pthread_mutex_lock(&lookup->mutex);
-	ended = lookup->ended;
-	if (ended) {
-		*result = lookup->result;
-		*error = lookup->error;
-		*list = lookup->list;
-		lookup->list = NULL;
-	} else {
-		lookup->abandoned = true;
-		atomic_fetch_add(&abandoned_count, 1);
-	}
-	pthread_mutex_unlock(&lookup->mutex);
-	if (!ended)
-		return -ETIMEDOUT;
-	lookup_delete(lookup);
-	return 0;
 }
 
 static int fail_port(const char *port, bool listening)
@@ -145,39 +121,117 @@ static bool is_port(const char *port, bool listening)
 	return number >= (listening ? 0 : 1) && number <= PORT_MAX;
 }
 
-int srdma_resolve(const char *host, const char *port, int flags, uint64_t deadline, struct addrinfo **list)
+static const char *name_of(const struct srdma_lookup *lookup)
 {
-	struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM};
-	const char *name = host ? host : port;
+	return lookup->host ? lookup->host : lookup->port;
+}
+
+static int start_thread(struct srdma_lookup *lookup)
+{
+	const char *name = name_of(lookup);
+	int error;
+
+	if (atomic_load(&abandoned_count) >= ABANDONED_MAX)
+		return srdma_fail(-ETIMEDOUT, "cannot look up the host name %s: the name servers have not answered %d earlier lookups yet; "
+					      "check the network and /etc/resolv.conf, or give an IP address",
+				  name, ABANDONED_MAX);
+	lookup->ended_fd = srdma_wake_new();
+	if (lookup->ended_fd < 0)
+		return srdma_fail(-ENOMEM, "out of memory or descriptors to look up the host name %s", name);
+	error = srdma_thread_start(run, lookup, 0, NULL);
+	/* Not -EAGAIN, which would ask the caller to go on waiting. */
+	return error == 0 ? 0 : srdma_fail(-ENOMEM, "cannot start a thread to look up the host name %s: %s", name, strerror(error));
+}
+
+int srdma_lookup_start(const char *host, const char *port, int flags, struct srdma_lookup **out)
+{
 	bool listening = flags & AI_PASSIVE;
-	int result, error = 0, ret, ms = srdma_deadline_left_ms(deadline);
-	struct lookup *lookup;
+	struct srdma_lookup *lookup;
+	int ret = 0;
 
 	if (!is_port(port, listening))
 		return fail_port(port, listening);
 	if (host && !*host)
 		return srdma_fail(-EINVAL, "the host name is empty; give a name or an IP address");
-	/* A numeric address needs no resolver, and so no thread. */
-	hints.ai_flags = flags | AI_NUMERICHOST | AI_NUMERICSERV;
-	result = getaddrinfo(host, port, &hints, list);
-	if (result == 0)
-		return 0;
-	hints.ai_flags = flags;
-	if (atomic_load(&abandoned_count) >= ABANDONED_MAX)
-		return srdma_fail(-ETIMEDOUT, "cannot look up the host name %s: the name servers have not answered %d earlier lookups yet; "
-					      "check the network and /etc/resolv.conf, or give an IP address",
-				  name, ABANDONED_MAX);
-	lookup = lookup_new(host, port, &hints);
+	lookup = lookup_new(host, port, flags | AI_NUMERICHOST | AI_NUMERICSERV);
 	if (!lookup)
-		return srdma_fail(-ENOMEM, "out of memory or descriptors to look up the host name %s", name);
-	ret = -srdma_thread_start(run, lookup, 0, NULL);
+		return srdma_fail(-ENOMEM, "out of memory");
+	/* A numeric address needs no resolver, and so no thread. */
+	lookup->ended = getaddrinfo(host, port, &lookup->hints, &lookup->list) == 0;
+	lookup->hints.ai_flags = flags;
+	if (!lookup->ended)
+		ret = start_thread(lookup);
 	if (ret != 0) {
 		lookup_delete(lookup);
-		return srdma_fail(ret, "cannot start a thread to look up the host name %s: %s", name, strerror(-ret));
+		return ret;
 	}
-	if (finish(lookup, deadline, &result, &error, list) != 0)
-		return srdma_fail(-ETIMEDOUT, "timed out after %d ms waiting for the name servers to look up %s; check the network and "
-					      "/etc/resolv.conf, or give an IP address",
-				  ms, name);
-	return result == 0 ? 0 : fail_lookup(name, port, listening, result, error);
+	*out = lookup;
+	return 0;
+}
+
+int srdma_lookup_fd(const struct srdma_lookup *lookup)
+{
+	return lookup->ended_fd;
+}
+
+int srdma_lookup_step(struct srdma_lookup *lookup, struct addrinfo **list)
+{
+	int result, error;
+	bool ended;
+
+	pthread_mutex_lock(&lookup->mutex);
+	ended = lookup->ended;
+	result = lookup->result;
+	error = lookup->error;
+	if (ended && result == 0) {
+		*list = lookup->list;
+		lookup->list = NULL;
+	}
+	pthread_mutex_unlock(&lookup->mutex);
+	if (!ended)
+		return srdma_again("the name servers");
+	return result == 0 ? 0 : fail_lookup(name_of(lookup), lookup->port, lookup->hints.ai_flags & AI_PASSIVE, result, error);
+}
+
+int srdma_lookup_fail_late(const struct srdma_lookup *lookup, int ms)
+{
+	return srdma_fail(-ETIMEDOUT, "timed out after %d ms waiting for the name servers to look up %s; check the network and "
+				      "/etc/resolv.conf, or give an IP address",
+			  ms, name_of(lookup));
+}
+
+void srdma_lookup_free(struct srdma_lookup **out)
+{
+	struct srdma_lookup *lookup = *out;
+	bool ended;
+
+	*out = NULL;
+	if (!lookup)
+		return;
+	pthread_mutex_lock(&lookup->mutex);
+	ended = lookup->ended;
+	if (!ended) {
+		lookup->abandoned = true;
+		atomic_fetch_add(&abandoned_count, 1);
+	}
+	pthread_mutex_unlock(&lookup->mutex);
+	if (ended)
+		lookup_delete(lookup);
+}
+
+int srdma_resolve(const char *host, const char *port, int flags, uint64_t deadline, struct addrinfo **list)
+{
+	int ms = srdma_deadline_left_ms(deadline);
+	struct srdma_lookup *lookup;
+	int ret = srdma_lookup_start(host, port, flags, &lookup);
+
+	if (ret != 0)
+		return ret;
+	if (lookup->ended_fd >= 0)
+		srdma_net_wait(lookup->ended_fd, POLLIN, deadline);
+	ret = srdma_lookup_step(lookup, list);
+	if (ret == -EAGAIN)
+		ret = srdma_lookup_fail_late(lookup, ms);
+	srdma_lookup_free(&lookup);
+	return ret;
 }

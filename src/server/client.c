@@ -106,7 +106,7 @@ static void go_on_ending(struct srdma_client *client)
 	int ret;
 
 	srdma_conn_progress(client->conn, false);
-	ret = srdma_conn_disconnect_step(client->conn, client->reason[0] ? client->reason : NULL);
+	ret = srdma_conn_go_on_leaving(client->conn, client->reason[0] ? client->reason : NULL);
 	if (ret == -EAGAIN) {
 		if (srdma_deadline_left_ms(client->deadline) > 0 && !atomic_load(&client->server->cancelled))
 			return;
@@ -128,11 +128,45 @@ void srdma_client_end(struct srdma_client *client, int status, const char *reaso
 	client->deadline = srdma_deadline(client->server->options.drain_timeout_ms);
 }
 
-/* Notes whether the program has declined the oldest message for now. */
+/* Before a function of the program is called. */
+static void begin_call(struct srdma_client *client)
+{
+	client->conn->declined = NULL;
+}
+
+/* A function of the program has returned `ret`. Returns whether it has put its matter off. */
+static bool note_put_off(struct srdma_client *client, struct srdma_put_off *off, int ret)
+{
+	*off = (struct srdma_put_off){.is = ret == -EAGAIN, .until = client->conn->declined};
+	return off->is;
+}
+
+static bool can_go_on(const struct srdma_client *client, const struct srdma_put_off *off)
+{
+	return off->is && off->until && off->until(client->conn);
+}
+
+static bool at_once(const struct srdma_conn *conn)
+{
+	(void)conn;
+	return true;
+}
+
+void srdma_client_retry(struct srdma_client *client)
+{
+	client->message.until = client->control.until = client->complete.until = at_once;
+}
+
+/* Notes whether the oldest message has to wait, for the program or for on_wake. The client has its time anew when it has taken
+ * something. */
 static void block(struct srdma_client *client, bool blocked, bool got_on)
 {
-	if (blocked && (!client->marks[SRDMA_MARK_BLOCKED] || got_on))
+	uint64_t sent = srdma_counter_read(&client->conn->stream.counters.messages_sent);
+
+	if (blocked && (!client->marks[SRDMA_MARK_BLOCKED] || got_on || sent != client->sent)) {
 		client->deadline = srdma_deadline(client->server->options.conn->timeout_ms);
+		client->sent = sent;
+	}
 	srdma_client_mark(client, SRDMA_MARK_BLOCKED, blocked);
 }
 
@@ -145,30 +179,51 @@ static void take_result(struct srdma_client *client, int ret)
 		srdma_client_end(client, conn->closing.peer_requested ? 0 : ret, client->reason[0] ? client->reason : "ended by the server");
 }
 
+/* Whether on_wake has to finish before the next message: it is due, or waits for room. So the program is done with one message before
+ * it gets another, even if it cannot answer the first at once. */
+static bool is_held_by_wake(const struct srdma_client *client)
+{
+	struct srdma_conn *conn = client->conn;
+
+	return client->server->options.on_wake && (conn->woken || atomic_load(&conn->wake_requested) || (client->wake.is && client->wake.until));
+}
+
 /* Hands over the messages that have come, up to a turn. Returns whether there was any. */
 static bool serve_messages(struct srdma_client *client)
 {
 	const struct srdma_server_options *o = &client->server->options;
 	struct srdma_conn *conn = client->conn;
+	bool held = false;
 	const void *data;
 	uint32_t length;
 	int ret = 0, taken = 0;
 
+	if (client->message.is && !can_go_on(client, &client->message))
+		return false;
 	while (taken < TURN && ret == 0 && srdma_rate_is_open(&conn->rate) && srdma_conn_peek(conn, &data, &length) == 1) {
+		held = is_held_by_wake(client);
+		if (held)
+			break;
+		begin_call(client);
 		if (o->on_message)
 			ret = o->on_message(conn, data, length, client->reason, client->arg, o->arg);
+		if (note_put_off(client, &client->message, ret))
+			break;
 		if (ret == 0) {
 			srdma_rate_take(&conn->rate, length);
 			ret = srdma_stream_consume(&conn->stream);
 		}
 		taken += ret == 0;
 	}
-	block(client, ret == -EAGAIN, taken > 0);
-	if (ret == -EAGAIN)
-		client->wants_room = !srdma_conn_can_send(conn);
-	else
+	block(client, held || client->message.is, taken > 0);
+	if (!client->message.is)
 		take_result(client, ret);
 	return taken > 0;
+}
+
+static bool has_control(const struct srdma_client *client)
+{
+	return srdma_control_queue_has_message(client->conn) && (!client->control.is || can_go_on(client, &client->control));
 }
 
 /* Hands over the control messages that have come; the protocol limits their number. */
@@ -180,8 +235,11 @@ static void serve_control(struct srdma_client *client)
 	size_t length;
 	int ret = 0;
 
-	while (ret == 0 && srdma_control_queue_peek(conn, &data, &length)) {
+	while (ret == 0 && has_control(client) && srdma_control_queue_peek(conn, &data, &length)) {
+		begin_call(client);
 		ret = o->on_control(conn, data, length, client->reason, client->arg, o->arg);
+		if (note_put_off(client, &client->control, ret))
+			return;
 		if (ret == 0)
 			ret = srdma_control_queue_consume(conn);
 	}
@@ -190,9 +248,7 @@ static void serve_control(struct srdma_client *client)
 
 static bool is_woken(const struct srdma_client *client)
 {
-	const struct srdma_conn *conn = client->conn;
-
-	return client->server->options.on_wake && (conn->woken || (client->wake_waits && srdma_conn_can_send(conn)));
+	return client->server->options.on_wake && (client->conn->woken || can_go_on(client, &client->wake));
 }
 
 static void serve_wake(struct srdma_client *client)
@@ -203,16 +259,17 @@ static void serve_wake(struct srdma_client *client)
 	if (!is_woken(client))
 		return;
 	client->conn->woken = false;
+	begin_call(client);
 	ret = o->on_wake(client->conn, client->reason, client->arg, o->arg);
-	client->wake_waits = ret == -EAGAIN;
-	take_result(client, ret == -EAGAIN ? 0 : ret);
+	if (!note_put_off(client, &client->wake, ret))
+		take_result(client, ret);
 }
 
 static bool has_completions(const struct srdma_client *client)
 {
-	const struct srdma_conn *conn = client->conn;
-
-	return client->server->options.on_complete && (client->complete_waits ? srdma_conn_can_send(conn) : conn->stream.done_ring.count > 0);
+	if (!client->server->options.on_complete)
+		return false;
+	return client->complete.is ? can_go_on(client, &client->complete) : client->conn->stream.done_ring.count > 0;
 }
 
 /* Hands over the completions that have come, up to a turn. */
@@ -222,12 +279,14 @@ static void serve_completions(struct srdma_client *client)
 	int ret = 0;
 
 	for (int taken = 0; taken < TURN && ret == 0 && has_completions(client); taken++) {
-		if (!client->complete_waits)
+		if (!client->complete.is)
 			srdma_stream_take_done(&client->conn->stream, &client->cookie);
+		begin_call(client);
 		ret = o->on_complete(client->conn, client->cookie, client->reason, client->arg, o->arg);
-		client->complete_waits = ret == -EAGAIN;
+		if (note_put_off(client, &client->complete, ret))
+			return;
 	}
-	take_result(client, ret == -EAGAIN ? 0 : ret);
+	take_result(client, ret);
 }
 
 /* Calls the program's functions, but for on_message, for what has happened. */
@@ -246,12 +305,12 @@ bool srdma_client_has_work(const struct srdma_client *client)
 
 	if (conn->status != 0)
 		return true;
-	if (conn->stream.receives_left || srdma_control_queue_has_message(conn) || has_completions(client) || is_woken(client))
+	if (conn->stream.receives_left || has_control(client) || has_completions(client) || is_woken(client))
 		return true;
 	if (client->marks[SRDMA_MARK_BLOCKED] && (srdma_sealed_rdma_has_work(&conn->sealed_rdma) || conn->control_more))
 		return true;
 	if (client->marks[SRDMA_MARK_BLOCKED])
-		return client->wants_room && srdma_conn_can_send(conn);
+		return can_go_on(client, &client->message);
 	return (srdma_stream_has_message(&conn->stream) && !client->marks[SRDMA_MARK_THROTTLED]) || conn->closing.peer_requested || conn->control_more ||
 	       srdma_sealed_rdma_has_work(&conn->sealed_rdma);
 }

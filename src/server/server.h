@@ -120,6 +120,12 @@ struct srdma_server {
 	unsigned unclean;      /* of these, while stopping */
 };
 
+/* Whether a function of the program has put something off, by returning -EAGAIN. */
+struct srdma_put_off {
+	bool is;
+	bool (*until)(const struct srdma_conn *conn); /* it is called again when this is true; NULL: when the client is woken */
+};
+
 /* A client, from TCP accept to the end. */
 struct srdma_client {
 	struct srdma_server *server;
@@ -147,10 +153,11 @@ struct srdma_client {
 	int64_t connected_at;          /* seconds since the epoch */
 	void *arg;                     /* the program's */
 	bool marks[SRDMA_MARKS];       /* srdma_client_mark */
-	bool wants_room;               /* BLOCKED because there was no room to send */
-	bool complete_waits;           /* on_complete is to be called again, with `cookie`, when there is room to send */
+	struct srdma_put_off message;  /* on_message; also BLOCKED then */
+	struct srdma_put_off control, wake; /* on_control, on_wake */
+	struct srdma_put_off complete; /* on_complete, for `cookie` */
 	uint64_t cookie;
-	bool wake_waits;               /* on_wake is to be called again when there is room to send */
+	uint64_t sent;                 /* messages, when it was BLOCKED last */
 	bool hot;
 	uint64_t hot_until;
 	atomic_bool kicked;            /* set under slots.mutex, after kick_reason */
@@ -214,6 +221,8 @@ void srdma_client_progress(struct srdma_client *client, bool control);
 void srdma_client_rest(struct srdma_client *client, bool was_busy);
 /* The same for a client that is being disconnected, which must hear of its completions. The call may free the client. */
 void srdma_client_rest_ending(struct srdma_client *client);
+/* The client was woken: the program may now take what it has put off. */
+void srdma_client_retry(struct srdma_client *client);
 /* Stops polling the client. */
 void srdma_client_cool(struct srdma_client *client);
 /* Applies an epoll_ctl operation to the client's TLS channel. */

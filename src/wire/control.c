@@ -1,16 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "control.h"
 
-#include "clock.h"
 #include "log.h"
-#include "net.h"
 
 #include <errno.h>
 #include <openssl/crypto.h>
 #include <string.h>
-
-/* Reads of one srdma_control_await between two looks at the clock. */
-#define AWAIT_READS 64
 
 int srdma_control_receive(struct srdma_tls *tls, struct srdma_inbox *inbox, unsigned *reads)
 {
@@ -40,42 +35,13 @@ int srdma_control_receive(struct srdma_tls *tls, struct srdma_inbox *inbox, unsi
 	}
 }
 
-static int wait_for_tls(struct srdma_tls *tls, uint64_t deadline, const char *doing)
-{
-	/* A peer that sends without end must not keep this end past its deadline. */
-	int ret = srdma_deadline_left_ms(deadline) == 0 ? -ETIMEDOUT : srdma_net_wait(srdma_tls_fd(tls), srdma_tls_events(tls), deadline);
-
-	return ret == 0 ? 0 : srdma_fail(ret, "timed out waiting for the peer (%s)", doing);
-}
-
-int srdma_control_await(struct srdma_tls *tls, struct srdma_inbox *inbox, uint64_t deadline)
-{
-	for (;;) {
-		unsigned reads = AWAIT_READS;
-		int ret = srdma_control_receive(tls, inbox, &reads);
-
-		if (ret != -EAGAIN)
-			return ret;
-		/* OpenSSL may hold more of the frame already, which no descriptor announces. */
-		if (reads == 0 && srdma_deadline_left_ms(deadline) > 0)
-			continue;
-		ret = wait_for_tls(tls, deadline, "waiting for a frame");
-		if (ret != 0)
-			return ret;
-	}
-}
-
-int srdma_control_send(struct srdma_tls *tls, const uint8_t *frame, size_t length, uint64_t deadline)
+int srdma_control_send(struct srdma_tls *tls, const uint8_t *frame, size_t length)
 {
 	while (length > 0) {
 		int n = srdma_tls_write(tls, frame, length);
 
-		if (n == -EAGAIN) {
-			n = wait_for_tls(tls, deadline, "sending a frame");
-			if (n != 0)
-				return n;
-			continue;
-		}
+		if (n == -EAGAIN)
+			return srdma_fail(-ETIMEDOUT, "the peer does not read its TLS channel");
 		if (n < 0)
 			return n;
 		frame += n;
@@ -111,17 +77,4 @@ int srdma_outbox_send(struct srdma_tls *tls, struct srdma_outbox *outbox, const 
 	memcpy(outbox->bytes + outbox->have, frame, length);
 	outbox->have += length;
 	return srdma_outbox_flush(tls, outbox);
-}
-
-int srdma_control_handshake(struct srdma_tls *tls, uint64_t deadline)
-{
-	for (;;) {
-		int ret = srdma_tls_handshake(tls);
-
-		if (ret != -EAGAIN)
-			return ret;
-		ret = wait_for_tls(tls, deadline, "TLS handshake");
-		if (ret != 0)
-			return ret;
-	}
 }

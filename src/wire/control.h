@@ -31,16 +31,12 @@ struct srdma_outbox {
  * SRDMA_EPROTOCOL for an oversized one. Each read of the channel uses up one of `*reads`; with none left the result is also -EAGAIN, so
  * that a peer that goes on sending cannot hold the reader. */
 int srdma_control_receive(struct srdma_tls *tls, struct srdma_inbox *inbox, unsigned *reads);
-/* The same, but waits until `deadline`; also -ETIMEDOUT. */
-int srdma_control_await(struct srdma_tls *tls, struct srdma_inbox *inbox, uint64_t deadline);
 /* Queues a frame and sends as much as there is room for, without blocking. Returns 0 even if the frame is still queued; errors of
  * srdma_tls_write; -ETIMEDOUT: the peer has read nothing for so long that the outbox is full. */
 int srdma_outbox_send(struct srdma_tls *tls, struct srdma_outbox *outbox, const uint8_t *frame, size_t length);
 /* Sends as much as there is room for: 0, or an error of srdma_tls_write. */
 int srdma_outbox_flush(struct srdma_tls *tls, struct srdma_outbox *outbox);
-/* Sends a whole frame, waiting for room. Errors as above. */
-int srdma_control_send(struct srdma_tls *tls, const uint8_t *frame, size_t length, uint64_t deadline);
-/* Runs the handshake to its end. */
-int srdma_control_handshake(struct srdma_tls *tls, uint64_t deadline);
+/* Sends a whole frame at once, past the outbox. -ETIMEDOUT: the peer does not read, so there is no room for it. */
+int srdma_control_send(struct srdma_tls *tls, const uint8_t *frame, size_t length);
 
 #endif

@@ -109,6 +109,9 @@ bool is_filled(const void *data, size_t length, unsigned seed);
 	X("accept-timeouts", accept_timeouts, 0) \
 	X("ring", ring, 0) \
 	X("starts", starts, 0) \
+	X("zero", zero, 0) \
+	X("not-again", not_again, 0) \
+	X("posts-to-the-sleeping", posts_to_the_sleeping, 0) \
 	X("stopped", stopped, 2) /* PORT PID */ \
 	X("peer-cert", peer_cert, 2) /* CERTIFICATE ORDER, either may be "" */ \
 	X("link-nonblocking", link_nonblocking, 0) \

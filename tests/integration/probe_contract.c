@@ -2,6 +2,7 @@
 /* What securdma.h says of return values, time-outs and error texts, function by function. */
 #include "probe.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <poll.h>
 #include <stdio.h>
@@ -222,7 +223,7 @@ void mode_accept_timeouts(struct rig *rig, char **args)
 	rig_serve(rig); /* for make_stale */
 	EXPECT(srdma_listener_listen(NULL, "0", &listener), 0);
 	EXPECT_TEXT(rig, srdma_listener_accept(listener, 0), -EAGAIN, "wait for a client to connect");
-	EXPECT_TEXT(rig, srdma_listener_accept(listener, 30), -EAGAIN, "wait for a client to connect");
+	EXPECT_TEXT(rig, srdma_listener_accept(listener, 30), -ETIMEDOUT, "timed out after 30 ms waiting for a client to connect");
 	snprintf(rig->port, sizeof rig->port, "%u", srdma_listener_port(listener));
 	rig->client_options.setup_timeout_ms = 20000;
 	CHECK(pthread_create(&thread, NULL, connect_later, rig) == 0);
@@ -364,14 +365,35 @@ static int turn_away(const struct srdma_admit_request *request, struct srdma_adm
 	return -1;
 }
 
-static void poll_both(struct rig *rig, const struct srdma_connect *connect, const struct srdma_accept *accept)
+/* One that is NULL, or over, has no descriptor. */
+static void poll_all(struct rig *rig, const struct srdma_connect *connect, const struct srdma_accept *accept, const struct srdma_listener *listener)
 {
-	struct pollfd fds[] = {{.fd = srdma_connect_fd(connect), .events = POLLIN},
-			       {.fd = accept ? srdma_accept_fd(accept) : -1, .events = accept ? srdma_accept_events(accept) : 0}};
-	int left = accept ? srdma_accept_left_ms(accept) : 1000 * rig->scale;
+	struct pollfd fds[] = {{.fd = connect ? srdma_connect_fd(connect) : -1, .events = POLLIN},
+			       {.fd = accept ? srdma_accept_fd(accept) : -1, .events = accept ? srdma_accept_events(accept) : 0},
+			       {.fd = listener ? srdma_listener_fd(listener) : -1, .events = POLLIN}};
 
-	CHECK(left >= 0);
-	poll(fds, 2, left);
+	/* The descriptor of the connecting end tells of its times, too. */
+	CHECK(poll(fds, 3, 15000 * rig->scale) > 0);
+}
+
+static void poll_one(struct rig *rig, int fd, short events)
+{
+	struct pollfd one = {.fd = fd, .events = events};
+
+	EXPECT(poll(&one, 1, 15000 * rig->scale), 1);
+}
+
+/* The threads of this process. */
+static int threads(void)
+{
+	DIR *tasks = opendir("/proc/self/task");
+	int count = 0;
+
+	CHECK(tasks != NULL);
+	for (struct dirent *entry; (entry = readdir(tasks));)
+		count += entry->d_name[0] != '.';
+	closedir(tasks);
+	return count;
 }
 
 /* Both ends of a connection come up in one thread. The results of both. */
@@ -396,7 +418,7 @@ static void come_up(struct rig *rig, struct srdma_listener *listener, srdma_admi
 		if (results[0] == -EAGAIN)
 			results[0] = srdma_connect_step(connect, &conns[0]);
 		if (results[0] == -EAGAIN || results[1] == -EAGAIN)
-			poll_both(rig, connect, accept && results[1] == -EAGAIN ? accept : NULL);
+			poll_all(rig, results[0] == -EAGAIN ? connect : NULL, accept && results[1] == -EAGAIN ? accept : NULL, accept ? NULL : listener);
 	}
 	if (results[0] == 0)
 		EXPECT(srdma_connect_step(connect, &conns[0]), -EINVAL);
@@ -414,16 +436,18 @@ void mode_starts(struct rig *rig, char **args)
 	struct srdma_accept *accept;
 	struct srdma_reject reject;
 	uint32_t retry = 4711;
-	int results[2], socket;
+	int results[2], socket, before;
 	char answer[8];
 	size_t length;
 
 	(void)args;
 	EXPECT(srdma_listener_listen(NULL, "0", &listener), 0);
 	snprintf(rig->port, sizeof rig->port, "%u", srdma_listener_port(listener));
+	before = threads();
 	come_up(rig, listener, NULL, NULL, results, conns);
 	EXPECT(results[0], 0);
 	EXPECT(results[1], 0);
+	EXPECT(threads(), before);
 	EXPECT(srdma_conn_send(conns[0], "hello", 5, -1), 0);
 	EXPECT(srdma_conn_recv(conns[1], answer, sizeof answer, &length, 15000 * rig->scale), 0);
 	EXPECT(length, 5);
@@ -438,18 +462,28 @@ void mode_starts(struct rig *rig, char **args)
 
 	/* Given up: one that has not begun, and one that waits for the other end. */
 	EXPECT(srdma_conn_connect_start(rig->host, rig->port, rig->client_tls, rig->device, &rig->client_options, &connect), 0);
+	poll_all(rig, connect, NULL, NULL);
 	srdma_connect_free(&connect);
+	EXPECT(srdma_listener_accept(listener, 0), -EAGAIN);
+	EXPECT(srdma_conn_connect_start(rig->host, rig->port, rig->client_tls, rig->device, &rig->client_options, &connect), 0);
+	EXPECT(srdma_connect_step(connect, &conns[0]), -EAGAIN);
 	socket = srdma_listener_accept(listener, 15000 * rig->scale);
 	CHECK(socket >= 0);
 	EXPECT(srdma_conn_accept_start(socket, rig->server_tls, rig->device, &rig->server_conn, NULL, NULL, &accept), 0);
+	srdma_connect_free(&connect);
+	while ((results[1] = srdma_accept_step(accept, &conns[1])) == -EAGAIN)
+		poll_one(rig, srdma_accept_fd(accept), srdma_accept_events(accept));
+	EXPECT(results[1], SRDMA_ELOST);
 	srdma_accept_free(&accept);
 	srdma_listener_free(&listener);
 
 	EXPECT(srdma_conn_connect_start(rig->host, rig->port, rig->client_tls, rig->device, &rig->client_options, &connect), 0);
 	while ((results[0] = srdma_connect_step(connect, &conns[0])) == -EAGAIN)
-		poll_both(rig, connect, NULL);
+		poll_all(rig, connect, NULL, NULL);
 	EXPECT(results[0], -ECONNREFUSED);
 	CHECK(strstr(srdma_error_text(), "cannot connect to") != NULL);
+	EXPECT(srdma_connect_step(connect, &conns[0]), -ECONNREFUSED);
+	EXPECT(threads(), before);
 	srdma_connect_free(&connect);
 	rig->client_options.depth = 0;
 	EXPECT(srdma_conn_connect_start(rig->host, rig->port, rig->client_tls, rig->device, &rig->client_options, &connect), -EINVAL);

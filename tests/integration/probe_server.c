@@ -309,3 +309,237 @@ void mode_speaks_first(struct rig *rig, char **args)
 	srdma_conn_free(&asleep);
 	rig_stop(rig, 0);
 }
+
+/* ---- a program that answers more than there is room for ----------------------------------------------------------- */
+
+enum { QUESTIONS = 5, ANSWERS = 50, CONTROLS = 3 * SRDMA_CONTROL_DEPTH };
+
+/* What the program owes a client. It begins nothing anew, and asks for no call that would find nothing to do. */
+struct talker {
+	unsigned questions, owed, said;
+	unsigned controls, control_calls, wake_calls;
+};
+
+static struct talker talkers[2];
+static atomic_uint talker_count;
+
+static int meet(struct srdma_conn *conn, void **client_arg, void *arg)
+{
+	struct talker *talker = &talkers[atomic_fetch_add(&talker_count, 1)];
+	int ret;
+
+	(void)arg;
+	*client_arg = talker;
+	/* It speaks first, and more than there is room for. */
+	talker->owed = ANSWERS;
+	while ((ret = srdma_conn_send(conn, &talker->said, sizeof talker->said, 0)) == 0)
+		talker->said++;
+	EXPECT(ret, -EAGAIN);
+	CHECK(talker->said < ANSWERS);
+	srdma_conn_wake(conn);
+	return 0;
+}
+
+/* It takes the question, says what there is room for, and leaves the rest to on_wake. */
+static int be_asked(struct srdma_conn *conn, const void *question, size_t length, char *reason, void *client_arg, void *arg)
+{
+	struct talker *talker = client_arg;
+
+	(void)reason;
+	(void)arg;
+	EXPECT(length, sizeof talker->questions);
+	CHECK(memcmp(question, &talker->questions, length) == 0);
+	/* No question before the answers to the one before are given. */
+	EXPECT(talker->said, talker->owed);
+	talker->questions++;
+	talker->owed += ANSWERS;
+	for (; talker->said < talker->owed; talker->said++)
+		if (srdma_conn_send(conn, &talker->said, sizeof talker->said, 0) != 0)
+			break;
+	srdma_conn_wake(conn);
+	return 0;
+}
+
+static int go_on_answering(struct srdma_conn *conn, char *reason, void *client_arg, void *arg)
+{
+	struct talker *talker = client_arg;
+	int ret = 0;
+
+	(void)reason;
+	(void)arg;
+	talker->wake_calls++;
+	for (; ret == 0 && talker->said < talker->owed; talker->said += ret == 0)
+		ret = srdma_conn_send(conn, &talker->said, sizeof talker->said, 0);
+	return ret;
+}
+
+/* One control message is answered by many, in a handler that the library calls again until all are sent. */
+static int answer_control(struct srdma_conn *conn, const void *message, size_t length, char *reason, void *client_arg, void *arg)
+{
+	struct talker *talker = client_arg;
+	int ret = 0;
+
+	(void)message;
+	(void)reason;
+	(void)arg;
+	EXPECT(length, 1);
+	talker->control_calls++;
+	for (; ret == 0 && talker->controls < CONTROLS; talker->controls += ret == 0)
+		ret = srdma_conn_control_send(conn, &talker->controls, sizeof talker->controls, 0);
+	return ret;
+}
+
+static void hear_all(struct rig *rig, struct srdma_conn *conn, unsigned from, unsigned to)
+{
+	for (unsigned i = from; i < to; i++)
+		hear(rig, conn, &i, sizeof i);
+}
+
+/* Nothing is said twice or asked over and over, and a client that does not read holds up no other. */
+void mode_not_again(struct rig *rig, char **args)
+{
+	struct srdma_conn *asleep, *conn;
+	char control[SRDMA_CONTROL_MESSAGE_MAX];
+	size_t length;
+
+	(void)args;
+	rig->server_options.workers = 1;
+	rig->server_options.on_connect = meet;
+	rig->server_options.on_message = be_asked;
+	rig->server_options.on_wake = go_on_answering;
+	rig->server_options.on_control = answer_control;
+	rig->server_conn.control_messages = rig->client_options.control_messages = true;
+	rig_serve(rig);
+	asleep = rig_connect(rig);
+	for (unsigned i = 0; i < QUESTIONS; i++)
+		EXPECT(srdma_conn_send(asleep, &i, sizeof i, 15000 * rig->scale), 0);
+	EXPECT(srdma_conn_control_send(asleep, "?", 1, 15000 * rig->scale), 0);
+	conn = rig_connect(rig);
+	hear_all(rig, conn, 0, ANSWERS);
+	for (unsigned i = 0; i < QUESTIONS; i++) {
+		EXPECT(srdma_conn_send(conn, &i, sizeof i, 15000 * rig->scale), 0);
+		hear_all(rig, conn, (i + 1) * ANSWERS, (i + 2) * ANSWERS);
+	}
+	pause_ms(200);
+	hear_all(rig, asleep, 0, (QUESTIONS + 1) * ANSWERS);
+	for (unsigned i = 0; i < CONTROLS; i++) {
+		EXPECT(srdma_conn_control_recv(asleep, control, sizeof control, &length, 15000 * rig->scale), 0);
+		CHECK(length == sizeof i && memcmp(control, &i, length) == 0);
+	}
+	rig_leave(&conn);
+	rig_leave(&asleep);
+	rig_stop(rig, 0);
+	for (unsigned i = 0; i < 2; i++) {
+		EXPECT(talkers[i].questions, QUESTIONS);
+		EXPECT(talkers[i].said, (QUESTIONS + 1) * ANSWERS);
+		/* At most once for each credit that comes back. */
+		CHECK(talkers[i].wake_calls <= 2 * (QUESTIONS + 1) * ANSWERS);
+		CHECK(talkers[i].control_calls <= 2 * CONTROLS);
+	}
+	EXPECT(talkers[0].controls, CONTROLS);
+}
+
+/* ---- writes and reads in a sleeping client's region ------------------------------------------------------------------ */
+
+/* More than may be in flight, from a function that must not wait: the library calls it again when there is room. */
+struct poster {
+	struct srdma_buffer *buffer;
+	unsigned posted, completed, calls;
+};
+
+enum { POSTS = 200, POST_SIZE = 8192 };
+
+static int get_ready_to_post(struct srdma_conn *conn, void **client_arg, void *arg)
+{
+	struct poster *poster = calloc(1, sizeof *poster);
+
+	(void)arg;
+	CHECK(poster != NULL);
+	*client_arg = poster;
+	return srdma_buffer_new(conn, NULL, POST_SIZE, &poster->buffer);
+}
+
+static int post_more(struct srdma_conn *conn, char *reason, void *client_arg, void *arg)
+{
+	struct poster *poster = client_arg;
+	int ret = 0;
+
+	(void)reason;
+	(void)arg;
+	poster->calls++;
+	for (; ret == 0 && poster->posted < POSTS; poster->posted += ret == 0)
+		ret = (poster->posted % 2 ? srdma_conn_post_write : srdma_conn_post_read)(conn, poster->buffer, 0, POST_SIZE, 0, poster->posted);
+	return ret;
+}
+
+/* The message 'p' begins it; another one is echoed. */
+static int post_or_echo(struct srdma_conn *conn, const void *message, size_t length, char *reason, void *client_arg, void *arg)
+{
+	(void)reason;
+	(void)client_arg;
+	(void)arg;
+	if (*(const char *)message != 'p')
+		return srdma_conn_send(conn, message, length, 0);
+	srdma_conn_wake(conn);
+	return 0;
+}
+
+static int count_completion(struct srdma_conn *conn, uint64_t cookie, char *reason, void *client_arg, void *arg)
+{
+	struct poster *poster = client_arg;
+
+	(void)reason;
+	(void)arg;
+	EXPECT(cookie, poster->completed);
+	if (poster->completed + 1 == POSTS) {
+		int ret = srdma_conn_send(conn, "done", 4, 0);
+
+		if (ret != 0)
+			return ret;
+	}
+	poster->completed++;
+	return 0;
+}
+
+static void end_posting(struct srdma_conn *conn, int status, void *client_arg, void *arg)
+{
+	struct poster *poster = client_arg;
+
+	(void)conn;
+	(void)status;
+	(void)arg;
+	/* Each completion makes room once. */
+	CHECK(poster->calls <= 2 * POSTS);
+	srdma_buffer_free(&poster->buffer);
+	free(poster);
+}
+
+/* Sealed, such a write or read waits for the client's program, which sleeps. The other client of the worker is served meanwhile. */
+void mode_posts_to_the_sleeping(struct rig *rig, char **args)
+{
+	struct srdma_conn *asleep, *other;
+	uint64_t start;
+
+	(void)args;
+	rig->server_options.workers = 1;
+	rig->server_options.on_connect = get_ready_to_post;
+	rig->server_options.on_message = post_or_echo;
+	rig->server_options.on_wake = post_more;
+	rig->server_options.on_complete = count_completion;
+	rig->server_options.on_disconnect = end_posting;
+	rig->client_options.region_size = POST_SIZE;
+	rig_serve(rig);
+	asleep = rig_connect(rig);
+	other = rig_connect(rig);
+	EXPECT(srdma_conn_send(asleep, "p", 1, 15000 * rig->scale), 0);
+	start = clock_ms();
+	for (unsigned i = 0; i < 100; i++) {
+		EXPECT(srdma_conn_send(other, "x", 1, 15000 * rig->scale), 0);
+		hear(rig, other, "x", 1);
+	}
+	fact(rig, "echoes_ms", (long long)(clock_ms() - start));
+	hear(rig, asleep, "done", 4);
+	rig_leave(&other);
+	rig_leave(&asleep);
+	rig_stop(rig, 0);
+}

@@ -118,6 +118,20 @@ def test_disconnect_goes_on_without_blocking(probe, monkeypatch, seal):
     probe("disconnect-nonblocking")
 
 
+@pytest.mark.parametrize("seal", ["", "1"])
+def test_no_call_waits_that_may_not(probe, monkeypatch, seal):
+    """And it succeeds once its descriptor is readable; a negative time stands for the default."""
+    monkeypatch.setenv("SECURDMA_PROBE_SEAL", seal)
+    assert probe("zero")["rows"] > 20
+
+
+@pytest.mark.parametrize("seal", ["", "1"])
+@pytest.mark.parametrize("mode", ["not-again", "posts-to-the-sleeping"])
+def test_sleeping_client_holds_up_nobody_and_no_handler_runs_for_nothing(probe, monkeypatch, mode, seal):
+    monkeypatch.setenv("SECURDMA_PROBE_SEAL", seal)
+    probe(mode)
+
+
 # ---- a program's own data -------------------------------------------------------------------------------------------------
 
 

@@ -8,7 +8,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/epoll.h>
 
 /* As in test.h, which the fuzz target that has this rig does without. */
 #pragma GCC diagnostic ignored "-Wunused-parameter"
@@ -262,8 +261,7 @@ void rig_new(struct end_rig *rig, size_t region_size, size_t peer_region_size)
 	conn->send_cq = &rig->send_cq;
 	conn->recv_cq = &rig->recv_cq;
 	conn->wake_fd = -1;
-	conn->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-	require(conn->epoll_fd >= 0, "no descriptor");
+	require(srdma_watch_open(&conn->watch) == 0, "no descriptor");
 	require(srdma_region_private(region_size, &conn->region) == 0, "no region");
 	conn->region.rights = conn->own.region_access = conn->peer.region_access = IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ;
 	conn->own.region_size = region_size;

@@ -4,6 +4,7 @@
 #define TEST_LOOPBACK_H
 
 #include "clock.h"
+#include "dial_to.h"
 #include "net.h"
 
 #include <arpa/inet.h>
@@ -23,7 +24,7 @@ static inline void connect_sockets(int *client, int *server)
 	assert_int_equal(srdma_net_listen("127.0.0.1", "0", &listener), 0);
 	assert_int_equal(getsockname(listener, (struct sockaddr *)&address, &length), 0);
 	snprintf(port, sizeof port, "%u", ntohs(address.sin_port));
-	assert_int_equal(srdma_net_connect("127.0.0.1", port, srdma_deadline(PATIENCE_MS), client), 0);
+	assert_int_equal(dial_to("127.0.0.1", port, srdma_deadline(PATIENCE_MS), client), 0);
 	assert_int_equal(srdma_net_wait(listener, POLLIN, srdma_deadline(PATIENCE_MS)), 0);
 	*server = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
 	assert_true(*server >= 0);

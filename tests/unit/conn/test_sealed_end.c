@@ -7,6 +7,7 @@
 
 #include "log.h"
 #include "securdma_link.h"
+#include "wake.h"
 
 #include <sys/mman.h>
 #include <unistd.h>
@@ -332,11 +333,33 @@ TEST(buffer_outlives_its_connection)
 /* ---- a link ---------------------------------------------------------------------------------------------------- */
 
 static bool connects;
+static struct srdma_connect *const connecting = (struct srdma_connect *)&connects; /* nobody looks into it */
+static int connecting_fd;
+
+int __wrap_srdma_conn_connect_start(const char *host, const char *port, struct srdma_tls_context *context, struct srdma_device *device,
+				    const struct srdma_conn_options *options, struct srdma_connect **out)
+{
+	connecting_fd = srdma_wake_new();
+	*out = connecting;
+	return 0;
+}
+
+int __wrap_srdma_connect_fd(const struct srdma_connect *connect)
+{
+	return connecting_fd;
+}
+
+void __wrap_srdma_connect_free(struct srdma_connect **connect)
+{
+	if (*connect)
+		srdma_wake_close(connecting_fd);
+	*connect = NULL;
+}
 
 /* The rig's, once. */
-int __wrap_srdma_conn_connect(const char *host, const char *port, struct srdma_tls_context *context, struct srdma_device *device,
-			      const struct srdma_conn_options *options, struct srdma_conn **out)
+int __wrap_srdma_connect_step(struct srdma_connect *connect, struct srdma_conn **out)
 {
+	assert_ptr_equal(connect, connecting);
 	if (!connects)
 		return srdma_fail(-ECONNREFUSED, "nobody is there");
 	connects = false;
@@ -344,7 +367,7 @@ int __wrap_srdma_conn_connect(const char *host, const char *port, struct srdma_t
 	return 0;
 }
 
-int __wrap_srdma_conn_share_wake(struct srdma_conn *conn, int fd)
+int __wrap_srdma_conn_share_wake(struct srdma_conn *conn, int fd, atomic_bool *requested)
 {
 	return 0;
 }

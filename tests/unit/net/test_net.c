@@ -2,6 +2,7 @@
 #include "test.h"
 
 #include "clock.h"
+#include "dial_to.h"
 #include "net.h"
 
 #include <arpa/inet.h>
@@ -283,7 +284,7 @@ TEST(connected_socket_is_ready_for_use)
 	char port[8];
 	int listener = listen_on_loopback(port), fd = -1, accepted;
 
-	assert_int_equal(srdma_net_connect("127.0.0.1", port, srdma_deadline(5000), &fd), 0);
+	assert_int_equal(dial_to("127.0.0.1", port, srdma_deadline(5000), &fd), 0);
 	assert_int_equal(srdma_net_wait(listener, POLLIN, srdma_deadline(5000)), 0);
 	accepted = accept4(listener, NULL, NULL, 0);
 	assert_true(accepted >= 0);
@@ -339,7 +340,7 @@ TEST(listening_on_all_addresses_serves_ipv4)
 
 	assert_int_equal(srdma_net_listen(NULL, "0", &listener), 0);
 	snprintf(port, sizeof port, "%u", port_of(listener));
-	assert_int_equal(srdma_net_connect("127.0.0.1", port, srdma_deadline(5000), &fd), 0);
+	assert_int_equal(dial_to("127.0.0.1", port, srdma_deadline(5000), &fd), 0);
 	close(fd);
 	close(listener);
 }
@@ -351,7 +352,7 @@ TEST(refused_connection_is_told_at_once)
 	uint64_t start = srdma_clock_us();
 
 	close(closed);
-	assert_int_equal(srdma_net_connect("127.0.0.1", port, srdma_deadline(30000), &fd), -ECONNREFUSED);
+	assert_int_equal(dial_to("127.0.0.1", port, srdma_deadline(30000), &fd), -ECONNREFUSED);
 	assert_true(srdma_clock_us() - start < 5 * SECOND_US);
 	assert_error_says(port);
 	assert_error_says("check that the server runs there");
@@ -367,7 +368,7 @@ TEST(bad_port_is_refused)
 	int fd = -1;
 
 	for (size_t i = 0; i < COUNT(bad); i++) {
-		if (srdma_net_connect("127.0.0.1", bad[i], srdma_deadline(20000), &fd) != -EINVAL)
+		if (dial_to("127.0.0.1", bad[i], srdma_deadline(20000), &fd) != -EINVAL)
 			fail_msg("'%s' was taken as a port to connect to: %s", bad[i], srdma_error_text());
 		snprintf(text, sizeof text, "'%s' is not a port; give a number from 1 to 65535", bad[i]);
 		assert_error_says(text);
@@ -379,8 +380,8 @@ TEST(bad_port_is_refused)
 		assert_int_equal(srdma_net_listen(NULL, bad[i], &fd), -EINVAL);
 	}
 	/* Any free one can be listened on, but not connected to. */
-	assert_int_equal(srdma_net_connect("127.0.0.1", "0", srdma_deadline(20000), &fd), -EINVAL);
-	assert_int_equal(srdma_net_connect("", "4433", srdma_deadline(20000), &fd), -EINVAL);
+	assert_int_equal(dial_to("127.0.0.1", "0", srdma_deadline(20000), &fd), -EINVAL);
+	assert_int_equal(dial_to("", "4433", srdma_deadline(20000), &fd), -EINVAL);
 	assert_int_equal(fd, -1);
 }
 
@@ -475,7 +476,7 @@ TEST(connect_gives_up_at_its_deadline)
 
 	snprintf(port, sizeof port, "%u", number);
 	start = srdma_clock_us();
-	assert_int_equal(srdma_net_connect("127.0.0.1", port, srdma_deadline(200), &fd), -ETIMEDOUT);
+	assert_int_equal(dial_to("127.0.0.1", port, srdma_deadline(200), &fd), -ETIMEDOUT);
 	took = srdma_clock_us() - start;
 	assert_uint_in_range(took, SECOND_US / 5, 15 * SECOND_US);
 	/* The rest of the 200 ms when the attempt began. */
@@ -535,12 +536,12 @@ TEST(dead_address_does_not_use_up_the_deadline)
 	int fd = -1;
 
 	names_addresses = addresses;
-	assert_int_equal(srdma_net_connect("several.test", crowd.port, srdma_deadline(60000), &fd), 0);
+	assert_int_equal(dial_to("several.test", crowd.port, srdma_deadline(60000), &fd), 0);
 	assert_true(srdma_clock_us() - start < 30 * SECOND_US);
 	peer = leave_peer(fd);
 	assert_int_equal(ntohl(((struct sockaddr_in *)&peer)->sin_addr.s_addr), 0x7f000002);
 	/* All have their turn within a deadline that is shorter than the pauses are. A busy machine may miss it now and then. */
-	for (int tries = 0; tries < 20 && srdma_net_connect("several.test", crowd.port, srdma_deadline(600), &fd) != 0; tries++)
+	for (int tries = 0; tries < 20 && dial_to("several.test", crowd.port, srdma_deadline(600), &fd) != 0; tries++)
 		fd = -1;
 	assert_true(fd >= 0);
 	close(fd);
@@ -558,11 +559,11 @@ TEST(families_take_turns)
 	int fd = -1;
 
 	names_addresses = addresses;
-	assert_int_equal(srdma_net_connect("several.test", crowd.port, srdma_deadline(60000), &fd), 0);
+	assert_int_equal(dial_to("several.test", crowd.port, srdma_deadline(60000), &fd), 0);
 	assert_int_equal(leave_peer(fd).ss_family, AF_INET6);
 	clear_crowd(&crowd);
 	/* The error tells in which order they were tried. */
-	assert_int_equal(srdma_net_connect("several.test", crowd.port, srdma_deadline(60000), &fd), -ECONNREFUSED);
+	assert_int_equal(dial_to("several.test", crowd.port, srdma_deadline(60000), &fd), -ECONNREFUSED);
 	assert_error_says("several.test");
 	at = srdma_error_text();
 	for (size_t i = 0; i < COUNT(order); i++) {
@@ -582,7 +583,7 @@ TEST(refusals_of_all_addresses_are_told_at_once)
 
 	close(closed);
 	names_addresses = addresses;
-	assert_int_equal(srdma_net_connect("several.test", port, srdma_deadline(60000), &fd), -ECONNREFUSED);
+	assert_int_equal(dial_to("several.test", port, srdma_deadline(60000), &fd), -ECONNREFUSED);
 	assert_true(srdma_clock_us() - start < 30 * SECOND_US);
 	for (size_t i = 0; addresses[i]; i++)
 		assert_error_says(addresses[i]);
@@ -610,7 +611,7 @@ TEST(failed_lookup_is_explained)
 
 	for (size_t i = 0; i < COUNT(cases); i++) {
 		const char *host = cases[i].host;
-		int error = cases[i].listen ? srdma_net_listen(host, "0", &fd) : srdma_net_connect(host, "4433", srdma_deadline(20000), &fd);
+		int error = cases[i].listen ? srdma_net_listen(host, "0", &fd) : dial_to(host, "4433", srdma_deadline(20000), &fd);
 
 		assert_int_equal(error, cases[i].error);
 		assert_error_says(cases[i].words);
@@ -630,10 +631,10 @@ TEST(lookup_ends_at_the_deadline)
 	slow_fd = eventfd(0, EFD_SEMAPHORE);
 	names_addresses = addresses;
 	for (int i = 0; i < MANY; i++) {
-		assert_int_equal(srdma_net_connect("slow.test", "4433", srdma_deadline(20), &fd), -ETIMEDOUT);
+		assert_int_equal(dial_to("slow.test", "4433", srdma_deadline(20), &fd), -ETIMEDOUT);
 		assert_error_says("timed out after 20 ms waiting for the name servers to look up slow.test");
 	}
-	assert_int_equal(srdma_net_connect("slow.test", "4433", srdma_deadline(60000), &fd), -ETIMEDOUT);
+	assert_int_equal(dial_to("slow.test", "4433", srdma_deadline(60000), &fd), -ETIMEDOUT);
 	assert_error_says("have not answered 16 earlier lookups");
 	assert_true(srdma_clock_us() - start < 30 * SECOND_US);
 	assert_int_equal(eventfd_write(slow_fd, MANY), 0);
@@ -645,7 +646,7 @@ TEST(lookup_ends_at_the_deadline)
 	assert_int_equal(eventfd_write(slow_fd, 1), 0);
 	do {
 		fd = -1;
-		(void)srdma_net_connect("slow.test", "1", srdma_deadline(20000), &fd);
+		(void)dial_to("slow.test", "1", srdma_deadline(20000), &fd);
 		assert_int_equal(fd, -1);
 	} while (strstr(srdma_error_text(), "earlier lookups"));
 	assert_error_says("127.0.0.1:1");
