@@ -4,7 +4,7 @@
 #define SRDMA_CONN_H
 
 #include "sealed_rdma.h"
-#include "stream.h"
+#include "queues.h"
 #include "control.h"
 #include "control_queue.h"
 #include "epoch.h"
@@ -57,7 +57,7 @@ struct srdma_conn {
 	unsigned unacked_send, unacked_recv; /* CQ events taken, to be acknowledged before the CQ goes */
 	struct srdma_qp qp;
 	struct srdma_region region;   /* offered to the peer */
-	struct srdma_stream stream; /* zeroed when raw */
+	struct srdma_queues queues; /* zeroed when raw */
 	struct srdma_sealed_rdma sealed_rdma;       /* zeroed unless sealed */
 	struct srdma_buffer *buffers; /* the program's, in a list */
 	struct srdma_seal_pool *seal_pool; /* the server's, or the process's; NULL: none */
@@ -85,7 +85,7 @@ struct srdma_conn {
 	uint64_t control_deadline; /* for the peer to read the frames sent to it; 0: it has read them */
 	int epoll_fd; /* comp, tls, wake; -1 with a notifier */
 	int wake_fd;  /* -1 with a notifier */
-	uint64_t waited_before; /* stream.waited_done when the running blocking write or read was posted */
+	uint64_t waited_before; /* queues.waited_done when the running blocking write or read was posted */
 	bool armed;   /* both CQs will raise an event */
 	bool noted;
 	bool woken;

@@ -159,7 +159,7 @@ static bool serve_messages(struct srdma_client *client)
 			ret = o->on_message(conn, data, length, client->reason, client->arg, o->arg);
 		if (ret == 0) {
 			srdma_rate_take(&conn->rate, length);
-			ret = srdma_stream_consume(&conn->stream);
+			ret = srdma_queues_consume(&conn->queues);
 		}
 		taken += ret == 0;
 	}
@@ -212,7 +212,7 @@ static bool has_completions(const struct srdma_client *client)
 {
 	const struct srdma_conn *conn = client->conn;
 
-	return client->server->options.on_complete && (client->complete_waits ? srdma_conn_can_send(conn) : conn->stream.done_ring.count > 0);
+	return client->server->options.on_complete && (client->complete_waits ? srdma_conn_can_send(conn) : conn->queues.done_ring.count > 0);
 }
 
 /* Hands over the completions that have come, up to a turn. */
@@ -223,7 +223,7 @@ static void serve_completions(struct srdma_client *client)
 
 	for (int taken = 0; taken < TURN && ret == 0 && has_completions(client); taken++) {
 		if (!client->complete_waits)
-			srdma_stream_take_done(&client->conn->stream, &client->cookie);
+			srdma_queues_take_done(&client->conn->queues, &client->cookie);
 		ret = o->on_complete(client->conn, client->cookie, client->reason, client->arg, o->arg);
 		client->complete_waits = ret == -EAGAIN;
 	}
@@ -246,13 +246,13 @@ bool srdma_client_has_work(const struct srdma_client *client)
 
 	if (conn->status != 0)
 		return true;
-	if (conn->stream.receives_left || srdma_control_queue_has_message(conn) || has_completions(client) || is_woken(client))
+	if (conn->queues.receives_left || srdma_control_queue_has_message(conn) || has_completions(client) || is_woken(client))
 		return true;
 	if (client->marks[SRDMA_MARK_BLOCKED] && (srdma_sealed_rdma_has_work(&conn->sealed_rdma) || conn->control_more))
 		return true;
 	if (client->marks[SRDMA_MARK_BLOCKED])
 		return client->wants_room && srdma_conn_can_send(conn);
-	return (srdma_stream_has_message(&conn->stream) && !client->marks[SRDMA_MARK_THROTTLED]) || conn->closing.peer_requested || conn->control_more ||
+	return (srdma_queues_has_message(&conn->queues) && !client->marks[SRDMA_MARK_THROTTLED]) || conn->closing.peer_requested || conn->control_more ||
 	       srdma_sealed_rdma_has_work(&conn->sealed_rdma);
 }
 
@@ -331,7 +331,7 @@ void srdma_client_run(struct srdma_client *client)
 		srdma_client_finish(client, srdma_conn_check(conn), true);
 		return;
 	}
-	if (conn->closing.peer_requested && !srdma_stream_has_message(&conn->stream))
+	if (conn->closing.peer_requested && !srdma_queues_has_message(&conn->queues))
 		srdma_client_end(client, 0, "");
 	else if (atomic_load_explicit(&client->kicked, memory_order_acquire))
 		srdma_client_end(client, -ECONNABORTED, client->kick_reason); /* written before `kicked`, and constant since */
