@@ -155,10 +155,11 @@ SRDMA_API int srdma_stream_abort(struct srdma_stream *stream, const char *reason
 /* -- wait for a stream -- */
 
 /** Waits until one of `events` holds: POLLIN, there are bytes to read; POLLOUT, there is room to write. The end of the stream and every
- *  error of the next call count as both.
- *  Returns: those of `events` that hold; or a negative error.
+ *  error of the next call count as both. With `events` 0 it waits for an abort or the end of the connection: after the end of the stream, that
+ *  is the peer's disconnect.
+ *  Returns: those of `events` that hold, so 0 with `events` 0; or a negative error.
  *  Errors:
- *    -EINVAL               `events` has neither POLLIN nor POLLOUT, or something else.
+ *    -EINVAL               `events` has something else than POLLIN and POLLOUT.
  *    -ETIMEDOUT, -EAGAIN   None holds.
  *    -EINTR                Another thread called srdma_conn_wake(). */
 SRDMA_API int srdma_stream_wait(struct srdma_stream *stream, short events, int timeout_ms);

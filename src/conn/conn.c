@@ -170,6 +170,9 @@ void srdma_conn_release_verbs(struct srdma_conn *conn)
 		srdma_log(SRDMA_LOG_ERROR, "%s", srdma_error_text());
 	srdma_qp_release(&conn->qp);
 	srdma_epoch_release(conn);
+	if (conn->stream)
+		conn->stream_let_go(conn->stream);
+	conn->stream = NULL;
 	srdma_conn_let_buffers_go(conn);
 	srdma_sealed_rdma_release(&conn->sealed_rdma);
 	srdma_queues_release(&conn->queues);

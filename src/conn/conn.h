@@ -72,6 +72,9 @@ struct srdma_conn {
 	struct srdma_hello own, peer; /* as exchanged */
 	struct srdma_private_data *own_data, *peer_data; /* NULL: none */
 	struct srdma_control_queue *control; /* NULL: no control messages */
+	struct srdma_stream *stream;         /* the program's (src/stream); NULL: none */
+	void (*stream_let_go)(struct srdma_stream *stream); /* the connection is about to be freed */
+	bool had_stream;
 	uint8_t gid_index;
 	enum ibv_mtu mtu; /* agreed */
 	uint64_t client_id;
@@ -193,6 +196,10 @@ int srdma_conn_disconnect_step(struct srdma_conn *conn, const char *reason);
 int srdma_conn_take_withdrawal(struct srdma_conn *conn);
 
 /* rdma.c */
+/* Whether a write or read of `length` bytes can be posted now. */
+bool srdma_conn_can_post(const struct srdma_conn *conn, size_t length);
+/* Makes a buffer of memory that is only read, for writes; it need not be writable. */
+int srdma_buffer_lend(struct srdma_conn *conn, const void *memory, size_t size, struct srdma_buffer **out);
 /* Deregisters the memory of the program's buffers and detaches them from the connection; the program still deletes them. */
 void srdma_conn_let_buffers_go(struct srdma_conn *conn);
 

@@ -13,7 +13,7 @@ struct srdma_buffer {
 	struct srdma_buffer *next, *previous; /* in the connection's list */
 };
 
-int srdma_buffer_new(struct srdma_conn *conn, void *memory, size_t size, struct srdma_buffer **out)
+static int make_buffer(struct srdma_conn *conn, void *memory, size_t size, int access, struct srdma_buffer **out)
 {
 	struct srdma_buffer *buffer = calloc(1, sizeof *buffer);
 	int ret;
@@ -27,8 +27,8 @@ int srdma_buffer_new(struct srdma_conn *conn, void *memory, size_t size, struct 
 	} else if (conn->sealed) {
 		ret = srdma_region_private(size, &buffer->region);
 	} else {
-		ret = memory ? srdma_region_register(conn->pd, memory, size, IBV_ACCESS_LOCAL_WRITE, &buffer->region)
-			     : srdma_region_new(conn->pd, size, IBV_ACCESS_LOCAL_WRITE, &buffer->region);
+		ret = memory ? srdma_region_register(conn->pd, memory, size, access, &buffer->region)
+			     : srdma_region_new(conn->pd, size, access, &buffer->region);
 	}
 	if (ret != 0) {
 		free(buffer);
@@ -41,6 +41,16 @@ int srdma_buffer_new(struct srdma_conn *conn, void *memory, size_t size, struct 
 	conn->buffers = buffer;
 	*out = buffer;
 	return 0;
+}
+
+int srdma_buffer_new(struct srdma_conn *conn, void *memory, size_t size, struct srdma_buffer **out)
+{
+	return make_buffer(conn, memory, size, IBV_ACCESS_LOCAL_WRITE, out);
+}
+
+int srdma_buffer_lend(struct srdma_conn *conn, const void *memory, size_t size, struct srdma_buffer **out)
+{
+	return make_buffer(conn, (void *)(uintptr_t)memory, size, 0, out);
 }
 
 static void leave_connection(struct srdma_buffer *buffer)
@@ -203,9 +213,12 @@ static const char *why_longest(const struct srdma_conn *conn, char *text, size_t
 
 static bool can_post_rdma(const struct srdma_conn *conn)
 {
-	if (conn->sealed)
-		return conn->queues.rdma_queued < conn->queues.rdma_depth;
-	return srdma_queues_can_post_rdma(&conn->queues, conn->waited_length);
+	return srdma_conn_can_post(conn, conn->waited_length);
+}
+
+bool srdma_conn_can_post(const struct srdma_conn *conn, size_t length)
+{
+	return conn->sealed ? conn->queues.rdma_queued < conn->queues.rdma_depth : srdma_queues_can_post_rdma(&conn->queues, (uint32_t)length);
 }
 
 static int post_buffer(struct srdma_conn *conn, bool write, struct srdma_buffer *buffer, size_t buffer_offset,

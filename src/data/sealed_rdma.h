@@ -78,6 +78,7 @@ struct srdma_sealed_rdma {
 	struct srdma_ring pull_ring;
 	uint32_t peer_records; /* which announced chunks and are not acknowledged */
 	uint32_t acks_owed;    /* of these */
+	uint64_t peer_wrote;   /* bytes of the peer's writes that are in the region, and all those before them */
 
 	struct srdma_sealed_answer answers[SRDMA_SEALED_ANSWERS];
 	struct srdma_ring answer_ring;

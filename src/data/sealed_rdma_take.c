@@ -74,6 +74,8 @@ static int deliver(struct srdma_sealed_rdma *rdma, struct srdma_sealed_pull *pul
 	pull->state = PULL_DONE;
 	srdma_sealed_rdma_note_activity(rdma, pull->header.length);
 	while (rdma->pull_ring.count > 0 && pull_at(rdma, 0)->state == PULL_DONE) {
+		if (pull_at(rdma, 0)->header.type == SRDMA_SEALED_WRITE)
+			rdma->peer_wrote += pull_at(rdma, 0)->header.length;
 		srdma_sealed_ring_free(&rdma->landing_ring, pull_at(rdma, 0)->landed);
 		rdma->acks_owed += pull_at(rdma, 0)->ends_record;
 		srdma_ring_pop(&rdma->pull_ring);

@@ -5,6 +5,7 @@
 #include "log.h"
 #include "metrics.h"
 #include "server.h"
+#include "stream.h"
 
 #include <errno.h>
 #include <openssl/crypto.h>
@@ -145,6 +146,11 @@ static void take_result(struct srdma_client *client, int ret)
 		srdma_client_end(client, conn->closing.peer_requested ? 0 : ret, client->reason[0] ? client->reason : "ended by the server");
 }
 
+static bool has_stream_event(const struct srdma_client *client)
+{
+	return client->server->options.on_stream && client->conn->status == 0 && srdma_stream_has_event(client->conn->stream);
+}
+
 /* Hands over the messages that have come, up to a turn. Returns whether there was any. */
 static bool serve_messages(struct srdma_client *client)
 {
@@ -169,6 +175,24 @@ static bool serve_messages(struct srdma_client *client)
 	else
 		take_result(client, ret);
 	return taken > 0;
+}
+
+/* Moves the client's stream on, and tells the program when a call on it is worth repeating. Returns whether it was told. */
+static bool serve_stream(struct srdma_client *client)
+{
+	const struct srdma_server_options *o = &client->server->options;
+	struct srdma_conn *conn = client->conn;
+	int ret;
+
+	srdma_stream_pump(conn->stream);
+	if (!has_stream_event(client))
+		return false;
+	srdma_stream_begin_turn(conn->stream);
+	ret = o->on_stream(conn, conn->stream, client->reason, client->arg, o->arg);
+	if (ret == -EAGAIN && conn->stream)
+		srdma_stream_ask_for_turn(conn->stream);
+	take_result(client, ret == -EAGAIN ? 0 : ret);
+	return true;
 }
 
 /* Hands over the control messages that have come; the protocol limits their number. */
@@ -212,7 +236,8 @@ static bool has_completions(const struct srdma_client *client)
 {
 	const struct srdma_conn *conn = client->conn;
 
-	return client->server->options.on_complete && (client->complete_waits ? srdma_conn_can_send(conn) : conn->queues.done_ring.count > 0);
+	/* A stream takes its own. */
+	return client->server->options.on_complete && !conn->stream && (client->complete_waits ? srdma_conn_can_send(conn) : conn->queues.done_ring.count > 0);
 }
 
 /* Hands over the completions that have come, up to a turn. */
@@ -247,6 +272,8 @@ bool srdma_client_has_work(const struct srdma_client *client)
 	if (conn->status != 0)
 		return true;
 	if (conn->queues.receives_left || srdma_control_queue_has_message(conn) || has_completions(client) || is_woken(client))
+		return true;
+	if (conn->stream && (srdma_stream_has_work(conn->stream) || has_stream_event(client)))
 		return true;
 	if (client->marks[SRDMA_MARK_BLOCKED] && (srdma_sealed_rdma_has_work(&conn->sealed_rdma) || conn->control_more))
 		return true;
@@ -324,7 +351,7 @@ void srdma_client_run(struct srdma_client *client)
 	}
 	srdma_client_progress(client, false);
 	serve_events(client);
-	busy = !client->marks[SRDMA_MARK_ENDING] && serve_messages(client);
+	busy = !client->marks[SRDMA_MARK_ENDING] && (conn->stream ? serve_stream(client) : serve_messages(client));
 	if (busy)
 		srdma_client_progress(client, false); /* returns credits, and takes messages that came meanwhile */
 	if (conn->status != 0) {
