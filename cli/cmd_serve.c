@@ -134,7 +134,7 @@ static bool read_again(struct serve *serve, json_t *later)
 
 	read_settings(serve, &fresh, true, &go_on);
 	if (go_on && check_credentials(&fresh) == CLI_EXIT_OK)
-		done = reload(serve->server, &serve->settings, &fresh, later);
+		done = reload(serve, &fresh, later);
 	else
 		cli_log_event(SRDMA_LOG_ERROR, "server.reload_failed",
 			      "not reloaded: the configuration is not valid; the server keeps all old values");
@@ -265,6 +265,7 @@ static int start_server(struct serve *serve)
 	ret = settings_server_options(settings, &options);
 	if (ret < 0)
 		return cli_fail(ret, "cannot start");
+	services_use(&serve->services, &options.server);
 	options.server.listen_fds = serve->sockets;
 	options.server.listen_fd_count = serve->socket_count;
 	ret = srdma_server_start(&options.server, serve->context, serve->device, &serve->server);
@@ -286,7 +287,10 @@ static int start_server(struct serve *serve)
 /* Nobody has said a word yet. */
 static int enter_sandbox(const struct settings *settings)
 {
-	int ret = settings->no_sandbox ? 0 : sandbox_enter();
+	int ret = settings->no_sandbox ? 0 : sandbox_limit_connects(settings);
+
+	if (ret == 0 && !settings->no_sandbox)
+		ret = sandbox_enter();
 
 	if (ret == 0)
 		return CLI_EXIT_OK;
@@ -334,9 +338,22 @@ static int open_device(struct serve *serve, bool *go_on)
 	return CLI_EXIT_OK;
 }
 
+/* In the sandbox, since each thread inherits where it may connect to. */
+static int offer_services(struct serve *serve)
+{
+	int code = CLI_EXIT_OK;
+
+	if (tunnel_server_wanted(&serve->settings)) {
+		code = tunnel_server_new(&serve->settings, &serve->tunnels);
+		if (code == CLI_EXIT_OK)
+			services_add(&serve->services, &tunnel_service, serve->tunnels);
+	}
+	return code;
+}
+
 static int start(struct serve *serve, bool *go_on)
 {
-	const struct settings *settings = &serve->settings;
+	struct settings *settings = &serve->settings;
 	int ret, code;
 
 	*go_on = false;
@@ -360,7 +377,11 @@ static int start(struct serve *serve, bool *go_on)
 	code = open_device(serve, go_on);
 	if (!*go_on)
 		return code;
-	code = enter_sandbox(settings);
+	code = tunnel_server_check(settings);
+	if (code == CLI_EXIT_OK)
+		code = enter_sandbox(settings);
+	if (code == CLI_EXIT_OK)
+		code = offer_services(serve);
 	if (code == CLI_EXIT_OK)
 		code = start_server(serve);
 	*go_on = code == CLI_EXIT_OK;
@@ -389,6 +410,7 @@ int cmd_serve(int argc, char **argv)
 		code = run(&serve);
 	}
 	metrics_stop(&serve.metrics);
+	tunnel_server_free(&serve.tunnels);
 	if (serve.signals >= 0)
 		close(serve.signals);
 	srdma_device_unref(&serve.device);

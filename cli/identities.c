@@ -22,6 +22,8 @@ const struct option identity_options[] = {
 	 "longest message; the ends use the lower of their values"},
 	{NULL, "identity", "max-bytes-per-second", OPTION_SIZE, 0, AT(max_bytes_per_second), 1, (int64_t)1 << 40, "BYTES",
 	 "bytes per second accepted from each client"},
+	{NULL, "identity", "tunnel-allow", OPTION_TEXT, 0, AT(tunnel_allow), 0, 0, "NAME,...",
+	 "targets of [tunnel-targets] that its clients may use; *: all"},
 };
 const size_t identity_option_count = sizeof identity_options / sizeof *identity_options;
 
@@ -158,8 +160,10 @@ const struct srdma_identity *identities_forms(struct identities *identities)
 
 void identities_free(struct identities *identities)
 {
-	for (size_t i = 0; i < identities->count; i++)
+	for (size_t i = 0; i < identities->count; i++) {
 		free(identities->items[i].name);
+		options_free(identity_options, identity_option_count, &identities->items[i]);
+	}
 	free(identities->items);
 	free(identities->forms);
 	*identities = (struct identities){0};

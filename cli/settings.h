@@ -6,12 +6,14 @@
 #include "identities.h"
 #include "option.h"
 #include "securdma_server.h"
+#include "tunnel_targets.h"
 
 #define FOR_SERVE   (1U << 0)
 #define FOR_CONNECT (1U << 1)
 #define FOR_DOCTOR  (1U << 2)
 #define FOR_BENCH   (1U << 3)
 #define FOR_CONTROL (1U << 4)
+#define FOR_TUNNEL  (1U << 7)
 /* Not a command: a reload puts the new value into effect while the server runs. */
 #define AT_RELOAD   (1U << 5)
 #define FOR_ALL     (~AT_RELOAD)
@@ -42,6 +44,10 @@ struct settings {
 	char *user, *group;
 	bool no_sandbox;
 	char *control, *metrics;
+
+	struct tunnel_targets tunnel_targets; /* no option: the section [tunnel-targets] */
+	char *tunnel_allow;
+	int64_t tunnel_connect_timeout_ms, tunnel_idle_timeout_ms;
 
 	char *host, *port;
 };

@@ -219,7 +219,7 @@ int srdma_link_send(struct srdma_link *link, const void *data, size_t length, in
 	if (ret != 0)
 		return recover(link, ret, timeout_ms);
 	if (number)
-		*number = link->base + srdma_counter_read(&link->conn->stream.counters.messages_sent);
+		*number = link->base + srdma_counter_read(&link->conn->queues.counters.messages_sent);
 	return 0;
 }
 

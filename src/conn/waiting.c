@@ -218,7 +218,7 @@ struct srdma_patience srdma_conn_patience(const struct srdma_conn *conn, int tim
 /* Whether there is work that no descriptor announces, such as data that OpenSSL or a completion queue holds already. */
 static bool has_work(const struct srdma_conn *conn)
 {
-	return srdma_sealed_rdma_has_work(&conn->sealed_rdma) || conn->control_more || conn->stream.receives_left;
+	return srdma_sealed_rdma_has_work(&conn->sealed_rdma) || conn->control_more || conn->queues.receives_left;
 }
 
 /* Milliseconds until something is due by the clock alone; -1: never. */

@@ -5,6 +5,7 @@
 #include "log.h"
 #include "metrics.h"
 #include "server.h"
+#include "stream.h"
 
 #include <errno.h>
 #include <openssl/crypto.h>
@@ -161,7 +162,7 @@ void srdma_client_retry(struct srdma_client *client)
  * something. */
 static void block(struct srdma_client *client, bool blocked, bool got_on)
 {
-	uint64_t sent = srdma_counter_read(&client->conn->stream.counters.messages_sent);
+	uint64_t sent = srdma_counter_read(&client->conn->queues.counters.messages_sent);
 
 	if (blocked && (!client->marks[SRDMA_MARK_BLOCKED] || got_on || sent != client->sent)) {
 		client->deadline = srdma_deadline(client->server->options.conn->timeout_ms);
@@ -188,6 +189,11 @@ static bool is_held_by_wake(const struct srdma_client *client)
 	return client->server->options.on_wake && (conn->woken || atomic_load(&conn->wake_requested) || (client->wake.is && client->wake.until));
 }
 
+static bool has_stream_event(const struct srdma_client *client)
+{
+	return client->server->options.on_stream && client->conn->status == 0 && srdma_stream_has_event(client->conn->stream);
+}
+
 /* Hands over the messages that have come, up to a turn. Returns whether there was any. */
 static bool serve_messages(struct srdma_client *client)
 {
@@ -211,7 +217,7 @@ static bool serve_messages(struct srdma_client *client)
 			break;
 		if (ret == 0) {
 			srdma_rate_take(&conn->rate, length);
-			ret = srdma_stream_consume(&conn->stream);
+			ret = srdma_queues_consume(&conn->queues);
 		}
 		taken += ret == 0;
 	}
@@ -224,6 +230,24 @@ static bool serve_messages(struct srdma_client *client)
 static bool has_control(const struct srdma_client *client)
 {
 	return srdma_control_queue_has_message(client->conn) && (!client->control.is || can_go_on(client, &client->control));
+}
+
+/* Moves the client's stream on, and tells the program when a call on it is worth repeating. Returns whether it was told. */
+static bool serve_stream(struct srdma_client *client)
+{
+	const struct srdma_server_options *o = &client->server->options;
+	struct srdma_conn *conn = client->conn;
+	int ret;
+
+	srdma_stream_pump(conn->stream);
+	if (!has_stream_event(client))
+		return false;
+	srdma_stream_begin_turn(conn->stream);
+	ret = o->on_stream(conn, conn->stream, client->reason, client->arg, o->arg);
+	if (ret == -EAGAIN && conn->stream)
+		srdma_stream_ask_for_turn(conn->stream);
+	take_result(client, ret == -EAGAIN ? 0 : ret);
+	return true;
 }
 
 /* Hands over the control messages that have come; the protocol limits their number. */
@@ -267,9 +291,10 @@ static void serve_wake(struct srdma_client *client)
 
 static bool has_completions(const struct srdma_client *client)
 {
-	if (!client->server->options.on_complete)
+	/* A stream takes its own. */
+	if (!client->server->options.on_complete || client->conn->stream)
 		return false;
-	return client->complete.is ? can_go_on(client, &client->complete) : client->conn->stream.done_ring.count > 0;
+	return client->complete.is ? can_go_on(client, &client->complete) : client->conn->queues.done_ring.count > 0;
 }
 
 /* Hands over the completions that have come, up to a turn. */
@@ -280,7 +305,7 @@ static void serve_completions(struct srdma_client *client)
 
 	for (int taken = 0; taken < TURN && ret == 0 && has_completions(client); taken++) {
 		if (!client->complete.is)
-			srdma_stream_take_done(&client->conn->stream, &client->cookie);
+			srdma_queues_take_done(&client->conn->queues, &client->cookie);
 		begin_call(client);
 		ret = o->on_complete(client->conn, client->cookie, client->reason, client->arg, o->arg);
 		if (note_put_off(client, &client->complete, ret))
@@ -305,13 +330,15 @@ bool srdma_client_has_work(const struct srdma_client *client)
 
 	if (conn->status != 0)
 		return true;
-	if (conn->stream.receives_left || has_control(client) || has_completions(client) || is_woken(client))
+	if (conn->queues.receives_left || has_control(client) || has_completions(client) || is_woken(client))
+		return true;
+	if (conn->stream && (srdma_stream_has_work(conn->stream) || has_stream_event(client)))
 		return true;
 	if (client->marks[SRDMA_MARK_BLOCKED] && (srdma_sealed_rdma_has_work(&conn->sealed_rdma) || conn->control_more))
 		return true;
 	if (client->marks[SRDMA_MARK_BLOCKED])
 		return can_go_on(client, &client->message);
-	return (srdma_stream_has_message(&conn->stream) && !client->marks[SRDMA_MARK_THROTTLED]) || conn->closing.peer_requested || conn->control_more ||
+	return (srdma_queues_has_message(&conn->queues) && !client->marks[SRDMA_MARK_THROTTLED]) || conn->closing.peer_requested || conn->control_more ||
 	       srdma_sealed_rdma_has_work(&conn->sealed_rdma);
 }
 
@@ -383,14 +410,14 @@ void srdma_client_run(struct srdma_client *client)
 	}
 	srdma_client_progress(client, false);
 	serve_events(client);
-	busy = !client->marks[SRDMA_MARK_ENDING] && serve_messages(client);
+	busy = !client->marks[SRDMA_MARK_ENDING] && (conn->stream ? serve_stream(client) : serve_messages(client));
 	if (busy)
 		srdma_client_progress(client, false); /* returns credits, and takes messages that came meanwhile */
 	if (conn->status != 0) {
 		srdma_client_finish(client, srdma_conn_check(conn), true);
 		return;
 	}
-	if (conn->closing.peer_requested && !srdma_stream_has_message(&conn->stream))
+	if (conn->closing.peer_requested && !srdma_queues_has_message(&conn->queues))
 		srdma_client_end(client, 0, "");
 	else if (atomic_load_explicit(&client->kicked, memory_order_acquire))
 		srdma_client_end(client, -ECONNABORTED, client->kick_reason); /* written before `kicked`, and constant since */
