@@ -9,6 +9,8 @@
 
 #define SRDMA_SEAL_KEY 32u
 #define SRDMA_SEAL_IV  12u
+/* The most heap that OpenSSL takes for one key's context. */
+#define SRDMA_SEAL_CONTEXT 1536u
 
 /* One generation's key. */
 struct srdma_seal_key {

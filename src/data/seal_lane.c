@@ -61,6 +61,12 @@ static struct slot *slot_of(const struct srdma_seal_lane *lane, uint64_t index)
 	return (struct slot *)&lane->slots[index % SRDMA_SEAL_LANE_ROOM];
 }
 
+size_t srdma_seal_lane_memory(unsigned threads)
+{
+	/* The owner and each thread make a context when they first do a work. */
+	return sizeof(struct srdma_seal_lane) + (threads + 1) * (size_t)SRDMA_SEAL_CONTEXT;
+}
+
 int srdma_seal_lane_new(struct srdma_seal_pool *pool, bool seal, void (*wake)(void *arg), void *arg, struct srdma_seal_lane **out)
 {
 	struct srdma_seal_lane *lane = calloc(1, sizeof *lane);

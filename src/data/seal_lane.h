@@ -32,8 +32,14 @@ enum srdma_seal_outcome {
 	SRDMA_SEAL_FAILED,  /* not authentic, or OpenSSL failed; `to` is wiped */
 };
 
+/* Lanes of a connection: chunks to seal, chunks to open, messages to open. */
+#define SRDMA_SEAL_LANES 3u
+
 struct srdma_seal_pool;
 struct srdma_seal_lane;
+
+/* The most memory of a lane of a pool with this many threads. */
+size_t srdma_seal_lane_memory(unsigned threads);
 
 /* `seal`: else it opens. `wake` is called by another thread when it has done a work while the owner sleeps (srdma_seal_lane_arm). The
  * pool must outlive the lane. */

@@ -210,6 +210,8 @@ static uint64_t bytes_of_one(const struct srdma_conn_options *conn)
 	const struct srdma_queues_shape shape = {conn->message_size, conn->depth, conn->rdma_depth, sealed};
 	uint64_t bytes = saturated_add(in_pages(srdma_queues_ring_size(&shape)), in_pages(conn->region_size));
 
+	if (sealed && conn->seal_threads > 0)
+		bytes = saturated_add(bytes, SRDMA_SEAL_LANES * (uint64_t)srdma_seal_lane_memory(conn->seal_threads));
 	/* A client that both writes to the region and reads it needs both rings. */
 	return sealed && conn->region_size > 0 ? saturated_add(bytes, 2 * in_pages(SRDMA_SEALED_RING)) : bytes;
 }

@@ -30,7 +30,7 @@ void srdma_policy_find(const struct srdma_server_limits *limits, const struct sr
 const char *srdma_policy_text(const struct srdma_policy *policy);
 void srdma_policy_apply(const struct srdma_policy *policy, struct srdma_conn_options *options);
 
-/* Bytes of the rings and regions of the most clients allowed, in the worst case, at most UINT64_MAX; *largest: of one client.
+/* Bytes of the rings, regions and seal lanes of the most clients allowed, in the worst case, at most UINT64_MAX; *largest: of one client.
  * limits->identities is sorted. Errors: -ENOMEM. */
 int srdma_policy_memory(const struct srdma_server_limits *limits, const struct srdma_conn_options *conn, uint64_t *sum, uint64_t *largest);
 

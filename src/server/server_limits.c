@@ -55,14 +55,20 @@ static void judge_device(struct srdma_verdict *verdict, const struct srdma_devic
 /* The most memory that all clients together can need, and one client. */
 struct need {
 	uint64_t all, largest;
+	uint64_t all_registered, largest_registered; /* without seal lanes, which no device locks */
 	unsigned clients;
 	const char *most; /* "up to ", if clients may differ */
 };
 
 static int find_need(const struct srdma_server_limits *limits, const struct srdma_conn_options *conn, struct need *need)
 {
+	struct srdma_conn_options registered = *conn;
+	int ret;
+
 	*need = (struct need){.clients = limits->max_clients, .most = limits->identity_count > 0 ? "up to " : ""};
-	return srdma_policy_memory(limits, conn, &need->all, &need->largest);
+	ret = srdma_policy_memory(limits, conn, &need->all, &need->largest);
+	registered.seal_threads = 0;
+	return ret == 0 ? srdma_policy_memory(limits, &registered, &need->all_registered, &need->largest_registered) : ret;
 }
 
 #define LOWER "lower max-clients, region-size, depth or message-size"
@@ -106,17 +112,17 @@ static void judge_locked_memory(struct srdma_verdict *verdict, const struct srdm
 				   srdma_device_name(device));
 	else if (limit.rlim_cur == RLIM_INFINITY || srdma_machine_may_lock_all())
 		srdma_verdict_take(verdict, SRDMA_CHECK_OK, 0, NULL, "there is no limit; max-clients %u needs %llu KiB", need->clients,
-				   (unsigned long long)need->all >> 10);
-	else if (limit.rlim_cur < need->largest)
+				   (unsigned long long)need->all_registered >> 10);
+	else if (limit.rlim_cur < need->largest_registered)
 		srdma_verdict_take(verdict, SRDMA_CHECK_FAIL, 0, UNLOCK, "the limit is %llu KiB, and one client needs %s%llu KiB",
-				   (unsigned long long)limit.rlim_cur >> 10, need->most, (unsigned long long)need->largest >> 10);
-	else if (limit.rlim_cur < need->all)
+				   (unsigned long long)limit.rlim_cur >> 10, need->most, (unsigned long long)need->largest_registered >> 10);
+	else if (limit.rlim_cur < need->all_registered)
 		srdma_verdict_take(verdict, SRDMA_CHECK_WARN, 0, UNLOCK,
 				   "the limit is %llu KiB, and max-clients %u needs %llu KiB: the server may reject the last ones",
-				   (unsigned long long)limit.rlim_cur >> 10, need->clients, (unsigned long long)need->all >> 10);
+				   (unsigned long long)limit.rlim_cur >> 10, need->clients, (unsigned long long)need->all_registered >> 10);
 	else
 		srdma_verdict_take(verdict, SRDMA_CHECK_OK, 0, NULL, "the limit is %llu KiB, and max-clients %u needs %llu KiB",
-				   (unsigned long long)limit.rlim_cur >> 10, need->clients, (unsigned long long)need->all >> 10);
+				   (unsigned long long)limit.rlim_cur >> 10, need->clients, (unsigned long long)need->all_registered >> 10);
 }
 
 /* Runs last, because it changes the limit of the process. */

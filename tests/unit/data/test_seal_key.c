@@ -4,6 +4,8 @@
 
 #include "seal_key.h"
 
+#include <openssl/crypto.h>
+
 static void from_hex(const char *hex, uint8_t *out)
 {
 	for (; *hex; hex += 2, out++) {
@@ -82,6 +84,55 @@ TEST(chacha20_poly1305_agrees_with_rfc_8439)
 		     "3dbea45e8ca9671282fafb69da92728b1a71de0a9e060b2905d6a5b67ecd3b36"
 		     "92ddbd7f2d778b8c9803aee328091b58fab324e4fad675945585808b4831d7bc"
 		     "3ff4def08e4b7a9de576d26586cec64b61161ae10b594f09e26a7e902ecbd0600691");
+}
+
+/* ---- memory ---------------------------------------------------------------------------------------------------- */
+
+/* What OpenSSL has allocated so far, with what malloc adds to each block. */
+static size_t allocated;
+
+static void *count_malloc(size_t size, const char *file, int line)
+{
+	allocated += size + 16;
+	return malloc(size);
+}
+
+static void *count_realloc(void *block, size_t size, const char *file, int line)
+{
+	allocated += size + 16;
+	return realloc(block, size);
+}
+
+static void just_free(void *block, const char *file, int line)
+{
+	free(block);
+}
+
+/* OpenSSL lets nobody count once it has allocated anything. */
+__attribute__((constructor)) static void count_openssl(void)
+{
+	if (CRYPTO_set_mem_functions(count_malloc, count_realloc, just_free) != 1)
+		abort();
+}
+
+/* The server's limits count each context with this many bytes. */
+TEST(context_takes_no_more_memory_than_is_counted)
+{
+	for (int cipher = SRDMA_CIPHER_AES_256_GCM; cipher <= SRDMA_CIPHER_CHACHA20_POLY1305; cipher++) {
+		struct srdma_seal_ratchet ratchet = {0};
+		struct srdma_seal_key key, copy;
+		uint8_t secret[SRDMA_SEAL_SECRET] = {1}, record[100] = {0};
+
+		assert_int_equal(srdma_seal_ratchet_start(&ratchet, (enum srdma_cipher)cipher, secret), 0);
+		assert_int_equal(srdma_seal_ratchet_turn(&ratchet, true, &key), 0);
+		allocated = 0;
+		assert_true(srdma_seal_key_copy(&key, true, &copy));
+		assert_true(srdma_seal_key_seal(&copy, 1, record, 4, record, sizeof record - SRDMA_SEAL_OVERHEAD, record));
+		assert_uint_in_range(allocated, SRDMA_SEAL_CONTEXT / 4, SRDMA_SEAL_CONTEXT);
+		srdma_seal_key_drop(&copy);
+		srdma_seal_key_drop(&key);
+		srdma_seal_ratchet_end(&ratchet);
+	}
 }
 
 /* ---- the ratchet ----------------------------------------------------------------------------------------------- */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "test.h"
 
+#include "seal_lane.h"
 #include "sealed_ring.h"
 #include "queues.h"
 #include "identities.h"
@@ -316,8 +317,16 @@ TEST(memory_is_that_of_the_worst_case)
 	assert_int_equal(memory(&options), 10 * (sealed + in_pages(65536) + 2 * in_pages(SRDMA_SEALED_RING)));
 	options.region_size = 0;
 	assert_int_equal(memory(&options), 10 * sealed);
+	/* Each client's lanes have a context for each seal thread. */
+	options.seal_threads = 2;
+	assert_int_equal(memory(&options), 10 * (sealed + SRDMA_SEAL_LANES * srdma_seal_lane_memory(2)));
+	options.seal_threads = 64;
+	assert_true(srdma_seal_lane_memory(64) >= srdma_seal_lane_memory(2) + 62 * SRDMA_SEAL_CONTEXT);
+	assert_int_equal(memory(&options), 10 * (sealed + SRDMA_SEAL_LANES * srdma_seal_lane_memory(64)));
 	options.region_size = 65536;
 	options.seal = SRDMA_SEAL_OFF;
+	/* A plain connection has no lanes. */
+	assert_int_equal(memory(&options), 10 * small);
 
 	list[0].region_size = (int64_t)most;
 	list[0].max_clients = 1;
