@@ -6,8 +6,11 @@ from lab import missing, noted, to_host
 
 LAB = rig.Lab(rig.options(__doc__))
 SEALED = ("--seal", "required")
+ALONE, THREADS = ("--seal",), ("--seal", "--seal-threads", "2")
 LONG = 1 << 20
 PACKET = 4096
+CHUNK = 262144 // PACKET + 1  # packets of a sealed chunk: the last one has the tag
+MESSAGE = 32768 // PACKET + 1  # and of a guest's long message
 FLIPPED = 512  # bytes: the packets of a long write or read, and nothing else
 
 
@@ -80,9 +83,19 @@ def sealed_echo():
          noted(wrong, "connection.forged, exit status 4"))
 
 
+def named(seal):
+    return "sealed, with seal threads" if seal == THREADS else "sealed"
+
+
+def shared(seal, told):
+    """Whether the records went the way of the other threads, when there are any; which thread gets a record is a matter of chance."""
+    return seal != THREADS or sum(told["seal_bytes"]) > 0
+
+
 def tampered(way, size, seal, *words):
     """A relay that flips a bit of each data packet, a server that shows its region at the end, and a client."""
-    between = LAB.between("--flip", FLIPPED if size > FLIPPED else 7, "--way", way, *words)
+    flip = () if "--replay" in words else ("--flip", FLIPPED if size > FLIPPED else 7)
+    between = LAB.between(*flip, "--way", way, *words)
     server = LAB.listener(*seal)
     return between, server, LAB.guest(server, *seal)
 
@@ -96,15 +109,16 @@ def write():
          f"{ended['other']} wrong bytes in the region")
 
 
-def sealed_write(size, tried, *words):
+def sealed_write(size, tried, *words, seal=ALONE):
     """Every byte in the server's region must be one that the client wrote. `words`: leave some packets as they are."""
-    between, server, guest = tampered("forth", size, ("--seal",), *words)
+    between, server, guest = tampered("forth", size, seal, *words)
     wrote = guest.do(f"write {size}", "wrote")
     ended = server.must("ended")
     event = server.event("log", 3, which="client.lost")
     wrong = missing(nothing_else=ended["other"] == 0, detected=ended["error"] == rig.ESEAL, security=event and event["security"],
-                    writer_told=wrote["error"] != 0, some_before=not words or ended["known"] > 0, none_before=bool(words) or ended["known"] == 0)
-    tell(between, "securdma", "sealed", tried, "failed", bool(wrong),
+                    writer_told=wrote["error"] != 0, some_before=not words or ended["known"] > 0, none_before=bool(words) or ended["known"] == 0,
+                    shared=shared(seal, ended) and shared(seal, wrote))
+    tell(between, "securdma", named(seal), tried, "failed", bool(wrong),
          noted(wrong, f"in the region: {ended['known']} bytes of the client, {ended['other']} others"))
 
 
@@ -116,13 +130,30 @@ def read():
          f"{found['other']} wrong bytes in the buffer")
 
 
-def sealed_read(size, tried):
-    between, _, guest = tampered("back", size, ("--seal",))
+def sealed_read(size, tried, *words, seal=ALONE):
+    """Of what the server's region has, which is nothing, or what the client wrote there first. `words`: leave some packets as they are."""
+    between, _, guest = tampered("back", size, seal, *words)
+    if words:
+        guest.do(f"write {size}", "wrote", error=0)
     guest.say(f"read {size}")
     event = guest.event("log", 3, which="connection.forged")
     found = guest.must("read")
-    wrong = missing(nothing=found["known"] + found["other"] == 0, detected=found["error"] == rig.ESEAL, security=event and event["security"])
-    tell(between, "securdma", "sealed", tried, "failed", bool(wrong), noted(wrong, "no byte reached the buffer"))
+    wrong = missing(nothing_else=found["other"] == 0, detected=found["error"] == rig.ESEAL, security=event and event["security"],
+                    some_before=bool(words) == (found["known"] > 0), shared=shared(seal, found))
+    tell(between, "securdma", named(seal), tried, "failed", bool(wrong), noted(wrong, f"in the buffer: {found['known']} bytes of the region"))
+
+
+def sealed_messages(tried, *words):
+    """Long ones, several under way: the server's program gets those before the first that is forged, whole and in order."""
+    between, server, guest = tampered("forth", LONG, THREADS, *words)
+    guest.say("many 16")
+    ended = server.must("ended")
+    event = server.event("log", 3, which="client.lost")
+    taken = [line for line in server.seen if line.get("event") == "message"]
+    texts = [f"number {i:03}" for i in range(len(taken))]
+    wrong = missing(in_order=[line["text"] for line in taken] == texts, some_before=taken, whole=all(line["other"] == 0 for line in taken),
+                    not_all=len(taken) < 16, detected=ended["error"] == rig.ESEAL, security=event and event["security"], shared=shared(THREADS, ended))
+    tell(between, "securdma", named(THREADS), tried, "failed", bool(wrong), noted(wrong, f"the program has taken the {len(taken)} before it"))
 
 
 plain((), "ICRC: has no key", "succeeded")
@@ -140,4 +171,11 @@ sealed_write(LONG, "a long write: one bit of each packet")
 sealed_write(LONG, "a long write: one bit of each packet after the first half", "--skip", LONG // PACKET // 2)
 sealed_read(7, "a short read: one bit of it")
 sealed_read(LONG, "a long read: one bit of each packet")
+sealed_write(LONG, "a long write: one bit of each packet", seal=THREADS)
+sealed_write(LONG, "a long write: one bit of each packet after the first half", "--skip", LONG // PACKET // 2, seal=THREADS)
+sealed_write(LONG, "a long write: each part replaced by the one before", "--replay", CHUNK, seal=THREADS)
+sealed_read(LONG, "a long read: one bit of each packet", seal=THREADS)
+sealed_read(LONG, "a long read: each part replaced by the one before", "--replay", CHUNK, seal=THREADS)
+sealed_messages("long messages: one bit of each packet after the first three", "--skip", 3 * (MESSAGE - 1))
+sealed_messages("long messages: each after the first four replaced by the one before", "--replay", MESSAGE, "--skip", 3 * MESSAGE)
 LAB.end()

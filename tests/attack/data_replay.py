@@ -76,7 +76,7 @@ def outcome(server, genuine, seal, plainly, note, plain_note=None):
     told = server.event("log", 3, which="client.lost")
     texts, _ = arrived(server, 0.1)
     wrong = missing(nothing_else=texts == genuine, cause=ended and ended["error"] == rig.ESEAL, security=told and told["security"])
-    return "sealed", "failed", bool(wrong), noted(wrong, note)
+    return "sealed, with seal threads" if "--seal-threads" in seal else "sealed", "failed", bool(wrong), noted(wrong, note)
 
 
 def sealed_at_once():
@@ -138,9 +138,10 @@ next_connection((), "none: PSN 0", "succeeded")
 next_connection(("--random-psn",), "random PSN for each connection", "failed")
 securdma_next()
 sealed_at_once()
-for words in ((), ("--seal",)):
+for words in ((), ("--seal",), ("--seal", "--seal-threads", "2")):
     corrected(*words)
-    next_corrected(*words)
+    if "--seal-threads" not in words:
+        next_corrected(*words)
     relayed("suppression", ("--suppress", 2), "the relay drops a message, acknowledges it in the server's name, and renumbers what follows",
             ["one", "three"], *words)
     relayed("reordering", ("--swap", 2), "the relay swaps two messages that follow each other", ["one", "three", "two"], *words)

@@ -8,10 +8,12 @@
  * forge sniff INTERFACE [--count N] [--limit-ms N]     a line of JSON for each RoCEv2 packet
  * forge play --to ADDRESS [--copies N] [--qpn N] [--psn N]
  *     sends what `sniff` printed (standard input), but for the UDP checksum; with other numbers (PSNs count up from N)
- * forge relay LEFT RIGHT [MORE...] [--find TEXT --put TEXT] [--flip LENGTH [--way forth|back] [--skip N]] [--stale] [--suppress N] [--swap N]
+ * forge relay LEFT RIGHT [MORE...] [--find TEXT --put TEXT] [--flip LENGTH [--way forth|back] [--skip N]] [--replay N [--way forth|back] [--skip N]]
+ *     [--stale] [--suppress N] [--swap N]
  *     all frames from one interface to the others, until standard input ends; in RoCEv2 payloads replaces bytes (back, from
  *     right to left, the other way round), or turns a bit of those that are at least so long (but for the first N), and puts the ICRC right (--stale:
- *     does not); suppresses the Nth SEND that goes forth: drops it, acknowledges it, and renumbers what follows, so that none
+ *     does not); gives each packet of a long SEND or a READ response the payload of the Nth such packet before it (at most 127), where
+ *     the lengths are equal (but for the first N); suppresses the Nth SEND that goes forth: drops it, acknowledges it, and renumbers what follows, so that none
  *     of the ends can tell; or swaps it with the next one; prints {"packets", "changed"}
  * forge kill LEFT RIGHT --every-ms N [--count N]
  *     beside a switch: when a SEND comes in from LEFT, a WRITE with a bad rkey and the next PSN goes out to RIGHT in its sender's
@@ -135,6 +137,7 @@ static void option(struct forge *forge, int which, const char *value)
 	case 'S': forge->stale = true; break;
 	case 'w': forge->way = strcmp(value, "back") == 0 ? FORGE_BACK : FORGE_FORTH; break;
 	case 'K': forge->skip = plain(value); break;
+	case 'R': forge->replay = plain(value) < FORGE_REPLAY ? plain(value) : FORGE_REPLAY - 1; break;
 	case 'U': forge->suppress = plain(value); break;
 	case 'W': forge->swap = plain(value); break;
 	case 'e': forge->every_us = plain(value) * 1000; break;
@@ -150,7 +153,7 @@ static void options(struct forge *forge, int argc, char **argv)
 		{"text", 1, NULL, 'x'}, {"syndrome", 1, NULL, 's'}, {"msn", 1, NULL, 'm'},   {"rate", 1, NULL, 'r'},
 		{"imm", 1, NULL, 'i'},  {"limit-ms", 1, NULL, 'L'}, {"count", 1, NULL, 'c'}, {"copies", 1, NULL, 'c'},
 		{"find", 1, NULL, 'F'}, {"put", 1, NULL, 'P'},      {"flip", 1, NULL, 'b'},  {"stale", 0, NULL, 'S'},
-		{"skip", 1, NULL, 'K'}, {"way", 1, NULL, 'w'},      {"suppress", 1, NULL, 'U'}, {"swap", 1, NULL, 'W'},  {"every-ms", 1, NULL, 'e'},
+		{"skip", 1, NULL, 'K'}, {"replay", 1, NULL, 'R'}, {"way", 1, NULL, 'w'},      {"suppress", 1, NULL, 'U'}, {"swap", 1, NULL, 'W'},  {"every-ms", 1, NULL, 'e'},
 		{NULL, 0, NULL, 0},
 	};
 	int which;

@@ -5,6 +5,9 @@
 
 #include "roce.h"
 
+/* More than the payloads that --replay remembers. */
+#define FORGE_REPLAY 128u
+
 struct forge_range {
 	uint32_t first, count;
 };
@@ -18,8 +21,9 @@ struct forge {
 	uint64_t count;    /* 0: no limit, or one */
 	const char *find, *put;
 	uint64_t flip; /* a bit of each payload that is at least this long; 0: none */
+	uint64_t replay; /* each payload becomes that of so many packets before; 0: none */
 	uint64_t skip; /* so many of these are left as they are */
-	enum { FORGE_BOTH, FORGE_FORTH, FORGE_BACK } way; /* what is flipped: LEFT to RIGHT is forth */
+	enum { FORGE_BOTH, FORGE_FORTH, FORGE_BACK } way; /* what is flipped, or replayed: LEFT to RIGHT is forth */
 	uint64_t suppress, swap; /* which SEND, from 1, of those that go forth; 0: none */
 	uint64_t every_us;
 	bool put_qpn, put_psn; /* were given */

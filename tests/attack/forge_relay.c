@@ -27,6 +27,12 @@ struct relay {
 	uint64_t sends; /* that went forth */
 	uint32_t hidden; /* of these, the other end knows nothing */
 	uint32_t qpn, msn, tag; /* the left one's, how many of its requests it was told are done, and its peer's tag: as of the last packet back */
+	struct {
+		uint8_t payload[ROCE_MAX_PAYLOAD];
+		size_t length;
+	} past[FORGE_REPLAY]; /* by the packet's number, from 0 */
+	uint64_t passed;
+	uint32_t newest; /* PSN */
 	uint8_t held[(1 << 16) + 256]; /* to be swapped with the next one */
 	size_t held_length;
 };
@@ -64,6 +70,26 @@ static bool renumber(struct relay *relay, bool back, uint8_t *ip, const struct r
 	return true;
 }
 
+/* A record that is replaced so by an earlier one has a genuine tag, but for another number. */
+static bool replay(struct relay *relay, const struct roce_packet *packet, uint8_t *payload)
+{
+	size_t back = relay->forge->replay;
+	bool send = packet->opcode <= ROCE_SEND_LAST_IMM, read = packet->opcode >= ROCE_READ_FIRST && packet->opcode <= ROCE_READ_LAST;
+	bool again = relay->passed > 0 && ((packet->psn - relay->newest - 1) & ROCE_PSN_MASK) > ROCE_PSN_MASK / 2;
+
+	if (!(send || read) || again || packet->payload_length > ROCE_MAX_PAYLOAD)
+		return false;
+	relay->newest = packet->psn;
+	memcpy(relay->past[relay->passed % FORGE_REPLAY].payload, payload, packet->payload_length);
+	relay->past[relay->passed % FORGE_REPLAY].length = packet->payload_length;
+	if (relay->passed++ < back || relay->past[(relay->passed - 1 - back) % FORGE_REPLAY].length != packet->payload_length)
+		return false;
+	if (relay->skipped++ < relay->forge->skip)
+		return false;
+	memcpy(payload, relay->past[(relay->passed - 1 - back) % FORGE_REPLAY].payload, packet->payload_length);
+	return true;
+}
+
 static bool change(struct relay *relay, bool back, uint8_t *ip, size_t length)
 {
 	const struct forge *forge = relay->forge;
@@ -81,6 +107,8 @@ static bool change(struct relay *relay, bool back, uint8_t *ip, size_t length)
 		payload[packet.payload_length / 2] ^= 1;
 		return true;
 	}
+	if (forge->replay != 0)
+		return forge->way != (back ? FORGE_FORTH : FORGE_BACK) && replay(relay, &packet, payload);
 	if (forge->find == NULL || forge->put == NULL)
 		return false;
 	/* On the way back, what each end has seen of the other is put right, so that none of them notices. */

@@ -3,9 +3,10 @@
  * measure.
  * The variable GUEST_DEVICE names the device.
  *
- * guest FOLDER NAME HOST PORT [--mtu N] [--seal] [--no-epochs] [--recoveries N]
+ * guest FOLDER NAME HOST PORT [--mtu N] [--seal [--seal-threads N]] [--no-epochs] [--recoveries N]
  *     FOLDER/ca.crt, FOLDER/NAME.crt, FOLDER/NAME.key
- * Commands on standard input: send TEXT (and awaits its echo); tell TEXT (awaits nothing); spend PSNS (by writes of the
+ * Commands on standard input: send TEXT (and awaits its echo); tell TEXT (awaits nothing); many COUNT (long numbered messages, with
+ * --seal-threads; awaits nothing); spend PSNS (by writes of the
  * server's region); drain PSNS (by reads); flood MS (writes as fast as they go); ping MS (echoes one by one: their latency); renew MS (new PSNs
  * again and again); kill TIMES (its own queue pair, with an echo after each); count N (that many numbered echoes, one by
  * one: each must come once, and in its turn); write BYTES, read BYTES (of known content); watch MS (the present epoch, and each one
@@ -73,6 +74,17 @@ void guest_print_bytes(const unsigned char *bytes, size_t size)
 	free(right);
 }
 
+void guest_print_seal_bytes(const struct srdma_conn *conn)
+{
+	uint64_t bytes[65];
+	unsigned count = srdma_conn_seal_bytes(conn, bytes, 65);
+
+	printf(", \"seal_bytes\": [");
+	for (unsigned i = 0; i < count; i++)
+		printf("%s%llu", i > 0 ? ", " : "", (unsigned long long)bytes[i]);
+	printf("]");
+}
+
 static uint64_t now_ns(void)
 {
 	struct timespec now;
@@ -88,6 +100,27 @@ static void echo(struct guest *guest, const char *text)
 
 	guest_check(srdma_conn_send(guest->conn, text, strlen(text), WAIT_MS), "send");
 	guest_check(srdma_conn_recv(guest->conn, answer, sizeof(answer), &length, WAIT_MS), "recv");
+}
+
+/* As fast as they go, so that several arrive before the server's program takes the first. */
+static void send_many(struct guest *guest, uint64_t count)
+{
+	unsigned char *bytes = malloc(GUEST_LONG);
+	uint64_t sent = 0;
+	int error = 0;
+
+	if (bytes == NULL)
+		exit(2);
+	guest_fill(bytes, GUEST_LONG);
+	for (; sent < count && error == 0; sent += error == 0) {
+		char number[GUEST_NUMBER + 1];
+
+		snprintf(number, sizeof(number), "number %03u", (unsigned)sent);
+		memcpy(bytes, number, GUEST_NUMBER);
+		error = srdma_conn_send(guest->conn, bytes, GUEST_LONG, WAIT_MS);
+	}
+	printf("{\"event\": \"sent\", \"count\": %llu, \"error\": %d}\n", (unsigned long long)sent, error);
+	free(bytes);
 }
 
 static unsigned collect(struct guest *guest)
@@ -231,6 +264,7 @@ static void transfer(struct guest *guest, bool write, size_t size)
 		error = srdma_conn_complete(guest->conn, &done, 1, WAIT_MS);
 	printf("{\"event\": \"%s\", \"error\": %d, ", write ? "wrote" : "read", error < 0 ? error : 0);
 	guest_print_bytes(bytes, size);
+	guest_print_seal_bytes(guest->conn);
 	puts("}");
 }
 
@@ -289,6 +323,8 @@ static void command(struct guest *guest, char *line)
 	} else if (strncmp(line, "tell ", 5) == 0) {
 		guest_check(srdma_conn_send(guest->conn, rest, strlen(rest), WAIT_MS), "send");
 		puts("{\"event\": \"told\"}");
+	} else if (strncmp(line, "many ", 5) == 0) {
+		send_many(guest, number);
 	} else if (strncmp(line, "count ", 6) == 0) {
 		count_echoes(guest, (unsigned)number);
 	} else if (strncmp(line, "write ", 6) == 0 || strncmp(line, "read ", 5) == 0) {
@@ -328,7 +364,12 @@ void guest_options(struct srdma_conn_options *options, struct srdma_qp_options *
 			options->recoveries = (unsigned)atoi(argv[++i]);
 		else if (strcmp(argv[i], "--seal") == 0)
 			options->seal = SRDMA_SEAL_REQUIRED;
+		else if (strcmp(argv[i], "--seal-threads") == 0 && i + 1 < argc)
+			options->seal_threads = (unsigned)atoi(argv[++i]);
 	}
+	/* Shorter messages are nothing for the threads. */
+	if (options->seal_threads > 0)
+		options->message_size = GUEST_LONG;
 }
 
 int main(int argc, char **argv)

@@ -16,6 +16,12 @@ void guest_fill(unsigned char *bytes, size_t size);
 /* Prints fields: how many of them are as guest_fill makes them, how many are zero, and how many neither. */
 void guest_print_bytes(const unsigned char *bytes, size_t size);
 
+/* A field: the bytes that each thread sealed or opened, the connection's own first; none without seal threads. */
+void guest_print_seal_bytes(const struct srdma_conn *conn);
+
+/* A long message: "number 000", then bytes as guest_fill makes them. */
+enum { GUEST_LONG = 32768, GUEST_NUMBER = 10 };
+
 /* A server that shows what came; the rest of the program. */
 int guest_host(int argc, char **argv);
 

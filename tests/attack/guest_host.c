@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #define REGION (1u << 20)
 
@@ -17,12 +18,34 @@ static void print_text(const unsigned char *bytes, size_t length)
 		putchar(bytes[i] < ' ' || bytes[i] > '~' || bytes[i] == '"' || bytes[i] == '\\' ? '.' : bytes[i]);
 }
 
+/* Tells the number of a long message, and how many of its other bytes are not those that the client sent. */
+static int show_long(const unsigned char *data)
+{
+	unsigned char *right = malloc(GUEST_LONG);
+	size_t other = 0;
+
+	if (right == NULL)
+		return -ENOMEM;
+	guest_fill(right, GUEST_LONG);
+	for (size_t i = GUEST_NUMBER; i < GUEST_LONG; i++)
+		other += data[i] != right[i];
+	printf("{\"event\": \"message\", \"text\": \"");
+	print_text(data, GUEST_NUMBER);
+	printf("\", \"other\": %zu}\n", other);
+	free(right);
+	/* As slow as a program may be: meanwhile the seal threads open the messages behind it. */
+	nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
+	return 0;
+}
+
 /* And is echoed as the built-in service does. */
 static int show(struct srdma_conn *conn, const void *data, size_t length, char *reason, void *client_arg, void *arg)
 {
 	char answer[SRDMA_ECHO_OVERHEAD + MESSAGE] = "";
 
 	(void)reason, (void)client_arg, (void)arg;
+	if (length == GUEST_LONG)
+		return show_long(data);
 	if (length > MESSAGE)
 		return -EMSGSIZE;
 	memcpy(answer + SRDMA_ECHO_OVERHEAD, data, length);
@@ -38,6 +61,7 @@ static void show_end(struct srdma_conn *conn, int status, void *client_arg, void
 	(void)client_arg, (void)arg;
 	printf("{\"event\": \"ended\", \"error\": %d, ", status);
 	guest_print_bytes(srdma_conn_region(conn), REGION);
+	guest_print_seal_bytes(conn);
 	puts("}");
 }
 
