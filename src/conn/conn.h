@@ -5,6 +5,7 @@
 
 #include "sealed_rdma.h"
 #include "queues.h"
+#include "yield.h"
 #include "control.h"
 #include "control_queue.h"
 #include "epoch.h"
@@ -91,6 +92,7 @@ struct srdma_conn {
 	int wake_fd;  /* -1 with a notifier */
 	uint64_t waited_before; /* queues.waited_done when the running blocking write or read was posted */
 	bool (*declined)(const struct srdma_conn *conn); /* what the last call that returned -EAGAIN would have to wait for */
+	struct srdma_yield yield; /* of the waits that poll */
 	bool armed;   /* both CQs will raise an event */
 	bool noted;
 	bool woken;

@@ -16,8 +16,10 @@
 #define SLICE_MS 20
 /* A polling waiter looks at the clock and the descriptors once in this many rounds, since a look costs more than a round. */
 #define ROUNDS_PER_SENDS 4
-#define ROUNDS_PER_CLOCK 64
+#define ROUNDS_PER_CLOCK 32
 #define ROUNDS_PER_EVENTS 4096
+/* A peer that has a processor of its own mostly answers sooner, and is not to find this end away. */
+#define ALONE_US 10
 
 int srdma_conn_prepare_waiting(struct srdma_conn *conn)
 {
@@ -184,7 +186,7 @@ static int still_waiting(struct srdma_conn *conn)
 static bool spin(struct srdma_conn *conn, bool (*ready)(const struct srdma_conn *), uint64_t deadline)
 {
 	int limit = conn->options.spin;
-	uint64_t until = 0;
+	uint64_t began = 0, until = 0;
 
 	for (unsigned round = 1; limit != 0; round++) {
 		if (round % ROUNDS_PER_SENDS == 0)
@@ -201,6 +203,10 @@ static bool spin(struct srdma_conn *conn, bool (*ready)(const struct srdma_conn 
 		if (round % ROUNDS_PER_CLOCK == 0) {
 			uint64_t now = srdma_clock_us();
 
+			if (began == 0)
+				began = now;
+			if (now - began >= ALONE_US)
+				now = srdma_yield(&conn->yield, now);
 			if (until == 0)
 				until = limit > 0 ? now + (uint64_t)limit : deadline;
 			if ((now >= until && !srdma_sealed_rdma_is_active(&conn->sealed_rdma)) || now >= deadline)

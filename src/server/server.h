@@ -55,6 +55,7 @@ struct srdma_worker {
 	struct srdma_client_list clients;
 	struct srdma_client *hot[SRDMA_HOT_MAX]; /* clients that the worker polls for a while instead of arming them */
 	unsigned hot_count;
+	struct srdma_yield yield; /* while it polls */
 	unsigned marked[SRDMA_MARKS]; /* clients that have each mark */
 };
 

@@ -24,12 +24,16 @@
 #define WATCH_TICK_MS 100
 /* Rounds of polling between two looks at the descriptors. */
 #define ROUNDS_PER_EVENTS 16
+/* Rounds in vain until it gives the processor away: mostly the clients have processors of their own, and send sooner. */
+#define ROUNDS_PER_YIELD 64
 /* Room for a program's handlers. The usual 8 MiB would invite the kernel to back a stack with a huge page. */
 #define WORKER_STACK (1024 * 1024)
 
-static void poll_hot(struct srdma_worker *worker)
+/* Returns whether any had work. */
+static bool poll_hot(struct srdma_worker *worker)
 {
 	uint64_t now = worker->hot_count > 0 ? srdma_clock_us() : 0;
+	bool busy = false;
 
 	for (unsigned i = worker->hot_count; i > 0; i--) {
 		struct srdma_client *client = worker->hot[i - 1];
@@ -37,11 +41,13 @@ static void poll_hot(struct srdma_worker *worker)
 		srdma_client_progress(client, false);
 		if (srdma_client_has_work(client)) {
 			srdma_client_run(client);
+			busy = true;
 		} else if (now >= client->hot_until && !srdma_sealed_rdma_is_active(&client->conn->sealed_rdma)) {
 			srdma_client_cool(client);
 			srdma_client_rest(client, false);
 		}
 	}
+	return busy;
 }
 
 static void take_client(struct srdma_worker *worker, struct srdma_client *client)
@@ -162,7 +168,7 @@ static void *worker_main(void *arg)
 	struct srdma_worker *worker = arg;
 	bool watched = worker->server->options.conn->epoch_ms > 0 || srdma_device_watches(worker->server->device);
 	uint64_t checked = 0, released = 0;
-	unsigned round = 0;
+	unsigned round = 0, vain = 0;
 
 	while (!is_over(worker)) {
 		bool idle = !worker->notifier.first && worker->hot_count == 0;
@@ -180,7 +186,9 @@ static void *worker_main(void *arg)
 			if (conn)
 				srdma_client_run(conn->owner);
 		} while (conn != last);
-		poll_hot(worker);
+		vain = poll_hot(worker) || last ? 0 : vain + 1;
+		if (worker->hot_count > 0 && vain % ROUNDS_PER_YIELD == ROUNDS_PER_YIELD - 1)
+			srdma_yield(&worker->yield, srdma_clock_us());
 		if (worker->marked[SRDMA_MARK_THROTTLED] > 0 && srdma_clock_us() - released >= THROTTLE_TICK_MS * 1000) {
 			release_throttled(worker);
 			released = srdma_clock_us();
