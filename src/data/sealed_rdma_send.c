@@ -8,7 +8,8 @@
 
 /* Chunks up to this length travel within their announcement, if a message can be so long, which saves a pull. */
 #define WITHIN_MAX 2048u
-/* An announcement with this many bytes is full: larger ones would make the ends wait for each other, smaller ones cost more records. */
+/* An announcement with this many bytes is full: one of the longest chunks, or what one read of the peer's pulls. Larger ones would make the
+ * ends wait for each other, smaller ones cost more records. */
 #define BATCH_BYTES SRDMA_SEALED_CHUNK
 /* While this many announcements are under way the peer is busy, so the next one waits until it is full. */
 #define BUSY_RECORDS 2
@@ -28,7 +29,7 @@ static bool goes_within(const struct srdma_sealed_rdma *rdma, uint32_t length)
 
 static bool batch_is_full(const struct srdma_sealed_rdma *rdma)
 {
-	return rdma->batch_count == headers_per_record(rdma) || rdma->batch_bytes > BATCH_BYTES;
+	return rdma->batch_count == headers_per_record(rdma) || rdma->batch_bytes >= BATCH_BYTES;
 }
 
 static bool can_announce(const struct srdma_sealed_rdma *rdma)
