@@ -138,6 +138,7 @@ struct srdma_queues {
 	/* ---- sealing ---- */
 	struct srdma_sealer *sealer; /* NULL: plain */
 	struct srdma_opener *opener;
+	uint32_t last_imm; /* of the peer's */
 	struct srdma_seal_lane *open_lane; /* NULL: the program's calls open messages. Its works are the arrivals that are `ahead` */
 	int (*on_control)(void *arg, const void *data, uint32_t length); /* a control record came */
 	void (*on_pulled)(void *arg);                                  /* the oldest PULL is done */

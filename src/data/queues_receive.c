@@ -176,6 +176,7 @@ static int take_arrival(struct srdma_queues *queues, const struct ibv_wc *wc)
 	if (wc->byte_len < queues->overhead)
 		return srdma_fail(SRDMA_ESEAL, "a record of %u byte%s came, which is too short for a sealed one", wc->byte_len, SRDMA_S(wc->byte_len));
 	arrival.number = queues->sends_arrived++;
+	queues->last_imm = arrival.imm;
 	ret = sort_arrival(queues, &arrival);
 	return ret == SRDMA_EPROTOCOL && arrival.sealed ? blame(queues, &arrival) : ret;
 }

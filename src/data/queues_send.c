@@ -9,6 +9,8 @@
 
 /* PSNs of an epoch that are reserved for returning credits, and for the last send before the next epoch. */
 #define PSNS_KEPT 2
+/* Longer records take so much longer that the preparation does not count. */
+#define PREPARED_MAX 4096u
 
 static void fill_request(const struct srdma_queues *queues, uint32_t index, bool signaled, struct ibv_send_wr *wr, struct ibv_sge *sge)
 {
@@ -155,6 +157,19 @@ static uint8_t *next_copy(const struct srdma_queues *queues)
 	return queues->copies + (size_t)srdma_ring_at(&queues->op_ring, queues->op_ring.count) * queues->copy_size;
 }
 
+/* Prepares for the next record each way, which is often like the last one: this end may now wait for the peer's, and the peer for this
+ * end's next. Long records are not worth it. */
+static void prepare_next(struct srdma_queues *queues, uint32_t imm)
+{
+	const struct srdma_arrival *first = &queues->arrivals[queues->arrival_ring.first];
+
+	srdma_sealer_prepare(queues->sealer, &imm, sizeof imm);
+	if (!srdma_queues_has_message(queues))
+		srdma_opener_prepare(queues->opener, queues->sends_arrived, &queues->last_imm, sizeof queues->last_imm);
+	else if (first->sealed && !first->ahead)
+		srdma_opener_prepare(queues->opener, first->number, &first->imm, sizeof first->imm);
+}
+
 /* Seals or copies `data` to memory from which it can also be posted again, and posts it. */
 static int send_record(struct srdma_queues *queues, enum srdma_op_kind kind, uint32_t imm, const void *data, uint32_t length, bool signaled)
 {
@@ -185,6 +200,8 @@ static int send_record(struct srdma_queues *queues, enum srdma_op_kind kind, uin
 		srdma_ring_push(&queues->send_slots);
 	queues->sends_posted++;
 	queues->owed = 0;
+	if (queues->sealer && length <= PREPARED_MAX)
+		prepare_next(queues, imm);
 	return 0;
 }
 

@@ -106,6 +106,12 @@ int srdma_sealer_reserve(struct srdma_sealer *sealer, uint64_t *number)
 	return ret;
 }
 
+void srdma_sealer_prepare(struct srdma_sealer *sealer, const void *header, size_t header_length)
+{
+	if (sealer->next < SRDMA_SEAL_NUMBERS && !srdma_sealer_key_changes(sealer))
+		srdma_seal_key_prepare(&sealer->key, sealer->next, header, header_length);
+}
+
 int srdma_sealer_seal(struct srdma_sealer *sealer, const void *header, size_t header_length, const void *data, size_t length, void *out)
 {
 	uint64_t number;
@@ -160,6 +166,12 @@ void srdma_opener_delete(struct srdma_opener **out)
 const struct srdma_seal_key *srdma_opener_key(const struct srdma_opener *opener, uint64_t number)
 {
 	return number >> SRDMA_SEAL_UPDATE_SHIFT == opener->present.generation ? &opener->present : NULL;
+}
+
+void srdma_opener_prepare(struct srdma_opener *opener, uint64_t number, const void *header, size_t header_length)
+{
+	if (number >> SRDMA_SEAL_UPDATE_SHIFT == opener->present.generation)
+		srdma_seal_key_prepare(&opener->present, number, header, header_length);
 }
 
 /* Finds the key of the record with this number; NULL: that key is discarded, or not made yet. */

@@ -40,6 +40,9 @@ void srdma_sealer_delete(struct srdma_sealer **sealer);
  * then the tag; it may be data itself. Returns 0; -EINVAL: longer than SRDMA_SEAL_MAX; SRDMA_ESEAL when OpenSSL fails or the
  * numbers are used up (2^48 records). After SRDMA_ESEAL out is wiped, and the number is never used again. */
 int srdma_sealer_seal(struct srdma_sealer *sealer, const void *header, size_t header_length, const void *data, size_t length, void *out);
+/* Does the part of the next srdma_sealer_seal that comes before the data, for a thread that would wait otherwise. A record with another
+ * header does it again. */
+void srdma_sealer_prepare(struct srdma_sealer *sealer, const void *header, size_t header_length);
 /* The number that the next record will have. */
 uint64_t srdma_sealer_next(const struct srdma_sealer *sealer);
 
@@ -60,6 +63,8 @@ void srdma_opener_delete(struct srdma_opener **opener);
  * On failure the function wipes out and returns SRDMA_ESEAL. */
 int srdma_opener_open(struct srdma_opener *opener, uint64_t number, const void *header, size_t header_length, const void *sealed,
 		      size_t sealed_length, void *out);
+/* As srdma_sealer_prepare, for the record with this number. */
+void srdma_opener_prepare(struct srdma_opener *opener, uint64_t number, const void *header, size_t header_length);
 /* The present key, if the record with this number has it; else NULL: srdma_opener_open must open the record. */
 const struct srdma_seal_key *srdma_opener_key(const struct srdma_opener *opener, uint64_t number);
 

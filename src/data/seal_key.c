@@ -5,6 +5,7 @@
 
 #include <openssl/core_names.h>
 #include <openssl/crypto.h>
+#include <openssl/err.h>
 #include <openssl/kdf.h>
 #include <openssl/params.h>
 #include <string.h>
@@ -81,12 +82,12 @@ bool srdma_seal_key_copy(const struct srdma_seal_key *key, bool seal, struct srd
 	}
 	*out = *key;
 	out->context = context;
+	out->prepared = false;
 	return true;
 }
 
-/* Prepares the key's context for one record and feeds it the record. False: OpenSSL failed. */
-static bool feed(const struct srdma_seal_key *key, uint64_t number, const void *header, size_t header_length, const void *data,
-		 size_t length, void *out)
+/* Gives the key's context the nonce and the header of one record. False: OpenSSL failed. */
+static bool begin(const struct srdma_seal_key *key, uint64_t number, const void *header, size_t header_length)
 {
 	uint8_t nonce[SRDMA_SEAL_IV];
 	int n;
@@ -97,9 +98,37 @@ static bool feed(const struct srdma_seal_key *key, uint64_t number, const void *
 	/* The context keeps the expanded key, since expanding it again would cost more than sealing a short record. */
 	if (EVP_CipherInit_ex(key->context, NULL, NULL, NULL, nonce, -1) != 1)
 		return false;
-	if (header_length > 0 && EVP_CipherUpdate(key->context, NULL, &n, header, (int)header_length) != 1)
-		return false;
-	return length == 0 || EVP_CipherUpdate(key->context, out, &n, data, (int)length) == 1;
+	return header_length == 0 || EVP_CipherUpdate(key->context, NULL, &n, header, (int)header_length) == 1;
+}
+
+static bool is_prepared(const struct srdma_seal_key *key, uint64_t number, const void *header, size_t header_length)
+{
+	return key->prepared && key->number == number && key->header_length == header_length && memcmp(key->header, header, header_length) == 0;
+}
+
+void srdma_seal_key_prepare(struct srdma_seal_key *key, uint64_t number, const void *header, size_t header_length)
+{
+	if (header_length == 0 || header_length > sizeof key->header || is_prepared(key, number, header, header_length))
+		return;
+	key->prepared = begin(key, number, header, header_length);
+	key->number = number;
+	key->header_length = header_length;
+	memcpy(key->header, header, header_length);
+	/* The record itself will fail with an error of its own. */
+	if (!key->prepared)
+		ERR_clear_error();
+}
+
+/* Feeds the key's context a record. False: OpenSSL failed. */
+static bool feed(struct srdma_seal_key *key, uint64_t number, const void *header, size_t header_length, const void *data, size_t length,
+		 void *out)
+{
+	bool begun = is_prepared(key, number, header, header_length) || begin(key, number, header, header_length);
+	int n;
+
+	/* Whatever comes of it, the context has gone on from there. */
+	key->prepared = false;
+	return begun && (length == 0 || EVP_CipherUpdate(key->context, out, &n, data, (int)length) == 1);
 }
 
 static bool finish_sealing(const struct srdma_seal_key *key, uint8_t *tag)
@@ -127,13 +156,13 @@ static bool finish_opening(const struct srdma_seal_key *key, uint8_t tag[SRDMA_S
 	return EVP_CIPHER_CTX_set_params(key->context, params) == 1 && EVP_CipherFinal_ex(key->context, none, &n) == 1;
 }
 
-bool srdma_seal_key_seal(const struct srdma_seal_key *key, uint64_t number, const void *header, size_t header_length, const void *data,
+bool srdma_seal_key_seal(struct srdma_seal_key *key, uint64_t number, const void *header, size_t header_length, const void *data,
 			 size_t length, void *out)
 {
 	return feed(key, number, header, header_length, data, length, out) && finish_sealing(key, (uint8_t *)out + length);
 }
 
-bool srdma_seal_key_open(const struct srdma_seal_key *key, uint64_t number, const void *header, size_t header_length, const void *data,
+bool srdma_seal_key_open(struct srdma_seal_key *key, uint64_t number, const void *header, size_t header_length, const void *data,
 			 size_t length, uint8_t tag[SRDMA_SEAL_OVERHEAD], void *out)
 {
 	return feed(key, number, header, header_length, data, length, out) && finish_opening(key, tag);

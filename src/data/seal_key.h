@@ -9,6 +9,8 @@
 
 #define SRDMA_SEAL_KEY 32u
 #define SRDMA_SEAL_IV  12u
+/* The longest header that a key can be prepared for. */
+#define SRDMA_SEAL_PREPARED 8u
 /* The most heap that OpenSSL takes for one key's context. */
 #define SRDMA_SEAL_CONTEXT 1536u
 
@@ -19,6 +21,11 @@ struct srdma_seal_key {
 	uint64_t generation;
 	uint8_t iv[SRDMA_SEAL_IV];
 	uint8_t bytes[SRDMA_SEAL_KEY]; /* for copies; the context holds them, too, in another form */
+	/* The context has taken the nonce of this record, and this header. */
+	bool prepared;
+	uint64_t number;
+	uint8_t header[SRDMA_SEAL_PREPARED];
+	size_t header_length;
 };
 
 /* Makes each generation's key once: it holds only the secret of the next generation. */
@@ -39,11 +46,14 @@ void srdma_seal_ratchet_end(struct srdma_seal_ratchet *ratchet);
 void srdma_seal_key_drop(struct srdma_seal_key *key);
 /* Makes the same key with a context of its own, for another thread. It must go before the ratchet ends. False: OpenSSL failed. */
 bool srdma_seal_key_copy(const struct srdma_seal_key *key, bool seal, struct srdma_seal_key *out);
+/* Does what sealing or opening this record takes before the data, so that it is quicker when the record comes. It may be another record, or
+ * have another header. */
+void srdma_seal_key_prepare(struct srdma_seal_key *key, uint64_t number, const void *header, size_t header_length);
 /* Seals `data` into `out`, and puts the tag behind it. The key must be a sealing key. False: OpenSSL failed. */
-bool srdma_seal_key_seal(const struct srdma_seal_key *key, uint64_t number, const void *header, size_t header_length, const void *data,
+bool srdma_seal_key_seal(struct srdma_seal_key *key, uint64_t number, const void *header, size_t header_length, const void *data,
 			 size_t length, void *out);
 /* Opens `data`, which has this tag, into `out`. The key must be an opening key. False: `data` is not authentic, or OpenSSL failed. */
-bool srdma_seal_key_open(const struct srdma_seal_key *key, uint64_t number, const void *header, size_t header_length, const void *data,
+bool srdma_seal_key_open(struct srdma_seal_key *key, uint64_t number, const void *header, size_t header_length, const void *data,
 			 size_t length, uint8_t tag[SRDMA_SEAL_OVERHEAD], void *out);
 
 #endif

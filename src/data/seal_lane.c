@@ -167,14 +167,14 @@ uint32_t srdma_seal_lane_count(const struct srdma_seal_lane *lane)
 /* ---- doing works: the owner and the pool's threads ---------------------------------------------------------------- */
 
 /* The thread's context for the lane's key. NULL: OpenSSL failed. */
-static const struct srdma_seal_key *context_of(struct srdma_seal_lane *lane, unsigned thread)
+static struct srdma_seal_key *context_of(struct srdma_seal_lane *lane, unsigned thread)
 {
 	struct srdma_seal_key *own = &lane->contexts[thread];
 
 	return own->context || srdma_seal_key_copy(&lane->key, lane->seal, own) ? own : NULL;
 }
 
-static bool do_work(const struct srdma_seal_lane *lane, const struct srdma_seal_key *key, const struct srdma_seal_work *work)
+static bool do_work(const struct srdma_seal_lane *lane, struct srdma_seal_key *key, const struct srdma_seal_work *work)
 {
 	uint8_t tag[SRDMA_SEAL_OVERHEAD];
 
@@ -187,7 +187,7 @@ static bool do_work(const struct srdma_seal_lane *lane, const struct srdma_seal_
 /* Does a work unless somebody else has begun it, or it was taken out. Returns whether it did. */
 static bool begin(struct srdma_seal_lane *lane, struct slot *slot, unsigned thread)
 {
-	const struct srdma_seal_key *key;
+	struct srdma_seal_key *key;
 	unsigned expected = READY;
 	bool good;
 

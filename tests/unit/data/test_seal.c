@@ -364,6 +364,61 @@ static void watch_uses(void)
 	assert_non_null(watch.uses);
 }
 
+/* What a thread prepares for: the right record, one with another header, one that comes later, or none. */
+enum { RIGHT, OTHER_HEADER, OTHER_NUMBER, TOO_LONG, TWICE, PREPARATIONS };
+
+static void prepare(struct stream *s, unsigned how, uint64_t number)
+{
+	static const char too_long[SRDMA_SEAL_PREPARED + 1];
+
+	for (int i = how == TWICE ? 2 : 1; i > 0; i--) {
+		srdma_sealer_prepare(s->sealer, how == OTHER_HEADER ? "HEADER" : how == TOO_LONG ? too_long : HEADER,
+				     how == TOO_LONG ? sizeof too_long : HEADER_SIZE);
+		srdma_opener_prepare(s->opener, number + (how == OTHER_NUMBER), how == OTHER_HEADER ? "HEADER" : how == TOO_LONG ? too_long : HEADER,
+				     how == TOO_LONG ? sizeof too_long : HEADER_SIZE);
+	}
+}
+
+TEST(prepared_record_has_the_same_bytes)
+{
+	struct stream plain = stream_of(cipher_now);
+
+	/* Up to the next key, and beyond. */
+	skip_to(&ends, PER_KEY - 3 * PREPARATIONS);
+	skip_to(&plain, PER_KEY - 3 * PREPARATIONS);
+	for (unsigned i = 0; i < 6 * PREPARATIONS; i++) {
+		uint64_t number = srdma_sealer_next(ends.sealer);
+		uint8_t record[SHORT], expected[SHORT];
+
+		prepare(&ends, i % PREPARATIONS, number);
+		seal(&ends, "x", 1, record);
+		seal(&plain, "x", 1, expected);
+		assert_memory_equal(record, expected, SHORT);
+		/* A forged record takes what was prepared with it; the genuine one still opens, once it is prepared for again or not. */
+		record[0] ^= 1;
+		assert_int_equal(try_short(&ends, number, record), SRDMA_ESEAL);
+		assert_int_equal(try_short(&ends, number, expected), 0);
+	}
+	delete(&plain);
+}
+
+TEST(what_was_prepared_is_not_done_again)
+{
+	uint8_t record[SHORT];
+	size_t before;
+
+	watch_uses();
+	for (uint64_t number = 0; number < 4; number++) {
+		bool right = number % 2 == 0;
+
+		prepare(&ends, right ? TWICE : OTHER_HEADER, number);
+		before = watch.count;
+		seal(&ends, "x", 1, record);
+		assert_int_equal(try_short(&ends, number, record), 0);
+		assert_int_equal(watch.count - before, right ? 0 : 2);
+	}
+}
+
 /* Some seals fail, in each way in which they can; each number is used once at most, and they only grow. */
 static void seal_many(struct srdma_sealer *sealer, unsigned count, unsigned *seed)
 {

@@ -28,8 +28,8 @@ static _Atomic uint64_t order[ORDER_MAX]; /* the numbers of the works that the p
 static atomic_uint order_count;
 static atomic_uint others;           /* works that they did */
 
-bool __real_srdma_seal_key_seal(const struct srdma_seal_key *, uint64_t, const void *, size_t, const void *, size_t, void *);
-bool __real_srdma_seal_key_open(const struct srdma_seal_key *, uint64_t, const void *, size_t, const void *, size_t, uint8_t *, void *);
+bool __real_srdma_seal_key_seal(struct srdma_seal_key *, uint64_t, const void *, size_t, const void *, size_t, void *);
+bool __real_srdma_seal_key_open(struct srdma_seal_key *, uint64_t, const void *, size_t, const void *, size_t, uint8_t *, void *);
 bool __real_srdma_seal_key_copy(const struct srdma_seal_key *, bool, struct srdma_seal_key *);
 void __real_srdma_seal_key_drop(struct srdma_seal_key *);
 
@@ -79,14 +79,14 @@ static void be_slow(uint64_t number)
 		nanosleep(&(struct timespec){.tv_nsec = 1000 * (long)fault(300)}, NULL);
 }
 
-bool __wrap_srdma_seal_key_seal(const struct srdma_seal_key *key, uint64_t number, const void *header, size_t header_length,
+bool __wrap_srdma_seal_key_seal(struct srdma_seal_key *key, uint64_t number, const void *header, size_t header_length,
 				const void *data, size_t length, void *out)
 {
 	be_slow(number);
 	return __real_srdma_seal_key_seal(key, number, header, header_length, data, length, out);
 }
 
-bool __wrap_srdma_seal_key_open(const struct srdma_seal_key *key, uint64_t number, const void *header, size_t header_length,
+bool __wrap_srdma_seal_key_open(struct srdma_seal_key *key, uint64_t number, const void *header, size_t header_length,
 				const void *data, size_t length, uint8_t *tag, void *out)
 {
 	be_slow(number);
