@@ -82,6 +82,8 @@ int srdma_conn_recv(struct srdma_conn *conn, void *buffer, size_t size, size_t *
 	/* The caller has the message; the next call returns the failure. */
 	if (ret != 0 && conn->status == 0 && !conn->closing.finished)
 		srdma_conn_end(conn, ret);
+	if (srdma_queues_should_poll(&conn->queues))
+		srdma_conn_progress_receives(conn);
 	return 0;
 }
 

@@ -42,6 +42,9 @@ static inline void srdma_counter_add(atomic_uint_fast64_t *counter, uint64_t n)
 /* Receives for their control records: announcements, their acknowledgements, and the reads asked for. */
 #define SRDMA_CONTROL_RESERVE (2 * SRDMA_SEALED_RECORDS + SRDMA_SEALED_READS)
 
+/* Bytes sealed, opened or copied between two looks at the device: on a device in software a look costs several system calls. */
+#define SRDMA_POLL_BYTES (128u * 1024)
+
 /* Work requests that are posted together. */
 #define SRDMA_SUBMIT_MAX 8
 
@@ -118,6 +121,8 @@ struct srdma_queues {
 	uint64_t *done; /* by done_ring: cookies of POSTED operations that are complete */
 	struct srdma_ring done_ring;
 	uint64_t waited_done; /* WAITED operations completed so far */
+
+	uint32_t unpolled; /* bytes opened or copied since the device was last looked at */
 
 	uint64_t messages_arrived;
 	uint64_t sends_posted, sends_arrived; /* of all kinds; also the numbers of their records */
@@ -197,6 +202,12 @@ bool srdma_queues_next_length(const struct srdma_queues *queues, uint32_t *lengt
 int srdma_queues_read(struct srdma_queues *queues, void *buffer);
 /* Posts the receive of a message again, after the program has used the message. */
 int srdma_queues_consume(struct srdma_queues *queues);
+/* Whether the device should be looked at before the next message is taken: a device in software may make progress only when it is polled,
+ * and the peer waits for it. */
+static inline bool srdma_queues_should_poll(const struct srdma_queues *queues)
+{
+	return queues->unpolled >= SRDMA_POLL_BYTES && queues->arrival_ring.count > 0;
+}
 /* Drops a message when no queue pair is left to post its receive on. */
 void srdma_queues_drop(struct srdma_queues *queues);
 

@@ -36,6 +36,7 @@ static int open_arrival(struct srdma_queues *queues, struct srdma_arrival *arriv
 		return ret;
 	arrival->sealed = false;
 	arrival->length -= queues->overhead;
+	queues->unpolled += arrival->length;
 	return 0;
 }
 
@@ -187,6 +188,7 @@ int srdma_queues_poll_receives(struct srdma_queues *queues)
 	uint32_t taken = 0;
 	int n, ret = 0;
 
+	queues->unpolled = 0;
 	do {
 		n = ibv_poll_cq(queues->recv_cq, POLL_BATCH, wc);
 		if (n < 0)
@@ -246,6 +248,7 @@ int srdma_queues_read(struct srdma_queues *queues, void *buffer)
 		return open_arrival(queues, first, first->length > queues->overhead ? buffer : nowhere);
 	if (first->length > 0)
 		memcpy(buffer, srdma_queues_slot(queues, first->slot), first->length);
+	queues->unpolled += first->length;
 	return 0;
 }
 

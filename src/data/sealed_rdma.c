@@ -8,8 +8,6 @@
 
 /* A step ends after this many chunks, so that other clients get their turn. */
 #define CHUNKS_PER_STEP 16
-/* Bytes sealed or opened between two looks at the device: on a device in software a look costs several system calls. */
-#define POLL_BYTES (SRDMA_SEALED_CHUNK / 2)
 /* After a chunk, a waiting call polls for at least ACTIVE_US before it sleeps, since a wake-up costs more than the wait for the next chunk.
  * It polls a microsecond longer for each BYTES_PER_US of the chunk, since the next one is likely to be as long. */
 #define ACTIVE_US 200
@@ -200,7 +198,7 @@ static int step(struct srdma_sealed_rdma *rdma, bool help)
 			ret = srdma_sealed_rdma_announce(rdma);
 		if (ret == 0)
 			ret = work(rdma, help);
-		if (ret == 1 && rdma->unpolled >= POLL_BYTES) {
+		if (ret == 1 && rdma->unpolled >= SRDMA_POLL_BYTES) {
 			int polled = srdma_queues_poll(rdma->queues);
 
 			rdma->unpolled = 0;

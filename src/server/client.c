@@ -206,7 +206,7 @@ static bool serve_messages(struct srdma_client *client)
 
 	if (client->message.is && !can_go_on(client, &client->message))
 		return false;
-	while (taken < TURN && ret == 0 && srdma_rate_is_open(&conn->rate) && srdma_conn_peek(conn, &data, &length) == 1) {
+	while (taken < TURN && ret == 0 && conn->status == 0 && srdma_rate_is_open(&conn->rate) && srdma_conn_peek(conn, &data, &length) == 1) {
 		held = is_held_by_wake(client);
 		if (held)
 			break;
@@ -220,6 +220,8 @@ static bool serve_messages(struct srdma_client *client)
 			ret = srdma_queues_consume(&conn->queues);
 		}
 		taken += ret == 0;
+		if (ret == 0 && srdma_queues_should_poll(&conn->queues))
+			srdma_conn_progress_receives(conn);
 	}
 	block(client, held || client->message.is, taken > 0);
 	if (!client->message.is)

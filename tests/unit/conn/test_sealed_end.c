@@ -428,4 +428,30 @@ TEST(link_keeps_messages_and_executes_nothing)
 	rig.conn = NULL;
 }
 
+/* ---- messages ------------------------------------------------------------------------------------------------ */
+
+/* A peer on a device in software waits until this end looks at its own. */
+TEST(device_is_looked_at_between_long_messages)
+{
+	char message[RIG_MESSAGE_SIZE];
+	size_t length;
+
+	memset(message, 'm', sizeof message);
+	for (unsigned bytes = 0; bytes < 4 * SRDMA_POLL_BYTES; bytes += sizeof message) {
+		/* Two that this end has seen, and one that it has not. */
+		while (rig.conn->queues.arrival_ring.count < 2) {
+			assert_true(rig_deliver(&rig, RIG_MESSAGE, message, sizeof message));
+			srdma_conn_progress_receives(rig.conn);
+		}
+		rig.conn->queues.unpolled = bytes % SRDMA_POLL_BYTES;
+		assert_true(rig_deliver(&rig, RIG_MESSAGE, message, sizeof message));
+		assert_int_equal(srdma_conn_recv(rig.conn, message, sizeof message, &length, 0), 0);
+		assert_int_equal(rig.conn->queues.arrival_ring.count, bytes % SRDMA_POLL_BYTES + sizeof message >= SRDMA_POLL_BYTES ? 2 : 1);
+		srdma_conn_progress_receives(rig.conn);
+		/* The peer gets its credits with what this end sends. */
+		while (rig_execute(&rig))
+			;
+	}
+}
+
 RUN_TESTS_EACH(start, finish)
