@@ -106,10 +106,10 @@ class Options:
         if item.kind == "struct":
             tag = item.cname.removeprefix("struct srdma_")
             array = ffi.new(f"struct srdma_{tag}[]", len(values))
-            for place, value in zip(array, values):
+            for number, value in enumerate(values):
                 one = Options(tag, value)
                 self.keep.append(one)
-                ffi.memmove(ffi.addressof(place) if not isinstance(place, ffi.CData) else place, one.struct, ffi.sizeof(one.struct[0]))
+                array[number] = one.struct[0]
         elif item.kind == "pointer":
             strings = [c_string(value) for value in values]
             self.keep.append(strings)
@@ -136,7 +136,7 @@ def address_text(address: Any) -> str:
     host, port = ffi.new("char[128]"), ffi.new("char[16]")
     if lib.securdma_address_text(address, host, len(host), port, len(port)) != 0:
         return ""
-    text = string(host) or ""
+    text = (string(host) or "").removeprefix("::ffff:")  # an IPv4 address on a socket of IPv6
     return f"[{text}]:{string(port)}" if ":" in text else f"{text}:{string(port)}"
 
 

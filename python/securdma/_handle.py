@@ -138,5 +138,24 @@ def freer(function: Callable[[Any], Any], tag: str) -> Callable[[Any], Any]:
     return lambda pointer: function(new(kind, pointer))
 
 
+class Step(Handle):
+    """An object that step() brings to a result, after which it is of no use any more: it is closed then."""
+
+    def _step(self, function: Callable[..., int], tag: str) -> Any:
+        out = ffi.new(f"struct srdma_{tag} **")
+        try:
+            with self._using() as pointer:
+                code = function(pointer, out)
+                if code < 0:
+                    raise failed(code)
+        except BlockingIOError:
+            raise
+        except BaseException:
+            self.close()
+            raise
+        self.close()
+        return out[0]
+
+
 def deadline_of(timeout_ms: int) -> float:
     return time.monotonic() + timeout_ms / 1000

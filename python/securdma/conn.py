@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from . import cert
 from ._binding import ffi, lib
 from ._convert import Options, c_string, milliseconds, report
-from ._handle import Handle, Owner, deadline_of, freer, made
+from ._handle import Handle, Owner, Step, deadline_of, freer, made
 from ._types import DEFAULT_PORT, ConnInfo, ConnTiming, PeerCert, QpState
 from .buffer import Buffer
 from .device import Device, default_device
@@ -419,7 +419,7 @@ def connection_options(options: Any, init: str | None = None) -> Options:
     return options if isinstance(options, Options) else Options("conn_options", options, init)
 
 
-class Connecting(Handle):
+class Connecting(Step):
     """A connection that is coming up, for programs that must not wait. fileno() is readable once step() has a result."""
 
     _what = "connection attempt"
@@ -439,11 +439,8 @@ class Connecting(Handle):
 
     @errors_of("srdma_connect_step")
     def step(self) -> Conn:
-        """The connection, once; WouldBlock while there is no result. Never waits."""
-        out = ffi.new("struct srdma_conn **")
-        with self._using() as pointer:
-            check(lib.srdma_connect_step(pointer, out))
-        return Conn(out[0], self._device, self._timeout_ms)
+        """The connection; WouldBlock while there is no result. Never waits. After any other result the object is closed."""
+        return Conn(self._step(lib.srdma_connect_step, "conn"), self._device, self._timeout_ms)
 
 
 @errors_of("srdma_conn_connect")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._binding import ffi, lib
 from ._convert import c_string, milliseconds, report
-from ._handle import Handle, Owner, deadline_of, freer, made
+from ._handle import Handle, Owner, Step, deadline_of, freer, made
 from ._types import DEFAULT_PORT, AdmitRequest, RejectReason
 from .conn import Conn, connection_options
 from .device import Device, default_device
@@ -73,7 +73,7 @@ def securdma_admit_fn(request: Any, answer: Any, arg: Any) -> int:
     return ffi.from_handle(arg).admit(request, answer)
 
 
-class Accepting(Handle):
+class Accepting(Step):
     """A client that is being accepted, for programs that must not wait. No thread is involved: step() does the work.
 
     Before the next step(), wait for `events` of fileno(), but no longer than `left` seconds.
@@ -112,11 +112,8 @@ class Accepting(Handle):
 
     @errors_of("srdma_accept_step")
     def step(self) -> Conn:
-        """Goes as far as it can without waiting: the connection, once; or WouldBlock."""
-        out = ffi.new("struct srdma_conn **")
-        with self._using() as pointer:
-            check(lib.srdma_accept_step(pointer, out))
-        return Conn(out[0], self._device, self._timeout_ms)
+        """Goes as far as it can without waiting: the connection, or WouldBlock. After any other result the object is closed."""
+        return Conn(self._step(lib.srdma_accept_step, "conn"), self._device, self._timeout_ms)
 
 
 @errors_of("srdma_conn_accept")

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import atexit
 import logging
+import os
 import socket
 import threading
+from contextlib import suppress
 
 from ._binding import lib
 from ._types import LogLevel
@@ -18,7 +20,7 @@ from ._types import LogLevel
 logger = logging.getLogger("securdma")
 
 _levels = {LogLevel.ERROR: logging.ERROR, LogLevel.WARN: logging.WARNING, LogLevel.INFO: logging.INFO, LogLevel.DEBUG: logging.DEBUG}
-_sockets: tuple[socket.socket, socket.socket] | None = None
+_is_set = False
 
 
 def log_to(target: logging.Logger = logger, level: LogLevel | str = LogLevel.INFO) -> None:
@@ -29,33 +31,34 @@ def log_to(target: logging.Logger = logger, level: LogLevel | str = LogLevel.INF
     allowed) and fields (a dict of facts, all as strings). securdma-serve(1) lists the events of a server. Records that come faster than
     the logger takes them are lost.
     """
-    global _sockets
-    if _sockets:
+    global _is_set
+    if _is_set:
         raise RuntimeError("log_to() was called before")
     number = LogLevel[level.upper()] if isinstance(level, str) else level
-    _sockets = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    thread = threading.Thread(target=_pass_on, args=(_sockets[1], target), name="securdma log", daemon=True)
+    from_library, records = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    thread = threading.Thread(target=_pass_on, args=(records, target), name="securdma log", daemon=True)
     thread.start()
-    lib.securdma_log_to_socket(number, _sockets[0].fileno())
-    atexit.register(_finish, _sockets[0], thread)
+    descriptor = from_library.detach()  # the library's until the process ends
+    lib.securdma_log_to_socket(number, descriptor)
+    _is_set = True
+    atexit.register(_finish, descriptor, thread)
 
 
 def _pass_on(records: socket.socket, target: logging.Logger) -> None:
-    while True:
-        level, _, rest = records.recv(1 << 16).partition(b"\0")
-        if level == b"end" or not level:
-            return
-        security, event, text, *facts = (word.decode(errors="replace") for word in rest.split(b"\0")[:-1])
-        fields = dict(zip(facts[::2], facts[1::2]))
-        target.log(_levels.get(LogLevel(int(level)), logging.INFO), "%s", text,
-                   extra={"event": event, "security": security == "1", "fields": fields})
+    with records:
+        while True:
+            level, _, rest = records.recv(1 << 16).partition(b"\0")
+            if level == b"end":
+                return
+            security, event, text, *facts = (word.decode(errors="replace") for word in rest.split(b"\0")[:-1])
+            fields = dict(zip(facts[::2], facts[1::2]))
+            target.log(_levels.get(LogLevel(int(level)), logging.INFO), "%s", text,
+                       extra={"event": event, "security": security == "1", "fields": fields})
 
 
-def _finish(records: socket.socket, thread: threading.Thread) -> None:
-    """What has been logged until the program's end is passed on. The library keeps its end of the socket."""
-    records.settimeout(1)
-    try:
-        records.send(b"end\0")
-    except OSError:
-        return
-    thread.join(1)
+def _finish(descriptor: int, thread: threading.Thread) -> None:
+    """What has been logged until the program's end is passed on."""
+    os.set_blocking(descriptor, False)
+    with suppress(OSError):
+        os.write(descriptor, b"end\0")
+        thread.join(1)

@@ -255,12 +255,10 @@ def _stop_all() -> None:
 
 
 def _stop_forgotten(running: _Running) -> None:
-    """The garbage collector may call it in any thread, also in a handler's."""
-    if running.state in getattr(_inside, "states", []):
+    """The garbage collector calls it in any thread, at any moment, also in a handler of this server: another thread has to wait."""
+    if running.pointer is not None:
         with suppress(RuntimeError):  # the interpreter is ending: it stops all servers
             threading.Thread(target=running.stop, name="securdma stop").start()
-    else:
-        running.stop()
 
 
 def _options(handlers: Any, given: dict[str, Any], conn: Any, limits: Any, state_of: Callable[..., _State]) -> tuple[Options, _State, Any]:
