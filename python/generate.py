@@ -21,6 +21,8 @@ HERE = pathlib.Path(__file__).resolve().parent
 VERBS_CONSTANTS = ("IBV_ACCESS_REMOTE_WRITE", "IBV_ACCESS_REMOTE_READ")
 VERBS_ENUMS = {"ibv_port_state": ("NOP", "DOWN", "INIT", "ARMED", "ACTIVE", "ACTIVE_DEFER"), "ibv_qp_state": ("RESET", "INIT", "RTR", "RTS", "SQD", "SQE", "ERR")}
 VERBS_PREFIX = {"ibv_port_state": "IBV_PORT_", "ibv_qp_state": "IBV_QPS_"}
+# What a function of the package takes as an argument of its own.
+ARGUMENTS = {"cert_request": ("kind",), "link_options": ("conn", "endpoints"), "server_options": ("conn", "limits")}
 OUTSIDE = """
 union ibv_gid { uint8_t raw[16]; ...; };
 """
@@ -158,9 +160,10 @@ class Binding:
         for number, (name, code, comment, handler) in enumerate(members):
             following = members[number + 1][0] if number + 1 < len(members) else ""
             counted = "*" in code and following.endswith(("_count", "_size", "_length"))
-            if not skip and name not in ("size", "arg") and not handler and not code.startswith("srdma_"):
+            if not skip and name not in ("size", "arg", *ARGUMENTS.get(structure.name.removeprefix("srdma_"), ())) and not handler and not code.startswith("srdma_"):
                 secret = " = field(repr=False)" if "a secret" in text(comment) and not options else ""
-                lines.append(f"    {name}: {self.python_type(code, counted)}{secret}")
+                word = " | str" if options and code.startswith("enum ") else " | int" if options and name == "port" and "char" in code else ""
+                lines.append(f"    {name}: {self.python_type(code, counted)}{word}{secret}")
                 if text(comment):
                     lines.append(f'    """{shown(text(comment))}"""')
             skip = counted

@@ -76,7 +76,8 @@ class Options:
 
     def _set(self, struct: Any, name: str, ctype: Any, count: str | None, value: Any) -> None:
         if ctype.kind == "enum":
-            setattr(struct, name, int(class_of(ctype.cname)[value.upper()] if isinstance(value, str) else value))
+            kind: Any = class_of(ctype.cname)
+            setattr(struct, name, int(kind[value.upper()] if isinstance(value, str) else value))
         elif ctype.kind != "pointer":
             setattr(struct, name, value)
         elif ctype.item.kind == "function":
@@ -86,7 +87,7 @@ class Options:
         elif count:
             self._set_many(struct, name, ctype.item, count, value)
         elif ctype.item.cname == "char":
-            self._point(struct, name, c_string(value))
+            self._point(struct, name, c_string(str(value) if isinstance(value, int) and name == "port" else value))
         elif ctype.item.kind == "struct":
             inner = value if isinstance(value, Options) else Options(ctype.item.cname.removeprefix("struct srdma_"), value)
             self.keep.append(inner)
@@ -170,8 +171,9 @@ def _reader(name: str, ctype: Any, count: str | None) -> Callable[[Any], Any]:
         return lambda struct: ipaddress.IPv6Address(bytes(getattr(struct, name).raw))
     if ctype.kind != "pointer":
         return lambda struct: getattr(struct, name)
-    if count:
-        return lambda struct: _many(getattr(struct, name), ctype.item, getattr(struct, count))
+    if count is not None:
+        many: str = count
+        return lambda struct: _many(getattr(struct, name), ctype.item, getattr(struct, many))
     if ctype.item.cname == "char":
         return lambda struct: string(getattr(struct, name))
     if ctype.item.cname == "struct sockaddr":

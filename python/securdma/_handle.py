@@ -116,7 +116,7 @@ class Handle:
     def __enter__(self) -> Any:
         return self
 
-    def __exit__(self, *exception: Any) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *exception: Any) -> None:
         self.close()
 
     def __repr__(self) -> str:

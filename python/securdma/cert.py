@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from ._binding import ffi, lib
-from ._convert import Options, c_string, class_of, report
+from ._convert import Options, c_string, report
 from ._types import CertInfo, CertKind, Check, PeerCert
 from .errors import check, errors_of
 
@@ -51,7 +51,7 @@ def check_certificate(kind: CertKind | str, cert_file: Path, key_file: Path, ca_
     """Checks a certificate and its key for a server ("server") or a client ("client"); with `ca_file` also that a peer that trusts this
     file accepts it. Returns what it found out about each thing: a Check with `result` CheckResult.FAIL is a failure, and `error` is what
     its use would raise. Thread-safe."""
-    number = class_of("enum srdma_cert_kind")[kind.upper()] if isinstance(kind, str) else kind
+    number = CertKind[kind.upper()] if isinstance(kind, str) else kind
     return checked(lib.srdma_cert_check, number, c_string(cert_file), c_string(key_file), c_string(ca_file))
 
 

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Unpack
 
-    from typing_extensions import Buffer as Bytes
+    from _typeshed import ReadableBuffer as Bytes
+    from _typeshed import WriteableBuffer
 
     from ._types import ConnOptions
 
@@ -156,11 +157,11 @@ class BaseConn:
         return 0
 
     @errors_of("srdma_conn_recv")
-    def recv_into(self, buffer: Bytes, timeout: float | None = None) -> int:
+    def recv_into(self, buffer: WriteableBuffer, timeout: float | None = None) -> int:
         """Receives one message into writable memory, and returns its length. If it does not fit, it stays, and TooLong.needed is its length."""
         return self._receive(lib.srdma_conn_recv, buffer, timeout)
 
-    def _receive(self, function: Any, buffer: Bytes, timeout: float | None) -> int:
+    def _receive(self, function: Any, buffer: WriteableBuffer, timeout: float | None) -> int:
         length = ffi.new("size_t *")
         with ffi.from_buffer("char[]", buffer, require_writable=True) as memory:
             try:
@@ -212,7 +213,7 @@ class BaseConn:
         return bytes(memory)
 
     @errors_of("srdma_conn_read")
-    def read_into(self, buffer: Bytes, offset: int = 0, timeout: float | None = None) -> None:
+    def read_into(self, buffer: WriteableBuffer, offset: int = 0, timeout: float | None = None) -> None:
         """Fills writable memory with the bytes at `offset` of the peer's region, by RDMA. A Timeout ends the connection."""
         with ffi.from_buffer("char[]", buffer, require_writable=True) as memory:
             self._wait(timeout, lambda conn, ms: lib.srdma_conn_read(conn, memory, len(memory), offset, ms), sliced=False)

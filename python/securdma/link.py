@@ -18,7 +18,8 @@ from .tls import TlsClient
 if TYPE_CHECKING:
     from typing import Unpack
 
-    from typing_extensions import Buffer as Bytes
+    from _typeshed import ReadableBuffer as Bytes
+    from _typeshed import WriteableBuffer
 
     from ._types import ConnOptions, LinkOptions
 
@@ -117,7 +118,7 @@ class Link(Handle):
                 self._room = bytearray(error.needed or 1 << 20)
 
     @errors_of("srdma_link_recv")
-    def recv_into(self, buffer: Bytes, timeout: float | None = None) -> int:
+    def recv_into(self, buffer: WriteableBuffer, timeout: float | None = None) -> int:
         """Receives one message into writable memory, and returns its length. If it does not fit, it stays, and TooLong.needed is its length."""
         length = ffi.new("size_t *")
         with ffi.from_buffer("char[]", buffer, require_writable=True) as memory:

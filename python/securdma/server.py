@@ -17,7 +17,7 @@ from .cert import checked
 from .conn import BaseConn
 from .device import Device, default_device
 from .errors import Error, check, errors_of, failed
-from .listener import Admission, put_text
+from .listener import Admission, Admit, put_text
 from .log import logger
 from .tls import TlsServer
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from ._types import ConnOptions, ServerLimits, ServerOptions
 
 REASON_SIZE = 128
-HANDLERS = ("on_connect", "on_message", "on_disconnect", "on_admit", "on_control", "on_wake", "on_complete")
 # Those for which -EAGAIN means: again, when there is room to send.
 REPEATED = ("on_message", "on_wake", "on_complete")
 
@@ -261,16 +260,10 @@ def _stop_forgotten(running: _Running) -> None:
             threading.Thread(target=running.stop, name="securdma stop").start()
 
 
-def _options(handlers: Any, given: dict[str, Any], conn: Any, limits: Any, state_of: Callable[..., _State]) -> tuple[Options, _State, Any]:
+def _options(functions: dict[str, Any], given: Any, conn: Any, limits: Any) -> tuple[Options, _State, Any]:
     """The library's options, what its threads need, and what holds that."""
-    functions = {name: given.pop(name, None) or getattr(handlers, name, None) for name in HANDLERS}
-    functions = {name: function for name, function in functions.items() if function}
-    if "port" in given:
-        given["port"] = str(given["port"])
-    if given.get("listen_fds") is not None:
-        given["listen_fds"] = [fd if isinstance(fd, int) else fd.fileno() for fd in given["listen_fds"]]
     clients = Options("conn_options", conn or {}, "srdma_server_conn_options_init")
-    state = state_of(functions, clients.struct.timeout_ms)
+    state = _State(functions, clients.struct.timeout_ms)
     handle = ffi.new_handle(state)
     called: dict[str, Any] = {"arg": handle}
     if set(functions) - {"on_admit"}:  # else the built-in echo service answers
@@ -298,9 +291,16 @@ class Server:
 
     @errors_of("srdma_server_start")
     def __init__(self, tls: TlsServer, device: Device | None = None, handlers: Any = None, *, conn: ConnOptions | None = None,
-                 limits: ServerLimits | None = None, **options: Any) -> None:
+                 limits: ServerLimits | None = None, on_connect: Callable[[ServerConn], Any] | None = None,
+                 on_message: Callable[[ServerConn, bytes], Any] | None = None, on_disconnect: Callable[[ServerConn, Error | None], Any] | None = None,
+                 on_admit: Admit | None = None, on_control: Callable[[ServerConn, bytes], Any] | None = None,
+                 on_wake: Callable[[ServerConn], Any] | None = None, on_complete: Callable[[ServerConn, Any], Any] | None = None,
+                 **options: Unpack[ServerOptions]) -> None:
         device = device or default_device()
-        filled, state, handle = _options(handlers, options, conn, limits, _State)
+        functions = {"on_connect": on_connect, "on_message": on_message, "on_disconnect": on_disconnect, "on_admit": on_admit,
+                     "on_control": on_control, "on_wake": on_wake, "on_complete": on_complete}
+        functions = {name: function or getattr(handlers, name, None) for name, function in functions.items()}
+        filled, state, handle = _options({name: function for name, function in functions.items() if function}, options, conn, limits)
         out = ffi.new("struct srdma_server **")
         with tls._using() as context, device._using() as opened:
             check(lib.srdma_server_start(filled.struct, context, opened, out))
@@ -331,7 +331,8 @@ class Server:
     @property
     def addresses(self) -> list[str]:
         """The addresses of the listening sockets, "10.0.0.1:4433"; "*:4433" for all addresses."""
-        text, found = ffi.new("char[80]"), []
+        found: list[str] = []
+        text = ffi.new("char[80]")
         with self._running.using() as server:
             while lib.srdma_server_address(server, len(found), text, len(text)) == 0:
                 found.append(string(text) or "")
@@ -405,7 +406,7 @@ def check_server(device: Device | None = None, *, conn: ConnOptions | None = Non
                  **options: Unpack[ServerOptions]) -> list[Check]:
     """Checks what the start of a server checks, but for the port. Without a device it leaves out what depends on it. Returns one finding
     for each thing."""
-    filled, _, _ = _options(None, dict(options), conn, limits, _State)
+    filled, _, _ = _options({}, options, conn, limits)
     if device is None:
         return checked(lib.srdma_server_check, filled.struct, ffi.NULL)
     with device._using() as opened:
