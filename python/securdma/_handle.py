@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import os
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -22,18 +24,18 @@ class Owner:
 
     def __init__(self, pointer: Any, free: Callable[[Any], Any], *keep: Any) -> None:
         self.pointer, self.free, self.keep = pointer, free, keep
+        self.process = os.getpid()
         self.guard = threading.RLock()  # a handler of a signal may close what the same thread is about to wake
         self._view: Any = None
 
     def close(self) -> None:
-        # No weak reference to the owner itself is needed: a view counts as one reference.
         if self._view is None or self._view() is None:
             self._free()
 
     def _free(self) -> None:
         with self.guard:
             pointer, self.pointer = self.pointer, None
-            if pointer:
+            if pointer and self.process == os.getpid():  # else it is the parent's, to which a free would tell its peer
                 self.free(pointer)
                 for memory in self.keep:
                     ffi.release(memory)
@@ -44,7 +46,6 @@ class Owner:
 
     def view(self, memory: Any, size: int) -> memoryview:
         """A view of `size` bytes of the object's memory, whose owner lives as long as the view and all that is made of it."""
-        import weakref
         seen = self._view() if self._view is not None else None
         if seen is None:
             # The function refers to the owner; cffi calls it when the last view has gone.
@@ -66,6 +67,8 @@ class Handle:
 
     def _enter(self, timeout_ms: int = -1) -> Any:
         """Takes the object for the calling thread, and returns its pointer. _leave() gives it back."""
+        if self._owner is not None and self._owner.process != os.getpid():
+            raise failed(-errno.EBADF, f"the {self._what} is of the process that has forked this one")
         if not self._turn.acquire(blocking=False):
             if self._user == threading.get_ident():
                 raise failed(-errno.EBUSY, f"the {self._what} is used from within one of its own calls, such as by a handler of a signal")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import errno
+import os
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -245,6 +246,17 @@ class _Running:
 
 # They must have stopped before the interpreter ends, because their threads run Python.
 _servers: set[_Running] = set()
+
+
+def _forked() -> None:
+    """A process that was forked has no server, because it has none of the threads."""
+    for running in _servers:
+        running.pointer = None
+        running.changed = threading.Condition()
+    _servers.clear()
+
+
+os.register_at_fork(after_in_child=_forked)
 
 
 @atexit.register

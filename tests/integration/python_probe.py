@@ -565,6 +565,24 @@ def nothing_leaks():
         assert SCALE > 1 or resident() - before < 900 * 2048, resident() - before
 
 
+def process_that_was_forked_leaves_everything_to_its_parent():
+    with server(on_message=lambda conn, data: conn.send(data)) as serving, connect(serving, region_size=64) as conn:
+        buffer, view = conn.buffer(bytearray(64)), conn.region_view()
+        conn.post_write(buffer)
+        child = os.fork()
+        if child == 0:
+            for use in (lambda: conn.send(b"x"), lambda: conn.info, lambda: buffer.data, lambda: serving.status, lambda: serving.port):
+                raises(securdma.Gone, use)
+            conn.close()
+            del buffer, view
+            gc.collect()
+            sys.exit(7)  # through the interpreter's end
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+        assert conn.complete() == [None]
+        conn.send(b"still here")
+        assert conn.recv() == b"still here" and len(view) == 64
+
+
 # ---- the rest of the library ------------------------------------------------------------------------------------------------------
 
 

@@ -74,6 +74,15 @@ def test_example_in_the_event_loop_of_asyncio(certs, device, start):
     server.wait_status(connected=0, accepted=3, lost=0)
 
 
+def test_first_program_of_the_readme(certs, device, start, tmp_path):
+    text = pathlib.Path(ROOT, "python", "README.md").read_text(encoding="utf-8")
+    program = tmp_path / "first.py"
+    server = start(Server, certs, device)
+    program.write_text(re.search(r"```python\n(.*?)```", text, re.S)[1].replace('"localhost"', f'"{certs.host}", {server.port}'), encoding="utf-8")
+    result = python(str(program), cwd=certs.folder)
+    assert (result.stdout, result.stderr, result.returncode) == ("b'hello'\nb'world'\n['read'] b'world'\n", "", 0)
+
+
 def test_examples_in_python_say_what_is_missing(certs, tmp_path):
     for name, args in (("client", [certs.host]), ("server", ["0"]), ("asyncio_client", [certs.host, "1"])):
         result = python(example(name), *args, cwd=tmp_path)
