@@ -30,6 +30,7 @@ SECURDMA = os.path.join(BUILD, "cli", "securdma")
 PROBE = os.path.join(BUILD, "tests", "integration", "probe")
 PROBE_WRAPPED = PROBE + "-wrapped"
 EXAMPLES = os.path.join(BUILD, "examples")
+PYTHON = os.path.join(BUILD, "python", "securdma")
 EXAMPLE_LINK = os.path.join(EXAMPLES, "example-link")
 SWARM = os.path.join(BUILD, "bench", "swarm")
 ON_UROCE = os.environ.get("SECURDMA_TEST_UROCE") == "1"
@@ -248,6 +249,20 @@ def run(*args, input=None, timeout=60, **more):
                             capture_output=True, text=True, timeout=timeout * SCALE, **more)
     assert_clean(result.stderr)
     return result
+
+
+def in_python(*args):
+    """The command of a program in Python that uses the package of the build folder. It finds the device itself, because the interpreter
+    is no program of ours."""
+    preload = " ".join(filter(None, (sanitizer_library(), UROCE_LIBRARY if ON_UROCE else None)))
+    # What the interpreter still has at its end is not lost.
+    return ["/usr/bin/env", f"PYTHONPATH={os.path.dirname(PYTHON)}", "PYTHONDONTWRITEBYTECODE=1", "ASAN_OPTIONS=detect_leaks=0", *([f"LD_PRELOAD={preload}"] if preload else []),
+            "/usr/bin/python3", "-X", "dev", "-W", "error", *args]
+
+
+def python(*args, **more):
+    """Runs a program in Python to its end."""
+    return run(*in_python(*args), **more)
 
 
 class Process:

@@ -115,10 +115,7 @@ bool is_filled(const void *data, size_t length, unsigned seed);
 	X("stopped", stopped, 2) /* PORT PID */ \
 	X("peer-cert", peer_cert, 2) /* CERTIFICATE ORDER, either may be "" */ \
 	X("link-nonblocking", link_nonblocking, 0) \
-	X("private-data", private_data, 0) \
 	X("control", control, 1) /* messages|raw */ \
-	X("control-alone", control_alone, 1) /* client|server */ \
-	X("control-server", control_server, 0) \
 	X("control-accept", control_accept, 1) /* PORT */ \
 	X("arguments", arguments, 0) \
 	X("bytes-both", bytes_both, 2) /* REGION TOTAL */ \

@@ -299,6 +299,9 @@ void mode_arguments(struct rig *rig, char **args)
 	options = rig->client_options;
 	options.setup_timeout_ms = -1;
 	EXPECT_TEXT(rig, srdma_conn_connect(rig->host, rig->port, rig->client_tls, rig->device, &options, &conn), -EINVAL, "must be above 0");
+	options = rig->client_options;
+	options.private_data_size = 1;
+	EXPECT_TEXT(rig, srdma_conn_connect(rig->host, rig->port, rig->client_tls, rig->device, &options, &conn), -EINVAL, "private");
 	rig->server_limits.max_clients = 0;
 	EXPECT_TEXT(rig, srdma_server_set_limits(rig->server, &rig->server_limits), -EINVAL, "max-clients");
 	EXPECT_TEXT(rig, srdma_server_drain(rig->server, -1), -EINVAL, "must not be negative");

@@ -1,13 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A program's own data: in the exchange, and over the TLS channel afterwards. */
+/* A program's own data over the TLS channel. python_probe.py has private data, and what a server does with control messages. */
 #include "probe.h"
-#include "securdma_cert.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-
-/* ---- private data ---------------------------------------------------------------------------------------------- */
 
 static void expect_private_data(const struct srdma_conn *conn, const void *data, size_t size)
 {
@@ -18,77 +15,6 @@ static void expect_private_data(const struct srdma_conn *conn, const void *data,
 	CHECK((bytes != NULL) == (data != NULL));
 	CHECK(size == 0 || memcmp(bytes, data, size) == 0);
 }
-
-/* Turns away a client whose private data begins with '!', and answers "for you" to one whose data begins with '?'. */
-static int judge(const struct srdma_admit_request *request, struct srdma_admit_answer *answer, void *arg)
-{
-	struct rig *rig = arg;
-	const char *said = request->private_data;
-
-	CHECK(strcmp(request->peer_name, "client one") == 0 && strncmp(request->peer_pin, "sha256:", 7) == 0);
-	CHECK(request->name_count >= 1 && request->names[0]->kind == SRDMA_NAME_CN && strcmp(request->names[0]->text, "client one") == 0);
-	CHECK(request->address->sa_family == AF_INET || request->address->sa_family == AF_INET6);
-	rig->scratch = (char *)rig->scratch + 1;
-	if (said && request->private_data_size > 0 && said[0] == '!') {
-		answer->reject->retry_after_ms = 7;
-		strcpy(answer->reject->text, "say please");
-		return SRDMA_EREJECTED;
-	}
-	if (said && request->private_data_size > 0 && said[0] == '?') {
-		memcpy(answer->private_data, "for you", 7);
-		answer->private_data_size = 7;
-	}
-	return 0;
-}
-
-/* Both ends have each other's data, whatever its size; a server's goes only to a client that asks; the program decides by it. */
-void mode_private_data(struct rig *rig, char **args)
-{
-	uint8_t longest[SRDMA_PRIVATE_DATA_MAX + 1];
-	char own[] = "the server's";
-	struct srdma_reject reject;
-	struct srdma_conn *conn;
-
-	(void)args;
-	fill(longest, sizeof longest, 3);
-	rig->server_options.on_admit = judge;
-	rig->server_conn.private_data = own;
-	rig->server_conn.private_data_size = 12;
-	rig_serve(rig);
-	memset(own, 0, sizeof own); /* it was copied */
-
-	const struct {
-		const void *said;
-		size_t size;
-		const char *answer;
-	} cases[] = {{NULL, 0, NULL}, {"", 0, "the server's"}, {"x", 1, "the server's"}, {longest, SRDMA_PRIVATE_DATA_MAX, "the server's"},
-		     {"?", 1, "for you"}};
-
-	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-		rig->client_options.private_data = cases[i].said;
-		rig->client_options.private_data_size = cases[i].size;
-		conn = rig_connect(rig);
-		expect_private_data(conn, cases[i].answer, cases[i].answer ? strlen(cases[i].answer) : 0);
-		EXPECT(srdma_conn_disconnect(conn, NULL, SRDMA_DEFAULT_TIMEOUT), 0);
-		srdma_conn_free(&conn);
-	}
-	rig->client_options.private_data = "!";
-	rig->client_options.private_data_size = 1;
-	EXPECT(srdma_conn_connect(rig->host, rig->port, rig->client_tls, rig->device, &rig->client_options, &conn), SRDMA_EREJECTED);
-	srdma_reject_last(&reject);
-	CHECK(reject.reason == SRDMA_REJECT_REFUSED && reject.retry_after_ms == 7 && strcmp(reject.text, "say please") == 0);
-	EXPECT((long long)(intptr_t)rig->scratch, 6);
-	rig->client_options.private_data = longest;
-	rig->client_options.private_data_size = sizeof longest;
-	EXPECT(srdma_conn_connect(rig->host, rig->port, rig->client_tls, rig->device, &rig->client_options, &conn), -EINVAL);
-	rig->client_options.private_data = NULL;
-	rig->client_options.private_data_size = 1;
-	EXPECT(srdma_conn_connect(rig->host, rig->port, rig->client_tls, rig->device, &rig->client_options, &conn), -EINVAL);
-	rig_wait_clients(rig, 0);
-	rig_stop(rig, 0);
-}
-
-/* ---- control messages ------------------------------------------------------------------------------------------ */
 
 static void expect_control(struct srdma_conn *conn, const void *data, size_t size, int timeout_ms)
 {
@@ -174,69 +100,6 @@ void mode_control(struct rig *rig, char **args)
 	EXPECT(srdma_conn_control_send(accepted, "no", 2, timeout_ms), SRDMA_ECLOSED);
 	srdma_conn_free(&client);
 	srdma_conn_free(&accepted);
-}
-
-/* Only one end allows them: there is a connection, and no control messages. */
-void mode_control_alone(struct rig *rig, char **args)
-{
-	struct srdma_conn *client, *accepted;
-	char buffer[8];
-	size_t length;
-
-	rig->client_options.control_messages = strcmp(args[0], "client") == 0;
-	rig->server_conn.control_messages = !rig->client_options.control_messages;
-	rig_pair(rig, &client, &accepted);
-	EXPECT(srdma_conn_control_send(client, "x", 1, 0), -EOPNOTSUPP);
-	EXPECT(srdma_conn_control_send(accepted, "x", 1, 0), -EOPNOTSUPP);
-	EXPECT(srdma_conn_control_recv(client, buffer, sizeof buffer, &length, 0), -EOPNOTSUPP);
-	expect_private_data(client, NULL, 0);
-	expect_private_data(accepted, NULL, 0);
-	srdma_conn_free(&client);
-	srdma_conn_free(&accepted);
-}
-
-static int answer_control(struct srdma_conn *conn, const void *data, size_t length, char *reason, void *client_arg, void *arg)
-{
-	(void)client_arg;
-	(void)arg;
-	if (length == 3 && memcmp(data, "bad", 3) == 0) {
-		strcpy(reason, "a bad control message");
-		return -EINVAL;
-	}
-	return srdma_conn_control_send(conn, data, length, SRDMA_DEFAULT_TIMEOUT);
-}
-
-/* A server's program answers them by a handler, while messages and epochs go on. */
-void mode_control_server(struct rig *rig, char **args)
-{
-	int timeout_ms = 15000 * rig->scale;
-	struct srdma_conn_info info;
-	struct srdma_conn *conn;
-	char message[64], answer[64 + SRDMA_ECHO_OVERHEAD];
-	size_t length;
-
-	(void)args;
-	rig->server_conn.control_messages = rig->client_options.control_messages = true;
-	EXPECT(srdma_server_start(&rig->server_options, rig->server_tls, rig->device, &rig->server), -EINVAL);
-	rig->server_options.on_control = answer_control;
-	rig->server_options.workers = 1;
-	rig_serve(rig);
-	conn = rig_connect(rig);
-	for (unsigned i = 0; i < 300; i++) {
-		fill(message, sizeof message, i);
-		EXPECT(srdma_conn_control_send(conn, message, sizeof message, timeout_ms), 0);
-		EXPECT(srdma_conn_send(conn, message, sizeof message, timeout_ms), 0);
-		expect_control(conn, message, sizeof message, timeout_ms);
-		EXPECT(srdma_conn_recv(conn, answer, sizeof answer, &length, timeout_ms), 0);
-		CHECK(is_filled(answer + SRDMA_ECHO_OVERHEAD, sizeof message, i));
-	}
-	EXPECT(srdma_conn_control_send(conn, "bad", 3, timeout_ms), 0);
-	EXPECT(srdma_conn_control_recv(conn, message, sizeof message, &length, timeout_ms), SRDMA_ECLOSED);
-	srdma_conn_get_info(conn, &info);
-	fact_text(rig, "close_reason", info.close_reason);
-	srdma_conn_free(&conn);
-	rig_wait_clients(rig, 0);
-	rig_stop(rig, 0);
 }
 
 /* Accepts one client, takes none of its control messages, and tells how the connection ended. */

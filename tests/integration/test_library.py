@@ -22,7 +22,6 @@ CHECKED_BY_THE_PROBE = {
     "accept has a default timeout": "accept-timeouts",
     "connections come up without a call that waits": "starts",
     "ranks of a ring leave at the same time": "ring",
-    "private data is there before the client is accepted": "private-data",
     "each error has its own text": "error-texts",
     "arguments that cannot be are refused with a text": "arguments",
 }
@@ -138,15 +137,3 @@ def test_sleeping_client_holds_up_nobody_and_no_handler_runs_for_nothing(probe, 
 @pytest.mark.parametrize("kind", ["messages", "raw"])
 def test_control_messages_wait_for_the_program_and_none_is_lost(probe, kind):
     probe("control", kind)
-
-
-@pytest.mark.parametrize("end", ["client", "server"])
-def test_control_messages_need_both_ends(probe, end):
-    probe("control-alone", end)
-
-
-@pytest.mark.parametrize("protection", [{}, {"SECURDMA_PROBE_SEAL": "1", "SECURDMA_PROBE_EPOCH_MS": "100"}], ids=["plain", "sealed"])
-def test_server_answers_control_messages(probe, monkeypatch, protection):
-    for name, value in protection.items():
-        monkeypatch.setenv(name, value)
-    assert probe("control-server")["close_reason"] == "a bad control message"

@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A client that connects again after a loss."""
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from ._binding import ffi, lib
+from ._convert import Options, c_string, milliseconds, report
+from ._handle import Handle, Owner, freer, made
+from ._types import LinkInfo, LinkLoss
+from .conn import BaseConn
+from .device import Device, default_device
+from .errors import Reconnected, TooLong, check, errors_of, failed
+from .tls import TlsClient
+
+if TYPE_CHECKING:
+    from typing import Unpack
+
+    from _typeshed import ReadableBuffer as Bytes
+    from _typeshed import WriteableBuffer
+
+    from ._types import ConnOptions, LinkOptions
+
+
+class LinkConn(BaseConn):
+    """The connection that a link has at the moment of the call: for info, for poll, for writes and reads. After a loss it is another
+    one, whose region is new and zeroed; buffers of the old one can only be closed."""
+
+    def __init__(self, link: Link) -> None:
+        super().__init__()
+        self._link = link
+        self._connections = 0
+
+    def _enter(self, timeout_ms: int = -1) -> Any:
+        link = self._link._enter(timeout_ms)
+        conn = lib.srdma_link_conn(link)
+        if not conn:
+            self._link._leave()
+            raise failed(-errno.ENOTCONN, "the link has no connection at the moment: reconnect() makes one")
+        connections = _info(link).connections
+        if connections != self._connections:  # what was under way ends without a completion
+            self._connections, self._room = connections, None
+            self._posted.clear()
+        return conn
+
+    def _leave(self) -> None:
+        self._link._leave()
+
+
+def _info(link: Any) -> Any:
+    info = ffi.new("struct srdma_link_info *")
+    lib.srdma_link_get_info(link, info)
+    return info
+
+
+class Link(Handle):
+    """A connecting end that outlives its connections. One thread at a time uses it; wake() any thread.
+
+    endpoints   servers, tried one after the other: (host, port) or a host
+    conn        options of each connection, a dict; see ConnOptions
+    options     connect_ms, reconnect_ms, pause_min_ms, pause_max_ms; see LinkOptions
+
+    After a loss a call raises Reconnected, once: a new connection is there, and `loss` of the exception says which messages are in doubt.
+    """
+
+    _what = "link"
+
+    @errors_of("srdma_link_connect")
+    def __init__(self, endpoints: Iterable[tuple[str, str | int] | str], *, tls: TlsClient, device: Device | None = None,
+                 conn: ConnOptions | None = None, **options: Unpack[LinkOptions]) -> None:
+        self._device = device or default_device()
+        pairs = [(one, None) if isinstance(one, str) else one for one in endpoints]
+        given: Any = {**options, "endpoints": [{"host": host, "port": None if port is None else str(port)} for host, port in pairs]}
+        filled = Options("link_options", {**given, **({} if conn is None else {"conn": conn})})
+        with tls._using() as context, self._device._using() as opened:
+            pointer = made(lib.srdma_link_connect, "link", filled.struct, context, opened)
+        super().__init__(Owner(pointer, freer(lib.srdma_link_free, "link")))
+        self._room: Any = None
+        #: The present connection; see LinkConn.
+        self.conn = LinkConn(self)
+
+    def _call(self, timeout: float | None, function: Any, *arguments: Any) -> None:
+        timeout_ms = milliseconds(timeout)
+        pointer = self._enter(timeout_ms)
+        try:
+            check(function(pointer, *arguments, timeout_ms))
+        except Reconnected as error:
+            error.loss = report(self._loss(pointer))
+            raise
+        finally:
+            self._leave()
+
+    @staticmethod
+    def _loss(pointer: Any) -> Any:
+        loss = ffi.new("struct srdma_link_loss *")
+        lib.srdma_link_get_loss(pointer, loss)
+        return loss
+
+    @errors_of("srdma_link_send")
+    def send(self, data: Bytes, timeout: float | None = None) -> int:
+        """Sends a message and returns its number: 1 for the link's first one. After Reconnected it was not sent."""
+        number = ffi.new("uint64_t *")
+        with ffi.from_buffer(data) as memory:
+            self._call(timeout, lambda link, ms: lib.srdma_link_send(link, memory, len(memory), ms, number))
+        return number[0]
+
+    @errors_of("srdma_link_recv")
+    def recv(self, timeout: float | None = None) -> bytes:
+        """Receives one message. Those that had come over a connection that was lost come first."""
+        if self._room is None:
+            self._room = bytearray(4096)
+        while True:
+            try:
+                return bytes(self._room[:self.recv_into(self._room, timeout)])
+            except TooLong as error:
+                self._room = bytearray(error.needed or 1 << 20)
+
+    @errors_of("srdma_link_recv")
+    def recv_into(self, buffer: WriteableBuffer, timeout: float | None = None) -> int:
+        """Receives one message into writable memory, and returns its length. If it does not fit, it stays, and TooLong.needed is its length."""
+        length = ffi.new("size_t *")
+        with ffi.from_buffer("char[]", buffer, require_writable=True) as memory:
+            try:
+                self._call(timeout, lambda link, ms: lib.srdma_link_recv(link, memory, len(memory), length, ms))
+            except TooLong as error:
+                error.needed = length[0]
+                raise
+        return length[0]
+
+    @errors_of("srdma_link_wait")
+    def wait(self, timeout: float | None = None) -> None:
+        """Waits as Conn.wait() does."""
+        self._call(timeout, lib.srdma_link_wait)
+
+    def wake(self) -> None:
+        """Ends the wait() of another thread, or a pause between two tries to connect: Interrupted. Thread-safe."""
+        owner = self._owner
+        if owner is None:
+            raise failed(-errno.EBADF, "the link was closed")
+        with owner.guard:
+            if owner.pointer:
+                lib.srdma_link_wake(owner.pointer)
+
+    @errors_of("srdma_link_reconnect")
+    def reconnect(self) -> bool:
+        """Makes a new connection when a call on `conn` has ended the old one. Returns whether there is a new one; `loss` tells of it."""
+        with self._using() as pointer:
+            code = lib.srdma_link_reconnect(pointer)
+            if code == lib.SRDMA_ERECONNECTED:
+                return True
+            check(code)
+            return False
+
+    @property
+    def loss(self) -> LinkLoss:
+        """The last loss; all zeros when there was none."""
+        with self._using() as pointer:
+            return report(self._loss(pointer))
+
+    @property
+    def info(self) -> LinkInfo:
+        """What the link has done so far."""
+        with self._using() as pointer:
+            return report(_info(pointer))
+
+    @errors_of("srdma_link_disconnect")
+    def disconnect(self, reason: str | None = None, timeout: float | None = None) -> None:
+        """Ends the connection in order. After this, only close() is useful."""
+        text = c_string(reason)
+        self._call(timeout, lambda link, ms: lib.srdma_link_disconnect(link, text, ms))
+
+    def close(self) -> None:
+        """Frees the link and its connection. If it was not disconnected, the peer is not told."""
+        super().close()
+        self.conn._posted.clear()
+
+    def __exit__(self, kind: type[BaseException] | None, *exception: Any) -> None:
+        try:
+            if kind is None and not self.closed:
+                self.disconnect()
+        finally:
+            self.close()

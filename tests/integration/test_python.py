@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The package for Python, and the examples in it; python_probe.py has the details."""
+import ast
+import os
+import pathlib
+import re
+import subprocess
+
+import pytest
+
+from conftest import EXAMPLES, PYTHON, ROOT, Process, Server, in_python, left_out_of, python, resources, run, wait_for_resources
+
+PROBE = os.path.join(ROOT, "tests", "integration", "python_probe.py")
+HELPERS = {"file", "server", "connect", "pair", "raises", "until"}
+# An interpreter that is not made for ThreadSanitizer.
+pytestmark = [left_out_of("tsan"), pytest.mark.skipif(not os.path.exists(PYTHON), reason="cffi or the headers of Python are not installed")]
+
+
+def behaviours():
+    functions = [node.name for node in ast.parse(pathlib.Path(PROBE).read_text(encoding="utf-8")).body if isinstance(node, ast.FunctionDef)]
+    return [name for name in functions if name not in HELPERS]
+
+
+def probe(certs, device, name, **more):
+    before = resources(device)
+    result = python(PROBE, certs.folder, certs.host, name, **more)
+    assert result.returncode == 0 and result.stdout == "done\n", f"{result.returncode}\n{result.stdout}{result.stderr}"
+    wait_for_resources(device, before)
+    return result.stderr
+
+
+@pytest.mark.parametrize("name", behaviours())
+def test_python_probe_finds_that(certs, device, name):
+    probe(certs, device, name)
+
+
+def test_control_messages_go_on_in_epochs_of_a_sealed_server(certs, device, monkeypatch):
+    monkeypatch.setenv("SECURDMA_PROBE_SEAL", "1")
+    monkeypatch.setenv("SECURDMA_PROBE_EPOCH_MS", "100")
+    probe(certs, device, "server_answers_control_messages")
+
+
+# ---- examples --------------------------------------------------------------------------------------------------------------
+
+
+def example(name):
+    return os.path.join(ROOT, "examples", f"{name}.py")
+
+
+def test_example_client_in_python_talks_to_the_command(certs, device, start):
+    server = start(Server, certs, device)
+    result = python(example("client"), certs.host, str(server.port), cwd=certs.folder)
+    assert (result.stdout, result.stderr, result.returncode) == ("echo: hello, region: world\n", "", 0)
+    server.wait_status(connected=0, accepted=1, lost=0)
+
+
+def test_example_server_in_python_answers_clients_of_both_languages(certs, device, start):
+    server = start(Process, *in_python(example("server"), "0"), cwd=certs.folder, stdin=subprocess.PIPE)
+    port = server.wait_line(lambda line: line.startswith("listening on port ")).split()[-1]
+    for command in ([os.path.join(EXAMPLES, "example-client")], in_python(example("client"))):
+        result = run(*command, certs.host, port, cwd=certs.folder)
+        assert (result.stdout, result.stderr, result.returncode) == ("echo: hello, region: world\n", "", 0)
+    server.wait_line(lambda line: line == "client one has gone: in order")
+    server.process.stdin.close()
+    assert server.wait() == 0, server.log()
+    assert "INFO:securdma:client 1: connected" in server.log() and "Traceback" not in server.log()
+
+
+def test_example_in_the_event_loop_of_asyncio(certs, device, start):
+    server = start(Server, certs, device)
+    result = python(example("asyncio_client"), certs.host, str(server.port), cwd=certs.folder)
+    assert (result.stderr, result.returncode) == ("", 0)
+    assert sorted(result.stdout.splitlines()) == sorted(f"echo: {word} of client {number}" for word in range(5) for number in range(3))
+    server.wait_status(connected=0, accepted=3, lost=0)
+
+
+def test_first_program_of_the_readme(certs, device, start, tmp_path):
+    text = pathlib.Path(ROOT, "python", "README.md").read_text(encoding="utf-8")
+    program = tmp_path / "first.py"
+    server = start(Server, certs, device)
+    program.write_text(re.search(r"```python\n(.*?)```", text, re.S)[1].replace('"localhost"', f'"{certs.host}", {server.port}'), encoding="utf-8")
+    result = python(str(program), cwd=certs.folder)
+    assert (result.stdout, result.stderr, result.returncode) == ("b'hello'\nb'world'\n['read'] b'world'\n", "", 0)
+
+
+def test_examples_in_python_say_what_is_missing(certs, tmp_path):
+    for name, args in (("client", [certs.host]), ("server", ["0"]), ("asyncio_client", [certs.host, "1"])):
+        result = python(example(name), *args, cwd=tmp_path)
+        assert result.returncode == 1 and re.match(rf"{name}: .*(ca|server|client)\.crt", result.stderr), result.stderr
