@@ -211,7 +211,7 @@ TEST(a_partial_file_is_a_file_of_its_own_or_none)
 static const char *walk(const char *leaf, const char *name, bool follow, bool recursive)
 {
 	static const char kinds[] = "fdlLxs";
-	static char text[65536];
+	static char text[262144];
 	struct files_walk *walk;
 	struct files_found found;
 	int parent = open(".", O_RDONLY | O_DIRECTORY);
