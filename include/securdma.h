@@ -14,6 +14,7 @@
  *   - securdma_server.h: a server with many clients, its limits, and its metrics.
  *   - securdma_link.h: a client that connects again after a loss. It is apart because a program whose work ends with its
  *     connection has no use for it.
+ *   - securdma_stream.h: a stream of bytes over a connection, with the semantics of read(2) and write(2).
  *   - securdma_cert.h: makes, reads and checks certificates.
  *
  * Conventions

@@ -81,6 +81,8 @@ SRDMA_INLINE void srdma_server_limits_init(struct srdma_server_limits *limits)
 /** A worker for each client. */
 #define SRDMA_WORKERS_PER_CLIENT (-1)
 
+struct srdma_stream; /* securdma_stream.h */
+
 /** Options of a server, and the functions with which a program answers its clients. Any of these may be NULL. When
  *  on_connect, on_message and on_disconnect all are, the built-in echo service answers (SRDMA_ECHO_OVERHEAD).
  *
@@ -131,6 +133,11 @@ struct srdma_server_options {
 	 *  client: fill `reason` (128 bytes) for it. NULL: the program calls srdma_conn_complete().
 	 *  Unlike that call, and unlike srdma_conn_write(), this never holds up the other clients of a worker. */
 	int (*on_complete)(struct srdma_conn *conn, uint64_t cookie, char *reason, void *client_arg, void *arg);
+	/** Something has happened on a client's stream: a call that had returned -EAGAIN is worth repeating. It is called once as soon as both
+	 *  ends have made their streams. Use timeout_ms 0. With -EAGAIN it is called again after the other clients' turns: a function that
+	 *  has read its share returns it when there is more. Any other result that is not 0 disconnects the client: fill `reason` (128
+	 *  bytes) for it. Clients without a stream have the other functions. */
+	int (*on_stream)(struct srdma_conn *conn, struct srdma_stream *stream, char *reason, void *client_arg, void *arg);
 };
 /** Fills `options` with the defaults. Thread-safe. */
 SRDMA_API void srdma_server_options_init_sized(struct srdma_server_options *options, size_t size);

@@ -272,7 +272,7 @@ static int take_ready(struct srdma_accept *accept)
 	ret = srdma_setup_finish(&accept->setup);
 	/* The rkey is added only now, because the keys are bound to HELLO as it came. */
 	if (ret == 0 && with_rkey)
-		conn->peer.region_rkey = conn->stream.region_rkey = rkey;
+		conn->peer.region_rkey = conn->queues.region_rkey = rkey;
 	return ret;
 }
 

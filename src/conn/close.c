@@ -24,7 +24,7 @@ int srdma_conn_end(struct srdma_conn *conn, int error)
 	conn->status = error;
 	srdma_qp_fail(&conn->qp);
 	/* Comes before the program learns of the end, since it may then reuse the memory of its writes and reads. */
-	srdma_stream_end(&conn->stream);
+	srdma_queues_end(&conn->queues);
 	srdma_sealed_rdma_end(&conn->sealed_rdma);
 	return error;
 }
@@ -32,12 +32,12 @@ int srdma_conn_end(struct srdma_conn *conn, int error)
 /* This end has no work on the queue pair, and none that waits for it. */
 static bool is_idle(const struct srdma_conn *conn)
 {
-	return conn->stream.op_ring.count == 0 && srdma_sealed_rdma_is_idle(&conn->sealed_rdma) && !srdma_epoch_is_changing(conn);
+	return conn->queues.op_ring.count == 0 && srdma_sealed_rdma_is_idle(&conn->sealed_rdma) && !srdma_epoch_is_changing(conn);
 }
 
 static bool all_arrived(const struct srdma_conn *conn)
 {
-	return conn->options.raw || conn->stream.messages_arrived >= conn->closing.peer_total;
+	return conn->options.raw || conn->queues.messages_arrived >= conn->closing.peer_total;
 }
 
 int srdma_conn_check(struct srdma_conn *conn)
@@ -59,7 +59,7 @@ bool srdma_conn_has_parted(const struct srdma_conn *conn)
 
 static int send_count(struct srdma_conn *conn, enum srdma_frame_type type, const char *reason)
 {
-	struct srdma_disconnect body = {.messages_sent = srdma_counter_read(&conn->stream.counters.messages_sent)};
+	struct srdma_disconnect body = {.messages_sent = srdma_counter_read(&conn->queues.counters.messages_sent)};
 	uint8_t frame[SRDMA_FRAME_MAX];
 	size_t length;
 
@@ -113,7 +113,7 @@ int srdma_conn_answer_disconnect(struct srdma_conn *conn)
 
 	if (!closing->peer_requested || closing->peer_answered)
 		return 0;
-	ret = srdma_stream_flush(&conn->stream);
+	ret = srdma_queues_flush(&conn->queues);
 	if (ret != 0 || !all_arrived(conn) || !is_idle(conn))
 		return ret;
 	closing->peer_answered = true;
@@ -141,7 +141,7 @@ static int request_disconnect(struct srdma_conn *conn, const char *reason)
 	int ret = 0;
 
 	if (!closing->requested) {
-		ret = srdma_stream_flush(&conn->stream);
+		ret = srdma_queues_flush(&conn->queues);
 		if (ret == 0 && !is_idle(conn))
 			return -EAGAIN;
 		if (ret == 0)

@@ -170,9 +170,12 @@ void srdma_conn_release_verbs(struct srdma_conn *conn)
 		srdma_log(SRDMA_LOG_ERROR, "%s", srdma_error_text());
 	srdma_qp_release(&conn->qp);
 	srdma_epoch_release(conn);
+	if (conn->stream)
+		conn->stream_let_go(conn->stream);
+	conn->stream = NULL;
 	srdma_conn_let_buffers_go(conn);
 	srdma_sealed_rdma_release(&conn->sealed_rdma);
-	srdma_stream_release(&conn->stream);
+	srdma_queues_release(&conn->queues);
 	if (conn->shares_seal_pool)
 		srdma_seal_pool_leave(&conn->seal_pool);
 	conn->seal_pool = NULL;
@@ -217,7 +220,7 @@ void srdma_conn_free(struct srdma_conn **out)
 
 void srdma_conn_read_counters(const struct srdma_conn *conn, struct srdma_conn_info *info)
 {
-	const struct srdma_counters *c = &conn->stream.counters;
+	const struct srdma_counters *c = &conn->queues.counters;
 
 	info->messages_sent = srdma_counter_read(&c->messages_sent);
 	info->messages_received = srdma_counter_read(&c->messages_received);
@@ -230,7 +233,7 @@ void srdma_conn_read_counters(const struct srdma_conn *conn, struct srdma_conn_i
 
 static void describe(const struct srdma_conn *conn, struct srdma_conn_info *info)
 {
-	const struct srdma_stream *stream = &conn->stream;
+	const struct srdma_queues *queues = &conn->queues;
 
 	*info = (struct srdma_conn_info){
 		.client_id = conn->client_id,
@@ -244,15 +247,15 @@ static void describe(const struct srdma_conn *conn, struct srdma_conn_info *info
 		.lid = conn->own.lid,
 		.peer_lid = conn->peer.lid,
 		.path_mtu = srdma_mtu_bytes(conn->mtu),
-		.message_size = stream->message_size,
-		.depth = stream->depth,
-		.rdma_depth = stream->rdma_depth,
+		.message_size = queues->message_size,
+		.depth = queues->depth,
+		.rdma_depth = queues->rdma_depth,
 		.region_size = conn->region.size,
 		.peer_region_size = conn->peer.region_size,
 		.peer_region_access = conn->peer.region_access,
 		.epoch = atomic_load(&conn->epoch.number),
 		.recoveries = atomic_load(&conn->epoch.recoveries),
-		.epoch_psns = stream->psns_used,
+		.epoch_psns = queues->psns_used,
 		.pause_us = atomic_load(&conn->epoch.pause_us),
 		.pause_max_us = atomic_load(&conn->epoch.pause_max_us),
 	};

@@ -4,7 +4,7 @@
 #define SRDMA_CONN_H
 
 #include "sealed_rdma.h"
-#include "stream.h"
+#include "queues.h"
 #include "control.h"
 #include "control_queue.h"
 #include "epoch.h"
@@ -57,7 +57,7 @@ struct srdma_conn {
 	unsigned unacked_send, unacked_recv; /* CQ events taken, to be acknowledged before the CQ goes */
 	struct srdma_qp qp;
 	struct srdma_region region;   /* offered to the peer */
-	struct srdma_stream stream; /* zeroed when raw */
+	struct srdma_queues queues; /* zeroed when raw */
 	struct srdma_sealed_rdma sealed_rdma;       /* zeroed unless sealed */
 	struct srdma_buffer *buffers; /* the program's, in a list */
 	struct srdma_seal_pool *seal_pool; /* the server's, or the process's; NULL: none */
@@ -72,6 +72,9 @@ struct srdma_conn {
 	struct srdma_hello own, peer; /* as exchanged */
 	struct srdma_private_data *own_data, *peer_data; /* NULL: none */
 	struct srdma_control_queue *control; /* NULL: no control messages */
+	struct srdma_stream *stream;         /* the program's (src/stream); NULL: none */
+	void (*stream_let_go)(struct srdma_stream *stream); /* the connection is about to be freed */
+	bool had_stream;
 	uint8_t gid_index;
 	enum ibv_mtu mtu; /* agreed */
 	uint64_t client_id;
@@ -85,7 +88,7 @@ struct srdma_conn {
 	uint64_t control_deadline; /* for the peer to read the frames sent to it; 0: it has read them */
 	int epoll_fd; /* comp, tls, wake; -1 with a notifier */
 	int wake_fd;  /* -1 with a notifier */
-	uint64_t waited_before; /* stream.waited_done when the running blocking write or read was posted */
+	uint64_t waited_before; /* queues.waited_done when the running blocking write or read was posted */
 	bool armed;   /* both CQs will raise an event */
 	bool noted;
 	bool woken;
@@ -193,6 +196,10 @@ int srdma_conn_disconnect_step(struct srdma_conn *conn, const char *reason);
 int srdma_conn_take_withdrawal(struct srdma_conn *conn);
 
 /* rdma.c */
+/* Whether a write or read of `length` bytes can be posted now. */
+bool srdma_conn_can_post(const struct srdma_conn *conn, size_t length);
+/* Makes a buffer of memory that is only read, for writes; it need not be writable. */
+int srdma_buffer_lend(struct srdma_conn *conn, const void *memory, size_t size, struct srdma_buffer **out);
 /* Deregisters the memory of the program's buffers and detaches them from the connection; the program still deletes them. */
 void srdma_conn_let_buffers_go(struct srdma_conn *conn);
 

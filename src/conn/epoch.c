@@ -36,7 +36,7 @@ void srdma_epoch_start(struct srdma_conn *conn)
 	epoch->sweeps_seen = srdma_device_sweeps(conn->device);
 	if (!epoch->agreed)
 		return;
-	conn->stream.psn_limit = conn->options.epoch_psns;
+	conn->queues.psn_limit = conn->options.epoch_psns;
 	/* Without a spare queue pair the next epoch makes one, which takes longer. */
 	if (conn->options.epoch_ms > 0 && srdma_qp_pool_fill(&epoch->pool, &conn->qp) != 0)
 		srdma_log(SRDMA_LOG_WARN, "cannot make a spare queue pair, so the next renewal takes longer: %s", srdma_error_text());
@@ -73,7 +73,7 @@ int srdma_conn_renew(struct srdma_conn *conn)
 /* Needs neither the clock nor the device. */
 static enum srdma_epoch_reason due_at_once(const struct srdma_conn *conn)
 {
-	if (conn->stream.psns_used >= conn->stream.psn_limit - conn->stream.psn_limit / EARLY)
+	if (conn->queues.psns_used >= conn->queues.psn_limit - conn->queues.psn_limit / EARLY)
 		return SRDMA_EPOCH_COUNT;
 	return atomic_load_explicit(&conn->epoch.wanted, memory_order_relaxed) ? SRDMA_EPOCH_ASKED : 0;
 }
@@ -159,18 +159,18 @@ static int begin(struct srdma_conn *conn)
 	if (change->held_since == 0)
 		change->held_since = srdma_clock_us();
 	if (!change->broken)
-		ret = srdma_stream_quiesce(&conn->stream, &quiet);
+		ret = srdma_queues_quiesce(&conn->queues, &quiet);
 	if (ret != 0 || !quiet)
 		return ret;
 	change->begun_reason = change->reason;
 	change->deadline = srdma_deadline(conn->options.setup_timeout_ms);
-	frame.sends = conn->stream.sends_posted;
+	frame.sends = conn->queues.sends_posted;
 	return send_frame(conn, SRDMA_FRAME_EPOCH_BEGIN, &frame);
 }
 
 static void stop_queue_pair(struct srdma_conn *conn)
 {
-	srdma_stream_stop(&conn->stream);
+	srdma_queues_stop(&conn->queues);
 	srdma_qp_fail(&conn->qp);
 }
 
@@ -187,7 +187,7 @@ static bool both_are_fresh(const struct srdma_epoch *epoch)
 static int draw_psn(struct srdma_conn *conn)
 {
 	struct srdma_epoch_change *change = &conn->epoch.change;
-	const struct srdma_psn_range last = {conn->own.psn, (uint32_t)conn->stream.psns_used};
+	const struct srdma_psn_range last = {conn->own.psn, (uint32_t)conn->queues.psns_used};
 
 	change->psn_limit = conn->options.epoch_psns;
 	return both_are_fresh(&conn->epoch) ? srdma_psn_generate(&change->psn) : srdma_psn_generate_apart(&last, &change->psn, &change->psn_limit);
@@ -198,9 +198,9 @@ static int tell(struct srdma_conn *conn)
 {
 	struct srdma_epoch *epoch = &conn->epoch;
 	struct srdma_epoch_change *change = &epoch->change;
-	struct srdma_stream *stream = &conn->stream;
+	struct srdma_queues *queues = &conn->queues;
 	bool fresh = both_are_fresh(epoch) || change->broken;
-	struct srdma_epoch_frame frame = {.broken = change->broken, .sends = stream->sends_arrived};
+	struct srdma_epoch_frame frame = {.broken = change->broken, .sends = queues->sends_arrived};
 	int ret = draw_psn(conn);
 
 	if (ret == 0 && fresh)
@@ -209,8 +209,8 @@ static int tell(struct srdma_conn *conn)
 		return ret;
 	frame.qpn = fresh ? change->fresh.verbs->qp_num : conn->qp.verbs->qp_num;
 	frame.psn = change->psn;
-	frame.consumed = srdma_counter_read(&stream->counters.messages_received);
-	stream->owed = 0; /* `consumed` has reported these credits */
+	frame.consumed = srdma_counter_read(&queues->counters.messages_received);
+	queues->owed = 0; /* `consumed` has reported these credits */
 	return send_frame(conn, SRDMA_FRAME_EPOCH_PARAMETERS, &frame);
 }
 
@@ -230,11 +230,11 @@ static int replace_queue_pair(struct srdma_conn *conn)
 	}
 	conn->own.qpn = conn->qp.verbs->qp_num;
 	conn->own.psn = change->psn;
-	conn->stream.psn_limit = change->psn_limit;
+	conn->queues.psn_limit = change->psn_limit;
 	conn->peer.qpn = change->peer.qpn;
 	conn->peer.psn = change->peer.psn;
-	conn->stream.stale_sends = change->peer_sends;
-	return ret == 0 ? srdma_stream_restart(&conn->stream) : ret;
+	conn->queues.stale_sends = change->peer_sends;
+	return ret == 0 ? srdma_queues_restart(&conn->queues) : ret;
 }
 
 /* Both ends have sent their parameters, and the old queue pair is drained. */
@@ -242,7 +242,7 @@ static int connect_again(struct srdma_conn *conn)
 {
 	struct srdma_epoch_change *change = &conn->epoch.change;
 	struct srdma_epoch_frame ready = {0};
-	int ret = srdma_stream_settle(&conn->stream, change->peer.sends, change->peer.consumed);
+	int ret = srdma_queues_settle(&conn->queues, change->peer.sends, change->peer.consumed);
 
 	if (ret == 0)
 		ret = replace_queue_pair(conn);
@@ -278,7 +278,7 @@ static int finish(struct srdma_conn *conn)
 	bool broken_again = change->broken_again;
 	int ret;
 
-	conn->peer.region_rkey = conn->stream.region_rkey = conn->peer.region_size ? change->peer.rkey : 0;
+	conn->peer.region_rkey = conn->queues.region_rkey = conn->peer.region_size ? change->peer.rkey : 0;
 	account(conn, now);
 	epoch->stayed = !both_are_fresh(epoch);
 	epoch->change = (struct srdma_epoch_change){0};
@@ -287,7 +287,7 @@ static int finish(struct srdma_conn *conn)
 	atomic_store(&epoch->wanted, false);
 	if (broken_again)
 		return srdma_epoch_break(conn, srdma_fail(SRDMA_EVERBS, "the new queue pair failed at once"));
-	ret = srdma_stream_resume(&conn->stream);
+	ret = srdma_queues_resume(&conn->queues);
 	/* Posts the requests that had to wait, since no event will trigger that. */
 	if (ret == 0)
 		ret = srdma_sealed_rdma_step(&conn->sealed_rdma);
@@ -314,13 +314,13 @@ static int count_recovery(struct srdma_conn *conn)
 
 static bool is_quiet(const struct srdma_conn *conn)
 {
-	return conn->stream.op_ring.count == 0 && conn->stream.sends_arrived == conn->epoch.change.peer_sends;
+	return conn->queues.op_ring.count == 0 && conn->queues.sends_arrived == conn->epoch.change.peer_sends;
 }
 
 static int go_on(struct srdma_conn *conn)
 {
 	struct srdma_epoch_change *change = &conn->epoch.change;
-	struct srdma_stream *stream = &conn->stream;
+	struct srdma_queues *queues = &conn->queues;
 	int ret = 0;
 
 	if (change->phase == SRDMA_PHASE_BEGUN && change->peer_broken && !change->broken) {
@@ -329,17 +329,17 @@ static int go_on(struct srdma_conn *conn)
 			return ret;
 		change->broken = true;
 		stop_queue_pair(conn);
-		ret = srdma_stream_poll(stream);
+		ret = srdma_queues_poll(queues);
 	}
 	if (ret == 0 && change->phase == SRDMA_PHASE_BEGUN && change->peer_phase >= SRDMA_PHASE_BEGUN &&
-	    (change->broken ? srdma_stream_is_drained(stream) : is_quiet(conn)))
+	    (change->broken ? srdma_queues_is_drained(queues) : is_quiet(conn)))
 		ret = tell(conn);
 	if (ret == 0 && change->phase == SRDMA_PHASE_TOLD && change->peer_phase >= SRDMA_PHASE_TOLD) {
-		if (!stream->stopped) {
+		if (!queues->stopped) {
 			stop_queue_pair(conn);
-			ret = srdma_stream_poll(stream);
+			ret = srdma_queues_poll(queues);
 		}
-		if (ret == 0 && srdma_stream_is_drained(stream))
+		if (ret == 0 && srdma_queues_is_drained(queues))
 			ret = connect_again(conn);
 	}
 	if (ret == 0 && change->phase == SRDMA_PHASE_CONNECTED && change->peer_phase == SRDMA_PHASE_CONNECTED)
@@ -382,7 +382,7 @@ int srdma_epoch_break(struct srdma_conn *conn, int error)
 	struct srdma_epoch_change *change = &epoch->change;
 	int ret;
 
-	if (!epoch->agreed || conn->options.recoveries == 0 || error != SRDMA_EVERBS || conn->stream.failed_here ||
+	if (!epoch->agreed || conn->options.recoveries == 0 || error != SRDMA_EVERBS || conn->queues.failed_here ||
 	    srdma_conn_has_parted(conn))
 		return error;
 	if (change->phase == SRDMA_PHASE_CONNECTED) {

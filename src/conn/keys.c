@@ -38,7 +38,7 @@ static int share_work(struct srdma_conn *conn)
 		conn->shares_seal_pool = ret == 0;
 	}
 	if (ret == 0)
-		ret = srdma_stream_share(&conn->stream, conn->seal_pool, wake, conn);
+		ret = srdma_queues_share(&conn->queues, conn->seal_pool, wake, conn);
 	return ret == 0 ? srdma_sealed_rdma_share(&conn->sealed_rdma, conn->seal_pool, wake, conn) : ret;
 }
 
@@ -70,9 +70,9 @@ int srdma_keys_seal(struct srdma_conn *conn)
 		return ret;
 	}
 	conn->sealed = true;
-	srdma_stream_seal(&conn->stream, messages_out, messages_in);
+	srdma_queues_seal(&conn->queues, messages_out, messages_in);
 	conn->sealed_rdma = (struct srdma_sealed_rdma){
-		.stream = &conn->stream, .region = &conn->region, .rate = &conn->rate, .pd = conn->pd};
+		.queues = &conn->queues, .region = &conn->region, .rate = &conn->rate, .pd = conn->pd};
 	ret = srdma_sealed_rdma_start(&conn->sealed_rdma, chunks_out, chunks_in);
 	return ret == 0 ? share_work(conn) : ret;
 }

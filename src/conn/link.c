@@ -264,20 +264,20 @@ int srdma_link_connect(const struct srdma_link_options *given, struct srdma_tls_
 /* Keeps the messages that had come over the connection. */
 static int keep_arrivals(struct srdma_link *link)
 {
-	struct srdma_stream *stream = &link->conn->stream;
+	struct srdma_queues *queues = &link->conn->queues;
 	const void *data;
 	uint32_t length;
 
 	/* Completions of messages and credits come first, then those of receives that were flushed. */
-	srdma_stream_poll_receives(stream);
-	while (srdma_stream_peek(stream, &data, &length) == 1) {
+	srdma_queues_poll_receives(queues);
+	while (srdma_queues_peek(queues, &data, &length) == 1) {
 		int ret = srdma_kept_add(&link->kept, data, length);
 
 		if (ret != 0)
 			return ret;
 		link->loss.kept++;
 		/* No peer is left to return the credit to. */
-		srdma_stream_drop(stream);
+		srdma_queues_drop(queues);
 	}
 	return 0;
 }
@@ -379,7 +379,7 @@ int srdma_link_send(struct srdma_link *link, const void *data, size_t length, in
 	if (ret != 0)
 		return recover(link, ret, timeout_ms);
 	if (number)
-		*number = link->base + srdma_counter_read(&link->conn->stream.counters.messages_sent);
+		*number = link->base + srdma_counter_read(&link->conn->queues.counters.messages_sent);
 	return 0;
 }
 

@@ -13,7 +13,7 @@ static int check_not_raw(const struct srdma_conn *conn)
 bool srdma_conn_can_send(const struct srdma_conn *conn)
 {
 	/* A message must not overtake earlier writes; the peer reports when sealed writes have arrived. */
-	return srdma_stream_can_send(&conn->stream) && (!conn->sealed || srdma_sealed_rdma_has_written(&conn->sealed_rdma));
+	return srdma_queues_can_send(&conn->queues) && (!conn->sealed || srdma_sealed_rdma_has_written(&conn->sealed_rdma));
 }
 
 static bool can_send(const struct srdma_conn *conn)
@@ -30,9 +30,9 @@ int srdma_conn_send(struct srdma_conn *conn, const void *data, size_t length, in
 		ret = srdma_conn_check(conn);
 	if (ret != 0)
 		return ret;
-	if (length > conn->stream.message_size)
+	if (length > conn->queues.message_size)
 		return srdma_fail(-EMSGSIZE, "the message has %zu bytes, and the ends agreed on %u at most (message-size)", length,
-				  conn->stream.message_size);
+				  conn->queues.message_size);
 	if (!srdma_conn_can_send(conn)) {
 		ret = srdma_conn_wait_until(conn, can_send, "the peer to take earlier messages", &patience);
 		if (ret == 0)
@@ -40,20 +40,20 @@ int srdma_conn_send(struct srdma_conn *conn, const void *data, size_t length, in
 		if (ret != 0)
 			return ret;
 	}
-	ret = srdma_stream_send(&conn->stream, data, (uint32_t)length);
+	ret = srdma_queues_send(&conn->queues, data, (uint32_t)length);
 	return ret == 0 ? 0 : srdma_conn_end(conn, ret);
 }
 
 static bool has_message(const struct srdma_conn *conn)
 {
 	/* The program learns of the peer's disconnect only after this end has answered, since it may then free the connection at once. */
-	return (srdma_stream_has_message(&conn->stream) && srdma_rate_is_open(&conn->rate)) || conn->closing.peer_answered ||
+	return (srdma_queues_has_message(&conn->queues) && srdma_rate_is_open(&conn->rate)) || conn->closing.peer_answered ||
 	       conn->closing.finished;
 }
 
 int srdma_conn_peek(struct srdma_conn *conn, const void **data, uint32_t *length)
 {
-	int ret = srdma_stream_peek(&conn->stream, data, length);
+	int ret = srdma_queues_peek(&conn->queues, data, length);
 
 	return ret < 0 ? srdma_conn_end(conn, ret) : ret;
 }
@@ -69,16 +69,16 @@ int srdma_conn_recv(struct srdma_conn *conn, void *buffer, size_t size, size_t *
 					     : srdma_conn_wait_until(conn, has_message, "a message from the peer", &patience);
 	if (ret != 0)
 		return ret;
-	if (!srdma_stream_next_length(&conn->stream, &n))
+	if (!srdma_queues_next_length(&conn->queues, &n))
 		return srdma_conn_check(conn);
 	*length = n;
 	if (n > size)
 		return srdma_fail(-EMSGSIZE, "the message has %u byte%s, and the buffer %zu; call again with a larger one", n, SRDMA_S(n), size);
-	ret = srdma_stream_read(&conn->stream, buffer);
+	ret = srdma_queues_read(&conn->queues, buffer);
 	if (ret != 0)
 		return srdma_conn_end(conn, ret);
 	srdma_rate_take(&conn->rate, n);
-	ret = srdma_stream_consume(&conn->stream);
+	ret = srdma_queues_consume(&conn->queues);
 	/* The caller has the message; the next call returns the failure. */
 	if (ret != 0 && conn->status == 0 && !conn->closing.finished)
 		srdma_conn_end(conn, ret);
@@ -87,7 +87,7 @@ int srdma_conn_recv(struct srdma_conn *conn, void *buffer, size_t size, size_t *
 
 static bool has_anything(const struct srdma_conn *conn)
 {
-	return has_message(conn) || conn->stream.done_ring.count > 0 || srdma_control_queue_has_message(conn) || conn->woken;
+	return has_message(conn) || conn->queues.done_ring.count > 0 || srdma_control_queue_has_message(conn) || conn->woken;
 }
 
 int srdma_conn_wait(struct srdma_conn *conn, int timeout_ms)
@@ -103,7 +103,7 @@ int srdma_conn_wait(struct srdma_conn *conn, int timeout_ms)
 		conn->woken = false;
 		return srdma_fail(-EINTR, "another thread ended the wait (srdma_conn_wake)");
 	}
-	if (srdma_stream_has_message(&conn->stream) || conn->stream.done_ring.count > 0 || srdma_control_queue_has_message(conn))
+	if (srdma_queues_has_message(&conn->queues) || conn->queues.done_ring.count > 0 || srdma_control_queue_has_message(conn))
 		return 0;
 	return srdma_conn_check(conn); /* the peer has disconnected */
 }

@@ -58,7 +58,7 @@ static int poll_control(struct srdma_conn *conn)
 /* A work request often fails because the peer went away; then the error must name that cause. */
 static void fail_progress(struct srdma_conn *conn, int ret)
 {
-	uint16_t generation = conn->stream.generation;
+	uint16_t generation = conn->queues.generation;
 	char text[512];
 
 	/* An event of the device has ended the connection already. */
@@ -69,7 +69,7 @@ static void fail_progress(struct srdma_conn *conn, int ret)
 	int control = ret == SRDMA_ESEAL ? 0 : poll_control(conn);
 
 	/* The peer noticed the failure first, and its frames have just replaced the queue pair that failed. */
-	if (control == 0 && ret == SRDMA_EVERBS && conn->stream.generation != generation)
+	if (control == 0 && ret == SRDMA_EVERBS && conn->queues.generation != generation)
 		return;
 
 	if (control != 0)
@@ -100,7 +100,7 @@ static int take_device_event(struct srdma_conn *conn)
 
 	if (event < 0)
 		return 0;
-	if (is_of_queue_pair(event) && conn->epoch.agreed && (conn->stream.stopped || !queue_pair_has_failed(conn)))
+	if (is_of_queue_pair(event) && conn->epoch.agreed && (conn->queues.stopped || !queue_pair_has_failed(conn)))
 		return 0;
 	ret = srdma_fail(SRDMA_EVERBS, "the RDMA device reports: %s", ibv_event_type_str((enum ibv_event_type)event));
 	return is_of_queue_pair(event) ? srdma_epoch_break(conn, ret) : srdma_conn_end(conn, ret);
@@ -149,7 +149,7 @@ void srdma_conn_progress(struct srdma_conn *conn, bool control)
 		srdma_conn_progress_control(conn);
 	if (conn->status != 0 || conn->options.raw)
 		return;
-	ret = srdma_stream_poll(&conn->stream);
+	ret = srdma_queues_poll(&conn->queues);
 	if (ret == 0 && conn->sealed)
 		ret = srdma_sealed_rdma_step(&conn->sealed_rdma);
 	if (ret == 0)
@@ -177,7 +177,7 @@ void srdma_conn_progress_receives(struct srdma_conn *conn)
 {
 	if (conn->options.raw || conn->status != 0)
 		return;
-	int ret = srdma_stream_poll_receives(&conn->stream);
+	int ret = srdma_queues_poll_receives(&conn->queues);
 	if (ret != 0)
 		fail_progress(conn, ret);
 }

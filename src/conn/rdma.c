@@ -13,7 +13,7 @@ struct srdma_buffer {
 	struct srdma_buffer *next, *previous; /* in the connection's list */
 };
 
-int srdma_buffer_new(struct srdma_conn *conn, void *memory, size_t size, struct srdma_buffer **out)
+static int make_buffer(struct srdma_conn *conn, void *memory, size_t size, int access, struct srdma_buffer **out)
 {
 	struct srdma_buffer *buffer = calloc(1, sizeof *buffer);
 	int ret;
@@ -27,8 +27,8 @@ int srdma_buffer_new(struct srdma_conn *conn, void *memory, size_t size, struct 
 	} else if (conn->sealed) {
 		ret = srdma_region_private(size, &buffer->region);
 	} else {
-		ret = memory ? srdma_region_register(conn->pd, memory, size, IBV_ACCESS_LOCAL_WRITE, &buffer->region)
-			     : srdma_region_new(conn->pd, size, IBV_ACCESS_LOCAL_WRITE, &buffer->region);
+		ret = memory ? srdma_region_register(conn->pd, memory, size, access, &buffer->region)
+			     : srdma_region_new(conn->pd, size, access, &buffer->region);
 	}
 	if (ret != 0) {
 		free(buffer);
@@ -41,6 +41,16 @@ int srdma_buffer_new(struct srdma_conn *conn, void *memory, size_t size, struct 
 	conn->buffers = buffer;
 	*out = buffer;
 	return 0;
+}
+
+int srdma_buffer_new(struct srdma_conn *conn, void *memory, size_t size, struct srdma_buffer **out)
+{
+	return make_buffer(conn, memory, size, IBV_ACCESS_LOCAL_WRITE, out);
+}
+
+int srdma_buffer_lend(struct srdma_conn *conn, const void *memory, size_t size, struct srdma_buffer **out)
+{
+	return make_buffer(conn, (void *)(uintptr_t)memory, size, 0, out);
 }
 
 static void leave_connection(struct srdma_buffer *buffer)
@@ -70,7 +80,7 @@ static bool is_in_use(const struct srdma_buffer *buffer)
 {
 	const struct srdma_conn *conn = buffer->conn;
 
-	return conn->sealed ? srdma_sealed_jobs_use(&conn->sealed_rdma.jobs, buffer) : srdma_stream_uses(&conn->stream, buffer->region.mr->lkey);
+	return conn->sealed ? srdma_sealed_jobs_use(&conn->sealed_rdma.jobs, buffer) : srdma_queues_uses(&conn->queues, buffer->region.mr->lkey);
 }
 
 void srdma_buffer_free(struct srdma_buffer **out)
@@ -164,7 +174,7 @@ static int post_plain(struct srdma_conn *conn, const struct request *r)
 		.cookie = r->cookie,
 	};
 
-	return srdma_stream_post_rdma(&conn->stream, &op);
+	return srdma_queues_post_rdma(&conn->queues, &op);
 }
 
 static int post(struct srdma_conn *conn, const struct request *r)
@@ -173,7 +183,7 @@ static int post(struct srdma_conn *conn, const struct request *r)
 
 	if (ret != 0)
 		return srdma_conn_end(conn, ret);
-	srdma_counter_add(r->write ? &conn->stream.counters.bytes_written : &conn->stream.counters.bytes_read, r->length);
+	srdma_counter_add(r->write ? &conn->queues.counters.bytes_written : &conn->queues.counters.bytes_read, r->length);
 	return 0;
 }
 
@@ -181,7 +191,7 @@ static int post(struct srdma_conn *conn, const struct request *r)
 static size_t longest(const struct srdma_conn *conn)
 {
 	uint64_t device = srdma_device_port_attr(conn->device)->max_msg_sz;
-	uint64_t psns = conn->stream.psn_limit == UINT64_MAX ? device : conn->stream.psn_limit / 4 * conn->stream.mtu;
+	uint64_t psns = conn->queues.psn_limit == UINT64_MAX ? device : conn->queues.psn_limit / 4 * conn->queues.mtu;
 
 	return (size_t)(psns < device ? psns : device);
 }
@@ -197,15 +207,18 @@ static const char *why_longest(const struct srdma_conn *conn, char *text, size_t
 		snprintf(text, size, "%s takes at most %zu", srdma_device_name(conn->device), most);
 	else
 		snprintf(text, size, "an epoch of %llu PSNs has room for %zu at most (epoch-psns)",
-			 (unsigned long long)conn->stream.psn_limit, most);
+			 (unsigned long long)conn->queues.psn_limit, most);
 	return text;
 }
 
 static bool can_post_rdma(const struct srdma_conn *conn)
 {
-	if (conn->sealed)
-		return conn->stream.rdma_queued < conn->stream.rdma_depth;
-	return srdma_stream_can_post_rdma(&conn->stream, conn->waited_length);
+	return srdma_conn_can_post(conn, conn->waited_length);
+}
+
+bool srdma_conn_can_post(const struct srdma_conn *conn, size_t length)
+{
+	return conn->sealed ? conn->queues.rdma_queued < conn->queues.rdma_depth : srdma_queues_can_post_rdma(&conn->queues, (uint32_t)length);
 }
 
 static int post_buffer(struct srdma_conn *conn, bool write, struct srdma_buffer *buffer, size_t buffer_offset,
@@ -261,37 +274,37 @@ int srdma_conn_post_read(struct srdma_conn *conn, struct srdma_buffer *buffer, s
 
 static bool has_completion(const struct srdma_conn *conn)
 {
-	return conn->stream.done_ring.count > 0;
+	return conn->queues.done_ring.count > 0;
 }
 
 static bool is_not_held(const struct srdma_conn *conn)
 {
-	return !conn->stream.held || has_completion(conn);
+	return !conn->queues.held || has_completion(conn);
 }
 
 int srdma_conn_complete(struct srdma_conn *conn, uint64_t *cookies, int max, int timeout_ms)
 {
-	struct srdma_stream *stream = &conn->stream;
+	struct srdma_queues *queues = &conn->queues;
 	int n = 0;
 
 	if (conn->options.raw)
 		return srdma_fail(-EOPNOTSUPP, RAW_IS_YOURS);
 	if (max < 1)
 		return srdma_fail(-EINVAL, "cannot collect completions into an array of %d; give room for one at least", max);
-	if (stream->done_ring.count == 0) {
+	if (queues->done_ring.count == 0) {
 		/* A renewal kept the program from posting; it can post afterwards. */
-		bool held = conn->status == 0 && stream->rdma_queued == 0 && stream->held;
+		bool held = conn->status == 0 && queues->rdma_queued == 0 && queues->held;
 		struct srdma_patience patience = srdma_conn_patience(conn, timeout_ms);
 		int ret;
 
-		if (conn->status == 0 && stream->rdma_queued == 0 && !held)
+		if (conn->status == 0 && queues->rdma_queued == 0 && !held)
 			return 0;
 		ret = srdma_conn_wait_until(conn, held ? is_not_held : has_completion,
 					    held ? "the renewal of the queue pair to end" : "a posted write or read to complete", &patience);
 		if (ret != 0)
 			return ret;
 	}
-	while (n < max && srdma_stream_take_done(stream, &cookies[n]))
+	while (n < max && srdma_queues_take_done(queues, &cookies[n]))
 		n++;
 	return n;
 }
@@ -299,7 +312,7 @@ int srdma_conn_complete(struct srdma_conn *conn, uint64_t *cookies, int max, int
 /* RC completes in order and only one thread waits, so the first WAITED completion from now on is that of the request just posted. */
 static bool waited_done(const struct srdma_conn *conn)
 {
-	return conn->stream.waited_done > conn->waited_before;
+	return conn->queues.waited_done > conn->waited_before;
 }
 
 static int transfer(struct srdma_conn *conn, struct request *request, struct srdma_patience *patience)
@@ -310,7 +323,7 @@ static int transfer(struct srdma_conn *conn, struct request *request, struct srd
 	ret = srdma_conn_wait_until(conn, can_post_rdma, AWAITS_ROOM, patience);
 	if (ret != 0)
 		return ret;
-	conn->waited_before = conn->stream.waited_done;
+	conn->waited_before = conn->queues.waited_done;
 	ret = post(conn, request);
 	if (ret != 0)
 		return ret;

@@ -54,10 +54,10 @@ fail:
 static int make_verbs(struct srdma_conn *conn, uint32_t message_size, uint32_t depth)
 {
 	const struct srdma_conn_options *o = &conn->options;
-	const struct srdma_stream_shape shape = {message_size, depth, o->rdma_depth, o->seal == SRDMA_SEAL_REQUIRED};
+	const struct srdma_queues_shape shape = {message_size, depth, o->rdma_depth, o->seal == SRDMA_SEAL_REQUIRED};
 	struct srdma_qp_queues queues = {
-		.send_depth = o->raw ? o->raw_send_depth : srdma_stream_send_depth(&shape),
-		.recv_depth = o->raw ? o->raw_recv_depth : srdma_stream_recv_depth(&shape),
+		.send_depth = o->raw ? o->raw_send_depth : srdma_queues_send_depth(&shape),
+		.recv_depth = o->raw ? o->raw_recv_depth : srdma_queues_recv_depth(&shape),
 	};
 	/* While sealed, the peer only reads, and only from the staging ring. The memory of a raw connection is the program's. */
 	unsigned access = shape.sealed ? (unsigned)IBV_ACCESS_REMOTE_READ : o->region_size || o->raw ? o->region_access : 0;
@@ -74,7 +74,7 @@ static int make_verbs(struct srdma_conn *conn, uint32_t message_size, uint32_t d
 		ret = srdma_region_offer(conn->device, conn->pd, o->region_size, access, &conn->region);
 	}
 	if (ret == 0 && !o->raw)
-		ret = srdma_stream_new(&conn->stream, conn->pd, &conn->qp, conn->send_cq, conn->recv_cq, &shape);
+		ret = srdma_queues_new(&conn->queues, conn->pd, &conn->qp, conn->send_cq, conn->recv_cq, &shape);
 	return ret;
 }
 
@@ -190,9 +190,9 @@ int srdma_setup_connect_queue_pair(struct srdma_setup *s)
 
 	conn->mtu = lower(own->path_mtu, peer->path_mtu);
 	if (!conn->options.raw)
-		srdma_stream_agree(&conn->stream, own->message_size < peer->message_size ? own->message_size : peer->message_size,
+		srdma_queues_agree(&conn->queues, own->message_size < peer->message_size ? own->message_size : peer->message_size,
 				   own->depth < peer->depth ? own->depth : peer->depth, srdma_mtu_bytes(conn->mtu));
-	conn->stream.region_rkey = peer->region_rkey;
+	conn->queues.region_rkey = peer->region_rkey;
 	ret = srdma_conn_connect_queue_pair(conn);
 	conn->timing.qp += srdma_clock_us() - start;
 	return ret;

@@ -252,7 +252,7 @@ int srdma_conn_wait_until(struct srdma_conn *conn, bool (*ready)(const struct sr
 			return ret;
 		if (!waits) {
 			/* No descriptor announces data that OpenSSL and the completion queue hold already. */
-			if (conn->control_more || conn->stream.receives_left)
+			if (conn->control_more || conn->queues.receives_left)
 				srdma_conn_nudge(conn);
 			return srdma_again(what);
 		}
@@ -264,7 +264,7 @@ int srdma_conn_wait_until(struct srdma_conn *conn, bool (*ready)(const struct sr
 			left = tick;
 		if (closed > 0 && closed < left)
 			left = closed;
-		ret = take_events(conn, srdma_sealed_rdma_has_work(&conn->sealed_rdma) || conn->control_more || conn->stream.receives_left ? 0 : left);
+		ret = take_events(conn, srdma_sealed_rdma_has_work(&conn->sealed_rdma) || conn->control_more || conn->queues.receives_left ? 0 : left);
 		if (ret == 0 && tick >= 0)
 			srdma_conn_progress_control(conn);
 		srdma_conn_progress(conn, false);

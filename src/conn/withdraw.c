@@ -13,7 +13,7 @@ int srdma_conn_take_withdrawal(struct srdma_conn *conn)
 	if (conn->peer.region_size == 0)
 		return srdma_fail(SRDMA_EPROTOCOL, "the peer sent a WITHDRAW of a region that it does not offer");
 	conn->peer.region_size = 0;
-	conn->peer.region_access = conn->peer.region_rkey = conn->stream.region_rkey = 0;
+	conn->peer.region_access = conn->peer.region_rkey = conn->queues.region_rkey = 0;
 	conn->region_withdrawn = true;
 	return 0;
 }

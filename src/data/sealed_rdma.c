@@ -55,15 +55,15 @@ int srdma_sealed_rdma_start(struct srdma_sealed_rdma *rdma, struct srdma_sealer 
 
 	rdma->sealer = sealer;
 	rdma->opener = opener;
-	ret = srdma_sealed_jobs_init(&rdma->jobs, rdma->stream->rdma_depth);
+	ret = srdma_sealed_jobs_init(&rdma->jobs, rdma->queues->rdma_depth);
 	if (ret != 0)
 		return ret;
 	rdma->chunk_ring.room = rdma->pull_ring.room = SRDMA_SEALED_CHUNKS;
 	rdma->answer_ring.room = SRDMA_SEALED_ANSWERS;
 	rdma->on = true;
-	rdma->stream->on_control = take_record;
-	rdma->stream->on_pulled = srdma_sealed_rdma_finish_pull;
-	rdma->stream->arg = rdma;
+	rdma->queues->on_control = take_record;
+	rdma->queues->on_pulled = srdma_sealed_rdma_finish_pull;
+	rdma->queues->arg = rdma;
 	return 0;
 }
 
@@ -131,7 +131,7 @@ int srdma_sealed_rdma_post(struct srdma_sealed_rdma *rdma, const struct srdma_se
 {
 	if (rdma->over || !srdma_sealed_jobs_add(&rdma->jobs, job))
 		return srdma_fail(-EAGAIN, "no room for another write or read");
-	rdma->stream->rdma_queued++;
+	rdma->queues->rdma_queued++;
 	return 0;
 }
 
@@ -141,7 +141,7 @@ void srdma_sealed_rdma_complete_jobs(struct srdma_sealed_rdma *rdma)
 
 	while (srdma_sealed_jobs_take(&rdma->jobs, &job)) {
 		rdma->reads_asked -= job.ends_record;
-		srdma_stream_complete_rdma(rdma->stream, job.waited ? SRDMA_OP_WAITED : SRDMA_OP_POSTED, job.cookie);
+		srdma_queues_complete_rdma(rdma->queues, job.waited ? SRDMA_OP_WAITED : SRDMA_OP_POSTED, job.cookie);
 	}
 }
 
@@ -201,7 +201,7 @@ static int step(struct srdma_sealed_rdma *rdma, bool help)
 		if (ret == 0)
 			ret = work(rdma, help);
 		if (ret == 1 && rdma->unpolled >= POLL_BYTES) {
-			int polled = srdma_stream_poll(rdma->stream);
+			int polled = srdma_queues_poll(rdma->queues);
 
 			rdma->unpolled = 0;
 			ret = polled != 0 ? polled : 1;

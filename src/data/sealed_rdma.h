@@ -14,7 +14,7 @@
 #include "sealed_job.h"
 #include "sealed_record.h"
 #include "sealed_ring.h"
-#include "stream.h"
+#include "queues.h"
 
 /* A chunk of ours that the peer has not acknowledged. */
 struct srdma_sealed_chunk {
@@ -46,7 +46,7 @@ struct srdma_sealed_answer {
 
 struct srdma_sealed_rdma {
 	/* The connection's, set before srdma_sealed_rdma_start. */
-	struct srdma_stream *stream;
+	struct srdma_queues *queues;
 	struct srdma_region *region; /* offered to the peer */
 	struct srdma_rate *rate;     /* limits the bytes taken from the peer */
 	struct ibv_pd *pd;
@@ -78,6 +78,7 @@ struct srdma_sealed_rdma {
 	struct srdma_ring pull_ring;
 	uint32_t peer_records; /* which announced chunks and are not acknowledged */
 	uint32_t acks_owed;    /* of these */
+	uint64_t peer_wrote;   /* bytes of the peer's writes that are in the region, and all those before them */
 
 	struct srdma_sealed_answer answers[SRDMA_SEALED_ANSWERS];
 	struct srdma_ring answer_ring;
@@ -103,7 +104,7 @@ bool srdma_sealed_rdma_is_active(const struct srdma_sealed_rdma *rdma);
 void srdma_sealed_rdma_arm(struct srdma_sealed_rdma *rdma);
 /* After this returns, no other thread uses the region, until the next step. */
 void srdma_sealed_rdma_settle(struct srdma_sealed_rdma *rdma);
-/* Queues a write or read, which has been checked; stream.rdma_queued < rdma_depth. Its memory is used until its completion, or
+/* Queues a write or read, which has been checked; queues.rdma_queued < rdma_depth. Its memory is used until its completion, or
  * srdma_sealed_rdma_end. */
 int srdma_sealed_rdma_post(struct srdma_sealed_rdma *rdma, const struct srdma_sealed_job *job);
 /* Whether no write or read of this end's is under way. */

@@ -15,7 +15,7 @@
 
 static uint32_t headers_per_record(const struct srdma_sealed_rdma *rdma)
 {
-	uint32_t room = rdma->stream->message_size / SRDMA_SEALED_HEADER;
+	uint32_t room = rdma->queues->message_size / SRDMA_SEALED_HEADER;
 
 	return room < SRDMA_SEALED_BATCH ? room : SRDMA_SEALED_BATCH;
 }
@@ -23,7 +23,7 @@ static uint32_t headers_per_record(const struct srdma_sealed_rdma *rdma)
 /* A chunk within its announcement arrives at once, so it must not overtake chunks that are still to be pulled. */
 static bool goes_within(const struct srdma_sealed_rdma *rdma, uint32_t length)
 {
-	return length <= WITHIN_MAX && length + SRDMA_SEALED_HEADER <= rdma->stream->message_size && rdma->staging_ring.used == 0;
+	return length <= WITHIN_MAX && length + SRDMA_SEALED_HEADER <= rdma->queues->message_size && rdma->staging_ring.used == 0;
 }
 
 static bool batch_is_full(const struct srdma_sealed_rdma *rdma)
@@ -33,7 +33,7 @@ static bool batch_is_full(const struct srdma_sealed_rdma *rdma)
 
 static bool can_announce(const struct srdma_sealed_rdma *rdma)
 {
-	return rdma->records < SRDMA_SEALED_RECORDS && srdma_stream_can_control(rdma->stream);
+	return rdma->records < SRDMA_SEALED_RECORDS && srdma_queues_can_control(rdma->queues);
 }
 
 static bool batch_is_due(const struct srdma_sealed_rdma *rdma)
@@ -81,7 +81,7 @@ int srdma_sealed_rdma_announce(struct srdma_sealed_rdma *rdma)
 	youngest_chunk(rdma)->ends_record = true;
 	rdma->records++;
 	rdma->batch_count = rdma->batch_bytes = 0;
-	return srdma_stream_send_control(rdma->stream, rdma->batch, length);
+	return srdma_queues_send_control(rdma->queues, rdma->batch, length);
 }
 
 static int send_within(struct srdma_sealed_rdma *rdma, struct srdma_sealed_header *header, const char *data)
@@ -93,7 +93,7 @@ static int send_within(struct srdma_sealed_rdma *rdma, struct srdma_sealed_heade
 	if (header->length > 0)
 		memcpy(bytes + SRDMA_SEALED_HEADER, data, header->length);
 	rdma->records++;
-	return srdma_stream_send_control(rdma->stream, bytes, SRDMA_SEALED_HEADER + header->length);
+	return srdma_queues_send_control(rdma->queues, bytes, SRDMA_SEALED_HEADER + header->length);
 }
 
 static void add_to_batch(struct srdma_sealed_rdma *rdma, const uint8_t header[SRDMA_SEALED_HEADER], uint32_t length)
@@ -232,7 +232,7 @@ static int send_reads(struct srdma_sealed_rdma *rdma, uint32_t first)
 		return 0;
 	job->ends_record = true;
 	rdma->reads_asked++;
-	return srdma_stream_send_control(rdma->stream, bytes, count * SRDMA_SEALED_HEADER);
+	return srdma_queues_send_control(rdma->queues, bytes, count * SRDMA_SEALED_HEADER);
 }
 
 /* The oldest job that is not wholly sent, if it may be sent now; jobs.ring.count: none. Only writes, or only reads, are under way at a
@@ -253,7 +253,7 @@ static uint32_t find_job(const struct srdma_sealed_rdma *rdma)
 		if (write)
 			can = can_send_chunk(rdma, next_length(job->length - job->claimed));
 		else
-			can = rdma->reads_asked < SRDMA_SEALED_READS && srdma_stream_can_control(rdma->stream) &&
+			can = rdma->reads_asked < SRDMA_SEALED_READS && srdma_queues_can_control(rdma->queues) &&
 			      (rdma->reads_asked < BUSY_RECORDS || jobs->ring.count - i >= headers_per_record(rdma) / 2);
 		return can ? i : jobs->ring.count;
 	}

@@ -74,6 +74,8 @@ static int deliver(struct srdma_sealed_rdma *rdma, struct srdma_sealed_pull *pul
 	pull->state = PULL_DONE;
 	srdma_sealed_rdma_note_activity(rdma, pull->header.length);
 	while (rdma->pull_ring.count > 0 && pull_at(rdma, 0)->state == PULL_DONE) {
+		if (pull_at(rdma, 0)->header.type == SRDMA_SEALED_WRITE)
+			rdma->peer_wrote += pull_at(rdma, 0)->header.length;
 		srdma_sealed_ring_free(&rdma->landing_ring, pull_at(rdma, 0)->landed);
 		rdma->acks_owed += pull_at(rdma, 0)->ends_record;
 		srdma_ring_pop(&rdma->pull_ring);
@@ -179,7 +181,7 @@ int srdma_sealed_rdma_post_pulls(struct srdma_sealed_rdma *rdma)
 {
 	struct srdma_sealed_pull *first = NULL;
 	struct srdma_op ops[SRDMA_SUBMIT_MAX];
-	uint32_t count = 0, room = srdma_stream_room_for_pulls(rdma->stream, PULL_BYTES);
+	uint32_t count = 0, room = srdma_queues_room_for_pulls(rdma->queues, PULL_BYTES);
 
 	for (uint32_t i = first_in(rdma, PULL_WAITING); i < rdma->pull_ring.count; i++) {
 		struct srdma_sealed_pull *pull = pull_at(rdma, i);
@@ -205,7 +207,7 @@ int srdma_sealed_rdma_post_pulls(struct srdma_sealed_rdma *rdma)
 			srdma_rate_take(rdma->rate, pull->header.length);
 		pull->state = PULL_POSTED;
 	}
-	return count > 0 ? srdma_stream_post_pulls(rdma->stream, ops, count) : 0;
+	return count > 0 ? srdma_queues_post_pulls(rdma->queues, ops, count) : 0;
 }
 
 void srdma_sealed_rdma_finish_pull(void *arg)
@@ -354,10 +356,10 @@ int srdma_sealed_rdma_send_acks(struct srdma_sealed_rdma *rdma)
 	uint8_t bytes[SRDMA_SEALED_HEADER];
 
 	/* The rate limit can hold back chunks within their announcements only by holding back their acknowledgement. */
-	if (rdma->acks_owed == 0 || !srdma_stream_can_control(rdma->stream) || !srdma_rate_is_open(rdma->rate))
+	if (rdma->acks_owed == 0 || !srdma_queues_can_control(rdma->queues) || !srdma_rate_is_open(rdma->rate))
 		return 0;
 	rdma->peer_records -= rdma->acks_owed;
 	rdma->acks_owed = 0;
 	srdma_sealed_encode(bytes, &header);
-	return srdma_stream_send_control(rdma->stream, bytes, sizeof bytes);
+	return srdma_queues_send_control(rdma->queues, bytes, sizeof bytes);
 }

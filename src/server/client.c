@@ -5,6 +5,7 @@
 #include "log.h"
 #include "metrics.h"
 #include "server.h"
+#include "stream.h"
 
 #include <errno.h>
 #include <openssl/crypto.h>
@@ -145,6 +146,11 @@ static void take_result(struct srdma_client *client, int ret)
 		srdma_client_end(client, conn->closing.peer_requested ? 0 : ret, client->reason[0] ? client->reason : "ended by the server");
 }
 
+static bool has_stream_event(const struct srdma_client *client)
+{
+	return client->server->options.on_stream && client->conn->status == 0 && srdma_stream_has_event(client->conn->stream);
+}
+
 /* Hands over the messages that have come, up to a turn. Returns whether there was any. */
 static bool serve_messages(struct srdma_client *client)
 {
@@ -159,7 +165,7 @@ static bool serve_messages(struct srdma_client *client)
 			ret = o->on_message(conn, data, length, client->reason, client->arg, o->arg);
 		if (ret == 0) {
 			srdma_rate_take(&conn->rate, length);
-			ret = srdma_stream_consume(&conn->stream);
+			ret = srdma_queues_consume(&conn->queues);
 		}
 		taken += ret == 0;
 	}
@@ -169,6 +175,24 @@ static bool serve_messages(struct srdma_client *client)
 	else
 		take_result(client, ret);
 	return taken > 0;
+}
+
+/* Moves the client's stream on, and tells the program when a call on it is worth repeating. Returns whether it was told. */
+static bool serve_stream(struct srdma_client *client)
+{
+	const struct srdma_server_options *o = &client->server->options;
+	struct srdma_conn *conn = client->conn;
+	int ret;
+
+	srdma_stream_pump(conn->stream);
+	if (!has_stream_event(client))
+		return false;
+	srdma_stream_begin_turn(conn->stream);
+	ret = o->on_stream(conn, conn->stream, client->reason, client->arg, o->arg);
+	if (ret == -EAGAIN && conn->stream)
+		srdma_stream_ask_for_turn(conn->stream);
+	take_result(client, ret == -EAGAIN ? 0 : ret);
+	return true;
 }
 
 /* Hands over the control messages that have come; the protocol limits their number. */
@@ -212,7 +236,8 @@ static bool has_completions(const struct srdma_client *client)
 {
 	const struct srdma_conn *conn = client->conn;
 
-	return client->server->options.on_complete && (client->complete_waits ? srdma_conn_can_send(conn) : conn->stream.done_ring.count > 0);
+	/* A stream takes its own. */
+	return client->server->options.on_complete && !conn->stream && (client->complete_waits ? srdma_conn_can_send(conn) : conn->queues.done_ring.count > 0);
 }
 
 /* Hands over the completions that have come, up to a turn. */
@@ -223,7 +248,7 @@ static void serve_completions(struct srdma_client *client)
 
 	for (int taken = 0; taken < TURN && ret == 0 && has_completions(client); taken++) {
 		if (!client->complete_waits)
-			srdma_stream_take_done(&client->conn->stream, &client->cookie);
+			srdma_queues_take_done(&client->conn->queues, &client->cookie);
 		ret = o->on_complete(client->conn, client->cookie, client->reason, client->arg, o->arg);
 		client->complete_waits = ret == -EAGAIN;
 	}
@@ -246,13 +271,15 @@ bool srdma_client_has_work(const struct srdma_client *client)
 
 	if (conn->status != 0)
 		return true;
-	if (conn->stream.receives_left || srdma_control_queue_has_message(conn) || has_completions(client) || is_woken(client))
+	if (conn->queues.receives_left || srdma_control_queue_has_message(conn) || has_completions(client) || is_woken(client))
+		return true;
+	if (conn->stream && (srdma_stream_has_work(conn->stream) || has_stream_event(client)))
 		return true;
 	if (client->marks[SRDMA_MARK_BLOCKED] && (srdma_sealed_rdma_has_work(&conn->sealed_rdma) || conn->control_more))
 		return true;
 	if (client->marks[SRDMA_MARK_BLOCKED])
 		return client->wants_room && srdma_conn_can_send(conn);
-	return (srdma_stream_has_message(&conn->stream) && !client->marks[SRDMA_MARK_THROTTLED]) || conn->closing.peer_requested || conn->control_more ||
+	return (srdma_queues_has_message(&conn->queues) && !client->marks[SRDMA_MARK_THROTTLED]) || conn->closing.peer_requested || conn->control_more ||
 	       srdma_sealed_rdma_has_work(&conn->sealed_rdma);
 }
 
@@ -324,14 +351,14 @@ void srdma_client_run(struct srdma_client *client)
 	}
 	srdma_client_progress(client, false);
 	serve_events(client);
-	busy = !client->marks[SRDMA_MARK_ENDING] && serve_messages(client);
+	busy = !client->marks[SRDMA_MARK_ENDING] && (conn->stream ? serve_stream(client) : serve_messages(client));
 	if (busy)
 		srdma_client_progress(client, false); /* returns credits, and takes messages that came meanwhile */
 	if (conn->status != 0) {
 		srdma_client_finish(client, srdma_conn_check(conn), true);
 		return;
 	}
-	if (conn->closing.peer_requested && !srdma_stream_has_message(&conn->stream))
+	if (conn->closing.peer_requested && !srdma_queues_has_message(&conn->queues))
 		srdma_client_end(client, 0, "");
 	else if (atomic_load_explicit(&client->kicked, memory_order_acquire))
 		srdma_client_end(client, -ECONNABORTED, client->kick_reason); /* written before `kicked`, and constant since */

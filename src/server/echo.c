@@ -13,14 +13,14 @@
 static int echo_connect(struct srdma_conn *conn, void **client_arg, void *arg)
 {
 	(void)arg;
-	*client_arg = malloc(conn->stream.message_size);
+	*client_arg = malloc(conn->queues.message_size);
 	return *client_arg ? 0 : srdma_fail(-ENOMEM, "out of memory");
 }
 
 static int echo_message(struct srdma_conn *conn, const void *data, size_t length, char *reason, void *client_arg, void *arg)
 {
 	struct srdma_writer reply;
-	size_t most = conn->stream.message_size - SRDMA_ECHO_OVERHEAD;
+	size_t most = conn->queues.message_size - SRDMA_ECHO_OVERHEAD;
 	int ret;
 
 	(void)arg;
@@ -28,7 +28,7 @@ static int echo_message(struct srdma_conn *conn, const void *data, size_t length
 		snprintf(reason, SRDMA_REASON_MAX + 1, "a message of %zu byte%s cannot be echoed: at most %zu", length, SRDMA_S(length), most);
 		return -EMSGSIZE;
 	}
-	srdma_writer_init(&reply, client_arg, conn->stream.message_size);
+	srdma_writer_init(&reply, client_arg, conn->queues.message_size);
 	srdma_put_u64(&reply, conn->client_id);
 	srdma_put_bytes(&reply, data, length);
 	/* Without room the server keeps the message and hands it over again when there is room, so that other clients need not wait. */

@@ -3,7 +3,7 @@
 
 #include "sealed_ring.h"
 #include "cert.h"
-#include "stream.h"
+#include "queues.h"
 #include "frames.h"
 #include "log.h"
 #include "sized.h"
@@ -207,8 +207,8 @@ static uint64_t in_pages(uint64_t bytes)
 static uint64_t bytes_of_one(const struct srdma_conn_options *conn)
 {
 	bool sealed = conn->seal == SRDMA_SEAL_REQUIRED;
-	const struct srdma_stream_shape shape = {conn->message_size, conn->depth, conn->rdma_depth, sealed};
-	uint64_t bytes = saturated_add(in_pages(srdma_stream_ring_size(&shape)), in_pages(conn->region_size));
+	const struct srdma_queues_shape shape = {conn->message_size, conn->depth, conn->rdma_depth, sealed};
+	uint64_t bytes = saturated_add(in_pages(srdma_queues_ring_size(&shape)), in_pages(conn->region_size));
 
 	/* A client that both writes to the region and reads it needs both rings. */
 	return sealed && conn->region_size > 0 ? saturated_add(bytes, 2 * in_pages(SRDMA_SEALED_RING)) : bytes;

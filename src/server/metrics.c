@@ -89,7 +89,7 @@ void srdma_metrics_count_setup(struct srdma_server *server, int error, enum srdm
 
 void srdma_metrics_count_end(struct srdma_server *server, const struct srdma_conn *conn, int status, bool lost)
 {
-	unsigned completion = conn->stream.failed_status;
+	unsigned completion = conn->queues.failed_status;
 
 	server->totals.ended[srdma_client_end_of(status, lost)]++;
 	if (completion != IBV_WC_SUCCESS)
@@ -98,7 +98,7 @@ void srdma_metrics_count_end(struct srdma_server *server, const struct srdma_con
 
 void srdma_traffic_add(struct srdma_traffic *to, const struct srdma_conn *conn)
 {
-	const struct srdma_counters *c = &conn->stream.counters;
+	const struct srdma_counters *c = &conn->queues.counters;
 
 	to->messages_received += srdma_counter_read(&c->messages_received);
 	to->messages_sent += srdma_counter_read(&c->messages_sent);

@@ -93,7 +93,7 @@ static void take_back(unsigned i)
 static void collect(void)
 {
 	uint64_t cookies[RIG_RDMA_DEPTH];
-	int count = rig.conn->stream.done_ring.count > 0 ? srdma_conn_complete(rig.conn, cookies, RIG_RDMA_DEPTH, 0) : 0;
+	int count = rig.conn->queues.done_ring.count > 0 ? srdma_conn_complete(rig.conn, cookies, RIG_RDMA_DEPTH, 0) : 0;
 
 	for (int i = 0; i < count; i++) {
 		unsigned which = (unsigned)cookies[i];
@@ -237,7 +237,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	/* What had come and was not seen, as a link looks at it. */
 	while (rig_execute(&rig))
 		;
-	srdma_stream_poll_receives(&rig.conn->stream);
+	srdma_queues_poll_receives(&rig.conn->queues);
 	settle();
 	rig_delete(&rig);
 	return 0;

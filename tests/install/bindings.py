@@ -13,7 +13,7 @@ import tempfile
 
 import cffi
 
-HEADERS = ("securdma.h", "securdma_cert.h", "securdma_link.h", "securdma_server.h")
+HEADERS = ("securdma.h", "securdma_cert.h", "securdma_link.h", "securdma_stream.h", "securdma_server.h")
 # What the headers need from those of others, in their place. The sizes of the enumerations and of a GID are those of libibverbs.
 STUB = """
 struct ibv_context; struct ibv_device_attr; struct ibv_port_attr; struct ibv_qp; struct ibv_pd; struct ibv_cq; struct ibv_comp_channel;

@@ -117,7 +117,9 @@ bool is_filled(const void *data, size_t length, unsigned seed);
 	X("control-alone", control_alone, 1) /* client|server */ \
 	X("control-server", control_server, 0) \
 	X("control-accept", control_accept, 1) /* PORT */ \
-	X("arguments", arguments, 0)
+	X("arguments", arguments, 0) \
+	X("bytes-both", bytes_both, 2) /* REGION TOTAL */ \
+	X("bytes-waiting", bytes_waiting, 2) /* REGION TOTAL */
 /* Of probe-wrapped alone. */
 #define PROBE_WRAPPED_MODES(X) \
 	X("hostile-nothing", hostile_nothing, 2) /* client|server plain|renewed|broken */ \

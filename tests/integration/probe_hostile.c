@@ -43,8 +43,8 @@ static void take_over(struct hostile *hostile, struct rig *rig, struct srdma_con
 {
 	*hostile = (struct hostile){.rig = rig, .conn = conn};
 	EXPECT(srdma_region_new(conn->pd, SRDMA_SEALED_RING, IBV_ACCESS_REMOTE_READ, &hostile->staging), 0);
-	conn->stream.on_control = note_record;
-	conn->stream.arg = hostile;
+	conn->queues.on_control = note_record;
+	conn->queues.arg = hostile;
 }
 
 static void let_go(struct hostile *hostile)
@@ -67,7 +67,7 @@ static bool is_asked_or_left(const struct hostile *hostile)
 
 static bool can_speak(const struct hostile *hostile)
 {
-	return srdma_stream_can_control(&hostile->conn->stream) && hostile->unheard < SRDMA_SEALED_RECORDS;
+	return srdma_queues_can_control(&hostile->conn->queues) && hostile->unheard < SRDMA_SEALED_RECORDS;
 }
 
 static bool is_left(const struct hostile *hostile)
@@ -96,7 +96,7 @@ static void say(struct hostile *hostile, const void *bytes, uint32_t length)
 	if (is_over(hostile))
 		return;
 	hostile->unheard++;
-	srdma_stream_send_control(&hostile->conn->stream, bytes, length);
+	srdma_queues_send_control(&hostile->conn->queues, bytes, length);
 }
 
 /* An answer of no bytes, and the whole of it behind, each to be fetched by a read of its own. */
@@ -287,12 +287,12 @@ static void answer_and_hang_up(struct hostile *hostile, unsigned number)
 		return;
 	if (number % 2)
 		shutdown(srdma_tls_fd(hostile->conn->tls), SHUT_RDWR);
-	srdma_stream_send_control(&hostile->conn->stream, bytes, sizeof bytes);
+	srdma_queues_send_control(&hostile->conn->queues, bytes, sizeof bytes);
 	shutdown(srdma_tls_fd(hostile->conn->tls), SHUT_RDWR);
 	/* Until it has arrived; the queue pair goes later than the channel. */
 	until = clock_ms() + 200;
-	while (hostile->conn->stream.op_ring.count > 0 && clock_ms() < until)
-		srdma_stream_poll(&hostile->conn->stream);
+	while (hostile->conn->queues.op_ring.count > 0 && clock_ms() < until)
+		srdma_queues_poll(&hostile->conn->queues);
 }
 
 static void *hang_up_on_everybody(void *arg)

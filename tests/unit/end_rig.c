@@ -228,9 +228,9 @@ static void make_keys(struct end_rig *rig)
 			srdma_opener_new(SRDMA_CIPHER_AES_256_GCM, own, &rig->messages_in) == 0 &&
 			srdma_opener_new(SRDMA_CIPHER_AES_256_GCM, own_chunks, &rig->chunks_in) == 0,
 		"no keys");
-	srdma_stream_seal(&rig->conn->stream, messages, messages_in);
+	srdma_queues_seal(&rig->conn->queues, messages, messages_in);
 	rig->conn->sealed_rdma = (struct srdma_sealed_rdma){
-		.stream = &rig->conn->stream, .region = &rig->conn->region, .rate = &rig->conn->rate, .pd = rig->conn->pd};
+		.queues = &rig->conn->queues, .region = &rig->conn->region, .rate = &rig->conn->rate, .pd = rig->conn->pd};
 	require(srdma_sealed_rdma_start(&rig->conn->sealed_rdma, chunks, chunks_in) == 0, "no sealed writes and reads");
 	if (!getenv("SECURDMA_TEST_SEAL_THREADS"))
 		return;
@@ -238,13 +238,13 @@ static void make_keys(struct end_rig *rig)
 	require(srdma_seal_pool_share(rig->conn->options.seal_threads, &rig->conn->seal_pool) == 0, "no seal threads");
 	rig->conn->shares_seal_pool = true;
 	require(srdma_sealed_rdma_share(&rig->conn->sealed_rdma, rig->conn->seal_pool, rest, NULL) == 0 &&
-			srdma_stream_share(&rig->conn->stream, rig->conn->seal_pool, rest, NULL) == 0,
+			srdma_queues_share(&rig->conn->queues, rig->conn->seal_pool, rest, NULL) == 0,
 		"no lanes");
 }
 
 void rig_new(struct end_rig *rig, size_t region_size, size_t peer_region_size)
 {
-	const struct srdma_stream_shape shape = {RIG_MESSAGE_SIZE, RIG_DEPTH, RIG_RDMA_DEPTH, true};
+	const struct srdma_queues_shape shape = {RIG_MESSAGE_SIZE, RIG_DEPTH, RIG_RDMA_DEPTH, true};
 	struct srdma_conn *conn = calloc(1, sizeof *conn);
 
 	*rig = (struct end_rig){.conn = conn, .tls = -EAGAIN, .staging = staging};
@@ -270,8 +270,8 @@ void rig_new(struct end_rig *rig, size_t region_size, size_t peer_region_size)
 	conn->peer.region_size = peer_region_size;
 	conn->peer.rd_responder = 16;
 	conn->sealed = true;
-	require(srdma_stream_new(&conn->stream, NULL, &conn->qp, conn->send_cq, conn->recv_cq, &shape) == 0, "no stream");
-	srdma_stream_agree(&conn->stream, RIG_MESSAGE_SIZE, RIG_DEPTH, 1024);
+	require(srdma_queues_new(&conn->queues, NULL, &conn->qp, conn->send_cq, conn->recv_cq, &shape) == 0, "no queues");
+	srdma_queues_agree(&conn->queues, RIG_MESSAGE_SIZE, RIG_DEPTH, 1024);
 	make_keys(rig);
 }
 

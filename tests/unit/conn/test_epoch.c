@@ -104,7 +104,7 @@ static void check_phases(void)
 		walk(&seen.peer, 0);
 		/* One assignment ends it. */
 		assert_memory_equal(&rig.conn->epoch.change, &none, sizeof none);
-		assert_false(rig.conn->stream.held || rig.conn->stream.stopped);
+		assert_false(rig.conn->queues.held || rig.conn->queues.stopped);
 	}
 	assert_int_equal(rig.conn->status, 0);
 	assert_int_equal(rig.conn->epoch.change.phase, seen.end.at);
@@ -117,11 +117,11 @@ static struct srdma_epoch_frame body_of(enum srdma_frame_type type)
 					 .reason = SRDMA_EPOCH_TIME,
 					 .qpn = 0x77,
 					 .psn = 0x123456,
-					 .sends = rig.conn->stream.sends_posted};
+					 .sends = rig.conn->queues.sends_posted};
 
 	/* A message of the peer's is still on its way: nothing is quiet yet. */
 	if (type == SRDMA_FRAME_EPOCH_BEGIN)
-		body.sends = rig.conn->stream.sends_arrived + 1;
+		body.sends = rig.conn->queues.sends_arrived + 1;
 	return body;
 }
 
@@ -273,7 +273,7 @@ TEST(several_changes_follow_each_other)
 		peer_tells();
 		peer_connects();
 		assert_int_equal(atomic_load(&rig.conn->epoch.number), round);
-		assert_int_equal(srdma_stream_consume(&rig.conn->stream), 0);
+		assert_int_equal(srdma_queues_consume(&rig.conn->queues), 0);
 	}
 }
 
@@ -341,7 +341,7 @@ TEST(used_up_psns_keep_the_queue_pair_once)
 
 	begin_end();
 	for (unsigned round = 0; round < 2; round++) {
-		rig.conn->stream.psns_used = rig.conn->options.epoch_psns / 8 * 7 + 1;
+		rig.conn->queues.psns_used = rig.conn->options.epoch_psns / 8 * 7 + 1;
 		srdma_conn_progress(rig.conn, false);
 		check_phases();
 		assert_int_equal(seen.last.reason, SRDMA_EPOCH_COUNT);

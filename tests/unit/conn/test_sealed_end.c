@@ -96,7 +96,7 @@ static void expect_completions(unsigned count, uint64_t first)
 {
 	uint64_t cookies[RIG_RDMA_DEPTH];
 
-	assert_int_equal(rig.conn->stream.done_ring.count, count);
+	assert_int_equal(rig.conn->queues.done_ring.count, count);
 	if (count > 0)
 		assert_int_equal(srdma_conn_complete(rig.conn, cookies, RIG_RDMA_DEPTH, 0), count);
 	for (unsigned i = 0; i < count; i++)
@@ -138,7 +138,7 @@ TEST(read_is_not_complete_by_answers_of_no_bytes)
 	assert_int_equal(rig.conn->status, SRDMA_EPROTOCOL);
 	expect_completions(0, 0);
 	take_back(&buffer, memory);
-	srdma_stream_poll_receives(&rig.conn->stream);
+	srdma_queues_poll_receives(&rig.conn->queues);
 	rig_settle(&rig);
 }
 
@@ -204,7 +204,7 @@ TEST(after_a_breach_nothing_is_executed)
 	answer_within(0, "x", 1);
 	rig_settle(&rig);
 	assert_int_equal(rig.conn->status, SRDMA_EPROTOCOL);
-	srdma_stream_poll_receives(&rig.conn->stream);
+	srdma_queues_poll_receives(&rig.conn->queues);
 	assert_int_equal(byte, 'u');
 	srdma_buffer_free(&buffer);
 }
@@ -246,7 +246,7 @@ static void nothing_is_written_after(void (*end)(void))
 	assert_int_equal(rig.late_looks, 0);
 	take_back(&buffer, memory);
 	rig.received.count += rig.received.count < unread ? unread : 0;
-	srdma_stream_poll_receives(&rig.conn->stream);
+	srdma_queues_poll_receives(&rig.conn->queues);
 	let_device_work();
 	expect_completions(0, 0);
 }
@@ -281,7 +281,7 @@ TEST(pull_that_is_under_way_at_the_end_goes_nowhere)
 		;
 	time_out();
 	take_back(&buffer, memory);
-	srdma_stream_poll(&rig.conn->stream);
+	srdma_queues_poll(&rig.conn->queues);
 	srdma_sealed_rdma_step(&rig.conn->sealed_rdma);
 	rig_settle(&rig);
 	expect_completions(0, 0);
@@ -296,7 +296,7 @@ TEST(deleting_a_buffer_in_use_ends_the_connection)
 	answer_within(0, "LATE!", 5);
 	take_back(&buffer, memory);
 	assert_int_equal(rig.conn->status, -EINVAL);
-	srdma_stream_poll_receives(&rig.conn->stream);
+	srdma_queues_poll_receives(&rig.conn->queues);
 	rig_settle(&rig);
 }
 

@@ -414,7 +414,7 @@ void model_check(struct model *model)
 	struct srdma_conn *conn = model->rig.conn;
 	uint64_t cookies[RIG_RDMA_DEPTH];
 
-	require(model, conn->stream.done_ring.count == model->over_count, "another number of writes and reads is complete");
+	require(model, conn->queues.done_ring.count == model->over_count, "another number of writes and reads is complete");
 	if (model->over_count > 0)
 		require(model, srdma_conn_complete(conn, cookies, RIG_RDMA_DEPTH, 0) == (int)model->over_count, "they can't be collected");
 	for (unsigned i = 0; i < model->over_count; i++) {

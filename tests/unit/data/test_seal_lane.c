@@ -107,7 +107,7 @@ void __wrap_srdma_seal_key_drop(struct srdma_seal_key *key)
 		assert_int_equal(((uint8_t *)key)[i], 0);
 }
 
-/* ---- a stream, sealed by one thread and by many ------------------------------------------------------------------ */
+/* ---- queues, sealed by one thread and by many -------------------------------------------------------------------- */
 
 static const uint8_t secret[SRDMA_SEAL_SECRET] = {7};
 static struct srdma_seal_pool *pool;

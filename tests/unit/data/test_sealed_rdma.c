@@ -447,7 +447,7 @@ static void end_with_records_unread(void)
 	if (end_somehow() != conn->status)
 		model_fail(&model, "the connection has not ended");
 	model_end(&model);
-	srdma_stream_poll_receives(&conn->stream);
+	srdma_queues_poll_receives(&conn->queues);
 }
 
 /* Records that still come have no effect: the program has all its memory back. */
@@ -461,7 +461,7 @@ static void check_end(void)
 	model_end(&model);
 	while (rig_execute(&model.rig))
 		;
-	srdma_stream_poll_receives(&conn->stream);
+	srdma_queues_poll_receives(&conn->queues);
 	srdma_conn_progress(conn, true);
 	rig_settle(&model.rig);
 	if (srdma_conn_complete(conn, cookies, RIG_RDMA_DEPTH, 0) >= 0)

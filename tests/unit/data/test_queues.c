@@ -3,7 +3,7 @@
  * device and the peer. */
 #include "test.h"
 
-#include "stream.h"
+#include "queues.h"
 
 #include "log.h"
 
@@ -19,7 +19,7 @@ struct receive {
 };
 
 static struct rig {
-	struct srdma_stream stream;
+	struct srdma_queues queues;
 	struct srdma_sealer *peer; /* the end that sends */
 	struct ibv_context context;
 	struct ibv_qp verbs;
@@ -54,22 +54,22 @@ static int poll_cq(struct ibv_cq *cq, int most, struct ibv_wc *wc)
 	return 1;
 }
 
-/* ---- the stream and its peer ----------------------------------------------------------------------------------- */
+/* ---- the queues and its peer ----------------------------------------------------------------------------------- */
 
 static uint16_t depth = DEPTH;
 
 static int end(void **state)
 {
 	srdma_sealer_delete(&rig.peer);
-	srdma_stream_release(&rig.stream);
+	srdma_queues_release(&rig.queues);
 	memset(&rig, 0, sizeof rig);
 	return 0;
 }
 
-/* In the place of the stream before. */
+/* In the place of the queues before. */
 static void make(bool sealed)
 {
-	const struct srdma_stream_shape shape = {.message_size = 2 * MESSAGE, .depth = depth, .rdma_depth = 1, .sealed = sealed};
+	const struct srdma_queues_shape shape = {.message_size = 2 * MESSAGE, .depth = depth, .rdma_depth = 1, .sealed = sealed};
 	const uint8_t secret[SRDMA_SEAL_SECRET] = {1, 2, 3}, other[SRDMA_SEAL_SECRET] = {4};
 	struct srdma_sealer *sealer = NULL;
 	struct srdma_opener *opener = NULL;
@@ -80,15 +80,15 @@ static void make(bool sealed)
 	rig.context.ops.poll_cq = poll_cq;
 	rig.verbs.context = rig.send_cq.context = rig.recv_cq.context = &rig.context;
 	rig.qp.verbs = &rig.verbs;
-	assert_int_equal(srdma_stream_new(&rig.stream, NULL, &rig.qp, &rig.send_cq, &rig.recv_cq, &shape), 0);
+	assert_int_equal(srdma_queues_new(&rig.queues, NULL, &rig.qp, &rig.send_cq, &rig.recv_cq, &shape), 0);
 	/* The peer wants shorter ones than there is room for. */
-	srdma_stream_agree(&rig.stream, MESSAGE, depth, 1024);
+	srdma_queues_agree(&rig.queues, MESSAGE, depth, 1024);
 	if (!sealed)
 		return;
 	assert_int_equal(srdma_sealer_new(SRDMA_CIPHER_AES_256_GCM, secret, &rig.peer), 0);
 	assert_int_equal(srdma_sealer_new(SRDMA_CIPHER_AES_256_GCM, other, &sealer), 0);
 	assert_int_equal(srdma_opener_new(SRDMA_CIPHER_AES_256_GCM, secret, &opener), 0);
-	srdma_stream_seal(&rig.stream, sealer, opener);
+	srdma_queues_seal(&rig.queues, sealer, opener);
 }
 
 static char *next_receive(void)
@@ -106,7 +106,7 @@ static int take(uint32_t imm, uint32_t length, enum ibv_wc_opcode opcode, unsign
 	rig.completed = true;
 	rig.first = (rig.first + 1) % RECEIVES;
 	rig.count--;
-	return srdma_stream_poll(&rig.stream);
+	return srdma_queues_poll(&rig.queues);
 }
 
 static int forge(uint32_t imm, uint32_t length)
@@ -133,8 +133,8 @@ static unsigned count_messages(void)
 {
 	unsigned count = 0;
 
-	for (; srdma_stream_has_message(&rig.stream); count++)
-		srdma_stream_drop(&rig.stream);
+	for (; srdma_queues_has_message(&rig.queues); count++)
+		srdma_queues_drop(&rig.queues);
 	return count;
 }
 
@@ -163,7 +163,7 @@ TEST(breach_that_does_not_authenticate_is_a_forgery)
 	}
 }
 
-/* In a sealed stream, and in a plain one. */
+/* In a sealed queues, and in a plain one. */
 TEST(breach_that_authenticates_is_the_peers)
 {
 	EACH_BREACH(i)
@@ -219,8 +219,8 @@ TEST(control_record_that_is_refused_is_not_taken_for_a_forgery)
 	char name[] = "its taker";
 
 	make(true);
-	rig.stream.on_control = refuse_control;
-	rig.stream.arg = name;
+	rig.queues.on_control = refuse_control;
+	rig.queues.arg = name;
 	assert_int_equal(send_own(IMM(KIND_CONTROL, 0), 28), SRDMA_EPROTOCOL);
 	assert_string_equal(srdma_error_text(), "refused by its taker");
 	assert_int_equal(forge(IMM(KIND_CONTROL, 0), 28 + SRDMA_SEAL_OVERHEAD), SRDMA_ESEAL);
@@ -232,12 +232,12 @@ TEST(records_that_keep_the_rules_are_taken)
 
 	make(true);
 	for (unsigned i = 0; i < 2; i++)
-		assert_int_equal(srdma_stream_send(&rig.stream, "x", 1), 0);
-	assert_int_equal(rig.stream.credits, DEPTH - 2);
+		assert_int_equal(srdma_queues_send(&rig.queues, "x", 1), 0);
+	assert_int_equal(rig.queues.credits, DEPTH - 2);
 	assert_int_equal(send_own(IMM(KIND_CREDIT, 1), 0), 0);
 	assert_int_equal(send_own(IMM(KIND_MESSAGE, 1), MESSAGE), 0);
-	assert_int_equal(rig.stream.credits, DEPTH);
-	assert_int_equal(srdma_stream_read(&rig.stream, out), 0);
+	assert_int_equal(rig.queues.credits, DEPTH);
+	assert_int_equal(srdma_queues_read(&rig.queues, out), 0);
 	assert_string_equal(out, "what the peer says");
 }
 
@@ -269,13 +269,13 @@ TEST(flood_is_taken_in_turns_and_what_is_left_is_known)
 	do {
 		unsigned before = flood_left;
 
-		assert_int_equal(srdma_stream_poll_receives(&rig.stream), 0);
-		assert_true(before - flood_left <= 2 * rig.stream.recv_slots);
+		assert_int_equal(srdma_queues_poll_receives(&rig.queues), 0);
+		assert_true(before - flood_left <= 2 * rig.queues.recv_slots);
 		turns++;
-	} while (rig.stream.receives_left);
+	} while (rig.queues.receives_left);
 	assert_int_equal(flood_left, 0);
 	assert_true(turns > 100);
-	assert_int_equal(rig.stream.sends_arrived, 100000);
+	assert_int_equal(rig.queues.sends_arrived, 100000);
 }
 
 RUN_TESTS_EACH(NULL, end)

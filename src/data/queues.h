@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Messages over a queue pair: registered slots, credits, sealing, and the account of everything on the send queue, from which the
- * stream posts again the requests that were lost with a queue pair. It does not use TLS. docs/PROTOCOL.md, "Messages", has the rules,
+ * queues post again the requests that were lost with a queue pair. They do not use TLS. docs/PROTOCOL.md, "Messages", has the rules,
  * and explains why a receive is never missing. */
-#ifndef SRDMA_STREAM_H
-#define SRDMA_STREAM_H
+#ifndef SRDMA_QUEUES_H
+#define SRDMA_QUEUES_H
 
 #include "qp.h"
 #include "region.h"
@@ -33,7 +33,7 @@ static inline void srdma_counter_add(atomic_uint_fast64_t *counter, uint64_t n)
 }
 
 /* Receives beyond the depth, for messages that only return credits: at most two of them can be unprocessed, and the last one
- * (srdma_stream_flush). */
+ * (srdma_queues_flush). */
 #define SRDMA_CREDIT_RESERVE 3
 /* Sealed writes and reads (sealed_rdma.h), in one direction: chunks under way, records that announced them, records that ask for reads. */
 #define SRDMA_SEALED_CHUNKS 32
@@ -63,7 +63,7 @@ struct srdma_op {
 	bool executed;   /* the peer has executed it, but its completion was lost with the queue pair */
 	uint32_t imm;    /* MESSAGE, CREDIT, CONTROL; network order */
 	uint32_t length;
-	uint32_t lkey, rkey; /* rkey: PULL; the region's is the stream's */
+	uint32_t lkey, rkey; /* rkey: PULL; the region's is the queues' */
 	uint64_t local, remote;
 	uint64_t send;   /* MESSAGE, CREDIT, CONTROL: its number among all sends */
 	uint64_t cookie; /* POSTED */
@@ -83,12 +83,12 @@ struct srdma_arrival {
 	uint64_t number;
 };
 
-struct srdma_stream_shape {
+struct srdma_queues_shape {
 	uint32_t message_size, depth, rdma_depth;
 	bool sealed;
 };
 
-struct srdma_stream {
+struct srdma_queues {
 	struct srdma_qp *qp;
 	struct ibv_cq *send_cq, *recv_cq;
 	struct srdma_region memory; /* receive slots, then send slots; local access only */
@@ -106,8 +106,8 @@ struct srdma_stream {
 	uint64_t op_sequence;          /* of the oldest; its work request id, with the generation */
 	uint32_t unsignaled;           /* number of the youngest that raise no completion of their own */
 	uint32_t signal_interval;
-	bool closing;                  /* the stream returns no more credits, since the peer will send nothing */
-	bool flushed;                  /* the stream has sent its last credit-only message */
+	bool closing;                  /* the queues return no more credits, since the peer will send nothing */
+	bool flushed;                  /* the queues have sent their last credit-only message */
 	uint32_t messages_queued, rdma_queued; /* of these */
 
 	uint32_t credits; /* receives of the peer that we may use */
@@ -128,9 +128,9 @@ struct srdma_stream {
 	uint16_t generation;      /* of the queue pair; completions of other generations are ignored */
 	uint32_t receives_posted; /* and not completed */
 	bool receives_left;       /* the last look left completions, which no event announces */
-	bool held;                /* the stream posts nothing new, except for a quiesce */
+	bool held;                /* the queues post nothing new, except for a quiesce */
 	bool stopped;             /* the queue pair is in ERROR, which flushes everything that is posted */
-	bool over;                /* the connection has ended: srdma_stream_end */
+	bool over;                /* the connection has ended: srdma_queues_end */
 	uint64_t psns_used;       /* in this epoch */
 	uint64_t psn_limit;       /* UINT64_MAX: none */
 	uint32_t mtu;
@@ -143,101 +143,101 @@ struct srdma_stream {
 	void (*on_pulled)(void *arg);                                  /* the oldest PULL is done */
 	void *arg;
 
-	unsigned failed_status; /* enum ibv_wc_status of the completion that ended the stream; 0: none */
+	unsigned failed_status; /* enum ibv_wc_status of the completion that ended the queues; 0: none */
 	bool failed_here;       /* this end caused the failure, so a new queue pair would not help */
 	struct srdma_counters counters;
 };
 
-uint32_t srdma_stream_send_depth(const struct srdma_stream_shape *shape);
-uint32_t srdma_stream_recv_depth(const struct srdma_stream_shape *shape);
+uint32_t srdma_queues_send_depth(const struct srdma_queues_shape *shape);
+uint32_t srdma_queues_recv_depth(const struct srdma_queues_shape *shape);
 /* Bytes of all slots. */
-size_t srdma_stream_ring_size(const struct srdma_stream_shape *shape);
+size_t srdma_queues_ring_size(const struct srdma_queues_shape *shape);
 
 /* Makes the slots and posts all receives; the queue pair is in INIT. */
-int srdma_stream_new(struct srdma_stream *stream, struct ibv_pd *pd, struct srdma_qp *qp, struct ibv_cq *send_cq,
-		      struct ibv_cq *recv_cq, const struct srdma_stream_shape *shape);
-/* Sets the sizes that both ends agreed on, which do not exceed those of srdma_stream_new. */
-void srdma_stream_agree(struct srdma_stream *stream, uint32_t message_size, uint32_t depth, uint32_t mtu);
+int srdma_queues_new(struct srdma_queues *queues, struct ibv_pd *pd, struct srdma_qp *qp, struct ibv_cq *send_cq,
+		      struct ibv_cq *recv_cq, const struct srdma_queues_shape *shape);
+/* Sets the sizes that both ends agreed on, which do not exceed those of srdma_queues_new. */
+void srdma_queues_agree(struct srdma_queues *queues, uint32_t message_size, uint32_t depth, uint32_t mtu);
 /* Seals every record from here on. Takes over both. */
-void srdma_stream_seal(struct srdma_stream *stream, struct srdma_sealer *sealer, struct srdma_opener *opener);
+void srdma_queues_seal(struct srdma_queues *queues, struct srdma_sealer *sealer, struct srdma_opener *opener);
 /* Lets the pool's threads open messages that have arrived, in their slots, while the program is at earlier ones. The pool must outlive
- * the stream. */
-int srdma_stream_share(struct srdma_stream *stream, struct srdma_seal_pool *pool, void (*wake)(void *arg), void *arg);
-void srdma_stream_release(struct srdma_stream *stream);
+ * the queues. */
+int srdma_queues_share(struct srdma_queues *queues, struct srdma_seal_pool *pool, void (*wake)(void *arg), void *arg);
+void srdma_queues_release(struct srdma_queues *queues);
 
 /* Takes completions off both queues and returns credits when due. SRDMA_EVERBS (failed_status, failed_here have the details),
  * SRDMA_EPROTOCOL or SRDMA_ESEAL. */
-int srdma_stream_poll(struct srdma_stream *stream);
+int srdma_queues_poll(struct srdma_queues *queues);
 /* The same for receives only: a latency-bound waiter repeats it. It takes as many as there are slots, and leaves the rest to the next call. */
-int srdma_stream_poll_receives(struct srdma_stream *stream);
+int srdma_queues_poll_receives(struct srdma_queues *queues);
 
-/* For the end of the connection: the stream posts nothing any more, forgets the requests that use the program's memory, and passes on
+/* For the end of the connection: the queues post nothing any more, forget the requests that use the program's memory, and pass on
  * no control record. The program can still take messages and credits that have arrived. */
-void srdma_stream_end(struct srdma_stream *stream);
+void srdma_queues_end(struct srdma_queues *queues);
 
 /* For an end that sends nothing new: returns the owed credits, and none after that, so that the peer knows which of its messages were
  * taken. Makes sure that each work request on the send queue completes visibly, so that op_ring becomes empty. */
-int srdma_stream_flush(struct srdma_stream *stream);
+int srdma_queues_flush(struct srdma_queues *queues);
 
-bool srdma_stream_can_send(const struct srdma_stream *stream);
-/* The caller has checked srdma_stream_can_send and the length. */
-int srdma_stream_send(struct srdma_stream *stream, const void *data, uint32_t length);
+bool srdma_queues_can_send(const struct srdma_queues *queues);
+/* The caller has checked srdma_queues_can_send and the length. */
+int srdma_queues_send(struct srdma_queues *queues, const void *data, uint32_t length);
 
-static inline bool srdma_stream_has_message(const struct srdma_stream *stream)
+static inline bool srdma_queues_has_message(const struct srdma_queues *queues)
 {
-	return stream->arrival_ring.count > 0;
+	return queues->arrival_ring.count > 0;
 }
 
 /* The oldest message that is not consumed: 1, or 0 when there is none, or SRDMA_ESEAL. */
-int srdma_stream_peek(struct srdma_stream *stream, const void **data, uint32_t *length);
+int srdma_queues_peek(struct srdma_queues *queues, const void **data, uint32_t *length);
 /* Returns only the length of that message. */
-bool srdma_stream_next_length(const struct srdma_stream *stream, uint32_t *length);
+bool srdma_queues_next_length(const struct srdma_queues *queues, uint32_t *length);
 /* Copies that message, or opens it straight into `buffer`, which must be long enough. */
-int srdma_stream_read(struct srdma_stream *stream, void *buffer);
+int srdma_queues_read(struct srdma_queues *queues, void *buffer);
 /* Posts the receive of a message again, after the program has used the message. */
-int srdma_stream_consume(struct srdma_stream *stream);
+int srdma_queues_consume(struct srdma_queues *queues);
 /* Drops a message when no queue pair is left to post its receive on. */
-void srdma_stream_drop(struct srdma_stream *stream);
+void srdma_queues_drop(struct srdma_queues *queues);
 
 /* Whether a write or read of `length` bytes may be posted now. */
-bool srdma_stream_can_post_rdma(const struct srdma_stream *stream, uint32_t length);
+bool srdma_queues_can_post_rdma(const struct srdma_queues *queues, uint32_t length);
 /* Posts a one-sided request; the caller has checked everything. */
-int srdma_stream_post_rdma(struct srdma_stream *stream, const struct srdma_op *op);
+int srdma_queues_post_rdma(struct srdma_queues *queues, const struct srdma_op *op);
 /* Whether a write or read that is posted uses memory of this key. */
-bool srdma_stream_uses(const struct srdma_stream *stream, uint32_t lkey);
+bool srdma_queues_uses(const struct srdma_queues *queues, uint32_t lkey);
 /* Returns how many pulls of at most `length` bytes may be posted now, SRDMA_SUBMIT_MAX at most. The second function posts them as one
  * list, which costs the device less than posting them one by one. */
-uint32_t srdma_stream_room_for_pulls(const struct srdma_stream *stream, uint32_t length);
-int srdma_stream_post_pulls(struct srdma_stream *stream, const struct srdma_op *ops, uint32_t count);
+uint32_t srdma_queues_room_for_pulls(const struct srdma_queues *queues, uint32_t length);
+int srdma_queues_post_pulls(struct srdma_queues *queues, const struct srdma_op *ops, uint32_t count);
 /* Takes the cookie of the oldest POSTED write or read that is complete. False: there is none. */
-static inline bool srdma_stream_take_done(struct srdma_stream *stream, uint64_t *cookie)
+static inline bool srdma_queues_take_done(struct srdma_queues *queues, uint64_t *cookie)
 {
-	if (stream->done_ring.count == 0)
+	if (queues->done_ring.count == 0)
 		return false;
-	*cookie = stream->done[srdma_ring_pop(&stream->done_ring)];
-	stream->rdma_queued--;
+	*cookie = queues->done[srdma_ring_pop(&queues->done_ring)];
+	queues->rdma_queued--;
 	return true;
 }
 
 /* Counts a write or read that was more than one work request as complete. */
-void srdma_stream_complete_rdma(struct srdma_stream *stream, enum srdma_op_kind kind, uint64_t cookie);
+void srdma_queues_complete_rdma(struct srdma_queues *queues, enum srdma_op_kind kind, uint64_t cookie);
 
-bool srdma_stream_can_control(const struct srdma_stream *stream);
+bool srdma_queues_can_control(const struct srdma_queues *queues);
 /* At most message_size bytes. */
-int srdma_stream_send_control(struct srdma_stream *stream, const void *data, uint32_t length);
+int srdma_queues_send_control(struct srdma_queues *queues, const void *data, uint32_t length);
 
 /* Stops new work, and makes each work request complete visibly. *done is false when there is no room for that yet. */
-int srdma_stream_quiesce(struct srdma_stream *stream, bool *done);
+int srdma_queues_quiesce(struct srdma_queues *queues, bool *done);
 /* Notes that the queue pair is in ERROR from here on, so that completions with errors are expected. */
-void srdma_stream_stop(struct srdma_stream *stream);
+void srdma_queues_stop(struct srdma_queues *queues);
 /* Whether all receives of the old queue pair have left the completion queue. */
-bool srdma_stream_is_drained(const struct srdma_stream *stream);
+bool srdma_queues_is_drained(const struct srdma_queues *queues);
 /* Posts receives on a new queue pair, which is in INIT. */
-int srdma_stream_restart(struct srdma_stream *stream);
+int srdma_queues_restart(struct srdma_queues *queues);
 /* Takes the peer's account: it has received `arrived` of our sends, and its program has taken `consumed` of our messages.
  * SRDMA_EPROTOCOL if that is impossible. */
-int srdma_stream_settle(struct srdma_stream *stream, uint64_t arrived, uint64_t consumed);
+int srdma_queues_settle(struct srdma_queues *queues, uint64_t arrived, uint64_t consumed);
 /* Posts again the sends that did not arrive, and allows new work. The queue pair is in RTS, and the peer's in RTR. */
-int srdma_stream_resume(struct srdma_stream *stream);
+int srdma_queues_resume(struct srdma_queues *queues);
 
 #endif
