@@ -134,7 +134,7 @@ static bool read_again(struct serve *serve, json_t *later)
 
 	read_settings(serve, &fresh, true, &go_on);
 	if (go_on && check_credentials(&fresh) == CLI_EXIT_OK)
-		done = reload(serve->server, &serve->settings, &fresh, later);
+		done = reload(serve, &fresh, later);
 	else
 		cli_log_event(SRDMA_LOG_ERROR, "server.reload_failed",
 			      "not reloaded: the configuration is not valid; the server keeps all old values");
@@ -265,6 +265,7 @@ static int start_server(struct serve *serve)
 	ret = settings_server_options(settings, &options);
 	if (ret < 0)
 		return cli_fail(ret, "cannot start");
+	services_use(&serve->services, &options.server);
 	options.server.listen_fds = serve->sockets;
 	options.server.listen_fd_count = serve->socket_count;
 	ret = srdma_server_start(&options.server, serve->context, serve->device, &serve->server);
@@ -286,7 +287,7 @@ static int start_server(struct serve *serve)
 /* Nobody has said a word yet. */
 static int enter_sandbox(const struct settings *settings)
 {
-	int ret = settings->no_sandbox ? 0 : sandbox_enter();
+	int ret = settings->no_sandbox ? 0 : sandbox_enter(serve_files_wanted(settings));
 
 	if (ret == 0)
 		return CLI_EXIT_OK;
@@ -334,6 +335,19 @@ static int open_device(struct serve *serve, bool *go_on)
 	return CLI_EXIT_OK;
 }
 
+/* As the user that the process is now. */
+static int offer_services(struct serve *serve)
+{
+	int code = serve_files_check(&serve->settings);
+
+	if (code != CLI_EXIT_OK || !serve_files_wanted(&serve->settings))
+		return code;
+	if (serve_files_new(&serve->settings, &serve->files) < 0)
+		return cli_failed(CLI_EXIT_FAILED, "out of memory");
+	services_add(&serve->services, &serve_files_service, serve->files);
+	return CLI_EXIT_OK;
+}
+
 static int start(struct serve *serve, bool *go_on)
 {
 	const struct settings *settings = &serve->settings;
@@ -360,7 +374,9 @@ static int start(struct serve *serve, bool *go_on)
 	code = open_device(serve, go_on);
 	if (!*go_on)
 		return code;
-	code = enter_sandbox(settings);
+	code = offer_services(serve);
+	if (code == CLI_EXIT_OK)
+		code = enter_sandbox(settings);
 	if (code == CLI_EXIT_OK)
 		code = start_server(serve);
 	*go_on = code == CLI_EXIT_OK;
@@ -389,6 +405,7 @@ int cmd_serve(int argc, char **argv)
 		code = run(&serve);
 	}
 	metrics_stop(&serve.metrics);
+	serve_files_free(&serve.files);
 	if (serve.signals >= 0)
 		close(serve.signals);
 	srdma_device_unref(&serve.device);

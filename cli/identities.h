@@ -11,6 +11,8 @@ struct identity {
 	int line; /* of the section in the file */
 	bool deny;
 	int64_t max_clients, region_size, region_access, message_size, max_bytes_per_second; /* as in struct srdma_identity */
+	char *files_directory;             /* NULL: that of all clients */
+	int64_t files_rights, files_quota; /* -1: likewise */
 };
 
 struct identities {

@@ -5,6 +5,7 @@
 
 #include "control_server.h"
 #include "metrics.h"
+#include "serve_files.h"
 #include "settings.h"
 
 struct serve {
@@ -13,6 +14,8 @@ struct serve {
 	struct srdma_tls_context *context;
 	struct srdma_server *server;
 	struct metrics *metrics; /* NULL: none */
+	struct services services;
+	struct serve_files *files; /* NULL: nobody copies */
 	struct control_server *control;
 	int signals;
 	int *sockets; /* handed over by the service manager; NULL: the server made its own */
@@ -37,9 +40,9 @@ int privileges_freeze(void);
 /* Becomes the user and group of the settings, if there are any. Must run before there are threads. */
 int privileges_drop(const struct settings *settings);
 
-/* reload.c: puts `fresh`, the configuration that was read again, into force, and exchanges it with `settings`. When something in it is
+/* reload.c: puts `fresh`, the configuration that was read again, into force, and exchanges it with the server's settings. When something in it is
  * wrong, the function changes nothing and returns false. The flags of settings that need a new start are logged, and added to the
  * array `later`, unless that is NULL. */
-bool reload(struct srdma_server *server, struct settings *settings, struct settings *fresh, json_t *later);
+bool reload(struct serve *serve, struct settings *fresh, json_t *later);
 
 #endif

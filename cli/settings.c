@@ -11,8 +11,8 @@
 #include <string.h>
 
 #define AT(field) OPTION_AT(struct settings, field)
-#define FOR_CLIENTS (FOR_CONNECT | FOR_BENCH)
-#define FOR_VERBS   (FOR_SERVE | FOR_CONNECT | FOR_BENCH)
+#define FOR_CLIENTS (FOR_CONNECT | FOR_BENCH | FOR_CP)
+#define FOR_VERBS   (FOR_SERVE | FOR_CONNECT | FOR_BENCH | FOR_CP)
 #define MS_MAX      3600000
 #define LINE_SIZE   IDENTITIES_LINE_SIZE
 
@@ -148,6 +148,17 @@ const struct option settings_options[] = {
 	{"--control", "server", "control", OPTION_TEXT, FOR_SERVE | FOR_CONTROL, AT(control), 0, 0, "PATH",
 	 "control socket of the server; default: " SETTINGS_CONTROL " (a server has it only under a service manager)"},
 
+	{"--files-directory", "files", "directory", OPTION_TEXT, FOR_SERVE | AT_RELOAD, AT(files_directory), 0, 0, "DIR",
+	 "folder that clients copy to and from with 'securdma cp'; default: none"},
+	{"--files-rights", "files", "rights", OPTION_ACCESS, FOR_SERVE | AT_RELOAD, AT(files_rights), 0, 0, "RIGHTS",
+	 "what clients may do there: r, w, rw or none"},
+	{"--files-quota", "files", "quota", OPTION_SIZE, FOR_SERVE | AT_RELOAD, AT(files_quota), 0, (int64_t)1 << 60, "BYTES",
+	 "bytes that may stand in the folder when clients write; 0: no limit"},
+	{"--files-copies", "files", "copies", OPTION_NUMBER, FOR_SERVE | AT_RELOAD, AT(files_copies), 1, 256, "N",
+	 "copies that may run at once, each in a thread"},
+	{"--files-copies-per-identity", "files", "copies-per-identity", OPTION_NUMBER, FOR_SERVE | AT_RELOAD, AT(files_copies_per_identity), 0,
+	 256, "N", "copies of one identity that may run at once; 0: half of the copies"},
+
 	{NULL, "client", "host", OPTION_TEXT, 0, AT(host), 0, 0, "HOST", "server to connect to"},
 	{"--port", "client", "port", OPTION_TEXT, FOR_CLIENTS, AT(port), 0, 0, "PORT", "the server's TLS port; default: " SRDMA_DEFAULT_PORT},
 };
@@ -164,6 +175,8 @@ void settings_init(struct settings *settings)
 	srdma_server_options_init(&settings->server);
 	srdma_server_limits_init(&settings->limits);
 	settings->server.port = NULL;                    /* settings_complete */
+	settings->files_rights = IBV_ACCESS_REMOTE_READ;
+	settings->files_copies = 8;
 	settings->server.workers = SRDMA_WORKERS_AUTO; /* the echo service does not block */
 }
 

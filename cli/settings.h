@@ -12,6 +12,7 @@
 #define FOR_DOCTOR  (1U << 2)
 #define FOR_BENCH   (1U << 3)
 #define FOR_CONTROL (1U << 4)
+#define FOR_CP      (1U << 6)
 /* Not a command: a reload puts the new value into effect while the server runs. */
 #define AT_RELOAD   (1U << 5)
 #define FOR_ALL     (~AT_RELOAD)
@@ -42,6 +43,9 @@ struct settings {
 	char *user, *group;
 	bool no_sandbox;
 	char *control, *metrics;
+
+	char *files_directory;
+	int64_t files_rights, files_quota, files_copies, files_copies_per_identity;
 
 	char *host, *port;
 };
