@@ -8,7 +8,7 @@
 #include <unistd.h>
 
 #define BAR_MS   200
-#define PLAIN_MS 2000
+#define PLAIN_MS 1000
 
 void progress_bytes(double bytes, char *text, size_t size)
 {
