@@ -88,6 +88,7 @@ int cmd_cp(int argc, char **argv);
 int cmd_cert(int argc, char **argv);
 int cmd_doctor(int argc, char **argv);
 int cmd_bench(int argc, char **argv);
+int cmd_tunnel(int argc, char **argv);
 int cmd_status(int argc, char **argv);
 int cmd_top(int argc, char **argv);
 int cmd_kick(int argc, char **argv);

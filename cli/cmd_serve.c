@@ -287,7 +287,10 @@ static int start_server(struct serve *serve)
 /* Nobody has said a word yet. */
 static int enter_sandbox(const struct settings *settings)
 {
-	int ret = settings->no_sandbox ? 0 : sandbox_enter(serve_files_wanted(settings));
+	int ret = settings->no_sandbox ? 0 : sandbox_limit_connects(settings);
+
+	if (ret == 0 && !settings->no_sandbox)
+		ret = sandbox_enter(serve_files_wanted(settings));
 
 	if (ret == 0)
 		return CLI_EXIT_OK;
@@ -335,22 +338,27 @@ static int open_device(struct serve *serve, bool *go_on)
 	return CLI_EXIT_OK;
 }
 
-/* As the user that the process is now. */
+/* In the sandbox, since each thread inherits where it may connect to. */
 static int offer_services(struct serve *serve)
 {
-	int code = serve_files_check(&serve->settings);
+	int code = CLI_EXIT_OK;
 
-	if (code != CLI_EXIT_OK || !serve_files_wanted(&serve->settings))
-		return code;
-	if (serve_files_new(&serve->settings, &serve->files) < 0)
-		return cli_failed(CLI_EXIT_FAILED, "out of memory");
-	services_add(&serve->services, &serve_files_service, serve->files);
-	return CLI_EXIT_OK;
+	if (tunnel_server_wanted(&serve->settings)) {
+		code = tunnel_server_new(&serve->settings, &serve->tunnels);
+		if (code == CLI_EXIT_OK)
+			services_add(&serve->services, &tunnel_service, serve->tunnels);
+	}
+	if (code == CLI_EXIT_OK && serve_files_wanted(&serve->settings)) {
+		if (serve_files_new(&serve->settings, &serve->files) < 0)
+			return cli_failed(CLI_EXIT_FAILED, "out of memory");
+		services_add(&serve->services, &serve_files_service, serve->files);
+	}
+	return code;
 }
 
 static int start(struct serve *serve, bool *go_on)
 {
-	const struct settings *settings = &serve->settings;
+	struct settings *settings = &serve->settings;
 	int ret, code;
 
 	*go_on = false;
@@ -374,9 +382,13 @@ static int start(struct serve *serve, bool *go_on)
 	code = open_device(serve, go_on);
 	if (!*go_on)
 		return code;
-	code = offer_services(serve);
+	code = tunnel_server_check(settings);
+	if (code == CLI_EXIT_OK)
+		code = serve_files_check(settings);
 	if (code == CLI_EXIT_OK)
 		code = enter_sandbox(settings);
+	if (code == CLI_EXIT_OK)
+		code = offer_services(serve);
 	if (code == CLI_EXIT_OK)
 		code = start_server(serve);
 	*go_on = code == CLI_EXIT_OK;
@@ -406,6 +418,7 @@ int cmd_serve(int argc, char **argv)
 	}
 	metrics_stop(&serve.metrics);
 	serve_files_free(&serve.files);
+	tunnel_server_free(&serve.tunnels);
 	if (serve.signals >= 0)
 		close(serve.signals);
 	srdma_device_unref(&serve.device);

@@ -27,6 +27,8 @@ const struct option identity_options[] = {
 	{NULL, "identity", "files-rights", OPTION_ACCESS, 0, AT(files_rights), 0, 0, "RIGHTS", "what its clients may do there: r, w, rw or none"},
 	{NULL, "identity", "files-quota", OPTION_SIZE, 0, AT(files_quota), 0, (int64_t)1 << 60, "BYTES",
 	 "bytes that may stand in the folder when its clients write; 0: no limit"},
+	{NULL, "identity", "tunnel-allow", OPTION_TEXT, 0, AT(tunnel_allow), 0, 0, "NAME,...",
+	 "targets of [tunnel-targets] that its clients may use; *: all"},
 };
 const size_t identity_option_count = sizeof identity_options / sizeof *identity_options;
 

@@ -10,6 +10,7 @@ struct identity {
 	char *name;
 	int line; /* of the section in the file */
 	bool deny;
+	char *tunnel_allow; /* NULL: as for all clients */
 	int64_t max_clients, region_size, region_access, message_size, max_bytes_per_second; /* as in struct srdma_identity */
 	char *files_directory;             /* NULL: that of all clients */
 	int64_t files_rights, files_quota; /* -1: likewise */

@@ -14,6 +14,7 @@ static const struct command {
 	{"serve", cmd_serve, "run a server with the built-in echo service"},
 	{"connect", cmd_connect, "connect to a server: interactive, scripted, or a verified pattern"},
 	{"cp", cmd_cp, "copy files to a server or from one"},
+	{"tunnel", cmd_tunnel, "carry TCP connections through a server to its targets"},
 	{"status", cmd_status, "show a running server's counts and clients"},
 	{"top", cmd_top, "watch a running server's clients and their rates"},
 	{"kick", cmd_kick, "disconnect one client of a running server"},

@@ -41,12 +41,27 @@ static int apply(struct srdma_server *server, struct settings *fresh)
 	return ret;
 }
 
+/* A server without targets has no thread for tunnels, and its clients have no service but the echo. */
+static bool takes_tunnels(const struct serve *serve, const struct settings *fresh, json_t *later)
+{
+	if (serve->tunnels || !tunnel_server_wanted(fresh))
+		return serve->tunnels != NULL;
+	cli_log(SRDMA_LOG_WARN, "reload: this server has no tunnels yet: [tunnel-targets] takes effect at the next start");
+	if (later)
+		json_array_append_new(later, json_string("[tunnel-targets]"));
+	return false;
+}
+
 bool reload(struct serve *serve, struct settings *fresh, json_t *later)
 {
 	struct settings *settings = &serve->settings, old;
 
 	if (serve_files_check(fresh) != CLI_EXIT_OK) {
 		cli_log_event(SRDMA_LOG_ERROR, "server.reload_failed", "not reloaded: [files] is not valid; the server keeps all old values");
+		return false;
+	}
+	if (tunnel_server_check(fresh) != CLI_EXIT_OK) {
+		cli_log_event(SRDMA_LOG_ERROR, "server.reload_failed", "not reloaded: [tunnel-targets] is not valid; the server keeps all old values");
 		return false;
 	}
 	if (apply(serve->server, fresh) != 0) {
@@ -57,6 +72,9 @@ bool reload(struct serve *serve, struct settings *fresh, json_t *later)
 	/* Copies that run keep what they began with. */
 	if (takes_files(serve, fresh, later) && serve_files_set(serve->files, fresh) < 0)
 		cli_log(SRDMA_LOG_ERROR, "reload: out of memory: [files] stays as it was");
+	/* Tunnels that are open stay. */
+	if (takes_tunnels(serve, fresh, later) && tunnel_server_set(serve->tunnels, fresh) < 0)
+		cli_log(SRDMA_LOG_ERROR, "reload: out of memory: [tunnel] stays as it was");
 	settings_compare(settings, fresh, FOR_SERVE, name_what_stays, later);
 	old = *settings;
 	*settings = *fresh;

@@ -6,6 +6,7 @@
 #include "control_server.h"
 #include "metrics.h"
 #include "serve_files.h"
+#include "tunnel_server.h"
 #include "settings.h"
 
 struct serve {
@@ -16,6 +17,7 @@ struct serve {
 	struct metrics *metrics; /* NULL: none */
 	struct services services;
 	struct serve_files *files; /* NULL: nobody copies */
+	struct tunnel_server *tunnels; /* NULL: there are no targets */
 	struct control_server *control;
 	int signals;
 	int *sockets; /* handed over by the service manager; NULL: the server made its own */
@@ -39,6 +41,10 @@ void announce_state(struct serve *serve, const struct srdma_server_status *statu
 int privileges_freeze(void);
 /* Becomes the user and group of the settings, if there are any. Must run before there are threads. */
 int privileges_drop(const struct settings *settings);
+
+/* sandbox_connect.c: from now on this thread, and those that it starts, connect by TCP to the ports of the tunnels' targets alone. 0, also
+ * where the kernel cannot limit that; or a negative errno. */
+int sandbox_limit_connects(const struct settings *settings);
 
 /* reload.c: puts `fresh`, the configuration that was read again, into force, and exchanges it with the server's settings. When something in it is
  * wrong, the function changes nothing and returns false. The flags of settings that need a new start are logged, and added to the

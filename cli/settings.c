@@ -11,8 +11,8 @@
 #include <string.h>
 
 #define AT(field) OPTION_AT(struct settings, field)
-#define FOR_CLIENTS (FOR_CONNECT | FOR_BENCH | FOR_CP)
-#define FOR_VERBS   (FOR_SERVE | FOR_CONNECT | FOR_BENCH | FOR_CP)
+#define FOR_CLIENTS (FOR_CONNECT | FOR_BENCH | FOR_CP | FOR_TUNNEL)
+#define FOR_VERBS   (FOR_SERVE | FOR_CONNECT | FOR_BENCH | FOR_CP | FOR_TUNNEL)
 #define MS_MAX      3600000
 #define LINE_SIZE   IDENTITIES_LINE_SIZE
 
@@ -159,6 +159,13 @@ const struct option settings_options[] = {
 	{"--files-copies-per-identity", "files", "copies-per-identity", OPTION_NUMBER, FOR_SERVE | AT_RELOAD, AT(files_copies_per_identity), 0,
 	 256, "N", "copies of one identity that may run at once; 0: half of the copies"},
 
+	{"--tunnel-allow", "tunnel", "allow", OPTION_TEXT, FOR_SERVE | AT_RELOAD, AT(tunnel_allow), 0, 0, "NAME,...",
+	 "targets of [tunnel-targets] that clients may use; *: all; default: none"},
+	{"--tunnel-connect-timeout-ms", "tunnel", "connect-timeout-ms", OPTION_NUMBER, FOR_SERVE | AT_RELOAD, AT(tunnel_connect_timeout_ms), 1,
+	 MS_MAX, "N", "time that a target has to answer"},
+	{"--tunnel-idle-timeout-ms", "tunnel", "idle-timeout-ms", OPTION_NUMBER, FOR_SERVE | AT_RELOAD, AT(tunnel_idle_timeout_ms), 0, MS_MAX,
+	 "N", "time without a byte after which a tunnel ends; 0: none"},
+
 	{NULL, "client", "host", OPTION_TEXT, 0, AT(host), 0, 0, "HOST", "server to connect to"},
 	{"--port", "client", "port", OPTION_TEXT, FOR_CLIENTS, AT(port), 0, 0, "PORT", "the server's TLS port; default: " SRDMA_DEFAULT_PORT},
 };
@@ -177,6 +184,7 @@ void settings_init(struct settings *settings)
 	settings->server.port = NULL;                    /* settings_complete */
 	settings->files_rights = IBV_ACCESS_REMOTE_READ;
 	settings->files_copies = 8;
+	settings->tunnel_connect_timeout_ms = 10000;
 	settings->server.workers = SRDMA_WORKERS_AUTO; /* the echo service does not block */
 }
 
@@ -194,6 +202,7 @@ void settings_free(struct settings *settings)
 {
 	options_free(settings_options, settings_option_count, settings);
 	identities_free(&settings->identities);
+	tunnel_targets_free(&settings->tunnel_targets);
 }
 
 struct ini_source {
@@ -284,6 +293,15 @@ static void list_allowed(const struct option *options, size_t count, const char 
 	}
 }
 
+/* The keys of this section are names that the operator chooses. */
+static void take_target(struct ini_source *source, const char *name, const char *address)
+{
+	char problem[512];
+
+	if (!tunnel_targets_add(&source->settings->tunnel_targets, name, address, problem, sizeof problem))
+		complain(source, "[tunnel-targets] %s: %s", name, problem);
+}
+
 static int take_value(void *user, const char *section, const char *key, const char *value)
 {
 	struct ini_source *source = user;
@@ -297,6 +315,10 @@ static int take_value(void *user, const char *section, const char *key, const ch
 
 	if (source->in_identity && !identity)
 		return 1;
+	if (!identity && strcmp(section, "tunnel-targets") == 0) {
+		take_target(source, key, value);
+		return 1;
+	}
 	for (size_t i = 0; i < count && !found; i++) {
 		const struct option *option = &options[i];
 
@@ -316,7 +338,7 @@ static int take_value(void *user, const char *section, const char *key, const ch
 	if (known_section)
 		complain(source, "section [%s%s%s] has no key '%s'; its keys are: %s", section, space, name, key, allowed);
 	else
-		complain(source, "there is no section [%s] (key '%s'); the sections are: %s, identity NAME", section, key, allowed);
+		complain(source, "there is no section [%s] (key '%s'); the sections are: %s, tunnel-targets, identity NAME", section, key, allowed);
 	return 1;
 }
 

@@ -6,6 +6,7 @@
 #include "identities.h"
 #include "option.h"
 #include "securdma_server.h"
+#include "tunnel_targets.h"
 
 #define FOR_SERVE   (1U << 0)
 #define FOR_CONNECT (1U << 1)
@@ -13,6 +14,7 @@
 #define FOR_BENCH   (1U << 3)
 #define FOR_CONTROL (1U << 4)
 #define FOR_CP      (1U << 6)
+#define FOR_TUNNEL  (1U << 7)
 /* Not a command: a reload puts the new value into effect while the server runs. */
 #define AT_RELOAD   (1U << 5)
 #define FOR_ALL     (~AT_RELOAD)
@@ -46,6 +48,9 @@ struct settings {
 
 	char *files_directory;
 	int64_t files_rights, files_quota, files_copies, files_copies_per_identity;
+	struct tunnel_targets tunnel_targets; /* no option: the section [tunnel-targets] */
+	char *tunnel_allow;
+	int64_t tunnel_connect_timeout_ms, tunnel_idle_timeout_ms;
 
 	char *host, *port;
 };

@@ -1,0 +1,201 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "tunnel_client.h"
+
+#include "cli.h"
+#include "tunnel_pipe.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+
+/* For the end of a connection, in order. */
+#define CLOSE_MS 5000
+
+struct tunnel_flow {
+	const struct tunnel_route *route;
+	enum { CONNECTING, OPEN, DRAINING, CLOSING } state;
+	struct srdma_connect *connect;
+	struct srdma_conn *conn;
+	struct tunnel_pipe pipe;
+	int64_t deadline; /* CLOSING */
+	bool failed, busy;
+	char reason[TUNNEL_REASON];
+};
+
+static int watch(const struct tunnel_flow *flow, int operation, int fd, uint32_t events)
+{
+	struct epoll_event event = {.events = events, .data.ptr = (void *)(uintptr_t)flow};
+
+	return epoll_ctl(flow->route->epoll_fd, operation, fd, &event) == 0 ? 0 : -errno;
+}
+
+int tunnel_flow_new(const struct tunnel_route *route, int fd, struct tunnel_flow **out)
+{
+	struct tunnel_flow *flow = calloc(1, sizeof *flow);
+	int one = 1, ret = flow ? 0 : -ENOMEM;
+
+	if (ret == 0) {
+		flow->route = route;
+		flow->pipe.fd = fd;
+		setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+		setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one);
+		ret = srdma_conn_connect_start(route->host, route->port, route->context, route->device, route->options, &flow->connect);
+	}
+	if (ret == 0)
+		ret = watch(flow, EPOLL_CTL_ADD, srdma_connect_fd(flow->connect), EPOLLIN);
+	if (ret == 0)
+		ret = watch(flow, EPOLL_CTL_ADD, fd, EPOLLONESHOT);
+	if (ret == 0) {
+		*out = flow;
+		return 0;
+	}
+	if (flow) {
+		tunnel_pipe_close(&flow->pipe, true);
+	} else {
+		struct tunnel_pipe lost = {.fd = fd};
+
+		tunnel_pipe_close(&lost, true);
+	}
+	tunnel_flow_free(&flow);
+	return ret;
+}
+
+bool tunnel_flow_is_busy(const struct tunnel_flow *flow)
+{
+	return flow->busy;
+}
+
+/* The TCP connection is over at once. */
+static void fail(struct tunnel_flow *flow, const char *reason)
+{
+	if (!flow->failed)
+		snprintf(flow->reason, sizeof flow->reason, "%s", reason);
+	flow->failed = true;
+	tunnel_pipe_close(&flow->pipe, true);
+}
+
+static void begin_close(struct tunnel_flow *flow)
+{
+	flow->state = CLOSING;
+	flow->deadline = cli_now_ms() + CLOSE_MS;
+}
+
+void tunnel_flow_break(struct tunnel_flow *flow, const char *reason)
+{
+	if (flow->state == CLOSING)
+		return;
+	fail(flow, reason);
+	if (flow->pipe.stream)
+		srdma_stream_abort(flow->pipe.stream, flow->reason);
+	begin_close(flow);
+}
+
+static bool finish_connect(struct tunnel_flow *flow)
+{
+	int ret = srdma_connect_step(flow->connect, &flow->conn);
+
+	if (ret == -EAGAIN)
+		return true;
+	/* The descriptor goes with it. */
+	watch(flow, EPOLL_CTL_DEL, srdma_connect_fd(flow->connect), 0);
+	srdma_connect_free(&flow->connect);
+	if (ret == 0)
+		ret = srdma_stream_new(flow->conn, NULL, &flow->pipe.stream);
+	if (ret == 0)
+		ret = watch(flow, EPOLL_CTL_ADD, srdma_stream_fd(flow->pipe.stream), EPOLLIN);
+	if (ret != 0) {
+		cli_log_event(SRDMA_LOG_WARN, "tunnel.failed", "cannot carry a connection to '%s' of %s: %s", flow->route->target, flow->route->host,
+			      srdma_error_text());
+		fail(flow, srdma_error_text());
+		return false;
+	}
+	cli_log_event(SRDMA_LOG_INFO, "tunnel.opened", "a tunnel to '%s' of %s opened", flow->route->target, flow->route->host);
+	flow->state = OPEN;
+	flow->busy = true;
+	return true;
+}
+
+static void move(struct tunnel_flow *flow)
+{
+	struct tunnel_pipe *pipe = &flow->pipe;
+	char reason[TUNNEL_REASON];
+
+	if (tunnel_pipe_turn(pipe, reason) != 0) {
+		tunnel_flow_break(flow, reason);
+		flow->busy = true;
+		return;
+	}
+	if (tunnel_pipe_is_done(pipe)) {
+		tunnel_pipe_close(pipe, false);
+		flow->state = DRAINING;
+		flow->busy = true;
+		return;
+	}
+	if (pipe->events)
+		watch(flow, EPOLL_CTL_MOD, pipe->fd, EPOLLONESHOT | (pipe->events & POLLIN ? EPOLLIN : 0u) | (pipe->events & POLLOUT ? EPOLLOUT : 0u));
+	/* The descriptor tells of nothing that has come before a call said -EAGAIN. */
+	flow->busy = pipe->busy || srdma_stream_wait(pipe->stream, pipe->stream_events, 0) != -EAGAIN;
+}
+
+/* The server's program must have all bytes before this end disconnects. */
+static void drain(struct tunnel_flow *flow)
+{
+	struct srdma_stream_info info;
+	int ret = srdma_stream_wait(flow->pipe.stream, 0, 0);
+
+	srdma_stream_get_info(flow->pipe.stream, &info);
+	if (info.acknowledged == info.written) {
+		begin_close(flow);
+	} else if (ret != -EAGAIN) {
+		fail(flow, srdma_stream_flush(flow->pipe.stream, 0) < 0 ? srdma_error_text() : "the server ended the tunnel");
+		begin_close(flow);
+	}
+	flow->busy = flow->state == CLOSING;
+}
+
+/* False: it is over. */
+static bool close_conn(struct tunnel_flow *flow)
+{
+	if (!flow->conn || cli_now_ms() >= flow->deadline)
+		return false;
+	if (srdma_stream_flush(flow->pipe.stream, 0) == -EAGAIN)
+		return true;
+	return srdma_conn_disconnect(flow->conn, flow->failed ? flow->reason : NULL, 0) == -EAGAIN;
+}
+
+bool tunnel_flow_step(struct tunnel_flow *flow)
+{
+	flow->busy = false;
+	switch (flow->state) {
+	case CONNECTING: return finish_connect(flow);
+	case OPEN: move(flow); return true;
+	case DRAINING: drain(flow); return true;
+	case CLOSING: return close_conn(flow);
+	}
+	return false;
+}
+
+void tunnel_flow_free(struct tunnel_flow **out)
+{
+	struct tunnel_flow *flow = *out;
+
+	*out = NULL;
+	if (!flow)
+		return;
+	if (flow->conn)
+		cli_log_event(flow->failed ? SRDMA_LOG_WARN : SRDMA_LOG_INFO, "tunnel.closed",
+			      "a tunnel to '%s' of %s closed, %llu bytes to the server, %llu bytes from it%s%s", flow->route->target, flow->route->host,
+			      (unsigned long long)flow->pipe.to_stream, (unsigned long long)flow->pipe.to_socket, flow->failed ? ": " : "", flow->reason);
+	tunnel_pipe_close(&flow->pipe, true);
+	srdma_connect_free(&flow->connect);
+	srdma_stream_free(&flow->pipe.stream);
+	srdma_conn_free(&flow->conn);
+	free(flow);
+}
