@@ -19,6 +19,7 @@ enum cli_exit {
 	CLI_EXIT_DEVICE = 6,   /* no RDMA device, or it failed */
 	CLI_EXIT_LOST = 7,     /* the connection was lost or ended by the peer */
 	CLI_EXIT_UNFINISHED = 8, /* a server stopped as it was told to, and some clients did not end in order */
+	CLI_EXIT_PARTIAL = 9,    /* some files were not copied, and all others were */
 };
 
 /* The exit code for a negative error of the library. */
@@ -83,6 +84,7 @@ void cli_log_record(const struct srdma_log_record *record);
 /* The subcommands; argv[0] is the subcommand's name. Each returns an exit code. */
 int cmd_serve(int argc, char **argv);
 int cmd_connect(int argc, char **argv);
+int cmd_cp(int argc, char **argv);
 int cmd_cert(int argc, char **argv);
 int cmd_doctor(int argc, char **argv);
 int cmd_bench(int argc, char **argv);

@@ -290,7 +290,7 @@ static int enter_sandbox(const struct settings *settings)
 	int ret = settings->no_sandbox ? 0 : sandbox_limit_connects(settings);
 
 	if (ret == 0 && !settings->no_sandbox)
-		ret = sandbox_enter();
+		ret = sandbox_enter(serve_files_wanted(settings));
 
 	if (ret == 0)
 		return CLI_EXIT_OK;
@@ -348,6 +348,11 @@ static int offer_services(struct serve *serve)
 		if (code == CLI_EXIT_OK)
 			services_add(&serve->services, &tunnel_service, serve->tunnels);
 	}
+	if (code == CLI_EXIT_OK && serve_files_wanted(&serve->settings)) {
+		if (serve_files_new(&serve->settings, &serve->files) < 0)
+			return cli_failed(CLI_EXIT_FAILED, "out of memory");
+		services_add(&serve->services, &serve_files_service, serve->files);
+	}
 	return code;
 }
 
@@ -378,6 +383,8 @@ static int start(struct serve *serve, bool *go_on)
 	if (!*go_on)
 		return code;
 	code = tunnel_server_check(settings);
+	if (code == CLI_EXIT_OK)
+		code = serve_files_check(settings);
 	if (code == CLI_EXIT_OK)
 		code = enter_sandbox(settings);
 	if (code == CLI_EXIT_OK)
@@ -410,6 +417,7 @@ int cmd_serve(int argc, char **argv)
 		code = run(&serve);
 	}
 	metrics_stop(&serve.metrics);
+	serve_files_free(&serve.files);
 	tunnel_server_free(&serve.tunnels);
 	if (serve.signals >= 0)
 		close(serve.signals);

@@ -22,6 +22,11 @@ const struct option identity_options[] = {
 	 "longest message; the ends use the lower of their values"},
 	{NULL, "identity", "max-bytes-per-second", OPTION_SIZE, 0, AT(max_bytes_per_second), 1, (int64_t)1 << 40, "BYTES",
 	 "bytes per second accepted from each client"},
+	{NULL, "identity", "files-directory", OPTION_TEXT, 0, AT(files_directory), 0, 0, "DIR",
+	 "folder that its clients copy to and from with 'securdma cp'"},
+	{NULL, "identity", "files-rights", OPTION_ACCESS, 0, AT(files_rights), 0, 0, "RIGHTS", "what its clients may do there: r, w, rw or none"},
+	{NULL, "identity", "files-quota", OPTION_SIZE, 0, AT(files_quota), 0, (int64_t)1 << 60, "BYTES",
+	 "bytes that may stand in the folder when its clients write; 0: no limit"},
 	{NULL, "identity", "tunnel-allow", OPTION_TEXT, 0, AT(tunnel_allow), 0, 0, "NAME,...",
 	 "targets of [tunnel-targets] that its clients may use; *: all"},
 };
@@ -132,7 +137,7 @@ struct identity *identities_add(struct identities *identities, const char *name,
 		free(copy);
 		return NULL;
 	}
-	*identity = (struct identity){.name = copy, .line = line, .region_size = -1, .region_access = -1};
+	*identity = (struct identity){.name = copy, .line = line, .region_size = -1, .region_access = -1, .files_rights = -1, .files_quota = -1};
 	identities->count++;
 	return identity;
 }

@@ -12,6 +12,8 @@ struct identity {
 	bool deny;
 	char *tunnel_allow; /* NULL: as for all clients */
 	int64_t max_clients, region_size, region_access, message_size, max_bytes_per_second; /* as in struct srdma_identity */
+	char *files_directory;             /* NULL: that of all clients */
+	int64_t files_rights, files_quota; /* -1: likewise */
 };
 
 struct identities {

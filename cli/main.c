@@ -13,6 +13,7 @@ static const struct command {
 } commands[] = {
 	{"serve", cmd_serve, "run a server with the built-in echo service"},
 	{"connect", cmd_connect, "connect to a server: interactive, scripted, or a verified pattern"},
+	{"cp", cmd_cp, "copy files to a server or from one"},
 	{"tunnel", cmd_tunnel, "carry TCP connections through a server to its targets"},
 	{"status", cmd_status, "show a running server's counts and clients"},
 	{"top", cmd_top, "watch a running server's clients and their rates"},
@@ -35,7 +36,8 @@ static void print_help(FILE *file)
 		fprintf(file, "  %-9s %s\n", commands[i].name, commands[i].help);
 	fprintf(file, "\n'securdma COMMAND --help' or 'securdma help COMMAND' describes a command.\n\n"
 		      "Exit codes: 0 success, 1 failed, 2 usage or settings, 3 no connection, 4 TLS or certificates,\n"
-		      "5 rejected by the server, 6 RDMA device, 7 connection lost, 8 stopped, but some clients did not disconnect in order.\n");
+		      "5 rejected by the server, 6 RDMA device, 7 connection lost, 8 stopped, but some clients did not disconnect in order,\n"
+		      "9 some files were not copied.\n");
 }
 
 static const struct command *find(const char *name)

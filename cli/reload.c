@@ -12,6 +12,17 @@ static void name_what_stays(const struct option *option, void *later)
 		json_array_append_new(later, json_string(option->flag));
 }
 
+/* The filter of system calls was made for a server that copies files, or for one that does not. */
+static bool takes_files(const struct serve *serve, const struct settings *fresh, json_t *later)
+{
+	if (serve->files || !serve_files_wanted(fresh))
+		return serve->files != NULL;
+	cli_log(SRDMA_LOG_WARN, "reload: this server offers no files yet: [files] takes effect at the next start");
+	if (later)
+		json_array_append_new(later, json_string("--files-directory"));
+	return false;
+}
+
 static int apply(struct srdma_server *server, struct settings *fresh)
 {
 	struct srdma_server_limits limits;
@@ -45,6 +56,10 @@ bool reload(struct serve *serve, struct settings *fresh, json_t *later)
 {
 	struct settings *settings = &serve->settings, old;
 
+	if (serve_files_check(fresh) != CLI_EXIT_OK) {
+		cli_log_event(SRDMA_LOG_ERROR, "server.reload_failed", "not reloaded: [files] is not valid; the server keeps all old values");
+		return false;
+	}
 	if (tunnel_server_check(fresh) != CLI_EXIT_OK) {
 		cli_log_event(SRDMA_LOG_ERROR, "server.reload_failed", "not reloaded: [tunnel-targets] is not valid; the server keeps all old values");
 		return false;
@@ -54,6 +69,9 @@ bool reload(struct serve *serve, struct settings *fresh, json_t *later)
 			      srdma_error_text());
 		return false;
 	}
+	/* Copies that run keep what they began with. */
+	if (takes_files(serve, fresh, later) && serve_files_set(serve->files, fresh) < 0)
+		cli_log(SRDMA_LOG_ERROR, "reload: out of memory: [files] stays as it was");
 	/* Tunnels that are open stay. */
 	if (takes_tunnels(serve, fresh, later) && tunnel_server_set(serve->tunnels, fresh) < 0)
 		cli_log(SRDMA_LOG_ERROR, "reload: out of memory: [tunnel] stays as it was");

@@ -59,6 +59,10 @@ static const int allowed[] = {
 	CALL(restart_syscall), CALL(exit), CALL(exit_group),
 };
 
+/* For clients that copy files. What may be written, the server's user and the descriptors of the folders decide. */
+static const int for_files[] = {CALL(mkdirat), CALL(renameat), CALL(renameat2), CALL(symlinkat), CALL(utimensat), CALL(syncfs),
+				CALL(sync_file_range), CALL(sync_file_range2)};
+
 static const int deadly[] = {
 	CALL(execve), CALL(execveat), CALL(process_vm_readv), CALL(process_vm_writev), CALL(kexec_load), CALL(kexec_file_load),
 	CALL(init_module), CALL(finit_module), CALL(delete_module), CALL(bpf), CALL(perf_event_open), CALL(userfaultfd), CALL(mount),
@@ -169,7 +173,7 @@ static int add_sockets(scmp_filter_ctx filter)
 	return ret;
 }
 
-int sandbox_enter(void)
+int sandbox_enter(bool files)
 {
 	scmp_filter_ctx filter = seccomp_init(SCMP_ACT_ERRNO(EPERM));
 	int ret;
@@ -181,6 +185,8 @@ int sandbox_enter(void)
 		ret = seccomp_attr_set(filter, SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_KILL_PROCESS);
 	if (ret == 0)
 		ret = add_all(filter, SCMP_ACT_ALLOW, allowed, sizeof allowed / sizeof *allowed);
+	if (ret == 0 && files)
+		ret = add_all(filter, SCMP_ACT_ALLOW, for_files, sizeof for_files / sizeof *for_files);
 	if (ret == 0)
 		ret = add_all(filter, SCMP_ACT_KILL_PROCESS, deadly, sizeof deadly / sizeof *deadly);
 	if (ret == 0)
@@ -198,8 +204,9 @@ int sandbox_enter(void)
 
 #else
 
-int sandbox_enter(void)
+int sandbox_enter(bool files)
 {
+	(void)files;
 	return -ENOTSUP;
 }
 

@@ -17,7 +17,7 @@ _securdma_values() {
     case $1 in
     --log-level) words='error warn info debug' ;;
     --log-format) words='text json' ;;
-    --region-access) words='rw r w none' ;;
+    --region-access | --files-rights) words='rw r w none' ;;
     --workers) words='auto per-client' ;;
     --only) words='setup latency bandwidth' ;;
     --device) words=$(cd /sys/class/infiniband 2>/dev/null && echo *) ;;
@@ -25,7 +25,7 @@ _securdma_values() {
     --group) words=$(compgen -g) ;;
     *)
         case $2 in
-        FILE | PATH | PREFIX)
+        FILE | PATH | PREFIX | DIR)
             compopt -o filenames 2>/dev/null
             mapfile -t COMPREPLY < <(compgen -f -- "$3")
             return
@@ -79,6 +79,10 @@ _securdma() {
             compopt -o filenames 2>/dev/null
             mapfile -t COMPREPLY < <(compgen -f -- "$current")
         fi
+        ;;
+    cp)
+        compopt -o filenames -o nospace 2>/dev/null
+        mapfile -t COMPREPLY < <(compgen -f -- "$current"; compgen -A hostname -S : -- "$current")
         ;;
     connect | bench) mapfile -t COMPREPLY < <(compgen -A hostname -- "$current") ;;
     kick) ;;

@@ -5,6 +5,7 @@
 
 #include "control_server.h"
 #include "metrics.h"
+#include "serve_files.h"
 #include "tunnel_server.h"
 #include "settings.h"
 
@@ -15,6 +16,7 @@ struct serve {
 	struct srdma_server *server;
 	struct metrics *metrics; /* NULL: none */
 	struct services services;
+	struct serve_files *files; /* NULL: nobody copies */
 	struct tunnel_server *tunnels; /* NULL: there are no targets */
 	struct control_server *control;
 	int signals;

@@ -11,8 +11,8 @@
 #include <string.h>
 
 #define AT(field) OPTION_AT(struct settings, field)
-#define FOR_CLIENTS (FOR_CONNECT | FOR_BENCH | FOR_TUNNEL)
-#define FOR_VERBS   (FOR_SERVE | FOR_CONNECT | FOR_BENCH | FOR_TUNNEL)
+#define FOR_CLIENTS (FOR_CONNECT | FOR_BENCH | FOR_CP | FOR_TUNNEL)
+#define FOR_VERBS   (FOR_SERVE | FOR_CONNECT | FOR_BENCH | FOR_CP | FOR_TUNNEL)
 #define MS_MAX      3600000
 #define LINE_SIZE   IDENTITIES_LINE_SIZE
 
@@ -88,9 +88,9 @@ const struct option settings_options[] = {
 	 "milliseconds after which both ends draw new PSNs and make a new queue pair; 0: no time limit"},
 	{"--recoveries", "connection", "recoveries", OPTION_NUMBER, FOR_VERBS, AT(conn.recoveries), 0, 1000000, "N",
 	 "failed queue pairs to replace per minute; 0: a failure ends the connection"},
-	{"--max-bytes-per-second", "connection", "max-bytes-per-second", OPTION_SIZE, FOR_SERVE, AT(conn.max_bytes_per_second), 0,
+	{"--max-bytes-per-second", "connection", "max-bytes-per-second", OPTION_SIZE, FOR_SERVE | FOR_CP, AT(conn.max_bytes_per_second), 0,
 	 (int64_t)1 << 40, "BYTES",
-	 "bytes per second accepted from each client: messages and, if sealed, writes and reads; 0: no limit"},
+	 "bytes per second accepted from the peer: messages and, if sealed, writes and reads; 0: no limit"},
 	{"--spin", "connection", "spin", OPTION_NUMBER, FOR_VERBS, AT(conn.spin), -1, 1000000, "US",
 	 "microseconds to poll before sleeping; -1: always poll"},
 	{"--gid-networks", "connection", "gid-networks", OPTION_TEXT, FOR_VERBS, AT(conn.gid_networks), 0, 0, "CIDR,...",
@@ -148,6 +148,17 @@ const struct option settings_options[] = {
 	{"--control", "server", "control", OPTION_TEXT, FOR_SERVE | FOR_CONTROL, AT(control), 0, 0, "PATH",
 	 "control socket of the server; default: " SETTINGS_CONTROL " (a server has it only under a service manager)"},
 
+	{"--files-directory", "files", "directory", OPTION_TEXT, FOR_SERVE | AT_RELOAD, AT(files_directory), 0, 0, "DIR",
+	 "folder that clients copy to and from with 'securdma cp'; default: none"},
+	{"--files-rights", "files", "rights", OPTION_ACCESS, FOR_SERVE | AT_RELOAD, AT(files_rights), 0, 0, "RIGHTS",
+	 "what clients may do there: r, w, rw or none"},
+	{"--files-quota", "files", "quota", OPTION_SIZE, FOR_SERVE | AT_RELOAD, AT(files_quota), 0, (int64_t)1 << 60, "BYTES",
+	 "bytes that may stand in the folder when clients write; 0: no limit"},
+	{"--files-copies", "files", "copies", OPTION_NUMBER, FOR_SERVE | AT_RELOAD, AT(files_copies), 1, 256, "N",
+	 "copies that may run at once, each in a thread"},
+	{"--files-copies-per-identity", "files", "copies-per-identity", OPTION_NUMBER, FOR_SERVE | AT_RELOAD, AT(files_copies_per_identity), 0,
+	 256, "N", "copies of one identity that may run at once; 0: half of the copies"},
+
 	{"--tunnel-allow", "tunnel", "allow", OPTION_TEXT, FOR_SERVE | AT_RELOAD, AT(tunnel_allow), 0, 0, "NAME,...",
 	 "targets of [tunnel-targets] that clients may use; *: all; default: none"},
 	{"--tunnel-connect-timeout-ms", "tunnel", "connect-timeout-ms", OPTION_NUMBER, FOR_SERVE | AT_RELOAD, AT(tunnel_connect_timeout_ms), 1,
@@ -171,6 +182,8 @@ void settings_init(struct settings *settings)
 	srdma_server_options_init(&settings->server);
 	srdma_server_limits_init(&settings->limits);
 	settings->server.port = NULL;                    /* settings_complete */
+	settings->files_rights = IBV_ACCESS_REMOTE_READ;
+	settings->files_copies = 8;
 	settings->tunnel_connect_timeout_ms = 10000;
 	settings->server.workers = SRDMA_WORKERS_AUTO; /* the echo service does not block */
 }

@@ -13,6 +13,7 @@
 #define FOR_DOCTOR  (1U << 2)
 #define FOR_BENCH   (1U << 3)
 #define FOR_CONTROL (1U << 4)
+#define FOR_CP      (1U << 6)
 #define FOR_TUNNEL  (1U << 7)
 /* Not a command: a reload puts the new value into effect while the server runs. */
 #define AT_RELOAD   (1U << 5)
@@ -45,6 +46,8 @@ struct settings {
 	bool no_sandbox;
 	char *control, *metrics;
 
+	char *files_directory;
+	int64_t files_rights, files_quota, files_copies, files_copies_per_identity;
 	struct tunnel_targets tunnel_targets; /* no option: the section [tunnel-targets] */
 	char *tunnel_allow;
 	int64_t tunnel_connect_timeout_ms, tunnel_idle_timeout_ms;

@@ -31,7 +31,7 @@ static int in_sandbox(int (*what)(void))
 
 		setrlimit(RLIMIT_CORE, &none);
 		prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
-		if (sandbox_enter() != 0)
+		if (sandbox_enter(false) != 0)
 			_exit(99);
 		_exit(what());
 	}

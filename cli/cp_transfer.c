@@ -1,0 +1,265 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "cp.h"
+
+#include "cli.h"
+#include "files/receiver.h"
+#include "files/sender.h"
+#include "securdma_stream.h"
+#include "serve_files.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <openssl/crypto.h>
+#include <openssl/rand.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* For the stream, in each direction. */
+#define REGION_SIZE ((size_t)4 << 20)
+#define DISCONNECT_MS 5000
+
+struct transfer {
+	struct cp *cp;
+	struct srdma_tls_context *context;
+	struct srdma_device *device;
+	struct srdma_conn *conn;
+	struct srdma_stream *stream;
+	struct files_channel *channel;
+	uint8_t private_data[sizeof SERVE_FILES_WORD + FILES_KEY_SIZE];
+	int folder; /* that files go to; -1 */
+};
+
+/* ---- the stream ------------------------------------------------------------------------------------------------ */
+
+static ssize_t read_stream(void *arg, void *data, size_t size)
+{
+	return srdma_stream_read(arg, data, size, 0);
+}
+
+static ssize_t write_stream(void *arg, const void *data, size_t size)
+{
+	return srdma_stream_write(arg, data, size, 0);
+}
+
+static int wait_stream(void *arg, bool to_read, bool to_write, int timeout_ms)
+{
+	int ret = srdma_stream_wait(arg, (short)((to_read ? POLLIN : 0) | (to_write ? POLLOUT : 0)), timeout_ms);
+
+	return ret > 0 ? 0 : ret;
+}
+
+/* ---- what failed ----------------------------------------------------------------------------------------------- */
+
+static int keep(struct cp *cp, int error, const char *what, const char *text)
+{
+	cp->error = error;
+	snprintf(cp->error_text, sizeof cp->error_text, "%s: %s", what, text);
+	progress_clear(&cp->progress);
+	return cli_failed(cli_exit_code(error), "%s", cp->error_text);
+}
+
+static int fail(struct cp *cp, int error, const char *what)
+{
+	return keep(cp, error, what, srdma_error_text());
+}
+
+/* What the protocol found, in words; the library's errors have their own. */
+static int fail_copy(struct transfer *transfer, int error)
+{
+	struct cp *cp = transfer->cp;
+
+	switch (error) {
+	case -ECONNABORTED: return keep(cp, error, "the server ended the copy", cp->report.failure), CLI_EXIT_FAILED;
+	case -EPROTO: return keep(cp, SRDMA_EPROTOCOL, "copy", "the server broke the protocol of copying files");
+	case -EBADMSG: return keep(cp, SRDMA_EPROTOCOL, "copy", "a checksum was wrong: something changed the bytes on their way");
+	case -ETIMEDOUT: return keep(cp, error, "copy", "timed out waiting for the server; run the command again to go on from here");
+	case -ECONNRESET: return keep(cp, SRDMA_ELOST, "copy", "the server ended the stream before the copy was over");
+	case -ENOMEM: return keep(cp, error, "copy", "out of memory");
+	default: return fail(cp, error, "copy");
+	}
+}
+
+/* ---- connecting ------------------------------------------------------------------------------------------------ */
+
+static int make_key(struct transfer *transfer)
+{
+	memcpy(transfer->private_data, SERVE_FILES_WORD, sizeof SERVE_FILES_WORD);
+	if (RAND_bytes(transfer->private_data + sizeof SERVE_FILES_WORD, FILES_KEY_SIZE) == 1)
+		return CLI_EXIT_OK;
+	return keep(transfer->cp, SRDMA_ERANDOM, "copy", "the random generator failed");
+}
+
+static int connect_server(struct transfer *transfer)
+{
+	struct cp *cp = transfer->cp;
+	struct settings *settings = &cp->settings;
+	struct srdma_conn_options conn;
+	struct srdma_qp_options qp;
+	struct srdma_conn_info info;
+	int ret = credentials_client(settings, &transfer->context);
+
+	if (ret < 0) {
+		fail(cp, ret, "client credentials");
+		return CLI_EXIT_USAGE;
+	}
+	ret = srdma_device_open(&settings->device, &transfer->device);
+	if (ret < 0) {
+		fail(cp, ret, "RDMA device");
+		return ret == -EINVAL ? CLI_EXIT_USAGE : CLI_EXIT_DEVICE;
+	}
+	settings_conn_options(settings, &conn, &qp);
+	/* A configuration that other commands share may offer no region, and a stream needs one. */
+	if (conn.region_size < REGION_SIZE)
+		conn.region_size = REGION_SIZE;
+	conn.region_access = IBV_ACCESS_REMOTE_WRITE;
+	conn.private_data = transfer->private_data;
+	conn.private_data_size = sizeof transfer->private_data;
+	ret = srdma_conn_connect(settings->host, settings->port, transfer->context, transfer->device, &conn, &transfer->conn);
+	if (ret < 0)
+		return fail(cp, ret, "connect");
+	srdma_conn_get_info(transfer->conn, &info);
+	snprintf(cp->seal, sizeof cp->seal, "%s", info.seal);
+	ret = srdma_stream_new(transfer->conn, NULL, &transfer->stream);
+	return ret < 0 ? fail(cp, ret, "stream") : CLI_EXIT_OK;
+}
+
+static int open_channel(struct transfer *transfer)
+{
+	const struct files_transport transport = {read_stream, write_stream, wait_stream, transfer->stream};
+	int ret = files_channel_new(&transport, transfer->private_data + sizeof SERVE_FILES_WORD, true, transfer->cp->settings.conn.timeout_ms,
+				    &transfer->channel);
+
+	return ret < 0 ? fail_copy(transfer, ret) : CLI_EXIT_OK;
+}
+
+/* ---- copying --------------------------------------------------------------------------------------------------- */
+
+/* Whether an entry is below one of the names that were asked for: a server must not add others. */
+static bool expects(void *arg, const struct files_bytes *path)
+{
+	const struct files_list *list = arg;
+	const uint8_t *slash = memchr(path->at, '/', path->length);
+	size_t length = slash ? (size_t)(slash - path->at) : path->length;
+	char name[256];
+
+	for (size_t i = 0; i < list->count; i++) {
+		files_list_name(list->paths[i], name, sizeof name);
+		if (name[0] == '\0' || (strlen(name) == length && memcmp(name, path->at, length) == 0))
+			return true;
+	}
+	return false;
+}
+
+static int say_hello(struct transfer *transfer)
+{
+	const struct cp *cp = transfer->cp;
+	struct files_frame hello = {
+		.type = FILES_HELLO,
+		.version = FILES_VERSION,
+		.kind = cp->fetch ? FILES_GET : FILES_PUT,
+		.flags = (cp->recursive ? FILES_RECURSIVE : 0) | (cp->progress.form != PROGRESS_NONE ? FILES_WANT_TOTAL : 0),
+		.name = files_text(cp->fetch ? "" : cp->target),
+	};
+	struct files_frame answer;
+	int ret = files_channel_put(transfer->channel, &hello);
+
+	if (ret == 0)
+		ret = files_channel_flush(transfer->channel);
+	if (ret == 0)
+		ret = files_channel_next(transfer->channel, true, &answer);
+	if (ret < 0)
+		return ret;
+	if (answer.type == FILES_FAILURE)
+		return files_report_failure(&transfer->cp->report, &answer.text);
+	return answer.type == FILES_WELCOME ? 0 : answer.type == 0 ? -ECONNRESET : -EPROTO;
+}
+
+static int fetch(struct transfer *transfer)
+{
+	struct cp *cp = transfer->cp;
+	const struct files_receiver_options options = {.root = transfer->folder, .expects = expects, .arg = &cp->list, .report = &cp->report};
+	const struct files_frame finish = {.type = FILES_FINISH};
+	int ret = 0;
+
+	for (size_t i = 0; i < cp->list.count && ret == 0; i++) {
+		const struct files_frame path = {.type = FILES_PATH, .name = files_text(cp->list.paths[i])};
+
+		ret = files_channel_put(transfer->channel, &path);
+	}
+	if (ret == 0)
+		ret = files_channel_put(transfer->channel, &finish);
+	if (ret == 0)
+		ret = files_channel_flush(transfer->channel);
+	return ret == 0 ? files_receive(transfer->channel, &options) : ret;
+}
+
+static int live(void *arg)
+{
+	return files_channel_live(arg);
+}
+
+static int send_files(struct transfer *transfer)
+{
+	struct cp *cp = transfer->cp;
+	const struct files_source source = {files_list_next, &cp->list};
+	int ret = 0;
+
+	if (cp->progress.form != PROGRESS_NONE)
+		ret = files_list_total(&cp->list, live, transfer->channel, &cp->report.total_bytes, &cp->report.total_files);
+	return ret == 0 ? files_send(transfer->channel, &source, &cp->report) : ret;
+}
+
+/* Both ends have said that all is done. The disconnect is only courtesy: the copy is on the disk, whatever becomes of it. */
+static void end(struct transfer *transfer)
+{
+	if (srdma_stream_shutdown(transfer->stream) == 0)
+		srdma_stream_flush(transfer->stream, DISCONNECT_MS);
+	srdma_conn_disconnect(transfer->conn, NULL, DISCONNECT_MS);
+}
+
+static int open_folder(struct transfer *transfer)
+{
+	const char *path = transfer->cp->target;
+
+	if (mkdir(path, 0777) != 0 && errno != EEXIST)
+		return keep(transfer->cp, -errno, path, strerror(errno)), CLI_EXIT_FAILED;
+	transfer->folder = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (transfer->folder < 0)
+		return keep(transfer->cp, -errno, path, strerror(errno)), CLI_EXIT_FAILED;
+	return CLI_EXIT_OK;
+}
+
+int cp_transfer(struct cp *cp)
+{
+	struct transfer transfer = {.cp = cp, .folder = -1};
+	int code = cp->fetch ? open_folder(&transfer) : CLI_EXIT_OK, ret;
+
+	if (code == CLI_EXIT_OK)
+		code = make_key(&transfer);
+	if (code == CLI_EXIT_OK)
+		code = connect_server(&transfer);
+	if (code == CLI_EXIT_OK)
+		code = open_channel(&transfer);
+	if (code == CLI_EXIT_OK) {
+		cp->started = cli_now_ms();
+		ret = say_hello(&transfer);
+		if (ret == 0)
+			ret = cp->fetch ? fetch(&transfer) : send_files(&transfer);
+		cp->ended = cli_now_ms();
+		if (ret < 0)
+			code = fail_copy(&transfer, ret);
+		end(&transfer);
+	}
+	files_channel_free(&transfer.channel);
+	srdma_stream_free(&transfer.stream);
+	srdma_conn_free(&transfer.conn);
+	srdma_device_unref(&transfer.device);
+	srdma_tls_context_unref(&transfer.context);
+	OPENSSL_cleanse(transfer.private_data, sizeof transfer.private_data);
+	if (transfer.folder >= 0)
+		close(transfer.folder);
+	return code;
+}
