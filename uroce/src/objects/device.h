@@ -73,6 +73,7 @@ struct device {
 	struct qp *parked; /* those that wait for room in shared memory */
 	bool eager; /* some of it should go now; else the next round is soon enough, and sends more at once */
 
+	unsigned glances;   /* polls that might have done no more than look */
 	unsigned udp_turns; /* polls since the sockets were looked at */
 	bool udp_found;     /* something was there */
 

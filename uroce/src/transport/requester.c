@@ -486,6 +486,14 @@ static bool send_some(struct qp *qp, unsigned budget)
 	return false;
 }
 
+/* A flight that express.c has begun begins now for its timer. */
+static void watch(struct qp *qp)
+{
+	if (path_of(qp) && qp->req.timer.place == 0)
+		qp->req.progress_at = qp->device->now;
+	flight_watch(qp);
+}
+
 bool requester_pump(struct qp *qp, unsigned budget)
 {
 	if (path_of(qp) && shm_was_killed(qp->path) && qp->type == IBV_QPT_RC && qp->sq.head != qp->sq.tail) {
@@ -501,6 +509,6 @@ bool requester_pump(struct qp *qp, unsigned budget)
 	if (qp->type == IBV_QPT_UC)
 		flight_complete(qp);
 	else if (!more && requester_may_send(qp) && !flight_empty(&qp->req))
-		flight_watch(qp);
+		watch(qp);
 	return more;
 }
