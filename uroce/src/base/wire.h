@@ -15,6 +15,7 @@
 #define WIRE_ICRC 4
 #define WIRE_MAX_HEADER 56 /* BTH + AtomicETH is 40; BTH + DETH + RETH + ImmDt is 40: room to spare */
 #define WIRE_MAX_MTU 4096
+#define WIRE_ACK 16 /* BTH + AETH: a whole acknowledgement */
 #define WIRE_GRH 40
 #define WIRE_PKEY 0xffff
 #define WIRE_PSN_MASK 0xffffffu

@@ -13,8 +13,8 @@ enum {
 	HOT_BYTES = 384 << 10,
 	LOOK_BYTES = 16 << 10,
 	NEAR_BYTES = 16 << 10, /* to a receiver that keeps up */
-	AHEAD_FROM = 4 * RING_LINE, /* of the lines that are fetched before they are needed: two short entries ahead, as many as one has */
-	AHEAD_TO = 6 * RING_LINE,
+	AHEAD_FROM = 8 * RING_LINE, /* of the lines that are fetched before they are needed: four short entries ahead, as many as one has */
+	AHEAD_TO = 10 * RING_LINE,
 	SEALS = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL,
 };
 
@@ -166,6 +166,11 @@ void ring_publish(struct ring_out *ring, struct ring_word word)
 
 /* ---- receiving ---- */
 
+bool ring_is_silent(const struct ring_in *ring)
+{
+	return atomic_load_explicit(word_at(ring->shared, ring->tail), memory_order_acquire) == 0;
+}
+
 int ring_peek(struct ring_in *ring, struct ring_word *word, const uint8_t **bytes)
 {
 	for (unsigned wraps = 0; wraps < 2; wraps++) {
@@ -178,10 +183,12 @@ int ring_peek(struct ring_in *ring, struct ring_word *word, const uint8_t **byte
 			ring->tail += RING_BYTES - offset;
 			continue;
 		}
-		bool known = word->kind == RING_PACKET || word->kind == RING_DATAGRAM;
+		bool known = word->kind == RING_PACKET || word->kind == RING_DATAGRAM || word->kind == RING_ACKED;
 		if (!known || word->length > RING_ENTRY - sizeof *word || lines(word->length) > RING_BYTES - RING_LINE - offset)
 			return -EBADMSG;
 		*bytes = ring->shared->bytes + offset + sizeof *word;
+		if (word->length > RING_LINE - sizeof *word)
+			__builtin_prefetch(*bytes + RING_LINE - sizeof *word);
 		return 1;
 	}
 	return -EBADMSG; /* from the start to the start */

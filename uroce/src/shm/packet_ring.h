@@ -20,7 +20,7 @@ enum {
 	RING_LINE = 64,
 	/* A packet's payload, at most. Larger ones leave the caches before they are read, smaller ones cost more words. */
 	RING_PAYLOAD = 16384,
-	RING_ENTRY = sizeof(uint64_t) + 16 + WIRE_MAX_HEADER + RING_PAYLOAD + 4,
+	RING_ENTRY = sizeof(uint64_t) + 16 + WIRE_MAX_HEADER + RING_PAYLOAD + 4 + WIRE_ACK,
 };
 
 struct ring_shared {
@@ -43,6 +43,7 @@ struct ring_word {
 enum ring_kind {
 	RING_PACKET = 1,
 	RING_DATAGRAM, /* the GID that it is sent to comes first */
+	RING_ACKED,    /* a packet and, behind it, an acknowledgement of as many bytes as one has */
 	RING_WRAP,     /* the next entry is at the start of the ring */
 };
 
@@ -86,6 +87,8 @@ uint8_t *ring_begin(struct ring_out *ring, size_t most);
 /* Sends the entry that was written there. */
 void ring_publish(struct ring_out *ring, struct ring_word word);
 
+/* There is no next entry. */
+bool ring_is_silent(const struct ring_in *ring);
 /* The next entry: 1, 0: none, -EBADMSG: what is there is no entry. `bytes` stays where the sender may change it. */
 int ring_peek(struct ring_in *ring, struct ring_word *word, const uint8_t **bytes);
 void ring_take(struct ring_in *ring, const struct ring_word *word);

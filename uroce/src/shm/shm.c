@@ -12,7 +12,7 @@
 
 enum {
 	EVENTS = 32,
-	PATIENCE = 64, /* looks at busy rings between two at everything else */
+	PATIENCE = 32, /* looks at busy rings between two at everything else */
 	OVERFLOW_UID = 65534,
 };
 

@@ -61,8 +61,9 @@ bool shm_is_stuck(struct shm_path *path, uint64_t now, uint64_t *until);
 bool shm_ready_for_short(struct shm_path *path);
 /* The other process has taken all packets. */
 bool shm_drained(const struct shm_path *path);
-/* Sends a packet; shm_ready must have been true. False: memory of the payload is not there. On a path that has ended it is lost. */
-bool shm_send(struct shm_path *path, const struct packet_out *packet);
+/* Sends a packet, and with it an acknowledgement of WIRE_ACK bytes, which comes after it, unless `ack` is NULL; shm_ready must have been
+ * true. False: memory of the payload is not there, and nothing is sent. On a path that has ended it is lost. */
+bool shm_send(struct shm_path *path, const struct packet_out *packet, const uint8_t *ack);
 /* Wakes the receivers of what was sent, and counts it. */
 void shm_flush(struct shm *shm);
 /* False: one of them sleeps, and has to be woken. No cancellation point; what was sent is counted later. */
@@ -72,6 +73,8 @@ bool shm_flush_awake(struct shm *shm);
 unsigned shm_receive(struct shm *shm, unsigned budget, bool thorough);
 /* Packets come now and then, so that it is worth looking often. */
 bool shm_is_busy(const struct shm *shm);
+/* It is, and nothing has come in any of its few rings. */
+bool shm_is_silent(const struct shm *shm);
 /* From now on whoever sends wakes this process. False: something has arrived. */
 bool shm_sleep(struct shm *shm);
 /* Readable when something has happened, after shm_sleep. */

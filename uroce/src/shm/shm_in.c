@@ -16,7 +16,7 @@ enum {
 	ACCEPTS = 32,       /* in one go */
 	QUIET_LOOKS = 4096, /* looks at a ring in vain, after which its sender has to wake us: when there are many */
 	FEW = 32,           /* rings that are looked at for ever: it costs little */
-	TAKEN = 64,         /* packets of one ring before it is the next one's turn */
+	TAKEN = 24,         /* packets of one ring before it is the next one's turn */
 };
 
 /* ---- receiving ---- */
@@ -58,14 +58,27 @@ static void make_busy(struct shm *shm, struct incoming *in)
 	shm->busy_count++;
 }
 
-/* False: it is no packet. */
-static bool deliver(struct shm *shm, const struct incoming *in, const struct ring_word *word, const uint8_t *bytes)
+/* False: it is no packet. The headers are copied before they are read. */
+static bool deliver_one(struct shm *shm, const uint8_t *bytes, size_t length, const struct packet_path *path)
 {
 	const struct shm_config *config = &shm->config;
-	struct packet_path path = { .sgid_index = word->gid_index, .tclass = word->tclass, .hop_limit = word->hop_limit };
-	size_t length = word->length;
 	uint8_t header[WIRE_MAX_HEADER];
 	struct packet packet;
+
+	memcpy(header, bytes, length < sizeof header ? length : sizeof header);
+	if (wire_decode_parts(header, bytes, length, RING_PAYLOAD, &packet) != 0)
+		return false;
+	packet.local = true;
+	shm->received.packets++;
+	shm->received.bytes += length;
+	config->deliver(config->arg, &packet, path);
+	return true;
+}
+
+static bool deliver(struct shm *shm, const struct incoming *in, const struct ring_word *word, const uint8_t *bytes)
+{
+	struct packet_path path = { .sgid_index = word->gid_index, .tclass = word->tclass, .hop_limit = word->hop_limit };
+	size_t length = word->length;
 
 	if (word->gid_index >= in->gids)
 		return false;
@@ -78,14 +91,12 @@ static bool deliver(struct shm *shm, const struct incoming *in, const struct rin
 		bytes += sizeof path.dgid;
 		length -= sizeof path.dgid;
 	}
-	memcpy(header, bytes, length < sizeof header ? length : sizeof header);
-	if (wire_decode_parts(header, bytes, length, RING_PAYLOAD, &packet) != 0)
+	if (word->kind != RING_ACKED)
+		return deliver_one(shm, bytes, length, &path);
+	if (length < WIRE_ACK)
 		return false;
-	packet.local = true;
-	shm->received.packets++;
-	shm->received.bytes += length;
-	config->deliver(config->arg, &packet, &path);
-	return true;
+	length -= WIRE_ACK;
+	return deliver_one(shm, bytes, length, &path) && deliver_one(shm, bytes + length, WIRE_ACK, &path);
 }
 
 static void tell_room(struct incoming *in)
@@ -119,6 +130,16 @@ static int take_packets(struct shm *shm, struct incoming *in, unsigned budget, u
 	}
 	*taken += count;
 	return found < 0 ? found : 0;
+}
+
+bool shm_is_silent(const struct shm *shm)
+{
+	if (!shm->busy || shm->busy_count > FEW)
+		return false;
+	for (const struct incoming *in = shm->busy; in; in = in->next_busy)
+		if (!ring_is_silent(&in->ring))
+			return false;
+	return true;
 }
 
 unsigned shm_look_at_busy(struct shm *shm, unsigned budget)

@@ -15,7 +15,12 @@
 #define PAUSE_NS 1000000000u /* after a process could not be dialed */
 #define STUCK_NS 100000000u  /* a receiver that takes nothing for so long is stopped, and not only slow */
 
-enum { DEFAULT_HOPS = 64 };
+enum {
+	DEFAULT_HOPS = 64,
+	/* Short entries are put together elsewhere, and then copied at once. The receiver polls their first line: if it took that away
+	 * while it is being filled, it would have to be fetched back before the word could be written. */
+	STAGED = 256,
+};
 
 /* ---- dialing ---- */
 
@@ -205,19 +210,21 @@ bool shm_drained(const struct shm_path *path)
 	return path->ended || ring_is_drained(&path->ring);
 }
 
-bool shm_send(struct shm_path *path, const struct packet_out *packet)
+bool shm_send(struct shm_path *path, const struct packet_out *packet, const uint8_t *ack)
 {
 	struct shm *shm = path->shm;
 	struct ring_word word = {
 		.kind = RING_PACKET, .gid_index = packet->sgid_index, .tclass = packet->tclass, .hop_limit = packet->hop_limit };
-	size_t length = packet->header_length + packet->payload_length, pad = -packet->payload_length & 3;
+	size_t length = packet->header_length + packet->payload_length, pad = -packet->payload_length & 3, more = ack ? WIRE_ACK : 0;
 
 	if (path->ended)
 		return true;
 	if (word.hop_limit == 0)
 		word.hop_limit = DEFAULT_HOPS;
-	uint8_t *to = ring_begin(&path->ring, sizeof packet->dgid + length + pad);
-	uint8_t *begin = to;
+	uint8_t staged[STAGED];
+	uint8_t *place = ring_begin(&path->ring, sizeof packet->dgid + length + pad + more);
+	bool stage = sizeof packet->dgid + length + pad + more <= sizeof staged;
+	uint8_t *begin = stage ? staged : place, *to = begin;
 	if ((packet->header[0] & 0xe0) == WIRE_UD && !shm->config.loopback) {
 		word.kind = RING_DATAGRAM;
 		memcpy(to, &packet->dgid, sizeof packet->dgid);
@@ -231,10 +238,16 @@ bool shm_send(struct shm_path *path, const struct packet_out *packet)
 		to += packet->piece[i].iov_len;
 	}
 	memset(to, 0, pad);
-	word.length = (uint32_t)(to + pad - begin);
+	if (ack) {
+		word.kind = RING_ACKED;
+		memcpy(to + pad, ack, WIRE_ACK);
+	}
+	word.length = (uint32_t)(to + pad + more - begin);
+	if (stage)
+		memcpy(place, staged, word.length);
 	ring_publish(&path->ring, word);
-	shm->sent.packets++;
-	shm->sent.bytes += length + pad;
+	shm->sent.packets += ack ? 2 : 1;
+	shm->sent.bytes += length + pad + more;
 	if (!path->dirty) {
 		path->dirty = true;
 		path->next_dirty = shm->dirty;

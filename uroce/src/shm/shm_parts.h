@@ -12,7 +12,7 @@
 #include "shm.h"
 #include "udp_address.h"
 
-enum { HELLO_MAGIC = 0x75726f63, HELLO_VERSION = 1 };
+enum { HELLO_MAGIC = 0x75726f63, HELLO_VERSION = 2 };
 
 /* Messages of one byte: the sender's, and two of the receiver. */
 enum shm_word { SAY_LOOK = 'L', SAY_ROOM = 'S', SAY_REFUSED = 'R' };

@@ -23,9 +23,12 @@ enum {
 	QP_PACKETS = 32,     /* sent for one queue pair before it is the next one's turn */
 	PUMP_PACKETS = 256,  /* sent in one go */
 	PACKET_WORK_NS = 500, /* that the application may spend on each packet of a poll before it polls again */
+	MANY_PACKETS = 8,  /* received in one poll: their sender is not one that awaits an answer to each */
 	TURNS_KEPT = 8,    /* polls in vain, of which one gives its processor away */
 	LAST_LOOKS = 64,   /* at the sockets, for what a process has sent before it was killed */
-	UDP_PATIENCE = 64, /* polls, while packets come through shared memory, between two looks at sockets in which nothing was found */
+	UDP_PATIENCE_NS = 10000, /* while packets come through shared memory, between two looks at sockets in which nothing was found */
+	GLANCES = 8,       /* polls of which, while nothing comes and one closely follows the other, one does more than look */
+	GLANCE_NS = 1000,  /* so closely */
 };
 
 /* Programs that register no memory keep their handlers to themselves. */
@@ -63,8 +66,8 @@ void engine_leave(struct device *device)
 static unsigned receive(struct device *device, unsigned budget, bool thorough)
 {
 	unsigned received = device->shm ? shm_receive(device->shm, budget, thorough) : 0;
-	if (device->udp && (thorough || device->udp_found || !device->shm || !shm_is_busy(device->shm) ||
-			    ++device->udp_turns % UDP_PATIENCE == 0)) {
+	if (device->udp && (thorough || device->udp_found || !device->shm || !shm_is_busy(device->shm) || device->now >= device->udp_next)) {
+		device->udp_next = device->now + UDP_PATIENCE_NS;
 		unsigned by_udp = udp_receive(device->udp, budget);
 		device->udp_found = by_udp > 0;
 		received += by_udp;
@@ -85,13 +88,25 @@ static void give_way(struct device *device)
 	sched_yield();
 }
 
+/* A poll in vain, while there is nothing to send. The clock, timers and sockets can wait for one of the next. The lock is held. */
+static bool nothing_came(struct device *device)
+{
+	return device->shm && !device->active_head && !device->udp_found && shm_is_silent(device->shm) &&
+	       ++device->glances % GLANCES != 0 && wake_polls_within(device, GLANCE_NS);
+}
+
 void engine_poll(struct device *device)
 {
 	wake_note_poll(device);
-	if (atomic_load_explicit(&device->waiting, memory_order_relaxed) != 0 || !device_try_lock(device)) {
+	if (atomic_load_explicit(&device->waiting, memory_order_relaxed) != 0 || !lock_try(&device->lock)) {
 		give_way(device);
 		return;
 	}
+	if (nothing_came(device)) {
+		lock_give(&device->lock);
+		return;
+	}
+	device_stay(device);
 	device->now = device->clock();
 	wake_note_locked_poll(device, device->now);
 	guard_memory(device);
@@ -100,7 +115,7 @@ void engine_poll(struct device *device)
 	/* A received packet may have made a completion: the application learns of it first, and the acknowledgement goes out
 	 * with its answer, or with the next poll. */
 	bool busy = received > 0 || device->active_head;
-	if (device->eager || received == 0 || !wake_thread_naps(device))
+	if (device->eager || received == 0 || received >= MANY_PACKETS || !wake_thread_naps(device))
 		engine_pump(device);
 	send_queued(device);
 	if (busy)

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "express.h"
 
+#include "active.h"
 #include "datagram.h"
 #include "flight.h"
 #include "gather.h"
 #include "guard.h"
 #include "outgoing.h"
+#include "response.h"
 #include "wake.h"
 
 enum { NONE = 0x1f /* no operation */ };
@@ -20,10 +22,11 @@ bool express_is_open(struct qp *qp)
 	/* Datagrams are not answered: the application's next poll does the rest. */
 	if (qp->type == IBV_QPT_UD)
 		return qp->device->shm && qp->device->progress && wake_thread_naps(qp->device);
-	/* An empty flight begins with the clock and the timer. */
-	bool under_way = req->unacked != req->next && req->next == req->top && req->offset == 0;
+	bool under_way = req->next == req->top && req->offset == 0;
 	bool hindered = req->waiting_rnr || req->refusal != IBV_WC_SUCCESS || req->repair;
-	return path_of(qp) && qp->type == IBV_QPT_RC && under_way && !hindered;
+	/* The clock and the timer of a flight that begins are left to the next poll, or to the thread when it has napped. */
+	bool timed = !flight_empty(req) || (qp->device->progress && wake_thread_naps(qp->device));
+	return path_of(qp) && qp->type == IBV_QPT_RC && under_way && !hindered && timed;
 }
 
 /* Of a message of one packet; NONE: it does not go this way. */
@@ -45,7 +48,8 @@ static bool may_go(struct qp *qp, const struct send_wqe *wqe)
 	return wqe->length <= qp->mtu && !fenced && flight_size(req) < flight_limit(qp) && shm_ready(qp->path);
 }
 
-static bool send_one(struct qp *qp, struct send_wqe *wqe)
+/* `ack`: an acknowledgement goes with it, if one is due. */
+static bool send_one(struct qp *qp, struct send_wqe *wqe, bool ack)
 {
 	struct requester *req = &qp->req;
 	struct packet_out out;
@@ -64,9 +68,14 @@ static bool send_one(struct qp *qp, struct send_wqe *wqe)
 		.length = wqe->length,
 		.imm = wqe->imm,
 	};
+	uint8_t more[WIRE_MAX_HEADER];
+	bool acked = ack && response_make_ack(qp, more);
 	out.may_change = false;
-	if (!send_to_peer(qp, &packet, &out))
+	make_packet(qp, &qp->av, qp->attr.dest_qp_num, &packet, &out);
+	if (!shm_send(qp->path, &out, acked ? more : NULL))
 		return false;
+	if (acked)
+		response_acked(qp);
 	wqe->first_psn = wqe->last_psn = req->next;
 	wqe->state = SEND_SENT;
 	req->next = req->top = psn_add(req->next, 1);
@@ -82,7 +91,11 @@ bool express_send(struct qp *qp)
 		bool all = datagram_express(qp);
 		return shm_flush_awake(qp->device->shm) && all;
 	}
-	while (sq->next != sq->tail && send_one(qp, send_queue_at(sq, sq->next)))
+	bool begins = flight_empty(&qp->req);
+	/* Where the last message was answered before this one was posted, the peer is likely to wait for an acknowledgement, too. */
+	while (sq->next != sq->tail && send_one(qp, send_queue_at(sq, sq->next), begins))
 		sq->next++;
+	if (begins)
+		active_add_lazily(qp);
 	return shm_flush_awake(qp->device->shm) && sq->next == sq->tail;
 }

@@ -61,9 +61,8 @@ static inline uint8_t traffic_class(const struct qp *qp, const struct address_ve
 	return (uint8_t)((to->tclass & ~WIRE_ECN_MASK) | (packet->opcode == OP_CNP ? 0 : WIRE_ECT));
 }
 
-/* Sends a packet to `qpn` at `to`; `out` has its payload. False: that is in memory that is not there. */
-static inline bool send_packet(struct qp *qp, struct shm_path *path, const struct address_vector *to, uint32_t qpn,
-			       struct packet *packet, struct packet_out *out)
+/* Makes a packet for `qpn` at `to`; `out` has its payload. */
+static inline void make_packet(struct qp *qp, const struct address_vector *to, uint32_t qpn, struct packet *packet, struct packet_out *out)
 {
 	packet->qpn = qpn;
 	packet->pkey = WIRE_PKEY;
@@ -76,7 +75,14 @@ static inline bool send_packet(struct qp *qp, struct shm_path *path, const struc
 	out->sqpn = qp->qpn;
 	out->icrc_twice = packet->opcode == OP_FLUSH && qp->req.flush_twice;
 	out->header_length = wire_encode(packet, out->header);
-	return path ? shm_send(path, out) : link_send(qp->device->link, out);
+}
+
+/* The same, and sends it. False: the payload is in memory that is not there. */
+static inline bool send_packet(struct qp *qp, struct shm_path *path, const struct address_vector *to, uint32_t qpn,
+			       struct packet *packet, struct packet_out *out)
+{
+	make_packet(qp, to, qpn, packet, out);
+	return path ? shm_send(path, out, NULL) : link_send(qp->device->link, out);
 }
 
 /* To the peer of a connected queue pair. */

@@ -15,6 +15,7 @@ enum {
 	ACK_REQUEST_INTERVAL = 32, /* packets without an AckReq, at most */
 	READ_PART = 65536,
 	READ_PART_LONG = 262144, /* when few may be outstanding, so that round trips count less; when the window has room for several */
+	READ_PART_LOCAL = 2 << 20, /* through shared memory, which holds the responder back by itself */
 	LOOK_AHEAD = 64,         /* requests among which others are looked for that READ: it bounds the time that takes */
 	COMPANY_BYTES = 4096,      /* a message shorter than this may wait for others ... */
 	COMPANY_COUNT = 48,        /* ... but for so many only */
@@ -57,6 +58,8 @@ static uint32_t may_ask(struct qp *qp)
 static uint32_t part_of(struct qp *qp)
 {
 	const struct requester *req = &qp->req;
+	if (path_of(qp))
+		return READ_PART_LOCAL;
 	uint32_t most = may_ask(qp);
 	bool long_ones = most < 4 || flight_limit(qp) >= 4 * packets_of(qp, READ_PART_LONG);
 	uint32_t part = long_ones ? READ_PART_LONG : READ_PART;
@@ -486,6 +489,14 @@ static bool send_some(struct qp *qp, unsigned budget)
 	return false;
 }
 
+/* A flight that express.c has begun begins now for its timer. */
+static void watch(struct qp *qp)
+{
+	if (path_of(qp) && qp->req.timer.place == 0)
+		qp->req.progress_at = qp->device->now;
+	flight_watch(qp);
+}
+
 bool requester_pump(struct qp *qp, unsigned budget)
 {
 	if (path_of(qp) && shm_was_killed(qp->path) && qp->type == IBV_QPT_RC && qp->sq.head != qp->sq.tail) {
@@ -501,6 +512,6 @@ bool requester_pump(struct qp *qp, unsigned budget)
 	if (qp->type == IBV_QPT_UC)
 		flight_complete(qp);
 	else if (!more && requester_may_send(qp) && !flight_empty(&qp->req))
-		flight_watch(qp);
+		watch(qp);
 	return more;
 }

@@ -86,6 +86,30 @@ static void send_short_response(struct qp *qp, struct read_atomic *request)
 	request->pending = false;
 }
 
+bool response_make_ack(struct qp *qp, uint8_t out[WIRE_MAX_HEADER])
+{
+	const struct responder *resp = &qp->resp;
+	bool others = resp->nak_due != 0 || resp->again_head != resp->again_tail || resp->read_head != resp->read_tail;
+	if (!resp->ack_due || others)
+		return false;
+	struct packet packet = {
+		.opcode = OP_ACK,
+		.qpn = qp->attr.dest_qp_num,
+		.pkey = WIRE_PKEY,
+		.tag = qp->tag.own,
+		.psn = psn_add(resp->expected, WIRE_PSN_MASK),
+		.syndrome = AETH_ACK,
+		.msn = resp->msn,
+	};
+	return wire_encode(&packet, out) == WIRE_ACK;
+}
+
+void response_acked(struct qp *qp)
+{
+	counter_add(&qp->device->counters->acks_sent, 1);
+	qp->resp.ack_due = false;
+}
+
 static void send_acknowledgement(struct qp *qp)
 {
 	struct responder *resp = &qp->resp;

@@ -14,6 +14,10 @@ static inline struct read_atomic *response_at(const struct responder *resp, uint
 /* Sends responses that are due, up to `budget` packets. `more`: there is more to send. False: memory that a READ asks for may not be
  * read any more, so that the request with `refused_psn` has no response. */
 bool response_pump(struct qp *qp, unsigned budget, bool *more, uint32_t *refused_psn);
+/* Writes the acknowledgement that is due, and comes before all other answers: it can go out with a packet. False: there is none. */
+bool response_make_ack(struct qp *qp, uint8_t out[WIRE_MAX_HEADER]);
+/* It was sent. */
+void response_acked(struct qp *qp);
 /* On the way to RESET or ERR, and at destruction: sends the last ones, frees and wipes saved results. */
 void response_stop(struct qp *qp);
 

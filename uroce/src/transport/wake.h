@@ -43,6 +43,12 @@ enum {
 	LONGEST_PAUSE_NS = 1000000,
 };
 
+/* The mean time between its polls is shorter than that; false in a simulation. With the lock held. */
+static inline bool wake_polls_within(const struct device *device, int64_t ns)
+{
+	return device->progress && atomic_load_explicit(&device->progress->poll_ns, memory_order_relaxed) < ns;
+}
+
 /* Whether the application's last call is less than `ns` nanoseconds ago. */
 bool wake_application_active(const struct device *device, uint64_t now, uint64_t ns);
 /* The application polls so often that the thread is not needed. */

@@ -18,7 +18,7 @@
 
 #include "block.h"
 #include "packet_ring.h"
-#include "shm.h"
+#include "shm_parts.h"
 
 enum { PATIENCE_MS = 10000 };
 
@@ -99,7 +99,7 @@ static void send_bytes(struct end *from, struct shm_path *path, uint32_t qpn, co
 	out.header_length = wire_encode(&packet, out.header);
 	out.piece[0] = (struct iovec){ (void *)(uintptr_t)bytes, length };
 	assert_true(shm_ready(path));
-	assert_true(shm_send(path, &out));
+	assert_true(shm_send(path, &out, NULL));
 	shm_flush(from->shm);
 }
 
@@ -151,6 +151,41 @@ static void test_packets_go_both_ways(void **state)
 	assert_true(shm_drained(there));
 	assert_int_equal(a.counters.tx_local, 1000);
 	assert_int_equal(a.counters.rx_local, 1000);
+	close_end(&a);
+	close_end(&b);
+}
+
+/* One entry with a packet, and an acknowledgement that comes after it. */
+static void test_acknowledgement_goes_with_a_packet(void **state)
+{
+	(void)state;
+	static struct end a, b;
+	static const uint32_t lengths[] = { 0, 3, 64, 1000, 4096 };
+	static uint8_t bytes[4096];
+	memset(bytes, 7, sizeof bytes);
+	open_end(&a, NULL);
+	open_end(&b, NULL);
+	struct shm_path *path = dial(&a, &b);
+	for (unsigned i = 0; i < sizeof lengths / sizeof lengths[0]; i++) {
+		uint32_t length = lengths[i];
+		uint8_t ack[WIRE_MAX_HEADER];
+		struct packet packet = { .opcode = OP_SEND_ONLY, .pkey = WIRE_PKEY, .pad = (uint8_t)(-length & 3) };
+		struct packet answer = { .opcode = OP_ACK, .pkey = WIRE_PKEY, .psn = 0x123456, .qpn = 7, .msn = 9 };
+		struct packet_out out = { .payload_length = length, .pieces = 1, .piece = { { bytes, length } } };
+		out.header_length = wire_encode(&packet, out.header);
+		assert_int_equal(wire_encode(&answer, ack), WIRE_ACK);
+		assert_true(shm_send(path, &out, ack));
+		shm_flush(a.shm);
+		memset(b.payload, 0, sizeof b.payload);
+		wait_for(&b, 2 * (i + 1));
+		assert_int_equal(b.last.opcode, OP_ACK);
+		assert_int_equal(b.last.psn, 0x123456);
+		assert_int_equal(b.last.qpn, 7);
+		assert_int_equal(b.last.msn, 9);
+		assert_memory_equal(b.payload, bytes, length);
+		assert_int_equal(b.payload[length], 0);
+	}
+	assert_int_equal(a.counters.tx_packets, b.counters.rx_packets);
 	close_end(&a);
 	close_end(&b);
 }
@@ -404,34 +439,52 @@ static void test_callers_that_say_nonsense_are_refused(void **state)
 	close_end(&a);
 }
 
+/* What no packet is: no opcode; an acknowledgement that has none; no room for the acknowledgement that the word speaks of. */
+static void send_nonsense(struct shm_path *path, unsigned kind)
+{
+	static const uint8_t no_opcode[WIRE_ACK] = { 0xff };
+	struct packet_out out = { .header = { 0xff }, .header_length = WIRE_BTH };
+	struct packet right = { .opcode = WIRE_RC | OP_SEND_ONLY, .pkey = WIRE_PKEY };
+	if (kind == 2) {
+		memset(ring_begin(&path->ring, WIRE_BTH), 0, WIRE_BTH);
+		ring_publish(&path->ring, (struct ring_word){ .kind = RING_ACKED, .length = WIRE_BTH });
+		return;
+	}
+	if (kind == 1)
+		wire_encode(&right, out.header);
+	assert_true(shm_send(path, &out, kind == 1 ? no_opcode : NULL));
+}
+
 /* A sender that breaks the rules loses its path, and nothing else happens. */
 static void test_nonsense_in_the_ring_ends_the_path(void **state)
 {
 	(void)state;
 	static struct end a, b;
-	open_end(&a, NULL);
-	open_end(&b, NULL);
-	struct shm_path *path = dial(&a, &b), *back = dial(&b, &a);
-	shm_hold(path);
-	struct packet_out out = { .header = { 0xff }, .header_length = WIRE_BTH }; /* no opcode */
-	assert_true(shm_send(path, &out));
-	shm_flush(a.shm);
-	shm_receive(b.shm, 64, true);
-	shm_receive(b.shm, 64, true);
-	assert_int_equal(b.packets, 0);
-	assert_int_equal(b.counters.drop_malformed, 1);
-	wait_for_event(&a, path, SHM_KILLED);
-	shm_release(path);
-	send_bytes(&b, back, a.qpn, "x", 1);
-	wait_for(&a, 1);
-	close_end(&a);
-	close_end(&b);
+	for (unsigned kind = 0; kind < 3; kind++) {
+		open_end(&a, NULL);
+		open_end(&b, NULL);
+		struct shm_path *path = dial(&a, &b), *back = dial(&b, &a);
+		shm_hold(path);
+		send_nonsense(path, kind);
+		shm_flush(a.shm);
+		shm_receive(b.shm, 64, true);
+		shm_receive(b.shm, 64, true);
+		assert_int_equal(b.packets, kind == 1); /* what comes before the wrong acknowledgement is right */
+		assert_int_equal(b.counters.drop_malformed, 1);
+		wait_for_event(&a, path, SHM_KILLED);
+		shm_release(path);
+		send_bytes(&b, back, a.qpn, "x", 1);
+		wait_for(&a, 1);
+		close_end(&a);
+		close_end(&b);
+	}
 }
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_packets_go_both_ways),
+		cmocka_unit_test(test_acknowledgement_goes_with_a_packet),
 		cmocka_unit_test(test_process_reaches_itself),
 		cmocka_unit_test(test_sender_is_told_of_room),
 		cmocka_unit_test(test_path_without_room_is_stuck_after_a_while),
