@@ -16,9 +16,10 @@
 #define SLICE_MS 20
 /* A polling waiter looks at the clock and the descriptors once in this many rounds, since a look costs more than a round. */
 #define ROUNDS_PER_SENDS 4
-#define ROUNDS_PER_CLOCK 32
+#define ROUNDS_PER_CLOCK 64
 #define ROUNDS_PER_EVENTS 4096
-/* A peer that has a processor of its own mostly answers sooner, and is not to find this end away. */
+/* In a sealed transfer, a peer that has a processor of its own mostly answers sooner, and must not find this end away. Other waits are
+ * too short for it. */
 #define ALONE_US 10
 
 int srdma_conn_prepare_waiting(struct srdma_conn *conn)
@@ -205,7 +206,7 @@ static bool spin(struct srdma_conn *conn, bool (*ready)(const struct srdma_conn 
 
 			if (began == 0)
 				began = now;
-			if (now - began >= ALONE_US)
+			if (now - began >= ALONE_US && srdma_sealed_rdma_is_active(&conn->sealed_rdma))
 				now = srdma_yield(&conn->yield, now);
 			if (until == 0)
 				until = limit > 0 ? now + (uint64_t)limit : deadline;

@@ -24,7 +24,7 @@
 #define WATCH_TICK_MS 100
 /* Rounds of polling between two looks at the descriptors. */
 #define ROUNDS_PER_EVENTS 16
-/* Rounds in vain until it gives the processor away: mostly the clients have processors of their own, and send sooner. */
+/* In a sealed transfer, rounds in vain until it gives the processor away: a client with a processor of its own sends sooner. */
 #define ROUNDS_PER_YIELD 64
 /* Room for a program's handlers. The usual 8 MiB would invite the kernel to back a stack with a huge page. */
 #define WORKER_STACK (1024 * 1024)
@@ -48,6 +48,15 @@ static bool poll_hot(struct srdma_worker *worker)
 		}
 	}
 	return busy;
+}
+
+/* Whether a client that is polled is in a sealed transfer. */
+static bool has_transfer(const struct srdma_worker *worker)
+{
+	for (unsigned i = 0; i < worker->hot_count; i++)
+		if (srdma_sealed_rdma_is_active(&worker->hot[i]->conn->sealed_rdma))
+			return true;
+	return false;
 }
 
 static void take_client(struct srdma_worker *worker, struct srdma_client *client)
@@ -187,7 +196,7 @@ static void *worker_main(void *arg)
 				srdma_client_run(conn->owner);
 		} while (conn != last);
 		vain = poll_hot(worker) || last ? 0 : vain + 1;
-		if (worker->hot_count > 0 && vain % ROUNDS_PER_YIELD == ROUNDS_PER_YIELD - 1)
+		if (vain % ROUNDS_PER_YIELD == ROUNDS_PER_YIELD - 1 && has_transfer(worker))
 			srdma_yield(&worker->yield, srdma_clock_us());
 		if (worker->marked[SRDMA_MARK_THROTTLED] > 0 && srdma_clock_us() - released >= THROTTLE_TICK_MS * 1000) {
 			release_throttled(worker);
