@@ -91,6 +91,7 @@ class BaseConn:
         self._numbers = 0
         self._posted: dict[int, tuple[Any, Any]] = {}  # by the number that the library has as cookie: who owns the buffer, the program's cookie
         self._room: Any = None
+        self._stream: Any = None  # the stream that was made of it
 
     def _enter(self, timeout_ms: int = -1) -> Any:
         raise NotImplementedError
