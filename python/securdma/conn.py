@@ -374,12 +374,7 @@ class Conn(Handle, BaseConn):
 
     def wake(self) -> None:
         """Ends the wait() of another thread, the present one or the next. Thread-safe."""
-        owner = self._owner
-        if owner is None:
-            raise failed(-errno.EBADF, "the connection was closed")
-        with owner.guard:
-            if owner.pointer:
-                lib.srdma_conn_wake(owner.pointer)
+        self._wake(lib.srdma_conn_wake)
 
     def region_view(self) -> memoryview:
         """The own region without a copy, writable. The peer may change it at any time: copy before you check. The connection's memory
