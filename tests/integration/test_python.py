@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The package for Python, and the examples in it; python_probe.py has the details."""
+"""The package for Python, and the examples in it; python_*.py have the details."""
 import ast
 import os
 import pathlib
@@ -10,34 +10,36 @@ import pytest
 
 from conftest import EXAMPLES, PYTHON, ROOT, Process, Server, in_python, left_out_of, python, resources, run, wait_for_resources
 
-PROBE = os.path.join(ROOT, "tests", "integration", "python_probe.py")
-HELPERS = {"file", "server", "connect", "pair", "raises", "until"}
+HERE = pathlib.Path(ROOT, "tests", "integration")
 # An interpreter that is not made for ThreadSanitizer.
 pytestmark = [left_out_of("tsan"), pytest.mark.skipif(not os.path.exists(PYTHON), reason="cffi or the headers of Python are not installed")]
 
 
 def behaviours():
-    functions = [node.name for node in ast.parse(pathlib.Path(PROBE).read_text(encoding="utf-8")).body if isinstance(node, ast.FunctionDef)]
-    return [name for name in functions if name not in HELPERS]
+    """The functions of the programs."""
+    for program in sorted(set(HERE.glob("python_*.py")) - {HERE / "python_rig.py"}):
+        for node in ast.parse(program.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.FunctionDef):
+                yield program.name, node.name
 
 
-def probe(certs, device, name, **more):
+def probe(certs, device, program, name):
     before = resources(device)
-    result = python(PROBE, certs.folder, certs.host, name, **more)
+    result = python(str(HERE / program), certs.folder, certs.host, name)
     assert result.returncode == 0 and result.stdout == "done\n", f"{result.returncode}\n{result.stdout}{result.stderr}"
     wait_for_resources(device, before)
     return result.stderr
 
 
-@pytest.mark.parametrize("name", behaviours())
-def test_python_probe_finds_that(certs, device, name):
-    probe(certs, device, name)
+@pytest.mark.parametrize("program, name", behaviours(), ids=lambda name: name.removesuffix(".py"))
+def test_program_in_python_finds_that(certs, device, program, name):
+    probe(certs, device, program, name)
 
 
 def test_control_messages_go_on_in_epochs_of_a_sealed_server(certs, device, monkeypatch):
     monkeypatch.setenv("SECURDMA_PROBE_SEAL", "1")
     monkeypatch.setenv("SECURDMA_PROBE_EPOCH_MS", "100")
-    probe(certs, device, "server_answers_control_messages")
+    probe(certs, device, "python_data.py", "server_answers_control_messages")
 
 
 # ---- examples --------------------------------------------------------------------------------------------------------------
