@@ -28,6 +28,9 @@ class Error(OSError):
     def __str__(self) -> str:
         return f"{self.text} [{self.name}]"
 
+    def __reduce__(self) -> tuple[object, ...]:  # to another process
+        return type(self), (int(self.code), self.text), self.__dict__
+
     @property
     def name(self) -> str:
         """The name of the code, such as "ETIMEDOUT" or "ELOST"."""

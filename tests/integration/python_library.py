@@ -3,6 +3,7 @@
 import errno
 import logging
 import os
+import pickle
 import tempfile
 import threading
 import time
@@ -17,6 +18,8 @@ def errors_are_those_of_python_where_it_has_them():
     listener.close()
     error = raises(ConnectionRefusedError, securdma.connect, HOST, port, tls=CLIENT)
     assert isinstance(error, securdma.Error) and error.code == -errno.ECONNREFUSED == -error.errno and HOST in error.text
+    copy = pickle.loads(pickle.dumps(error))
+    assert (type(copy), copy.code, copy.text, copy.errno) == (type(error), error.code, error.text, error.errno)
     raises(FileNotFoundError, securdma.TlsClient, ca_file="/nowhere")
     raises(ValueError, securdma.TlsClient, pin="sha256:1")
     raises(securdma.ConfigError, securdma.TlsClient)
