@@ -23,14 +23,18 @@ from .buffer import Buffer
 from .cert import check_certificate, check_tls_client, check_tls_server, make_certificate, read_certificate
 from .conn import Conn, Connecting, connect, disconnect_all
 from .device import Device, default_device, devices
-from .errors import (Busy, Cancelled, CertificateError, Closed, ConfigError, Denied, Error, Exists, Gone, Interrupted, InvalidArgument, Lost,
-                     NotFound, NotSupported, OutOfRange, ProtocolError, RandomError, Reconnected, Refused, Rejected, SealError, Timeout, TlsError, TooLong,
+from .errors import (Aborted, BrokenPipe, Busy, Cancelled, CertificateError, Closed, ConfigError, Denied, Error, Exists, Gone, Interrupted, InvalidArgument, Lost,
+                     NotFound, NotSupported, OutOfRange, ProtocolError, RandomError, Reconnected, Refused, Rejected, Reset, SealError, Timeout, TlsError, TooLong,
                      VerbsError, WouldBlock)
 from .link import Link, LinkConn
 from .listener import Accepting, Listener, Refuse, accept
 from .log import log_to
 from .server import Disconnect, Handlers, Server, ServerConn, check_server
 from .tls import TlsClient, TlsServer
+
+if hasattr(_lib, "srdma_stream_new"):  # of a library that has streams
+    from .stream import Stream, stream_conn_options
+    _types.__all__ += ["Stream", "stream_conn_options"]
 
 #: What an option region_access is made of.
 ACCESS_REMOTE_WRITE: int = _lib.IBV_ACCESS_REMOTE_WRITE
@@ -47,9 +51,9 @@ WORKERS_PER_CLIENT: int = _lib.SRDMA_WORKERS_PER_CLIENT
 __version__: str = _ffi.string(_lib.srdma_version()).decode()
 
 __all__ = [
-    "Accepting", "Buffer", "Busy", "Cancelled", "CertificateError", "Closed", "ConfigError", "Conn", "Connecting", "DEFAULT_PORT", "Denied",
+    "Aborted", "Accepting", "BrokenPipe", "Buffer", "Busy", "Cancelled", "CertificateError", "Closed", "ConfigError", "Conn", "Connecting", "DEFAULT_PORT", "Denied",
     "Device", "Disconnect", "Error", "Exists", "Gone", "Handlers", "Interrupted", "InvalidArgument", "Link", "LinkConn", "Listener", "Lost", "NotFound",
-    "NotSupported", "OutOfRange", "ProtocolError", "RandomError", "Reconnected", "Refuse", "Refused", "Rejected", "SealError", "Server", "ServerConn",
+    "NotSupported", "OutOfRange", "ProtocolError", "RandomError", "Reconnected", "Refuse", "Refused", "Rejected", "Reset", "SealError", "Server", "ServerConn",
     "Timeout", "TlsClient", "TlsError", "TlsServer", "TooLong", "VerbsError", "WouldBlock", "accept", "check_certificate", "check_server", "check_tls_client",
     "check_tls_server", "connect", "default_device", "devices", "disconnect_all", "log_to", "make_certificate", "read_certificate",
     *_types.__all__,

@@ -94,6 +94,15 @@ class Handle:
         finally:
             self._leave()
 
+    def _wake(self, function: Callable[[Any], None]) -> None:
+        """Calls a thread-safe function of the library, while another thread uses the object. It is not freed meanwhile."""
+        owner = self._owner
+        if owner is None:
+            raise failed(-errno.EBADF, f"the {self._what} was closed")
+        with owner.guard:
+            if owner.pointer:
+                function(owner.pointer)
+
     @property
     def closed(self) -> bool:
         """Whether this program has closed the object."""

@@ -91,6 +91,7 @@ class BaseConn:
         self._numbers = 0
         self._posted: dict[int, tuple[Any, Any]] = {}  # by the number that the library has as cookie: who owns the buffer, the program's cookie
         self._room: Any = None
+        self._stream: Any = None  # the stream that was made of it
 
     def _enter(self, timeout_ms: int = -1) -> Any:
         raise NotImplementedError
@@ -373,12 +374,7 @@ class Conn(Handle, BaseConn):
 
     def wake(self) -> None:
         """Ends the wait() of another thread, the present one or the next. Thread-safe."""
-        owner = self._owner
-        if owner is None:
-            raise failed(-errno.EBADF, "the connection was closed")
-        with owner.guard:
-            if owner.pointer:
-                lib.srdma_conn_wake(owner.pointer)
+        self._wake(lib.srdma_conn_wake)
 
     def region_view(self) -> memoryview:
         """The own region without a copy, writable. The peer may change it at any time: copy before you check. The connection's memory

@@ -28,6 +28,9 @@ class Error(OSError):
     def __str__(self) -> str:
         return f"{self.text} [{self.name}]"
 
+    def __reduce__(self) -> tuple[object, ...]:  # to another process
+        return type(self), (int(self.code), self.text), self.__dict__
+
     @property
     def name(self) -> str:
         """The name of the code, such as "ETIMEDOUT" or "ELOST"."""
@@ -82,6 +85,18 @@ class Denied(Error, PermissionError):
 
 class Refused(Error, ConnectionRefusedError):
     """-ECONNREFUSED: nothing listens there."""
+
+
+class BrokenPipe(Error, BrokenPipeError):
+    """-EPIPE: this end has said that it writes no more."""
+
+
+class Reset(Error, ConnectionResetError):
+    """-ECONNRESET: the peer aborted the stream. The text has its reason."""
+
+
+class Aborted(Error, ConnectionAbortedError):
+    """-ECONNABORTED: this end aborted the stream, or the server's program ended the client."""
 
 
 class RandomError(Error):
@@ -147,7 +162,7 @@ class Busy(Error):
 _classes: dict[int, type[Error]] = {
     -errno.ETIMEDOUT: Timeout, -errno.EAGAIN: WouldBlock, -errno.EINTR: Interrupted, -errno.ECANCELED: Cancelled, -errno.EINVAL: InvalidArgument,
     -errno.EMSGSIZE: TooLong, -errno.ERANGE: OutOfRange, -errno.EOPNOTSUPP: NotSupported, -errno.ENOENT: NotFound, -errno.EEXIST: Exists,
-    -errno.EACCES: Denied, -errno.ECONNREFUSED: Refused, -errno.EBADF: Gone, -errno.EBUSY: Busy,
+    -errno.EACCES: Denied, -errno.ECONNREFUSED: Refused, -errno.EBADF: Gone, -errno.EBUSY: Busy, -errno.EPIPE: BrokenPipe, -errno.ECONNRESET: Reset, -errno.ECONNABORTED: Aborted,
     ErrorCode.ERANDOM: RandomError, ErrorCode.ETLS: TlsError, ErrorCode.ECERT: CertificateError, ErrorCode.EPROTOCOL: ProtocolError,
     ErrorCode.EREJECTED: Rejected, ErrorCode.EVERBS: VerbsError, ErrorCode.ELOST: Lost, ErrorCode.ECLOSED: Closed, ErrorCode.ECONFIG: ConfigError,
     ErrorCode.ESEAL: SealError, ErrorCode.ERECONNECTED: Reconnected}

@@ -136,12 +136,7 @@ class Link(Handle):
 
     def wake(self) -> None:
         """Ends the wait() of another thread, or a pause between two tries to connect: Interrupted. Thread-safe."""
-        owner = self._owner
-        if owner is None:
-            raise failed(-errno.EBADF, "the link was closed")
-        with owner.guard:
-            if owner.pointer:
-                lib.srdma_link_wake(owner.pointer)
+        self._wake(lib.srdma_link_wake)
 
     @errors_of("srdma_link_reconnect")
     def reconnect(self) -> bool:

@@ -19,7 +19,7 @@ from ._types import LogLevel
 #: The package's own logger: exceptions in handlers of a server go there, whether log_to() was called or not.
 logger = logging.getLogger("securdma")
 
-_levels = {LogLevel.ERROR: logging.ERROR, LogLevel.WARN: logging.WARNING, LogLevel.INFO: logging.INFO, LogLevel.DEBUG: logging.DEBUG}
+_levels: dict[int, int] = {LogLevel.ERROR: logging.ERROR, LogLevel.WARN: logging.WARNING, LogLevel.INFO: logging.INFO, LogLevel.DEBUG: logging.DEBUG}
 _is_set = False
 
 
@@ -52,7 +52,7 @@ def _pass_on(records: socket.socket, target: logging.Logger) -> None:
                 return
             security, event, text, *facts = (word.decode(errors="replace") for word in rest.split(b"\0")[:-1])
             fields = dict(zip(facts[::2], facts[1::2]))
-            target.log(_levels.get(LogLevel(int(level)), logging.INFO), "%s", text,
+            target.log(_levels.get(int(level), logging.INFO), "%s", text,
                        extra={"event": event, "security": security == "1", "fields": fields})
 
 

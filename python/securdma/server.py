@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 REASON_SIZE = 128
 # Those for which -EAGAIN means: again, when there is room to send.
 REPEATED = ("on_message", "on_wake", "on_complete")
+# The library tells by itself when a call on a stream is worth repeating.
+DONE = ("on_stream",)
 
 
 class Disconnect(Exception):
@@ -73,6 +75,10 @@ class Handlers:
         def on_complete(self, conn: ServerConn, cookie: Any) -> None:
             """A write or read that was posted with this cookie has completed. Without this handler, call conn.complete()."""
 
+        def on_stream(self, conn: ServerConn, stream: Any) -> bool | None:
+            """Something has happened on the stream that on_connect has made of the connection: use it with timeout 0. WouldBlock ends the
+            call; True asks for another one after other clients' turns. A library without streams does not call it."""
+
 
 class ServerConn(BaseConn):
     """The connection of a server's client. Only its handlers may use it, while they run; but wake() any thread, at any time.
@@ -114,6 +120,7 @@ class ServerConn(BaseConn):
         with self._guard:
             self._conn = None
         self._posted.clear()
+        self._stream = None
 
     def __repr__(self) -> str:
         return f"<securdma.ServerConn{', gone' if self._conn is None else ''}>"
@@ -140,11 +147,13 @@ class _State:
         _inside.states = [*getattr(_inside, "states", []), self]
         try:
             with client._handled():
-                handler(client, *arguments)
-            return 0
+                more = handler(client, *arguments)
+            return -errno.EAGAIN if name in DONE and more else 0
         except BlockingIOError as error:
             if name in REPEATED:
                 return -errno.EAGAIN
+            if name in DONE:
+                return 0
             text = self._failed(name, error)
         except Disconnect as end:
             text = end.reason
@@ -197,6 +206,12 @@ def securdma_on_complete(conn: Any, cookie: int, reason: Any, client_arg: Any, a
     if result != -errno.EAGAIN:
         client._completed(cookie)
     return result
+
+
+if hasattr(lib, "securdma_on_stream"):
+    @ffi.def_extern(error=-errno.ECONNABORTED)
+    def securdma_on_stream(conn: Any, stream: Any, reason: Any, client_arg: Any, arg: Any) -> int:
+        return ffi.from_handle(arg).call("on_stream", client_arg, reason, ffi.from_handle(client_arg)._stream)
 
 
 @ffi.def_extern()
@@ -280,7 +295,7 @@ def _options(functions: dict[str, Any], given: Any, conn: Any, limits: Any) -> t
     called: dict[str, Any] = {"arg": handle}
     if set(functions) - {"on_admit"}:  # else the built-in echo service answers
         called |= {"on_connect": lib.securdma_on_connect, "on_disconnect": lib.securdma_on_disconnect}
-        called |= {name: getattr(lib, f"securdma_{name}") for name in functions if name != "on_admit"}
+        called |= {name: getattr(lib, f"securdma_{name}") for name in functions if name != "on_admit" and hasattr(lib, f"securdma_{name}")}
     if "on_admit" in functions:
         called["on_admit"] = lib.securdma_admit_fn
     options = Options("server_options", {**given, **called, "conn": clients, **({"limits": limits} if limits is not None else {})})
@@ -307,10 +322,11 @@ class Server:
                  on_message: Callable[[ServerConn, bytes], Any] | None = None, on_disconnect: Callable[[ServerConn, Error | None], Any] | None = None,
                  on_admit: Admit | None = None, on_control: Callable[[ServerConn, bytes], Any] | None = None,
                  on_wake: Callable[[ServerConn], Any] | None = None, on_complete: Callable[[ServerConn, Any], Any] | None = None,
+                 on_stream: Callable[[ServerConn, Any], Any] | None = None,
                  **options: Unpack[ServerOptions]) -> None:
         device = device or default_device()
         functions = {"on_connect": on_connect, "on_message": on_message, "on_disconnect": on_disconnect, "on_admit": on_admit,
-                     "on_control": on_control, "on_wake": on_wake, "on_complete": on_complete}
+                     "on_control": on_control, "on_wake": on_wake, "on_complete": on_complete, "on_stream": on_stream}
         functions = {name: function or getattr(handlers, name, None) for name, function in functions.items()}
         filled, state, handle = _options({name: function for name, function in functions.items() if function}, options, conn, limits)
         out = ffi.new("struct srdma_server **")

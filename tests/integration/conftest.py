@@ -256,8 +256,8 @@ def in_python(*args):
     is no program of ours."""
     preload = " ".join(filter(None, (sanitizer_library(), UROCE_LIBRARY if ON_UROCE else None)))
     # What the interpreter still has at its end is not lost.
-    return ["/usr/bin/env", f"PYTHONPATH={os.path.dirname(PYTHON)}", "PYTHONDONTWRITEBYTECODE=1", "ASAN_OPTIONS=detect_leaks=0", *([f"LD_PRELOAD={preload}"] if preload else []),
-            "/usr/bin/python3", "-X", "dev", "-W", "error", *args]
+    return ["/usr/bin/env", f"PYTHONPATH={os.path.dirname(PYTHON)}", "PYTHONDONTWRITEBYTECODE=1", "PYTHONMALLOC=debug", "ASAN_OPTIONS=detect_leaks=0", *([f"LD_PRELOAD={preload}"] if preload else []),
+            "/usr/bin/python3", "-X", "faulthandler", "-W", "error", *args]
 
 
 def python(*args, **more):

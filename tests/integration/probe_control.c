@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A program's own data over the TLS channel. python_probe.py has private data, and what a server does with control messages. */
+/* A program's own data over the TLS channel. python_data.py has private data, and what a server does with control messages. */
 #include "probe.h"
 
 #include <errno.h>
