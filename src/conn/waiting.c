@@ -132,7 +132,8 @@ struct srdma_conn *srdma_conn_take_cq_event(struct ibv_comp_channel *channel)
 static int take_shared_events(struct srdma_conn *conn, int timeout_ms)
 {
 	struct srdma_notifier *notifier = conn->notifier;
-	bool leaves = conn->waits_long && timeout_ms > 0 && notifier->leaves, takes = true;
+	bool leaves = conn->waited_us >= SLICE_MS * 1000 && timeout_ms > 0 && notifier->leaves, takes = true;
+	uint64_t start = timeout_ms > 0 ? srdma_clock_us() : 0;
 	struct pollfd fds[] = {
 		{.fd = conn->comp->fd, .events = POLLIN},
 		{.fd = srdma_conn_control_events(conn) ? srdma_tls_fd(conn->tls) : -1, .events = srdma_conn_control_events(conn)},
@@ -151,7 +152,8 @@ static int take_shared_events(struct srdma_conn *conn, int timeout_ms)
 	}
 	if (error != 0)
 		return srdma_fail(-error, "cannot wait: %s", strerror(error));
-	conn->waits_long = conn->waits_long || (n == 0 && timeout_ms > 0);
+	if (timeout_ms > 0)
+		conn->waited_us += srdma_clock_us() - start;
 	if (takes && (fds[0].revents || leaves))
 		srdma_notifier_take(notifier);
 	if (fds[1].revents || conn->control_more)
@@ -272,7 +274,6 @@ int srdma_conn_wait_until(struct srdma_conn *conn, bool (*ready)(const struct sr
 		return 0;
 	if (patience->deadline == 0)
 		patience->deadline = srdma_deadline(patience->ms);
-	conn->waits_long = false;
 	for (bool first = true;; first = false) {
 		/* Spins the first time, and again after each sleep during a sealed transfer. */
 		if (waits && (first || srdma_sealed_rdma_is_active(&conn->sealed_rdma)) && spin(conn, ready, patience->deadline))

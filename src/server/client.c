@@ -134,6 +134,7 @@ void srdma_client_end(struct srdma_client *client, int status, const char *reaso
 static void begin_call(struct srdma_client *client)
 {
 	client->conn->declined = NULL;
+	client->conn->waited_us = 0;
 	client->worker->served = client;
 }
 
