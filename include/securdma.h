@@ -27,10 +27,16 @@
  *     first reference, and the last _unref frees it. These functions take the address of the pointer, accept NULL in it, and set
  *     it to NULL.
  *   - Sizes are bytes. Times are microseconds, unless the name ends in _ms. Nothing waits for ever: timeout_ms is for the
- *     whole call, which then returns -ETIMEDOUT. With a timeout_ms of 0 a call never waits: it returns -EAGAIN instead.
+ *     whole call, which then returns -ETIMEDOUT. With a timeout_ms of 0 a call never waits: it returns -EAGAIN instead. Only
+ *     srdma_conn_write() and srdma_conn_read() have to wait: 0 is -EINVAL there, and srdma_conn_post_write() does not wait.
  *     SRDMA_DEFAULT_TIMEOUT, like any negative timeout_ms, stands for the connection's default, srdma_conn_options.timeout_ms.
  *     A member of an options structure whose name ends in _ms, and the timeout_ms of srdma_server_drain(), which has no default,
  *     must not be negative: -EINVAL.
+ *   - A program with an event loop calls nothing that waits. What takes several exchanges with the peer has a function _start, which
+ *     begins it, and one _step, which goes on as far as it can: connecting, accepting, ending a connection, and links. All others
+ *     take a timeout_ms of 0, or are called _post_. After -EAGAIN the program waits until the object's descriptor is readable
+ *     (srdma_connect_fd(), srdma_accept_fd(), srdma_conn_fd(), srdma_link_fd()), with any other descriptors of its own, and calls again.
+ *     These descriptors also tell that a time has come, so no timer is needed; only accepting says the time by itself.
  *   - In a server's handlers, each call that waits returns -ECANCELED once the server is stopped and its drain time is over.
  *   - Fill a structure of options with its _init function before you set fields: fields that a later version adds then have
  *     their defaults. NULL instead of a structure stands for the defaults. A function that takes options copies them and

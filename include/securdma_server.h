@@ -86,10 +86,12 @@ struct srdma_stream; /* securdma_stream.h */
 /** Options of a server, and the functions with which a program answers its clients. Any of these may be NULL. When
  *  on_connect, on_message and on_disconnect all are, the built-in echo service answers (SRDMA_ECHO_OVERHEAD).
  *
- *  The calls for one client come one after the other, from one thread, whose stack is 1 MiB. The calls for different clients
- *  come at the same time, unless the clients are on the same worker (`workers`). A function that blocks holds up the other clients
- *  of its worker: with more than one client on a worker, give calls a timeout_ms of 0, and post writes and reads. On the connection of
- *  a call, srdma_conn_fd() is -1.
+ *  The calls for one client come one after the other, those for different clients at the same time, unless the clients are on the same
+ *  worker (`workers`): then only one of the functions runs at a time. While a function waits in a call of this library on a
+ *  connection of its worker, the others go on after 20 ms, in another thread; each function that waits needs one, with a stack of
+ *  1 MiB. So the calls for one client may come from different threads, but for SRDMA_WORKERS_PER_CLIENT. A function that blocks
+ *  otherwise, or computes for long, holds up the other clients of its worker. A call with a timeout_ms of 0 and a posted write or read
+ *  need no thread. On the connection of a call, srdma_conn_fd() is -1.
  *
  *  A function that returns -EAGAIN puts its matter off. It is called again when the last call in it that returned -EAGAIN is worth
  *  repeating (there is room to send, to post, or whatever that call has to wait for), or srdma_conn_wake() was called; never before, so
@@ -137,7 +139,7 @@ struct srdma_server_options {
 	int (*on_wake)(struct srdma_conn *conn, char *reason, void *client_arg, void *arg);
 	/** A write or a read that was posted with this cookie has completed: srdma_conn_post_write(), srdma_conn_post_read(). With
 	 *  -EAGAIN it is called again, for the same one. Any other result that is not 0 disconnects the client: fill `reason` (128 bytes) for it. NULL: the program calls srdma_conn_complete().
-	 *  Unlike that call, and unlike srdma_conn_write(), this never holds up the other clients of a worker. */
+	 *  Unlike that call, and unlike srdma_conn_write(), this needs no thread that waits. */
 	int (*on_complete)(struct srdma_conn *conn, uint64_t cookie, char *reason, void *client_arg, void *arg);
 	/** Something has happened on a client's stream: a call that had returned -EAGAIN is worth repeating. It is called once as soon as both
 	 *  ends have made their streams. Use timeout_ms 0. With -EAGAIN it is called again after the other clients' turns: a function that

@@ -135,7 +135,7 @@ int srdma_conn_new(struct srdma_device *device, const struct srdma_conn_options 
 	conn->options.gid_networks = NULL; /* the caller's string; `networks` has its contents */
 	conn->options.private_data = NULL; /* likewise: own_data */
 	conn->networks = networks;
-	conn->watch.fd = conn->watch.timer_fd = conn->wake_fd = -1;
+	conn->watch.fd = conn->watch.timer_fd = conn->wake_fd = conn->wait_fd = -1;
 	srdma_qp_options_fit(&conn->qp_options, device);
 	if (options->private_data)
 		ret = srdma_conn_set_private_data(&conn->own_data, options->private_data, options->private_data_size);
@@ -205,6 +205,7 @@ void srdma_conn_free(struct srdma_conn **out)
 	srdma_conn_release_verbs(conn);
 	srdma_watch_close(&conn->watch);
 	srdma_wake_close(conn->wake_fd);
+	srdma_wake_close(conn->wait_fd);
 	/* The channel closes last, so that the close tells the peer that this end has freed everything. */
 	srdma_tls_delete(&conn->tls);
 	srdma_networks_clear(&conn->networks);

@@ -96,6 +96,8 @@ struct srdma_conn {
 	bool armed;   /* both CQs will raise an event */
 	bool noted;
 	bool woken;
+	uint64_t waited_us; /* with a notifier: by the running function of the program, so far */
+	int wait_fd;     /* wake.h: ends that wait while other threads take the events; -1: there is none */
 	atomic_bool *shared_request; /* wake_fd is a duplicate of another object's, which has this flag; NULL: it is not */
 	atomic_bool wake_requested;
 	atomic_int device_event;    /* IBV_EVENT_* that ends the connection, and 1 more; 0: none */

@@ -155,14 +155,16 @@ int srdma_link_connect(const struct srdma_link_options *options, struct srdma_tl
 /* A call on the connection has failed. Returns the call's error when the connection is up, or the link does not reconnect. */
 static int recover(struct srdma_link *link, int error, int timeout_ms)
 {
-	int ret;
+	int ret, ended;
 
-	if (link->left || srdma_conn_check(link->conn) == 0 || link->options.reconnect_ms == 0)
+	if (link->left || link->options.reconnect_ms == 0 || error == -EMSGSIZE || error == -EINTR)
 		return error;
+	/* The call may have seen no more than that its time was over, while the peer disconnects. */
+	ended = srdma_conn_check(link->conn);
 	/* A peer that breaks the protocol would break it again. */
-	if (error == SRDMA_EPROTOCOL)
+	if (ended == 0 || ended == SRDMA_EPROTOCOL)
 		return error;
-	ret = srdma_link_lose(link, error);
+	ret = srdma_link_lose(link, ended);
 	return ret == 0 ? go_on(link, timeout_ms) : ret;
 }
 

@@ -9,6 +9,11 @@ struct srdma_notifier {
 	struct ibv_comp_channel *channel;
 	int wake_fd; /* the thread's (wake.h): waking one of its connections wakes the thread */
 	struct srdma_conn *first, *last;
+	/* Called around a long wait in a function of the program, during which other threads may work for the notifier's other
+	 * connections and take the channel's events. They signal `wait_fd` for those of `conn`. Both NULL: there is only one thread.
+	 * `came_back` returns whether no other thread has taken events. */
+	void (*leaves)(struct srdma_notifier *notifier, struct srdma_conn *conn);
+	bool (*came_back)(struct srdma_notifier *notifier, struct srdma_conn *conn);
 };
 
 int srdma_notifier_init(struct srdma_notifier *notifier, struct srdma_device *device, int wake_fd);

@@ -131,18 +131,34 @@ struct srdma_conn *srdma_conn_take_cq_event(struct ibv_comp_channel *channel)
 }
 
 /* The wait of a worker's connection, for handlers that block. The channel also carries other connections' events, which the
- * worker handles later. A wake-up of this connection only sets a flag. */
+ * worker handles later, or another thread meanwhile. A wake-up of this connection only sets a flag. */
 static int take_shared_events(struct srdma_conn *conn, int timeout_ms)
 {
+	struct srdma_notifier *notifier = conn->notifier;
+	bool leaves = conn->waited_us >= SLICE_MS * 1000 && timeout_ms > 0 && notifier->leaves, takes = true;
+	uint64_t start = timeout_ms > 0 ? srdma_clock_us() : 0;
 	struct pollfd fds[] = {
 		{.fd = conn->comp->fd, .events = POLLIN},
 		{.fd = srdma_conn_control_events(conn) ? srdma_tls_fd(conn->tls) : -1, .events = srdma_conn_control_events(conn)},
 	};
+	int n, error;
 
-	if (poll(fds, 2, timeout_ms > SLICE_MS ? SLICE_MS : timeout_ms) < 0 && errno != EINTR)
-		return srdma_fail(-errno, "cannot wait: %s", strerror(errno));
-	if (fds[0].revents)
-		srdma_notifier_take(conn->notifier);
+	if (leaves) {
+		notifier->leaves(notifier, conn);
+		fds[0].fd = conn->wait_fd;
+	}
+	n = poll(fds, 2, timeout_ms > SLICE_MS ? SLICE_MS : timeout_ms);
+	error = n < 0 && errno != EINTR ? errno : 0;
+	if (leaves) {
+		takes = notifier->came_back(notifier, conn);
+		srdma_wake_take(conn->wait_fd);
+	}
+	if (error != 0)
+		return srdma_fail(-error, "cannot wait: %s", strerror(error));
+	if (timeout_ms > 0)
+		conn->waited_us += srdma_clock_us() - start;
+	if (takes && (fds[0].revents || leaves))
+		srdma_notifier_take(notifier);
 	if (fds[1].revents || conn->control_more)
 		srdma_conn_progress_control(conn);
 	if (atomic_exchange(&conn->wake_requested, false))
@@ -186,7 +202,8 @@ static int still_waiting(struct srdma_conn *conn)
 /* Polls for the spin time. Returns whether `ready` became true. */
 static bool spin(struct srdma_conn *conn, bool (*ready)(const struct srdma_conn *), uint64_t deadline)
 {
-	int limit = conn->options.spin;
+	/* One that always polls would keep a worker's other clients from being served. */
+	int limit = conn->notifier && conn->options.spin < 0 ? SLICE_MS * 1000 : conn->options.spin;
 	uint64_t began = 0, until = 0;
 
 	for (unsigned round = 1; limit != 0; round++) {

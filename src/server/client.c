@@ -6,6 +6,7 @@
 #include "metrics.h"
 #include "server.h"
 #include "stream.h"
+#include "wake.h"
 
 #include <errno.h>
 #include <openssl/crypto.h>
@@ -81,6 +82,7 @@ void srdma_client_finish(struct srdma_client *client, int status, bool lost)
 	char text[512];
 
 	srdma_error_keep(text, sizeof text);
+	client->worker->served = client;
 	if (o->on_disconnect)
 		o->on_disconnect(client->conn, status, client->arg, o->arg);
 	srdma_event_ended(client, status, lost, text);
@@ -133,6 +135,8 @@ void srdma_client_end(struct srdma_client *client, int status, const char *reaso
 static void begin_call(struct srdma_client *client)
 {
 	client->conn->declined = NULL;
+	client->conn->waited_us = 0;
+	client->worker->served = client;
 }
 
 /* A function of the program has returned `ret`. Returns whether it has put its matter off. */
@@ -405,6 +409,11 @@ void srdma_client_run(struct srdma_client *client)
 	struct srdma_conn *conn = client->conn;
 	bool busy;
 
+	if (client->waits) {
+		if (conn->wait_fd >= 0)
+			srdma_wake_send(conn->wait_fd);
+		return;
+	}
 	watch_change(client);
 	if (client->marks[SRDMA_MARK_ENDING]) {
 		go_on_ending(client);

@@ -7,6 +7,7 @@
 #include "histogram.h"
 #include "net.h"
 #include "slots.h"
+#include "turn.h"
 
 struct srdma_client;
 
@@ -39,11 +40,11 @@ enum srdma_mark {
 	SRDMA_MARKS
 };
 
-/* A thread that serves connected clients. */
+/* A thread that serves connected clients, and others in its place while it waits in a function of the program. */
 struct srdma_worker {
 	struct srdma_server *server;
-	pthread_t thread;
-	struct srdma_notifier notifier; /* only this thread uses it, except for the channel */
+	struct srdma_turn turn; /* its mutex guards the notifier, and the members at the end */
+	struct srdma_notifier notifier;
 	int epoll_fd; /* the channel, wake_fd, the clients' TLS channels */
 	int wake_fd;  /* wake.h: arrivals, or stopping, or a client was woken */
 	int number;   /* from 0 */
@@ -51,7 +52,9 @@ struct srdma_worker {
 	srdma_arrivals arrivals;
 	atomic_bool over; /* no client will arrive any more */
 
-	/* Only this thread uses these. */
+	/* turn.mutex is held. */
+	struct srdma_client *arrived; /* clients that have come and are not yet taken, by `next` */
+	struct srdma_client *served;  /* whose function of the program runs */
 	struct srdma_client_list clients;
 	struct srdma_client *hot[SRDMA_HOT_MAX]; /* clients that the worker polls for a while instead of arming them */
 	unsigned hot_count;
@@ -161,6 +164,8 @@ struct srdma_client {
 	uint64_t sent;                 /* messages, when it was BLOCKED last */
 	bool hot;
 	uint64_t hot_until;
+	bool waits; /* a thread waits in a function of the program for this client, which no other thread may touch */
+	struct srdma_client *waits_for; /* while a thread waits for this client's connection: whose function it is in */
 	atomic_bool kicked;            /* set under slots.mutex, after kick_reason */
 	char kick_reason[SRDMA_REASON_MAX + 1];
 	const char *kick_limit;        /* as `limit`; also set before `kicked` */

@@ -29,13 +29,20 @@
 /* Room for a program's handlers. The usual 8 MiB would invite the kernel to back a stack with a huge page. */
 #define WORKER_STACK (1024 * 1024)
 
+/* A function of the program has waited since, so other threads have worked for the worker: clients may have gone. */
+static bool was_absent(const struct srdma_worker *worker, unsigned absences)
+{
+	return worker->turn.absences != absences;
+}
+
 /* Returns whether any had work. */
 static bool poll_hot(struct srdma_worker *worker)
 {
 	uint64_t now = worker->hot_count > 0 ? srdma_clock_us() : 0;
+	unsigned absences = worker->turn.absences;
 	bool busy = false;
 
-	for (unsigned i = worker->hot_count; i > 0; i--) {
+	for (unsigned i = worker->hot_count; i > 0 && !was_absent(worker, absences); i--) {
 		struct srdma_client *client = worker->hot[i - 1];
 
 		srdma_client_progress(client, false);
@@ -70,6 +77,7 @@ static void take_client(struct srdma_worker *worker, struct srdma_client *client
 		srdma_client_finish(client, srdma_conn_check(client->conn), true);
 		return;
 	}
+	worker->served = client;
 	if (o->on_connect)
 		ret = o->on_connect(client->conn, &client->arg, o->arg);
 	if (ret != 0)
@@ -82,19 +90,25 @@ static void take_client(struct srdma_worker *worker, struct srdma_client *client
 /* Another thread has woken the worker to stop it, or because a client's program may take its message now. */
 static void be_woken(struct srdma_worker *worker)
 {
+	unsigned absences = worker->turn.absences;
 	struct srdma_client *client, *next;
 	bool stopping;
 
 	srdma_wake_take(worker->wake_fd);
 	stopping = atomic_load(&worker->server->stopping);
-	for (client = srdma_arrivals_take(&worker->arrivals); client; client = next) {
-		next = client->next;
+	if (!worker->arrived)
+		worker->arrived = srdma_arrivals_take(&worker->arrivals);
+	while ((client = worker->arrived) != NULL && !was_absent(worker, absences)) {
+		worker->arrived = client->next;
 		take_client(worker, client);
 	}
-	for (client = worker->clients.first; client; client = next) {
-		bool woken = atomic_exchange(&client->conn->wake_requested, false);
+	for (client = worker->clients.first; client && !was_absent(worker, absences); client = next) {
+		bool woken;
 
 		next = client->next;
+		if (client->waits)
+			continue;
+		woken = atomic_exchange(&client->conn->wake_requested, false);
 		client->conn->woken = client->conn->woken || (woken && worker->server->options.on_wake);
 		if (woken)
 			srdma_client_retry(client);
@@ -106,11 +120,14 @@ static void be_woken(struct srdma_worker *worker)
 
 static void check_deadlines(struct srdma_worker *worker)
 {
+	unsigned absences = worker->turn.absences;
 	struct srdma_client *next;
 	uint64_t now = srdma_clock_us();
 
-	for (struct srdma_client *client = worker->clients.first; client; client = next) {
+	for (struct srdma_client *client = worker->clients.first; client && !was_absent(worker, absences); client = next) {
 		next = client->next;
+		if (client->waits)
+			continue;
 		if (srdma_epoch_is_due(client->conn, now) || srdma_conn_control_is_stalled(client->conn)) {
 			srdma_client_progress(client, true);
 			if (client->marks[SRDMA_MARK_ENDING] || srdma_client_has_work(client))
@@ -127,9 +144,10 @@ static void check_deadlines(struct srdma_worker *worker)
 
 static void release_throttled(struct srdma_worker *worker)
 {
+	unsigned absences = worker->turn.absences;
 	struct srdma_client *next;
 
-	for (struct srdma_client *client = worker->clients.first; client; client = next) {
+	for (struct srdma_client *client = worker->clients.first; client && !was_absent(worker, absences); client = next) {
 		next = client->next;
 		if (client->marks[SRDMA_MARK_THROTTLED] && srdma_rate_is_open(&client->conn->rate))
 			srdma_client_run(client);
@@ -139,9 +157,15 @@ static void release_throttled(struct srdma_worker *worker)
 static void take_events(struct srdma_worker *worker, int timeout_ms)
 {
 	struct epoll_event events[EVENTS];
-	int n = epoll_wait(worker->epoll_fd, events, EVENTS, timeout_ms);
+	unsigned absences = worker->turn.absences;
 	bool woken = false;
+	int n;
 
+	if (timeout_ms != 0)
+		srdma_turn_exit(&worker->turn);
+	n = epoll_wait(worker->epoll_fd, events, EVENTS, timeout_ms);
+	if (timeout_ms != 0)
+		srdma_turn_enter(&worker->turn);
 	for (int i = 0; i < n; i++) {
 		struct srdma_client *client = events[i].data.ptr;
 
@@ -149,7 +173,8 @@ static void take_events(struct srdma_worker *worker, int timeout_ms)
 			woken = true;
 		} else if (events[i].data.ptr == &worker->notifier) {
 			srdma_notifier_take(&worker->notifier);
-		} else {
+		/* Another thread may have freed the client. The next wait reports its event again. */
+		} else if (!was_absent(worker, absences)) {
 			srdma_client_progress(client, true);
 			/* An event of a blocked client is no reason to ask the program for its message again. */
 			if (client->marks[SRDMA_MARK_ENDING] || srdma_client_has_work(client))
@@ -164,7 +189,7 @@ static void take_events(struct srdma_worker *worker, int timeout_ms)
 /* `over` is read before the arrivals, so that none is missed. */
 static bool is_over(struct srdma_worker *worker)
 {
-	return !worker->clients.first && atomic_load(&worker->over) && !atomic_load(&worker->arrivals);
+	return !worker->clients.first && atomic_load(&worker->over) && !atomic_load(&worker->arrivals) && !worker->arrived;
 }
 
 static bool has_deadlines(const struct srdma_worker *worker)
@@ -172,30 +197,40 @@ static bool has_deadlines(const struct srdma_worker *worker)
 	return worker->marked[SRDMA_MARK_ENDING] + worker->marked[SRDMA_MARK_BLOCKED] + worker->marked[SRDMA_MARK_CHANGING] > 0;
 }
 
-static void *worker_main(void *arg)
+/* Serves each client that is in the list now; a client that enters the list meanwhile waits for the next round. Returns
+ * whether there was any. */
+static bool serve_noted(struct srdma_worker *worker)
 {
-	struct srdma_worker *worker = arg;
+	const struct srdma_conn *last = worker->notifier.last;
+	unsigned absences = worker->turn.absences;
+	struct srdma_conn *conn;
+
+	do {
+		conn = srdma_notifier_next(&worker->notifier);
+		if (conn)
+			srdma_client_run(conn->owner);
+	} while (conn && conn != last && !was_absent(worker, absences));
+	return last != NULL;
+}
+
+/* Serves all clients until there are none left, or another thread does it. */
+static void work(struct srdma_worker *worker)
+{
 	bool watched = worker->server->options.conn->epoch_ms > 0 || srdma_device_watches(worker->server->device);
 	uint64_t checked = 0, released = 0;
 	unsigned round = 0, vain = 0;
 
-	while (!is_over(worker)) {
-		bool idle = !worker->notifier.first && worker->hot_count == 0;
-		const struct srdma_conn *last;
-		struct srdma_conn *conn;
+	while (srdma_turn_is_mine(&worker->turn) && !is_over(worker)) {
+		bool idle, served;
+		int tick;
 
-		int tick = has_deadlines(worker) ? TICK_MS : watched ? WATCH_TICK_MS : -1;
-
+		srdma_turn_let_in(&worker->turn);
+		idle = !worker->notifier.first && worker->hot_count == 0;
+		tick = has_deadlines(worker) ? TICK_MS : watched ? WATCH_TICK_MS : -1;
 		if (idle || ++round % ROUNDS_PER_EVENTS == 0)
 			take_events(worker, !idle ? 0 : worker->marked[SRDMA_MARK_THROTTLED] > 0 ? THROTTLE_TICK_MS : tick);
-		/* Serves each client that is in the list now; a client that enters the list meanwhile waits for the next round. */
-		last = worker->notifier.last;
-		do {
-			conn = srdma_notifier_next(&worker->notifier);
-			if (conn)
-				srdma_client_run(conn->owner);
-		} while (conn != last);
-		vain = poll_hot(worker) || last ? 0 : vain + 1;
+		served = serve_noted(worker);
+		vain = poll_hot(worker) || served ? 0 : vain + 1;
 		if (vain % ROUNDS_PER_YIELD == ROUNDS_PER_YIELD - 1 && has_transfer(worker))
 			srdma_yield(&worker->yield, srdma_clock_us());
 		if (worker->marked[SRDMA_MARK_THROTTLED] > 0 && srdma_clock_us() - released >= THROTTLE_TICK_MS * 1000) {
@@ -207,7 +242,57 @@ static void *worker_main(void *arg)
 			checked = srdma_clock_us();
 		}
 	}
+}
+
+static void *worker_main(void *arg)
+{
+	struct srdma_worker *worker = arg;
+
+	srdma_turn_enter(&worker->turn);
+	while (srdma_turn_take(&worker->turn)) {
+		work(worker);
+		if (is_over(worker))
+			srdma_turn_end(&worker->turn);
+		/* The thread that has its place may sleep, while clients have come into its lists. */
+		else
+			srdma_worker_wake(worker);
+	}
+	srdma_turn_exit(&worker->turn);
 	return NULL;
+}
+
+/* A function of the program waits for `conn`, usually its own client's. Another thread serves the others meanwhile, and looks at
+ * everything that this one was about to. */
+static void leave(struct srdma_notifier *notifier, struct srdma_conn *conn)
+{
+	struct srdma_client *client = conn->owner;
+	struct srdma_worker *worker = client->worker;
+
+	(void)notifier;
+	if (conn->wait_fd < 0)
+		conn->wait_fd = srdma_wake_new();
+	client->waits_for = worker->served;
+	client->waits_for->waits = client->waits = true;
+	srdma_client_cool(client);
+	srdma_client_cool(client->waits_for);
+	/* This thread waits for its events, and no other may. */
+	srdma_client_watch(client, EPOLL_CTL_DEL);
+	if (srdma_turn_is_mine(&worker->turn))
+		srdma_worker_wake(worker);
+	srdma_turn_leave(&worker->turn);
+}
+
+static bool come_back(struct srdma_notifier *notifier, struct srdma_conn *conn)
+{
+	struct srdma_client *client = conn->owner;
+	struct srdma_worker *worker = client->worker;
+
+	(void)notifier;
+	srdma_turn_return(&worker->turn);
+	worker->served = client->waits_for;
+	client->waits_for->waits = client->waits = false;
+	srdma_client_watch(client, EPOLL_CTL_ADD);
+	return srdma_turn_is_mine(&worker->turn);
 }
 
 static int add_to_epoll(struct srdma_worker *worker, int fd, void *what)
@@ -241,8 +326,13 @@ static int worker_new(struct srdma_server *server, struct srdma_worker **out)
 	if (ret == 0 && (worker->epoll_fd < 0 || worker->wake_fd < 0 || add_to_epoll(worker, worker->wake_fd, worker) != 0 ||
 			 add_to_epoll(worker, worker->notifier.channel->fd, &worker->notifier) != 0))
 		error = errno;
+	/* A worker for one client has no others to serve. */
+	if (ret == 0 && server->options.workers >= 0) {
+		worker->notifier.leaves = leave;
+		worker->notifier.came_back = come_back;
+	}
 	if (ret == 0 && error == 0)
-		error = srdma_thread_start(worker_main, worker, WORKER_STACK, &worker->thread);
+		error = srdma_turn_start(&worker->turn, worker_main, worker, WORKER_STACK);
 	if (error != 0)
 		ret = srdma_fail(-EAGAIN, "cannot start a worker: %s", strerror(error));
 	if (ret != 0) {
@@ -341,7 +431,7 @@ void srdma_workers_stop(struct srdma_server *server)
 
 		atomic_store(&worker->over, true);
 		srdma_worker_wake(worker);
-		pthread_join(worker->thread, NULL);
+		srdma_turn_join(&worker->turn);
 		worker_delete(worker);
 	}
 	free(server->workers);

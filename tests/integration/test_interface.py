@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from conftest import BUILD, EXAMPLES, ON_UROCE, ROOT, SCALE, UROCE_LIBRARY, Process, Server, free_port, left_out_of, run, wait_until
+from conftest import BUILD, EXAMPLES, ON_UROCE, ROOT, SCALE, SECURDMA, UROCE_LIBRARY, Process, Server, free_port, left_out_of, run, wait_until
 
 SOURCES = pathlib.Path(ROOT, "src")
 FLAGS = ["-std=gnu11", "-O0", "-g0", "-w", "-D_GNU_SOURCE"]
@@ -138,10 +138,49 @@ def test_example_in_an_event_loop(certs, device, start, seal):
         assert result.returncode == 1 and "sealed" in result.stderr, result
 
 
+@pytest.mark.skipif(not os.path.exists(example("hello")), reason="there is no compiler for C++")
+def test_example_in_cxx(certs, device, start):
+    server = start(Server, certs, device)
+    result = run(example("hello"), certs.host, server.port, cwd=certs.folder)
+    assert (result.stdout, result.stderr, result.returncode) == ("echo: hello\n", "", 0)
+    server.wait_status(connected=0, accepted=1, lost=0)
+
+
+def test_example_with_many_connections_in_one_loop(certs, device, start):
+    server = start(Server, certs, device, "--max-clients", "40")
+    result = run(example("epoll"), certs.host, server.port, 10, cwd=certs.folder)
+    assert (result.stdout, result.stderr, result.returncode) == ("60 messages echoed\n", "", 0)
+    server.wait_status(connected=0, accepted=20, lost=0)
+
+
+def test_example_reads_the_table_of_a_server(certs, device, start):
+    port = str(free_port(certs.host))
+    server = start(Process, example("kv"), port, cwd=certs.folder, stdin=subprocess.PIPE)
+    for args, said in ((("set", "colour", "blue"), "blue"), (("get", "colour"), "blue"), (("get", "size"), "not set"),
+                       (("set", "colour", "green"), "green"), (("get", "colour"), "green")):
+        result = run_until_it_connects(server, example("kv"), certs.host, port, *args, cwd=certs.folder)
+        assert (result.stdout, result.stderr, result.returncode) == (f"{said}\n", "", 0), args
+    server.process.stdin.close()
+    assert server.wait() == 0, server.log()
+
+
+def test_example_ranks_of_a_ring_leave_at_once(certs, device, start, tmp_path):
+    """Each is a server of one rank and a client of another, with one certificate."""
+    for args in (["ca"], ["peer", "--name", certs.host]):
+        assert run(SECURDMA, "cert", *args, cwd=tmp_path).returncode == 0
+    ports = [str(free_port(certs.host)) for _ in range(4)]
+    ranks = [start(Process, example("ring"), number, certs.host, *ports, cwd=tmp_path) for number in range(4)]
+    for number, rank in enumerate(ranks):
+        assert rank.wait() == 0, rank.log()
+        assert rank.log() == ""
+        assert rank.lines == ["0123" if number == 0 else "0123"[:number + 1], None]
+
+
 def test_examples_say_what_is_missing(certs, device, tmp_path):
     """In a folder without certificates."""
     for name, args in (("server", ["0"]), ("raw", ["0"]), ("client", [certs.host]), ("link", [f"{certs.host}:1"]),
-                       ("event", [certs.host, "1"])):
+                       ("event", [certs.host, "1"]), ("epoll", [certs.host, "1", "1"]), ("hello", [certs.host, "1"]),
+                       ("kv", ["0"]), ("kv", [certs.host, "1", "get", "x"]), ("ring", ["0", certs.host, "1"])):
         if not os.path.exists(example(name)):
             continue
         result = run(example(name), *args, cwd=tmp_path)

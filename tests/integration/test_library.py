@@ -125,7 +125,7 @@ def test_no_call_waits_that_may_not(probe, monkeypatch, seal):
 
 
 @pytest.mark.parametrize("seal", ["", "1"])
-@pytest.mark.parametrize("mode", ["not-again", "posts-to-the-sleeping"])
+@pytest.mark.parametrize("mode", ["not-again", "posts-to-the-sleeping", "waits-for-the-sleeping"])
 def test_sleeping_client_holds_up_nobody_and_no_handler_runs_for_nothing(probe, monkeypatch, mode, seal):
     monkeypatch.setenv("SECURDMA_PROBE_SEAL", seal)
     probe(mode)

@@ -260,7 +260,7 @@ void rig_new(struct end_rig *rig, size_t region_size, size_t peer_region_size)
 	conn->qp = (struct srdma_qp){.verbs = &rig->qp, .max_inline = 220};
 	conn->send_cq = &rig->send_cq;
 	conn->recv_cq = &rig->recv_cq;
-	conn->wake_fd = -1;
+	conn->wake_fd = conn->wait_fd = -1;
 	require(srdma_watch_open(&conn->watch) == 0, "no descriptor");
 	require(srdma_region_private(region_size, &conn->region) == 0, "no region");
 	conn->region.rights = conn->own.region_access = conn->peer.region_access = IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ;
