@@ -162,6 +162,26 @@ def test_each_identity_has_its_folder_rights_and_quota(certs, device, start, tmp
     server.stop()
 
 
+def test_a_folder_that_comes_by_a_reload_waits_for_the_next_start(certs, device, start, tmp_path):
+    for name in ("one", "one/below", "other"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "x").touch()
+
+    def text(folder):
+        return f"[connection]\nregion-size = 1M\n[files]\ndirectory = {tmp_path}/{folder}\nrights = rw\n"
+
+    server = start(Configured, certs, device, tmp_path / "server.conf", text("one"))
+    for _ in range(2):
+        server.reload(text("other"))
+        assert server.events("log")[-1]["message"].endswith("other yet: [files] takes effect at the next start"), server.log()
+    cp(certs, server.port, tmp_path / "x", remote(certs))
+    assert (tmp_path / "one" / "x").exists() and not (tmp_path / "other" / "x").exists()
+    server.reload(text("one/below"))
+    cp(certs, server.port, tmp_path / "x", remote(certs))
+    assert (tmp_path / "one" / "below" / "x").exists()
+    server.stop()
+
+
 def test_a_client_gets_nothing_beyond_its_folder(certs, device, start, tmp_path):
     files = tmp_path / "files"
     files.mkdir()
