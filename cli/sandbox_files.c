@@ -40,14 +40,14 @@ struct path_rule {
 static int allow(int rules, const char *folder, uint64_t access)
 {
 	struct path_rule rule = {.access = access};
-	int ret = 0;
+	int fd = open(folder, O_PATH | O_CLOEXEC), ret = 0;
 
-	rule.folder = open(folder, O_PATH | O_CLOEXEC);
-	if (rule.folder < 0)
+	if (fd < 0)
 		return errno == ENOENT ? 0 : -errno;
+	rule.folder = fd;
 	if (syscall(ADD_RULE, rules, RULE_PATH_BENEATH, &rule, 0) != 0)
 		ret = -errno;
-	close(rule.folder);
+	close(fd);
 	return ret;
 }
 
