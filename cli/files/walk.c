@@ -171,7 +171,8 @@ static int next(struct files_walk *walk, struct files_found *found)
 
 	do {
 		errno = 0;
-		/* No other thread has this folder. cppcheck-suppress readdirCalled */
+		/* No other thread has this folder. */
+		/* cppcheck-suppress readdirCalled */
 		entry = level->folder ? readdir(level->folder) : NULL;
 		if (!entry)
 			return leave(walk, level->folder ? errno : 0, found);
