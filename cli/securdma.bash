@@ -80,7 +80,7 @@ _securdma() {
             mapfile -t COMPREPLY < <(compgen -f -- "$current")
         fi
         ;;
-    connect | bench) mapfile -t COMPREPLY < <(compgen -A hostname -- "$current") ;;
+    connect | bench | tunnel) mapfile -t COMPREPLY < <(compgen -A hostname -- "$current") ;;
     kick) ;;
     *) mapfile -t COMPREPLY < <(compgen -W "${!values[*]}" -- "$current") ;;
     esac
