@@ -3,8 +3,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 /* How long finished entries may wait for others, to be saved together with them. */
@@ -30,6 +32,70 @@ int files_receiver_say(struct receiver *receiver, uint64_t id, enum files_result
 	return files_channel_put(receiver->channel, &frame);
 }
 
+/* A batch that another thread saves, since nobody knows how long a disk takes. */
+struct saving {
+	struct files_batch *batch;
+	struct files_account *account;
+	pthread_mutex_t mutex; /* guards `over` */
+	pthread_cond_t ended;
+	bool over;
+};
+
+static void *save(void *arg)
+{
+	struct saving *saving = arg;
+
+	files_batch_commit(saving->batch, saving->account);
+	pthread_mutex_lock(&saving->mutex);
+	saving->over = true;
+	pthread_cond_signal(&saving->ended);
+	pthread_mutex_unlock(&saving->mutex);
+	return NULL;
+}
+
+/* For a second at most. Returns whether it is saved. */
+static bool wait_for(struct saving *saving)
+{
+	struct timespec until;
+	int ret = 0;
+	bool over;
+
+	clock_gettime(CLOCK_MONOTONIC, &until);
+	until.tv_sec++;
+	pthread_mutex_lock(&saving->mutex);
+	while (!saving->over && ret == 0)
+		ret = pthread_cond_timedwait(&saving->ended, &saving->mutex, &until);
+	over = saving->over;
+	pthread_mutex_unlock(&saving->mutex);
+	return over;
+}
+
+/* Saves the batch. Meanwhile the sender gets signs of life. */
+static int save_batch(struct receiver *receiver)
+{
+	struct saving saving = {.batch = &receiver->batch, .account = receiver->options->account};
+	pthread_condattr_t attributes;
+	pthread_t thread;
+	int ret = 0;
+
+	pthread_condattr_init(&attributes);
+	pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+	pthread_cond_init(&saving.ended, &attributes);
+	pthread_condattr_destroy(&attributes);
+	pthread_mutex_init(&saving.mutex, NULL);
+	if (pthread_create(&thread, NULL, save, &saving) != 0) {
+		save(&saving);
+	} else {
+		while (!wait_for(&saving))
+			if (ret == 0)
+				ret = files_channel_live(receiver->channel);
+		pthread_join(thread, NULL);
+	}
+	pthread_mutex_destroy(&saving.mutex);
+	pthread_cond_destroy(&saving.ended);
+	return ret;
+}
+
 static int commit(struct receiver *receiver)
 {
 	struct files_batch *batch = &receiver->batch;
@@ -37,7 +103,7 @@ static int commit(struct receiver *receiver)
 
 	if (batch->count == 0)
 		return 0;
-	files_batch_commit(batch, receiver->options->account);
+	ret = save_batch(receiver);
 	for (size_t i = 0; i < batch->count && ret == 0; i++) {
 		const struct files_pending *item = &batch->items[i];
 		const struct files_bytes name = files_text(item->path);
