@@ -120,6 +120,7 @@ bool is_filled(const void *data, size_t length, unsigned seed);
 	X("arguments", arguments, 0) \
 	X("bytes-both", bytes_both, 2) /* REGION TOTAL */ \
 	X("bytes-waiting", bytes_waiting, 2) /* REGION TOTAL */ \
+	X("bytes-rate", bytes_rate, 3) /* write|reserve SIZE TOTAL */ \
 	X("bytes-server", bytes_server, 2) /* REGION TOTAL */ \
 	X("bytes-abort", bytes_abort, 0) \
 	X("bytes-cut", bytes_cut, 1) /* order|loss */ \
