@@ -127,7 +127,8 @@ bool is_filled(const void *data, size_t length, unsigned seed);
 	X("bytes-arguments", bytes_arguments, 0) \
 	X("bytes-hostile", bytes_hostile, 0) \
 	X("bytes-foreign", bytes_foreign, 0) \
-	X("bytes-overrun", bytes_overrun, 0)
+	X("bytes-overrun", bytes_overrun, 0) \
+	X("bytes-flood", bytes_flood, 0)
 /* Of probe-wrapped alone. */
 #define PROBE_WRAPPED_MODES(X) \
 	X("hostile-nothing", hostile_nothing, 2) /* client|server plain|renewed|broken */ \

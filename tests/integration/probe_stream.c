@@ -690,3 +690,39 @@ void mode_bytes_overrun(struct rig *rig, char **args)
 	srdma_conn_free(&conns[0]);
 	srdma_conn_free(&conns[1]);
 }
+
+static void *flood(void *arg)
+{
+	struct srdma_conn *conn = arg;
+	const struct frame frame = {.type = 2, .version = 1, .magic = htobe32(0x53525354)};
+
+	while (srdma_conn_send(conn, &frame, 24, -1) == 0)
+		;
+	return NULL;
+}
+
+/* The peer sends messages that say nothing, without an end: no call waits longer than it may. */
+void mode_bytes_flood(struct rig *rig, char **args)
+{
+	struct srdma_conn *conns[2];
+	struct srdma_stream *stream;
+	pthread_t thread;
+	uint64_t before;
+	char data[16];
+
+	prepare(rig, "65536");
+	rig_pair(rig, &conns[0], &conns[1]);
+	EXPECT(srdma_stream_new(conns[0], NULL, &stream), 0);
+	send_frame(conns[1], 1, 65536, 0, 16);
+	CHECK(pthread_create(&thread, NULL, flood, conns[1]) == 0);
+	before = clock_ms();
+	for (unsigned i = 0; i < 100; i++) {
+		EXPECT(srdma_stream_read(stream, data, sizeof data, 0), -EAGAIN);
+		EXPECT(srdma_stream_read(stream, data, sizeof data, 1), -ETIMEDOUT);
+	}
+	CHECK(clock_ms() - before < 10000u * (unsigned)rig->scale);
+	srdma_stream_free(&stream);
+	srdma_conn_free(&conns[0]);
+	CHECK(pthread_join(thread, NULL) == 0);
+	srdma_conn_free(&conns[1]);
+}
