@@ -276,6 +276,59 @@ void mode_bytes_waiting(struct rig *rig, char **args)
 	}
 }
 
+/* ---- rates ----------------------------------------------------------------------------------------------------- */
+
+static void *consume_all(void *arg)
+{
+	struct srdma_stream *stream = arg;
+	const void *data;
+	ssize_t n;
+
+	while ((n = srdma_stream_peek(stream, &data, -1)) > 0)
+		EXPECT(srdma_stream_consume(stream, (size_t)n), 0);
+	EXPECT(n, 0);
+	return NULL;
+}
+
+/* Nobody looks at the bytes: how fast they go. */
+void mode_bytes_rate(struct rig *rig, char **args)
+{
+	size_t size = (size_t)atoll(args[1]), total = (size_t)atoll(args[2]), done = 0;
+	bool copies = strcmp(args[0], "write") == 0;
+	struct srdma_conn *conns[2];
+	struct srdma_stream *streams[2];
+	char *data = calloc(1, size);
+	pthread_t thread;
+	uint64_t before;
+
+	CHECK(data);
+	prepare(rig, "1048576");
+	rig->client_options.depth = rig->server_conn.depth = 32;
+	rig_pair(rig, &conns[0], &conns[1]);
+	for (unsigned i = 0; i < 2; i++)
+		EXPECT(srdma_stream_new(conns[i], NULL, &streams[i]), 0);
+	CHECK(pthread_create(&thread, NULL, consume_all, streams[1]) == 0);
+	before = clock_ms();
+	while (done < total) {
+		void *place;
+		ssize_t n = copies ? srdma_stream_write(streams[0], data, size, -1) : srdma_stream_reserve(streams[0], &place, -1);
+
+		CHECK(n > 0);
+		n = (size_t)n < size ? n : (ssize_t)size;
+		if (!copies)
+			EXPECT(srdma_stream_commit(streams[0], (size_t)n), 0);
+		done += (size_t)n;
+	}
+	EXPECT(srdma_stream_shutdown(streams[0]), 0);
+	EXPECT(srdma_stream_flush(streams[0], -1), 0);
+	CHECK(pthread_join(thread, NULL) == 0);
+	fact(rig, "mib_per_second", (long long)(done / 1024 * 1000 / 1024 / (clock_ms() - before + 1)));
+	free(data);
+	leave(&conns[0], &conns[1]);
+	for (unsigned i = 0; i < 2; i++)
+		srdma_stream_free(&streams[i]);
+}
+
 /* ---- in a server ----------------------------------------------------------------------------------------------- */
 
 /* Sends the client's stream back, a share in a turn. */
@@ -635,5 +688,41 @@ void mode_bytes_overrun(struct rig *rig, char **args)
 	fact_text(rig, "text", srdma_error_text());
 	srdma_stream_free(&stream);
 	srdma_conn_free(&conns[0]);
+	srdma_conn_free(&conns[1]);
+}
+
+static void *flood(void *arg)
+{
+	struct srdma_conn *conn = arg;
+	const struct frame frame = {.type = 2, .version = 1, .magic = htobe32(0x53525354)};
+
+	while (srdma_conn_send(conn, &frame, 24, -1) == 0)
+		;
+	return NULL;
+}
+
+/* The peer sends messages that say nothing, without an end: no call waits longer than it may. */
+void mode_bytes_flood(struct rig *rig, char **args)
+{
+	struct srdma_conn *conns[2];
+	struct srdma_stream *stream;
+	pthread_t thread;
+	uint64_t before;
+	char data[16];
+
+	prepare(rig, "65536");
+	rig_pair(rig, &conns[0], &conns[1]);
+	EXPECT(srdma_stream_new(conns[0], NULL, &stream), 0);
+	send_frame(conns[1], 1, 65536, 0, 16);
+	CHECK(pthread_create(&thread, NULL, flood, conns[1]) == 0);
+	before = clock_ms();
+	for (unsigned i = 0; i < 100; i++) {
+		EXPECT(srdma_stream_read(stream, data, sizeof data, 0), -EAGAIN);
+		EXPECT(srdma_stream_read(stream, data, sizeof data, 1), -ETIMEDOUT);
+	}
+	CHECK(clock_ms() - before < 10000u * (unsigned)rig->scale);
+	srdma_stream_free(&stream);
+	srdma_conn_free(&conns[0]);
+	CHECK(pthread_join(thread, NULL) == 0);
 	srdma_conn_free(&conns[1]);
 }

@@ -54,6 +54,10 @@ def test_peer_without_a_stream_is_told_apart(probe):
     assert "not one of a stream" in probe("bytes-foreign")["text"]
 
 
+def test_peer_that_floods_holds_no_call_up(probe):
+    probe("bytes-flood", timeout=30)
+
+
 def test_sealed_peer_that_overruns_the_ring_is_stopped(probe, monkeypatch):
     monkeypatch.setenv("SECURDMA_PROBE_SEAL", "1")
     assert "ring of 65536 bytes" in probe("bytes-overrun")["text"]
