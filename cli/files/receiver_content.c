@@ -117,7 +117,8 @@ static int end_content(struct receiver *receiver, struct announced *file, const 
 
 	if (frame->kind == FILES_OK && !receiver->failed) {
 		files_report_moved(receiver->options->report, 0, file->size - (uint64_t)end);
-		if (ftruncate(pending->fd, (off_t)file->size) == 0) {
+		/* A hole at the end is not there yet. */
+		if ((uint64_t)end == file->size || ftruncate(pending->fd, (off_t)file->size) == 0) {
 			int ret = files_receiver_finish(receiver, pending);
 
 			*pending = (struct files_pending){.fd = -1};
