@@ -4,7 +4,7 @@
 
 usage: aims.py BUILD [--older BUILD] [--rounds N] [--only NAME...] [--quick] [--docs FILE] [--json | --markdown]
   --older   the older build that some rows are measured beside (scripts/build-commit COMMIT prints its folder)
-  --only    these benchmarks alone: uroce, paths, sealed, scale, rdma
+  --only    these benchmarks alone: uroce, paths, sealed, copies, scale, rdma
   --quick   without the ones in the VM, of between hosts and of 10,000 clients
   --docs    puts the rows into this file, between <!-- rows: NAME --> and <!-- end --> of each benchmark that has run
 Rows come as they are measured; at the end the table says of each whether its aim is met. A row whose peer is not here says so. Needs an
@@ -35,6 +35,7 @@ def benchmarks(options):
     if not options.quick or options.only:
         yield "paths", "uroce between hosts", [PYTHON, ROOT / "uroce/bench/paths.py", build / "uroce"]
     yield "sealed", "sealed connections", [PYTHON, ROOT / "bench/sealed.py", build]
+    yield "copies", "copying files", [PYTHON, ROOT / "bench/copies.py", build, *(["--quick"] if options.quick else [])]
     yield "scale", "many clients", [PYTHON, ROOT / "bench/scale.py", build, *(["--older", older] if older else []),
                                     *(["--quick"] if options.quick else [])]
     if not options.quick or options.only:

@@ -17,6 +17,7 @@ import getpass
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -52,7 +53,8 @@ def run(*command, **more):
 
 @contextlib.contextmanager
 def server(command, port, **more):
-    with subprocess.Popen([str(word) for word in command], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **{"stdout": subprocess.DEVNULL, **more}) as process:
+    with subprocess.Popen([str(word) for word in command], stderr=subprocess.DEVNULL,
+                          **{"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, **more}) as process:
         try:
             end = time.monotonic() + 30
             while not listening(port, process.pid):
@@ -121,24 +123,28 @@ class Copies:
                                                   f"{getpass.getuser()}@127.0.0.1:{self.target}"))
 
     def openssl(self, source):
-        """The large file as it is, and the tree by tar, which is what a pipe needs. The server sends: a client of openssl takes some letters in
-        what it sends for commands."""
+        """The large file as it is, and the tree by tar, which is what a pipe needs. Neither of the two commands ends by itself."""
         need("openssl")
         port = free_port()
         is_file = source == self.large
         feed = f"cat {source}" if is_file else f"tar c -C {self.work} {source.name}"
-        send = f"{feed} | exec openssl s_server -quiet -naccept 1 -accept 127.0.0.1:{port} -cert {self.work}/server.crt -key {self.work}/server.key"
-        take = f"openssl s_client -quiet -connect 127.0.0.1:{port} -CAfile {self.work}/ca.crt"
-        store = f"> {self.target / source.name}" if is_file else f"| tar x -C {self.target}"
+        store = f"head -c {SIZE} > {self.target / source.name}" if is_file else f"tar x -C {self.target}"
+        send = f"{feed} | exec openssl s_client -quiet -connect 127.0.0.1:{port} -CAfile {self.work}/ca.crt"
+        listen = ["openssl", "s_server", "-quiet", "-naccept", "1", "-accept", f"127.0.0.1:{port}", "-cert", self.work / "server.crt", "-key",
+                  self.work / "server.key"]
 
         def copy():
-            # Its own input must stay open, or it ends the connection.
-            with subprocess.Popen(["sh", "-c", f"{take} {store}"], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
-                if process.wait(LIMIT) != 0:
-                    raise Failed("bench: openssl s_client failed")
+            with subprocess.Popen(["sh", "-c", store], stdin=process.stdout) as taker, \
+                    subprocess.Popen(["sh", "-c", send], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                                     process_group=0) as sender:
+                try:
+                    if taker.wait(LIMIT) != 0:
+                        raise Failed("bench: the pipe through openssl failed")
+                finally:
+                    os.killpg(sender.pid, signal.SIGKILL)
 
-        # The shell has become s_server by the time that it listens.
-        with server(["sh", "-c", send], port):
+        # Its own input must stay open, or it ends the connection.
+        with server(listen, port, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
             return self.timed(source, copy)
 
 

@@ -289,6 +289,8 @@ static int enter_sandbox(const struct settings *settings)
 {
 	int ret = settings->no_sandbox ? 0 : sandbox_limit_connects(settings);
 
+	if (ret == 0 && !settings->no_sandbox && serve_files_wanted(settings))
+		ret = sandbox_limit_files(settings);
 	if (ret == 0 && !settings->no_sandbox)
 		ret = sandbox_enter(serve_files_wanted(settings));
 

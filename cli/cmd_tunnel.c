@@ -232,7 +232,7 @@ static int open_loop(struct tunnels *tunnels)
 	pthread_sigmask(SIG_BLOCK, &set, NULL);
 	tunnels->signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 	tunnels->route.epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-	tunnels->flows = calloc((size_t)tunnels->max_connections, sizeof *tunnels->flows);
+	tunnels->flows = calloc((size_t)tunnels->max_connections, sizeof(struct tunnel_flow *));
 	if (!tunnels->flows || tunnels->signals < 0 || tunnels->route.epoll_fd < 0 ||
 	    watch(tunnels, EPOLL_CTL_ADD, tunnels->signals, &of_signals) != 0)
 		return cli_failed(CLI_EXIT_FAILED, "cannot wait for events: %s", strerror(errno));

@@ -163,7 +163,7 @@ static int say_hello(struct transfer *transfer)
 		.flags = (cp->recursive ? FILES_RECURSIVE : 0) | (cp->progress.form != PROGRESS_NONE ? FILES_WANT_TOTAL : 0),
 		.name = files_text(cp->fetch ? "" : cp->target),
 	};
-	struct files_frame answer;
+	struct files_frame answer = {0};
 	int ret = files_channel_put(transfer->channel, &hello);
 
 	if (ret == 0)

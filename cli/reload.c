@@ -12,12 +12,19 @@ static void name_what_stays(const struct option *option, void *later)
 		json_array_append_new(later, json_string(option->flag));
 }
 
-/* The filter of system calls was made for a server that copies files, or for one that does not. */
+/* The sandbox was made for the folders of the start, or for none. */
 static bool takes_files(const struct serve *serve, const struct settings *fresh, json_t *later)
 {
-	if (serve->files || !serve_files_wanted(fresh))
-		return serve->files != NULL;
-	cli_log(SRDMA_LOG_WARN, "reload: this server offers no files yet: [files] takes effect at the next start");
+	const char *folder = serve->files ? serve_files_new_folder(serve->files, fresh) : NULL;
+
+	if (serve->files && !folder)
+		return true;
+	if (!serve->files && !serve_files_wanted(fresh))
+		return false;
+	if (folder)
+		cli_log(SRDMA_LOG_WARN, "reload: the sandbox does not let this server write to %s yet: [files] takes effect at the next start", folder);
+	else
+		cli_log(SRDMA_LOG_WARN, "reload: this server offers no files yet: [files] takes effect at the next start");
 	if (later)
 		json_array_append_new(later, json_string("--files-directory"));
 	return false;

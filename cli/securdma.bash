@@ -84,7 +84,7 @@ _securdma() {
         compopt -o filenames -o nospace 2>/dev/null
         mapfile -t COMPREPLY < <(compgen -f -- "$current"; compgen -A hostname -S : -- "$current")
         ;;
-    connect | bench) mapfile -t COMPREPLY < <(compgen -A hostname -- "$current") ;;
+    connect | bench | tunnel) mapfile -t COMPREPLY < <(compgen -A hostname -- "$current") ;;
     kick) ;;
     *) mapfile -t COMPREPLY < <(compgen -W "${!values[*]}" -- "$current") ;;
     esac

@@ -46,6 +46,9 @@ int privileges_drop(const struct settings *settings);
  * where the kernel cannot limit that; or a negative errno. */
 int sandbox_limit_connects(const struct settings *settings);
 
+/* sandbox_files.c: likewise, writes below the folders of [files] alone, and where the server itself must. */
+int sandbox_limit_files(const struct settings *settings);
+
 /* reload.c: puts `fresh`, the configuration that was read again, into force, and exchanges it with the server's settings. When something in it is
  * wrong, the function changes nothing and returns false. The flags of settings that need a new start are logged, and added to the
  * array `later`, unless that is NULL. */

@@ -31,6 +31,7 @@ struct rules {
 };
 
 struct serve_files {
+	struct rules *start;   /* which the sandbox goes by */
 	pthread_mutex_t mutex; /* guards all below */
 	pthread_cond_t ended;
 	struct rules *rules;
@@ -139,6 +140,36 @@ int serve_files_check(const struct settings *settings)
 	return code;
 }
 
+static bool is_below(const char *folder, const char *top)
+{
+	size_t length = top ? strlen(top) : 0;
+
+	while (length > 1 && top[length - 1] == '/')
+		length--;
+	return top && strncmp(folder, top, length) == 0 && (folder[length] == '\0' || folder[length] == '/') && !strstr(folder, "/..");
+}
+
+static bool is_known(const struct rules *start, const char *folder)
+{
+	bool known = !folder;
+
+	for (size_t i = 0; i < start->count; i++)
+		known = known || is_below(folder, start->areas[i].area.folder);
+	return known;
+}
+
+const char *serve_files_new_folder(const struct serve_files *files, const struct settings *settings)
+{
+	if (settings->no_sandbox)
+		return NULL;
+	if (!is_known(files->start, settings->files_directory))
+		return settings->files_directory;
+	for (size_t i = 0; i < settings->identities.count; i++)
+		if (!is_known(files->start, settings->identities.items[i].files_directory))
+			return settings->identities.items[i].files_directory;
+	return NULL;
+}
+
 int serve_files_new(const struct settings *settings, struct serve_files **out)
 {
 	struct serve_files *files = calloc(1, sizeof *files);
@@ -146,8 +177,11 @@ int serve_files_new(const struct settings *settings, struct serve_files **out)
 
 	if (!files)
 		return -ENOMEM;
+	files->start = rules_new(settings);
 	files->rules = rules_new(settings);
-	if (!files->rules) {
+	if (!files->start || !files->rules) {
+		rules_free(files->start);
+		rules_free(files->rules);
 		free(files);
 		return -ENOMEM;
 	}
@@ -195,6 +229,7 @@ void serve_files_free(struct serve_files **files)
 	if (left > 0)
 		return;
 	rules_free(old->rules);
+	rules_free(old->start);
 	pthread_mutex_destroy(&old->mutex);
 	pthread_cond_destroy(&old->ended);
 	free(old);

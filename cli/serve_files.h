@@ -19,6 +19,8 @@ bool serve_files_wanted(const struct settings *settings);
 int serve_files_check(const struct settings *settings);
 /* Errors: -ENOMEM. */
 int serve_files_new(const struct settings *settings, struct serve_files **out);
+/* A folder of the settings that is not below one of those of the start: the sandbox lets the server write nowhere else. NULL: there is none. */
+const char *serve_files_new_folder(const struct serve_files *files, const struct settings *settings);
 /* Other settings for copies that begin from now on. Errors: -ENOMEM; the old ones stay. */
 int serve_files_set(struct serve_files *files, const struct settings *settings);
 /* After the server has stopped: waits for the threads, which end soon without their clients. */

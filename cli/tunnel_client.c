@@ -6,8 +6,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -39,13 +37,12 @@ static int watch(const struct tunnel_flow *flow, int operation, int fd, uint32_t
 int tunnel_flow_new(const struct tunnel_route *route, int fd, struct tunnel_flow **out)
 {
 	struct tunnel_flow *flow = calloc(1, sizeof *flow);
-	int one = 1, ret = flow ? 0 : -ENOMEM;
+	int ret = flow ? 0 : -ENOMEM;
 
 	if (ret == 0) {
 		flow->route = route;
 		flow->pipe.fd = fd;
-		setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-		setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one);
+		tunnel_pipe_prepare(fd);
 		ret = srdma_conn_connect_start(route->host, route->port, route->context, route->device, route->options, &flow->connect);
 	}
 	if (ret == 0)

@@ -2,6 +2,8 @@
 #include "tunnel_pipe.h"
 
 #include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
@@ -113,14 +115,24 @@ bool tunnel_pipe_is_done(const struct tunnel_pipe *pipe)
 	return pipe->socket_ended && pipe->stream_ended;
 }
 
+void tunnel_pipe_prepare(int fd)
+{
+	const struct linger at_once = {.l_onoff = 1};
+	int one = 1;
+
+	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+	setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one);
+	setsockopt(fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
+}
+
 void tunnel_pipe_close(struct tunnel_pipe *pipe, bool broken)
 {
-	struct linger at_once = {.l_onoff = 1};
+	const struct linger in_order = {.l_onoff = 0};
 
 	if (pipe->fd < 0)
 		return;
-	if (broken)
-		setsockopt(pipe->fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
+	if (!broken)
+		setsockopt(pipe->fd, SOL_SOCKET, SO_LINGER, &in_order, sizeof in_order);
 	close(pipe->fd);
 	pipe->fd = -1;
 }

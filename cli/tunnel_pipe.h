@@ -26,7 +26,9 @@ struct tunnel_pipe {
 int tunnel_pipe_turn(struct tunnel_pipe *pipe, char reason[TUNNEL_REASON]);
 /* Whether both directions ended in order. */
 bool tunnel_pipe_is_done(const struct tunnel_pipe *pipe);
-/* Closes the socket; with `broken` so that its other end sees an error, and no end of its data. */
+/* For a new socket: from here on its other end sees an error, and no end of its data, also when this process is killed. */
+void tunnel_pipe_prepare(int fd);
+/* Closes the socket, with `broken` in this way, else in order. */
 void tunnel_pipe_close(struct tunnel_pipe *pipe, bool broken);
 
 #endif

@@ -6,7 +6,6 @@
 #include "tunnel_pipe.h"
 
 #include <errno.h>
-#include <netinet/tcp.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -188,7 +187,7 @@ static int arm(struct tunnel *tunnel, int operation, short events)
 /* Begins to connect to the next address. 0; or a negative errno: there is none left. */
 static int dial(struct tunnel *tunnel)
 {
-	int one = 1, error = EHOSTUNREACH;
+	int error = EHOSTUNREACH;
 
 	tunnel_pipe_close(&tunnel->pipe, false);
 	while (tunnel->tried < tunnel->target.count) {
@@ -197,8 +196,7 @@ static int dial(struct tunnel *tunnel)
 		tunnel->pipe.fd = socket(to->address.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 		if (tunnel->pipe.fd < 0)
 			return -errno;
-		setsockopt(tunnel->pipe.fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-		setsockopt(tunnel->pipe.fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one);
+		tunnel_pipe_prepare(tunnel->pipe.fd);
 		if (connect(tunnel->pipe.fd, (const struct sockaddr *)&to->address, to->length) == 0 || errno == EINPROGRESS)
 			return arm(tunnel, EPOLL_CTL_ADD, POLLOUT);
 		error = errno;

@@ -129,7 +129,7 @@ bool tunnel_list_has(const char *list, const char *name)
 {
 	size_t length = strlen(name);
 
-	while (list && *list) {
+	while (list && *list && length > 0) {
 		size_t word;
 
 		list += strspn(list, ", \t");

@@ -37,7 +37,7 @@ SRDMA_INLINE void srdma_stream_conn_options_init(struct srdma_conn_options *opti
  *
  *  Both ends make a stream of their connection before either sends a message on it. From then on the connection's messages, its
  *  posted writes and reads, and the memory of its region are the stream's; control messages stay the program's. A connection has
- *  one stream in its life.
+ *  one stream in its life. To end both in order, read to the end of the peer's stream, shut down and flush the own one, and disconnect.
  *
  *  One thread at a time uses a stream and its connection. After an error that ended the connection, bytes that had come before can
  *  still be read. */
@@ -68,8 +68,8 @@ SRDMA_INLINE void srdma_stream_options_init(struct srdma_stream_options *options
  *    SRDMA_ECLOSED   The connection was disconnected. Other errors are those that ended the connection.
  *    SRDMA_EVERBS    The device did not register the memory. */
 SRDMA_API int srdma_stream_new(struct srdma_conn *conn, const struct srdma_stream_options *options, struct srdma_stream **out);
-/** Frees the stream before its connection, or after it. It tells the peer nothing: what was not flushed may be lost. The connection
- *  is not ended, and is good only for control messages and srdma_conn_disconnect() then. */
+/** Frees the stream before its connection, or after it. It tells the peer nothing. The connection is good only for control messages and
+ *  srdma_conn_disconnect() then; if something that was written is still on its way (srdma_stream_flush()), the connection ends. */
 SRDMA_API void srdma_stream_free(struct srdma_stream **stream);
 /** Returns the connection of the stream; NULL when it was freed. */
 SRDMA_API struct srdma_conn *srdma_stream_conn(const struct srdma_stream *stream);
@@ -176,7 +176,8 @@ struct srdma_stream_info {
 	size_t size;           /**< how much of it the library filled; see SRDMA_HAS_FIELD() */
 	uint64_t written;      /**< bytes that this end's program has written */
 	uint64_t sent;         /**< of these, handed to the device or in messages */
-	uint64_t acknowledged; /**< of these, the peer's program has read. The peer reports it now and then */
+	uint64_t acknowledged; /**< of these, the peer's program has read. The peer reports it now and then, and when it has read
+				    everything before the end */
 	uint64_t arrived;      /**< bytes that have come from the peer */
 	uint64_t read;         /**< of these, this end's program has read */
 	uint64_t buffer_size;  /**< bytes of the buffer for what this end writes */

@@ -112,6 +112,8 @@ static bool is_sound(const struct files_frame *frame, const struct form *form)
 		return false;
 	if (frame->mtime_ns > 999999999 || frame->size > INT64_MAX || frame->data.length > FILES_DATA_MAX)
 		return false;
+	if (frame->flags & ~(FILES_RECURSIVE | FILES_WANT_TOTAL))
+		return false;
 	if (frame->type == FILES_DATA)
 		return frame->data.length > 0 && frame->size <= (uint64_t)INT64_MAX - frame->data.length;
 	if (frame->type == FILES_ANSWER)

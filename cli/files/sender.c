@@ -8,6 +8,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#define LOOK_EVERY 32
+
 /* A file that was announced, or the end of a folder, which must not overtake the files in it. */
 struct item {
 	bool is_file, answered;
@@ -174,6 +176,11 @@ static int64_t compare(struct sender *sender, const struct item *item)
 /* From `at` on: where data begins and ends. Without holes, or where the file system does not tell, all is data. */
 static void find_data(const struct item *item, off_t at, off_t *begin, off_t *end)
 {
+	if ((int64_t)item->status.st_blocks * 512 >= item->status.st_size) {
+		*begin = at;
+		*end = item->status.st_size;
+		return;
+	}
 	*begin = lseek(item->fd, at, SEEK_DATA);
 	if (*begin < 0 && errno == ENXIO) {
 		*begin = *end = item->status.st_size;
@@ -212,12 +219,12 @@ static int send_data(struct sender *sender, const struct item *item, off_t at, o
 		}
 		frame.data = (struct files_bytes){data, (size_t)count};
 		ret = files_channel_put(sender->channel, &frame);
-		if (ret == 0)
+		at += count;
+		if (ret == 0 && at < end)
 			ret = take_frames(sender, false);
 		if (ret < 0)
 			return ret;
 		files_report_moved(sender->report, (uint64_t)count, 0);
-		at += count;
 	}
 	return 0;
 }
@@ -387,12 +394,14 @@ static int send_next(struct sender *sender)
 static int send_all(struct sender *sender)
 {
 	const struct files_frame finish = {.type = FILES_FINISH};
+	unsigned turn = 0;
 	int ret = 0;
 
 	while (ret == 0 && (!sender->over || sender->count > 0)) {
 		const struct item *item = sender->count > 0 ? item_at(sender, 0) : NULL;
 
-		ret = take_frames(sender, false);
+		/* To look whether something came costs as much as a small file. */
+		ret = ++turn % LOOK_EVERY == 0 ? take_frames(sender, false) : 0;
 		if (ret < 0)
 			break;
 		if (!sender->over && sender->count < FILES_WINDOW) {

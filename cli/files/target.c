@@ -154,7 +154,9 @@ static int step(int above, const struct files_bytes *component, bool make, unsig
 		fd = openat(above, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	}
 	/* What open(2) says of a link that it was not to follow. */
-	return fd >= 0 ? fd : errno == ELOOP ? -ENOTDIR : -errno;
+	if (fd < 0)
+		return errno == ELOOP ? -ENOTDIR : -errno;
+	return fd;
 }
 
 static int walk_down(int root, const struct files_bytes *path, bool make, unsigned *made)

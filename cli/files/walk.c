@@ -129,8 +129,11 @@ static const char *special_name(mode_t mode)
 	return S_ISFIFO(mode) ? "a FIFO" : S_ISSOCK(mode) ? "a socket" : S_ISCHR(mode) ? "a character device" : "a block device";
 }
 
-static int find(struct files_walk *walk, int at, const char *name, bool follow, struct files_found *found)
+static int find(struct files_walk *walk, int at, const char *name, bool follow, unsigned char type, struct files_found *found)
 {
+	/* A count of what is there needs the size also of files that it may not read. */
+	if (type == DT_REG && !walk->all)
+		return find_open(walk, at, name, follow, found);
 	if (fstatat(at, name, &found->status, follow ? 0 : AT_SYMLINK_NOFOLLOW) != 0)
 		return tell(found, FILES_FOUND_FAILED, "cannot look at it: ", strerror(errno));
 	if (S_ISLNK(found->status.st_mode))
@@ -171,6 +174,8 @@ static int next(struct files_walk *walk, struct files_found *found)
 
 	do {
 		errno = 0;
+		/* No other thread has this folder. */
+		/* cppcheck-suppress readdirCalled */
 		entry = level->folder ? readdir(level->folder) : NULL;
 		if (!entry)
 			return leave(walk, level->folder ? errno : 0, found);
@@ -184,7 +189,7 @@ static int next(struct files_walk *walk, struct files_found *found)
 	}
 	walk->length = length;
 	snprintf(walk->path + level->length, sizeof walk->path - level->length, "%s%s", level->length > 0 ? "/" : "", entry->d_name);
-	return find(walk, dirfd(level->folder), entry->d_name, false, found);
+	return find(walk, dirfd(level->folder), entry->d_name, false, entry->d_type, found);
 }
 
 int files_walk_next(struct files_walk *walk, struct files_found *found)
@@ -192,7 +197,7 @@ int files_walk_next(struct files_walk *walk, struct files_found *found)
 	*found = (struct files_found){.fd = -1, .path = walk->path};
 	if (!walk->begun) {
 		walk->begun = true;
-		return find(walk, walk->parent, walk->leaf, walk->follow, found);
+		return find(walk, walk->parent, walk->leaf, walk->follow, DT_UNKNOWN, found);
 	}
 	return walk->depth > 0 ? next(walk, found) : 0;
 }

@@ -2,6 +2,7 @@
 /* The work of a stream that needs no waiting, and the wait for everything else. */
 #include "stream.h"
 
+#include "clock.h"
 #include "log.h"
 
 #include <errno.h>
@@ -11,6 +12,8 @@
 /* An end that reads reports it when it has read so much of its ring: with less, the writer would wait for room; with more messages, both
  * ends would have more work. */
 #define REPORT_PARTS 4
+/* Looks that a call takes before it minds its time. */
+#define ROUNDS_MAX 16
 /* A chunk is at most such a part of the peer's ring, so that the ends work at the same time. */
 #define CHUNK_PARTS 4
 
@@ -234,6 +237,23 @@ static bool has_news(const struct srdma_conn *conn)
 	return conn->stream->ready(conn->stream) || srdma_stream_has_work(conn->stream) || (conn->woken && conn->stream->takes_wake);
 }
 
+/* A peer that goes on sending what this call does not wait for must not hold it up. */
+static int check_patience(struct srdma_stream *stream, unsigned rounds, const char *what, struct srdma_patience *patience)
+{
+	if (patience->ms == 0) {
+		if (rounds < ROUNDS_MAX)
+			return 0;
+		/* No descriptor announces what is left. */
+		srdma_conn_nudge(stream->conn);
+		return srdma_again(what);
+	}
+	if (patience->deadline == 0)
+		patience->deadline = srdma_deadline(patience->ms);
+	if (rounds % ROUNDS_MAX == 0 && srdma_deadline_left_ms(patience->deadline) == 0)
+		return srdma_fail(-ETIMEDOUT, "timed out after %d ms waiting for %s", patience->ms, what);
+	return 0;
+}
+
 int srdma_stream_await(struct srdma_stream *stream, bool (*ready)(const struct srdma_stream *stream), const char *what,
 		       struct srdma_patience *patience)
 {
@@ -241,9 +261,11 @@ int srdma_stream_await(struct srdma_stream *stream, bool (*ready)(const struct s
 
 	srdma_stream_pump(stream);
 	stream->ready = ready;
-	while (ret == 0 && !ready(stream) && !(stream->conn->woken && stream->takes_wake)) {
+	for (unsigned rounds = 1; ret == 0 && !ready(stream) && !(stream->conn->woken && stream->takes_wake); rounds++) {
 		ret = srdma_conn_wait_until(stream->conn, has_news, what, patience);
 		srdma_stream_pump(stream);
+		if (ret == 0 && !ready(stream))
+			ret = check_patience(stream, rounds, what, patience);
 	}
 	return ready(stream) ? 0 : ret;
 }

@@ -120,7 +120,16 @@ bool is_filled(const void *data, size_t length, unsigned seed);
 	X("control-accept", control_accept, 1) /* PORT */ \
 	X("arguments", arguments, 0) \
 	X("bytes-both", bytes_both, 2) /* REGION TOTAL */ \
-	X("bytes-waiting", bytes_waiting, 2) /* REGION TOTAL */
+	X("bytes-waiting", bytes_waiting, 2) /* REGION TOTAL */ \
+	X("bytes-rate", bytes_rate, 3) /* write|reserve SIZE TOTAL */ \
+	X("bytes-server", bytes_server, 2) /* REGION TOTAL */ \
+	X("bytes-abort", bytes_abort, 0) \
+	X("bytes-cut", bytes_cut, 1) /* order|loss */ \
+	X("bytes-arguments", bytes_arguments, 0) \
+	X("bytes-hostile", bytes_hostile, 0) \
+	X("bytes-foreign", bytes_foreign, 0) \
+	X("bytes-overrun", bytes_overrun, 0) \
+	X("bytes-flood", bytes_flood, 0)
 /* Of probe-wrapped alone. */
 #define PROBE_WRAPPED_MODES(X) \
 	X("hostile-nothing", hostile_nothing, 2) /* client|server plain|renewed|broken */ \

@@ -4,7 +4,6 @@ import json
 import os
 import random
 import signal
-import time
 
 import pytest
 from conftest import SECURDMA, STEP, Client, Configured, Process, Server, connect_json, run, serve_args, wait_until
@@ -87,7 +86,7 @@ def partial_size(folder):
 @pytest.mark.parametrize("seed", range(4))
 def test_a_copy_goes_on_after_either_end_was_killed(certs, device, start, tmp_path, seed):
     chance = random.Random(seed)
-    size = 24_000_000
+    size = 16_000_000
     files, source = tmp_path / "files", tmp_path / "large"
     files.mkdir()
     source.write_bytes(chance.randbytes(size))
@@ -96,9 +95,9 @@ def test_a_copy_goes_on_after_either_end_was_killed(certs, device, start, tmp_pa
     if not to_server:
         source.rename(files / "large")
     operands = (source, remote(certs)) if to_server else (remote(certs, "large"), tmp_path)
-    options = offering(files, "--max-bytes-per-second", "20M", "--seal", "required")
+    options = offering(files, "--max-bytes-per-second", "4M", "--seal", "required")
     server = start(Server, certs, device, *options)
-    client = start(Process, *cp_args(certs, server.port, "--seal", "required", "--max-bytes-per-second", "20M", *operands))
+    client = start(Process, *cp_args(certs, server.port, "--seal", "required", "--max-bytes-per-second", "4M", *operands))
     cut = chance.randrange(1, size // 3)
     wait_until(lambda: partial_size(target) >= cut, "the copy does not begin")
     if kill_server:
@@ -116,6 +115,41 @@ def test_a_copy_goes_on_after_either_end_was_killed(certs, device, start, tmp_pa
     assert answer["bytes_kept"] >= cut and answer["bytes"] + answer["bytes_kept"] == size, answer
     assert (files / "large").read_bytes() == (tmp_path / "large").read_bytes()
     assert partial_size(target) == 0
+
+
+@pytest.mark.parametrize("kill_server", [False, True], ids=["client", "server"])
+def test_files_that_have_their_names_are_whole_when_an_end_is_killed(certs, device, start, tmp_path, kill_server):
+    chance = random.Random(kill_server)
+    files, tree = tmp_path / "files", tmp_path / "tree"
+    files.mkdir()
+    for number in range(300):
+        folder = tree / str(number // 50)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / str(number)).write_bytes(chance.randbytes(20000 + number))
+    options = offering(files, "--max-bytes-per-second", "2M", "--seal", "required")
+    server = start(Server, certs, device, *options)
+    client = start(Process, *cp_args(certs, server.port, "--seal", "required", "-r", tree, remote(certs)))
+
+    def done():
+        return [path for path in (files / "tree").glob("*/*") if not path.name.startswith(".")]
+
+    enough = chance.randrange(10, 60)
+    wait_until(lambda: len(done()) >= enough, "no files come")
+    if kill_server:
+        server.kill()
+        assert client.wait() in (3, 7)
+    else:
+        client.signal(signal.SIGKILL)
+        client.process.wait(STEP)
+        server.wait_status(connected=0)
+        server.stop()
+    assert len(done()) < 300
+    for path in done():
+        assert path.read_bytes() == (tree / path.relative_to(files / "tree")).read_bytes()
+    before = len(done())
+    server = start(Server, certs, device, *offering(files, "--seal", "required"))
+    assert cp(certs, server.port, "--seal", "required", "-r", tree, remote(certs))["unchanged"] >= before
+    assert describe(files / "tree") == describe(tree)
 
 
 CONFIGURATION = """
@@ -162,6 +196,26 @@ def test_each_identity_has_its_folder_rights_and_quota(certs, device, start, tmp
     server.stop()
 
 
+def test_a_folder_that_comes_by_a_reload_waits_for_the_next_start(certs, device, start, tmp_path):
+    for name in ("one", "one/below", "other"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "x").touch()
+
+    def text(folder):
+        return f"[connection]\nregion-size = 1M\n[files]\ndirectory = {tmp_path}/{folder}\nrights = rw\n"
+
+    server = start(Configured, certs, device, tmp_path / "server.conf", text("one"))
+    for _ in range(2):
+        server.reload(text("other"))
+        assert server.events("log")[-1]["message"].endswith("other yet: [files] takes effect at the next start"), server.log()
+    cp(certs, server.port, tmp_path / "x", remote(certs))
+    assert (tmp_path / "one" / "x").exists() and not (tmp_path / "other" / "x").exists()
+    server.reload(text("one/below"))
+    cp(certs, server.port, tmp_path / "x", remote(certs))
+    assert (tmp_path / "one" / "below" / "x").exists()
+    server.stop()
+
+
 def test_a_client_gets_nothing_beyond_its_folder(certs, device, start, tmp_path):
     files = tmp_path / "files"
     files.mkdir()
@@ -201,21 +255,34 @@ def test_what_cannot_be_copied_is_said_and_the_exit_code_tells(certs, device, st
     server.stop()
 
 
-def test_a_client_that_stops_holds_no_thread_and_no_neighbour(certs, device, start, tmp_path):
+def stopped_copy(certs, device, start, tmp_path, *more):
+    """A server with one worker and room for one copy, whose client has stopped in the middle."""
     (tmp_path / "files").mkdir()
     (tmp_path / "large").write_bytes(bytes(50_000_000))
-    server = start(Server, certs, device, *offering(tmp_path / "files", "--workers", "1", "--timeout-ms", "1500", "--seal", "required",
-                                                   "--max-bytes-per-second", "20M", "--files-copies", "1", "--log-format", "json"))
+    server = start(Server, certs, device, *offering(tmp_path / "files", "--workers", "1", "--seal", "required", "--max-bytes-per-second", "10M",
+                                                    "--files-copies", "1", "--log-format", "json", *more))
     neighbour = start(Client, certs, server.port, "--seal", "required", cert="client2")
     client = start(Process, *cp_args(certs, server.port, "--seal", "required", tmp_path / "large", remote(certs)))
     wait_until(lambda: partial_size(tmp_path / "files") > 0, "the copy does not begin")
     client.signal(signal.SIGSTOP)
+    return server, neighbour, client
+
+
+def test_a_client_that_stops_holds_no_neighbour(certs, device, start, tmp_path):
+    server, neighbour, client = stopped_copy(certs, device, start, tmp_path)
+    neighbour.ask("send x", f"client {neighbour.id}: x")
     answer = cp(certs, server.port, "--seal", "required", tmp_path / "large", remote(certs), expect=5)
     assert "as many copies" in answer["text"], answer
-    begin = time.monotonic()
-    neighbour.ask("send x", f"client {neighbour.id}: x")
-    assert time.monotonic() - begin < STEP / 10
+    client.signal(signal.SIGKILL)
+    neighbour.leave()
+    server.wait_status(connected=0)
+    server.stop()
+
+
+def test_a_client_that_stops_holds_no_thread(certs, device, start, tmp_path):
+    server, neighbour, client = stopped_copy(certs, device, start, tmp_path, "--timeout-ms", "1500")
     wait_until(lambda: server.events("client.copy_failed"), "the copy's thread does not end")
+    neighbour.ask("send x", f"client {neighbour.id}: x")
     client.signal(signal.SIGKILL)
     neighbour.leave()
     server.wait_status(connected=0)

@@ -117,6 +117,11 @@ static void data_to_the_end(struct files_frame *frame)
 	frame->size = INT64_MAX;
 }
 
+static void unknown_flag(struct files_frame *frame)
+{
+	frame->flags = 4;
+}
+
 static void half_a_tag(struct files_frame *frame)
 {
 	frame->data.length = 8;
@@ -138,6 +143,7 @@ TEST(values_out_of_range_are_refused)
 	assert_int_equal(decode_changed(FILES_ENTRY, high_kind), -EPROTO);
 	assert_int_equal(decode_changed(FILES_ENTRY, no_name), -EPROTO);
 	assert_int_equal(decode_changed(FILES_HELLO, no_name), 0);
+	assert_int_equal(decode_changed(FILES_HELLO, unknown_flag), -EPROTO);
 	assert_int_equal(decode_changed(FILES_ENTRY, nul_in_name), -EPROTO);
 	assert_int_equal(decode_changed(FILES_ENTRY, nul_in_text), -EPROTO);
 	assert_int_equal(decode_changed(FILES_ENTRY, much_time), -EPROTO);
