@@ -43,7 +43,7 @@ struct end {
 	char *data;
 };
 
-#define DATA_SIZE (3u << 20)
+#define DATA_SIZE (5u << 20)
 
 static unsigned draw(struct end *end, unsigned below)
 {
@@ -248,7 +248,8 @@ void mode_bytes_waiting(struct rig *rig, char **args)
 	make_end(&ends[1], accepted, 1, 0, 0);
 	CHECK(pthread_create(&thread, NULL, read_all, &ends[1]) == 0);
 	while (ends[0].written < ends[0].total) {
-		size_t size = draw_size(&ends[0]), left = (size_t)(ends[0].total - ends[0].written);
+		/* The first one goes without a copy, if it is long enough for that. */
+		size_t size = ends[0].written > 0 ? draw_size(&ends[0]) : DATA_SIZE, left = (size_t)(ends[0].total - ends[0].written);
 
 		size = size < left ? size : left;
 		write_bytes(ends[0].data, size, ends[0].written, 0);
