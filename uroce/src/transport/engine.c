@@ -24,7 +24,7 @@ enum {
 	PUMP_PACKETS = 256,  /* sent in one go */
 	PACKET_WORK_NS = 500, /* that the application may spend on each packet of a poll before it polls again */
 	MANY_PACKETS = 8,  /* received in one poll: their sender is not one that awaits an answer to each */
-	TURNS_KEPT = 8,    /* polls in vain, of which one gives its processor away */
+	TURNS_KEPT = 4,    /* polls in vain, of which one gives its processor away */
 	LAST_LOOKS = 64,   /* at the sockets, for what a process has sent before it was killed */
 	UDP_PATIENCE_NS = 10000, /* while packets come through shared memory, between two looks at sockets in which nothing was found */
 	GLANCES = 8,       /* polls of which, while nothing comes and one closely follows the other, one does more than look */
