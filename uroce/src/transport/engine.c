@@ -23,6 +23,7 @@ enum {
 	QP_PACKETS = 32,     /* sent for one queue pair before it is the next one's turn */
 	PUMP_PACKETS = 256,  /* sent in one go */
 	PACKET_WORK_NS = 500, /* that the application may spend on each packet of a poll before it polls again */
+	FEW_PACKETS = 2,
 	MANY_PACKETS = 8,  /* received in one poll: their sender is not one that awaits an answer to each */
 	TURNS_KEPT = 4,    /* polls in vain, of which one gives its processor away */
 	LAST_LOOKS = 64,   /* at the sockets, for what a process has sent before it was killed */
@@ -118,8 +119,10 @@ void engine_poll(struct device *device)
 	if (device->eager || received == 0 || received >= MANY_PACKETS || !wake_thread_naps(device))
 		engine_pump(device);
 	send_queued(device);
+	/* The clock costs as much as a packet: a few of them have not taken long. */
+	bool brief = received > 0 && received <= FEW_PACKETS;
 	if (busy)
-		wake_note_active(device, device->clock() + received * (uint64_t)PACKET_WORK_NS);
+		wake_note_active(device, (brief ? device->now : device->clock()) + received * (uint64_t)PACKET_WORK_NS);
 	device_unlock(device);
 }
 
