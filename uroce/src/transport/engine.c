@@ -27,7 +27,9 @@ enum {
 	MANY_PACKETS = 8,  /* received in one poll: their sender is not one that awaits an answer to each */
 	TURNS_KEPT = 4,    /* polls in vain, of which one gives its processor away */
 	LAST_LOOKS = 64,   /* at the sockets, for what a process has sent before it was killed */
-	UDP_PATIENCE_NS = 10000, /* while packets come through shared memory, between two looks at sockets in which nothing was found */
+	/* Between two looks at sockets in which nothing was found, while packets come through shared memory: so many polls, and so long. */
+	UDP_PATIENCE = 16,
+	UDP_PATIENCE_NS = 10000,
 	GLANCES = 8,       /* polls of which, while nothing comes and one closely follows the other, one does more than look */
 	GLANCE_NS = 1000,  /* so closely */
 };
@@ -67,7 +69,9 @@ void engine_leave(struct device *device)
 static unsigned receive(struct device *device, unsigned budget, bool thorough)
 {
 	unsigned received = device->shm ? shm_receive(device->shm, budget, thorough) : 0;
-	if (device->udp && (thorough || device->udp_found || !device->shm || !shm_is_busy(device->shm) || device->now >= device->udp_next)) {
+	bool due = ++device->udp_turns >= UDP_PATIENCE && device->now >= device->udp_next;
+	if (device->udp && (thorough || due || device->udp_found || !device->shm || !shm_is_busy(device->shm))) {
+		device->udp_turns = 0;
 		device->udp_next = device->now + UDP_PATIENCE_NS;
 		unsigned by_udp = udp_receive(device->udp, budget);
 		device->udp_found = by_udp > 0;
