@@ -75,7 +75,8 @@ struct device {
 
 	unsigned glances;   /* polls that might have done no more than look */
 	unsigned udp_turns; /* polls since the sockets were looked at */
-	uint64_t udp_next;  /* before then they are not looked at again */
+	uint64_t udp_at;    /* when that was */
+	unsigned shm_idle;  /* polls since something came through shared memory */
 	bool udp_found;     /* something was there */
 
 	bool keeps_ahead;  /* packets that come ahead of a gap, from peers that have a tag: tag.h */

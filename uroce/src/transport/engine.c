@@ -30,6 +30,7 @@ enum {
 	/* Between two looks at sockets in which nothing was found, while packets come through shared memory: so many polls, and so long. */
 	UDP_PATIENCE = 16,
 	UDP_PATIENCE_NS = 10000,
+	UDP_IDLE_NS = 2000, /* so long, when nothing has come through shared memory in as many polls */
 	GLANCES = 8,       /* polls of which, while nothing comes and one closely follows the other, one does more than look */
 	GLANCE_NS = 1000,  /* so closely */
 };
@@ -66,13 +67,24 @@ void engine_leave(struct device *device)
 	device_unlock(device);
 }
 
+/* Whether to look at the sockets, which takes system calls. */
+static bool udp_is_due(struct device *device, unsigned by_shm)
+{
+	device->udp_turns++;
+	device->shm_idle = by_shm > 0 ? 0 : device->shm_idle + 1;
+	if (device->udp_found || !device->shm || !shm_is_busy(device->shm))
+		return true;
+	if (device->shm_idle >= UDP_PATIENCE)
+		return device->now - device->udp_at >= UDP_IDLE_NS;
+	return device->udp_turns >= UDP_PATIENCE && device->now - device->udp_at >= UDP_PATIENCE_NS;
+}
+
 static unsigned receive(struct device *device, unsigned budget, bool thorough)
 {
 	unsigned received = device->shm ? shm_receive(device->shm, budget, thorough) : 0;
-	bool due = ++device->udp_turns >= UDP_PATIENCE && device->now >= device->udp_next;
-	if (device->udp && (thorough || due || device->udp_found || !device->shm || !shm_is_busy(device->shm))) {
+	if (device->udp && (udp_is_due(device, received) || thorough)) {
 		device->udp_turns = 0;
-		device->udp_next = device->now + UDP_PATIENCE_NS;
+		device->udp_at = device->now;
 		unsigned by_udp = udp_receive(device->udp, budget);
 		device->udp_found = by_udp > 0;
 		received += by_udp;
