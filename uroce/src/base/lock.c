@@ -10,6 +10,19 @@
 #define SYS_futex SYS_futex_time64 /* newer 32-bit systems have that alone */
 #endif
 
+/* Locks are held for less than a microsecond: to sleep, and to be woken, takes longer. A thread that has lost its processor holds one for
+ * longer. */
+enum { LOOKS = 100 };
+
+static void pause_processor(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+	__builtin_ia32_pause();
+#elif defined(__aarch64__)
+	__asm__ volatile("yield");
+#endif
+}
+
 static void futex(struct lock *lock, int operation, uint32_t value)
 {
 	int before = errno;
@@ -19,6 +32,11 @@ static void futex(struct lock *lock, int operation, uint32_t value)
 
 void lock_wait(struct lock *lock)
 {
+	for (unsigned i = 0; i < LOOKS; i++) {
+		if (atomic_load_explicit(&lock->state, memory_order_relaxed) == LOCK_FREE && lock_try(lock))
+			return;
+		pause_processor();
+	}
 	/* Others may wait as well: it stays wanted. */
 	while (atomic_exchange_explicit(&lock->state, LOCK_WANTED, memory_order_acquire) != LOCK_FREE)
 		futex(lock, FUTEX_WAIT, LOCK_WANTED);

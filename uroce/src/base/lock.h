@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Locks that nobody else has most of the time: to take one, and to give it back, is one instruction each, in place. A lock of zeros is
- * free, and needs no end. Whoever has to wait sleeps. */
+ * free, and needs no end. Whoever has to wait looks again for a moment, and then sleeps. */
 #ifndef UROCE_LOCK_H
 #define UROCE_LOCK_H
 

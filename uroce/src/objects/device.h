@@ -74,7 +74,9 @@ struct device {
 	bool eager; /* some of it should go now; else the next round is soon enough, and sends more at once */
 
 	unsigned glances;   /* polls that might have done no more than look */
-	uint64_t udp_next;  /* when the sockets are looked at again */
+	unsigned udp_turns; /* polls since the sockets were looked at */
+	uint64_t udp_at;    /* when that was */
+	unsigned shm_idle;  /* polls since something came through shared memory */
 	bool udp_found;     /* something was there */
 
 	bool keeps_ahead;  /* packets that come ahead of a gap, from peers that have a tag: tag.h */

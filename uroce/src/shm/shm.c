@@ -12,7 +12,7 @@
 
 enum {
 	EVENTS = 32,
-	PATIENCE = 32, /* looks at busy rings between two at everything else */
+	PATIENCE = 128, /* looks at busy rings between two at everything else */
 	OVERFLOW_UID = 65534,
 };
 

@@ -23,10 +23,14 @@ enum {
 	QP_PACKETS = 32,     /* sent for one queue pair before it is the next one's turn */
 	PUMP_PACKETS = 256,  /* sent in one go */
 	PACKET_WORK_NS = 500, /* that the application may spend on each packet of a poll before it polls again */
+	FEW_PACKETS = 2,
 	MANY_PACKETS = 8,  /* received in one poll: their sender is not one that awaits an answer to each */
-	TURNS_KEPT = 8,    /* polls in vain, of which one gives its processor away */
+	TURNS_KEPT = 4,    /* polls in vain, of which one gives its processor away */
 	LAST_LOOKS = 64,   /* at the sockets, for what a process has sent before it was killed */
-	UDP_PATIENCE_NS = 10000, /* while packets come through shared memory, between two looks at sockets in which nothing was found */
+	/* Between two looks at sockets in which nothing was found, while packets come through shared memory: so many polls, and so long. */
+	UDP_PATIENCE = 16,
+	UDP_PATIENCE_NS = 10000,
+	UDP_IDLE_NS = 2000, /* so long, when nothing has come through shared memory in as many polls */
 	GLANCES = 8,       /* polls of which, while nothing comes and one closely follows the other, one does more than look */
 	GLANCE_NS = 1000,  /* so closely */
 };
@@ -63,11 +67,24 @@ void engine_leave(struct device *device)
 	device_unlock(device);
 }
 
+/* Whether to look at the sockets, which takes system calls. */
+static bool udp_is_due(struct device *device, unsigned by_shm)
+{
+	device->udp_turns++;
+	device->shm_idle = by_shm > 0 ? 0 : device->shm_idle + 1;
+	if (device->udp_found || !device->shm || !shm_is_busy(device->shm))
+		return true;
+	if (device->shm_idle >= UDP_PATIENCE)
+		return device->now - device->udp_at >= UDP_IDLE_NS;
+	return device->udp_turns >= UDP_PATIENCE && device->now - device->udp_at >= UDP_PATIENCE_NS;
+}
+
 static unsigned receive(struct device *device, unsigned budget, bool thorough)
 {
 	unsigned received = device->shm ? shm_receive(device->shm, budget, thorough) : 0;
-	if (device->udp && (thorough || device->udp_found || !device->shm || !shm_is_busy(device->shm) || device->now >= device->udp_next)) {
-		device->udp_next = device->now + UDP_PATIENCE_NS;
+	if (device->udp && (udp_is_due(device, received) || thorough)) {
+		device->udp_turns = 0;
+		device->udp_at = device->now;
 		unsigned by_udp = udp_receive(device->udp, budget);
 		device->udp_found = by_udp > 0;
 		received += by_udp;
@@ -118,8 +135,10 @@ void engine_poll(struct device *device)
 	if (device->eager || received == 0 || received >= MANY_PACKETS || !wake_thread_naps(device))
 		engine_pump(device);
 	send_queued(device);
+	/* The clock costs as much as a packet: a few of them have not taken long. */
+	bool brief = received > 0 && received <= FEW_PACKETS;
 	if (busy)
-		wake_note_active(device, device->clock() + received * (uint64_t)PACKET_WORK_NS);
+		wake_note_active(device, (brief ? device->now : device->clock()) + received * (uint64_t)PACKET_WORK_NS);
 	device_unlock(device);
 }
 

@@ -4,7 +4,7 @@ import json
 import os
 
 from public import for_everyone
-from rig import BUILD, PATIENT, Pair, succeed
+from rig import BUILD, PATIENT, WRAPPER, Pair, succeed
 
 BENCH = os.path.join(for_everyone(BUILD, "bench/one_sided", "bench/many_threads"), "bench")
 # Timings are of the best of several runs: others may want the processors too.
@@ -44,6 +44,14 @@ def test_writes_reach_a_program_that_watches_its_memory():
         return float([line for line in text.splitlines() if line.split()[:2] == ["8", "2000"]][0].split()[4])
 
     best(typical, lambda us: us < 300)
+
+
+def test_long_reads_within_a_host_are_asked_for_at_once():
+    """In parts, of which one READ may have one outstanding, both ends waited for each other four times for 1 MiB."""
+    server, _ = Pair([WRAPPER, "--stats-json", "ib_read_bw", "-d", "uroce0", "-F", "-s", "1048576", "-n", "20", "-t", "1", "-m", "4096", *PATIENT]).finish(60)
+    counters = json.loads(server[server.index("{"):])
+    assert counters["rx_packets"] == counters["rx_local"] == 20, counters
+    assert counters["tx_packets"] == 20 * 1048576 // 16384, counters
 
 
 def many_threads(threads, pollers):
