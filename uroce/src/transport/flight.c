@@ -8,9 +8,11 @@
 #include "outgoing.h"
 #include "qp_state.h"
 #include "repair.h"
+#include "tag.h"
 
 enum {
 	EARLY_LEAST_NS = 5000000,
+	MOST_DOUBLINGS = 10,
 	PROBES = 2, /* of a silent flight, before all of it is sent again */
 	TIMEOUT_LEAST_NS = 1000000, /* no process is scheduled more exactly */
 	LOCAL_WINDOW = 4096, /* packets, through shared memory, which has a limit of its own */
@@ -47,7 +49,8 @@ static uint64_t early_after(const struct qp *qp)
 	uint64_t after = congestion_patience(&req->path) + req->path.rtt;
 	if (after < EARLY_LEAST_NS)
 		after = EARLY_LEAST_NS;
-	return after << (req->early_retransmits > 10 ? 10 : req->early_retransmits);
+	unsigned doublings = req->early_retransmits + req->backoff;
+	return after << (doublings > MOST_DOUBLINGS ? MOST_DOUBLINGS : doublings);
 }
 
 void flight_watch(struct qp *qp)
@@ -180,10 +183,9 @@ void flight_go_back(struct qp *qp)
 void flight_lose(struct qp *qp)
 {
 	struct requester *req = &qp->req;
-	/* The first time it may be only since the peer has not been asked for its tag, and not yet keeps what follows. */
-	bool first = qp->tag.peer == 0 && qp->device->keeps_ahead && !req->has_lost;
-	req->has_lost = true;
-	congestion_lost(&req->path, qp->device->now, first ? 1 : flight_size(req), req->unacked, req->top, true);
+	/* At first it may be only since the peer's tag is not known yet, so that nothing that follows is kept. */
+	bool early = qp->device->keeps_ahead && tag_may_come(qp, 4 * congestion_patience(&req->path));
+	congestion_lost(&req->path, qp->device->now, early ? 1 : flight_size(req), req->unacked, req->top, true);
 	flight_go_back(qp);
 }
 
@@ -200,8 +202,10 @@ void flight_measure(struct qp *qp, uint32_t upto, bool exact)
 	const struct stamp *newest = NULL;
 	while (req->stamp_head != req->stamp_tail && psn_diff(upto, req->stamps[req->stamp_head % STAMPS].psn) > 0)
 		newest = &req->stamps[req->stamp_head++ % STAMPS];
-	if (newest && newest->sent != 0 && (!exact || psn_add(newest->psn, 1) == upto))
-		congestion_round_trip(&req->path, now, now - newest->sent);
+	if (!newest || newest->sent == 0 || (exact && psn_add(newest->psn, 1) != upto))
+		return;
+	congestion_round_trip(&req->path, now, now - newest->sent);
+	req->backoff = 0;
 }
 
 void flight_forget_stamps(struct requester *req, uint32_t from, uint32_t end)
@@ -219,6 +223,9 @@ void flight_note_progress(struct qp *qp, uint32_t answered, uint32_t known)
 	if (answered == 0)
 		return;
 	uint64_t now = qp->device->now;
+	/* What was sent twice measures nothing (Karn's rule). Where the path has become slower, all would be sent twice from now on. */
+	if (req->early_retransmits > req->backoff)
+		req->backoff = req->early_retransmits;
 	while (req->asked_head != req->asked_tail && psn_diff(req->unacked, flight_asked_at(req, req->asked_head)->last_psn) > 0) {
 		if (req->asked_next == req->asked_head)
 			req->asked_next++;
