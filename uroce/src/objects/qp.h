@@ -119,6 +119,8 @@ struct requester {
 	uint32_t refused_psn;
 	unsigned early_retransmits; /* of this flight */
 	unsigned backoff;     /* doublings of the time before them, until an answer has measured the round trip */
+	uint64_t lateness;    /* of our own timer: how long this process waits for a processor */
+	uint64_t silent_since; /* all was sent again, for nothing had been heard since then; 0: no */
 	uint64_t progress_at; /* when the flight began, or something of it was last answered */
 	struct timer timer;
 

@@ -13,6 +13,8 @@
 enum {
 	EARLY_LEAST_NS = 5000000,
 	MOST_DOUBLINGS = 10,
+	MOST_TIMEOUTS = 4,
+	LATENESS_PARTS = 4,
 	PROBES = 2, /* of a silent flight, before all of it is sent again */
 	TIMEOUT_LEAST_NS = 1000000, /* no process is scheduled more exactly */
 	LOCAL_WINDOW = 4096, /* packets, through shared memory, which has a limit of its own */
@@ -26,6 +28,18 @@ static uint64_t timeout_ns(const struct qp *qp)
 		return NEVER;
 	uint64_t ns = 4096ull << (qp->attr.timeout & 31);
 	return ns < TIMEOUT_LEAST_NS ? TIMEOUT_LEAST_NS : ns;
+}
+
+/* The specification has a timer take up to four times the timeout, IBTA vol 1, 9.7.6.1.3. That is for a busy host: where answers take
+ * long, or this process itself comes late, the peer may be late as well, and lives. */
+static uint64_t patient_timeout_ns(const struct qp *qp)
+{
+	const struct requester *req = &qp->req;
+	uint64_t timeout = timeout_ns(qp), answer = congestion_patience(&req->path) + req->path.rtt;
+	uint64_t late = LATENESS_PARTS * req->lateness, slowest = late > answer ? late : answer;
+	if (timeout == NEVER || slowest <= timeout)
+		return timeout;
+	return slowest < MOST_TIMEOUTS * timeout ? slowest : MOST_TIMEOUTS * timeout;
 }
 
 uint32_t flight_limit(const struct qp *qp)
@@ -50,7 +64,11 @@ static uint64_t early_after(const struct qp *qp)
 	if (after < EARLY_LEAST_NS)
 		after = EARLY_LEAST_NS;
 	unsigned doublings = req->early_retransmits + req->backoff;
-	return after << (doublings > MOST_DOUBLINGS ? MOST_DOUBLINGS : doublings);
+	after <<= doublings > MOST_DOUBLINGS ? MOST_DOUBLINGS : doublings;
+	/* One probe goes out before the timeout, however long answers take. */
+	uint64_t timeout = patient_timeout_ns(qp);
+	bool too_late = req->early_retransmits == 0 && timeout != NEVER && after > timeout / 2 && timeout / 2 >= EARLY_LEAST_NS;
+	return too_late ? timeout / 2 : after;
 }
 
 void flight_watch(struct qp *qp)
@@ -58,7 +76,7 @@ void flight_watch(struct qp *qp)
 	struct requester *req = &qp->req;
 	if (req->waiting_rnr || req->refusal != IBV_WC_SUCCESS)
 		return;
-	uint64_t after = timeout_ns(qp), early = early_after(qp);
+	uint64_t after = patient_timeout_ns(qp), early = early_after(qp);
 	if (early < after)
 		after = early;
 	/* It may have been set when the round trip was not known. */
@@ -217,6 +235,18 @@ void flight_forget_stamps(struct requester *req, uint32_t from, uint32_t end)
 	}
 }
 
+/* What is answered was not all sent again: the silence was the peer's, which is busy, and no loss. */
+static void end_silence(struct qp *qp)
+{
+	struct requester *req = &qp->req;
+	if (req->silent_since != 0 && psn_diff(req->unacked, req->next) > 0) {
+		congestion_undo(&req->path);
+		congestion_round_trip(&req->path, qp->device->now, qp->device->now - req->silent_since);
+		req->backoff = 0;
+	}
+	req->silent_since = 0;
+}
+
 void flight_note_progress(struct qp *qp, uint32_t answered, uint32_t known)
 {
 	struct requester *req = &qp->req;
@@ -237,6 +267,7 @@ void flight_note_progress(struct qp *qp, uint32_t answered, uint32_t known)
 		known += repair_advance(qp, answered - known);
 		congestion_answered(&req->path, now, answered - known, req->unacked, req->next, req->limited);
 	}
+	end_silence(qp);
 	req->progress_at = now;
 	req->early_retransmits = 0;
 	req->recovering = false;
@@ -274,12 +305,29 @@ bool flight_acknowledge(struct qp *qp, uint32_t psn)
 	return complete;
 }
 
+static void note_lateness(struct qp *qp)
+{
+	struct requester *req = &qp->req;
+	uint64_t late = qp->device->now > req->timer.deadline ? qp->device->now - req->timer.deadline : 0;
+	req->lateness = late > req->lateness / 2 ? late : req->lateness / 2;
+}
+
+static void go_back_in_silence(struct qp *qp)
+{
+	struct requester *req = &qp->req;
+	if (req->silent_since == 0)
+		req->silent_since = req->progress_at;
+	congestion_silent(&req->path);
+	flight_go_back(qp);
+}
+
 void flight_time_out(struct timer *timer)
 {
 	struct qp *qp = (struct qp *)((char *)timer - offsetof(struct qp, req.timer));
 	struct requester *req = &qp->req;
 	struct counters *counters = qp->device->counters;
 
+	note_lateness(qp);
 	if (req->waiting_rnr) {
 		req->waiting_rnr = false;
 		req->progress_at = qp->device->now;
@@ -300,7 +348,7 @@ void flight_time_out(struct timer *timer)
 	if (flight_size(req) == 0 || (path_of(qp) && !shm_drained(qp->path)))
 		req->progress_at = qp->device->now;
 	uint64_t idle = qp->device->now - req->progress_at;
-	uint64_t timeout = timeout_ns(qp);
+	uint64_t timeout = patient_timeout_ns(qp);
 	if (timeout != NEVER && idle >= timeout) {
 		counter_add(&counters->timeouts, 1);
 		if (req->retries == 0) {
@@ -311,14 +359,11 @@ void flight_time_out(struct timer *timer)
 			return;
 		}
 		req->retries--;
+		go_back_in_silence(qp);
 		req->progress_at = qp->device->now;
-		congestion_silent(&req->path);
-		flight_go_back(qp);
 	} else if (idle >= early_after(qp)) {
-		if (req->early_retransmits++ >= PROBES || !repair_probe(qp)) {
-			congestion_silent(&req->path);
-			flight_go_back(qp);
-		}
+		if (req->early_retransmits++ >= PROBES || !repair_probe(qp))
+			go_back_in_silence(qp);
 	}
 	/* Unlike after a NAK, the peer's answer to the repetition is news. */
 	req->recovering = false;
