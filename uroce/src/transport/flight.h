@@ -42,7 +42,8 @@ static inline uint32_t flight_size(const struct requester *req)
 static inline void flight_stamp(struct requester *req, uint32_t psn, uint64_t now)
 {
 	uint32_t held = req->stamp_tail - req->stamp_head;
-	if (held == STAMPS || (held > 0 && psn_diff(psn, req->stamps[(req->stamp_tail - 1) % STAMPS].psn) < (int32_t)(req->path.window / (STAMPS * 3 / 4))))
+	int32_t spacing = (int32_t)(req->path.window / STAMPS * 4 / 3);
+	if (held == STAMPS || (held > 0 && psn_diff(psn, req->stamps[(req->stamp_tail - 1) % STAMPS].psn) < spacing))
 		return;
 	req->stamps[req->stamp_tail++ % STAMPS] = (struct stamp){ .psn = psn, .sent = now };
 }
