@@ -23,6 +23,9 @@ enum {
 	ROOM_STEP = 8,
 	ROOM_STEP_BEYOND = 16,
 	ROOM_STEP_NEAR = 32,
+	LATE_SAMPLES = 8,         /* in a row: there is a queue */
+	LATE_LEAST_NS = 200000,   /* beyond the base: less is the machine's */
+	LONG_FROM_NS = 4000000,   /* a path that may hold more than its queue */
 };
 
 static const double CUBIC_C = 0.4;
@@ -113,6 +116,8 @@ void congestion_round_trip(struct congestion *c, uint64_t now, uint64_t sample)
 	if (sample < c->base_next)
 		c->base_next = sample;
 	c->queue_most = greatest(c->queue_most, queue_delay(c));
+	uint64_t late = c->base / 32 > LATE_LEAST_NS ? c->base / 32 : LATE_LEAST_NS;
+	c->late = sample > c->base + late ? c->late + 1 : 0;
 }
 
 /* ---- growth ---- */
@@ -137,9 +142,9 @@ static void grow_cubic(struct congestion *c, uint64_t now, double packets)
 static double room_step(const struct congestion *c)
 {
 	double segments = c->window * c->weight;
-	if (segments < LEAST_CUT * c->most)
+	if (c->most == 0 || segments < LEAST_CUT * c->most)
 		return ROOM_STEP;
-	return c->most > 0 && segments > BEYOND * c->most ? ROOM_STEP_BEYOND : ROOM_STEP_NEAR;
+	return segments > BEYOND * c->most ? ROOM_STEP_BEYOND : ROOM_STEP_NEAR;
 }
 
 static void grow(struct congestion *c, uint64_t now, double packets)
@@ -151,6 +156,14 @@ static void grow(struct congestion *c, uint64_t now, double packets)
 	else
 		grow_cubic(c, now, packets);
 	c->window = least(c->window, c->limit);
+}
+
+/* A queue in slow start, which sends twice as fast as the window says, tells that the path does not hold much more. A long path would
+ * lose as much as it holds before the first loss is known. The queue of a short one may hold more than the path, and TCP fills it. */
+static void look_for_queue(struct congestion *c)
+{
+	if (c->window < c->threshold && c->base >= LONG_FROM_NS && c->late >= LATE_SAMPLES)
+		c->threshold = c->window;
 }
 
 /* Slow start has found the path's rate when that no longer grows with the window. */
@@ -188,6 +201,7 @@ void congestion_answered(struct congestion *c, uint64_t now, double packets, uin
 		c->lost /= 2;
 	}
 	measure_rate(c, now, packets);
+	look_for_queue(c);
 	if (psn_diff(upto, c->round_psn) > 0) {
 		look_for_full_path(c, limited);
 		c->round_psn = next;

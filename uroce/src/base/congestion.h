@@ -35,6 +35,7 @@ struct congestion {
 	uint64_t base_next; /* of the time since base_at */
 	uint64_t base_at;
 	uint64_t recent[2]; /* the last samples */
+	unsigned late;      /* samples in a row that tell of a queue */
 	double queue_most;  /* the longest delay beyond the base of late; it fades */
 
 	bool roomy; /* it has no queue */

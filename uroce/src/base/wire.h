@@ -36,7 +36,7 @@ enum {
 enum {
 	WIRE_CNP_BYTES = 16, /* reserved */
 	WIRE_GAP = 4,   /* offset from the PSN, length, each two bytes; the last gap is empty and says how far the list goes */
-	WIRE_GAPS = 64, /* at most */
+	WIRE_GAPS = 256, /* at most, and no more than the path's MTU has room for */
 };
 
 /* The lower five bits. */

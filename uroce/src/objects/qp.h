@@ -102,7 +102,6 @@ struct requester {
 	uint8_t retries;     /* left */
 	uint8_t rnr_retries; /* left; 7 in the attribute is for ever */
 	bool waiting_rnr;    /* nothing is sent until the timer fires */
-	bool has_lost;       /* the flight went back after a loss, ever */
 	bool recovering;     /* went back, and nothing has been answered since */
 	bool peer_reports;   /* the peer keeps what comes ahead of a gap, and tells what is missing: repair.c */
 	bool flush_twice;    /* the next FLUSH has the ICRC that rdma_rxe takes: link.h */
@@ -119,6 +118,9 @@ struct requester {
 	enum ibv_wc_status refusal; /* IBV_WC_SUCCESS: none */
 	uint32_t refused_psn;
 	unsigned early_retransmits; /* of this flight */
+	unsigned backoff;     /* doublings of the time before them, until an answer has measured the round trip */
+	uint64_t lateness;    /* of our own timer: how long this process waits for a processor */
+	uint64_t silent_since; /* all was sent again, for nothing had been heard since then; 0: no */
 	uint64_t progress_at; /* when the flight began, or something of it was last answered */
 	struct timer timer;
 

@@ -8,9 +8,13 @@
 #include "outgoing.h"
 #include "qp_state.h"
 #include "repair.h"
+#include "tag.h"
 
 enum {
 	EARLY_LEAST_NS = 5000000,
+	MOST_DOUBLINGS = 10,
+	MOST_TIMEOUTS = 4,
+	LATENESS_PARTS = 4,
 	PROBES = 2, /* of a silent flight, before all of it is sent again */
 	TIMEOUT_LEAST_NS = 1000000, /* no process is scheduled more exactly */
 	LOCAL_WINDOW = 4096, /* packets, through shared memory, which has a limit of its own */
@@ -24,6 +28,18 @@ static uint64_t timeout_ns(const struct qp *qp)
 		return NEVER;
 	uint64_t ns = 4096ull << (qp->attr.timeout & 31);
 	return ns < TIMEOUT_LEAST_NS ? TIMEOUT_LEAST_NS : ns;
+}
+
+/* The specification has a timer take up to four times the timeout, IBTA vol 1, 9.7.6.1.3. That is for a busy host: where answers take
+ * long, or this process itself comes late, the peer may be late as well, and lives. */
+static uint64_t patient_timeout_ns(const struct qp *qp)
+{
+	const struct requester *req = &qp->req;
+	uint64_t timeout = timeout_ns(qp), answer = congestion_patience(&req->path) + req->path.rtt;
+	uint64_t late = LATENESS_PARTS * req->lateness, slowest = late > answer ? late : answer;
+	if (timeout == NEVER || slowest <= timeout)
+		return timeout;
+	return slowest < MOST_TIMEOUTS * timeout ? slowest : MOST_TIMEOUTS * timeout;
 }
 
 uint32_t flight_limit(const struct qp *qp)
@@ -47,7 +63,12 @@ static uint64_t early_after(const struct qp *qp)
 	uint64_t after = congestion_patience(&req->path) + req->path.rtt;
 	if (after < EARLY_LEAST_NS)
 		after = EARLY_LEAST_NS;
-	return after << (req->early_retransmits > 10 ? 10 : req->early_retransmits);
+	unsigned doublings = req->early_retransmits + req->backoff;
+	after <<= doublings > MOST_DOUBLINGS ? MOST_DOUBLINGS : doublings;
+	/* One probe goes out before the timeout, however long answers take. */
+	uint64_t timeout = patient_timeout_ns(qp);
+	bool too_late = req->early_retransmits == 0 && timeout != NEVER && after > timeout / 2 && timeout / 2 >= EARLY_LEAST_NS;
+	return too_late ? timeout / 2 : after;
 }
 
 void flight_watch(struct qp *qp)
@@ -55,7 +76,7 @@ void flight_watch(struct qp *qp)
 	struct requester *req = &qp->req;
 	if (req->waiting_rnr || req->refusal != IBV_WC_SUCCESS)
 		return;
-	uint64_t after = timeout_ns(qp), early = early_after(qp);
+	uint64_t after = patient_timeout_ns(qp), early = early_after(qp);
 	if (early < after)
 		after = early;
 	/* It may have been set when the round trip was not known. */
@@ -180,10 +201,9 @@ void flight_go_back(struct qp *qp)
 void flight_lose(struct qp *qp)
 {
 	struct requester *req = &qp->req;
-	/* The first time it may be only since the peer has not been asked for its tag, and not yet keeps what follows. */
-	bool first = qp->tag.peer == 0 && qp->device->keeps_ahead && !req->has_lost;
-	req->has_lost = true;
-	congestion_lost(&req->path, qp->device->now, first ? 1 : flight_size(req), req->unacked, req->top, true);
+	/* At first it may be only since the peer's tag is not known yet, so that nothing that follows is kept. */
+	bool early = qp->device->keeps_ahead && tag_may_come(qp, 4 * congestion_patience(&req->path));
+	congestion_lost(&req->path, qp->device->now, early ? 1 : flight_size(req), req->unacked, req->top, true);
 	flight_go_back(qp);
 }
 
@@ -200,8 +220,10 @@ void flight_measure(struct qp *qp, uint32_t upto, bool exact)
 	const struct stamp *newest = NULL;
 	while (req->stamp_head != req->stamp_tail && psn_diff(upto, req->stamps[req->stamp_head % STAMPS].psn) > 0)
 		newest = &req->stamps[req->stamp_head++ % STAMPS];
-	if (newest && newest->sent != 0 && (!exact || psn_add(newest->psn, 1) == upto))
-		congestion_round_trip(&req->path, now, now - newest->sent);
+	if (!newest || newest->sent == 0 || (exact && psn_add(newest->psn, 1) != upto))
+		return;
+	congestion_round_trip(&req->path, now, now - newest->sent);
+	req->backoff = 0;
 }
 
 void flight_forget_stamps(struct requester *req, uint32_t from, uint32_t end)
@@ -213,12 +235,27 @@ void flight_forget_stamps(struct requester *req, uint32_t from, uint32_t end)
 	}
 }
 
+/* What is answered was not all sent again: the silence was the peer's, which is busy, and no loss. */
+static void end_silence(struct qp *qp)
+{
+	struct requester *req = &qp->req;
+	if (req->silent_since != 0 && psn_diff(req->unacked, req->next) > 0) {
+		congestion_undo(&req->path);
+		congestion_round_trip(&req->path, qp->device->now, qp->device->now - req->silent_since);
+		req->backoff = 0;
+	}
+	req->silent_since = 0;
+}
+
 void flight_note_progress(struct qp *qp, uint32_t answered, uint32_t known)
 {
 	struct requester *req = &qp->req;
 	if (answered == 0)
 		return;
 	uint64_t now = qp->device->now;
+	/* What was sent twice measures nothing (Karn's rule). Where the path has become slower, all would be sent twice from now on. */
+	if (req->early_retransmits > req->backoff)
+		req->backoff = req->early_retransmits;
 	while (req->asked_head != req->asked_tail && psn_diff(req->unacked, flight_asked_at(req, req->asked_head)->last_psn) > 0) {
 		if (req->asked_next == req->asked_head)
 			req->asked_next++;
@@ -230,6 +267,7 @@ void flight_note_progress(struct qp *qp, uint32_t answered, uint32_t known)
 		known += repair_advance(qp, answered - known);
 		congestion_answered(&req->path, now, answered - known, req->unacked, req->next, req->limited);
 	}
+	end_silence(qp);
 	req->progress_at = now;
 	req->early_retransmits = 0;
 	req->recovering = false;
@@ -267,12 +305,29 @@ bool flight_acknowledge(struct qp *qp, uint32_t psn)
 	return complete;
 }
 
+static void note_lateness(struct qp *qp)
+{
+	struct requester *req = &qp->req;
+	uint64_t late = qp->device->now > req->timer.deadline ? qp->device->now - req->timer.deadline : 0;
+	req->lateness = late > req->lateness / 2 ? late : req->lateness / 2;
+}
+
+static void go_back_in_silence(struct qp *qp)
+{
+	struct requester *req = &qp->req;
+	if (req->silent_since == 0)
+		req->silent_since = req->progress_at;
+	congestion_silent(&req->path);
+	flight_go_back(qp);
+}
+
 void flight_time_out(struct timer *timer)
 {
 	struct qp *qp = (struct qp *)((char *)timer - offsetof(struct qp, req.timer));
 	struct requester *req = &qp->req;
 	struct counters *counters = qp->device->counters;
 
+	note_lateness(qp);
 	if (req->waiting_rnr) {
 		req->waiting_rnr = false;
 		req->progress_at = qp->device->now;
@@ -293,7 +348,7 @@ void flight_time_out(struct timer *timer)
 	if (flight_size(req) == 0 || (path_of(qp) && !shm_drained(qp->path)))
 		req->progress_at = qp->device->now;
 	uint64_t idle = qp->device->now - req->progress_at;
-	uint64_t timeout = timeout_ns(qp);
+	uint64_t timeout = patient_timeout_ns(qp);
 	if (timeout != NEVER && idle >= timeout) {
 		counter_add(&counters->timeouts, 1);
 		if (req->retries == 0) {
@@ -304,14 +359,11 @@ void flight_time_out(struct timer *timer)
 			return;
 		}
 		req->retries--;
+		go_back_in_silence(qp);
 		req->progress_at = qp->device->now;
-		congestion_silent(&req->path);
-		flight_go_back(qp);
 	} else if (idle >= early_after(qp)) {
-		if (req->early_retransmits++ >= PROBES || !repair_probe(qp)) {
-			congestion_silent(&req->path);
-			flight_go_back(qp);
-		}
+		if (req->early_retransmits++ >= PROBES || !repair_probe(qp))
+			go_back_in_silence(qp);
 	}
 	/* Unlike after a NAK, the peer's answer to the repetition is news. */
 	req->recovering = false;

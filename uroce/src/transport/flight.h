@@ -37,11 +37,15 @@ static inline uint32_t flight_size(const struct requester *req)
 	return (uint32_t)psn_diff(req->next, req->unacked);
 }
 
-/* A packet leaves whose answer will measure the round trip. */
+/* A packet leaves whose answer may measure the round trip. The stamps are spread over the whole window: those of its start alone would
+ * not see the queue that its end finds. */
 static inline void flight_stamp(struct requester *req, uint32_t psn, uint64_t now)
 {
-	if (req->stamp_tail - req->stamp_head < STAMPS)
-		req->stamps[req->stamp_tail++ % STAMPS] = (struct stamp){ .psn = psn, .sent = now };
+	uint32_t held = req->stamp_tail - req->stamp_head;
+	int32_t spacing = (int32_t)(req->path.window / STAMPS * 4 / 3);
+	if (held == STAMPS || (held > 0 && psn_diff(psn, req->stamps[(req->stamp_tail - 1) % STAMPS].psn) < spacing))
+		return;
+	req->stamps[req->stamp_tail++ % STAMPS] = (struct stamp){ .psn = psn, .sent = now };
 }
 
 /* Notes one that is sent, whose answer's last packet has that PSN; when it is sent again, it is known. */

@@ -9,6 +9,7 @@
 
 enum {
 	SLOTS = 8192, /* PSNs ahead: a power of two */
+	GAPS_A_PACKET = 128, /* that a report lists for each packet since the last one */
 	QP_BYTES = 16 << 20,
 	DEVICE_BYTES = 128 << 20,
 };
@@ -17,6 +18,8 @@ struct hold {
 	uint32_t count;
 	size_t bytes;
 	uint32_t end; /* one past the newest PSN that is kept */
+	uint32_t gaps;     /* in the last report */
+	uint32_t unreported; /* packets that were kept since */
 	uint8_t report[WIRE_GAPS * WIRE_GAP];
 	struct held *slot[SLOTS];
 };
@@ -65,8 +68,10 @@ void hold_put(struct qp *qp, const struct packet *packet, uint32_t ahead, bool *
 	*slot = held;
 	hold->bytes += size;
 	qp->device->held_bytes += size;
-	/* Each new gap is news, and so is what is there when the peer asks. */
-	*news = hold->count == 0 || psn_diff(packet->psn, hold->end) > 0 || packet->ack_req;
+	/* Each new gap is news, and so is what is there when the peer asks. Where there are many gaps, not each one is worth a report that
+	 * lists all of them: the next packet with an AckReq comes soon. */
+	bool gap = psn_diff(packet->psn, hold->end) > 0 && ++hold->unreported > hold->gaps / GAPS_A_PACKET;
+	*news = hold->count == 0 || gap || packet->ack_req;
 	uint32_t end = psn_add(packet->psn, span(qp, packet));
 	if (hold->count++ == 0 || psn_diff(end, hold->end) > 0)
 		hold->end = end;
@@ -125,9 +130,11 @@ void hold_free(struct qp *qp)
 static uint32_t list_gaps(struct qp *qp, struct hold *hold)
 {
 	uint32_t expected = qp->resp.expected, end = (uint32_t)psn_diff(hold->end, expected), at = 0;
+	uint32_t most = qp->mtu / WIRE_GAP < WIRE_GAPS ? qp->mtu / WIRE_GAP : WIRE_GAPS;
 	uint8_t *to = hold->report;
 
-	for (unsigned gaps = 0; at < end && gaps < WIRE_GAPS - 1; gaps++) {
+	hold->unreported = 0;
+	for (hold->gaps = 0; at < end && hold->gaps < most - 1; hold->gaps++) {
 		uint32_t start = at;
 		while (at < end && !*slot_of(hold, psn_add(expected, at)))
 			at++;

@@ -15,7 +15,7 @@
 #include "wipe.h"
 
 enum {
-	MISSING = 1024,
+	MISSING = 4096,
 	WHOLE_COUNTS = 1, /* packets that a request without any answer counts as */
 	ANSWERS = 16384, /* PSNs ahead for which it is kept whether they have come: a power of two */
 	LEAST_WAIT_NS = 20000,

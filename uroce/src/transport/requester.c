@@ -16,7 +16,7 @@ enum {
 	READ_PART = 65536,
 	READ_PART_LONG = 262144, /* when few may be outstanding, so that round trips count less; when the window has room for several */
 	READ_PART_LOCAL = 2 << 20, /* through shared memory, which holds the responder back by itself */
-	LOOK_AHEAD = 64,         /* requests among which others are looked for that READ: it bounds the time that takes */
+	LOOK_AHEAD = MAX_RD_ATOMIC, /* requests among which others are looked for that READ: it bounds the time that takes */
 	COMPANY_BYTES = 4096,      /* a message shorter than this may wait for others ... */
 	COMPANY_COUNT = 48,        /* ... but for so many only */
 	CATCH_UP_NS = 300000,
@@ -66,8 +66,8 @@ static uint32_t part_of(struct qp *qp)
 
 	if (congestion_interval(&req->path) <= 0)
 		return part;
-	/* The last part of a message is shorter than the others. */
-	uint32_t packets = (uint32_t)(req->path.window * 1.5) / (most == 0 ? 1 : most) + 1;
+	/* The last part of a message is shorter than the others; and answers that wait for one that was lost are outstanding, too. */
+	uint32_t packets = (uint32_t)((req->path.window + repair_landed(req)) * 1.5) / (most == 0 ? 1 : most) + 1;
 	uint32_t burst = congestion_burst(&req->path);
 	if (packets < burst)
 		packets = burst;

@@ -16,6 +16,11 @@ void tag_ask(struct qp *qp);
 /* The peer asks. */
 void tag_asked(struct qp *qp);
 void tag_learn(struct qp *qp, uint16_t tag);
+/* The peer's is not known, and has not been asked for, or not for longer than that. */
+static inline bool tag_may_come(const struct qp *qp, uint64_t ns)
+{
+	return qp->tag.peer == 0 && (qp->tag.asked_at == 0 || qp->device->now - qp->tag.asked_at < ns);
+}
 /* Sends the question that is due. */
 void tag_pump(struct qp *qp);
 

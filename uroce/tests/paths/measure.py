@@ -16,6 +16,7 @@ BUILD = os.environ.get("UROCE_BUILD", "build/uroce")
 RELAY = os.environ.get("UROCE_RELAY", f"{BUILD}/tests/paths/relay")
 SPACE = [f"uroce-path-{os.getpid()}-{end}" for end in "ab"]
 ADDRESS = ["10.91.7.1", "10.91.7.2"]
+LEAST_OF_EIGHT = 4  # seconds: perftest leaves out the first and the last one, and processes do not start at the same time
 repair = []
 PROGRAMS = {"write": "ib_write_bw", "read": "ib_read_bw", "send": "ib_send_bw"}
 # Links: name, MTU, options of the relay (the delay is one way).
@@ -40,6 +41,10 @@ def ip(*words):
 
 def inside(end, *command):
     return ["ip", "netns", "exec", SPACE[end], *command]
+
+
+class NoResult(RuntimeError):
+    """A program did not say how fast it was."""
 
 
 class Link:
@@ -86,21 +91,25 @@ def end_tcp(pair, seconds):
 
 
 # A READ's data flows from the server to the client, so that the ends change places: all data goes the same way.
-def start_uroce(kind, seconds, mtu, port=18515):
+def start_end(kind, seconds, mtu, port, client):
     client_end = 1 if kind == "read" else 0
-    command = [PROGRAMS[kind], "-d", "uroce0", "-x", "0", "-F", "-s", "65536", "-D", str(seconds), "-f", "1", "-p", str(port),
-               "-m", "4096" if mtu >= 9000 else "1024", "--report_gbits"]
-    processes = []
-    for end in (1 - client_end, client_end):
-        words = [f"{BUILD}/cli/uroce", *repair, "--addr", ADDRESS[end], *command]
-        if end == client_end:
-            time.sleep(0.7)
-            words.append(ADDRESS[1 - end])
-        processes.append(subprocess.Popen(inside(end, *words), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
-    return processes
+    end = client_end if client else 1 - client_end
+    command = [f"{BUILD}/cli/uroce", *repair, "--addr", ADDRESS[end], PROGRAMS[kind], "-d", "uroce0", "-x", "0", "-F", "-s", "65536",
+               "-D", str(seconds), "-f", "1", "-p", str(port), "-m", "4096" if mtu >= 9000 else "1024", "--report_gbits"]
+    if client:
+        command.append(ADDRESS[1 - end])
+    return subprocess.Popen(inside(end, *command), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def start_uroce(kind, seconds, mtu, ports=(18515,)):
+    """A server and a client for each port. The clients start together."""
+    servers = [start_end(kind, seconds, mtu, port, client=False) for port in ports]
+    time.sleep(0.7 * len(ports) ** 0.5)
+    return list(zip(servers, [start_end(kind, seconds, mtu, port, client=True) for port in ports]))
 
 
 def end_uroce(processes, seconds):
+    """Its rate, in Mbit/s."""
     server, client = processes
     out = ""
     try:
@@ -113,7 +122,8 @@ def end_uroce(processes, seconds):
     found = re.findall(r"^\s*65536\s+\d+\s+[\d.]+\s+([\d.]+)", out, re.M)
     if not found:
         print(out[-600:], file=sys.stderr)
-    return float(found[-1]) * 1000 if found else 0.0
+        raise NoResult(f"no result of: {' '.join(client.args)}")
+    return float(found[-1]) * 1000
 
 
 def alone(row, seconds):
@@ -123,7 +133,7 @@ def alone(row, seconds):
         result["tcp"] = end_tcp(start_tcp(seconds), seconds)
     for kind in PROGRAMS:
         with Link(mtu, options) as link:
-            result[kind] = end_uroce(start_uroce(kind, seconds + 2, mtu), seconds + 2)
+            result[kind] = end_uroce(*start_uroce(kind, seconds + 2, mtu), seconds + 2)
         result[kind + " lost"] = link.lost()
     return result
 
@@ -132,7 +142,7 @@ def beside(kind, row, seconds):
     """uroce's rate over that of the TCP stream beside it."""
     _, mtu, options = row
     with Link(mtu, options):
-        uroce = start_uroce(kind, seconds + 4, mtu)
+        uroce, = start_uroce(kind, seconds + 4, mtu)
         tcp = start_tcp(seconds)
         stream = end_tcp(tcp, seconds)
         return end_uroce(uroce, seconds + 4) / max(stream, 0.1)
@@ -141,10 +151,8 @@ def beside(kind, row, seconds):
 def eight(kind, row, seconds):
     _, mtu, options = row
     with Link(mtu, options):
-        pairs = []
-        for port in range(18600, 18608):
-            pairs.append(start_uroce(kind, seconds, mtu, port))
-        rates = [end_uroce(pair, seconds) for pair in pairs]
+        pairs = start_uroce(kind, LEAST_OF_EIGHT + seconds, mtu, range(18600, 18608))
+        rates = [end_uroce(pair, LEAST_OF_EIGHT + seconds) for pair in pairs]
     mean = sum(rates) / len(rates)
     return [rate / max(mean, 0.1) for rate in rates]
 

@@ -3,7 +3,7 @@
 
 #include "guard.h"
 
-enum { MAX_NODES = 8, SCRIPT_NODE = 100, LOSS_SLOTS = 1 << 16 };
+enum { MAX_NODES = 8, SCRIPT_NODE = 100, OTHER_NODE, LOSS_SLOTS = 1 << 16 };
 
 static struct {
 	uint64_t now;
@@ -221,26 +221,35 @@ static bool to_flight(struct sim_node *node, const struct packet_out *out, struc
 }
 
 /* Through the narrow place: when the packet has left it. False: it is dropped. */
-static bool pass_path(struct sim_node *node, struct sim_packet *packet, uint64_t *at)
+static bool pass_path(struct sim_node *node, size_t length, uint8_t *tclass, uint64_t *at)
 {
-	enum { LOWER_HEADERS = 46, ECT = 2, CE = 3 }; /* Ethernet, IPv4, UDP, ICRC */
+	enum { ECT = 2, CE = 3 };
 	const struct sim_wire *wire = &node->wire;
 	if (wire->path_rate == 0)
 		return true;
-	size_t length = packet->length + LOWER_HEADERS;
 	uint64_t start = node->path_free > *at ? node->path_free : *at;
 	uint64_t waiting = (start - *at) * wire->path_rate / SECOND;
 	if (waiting + length > wire->path_queue) {
 		node->path_dropped++;
 		return false;
 	}
-	if (wire->path_mark != 0 && waiting > wire->path_mark && (packet->tclass & CE) == ECT) {
-		packet->tclass |= CE;
+	if (wire->path_mark != 0 && waiting > wire->path_mark && (*tclass & CE) == ECT) {
+		*tclass |= CE;
 		node->path_marked++;
 	}
 	node->path_carried++;
 	*at = node->path_free = start + length * SECOND / wire->path_rate;
 	return true;
+}
+
+static uint64_t arrival(const struct sim_node *node, uint64_t left_at)
+{
+	uint64_t time = left_at + node->wire.delay + (node->wire.jitter ? sim_below(node->wire.jitter) : 0);
+	if (chance(node->wire.reorder))
+		time += 5 * US + sim_below(20 * US);
+	if (chance(node->wire.late))
+		time += node->wire.late_by;
+	return time;
 }
 
 static void fly_copy(struct sim_node *node, const struct sim_packet *packet, uint64_t left_at)
@@ -250,17 +259,14 @@ static void fly_copy(struct sim_node *node, const struct sim_packet *packet, uin
 		abort();
 	*copy = *packet;
 	copy->packet.payload = copy->bytes + (packet->packet.payload - packet->bytes);
-	copy->time = left_at + node->wire.delay + (node->wire.jitter ? sim_below(node->wire.jitter) : 0);
-	if (chance(node->wire.reorder))
-		copy->time += 5 * US + sim_below(20 * US);
-	if (chance(node->wire.late))
-		copy->time += node->wire.late_by;
+	copy->time = arrival(node, left_at);
 	fly(copy);
 }
 
 /* The pieces are read here, as late as the contract allows. */
 static void sim_flush(struct link *link)
 {
+	enum { LOWER_HEADERS = 46 }; /* Ethernet, IPv4, UDP, ICRC */
 	static struct sim_packet packet; /* large; one thread */
 	struct sim_node *node = node_of(link);
 	uint64_t left = node->wire_free;
@@ -272,13 +278,34 @@ static void sim_flush(struct link *link)
 		if (!to_flight(node, out, &packet) || node->dead || lost(node, &packet))
 			continue;
 		uint64_t at = left > sim.now ? left : sim.now;
-		if (!pass_path(node, &packet, &at))
+		if (!pass_path(node, packet.length + LOWER_HEADERS, &packet.tclass, &at))
 			continue;
 		fly_copy(node, &packet, at);
 		if (chance(node->wire.duplicate))
 			fly_copy(node, &packet, at);
 	}
 	node->waiting_count = 0;
+}
+
+void sim_call_at(uint64_t time, void (*call)(void *arg, uint64_t number), void *arg, uint64_t number)
+{
+	struct sim_packet *packet = malloc(sizeof *packet);
+	if (!packet)
+		abort();
+	packet->to = OTHER_NODE;
+	packet->time = time;
+	packet->arrive = call;
+	packet->arg = arg;
+	packet->number = number;
+	fly(packet);
+}
+
+void sim_other_send(struct sim_node *node, size_t length, void (*arrive)(void *arg, uint64_t number), void *arg, uint64_t number)
+{
+	uint64_t at = sim.now;
+	uint8_t tclass = 0;
+	if (!chance(node->wire.loss) && pass_path(node, length, &tclass, &at))
+		sim_call_at(arrival(node, at), arrive, arg, number);
 }
 
 static const struct link_ops sim_link = {.ready = sim_ready, .send = sim_link_send, .flush = sim_flush};
@@ -346,6 +373,11 @@ void sim_stop(void)
 
 static void deliver(struct sim_packet *packet)
 {
+	if (packet->to == OTHER_NODE) {
+		packet->arrive(packet->arg, packet->number);
+		free(packet);
+		return;
+	}
 	if (packet->to == SCRIPT_NODE) {
 		take(packet);
 		return;
@@ -401,7 +433,7 @@ static void step(void)
 {
 	while (sim.flying > 0 && sim.heap[1]->time <= sim.now) {
 		unsigned to = sim.heap[1]->to;
-		struct device *device = to == SCRIPT_NODE ? NULL : &sim.node[to]->device;
+		struct device *device = to < sim.nodes ? &sim.node[to]->device : NULL;
 		if (device)
 			engine_enter(device);
 		for (unsigned n = 0; n < 64 && sim.flying > 0 && sim.heap[1]->time <= sim.now && sim.heap[1]->to == to;

@@ -50,6 +50,10 @@ struct sim_packet {
 	bool may_change; /* as the link was told */
 	bool icrc_twice; /* the same */
 	uint8_t tclass;
+	/* Of something else than a device: it is called when this arrives. */
+	void (*arrive)(void *arg, uint64_t number);
+	void *arg;
+	uint64_t number;
 	struct packet packet;
 	uint8_t bytes[WIRE_MAX_HEADER + WIRE_MAX_MTU + 4];
 };
@@ -92,6 +96,13 @@ uint64_t sim_below(uint64_t n);
 bool sim_run(uint64_t limit);
 /* Lets that much time pass. */
 void sim_pass(uint64_t ns);
+
+/* ---- others that use the same wires ---- */
+
+/* `length` bytes, all headers included, leave the node as one packet, which may be lost on the way; `arrive` is called when it arrives. */
+void sim_other_send(struct sim_node *node, size_t length, void (*arrive)(void *arg, uint64_t number), void *arg, uint64_t number);
+/* Calls it at that time. */
+void sim_call_at(uint64_t time, void (*call)(void *arg, uint64_t number), void *arg, uint64_t number);
 
 /* ---- one end of a connection ---- */
 

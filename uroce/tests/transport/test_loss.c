@@ -342,6 +342,54 @@ static void a_hundredth_of_loss_does_not_stop_a_stream(void **state)
 	sim_stop();
 }
 
+/* A peer whose host becomes busy answers later and later, at last later than all retries of its timeout would last. It lives. */
+static void a_peer_that_becomes_slow_is_not_given_up(void **state)
+{
+	(void)state;
+	struct sim_end a, b;
+	struct sim_options options = sim_defaults(); /* retries last 34 ms */
+	sim_start(4);
+	struct sim_node *na = sim_node(), *nb = sim_node();
+	sim_pair(&a, na, &b, nb, &options);
+	for (uint64_t delay = MS / 4; delay < 40 * MS; delay += delay / 4) {
+		na->wire.delay = nb->wire.delay = delay;
+		sim_write(&a, delay, 0, 8192, &b, 0);
+		assert_true(sim_run(10 * SECOND));
+		sim_expect(a.scq, delay, IBV_WC_SUCCESS);
+	}
+	assert_int_equal(na->counters.retries_exhausted, 0);
+	sim_close(&a);
+	sim_close(&b);
+	sim_stop();
+}
+
+/* All answers come late at once, as from a host that had no time: nothing was lost, and the window is as before. */
+static void a_silence_without_a_loss_costs_no_window(void **state)
+{
+	(void)state;
+	struct sim_end a, b;
+	struct sim_options options = sim_defaults();
+	options.timeout = 14;
+	sim_start(5);
+	struct sim_node *na = sim_node(), *nb = sim_node();
+	sim_pair(&a, na, &b, nb, &options);
+	na->wire.delay = nb->wire.delay = 50 * US;
+	for (uint64_t i = 0; i < 8; i++)
+		sim_write(&a, i, 0, 65536, &b, 0);
+	assert_true(sim_run(SECOND));
+	assert_int_equal(sim_count(a.scq), 8);
+	double window = qp_of(a.qp)->req.path.window;
+	nb->wire.delay = 60 * MS;
+	sim_write(&a, 8, 0, 65536, &b, 0);
+	assert_true(sim_run(SECOND));
+	sim_expect(a.scq, 8, IBV_WC_SUCCESS);
+	assert_true(na->counters.retransmits > 1);
+	assert_true(qp_of(a.qp)->req.path.window >= window);
+	sim_close(&a);
+	sim_close(&b);
+	sim_stop();
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -357,6 +405,8 @@ int main(void)
 		cmocka_unit_test_teardown(a_slow_wire_that_loses_does_no_harm, tell_seed),
 		cmocka_unit_test(fetch_add_of_many_queue_pairs_counts_exactly_under_loss),
 		cmocka_unit_test(a_hundredth_of_loss_does_not_stop_a_stream),
+		cmocka_unit_test(a_peer_that_becomes_slow_is_not_given_up),
+		cmocka_unit_test(a_silence_without_a_loss_costs_no_window),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
