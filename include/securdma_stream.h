@@ -77,8 +77,8 @@ SRDMA_API struct srdma_conn *srdma_stream_conn(const struct srdma_stream *stream
 /* -- write and read a stream -- */
 
 /** Writes `length` bytes. `data` may be used again when it returns. It waits while the peer's program has not read what came before.
- *  With timeout_ms 0 it takes what there is room for now. A long write that may wait for the connection's timeout_ms or longer goes to the
- *  peer straight from `data`, without a copy, and returns when the peer has it; other writes are copied, and go on their way while
+ *  With timeout_ms 0 it takes what there is room for now. A write of 4 MiB or more that may wait for the connection's timeout_ms or longer goes
+ *  to the peer straight from `data`, without a copy, and returns when the peer has it; other writes are copied, and go on their way while
  *  this program and the peer's are in calls of this library.
  *  Returns: how many bytes it took, like write(2): fewer than `length` when the time was over; or a negative error.
  *  Errors:

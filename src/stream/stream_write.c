@@ -7,8 +7,9 @@
 #include <errno.h>
 #include <string.h>
 
-/* A shorter write is copied: to register its memory, and to wait for the peer, costs more. */
-#define DIRECT_MIN (128u << 10)
+/* A shorter write is copied: to register its memory, and to wait for the peer, costs more. On uroce the copy is the faster way up to
+ * about this size. */
+#define DIRECT_MIN (4u << 20)
 
 /* Free bytes of the buffer. */
 static size_t room(const struct srdma_stream_out *out)
