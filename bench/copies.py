@@ -8,8 +8,9 @@ usage: copies.py BUILD [--rounds N] [--size BYTES] [--files N] [--folder DIR] [-
   --folder  where all is; default: /dev/shm, so that it is the copying that is measured, and not a disk
   --quick   512 MiB and 2000 files
 Each command is measured whole, from its start to its end, with its handshake. securdma cp says that it is done when everything is on stable
-storage; scp and the pipe leave that to the kernel. In /dev/shm there is nothing to wait for; on a disk the difference shows. The rows beside
-scp need the package openssh-server; the server that they start listens on the loopback address alone.
+storage; scp and the pipe leave that to the kernel. In /dev/shm there is nothing to wait for; on a disk the difference shows. The rows
+beside scp need the package openssh-server; the server that they start listens on the loopback address alone. On a busy machine they say
+little: sshd makes sessions of its own, and the scheduler shares the processors out by session.
 """
 import argparse
 import contextlib
