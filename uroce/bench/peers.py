@@ -144,6 +144,10 @@ class Bench:
         """Thousand verified messages a second of threads that make, use and destroy queue pairs, beside others that poll empty queues."""
         return answer(*self.uroce(self.build / "bench" / "many_threads", count, 1, pollers))["messages_s"] / 1000
 
+    def cache_line(self):
+        """Nanoseconds that a cache line takes from one processor to the other."""
+        return float(output(self.build / "bench" / "cache_line"))
+
     def host_copy(self, size):
         """What one copy from another process's memory reaches: MB/s (10^6)."""
         return answer(self.build / "bench" / "host_copy", size)["copy_MB_s"]

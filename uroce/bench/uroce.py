@@ -32,6 +32,7 @@ def within_host(bench, older, rounds):
     """Shared memory between processes of one host, against what the machine allows without a network."""
     before = rows.commit_of(older.build)
     seen = in_turn(rounds, {
+        "line": bench.cache_line,
         "latency": lambda: bench.latency(iterations=200000), "older latency": older.latency, "udp": bench.udp_latency,
         "rate": lambda: bench.message_rate(4000000), "older rate": lambda: older.message_rate(1000000),
         "read": lambda: bench.bandwidth("ib_read_bw", MIB, 10000),
@@ -42,6 +43,7 @@ def within_host(bench, older, rounds):
         **{f"write {name}": lambda size=size: bench.bandwidth("ib_write_bw", size, 10**10 // size) for name, size in SIZES.items()},
         **{f"older write {name}": lambda size=size: older.bandwidth("ib_write_bw", size, 2 * 10**9 // size) for name, size in SIZES.items()},
         **{f"copy {name}": lambda size=size: bench.host_copy(size) for name, size in SIZES.items()}})
+    yield Row("a cache line from one processor to the other, which latency and message rate follow", "ns", seen["line"])
     yield Row("ib_send_lat 64 B, polling", "us", seen["latency"], before, seen["older latency"], most=0.2)
     yield Row("ib_send_lat 64 B, polling", "us", seen["latency"], "a bare UDP ping-pong", seen["udp"], most=0.4)
     for name in SIZES:

@@ -147,11 +147,13 @@ static double room_step(const struct congestion *c)
 	return segments > BEYOND * c->most ? ROOM_STEP_BEYOND : ROOM_STEP_NEAR;
 }
 
+/* What ended slow start may have been a delay of the machine's: until something is lost, a long path is filled all the same, step by
+ * step. */
 static void grow(struct congestion *c, uint64_t now, double packets)
 {
 	if (c->window < c->threshold)
 		c->window = least(c->window + packets, greatest(c->threshold, c->window));
-	else if (c->roomy)
+	else if (c->roomy || (c->most == 0 && c->base >= LONG_FROM_NS))
 		c->window += packets / room_step(c);
 	else
 		grow_cubic(c, now, packets);

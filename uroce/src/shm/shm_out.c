@@ -243,8 +243,8 @@ bool shm_send(struct shm_path *path, const struct packet_out *packet, const uint
 		memcpy(to + pad, ack, WIRE_ACK);
 	}
 	word.length = (uint32_t)(to + pad + more - begin);
-	if (stage)
-		memcpy(place, staged, word.length);
+	if (begin != place)
+		memcpy(place, begin, word.length);
 	ring_publish(&path->ring, word);
 	shm->sent.packets += ack ? 2 : 1;
 	shm->sent.bytes += length + pad + more;

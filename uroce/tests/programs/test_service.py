@@ -48,7 +48,8 @@ def test_writes_reach_a_program_that_watches_its_memory():
 
 def test_long_reads_within_a_host_are_asked_for_at_once():
     """In parts, of which one READ may have one outstanding, both ends waited for each other four times for 1 MiB."""
-    server, _ = Pair([WRAPPER, "--stats-json", "ib_read_bw", "-d", "uroce0", "-F", "-s", "1048576", "-n", "20", "-t", "1", "-m", "4096", *PATIENT]).finish(60)
+    reads = ["ib_read_bw", "-d", "uroce0", "-F", "-s", "1048576", "-n", "20", "-t", "1", "-m", "4096", *PATIENT]
+    server, _ = Pair([WRAPPER, "--stats-json", *reads]).finish(60)
     counters = json.loads(server[server.index("{"):])
     assert counters["rx_packets"] == counters["rx_local"] == 20, counters
     assert counters["tx_packets"] == 20 * 1048576 // 16384, counters
