@@ -12,6 +12,7 @@
  *   - securdma.h: devices, TLS contexts, and connections, at either end. A program that wants a connected queue pair needs no
  *     other.
  *   - securdma_server.h: a server with many clients, its limits, and its metrics.
+ *   - securdma_memory.h: memory of the program's own, offered to peers by name, and used without a copy.
  *   - securdma_link.h: a client that connects again after a loss. It is apart because a program whose work ends with its
  *     connection has no use for it.
  *   - securdma_stream.h: a stream of bytes over a connection, with the semantics of read(2) and write(2).
@@ -429,6 +430,8 @@ struct srdma_conn_options {
 				      of a process share others, as many as the highest number that one of them asks for. Useful where
 				      one processor seals more slowly than the device transfers, and others are idle. Default 0:
 				      the connection's thread does it all */
+	bool named_regions;      /**< allow what securdma_memory.h has: regions with names, notices, and requests of several pieces. Both
+				      ends must set this. Default false. A server of an older version rejects a client that sets it */
 };
 /** Fills `options` with the defaults. Thread-safe. */
 SRDMA_API void srdma_conn_options_init_sized(struct srdma_conn_options *options, size_t size);
@@ -814,6 +817,7 @@ SRDMA_API int srdma_conn_send(struct srdma_conn *conn, const void *data, size_t 
  *  Errors:
  *    -EMSGSIZE             `size` is too small. `*length` is the size needed; the message stays.
  *    -ETIMEDOUT, -EAGAIN   No message came.
+ *    -ENOMSG               A notice is next, which only a peer with named_regions can send: srdma_conn_recv_notice().
  *    -EOPNOTSUPP           The connection is raw.
  *    SRDMA_ECLOSED         The connection was disconnected, and all messages were received.
  *    SRDMA_ELOST           The peer went away. This error and those below end the connection.
@@ -855,8 +859,8 @@ SRDMA_API int srdma_conn_control_recv(struct srdma_conn *conn, void *buffer, siz
  *  the call until it returns -EAGAIN again, and only then wait. The descriptor may be readable for nothing. */
 SRDMA_API int srdma_conn_fd(struct srdma_conn *conn);
 
-/** Waits until there is something for srdma_conn_recv(), srdma_conn_control_recv() or srdma_conn_complete(), or the peer has gone,
- *  or another thread calls srdma_conn_wake(). On a raw connection it waits for a control message or the end.
+/** Waits until there is something for srdma_conn_recv(), srdma_conn_recv_notice(), srdma_conn_control_recv() or srdma_conn_complete(), or
+ *  the peer has gone, or another thread calls srdma_conn_wake(). On a raw connection it waits for a control message or the end.
  *  Errors:
  *    -ETIMEDOUT, -EAGAIN   Nothing came in time (-EAGAIN with timeout_ms 0).
  *    -EINTR                Another thread called srdma_conn_wake().

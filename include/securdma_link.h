@@ -61,7 +61,7 @@ SRDMA_INLINE void srdma_link_options_init(struct srdma_link_options *options)
 /** Connects. The link takes references of its own to `context` and `device`. It does not try again after an error that a
  *  later try cannot fix: a certificate, settings, or a REJECT that is final.
  *  Errors:
- *    -EINVAL        There is no endpoint, an endpoint has no host, the connection would be raw, a time is out of range, or options
+ *    -EINVAL        There is no endpoint, an endpoint has no host, the connection would be raw or have named_regions, a time is out of range, or options
  *                   are not initialised.
  *    -EINTR         Another thread called srdma_link_wake().
  *    -ECONNREFUSED  Nothing listens at the last endpoint that was tried. Other errors are those of srdma_conn_connect() for

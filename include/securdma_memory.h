@@ -94,8 +94,8 @@ SRDMA_API int srdma_conn_local_memory(struct srdma_conn *conn, struct srdma_memo
  *  printable ASCII; "" or NULL: the region has no name, and the peer knows it by `*id`. The peer is told over the TLS channel, so it has no
  *  order with messages. Several regions may overlap. Raw connections have regions too.
  *
- *  The peer may change what it may write at any time: copy before you check. On a device that has safe type 2 memory windows each region has one,
- *  whose rkey works from the one queue pair only; but not on a raw connection, whose queue pair is the program's. It returns at once.
+ *  The peer may change what it may write at any time: copy before you check. Its rkey works in the connection's protection domain alone. It
+ *  returns at once.
  *  Errors:
  *    -EOPNOTSUPP     The two ends did not agree on regions with names; the region is for atomic operations, and the connection is sealed
  *                    or the device has none; or the connection is sealed and the memory a dmabuf.
@@ -128,8 +128,7 @@ struct srdma_peer_region {
 	unsigned access;  /**< IBV_ACCESS_REMOTE_WRITE, IBV_ACCESS_REMOTE_READ, IBV_ACCESS_REMOTE_ATOMIC: what this end may do */
 	uint64_t length;  /**< bytes */
 	uint64_t address; /**< of its beginning, and */
-	uint32_t rkey;    /**< for work requests of a raw connection's own. On other connections the rkey may change with each renewal.
-			       0 while sealed */
+	uint32_t rkey;    /**< for work requests of a raw connection's own. 0 while sealed */
 	char name[SRDMA_REGION_NAME_SIZE]; /**< "": it has none */
 };
 

@@ -83,6 +83,8 @@ SRDMA_INLINE void srdma_server_limits_init(struct srdma_server_limits *limits)
 
 struct srdma_stream; /* securdma_stream.h */
 
+struct srdma_notice; /* securdma_memory.h */
+
 /** Options of a server, and the functions with which a program answers its clients. Any of these may be NULL. When
  *  on_connect, on_message and on_disconnect all are, the built-in echo service answers (SRDMA_ECHO_OVERHEAD).
  *
@@ -133,6 +135,12 @@ struct srdma_server_options {
 	 *  the same message again. Any other result that is not 0 disconnects the client: fill `reason` (128 bytes) for it. Needed if
 	 *  the clients' options have control_messages. */
 	int (*on_control)(struct srdma_conn *conn, const void *data, size_t length, char *reason, void *client_arg, void *arg);
+	/** A notice came, in its order with messages (srdma_conn_recv_notice(), securdma_memory.h); `notice` is valid until the function
+	 *  returns. Its results are those of on_message, -EAGAIN too. NULL: a client that sends one is disconnected. */
+	int (*on_notice)(struct srdma_conn *conn, const struct srdma_notice *notice, char *reason, void *client_arg, void *arg);
+	/** The client has offered or withdrawn regions since the last call: srdma_conn_find_region() with timeout_ms 0, or
+	 *  srdma_conn_region_at(). A result that is not 0 disconnects the client: fill `reason` (128 bytes) for it. */
+	int (*on_regions)(struct srdma_conn *conn, char *reason, void *client_arg, void *arg);
 	/** Some thread, or another of these functions, has called srdma_conn_wake() for this client, once or several times since the last
 	 *  call. With -EAGAIN it is called again, without another wake-up. Any other result that is not 0 disconnects the client:
 	 *  fill `reason` (128 bytes) for it. A thread that wakes a client must know that its on_disconnect has not returned. */

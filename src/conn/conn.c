@@ -181,6 +181,7 @@ void srdma_conn_release_verbs(struct srdma_conn *conn)
 	conn->seal_pool = NULL;
 	conn->shares_seal_pool = false;
 	srdma_region_release(&conn->region);
+	srdma_regions_release(conn);
 	destroy_cq(conn->send_cq, conn->unacked_send);
 	destroy_cq(conn->recv_cq, conn->unacked_recv);
 	conn->send_cq = conn->recv_cq = NULL;

@@ -12,6 +12,7 @@
 #include "net.h"
 #include "notifier.h"
 #include "rate.h"
+#include "regions.h"
 #include "region.h"
 #include "watch.h"
 
@@ -62,6 +63,9 @@ struct srdma_conn {
 	struct srdma_queues queues; /* zeroed when raw */
 	struct srdma_sealed_rdma sealed_rdma;       /* zeroed unless sealed */
 	struct srdma_buffer *buffers; /* the program's, in a list */
+	struct srdma_lease *leases;   /* of memory of the program's, in a list */
+	struct srdma_regions *regions; /* NULL: the ends did not agree on regions with names */
+	atomic_bool memory_due;       /* the program has released memory that has a lease */
 	struct srdma_seal_pool *seal_pool; /* the server's, or the process's; NULL: none */
 	bool shares_seal_pool;             /* the process's: srdma_seal_pool_leave */
 	struct srdma_epoch epoch;
@@ -71,6 +75,8 @@ struct srdma_conn {
 	enum srdma_cipher cipher;     /* while sealed */
 	unsigned rounds;              /* calls of progress; only some of them look at the TLS channel */
 	uint32_t waited_length;       /* of the write or read that is to be posted */
+	uint32_t waited_jobs;         /* sealed: how many it takes; of srdma_conn_post */
+	bool waits_for_credit;        /* likewise */
 	struct srdma_hello own, peer; /* as exchanged */
 	struct srdma_private_data *own_data, *peer_data; /* NULL: none */
 	struct srdma_control_queue *control; /* NULL: no control messages */
@@ -171,6 +177,8 @@ struct srdma_patience srdma_conn_patience(const struct srdma_conn *conn, int tim
 int srdma_conn_wait_until(struct srdma_conn *conn, bool (*ready)(const struct srdma_conn *conn), const char *what,
 			  struct srdma_patience *patience);
 /* The device has reported an error of the connection's queues; the connection's own thread will end it. Thread-safe while the
+/* What the oldest arrival, a notice, says. Does not wait. 0, or the error that has ended the connection. */
+int srdma_conn_peek_notice(struct srdma_conn *conn, struct srdma_notice *notice);
  * connection exists. */
 void srdma_conn_fail_later(struct srdma_conn *conn, enum ibv_event_type event);
 /* Ends the current wait and all later ones with -ECANCELED. Thread-safe while the connection exists. */
@@ -210,6 +218,9 @@ bool srdma_conn_can_post(const struct srdma_conn *conn, size_t length);
 int srdma_buffer_lend(struct srdma_conn *conn, const void *memory, size_t size, struct srdma_buffer **out);
 /* Deregisters the memory of the program's buffers and detaches them from the connection; the program still deletes them. */
 void srdma_conn_let_buffers_go(struct srdma_conn *conn);
+
+/* Whether the length of a plain request is one that the device and an epoch take. */
+int srdma_conn_check_length(const struct srdma_conn *conn, uint64_t length);
 
 /* setup.c */
 /* Takes the queue pair from INIT to RTS by `own` and `peer`, and binds the region's window. */

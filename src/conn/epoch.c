@@ -287,7 +287,9 @@ static int finish(struct srdma_conn *conn)
 	atomic_store(&epoch->wanted, false);
 	if (broken_again)
 		return srdma_epoch_break(conn, srdma_fail(SRDMA_EVERBS, "the new queue pair failed at once"));
-	ret = srdma_queues_resume(&conn->queues);
+	ret = srdma_regions_check_resume(conn);
+	if (ret == 0)
+		ret = srdma_queues_resume(&conn->queues);
 	/* Posts the requests that had to wait, since no event will trigger that. */
 	if (ret == 0)
 		ret = srdma_sealed_rdma_step(&conn->sealed_rdma);

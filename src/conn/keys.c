@@ -72,7 +72,7 @@ int srdma_keys_seal(struct srdma_conn *conn)
 	conn->sealed = true;
 	srdma_queues_seal(&conn->queues, messages_out, messages_in);
 	conn->sealed_rdma = (struct srdma_sealed_rdma){
-		.queues = &conn->queues, .region = &conn->region, .rate = &conn->rate, .pd = conn->pd};
+		.queues = &conn->queues, .region = &conn->region, .rate = &conn->rate, .pd = conn->pd, .find_named = srdma_regions_find_own, .named_arg = conn};
 	ret = srdma_sealed_rdma_start(&conn->sealed_rdma, chunks_out, chunks_in);
 	return ret == 0 ? share_work(conn) : ret;
 }

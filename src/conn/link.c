@@ -27,6 +27,8 @@ static int check_options(const struct srdma_link_options *o, const struct srdma_
 	if (conn->raw)
 		return srdma_fail(-EINVAL, "a link cannot have raw connections: it could not restore what a program has in its "
 					   "own queue pair");
+	if (conn->named_regions)
+		return srdma_fail(-EINVAL, "a link cannot have regions with names (named_regions): they end with their connection");
 	if (o->connect_ms < 0 || o->reconnect_ms < 0)
 		return srdma_fail(-EINVAL, "connect_ms and reconnect_ms must not be negative");
 	if (o->pause_min_ms <= 0 || o->pause_max_ms < o->pause_min_ms)

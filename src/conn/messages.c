@@ -2,6 +2,7 @@
 /* Messages: a program sends one, or takes one. */
 #include "conn.h"
 #include "log.h"
+#include "sized.h"
 
 #include <errno.h>
 
@@ -69,6 +70,8 @@ int srdma_conn_recv(struct srdma_conn *conn, void *buffer, size_t size, size_t *
 					     : srdma_conn_wait_until(conn, has_message, "a message from the peer", &patience);
 	if (ret != 0)
 		return ret;
+	if (srdma_queues_next_is_notice(&conn->queues))
+		return srdma_fail(-ENOMSG, "a notice of the peer's is next: srdma_conn_recv_notice");
 	if (!srdma_queues_next_length(&conn->queues, &n))
 		return srdma_conn_check(conn);
 	*length = n;
@@ -84,6 +87,42 @@ int srdma_conn_recv(struct srdma_conn *conn, void *buffer, size_t size, size_t *
 		srdma_conn_end(conn, ret);
 	if (srdma_queues_should_poll(&conn->queues))
 		srdma_conn_progress_receives(conn);
+	return 0;
+}
+
+int srdma_conn_peek_notice(struct srdma_conn *conn, struct srdma_notice *notice)
+{
+	int ret = srdma_queues_peek_notice(&conn->queues, &notice->value, &notice->length);
+
+	notice->size = sizeof *notice;
+	return ret == 0 ? 0 : srdma_conn_end(conn, ret);
+}
+
+int srdma_conn_recv_notice_sized(struct srdma_conn *conn, struct srdma_notice *out, int timeout_ms, size_t size)
+{
+	struct srdma_patience patience = srdma_conn_patience(conn, timeout_ms);
+	struct srdma_notice notice = {0};
+	int ret = check_not_raw(conn);
+
+	if (ret == 0 && !conn->regions)
+		ret = srdma_fail(-EOPNOTSUPP, "the two ends did not agree on regions with names, which bring notices (named_regions)");
+	if (ret == 0 && !has_message(conn))
+		ret = conn->closing.finished ? srdma_conn_check(conn) : srdma_conn_wait_until(conn, has_message, "a notice from the peer", &patience);
+	if (ret != 0)
+		return ret;
+	if (!srdma_queues_has_message(&conn->queues))
+		return srdma_conn_check(conn);
+	if (!srdma_queues_next_is_notice(&conn->queues))
+		return srdma_fail(-ENOMSG, "a message of the peer's is next: srdma_conn_recv");
+	ret = srdma_conn_peek_notice(conn, &notice);
+	if (ret != 0)
+		return ret;
+	srdma_sized_fill(out, size, &notice, sizeof notice);
+	srdma_rate_take(&conn->rate, 0);
+	ret = srdma_queues_consume(&conn->queues);
+	/* The caller has the notice; the next call returns the failure. */
+	if (ret != 0 && conn->status == 0 && !conn->closing.finished)
+		srdma_conn_end(conn, ret);
 	return 0;
 }
 

@@ -32,6 +32,8 @@ static int take_frame(struct srdma_conn *conn)
 		return srdma_epoch_take(conn);
 	if (header->type == SRDMA_FRAME_CONTROL_MESSAGE || header->type == SRDMA_FRAME_CONTROL_TAKEN)
 		return srdma_control_queue_take_frame(conn);
+	if (header->type >= SRDMA_FRAME_REGION_OFFER && header->type <= SRDMA_FRAME_REGION_RELEASED)
+		return srdma_regions_take_frame(conn);
 	return header->type == SRDMA_FRAME_WITHDRAW ? srdma_conn_take_withdrawal(conn) : srdma_conn_take_close_frame(conn);
 }
 
@@ -132,6 +134,8 @@ void srdma_conn_progress_control(struct srdma_conn *conn)
 	if (ret == 0 && !conn->options.raw)
 		ret = srdma_epoch_step(conn, true);
 	if (ret == 0)
+		ret = srdma_regions_step(conn);
+	if (ret == 0)
 		ret = srdma_conn_answer_disconnect(conn);
 	/* The old queue pair or the new one has failed meanwhile. */
 	if (ret == SRDMA_EVERBS)
@@ -154,6 +158,8 @@ void srdma_conn_progress(struct srdma_conn *conn, bool control)
 		ret = srdma_sealed_rdma_step(&conn->sealed_rdma);
 	if (ret == 0)
 		ret = srdma_epoch_step(conn, false);
+	if (ret == 0)
+		ret = srdma_regions_step(conn);
 	if (ret == 0)
 		ret = srdma_conn_answer_disconnect(conn);
 	if (ret == 0 && atomic_load_explicit(&conn->device_event, memory_order_relaxed) != 0)

@@ -211,6 +211,16 @@ static const char *why_longest(const struct srdma_conn *conn, char *text, size_t
 	return text;
 }
 
+int srdma_conn_check_length(const struct srdma_conn *conn, uint64_t length)
+{
+	char text[128];
+
+	if (length <= longest(conn))
+		return 0;
+	return srdma_fail(-EMSGSIZE, "cannot post %llu bytes in one request: %s; post several shorter ones", (unsigned long long)length,
+			  why_longest(conn, text, sizeof text));
+}
+
 static bool can_post_rdma(const struct srdma_conn *conn)
 {
 	return srdma_conn_can_post(conn, conn->waited_length);

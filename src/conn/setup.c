@@ -50,19 +50,38 @@ fail:
 			  strerror(errno));
 }
 
+#define NAMED_ACCESS ((unsigned)(IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ))
+
+/* The most pieces of memory of one request that the device is asked for. The library copies those of a sealed connection. */
+static uint32_t pieces_of(const struct srdma_conn *conn)
+{
+	const struct ibv_device_attr *attr = srdma_device_attr(conn->device);
+	int most = attr->max_sge;
+
+	if (!conn->options.named_regions || conn->options.raw || conn->options.seal == SRDMA_SEAL_REQUIRED)
+		return 0;
+	if (attr->max_sge_rd > 0 && attr->max_sge_rd < most)
+		most = attr->max_sge_rd;
+	return most < 1 ? 1 : most < SRDMA_PIECES_MAX ? (uint32_t)most : SRDMA_PIECES_MAX;
+}
+
 /* Makes everything up to a queue pair in INIT with posted receives. After a failure srdma_conn_free frees what was made. */
 static int make_verbs(struct srdma_conn *conn, uint32_t message_size, uint32_t depth)
 {
 	const struct srdma_conn_options *o = &conn->options;
-	const struct srdma_queues_shape shape = {message_size, depth, o->rdma_depth, o->seal == SRDMA_SEAL_REQUIRED};
+	const struct srdma_queues_shape shape = {message_size, depth, o->rdma_depth, o->seal == SRDMA_SEAL_REQUIRED, pieces_of(conn)};
 	struct srdma_qp_queues queues = {
 		.send_depth = o->raw ? o->raw_send_depth : srdma_queues_send_depth(&shape),
 		.recv_depth = o->raw ? o->raw_recv_depth : srdma_queues_recv_depth(&shape),
+		.pieces = shape.pieces,
 	};
 	/* While sealed, the peer only reads, and only from the staging ring. The memory of a raw connection is the program's. */
 	unsigned access = shape.sealed ? (unsigned)IBV_ACCESS_REMOTE_READ : o->region_size || o->raw ? o->region_access : 0;
 	int ret = check_depths(conn, queues.send_depth, queues.recv_depth);
 
+	/* Each region with a name has its own rights. */
+	if (o->named_regions && !shape.sealed)
+		access |= NAMED_ACCESS | (srdma_device_attr(conn->device)->atomic_cap == IBV_ATOMIC_NONE ? 0u : (unsigned)IBV_ACCESS_REMOTE_ATOMIC);
 	if (ret == 0)
 		ret = make_queues(conn, &queues);
 	if (ret == 0)
@@ -71,7 +90,7 @@ static int make_verbs(struct srdma_conn *conn, uint32_t message_size, uint32_t d
 		ret = srdma_region_private(o->region_size, &conn->region);
 		conn->region.rights = ret == 0 ? o->region_access : 0;
 	} else if (ret == 0 && o->region_size > 0) {
-		ret = srdma_region_offer(conn->device, conn->pd, o->region_size, access, &conn->region);
+		ret = srdma_region_offer(conn->device, conn->pd, o->region_size, o->region_access, &conn->region);
 	}
 	if (ret == 0 && !o->raw)
 		ret = srdma_queues_new(&conn->queues, conn->pd, &conn->qp, conn->send_cq, conn->recv_cq, &shape);
@@ -97,7 +116,8 @@ static void describe_self(struct srdma_conn *conn, uint32_t message_size, uint32
 	}
 	if (conn->options.seal == SRDMA_SEAL_REQUIRED)
 		own->features |= SRDMA_FEATURE_SEALED | (srdma_cipher_aes_is_fast() ? 0u : SRDMA_FEATURE_CHACHA);
-	own->features |= (conn->own_data ? SRDMA_FEATURE_PRIVATE_DATA : 0u) | (conn->options.control_messages ? SRDMA_FEATURE_CONTROL : 0u);
+	own->features |= (conn->own_data ? SRDMA_FEATURE_PRIVATE_DATA : 0u) | (conn->options.control_messages ? SRDMA_FEATURE_CONTROL : 0u) |
+			 (conn->options.named_regions ? SRDMA_FEATURE_REGIONS : 0u);
 	if (conn->region.address) {
 		own->region_address = 0;
 		own->region_size = conn->region.size;
@@ -208,6 +228,8 @@ int srdma_setup_finish(struct srdma_setup *s)
 		ret = srdma_keys_seal(conn);
 	if (ret == 0 && (conn->own.features & conn->peer.features & SRDMA_FEATURE_CONTROL))
 		ret = srdma_control_queue_start(conn);
+	if (ret == 0 && (conn->own.features & conn->peer.features & SRDMA_FEATURE_REGIONS))
+		ret = srdma_regions_start(conn);
 	if (ret == 0)
 		srdma_epoch_start(conn);
 	return ret == 0 ? srdma_conn_prepare_waiting(conn) : ret;

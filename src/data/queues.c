@@ -67,6 +67,7 @@ int srdma_queues_new(struct srdma_queues *queues, struct ibv_pd *pd, struct srdm
 		.copy_size = qp->max_inline,
 		.psn_limit = UINT64_MAX,
 		.mtu = 256,
+		.pieces_most = shape->pieces,
 	};
 	int ret = srdma_region_new(pd, srdma_queues_ring_size(shape), IBV_ACCESS_LOCAL_WRITE, &c.memory);
 
@@ -75,8 +76,9 @@ int srdma_queues_new(struct srdma_queues *queues, struct ibv_pd *pd, struct srdm
 	c.ops = calloc(c.op_ring.room, sizeof *c.ops);
 	c.copies = calloc(c.op_ring.room, c.copy_size ? c.copy_size : 1);
 	c.arrivals = calloc(c.recv_slots, sizeof *c.arrivals);
+	c.pieces = calloc((size_t)c.op_ring.room * c.pieces_most + 1, sizeof *c.pieces);
 	c.done = calloc(shape->rdma_depth, sizeof *c.done);
-	if (!c.ops || !c.copies || !c.arrivals || !c.done) {
+	if (!c.ops || !c.copies || !c.arrivals || !c.pieces || !c.done) {
 		srdma_queues_release(&c);
 		return srdma_fail(-ENOMEM, "out of memory");
 	}
@@ -121,6 +123,7 @@ void srdma_queues_release(struct srdma_queues *queues)
 	free(queues->copies);
 	free(queues->ops);
 	free(queues->arrivals);
+	free(queues->pieces);
 	free(queues->done);
 	srdma_sealer_delete(&queues->sealer);
 	srdma_opener_delete(&queues->opener);

@@ -54,27 +54,35 @@ enum srdma_op_kind {
 	SRDMA_OP_CONTROL,
 	SRDMA_OP_POSTED, /* RDMA write or read: the program collects it */
 	SRDMA_OP_WAITED, /* the same: a call waits for it */
+	SRDMA_OP_PART,   /* a part of a sealed request, which completes with a later one */
+	SRDMA_OP_NOTICE, /* an RDMA write with immediate: a POSTED that takes a receive of the peer's, as a message does */
 	SRDMA_OP_PULL,   /* an RDMA read of chunks, for sealed_rdma.c */
 };
+
+enum srdma_op_atomic { SRDMA_ATOMIC_NONE, SRDMA_ATOMIC_FETCH_ADD, SRDMA_ATOMIC_COMPARE_SWAP };
 
 /* One work request on the send queue, with all that is needed to post it again. RC completes them in the order of posting. */
 struct srdma_op {
 	enum srdma_op_kind kind;
 	bool uses_slot;  /* its bytes lie in a send slot */
 	bool is_inline;
-	bool write;      /* POSTED, WAITED */
+	bool write;      /* POSTED, WAITED, NOTICE */
+	enum srdma_op_atomic atomic; /* POSTED */
+	uint16_t region; /* POSTED, NOTICE: the peer's region by its id; 0: the one that HELLO describes */
+	uint32_t pieces; /* POSTED, NOTICE: of memory, in the queues' `pieces`; 0: it has `local` and `lkey` */
 	bool executed;   /* the peer has executed it, but its completion was lost with the queue pair */
-	uint32_t imm;    /* MESSAGE, CREDIT, CONTROL; network order */
+	uint32_t imm;    /* MESSAGE, CREDIT, CONTROL, NOTICE; network order */
 	uint32_t length;
-	uint32_t lkey, rkey; /* rkey: PULL; the region's is the queues' */
+	uint32_t lkey, rkey; /* rkey: PULL, and of a region with an id; that of the region 0 is the queues' */
 	uint64_t local, remote;
-	uint64_t send;   /* MESSAGE, CREDIT, CONTROL: its number among all sends */
-	uint64_t cookie; /* POSTED */
+	uint64_t send;   /* MESSAGE, CREDIT, CONTROL, NOTICE: its number among all sends */
+	uint64_t cookie; /* POSTED, NOTICE */
+	uint64_t operand, compare; /* of an atomic operation */
 };
 
 static inline bool srdma_op_is_send(const struct srdma_op *op)
 {
-	return op->kind == SRDMA_OP_MESSAGE || op->kind == SRDMA_OP_CREDIT || op->kind == SRDMA_OP_CONTROL;
+	return op->kind == SRDMA_OP_MESSAGE || op->kind == SRDMA_OP_CREDIT || op->kind == SRDMA_OP_CONTROL || op->kind == SRDMA_OP_NOTICE;
 }
 
 struct srdma_arrival {
@@ -83,12 +91,14 @@ struct srdma_arrival {
 	uint32_t imm;
 	bool sealed;     /* not opened yet */
 	bool ahead;      /* in the lane */
+	bool notice;     /* no message */
 	uint64_t number;
 };
 
 struct srdma_queues_shape {
 	uint32_t message_size, depth, rdma_depth;
 	bool sealed;
+	uint32_t pieces; /* of memory in one request; 0: 1 */
 };
 
 struct srdma_queues {
@@ -104,6 +114,8 @@ struct srdma_queues {
 
 	struct srdma_op *ops;     /* by op_ring */
 	struct srdma_ring op_ring;
+	struct ibv_sge *pieces;   /* pieces_most for each op; NULL: none has any */
+	uint32_t pieces_most;
 	uint8_t *copies;          /* inline data, copy_size bytes for each op, for posting a lost op again */
 	uint32_t copy_size;
 	uint64_t op_sequence;          /* of the oldest; its work request id, with the generation */
@@ -114,6 +126,8 @@ struct srdma_queues {
 	uint32_t messages_queued, rdma_queued; /* of these */
 
 	uint32_t credits; /* receives of the peer that we may use */
+	uint32_t credits_kept; /* of these, for notices that are still to be sent */
+	bool notices;     /* the ends agreed on notices */
 	uint32_t owed;    /* receives posted again, not reported to the peer yet */
 	struct srdma_arrival *arrivals; /* by arrival_ring: messages not yet consumed */
 	struct srdma_ring arrival_ring;
@@ -194,6 +208,19 @@ static inline bool srdma_queues_has_message(const struct srdma_queues *queues)
 	return queues->arrival_ring.count > 0;
 }
 
+/* Whether the oldest arrival is a notice, which srdma_queues_peek_notice must take apart; srdma_queues_peek and srdma_queues_read are for
+ * messages. */
+static inline bool srdma_queues_next_is_notice(const struct srdma_queues *queues)
+{
+	return queues->arrival_ring.count > 0 && queues->arrivals[queues->arrival_ring.first].notice;
+}
+
+/* What the oldest arrival, a notice, says: 0, or SRDMA_ESEAL or SRDMA_EPROTOCOL. srdma_queues_consume takes it. */
+int srdma_queues_peek_notice(struct srdma_queues *queues, uint32_t *value, uint64_t *length);
+/* Sealed: sends a notice, for which a credit was kept (credits_kept). */
+bool srdma_queues_can_send_notice(const struct srdma_queues *queues);
+int srdma_queues_send_notice(struct srdma_queues *queues, uint32_t value, uint64_t length);
+
 /* The oldest message that is not consumed: 1, or 0 when there is none, or SRDMA_ESEAL. */
 int srdma_queues_peek(struct srdma_queues *queues, const void **data, uint32_t *length);
 /* Returns only the length of that message. */
@@ -215,6 +242,15 @@ void srdma_queues_drop(struct srdma_queues *queues);
 bool srdma_queues_can_post_rdma(const struct srdma_queues *queues, uint32_t length);
 /* Posts a one-sided request; the caller has checked everything. */
 int srdma_queues_post_rdma(struct srdma_queues *queues, const struct srdma_op *op);
+/* The same for a request of op->pieces pieces. A NOTICE needs a credit: srdma_queues_has_credit. */
+int srdma_queues_post_pieces(struct srdma_queues *queues, const struct srdma_op *op, const struct ibv_sge *pieces);
+/* Whether a credit is left for one more notice. */
+static inline bool srdma_queues_has_credit(const struct srdma_queues *queues)
+{
+	return queues->credits > queues->credits_kept && queues->messages_queued < queues->depth;
+}
+/* Whether a request that is posted concerns the peer's region of this id, which is not 0. */
+bool srdma_queues_uses_region(const struct srdma_queues *queues, uint16_t region);
 /* Whether a write or read that is posted uses memory of this key. */
 bool srdma_queues_uses(const struct srdma_queues *queues, uint32_t lkey);
 /* Returns how many pulls of at most `length` bytes may be posted now, SRDMA_SUBMIT_MAX at most. The second function posts them as one

@@ -4,12 +4,15 @@
 #ifndef SRDMA_QUEUES_PARTS_H
 #define SRDMA_QUEUES_PARTS_H
 
+#include "cursor.h"
 #include "queues.h"
 
 /* Immediate data of every send: kind in the top byte, credits returned in the rest. */
 #define IMM_MESSAGE 1u
 #define IMM_CREDIT 2u
 #define IMM_CONTROL 3u
+#define IMM_NOTICE 4u /* sealed: as a message, of NOTICE_SIZE bytes */
+#define NOTICE_SIZE 12u
 #define IMM_KIND_SHIFT 24
 #define IMM_CREDITS_MASK 0xffffffu
 
@@ -46,6 +49,15 @@ static inline uint64_t srdma_queues_psns(const struct srdma_queues *queues, uint
 static inline bool srdma_queues_has_psns(const struct srdma_queues *queues, uint32_t length, uint32_t kept)
 {
 	return queues->psns_used + srdma_queues_psns(queues, length) + kept <= queues->psn_limit;
+}
+
+static inline void srdma_put_notice(uint8_t bytes[NOTICE_SIZE], uint32_t value, uint64_t length)
+{
+	struct srdma_writer w;
+
+	srdma_writer_init(&w, bytes, NOTICE_SIZE);
+	srdma_put_u32(&w, value);
+	srdma_put_u64(&w, length);
 }
 
 /* queues.c */

@@ -123,12 +123,27 @@ static int fail_receive(struct srdma_queues *queues, const struct ibv_wc *wc)
 	return ret == 0 ? srdma_queues_fail_completion(queues, wc, "a receive") : ret;
 }
 
+/* Queues a message or a notice for the program. */
+static int admit(struct srdma_queues *queues, struct srdma_arrival *arrival)
+{
+	if (queues->arrival_ring.count + queues->owed >= queues->depth)
+		return srdma_fail(SRDMA_EPROTOCOL, "the peer sent more messages than it had credits");
+	open_ahead(queues, arrival);
+	queues->arrivals[srdma_ring_push(&queues->arrival_ring)] = *arrival;
+	queues->messages_arrived++;
+	return 0;
+}
+
 /* Decides by length and immediate data, since nothing else of a record is readable before it is opened. */
 static int sort_arrival(struct srdma_queues *queues, struct srdma_arrival *arrival)
 {
 	uint32_t kind = ntohl(arrival->imm) >> IMM_KIND_SHIFT;
 	int ret;
 
+	if (kind == IMM_NOTICE && arrival->length == NOTICE_SIZE + queues->overhead && queues->notices && queues->opener) {
+		arrival->notice = true;
+		kind = IMM_MESSAGE;
+	}
 	if (kind == IMM_MESSAGE && arrival->length > queues->message_size + queues->overhead)
 		return srdma_fail(SRDMA_EPROTOCOL, "the peer sent a message of %u bytes; the ends agreed on %u at most",
 				  arrival->length - queues->overhead, queues->message_size);
@@ -139,12 +154,16 @@ static int sort_arrival(struct srdma_queues *queues, struct srdma_arrival *arriv
 		return take_own(queues, arrival, kind);
 	if (kind != IMM_MESSAGE)
 		return srdma_fail(SRDMA_EPROTOCOL, "the peer sent a message of unknown kind %u", kind);
-	if (queues->arrival_ring.count + queues->owed >= queues->depth)
-		return srdma_fail(SRDMA_EPROTOCOL, "the peer sent more messages than it had credits");
-	open_ahead(queues, arrival);
-	queues->arrivals[srdma_ring_push(&queues->arrival_ring)] = *arrival;
-	queues->messages_arrived++;
-	return 0;
+	return admit(queues, arrival);
+}
+
+/* A notice of a plain connection: its immediate data is the program's, and it returns no credits. */
+static int take_notice(struct srdma_queues *queues, const struct ibv_wc *wc)
+{
+	struct srdma_arrival arrival = {.slot = (uint32_t)wc->wr_id, .length = wc->byte_len, .imm = wc->imm_data, .notice = true};
+
+	arrival.number = queues->sends_arrived++;
+	return admit(queues, &arrival);
 }
 
 /* The record breaks a rule (the thread's last error). If it authenticates, the peer broke the rule; else an attacker forged it. */
@@ -170,6 +189,8 @@ static int take_arrival(struct srdma_queues *queues, const struct ibv_wc *wc)
 
 	if (wc->status != IBV_WC_SUCCESS)
 		return fail_receive(queues, wc);
+	if (wc->opcode == IBV_WC_RECV_RDMA_WITH_IMM && queues->notices && !queues->opener)
+		return take_notice(queues, wc);
 	/* Neither can be a sealed record. */
 	if (wc->opcode != IBV_WC_RECV || !(wc->wc_flags & IBV_WC_WITH_IMM))
 		return arrival.sealed ? srdma_fail(SRDMA_ESEAL, "a record came without immediate data, which every sealed record has")
@@ -238,6 +259,26 @@ int srdma_queues_peek(struct srdma_queues *queues, const void **data, uint32_t *
 	return 1;
 }
 
+int srdma_queues_peek_notice(struct srdma_queues *queues, uint32_t *value, uint64_t *length)
+{
+	struct srdma_arrival *first = &queues->arrivals[queues->arrival_ring.first];
+	const void *data;
+	uint32_t size;
+	struct srdma_reader r;
+
+	if (!queues->opener) {
+		*value = ntohl(first->imm);
+		*length = first->length;
+		return 0;
+	}
+	if (srdma_queues_peek(queues, &data, &size) < 0)
+		return SRDMA_ESEAL;
+	srdma_reader_init(&r, data, size);
+	*value = srdma_get_u32(&r);
+	*length = srdma_get_u64(&r);
+	return 0;
+}
+
 int srdma_queues_read(struct srdma_queues *queues, void *buffer)
 {
 	struct srdma_arrival *first = &queues->arrivals[queues->arrival_ring.first];
@@ -260,7 +301,8 @@ static uint32_t take_first(struct srdma_queues *queues)
 	take_from_lane(queues, &first);
 
 	srdma_counter_add(&queues->counters.messages_received, 1);
-	srdma_counter_add(&queues->counters.bytes_received, first.length - (first.sealed ? queues->overhead : 0));
+	if (!first.notice)
+		srdma_counter_add(&queues->counters.bytes_received, first.length - (first.sealed ? queues->overhead : 0));
 	return first.slot;
 }
 

@@ -52,16 +52,33 @@ int srdma_queues_restart(struct srdma_queues *queues)
 	return ret;
 }
 
+/* Nobody knows whether the peer's device has executed an atomic operation whose answer was lost. To repeat it would execute it twice. */
+static int check_atomics(struct srdma_queues *queues)
+{
+	for (uint32_t i = 0; i < queues->op_ring.count; i++) {
+		if (srdma_queues_op(queues, i)->atomic == SRDMA_ATOMIC_NONE)
+			continue;
+		queues->failed_here = true;
+		return srdma_fail(SRDMA_EVERBS, "the queue pair failed while an atomic operation was under way: the peer's memory may or may not "
+						"have it, and it is not repeated");
+	}
+	return 0;
+}
+
 int srdma_queues_settle(struct srdma_queues *queues, uint64_t arrived, uint64_t consumed)
 {
 	uint64_t sent = srdma_counter_read(&queues->counters.messages_sent);
 	uint64_t acknowledged = srdma_counter_read(&queues->counters.messages_acknowledged);
 	bool before_arrived = false;
+	int ret;
 
 	/* A send that completed has arrived, unless an attacker forged its acknowledgement. */
 	if (arrived > queues->sends_posted || arrived < queues->sends_completed || consumed > sent ||
 	    sent - consumed > queues->depth || consumed < acknowledged)
 		return srdma_fail(SRDMA_EPROTOCOL, "the peer's account of what it received is impossible");
+	ret = check_atomics(queues);
+	if (ret != 0)
+		return ret;
 	/* The peer has executed every request that is older than a send that arrived; but a read still needs its response. */
 	for (uint32_t i = queues->op_ring.count; i > 0; i--) {
 		struct srdma_op *op = srdma_queues_op(queues, i - 1);

@@ -12,6 +12,32 @@
 /* Longer records take so much longer that the preparation does not count. */
 #define PREPARED_MAX 4096u
 
+/* The pieces of the op at `index`. */
+static struct ibv_sge *pieces_of(const struct srdma_queues *queues, uint32_t index)
+{
+	return queues->pieces + (size_t)srdma_ring_at(&queues->op_ring, index) * queues->pieces_most;
+}
+
+static void fill_rdma(const struct srdma_queues *queues, const struct srdma_op *op, struct ibv_send_wr *wr)
+{
+	uint32_t rkey = op->kind == SRDMA_OP_PULL || op->region != 0 ? op->rkey : queues->region_rkey;
+
+	if (op->atomic != SRDMA_ATOMIC_NONE) {
+		bool add = op->atomic == SRDMA_ATOMIC_FETCH_ADD;
+
+		wr->opcode = add ? IBV_WR_ATOMIC_FETCH_AND_ADD : IBV_WR_ATOMIC_CMP_AND_SWP;
+		wr->wr.atomic.remote_addr = op->remote;
+		wr->wr.atomic.rkey = rkey;
+		wr->wr.atomic.compare_add = add ? op->operand : op->compare;
+		wr->wr.atomic.swap = op->operand;
+		return;
+	}
+	wr->opcode = op->kind == SRDMA_OP_NOTICE ? IBV_WR_RDMA_WRITE_WITH_IMM : op->write ? IBV_WR_RDMA_WRITE : IBV_WR_RDMA_READ;
+	wr->imm_data = op->imm;
+	wr->wr.rdma.remote_addr = op->remote;
+	wr->wr.rdma.rkey = rkey;
+}
+
 static void fill_request(const struct srdma_queues *queues, uint32_t index, bool signaled, struct ibv_send_wr *wr, struct ibv_sge *sge)
 {
 	const struct srdma_op *op = srdma_queues_op(queues, index);
@@ -20,16 +46,16 @@ static void fill_request(const struct srdma_queues *queues, uint32_t index, bool
 	*wr = (struct ibv_send_wr){
 		.wr_id = (uint64_t)queues->generation << GENERATION_SHIFT | ((queues->op_sequence + index) & SEQUENCE_MASK),
 		.sg_list = sge,
-		.num_sge = op->length > 0,
+		.num_sge = op->pieces > 0 ? (int)op->pieces : op->length > 0,
 		.send_flags = (signaled ? IBV_SEND_SIGNALED : 0u) | (op->is_inline ? IBV_SEND_INLINE : 0u),
 	};
-	if (srdma_op_is_send(op)) {
+	if (op->pieces > 0)
+		wr->sg_list = pieces_of(queues, index);
+	if (srdma_op_is_send(op) && op->kind != SRDMA_OP_NOTICE) {
 		wr->opcode = IBV_WR_SEND_WITH_IMM;
 		wr->imm_data = op->imm;
 	} else {
-		wr->opcode = op->write ? IBV_WR_RDMA_WRITE : IBV_WR_RDMA_READ;
-		wr->wr.rdma.remote_addr = op->remote;
-		wr->wr.rdma.rkey = op->kind == SRDMA_OP_PULL ? op->rkey : queues->region_rkey;
+		fill_rdma(queues, op, wr);
 	}
 }
 
@@ -44,7 +70,7 @@ int srdma_queues_submit(struct srdma_queues *queues, uint32_t first, uint32_t co
 		wr[i].next = NULL;
 		if (i > 0)
 			wr[i - 1].next = &wr[i];
-		queues->psns_used += srdma_queues_psns(queues, sge[i].length);
+		queues->psns_used += srdma_queues_psns(queues, srdma_queues_op(queues, first + i)->length);
 	}
 	error = ibv_post_send(queues->qp->verbs, wr, &bad);
 	if (error != 0)
@@ -68,7 +94,9 @@ static int post(struct srdma_queues *queues, const struct srdma_op *op, bool sig
 
 void srdma_queues_complete_rdma(struct srdma_queues *queues, enum srdma_op_kind kind, uint64_t cookie)
 {
-	if (kind == SRDMA_OP_POSTED) {
+	if (kind == SRDMA_OP_PART) {
+		queues->rdma_queued--;
+	} else if (kind == SRDMA_OP_POSTED) {
 		queues->done[srdma_ring_push(&queues->done_ring)] = cookie;
 	} else {
 		queues->rdma_queued--;
@@ -90,7 +118,12 @@ void srdma_queues_complete_op(struct srdma_queues *queues)
 	case SRDMA_OP_CREDIT:
 	case SRDMA_OP_CONTROL: break;
 	case SRDMA_OP_POSTED:
-	case SRDMA_OP_WAITED: srdma_queues_complete_rdma(queues, op.kind, op.cookie); break;
+	case SRDMA_OP_WAITED:
+	case SRDMA_OP_PART: srdma_queues_complete_rdma(queues, op.kind, op.cookie); break;
+	case SRDMA_OP_NOTICE:
+		queues->messages_queued--;
+		srdma_queues_complete_rdma(queues, SRDMA_OP_POSTED, op.cookie);
+		break;
 	case SRDMA_OP_PULL: queues->on_pulled(queues->arg); break;
 	}
 }
@@ -207,7 +240,7 @@ static int send_record(struct srdma_queues *queues, enum srdma_op_kind kind, uin
 
 bool srdma_queues_can_send(const struct srdma_queues *queues)
 {
-	return queues->credits > 0 && queues->messages_queued < queues->depth && queues->send_slots.count < queues->send_slots.room &&
+	return queues->credits > queues->credits_kept && queues->messages_queued < queues->depth && queues->send_slots.count < queues->send_slots.room &&
 	       !queues->held && srdma_queues_has_psns(queues, queues->message_size + queues->overhead, PSNS_KEPT);
 }
 
@@ -221,6 +254,28 @@ int srdma_queues_send(struct srdma_queues *queues, const void *data, uint32_t le
 	ret = send_record(queues, SRDMA_OP_MESSAGE, immediate(queues, IMM_MESSAGE), data, length, false);
 	if (ret != 0)
 		return ret;
+	queues->credits--;
+	queues->messages_queued++;
+	return 0;
+}
+
+bool srdma_queues_can_send_notice(const struct srdma_queues *queues)
+{
+	return queues->messages_queued < queues->depth && queues->send_slots.count < queues->send_slots.room && !queues->held && !queues->over &&
+	       srdma_queues_has_psns(queues, NOTICE_SIZE + queues->overhead, PSNS_KEPT);
+}
+
+int srdma_queues_send_notice(struct srdma_queues *queues, uint32_t value, uint64_t length)
+{
+	uint8_t bytes[NOTICE_SIZE];
+	int ret;
+
+	srdma_put_notice(bytes, value, length);
+	srdma_counter_add(&queues->counters.messages_sent, 1);
+	ret = send_record(queues, SRDMA_OP_MESSAGE, immediate(queues, IMM_NOTICE), bytes, sizeof bytes, false);
+	if (ret != 0)
+		return ret;
+	queues->credits_kept--;
 	queues->credits--;
 	queues->messages_queued++;
 	return 0;
@@ -280,14 +335,53 @@ int srdma_queues_post_rdma(struct srdma_queues *queues, const struct srdma_op *r
 	return ret;
 }
 
+int srdma_queues_post_pieces(struct srdma_queues *queues, const struct srdma_op *request, const struct ibv_sge *pieces)
+{
+	struct srdma_op op = *request;
+	int ret;
+
+	if (op.pieces > 0)
+		memcpy(pieces_of(queues, queues->op_ring.count), pieces, op.pieces * sizeof *pieces);
+	if (op.kind == SRDMA_OP_NOTICE) {
+		op.send = queues->sends_posted;
+		srdma_counter_add(&queues->counters.messages_sent, 1);
+	}
+	ret = post(queues, &op, true);
+	if (ret != 0)
+		return ret;
+	queues->rdma_queued++;
+	if (op.kind == SRDMA_OP_NOTICE) {
+		queues->sends_posted++;
+		queues->credits--;
+		queues->messages_queued++;
+	}
+	return 0;
+}
+
+static bool op_uses(const struct srdma_queues *queues, uint32_t index, uint32_t lkey)
+{
+	const struct srdma_op *op = srdma_queues_op(queues, index);
+	const struct ibv_sge *pieces = pieces_of(queues, index);
+
+	for (uint32_t i = 0; i < op->pieces; i++)
+		if (pieces[i].lkey == lkey)
+			return true;
+	return op->pieces == 0 && !op->is_inline && op->lkey == lkey;
+}
+
 bool srdma_queues_uses(const struct srdma_queues *queues, uint32_t lkey)
 {
-	for (uint32_t i = 0; i < queues->op_ring.count; i++) {
-		const struct srdma_op *op = srdma_queues_op(queues, i);
-
-		if (!op->is_inline && op->lkey == lkey)
+	for (uint32_t i = 0; i < queues->op_ring.count; i++)
+		if (op_uses(queues, i, lkey))
 			return true;
-	}
+	return false;
+}
+
+bool srdma_queues_uses_region(const struct srdma_queues *queues, uint16_t region)
+{
+	for (uint32_t i = 0; i < queues->op_ring.count; i++)
+		if (srdma_queues_op(queues, i)->region == region)
+			return true;
 	return false;
 }
 

@@ -89,15 +89,28 @@ bool srdma_sealed_jobs_use(const struct srdma_sealed_jobs *jobs, const void *own
 	return false;
 }
 
+bool srdma_sealed_jobs_concern(const struct srdma_sealed_jobs *jobs, uint16_t region)
+{
+	for (uint32_t i = 0; i < jobs->ring.count; i++)
+		if (srdma_sealed_jobs_at(jobs, i)->region == region)
+			return true;
+	return false;
+}
+
+const struct srdma_sealed_job *srdma_sealed_jobs_over(const struct srdma_sealed_jobs *jobs)
+{
+	const struct srdma_sealed_job *oldest = jobs->ring.count > 0 ? srdma_sealed_jobs_at(jobs, 0) : NULL;
+
+	return oldest && oldest->all_claimed && oldest->claims == 0 ? oldest : NULL;
+}
+
 bool srdma_sealed_jobs_take(struct srdma_sealed_jobs *jobs, struct srdma_sealed_job *job)
 {
 	struct srdma_sealed_job *oldest;
 
-	if (jobs->ring.count == 0)
+	if (!srdma_sealed_jobs_over(jobs))
 		return false;
 	oldest = srdma_sealed_jobs_at(jobs, 0);
-	if (!oldest->all_claimed || oldest->claims > 0)
-		return false;
 	*job = *oldest;
 	oldest->local = NULL;
 	srdma_ring_pop(&jobs->ring);

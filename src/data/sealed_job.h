@@ -22,6 +22,11 @@ struct srdma_sealed_job {
 	char *local;
 	uint64_t length, offset;
 	uint64_t cookie;
+	uint16_t region;  /* the peer's, by its id; 0: the one that HELLO or WELCOME describes */
+	bool part;        /* a later job completes for it */
+	bool notify;      /* WRITE: the peer's program is to get a notice after it */
+	uint32_t notice;
+	uint64_t notice_length;
 	const void *owner; /* identifies the owner of `local`; never dereferenced */
 
 	/* The account, which only srdma_sealed_jobs_* may change. */
@@ -64,6 +69,10 @@ bool srdma_sealed_jobs_place(const struct srdma_sealed_jobs *jobs, const struct 
 bool srdma_sealed_jobs_settle(struct srdma_sealed_jobs *jobs, const struct srdma_sealed_claim *claim);
 /* Whether a job that is under way has memory of this owner. */
 bool srdma_sealed_jobs_use(const struct srdma_sealed_jobs *jobs, const void *owner);
+/* Whether a job that is under way concerns the peer's region of this id. */
+bool srdma_sealed_jobs_concern(const struct srdma_sealed_jobs *jobs, uint16_t region);
+/* The oldest job, if it is over; else NULL. */
+const struct srdma_sealed_job *srdma_sealed_jobs_over(const struct srdma_sealed_jobs *jobs);
 /* Takes the oldest job out when it is over: jobs end in their order. */
 bool srdma_sealed_jobs_take(struct srdma_sealed_jobs *jobs, struct srdma_sealed_job *job);
 /* Ends all jobs, complete or not. */

@@ -133,14 +133,36 @@ int srdma_sealed_rdma_post(struct srdma_sealed_rdma *rdma, const struct srdma_se
 	return 0;
 }
 
-void srdma_sealed_rdma_complete_jobs(struct srdma_sealed_rdma *rdma)
+const struct srdma_region *srdma_sealed_rdma_region(const struct srdma_sealed_rdma *rdma, uint16_t id)
 {
+	if (id == 0)
+		return rdma->region->address ? rdma->region : NULL;
+	return rdma->find_named ? rdma->find_named(rdma->named_arg, id) : NULL;
+}
+
+/* Whether the oldest job is over, and its notice can be sent now. */
+static bool can_notify(const struct srdma_sealed_rdma *rdma)
+{
+	const struct srdma_sealed_job *job = srdma_sealed_jobs_over(&rdma->jobs);
+
+	return job && job->notify && srdma_queues_can_send_notice(rdma->queues);
+}
+
+int srdma_sealed_rdma_complete_jobs(struct srdma_sealed_rdma *rdma)
+{
+	const struct srdma_sealed_job *over;
 	struct srdma_sealed_job job;
 
-	while (srdma_sealed_jobs_take(&rdma->jobs, &job)) {
+	while ((over = srdma_sealed_jobs_over(&rdma->jobs)) && (!over->notify || can_notify(rdma))) {
+		int ret = over->notify ? srdma_queues_send_notice(rdma->queues, over->notice, over->notice_length) : 0;
+
+		if (ret != 0)
+			return ret;
+		srdma_sealed_jobs_take(&rdma->jobs, &job);
 		rdma->reads_asked -= job.ends_record;
-		srdma_queues_complete_rdma(rdma->queues, job.waited ? SRDMA_OP_WAITED : SRDMA_OP_POSTED, job.cookie);
+		srdma_queues_complete_rdma(rdma->queues, job.part ? SRDMA_OP_PART : job.waited ? SRDMA_OP_WAITED : SRDMA_OP_POSTED, job.cookie);
 	}
+	return 0;
 }
 
 int srdma_sealed_rdma_make_memory(struct srdma_sealed_rdma *rdma, int access, struct srdma_region *ring)
@@ -162,7 +184,8 @@ static bool can_help(const struct srdma_sealed_rdma *rdma)
 bool srdma_sealed_rdma_has_work(const struct srdma_sealed_rdma *rdma)
 {
 	return rdma->on && !rdma->over &&
-	       (srdma_sealed_rdma_can_open(rdma) || srdma_sealed_rdma_can_send(rdma) || srdma_sealed_rdma_can_gather(rdma) || can_help(rdma));
+	       (srdma_sealed_rdma_can_open(rdma) || srdma_sealed_rdma_can_send(rdma) || srdma_sealed_rdma_can_gather(rdma) || can_help(rdma) ||
+		can_notify(rdma));
 }
 
 /* Opens the next chunk that has come, or else seals one or asks for reads. With lanes, these only hand it over; when there is nothing
@@ -189,7 +212,9 @@ static int step(struct srdma_sealed_rdma *rdma, bool help)
 	/* The device gets its requests before this end works on chunks, and is polled in between, since a device in software may make
 	 * progress only when it is polled. */
 	for (int chunks = 0; ret == 1 && chunks < CHUNKS_PER_STEP; chunks++) {
-		ret = rdma->pull_ring.count > 0 ? srdma_sealed_rdma_post_pulls(rdma) : 0;
+		ret = can_notify(rdma) ? srdma_sealed_rdma_complete_jobs(rdma) : 0;
+		if (ret == 0 && rdma->pull_ring.count > 0)
+			ret = srdma_sealed_rdma_post_pulls(rdma);
 		if (ret == 0)
 			ret = srdma_sealed_rdma_send_acks(rdma);
 		if (ret == 0)

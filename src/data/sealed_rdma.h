@@ -42,12 +42,16 @@ struct srdma_sealed_pull {
 /* A read that the peer asked for. */
 struct srdma_sealed_answer {
 	uint64_t offset, length, announced;
+	uint16_t region;
 };
 
 struct srdma_sealed_rdma {
 	/* The connection's, set before srdma_sealed_rdma_start. */
 	struct srdma_queues *queues;
 	struct srdma_region *region; /* offered to the peer */
+	/* Finds a region that this end offers under an id that is not 0; NULL: none. */
+	const struct srdma_region *(*find_named)(const void *arg, uint16_t id);
+	const void *named_arg;
 	struct srdma_rate *rate;     /* limits the bytes taken from the peer */
 	struct ibv_pd *pd;
 

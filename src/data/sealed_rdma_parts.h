@@ -8,8 +8,10 @@
 
 /* sealed_rdma.c */
 void srdma_sealed_rdma_note_activity(struct srdma_sealed_rdma *rdma, uint32_t length);
-/* Completes the jobs that are over, in the order of posting. */
-void srdma_sealed_rdma_complete_jobs(struct srdma_sealed_rdma *rdma);
+/* A region that this end offers; NULL: it offers none of this id. */
+const struct srdma_region *srdma_sealed_rdma_region(const struct srdma_sealed_rdma *rdma, uint16_t id);
+/* Completes the jobs that are over, in the order of posting. One that notifies the peer first sends the notice, when it can. */
+int srdma_sealed_rdma_complete_jobs(struct srdma_sealed_rdma *rdma);
 /* Makes the memory of a ring, unless it exists. */
 int srdma_sealed_rdma_make_memory(struct srdma_sealed_rdma *rdma, int access, struct srdma_region *ring);
 /* Records the error of a claim on a job that is over, and returns it. */

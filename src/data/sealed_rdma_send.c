@@ -190,12 +190,13 @@ static int send_answer(struct srdma_sealed_rdma *rdma)
 	struct srdma_sealed_answer *answer = &rdma->answers[rdma->answer_ring.first];
 	struct srdma_sealed_header header = {
 		.type = SRDMA_SEALED_ANSWER, .length = next_length(answer->length - answer->announced), .offset = answer->announced};
+	const struct srdma_region *region = srdma_sealed_rdma_region(rdma, answer->region);
 	const struct srdma_sealed_claim none = {0};
 	int ret;
 
-	if (!(rdma->region->rights & IBV_ACCESS_REMOTE_READ))
+	if (!region || !(region->rights & IBV_ACCESS_REMOTE_READ))
 		return srdma_fail(SRDMA_EPROTOCOL, "the peer was reading the region when it was withdrawn");
-	ret = send_chunk(rdma, &header, (char *)rdma->region->address + answer->offset + answer->announced, &none);
+	ret = send_chunk(rdma, &header, (char *)region->address + answer->offset + answer->announced, &none);
 	srdma_rate_take(rdma->rate, header.length);
 	answer->announced += header.length;
 	if (ret == 0 && answer->announced == answer->length)
@@ -206,7 +207,7 @@ static int send_answer(struct srdma_sealed_rdma *rdma)
 static int send_write(struct srdma_sealed_rdma *rdma, struct srdma_sealed_job *job)
 {
 	struct srdma_sealed_header header = {
-		.type = SRDMA_SEALED_WRITE, .length = next_length(job->length - job->claimed), .offset = job->offset + job->claimed};
+		.type = SRDMA_SEALED_WRITE, .length = next_length(job->length - job->claimed), .offset = job->offset + job->claimed, .region = job->region};
 	struct srdma_sealed_claim claim;
 	char *data;
 
@@ -226,7 +227,7 @@ static int send_reads(struct srdma_sealed_rdma *rdma, uint32_t first)
 		job = srdma_sealed_jobs_at(&rdma->jobs, i);
 		srdma_sealed_encode(bytes + count * SRDMA_SEALED_HEADER,
 				  &(struct srdma_sealed_header){
-					  .type = SRDMA_SEALED_READ, .offset = job->offset, .address = job->length});
+					  .type = SRDMA_SEALED_READ, .offset = job->offset, .address = job->length, .region = job->region});
 		job->asked = true;
 	}
 	if (!job)
@@ -275,8 +276,7 @@ int srdma_sealed_rdma_take_ack(struct srdma_sealed_rdma *rdma, const struct srdm
 		srdma_ring_pop(&rdma->chunk_ring);
 	}
 	rdma->records -= header->length;
-	srdma_sealed_rdma_complete_jobs(rdma);
-	return 0;
+	return srdma_sealed_rdma_complete_jobs(rdma);
 }
 
 bool srdma_sealed_rdma_can_send(const struct srdma_sealed_rdma *rdma)

@@ -13,12 +13,14 @@ static struct srdma_sealed_pull *pull_at(struct srdma_sealed_rdma *rdma, uint32_
 	return &rdma->pulls[srdma_ring_at(&rdma->pull_ring, index)];
 }
 
-static int check_bounds(const struct srdma_sealed_rdma *rdma, uint64_t offset, uint64_t length, unsigned right)
+static int check_bounds(const struct srdma_sealed_rdma *rdma, const struct srdma_sealed_header *header, uint64_t length, unsigned right)
 {
-	if (!rdma->region->address || !(rdma->region->rights & right))
+	const struct srdma_region *region = srdma_sealed_rdma_region(rdma, header->region);
+
+	if (!region || !(region->rights & right))
 		return srdma_fail(SRDMA_EPROTOCOL, "the peer requests a %s that its rights to the region do not allow",
 				  right == IBV_ACCESS_REMOTE_WRITE ? "write" : "read");
-	if (offset > rdma->region->size || length > rdma->region->size - offset)
+	if (header->offset > region->size || length > region->size - header->offset)
 		return srdma_fail(SRDMA_EPROTOCOL, "the peer's request goes beyond the region");
 	return 0;
 }
@@ -45,7 +47,7 @@ static int admit_chunk(struct srdma_sealed_rdma *rdma, struct srdma_sealed_pull 
 	if (header->length > SRDMA_SEALED_CHUNK)
 		return srdma_fail(SRDMA_EPROTOCOL, "the peer announces a chunk of %u bytes", header->length);
 	if (header->type == SRDMA_SEALED_WRITE)
-		return check_bounds(rdma, header->offset, header->length, IBV_ACCESS_REMOTE_WRITE);
+		return check_bounds(rdma, header, header->length, IBV_ACCESS_REMOTE_WRITE);
 	if (!claim_answer(rdma, header, &pull->claim))
 		return srdma_fail(SRDMA_EPROTOCOL, "the peer's answer of %u byte%s at offset %llu is not the next part of what this end asked for",
 				  header->length, SRDMA_S(header->length), (unsigned long long)header->offset);
@@ -60,9 +62,9 @@ static int place_chunk(const struct srdma_sealed_rdma *rdma, const struct srdma_
 
 	if (header->type == SRDMA_SEALED_ANSWER)
 		return srdma_sealed_jobs_place(&rdma->jobs, &pull->claim, place) ? 0 : srdma_sealed_rdma_fail_account();
-	ret = check_bounds(rdma, header->offset, header->length, IBV_ACCESS_REMOTE_WRITE);
+	ret = check_bounds(rdma, header, header->length, IBV_ACCESS_REMOTE_WRITE);
 	if (ret == 0)
-		*place = (char *)rdma->region->address + header->offset;
+		*place = (char *)srdma_sealed_rdma_region(rdma, header->region)->address + header->offset;
 	return ret;
 }
 
@@ -80,8 +82,7 @@ static int deliver(struct srdma_sealed_rdma *rdma, struct srdma_sealed_pull *pul
 		rdma->acks_owed += pull_at(rdma, 0)->ends_record;
 		srdma_ring_pop(&rdma->pull_ring);
 	}
-	srdma_sealed_rdma_complete_jobs(rdma);
-	return 0;
+	return srdma_sealed_rdma_complete_jobs(rdma);
 }
 
 /* Takes a chunk that came within its announcement; no other chunk precedes it. */
@@ -124,14 +125,14 @@ static int take_chunk(struct srdma_sealed_rdma *rdma, const struct srdma_sealed_
 
 static int take_read(struct srdma_sealed_rdma *rdma, const struct srdma_sealed_header *header)
 {
-	int ret = check_bounds(rdma, header->offset, header->address, IBV_ACCESS_REMOTE_READ);
+	int ret = check_bounds(rdma, header, header->address, IBV_ACCESS_REMOTE_READ);
 
 	if (ret == 0 && rdma->answer_ring.count == rdma->answer_ring.room)
 		ret = srdma_fail(SRDMA_EPROTOCOL, "the peer asks for more reads than may be under way");
 	if (ret != 0)
 		return ret;
 	rdma->answers[srdma_ring_push(&rdma->answer_ring)] =
-		(struct srdma_sealed_answer){.offset = header->offset, .length = header->address};
+		(struct srdma_sealed_answer){.offset = header->offset, .length = header->address, .region = header->region};
 	return 0;
 }
 
@@ -224,7 +225,12 @@ void srdma_sealed_rdma_finish_pull(void *arg)
 /* This end may have withdrawn its region meanwhile, and then nothing may be written to it. */
 static bool may_write(const struct srdma_sealed_rdma *rdma, const struct srdma_sealed_pull *pull)
 {
-	return pull->header.type != SRDMA_SEALED_WRITE || (rdma->region->rights & IBV_ACCESS_REMOTE_WRITE);
+	const struct srdma_region *region;
+
+	if (pull->header.type != SRDMA_SEALED_WRITE)
+		return true;
+	region = srdma_sealed_rdma_region(rdma, pull->header.region);
+	return region && (region->rights & IBV_ACCESS_REMOTE_WRITE);
 }
 
 /* Prepares to open a chunk: finds its place, and encodes its header again. */
@@ -288,7 +294,7 @@ static bool overlaps(const struct srdma_sealed_rdma *rdma, const struct srdma_se
 	char *place;
 
 	if (pull->header.type == SRDMA_SEALED_WRITE)
-		place = (char *)rdma->region->address + pull->header.offset;
+		place = (char *)srdma_sealed_rdma_region(rdma, pull->header.region)->address + pull->header.offset; /* may_write */
 	else if (!srdma_sealed_jobs_place(&rdma->jobs, &pull->claim, &place))
 		return true;
 	from = (uintptr_t)place;

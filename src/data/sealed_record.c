@@ -11,7 +11,7 @@ void srdma_sealed_encode(uint8_t out[SRDMA_SEALED_HEADER], const struct srdma_se
 	srdma_writer_init(&w, out, SRDMA_SEALED_HEADER);
 	srdma_put_u8(&w, h->type);
 	srdma_put_u8(&w, h->within);
-	srdma_put_u16(&w, 0);
+	srdma_put_u16(&w, h->region);
 	srdma_put_u32(&w, h->length);
 	srdma_put_u64(&w, h->offset);
 	srdma_put_u64(&w, h->address);
@@ -22,18 +22,17 @@ static int decode_one(const uint8_t *data, struct srdma_sealed_header *h)
 {
 	struct srdma_reader r;
 	uint8_t within;
-	uint16_t reserved;
 
 	srdma_reader_init(&r, data, SRDMA_SEALED_HEADER);
 	h->type = srdma_get_u8(&r);
 	within = srdma_get_u8(&r);
-	reserved = srdma_get_u16(&r);
+	h->region = srdma_get_u16(&r);
 	h->length = srdma_get_u32(&r);
 	h->offset = srdma_get_u64(&r);
 	h->address = srdma_get_u64(&r);
 	h->rkey = srdma_get_u32(&r);
 	h->within = within == 1;
-	if (!srdma_reader_complete(&r) || within > 1 || reserved != 0)
+	if (!srdma_reader_complete(&r) || within > 1 || (h->region != 0 && h->type != SRDMA_SEALED_WRITE && h->type != SRDMA_SEALED_READ))
 		return srdma_fail(SRDMA_EPROTOCOL, "the peer sent a malformed control record");
 	if (h->type < SRDMA_SEALED_WRITE || h->type > SRDMA_SEALED_ACK)
 		return srdma_fail(SRDMA_EPROTOCOL, "the peer sent a control record of unknown type %u", h->type);

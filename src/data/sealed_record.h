@@ -24,6 +24,7 @@ struct srdma_sealed_header {
 	uint64_t offset;  /* WRITE, READ: in the region; ANSWER: in the bytes asked for */
 	uint64_t address; /* WRITE, ANSWER: of the chunk; READ: number of bytes */
 	uint32_t rkey;
+	uint16_t region;  /* WRITE, READ: its id; 0: the one that HELLO or WELCOME describes */
 };
 
 void srdma_sealed_encode(uint8_t out[SRDMA_SEALED_HEADER], const struct srdma_sealed_header *header);

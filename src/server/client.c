@@ -198,25 +198,51 @@ static bool has_stream_event(const struct srdma_client *client)
 	return client->server->options.on_stream && client->conn->status == 0 && srdma_stream_has_event(client->conn->stream);
 }
 
-/* Hands over the messages that have come, up to a turn. Returns whether there was any. */
+static int hand_over_notice(struct srdma_client *client, const struct srdma_notice *notice)
+{
+	const struct srdma_server_options *o = &client->server->options;
+
+	if (o->on_notice)
+		return o->on_notice(client->conn, notice, client->reason, client->arg, o->arg);
+	snprintf(client->reason, sizeof client->reason, "this server takes no notices");
+	return srdma_fail(SRDMA_EPROTOCOL, "the client sent a notice, and the program has no on_notice");
+}
+
+/* Hands over the oldest message or notice; *length is that of the message. 0, or the program's result; -ENODATA: the connection has ended. */
+static int hand_over(struct srdma_client *client, uint32_t *length)
+{
+	const struct srdma_server_options *o = &client->server->options;
+	struct srdma_conn *conn = client->conn;
+	struct srdma_notice notice;
+	const void *data;
+
+	*length = 0;
+	if (srdma_queues_next_is_notice(&conn->queues))
+		return srdma_conn_peek_notice(conn, &notice) == 0 ? hand_over_notice(client, &notice) : -ENODATA;
+	if (srdma_conn_peek(conn, &data, length) != 1)
+		return -ENODATA;
+	return o->on_message ? o->on_message(conn, data, *length, client->reason, client->arg, o->arg) : 0;
+}
+
+/* Hands over the messages and notices that have come, up to a turn. Returns whether there was any. */
 static bool serve_messages(struct srdma_client *client)
 {
 	const struct srdma_server_options *o = &client->server->options;
 	struct srdma_conn *conn = client->conn;
 	bool held = false;
-	const void *data;
 	uint32_t length;
 	int ret = 0, taken = 0;
 
 	if (client->message.is && !can_go_on(client, &client->message))
 		return false;
-	while (taken < TURN && ret == 0 && conn->status == 0 && srdma_rate_is_open(&conn->rate) && srdma_conn_peek(conn, &data, &length) == 1) {
+	while (taken < TURN && ret == 0 && conn->status == 0 && srdma_rate_is_open(&conn->rate) && srdma_queues_has_message(&conn->queues)) {
 		held = is_held_by_wake(client);
 		if (held)
 			break;
 		begin_call(client);
-		if (o->on_message)
-			ret = o->on_message(conn, data, length, client->reason, client->arg, o->arg);
+		ret = hand_over(client, &length);
+		if (ret == -ENODATA && conn->status != 0)
+			return taken > 0;
 		if (note_put_off(client, &client->message, ret))
 			break;
 		if (ret == 0) {
@@ -276,6 +302,17 @@ static void serve_control(struct srdma_client *client)
 	take_result(client, ret);
 }
 
+static void serve_regions(struct srdma_client *client)
+{
+	const struct srdma_server_options *o = &client->server->options;
+	struct srdma_regions *regions = client->conn->regions;
+
+	if (!o->on_regions || !srdma_regions_have_changed(regions))
+		return;
+	regions->handled = regions->changes;
+	take_result(client, o->on_regions(client->conn, client->reason, client->arg, o->arg));
+}
+
 static bool is_woken(const struct srdma_client *client)
 {
 	return client->server->options.on_wake && (client->conn->woken || can_go_on(client, &client->wake));
@@ -325,6 +362,8 @@ static void serve_events(struct srdma_client *client)
 {
 	serve_control(client);
 	if (!client->marks[SRDMA_MARK_ENDING])
+		serve_regions(client);
+	if (!client->marks[SRDMA_MARK_ENDING])
 		serve_completions(client);
 	if (!client->marks[SRDMA_MARK_ENDING])
 		serve_wake(client);
@@ -335,6 +374,8 @@ bool srdma_client_has_work(const struct srdma_client *client)
 	const struct srdma_conn *conn = client->conn;
 
 	if (conn->status != 0)
+		return true;
+	if (client->server->options.on_regions && srdma_regions_have_changed(conn->regions))
 		return true;
 	if (conn->queues.receives_left || has_control(client) || has_completions(client) || is_woken(client))
 		return true;

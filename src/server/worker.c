@@ -112,7 +112,7 @@ static void be_woken(struct srdma_worker *worker)
 		client->conn->woken = client->conn->woken || (woken && worker->server->options.on_wake);
 		if (woken)
 			srdma_client_retry(client);
-		if (stopping || woken || atomic_load(&client->kicked) || atomic_load(&client->conn->epoch.wanted) ||
+		if (stopping || woken || atomic_load(&client->kicked) || atomic_load(&client->conn->epoch.wanted) || atomic_load(&client->conn->memory_due) ||
 		    srdma_sealed_rdma_has_work(&client->conn->sealed_rdma))
 			srdma_client_run(client);
 	}

@@ -69,7 +69,7 @@ static int create(const struct srdma_qp_queues *queues, struct srdma_qp *qp)
 			.recv_cq = queues->recv_cq,
 			.cap = {.max_send_wr = queues->send_depth,
 				.max_recv_wr = queues->recv_depth,
-				.max_send_sge = 1,
+				.max_send_sge = queues->pieces ? queues->pieces : 1,
 				.max_recv_sge = 1,
 				.max_inline_data = inline_sizes[i]},
 			.qp_type = IBV_QPT_RC,

@@ -9,6 +9,7 @@ struct srdma_qp_queues {
 	struct ibv_pd *pd;
 	struct ibv_cq *send_cq, *recv_cq;
 	uint32_t send_depth, recv_depth;
+	uint32_t pieces; /* of one request on the send queue; 0: 1 */
 	void *context; /* for its asynchronous events */
 };
 

@@ -35,6 +35,32 @@ int srdma_region_register(struct ibv_pd *pd, void *memory, size_t size, int acce
 	return 0;
 }
 
+static int fail_source(const struct srdma_source *source, size_t length)
+{
+	int error = errno;
+
+	if (!source->address && (error == EOPNOTSUPP || error == ENOSYS || error == EPROTONOSUPPORT))
+		return srdma_fail(-EOPNOTSUPP, "the device, its driver or the system cannot register a dmabuf: %s", strerror(error));
+	if (error == EFAULT || error == EACCES)
+		return srdma_fail(-EFAULT, "cannot register %zu byte%s with the RDMA device: the memory is not mapped, or not for this access", length,
+				  SRDMA_S(length));
+	return fail_registration(length);
+}
+
+int srdma_region_of(struct ibv_pd *pd, const struct srdma_source *source, uint64_t offset, size_t length, int access, struct srdma_region *out)
+{
+	uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
+	char *address = source->address ? (char *)source->address + offset : NULL;
+	uint64_t base = (address ? (uintptr_t)address : source->offset + offset) % page;
+	struct ibv_mr *mr = address ? ibv_reg_mr_iova(pd, address, length, base, access)
+				    : ibv_reg_dmabuf_mr(pd, source->offset + offset, length, base, source->fd, access);
+
+	if (!mr)
+		return fail_source(source, length);
+	*out = (struct srdma_region){.address = address, .size = length, .mr = mr, .base = base};
+	return 0;
+}
+
 int srdma_region_private(size_t size, struct srdma_region *out)
 {
 	size_t page = (size_t)sysconf(_SC_PAGESIZE), mapped = (size + page - 1) / page * page;

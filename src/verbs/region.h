@@ -12,9 +12,21 @@ struct srdma_region {
 	struct ibv_mr *mr;   /* NULL: not registered */
 	struct ibv_mw *mw;   /* the type 2 window that the peer has, once bound */
 	bool windowed;       /* remote access goes only through such a window */
+	uint64_t base;       /* srdma_region_of: where the region begins for the device */
 	unsigned rights;     /* the peer's access rights */
 };
 
+/* Memory of a program's: in this process, or a part of a dmabuf. */
+struct srdma_source {
+	void *address;   /* NULL: of the dmabuf */
+	int fd;          /* of the dmabuf; else -1 */
+	uint64_t offset; /* in the dmabuf */
+	size_t length;
+};
+
+/* Registers `length` bytes at `offset` of a program's memory. For the device the region begins at `base`, which is the place of its first
+ * byte within a page, so the peer learns no more of the address. Errors: -ENOMEM, -EFAULT, -EOPNOTSUPP (a dmabuf), SRDMA_EVERBS. */
+int srdma_region_of(struct ibv_pd *pd, const struct srdma_source *source, uint64_t offset, size_t length, int access, struct srdma_region *out);
 /* Maps zeroed pages and registers them with `access`. With remote access, the region's remote addresses start at 0, so that
  * the peer learns no virtual address of this process. */
 int srdma_region_new(struct ibv_pd *pd, size_t size, int access, struct srdma_region *out);

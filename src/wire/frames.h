@@ -28,6 +28,9 @@ enum srdma_frame_type {
 	SRDMA_FRAME_PRIVATE_DATA = 13,
 	SRDMA_FRAME_CONTROL_MESSAGE = 14,
 	SRDMA_FRAME_CONTROL_TAKEN = 15,
+	SRDMA_FRAME_REGION_OFFER = 16,
+	SRDMA_FRAME_REGION_WITHDRAW = 17,
+	SRDMA_FRAME_REGION_RELEASED = 18,
 };
 
 struct srdma_frame_header {
@@ -43,8 +46,9 @@ struct srdma_frame_header {
 #define SRDMA_FEATURE_WINDOW (1u << 4)   /* HELLO only: the region's rkey comes with READY */
 #define SRDMA_FEATURE_PRIVATE_DATA (1u << 5) /* a frame PRIVATE_DATA follows this one */
 #define SRDMA_FEATURE_CONTROL (1u << 6)  /* control messages over the TLS channel; needs both ends */
+#define SRDMA_FEATURE_REGIONS (1u << 7)  /* regions with names, and notices; needs both ends */
 /* WELCOME has these only when HELLO had them. */
-#define SRDMA_FEATURES_OFFERED (SRDMA_FEATURE_PRIVATE_DATA | SRDMA_FEATURE_CONTROL)
+#define SRDMA_FEATURES_OFFERED (SRDMA_FEATURE_PRIVATE_DATA | SRDMA_FEATURE_CONTROL | SRDMA_FEATURE_REGIONS)
 #define SRDMA_FEATURES_KNOWN                                                                                             \
 	(SRDMA_FEATURE_MESSAGES | SRDMA_FEATURE_EPOCHS | SRDMA_FEATURE_SEALED | SRDMA_FEATURE_CHACHA | SRDMA_FEATURE_WINDOW | \
 	 SRDMA_FEATURES_OFFERED)

@@ -4,6 +4,7 @@
 #include "fuzz.h"
 
 #include "frames.h"
+#include "region_frames.h"
 
 #include <string.h>
 
@@ -66,6 +67,22 @@ static void try_ready(const uint8_t *body, size_t length)
 	require((srdma_taken_decode(body, length, &count) == 0) == (length == 8));
 }
 
+static void try_region(enum srdma_frame_type type, const uint8_t *body, size_t length)
+{
+	struct srdma_region_offer offer;
+	uint8_t frame[SRDMA_FRAME_MAX];
+	uint16_t id;
+
+	if (type == SRDMA_FRAME_REGION_OFFER && srdma_region_offer_decode(body, length, &offer) == 0) {
+		require(offer.id != 0 && offer.length > 0 && offer.address + offer.length >= offer.length);
+		require(srdma_region_name_is_valid(offer.name));
+		require(srdma_region_offer_encode(frame, &offer) == SRDMA_FRAME_HEADER + length);
+		require(memcmp(frame + SRDMA_FRAME_HEADER, body, length) == 0);
+	}
+	if (type != SRDMA_FRAME_REGION_OFFER)
+		require((srdma_region_id_decode(type, body, length, &id) == 0) == (length == 2));
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct srdma_frame_header header;
@@ -78,6 +95,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		try_reject(data + SRDMA_FRAME_HEADER, header.length);
 	else if (header.type >= SRDMA_FRAME_EPOCH_REQUEST && header.type <= SRDMA_FRAME_EPOCH_READY)
 		try_epoch((enum srdma_frame_type)header.type, data + SRDMA_FRAME_HEADER, header.length);
+	else if (header.type >= SRDMA_FRAME_REGION_OFFER && header.type <= SRDMA_FRAME_REGION_RELEASED)
+		try_region((enum srdma_frame_type)header.type, data + SRDMA_FRAME_HEADER, header.length);
 	else if (header.type == SRDMA_FRAME_READY)
 		try_ready(data + SRDMA_FRAME_HEADER, header.length);
 	else

@@ -117,6 +117,14 @@ bool is_filled(const void *data, size_t length, unsigned seed);
 	X("peer-cert", peer_cert, 2) /* CERTIFICATE ORDER, either may be "" */ \
 	X("link-nonblocking", link_nonblocking, 0) \
 	X("control", control, 1) /* messages|raw */ \
+	X("memory-arguments", memory_arguments, 0) \
+	X("memory-use", memory_use, 1) /* EPOCHS */ \
+	X("memory-release", memory_release, 0) \
+	X("memory-withdraw", memory_withdraw, 0) \
+	X("memory-atomics", memory_atomics, 0) \
+	X("memory-server", memory_server, 0) \
+	X("memory-raw", memory_raw, 0) \
+	X("memory-accept", memory_accept, 1) /* PORT */ \
 	X("control-accept", control_accept, 1) /* PORT */ \
 	X("arguments", arguments, 0) \
 	X("bytes-both", bytes_both, 2) /* REGION TOTAL */ \

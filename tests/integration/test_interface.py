@@ -126,6 +126,17 @@ def test_example_raw_writes_with_a_work_request_of_its_own(certs, device, start)
     assert [line for line in accepting.lines if line is not None] == ["the peer wrote: written by a work request of my own"]
 
 
+def test_example_offers_a_file_to_its_clients(certs, device, start, tmp_path):
+    port, text = str(free_port(certs.host)), "".join(f"line {i}\n" for i in range(30000))
+    (tmp_path / "file").write_text(text, encoding="ascii")
+    serving = start(Process, example("memory"), port, tmp_path / "file", cwd=certs.folder)
+    first = run_until_it_connects(serving, example("memory"), "get", certs.host, port, cwd=certs.folder)
+    for result in (first, run(example("memory"), "get", certs.host, port, cwd=certs.folder)):
+        assert (result.stdout == text, result.stderr, result.returncode) == (True, "", 0)
+    serving.process.terminate()
+    assert serving.wait() == 0, serving.log()
+
+
 @pytest.mark.skipif(not os.path.exists(example("event")), reason="libevent is not installed")
 @pytest.mark.parametrize("seal", ["off", "required"])
 def test_example_in_an_event_loop(certs, device, start, seal):
@@ -178,7 +189,7 @@ def test_example_ranks_of_a_ring_leave_at_once(certs, device, start, tmp_path):
 
 def test_examples_say_what_is_missing(certs, device, tmp_path):
     """In a folder without certificates."""
-    for name, args in (("server", ["0"]), ("raw", ["0"]), ("client", [certs.host]), ("link", [f"{certs.host}:1"]),
+    for name, args in (("server", ["0"]), ("raw", ["0"]), ("memory", ["0", __file__]), ("client", [certs.host]), ("link", [f"{certs.host}:1"]),
                        ("event", [certs.host, "1"]), ("epoll", [certs.host, "1", "1"]), ("hello", [certs.host, "1"]),
                        ("kv", ["0"]), ("kv", [certs.host, "1", "get", "x"]), ("ring", ["0", certs.host, "1"])):
         if not os.path.exists(example(name)):

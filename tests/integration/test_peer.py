@@ -136,7 +136,7 @@ def refusal(peer):
 VALUES = {
     "link_layer": (0, 1, 2, 2, 2, 3, 255), "path_mtu": (0, 1, 5, 6, 255), "lid": (0, 1, 0xBFFF, 0xC000, 0xFFFF),
     "gid": (bytes(16), frames.gid_of("192.0.2.1"), frames.gid_of("0.0.0.1"), frames.gid_of("239.1.1.1"), frames.gid_of("ff00::"), b"\xff" * 16),
-    "qpn": (0, 1, 2, 0xFFFFFF, 1 << 24, 0xFFFFFFFF), "psn": (0, 0xFFFFFF, 1 << 24, 0xFFFFFFFF), "features": (*range(36), 64 | 3, 96 | 3, 128 | 1, 1 << 31 | 1),
+    "qpn": (0, 1, 2, 0xFFFFFF, 1 << 24, 0xFFFFFFFF), "psn": (0, 0xFFFFFF, 1 << 24, 0xFFFFFFFF), "features": (*range(36), 64 | 3, 96 | 3, 128 | 3, 256 | 1, 1 << 31 | 1),
     "message_size": (0, 63, 64, 1 << 20, (1 << 20) + 1, 0xFFFFFFFF), "depth": (0, 1, 4096, 4097, 0xFFFF), "rd_initiator": (0, 255),
     "rd_responder": (0, 1, 255), "region_address": (0, 1, 4096, frames.U64 - 1, frames.U64), "region_size": (0, 1, 4096, frames.U64),
     "region_rkey": (0, 1, 0xFFFFFFFF), "region_access": (0, 2, 4, 6, 1, 8, 1 << 31), "client_id": (0, 1, frames.U64), "reserved": (0, 1, frames.U64),
@@ -272,6 +272,7 @@ def test_second_hello_ends_the_set_up(client):
 @pytest.mark.parametrize("said, sent", [
     *(("unexpected", frames.frame(kind)) for kind in (0, Type.HELLO, Type.WELCOME, Type.REJECT, Type.READY, Type.FINISH, Type.PRIVATE_DATA, 255)),
     *(("did not agree on control", frames.frame(kind)) for kind in (Type.CONTROL_MESSAGE, Type.CONTROL_TAKEN)),
+    *(("did not agree on regions", frame.encode()) for frame in (frames.RegionOffer(), frames.RegionWithdraw(), frames.RegionReleased())),
     ("unexpected", frames.DisconnectAck().encode()), ("version 2", frames.Disconnect().encode(version=2)),
     ("513 bytes", frames.frame(Type.DISCONNECT, length=513)), ("65535 bytes", frames.frame(99, length=0xFFFF)),
     ("malformed", frames.frame(Type.DISCONNECT, bytes(8))), ("malformed", frames.frame(Type.DISCONNECT, bytes(8) + b"\5abcd")),
@@ -653,7 +654,7 @@ LOST = "closed the connection instead of answering"
     (4, "body of 513 bytes", frames.frame(Type.WELCOME, length=513)), (4, "WELCOME with a body of 79 bytes", frames.frame(Type.WELCOME, bytes(79))),
     (7, LOST, welcome()[:40]), (7, LOST, b""), (4, "PSN", welcome(psn=1 << 24)), (4, "QPN", welcome(qpn=0)), (4, "QPN", welcome(qpn=1)),
     (4, "QPN", welcome(qpn=1 << 24)), (4, "GID is zero", welcome(gid=bytes(16))), (4, "path MTU", welcome(path_mtu=6)),
-    (4, "feature bits", welcome(features=129)), (4, "did not offer", welcome(features=33)), (4, "did not offer", welcome(features=65)), (4, "", welcome(features=17)), (4, "sealed connection", welcome(features=5)),
+    (4, "feature bits", welcome(features=257)), (4, "did not offer", welcome(features=129)), (4, "did not offer", welcome(features=33)), (4, "did not offer", welcome(features=65)), (4, "", welcome(features=17)), (4, "sealed connection", welcome(features=5)),
     (4, "message connections only", welcome(features=0, message_size=0, depth=0)), (4, "message size", welcome(message_size=1)),
     (4, "reserved", welcome(reserved=1)), (4, "reserved", welcome(reserved=1 << 63)),
     (4, "malformed REJECT", frames.frame(Type.REJECT, bytes(8))), (4, "malformed REJECT", frames.frame(Type.REJECT, bytes(8) + b"\1")),
@@ -695,6 +696,44 @@ def test_breach_of_the_rules_of_control_messages_ends_the_connection(certs, devi
         welcome = peer.establish(features=frames.MESSAGES | frames.CONTROL)
         assert welcome.features & frames.CONTROL
         assert peer.receive_frame(frames.ControlMessage).data == b"hello"
+        peer.send_bytes(sent)
+        peer.channel.end()
+        assert accepting.wait() == 0, accepting.log()
+    assert said in accepting.lines[-2], accepting.lines
+
+
+# ---- regions with names -------------------------------------------------------------------------------------------------------------
+
+
+def offers(count, **fields):
+    return b"".join(frames.RegionOffer(i + 1, **fields).encode() for i in range(count))
+
+
+@pytest.mark.parametrize("said, sent", [
+    ("more than 64 regions", offers(65)), ("a region twice", 2 * offers(1)),
+    ("a region twice", offers(1, name=b"x") + frames.RegionOffer(2, name=b"x").encode()),
+    ("the id 0", frames.RegionOffer(0).encode()), ("access bits", frames.RegionOffer(access=0).encode()),
+    ("access bits", frames.RegionOffer(access=1).encode()), ("access bits", frames.RegionOffer(access=0x8002).encode()),
+    ("no bytes", frames.RegionOffer(length=0).encode()), ("beyond the address space", frames.RegionOffer(address=1, length=frames.U64).encode()),
+    ("a name that no region", frames.RegionOffer(name=b"a\0b").encode()), ("a name that no region", frames.RegionOffer(name=b"\xff").encode()),
+    ("malformed REGION_OFFER", frames.RegionOffer(name=bytes(64)).encode()), ("malformed REGION_OFFER", frames.frame(Type.REGION_OFFER, bytes(24))),
+    ("malformed", frames.frame(Type.REGION_WITHDRAW, bytes(3))), ("malformed", frames.frame(Type.REGION_RELEASED, bytes(1))),
+    ("does not offer", frames.RegionWithdraw(1).encode()), ("does not offer", offers(1) + 2 * frames.RegionWithdraw(1).encode()),
+    ("was not withdrawn", frames.RegionReleased(1).encode()), ("was not withdrawn", frames.RegionReleased(9).encode()),
+    ("after it had disconnected", frames.Disconnect().encode() + offers(1)),
+    ("without disconnecting", offers(64)),
+    ("without disconnecting", offers(64) + b"".join(frames.RegionWithdraw(i + 1).encode() for i in range(64))),
+], ids=lambda value: "" if isinstance(value, bytes) else value)
+def test_breach_of_the_rules_of_regions_ends_the_connection(certs, device, start, said, sent):
+    port = free_port(certs.host)
+    accepting = start(Process, PROBE, certs.folder, certs.host, "memory-accept", port)
+    context = channel.context("client", certs.cert("client"), certs.key("client"), certs.cert("ca"))
+    peer = wait_until(lambda: try_to_reach(certs.host, port, context), accepting.log)
+    with peer:
+        welcome = peer.establish(features=frames.MESSAGES | frames.REGIONS)
+        assert welcome.features & frames.REGIONS
+        offered = peer.receive_frame(frames.RegionOffer)
+        assert (offered.id, offered.access, offered.length, offered.name) == (1, frames.REMOTE_READ, 4096, b"offered")
         peer.send_bytes(sent)
         peer.channel.end()
         assert accepting.wait() == 0, accepting.log()

@@ -12,9 +12,9 @@ VERSION = 1
 BODY_MAX = 512
 HEADER = struct.Struct(">HBB")
 
-MESSAGES, EPOCHS, SEALING, SLOW_AES, LATE_RKEY, PRIVATE, CONTROL = 1, 2, 4, 8, 16, 32, 64
+MESSAGES, EPOCHS, SEALING, SLOW_AES, LATE_RKEY, PRIVATE, CONTROL, REGIONS = 1, 2, 4, 8, 16, 32, 64, 128
 INFINIBAND, ETHERNET = 1, 2
-REMOTE_WRITE, REMOTE_READ = 2, 4
+REMOTE_WRITE, REMOTE_READ, REMOTE_ATOMIC = 2, 4, 8
 U64 = (1 << 64) - 1
 PSN_MAX = QPN_MAX = 0xFFFFFF
 
@@ -35,6 +35,9 @@ class Type(enum.IntEnum):
     PRIVATE_DATA = 13
     CONTROL_MESSAGE = 14
     CONTROL_TAKEN = 15
+    REGION_OFFER = 16
+    REGION_WITHDRAW = 17
+    REGION_RELEASED = 18
 
 
 class Reason(enum.IntEnum):
@@ -161,7 +164,7 @@ class Hello(Layout):
 
     def faults(self):
         """The rules for one HELLO or WELCOME that this one breaks, as (what, reason of the REJECT)."""
-        known = MESSAGES | EPOCHS | SEALING | SLOW_AES | LATE_RKEY | PRIVATE | CONTROL
+        known = MESSAGES | EPOCHS | SEALING | SLOW_AES | LATE_RKEY | PRIVATE | CONTROL | REGIONS
         late = bool(self.features & LATE_RKEY)
         found = [what for rules in (self._path_faults(), self._message_faults(), self._region_faults()) for wrong, what in rules if wrong]
         if late and (self.type == Type.WELCOME or not self.region_size or self.features & SEALING):
@@ -301,6 +304,45 @@ class ControlTaken(Layout):
 
 
 @dataclasses.dataclass
+class RegionOffer:
+    type = Type.REGION_OFFER
+    layout = struct.Struct(">HHIQQB")
+
+    id: int = 1
+    access: int = REMOTE_READ
+    rkey: int = 0xABC
+    address: int = 0
+    length: int = 4096
+    name: bytes = b""
+
+    def encode(self, **header):
+        fixed = self.layout.pack(self.id, self.access, self.rkey, self.address, self.length, len(self.name))
+        return frame(self.type, fixed + self.name, **header)
+
+    @classmethod
+    def decode(cls, body):
+        name = _text(cls, body)
+        offer = cls(*cls.layout.unpack_from(body)[:5], name)
+        demand(offer.id and offer.length and offer.address + offer.length <= U64, "REGION_OFFER: id, or bounds")
+        demand(offer.access and not offer.access & ~(REMOTE_WRITE | REMOTE_READ | REMOTE_ATOMIC), "REGION_OFFER: access")
+        demand(len(name) < 64 and all(0x20 <= byte <= 0x7E for byte in name), "REGION_OFFER: name")
+        return offer
+
+
+@dataclasses.dataclass
+class RegionWithdraw(Layout):
+    type = Type.REGION_WITHDRAW
+    layout = struct.Struct(">H")
+
+    id: int = 1
+
+
+@dataclasses.dataclass
+class RegionReleased(RegionWithdraw):
+    type = Type.REGION_RELEASED
+
+
+@dataclasses.dataclass
 class EpochRequest(Layout):
     type = Type.EPOCH_REQUEST
     layout = struct.Struct(">IB")
@@ -343,7 +385,7 @@ class EpochReady(Layout):
 
 
 CLASSES = {cls.type: cls for cls in (Hello, Welcome, Reject, Ready, Disconnect, DisconnectAck, Finish, EpochRequest, EpochBegin,
-                                     EpochParameters, EpochReady, Withdraw, PrivateData, ControlMessage, ControlTaken)}
+                                     EpochParameters, EpochReady, Withdraw, PrivateData, ControlMessage, ControlTaken, RegionOffer, RegionWithdraw, RegionReleased)}
 
 
 def decode(kind, body):

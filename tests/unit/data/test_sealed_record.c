@@ -8,7 +8,7 @@
 static const struct srdma_sealed_header write_chunk = {
 	.type = SRDMA_SEALED_WRITE, .length = 0x20000, .offset = 0x123456789aull, .address = 0x40040, .rkey = 0xdeadbeef};
 static const struct srdma_sealed_header answer = {.type = SRDMA_SEALED_ANSWER, .length = 5, .offset = 7, .address = 64, .rkey = 1};
-static const struct srdma_sealed_header read_some = {.type = SRDMA_SEALED_READ, .offset = 99, .address = 1 << 20};
+static const struct srdma_sealed_header read_some = {.type = SRDMA_SEALED_READ, .offset = 99, .address = 1 << 20, .region = 0xfedc};
 static const struct srdma_sealed_header ack = {.type = SRDMA_SEALED_ACK, .length = 3};
 
 static uint32_t put(uint8_t *out, const struct srdma_sealed_header *headers, uint32_t count)
@@ -43,6 +43,7 @@ TEST(several_chunks_or_reads_come_out_as_they_went_in)
 			assert_int_equal(out[i].offset, in[i].offset);
 			assert_int_equal(out[i].address, in[i].address);
 			assert_int_equal(out[i].rkey, in[i].rkey);
+			assert_int_equal(out[i].region, in[i].region);
 			assert_false(out[i].within);
 			in[i] = read_some;
 		}
@@ -102,7 +103,7 @@ TEST(unknown_type_and_reserved_bits_are_refused)
 	for (unsigned bit = 0; bit < 23; bit++) { /* of `within`, all but the lowest, and of the reserved ones */
 		unsigned at = bit < 7 ? 1 : 2 + (bit - 7) / 8, shift = bit < 7 ? bit + 1 : (bit - 7) % 8;
 
-		put(bytes, &write_chunk, 1);
+		put(bytes, bit < 7 ? &write_chunk : bit % 2 ? &answer : &ack, 1); /* a write and a read have the region there */
 		bytes[at] |= (uint8_t)(1u << shift);
 		assert_int_equal(srdma_sealed_decode(bytes, sizeof bytes, out), SRDMA_EPROTOCOL);
 	}

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A program's own memory, as the probe program sees it: regions with names, requests of several pieces, notices (probe_memory.c)."""
+import pytest
+
+SEALED = {"SECURDMA_PROBE_SEAL": "1"}
+
+
+@pytest.fixture(name="protection")
+def use_protection(request, monkeypatch):
+    for name, value in request.param.items():
+        monkeypatch.setenv(name, value)
+    return request.param
+
+
+BOTH = pytest.mark.parametrize("protection", [{}, SEALED], ids=["plain", "sealed"], indirect=True)
+
+
+@BOTH
+def test_bad_input_is_refused_before_anything_is_posted(probe, protection):
+    probe("memory-arguments")
+
+
+@BOTH
+def test_regions_are_written_and_read_in_pieces_with_notices(probe, protection):
+    probe("memory-use", 0)
+
+
+@pytest.mark.parametrize("protection", [{"SECURDMA_PROBE_EPOCH_MS": "200"}, SEALED | {"SECURDMA_PROBE_EPOCH_MS": "200"},
+                                        SEALED | {"SECURDMA_PROBE_SEAL_THREADS": "2"}],
+                         ids=["plain", "sealed", "threads"], indirect=True)
+def test_regions_outlive_renewals(probe, protection):
+    wanted = 3 if "SECURDMA_PROBE_EPOCH_MS" in protection else 0
+    assert probe("memory-use", wanted)["epochs"] >= wanted
+
+
+@BOTH
+def test_memory_that_the_program_releases_is_let_go(probe, protection):
+    probe("memory-release")
+
+
+ENXIO, EPROTOCOL, ELOST, EVERBS = -6, -10004, -10007, -10006
+
+
+@BOTH
+def test_region_that_is_withdrawn_in_use_is_not_written_any_more(probe, protection):
+    assert probe("memory-withdraw")["error"] in (ENXIO, ELOST, EVERBS)
+
+
+@pytest.mark.parametrize("protection", [{"SECURDMA_PROBE_EPOCH_MS": "200"}], indirect=True)
+def test_atomic_operations_are_executed_once(probe, protection):
+    probe("memory-atomics")
+
+
+@BOTH
+def test_server_offers_memory_and_takes_notices(probe, protection):
+    assert probe("memory-server")["close_reason"] == "an unlucky number"
+
+
+def test_raw_connection_has_regions(probe):
+    probe("memory-raw")
