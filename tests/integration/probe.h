@@ -122,6 +122,7 @@ bool is_filled(const void *data, size_t length, unsigned seed);
 	X("memory-release", memory_release, 0) \
 	X("memory-withdraw", memory_withdraw, 0) \
 	X("memory-atomics", memory_atomics, 0) \
+	X("memory-broken", memory_broken, 0) \
 	X("memory-server", memory_server, 0) \
 	X("memory-raw", memory_raw, 0) \
 	X("memory-accept", memory_accept, 1) /* PORT */ \

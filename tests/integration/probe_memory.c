@@ -545,7 +545,7 @@ static void *serve_until_over(void *arg)
 	return NULL;
 }
 
-/* Adds across renewals, so that each is executed once. With "broken" as the argument the queue pair fails while one is under way. */
+/* Adds across renewals, so that each is executed once. */
 void mode_memory_atomics(struct rig *rig, char **args)
 {
 	static uint64_t words[2], result;
@@ -577,6 +577,57 @@ void mode_memory_atomics(struct rig *rig, char **args)
 	srdma_conn_free(&o.conn);
 	srdma_memory_unref(&there);
 	srdma_memory_unref(&here);
+}
+
+/* The queue pair fails while an addition is under way: whether it was executed or not, it is not executed twice. */
+static bool add_and_break(struct rig *rig, uint64_t *word)
+{
+	static uint64_t result;
+	struct offering o = {.rig = rig};
+	struct ibv_qp_attr error = {.qp_state = IBV_QPS_ERR};
+	struct srdma_conn *conn;
+	struct srdma_memory *there = registered(rig, word, sizeof *word, IBV_ACCESS_REMOTE_ATOMIC), *here = registered(rig, &result, 8, IBV_ACCESS_LOCAL_WRITE);
+	struct srdma_piece piece = piece_of(here, 0, 8);
+	struct srdma_peer_region region;
+	struct srdma_request request;
+	uint64_t cookie;
+	int ret;
+
+	rig_pair(rig, &conn, &o.conn);
+	EXPECT(srdma_conn_offer(o.conn, there, 0, sizeof *word, IBV_ACCESS_REMOTE_ATOMIC, "word", &o.ids[0]), 0);
+	EXPECT(pthread_create(&o.thread, NULL, serve_until_over, &o), 0);
+	EXPECT(srdma_conn_find_region(conn, "word", -1, &region), 0);
+	srdma_request_init(&request);
+	request.kind = SRDMA_REQUEST_FETCH_ADD;
+	request.region = region.id;
+	request.pieces = &piece;
+	request.piece_count = 1;
+	request.operand = 1;
+	EXPECT(srdma_conn_post(conn, &request), 0);
+	EXPECT(ibv_modify_qp(srdma_conn_qp(conn), &error, IBV_QP_STATE), 0);
+	ret = srdma_conn_complete(conn, &cookie, 1, -1);
+	CHECK(ret == 1 || (ret == SRDMA_EVERBS && strstr(srdma_error_text(), "it is not repeated")));
+	srdma_conn_free(&conn);
+	EXPECT(pthread_join(o.thread, NULL), 0);
+	srdma_conn_free(&o.conn);
+	srdma_memory_unref(&there);
+	srdma_memory_unref(&here);
+	return ret == SRDMA_EVERBS;
+}
+
+void mode_memory_broken(struct rig *rig, char **args)
+{
+	static uint64_t word;
+	bool seen = false;
+
+	(void)args;
+	agree(rig);
+	for (int i = 0; i < 20 && !seen; i++) {
+		word = 0;
+		seen = add_and_break(rig, &word);
+		CHECK(word <= 1);
+	}
+	CHECK(seen);
 }
 
 /* ---- servers --------------------------------------------------------------------------------------------------- */

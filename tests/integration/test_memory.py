@@ -51,6 +51,10 @@ def test_atomic_operations_are_executed_once(probe, protection):
     probe("memory-atomics")
 
 
+def test_atomic_operation_is_not_repeated_after_a_failure(probe):
+    probe("memory-broken")
+
+
 @BOTH
 def test_server_offers_memory_and_takes_notices(probe, protection):
     assert probe("memory-server")["close_reason"] == "an unlucky number"
