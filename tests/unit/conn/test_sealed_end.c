@@ -210,6 +210,54 @@ TEST(after_a_breach_nothing_is_executed)
 	srdma_buffer_free(&buffer);
 }
 
+/* ---- regions with names ---------------------------------------------------------------------------------------- */
+
+enum { NAMED = 5 };
+
+static char named_bytes[8];
+static struct srdma_region named = {.address = named_bytes, .size = 4, .rights = IBV_ACCESS_REMOTE_WRITE};
+
+static const struct srdma_region *find_named(const void *arg, uint16_t id)
+{
+	return id == NAMED ? &named : NULL;
+}
+
+static void write_to(uint16_t region, uint64_t offset, uint32_t length)
+{
+	const struct srdma_sealed_header header = {.type = SRDMA_SEALED_WRITE, .within = true, .length = length, .offset = offset, .region = region};
+
+	say(&header, 1, "bytes of the peer's", length);
+	rig_settle(&rig);
+}
+
+TEST(chunk_for_a_region_with_a_name_goes_there_and_not_beyond)
+{
+	rig.conn->sealed_rdma.find_named = find_named;
+	write_to(NAMED, 1, 3);
+	assert_int_equal(rig.conn->status, 0);
+	assert_memory_equal(named_bytes, "\0byt\0\0\0", 8);
+	write_to(NAMED, 1, 4);
+	assert_int_equal(rig.conn->status, SRDMA_EPROTOCOL);
+	assert_memory_equal(named_bytes, "\0byt\0\0\0", 8);
+}
+
+TEST(chunk_for_a_region_that_is_not_offered_ends_the_connection)
+{
+	rig.conn->sealed_rdma.find_named = find_named;
+	write_to(NAMED + 1, 0, 1);
+	assert_int_equal(rig.conn->status, SRDMA_EPROTOCOL);
+}
+
+TEST(read_of_a_region_without_that_right_ends_the_connection)
+{
+	const struct srdma_sealed_header header = {.type = SRDMA_SEALED_READ, .address = 1, .region = NAMED};
+
+	rig.conn->sealed_rdma.find_named = find_named;
+	say(&header, 1, NULL, 0);
+	rig_settle(&rig);
+	assert_int_equal(rig.conn->status, SRDMA_EPROTOCOL);
+}
+
 /* ---- the end --------------------------------------------------------------------------------------------------- */
 
 static void time_out(void)
