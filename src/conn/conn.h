@@ -177,8 +177,6 @@ struct srdma_patience srdma_conn_patience(const struct srdma_conn *conn, int tim
 int srdma_conn_wait_until(struct srdma_conn *conn, bool (*ready)(const struct srdma_conn *conn), const char *what,
 			  struct srdma_patience *patience);
 /* The device has reported an error of the connection's queues; the connection's own thread will end it. Thread-safe while the
-/* What the oldest arrival, a notice, says. Does not wait. 0, or the error that has ended the connection. */
-int srdma_conn_peek_notice(struct srdma_conn *conn, struct srdma_notice *notice);
  * connection exists. */
 void srdma_conn_fail_later(struct srdma_conn *conn, enum ibv_event_type event);
 /* Ends the current wait and all later ones with -ECANCELED. Thread-safe while the connection exists. */
@@ -189,6 +187,8 @@ void srdma_conn_nudge(struct srdma_conn *conn);
 /* messages.c */
 /* The oldest message that is not consumed. Does not wait. 1; 0: there is none; or the error that has ended the connection. */
 int srdma_conn_peek(struct srdma_conn *conn, const void **data, uint32_t *length);
+/* What the oldest arrival, a notice, says. Does not wait. 0, or the error that has ended the connection. */
+int srdma_conn_peek_notice(struct srdma_conn *conn, struct srdma_notice *notice);
 
 /* close.c */
 /* Ends the connection with an error whose text is the thread's last one. Returns `error`. */

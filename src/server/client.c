@@ -227,7 +227,6 @@ static int hand_over(struct srdma_client *client, uint32_t *length)
 /* Hands over the messages and notices that have come, up to a turn. Returns whether there was any. */
 static bool serve_messages(struct srdma_client *client)
 {
-	const struct srdma_server_options *o = &client->server->options;
 	struct srdma_conn *conn = client->conn;
 	bool held = false;
 	uint32_t length;
