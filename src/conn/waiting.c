@@ -184,6 +184,9 @@ static int take_events(struct srdma_conn *conn, int timeout_ms)
 			conn->woken = atomic_exchange(&conn->wake_requested, false) || conn->woken;
 			if (conn->shared_request)
 				conn->woken = atomic_exchange(conn->shared_request, false) || conn->woken;
+		} else if (events[i].data.fd == conn->watch.timer_fd) {
+			/* A call that waits knows the time itself; the next one that declines sets it anew. */
+			srdma_watch_until(&conn->watch, SRDMA_NEVER);
 		} else {
 			while (srdma_conn_take_cq_event(conn->comp))
 				;
