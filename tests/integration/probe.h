@@ -110,6 +110,7 @@ bool is_filled(const void *data, size_t length, unsigned seed);
 	X("ring", ring, 0) \
 	X("starts", starts, 0) \
 	X("zero", zero, 0) \
+	X("sleep-after-zero", sleep_after_zero, 0) \
 	X("waits-for-the-sleeping", waits_for_the_sleeping, 0) \
 	X("not-again", not_again, 0) \
 	X("posts-to-the-sleeping", posts_to_the_sleeping, 0) \

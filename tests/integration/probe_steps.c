@@ -470,3 +470,39 @@ void mode_zero(struct rig *rig, char **args)
 			try_row(rig, &rows[i]);
 	fact(rig, "rows", sizeof rows / sizeof *rows);
 }
+
+/* ---- a wait after a call that did not wait -------------------------------------------------------------------- */
+
+static int64_t cpu_us(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+	return now.tv_sec * 1000000 + now.tv_nsec / 1000;
+}
+
+/* A call that did not wait leaves a time on the descriptor. One that waits past it sleeps, and a raw pair can leave in steps. */
+void mode_sleep_after_zero(struct rig *rig, char **args)
+{
+	struct srdma_conn *conns[2];
+	int64_t began;
+	size_t got;
+	char bytes[8];
+
+	(void)args;
+	rig->client_options.epoch_ms = rig->server_conn.epoch_ms = 60000;
+	rig_pair(rig, &conns[0], &conns[1]);
+	EXPECT(srdma_conn_recv(conns[0], bytes, sizeof bytes, &got, 0), -EAGAIN);
+	began = cpu_us();
+	EXPECT(srdma_conn_wait(conns[0], 1000), -ETIMEDOUT);
+	CHECK(cpu_us() - began < 500000);
+	EXPECT(srdma_conn_disconnect_all(conns, 2, NULL, -1), 0);
+	srdma_conn_free(&conns[0]);
+	srdma_conn_free(&conns[1]);
+	rig->client_options.raw = rig->server_conn.raw = true;
+	rig->client_options.region_size = rig->server_conn.region_size = 0;
+	rig_pair(rig, &conns[0], &conns[1]);
+	EXPECT(srdma_conn_disconnect_all(conns, 2, NULL, -1), 0);
+	srdma_conn_free(&conns[0]);
+	srdma_conn_free(&conns[1]);
+}

@@ -124,6 +124,10 @@ def test_no_call_waits_that_may_not(probe, monkeypatch, seal):
     assert probe("zero")["rows"] > 20
 
 
+def test_wait_after_a_call_that_did_not_wait_sleeps(probe):
+    probe("sleep-after-zero")
+
+
 @pytest.mark.parametrize("seal", ["", "1"])
 @pytest.mark.parametrize("mode", ["not-again", "posts-to-the-sleeping", "waits-for-the-sleeping"])
 def test_sleeping_client_holds_up_nobody_and_no_handler_runs_for_nothing(probe, monkeypatch, mode, seal):
