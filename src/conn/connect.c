@@ -289,7 +289,7 @@ static int rest(struct srdma_connect *connect)
 
 	if (connect->stage != STAGE_PAUSE)
 		connect->due = connect->stage == STAGE_TCP ? srdma_dial_due(connect->dial) : connect->setup.deadline;
-	if (connect->fd >= 0) {
+	if (conn && connect->fd >= 0) {
 		if (srdma_deadline_left_ms(connect->setup.deadline) == 0)
 			return srdma_fail(-ETIMEDOUT, "timed out waiting for the peer (%s)",
 					  connect->stage == STAGE_TLS ? "TLS handshake" : "waiting for a frame");

@@ -262,8 +262,8 @@ int srdma_queues_peek(struct srdma_queues *queues, const void **data, uint32_t *
 int srdma_queues_peek_notice(struct srdma_queues *queues, uint32_t *value, uint64_t *length)
 {
 	struct srdma_arrival *first = &queues->arrivals[queues->arrival_ring.first];
-	const void *data;
-	uint32_t size;
+	const void *data = NULL;
+	uint32_t size = 0;
 	struct srdma_reader r;
 
 	if (!queues->opener) {
@@ -271,7 +271,7 @@ int srdma_queues_peek_notice(struct srdma_queues *queues, uint32_t *value, uint6
 		*length = first->length;
 		return 0;
 	}
-	if (srdma_queues_peek(queues, &data, &size) < 0)
+	if (srdma_queues_peek(queues, &data, &size) != 1)
 		return SRDMA_ESEAL;
 	srdma_reader_init(&r, data, size);
 	*value = srdma_get_u32(&r);

@@ -66,11 +66,11 @@ ssize_t srdma_stream_read(struct srdma_stream *stream, void *buffer, size_t size
 	if (size == 0)
 		return 0;
 	do {
-		const void *data;
+		const void *data = NULL;
 
 		/* Only the first bytes are worth a wait. */
 		n = done > 0 && readable(stream) == 0 ? 0 : srdma_stream_peek(stream, &data, timeout_ms);
-		if (n <= 0)
+		if (n <= 0 || !data)
 			break;
 		n = (size_t)n < size - done ? n : (ssize_t)(size - done);
 		memcpy((char *)buffer + done, data, (size_t)n);
