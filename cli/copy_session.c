@@ -322,7 +322,14 @@ int copy_session_stream(void *client, struct srdma_stream *stream, char *reason)
 
 int copy_session_wake(void *client, char *reason)
 {
-	return pump(client, reason);
+	struct copy_session *session = client;
+	int ret = pump(session, reason);
+
+	if (ret != -EAGAIN)
+		return ret;
+	/* No call has declined, so the server would not know when to call again. */
+	srdma_conn_wake(session->conn);
+	return 0;
 }
 
 void copy_session_disconnect(void *client)

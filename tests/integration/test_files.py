@@ -79,6 +79,16 @@ def test_a_tree_goes_to_the_server_and_back(certs, device, start, tmp_path, more
     server.stop()
 
 
+def test_long_uploads_do_not_stall(certs, device, start, tmp_path):
+    """Whenever the worker has moved as much as one turn takes, it must come again by itself."""
+    (tmp_path / "files").mkdir()
+    (tmp_path / "long").write_bytes(random.Random(2).randbytes(20_000_000))
+    server = start(Server, certs, device, *offering(tmp_path / "files"))
+    for _ in range(8):
+        cp(certs, server.port, "--timeout-ms", str(int(200 * STEP)), tmp_path / "long", remote(certs))
+        os.unlink(tmp_path / "files" / "long")
+
+
 def partial_size(folder):
     return max((entry.stat().st_size for entry in os.scandir(folder) if entry.name.startswith(".securdma-part-")), default=0)
 
