@@ -18,11 +18,11 @@ import header_pages
 
 HERE = pathlib.Path(__file__).resolve().parent
 # Of libibverbs' names those that a program needs for its options.
-VERBS_CONSTANTS = ("IBV_ACCESS_REMOTE_WRITE", "IBV_ACCESS_REMOTE_READ")
+VERBS_CONSTANTS = ("IBV_ACCESS_LOCAL_WRITE", "IBV_ACCESS_REMOTE_WRITE", "IBV_ACCESS_REMOTE_READ", "IBV_ACCESS_REMOTE_ATOMIC")
 VERBS_ENUMS = {"ibv_port_state": ("NOP", "DOWN", "INIT", "ARMED", "ACTIVE", "ACTIVE_DEFER"), "ibv_qp_state": ("RESET", "INIT", "RTR", "RTS", "SQD", "SQE", "ERR")}
 VERBS_PREFIX = {"ibv_port_state": "IBV_PORT_", "ibv_qp_state": "IBV_QPS_"}
 # What a function of the package takes as an argument of its own.
-ARGUMENTS = {"cert_request": ("kind",), "link_options": ("conn", "endpoints"), "server_options": ("conn", "limits")}
+ARGUMENTS = {"cert_request": ("kind",), "link_options": ("conn", "endpoints"), "piece": ("memory",), "server_options": ("conn", "limits")}
 OUTSIDE = """
 union ibv_gid { uint8_t raw[16]; ...; };
 """
@@ -102,7 +102,7 @@ class Binding:
         for structure in self.structures:
             lines += [f'extern "Python" {h["type"]} securdma_{name}({h["arguments"]});' for name, h in structure.handlers()]
         lines += [f'extern "Python" {f.type} {f.name.replace("srdma_", "securdma_")}({", ".join(f.arguments)});'
-                  for f in self.functions if f.name in ("srdma_admit_fn", "srdma_check_fn")]
+                  for f in self.functions if f.name in ("srdma_admit_fn", "srdma_check_fn", "srdma_release_fn")]
         return "\n".join(lines)
 
     def builder(self, module="securdma._binding", **more):

@@ -25,10 +25,11 @@ from .conn import Conn, Connecting, connect, disconnect_all
 from .device import Device, default_device, devices
 from .errors import (Aborted, BrokenPipe, Busy, Cancelled, CertificateError, Closed, ConfigError, Denied, Error, Exists, Gone, Interrupted, InvalidArgument, Lost,
                      NotFound, NotSupported, OutOfRange, ProtocolError, RandomError, Reconnected, Refused, Rejected, Reset, SealError, Timeout, TlsError, TooLong,
-                     VerbsError, WouldBlock)
+                     VerbsError, WouldBlock, WrongKind)
 from .link import Link, LinkConn
 from .listener import Accepting, Listener, Refuse, accept
 from .log import log_to
+from .memory import Memory
 from .server import Disconnect, Handlers, Server, ServerConn, check_server
 from .tls import TlsClient, TlsServer
 
@@ -36,9 +37,11 @@ if hasattr(_lib, "srdma_stream_new"):  # of a library that has streams
     from .stream import Stream, stream_conn_options
     _types.__all__ += ["Stream", "stream_conn_options"]
 
-#: What an option region_access is made of.
+#: What an option region_access, and the access of a Memory, is made of. Local write and remote atomic are for a Memory alone.
 ACCESS_REMOTE_WRITE: int = _lib.IBV_ACCESS_REMOTE_WRITE
 ACCESS_REMOTE_READ: int = _lib.IBV_ACCESS_REMOTE_READ
+ACCESS_REMOTE_ATOMIC: int = _lib.IBV_ACCESS_REMOTE_ATOMIC
+ACCESS_LOCAL_WRITE: int = _lib.IBV_ACCESS_LOCAL_WRITE
 #: Bytes that the echo service adds in front of a message: the client's id, big-endian.
 ECHO_OVERHEAD: int = _lib.SRDMA_ECHO_OVERHEAD
 PRIVATE_DATA_MAX: int = _lib.SRDMA_PRIVATE_DATA_MAX
@@ -52,9 +55,9 @@ __version__: str = _ffi.string(_lib.srdma_version()).decode()
 
 __all__ = [
     "Aborted", "Accepting", "BrokenPipe", "Buffer", "Busy", "Cancelled", "CertificateError", "Closed", "ConfigError", "Conn", "Connecting", "DEFAULT_PORT", "Denied",
-    "Device", "Disconnect", "Error", "Exists", "Gone", "Handlers", "Interrupted", "InvalidArgument", "Link", "LinkConn", "Listener", "Lost", "NotFound",
+    "Device", "Disconnect", "Error", "Exists", "Gone", "Handlers", "Interrupted", "InvalidArgument", "Link", "LinkConn", "Listener", "Lost", "Memory", "NotFound",
     "NotSupported", "OutOfRange", "ProtocolError", "RandomError", "Reconnected", "Refuse", "Refused", "Rejected", "Reset", "SealError", "Server", "ServerConn",
-    "Timeout", "TlsClient", "TlsError", "TlsServer", "TooLong", "VerbsError", "WouldBlock", "accept", "check_certificate", "check_server", "check_tls_client",
+    "Timeout", "TlsClient", "TlsError", "TlsServer", "TooLong", "VerbsError", "WouldBlock", "WrongKind", "accept", "check_certificate", "check_server", "check_tls_client",
     "check_tls_server", "connect", "default_device", "devices", "disconnect_all", "log_to", "make_certificate", "read_certificate",
     *_types.__all__,
 ]

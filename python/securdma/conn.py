@@ -8,17 +8,18 @@ import select
 import threading
 import time
 from collections.abc import Callable
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from . import cert
 from ._binding import ffi, lib
 from ._convert import Options, c_string, milliseconds, report
 from ._handle import Handle, Owner, Step, deadline_of, freer, made
-from ._types import DEFAULT_PORT, ConnInfo, ConnTiming, PeerCert, QpState
+from ._types import DEFAULT_PORT, ConnInfo, ConnTiming, Notice, PeerCert, PeerRegion, QpState, RequestKind
 from .buffer import Buffer
 from .device import Device, default_device
 from .errors import Error, TooLong, check, errors_of, failed
+from .memory import Memory, request
 from .tls import TlsClient
 
 if TYPE_CHECKING:
@@ -90,6 +91,7 @@ class BaseConn:
     def __init__(self) -> None:
         self._numbers = 0
         self._posted: dict[int, tuple[Any, Any]] = {}  # by the number that the library has as cookie: who owns the buffer, the program's cookie
+        self._offered: dict[int, Memory] = {}  # by the number of the region: the library withdraws those of a memory that has gone
         self._room: Any = None
         self._stream: Any = None  # the stream that was made of it
 
@@ -271,6 +273,105 @@ class BaseConn:
         """The program's cookie; the buffer may go now."""
         return self._posted.pop(number, (None, None))[1]
 
+    # ---- regions with names, in memory of the program's; the option named_regions ----
+
+    @errors_of("srdma_conn_offer")
+    def offer(self, memory: Memory, name: str | None = None, *, offset: int = 0, length: int | None = None, access: int | None = None) -> int:
+        """Offers `length` bytes (None: the rest) at `offset` of the memory to the peer, and returns the number of the region. `access`
+        None: all that the memory was registered for. The region lasts until withdraw(), or until the memory or the connection is closed. The
+        peer may change what it may write at any time: copy before you check."""
+        if length is None:
+            length = max(0, memory.size - offset)
+        if access is None:
+            access = memory.access & (lib.IBV_ACCESS_REMOTE_WRITE | lib.IBV_ACCESS_REMOTE_READ | lib.IBV_ACCESS_REMOTE_ATOMIC)
+        number = ffi.new("uint32_t *")
+        with self._pointer() as conn, memory._referred() as pointer:
+            check(lib.srdma_conn_offer(conn, pointer, offset, length, access, c_string(name), number))
+            self._offered[number[0]] = memory
+        return number[0]
+
+    @errors_of("srdma_conn_withdraw")
+    def withdraw(self, region: int) -> None:
+        """Takes one region back from the peer, at once and for good. `region` is what offer() has returned."""
+        with self._pointer() as conn:
+            check(lib.srdma_conn_withdraw(conn, region))
+            self._offered.pop(region, None)
+
+    @errors_of("srdma_conn_forget")
+    def forget(self, memory: Memory) -> None:
+        """Withdraws all regions of the memory, and deregisters it: after this, neither end reaches it over this connection."""
+        with self._pointer() as conn, memory._referred() as pointer:
+            check(lib.srdma_conn_forget(conn, pointer))
+            self._offered = {region: offered for region, offered in self._offered.items() if offered is not memory}
+
+    @errors_of("srdma_conn_find_region")
+    def find_region(self, name: str, timeout: float | None = None) -> PeerRegion:
+        """Finds a region of the peer's by its name. It waits until the peer offers one."""
+        found, text = ffi.new("struct srdma_peer_region *"), c_string(name)
+        self._wait(timeout, lambda conn, ms: lib.srdma_conn_find_region(conn, text, ms, found))
+        return report(found)
+
+    @errors_of("srdma_conn_get_region")
+    def get_region(self, region: int) -> PeerRegion:
+        """The facts of the peer's region of this id. It never waits."""
+        found = ffi.new("struct srdma_peer_region *")
+        with self._pointer() as conn:
+            check(lib.srdma_conn_get_region(conn, region, found))
+        return report(found)
+
+    def regions(self) -> list[PeerRegion]:
+        """The regions that the peer offers, in the order of its offers. It never waits."""
+        found = ffi.new("struct srdma_peer_region *")
+        regions: list[PeerRegion] = []
+        with self._pointer() as conn:
+            while (code := lib.srdma_conn_region_at(conn, len(regions), found)) == 0:
+                regions.append(report(found))
+            if code != -errno.ENOENT:
+                check(code)
+        return regions
+
+    @errors_of("srdma_conn_wait_regions")
+    def wait_regions(self, changes: int = 0, timeout: float | None = None) -> int:
+        """Waits until the peer has offered or withdrawn regions more than `changes` times, and returns how often so far: `changes` of the
+        next call."""
+        number = ffi.new("uint64_t *", changes)
+        self._wait(timeout, lambda conn, ms: lib.srdma_conn_wait_regions(conn, number, ms))
+        return number[0]
+
+    @errors_of("srdma_conn_post")
+    def post(self, kind: RequestKind | str, *pieces: Memory | tuple[Memory, int] | tuple[Memory, int, int], region: PeerRegion | int = 0,
+             offset: int = 0, notice: int = 0, operand: int = 0, compare: int = 0, cookie: Any = None) -> None:
+        """Posts a request, and returns at once; complete() returns `cookie`, any object, when it is done. Until then do not change (write)
+        or use (others) the bytes.
+
+        kind     "write", "read", "write_notify" (the peer's recv_notice() returns `notice`), "fetch_add" (adds `operand` to 8 bytes),
+                 "compare_swap" (replaces 8 bytes by `operand` if they equal `compare`); these two put what was there into the piece
+        pieces   memory of this end, one after the other: a Memory, (memory, offset) or (memory, offset, length)
+        region   of the peer's, from find_region(), or its id; 0: the one without a name
+        offset   in the region
+        """
+        filled, array, memories = request(kind, pieces)
+        filled.region = region.id if isinstance(region, PeerRegion) else region
+        filled.offset, filled.notice, filled.operand, filled.compare = offset, notice, operand, compare
+        with self._pointer() as conn, ExitStack() as references:
+            for piece, memory in enumerate(memories):
+                array[piece].memory = references.enter_context(memory._referred())
+            filled.cookie = number = self._numbers = self._numbers + 1
+            self._posted[number] = None, cookie
+            try:
+                check(lib.srdma_conn_post(conn, filled))
+            except BaseException:
+                del self._posted[number]
+                raise
+
+    @errors_of("srdma_conn_recv_notice")
+    def recv_notice(self, timeout: float | None = None) -> Notice:
+        """Takes one notice of the peer's "write_notify". The bytes of its write, and of all before it, are in place. WrongKind: a message is
+        next, for recv(), which raises the same while a notice is."""
+        notice = ffi.new("struct srdma_notice *")
+        self._wait(timeout, lambda conn, ms: lib.srdma_conn_recv_notice(conn, notice, ms))
+        return report(notice)
+
     # ---- the own region ----
 
     @property
@@ -396,10 +497,24 @@ class Conn(Handle, BaseConn):
             return
         self._wait(timeout, lambda conn, ms: lib.srdma_conn_disconnect(conn, text, ms), sliced=False)
 
+    @errors_of("srdma_conn_disconnect_start")
+    def disconnect_start(self, reason: str | None = None, timeout: float | None = None) -> None:
+        """Begins what disconnect() does, within `timeout`, and returns at once; disconnect_step() does the work. Several connections can
+        go on side by side."""
+        with self._using() as pointer:
+            check(lib.srdma_conn_disconnect_start(pointer, c_string(reason), milliseconds(timeout)))
+
+    @errors_of("srdma_conn_disconnect_step")
+    def disconnect_step(self) -> None:
+        """Goes as far as it can without waiting, and returns when the connection has ended in order. After WouldBlock call it again when
+        fileno() is readable, which it is at first, too."""
+        self._wait(0, lambda conn, _: lib.srdma_conn_disconnect_step(conn))
+
     def close(self) -> None:
         """Frees the connection. If it was not disconnected, the peer is not told. Buffers can be closed before or after it."""
         super().close()
         self._posted.clear()
+        self._offered.clear()
 
     def __exit__(self, kind: type[BaseException] | None, *exception: Any) -> None:
         try:

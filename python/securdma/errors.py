@@ -151,6 +151,10 @@ class Reconnected(Error):
     loss: LinkLoss
 
 
+class WrongKind(Error):
+    """-ENOMSG: a notice is next where a message was asked for, or a message where a notice was."""
+
+
 class Gone(Error, ValueError):
     """-EBADF: this program has closed the object, or it is of a client of a server that has gone."""
 
@@ -162,7 +166,7 @@ class Busy(Error):
 _classes: dict[int, type[Error]] = {
     -errno.ETIMEDOUT: Timeout, -errno.EAGAIN: WouldBlock, -errno.EINTR: Interrupted, -errno.ECANCELED: Cancelled, -errno.EINVAL: InvalidArgument,
     -errno.EMSGSIZE: TooLong, -errno.ERANGE: OutOfRange, -errno.EOPNOTSUPP: NotSupported, -errno.ENOENT: NotFound, -errno.EEXIST: Exists,
-    -errno.EACCES: Denied, -errno.ECONNREFUSED: Refused, -errno.EBADF: Gone, -errno.EBUSY: Busy, -errno.EPIPE: BrokenPipe, -errno.ECONNRESET: Reset, -errno.ECONNABORTED: Aborted,
+    -errno.EACCES: Denied, -errno.ECONNREFUSED: Refused, -errno.EBADF: Gone, -errno.EBUSY: Busy, -errno.EPIPE: BrokenPipe, -errno.ECONNRESET: Reset, -errno.ECONNABORTED: Aborted, -errno.ENOMSG: WrongKind,
     ErrorCode.ERANDOM: RandomError, ErrorCode.ETLS: TlsError, ErrorCode.ECERT: CertificateError, ErrorCode.EPROTOCOL: ProtocolError,
     ErrorCode.EREJECTED: Rejected, ErrorCode.EVERBS: VerbsError, ErrorCode.ELOST: Lost, ErrorCode.ECLOSED: Closed, ErrorCode.ECONFIG: ConfigError,
     ErrorCode.ESEAL: SealError, ErrorCode.ERECONNECTED: Reconnected}

@@ -63,6 +63,9 @@ class Link(Handle):
     options     connect_ms, reconnect_ms, pause_min_ms, pause_max_ms; see LinkOptions
 
     After a loss a call raises Reconnected, once: a new connection is there, and `loss` of the exception says which messages are in doubt.
+
+    Link(...) waits for the first connection. A program that must not wait begins with Link.start(...), gives each call a timeout of 0, and
+    repeats what has raised WouldBlock when fileno() is readable.
     """
 
     _what = "link"
@@ -70,13 +73,26 @@ class Link(Handle):
     @errors_of("srdma_link_connect")
     def __init__(self, endpoints: Iterable[tuple[str, str | int] | str], *, tls: TlsClient, device: Device | None = None,
                  conn: ConnOptions | None = None, **options: Unpack[LinkOptions]) -> None:
+        self._begin(lib.srdma_link_connect, endpoints, tls, device, conn, options)
+
+    @classmethod
+    @errors_of("srdma_link_connect_start")
+    def start(cls, endpoints: Iterable[tuple[str, str | int] | str], *, tls: TlsClient, device: Device | None = None,
+              conn: ConnOptions | None = None, **options: Unpack[LinkOptions]) -> Link:
+        """Makes a link that has no connection yet, and returns at once. Any call on the link then makes the connection, as far as it can
+        without waiting when its timeout is 0: step(), for a program that has nothing to send or to receive now."""
+        link = cls.__new__(cls)
+        link._begin(lib.srdma_link_connect_start, endpoints, tls, device, conn, options)
+        return link
+
+    def _begin(self, constructor: Any, endpoints: Iterable[tuple[str, str | int] | str], tls: TlsClient, device: Device | None, conn: Any, options: Any) -> None:
         self._device = device or default_device()
         pairs = [(one, None) if isinstance(one, str) else one for one in endpoints]
         given: Any = {**options, "endpoints": [{"host": host, "port": None if port is None else str(port)} for host, port in pairs]}
         filled = Options("link_options", {**given, **({} if conn is None else {"conn": conn})})
         with tls._using() as context, self._device._using() as opened:
-            pointer = made(lib.srdma_link_connect, "link", filled.struct, context, opened)
-        super().__init__(Owner(pointer, freer(lib.srdma_link_free, "link")))
+            pointer = made(constructor, "link", filled.struct, context, opened)
+        Handle.__init__(self, Owner(pointer, freer(lib.srdma_link_free, "link")))
         self._room: Any = None
         #: The present connection; see LinkConn.
         self.conn = LinkConn(self)
@@ -138,6 +154,18 @@ class Link(Handle):
         """Ends the wait() of another thread, or a pause between two tries to connect: Interrupted. Thread-safe."""
         self._wake(lib.srdma_link_wake)
 
+    def fileno(self) -> int:
+        """A descriptor for selectors and asyncio, the same one for the link's life. Once a call has raised WouldBlock, it becomes readable
+        when that call is worth repeating, and so it is at first. Pauses between two tries end by it, too: no timer is needed."""
+        with self._using() as pointer:
+            return lib.srdma_link_fd(pointer)
+
+    @errors_of("srdma_link_step")
+    def step(self) -> None:
+        """Connects, and after a loss connects again, as far as it goes without waiting. It returns when the connection is up; WouldBlock
+        while it is on its way; Reconnected, once, when there is a new one."""
+        self._call(0, lambda link, _: lib.srdma_link_step(link))
+
     @errors_of("srdma_link_reconnect")
     def reconnect(self) -> bool:
         """Makes a new connection when a call on `conn` has ended the old one. Returns whether there is a new one; `loss` tells of it."""
@@ -165,6 +193,18 @@ class Link(Handle):
         """Ends the connection in order. After this, only close() is useful."""
         text = c_string(reason)
         self._call(timeout, lambda link, ms: lib.srdma_link_disconnect(link, text, ms))
+
+    @errors_of("srdma_link_disconnect_start")
+    def disconnect_start(self, reason: str | None = None, timeout: float | None = None) -> None:
+        """Begins what disconnect() does, within `timeout`, and returns at once; it ends a try to connect, too."""
+        with self._using() as pointer:
+            check(lib.srdma_link_disconnect_start(pointer, c_string(reason), milliseconds(timeout)))
+
+    @errors_of("srdma_link_disconnect_step")
+    def disconnect_step(self) -> None:
+        """Goes as far as it can without waiting, and returns when the connection has ended in order. After WouldBlock call it again when
+        fileno() is readable."""
+        self._call(0, lambda link, _: lib.srdma_link_disconnect_step(link))
 
     def close(self) -> None:
         """Frees the link and its connection. If it was not disconnected, the peer is not told."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._binding import ffi, lib
 from ._convert import Options, c_string, report, string
-from ._types import AdmitRequest, Check, ConnInfo, ServerMetrics, ServerStatus
+from ._types import AdmitRequest, Check, ConnInfo, Notice, ServerMetrics, ServerStatus
 from .cert import checked
 from .conn import BaseConn
 from .device import Device, default_device
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 REASON_SIZE = 128
 # Those for which -EAGAIN means: again, when there is room to send.
-REPEATED = ("on_message", "on_wake", "on_complete")
+REPEATED = ("on_message", "on_control", "on_notice", "on_wake", "on_complete")
 # The library tells by itself when a call on a stream is worth repeating.
 DONE = ("on_stream",)
 
@@ -50,7 +50,7 @@ class Handlers:
 
     Whatever a handler raises ends its client: Disconnect with its reason; any other exception is logged with its traceback (logger
     "securdma"), and the client is told the name of its class. But WouldBlock, such as from send(..., timeout=0), has a meaning in
-    on_message, on_wake and on_complete: the same call comes again when there is room to send.
+    on_message, on_control, on_notice, on_wake and on_complete: the same call comes again when there is room to send.
     """
 
     if TYPE_CHECKING:
@@ -67,7 +67,15 @@ class Handlers:
             """A client asks for a connection: returns None to accept it, bytes to accept it with these as private data, or raises Refuse."""
 
         def on_control(self, conn: ServerConn, data: bytes) -> None:
-            """A control message came. Needed if the clients' options have control_messages."""
+            """A control message came. Needed if the clients' options have control_messages. Not to take it now, raise WouldBlock: it comes
+            again."""
+
+        def on_notice(self, conn: ServerConn, notice: Notice) -> None:
+            """A notice came, in its order with messages; see BaseConn.recv_notice(). Not to take it now, raise WouldBlock: it comes again.
+            Without this handler a client that sends one is disconnected."""
+
+        def on_regions(self, conn: ServerConn) -> None:
+            """The client has offered or withdrawn regions: conn.regions(), or conn.find_region(name, timeout=0)."""
 
         def on_wake(self, conn: ServerConn) -> None:
             """Some thread has called conn.wake()."""
@@ -120,6 +128,7 @@ class ServerConn(BaseConn):
         with self._guard:
             self._conn = None
         self._posted.clear()
+        self._offered.clear()
         self._stream = None
 
     def __repr__(self) -> str:
@@ -190,6 +199,16 @@ def securdma_on_message(conn: Any, data: Any, length: int, reason: Any, client_a
 @ffi.def_extern(error=-errno.ECONNABORTED)
 def securdma_on_control(conn: Any, data: Any, length: int, reason: Any, client_arg: Any, arg: Any) -> int:
     return ffi.from_handle(arg).call("on_control", client_arg, reason, bytes(ffi.buffer(data, length)))
+
+
+@ffi.def_extern(error=-errno.ECONNABORTED)
+def securdma_on_notice(conn: Any, notice: Any, reason: Any, client_arg: Any, arg: Any) -> int:
+    return ffi.from_handle(arg).call("on_notice", client_arg, reason, report(notice))
+
+
+@ffi.def_extern(error=-errno.ECONNABORTED)
+def securdma_on_regions(conn: Any, reason: Any, client_arg: Any, arg: Any) -> int:
+    return ffi.from_handle(arg).call("on_regions", client_arg, reason)
 
 
 @ffi.def_extern(error=-errno.ECONNABORTED)
@@ -322,11 +341,13 @@ class Server:
                  on_message: Callable[[ServerConn, bytes], Any] | None = None, on_disconnect: Callable[[ServerConn, Error | None], Any] | None = None,
                  on_admit: Admit | None = None, on_control: Callable[[ServerConn, bytes], Any] | None = None,
                  on_wake: Callable[[ServerConn], Any] | None = None, on_complete: Callable[[ServerConn, Any], Any] | None = None,
-                 on_stream: Callable[[ServerConn, Any], Any] | None = None,
+                 on_stream: Callable[[ServerConn, Any], Any] | None = None, on_notice: Callable[[ServerConn, Notice], Any] | None = None,
+                 on_regions: Callable[[ServerConn], Any] | None = None,
                  **options: Unpack[ServerOptions]) -> None:
         device = device or default_device()
         functions = {"on_connect": on_connect, "on_message": on_message, "on_disconnect": on_disconnect, "on_admit": on_admit,
-                     "on_control": on_control, "on_wake": on_wake, "on_complete": on_complete, "on_stream": on_stream}
+                     "on_control": on_control, "on_wake": on_wake, "on_complete": on_complete, "on_stream": on_stream,
+                     "on_notice": on_notice, "on_regions": on_regions}
         functions = {name: function or getattr(handlers, name, None) for name, function in functions.items()}
         filled, state, handle = _options({name: function for name, function in functions.items() if function}, options, conn, limits)
         out = ffi.new("struct srdma_server **")

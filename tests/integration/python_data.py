@@ -130,7 +130,12 @@ def control_messages_need_both_ends():
 
 def server_answers_control_messages():
     """While messages, and epochs if there are any, go on."""
+    declined = []
+
     def answer(conn, data):
+        if data == b"later" and len(declined) < 3:  # it comes again
+            declined.append(conn)
+            raise BlockingIOError
         if data == b"bad":
             raise securdma.Disconnect("a bad control message")
         conn.control_send(data)
@@ -147,6 +152,18 @@ def server_answers_control_messages():
                 conn.control_send(message)
                 conn.send(message)
                 assert conn.control_recv() == conn.recv() == message
+            conn.control_send(b"later")
+            until(lambda: declined)
+            answers = []
+
+            def is_answered():
+                declined[0].wake()
+                with contextlib.suppress(BlockingIOError):
+                    answers.append(conn.control_recv(0))
+                return answers
+
+            until(is_answered)
+            assert answers == [b"later"] and len(declined) == 3
             conn.control_send(b"bad")
             raises(securdma.Closed, conn.control_recv)
             assert conn.info.close_reason == "a bad control message"

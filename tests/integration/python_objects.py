@@ -57,7 +57,8 @@ def view_outlives_a_closed_connection():
 
 
 ARGUMENTS = {"send": (b"x",), "control_send": (b"x",), "recv_into": (bytearray(8),), "read": (1,), "read_into": (bytearray(1),), "write": (b"x",),
-             "buffer": (64,), "kick": (1,), "set_tls": (SERVER,), "from_fd": None, "accept": (SERVER,), "__enter__": None}
+             "buffer": (64,), "kick": (1,), "set_tls": (SERVER,), "from_fd": None, "start": None, "accept": (SERVER,), "__enter__": None,
+             "withdraw": (1,), "find_region": ("x",), "get_region": (1,), "post": ("write",)}
 
 
 def every_use_after_the_close_is_refused():
@@ -66,8 +67,10 @@ def every_use_after_the_close_is_refused():
         conn = connect(serving)
         buffer = conn.buffer(64)
         link = securdma.Link([(HOST, serving.port)], tls=CLIENT)
+        memory = securdma.Memory(bytearray(8))
         tried = 0
-        for thing in (conn, buffer, link, securdma.Listener(port=0), securdma.Device(), securdma.Connecting(HOST, serving.port, tls=CLIENT), link.conn, server()):
+        for thing in (conn, buffer, link, securdma.Listener(port=0), securdma.Device(), securdma.Connecting(HOST, serving.port, tls=CLIENT), link.conn, server(),
+                      securdma.Memory(b"x")):
             if hasattr(thing, "close"):
                 thing.close()
                 thing.close()
@@ -78,6 +81,8 @@ def every_use_after_the_close_is_refused():
                 arguments = ARGUMENTS.get(name, ())
                 if name.startswith("_") or arguments is None or name in vars(thing):
                     continue
+                if name in ("offer", "forget"):
+                    arguments = (memory,)
                 if name in ("post_write", "post_read"):
                     arguments = (securdma.Buffer.__new__(securdma.Buffer),) if thing is buffer else (buffer, 1)
                 try:

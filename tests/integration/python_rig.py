@@ -34,7 +34,7 @@ def connect(to, **options):
 
 
 @contextlib.contextmanager
-def pair(client=None, accepting=None):
+def pair(client=None, accepting=None, close=True):
     """Both ends of a connection, in one thread: neither could wait for the other's disconnect."""
     with securdma.Listener(port=0) as listener:
         result = []
@@ -43,6 +43,9 @@ def pair(client=None, accepting=None):
         thread.start()
         conn = connect(listener, **(client or {}))
         thread.join()
+    if not close:
+        yield conn, result.pop()
+        return
     with contextlib.closing(conn), contextlib.closing(result[0]):
         yield conn, result[0]
 

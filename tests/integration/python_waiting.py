@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Threads, signals, and programs that must not wait."""
+import asyncio
 import contextlib
 import os
 import select
@@ -114,6 +115,75 @@ def selectors_tell_when_a_call_is_worth_repeating():
     securdma.disconnect_all(list(ends.values()))
     for each in (listener, connecting, accepting, *ends.values()):
         each.close()
+
+
+def _repeated(waited, call):
+    """What the call returns at last, whenever the descriptor says that it is worth repeating."""
+    while True:
+        with contextlib.suppress(BlockingIOError):
+            return call()
+        assert select.select([waited], [], [], STEP)[0]
+
+
+def disconnects_go_on_side_by_side_without_waiting():
+    with pair() as ends:
+        raises(securdma.InvalidArgument, ends[0].disconnect_step)
+        raises(securdma.InvalidArgument, ends[0].disconnect_start, None, 0)
+        for end in ends:
+            end.disconnect_start("both", STEP)
+        left = list(ends)
+        while left:
+            for end in select.select(left, [], [], STEP)[0]:
+                with contextlib.suppress(BlockingIOError):
+                    end.disconnect_step()
+                    left.remove(end)
+        assert raises(securdma.Closed, ends[0].recv)
+
+
+def link_never_waits():
+    serving = [server(), server()]
+    with contextlib.closing(securdma.Link.start([(HOST, one.port) for one in serving], tls=CLIENT, pause_min_ms=10)) as link:
+        raises(securdma.WouldBlock, link.step)
+        _repeated(link, link.step)
+        descriptor = link.fileno()
+        assert _repeated(link, lambda: link.send(b"first", 0)) == 1 and _repeated(link, lambda: link.recv(0))[8:] == b"first"
+        serving[0].stop()
+        assert raises(securdma.Reconnected, _repeated, link, lambda: link.recv(0)).loss.sent == 1
+        link.step()
+        assert link.info.connections == 2 and link.fileno() == descriptor
+        raises(securdma.InvalidArgument, link.disconnect_step)
+        link.disconnect_start("done", STEP)
+        _repeated(link, link.disconnect_step)
+    serving[1].stop()
+
+
+def link_lives_in_an_event_loop():
+    async def repeat(link, call):
+        loop, ready = asyncio.get_running_loop(), asyncio.Event()
+        loop.add_reader(link.fileno(), ready.set)
+        try:
+            while True:
+                with contextlib.suppress(BlockingIOError):
+                    return call()
+                ready.clear()
+                await asyncio.wait_for(ready.wait(), STEP)
+        finally:
+            loop.remove_reader(link.fileno())
+
+    async def talk(port, number):
+        with contextlib.closing(securdma.Link.start([(HOST, port)], tls=CLIENT)) as link:
+            await repeat(link, lambda: link.send(b"%d" % number, 0))
+            assert (await repeat(link, lambda: link.recv(0)))[8:] == b"%d" % number
+            link.disconnect_start()
+            await repeat(link, link.disconnect_step)
+
+    async def all_of_them(port):
+        await asyncio.gather(*(talk(port, number) for number in range(4)))
+
+    with server() as serving:
+        asyncio.run(all_of_them(serving.port))
+        until(lambda: serving.status.clients == 0)
+        assert (serving.status.accepted, serving.status.lost) == (4, 0)
 
 
 if __name__ == "__main__":

@@ -19,9 +19,9 @@ def behaviours():
     """The functions of the programs."""
     for program in sorted(set(HERE.glob("python_*.py")) - {HERE / "python_rig.py"}):
         for node in ast.parse(program.read_text(encoding="utf-8")).body:
-            if isinstance(node, ast.FunctionDef):
+            if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
                 # AddressSanitizer looks at what lies in memory, and keeps all that was freed.
-                marks = [] if program.name in ("python_data.py", "python_objects.py", "python_server.py") and node.name != "nothing_leaks" else [left_out_of("asan")]
+                marks = [] if program.name in ("python_data.py", "python_memory.py", "python_objects.py", "python_server.py") and node.name != "nothing_leaks" else [left_out_of("asan")]
                 yield pytest.param(program.name, node.name, marks=marks, id=f"{program.stem}-{node.name}")
 
 
