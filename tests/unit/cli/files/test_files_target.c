@@ -9,6 +9,7 @@
 
 #include <fcntl.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <sys/sysmacros.h>
 
@@ -119,6 +120,7 @@ static void *exchange(void *arg)
 			break;
 		unlink("t/d");
 		rename("t/kept", "t/d");
+		sched_yield();
 	}
 	return NULL;
 }
@@ -135,7 +137,8 @@ TEST(a_link_that_comes_meanwhile_is_not_followed)
 	target = open_target("t");
 	atomic_store(&racing, true);
 	assert_int_equal(pthread_create(&thread, NULL, exchange, NULL), 0);
-	for (int i = 0; i < 3000; i++) {
+	/* At least once the folder was there for long enough, even where one thread runs at a time. */
+	for (int i = 0; i < 3000 || (reached == 0 && i < 300000); i++) {
 		const struct files_bytes name = bytes(i % 2 ? "d/sub" : "d"), other = bytes("");
 		struct files_folder *folder = NULL;
 		unsigned made = 0;
