@@ -96,10 +96,11 @@ struct srdma_notice; /* securdma_memory.h */
  *  need no thread. On the connection of a call, srdma_conn_fd() is -1.
  *
  *  A function that returns -EAGAIN puts its matter off. It is called again when the last call in it that returned -EAGAIN is worth
- *  repeating (there is room to send, to post, or whatever that call has to wait for), or srdma_conn_wake() was called; never before, so
- *  it is not called for nothing. It then begins from its start. A function that has already done a part, such as the first of
- *  several answers, therefore notes what is left, calls srdma_conn_wake(), and returns 0: on_wake goes on, and no other message of the
- *  client comes before on_wake is done or waits for something other than a call. */
+ *  repeating (there is room to send, to post, or whatever that call has to wait for), or srdma_conn_wake() was called; never before,
+ *  so it is not called for nothing. If no call in it returned -EAGAIN, only srdma_conn_wake() has it called again. It then begins
+ *  from its start. A function that has already done a part, such as the first of several answers, therefore notes what is left, calls
+ *  srdma_conn_wake(), and returns 0: on_wake goes on, and no other message of the client comes before on_wake is done or waits for
+ *  something other than a call. */
 struct srdma_server_options {
 	size_t size;                    /**< set by srdma_server_options_init() */
 	const char *address;            /**< to listen on; NULL: all addresses */
@@ -146,7 +147,8 @@ struct srdma_server_options {
 	 *  fill `reason` (128 bytes) for it. A thread that wakes a client must know that its on_disconnect has not returned. */
 	int (*on_wake)(struct srdma_conn *conn, char *reason, void *client_arg, void *arg);
 	/** A write or a read that was posted with this cookie has completed: srdma_conn_post_write(), srdma_conn_post_read(). With
-	 *  -EAGAIN it is called again, for the same one. Any other result that is not 0 disconnects the client: fill `reason` (128 bytes) for it. NULL: the program calls srdma_conn_complete().
+	 *  -EAGAIN it is called again, for the same one. Any other result that is not 0 disconnects the client: fill `reason` (128 bytes)
+	 *  for it. NULL: the program calls srdma_conn_complete().
 	 *  Unlike that call, and unlike srdma_conn_write(), this needs no thread that waits. */
 	int (*on_complete)(struct srdma_conn *conn, uint64_t cookie, char *reason, void *client_arg, void *arg);
 	/** Something has happened on a client's stream: a call that had returned -EAGAIN is worth repeating. It is called once as soon as both
