@@ -35,6 +35,8 @@ void __wrap_srdma_opener_delete(struct srdma_opener **out);
 int __wrap_srdma_sealer_seal(struct srdma_sealer *sealer, const void *header, size_t header_length, const void *data, size_t length, void *out);
 int __wrap_srdma_opener_open(struct srdma_opener *opener, uint64_t number, const void *header, size_t header_length, const void *sealed,
 			     size_t sealed_length, void *out);
+void __wrap_srdma_sealer_prepare(struct srdma_sealer *sealer, const void *header, size_t header_length);
+void __wrap_srdma_opener_prepare(struct srdma_opener *opener, uint64_t number, const void *header, size_t header_length);
 
 static char cipher_of_none[1];
 
@@ -78,6 +80,16 @@ int __wrap_srdma_opener_open(struct srdma_opener *opener, uint64_t number, const
 	if (sealed_length > SRDMA_SEAL_OVERHEAD)
 		memmove(out, sealed, sealed_length - SRDMA_SEAL_OVERHEAD);
 	return 0;
+}
+
+void __wrap_srdma_sealer_prepare(struct srdma_sealer *sealer, const void *header, size_t header_length)
+{
+	(void)sealer, (void)header, (void)header_length;
+}
+
+void __wrap_srdma_opener_prepare(struct srdma_opener *opener, uint64_t number, const void *header, size_t header_length)
+{
+	(void)opener, (void)number, (void)header, (void)header_length;
 }
 
 /* ---- the program ----------------------------------------------------------------------------------------------- */
