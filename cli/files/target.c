@@ -55,6 +55,7 @@ bool files_name_is_safe(const struct files_bytes *path)
 bool files_link_stays(const struct files_bytes *path, const struct files_bytes *link)
 {
 	struct files_bytes rest = *path;
+	bool has_name = false;
 	long depth = 0;
 
 	if (link->length == 0 || link->at[0] == '/')
@@ -67,12 +68,12 @@ bool files_link_stays(const struct files_bytes *path, const struct files_bytes *
 	for (rest = *link; rest.length > 0;) {
 		struct files_bytes component = next_component(&rest);
 
-		if (is_text(&component, ".."))
-			depth--;
-		else if (component.length > 0 && !is_text(&component, "."))
-			depth++;
-		if (depth < 0)
+		if (component.length == 0 || is_text(&component, "."))
+			continue;
+		/* Behind a name that may itself be a link, ".." leads nobody knows where. */
+		if (is_text(&component, "..") && (has_name || --depth < 0))
 			return false;
+		has_name = has_name || !is_text(&component, "..");
 	}
 	return true;
 }

@@ -15,7 +15,8 @@
 
 /* Whether a path may come from a peer: relative, and no component is empty, ".", "..", longer than 255 bytes, or a partial file's. */
 bool files_name_is_safe(const struct files_bytes *path);
-/* Whether a link that stands at `path` leads to something below the same folder, as far as the names tell. */
+/* Whether a link that stands at `path` leads to something below the same folder, whatever other such links there are: it is relative, has
+ * ".." only in front, and no more of them than folders above it. */
 bool files_link_stays(const struct files_bytes *path, const struct files_bytes *link);
 /* The last component, and all before it. */
 void files_name_split(const struct files_bytes *path, struct files_bytes *folder, struct files_bytes *leaf);

@@ -61,6 +61,10 @@ TEST(links_that_lead_out_are_known)
 	assert_false(stays("a/l", "../.."));
 	assert_false(stays("a/l", "b/../../../c"));
 	assert_false(stays("a/l", ""));
+	assert_true(stays("a/b/l", "./.././../c//d/."));
+	/* `a` may be a link to the folder itself. */
+	assert_false(stays("b/l", "a/../../c"));
+	assert_false(stays("b/l", "a/.."));
 }
 
 static struct files_target *open_target(const char *path)
