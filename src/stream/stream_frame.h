@@ -3,6 +3,7 @@
 #ifndef SRDMA_STREAM_FRAME_H
 #define SRDMA_STREAM_FRAME_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -22,6 +23,7 @@ enum srdma_stream_frame_type {
 struct srdma_stream_frame {
 	enum srdma_stream_frame_type type;
 	uint64_t ring_size; /* OPEN */
+	bool by_acceptor;   /* OPEN: it comes from the end that accepted the connection */
 	uint64_t total;     /* bytes that the sender has written in all, up to this message */
 	uint64_t read;      /* bytes that the sender's program has read in all */
 	const void *data;   /* DATA: the bytes; ABORT: the reason */

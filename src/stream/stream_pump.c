@@ -32,6 +32,7 @@ static bool send_frame(struct srdma_stream *stream, struct srdma_stream_frame *f
 
 	frame->read = stream->in.read;
 	frame->ring_size = stream->in.size;
+	frame->by_acceptor = srdma_tls_is_server(conn->tls);
 	header = srdma_stream_frame_encode(stream->scratch, frame);
 	if (length > 0)
 		memcpy(stream->scratch + header, data, length);

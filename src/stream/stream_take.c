@@ -27,6 +27,8 @@ static int take_open(struct srdma_stream *stream, const struct srdma_stream_fram
 
 	if (stream->out.peer_ring > 0)
 		return srdma_fail(SRDMA_EPROTOCOL, "the peer made a second stream of the connection");
+	if (frame->by_acceptor == srdma_tls_is_server(conn->tls))
+		return srdma_fail(SRDMA_EPROTOCOL, "the peer has sent this end's own first message back, so it has made no stream of its end");
 	if (frame->ring_size < SRDMA_STREAM_REGION_MIN || frame->ring_size > conn->peer.region_size ||
 	    !(conn->peer.region_access & IBV_ACCESS_REMOTE_WRITE))
 		return srdma_fail(SRDMA_EPROTOCOL, "the peer announces a ring of %llu bytes, and offers a region of %llu bytes%s",

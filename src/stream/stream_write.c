@@ -234,7 +234,8 @@ int srdma_stream_flush(struct srdma_stream *stream, int timeout_ms)
 	}
 	if (stream->conn && stream->aborted && stream->abort_sent)
 		return 0;
-	if (stream->conn && has_sent_all(stream) && !stream->peer_aborted)
+	/* With an error that came before the peer had made its stream, nothing was sent and all is wrong. */
+	if (stream->conn && has_sent_all(stream) && !stream->peer_aborted && (stream->out.peer_ring > 0 || stream->conn->status == 0))
 		return 0;
 	return check_writing(stream);
 }

@@ -159,7 +159,7 @@ void mode_bytes_arguments(struct rig *rig, char **args)
 
 struct frame {
 	uint8_t type, version;
-	uint16_t zero;
+	uint16_t role; /* 1: OPEN of the end that accepted */
 	uint32_t magic;
 	uint64_t total, read;
 	char data[40];
@@ -167,7 +167,7 @@ struct frame {
 
 static void send_frame(struct srdma_conn *conn, unsigned type, uint64_t total, uint64_t read, size_t length)
 {
-	struct frame frame = {.type = (uint8_t)type, .version = 1, .magic = htobe32(0x53525354), .total = htobe64(total), .read = htobe64(read)};
+	struct frame frame = {.type = (uint8_t)type, .version = 1, .role = htobe16(type == 1), .magic = htobe32(0x53525354), .total = htobe64(total), .read = htobe64(read)};
 
 	EXPECT(srdma_conn_send(conn, &frame, length, -1), 0);
 }
@@ -228,7 +228,9 @@ void mode_bytes_hostile(struct rig *rig, char **args)
 /* A peer that has no stream: its first message is not one of a stream, or its frame comes before OPEN, or its ring is not what it offers. */
 void mode_bytes_foreign(struct rig *rig, char **args)
 {
-	for (unsigned i = 0; i < 4; i++) {
+	const struct frame own = {.type = 1, .version = 1, .magic = htobe32(0x53525354), .total = htobe64(65536)};
+
+	for (unsigned i = 0; i < 5; i++) {
 		struct srdma_conn *conns[2];
 		struct srdma_stream *stream;
 
@@ -240,10 +242,12 @@ void mode_bytes_foreign(struct rig *rig, char **args)
 		case 1: send_frame(conns[1], 2, 0, 0, 24); break;
 		case 2: send_frame(conns[1], 1, 65537, 0, 16); break;
 		case 3: send_frame(conns[1], 1, SRDMA_STREAM_REGION_MIN - 1, 0, 16); break;
+		case 4: EXPECT(srdma_conn_send(conns[1], &own, 16, -1), 0); break;
 		}
 		EXPECT(srdma_stream_write(stream, "x", 1, -1), SRDMA_EPROTOCOL);
-		if (i == 0)
-			fact_text(rig, "text", srdma_error_text());
+		if (i == 0 || i == 4)
+			fact_text(rig, i == 0 ? "text" : "echo", srdma_error_text());
+		EXPECT(srdma_stream_flush(stream, -1), SRDMA_EPROTOCOL);
 		srdma_conn_free(&conns[0]);
 		srdma_stream_free(&stream);
 		srdma_conn_free(&conns[1]);

@@ -51,7 +51,9 @@ def test_peer_that_breaks_a_rule_loses_the_connection(probe, sealing):
 
 
 def test_peer_without_a_stream_is_told_apart(probe):
-    assert "not one of a stream" in probe("bytes-foreign")["text"]
+    told = probe("bytes-foreign")
+    assert "not one of a stream" in told["text"]
+    assert "made no stream" in told["echo"]
 
 
 def test_peer_that_floods_holds_no_call_up(probe):
