@@ -321,6 +321,16 @@ def _options(functions: dict[str, Any], given: Any, conn: Any, limits: Any) -> t
     return options, state, handle
 
 
+def _check_handlers(handlers: Any, known: Any) -> None:
+    """A handler with a misspelled name would be silent, and a server without any is an echo server."""
+    names = [name for name in dir(handlers) if name.startswith("on_")] if handlers is not None else []
+    for name in names:
+        if name not in known:
+            raise TypeError(f"{type(handlers).__name__}.{name} is no handler of a server; handlers are {', '.join(sorted(known))}")
+    if handlers is not None and not names:
+        raise TypeError(f"{type(handlers).__name__} has no handler of a server: {', '.join(sorted(known))}")
+
+
 class Server:
     """A running server. Thread-safe.
 
@@ -348,6 +358,7 @@ class Server:
         functions = {"on_connect": on_connect, "on_message": on_message, "on_disconnect": on_disconnect, "on_admit": on_admit,
                      "on_control": on_control, "on_wake": on_wake, "on_complete": on_complete, "on_stream": on_stream,
                      "on_notice": on_notice, "on_regions": on_regions}
+        _check_handlers(handlers, functions)
         functions = {name: function or getattr(handlers, name, None) for name, function in functions.items()}
         filled, state, handle = _options({name: function for name, function in functions.items() if function}, options, conn, limits)
         out = ffi.new("struct srdma_server **")

@@ -9,7 +9,7 @@ import threading
 import time
 
 import securdma
-from python_rig import CLIENT, HOST, STEP, connect, file, main, raises, server, until
+from python_rig import CLIENT, HOST, SERVER, STEP, connect, file, main, raises, server, until
 
 
 def errors_are_those_of_python_where_it_has_them():
@@ -25,6 +25,8 @@ def errors_are_those_of_python_where_it_has_them():
     raises(securdma.ConfigError, securdma.TlsClient)
     raises(TypeError, securdma.TlsClient, ca_flie="x")
     assert "ca_file" in str(raises(TypeError, securdma.TlsClient, ca_file=7)) and "NUL" in str(raises(ValueError, securdma.TlsClient, ca_file="a\0b"))
+    raises(TypeError, securdma.Server, SERVER, handlers=type("Typo", (), {"on_message": print, "on_mesage": print})())
+    raises(TypeError, securdma.Server, SERVER, handlers=object())
     raises(securdma.Error, securdma.Device, name="nonesuch")
     with server() as serving:
         stranger = securdma.TlsClient(ca_file=file("other-ca.crt"))
