@@ -105,12 +105,15 @@ static int enter(struct files_walk *walk, int fd, struct files_found *found)
 /* Opens what is no link. It may have become one meanwhile, or a FIFO, which must not hold the process. */
 static int find_open(struct files_walk *walk, int at, const char *name, bool follow, struct files_found *found)
 {
+	char byte;
 	int fd = openat(at, name, O_RDONLY | (follow ? 0 : O_NOFOLLOW) | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
 
 	if (fd < 0)
 		return tell(found, FILES_FOUND_FAILED, "cannot open it: ", strerror(errno));
 	if (fstat(fd, &found->status) != 0) {
 		tell(found, FILES_FOUND_FAILED, "cannot look at it: ", strerror(errno));
+	} else if (S_ISREG(found->status.st_mode) && found->status.st_size == 0 && read(fd, &byte, 1) == 1) {
+		tell(found, FILES_FOUND_FAILED, "it has content, but no size that could be copied, as files of /proc do", "");
 	} else if (S_ISREG(found->status.st_mode)) {
 		found->kind = FILES_FOUND_FILE;
 		found->fd = fd;
@@ -141,7 +144,9 @@ static int find(struct files_walk *walk, int at, const char *name, bool follow, 
 	if (S_ISDIR(found->status.st_mode) && !walk->recursive)
 		return tell(found, FILES_FOUND_FAILED, "it is a folder; -r copies folders", "");
 	if (!S_ISREG(found->status.st_mode) && !S_ISDIR(found->status.st_mode))
-		return tell(found, FILES_FOUND_LEFT_OUT, "not copied: it is ", special_name(found->status.st_mode));
+		/* One that was named is missed; among others in a folder it is not. */
+		return tell(found, walk->depth == 0 ? FILES_FOUND_FAILED : FILES_FOUND_LEFT_OUT, "not copied: it is ",
+			    special_name(found->status.st_mode));
 	return find_open(walk, at, name, follow, found);
 }
 

@@ -79,6 +79,15 @@ def test_a_tree_goes_to_the_server_and_back(certs, device, start, tmp_path, more
     server.stop()
 
 
+def test_what_is_named_and_cannot_be_copied_is_a_failure(certs, device, start, tmp_path):
+    (tmp_path / "files").mkdir()
+    os.mkfifo(tmp_path / "fifo")
+    server = start(Server, certs, device, *offering(tmp_path / "files"))
+    answer = cp(certs, server.port, tmp_path / "fifo", "/proc/self/status", remote(certs), expect=9)
+    assert "it is a FIFO" in answer["stderr"] and "it has content, but no size" in answer["stderr"], answer
+    assert not os.listdir(tmp_path / "files")
+
+
 def test_long_uploads_do_not_stall(certs, device, start, tmp_path):
     """Whenever the worker has moved as much as one turn takes, it must come again by itself."""
     (tmp_path / "files").mkdir()
