@@ -82,8 +82,10 @@ int srdma_conn_options_check(const struct srdma_conn_options *o)
 		return srdma_fail(-EINVAL, "setup_timeout_ms and timeout_ms must be above 0");
 	if (o->busy_retry_ms < 0)
 		return srdma_fail(-EINVAL, "busy_retry_ms must not be negative");
-	if (o->seal != SRDMA_SEAL_OFF && (o->seal != SRDMA_SEAL_REQUIRED || o->raw))
-		return srdma_fail(-EINVAL, "seal must be off or required, and a raw connection cannot be sealed");
+	if (o->seal != SRDMA_SEAL_OFF && o->seal != SRDMA_SEAL_REQUIRED)
+		return srdma_fail(-EINVAL, "seal must be off or required");
+	if (o->seal != SRDMA_SEAL_OFF && o->raw)
+		return srdma_fail(-EINVAL, "a raw connection cannot be sealed: its work requests are the program's; set seal to off");
 	if (o->seal_threads > SRDMA_SEAL_THREADS_MAX)
 		return srdma_fail(-EINVAL, "seal-threads %u is out of range; give 0 to %u", o->seal_threads, SRDMA_SEAL_THREADS_MAX);
 	if (o->epoch_psns != 0 && (o->epoch_psns < SRDMA_EPOCH_PSNS_MIN || o->epoch_psns > SRDMA_EPOCH_PSNS))
@@ -191,7 +193,7 @@ void srdma_conn_release_verbs(struct srdma_conn *conn)
 		ibv_destroy_comp_channel(conn->comp);
 	conn->comp = NULL;
 	if (conn->pd && ibv_dealloc_pd(conn->pd) != 0)
-		srdma_log(SRDMA_LOG_ERROR, "cannot free a protection domain: %s; delete all buffers before their connection",
+		srdma_log(SRDMA_LOG_ERROR, "cannot free a protection domain: %s; free what the program has made in it, such as memory regions (ibv_mr), before the connection",
 			  strerror(errno));
 	conn->pd = NULL;
 }

@@ -235,9 +235,11 @@ int srdma_setup_finish(struct srdma_setup *s)
 	return ret == 0 ? srdma_conn_prepare_waiting(conn) : ret;
 }
 
+/* The text is read at either end, so it names client and server. */
 int srdma_setup_check_fit(const struct srdma_setup *s, struct srdma_reject *reject)
 {
 	const struct srdma_conn *conn = s->conn;
+	const char *own_end = srdma_tls_is_server(conn->tls) ? "server" : "client", *peer_end = srdma_tls_is_server(conn->tls) ? "client" : "server";
 	const struct srdma_hello *peer = &conn->peer;
 	uint8_t link_layer = srdma_device_port_attr(conn->device)->link_layer;
 
@@ -245,13 +247,12 @@ int srdma_setup_check_fit(const struct srdma_setup *s, struct srdma_reject *reje
 		return srdma_reject_set(reject, SRDMA_REJECT_FEATURE, 0,
 					"the link layers differ: one end is on InfiniBand, the other on Ethernet; use devices of one kind");
 	if (!(peer->features & SRDMA_FEATURE_SEALED) != (conn->options.seal == SRDMA_SEAL_OFF))
-		return srdma_reject_set(reject, SRDMA_REJECT_FEATURE, 0, "%s",
-					conn->options.seal == SRDMA_SEAL_OFF
-						? "the other end requires a sealed connection, and this end has sealing off; give both ends the same setting (seal)"
-						: "this end requires a sealed connection, and the other end has sealing off; give both ends the same setting (seal)");
+		return srdma_reject_set(reject, SRDMA_REJECT_FEATURE, 0,
+					"the %s requires a sealed connection, and the %s has sealing off; give both the same setting (seal)",
+					conn->options.seal == SRDMA_SEAL_OFF ? peer_end : own_end, conn->options.seal == SRDMA_SEAL_OFF ? own_end : peer_end);
 	if (!(peer->features & SRDMA_FEATURE_MESSAGES) != conn->options.raw)
-		return srdma_reject_set(reject, SRDMA_REJECT_FEATURE, 0, "this end is set up for %s connections only",
-					conn->options.raw ? "raw" : "message");
+		return srdma_reject_set(reject, SRDMA_REJECT_FEATURE, 0, "the %s makes a raw connection, and the %s one with messages; set raw at both or neither",
+					conn->options.raw ? own_end : peer_end, conn->options.raw ? peer_end : own_end);
 	return 0;
 }
 

@@ -655,7 +655,7 @@ LOST = "closed the connection instead of answering"
     (7, LOST, welcome()[:40]), (7, LOST, b""), (4, "PSN", welcome(psn=1 << 24)), (4, "QPN", welcome(qpn=0)), (4, "QPN", welcome(qpn=1)),
     (4, "QPN", welcome(qpn=1 << 24)), (4, "GID is zero", welcome(gid=bytes(16))), (4, "path MTU", welcome(path_mtu=6)),
     (4, "feature bits", welcome(features=257)), (4, "did not offer", welcome(features=129)), (4, "did not offer", welcome(features=33)), (4, "did not offer", welcome(features=65)), (4, "", welcome(features=17)), (4, "sealed connection", welcome(features=5)),
-    (4, "message connections only", welcome(features=0, message_size=0, depth=0)), (4, "message size", welcome(message_size=1)),
+    (4, "and the client one with messages", welcome(features=0, message_size=0, depth=0)), (4, "message size", welcome(message_size=1)),
     (4, "reserved", welcome(reserved=1)), (4, "reserved", welcome(reserved=1 << 63)),
     (4, "malformed REJECT", frames.frame(Type.REJECT, bytes(8))), (4, "malformed REJECT", frames.frame(Type.REJECT, bytes(8) + b"\1")),
     (4, "malformed REJECT", frames.frame(Type.REJECT, bytes(8) + b"\1ab")), (5, "(unknown): later", frames.Reject(4711, text=b"later").encode()),
