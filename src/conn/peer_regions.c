@@ -47,9 +47,8 @@ static bool is_found(const struct srdma_conn *conn)
 static int await(struct srdma_conn *conn, bool (*ready)(const struct srdma_conn *), const char *what, int timeout_ms)
 {
 	struct srdma_patience patience = srdma_conn_patience(conn, timeout_ms);
-	int ret = ready(conn) ? 0 : srdma_conn_wait_until(conn, ready, what, &patience);
 
-	return ret;
+	return ready(conn) ? 0 : srdma_conn_wait_until(conn, ready, what, &patience);
 }
 
 int srdma_conn_find_region_sized(struct srdma_conn *conn, const char *name, int timeout_ms, struct srdma_peer_region *region, size_t size)
@@ -60,7 +59,7 @@ int srdma_conn_find_region_sized(struct srdma_conn *conn, const char *name, int 
 		return ret;
 	if (!name || !name[0] || !srdma_region_name_is_valid(name))
 		return srdma_fail(-EINVAL, "no region can have this name");
-	conn->regions->awaited = name;
+	memcpy(conn->regions->awaited, name, strlen(name) + 1); /* srdma_region_name_is_valid */
 	ret = srdma_conn_check(conn);
 	if (ret == 0)
 		ret = await(conn, is_found, "the peer to offer the region", timeout_ms);

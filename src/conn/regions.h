@@ -42,7 +42,7 @@ struct srdma_regions {
 	struct srdma_known_region peer[SRDMA_REGIONS_MAX];
 	uint64_t changes; /* of the peer's regions, so far */
 	uint64_t handled; /* of these, by a server's handler */
-	const char *awaited;     /* srdma_conn_find_region */
+	char awaited[SRDMA_REGION_NAME_SIZE]; /* srdma_conn_find_region; a server asks for it again after the call */
 	uint64_t seen_changes;   /* srdma_conn_wait_regions */
 	bool due;         /* a frame is */
 };
