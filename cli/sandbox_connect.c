@@ -2,18 +2,14 @@
 /* Where a server may connect to by TCP: the ports of its tunnels' targets. Landlock of Linux 6.7 and later limits that; a filter of system
  * calls cannot, since it does not see addresses. */
 #include "cli.h"
+#include "landlock.h"
 #include "serve.h"
 
 #include <errno.h>
 #include <netinet/in.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 /* As in linux/landlock.h, which may be older than the kernel. */
-#define CREATE_RULESET    444
-#define ADD_RULE          445
-#define RESTRICT_SELF     446
-#define CREATE_VERSION    1
 #define RULE_NET_PORT     2
 #define NET_CONNECT_TCP   (1u << 1)
 #define VERSION_WITH_PORTS 4
@@ -39,7 +35,7 @@ static int allow(int rules, const struct tunnel_targets *targets)
 		/* All addresses of a target have one port. */
 		const struct port_rule rule = {NET_CONNECT_TCP, port_of(targets->items[i].found->ai_addr)};
 
-		if (syscall(ADD_RULE, rules, RULE_NET_PORT, &rule, 0) != 0)
+		if (syscall(LANDLOCK_ADD_RULE, rules, RULE_NET_PORT, &rule, 0) != 0)
 			return -errno;
 	}
 	return 0;
@@ -48,19 +44,16 @@ static int allow(int rules, const struct tunnel_targets *targets)
 int sandbox_limit_connects(const struct settings *settings)
 {
 	const struct ruleset ruleset = {.net = NET_CONNECT_TCP};
-	long version = syscall(CREATE_RULESET, NULL, 0, CREATE_VERSION);
+	long version = landlock_version();
 	int rules, ret;
 
 	if (version < VERSION_WITH_PORTS) {
 		cli_log(SRDMA_LOG_DEBUG, "the kernel cannot limit where the server connects to (Landlock of Linux 6.7)");
 		return 0;
 	}
-	rules = (int)syscall(CREATE_RULESET, &ruleset, sizeof ruleset, 0);
+	rules = (int)syscall(LANDLOCK_CREATE_RULESET, &ruleset, sizeof ruleset, 0);
 	if (rules < 0)
 		return -errno;
 	ret = allow(rules, &settings->tunnel_targets);
-	if (ret == 0 && syscall(RESTRICT_SELF, rules, 0) != 0)
-		ret = -errno;
-	close(rules);
-	return ret;
+	return landlock_enforce(rules, ret);
 }

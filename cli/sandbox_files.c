@@ -3,20 +3,16 @@
  * Linux 5.13 and later limits that; a filter of system calls cannot, since it does not see paths. */
 #include "cli.h"
 #include "control_client.h"
+#include "landlock.h"
 #include "serve.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 /* As in linux/landlock.h, which may be older than the kernel. */
-#define CREATE_RULESET     444
-#define ADD_RULE           445
-#define RESTRICT_SELF      446
-#define CREATE_VERSION     1
 #define RULE_PATH_BENEATH  1
 #define WRITE_FILE         (1ull << 1)
 #define REMOVE_FILE        (1ull << 5)
@@ -45,7 +41,7 @@ static int allow(int rules, const char *folder, uint64_t access)
 	if (fd < 0)
 		return errno == ENOENT ? 0 : -errno;
 	rule.folder = fd;
-	if (syscall(ADD_RULE, rules, RULE_PATH_BENEATH, &rule, 0) != 0)
+	if (syscall(LANDLOCK_ADD_RULE, rules, RULE_PATH_BENEATH, &rule, 0) != 0)
 		ret = -errno;
 	close(fd);
 	return ret;
@@ -81,7 +77,7 @@ static int allow_own(int rules, const struct settings *settings, uint64_t rights
 
 int sandbox_limit_files(const struct settings *settings)
 {
-	long version = syscall(CREATE_RULESET, NULL, 0, CREATE_VERSION);
+	long version = landlock_version();
 	uint64_t handled = ALL_WRITES;
 	int rules, ret;
 
@@ -91,14 +87,11 @@ int sandbox_limit_files(const struct settings *settings)
 	}
 	handled |= version >= VERSION_WITH_REFER ? FOLDER_TO_FOLDER : 0;
 	handled |= version >= VERSION_WITH_TRUNCATE ? TRUNCATE : 0;
-	rules = (int)syscall(CREATE_RULESET, &handled, sizeof handled, 0);
+	rules = (int)syscall(LANDLOCK_CREATE_RULESET, &handled, sizeof handled, 0);
 	if (rules < 0)
 		return -errno;
 	ret = allow_folders(rules, settings, handled);
 	if (ret == 0)
 		ret = allow_own(rules, settings, handled & ~DEVICES);
-	if (ret == 0 && syscall(RESTRICT_SELF, rules, 0) != 0)
-		ret = -errno;
-	close(rules);
-	return ret;
+	return landlock_enforce(rules, ret);
 }

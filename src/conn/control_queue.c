@@ -9,9 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Room that control messages leave in the outbox for the frames of an epoch and of a disconnect. */
-#define OUTBOX_RESERVE (2 * SRDMA_FRAME_MAX)
-
 struct srdma_control_queue {
 	uint64_t sent, acknowledged;  /* this end's messages: all, and those that the peer's program has taken */
 	uint64_t received, taken, reported; /* the peer's: all, those that this end's program has taken, and those it was told so */
@@ -115,8 +112,7 @@ static bool has_room(const struct srdma_conn *conn)
 {
 	const struct srdma_control_queue *queue = conn->control;
 
-	return queue->sent - queue->acknowledged < SRDMA_CONTROL_DEPTH &&
-	       conn->outbox.have + SRDMA_FRAME_MAX + OUTBOX_RESERVE <= sizeof conn->outbox.bytes;
+	return queue->sent - queue->acknowledged < SRDMA_CONTROL_DEPTH && srdma_outbox_has_room(&conn->outbox);
 }
 
 static bool can_send(const struct srdma_conn *conn)

@@ -33,7 +33,7 @@ static void describe(const struct srdma_region_offer *facts, struct srdma_peer_r
 	srdma_sized_fill(region, size, &full, sizeof full);
 }
 
-static int check_agreed(const struct srdma_conn *conn)
+int srdma_regions_check_agreed(const struct srdma_conn *conn)
 {
 	return conn->regions ? 0 : srdma_fail(-EOPNOTSUPP, "the two ends did not agree on regions with names (named_regions)");
 }
@@ -53,7 +53,7 @@ static int await(struct srdma_conn *conn, bool (*ready)(const struct srdma_conn 
 
 int srdma_conn_find_region_sized(struct srdma_conn *conn, const char *name, int timeout_ms, struct srdma_peer_region *region, size_t size)
 {
-	int ret = check_agreed(conn);
+	int ret = srdma_regions_check_agreed(conn);
 
 	if (ret != 0)
 		return ret;
@@ -111,7 +111,7 @@ static bool has_changed(const struct srdma_conn *conn)
 
 int srdma_conn_wait_regions(struct srdma_conn *conn, uint64_t *changes, int timeout_ms)
 {
-	int ret = check_agreed(conn);
+	int ret = srdma_regions_check_agreed(conn);
 
 	if (ret != 0)
 		return ret;

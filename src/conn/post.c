@@ -232,8 +232,8 @@ int srdma_conn_post(struct srdma_conn *conn, const struct srdma_request *given)
 
 	if (ret == 0 && conn->options.raw)
 		ret = srdma_fail(-EOPNOTSUPP, "a raw connection has no requests of its own; post them to its queue pair");
-	if (ret == 0 && !conn->regions)
-		ret = srdma_fail(-EOPNOTSUPP, "the two ends did not agree on regions with names (named_regions)");
+	if (ret == 0)
+		ret = srdma_regions_check_agreed(conn);
 	if (ret == 0)
 		ret = srdma_conn_check(conn);
 	if (ret == 0)

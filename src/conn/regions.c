@@ -10,8 +10,6 @@
 #include <string.h>
 
 #define REMOTE_ACCESS (IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ | IBV_ACCESS_REMOTE_ATOMIC)
-/* Room that these frames leave in the outbox for those of an epoch and of a disconnect. */
-#define OUTBOX_RESERVE (2 * SRDMA_FRAME_MAX)
 
 int srdma_regions_start(struct srdma_conn *conn)
 {
@@ -37,8 +35,7 @@ void srdma_regions_release(struct srdma_conn *conn)
 /* Neither during the end nor when the outbox has no room to spare. */
 static bool may_send(const struct srdma_conn *conn)
 {
-	return !conn->closing.requested && !conn->closing.peer_answered &&
-	       conn->outbox.have + SRDMA_FRAME_MAX + OUTBOX_RESERVE <= sizeof conn->outbox.bytes;
+	return !conn->closing.requested && !conn->closing.peer_answered && srdma_outbox_has_room(&conn->outbox);
 }
 
 static int send_own(struct srdma_conn *conn, struct srdma_own_region *own)
@@ -258,9 +255,9 @@ int srdma_conn_offer(struct srdma_conn *conn, struct srdma_memory *memory, uint6
 	int ret;
 
 	name = name ? name : "";
-	if (!conn->regions)
-		return srdma_fail(-EOPNOTSUPP, "the two ends did not agree on regions with names (named_regions)");
-	ret = srdma_conn_check(conn);
+	ret = srdma_regions_check_agreed(conn);
+	if (ret == 0)
+		ret = srdma_conn_check(conn);
 	if (ret == 0)
 		ret = check_offer(conn, memory, offset, length, access, name);
 	if (ret == 0)

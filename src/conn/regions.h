@@ -49,6 +49,8 @@ struct srdma_regions {
 
 /* The ends have agreed on regions with names. */
 int srdma_regions_start(struct srdma_conn *conn);
+/* -EOPNOTSUPP: they have not. */
+int srdma_regions_check_agreed(const struct srdma_conn *conn);
 /* Frees everything; the queue pair is gone. */
 void srdma_regions_release(struct srdma_conn *conn);
 /* Sends the frames that are due, as far as there is room, and lets go of memory that the program has released. */

@@ -34,6 +34,12 @@ int srdma_control_receive(struct srdma_tls *tls, struct srdma_inbox *inbox, unsi
 /* Queues a frame and sends as much as there is room for, without blocking. Returns 0 even if the frame is still queued; errors of
  * srdma_tls_write; -ETIMEDOUT: the peer has read nothing for so long that the outbox is full. */
 int srdma_outbox_send(struct srdma_tls *tls, struct srdma_outbox *outbox, const uint8_t *frame, size_t length);
+/* Whether there is room for one more frame, besides those of an epoch and of a disconnect. */
+static inline bool srdma_outbox_has_room(const struct srdma_outbox *outbox)
+{
+	return outbox->have + 3 * SRDMA_FRAME_MAX <= sizeof outbox->bytes;
+}
+
 /* Sends as much as there is room for: 0, or an error of srdma_tls_write. */
 int srdma_outbox_flush(struct srdma_tls *tls, struct srdma_outbox *outbox);
 /* Sends a whole frame at once, past the outbox. -ETIMEDOUT: the peer does not read, so there is no room for it. */
