@@ -168,7 +168,7 @@ void srdma_conn_release_verbs(struct srdma_conn *conn)
 {
 	/* The queue pair is destroyed before the memory that it may still write to, and the window before the queue pair. */
 	srdma_qp_fail(&conn->qp);
-	if (srdma_region_unbind(&conn->region) != 0)
+	if (srdma_region_unbind(&conn->region) != 0 || srdma_regions_unbind(conn) != 0)
 		srdma_log(SRDMA_LOG_ERROR, "%s", srdma_error_text());
 	srdma_qp_release(&conn->qp);
 	srdma_epoch_release(conn);

@@ -146,6 +146,8 @@ void srdma_conn_progress(struct srdma_conn *conn, bool control);
 void srdma_conn_progress_control(struct srdma_conn *conn);
 /* Takes only the messages that have come: a latency-bound waiter repeats this call. */
 void srdma_conn_progress_receives(struct srdma_conn *conn);
+/* Takes only completions, and does what is due for the regions that this end offers. */
+void srdma_conn_progress_binds(struct srdma_conn *conn);
 /* Only sends queued sealed writes and reads, as far as they can be sent now. */
 void srdma_conn_push(struct srdma_conn *conn);
 int srdma_conn_send_empty(struct srdma_conn *conn, enum srdma_frame_type type);

@@ -41,6 +41,7 @@ struct srdma_connect {
 	int fd;        /* of the TLS channel, in the watch; -1: it is not */
 	short events;
 
+	bool without_keys; /* the server is too old for SRDMA_FEATURE_REGION_KEYS */
 	unsigned tries; /* that have ended because the server was busy */
 	uint64_t busy_until; /* the time for them */
 
@@ -180,6 +181,8 @@ static int shake_hands(struct srdma_connect *connect)
 		ret = srdma_tls_peer_names(conn->tls, &conn->names);
 	if (ret == 0 && conn->region.windowed)
 		conn->own.features |= SRDMA_FEATURE_WINDOW;
+	if (connect->without_keys)
+		conn->own.features &= ~SRDMA_FEATURE_REGION_KEYS;
 	connect->stage = STAGE_WELCOME;
 	return ret == 0 ? srdma_setup_send_self(&connect->setup, SRDMA_FRAME_HELLO) : ret;
 }
@@ -258,11 +261,19 @@ static int busy_pause_ms(unsigned tries)
 /* The try has failed. 0: there will be another one. */
 static int fail(struct srdma_connect *connect, int error)
 {
+	const struct srdma_conn *conn = connect->setup.conn;
+	bool has_keys = conn && (conn->own.features & SRDMA_FEATURE_REGION_KEYS);
 	char text[sizeof connect->text];
 	int pause;
 
 	srdma_error_keep(text, sizeof text);
 	clear(connect);
+	/* An older server knows regions with names, but not this bit. */
+	if (error == SRDMA_EREJECTED && last_reject.reason == SRDMA_REJECT_FEATURE && has_keys) {
+		connect->without_keys = true;
+		connect->stage = STAGE_BEGIN;
+		return 0;
+	}
 	if (error == SRDMA_EREJECTED && last_reject.reason == SRDMA_REJECT_BUSY) {
 		pause = busy_pause_ms(connect->tries++);
 		if (pause <= srdma_deadline_left_ms(connect->busy_until)) {

@@ -219,6 +219,8 @@ static int replace_queue_pair(struct srdma_conn *conn)
 	struct srdma_epoch_change *change = &conn->epoch.change;
 	int ret = srdma_region_unbind(&conn->region);
 
+	if (ret == 0)
+		ret = srdma_regions_unbind(conn);
 	if (ret != 0)
 		return ret;
 	if (change->fresh.verbs) {
@@ -248,6 +250,8 @@ static int connect_again(struct srdma_conn *conn)
 		ret = replace_queue_pair(conn);
 	if (ret == 0)
 		ret = srdma_conn_connect_queue_pair(conn);
+	if (ret == 0)
+		ret = srdma_regions_send_keys(conn);
 	ready.rkey = conn->own.region_rkey;
 	return ret == 0 ? send_frame(conn, SRDMA_FRAME_EPOCH_READY, &ready) : ret;
 }

@@ -18,6 +18,7 @@ struct srdma_epoch_change {
 	enum srdma_epoch_reason begun_reason, peer_reason; /* as the two EPOCH_BEGIN said */
 	bool broken, peer_broken; /* this end's, or the peer's, queue pair has failed */
 	bool broken_again;        /* the new queue pair has failed already */
+	bool peer_keys;           /* the peer has sent the new rkeys of its regions with names */
 	bool peer_spent;          /* the peer asked, and by this end's count it has used up its PSNs */
 	uint64_t peer_sends;      /* posted by the peer on the old queue pair and all before */
 	struct srdma_epoch_frame peer; /* the peer's parameters */
@@ -50,6 +51,8 @@ void srdma_epoch_start(struct srdma_conn *conn);
 int srdma_epoch_step(struct srdma_conn *conn, bool thorough);
 /* Takes a frame of type EPOCH_* from the inbox. */
 int srdma_epoch_take(struct srdma_conn *conn);
+/* Takes note of REGION_KEYS, which is due once in a change. */
+int srdma_epoch_take_keys(struct srdma_conn *conn);
 /* The queue pair has failed with `error`, the thread's last one. Returns 0 when it will be replaced, else `error`. */
 int srdma_epoch_break(struct srdma_conn *conn, int error);
 bool srdma_epoch_is_changing(const struct srdma_conn *conn);

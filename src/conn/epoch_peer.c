@@ -104,3 +104,15 @@ int srdma_epoch_take(struct srdma_conn *conn)
 	/* The next frame may belong to the next phase. */
 	return ret == 0 ? srdma_epoch_step(conn, false) : ret;
 }
+
+int srdma_epoch_take_keys(struct srdma_conn *conn)
+{
+	struct srdma_epoch_change *change = &conn->epoch.change;
+
+	if (change->phase < SRDMA_PHASE_TOLD || change->peer_phase != SRDMA_PHASE_TOLD)
+		return srdma_fail(SRDMA_EPROTOCOL, "the peer sent REGION_KEYS outside of a renewal: it is due between EPOCH_PARAMETERS and EPOCH_READY");
+	if (change->peer_keys)
+		return srdma_fail(SRDMA_EPROTOCOL, "the peer sent REGION_KEYS twice in a renewal");
+	change->peer_keys = true;
+	return 0;
+}

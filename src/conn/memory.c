@@ -248,6 +248,8 @@ static bool is_in_use(const struct srdma_lease *lease)
 
 	if (conn->status != 0)
 		return false;
+	if (srdma_regions_are_binding(conn, lease))
+		return true;
 	return conn->sealed ? srdma_sealed_jobs_use(&conn->sealed_rdma.jobs, lease)
 			    : lease->region.mr && srdma_queues_uses(&conn->queues, lease->region.mr->lkey);
 }

@@ -32,7 +32,7 @@ static int take_frame(struct srdma_conn *conn)
 		return srdma_epoch_take(conn);
 	if (header->type == SRDMA_FRAME_CONTROL_MESSAGE || header->type == SRDMA_FRAME_CONTROL_TAKEN)
 		return srdma_control_queue_take_frame(conn);
-	if (header->type >= SRDMA_FRAME_REGION_OFFER && header->type <= SRDMA_FRAME_REGION_RELEASED)
+	if (header->type >= SRDMA_FRAME_REGION_OFFER && header->type <= SRDMA_FRAME_REGION_KEYS)
 		return srdma_regions_take_frame(conn);
 	return header->type == SRDMA_FRAME_WITHDRAW ? srdma_conn_take_withdrawal(conn) : srdma_conn_take_close_frame(conn);
 }
@@ -184,6 +184,17 @@ void srdma_conn_progress_receives(struct srdma_conn *conn)
 	if (conn->options.raw || conn->status != 0)
 		return;
 	int ret = srdma_queues_poll_receives(&conn->queues);
+	if (ret != 0)
+		fail_progress(conn, ret);
+}
+
+void srdma_conn_progress_binds(struct srdma_conn *conn)
+{
+	if (conn->options.raw || conn->status != 0)
+		return;
+	int ret = srdma_queues_poll(&conn->queues);
+	if (ret == 0)
+		ret = srdma_regions_step(conn);
 	if (ret != 0)
 		fail_progress(conn, ret);
 }

@@ -65,7 +65,7 @@ static int confirm(struct srdma_conn *conn, struct srdma_known_region *known)
 static int send_due(struct srdma_conn *conn)
 {
 	struct srdma_regions *regions = conn->regions;
-	int ret = 0;
+	int ret = srdma_regions_take_bound(conn);
 
 	regions->due = false;
 	for (size_t i = 0; i < SRDMA_REGIONS_MAX && ret == 0; i++) {
@@ -74,7 +74,11 @@ static int send_due(struct srdma_conn *conn)
 		bool own_due = own->state == SRDMA_OFFER_NEW || own->state == SRDMA_OFFER_WITHDRAWN;
 		bool peer_due = known->state == SRDMA_PEER_REGION_WITHDRAWN;
 
-		if (own_due && may_send(conn))
+		if (own->state == SRDMA_OFFER_UNBOUND && may_send(conn) && srdma_queues_can_bind(&conn->queues))
+			ret = srdma_regions_post_bind(conn, own);
+		if (own->state == SRDMA_OFFER_UNBOUND || srdma_own_region_is_binding(own))
+			regions->due = true;
+		else if (own_due && may_send(conn))
 			ret = send_own(conn, own);
 		else if (own_due)
 			regions->due = true;
@@ -154,6 +158,9 @@ int srdma_regions_take_frame(struct srdma_conn *conn)
 
 	if (!conn->regions)
 		return srdma_fail(SRDMA_EPROTOCOL, "the peer sent a frame of type %u, and the ends did not agree on regions with names", type);
+	/* An end that has sent DISCONNECT may still take part in a renewal. */
+	if (type == SRDMA_FRAME_REGION_KEYS)
+		return srdma_regions_take_keys(conn);
 	if (conn->closing.peer_requested || conn->closing.acknowledged)
 		return srdma_fail(SRDMA_EPROTOCOL, "the peer sent a frame of type %u after it had disconnected", type);
 	if (type == SRDMA_FRAME_REGION_OFFER) {
@@ -174,7 +181,7 @@ static struct srdma_own_region *find_own(const struct srdma_conn *conn, uint32_t
 	for (size_t i = 0; conn->regions && i < SRDMA_REGIONS_MAX; i++) {
 		struct srdma_own_region *own = &conn->regions->own[i];
 
-		if ((own->state == SRDMA_OFFER_NEW || own->state == SRDMA_OFFER_TOLD) && own->facts.id == id)
+		if (srdma_own_region_is_offered(own) && own->facts.id == id)
 			return own;
 	}
 	return NULL;
@@ -218,7 +225,7 @@ static int choose_place(struct srdma_regions *regions, const char *name, struct 
 
 		if (own->state == SRDMA_OFFER_NONE)
 			*out = own;
-		else if ((own->state == SRDMA_OFFER_NEW || own->state == SRDMA_OFFER_TOLD) && name[0] && strcmp(own->facts.name, name) == 0)
+		else if (srdma_own_region_is_offered(own) && name[0] && strcmp(own->facts.name, name) == 0)
 			return srdma_fail(-EEXIST, "this end offers a region of the name '%s' already", name);
 	}
 	if (!*out)
@@ -234,16 +241,28 @@ static int choose_place(struct srdma_regions *regions, const char *name, struct 
 static int make_region(struct srdma_conn *conn, const struct srdma_memory *memory, uint64_t offset, uint64_t length, unsigned access,
 		       struct srdma_region *out)
 {
-	unsigned local = access & (IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_ATOMIC) ? (unsigned)IBV_ACCESS_LOCAL_WRITE : 0u;
-	int ret = 0;
+	if (!conn->sealed)
+		return srdma_region_grant(conn->pd, &memory->source, offset, length, access, srdma_regions_use_windows(conn), out);
+	*out = (struct srdma_region){.address = (char *)memory->source.address + offset, .size = length, .rights = access};
+	return 0;
+}
 
-	*out = (struct srdma_region){0};
-	if (conn->sealed)
-		*out = (struct srdma_region){.address = (char *)memory->source.address + offset, .size = length};
-	else
-		ret = srdma_region_of(conn->pd, &memory->source, offset, length, (int)(access | local), out);
-	out->rights = ret == 0 ? access : 0;
-	return ret;
+/* Sends what is due. A bind is over at once where nothing is before it; else an event of the device tells of it. */
+static int tell(struct srdma_conn *conn)
+{
+	int ret = srdma_regions_step(conn);
+
+	if (ret != 0)
+		return srdma_conn_end(conn, ret);
+	if (srdma_regions_are_binding(conn, NULL))
+		srdma_conn_progress_binds(conn);
+	if (srdma_regions_are_binding(conn, NULL)) {
+		srdma_conn_arm(conn);
+		/* A completion before the arming raises no event. */
+		srdma_conn_progress_binds(conn);
+	}
+	srdma_conn_watch_control(conn);
+	return conn->status == 0 ? 0 : srdma_conn_check(conn);
 }
 
 int srdma_conn_offer(struct srdma_conn *conn, struct srdma_memory *memory, uint64_t offset, uint64_t length, unsigned access, const char *name,
@@ -268,27 +287,31 @@ int srdma_conn_offer(struct srdma_conn *conn, struct srdma_memory *memory, uint6
 		ret = make_region(conn, memory, offset, length, access, &region);
 	if (ret != 0)
 		return ret;
-	*own = (struct srdma_own_region){.state = SRDMA_OFFER_NEW, .region = region, .lease = lease};
+	*own = (struct srdma_own_region){
+		.state = region.windowed ? SRDMA_OFFER_UNBOUND : SRDMA_OFFER_NEW, .region = region, .lease = lease};
 	own->facts = (struct srdma_region_offer){.id = conn->regions->last_id,
 						 .access = (uint16_t)access,
-						 .rkey = region.mr ? region.mr->rkey : 0,
+						 .rkey = srdma_region_rkey(&region),
 						 .address = region.base,
 						 .length = length};
 	strcpy(own->facts.name, name); /* srdma_region_name_is_valid */
 	*id = own->facts.id;
 	conn->regions->due = true;
-	ret = srdma_regions_step(conn);
-	srdma_conn_watch_control(conn);
-	return ret == 0 ? 0 : srdma_conn_end(conn, ret);
+	return tell(conn);
 }
 
 static int withdraw(struct srdma_conn *conn, struct srdma_own_region *own)
 {
 	bool told = own->state == SRDMA_OFFER_TOLD;
 
+	conn->regions->due = true;
+	/* The send queue still has the window and the memory region. */
+	if (srdma_own_region_is_binding(own) && conn->status == 0 && !conn->queues.stopped) {
+		own->state = SRDMA_OFFER_DROPPED;
+		return 0;
+	}
 	own->state = told ? SRDMA_OFFER_WITHDRAWN : SRDMA_OFFER_NONE;
 	own->lease = NULL;
-	conn->regions->due = true;
 	/* Another thread may be at a chunk of the region. */
 	srdma_sealed_rdma_settle(&conn->sealed_rdma);
 	return srdma_region_withdraw(&own->region);

@@ -10,8 +10,11 @@ struct srdma_conn;
 
 enum srdma_offer_state {
 	SRDMA_OFFER_NONE,
+	SRDMA_OFFER_UNBOUND,     /* the bind of its window is due */
+	SRDMA_OFFER_BINDING,     /* and is on the send queue */
 	SRDMA_OFFER_NEW,         /* REGION_OFFER is due */
 	SRDMA_OFFER_TOLD,
+	SRDMA_OFFER_DROPPED,     /* withdrawn while BINDING: it goes when the bind is over. The peer never knew it */
 	SRDMA_OFFER_WITHDRAWN,   /* REGION_WITHDRAW is due */
 	SRDMA_OFFER_UNCONFIRMED, /* the peer is to send REGION_RELEASED */
 };
@@ -22,7 +25,18 @@ struct srdma_own_region {
 	struct srdma_region_offer facts;
 	struct srdma_region region; /* while it is offered */
 	struct srdma_lease *lease;  /* likewise */
+	uint64_t bind;              /* BINDING, DROPPED: its number among the queues' */
 };
+
+static inline bool srdma_own_region_is_offered(const struct srdma_own_region *own)
+{
+	return own->state >= SRDMA_OFFER_UNBOUND && own->state <= SRDMA_OFFER_TOLD;
+}
+
+static inline bool srdma_own_region_is_binding(const struct srdma_own_region *own)
+{
+	return own->state == SRDMA_OFFER_BINDING || own->state == SRDMA_OFFER_DROPPED;
+}
 
 enum srdma_peer_region_state {
 	SRDMA_PEER_REGION_NONE,
@@ -44,7 +58,7 @@ struct srdma_regions {
 	uint64_t handled; /* of these, by a server's handler */
 	char awaited[SRDMA_REGION_NAME_SIZE]; /* srdma_conn_find_region; a server asks for it again after the call */
 	uint64_t seen_changes;   /* srdma_conn_wait_regions */
-	bool due;         /* a frame is */
+	bool due;         /* a frame or a bind is, or a bind is under way */
 };
 
 /* The ends have agreed on regions with names. */
@@ -65,6 +79,24 @@ const struct srdma_region *srdma_regions_find_own(const void *conn, uint16_t id)
 const struct srdma_region_offer *srdma_regions_find_peer(const struct srdma_conn *conn, uint32_t id);
 /* After a renewal: an error if a request that is to be repeated concerns a region that the peer has withdrawn. */
 int srdma_regions_check_resume(const struct srdma_conn *conn);
+/* region_windows.c */
+/* Whether regions of this connection have windows, unless the memory gets none. */
+bool srdma_regions_use_windows(const struct srdma_conn *conn);
+/* Posts the bind of a new window of the region. */
+int srdma_regions_post_bind(struct srdma_conn *conn, struct srdma_own_region *own);
+/* Takes the regions further whose bind has completed. */
+int srdma_regions_take_bound(struct srdma_conn *conn);
+/* Whether a bind is under way; with `lease`, one that concerns it. */
+bool srdma_regions_are_binding(const struct srdma_conn *conn, const struct srdma_lease *lease);
+/* Frees all windows, before the queue pair goes. */
+int srdma_regions_unbind(struct srdma_conn *conn);
+/* Binds new windows to the new queue pair, which has nothing posted. */
+int srdma_regions_bind_again(struct srdma_conn *conn);
+/* Sends REGION_KEYS, unless there are none. */
+int srdma_regions_send_keys(struct srdma_conn *conn);
+/* Takes REGION_KEYS. */
+int srdma_regions_take_keys(struct srdma_conn *conn);
+
 static inline bool srdma_regions_have_changed(const struct srdma_regions *regions)
 {
 	return regions && regions->changes != regions->handled;

@@ -69,7 +69,9 @@ static uint32_t pieces_of(const struct srdma_conn *conn)
 static int make_verbs(struct srdma_conn *conn, uint32_t message_size, uint32_t depth)
 {
 	const struct srdma_conn_options *o = &conn->options;
-	const struct srdma_queues_shape shape = {message_size, depth, o->rdma_depth, o->seal == SRDMA_SEAL_REQUIRED, pieces_of(conn)};
+	const struct srdma_queues_shape shape = {message_size, depth, o->rdma_depth, o->seal == SRDMA_SEAL_REQUIRED,
+						   .binds = pieces_of(conn) > 0 && srdma_device_has_windows(conn->device),
+						   .pieces = pieces_of(conn)};
 	struct srdma_qp_queues queues = {
 		.send_depth = o->raw ? o->raw_send_depth : srdma_queues_send_depth(&shape),
 		.recv_depth = o->raw ? o->raw_recv_depth : srdma_queues_recv_depth(&shape),
@@ -118,6 +120,8 @@ static void describe_self(struct srdma_conn *conn, uint32_t message_size, uint32
 		own->features |= SRDMA_FEATURE_SEALED | (srdma_cipher_aes_is_fast() ? 0u : SRDMA_FEATURE_CHACHA);
 	own->features |= (conn->own_data ? SRDMA_FEATURE_PRIVATE_DATA : 0u) | (conn->options.control_messages ? SRDMA_FEATURE_CONTROL : 0u) |
 			 (conn->options.named_regions ? SRDMA_FEATURE_REGIONS : 0u);
+	if (conn->options.named_regions && (own->features & SRDMA_FEATURE_EPOCHS) && !(own->features & SRDMA_FEATURE_SEALED))
+		own->features |= SRDMA_FEATURE_REGION_KEYS;
 	if (conn->region.address) {
 		own->region_address = 0;
 		own->region_size = conn->region.size;
@@ -198,7 +202,7 @@ int srdma_conn_connect_queue_pair(struct srdma_conn *conn)
 		ret = srdma_qp_ready_to_send(&conn->qp, own->psn, initiator);
 	if (ret == 0)
 		ret = srdma_region_bind(&conn->region, conn->qp.verbs, &conn->own.region_rkey);
-	return ret;
+	return ret == 0 ? srdma_regions_bind_again(conn) : ret;
 }
 
 int srdma_setup_connect_queue_pair(struct srdma_setup *s)

@@ -19,7 +19,7 @@ uint32_t srdma_queues_send_depth(const struct srdma_queues_shape *shape)
 {
 	uint32_t rdma = shape->sealed ? SRDMA_CONTROL_RESERVE + SRDMA_SEALED_CHUNKS : 0;
 
-	return shape->depth + SRDMA_CREDIT_RESERVE + shape->rdma_depth + rdma;
+	return shape->depth + SRDMA_CREDIT_RESERVE + shape->rdma_depth + rdma + (shape->binds ? SRDMA_BINDS_MAX : 0);
 }
 
 uint32_t srdma_queues_recv_depth(const struct srdma_queues_shape *shape)

@@ -47,6 +47,8 @@ static inline void srdma_counter_add(atomic_uint_fast64_t *counter, uint64_t n)
 
 /* Work requests that are posted together. */
 #define SRDMA_SUBMIT_MAX 8
+/* Binds of memory windows that are posted at once. */
+#define SRDMA_BINDS_MAX 64
 
 enum srdma_op_kind {
 	SRDMA_OP_MESSAGE,
@@ -57,6 +59,7 @@ enum srdma_op_kind {
 	SRDMA_OP_PART,   /* a part of a sealed request, which completes with a later one */
 	SRDMA_OP_NOTICE, /* an RDMA write with immediate: a POSTED that takes a receive of the peer's, as a message does */
 	SRDMA_OP_PULL,   /* an RDMA read of chunks, for sealed_rdma.c */
+	SRDMA_OP_BIND,   /* of a memory window: nothing goes out */
 };
 
 enum srdma_op_atomic { SRDMA_ATOMIC_NONE, SRDMA_ATOMIC_FETCH_ADD, SRDMA_ATOMIC_COMPARE_SWAP };
@@ -73,7 +76,7 @@ struct srdma_op {
 	bool executed;   /* the peer has executed it, but its completion was lost with the queue pair */
 	uint32_t imm;    /* MESSAGE, CREDIT, CONTROL, NOTICE; network order */
 	uint32_t length;
-	uint32_t lkey, rkey; /* rkey: PULL, and of a region with an id; that of the region 0 is the queues' */
+	uint32_t lkey, rkey; /* rkey: PULL, and of a region with an id, whose renewals change it; that of the region 0 is the queues' */
 	uint64_t local, remote;
 	uint64_t send;   /* MESSAGE, CREDIT, CONTROL, NOTICE: its number among all sends */
 	uint64_t cookie; /* POSTED, NOTICE */
@@ -98,6 +101,7 @@ struct srdma_arrival {
 struct srdma_queues_shape {
 	uint32_t message_size, depth, rdma_depth;
 	bool sealed;
+	bool binds;      /* windows, while others use the queues */
 	uint32_t pieces; /* of memory in one request; 0: 1 */
 };
 
@@ -135,6 +139,7 @@ struct srdma_queues {
 	uint64_t *done; /* by done_ring: cookies of POSTED operations that are complete */
 	struct srdma_ring done_ring;
 	uint64_t waited_done; /* WAITED operations completed so far */
+	uint64_t binds_posted, binds_done; /* of windows, so far; they complete in order */
 
 	uint32_t unpolled; /* bytes opened or copied since the device was last looked at */
 
@@ -249,6 +254,12 @@ static inline bool srdma_queues_has_credit(const struct srdma_queues *queues)
 {
 	return queues->credits > queues->credits_kept && queues->messages_queued < queues->depth;
 }
+/* Whether the bind of a window may be posted now. The second function posts one, whose completion `binds_done` counts. A renewal does not
+ * repeat it: the window does not outlive the queue pair. */
+bool srdma_queues_can_bind(const struct srdma_queues *queues);
+int srdma_queues_post_bind(struct srdma_queues *queues, struct ibv_send_wr *wr);
+/* The requests that are posted again concern the peer's region of this id by its new key. */
+void srdma_queues_change_rkey(struct srdma_queues *queues, uint16_t region, uint32_t rkey);
 /* Whether a request that is posted concerns the peer's region of this id, which is not 0. */
 bool srdma_queues_uses_region(const struct srdma_queues *queues, uint16_t region);
 /* Whether a write or read that is posted uses memory of this key. */

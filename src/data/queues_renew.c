@@ -85,7 +85,7 @@ int srdma_queues_settle(struct srdma_queues *queues, uint64_t arrived, uint64_t 
 
 		if (srdma_op_is_send(op))
 			before_arrived = before_arrived || op->send < arrived;
-		op->executed = before_arrived && (srdma_op_is_send(op) || op->write);
+		op->executed = op->kind == SRDMA_OP_BIND || (before_arrived && (srdma_op_is_send(op) || op->write));
 		if (srdma_op_is_send(op) && op->send >= arrived && before_arrived)
 			return srdma_fail(SRDMA_EPROTOCOL, "the peer's account of what it received is impossible");
 	}

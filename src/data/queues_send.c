@@ -38,13 +38,18 @@ static void fill_rdma(const struct srdma_queues *queues, const struct srdma_op *
 	wr->wr.rdma.rkey = rkey;
 }
 
+static uint64_t request_id(const struct srdma_queues *queues, uint32_t index)
+{
+	return (uint64_t)queues->generation << GENERATION_SHIFT | ((queues->op_sequence + index) & SEQUENCE_MASK);
+}
+
 static void fill_request(const struct srdma_queues *queues, uint32_t index, bool signaled, struct ibv_send_wr *wr, struct ibv_sge *sge)
 {
 	const struct srdma_op *op = srdma_queues_op(queues, index);
 
 	*sge = (struct ibv_sge){.addr = op->local, .length = op->length, .lkey = op->lkey};
 	*wr = (struct ibv_send_wr){
-		.wr_id = (uint64_t)queues->generation << GENERATION_SHIFT | ((queues->op_sequence + index) & SEQUENCE_MASK),
+		.wr_id = request_id(queues, index),
 		.sg_list = sge,
 		.num_sge = op->pieces > 0 ? (int)op->pieces : op->length > 0,
 		.send_flags = (signaled ? IBV_SEND_SIGNALED : 0u) | (op->is_inline ? IBV_SEND_INLINE : 0u),
@@ -125,6 +130,7 @@ void srdma_queues_complete_op(struct srdma_queues *queues)
 		srdma_queues_complete_rdma(queues, SRDMA_OP_POSTED, op.cookie);
 		break;
 	case SRDMA_OP_PULL: queues->on_pulled(queues->arg); break;
+	case SRDMA_OP_BIND: queues->binds_done++; break;
 	}
 }
 
@@ -132,12 +138,17 @@ static int fail_send(struct srdma_queues *queues, const struct ibv_wc *wc)
 {
 	uint64_t index = (wc->wr_id & SEQUENCE_MASK) - (queues->op_sequence & SEQUENCE_MASK);
 	/* The op may be complete already, so the device's index need not lie in the ring. */
-	bool send = index < queues->op_ring.count && srdma_op_is_send(srdma_queues_op(queues, (uint32_t)index));
+	const struct srdma_op *op = index < queues->op_ring.count ? srdma_queues_op(queues, (uint32_t)index) : NULL;
+	const char *what = "an RDMA write or read";
 
 	if (!queues->stopped && (wc->status == IBV_WC_LOC_LEN_ERR || wc->status == IBV_WC_LOC_QP_OP_ERR ||
 				  wc->status == IBV_WC_LOC_PROT_ERR || wc->status == IBV_WC_MW_BIND_ERR))
 		queues->failed_here = true;
-	return srdma_queues_fail_completion(queues, wc, send ? "a send" : "an RDMA write or read");
+	if (op && srdma_op_is_send(op))
+		what = "a send";
+	else if (op && op->kind == SRDMA_OP_BIND)
+		what = "the bind of a memory window";
+	return srdma_queues_fail_completion(queues, wc, what);
 }
 
 static void complete_up_to(struct srdma_queues *queues, uint64_t wr_id)
@@ -358,6 +369,34 @@ int srdma_queues_post_pieces(struct srdma_queues *queues, const struct srdma_op 
 	return 0;
 }
 
+bool srdma_queues_can_bind(const struct srdma_queues *queues)
+{
+	return !queues->held && !queues->stopped && queues->binds_posted - queues->binds_done < SRDMA_BINDS_MAX;
+}
+
+int srdma_queues_post_bind(struct srdma_queues *queues, struct ibv_send_wr *wr)
+{
+	struct ibv_send_wr *bad;
+	int error;
+
+	wr->wr_id = request_id(queues, queues->op_ring.count);
+	error = ibv_post_send(queues->qp->verbs, wr, &bad);
+	if (error != 0)
+		return srdma_fail(SRDMA_EVERBS, "cannot post the bind of a memory window: %s", strerror(error));
+	queues->unsignaled = 0;
+	*srdma_queues_op(queues, queues->op_ring.count) = (struct srdma_op){.kind = SRDMA_OP_BIND};
+	srdma_ring_push(&queues->op_ring);
+	queues->binds_posted++;
+	return 0;
+}
+
+void srdma_queues_change_rkey(struct srdma_queues *queues, uint16_t region, uint32_t rkey)
+{
+	for (uint32_t i = 0; i < queues->op_ring.count; i++)
+		if (srdma_queues_op(queues, i)->region == region)
+			srdma_queues_op(queues, i)->rkey = rkey;
+}
+
 static bool op_uses(const struct srdma_queues *queues, uint32_t index, uint32_t lkey)
 {
 	const struct srdma_op *op = srdma_queues_op(queues, index);
@@ -366,7 +405,7 @@ static bool op_uses(const struct srdma_queues *queues, uint32_t index, uint32_t 
 	for (uint32_t i = 0; i < op->pieces; i++)
 		if (pieces[i].lkey == lkey)
 			return true;
-	return op->pieces == 0 && !op->is_inline && op->lkey == lkey;
+	return op->pieces == 0 && !op->is_inline && op->kind != SRDMA_OP_BIND && op->lkey == lkey;
 }
 
 bool srdma_queues_uses(const struct srdma_queues *queues, uint32_t lkey)

@@ -207,7 +207,7 @@ static uint64_t in_pages(uint64_t bytes)
 static uint64_t bytes_of_one(const struct srdma_conn_options *conn)
 {
 	bool sealed = conn->seal == SRDMA_SEAL_REQUIRED;
-	const struct srdma_queues_shape shape = {conn->message_size, conn->depth, conn->rdma_depth, sealed, 0};
+	const struct srdma_queues_shape shape = {.message_size = conn->message_size, .depth = conn->depth, .rdma_depth = conn->rdma_depth, .sealed = sealed};
 	uint64_t bytes = saturated_add(in_pages(srdma_queues_ring_size(&shape)), in_pages(conn->region_size));
 
 	if (sealed && conn->seal_threads > 0)

@@ -249,6 +249,16 @@ const struct ibv_device_attr *srdma_device_attr(const struct srdma_device *devic
 	return &device->attr;
 }
 
+/* Those of the kernel's rdma_rxe (6.1 to 7.2, known by its vendor number and the lack of a firmware) add faults: a peer that has the key
+ * of one can end the kernel. */
+bool srdma_device_has_windows(const struct srdma_device *device)
+{
+	const struct ibv_device_attr *attr = srdma_device_attr(device);
+	bool is_rxe = attr->vendor_id == 0xffffff && (strcmp(attr->fw_ver, "0.0.0") == 0 || attr->fw_ver[0] == '\0');
+
+	return !is_rxe && (attr->device_cap_flags & (IBV_DEVICE_MEM_WINDOW_TYPE_2A | IBV_DEVICE_MEM_WINDOW_TYPE_2B)) != 0;
+}
+
 const struct ibv_port_attr *srdma_device_port_attr(const struct srdma_device *device)
 {
 	return &device->port_attr;

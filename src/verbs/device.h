@@ -10,6 +10,9 @@ bool srdma_device_has_gid(const struct srdma_device *device, const union ibv_gid
 /* Whether the kernel knows the device; otherwise it is a device in user space. */
 bool srdma_device_is_of_kernel(const struct srdma_device *device);
 
+/* Whether the device has memory windows of type 2 that add protection. */
+bool srdma_device_has_windows(const struct srdma_device *device);
+
 /* Index of the network interface of a GID of the device's port; 0: unknown. */
 uint32_t srdma_device_gid_interface(const struct srdma_device *device, uint8_t gid_index);
 

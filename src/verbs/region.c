@@ -2,6 +2,7 @@
 #include "region.h"
 
 #include "clock.h"
+#include "device.h"
 #include "log.h"
 
 #include <errno.h>
@@ -61,6 +62,24 @@ int srdma_region_of(struct ibv_pd *pd, const struct srdma_source *source, uint64
 	return 0;
 }
 
+int srdma_region_grant(struct ibv_pd *pd, const struct srdma_source *source, uint64_t offset, size_t length, unsigned rights, bool windowed,
+		       struct srdma_region *out)
+{
+	/* The verbs specification requires local write with these. */
+	int local = rights & (IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_ATOMIC) ? IBV_ACCESS_LOCAL_WRITE : 0;
+	int ret = windowed ? srdma_region_of(pd, source, offset, length, local | IBV_ACCESS_MW_BIND, out) : -1;
+
+	if (ret != 0) {
+		windowed = false;
+		ret = srdma_region_of(pd, source, offset, length, (int)rights | local, out);
+	}
+	if (ret != 0)
+		return ret;
+	out->windowed = windowed;
+	out->rights = rights;
+	return 0;
+}
+
 int srdma_region_private(size_t size, struct srdma_region *out)
 {
 	size_t page = (size_t)sysconf(_SC_PAGESIZE), mapped = (size + page - 1) / page * page;
@@ -96,19 +115,9 @@ int srdma_region_new(struct ibv_pd *pd, size_t size, int access, struct srdma_re
 	return 0;
 }
 
-/* Windows that add protection. Those of the kernel's rdma_rxe (6.1 to 7.2, known by its vendor number and the lack of a firmware) add
- * faults: a peer that has the key of one can end the kernel. */
-static bool has_windows(const struct srdma_device *device)
-{
-	const struct ibv_device_attr *attr = srdma_device_attr(device);
-	bool is_rxe = attr->vendor_id == 0xffffff && (strcmp(attr->fw_ver, "0.0.0") == 0 || attr->fw_ver[0] == '\0');
-
-	return !is_rxe && (attr->device_cap_flags & (IBV_DEVICE_MEM_WINDOW_TYPE_2A | IBV_DEVICE_MEM_WINDOW_TYPE_2B)) != 0;
-}
-
 int srdma_region_offer(const struct srdma_device *device, struct ibv_pd *pd, size_t size, unsigned rights, struct srdma_region *out)
 {
-	bool windowed = rights != 0 && has_windows(device);
+	bool windowed = rights != 0 && srdma_device_has_windows(device);
 	int access = windowed ? IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_MW_BIND : (int)rights;
 	int ret;
 
@@ -145,29 +154,6 @@ static int await_bind(struct ibv_qp *qp, uint64_t id)
 	return srdma_fail(SRDMA_EVERBS, "cannot poll the send completion queue");
 }
 
-static int bind_window(struct srdma_region *region, struct ibv_qp *qp)
-{
-	struct ibv_send_wr wr = {
-		.wr_id = UINT64_MAX, /* an id that no work request of a stream has */
-		.opcode = IBV_WR_BIND_MW,
-		.send_flags = IBV_SEND_SIGNALED,
-		.bind_mw = {.mw = region->mw,
-			    .rkey = ibv_inc_rkey(region->mw->rkey),
-			    .bind_info = {.mr = region->mr,
-					  .addr = 0, /* where the region begins for the device */
-					  .length = region->size,
-					  .mw_access_flags = region->rights}},
-	}, *bad;
-	int error = ibv_post_send(qp, &wr, &bad), ret;
-
-	if (error != 0)
-		return srdma_fail(SRDMA_EVERBS, "cannot bind a memory window: %s", strerror(error));
-	ret = await_bind(qp, wr.wr_id);
-	if (ret == 0)
-		region->mw->rkey = wr.bind_mw.rkey;
-	return ret;
-}
-
 int srdma_region_unbind(struct srdma_region *region)
 {
 	int error = region->mw ? ibv_dealloc_mw(region->mw) : 0;
@@ -176,22 +162,53 @@ int srdma_region_unbind(struct srdma_region *region)
 	return error == 0 ? 0 : srdma_fail(SRDMA_EVERBS, "cannot free a memory window: %s", strerror(error));
 }
 
-int srdma_region_bind(struct srdma_region *region, struct ibv_qp *qp, uint32_t *rkey)
+int srdma_region_prepare_bind(struct srdma_region *region, struct ibv_send_wr *wr)
 {
-	int ret;
+	int ret = srdma_region_unbind(region);
 
-	*rkey = region->mr && !region->windowed ? region->mr->rkey : 0;
-	if (!region->mr || !region->windowed)
-		return 0;
-	ret = srdma_region_unbind(region);
 	if (ret != 0)
 		return ret;
 	region->mw = ibv_alloc_mw(region->mr->pd, IBV_MW_TYPE_2);
 	if (!region->mw)
 		return srdma_fail(SRDMA_EVERBS, "cannot make a memory window: %s", strerror(errno));
-	ret = bind_window(region, qp);
-	*rkey = region->mw->rkey;
+	*wr = (struct ibv_send_wr){
+		.opcode = IBV_WR_BIND_MW,
+		.send_flags = IBV_SEND_SIGNALED,
+		.bind_mw = {.mw = region->mw,
+			    .rkey = ibv_inc_rkey(region->mw->rkey),
+			    .bind_info = {.mr = region->mr, .addr = region->base, .length = region->size, .mw_access_flags = region->rights}},
+	};
+	region->mw->rkey = wr->bind_mw.rkey;
+	return 0;
+}
+
+static int bind_window(struct srdma_region *region, struct ibv_qp *qp)
+{
+	struct ibv_send_wr wr, *bad;
+	int ret = srdma_region_prepare_bind(region, &wr), error;
+
+	if (ret != 0)
+		return ret;
+	wr.wr_id = UINT64_MAX; /* an id that no work request of a stream has */
+	error = ibv_post_send(qp, &wr, &bad);
+	if (error != 0)
+		return srdma_fail(SRDMA_EVERBS, "cannot bind a memory window: %s", strerror(error));
+	return await_bind(qp, wr.wr_id);
+}
+
+int srdma_region_bind(struct srdma_region *region, struct ibv_qp *qp, uint32_t *rkey)
+{
+	int ret = region->mr && region->windowed ? bind_window(region, qp) : 0;
+
+	*rkey = srdma_region_rkey(region);
 	return ret;
+}
+
+uint32_t srdma_region_rkey(const struct srdma_region *region)
+{
+	if (region->windowed)
+		return region->mw ? region->mw->rkey : 0;
+	return region->mr ? region->mr->rkey : 0;
 }
 
 int srdma_region_withdraw(struct srdma_region *region)

@@ -12,7 +12,7 @@ struct srdma_region {
 	struct ibv_mr *mr;   /* NULL: not registered */
 	struct ibv_mw *mw;   /* the type 2 window that the peer has, once bound */
 	bool windowed;       /* remote access goes only through such a window */
-	uint64_t base;       /* srdma_region_of: where the region begins for the device */
+	uint64_t base;       /* where the region begins for the device */
 	unsigned rights;     /* the peer's access rights */
 };
 
@@ -27,6 +27,10 @@ struct srdma_source {
 /* Registers `length` bytes at `offset` of a program's memory. For the device the region begins at `base`, which is the place of its first
  * byte within a page, so the peer learns no more of the address. Errors: -ENOMEM, -EFAULT, -EOPNOTSUPP (a dmabuf), SRDMA_EVERBS. */
 int srdma_region_of(struct ibv_pd *pd, const struct srdma_source *source, uint64_t offset, size_t length, int access, struct srdma_region *out);
+/* The same for memory that a peer gets, with `rights` for it. `windowed`: through a type 2 window alone (out->windowed), if the device
+ * gives the memory one: the kernel gives none to memory that is not writable. */
+int srdma_region_grant(struct ibv_pd *pd, const struct srdma_source *source, uint64_t offset, size_t length, unsigned rights, bool windowed,
+		       struct srdma_region *out);
 /* Maps zeroed pages and registers them with `access`. With remote access, the region's remote addresses start at 0, so that
  * the peer learns no virtual address of this process. */
 int srdma_region_new(struct ibv_pd *pd, size_t size, int access, struct srdma_region *out);
@@ -36,6 +40,11 @@ int srdma_region_offer(const struct srdma_device *device, struct ibv_pd *pd, siz
 /* Binds a new window to the queue pair, which is in RTS and has nothing posted, and waits for the completion. Does nothing without
  * windows. *rkey is then the peer's key: 0 for a region that is not registered, or was withdrawn. */
 int srdma_region_bind(struct srdma_region *region, struct ibv_qp *qp, uint32_t *rkey);
+/* Makes a new window and the work request that binds it, for a queue pair that has others posted. The region's rkey is that of the new
+ * window, and works when the work request has completed. */
+int srdma_region_prepare_bind(struct srdma_region *region, struct ibv_send_wr *wr);
+/* The peer's key: 0 for a region that is not registered, or whose window is not there. */
+uint32_t srdma_region_rkey(const struct srdma_region *region);
 /* Frees the window. Must come before the queue pair is destroyed, since rdma_rxe waits for a window that is bound to it. */
 int srdma_region_unbind(struct srdma_region *region);
 /* Ends all remote access. */

@@ -374,6 +374,8 @@ static int validate_messages(const struct srdma_hello *h, struct srdma_reject *r
 		return (srdma_reject_set(reject, SRDMA_REJECT_FEATURE, 0, "unknown feature bits 0x%x",
 					 h->features & ~SRDMA_FEATURES_KNOWN),
 			SRDMA_EPROTOCOL);
+	if ((h->features & SRDMA_FEATURE_REGION_KEYS) && (~h->features & (SRDMA_FEATURE_REGIONS | SRDMA_FEATURE_EPOCHS)))
+		return SRDMA_MALFORMED(reject, "new rkeys of named regions announced without epochs or without named regions");
 	if (!(h->features & SRDMA_FEATURE_MESSAGES)) {
 		if (h->features & (SRDMA_FEATURE_EPOCHS | SRDMA_FEATURE_SEALED))
 			return SRDMA_MALFORMED(reject, "epochs or sealing asked for without the message feature");

@@ -31,6 +31,7 @@ enum srdma_frame_type {
 	SRDMA_FRAME_REGION_OFFER = 16,
 	SRDMA_FRAME_REGION_WITHDRAW = 17,
 	SRDMA_FRAME_REGION_RELEASED = 18,
+	SRDMA_FRAME_REGION_KEYS = 19,
 };
 
 struct srdma_frame_header {
@@ -47,8 +48,9 @@ struct srdma_frame_header {
 #define SRDMA_FEATURE_PRIVATE_DATA (1u << 5) /* a frame PRIVATE_DATA follows this one */
 #define SRDMA_FEATURE_CONTROL (1u << 6)  /* control messages over the TLS channel; needs both ends */
 #define SRDMA_FEATURE_REGIONS (1u << 7)  /* regions with names, and notices; needs both ends */
+#define SRDMA_FEATURE_REGION_KEYS (1u << 8) /* takes the new rkeys of named regions at a renewal; needs both ends */
 /* WELCOME has these only when HELLO had them. */
-#define SRDMA_FEATURES_OFFERED (SRDMA_FEATURE_PRIVATE_DATA | SRDMA_FEATURE_CONTROL | SRDMA_FEATURE_REGIONS)
+#define SRDMA_FEATURES_OFFERED (SRDMA_FEATURE_PRIVATE_DATA | SRDMA_FEATURE_CONTROL | SRDMA_FEATURE_REGIONS | SRDMA_FEATURE_REGION_KEYS)
 #define SRDMA_FEATURES_KNOWN                                                                                             \
 	(SRDMA_FEATURE_MESSAGES | SRDMA_FEATURE_EPOCHS | SRDMA_FEATURE_SEALED | SRDMA_FEATURE_CHACHA | SRDMA_FEATURE_WINDOW | \
 	 SRDMA_FEATURES_OFFERED)

@@ -6,6 +6,8 @@
 
 #include <string.h>
 
+#define KEY_SIZE 6u
+
 bool srdma_region_name_is_valid(const char *name)
 {
 	size_t length = strnlen(name, SRDMA_REGION_NAME_SIZE);
@@ -46,6 +48,19 @@ size_t srdma_region_id_encode(uint8_t *frame, enum srdma_frame_type type, uint16
 	srdma_writer_init(&w, body, sizeof body);
 	srdma_put_u16(&w, id);
 	return finish(&w, frame, type, body);
+}
+
+size_t srdma_region_keys_encode(uint8_t *frame, const struct srdma_region_key *keys, size_t count)
+{
+	uint8_t body[KEY_SIZE * SRDMA_REGIONS_MAX];
+	struct srdma_writer w;
+
+	srdma_writer_init(&w, body, sizeof body);
+	for (size_t i = 0; i < count; i++) {
+		srdma_put_u16(&w, keys[i].id);
+		srdma_put_u32(&w, keys[i].rkey);
+	}
+	return finish(&w, frame, SRDMA_FRAME_REGION_KEYS, body);
 }
 
 static const char *offer_fault(const struct srdma_region_offer *offer, size_t name_length)
@@ -95,4 +110,23 @@ int srdma_region_id_decode(enum srdma_frame_type type, const uint8_t *body, size
 	return srdma_reader_complete(&r) ? 0
 					 : srdma_fail(SRDMA_EPROTOCOL, "the peer sent a malformed frame of type %d, of %zu byte%s, about a region",
 						      type, length, SRDMA_S(length));
+}
+
+int srdma_region_keys_decode(const uint8_t *body, size_t length, struct srdma_region_key *keys, size_t *count)
+{
+	size_t entries = length / KEY_SIZE;
+	struct srdma_reader r;
+
+	if (entries == 0 || entries > SRDMA_REGIONS_MAX || length % KEY_SIZE != 0)
+		return srdma_fail(SRDMA_EPROTOCOL, "the peer sent a malformed REGION_KEYS of %zu byte%s", length, SRDMA_S(length));
+	srdma_reader_init(&r, body, length);
+	for (size_t i = 0; i < entries; i++) {
+		keys[i] = (struct srdma_region_key){.id = srdma_get_u16(&r)};
+		keys[i].rkey = srdma_get_u32(&r);
+		if (keys[i].id <= (i > 0 ? keys[i - 1].id : 0))
+			return srdma_fail(SRDMA_EPROTOCOL, "the peer sent a REGION_KEYS whose ids do not grow (%u after %u)", keys[i].id,
+					  i > 0 ? keys[i - 1].id : 0);
+	}
+	*count = entries;
+	return 0;
 }

@@ -15,6 +15,12 @@ struct srdma_region_offer {
 	char name[SRDMA_REGION_NAME_SIZE];
 };
 
+/* An entry of REGION_KEYS. */
+struct srdma_region_key {
+	uint16_t id;
+	uint32_t rkey;
+};
+
 /* Whether this can be a region's name: printable ASCII, short enough, or empty. */
 bool srdma_region_name_is_valid(const char *name);
 
@@ -22,9 +28,13 @@ bool srdma_region_name_is_valid(const char *name);
 size_t srdma_region_offer_encode(uint8_t *frame, const struct srdma_region_offer *offer);
 /* REGION_WITHDRAW or REGION_RELEASED. */
 size_t srdma_region_id_encode(uint8_t *frame, enum srdma_frame_type type, uint16_t id);
+/* REGION_KEYS; 1 to SRDMA_REGIONS_MAX keys. */
+size_t srdma_region_keys_encode(uint8_t *frame, const struct srdma_region_key *keys, size_t count);
 
 /* Decoders return 0 or SRDMA_EPROTOCOL. They check the values, too, as far as the frame alone tells. */
 int srdma_region_offer_decode(const uint8_t *body, size_t length, struct srdma_region_offer *offer);
 int srdma_region_id_decode(enum srdma_frame_type type, const uint8_t *body, size_t length, uint16_t *id);
+/* Fills 1 to SRDMA_REGIONS_MAX keys. Their ids are not 0 and grow, so none is there twice. */
+int srdma_region_keys_decode(const uint8_t *body, size_t length, struct srdma_region_key *keys, size_t *count);
 
 #endif

@@ -69,8 +69,10 @@ static void try_ready(const uint8_t *body, size_t length)
 
 static void try_region(enum srdma_frame_type type, const uint8_t *body, size_t length)
 {
+	struct srdma_region_key keys[SRDMA_REGIONS_MAX];
 	struct srdma_region_offer offer;
 	uint8_t frame[SRDMA_FRAME_MAX];
+	size_t count;
 	uint16_t id;
 
 	if (type == SRDMA_FRAME_REGION_OFFER && srdma_region_offer_decode(body, length, &offer) == 0) {
@@ -79,7 +81,14 @@ static void try_region(enum srdma_frame_type type, const uint8_t *body, size_t l
 		require(srdma_region_offer_encode(frame, &offer) == SRDMA_FRAME_HEADER + length);
 		require(memcmp(frame + SRDMA_FRAME_HEADER, body, length) == 0);
 	}
-	if (type != SRDMA_FRAME_REGION_OFFER)
+	if (type == SRDMA_FRAME_REGION_KEYS && srdma_region_keys_decode(body, length, keys, &count) == 0) {
+		require(count > 0 && count <= SRDMA_REGIONS_MAX && keys[0].id != 0);
+		for (size_t i = 1; i < count; i++)
+			require(keys[i].id > keys[i - 1].id);
+		require(srdma_region_keys_encode(frame, keys, count) == SRDMA_FRAME_HEADER + length);
+		require(memcmp(frame + SRDMA_FRAME_HEADER, body, length) == 0);
+	}
+	if (type == SRDMA_FRAME_REGION_WITHDRAW || type == SRDMA_FRAME_REGION_RELEASED)
 		require((srdma_region_id_decode(type, body, length, &id) == 0) == (length == 2));
 }
 
@@ -95,7 +104,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		try_reject(data + SRDMA_FRAME_HEADER, header.length);
 	else if (header.type >= SRDMA_FRAME_EPOCH_REQUEST && header.type <= SRDMA_FRAME_EPOCH_READY)
 		try_epoch((enum srdma_frame_type)header.type, data + SRDMA_FRAME_HEADER, header.length);
-	else if (header.type >= SRDMA_FRAME_REGION_OFFER && header.type <= SRDMA_FRAME_REGION_RELEASED)
+	else if (header.type >= SRDMA_FRAME_REGION_OFFER && header.type <= SRDMA_FRAME_REGION_KEYS)
 		try_region((enum srdma_frame_type)header.type, data + SRDMA_FRAME_HEADER, header.length);
 	else if (header.type == SRDMA_FRAME_READY)
 		try_ready(data + SRDMA_FRAME_HEADER, header.length);

@@ -88,6 +88,8 @@ bool is_filled(const void *data, size_t length, unsigned seed);
 	X("isolation", isolation, 0) \
 	X("identity-region", identity_region, 0) \
 	X("window", window, 1) /* write|read */ \
+	X("named-windows", named_windows, 1) /* other|withdrawn|renewed */ \
+	X("named-load", named_load, 1) /* EPOCHS */ \
 	X("lost", lost, 0) \
 	X("stuffed", stuffed, 0) \
 	X("never-reads", never_reads, 0) \
@@ -127,6 +129,7 @@ bool is_filled(const void *data, size_t length, unsigned seed);
 	X("memory-server", memory_server, 0) \
 	X("memory-raw", memory_raw, 0) \
 	X("memory-accept", memory_accept, 1) /* PORT */ \
+	X("memory-connect", memory_connect, 1) /* PORT */ \
 	X("control-accept", control_accept, 1) /* PORT */ \
 	X("arguments", arguments, 0) \
 	X("bytes-both", bytes_both, 2) /* REGION TOTAL */ \

@@ -793,3 +793,18 @@ void mode_memory_accept(struct rig *rig, char **args)
 	srdma_conn_free(&conn);
 	srdma_memory_unref(&memory);
 }
+
+/* Connects, offers a region, and leaves. */
+void mode_memory_connect(struct rig *rig, char **args)
+{
+	static char data[4096];
+	struct srdma_memory *memory = registered(rig, data, sizeof data, IBV_ACCESS_REMOTE_READ);
+	struct srdma_conn *conn;
+	uint32_t id;
+
+	rig->client_options.named_regions = true;
+	EXPECT(srdma_conn_connect(rig->host, args[0], rig->client_tls, rig->device, &rig->client_options, &conn), 0);
+	EXPECT(srdma_conn_offer(conn, memory, 0, sizeof data, IBV_ACCESS_REMOTE_READ, "offered", &id), 0);
+	rig_leave(&conn);
+	srdma_memory_unref(&memory);
+}

@@ -3,6 +3,7 @@
  * machine's processor does not have.
  *
  * PROBE_NARROW_PSNS=1   PSNs are drawn from the first 65536 alone: those of two epochs would soon meet
+ * PROBE_NO_WINDOWS=1    a device that has no memory windows
  * PROBE_SLOW_AES=both   a processor without instructions for AES; =client, =server: at that end of the first connection alone */
 #include "conn.h"
 #include "seal.h"
@@ -13,11 +14,25 @@
 #include <string.h>
 
 uint32_t region_mr_rkey(const struct srdma_conn *conn);
+uint32_t named_mr_rkey(const struct srdma_conn *conn, uint32_t id);
 uint64_t records_sealed(void);
 
 uint32_t region_mr_rkey(const struct srdma_conn *conn)
 {
 	return conn->region.mr->rkey;
+}
+
+uint32_t named_mr_rkey(const struct srdma_conn *conn, uint32_t id)
+{
+	return srdma_regions_find_own(conn, (uint16_t)id)->mr->rkey;
+}
+
+bool __real_srdma_device_has_windows(const struct srdma_device *device);
+bool __wrap_srdma_device_has_windows(const struct srdma_device *device);
+
+bool __wrap_srdma_device_has_windows(const struct srdma_device *device)
+{
+	return !getenv("PROBE_NO_WINDOWS") && __real_srdma_device_has_windows(device);
 }
 
 /* ---- records sealed -------------------------------------------------------------------------------------------- */

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A program's own memory, as the probe program sees it: regions with names, requests of several pieces, notices (probe_memory.c)."""
 import pytest
+from conftest import PROBE_WRAPPED
 
 SEALED = {"SECURDMA_PROBE_SEAL": "1"}
 
@@ -62,3 +63,47 @@ def test_server_offers_memory_and_takes_notices(probe, protection):
 
 def test_raw_connection_has_regions(probe):
     probe("memory-raw")
+
+
+# ---- memory windows -----------------------------------------------------------------------------------------------------
+
+
+REMOTE_ACCESS_ERROR, SUCCESS = 10, 0  # IBV_WC_...
+
+
+@pytest.fixture(name="named", params=[True, False], ids=["windows", "no-windows"])
+def use_windows(request, probe, monkeypatch):
+    """What the probe sees, with memory windows and as on a device that has none."""
+    if not request.param:
+        monkeypatch.setenv("PROBE_NO_WINDOWS", "1")
+
+    def run(*args):
+        facts = probe(*args, program=PROBE_WRAPPED)
+        if request.param and not facts.get("windows", True):
+            pytest.skip("the device has no memory windows that securdma uses")
+        assert facts.get("windows", request.param) == request.param
+        return facts, request.param
+
+    return run
+
+
+def test_rkey_of_a_named_region_works_from_the_connections_queue_pair_alone(named):
+    """All 64 do; from another queue pair of the same protection domain none does that is a window's."""
+    facts, windows = named("named-windows", "other")
+    assert (facts["status"], facts["unchanged"]) == ((REMOTE_ACCESS_ERROR, 1) if windows else (SUCCESS, 0))
+
+
+def test_device_refuses_the_rkey_of_a_named_region_that_was_withdrawn(named):
+    facts, _ = named("named-windows", "withdrawn")
+    assert (facts["status"], facts["unchanged"]) == (REMOTE_ACCESS_ERROR, 1)
+
+
+def test_renewal_gives_named_regions_new_rkeys_and_ends_the_old_ones(named):
+    facts, windows = named("named-windows", "renewed")
+    assert facts["changed"] == (128 if windows else 0)
+    assert (facts["status"], facts["unchanged"]) == ((REMOTE_ACCESS_ERROR, 1) if windows else (SUCCESS, 0))
+
+
+def test_writes_find_their_named_regions_while_queue_pairs_are_renewed_and_fail(named):
+    facts, _ = named("named-load", 12)
+    assert facts["epochs"] >= 12 and facts["recoveries"] >= 3 and facts["churned"] > 0

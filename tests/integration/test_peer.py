@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The library against a second implementation (tests/peer), which was written from docs/PROTOCOL.md and knows no code of ours: both ends
 behave as the page says, in order and out of it. The peer has no queue pair, so nothing is sent on one."""
+import contextlib
 import json
 import os
 import random
@@ -136,7 +137,7 @@ def refusal(peer):
 VALUES = {
     "link_layer": (0, 1, 2, 2, 2, 3, 255), "path_mtu": (0, 1, 5, 6, 255), "lid": (0, 1, 0xBFFF, 0xC000, 0xFFFF),
     "gid": (bytes(16), frames.gid_of("192.0.2.1"), frames.gid_of("0.0.0.1"), frames.gid_of("239.1.1.1"), frames.gid_of("ff00::"), b"\xff" * 16),
-    "qpn": (0, 1, 2, 0xFFFFFF, 1 << 24, 0xFFFFFFFF), "psn": (0, 0xFFFFFF, 1 << 24, 0xFFFFFFFF), "features": (*range(36), 64 | 3, 96 | 3, 128 | 3, 256 | 1, 1 << 31 | 1),
+    "qpn": (0, 1, 2, 0xFFFFFF, 1 << 24, 0xFFFFFFFF), "psn": (0, 0xFFFFFF, 1 << 24, 0xFFFFFFFF), "features": (*range(36), 64 | 3, 96 | 3, 128 | 3, 256 | 1, 256 | 3, 256 | 128 | 1, 256 | 128 | 3, 512 | 1, 1 << 31 | 1),
     "message_size": (0, 63, 64, 1 << 20, (1 << 20) + 1, 0xFFFFFFFF), "depth": (0, 1, 4096, 4097, 0xFFFF), "rd_initiator": (0, 255),
     "rd_responder": (0, 1, 255), "region_address": (0, 1, 4096, frames.U64 - 1, frames.U64), "region_size": (0, 1, 4096, frames.U64),
     "region_rkey": (0, 1, 0xFFFFFFFF), "region_access": (0, 2, 4, 6, 1, 8, 1 << 31), "client_id": (0, 1, frames.U64), "reserved": (0, 1, frames.U64),
@@ -272,7 +273,7 @@ def test_second_hello_ends_the_set_up(client):
 @pytest.mark.parametrize("said, sent", [
     *(("unexpected", frames.frame(kind)) for kind in (0, Type.HELLO, Type.WELCOME, Type.REJECT, Type.READY, Type.FINISH, Type.PRIVATE_DATA, 255)),
     *(("did not agree on control", frames.frame(kind)) for kind in (Type.CONTROL_MESSAGE, Type.CONTROL_TAKEN)),
-    *(("did not agree on regions", frame.encode()) for frame in (frames.RegionOffer(), frames.RegionWithdraw(), frames.RegionReleased())),
+    *(("did not agree on regions", frame.encode()) for frame in (frames.RegionOffer(), frames.RegionWithdraw(), frames.RegionReleased(), frames.RegionKeys())),
     ("unexpected", frames.DisconnectAck().encode()), ("version 2", frames.Disconnect().encode(version=2)),
     ("513 bytes", frames.frame(Type.DISCONNECT, length=513)), ("65535 bytes", frames.frame(99, length=0xFFFF)),
     ("malformed", frames.frame(Type.DISCONNECT, bytes(8))), ("malformed", frames.frame(Type.DISCONNECT, bytes(8) + b"\5abcd")),
@@ -654,7 +655,7 @@ LOST = "closed the connection instead of answering"
     (4, "body of 513 bytes", frames.frame(Type.WELCOME, length=513)), (4, "WELCOME with a body of 79 bytes", frames.frame(Type.WELCOME, bytes(79))),
     (7, LOST, welcome()[:40]), (7, LOST, b""), (4, "PSN", welcome(psn=1 << 24)), (4, "QPN", welcome(qpn=0)), (4, "QPN", welcome(qpn=1)),
     (4, "QPN", welcome(qpn=1 << 24)), (4, "GID is zero", welcome(gid=bytes(16))), (4, "path MTU", welcome(path_mtu=6)),
-    (4, "feature bits", welcome(features=257)), (4, "did not offer", welcome(features=129)), (4, "did not offer", welcome(features=33)), (4, "did not offer", welcome(features=65)), (4, "", welcome(features=17)), (4, "sealed connection", welcome(features=5)),
+    (4, "feature bits", welcome(features=513)), (4, "did not offer", welcome(features=129)), (4, "did not offer", welcome(features=128 | 256 | 3)), (4, "did not offer", welcome(features=33)), (4, "did not offer", welcome(features=65)), (4, "", welcome(features=17)), (4, "sealed connection", welcome(features=5)),
     (4, "and the client one with messages", welcome(features=0, message_size=0, depth=0)), (4, "message size", welcome(message_size=1)),
     (4, "reserved", welcome(reserved=1)), (4, "reserved", welcome(reserved=1 << 63)),
     (4, "malformed REJECT", frames.frame(Type.REJECT, bytes(8))), (4, "malformed REJECT", frames.frame(Type.REJECT, bytes(8) + b"\1")),
@@ -738,6 +739,106 @@ def test_breach_of_the_rules_of_regions_ends_the_connection(certs, device, start
         peer.channel.end()
         assert accepting.wait() == 0, accepting.log()
     assert said in accepting.lines[-2], accepting.lines
+
+
+BOTH_KEYS = frames.MESSAGES | frames.EPOCHS | frames.REGIONS | frames.REGION_KEYS
+
+
+@pytest.fixture
+def offering(certs, start):
+    """offering(features): a peer of a probe that offers a region, with that offer, and how to learn what ended the connection."""
+    def offer(features):
+        port = free_port(certs.host)
+        accepting = start(Process, PROBE, certs.folder, certs.host, "memory-accept", port)
+        context = channel.context("client", certs.cert("client"), certs.key("client"), certs.cert("ca"))
+        peer = wait_until(lambda: try_to_reach(certs.host, port, context), accepting.log)
+
+        def error():
+            peer.channel.end()
+            assert accepting.wait() == 0, accepting.log()
+            return accepting.lines[-2]
+
+        welcome = peer.establish(features=features)
+        assert welcome.features & (frames.REGIONS | frames.REGION_KEYS) == features & (frames.REGIONS | frames.REGION_KEYS)
+        return peer, peer.receive_frame(frames.RegionOffer), error
+
+    return offer
+
+
+def keys(*ids, rkey=7):
+    return frames.RegionKeys(tuple((id, rkey) for id in ids)).encode()
+
+
+@pytest.mark.parametrize("said, before, within, after", [
+    ("without disconnecting", offers(3), keys(1, 2, 3), b""), ("without disconnecting", offers(64), keys(*range(1, 65)), b""),
+    ("without disconnecting", offers(2), keys(2), frames.RegionWithdraw(2).encode()),
+    ("region 3, which it does not offer", offers(2), keys(1, 3), b""), ("region 1, which it does not offer", b"", keys(1), b""),
+    ("region 1, which it does not offer", offers(1) + frames.RegionWithdraw(1).encode(), keys(1), b""),
+    ("twice in a renewal", offers(1), 2 * keys(1), b""), ("outside of a renewal", offers(1), b"", keys(1)),
+    ("outside of a renewal", offers(1), keys(1), keys(1)), ("outside of a renewal", offers(1) + keys(1), b"", b""),
+    ("outside of a renewal", offers(1) + frames.EpochRequest().encode() + keys(1), b"", b""),
+    ("ids do not grow (1 after 2)", offers(2), keys(2, 1), b""), ("ids do not grow (1 after 1)", offers(2), keys(1, 1), b""),
+    ("ids do not grow (0 after 0)", offers(2), keys(0), b""), ("malformed REGION_KEYS of 390 bytes", offers(64), keys(*range(1, 66)), b""),
+    ("malformed REGION_KEYS of 0 bytes", b"", keys(), b""), ("malformed REGION_KEYS of 7 bytes", b"", frames.frame(Type.REGION_KEYS, bytes(7)), b""),
+], ids=lambda value: "" if isinstance(value, bytes) else value)
+def test_new_rkeys_come_in_a_renewal_and_for_regions_that_are_offered(offering, said, before, within, after):
+    peer, _, error = offering(BOTH_KEYS)
+    peer.send_bytes(before)
+    if before.endswith(frames.RegionWithdraw(1).encode()):
+        peer.receive_frame(frames.RegionReleased)
+    try:
+        peer.request_epoch(before_ready=within)
+        peer.send_bytes(after)
+    except (channel.Ended, ConnectionError):
+        assert said != "without disconnecting"
+    assert said in error()
+
+
+def test_end_tells_the_new_rkeys_of_its_regions_before_it_is_ready(offering, device):
+    """Where regions have windows, an rkey lasts for one epoch."""
+    peer, offered, error = offering(BOTH_KEYS)
+    rkeys = [offered.rkey]
+    for _ in range(3):
+        peer.request_epoch()
+        rkeys += [rkey for id, rkey in peer.keys_of_other if id == offered.id]
+    assert len(rkeys) == len(set(rkeys)) and len(rkeys) in (1, 4)
+    assert len(rkeys) == 4 or device.name != "uroce0"
+    assert "without disconnecting" in error()
+
+
+def test_older_peer_is_told_no_new_rkeys_and_may_tell_none(offering):
+    """One without the feature: its regions' rkeys, and those of this end, stay."""
+    peer, _, error = offering(BOTH_KEYS & ~frames.REGION_KEYS)
+    for _ in range(2):
+        peer.request_epoch()
+    assert peer.keys_of_other == ()
+    peer.send_bytes(offers(1))
+    with contextlib.suppress(channel.Ended, ConnectionError):
+        peer.request_epoch(before_ready=keys(1))
+    assert "did not agree on it" in error()
+
+
+def test_client_connects_again_without_what_an_older_server_does_not_know(certs, start):
+    """The server knows regions with names, and answers the unknown bit as PROTOCOL.md says."""
+    context = channel.context("server", certs.cert("server"), certs.key("server"), certs.cert("ca"))
+    with socket.create_server((certs.host, 0)) as listener:
+        connecting = start(Process, PROBE, certs.folder, certs.host, "memory-connect", listener.getsockname()[1])
+        with session.Server(listener, context, STEP) as peer:
+            assert peer.hello().features == BOTH_KEYS
+            peer.reject(Reason.FEATURE, b"unknown feature bits 0x100")
+        with session.Server(listener, context, STEP, features=BOTH_KEYS & ~frames.REGION_KEYS) as peer:
+            peer.establish()
+            assert peer.other.features == BOTH_KEYS & ~frames.REGION_KEYS
+            assert peer.receive_frame(frames.RegionOffer).name == b"offered"
+            peer.answer_disconnect()
+        assert connecting.wait() == 0, connecting.log()
+        # One that refuses that, too, is not asked again.
+        connecting = start(Process, PROBE, certs.folder, certs.host, "memory-connect", listener.getsockname()[1])
+        for features in (BOTH_KEYS, BOTH_KEYS & ~frames.REGION_KEYS):
+            with session.Server(listener, context, STEP) as peer:
+                assert peer.hello().features == features
+                peer.reject(Reason.FEATURE, b"no")
+        assert connecting.wait() != 0 and "rejected" in connecting.log()
 
 
 def try_to_reach(host, port, context):

@@ -12,7 +12,7 @@ VERSION = 1
 BODY_MAX = 512
 HEADER = struct.Struct(">HBB")
 
-MESSAGES, EPOCHS, SEALING, SLOW_AES, LATE_RKEY, PRIVATE, CONTROL, REGIONS = 1, 2, 4, 8, 16, 32, 64, 128
+MESSAGES, EPOCHS, SEALING, SLOW_AES, LATE_RKEY, PRIVATE, CONTROL, REGIONS, REGION_KEYS = 1, 2, 4, 8, 16, 32, 64, 128, 256
 INFINIBAND, ETHERNET = 1, 2
 REMOTE_WRITE, REMOTE_READ, REMOTE_ATOMIC = 2, 4, 8
 U64 = (1 << 64) - 1
@@ -38,6 +38,7 @@ class Type(enum.IntEnum):
     REGION_OFFER = 16
     REGION_WITHDRAW = 17
     REGION_RELEASED = 18
+    REGION_KEYS = 19
 
 
 class Reason(enum.IntEnum):
@@ -164,11 +165,13 @@ class Hello(Layout):
 
     def faults(self):
         """The rules for one HELLO or WELCOME that this one breaks, as (what, reason of the REJECT)."""
-        known = MESSAGES | EPOCHS | SEALING | SLOW_AES | LATE_RKEY | PRIVATE | CONTROL | REGIONS
+        known = MESSAGES | EPOCHS | SEALING | SLOW_AES | LATE_RKEY | PRIVATE | CONTROL | REGIONS | REGION_KEYS
         late = bool(self.features & LATE_RKEY)
         found = [what for rules in (self._path_faults(), self._message_faults(), self._region_faults()) for wrong, what in rules if wrong]
         if late and (self.type == Type.WELCOME or not self.region_size or self.features & SEALING):
             found.append("an rkey to come, and no region that has one")
+        if self.features & REGION_KEYS and ~self.features & (REGIONS | EPOCHS):
+            found.append("new rkeys without regions with names, or without epochs")
         if self.type == Type.HELLO and self.client_id:
             found.append("client id")
         if self.reserved:
@@ -343,6 +346,25 @@ class RegionReleased(RegionWithdraw):
 
 
 @dataclasses.dataclass
+class RegionKeys:
+    type = Type.REGION_KEYS
+    layout = struct.Struct(">HI")
+
+    keys: tuple = ()
+    """Pairs of an id and its new rkey."""
+
+    def encode(self, **header):
+        return frame(self.type, b"".join(self.layout.pack(*pair) for pair in self.keys), **header)
+
+    @classmethod
+    def decode(cls, body):
+        demand(len(body) and len(body) % cls.layout.size == 0 and len(body) <= 64 * cls.layout.size, "REGION_KEYS: length")
+        keys = tuple(cls.layout.iter_unpack(body))
+        demand(all(first < second for (first, _), (second, _) in zip(((0, 0), *keys), keys)), "REGION_KEYS: ids")
+        return cls(keys)
+
+
+@dataclasses.dataclass
 class EpochRequest(Layout):
     type = Type.EPOCH_REQUEST
     layout = struct.Struct(">IB")
@@ -385,7 +407,7 @@ class EpochReady(Layout):
 
 
 CLASSES = {cls.type: cls for cls in (Hello, Welcome, Reject, Ready, Disconnect, DisconnectAck, Finish, EpochRequest, EpochBegin,
-                                     EpochParameters, EpochReady, Withdraw, PrivateData, ControlMessage, ControlTaken, RegionOffer, RegionWithdraw, RegionReleased)}
+                                     EpochParameters, EpochReady, Withdraw, PrivateData, ControlMessage, ControlTaken, RegionOffer, RegionWithdraw, RegionReleased, RegionKeys)}
 
 
 def decode(kind, body):

@@ -48,6 +48,8 @@ class Session:
         self.epoch = 0
         self.stayed = False
         self.qpn_of_other = None
+        self.keys_of_other = ()
+        """Of the last REGION_KEYS."""
 
     def __enter__(self):
         return self
@@ -85,14 +87,14 @@ class Session:
 
     # ---- epochs ----
 
-    def request_epoch(self, reason=frames.Renewal.PROGRAM):
+    def request_epoch(self, reason=frames.Renewal.PROGRAM, **changing):
         """Asks for an epoch, and goes through the change."""
         self.send_frame(frames.EpochRequest(self.epoch + 1, reason))
-        self.renew(reason)
+        self.renew(reason, **changing)
 
-    def renew(self, reason=frames.Renewal.PROGRAM, broken=0, begun=False):
+    def renew(self, reason=frames.Renewal.PROGRAM, broken=0, begun=False, before_ready=b""):
         """Goes through the change to the next epoch. `begun`: this end sends its EPOCH_BEGIN first, as one that was asked does, or
-        whose queue pair has failed. Returns the other end's EPOCH_PARAMETERS."""
+        whose queue pair has failed. `before_ready`: bytes that it sends before its EPOCH_READY. Returns the other end's EPOCH_PARAMETERS."""
         number = self.epoch + 1
         mine = frames.EpochBegin(number, reason, broken, 0)
         if begun:
@@ -112,8 +114,13 @@ class Session:
         frames.demand(2 <= parameters.qpn <= frames.QPN_MAX and parameters.psn <= frames.PSN_MAX, f"{parameters}")
         if stays and not broken and not parameters.broken:
             frames.demand(parameters.qpn == self.qpn_of_other, "the queue pair did not stay")
+        self.send_bytes(before_ready)
         self.send_frame(frames.EpochReady(number, 0))
-        self._demand_number(self.receive_frame(frames.EpochReady), number)
+        ready = self.receive_frame(frames.EpochReady, frames.RegionKeys)
+        if isinstance(ready, frames.RegionKeys):
+            self.keys_of_other = ready.keys
+            ready = self.receive_frame(frames.EpochReady)
+        self._demand_number(ready, number)
         self.qpn_of_other, self.epoch, self.stayed = parameters.qpn, number, stays
         return parameters
 
@@ -169,7 +176,7 @@ class Client(Session):
         if isinstance(answer, frames.Reject):
             raise Rejected(answer)
         self.other = answer.check()
-        offers = frames.PRIVATE | frames.CONTROL
+        offers = frames.PRIVATE | frames.CONTROL | frames.REGIONS | frames.REGION_KEYS
         frames.demand(not answer.features & offers & ~self.own.features, f"{answer}, and HELLO did not offer that")
         self._take_private_data()
         self._agree()

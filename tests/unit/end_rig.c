@@ -243,7 +243,7 @@ static void make_keys(struct end_rig *rig)
 
 void rig_new(struct end_rig *rig, size_t region_size, size_t peer_region_size)
 {
-	const struct srdma_queues_shape shape = {RIG_MESSAGE_SIZE, RIG_DEPTH, RIG_RDMA_DEPTH, true, 0};
+	const struct srdma_queues_shape shape = {.message_size = RIG_MESSAGE_SIZE, .depth = RIG_DEPTH, .rdma_depth = RIG_RDMA_DEPTH, .sealed = true};
 	struct srdma_conn *conn = calloc(1, sizeof *conn);
 
 	*rig = (struct end_rig){.conn = conn, .tls = -EAGAIN, .staging = staging};

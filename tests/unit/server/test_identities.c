@@ -306,14 +306,14 @@ TEST(memory_is_that_of_the_worst_case)
 	srdma_conn_options_init(&options);
 	options.region_size = 65536;
 	ring = in_pages((16 + 3 + 8) * 4096);
-	assert_int_equal(srdma_queues_ring_size(&(struct srdma_queues_shape){4096, 16, 16, false, 0}), (16 + 3 + 8) * 4096);
+	assert_int_equal(srdma_queues_ring_size(&(struct srdma_queues_shape){.message_size = 4096, .depth = 16, .rdma_depth = 16}), (16 + 3 + 8) * 4096);
 	small = ring + in_pages(65536);
 
 	with(NULL, 0);
 	assert_int_equal(memory(&options), 10 * small);
 	/* Sealed: 20 receives and 20 send slots more, a tag in each, and the rings of writes and reads if there is a region. */
 	options.seal = SRDMA_SEAL_REQUIRED;
-	sealed = in_pages(srdma_queues_ring_size(&(struct srdma_queues_shape){4096, 16, 16, true, 0}));
+	sealed = in_pages(srdma_queues_ring_size(&(struct srdma_queues_shape){.message_size = 4096, .depth = 16, .rdma_depth = 16, .sealed = true}));
 	assert_int_equal(memory(&options), 10 * (sealed + in_pages(65536) + 2 * in_pages(SRDMA_SEALED_RING)));
 	options.region_size = 0;
 	assert_int_equal(memory(&options), 10 * sealed);

@@ -384,6 +384,9 @@ TEST(bad_field_is_refused_by_name)
 		{"rkey", {GOOD, .features = SRDMA_FEATURE_MESSAGES | SRDMA_FEATURE_WINDOW, .region_size = 4096, .region_rkey = 7}},
 		{"message", {GOOD, RAW, .features = SRDMA_FEATURE_EPOCHS}},
 		{"message", {GOOD, RAW, .features = SRDMA_FEATURE_SEALED}},
+		{"rkeys", {GOOD, .features = SRDMA_FEATURE_MESSAGES | SRDMA_FEATURE_EPOCHS | SRDMA_FEATURE_REGION_KEYS}},
+		{"rkeys", {GOOD, .features = SRDMA_FEATURE_MESSAGES | SRDMA_FEATURE_REGIONS | SRDMA_FEATURE_REGION_KEYS}},
+		{"rkeys", {GOOD, RAW, .features = SRDMA_FEATURE_REGIONS | SRDMA_FEATURE_REGION_KEYS}},
 		/* Regions beyond the address space, and fields of a region where there is none. */
 		{"region", {GOOD, .region_address = 1, .region_size = UINT64_MAX}},
 		{"region", {GOOD, .region_address = UINT64_MAX, .region_size = 1}},
@@ -425,6 +428,7 @@ TEST(good_fields_are_accepted_up_to_their_limits)
 		{GOOD, RAW, .features = 0},
 		{GOOD, .features = SRDMA_FEATURE_MESSAGES | SRDMA_FEATURE_EPOCHS},
 		{GOOD, .features = SRDMA_FEATURE_MESSAGES | SRDMA_FEATURE_SEALED | SRDMA_FEATURE_CHACHA, .region_rkey = 0},
+		{GOOD, .features = SRDMA_FEATURE_MESSAGES | SRDMA_FEATURE_EPOCHS | SRDMA_FEATURE_REGIONS | SRDMA_FEATURE_REGION_KEYS},
 		{GOOD, .region_address = 0, .region_size = UINT64_MAX},
 		{GOOD, .region_address = UINT64_MAX - 4096, .region_size = 4096},
 		{GOOD, NO_REGION},
@@ -477,7 +481,7 @@ TEST(only_remote_write_and_read_can_be_offered)
 
 TEST(unknown_feature_is_refused_as_such)
 {
-	for (unsigned bit = 8; bit < 32; bit++) {
+	for (unsigned bit = 9; bit < 32; bit++) {
 		struct srdma_hello h = {GOOD, .features = SRDMA_FEATURE_MESSAGES | 1u << bit};
 		char name[16];
 
