@@ -67,7 +67,8 @@ SRDMA_API void srdma_memory_on_release(struct srdma_memory *memory, srdma_releas
  *  deregisters it. After this returns, neither the peer nor this end reaches the memory over this connection. A connection that has
  *  ended lets go of it, too. Returns 0 also when the connection does not use the memory.
  *  Errors:
- *    -EBUSY         A request of this end that uses it is under way: collect its completion first.
+ *    -EBUSY         A request of this end that uses it is under way: collect its completion first. Or the device is still binding the window of
+ *                   a region of it: call again after srdma_conn_wait() or any other call.
  *    SRDMA_EVERBS   The device did not do it. This error ends the connection. */
 SRDMA_API int srdma_conn_forget(struct srdma_conn *conn, struct srdma_memory *memory);
 
@@ -94,8 +95,11 @@ SRDMA_API int srdma_conn_local_memory(struct srdma_conn *conn, struct srdma_memo
  *  printable ASCII; "" or NULL: the region has no name, and the peer knows it by `*id`. The peer is told over the TLS channel, so it has no
  *  order with messages. Several regions may overlap. Raw connections have regions too.
  *
- *  The peer may change what it may write at any time: copy before you check. Its rkey works in the connection's protection domain alone. It
- *  returns at once.
+ *  The peer may change what it may write at any time: copy before you check. Where the device has memory windows of type 2, and the peer's
+ *  version of this library knows that they change, the region's rkey works over this connection's queue pair alone, and until its next
+ *  renewal. Otherwise, on a raw connection, and where the system gives a window to writable memory alone, it works in the connection's
+ *  protection domain, as long as the region is offered. It returns at once: the peer is told when the device has bound the window, after the
+ *  requests of this end that are under way.
  *  Errors:
  *    -EOPNOTSUPP     The two ends did not agree on regions with names; the region is for atomic operations, and the connection is sealed
  *                    or the device has none; or the connection is sealed and the memory a dmabuf.
@@ -113,7 +117,8 @@ SRDMA_API int srdma_conn_offer(struct srdma_conn *conn, struct srdma_memory *mem
 			       const char *name, uint32_t *id);
 
 /** Takes one region back from the peer, at once and for good. After this returns, the peer can no longer access it. The peer is told, and its
- *  later requests fail at its own end with -ENXIO. Those that are under way now end the connection.
+ *  later requests fail at its own end with -ENXIO. Those that are under way now end the connection. If the peer was not told of the region yet,
+ *  because its window is still being bound, it never is, and the device lets go of the region when that is over.
  *  Errors:
  *    -ENXIO         This end offers no region of this id.
  *    SRDMA_EVERBS   The device did not do it. This error, and every other one, ends the connection. */
@@ -128,7 +133,8 @@ struct srdma_peer_region {
 	unsigned access;  /**< IBV_ACCESS_REMOTE_WRITE, IBV_ACCESS_REMOTE_READ, IBV_ACCESS_REMOTE_ATOMIC: what this end may do */
 	uint64_t length;  /**< bytes */
 	uint64_t address; /**< of its beginning, and */
-	uint32_t rkey;    /**< for work requests of a raw connection's own. 0 while sealed */
+	uint32_t rkey;    /**< for work requests of a raw connection's own. 0 while sealed. On other connections each renewal may change it, so do not
+			       keep it: srdma_conn_post() takes the `id`, and always uses the present one */
 	char name[SRDMA_REGION_NAME_SIZE]; /**< "": it has none */
 };
 

@@ -14,13 +14,13 @@ import threading
 import time
 
 import lab as rig
-from loopback import ADDRESS, Loopback, wait_for
+from loopback import ADDRESS, Loopback, free_port, wait_for
 import protocol  # noqa: E402
 
 NAME = "insider"
 INSIDER = os.path.join(rig.BUILD, "tests", "attack", "insider")
 UROCE = os.path.join(rig.BUILD, "uroce", "cli", "uroce")
-MESSAGES, EPOCHS, SEALED = 1, 2, 4
+MESSAGES, EPOCHS, SEALED, REGIONS = 1, 2, 4, 128
 KIND_MESSAGE, KIND_CREDIT, KIND_CONTROL = 1 << 24, 2 << 24, 3 << 24
 ENDS = ("client.lost", "client.ended", "client.disconnected", "client.not_connected")
 
@@ -179,6 +179,75 @@ def foreign_keys(server, honest):
                 after.wrong.append(f"a guessed key, bit {number % 32}")
     after.report(f"reads with the rkey of another client; of one that has left; with {guesses} guesses near its own",
                  "a protection domain for each client; windows, where the device has them", knowledge="a valid certificate; the other's rkey")
+
+
+class NamedRegion(Insider):
+    """Of examples/memory, which offers each client a file as a region with a name."""
+
+    def __init__(self, server):
+        super().__init__(server, features=MESSAGES | REGIONS)
+        kind, _, offer = protocol.read_frame(self.channel)
+        if kind != protocol.frames.Type.REGION_OFFER:
+            raise SystemExit(f"attack: frame {kind} instead of REGION_OFFER")
+        self.rkey = protocol.frames.RegionOffer.decode(offer).rkey
+
+    def reads(self, rkey):
+        """What it read with this key; None: nothing, and its queue pair has failed."""
+        answer = self.do(f"read {rkey} 0 6")
+        if answer is None:
+            raise SystemExit("attack: the device did not answer")
+        return bytes.fromhex(answer["bytes"]) if answer["event"] == "done" else None
+
+    def leave(self):
+        """The server closes when it has let go of everything."""
+        self.program.stop()
+        with contextlib.suppress(OSError):
+            self.channel.shutdown(socket.SHUT_WR)
+            while self.channel.recv(4096):
+                pass
+        self.channel.close()
+
+
+def named_keys(server, honest):
+    """Keys of regions with names that are not its own."""
+    folder, port = LAB.certificates(), free_port()
+    with open(f"{folder}/file", "wb") as file:
+        file.write(b"secret" * 1000)
+    memory = LAB.start("env", "-C", folder, os.path.join(rig.BUILD, "examples", "example-memory"), str(port), "file")
+    memory.port = port
+    wait_for(lambda: is_open(port))
+    with Aftermath(server, honest) as after:
+        other = NamedRegion(memory)
+        if other.reads(other.rkey) != b"secret":
+            raise SystemExit("attack: a client can't read its own region")
+        insider = NamedRegion(memory)
+        if insider.reads(other.rkey) is not None:
+            after.wrong.append("a key of another client, now")
+        insider.leave()
+        other.leave()
+        insider = NamedRegion(memory)
+        if insider.reads(other.rkey) is not None:
+            after.wrong.append("a key of a client that has left")
+        insider.leave()
+        guesses = 4 if SHORT else 40
+        for number in range(guesses):
+            insider = NamedRegion(memory)
+            if insider.reads((insider.rkey ^ (1 << number % 32)) & 0xffffffff) is not None:
+                after.wrong.append(f"a guessed key, bit {number % 32}")
+            insider.leave()
+        last = NamedRegion(memory)
+        if last.reads(last.rkey) != b"secret":
+            after.wrong.append("the server has nothing left for its clients")
+        last.leave()
+    memory.stop()
+    after.report(f"reads with the rkey of a region with a name that another client has; that one had who has left; with {guesses} guesses near its own",
+                 "a protection domain for each client; windows, where the device has them", knowledge="a valid certificate; the other's rkey")
+
+
+def is_open(port):
+    with contextlib.suppress(OSError), socket.create_connection((ADDRESS, port), 5):
+        return True
+    return False
 
 
 def left_behind(server, honest):
@@ -430,7 +499,7 @@ LAB.certificates()
 LAB.certificate("client", "rogue", "--cn", "rogue")
 SERVER = LAB.serve("--setup-timeout-ms", "2000")
 HONEST = Honest(SERVER)
-for attack in (own_region, foreign_keys, left_behind, messages, too_many, deaf, unsealed, slow_hello, handshakes, epochs):
+for attack in (own_region, foreign_keys, named_keys, left_behind, messages, too_many, deaf, unsealed, slow_hello, handshakes, epochs):
     if not ARGUMENTS.only or attack.__name__ == ARGUMENTS.only:
         attack(SERVER, HONEST)
 LAB.end()
