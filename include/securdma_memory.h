@@ -44,10 +44,10 @@ SRDMA_API int srdma_memory_register(struct srdma_device *device, void *address, 
  *  used over sealed connections, because the library itself cannot read it. Otherwise as srdma_memory_register(). Thread-safe.
  *  Errors:
  *    -EINVAL       `length` is 0 or too large, `fd` is not a descriptor, or `access` has other bits.
- *    -EOPNOTSUPP   The device, its driver or the system cannot register a dmabuf.
+ *    -EOPNOTSUPP   The device, its driver or the system cannot register a dmabuf. rdma_rxe takes none, uroce those that a process may map.
  *    -EMFILE       The process has no descriptor left.
  *    -ENOMEM       Memory, or the limit on locked memory, does not suffice.
- *    SRDMA_EVERBS  The device did not register it. */
+ *    SRDMA_EVERBS  The device did not register it: `fd` is none of a dmabuf, or the bytes go beyond its end. */
 SRDMA_API int srdma_memory_register_dmabuf(struct srdma_device *device, int fd, uint64_t offset, size_t length, unsigned access,
 					   struct srdma_memory **out);
 

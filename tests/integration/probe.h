@@ -129,6 +129,7 @@ bool is_filled(const void *data, size_t length, unsigned seed);
 	X("memory-server", memory_server, 0) \
 	X("memory-raw", memory_raw, 0) \
 	X("memory-accept", memory_accept, 1) /* PORT */ \
+	X("memory-dmabuf", memory_dmabuf, 0) \
 	X("memory-connect", memory_connect, 1) /* PORT */ \
 	X("control-accept", control_accept, 1) /* PORT */ \
 	X("arguments", arguments, 0) \

@@ -65,6 +65,18 @@ def test_raw_connection_has_regions(probe):
     probe("memory-raw")
 
 
+EOPNOTSUPP = -95
+
+
+def test_dmabuf_is_memory_as_any_other(probe, device):
+    """A system has /dev/udmabuf or not: those of Debian 13 and later have (tests/rxe-vm/run --suite trixie)."""
+    facts = probe("memory-dmabuf")
+    if not facts["dmabuf"]:
+        pytest.skip("the system has no /dev/udmabuf")
+    # rdma_rxe takes none.
+    assert facts["registered"] == (0 if device.name == "uroce0" else EOPNOTSUPP), facts
+
+
 # ---- memory windows -----------------------------------------------------------------------------------------------------
 
 

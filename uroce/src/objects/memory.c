@@ -33,6 +33,9 @@ enum {
 		    IBV_ACCESS_HUGETLB |
 		    /* Not ACCESS_FLUSH_PERSISTENT: nothing tells that memory is persistent. */
 		    ACCESS_FLUSH_GLOBAL,
+	/* What the kernel lets a program ask for. */
+	DMABUF_ACCESS = IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ | IBV_ACCESS_REMOTE_ATOMIC |
+			IBV_ACCESS_RELAXED_ORDERING,
 };
 
 /* ---- keys ---- */
@@ -277,53 +280,92 @@ drop_local:
 	return error;
 }
 
-struct ibv_mr *mr_reg(struct ibv_pd *ibv_pd, void *addr, size_t length, uint64_t iova, int access)
+/* Of memory and access that have been checked. 0, -ENOMEM, -EIO. */
+static int mr_make(struct ibv_pd *ibv_pd, void *addr, size_t length, uint64_t iova, int access, const struct dmabuf *dmabuf, struct mr **out)
 {
 	struct pd *pd = pd_of(ibv_pd);
-	struct mr *mr = NULL;
+	struct mr *mr = calloc(1, sizeof *mr);
+
+	if (!mr)
+		return -ENOMEM;
+	mr->ibv.context = ibv_pd->context;
+	mr->ibv.pd = ibv_pd;
+	mr->pd = pd;
+	mr->access = relevant(access);
+	set_translation(mr, addr, length, iova);
+	if (dmabuf)
+		mr->dmabuf = *dmabuf;
+
+	device_lock(pd->device);
+	int error = mr_enter(pd->device, mr);
+	if (error == 0) {
+		mr->ibv.lkey = mr->local.value;
+		mr->ibv.rkey = mr->remote.value;
+	}
+	device_unlock(pd->device);
+	if (error != 0) {
+		free(mr);
+		return error;
+	}
+	atomic_fetch_add(&pd->uses, 1);
+	context_count(context_of(ibv_pd->context), &pd->device->counters->objects.mr, 1);
+	*out = mr;
+	return 0;
+}
+
+struct ibv_mr *mr_reg(struct ibv_pd *ibv_pd, void *addr, size_t length, uint64_t iova, int access)
+{
+	struct mr *mr;
 
 	if (access & IBV_ACCESS_ZERO_BASED)
 		iova = 0;
 	int error = check_access(access);
 	if (error == 0)
 		error = check_range(addr, length, iova, access);
-	if (error != 0)
-		goto fail;
-
-	mr = calloc(1, sizeof *mr);
-	if (!mr) {
-		error = -ENOMEM;
-		goto fail;
-	}
-	mr->ibv.context = ibv_pd->context;
-	mr->ibv.pd = ibv_pd;
-	mr->pd = pd;
-	mr->access = relevant(access);
-	set_translation(mr, addr, length, iova);
-
-	device_lock(pd->device);
-	error = mr_enter(pd->device, mr);
-	if (error == 0) {
-		mr->ibv.lkey = mr->local.value;
-		mr->ibv.rkey = mr->remote.value;
-	}
-	device_unlock(pd->device);
-	if (error != 0)
-		goto fail;
-
-	atomic_fetch_add(&pd->uses, 1);
-	context_count(context_of(ibv_pd->context), &pd->device->counters->objects.mr, 1);
-	return &mr->ibv;
-fail:
-	free(mr);
+	if (error == 0)
+		error = mr_make(ibv_pd, addr, length, iova, access, NULL, &mr);
+	if (error == 0)
+		return &mr->ibv;
 	errno = -error;
 	return NULL;
+}
+
+static int register_dmabuf(struct ibv_pd *pd, uint64_t offset, size_t length, uint64_t iova, int fd, int access, struct mr **out)
+{
+	uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE), end;
+	struct dmabuf dmabuf;
+	void *memory;
+
+	if (offset % page != iova % page || (access & ~DMABUF_ACCESS) || __builtin_add_overflow(iova, length, &end))
+		return -EINVAL;
+	int error = check_access(access);
+	if (error == 0)
+		error = dmabuf_map(fd, offset, length, access & IBV_ACCESS_LOCAL_WRITE, &dmabuf, &memory);
+	if (error != 0)
+		return error;
+	error = mr_make(pd, memory, length, iova, access, &dmabuf, out);
+	if (error != 0)
+		dmabuf_unmap(&dmabuf);
+	return error;
+}
+
+struct ibv_mr *mr_reg_dmabuf(struct ibv_pd *pd, uint64_t offset, size_t length, uint64_t iova, int fd, int access)
+{
+	struct mr *mr;
+	int error = register_dmabuf(pd, offset, length, iova, fd, access, &mr);
+	if (error != 0) {
+		errno = -error;
+		return NULL;
+	}
+	/* As libibverbs has it: the program has no address for it. */
+	mr->ibv.addr = (void *)(uintptr_t)offset;
+	return &mr->ibv;
 }
 
 /* 0 or a negative errno. The keys stay valid, within the new rights and bounds. */
 static int reregister(struct mr *mr, int flags, struct ibv_pd *pd, void *addr, size_t length, int access)
 {
-	if (flags == 0 || (flags & ~IBV_REREG_MR_FLAGS_SUPPORTED))
+	if (flags == 0 || (flags & ~IBV_REREG_MR_FLAGS_SUPPORTED) || mr->dmabuf.start)
 		return -EINVAL;
 	if (flags & IBV_REREG_MR_CHANGE_ACCESS) {
 		int error = check_access(access);
@@ -398,6 +440,7 @@ int mr_dereg(struct ibv_mr *ibv_mr)
 
 	atomic_fetch_sub(&pd->uses, 1);
 	context_count(context_of(ibv_mr->context), &device->counters->objects.mr, -1);
+	dmabuf_unmap(&mr->dmabuf);
 	wipe_free(mr, sizeof *mr);
 	return 0;
 }

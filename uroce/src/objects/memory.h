@@ -4,6 +4,7 @@
 #define UROCE_MEMORY_H
 
 #include "context.h"
+#include "dmabuf.h"
 
 struct pd {
 	struct ibv_pd ibv;
@@ -29,6 +30,7 @@ struct mr {
 	size_t length;
 	int access;
 	unsigned windows; /* bound to it: dereg fails with EBUSY */
+	struct dmabuf dmabuf; /* where `memory` lies, if that is a DMA buffer */
 	struct mr *same;  /* another whose address folds to the same number: mr_alive() */
 };
 
@@ -52,6 +54,7 @@ uint8_t *mr_at(const struct mr *mr, uint64_t va, uint64_t length);
 struct ibv_pd *pd_alloc(struct ibv_context *context);
 int pd_dealloc(struct ibv_pd *pd);
 struct ibv_mr *mr_reg(struct ibv_pd *pd, void *addr, size_t length, uint64_t iova, int access);
+struct ibv_mr *mr_reg_dmabuf(struct ibv_pd *pd, uint64_t offset, size_t length, uint64_t iova, int fd, int access);
 int mr_rereg(struct ibv_mr *mr, int flags, struct ibv_pd *pd, void *addr, size_t length, int access);
 int mr_dereg(struct ibv_mr *mr);
 /* ibv_advise_mr: 0 or a positive errno. advise.c. */

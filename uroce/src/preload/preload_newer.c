@@ -135,7 +135,7 @@ struct mr_attr {
 	struct buffer *buf;
 };
 
-enum { MASK_IOVA = 1 << 0, MASK_ADDR = 1 << 1, MASK_BUF = 1 << 5 };
+enum { MASK_IOVA = 1 << 0, MASK_ADDR = 1 << 1, MASK_FD = 1 << 2, MASK_FD_OFFSET = 1 << 3, MASK_BUF = 1 << 5 };
 
 struct ibv_mr *reg_mr_ex(struct ibv_pd *pd, struct mr_attr *attr) SYMBOL(ibv_reg_mr_ex);
 EXPORT struct ibv_mr *reg_mr_ex(struct ibv_pd *pd, struct mr_attr *attr)
@@ -148,7 +148,9 @@ EXPORT struct ibv_mr *reg_mr_ex(struct ibv_pd *pd, struct mr_attr *attr)
 		return mr_reg(pd, attr->addr, attr->length, iova, attr->access);
 	if (mask == (MASK_ADDR | MASK_BUF))
 		return reg_buffer(pd, attr->buf, attr->addr, attr->length, iova, attr->access);
-	/* A DMA buffer's descriptor, or a handle for hints to it: there are none. */
+	if (attr->comp_mask == (MASK_IOVA | MASK_FD | MASK_FD_OFFSET))
+		return mr_reg_dmabuf(pd, attr->fd_offset, attr->length, attr->iova, attr->fd, attr->access);
+	/* A handle for hints: there are none. */
 	unsupported();
 	return NULL;
 }

@@ -49,7 +49,7 @@ EXPORT struct ibv_mr *ibv_reg_dmabuf_mr(struct ibv_pd *pd, uint64_t offset, size
 					int access)
 {
 	if (context_is_ours(pd->context))
-		return unsupported();
+		return mr_reg_dmabuf(pd, offset, length, iova, fd, access);
 	PASS(NULL, ibv_reg_dmabuf_mr, pd, offset, length, iova, fd, access);
 }
 

@@ -61,7 +61,8 @@ def main():
     mr = ctypes.c_void_p(call("ibv_reg_mr", pd, room, ctypes.c_size_t(64), 1))
     null(errno.EINVAL, "ibv_reg_mr", pd, room, ctypes.c_size_t(64), 2)  # remote write without local
     null(errno.EFAULT, "ibv_reg_mr", pd, ctypes.c_void_p(0x1000), ctypes.c_size_t(64), 1)
-    null(errno.EOPNOTSUPP, "ibv_reg_dmabuf_mr", pd, ctypes.c_uint64(0), ctypes.c_size_t(64), ctypes.c_uint64(0), 0, 1)
+    for fd, wanted in ((-1, errno.EBADF), (0, errno.EINVAL)):
+        null(wanted, "ibv_reg_dmabuf_mr", pd, ctypes.c_uint64(0), ctypes.c_size_t(64), ctypes.c_uint64(0), fd, 1)
     null(errno.EINVAL, "ibv_create_cq", context, 0, None, None, 0)
     null(errno.EINVAL, "ibv_create_qp", pd, nothing)
     null(errno.EINVAL, "ibv_create_srq", pd, nothing)

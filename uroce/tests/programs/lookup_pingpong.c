@@ -83,7 +83,7 @@ static void make(struct side *s)
 	CHECK(v->ibv_query_device(s->context, &attr) == 0 && attr.max_qp > 0, "ibv_query_device");
 	s->pd = v->ibv_alloc_pd(s->context);
 	CHECK(s->pd, "ibv_alloc_pd");
-	CHECK(!v->ibv_reg_dmabuf_mr(s->pd, 0, SIZE, 0, -1, IBV_ACCESS_LOCAL_WRITE) && errno == EOPNOTSUPP, "ibv_reg_dmabuf_mr");
+	CHECK(!v->ibv_reg_dmabuf_mr(s->pd, 0, SIZE, 0, -1, IBV_ACCESS_LOCAL_WRITE) && errno == EBADF, "ibv_reg_dmabuf_mr");
 	s->mr = v->ibv_reg_mr_iova2(s->pd, s->memory, sizeof s->memory, (uintptr_t)s->memory, IBV_ACCESS_LOCAL_WRITE);
 	CHECK(s->mr, "ibv_reg_mr_iova2");
 	s->cq = v->ibv_create_cq(s->context, 8, NULL, NULL, 0);

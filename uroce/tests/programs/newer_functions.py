@@ -6,7 +6,7 @@ import errno
 import os
 
 LIBRARY = ctypes.CDLL(None, use_errno=True)
-ADDR, IOVA, FD, BUF = 1 << 1, 1 << 0, 1 << 2, 1 << 5
+ADDR, IOVA, FD, FD_OFFSET, BUF = 1 << 1, 1 << 0, 1 << 2, 1 << 3, 1 << 5
 
 
 def call(name, *arguments, returns=ctypes.c_void_p):
@@ -63,7 +63,9 @@ def check_registration(pd):
     mr = register(pd, comp_mask=ADDR | IOVA, addr=ctypes.addressof(memory), iova=0x10000)
     assert mr
     check("ibv_dereg_mr", call("ibv_dereg_mr", ctypes.c_void_p(mr), returns=ctypes.c_int), 0)
-    check("a dmabuf", register(pd, comp_mask=FD, fd=0), None)
+    check("a dmabuf", register(pd, comp_mask=FD | FD_OFFSET | IOVA, fd=0, iova=0), None)
+    check("errno", ctypes.get_errno(), errno.EINVAL)
+    check("half of a dmabuf", register(pd, comp_mask=FD, fd=0), None)
     check("errno", ctypes.get_errno(), errno.EOPNOTSUPP)
 
 
