@@ -6,6 +6,8 @@
 #include "conn.h"
 #include "log.h"
 
+#include <unistd.h>
+
 #undef ibv_reg_mr
 #undef ibv_reg_mr_iova
 
@@ -45,7 +47,7 @@ static int post_send(struct ibv_qp *qp, struct ibv_send_wr *wr, struct ibv_send_
 	assert_null(wr->next);
 	assert_true(rig.posted < BINDS);
 	/* The address, within its page, is all that the peer learns of it. */
-	assert_int_equal(wr->bind_mw.bind_info.addr, (uintptr_t)data % 4096 + 512);
+	assert_int_equal(wr->bind_mw.bind_info.addr, ((uintptr_t)data + 512) % (uintptr_t)sysconf(_SC_PAGESIZE));
 	assert_int_equal(wr->bind_mw.bind_info.length, 1024);
 	assert_int_equal(wr->bind_mw.bind_info.mw_access_flags, IBV_ACCESS_REMOTE_READ);
 	rig.rkeys[rig.posted] = wr->bind_mw.rkey;
