@@ -76,11 +76,9 @@ static int send_due(struct srdma_conn *conn)
 
 		if (own->state == SRDMA_OFFER_UNBOUND && may_send(conn) && srdma_queues_can_bind(&conn->queues))
 			ret = srdma_regions_post_bind(conn, own);
-		if (own->state == SRDMA_OFFER_UNBOUND || srdma_own_region_is_binding(own))
-			regions->due = true;
-		else if (own_due && may_send(conn))
+		if (own_due && may_send(conn))
 			ret = send_own(conn, own);
-		else if (own_due)
+		else if (own_due || own->state == SRDMA_OFFER_UNBOUND || srdma_own_region_is_binding(own))
 			regions->due = true;
 		if (ret == 0 && peer_due && may_send(conn) && !is_used(conn, known->facts.id))
 			ret = confirm(conn, known);
