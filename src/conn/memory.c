@@ -303,6 +303,8 @@ int srdma_conn_forget(struct srdma_conn *conn, struct srdma_memory *memory)
 	if (!lease)
 		return 0;
 	srdma_conn_progress(conn, false);
+	if (srdma_regions_are_binding(conn, lease))
+		return srdma_fail(-EBUSY, "the device is still binding the window of a region of the memory; call again later");
 	if (is_in_use(lease))
 		return srdma_fail(-EBUSY, "a request that uses the memory is under way; collect its completion first");
 	/* The progress may have let go of it, but not while the program has a reference. */

@@ -155,8 +155,6 @@ int srdma_regions_take_keys(struct srdma_conn *conn)
 
 	if (ret == 0 && !(conn->own.features & conn->peer.features & SRDMA_FEATURE_REGION_KEYS))
 		ret = srdma_fail(SRDMA_EPROTOCOL, "the peer sent REGION_KEYS, and the ends did not agree on it");
-	if (ret == 0 && conn->sealed)
-		ret = srdma_fail(SRDMA_EPROTOCOL, "the peer sent REGION_KEYS on a sealed connection, where regions have no rkeys");
 	if (ret == 0)
 		ret = srdma_epoch_take_keys(conn);
 	for (size_t i = 0; i < count && ret == 0; i++) {

@@ -279,6 +279,7 @@ TEST(region_that_is_withdrawn_while_its_window_is_being_bound_goes_afterwards, .
 	assert_int_equal(rig.windows, 1);
 	assert_int_equal(rig.regions, 1);
 	assert_int_equal(srdma_conn_forget(&rig.conn, &rig.memory), -EBUSY);
+	assert_text_says(srdma_error_text(), "still binding");
 	other = offer("x");
 	assert_int_not_equal(other, id);
 	complete_binds();
