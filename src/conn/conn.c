@@ -193,7 +193,7 @@ void srdma_conn_release_verbs(struct srdma_conn *conn)
 		ibv_destroy_comp_channel(conn->comp);
 	conn->comp = NULL;
 	if (conn->pd && ibv_dealloc_pd(conn->pd) != 0)
-		srdma_log(SRDMA_LOG_ERROR, "cannot free a protection domain: %s; free what the program has made in it, such as memory regions (ibv_mr), before the connection",
+		srdma_log(SRDMA_LOG_ERROR, "cannot free a protection domain: %s; free what the program has made in it (memory windows, queue pairs, memory regions, shared receive queues, address handles) before the connection",
 			  strerror(errno));
 	conn->pd = NULL;
 }
