@@ -129,6 +129,7 @@ bool is_filled(const void *data, size_t length, unsigned seed);
 	X("memory-accept", memory_accept, 1) /* PORT */ \
 	X("control-accept", control_accept, 1) /* PORT */ \
 	X("arguments", arguments, 0) \
+	X("idle", idle, 1) /* COUNT */ \
 	X("bytes-both", bytes_both, 2) /* REGION TOTAL */ \
 	X("bytes-waiting", bytes_waiting, 2) /* REGION TOTAL */ \
 	X("bytes-rate", bytes_rate, 3) /* write|reserve SIZE TOTAL */ \
