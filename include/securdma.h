@@ -350,7 +350,7 @@ struct srdma_qp_options {
 	uint8_t rnr_retry;      /**< retries when the receiver is not ready, 0 to 7, 7 = for ever; default 6. Credits keep the
 				     receiver ready in ordinary use */
 	uint8_t min_rnr_timer;  /**< code 0 to 31 of the specification's table; default 12 (0.64 ms) */
-	uint8_t max_rd_atomic;  /**< outstanding RDMA reads, 1 to the device's limit; default 16 or the device's limit */
+	uint8_t max_rd_atomic;  /**< outstanding RDMA reads, above 0; the device's limit is used when it is lower; default 16 */
 	uint8_t service_level;  /**< 0 to 15; default 0 */
 	uint8_t traffic_class;  /**< of the GRH or IP header; default 0 */
 	uint8_t hop_limit;      /**< of the GRH or IP header; default 64 */
@@ -457,7 +457,7 @@ struct srdma_conn;
  *  `context` comes from srdma_tls_client_new(). The connection takes references of its own to `context` and `device`. Blocks up to
  *  options->setup_timeout_ms, and, while the server is busy, up to options->busy_retry_ms more. Thread-safe.
  *  Errors:
- *    -EINVAL           The host, the port or an option is not valid, or `options` is not initialised.
+ *    -EINVAL           The host, the port or an option is not valid, `options` is not initialised, or `context` is a server's.
  *    -EHOSTUNREACH     The name has no address.
  *    -ECONNREFUSED     Nothing listens at any of the addresses; other errors of connect(2) are returned the same way.
  *    -ETIMEDOUT        The set-up took longer than setup_timeout_ms.
@@ -483,7 +483,7 @@ struct srdma_connect;
  *  has a thread of its own. A program can connect many side by side. The time limits of the options count from here on. Everything
  *  that is passed is copied or referenced. Thread-safe.
  *  Errors:
- *    -EINVAL   The host or the port is NULL, an option is not valid, or `options` is not initialised.
+ *    -EINVAL   The host or the port is NULL, an option is not valid, `options` is not initialised, or `context` is a server's.
  *    -EMFILE   The process has no descriptor left.
  *    -ENOMEM   Memory ran out. */
 SRDMA_API int srdma_conn_connect_start(const char *host, const char *port, struct srdma_tls_context *context, struct srdma_device *device,
@@ -536,7 +536,7 @@ SRDMA_INLINE void srdma_reject_last(struct srdma_reject *reject)
 /** A listening TLS port, for programs with their own threads. srdma_server_start() is built on it. */
 struct srdma_listener;
 
-/** Listens on `address` (NULL: all addresses) and `port` ("0": any free one).
+/** Listens on `address` (NULL: all addresses) and `port` ("0": any free one; NULL: SRDMA_DEFAULT_PORT).
  *  Errors:
  *    -EADDRINUSE      Another program listens there.
  *    -EACCES          The process may not listen on this port.
@@ -609,8 +609,8 @@ struct srdma_accept;
 /** Begins what srdma_conn_accept() does, and returns at once. No thread is involved: srdma_accept_step() does the work. A program can
  *  accept many clients side by side. From this call on the socket is the library's, also when the call fails. Thread-safe.
  *  Errors:
- *    -EINVAL       An option is not valid, or `options` is not initialised.
- *    SRDMA_ELOST   The client has gone.
+ *    -EINVAL       An option is not valid, `options` is not initialised, or `context` is a client's.
+ *    SRDMA_ELOST   The client has gone, or `socket` is not its TCP socket.
  *    -ENOMEM       Memory ran out. */
 SRDMA_API int srdma_conn_accept_start(int socket, struct srdma_tls_context *context, struct srdma_device *device,
 				      const struct srdma_conn_options *options, srdma_admit_fn *admit, void *admit_arg,

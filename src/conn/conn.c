@@ -91,6 +91,8 @@ int srdma_conn_options_check(const struct srdma_conn_options *o)
 	if (o->epoch_psns != 0 && (o->epoch_psns < SRDMA_EPOCH_PSNS_MIN || o->epoch_psns > SRDMA_EPOCH_PSNS))
 		return srdma_fail(-EINVAL, "epoch-psns %u is out of range; give %u to %u, or 0 for no epochs", o->epoch_psns, SRDMA_EPOCH_PSNS_MIN,
 				  SRDMA_EPOCH_PSNS);
+	if (o->spin < -1)
+		return srdma_fail(-EINVAL, "spin %d is out of range; give microseconds, or -1 to poll always", o->spin);
 	if (o->epoch_ms != 0 && (o->epoch_ms < EPOCH_MS_MIN || o->epoch_psns == 0))
 		return srdma_fail(-EINVAL, "epoch-ms %d is out of range; give at least %d (with epoch-psns above 0), or 0", o->epoch_ms,
 				  EPOCH_MS_MIN);
