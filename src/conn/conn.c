@@ -347,6 +347,13 @@ void *srdma_conn_region(struct srdma_conn *conn)
 	return conn->region.address;
 }
 
+int srdma_conn_fail_unagreed(const struct srdma_conn *conn, uint32_t feature, const char *what, const char *option)
+{
+	/* A client that has not set it never learns whether the server has. */
+	return srdma_fail(-EOPNOTSUPP, "the two ends did not agree on %s: %s has not set %s; both must", what,
+			  conn->own.features & feature ? "the peer" : "this end", option);
+}
+
 void srdma_conn_log_security(const struct srdma_conn *conn, const char *event_name, const char *consequence)
 {
 	char address[64], text[256];

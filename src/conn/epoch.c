@@ -63,7 +63,7 @@ bool srdma_epoch_is_changing(const struct srdma_conn *conn)
 int srdma_conn_renew(struct srdma_conn *conn)
 {
 	if (!conn->epoch.agreed)
-		return srdma_fail(-EOPNOTSUPP, "the two ends did not agree on epochs, so the queue pair cannot be renewed (epoch-psns)");
+		return srdma_conn_fail_unagreed(conn, SRDMA_FEATURE_EPOCHS, "epochs, so the queue pair cannot be renewed", "epoch-psns above 0");
 	atomic_store(&conn->epoch.wanted, true);
 	srdma_conn_nudge(conn);
 	return 0;

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bad input of every call: the probe's table against what the headers say."""
+"""Bad input of every call: the probe's table against what the headers say. And what a client reads when its settings do not fit the server's."""
 import errno
 import pathlib
 import re
 import sys
 
-from conftest import ROOT
+import protocol
+from conftest import ROOT, STEP, Server
 
 sys.path.insert(0, str(pathlib.Path(ROOT, "docs", "man")))
 import header_pages  # noqa: E402
@@ -53,3 +54,28 @@ def test_bad_input_has_the_error_that_the_manual_says(probe):
     # What ended the connection is returned by each call that says so in words.
     unsaid -= {(call, error) for call, error in unsaid if error == "SRDMA_ELOST"}
     assert not unsaid, unsaid
+
+
+def test_client_reads_which_settings_do_not_fit(probe):
+    said = probe("unfit")
+    assert said["plain client"] == "the server requires a sealed connection, and the client has sealing off; give both the same setting (seal)"
+    assert said["sealed client"] == "the client requires a sealed connection, and the server has sealing off; give both the same setting (seal)"
+    assert said["raw client"] == "the client makes a raw connection, and the server one with messages; set raw at both or neither"
+    assert said["no token"] == "send a token as private data; this client sent 0 bytes"
+    assert said["wrong token"] == "send a token as private data; this client sent 11 bytes"
+    for what, option, words in (("regions", "named_regions", "regions with names"), ("notices", "named_regions", "regions with names, which bring notices"),
+                                ("control", "control_messages", "control messages")):
+        assert said[f"{what}, client alone"] == f"the two ends did not agree on {words}: the peer has not set {option}; both must"
+        assert said[f"{what}, nobody"] == f"the two ends did not agree on {words}: this end has not set {option}; both must"
+        if what != "control":
+            assert said[f"{what}, server alone"] == said[f"{what}, nobody"]
+    assert "make a stream of both ends before either sends a message" in said["stream"]
+
+
+def test_newer_client_reads_what_the_server_lacks(certs, device, start):
+    server = start(Server, certs, device)
+    with protocol.open_tls(certs, server.port, STEP) as tls:
+        tls.sendall(protocol.hello(gid=protocol.gid(certs.host), features=1 | 1 << 30))
+        kind, _, body = protocol.read_frame(tls)
+    assert kind == protocol.REJECT
+    assert body["text"] == "one end asks for features 0x40000000 that the other, which is older, does not know; turn them off, or upgrade it"
