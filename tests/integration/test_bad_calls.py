@@ -78,4 +78,4 @@ def test_newer_client_reads_what_the_server_lacks(certs, device, start):
         tls.sendall(protocol.hello(gid=protocol.gid(certs.host), features=1 | 1 << 30))
         kind, _, body = protocol.read_frame(tls)
     assert kind == protocol.REJECT
-    assert body["text"] == "one end asks for features 0x40000000 that the other, which is older, does not know; turn them off, or upgrade it"
+    assert body["text"] == "one end asks for the feature bits 0x40000000 that the other, which is older, does not know; turn them off, or upgrade it"
