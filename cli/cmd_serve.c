@@ -284,16 +284,10 @@ static int start_server(struct serve *serve)
 	return code;
 }
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define HAS_LIMITS false /* the run-time stops the device's threads to look for leaks, and Landlock lets no thread trace an older one */
-#else
-#define HAS_LIMITS true
-#endif
-
 /* Nobody has said a word yet. */
 static int enter_sandbox(const struct settings *settings)
 {
-	bool limits = HAS_LIMITS && !settings->no_sandbox;
+	bool limits = !SANDBOX_SANITIZED && !settings->no_sandbox;
 	int ret = limits ? sandbox_limit_connects(settings) : 0;
 
 	if (ret == 0 && limits && serve_files_wanted(settings))

@@ -26,12 +26,6 @@
 #define PR_SET_VMA 0x53564d41
 #endif
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SANITIZED 1 /* whose run-time looks for leaks from a process of its own, at the end */
-#else
-#define SANITIZED 0
-#endif
-
 #define CALL(name) SCMP_SYS(name)
 
 /* Files and descriptors: certificates at SIGHUP, sockets, eventfd and epoll, libibverbs on its device file. */
@@ -190,7 +184,7 @@ int sandbox_enter(bool files)
 	if (ret == 0)
 		ret = add_all(filter, SCMP_ACT_KILL_PROCESS, deadly, sizeof deadly / sizeof *deadly);
 	if (ret == 0)
-		ret = SANITIZED ? add_all(filter, SCMP_ACT_ALLOW, for_sanitizers, sizeof for_sanitizers / sizeof *for_sanitizers)
+		ret = SANDBOX_SANITIZED ? add_all(filter, SCMP_ACT_ALLOW, for_sanitizers, sizeof for_sanitizers / sizeof *for_sanitizers)
 				: add_threads(filter);
 	if (ret == 0)
 		ret = add_commands(filter);

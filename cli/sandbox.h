@@ -5,6 +5,14 @@
 
 #include <stdbool.h>
 
+/* Whether this is built with a sanitizer: at the end, its run-time looks for leaks from a process of its own, which stops and reads
+ * the threads. The filter must let it, and there can be no Landlock, which lets no thread trace an older one. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SANDBOX_SANITIZED 1
+#else
+#define SANDBOX_SANITIZED 0
+#endif
+
 /* Installs the filter in all threads of the process, and in those to come. A call that no server needs fails with EPERM; one that
  * only an intruder makes (another program, another process's memory, the kernel's modules) ends the process. 0, or a negative
  * errno: then there is no filter. `files`: the server writes clients' files. -ENOTSUP: this build has none, for want of libseccomp. */

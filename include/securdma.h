@@ -37,7 +37,8 @@
  *     begins it, and one _step, which goes on as far as it can: connecting, accepting, ending a connection, and links. All others
  *     take a timeout_ms of 0, or are called _post_. After -EAGAIN the program waits until the object's descriptor is readable
  *     (srdma_connect_fd(), srdma_accept_fd(), srdma_conn_fd(), srdma_link_fd()), with any other descriptors of its own, and calls again.
- *     These descriptors also tell that a time has come, so no timer is needed; only accepting says the time by itself.
+ *     These descriptors also tell that a time has come, so no timer is needed; only accepting says the time by itself. Take a descriptor
+ *     out of an epoll(7) set before you free its object: where a child process has a duplicate, epoll goes on telling of it.
  *   - In a server's handlers, each call that waits returns -ECANCELED once the server is stopped and its drain time is over.
  *   - Fill a structure of options with its _init function before you set fields: fields that a later version adds then have
  *     their defaults. NULL instead of a structure stands for the defaults. A function that takes options copies them and
@@ -349,7 +350,7 @@ struct srdma_qp_options {
 	uint8_t rnr_retry;      /**< retries when the receiver is not ready, 0 to 7, 7 = for ever; default 6. Credits keep the
 				     receiver ready in ordinary use */
 	uint8_t min_rnr_timer;  /**< code 0 to 31 of the specification's table; default 12 (0.64 ms) */
-	uint8_t max_rd_atomic;  /**< outstanding RDMA reads, 1 to the device's limit; default 16 or the device's limit */
+	uint8_t max_rd_atomic;  /**< outstanding RDMA reads, above 0; the device's limit is used when it is lower; default 16 */
 	uint8_t service_level;  /**< 0 to 15; default 0 */
 	uint8_t traffic_class;  /**< of the GRH or IP header; default 0 */
 	uint8_t hop_limit;      /**< of the GRH or IP header; default 64 */
@@ -456,7 +457,7 @@ struct srdma_conn;
  *  `context` comes from srdma_tls_client_new(). The connection takes references of its own to `context` and `device`. Blocks up to
  *  options->setup_timeout_ms, and, while the server is busy, up to options->busy_retry_ms more. Thread-safe.
  *  Errors:
- *    -EINVAL           The host, the port or an option is not valid, or `options` is not initialised.
+ *    -EINVAL           The host, the port or an option is not valid, `options` is not initialised, or `context` is a server's.
  *    -EHOSTUNREACH     The name has no address.
  *    -ECONNREFUSED     Nothing listens at any of the addresses; other errors of connect(2) are returned the same way.
  *    -ETIMEDOUT        The set-up took longer than setup_timeout_ms.
@@ -482,14 +483,14 @@ struct srdma_connect;
  *  has a thread of its own. A program can connect many side by side. The time limits of the options count from here on. Everything
  *  that is passed is copied or referenced. Thread-safe.
  *  Errors:
- *    -EINVAL   The host or the port is NULL, an option is not valid, or `options` is not initialised.
+ *    -EINVAL   The host or the port is NULL, an option is not valid, `options` is not initialised, or `context` is a server's.
  *    -EMFILE   The process has no descriptor left.
  *    -ENOMEM   Memory ran out. */
 SRDMA_API int srdma_conn_connect_start(const char *host, const char *port, struct srdma_tls_context *context, struct srdma_device *device,
 				       const struct srdma_conn_options *options, struct srdma_connect **out);
 /** Returns a descriptor for poll(2), select(2) or epoll(7), the same one for the object's life. It is readable when
  *  srdma_connect_step() is worth a call: at first, whenever something has come, and when a time has passed, so the program needs no
- *  timer. Owned by the object. */
+ *  timer. Owned by the object. Take it out of your epoll(7) set before srdma_connect_free(); that of the connection is another one. */
 SRDMA_API int srdma_connect_fd(const struct srdma_connect *connect);
 /** Goes as far as it can without waiting. Returns 0 with the connection, which is the caller's; or a negative error. After -EAGAIN
  *  call it again; after any other result only srdma_connect_free() is useful. srdma_reject_last() then has the server's reason.
@@ -535,7 +536,7 @@ SRDMA_INLINE void srdma_reject_last(struct srdma_reject *reject)
 /** A listening TLS port, for programs with their own threads. srdma_server_start() is built on it. */
 struct srdma_listener;
 
-/** Listens on `address` (NULL: all addresses) and `port` ("0": any free one).
+/** Listens on `address` (NULL: all addresses) and `port` ("0": any free one; NULL: SRDMA_DEFAULT_PORT).
  *  Errors:
  *    -EADDRINUSE      Another program listens there.
  *    -EACCES          The process may not listen on this port.
@@ -608,8 +609,8 @@ struct srdma_accept;
 /** Begins what srdma_conn_accept() does, and returns at once. No thread is involved: srdma_accept_step() does the work. A program can
  *  accept many clients side by side. From this call on the socket is the library's, also when the call fails. Thread-safe.
  *  Errors:
- *    -EINVAL       An option is not valid, or `options` is not initialised.
- *    SRDMA_ELOST   The client has gone.
+ *    -EINVAL       An option is not valid, `options` is not initialised, or `context` is a client's.
+ *    SRDMA_ELOST   The client has gone, or `socket` is not its TCP socket.
  *    -ENOMEM       Memory ran out. */
 SRDMA_API int srdma_conn_accept_start(int socket, struct srdma_tls_context *context, struct srdma_device *device,
 				      const struct srdma_conn_options *options, srdma_admit_fn *admit, void *admit_arg,
@@ -749,7 +750,9 @@ SRDMA_API unsigned srdma_conn_seal_bytes(const struct srdma_conn *conn, uint64_t
 /* -- the verbs objects of a connection -- */
 
 /** Return the raw verbs objects; the completion channel is that of both completion queues. The connection owns all of them.
- *  What you make in its protection domain must be gone before srdma_conn_free(). On a connection that is not raw, leave the
+ *  What you make in its protection domain must be gone before srdma_conn_free(): free your memory windows and queue pairs first, then the
+ *  memory regions that windows were bound to, shared receive queues and address handles, and last your own completion queues. Else the
+ *  device cannot free the protection domain, and the library logs an error. On a connection that is not raw, leave the
  *  queues alone: the library uses them, and replaces the queue pair at a renewal. */
 SRDMA_API struct ibv_qp *srdma_conn_qp(struct srdma_conn *conn);
 SRDMA_API struct ibv_pd *srdma_conn_pd(struct srdma_conn *conn);
@@ -856,7 +859,11 @@ SRDMA_API int srdma_conn_control_recv(struct srdma_conn *conn, void *buffer, siz
 /** Returns a file descriptor for poll(2), select(2) or epoll(7), the same one for the connection's life, owned by the connection. After
  *  a call has returned -EAGAIN, the descriptor is readable when that call is worth repeating: a call that returns -EAGAIN arms the
  *  completion queues, and a timer for what is due by the clock, such as new PSNs or more bytes of max_bytes_per_second. So repeat
- *  the call until it returns -EAGAIN again, and only then wait. The descriptor may be readable for nothing. */
+ *  the call until it returns -EAGAIN again, and only then wait. The descriptor may be readable for nothing.
+ *
+ *  On a raw connection it tells of control messages, regions with names, and the end, but not of completions of your own work requests: those
+ *  come by the descriptor of srdma_conn_comp_channel(). Make that one non-blocking, arm the completion queues (ibv_req_notify_cq(3)), and
+ *  wait for both. */
 SRDMA_API int srdma_conn_fd(struct srdma_conn *conn);
 
 /** Waits until there is something for srdma_conn_recv(), srdma_conn_recv_notice(), srdma_conn_control_recv() or srdma_conn_complete(), or
@@ -889,6 +896,12 @@ SRDMA_API void srdma_conn_wake(struct srdma_conn *conn);
 SRDMA_API int srdma_conn_write(struct srdma_conn *conn, const void *data, size_t length, uint64_t offset, int timeout_ms);
 /** Reads `length` bytes at `offset` of the peer's region by RDMA. It returns 0 when `data` has
  *  every one of them and, on a sealed connection, all are authentic. After an error the contents of `data` are undefined.
+ *
+ *  A read is no snapshot of the region, sealed or not, if the peer's program or a write changes the bytes meanwhile: each byte is the old or
+ *  the new one. The device reads a plain region packet by packet, and promises nothing within a packet. The peer's library seals the bytes in
+ *  pieces of up to 256 KiB, counted from the beginning of the read, one after the other. A piece is authentic as it was sealed: what
+ *  this end's completed writes have put there is in all of them, and what the peer changes meanwhile may be in some, and in a part of one. Have
+ *  the peer say in a message that the bytes are complete, or put a number before and behind them that changes with them.
  *  Errors: those of srdma_conn_write(). */
 SRDMA_API int srdma_conn_read(struct srdma_conn *conn, void *data, size_t length, uint64_t offset, int timeout_ms);
 

@@ -98,6 +98,7 @@ SRDMA_API int srdma_link_fd(const struct srdma_link *link);
  *  Errors:
  *    -EAGAIN              The connection is on its way.
  *    SRDMA_ERECONNECTED   There is a new connection; later calls return 0.
+ *    SRDMA_ECLOSED        The link was disconnected.
  *    -EINTR               Another thread called srdma_link_wake(). Other errors are those of srdma_link_connect() when the time of the
  *                         policy is over or no later try can fix it, and those that ended the connection, with reconnect_ms 0. */
 SRDMA_API int srdma_link_step(struct srdma_link *link);

@@ -22,7 +22,12 @@ extern "C" {
  *  it is freed, when the program calls srdma_conn_forget(), or, once the program has released all of its references, as
  *  soon as no request of the connection uses the memory and its thread is in a call of this library.
  *
- *  A sealed connection registers nothing with the device: the library itself reads and writes the memory. */
+ *  A sealed connection registers nothing with the device: the library itself reads and writes the memory.
+ *
+ *  Many connections may offer the same memory. Each has an rkey and rights of its own, and withdrawing it from one takes it from no other. But
+ *  all see the same bytes: what one client writes, every client that may read sees at any moment, in part as well, and nothing puts the
+ *  accesses of two clients in an order. So offer bytes for writing to one client alone, each client a part of its own (`offset` and `length` of
+ *  srdma_conn_offer()), and to many only for reading, or for atomic operations. */
 struct srdma_memory;
 
 /** Registers memory of any kind: from malloc(3) or mmap(2), of huge pages, a file, shared with other processes. It must stay mapped,

@@ -154,7 +154,10 @@ struct srdma_server_options {
 	/** Something has happened on a client's stream: a call that had returned -EAGAIN is worth repeating. It is called once as soon as both
 	 *  ends have made their streams. Use timeout_ms 0. With -EAGAIN it is called again after the other clients' turns: a function that
 	 *  has read its share returns it when there is more. Any other result that is not 0 disconnects the client: fill `reason` (128
-	 *  bytes) for it. Clients without a stream have the other functions. */
+	 *  bytes) for it. Clients without a stream have the other functions.
+	 *  After srdma_stream_shutdown() the worker sends the rest by itself. A function that wants to know when the client has it calls
+	 *  srdma_stream_flush() with timeout_ms 0, returns 0 after -EAGAIN, and is called again when that is so. The stream stays the
+	 *  program's: call srdma_stream_free() in on_disconnect, however the client ended; what came before can still be read there. */
 	int (*on_stream)(struct srdma_conn *conn, struct srdma_stream *stream, char *reason, void *client_arg, void *arg);
 };
 /** Fills `options` with the defaults. Thread-safe. */

@@ -69,7 +69,8 @@ SRDMA_INLINE void srdma_stream_options_init(struct srdma_stream_options *options
  *    SRDMA_EVERBS    The device did not register the memory. */
 SRDMA_API int srdma_stream_new(struct srdma_conn *conn, const struct srdma_stream_options *options, struct srdma_stream **out);
 /** Frees the stream before its connection, or after it. It tells the peer nothing. The connection is good only for control messages and
- *  srdma_conn_disconnect() then; if something that was written is still on its way (srdma_stream_flush()), the connection ends. */
+ *  srdma_conn_disconnect() then; if something that was written is still on its way (srdma_stream_flush()), the connection ends. A server
+ *  does not free the streams of its clients: its program does so in on_disconnect, or in on_stream when it is done with the stream. */
 SRDMA_API void srdma_stream_free(struct srdma_stream **stream);
 /** Returns the connection of the stream; NULL when it was freed. */
 SRDMA_API struct srdma_conn *srdma_stream_conn(const struct srdma_stream *stream);
@@ -140,7 +141,9 @@ SRDMA_API int srdma_stream_consume(struct srdma_stream *stream, size_t length);
 SRDMA_API int srdma_stream_shutdown(struct srdma_stream *stream);
 
 /** Waits until everything that was written is in the peer's memory, with the notice of srdma_stream_shutdown(). The peer's
- *  program may not have read it yet. Call it before srdma_conn_disconnect() and srdma_conn_free().
+ *  program may not have read it yet. Call it before srdma_conn_disconnect() and srdma_conn_free(). In a server, the client's worker sends what
+ *  is on its way, between the calls of the program's functions; a timeout_ms of 0 in on_stream only asks: after -EAGAIN, on_stream is
+ *  called again when everything is there.
  *  Errors:
  *    -ETIMEDOUT, -EAGAIN   Something is still on its way. Other errors are those of srdma_stream_write(), but for -EPIPE. */
 SRDMA_API int srdma_stream_flush(struct srdma_stream *stream, int timeout_ms);

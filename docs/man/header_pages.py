@@ -6,8 +6,9 @@ usage: header_pages.py --list HEADER...              print the names of the file
        header_pages.py HEADER... EXAMPLE.c FOLDER    write them
 
 A group of functions, which begins with a comment between two dashes, is one page, named for its first function; the other
-functions of the group refer to it. The comment at the top of the first header is the page securdma(3). It fails when a comment
-names what no header declares, and when a function belongs to no group or has no comment.
+functions of the group refer to it. The comment at the top of the first header is the page securdma(3). A file examples/PAGE.c beside this
+program becomes the page's EXAMPLES: its second line, a comment, is the text before the rest. It fails when a comment names what no header
+declares, and when a function belongs to no group or has no comment.
 """
 import errno
 import os
@@ -23,6 +24,9 @@ TOKEN = re.compile(
 MEMBER = re.compile(r"(?:/\*\*(?!<)(?P<before>.*?)\*/\s*)?(?P<code>[^/]+?)(?:;|,(?![^(]*\))|\Z)\s*(?:/\*\*<(?P<after>.*?)\*/)?", re.S)
 FUNCTION = re.compile(r"(?:SRDMA_API|(?P<inline>SRDMA_INLINE)|(?P<typedef>typedef))\s+(?P<type>.*?)\b(?P<name>srdma_\w+)\((?P<arguments>.*)\)", re.S)
 TYPE = re.compile(r"(?P<kind>struct|enum)\s+(?P<name>\w+)\s*(?:\{(?P<body>.*)\})?$", re.S)
+
+
+EXAMPLES = pathlib.Path(__file__).resolve().parent / "examples"
 
 
 class Mistake(Exception):
@@ -301,6 +305,22 @@ class Writer:
                     self.text(text)
                 self.put(".El")
 
+    def code(self, lines):
+        self.put(".Bd -literal")
+        for line in lines:
+            line = line.replace("\\", r"\e").expandtabs(4)
+            self.put(r"\&" + line if line[:1] in (".", "'") else line)
+        self.put(".Ed")
+
+    def example(self):
+        path = EXAMPLES / f"{self.page.name()}.c"
+        if not path.exists():
+            return
+        _, intro, *lines = path.read_text(encoding="utf-8").splitlines()
+        self.put(".Sh EXAMPLES")
+        self.text(intro.removeprefix("/* ").removesuffix(" */"))
+        self.code(lines)
+
     def see_also(self, names):
         names = sorted(set(names) - {self.page.name() if self.page else "securdma"})
         self.put(".Sh SEE ALSO", *(f".Xr {n} 3 ," for n in names[:-1]), f".Xr {names[-1]} 3")
@@ -312,6 +332,7 @@ class Writer:
         self.synopsis(functions)
         self.description()
         self.results()
+        self.example()
         self.errors()
         related = [p.name() for p in self.header.pages if p.part == self.page.part]
         self.see_also([*related, *self.seen, "securdma"])
@@ -336,11 +357,9 @@ class Writer:
                 self.put(*([".El"] if part else []), f".Ss {page.part[0].upper() + page.part[1:]}", ".Bl -tag -width Ds")
                 part = page.part
             self.put(f".It Xr {page.name()} 3", page.title[0].upper() + page.title[1:] + ".")
-        self.put(".El", ".Sh EXAMPLES", "A client of", ".Xr securdma-serve 1 :", ".Bd -literal")
-        for line in example.read_text(encoding="utf-8").splitlines():
-            line = line.replace("\\", r"\e").expandtabs(4)
-            self.put(r"\&" + line if line[:1] in (".", "'") else line)
-        self.put(".Ed", ".Sh SEE ALSO", ".Xr securdma 1 ,", ".Xr securdma-serve 1")
+        self.put(".El", ".Sh EXAMPLES", "A client of", ".Xr securdma-serve 1 :")
+        self.code(example.read_text(encoding="utf-8").splitlines())
+        self.put(".Sh SEE ALSO", ".Xr securdma 1 ,", ".Xr securdma-serve 1")
         return self.lines
 
 

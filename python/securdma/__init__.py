@@ -21,7 +21,7 @@ from ._types import *  # noqa: F401,F403
 from ._types import DEFAULT_PORT
 from .buffer import Buffer
 from .cert import check_certificate, check_tls_client, check_tls_server, make_certificate, read_certificate
-from .conn import Conn, Connecting, connect, disconnect_all
+from .conn import Conn, Connecting, connect, disconnect_all, psn
 from .device import Device, default_device, devices
 from .errors import (Aborted, BrokenPipe, Busy, Cancelled, CertificateError, Closed, ConfigError, Denied, Error, Exists, Gone, Interrupted, InvalidArgument, Lost,
                      NotFound, NotSupported, OutOfRange, ProtocolError, RandomError, Reconnected, Refused, Rejected, Reset, SealError, Timeout, TlsError, TooLong,
@@ -30,7 +30,7 @@ from .link import Link, LinkConn
 from .listener import Accepting, Listener, Refuse, accept
 from .log import log_to
 from .memory import Memory
-from .server import Disconnect, Handlers, Server, ServerConn, check_server
+from .server import Disconnect, Handlers, Server, ServerConn, check_identity_name, check_server, histogram_bound
 from .tls import TlsClient, TlsServer
 
 if hasattr(_lib, "srdma_stream_new"):  # of a library that has streams
@@ -57,7 +57,7 @@ __all__ = [
     "Aborted", "Accepting", "BrokenPipe", "Buffer", "Busy", "Cancelled", "CertificateError", "Closed", "ConfigError", "Conn", "Connecting", "DEFAULT_PORT", "Denied",
     "Device", "Disconnect", "Error", "Exists", "Gone", "Handlers", "Interrupted", "InvalidArgument", "Link", "LinkConn", "Listener", "Lost", "Memory", "NotFound",
     "NotSupported", "OutOfRange", "ProtocolError", "RandomError", "Reconnected", "Refuse", "Refused", "Rejected", "Reset", "SealError", "Server", "ServerConn",
-    "Timeout", "TlsClient", "TlsError", "TlsServer", "TooLong", "VerbsError", "WouldBlock", "WrongKind", "accept", "check_certificate", "check_server", "check_tls_client",
-    "check_tls_server", "connect", "default_device", "devices", "disconnect_all", "log_to", "make_certificate", "read_certificate",
+    "Timeout", "TlsClient", "TlsError", "TlsServer", "TooLong", "VerbsError", "WouldBlock", "WrongKind", "accept", "check_certificate", "check_identity_name", "check_server", "check_tls_client",
+    "check_tls_server", "connect", "default_device", "devices", "disconnect_all", "histogram_bound", "log_to", "make_certificate", "psn", "read_certificate",
     *_types.__all__,
 ]

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import errno
 import os
+import re
+import select
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from ._binding import ffi
-from .errors import failed
+from .errors import Error, failed
 
 
 class Owner:
@@ -171,3 +173,58 @@ class Step(Handle):
 
 def deadline_of(timeout_ms: int) -> float:
     return time.monotonic() + timeout_ms / 1000
+
+
+# Python runs the handlers of signals between calls, in the main thread alone: a call of the main thread returns to it this often.
+SLICE_MS = 250
+
+
+def is_main() -> bool:
+    return threading.current_thread() is threading.main_thread()
+
+
+def timed_out(code: int, timeout_ms: int) -> Error:
+    """The exception for the last slice of a call, with the time of the whole call in its text."""
+    error = failed(code)
+    return failed(code, re.sub(r"after \d+ ms", f"after {timeout_ms} ms", error.text, count=1))
+
+
+def sleep_on(descriptors: Iterable[int], deadline: float | None) -> None:
+    """Waits until one of them is readable, but not beyond the deadline; a signal is handled at once."""
+    poll = select.poll()
+    for descriptor in descriptors:
+        poll.register(descriptor, select.POLLIN)
+    left = 10.0 if deadline is None else min(10.0, deadline - time.monotonic())
+    poll.poll(max(1, left * 1000))
+
+
+def patiently(call: Callable[[], Any], undo: Callable[[Any], Any] | None = None) -> Any:
+    """A call that has no slices: the main thread leaves it to another thread, and handles signals meanwhile. When a handler raises an
+    exception, the other thread goes on to the end of the call, and undoes it."""
+    if not is_main():
+        return call()
+    results: list[Any] = []
+    errors: list[BaseException] = []
+    left = threading.Event()
+
+    def run() -> None:
+        try:
+            results.append(call())
+        except BaseException as error:
+            errors.append(error)
+        if left.is_set() and results and undo is not None:
+            undo(results[0])
+
+    thread = threading.Thread(target=run, name="securdma wait")
+    try:
+        thread.start()
+    except RuntimeError:  # the interpreter is ending
+        return call()
+    try:
+        thread.join()
+    except BaseException:
+        left.set()
+        raise
+    if errors:
+        raise errors[0]
+    return results[0]

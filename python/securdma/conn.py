@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import errno
-import re
 import select
-import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, contextmanager, suppress
@@ -14,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from . import cert
 from ._binding import ffi, lib
 from ._convert import Options, c_string, milliseconds, report
-from ._handle import Handle, Owner, Step, deadline_of, freer, made
+from ._handle import SLICE_MS, Handle, Owner, Step, deadline_of, freer, is_main, made, sleep_on, timed_out
 from ._types import DEFAULT_PORT, ConnInfo, ConnTiming, Notice, PeerCert, PeerRegion, QpState, RequestKind
 from .buffer import Buffer
 from .device import Device, default_device
@@ -30,10 +28,6 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
     from ._types import ConnOptions
-
-# Python runs the handlers of signals between calls: a call of the main thread returns to it this often.
-SLICE_MS = 250
-
 
 class Region:
     """The region that this end offers to its peer, which may change it at any time. region[a:b] copies out, region[a:b] = data copies in."""
@@ -81,6 +75,11 @@ def _info(pointer: Any) -> Any:
 class BaseConn:
     """What a program can do with a connection, whoever it belongs to.
 
+    One thread at a time uses a connection: a call waits for the call of another thread, up to its own timeout, and raises Timeout, or
+    WouldBlock with a timeout of 0. Only wake() of a Conn ends a wait() from another thread. Different threads may use different connections.
+    In the main thread a signal is handled within a quarter of a second, whatever call waits; an exception of its handler, such as
+    KeyboardInterrupt, ends the call.
+
     Data is anything with the buffer protocol: bytes, bytearray, memoryview, mmap, array, a contiguous numpy array; nothing is copied
     on its way to the library. Timeouts are seconds, for the whole call; None stands for timeout_ms of the connection's options. With a
     timeout of 0 a call never waits: it raises WouldBlock, and fileno() is readable when it is worth repeating.
@@ -92,6 +91,7 @@ class BaseConn:
         self._numbers = 0
         self._posted: dict[int, tuple[Any, Any]] = {}  # by the number that the library has as cookie: who owns the buffer, the program's cookie
         self._offered: dict[int, Memory] = {}  # by the number of the region: the library withdraws those of a memory that has gone
+        self._done: list[Any] = []  # cookies of the program's that came while a write or a read waited
         self._room: Any = None
         self._stream: Any = None  # the stream that was made of it
 
@@ -109,15 +109,15 @@ class BaseConn:
         finally:
             self._leave()
 
-    def _wait(self, timeout: float | None, call: Callable[[Any, int], int], sliced: bool = True) -> int:
-        """Calls the library with the time that the call may take. In the main thread it returns from time to time, for signals; only of
-        a call whose time-out has no effect (`sliced`)."""
+    def _wait(self, timeout: float | None, call: Callable[[Any, int], int]) -> int:
+        """Calls the library with the time that the call may take. In the main thread it returns from time to time, for signals: a time-out
+        must have no effect."""
         timeout_ms = milliseconds(timeout)
         pointer = self._enter(timeout_ms)
         try:
             if timeout_ms < 0:
                 timeout_ms = self._default_ms
-            if not sliced or timeout_ms <= SLICE_MS or threading.current_thread() is not threading.main_thread():
+            if timeout_ms <= SLICE_MS or not is_main():
                 return check(call(pointer, timeout_ms))
             deadline = deadline_of(timeout_ms)
             while True:
@@ -126,10 +126,58 @@ class BaseConn:
                 if code != -errno.ETIMEDOUT:
                     return check(code)
                 if left <= SLICE_MS:
-                    error = failed(code)
-                    raise failed(code, re.sub(r"after \d+ ms", f"after {timeout_ms} ms", error.text, count=1))
+                    raise timed_out(code, timeout_ms)
         finally:
             self._leave()
+
+    def _transfer(self, write: bool, memory: Any, offset: int, timeout: float | None) -> None:
+        """A write or a read that waits. Its time-out ends the connection, so the main thread posts it, and waits for it in slices."""
+        timeout_ms = milliseconds(timeout)
+        pointer = self._enter(timeout_ms)
+        try:
+            whole_ms = timeout_ms if timeout_ms >= 0 else self._default_ms
+            buffer = ffi.new("struct srdma_buffer **")
+            # Memory that the device can only read cannot be a buffer.
+            if whole_ms <= SLICE_MS or not is_main() or len(memory) == 0 or lib.srdma_buffer_new(pointer, memory, len(memory), buffer) < 0:
+                function = lib.srdma_conn_write if write else lib.srdma_conn_read
+                check(function(pointer, memory, len(memory), offset, whole_ms))
+                return
+            try:
+                self._transfer_in_slices(write, pointer, buffer[0], len(memory), offset, whole_ms)
+            finally:
+                lib.srdma_buffer_free(buffer)  # while the request is under way, this ends the connection
+        finally:
+            self._leave()
+
+    def _transfer_in_slices(self, write: bool, pointer: Any, buffer: Any, length: int, offset: int, timeout_ms: int) -> None:
+        post = lib.srdma_conn_post_write if write else lib.srdma_conn_post_read
+        deadline, most, done = deadline_of(timeout_ms), length, 0
+        while done < length:
+            number = self._numbers = self._numbers + 1
+            part = min(most, length - done)
+            code = post(pointer, buffer, done, part, offset + done, number)
+            if code == -errno.EMSGSIZE and part > 1:
+                most = part // 2
+            elif code == -errno.EAGAIN:  # there is no room before one of those under way has completed, or the renewal is over
+                self._collect(pointer, None, deadline, timeout_ms)
+            else:
+                check(code)
+                while not self._collect(pointer, number, deadline, timeout_ms):
+                    pass
+                done += part
+
+    def _collect(self, pointer: Any, wanted: int | None, deadline: float, timeout_ms: int) -> bool:
+        """Waits for completions, and keeps those of the program. Returns whether `wanted` is among them."""
+        numbers = ffi.new("uint64_t[]", 16)
+        left = max(1, -int(-(deadline - time.monotonic()) * 1000 // 1))
+        count = lib.srdma_conn_complete(pointer, numbers, 1 if wanted is None else 16, min(left, SLICE_MS))
+        if count == -errno.ETIMEDOUT and left > SLICE_MS:
+            return False
+        if count == -errno.ETIMEDOUT:
+            raise timed_out(count, timeout_ms)
+        check(count)
+        self._done += [self._completed(numbers[i]) for i in range(count) if numbers[i] != wanted]
+        return wanted in numbers[0:count]
 
     # ---- messages ----
 
@@ -206,7 +254,7 @@ class BaseConn:
     def write(self, data: Bytes, offset: int = 0, timeout: float | None = None) -> None:
         """Writes the bytes to `offset` of the peer's region by RDMA. It returns when the peer has them. A Timeout ends the connection."""
         with ffi.from_buffer(data) as memory:
-            self._wait(timeout, lambda conn, ms: lib.srdma_conn_write(conn, memory, len(memory), offset, ms), sliced=False)
+            self._transfer(True, memory, offset, timeout)
 
     @errors_of("srdma_conn_read")
     def read(self, length: int, offset: int = 0, timeout: float | None = None) -> bytes:
@@ -219,7 +267,7 @@ class BaseConn:
     def read_into(self, buffer: WriteableBuffer, offset: int = 0, timeout: float | None = None) -> None:
         """Fills writable memory with the bytes at `offset` of the peer's region, by RDMA. A Timeout ends the connection."""
         with ffi.from_buffer("char[]", buffer, require_writable=True) as memory:
-            self._wait(timeout, lambda conn, ms: lib.srdma_conn_read(conn, memory, len(memory), offset, ms), sliced=False)
+            self._transfer(False, memory, offset, timeout)
 
     @errors_of("srdma_buffer_new")
     def buffer(self, memory: int | Bytes) -> Buffer:
@@ -258,8 +306,11 @@ class BaseConn:
     def complete(self, most: int = 64, timeout: float | None = None) -> list[Any]:
         """Waits for the first of the posted writes and reads, and returns the cookies of up to `most` that have completed, in the order
         of posting. [] when none is under way."""
+        if self._done and most > 0:
+            done, self._done = self._done[:most], self._done[most:]
+            return done
         numbers = ffi.new("uint64_t[]", max(most, 1))
-        done: list[Any] = []
+        done = []
 
         def call(conn: Any, ms: int) -> int:
             count = lib.srdma_conn_complete(conn, numbers, most, ms)
@@ -303,6 +354,15 @@ class BaseConn:
         with self._pointer() as conn, memory._referred() as pointer:
             check(lib.srdma_conn_forget(conn, pointer))
             self._offered = {region: offered for region, offered in self._offered.items() if offered is not memory}
+
+    @errors_of("srdma_conn_local_memory")
+    def local_memory(self, memory: Memory) -> tuple[int, int]:
+        """How work requests of the program's own reach the memory over a raw connection: its address and the lkey, for another binding of
+        libibverbs. Valid until forget() or the connection's close."""
+        address, lkey = ffi.new("uint64_t *"), ffi.new("uint32_t *")
+        with self._pointer() as conn, memory._referred() as pointer:
+            check(lib.srdma_conn_local_memory(conn, pointer, address, lkey))
+        return address[0], lkey[0]
 
     @errors_of("srdma_conn_find_region")
     def find_region(self, name: str, timeout: float | None = None) -> PeerRegion:
@@ -449,12 +509,13 @@ class BaseConn:
         """The addresses of the connection's verbs objects, for another binding of libibverbs: qp, pd, send_cq, recv_cq, comp_channel.
         They are valid as long as the connection is."""
         with self._pointer() as conn:
-            return {name: int(ffi.cast("uintptr_t", getattr(lib, f"srdma_conn_{name}")(conn)))
-                    for name in ("qp", "pd", "send_cq", "recv_cq", "comp_channel")}
+            found = {"qp": lib.srdma_conn_qp, "pd": lib.srdma_conn_pd, "send_cq": lib.srdma_conn_send_cq, "recv_cq": lib.srdma_conn_recv_cq,
+                     "comp_channel": lib.srdma_conn_comp_channel}
+            return {name: int(ffi.cast("uintptr_t", function(conn))) for name, function in found.items()}
 
 
 class Conn(Handle, BaseConn):
-    """A connection of the program's own, from connect(), Listener.accept() or accept().
+    """A connection of the program's own, from connect(), Listener.accept() or accept(). One thread at a time uses it.
 
     As a context manager it disconnects in order at the end of the block, and is closed.
     """
@@ -495,7 +556,14 @@ class Conn(Handle, BaseConn):
         if milliseconds(timeout) == 0:
             self._wait(0, lambda conn, ms: lib.srdma_conn_disconnect(conn, text, ms))
             return
-        self._wait(timeout, lambda conn, ms: lib.srdma_conn_disconnect(conn, text, ms), sliced=False)
+        if not is_main():
+            self._wait(timeout, lambda conn, ms: lib.srdma_conn_disconnect(conn, text, ms))
+            return
+        with self._using(milliseconds(timeout)) as pointer:
+            check(lib.srdma_conn_disconnect_start(pointer, text, milliseconds(timeout)))
+            while (code := lib.srdma_conn_disconnect_step(pointer)) == -errno.EAGAIN:
+                sleep_on([lib.srdma_conn_fd(pointer)], None)
+            check(code)
 
     @errors_of("srdma_conn_disconnect_start")
     def disconnect_start(self, reason: str | None = None, timeout: float | None = None) -> None:
@@ -569,6 +637,14 @@ def connect(host: str, port: str | int = DEFAULT_PORT, *, tls: TlsClient, device
                 poll.poll(10000)
 
 
+@errors_of("srdma_psn_generate")
+def psn() -> int:
+    """Draws a packet sequence number: 24 uniform bits from OpenSSL's generator."""
+    drawn = ffi.new("uint32_t *")
+    check(lib.srdma_psn_generate(drawn))
+    return drawn[0]
+
+
 @errors_of("srdma_conn_disconnect_all")
 def disconnect_all(conns: list[Conn], reason: str | None = None, timeout: float | None = None) -> None:
     """Ends several connections at once, side by side: programs that are each other's peers need it to leave together."""
@@ -578,7 +654,16 @@ def disconnect_all(conns: list[Conn], reason: str | None = None, timeout: float 
         for conn in conns:
             pointers.append(conn._enter())
             entered.append(conn)
-        check(lib.srdma_conn_disconnect_all(ffi.new("struct srdma_conn *[]", pointers), len(pointers), c_string(reason), milliseconds(timeout)))
+        array, text, timeout_ms = ffi.new("struct srdma_conn *[]", pointers), c_string(reason), milliseconds(timeout)
+        if not is_main() or timeout_ms == 0:
+            check(lib.srdma_conn_disconnect_all(array, len(pointers), text, timeout_ms))
+            return
+        deadline = deadline_of(timeout_ms if timeout_ms > 0 else conns[0]._default_ms if conns else 0)
+        while (code := lib.srdma_conn_disconnect_all(array, len(pointers), text, 0)) == -errno.EAGAIN and time.monotonic() < deadline:
+            sleep_on([lib.srdma_conn_fd(pointer) for pointer in pointers], deadline)
+        if code == -errno.EAGAIN:  # the time is over
+            code = lib.srdma_conn_disconnect_all(array, len(pointers), text, 1)
+        check(code)
     finally:
         for conn in entered:
             conn._leave()

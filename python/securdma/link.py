@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from ._binding import ffi, lib
 from ._convert import Options, c_string, milliseconds, report
-from ._handle import Handle, Owner, freer, made
+from ._handle import Handle, Owner, deadline_of, freer, is_main, made, sleep_on
 from ._types import LinkInfo, LinkLoss
 from .conn import BaseConn
 from .device import Device, default_device
@@ -73,7 +74,16 @@ class Link(Handle):
     @errors_of("srdma_link_connect")
     def __init__(self, endpoints: Iterable[tuple[str, str | int] | str], *, tls: TlsClient, device: Device | None = None,
                  conn: ConnOptions | None = None, **options: Unpack[LinkOptions]) -> None:
-        self._begin(lib.srdma_link_connect, endpoints, tls, device, conn, options)
+        if not is_main():
+            self._begin(lib.srdma_link_connect, endpoints, tls, device, conn, options)
+            return
+        self._begin(lib.srdma_link_connect_start, endpoints, tls, device, conn, options)
+        try:
+            with self._using() as pointer:
+                self._repeat(pointer, lambda: lib.srdma_link_step(pointer), None)
+        except BaseException:
+            self.close()
+            raise
 
     @classmethod
     @errors_of("srdma_link_connect_start")
@@ -92,6 +102,7 @@ class Link(Handle):
         filled = Options("link_options", {**given, **({} if conn is None else {"conn": conn})})
         with tls._using() as context, self._device._using() as opened:
             pointer = made(constructor, "link", filled.struct, context, opened)
+        self._default_ms = filled.struct.conn.timeout_ms if conn is not None else BaseConn._default_ms
         Handle.__init__(self, Owner(pointer, freer(lib.srdma_link_free, "link")))
         self._room: Any = None
         #: The present connection; see LinkConn.
@@ -101,12 +112,27 @@ class Link(Handle):
         timeout_ms = milliseconds(timeout)
         pointer = self._enter(timeout_ms)
         try:
-            check(function(pointer, *arguments, timeout_ms))
+            if timeout_ms == 0 or not is_main():
+                check(function(pointer, *arguments, timeout_ms))
+            else:
+                self._repeat(pointer, lambda: function(pointer, *arguments, 0), timeout_ms)
         except Reconnected as error:
             error.loss = report(self._loss(pointer))
             raise
         finally:
             self._leave()
+
+    def _repeat(self, pointer: Any, call: Callable[[], int], timeout_ms: int | None) -> None:
+        """Repeats what does not wait, so that the main thread handles signals. The time is that of the call alone (None: there is no limit):
+        that of a new connection is the policy's."""
+        whole_ms = timeout_ms if timeout_ms is None or timeout_ms >= 0 else self._default_ms
+        deadline = None if whole_ms is None else deadline_of(whole_ms)
+        while (code := call()) == -errno.EAGAIN:
+            connected = bool(lib.srdma_link_conn(pointer))
+            if connected and deadline is not None and time.monotonic() >= deadline:
+                raise failed(-errno.ETIMEDOUT, f"timed out after {whole_ms} ms waiting for the peer")
+            sleep_on([lib.srdma_link_fd(pointer)], deadline if connected else None)
+        check(code)
 
     @staticmethod
     def _loss(pointer: Any) -> Any:
@@ -170,10 +196,13 @@ class Link(Handle):
     def reconnect(self) -> bool:
         """Makes a new connection when a call on `conn` has ended the old one. Returns whether there is a new one; `loss` tells of it."""
         with self._using() as pointer:
-            code = lib.srdma_link_reconnect(pointer)
-            if code == lib.SRDMA_ERECONNECTED:
+            try:
+                if is_main():
+                    self._repeat(pointer, lambda: lib.srdma_link_step(pointer), None)
+                else:
+                    check(lib.srdma_link_reconnect(pointer))
+            except Reconnected:
                 return True
-            check(code)
             return False
 
     @property
@@ -192,7 +221,12 @@ class Link(Handle):
     def disconnect(self, reason: str | None = None, timeout: float | None = None) -> None:
         """Ends the connection in order. After this, only close() is useful."""
         text = c_string(reason)
-        self._call(timeout, lambda link, ms: lib.srdma_link_disconnect(link, text, ms))
+        if milliseconds(timeout) == 0 or not is_main():
+            self._call(timeout, lambda link, ms: lib.srdma_link_disconnect(link, text, ms))
+            return
+        with self._using() as pointer:
+            check(lib.srdma_link_disconnect_start(pointer, text, milliseconds(timeout)))
+            self._repeat(pointer, lambda: lib.srdma_link_disconnect_step(pointer), None)
 
     @errors_of("srdma_link_disconnect_start")
     def disconnect_start(self, reason: str | None = None, timeout: float | None = None) -> None:

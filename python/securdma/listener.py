@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._binding import ffi, lib
 from ._convert import c_string, milliseconds, report
-from ._handle import Handle, Owner, Step, deadline_of, freer, made
+from ._handle import Handle, Owner, Step, deadline_of, freer, made, patiently
 from ._types import DEFAULT_PORT, AdmitRequest, RejectReason
 from .conn import Conn, connection_options
 from .device import Device, default_device
@@ -141,8 +141,9 @@ class Listener(Handle):
 
     @errors_of("srdma_listener_listen")
     def __init__(self, address: str | None = None, port: str | int = DEFAULT_PORT) -> None:
-        pointer = made(lib.srdma_listener_listen, "listener", c_string(address), c_string(str(port)))
-        super().__init__(Owner(pointer, freer(lib.srdma_listener_free, "listener")))
+        free, where = freer(lib.srdma_listener_free, "listener"), (c_string(address), c_string(str(port)))
+        # The look-up of a name waits.
+        super().__init__(Owner(patiently(lambda: made(lib.srdma_listener_listen, "listener", *where), free), free))
 
     @classmethod
     @errors_of("srdma_listener_from_fd")

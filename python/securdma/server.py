@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._binding import ffi, lib
 from ._convert import Options, c_string, report, string
+from ._handle import patiently
 from ._types import AdmitRequest, Check, ConnInfo, Notice, ServerMetrics, ServerStatus
 from .cert import checked
 from .conn import BaseConn
@@ -275,7 +276,7 @@ class _Running:
         if pointer is None:
             return 0
         _servers.discard(self)
-        return lib.srdma_server_stop(ffi.new("struct srdma_server **", pointer))
+        return patiently(lambda: lib.srdma_server_stop(ffi.new("struct srdma_server **", pointer)))
 
 
 # They must have stopped before the interpreter ends, because their threads run Python.
@@ -363,7 +364,8 @@ class Server:
         filled, state, handle = _options({name: function for name, function in functions.items() if function}, options, conn, limits)
         out = ffi.new("struct srdma_server **")
         with tls._using() as context, device._using() as opened:
-            check(lib.srdma_server_start(filled.struct, context, opened, out))
+            # The look-up of a name waits.
+            patiently(lambda: check(lib.srdma_server_start(filled.struct, context, opened, out)), lambda _, kept=(handle, tls, device): lib.srdma_server_stop(out))
         self._running = _Running(out[0], state, handle, device)
         _servers.add(self._running)
         weakref.finalize(self, _stop_forgotten, self._running).atexit = False
@@ -460,6 +462,16 @@ class Server:
 
     def __repr__(self) -> str:
         return f"<securdma.Server{', stopped' if self._running.pointer is None else ''}>"
+
+
+def check_identity_name(name: str) -> None:
+    """Checks whether an identity, in the limits of a server, can have this name: InvalidArgument, whose text says why not."""
+    check(lib.srdma_identity_check_name(c_string(name)))
+
+
+def histogram_bound(bucket: int) -> int:
+    """The bound of a bucket of the histograms in Server.metrics(), microseconds; 2**64 - 1 for the last bucket and beyond."""
+    return lib.srdma_histogram_bound(bucket)
 
 
 def check_server(device: Device | None = None, *, conn: ConnOptions | None = None, limits: ServerLimits | None = None,

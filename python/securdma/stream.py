@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._binding import ffi, lib
 from ._convert import Options, c_string, milliseconds, report
-from ._handle import Handle, Owner, deadline_of, freer, made
+from ._handle import SLICE_MS, Handle, Owner, deadline_of, freer, is_main, made, timed_out
 from .conn import BaseConn
 from .errors import Error, check, errors_of, failed
 
@@ -78,19 +78,66 @@ class Stream(Handle):
         if owner is not None:
             owner.close()
 
-    def _call(self, function: Any, timeout: float | None, *arguments: Any, sliced: bool = True) -> int:
+    def _call(self, function: Any, timeout: float | None, *arguments: Any) -> int:
         def call(conn: Any, ms: int) -> int:
             if self._owner is None:
                 raise failed(-errno.EBADF, "the stream was closed")
             return function(self._owner.pointer, *arguments, ms)
 
-        return self.conn._wait(timeout, call, sliced)
+        return self.conn._wait(timeout, call)
 
     @errors_of("srdma_stream_write")
     def write(self, data: Bytes, timeout: float | None = None) -> int:
         """Writes bytes, and returns how many it took: fewer when the time was over. With a timeout of 0 it takes what there is room for."""
+        timeout_ms = milliseconds(timeout)
+        whole_ms = timeout_ms if timeout_ms >= 0 else self.conn._default_ms
         with ffi.from_buffer(data) as memory:
-            return self._call(lib.srdma_stream_write, timeout, memory, len(memory), sliced=False)
+            if not is_main() or whole_ms <= SLICE_MS:
+                return self._call(lib.srdma_stream_write, timeout, memory, len(memory))
+            return self._write_in_slices(memory, whole_ms)
+
+    def _write_in_slices(self, memory: Any, timeout_ms: int) -> int:
+        deadline, done = deadline_of(timeout_ms), 0
+        with self._using() as stream:
+            while True:
+                left = max(1, -int(-(deadline - time.monotonic()) * 1000 // 1))
+                code = lib.srdma_stream_write(stream, memory + done, len(memory) - done, min(left, SLICE_MS))
+                done += max(code, 0)
+                if code < 0 and code != -errno.ETIMEDOUT:
+                    check(code)
+                if done == len(memory) or (left <= SLICE_MS and done > 0):
+                    return done
+                if left <= SLICE_MS:
+                    raise timed_out(-errno.ETIMEDOUT, timeout_ms)
+
+    @errors_of("srdma_stream_reserve")
+    def reserve(self, timeout: float | None = None) -> memoryview:
+        """Lends a part of the buffer for what this end writes, without a copy: fill it from the start, and call commit(). It waits until
+        there are bytes free. Use the view, and all that is made of it, no more after commit(), and before the stream is closed."""
+        data = ffi.new("void **")
+        length = self._call(lambda stream, ms: lib.srdma_stream_reserve(stream, data, ms), timeout)
+        return memoryview(ffi.buffer(data[0], length)).cast("B")
+
+    @errors_of("srdma_stream_commit")
+    def commit(self, length: int) -> None:
+        """Writes the first `length` bytes of what reserve() has lent. It does not wait."""
+        with self._using() as stream:
+            check(lib.srdma_stream_commit(stream, length))
+
+    @errors_of("srdma_stream_peek")
+    def peek(self, timeout: float | None = None) -> memoryview:
+        """The next bytes to read where they are, read-only, without a copy; there may be more behind them. An empty view is the end of what
+        the peer writes. The peer of a plain connection may change them at any time: copy before you check. Use the view, and all that is
+        made of it, no more after consume(), and before the connection is closed."""
+        data = ffi.new("const void **")
+        length = self._call(lambda stream, ms: lib.srdma_stream_peek(stream, data, ms), timeout)
+        return memoryview(ffi.buffer(data[0], length)).cast("B").toreadonly() if length > 0 else memoryview(b"")
+
+    @errors_of("srdma_stream_consume")
+    def consume(self, length: int) -> None:
+        """Takes the first `length` bytes of what peek() found: the peer may write to their place now. It does not wait."""
+        with self._using() as stream:
+            check(lib.srdma_stream_consume(stream, length))
 
     @errors_of("srdma_stream_write")
     def write_all(self, data: Bytes, timeout: float | None = None) -> None:

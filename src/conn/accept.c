@@ -494,6 +494,10 @@ int srdma_conn_accept_start(int socket, struct srdma_tls_context *context, struc
 	struct srdma_conn_settings settings;
 	int ret = srdma_conn_settings_take(options, &settings);
 
+	if (ret == 0)
+		ret = srdma_tls_context_check(context, true);
+	if (ret == 0 && !device)
+		ret = srdma_fail(-EINVAL, "a connection needs a device");
 	if (ret == 0 && getpeername(socket, (struct sockaddr *)&newcomer.peer, &length) != 0)
 		ret = srdma_fail(SRDMA_ELOST, "the TCP connection broke: %s", strerror(errno));
 	if (ret != 0) {

@@ -91,6 +91,8 @@ int srdma_conn_options_check(const struct srdma_conn_options *o)
 	if (o->epoch_psns != 0 && (o->epoch_psns < SRDMA_EPOCH_PSNS_MIN || o->epoch_psns > SRDMA_EPOCH_PSNS))
 		return srdma_fail(-EINVAL, "epoch-psns %u is out of range; give %u to %u, or 0 for no epochs", o->epoch_psns, SRDMA_EPOCH_PSNS_MIN,
 				  SRDMA_EPOCH_PSNS);
+	if (o->spin < -1)
+		return srdma_fail(-EINVAL, "spin %d is out of range; give microseconds, or -1 to poll always", o->spin);
 	if (o->epoch_ms != 0 && (o->epoch_ms < EPOCH_MS_MIN || o->epoch_psns == 0))
 		return srdma_fail(-EINVAL, "epoch-ms %d is out of range; give at least %d (with epoch-psns above 0), or 0", o->epoch_ms,
 				  EPOCH_MS_MIN);
@@ -193,7 +195,7 @@ void srdma_conn_release_verbs(struct srdma_conn *conn)
 		ibv_destroy_comp_channel(conn->comp);
 	conn->comp = NULL;
 	if (conn->pd && ibv_dealloc_pd(conn->pd) != 0)
-		srdma_log(SRDMA_LOG_ERROR, "cannot free a protection domain: %s; free what the program has made in it, such as memory regions (ibv_mr), before the connection",
+		srdma_log(SRDMA_LOG_ERROR, "cannot free a protection domain: %s; free what the program has made in it (memory windows, queue pairs, memory regions, shared receive queues, address handles) before the connection",
 			  strerror(errno));
 	conn->pd = NULL;
 }
@@ -343,6 +345,13 @@ int srdma_conn_peer_region(struct srdma_conn *conn, uint64_t *address, uint32_t 
 void *srdma_conn_region(struct srdma_conn *conn)
 {
 	return conn->region.address;
+}
+
+int srdma_conn_fail_unagreed(const struct srdma_conn *conn, uint32_t feature, const char *what, const char *option)
+{
+	/* A client that has not set it never learns whether the server has. */
+	return srdma_fail(-EOPNOTSUPP, "the two ends did not agree on %s: %s has not set %s; both must", what,
+			  conn->own.features & feature ? "the peer" : "this end", option);
 }
 
 void srdma_conn_log_security(const struct srdma_conn *conn, const char *event_name, const char *consequence)

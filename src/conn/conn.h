@@ -137,6 +137,8 @@ void srdma_conn_read_counters(const struct srdma_conn *conn, struct srdma_conn_i
 void srdma_conn_release_verbs(struct srdma_conn *conn);
 
 /* Logs a security event of this connection (securdma-serve(1)): the thread's last error and its consequence. */
+/* -EOPNOTSUPP: the two ends did not agree on `what`, because one of them has not set `option`. */
+int srdma_conn_fail_unagreed(const struct srdma_conn *conn, uint32_t feature, const char *what, const char *option);
 void srdma_conn_log_security(const struct srdma_conn *conn, const char *event, const char *consequence);
 
 /* progress.c */

@@ -370,8 +370,10 @@ int srdma_conn_connect_start(const char *host, const char *port, struct srdma_tl
 	ret = srdma_conn_settings_take(options, &connect->settings);
 	if (ret == 0)
 		ret = srdma_conn_options_check(&connect->settings.options);
-	if (ret == 0 && (!host || !port))
-		ret = srdma_fail(-EINVAL, "a connection needs a host and a port");
+	if (ret == 0 && (!host || !port || !device))
+		ret = srdma_fail(-EINVAL, "a connection needs a host, a port and a device");
+	if (ret == 0)
+		ret = srdma_tls_context_check(context, false);
 	if (ret != 0)
 		goto free_connect;
 	connect->context = srdma_tls_context_ref(context);

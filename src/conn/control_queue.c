@@ -105,7 +105,7 @@ int srdma_control_queue_consume(struct srdma_conn *conn)
 
 static int check_agreed(const struct srdma_conn *conn)
 {
-	return conn->control ? 0 : srdma_fail(-EOPNOTSUPP, "the two ends did not agree on control messages (control_messages)");
+	return conn->control ? 0 : srdma_conn_fail_unagreed(conn, SRDMA_FEATURE_CONTROL, "control messages", "control_messages");
 }
 
 static bool has_room(const struct srdma_conn *conn)

@@ -7,6 +7,8 @@
 #include "device.h"
 #include "log.h"
 #include "psn.h"
+#include "psn_watch.h"
+#include "watch.h"
 
 #include <errno.h>
 #include <openssl/crypto.h>
@@ -14,7 +16,6 @@
 #define MINUTE_US 60000000u
 /* An end asks for the next epoch when this part of the present one's PSNs is left. */
 #define EARLY 8
-#define TICK_MS 250
 #define CHANGING_TICK_MS 20
 /* An epoch younger than this ends at the peer's request only if the peer's PSNs are used up. */
 #define SHORTEST_US 5000
@@ -62,7 +63,7 @@ bool srdma_epoch_is_changing(const struct srdma_conn *conn)
 int srdma_conn_renew(struct srdma_conn *conn)
 {
 	if (!conn->epoch.agreed)
-		return srdma_fail(-EOPNOTSUPP, "the two ends did not agree on epochs, so the queue pair cannot be renewed (epoch-psns)");
+		return srdma_conn_fail_unagreed(conn, SRDMA_FEATURE_EPOCHS, "epochs, so the queue pair cannot be renewed", "epoch-psns above 0");
 	atomic_store(&conn->epoch.wanted, true);
 	srdma_conn_nudge(conn);
 	return 0;
@@ -109,13 +110,29 @@ bool srdma_epoch_is_due(struct srdma_conn *conn, uint64_t now)
 	return epoch->change.phase == SRDMA_PHASE_GOING && !is_leaving(conn) && due(conn, now) != 0;
 }
 
-int srdma_epoch_tick_ms(const struct srdma_conn *conn)
+uint64_t srdma_epoch_next_by_time(const struct srdma_conn *conn, uint64_t now)
 {
+	const struct srdma_epoch *epoch = &conn->epoch;
+	uint64_t length = (uint64_t)conn->options.epoch_ms * 1000, soon = now + CHANGING_TICK_MS * 1000;
+
+	if (!epoch->agreed || length == 0 || conn->status != 0)
+		return SRDMA_NEVER;
+	/* Frames tell of the steps of a change that this end has asked for. The next epoch begins later than now. */
+	if (epoch->change.phase != SRDMA_PHASE_GOING || is_leaving(conn))
+		return now + length;
+	return epoch->began + length > soon ? epoch->began + length : soon;
+}
+
+uint64_t srdma_epoch_next(const struct srdma_conn *conn, uint64_t now)
+{
+	uint64_t look = srdma_device_watches(conn->device) ? srdma_psn_watch_next(now) : SRDMA_NEVER, due;
+
 	if (!conn->epoch.agreed)
-		return -1;
+		return SRDMA_NEVER;
 	if (is_under_way(&conn->epoch.change))
-		return CHANGING_TICK_MS;
-	return conn->options.epoch_ms > 0 || srdma_device_watches(conn->device) ? TICK_MS : -1;
+		return now + CHANGING_TICK_MS * 1000;
+	due = srdma_epoch_next_by_time(conn, now);
+	return due < look ? due : look;
 }
 
 /* ---- the change ------------------------------------------------------------------------------------------------ */
@@ -402,7 +419,7 @@ int srdma_epoch_break(struct srdma_conn *conn, int error)
 	if (ret != 0)
 		return ret;
 	/* One forged packet that matches is enough to cause such a failure. */
-	srdma_conn_log_security(conn, "connection.recovering", "replacing the queue pair; no data is lost");
+	srdma_conn_log_security(conn, "connection.recovering", "replacing the queue pair, without loss of data if the peer is still there");
 	change->broken = true;
 	change->reason = SRDMA_EPOCH_BROKEN;
 	stop_queue_pair(conn);

@@ -58,8 +58,10 @@ int srdma_epoch_break(struct srdma_conn *conn, int error);
 bool srdma_epoch_is_changing(const struct srdma_conn *conn);
 /* Whether a step would do something merely because time has passed. */
 bool srdma_epoch_is_due(struct srdma_conn *conn, uint64_t now);
-/* Milliseconds until the caller should ask srdma_epoch_is_due again; -1: never. */
-int srdma_epoch_tick_ms(const struct srdma_conn *conn);
+/* When the caller should ask srdma_epoch_is_due again (clock.h); SRDMA_NEVER. */
+uint64_t srdma_epoch_next(const struct srdma_conn *conn, uint64_t now);
+/* The same for a caller that is told of sweeps, and of every step of a change. */
+uint64_t srdma_epoch_next_by_time(const struct srdma_conn *conn, uint64_t now);
 void srdma_epoch_release(struct srdma_conn *conn);
 
 #endif

@@ -109,6 +109,10 @@ int srdma_link_connect_start(const struct srdma_link_options *given, struct srdm
 	struct srdma_link *link;
 	int ret = take_options(given, &options, &conn);
 
+	if (ret == 0)
+		ret = srdma_tls_context_check(context, false);
+	if (ret == 0 && !device)
+		ret = srdma_fail(-EINVAL, "a link needs a device");
 	if (ret != 0)
 		return ret;
 	link = calloc(1, sizeof *link);

@@ -172,7 +172,7 @@ static int come_up(struct srdma_link *link)
 		return 0;
 	}
 	link->loss.down_us = srdma_clock_us() - link->lost_at;
-	srdma_log(SRDMA_LOG_WARN, "reconnected to %s:%s after %llu ms, %u attempt%s", link->endpoints[link->endpoint].host,
+	srdma_log(SRDMA_LOG_INFO, "reconnected to %s:%s after %llu ms, %u attempt%s", link->endpoints[link->endpoint].host,
 		  link->endpoints[link->endpoint].port, (unsigned long long)(link->loss.down_us / 1000), link->loss.attempts,
 		  SRDMA_S(link->loss.attempts));
 	return srdma_link_tell_reconnection(link);

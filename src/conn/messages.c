@@ -105,7 +105,7 @@ int srdma_conn_recv_notice_sized(struct srdma_conn *conn, struct srdma_notice *o
 	int ret = check_not_raw(conn);
 
 	if (ret == 0 && !conn->regions)
-		ret = srdma_fail(-EOPNOTSUPP, "the two ends did not agree on regions with names, which bring notices (named_regions)");
+		ret = srdma_conn_fail_unagreed(conn, SRDMA_FEATURE_REGIONS, "regions with names, which bring notices", "named_regions");
 	if (ret == 0 && !has_message(conn))
 		ret = conn->closing.finished ? srdma_conn_check(conn) : srdma_conn_wait_until(conn, has_message, "a notice from the peer", &patience);
 	if (ret != 0)

@@ -14,6 +14,8 @@ struct srdma_notifier {
 	 * `came_back` returns whether no other thread has taken events. */
 	void (*leaves)(struct srdma_notifier *notifier, struct srdma_conn *conn);
 	bool (*came_back)(struct srdma_notifier *notifier, struct srdma_conn *conn);
+	/* Whether the calling thread works off the list; another one wakes that thread when it has added to it. NULL as above. */
+	bool (*serves)(const struct srdma_notifier *notifier);
 };
 
 int srdma_notifier_init(struct srdma_notifier *notifier, struct srdma_device *device, int wake_fd);

@@ -35,7 +35,7 @@ static void describe(const struct srdma_region_offer *facts, struct srdma_peer_r
 
 int srdma_regions_check_agreed(const struct srdma_conn *conn)
 {
-	return conn->regions ? 0 : srdma_fail(-EOPNOTSUPP, "the two ends did not agree on regions with names (named_regions)");
+	return conn->regions ? 0 : srdma_conn_fail_unagreed(conn, SRDMA_FEATURE_REGIONS, "regions with names", "named_regions");
 }
 
 static bool is_found(const struct srdma_conn *conn)

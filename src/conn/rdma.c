@@ -15,9 +15,12 @@ struct srdma_buffer {
 
 static int make_buffer(struct srdma_conn *conn, void *memory, size_t size, int access, struct srdma_buffer **out)
 {
-	struct srdma_buffer *buffer = calloc(1, sizeof *buffer);
+	struct srdma_buffer *buffer;
 	int ret;
 
+	if (size == 0)
+		return srdma_fail(-EINVAL, "cannot make a buffer of 0 bytes");
+	buffer = calloc(1, sizeof *buffer);
 	if (!buffer)
 		return srdma_fail(-ENOMEM, "out of memory");
 	if (conn->sealed && memory) {

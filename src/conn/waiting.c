@@ -159,6 +159,9 @@ static int take_shared_events(struct srdma_conn *conn, int timeout_ms)
 		conn->waited_us += srdma_clock_us() - start;
 	if (takes && (fds[0].revents || leaves))
 		srdma_notifier_take(notifier);
+	/* The thread that serves the list may sleep. */
+	if (notifier->first && notifier->serves && !notifier->serves(notifier))
+		srdma_wake_send(notifier->wake_fd);
 	if (fds[1].revents || conn->control_more)
 		srdma_conn_progress_control(conn);
 	if (atomic_exchange(&conn->wake_requested, false))
@@ -185,8 +188,9 @@ static int take_events(struct srdma_conn *conn, int timeout_ms)
 			if (conn->shared_request)
 				conn->woken = atomic_exchange(conn->shared_request, false) || conn->woken;
 		} else if (events[i].data.fd == conn->watch.timer_fd) {
-			/* A call that waits knows the time itself; the next one that declines sets it anew. */
+			/* A call that waits knows the time itself; the next one that declines sets it anew. What is due may be an epoch. */
 			srdma_watch_until(&conn->watch, SRDMA_NEVER);
+			srdma_conn_progress_control(conn);
 		} else {
 			while (srdma_conn_take_cq_event(conn->comp))
 				;
@@ -248,20 +252,21 @@ static bool has_work(const struct srdma_conn *conn)
 	return srdma_sealed_rdma_has_work(&conn->sealed_rdma) || conn->control_more || conn->queues.receives_left;
 }
 
-/* Milliseconds until something is due by the clock alone; -1: never. */
-static int tick_ms(const struct srdma_conn *conn)
+/* When something is due by the clock alone. */
+static uint64_t next_due(const struct srdma_conn *conn)
 {
-	int tick = srdma_conn_control_is_stalled(conn) ? STALLED_TICK_MS : srdma_epoch_tick_ms(conn);
+	uint64_t now = srdma_clock_us();
+	uint64_t due = srdma_conn_control_is_stalled(conn) ? now + STALLED_TICK_MS * 1000 : srdma_epoch_next(conn, now);
 	int closed = srdma_rate_left_ms(&conn->rate);
 
-	return closed > 0 && (tick < 0 || closed < tick) ? closed : tick;
+	return closed > 0 && now + (uint64_t)closed * 1000 < due ? now + (uint64_t)closed * 1000 : due;
 }
 
 /* The end of a call that must not wait: the program will wait for the descriptor, or a server for `ready`. */
 static int decline(struct srdma_conn *conn, bool (*ready)(const struct srdma_conn *), const char *what)
 {
-	int tick = tick_ms(conn), ret = 0;
-	uint64_t due = tick < 0 ? SRDMA_NEVER : srdma_deadline(tick);
+	uint64_t due = next_due(conn);
+	int ret = 0;
 
 	conn->declined = ready;
 	if (has_work(conn))
@@ -302,13 +307,14 @@ int srdma_conn_wait_until(struct srdma_conn *conn, bool (*ready)(const struct sr
 			return ret;
 		if (!waits)
 			return decline(conn, ready, what);
-		int left = srdma_deadline_left_ms(patience->deadline), tick = tick_ms(conn);
+		int left = srdma_deadline_left_ms(patience->deadline);
+		uint64_t due = next_due(conn);
 		if (left == 0)
 			return srdma_fail(-ETIMEDOUT, "timed out after %d ms waiting for %s", patience->ms, what);
-		if (tick >= 0 && tick < left)
-			left = tick;
+		if (due < patience->deadline)
+			left = srdma_deadline_left_ms(due);
 		ret = take_events(conn, has_work(conn) ? 0 : left);
-		if (ret == 0 && tick >= 0)
+		if (ret == 0 && due != SRDMA_NEVER)
 			srdma_conn_progress_control(conn);
 		srdma_conn_progress(conn, false);
 		if (ready(conn))

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The listener thread: accepts while there is room, and watches the device and the drain. */
 #include "clock.h"
+#include "device.h"
 #include "events.h"
 #include "listener.h"
 #include "log.h"
 #include "net.h"
+#include "psn_watch.h"
 #include "server.h"
 #include "server_limits.h"
 #include "wake.h"
@@ -189,7 +191,10 @@ static void check_drain(struct srdma_server *server)
 	if (left > 0 && srdma_deadline_left_ms(atomic_load(&server->drain_deadline)) > 0)
 		return;
 	atomic_store(&server->drained, true);
-	srdma_log(SRDMA_LOG_INFO, "drained; %u client%s still connected", left, left == 1 ? " is" : "s are");
+	if (left == 0)
+		srdma_log(SRDMA_LOG_INFO, "drained; no client is connected any more");
+	else
+		srdma_log(SRDMA_LOG_WARN, "the time of the drain is over, and %u client%s still connected", left, left == 1 ? " is" : "s are");
 	raise_event(server);
 }
 
@@ -212,6 +217,22 @@ static bool is_open(struct srdma_server *server, const struct allowance *allowan
 	return (rate == 0 || allowance->tokens >= 1) && has_room(server);
 }
 
+/* How long the thread may sleep: it looks at the device's counters for all clients. */
+static int watch_wait(const struct srdma_server *server, int timeout_ms)
+{
+	int left = srdma_deadline_left_ms(srdma_psn_watch_next(srdma_clock_us()));
+
+	return srdma_device_watches(server->device) && left < timeout_ms ? left : timeout_ms;
+}
+
+static void check_sweeps(struct srdma_server *server)
+{
+	uint64_t sweeps = srdma_device_sweeps(server->device);
+
+	if (atomic_exchange(&server->sweeps, sweeps) != sweeps)
+		srdma_workers_wake(server);
+}
+
 void *srdma_acceptor_main(void *arg)
 {
 	struct srdma_server *server = arg;
@@ -232,8 +253,9 @@ void *srdma_acceptor_main(void *arg)
 
 		for (unsigned i = 0; i < door_count; i++)
 			doors[i] = (struct pollfd){.fd = open ? srdma_listener_fd(server->listeners[i]) : -1, .events = POLLIN};
-		if (poll(fds, 3 + door_count, drain_wait(server, pause > 0 ? pause : DEVICE_CHECK_MS)) < 0)
+		if (poll(fds, 3 + door_count, watch_wait(server, drain_wait(server, pause > 0 ? pause : DEVICE_CHECK_MS))) < 0)
 			continue;
+		check_sweeps(server);
 		if (fds[2].revents || srdma_clock_us() - checked >= DEVICE_CHECK_MS * 1000) {
 			check_device(server);
 			checked = srdma_clock_us();

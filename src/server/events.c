@@ -136,9 +136,8 @@ static void say_port(const struct srdma_device *device, int port, bool active)
 {
 	const char *name = srdma_device_name(device);
 	const struct srdma_log_field fields[] = {SRDMA_FIELD_TEXT("device", name), SRDMA_FIELD_NUMBER("port", port)};
-	/* Logged as a warning even when the port is active, so that a reader who saw it go down also sees it come back. */
-	const struct srdma_event event = {SRDMA_LOG_WARN, active ? "device.port_active" : "device.port_down", false, fields,
-					  COUNT(fields)};
+	const struct srdma_event event = {active ? SRDMA_LOG_INFO : SRDMA_LOG_WARN, active ? "device.port_active" : "device.port_down",
+					  false, fields, COUNT(fields)};
 
 	if (active)
 		srdma_log_event(&event, "port %d of %s is active", port, name);

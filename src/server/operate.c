@@ -60,9 +60,10 @@ int srdma_server_address(const struct srdma_server *server, unsigned index, char
 int srdma_server_set_tls(struct srdma_server *server, struct srdma_tls_context *context)
 {
 	struct srdma_tls_context *old;
+	int ret = srdma_tls_context_check(context, true);
 
-	if (!srdma_tls_context_is_server(context))
-		return srdma_fail(-EINVAL, "a server needs a TLS context of srdma_tls_server_new");
+	if (ret != 0)
+		return ret;
 	srdma_tls_context_ref(context);
 	pthread_mutex_lock(&server->mutex);
 	old = server->context;

@@ -67,6 +67,10 @@ static int check_options(const struct srdma_server_options *o)
 		return srdma_fail(-EINVAL, "a server has no raw connections; use srdma_listener_listen and srdma_conn_accept");
 	if (o->conn->control_messages && !o->on_control)
 		return srdma_fail(-EINVAL, "control_messages is set, and on_control is not: nobody would take the messages");
+	if (o->workers < SRDMA_WORKERS_PER_CLIENT)
+		return srdma_fail(-EINVAL, "workers %d is out of range; give a number, SRDMA_WORKERS_AUTO or SRDMA_WORKERS_PER_CLIENT", o->workers);
+	if (o->listen_fd_count > 0 && !o->listen_fds)
+		return srdma_fail(-EINVAL, "listen_fd_count is %u, and there are no listen_fds", o->listen_fd_count);
 	if (o->listen_fd_count > SRDMA_LISTENERS_MAX)
 		return srdma_fail(-EINVAL, "%u listening sockets; a server takes %u at most", o->listen_fd_count, SRDMA_LISTENERS_MAX);
 	return 0;
@@ -250,8 +254,11 @@ int srdma_server_start(const struct srdma_server_options *given, struct srdma_tl
 		ret = check_options(options);
 	if (ret != 0)
 		return ret;
-	if (!srdma_tls_context_is_server(context))
-		return srdma_fail(-EINVAL, "a server needs a TLS context of srdma_tls_server_new");
+	ret = srdma_tls_context_check(context, true);
+	if (ret == 0 && !device)
+		ret = srdma_fail(-EINVAL, "a server needs a device");
+	if (ret != 0)
+		return ret;
 	server = calloc(1, sizeof *server);
 	if (!server)
 		return srdma_fail(-ENOMEM, "out of memory");

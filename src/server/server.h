@@ -60,6 +60,8 @@ struct srdma_worker {
 	unsigned hot_count;
 	struct srdma_yield yield; /* while it polls */
 	unsigned marked[SRDMA_MARKS]; /* clients that have each mark */
+	uint64_t due;         /* when a client's epoch may be over; SRDMA_NEVER: none has a time limit */
+	uint64_t sweeps_seen; /* of the device's */
 };
 
 #define SRDMA_SETUP_FAILURES (SRDMA_SETUP_OTHER + 1)
@@ -106,6 +108,7 @@ struct srdma_server {
 	atomic_bool device_failed;
 	atomic_bool draining; /* the slot table is closed, drain_deadline set */
 	atomic_bool drained;  /* and the last client has gone, or the deadline passed */
+	_Atomic uint64_t sweeps; /* that the device has shown, as the acceptor last told the workers */
 	_Atomic uint64_t drain_deadline;
 	_Atomic uint64_t handshake_us; /* how long clients take to authenticate, on average */
 	_Atomic uint64_t setups_until; /* set before `stopping`: at this time the server gives up the set-ups that are not over */

@@ -8,6 +8,7 @@
 #include "server.h"
 #include "thread.h"
 #include "wake.h"
+#include "watch.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -20,8 +21,8 @@
 #define TICK_MS 20
 /* Between two looks at clients that have used up their bytes for now. */
 #define THROTTLE_TICK_MS 2
-/* Between two looks at the clock and the device's counters, for clients whose epochs depend on them. */
-#define WATCH_TICK_MS 100
+/* The least time between two looks at whose epoch is over. */
+#define EPOCH_TICK_MS 100
 /* Rounds of polling between two looks at the descriptors. */
 #define ROUNDS_PER_EVENTS 16
 /* In a sealed transfer, rounds in vain until it gives the processor away: a client with a processor of its own sends sooner. */
@@ -66,10 +67,20 @@ static bool has_transfer(const struct srdma_worker *worker)
 	return false;
 }
 
+static void note_due(struct srdma_worker *worker, const struct srdma_client *client, uint64_t now)
+{
+	uint64_t due = srdma_epoch_next_by_time(client->conn, now);
+
+	if (due < worker->due)
+		worker->due = due;
+}
+
 static void take_client(struct srdma_worker *worker, struct srdma_client *client)
 {
 	const struct srdma_server_options *o = &worker->server->options;
 	int ret = 0;
+
+	note_due(worker, client, srdma_clock_us());
 
 	srdma_clients_append(&worker->clients, client);
 	srdma_client_watch(client, EPOLL_CTL_ADD);
@@ -124,8 +135,10 @@ static void check_deadlines(struct srdma_worker *worker)
 	struct srdma_client *next;
 	uint64_t now = srdma_clock_us();
 
+	worker->due = SRDMA_NEVER;
 	for (struct srdma_client *client = worker->clients.first; client && !was_absent(worker, absences); client = next) {
 		next = client->next;
+		note_due(worker, client, now);
 		if (client->waits)
 			continue;
 		if (srdma_epoch_is_due(client->conn, now) || srdma_conn_control_is_stalled(client->conn)) {
@@ -140,6 +153,9 @@ static void check_deadlines(struct srdma_worker *worker)
 			srdma_client_run(client);
 		}
 	}
+	/* Not all clients were seen if the worker was absent. */
+	if (worker->due < now + EPOCH_TICK_MS * 1000 || was_absent(worker, absences))
+		worker->due = now + EPOCH_TICK_MS * 1000;
 }
 
 static void release_throttled(struct srdma_worker *worker)
@@ -197,6 +213,31 @@ static bool has_deadlines(const struct srdma_worker *worker)
 	return worker->marked[SRDMA_MARK_ENDING] + worker->marked[SRDMA_MARK_BLOCKED] + worker->marked[SRDMA_MARK_CHANGING] > 0;
 }
 
+/* How long the worker may sleep. */
+static int rest_ms(const struct srdma_worker *worker)
+{
+	if (worker->marked[SRDMA_MARK_THROTTLED] > 0)
+		return THROTTLE_TICK_MS;
+	if (has_deadlines(worker))
+		return TICK_MS;
+	return worker->due == SRDMA_NEVER ? -1 : srdma_deadline_left_ms(worker->due);
+}
+
+/* Looks at the deadlines when it is time, or the acceptor has told of a sweep. Nothing is due in most rounds, which come often. */
+static void check_time(struct srdma_worker *worker, uint64_t *checked)
+{
+	uint64_t sweeps = atomic_load_explicit(&worker->server->sweeps, memory_order_relaxed), now;
+
+	if (sweeps == worker->sweeps_seen && worker->due == SRDMA_NEVER && !has_deadlines(worker))
+		return;
+	now = srdma_clock_us();
+	if (sweeps == worker->sweeps_seen && now < worker->due && !(has_deadlines(worker) && now - *checked >= TICK_MS * 1000))
+		return;
+	worker->sweeps_seen = sweeps;
+	*checked = now;
+	check_deadlines(worker);
+}
+
 /* Serves each client that is in the list now; a client that enters the list meanwhile waits for the next round. Returns
  * whether there was any. */
 static bool serve_noted(struct srdma_worker *worker)
@@ -216,19 +257,16 @@ static bool serve_noted(struct srdma_worker *worker)
 /* Serves all clients until there are none left, or another thread does it. */
 static void work(struct srdma_worker *worker)
 {
-	bool watched = worker->server->options.conn->epoch_ms > 0 || srdma_device_watches(worker->server->device);
 	uint64_t checked = 0, released = 0;
 	unsigned round = 0, vain = 0;
 
 	while (srdma_turn_is_mine(&worker->turn) && !is_over(worker)) {
 		bool idle, served;
-		int tick;
 
 		srdma_turn_let_in(&worker->turn);
 		idle = !worker->notifier.first && worker->hot_count == 0;
-		tick = has_deadlines(worker) ? TICK_MS : watched ? WATCH_TICK_MS : -1;
 		if (idle || ++round % ROUNDS_PER_EVENTS == 0)
-			take_events(worker, !idle ? 0 : worker->marked[SRDMA_MARK_THROTTLED] > 0 ? THROTTLE_TICK_MS : tick);
+			take_events(worker, idle ? rest_ms(worker) : 0);
 		served = serve_noted(worker);
 		vain = poll_hot(worker) || served ? 0 : vain + 1;
 		if (vain % ROUNDS_PER_YIELD == ROUNDS_PER_YIELD - 1 && has_transfer(worker))
@@ -237,10 +275,7 @@ static void work(struct srdma_worker *worker)
 			release_throttled(worker);
 			released = srdma_clock_us();
 		}
-		if (tick > 0 && srdma_clock_us() - checked >= (uint64_t)tick * 1000) {
-			check_deadlines(worker);
-			checked = srdma_clock_us();
-		}
+		check_time(worker, &checked);
 	}
 }
 
@@ -282,6 +317,13 @@ static void leave(struct srdma_notifier *notifier, struct srdma_conn *conn)
 	srdma_turn_leave(&worker->turn);
 }
 
+static bool serves(const struct srdma_notifier *notifier)
+{
+	const struct srdma_worker *worker = (const void *)((const char *)notifier - offsetof(struct srdma_worker, notifier));
+
+	return srdma_turn_is_mine(&worker->turn);
+}
+
 static bool come_back(struct srdma_notifier *notifier, struct srdma_conn *conn)
 {
 	struct srdma_client *client = conn->owner;
@@ -320,6 +362,8 @@ static int worker_new(struct srdma_server *server, struct srdma_worker **out)
 		return srdma_fail(-ENOMEM, "out of memory");
 	worker->server = server;
 	worker->number = (int)server->worker_count;
+	worker->due = SRDMA_NEVER;
+	worker->sweeps_seen = atomic_load(&server->sweeps);
 	worker->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	worker->wake_fd = srdma_wake_new();
 	ret = srdma_notifier_init(&worker->notifier, server->device, worker->wake_fd);
@@ -330,6 +374,7 @@ static int worker_new(struct srdma_server *server, struct srdma_worker **out)
 	if (ret == 0 && server->options.workers >= 0) {
 		worker->notifier.leaves = leave;
 		worker->notifier.came_back = come_back;
+		worker->notifier.serves = serves;
 	}
 	if (ret == 0 && error == 0)
 		error = srdma_turn_start(&worker->turn, worker_main, worker, WORKER_STACK);

@@ -208,6 +208,13 @@ const struct srdma_name_order *srdma_tls_context_name_order(const struct srdma_t
 	return &context->name_order;
 }
 
+int srdma_tls_context_check(const struct srdma_tls_context *context, bool is_server)
+{
+	if (context && context->server == is_server)
+		return 0;
+	return srdma_fail(-EINVAL, "a %s needs a TLS context of srdma_tls_%s_new", is_server ? "server" : "client", is_server ? "server" : "client");
+}
+
 bool srdma_tls_context_is_server(const struct srdma_tls_context *context)
 {
 	return context->server;

@@ -12,6 +12,8 @@
 #define SRDMA_ALPN "securdma/1"
 
 bool srdma_tls_context_is_server(const struct srdma_tls_context *context);
+/* Whether it is of this end. Errors: -EINVAL. */
+int srdma_tls_context_check(const struct srdma_tls_context *context, bool is_server);
 const struct srdma_name_order *srdma_tls_context_name_order(const struct srdma_tls_context *context);
 /* The end of validity of this end's certificate, in seconds since the epoch; 0: there is none. */
 int64_t srdma_tls_context_not_after(const struct srdma_tls_context *context);

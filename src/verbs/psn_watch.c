@@ -46,6 +46,13 @@ static uint64_t read_total(const struct srdma_psn_watch *sweep)
 	return total;
 }
 
+#define LOOK_US (SRDMA_PSN_WATCH_LOOK_MS * UINT64_C(1000))
+
+uint64_t srdma_psn_watch_next(uint64_t now)
+{
+	return (now / LOOK_US + 1) * LOOK_US;
+}
+
 uint64_t srdma_psn_watch_look(struct srdma_psn_watch *sweep, uint64_t *packets)
 {
 	uint64_t now, total, elapsed;
@@ -69,7 +76,8 @@ uint64_t srdma_psn_watch_look(struct srdma_psn_watch *sweep, uint64_t *packets)
 	}
 	sweep->looked = now;
 	sweep->total = total;
-	atomic_store(&sweep->next_look, now + SRDMA_PSN_WATCH_LOOK_MS * 1000);
+	/* Not shortly after a look between two such moments: a burst would look like a high rate. */
+	atomic_store(&sweep->next_look, srdma_psn_watch_next(now + LOOK_US / 2));
 	pthread_mutex_unlock(&sweep->mutex);
 	return atomic_load(&sweep->seen);
 }

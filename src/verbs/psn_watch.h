@@ -29,6 +29,9 @@ struct srdma_psn_watch {
 void srdma_psn_watch_init(struct srdma_psn_watch *sweep, const char *path, unsigned port);
 /* Sweeps seen so far; looks at the counters when it is time. Thread-safe. *packets: packets a second of a sweep seen just now; 0: none. */
 uint64_t srdma_psn_watch_look(struct srdma_psn_watch *sweep, uint64_t *packets);
+/* When the counters are to be looked at next, seen from `now`: a moment that all connections of a process share, so that they wake
+ * together, and one of them looks. */
+uint64_t srdma_psn_watch_next(uint64_t now);
 void srdma_psn_watch_release(struct srdma_psn_watch *sweep);
 
 #endif

@@ -371,7 +371,7 @@ static int validate_path(const struct srdma_hello *h, struct srdma_reject *rejec
 static int validate_messages(const struct srdma_hello *h, struct srdma_reject *reject)
 {
 	if (h->features & ~SRDMA_FEATURES_KNOWN)
-		return (srdma_reject_set(reject, SRDMA_REJECT_FEATURE, 0, "unknown feature bits 0x%x",
+		return (srdma_reject_set(reject, SRDMA_REJECT_FEATURE, 0, "one end asks for the feature bits 0x%x that the other, which is older, does not know; turn them off, or upgrade it",
 					 h->features & ~SRDMA_FEATURES_KNOWN),
 			SRDMA_EPROTOCOL);
 	if ((h->features & SRDMA_FEATURE_REGION_KEYS) && (~h->features & (SRDMA_FEATURE_REGIONS | SRDMA_FEATURE_EPOCHS)))

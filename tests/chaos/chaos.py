@@ -178,7 +178,7 @@ class Chaos:
 
     def server_dies_under_a_link(self):
         server = self.keep(self.start_server())
-        command = client_args(self.certs, server.port, "--reconnect-ms", str(int(30000 * SCALE)), "--pattern", "link", "--count",
+        command = client_args(self.certs, server.port, "--reconnect-ms", str(int(30000 * SCALE)), "--log-level", "info", "--pattern", "link", "--count",
                               str(rng.randint(500, 5000)))
         client = self.keep(Process(*command[:-1], f"{command[-1]},{self.certs.host}:{self.port}"))
         wait_until(lambda: server.status()["accepted"] == 1, "the link's client is connected")

@@ -133,6 +133,9 @@ bool is_filled(const void *data, size_t length, unsigned seed);
 	X("memory-connect", memory_connect, 1) /* PORT */ \
 	X("control-accept", control_accept, 1) /* PORT */ \
 	X("arguments", arguments, 0) \
+	X("idle", idle, 1) /* COUNT */ \
+	X("bad-calls", bad_calls, 0) \
+	X("unfit", unfit, 0) \
 	X("bytes-both", bytes_both, 2) /* REGION TOTAL */ \
 	X("bytes-waiting", bytes_waiting, 2) /* REGION TOTAL */ \
 	X("bytes-rate", bytes_rate, 3) /* write|reserve SIZE TOTAL */ \

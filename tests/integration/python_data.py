@@ -174,5 +174,48 @@ def server_answers_control_messages():
         until(lambda: serving.status.clients == 0)
 
 
+def stream_lends_its_memory():
+    """Without a copy in Python: the views are memory of the library's."""
+    options = securdma.stream_conn_options(region_size=16384)
+    for protection in ({}, {"seal": "required"}):
+        with pair({**options, **protection}, {**options, **protection}) as ends:
+            one, other = (securdma.Stream(end, buffer_size=8192) for end in ends)
+            raises(securdma.InvalidArgument, one.commit, 1)
+            raises(securdma.WouldBlock, other.peek, 0)
+            raises(securdma.InvalidArgument, other.consume, 1)
+            sent, got, total = b"", b"", 100000
+            while len(got) < total:
+                with contextlib.suppress(BlockingIOError):
+                    if len(sent) == total:
+                        one.shutdown()
+                        one.flush(0)
+                    else:
+                        part = one.reserve(0)
+                        length = min(len(part), 777, total - len(sent))
+                        assert not part.readonly and part.itemsize == 1
+                        part[:length] = data = bytes((len(sent) + i) % 251 for i in range(length))
+                        one.commit(length)
+                        sent += data
+                with contextlib.suppress(BlockingIOError):
+                    seen = other.peek(0)
+                    assert seen.readonly and len(seen) > 0
+                    raises(TypeError, seen.__setitem__, 0, 1)
+                    got += bytes(seen[:500])
+                    other.consume(min(len(seen), 500))
+            assert got == sent
+            raises(securdma.BrokenPipe, one.reserve)
+            until(lambda other=other: _is_over(other))
+            raises(securdma.InvalidArgument, other.consume, 1)
+            one.close()
+            other.close()
+            raises(securdma.Gone, other.peek)
+
+
+def _is_over(stream):
+    with contextlib.suppress(BlockingIOError):
+        return len(stream.peek(0)) == 0
+    return False
+
+
 if __name__ == "__main__":
     main(globals())

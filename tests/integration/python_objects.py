@@ -81,7 +81,7 @@ def every_use_after_the_close_is_refused():
                 arguments = ARGUMENTS.get(name, ())
                 if name.startswith("_") or arguments is None or name in vars(thing):
                     continue
-                if name in ("offer", "forget"):
+                if name in ("offer", "forget", "local_memory"):
                     arguments = (memory,)
                 if name in ("post_write", "post_read"):
                     arguments = (securdma.Buffer.__new__(securdma.Buffer),) if thing is buffer else (buffer, 1)

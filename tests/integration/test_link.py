@@ -35,11 +35,12 @@ def test_every_message_is_delivered_at_most_once_and_the_program_learns_which(pr
 
 @left_out_of("tsan")
 def test_client_of_a_killed_server_goes_on_at_the_other(certs, two, start):
-    client = start(Process, *reconnecting(certs, two, "--json", "--pattern", "abc", "--count", "3000", "--hold-ms", "1000"))
+    client = start(Process, *reconnecting(certs, two, "--json", "--pattern", "abc", "--count", "3000", "--hold-ms", "1000", "--log-level", "info"))
     two[0].wait_status(accepted=1)
     two[0].kill()
     answer = worked(client)
     assert answer["reconnects"] == 1 and answer["messages_verified"] == 3000 and answer["bytes_read_back"] == 65536
+    assert "reconnected to" in client.log(), client.log()
     assert two[1].stop()["accepted"] == 1
 
 
@@ -50,6 +51,8 @@ def test_client_of_a_server_that_stops_in_order_goes_on_at_the_other(certs, two,
     assert two[0].stop()["unfinished"] == 0
     line = client.wait_line(lambda line: "reconnected after" in line)
     assert "the server is shutting down" in line, line
+    # At the default level the log has the loss, and not the good news.
+    assert "lost the connection to" in client.log() and "reconnected to" not in client.log(), client.log()
     two[1].wait_status(accepted=1)
     client.signal(signal.SIGINT)
     assert client.wait() == 1 and "interrupted" in client.log(), client.log()

@@ -19,7 +19,7 @@ def behaviours():
     """The functions of the programs."""
     for program in sorted(set(HERE.glob("python_*.py")) - {HERE / "python_rig.py"}):
         for node in ast.parse(program.read_text(encoding="utf-8")).body:
-            if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+            if isinstance(node, ast.FunctionDef) and not node.name.startswith("_") and node.name != "none_is_missing":
                 # AddressSanitizer looks at what lies in memory, and keeps all that was freed.
                 marks = [] if program.name in ("python_data.py", "python_memory.py", "python_objects.py", "python_server.py") and node.name != "nothing_leaks" else [left_out_of("asan")]
                 yield pytest.param(program.name, node.name, marks=marks, id=f"{program.stem}-{node.name}")
@@ -36,6 +36,31 @@ def probe(certs, device, program, name):
 @pytest.mark.parametrize("program, name", behaviours())
 def test_program_in_python_finds_that(certs, device, program, name):
     probe(certs, device, program, name)
+
+
+def declared():
+    """Name and arguments of every function of the public headers."""
+    text = "".join(header.read_text(encoding="utf-8") for header in pathlib.Path(ROOT, "include").glob("*.h"))
+    return dict(re.findall(r"^SRDMA_(?:API|INLINE)\s[^;{}()]*?\b(srdma_\w+)\((.*?)\)\s*[;{]", re.sub(r"/\*.*?\*/", "", text, flags=re.S), flags=re.M | re.S))
+
+
+@left_out_of("asan")
+def test_signals_are_handled_in_every_call_that_waits(certs, device, monkeypatch, tmp_path):
+    (tmp_path / "timed").write_text("\n".join(name for name, arguments in declared().items() if "timeout_ms" in arguments), encoding="ascii")
+    monkeypatch.setenv("SECURDMA_TIMED", str(tmp_path / "timed"))
+    probe(certs, device, "python_interrupt.py", "none_is_missing")
+
+
+def test_every_function_is_bound_or_said_not_to_be():
+    names = {name for name in declared() if not name.endswith("_sized")}
+    package = "".join(path.read_text(encoding="utf-8") for path in pathlib.Path(ROOT, "python", "securdma").glob("*.py"))
+    package += pathlib.Path(ROOT, "python", "helpers.h").read_text(encoding="utf-8")
+    bound = {name for name in names if re.search(rf"\b{name}\b", package)}
+    table = re.search(r"## What is not bound\n(.*?)\n## ", pathlib.Path(ROOT, "python", "README.md").read_text(encoding="utf-8"), re.S)[1]
+    listed = re.findall(r"`(srdma_\w+|srdma_\*_init)`", table)
+    unbound = {name for name in names for pattern in listed if re.fullmatch(pattern.replace("*", r"\w+"), name)}
+    assert names - bound == unbound - bound, (names - bound) ^ (unbound - bound)
+    assert not bound & {name for name in listed if "*" not in name}
 
 
 @left_out_of("asan")

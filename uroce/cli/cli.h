@@ -21,8 +21,14 @@ enum {
 /* Prints "uroce: " and the text to standard error; returns `status`. */
 int fail(int status, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
-/* library.c: puts the library into LD_PRELOAD, and calls the next. 0, or an exit status after a message. */
-int library_preload(void);
+/* library.c: puts the library into LD_PRELOAD for the command, and calls the next. 0, or an exit status after a message. */
+int library_preload(const char *command);
+/* sanitizer.c */
+#define SANITIZER_NAME 64
+/* Whether this word of LD_PRELOAD is the run-time library of a sanitizer. */
+bool is_sanitizer(const char *word, size_t length);
+/* The name of the run-time library that the command is linked to; false: none that must come first. */
+bool sanitizer_of(const char *command, char *name, size_t size);
 /* dropin.c: puts a folder with a libibverbs.so.1 that goes with the library first into LD_LIBRARY_PATH. The same. */
 int dropin_path(const char *library);
 

@@ -91,20 +91,6 @@ static int find_library(char out[PATH_MAX])
 		    UROCE_INSTALLED_LIBRARY, BUILT_LIBRARY, folder);
 }
 
-/* Sanitizers insist on being first. */
-static bool is_sanitizer(const char *word, size_t length)
-{
-	static const char *const names[] = {"libasan.", "libtsan.", "libubsan.", "liblsan.", "libhwasan.", "libclang_rt."};
-	const char *slash = memrchr(word, '/', length);
-	const char *base = slash ? slash + 1 : word;
-	size_t left = length - (size_t)(base - word);
-
-	for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
-		if (left > strlen(names[i]) && memcmp(base, names[i], strlen(names[i])) == 0)
-			return true;
-	return false;
-}
-
 /* Appends the words of a LD_PRELOAD that are sanitizers, or that are not, but for `library` itself. */
 static void append_words(char *out, const char *list, const char *library, bool sanitizers)
 {
@@ -121,10 +107,10 @@ static void append_words(char *out, const char *list, const char *library, bool 
 	}
 }
 
-int library_preload(void)
+int library_preload(const char *command)
 {
 	const char *list = getenv("LD_PRELOAD");
-	char library[PATH_MAX] = "";
+	char library[PATH_MAX] = "", sanitizer[SANITIZER_NAME] = "";
 	int status = find_library(library);
 	char *value;
 
@@ -138,10 +124,13 @@ int library_preload(void)
 			    library);
 	if (!list)
 		list = "";
-	value = calloc(1, strlen(list) + strlen(library) + 3);
+	value = calloc(1, strlen(list) + strlen(library) + sizeof sanitizer + 4);
 	if (!value)
 		return fail(EXIT_OWN, "no memory");
+	/* Sanitizers insist on being first. One that is given by hand is the user's choice. */
 	append_words(value, list, library, true);
+	if (!*value && sanitizer_of(command, sanitizer, sizeof sanitizer))
+		strcpy(value, sanitizer);
 	if (*value)
 		strcat(value, ":");
 	strcat(value, library);

@@ -184,7 +184,7 @@ int main(int argc, char **argv)
 		return cmd_stats(argc - optind, argv + optind);
 	if (strcmp(argv[optind], "resources") == 0 && strcmp(argv[optind - 1], "--") != 0)
 		return cmd_resources(argc - optind, argv + optind);
-	status = library_preload();
+	status = library_preload(argv[optind]);
 	if (status)
 		return status;
 	bool mounted = choices.mount && mount_files();

@@ -195,6 +195,53 @@ def test_preload_keeps_what_is_there_with_sanitizers_first(uroce, stand_in, befo
     assert got["LD_PRELOAD"] == after.format(stand_in)
 
 
+PRINTS = """#include <stdio.h>
+#include <stdlib.h>
+int main(void) { puts(getenv("LD_PRELOAD")); return 0; }
+"""
+LISTS = """#include <infiniband/verbs.h>
+#include <stdio.h>
+int main(void)
+{
+	int count = 0;
+	struct ibv_device **list = ibv_get_device_list(&count);
+
+	for (int i = 0; i < count; i++)
+		puts(ibv_get_device_name(list[i]));
+	ibv_free_device_list(list);
+	return 0;
+}
+"""
+
+
+def compiled(folder, name, source, *flags):
+    (folder / f"{name}.c").write_text(source)
+    subprocess.run(["gcc", folder / f"{name}.c", "-o", folder / name, *flags], check=True, timeout=60)
+    return folder / name
+
+
+def test_the_run_time_of_a_sanitizer_that_the_command_needs_comes_first(uroce, stand_in, tmp_path):
+    """Here one that does nothing; the linker does not find it by its name, complains, and goes on."""
+    (tmp_path / "empty.c").write_text("int nothing;\n")
+    subprocess.run(["gcc", "-shared", "-fPIC", tmp_path / "empty.c", "-Wl,-soname,libtsan.so.99", "-o", tmp_path / "libtsan.so.99"], check=True, timeout=60)
+    program = compiled(tmp_path, "needs", PRINTS, "-Wl,--no-as-needed", tmp_path / "libtsan.so.99", f"-Wl,-rpath,{tmp_path}")
+    plain = compiled(tmp_path, "plain", PRINTS)
+    (tmp_path / "script").write_text(f"#!/bin/sh\nexec {program}\n")
+    (tmp_path / "script").chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    for command, given, first in ((program, "", "libtsan.so.99:"), ("needs", "", "libtsan.so.99:"), (plain, "", ""), (tmp_path / "script", "", ""),
+                                  (program, "libasan.so.77", "libasan.so.77:")):
+        result = uroce(command, LD_PRELOAD=given, PATH=path)
+        assert result.stdout.strip() == f"{first}{stand_in}", (command, result)
+
+
+@needs_device
+@pytest.mark.skipif(sanitized(), reason="the library itself has a sanitizer")
+def test_a_program_with_address_sanitizer_has_the_device(device, tmp_path):
+    result = device(compiled(tmp_path, "lists", LISTS, "-fsanitize=address", "-libverbs"))
+    assert (result.returncode, result.stderr) == (0, "") and "uroce0" in result.stdout.split(), result
+
+
 # ---- the library -------------------------------------------------------------------------------------------------------
 
 
