@@ -48,6 +48,7 @@ int copy_session_new(struct srdma_conn *conn, const uint8_t key[FILES_KEY_SIZE],
 		return ret;
 	srdma_conn_get_info(conn, &info);
 	session->client_id = info.client_id;
+	session->is_sealed = info.seal[0] != '\0';
 	memcpy(session->name, info.peer_name, sizeof session->name);
 	memcpy(session->key, key, sizeof session->key);
 	session->forget = forget;
@@ -203,7 +204,7 @@ static void log_copy(const struct copy_session *session, const struct files_repo
 static void *run(void *arg)
 {
 	struct copy_session *session = arg;
-	const struct files_transport transport = {thread_read, thread_write, thread_wait, session};
+	const struct files_transport transport = {thread_read, thread_write, thread_wait, session, session->is_sealed};
 	struct files_report report = {0};
 	struct files_host_result result = {0};
 	int ret = files_host_run(&transport, session->key, &session->area, &report, &result);

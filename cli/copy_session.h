@@ -14,6 +14,7 @@ struct copy_session {
 	struct copy_session *next; /* its owner's */
 	char name[SRDMA_NAME_SIZE];
 	uint64_t client_id;
+	bool is_sealed;
 	uint8_t key[FILES_KEY_SIZE];
 	struct files_area area;
 	void (*forget)(struct copy_session *session, void *arg);

@@ -128,7 +128,7 @@ static int connect_server(struct transfer *transfer)
 
 static int open_channel(struct transfer *transfer)
 {
-	const struct files_transport transport = {read_stream, write_stream, wait_stream, transfer->stream};
+	const struct files_transport transport = {read_stream, write_stream, wait_stream, transfer->stream, transfer->cp->seal[0] != '\0'};
 	int ret = files_channel_new(&transport, transfer->private_data + sizeof SERVE_FILES_WORD, true, transfer->cp->settings.conn.timeout_ms,
 				    &transfer->channel);
 

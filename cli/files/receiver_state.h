@@ -25,6 +25,7 @@ struct receiver {
 	uint64_t next_id;
 	bool over;
 	struct files_batch batch;
+	struct files_crew *crew; /* NULL: nothing was saved yet */
 	uint8_t *buffer;
 };
 

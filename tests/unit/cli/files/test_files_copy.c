@@ -60,9 +60,9 @@ static int end_wait(void *arg, bool to_read, bool to_write, int timeout_ms)
 	return count > 0 ? 0 : count == 0 ? -ETIMEDOUT : -errno;
 }
 
-static void open_end(struct end *end, int fd, bool is_client)
+static void open_end(struct end *end, int fd, bool is_client, bool is_sealed)
 {
-	struct files_transport transport = {end_read, end_write, end_wait, end};
+	struct files_transport transport = {end_read, end_write, end_wait, end, is_sealed};
 
 	fcntl(fd, F_SETFL, O_NONBLOCK);
 	*end = (struct end){.fd = fd, .budget = INT64_MAX};
@@ -85,7 +85,7 @@ struct copy {
 	struct end sender, receiver;
 	struct files_receiver_options options;
 	int64_t sender_budget, receiver_budget; /* 0: no limit */
-	bool twice;
+	bool twice, is_sealed;
 	char text[1024]; /* what failed or was left out */
 };
 
@@ -106,8 +106,8 @@ static int run_copy(struct copy *copy, const char *from, const char *to)
 	pthread_t thread;
 
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
-	open_end(&copy->sender, pair[0], true);
-	open_end(&copy->receiver, pair[1], false);
+	open_end(&copy->sender, pair[0], true, copy->is_sealed);
+	open_end(&copy->receiver, pair[1], false, copy->is_sealed);
 	if (copy->sender_budget)
 		copy->sender.budget = copy->sender_budget;
 	if (copy->receiver_budget)
