@@ -60,7 +60,7 @@ static const int allowed[] = {
 };
 
 /* For clients that copy files. What may be written, the server's user and the descriptors of the folders decide. */
-static const int for_files[] = {CALL(mkdirat), CALL(renameat), CALL(renameat2), CALL(symlinkat), CALL(utimensat), CALL(syncfs),
+static const int for_files[] = {CALL(mkdirat), CALL(renameat), CALL(renameat2), CALL(symlinkat), CALL(utimensat), CALL(syncfs), CALL(fstatfs),
 				CALL(sync_file_range), CALL(sync_file_range2)};
 
 static const int deadly[] = {

@@ -244,7 +244,8 @@ static int send_all(struct sender *sender)
 		ret = ++turn % LOOK_EVERY == 0 ? files_sender_take_frames(sender, false) : 0;
 		if (ret < 0)
 			break;
-		if (!sender->over && sender->count < FILES_WINDOW) {
+		/* Questions go ahead, so that answers are there in time. What needs no answer does not wait for them. */
+		if (!sender->over && sender->count < FILES_WINDOW && !(item && !item->is_file)) {
 			ret = send_next(sender);
 		} else if (item && (!item->is_file || item->answered)) {
 			ret = send_item(sender);
