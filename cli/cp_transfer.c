@@ -160,7 +160,8 @@ static int say_hello(struct transfer *transfer)
 		.type = FILES_HELLO,
 		.version = FILES_VERSION,
 		.kind = cp->fetch ? FILES_GET : FILES_PUT,
-		.flags = (cp->recursive ? FILES_RECURSIVE : 0) | (cp->progress.form != PROGRESS_NONE ? FILES_WANT_TOTAL : 0),
+		.flags = (cp->recursive ? FILES_RECURSIVE : 0) | (cp->progress.form != PROGRESS_NONE ? FILES_WANT_TOTAL : 0) |
+			 (cp->no_sync ? FILES_NO_SYNC : 0),
 		.name = files_text(cp->fetch ? "" : cp->target),
 	};
 	struct files_frame answer = {0};
@@ -180,7 +181,8 @@ static int say_hello(struct transfer *transfer)
 static int fetch(struct transfer *transfer)
 {
 	struct cp *cp = transfer->cp;
-	const struct files_receiver_options options = {.root = transfer->folder, .expects = expects, .arg = &cp->list, .report = &cp->report};
+	const struct files_receiver_options options = {
+		.root = transfer->folder, .no_sync = cp->no_sync, .expects = expects, .arg = &cp->list, .report = &cp->report};
 	const struct files_frame finish = {.type = FILES_FINISH};
 	int ret = 0;
 

@@ -79,7 +79,7 @@ static int write_all(int fd, const uint8_t *data, size_t length, int64_t offset)
 /* Keeps the disk at work, and waits for what was begun before, so that the end of a large file is no long wait. */
 static void write_behind(struct receiver *receiver, int fd)
 {
-	while (receiver->at - receiver->behind >= 2 * WRITE_BEHIND) {
+	while (receiver->batch.durable && receiver->at - receiver->behind >= 2 * WRITE_BEHIND) {
 		sync_file_range(fd, receiver->behind + WRITE_BEHIND, WRITE_BEHIND, SYNC_FILE_RANGE_WRITE);
 		sync_file_range(fd, receiver->behind, WRITE_BEHIND,
 				SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER);
