@@ -17,8 +17,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* For the stream, in each direction. */
+/* For the stream: of the ring that the peer writes to, and for what this end writes. */
 #define REGION_SIZE ((size_t)4 << 20)
+#define BUFFER_SIZE ((size_t)2 << 20)
 #define DISCONNECT_MS 5000
 
 struct transfer {
@@ -97,6 +98,7 @@ static int connect_server(struct transfer *transfer)
 	struct cp *cp = transfer->cp;
 	struct settings *settings = &cp->settings;
 	struct srdma_conn_options conn;
+	struct srdma_stream_options stream;
 	struct srdma_qp_options qp;
 	struct srdma_conn_info info;
 	int ret = credentials_client(settings, &transfer->context);
@@ -122,7 +124,9 @@ static int connect_server(struct transfer *transfer)
 		return fail(cp, ret, "connect");
 	srdma_conn_get_info(transfer->conn, &info);
 	snprintf(cp->seal, sizeof cp->seal, "%s", info.seal);
-	ret = srdma_stream_new(transfer->conn, NULL, &transfer->stream);
+	srdma_stream_options_init(&stream);
+	stream.buffer_size = BUFFER_SIZE;
+	ret = srdma_stream_new(transfer->conn, &stream, &transfer->stream);
 	return ret < 0 ? fail(cp, ret, "stream") : CLI_EXIT_OK;
 }
 

@@ -7,9 +7,9 @@
 #include <string.h>
 #include <time.h>
 
-#define BUFFER_SIZE (2 * FILES_FRAME_MAX)
+#define BUFFER_SIZE (3 * FILES_FRAME_MAX)
 /* Enough to be worth a write of the transport. */
-#define FLUSH_SIZE (128 * 1024)
+#define FLUSH_SIZE (500 * 1024)
 /* Between two signs of life, and for how long there may be nothing but these. */
 #define ALIVE_MS     2000
 #define ALIVE_MAX_MS (10 * 60 * 1000)
