@@ -31,6 +31,7 @@ static const char details[] =
 #define AT(field) OPTION_AT(struct cp, field)
 static const struct option cp_options[] = {
 	{"-r", NULL, NULL, OPTION_SWITCH, FOR_CP, AT(recursive), 0, 0, NULL, "copy folders, with everything in them"},
+	{"--no-sync", NULL, NULL, OPTION_SWITCH, FOR_CP, AT(no_sync), 0, 0, NULL, "do not wait until files are on the disk; a power cut may lose them"},
 	{"--quiet", NULL, NULL, OPTION_SWITCH, FOR_CP, AT(quiet), 0, 0, NULL, "print errors only"},
 	{"--progress", NULL, NULL, OPTION_TEXT, FOR_CP, AT(progress_form), 0, 0, "auto|bar|plain|none",
 	 "how to show progress; auto: a bar on a terminal"},

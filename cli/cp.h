@@ -10,7 +10,7 @@
 #include "settings.h"
 
 struct cp {
-	bool recursive, quiet;
+	bool recursive, quiet, no_sync;
 	char *progress_form; /* auto, bar, plain or none */
 	struct settings settings;
 

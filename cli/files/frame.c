@@ -23,12 +23,13 @@ static const struct form {
 	[FILES_START] = {"START", "is", 0, false},
 	[FILES_DATA] = {"DATA", "sd", 0, false},
 	[FILES_END] = {"END", "iksx", FILES_FAILED, false},
-	[FILES_DONE] = {"DONE", "iknx", FILES_LEFT_OUT, false},
+	[FILES_DONE] = {"DONE", "iknx", FILES_UNCHANGED, false},
 	[FILES_SKIPPED] = {"SKIPPED", "knx", FILES_LEFT_OUT, false},
 	[FILES_FINISH] = {"FINISH", "", 0, false},
 	[FILES_BYE] = {"BYE", "", 0, false},
 	[FILES_ALIVE] = {"ALIVE", "", 0, false},
 	[FILES_FAILURE] = {"FAILURE", "x", 0, false},
+	[FILES_WHOLE] = {"WHOLE", "itmnd", 0, false},
 };
 
 const char *files_type_name(unsigned type)
@@ -112,10 +113,12 @@ static bool is_sound(const struct files_frame *frame, const struct form *form)
 		return false;
 	if (frame->mtime_ns > 999999999 || frame->size > INT64_MAX || frame->data.length > FILES_DATA_MAX)
 		return false;
-	if (frame->flags & ~(FILES_RECURSIVE | FILES_WANT_TOTAL))
+	if (frame->flags & ~(FILES_RECURSIVE | FILES_WANT_TOTAL | FILES_NO_SYNC))
 		return false;
 	if (frame->type == FILES_DATA)
 		return frame->data.length > 0 && frame->size <= (uint64_t)INT64_MAX - frame->data.length;
+	if (frame->type == FILES_WHOLE)
+		return frame->data.length <= FILES_WHOLE_MAX;
 	if (frame->type == FILES_ANSWER)
 		return frame->data.length % FILES_TAG_SIZE == 0 && frame->data.length / FILES_TAG_SIZE <= FILES_RUNGS_MAX &&
 		       (frame->kind == FILES_PARTIAL) == (frame->data.length > 0) && (frame->kind != FILES_PARTIAL || frame->count > 0);

@@ -6,10 +6,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define FILES_VERSION    1
+#define FILES_VERSION    2
 #define FILES_NAME_MAX   4095
 #define FILES_TEXT_MAX   4095
 #define FILES_DATA_MAX   (256 * 1024)
+#define FILES_WHOLE_MAX  (64 * 1024) /* of a file that goes in one frame */
 #define FILES_RUNGS_MAX  32
 #define FILES_TAG_SIZE   16
 #define FILES_HEAD_SIZE  5 /* length of the payload, type */
@@ -28,23 +29,26 @@ enum files_type {
 	FILES_START,     /* sender: a file's content comes, from this offset on */
 	FILES_DATA,      /* sender: some of it; what is left out is a hole */
 	FILES_END,       /* sender: the content is over */
-	FILES_DONE,      /* receiver: an entry is on stable storage, or has failed */
+	FILES_DONE,      /* receiver: an entry is saved, or has failed */
 	FILES_SKIPPED,   /* sender: something that it does not send, or cannot */
 	FILES_FINISH,    /* sender: there are no more entries */
 	FILES_BYE,       /* receiver: all that came is done */
 	FILES_ALIVE,     /* either: it is busy */
 	FILES_FAILURE,   /* either: it ends the copy */
+	FILES_WHOLE,     /* sender: a small file with its content, without a question before */
 	FILES_TYPE_COUNT,
 };
 
 enum files_operation { FILES_PUT = 1, FILES_GET };
 enum files_kind { FILES_REGULAR = 1, FILES_FOLDER, FILES_LINK };
 enum files_verdict { FILES_SEND = 1, FILES_HAVE, FILES_PARTIAL, FILES_REFUSED };
-enum files_result { FILES_OK = 1, FILES_FAILED, FILES_LEFT_OUT };
+/* FILES_UNCHANGED is for FILES_DONE of a FILES_WHOLE alone. */
+enum files_result { FILES_OK = 1, FILES_FAILED, FILES_LEFT_OUT, FILES_UNCHANGED };
 
 /* In FILES_HELLO. */
 #define FILES_RECURSIVE  1u
 #define FILES_WANT_TOTAL 2u
+#define FILES_NO_SYNC    4u
 
 struct files_bytes {
 	const uint8_t *at;

@@ -56,7 +56,7 @@ static int open_target(struct host *host)
 	int root = fcntl(host->root, F_DUPFD_CLOEXEC, 0), fd = -1, ret = -ENOMEM;
 
 	if (root >= 0)
-		ret = files_target_new(root, &target);
+		ret = files_target_new(root, !(host->flags & FILES_NO_SYNC), &target);
 	if (ret == 0)
 		ret = files_target_folder(target, &path, true, &folder, &made);
 	else if (root >= 0)
@@ -76,7 +76,7 @@ static int open_target(struct host *host)
 
 static int take_files(struct host *host)
 {
-	struct files_receiver_options options = {.report = host->report, .quota = host->area->quota};
+	struct files_receiver_options options = {.report = host->report, .quota = host->area->quota, .no_sync = host->flags & FILES_NO_SYNC};
 	int ret;
 
 	if (!(host->area->rights & FILES_MAY_WRITE))
@@ -143,7 +143,7 @@ static int give_files(struct host *host)
 		ret = take_paths(host, &list);
 	root = ret == 0 ? fcntl(host->root, F_DUPFD_CLOEXEC, 0) : -1;
 	if (ret == 0)
-		ret = root < 0 ? -errno : files_target_new(root, &list.target);
+		ret = root < 0 ? -errno : files_target_new(root, false, &list.target);
 	if (ret < 0 && root >= 0)
 		close(root);
 	if (ret == 0)

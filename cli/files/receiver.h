@@ -11,6 +11,7 @@ struct files_receiver_options {
 	int root;                      /* folder that all goes below; stays the caller's */
 	struct files_account *account; /* NULL: no quota */
 	uint64_t quota;
+	bool no_sync;                  /* the kernel may save contents and names when it likes */
 	/* Whether an entry with this path was asked for; NULL: any is welcome. */
 	bool (*expects)(void *arg, const struct files_bytes *path);
 	void *arg;

@@ -26,7 +26,8 @@ static int make_pending(struct receiver *receiver, const struct files_frame *fra
 		return -EINVAL;
 	files_name_split(&frame->name, &folder, &leaf);
 	memcpy(pending->leaf, leaf.at, leaf.length);
-	files_partial_name(&leaf, pending->partial);
+	if (frame->type != FILES_WHOLE)
+		files_partial_name(&leaf, pending->partial);
 	pending->path = copy_text(&frame->name);
 	if (!pending->path)
 		return -ENOMEM;
@@ -90,19 +91,6 @@ static int answer_partial(struct receiver *receiver, struct announced *file)
 	return put_answer(receiver, file->pending.id, FILES_SEND, "");
 }
 
-/* A file that is there under its name. Returns whether it is the same, as far as size and time tell; an error: no file can be. */
-static int look_at_old(const struct files_pending *pending, uint64_t size)
-{
-	struct stat old;
-
-	if (fstatat(pending->folder->fd, pending->leaf, &old, AT_SYMLINK_NOFOLLOW) != 0)
-		return errno == ENOENT ? 0 : -errno;
-	if (S_ISDIR(old.st_mode))
-		return -EISDIR;
-	return S_ISREG(old.st_mode) && (uint64_t)old.st_size == size && old.st_mtim.tv_sec == pending->mtime.tv_sec &&
-	       old.st_mtim.tv_nsec == pending->mtime.tv_nsec;
-}
-
 static int take_file(struct receiver *receiver, const struct files_frame *frame)
 {
 	struct announced *file = &receiver->announced[(receiver->first + receiver->count) % FILES_WINDOW];
@@ -113,7 +101,7 @@ static int take_file(struct receiver *receiver, const struct files_frame *frame)
 	*file = (struct announced){.size = frame->size};
 	ret = make_pending(receiver, frame, &file->pending);
 	if (ret == 0)
-		ret = look_at_old(&file->pending, frame->size);
+		ret = files_pending_compare(&file->pending, frame->size);
 	if (ret == 1) {
 		receiver->options->report->unchanged++;
 		files_report_moved(receiver->options->report, 0, frame->size);
@@ -139,6 +127,24 @@ static int take_file(struct receiver *receiver, const struct files_frame *frame)
 	return put_answer(receiver, frame->id, FILES_SEND, "");
 }
 
+/* It is written, or found to be there, with the others of its batch. */
+static int take_whole(struct receiver *receiver, const struct files_frame *frame)
+{
+	const uint64_t cost = FILES_ENTRY_COST + frame->data.length;
+	struct files_pending pending;
+	int ret = make_pending(receiver, frame, &pending);
+
+	files_report_moved(receiver->options->report, frame->data.length, 0);
+	pending.kind = FILES_REGULAR;
+	pending.whole = frame->data;
+	if (ret == 0)
+		ret = files_receiver_take(receiver, cost);
+	if (ret == 0)
+		return files_receiver_finish(receiver, &pending);
+	files_pending_free(&pending);
+	return files_receiver_say(receiver, frame->id, FILES_FAILED, &frame->name, files_reason(ret));
+}
+
 static int take_folder(struct receiver *receiver, const struct files_frame *frame)
 {
 	struct files_folder *folder = NULL;
@@ -161,7 +167,7 @@ static int take_folder(struct receiver *receiver, const struct files_frame *fram
 static int make_link(struct files_pending *pending, const struct files_bytes *link)
 {
 	char where[FILES_NAME_MAX + 1];
-	int ret = look_at_old(pending, 0);
+	int ret = files_pending_compare(pending, 0);
 
 	if (ret < 0)
 		return ret;
@@ -206,9 +212,9 @@ int files_receiver_entry(struct receiver *receiver, const struct files_frame *fr
 	receiver->next_id = frame->id + 1;
 	if (receiver->options->expects && !receiver->options->expects(receiver->options->arg, &frame->name))
 		return -EPROTO;
-	if (frame->kind == FILES_REGULAR) {
+	if (frame->type == FILES_WHOLE || frame->kind == FILES_REGULAR) {
 		report->files++;
-		return take_file(receiver, frame);
+		return frame->type == FILES_WHOLE ? take_whole(receiver, frame) : take_file(receiver, frame);
 	}
 	if (frame->kind == FILES_FOLDER) {
 		report->folders++;

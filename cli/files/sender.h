@@ -13,7 +13,7 @@ struct files_source {
 	void *arg;
 };
 
-/* Sends everything and waits until the peer has it on stable storage. Entries that fail are counted, and the copy goes on.
+/* Sends everything and waits until the peer has saved it. Entries that fail are counted, and the copy goes on.
  * Errors: those of files_channel_next(); -ECONNABORTED: the peer ended the copy; -ENOMEM; those of the source. */
 int files_send(struct files_channel *channel, const struct files_source *source, struct files_report *report);
 

@@ -73,7 +73,7 @@ static struct files_target *open_target(const char *path)
 	int root = open(path, O_RDONLY | O_DIRECTORY);
 
 	assert_true(root >= 0);
-	assert_int_equal(files_target_new(root, &target), 0);
+	assert_int_equal(files_target_new(root, true, &target), 0);
 	return target;
 }
 
