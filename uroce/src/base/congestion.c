@@ -77,10 +77,10 @@ static double best_rate(const struct congestion *c)
 	return best;
 }
 
-/* Packets that are on the way when there is no queue. 0: unknown. */
+/* Packets that are on the way when there is no queue, or wait at the ends. 0: unknown. */
 static double path_holds(const struct congestion *c)
 {
-	return best_rate(c) * (double)c->base;
+	return best_rate(c) * (double)(c->base + c->ends);
 }
 
 /* The delay beyond the base: of two samples the smaller one, since one that is late for another reason is not followed by another. */
@@ -90,19 +90,24 @@ static double queue_delay(const struct congestion *c)
 	return sample > c->base ? (double)(sample - c->base) : 0;
 }
 
-void congestion_round_trip(struct congestion *c, uint64_t now, uint64_t sample)
+void congestion_round_trip(struct congestion *c, uint64_t now, uint64_t whole, uint64_t ends)
 {
-	sample += sample == 0;
+	whole += whole == 0;
+	if (ends >= whole)
+		ends = whole - 1;
+	uint64_t sample = whole - ends;
 	if (c->rtt == 0) {
-		c->rtt = sample;
-		c->deviation = sample / 2;
+		c->rtt = whole;
+		c->deviation = whole / 2;
+		c->ends = ends;
 		c->base = c->base_next = sample;
 		c->base_at = now;
 		c->recent[1] = sample;
 	} else {
-		uint64_t off = sample > c->rtt ? sample - c->rtt : c->rtt - sample;
+		uint64_t off = whole > c->rtt ? whole - c->rtt : c->rtt - whole;
 		c->deviation = c->deviation - c->deviation / 4 + off / 4;
-		c->rtt = c->rtt - c->rtt / 8 + sample / 8;
+		c->rtt = c->rtt - c->rtt / 8 + whole / 8;
+		c->ends = c->ends - c->ends / 8 + ends / 8;
 		c->recent[1] = c->recent[0];
 	}
 	c->recent[0] = sample;
