@@ -383,6 +383,29 @@ static void ends_that_look_now_and_then_measure_the_path(void **state)
 	}
 }
 
+/* Nor is what they do taken for a queue, which would make each random loss, and each late packet, one to be paid for. */
+static void what_is_lost_where_ends_look_rarely_does_not_slow_them_down(void **state)
+{
+	(void)state;
+	static const struct {
+		enum kind kind;
+		struct trial trial;
+	} cases[] = {
+		{ READ, { .name = "loss 1 %, looks every 0.3 ms", .loss = 0.01, .looks_every = 300 * US, .aim = 0.7 } },
+		{ READ, { .name = "1 % late, looks every 0.3 ms", .late = 0.01, .late_by = 300 * US, .looks_every = 300 * US, .aim = 0.8 } },
+		{ WRITE, { .name = "loss 1 %, looks every 1 ms", .loss = 0.01, .looks_every = MS, .aim = 0.85 } },
+	};
+	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+		struct trial trial = cases[i].trial;
+		trial.delay = 5 * MS;
+		trial.warm = SECOND / 2;
+		trial = complete(trial);
+		struct result result = run(&trial, cases[i].kind, 1);
+		if (result.part < trial.aim)
+			fail_msg("%s, %s: %.3f of the link; the aim is %.2f", trial.name, kind_name[cases[i].kind], result.part, trial.aim);
+	}
+}
+
 static void marked_streams_leave_the_queue_short(void **state)
 {
 	(void)state;
@@ -425,6 +448,7 @@ int main(void)
 		cmocka_unit_test(a_stream_of_sends_uses_the_link),
 		cmocka_unit_test(a_little_over_each_of_many_links_arrives_in_time),
 		cmocka_unit_test(ends_that_look_now_and_then_measure_the_path),
+		cmocka_unit_test(what_is_lost_where_ends_look_rarely_does_not_slow_them_down),
 		cmocka_unit_test(marked_streams_leave_the_queue_short),
 		cmocka_unit_test(a_queue_pair_and_a_tcp_stream_share_the_link),
 		cmocka_unit_test(a_queue_pair_is_not_starved_behind_a_queue_that_tcp_fills),
