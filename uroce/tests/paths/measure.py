@@ -1,8 +1,8 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
 """uroce and one TCP stream (CUBIC) over the same narrow links, one after the other and beside each other. Needs root, iperf3 and
-perftest. UROCE_BUILD: the build folder of uroce. Options: --seconds N, --rounds N, --go-back (as uroce does with that
-option), and words that a row's name must contain."""
+perftest. UROCE_BUILD: the build folder of uroce. UROCE_RELAY: a relay that makes all links. Options: --seconds N, --rounds N, --go-back
+(as uroce does with that option), and words that a row's name must contain."""
 import argparse
 import json
 import os
