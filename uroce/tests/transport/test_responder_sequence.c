@@ -56,7 +56,7 @@ static void acknowledgements_are_coalesced_while_the_link_is_busy(void **state)
 	finish();
 }
 
-/* A requester that has a tag, as uroce, learns how long its request has waited; others, as rdma_rxe, are sent nothing that they don't know. */
+/* A requester that has a tag, as uroce, learns how long its request has waited. Others, as rdma_rxe, are sent nothing unknown to them. */
 static void a_peer_with_a_tag_is_told_how_long_its_request_waited(void **state)
 {
 	(void)state;
