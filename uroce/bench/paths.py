@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
-"""uroce between hosts: beside one TCP stream (CUBIC) over the same simulated links, which a relay between two network namespaces makes.
+"""uroce between hosts: beside one TCP stream (CUBIC) over the same narrow links between two network namespaces.
 
 usage: paths.py BUILD [--quick] [--rounds N] [--seconds N] [--only 'ROW[;ROW...]'] [--list] [--json | --markdown]
   --seconds   of each transfer

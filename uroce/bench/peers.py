@@ -156,6 +156,10 @@ class Bench:
         """Microseconds: half of the median round trip."""
         return float(output(self.build / "bench" / "udp_pingpong", size, iterations).split()[0])
 
+    def udp_acked_latency(self):
+        """The same of what ib_send_lat's packets have on the wire: 64 bytes with BTH and ICRC, and an acknowledgement behind them."""
+        return float(output(self.build / "bench" / "udp_pingpong", 80, 20000, 20).split()[0])
+
     def queue_pairs(self, depth):
         return answer(*self.uroce(self.build / "bench" / "many_qps", "uroce0", 10000, depth), limit=300)
 

@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A bare UDP ping-pong over loopback, spinning on a non-blocking receive: what the latency of uroce is compared with.
- * usage: udp_pingpong SIZE ITERATIONS: forks; prints half of the median, and of the mean, round trip in microseconds.
+ * With ACK, a shorter packet of so many bytes goes out behind each one in the same system call (UDP_SEGMENT), and both come in as one
+ * (UDP_GRO): as a reliable protocol acknowledges what it answers. What is left is the protocol's own time.
+ * usage: udp_pingpong SIZE ITERATIONS [ACK]: forks; prints half of the median, and of the mean, round trip in microseconds.
  */
 #include <arpa/inet.h>
 #include <errno.h>
+#include <netinet/udp.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -15,7 +18,14 @@
 #include <time.h>
 #include <unistd.h>
 
+#ifndef UDP_SEGMENT
+#define UDP_SEGMENT 103
+#define UDP_GRO 104
+#endif
+
 enum { MAX_SIZE = 65000, WARM_UP = 1000 };
+
+static size_t ack; /* bytes; 0: none */
 
 __attribute__((noreturn)) static void die(const char *what)
 {
@@ -32,7 +42,19 @@ static int open_socket(struct sockaddr_in *address)
 	if (fd < 0 || bind(fd, (struct sockaddr *)address, sizeof *address) ||
 	    getsockname(fd, (struct sockaddr *)address, &length))
 		die("udp_pingpong: socket");
+	int on = 1;
+	if (ack > 0 && setsockopt(fd, SOL_UDP, UDP_GRO, &on, sizeof on) != 0)
+		die("udp_pingpong: this kernel does not put packets together (UDP_GRO)");
 	return fd;
+}
+
+/* Reads what one system call has sent. */
+static ssize_t receive(int fd, char *buffer)
+{
+	_Alignas(struct cmsghdr) char control[CMSG_SPACE(sizeof(int))];
+	struct iovec iov = { buffer, MAX_SIZE };
+	struct msghdr header = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control };
+	return ack == 0 ? recv(fd, buffer, MAX_SIZE, 0) : recvmsg(fd, &header, 0);
 }
 
 static void spin_receive(int fd, char *buffer, size_t size)
@@ -40,15 +62,29 @@ static void spin_receive(int fd, char *buffer, size_t size)
 	ssize_t n;
 
 	do {
-		n = recv(fd, buffer, MAX_SIZE, 0);
+		n = receive(fd, buffer);
 	} while (n < 0 && (errno == EAGAIN || errno == EINTR));
-	if (n != (ssize_t)size)
+	if (n != (ssize_t)(size + ack))
 		die("udp_pingpong: recv");
 }
 
-static void send_to(int fd, const char *buffer, size_t size, const struct sockaddr_in *peer)
+static void send_to(int fd, char *buffer, size_t size, struct sockaddr_in *peer)
 {
-	if (sendto(fd, buffer, size, 0, (const struct sockaddr *)peer, sizeof *peer) != (ssize_t)size)
+	_Alignas(struct cmsghdr) char control[CMSG_SPACE(sizeof(uint16_t))] = { 0 };
+	struct iovec iov = { buffer, size + ack };
+	struct msghdr header = { .msg_name = peer, .msg_namelen = sizeof *peer, .msg_iov = &iov, .msg_iovlen = 1 };
+	if (ack > 0) {
+		uint16_t segment = (uint16_t)size;
+		header.msg_control = control;
+		header.msg_controllen = sizeof control;
+		struct cmsghdr *c = CMSG_FIRSTHDR(&header);
+		c->cmsg_level = SOL_UDP;
+		c->cmsg_type = UDP_SEGMENT;
+		c->cmsg_len = CMSG_LEN(sizeof segment);
+		memcpy(CMSG_DATA(c), &segment, sizeof segment);
+	}
+	ssize_t sent = ack == 0 ? sendto(fd, buffer, size, 0, (const struct sockaddr *)peer, sizeof *peer) : sendmsg(fd, &header, 0);
+	if (sent != (ssize_t)(size + ack))
 		die("udp_pingpong: sendto");
 }
 
@@ -71,11 +107,12 @@ int main(int argc, char **argv)
 {
 	static char buffer[MAX_SIZE];
 	struct sockaddr_in here, there;
-	size_t size = argc == 3 ? strtoul(argv[1], NULL, 10) : 0;
-	size_t count = argc == 3 ? strtoul(argv[2], NULL, 10) : 0;
+	size_t size = argc >= 3 ? strtoul(argv[1], NULL, 10) : 0;
+	size_t count = argc >= 3 ? strtoul(argv[2], NULL, 10) : 0;
 
-	if (!size || size > MAX_SIZE || !count || count > 100000000) {
-		fprintf(stderr, "usage: udp_pingpong SIZE ITERATIONS\n");
+	ack = argc == 4 ? strtoul(argv[3], NULL, 10) : 0;
+	if (!size || size > MAX_SIZE / 2 || !count || count > 100000000 || argc > 4 || ack > size) {
+		fprintf(stderr, "usage: udp_pingpong SIZE ITERATIONS [ACK]\n");
 		return 2;
 	}
 	uint64_t *trip = calloc(count, sizeof *trip);

@@ -87,8 +87,9 @@ def against_tcp(bench, _, rounds):
 
 
 def against_udp(bench, _, rounds):
-    seen = in_turn(rounds, {"ours": lambda: bench.latency(wire=True), "bare": bench.udp_latency})
+    seen = in_turn(rounds, {"ours": lambda: bench.latency(wire=True), "bare": bench.udp_latency, "acked": bench.udp_acked_latency})
     yield Row("by UDP: ib_send_lat 64 B, polling", "us", seen["ours"], "a bare UDP ping-pong", seen["bare"], most=1.5)
+    yield Row("by UDP: ib_send_lat 64 B, polling", "us", seen["ours"], "the same with 80 bytes, and an acknowledgement of 20 behind each", seen["acked"])
 
 
 def threads(bench, _, rounds):

@@ -77,10 +77,17 @@ static double best_rate(const struct congestion *c)
 	return best;
 }
 
-/* Packets that are on the way when there is no queue. 0: unknown. */
+/* A round trip without a queue: the path's, and what the ends add. They send in bursts when they look rarely, and a queue that such
+ * bursts make for a moment is short beside it. */
+static double idle_trip(const struct congestion *c)
+{
+	return (double)(c->base + c->ends);
+}
+
+/* Packets that are on the way when there is no queue, or wait at the ends. 0: unknown. */
 static double path_holds(const struct congestion *c)
 {
-	return best_rate(c) * (double)c->base;
+	return best_rate(c) * idle_trip(c);
 }
 
 /* The delay beyond the base: of two samples the smaller one, since one that is late for another reason is not followed by another. */
@@ -90,19 +97,24 @@ static double queue_delay(const struct congestion *c)
 	return sample > c->base ? (double)(sample - c->base) : 0;
 }
 
-void congestion_round_trip(struct congestion *c, uint64_t now, uint64_t sample)
+void congestion_round_trip(struct congestion *c, uint64_t now, uint64_t whole, uint64_t ends)
 {
-	sample += sample == 0;
+	whole += whole == 0;
+	if (ends >= whole)
+		ends = whole - 1;
+	uint64_t sample = whole - ends;
 	if (c->rtt == 0) {
-		c->rtt = sample;
-		c->deviation = sample / 2;
+		c->rtt = whole;
+		c->deviation = whole / 2;
+		c->ends = ends;
 		c->base = c->base_next = sample;
 		c->base_at = now;
 		c->recent[1] = sample;
 	} else {
-		uint64_t off = sample > c->rtt ? sample - c->rtt : c->rtt - sample;
+		uint64_t off = whole > c->rtt ? whole - c->rtt : c->rtt - whole;
 		c->deviation = c->deviation - c->deviation / 4 + off / 4;
-		c->rtt = c->rtt - c->rtt / 8 + sample / 8;
+		c->rtt = c->rtt - c->rtt / 8 + whole / 8;
+		c->ends = c->ends - c->ends / 8 + ends / 8;
 		c->recent[1] = c->recent[0];
 	}
 	c->recent[0] = sample;
@@ -177,7 +189,7 @@ static void look_for_full_path(struct congestion *c, bool limited)
 	if (rate > 1.25 * c->full_rate) {
 		c->full_rate = rate;
 		c->full_rounds = 0;
-	} else if (++c->full_rounds >= 3 && queue_delay(c) > (double)c->base / 4) {
+	} else if (++c->full_rounds >= 3 && queue_delay(c) > idle_trip(c) / 4) {
 		c->threshold = c->window;
 	}
 }
@@ -208,7 +220,7 @@ void congestion_answered(struct congestion *c, uint64_t now, double packets, uin
 		look_for_full_path(c, limited);
 		c->round_psn = next;
 		double queue = queue_delay(c);
-		c->roomy = queue * 16 <= (double)c->base && queue * 4 <= c->queue_most + (double)c->base / 64;
+		c->roomy = queue * 16 <= idle_trip(c) && queue * 4 <= c->queue_most + idle_trip(c) / 64;
 		c->queue_most -= c->queue_most / 16;
 	}
 	if (limited)
@@ -242,10 +254,10 @@ void congestion_lost(struct congestion *c, uint64_t now, double packets, uint32_
 	double queue = queue_delay(c);
 	bool many = c->lost >= 8 && c->lost > MANY_LOST * (c->lost + c->answered);
 	bool fullest = queue >= c->queue_most / 2;
-	bool queued = c->rtt == 0 || (fullest && queue >= (double)c->base / 8);
+	bool queued = c->rtt == 0 || (fullest && queue >= idle_trip(c) / 8);
 	bool starting = c->window < c->threshold;
 	c->reduced = true;
-	if (!many && !queued && (starting || !fullest || queue < (double)c->base / 32))
+	if (!many && !queued && (starting || !fullest || queue < idle_trip(c) / 32))
 		return;
 	bool full = many || queued;
 	reduce(c, starting ? STARTING_BETA : CUBIC_BETA, full ? LEAST_CUT : 1);

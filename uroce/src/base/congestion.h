@@ -29,12 +29,13 @@ struct congestion {
 	double undo_threshold;
 	double undo_most;
 
-	uint64_t rtt;       /* smoothed; 0: unknown */
+	uint64_t rtt;       /* smoothed, that of the ends included; 0: unknown */
+	uint64_t ends;      /* what the ends take of it, smoothed */
 	uint64_t deviation; /* of it, mean */
 	uint64_t base;      /* the shortest round trip of the last seconds: the path without a queue */
 	uint64_t base_next; /* of the time since base_at */
 	uint64_t base_at;
-	uint64_t recent[2]; /* the last samples */
+	uint64_t recent[2]; /* the last samples, without what the ends took */
 	unsigned late;      /* samples in a row that tell of a queue */
 	double queue_most;  /* the longest delay beyond the base of late; it fades */
 
@@ -58,8 +59,9 @@ struct congestion {
 
 /* `mtu`: bytes of a packet. `first`, `limit`: packets. */
 void congestion_start(struct congestion *c, uint32_t mtu, double first, double limit, uint32_t psn);
-/* A packet was answered `sample` after it was sent. */
-void congestion_round_trip(struct congestion *c, uint64_t now, uint64_t sample);
+/* A packet was answered `sample` after it was sent; for `ends` of this time it was not on the path, but waited at one of its ends for a
+ * program or a thread to look. Timers count the whole, and what tells of the path counts the rest. */
+void congestion_round_trip(struct congestion *c, uint64_t now, uint64_t sample, uint64_t ends);
 /* `packets` more have arrived; `upto` is one past the newest that has, and `next` the next to be sent. `limited`: there was more to
  * send than the window, or the pace, let out. */
 void congestion_answered(struct congestion *c, uint64_t now, double packets, uint32_t upto, uint32_t next, bool limited);

@@ -72,6 +72,7 @@ struct packet_path {
 	uint8_t sgid_index; /* of dgid in the device's table */
 	uint8_t tclass;
 	uint8_t hop_limit;
+	uint64_t arrived; /* when it came to this host, in nanoseconds of CLOCK_MONOTONIC; 0: not known */
 };
 
 #endif

@@ -15,6 +15,7 @@ enum {
 	IMM_BYTES = 4,
 	IETH_BYTES = 4,
 	FETH_BYTES = 4,
+	WAITED_BYTES = 4,
 };
 
 /* The second byte of a BTH. */
@@ -79,6 +80,7 @@ uint32_t wire_traits(uint8_t opcode)
 	switch (opcode) {
 	case OP_CNP:
 	case OP_GAPS: return RESPONSE | T_PAYLOAD;
+	case OP_WAITED: return RESPONSE | T_WAITED;
 	case OP_ASK_TAG: return RESPONSE;
 	default: return 0;
 	}
@@ -96,6 +98,7 @@ static size_t header_length_of(uint32_t traits)
 	length += traits & T_ATOMIC_ACK_ETH ? ATOMIC_ACK_ETH_BYTES : 0;
 	length += traits & T_IMM ? IMM_BYTES : 0;
 	length += traits & T_IETH ? IETH_BYTES : 0;
+	length += traits & T_WAITED ? WAITED_BYTES : 0;
 	return length;
 }
 
@@ -167,6 +170,8 @@ static void get_extensions(const uint8_t *at, uint32_t traits, struct packet *ou
 	}
 	if (traits & T_IETH)
 		out->invalidate = get32(&at);
+	if (traits & T_WAITED)
+		out->waited = get32(&at);
 }
 
 int wire_decode_parts(const uint8_t *headers, const uint8_t *bytes, size_t length, size_t longest, struct packet *out)
@@ -262,5 +267,7 @@ size_t wire_encode(const struct packet *in, uint8_t out[WIRE_MAX_HEADER])
 	}
 	if (traits & T_IETH)
 		at = put32(at, in->invalidate);
+	if (traits & T_WAITED)
+		at = put32(at, in->waited);
 	return (size_t)(at - out);
 }

@@ -32,6 +32,7 @@ enum {
 	OP_CNP = 0x81,  /* congestion notification, annex A17: the sender of packets learns that some were marked; WIRE_CNP_BYTES follow */
 	OP_GAPS = 0xd5, /* uroce's: which requests are missing, BTH.PSN being the first; WIRE_GAP bytes for each gap */
 	OP_ASK_TAG = 0xd6, /* uroce's: the peer is asked to put its tag into all packets of the connection; no payload, PSN 0 */
+	OP_WAITED = 0xd7, /* uroce's: how long the request of this PSN has waited for its answer, which follows; no payload */
 };
 enum {
 	WIRE_CNP_BYTES = 16, /* reserved */
@@ -87,6 +88,7 @@ enum {
 	T_ATOMIC_ACK_ETH = 1 << 14,
 	T_DETH = 1 << 15,
 	T_FETH = 1 << 16,
+	T_WAITED = 1 << 17,
 };
 
 /* Traits of a BTH opcode; 0 for one that is not RC, UC or UD, or not defined there. */
@@ -132,6 +134,7 @@ struct packet {
 	uint32_t msn;
 	__be32 imm;
 	uint32_t invalidate; /* IETH */
+	uint32_t waited;   /* OP_WAITED: nanoseconds */
 
 	const uint8_t *payload; /* into the received bytes */
 	uint32_t payload_length;

@@ -133,6 +133,8 @@ struct requester {
 	} stamps[STAMPS];
 	uint32_t stamp_head; /* positions count up for ever */
 	uint32_t stamp_tail;
+	uint32_t waited_psn; /* the request of this PSN has waited at the peer ... */
+	uint32_t waited_ns;  /* ... for so long before it was answered; 0: none has, as far as is known */
 	bool repeating;      /* a packet is sent again by itself */
 	uint32_t repeat_bytes; /* that a READ then asks for */
 	bool limited;        /* there was more to send than the window, or the pace, let out */
@@ -154,6 +156,7 @@ struct read_atomic {
 	uint32_t length;
 	uint32_t begin;    /* bytes: where the response that is sent, or sent again, starts */
 	uint32_t sent;     /* bytes */
+	uint32_t arrived_us; /* when the request did, in microseconds, as far as 32 bits hold them */
 	uint64_t original; /* atomics: the answer */
 	uint32_t msn;
 };
@@ -196,6 +199,8 @@ struct responder {
 	uint32_t again_head; /* counts up for ever */
 	uint32_t again_tail;
 	bool gaps_due;             /* the peer is to hear what is missing */
+	uint32_t asked_psn; /* the newest request in order that is to be acknowledged ... */
+	uint64_t asked_at;  /* ... and when it arrived; 0: none, or not known */
 	struct hold *hold;         /* requests ahead of a gap: hold.c; NULL: there never were any */
 	struct recv_taken *receive; /* room for one, allocated with the queue pair */
 };

@@ -186,7 +186,7 @@ static bool receives(const struct qp *qp)
 
 static bool of_transport(const struct qp *qp, uint8_t opcode)
 {
-	if (opcode == OP_GAPS || opcode == OP_ASK_TAG || opcode == OP_CNP)
+	if (opcode == OP_GAPS || opcode == OP_ASK_TAG || opcode == OP_WAITED || opcode == OP_CNP)
 		return qp->type == IBV_QPT_RC;
 	uint8_t transport = qp->type == IBV_QPT_RC ? WIRE_RC : qp->type == IBV_QPT_UC ? WIRE_UC : WIRE_UD;
 	return (opcode & 0xe0) == transport;
@@ -237,6 +237,8 @@ void engine_deliver_local(void *arg, const struct packet *packet, const struct p
 		repair_take_report(qp, packet);
 	else if (packet->opcode == OP_ASK_TAG)
 		tag_asked(qp);
+	else if (packet->opcode == OP_WAITED)
+		flight_take_waited(qp, packet);
 	else if (packet->opcode == OP_CNP)
 		marking_notified(qp);
 	else if (wire_traits(packet->opcode) & T_REQUEST)
@@ -249,6 +251,7 @@ void engine_deliver(void *arg, const uint8_t *bytes, size_t length, const struct
 {
 	struct device *device = arg;
 	struct packet packet;
+	device->arrived = path->arrived != 0 ? path->arrived : device->now;
 	if (wire_decode(bytes, length, &packet) == 0)
 		engine_deliver_local(device, &packet, path);
 	else

@@ -213,6 +213,28 @@ void flight_note_asked(struct requester *req, uint32_t last_psn, bool ends)
 		*flight_asked_at(req, req->asked_tail++) = (struct asked){ .last_psn = last_psn, .ends = ends };
 }
 
+void flight_take_waited(struct qp *qp, const struct packet *packet)
+{
+	struct requester *req = &qp->req;
+	bool outstanding = psn_diff(packet->psn, req->unacked) >= 0 && psn_diff(packet->psn, req->top) < 0;
+	if (qp->tag.peer == 0 || !outstanding)
+		return;
+	req->waited_psn = packet->psn;
+	req->waited_ns = packet->waited;
+}
+
+/* Of the time since a packet was sent, what was not the path's: the peer's, as it has said, and our own, until its answer was read. */
+static uint64_t time_of_ends(struct qp *qp, uint32_t psn, uint32_t upto)
+{
+	struct requester *req = &qp->req;
+	uint64_t now = qp->device->now, own = qp->device->arrived < now ? now - qp->device->arrived : 0;
+	bool told = psn_diff(req->waited_psn, psn) >= 0 && psn_diff(req->waited_psn, upto) < 0;
+	uint64_t peers = told ? req->waited_ns : 0;
+	if (told)
+		req->waited_ns = 0;
+	return own + peers;
+}
+
 void flight_measure(struct qp *qp, uint32_t upto, bool exact)
 {
 	struct requester *req = &qp->req;
@@ -222,7 +244,7 @@ void flight_measure(struct qp *qp, uint32_t upto, bool exact)
 		newest = &req->stamps[req->stamp_head++ % STAMPS];
 	if (!newest || newest->sent == 0 || (exact && psn_add(newest->psn, 1) != upto))
 		return;
-	congestion_round_trip(&req->path, now, now - newest->sent);
+	congestion_round_trip(&req->path, now, now - newest->sent, time_of_ends(qp, newest->psn, upto));
 	req->backoff = 0;
 }
 
@@ -241,7 +263,7 @@ static void end_silence(struct qp *qp)
 	struct requester *req = &qp->req;
 	if (req->silent_since != 0 && psn_diff(req->unacked, req->next) > 0) {
 		congestion_undo(&req->path);
-		congestion_round_trip(&req->path, qp->device->now, qp->device->now - req->silent_since);
+		congestion_round_trip(&req->path, qp->device->now, qp->device->now - req->silent_since, 0);
 		req->backoff = 0;
 	}
 	req->silent_since = 0;

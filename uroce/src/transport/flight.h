@@ -62,6 +62,8 @@ void flight_time_out(struct timer *timer);
 bool flight_acknowledge(struct qp *qp, uint32_t psn);
 /* `answered` packets more are done with; `known` of them were known to have arrived. */
 void flight_note_progress(struct qp *qp, uint32_t answered, uint32_t known);
+/* The peer says how long a request of ours has waited for the answer that follows: no time of the path's. */
+void flight_take_waited(struct qp *qp, const struct packet *packet);
 /* All stamps before `upto` have been passed: the newest measures the round trip; with `exact`, only if it is the packet before. */
 void flight_measure(struct qp *qp, uint32_t upto, bool exact);
 /* Packets from `from` on, and before `end`, are sent again: it can't be told which one is answered. */

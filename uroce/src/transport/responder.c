@@ -328,6 +328,7 @@ static bool execute_answered(struct qp *qp, const struct packet *packet)
 		.va = packet->va,
 		.length = read ? packet->length : 0,
 		.original = original,
+		.arrived_us = (uint32_t)(qp->device->arrived / 1000),
 		.msn = (resp->msn + 1) & WIRE_PSN_MASK,
 	};
 	resp->expected = psn_add(resp->expected, entry->packets);
@@ -513,6 +514,7 @@ void responder_receive(struct qp *qp, const struct packet *packet)
 		else if (!resp->nak_sent)
 			tag_ask(qp);
 		if (news) {
+			response_note_asked(qp, packet);
 			resp->gaps_due = true;
 			active_add(qp);
 		}
@@ -524,6 +526,7 @@ void responder_receive(struct qp *qp, const struct packet *packet)
 		active_add(qp);
 	} else {
 		tag_look(qp, packet);
+		response_note_asked(qp, packet);
 		execute(qp, packet, traits);
 		execute_held(qp);
 	}

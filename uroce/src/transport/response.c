@@ -12,6 +12,7 @@
 
 enum {
 	LAST_PACKETS = 1024, /* responses that a queue pair may still send when it ends */
+	WAITED_LEAST_NS = 20000, /* less is as good as nothing to a path between hosts, and is not told */
 };
 
 static void send_aeth(struct qp *qp, uint32_t psn, uint8_t syndrome)
@@ -20,6 +21,46 @@ static void send_aeth(struct qp *qp, uint32_t psn, uint8_t syndrome)
 
 	send_own(qp, &packet, NULL);
 }
+
+/* ---- how long requests wait ---- */
+
+/* The requester measures round trips of the path, and not of the programs at its ends, which may be busy, or have nobody who looks. A
+ * packet before the answer has the time from the arrival of the request to now. Only uroce knows it, and has a tag. */
+static void tell_waited(struct qp *qp, uint32_t psn, uint64_t waited)
+{
+	struct packet packet = { .opcode = OP_WAITED, .psn = psn, .waited = waited < UINT32_MAX ? (uint32_t)waited : UINT32_MAX };
+	if (waited >= WAITED_LEAST_NS && qp->tag.peer != 0 && !path_of(qp))
+		send_own(qp, &packet, NULL);
+}
+
+void response_note_asked(struct qp *qp, const struct packet *packet)
+{
+	if (!packet->ack_req || qp->tag.peer == 0 || packet->local)
+		return;
+	qp->resp.asked_psn = packet->psn;
+	qp->resp.asked_at = qp->device->arrived;
+}
+
+static void tell_asked(struct qp *qp)
+{
+	struct responder *resp = &qp->resp;
+	uint64_t now = resp->asked_at == 0 ? 0 : qp->device->clock();
+	if (now > resp->asked_at)
+		tell_waited(qp, resp->asked_psn, now - resp->asked_at);
+	resp->asked_at = 0;
+}
+
+static void tell_read(struct qp *qp, const struct read_atomic *read)
+{
+	if (qp->tag.peer == 0)
+		return;
+	int32_t waited = (int32_t)((uint32_t)(qp->device->clock() / 1000) - read->arrived_us);
+	if (waited > 0)
+		tell_waited(qp, read->first_psn, (uint64_t)waited * 1000);
+	qp->resp.asked_at = 0;
+}
+
+/* ---- what is sent ---- */
 
 /* The memory of a READ that is answered again has gone. Either the requester has its answer, and does not heed this, or it learns
  * why there is none; whether the connection ends is then its decision. */
@@ -56,6 +97,8 @@ static bool send_read_packet(struct qp *qp, struct read_atomic *read)
 		out.piece[0] = (struct iovec){ .iov_base = memory, .iov_len = part };
 		out.pieces = 1;
 	}
+	if (first && !read->asked_again)
+		tell_read(qp, read);
 	if ((part > 0 && !memory) || !send_to_peer(qp, &packet, &out)) {
 		if (read->repeated) {
 			refuse_repetition(qp, read);
@@ -115,6 +158,7 @@ static void send_acknowledgement(struct qp *qp)
 	struct responder *resp = &qp->resp;
 	struct counters *counters = qp->device->counters;
 
+	tell_asked(qp);
 	if (resp->nak_due != 0) {
 		counter_add((resp->nak_due & AETH_TYPE_MASK) == AETH_TYPE_RNR ? &counters->rnr_sent : &counters->naks_sent, 1);
 		send_aeth(qp, resp->nak_psn, resp->nak_due);
@@ -167,6 +211,7 @@ bool response_pump(struct qp *qp, unsigned budget, bool *more, uint32_t *refused
 		marking_pump(qp);
 	if (resp->gaps_due && peer_ready(qp)) {
 		resp->gaps_due = false;
+		tell_asked(qp);
 		hold_report(qp);
 	}
 	if (resp->ack_due || resp->nak_due != 0) {

@@ -14,6 +14,8 @@ static inline struct read_atomic *response_at(const struct responder *resp, uint
 /* Sends responses that are due, up to `budget` packets. `more`: there is more to send. False: memory that a READ asks for may not be
  * read any more, so that the request with `refused_psn` has no response. */
 bool response_pump(struct qp *qp, unsigned budget, bool *more, uint32_t *refused_psn);
+/* A request that is to be acknowledged has come: from now on it waits, and the peer is told for how long. */
+void response_note_asked(struct qp *qp, const struct packet *packet);
 /* Writes the acknowledgement that is due, and comes before all other answers: it can go out with a packet. False: there is none. */
 bool response_make_ack(struct qp *qp, uint8_t out[WIRE_MAX_HEADER]);
 /* It was sent. */

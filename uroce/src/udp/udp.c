@@ -35,6 +35,9 @@ static int add_socket(struct udp_link *link, int fd, const union ibv_gid *local,
 	}
 	if (link->reports_path)
 		udp_socket_report_path(fd, gid_is_v4(local));
+	/* On the loopback the time costs more than it tells: nothing there has a queue to be measured. */
+	if (!link->loopback)
+		udp_socket_report_time(fd);
 	int size = 0;
 	socklen_t length = sizeof size;
 	if (getsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, &length) == 0 &&

@@ -75,6 +75,7 @@ struct udp_arrival {
 	uint8_t tclass;
 	uint8_t hop_limit;
 	bool passed_on; /* by another process */
+	uint64_t arrived; /* packet_path.arrived */
 };
 
 #endif

@@ -32,6 +32,7 @@ enum {
 	BEHIND = 4096, /* overtaken on the way: other queue pairs and processors of the same host number by the same counter */
 	NEXT = 64,
 	LONG_SILENCE = 16000, /* milliseconds */
+	LONGEST_WAIT_NS = 1000000000, /* in a socket: a time before that tells of a clock that was set */
 	MOST_READS = 32,
 };
 
@@ -48,7 +49,7 @@ struct udp_rx {
 	struct mmsghdr header[BUFFERS];
 	struct iovec iov[BUFFERS];
 	union udp_sockaddr from[BUFFERS];
-	_Alignas(struct cmsghdr) uint8_t control[BUFFERS][5 * CMSG_SPACE(sizeof(int))];
+	_Alignas(struct cmsghdr) uint8_t control[BUFFERS][5 * CMSG_SPACE(sizeof(int)) + CMSG_SPACE(sizeof(struct timespec))];
 	unsigned hot; /* socket */
 	unsigned turns;
 	bool found; /* the last read found something */
@@ -186,6 +187,7 @@ static bool start_run(const struct udp_link *link, const struct udp_arrival *arr
 	out->flow.twice = false;
 	out->path.tclass = arrival->tclass;
 	out->path.hop_limit = arrival->hop_limit;
+	out->path.arrived = arrival->arrived;
 	unsigned index = arrival->gid_index;
 	if (link->loopback && (out->flow.src_port != WIRE_PORT || block_of_source(from->v4.sin_addr, &index) == 0))
 		return false;
@@ -271,6 +273,17 @@ static int read_messages(struct udp_rx *rx, int fd)
 	return length < 0 ? -1 : 1;
 }
 
+/* The kernel says by CLOCK_REALTIME when a packet has arrived. Returns it by the device's clock; 0: it can't be told. */
+static uint64_t read_time(const struct cmsghdr *c)
+{
+	struct timespec stamp;
+	if (c->cmsg_len < CMSG_LEN(sizeof stamp))
+		return 0;
+	memcpy(&stamp, CMSG_DATA(c), sizeof stamp);
+	uint64_t waited = clock_ns(CLOCK_REALTIME) - ((uint64_t)stamp.tv_sec * 1000000000 + (uint64_t)stamp.tv_nsec);
+	return waited < LONGEST_WAIT_NS ? clock_ns(CLOCK_MONOTONIC) - waited : 0;
+}
+
 /* `overflows`: how many packets the socket has had no room for, as its last message said. */
 static void read_control(struct msghdr *header, struct udp_arrival *arrival, uint32_t *overflows)
 {
@@ -292,6 +305,8 @@ static void read_control(struct msghdr *header, struct udp_arrival *arrival, uin
 			arrival->hop_limit = (uint8_t)value;
 		else if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SO_RXQ_OVFL)
 			*overflows = (uint32_t)value;
+		else if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_TIMESTAMPNS)
+			arrival->arrived = read_time(c);
 	}
 }
 

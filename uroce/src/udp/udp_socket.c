@@ -53,6 +53,12 @@ void udp_socket_report_path(int fd, bool v4)
 	setsockopt(fd, v4 ? IPPROTO_IP : IPPROTO_IPV6, v4 ? IP_RECVTTL : IPV6_RECVHOPLIMIT, &on, sizeof on);
 }
 
+void udp_socket_report_time(int fd)
+{
+	int on = 1;
+	setsockopt(fd, SOL_SOCKET, SO_TIMESTAMPNS, &on, sizeof on);
+}
+
 socklen_t udp_sockaddr_of(const union ibv_gid *gid, unsigned ifindex, union udp_sockaddr *out)
 {
 	memset(out, 0, sizeof *out);

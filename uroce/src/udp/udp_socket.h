@@ -20,5 +20,7 @@ socklen_t udp_sockaddr_of(const union ibv_gid *gid, unsigned ifindex, union udp_
 int udp_socket_bind(const union ibv_gid *local, unsigned ifindex, bool shared, int *out);
 /* Asks for the traffic class and the hop limit of each datagram. */
 void udp_socket_report_path(int fd, bool v4);
+/* Asks for the time when each datagram has arrived (SO_TIMESTAMPNS). */
+void udp_socket_report_time(int fd);
 
 #endif

@@ -48,15 +48,21 @@ static struct packet full(uint8_t opcode)
 		.qkey = 0x80123456, .src_qpn = 0x00c0de, .va = 0x0123456789abcdef, .rkey = 0xdeadbeef, .length = 0x7fffffff,
 		.swap_add = 0x1122334455667788, .compare = 0x99aabbccddeeff00, .original = 0xf0e1d2c3b4a59687, .syndrome = 0x62,
 		.msn = 0x345678, .imm = 0x01020304, .invalidate = 0xcafebabe, .flush_type = 9, .flush_level = 2,
+		.waited = 0x80000001,
 	};
+}
+
+/* Of no service: the notification of congestion, and uroce's own. */
+static bool is_whole(unsigned opcode)
+{
+	return opcode == OP_CNP || opcode == OP_GAPS || opcode == OP_ASK_TAG || opcode == OP_WAITED;
 }
 
 static void opcodes_are_those_of_the_specification(void **state)
 {
 	(void)state;
 	for (unsigned opcode = 0; opcode < 256; opcode++)
-		assert_int_equal((wire_traits((uint8_t)opcode) & T_VALID) != 0, kind_of((uint8_t)opcode) >= 0 || opcode == OP_GAPS ||
-				 opcode == OP_ASK_TAG || opcode == OP_CNP);
+		assert_int_equal((wire_traits((uint8_t)opcode) & T_VALID) != 0, kind_of((uint8_t)opcode) >= 0 || is_whole(opcode));
 }
 
 static void what_is_encoded_is_decoded(void **state)
@@ -103,6 +109,17 @@ static void what_is_encoded_is_decoded(void **state)
 	}
 }
 
+static void how_long_a_request_has_waited_has_four_bytes(void **state)
+{
+	(void)state;
+	struct packet in = full(OP_WAITED), out;
+	uint8_t bytes[WIRE_MAX_HEADER];
+	assert_int_equal(wire_encode(&in, bytes), WIRE_BTH + 4);
+	assert_int_equal(wire_decode(bytes, WIRE_BTH + 4, &out), 0);
+	assert_int_equal(out.waited, in.waited);
+	assert_int_equal(out.psn, in.psn);
+}
+
 /* Volume 1, 9.2: the first bytes of a send with immediate data, written out by hand. */
 static void bytes_lie_where_the_specification_says(void **state)
 {
@@ -143,7 +160,7 @@ static void truncated_packets_are_refused(void **state)
 	for (unsigned opcode = 0; opcode < 256; opcode++) {
 		uint8_t bytes[WIRE_MAX_HEADER] = {(uint8_t)opcode};
 		struct packet in = full((uint8_t)opcode), out;
-		size_t length = kind_of((uint8_t)opcode) < 0 && opcode != OP_GAPS && opcode != OP_ASK_TAG && opcode != OP_CNP ? sizeof bytes : wire_encode(&in, bytes);
+		size_t length = kind_of((uint8_t)opcode) < 0 && !is_whole(opcode) ? sizeof bytes : wire_encode(&in, bytes);
 
 		for (size_t cut = 0; cut < length; cut++) {
 			/* On the heap: a read beyond its end would be found. */
@@ -204,6 +221,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(opcodes_are_those_of_the_specification),
 		cmocka_unit_test(what_is_encoded_is_decoded),
+		cmocka_unit_test(how_long_a_request_has_waited_has_four_bytes),
 		cmocka_unit_test(bytes_lie_where_the_specification_says),
 		cmocka_unit_test(a_flush_has_its_header_before_the_reth),
 		cmocka_unit_test(truncated_packets_are_refused),

@@ -1,8 +1,8 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
 """uroce and one TCP stream (CUBIC) over the same narrow links, one after the other and beside each other. Needs root, iperf3 and
-perftest. UROCE_BUILD: the build folder of uroce. Options: --seconds N, --rounds N, --go-back (as uroce does with that
-option), and words that a row's name must contain."""
+perftest. UROCE_BUILD: the build folder of uroce. UROCE_RELAY: a relay that makes all links. Options: --seconds N, --rounds N, --go-back
+(as uroce does with that option), and words that a row's name must contain."""
 import argparse
 import json
 import os
@@ -47,27 +47,58 @@ class NoResult(RuntimeError):
     """A program did not say how fast it was."""
 
 
+def made_by_the_kernel():
+    """Whether it has the queue of a link with a rate (tbf): tried in a namespace that is gone then."""
+    script = "ip link set lo up && tc qdisc add dev lo root tbf rate 1gbit burst 10kb limit 100kb"
+    return subprocess.run(["unshare", "-n", "sh", "-c", script], stderr=subprocess.DEVNULL, check=False, timeout=20).returncode == 0
+
+
 class Link:
+    """A relay, or a pair of interfaces with a queue of the kernel's where that does all that is asked for: it needs no program of its
+    own, which would share the processors with both ends."""
+
     def __init__(self, mtu, options):
         self.mtu, self.options = mtu, options.split()
+        values = dict(option.split("=") for option in self.options)
+        self.relay = None
+        self.tbf = values if set(values) == {"mbit", "queue"} and not os.environ.get("UROCE_RELAY") and made_by_the_kernel() else None
+
+    def make_relay(self):
+        self.relay = subprocess.Popen([RELAY, *SPACE, *self.options], stdout=subprocess.PIPE, text=True)
+        if self.relay.stdout.readline() != "ready\n":
+            raise RuntimeError("the relay did not start")
+
+    def make_pair(self):
+        ip("-n", SPACE[0], "link", "add", "path", "type", "veth", "peer", "name", "path", "netns", SPACE[1])
+        for end in (0, 1):
+            subprocess.run(["tc", "-n", SPACE[end], "qdisc", "add", "dev", "path", "root", "tbf", "rate", self.tbf["mbit"] + "mbit",
+                            "burst", str(max(2 * self.mtu, 4000)), "limit", self.tbf["queue"]], check=True, timeout=20)
 
     def __enter__(self):
         for end in (0, 1):
             ip("netns", "add", SPACE[end])
             ip("-n", SPACE[end], "link", "set", "lo", "up")
-        self.relay = subprocess.Popen([RELAY, *SPACE, *self.options], stdout=subprocess.PIPE, text=True)
-        if self.relay.stdout.readline() != "ready\n":
-            raise RuntimeError("the relay did not start")
+        if self.tbf:
+            self.make_pair()
+        else:
+            self.make_relay()
         for end in (0, 1):
             ip("-n", SPACE[end], "address", "add", ADDRESS[end], "peer", ADDRESS[1 - end], "dev", "path")
             ip("-n", SPACE[end], "link", "set", "path", "mtu", str(self.mtu), "txqueuelen", "5000", "up")
         return self
 
     def __exit__(self, *_):
-        self.relay.terminate()
-        self.told, _ = self.relay.communicate(timeout=20)
+        self.told = "" if self.relay else self.kernel_tells()
+        if self.relay:
+            self.relay.terminate()
+            self.told, _ = self.relay.communicate(timeout=20)
         for end in (0, 1):
             subprocess.run(["ip", "netns", "delete", SPACE[end]], check=False, timeout=20)
+
+    def kernel_tells(self):
+        told = [subprocess.run(["tc", "-s", "-n", SPACE[end], "qdisc", "show", "dev", "path"], stdout=subprocess.PIPE, text=True, check=True,
+                               timeout=20).stdout for end in (0, 1)]
+        return "".join("carried={} dropped={}\n".format(*re.search(r"(\d+) pkt \(dropped (\d+)", text).groups()) for text in told)
 
     def lost(self):
         """Part of the packets that the queue dropped, where it dropped most."""

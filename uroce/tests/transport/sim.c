@@ -20,6 +20,7 @@ static struct {
 	union ibv_gid script;
 	uint16_t script_tag;
 	uint8_t script_class;
+	uint64_t script_waited;
 	unsigned script_asked;
 	unsigned violations;
 	uint8_t lost[LOSS_SLOTS]; /* how often a packet was lost, by a hash of it */
@@ -259,7 +260,10 @@ static void fly_copy(struct sim_node *node, const struct sim_packet *packet, uin
 		abort();
 	*copy = *packet;
 	copy->packet.payload = copy->bytes + (packet->packet.payload - packet->bytes);
-	copy->time = arrival(node, left_at);
+	copy->time = copy->arrived = arrival(node, left_at);
+	uint64_t every = packet->to < sim.nodes ? sim.node[packet->to]->looks_every : 0;
+	if (every != 0)
+		copy->time += every - copy->time % every;
 	fly(copy);
 }
 
@@ -383,7 +387,7 @@ static void deliver(struct sim_packet *packet)
 		return;
 	}
 	struct sim_node *node = sim.node[packet->to];
-	struct packet_path path = {.dgid = node->gid, .tclass = packet->tclass, .hop_limit = 64};
+	struct packet_path path = {.dgid = node->gid, .tclass = packet->tclass, .hop_limit = 64, .arrived = packet->arrived};
 	path.sgid = packet->from == SCRIPT_NODE ? sim.script : sim.node[packet->from]->gid;
 	if (!node->dead) {
 		/* An exact copy on the heap: a read past its end is seen by a sanitizer. */
@@ -735,6 +739,7 @@ void script_send(struct sim_end *end, struct packet packet, const void *payload,
 	copy->from = SCRIPT_NODE;
 	copy->to = end->node->number;
 	copy->time = sim.now;
+	copy->arrived = sim.now - sim.script_waited;
 	copy->tclass = sim.script_class;
 	fly(copy);
 	step();
@@ -775,6 +780,11 @@ void script_use_tag(uint16_t tag)
 void script_use_class(uint8_t tclass)
 {
 	sim.script_class = tclass;
+}
+
+void script_wait(uint64_t ns)
+{
+	sim.script_waited = ns;
 }
 
 void script_have_tag(struct sim_end *end, uint16_t tag)

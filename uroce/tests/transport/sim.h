@@ -42,7 +42,8 @@ struct sim_wire {
 
 /* A packet in flight, or taken by the test. `packet.payload` points into `bytes`. */
 struct sim_packet {
-	uint64_t time; /* of arrival; for a taken one, of sending */
+	uint64_t time; /* of arrival, or of being taken; for one that the test has, of sending */
+	uint64_t arrived;
 	uint64_t order;
 	unsigned from;
 	unsigned to;
@@ -67,6 +68,7 @@ struct sim_node {
 	union ibv_gid gid;
 	unsigned number;
 	struct sim_wire wire;
+	uint64_t looks_every; /* ns: what arrives is taken at multiples of this, as by a busy program; 0: at once */
 	bool blocked;  /* the link is not ready, whatever the wire */
 	bool dead;     /* neither sends nor receives: pulled out */
 	uint64_t sent; /* packets that reached the link */
@@ -193,6 +195,8 @@ void script_forget(void);
 void script_have_tag(struct sim_end *end, uint16_t tag);
 /* The same, and the end does not know. */
 void script_use_tag(uint16_t tag);
+/* From now on the test's packets have waited for so long, at the end's host, before the end takes them. */
+void script_wait(uint64_t ns);
 /* From now on the test's packets have that traffic class. */
 void script_use_class(uint8_t tclass);
 /* How often the test was asked for its tag: such packets are not among those that it takes. */

@@ -34,6 +34,7 @@ struct trial {
 	uint8_t rd_atomic;
 	unsigned flows;
 	uint64_t warm, time; /* ns: what is measured begins after the first */
+	uint64_t looks_every; /* ns: so often the ends take what has come */
 	double aim;          /* part of the link */
 	double most_lost;    /* part of the packets, at the queue */
 };
@@ -85,6 +86,7 @@ static void begin(const struct trial *trial, enum kind kind, uint64_t seed)
 		.path_rate = trial->rate, .path_queue = trial->queue, .path_mark = trial->mark, .delay = trial->delay,
 		.loss = trial->loss, .late = trial->late, .late_by = trial->late_by,
 	};
+	na->looks_every = nb->looks_every = trial->looks_every;
 	for (unsigned i = 0; i < trial->flows; i++) {
 		struct flow *flow = &flows[i];
 		*flow = (struct flow){ .kind = kind };
@@ -356,6 +358,54 @@ static void a_queue_pair_is_not_starved_behind_a_queue_that_tcp_fills(void **sta
 	}
 }
 
+/* Ends that look for packets only now and then make the path no longer than it is. */
+static void ends_that_look_now_and_then_measure_the_path(void **state)
+{
+	(void)state;
+	for (enum kind kind = WRITE; kind < KINDS; kind++) {
+		struct trial trial = complete((struct trial){
+			.name = "looks every 2 ms", .rate = GBIT / 5, .delay = MS, .looks_every = 2 * MS });
+		begin(&trial, kind, 1);
+		uint64_t shortest = UINT64_MAX;
+		for (unsigned n = 0; n < 50; n++) {
+			pass(&trial, 10 * MS);
+			uint64_t base = qp_of(flows[0].a.qp)->req.path.base;
+			if (n > 0 && base < shortest)
+				shortest = base;
+		}
+		const struct congestion *path = &qp_of(flows[0].a.qp)->req.path;
+		if (getenv("UROCE_SIM_TABLE"))
+			print_message("%s: base %llu us, round trip %llu us, of it the ends' %llu us\n", kind_name[kind],
+				      (unsigned long long)shortest / 1000, (unsigned long long)path->rtt / 1000, (unsigned long long)path->ends / 1000);
+		assert_in_range(shortest, 2 * MS, 3 * MS);
+		assert_true(path->rtt > 3 * MS);
+		finish(&trial, kind);
+	}
+}
+
+/* Nor is what they do taken for a queue, which would make each random loss, and each late packet, one to be paid for. */
+static void what_is_lost_where_ends_look_rarely_does_not_slow_them_down(void **state)
+{
+	(void)state;
+	static const struct {
+		enum kind kind;
+		struct trial trial;
+	} cases[] = {
+		{ READ, { .name = "loss 1 %, looks every 0.3 ms", .loss = 0.01, .looks_every = 300 * US, .aim = 0.7 } },
+		{ READ, { .name = "1 % late, looks every 0.3 ms", .late = 0.01, .late_by = 300 * US, .looks_every = 300 * US, .aim = 0.8 } },
+		{ WRITE, { .name = "loss 1 %, looks every 1 ms", .loss = 0.01, .looks_every = MS, .aim = 0.85 } },
+	};
+	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+		struct trial trial = cases[i].trial;
+		trial.delay = 5 * MS;
+		trial.warm = SECOND / 2;
+		trial = complete(trial);
+		struct result result = run(&trial, cases[i].kind, 1);
+		if (result.part < trial.aim)
+			fail_msg("%s, %s: %.3f of the link; the aim is %.2f", trial.name, kind_name[cases[i].kind], result.part, trial.aim);
+	}
+}
+
 static void marked_streams_leave_the_queue_short(void **state)
 {
 	(void)state;
@@ -397,6 +447,8 @@ int main(void)
 		cmocka_unit_test(a_stream_of_reads_uses_the_link),
 		cmocka_unit_test(a_stream_of_sends_uses_the_link),
 		cmocka_unit_test(a_little_over_each_of_many_links_arrives_in_time),
+		cmocka_unit_test(ends_that_look_now_and_then_measure_the_path),
+		cmocka_unit_test(what_is_lost_where_ends_look_rarely_does_not_slow_them_down),
 		cmocka_unit_test(marked_streams_leave_the_queue_short),
 		cmocka_unit_test(a_queue_pair_and_a_tcp_stream_share_the_link),
 		cmocka_unit_test(a_queue_pair_is_not_starved_behind_a_queue_that_tcp_fills),

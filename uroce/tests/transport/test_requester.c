@@ -786,6 +786,92 @@ static void a_queue_pair_works_again_after_a_reset(void **state)
 	finish();
 }
 
+/* ---- round trips ---- */
+
+static const struct congestion *path(void)
+{
+	return &qp_of(end.qp)->req.path;
+}
+
+static void tell_waited(uint32_t n, uint32_t ns)
+{
+	script_send(&end, (struct packet){ .opcode = OP_WAITED, .psn = psn_add(PSN, n), .waited = ns }, NULL, 0);
+}
+
+/* The timers count what the programs at both ends take, and what tells of the path does not. */
+static void what_waits_at_the_ends_is_no_time_of_the_path(void **state)
+{
+	(void)state;
+	begin();
+	script_have_tag(&end, 5);
+	sim_send(&end, 1, 0, 10);
+	let_out();
+	sim_pass(3 * MS);
+	tell_waited(0, 2 * MS);
+	script_wait(MS / 2);
+	ack(0);
+	assert_in_range(path()->rtt, 3 * MS, 3 * MS + 20 * US);
+	assert_in_range(path()->base, MS / 2, MS / 2 + 20 * US);
+	/* It was for that answer. */
+	script_wait(0);
+	sim_send(&end, 2, 0, 10);
+	let_out();
+	sim_pass(MS / 4);
+	ack(1);
+	assert_in_range(path()->base, MS / 4, MS / 4 + 20 * US);
+	assert_in_range(path()->recent[0], MS / 4, MS / 4 + 20 * US);
+	finish();
+}
+
+static void what_a_peer_without_a_tag_says_of_waiting_is_not_heeded(void **state)
+{
+	(void)state;
+	begin();
+	sim_send(&end, 1, 0, 10);
+	let_out();
+	sim_pass(3 * MS);
+	tell_waited(0, 2 * MS);
+	ack(0);
+	assert_in_range(path()->base, 3 * MS, 3 * MS + 20 * US);
+	finish();
+}
+
+static void what_is_said_of_other_requests_or_of_too_long_a_time_does_no_harm(void **state)
+{
+	(void)state;
+	begin();
+	script_have_tag(&end, 5);
+	sim_send(&end, 1, 0, 10);
+	let_out();
+	sim_pass(3 * MS);
+	tell_waited(1, 2 * MS); /* never sent */
+	tell_waited(0xffffff, 2 * MS);
+	ack(0);
+	assert_in_range(path()->base, 3 * MS, 3 * MS + 20 * US);
+	sim_send(&end, 2, 0, 10);
+	let_out();
+	sim_pass(MS);
+	tell_waited(1, UINT32_MAX);
+	ack(1);
+	assert_int_equal(path()->base, 1);
+	assert_in_range(path()->rtt, MS, 3 * MS);
+	finish();
+}
+
+static void the_answer_to_a_read_that_waited_is_measured_without_it(void **state)
+{
+	(void)state;
+	begin();
+	script_have_tag(&end, 5);
+	sim_read(&end, 1, 0, 100, peer, 0);
+	let_out();
+	sim_pass(3 * MS);
+	tell_waited(0, 2 * MS);
+	answer_read(OP_READ_ONLY, 0, end.memory + 4096, 100);
+	assert_in_range(path()->base, MS, MS + 20 * US);
+	finish();
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -817,6 +903,10 @@ int main(void)
 		cmocka_unit_test(seven_rnr_retries_are_for_ever),
 		cmocka_unit_test(a_queue_pair_destroyed_or_reset_with_packets_in_flight_is_gone),
 		cmocka_unit_test(a_queue_pair_works_again_after_a_reset),
+		cmocka_unit_test(what_waits_at_the_ends_is_no_time_of_the_path),
+		cmocka_unit_test(what_a_peer_without_a_tag_says_of_waiting_is_not_heeded),
+		cmocka_unit_test(what_is_said_of_other_requests_or_of_too_long_a_time_does_no_harm),
+		cmocka_unit_test(the_answer_to_a_read_that_waited_is_measured_without_it),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

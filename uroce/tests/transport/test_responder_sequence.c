@@ -56,6 +56,31 @@ static void acknowledgements_are_coalesced_while_the_link_is_busy(void **state)
 	finish();
 }
 
+/* A requester that has a tag, as uroce, learns how long its request has waited. Others, as rdma_rxe, are sent nothing unknown to them. */
+static void a_peer_with_a_tag_is_told_how_long_its_request_waited(void **state)
+{
+	(void)state;
+	begin();
+	script_wait(MS);
+	write_only(0, 0, 10);
+	script_expect_ack(AETH_ACK, PSN);
+	script_have_tag(&end, 9);
+	write_only(1, 0, 10);
+	assert_in_range(script_expect(OP_WAITED, PSN + 1)->waited, MS, MS + 10 * US);
+	script_expect_ack(AETH_ACK, PSN + 1);
+	script_send(&end, one_sided(OP_READ_REQUEST, 2, 0, 2 * MTU), NULL, 0);
+	assert_in_range(script_expect(OP_WAITED, PSN + 2)->waited, MS - US, MS + 10 * US);
+	script_expect(OP_READ_FIRST, PSN + 2);
+	script_expect(OP_READ_LAST, PSN + 3);
+	script_expect_none();
+	/* So short a time as this is none. */
+	script_wait(10 * US);
+	write_only(4, 0, 10);
+	script_expect_ack(AETH_ACK, PSN + 4);
+	script_expect_none();
+	finish();
+}
+
 /* The peer is told of gaps: each is an offset from the PSN and a length. */
 static void expect_gaps(uint32_t psn, const uint16_t (*gaps)[2], size_t count)
 {
@@ -638,6 +663,7 @@ int main(void)
 		cmocka_unit_test(an_acknowledgement_that_is_not_asked_for_is_not_sent),
 		cmocka_unit_test(an_acknowledgement_in_the_middle_does_not_count_the_message),
 		cmocka_unit_test(acknowledgements_are_coalesced_while_the_link_is_busy),
+		cmocka_unit_test(a_peer_with_a_tag_is_told_how_long_its_request_waited),
 		cmocka_unit_test(what_comes_ahead_is_not_kept_without_a_tag),
 		cmocka_unit_test(a_tag_is_learned_in_order_and_asked_of_all_packets),
 		cmocka_unit_test(a_tag_that_comes_late_is_none),

@@ -8,6 +8,8 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
+#include "timer.h"
+
 static int refusal;          /* what sendmmsg says, or 0 */
 static unsigned refuse_from; /* messages that it takes before that */
 static bool refuse_runs;     /* only those of several packets */
@@ -214,6 +216,37 @@ static void path_tells_names_class_and_hops(void **state)
 	assert_int_equal(b->got->path.sgid_index, 0);
 	assert_int_equal(b->got->path.tclass, 0x6a);
 	assert_int_equal(b->got->path.hop_limit, 9);
+	close_end(a);
+	close_end(b);
+}
+
+/* What a packet waits in the socket is told from when it came; on the loopback of all processes nobody asks. */
+static void the_time_of_arrival_is_that_of_the_kernel(void **state)
+{
+	const char *addresses = *state;
+	enum { WAIT_NS = 20000000, TRIES = 50 };
+	struct end *a = open_end(addresses, NULL), *b = open_end(addresses, NULL);
+	struct packet_out packet;
+	uint64_t sent, arrived;
+	unsigned tries = 0;
+
+	if (addresses)
+		settle(a);
+	make(a, b, OP_SEND_ONLY, &packet);
+	/* A busy machine may halt this process between the two clocks that are read: the time is then too late, once. */
+	do {
+		size_t count = b->got->count;
+		send_one(a, &packet);
+		sent = clock_ns(CLOCK_MONOTONIC);
+		nanosleep(&(struct timespec){ .tv_nsec = WAIT_NS }, NULL);
+		assert_true(receive(b, count + 1));
+		arrived = b->got->path.arrived;
+	} while (arrived > sent + WAIT_NS / 2 && ++tries < TRIES);
+	assert_true(tries < TRIES);
+	if (addresses)
+		assert_true(arrived + WAIT_NS > sent);
+	else
+		assert_int_equal(arrived, 0);
 	close_end(a);
 	close_end(b);
 }
@@ -487,6 +520,7 @@ int main(void)
 		ON_BOTH(what_may_change_is_copied_at_once),
 		ON_BOTH(batches_keep_order),
 		ON_BOTH(path_tells_names_class_and_hops),
+		ON_BOTH(the_time_of_arrival_is_that_of_the_kernel),
 		ON_BOTH(second_block_works_as_the_first),
 		ON_BOTH(child_gives_up_the_parents_addresses),
 		ON_BOTH(full_socket_keeps_copies_and_tells_when_it_goes_on),
