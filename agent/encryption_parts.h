@@ -132,6 +132,9 @@ enum encryption_match { ENCRYPTION_MATCHES_NONE, ENCRYPTION_MATCHES_SOME, ENCRYP
 /* Whether the selector takes packets of the flow. */
 enum encryption_match encryption_selector_match(const struct xfrm_selector *selector, const struct encryption_flow *flow);
 
+bool encryption_is_address(const xfrm_address_t *address, const uint8_t expected[16], int family);
+bool encryption_is_any(const xfrm_address_t *address, int family);
+
 /* Of all policies of a direction: the strongest one that encrypts all packets of the flow, and the strongest one that may let some go in
  * clear. A lower priority is stronger. */
 struct encryption_policies {

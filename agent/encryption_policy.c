@@ -14,11 +14,17 @@ static bool has_prefix(const void *address, const void *prefix, unsigned bits)
 	return memcmp(a, b, bytes) == 0 && (rest == 0 || (a[bytes] ^ b[bytes]) >> (8 - rest) == 0);
 }
 
-static bool is_zero(const xfrm_address_t *address)
+/* Behind an IPv4 address is whatever the program that set the policy had there. */
+bool encryption_is_address(const xfrm_address_t *address, const uint8_t expected[16], int family)
 {
-	static const xfrm_address_t zero;
+	return memcmp(address, expected, encryption_address_size(family)) == 0;
+}
 
-	return memcmp(address, &zero, sizeof zero) == 0;
+bool encryption_is_any(const xfrm_address_t *address, int family)
+{
+	static const uint8_t any[16];
+
+	return encryption_is_address(address, any, family);
 }
 
 static bool is_port(uint16_t port, __be16 selected, __be16 mask)
@@ -79,29 +85,32 @@ static void take_limits(struct netlink_cursor body, struct limits *limits)
 		}
 }
 
-/* Whether the template asks for ESP between the two hosts themselves; else `leak` says what it does. */
+/* Whether the ends of the template, of which a transport may name none, are the two hosts themselves. */
+static bool is_between(const struct xfrm_user_tmpl *template, const struct encryption_flow *flow)
+{
+	int family = flow->family;
+	bool any_source = encryption_is_any(&template->saddr, family), any_target = encryption_is_any(&template->id.daddr, family);
+
+	if (template->mode == XFRM_MODE_TRANSPORT && any_source && any_target)
+		return true;
+	return template->family == family && encryption_is_address(&template->id.daddr, flow->target, family) &&
+	       (any_source || encryption_is_address(&template->saddr, flow->source, family));
+}
+
+/* Whether the template asks for ESP between the two hosts; else `leak` says what it does. */
 static bool is_protective(const struct xfrm_user_tmpl *template, const struct encryption_flow *flow, const char **leak)
 {
-	bool ends = memcmp(&template->id.daddr, flow->target, sizeof flow->target) == 0 &&
-		    (is_zero(&template->saddr) || memcmp(&template->saddr, flow->source, sizeof flow->source) == 0);
-
-	if (template->id.proto != IPPROTO_ESP) {
+	if (template->id.proto != IPPROTO_ESP)
 		*leak = "does not ask for ESP";
-		return false;
-	}
-	if (template->optional) {
+	else if (template->optional)
 		*leak = "has level use, which lets packets go in clear: ask for level required";
-		return false;
-	}
-	if (template->mode != XFRM_MODE_TRANSPORT && template->mode != XFRM_MODE_TUNNEL) {
+	else if (template->mode != XFRM_MODE_TRANSPORT && template->mode != XFRM_MODE_TUNNEL)
 		*leak = "has a mode other than transport and tunnel";
-		return false;
-	}
-	if (template->mode == XFRM_MODE_TRANSPORT && is_zero(&template->id.daddr) && is_zero(&template->saddr))
-		return true;
-	if (!ends || template->family != flow->family)
+	else if (!is_between(template, flow))
 		*leak = "ends at other addresses than the two hosts'";
-	return ends && template->family == flow->family;
+	else
+		return true;
+	return false;
 }
 
 static bool find_protection(struct netlink_cursor templates, const struct encryption_flow *flow, struct xfrm_user_tmpl *template, const char **leak)

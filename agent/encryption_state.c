@@ -63,7 +63,6 @@ static const char *find_fault(const struct algorithms *algorithms)
 
 int encryption_state_parse(const struct netlink_message *message, void *arg)
 {
-	static const xfrm_address_t zero;
 	struct encryption_states *states = arg;
 	const struct encryption_flow *flow = &states->flow;
 	struct netlink_cursor body = message->body;
@@ -73,8 +72,8 @@ int encryption_state_parse(const struct netlink_message *message, void *arg)
 	const char *fault;
 
 	if (message->type != XFRM_MSG_NEWSA || !netlink_take(&body, &info, sizeof info) || info.id.proto != IPPROTO_ESP || info.family != flow->family ||
-	    memcmp(&info.id.daddr, flow->target, sizeof flow->target) != 0 ||
-	    (memcmp(&info.saddr, flow->source, sizeof flow->source) != 0 && memcmp(&info.saddr, &zero, sizeof zero) != 0))
+	    !encryption_is_address(&info.id.daddr, flow->target, flow->family) ||
+	    (!encryption_is_address(&info.saddr, flow->source, flow->family) && !encryption_is_any(&info.saddr, flow->family)))
 		return 0;
 	take_algorithms(body, &algorithms);
 	/* One without algorithms waits for its keys, and the kernel sends nothing with it. */

@@ -5,6 +5,8 @@ WireGuard. Each case sets up both ends, lets each send a text that nothing else 
 import concurrent.futures
 import contextlib
 import ctypes
+import glob
+import ipaddress
 import os
 import socket
 import subprocess
@@ -12,12 +14,12 @@ import time
 from dataclasses import dataclass, field
 
 import pytest
-from conftest import BUILD, STEP, UROCE, left_out_of
+from conftest import BUILD, SECURDMA, STEP, UROCE, free_port, left_out_of
 
 pytestmark = left_out_of("", "asan", "tsan")  # only the virtual machine has all the kernel's modules
 
 PROBE = os.path.join(BUILD, "tests", "integration", "wire_probe")
-FAR = "far"
+FAR, OTHER = "far", "other"
 NEAR_DEV, FAR_DEV = "v0", "v1"
 MACS = {NEAR_DEV: "02:00:00:00:99:01", FAR_DEV: "02:00:00:00:99:02"}
 # The second number of each network: of the veth devices, MACsec, WireGuard, and a VLAN on MACsec.
@@ -110,11 +112,11 @@ def inside(namespace):
         enter("/proc/1/ns/net")
 
 
-def wireguard(namespace, own, peer, endpoint, allowed):
+def wireguard(namespace, own, peer, endpoint, allowed, device="wg0", port="51820"):
     """Configures a WireGuard device; `own` and `peer` are keys."""
     prefix = ["ip", "netns", "exec", namespace] if namespace else []
-    subprocess.run([*prefix, "wg", "set", "wg0", "private-key", "/dev/stdin", "listen-port", "51820", "peer", peer, "allowed-ips", allowed,
-                    "endpoint", f"{endpoint}:51820"], input=own, check=True, text=True, timeout=STEP)
+    subprocess.run([*prefix, "wg", "set", device, "private-key", "/dev/stdin", "listen-port", port, "peer", peer, "allowed-ips", allowed,
+                    "endpoint", f"{endpoint}:{port}"], input=own, check=True, text=True, timeout=STEP)
 
 
 def wireguard_keys():
@@ -336,6 +338,17 @@ def test_macsec_verdict_agrees_with_the_wire(rig, case):
         both(*([command.format(mac=macs[end]) for command in undo] for end in ("near", "far")))
 
 
+def test_hardware_address_of_the_peer_is_found_out(rig):
+    """Its name is part of the channel's."""
+    ip(["neigh flush dev macsec0"], FAR)
+    deadline = time.monotonic() + STEP
+    verdicts = []
+    while time.monotonic() < deadline and not (verdicts and verdicts[-1].startswith("0 ")):
+        rig.uroce.say(f"check sockets {far(MACSEC)} {near(MACSEC)}")
+        verdicts.append(rig.uroce.wait())
+    assert verdicts[0].startswith("EAGAIN") and "not known yet" in verdicts[0] and verdicts[-1] == "0 MACsec, macsec0", verdicts
+
+
 def test_vlan_on_macsec_is_encrypted(rig):
     look(rig, VLAN, uroce=("encrypted", "0 MACsec, macsec0"))
 
@@ -371,7 +384,84 @@ def test_rxe_sends_past_the_route_of_a_host(rig):
     assert rig.rxe[PLAIN].wait() == "0 WireGuard, wg0"
 
 
+# ---- the recipes of docs/ENCRYPTION.md: what a program sends arrives, and nobody else can read it ------------------------
+
+
+def gid_index(device, address):
+    for path in glob.glob(f"/sys/class/infiniband/{device}/ports/1/gids/*"):
+        with open(path, encoding="ascii") as file:
+            if ipaddress.ip_address(file.read().strip()) == ipaddress.ip_address("::ffff:" + address):
+                return os.path.basename(path)
+    raise AssertionError(f"{device} has no GID for {address}")
+
+
+def run_pingpong(wires, server, client, host):
+    """ibv_rc_pingpong fills its messages with one byte and checks what arrives. Returns whether that was on the wire."""
+    options = ["-n", "20", "-s", "1024", "-c", "-p", str(free_port("127.0.0.1"))]
+    for wire in wires:
+        wire.frames()
+    with subprocess.Popen([*server, *options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as serving:
+        try:
+            result = run_until_connected([*client, *options, host], serving)
+            assert result.returncode == 0, result.stdout + result.stderr
+            assert serving.wait(STEP) == 0, serving.stdout.read()
+        finally:
+            serving.kill()
+    frames = [frame for wire in wires for frame in wire.frames()]
+    assert len(frames) > 40
+    return any(b"{" * 64 in frame for frame in frames)
+
+
+def run_until_connected(command, serving):
+    """A client that comes before the server listens ends at once."""
+    deadline = time.monotonic() + STEP
+    while True:
+        result = subprocess.run(command, capture_output=True, text=True, timeout=STEP)
+        if "connect to" not in result.stderr or serving.poll() is not None or time.monotonic() > deadline:
+            return result
+        time.sleep(0.1)
+
+
+def on_rxe(device, address):
+    return ["ibv_rc_pingpong", "-d", device, "-g", gid_index(device, address)]
+
+
+def on_uroce(namespace, address):
+    return ["ip", "netns", "exec", namespace, "env", f"UROCE_ADDR={address}", "UROCE_WIRE=1", UROCE, "ibv_rc_pingpong", "-d", "uroce0", "-g", "0"]
+
+
+@pytest.mark.parametrize("recipe", ["none", "IPsec", "MACsec"])
+def test_recipe_protects_rxe_and_uroce(rig, recipe):
+    use_ipsec(*([states(), policy("out", ""), policy("in", "")] if recipe == "IPsec" else [[]]))
+    network, device = (MACSEC, "rxe_macsec") if recipe == "MACsec" else (PLAIN, "rxe_plain")
+    seen = run_pingpong(rig.wires.values(), on_rxe(device, near(network)), on_uroce(FAR, far(network)), near(network))
+    assert seen == (recipe == "none")
+
+
+def test_recipe_protects_uroce_over_wireguard(rig):
+    """rdma_rxe has no part in it, so the other end is in a third namespace."""
+    subprocess.run(["ip", "netns", "add", OTHER], check=True, timeout=STEP)
+    ip([f"link add w0 netns {FAR} type veth peer name w1 netns {OTHER}"])
+    pairs = list(zip((FAR, OTHER), ("w0", "w1"), rig.keys, rig.keys[::-1], ("1", "2"), ("2", "1")))
+    for namespace, device, *_, own, _ in pairs:
+        ip([f"addr add 10.94.0.{own}/24 dev {device}", f"link set {device} up", "link add wg1 type wireguard", f"addr add 10.93.0.{own}/24 dev wg1",
+            "link set wg1 up", "link set lo up"], namespace)
+    for namespace, _, (key, _), (_, public), _, peer in pairs:
+        wireguard(namespace, key, public, f"10.94.0.{peer}", f"10.93.0.{peer}/32", "wg1", "51821")
+    wires = [Wire(FAR, "w0"), Wire(OTHER, "w1")]
+    assert not run_pingpong(wires, on_uroce(OTHER, "10.93.0.2"), on_uroce(FAR, "10.93.0.1"), "10.93.0.2")
+    assert run_pingpong(wires, on_uroce(OTHER, "10.94.0.2"), on_uroce(FAR, "10.94.0.1"), "10.94.0.2")
+
+
 # ---- what the check needs --------------------------------------------------------------------------------------------
+
+
+def test_doctor_tells_what_the_check_says(rig):
+    use_ipsec([])
+    for network, device, code, words in ((MACSEC, "rxe_macsec", 0, "by rxe_macsec (rdma_rxe): MACsec, macsec0"),
+                                         (PLAIN, "rxe_plain", 1, "by rxe_plain (rdma_rxe): v0 (veth) does not encrypt")):
+        result = subprocess.run([SECURDMA, "doctor", "--encryption", far(network), "--device", device], capture_output=True, text=True, timeout=STEP)
+        assert result.returncode == code and f"{near(network)} to {far(network)} {words}" in result.stdout, result.stdout + result.stderr
 
 
 def test_rights_and_namespaces_are_told(rig):
