@@ -39,7 +39,7 @@ int encryption_refuse(const struct encryption_answer *answer, int error, const c
 	return error;
 }
 
-/* Where rdma_rxe takes its routes and policies from, whatever namespace its network device is in (before Linux 7.0). Only that namespace
+/* Where rdma_rxe takes its routes and policies from, whatever namespace its network device is in (before Linux 7.2). Only that namespace
  * has the settings of the whole network stack. */
 static bool in_first_namespace(void)
 {

@@ -90,16 +90,39 @@ struct walk {
 	int fd;
 	const struct encryption_answer *answer;
 	struct encryption_neighbour neighbour;
+	bool looked_up;
 	bool receives; /* one of the MACsec devices has a channel of the peer */
 	char name[IF_NAMESIZE];
 };
+
+/* MACsec ends at the next station. It must be the peer, and not a router or a switch that passes the packets on in clear. */
+static int find_station(struct walk *walk, const struct encryption_link *link)
+{
+	const struct encryption_path *path = walk->path;
+	int ret;
+
+	if (path->gateway)
+		return encryption_refuse(walk->answer, -EACCES, "%s (MACsec) encrypts only the way to the router: the peer is in another network", link->name);
+	if (walk->looked_up)
+		return 0;
+	ret = encryption_neighbour_find(walk->fd, path, path->out, &walk->neighbour);
+	walk->looked_up = ret == 0;
+	if (ret == -EAGAIN)
+		return encryption_refuse(walk->answer, -EAGAIN, "the hardware address of %s is not known yet, so no channel of %s (MACsec) is known to be "
+					 "the peer's: try again, or ping it", path->peer_text, link->name);
+	if (ret < 0)
+		return encryption_refuse(walk->answer, -EACCES, "cannot look up the hardware address of %s: %s", path->peer_text, strerror(-ret));
+	return 0;
+}
 
 static int judge_macsec(struct walk *walk, const struct encryption_link *link)
 {
 	const struct encryption_answer *answer = walk->answer;
 	struct encryption_macsec macsec = {.index = link->index};
-	int ret;
+	int ret = find_station(walk, link);
 
+	if (ret < 0)
+		return ret;
 	memcpy(macsec.peer, walk->neighbour.address, sizeof macsec.peer);
 	ret = encryption_macsec_read(&macsec);
 	if (ret < 0 || !macsec.found)
@@ -126,7 +149,7 @@ static int judge_members(struct walk *walk, const struct encryption_link *link, 
 	int ret = list_members(walk->fd, link->index, &members);
 
 	if (ret < 0)
-		return encryption_refuse(walk->answer, -EACCES, "cannot list the devices of %s (%s): %s", link->name, link->kind, strerror(-ret));
+		return encryption_refuse(walk->answer, encryption_unread(ret), "cannot list the devices of %s (%s): %s", link->name, link->kind, strerror(-ret));
 	if (members.count == 0)
 		return encryption_refuse(walk->answer, -EACCES, "%s (%s) has no devices", link->name, link->kind);
 	for (unsigned i = 0; i < members.count && ret == 0; i++)
@@ -141,7 +164,7 @@ static bool is_one_of(const char *kind, const char *const kinds[])
 	return *kinds;
 }
 
-/* What lies beneath the route's own device must be MACsec. WireGuard can only be the route's own. */
+/* What lies beneath the route's own device must be MACsec. WireGuard can only be the route's own: then, if it is granted, the result is 1. */
 static int judge_device(struct walk *walk, int index, unsigned depth)
 {
 	static const char *const stacked[] = {"vlan", "macvlan", NULL}, *const bundles[] = {"bond", "team", "bridge", NULL};
@@ -168,22 +191,13 @@ static int judge_device(struct walk *walk, int index, unsigned depth)
 int encryption_link_judge(const struct encryption_path *path, int fd, const struct encryption_answer *answer)
 {
 	struct walk walk = {.path = path, .fd = fd, .answer = answer};
-	int known, ret;
+	int ret;
 
 	if (path->device == ENCRYPTION_HARDWARE)
 		return encryption_refuse(answer, -EACCES, "network devices do not encrypt what an adapter sends by itself");
-	known = encryption_neighbour_find(fd, path, path->out, &walk.neighbour);
 	ret = judge_device(&walk, path->out, 0);
 	if (ret != 0)
 		return ret > 0 ? 0 : ret;
-	/* MACsec ends at the next station. It must be the peer, and not a router or a switch that passes the packets on in clear. */
-	if (path->gateway)
-		return encryption_refuse(answer, -EACCES, "%s (MACsec) encrypts only the way to the router: the peer is in another network", walk.name);
-	if (known == -EAGAIN)
-		return encryption_refuse(answer, -EAGAIN, "the hardware address of %s is not known yet, so no channel of %s (MACsec) is known to be the peer's: "
-					 "try again, or ping it", path->peer_text, walk.name);
-	if (known < 0)
-		return encryption_refuse(answer, -EACCES, "cannot look up the hardware address of %s: %s", path->peer_text, strerror(-known));
 	if (!walk.receives)
 		return encryption_refuse(answer, -EACCES, "%s (MACsec) has no active receive channel of the peer's hardware address "
 					 "(ip neigh show %s, ip macsec show)", walk.name, path->peer_text);

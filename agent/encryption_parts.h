@@ -7,6 +7,7 @@
 #include "encryption.h"
 #include "netlink.h"
 
+#include <errno.h>
 #include <net/if.h>
 #include <netinet/in.h>
 
@@ -32,6 +33,12 @@ struct encryption_answer {
 /* Each returns 0 with `what`, or an error of encryption_check with `why`. Several reasons for one refusal follow each other. */
 int encryption_grant(const struct encryption_answer *answer, const char *format, ...) __attribute__((format(printf, 2, 3)));
 int encryption_refuse(const struct encryption_answer *answer, int error, const char *format, ...) __attribute__((format(printf, 3, 4)));
+
+/* The error of a list that could not be read: one that changed meanwhile is worth another try. */
+static inline int encryption_unread(int error)
+{
+	return error == -EBUSY ? -EAGAIN : -EACCES;
+}
 
 static inline size_t encryption_address_size(int family)
 {

@@ -149,7 +149,7 @@ static int find_owner(struct encryption_path *path, int fd, const char *netdev, 
 	netlink_begin(&request, RTM_GETADDR, NLM_F_DUMP, &header, sizeof header);
 	ret = netlink_ask(fd, &request, encryption_owner_parse, &owner);
 	if (ret < 0)
-		return encryption_refuse(answer, -EACCES, "cannot list the addresses of this host: %s", strerror(-ret));
+		return encryption_refuse(answer, encryption_unread(ret), "cannot list the addresses of this host: %s", strerror(-ret));
 	/* Every address of 127.0.0.0/8 is the loopback device's. */
 	if (owner.found == 0 && path->family == AF_INET && path->own[0] == 127)
 		owner.found = (int)if_nametoindex("lo");
@@ -171,7 +171,7 @@ static int refuse_user_rules(const struct encryption_path *path, int fd, const s
 	ret = netlink_ask(fd, &request, encryption_rule_parse, &by_user);
 	/* A kernel without rules has no such family. */
 	if (ret < 0 && ret != -EAFNOSUPPORT && ret != -EOPNOTSUPP)
-		return encryption_refuse(answer, -EACCES, "cannot list the rules of routing: %s", strerror(-ret));
+		return encryption_refuse(answer, encryption_unread(ret), "cannot list the rules of routing: %s", strerror(-ret));
 	if (by_user)
 		return encryption_refuse(answer, -EACCES, "rules of routing (ip rule) look at the user, so the program's path is not known");
 	return 0;

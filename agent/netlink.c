@@ -7,12 +7,12 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/time.h>
-#include <time.h>
 #include <unistd.h>
 
 /* The kernel fills no more of an answer than this at once, unless a single message is longer. */
 #define BUFFER 32768
-#define DEADLINE_MS 1000
+/* The kernel has an answer ready when the request is sent, and its next part when one is taken: nothing waits, unless something is wrong. */
+#define WAIT_S 1
 
 static void skip(struct netlink_cursor *from, size_t size)
 {
@@ -135,17 +135,13 @@ void netlink_put(struct netlink_request *request, uint16_t type, const void *dat
 
 int netlink_open(int protocol)
 {
+	const struct timeval wait = {.tv_sec = WAIT_S};
 	int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, protocol);
 
-	return fd < 0 ? -errno : fd;
-}
-
-static int64_t now_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return now.tv_sec * 1000 + now.tv_nsec / 1000000;
+	if (fd < 0)
+		return -errno;
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &wait, sizeof wait);
+	return fd;
 }
 
 static int send_request(int fd, struct netlink_request *request, uint32_t sequence)
@@ -163,25 +159,19 @@ static int send_request(int fd, struct netlink_request *request, uint32_t sequen
 }
 
 /* One datagram of the kernel. Returns its size. */
-static int receive(int fd, uint8_t *buffer, size_t size, int64_t deadline)
+static int receive(int fd, uint8_t *buffer, size_t size)
 {
 	for (;;) {
 		struct sockaddr_nl from = {.nl_family = AF_NETLINK};
 		struct iovec iov = {buffer, size};
 		struct msghdr header = {.msg_name = &from, .msg_namelen = sizeof from, .msg_iov = &iov, .msg_iovlen = 1};
-		int64_t left = deadline - now_ms();
-		struct timeval wait = {.tv_sec = left / 1000, .tv_usec = left % 1000 * 1000};
-		ssize_t got;
+		ssize_t got = recvmsg(fd, &header, 0);
 
-		if (left <= 0)
-			return -ETIMEDOUT;
-		setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &wait, sizeof wait);
-		got = recvmsg(fd, &header, 0);
 		if (got < 0 && errno == EINTR)
 			continue;
 		if (got < 0)
 			return errno == EAGAIN ? -ETIMEDOUT : -errno;
-		if (header.msg_flags & MSG_TRUNC)
+		if (got == 0 || (header.msg_flags & MSG_TRUNC))
 			return -EPROTO;
 		if (from.nl_pid == 0) /* else from another process, that this one never asked */
 			return (int)got;
@@ -218,8 +208,8 @@ static int take_message(struct answer *answer, const struct netlink_message *mes
 
 int netlink_ask(int fd, struct netlink_request *request, int (*each)(const struct netlink_message *message, void *arg), void *arg)
 {
-	struct answer answer = {.sequence = (uint32_t)now_ms(), .each = each, .arg = arg};
-	int64_t deadline = now_ms() + DEADLINE_MS;
+	static _Atomic uint32_t sequence;
+	struct answer answer = {.sequence = ++sequence, .each = each, .arg = arg};
 	uint8_t buffer[BUFFER];
 	int ret = send_request(fd, request, answer.sequence);
 
@@ -227,11 +217,9 @@ int netlink_ask(int fd, struct netlink_request *request, int (*each)(const struc
 		struct netlink_message message;
 		struct netlink_cursor got = {buffer, 0};
 
-		ret = receive(fd, buffer, sizeof buffer, deadline);
-		if (ret <= 0) {
-			ret = ret == 0 ? -EPROTO : ret;
+		ret = receive(fd, buffer, sizeof buffer);
+		if (ret < 0)
 			break;
-		}
 		got.left = (size_t)ret;
 		for (ret = 0; ret == 0 && !answer.done && netlink_message_next(&got, &message);)
 			ret = take_message(&answer, &message);

@@ -54,7 +54,7 @@ int netlink_open(int protocol);
 #define NETLINK_MESSAGES 10000
 
 /* Sends the request and calls `each` with each message of the answer, until that returns other than 0, which is then the result.
- * Keys that were in the answer are wiped. Errors: the kernel's; -ETIMEDOUT no answer within a second; -E2BIG more than NETLINK_MESSAGES;
+ * Keys that were in the answer are wiped. Errors: the kernel's; -ETIMEDOUT the kernel had no answer for a second; -E2BIG more than NETLINK_MESSAGES;
  * -EBUSY the kernel's lists changed meanwhile; -EPROTO no answer that this understands. */
 int netlink_ask(int fd, struct netlink_request *request, int (*each)(const struct netlink_message *message, void *arg), void *arg);
 
