@@ -14,6 +14,21 @@
 #define KEPT 64
 #define KEPT_MS 1000
 
+bool encryption_has_prefix(const void *address, const void *prefix, unsigned bits)
+{
+	const uint8_t *a = address, *b = prefix;
+	unsigned bytes = bits / 8, rest = bits % 8;
+
+	return memcmp(a, b, bytes) == 0 && (rest == 0 || (a[bytes] ^ b[bytes]) >> (8 - rest) == 0);
+}
+
+bool encryption_is_one_of(const char *name, const char *const names[])
+{
+	while (*names && strcmp(name, *names) != 0)
+		names++;
+	return *names;
+}
+
 int encryption_grant(const struct encryption_answer *answer, const char *format, ...)
 {
 	va_list args;

@@ -157,13 +157,6 @@ static int judge_members(struct walk *walk, const struct encryption_link *link, 
 	return ret;
 }
 
-static bool is_one_of(const char *kind, const char *const kinds[])
-{
-	while (*kinds && strcmp(kind, *kinds) != 0)
-		kinds++;
-	return *kinds;
-}
-
 /* What lies beneath the route's own device must be MACsec. WireGuard can only be the route's own: then, if it is granted, the result is 1. */
 static int judge_device(struct walk *walk, int index, unsigned depth)
 {
@@ -181,9 +174,9 @@ static int judge_device(struct walk *walk, int index, unsigned depth)
 	}
 	if (strcmp(link.kind, "macsec") == 0)
 		return judge_macsec(walk, &link);
-	if (depth < DEPTH && is_one_of(link.kind, bundles))
+	if (depth < DEPTH && encryption_is_one_of(link.kind, bundles))
 		return judge_members(walk, &link, depth);
-	if (depth < DEPTH && is_one_of(link.kind, stacked) && link.beneath > 0 && !link.elsewhere)
+	if (depth < DEPTH && encryption_is_one_of(link.kind, stacked) && link.beneath > 0 && !link.elsewhere)
 		return judge_device(walk, link.beneath, depth + 1);
 	return encryption_refuse(walk->answer, -EACCES, "%s%s%s%s does not encrypt", link.name, link.kind[0] ? " (" : "", link.kind, link.kind[0] ? ")" : "");
 }

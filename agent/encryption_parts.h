@@ -45,6 +45,11 @@ static inline size_t encryption_address_size(int family)
 	return family == AF_INET ? 4 : 16;
 }
 
+/* Whether the first bits are the same; at most 128, and of IPv4 32. */
+bool encryption_has_prefix(const void *address, const void *prefix, unsigned bits);
+/* The last name is NULL. */
+bool encryption_is_one_of(const char *name, const char *const names[]);
+
 /* ---- encryption_route.c: where the packets go ---- */
 
 /* Fills in everything behind `device`. Errors: those of encryption_check. */

@@ -6,14 +6,6 @@
 #include <errno.h>
 #include <string.h>
 
-static bool has_prefix(const void *address, const void *prefix, unsigned bits)
-{
-	const uint8_t *a = address, *b = prefix;
-	unsigned bytes = bits / 8, rest = bits % 8;
-
-	return memcmp(a, b, bytes) == 0 && (rest == 0 || (a[bytes] ^ b[bytes]) >> (8 - rest) == 0);
-}
-
 /* Behind an IPv4 address is whatever the program that set the policy had there. */
 bool encryption_is_address(const xfrm_address_t *address, const uint8_t expected[16], int family)
 {
@@ -43,7 +35,7 @@ enum encryption_match encryption_selector_match(const struct xfrm_selector *sele
 	/* The kernel takes no selector with a longer prefix than the address. */
 	if (selector->prefixlen_s > bits || selector->prefixlen_d > bits)
 		return ENCRYPTION_MATCHES_SOME;
-	if (!has_prefix(flow->source, &selector->saddr, selector->prefixlen_s) || !has_prefix(flow->target, &selector->daddr, selector->prefixlen_d))
+	if (!encryption_has_prefix(flow->source, &selector->saddr, selector->prefixlen_s) || !encryption_has_prefix(flow->target, &selector->daddr, selector->prefixlen_d))
 		return ENCRYPTION_MATCHES_NONE;
 	if (selector->proto != 0 && selector->proto != IPPROTO_UDP)
 		return ENCRYPTION_MATCHES_NONE;

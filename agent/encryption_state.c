@@ -11,13 +11,6 @@
 static const char *const aeads[] = {"rfc4106(gcm(aes))", "rfc4309(ccm(aes))", "rfc7539esp(chacha20,poly1305)", NULL};
 static const char *const ciphers[] = {"cbc(aes)", "rfc3686(ctr(aes))", "cbc(camellia)", "cbc(serpent)", "cbc(twofish)", "cbc(sm4)", NULL};
 
-static bool is_one_of(const char *name, const char *const names[])
-{
-	while (*names && strcmp(name, *names) != 0)
-		names++;
-	return *names;
-}
-
 struct algorithms {
 	char aead[64], cipher[64], authentication[64];
 	bool other_interface, narrower;
@@ -51,10 +44,10 @@ static void take_algorithms(struct netlink_cursor body, struct algorithms *algor
 static const char *find_fault(const struct algorithms *algorithms)
 {
 	if (algorithms->aead[0])
-		return is_one_of(algorithms->aead, aeads) ? NULL : "an algorithm that does not count as encryption";
+		return encryption_is_one_of(algorithms->aead, aeads) ? NULL : "an algorithm that does not count as encryption";
 	if (strstr(algorithms->cipher, "null"))
 		return "the null cipher";
-	if (!is_one_of(algorithms->cipher, ciphers))
+	if (!encryption_is_one_of(algorithms->cipher, ciphers))
 		return "a cipher that does not count as encryption";
 	if (!algorithms->authentication[0] || strstr(algorithms->authentication, "null"))
 		return "no authentication";

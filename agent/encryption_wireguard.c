@@ -10,13 +10,6 @@
 #include <string.h>
 #include <unistd.h>
 
-static bool has_prefix(const uint8_t *address, const uint8_t *prefix, unsigned bits)
-{
-	unsigned bytes = bits / 8, rest = bits % 8;
-
-	return memcmp(address, prefix, bytes) == 0 && (rest == 0 || (address[bytes] ^ prefix[bytes]) >> (8 - rest) == 0);
-}
-
 static void take_allowed(struct encryption_wireguard *wireguard, struct netlink_cursor nest)
 {
 	size_t size = encryption_address_size(wireguard->family);
@@ -33,7 +26,7 @@ static void take_allowed(struct encryption_wireguard *wireguard, struct netlink_
 		case WGALLOWEDIP_A_CIDR_MASK: bits = netlink_u8(&attribute); break;
 		default: break;
 		}
-	if (family != wireguard->family || !has_address || bits > 8 * size || !has_prefix(wireguard->peer, address, bits))
+	if (family != wireguard->family || !has_address || bits > 8 * size || !encryption_has_prefix(wireguard->peer, address, bits))
 		return;
 	if (!wireguard->found || bits > wireguard->prefix)
 		wireguard->prefix = (uint8_t)bits;

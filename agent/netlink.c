@@ -208,10 +208,11 @@ static int take_message(struct answer *answer, const struct netlink_message *mes
 
 int netlink_ask(int fd, struct netlink_request *request, int (*each)(const struct netlink_message *message, void *arg), void *arg)
 {
-	static _Atomic uint32_t sequence;
-	struct answer answer = {.sequence = ++sequence, .each = each, .arg = arg};
+	static _Atomic uint32_t last;
+	uint32_t sequence = ++last;
+	struct answer answer = {.sequence = sequence, .each = each, .arg = arg};
 	uint8_t buffer[BUFFER];
-	int ret = send_request(fd, request, answer.sequence);
+	int ret = send_request(fd, request, sequence);
 
 	while (ret == 0 && !answer.done) {
 		struct netlink_message message;
