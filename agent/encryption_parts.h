@@ -74,8 +74,8 @@ struct encryption_owner {
 };
 int encryption_owner_parse(const struct netlink_message *message, void *owner);
 
-/* Whether rules that look at the user choose between routes. */
-int encryption_rule_parse(const struct netlink_message *message, void *by_user);
+/* Whether rules that look at the user or the traffic class choose between routes. */
+int encryption_rule_parse(const struct netlink_message *message, void *unclear);
 
 /* The hardware address of the peer on a network device. */
 struct encryption_neighbour {

@@ -58,7 +58,7 @@ int encryption_owner_parse(const struct netlink_message *message, void *arg)
 	return 0;
 }
 
-int encryption_rule_parse(const struct netlink_message *message, void *by_user)
+int encryption_rule_parse(const struct netlink_message *message, void *unclear)
 {
 	struct netlink_cursor body = message->body;
 	struct netlink_attribute attribute;
@@ -66,9 +66,11 @@ int encryption_rule_parse(const struct netlink_message *message, void *by_user)
 
 	if (message->type != RTM_NEWRULE || !netlink_take(&body, &header, sizeof header))
 		return 0;
+	if (header.tos != 0)
+		*(bool *)unclear = true;
 	while (netlink_attribute_next(&body, &attribute))
 		if (attribute.type == FRA_UID_RANGE)
-			*(bool *)by_user = true;
+			*(bool *)unclear = true;
 	return 0;
 }
 
@@ -159,21 +161,21 @@ static int find_owner(struct encryption_path *path, int fd, const char *netdev, 
 	return 0;
 }
 
-/* Rules that look at the user choose another route for this process than for the program in question. */
-static int refuse_user_rules(const struct encryption_path *path, int fd, const struct encryption_answer *answer)
+/* Rules that look at the user or the traffic class may choose another route for this process than for the program in question. */
+static int refuse_unclear_rules(const struct encryption_path *path, int fd, const struct encryption_answer *answer)
 {
 	struct fib_rule_hdr header = {.family = (uint8_t)path->family};
 	struct netlink_request request;
-	bool by_user = false;
+	bool unclear = false;
 	int ret;
 
 	netlink_begin(&request, RTM_GETRULE, NLM_F_DUMP, &header, sizeof header);
-	ret = netlink_ask(fd, &request, encryption_rule_parse, &by_user);
+	ret = netlink_ask(fd, &request, encryption_rule_parse, &unclear);
 	/* A kernel without rules has no such family. */
 	if (ret < 0 && ret != -EAFNOSUPPORT && ret != -EOPNOTSUPP)
 		return encryption_refuse(answer, encryption_unread(ret), "cannot list the rules of routing: %s", strerror(-ret));
-	if (by_user)
-		return encryption_refuse(answer, -EACCES, "rules of routing (ip rule) look at the user, so the program's path is not known");
+	if (unclear)
+		return encryption_refuse(answer, -EACCES, "rules of routing (ip rule) look at the user or the traffic class, so the program's path is not known");
 	return 0;
 }
 
@@ -237,7 +239,7 @@ int encryption_path_find(struct encryption_path *path, int fd, const uint8_t own
 		path->local = memcmp(path->own, path->peer, sizeof path->own) == 0;
 		return 0;
 	}
-	if (path->device == ENCRYPTION_SOCKETS && (ret = refuse_user_rules(path, fd, answer)) < 0)
+	if (path->device == ENCRYPTION_SOCKETS && (ret = refuse_unclear_rules(path, fd, answer)) < 0)
 		return ret;
 	return find_route(path, fd, answer);
 }

@@ -10,8 +10,8 @@
 #
 # Output seen:
 #   policy 'proto 17 dport 4791': a UDP datagram to port 4791: 0 in clear, 1 in ESP
-#   policy 'proto 17 dport 4791': rdma_rxe: 8 in clear, 0 in ESP
-#   policy 'proto 17': rdma_rxe: 0 in clear, 8 in ESP
+#   policy 'proto 17 dport 4791': rdma_rxe: 4 in clear, 0 in ESP
+#   policy 'proto 17': rdma_rxe: 0 in clear, 4 in ESP
 . "$(dirname "$0")/lib/vm.sh"
 compile <<'END'
 #include "rc.h"

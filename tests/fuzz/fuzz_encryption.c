@@ -24,13 +24,13 @@ static void ask_about_routes(const struct netlink_message *message, int family)
 	struct encryption_route route = {.family = family};
 	struct encryption_owner owner = {.family = family};
 	struct encryption_neighbour neighbour = {0};
-	bool by_user = false;
+	bool unclear = false;
 
 	memcpy(owner.address, near, sizeof owner.address);
 	require(encryption_route_parse(message, &route) == 0);
 	require(encryption_owner_parse(message, &owner) == 0);
 	require(encryption_neighbour_parse(message, &neighbour) == 0);
-	require(encryption_rule_parse(message, &by_user) == 0);
+	require(encryption_rule_parse(message, &unclear) == 0);
 }
 
 static void ask_about_devices(const struct netlink_message *message, int family)

@@ -6,6 +6,7 @@
 #include "encryption_parts.h"
 
 #include <arpa/inet.h>
+#include <linux/fib_rules.h>
 #include <linux/rtnetlink.h>
 
 static const uint8_t near[16] = {10, 99, 0, 1}, far[16] = {10, 99, 0, 2}, third[16] = {10, 99, 0, 3};
@@ -404,10 +405,27 @@ TEST(recorded_route_is_read)
 
 TEST(recorded_rules_do_not_look_at_users)
 {
-	bool by_user = false;
+	bool unclear = false;
 
-	read_recorded("rules", encryption_rule_parse, &by_user);
-	assert_false(by_user);
+	read_recorded("rules", encryption_rule_parse, &unclear);
+	assert_false(unclear);
+}
+
+TEST(rules_that_look_at_users_or_classes_are_unclear)
+{
+	struct fib_rule_hdr header = {.family = AF_INET};
+	struct fib_rule_uid_range range = {1000, 1000};
+	struct draft draft = {.size = NLMSG_ALIGN(sizeof header)};
+	bool unclear = false;
+
+	put(&draft, FRA_UID_RANGE, &range, sizeof range);
+	assert_int_equal(parse(&draft, draft.size, RTM_NEWRULE, encryption_rule_parse, &unclear), 0);
+	assert_true(unclear);
+	header.tos = 16;
+	memcpy(draft.bytes, &header, sizeof header);
+	unclear = false;
+	assert_int_equal(parse(&draft, sizeof header, RTM_NEWRULE, encryption_rule_parse, &unclear), 0);
+	assert_true(unclear);
 }
 
 TEST(recorded_macsec_device_is_read)
