@@ -11,7 +11,7 @@
 # Output seen:
 #   10.77.0.2 from 10.77.0.1 dev w0 uid 0
 #   a UDP datagram from 10.77.0.1 to port 4791: 0 by v0, 1 by w0
-#   rdma_rxe: 8 by v0, 0 by w0
+#   rdma_rxe: 4 by v0, 0 by w0
 . "$(dirname "$0")/lib/vm.sh"
 compile <<'END'
 #include "rc.h"
