@@ -10,6 +10,7 @@
 
 /* VLAN on bond on MACsec is three. */
 #define DEPTH 6
+#define DEVICES 64
 
 int encryption_link_parse(const struct netlink_message *message, void *arg)
 {
@@ -91,53 +92,47 @@ struct walk {
 	const struct encryption_answer *answer;
 	struct encryption_neighbour neighbour;
 	bool looked_up;
+	int lookup; /* 0, or why there is no neighbour */
+	unsigned devices;
 	bool receives; /* one of the MACsec devices has a channel of the peer */
 	char name[IF_NAMESIZE];
 };
 
-/* MACsec ends at the next station. It must be the peer, and not a router or a switch that passes the packets on in clear. */
-static int find_station(struct walk *walk, const struct encryption_link *link)
+/* Whether the device itself does what it should. */
+static int judge_macsec_device(const struct encryption_macsec *macsec, const char *name, const struct encryption_answer *answer)
 {
-	const struct encryption_path *path = walk->path;
-	int ret;
-
-	if (path->gateway)
-		return encryption_refuse(walk->answer, -EACCES, "%s (MACsec) encrypts only the way to the router: the peer is in another network", link->name);
-	if (walk->looked_up)
-		return 0;
-	ret = encryption_neighbour_find(walk->fd, path, path->out, &walk->neighbour);
-	walk->looked_up = ret == 0;
-	if (ret == -EAGAIN)
-		return encryption_refuse(walk->answer, -EAGAIN, "the hardware address of %s is not known yet, so no channel of %s (MACsec) is known to be "
-					 "the peer's: try again, or ping it", path->peer_text, link->name);
-	if (ret < 0)
-		return encryption_refuse(walk->answer, -EACCES, "cannot look up the hardware address of %s: %s", path->peer_text, strerror(-ret));
+	if (!macsec->protects)
+		return encryption_refuse(answer, -EACCES, "%s (MACsec) has protect off: ip link set %s type macsec protect on", name, name);
+	if (!macsec->encrypts)
+		return encryption_refuse(answer, -EACCES, "%s (MACsec) only protects integrity: ip link set %s type macsec encrypt on", name, name);
+	if (!macsec->strict)
+		return encryption_refuse(answer, -EACCES, "%s (MACsec) accepts frames in clear: ip link set %s type macsec validate strict", name, name);
+	if (!macsec->sends)
+		return encryption_refuse(answer, -EACCES, "%s (MACsec) has no active key to send with: ip macsec show", name);
 	return 0;
 }
 
+/* MACsec ends at the next station. It must be the peer, and not a router or a switch that passes the packets on in clear. */
 static int judge_macsec(struct walk *walk, const struct encryption_link *link)
 {
+	const struct encryption_path *path = walk->path;
 	const struct encryption_answer *answer = walk->answer;
 	struct encryption_macsec macsec = {.index = link->index};
-	int ret = find_station(walk, link);
+	int ret;
 
-	if (ret < 0)
-		return ret;
+	if (path->gateway)
+		return encryption_refuse(answer, -EACCES, "%s (MACsec) encrypts only the way to the router: the peer is in another network", link->name);
+	if (!walk->looked_up)
+		walk->lookup = encryption_neighbour_find(walk->fd, path, path->out, &walk->neighbour);
+	walk->looked_up = true;
 	memcpy(macsec.peer, walk->neighbour.address, sizeof macsec.peer);
 	ret = encryption_macsec_read(&macsec);
 	if (ret < 0 || !macsec.found)
 		return encryption_refuse(answer, -EACCES, "cannot read the state of %s (MACsec): %s", link->name, strerror(ret < 0 ? -ret : ENODEV));
-	if (!macsec.protects)
-		return encryption_refuse(answer, -EACCES, "%s (MACsec) has protect off: ip link set %s type macsec protect on", link->name, link->name);
-	if (!macsec.encrypts)
-		return encryption_refuse(answer, -EACCES, "%s (MACsec) only protects integrity: ip link set %s type macsec encrypt on", link->name, link->name);
-	if (!macsec.strict)
-		return encryption_refuse(answer, -EACCES, "%s (MACsec) accepts frames in clear: ip link set %s type macsec validate strict", link->name, link->name);
-	if (!macsec.sends)
-		return encryption_refuse(answer, -EACCES, "%s (MACsec) has no active key to send with: ip macsec show", link->name);
+	ret = judge_macsec_device(&macsec, link->name, answer);
 	walk->receives |= macsec.receives;
 	memcpy(walk->name, link->name, sizeof walk->name);
-	return 0;
+	return ret;
 }
 
 static int judge_device(struct walk *walk, int index, unsigned depth);
@@ -162,7 +157,7 @@ static int judge_device(struct walk *walk, int index, unsigned depth)
 {
 	static const char *const stacked[] = {"vlan", "macvlan", NULL}, *const bundles[] = {"bond", "team", "bridge", NULL};
 	struct encryption_link link;
-	int ret = read_link(walk->fd, index, &link);
+	int ret = ++walk->devices > DEVICES ? -E2BIG : read_link(walk->fd, index, &link);
 
 	if (ret < 0)
 		return encryption_refuse(walk->answer, -EACCES, "cannot read network device %d: %s", index, strerror(-ret));
@@ -191,6 +186,11 @@ int encryption_link_judge(const struct encryption_path *path, int fd, const stru
 	ret = judge_device(&walk, path->out, 0);
 	if (ret != 0)
 		return ret > 0 ? 0 : ret;
+	if (walk.lookup == -EAGAIN)
+		return encryption_refuse(answer, -EAGAIN, "the hardware address of %s is not known yet, so no channel of %s (MACsec) is known to be "
+					 "the peer's: try again, or ping it", path->peer_text, walk.name);
+	if (walk.lookup < 0)
+		return encryption_refuse(answer, -EACCES, "cannot look up the hardware address of %s: %s", path->peer_text, strerror(-walk.lookup));
 	if (!walk.receives)
 		return encryption_refuse(answer, -EACCES, "%s (MACsec) has no active receive channel of the peer's hardware address "
 					 "(ip neigh show %s, ip macsec show)", walk.name, path->peer_text);

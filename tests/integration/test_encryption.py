@@ -49,34 +49,44 @@ class Ip:
         self.process.stdin.flush()
 
     def end(self):
-        while "LOOPBACK" not in self.process.stdout.readline():
-            assert self.process.poll() is None, self.process.args
+        while (line := self.process.stdout.readline()) and "LOOPBACK" not in line:
+            pass
         self.errors.seek(0)
-        assert (errors := self.errors.read()) == "", errors
+        assert (errors := self.errors.read()) == "" and line, errors
 
     def close(self):
         self.process.kill()
         self.process.wait()
-        for file in (self.process.stdin, self.process.stdout, self.errors):
-            file.close()
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
+        self.process.stdout.close()
+        self.errors.close()
 
 
 IPS = {}
 
 
+def run_ip(commands):
+    """Commands for each namespace. After one that failed the next ones start anew."""
+    for namespace in commands:
+        if namespace not in IPS:
+            IPS[namespace] = Ip(namespace)
+        IPS[namespace].begin(commands[namespace])
+    try:
+        for namespace in commands:
+            IPS[namespace].end()
+    except AssertionError:
+        while IPS:
+            IPS.popitem()[1].close()
+        raise
+
+
 def ip(commands, namespace=None):
-    if namespace not in IPS:
-        IPS[namespace] = Ip(namespace)
-    IPS[namespace].begin(commands)
-    IPS[namespace].end()
+    run_ip({namespace: commands})
 
 
 def both(near_commands, far_commands):
-    ends = {None: near_commands, FAR: far_commands}
-    for namespace, commands in ends.items():
-        IPS[namespace].begin(commands)
-    for namespace in ends:
-        IPS[namespace].end()
+    run_ip({None: near_commands, FAR: far_commands})
 
 
 class Probe:
