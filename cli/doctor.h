@@ -29,4 +29,8 @@ void doctor_check_limits(struct doctor *doctor);
 void doctor_check_port(struct doctor *doctor);
 void doctor_check_random(struct doctor *doctor);
 
+/* Instead of these: whether the path to the address `peer` is encrypted, from the address `own` (NULL: the one that the kernel would
+ * choose). Returns an exit code other than 0 if one of them is no address. */
+int doctor_check_encryption(struct doctor *doctor, const char *peer, const char *own);
+
 #endif
