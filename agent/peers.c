@@ -20,7 +20,7 @@
 /* The time that a peer has at least for its handshake while others wait for its place. */
 #define GRACE_US 100000u
 /* How long a host that could not be reached is not tried again. */
-#define FAILURE_US 1000000u
+#define FAILURE_US 500000u
 /* Of one peer, by its name: one in each direction, and those that a network's failure left behind. */
 #define SESSIONS_A_PEER 8
 /* Connections taken in one turn, so that a crowd at the door does not hold up the sessions. */
