@@ -20,6 +20,8 @@
 #define QUEUED_MAX 8192u
 #define HELLO_MS 2000
 #define PROGRAMS_MAX 65536u
+/* Beyond a user's limit: so many may connect to be told of it. */
+#define PROGRAMS_TOLD 64u
 
 struct packet {
 	struct packet *next;
@@ -336,6 +338,8 @@ static void take_program(struct agent *agent, int fd)
 		return;
 	}
 	program->user->programs++;
+	if (program->user->programs > agent->rules.policy.programs_per_user + PROGRAMS_TOLD)
+		program->dead = true;
 	program->link = &agent->programs;
 	program->next = agent->programs;
 	if (program->next)
@@ -344,6 +348,8 @@ static void take_program(struct agent *agent, int fd)
 	agent->program_count++;
 	atomic_store_explicit(&agent->gauge_programs, agent->program_count, memory_order_relaxed);
 	set_events(program);
+	if (program->dead)
+		program_free(program);
 }
 
 static void knock(struct source *source, uint32_t events)

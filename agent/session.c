@@ -428,6 +428,8 @@ static bool dial_on(struct session *session)
 	if (ret == -EAGAIN)
 		goto wait;
 	event_loop_watch(&session->agent->loop, &session->source, 0);
+	srdma_dial_free(&session->dial);
+	srdma_watch_close(&session->watch);
 	if (ret == 0) {
 		if (getpeername(fd, (struct sockaddr *)&peer, &length) == 0)
 			srdma_net_format((struct sockaddr *)&peer, session->address, sizeof session->address);

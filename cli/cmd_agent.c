@@ -18,6 +18,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -327,6 +328,18 @@ static void tell_state(struct command *command)
 	memcpy(command->state, state, sizeof state);
 }
 
+/* A descriptor for each program and each session. */
+static void raise_descriptors(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
+		return;
+	limit.rlim_cur = limit.rlim_max < 131072 ? limit.rlim_max : 131072;
+	if (setrlimit(RLIMIT_NOFILE, &limit) != 0)
+		cli_log(SRDMA_LOG_WARN, "cannot raise the limit of file descriptors: %s", strerror(errno));
+}
+
 static int start(struct command *command)
 {
 	struct agent_rules rules = {0};
@@ -342,6 +355,7 @@ static int start(struct command *command)
 		if (command->signals < 0)
 			code = cli_failed(CLI_EXIT_FAILED, "cannot receive signals: %s", strerror(errno));
 	}
+	raise_descriptors();
 	if (code == CLI_EXIT_OK)
 		code = enter_sandbox(&command->settings);
 	if (code == CLI_EXIT_OK)
