@@ -47,7 +47,7 @@ void pair_set_peer(struct queue_pair *pair, const struct peer_end *own, const st
 static void answer(struct session *session, uint32_t id, enum peer_status status, uint32_t psn, const char *format, ...) __attribute__((format(printf, 5, 6)));
 static void answer(struct session *session, uint32_t id, enum peer_status status, uint32_t psn, const char *format, ...)
 {
-	struct peer_frame frame = {.type = PEER_ANSWER, .answer = {.id = id, .status = status, .psn = psn}};
+	struct peer_frame frame = {.type = PEER_ANSWER, .answer = {.id = id, .status = (uint8_t)status, .psn = psn}};
 	va_list args;
 
 	va_start(args, format);

@@ -258,7 +258,7 @@ static bool take_packet(struct program *program, const union local_request *requ
 
 	if (!problem && request->header.version != LOCAL_VERSION) {
 		snprintf(text, sizeof text, "the program's library speaks version %u and this agent version %u: install the same version of securdma for both",
-			 request->header.version, LOCAL_VERSION);
+			 request->header.version, (unsigned)LOCAL_VERSION);
 		welcome(program, request->header.request, EPROTONOSUPPORT, text);
 		agent_refused(program->agent, REFUSED_INVALID, false, program, NULL, NULL, text);
 		return false;
@@ -302,12 +302,12 @@ static int take_subject(struct program *program)
 {
 	struct ucred peer;
 	socklen_t size = sizeof peer, length = 0;
-	gid_t *groups = NULL;
+	gid_t *groups = NULL, none;
 
 	if (getsockopt(program->source.fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0)
 		return -errno;
 	/* The first call says how long the list is. */
-	if (getsockopt(program->source.fd, SOL_SOCKET, SO_PEERGROUPS, NULL, &length) != 0 && errno == ERANGE) {
+	if (getsockopt(program->source.fd, SOL_SOCKET, SO_PEERGROUPS, &none, &length) != 0 && errno == ERANGE) {
 		groups = malloc(length);
 		if (!groups || getsockopt(program->source.fd, SOL_SOCKET, SO_PEERGROUPS, groups, &length) != 0) {
 			free(groups);
@@ -387,8 +387,12 @@ void local_server_tick(struct agent *agent, uint64_t now)
 
 void local_server_close(struct agent *agent)
 {
-	while (agent->programs)
-		program_free(agent->programs);
+	struct program *next;
+
+	for (struct program *program = agent->programs; program; program = next) {
+		next = program->next;
+		program_free(program);
+	}
 	if (agent->local.fd >= 0) {
 		event_loop_watch(&agent->loop, &agent->local, 0);
 		close(agent->local.fd);

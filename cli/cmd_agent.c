@@ -214,12 +214,16 @@ static int open_sockets(struct command *command)
 {
 	const struct agent_settings *agent = &command->settings.agent;
 	char *path = agent_socket_path(&command->settings), *control = agent_control_path(&command->settings);
-	int code = path && control ? CLI_EXIT_OK : cli_failed(CLI_EXIT_FAILED, "out of memory");
+	int code;
 
-	if (code == CLI_EXIT_OK && !agent->socket)
+	if (!path || !control) {
+		free(path);
+		free(control);
+		return cli_failed(CLI_EXIT_FAILED, "out of memory");
+	}
+	if (!agent->socket)
 		make_folder(path);
-	if (code == CLI_EXIT_OK)
-		code = unix_socket_listen("agent socket", "agent", path, SOCK_SEQPACKET, socket_mode(), &command->socket);
+	code = unix_socket_listen("agent socket", "agent", path, SOCK_SEQPACKET, socket_mode(), &command->socket);
 	if (code == CLI_EXIT_OK)
 		code = control_server_open(control, answer, command, &command->control);
 	if (code == CLI_EXIT_OK && srdma_listener_listen(agent->listen, agent->port ? agent->port : AGENT_DEFAULT_PORT, &command->listener) < 0)
