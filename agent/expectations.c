@@ -134,7 +134,9 @@ static bool decide(struct session *session, const struct peer_query *query)
 	if (!pair)
 		return false;
 	problem = policy_problem(&agent->rules.policy, session->name, &pair->program->subject);
-	if (problem) {
+	if (problem && pair->program->observe) {
+		agent_refused(agent, REFUSED_POLICY, true, pair->program, pair, session->name, problem);
+	} else if (problem) {
 		refuse(session, query, pair, REFUSED_POLICY, PEER_DENIED, problem);
 		return true;
 	}

@@ -322,6 +322,8 @@ static bool take_handshake(struct agent *agent)
 
 static void open_door(struct agent *agent, bool open)
 {
+	if (!open)
+		agent->restless = true;
 	if (agent->door.fd >= 0)
 		event_loop_watch(&agent->loop, &agent->door, open ? EPOLLIN : 0);
 }
@@ -371,8 +373,11 @@ void peers_tick(struct agent *agent, uint64_t now)
 {
 	struct session *next;
 
+	agent->restless = false;
 	for (struct session *session = agent->sessions; session; session = next) {
 		next = session->next;
+		/* It may end the session. */
+		agent->restless |= session->state != SESSION_OPEN || session->held;
 		session_tick(session, now);
 	}
 	open_door(agent, true);

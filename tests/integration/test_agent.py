@@ -541,6 +541,16 @@ def test_observe_lets_go_on_and_tells_what_it_would_refuse(agent, program):
     with refused(errno.EACCES, "Connection refused"):
         strict.connect(0x12, A, B, 0x22)
     assert a.events("agent.observed")[0]["reason"] == "no_agent"
+    # So it is for what another host asks of such a program.
+    c = agent("c", "--mode", "observe", "--users", "1234")
+    program(c, mode=OBSERVE).register(0x31)
+    program(c).register(0x32)
+    assert strict.connect(0x12, A, C, 0x31).peer == "c.example"
+    strict.forget(0x12)
+    strict.register(0x12)
+    with refused(errno.EACCES, "this user may not"):
+        strict.connect(0x12, A, C, 0x32)
+    assert [event["reason"] for event in c.events("agent.observed")] == ["policy"]
     # Where the agent enforces, a program cannot ask for less.
     assert program(agent("b"), mode=OBSERVE).mode == ENFORCE
 
