@@ -4,6 +4,7 @@
 #define AGENT_PARTS_H
 
 #include "agent.h"
+#include "allowance.h"
 #include "devices.h"
 #include "event_loop.h"
 #include "host_names.h"
@@ -112,8 +113,7 @@ struct agent {
 	struct session *sessions;
 	unsigned session_count, handshake_count;
 	bool restless; /* a session is being made or held up, or the door is closed: deadlines are near */
-	double handshake_tokens;
-	uint64_t handshake_tokens_at;
+	struct allowance strangers; /* handshakes that may begin */
 	struct route *routes[ROUTE_BUCKETS];
 	struct failure failures[FAILURES];
 	unsigned next_failure;

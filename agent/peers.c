@@ -304,22 +304,6 @@ static bool make_room(struct agent *agent)
 	return true;
 }
 
-/* A handshake costs this end more than the other, so that only so many begin in a second. */
-static bool take_handshake(struct agent *agent)
-{
-	double rate = agent->rules.policy.handshakes_per_second;
-	uint64_t now = srdma_clock_us();
-
-	agent->handshake_tokens += (double)(now - agent->handshake_tokens_at) * rate / 1e6;
-	agent->handshake_tokens_at = now;
-	if (agent->handshake_tokens > rate)
-		agent->handshake_tokens = rate;
-	if (agent->handshake_tokens < 1)
-		return false;
-	agent->handshake_tokens -= 1;
-	return true;
-}
-
 static void open_door(struct agent *agent, bool open)
 {
 	if (!open)
@@ -342,8 +326,9 @@ static void knock(struct source *source, uint32_t events)
 		struct sockaddr_storage peer;
 		int fd;
 
-		/* The tick opens the door again. Until then they wait in the kernel. */
-		if (agent->session_count >= agent->rules.policy.sessions + agent->rules.policy.handshakes || !make_room(agent) || !take_handshake(agent)) {
+		/* A handshake costs this end more than the other, so that only so many begin in a second. The tick opens the door again; until
+		 * then they wait in the kernel. */
+		if (agent->session_count >= agent->rules.policy.sessions + agent->rules.policy.handshakes || !make_room(agent) || !allowance_take(&agent->strangers, agent->rules.policy.handshakes_per_second)) {
 			open_door(agent, false);
 			return;
 		}
@@ -364,8 +349,7 @@ int peers_open(struct agent *agent, struct srdma_listener *listener)
 {
 	agent->listener = listener;
 	agent->door = (struct source){.ready = knock, .fd = srdma_listener_fd(listener)};
-	agent->handshake_tokens = agent->rules.policy.handshakes_per_second;
-	agent->handshake_tokens_at = srdma_clock_us();
+	allowance_init(&agent->strangers, agent->rules.policy.handshakes_per_second);
 	return event_loop_watch(&agent->loop, &agent->door, EPOLLIN);
 }
 

@@ -33,8 +33,8 @@ static struct session *session_new(struct agent *agent)
 	session->agent = agent;
 	session->source = (struct source){.ready = ready, .fd = -1};
 	session->watch.fd = session->watch.timer_fd = -1;
-	session->began = session->heard_at = session->used_at = session->tokens_at = now;
-	session->tokens = agent->rules.policy.queries_per_second;
+	session->began = session->heard_at = session->used_at = now;
+	allowance_init(&session->questions, agent->rules.policy.queries_per_second);
 	session->since = time(NULL);
 	session->link = &agent->sessions;
 	session->next = agent->sessions;
@@ -414,6 +414,6 @@ void session_tick(struct session *session, uint64_t now)
 {
 	if (is_late(session, now))
 		return;
-	if (session->held && session->tokens + (double)(now - session->tokens_at) * session->agent->rules.policy.queries_per_second / 1e6 >= 1)
+	if (session->held && allowance_has(&session->questions, session->agent->rules.policy.queries_per_second))
 		session_resume(session);
 }

@@ -11,22 +11,6 @@
 /* One TLS record. */
 #define READ_SIZE 16384
 
-/* A peer that asks faster than it may is read later, so that it holds up nobody but itself. */
-static bool take_token(struct session *session)
-{
-	double rate = session->agent->rules.policy.queries_per_second;
-	uint64_t now = srdma_clock_us();
-
-	session->tokens += (double)(now - session->tokens_at) * rate / 1e6;
-	session->tokens_at = now;
-	if (session->tokens > rate)
-		session->tokens = rate;
-	if (session->tokens < 1)
-		return false;
-	session->tokens -= 1;
-	return true;
-}
-
 static void open_session(struct session *session)
 {
 	struct srdma_log_field fields[] = {
@@ -77,7 +61,7 @@ static bool take_frame(struct session *session, const struct peer_frame *frame)
 	return true;
 }
 
-/* Whether a frame costs one of the peer's tokens. Answers that were asked for do not. */
+/* Whether a frame counts as a question. Answers that were asked for do not. */
 static bool has_price(const struct session *session, unsigned type)
 {
 	return type != PEER_HELLO && (type != PEER_ANSWER || session->asks == 0);
@@ -109,7 +93,8 @@ static bool take_frames(struct session *session, const uint8_t *data, size_t siz
 
 		if (ret == 0 && size < PEER_HEADER + (size_t)header.length)
 			break;
-		if (ret == 0 && has_price(session, header.type) && !take_token(session)) {
+		/* A peer that asks faster than it may is read later, so that it holds up nobody but itself. */
+		if (ret == 0 && has_price(session, header.type) && !allowance_take(&session->questions, session->agent->rules.policy.queries_per_second)) {
 			agent_count(session->agent, COUNT_QUERIES_DELAYED);
 			session->held = session->agent->restless = true;
 			break;
@@ -153,7 +138,7 @@ bool session_receive(struct session *session)
 	return take_frames(session, data, have + (size_t)n);
 }
 
-/* Frames that were kept when the peer had no token left. */
+/* Frames that were kept when the peer had asked too much. */
 bool session_resume(struct session *session)
 {
 	uint8_t *kept = session->kept;
