@@ -266,6 +266,25 @@ def test_queue_pair_that_goes_releases_its_peer_for_the_same_host_alone(hosts, a
     wait_until(lambda: third.ask(1, (C, 5), (B, 0x22))[2].startswith("its PSN was told to another host"), b.log)
 
 
+def test_unencrypted_path_is_refused_where_encryption_is_required(agent, program):
+    """For queue pairs and address handles, by the agent, by the program, or for one peer; not on one host."""
+    a, b = agent("a", config="[peer c.example]\nrequire-encryption = yes\n"), agent("b")
+    agent("c")
+    x, strict, y = program(a), program(a, require_encryption=1), program(b)
+    for one, number in (x, 0x11), (strict, 0x12), (strict, 0x13), (y, 0x22):
+        one.register(number)
+    assert strict.require_encryption and not x.require_encryption
+    with refused(errno.EACCES, "nothing is seen that encrypts the path"):
+        strict.connect(0x12, A, B, 0x22)
+    with refused(errno.EACCES, "nothing is seen that encrypts the path"):
+        strict.address(A, B)
+    with refused(errno.EACCES, "nothing is seen that encrypts the path"):
+        x.connect(0x11, A, C, 0x22)
+    assert x.connect(0x11, A, B, 0x22).encryption == ""
+    assert strict.connect(0x12, A, A, 0x13).encryption == "same host"
+    assert {event["peer"] for event in a.refusals("encryption") if "peer" in event} == {"c.example"}
+
+
 # ---- other hosts ------------------------------------------------------------------------------------------------------
 
 
