@@ -105,14 +105,29 @@ static bool is_sanitizer(const char *word, size_t length)
 	return false;
 }
 
-/* Appends the words of a LD_PRELOAD that are sanitizers, or that are not, but for `library` itself. */
-static void append_words(char *out, const char *list, const char *library, bool sanitizers)
+/* A library that stands before libibverbs itself, and has a drop-in for it, like this one's. */
+static bool is_before_verbs(const char *word, size_t length)
+{
+	const char *slash = memrchr(word, '/', length);
+	char path[PATH_MAX];
+
+	return slash && snprintf(path, sizeof path, "%.*s/dropin/libibverbs.so.1", (int)(slash - word), word) < PATH_MAX && access(path, F_OK) == 0;
+}
+
+/* What must have seen a call before the device does. */
+static bool goes_first(const char *word, size_t length)
+{
+	return is_sanitizer(word, length) || is_before_verbs(word, length);
+}
+
+/* Appends the words of a LD_PRELOAD that go before `library`, or those that go behind it, but for `library` itself. */
+static void append_words(char *out, const char *list, const char *library, bool first)
 {
 	for (const char *p = list; *(p += strspn(p, " :"));) {
 		size_t length = strcspn(p, " :");
 		bool same = strlen(library) == length && memcmp(library, p, length) == 0;
 
-		if (!same && is_sanitizer(p, length) == sanitizers) {
+		if (!same && goes_first(p, length) == first) {
 			if (*out)
 				strcat(out, ":");
 			strncat(out, p, length);
