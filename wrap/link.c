@@ -148,7 +148,7 @@ static int greet(struct socket *socket, struct local_welcome *welcome)
 {
 	struct local_hello hello = {.mode = setting()->observe ? LOCAL_OBSERVE : LOCAL_ENFORCE,
 				    .require_encryption = setting()->require_encryption};
-	int64_t until = socket_now_ms() + LINK_WAIT_MS;
+	int64_t until = socket_now_ms() + setting()->timeout_ms;
 	union local_received packet;
 	int error;
 
@@ -287,7 +287,7 @@ static int start_thread(void)
 bool link_send_restored(void *packet, size_t length, uint16_t type)
 {
 	uint32_t request = type == LOCAL_RESTORE ? ((struct local_header *)packet)->request | LINK_RESTORED : 0;
-	int64_t until = socket_now_ms() + LINK_WAIT_MS;
+	int64_t until = socket_now_ms() + setting()->timeout_ms;
 	int error;
 
 	/* The agent may wait for this process to take answers. */
@@ -307,8 +307,8 @@ bool link_observes(void)
 	return observe;
 }
 
-/* Waits for an agent until then. The caller has `lock`. 0 or a negative errno. */
-static int await_agent(int64_t until)
+/* Waits for an agent until then; `single`: for one try. The caller has `lock`. 0 or a negative errno. */
+static int await_agent(int64_t until, bool single)
 {
 	unsigned attempts = agent.attempts;
 	int error = start_thread();
@@ -320,7 +320,7 @@ static int await_agent(int64_t until)
 			error = -ETIMEDOUT;
 		else if (agent.attempts != attempts && agent.failure == -EACCES)
 			error = -EACCES;
-		else if (agent.attempts != attempts && agent.observe)
+		else if (agent.attempts != attempts && (agent.observe || single))
 			error = -ENOTCONN;
 		else
 			wait_cond(&agent.changed, until);
@@ -371,18 +371,18 @@ static void explain(int error, bool up, struct local_answer *answer)
 		snprintf(answer->text, sizeof answer->text, "%s", agent.refusal[0] ? agent.refusal : "the agent refuses this program");
 	else if (error == -EAGAIN)
 		snprintf(answer->text, sizeof answer->text, "no thread could be started; raise the limit of threads (ulimit -u)");
-	else if (up)
-		snprintf(answer->text, sizeof answer->text, "the agent at %s did not answer within %d s", setting()->agent, LINK_WAIT_MS / 1000);
+	else if (up || agent.failure == 0 || agent.failure == -ETIMEDOUT)
+		snprintf(answer->text, sizeof answer->text, "the agent at %s did not answer within %d ms", setting()->agent, setting()->timeout_ms);
 	else if (agent.failure == -EPROTO)
 		snprintf(answer->text, sizeof answer->text, "at %s answers something else than an agent of this version; install one version of securdma", setting()->agent);
 	else
 		snprintf(answer->text, sizeof answer->text, "no agent at %s (%s); start securdma agent, or name its socket with --agent", setting()->agent,
-			 strerror(agent.failure ? -agent.failure : ETIMEDOUT));
+			 strerror(-agent.failure));
 }
 
 int link_ask(void *request, size_t length, uint16_t type, struct local_answer *answer)
 {
-	int64_t until = socket_now_ms() + LINK_WAIT_MS;
+	int64_t until = socket_now_ms() + setting()->timeout_ms;
 	int error, cancel;
 	bool up;
 
@@ -391,7 +391,7 @@ int link_ask(void *request, size_t length, uint16_t type, struct local_answer *a
 	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
 	pthread_mutex_lock(&agent.lock);
 	do {
-		error = await_agent(until);
+		error = await_agent(until, false);
 		up = error == 0;
 		if (up)
 			error = ask_once(request, length, type, answer, until);
@@ -405,7 +405,7 @@ int link_ask(void *request, size_t length, uint16_t type, struct local_answer *a
 
 void link_tell(void *packet, size_t length, uint16_t type)
 {
-	int64_t until = socket_now_ms() + LINK_WAIT_MS;
+	int64_t until = socket_now_ms() + setting()->timeout_ms;
 	int cancel;
 
 	pthread_once(&once, prepare);
@@ -425,7 +425,7 @@ void link_reach(void)
 	pthread_once(&once, prepare);
 	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
 	pthread_mutex_lock(&agent.lock);
-	await_agent(socket_now_ms() + LINK_WAIT_MS);
+	await_agent(socket_now_ms() + setting()->timeout_ms, true);
 	pthread_mutex_unlock(&agent.lock);
 	pthread_setcancelstate(cancel, NULL);
 }

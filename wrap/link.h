@@ -8,15 +8,12 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-/* A call of the program's waits no longer than this for the agent. */
-enum { LINK_WAIT_MS = 2000 };
-
 /* Whether what can't be vouched for is let through: what the agent said last, or, before it said anything, what `securdma wrap` was asked
  * for. */
 bool link_observes(void);
 
 /* Sends a request and waits for the answer. 0: there is one. Else a negative errno, and answer->text says why: -EACCES, the agent refuses
- * this program as a whole; -ETIMEDOUT, no answer in time, or, under enforce, no agent; -ENOTCONN, no agent, under observe; -EAGAIN, no
+ * this program as a whole; -ETIMEDOUT, no answer in time (setting()->timeout_ms), or, under enforce, no agent; -ENOTCONN, no agent, under observe; -EAGAIN, no
  * thread. Any thread may call it. It is no cancellation point. */
 int link_ask(void *request, size_t length, uint16_t type, struct local_answer *answer);
 /* Sends what has no answer, unless there is no agent. */

@@ -9,6 +9,8 @@
 #include <string.h>
 #include <unistd.h>
 
+enum { TIMEOUT_MS = 2000, TIMEOUT_MOST_MS = 60000 };
+
 static struct setting read_once;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
@@ -25,6 +27,7 @@ static void find_agent(char *path, size_t size)
 static void read_environment(void)
 {
 	const char *agent = getenv("SECURDMA_AGENT"), *mode = getenv("SECURDMA_WRAP_MODE");
+	const char *timeout = getenv("SECURDMA_WRAP_TIMEOUT_MS");
 	const char *encryption = getenv("SECURDMA_WRAP_REQUIRE_ENCRYPTION"), *report = getenv("SECURDMA_WRAP_REPORT");
 
 	/* A path that is too long leads nowhere, so that nothing is let through by another agent. */
@@ -33,6 +36,9 @@ static void read_environment(void)
 	else
 		find_agent(read_once.agent, sizeof read_once.agent);
 	read_once.observe = mode && strcmp(mode, "observe") == 0;
+	read_once.timeout_ms = timeout ? atoi(timeout) : 0;
+	if (read_once.timeout_ms < 1 || read_once.timeout_ms > TIMEOUT_MOST_MS)
+		read_once.timeout_ms = TIMEOUT_MS;
 	read_once.require_encryption = encryption && strcmp(encryption, "1") == 0;
 	snprintf(read_once.report, sizeof read_once.report, "%s", report ? report : "");
 }

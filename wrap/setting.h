@@ -9,6 +9,7 @@ struct setting {
 	char agent[108]; /* the path of the agent's socket, as long as sun_path; SECURDMA_AGENT */
 	bool observe;    /* SECURDMA_WRAP_MODE=observe; anything else means enforce */
 	bool require_encryption; /* SECURDMA_WRAP_REQUIRE_ENCRYPTION=1 */
+	int timeout_ms; /* SECURDMA_WRAP_TIMEOUT_MS; of one call of the program's, for the agent */
 	char report[256]; /* the file that records are appended to, or ""; SECURDMA_WRAP_REPORT */
 };
 

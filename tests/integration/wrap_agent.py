@@ -47,6 +47,7 @@ class StandIn:
     def __init__(self, path, mode=ENFORCE):
         self.path, self.mode, self.answers = str(path), mode, lambda type_, qpn: None
         self.table, self.events, self.requests, self.greetings = {}, [], [], []
+        self.drawn = {}  # the last PSN of each queue pair, also of those that are gone
         self.refuse_program = None
         self.thread = None
         self.start()
@@ -173,6 +174,7 @@ class StandIn:
         if type_ == REGISTER:
             psn = secrets.randbelow(1 << 24)
         assert (device, port) in program.devices, "a queue pair of a device that nobody told of"
+        self.drawn[device, qpn] = psn
         pair = self.table[device, qpn] = QueuePair(program, device, qpn, kind, psn)
         if type_ == RESTORE and connected:
             pair.peer_gid, pair.restored = peer_gid, (peer_qpn, peer_psn)
