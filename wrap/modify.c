@@ -159,14 +159,25 @@ static int stop_if_revoked(struct ibv_qp *qp, int error)
 	return EACCES;
 }
 
+/* Why a queue pair can't go to RTR; NULL: it can. */
+static const char *unfit(bool known, const struct queue_pair *pair)
+{
+	if (!known)
+		return "it did not come to INIT in this process by ibv_modify_qp, so the agent does not know it; connect it where it was made";
+	if (pair->revoked)
+		return "the agent had it stopped; reset it first";
+	return pair->state != QUEUE_PAIR_INIT ? "it is connected; reset it first" : NULL;
+}
+
 static int to_rtr(struct ibv_qp *qp, struct ibv_qp_attr *attr, int mask)
 {
 	struct report_record record;
 	struct queue_pair pair;
+	const char *problem = unfit(queue_pairs_find(qp, &pair), &pair);
 	int error;
 
-	if (!queue_pairs_find(qp, &pair) || pair.state != QUEUE_PAIR_INIT) {
-		error = refuse_pair(qp, "connect", "it did not come to INIT in this process by ibv_modify_qp, so the agent does not know it; connect it where it was made");
+	if (problem) {
+		error = refuse_pair(qp, "connect", problem);
 		return error ? error : call_next(qp, attr, mask);
 	}
 	/* A call that the device will refuse in any case concerns nobody. */

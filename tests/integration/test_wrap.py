@@ -360,6 +360,10 @@ def test_second_asker_and_another_destination_are_refused(start):
     a.wait_log(f"stopped queue pair {qpns[0]} ({qpns[0]:#x}) of uroce0")
     wait_until(lambda: a.query(0)[0] == ERR, "the error state")
     assert a.rts(0, 0) == errno.EACCES
+    assert a.rtr(0, qpns[1], LOOPBACK, 0) == errno.EACCES and "the agent had it stopped; reset it first" in a.log()
+    # After a reset it is another queue pair to the agent.
+    assert a.reset(0) == 0 and a.init(0) == 0
+    assert c.rtr(0, qpns[0], LOOPBACK, 0) == 0
 
 
 # ---- agents that fail ---------------------------------------------------------------------------------------------------
