@@ -240,6 +240,10 @@ def test_child_has_a_socket_of_its_own_and_not_the_parents_queue_pairs(start, ag
     assert a.rtr(0, peer, LOOPBACK, 0) == 0 and agent.table["uroce0", qpn].peer
 
 
+def test_forks_while_another_thread_connects(start):
+    assert start().forks(30) == [0, 0]
+
+
 def test_capture_shows_the_agents_psns_on_the_wire(start, agent, tmp_path):
     a, b = (start(uroce=["--capture", str(tmp_path / f"{name}.pcap")]) for name in "ab")
     qpns = connect(a, b)
