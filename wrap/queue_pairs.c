@@ -65,6 +65,7 @@ static void remove_at(struct entry **at)
 	struct entry *entry = *at;
 
 	*at = entry->next;
+	explicit_bzero(entry, sizeof *entry); /* PSNs are no one's to find */
 	free(entry);
 	count--;
 }
