@@ -513,6 +513,15 @@ def test_command_with_rights_of_its_own_is_not_run_unwrapped(agent, tmp_path):
     assert "it would run unwrapped" in finish(wrap(agent, str(command)), 125).stderr
 
 
+@pytest.mark.parametrize("preload", [True, False])
+def test_next_library_is_called_without_a_device_in_user_space(tmp_path, preload):
+    """A program that looks functions up in a handle, where nothing else stands before libibverbs."""
+    (tmp_path / "libibverbs-next.so.1").symlink_to(os.path.join(BUILD, "tests", "integration", "wrap_next.so"))
+    script = "import ctypes; library = ctypes.CDLL('libibverbs.so.1'); print(library.ibv_close_device(7), library.ibv_modify_qp)"
+    environment = dict(os.environ, LD_LIBRARY_PATH=f"{BUILD}/wrap/dropin:{tmp_path}", **({"LD_PRELOAD": f"{BUILD}/wrap/libsecurdma-wrap.so"} if preload else {}))
+    assert finish(["/usr/bin/python3", "-c", script], env=environment).stdout.startswith("42 ")
+
+
 def test_wrapped_twice_is_wrapped_once_and_inherits(agent):
     said = finish(wrap(agent, SECURDMA, "wrap", "--observe", "--", "env")).stdout
     variables = dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
