@@ -35,6 +35,9 @@ int cli_usage(const char *command, const char *format, ...) __attribute__((forma
 /* Milliseconds on CLOCK_MONOTONIC. */
 int64_t cli_now_ms(void);
 
+/* Whether SIGPIPE was ignored when this program started: what it runs instead of itself inherits that. */
+extern bool cli_sigpipe_ignored;
+
 /* Behind a count in a text: "2 bytes", "1 byte". */
 #define CLI_S(count) ((count) == 1 ? "" : "s")
 
@@ -95,6 +98,7 @@ int cmd_top(int argc, char **argv);
 int cmd_kick(int argc, char **argv);
 int cmd_drain(int argc, char **argv);
 int cmd_reload(int argc, char **argv);
+int cmd_wrap(int argc, char **argv);
 int cmd_version(int argc, char **argv);
 
 #endif

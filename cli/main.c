@@ -21,11 +21,14 @@ static const struct command {
 	{"kick", cmd_kick, "disconnect one client of a running server"},
 	{"drain", cmd_drain, "make a running server reject new clients, and stop when all have left"},
 	{"reload", cmd_reload, "make a running server or agent read its configuration and certificates again"},
+	{"wrap", cmd_wrap, "run a verbs program with PSNs and peers from the agents of its hosts"},
 	{"cert", cmd_cert, "make and show certificates"},
 	{"doctor", cmd_doctor, "check devices, limits, certificates and ports, and suggest fixes"},
 	{"bench", cmd_bench, "measure connection set-up, latency and bandwidth"},
 	{"version", cmd_version, "print the versions of securdma and its libraries"},
 };
+bool cli_sigpipe_ignored;
+
 #define COMMAND_COUNT (sizeof commands / sizeof commands[0])
 
 static void print_help(FILE *file)
@@ -81,7 +84,7 @@ int main(int argc, char **argv)
 	const char *name = argc > 1 ? argv[1] : NULL;
 
 	/* A peer or a pipe that went away is an error of the call that wrote to it, not the end of the process. */
-	signal(SIGPIPE, SIG_IGN);
+	cli_sigpipe_ignored = signal(SIGPIPE, SIG_IGN) == SIG_IGN;
 	/* What names may look like on the terminal; nothing else goes by it. Before a sandbox, since it reads files. */
 	setlocale(LC_CTYPE, "");
 	if (!name) {

@@ -86,6 +86,7 @@ _securdma() {
         ;;
     connect | bench | tunnel) mapfile -t COMPREPLY < <(compgen -A hostname -- "$current") ;;
     kick) ;;
+    wrap) mapfile -t COMPREPLY < <(compgen -c -- "$current") ;;
     *) mapfile -t COMPREPLY < <(compgen -W "${!values[*]}" -- "$current") ;;
     esac
 }

@@ -16,6 +16,8 @@
 
 #define DROPIN "libibverbs.so.1"
 #define REAL   "libibverbs-real.so.1"
+/* The drop-in's name for a drop-in of another library's, which stands before it. */
+#define NEXT   "libibverbs-next.so.1"
 
 /* What lies in a folder: its name, and the path where it leads. */
 struct link {
@@ -23,7 +25,7 @@ struct link {
 	const char *path;
 };
 
-enum { LINKS = 4 };
+enum { LINKS = 5 };
 
 /* `folder`/`name`, with links resolved. False: there is none, or its path is too long. */
 static bool resolve(const char *folder, const char *name, char out[PATH_MAX])
@@ -118,7 +120,7 @@ static bool find_folder(const char *dropin, const char *library, const char *rea
 	char installed[PATH_MAX], known[PATH_MAX];
 	const char *runtime = getenv("XDG_RUNTIME_DIR");
 	const struct link links[LINKS] = {
-		{DROPIN, dropin}, {"libibverbs.so", dropin}, {"liburoce.so", library}, {REAL, real}};
+		{DROPIN, dropin}, {"libibverbs.so", dropin}, {"liburoce.so", library}, {REAL, real}, {NEXT, dropin}};
 
 	strcpy(installed, dropin);
 	*strrchr(installed, '/') = '\0';
@@ -142,6 +144,21 @@ static bool is_first(const char *list)
 	return resolve(folder, REAL, real) && resolve(folder, DROPIN, real);
 }
 
+/* The length of the list's first folder with what separates it, if that is a drop-in of another library's, which leads to `real` in the end; else 0. */
+static size_t before_us(const char *list, const char *real)
+{
+	char folder[PATH_MAX], found[PATH_MAX];
+	size_t length = strcspn(list, ":;");
+
+	if (length == 0 || length >= sizeof folder)
+		return 0;
+	memcpy(folder, list, length);
+	folder[length] = '\0';
+	if (!resolve(folder, DROPIN, found) || strcmp(found, real) == 0)
+		return 0;
+	return length + (list[length] != '\0');
+}
+
 static int warn(const char *what, const char *why)
 {
 	fail(0, "%s: %s. A program that looks libibverbs up at run time (by dlsym) will not see the device", what, why);
@@ -150,25 +167,29 @@ static int warn(const char *what, const char *why)
 
 int dropin_path(const char *library)
 {
-	const char *list = getenv("LD_LIBRARY_PATH");
+	const char *list = getenv("LD_LIBRARY_PATH") ? getenv("LD_LIBRARY_PATH") : "";
 	char folder[PATH_MAX], dropin[PATH_MAX], real[PATH_MAX];
 
-	if (list && is_first(list))
+	if (is_first(list))
 		return 0;
 	strcpy(folder, library);
 	*strrchr(folder, '/') = '\0';
 	/* Another library, which UROCE_LIBRARY names, may come without; and where there is no libibverbs, none is asked for. */
 	if (!resolve(folder, "dropin/" DROPIN, dropin) || !find_real(real))
 		return 0;
+	size_t before = before_us(list, real);
+	if (is_first(list + before))
+		return 0;
 	if (!find_folder(dropin, library, real, folder))
 		return warn("cannot make a folder in /tmp", strerror(errno));
 	if (strpbrk(folder, ":;$"))
 		return warn(folder, "LD_LIBRARY_PATH can't hold a path with a colon, a semicolon or a dollar sign");
-	size_t room = strlen(folder) + (list ? strlen(list) : 0) + 2;
+	size_t room = strlen(folder) + strlen(list) + 3;
 	char *value = malloc(room);
 	if (!value)
 		return fail(EXIT_OWN, "no memory");
-	snprintf(value, room, "%s%s%s", folder, list && *list ? ":" : "", list ? list : "");
+	snprintf(value, room, "%.*s%s%s%s%s", (int)before, list, before > 0 && list[before - 1] != ':' && list[before - 1] != ';' ? ":" : "", folder,
+		 list[before] ? ":" : "", list + before);
 	int status = setenv("LD_LIBRARY_PATH", value, 1) == 0 ? 0 : fail(EXIT_OWN, "LD_LIBRARY_PATH: %s", strerror(errno));
 	free(value);
 	return status;

@@ -91,14 +91,32 @@ static int find_library(char out[PATH_MAX])
 		    UROCE_INSTALLED_LIBRARY, BUILT_LIBRARY, folder);
 }
 
-/* Appends the words of a LD_PRELOAD that are sanitizers, or that are not, but for `library` itself. */
-static void append_words(char *out, const char *list, const char *library, bool sanitizers)
+/* Where a word of LD_PRELOAD goes. */
+enum place { FIRST, BEFORE, BEHIND };
+
+/* A library that stands before libibverbs itself, and has a drop-in for it, like this one's. */
+static bool is_before_verbs(const char *word, size_t length)
+{
+	const char *slash = memrchr(word, '/', length);
+	char path[PATH_MAX];
+
+	return slash && snprintf(path, sizeof path, "%.*s/dropin/libibverbs.so.1", (int)(slash - word), word) < PATH_MAX && access(path, F_OK) == 0;
+}
+
+/* Sanitizers insist on being first. What stands before libibverbs must have seen a call before the device does. */
+static enum place place_of(const char *word, size_t length)
+{
+	return is_sanitizer(word, length) ? FIRST : is_before_verbs(word, length) ? BEFORE : BEHIND;
+}
+
+/* Appends the words of a LD_PRELOAD that go there, but for `library` itself. */
+static void append_words(char *out, const char *list, const char *library, enum place place)
 {
 	for (const char *p = list; *(p += strspn(p, " :"));) {
 		size_t length = strcspn(p, " :");
 		bool same = strlen(library) == length && memcmp(library, p, length) == 0;
 
-		if (!same && is_sanitizer(p, length) == sanitizers) {
+		if (!same && place_of(p, length) == place) {
 			if (*out)
 				strcat(out, ":");
 			strncat(out, p, length);
@@ -127,14 +145,15 @@ int library_preload(const char *command)
 	value = calloc(1, strlen(list) + strlen(library) + sizeof sanitizer + 4);
 	if (!value)
 		return fail(EXIT_OWN, "no memory");
-	/* Sanitizers insist on being first. One that is given by hand is the user's choice. */
-	append_words(value, list, library, true);
+	/* One that is given by hand is the user's choice. */
+	append_words(value, list, library, FIRST);
 	if (!*value && sanitizer_of(command, sanitizer, sizeof sanitizer))
 		strcpy(value, sanitizer);
+	append_words(value, list, library, BEFORE);
 	if (*value)
 		strcat(value, ":");
 	strcat(value, library);
-	append_words(value, list, library, false);
+	append_words(value, list, library, BEHIND);
 	if (setenv("LD_PRELOAD", value, 1) < 0)
 		status = fail(EXIT_OWN, "LD_PRELOAD: %s", strerror(errno));
 	free(value);

@@ -22,7 +22,7 @@ from public import for_everyone
 FOLDER = os.path.dirname(os.path.abspath(__file__))
 BUILD = for_everyone(os.environ.get("UROCE_BUILD", os.path.join(FOLDER, "..", "..", "build")),
                      "cli/uroce", "src/liburoce.so", "src/dropin/libibverbs.so.1", "src/dropin/libibverbs.so",
-                     "src/dropin/liburoce.so", "src/dropin/libibverbs-real.so.1", "tests/programs/verify", "tests/programs/place",
+                     "src/dropin/liburoce.so", "src/dropin/libibverbs-real.so.1", "src/dropin/libibverbs-next.so.1", "tests/programs/verify", "tests/programs/place",
                      "tests/programs/status", "tests/programs/lookup", "tests/programs/lookup_plugin.so")
 HERE = for_everyone(FOLDER, "answers.py", "fork_child.py", "newer_functions.py")
 WRAPPER = os.path.join(BUILD, "cli", "uroce")
