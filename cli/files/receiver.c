@@ -108,6 +108,8 @@ static int commit(struct receiver *receiver)
 		const struct files_pending *item = &batch->items[i];
 		const struct files_bytes name = files_text(item->path);
 
+		if (item->error < 0 && item->kind != FILES_FOLDER)
+			files_report_count(receiver->options->report, item->kind, -1);
 		if (item->error < 0)
 			ret = files_receiver_say(receiver, item->id, FILES_FAILED, &name, files_reason(item->error));
 		else if (item->kind != FILES_FOLDER)
@@ -152,15 +154,21 @@ static int take_frame(struct receiver *receiver, const struct files_frame *frame
 	case FILES_DATA: return files_receiver_data(receiver, frame);
 	case FILES_END: return files_receiver_end(receiver, frame);
 	case FILES_SKIPPED:
+		if (files_receiver_keep(receiver, &frame->name, false, frame->kind == FILES_LEFT_OUT) < 0)
+			return -ENOMEM;
 		files_report_entry(report, frame->kind == FILES_LEFT_OUT ? FILES_LEFT_OUT : FILES_FAILED, &frame->name, &frame->text);
 		return 0;
 	case FILES_TOTAL:
 		report->total_bytes = frame->size;
 		report->total_files = frame->count;
 		return 0;
+	case FILES_EXCLUDE:
+		if (!receiver->options->takes_excludes || receiver->next_id > 0)
+			return -EPROTO;
+		return files_excludes_add(receiver->options->excludes, &frame->name);
 	case FILES_FINISH:
 		receiver->over = true;
-		return receiver->count == 0 ? 0 : -EPROTO;
+		return receiver->count == 0 ? files_receiver_end_removal(receiver) : -EPROTO;
 	case FILES_FAILURE: return files_report_failure(report, &frame->text);
 	default: return frame->type == 0 ? -ECONNRESET : -EPROTO;
 	}
@@ -204,16 +212,18 @@ static int receive_all(struct receiver *receiver)
 int files_receive(struct files_channel *channel, const struct files_receiver_options *options)
 {
 	struct receiver *receiver = calloc(1, sizeof *receiver);
-	int root = fcntl(options->root, F_DUPFD_CLOEXEC, 0), ret = -ENOMEM;
+	int root = options->root < 0 ? -1 : fcntl(options->root, F_DUPFD_CLOEXEC, 0), ret = -ENOMEM;
 
-	if (receiver && root >= 0) {
+	if (receiver && (root >= 0 || options->root < 0)) {
 		receiver->channel = channel;
 		receiver->options = options;
 		receiver->buffer = malloc(FILES_DATA_MAX);
 		ret = receiver->buffer ? files_target_new(root, &receiver->target) : -ENOMEM;
 	}
 	if (ret == 0) {
-		ret = receive_all(receiver);
+		ret = files_receiver_begin_removal(receiver);
+		if (ret == 0)
+			ret = receive_all(receiver);
 		files_batch_clear(&receiver->batch);
 		for (size_t i = 0; i < receiver->count; i++)
 			files_pending_free(&receiver->announced[(receiver->first + i) % FILES_WINDOW].pending);
@@ -222,7 +232,9 @@ int files_receive(struct files_channel *channel, const struct files_receiver_opt
 	}
 	if (receiver) {
 		files_target_free(&receiver->target);
+		files_deletion_free(&receiver->deletion);
 		free(receiver->buffer);
+		free(receiver->blocked);
 	}
 	free(receiver);
 	return ret;

@@ -34,9 +34,14 @@ void files_batch_clear(struct files_batch *batch)
 static int set_attributes(int fd, const struct files_pending *item)
 {
 	const struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, item->mtime};
+	mode_t mode = item->mode & 0777;
+	struct stat status;
 
+	/* What hands a group down to new entries is the target's own. */
+	if (item->kind == FILES_FOLDER && fstat(fd, &status) == 0)
+		mode |= status.st_mode & S_ISGID;
 	/* A file system such as FAT has no rights, and that is no reason to lose the file. */
-	if (fchmod(fd, item->mode & 0777) != 0 && errno != EPERM && errno != ENOTSUP)
+	if (fchmod(fd, mode) != 0 && errno != EPERM && errno != ENOTSUP)
 		return -errno;
 	if (futimens(fd, times) != 0 && errno != EPERM)
 		return -errno;
@@ -71,13 +76,19 @@ static void save_contents(struct files_batch *batch)
 /* What the new name replaces gives its room back. */
 static void give_name(struct files_pending *item, struct files_account *account)
 {
+	const struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, item->mtime};
 	int folder = item->folder->fd;
 	struct stat old;
 	bool replaces = fstatat(folder, item->leaf, &old, AT_SYMLINK_NOFOLLOW) == 0;
 
-	if (renameat(folder, item->partial, folder, item->leaf) != 0)
+	if (renameat(folder, item->partial, folder, item->leaf) != 0) {
 		item->error = -errno;
-	else if (replaces)
+		return;
+	}
+	/* Not before: an old link under the partial name looks like one that was given up. A file system without such times keeps the link. */
+	if (item->kind == FILES_LINK)
+		utimensat(folder, item->leaf, times, AT_SYMLINK_NOFOLLOW);
+	if (replaces)
 		files_account_give(account, files_account_cost(&old));
 }
 

@@ -9,6 +9,8 @@
 #include <unistd.h>
 
 #define LOOK_EVERY 32
+/* Of an entry's number, the rest is its kind; so the answer tells it. 0: the end of a folder. */
+#define ID_STEP    4
 
 /* A file that was announced, or the end of a folder, which must not overtake the files in it. */
 struct item {
@@ -33,6 +35,7 @@ struct sender {
 	uint64_t next_id;
 	uint64_t expected, done; /* entries that the peer is to say FILES_DONE of */
 	uint64_t failed_id;      /* the last one that it said failed */
+	uint64_t given_up_id;    /* the last file that failed here; 0 */
 	bool has_failed, over, said_finish, finished;
 	uint8_t *buffer; /* to compare with */
 };
@@ -94,7 +97,23 @@ static int take_done(struct sender *sender, const struct files_frame *frame)
 		sender->has_failed = true;
 	}
 	sender->done++;
+	/* Both ends may have met a failure of the same file at the same time. */
+	if (frame->kind == FILES_FAILED && sender->given_up_id != 0 && frame->id == sender->given_up_id)
+		return 0;
+	if (frame->kind != FILES_OK)
+		files_report_count(sender->report, (unsigned)(frame->id % ID_STEP), -1);
 	files_report_entry(sender->report, (enum files_result)frame->kind, &frame->name, &frame->text);
+	return 0;
+}
+
+static int take_removed(struct sender *sender, const struct files_frame *frame)
+{
+	if (!sender->source->deletes)
+		return -EPROTO;
+	if (frame->kind == FILES_OK)
+		files_report_removed(sender->report, &frame->name);
+	else
+		files_report_entry(sender->report, (enum files_result)frame->kind, &frame->name, &frame->text);
 	return 0;
 }
 
@@ -103,6 +122,7 @@ static int take_frame(struct sender *sender, const struct files_frame *frame)
 	switch (frame->type) {
 	case FILES_ANSWER: return take_answer(sender, frame);
 	case FILES_DONE: return take_done(sender, frame);
+	case FILES_REMOVED: return take_removed(sender, frame);
 	case FILES_FAILURE: return files_report_failure(sender->report, &frame->text);
 	case FILES_BYE:
 		sender->finished = sender->said_finish;
@@ -277,12 +297,44 @@ static int send_content(struct sender *sender, const struct item *item)
 	if (why) {
 		end.kind = FILES_FAILED;
 		end.text = files_text(why);
-		if (!is_refused(sender, item))
+		if (!is_refused(sender, item)) {
+			sender->given_up_id = item->id;
+			files_report_count(sender->report, FILES_REGULAR, -1);
 			say(sender, FILES_FAILED, item->path, why);
+		}
 	} else {
 		sender->expected++;
 	}
 	return files_channel_put(sender->channel, &end);
+}
+
+/* The file is at the peer under its name, as far as sums of its content tell. */
+static bool is_same(struct sender *sender, const struct item *item)
+{
+	return item->verdict == FILES_COMPARE && item->size == (uint64_t)item->status.st_size && compare(sender, item) == item->status.st_size &&
+	       !check_unchanged(item);
+}
+
+static int send_end(struct sender *sender, const struct item *item, enum files_result result)
+{
+	const struct files_frame end = {.type = FILES_END, .id = item->id, .kind = result, .size = (uint64_t)item->status.st_size};
+
+	return files_channel_put(sender->channel, &end);
+}
+
+/* A file that the peer wants, or would want. */
+static int send_file(struct sender *sender, const struct item *item)
+{
+	if (is_same(sender, item)) {
+		sender->report->unchanged++;
+		files_report_moved(sender->report, 0, (uint64_t)item->status.st_size);
+		return send_end(sender, item, FILES_SAME);
+	}
+	if (!sender->source->dry_run)
+		return send_content(sender, item);
+	files_report_moved(sender->report, (uint64_t)item->status.st_size, 0);
+	say(sender, FILES_OK, item->path, FILES_NEW);
+	return send_end(sender, item, FILES_OK);
 }
 
 /* ---- entries --------------------------------------------------------------------------------------------------- */
@@ -318,12 +370,23 @@ static int send_item(struct sender *sender)
 		sender->report->unchanged++;
 		files_report_moved(sender->report, 0, (uint64_t)item->status.st_size);
 	} else if (item->verdict == FILES_REFUSED) {
+		files_report_count(sender->report, FILES_REGULAR, -1);
 		say(sender, FILES_FAILED, item->path, item->text);
 	} else {
-		ret = send_content(sender, item);
+		ret = send_file(sender, item);
 	}
 	drop_item(sender);
 	return ret;
+}
+
+static unsigned kind_of(const struct files_found *found)
+{
+	switch (found->kind) {
+	case FILES_FOUND_FILE: return FILES_REGULAR;
+	case FILES_FOUND_FOLDER: return FILES_FOLDER;
+	case FILES_FOUND_LINK: return FILES_LINK;
+	default: return 0;
+	}
 }
 
 /* Announces a file, a folder or a link. */
@@ -333,7 +396,7 @@ static int announce(struct sender *sender, const struct files_found *found, uint
 	struct files_frame frame = {
 		.type = FILES_ENTRY,
 		.id = id,
-		.kind = found->kind == FILES_FOUND_FILE ? FILES_REGULAR : found->kind == FILES_FOUND_LINK ? FILES_LINK : FILES_FOLDER,
+		.kind = kind_of(found),
 		.mode = status->st_mode & 0777,
 		.mtime = status->st_mtim.tv_sec,
 		.mtime_ns = (uint32_t)status->st_mtim.tv_nsec,
@@ -342,12 +405,7 @@ static int announce(struct sender *sender, const struct files_found *found, uint
 		.text = files_text(found->kind == FILES_FOUND_LINK ? found->link : ""),
 	};
 
-	if (found->kind == FILES_FOUND_FILE)
-		sender->report->files++;
-	else if (found->kind == FILES_FOUND_LINK)
-		sender->report->links++;
-	else
-		sender->report->folders++;
+	files_report_count(sender->report, frame.kind, 1);
 	if (found->kind != FILES_FOUND_FILE)
 		sender->expected++;
 	return files_channel_put(sender->channel, &frame);
@@ -380,14 +438,14 @@ static int send_next(struct sender *sender)
 	}
 	if (found.kind == FILES_FOUND_FAILED || found.kind == FILES_FOUND_LEFT_OUT)
 		return skip(sender, found.kind == FILES_FOUND_FAILED ? FILES_FAILED : FILES_LEFT_OUT, found.path, found.text);
-	if (found.path[0] == '\0') /* the folder whose content alone is wanted */
+	if (found.path[0] == '\0' && (found.kind != FILES_FOUND_LEAVE || !sender->source->deletes)) /* the folder whose content alone is wanted */
 		return 0;
 	ret = 0;
 	if (found.kind == FILES_FOUND_FILE || found.kind == FILES_FOUND_LEAVE)
-		ret = queue_item(sender, &found, sender->next_id);
+		ret = queue_item(sender, &found, sender->next_id + kind_of(&found));
 	if (ret == 0 && found.kind != FILES_FOUND_LEAVE)
-		ret = announce(sender, &found, sender->next_id);
-	sender->next_id++;
+		ret = announce(sender, &found, sender->next_id + kind_of(&found));
+	sender->next_id += ID_STEP;
 	return ret;
 }
 

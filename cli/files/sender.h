@@ -11,6 +11,8 @@
 struct files_source {
 	int (*next)(void *arg, struct files_found *found);
 	void *arg;
+	bool deletes; /* the peer deletes what does not come, so it needs to know where a folder ends whose content alone is sent */
+	bool dry_run; /* contents stay here */
 };
 
 /* Sends everything and waits until the peer has it on stable storage. Entries that fail are counted, and the copy goes on.

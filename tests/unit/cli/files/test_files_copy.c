@@ -74,7 +74,7 @@ static int next_twice(void *arg, struct files_found *found);
 static void *run_sender(void *arg)
 {
 	struct end *end = arg;
-	struct files_source source = {next_twice, end};
+	struct files_source source = {.next = next_twice, .arg = end};
 
 	end->ret = files_send(end->channel, &source, &end->report);
 	shutdown(end->fd, SHUT_RDWR);
@@ -411,7 +411,7 @@ TEST(a_quota_stops_a_file_and_counts_what_is_there)
 	write_random("b/old", 120000, 2);
 	write_random("a/too-much", 200000, 3);
 	root = open("b", O_RDONLY | O_DIRECTORY);
-	assert_int_equal(files_account_open(root, stay_alive, NULL, &copy.options.account), 0);
+	assert_int_equal(files_account_open(root, 0, stay_alive, NULL, &copy.options.account), 0);
 	copy_well(&copy, "a", "b");
 	files_account_close(&copy.options.account);
 	close(root);
