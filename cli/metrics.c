@@ -22,6 +22,8 @@ struct metrics {
 	uint16_t port;
 	struct MHD_Daemon *daemon;
 	struct srdma_server *server;
+	void (*print)(void *arg, FILE *file); /* NULL: nothing more */
+	void *arg;
 };
 
 /* Splits in place. Returns false when it has no such form. */
@@ -89,14 +91,22 @@ uint16_t metrics_port(const struct metrics *metrics)
 	return metrics->port;
 }
 
-static char *make_text(struct srdma_server *server, size_t *size)
+void metrics_add(struct metrics *metrics, void (*print)(void *arg, FILE *file), void *arg)
+{
+	metrics->print = print;
+	metrics->arg = arg;
+}
+
+static char *make_text(const struct metrics *metrics, size_t *size)
 {
 	struct srdma_server_metrics *m = NULL;
 	char *text = NULL;
-	FILE *file = srdma_server_get_metrics(server, &m) == 0 ? open_memstream(&text, size) : NULL;
+	FILE *file = srdma_server_get_metrics(metrics->server, &m) == 0 ? open_memstream(&text, size) : NULL;
 
 	if (file) {
 		metrics_print(m, file);
+		if (metrics->print)
+			metrics->print(metrics->arg, file);
 		/* Out of memory shows here. */
 		if (fclose(file) != 0) {
 			free(text);
@@ -173,7 +183,7 @@ static enum MHD_Result answer(void *arg, struct MHD_Connection *connection, cons
 	}
 	if (ready)
 		return tell_readiness(connection, metrics->server);
-	text = make_text(metrics->server, &size);
+	text = make_text(metrics, &size);
 	if (!text)
 		return tell(connection, MHD_HTTP_INTERNAL_SERVER_ERROR, no_memory);
 	return reply(connection, MHD_HTTP_OK, text, size, MHD_RESPMEM_MUST_FREE, "text/plain; version=0.0.4; charset=utf-8");
