@@ -11,6 +11,9 @@
 
 /* How long finished entries may wait for others, to be saved together with them. */
 #define GATHER_MS 20
+/* How long a partial file may be another copy's: one whose client was killed ends soon, and its successor is to go on with the file. */
+#define BUSY_MS      3000
+#define BUSY_TURN_MS 50
 
 const char *files_reason(int error)
 {
@@ -125,7 +128,7 @@ int files_receiver_finish(struct receiver *receiver, const struct files_pending 
 	return receiver->batch.count == FILES_BATCH_MAX ? commit(receiver) : 0;
 }
 
-int files_receiver_open(struct receiver *receiver, struct files_pending *pending, bool make, int64_t *size)
+static int open_partial(struct receiver *receiver, struct files_pending *pending, bool make, int64_t *size)
 {
 	int ret = files_partial_open(pending->folder, pending->partial, make, &pending->fd, size);
 
@@ -134,6 +137,22 @@ int files_receiver_open(struct receiver *receiver, struct files_pending *pending
 		return ret;
 	ret = commit(receiver);
 	return ret < 0 ? ret : files_partial_open(pending->folder, pending->partial, make, &pending->fd, size);
+}
+
+int files_receiver_open(struct receiver *receiver, struct files_pending *pending, bool make, int64_t *size)
+{
+	int ret = open_partial(receiver, pending, make, size);
+
+	for (int waited = 0; ret == -EBUSY && waited < BUSY_MS; waited += BUSY_TURN_MS) {
+		const struct timespec turn = {.tv_nsec = BUSY_TURN_MS * 1000000L};
+
+		ret = files_channel_live(receiver->channel);
+		if (ret < 0)
+			return ret;
+		nanosleep(&turn, NULL);
+		ret = open_partial(receiver, pending, make, size);
+	}
+	return ret;
 }
 
 int files_receiver_take(struct receiver *receiver, uint64_t bytes)
