@@ -25,7 +25,7 @@ allow = *
 echo = 127.0.0.1:{port}
 """
 CONNECTIONS = 3
-KILLS = 3
+KILLS = 2
 
 
 def make_tree(folder, chance):
@@ -33,7 +33,7 @@ def make_tree(folder, chance):
         path = folder / str(number // 40) / str(number)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(chance.randbytes(chance.randrange(20_000)))
-    (folder / "large").write_bytes(chance.randbytes(3_000_000))
+    (folder / "large").write_bytes(chance.randbytes(2_000_000))
 
 
 class Rotation(threading.Thread):

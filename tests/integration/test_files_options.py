@@ -268,12 +268,12 @@ def test_a_dry_run_changes_nothing(rig):
 
 @pytest.mark.parametrize("to_server", [True, False], ids=["to the server", "from it"])
 def test_a_limit_of_the_rate_holds(rig, to_server):
-    (rig.files / "large").write_bytes(bytes(1_500_000))
-    (rig.path / "mine").write_bytes(bytes(1_500_000))
+    (rig.files / "large").write_bytes(bytes(900_000))
+    (rig.path / "mine").write_bytes(bytes(900_000))
     rig.serve()
     args = "--limit-rate", "1M"
     answer = rig.to(*args, rig.path / "mine") if to_server else rig.back("large", *args)
-    assert answer["seconds"] > 1_500_000 / 2 ** 20 - 0.2, answer
+    assert answer["seconds"] > 900_000 / 2 ** 20 - 0.2, answer
 
 
 def test_partial_files_that_were_given_up_go(rig):

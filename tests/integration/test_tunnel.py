@@ -266,9 +266,10 @@ def test_connections_that_find_the_server_full_wait_for_room(serve, start, join)
 def test_connection_that_finds_no_room_in_time_is_reset(serve, start, join):
     server = serve(settings({"echo": start(Target, echo).port}, "[server]", "max-clients = 1", "[tunnel]", "allow = echo"))
     ours = join(server, "echo", "--busy-retry-ms", "300")
-    with ours.connect() as first, ours.connect() as second:
+    with ours.connect() as first:
         use_echo(first, 1)
-        assert is_broken(second)
+        with ours.connect() as second:
+            assert is_broken(second)
         assert "which is the maximum" in ours.wait_log("cannot carry a connection") and "waits up to" in ours.log()
         use_echo(first, 2)
         # One whose program goes away waits no longer.
