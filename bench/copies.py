@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
-"""Copying files within this host, on uroce: `securdma cp` beside scp, beside a pipe through `openssl s_server`, and beside RDMA writes.
+"""Copying files within this host, on uroce: `securdma cp` beside scp, beside a pipe through `openssl s_server`, and beside RDMA writes,
+and beside cp(1), which shows how fast this machine's file system takes the same files without any network.
 
 usage: copies.py BUILD [--rounds N] [--size BYTES] [--files N] [--folder DIR] [--quick] [--json | --markdown]
   --size    of the one large file; default: 4 GiB
@@ -8,7 +9,8 @@ usage: copies.py BUILD [--rounds N] [--size BYTES] [--files N] [--folder DIR] [-
   --folder  where all is; default: /dev/shm, so that it is the copying that is measured, and not a disk
   --quick   512 MiB and 2000 files
 Each command is measured whole, from its start to its end, with its handshake. securdma cp says that it is done when everything is on stable
-storage; scp and the pipe leave that to the kernel. In /dev/shm there is nothing to wait for; on a disk the difference shows. The rows
+storage; scp, the pipe and cp(1) leave that to the kernel, and so does securdma cp --no-sync. In /dev/shm there is nothing to wait for; on a
+disk the difference shows, and the rows with --no-sync are the ones to compare. The rows
 beside scp need the package openssh-server; the server that they start listens on the loopback address alone. On a busy machine they say
 little: sshd makes sessions of its own, and the scheduler shares the processors out by session.
 """
@@ -52,6 +54,27 @@ def run(*command, **more):
         raise Failed(f"bench: {' '.join(map(str, command))} failed:\n{result.stderr}")
 
 
+def peak_of(pid):
+    """The most memory that a process has had, in MiB; 0 when it has ended."""
+    try:
+        status = pathlib.Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmHWM:")), 0)
+
+
+def run_watched(*command):
+    """Runs a command, and returns its peak_of()."""
+    peak = 0
+    with subprocess.Popen([str(word) for word in command], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        while process.poll() is None:
+            peak = max(peak, peak_of(process.pid))
+            time.sleep(0.005)
+        if process.returncode != 0:
+            raise Failed(f"bench: {' '.join(map(str, command))} failed:\n{process.stderr.read()}")
+    return peak
+
+
 @contextlib.contextmanager
 def server(command, port, **more):
     with subprocess.Popen([str(word) for word in command], stderr=subprocess.DEVNULL,
@@ -73,11 +96,12 @@ class Copies:
 
     def __init__(self, work):
         self.work, self.target = work, work / "target"
-        self.large, self.tree = work / "large", work / "tree"
+        self.large, self.sixteenth, self.tree = work / "large", work / "sixteenth", work / "tree"
         block = os.urandom(1 << 20)
-        with open(self.large, "wb") as file:
-            for _ in range(SIZE >> 20):
-                file.write(block)
+        for path, size in ((self.large, SIZE), (self.sixteenth, SIZE // 16)):
+            with open(path, "wb") as file:
+                for _ in range(size >> 20):
+                    file.write(block)
         for number in range(FILES):
             folder = self.tree / str(number // 100)
             folder.mkdir(parents=True, exist_ok=True)
@@ -89,7 +113,7 @@ class Copies:
                 run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", work / name)
 
     def bytes_of(self, source):
-        return SIZE if source == self.large else FILES * SMALL
+        return FILES * SMALL if source == self.tree else source.stat().st_size
 
     def timed(self, source, copy):
         """MB/s; what was copied is checked once a round."""
@@ -101,14 +125,26 @@ class Copies:
         run("diff", "-rq", source, self.target / source.name)
         return self.bytes_of(source) / passed / 1e6
 
-    def securdma(self, source, *seal):
+    def securdma(self, source, *options, memory=None):
+        """With `memory`, a dictionary, the peaks of both ends go there."""
+        seal = options[:2] if "--seal" in options else ()
         port = free_port()
         serve = [UROCE, SECURDMA, "serve", "--listen", "127.0.0.1", "--port", port, "--cert", self.work / "server.crt", "--key", self.work / "server.key",
                  "--client-ca", self.work / "ca.crt", "--files-directory", self.target, "--files-rights", "w", "--region-size", "4M", *seal]
         self.target.mkdir(exist_ok=True)
-        with server(serve, port):
-            return self.timed(source, lambda: run(UROCE, SECURDMA, "cp", "--quiet", "--port", port, "--ca", self.work / "ca.crt", "--cert",
-                                                  self.work / "client.crt", "--key", self.work / "client.key", *seal, "-r", source, "127.0.0.1:"))
+        client = [UROCE, SECURDMA, "cp", "--quiet", "--port", port, "--ca", self.work / "ca.crt", "--cert", self.work / "client.crt", "--key",
+                  self.work / "client.key", *options, "-r", source, "127.0.0.1:"]
+        with server(serve, port) as process:
+            if memory is None:
+                return self.timed(source, lambda: run(*client))
+            rate = self.timed(source, lambda: memory.update(client=run_watched(*client)))
+            memory["server"] = peak_of(process.pid)
+            return rate
+
+    def peaks(self, source, *options):
+        memory = {}
+        self.securdma(source, *options, memory=memory)
+        return memory
 
     def scp(self, source):
         if not os.path.exists(SSHD):
@@ -122,6 +158,10 @@ class Copies:
             return self.timed(source, lambda: run("scp", "-q", "-r", "-p", "-P", port, "-i", self.work / "user", "-F", "/dev/null", "-o",
                                                   "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", source,
                                                   f"{getpass.getuser()}@127.0.0.1:{self.target}"))
+
+    def local(self, source):
+        """Without any network."""
+        return self.timed(source, lambda: run("cp", "-r", "-p", source, self.target))
 
     def openssl(self, source):
         """The large file as it is, and the tree by tar, which is what a pipe needs. Neither of the two commands ends by itself."""
@@ -154,6 +194,15 @@ def writes():
     return next(line["mib_per_s"] * 1.048576 for line in report["bandwidth"] if line["operation"] == "write")
 
 
+def add_peaks(report, copies, sealed):
+    """Memory that grew with a file would be 16 times as much."""
+    for word, seal in (("plain", ()), ("sealed", sealed)):
+        large, small = copies.peaks(copies.large, *seal), copies.peaks(copies.sixteenth, *seal)
+        for end in ("client", "server"):
+            report.add(Row(f"peak memory of the {end}, {word}: one file of {SIZE >> 20} MiB", "MiB", [large[end]], f"one of {SIZE >> 24} MiB", [small[end]],
+                           most=1.2))
+
+
 def main():
     report = rows.Report(options)
     with tempfile.TemporaryDirectory(prefix="securdma-copy-", dir=options.folder) as folder:
@@ -162,13 +211,23 @@ def main():
         for source, what in ((copies.large, f"one file of {SIZE >> 20} MiB"), (copies.tree, f"{FILES} files of {SMALL >> 10} KiB")):
             seen = in_turn(options.rounds, {"sealed": lambda source=source: copies.securdma(source, *sealed), "scp": lambda source=source: copies.scp(source),
                                             "openssl": lambda source=source: copies.openssl(source),
-                                            "plain": lambda source=source: copies.securdma(source), "writes": writes})
+                                            "sealed, left to the kernel": lambda source=source: copies.securdma(source, *sealed, "--no-sync"),
+                                            "plain": lambda source=source: copies.securdma(source), "writes": writes,
+                                            "plain, left to the kernel": lambda source=source: copies.securdma(source, "--no-sync"),
+                                            "cp": lambda source=source: copies.local(source)})
             report.add(Row(f"securdma cp, sealed: {what}", "MB/s", seen["sealed"], "scp", seen["scp"], least=1.5),
-                       Row(f"securdma cp, sealed: {what}", "MB/s", seen["sealed"], "openssl s_server in a pipe", seen["openssl"], least=1.2))
+                       Row(f"securdma cp, sealed: {what}", "MB/s", seen["sealed"], "openssl s_server in a pipe", seen["openssl"], least=1.2),
+                       Row(f"securdma cp --no-sync, sealed: {what}", "MB/s", seen["sealed, left to the kernel"], "openssl s_server in a pipe",
+                           seen["openssl"]))
             if source == copies.large:
                 report.add(Row(f"securdma cp, plain: {what}", "MB/s", seen["plain"], "RDMA writes of 256 KiB", seen["writes"], least=0.8))
             else:
                 report.add(Row(f"securdma cp, plain: {what}", "MB/s", seen["plain"], "scp", seen["scp"]))
+            report.add(Row(f"securdma cp --no-sync, plain: {what}", "MB/s", seen["plain, left to the kernel"], "cp(1), without a network", seen["cp"]))
+            if source == copies.large:
+                report.add(Row(f"cp(1), without a network: {what}", "MB/s", seen["cp"], "RDMA writes of 256 KiB", seen["writes"],
+                               after="what the file system allows"))
+        add_peaks(report, copies, sealed)
     return report.end()
 
 

@@ -44,6 +44,7 @@ static const struct option cp_options[] = {
 	{"--limit-rate", NULL, NULL, OPTION_SIZE, FOR_CP, AT(limit_rate), RATE_MIN, (int64_t)1 << 40, "BYTES",
 	 "bytes per second to send and receive"},
 	{"--dry-run", NULL, NULL, OPTION_SWITCH, FOR_CP, AT(dry_run), 0, 0, NULL, "change nothing, and print what would be copied and deleted"},
+	{"--no-sync", NULL, NULL, OPTION_SWITCH, FOR_CP, AT(no_sync), 0, 0, NULL, "do not wait until files are on the disk; a power cut may lose them"},
 	{"--quiet", NULL, NULL, OPTION_SWITCH, FOR_CP, AT(quiet), 0, 0, NULL, "print errors only"},
 	{"--progress", NULL, NULL, OPTION_TEXT, FOR_CP, AT(progress_form), 0, 0, "auto|bar|plain|none",
 	 "how to show progress; auto: a bar on a terminal"},

@@ -11,6 +11,7 @@
 
 /* Bytes in one turn, so that other clients of the worker get theirs. */
 #define TURN ((size_t)1 << 20)
+#define GIVE_BACK ((size_t)256 << 10)
 #define STACK_SIZE ((size_t)1 << 20)
 
 static void free_session(struct copy_session *session)
@@ -18,7 +19,6 @@ static void free_session(struct copy_session *session)
 	srdma_stream_free(&session->stream);
 	pthread_mutex_destroy(&session->mutex);
 	pthread_cond_destroy(&session->changed);
-	free(session->in.bytes);
 	free(session->out.bytes);
 	free(session->area.folder);
 	OPENSSL_cleanse(session->key, sizeof session->key);
@@ -48,6 +48,7 @@ int copy_session_new(struct srdma_conn *conn, const uint8_t key[FILES_KEY_SIZE],
 		return ret;
 	srdma_conn_get_info(conn, &info);
 	session->client_id = info.client_id;
+	session->is_sealed = info.seal[0] != '\0';
 	memcpy(session->name, info.peer_name, sizeof session->name);
 	memcpy(session->key, key, sizeof session->key);
 	session->forget = forget;
@@ -62,9 +63,8 @@ int copy_session_new(struct srdma_conn *conn, const uint8_t key[FILES_KEY_SIZE],
 	pthread_condattr_destroy(&attributes);
 	session->area = *area;
 	session->area.folder = strdup(area->folder);
-	session->in.bytes = malloc(FILES_RING_SIZE);
 	session->out.bytes = malloc(FILES_RING_SIZE);
-	if (session->area.folder && session->in.bytes && session->out.bytes)
+	if (session->area.folder && session->out.bytes)
 		ret = srdma_stream_new(conn, NULL, &session->stream);
 	if (ret < 0)
 		free_session(session);
@@ -83,20 +83,32 @@ static void wake_worker(struct copy_session *session, bool *waits)
 	*waits = false;
 }
 
+/* What was read goes back to the stream in such pieces, and when there is nothing more to read. The mutex is held. */
+static void give_back(struct copy_session *session)
+{
+	struct copy_window *in = &session->in;
+	bool wanted = !in->is_due && (in->read == in->end || in->read - in->start >= GIVE_BACK);
+
+	in->is_due = in->is_due || wanted;
+	wake_worker(session, &wanted);
+}
+
 static ssize_t thread_read(void *arg, void *data, size_t size)
 {
 	struct copy_session *session = arg;
-	struct files_ring *ring = &session->in;
+	struct copy_window *in = &session->in;
 	const uint8_t *at;
 	size_t held;
 	ssize_t end = -EAGAIN;
 
 	pthread_mutex_lock(&session->mutex);
-	held = files_ring_held(ring, &at);
+	held = in->end - in->read;
+	at = in->at + (in->read - in->start);
 	if (held == 0 && session->ended)
 		end = 0;
 	else if (held == 0 && !session->conn)
 		end = -ECONNRESET;
+	in->is_copied = held > 0;
 	pthread_mutex_unlock(&session->mutex);
 	if (held == 0)
 		return end;
@@ -104,10 +116,12 @@ static ssize_t thread_read(void *arg, void *data, size_t size)
 		held = size;
 	memcpy(data, at, held);
 	pthread_mutex_lock(&session->mutex);
-	ring->read += held;
-	/* Not for each byte of room. */
-	if (ring->written - ring->read <= FILES_RING_SIZE / 2)
-		wake_worker(session, &session->in_waits);
+	in->is_copied = false;
+	in->read += held;
+	give_back(session);
+	/* The worker waits if the connection goes at this moment. */
+	if (!session->conn)
+		pthread_cond_signal(&session->changed);
 	pthread_mutex_unlock(&session->mutex);
 	return (ssize_t)held;
 }
@@ -140,11 +154,12 @@ static ssize_t thread_write(void *arg, const void *data, size_t size)
 
 static bool is_ready(struct copy_session *session, bool to_read, bool to_write)
 {
-	const struct files_ring *in = &session->in, *out = &session->out;
+	const struct copy_window *in = &session->in;
+	const struct files_ring *out = &session->out;
 
 	if (!session->conn)
 		return true;
-	return (to_read && (session->ended || in->written > in->read)) || (to_write && out->written - out->read < FILES_RING_SIZE);
+	return (to_read && (session->ended || in->end > in->read)) || (to_write && out->written - out->read < FILES_RING_SIZE);
 }
 
 static int thread_wait(void *arg, bool to_read, bool to_write, int timeout_ms)
@@ -203,7 +218,7 @@ static void log_copy(const struct copy_session *session, const struct files_repo
 static void *run(void *arg)
 {
 	struct copy_session *session = arg;
-	const struct files_transport transport = {thread_read, thread_write, thread_wait, session};
+	const struct files_transport transport = {thread_read, thread_write, thread_wait, session, session->is_sealed};
 	struct files_report report = {0};
 	struct files_host_result result = {0};
 	int ret = files_host_run(&transport, session->key, &session->area, &report, &result);
@@ -240,35 +255,46 @@ int copy_session_start(struct copy_session *session)
 
 /* ---- the worker ------------------------------------------------------------------------------------------------ */
 
-/* From the client to the thread. Returns 1 when there may be more at once, else 0 or an error. */
+/* Gives back to the stream what the thread has read. Returns whether the thread wants more. */
+static bool take_back(struct copy_session *session, int *ret)
+{
+	struct copy_window *in = &session->in;
+	size_t read;
+	bool wanted;
+
+	pthread_mutex_lock(&session->mutex);
+	read = in->read - in->start;
+	if (read > 0)
+		in->at += read;
+	in->start = in->read;
+	in->is_due = false;
+	wanted = !session->ended && !session->finished;
+	pthread_mutex_unlock(&session->mutex);
+	*ret = read > 0 ? srdma_stream_consume(session->stream, read) : 0;
+	return wanted && *ret == 0;
+}
+
+/* From the client to the thread. Returns 0 or an error. */
 static int pump_in(struct copy_session *session)
 {
-	struct files_ring *ring = &session->in;
+	struct copy_window *in = &session->in;
+	const void *at;
+	ssize_t count;
+	int ret;
 
-	for (size_t moved = 0; moved < TURN;) {
-		uint8_t *at;
-		size_t room;
-		ssize_t count;
-		bool over;
-
-		pthread_mutex_lock(&session->mutex);
-		room = files_ring_room(ring, &at);
-		over = session->ended || session->finished;
-		session->in_waits = room == 0;
-		pthread_mutex_unlock(&session->mutex);
-		if (over || room == 0)
-			return 0;
-		count = srdma_stream_read(session->stream, at, room, 0);
-		if (count < 0)
-			return count == -EAGAIN ? 0 : (int)count;
-		pthread_mutex_lock(&session->mutex);
-		ring->written += (size_t)count;
-		session->ended = count == 0;
-		pthread_cond_signal(&session->changed);
-		pthread_mutex_unlock(&session->mutex);
-		moved += (size_t)count;
-	}
-	return 1;
+	if (!take_back(session, &ret))
+		return ret;
+	count = srdma_stream_peek(session->stream, &at, 0);
+	if (count < 0)
+		return count == -EAGAIN ? 0 : (int)count;
+	pthread_mutex_lock(&session->mutex);
+	if (count > 0)
+		in->at = at;
+	in->end = in->start + (size_t)count;
+	session->ended = count == 0;
+	pthread_cond_signal(&session->changed);
+	pthread_mutex_unlock(&session->mutex);
+	return 0;
 }
 
 static int pump_out(struct copy_session *session)
@@ -311,7 +337,7 @@ static int pump(struct copy_session *session, char *reason)
 
 	if (ret < 0)
 		snprintf(reason, 128, "the stream of the copy failed: %s", srdma_strerror(ret));
-	return ret < 0 ? ret : in > 0 || out > 0 ? -EAGAIN : 0;
+	return ret < 0 ? ret : out > 0 ? -EAGAIN : 0;
 }
 
 int copy_session_stream(void *client, struct srdma_stream *stream, char *reason)
@@ -336,10 +362,14 @@ void copy_session_disconnect(void *client)
 {
 	struct copy_session *session = client;
 
-	srdma_stream_free(&session->stream);
 	pthread_mutex_lock(&session->mutex);
 	session->conn = NULL;
+	/* A piece of the ring, which goes with the connection. */
+	while (session->in.is_copied)
+		pthread_cond_wait(&session->changed, &session->mutex);
+	session->in.end = session->in.read;
 	pthread_cond_signal(&session->changed);
 	pthread_mutex_unlock(&session->mutex);
+	srdma_stream_free(&session->stream);
 	unref(session);
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* One copy of a client with a server: the client's worker moves bytes between the stream and two rings, and never waits; a thread
- * serves the copy from the rings, and waits for disks. */
+/* One copy of a client with a server: a thread serves it, and waits for disks. The client's worker never waits. It shows the thread what has
+ * come, where it lies in the stream's ring, and moves what the thread has to say from a ring between them to the stream. */
 #ifndef CLI_COPY_SESSION_H
 #define CLI_COPY_SESSION_H
 
@@ -10,10 +10,20 @@
 
 #include <pthread.h>
 
+/* Bytes of the stream that the thread may read. Counted since the start: shown and given back to the stream up to `start`, read up to `read`,
+ * there up to `end`. */
+struct copy_window {
+	const uint8_t *at; /* of byte `start` */
+	size_t start, read, end;
+	bool is_copied;    /* at this moment, by the thread, which does not hold the mutex meanwhile */
+	bool is_due;       /* the worker was woken, to give back what was read and to show more */
+};
+
 struct copy_session {
 	struct copy_session *next; /* its owner's */
 	char name[SRDMA_NAME_SIZE];
 	uint64_t client_id;
+	bool is_sealed;
 	uint8_t key[FILES_KEY_SIZE];
 	struct files_area area;
 	void (*forget)(struct copy_session *session, void *arg);
@@ -25,8 +35,9 @@ struct copy_session {
 	pthread_cond_t changed;      /* for the thread */
 	unsigned refs;               /* worker, thread */
 	struct srdma_conn *conn;     /* NULL: it has gone */
-	struct files_ring in, out;   /* to the thread, to the client */
-	bool in_waits, out_waits;    /* the worker is to be woken when there is room in `in`, something in `out` */
+	struct copy_window in;       /* to the thread */
+	struct files_ring out;       /* to the client */
+	bool out_waits;              /* the worker is to be woken when there is something in `out` */
 	bool ended;                  /* the client has sent its last byte */
 	bool finished;               /* the thread writes no more */
 };

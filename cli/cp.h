@@ -11,7 +11,7 @@
 #include "settings.h"
 
 struct cp {
-	bool recursive, quiet, checksum, deletes, dry_run;
+	bool recursive, quiet, no_sync, checksum, deletes, dry_run;
 	struct option_list exclude; /* as they were given */
 	int64_t limit_rate;         /* bytes per second; 0: none */
 	char *progress_form; /* auto, bar, plain or none */

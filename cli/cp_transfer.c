@@ -19,8 +19,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* For the stream, in each direction. */
+/* For the stream: of the ring that the peer writes to, and for what this end writes. */
 #define REGION_SIZE ((size_t)4 << 20)
+#define BUFFER_SIZE ((size_t)2 << 20)
 #define DISCONNECT_MS 5000
 /* Between two looks for a signal. */
 #define LOOK_MS 100
@@ -159,6 +160,7 @@ static int connect_server(struct transfer *transfer)
 	struct cp *cp = transfer->cp;
 	struct settings *settings = &cp->settings;
 	struct srdma_conn_options conn;
+	struct srdma_stream_options stream;
 	struct srdma_qp_options qp;
 	struct srdma_conn_info info;
 	int ret = credentials_client(settings, &transfer->context);
@@ -184,13 +186,15 @@ static int connect_server(struct transfer *transfer)
 		return ret;
 	srdma_conn_get_info(transfer->conn, &info);
 	snprintf(cp->seal, sizeof cp->seal, "%s", info.seal);
-	ret = srdma_stream_new(transfer->conn, NULL, &transfer->stream);
+	srdma_stream_options_init(&stream);
+	stream.buffer_size = BUFFER_SIZE;
+	ret = srdma_stream_new(transfer->conn, &stream, &transfer->stream);
 	return ret < 0 ? fail(cp, ret, "stream") : CLI_EXIT_OK;
 }
 
 static int open_channel(struct transfer *transfer)
 {
-	const struct files_transport transport = {read_stream, write_stream, wait_stream, transfer};
+	const struct files_transport transport = {read_stream, write_stream, wait_stream, transfer, transfer->cp->seal[0] != '\0'};
 	int ret = files_channel_new(&transport, transfer->private_data + sizeof SERVE_FILES_WORD, true, transfer->cp->settings.conn.timeout_ms,
 				    &transfer->channel);
 
@@ -223,7 +227,8 @@ static int say_hello(struct transfer *transfer)
 		.version = FILES_VERSION,
 		.kind = cp->fetch ? FILES_GET : FILES_PUT,
 		.flags = (cp->recursive ? FILES_RECURSIVE : 0) | (cp->progress.form != PROGRESS_NONE ? FILES_WANT_TOTAL : 0) |
-			 (cp->checksum ? FILES_CHECKSUM : 0) | (cp->deletes ? FILES_DELETE : 0) | (cp->dry_run ? FILES_DRY_RUN : 0),
+			 (cp->no_sync ? FILES_NO_SYNC : 0) | (cp->checksum ? FILES_CHECKSUM : 0) | (cp->deletes ? FILES_DELETE : 0) |
+			 (cp->dry_run ? FILES_DRY_RUN : 0),
 		.name = files_text(cp->fetch ? "" : cp->target),
 	};
 	struct files_frame answer = {0};
@@ -258,6 +263,7 @@ static int fetch(struct transfer *transfer)
 	struct cp *cp = transfer->cp;
 	const struct files_receiver_options options = {
 		.root = transfer->folder,
+		.no_sync = cp->no_sync,
 		.expects = expects,
 		.arg = &cp->list,
 		.report = &cp->report,
@@ -290,7 +296,7 @@ static int live(void *arg)
 static int send_files(struct transfer *transfer)
 {
 	struct cp *cp = transfer->cp;
-	const struct files_source source = {.next = files_list_next, .arg = &cp->list, .deletes = cp->deletes, .dry_run = cp->dry_run};
+	const struct files_source source = {.next = files_list_next, .arg = &cp->list, .deletes = cp->deletes, .dry_run = cp->dry_run, .asks = cp->checksum};
 	int ret = cp->deletes ? send_excludes(transfer) : 0;
 
 	if (ret == 0 && cp->progress.form != PROGRESS_NONE)

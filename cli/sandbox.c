@@ -60,7 +60,7 @@ static const int allowed[] = {
 };
 
 /* For clients that copy files. What may be written, the server's user and the descriptors of the folders decide. */
-static const int for_files[] = {CALL(mkdirat), CALL(renameat), CALL(renameat2), CALL(symlinkat), CALL(utimensat), CALL(syncfs),
+static const int for_files[] = {CALL(mkdirat), CALL(renameat), CALL(renameat2), CALL(symlinkat), CALL(utimensat), CALL(syncfs), CALL(fstatfs),
 				CALL(sync_file_range), CALL(sync_file_range2)};
 
 static const int deadly[] = {
@@ -187,6 +187,9 @@ int sandbox_enter(bool files)
 		ret = add_all(filter, SCMP_ACT_ALLOW, allowed, sizeof allowed / sizeof *allowed);
 	if (ret == 0 && files)
 		ret = add_all(filter, SCMP_ACT_ALLOW, for_files, sizeof for_files / sizeof *for_files);
+	/* A name for an open file that has none. By its path, any file could be linked. */
+	if (ret == 0 && files)
+		ret = allow_if(filter, CALL(linkat), 4, AT_EMPTY_PATH);
 	if (ret == 0)
 		ret = add_all(filter, SCMP_ACT_KILL_PROCESS, deadly, sizeof deadly / sizeof *deadly);
 	if (ret == 0)

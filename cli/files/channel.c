@@ -7,9 +7,9 @@
 #include <string.h>
 #include <time.h>
 
-#define BUFFER_SIZE (2 * FILES_FRAME_MAX)
+#define BUFFER_SIZE (3 * FILES_FRAME_MAX)
 /* Enough to be worth a write of the transport. */
-#define FLUSH_SIZE (64 * 1024)
+#define FLUSH_SIZE (500 * 1024)
 /* Between two signs of life, and for how long there may be nothing but these. */
 #define ALIVE_MS     2000
 #define ALIVE_MAX_MS (10 * 60 * 1000)
@@ -126,6 +126,11 @@ static uint32_t length_at(const uint8_t *at)
 	return (uint32_t)at[0] << 24 | (uint32_t)at[1] << 16 | (uint32_t)at[2] << 8 | at[3];
 }
 
+static size_t tag_size_of(const struct files_channel *channel)
+{
+	return channel->transport.is_sealed ? 0 : FILES_TAG_SIZE;
+}
+
 static int tag_of(struct files_channel *channel, bool from_client, uint64_t number, const uint8_t *at, size_t size, uint8_t tag[16])
 {
 	files_mac_begin(channel->mac, from_client ? FILES_MAC_CLIENT : FILES_MAC_SERVER, 0, number);
@@ -137,25 +142,26 @@ static int tag_of(struct files_channel *channel, bool from_client, uint64_t numb
 static int parse(struct files_channel *channel, struct files_frame *frame)
 {
 	const uint8_t *at = channel->in.bytes + channel->in.start;
-	size_t have = channel->in.end - channel->in.start, length;
+	size_t have = channel->in.end - channel->in.start, tag_size = tag_size_of(channel), length;
 	uint8_t tag[FILES_TAG_SIZE];
-	int ret;
+	int ret = 0;
 
 	if (have < FILES_HEAD_SIZE)
 		return -EAGAIN;
 	length = length_at(at);
 	if (length > FILES_FRAME_MAX - FILES_HEAD_SIZE - FILES_TAG_SIZE)
 		return -EPROTO;
-	if (have < FILES_HEAD_SIZE + length + FILES_TAG_SIZE)
+	if (have < FILES_HEAD_SIZE + length + tag_size)
 		return -EAGAIN;
-	ret = tag_of(channel, !channel->is_client, channel->received, at, FILES_HEAD_SIZE + length, tag);
-	if (ret == 0 && CRYPTO_memcmp(tag, at + FILES_HEAD_SIZE + length, sizeof tag) != 0)
+	if (tag_size > 0)
+		ret = tag_of(channel, !channel->is_client, channel->received, at, FILES_HEAD_SIZE + length, tag);
+	if (ret == 0 && tag_size > 0 && CRYPTO_memcmp(tag, at + FILES_HEAD_SIZE + length, sizeof tag) != 0)
 		ret = -EBADMSG;
 	if (ret < 0)
 		return ret;
 	channel->received++;
 	channel->heard_at = now_ms();
-	channel->taken = FILES_HEAD_SIZE + length + FILES_TAG_SIZE;
+	channel->taken = FILES_HEAD_SIZE + length + tag_size;
 	return files_frame_decode((enum files_type)at[4], at + FILES_HEAD_SIZE, length, frame);
 }
 
@@ -288,12 +294,13 @@ int files_channel_put(struct files_channel *channel, const struct files_frame *f
 	for (int i = 0; i < 4; i++)
 		at[i] = (uint8_t)((uint32_t)length >> (24 - 8 * i));
 	at[4] = (uint8_t)frame->type;
-	ret = tag_of(channel, channel->is_client, channel->sent, at, FILES_HEAD_SIZE + (size_t)length, at + FILES_HEAD_SIZE + length);
+	if (tag_size_of(channel) > 0)
+		ret = tag_of(channel, channel->is_client, channel->sent, at, FILES_HEAD_SIZE + (size_t)length, at + FILES_HEAD_SIZE + length);
 	if (ret < 0)
 		return ret;
 	channel->sent++;
 	channel->put_at = now_ms();
-	out->end += FILES_HEAD_SIZE + (size_t)length + FILES_TAG_SIZE;
+	out->end += FILES_HEAD_SIZE + (size_t)length + tag_size_of(channel);
 	return out->end - out->start >= FLUSH_SIZE ? files_channel_flush(channel) : 0;
 }
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Frames over anything that carries bytes both ways: a stream over RDMA, a server's pipes, a test's sockets. Each frame has a checksum
- * that also covers its place in the order. All memory is allocated at the start. */
+ * that also covers its place in the order, unless what carries it has its own. All memory is allocated at the start. */
 #ifndef FILES_CHANNEL_H
 #define FILES_CHANNEL_H
 
@@ -17,6 +17,7 @@ struct files_transport {
 	ssize_t (*write)(void *arg, const void *data, size_t size);
 	int (*wait)(void *arg, bool to_read, bool to_write, int timeout_ms);
 	void *arg;
+	bool is_sealed; /* nobody can change, add or omit bytes on the way, so frames have no checksums */
 };
 
 struct files_channel;

@@ -22,13 +22,14 @@ static const struct form {
 	[FILES_ANSWER] = {"ANSWER", "ikscxd", FILES_COMPARE, false},
 	[FILES_START] = {"START", "is", 0, false},
 	[FILES_DATA] = {"DATA", "sd", 0, false},
-	[FILES_END] = {"END", "iksx", FILES_SAME, false},
-	[FILES_DONE] = {"DONE", "iknx", FILES_LEFT_OUT, false},
+	[FILES_END] = {"END", "iksx", FILES_UNCHANGED, false},
+	[FILES_DONE] = {"DONE", "iknx", FILES_UNCHANGED, false},
 	[FILES_SKIPPED] = {"SKIPPED", "knx", FILES_LEFT_OUT, false},
 	[FILES_FINISH] = {"FINISH", "", 0, false},
 	[FILES_BYE] = {"BYE", "", 0, false},
 	[FILES_ALIVE] = {"ALIVE", "", 0, false},
 	[FILES_FAILURE] = {"FAILURE", "x", 0, false},
+	[FILES_WHOLE] = {"WHOLE", "itmnd", 0, false},
 	[FILES_EXCLUDE] = {"EXCLUDE", "n", 0, false},
 	[FILES_REMOVED] = {"REMOVED", "knx", FILES_LEFT_OUT, false},
 };
@@ -118,6 +119,8 @@ static bool is_sound(const struct files_frame *frame, const struct form *form)
 		return false;
 	if (frame->type == FILES_DATA)
 		return frame->data.length > 0 && frame->size <= (uint64_t)INT64_MAX - frame->data.length;
+	if (frame->type == FILES_WHOLE)
+		return frame->data.length <= FILES_WHOLE_MAX;
 	if (frame->type == FILES_ANSWER) {
 		bool has_sums = frame->kind == FILES_PARTIAL || frame->kind == FILES_COMPARE;
 

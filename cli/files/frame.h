@@ -6,10 +6,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define FILES_VERSION    1
+#define FILES_VERSION    2
 #define FILES_NAME_MAX   4095
 #define FILES_TEXT_MAX   4095
 #define FILES_DATA_MAX   (256 * 1024)
+#define FILES_WHOLE_MAX  (64 * 1024) /* of a file that goes in one frame */
 #define FILES_RUNGS_MAX  32
 #define FILES_TAG_SIZE   16
 #define FILES_HEAD_SIZE  5 /* length of the payload, type */
@@ -28,12 +29,13 @@ enum files_type {
 	FILES_START,     /* sender: a file's content comes, from this offset on */
 	FILES_DATA,      /* sender: some of it; what is left out is a hole */
 	FILES_END,       /* sender: the content is over */
-	FILES_DONE,      /* receiver: an entry is on stable storage, or has failed */
+	FILES_DONE,      /* receiver: an entry is saved, or has failed */
 	FILES_SKIPPED,   /* sender: something that it does not send, or cannot */
 	FILES_FINISH,    /* sender: there are no more entries */
 	FILES_BYE,       /* receiver: all that came is done */
 	FILES_ALIVE,     /* either: it is busy */
 	FILES_FAILURE,   /* either: it ends the copy */
+	FILES_WHOLE,     /* sender: a small file with its content, without a question before */
 	FILES_EXCLUDE,   /* client, before its paths or entries: a pattern of what stays out */
 	FILES_REMOVED,   /* receiver: it has deleted what the sender does not have, or could not */
 	FILES_TYPE_COUNT,
@@ -43,16 +45,17 @@ enum files_operation { FILES_PUT = 1, FILES_GET };
 enum files_kind { FILES_REGULAR = 1, FILES_FOLDER, FILES_LINK };
 /* FILES_COMPARE: it has a file of the same size, and sums of it. */
 enum files_verdict { FILES_SEND = 1, FILES_HAVE, FILES_PARTIAL, FILES_REFUSED, FILES_COMPARE };
-/* FILES_SAME: of a file's end: that file is the same. */
-enum files_result { FILES_OK = 1, FILES_FAILED, FILES_LEFT_OUT, FILES_SAME };
+/* FILES_UNCHANGED: FILES_DONE of a FILES_WHOLE that was there, or FILES_END of a file that has the receiver's sums. */
+enum files_result { FILES_OK = 1, FILES_FAILED, FILES_LEFT_OUT, FILES_UNCHANGED };
 
 /* In FILES_HELLO. */
 #define FILES_RECURSIVE  1u
 #define FILES_WANT_TOTAL 2u
-#define FILES_CHECKSUM   4u /* the contents decide whether a file is there, and not size and time */
-#define FILES_DELETE     8u /* what the sender does not have goes */
-#define FILES_DRY_RUN    16u /* the receiver changes nothing, and no content is sent */
-#define FILES_FLAGS      31u /* all of them */
+#define FILES_NO_SYNC    4u
+#define FILES_CHECKSUM   8u  /* the contents decide whether a file is there, and not size and time */
+#define FILES_DELETE     16u /* what the sender does not have goes */
+#define FILES_DRY_RUN    32u /* the receiver changes nothing, and no content is sent */
+#define FILES_FLAGS      63u /* all of them */
 
 struct files_bytes {
 	const uint8_t *at;

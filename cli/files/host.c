@@ -57,7 +57,7 @@ static int open_target(struct host *host)
 	int root = fcntl(host->root, F_DUPFD_CLOEXEC, 0), fd = -1, ret = -ENOMEM;
 
 	if (root >= 0)
-		ret = files_target_new(root, &target);
+		ret = files_target_new(root, !(host->flags & FILES_NO_SYNC), &target);
 	if (ret == 0) {
 		files_target_set_mode(target, 0777);
 		ret = files_target_folder(target, &path, !dry_run, &folder, &made);
@@ -94,6 +94,7 @@ static int take_files(struct host *host)
 	struct files_receiver_options options = {
 		.report = host->report,
 		.quota = host->area->quota,
+		.no_sync = host->flags & FILES_NO_SYNC,
 		.checksum = host->flags & FILES_CHECKSUM,
 		.deletes = host->flags & FILES_DELETE,
 		.dry_run = host->flags & FILES_DRY_RUN,
@@ -169,7 +170,8 @@ static int give_files(struct host *host)
 	const struct files_source source = {.next = files_list_next,
 					    .arg = &list,
 					    .deletes = host->flags & FILES_DELETE,
-					    .dry_run = host->flags & FILES_DRY_RUN};
+					    .dry_run = host->flags & FILES_DRY_RUN,
+					    .asks = host->flags & FILES_CHECKSUM};
 	int root, ret;
 
 	if (!(host->area->rights & FILES_MAY_READ))
@@ -179,7 +181,7 @@ static int give_files(struct host *host)
 		ret = take_paths(host, &list, &excludes);
 	root = ret == 0 ? fcntl(host->root, F_DUPFD_CLOEXEC, 0) : -1;
 	if (ret == 0)
-		ret = root < 0 ? -errno : files_target_new(root, &list.target);
+		ret = root < 0 ? -errno : files_target_new(root, false, &list.target);
 	if (ret < 0 && root >= 0)
 		close(root);
 	if (ret == 0)

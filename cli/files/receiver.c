@@ -3,9 +3,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <linux/magic.h>
+#include <sys/vfs.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -35,68 +36,29 @@ int files_receiver_say(struct receiver *receiver, uint64_t id, enum files_result
 	return files_channel_put(receiver->channel, &frame);
 }
 
-/* A batch that another thread saves, since nobody knows how long a disk takes. */
-struct saving {
-	struct files_batch *batch;
-	struct files_account *account;
-	pthread_mutex_t mutex; /* guards `over` */
-	pthread_cond_t ended;
-	bool over;
-};
-
-static void *save(void *arg)
+static int live(void *arg)
 {
-	struct saving *saving = arg;
-
-	files_batch_commit(saving->batch, saving->account);
-	pthread_mutex_lock(&saving->mutex);
-	saving->over = true;
-	pthread_cond_signal(&saving->ended);
-	pthread_mutex_unlock(&saving->mutex);
-	return NULL;
+	return files_channel_live(arg);
 }
 
-/* For a second at most. Returns whether it is saved. */
-static bool wait_for(struct saving *saving)
+/* A whole file's room was taken before anybody looked whether it is there. */
+static void give_back(struct receiver *receiver, const struct files_pending *item)
 {
-	struct timespec until;
-	int ret = 0;
-	bool over;
-
-	clock_gettime(CLOCK_MONOTONIC, &until);
-	until.tv_sec++;
-	pthread_mutex_lock(&saving->mutex);
-	while (!saving->over && ret == 0)
-		ret = pthread_cond_timedwait(&saving->ended, &saving->mutex, &until);
-	over = saving->over;
-	pthread_mutex_unlock(&saving->mutex);
-	return over;
+	if (item->whole.at && (item->error < 0 || item->unchanged))
+		files_account_give(receiver->options->account, FILES_ENTRY_COST + item->whole.length);
 }
 
-/* Saves the batch. Meanwhile the sender gets signs of life. */
-static int save_batch(struct receiver *receiver)
+static int say_saved(struct receiver *receiver, const struct files_pending *item)
 {
-	struct saving saving = {.batch = &receiver->batch, .account = receiver->options->account};
-	pthread_condattr_t attributes;
-	pthread_t thread;
-	int ret = 0;
+	const struct files_bytes name = files_text(item->path);
 
-	pthread_condattr_init(&attributes);
-	pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-	pthread_cond_init(&saving.ended, &attributes);
-	pthread_condattr_destroy(&attributes);
-	pthread_mutex_init(&saving.mutex, NULL);
-	if (pthread_create(&thread, NULL, save, &saving) != 0) {
-		save(&saving);
-	} else {
-		while (!wait_for(&saving))
-			if (ret == 0)
-				ret = files_channel_live(receiver->channel);
-		pthread_join(thread, NULL);
-	}
-	pthread_mutex_destroy(&saving.mutex);
-	pthread_cond_destroy(&saving.ended);
-	return ret;
+	if (item->error < 0 && item->kind != FILES_FOLDER)
+		files_report_count(receiver->options->report, item->kind, -1);
+	if (item->error < 0)
+		return files_receiver_say(receiver, item->id, FILES_FAILED, &name, files_reason(item->error));
+	if (item->unchanged)
+		receiver->options->report->unchanged++;
+	return item->kind == FILES_FOLDER ? 0 : files_receiver_say(receiver, item->id, item->unchanged ? FILES_UNCHANGED : FILES_OK, &name, "");
 }
 
 static int commit(struct receiver *receiver)
@@ -106,17 +68,14 @@ static int commit(struct receiver *receiver)
 
 	if (batch->count == 0)
 		return 0;
-	ret = save_batch(receiver);
+	/* Another thread saves it, since nobody knows how long a disk takes. Meanwhile the sender gets signs of life. */
+	if (!receiver->crew)
+		ret = files_crew_new(&receiver->crew);
+	if (ret == 0)
+		ret = files_batch_commit(batch, receiver->crew, live, receiver->channel);
 	for (size_t i = 0; i < batch->count && ret == 0; i++) {
-		const struct files_pending *item = &batch->items[i];
-		const struct files_bytes name = files_text(item->path);
-
-		if (item->error < 0 && item->kind != FILES_FOLDER)
-			files_report_count(receiver->options->report, item->kind, -1);
-		if (item->error < 0)
-			ret = files_receiver_say(receiver, item->id, FILES_FAILED, &name, files_reason(item->error));
-		else if (item->kind != FILES_FOLDER)
-			ret = files_receiver_say(receiver, item->id, FILES_OK, &name, "");
+		give_back(receiver, &batch->items[i]);
+		ret = say_saved(receiver, &batch->items[i]);
 	}
 	files_batch_clear(batch);
 	return ret == 0 ? files_channel_flush(receiver->channel) : ret;
@@ -124,8 +83,11 @@ static int commit(struct receiver *receiver)
 
 int files_receiver_finish(struct receiver *receiver, const struct files_pending *pending)
 {
-	files_batch_add(&receiver->batch, pending);
-	return receiver->batch.count == FILES_BATCH_MAX ? commit(receiver) : 0;
+	int ret = files_batch_has_room(&receiver->batch, pending->kind == FILES_FOLDER ? "" : pending->path, pending->whole.length) ? 0 : commit(receiver);
+
+	if (ret == 0)
+		files_batch_add(&receiver->batch, pending);
+	return ret;
 }
 
 static int open_partial(struct receiver *receiver, struct files_pending *pending, bool make, int64_t *size)
@@ -167,7 +129,8 @@ static int take_frame(struct receiver *receiver, const struct files_frame *frame
 	struct files_report *report = receiver->options->report;
 
 	switch (frame->type) {
-	case FILES_ENTRY: return files_receiver_entry(receiver, frame);
+	case FILES_ENTRY:
+	case FILES_WHOLE: return files_receiver_entry(receiver, frame);
 	case FILES_LEAVE: return files_receiver_leave(receiver, frame);
 	case FILES_START: return files_receiver_start(receiver, frame);
 	case FILES_DATA: return files_receiver_data(receiver, frame);
@@ -228,6 +191,14 @@ static int receive_all(struct receiver *receiver)
 	return ret == 0 ? files_channel_flush(receiver->channel) : ret;
 }
 
+/* A file system that has no disk to wait for. */
+static bool is_in_memory(int root)
+{
+	struct statfs status;
+
+	return fstatfs(root, &status) == 0 && (status.f_type == TMPFS_MAGIC || status.f_type == RAMFS_MAGIC);
+}
+
 int files_receive(struct files_channel *channel, const struct files_receiver_options *options)
 {
 	struct receiver *receiver = calloc(1, sizeof *receiver);
@@ -237,7 +208,10 @@ int files_receive(struct files_channel *channel, const struct files_receiver_opt
 		receiver->channel = channel;
 		receiver->options = options;
 		receiver->buffer = malloc(FILES_DATA_MAX);
-		ret = receiver->buffer ? files_target_new(root, &receiver->target) : -ENOMEM;
+		receiver->batch.bytes = malloc(FILES_BATCH_BYTES);
+		receiver->batch.account = options->account;
+		receiver->batch.durable = !options->no_sync && !is_in_memory(root);
+		ret = receiver->buffer && receiver->batch.bytes ? files_target_new(root, receiver->batch.durable, &receiver->target) : -ENOMEM;
 	}
 	if (ret == 0) {
 		ret = files_receiver_begin_removal(receiver);
@@ -252,8 +226,10 @@ int files_receive(struct files_channel *channel, const struct files_receiver_opt
 	if (receiver) {
 		files_target_free(&receiver->target);
 		files_deletion_free(&receiver->deletion);
-		free(receiver->buffer);
 		free(receiver->blocked);
+		files_crew_free(&receiver->crew);
+		free(receiver->batch.bytes);
+		free(receiver->buffer);
 	}
 	free(receiver);
 	return ret;

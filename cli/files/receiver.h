@@ -12,6 +12,7 @@ struct files_receiver_options {
 	int root;                      /* folder that all goes below; stays the caller's; -1, in a dry run: it is not there */
 	struct files_account *account; /* NULL: no quota */
 	uint64_t quota;
+	bool no_sync;                  /* the kernel may save contents and names when it likes */
 	bool checksum, dry_run;            /* as FILES_CHECKSUM and FILES_DRY_RUN */
 	bool deletes;                      /* as FILES_DELETE */
 	struct files_excludes *excludes;   /* what they are for is not deleted; NULL: there are none */

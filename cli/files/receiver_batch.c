@@ -5,8 +5,11 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
+/* Files that keep their descriptors until they are saved. */
+#define DURABLE_MAX 128
 /* From so many files on, one call for the whole file system is cheaper than one for each. */
 #define MANY 8
 
@@ -20,18 +23,50 @@ void files_pending_free(struct files_pending *pending)
 	pending->path = NULL;
 }
 
+/* ---- the list -------------------------------------------------------------------------------------------------- */
+
+/* Where the path is, or is to be. There are always free slots. */
+static size_t slot_of(const struct files_batch *batch, const char *path)
+{
+	uint32_t hash = 2166136261u;
+
+	for (const char *at = path; *at; at++)
+		hash = (hash ^ (uint8_t)*at) * 16777619u;
+	hash ^= hash >> 16;
+	while (batch->slots[hash % FILES_BATCH_SLOTS] && strcmp(batch->items[batch->slots[hash % FILES_BATCH_SLOTS] - 1].path, path) != 0)
+		hash++;
+	return hash % FILES_BATCH_SLOTS;
+}
+
+bool files_batch_has_room(const struct files_batch *batch, const char *path, size_t bytes)
+{
+	return batch->count < (batch->durable ? DURABLE_MAX : FILES_BATCH_MAX) && bytes <= FILES_BATCH_BYTES - batch->used && batch->slots[slot_of(batch, path)] == 0;
+}
+
 void files_batch_add(struct files_batch *batch, const struct files_pending *pending)
 {
-	batch->items[batch->count++] = *pending;
+	struct files_pending *item = &batch->items[batch->count++];
+
+	*item = *pending;
+	if (item->kind != FILES_FOLDER)
+		batch->slots[slot_of(batch, item->path)] = (uint16_t)batch->count;
+	if (!item->whole.at)
+		return;
+	item->whole.at = memcpy(batch->bytes + batch->used, pending->whole.at, pending->whole.length);
+	batch->used += item->whole.length;
 }
 
 void files_batch_clear(struct files_batch *batch)
 {
 	while (batch->count > 0)
 		files_pending_free(&batch->items[--batch->count]);
+	memset(batch->slots, 0, sizeof batch->slots);
+	batch->used = 0;
 }
 
-static int set_attributes(int fd, const struct files_pending *item)
+/* ---- saving ---------------------------------------------------------------------------------------------------- */
+
+int files_pending_set_attributes(int fd, const struct files_pending *item)
 {
 	const struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, item->mtime};
 	mode_t mode = item->mode & 0777;
@@ -48,48 +83,58 @@ static int set_attributes(int fd, const struct files_pending *item)
 	return 0;
 }
 
-/* The contents first: after a power cut a name must not have an empty file. */
-static void save_contents(struct files_batch *batch)
+static void write_content(void *arg, size_t index)
 {
+	struct files_batch *batch = arg;
+	struct files_pending *item = &batch->items[index];
+
+	if (item->kind == FILES_REGULAR && item->whole.at)
+		files_pending_write(item, batch);
+	else if (item->kind == FILES_REGULAR)
+		item->error = files_pending_set_attributes(item->fd, item);
+	/* A file in a partial file, or a link, gets its name at once if nothing has to be saved before. */
+	if (!batch->durable && item->kind != FILES_FOLDER && item->error == 0 && !item->whole.at)
+		files_pending_name(item, batch);
+}
+
+static bool is_to_be_saved(const struct files_pending *item)
+{
+	return item->kind == FILES_REGULAR && item->error == 0 && !item->unchanged;
+}
+
+/* The contents first: after a power cut a name must not have an empty file. */
+static void save_contents(void *arg, size_t index)
+{
+	struct files_batch *batch = arg;
 	size_t files = 0;
 	int together = -1;
 
+	(void)index;
 	for (size_t i = 0; i < batch->count; i++)
-		files += batch->items[i].kind == FILES_REGULAR;
+		files += is_to_be_saved(&batch->items[i]);
 	for (size_t i = 0; i < batch->count; i++) {
 		struct files_pending *item = &batch->items[i];
 
-		if (item->kind != FILES_REGULAR)
+		if (!is_to_be_saved(item))
 			continue;
-		item->error = set_attributes(item->fd, item);
-		if (item->error == 0 && files < MANY && fsync(item->fd) != 0)
+		if (files < MANY && fsync(item->fd) != 0)
 			item->error = -errno;
 		together = item->fd;
 	}
 	if (files < MANY || syncfs(together) == 0)
 		return;
 	for (size_t i = 0; i < batch->count; i++)
-		if (batch->items[i].kind == FILES_REGULAR && batch->items[i].error == 0)
+		if (is_to_be_saved(&batch->items[i]))
 			batch->items[i].error = -errno;
 }
 
-/* What the new name replaces gives its room back. */
-static void give_name(struct files_pending *item, struct files_account *account)
+static void name_item(void *arg, size_t index)
 {
-	const struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, item->mtime};
-	int folder = item->folder->fd;
-	struct stat old;
-	bool replaces = fstatat(folder, item->leaf, &old, AT_SYMLINK_NOFOLLOW) == 0;
+	struct files_batch *batch = arg;
+	struct files_pending *item = &batch->items[index];
 
-	if (renameat(folder, item->partial, folder, item->leaf) != 0) {
-		item->error = -errno;
-		return;
-	}
-	/* Not before: an old link under the partial name looks like one that was given up. A file system without such times keeps the link. */
-	if (item->kind == FILES_LINK)
-		utimensat(folder, item->leaf, times, AT_SYMLINK_NOFOLLOW);
-	if (replaces)
-		files_account_give(account, files_account_cost(&old));
+	if (item->kind != FILES_FOLDER && item->error == 0 && !item->unchanged)
+		files_pending_name(item, batch);
 }
 
 static void save_folder(struct files_batch *batch, size_t index)
@@ -114,17 +159,30 @@ static bool is_again(const struct files_batch *batch, size_t index)
 	return false;
 }
 
-void files_batch_commit(struct files_batch *batch, struct files_account *account)
+static void end_folders(void *arg, size_t index)
 {
-	save_contents(batch);
-	for (size_t i = 0; i < batch->count; i++)
-		if (batch->items[i].kind != FILES_FOLDER && batch->items[i].error == 0)
-			give_name(&batch->items[i], account);
+	struct files_batch *batch = arg;
+
+	(void)index;
 	/* A folder's time changes with the names in it, so it comes after these. */
 	for (size_t i = 0; i < batch->count; i++)
 		if (batch->items[i].kind == FILES_FOLDER)
-			batch->items[i].error = set_attributes(batch->items[i].folder->fd, &batch->items[i]);
-	for (size_t i = 0; i < batch->count; i++)
+			batch->items[i].error = files_pending_set_attributes(batch->items[i].folder->fd, &batch->items[i]);
+	for (size_t i = 0; batch->durable && i < batch->count; i++)
 		if (!is_again(batch, i))
 			save_folder(batch, i);
+}
+
+int files_batch_commit(struct files_batch *batch, struct files_crew *crew, int (*live)(void *arg), void *arg)
+{
+	int ret = files_crew_run(crew, write_content, batch, batch->count, live, arg), more = 0;
+
+	if (batch->durable) {
+		more = files_crew_run(crew, save_contents, batch, 1, live, arg);
+		ret = ret == 0 ? more : ret;
+		more = files_crew_run(crew, name_item, batch, batch->count, live, arg);
+		ret = ret == 0 ? more : ret;
+	}
+	more = files_crew_run(crew, end_folders, batch, 1, live, arg);
+	return ret == 0 ? more : ret;
 }

@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 /* Between two requests to the kernel to begin with the disk, so that the last one is short. */
@@ -81,7 +80,7 @@ static int write_all(int fd, const uint8_t *data, size_t length, int64_t offset)
 /* Keeps the disk at work, and waits for what was begun before, so that the end of a large file is no long wait. */
 static void write_behind(struct receiver *receiver, int fd)
 {
-	while (receiver->at - receiver->behind >= 2 * WRITE_BEHIND) {
+	while (receiver->batch.durable && receiver->at - receiver->behind >= 2 * WRITE_BEHIND) {
 		sync_file_range(fd, receiver->behind + WRITE_BEHIND, WRITE_BEHIND, SYNC_FILE_RANGE_WRITE);
 		sync_file_range(fd, receiver->behind, WRITE_BEHIND,
 				SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER);
@@ -139,24 +138,11 @@ static int end_content(struct receiver *receiver, struct announced *file, const 
 	return 0;
 }
 
-int files_receiver_refresh(const struct files_pending *pending)
-{
-	const struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, pending->mtime};
-	int fd = openat(pending->folder->fd, pending->leaf, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC), ret = 0;
-
-	if (fd < 0)
-		return -errno;
-	if ((fchmod(fd, pending->mode & 0777) != 0 && errno != EPERM && errno != ENOTSUP) || (futimens(fd, times) != 0 && errno != EPERM))
-		ret = -errno;
-	close(fd);
-	return ret;
-}
-
 /* The file at the target has this content already. */
 static int keep_old(struct receiver *receiver, const struct announced *file)
 {
 	const struct files_bytes name = files_text(file->pending.path);
-	int ret = receiver->options->dry_run ? 0 : files_receiver_refresh(&file->pending);
+	int ret = receiver->options->dry_run ? 0 : files_pending_refresh(&file->pending);
 
 	files_report_moved(receiver->options->report, 0, file->size);
 	if (ret == 0) {
@@ -181,7 +167,7 @@ static bool is_due(const struct receiver *receiver, const struct announced *file
 {
 	switch (frame->kind) {
 	case FILES_OK: return frame->size == file->size && receiver->started != receiver->options->dry_run;
-	case FILES_SAME: return file->compared && !receiver->started;
+	case FILES_UNCHANGED: return file->compared && !receiver->started;
 	case FILES_FAILED: return true;
 	default: return false;
 	}
@@ -196,7 +182,7 @@ int files_receiver_end(struct receiver *receiver, const struct files_frame *fram
 		return -EPROTO;
 	if (!receiver->started)
 		receiver->failed = false;
-	if (frame->kind == FILES_SAME)
+	if (frame->kind == FILES_UNCHANGED)
 		ret = keep_old(receiver, file);
 	else if (frame->kind == FILES_OK && receiver->options->dry_run)
 		ret = note_wanted(receiver, file);

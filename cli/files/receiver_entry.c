@@ -26,7 +26,8 @@ static int make_pending(struct receiver *receiver, const struct files_frame *fra
 		return -EINVAL;
 	files_name_split(&frame->name, &folder, &leaf);
 	memcpy(pending->leaf, leaf.at, leaf.length);
-	files_partial_name(&leaf, pending->partial);
+	if (frame->type != FILES_WHOLE)
+		files_partial_name(&leaf, pending->partial);
 	pending->path = copy_text(&frame->name);
 	if (!pending->path)
 		return -ENOMEM;
@@ -91,22 +92,6 @@ static int answer_sums(struct receiver *receiver, struct announced *file, enum f
 	return put_answer(receiver, file->pending.id, FILES_SEND, "");
 }
 
-/* What is there under its name; its mode is 0 when nothing is. An error: no file can be. */
-static int look_at_old(const struct files_pending *pending, struct stat *old)
-{
-	*old = (struct stat){0};
-	if (pending->folder && fstatat(pending->folder->fd, pending->leaf, old, AT_SYMLINK_NOFOLLOW) != 0) {
-		*old = (struct stat){0};
-		return errno == ENOENT ? 0 : -errno;
-	}
-	return S_ISDIR(old->st_mode) ? -EISDIR : 0;
-}
-
-static bool has_time(const struct files_pending *pending, const struct stat *old)
-{
-	return old->st_mtim.tv_sec == pending->mtime.tv_sec && old->st_mtim.tv_nsec == pending->mtime.tv_nsec;
-}
-
 /* The content of what is there decides. Returns 1 when the sender was told of it, 0 when it can't be read, or an error of the channel. */
 static int answer_compare(struct receiver *receiver, struct announced *file)
 {
@@ -128,8 +113,8 @@ static int answer_compare(struct receiver *receiver, struct announced *file)
 static int keep_old(struct receiver *receiver, struct announced *file, const struct stat *old)
 {
 	/* As rsync does: what is the same still gets the rights that it is to have. Without them it is no worse than it was. */
-	if (!receiver->options->dry_run && ((old->st_mode & 0777) != (file->pending.mode & 0777) || !has_time(&file->pending, old)))
-		files_receiver_refresh(&file->pending);
+	if (!receiver->options->dry_run && ((old->st_mode & 0777) != (file->pending.mode & 0777) || !files_pending_has_time(&file->pending, old)))
+		files_pending_refresh(&file->pending);
 	receiver->options->report->unchanged++;
 	files_report_moved(receiver->options->report, 0, file->size);
 	return put_answer(receiver, file->pending.id, FILES_HAVE, "");
@@ -144,10 +129,15 @@ static int refuse_file(struct receiver *receiver, const struct files_frame *fram
 	return put_answer(receiver, frame->id, FILES_REFUSED, reason);
 }
 
-/* Of a folder or a link. */
+static unsigned kind_of(const struct files_frame *frame)
+{
+	return frame->type == FILES_WHOLE ? FILES_REGULAR : frame->kind;
+}
+
+/* Of what has no question: a folder, a link, or a whole file. */
 static int refuse_entry(struct receiver *receiver, const struct files_frame *frame, enum files_result result, const char *reason)
 {
-	files_report_count(receiver->options->report, frame->kind, -1);
+	files_report_count(receiver->options->report, kind_of(frame), -1);
 	return files_receiver_say(receiver, frame->id, result, &frame->name, reason);
 }
 
@@ -178,9 +168,9 @@ static int take_file(struct receiver *receiver, const struct files_frame *frame)
 	*file = (struct announced){.size = frame->size};
 	ret = make_pending(receiver, frame, &file->pending);
 	if (ret == 0)
-		ret = look_at_old(&file->pending, &old);
+		ret = files_pending_look(&file->pending, &old);
 	same_size = ret == 0 && S_ISREG(old.st_mode) && (uint64_t)old.st_size == frame->size;
-	if (same_size && (frame->size == 0 || !receiver->options->checksum) && (receiver->options->checksum || has_time(&file->pending, &old))) {
+	if (same_size && (frame->size == 0 || !receiver->options->checksum) && (receiver->options->checksum || files_pending_has_time(&file->pending, &old))) {
 		ret = keep_old(receiver, file, &old);
 		files_pending_free(&file->pending);
 		return ret;
@@ -206,6 +196,24 @@ static int take_file(struct receiver *receiver, const struct files_frame *frame)
 	return put_answer(receiver, frame->id, FILES_SEND, "");
 }
 
+/* It is written, or found to be there, with the others of its batch. */
+static int take_whole(struct receiver *receiver, const struct files_frame *frame)
+{
+	const uint64_t cost = FILES_ENTRY_COST + frame->data.length;
+	struct files_pending pending;
+	int ret = make_pending(receiver, frame, &pending);
+
+	files_report_moved(receiver->options->report, frame->data.length, 0);
+	pending.kind = FILES_REGULAR;
+	pending.whole = frame->data;
+	if (ret == 0)
+		ret = files_receiver_take(receiver, cost);
+	if (ret == 0)
+		return files_receiver_finish(receiver, &pending);
+	files_pending_free(&pending);
+	return refuse_entry(receiver, frame, FILES_FAILED, files_reason(ret));
+}
+
 static int look_for_folder(struct receiver *receiver, const struct files_frame *frame, bool *is_new)
 {
 	struct files_folder *folder = NULL;
@@ -217,14 +225,18 @@ static int look_for_folder(struct receiver *receiver, const struct files_frame *
 	return *is_new ? 0 : ret;
 }
 
+/* One that is there already takes no room. */
 static int make_folder(struct receiver *receiver, const struct files_frame *frame)
 {
 	struct files_folder *folder = NULL;
 	struct stat status;
 	unsigned made = 0;
-	int ret = files_name_is_safe(&frame->name) ? files_receiver_take(receiver, FILES_ENTRY_COST) : -EINVAL;
+	int ret = files_target_folder(receiver->target, &frame->name, false, &folder, &made);
 
-	if (ret == 0) {
+	if (ret == -ENOENT) {
+		ret = files_receiver_take(receiver, FILES_ENTRY_COST);
+		if (ret < 0)
+			return ret;
 		ret = files_target_folder(receiver->target, &frame->name, true, &folder, &made);
 		if (made == 0)
 			files_account_give(receiver->options->account, FILES_ENTRY_COST);
@@ -281,7 +293,7 @@ static int take_link(struct receiver *receiver, const struct files_frame *frame)
 		return refuse_entry(receiver, frame, FILES_LEFT_OUT, "the link leads out of the folder that is copied to");
 	}
 	if (ret == 0)
-		ret = look_at_old(&pending, &old);
+		ret = files_pending_look(&pending, &old);
 	if (ret == 0 && receiver->options->dry_run) {
 		same = is_same_link(&pending, &frame->text);
 		files_pending_free(&pending);
@@ -310,9 +322,11 @@ int files_receiver_entry(struct receiver *receiver, const struct files_frame *fr
 		return -EPROTO;
 	if (files_receiver_keep(receiver, &frame->name, frame->kind == FILES_FOLDER, true) < 0)
 		return -ENOMEM;
-	files_report_count(receiver->options->report, frame->kind, 1);
+	files_report_count(receiver->options->report, kind_of(frame), 1);
 	if (is_blocked(receiver, &frame->name))
 		return frame->kind == FILES_REGULAR ? refuse_file(receiver, frame, "") : refuse_entry(receiver, frame, FILES_FAILED, "");
+	if (frame->type == FILES_WHOLE)
+		return receiver->options->dry_run ? -EPROTO : take_whole(receiver, frame);
 	if (frame->kind == FILES_REGULAR)
 		return take_file(receiver, frame);
 	return frame->kind == FILES_FOLDER ? take_folder(receiver, frame) : take_link(receiver, frame);

@@ -27,6 +27,7 @@ struct receiver {
 	uint64_t next_id;
 	bool over;
 	struct files_batch batch;
+	struct files_crew *crew; /* NULL: nothing was saved yet */
 	uint8_t *buffer;
 	struct files_deletion *deletion; /* NULL: nothing is deleted */
 	char *blocked; /* the last folder that failed: what was announced below it fails without a word of its own; NULL */
@@ -49,8 +50,6 @@ int files_receiver_leave(struct receiver *receiver, const struct files_frame *fr
 int files_receiver_start(struct receiver *receiver, const struct files_frame *frame);
 int files_receiver_data(struct receiver *receiver, const struct files_frame *frame);
 int files_receiver_end(struct receiver *receiver, const struct files_frame *frame);
-/* Gives the file that is there under its name the rights and the time that it is to have. */
-int files_receiver_refresh(const struct files_pending *pending);
 
 /* receiver_removal.c: what goes. */
 int files_receiver_begin_removal(struct receiver *receiver);

@@ -13,9 +13,10 @@ struct files_source {
 	void *arg;
 	bool deletes; /* the peer deletes what does not come, so it needs to know where a folder ends whose content alone is sent */
 	bool dry_run; /* contents stay here */
+	bool asks;    /* the peer compares contents, so no file may come without a question */
 };
 
-/* Sends everything and waits until the peer has it on stable storage. Entries that fail are counted, and the copy goes on.
+/* Sends everything and waits until the peer has saved it. Entries that fail are counted, and the copy goes on.
  * Errors: those of files_channel_next(); -ECONNABORTED: the peer ended the copy; -ENOMEM; those of the source. */
 int files_send(struct files_channel *channel, const struct files_source *source, struct files_report *report);
 

@@ -15,6 +15,7 @@
 struct files_target {
 	int root;
 	mode_t mode; /* of folders that are made */
+	bool durable;
 	struct files_folder *last; /* entries come folder by folder */
 };
 
@@ -95,13 +96,16 @@ void files_partial_name(const struct files_bytes *leaf, char name[FILES_PARTIAL_
 
 	/* Names of 255 bytes have no room for more, and a name that is the same each time is what a later copy goes on with. */
 	EVP_Digest(leaf->at, leaf->length, digest, NULL, EVP_sha256(), NULL);
-	for (int i = 0; i < 16; i++)
-		used += snprintf(name + used, FILES_PARTIAL_SIZE - (size_t)used, "%02x", digest[i]);
+	for (int i = 0; i < 16; i++) {
+		name[used++] = "0123456789abcdef"[digest[i] >> 4];
+		name[used++] = "0123456789abcdef"[digest[i] & 15];
+	}
+	name[used] = '\0';
 }
 
 /* ---- folders --------------------------------------------------------------------------------------------------- */
 
-int files_target_new(int root, struct files_target **out)
+int files_target_new(int root, bool durable, struct files_target **out)
 {
 	struct files_target *target = calloc(1, sizeof *target);
 
@@ -109,6 +113,7 @@ int files_target_new(int root, struct files_target **out)
 		return -ENOMEM;
 	target->root = root;
 	target->mode = 0700;
+	target->durable = durable;
 	*out = target;
 	return 0;
 }
@@ -168,10 +173,10 @@ static int step(int above, const struct files_bytes *component, mode_t make, uns
 	return fd;
 }
 
-static int walk_down(int root, const struct files_bytes *path, mode_t make, unsigned *made)
+static int walk_down(const struct files_target *target, const struct files_bytes *path, mode_t make, unsigned *made)
 {
 	struct files_bytes rest = *path;
-	int fd = openat(root, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int fd = openat(target->root, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
 	if (fd < 0)
 		return -errno;
@@ -180,7 +185,7 @@ static int walk_down(int root, const struct files_bytes *path, mode_t make, unsi
 		int below = step(fd, &component, make, made);
 
 		/* So that a folder that a power cut would lose is not said to be there. */
-		if (below >= 0 && *made > 0 && fsync(fd) != 0) {
+		if (below >= 0 && *made > 0 && target->durable && fsync(fd) != 0) {
 			close(below);
 			below = -errno;
 		}
@@ -200,7 +205,7 @@ int files_target_folder(struct files_target *target, const struct files_bytes *p
 	if (!folder || folder->length != path->length || (path->length > 0 && memcmp(folder->path, path->at, path->length) != 0)) {
 		if (target->root < 0)
 			return -ENOENT;
-		fd = walk_down(target->root, path, make ? target->mode : 0, made);
+		fd = walk_down(target, path, make ? target->mode : 0, made);
 		if (fd < 0)
 			return fd;
 		folder = malloc(sizeof *folder + path->length + 1);
@@ -210,6 +215,7 @@ int files_target_folder(struct files_target *target, const struct files_bytes *p
 		}
 		folder->fd = fd;
 		folder->refs = 1;
+		folder->is_new = make && *made > 0;
 		folder->length = path->length;
 		if (path->length > 0)
 			memcpy(folder->path, path->at, path->length);
@@ -271,4 +277,15 @@ int files_partial_open(const struct files_folder *folder, const char *name, bool
 	if (ret < 0)
 		*fd = -1;
 	return ret;
+}
+
+void files_partial_remove(const struct files_folder *folder, const char *name)
+{
+	int64_t size;
+	int fd;
+
+	if (files_partial_open(folder, name, false, &fd, &size) != 0)
+		return;
+	unlinkat(folder->fd, name, 0);
+	close(fd);
 }

@@ -25,8 +25,9 @@ void files_partial_name(const struct files_bytes *leaf, char name[FILES_PARTIAL_
 
 struct files_target;
 
-/* `root` becomes the target's; -1: there is no such folder, and nothing below it. Errors: -ENOMEM. */
-int files_target_new(int root, struct files_target **out);
+/* `root` becomes the target's; -1: there is no such folder, and nothing below it. `durable`: folders that are made are to be on stable
+ * storage. Errors: -ENOMEM. */
+int files_target_new(int root, bool durable, struct files_target **out);
 void files_target_free(struct files_target **target);
 /* Folders that are made get this mode, less the umask. Until then it is 0700: what they are to have comes at the end. */
 void files_target_set_mode(struct files_target *target, mode_t mode);
@@ -35,6 +36,7 @@ void files_target_set_mode(struct files_target *target, mode_t mode);
 struct files_folder {
 	int fd;
 	unsigned refs;
+	bool is_new; /* this copy has made it */
 	size_t length;
 	char path[];
 };
@@ -47,5 +49,7 @@ void files_folder_unref(struct files_folder **folder);
 /* Opens a partial file, for this process alone, and tells its size. Anything else of that name is removed.
  * Errors: -EBUSY: another copy writes it; -ENOENT: there is none, and `make` is false; those of open(2). */
 int files_partial_open(const struct files_folder *folder, const char *name, bool make, int *fd, int64_t *size);
+/* Removes a partial file, if there is one that no copy writes. */
+void files_partial_remove(const struct files_folder *folder, const char *name);
 
 #endif

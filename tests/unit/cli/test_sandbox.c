@@ -19,8 +19,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-/* The status of a process that enters the sandbox and does `what`. */
-static int in_sandbox(int (*what)(void))
+/* The status of a process that enters the sandbox, of a server with files or without, and does `what`. */
+static int in_sandbox_of(bool files, int (*what)(void))
 {
 	pid_t child = fork();
 	int status;
@@ -31,12 +31,17 @@ static int in_sandbox(int (*what)(void))
 
 		setrlimit(RLIMIT_CORE, &none);
 		prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
-		if (sandbox_enter(false) != 0)
+		if (sandbox_enter(files) != 0)
 			_exit(99);
 		_exit(what());
 	}
 	assert_int_equal(waitpid(child, &status, 0), child);
 	return status;
+}
+
+static int in_sandbox(int (*what)(void))
+{
+	return in_sandbox_of(false, what);
 }
 
 static int execute(void)
@@ -161,6 +166,16 @@ static int work(void)
 	return number == 1 ? 0 : 1;
 }
 
+/* No descriptor: the kernel itself says EBADF. */
+static int name_an_open_file(void)
+{
+	if (linkat(-1, "", -1, "name", AT_EMPTY_PATH) == 0 || errno != EBADF)
+		return 1;
+	if (linkat(AT_FDCWD, "/etc/passwd", AT_FDCWD, "name", 0) == 0 || errno != EPERM)
+		return 2;
+	return linkat(AT_FDCWD, "/proc/self/fd/0", AT_FDCWD, "name", AT_SYMLINK_FOLLOW) != 0 && errno == EPERM ? 0 : 3;
+}
+
 static void check_killed(int status)
 {
 	assert_true(WIFSIGNALED(status));
@@ -198,6 +213,11 @@ TEST(call_that_no_server_needs_is_refused)
 	(void)change_others;
 	(void)make_process;
 #endif
+}
+
+TEST(a_server_with_files_names_open_files_and_links_no_others)
+{
+	check_fine(in_sandbox_of(true, name_an_open_file));
 }
 
 TEST(files_sockets_and_threads_go_on)

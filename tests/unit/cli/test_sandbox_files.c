@@ -35,6 +35,17 @@ static int make(const char *path)
 	return 0;
 }
 
+/* As root, or on Linux 6.10 and later; others may not do it at all, which errno ENOENT says. */
+static bool can_name_a_file(const char *folder)
+{
+	int at = open(folder, O_RDONLY | O_DIRECTORY), fd = openat(at, ".", O_WRONLY | O_TMPFILE, 0600);
+	bool can = linkat(fd, "", at, "named", AT_EMPTY_PATH) == 0 || errno == ENOENT;
+
+	close(fd);
+	close(at);
+	return can;
+}
+
 /* What is 0 where it is right: a number for each thing that is not. */
 static int try_all(const struct settings *settings)
 {
@@ -49,6 +60,8 @@ static int try_all(const struct settings *settings)
 		return 4;
 	if (mknod("all/device", S_IFCHR | 0600, 0x103) == 0 || mkfifo("all/fifo", 0600) == 0)
 		return 5;
+	if (!can_name_a_file("all") || can_name_a_file("run/.."))
+		return 7;
 	return access("old", R_OK) == 0 && open("old", O_RDONLY) >= 0 ? 0 : 6;
 }
 

@@ -8,16 +8,39 @@
 #include "sender.h"
 #include "target.h"
 
+#include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
+#include <sys/vfs.h>
 #include <time.h>
+#include <unistd.h>
 
 #define TIMEOUT_MS 20000
 
 static const uint8_t key[FILES_KEY_SIZE] = "a key that the test has";
+
+/* What the file system seems to be, instead of what it is. */
+static bool is_on_disk, links_nothing;
+
+int linkat(int from, const char *path, int to, const char *name, int flags)
+{
+	if (!links_nothing)
+		return (int)syscall(SYS_linkat, from, path, to, name, flags);
+	errno = EPERM;
+	return -1;
+}
+
+int fstatfs(int fd, struct statfs *status)
+{
+	(void)fd;
+	*status = (struct statfs){.f_type = is_on_disk ? EXT4_SUPER_MAGIC : TMPFS_MAGIC};
+	return 0;
+}
 
 /* One end. After `budget` bytes its writes fail, as if its process were killed. */
 struct end {
@@ -26,7 +49,7 @@ struct end {
 	struct files_report report;
 	struct files_channel *channel;
 	struct files_walk *walk;
-	int again; /* a folder to walk once more; -1 */
+	int again, walked; /* a folder to walk next, and when that has begun; -1 */
 	int ret;
 };
 
@@ -60,12 +83,12 @@ static int end_wait(void *arg, bool to_read, bool to_write, int timeout_ms)
 	return count > 0 ? 0 : count == 0 ? -ETIMEDOUT : -errno;
 }
 
-static void open_end(struct end *end, int fd, bool is_client)
+static void open_end(struct end *end, int fd, bool is_client, bool is_sealed)
 {
-	struct files_transport transport = {end_read, end_write, end_wait, end};
+	struct files_transport transport = {end_read, end_write, end_wait, end, is_sealed};
 
 	fcntl(fd, F_SETFL, O_NONBLOCK);
-	*end = (struct end){.fd = fd, .budget = INT64_MAX};
+	*end = (struct end){.fd = fd, .budget = INT64_MAX, .walked = -1};
 	assert_int_equal(files_channel_new(&transport, key, is_client, TIMEOUT_MS, &end->channel), 0);
 }
 
@@ -85,7 +108,8 @@ struct copy {
 	struct end sender, receiver;
 	struct files_receiver_options options;
 	int64_t sender_budget, receiver_budget; /* 0: no limit */
-	bool twice;
+	bool twice, is_sealed;
+	const char *then; /* a folder whose content is copied after the first one's; NULL */
 	char text[1024]; /* what failed or was left out */
 };
 
@@ -106,8 +130,8 @@ static int run_copy(struct copy *copy, const char *from, const char *to)
 	pthread_t thread;
 
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
-	open_end(&copy->sender, pair[0], true);
-	open_end(&copy->receiver, pair[1], false);
+	open_end(&copy->sender, pair[0], true, copy->is_sealed);
+	open_end(&copy->receiver, pair[1], false, copy->is_sealed);
 	if (copy->sender_budget)
 		copy->sender.budget = copy->sender_budget;
 	if (copy->receiver_budget)
@@ -120,7 +144,7 @@ static int run_copy(struct copy *copy, const char *from, const char *to)
 	root = open(to, O_RDONLY | O_DIRECTORY);
 	assert_true(source >= 0 && root >= 0);
 	assert_int_equal(files_walk_new(source, ".", "", false, true, &copy->sender.walk), 0);
-	copy->sender.again = copy->twice ? source : -1;
+	copy->sender.again = copy->then ? open(copy->then, O_RDONLY | O_DIRECTORY) : copy->twice ? dup(source) : -1;
 	copy->options.root = root;
 	copy->options.report = &copy->receiver.report;
 	assert_int_equal(pthread_create(&thread, NULL, run_sender, &copy->sender), 0);
@@ -134,6 +158,8 @@ static int run_copy(struct copy *copy, const char *from, const char *to)
 	close(pair[1]);
 	close(source);
 	close(root);
+	if (copy->sender.walked >= 0)
+		close(copy->sender.walked);
 	return copy->sender.ret;
 }
 
@@ -369,7 +395,7 @@ TEST(a_device_or_fifo_in_the_target_is_replaced_and_not_opened)
 	assert_same("a/f", "b/f");
 }
 
-/* Walks one folder twice. */
+/* Walks a folder after the first one. */
 static int next_twice(void *arg, struct files_found *found)
 {
 	struct end *end = arg;
@@ -380,6 +406,7 @@ static int next_twice(void *arg, struct files_found *found)
 	files_walk_free(&end->walk);
 	if (files_walk_new(end->again, ".", "", false, true, &end->walk) != 0)
 		return -ENOMEM;
+	end->walked = end->again;
 	end->again = -1;
 	return files_walk_next(end->walk, found);
 }
@@ -421,6 +448,23 @@ TEST(a_quota_stops_a_file_and_counts_what_is_there)
 	assert_int_not_equal(access("b/too-much", F_OK), 0);
 }
 
+TEST(a_folder_that_is_there_takes_no_room)
+{
+	struct copy copy = {.options.quota = 1};
+	int root;
+
+	write_text("a/d/e", "");
+	mkdir("b", 0755);
+	assert_int_equal(system("cp -a a/d b/"), 0);
+	root = open("b", O_RDONLY | O_DIRECTORY);
+	assert_int_equal(files_account_open(root, 0, stay_alive, NULL, &copy.options.account), 0);
+	copy_well(&copy, "a", "b");
+	files_account_close(&copy.options.account);
+	close(root);
+	assert_int_equal(copy.sender.report.failed, 0);
+	assert_int_equal(copy.sender.report.unchanged, 1);
+}
+
 static bool expects_good(void *arg, const struct files_bytes *path)
 {
 	return path->length >= 4 && memcmp(path->at, "good", 4) == 0;
@@ -434,6 +478,134 @@ TEST(an_entry_that_nobody_asked_for_ends_the_copy)
 	assert_int_not_equal(run_copy(&copy, "a", "b"), 0);
 	assert_int_equal(copy.receiver.ret, -EPROTO);
 	assert_int_not_equal(access("b/evil", F_OK), 0);
+}
+
+/* So many that the sender has had answers, and asks about none of those that come after them. */
+static void make_many(const char *folder)
+{
+	char path[64];
+
+	for (int i = 0; i < 200; i++) {
+		snprintf(path, sizeof path, "%s/many/%d", folder, i);
+		write_text(path, "one of many");
+	}
+}
+
+static void set_time(const char *path, time_t seconds)
+{
+	const struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, {seconds, 0}};
+
+	assert_int_equal(utimensat(AT_FDCWD, path, times, AT_SYMLINK_NOFOLLOW), 0);
+}
+
+/* In the target there is one of each, and a partial file that a killed copy left. */
+static void small_files_meet_what_is_there(void)
+{
+	struct copy copy = {.then = "a"};
+	char partial[FILES_PARTIAL_SIZE], path[128];
+	const struct files_bytes name = {(const uint8_t *)"left", 4};
+
+	assert_int_equal(system("rm -rf a b first outside"), 0);
+	make_many("first");
+	write_text("a/new", "new");
+	write_text("a/empty", "");
+	write_text("a/other", "new");
+	write_text("a/same", "same");
+	write_text("a/folder", "a file");
+	write_text("a/link", "new");
+	write_text("a/fifo", "new");
+	write_text("a/left", "new");
+	set_time("a/same", 5);
+	write_text("b/other", "an older one");
+	write_text("b/same", "SAME");
+	set_time("b/same", 5);
+	write_text("b/folder/x", "x");
+	write_text("outside", "old");
+	assert_int_equal(symlink("../outside", "b/link"), 0);
+	assert_int_equal(mkfifo("b/fifo", 0600), 0);
+	files_partial_name(&name, partial);
+	snprintf(path, sizeof path, "b/%s", partial);
+	write_text(path, "lef");
+	copy_well(&copy, "first", "b");
+	assert_int_equal(copy.sender.report.unchanged, 1);
+	assert_int_equal(copy.receiver.report.unchanged, 1);
+	assert_int_equal(copy.sender.report.failed, 1);
+	assert_int_equal(copy.sender.report.files, 207);
+	assert_text_says(copy.text, "folder: a folder of this name is there");
+	for (const char *const *file = (const char *const[]){"new", "empty", "other", "link", "fifo", "left", NULL}; *file; file++) {
+		char from[32], to[32];
+
+		snprintf(from, sizeof from, "a/%s", *file);
+		snprintf(to, sizeof to, "b/%s", *file);
+		assert_same(from, to);
+	}
+	assert_int_equal(system("test ! -L b/link && test ! -p b/fifo && grep -q old outside && grep -q SAME b/same"), 0);
+	assert_int_equal(system("diff -r first/many b/many && test -z \"$(find b -name '.securdma*')\""), 0);
+}
+
+TEST(small_files_replace_what_is_there_and_nothing_else)
+{
+	for (int i = 0; i < 4; i++) {
+		is_on_disk = i & 1;
+		links_nothing = i & 2;
+		small_files_meet_what_is_there();
+	}
+	is_on_disk = links_nothing = false;
+}
+
+TEST(after_files_that_are_there_the_sender_asks_again)
+{
+	struct copy copy = {.then = "a"};
+	char path[64];
+
+	make_many("first");
+	for (int i = 0; i < 1000; i++) {
+		snprintf(path, sizeof path, "a/more/%d", i);
+		write_random(path, 4000, (unsigned)i);
+	}
+	assert_int_equal(system("mkdir b && cp -a a/more b/"), 0);
+	copy_well(&copy, "first", "b");
+	assert_int_equal(copy.sender.report.unchanged, 1000);
+	assert_int_equal(copy.receiver.report.unchanged, 1000);
+	/* What was under way before the first answer, and no more. */
+	assert_true(copy.sender.report.bytes < 3500000);
+	assert_int_equal(copy.sender.report.bytes + copy.sender.report.bytes_kept, 1000 * 4000 + 200 * strlen("one of many"));
+}
+
+TEST(a_small_file_beyond_the_quota_is_refused_and_unchanged_ones_cost_nothing)
+{
+	struct copy copy = {.then = "a", .options.quota = 2000000};
+	int root;
+
+	make_many("first");
+	write_text("a/x", "x");
+	write_random("a/y", 60000, 1);
+	mkdir("b", 0755);
+	root = open("b", O_RDONLY | O_DIRECTORY);
+	assert_int_equal(files_account_open(root, 0, stay_alive, NULL, &copy.options.account), 0);
+	for (int i = 0; i < 3; i++) {
+		copy = (struct copy){.then = "a", .options = copy.options};
+		copy_well(&copy, "first", "b");
+		assert_int_equal(copy.sender.report.failed, 0);
+	}
+	files_account_take(copy.options.account, UINT64_MAX, 2000000);
+	write_random("a/z", 60000, 2);
+	copy = (struct copy){.then = "a", .options = copy.options};
+	copy_well(&copy, "first", "b");
+	files_account_close(&copy.options.account);
+	close(root);
+	assert_text_says(copy.text, "z: the quota of the folder is used up");
+	assert_int_not_equal(access("b/z", F_OK), 0);
+}
+
+TEST(a_copy_over_what_has_checksums_of_its_own_needs_none)
+{
+	struct copy copy = {.is_sealed = true};
+
+	make_many("a");
+	write_random("a/large", 3000001, 5);
+	copy_well(&copy, "a", "b");
+	assert_int_equal(system("diff -r a b"), 0);
 }
 
 /* In memory if possible: each copy waits for its disk, which others may keep busy. */
