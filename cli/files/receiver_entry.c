@@ -217,14 +217,18 @@ static int look_for_folder(struct receiver *receiver, const struct files_frame *
 	return *is_new ? 0 : ret;
 }
 
+/* One that is there already takes no room. */
 static int make_folder(struct receiver *receiver, const struct files_frame *frame)
 {
 	struct files_folder *folder = NULL;
 	struct stat status;
 	unsigned made = 0;
-	int ret = files_name_is_safe(&frame->name) ? files_receiver_take(receiver, FILES_ENTRY_COST) : -EINVAL;
+	int ret = files_target_folder(receiver->target, &frame->name, false, &folder, &made);
 
-	if (ret == 0) {
+	if (ret == -ENOENT) {
+		ret = files_receiver_take(receiver, FILES_ENTRY_COST);
+		if (ret < 0)
+			return ret;
 		ret = files_target_folder(receiver->target, &frame->name, true, &folder, &made);
 		if (made == 0)
 			files_account_give(receiver->options->account, FILES_ENTRY_COST);

@@ -421,6 +421,23 @@ TEST(a_quota_stops_a_file_and_counts_what_is_there)
 	assert_int_not_equal(access("b/too-much", F_OK), 0);
 }
 
+TEST(a_folder_that_is_there_takes_no_room)
+{
+	struct copy copy = {.options.quota = 1};
+	int root;
+
+	write_text("a/d/e", "");
+	mkdir("b", 0755);
+	assert_int_equal(system("cp -a a/d b/"), 0);
+	root = open("b", O_RDONLY | O_DIRECTORY);
+	assert_int_equal(files_account_open(root, 0, stay_alive, NULL, &copy.options.account), 0);
+	copy_well(&copy, "a", "b");
+	files_account_close(&copy.options.account);
+	close(root);
+	assert_int_equal(copy.sender.report.failed, 0);
+	assert_int_equal(copy.sender.report.unchanged, 1);
+}
+
 static bool expects_good(void *arg, const struct files_bytes *path)
 {
 	return path->length >= 4 && memcmp(path->at, "good", 4) == 0;
