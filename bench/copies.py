@@ -3,11 +3,13 @@
 """Copying files within this host, on uroce: `securdma cp` beside scp, beside a pipe through `openssl s_server`, and beside RDMA writes,
 and beside cp(1), which shows how fast this machine's file system takes the same files without any network.
 
-usage: copies.py BUILD [--rounds N] [--size BYTES] [--files N] [--folder DIR] [--quick] [--json | --markdown]
+usage: copies.py BUILD [--rounds N] [--size BYTES] [--files N] [--folder DIR] [--quick] [--only large|small]
+       [--json | --markdown]
   --size    of the one large file; default: 4 GiB
   --files   how many small ones (2 KiB each); default: 10000
   --folder  where all is; default: /dev/shm, so that it is the copying that is measured, and not a disk
   --quick   512 MiB and 2000 files
+  --only    the large file, or the small ones
 Each command is measured whole, from its start to its end, with its handshake. securdma cp says that it is done when everything is on stable
 storage; scp, the pipe and cp(1) leave that to the kernel, and so does securdma cp --no-sync. In /dev/shm there is nothing to wait for; on a
 disk the difference shows, and the rows with --no-sync are the ones to compare. The rows
@@ -38,18 +40,23 @@ parser.add_argument("--size", type=int)
 parser.add_argument("--files", type=int)
 parser.add_argument("--folder", type=pathlib.Path, default=pathlib.Path("/dev/shm"))
 parser.add_argument("--quick", action="store_true")
+parser.add_argument("--only", choices=("large", "small"))
 rows.add_options(parser)
 options = parser.parse_args()
 SIZE = options.size or (512 << 20 if options.quick else 4 << 30)
 FILES = options.files or (2000 if options.quick else 10000)
 SMALL = 2048
+LONG = 10 * LIMIT  # for one copy: the default size takes some ways minutes on a busy machine
 SECURDMA = options.build / "cli/securdma"
 UROCE = options.build / "uroce/cli/uroce"
 SSHD = "/usr/sbin/sshd"
 
 
 def run(*command, **more):
-    result = subprocess.run([str(word) for word in command], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=LIMIT, check=False, **more)
+    try:
+        result = subprocess.run([str(word) for word in command], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=LONG, check=False, **more)
+    except subprocess.TimeoutExpired as late:
+        raise Failed(f"bench: {' '.join(map(str, command))}: not over after {LONG} s") from late
     if result.returncode != 0:
         raise Failed(f"bench: {' '.join(map(str, command))} failed:\n{result.stderr}")
 
@@ -98,11 +105,11 @@ class Copies:
         self.work, self.target = work, work / "target"
         self.large, self.sixteenth, self.tree = work / "large", work / "sixteenth", work / "tree"
         block = os.urandom(1 << 20)
-        for path, size in ((self.large, SIZE), (self.sixteenth, SIZE // 16)):
+        for path, size in ((self.large, SIZE), (self.sixteenth, SIZE // 16)) if options.only != "small" else ():
             with open(path, "wb") as file:
                 for _ in range(size >> 20):
                     file.write(block)
-        for number in range(FILES):
+        for number in range(FILES if options.only != "large" else 0):
             folder = self.tree / str(number // 100)
             folder.mkdir(parents=True, exist_ok=True)
             (folder / str(number)).write_bytes(block[number:number + SMALL])
@@ -179,7 +186,7 @@ class Copies:
                     subprocess.Popen(["sh", "-c", send], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
                                      process_group=0) as sender:
                 try:
-                    if taker.wait(LIMIT) != 0:
+                    if taker.wait(LONG) != 0:
                         raise Failed("bench: the pipe through openssl failed")
                 finally:
                     os.killpg(sender.pid, signal.SIGKILL)
@@ -209,6 +216,8 @@ def main():
         copies = Copies(pathlib.Path(folder))
         sealed = "--seal", "required"
         for source, what in ((copies.large, f"one file of {SIZE >> 20} MiB"), (copies.tree, f"{FILES} files of {SMALL >> 10} KiB")):
+            if options.only and (options.only == "large") != (source == copies.large):
+                continue
             seen = in_turn(options.rounds, {"sealed": lambda source=source: copies.securdma(source, *sealed), "scp": lambda source=source: copies.scp(source),
                                             "openssl": lambda source=source: copies.openssl(source),
                                             "sealed, left to the kernel": lambda source=source: copies.securdma(source, *sealed, "--no-sync"),
@@ -227,7 +236,8 @@ def main():
             if source == copies.large:
                 report.add(Row(f"cp(1), without a network: {what}", "MB/s", seen["cp"], "RDMA writes of 256 KiB", seen["writes"],
                                after="what the file system allows"))
-        add_peaks(report, copies, sealed)
+        if options.only != "small":
+            add_peaks(report, copies, sealed)
     return report.end()
 
 
