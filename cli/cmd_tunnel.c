@@ -90,7 +90,7 @@ static void remove_flow(struct tunnels *tunnels, size_t index)
 {
 	tunnel_flow_free(&tunnels->flows[index]);
 	tunnels->count--;
-	memmove(tunnels->flows + index, tunnels->flows + index + 1, (tunnels->count - index) * sizeof *tunnels->flows);
+	memmove(tunnels->flows + index, tunnels->flows + index + 1, (tunnels->count - index) * sizeof(struct tunnel_flow *));
 	for (size_t i = 0; i < tunnels->count; i++) {
 		if (tunnel_flow_waits(tunnels->flows[i])) {
 			tunnel_flow_hurry(tunnels->flows[i]);
