@@ -85,8 +85,13 @@ int files_receiver_finish(struct receiver *receiver, const struct files_pending 
 {
 	int ret = files_batch_has_room(&receiver->batch, pending->kind == FILES_FOLDER ? "" : pending->path, pending->whole.length) ? 0 : commit(receiver);
 
-	if (ret == 0)
+	if (ret == 0) {
 		files_batch_add(&receiver->batch, pending);
+	} else {
+		struct files_pending lost = *pending;
+
+		files_pending_free(&lost);
+	}
 	return ret;
 }
 

@@ -37,7 +37,7 @@ struct receiver {
 const char *files_reason(int error);
 /* The sender is told of an entry, and so is the user of this end. */
 int files_receiver_say(struct receiver *receiver, uint64_t id, enum files_result result, const struct files_bytes *name, const char *text);
-/* Hands an entry to the batch, which may save all that it has. */
+/* Hands an entry, and all that it points to, to the batch, which may save all that it has. */
 int files_receiver_finish(struct receiver *receiver, const struct files_pending *pending);
 /* Opens a file's partial file: files_partial_open(). */
 int files_receiver_open(struct receiver *receiver, struct files_pending *pending, bool make, int64_t *size);

@@ -9,6 +9,7 @@
 #include "target.h"
 
 #include <errno.h>
+#include <dirent.h>
 #include <fcntl.h>
 #include <linux/magic.h>
 #include <poll.h>
@@ -123,9 +124,23 @@ static void note(void *arg, enum files_result result, const struct files_bytes *
 			 (const char *)text->at);
 }
 
+/* A descriptor that stays open keeps its partial file locked. */
+static int count_descriptors(void)
+{
+	DIR *folder = opendir("/proc/self/fd");
+	int count = 0;
+
+	while (folder && readdir(folder))
+		count++;
+	if (folder)
+		closedir(folder);
+	return count;
+}
+
 /* Copies the content of the folder `from` into `to`. Returns the sender's result. */
 static int run_copy(struct copy *copy, const char *from, const char *to)
 {
+	int descriptors = count_descriptors();
 	int pair[2], source, root;
 	pthread_t thread;
 
@@ -160,6 +175,9 @@ static int run_copy(struct copy *copy, const char *from, const char *to)
 	close(root);
 	if (copy->sender.walked >= 0)
 		close(copy->sender.walked);
+	if (copy->sender.again >= 0)
+		close(copy->sender.again);
+	assert_int_equal(count_descriptors(), descriptors);
 	return copy->sender.ret;
 }
 
@@ -283,6 +301,41 @@ TEST(a_copy_that_was_cut_anywhere_goes_on_and_ends_right)
 		assert_same("a/other", "b/other");
 		assert_int_equal(system("test -z \"$(find b -name '.securdma*')\""), 0);
 	}
+}
+
+/* So many that the sender has had answers, and asks about none of those that come after them. */
+static void make_many(const char *folder)
+{
+	char path[64];
+
+	for (int i = 0; i < 200; i++) {
+		snprintf(path, sizeof path, "%s/many/%d", folder, i);
+		write_text(path, "one of many");
+	}
+}
+
+TEST(a_copy_of_many_small_files_that_was_cut_goes_on_and_ends_right)
+{
+	for (unsigned seed = 1; seed <= 6; seed++) {
+		struct copy copy = {.then = "a"};
+		unsigned random = seed;
+		int cuts = 0;
+
+		is_on_disk = seed % 3 == 0;
+		assert_int_equal(system("rm -rf a b first"), 0);
+		make_many("first");
+		make_many("a/more");
+		make_many("a/again");
+		write_random("a/large", 200000, seed);
+		do {
+			copy = (struct copy){.then = "a"};
+			if (++cuts < 8)
+				*(seed % 2 ? &copy.receiver_budget : &copy.sender_budget) = 2000 + rand_r(&random) % (seed % 2 ? 16000 : 60000);
+		} while (run_copy(&copy, "first", "b") != 0 || copy.receiver.ret != 0);
+		assert_int_equal(system("diff -r a/more b/more && diff -r a/again b/again && diff -r first/many b/many && cmp a/large b/large"), 0);
+		assert_int_equal(system("test -z \"$(find b -name '.securdma*')\""), 0);
+	}
+	is_on_disk = false;
 }
 
 TEST(a_partial_file_is_used_as_far_as_it_is_right)
@@ -478,17 +531,6 @@ TEST(an_entry_that_nobody_asked_for_ends_the_copy)
 	assert_int_not_equal(run_copy(&copy, "a", "b"), 0);
 	assert_int_equal(copy.receiver.ret, -EPROTO);
 	assert_int_not_equal(access("b/evil", F_OK), 0);
-}
-
-/* So many that the sender has had answers, and asks about none of those that come after them. */
-static void make_many(const char *folder)
-{
-	char path[64];
-
-	for (int i = 0; i < 200; i++) {
-		snprintf(path, sizeof path, "%s/many/%d", folder, i);
-		write_text(path, "one of many");
-	}
 }
 
 static void set_time(const char *path, time_t seconds)
