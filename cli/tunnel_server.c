@@ -338,17 +338,14 @@ static bool find_target(struct tunnel_server *server, const char *peer_name, con
 	return offer != NULL;
 }
 
-/* The client's name does not become one of the counts, which would grow with each that it makes up. */
+/* The name that a client asks for does not become one of the counts, which would grow with each that it makes up. */
 static void count_refused(struct tunnel_server *server, const char *name)
 {
-	const struct tunnel_config *config;
 	struct tunnel_count *count = NULL;
 
 	pthread_mutex_lock(&server->mutex);
-	config = server->config;
-	for (size_t i = 0; i < config->offer_count && !count; i++)
-		if (strcmp(config->offers[i].name, name) == 0)
-			count = tunnel_counts_get(&server->counts, name);
+	if (tunnel_config_offer(server->config, name))
+		count = tunnel_counts_get(&server->counts, name);
 	if (count)
 		atomic_fetch_add(&count->refused, 1);
 	else
@@ -487,32 +484,7 @@ int tunnel_server_check(struct settings *settings)
 
 bool tunnel_server_reaches(const struct tunnel_server *server, const struct tunnel_target *target)
 {
-	bool reaches = !server->ports;
-
-	for (size_t i = 0; i < server->port_count; i++)
-		reaches = reaches || server->ports[i] == tunnel_target_port(target);
-	return reaches;
-}
-
-/* A target that the sandbox forbids is what it was before. The mutex is held. */
-static void keep_reachable(struct tunnel_server *server, const struct settings *settings, struct tunnel_config *config)
-{
-	size_t kept = 0;
-
-	for (size_t i = 0; i < config->offer_count; i++) {
-		const struct tunnel_target *target = tunnel_targets_find(&settings->tunnel_targets, config->offers[i].name);
-		const struct tunnel_config *old = server->config;
-		const struct tunnel_offer *offer = NULL;
-
-		if (tunnel_server_reaches(server, target))
-			offer = &config->offers[i];
-		for (size_t j = 0; old && j < old->offer_count && !offer; j++)
-			if (strcmp(old->offers[j].name, target->name) == 0)
-				offer = &old->offers[j];
-		if (offer)
-			config->offers[kept++] = *offer;
-	}
-	config->offer_count = kept;
+	return !server->ports || tunnel_target_is_on(target, server->ports, server->port_count);
 }
 
 int tunnel_server_set(struct tunnel_server *server, const struct settings *settings)
@@ -523,7 +495,8 @@ int tunnel_server_set(struct tunnel_server *server, const struct settings *setti
 	if (!config)
 		return -ENOMEM;
 	pthread_mutex_lock(&server->mutex);
-	keep_reachable(server, settings, config);
+	if (server->ports)
+		tunnel_config_keep(config, &settings->tunnel_targets, server->ports, server->port_count, server->config);
 	/* So that a target shows before anyone has used it. */
 	for (size_t i = 0; i < config->offer_count; i++)
 		counted = tunnel_counts_get(&server->counts, config->offers[i].name) && counted;

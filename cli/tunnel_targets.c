@@ -112,6 +112,14 @@ uint16_t tunnel_target_port(const struct tunnel_target *target)
 	return ntohs(((const struct sockaddr_in *)(const void *)address)->sin_port);
 }
 
+bool tunnel_target_is_on(const struct tunnel_target *target, const uint16_t *ports, size_t count)
+{
+	for (size_t i = 0; i < count; i++)
+		if (ports[i] == tunnel_target_port(target))
+			return true;
+	return false;
+}
+
 bool tunnel_targets_equal(const struct tunnel_targets *a, const struct tunnel_targets *b)
 {
 	for (size_t i = 0; i < a->count; i++) {

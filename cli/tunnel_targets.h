@@ -29,6 +29,8 @@ const struct tunnel_target *tunnel_targets_find(const struct tunnel_targets *tar
 bool tunnel_targets_resolve(struct tunnel_targets *targets, char *problem, size_t size);
 /* The port of all addresses of a target that was looked up. */
 uint16_t tunnel_target_port(const struct tunnel_target *target);
+/* Whether it is one of these. */
+bool tunnel_target_is_on(const struct tunnel_target *target, const uint16_t *ports, size_t count);
 bool tunnel_targets_equal(const struct tunnel_targets *a, const struct tunnel_targets *b);
 void tunnel_targets_free(struct tunnel_targets *targets);
 
