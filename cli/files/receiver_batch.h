@@ -59,6 +59,7 @@ int files_pending_refresh(const struct files_pending *pending);
 /* What a file of these attributes would replace: 1, the same file as far as size and time tell, which has its mode now; 0, something else or
  * nothing; or an error: no file can be there. */
 int files_pending_compare(const struct files_pending *pending, uint64_t size);
+int files_write_all(int fd, const uint8_t *data, size_t length, int64_t offset);
 /* Writes a whole file, and gives it its name unless the batch is durable. */
 void files_pending_write(struct files_pending *pending, struct files_batch *batch);
 /* Gives a file that was written, or a link, its name. */

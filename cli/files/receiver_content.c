@@ -61,22 +61,6 @@ int files_receiver_start(struct receiver *receiver, const struct files_frame *fr
 	return ret < 0 ? fail_content(receiver, file, ret) : 0;
 }
 
-static int write_all(int fd, const uint8_t *data, size_t length, int64_t offset)
-{
-	while (length > 0) {
-		ssize_t count = pwrite(fd, data, length, (off_t)offset);
-
-		if (count < 0 && errno == EINTR)
-			continue;
-		if (count <= 0)
-			return count < 0 ? -errno : -EIO;
-		data += count;
-		length -= (size_t)count;
-		offset += count;
-	}
-	return 0;
-}
-
 /* Keeps the disk at work, and waits for what was begun before, so that the end of a large file is no long wait. */
 static void write_behind(struct receiver *receiver, int fd)
 {
@@ -103,7 +87,7 @@ int files_receiver_data(struct receiver *receiver, const struct files_frame *fra
 		return 0;
 	ret = files_receiver_take(receiver, frame->data.length);
 	if (ret == 0)
-		ret = write_all(file->pending.fd, frame->data.at, frame->data.length, offset);
+		ret = files_write_all(file->pending.fd, frame->data.at, frame->data.length, offset);
 	if (ret < 0)
 		return fail_content(receiver, file, ret);
 	write_behind(receiver, file->pending.fd);

@@ -48,23 +48,25 @@ int files_pending_compare(const struct files_pending *pending, uint64_t size)
 	return 1;
 }
 
-static int write_all(int fd, const struct files_bytes *bytes)
+int files_write_all(int fd, const uint8_t *data, size_t length, int64_t offset)
 {
-	for (size_t done = 0; done < bytes->length;) {
-		ssize_t count = pwrite(fd, bytes->at + done, bytes->length - done, (off_t)done);
+	while (length > 0) {
+		ssize_t count = pwrite(fd, data, length, (off_t)offset);
 
 		if (count < 0 && errno == EINTR)
 			continue;
 		if (count <= 0)
 			return count < 0 ? -errno : -EIO;
-		done += (size_t)count;
+		data += count;
+		length -= (size_t)count;
+		offset += count;
 	}
 	return 0;
 }
 
 static void fill(struct files_pending *pending)
 {
-	pending->error = write_all(pending->fd, &pending->whole);
+	pending->error = files_write_all(pending->fd, pending->whole.at, pending->whole.length, 0);
 	if (pending->error == 0)
 		pending->error = files_pending_set_attributes(pending->fd, pending);
 }
