@@ -170,6 +170,8 @@ static json_t *answer(const json_t *request, void *arg)
 	if (what && strcmp(what, "reload") == 0)
 		return answer_reload(serve);
 	answer = server_status_answer(request, serve->server);
+	if (answer && what && strcmp(what, "status") == 0 && serve->tunnels)
+		json_object_set_new(answer, "tunnels", tunnel_server_json(serve->tunnels));
 	/* Whether the server ends once it is drained. */
 	if (answer && what && strcmp(what, "drain") == 0)
 		json_object_set_new(answer, "ends", json_boolean(!serve->sockets));
@@ -277,6 +279,8 @@ static int start_server(struct serve *serve)
 	if (ret < 0)
 		return cli_fail(ret, "cannot start");
 	metrics_of_server(serve->server, &source);
+	if (serve->metrics && serve->tunnels)
+		metrics_add(serve->metrics, tunnel_server_print, serve->tunnels);
 	if (serve->metrics)
 		code = metrics_serve(serve->metrics, &source);
 	if (code != CLI_EXIT_OK) {
@@ -349,7 +353,7 @@ static int offer_services(struct serve *serve)
 	int code = CLI_EXIT_OK;
 
 	if (tunnel_server_wanted(&serve->settings)) {
-		code = tunnel_server_new(&serve->settings, &serve->tunnels);
+		code = tunnel_server_new(&serve->settings, sandbox_limits_connects(), &serve->tunnels);
 		if (code == CLI_EXIT_OK)
 			services_add(&serve->services, &tunnel_service, serve->tunnels);
 	}

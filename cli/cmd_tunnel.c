@@ -85,6 +85,20 @@ static void accept_all(struct tunnels *tunnels)
 	}
 }
 
+/* A flow has ended. The server may have room for one that waits, and the one that came first tries at once. */
+static void remove_flow(struct tunnels *tunnels, size_t index)
+{
+	tunnel_flow_free(&tunnels->flows[index]);
+	tunnels->count--;
+	memmove(tunnels->flows + index, tunnels->flows + index + 1, (tunnels->count - index) * sizeof(struct tunnel_flow *));
+	for (size_t i = 0; i < tunnels->count; i++) {
+		if (tunnel_flow_waits(tunnels->flows[i])) {
+			tunnel_flow_hurry(tunnels->flows[i]);
+			return;
+		}
+	}
+}
+
 /* Takes all flows further. Returns whether any has more to do at once. */
 static bool step_all(struct tunnels *tunnels)
 {
@@ -95,8 +109,7 @@ static bool step_all(struct tunnels *tunnels)
 			busy = busy || tunnel_flow_is_busy(tunnels->flows[i]);
 			i++;
 		} else {
-			tunnel_flow_free(&tunnels->flows[i]);
-			tunnels->flows[i] = tunnels->flows[--tunnels->count];
+			remove_flow(tunnels, i);
 		}
 	}
 	return busy;
@@ -125,8 +138,7 @@ static bool step_one(struct tunnels *tunnels, struct tunnel_flow *flow)
 		return find(tunnels, flow) && tunnel_flow_is_busy(flow);
 	for (size_t i = 0; i < tunnels->count; i++) {
 		if (tunnels->flows[i] == flow) {
-			tunnel_flow_free(&tunnels->flows[i]);
-			tunnels->flows[i] = tunnels->flows[--tunnels->count];
+			remove_flow(tunnels, i);
 			break;
 		}
 	}
@@ -193,6 +205,7 @@ static int prepare(struct tunnels *tunnels, const char *target)
 	tunnels->options.private_data = tunnels->private_data;
 	tunnels->options.private_data_size = sizeof TUNNEL_WORD + length;
 	tunnels->route.options = &tunnels->options;
+	tunnels->route.retry_ms = (int)settings->conn.busy_retry_ms;
 	tunnels->route.target = target;
 	return CLI_EXIT_OK;
 }

@@ -4,6 +4,8 @@
 #include "cli.h"
 #include "files/receiver.h"
 #include "files/sender.h"
+#include "files/stale.h"
+#include "interrupt.h"
 #include "securdma_stream.h"
 #include "serve_files.h"
 
@@ -21,6 +23,8 @@
 #define REGION_SIZE ((size_t)4 << 20)
 #define BUFFER_SIZE ((size_t)2 << 20)
 #define DISCONNECT_MS 5000
+/* Between two looks for a signal. */
+#define LOOK_MS 100
 
 struct transfer {
 	struct cp *cp;
@@ -37,18 +41,53 @@ struct transfer {
 
 static ssize_t read_stream(void *arg, void *data, size_t size)
 {
-	return srdma_stream_read(arg, data, size, 0);
+	struct transfer *transfer = arg;
+	size_t allowed = pace_allow(&transfer->cp->pace, size);
+	ssize_t count;
+
+	if (interrupt_signal())
+		return -EINTR;
+	if (allowed == 0)
+		return -EAGAIN;
+	count = srdma_stream_read(transfer->stream, data, allowed, 0);
+	if (count > 0)
+		pace_take(&transfer->cp->pace, (size_t)count);
+	return count;
 }
 
 static ssize_t write_stream(void *arg, const void *data, size_t size)
 {
-	return srdma_stream_write(arg, data, size, 0);
+	struct transfer *transfer = arg;
+	size_t allowed = pace_allow(&transfer->cp->pace, size);
+	ssize_t count;
+
+	if (interrupt_signal())
+		return -EINTR;
+	if (allowed == 0)
+		return -EAGAIN;
+	count = srdma_stream_write(transfer->stream, data, allowed, 0);
+	if (count > 0)
+		pace_take(&transfer->cp->pace, (size_t)count);
+	return count;
 }
 
+/* In short turns, since a signal ends no wait of the library's. */
 static int wait_stream(void *arg, bool to_read, bool to_write, int timeout_ms)
 {
-	int ret = srdma_stream_wait(arg, (short)((to_read ? POLLIN : 0) | (to_write ? POLLOUT : 0)), timeout_ms);
+	struct transfer *transfer = arg;
+	short events = (short)((to_read ? POLLIN : 0) | (to_write ? POLLOUT : 0));
+	int pause = pace_wait_ms(&transfer->cp->pace), ret, turn;
 
+	/* The next call finds out what may go on. */
+	if (pause > 0)
+		return poll(NULL, 0, pause < LOOK_MS ? pause : LOOK_MS) < 0 && errno != EINTR ? -errno : 0;
+	do {
+		if (interrupt_signal())
+			return -EINTR;
+		turn = timeout_ms < LOOK_MS ? timeout_ms : LOOK_MS;
+		timeout_ms -= turn;
+		ret = srdma_stream_wait(transfer->stream, events, turn);
+	} while ((ret == -ETIMEDOUT || ret == -EAGAIN) && timeout_ms > 0);
 	return ret > 0 ? 0 : ret;
 }
 
@@ -79,6 +118,7 @@ static int fail_copy(struct transfer *transfer, int error)
 	case -ETIMEDOUT: return keep(cp, error, "copy", "timed out waiting for the server; run the command again to go on from here");
 	case -ECONNRESET: return keep(cp, SRDMA_ELOST, "copy", "the server ended the stream before the copy was over");
 	case -ENOMEM: return keep(cp, error, "copy", "out of memory");
+	case -EINTR: return keep(cp, error, "copy", "interrupted by a signal; run the command again to go on from here");
 	default: return fail(cp, error, "copy");
 	}
 }
@@ -91,6 +131,28 @@ static int make_key(struct transfer *transfer)
 	if (RAND_bytes(transfer->private_data + sizeof SERVE_FILES_WORD, FILES_KEY_SIZE) == 1)
 		return CLI_EXIT_OK;
 	return keep(transfer->cp, SRDMA_ERANDOM, "copy", "the random generator failed");
+}
+
+/* As srdma_conn_connect(), which a signal does not end. */
+static int connect_until_signal(struct transfer *transfer, const struct srdma_conn_options *options)
+{
+	const struct settings *settings = &transfer->cp->settings;
+	struct srdma_connect *connect = NULL;
+	int ret = srdma_conn_connect_start(settings->host, settings->port, transfer->context, transfer->device, options, &connect);
+
+	if (ret < 0)
+		return fail(transfer->cp, ret, "connect");
+	while ((ret = srdma_connect_step(connect, &transfer->conn)) == -EAGAIN && !interrupt_signal()) {
+		struct pollfd fd = {.fd = srdma_connect_fd(connect), .events = POLLIN};
+
+		poll(&fd, 1, LOOK_MS);
+	}
+	if (ret == -EAGAIN)
+		ret = fail_copy(transfer, -EINTR);
+	else if (ret < 0)
+		ret = fail(transfer->cp, ret, "connect");
+	srdma_connect_free(&connect);
+	return ret;
 }
 
 static int connect_server(struct transfer *transfer)
@@ -119,9 +181,9 @@ static int connect_server(struct transfer *transfer)
 	conn.region_access = IBV_ACCESS_REMOTE_WRITE;
 	conn.private_data = transfer->private_data;
 	conn.private_data_size = sizeof transfer->private_data;
-	ret = srdma_conn_connect(settings->host, settings->port, transfer->context, transfer->device, &conn, &transfer->conn);
-	if (ret < 0)
-		return fail(cp, ret, "connect");
+	ret = connect_until_signal(transfer, &conn);
+	if (ret != CLI_EXIT_OK)
+		return ret;
 	srdma_conn_get_info(transfer->conn, &info);
 	snprintf(cp->seal, sizeof cp->seal, "%s", info.seal);
 	srdma_stream_options_init(&stream);
@@ -132,7 +194,7 @@ static int connect_server(struct transfer *transfer)
 
 static int open_channel(struct transfer *transfer)
 {
-	const struct files_transport transport = {read_stream, write_stream, wait_stream, transfer->stream, transfer->cp->seal[0] != '\0'};
+	const struct files_transport transport = {read_stream, write_stream, wait_stream, transfer, transfer->cp->seal[0] != '\0'};
 	int ret = files_channel_new(&transport, transfer->private_data + sizeof SERVE_FILES_WORD, true, transfer->cp->settings.conn.timeout_ms,
 				    &transfer->channel);
 
@@ -165,7 +227,8 @@ static int say_hello(struct transfer *transfer)
 		.version = FILES_VERSION,
 		.kind = cp->fetch ? FILES_GET : FILES_PUT,
 		.flags = (cp->recursive ? FILES_RECURSIVE : 0) | (cp->progress.form != PROGRESS_NONE ? FILES_WANT_TOTAL : 0) |
-			 (cp->no_sync ? FILES_NO_SYNC : 0),
+			 (cp->no_sync ? FILES_NO_SYNC : 0) | (cp->checksum ? FILES_CHECKSUM : 0) | (cp->deletes ? FILES_DELETE : 0) |
+			 (cp->dry_run ? FILES_DRY_RUN : 0),
 		.name = files_text(cp->fetch ? "" : cp->target),
 	};
 	struct files_frame answer = {0};
@@ -182,13 +245,36 @@ static int say_hello(struct transfer *transfer)
 	return answer.type == FILES_WELCOME ? 0 : answer.type == 0 ? -ECONNRESET : -EPROTO;
 }
 
+static int send_excludes(struct transfer *transfer)
+{
+	const struct files_excludes *excludes = &transfer->cp->excludes;
+	int ret = 0;
+
+	for (size_t i = 0; i < excludes->count && ret == 0; i++) {
+		const struct files_frame pattern = {.type = FILES_EXCLUDE, .name = files_text(excludes->patterns[i])};
+
+		ret = files_channel_put(transfer->channel, &pattern);
+	}
+	return ret;
+}
+
 static int fetch(struct transfer *transfer)
 {
 	struct cp *cp = transfer->cp;
 	const struct files_receiver_options options = {
-		.root = transfer->folder, .no_sync = cp->no_sync, .expects = expects, .arg = &cp->list, .report = &cp->report};
+		.root = transfer->folder,
+		.no_sync = cp->no_sync,
+		.expects = expects,
+		.arg = &cp->list,
+		.report = &cp->report,
+		.checksum = cp->checksum,
+		.dry_run = cp->dry_run,
+		.deletes = cp->deletes,
+		.excludes = &cp->excludes,
+		.partial_days = FILES_PARTIAL_DAYS,
+	};
 	const struct files_frame finish = {.type = FILES_FINISH};
-	int ret = 0;
+	int ret = send_excludes(transfer);
 
 	for (size_t i = 0; i < cp->list.count && ret == 0; i++) {
 		const struct files_frame path = {.type = FILES_PATH, .name = files_text(cp->list.paths[i])};
@@ -210,10 +296,10 @@ static int live(void *arg)
 static int send_files(struct transfer *transfer)
 {
 	struct cp *cp = transfer->cp;
-	const struct files_source source = {files_list_next, &cp->list};
-	int ret = 0;
+	const struct files_source source = {.next = files_list_next, .arg = &cp->list, .deletes = cp->deletes, .dry_run = cp->dry_run, .asks = cp->checksum};
+	int ret = cp->deletes ? send_excludes(transfer) : 0;
 
-	if (cp->progress.form != PROGRESS_NONE)
+	if (ret == 0 && cp->progress.form != PROGRESS_NONE)
 		ret = files_list_total(&cp->list, live, transfer->channel, &cp->report.total_bytes, &cp->report.total_files);
 	return ret == 0 ? files_send(transfer->channel, &source, &cp->report) : ret;
 }
@@ -221,6 +307,8 @@ static int send_files(struct transfer *transfer)
 /* Both ends have said that all is done. The disconnect is only courtesy: the copy is on the disk, whatever becomes of it. */
 static void end(struct transfer *transfer)
 {
+	if (interrupt_signal())
+		return;
 	if (srdma_stream_shutdown(transfer->stream) == 0)
 		srdma_stream_flush(transfer->stream, DISCONNECT_MS);
 	srdma_conn_disconnect(transfer->conn, NULL, DISCONNECT_MS);
@@ -230,10 +318,10 @@ static int open_folder(struct transfer *transfer)
 {
 	const char *path = transfer->cp->target;
 
-	if (mkdir(path, 0777) != 0 && errno != EEXIST)
+	if (!transfer->cp->dry_run && mkdir(path, 0777) != 0 && errno != EEXIST)
 		return keep(transfer->cp, -errno, path, strerror(errno)), CLI_EXIT_FAILED;
 	transfer->folder = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (transfer->folder < 0)
+	if (transfer->folder < 0 && !(transfer->cp->dry_run && errno == ENOENT))
 		return keep(transfer->cp, -errno, path, strerror(errno)), CLI_EXIT_FAILED;
 	return CLI_EXIT_OK;
 }
@@ -267,5 +355,6 @@ int cp_transfer(struct cp *cp)
 	OPENSSL_cleanse(transfer.private_data, sizeof transfer.private_data);
 	if (transfer.folder >= 0)
 		close(transfer.folder);
-	return code;
+	/* What the signal cut may have failed in other words. */
+	return code != CLI_EXIT_OK && interrupt_signal() ? 128 + interrupt_signal() : code;
 }

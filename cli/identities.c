@@ -24,7 +24,7 @@ const struct option identity_options[] = {
 	 "bytes per second accepted from each client"},
 	{NULL, "identity", "files-directory", OPTION_TEXT, 0, AT(files_directory), 0, 0, "DIR",
 	 "folder that its clients copy to and from with 'securdma cp'"},
-	{NULL, "identity", "files-rights", OPTION_ACCESS, 0, AT(files_rights), 0, 0, "RIGHTS", "what its clients may do there: r, w, rw or none"},
+	{NULL, "identity", "files-rights", OPTION_RIGHTS, 0, AT(files_rights), 0, 0, "RIGHTS", "what its clients may do there: rwd, rw, r, wd, w or none"},
 	{NULL, "identity", "files-quota", OPTION_SIZE, 0, AT(files_quota), 0, (int64_t)1 << 60, "BYTES",
 	 "bytes that may stand in the folder when its clients write; 0: no limit"},
 	{NULL, "identity", "tunnel-allow", OPTION_TEXT, 0, AT(tunnel_allow), 0, 0, "NAME,...",

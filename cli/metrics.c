@@ -22,6 +22,8 @@ struct metrics {
 	uint16_t port;
 	struct MHD_Daemon *daemon;
 	struct metrics_source source;
+	void (*print)(void *arg, FILE *file); /* NULL: nothing more */
+	void *arg;
 };
 
 /* Splits in place. Returns false when it has no such form. */
@@ -89,12 +91,21 @@ uint16_t metrics_port(const struct metrics *metrics)
 	return metrics->port;
 }
 
-static char *make_text(const struct metrics_source *source, size_t *size)
+void metrics_add(struct metrics *metrics, void (*print)(void *arg, FILE *file), void *arg)
+{
+	metrics->print = print;
+	metrics->arg = arg;
+}
+
+static char *make_text(const struct metrics *metrics, size_t *size)
 {
 	char *text = NULL;
+	const struct metrics_source *source = &metrics->source;
 	FILE *file = open_memstream(&text, size);
 	bool made = file && source->print(source->arg, file);
 
+	if (made && metrics->print)
+		metrics->print(metrics->arg, file);
 	/* Out of memory shows here. */
 	if (file && (fclose(file) != 0 || !made)) {
 		free(text);
@@ -168,7 +179,7 @@ static enum MHD_Result answer(void *arg, struct MHD_Connection *connection, cons
 	}
 	if (ready)
 		return tell_readiness(connection, &metrics->source);
-	text = make_text(&metrics->source, &size);
+	text = make_text(metrics, &size);
 	if (!text)
 		return tell(connection, MHD_HTTP_INTERNAL_SERVER_ERROR, no_memory);
 	return reply(connection, MHD_HTTP_OK, text, size, MHD_RESPMEM_MUST_FREE, "text/plain; version=0.0.4; charset=utf-8");

@@ -21,6 +21,8 @@ struct metrics_source {
  * port when it is 0. Reports errors itself, as those of `command`, and returns an exit code. It answers nobody yet. */
 int metrics_listen(const char *command, const char *where, struct metrics **out);
 uint16_t metrics_port(const struct metrics *metrics);
+/* What is printed behind the server's own; `arg` must live as long. */
+void metrics_add(struct metrics *metrics, void (*print)(void *arg, FILE *file), void *arg);
 /* Answers requests, in a thread of its own, until metrics_stop; the source must live as long. Returns an exit code. */
 int metrics_serve(struct metrics *metrics, const struct metrics_source *source);
 /* NULL is accepted. */

@@ -4,6 +4,7 @@
 #include "securdma_server.h"
 
 #include "cli.h"
+#include "files/host.h"
 #include "local.h"
 
 #include <errno.h>
@@ -20,6 +21,16 @@ static const struct word access_words[] = {
 	{"rw", IBV_ACCESS_REMOTE_READ | IBV_ACCESS_REMOTE_WRITE},
 	{"r", IBV_ACCESS_REMOTE_READ},
 	{"w", IBV_ACCESS_REMOTE_WRITE},
+	{"none", 0},
+	{NULL, 0},
+};
+
+static const struct word rights_words[] = {
+	{"rwd", FILES_MAY_READ | FILES_MAY_WRITE | FILES_MAY_DELETE},
+	{"rw", FILES_MAY_READ | FILES_MAY_WRITE},
+	{"r", FILES_MAY_READ},
+	{"wd", FILES_MAY_WRITE | FILES_MAY_DELETE},
+	{"w", FILES_MAY_WRITE},
 	{"none", 0},
 	{NULL, 0},
 };
@@ -62,7 +73,7 @@ static const struct word switch_words[] = {
 
 /* The words that a type takes; NULL: it is not a type of words. */
 static const struct word *const words_of[] = {
-	[OPTION_SWITCH] = switch_words, [OPTION_ACCESS] = access_words, [OPTION_LEVEL] = level_words,
+	[OPTION_SWITCH] = switch_words, [OPTION_ACCESS] = access_words, [OPTION_RIGHTS] = rights_words, [OPTION_LEVEL] = level_words,
 	[OPTION_LOG_FORMAT] = log_format_words, [OPTION_MODE] = mode_words, [OPTION_SEAL] = seal_words, [OPTION_WORKERS] = worker_words, [OPTION_LIST] = NULL,
 };
 

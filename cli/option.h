@@ -14,6 +14,7 @@ enum option_type {
 	OPTION_SIZE,   /* likewise; K, M and G suffixes */
 	OPTION_SWITCH, /* bool; the flag takes no value */
 	OPTION_ACCESS, /* an integer: IBV_ACCESS_REMOTE_* from rw, r, w, none */
+	OPTION_RIGHTS, /* an integer: FILES_MAY_* from rwd, rw, r, wd, w, none */
 	OPTION_LEVEL,  /* an integer: enum srdma_log_level */
 	OPTION_LOG_FORMAT, /* an integer: enum cli_log_format */
 	OPTION_MODE,   /* an integer: enum local_mode (agent/local.h) */

@@ -59,6 +59,24 @@ static bool takes_tunnels(const struct serve *serve, const struct settings *fres
 	return false;
 }
 
+/* The sandbox was made for the ports of the start. */
+static void name_forbidden_targets(const struct serve *serve, const struct settings *fresh, json_t *later)
+{
+	bool any = false;
+
+	for (size_t i = 0; i < fresh->tunnel_targets.count; i++) {
+		const struct tunnel_target *target = &fresh->tunnel_targets.items[i];
+
+		if (tunnel_server_reaches(serve->tunnels, target))
+			continue;
+		cli_log(SRDMA_LOG_WARN, "reload: the sandbox does not let this server connect to port %u yet: the target '%s' takes effect at the next start",
+			tunnel_target_port(target), target->name);
+		any = true;
+	}
+	if (any && later)
+		json_array_append_new(later, json_string("[tunnel-targets]"));
+}
+
 bool reload(struct serve *serve, struct settings *fresh, json_t *later)
 {
 	struct settings *settings = &serve->settings, old;
@@ -80,8 +98,11 @@ bool reload(struct serve *serve, struct settings *fresh, json_t *later)
 	if (takes_files(serve, fresh, later) && serve_files_set(serve->files, fresh) < 0)
 		cli_log(SRDMA_LOG_ERROR, "reload: out of memory: [files] stays as it was");
 	/* Tunnels that are open stay. */
-	if (takes_tunnels(serve, fresh, later) && tunnel_server_set(serve->tunnels, fresh) < 0)
-		cli_log(SRDMA_LOG_ERROR, "reload: out of memory: [tunnel] stays as it was");
+	if (takes_tunnels(serve, fresh, later)) {
+		name_forbidden_targets(serve, fresh, later);
+		if (tunnel_server_set(serve->tunnels, fresh) < 0)
+			cli_log(SRDMA_LOG_ERROR, "reload: out of memory: [tunnel] stays as it was");
+	}
 	settings_compare(settings, fresh, FOR_SERVE, name_what_stays, later);
 	old = *settings;
 	*settings = *fresh;

@@ -6,7 +6,6 @@
 #include "serve.h"
 
 #include <errno.h>
-#include <netinet/in.h>
 #include <unistd.h>
 
 /* As in linux/landlock.h, which may be older than the kernel. */
@@ -22,18 +21,12 @@ struct port_rule {
 	uint64_t access, port;
 };
 
-static uint16_t port_of(const struct sockaddr *address)
-{
-	if (address->sa_family == AF_INET6)
-		return ntohs(((const struct sockaddr_in6 *)(const void *)address)->sin6_port);
-	return ntohs(((const struct sockaddr_in *)(const void *)address)->sin_port);
-}
+static bool limited;
 
 static int allow(int rules, const struct tunnel_targets *targets)
 {
 	for (size_t i = 0; i < targets->count; i++) {
-		/* All addresses of a target have one port. */
-		const struct port_rule rule = {NET_CONNECT_TCP, port_of(targets->items[i].found->ai_addr)};
+		const struct port_rule rule = {NET_CONNECT_TCP, tunnel_target_port(&targets->items[i])};
 
 		if (syscall(LANDLOCK_ADD_RULE, rules, RULE_NET_PORT, &rule, 0) != 0)
 			return -errno;
@@ -55,5 +48,12 @@ int sandbox_limit_connects(const struct settings *settings)
 	if (rules < 0)
 		return -errno;
 	ret = allow(rules, &settings->tunnel_targets);
-	return landlock_enforce(rules, ret);
+	ret = landlock_enforce(rules, ret);
+	limited = ret == 0;
+	return ret;
+}
+
+bool sandbox_limits_connects(void)
+{
+	return limited;
 }

@@ -15,6 +15,7 @@
 /* As in linux/landlock.h, which may be older than the kernel. */
 #define RULE_PATH_BENEATH  1
 #define WRITE_FILE         (1ull << 1)
+#define REMOVE_FOLDER      (1ull << 4)
 #define REMOVE_FILE        (1ull << 5)
 #define MAKE_DIR           (1ull << 7)
 #define MAKE_REG           (1ull << 8)
@@ -49,7 +50,7 @@ static int allow(int rules, const char *folder, uint64_t access)
 
 static int allow_folders(int rules, const struct settings *settings, uint64_t handled)
 {
-	const uint64_t files = handled & (WRITE_FILE | REMOVE_FILE | MAKE_DIR | MAKE_REG | MAKE_SYM | TRUNCATE);
+	const uint64_t files = handled & (WRITE_FILE | REMOVE_FOLDER | REMOVE_FILE | MAKE_DIR | MAKE_REG | MAKE_SYM | TRUNCATE);
 	int ret = settings->files_directory ? allow(rules, settings->files_directory, files) : 0;
 
 	for (size_t i = 0; i < settings->identities.count && ret == 0; i++)

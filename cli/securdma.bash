@@ -17,7 +17,8 @@ _securdma_values() {
     case $1 in
     --log-level) words='error warn info debug' ;;
     --log-format) words='text json' ;;
-    --region-access | --files-rights) words='rw r w none' ;;
+    --region-access) words='rw r w none' ;;
+    --files-rights) words='rwd rw r wd w none' ;;
     --workers) words='auto per-client' ;;
     --only) words='setup latency bandwidth' ;;
     --device) words=$(cd /sys/class/infiniband 2>/dev/null && echo *) ;;

@@ -45,6 +45,8 @@ int privileges_drop(const struct settings *settings);
 /* sandbox_connect.c: from now on this thread, and those that it starts, connect by TCP to the ports of the tunnels' targets alone. 0, also
  * where the kernel cannot limit that; or a negative errno. */
 int sandbox_limit_connects(const struct settings *settings);
+/* Whether that is so. */
+bool sandbox_limits_connects(void);
 
 /* sandbox_files.c: likewise, writes below the folders of [files] alone, and where the server itself must. */
 int sandbox_limit_files(const struct settings *settings);

@@ -28,6 +28,14 @@ struct rules {
 	struct named_area *areas;
 	size_t count;
 	unsigned copies, copies_per_identity;
+	int setup_ms;
+};
+
+/* For a client that was let in, and is not connected yet: without it, two could be let in for one copy that may still run. */
+struct place {
+	struct place *next;
+	int64_t until; /* the set-up's deadline */
+	char name[SRDMA_NAME_SIZE];
 };
 
 struct serve_files {
@@ -37,6 +45,7 @@ struct serve_files {
 	struct rules *rules;
 	struct copy_session *running; /* a list */
 	unsigned count;
+	struct place *places;  /* a list */
 };
 
 bool serve_files_wanted(const struct settings *settings)
@@ -49,11 +58,6 @@ bool serve_files_wanted(const struct settings *settings)
 }
 
 /* ---- rules ----------------------------------------------------------------------------------------------------- */
-
-static unsigned rights_of(int64_t access)
-{
-	return (access & IBV_ACCESS_REMOTE_READ ? FILES_MAY_READ : 0) | (access & IBV_ACCESS_REMOTE_WRITE ? FILES_MAY_WRITE : 0);
-}
 
 static void rules_free(struct rules *rules)
 {
@@ -73,7 +77,10 @@ static bool add_area(struct rules *rules, const struct settings *settings, const
 	int64_t rights = identity && identity->files_rights >= 0 ? identity->files_rights : settings->files_rights;
 	int64_t quota = identity && identity->files_quota >= 0 ? identity->files_quota : settings->files_quota;
 
-	*named = (struct named_area){.area = {.rights = rights_of(rights), .quota = (uint64_t)quota, .timeout_ms = (int)settings->conn.timeout_ms}};
+	*named = (struct named_area){.area = {.rights = (unsigned)rights,
+					      .quota = (uint64_t)quota,
+					      .timeout_ms = (int)settings->conn.timeout_ms,
+					      .partial_days = (unsigned)settings->files_partial_days}};
 	named->name = identity ? strdup(identity->name) : NULL;
 	named->area.folder = folder ? strdup(folder) : NULL;
 	return (!identity || named->name) && (!folder || named->area.folder);
@@ -88,6 +95,7 @@ static struct rules *rules_new(const struct settings *settings)
 		return NULL;
 	rules->copies = (unsigned)settings->files_copies;
 	rules->copies_per_identity = (unsigned)(settings->files_copies_per_identity ? settings->files_copies_per_identity : (settings->files_copies + 1) / 2);
+	rules->setup_ms = (int)settings->conn.setup_timeout_ms;
 	rules->areas = calloc(settings->identities.count + 1, sizeof *rules->areas);
 	good = rules->areas && add_area(rules, settings, NULL);
 	for (size_t i = 0; good && i < settings->identities.count; i++)
@@ -230,6 +238,12 @@ void serve_files_free(struct serve_files **files)
 		return;
 	rules_free(old->rules);
 	rules_free(old->start);
+	while (old->places) {
+		struct place *place = old->places;
+
+		old->places = place->next;
+		free(place);
+	}
 	pthread_mutex_destroy(&old->mutex);
 	pthread_cond_destroy(&old->ended);
 	free(old);
@@ -237,36 +251,102 @@ void serve_files_free(struct serve_files **files)
 
 /* ---- clients --------------------------------------------------------------------------------------------------- */
 
-/* Why this client can't copy now; NULL: it can. The mutex is held. */
-static const char *refusal(const struct serve_files *files, const char *name)
+/* The mutex is held. */
+static bool may_copy(const struct serve_files *files, const char *name)
 {
 	const struct files_area *area = find_area(files->rules, name);
-	unsigned same = 0;
 
-	if (!area->folder || area->rights == 0)
-		return "this server lets you neither read nor write files";
+	return area->folder && area->rights != 0;
+}
+
+/* Places whose clients have not come in time are free again. The mutex is held. */
+static void drop_old_places(struct serve_files *files)
+{
+	struct place **at = &files->places;
+	int64_t now = cli_now_ms();
+
+	while (*at) {
+		struct place *place = *at;
+
+		if (place->until > now) {
+			at = &place->next;
+			continue;
+		}
+		*at = place->next;
+		free(place);
+	}
+}
+
+/* Why this client can't copy now, but may later; NULL: it can. The mutex is held. */
+static const char *find_busy(struct serve_files *files, const char *name)
+{
+	unsigned all = files->count, same = 0;
+
+	drop_old_places(files);
 	for (const struct copy_session *session = files->running; session; session = session->next)
 		same += strcmp(session->name, name) == 0;
-	if (files->count >= files->rules->copies)
+	for (const struct place *place = files->places; place; place = place->next) {
+		all++;
+		same += strcmp(place->name, name) == 0;
+	}
+	if (all >= files->rules->copies)
 		return "as many copies run on this server as it allows; try again later";
 	if (same >= files->rules->copies_per_identity)
 		return "as many copies of yours run on this server as it allows; try again later";
 	return NULL;
 }
 
+/* The mutex is held. Errors: -ENOMEM. */
+static int take_place(struct serve_files *files, const char *name)
+{
+	struct place *place = calloc(1, sizeof *place);
+
+	if (!place)
+		return -ENOMEM;
+	snprintf(place->name, sizeof place->name, "%s", name);
+	place->until = cli_now_ms() + files->rules->setup_ms;
+	place->next = files->places;
+	files->places = place;
+	return 0;
+}
+
+/* Its client has come. False: it took too long. The mutex is held. */
+static bool give_place_up(struct serve_files *files, const char *name)
+{
+	struct place **at = &files->places, *place;
+
+	while (*at && strcmp((*at)->name, name) != 0)
+		at = &(*at)->next;
+	place = *at;
+	if (!place)
+		return false;
+	*at = place->next;
+	free(place);
+	return true;
+}
+
 static int admit(void *state, const struct srdma_admit_request *request, struct srdma_reject *reject)
 {
 	struct serve_files *files = state;
-	const char *text;
+	const char *busy = NULL;
+	bool may;
+	int ret = 0;
 
 	pthread_mutex_lock(&files->mutex);
-	text = refusal(files, request->peer_name);
+	may = may_copy(files, request->peer_name);
+	if (may)
+		busy = find_busy(files, request->peer_name);
+	if (may && !busy)
+		ret = take_place(files, request->peer_name);
 	pthread_mutex_unlock(&files->mutex);
-	if (!text)
-		return 0;
-	snprintf(reject->text, sizeof reject->text, "%s", text);
-	if (strstr(text, "later"))
+	if (may && !busy)
+		return ret;
+	snprintf(reject->text, sizeof reject->text, "%s", may ? busy : "this server lets you neither read nor write files");
+	if (busy) {
+		/* The client tries again by itself. */
+		reject->reason = SRDMA_REJECT_BUSY;
 		reject->retry_after_ms = RETRY_MS;
+	}
 	return -1;
 }
 
@@ -296,7 +376,9 @@ static int connect_client(void *state, struct srdma_conn *conn, const void *data
 		return ret;
 	srdma_conn_get_info(conn, &info);
 	pthread_mutex_lock(&files->mutex);
-	if (refusal(files, info.peer_name))
+	if (!may_copy(files, info.peer_name))
+		ret = -EACCES;
+	else if (!give_place_up(files, info.peer_name) && find_busy(files, info.peer_name))
 		ret = -EBUSY;
 	else
 		ret = copy_session_new(conn, data, find_area(files->rules, info.peer_name), forget, files, &session);

@@ -118,6 +118,18 @@ unsigned server_status_name_columns(const json_t *clients)
 	return columns;
 }
 
+static void show_tunnels(const json_t *tunnels)
+{
+	if (json_array_size(tunnels) > 0)
+		printf("%-20s %8s %10s %10s %10s %14s %14s\n", "tunnel target", "open", "total", "refused", "failed", "bytes to", "bytes from");
+	for (size_t i = 0; i < json_array_size(tunnels); i++) {
+		const json_t *tunnel = json_array_get(tunnels, i);
+
+		printf("%-20s %8lld %10lld %10lld %10lld %14lld %14lld\n", text(tunnel, "target"), number(tunnel, "open"), number(tunnel, "total"),
+		       number(tunnel, "refused"), number(tunnel, "failed"), number(tunnel, "bytes_to_target"), number(tunnel, "bytes_from_target"));
+	}
+}
+
 void server_status_show(const json_t *status)
 {
 	const json_t *clients = json_object_get(status, "clients");
@@ -132,6 +144,7 @@ void server_status_show(const json_t *status)
 		       "peer qpn", "received", "sent", "bytes in", "bytes out", "worker", "since");
 	for (size_t i = 0; i < json_array_size(clients); i++)
 		show_client(json_array_get(clients, i), name_columns);
+	show_tunnels(json_object_get(status, "tunnels"));
 	fflush(stdout);
 }
 

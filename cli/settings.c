@@ -2,6 +2,8 @@
 #include "settings.h"
 
 #include "cli.h"
+#include "files/host.h"
+#include "files/stale.h"
 
 #include <errno.h>
 #include <ini.h>
@@ -150,10 +152,12 @@ const struct option settings_options[] = {
 
 	{"--files-directory", "files", "directory", OPTION_TEXT, FOR_SERVE | AT_RELOAD, AT(files_directory), 0, 0, "DIR",
 	 "folder that clients copy to and from with 'securdma cp'; default: none"},
-	{"--files-rights", "files", "rights", OPTION_ACCESS, FOR_SERVE | AT_RELOAD, AT(files_rights), 0, 0, "RIGHTS",
+	{"--files-rights", "files", "rights", OPTION_RIGHTS, FOR_SERVE | AT_RELOAD, AT(files_rights), 0, 0, "RIGHTS",
 	 "what clients may do there: r, w, rw or none"},
 	{"--files-quota", "files", "quota", OPTION_SIZE, FOR_SERVE | AT_RELOAD, AT(files_quota), 0, (int64_t)1 << 60, "BYTES",
 	 "bytes that may stand in the folder when clients write; 0: no limit"},
+	{"--files-partial-days", "files", "partial-days", OPTION_NUMBER, FOR_SERVE | AT_RELOAD, AT(files_partial_days), 0, 3650, "N",
+	 "days without a write after which the server removes a partial file; 0: never"},
 	{"--files-copies", "files", "copies", OPTION_NUMBER, FOR_SERVE | AT_RELOAD, AT(files_copies), 1, 256, "N",
 	 "copies that may run at once, each in a thread"},
 	{"--files-copies-per-identity", "files", "copies-per-identity", OPTION_NUMBER, FOR_SERVE | AT_RELOAD, AT(files_copies_per_identity), 0,
@@ -226,7 +230,8 @@ void settings_init(struct settings *settings)
 	srdma_server_limits_init(&settings->limits);
 	settings->server.port = NULL;                    /* settings_complete */
 	agent_settings_init(&settings->agent);
-	settings->files_rights = IBV_ACCESS_REMOTE_READ;
+	settings->files_rights = FILES_MAY_READ;
+	settings->files_partial_days = FILES_PARTIAL_DAYS;
 	settings->files_copies = 8;
 	settings->tunnel_connect_timeout_ms = 10000;
 	settings->server.workers = SRDMA_WORKERS_AUTO; /* the echo service does not block */

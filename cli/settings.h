@@ -49,7 +49,7 @@ struct settings {
 	char *control, *metrics;
 
 	char *files_directory;
-	int64_t files_rights, files_quota, files_copies, files_copies_per_identity;
+	int64_t files_rights, files_quota, files_copies, files_copies_per_identity, files_partial_days;
 	struct tunnel_targets tunnel_targets; /* no option: the section [tunnel-targets] */
 	char *tunnel_allow;
 	int64_t tunnel_connect_timeout_ms, tunnel_idle_timeout_ms;

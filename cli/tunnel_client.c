@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <openssl/rand.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,14 +16,19 @@
 
 /* For the end of a connection, in order. */
 #define CLOSE_MS 5000
+/* Between two tries while the server has no room: the first pause, and the longest, each drawn between its half and the whole. */
+#define PAUSE_MS     200
+#define PAUSE_MAX_MS 2000
 
 struct tunnel_flow {
 	const struct tunnel_route *route;
-	enum { CONNECTING, OPEN, DRAINING, CLOSING } state;
+	enum { CONNECTING, WAITING, OPEN, DRAINING, CLOSING } state;
 	struct srdma_connect *connect;
 	struct srdma_conn *conn;
 	struct tunnel_pipe pipe;
 	int64_t deadline; /* CLOSING */
+	int64_t retry_at, retry_until; /* WAITING */
+	unsigned tries;
 	bool failed, busy;
 	char reason[TUNNEL_REASON];
 };
@@ -34,6 +40,14 @@ static int watch(const struct tunnel_flow *flow, int operation, int fd, uint32_t
 	return epoll_ctl(flow->route->epoll_fd, operation, fd, &event) == 0 ? 0 : -errno;
 }
 
+static int begin_connect(struct tunnel_flow *flow)
+{
+	const struct tunnel_route *route = flow->route;
+	int ret = srdma_conn_connect_start(route->host, route->port, route->context, route->device, route->options, &flow->connect);
+
+	return ret == 0 ? watch(flow, EPOLL_CTL_ADD, srdma_connect_fd(flow->connect), EPOLLIN) : ret;
+}
+
 int tunnel_flow_new(const struct tunnel_route *route, int fd, struct tunnel_flow **out)
 {
 	struct tunnel_flow *flow = calloc(1, sizeof *flow);
@@ -43,10 +57,9 @@ int tunnel_flow_new(const struct tunnel_route *route, int fd, struct tunnel_flow
 		flow->route = route;
 		flow->pipe.fd = fd;
 		tunnel_pipe_prepare(fd);
-		ret = srdma_conn_connect_start(route->host, route->port, route->context, route->device, route->options, &flow->connect);
+		flow->retry_until = cli_now_ms() + route->retry_ms;
+		ret = begin_connect(flow);
 	}
-	if (ret == 0)
-		ret = watch(flow, EPOLL_CTL_ADD, srdma_connect_fd(flow->connect), EPOLLIN);
 	if (ret == 0)
 		ret = watch(flow, EPOLL_CTL_ADD, fd, EPOLLONESHOT);
 	if (ret == 0) {
@@ -94,6 +107,75 @@ void tunnel_flow_break(struct tunnel_flow *flow, const char *reason)
 	begin_close(flow);
 }
 
+/* The server may have room when other clients have left it. That it is busy is the library's to try again. */
+static bool may_get_room(int error)
+{
+	struct srdma_reject reject;
+
+	if (error != SRDMA_EREJECTED)
+		return false;
+	srdma_reject_last(&reject);
+	return reject.reason == SRDMA_REJECT_FULL || reject.reason == SRDMA_REJECT_RESOURCES || reject.reason == SRDMA_REJECT_BUSY;
+}
+
+static int pause_ms(unsigned tries)
+{
+	int most = tries < 4 ? PAUSE_MS << tries : PAUSE_MAX_MS;
+	uint16_t part;
+
+	most = most < PAUSE_MAX_MS ? most : PAUSE_MAX_MS;
+	/* Without a random number they all come together; they only wait longer then. */
+	if (RAND_bytes((unsigned char *)&part, sizeof part) != 1)
+		part = 0;
+	return most / 2 + part % (most / 2);
+}
+
+static bool begin_wait(struct tunnel_flow *flow)
+{
+	int64_t now = cli_now_ms();
+
+	if (now >= flow->retry_until)
+		return false;
+	if (flow->tries == 0)
+		cli_log_event(SRDMA_LOG_INFO, "tunnel.waiting", "a connection to '%s' of %s waits up to %lld ms: %s", flow->route->target,
+			      flow->route->host, (long long)(flow->retry_until - now), srdma_error_text());
+	flow->retry_at = now + pause_ms(flow->tries++);
+	flow->state = WAITING;
+	return true;
+}
+
+/* Whether the program that has connected is still there. */
+static bool has_program(const struct tunnel_flow *flow)
+{
+	struct pollfd fd = {.fd = flow->pipe.fd};
+
+	return poll(&fd, 1, 0) <= 0 || !(fd.revents & (POLLHUP | POLLERR | POLLNVAL));
+}
+
+/* False: it is over. */
+static bool wait_for_room(struct tunnel_flow *flow)
+{
+	if (!has_program(flow))
+		return false;
+	if (cli_now_ms() < flow->retry_at)
+		return true;
+	flow->state = CONNECTING;
+	flow->busy = begin_connect(flow) == 0;
+	if (!flow->busy)
+		fail(flow, srdma_error_text());
+	return flow->busy;
+}
+
+bool tunnel_flow_waits(const struct tunnel_flow *flow)
+{
+	return flow->state == WAITING;
+}
+
+void tunnel_flow_hurry(struct tunnel_flow *flow)
+{
+	flow->retry_at = 0;
+}
+
 static bool finish_connect(struct tunnel_flow *flow)
 {
 	int ret = srdma_connect_step(flow->connect, &flow->conn);
@@ -103,6 +185,8 @@ static bool finish_connect(struct tunnel_flow *flow)
 	/* The descriptor goes with it. */
 	watch(flow, EPOLL_CTL_DEL, srdma_connect_fd(flow->connect), 0);
 	srdma_connect_free(&flow->connect);
+	if (may_get_room(ret) && begin_wait(flow))
+		return true;
 	if (ret == 0)
 		ret = srdma_stream_new(flow->conn, NULL, &flow->pipe.stream);
 	if (ret == 0)
@@ -172,6 +256,7 @@ bool tunnel_flow_step(struct tunnel_flow *flow)
 	flow->busy = false;
 	switch (flow->state) {
 	case CONNECTING: return finish_connect(flow);
+	case WAITING: return wait_for_room(flow);
 	case OPEN: move(flow); return true;
 	case DRAINING: drain(flow); return true;
 	case CLOSING: return close_conn(flow);

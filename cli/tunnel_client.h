@@ -11,6 +11,7 @@ struct tunnel_route {
 	struct srdma_tls_context *context;
 	struct srdma_device *device;
 	const struct srdma_conn_options *options;
+	int retry_ms; /* how long a connection waits for a server that has no room for it */
 	int epoll_fd;
 };
 
@@ -21,6 +22,9 @@ struct tunnel_flow;
 int tunnel_flow_new(const struct tunnel_route *route, int fd, struct tunnel_flow **out);
 /* Whatever has happened, goes as far as possible. False: it is over; free it. */
 bool tunnel_flow_step(struct tunnel_flow *flow);
+/* Whether it waits for room at the server; tunnel_flow_hurry() makes it try again at once, since another flow has gone. */
+bool tunnel_flow_waits(const struct tunnel_flow *flow);
+void tunnel_flow_hurry(struct tunnel_flow *flow);
 /* Whether another step has something to do at once. */
 bool tunnel_flow_is_busy(const struct tunnel_flow *flow);
 /* Ends it soon: both of its ends see an error. */

@@ -68,14 +68,36 @@ static const char *list_of(const struct tunnel_config *config, const char *peer_
 	return config->list;
 }
 
+const struct tunnel_offer *tunnel_config_offer(const struct tunnel_config *config, const char *name)
+{
+	for (size_t i = 0; i < config->offer_count; i++)
+		if (strcmp(config->offers[i].name, name) == 0)
+			return &config->offers[i];
+	return NULL;
+}
+
+void tunnel_config_keep(struct tunnel_config *config, const struct tunnel_targets *targets, const uint16_t *ports, size_t port_count,
+			const struct tunnel_config *old)
+{
+	size_t kept = 0;
+
+	for (size_t i = 0; config->offers && i < config->offer_count; i++) {
+		const struct tunnel_offer *offer = &config->offers[i];
+		const struct tunnel_target *target = tunnel_targets_find(targets, offer->name);
+
+		if (!target || !tunnel_target_is_on(target, ports, port_count))
+			offer = old ? tunnel_config_offer(old, offer->name) : NULL;
+		if (offer)
+			config->offers[kept++] = *offer;
+	}
+	config->offer_count = kept;
+}
+
 const struct tunnel_offer *tunnel_config_find(const struct tunnel_config *config, const char *peer_name, const char *target)
 {
 	if (!peer_name || !peer_name[0] || !tunnel_list_has(list_of(config, peer_name), target))
 		return NULL;
-	for (size_t i = 0; i < config->offer_count; i++)
-		if (strcmp(config->offers[i].name, target) == 0)
-			return &config->offers[i];
-	return NULL;
+	return tunnel_config_offer(config, target);
 }
 
 void tunnel_config_free(struct tunnel_config *config)

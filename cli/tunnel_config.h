@@ -37,6 +37,11 @@ struct tunnel_config {
 
 /* NULL: out of memory. */
 struct tunnel_config *tunnel_config_new(const struct settings *settings);
+/* The target of this name, whoever may use it. NULL: there is none. */
+const struct tunnel_offer *tunnel_config_offer(const struct tunnel_config *config, const char *name);
+/* Of the targets, whose offers `config` has, those on other ports than these become what they are in `old` (NULL: nothing), or go. */
+void tunnel_config_keep(struct tunnel_config *config, const struct tunnel_targets *targets, const uint16_t *ports, size_t port_count,
+			const struct tunnel_config *old);
 /* The target, if clients with this name may use it. A client without a name, which showed no certificate, may use none. */
 const struct tunnel_offer *tunnel_config_find(const struct tunnel_config *config, const char *peer_name, const char *target);
 void tunnel_config_free(struct tunnel_config *config);

@@ -3,6 +3,7 @@
 
 #include "cli.h"
 #include "tunnel_config.h"
+#include "tunnel_counts.h"
 #include "tunnel_pipe.h"
 
 #include <errno.h>
@@ -33,6 +34,7 @@ struct tunnel {
 	uint32_t slot;
 	uint64_t watched; /* in the thread's epoll: the slot and its generation */
 	uint64_t client_id;
+	struct tunnel_count *count; /* of its target; NULL: it has none yet */
 	char name[SRDMA_NAME_SIZE];
 	char reason[TUNNEL_REASON]; /* "" while it works */
 };
@@ -47,8 +49,11 @@ struct tunnel_server {
 	int epoll_fd, stop_fd;
 	pthread_mutex_t mutex; /* guards the rest */
 	struct tunnel_config *config;
+	struct tunnel_counts counts;
 	struct slot *slots;
 	uint32_t slot_count, used;
+	uint16_t *ports; /* that the sandbox allows; they never change. NULL: all */
+	size_t port_count;
 };
 
 /* ---- log ------------------------------------------------------------------------------------------------------- */
@@ -215,6 +220,8 @@ static bool is_late(const struct tunnel *tunnel)
 static int fail(struct tunnel *tunnel, int error, const char *reason)
 {
 	tunnel->failed = true;
+	if (!tunnel->connected)
+		atomic_fetch_add(&tunnel->count->failed, 1);
 	if (reason != tunnel->reason)
 		snprintf(tunnel->reason, sizeof tunnel->reason, "%s", reason);
 	tunnel_pipe_close(&tunnel->pipe, true);
@@ -240,6 +247,8 @@ static int finish_dial(struct tunnel *tunnel)
 		error = errno;
 	if (error == 0) {
 		tunnel->connected = true;
+		atomic_fetch_add(&tunnel->count->open, 1);
+		atomic_fetch_add(&tunnel->count->total, 1);
 		log_opened(tunnel);
 		return 0;
 	}
@@ -260,7 +269,7 @@ static void set_deadline(struct tunnel *tunnel)
 static int turn(struct tunnel *tunnel)
 {
 	struct tunnel_pipe *pipe = &tunnel->pipe;
-	uint64_t before = pipe->to_socket + pipe->to_stream;
+	uint64_t to = pipe->to_socket, from = pipe->to_stream;
 	int ret = 0;
 
 	/* After the end there is only the client's disconnect to come. */
@@ -271,9 +280,11 @@ static int turn(struct tunnel *tunnel)
 	if (ret != 0)
 		return ret > 0 ? 0 : ret;
 	ret = tunnel_pipe_turn(pipe, tunnel->reason);
+	atomic_fetch_add(&tunnel->count->to_target, pipe->to_socket - to);
+	atomic_fetch_add(&tunnel->count->from_target, pipe->to_stream - from);
 	if (ret != 0)
 		return fail(tunnel, ret, tunnel->reason);
-	if (pipe->to_socket + pipe->to_stream != before || atomic_load(&tunnel->deadline) == 0)
+	if (pipe->to_socket != to || pipe->to_stream != from || atomic_load(&tunnel->deadline) == 0)
 		set_deadline(tunnel);
 	else if (is_late(tunnel))
 		return fail(tunnel, -ETIMEDOUT, "the tunnel was idle for too long");
@@ -327,6 +338,21 @@ static bool find_target(struct tunnel_server *server, const char *peer_name, con
 	return offer != NULL;
 }
 
+/* The name that a client asks for does not become one of the counts, which would grow with each that it makes up. */
+static void count_refused(struct tunnel_server *server, const char *name)
+{
+	struct tunnel_count *count = NULL;
+
+	pthread_mutex_lock(&server->mutex);
+	if (tunnel_config_offer(server->config, name))
+		count = tunnel_counts_get(&server->counts, name);
+	if (count)
+		atomic_fetch_add(&count->refused, 1);
+	else
+		server->counts.unknown++;
+	pthread_mutex_unlock(&server->mutex);
+}
+
 static int admit(void *state, const struct srdma_admit_request *request, struct srdma_reject *reject)
 {
 	const uint8_t *data = (const uint8_t *)request->private_data + sizeof TUNNEL_WORD;
@@ -334,9 +360,11 @@ static int admit(void *state, const struct srdma_admit_request *request, struct 
 	struct tunnel_offer target;
 	int connect_ms, idle_ms;
 
-	if (read_name(data, request->private_data_size - sizeof TUNNEL_WORD, name) &&
-	    find_target(state, request->peer_name, name, &target, &connect_ms, &idle_ms))
+	if (!read_name(data, request->private_data_size - sizeof TUNNEL_WORD, name))
+		name[0] = '\0';
+	if (find_target(state, request->peer_name, name, &target, &connect_ms, &idle_ms))
 		return 0;
+	count_refused(state, name);
 	/* One answer, whether there is no such target or it is not for this client. */
 	snprintf(reject->text, sizeof reject->text, "this client may not use such a target (tunnel-targets)");
 	return -EACCES;
@@ -373,6 +401,14 @@ static int begin(struct tunnel *tunnel, int connect_ms)
 	return 0;
 }
 
+static bool take_count(struct tunnel *tunnel)
+{
+	pthread_mutex_lock(&tunnel->server->mutex);
+	tunnel->count = tunnel_counts_get(&tunnel->server->counts, tunnel->target.name);
+	pthread_mutex_unlock(&tunnel->server->mutex);
+	return tunnel->count != NULL;
+}
+
 static int connect_client(void *state, struct srdma_conn *conn, const void *data, size_t size, void **client)
 {
 	struct tunnel *tunnel = calloc(1, sizeof *tunnel);
@@ -391,6 +427,8 @@ static int connect_client(void *state, struct srdma_conn *conn, const void *data
 	/* The settings may have changed since the client was let in. */
 	if (!read_name(data, size, name) || !find_target(state, info.peer_name, name, &tunnel->target, &connect_ms, &tunnel->idle_timeout_ms))
 		ret = -EACCES;
+	else if (!take_count(tunnel))
+		ret = -ENOMEM;
 	else
 		ret = begin(tunnel, connect_ms);
 	if (ret != 0)
@@ -416,6 +454,8 @@ static void disconnect(void *client)
 	struct tunnel *tunnel = client;
 
 	leave(tunnel);
+	if (tunnel->connected)
+		atomic_fetch_sub(&tunnel->count->open, 1);
 	if (!tunnel_pipe_is_done(&tunnel->pipe) && !tunnel->failed) {
 		tunnel->failed = true;
 		snprintf(tunnel->reason, sizeof tunnel->reason, "the client went away");
@@ -442,21 +482,62 @@ int tunnel_server_check(struct settings *settings)
 	return cli_failed(CLI_EXIT_USAGE, "[tunnel-targets]: %s", problem);
 }
 
+bool tunnel_server_reaches(const struct tunnel_server *server, const struct tunnel_target *target)
+{
+	return !server->ports || tunnel_target_is_on(target, server->ports, server->port_count);
+}
+
 int tunnel_server_set(struct tunnel_server *server, const struct settings *settings)
 {
 	struct tunnel_config *config = tunnel_config_new(settings), *old;
+	bool counted = true;
 
 	if (!config)
 		return -ENOMEM;
 	pthread_mutex_lock(&server->mutex);
-	old = server->config;
-	server->config = config;
+	if (server->ports)
+		tunnel_config_keep(config, &settings->tunnel_targets, server->ports, server->port_count, server->config);
+	/* So that a target shows before anyone has used it. */
+	for (size_t i = 0; i < config->offer_count; i++)
+		counted = tunnel_counts_get(&server->counts, config->offers[i].name) && counted;
+	old = counted ? server->config : config;
+	if (counted)
+		server->config = config;
 	pthread_mutex_unlock(&server->mutex);
 	tunnel_config_free(old);
+	return counted ? 0 : -ENOMEM;
+}
+
+void tunnel_server_print(void *arg, FILE *file)
+{
+	struct tunnel_server *server = arg;
+
+	pthread_mutex_lock(&server->mutex);
+	tunnel_counts_print(&server->counts, file);
+	pthread_mutex_unlock(&server->mutex);
+}
+
+json_t *tunnel_server_json(struct tunnel_server *server)
+{
+	json_t *array;
+
+	pthread_mutex_lock(&server->mutex);
+	array = tunnel_counts_json(&server->counts);
+	pthread_mutex_unlock(&server->mutex);
+	return array;
+}
+
+static int note_ports(struct tunnel_server *server, const struct tunnel_targets *targets)
+{
+	server->ports = calloc(targets->count, sizeof *server->ports);
+	if (!server->ports)
+		return -ENOMEM;
+	for (size_t i = 0; i < targets->count; i++)
+		server->ports[server->port_count++] = tunnel_target_port(&targets->items[i]);
 	return 0;
 }
 
-int tunnel_server_new(const struct settings *settings, struct tunnel_server **out)
+int tunnel_server_new(const struct settings *settings, bool limited, struct tunnel_server **out)
 {
 	struct tunnel_server *server = calloc(1, sizeof *server);
 	struct epoll_event event = {.events = EPOLLIN, .data.u64 = STOP};
@@ -467,7 +548,9 @@ int tunnel_server_new(const struct settings *settings, struct tunnel_server **ou
 	pthread_mutex_init(&server->mutex, NULL);
 	server->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	server->stop_fd = eventfd(0, EFD_CLOEXEC);
-	ret = tunnel_server_set(server, settings);
+	ret = limited ? note_ports(server, &settings->tunnel_targets) : 0;
+	if (ret == 0)
+		ret = tunnel_server_set(server, settings);
 	if (ret == 0 && (server->epoll_fd < 0 || server->stop_fd < 0 || epoll_ctl(server->epoll_fd, EPOLL_CTL_ADD, server->stop_fd, &event) != 0))
 		ret = -errno;
 	if (ret == 0)
@@ -498,6 +581,8 @@ void tunnel_server_free(struct tunnel_server **out)
 		close(server->stop_fd);
 	pthread_mutex_destroy(&server->mutex);
 	tunnel_config_free(server->config);
+	tunnel_counts_free(&server->counts);
+	free(server->ports);
 	free(server->slots);
 	free(server);
 }

@@ -7,6 +7,9 @@
 #include "services.h"
 #include "settings.h"
 
+#include <jansson.h>
+#include <stdio.h>
+
 struct tunnel_server;
 
 extern const struct service tunnel_service;
@@ -15,8 +18,14 @@ extern const struct service tunnel_service;
 bool tunnel_server_wanted(const struct settings *settings);
 /* Looks the targets up, and says what is wrong with them. Returns an exit code. */
 int tunnel_server_check(struct settings *settings);
-/* Starts the thread. Returns an exit code. */
-int tunnel_server_new(const struct settings *settings, struct tunnel_server **out);
+/* Starts the thread. `limited`: the sandbox lets it connect only to the ports of these targets. Returns an exit code. */
+int tunnel_server_new(const struct settings *settings, bool limited, struct tunnel_server **out);
+/* Whether the sandbox lets it connect to a target of other settings. One that it does not stays as it was, or away, until the next start. */
+bool tunnel_server_reaches(const struct tunnel_server *server, const struct tunnel_target *target);
+/* For metrics_add(); `server`: struct tunnel_server *. */
+void tunnel_server_print(void *server, FILE *file);
+/* What status has of it. NULL: out of memory. */
+json_t *tunnel_server_json(struct tunnel_server *server);
 /* Other settings, of tunnel_server_check, for tunnels that begin from now on. Errors: -ENOMEM; the old ones stay. */
 int tunnel_server_set(struct tunnel_server *server, const struct settings *settings);
 /* After the server has stopped. NULL is accepted. */

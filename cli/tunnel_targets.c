@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "tunnel_targets.h"
 
+#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -100,6 +101,23 @@ bool tunnel_targets_resolve(struct tunnel_targets *targets, char *problem, size_
 		if (!resolve(&targets->items[i], problem, size))
 			return false;
 	return true;
+}
+
+uint16_t tunnel_target_port(const struct tunnel_target *target)
+{
+	const struct sockaddr *address = target->found->ai_addr;
+
+	if (address->sa_family == AF_INET6)
+		return ntohs(((const struct sockaddr_in6 *)(const void *)address)->sin6_port);
+	return ntohs(((const struct sockaddr_in *)(const void *)address)->sin_port);
+}
+
+bool tunnel_target_is_on(const struct tunnel_target *target, const uint16_t *ports, size_t count)
+{
+	for (size_t i = 0; i < count; i++)
+		if (ports[i] == tunnel_target_port(target))
+			return true;
+	return false;
 }
 
 bool tunnel_targets_equal(const struct tunnel_targets *a, const struct tunnel_targets *b)

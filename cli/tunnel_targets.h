@@ -27,6 +27,10 @@ bool tunnel_targets_add(struct tunnel_targets *targets, const char *name, const 
 const struct tunnel_target *tunnel_targets_find(const struct tunnel_targets *targets, const char *name);
 /* Looks up all addresses, which may take as long as the resolver's time-outs. False: *problem has the error. */
 bool tunnel_targets_resolve(struct tunnel_targets *targets, char *problem, size_t size);
+/* The port of all addresses of a target that was looked up. */
+uint16_t tunnel_target_port(const struct tunnel_target *target);
+/* Whether it is one of these. */
+bool tunnel_target_is_on(const struct tunnel_target *target, const uint16_t *ports, size_t count);
 bool tunnel_targets_equal(const struct tunnel_targets *a, const struct tunnel_targets *b);
 void tunnel_targets_free(struct tunnel_targets *targets);
 

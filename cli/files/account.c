@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "account.h"
 
+#include "stale.h"
 #include "walk.h"
 
 #include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 struct files_account {
@@ -25,7 +27,15 @@ uint64_t files_account_cost(const struct stat *status)
 	return (uint64_t)status->st_blocks * 512 + FILES_ENTRY_COST;
 }
 
-static int count(int fd, int (*live)(void *arg), void *arg, uint64_t *used)
+static bool is_stale(const struct files_walk *walk, const struct files_found *found, unsigned days)
+{
+	const char *slash = strrchr(found->path, '/');
+	int folder = found->kind == FILES_FOUND_FILE || found->kind == FILES_FOUND_LINK ? files_walk_folder(walk) : -1;
+
+	return folder >= 0 && files_stale_remove(folder, slash ? slash + 1 : found->path, days);
+}
+
+static int count(int fd, unsigned days, int (*live)(void *arg), void *arg, uint64_t *used)
 {
 	struct files_walk *walk;
 	struct files_found found;
@@ -37,7 +47,7 @@ static int count(int fd, int (*live)(void *arg), void *arg, uint64_t *used)
 	while (ret >= 0 && files_walk_next(walk, &found) > 0) {
 		if (found.fd >= 0)
 			close(found.fd);
-		if (found.kind != FILES_FOUND_LEAVE)
+		if (found.kind != FILES_FOUND_LEAVE && !is_stale(walk, &found, days))
 			*used += files_account_cost(&found.status);
 		ret = live(arg);
 	}
@@ -54,7 +64,7 @@ static struct files_account *find(const struct stat *status)
 	return account;
 }
 
-int files_account_open(int fd, int (*live)(void *arg), void *arg, struct files_account **out)
+int files_account_open(int fd, unsigned days, int (*live)(void *arg), void *arg, struct files_account **out)
 {
 	struct files_account *account, *fresh = calloc(1, sizeof *fresh);
 	struct stat status;
@@ -73,7 +83,7 @@ int files_account_open(int fd, int (*live)(void *arg), void *arg, struct files_a
 	pthread_mutex_unlock(&mutex);
 	/* Without the mutex, because it takes long. Of two copies that begin at the same time, the one that is there first wins. */
 	if (!account)
-		ret = count(fd, live, arg, &fresh->used);
+		ret = count(fd, days, live, arg, &fresh->used);
 	if (!account && ret == 0) {
 		pthread_mutex_lock(&mutex);
 		account = find(&status);

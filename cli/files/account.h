@@ -11,9 +11,9 @@
 
 struct files_account;
 
-/* The account of the folder `fd`, which stays the caller's. The first copy counts what is there, and calls `live` meanwhile, whose error
- * ends that. Thread-safe. Errors: -ENOMEM, those of `live`. */
-int files_account_open(int fd, int (*live)(void *arg), void *arg, struct files_account **out);
+/* The account of the folder `fd`, which stays the caller's. The first copy counts what is there, removes partial files that are older than
+ * `days`, and calls `live` meanwhile, whose error ends that. Thread-safe. Errors: -ENOMEM, those of `live`. */
+int files_account_open(int fd, unsigned days, int (*live)(void *arg), void *arg, struct files_account **out);
 void files_account_close(struct files_account **account);
 
 /* Takes, or gives back, so many bytes. NULL as an account: there is no quota. Thread-safe. Errors: -EDQUOT. */

@@ -18,11 +18,11 @@ static const struct form {
 	[FILES_PATH] = {"PATH", "n", 0, true},
 	[FILES_TOTAL] = {"TOTAL", "sc", 0, false},
 	[FILES_ENTRY] = {"ENTRY", "iktmsnx", FILES_LINK, false},
-	[FILES_LEAVE] = {"LEAVE", "itmn", 0, false},
-	[FILES_ANSWER] = {"ANSWER", "ikscxd", FILES_REFUSED, false},
+	[FILES_LEAVE] = {"LEAVE", "itmn", 0, true},
+	[FILES_ANSWER] = {"ANSWER", "ikscxd", FILES_COMPARE, false},
 	[FILES_START] = {"START", "is", 0, false},
 	[FILES_DATA] = {"DATA", "sd", 0, false},
-	[FILES_END] = {"END", "iksx", FILES_FAILED, false},
+	[FILES_END] = {"END", "iksx", FILES_UNCHANGED, false},
 	[FILES_DONE] = {"DONE", "iknx", FILES_UNCHANGED, false},
 	[FILES_SKIPPED] = {"SKIPPED", "knx", FILES_LEFT_OUT, false},
 	[FILES_FINISH] = {"FINISH", "", 0, false},
@@ -30,6 +30,8 @@ static const struct form {
 	[FILES_ALIVE] = {"ALIVE", "", 0, false},
 	[FILES_FAILURE] = {"FAILURE", "x", 0, false},
 	[FILES_WHOLE] = {"WHOLE", "itmnd", 0, false},
+	[FILES_EXCLUDE] = {"EXCLUDE", "n", 0, false},
+	[FILES_REMOVED] = {"REMOVED", "knx", FILES_LEFT_OUT, false},
 };
 
 const char *files_type_name(unsigned type)
@@ -113,15 +115,18 @@ static bool is_sound(const struct files_frame *frame, const struct form *form)
 		return false;
 	if (frame->mtime_ns > 999999999 || frame->size > INT64_MAX || frame->data.length > FILES_DATA_MAX)
 		return false;
-	if (frame->flags & ~(FILES_RECURSIVE | FILES_WANT_TOTAL | FILES_NO_SYNC))
+	if (frame->flags & ~FILES_FLAGS)
 		return false;
 	if (frame->type == FILES_DATA)
 		return frame->data.length > 0 && frame->size <= (uint64_t)INT64_MAX - frame->data.length;
 	if (frame->type == FILES_WHOLE)
 		return frame->data.length <= FILES_WHOLE_MAX;
-	if (frame->type == FILES_ANSWER)
+	if (frame->type == FILES_ANSWER) {
+		bool has_sums = frame->kind == FILES_PARTIAL || frame->kind == FILES_COMPARE;
+
 		return frame->data.length % FILES_TAG_SIZE == 0 && frame->data.length / FILES_TAG_SIZE <= FILES_RUNGS_MAX &&
-		       (frame->kind == FILES_PARTIAL) == (frame->data.length > 0) && (frame->kind != FILES_PARTIAL || frame->count > 0);
+		       has_sums == (frame->data.length > 0) && (!has_sums || frame->count > 0);
+	}
 	return true;
 }
 

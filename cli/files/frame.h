@@ -36,19 +36,26 @@ enum files_type {
 	FILES_ALIVE,     /* either: it is busy */
 	FILES_FAILURE,   /* either: it ends the copy */
 	FILES_WHOLE,     /* sender: a small file with its content, without a question before */
+	FILES_EXCLUDE,   /* client, before its paths or entries: a pattern of what stays out */
+	FILES_REMOVED,   /* receiver: it has deleted what the sender does not have, or could not */
 	FILES_TYPE_COUNT,
 };
 
 enum files_operation { FILES_PUT = 1, FILES_GET };
 enum files_kind { FILES_REGULAR = 1, FILES_FOLDER, FILES_LINK };
-enum files_verdict { FILES_SEND = 1, FILES_HAVE, FILES_PARTIAL, FILES_REFUSED };
-/* FILES_UNCHANGED is for FILES_DONE of a FILES_WHOLE alone. */
+/* FILES_COMPARE: it has a file of the same size, and sums of it. */
+enum files_verdict { FILES_SEND = 1, FILES_HAVE, FILES_PARTIAL, FILES_REFUSED, FILES_COMPARE };
+/* FILES_UNCHANGED: FILES_DONE of a FILES_WHOLE that was there, or FILES_END of a file that has the receiver's sums. */
 enum files_result { FILES_OK = 1, FILES_FAILED, FILES_LEFT_OUT, FILES_UNCHANGED };
 
 /* In FILES_HELLO. */
 #define FILES_RECURSIVE  1u
 #define FILES_WANT_TOTAL 2u
 #define FILES_NO_SYNC    4u
+#define FILES_CHECKSUM   8u  /* the contents decide whether a file is there, and not size and time */
+#define FILES_DELETE     16u /* what the sender does not have goes */
+#define FILES_DRY_RUN    32u /* the receiver changes nothing, and no content is sent */
+#define FILES_FLAGS      63u /* all of them */
 
 struct files_bytes {
 	const uint8_t *at;

@@ -46,10 +46,11 @@ static int welcome(struct host *host)
 
 /* ---- to the server --------------------------------------------------------------------------------------------- */
 
-/* The folder that the client names, which is made if it is missing. Its descriptor, or an error. */
+/* The folder that the client names, which is made if it is missing. Its descriptor, or an error; -ENOENT, in a dry run: it is missing. */
 static int open_target(struct host *host)
 {
 	const struct files_bytes path = files_text(host->result->path);
+	bool dry_run = host->flags & FILES_DRY_RUN;
 	struct files_target *target = NULL;
 	struct files_folder *folder = NULL;
 	unsigned made = 0;
@@ -57,10 +58,12 @@ static int open_target(struct host *host)
 
 	if (root >= 0)
 		ret = files_target_new(root, !(host->flags & FILES_NO_SYNC), &target);
-	if (ret == 0)
-		ret = files_target_folder(target, &path, true, &folder, &made);
-	else if (root >= 0)
+	if (ret == 0) {
+		files_target_set_mode(target, 0777);
+		ret = files_target_folder(target, &path, !dry_run, &folder, &made);
+	} else if (root >= 0) {
 		close(root);
+	}
 	if (ret == 0)
 		fd = fcntl(folder->fd, F_DUPFD_CLOEXEC, 0);
 	if (ret == 0 && fd < 0)
@@ -69,34 +72,58 @@ static int open_target(struct host *host)
 	files_target_free(&target);
 	if (ret == -EINVAL)
 		return refuse(host, ret, "the path of the folder must be relative, without '.' and '..'");
-	if (ret < 0)
+	if (ret < 0 && !(ret == -ENOENT && dry_run))
 		return refuse(host, ret, "the folder cannot be used: %s", strerror(-ret));
-	return fd;
+	return ret < 0 ? ret : fd;
+}
+
+static int check_rights(struct host *host)
+{
+	unsigned rights = host->area->rights;
+
+	if (!(rights & FILES_MAY_WRITE))
+		return refuse(host, -EACCES, "this server does not let you write files");
+	if ((host->flags & FILES_DELETE) && !(rights & FILES_MAY_DELETE))
+		return refuse(host, -EACCES, "this server does not let you delete files: your rights lack the letter d");
+	return 0;
 }
 
 static int take_files(struct host *host)
 {
-	struct files_receiver_options options = {.report = host->report, .quota = host->area->quota, .no_sync = host->flags & FILES_NO_SYNC};
-	int ret;
+	struct files_excludes excludes = {.count = 0};
+	struct files_receiver_options options = {
+		.report = host->report,
+		.quota = host->area->quota,
+		.no_sync = host->flags & FILES_NO_SYNC,
+		.checksum = host->flags & FILES_CHECKSUM,
+		.deletes = host->flags & FILES_DELETE,
+		.dry_run = host->flags & FILES_DRY_RUN,
+		.excludes = &excludes,
+		.takes_excludes = true,
+		.partial_days = host->area->partial_days,
+	};
+	int ret = check_rights(host);
 
-	if (!(host->area->rights & FILES_MAY_WRITE))
-		return refuse(host, -EACCES, "this server does not let you write files");
+	if (ret < 0)
+		return ret;
 	options.root = open_target(host);
-	if (options.root < 0)
+	if (options.root < 0 && !(options.root == -ENOENT && options.dry_run))
 		return options.root;
 	ret = welcome(host);
-	if (ret == 0 && host->area->quota > 0)
-		ret = files_account_open(host->root, live, host->channel, &options.account);
+	if (ret == 0 && host->area->quota > 0 && !options.dry_run)
+		ret = files_account_open(host->root, host->area->partial_days, live, host->channel, &options.account);
 	if (ret == 0)
 		ret = files_receive(host->channel, &options);
 	files_account_close(&options.account);
-	close(options.root);
+	files_excludes_clear(&excludes);
+	if (options.root >= 0)
+		close(options.root);
 	return ret;
 }
 
 /* ---- from the server ------------------------------------------------------------------------------------------- */
 
-static int take_paths(struct host *host, struct files_list *list)
+static int take_paths(struct host *host, struct files_list *list, struct files_excludes *excludes)
 {
 	struct files_frame frame;
 	int ret;
@@ -105,6 +132,12 @@ static int take_paths(struct host *host, struct files_list *list)
 		ret = files_channel_next(host->channel, true, &frame);
 		if (ret < 0 || frame.type == FILES_FINISH)
 			return ret;
+		if (frame.type == FILES_EXCLUDE && list->count == 0) {
+			ret = files_excludes_add(excludes, &frame.name);
+			if (ret < 0)
+				return ret;
+			continue;
+		}
 		if (frame.type != FILES_PATH)
 			return -EPROTO;
 		if (frame.name.length > 0 && !files_name_is_safe(&frame.name))
@@ -132,15 +165,20 @@ static int send_total(struct host *host, struct files_list *list)
 
 static int give_files(struct host *host)
 {
-	struct files_list list = {.recursive = host->flags & FILES_RECURSIVE};
-	const struct files_source source = {files_list_next, &list};
+	struct files_excludes excludes = {.count = 0};
+	struct files_list list = {.recursive = host->flags & FILES_RECURSIVE, .excludes = &excludes};
+	const struct files_source source = {.next = files_list_next,
+					    .arg = &list,
+					    .deletes = host->flags & FILES_DELETE,
+					    .dry_run = host->flags & FILES_DRY_RUN,
+					    .asks = host->flags & FILES_CHECKSUM};
 	int root, ret;
 
 	if (!(host->area->rights & FILES_MAY_READ))
 		return refuse(host, -EACCES, "this server does not let you read files");
 	ret = welcome(host);
 	if (ret == 0)
-		ret = take_paths(host, &list);
+		ret = take_paths(host, &list, &excludes);
 	root = ret == 0 ? fcntl(host->root, F_DUPFD_CLOEXEC, 0) : -1;
 	if (ret == 0)
 		ret = root < 0 ? -errno : files_target_new(root, false, &list.target);
@@ -152,6 +190,7 @@ static int give_files(struct host *host)
 		ret = files_send(host->channel, &source, host->report);
 	files_list_clear(&list);
 	files_target_free(&list.target);
+	files_excludes_clear(&excludes);
 	return ret;
 }
 

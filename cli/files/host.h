@@ -6,8 +6,9 @@
 #include "channel.h"
 #include "report.h"
 
-#define FILES_MAY_READ  1u
-#define FILES_MAY_WRITE 2u
+#define FILES_MAY_READ   1u
+#define FILES_MAY_WRITE  2u
+#define FILES_MAY_DELETE 4u
 
 /* What a client may copy from and to. */
 struct files_area {
@@ -15,6 +16,7 @@ struct files_area {
 	unsigned rights;
 	uint64_t quota; /* bytes below the folder; 0: no limit */
 	int timeout_ms; /* without a sign of life */
+	unsigned partial_days; /* until a partial file is given up; 0: never */
 };
 
 /* What became of it. */

@@ -43,7 +43,7 @@ static int tell_failure(const char *path, int error, struct files_found *found)
 	return 1;
 }
 
-static int begin(struct files_list *list, const char *path, const char *name)
+static int begin_walk(struct files_list *list, const char *path, const char *name)
 {
 	struct files_bytes whole = files_text(path), folder, leaf;
 	unsigned made = 0;
@@ -58,6 +58,15 @@ static int begin(struct files_list *list, const char *path, const char *name)
 	if (ret < 0)
 		return ret;
 	return files_walk_new(list->folder->fd, leaf.length > 0 ? (const char *)leaf.at : ".", name, false, list->recursive, &list->walk);
+}
+
+static int begin(struct files_list *list, const char *path, const char *name)
+{
+	int ret = begin_walk(list, path, name);
+
+	if (ret == 0)
+		files_walk_exclude(list->walk, list->excludes);
+	return ret;
 }
 
 static void end(struct files_list *list)

@@ -11,6 +11,7 @@
 struct files_list {
 	struct files_target *target; /* that the paths are below, of which no link is followed; NULL: they are this process's own */
 	bool recursive;
+	const struct files_excludes *excludes; /* NULL: none */
 	char *paths[FILES_LIST_MAX];
 	size_t count, next;
 	struct files_folder *folder; /* of the present one */

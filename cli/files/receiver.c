@@ -7,10 +7,14 @@
 #include <string.h>
 #include <linux/magic.h>
 #include <sys/vfs.h>
+#include <time.h>
 #include <unistd.h>
 
 /* How long finished entries may wait for others, to be saved together with them. */
 #define GATHER_MS 20
+/* How long a partial file may be another copy's: one whose client was killed ends soon, and its successor is to go on with the file. */
+#define BUSY_MS      3000
+#define BUSY_TURN_MS 50
 
 const char *files_reason(int error)
 {
@@ -48,6 +52,8 @@ static int say_saved(struct receiver *receiver, const struct files_pending *item
 {
 	const struct files_bytes name = files_text(item->path);
 
+	if (item->error < 0 && item->kind != FILES_FOLDER)
+		files_report_count(receiver->options->report, item->kind, -1);
 	if (item->error < 0)
 		return files_receiver_say(receiver, item->id, FILES_FAILED, &name, files_reason(item->error));
 	if (item->unchanged)
@@ -89,7 +95,7 @@ int files_receiver_finish(struct receiver *receiver, const struct files_pending 
 	return ret;
 }
 
-int files_receiver_open(struct receiver *receiver, struct files_pending *pending, bool make, int64_t *size)
+static int open_partial(struct receiver *receiver, struct files_pending *pending, bool make, int64_t *size)
 {
 	int ret = files_partial_open(pending->folder, pending->partial, make, &pending->fd, size);
 
@@ -98,6 +104,22 @@ int files_receiver_open(struct receiver *receiver, struct files_pending *pending
 		return ret;
 	ret = commit(receiver);
 	return ret < 0 ? ret : files_partial_open(pending->folder, pending->partial, make, &pending->fd, size);
+}
+
+int files_receiver_open(struct receiver *receiver, struct files_pending *pending, bool make, int64_t *size)
+{
+	int ret = open_partial(receiver, pending, make, size);
+
+	for (int waited = 0; ret == -EBUSY && waited < BUSY_MS; waited += BUSY_TURN_MS) {
+		const struct timespec turn = {.tv_nsec = BUSY_TURN_MS * 1000000L};
+
+		ret = files_channel_live(receiver->channel);
+		if (ret < 0)
+			return ret;
+		nanosleep(&turn, NULL);
+		ret = open_partial(receiver, pending, make, size);
+	}
+	return ret;
 }
 
 int files_receiver_take(struct receiver *receiver, uint64_t bytes)
@@ -119,15 +141,21 @@ static int take_frame(struct receiver *receiver, const struct files_frame *frame
 	case FILES_DATA: return files_receiver_data(receiver, frame);
 	case FILES_END: return files_receiver_end(receiver, frame);
 	case FILES_SKIPPED:
+		if (files_receiver_keep(receiver, &frame->name, false, frame->kind == FILES_LEFT_OUT) < 0)
+			return -ENOMEM;
 		files_report_entry(report, frame->kind == FILES_LEFT_OUT ? FILES_LEFT_OUT : FILES_FAILED, &frame->name, &frame->text);
 		return 0;
 	case FILES_TOTAL:
 		report->total_bytes = frame->size;
 		report->total_files = frame->count;
 		return 0;
+	case FILES_EXCLUDE:
+		if (!receiver->options->takes_excludes || receiver->next_id > 0)
+			return -EPROTO;
+		return files_excludes_add(receiver->options->excludes, &frame->name);
 	case FILES_FINISH:
 		receiver->over = true;
-		return receiver->count == 0 ? 0 : -EPROTO;
+		return receiver->count == 0 ? files_receiver_end_removal(receiver) : -EPROTO;
 	case FILES_FAILURE: return files_report_failure(report, &frame->text);
 	default: return frame->type == 0 ? -ECONNRESET : -EPROTO;
 	}
@@ -179,9 +207,9 @@ static bool is_in_memory(int root)
 int files_receive(struct files_channel *channel, const struct files_receiver_options *options)
 {
 	struct receiver *receiver = calloc(1, sizeof *receiver);
-	int root = fcntl(options->root, F_DUPFD_CLOEXEC, 0), ret = -ENOMEM;
+	int root = options->root < 0 ? -1 : fcntl(options->root, F_DUPFD_CLOEXEC, 0), ret = -ENOMEM;
 
-	if (receiver && root >= 0) {
+	if (receiver && (root >= 0 || options->root < 0)) {
 		receiver->channel = channel;
 		receiver->options = options;
 		receiver->buffer = malloc(FILES_DATA_MAX);
@@ -191,7 +219,9 @@ int files_receive(struct files_channel *channel, const struct files_receiver_opt
 		ret = receiver->buffer && receiver->batch.bytes ? files_target_new(root, receiver->batch.durable, &receiver->target) : -ENOMEM;
 	}
 	if (ret == 0) {
-		ret = receive_all(receiver);
+		ret = files_receiver_begin_removal(receiver);
+		if (ret == 0)
+			ret = receive_all(receiver);
 		files_batch_clear(&receiver->batch);
 		for (size_t i = 0; i < receiver->count; i++)
 			files_pending_free(&receiver->announced[(receiver->first + i) % FILES_WINDOW].pending);
@@ -200,6 +230,8 @@ int files_receive(struct files_channel *channel, const struct files_receiver_opt
 	}
 	if (receiver) {
 		files_target_free(&receiver->target);
+		files_deletion_free(&receiver->deletion);
+		free(receiver->blocked);
 		files_crew_free(&receiver->crew);
 		free(receiver->batch.bytes);
 		free(receiver->buffer);

@@ -5,13 +5,19 @@
 
 #include "account.h"
 #include "channel.h"
+#include "exclude.h"
 #include "report.h"
 
 struct files_receiver_options {
-	int root;                      /* folder that all goes below; stays the caller's */
+	int root;                      /* folder that all goes below; stays the caller's; -1, in a dry run: it is not there */
 	struct files_account *account; /* NULL: no quota */
 	uint64_t quota;
 	bool no_sync;                  /* the kernel may save contents and names when it likes */
+	bool checksum, dry_run;            /* as FILES_CHECKSUM and FILES_DRY_RUN */
+	bool deletes;                      /* as FILES_DELETE */
+	struct files_excludes *excludes;   /* what they are for is not deleted; NULL: there are none */
+	bool takes_excludes;               /* the peer sends them */
+	unsigned partial_days;             /* for files_stale_sweep() */
 	/* Whether an entry with this path was asked for; NULL: any is welcome. */
 	bool (*expects)(void *arg, const struct files_bytes *path);
 	void *arg;

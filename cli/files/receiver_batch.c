@@ -69,9 +69,14 @@ void files_batch_clear(struct files_batch *batch)
 int files_pending_set_attributes(int fd, const struct files_pending *item)
 {
 	const struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, item->mtime};
+	mode_t mode = item->mode & 0777;
+	struct stat status;
 
+	/* What hands a group down to new entries is the target's own. */
+	if (item->kind == FILES_FOLDER && fstat(fd, &status) == 0)
+		mode |= status.st_mode & S_ISGID;
 	/* A file system such as FAT has no rights, and that is no reason to lose the file. */
-	if (fchmod(fd, item->mode & 0777) != 0 && errno != EPERM && errno != ENOTSUP)
+	if (fchmod(fd, mode) != 0 && errno != EPERM && errno != ENOTSUP)
 		return -errno;
 	if (futimens(fd, times) != 0 && errno != EPERM)
 		return -errno;

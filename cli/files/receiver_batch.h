@@ -50,8 +50,14 @@ int files_batch_commit(struct files_batch *batch, struct files_crew *crew, int (
 void files_batch_clear(struct files_batch *batch);
 void files_pending_free(struct files_pending *pending);
 
-/* receiver_whole.c. What a file of these attributes would replace: 1, the same file as far as size and time tell; 0, something else or nothing; or an error:
- * no file can be there. */
+/* receiver_whole.c. What is there under a file's name; its mode is 0 when nothing is, or when there is no folder yet. An error: no file can
+ * be there. */
+int files_pending_look(const struct files_pending *pending, struct stat *old);
+bool files_pending_has_time(const struct files_pending *pending, const struct stat *old);
+/* Gives the file that is there under its name the rights and the time that it is to have. */
+int files_pending_refresh(const struct files_pending *pending);
+/* What a file of these attributes would replace: 1, the same file as far as size and time tell, which has its mode now; 0, something else or
+ * nothing; or an error: no file can be there. */
 int files_pending_compare(const struct files_pending *pending, uint64_t size);
 int files_write_all(int fd, const uint8_t *data, size_t length, int64_t offset);
 /* Writes a whole file, and gives it its name unless the batch is durable. */

@@ -21,6 +21,7 @@ static int fail_content(struct receiver *receiver, struct announced *file, int e
 	const struct files_bytes name = files_text(file->pending.path);
 
 	receiver->failed = true;
+	files_report_count(receiver->options->report, FILES_REGULAR, -1);
 	return files_receiver_say(receiver, file->pending.id, FILES_FAILED, &name, files_reason(error));
 }
 
@@ -50,7 +51,7 @@ int files_receiver_start(struct receiver *receiver, const struct files_frame *fr
 	struct announced *file = first_of(receiver, frame->id);
 	int ret;
 
-	if (!file || receiver->started || frame->size > (uint64_t)file->kept || frame->size > file->size)
+	if (!file || receiver->started || receiver->options->dry_run || frame->size > (uint64_t)file->kept || frame->size > file->size)
 		return -EPROTO;
 	receiver->started = true;
 	receiver->failed = false;
@@ -115,9 +116,45 @@ static int end_content(struct receiver *receiver, struct announced *file, const 
 	if (!receiver->failed) {
 		const struct files_bytes name = files_text(pending->path);
 
+		files_report_count(receiver->options->report, FILES_REGULAR, -1);
 		files_report_entry(receiver->options->report, FILES_FAILED, &name, &frame->text);
 	}
 	return 0;
+}
+
+/* The file at the target has this content already. */
+static int keep_old(struct receiver *receiver, const struct announced *file)
+{
+	const struct files_bytes name = files_text(file->pending.path);
+	int ret = receiver->options->dry_run ? 0 : files_pending_refresh(&file->pending);
+
+	files_report_moved(receiver->options->report, 0, file->size);
+	if (ret == 0) {
+		receiver->options->report->unchanged++;
+		return 0;
+	}
+	files_report_count(receiver->options->report, FILES_REGULAR, -1);
+	return files_receiver_say(receiver, file->pending.id, FILES_FAILED, &name, files_reason(ret));
+}
+
+/* Nothing is sent in a dry run: this end stands for all. */
+static int note_wanted(struct receiver *receiver, const struct announced *file)
+{
+	const struct files_bytes name = files_text(file->pending.path), text = files_text(FILES_NEW);
+
+	files_report_moved(receiver->options->report, file->size, 0);
+	files_report_entry(receiver->options->report, FILES_OK, &name, &text);
+	return 0;
+}
+
+static bool is_due(const struct receiver *receiver, const struct announced *file, const struct files_frame *frame)
+{
+	switch (frame->kind) {
+	case FILES_OK: return frame->size == file->size && receiver->started != receiver->options->dry_run;
+	case FILES_UNCHANGED: return file->compared && !receiver->started;
+	case FILES_FAILED: return true;
+	default: return false;
+	}
 }
 
 int files_receiver_end(struct receiver *receiver, const struct files_frame *frame)
@@ -125,11 +162,16 @@ int files_receiver_end(struct receiver *receiver, const struct files_frame *fram
 	struct announced *file = first_of(receiver, frame->id);
 	int ret;
 
-	if (!file || (frame->kind == FILES_OK && (!receiver->started || frame->size != file->size)))
+	if (!file || !is_due(receiver, file, frame))
 		return -EPROTO;
 	if (!receiver->started)
 		receiver->failed = false;
-	ret = end_content(receiver, file, frame);
+	if (frame->kind == FILES_UNCHANGED)
+		ret = keep_old(receiver, file);
+	else if (frame->kind == FILES_OK && receiver->options->dry_run)
+		ret = note_wanted(receiver, file);
+	else
+		ret = end_content(receiver, file, frame);
 	files_pending_free(&file->pending);
 	receiver->started = receiver->failed = false;
 	receiver->first = (receiver->first + 1) % FILES_WINDOW;

@@ -33,7 +33,8 @@ static int make_pending(struct receiver *receiver, const struct files_frame *fra
 		return -ENOMEM;
 	/* The folder was announced before; so it is there, unless that failed. */
 	ret = files_target_folder(receiver->target, &folder, false, &pending->folder, &made);
-	return ret;
+	/* A dry run has not made it. */
+	return ret == -ENOENT && receiver->options->dry_run ? 0 : ret;
 }
 
 static int put_answer(struct receiver *receiver, uint64_t id, enum files_verdict verdict, const char *text)
@@ -70,11 +71,11 @@ static int sum_up(struct receiver *receiver, const struct announced *file, uint6
 	return ret < 0 ? ret : 1;
 }
 
-/* The partial file of an earlier copy is open: says what is in it. */
-static int answer_partial(struct receiver *receiver, struct announced *file)
+/* The partial file of an earlier copy, or the whole one that is there, is open: says what is in it. */
+static int answer_sums(struct receiver *receiver, struct announced *file, enum files_verdict verdict)
 {
 	uint8_t tags[FILES_RUNGS_MAX * FILES_TAG_SIZE];
-	struct files_frame frame = {.type = FILES_ANSWER, .id = file->pending.id, .kind = FILES_PARTIAL, .text = files_text("")};
+	struct files_frame frame = {.type = FILES_ANSWER, .id = file->pending.id, .kind = verdict, .text = files_text("")};
 	size_t count = 0;
 	int ret;
 
@@ -91,9 +92,75 @@ static int answer_partial(struct receiver *receiver, struct announced *file)
 	return put_answer(receiver, file->pending.id, FILES_SEND, "");
 }
 
+/* The content of what is there decides. Returns 1 when the sender was told of it, 0 when it can't be read, or an error of the channel. */
+static int answer_compare(struct receiver *receiver, struct announced *file)
+{
+	const struct files_pending *pending = &file->pending;
+	int ret;
+
+	file->pending.fd = openat(pending->folder->fd, pending->leaf, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+	if (pending->fd < 0)
+		return 0;
+	file->kept = (int64_t)file->size;
+	ret = answer_sums(receiver, file, FILES_COMPARE);
+	file->compared = file->kept > 0;
+	file->kept = 0;
+	close(pending->fd);
+	file->pending.fd = -1;
+	return ret < 0 ? ret : 1;
+}
+
+static int keep_old(struct receiver *receiver, struct announced *file, const struct stat *old)
+{
+	/* As rsync does: what is the same still gets the rights that it is to have. Without them it is no worse than it was. */
+	if (!receiver->options->dry_run && ((old->st_mode & 0777) != (file->pending.mode & 0777) || !files_pending_has_time(&file->pending, old)))
+		files_pending_refresh(&file->pending);
+	receiver->options->report->unchanged++;
+	files_report_moved(receiver->options->report, 0, file->size);
+	return put_answer(receiver, file->pending.id, FILES_HAVE, "");
+}
+
+static int refuse_file(struct receiver *receiver, const struct files_frame *frame, const char *reason)
+{
+	struct files_bytes text = files_text(reason);
+
+	files_report_count(receiver->options->report, FILES_REGULAR, -1);
+	files_report_entry(receiver->options->report, FILES_FAILED, &frame->name, &text);
+	return put_answer(receiver, frame->id, FILES_REFUSED, reason);
+}
+
+static unsigned kind_of(const struct files_frame *frame)
+{
+	return frame->type == FILES_WHOLE ? FILES_REGULAR : frame->kind;
+}
+
+/* Of what has no question: a folder, a link, or a whole file. */
+static int refuse_entry(struct receiver *receiver, const struct files_frame *frame, enum files_result result, const char *reason)
+{
+	files_report_count(receiver->options->report, kind_of(frame), -1);
+	return files_receiver_say(receiver, frame->id, result, &frame->name, reason);
+}
+
+/* One reason is enough for all that is below a folder which cannot be there. */
+static bool is_blocked(const struct receiver *receiver, const struct files_bytes *name)
+{
+	size_t length = receiver->blocked ? strlen(receiver->blocked) : 0;
+
+	return length > 0 && name->length > length && memcmp(name->at, receiver->blocked, length) == 0 && name->at[length] == '/';
+}
+
+static int block(struct receiver *receiver, const struct files_bytes *name)
+{
+	free(receiver->blocked);
+	receiver->blocked = copy_text(name);
+	return receiver->blocked ? 0 : -ENOMEM;
+}
+
 static int take_file(struct receiver *receiver, const struct files_frame *frame)
 {
 	struct announced *file = &receiver->announced[(receiver->first + receiver->count) % FILES_WINDOW];
+	bool same_size;
+	struct stat old;
 	int ret;
 
 	if (receiver->count == FILES_WINDOW)
@@ -101,29 +168,31 @@ static int take_file(struct receiver *receiver, const struct files_frame *frame)
 	*file = (struct announced){.size = frame->size};
 	ret = make_pending(receiver, frame, &file->pending);
 	if (ret == 0)
-		ret = files_pending_compare(&file->pending, frame->size);
-	if (ret == 1) {
-		receiver->options->report->unchanged++;
-		files_report_moved(receiver->options->report, 0, frame->size);
+		ret = files_pending_look(&file->pending, &old);
+	same_size = ret == 0 && S_ISREG(old.st_mode) && (uint64_t)old.st_size == frame->size;
+	if (same_size && (frame->size == 0 || !receiver->options->checksum) && (receiver->options->checksum || files_pending_has_time(&file->pending, &old))) {
+		ret = keep_old(receiver, file, &old);
 		files_pending_free(&file->pending);
-		return put_answer(receiver, frame->id, FILES_HAVE, "");
+		return ret;
 	}
-	if (ret == 0) {
+	if (same_size && receiver->options->checksum) {
+		ret = answer_compare(receiver, file);
+		receiver->count += ret == 1;
+		if (ret != 0)
+			return ret < 0 ? ret : 0;
+	}
+	if (ret == 0 && !receiver->options->dry_run) {
 		ret = files_receiver_open(receiver, &file->pending, false, &file->kept);
 		if (ret == -ENOENT)
 			ret = 0;
 	}
 	if (ret < 0) {
-		const char *reason = files_reason(ret);
-		struct files_bytes text = files_text(reason);
-
-		files_report_entry(receiver->options->report, FILES_FAILED, &frame->name, &text);
 		files_pending_free(&file->pending);
-		return put_answer(receiver, frame->id, FILES_REFUSED, reason);
+		return refuse_file(receiver, frame, files_reason(ret));
 	}
 	receiver->count++;
 	if (file->pending.fd >= 0 && file->kept > 0)
-		return answer_partial(receiver, file);
+		return answer_sums(receiver, file, FILES_PARTIAL);
 	return put_answer(receiver, frame->id, FILES_SEND, "");
 }
 
@@ -142,17 +211,32 @@ static int take_whole(struct receiver *receiver, const struct files_frame *frame
 	if (ret == 0)
 		return files_receiver_finish(receiver, &pending);
 	files_pending_free(&pending);
-	return files_receiver_say(receiver, frame->id, FILES_FAILED, &frame->name, files_reason(ret));
+	return refuse_entry(receiver, frame, FILES_FAILED, files_reason(ret));
 }
 
-static int take_folder(struct receiver *receiver, const struct files_frame *frame)
+static int look_for_folder(struct receiver *receiver, const struct files_frame *frame, bool *is_new)
+{
+	struct files_folder *folder = NULL;
+	unsigned made = 0;
+	int ret = files_target_folder(receiver->target, &frame->name, false, &folder, &made);
+
+	files_folder_unref(&folder);
+	*is_new = ret == -ENOENT;
+	return *is_new ? 0 : ret;
+}
+
+/* One that is there already takes no room. */
+static int make_folder(struct receiver *receiver, const struct files_frame *frame)
 {
 	struct files_folder *folder = NULL;
 	struct stat status;
 	unsigned made = 0;
-	int ret = files_name_is_safe(&frame->name) ? files_receiver_take(receiver, FILES_ENTRY_COST) : -EINVAL;
+	int ret = files_target_folder(receiver->target, &frame->name, false, &folder, &made);
 
-	if (ret == 0) {
+	if (ret == -ENOENT) {
+		ret = files_receiver_take(receiver, FILES_ENTRY_COST);
+		if (ret < 0)
+			return ret;
 		ret = files_target_folder(receiver->target, &frame->name, true, &folder, &made);
 		if (made == 0)
 			files_account_give(receiver->options->account, FILES_ENTRY_COST);
@@ -161,16 +245,25 @@ static int take_folder(struct receiver *receiver, const struct files_frame *fram
 	if (ret == 0 && fstat(folder->fd, &status) == 0 && (status.st_mode & 0700) != 0700)
 		fchmod(folder->fd, status.st_mode | 0700);
 	files_folder_unref(&folder);
-	return files_receiver_say(receiver, frame->id, ret == 0 ? FILES_OK : FILES_FAILED, &frame->name, ret == 0 ? "" : files_reason(ret));
+	return ret;
+}
+
+static int take_folder(struct receiver *receiver, const struct files_frame *frame)
+{
+	bool is_new = false;
+	int ret = receiver->options->dry_run ? look_for_folder(receiver, frame, &is_new) : make_folder(receiver, frame);
+
+	if (ret == 0)
+		return files_receiver_say(receiver, frame->id, FILES_OK, &frame->name, is_new ? FILES_NEW : "");
+	if (block(receiver, &frame->name) < 0)
+		return -ENOMEM;
+	return refuse_entry(receiver, frame, FILES_FAILED, files_reason(ret));
 }
 
 static int make_link(struct files_pending *pending, const struct files_bytes *link)
 {
 	char where[FILES_NAME_MAX + 1];
-	int ret = files_pending_compare(pending, 0);
 
-	if (ret < 0)
-		return ret;
 	if (link->length > FILES_NAME_MAX)
 		return -ENAMETOOLONG;
 	memcpy(where, link->at, link->length);
@@ -180,14 +273,31 @@ static int make_link(struct files_pending *pending, const struct files_bytes *li
 	return symlinkat(where, pending->folder->fd, pending->partial) == 0 ? 0 : -errno;
 }
 
+static bool is_same_link(const struct files_pending *pending, const struct files_bytes *link)
+{
+	char where[FILES_NAME_MAX + 1];
+	ssize_t length = pending->folder ? readlinkat(pending->folder->fd, pending->leaf, where, sizeof where) : -1;
+
+	return length == (ssize_t)link->length && memcmp(where, link->at, link->length) == 0;
+}
+
 static int take_link(struct receiver *receiver, const struct files_frame *frame)
 {
 	struct files_pending pending;
+	struct stat old;
+	bool same;
 	int ret = make_pending(receiver, frame, &pending);
 
 	if (ret == 0 && !files_link_stays(&frame->name, &frame->text)) {
 		files_pending_free(&pending);
-		return files_receiver_say(receiver, frame->id, FILES_LEFT_OUT, &frame->name, "the link leads out of the folder that is copied to");
+		return refuse_entry(receiver, frame, FILES_LEFT_OUT, "the link leads out of the folder that is copied to");
+	}
+	if (ret == 0)
+		ret = files_pending_look(&pending, &old);
+	if (ret == 0 && receiver->options->dry_run) {
+		same = is_same_link(&pending, &frame->text);
+		files_pending_free(&pending);
+		return files_receiver_say(receiver, frame->id, FILES_OK, &frame->name, same ? "" : FILES_NEW);
 	}
 	if (ret == 0)
 		ret = files_receiver_take(receiver, FILES_ENTRY_COST);
@@ -199,29 +309,40 @@ static int take_link(struct receiver *receiver, const struct files_frame *frame)
 	if (ret == 0)
 		return files_receiver_finish(receiver, &pending);
 	files_pending_free(&pending);
-	return files_receiver_say(receiver, frame->id, FILES_FAILED, &frame->name, files_reason(ret));
+	return refuse_entry(receiver, frame, FILES_FAILED, files_reason(ret));
 }
 
 int files_receiver_entry(struct receiver *receiver, const struct files_frame *frame)
 {
-	struct files_report *report = receiver->options->report;
-
 	/* A number is used once: checksums go by it. */
 	if (frame->id < receiver->next_id || frame->id == UINT64_MAX)
 		return -EPROTO;
 	receiver->next_id = frame->id + 1;
 	if (receiver->options->expects && !receiver->options->expects(receiver->options->arg, &frame->name))
 		return -EPROTO;
-	if (frame->type == FILES_WHOLE || frame->kind == FILES_REGULAR) {
-		report->files++;
-		return frame->type == FILES_WHOLE ? take_whole(receiver, frame) : take_file(receiver, frame);
-	}
-	if (frame->kind == FILES_FOLDER) {
-		report->folders++;
-		return take_folder(receiver, frame);
-	}
-	report->links++;
-	return take_link(receiver, frame);
+	if (files_receiver_keep(receiver, &frame->name, frame->kind == FILES_FOLDER, true) < 0)
+		return -ENOMEM;
+	files_report_count(receiver->options->report, kind_of(frame), 1);
+	if (is_blocked(receiver, &frame->name))
+		return frame->kind == FILES_REGULAR ? refuse_file(receiver, frame, "") : refuse_entry(receiver, frame, FILES_FAILED, "");
+	if (frame->type == FILES_WHOLE)
+		return receiver->options->dry_run ? -EPROTO : take_whole(receiver, frame);
+	if (frame->kind == FILES_REGULAR)
+		return take_file(receiver, frame);
+	return frame->kind == FILES_FOLDER ? take_folder(receiver, frame) : take_link(receiver, frame);
+}
+
+/* What is in it was asked for alone, so it keeps its own rights and times. */
+static int leave_target(struct receiver *receiver)
+{
+	const struct files_bytes path = files_text("");
+	struct files_folder *folder = NULL;
+	unsigned made = 0;
+	int ret = files_target_folder(receiver->target, &path, false, &folder, &made);
+
+	ret = files_receiver_clear_folder(receiver, &path, ret == 0 ? folder->fd : -1);
+	files_folder_unref(&folder);
+	return ret;
 }
 
 int files_receiver_leave(struct receiver *receiver, const struct files_frame *frame)
@@ -231,11 +352,18 @@ int files_receiver_leave(struct receiver *receiver, const struct files_frame *fr
 	unsigned made = 0;
 	int ret;
 
+	if (frame->name.length == 0)
+		return receiver->deletion ? leave_target(receiver) : -EPROTO;
 	if (!files_name_is_safe(&frame->name))
 		return 0; /* its entry failed, which was said */
 	ret = files_target_folder(receiver->target, &frame->name, false, &pending.folder, &made);
-	if (ret < 0)
-		return 0; /* likewise */
+	if (ret < 0) /* likewise */
+		return files_receiver_clear_folder(receiver, &frame->name, -1);
+	ret = files_receiver_clear_folder(receiver, &frame->name, pending.folder->fd);
+	if (ret < 0 || receiver->options->dry_run) {
+		files_pending_free(&pending);
+		return ret;
+	}
 	pending.path = copy_text(&frame->name);
 	if (!pending.path) {
 		files_pending_free(&pending);

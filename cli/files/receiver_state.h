@@ -3,6 +3,7 @@
 #ifndef FILES_RECEIVER_STATE_H
 #define FILES_RECEIVER_STATE_H
 
+#include "deletion.h"
 #include "receiver.h"
 #include "receiver_batch.h"
 
@@ -11,6 +12,7 @@ struct announced {
 	struct files_pending pending; /* .fd -1: its partial file is not open yet */
 	uint64_t size;
 	int64_t kept;                 /* bytes of the partial file that the sender was told of */
+	bool compared;                /* the sender has sums of the file that is there */
 };
 
 struct receiver {
@@ -27,6 +29,8 @@ struct receiver {
 	struct files_batch batch;
 	struct files_crew *crew; /* NULL: nothing was saved yet */
 	uint8_t *buffer;
+	struct files_deletion *deletion; /* NULL: nothing is deleted */
+	char *blocked; /* the last folder that failed: what was announced below it fails without a word of its own; NULL */
 };
 
 /* What an error means to a user. */
@@ -46,5 +50,14 @@ int files_receiver_leave(struct receiver *receiver, const struct files_frame *fr
 int files_receiver_start(struct receiver *receiver, const struct files_frame *frame);
 int files_receiver_data(struct receiver *receiver, const struct files_frame *frame);
 int files_receiver_end(struct receiver *receiver, const struct files_frame *frame);
+
+/* receiver_removal.c: what goes. */
+int files_receiver_begin_removal(struct receiver *receiver);
+/* The sender has this, whether or not it can be copied; `whole` false: it has more than it can tell. */
+int files_receiver_keep(struct receiver *receiver, const struct files_bytes *path, bool is_folder, bool whole);
+/* The sender has told all that is in the folder; `folder` -1: it is not there. */
+int files_receiver_clear_folder(struct receiver *receiver, const struct files_bytes *path, int folder);
+/* The copy is over but for what waits to be saved. */
+int files_receiver_end_removal(struct receiver *receiver);
 
 #endif

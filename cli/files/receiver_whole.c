@@ -9,16 +9,43 @@
 #include <string.h>
 #include <unistd.h>
 
+int files_pending_look(const struct files_pending *pending, struct stat *old)
+{
+	*old = (struct stat){0};
+	if (pending->folder && fstatat(pending->folder->fd, pending->leaf, old, AT_SYMLINK_NOFOLLOW) != 0) {
+		*old = (struct stat){0};
+		return errno == ENOENT ? 0 : -errno;
+	}
+	return S_ISDIR(old->st_mode) ? -EISDIR : 0;
+}
+
+bool files_pending_has_time(const struct files_pending *pending, const struct stat *old)
+{
+	return old->st_mtim.tv_sec == pending->mtime.tv_sec && old->st_mtim.tv_nsec == pending->mtime.tv_nsec;
+}
+
+int files_pending_refresh(const struct files_pending *pending)
+{
+	int fd = openat(pending->folder->fd, pending->leaf, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC), ret;
+
+	if (fd < 0)
+		return -errno;
+	ret = files_pending_set_attributes(fd, pending);
+	close(fd);
+	return ret;
+}
+
 int files_pending_compare(const struct files_pending *pending, uint64_t size)
 {
 	struct stat old;
+	int ret = files_pending_look(pending, &old);
 
-	if (fstatat(pending->folder->fd, pending->leaf, &old, AT_SYMLINK_NOFOLLOW) != 0)
-		return errno == ENOENT ? 0 : -errno;
-	if (S_ISDIR(old.st_mode))
-		return -EISDIR;
-	return S_ISREG(old.st_mode) && (uint64_t)old.st_size == size && old.st_mtim.tv_sec == pending->mtime.tv_sec &&
-	       old.st_mtim.tv_nsec == pending->mtime.tv_nsec;
+	if (ret < 0 || !S_ISREG(old.st_mode) || (uint64_t)old.st_size != size || !files_pending_has_time(pending, &old))
+		return ret;
+	/* As rsync does: what is the same still gets the rights that it is to have. Without them it is no worse than it was. */
+	if ((old.st_mode & 0777) != (pending->mode & 0777))
+		files_pending_refresh(pending);
+	return 1;
 }
 
 int files_write_all(int fd, const uint8_t *data, size_t length, int64_t offset)
@@ -78,13 +105,19 @@ static bool look(struct files_pending *pending)
 /* What the new name replaces gives its room back. */
 static void rename_partial(struct files_pending *pending, const struct files_batch *batch)
 {
+	const struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, pending->mtime};
 	int folder = pending->folder->fd;
 	struct stat old;
 	bool replaces = fstatat(folder, pending->leaf, &old, AT_SYMLINK_NOFOLLOW) == 0;
 
-	if (renameat(folder, pending->partial, folder, pending->leaf) != 0)
+	if (renameat(folder, pending->partial, folder, pending->leaf) != 0) {
 		pending->error = -errno;
-	else if (replaces)
+		return;
+	}
+	/* Not before: an old link under the partial name looks like one that was given up. A file system without such times keeps the link. */
+	if (pending->kind == FILES_LINK)
+		utimensat(folder, pending->leaf, times, AT_SYMLINK_NOFOLLOW);
+	if (replaces)
 		files_account_give(batch->account, files_account_cost(&old));
 }
 

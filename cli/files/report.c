@@ -9,6 +9,14 @@ struct files_bytes files_text(const char *text)
 	return (struct files_bytes){(const uint8_t *)text, strlen(text)};
 }
 
+void files_report_count(struct files_report *report, unsigned kind, int by)
+{
+	uint64_t *count = kind == FILES_REGULAR ? &report->files : kind == FILES_FOLDER ? &report->folders : kind == FILES_LINK ? &report->links : NULL;
+
+	if (count)
+		*count += (uint64_t)(int64_t)by;
+}
+
 void files_report_entry(struct files_report *report, enum files_result result, const struct files_bytes *name, const struct files_bytes *text)
 {
 	if (result == FILES_FAILED)
@@ -17,6 +25,13 @@ void files_report_entry(struct files_report *report, enum files_result result, c
 		report->left_out++;
 	if (report->entry)
 		report->entry(report->arg, result, name, text);
+}
+
+void files_report_removed(struct files_report *report, const struct files_bytes *name)
+{
+	report->deleted++;
+	if (report->removed)
+		report->removed(report->arg, name);
 }
 
 void files_report_moved(struct files_report *report, uint64_t sent, uint64_t kept)

@@ -70,7 +70,23 @@ static int take_done(struct sender *sender, const struct files_frame *frame)
 		sender->is_eager = false;
 		return 0;
 	}
+	/* Both ends may have met a failure of the same file at the same time. */
+	if (frame->kind == FILES_FAILED && sender->given_up_id != 0 && frame->id == sender->given_up_id)
+		return 0;
+	if (frame->kind != FILES_OK)
+		files_report_count(sender->report, (unsigned)(frame->id % FILES_ID_STEP), -1);
 	files_report_entry(sender->report, (enum files_result)frame->kind, &frame->name, &frame->text);
+	return 0;
+}
+
+static int take_removed(struct sender *sender, const struct files_frame *frame)
+{
+	if (!sender->source->deletes)
+		return -EPROTO;
+	if (frame->kind == FILES_OK)
+		files_report_removed(sender->report, &frame->name);
+	else
+		files_report_entry(sender->report, (enum files_result)frame->kind, &frame->name, &frame->text);
 	return 0;
 }
 
@@ -79,6 +95,7 @@ static int take_frame(struct sender *sender, const struct files_frame *frame)
 	switch (frame->type) {
 	case FILES_ANSWER: return take_answer(sender, frame);
 	case FILES_DONE: return take_done(sender, frame);
+	case FILES_REMOVED: return take_removed(sender, frame);
 	case FILES_FAILURE: return files_report_failure(sender->report, &frame->text);
 	case FILES_BYE:
 		sender->finished = sender->said_finish;
@@ -138,12 +155,23 @@ static int send_item(struct sender *sender)
 		sender->report->unchanged++;
 		files_report_moved(sender->report, 0, (uint64_t)item->status.st_size);
 	} else if (item->verdict == FILES_REFUSED) {
+		files_report_count(sender->report, FILES_REGULAR, -1);
 		files_sender_say(sender, FILES_FAILED, item->path, item->text);
 	} else {
-		ret = files_send_content(sender, item);
+		ret = files_send_file(sender, item);
 	}
 	drop_item(sender);
 	return ret;
+}
+
+static unsigned kind_of(const struct files_found *found)
+{
+	switch (found->kind) {
+	case FILES_FOUND_FILE: return FILES_REGULAR;
+	case FILES_FOUND_FOLDER: return FILES_FOLDER;
+	case FILES_FOUND_LINK: return FILES_LINK;
+	default: return 0;
+	}
 }
 
 /* Announces a file, a folder or a link. */
@@ -153,7 +181,7 @@ static int announce(struct sender *sender, const struct files_found *found, uint
 	struct files_frame frame = {
 		.type = FILES_ENTRY,
 		.id = id,
-		.kind = found->kind == FILES_FOUND_FILE ? FILES_REGULAR : found->kind == FILES_FOUND_LINK ? FILES_LINK : FILES_FOLDER,
+		.kind = kind_of(found),
 		.mode = status->st_mode & 0777,
 		.mtime = status->st_mtim.tv_sec,
 		.mtime_ns = (uint32_t)status->st_mtim.tv_nsec,
@@ -162,12 +190,7 @@ static int announce(struct sender *sender, const struct files_found *found, uint
 		.text = files_text(found->kind == FILES_FOUND_LINK ? found->link : ""),
 	};
 
-	if (found->kind == FILES_FOUND_FILE)
-		sender->report->files++;
-	else if (found->kind == FILES_FOUND_LINK)
-		sender->report->links++;
-	else
-		sender->report->folders++;
+	files_report_count(sender->report, frame.kind, 1);
 	if (found->kind != FILES_FOUND_FILE)
 		sender->expected++;
 	return files_channel_put(sender->channel, &frame);
@@ -194,7 +217,7 @@ static int send_small(struct sender *sender, struct files_found *found)
 	struct item item = {.fd = found->fd, .status = found->status, .path = (char *)(uintptr_t)found->path};
 	int ret;
 
-	sender->report->files++;
+	files_report_count(sender->report, FILES_REGULAR, 1);
 	if (sender->count == 0) {
 		ret = files_send_whole(sender, &item);
 		close(item.fd);
@@ -218,16 +241,16 @@ static int send_next(struct sender *sender)
 	}
 	if (found.kind == FILES_FOUND_FAILED || found.kind == FILES_FOUND_LEFT_OUT)
 		return files_sender_skip(sender, found.kind == FILES_FOUND_FAILED ? FILES_FAILED : FILES_LEFT_OUT, found.path, found.text);
-	if (found.path[0] == '\0') /* the folder whose content alone is wanted */
+	if (found.path[0] == '\0' && (found.kind != FILES_FOUND_LEAVE || !sender->source->deletes)) /* the folder whose content alone is wanted */
 		return 0;
-	if (found.kind == FILES_FOUND_FILE && sender->is_eager && files_is_whole(&found.status))
+	if (found.kind == FILES_FOUND_FILE && sender->is_eager && !sender->source->asks && !sender->source->dry_run && files_is_whole(&found.status))
 		return send_small(sender, &found);
 	ret = 0;
 	if (found.kind == FILES_FOUND_FILE || found.kind == FILES_FOUND_LEAVE)
-		ret = queue_item(sender, &found, sender->next_id);
+		ret = queue_item(sender, &found, sender->next_id + kind_of(&found));
 	if (ret == 0 && found.kind != FILES_FOUND_LEAVE)
-		ret = announce(sender, &found, sender->next_id);
-	sender->next_id++;
+		ret = announce(sender, &found, sender->next_id + kind_of(&found));
+	sender->next_id += FILES_ID_STEP;
 	return ret;
 }
 

@@ -11,6 +11,9 @@
 struct files_source {
 	int (*next)(void *arg, struct files_found *found);
 	void *arg;
+	bool deletes; /* the peer deletes what does not come, so it needs to know where a folder ends whose content alone is sent */
+	bool dry_run; /* contents stay here */
+	bool asks;    /* the peer compares contents, so no file may come without a question */
 };
 
 /* Sends everything and waits until the peer has saved it. Entries that fail are counted, and the copy goes on.

@@ -131,7 +131,7 @@ static const char *check_unchanged(const struct item *item)
 	return NULL;
 }
 
-int files_send_content(struct sender *sender, const struct item *item)
+static int send_content(struct sender *sender, const struct item *item)
 {
 	struct files_frame start = {.type = FILES_START, .id = item->id};
 	struct files_frame end = {.type = FILES_END, .id = item->id, .kind = FILES_OK, .size = (uint64_t)item->status.st_size};
@@ -153,12 +153,43 @@ int files_send_content(struct sender *sender, const struct item *item)
 	if (why) {
 		end.kind = FILES_FAILED;
 		end.text = files_text(why);
-		if (!is_refused(sender, item))
+		if (!is_refused(sender, item)) {
+			sender->given_up_id = item->id;
+			files_report_count(sender->report, FILES_REGULAR, -1);
 			files_sender_say(sender, FILES_FAILED, item->path, why);
+		}
 	} else {
 		sender->expected++;
 	}
 	return files_channel_put(sender->channel, &end);
+}
+
+/* The file is at the peer under its name, as far as sums of its content tell. */
+static bool is_same(struct sender *sender, const struct item *item)
+{
+	return item->verdict == FILES_COMPARE && item->size == (uint64_t)item->status.st_size && compare(sender, item) == item->status.st_size &&
+	       !check_unchanged(item);
+}
+
+static int send_end(struct sender *sender, const struct item *item, enum files_result result)
+{
+	const struct files_frame end = {.type = FILES_END, .id = item->id, .kind = result, .size = (uint64_t)item->status.st_size};
+
+	return files_channel_put(sender->channel, &end);
+}
+
+int files_send_file(struct sender *sender, const struct item *item)
+{
+	if (is_same(sender, item)) {
+		sender->report->unchanged++;
+		files_report_moved(sender->report, 0, (uint64_t)item->status.st_size);
+		return send_end(sender, item, FILES_UNCHANGED);
+	}
+	if (!sender->source->dry_run)
+		return send_content(sender, item);
+	files_report_moved(sender->report, (uint64_t)item->status.st_size, 0);
+	files_sender_say(sender, FILES_OK, item->path, FILES_NEW);
+	return send_end(sender, item, FILES_OK);
 }
 
 /* ---- whole files ----------------------------------------------------------------------------------------------- */
@@ -173,7 +204,7 @@ int files_send_whole(struct sender *sender, const struct item *item)
 {
 	struct files_frame frame = {
 		.type = FILES_WHOLE,
-		.id = sender->next_id++,
+		.id = sender->next_id + FILES_REGULAR,
 		.mode = item->status.st_mode & 0777,
 		.mtime = item->status.st_mtim.tv_sec,
 		.mtime_ns = (uint32_t)item->status.st_mtim.tv_nsec,
@@ -184,8 +215,11 @@ int files_send_whole(struct sender *sender, const struct item *item)
 	const char *why = count < 0 ? strerror(errno) : count != item->status.st_size ? "it changed while it was copied; copy it again" : check_unchanged(item);
 	int ret;
 
-	if (why)
+	if (why) {
+		files_report_count(sender->report, FILES_REGULAR, -1);
 		return files_sender_skip(sender, FILES_FAILED, item->path, why);
+	}
+	sender->next_id += FILES_ID_STEP;
 	frame.data = (struct files_bytes){sender->buffer, (size_t)count};
 	ret = files_channel_put(sender->channel, &frame);
 	sender->expected++;

@@ -5,6 +5,9 @@
 
 #include "sender.h"
 
+/* Of an entry's number, the rest is its kind; so the answer tells it. 0: the end of a folder. */
+#define FILES_ID_STEP 4
+
 /* A file that was announced, or the end of a folder, which must not overtake the files in it. */
 struct item {
 	bool is_file, answered;
@@ -29,6 +32,7 @@ struct sender {
 	uint64_t next_id;
 	uint64_t expected, done; /* entries that the peer is to say FILES_DONE of */
 	uint64_t failed_id;      /* the last one that it said failed */
+	uint64_t given_up_id;    /* the last file that failed here; 0 */
 	bool has_failed, over, said_finish, finished;
 	bool is_eager;           /* the peer lacks the files that come now, as far as one can tell */
 	uint8_t *buffer; /* FILES_DATA_MAX bytes, to compare with, and of a whole file */
@@ -41,8 +45,8 @@ int files_sender_skip(struct sender *sender, enum files_result result, const cha
 /* Takes all that has come; `wait`: at least one frame. */
 int files_sender_take_frames(struct sender *sender, bool wait);
 
-/* sender_content.c: the content of a file whose turn it is, as far as the peer lacks it. */
-int files_send_content(struct sender *sender, const struct item *item);
+/* sender_content.c: the content of a file whose turn it is, as far as the peer lacks it, or, in a dry run, that it lacks it. */
+int files_send_file(struct sender *sender, const struct item *item);
 /* Whether a file goes in one frame. */
 bool files_is_whole(const struct stat *status);
 /* Such a file, with its attributes. */

@@ -14,6 +14,7 @@
 
 struct files_target {
 	int root;
+	mode_t mode; /* of folders that are made */
 	bool durable;
 	struct files_folder *last; /* entries come folder by folder */
 };
@@ -111,6 +112,7 @@ int files_target_new(int root, bool durable, struct files_target **out)
 	if (!target)
 		return -ENOMEM;
 	target->root = root;
+	target->mode = 0700;
 	target->durable = durable;
 	*out = target;
 	return 0;
@@ -121,9 +123,15 @@ void files_target_free(struct files_target **target)
 	if (!*target)
 		return;
 	files_folder_unref(&(*target)->last);
-	close((*target)->root);
+	if ((*target)->root >= 0)
+		close((*target)->root);
 	free(*target);
 	*target = NULL;
+}
+
+void files_target_set_mode(struct files_target *target, mode_t mode)
+{
+	target->mode = mode;
 }
 
 struct files_folder *files_folder_ref(struct files_folder *folder)
@@ -143,8 +151,8 @@ void files_folder_unref(struct files_folder **folder)
 	free(old);
 }
 
-/* One step down. The descriptor, or a negative error. */
-static int step(int above, const struct files_bytes *component, bool make, unsigned *made)
+/* One step down; `make`: the mode of a folder that is made, 0: none is. The descriptor, or a negative error. */
+static int step(int above, const struct files_bytes *component, mode_t make, unsigned *made)
 {
 	char name[COMPONENT_MAX + 1];
 	int fd;
@@ -153,7 +161,7 @@ static int step(int above, const struct files_bytes *component, bool make, unsig
 	name[component->length] = '\0';
 	fd = openat(above, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (fd < 0 && errno == ENOENT && make) {
-		if (mkdirat(above, name, 0700) == 0)
+		if (mkdirat(above, name, make) == 0)
 			(*made)++;
 		else if (errno != EEXIST)
 			return -errno;
@@ -165,7 +173,7 @@ static int step(int above, const struct files_bytes *component, bool make, unsig
 	return fd;
 }
 
-static int walk_down(const struct files_target *target, const struct files_bytes *path, bool make, unsigned *made)
+static int walk_down(const struct files_target *target, const struct files_bytes *path, mode_t make, unsigned *made)
 {
 	struct files_bytes rest = *path;
 	int fd = openat(target->root, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -195,7 +203,9 @@ int files_target_folder(struct files_target *target, const struct files_bytes *p
 	if (path->length > 0 && !files_name_is_safe(path))
 		return -EINVAL;
 	if (!folder || folder->length != path->length || (path->length > 0 && memcmp(folder->path, path->at, path->length) != 0)) {
-		fd = walk_down(target, path, make, made);
+		if (target->root < 0)
+			return -ENOENT;
+		fd = walk_down(target, path, make ? target->mode : 0, made);
 		if (fd < 0)
 			return fd;
 		folder = malloc(sizeof *folder + path->length + 1);

@@ -25,9 +25,12 @@ void files_partial_name(const struct files_bytes *leaf, char name[FILES_PARTIAL_
 
 struct files_target;
 
-/* `root` becomes the target's. `durable`: folders that are made are to be on stable storage. Errors: -ENOMEM. */
+/* `root` becomes the target's; -1: there is no such folder, and nothing below it. `durable`: folders that are made are to be on stable
+ * storage. Errors: -ENOMEM. */
 int files_target_new(int root, bool durable, struct files_target **out);
 void files_target_free(struct files_target **target);
+/* Folders that are made get this mode, less the umask. Until then it is 0700: what they are to have comes at the end. */
+void files_target_set_mode(struct files_target *target, mode_t mode);
 
 /* An open folder; files of it that wait for their end share it. */
 struct files_folder {

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "walk.h"
 
+#include "stale.h"
 #include "target.h"
 
 #include <dirent.h>
@@ -24,6 +25,7 @@ struct files_walk {
 	int parent; /* of the first entry; the caller's */
 	char leaf[FILES_NAME_MAX + 1];
 	bool follow, recursive, all, begun;
+	const struct files_excludes *excludes;
 	struct level levels[DEPTH_MAX];
 	int depth;
 	char path[FILES_NAME_MAX + 1];
@@ -49,6 +51,17 @@ int files_walk_new(int parent, const char *leaf, const char *name, bool follow, 
 void files_walk_all(struct files_walk *walk)
 {
 	walk->all = true;
+}
+
+void files_walk_exclude(struct files_walk *walk, const struct files_excludes *excludes)
+{
+	walk->excludes = excludes;
+}
+
+int files_walk_folder(const struct files_walk *walk)
+{
+	/* An entry that is a folder is a level of its own already. */
+	return walk->depth > 0 && walk->levels[walk->depth - 1].folder ? dirfd(walk->levels[walk->depth - 1].folder) : -1;
 }
 
 void files_walk_free(struct files_walk **walk)
@@ -171,12 +184,26 @@ static int leave(struct files_walk *walk, int error, struct files_found *found)
 	return 1;
 }
 
+/* The path is the walk's. */
+static bool is_excluded(const struct files_walk *walk, int folder, const struct dirent *entry)
+{
+	struct stat status;
+	bool is_folder = entry->d_type == DT_DIR;
+
+	if (!walk->excludes || walk->excludes->count == 0)
+		return false;
+	if (entry->d_type == DT_UNKNOWN && fstatat(folder, entry->d_name, &status, AT_SYMLINK_NOFOLLOW) == 0)
+		is_folder = S_ISDIR(status.st_mode);
+	return files_excludes_match(walk->excludes, walk->path, is_folder);
+}
+
 static int next(struct files_walk *walk, struct files_found *found)
 {
 	struct level *level = &walk->levels[walk->depth - 1];
 	const struct dirent *entry;
 	size_t length;
 
+again:
 	do {
 		errno = 0;
 		/* No other thread has this folder. */
@@ -184,8 +211,7 @@ static int next(struct files_walk *walk, struct files_found *found)
 		entry = level->folder ? readdir(level->folder) : NULL;
 		if (!entry)
 			return leave(walk, level->folder ? errno : 0, found);
-	} while (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0 ||
-		 (!walk->all && strncmp(entry->d_name, FILES_PARTIAL_PREFIX, strlen(FILES_PARTIAL_PREFIX)) == 0));
+	} while (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0);
 	length = level->length + (level->length > 0) + strlen(entry->d_name);
 	walk->length = level->length;
 	if (length > FILES_NAME_MAX) {
@@ -194,6 +220,10 @@ static int next(struct files_walk *walk, struct files_found *found)
 	}
 	walk->length = length;
 	snprintf(walk->path + level->length, sizeof walk->path - level->length, "%s%s", level->length > 0 ? "/" : "", entry->d_name);
+	if (is_excluded(walk, dirfd(level->folder), entry))
+		goto again;
+	if (!walk->all && files_stale_is_partial(entry->d_name))
+		return tell(found, FILES_FOUND_LEFT_OUT, "not copied: it is the partial file of another copy", "");
 	return find(walk, dirfd(level->folder), entry->d_name, false, entry->d_type, found);
 }
 

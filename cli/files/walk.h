@@ -3,7 +3,7 @@
 #ifndef FILES_WALK_H
 #define FILES_WALK_H
 
-#include "frame.h"
+#include "exclude.h"
 
 #include <stdbool.h>
 #include <sys/stat.h>
@@ -34,6 +34,10 @@ struct files_walk;
 int files_walk_new(int parent, const char *leaf, const char *name, bool follow, bool recursive, struct files_walk **out);
 /* From now on partial files of copies are found as well, which stay out of a copy. */
 void files_walk_all(struct files_walk *walk);
+/* What these are for is not found, unless the walk begins with it. They stay the caller's; NULL: there are none. */
+void files_walk_exclude(struct files_walk *walk, const struct files_excludes *excludes);
+/* The folder that the last entry was found in; -1: it began the walk. */
+int files_walk_folder(const struct files_walk *walk);
 /* Returns 1 with an entry, or 0 when there are no more. */
 int files_walk_next(struct files_walk *walk, struct files_found *found);
 void files_walk_free(struct files_walk **walk);

@@ -122,7 +122,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	static struct files_host_result result;
 	static struct input input;
 	struct files_transport transport = {give, take, wait_for, &input, false};
-	struct files_area area = {.folder = folder, .rights = FILES_MAY_READ | FILES_MAY_WRITE, .quota = 1 << 20, .timeout_ms = 100};
+	struct files_area area = {.folder = folder, .rights = FILES_MAY_READ | FILES_MAY_WRITE | FILES_MAY_DELETE, .quota = 1 << 20, .timeout_ms = 100};
 	struct files_report report = {0};
 
 	if (!top[0])

@@ -418,10 +418,10 @@ class Server(Listening):
 class Configured(Server):
     """A server with a configuration file that a test can change."""
 
-    def __init__(self, certs, device, path, text, *args):
+    def __init__(self, certs, device, path, text, *args, **more):
         self.path = path
         self.write(text)
-        super().__init__(certs, device, "--config", path, "--log-format", "json", *args)
+        super().__init__(certs, device, "--config", path, "--log-format", "json", *args, **more)
 
     def write(self, text):
         self.path.write_text(text, encoding="utf-8")

@@ -57,7 +57,7 @@ def describe(path):
             status = os.lstat(full)
             is_link = os.path.islink(full)
             content = os.readlink(full) if is_link else open(full, "rb").read() if os.path.isfile(full) else None
-            kept = () if is_link else (status.st_mode, status.st_mtime_ns)
+            kept = status.st_mode, status.st_mtime_ns
             found[os.path.relpath(full, bytes(path))] = content, kept, status.st_blocks * 512 < status.st_size / 2
     return found
 
@@ -290,7 +290,7 @@ def stopped_copy(certs, device, start, tmp_path, *more):
 def test_a_client_that_stops_holds_no_neighbour(certs, device, start, tmp_path):
     server, neighbour, client = stopped_copy(certs, device, start, tmp_path)
     neighbour.ask("send x", f"client {neighbour.id}: x")
-    answer = cp(certs, server.port, "--seal", "required", tmp_path / "large", remote(certs), expect=5)
+    answer = cp(certs, server.port, "--seal", "required", "--busy-retry-ms", "0", tmp_path / "large", remote(certs), expect=5)
     assert "as many copies" in answer["text"], answer
     client.signal(signal.SIGKILL)
     neighbour.leave()
@@ -330,7 +330,7 @@ def test_bad_settings_of_files_are_clear_errors(certs, device, tmp_path):
                         (["--files-directory", f"{tmp_path}/missing"], "cannot open the folder"),
                         (["--files-directory", str(tmp_path), "--region-size", "0"], "set region-size to 4096 or more"),
                         (["--files-directory", str(tmp_path), "--region-access", "r"], "region-access to rw or w"),
-                        (["--files-rights", "x"], "one of rw, r, w, none"), (["--files-copies", "0"], "from 1 to 256")]:
+                        (["--files-rights", "x"], "one of rwd, rw, r, wd, w, none"), (["--files-copies", "0"], "from 1 to 256")]:
         result = run(*serve_args(certs, device, *args))
         assert result.returncode == 2 and words in result.stderr, result
 

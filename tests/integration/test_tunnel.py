@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """`securdma tunnel`: TCP connections through a server to its targets, what ends them, and who may use which."""
 import contextlib
+import ctypes
 import hashlib
 import json
 import os
 import pathlib
 import random
+import select
 import shutil
 import signal
 import socket
@@ -13,10 +15,11 @@ import subprocess
 import tempfile
 import threading
 import time
+import urllib.request
 
 import pytest
 
-from conftest import ON_UROCE, SECURDMA, STEP, Process, free_port, wait_until
+from conftest import ON_UROCE, SECURDMA, STEP, Process, free_port, run, sanitizer_library, wait_until
 
 PROTECTIONS = [[], ["--seal", "required", "--epoch-ms", "200"]]
 
@@ -233,6 +236,112 @@ def test_more_connections_wait_for_their_turn(serve, start, join):
     assert ours.wait() == 0
 
 
+def use_echo(connection, number):
+    word = b"%d" % number
+    connection.sendall(word)
+    assert connection.recv(len(word)) == word
+
+
+def test_connections_that_find_the_server_full_wait_for_room(serve, start, join):
+    server = serve(settings({"echo": start(Target, echo).port}, "[server]", "max-clients = 2", "[tunnel]", "allow = echo"))
+    ours = join(server, "echo", "--busy-retry-ms", str(int(STEP * 1000)))
+    waiting = [ours.connect() for _ in range(6)]
+    with contextlib.ExitStack() as stack:
+        for connection in waiting:
+            stack.enter_context(connection)
+        ours.wait_log("waits up to")
+        # Whichever two have room; when they go, others get it.
+        left = set(waiting)
+        for connection in waiting:
+            connection.sendall(b"x")
+        while left:
+            ready = select.select(list(left), [], [], STEP)[0]
+            assert ready
+            for connection in ready:
+                assert connection.recv(1) == b"x"
+                connection.close()
+                left.remove(connection)
+
+
+def test_connection_that_finds_no_room_in_time_is_reset(serve, start, join):
+    server = serve(settings({"echo": start(Target, echo).port}, "[server]", "max-clients = 1", "[tunnel]", "allow = echo"))
+    ours = join(server, "echo", "--busy-retry-ms", "300")
+    with ours.connect() as first:
+        use_echo(first, 1)
+        with ours.connect() as second:
+            assert is_broken(second)
+        assert "which is the maximum" in ours.wait_log("cannot carry a connection") and "waits up to" in ours.log()
+        use_echo(first, 2)
+        # One whose program goes away waits no longer.
+        third = ours.connect()
+        third.close()
+        use_echo(first, 3)
+
+
+def landlock_limits_ports():
+    """As the server finds it: not where a sanitizer is in it."""
+    return ctypes.CDLL(None).syscall(444, None, 0, 1) >= 4 and not sanitizer_library()
+
+
+def test_reload_tells_of_targets_that_the_sandbox_forbids(serve, start, join):
+    first, other = start(Target, echo), start(Target, echo)
+    server = serve(settings({"echo": first.port}, "[tunnel]", "allow = *"))
+    server.reload(settings({"echo": first.port, "new": other.port, "again": first.port}, "[tunnel]", "allow = *"))
+    warned = f"port {other.port} yet: the target 'new' takes effect at the next start" in server.log()
+    assert warned == landlock_limits_ports(), server.log()
+    assert "'again'" not in server.log()
+    with join(server, "new").connect() as connection:
+        if warned:
+            assert is_broken(connection)
+        else:
+            use_echo(connection, 1)
+    with join(server, "again").connect() as connection:
+        use_echo(connection, 2)
+    # A target that moves to a forbidden port stays where it was.
+    server.reload(settings({"echo": other.port}, "[tunnel]", "allow = *"))
+    assert (f"port {other.port} yet: the target 'echo'" in server.log()) == warned
+    with join(server, "echo").connect() as connection:
+        use_echo(connection, 3)
+
+
+def test_metrics_and_status_tell_of_each_target(serve, start, join, tmp_path):
+    text = settings({"echo": start(Target, echo).port, "nobody": free_port("127.0.0.1")}, "[tunnel]", "allow = *",
+                    "[identity client two]", "tunnel-allow = nobody")
+    server = serve(text, "--metrics", "127.0.0.1:0", "--control", str(tmp_path / "control"))
+
+    def metrics():
+        port = json.loads(server.lines[0])["metrics_port"]
+        lines = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=STEP).read().decode().splitlines()
+        return {line.rpartition(" ")[0]: int(line.rpartition(" ")[2]) for line in lines if line.startswith("securdma_tunnel_")}
+
+    assert metrics()['securdma_tunnel_connections_total{target="echo"}'] == 0
+    with join(server, "echo").connect() as connection:
+        connection.sendall(bytes(1000))
+        received = 0
+        while received < 1000:
+            received += len(connection.recv(1000))
+        found = metrics()
+        assert found['securdma_tunnel_connections{target="echo"}'] == 1, found
+    for target, cert in (("echo", "client2"), ("no-such", "client"), ("nobody", "client")):
+        with join(server, target, cert=cert).connect() as connection:
+            assert is_broken(connection)
+    wait_until(lambda: metrics()['securdma_tunnel_connections{target="echo"}'] == 0, metrics)
+    assert metrics() == {
+        'securdma_tunnel_connections{target="echo"}': 0, 'securdma_tunnel_connections{target="nobody"}': 0,
+        'securdma_tunnel_connections_total{target="echo"}': 1, 'securdma_tunnel_connections_total{target="nobody"}': 0,
+        'securdma_tunnel_refused_total{target="echo"}': 1, 'securdma_tunnel_refused_total{target="nobody"}': 0,
+        'securdma_tunnel_failed_total{target="echo"}': 0, 'securdma_tunnel_failed_total{target="nobody"}': 1,
+        'securdma_tunnel_bytes_total{target="echo",direction="to"}': 1000,
+        'securdma_tunnel_bytes_total{target="echo",direction="from"}': 1000,
+        'securdma_tunnel_bytes_total{target="nobody",direction="to"}': 0,
+        'securdma_tunnel_bytes_total{target="nobody",direction="from"}': 0, "securdma_tunnel_unknown_targets_total": 1}
+    status = json.loads(run(SECURDMA, "status", "--json", "--control", tmp_path / "control").stdout)
+    assert status["tunnels"][0] == {"target": "echo", "open": 0, "total": 1, "refused": 1, "failed": 0, "bytes_to_target": 1000,
+                                    "bytes_from_target": 1000}, status
+    shown = run(SECURDMA, "status", "--control", tmp_path / "control").stdout
+    assert "tunnel target" in shown and "nobody" in shown
+
+
 # ---- PostgreSQL -------------------------------------------------------------------------------------------------------
 
 
@@ -246,7 +355,7 @@ def postgres():
     """The port of a PostgreSQL server of its own."""
     programs = postgres_programs()
     if not programs:
-        pytest.skip("PostgreSQL's server, psql and pgbench are not installed")
+        pytest.fail("PostgreSQL's server, psql and pgbench are not here: scripts/setup test installs them", pytrace=False)
     folder = pathlib.Path(tempfile.mkdtemp(prefix="securdma-postgres."))
     port = free_port("127.0.0.1")
     as_user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups", "--"] if os.geteuid() == 0 else []

@@ -98,7 +98,7 @@ static int next_twice(void *arg, struct files_found *found);
 static void *run_sender(void *arg)
 {
 	struct end *end = arg;
-	struct files_source source = {next_twice, end};
+	struct files_source source = {.next = next_twice, .arg = end};
 
 	end->ret = files_send(end->channel, &source, &end->report);
 	shutdown(end->fd, SHUT_RDWR);
@@ -491,7 +491,7 @@ TEST(a_quota_stops_a_file_and_counts_what_is_there)
 	write_random("b/old", 120000, 2);
 	write_random("a/too-much", 200000, 3);
 	root = open("b", O_RDONLY | O_DIRECTORY);
-	assert_int_equal(files_account_open(root, stay_alive, NULL, &copy.options.account), 0);
+	assert_int_equal(files_account_open(root, 0, stay_alive, NULL, &copy.options.account), 0);
 	copy_well(&copy, "a", "b");
 	files_account_close(&copy.options.account);
 	close(root);
@@ -499,6 +499,23 @@ TEST(a_quota_stops_a_file_and_counts_what_is_there)
 	assert_text_says(copy.text, "too-much: the quota of the folder is used up");
 	assert_same("a/1-fits", "b/1-fits");
 	assert_int_not_equal(access("b/too-much", F_OK), 0);
+}
+
+TEST(a_folder_that_is_there_takes_no_room)
+{
+	struct copy copy = {.options.quota = 1};
+	int root;
+
+	write_text("a/d/e", "");
+	mkdir("b", 0755);
+	assert_int_equal(system("cp -a a/d b/"), 0);
+	root = open("b", O_RDONLY | O_DIRECTORY);
+	assert_int_equal(files_account_open(root, 0, stay_alive, NULL, &copy.options.account), 0);
+	copy_well(&copy, "a", "b");
+	files_account_close(&copy.options.account);
+	close(root);
+	assert_int_equal(copy.sender.report.failed, 0);
+	assert_int_equal(copy.sender.report.unchanged, 1);
 }
 
 static bool expects_good(void *arg, const struct files_bytes *path)
@@ -555,7 +572,7 @@ static void small_files_meet_what_is_there(void)
 	assert_int_equal(copy.sender.report.unchanged, 1);
 	assert_int_equal(copy.receiver.report.unchanged, 1);
 	assert_int_equal(copy.sender.report.failed, 1);
-	assert_int_equal(copy.sender.report.files, 208);
+	assert_int_equal(copy.sender.report.files, 207);
 	assert_text_says(copy.text, "folder: a folder of this name is there");
 	for (const char *const *file = (const char *const[]){"new", "empty", "other", "link", "fifo", "left", NULL}; *file; file++) {
 		char from[32], to[32];
@@ -608,7 +625,7 @@ TEST(a_small_file_beyond_the_quota_is_refused_and_unchanged_ones_cost_nothing)
 	write_random("a/y", 60000, 1);
 	mkdir("b", 0755);
 	root = open("b", O_RDONLY | O_DIRECTORY);
-	assert_int_equal(files_account_open(root, stay_alive, NULL, &copy.options.account), 0);
+	assert_int_equal(files_account_open(root, 0, stay_alive, NULL, &copy.options.account), 0);
 	for (int i = 0; i < 3; i++) {
 		copy = (struct copy){.then = "a", .options = copy.options};
 		copy_well(&copy, "first", "b");

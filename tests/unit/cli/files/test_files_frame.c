@@ -120,7 +120,7 @@ static void data_to_the_end(struct files_frame *frame)
 
 static void unknown_flag(struct files_frame *frame)
 {
-	frame->flags = 8;
+	frame->flags = FILES_FLAGS + 1;
 }
 
 static void half_a_tag(struct files_frame *frame)
