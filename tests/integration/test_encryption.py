@@ -265,7 +265,6 @@ def look(rig, network, rxe=None, uroce=None, rxe_peer=None):
 GCM = f"aead rfc4106(gcm(aes)) 0x{'33' * 20} 128"
 GMAC = f"aead rfc4543(gcm(aes)) 0x{'33' * 20} 128"
 NULL = f"enc ecb(cipher_null) '' auth hmac(sha256) 0x{'44' * 32}"
-CBC = f"enc cbc(aes) 0x{'33' * 16} auth hmac(sha256) 0x{'44' * 32}"
 
 
 def states(algorithm=GCM, mode="transport", network=PLAIN):
@@ -304,7 +303,6 @@ CASES = {
     "nothing": ([], [], ("clear", "EACCES", "no IPsec policy (dir out)"), ("clear", "EACCES", "no IPsec policy (dir out)")),
     "host to host": (states(), [policy("out", ""), policy("in", "")], ("encrypted", "0 IPsec, rfc4106"), ("encrypted", "0 IPsec, rfc4106")),
     "all of UDP": (states(), [OUT, IN], ("encrypted", "0 IPsec"), ("encrypted", "0 IPsec")),
-    "AES-CBC and an authenticator": (states(CBC), [OUT, IN], ("encrypted", "0 IPsec, cbc(aes)"), ("encrypted", "0 IPsec, cbc(aes)")),
     "tunnel between the hosts": (states(mode="tunnel"), [policy("out", "proto udp", mode="tunnel"), policy("in", "proto udp", mode="tunnel")],
                                  ("encrypted", "0 IPsec"), ("encrypted", "0 IPsec")),
     # rdma_rxe asks for the policy before it knows ports.
@@ -319,8 +317,6 @@ CASES = {
     "state gone": ([], [OUT, IN], ("nothing", "EACCES", "no state that fits"), ("nothing", "EACCES", "no state that fits")),
     "a stronger policy lets port 4791 pass": (states(), [OUT, IN, allow("out", "proto udp dport 4791", 5)],
                                               ("encrypted", "EACCES", "lets packets go in clear"), ("clear", "EACCES", "lets packets go in clear")),
-    "a weaker policy lets all pass": (states(), [OUT, IN, allow("out", "", 20)], ("encrypted", "0 IPsec"), ("encrypted", "0 IPsec")),
-    "a stronger policy lets another port pass": (states(), [OUT, IN, allow("out", "proto udp dport 500", 5)], ("encrypted", "0 IPsec"), ("encrypted", "0 IPsec")),
     "blocked": (states(), [IN, allow("out", "", 5, "block")], ("nothing", "EACCES", "blocks"), ("nothing", "EACCES", "blocks")),
 }
 
@@ -444,7 +440,7 @@ def gid_index(device, address):
 
 def run_pingpong(wires, server, client, host):
     """ibv_rc_pingpong fills its messages with one byte and checks what arrives. Returns whether that was on the wire."""
-    options = ["-n", "20", "-s", "1024", "-c", "-p", str(free_port("127.0.0.1"))]
+    options = ["-n", "10", "-s", "1024", "-c", "-p", str(free_port("127.0.0.1"))]
     for wire in wires:
         wire.frames()
     with subprocess.Popen([*server, *options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as serving:
@@ -455,7 +451,7 @@ def run_pingpong(wires, server, client, host):
         finally:
             serving.kill()
     frames = [frame for wire in wires for frame in wire.frames()]
-    assert len(frames) > 40
+    assert len(frames) > 20
     return any(b"{" * 64 in frame for frame in frames)
 
 
@@ -497,7 +493,6 @@ def test_recipe_protects_uroce_over_wireguard(rig):
         wireguard(namespace, key, public, f"10.94.0.{peer}", f"10.93.0.{peer}/32", "wg1", "51821")
     wires = [Wire(FAR, "w0"), Wire(OTHER, "w1")]
     assert not run_pingpong(wires, on_uroce(OTHER, "10.93.0.2"), on_uroce(FAR, "10.93.0.1"), "10.93.0.2")
-    assert run_pingpong(wires, on_uroce(OTHER, "10.94.0.2"), on_uroce(FAR, "10.94.0.1"), "10.94.0.2")
 
 
 # ---- what the check needs --------------------------------------------------------------------------------------------
