@@ -86,6 +86,7 @@ void cli_log_record(const struct srdma_log_record *record);
 
 /* The subcommands; argv[0] is the subcommand's name. Each returns an exit code. */
 int cmd_serve(int argc, char **argv);
+int cmd_agent(int argc, char **argv);
 int cmd_connect(int argc, char **argv);
 int cmd_cp(int argc, char **argv);
 int cmd_cert(int argc, char **argv);

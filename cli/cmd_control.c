@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* status, kick, drain and reload: each asks a running server over its control socket. */
+#include "agent_command.h"
 #include "cli.h"
 #include "control_client.h"
 #include "server_status.h"
@@ -19,7 +20,7 @@ static const char exit_codes[] =
 struct control_options {
 	char *reason;
 	int64_t timeout_ms;
-	bool wait, quiet;
+	bool wait, quiet, agent;
 };
 
 static const struct option kick_options[] = {
@@ -32,7 +33,11 @@ static const struct option drain_options[] = {
 	{"--wait", NULL, NULL, OPTION_SWITCH, FOR_CONTROL, OPTION_AT(struct control_options, wait), 0, 0, NULL,
 	 "wait until the server has stopped"},
 };
+static const struct option status_options[] = {
+	{"--agent", NULL, NULL, OPTION_SWITCH, FOR_CONTROL, OPTION_AT(struct control_options, agent), 0, 0, NULL, "ask this host's agent instead of a server"},
+};
 static const struct option reload_options[] = {
+	{"--agent", NULL, NULL, OPTION_SWITCH, FOR_CONTROL, OPTION_AT(struct control_options, agent), 0, 0, NULL, "ask this host's agent instead of a server"},
 	{"--quiet", NULL, NULL, OPTION_SWITCH, FOR_CONTROL, OPTION_AT(struct control_options, quiet), 0, 0, NULL,
 	 "do not repeat what the server has logged: why it refused, and which settings wait for its next start"},
 };
@@ -44,6 +49,8 @@ static int show_status(const char *path, const struct command_line *line)
 
 	if (code == CLI_EXIT_OK && line->settings->json)
 		cli_json_print(json_incref(status));
+	else if (code == CLI_EXIT_OK && json_is_true(json_object_get(status, "agent")))
+		agent_status_show(status);
 	else if (code == CLI_EXIT_OK)
 		server_status_show(status);
 	json_decref(status);
@@ -52,14 +59,18 @@ static int show_status(const char *path, const struct command_line *line)
 
 int cmd_status(int argc, char **argv)
 {
+	struct control_options options = {0};
 	struct command_line line = {
 		.name = "status",
 		.synopsis = "[OPTION...]",
-		.about = "Prints a running server's counts and a table of its clients.",
+		.about = "Prints a running server's counts and a table of its clients, or an agent's with tables of its peers and programs.",
 		.details = exit_codes,
+		.options = status_options,
+		.option_count = sizeof status_options / sizeof *status_options,
+		.values = &options,
 	};
 
-	return control_command(&line, argc, argv, show_status);
+	return control_command(&line, argc, argv, &options.agent, show_status);
 }
 
 static int kick(const char *path, const struct command_line *line)
@@ -99,7 +110,7 @@ int cmd_kick(int argc, char **argv)
 		.max_operands = 1,
 	};
 
-	return control_command(&line, argc, argv, kick);
+	return control_command(&line, argc, argv, NULL, kick);
 }
 
 /* The socket goes with the server, which has its own time-out for the clients that are left at the deadline. One that stays
@@ -156,7 +167,7 @@ int cmd_drain(int argc, char **argv)
 		.values = &options,
 	};
 
-	return control_command(&line, argc, argv, drain);
+	return control_command(&line, argc, argv, NULL, drain);
 }
 
 static void say_later(const json_t *answer)
@@ -192,12 +203,12 @@ int cmd_reload(int argc, char **argv)
 		.name = "reload",
 		.synopsis = "[OPTION...]",
 		.details = exit_codes,
-		.about = "Makes a running server read its configuration file, certificates, key, CAs and revocation lists again, and returns\n"
-			 "when they are in force. If one of them is wrong, the server keeps all old values.",
+		.about = "Makes a running server, or an agent, read its configuration file, certificates, key, CAs and revocation lists again, and returns\n"
+			 "when they are in force. If one of them is wrong, all old values stay.",
 		.options = reload_options,
 		.option_count = sizeof reload_options / sizeof *reload_options,
 		.values = &options,
 	};
 
-	return control_command(&line, argc, argv, reload);
+	return control_command(&line, argc, argv, &options.agent, reload);
 }

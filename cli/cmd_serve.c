@@ -255,11 +255,12 @@ static int start_server(struct serve *serve)
 {
 	struct settings *settings = &serve->settings;
 	struct server_options options;
+	struct metrics_source source;
 	int ret, code = CLI_EXIT_OK;
 
 	/* Before the server: a port that can't be had is known before a client comes. */
 	if (settings->metrics)
-		code = metrics_listen(settings->metrics, &serve->metrics);
+		code = metrics_listen("serve", settings->metrics, &serve->metrics);
 	if (code != CLI_EXIT_OK)
 		return code;
 	ret = settings_server_options(settings, &options);
@@ -275,8 +276,9 @@ static int start_server(struct serve *serve)
 	}
 	if (ret < 0)
 		return cli_fail(ret, "cannot start");
+	metrics_of_server(serve->server, &source);
 	if (serve->metrics)
-		code = metrics_serve(serve->metrics, serve->server);
+		code = metrics_serve(serve->metrics, &source);
 	if (code != CLI_EXIT_OK) {
 		metrics_stop(&serve->metrics);
 		srdma_server_stop(&serve->server);

@@ -364,5 +364,5 @@ int cmd_top(int argc, char **argv)
 		.values = &options,
 	};
 
-	return control_command(&line, argc, argv, watch);
+	return control_command(&line, argc, argv, NULL, watch);
 }

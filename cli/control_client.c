@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "control_client.h"
 
+#include "agent_command.h"
 #include "cli.h"
 
 #include <errno.h>
@@ -28,7 +29,7 @@ char *control_path_of_server(const struct settings *settings)
 	return NULL;
 }
 
-int control_command(struct command_line *line, int argc, char **argv, int (*work)(const char *path, const struct command_line *line))
+int control_command(struct command_line *line, int argc, char **argv, const bool *agent, int (*work)(const char *path, const struct command_line *line))
 {
 	static struct settings settings; /* a process runs one command */
 	char *path;
@@ -38,7 +39,7 @@ int control_command(struct command_line *line, int argc, char **argv, int (*work
 	line->settings = &settings;
 	settings_init(&settings);
 	if (command_line_parse(line, argc, argv, &code)) {
-		path = settings.control ? NULL : control_path_of_server(&settings);
+		path = settings.control ? NULL : agent && *agent ? agent_control_path(&settings) : control_path_of_server(&settings);
 		code = work(settings.control ? settings.control : path ? path : SETTINGS_CONTROL, line);
 		free(path);
 	}

@@ -11,8 +11,8 @@
  * do not meet. To be freed. */
 char *control_path_of_server(const struct settings *settings);
 /* Runs a command that asks a server: reads the command line, and calls `work` with the path of the server's socket. `line` has neither
- * settings nor a command mask yet. Returns an exit code. */
-int control_command(struct command_line *line, int argc, char **argv, int (*work)(const char *path, const struct command_line *line));
+ * settings nor a command mask yet. `agent`: where the command line says that an agent is asked; NULL: only a server. Returns an exit code. */
+int control_command(struct command_line *line, int argc, char **argv, const bool *agent, int (*work)(const char *path, const struct command_line *line));
 
 /* Asks the server at `path` and gives its answer, to be released. Takes the request over. When the answer says that it did
  * not work out, or there is none, that has been said, unless `quiet`. Returns an exit code. */

@@ -2,22 +2,17 @@
 #include "control_server.h"
 
 #include "cli.h"
+#include "unix_socket.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #define REQUEST_MAX 2048
 /* For the request, and again for the answer to be taken. */
 #define DEADLINE_MS 2000
-#define LOCK_TRIES 100
 
 struct connection {
 	int fd; /* -1: free */
@@ -28,154 +23,11 @@ struct connection {
 };
 
 struct control_server {
-	int fd;
-	char *path;
-	struct stat file; /* as bound, to know it again */
+	struct unix_socket socket;
 	control_answer_fn *answer;
 	void *arg;
 	struct connection connections[CONTROL_CONNECTIONS];
 };
-
-/* The lock is on a file that no other user can open: any user can read the folder, and one that locked it could stop the server from
- * starting. The file exists as long as the lock is held: the server removes it before it releases the lock. */
-struct lock {
-	char *path;
-	int fd;
-};
-
-static bool is_own(int fd, const char *path)
-{
-	struct stat opened, there;
-
-	if (fstat(fd, &opened) != 0)
-		return false;
-	if (!S_ISREG(opened.st_mode) || opened.st_uid != geteuid() || (opened.st_mode & 077) != 0) {
-		errno = EPERM;
-		return false;
-	}
-	if (lstat(path, &there) == 0 && there.st_dev == opened.st_dev && there.st_ino == opened.st_ino)
-		return true;
-	errno = ESTALE; /* also when another server has just taken it away: try again */
-	return false;
-}
-
-/* Two servers that start at once must not each take the other's new socket for a dead one's. */
-static int lock_take(struct lock *lock, const char *path)
-{
-	if (asprintf(&lock->path, "%s.lock", path) < 0) {
-		lock->path = NULL;
-		errno = ENOMEM;
-		return -1;
-	}
-	for (int i = 0; i < LOCK_TRIES; i++) {
-		lock->fd = open(lock->path, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK, 0600);
-		if (lock->fd < 0)
-			return -1;
-		if (flock(lock->fd, LOCK_EX | LOCK_NB) == 0 && is_own(lock->fd, lock->path))
-			return 0;
-		int error = errno;
-
-		close(lock->fd);
-		lock->fd = -1;
-		errno = error;
-		if (error != EWOULDBLOCK && error != EINTR && error != ESTALE)
-			return -1;
-		poll(NULL, 0, 10);
-	}
-	return -1;
-}
-
-static void lock_release(struct lock *lock)
-{
-	if (lock->fd >= 0) {
-		unlink(lock->path);
-		close(lock->fd);
-	}
-	free(lock->path);
-}
-
-/* Whether somebody accepts connections there. A full backlog is somebody's too. */
-static bool is_served(const struct sockaddr_un *address)
-{
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	bool served = fd >= 0 && (connect(fd, (const struct sockaddr *)address, sizeof *address) == 0 || errno != ECONNREFUSED);
-
-	if (fd >= 0)
-		close(fd);
-	return served;
-}
-
-static int bind_private(int fd, const struct sockaddr_un *address)
-{
-	mode_t mask = umask(0177);
-	int ret = bind(fd, (const struct sockaddr *)address, sizeof *address);
-	int error = errno;
-
-	umask(mask);
-	errno = error;
-	return ret;
-}
-
-static int take_path(struct control_server *control)
-{
-	struct sockaddr_un address = {.sun_family = AF_UNIX};
-	struct stat there;
-
-	snprintf(address.sun_path, sizeof address.sun_path, "%s", control->path);
-	if (bind_private(control->fd, &address) != 0) {
-		if (errno != EADDRINUSE)
-			goto fail;
-		if (lstat(control->path, &there) != 0 || !S_ISSOCK(there.st_mode))
-			return cli_failed(CLI_EXIT_USAGE,
-					  "control socket %s: a file that is not a socket exists there; remove it, or give another path",
-					  control->path);
-		if (is_served(&address))
-			return cli_failed(CLI_EXIT_FAILED,
-					  "control socket %s: another server uses it; stop that server, or give another path",
-					  control->path);
-		if (unlink(control->path) != 0 || bind_private(control->fd, &address) != 0)
-			goto fail;
-	}
-	if (listen(control->fd, 128) == 0 && lstat(control->path, &control->file) == 0)
-		return CLI_EXIT_OK;
-fail:
-	return cli_failed(CLI_EXIT_FAILED, "control socket %s: %s", control->path, strerror(errno));
-}
-
-int control_server_open(const char *path, control_answer_fn *answer, void *arg, struct control_server **out)
-{
-	struct lock lock = {.fd = -1};
-	struct control_server *control;
-	int code;
-
-	if (strlen(path) >= sizeof((struct sockaddr_un *)0)->sun_path)
-		return cli_failed(CLI_EXIT_USAGE, "control socket %s: the path is too long for a socket; give a shorter one", path);
-	control = calloc(1, sizeof *control);
-	if (!control || !(control->path = strdup(path))) {
-		free(control);
-		return cli_failed(CLI_EXIT_FAILED, "control socket %s: out of memory", path);
-	}
-	control->answer = answer;
-	control->arg = arg;
-	for (size_t i = 0; i < CONTROL_CONNECTIONS; i++)
-		control->connections[i].fd = -1;
-	control->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (control->fd < 0) {
-		cli_error("control socket %s: %s", path, strerror(errno));
-		code = CLI_EXIT_FAILED;
-	} else if (lock_take(&lock, path) != 0) {
-		cli_error("control socket %s: cannot lock %s.lock, which only this user may own: %s", path, path, strerror(errno));
-		code = CLI_EXIT_FAILED;
-	} else {
-		code = take_path(control);
-	}
-	lock_release(&lock);
-	if (code == CLI_EXIT_OK)
-		*out = control;
-	else
-		control_server_close(&control);
-	return code;
-}
 
 static void drop(struct connection *connection)
 {
@@ -185,10 +37,28 @@ static void drop(struct connection *connection)
 	connection->fd = -1;
 }
 
+int control_server_open(const char *path, control_answer_fn *answer, void *arg, struct control_server **out)
+{
+	struct control_server *control = calloc(1, sizeof *control);
+	int code;
+
+	if (!control)
+		return cli_failed(CLI_EXIT_FAILED, "control socket %s: out of memory", path);
+	control->answer = answer;
+	control->arg = arg;
+	for (size_t i = 0; i < CONTROL_CONNECTIONS; i++)
+		control->connections[i].fd = -1;
+	code = unix_socket_listen("control socket", "server", path, SOCK_STREAM, 0600, &control->socket);
+	if (code == CLI_EXIT_OK)
+		*out = control;
+	else
+		control_server_close(&control);
+	return code;
+}
+
 void control_server_close(struct control_server **out)
 {
 	struct control_server *control = *out;
-	struct stat there;
 
 	*out = NULL;
 	if (!control)
@@ -196,12 +66,7 @@ void control_server_close(struct control_server **out)
 	for (size_t i = 0; i < CONTROL_CONNECTIONS; i++)
 		if (control->connections[i].fd >= 0)
 			drop(&control->connections[i]);
-	if (control->file.st_ino != 0 && lstat(control->path, &there) == 0 && there.st_ino == control->file.st_ino &&
-	    there.st_dev == control->file.st_dev)
-		unlink(control->path);
-	if (control->fd >= 0)
-		close(control->fd);
-	free(control->path);
+	unix_socket_close(&control->socket);
 	free(control);
 }
 
@@ -232,7 +97,7 @@ static struct connection *find_place(struct control_server *control)
 static void take_connection(struct control_server *control)
 {
 	struct connection *connection;
-	int fd = accept4(control->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	int fd = accept4(control->socket.fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 
 	if (fd < 0)
 		return;
@@ -312,7 +177,7 @@ static void receive(struct control_server *control, struct connection *connectio
 
 void control_server_fill(const struct control_server *control, struct pollfd *fds)
 {
-	fds[0] = (struct pollfd){.fd = control ? control->fd : -1, .events = POLLIN};
+	fds[0] = (struct pollfd){.fd = control ? control->socket.fd : -1, .events = POLLIN};
 	for (size_t i = 0; i < CONTROL_CONNECTIONS; i++) {
 		const struct connection *connection = control ? &control->connections[i] : NULL;
 

@@ -57,12 +57,11 @@ static const char *parse_plain(const char *at, char *name)
 	return end;
 }
 
-enum identities_section identities_parse_section(const char *line, char name[IDENTITIES_LINE_SIZE])
+enum identities_section identities_parse_section(const char *word, const char *line, char name[IDENTITIES_LINE_SIZE])
 {
-	static const char word[] = "[identity";
-	const char *at = line + strlen(word), *end;
+	const char *at = line + 1 + strlen(word), *end;
 
-	if (strncmp(line, word, strlen(word)) != 0 || !strchr(" \t]", *at) || !*at)
+	if (line[0] != '[' || strncmp(line + 1, word, strlen(word)) != 0 || !strchr(" \t]", *at) || !*at)
 		return NO_IDENTITY;
 	at += strspn(at, " \t");
 	if (*at == '"') {

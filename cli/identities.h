@@ -30,8 +30,9 @@ extern const size_t identity_option_count;
 #define IDENTITIES_LINE_SIZE 4096
 
 enum identities_section { NO_IDENTITY, IDENTITY_NAMED, IDENTITY_MALFORMED };
-/* Takes "[identity NAME]" or '[identity "NAME"]' apart, in which \" and \\ stand for a quote and a backslash; *name may be empty. */
-enum identities_section identities_parse_section(const char *line, char name[IDENTITIES_LINE_SIZE]);
+/* Takes "[WORD NAME]" or '[WORD "NAME"]' apart, in which \" and \\ stand for a quote and a backslash; *name may be empty. `word`:
+ * "identity", or "peer". */
+enum identities_section identities_parse_section(const char *word, const char *line, char name[IDENTITIES_LINE_SIZE]);
 
 /* Adds an identity with nothing set; the pointer is valid until the next one is added. NULL: *problem (of `size` bytes) has the error. */
 struct identity *identities_add(struct identities *identities, const char *name, int line, char *problem, size_t size);

@@ -21,7 +21,7 @@ struct metrics {
 	int socket; /* -1: the daemon's */
 	uint16_t port;
 	struct MHD_Daemon *daemon;
-	struct srdma_server *server;
+	struct metrics_source source;
 };
 
 /* Splits in place. Returns false when it has no such form. */
@@ -62,7 +62,7 @@ static int listen_on(const char *address, const char *port, struct metrics *metr
 	return CLI_EXIT_OK;
 }
 
-int metrics_listen(const char *where, struct metrics **out)
+int metrics_listen(const char *command, const char *where, struct metrics **out)
 {
 	struct metrics *metrics = calloc(1, sizeof *metrics);
 	char *copy = strdup(where);
@@ -72,7 +72,7 @@ int metrics_listen(const char *where, struct metrics **out)
 	if (!metrics || !copy)
 		cli_error("metrics: out of memory");
 	else if (!split(copy, &address, &port))
-		code = cli_usage("serve", "--metrics: '%s' is not valid; give ADDRESS:PORT, [ADDRESS]:PORT or PORT (on %s)", where,
+		code = cli_usage(command, "--metrics: '%s' is not valid; give ADDRESS:PORT, [ADDRESS]:PORT or PORT (on %s)", where,
 				 LOOPBACK);
 	else
 		code = listen_on(address, port, metrics);
@@ -89,21 +89,17 @@ uint16_t metrics_port(const struct metrics *metrics)
 	return metrics->port;
 }
 
-static char *make_text(struct srdma_server *server, size_t *size)
+static char *make_text(const struct metrics_source *source, size_t *size)
 {
-	struct srdma_server_metrics *m = NULL;
 	char *text = NULL;
-	FILE *file = srdma_server_get_metrics(server, &m) == 0 ? open_memstream(&text, size) : NULL;
+	FILE *file = open_memstream(&text, size);
+	bool made = file && source->print(source->arg, file);
 
-	if (file) {
-		metrics_print(m, file);
-		/* Out of memory shows here. */
-		if (fclose(file) != 0) {
-			free(text);
-			text = NULL;
-		}
+	/* Out of memory shows here. */
+	if (file && (fclose(file) != 0 || !made)) {
+		free(text);
+		text = NULL;
 	}
-	srdma_server_metrics_free(&m);
 	return text;
 }
 
@@ -135,17 +131,16 @@ static enum MHD_Result tell(struct MHD_Connection *connection, unsigned status, 
 }
 
 /* Whether a balancer should send new clients here. */
-static enum MHD_Result tell_readiness(struct MHD_Connection *connection, struct srdma_server *server)
+static enum MHD_Result tell_readiness(struct MHD_Connection *connection, const struct metrics_source *source)
 {
-	static char ready[] = "ready\n", draining[] = "draining\n", no_device[] = "the RDMA device has failed\n";
-	struct srdma_server_status status;
+	static char is_ready[] = "ready\n";
+	char text[64];
+	const char *problem = source->problem(source->arg);
 
-	srdma_server_get_status(server, &status);
-	if (status.device_failed)
-		return tell(connection, MHD_HTTP_SERVICE_UNAVAILABLE, no_device);
-	if (status.draining)
-		return tell(connection, MHD_HTTP_SERVICE_UNAVAILABLE, draining);
-	return tell(connection, MHD_HTTP_OK, ready);
+	if (!problem)
+		return tell(connection, MHD_HTTP_OK, is_ready);
+	snprintf(text, sizeof text, "%s\n", problem);
+	return tell(connection, MHD_HTTP_SERVICE_UNAVAILABLE, text);
 }
 
 static enum MHD_Result answer(void *arg, struct MHD_Connection *connection, const char *url, const char *method,
@@ -172,8 +167,8 @@ static enum MHD_Result answer(void *arg, struct MHD_Connection *connection, cons
 		return MHD_YES;
 	}
 	if (ready)
-		return tell_readiness(connection, metrics->server);
-	text = make_text(metrics->server, &size);
+		return tell_readiness(connection, &metrics->source);
+	text = make_text(&metrics->source, &size);
 	if (!text)
 		return tell(connection, MHD_HTTP_INTERNAL_SERVER_ERROR, no_memory);
 	return reply(connection, MHD_HTTP_OK, text, size, MHD_RESPMEM_MUST_FREE, "text/plain; version=0.0.4; charset=utf-8");
@@ -193,9 +188,9 @@ static void raise_descriptors(void)
 		cli_log(SRDMA_LOG_WARN, "metrics: cannot raise the limit of file descriptors: %s", strerror(errno));
 }
 
-int metrics_serve(struct metrics *metrics, struct srdma_server *server)
+int metrics_serve(struct metrics *metrics, const struct metrics_source *source)
 {
-	metrics->server = server;
+	metrics->source = *source;
 	raise_descriptors();
 	metrics->daemon = MHD_start_daemon(MHD_USE_EPOLL_INTERNAL_THREAD, 0, NULL, NULL, answer, metrics,
 					   MHD_OPTION_LISTEN_SOCKET, metrics->socket, MHD_OPTION_CONNECTION_LIMIT,

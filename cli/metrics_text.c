@@ -114,7 +114,7 @@ static void print_ends(const struct srdma_server_metrics *m, FILE *file)
 		labelled(file, "completion_errors_total", "status", statuses[i], m->completion_errors[i]);
 }
 
-void metrics_print(const struct srdma_server_metrics *m, FILE *file)
+static void print_all(const struct srdma_server_metrics *m, FILE *file)
 {
 	family(file, "build_info", "gauge", "1, with the version of the library.");
 	labelled(file, "build_info", "version", srdma_version(), 1);
@@ -123,4 +123,28 @@ void metrics_print(const struct srdma_server_metrics *m, FILE *file)
 	print_traffic(m, file);
 	print_epochs(m, file);
 	print_ends(m, file);
+}
+
+static bool print(void *arg, FILE *file)
+{
+	struct srdma_server_metrics *m = NULL;
+	bool made = srdma_server_get_metrics(arg, &m) == 0;
+
+	if (made)
+		print_all(m, file);
+	srdma_server_metrics_free(&m);
+	return made;
+}
+
+static const char *problem(void *arg)
+{
+	struct srdma_server_status status;
+
+	srdma_server_get_status(arg, &status);
+	return status.device_failed ? "the RDMA device has failed" : status.draining ? "draining" : NULL;
+}
+
+void metrics_of_server(struct srdma_server *server, struct metrics_source *source)
+{
+	*source = (struct metrics_source){.print = print, .problem = problem, .arg = server};
 }

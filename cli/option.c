@@ -4,6 +4,7 @@
 #include "securdma_server.h"
 
 #include "cli.h"
+#include "local.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -43,6 +44,12 @@ static const struct word seal_words[] = {
 	{NULL, 0},
 };
 
+static const struct word mode_words[] = {
+	{"enforce", LOCAL_ENFORCE},
+	{"observe", LOCAL_OBSERVE},
+	{NULL, 0},
+};
+
 static const struct word worker_words[] = {
 	{"auto", SRDMA_WORKERS_AUTO},
 	{"per-client", SRDMA_WORKERS_PER_CLIENT},
@@ -56,7 +63,7 @@ static const struct word switch_words[] = {
 /* The words that a type takes; NULL: it is not a type of words. */
 static const struct word *const words_of[] = {
 	[OPTION_SWITCH] = switch_words, [OPTION_ACCESS] = access_words, [OPTION_LEVEL] = level_words,
-	[OPTION_LOG_FORMAT] = log_format_words, [OPTION_SEAL] = seal_words, [OPTION_WORKERS] = worker_words, [OPTION_LIST] = NULL,
+	[OPTION_LOG_FORMAT] = log_format_words, [OPTION_MODE] = mode_words, [OPTION_SEAL] = seal_words, [OPTION_WORKERS] = worker_words, [OPTION_LIST] = NULL,
 };
 
 static int set_word(const struct word *words, const char *text, int64_t *value, char *allowed, size_t size)

@@ -16,6 +16,7 @@ enum option_type {
 	OPTION_ACCESS, /* an integer: IBV_ACCESS_REMOTE_* from rw, r, w, none */
 	OPTION_LEVEL,  /* an integer: enum srdma_log_level */
 	OPTION_LOG_FORMAT, /* an integer: enum cli_log_format */
+	OPTION_MODE,   /* an integer: enum local_mode (agent/local.h) */
 	OPTION_SEAL,   /* an integer: enum srdma_seal */
 	OPTION_WORKERS, /* an integer: a number between 1 and max, or SRDMA_WORKERS_* from auto, per-client */
 	OPTION_LIST,   /* struct option_list; the flag may be repeated */

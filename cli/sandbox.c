@@ -157,23 +157,24 @@ static int add_networks(scmp_filter_ctx filter)
 	return ret;
 }
 
-static int add_sockets(scmp_filter_ctx filter)
+static int add_sockets(scmp_filter_ctx filter, bool agent)
 {
-	/* Of the kernel's own: what tells addresses and RDMA devices. */
-	static const int kernel[] = {NETLINK_ROUTE, NETLINK_RDMA};
+	/* Of the kernel's own: what tells addresses and RDMA devices; to an agent, also what encrypts packets. */
+	static const int kernel[] = {NETLINK_ROUTE, NETLINK_RDMA, NETLINK_XFRM, NETLINK_GENERIC};
+	size_t count = agent ? 4 : 2;
 	int ret = allow_if(filter, CALL(socketpair), 0, AF_UNIX);
 
 	if (ret == 0)
 		ret = allow_if(filter, CALL(socket), 0, AF_UNIX);
 	if (ret == 0)
 		ret = add_networks(filter);
-	for (size_t i = 0; i < 2 && ret == 0; i++)
+	for (size_t i = 0; i < count && ret == 0; i++)
 		ret = seccomp_rule_add(filter, SCMP_ACT_ALLOW, CALL(socket), 2, SCMP_A0(SCMP_CMP_MASKED_EQ, LOW_HALF, AF_NETLINK),
 				       SCMP_A2(SCMP_CMP_MASKED_EQ, LOW_HALF, (scmp_datum_t)kernel[i]));
 	return ret;
 }
 
-int sandbox_enter(bool files)
+static int enter(bool files, bool agent)
 {
 	scmp_filter_ctx filter = seccomp_init(SCMP_ACT_ERRNO(EPERM));
 	int ret;
@@ -195,11 +196,21 @@ int sandbox_enter(bool files)
 	if (ret == 0)
 		ret = add_commands(filter);
 	if (ret == 0)
-		ret = add_sockets(filter);
+		ret = add_sockets(filter, agent);
 	if (ret == 0)
 		ret = seccomp_load(filter);
 	seccomp_release(filter);
 	return ret;
+}
+
+int sandbox_enter(bool files)
+{
+	return enter(files, false);
+}
+
+int sandbox_enter_agent(void)
+{
+	return enter(false, true);
 }
 
 #else
@@ -207,6 +218,11 @@ int sandbox_enter(bool files)
 int sandbox_enter(bool files)
 {
 	(void)files;
+	return -ENOTSUP;
+}
+
+int sandbox_enter_agent(void)
+{
 	return -ENOTSUP;
 }
 

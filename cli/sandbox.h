@@ -9,5 +9,7 @@
  * only an intruder makes (another program, another process's memory, the kernel's modules) ends the process. 0, or a negative
  * errno: then there is no filter. `files`: the server writes clients' files. -ENOTSUP: this build has none, for want of libseccomp. */
 int sandbox_enter(bool files);
+/* The same for an agent, which writes no files and asks the kernel what encrypts packets. */
+int sandbox_enter_agent(void);
 
 #endif

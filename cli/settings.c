@@ -26,17 +26,17 @@ const struct option settings_options[] = {
 	 "text, or json: one object per line"},
 	{"--json", NULL, NULL, OPTION_SWITCH, FOR_ALL, AT(json), 0, 0, NULL, "print JSON, for scripts"},
 
-	{"--device", "device", "name", OPTION_TEXT, FOR_ALL & ~FOR_CONTROL, AT(device.name), 0, 0, "NAME",
+	{"--device", "device", "name", OPTION_TEXT, FOR_ALL & ~(FOR_CONTROL | FOR_AGENT), AT(device.name), 0, 0, "NAME",
 	 "RDMA device; default: the first with an active port, preferably one of this network namespace"},
-	{"--port-num", "device", "port", OPTION_NUMBER, FOR_ALL & ~FOR_CONTROL, AT(device.port), 0, 255, "N",
+	{"--port-num", "device", "port", OPTION_NUMBER, FOR_ALL & ~(FOR_CONTROL | FOR_AGENT), AT(device.port), 0, 255, "N",
 	 "port of the device; 0: the first active port"},
 	{"--device-wait-ms", "device", "wait-ms", OPTION_NUMBER, FOR_SERVE, AT(device_wait_ms), 0, MS_MAX, "N",
 	 "time to wait for a missing device; 0: do not wait"},
 	{"--gid-index", "device", "gid-index", OPTION_NUMBER, FOR_VERBS, AT(device.gid_index), -1, 255, "N",
 	 "index of the source GID; -1: choose it by the address"},
 
-	{"--ca", "tls", "ca", OPTION_TEXT, FOR_CLIENTS | FOR_DOCTOR, AT(client_tls.ca_file), 0, 0, "FILE",
-	 "CA certificates to verify the server with"},
+	{"--ca", "tls", "ca", OPTION_TEXT, FOR_CLIENTS | FOR_DOCTOR | FOR_AGENT, AT(client_tls.ca_file), 0, 0, "FILE",
+	 "CA certificates to verify the server with, or other agents"},
 	{"--pin", "tls", "pin", OPTION_TEXT, FOR_CLIENTS | FOR_DOCTOR, AT(client_tls.pin), 0, 0, "sha256:HEX",
 	 "pin of the public key in a self-signed server certificate, instead of --ca"},
 	{"--server-name", "tls", "server-name", OPTION_TEXT, FOR_CLIENTS, AT(client_tls.server_name), 0, 0, "NAME",
@@ -45,14 +45,14 @@ const struct option settings_options[] = {
 	{"--key", "tls", "key", OPTION_TEXT, (FOR_ALL & ~FOR_CONTROL) | AT_RELOAD, AT(key_file), 0, 0, "FILE", "private key of this end"},
 	{"--client-ca", "tls", "client-ca", OPTION_TEXT, FOR_SERVE | FOR_DOCTOR | AT_RELOAD, AT(server_tls.client_ca_file), 0, 0, "FILE",
 	 "CA certificates to verify clients with"},
-	{"--crl", "tls", "crl", OPTION_TEXT, FOR_CLIENTS | FOR_DOCTOR, AT(client_tls.crl_file), 0, 0, "FILE",
+	{"--crl", "tls", "crl", OPTION_TEXT, FOR_CLIENTS | FOR_DOCTOR | FOR_AGENT, AT(client_tls.crl_file), 0, 0, "FILE",
 	 "revocation lists of the CAs in --ca"},
 	{"--client-crl", "tls", "client-crl", OPTION_TEXT, FOR_SERVE | AT_RELOAD, AT(server_tls.client_crl_file), 0, 0, "FILE",
 	 "revocation lists of the CAs in --client-ca"},
-	{"--crl-require-all", "tls", "crl-require-all", OPTION_SWITCH, FOR_SERVE | FOR_CLIENTS | AT_RELOAD, AT(crl_require_all), 0, 0, NULL,
+	{"--crl-require-all", "tls", "crl-require-all", OPTION_SWITCH, FOR_SERVE | FOR_CLIENTS | FOR_AGENT | AT_RELOAD, AT(crl_require_all), 0, 0, NULL,
 	 "require a revocation list for each CA below the trusted one, too"},
-	{"--identity-from", "tls", "identity-from", OPTION_TEXT, FOR_SERVE | AT_RELOAD, AT(server_tls.identity_from), 0, 0, "KIND,...",
-	 "kinds of certificate names that identify a client, in order: cn, uri, email, dns, pin; default: cn,uri,email,dns"},
+	{"--identity-from", "tls", "identity-from", OPTION_TEXT, FOR_SERVE | FOR_AGENT | AT_RELOAD, AT(server_tls.identity_from), 0, 0, "KIND,...",
+	 "kinds of certificate names that identify a client or an agent, in order: cn, uri, email, dns, pin; default: cn,uri,email,dns"},
 	{"--insecure-anonymous-clients", "tls", "insecure-anonymous-clients", OPTION_SWITCH, FOR_SERVE | AT_RELOAD,
 	 AT(server_tls.insecure_anonymous_clients), 0, 0, NULL, "serve clients without a certificate"},
 	{"--allow-tls12", "tls", "allow-tls12", OPTION_SWITCH, FOR_SERVE | FOR_CLIENTS | AT_RELOAD, AT(allow_tls12), 0, 0, NULL,
@@ -166,6 +166,49 @@ const struct option settings_options[] = {
 	{"--tunnel-idle-timeout-ms", "tunnel", "idle-timeout-ms", OPTION_NUMBER, FOR_SERVE | AT_RELOAD, AT(tunnel_idle_timeout_ms), 0, MS_MAX,
 	 "N", "time without a byte after which a tunnel ends; 0: none"},
 
+	{"--socket", "agent", "socket", OPTION_TEXT, FOR_AGENT, AT(agent.socket), 0, 0, "PATH",
+	 "Unix socket for programs; default: securdma/agent.sock in /run, or in XDG_RUNTIME_DIR for a user other than root"},
+	{"--mode", "agent", "mode", OPTION_MODE, FOR_AGENT | AT_RELOAD, AT(agent.mode), 0, 0, "enforce|observe",
+	 "refuse connections that the agent cannot vouch for, or let them go on and log them"},
+	{"--require-encryption", "agent", "require-encryption", OPTION_SWITCH, FOR_AGENT | AT_RELOAD, AT(agent.require_encryption), 0, 0, NULL,
+	 "refuse connections over paths that MACsec, IPsec or WireGuard do not encrypt"},
+	{"--users", "agent", "users", OPTION_TEXT, FOR_AGENT | AT_RELOAD, AT(agent.users), 0, 0, "USER,...",
+	 "local users, and @groups, that may connect to hosts without a [peer NAME] section; default: all"},
+	{"--only-listed-peers", "agent", "only-listed-peers", OPTION_SWITCH, FOR_AGENT | AT_RELOAD, AT(agent.only_listed_peers), 0, 0, NULL,
+	 "connect only to hosts with a [peer NAME] section in the configuration file"},
+	{"--map", "agent", "map", OPTION_TEXT, FOR_AGENT | AT_RELOAD, AT(agent.map), 0, 0, "FILE",
+	 "which host has which GID or LID, where GIDs are no addresses (InfiniBand)"},
+	{"--listen", "agent", "address", OPTION_TEXT, FOR_AGENT, AT(agent.listen), 0, 0, "ADDRESS", "address to listen on for other agents; default: all"},
+	{"--port", "agent", "port", OPTION_TEXT, FOR_AGENT, AT(agent.port), 0, 0, "PORT",
+	 "TLS port to listen on for other agents; default: " SETTINGS_AGENT_PORT},
+	{"--peer-port", "agent", "peer-port", OPTION_TEXT, FOR_AGENT, AT(agent.peer_port), 0, 0, "PORT",
+	 "TLS port on which other agents listen; default: the agent's own"},
+	{"--queue-pairs-per-user", "agent", "queue-pairs-per-user", OPTION_NUMBER, FOR_AGENT | AT_RELOAD, AT(agent.queue_pairs_per_user), 1, 16777216, "N",
+	 "queue pairs that the programs of one user may have"},
+	{"--programs-per-user", "agent", "programs-per-user", OPTION_NUMBER, FOR_AGENT | AT_RELOAD, AT(agent.programs_per_user), 1, 65536, "N",
+	 "programs of one user that may be connected"},
+	{"--queries-per-second", "agent", "queries-per-second", OPTION_NUMBER, FOR_AGENT | AT_RELOAD, AT(agent.queries_per_second), 1, 1000000, "N",
+	 "questions per second accepted from each peer, which waits beyond that"},
+	{"--max-sessions", "agent", "max-sessions", OPTION_NUMBER, FOR_AGENT | AT_RELOAD, AT(agent.max_sessions), 1, 65536, "N",
+	 "sessions with other agents"},
+	{"--max-handshakes", "agent", "max-handshakes", OPTION_NUMBER, FOR_AGENT | AT_RELOAD, AT(agent.max_handshakes), 1, 4096, "N",
+	 "connections of agents that have not authenticated yet"},
+	{"--max-handshakes-per-second", "agent", "max-handshakes-per-second", OPTION_NUMBER, FOR_AGENT | AT_RELOAD, AT(agent.max_handshakes_per_second), 1,
+	 100000, "N", "connections of agents that may begin per second"},
+	{"--connect-timeout-ms", "agent", "connect-timeout-ms", OPTION_NUMBER, FOR_AGENT | AT_RELOAD, AT(agent.connect_timeout_ms), 100, MS_MAX, "N",
+	 "time until a program has its answer"},
+	{"--keepalive-ms", "agent", "keepalive-ms", OPTION_NUMBER, FOR_AGENT | AT_RELOAD, AT(agent.keepalive_ms), 100, MS_MAX, "N",
+	 "silence after which a peer is asked whether it is there; after three times that it counts as gone"},
+	{"--idle-timeout-ms", "agent", "idle-timeout-ms", OPTION_NUMBER, FOR_AGENT | AT_RELOAD, AT(agent.idle_timeout_ms), 0, MS_MAX, "N",
+	 "time without a question after which a session is closed; 0: none"},
+	{"--metrics", "agent", "metrics", OPTION_TEXT, FOR_AGENT, AT(agent.metrics), 0, 0, "ADDRESS:PORT",
+	 "serve Prometheus metrics over HTTP; PORT alone: on the loopback address; default: none"},
+	{"--user", "agent", "user", OPTION_TEXT, FOR_AGENT, AT(agent.user), 0, 0, "NAME", "user that the agent switches to when root has started it"},
+	{"--group", "agent", "group", OPTION_TEXT, FOR_AGENT, AT(agent.group), 0, 0, "NAME", "group that it switches to; default: that of the user"},
+	{"--no-sandbox", "agent", "no-sandbox", OPTION_SWITCH, FOR_AGENT, AT(agent.no_sandbox), 0, 0, NULL, "disable the system-call filter"},
+	{"--control", "agent", "control", OPTION_TEXT, FOR_AGENT, AT(agent.control), 0, 0, "PATH",
+	 "control socket of the agent; default: agent.control beside the socket for programs"},
+
 	{NULL, "client", "host", OPTION_TEXT, 0, AT(host), 0, 0, "HOST", "server to connect to"},
 	{"--port", "client", "port", OPTION_TEXT, FOR_CLIENTS, AT(port), 0, 0, "PORT", "the server's TLS port; default: " SRDMA_DEFAULT_PORT},
 };
@@ -182,6 +225,7 @@ void settings_init(struct settings *settings)
 	srdma_server_options_init(&settings->server);
 	srdma_server_limits_init(&settings->limits);
 	settings->server.port = NULL;                    /* settings_complete */
+	agent_settings_init(&settings->agent);
 	settings->files_rights = IBV_ACCESS_REMOTE_READ;
 	settings->files_copies = 8;
 	settings->tunnel_connect_timeout_ms = 10000;
@@ -203,6 +247,7 @@ void settings_free(struct settings *settings)
 	options_free(settings_options, settings_option_count, settings);
 	identities_free(&settings->identities);
 	tunnel_targets_free(&settings->tunnel_targets);
+	agent_peers_free(&settings->agent_peers);
 }
 
 struct ini_source {
@@ -211,8 +256,9 @@ struct ini_source {
 	FILE *file;
 	int line;
 	int problems;
-	bool in_identity;          /* the section is an [identity NAME] */
-	struct identity *identity; /* it; NULL: it is wrong, which was said */
+	bool in_named;             /* the section is an [identity NAME] or a [peer NAME], */
+	struct identity *identity; /* this one, */
+	struct agent_peer *peer;   /* or this one. Both NULL: it is wrong, which was said */
 };
 
 static void complain(struct ini_source *source, const char *format, ...) __attribute__((format(printf, 2, 3)));
@@ -228,21 +274,30 @@ static void complain(struct ini_source *source, const char *format, ...)
 	source->problems++;
 }
 
-/* libinih cuts the names of sections, knows no quotes, and does not tell of a section without keys; an identity needs no key to be
- * listed. Returns whether it was one of an identity. */
+/* libinih cuts the names of sections, knows no quotes, and does not tell of a section without keys; an identity or a peer needs no key to be
+ * listed. Returns whether it was one of these. */
 static bool take_section(struct ini_source *source, const char *line)
 {
 	char name[LINE_SIZE], problem[1024];
-	enum identities_section kind = identities_parse_section(line, name);
+	bool is_peer = false;
+	enum identities_section kind = identities_parse_section("identity", line, name);
 
+	if (kind == NO_IDENTITY) {
+		kind = identities_parse_section("peer", line, name);
+		is_peer = kind != NO_IDENTITY;
+	}
 	source->identity = NULL;
-	source->in_identity = kind != NO_IDENTITY;
+	source->peer = NULL;
+	source->in_named = kind != NO_IDENTITY;
 	if (kind == IDENTITY_MALFORMED)
-		complain(source, "a quoted name ends with a quote, and then the bracket: [identity \"NAME\"]");
+		complain(source, "a quoted name ends with a quote, and then the bracket: [%s \"NAME\"]", is_peer ? "peer" : "identity");
 	if (kind != IDENTITY_NAMED)
-		return source->in_identity;
-	source->identity = identities_add(&source->settings->identities, name, source->line, problem, sizeof problem);
-	if (!source->identity)
+		return source->in_named;
+	if (is_peer)
+		source->peer = agent_peers_add(&source->settings->agent_peers, name, source->line, problem, sizeof problem);
+	else
+		source->identity = identities_add(&source->settings->identities, name, source->line, problem, sizeof problem);
+	if (!source->identity && !source->peer)
 		complain(source, "%s", problem);
 	return true;
 }
@@ -253,7 +308,7 @@ static char *read_line(char *buffer, int size, void *stream)
 	static const char bom[] = "\xef\xbb\xbf";
 	struct ini_source *source = stream;
 	char line[LINE_SIZE], *start = line;
-	bool is_identity;
+	bool is_named;
 	size_t length;
 
 	if (!fgets(line, sizeof line, source->file))
@@ -268,11 +323,11 @@ static char *read_line(char *buffer, int size, void *stream)
 		start += strlen(bom);
 	/* To libinih an indented line continues the value before it; here indentation means nothing. */
 	start += strspn(start, " \t");
-	is_identity = start[0] == '[' && take_section(source, start);
+	is_named = start[0] == '[' && take_section(source, start);
 	/* Its room is smaller, and it must not see what it would not understand. */
-	if (!is_identity && strlen(start) >= (size_t)size)
+	if (!is_named && strlen(start) >= (size_t)size)
 		complain(source, "the line is too long; at most %d bytes are allowed", size - 2);
-	snprintf(buffer, (size_t)size, "%s", is_identity ? "[identity]\n" : start);
+	snprintf(buffer, (size_t)size, "%s", is_named ? (source->peer ? "[peer]\n" : "[identity]\n") : start);
 	return buffer;
 }
 
@@ -302,25 +357,39 @@ static void take_target(struct ini_source *source, const char *name, const char 
 		complain(source, "[tunnel-targets] %s: %s", name, problem);
 }
 
+/* The table of keys of the section that is being read, and where their values go. */
+struct keys {
+	const struct option *options;
+	size_t count;
+	void *values;
+	const char *space, *name; /* of the section, for messages */
+};
+
+static struct keys keys_of(struct ini_source *source)
+{
+	if (source->identity)
+		return (struct keys){identity_options, identity_option_count, source->identity, " ", source->identity->name};
+	if (source->peer)
+		return (struct keys){agent_peer_options, agent_peer_option_count, source->peer, " ", source->peer->name};
+	return (struct keys){settings_options, settings_option_count, source->settings, "", ""};
+}
+
 static int take_value(void *user, const char *section, const char *key, const char *value)
 {
 	struct ini_source *source = user;
-	const struct identity *identity = source->identity;
-	const struct option *options = identity ? identity_options : settings_options, *found = NULL;
-	size_t count = identity ? identity_option_count : settings_option_count;
-	void *values = identity ? (void *)source->identity : source->settings;
-	const char *space = identity ? " " : "", *name = identity ? identity->name : "";
-	bool known_section = false;
+	const struct keys keys = keys_of(source);
+	const struct option *found = NULL;
+	bool known_section = false, named = source->identity || source->peer;
 	char allowed[512] = "";
 
-	if (source->in_identity && !identity)
+	if (source->in_named && !named)
 		return 1;
-	if (!identity && strcmp(section, "tunnel-targets") == 0) {
+	if (!named && strcmp(section, "tunnel-targets") == 0) {
 		take_target(source, key, value);
 		return 1;
 	}
-	for (size_t i = 0; i < count && !found; i++) {
-		const struct option *option = &options[i];
+	for (size_t i = 0; i < keys.count && !found; i++) {
+		const struct option *option = &keys.options[i];
 
 		if (!option->section || strcmp(option->section, section) != 0)
 			continue;
@@ -328,17 +397,17 @@ static int take_value(void *user, const char *section, const char *key, const ch
 		if (strcmp(option->key, key) == 0)
 			found = option;
 	}
-	if (found && option_set(found, values, value, allowed, sizeof allowed) == 0)
+	if (found && option_set(found, keys.values, value, allowed, sizeof allowed) == 0)
 		return 1;
 	if (found) {
-		complain(source, "[%s%s%s] %s: '%s' is not valid; give %s", section, space, name, key, value, allowed);
+		complain(source, "[%s%s%s] %s: '%s' is not valid; give %s", section, keys.space, keys.name, key, value, allowed);
 		return 1;
 	}
-	list_allowed(options, count, known_section ? section : NULL, allowed, sizeof allowed);
+	list_allowed(keys.options, keys.count, known_section ? section : NULL, allowed, sizeof allowed);
 	if (known_section)
-		complain(source, "section [%s%s%s] has no key '%s'; its keys are: %s", section, space, name, key, allowed);
+		complain(source, "section [%s%s%s] has no key '%s'; its keys are: %s", section, keys.space, keys.name, key, allowed);
 	else
-		complain(source, "there is no section [%s] (key '%s'); the sections are: %s, tunnel-targets, identity NAME", section, key, allowed);
+		complain(source, "there is no section [%s] (key '%s'); the sections are: %s, tunnel-targets, identity NAME, peer NAME", section, key, allowed);
 	return 1;
 }
 

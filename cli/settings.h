@@ -3,6 +3,7 @@
 #ifndef CLI_SETTINGS_H
 #define CLI_SETTINGS_H
 
+#include "agent_settings.h"
 #include "identities.h"
 #include "option.h"
 #include "securdma_server.h"
@@ -15,6 +16,7 @@
 #define FOR_CONTROL (1U << 4)
 #define FOR_CP      (1U << 6)
 #define FOR_TUNNEL  (1U << 7)
+#define FOR_AGENT   (1U << 8)
 /* Not a command: a reload puts the new value into effect while the server runs. */
 #define AT_RELOAD   (1U << 5)
 #define FOR_ALL     (~AT_RELOAD)
@@ -52,6 +54,9 @@ struct settings {
 	char *tunnel_allow;
 	int64_t tunnel_connect_timeout_ms, tunnel_idle_timeout_ms;
 
+	struct agent_settings agent;
+	struct agent_peers agent_peers; /* no option: the sections [peer NAME] */
+
 	char *host, *port;
 };
 
@@ -60,6 +65,7 @@ extern const size_t settings_option_count;
 
 /* Where the commands look for a server that nobody has named: what securdma.service has. */
 #define SETTINGS_CONTROL "/run/securdma/control"
+#define SETTINGS_AGENT_PORT "4434"
 
 /* Fills in the library's defaults. */
 void settings_init(struct settings *settings);

@@ -13,6 +13,7 @@
 #include <openssl/x509v3.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
 /* Bytes of CA names that a server sends to each client; it sends none if there are more. The names are a hint: only the chain counts. */
@@ -26,22 +27,21 @@ struct srdma_tls_context {
 	bool has_server_name; /* false: expects the host connected to */
 	struct srdma_server_name server_name;
 	struct srdma_name_order name_order;
+	unsigned char alpn[SRDMA_ALPN_MAX + 1]; /* the protocol as ALPN has it: its length, then the name */
 };
 
 SRDMA_DEFAULTS(srdma_tls_client_options)
 
 SRDMA_DEFAULTS(srdma_tls_server_options)
 
-static const unsigned char alpn_list[] = {sizeof SRDMA_ALPN - 1, 's', 'e', 'c', 'u', 'r', 'd', 'm', 'a', '/', '1'};
-
 static int select_alpn(SSL *ssl, const unsigned char **out, unsigned char *out_length, const unsigned char *in,
 		       unsigned in_length, void *arg)
 {
+	const struct srdma_tls_context *context = arg;
 	unsigned char *chosen;
 
 	(void)ssl;
-	(void)arg;
-	if (SSL_select_next_proto(&chosen, out_length, alpn_list, sizeof alpn_list, in, in_length) != OPENSSL_NPN_NEGOTIATED)
+	if (SSL_select_next_proto(&chosen, out_length, context->alpn, context->alpn[0] + 1u, in, in_length) != OPENSSL_NPN_NEGOTIATED)
 		return SSL_TLSEXT_ERR_ALERT_FATAL;
 	*out = chosen;
 	return SSL_TLSEXT_ERR_OK;
@@ -55,6 +55,38 @@ static int finish(int ret, struct srdma_tls_context *context, struct srdma_tls_c
 	else
 		srdma_tls_context_unref(&context);
 	return ret;
+}
+
+int srdma_tls_context_set_alpn(struct srdma_tls_context *context, const char *protocol)
+{
+	size_t length = strlen(protocol);
+
+	if (length == 0 || length > SRDMA_ALPN_MAX)
+		return srdma_fail(-EINVAL, "the ALPN name of a protocol has 1 to %d bytes", SRDMA_ALPN_MAX);
+	context->alpn[0] = (unsigned char)length;
+	memcpy(context->alpn + 1, protocol, length);
+	if (!context->server && SSL_CTX_set_alpn_protos(context->ssl, context->alpn, (unsigned)length + 1) != 0)
+		return srdma_fail_openssl(-ENOMEM, "cannot configure TLS");
+	return 0;
+}
+
+const char *srdma_tls_context_alpn(const struct srdma_tls_context *context, unsigned *length)
+{
+	*length = context->alpn[0];
+	return (const char *)context->alpn + 1;
+}
+
+void srdma_tls_context_set_name_order(struct srdma_tls_context *context, const struct srdma_name_order *order)
+{
+	context->name_order = *order;
+}
+
+int srdma_tls_context_own_names(const struct srdma_tls_context *context, struct srdma_peer_names *out)
+{
+	X509 *cert = SSL_CTX_get0_certificate(context->ssl);
+
+	*out = (struct srdma_peer_names){.identity = ""};
+	return cert ? srdma_peer_names_read(cert, &context->name_order, out) : 0;
 }
 
 static int context_new(bool server, bool allow_tls12, struct srdma_tls_context **out)
@@ -76,8 +108,10 @@ static int context_new(bool server, bool allow_tls12, struct srdma_tls_context *
 	/* Without this mode, a read returns after a record without data, so that the caller limits how many of those it takes. */
 	SSL_CTX_clear_mode(context->ssl, SSL_MODE_AUTO_RETRY);
 	if (server)
-		SSL_CTX_set_alpn_select_cb(context->ssl, select_alpn, NULL);
-	ret = srdma_tls_set_parameters(context->ssl, server, allow_tls12);
+		SSL_CTX_set_alpn_select_cb(context->ssl, select_alpn, context);
+	ret = srdma_tls_context_set_alpn(context, SRDMA_ALPN);
+	if (ret == 0)
+		ret = srdma_tls_set_parameters(context->ssl, server, allow_tls12);
 	return finish(ret, context, out);
 }
 
@@ -107,8 +141,6 @@ static int configure_client(struct srdma_tls_context *context, const struct srdm
 		return ret;
 	SSL_CTX_set_verify(context->ssl, SSL_VERIFY_PEER, NULL);
 	srdma_trust_enforce(&context->trust, context->ssl);
-	if (SSL_CTX_set_alpn_protos(context->ssl, alpn_list, sizeof alpn_list) != 0)
-		return srdma_fail_openssl(-ENOMEM, "cannot configure TLS");
 	return 0;
 }
 

@@ -252,7 +252,8 @@ static int translate(struct srdma_tls *tls, int ret, const char *doing)
 int srdma_tls_handshake(struct srdma_tls *tls)
 {
 	const unsigned char *alpn = NULL;
-	unsigned length = 0;
+	unsigned length = 0, wanted_length;
+	const char *wanted = srdma_tls_context_alpn(tls->context, &wanted_length);
 
 	ERR_clear_error();
 	int ret = SSL_do_handshake(tls->ssl);
@@ -260,8 +261,9 @@ int srdma_tls_handshake(struct srdma_tls *tls)
 		return translate(tls, ret, "handshake");
 	srdma_tls_allow(tls->ssl, SIZE_MAX);
 	SSL_get0_alpn_selected(tls->ssl, &alpn, &length);
-	if (length != strlen(SRDMA_ALPN) || memcmp(alpn, SRDMA_ALPN, length) != 0)
-		return srdma_fail(SRDMA_EPROTOCOL, "the peer does not speak %s (ALPN): it is not securdma, or another version", SRDMA_ALPN);
+	if (length != wanted_length || memcmp(alpn, wanted, length) != 0)
+		return srdma_fail(SRDMA_EPROTOCOL, "the peer does not speak %.*s (ALPN): it is not securdma, or another version",
+				  (int)wanted_length, wanted);
 	tls->established = true;
 	return 0;
 }

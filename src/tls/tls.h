@@ -8,13 +8,22 @@
 
 #include <openssl/ssl.h>
 
-/* The ALPN name that both ends must offer: this protocol and its version. */
+/* The ALPN name that both ends must offer: this protocol and its version. A context has this one unless it is given another. */
 #define SRDMA_ALPN "securdma/1"
+#define SRDMA_ALPN_MAX 32
 
 bool srdma_tls_context_is_server(const struct srdma_tls_context *context);
 const struct srdma_name_order *srdma_tls_context_name_order(const struct srdma_tls_context *context);
 /* The end of validity of this end's certificate, in seconds since the epoch; 0: there is none. */
 int64_t srdma_tls_context_not_after(const struct srdma_tls_context *context);
+/* Sets the protocol of all channels to come. Must be called before the first one. Errors: -EINVAL, -ENOMEM. */
+int srdma_tls_context_set_alpn(struct srdma_tls_context *context, const char *protocol);
+/* The protocol, which has no NUL at its end. */
+const char *srdma_tls_context_alpn(const struct srdma_tls_context *context, unsigned *length);
+/* Which names of peers identify them, for a context that has no option for it. */
+void srdma_tls_context_set_name_order(struct srdma_tls_context *context, const struct srdma_name_order *order);
+/* The names in this end's certificate; none if it has no certificate. Errors: -EINVAL, -ENOMEM. */
+int srdma_tls_context_own_names(const struct srdma_tls_context *context, struct srdma_peer_names *out);
 /* Makes an SSL that follows the context's rules; `host`: the name that the client connected to. */
 int srdma_tls_context_ssl(struct srdma_tls_context *context, const char *host, SSL **out);
 

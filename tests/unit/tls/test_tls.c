@@ -136,6 +136,41 @@ TEST(peer_of_another_protocol_is_refused)
 	assert_int_equal(face(true, false, with_alpn(raw_client(), "\002h2" ALPN), "", NULL), 0);
 }
 
+static struct end with_protocol(struct end own, const char *protocol)
+{
+	assert_int_equal(srdma_tls_context_set_alpn(own.context, protocol), 0);
+	return own;
+}
+
+TEST(context_can_have_another_protocol_and_then_speaks_no_other)
+{
+	struct pair pair = meet(with_protocol(client_of(false), "securdma-agent/1"), with_protocol(server_of(false), "securdma-agent/1"), HOST);
+
+	assert_int_equal(pair.client.result, 0);
+	assert_int_equal(pair.server.result, 0);
+	part(&pair);
+	assert_server_refuses(client_of(false), with_protocol(server_of(false), "securdma-agent/1"), SRDMA_ETLS, "");
+	assert_server_refuses(with_protocol(client_of(false), "securdma-agent/1"), server_of(false), SRDMA_ETLS, "");
+	pair.server = server_of(false);
+	assert_int_equal(srdma_tls_context_set_alpn(pair.server.context, ""), -EINVAL);
+	assert_int_equal(srdma_tls_context_set_alpn(pair.server.context, "123456789012345678901234567890123"), -EINVAL);
+	srdma_tls_context_unref(&pair.server.context);
+}
+
+TEST(own_names_are_those_of_the_certificate)
+{
+	struct end server = server_of(false);
+	struct srdma_peer_names names;
+	char text[256];
+
+	assert_int_equal(srdma_tls_context_own_names(server.context, &names), 0);
+	srdma_peer_names_format(&names, text, sizeof text);
+	assert_text_says(text, "ip:127.0.0.1");
+	assert_string_equal(names.identity, "server");
+	srdma_peer_names_clear(&names);
+	srdma_tls_context_unref(&server.context);
+}
+
 /* An attacker could replay a session that can be resumed. */
 TEST(server_gives_nothing_to_resume_with)
 {

@@ -1,0 +1,352 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Questions of programs that need time: the other host's agent must answer, or a queue pair of this host must come up. */
+#include "clock.h"
+#include "encryption.h"
+#include "log.h"
+#include "session.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* Of all programs. */
+#define ASKS_MAX 65536u
+/* Sessions that a question is put on: a session that ends on its way costs one. */
+#define TRIES_MAX 3
+
+static struct ask **bucket(struct agent *agent, uint32_t id)
+{
+	return &agent->ask_buckets[id % ASK_BUCKETS];
+}
+
+struct ask *ask_new(struct program *program, struct queue_pair *pair, uint32_t request, const struct peer_end *own, const struct peer_end *peer)
+{
+	struct agent *agent = program->agent;
+	struct ask *ask = agent->ask_count < ASKS_MAX ? calloc(1, sizeof *ask) : NULL, **same;
+
+	if (!ask)
+		return NULL;
+	ask->program = program;
+	ask->pair = pair;
+	ask->request = request;
+	ask->own = *own;
+	ask->peer = *peer;
+	ask->id = ++agent->last_id;
+	ask->deadline = srdma_deadline(agent->rules.policy.connect_timeout_ms);
+	ask->link = &agent->asks;
+	ask->next = agent->asks;
+	if (ask->next)
+		ask->next->link = &ask->next;
+	agent->asks = ask;
+	same = bucket(agent, ask->id);
+	ask->next_same = *same;
+	*same = ask;
+	if (pair)
+		pair->ask = ask;
+	program->asks++;
+	agent->ask_count++;
+	atomic_store_explicit(&agent->gauge_asks, agent->ask_count, memory_order_relaxed);
+	return ask;
+}
+
+static void set_session(struct ask *ask, struct session *session)
+{
+	if (ask->session)
+		ask->session->asks--;
+	ask->session = session;
+	ask->sent = false;
+	if (session)
+		session->asks++;
+}
+
+void ask_free(struct ask *ask)
+{
+	struct agent *agent = ask->program->agent;
+	struct ask **same = bucket(agent, ask->id);
+
+	set_session(ask, NULL);
+	while (*same != ask)
+		same = &(*same)->next_same;
+	*same = ask->next_same;
+	*ask->link = ask->next;
+	if (ask->next)
+		ask->next->link = ask->link;
+	if (ask->pair)
+		ask->pair->ask = NULL;
+	ask->program->asks--;
+	agent->ask_count--;
+	atomic_store_explicit(&agent->gauge_asks, agent->ask_count, memory_order_relaxed);
+	free(ask);
+}
+
+/* ---- answers to programs ---------------------------------------------------------------------------------------- */
+
+static void refuse(struct program *program, uint32_t request, const struct queue_pair *pair, uint32_t psn, enum refusal reason, int error, const char *peer,
+		   const char *text)
+{
+	struct local_answer answer = {.header.request = request, .status = program->observe ? 0 : (uint32_t)error, .observed = program->observe,
+				      .psn = program->observe ? psn : 0};
+
+	agent_refused(program->agent, reason, program->observe, program, pair, peer, text);
+	program_answer(program, &answer, peer, NULL, text);
+}
+
+void program_refuse(struct program *program, uint32_t request, const struct queue_pair *pair, uint32_t psn, enum refusal reason, int error, const char *peer,
+		    const char *format, ...)
+{
+	char text[LOCAL_TEXT];
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(text, sizeof text, format, args);
+	va_end(args);
+	refuse(program, request, pair, psn, reason, error, peer, text);
+}
+
+/* A queue pair whose question failed has no peer any more; an expectation that was noted meanwhile stays. */
+static void stop_asking(struct queue_pair *pair)
+{
+	if (pair && pair->state == QUEUE_PAIR_ASKING)
+		pair->state = pair->has_peer_psn ? QUEUE_PAIR_EXPECTED : QUEUE_PAIR_IDLE;
+}
+
+void ask_refuse(struct ask *ask, enum refusal reason, int error, const char *peer, const char *format, ...)
+{
+	char text[LOCAL_TEXT], where[64];
+	size_t used;
+	va_list args;
+
+	used = (size_t)snprintf(text, sizeof text, "%s %u at %s: ", ask->pair ? "queue pair" : "address handle", ask->peer.qpn, peer_end_format(&ask->peer, where));
+	if (!ask->pair)
+		used = (size_t)snprintf(text, sizeof text, "address handle to %s: ", where);
+	va_start(args, format);
+	vsnprintf(text + used, sizeof text - used, format, args);
+	va_end(args);
+	stop_asking(ask->pair);
+	refuse(ask->program, ask->request, ask->pair, ask->psn_would_be, reason, error, peer, text);
+	ask_free(ask);
+}
+
+/* ---- encryption ------------------------------------------------------------------------------------------------- */
+
+/* rdma_rxe is the one driver of the kernel's whose devices have a parent. */
+static enum encryption_device kind_of(const struct device *device)
+{
+	char path[128];
+
+	if (!device->kernel)
+		return ENCRYPTION_SOCKETS;
+	snprintf(path, sizeof path, "/sys/class/infiniband/%s/parent", device->name);
+	return access(path, F_OK) == 0 ? ENCRYPTION_RXE : ENCRYPTION_HARDWARE;
+}
+
+/* 0: it is not wanted, or the path is encrypted; -EAGAIN: a moment later; another error: the ask is refused and gone. */
+static int check_encryption(struct ask *ask, const char *peer)
+{
+	const struct policy *policy = &ask->program->agent->rules.policy;
+	char why[ENCRYPTION_WHY];
+	int ret;
+
+	if (!ask->pair || ask->encryption[0] || !(ask->program->require_encryption || (peer ? policy_requires_encryption(policy, peer) : policy->require_encryption)))
+		return 0;
+	ret = encryption_check(ask->own.gid, ask->peer.gid, NULL, kind_of(ask->pair->device), ask->encryption, why);
+	if (ret == 0 || ret == -EAGAIN)
+		return ret;
+	ask_refuse(ask, REFUSED_ENCRYPTION, EACCES, peer, "the path is not encrypted: %s", why);
+	return ret;
+}
+
+/* ---- the way of a question --------------------------------------------------------------------------------------- */
+
+void ask_grant(struct ask *ask, const char *peer, uint32_t psn)
+{
+	struct local_answer answer = {.header.request = ask->request, .psn = psn};
+
+	if (ask->pair) {
+		ask->pair->state = QUEUE_PAIR_CONNECTED;
+		ask->pair->peer_psn = psn;
+		ask->pair->has_peer_psn = true;
+		agent_count(ask->program->agent, COUNT_CONNECTED);
+	}
+	program_answer(ask->program, &answer, peer, ask->encryption, NULL);
+	ask_free(ask);
+}
+
+void ask_confirm(struct ask *ask)
+{
+	struct agent *agent = ask->program->agent;
+	const struct session *session = peers_find(agent, &ask->peer);
+	const char *peer = pairing_find(agent, &ask->peer) ? agent_name(agent) : session ? session->name : NULL;
+	int ret = check_encryption(ask, peer);
+
+	if (ret == 0)
+		ask_grant(ask, peer, ask->pair->peer_psn);
+}
+
+void ask_begin(struct ask *ask)
+{
+	struct agent *agent = ask->program->agent;
+	struct session *session;
+	enum refusal reason;
+	int ret = check_encryption(ask, NULL);
+
+	set_session(ask, NULL);
+	if (ret == -EAGAIN) {
+		/* The tick begins again, until the deadline. */
+		ask->grace_until = 0;
+		return;
+	}
+	if (ret != 0)
+		return;
+	if (ask->tries++ == TRIES_MAX) {
+		ask_refuse(ask, REFUSED_LOST, EACCES, NULL, "the sessions with the peer's agent end while it is asked; see the log of the agent there");
+		return;
+	}
+	ret = peers_reach(agent, &ask->own, &ask->peer, &session, &reason);
+	if (ret != 0) {
+		char text[384];
+
+		srdma_error_keep(text, sizeof text);
+		ask_refuse(ask, reason, EACCES, NULL, "%s", text);
+		return;
+	}
+	set_session(ask, session);
+	if (session->state == SESSION_OPEN)
+		ask_send(ask);
+}
+
+/* Why the peer may not be connected with. */
+static bool is_allowed(struct ask *ask)
+{
+	const struct session *session = ask->session;
+	struct agent *agent = ask->program->agent;
+	const char *problem = policy_problem(&agent->rules.policy, session->name, &ask->program->subject);
+
+	if (problem) {
+		ask_refuse(ask, REFUSED_POLICY, EACCES, session->name, "the policy of this host: %s", problem);
+		return false;
+	}
+	if (host_names_cover(&session->host, agent->rules.map, &ask->peer))
+		return true;
+	ask_refuse(ask, REFUSED_GID, EACCES, session->name,
+		   "the certificate of the agent there (%s) has no such address; give that host a certificate with it, or a line in the map file", session->name);
+	return false;
+}
+
+void ask_send(struct ask *ask)
+{
+	struct session *session = ask->session;
+	struct peer_frame frame = {.type = PEER_QUERY};
+	int ret;
+
+	if (!is_allowed(ask))
+		return;
+	ret = check_encryption(ask, session->name);
+	if (ret == -EAGAIN)
+		set_session(ask, NULL);
+	if (ret != 0)
+		return;
+	session->used_at = srdma_clock_us();
+	if (!ask->pair) {
+		/* The host is authenticated: that is all that an address handle can have. */
+		ask_grant(ask, session->name, 0);
+		return;
+	}
+	frame.query = (struct peer_query){.id = ask->id, .asker = ask->own, .asked = ask->peer, .psn = ask->pair->psn, .type = ask->pair->type};
+	frame.query.asker.qpn = ask->pair->qpn;
+	ask->sent = true;
+	session->queries_sent++;
+	agent_count(ask->program->agent, COUNT_QUERIES_SENT);
+	session_send(session, &frame);
+}
+
+static struct ask *find(struct session *session, uint32_t id)
+{
+	struct ask *ask = *bucket(session->agent, id);
+
+	while (ask && ask->id != id)
+		ask = ask->next_same;
+	/* Nobody answers for another. */
+	return ask && ask->session == session && ask->sent ? ask : NULL;
+}
+
+void ask_answered(struct session *session, const struct peer_answer *answer)
+{
+	struct ask *ask = find(session, answer->id);
+
+	/* The program has gone, or gave the queue pair up. */
+	if (!ask)
+		return;
+	switch ((enum peer_status)answer->status) {
+	case PEER_OK: ask_grant(ask, session->name, answer->psn); break;
+	case PEER_UNKNOWN: ask_refuse(ask, REFUSED_UNKNOWN, EACCES, session->name, "%s (%s)", peer_status_text(PEER_UNKNOWN), answer->text); break;
+	case PEER_TAKEN: ask_refuse(ask, REFUSED_TAKEN, EACCES, session->name, "the agent there refuses: %s", answer->text); break;
+	case PEER_DENIED: ask_refuse(ask, REFUSED_POLICY, EACCES, session->name, "the agent there refuses: %s", answer->text); break;
+	case PEER_BUSY: ask_refuse(ask, REFUSED_LIMIT, EBUSY, session->name, "%s: %s", peer_status_text(PEER_BUSY), answer->text); break;
+	}
+}
+
+/* Calls `work` for each ask of the session; it may end it. */
+static void each_of(struct session *session, void (*work)(struct ask *ask, enum refusal reason, const char *text), enum refusal reason, const char *text)
+{
+	struct agent *agent = session->agent;
+	struct ask *next;
+
+	for (struct ask *ask = session->asks > 0 ? agent->asks : NULL; ask; ask = next) {
+		next = ask->next;
+		if (ask->session == session)
+			work(ask, reason, text);
+	}
+}
+
+static void move_on(struct ask *ask, enum refusal reason, const char *text)
+{
+	struct session *session = ask->session;
+	bool was_open = ask->sent;
+
+	/* One that was on a session that worked may be asked again: the query means the same the second time. */
+	if (was_open || reason == REFUSAL_COUNT) {
+		ask_begin(ask);
+		return;
+	}
+	ask_refuse(ask, reason, EACCES, NULL, "the agent there (%s): %s", session->address, text);
+}
+
+void asks_of_session_ended(struct session *session, enum refusal reason, const char *text)
+{
+	each_of(session, move_on, reason, text);
+}
+
+static void send_now(struct ask *ask, enum refusal reason, const char *text)
+{
+	(void)reason;
+	(void)text;
+	ask_send(ask);
+}
+
+void asks_of_session_open(struct session *session)
+{
+	each_of(session, send_now, REFUSAL_COUNT, NULL);
+}
+
+void asks_tick(struct agent *agent, uint64_t now)
+{
+	struct ask *next;
+
+	for (struct ask *ask = agent->asks; ask; ask = next) {
+		next = ask->next;
+		if (ask->session && now >= ask->deadline)
+			ask_refuse(ask, REFUSED_LOST, EACCES, NULL, "the agent there did not answer within %d ms; check that host, its agent and the network",
+				   agent->rules.policy.connect_timeout_ms);
+		else if (!ask->session && ask->grace_until == 0 && now >= ask->deadline)
+			ask_refuse(ask, REFUSED_ENCRYPTION, EACCES, NULL, "it cannot be seen whether the path is encrypted: the peer's hardware address is not known");
+		else if (!ask->session && ask->grace_until == 0)
+			ask_begin(ask);
+		else if (!ask->session && now >= ask->grace_until)
+			ask_refuse(ask, REFUSED_UNKNOWN, EACCES, agent_name(agent), "%s: no program of this host has registered it; is it run by 'securdma wrap'?",
+				   peer_status_text(PEER_UNKNOWN));
+	}
+}

@@ -1,0 +1,152 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "devices.h"
+
+#include "clock.h"
+#include "gid_map.h"
+#include "log.h"
+#include "net.h"
+#include "peer_frames.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define FRESH_US 1000000u
+/* Of one program, and GIDs of one port: more than any adapter has. */
+#define DEVICES_MAX 256
+#define GIDS_MAX 1024
+
+static const uint8_t no_gid[16];
+
+static int compare(const void *a, const void *b)
+{
+	return memcmp(a, b, sizeof(union ibv_gid));
+}
+
+static bool has(const struct addresses *addresses, const uint8_t gid[16])
+{
+	return addresses->count > 0 && bsearch(gid, addresses->list, addresses->count, sizeof *addresses->list, compare);
+}
+
+bool addresses_contain(struct addresses *addresses, const uint8_t gid[16])
+{
+	uint64_t now = srdma_clock_us();
+	union ibv_gid given;
+
+	memcpy(given.raw, gid, sizeof given.raw);
+	/* All of 127.0.0.0/8 is this host's, and the interface lists one of it. */
+	if (srdma_net_gid_is_v4(&given) && given.raw[12] == 127)
+		return true;
+	if (has(addresses, gid))
+		return true;
+	if (addresses->read_at != 0 && now - addresses->read_at < FRESH_US)
+		return false;
+	free(addresses->list);
+	addresses->list = srdma_net_own_addresses(&addresses->count);
+	addresses->read_at = now;
+	if (addresses->count > 0)
+		qsort(addresses->list, addresses->count, sizeof *addresses->list, compare);
+	return has(addresses, gid);
+}
+
+void addresses_free(struct addresses *addresses)
+{
+	free(addresses->list);
+	*addresses = (struct addresses){0};
+}
+
+struct device *devices_find(struct device *list, const char *name, uint32_t port)
+{
+	while (list && (list->port != port || strcmp(list->name, name) != 0))
+		list = list->next;
+	return list;
+}
+
+static int add(struct device **list, const struct local_device *report, struct device **out)
+{
+	struct device *device;
+	unsigned count = 0;
+
+	for (const struct device *at = *list; at; at = at->next)
+		count++;
+	if (count >= DEVICES_MAX)
+		return srdma_fail(-E2BIG, "the program reports more than %d ports of devices", DEVICES_MAX);
+	device = calloc(1, sizeof *device);
+	if (!device)
+		return srdma_fail(-ENOMEM, "out of memory");
+	snprintf(device->name, sizeof device->name, "%s", report->device);
+	device->port = (uint8_t)report->port;
+	device->next = *list;
+	*list = *out = device;
+	return 0;
+}
+
+/* Room for the GIDs of one more packet. */
+static int make_room(struct device *device, unsigned more)
+{
+	uint8_t(*grown)[16];
+
+	if (device->count + more > GIDS_MAX)
+		return srdma_fail(-E2BIG, "the program reports more than %d GIDs of %s", GIDS_MAX, device->name);
+	grown = realloc(device->gids, (device->count + more + 1) * sizeof *grown);
+	if (!grown)
+		return srdma_fail(-ENOMEM, "out of memory");
+	device->gids = grown;
+	return 0;
+}
+
+int devices_take(struct device **list, const struct local_device *report, struct addresses *addresses, const struct gid_map *map)
+{
+	struct device *device = devices_find(*list, report->device, report->port);
+	bool infiniband = report->link_layer == IBV_LINK_LAYER_INFINIBAND;
+	int ret = device ? 0 : add(list, report, &device), foreign = 0;
+
+	if (ret != 0)
+		return ret;
+	/* A table that is reported again replaces the old one. */
+	if (report->first == 0)
+		device->count = 0;
+	device->kernel = report->kernel != 0;
+	device->infiniband = infiniband;
+	device->lid = (uint16_t)report->lid;
+	ret = make_room(device, report->count);
+	for (uint32_t i = 0; ret == 0 && i < report->count; i++) {
+		const uint8_t *gid = report->gids[i];
+
+		if (memcmp(gid, no_gid, sizeof no_gid) == 0 || device_has_gid(device, gid))
+			continue;
+		if (addresses_contain(addresses, gid) || (map && gid_map_find(map, gid)))
+			memcpy(device->gids[device->count++], gid, 16);
+		else
+			foreign++;
+	}
+	return ret != 0 ? ret : foreign;
+}
+
+bool device_has_gid(const struct device *device, const uint8_t gid[16])
+{
+	for (unsigned i = 0; i < device->count; i++)
+		if (memcmp(device->gids[i], gid, 16) == 0)
+			return true;
+	return false;
+}
+
+bool device_is_at(const struct device *device, const struct peer_end *end)
+{
+	if (memcmp(end->gid, no_gid, sizeof no_gid) != 0)
+		return device_has_gid(device, end->gid);
+	return device->infiniband && device->lid == end->lid;
+}
+
+void devices_free(struct device **list)
+{
+	struct device *next;
+
+	for (struct device *device = *list; device; device = next) {
+		next = device->next;
+		free(device->gids);
+		free(device);
+	}
+	*list = NULL;
+}

@@ -1,0 +1,358 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What programs ask for: registration of their queue pairs, and connection with others, of this host or another one. */
+#include "clock.h"
+#include "log.h"
+#include "owner.h"
+#include "session.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define GRACE_US 200000u
+/* Of one program: each of its threads waits for one. */
+#define ASKS_A_PROGRAM 4096u
+
+struct queue_pair *pairing_find_own(const struct program *program, const char *device, uint32_t port, uint32_t qpn)
+{
+	struct queue_pair *pair = queue_pairs_first(&program->agent->queue_pairs, qpn);
+
+	while (pair && (pair->program != program || pair->device->port != port || strcmp(pair->device->name, device) != 0))
+		pair = queue_pairs_next(pair);
+	return pair;
+}
+
+struct queue_pair *pairing_find(const struct agent *agent, const struct peer_end *end)
+{
+	struct queue_pair *pair = queue_pairs_first(&agent->queue_pairs, end->qpn);
+
+	while (pair && !device_is_at(pair->device, end))
+		pair = queue_pairs_next(pair);
+	return pair;
+}
+
+/* The same queue pair, registered by another program. */
+static struct queue_pair *find_rival(const struct program *program, const struct device *device, uint32_t qpn)
+{
+	struct queue_pair *pair = queue_pairs_first(&program->agent->queue_pairs, qpn);
+
+	while (pair && (pair->program == program || pair->device->port != device->port || pair->device->kernel != device->kernel ||
+			strcmp(pair->device->name, device->name) != 0))
+		pair = queue_pairs_next(pair);
+	return pair;
+}
+
+void pairing_forget(struct agent *agent, struct queue_pair *pair)
+{
+	expectation_released(agent, pair);
+	if (pair->ask)
+		ask_free(pair->ask);
+	queue_pairs_remove(&agent->queue_pairs, pair);
+	atomic_store_explicit(&agent->gauge_queue_pairs, (unsigned)agent->queue_pairs.count, memory_order_relaxed);
+}
+
+void pairing_leave(struct program *program)
+{
+	struct agent *agent = program->agent;
+	struct ask *next;
+
+	while (program->queue_pairs)
+		pairing_forget(agent, program->queue_pairs);
+	for (struct ask *ask = program->asks > 0 ? agent->asks : NULL; ask; ask = next) {
+		next = ask->next;
+		if (ask->program == program)
+			ask_free(ask);
+	}
+}
+
+/* ---- registration ------------------------------------------------------------------------------------------------ */
+
+/* Questions of this host's programs that wait for a queue pair with this number. */
+static void wake_asks(struct agent *agent, uint32_t qpn);
+
+static int take_psn(struct queue_pair *pair, const struct local_queue_pair *request)
+{
+	if (request->header.type != LOCAL_RESTORE)
+		return srdma_psn_generate(&pair->psn);
+	pair->psn = request->psn;
+	if (!request->connected)
+		return 0;
+	/* It was connected before this agent was started. */
+	memcpy(pair->gid, request->gid, sizeof pair->gid);
+	memcpy(pair->peer_gid, request->peer_gid, sizeof pair->peer_gid);
+	pair->peer_qpn = request->peer_qpn;
+	pair->peer_psn = request->peer_psn;
+	pair->has_peer_psn = true;
+	pair->told = true;
+	pair->state = QUEUE_PAIR_CONNECTED;
+	return 0;
+}
+
+/* Whether the program may register it. Answers if not. */
+static bool may_register(struct program *program, struct device *device, const struct local_queue_pair *request, bool *owned)
+{
+	struct agent *agent = program->agent;
+	enum owner owner = device->kernel ? owner_check(agent->owner_fd, device->name, &device->index, device->port, request->qpn, program->pid) : OWNER_UNKNOWN;
+	struct queue_pair *rival = find_rival(program, device, request->qpn);
+
+	*owned = owner == OWNER_IS;
+	if (owner == OWNER_IS_NOT) {
+		program_refuse(program, request->header.request, NULL, 0, REFUSED_OWNER, EACCES, NULL,
+			       "queue pair %u of %s: it is not this process's, as the kernel says", request->qpn, device->name);
+		return false;
+	}
+	/* The kernel may have given the number to another process after the first one lost it. */
+	if (rival && (*owned || !expectation_is_owned(agent, rival))) {
+		if (*owned)
+			pairing_forget(agent, rival);
+		rival = NULL;
+	}
+	if (rival) {
+		program_refuse(program, request->header.request, NULL, 0, REFUSED_OWNER, EBUSY, NULL,
+			       "queue pair %u of %s: process %d has registered it, and still runs; end that process, or use another device", request->qpn, device->name,
+			       (int)rival->program->pid);
+		return false;
+	}
+	if (program->user->queue_pairs >= agent->rules.policy.queue_pairs_per_user) {
+		program_refuse(program, request->header.request, NULL, 0, REFUSED_LIMIT, EDQUOT, NULL,
+			       "queue pair %u of %s: the programs of user %u have %u queue pairs, which is the maximum (queue-pairs-per-user)", request->qpn,
+			       device->name, (unsigned)program->subject.uid, program->user->queue_pairs);
+		return false;
+	}
+	return true;
+}
+
+void pairing_register(struct program *program, const struct local_queue_pair *request)
+{
+	struct agent *agent = program->agent;
+	struct device *device = devices_find(program->devices, request->device, request->port);
+	struct queue_pair *pair = device ? pairing_find_own(program, request->device, request->port, request->qpn) : NULL;
+	struct queue_pair values = {.program = program, .device = device, .qpn = request->qpn, .type = (uint8_t)request->type};
+	struct local_answer answer = {.header.request = request->header.request};
+
+	if (!device) {
+		program_refuse(program, request->header.request, NULL, 0, REFUSED_INVALID, EINVAL, NULL, "queue pair %u: the program has not reported the device %s",
+			       request->qpn, request->device);
+		return;
+	}
+	/* INIT once more, with or without a word of the reset before it: all is drawn anew. */
+	if (pair)
+		pairing_forget(agent, pair);
+	if (!may_register(program, device, request, &values.owned))
+		return;
+	if (take_psn(&values, request) != 0 || queue_pairs_add(&agent->queue_pairs, &values, &pair) != 0) {
+		program_refuse(program, request->header.request, NULL, 0, REFUSED_LIMIT, ENOMEM, NULL, "queue pair %u: %s", request->qpn, srdma_error_text());
+		return;
+	}
+	agent_count(agent, COUNT_REGISTERED);
+	atomic_store_explicit(&agent->gauge_queue_pairs, (unsigned)agent->queue_pairs.count, memory_order_relaxed);
+	answer.psn = pair->psn;
+	program_answer(program, &answer, NULL, NULL, NULL);
+	if (agent->waiting_count > 0)
+		expectations_registered(agent, request->qpn);
+	if (agent->ask_count > 0)
+		wake_asks(agent, request->qpn);
+}
+
+/* ---- connection -------------------------------------------------------------------------------------------------- */
+
+/* Both ends are on this host: no other agent is asked. */
+static void connect_here(struct ask *ask, struct queue_pair *other)
+{
+	struct queue_pair *pair = ask->pair;
+	struct agent *agent = ask->program->agent;
+	const char *name = agent_name(agent), *problem = policy_problem(&agent->rules.policy, name, &ask->program->subject);
+	struct peer_end own = pair_end(pair);
+	bool same = pair_has_peer(other, &own);
+
+	if (!problem)
+		problem = policy_problem(&agent->rules.policy, name, &other->program->subject);
+	if (problem) {
+		ask_refuse(ask, REFUSED_POLICY, EACCES, name, "the policy of this host: %s", problem);
+		return;
+	}
+	if (other->type != pair->type) {
+		ask_refuse(ask, REFUSED_MISMATCH, EACCES, name, "one queue pair is RC and the other one UC");
+		return;
+	}
+	if (other != pair && (other->state == QUEUE_PAIR_REFUSED || (other->state != QUEUE_PAIR_IDLE && !same) ||
+			      (other->state == QUEUE_PAIR_CONNECTED && other->peer_psn != pair->psn) ||
+			      (other->state == QUEUE_PAIR_IDLE && other->told && memcmp(other->peer_gid, own.gid, 16) != 0))) {
+		ask_refuse(ask, REFUSED_TAKEN, EACCES, name, "it belongs to another connection; its program must reset it first");
+		return;
+	}
+	if (other != pair && other->state == QUEUE_PAIR_IDLE) {
+		pair_set_peer(other, &ask->peer, &own);
+		other->state = QUEUE_PAIR_EXPECTED;
+		other->expected_at = (uint32_t)(srdma_clock_us() / 1000000);
+	}
+	other->told = true;
+	other->peer_psn = pair->psn;
+	other->has_peer_psn = true;
+	agent_count(agent, COUNT_CONNECTED_HERE);
+	ask_grant(ask, name, other->psn);
+}
+
+/* Whether a program of this host has reported a device there. */
+static bool is_here(const struct agent *agent, const struct peer_end *end)
+{
+	for (const struct program *program = agent->programs; program; program = program->next)
+		for (const struct device *device = program->devices; device; device = device->next)
+			if (device_is_at(device, end))
+				return true;
+	return false;
+}
+
+static void connect_somewhere(struct ask *ask)
+{
+	struct agent *agent = ask->program->agent;
+	struct queue_pair *other = pairing_find(agent, &ask->peer);
+
+	while (other && !expectation_is_owned(agent, other))
+		other = pairing_find(agent, &ask->peer);
+	if (other) {
+		connect_here(ask, other);
+	} else if (is_here(agent, &ask->peer)) {
+		ask->grace_until = srdma_clock_us() + GRACE_US;
+	} else {
+		ask_begin(ask);
+	}
+}
+
+static void wake_asks(struct agent *agent, uint32_t qpn)
+{
+	struct ask *next;
+
+	for (struct ask *ask = agent->asks; ask; ask = next) {
+		struct queue_pair *other = !ask->session && ask->grace_until != 0 && ask->peer.qpn == qpn ? pairing_find(agent, &ask->peer) : NULL;
+
+		next = ask->next;
+		if (other)
+			connect_here(ask, other);
+	}
+}
+
+/* The destination must be what another host said before. Returns whether the question is answered. */
+static bool meets_expectation(struct queue_pair *pair, const struct local_connect *request, const struct peer_end *peer)
+{
+	struct agent *agent = pair->program->agent;
+	char expected_at[64], named_at[64], text[LOCAL_TEXT];
+	struct peer_end expected = {.lid = pair->peer_lid, .qpn = pair->peer_qpn};
+
+	if (pair_has_peer(pair, peer))
+		return false;
+	memcpy(expected.gid, pair->peer_gid, sizeof expected.gid);
+	snprintf(text, sizeof text,
+		 "queue pair %u at %s asked for queue pair %u, whose program names queue pair %u at %s instead: somebody may have changed what the programs "
+		 "told each other. Both are refused",
+		 expected.qpn, peer_end_format(&expected, expected_at), pair->qpn, peer->qpn, peer_end_format(peer, named_at));
+	if (!pair->program->observe)
+		expectation_broken(agent, pair, text);
+	program_refuse(pair->program, request->header.request, pair, request->psn_would_be, REFUSED_MISMATCH, EACCES, NULL, "%s", text);
+	return true;
+}
+
+/* The GID that the queue pair is to have. Answers when it cannot have it. */
+static bool is_own_gid(struct program *program, const struct queue_pair *pair, const struct local_connect *request, const struct peer_end *own)
+{
+	const struct agent *agent = program->agent;
+	const char *name = agent_name(agent);
+	char text[64];
+
+	peer_end_format(own, text);
+	if (own->lid == 0 && !device_has_gid(pair->device, own->gid)) {
+		program_refuse(program, request->header.request, pair, request->psn_would_be, REFUSED_GID, EACCES, NULL,
+			       "queue pair %u: its GID %s is not an address of this host, nor in the map file", pair->qpn, text);
+		return false;
+	}
+	if (host_names_cover(&agent->own, agent->rules.map, own))
+		return true;
+	program_refuse(program, request->header.request, pair, request->psn_would_be, REFUSED_CERTIFICATE, EACCES, NULL,
+		       "queue pair %u: the certificate of this host's agent (%s) has no address %s; make one with it (securdma cert peer --name %s)", pair->qpn, name,
+		       text, text);
+	return false;
+}
+
+/* What has to be answered before anybody else is asked. */
+static bool is_settled(struct queue_pair *pair, const struct local_connect *request, const struct peer_end *peer)
+{
+	struct program *program = pair->program;
+
+	if (pair->ask) {
+		program_refuse(program, request->header.request, pair, request->psn_would_be, REFUSED_INVALID, EBUSY, NULL,
+			       "queue pair %u: an earlier question for it is not answered yet", pair->qpn);
+		return true;
+	}
+	switch ((enum queue_pair_state)pair->state) {
+	case QUEUE_PAIR_REFUSED:
+		program_refuse(program, request->header.request, pair, request->psn_would_be, REFUSED_MISMATCH, EACCES, NULL,
+			       "queue pair %u: its connection was refused before; reset it first", pair->qpn);
+		return true;
+	case QUEUE_PAIR_CONNECTED:
+		if (pair_has_peer(pair, peer))
+			return false;
+		program_refuse(program, request->header.request, pair, request->psn_would_be, REFUSED_TAKEN, EACCES, NULL,
+			       "queue pair %u: it is connected with queue pair %u; reset it first", pair->qpn, pair->peer_qpn);
+		return true;
+	case QUEUE_PAIR_EXPECTED: return meets_expectation(pair, request, peer);
+	default: return false;
+	}
+}
+
+void pairing_connect(struct program *program, const struct local_connect *request)
+{
+	struct queue_pair *pair = pairing_find_own(program, request->device, request->port, request->qpn);
+	struct peer_end own = {.qpn = request->qpn}, peer = {.qpn = request->peer_qpn};
+	bool has_gid = memcmp(request->peer_gid, (const uint8_t[16]){0}, 16) != 0, known;
+	struct ask *ask;
+
+	if (!pair || !expectation_is_owned(program->agent, pair)) {
+		program_refuse(program, request->header.request, NULL, request->psn_would_be, REFUSED_INVALID, EINVAL, NULL,
+			       "queue pair %u of %s is not registered; it must go through INIT first", request->qpn, request->device);
+		return;
+	}
+	memcpy(peer.gid, request->peer_gid, sizeof peer.gid);
+	peer.lid = has_gid ? 0 : (uint16_t)request->peer_lid;
+	if (has_gid)
+		memcpy(own.gid, request->gid, sizeof own.gid);
+	else
+		own.lid = pair->device->lid;
+	if (!is_own_gid(program, pair, request, &own) || is_settled(pair, request, &peer))
+		return;
+	known = pair->has_peer_psn;
+	ask = program->asks < ASKS_A_PROGRAM ? ask_new(program, pair, request->header.request, &own, &peer) : NULL;
+	if (!ask) {
+		program_refuse(program, request->header.request, pair, request->psn_would_be, REFUSED_LIMIT, EBUSY, NULL,
+			       "queue pair %u: too many questions of programs wait for answers; try again", pair->qpn);
+		return;
+	}
+	ask->psn_would_be = request->psn_would_be;
+	pair_set_peer(pair, &own, &peer);
+	if (pair->state == QUEUE_PAIR_IDLE)
+		pair->state = QUEUE_PAIR_ASKING;
+	if (known)
+		ask_confirm(ask);
+	else
+		connect_somewhere(ask);
+}
+
+void pairing_address(struct program *program, const struct local_address *request)
+{
+	struct device *device = devices_find(program->devices, request->device, request->port);
+	struct peer_end own = {0}, peer = {0};
+	struct ask *ask;
+
+	memcpy(own.gid, request->gid, sizeof own.gid);
+	memcpy(peer.gid, request->peer_gid, sizeof peer.gid);
+	if (memcmp(peer.gid, (const uint8_t[16]){0}, 16) == 0)
+		peer.lid = (uint16_t)request->peer_lid;
+	ask = device && program->asks < ASKS_A_PROGRAM ? ask_new(program, NULL, request->header.request, &own, &peer) : NULL;
+	if (!ask)
+		program_refuse(program, request->header.request, NULL, 0, device ? REFUSED_LIMIT : REFUSED_INVALID, device ? EBUSY : EINVAL, NULL, "%s %s",
+			       device ? "too many questions of programs wait for answers:" : "the program has not reported the device", request->device);
+	else if (is_here(program->agent, &peer))
+		ask_grant(ask, agent_name(program->agent), 0);
+	else
+		ask_begin(ask);
+}

@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A program at the agent's Unix socket. */
+#ifndef AGENT_PROGRAM_H
+#define AGENT_PROGRAM_H
+
+#include "event_loop.h"
+#include "local.h"
+#include "policy.h"
+
+struct agent;
+struct device;
+struct queue_pair;
+struct packet;
+
+/* What a user's programs have in all. */
+struct user {
+	struct user *next;
+	uid_t uid;
+	unsigned queue_pairs, programs;
+};
+
+struct program {
+	struct source source;
+	struct agent *agent;
+	struct program *next, **link;
+	struct user *user;
+	struct policy_subject subject; /* owns the groups */
+	pid_t pid;
+	bool greeted;
+	bool dead; /* its socket failed while an answer was sent: it goes when the agent's loop comes to it */
+	bool observe, require_encryption; /* what holds for it */
+	char name[LOCAL_NAME]; /* printable */
+	struct device *devices;
+	struct queue_pair *queue_pairs;
+	unsigned asks;
+	unsigned foreign; /* GIDs it reported that are not this host's */
+	uint64_t deadline; /* for HELLO */
+	struct packet *first, *last; /* answers that the socket had no room for */
+	unsigned queued;
+};
+
+/* Answers a request. `peer`, `encryption` and `text` may be NULL. */
+void program_answer(struct program *program, const struct local_answer *answer, const char *peer, const char *encryption, const char *text);
+/* Tells it that a queue pair must not go on. */
+void program_revoke(struct program *program, const struct queue_pair *pair, const char *text);
+
+/* local_server.c: takes programs that connect to the socket. */
+int local_server_open(struct agent *agent, int fd);
+void local_server_tick(struct agent *agent, uint64_t now);
+void local_server_close(struct agent *agent);
+
+#endif

@@ -1,0 +1,574 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "session.h"
+
+#include "clock.h"
+#include "log.h"
+#include "net.h"
+#include "utf8.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <time.h>
+#include <unistd.h>
+
+/* One TLS record. */
+#define READ_SIZE 16384
+/* What may wait for a peer that does not read, until it is taken for dead. */
+#define OUT_MAX (4u << 20)
+#define LINGER_MS 500
+#define GREETING_MS 2000
+
+static void ready(struct source *source, uint32_t events);
+
+static struct session *session_new(struct agent *agent)
+{
+	struct session *session = calloc(1, sizeof *session);
+	uint64_t now = srdma_clock_us();
+
+	if (!session)
+		return NULL;
+	session->agent = agent;
+	session->source = (struct source){.ready = ready, .fd = -1};
+	session->watch.fd = session->watch.timer_fd = -1;
+	session->began = session->heard_at = session->used_at = session->tokens_at = now;
+	session->tokens = agent->rules.policy.queries_per_second;
+	session->since = time(NULL);
+	session->link = &agent->sessions;
+	session->next = agent->sessions;
+	if (session->next)
+		session->next->link = &session->next;
+	agent->sessions = session;
+	agent->session_count++;
+	return session;
+}
+
+static void count_handshake(struct session *session, bool is_one)
+{
+	if (session->counted == is_one)
+		return;
+	session->counted = is_one;
+	session->agent->handshake_count += is_one ? 1u : -1u;
+	if (!is_one)
+		peers_note_room(session->agent);
+}
+
+static void session_free(struct session *session)
+{
+	struct agent *agent = session->agent;
+
+	event_loop_watch(&agent->loop, &session->source, 0);
+	peers_forget_routes(session);
+	expectations_session_ended(session);
+	count_handshake(session, false);
+	*session->link = session->next;
+	if (session->next)
+		session->next->link = session->link;
+	agent->session_count--;
+	srdma_dial_free(&session->dial);
+	srdma_watch_close(&session->watch);
+	srdma_tls_delete(&session->tls);
+	host_names_clear(&session->host);
+	free(session->target);
+	free(session->port);
+	free(session->expected);
+	free(session->kept);
+	free(session->out);
+	free(session);
+	atomic_store_explicit(&agent->gauge_sessions, agent->session_count - agent->handshake_count, memory_order_relaxed);
+}
+
+static void log_end(const struct session *session, enum refusal reason, const char *text)
+{
+	bool was_open = session->state == SESSION_OPEN;
+	const struct srdma_log_field fields[] = {
+		SRDMA_FIELD_TEXT("peer", session->name),
+		SRDMA_FIELD_TEXT("address", session->address),
+		SRDMA_FIELD_TEXT("reason", refusal_name(reason)),
+		SRDMA_FIELD_TEXT("direction", session->outgoing ? "outgoing" : "incoming"),
+	};
+	const struct srdma_event event = {.level = reason == REFUSAL_COUNT ? SRDMA_LOG_INFO : SRDMA_LOG_WARN,
+					  .name = was_open ? "agent.session_closed" : "agent.session_failed",
+					  .security = reason == REFUSED_CERTIFICATE || reason == REFUSED_GID,
+					  .fields = fields,
+					  .field_count = sizeof fields / sizeof *fields};
+
+	srdma_log_event(&event, "session with %s (%s): %s", session->name[0] ? session->name : "a peer that has not said its name", session->address, text);
+}
+
+void session_end(struct session *session, enum refusal reason, const char *text)
+{
+	struct agent *agent = session->agent;
+	char own[512];
+
+	/* Logging replaces the last error, which `text` may be. */
+	snprintf(own, sizeof own, "%s", text);
+	if (session->state != SESSION_LINGER) {
+		log_end(session, reason, own);
+		agent_count(agent, session->state == SESSION_OPEN ? COUNT_SESSIONS_LOST : COUNT_HANDSHAKES_FAILED);
+	}
+	if (session->outgoing && session->state < SESSION_OPEN)
+		peers_note_failure(agent, session, reason, own);
+	peers_forget_routes(session);
+	session->state = SESSION_LINGER;
+	asks_of_session_ended(session, reason, own);
+	session_free(session);
+}
+
+/* Leaves the peer a moment to read the alert that says why. */
+static void end_with_alert(struct session *session, enum refusal reason)
+{
+	char text[512];
+
+	srdma_error_keep(text, sizeof text);
+	log_end(session, reason, text);
+	agent_count(session->agent, session->state == SESSION_OPEN ? COUNT_SESSIONS_LOST : COUNT_HANDSHAKES_FAILED);
+	if (session->outgoing)
+		peers_note_failure(session->agent, session, reason, text);
+	peers_forget_routes(session);
+	session->state = SESSION_LINGER;
+	session->deadline = srdma_deadline(LINGER_MS);
+	asks_of_session_ended(session, reason, text);
+	if (srdma_tls_linger(session->tls) == 0 || event_loop_watch(&session->agent->loop, &session->source, EPOLLIN) != 0)
+		session_free(session);
+}
+
+static enum refusal reason_of(int error)
+{
+	switch (error) {
+	case SRDMA_ECERT: return REFUSED_CERTIFICATE;
+	case -ECONNREFUSED:
+	case -EHOSTUNREACH:
+	case -ENETUNREACH:
+	case -ETIMEDOUT:
+	case SRDMA_ETLS:
+	case SRDMA_EPROTOCOL: return REFUSED_NO_AGENT;
+	default: return REFUSED_LOST;
+	}
+}
+
+/* ---- sending --------------------------------------------------------------------------------------------------- */
+
+static void watch(struct session *session)
+{
+	uint32_t events = session->held ? 0 : EPOLLIN;
+
+	if (session->state == SESSION_HANDSHAKE)
+		events = srdma_tls_events(session->tls) & POLLOUT ? EPOLLOUT : EPOLLIN;
+	else if (session->out_size > 0)
+		events |= EPOLLOUT;
+	if (session->state >= SESSION_GREETING && srdma_tls_read_needs_room(session->tls))
+		events = EPOLLOUT;
+	/* Without room for the events the session stays silent, and its peer's keepalive ends it. */
+	event_loop_watch(&session->agent->loop, &session->source, events);
+}
+
+/* 0, or an error of srdma_tls_write. */
+static int flush(struct session *session)
+{
+	size_t sent = 0;
+	int n = 0;
+
+	while (sent < session->out_size) {
+		n = srdma_tls_write(session->tls, session->out + sent, session->out_size - sent);
+		if (n < 0)
+			break;
+		sent += (size_t)n;
+	}
+	session->out_size -= sent;
+	if (sent > 0)
+		memmove(session->out, session->out + sent, session->out_size);
+	return n < 0 && n != -EAGAIN ? n : 0;
+}
+
+void session_send(struct session *session, const struct peer_frame *frame)
+{
+	uint8_t bytes[PEER_FRAME_MAX];
+	size_t length = peer_frame_encode(frame, bytes);
+
+	if (session->state != SESSION_GREETING && session->state != SESSION_OPEN)
+		return;
+	if (session->out_size + length > session->out_room) {
+		size_t room = session->out_room ? 2 * session->out_room : 4096;
+		uint8_t *grown = room <= OUT_MAX ? realloc(session->out, room) : NULL;
+
+		/* The frame is lost, so the session must be, too: at the next tick. */
+		if (!grown) {
+			session->deadline = 1;
+			return;
+		}
+		session->out = grown;
+		session->out_room = room;
+	}
+	memcpy(session->out + session->out_size, bytes, length);
+	session->out_size += length;
+	/* What is wrong shows when the socket is read. */
+	if (session->out_size == length && flush(session) != 0)
+		session->out_size = 0;
+	watch(session);
+}
+
+static void greet(struct session *session)
+{
+	struct agent *agent = session->agent;
+	struct peer_frame frame = {.type = PEER_HELLO, .hello = {.version = PEER_VERSION}};
+
+	memcpy(frame.hello.instance, agent->instance, sizeof frame.hello.instance);
+	for (size_t i = 0; i < agent->own.count && frame.hello.count < PEER_GIDS; i++)
+		if (addresses_contain(&agent->addresses, agent->own.gids[i]))
+			memcpy(frame.hello.gids[frame.hello.count++], agent->own.gids[i], 16);
+	session_send(session, &frame);
+}
+
+/* ---- receiving ------------------------------------------------------------------------------------------------- */
+
+/* A peer that asks faster than it may is read later, so that it holds up nobody but itself. */
+static bool take_token(struct session *session)
+{
+	double rate = session->agent->rules.policy.queries_per_second;
+	uint64_t now = srdma_clock_us();
+
+	session->tokens += (double)(now - session->tokens_at) * rate / 1e6;
+	session->tokens_at = now;
+	if (session->tokens > rate)
+		session->tokens = rate;
+	if (session->tokens < 1)
+		return false;
+	session->tokens -= 1;
+	return true;
+}
+
+static void open_session(struct session *session)
+{
+	struct srdma_log_field fields[] = {
+		SRDMA_FIELD_TEXT("peer", session->name),
+		SRDMA_FIELD_TEXT("address", session->address),
+		SRDMA_FIELD_TEXT("direction", session->outgoing ? "outgoing" : "incoming"),
+	};
+	const struct srdma_event event = {.level = SRDMA_LOG_INFO, .name = "agent.session_opened", .fields = fields, .field_count = 3};
+
+	session->state = SESSION_OPEN;
+	session->deadline = SRDMA_NEVER;
+	count_handshake(session, false);
+	agent_count(session->agent, COUNT_SESSIONS);
+	atomic_store_explicit(&session->agent->gauge_sessions, session->agent->session_count - session->agent->handshake_count, memory_order_relaxed);
+	srdma_log_event(&event, "session with %s (%s)", session->name, session->address);
+	asks_of_session_open(session);
+}
+
+/* False: the session is gone. */
+static bool take_frame(struct session *session, const struct peer_frame *frame)
+{
+	const char *problem = NULL;
+
+	if ((frame->type == PEER_HELLO) != (session->state == SESSION_GREETING)) {
+		session_end(session, REFUSED_NO_AGENT, "the peer's frames come in an order that the protocol does not have");
+		return false;
+	}
+	switch (frame->type) {
+	case PEER_HELLO:
+		if (!peers_greet(session, &frame->hello, &problem)) {
+			session_end(session, REFUSED_GID, problem);
+			return false;
+		}
+		open_session(session);
+		break;
+	case PEER_QUERY:
+		session->queries_received++;
+		session->used_at = srdma_clock_us();
+		agent_count(session->agent, COUNT_QUERIES_RECEIVED);
+		pairing_query(session, &frame->query);
+		break;
+	case PEER_ANSWER: ask_answered(session, &frame->answer); break;
+	case PEER_REVOKE: pairing_revoke(session, &frame->notice); break;
+	case PEER_RELEASE: pairing_release(session, &frame->notice); break;
+	case PEER_PING: session_send(session, &(struct peer_frame){.type = PEER_PONG, .ping = frame->ping}); break;
+	case PEER_PONG: break;
+	}
+	return true;
+}
+
+/* Whether a frame costs one of the peer's tokens. Answers that were asked for do not. */
+static bool has_price(const struct session *session, unsigned type)
+{
+	return type != PEER_HELLO && (type != PEER_ANSWER || session->asks == 0);
+}
+
+static bool keep(struct session *session, const uint8_t *data, size_t size)
+{
+	uint8_t *kept = size > 0 ? malloc(size) : NULL;
+
+	if (size > 0 && !kept) {
+		session_end(session, REFUSED_LOST, "out of memory");
+		return false;
+	}
+	if (size > 0)
+		memcpy(kept, data, size);
+	free(session->kept);
+	session->kept = kept;
+	session->kept_size = size;
+	return true;
+}
+
+/* Takes all whole frames of the data, and keeps the rest. False: the session is gone. */
+static bool take_frames(struct session *session, const uint8_t *data, size_t size)
+{
+	while (size >= PEER_HEADER) {
+		struct peer_header header;
+		struct peer_frame frame;
+		int ret = peer_header_decode(data, &header);
+
+		if (ret == 0 && size < PEER_HEADER + (size_t)header.length)
+			break;
+		if (ret == 0 && has_price(session, header.type) && !take_token(session)) {
+			agent_count(session->agent, COUNT_QUERIES_DELAYED);
+			session->held = true;
+			break;
+		}
+		if (ret == 0)
+			ret = peer_frame_decode(&header, data + PEER_HEADER, &frame);
+		if (ret != 0) {
+			end_with_alert(session, REFUSED_NO_AGENT);
+			return false;
+		}
+		if (!take_frame(session, &frame))
+			return false;
+		data += PEER_HEADER + header.length;
+		size -= PEER_HEADER + (size_t)header.length;
+	}
+	return keep(session, data, size);
+}
+
+/* False: the session is gone. */
+static bool receive(struct session *session)
+{
+	static uint8_t data[READ_SIZE + PEER_FRAME_MAX]; /* the agent has one thread */
+	size_t have = session->kept_size;
+	int n;
+
+	/* What is kept is less than a frame. */
+	memcpy(data, session->kept ? session->kept : data, have);
+	n = srdma_tls_read(session->tls, data + have, READ_SIZE);
+	if (n == -EAGAIN)
+		return true;
+	if (n == SRDMA_ECLOSED) {
+		session_end(session, REFUSAL_COUNT, "the peer closed it");
+		return false;
+	}
+	if (n < 0) {
+		session_end(session, reason_of(n), srdma_error_text());
+		return false;
+	}
+	session->heard_at = srdma_clock_us();
+	session->pinged = false;
+	return take_frames(session, data, have + (size_t)n);
+}
+
+/* Frames that were kept when the peer had no token left. */
+static bool resume(struct session *session)
+{
+	uint8_t *kept = session->kept;
+	size_t size = session->kept_size;
+	bool there;
+
+	session->held = false;
+	session->kept = NULL;
+	session->kept_size = 0;
+	there = take_frames(session, kept, size);
+	free(kept);
+	if (there)
+		watch(session);
+	return there;
+}
+
+/* ---- set-up ---------------------------------------------------------------------------------------------------- */
+
+static int take_names(struct session *session)
+{
+	struct srdma_peer_names names;
+	int ret = srdma_tls_peer_names(session->tls, &names);
+
+	if (ret == 0)
+		ret = host_names_take(&names, &session->host);
+	if (ret != 0)
+		return ret;
+	snprintf(session->name, sizeof session->name, "%s", session->host.names.identity);
+	return 0;
+}
+
+/* False: the session is gone. */
+static bool shake_hands(struct session *session)
+{
+	int ret = srdma_tls_handshake(session->tls);
+
+	if (ret == 0)
+		ret = take_names(session);
+	if (ret == 0) {
+		session->state = SESSION_GREETING;
+		if (!session->outgoing)
+			session->deadline = srdma_deadline(GREETING_MS);
+		greet(session);
+	} else if (ret != -EAGAIN) {
+		end_with_alert(session, reason_of(ret));
+		return false;
+	}
+	watch(session);
+	return true;
+}
+
+static bool dial_on(struct session *session)
+{
+	int fd = -1, ret = srdma_dial_step(session->dial, &fd);
+	struct sockaddr_storage peer;
+	socklen_t length = sizeof peer;
+
+	if (ret == -EAGAIN)
+		goto wait;
+	event_loop_watch(&session->agent->loop, &session->source, 0);
+	if (ret == 0) {
+		if (getpeername(fd, (struct sockaddr *)&peer, &length) == 0)
+			srdma_net_format((struct sockaddr *)&peer, session->address, sizeof session->address);
+		ret = srdma_tls_new(session->agent->rules.client, fd, session->expected, &session->tls);
+	}
+	if (ret != 0) {
+		session_end(session, reason_of(ret), srdma_error_text());
+		return false;
+	}
+	session->source.fd = srdma_tls_fd(session->tls);
+	session->state = SESSION_HANDSHAKE;
+	return shake_hands(session);
+wait:
+	/* If it cannot be set, the deadline ends the attempt. */
+	srdma_watch_until(&session->watch, srdma_dial_due(session->dial));
+	return true;
+}
+
+static void ready(struct source *source, uint32_t events)
+{
+	struct session *session = (struct session *)source;
+	bool needs_room;
+
+	switch (session->state) {
+	case SESSION_DIALING: dial_on(session); return;
+	case SESSION_HANDSHAKE: shake_hands(session); return;
+	case SESSION_LINGER:
+		if (srdma_tls_linger(session->tls) == 0)
+			session_free(session);
+		return;
+	default: break;
+	}
+	needs_room = srdma_tls_read_needs_room(session->tls);
+	if ((events & EPOLLOUT) && flush(session) != 0) {
+		session_end(session, REFUSED_LOST, srdma_error_text());
+		return;
+	}
+	if ((events & (EPOLLIN | EPOLLHUP | EPOLLERR) || needs_room) && !session->held && !receive(session))
+		return;
+	/* The end of a peer that is held up is seen when it has tokens again. */
+	watch(session);
+}
+
+int session_accept(struct agent *agent, int fd, const struct sockaddr *peer)
+{
+	struct session *session = session_new(agent);
+	int ret;
+
+	if (!session) {
+		close(fd);
+		return srdma_fail(-ENOMEM, "out of memory");
+	}
+	srdma_net_format(peer, session->address, sizeof session->address);
+	srdma_net_gid_of(peer, (union ibv_gid *)(void *)session->network);
+	ret = srdma_net_prepare(fd);
+	if (ret != 0)
+		close(fd);
+	else
+		ret = srdma_tls_new(agent->rules.server, fd, NULL, &session->tls);
+	if (ret != 0) {
+		session_free(session);
+		return ret;
+	}
+	session->source.fd = fd;
+	session->state = SESSION_HANDSHAKE;
+	session->deadline = srdma_deadline(GREETING_MS);
+	count_handshake(session, true);
+	watch(session);
+	return 0;
+}
+
+int session_dial(struct agent *agent, const char *host, const char *port, const char *expected, struct session **out)
+{
+	struct session *session = session_new(agent);
+	int ret;
+
+	if (!session)
+		return srdma_fail(-ENOMEM, "out of memory");
+	session->outgoing = true;
+	session->state = SESSION_DIALING;
+	session->deadline = srdma_deadline(agent->rules.policy.connect_timeout_ms);
+	session->target = strdup(host);
+	session->port = strdup(port);
+	session->expected = strdup(expected);
+	snprintf(session->address, sizeof session->address, "%.60s port %.8s", host, port);
+	snprintf(session->name, sizeof session->name, "%.63s", expected);
+	ret = session->target && session->port && session->expected ? srdma_watch_open(&session->watch) : srdma_fail(-ENOMEM, "out of memory");
+	if (ret == 0)
+		ret = srdma_dial_start(host, port, session->deadline, &session->watch, &session->dial);
+	if (ret == 0) {
+		session->source.fd = session->watch.fd;
+		ret = event_loop_watch(&agent->loop, &session->source, EPOLLIN);
+	}
+	/* The first step, too, comes from the loop: it may end the session, which the caller does not have yet. */
+	if (ret == 0)
+		ret = srdma_watch_until(&session->watch, srdma_clock_us());
+	if (ret != 0) {
+		session_free(session);
+		return ret;
+	}
+	*out = session;
+	return 0;
+}
+
+/* ---- time ------------------------------------------------------------------------------------------------------ */
+
+static bool is_late(struct session *session, uint64_t now)
+{
+	const struct policy *policy = &session->agent->rules.policy;
+	uint64_t silence = now - session->heard_at, keepalive = (uint64_t)policy->keepalive_ms * 1000;
+
+	if (session->state == SESSION_LINGER && now >= session->deadline) {
+		session_free(session);
+		return true;
+	}
+	if (now >= session->deadline) {
+		session_end(session, session->state == SESSION_OPEN ? REFUSED_LOST : REFUSED_NO_AGENT,
+			    session->state == SESSION_OPEN ? "the peer's agent does not read what it is sent" : "the peer's agent did not answer in time");
+		return true;
+	}
+	if (session->state != SESSION_OPEN || session->held)
+		return false;
+	if (silence > 3 * keepalive) {
+		session_end(session, REFUSED_LOST, "the peer's agent is silent: it, its host or the network is gone");
+		return true;
+	}
+	if (policy->idle_timeout_ms > 0 && session->asks == 0 && now - session->used_at > (uint64_t)policy->idle_timeout_ms * 1000) {
+		session_end(session, REFUSAL_COUNT, "it is closed, since nothing was asked for a while");
+		return true;
+	}
+	if (silence > keepalive && !session->pinged) {
+		session->pinged = true;
+		session_send(session, &(struct peer_frame){.type = PEER_PING, .ping = {.token = now}});
+	}
+	return false;
+}
+
+void session_tick(struct session *session, uint64_t now)
+{
+	if (is_late(session, now))
+		return;
+	if (session->held && session->tokens + (double)(now - session->tokens_at) * session->agent->rules.policy.queries_per_second / 1e6 >= 1)
+		resume(session);
+}
