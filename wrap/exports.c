@@ -64,7 +64,7 @@ static int check_address(struct ibv_pd *pd, const struct ibv_ah_attr *attr)
 	snprintf(request.device, sizeof request.device, "%s", pd->context->device->name);
 	if (attr->is_global)
 		memcpy(request.peer_gid, attr->grh.dgid.raw, sizeof request.peer_gid);
-	if (port_report(pd->context, attr->port_num, attr->is_global ? attr->grh.sgid_index : -1, &own) == 0) {
+	if (port_report(pd->context, attr->port_num, attr->is_global ? attr->grh.sgid_index : 0, &own) == 0) {
 		memcpy(request.gid, own.raw, sizeof request.gid);
 		if (link_ask(&request, sizeof request, LOCAL_ADDRESS, &answer) != 0)
 			answer.status = answer.status ? answer.status : ETIMEDOUT;

@@ -56,7 +56,7 @@ static int refuse_pair(const struct ibv_qp *qp, const char *verb, const char *wh
 	char what[160];
 
 	link_reach();
-	snprintf(what, sizeof what, "%s queue pair 0x%x of %s", verb, qp->qp_num, qp->context->device->name);
+	snprintf(what, sizeof what, "%s queue pair %u (0x%x) of %s", verb, qp->qp_num, qp->qp_num, qp->context->device->name);
 	return refuse(&record, "queue pair", false, what, why);
 }
 
@@ -64,7 +64,7 @@ static int refuse_pair(const struct ibv_qp *qp, const char *verb, const char *wh
 
 static int register_pair(struct queue_pair *pair)
 {
-	struct local_queue_pair request = {.port = pair->port, .qpn = pair->qpn, .type = pair->type};
+	struct local_queue_pair request = {.port = pair->port, .qpn = pair->qpn, .type = queue_pair_agents_type(pair->type)};
 	struct report_record record = record_of(pair->qp, NULL);
 	struct local_answer answer = {.status = EINVAL, .text = "the port or its addresses can't be read"};
 	union ibv_gid none;
@@ -72,13 +72,13 @@ static int register_pair(struct queue_pair *pair)
 
 	memcpy(request.device, pair->device, sizeof request.device);
 	if (port_report(pair->context, pair->port, -1, &none) == 0 &&
-	    link_ask(&request, sizeof request, LOCAL_REGISTER, &answer) == 0 && answer.status == 0) {
+	    link_ask(&request, sizeof request, LOCAL_REGISTER, &answer) == 0 && answer.status == 0 && !answer.observed) {
 		pair->psn = answer.psn;
 		pair->registered = true;
 		return 0;
 	}
-	snprintf(what, sizeof what, "register queue pair 0x%x of %s", pair->qpn, pair->device);
-	return refuse(&record, "register", answer.status == EACCES, what, answer.text[0] ? answer.text : strerror((int)answer.status));
+	snprintf(what, sizeof what, "register queue pair %u (0x%x) of %s", pair->qpn, pair->qpn, pair->device);
+	return refuse(&record, "register", answer.status == EACCES || answer.observed, what, answer.text[0] ? answer.text : strerror((int)answer.status));
 }
 
 static int to_init(struct ibv_qp *qp, struct ibv_qp_attr *attr, int mask)
@@ -112,14 +112,16 @@ static void describe(const struct queue_pair *pair, char *what, size_t size)
 {
 	char peer[REFUSE_GID];
 
-	snprintf(what, size, "connect queue pair 0x%x of %s with queue pair 0x%x at %s", pair->qpn, pair->device, pair->peer_qpn,
+	snprintf(what, size, "connect queue pair %u (0x%x) of %s with queue pair %u (0x%x) at %s", pair->qpn, pair->qpn, pair->device, pair->peer_qpn, pair->peer_qpn,
 		 refuse_gid_text(pair->peer_gid, pair->peer_lid, peer));
 }
 
 /* Asks for the peer. 0: it may go on, and pair->vouched says with whose PSNs; else EACCES. */
 static int ask_for_peer(struct queue_pair *pair, const struct ibv_qp_attr *attr, struct report_record *record)
 {
-	struct local_connect request = {.port = pair->port, .qpn = pair->qpn, .gid_index = attr->ah_attr.is_global ? attr->ah_attr.grh.sgid_index : 0,
+	/* Without a GRH the port's first GID stands for it. */
+	uint8_t index = attr->ah_attr.is_global ? attr->ah_attr.grh.sgid_index : 0;
+	struct local_connect request = {.port = pair->port, .qpn = pair->qpn, .gid_index = index,
 					.peer_qpn = pair->peer_qpn, .peer_lid = pair->peer_lid, .psn_would_be = attr->rq_psn};
 	struct local_answer answer = {.status = EINVAL, .text = "the GID at this index can't be read"};
 	union ibv_gid own;
@@ -127,7 +129,7 @@ static int ask_for_peer(struct queue_pair *pair, const struct ibv_qp_attr *attr,
 
 	memcpy(request.device, pair->device, sizeof request.device);
 	memcpy(request.peer_gid, pair->peer_gid, sizeof request.peer_gid);
-	if (port_report(pair->context, pair->port, attr->ah_attr.is_global ? attr->ah_attr.grh.sgid_index : -1, &own) == 0) {
+	if (port_report(pair->context, pair->port, index, &own) == 0) {
 		memcpy(pair->gid, own.raw, sizeof pair->gid);
 		memcpy(request.gid, own.raw, sizeof request.gid);
 		if (link_ask(&request, sizeof request, LOCAL_CONNECT, &answer) != 0)
@@ -135,8 +137,8 @@ static int ask_for_peer(struct queue_pair *pair, const struct ibv_qp_attr *attr,
 	}
 	memcpy(record->peer, answer.peer, sizeof record->peer);
 	memcpy(record->encryption, answer.encryption, sizeof record->encryption);
-	/* A peer that has a name gave its PSN, whatever else an observing agent has against it. */
-	pair->vouched = answer.status == 0 && (!answer.observed || answer.peer[0]);
+	/* Where there is no other PSN than the program's, an observing agent answers that one. */
+	pair->vouched = pair->registered && answer.status == 0 && (!answer.observed || answer.psn != request.psn_would_be);
 	pair->peer_psn = answer.psn;
 	if (answer.status == 0 && !answer.observed)
 		return 0;
@@ -157,14 +159,25 @@ static int stop_if_revoked(struct ibv_qp *qp, int error)
 	return EACCES;
 }
 
+/* Why a queue pair can't go to RTR; NULL: it can. */
+static const char *unfit(bool known, const struct queue_pair *pair)
+{
+	if (!known)
+		return "it did not come to INIT in this process by ibv_modify_qp, so the agent does not know it; connect it where it was made";
+	if (pair->revoked)
+		return "the agent had it stopped; reset it first";
+	return pair->state != QUEUE_PAIR_INIT ? "it is connected; reset it first" : NULL;
+}
+
 static int to_rtr(struct ibv_qp *qp, struct ibv_qp_attr *attr, int mask)
 {
 	struct report_record record;
 	struct queue_pair pair;
+	const char *problem = unfit(queue_pairs_find(qp, &pair), &pair);
 	int error;
 
-	if (!queue_pairs_find(qp, &pair) || pair.state != QUEUE_PAIR_INIT) {
-		error = refuse_pair(qp, "connect", "it did not come to INIT in this process by ibv_modify_qp, so the agent does not know it; connect it where it was made");
+	if (problem) {
+		error = refuse_pair(qp, "connect", problem);
 		return error ? error : call_next(qp, attr, mask);
 	}
 	/* A call that the device will refuse in any case concerns nobody. */

@@ -125,7 +125,7 @@ static void fill(const struct queue_pair *pair, struct local_queue_pair *packet)
 	memcpy(packet->device, pair->device, sizeof packet->device);
 	packet->port = pair->port;
 	packet->qpn = pair->qpn;
-	packet->type = pair->type;
+	packet->type = queue_pair_agents_type(pair->type);
 	packet->psn = pair->psn;
 	packet->connected = pair->state > QUEUE_PAIR_INIT && pair->vouched;
 	memcpy(packet->gid, pair->gid, sizeof packet->gid);
@@ -237,7 +237,7 @@ static void stop(struct queue_pair *pair, const char *why)
 	/* One that is just being connected is refused by the call that does it. */
 	if (modify)
 		modify(pair->qp, &attr, IBV_QP_STATE);
-	message("stopped queue pair 0x%x of %s (it is now in the error state): %s", pair->qpn, pair->device, why);
+	message("stopped queue pair %u (0x%x) of %s, which is now in the error state: %s", pair->qpn, pair->qpn, pair->device, why);
 	memcpy(record.device, pair->device, sizeof record.device);
 	memcpy(record.peer_gid, pair->peer_gid, sizeof record.peer_gid);
 	snprintf(record.text, sizeof record.text, "%s", why);
@@ -269,7 +269,7 @@ void queue_pairs_restored(const struct local_answer *answer)
 			if (answer->status == EACCES && !observe)
 				stop(&entry->pair, answer->text);
 			else
-				message("the agent did not take queue pair 0x%x of %s back: %s", entry->pair.qpn, entry->pair.device, answer->text);
+				message("the agent did not take queue pair %u (0x%x) of %s back: %s", entry->pair.qpn, entry->pair.qpn, entry->pair.device, answer->text);
 		}
 	pthread_mutex_unlock(&lock);
 }

@@ -25,6 +25,12 @@ struct queue_pair {
 	uint8_t gid[16], peer_gid[16];
 };
 
+/* XRC connects as RC does: the agent knows RC and UC. */
+static inline uint32_t queue_pair_agents_type(uint32_t type)
+{
+	return type == IBV_QPT_UC ? IBV_QPT_UC : IBV_QPT_RC;
+}
+
 /* False: it is not known. */
 bool queue_pairs_find(const struct ibv_qp *qp, struct queue_pair *out);
 /* Adds it, or puts this in place of what was known of pair->qp. What the thread noted as revoked stays so until a new INIT. 0 or ENOMEM. */

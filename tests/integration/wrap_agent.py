@@ -121,9 +121,9 @@ class StandIn:
 
     # ---- what it answers ----
 
-    def answer(self, program, request, status=0, psn=0, peer="", text="", observed=0, encryption=""):
+    def answer(self, program, request, status=0, psn=0, peer="", text="", observed=0, encryption="", would_be=0):
         if status and self.mode == OBSERVE:
-            status, observed = 0, 1
+            status, observed, psn = 0, 1, would_be  # as the program passed it
         program.send(ANSWER, request, struct.pack("=III64s64s512s", status, observed, psn, peer.encode(), encryption.encode(), text.encode()))
 
     def take(self, program, type_, request, body):
@@ -186,7 +186,7 @@ class StandIn:
         assert program.devices[device, port][index] == gid and pair and pair.program is program
         own = any(peer_gid in gids.values() for one in self.programs for gids in one.devices.values())
         if not own or not peer:
-            self.answer(program, request, errno.EACCES, text="no agent has such a queue pair at that address")
+            self.answer(program, request, errno.EACCES, text="no agent has such a queue pair at that address", would_be=would_be)
         elif pair.expected not in (None, peer):
             self.revoke(pair.expected, f"its peer, queue pair {qpn:#x}, is connected with another one by its program")
             self.answer(program, request, errno.EACCES, text=f"queue pair {pair.expected.qpn:#x} has been connected with it, and its program names another")
