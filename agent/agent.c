@@ -182,6 +182,11 @@ const char *agent_name(const struct agent *agent)
 	return agent->own.names.identity;
 }
 
+const char *agent_address(const struct agent *agent)
+{
+	return srdma_listener_name(agent->listener);
+}
+
 void agent_get_totals(const struct agent *agent, struct agent_totals *out)
 {
 	*out = (struct agent_totals){

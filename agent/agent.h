@@ -50,6 +50,8 @@ int agent_reload(struct agent *agent, struct agent_rules *rules);
 
 /* The name in the agent's certificate. */
 const char *agent_name(const struct agent *agent);
+/* Where it listens for other agents, "10.0.0.1:4434" or "*:4434". */
+const char *agent_address(const struct agent *agent);
 
 /* status.c. The JSON object of `securdma status --agent`; NULL: out of memory. */
 struct json_t *agent_status(const struct agent *agent);

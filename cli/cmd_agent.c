@@ -4,7 +4,6 @@
 #include "agent_command.h"
 #include "cli.h"
 #include "command_line.h"
-#include "listener.h"
 #include "local.h"
 #include "metrics.h"
 #include "owner.h"
@@ -47,7 +46,6 @@ struct command {
 	struct unix_socket socket;
 	struct control_server *control;
 	struct metrics *metrics; /* NULL: none */
-	char *address;           /* that it listens on */
 	int signals;
 	bool reload_failed;
 	char state[256]; /* as the service manager was told */
@@ -281,7 +279,6 @@ static int start_agent(struct command *command, struct agent_rules *rules)
 	options.local_fd = dup(command->socket.fd);
 	if (options.local_fd < 0)
 		return cli_failed(CLI_EXIT_FAILED, "cannot duplicate a socket: %s", strerror(errno));
-	command->address = strdup(srdma_listener_name(command->listener));
 	snprintf(port, sizeof port, "%u", srdma_listener_port(command->listener));
 	options.peer_port = settings->peer_port ? settings->peer_port : port;
 	command->listener = NULL;
@@ -300,15 +297,15 @@ static void say_listening(const struct command *command)
 
 	if (command->metrics)
 		snprintf(metrics, sizeof metrics, " metrics-port %u", port);
-	snprintf(text, sizeof text, "listening on %s socket %s name %s mode %s%s", command->address ? command->address : "", command->socket.path, name,
+	snprintf(text, sizeof text, "listening on %s socket %s name %s mode %s%s", agent_address(command->agent), command->socket.path, name,
 		 command->settings.agent.mode == LOCAL_OBSERVE ? "observe" : "enforce", metrics);
 	if (cli_log_is_journal(STDOUT_FILENO) && cli_log_is_journal(STDERR_FILENO)) {
 		cli_log_event(SRDMA_LOG_INFO, "agent.listening", "%s", text);
 	} else if (command->settings.json || command->settings.log_format == CLI_LOG_JSON) {
-		const char *colon = command->address ? strrchr(command->address, ':') : NULL;
+		const char *address = agent_address(command->agent);
 
-		cli_json_print(json_pack("{s:s, s:s, s:i, s:s, s:s, s:i, s:i}", "event", "listening", "address", command->address ? command->address : "", "port",
-					 colon ? atoi(colon + 1) : 0, "socket", command->socket.path, "name", name, "metrics_port", (int)port, "pid", (int)getpid()));
+		cli_json_print(json_pack("{s:s, s:s, s:i, s:s, s:s, s:i, s:i}", "event", "listening", "address", address, "port",
+					 atoi(strrchr(address, ':') + 1), "socket", command->socket.path, "name", name, "metrics_port", (int)port, "pid", (int)getpid()));
 	} else {
 		printf("%s\n", text);
 		fflush(stdout);
@@ -321,7 +318,7 @@ static void tell_state(struct command *command)
 	char state[sizeof command->state];
 
 	agent_get_totals(command->agent, &totals);
-	snprintf(state, sizeof state, "listening on %.80s: %llu program%s, %llu queue pair%s, %llu session%s%s", command->address ? command->address : "",
+	snprintf(state, sizeof state, "listening on %.80s: %llu program%s, %llu queue pair%s, %llu session%s%s", agent_address(command->agent),
 		 (unsigned long long)totals.programs, CLI_S(totals.programs), (unsigned long long)totals.queue_pairs, CLI_S(totals.queue_pairs),
 		 (unsigned long long)totals.sessions, CLI_S(totals.sessions), command->reload_failed ? "; the last reload failed, see the log" : "");
 	if (strcmp(state, command->state) == 0)
@@ -419,7 +416,6 @@ int cmd_agent(int argc, char **argv)
 	unix_socket_close(&command.socket);
 	if (command.signals >= 0)
 		close(command.signals);
-	free(command.address);
 	settings_free(&command.settings);
 	return code;
 }

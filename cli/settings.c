@@ -35,7 +35,7 @@ const struct option settings_options[] = {
 	{"--gid-index", "device", "gid-index", OPTION_NUMBER, FOR_VERBS, AT(device.gid_index), -1, 255, "N",
 	 "index of the source GID; -1: choose it by the address"},
 
-	{"--ca", "tls", "ca", OPTION_TEXT, FOR_CLIENTS | FOR_DOCTOR | FOR_AGENT, AT(client_tls.ca_file), 0, 0, "FILE",
+	{"--ca", "tls", "ca", OPTION_TEXT, FOR_CLIENTS | FOR_DOCTOR | FOR_AGENT | AT_RELOAD, AT(client_tls.ca_file), 0, 0, "FILE",
 	 "CA certificates to verify the server with, or other agents"},
 	{"--pin", "tls", "pin", OPTION_TEXT, FOR_CLIENTS | FOR_DOCTOR, AT(client_tls.pin), 0, 0, "sha256:HEX",
 	 "pin of the public key in a self-signed server certificate, instead of --ca"},
@@ -45,7 +45,7 @@ const struct option settings_options[] = {
 	{"--key", "tls", "key", OPTION_TEXT, (FOR_ALL & ~FOR_CONTROL) | AT_RELOAD, AT(key_file), 0, 0, "FILE", "private key of this end"},
 	{"--client-ca", "tls", "client-ca", OPTION_TEXT, FOR_SERVE | FOR_DOCTOR | AT_RELOAD, AT(server_tls.client_ca_file), 0, 0, "FILE",
 	 "CA certificates to verify clients with"},
-	{"--crl", "tls", "crl", OPTION_TEXT, FOR_CLIENTS | FOR_DOCTOR | FOR_AGENT, AT(client_tls.crl_file), 0, 0, "FILE",
+	{"--crl", "tls", "crl", OPTION_TEXT, FOR_CLIENTS | FOR_DOCTOR | FOR_AGENT | AT_RELOAD, AT(client_tls.crl_file), 0, 0, "FILE",
 	 "revocation lists of the CAs in --ca"},
 	{"--client-crl", "tls", "client-crl", OPTION_TEXT, FOR_SERVE | AT_RELOAD, AT(server_tls.client_crl_file), 0, 0, "FILE",
 	 "revocation lists of the CAs in --client-ca"},
