@@ -56,7 +56,7 @@ class Pairs(Process):
 
     def __init__(self, agent, *arguments, timeout_ms=None, **how):
         command = [PAIRS, *arguments, "uroce0", "0"]
-        super().__init__(*(wrap(agent, *command, **how) if agent else [UROCE, *command]), stdin=subprocess.PIPE,
+        super().__init__(*(wrap(agent, *command, **how) if agent else [UROCE, *how.get("uroce", ()), *command]), stdin=subprocess.PIPE,
                          env=dict(os.environ, **({"SECURDMA_WRAP_TIMEOUT_MS": str(timeout_ms)} if timeout_ms else {})))
         self.wait_line(lambda line: line == "ready")
         self.said = 1
