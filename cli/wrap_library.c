@@ -59,9 +59,20 @@ static bool is_sanitizer(const char *word, size_t length)
 
 static void append(char *out, const char *word, size_t length)
 {
-	if (*out)
-		strcat(out, ":");
-	strncat(out, word, length);
+	size_t used = strlen(out);
+
+	if (used > 0)
+		out[used++] = ':';
+	memcpy(out + used, word, length);
+	out[used + length] = '\0';
+}
+
+/* "" if it is not set. */
+static const char *variable(const char *name)
+{
+	const char *value = getenv(name);
+
+	return value ? value : "";
 }
 
 /* Those words of a LD_PRELOAD that are sanitizers, or those that are not, but for the library itself. */
@@ -79,7 +90,7 @@ static void append_words(char *out, const char *list, const char *library, bool 
 
 static int set_preload(const char *library)
 {
-	const char *list = getenv("LD_PRELOAD") ? getenv("LD_PRELOAD") : "";
+	const char *list = variable("LD_PRELOAD");
 	char *value;
 	int code = 0;
 
@@ -164,7 +175,7 @@ static int find_next(const char *library, char folder[PATH_MAX])
 /* What LD_LIBRARY_PATH holds stays between the two: another drop-in may be among it, and is then the next library. */
 static int set_library_path(const char *library)
 {
-	const char *list = getenv("LD_LIBRARY_PATH") ? getenv("LD_LIBRARY_PATH") : "";
+	const char *list = variable("LD_LIBRARY_PATH");
 	char dropin[PATH_MAX + 16], next[PATH_MAX];
 	char *value;
 	int code = find_next(library, next);

@@ -21,7 +21,7 @@ enum {
 
 enum link_state { LINK_NONE, LINK_RESTORING, LINK_UP };
 
-/* A call that waits for its answer. It lies on the caller's stack. */
+/* A call that waits for its answer. It lies on the caller's stack, and the caller takes it out of the list. */
 struct waiter {
 	struct waiter *next;
 	uint32_t request;
@@ -109,16 +109,11 @@ static void finish(struct waiter *waiter, int result)
 static void take_answer(const struct local_answer *answer)
 {
 	pthread_mutex_lock(&agent.lock);
-	for (struct waiter **at = &agent.waiters; *at; at = &(*at)->next) {
-		struct waiter *waiter = *at;
-
-		if (waiter->request != answer->header.request)
-			continue;
-		*at = waiter->next;
-		*waiter->answer = *answer;
-		finish(waiter, 0);
-		break;
-	}
+	for (struct waiter *waiter = agent.waiters; waiter; waiter = waiter->next)
+		if (waiter->request == answer->header.request && waiter->result > 0) {
+			*waiter->answer = *answer;
+			finish(waiter, 0);
+		}
 	pthread_mutex_unlock(&agent.lock);
 }
 
@@ -212,12 +207,9 @@ static void drop(void)
 	pthread_mutex_lock(&agent.lock);
 	socket_close(&agent.socket);
 	agent.state = LINK_NONE;
-	while (agent.waiters) {
-		struct waiter *waiter = agent.waiters;
-
-		agent.waiters = waiter->next;
-		finish(waiter, -ECONNRESET);
-	}
+	for (struct waiter *waiter = agent.waiters; waiter; waiter = waiter->next)
+		if (waiter->result > 0)
+			finish(waiter, -ECONNRESET);
 	say = !agent.said_lost;
 	agent.said_lost = true;
 	pthread_mutex_unlock(&agent.lock);
@@ -332,7 +324,7 @@ static int await_agent(int64_t until, bool single)
 /* The caller has `lock`, which is given away meanwhile. 0 or a negative errno: -ECONNRESET, ask again. */
 static int ask_once(void *request, size_t length, uint16_t type, struct local_answer *answer, int64_t until)
 {
-	struct waiter waiter = {.answer = answer, .result = 1};
+	struct waiter waiter = {.answer = answer, .result = 1}, **at;
 	int error;
 
 	agent.last_request = (agent.last_request + 1) & ~LINK_RESTORED;
@@ -352,16 +344,12 @@ static int ask_once(void *request, size_t length, uint16_t type, struct local_an
 	agent.waiters = &waiter;
 	while (waiter.result > 0 && socket_now_ms() < until)
 		wait_cond(&waiter.done, until);
-	if (waiter.result > 0) {
-		struct waiter **at = &agent.waiters;
-
-		while (*at != &waiter)
-			at = &(*at)->next;
-		*at = waiter.next;
-		waiter.result = -ETIMEDOUT;
-	}
+	at = &agent.waiters;
+	while (*at != &waiter)
+		at = &(*at)->next;
+	*at = waiter.next;
 	pthread_cond_destroy(&waiter.done);
-	return waiter.result;
+	return waiter.result > 0 ? -ETIMEDOUT : waiter.result;
 }
 
 /* Why there is no answer, and what to do. */

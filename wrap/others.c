@@ -106,7 +106,7 @@ EXPORT void *mlx5dv_devx_obj_create(void *context, const void *in, size_t in_len
 	int function(void *object, const void *in, size_t in_length, void *out, size_t out_length); \
 	EXPORT int function(void *object, const void *in, size_t in_length, void *out, size_t out_length) \
 	{ \
-		__typeof__(&function) next = (__typeof__(next))next_of(MLX5, #function); \
+		int (*next)(void *, const void *, size_t, void *, size_t) = (__typeof__(next))next_of(MLX5, #function); \
 		int error = refuse_command(#function, in, in_length); \
 		if (error != 0) \
 			return error; \

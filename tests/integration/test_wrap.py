@@ -133,7 +133,6 @@ def listens(port):
 PERFTEST = {
     "send_rc": ["ib_send_bw", "-e", "-n", "100", "-s", "4096"],
     "send_uc": ["ib_send_bw", "-e", "-c", "UC", "-n", "100", "-s", "1024"],
-    "send_lat": ["ib_send_lat", "-e", "-n", "100"],
     "write_pairs_both": ["ib_write_bw", "-q", "4", "-b", "-n", "100", "-s", "4096"],
     "write_uc": ["ib_write_bw", "-c", "UC", "-n", "100", "-s", "4096"],
     "read_lat": ["ib_read_lat", "-n", "100"],

@@ -195,6 +195,25 @@ def test_preload_keeps_what_is_there_with_sanitizers_first(uroce, stand_in, befo
     assert got["LD_PRELOAD"] == after.format(stand_in)
 
 
+def test_library_before_libibverbs_stays_before_the_device(device, tmp_path):
+    """One that has a drop-in, as the device itself: what wraps a program must see its calls first."""
+    dropin, behind = tmp_path / "dropin", str(LIBRARY.parent / "dropin")
+    dropin.mkdir()
+    (tmp_path / "libwrap.so").touch()
+    shutil.copy(LIBRARY.parent / "dropin" / "libibverbs-real.so.1", dropin / "libibverbs.so.1")
+    got = variables(device("env", LD_PRELOAD=f"libfoo.so:{tmp_path}/libwrap.so"))
+    assert got["LD_PRELOAD"] == f"{tmp_path}/libwrap.so:{LIBRARY}:libfoo.so"
+    # A real library in the first folder is no drop-in: one goes before it.
+    assert got["LD_LIBRARY_PATH"].split(":")[0] == behind
+    # This one leads to the real library, which it finds in a folder behind.
+    (dropin / "libibverbs.so.1").unlink()
+    (dropin / "libibverbs.so.1").symlink_to(LIBRARY.parent / "dropin" / "libibverbs.so.1")
+    (dropin / "liburoce.so").symlink_to(LIBRARY)
+    (tmp_path / "libibverbs-real.so.1").symlink_to((LIBRARY.parent / "dropin" / "libibverbs-real.so.1").resolve())
+    for first, second in ((f"{dropin}:{tmp_path}", f"{dropin}:{behind}:{tmp_path}"), (f"{dropin}:{behind}:/a", f"{dropin}:{behind}:/a")):
+        assert variables(device("env", LD_LIBRARY_PATH=first))["LD_LIBRARY_PATH"] == second
+
+
 # ---- the library -------------------------------------------------------------------------------------------------------
 
 
