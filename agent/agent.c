@@ -12,8 +12,9 @@
 #include <string.h>
 #include <unistd.h>
 
-/* Deadlines are looked at this often: while something has one soon, and otherwise. */
+/* Deadlines are looked at this often: while something has one soon, while there are sessions, and otherwise. */
 #define TICK_MS 20
+#define OPEN_TICK_MS 100
 #define IDLE_TICK_MS 500
 #define EVENTS_A_STEP 256
 
@@ -129,9 +130,9 @@ int agent_fd(const struct agent *agent)
 
 static int tick_ms(const struct agent *agent)
 {
-	bool soon = agent->ask_count > 0 || agent->waiting_count > 0 || agent->session_count > 0;
-
-	return soon ? TICK_MS : IDLE_TICK_MS;
+	if (agent->ask_count > 0 || agent->waiting_count > 0 || agent->restless)
+		return TICK_MS;
+	return agent->session_count > 0 ? OPEN_TICK_MS : IDLE_TICK_MS;
 }
 
 int agent_timeout_ms(const struct agent *agent)

@@ -111,6 +111,7 @@ struct agent {
 	struct source door;
 	struct session *sessions;
 	unsigned session_count, handshake_count;
+	bool restless; /* a session is being made or held up, or the door is closed: deadlines are near */
 	double handshake_tokens;
 	uint64_t handshake_tokens_at;
 	struct route *routes[ROUTE_BUCKETS];

@@ -47,7 +47,7 @@ void pair_set_peer(struct queue_pair *pair, const struct peer_end *own, const st
 static void answer(struct session *session, uint32_t id, enum peer_status status, uint32_t psn, const char *format, ...) __attribute__((format(printf, 5, 6)));
 static void answer(struct session *session, uint32_t id, enum peer_status status, uint32_t psn, const char *format, ...)
 {
-	struct peer_frame frame = {.type = PEER_ANSWER, .answer = {.id = id, .status = status, .psn = psn}};
+	struct peer_frame frame = {.type = PEER_ANSWER, .answer = {.id = id, .status = (uint8_t)status, .psn = psn}};
 	va_list args;
 
 	va_start(args, format);
@@ -134,7 +134,9 @@ static bool decide(struct session *session, const struct peer_query *query)
 	if (!pair)
 		return false;
 	problem = policy_problem(&agent->rules.policy, session->name, &pair->program->subject);
-	if (problem) {
+	if (problem && pair->program->observe) {
+		agent_refused(agent, REFUSED_POLICY, true, pair->program, pair, session->name, problem);
+	} else if (problem) {
 		refuse(session, query, pair, REFUSED_POLICY, PEER_DENIED, problem);
 		return true;
 	}

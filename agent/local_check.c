@@ -62,12 +62,6 @@ static bool is_gid(const uint8_t *gid)
 	return memcmp(gid, no_gid, sizeof no_gid) != 0 && gid[0] != 0xff;
 }
 
-/* A GID, or, where there is none, the LID of a port. */
-static bool is_destination(const uint8_t *gid, uint32_t lid)
-{
-	return is_gid(gid) || (memcmp(gid, no_gid, sizeof no_gid) == 0 && lid > 0 && lid <= LID_MAX);
-}
-
 static const char *hello_problem(const struct local_hello *hello)
 {
 	if (hello->mode != LOCAL_ENFORCE && hello->mode != LOCAL_OBSERVE)
@@ -105,16 +99,22 @@ static const char *connect_problem(const struct local_connect *connect)
 {
 	if (!is_device_name(connect->device) || !is_port(connect->port) || !is_qpn(connect->qpn))
 		return "a queue pair has no valid device, port or number";
-	if (!is_qpn(connect->peer_qpn) || !is_gid(connect->gid) || !is_destination(connect->peer_gid, connect->peer_lid))
-		return "the destination of a queue pair is not valid";
-	return connect->psn_would_be > MASK24 ? "a PSN is out of range" : NULL;
+	return is_gid(connect->gid) ? NULL : "a queue pair has no GID of its own";
 }
 
 static const char *address_problem(const struct local_address *address)
 {
-	if (!is_device_name(address->device) || !is_port(address->port))
-		return "an address handle has no valid device or port";
-	return !is_gid(address->gid) || !is_destination(address->peer_gid, address->peer_lid) ? "an address handle's destination is not valid" : NULL;
+	return is_device_name(address->device) && is_port(address->port) ? NULL : "an address handle has no valid device or port";
+}
+
+bool local_destination_is_valid(const uint8_t gid[16], uint32_t lid)
+{
+	return is_gid(gid) || (memcmp(gid, no_gid, sizeof no_gid) == 0 && lid > 0 && lid <= LID_MAX);
+}
+
+bool local_qpn_is_valid(uint32_t qpn)
+{
+	return is_qpn(qpn);
 }
 
 const char *local_request_problem(const union local_request *request, size_t length)

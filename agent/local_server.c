@@ -20,6 +20,8 @@
 #define QUEUED_MAX 8192u
 #define HELLO_MS 2000
 #define PROGRAMS_MAX 65536u
+/* Beyond a user's limit: so many may connect to be told of it. */
+#define PROGRAMS_TOLD 64u
 
 struct packet {
 	struct packet *next;
@@ -256,7 +258,7 @@ static bool take_packet(struct program *program, const union local_request *requ
 
 	if (!problem && request->header.version != LOCAL_VERSION) {
 		snprintf(text, sizeof text, "the program's library speaks version %u and this agent version %u: install the same version of securdma for both",
-			 request->header.version, LOCAL_VERSION);
+			 request->header.version, (unsigned)LOCAL_VERSION);
 		welcome(program, request->header.request, EPROTONOSUPPORT, text);
 		agent_refused(program->agent, REFUSED_INVALID, false, program, NULL, NULL, text);
 		return false;
@@ -300,12 +302,12 @@ static int take_subject(struct program *program)
 {
 	struct ucred peer;
 	socklen_t size = sizeof peer, length = 0;
-	gid_t *groups = NULL;
+	gid_t *groups = NULL, none;
 
 	if (getsockopt(program->source.fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0)
 		return -errno;
 	/* The first call says how long the list is. */
-	if (getsockopt(program->source.fd, SOL_SOCKET, SO_PEERGROUPS, NULL, &length) != 0 && errno == ERANGE) {
+	if (getsockopt(program->source.fd, SOL_SOCKET, SO_PEERGROUPS, &none, &length) != 0 && errno == ERANGE) {
 		groups = malloc(length);
 		if (!groups || getsockopt(program->source.fd, SOL_SOCKET, SO_PEERGROUPS, groups, &length) != 0) {
 			free(groups);
@@ -336,6 +338,8 @@ static void take_program(struct agent *agent, int fd)
 		return;
 	}
 	program->user->programs++;
+	if (program->user->programs > agent->rules.policy.programs_per_user + PROGRAMS_TOLD)
+		program->dead = true;
 	program->link = &agent->programs;
 	program->next = agent->programs;
 	if (program->next)
@@ -344,6 +348,8 @@ static void take_program(struct agent *agent, int fd)
 	agent->program_count++;
 	atomic_store_explicit(&agent->gauge_programs, agent->program_count, memory_order_relaxed);
 	set_events(program);
+	if (program->dead)
+		program_free(program);
 }
 
 static void knock(struct source *source, uint32_t events)
@@ -381,8 +387,12 @@ void local_server_tick(struct agent *agent, uint64_t now)
 
 void local_server_close(struct agent *agent)
 {
-	while (agent->programs)
-		program_free(agent->programs);
+	struct program *next;
+
+	for (struct program *program = agent->programs; program; program = next) {
+		next = program->next;
+		program_free(program);
+	}
 	if (agent->local.fd >= 0) {
 		event_loop_watch(&agent->loop, &agent->local, 0);
 		close(agent->local.fd);

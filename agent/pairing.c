@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What programs ask for: registration of their queue pairs, and connection with others, of this host or another one. */
 #include "clock.h"
+#include "local_check.h"
 #include "log.h"
 #include "owner.h"
 #include "session.h"
@@ -194,9 +195,11 @@ static void connect_here(struct ask *ask, struct queue_pair *other)
 	ask_grant(ask, name, other->psn);
 }
 
-/* Whether a program of this host has reported a device there. */
+/* Whether a program of this host has reported a device there. Most ends are other hosts', which is seen at once. */
 static bool is_here(const struct agent *agent, const struct peer_end *end)
 {
+	if (!host_names_cover(&agent->own, agent->rules.map, end))
+		return false;
 	for (const struct program *program = agent->programs; program; program = program->next)
 		for (const struct device *device = program->devices; device; device = device->next)
 			if (device_is_at(device, end))
@@ -312,6 +315,11 @@ void pairing_connect(struct program *program, const struct local_connect *reques
 			       "queue pair %u of %s is not registered; it must go through INIT first", request->qpn, request->device);
 		return;
 	}
+	if (!local_destination_is_valid(request->peer_gid, request->peer_lid) || !local_qpn_is_valid(request->peer_qpn)) {
+		program_refuse(program, request->header.request, pair, request->psn_would_be, REFUSED_INVALID, EINVAL, NULL,
+			       "queue pair %u: the program names queue pair %u at an address that no host has", pair->qpn, request->peer_qpn);
+		return;
+	}
 	memcpy(peer.gid, request->peer_gid, sizeof peer.gid);
 	peer.lid = has_gid ? 0 : (uint16_t)request->peer_lid;
 	if (has_gid)
@@ -343,6 +351,11 @@ void pairing_address(struct program *program, const struct local_address *reques
 	struct peer_end own = {0}, peer = {0};
 	struct ask *ask;
 
+	if (!local_destination_is_valid(request->peer_gid, request->peer_lid)) {
+		program_refuse(program, request->header.request, NULL, 0, REFUSED_INVALID, EACCES, NULL,
+			       "an address handle of %s leads to a multicast group, or nowhere: no agent can vouch for who receives there", request->device);
+		return;
+	}
 	memcpy(own.gid, request->gid, sizeof own.gid);
 	memcpy(peer.gid, request->peer_gid, sizeof peer.gid);
 	if (memcmp(peer.gid, (const uint8_t[16]){0}, 16) == 0)

@@ -22,7 +22,7 @@
 /* How long a host that could not be reached is not tried again. */
 #define FAILURE_US 500000u
 /* Of one peer, by its name: one in each direction, and those that a network's failure left behind. */
-#define SESSIONS_A_PEER 8
+#define SESSIONS_A_PEER 4
 /* Connections taken in one turn, so that a crowd at the door does not hold up the sessions. */
 #define ACCEPTS 4
 
@@ -89,8 +89,8 @@ static unsigned count_sessions(const struct session *session)
 	return count;
 }
 
-/* Both ends may dial at once: then either session will do, and the first one stays the route. An agent that was started again has another
- * instance: its new session takes the old one's place. */
+/* Both ends may dial at once: then either session will do. The newest is the route, since the peer may have lost an older one. An agent that
+ * was started again has another instance: its new session takes the old one's place. */
 bool peers_greet(struct session *session, const struct peer_hello *hello, const char **reason)
 {
 	struct agent *agent = session->agent;
@@ -112,9 +112,7 @@ bool peers_greet(struct session *session, const struct peer_hello *hello, const 
 			*reason = "the peer claims an address that its certificate does not have";
 			return false;
 		}
-		if (route && memcmp(route->session->instance, hello->instance, sizeof hello->instance) == 0)
-			continue;
-		if (route)
+		if (route && memcmp(route->session->instance, hello->instance, sizeof hello->instance) != 0)
 			old = route->session;
 		if (!add_route(session, hello->gids[i])) {
 			*reason = "out of memory";
@@ -324,6 +322,8 @@ static bool take_handshake(struct agent *agent)
 
 static void open_door(struct agent *agent, bool open)
 {
+	if (!open)
+		agent->restless = true;
 	if (agent->door.fd >= 0)
 		event_loop_watch(&agent->loop, &agent->door, open ? EPOLLIN : 0);
 }
@@ -373,8 +373,11 @@ void peers_tick(struct agent *agent, uint64_t now)
 {
 	struct session *next;
 
+	agent->restless = false;
 	for (struct session *session = agent->sessions; session; session = next) {
 		next = session->next;
+		/* It may end the session. */
+		agent->restless |= session->state != SESSION_OPEN || session->held;
 		session_tick(session, now);
 	}
 	open_door(agent, true);

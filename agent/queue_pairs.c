@@ -21,7 +21,7 @@ static int grow(struct queue_pairs *table)
 {
 	struct queue_pairs grown = {.size = table->size ? 2 * table->size : SIZE_FIRST, .count = table->count, .seed = table->seed};
 
-	grown.buckets = calloc(grown.size, sizeof *grown.buckets);
+	grown.buckets = calloc(grown.size, sizeof(void *));
 	if (!grown.buckets)
 		return srdma_fail(-ENOMEM, "out of memory");
 	for (size_t i = 0; i < table->size; i++) {

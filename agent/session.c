@@ -21,6 +21,8 @@
 #define OUT_MAX (4u << 20)
 #define LINGER_MS 500
 #define GREETING_MS 2000
+/* A session is made anew after this time, when nobody waits for an answer on it: certificates expire. */
+#define AGE_MAX_US 3600000000u
 
 static void ready(struct source *source, uint32_t events);
 
@@ -43,6 +45,7 @@ static struct session *session_new(struct agent *agent)
 		session->next->link = &session->next;
 	agent->sessions = session;
 	agent->session_count++;
+	agent->restless = true;
 	return session;
 }
 
@@ -325,7 +328,7 @@ static bool take_frames(struct session *session, const uint8_t *data, size_t siz
 			break;
 		if (ret == 0 && has_price(session, header.type) && !take_token(session)) {
 			agent_count(session->agent, COUNT_QUERIES_DELAYED);
-			session->held = true;
+			session->held = session->agent->restless = true;
 			break;
 		}
 		if (ret == 0)
@@ -428,6 +431,8 @@ static bool dial_on(struct session *session)
 	if (ret == -EAGAIN)
 		goto wait;
 	event_loop_watch(&session->agent->loop, &session->source, 0);
+	srdma_dial_free(&session->dial);
+	srdma_watch_close(&session->watch);
 	if (ret == 0) {
 		if (getpeername(fd, (struct sockaddr *)&peer, &length) == 0)
 			srdma_net_format((struct sockaddr *)&peer, session->address, sizeof session->address);
@@ -556,6 +561,10 @@ static bool is_late(struct session *session, uint64_t now)
 	}
 	if (policy->idle_timeout_ms > 0 && session->asks == 0 && now - session->used_at > (uint64_t)policy->idle_timeout_ms * 1000) {
 		session_end(session, REFUSAL_COUNT, "it is closed, since nothing was asked for a while");
+		return true;
+	}
+	if (session->asks == 0 && now - session->began > AGE_MAX_US) {
+		session_end(session, REFUSAL_COUNT, "it is closed after an hour, since certificates expire");
 		return true;
 	}
 	if (silence > keepalive && !session->pinged) {

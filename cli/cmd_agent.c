@@ -18,6 +18,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -213,12 +214,16 @@ static int open_sockets(struct command *command)
 {
 	const struct agent_settings *agent = &command->settings.agent;
 	char *path = agent_socket_path(&command->settings), *control = agent_control_path(&command->settings);
-	int code = path && control ? CLI_EXIT_OK : cli_failed(CLI_EXIT_FAILED, "out of memory");
+	int code;
 
-	if (code == CLI_EXIT_OK && !agent->socket)
+	if (!path || !control) {
+		free(path);
+		free(control);
+		return cli_failed(CLI_EXIT_FAILED, "out of memory");
+	}
+	if (!agent->socket)
 		make_folder(path);
-	if (code == CLI_EXIT_OK)
-		code = unix_socket_listen("agent socket", "agent", path, SOCK_SEQPACKET, socket_mode(), &command->socket);
+	code = unix_socket_listen("agent socket", "agent", path, SOCK_SEQPACKET, socket_mode(), &command->socket);
 	if (code == CLI_EXIT_OK)
 		code = control_server_open(control, answer, command, &command->control);
 	if (code == CLI_EXIT_OK && srdma_listener_listen(agent->listen, agent->port ? agent->port : AGENT_DEFAULT_PORT, &command->listener) < 0)
@@ -327,6 +332,18 @@ static void tell_state(struct command *command)
 	memcpy(command->state, state, sizeof state);
 }
 
+/* A descriptor for each program and each session. */
+static void raise_descriptors(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
+		return;
+	limit.rlim_cur = limit.rlim_max < 131072 ? limit.rlim_max : 131072;
+	if (setrlimit(RLIMIT_NOFILE, &limit) != 0)
+		cli_log(SRDMA_LOG_WARN, "cannot raise the limit of file descriptors: %s", strerror(errno));
+}
+
 static int start(struct command *command)
 {
 	struct agent_rules rules = {0};
@@ -342,6 +359,7 @@ static int start(struct command *command)
 		if (command->signals < 0)
 			code = cli_failed(CLI_EXIT_FAILED, "cannot receive signals: %s", strerror(errno));
 	}
+	raise_descriptors();
 	if (code == CLI_EXIT_OK)
 		code = enter_sandbox(&command->settings);
 	if (code == CLI_EXIT_OK)

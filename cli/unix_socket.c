@@ -67,7 +67,7 @@ static int lock_take(struct lock *lock, const char *path)
 
 static void lock_release(struct lock *lock)
 {
-	if (lock->fd >= 0) {
+	if (lock->path && lock->fd >= 0) {
 		unlink(lock->path);
 		close(lock->fd);
 	}

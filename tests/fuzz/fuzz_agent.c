@@ -76,7 +76,7 @@ static void fuzz_packet(const uint8_t *data, size_t size)
 	require(size <= sizeof request && request.header.length == size);
 	if (request.header.type == LOCAL_CONNECT) {
 		require(strnlen(request.connect.device, LOCAL_NAME) < LOCAL_NAME && !strchr(request.connect.device, '/'));
-		require(request.connect.qpn > 1 && request.connect.qpn >> 24 == 0 && request.connect.peer_qpn > 1 && request.connect.peer_qpn >> 24 == 0);
+		require(request.connect.qpn > 1 && request.connect.qpn >> 24 == 0);
 	}
 	if (request.header.type == LOCAL_DEVICE)
 		require(request.device.count <= LOCAL_GIDS && request.device.port >= 1 && request.device.port <= 255);

@@ -82,9 +82,19 @@ def hosts(tmp_path_factory):
 def agent(hosts, start):
     """Starts an agent of a host; all of a test share a port. Their sockets are in a folder that every user can reach."""
     port = free_port("0.0.0.0")
+    started = []
+
+    def make(name, *args, **more):
+        started.append(start(Agent, hosts, folder, port, name, *args, **more))
+        return started[-1]
+
     with tempfile.TemporaryDirectory() as folder:
         os.chmod(folder, 0o755)
-        yield lambda name, *args, **more: start(Agent, hosts, folder, port, name, *args, **more)
+        yield make
+        # Those that the test has not ended end in order, whatever they went through.
+        for one in started:
+            if one.process.poll() is None:
+                one.terminate()
 
 
 @pytest.fixture
@@ -531,6 +541,16 @@ def test_observe_lets_go_on_and_tells_what_it_would_refuse(agent, program):
     with refused(errno.EACCES, "Connection refused"):
         strict.connect(0x12, A, B, 0x22)
     assert a.events("agent.observed")[0]["reason"] == "no_agent"
+    # So it is for what another host asks of such a program.
+    c = agent("c", "--mode", "observe", "--users", "1234")
+    program(c, mode=OBSERVE).register(0x31)
+    program(c).register(0x32)
+    assert strict.connect(0x12, A, C, 0x31).peer == "c.example"
+    strict.forget(0x12)
+    strict.register(0x12)
+    with refused(errno.EACCES, "this user may not"):
+        strict.connect(0x12, A, C, 0x32)
+    assert [event["reason"] for event in c.events("agent.observed")] == ["policy"]
     # Where the agent enforces, a program cannot ask for less.
     assert program(agent("b"), mode=OBSERVE).mode == ENFORCE
 
@@ -545,6 +565,19 @@ def test_gids_of_other_hosts_are_refused(agent, program):
     with refused(errno.EACCES, "securdma cert peer --name 127.0.0.9"):
         x.connect(0x11, "127.0.0.9", B, 0x22)
     assert [event["security"] for event in a.refusals("gid") + a.refusals("certificate")] == [True, True]
+
+
+def test_what_a_program_may_get_wrong_has_an_answer(agent, program):
+    """Such as a number that no queue pair has, or a multicast address for datagrams."""
+    a = agent("a")
+    x = program(a)
+    x.register(0x11)
+    for peer, number, lid in (B, 0, 0), (B, 1 << 24, 0), ("::", 5, 0), ("ff02::1", 5, 0), ("::", 5, 0xc000):
+        with refused(errno.EINVAL, "an address that no host has"):
+            x.connect(0x11, A, peer, number, lid=lid, would_be=0xffffffff)
+    with refused(errno.EACCES, "multicast"):
+        x.address(A, "ff0e::ffff:e000:1")
+    assert x.address(A, A).peer == "a.example"
 
 
 def test_limits_of_a_user(agent, program, start):
@@ -572,7 +605,7 @@ def test_bad_packets_end_the_program_and_nothing_else(agent, program, start):
         with pytest.raises((EOFError, ConnectionError)):
             one.receive()
     later = [(2, "64s6I1024s", (name, 1, 2, 0, 0, 0, 65, b"")), (2, "64s6I1024s", (b"../x", 1, 2, 0, 0, 0, 1, b"")), (3, "64s7I16s16s", (name, 1, 1, 2, 0, 0, 0, 0, b"", b"")),
-             (3, "64s7I16s16s", (name, 1, 9, 4, 0, 0, 0, 0, b"", b"")), (4, "64s6I16s16s", (name, 1, 0x11, 0, 0x22, 0, 0, gid(A), bytes(16))), (64, "I", (0,)), (99, "", ()),
+             (3, "64s7I16s16s", (name, 1, 9, 4, 0, 0, 0, 0, b"", b"")), (4, "64s6I16s16s", (name, 1, 0x11, 0, 0x22, 0, 0, bytes(16), gid(A))), (64, "I", (0,)), (99, "", ()),
              (7, "I64s512s", (2, b"", b"")), (3, "I", (1,)), (1, "II64s", (1, 0, b"again"))]
     for kind, form, values in later:
         one = start(Program, a.socket)
