@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "link.h"
 
+#include "forks.h"
 #include "message.h"
 #include "setting.h"
 #include "socket.h"
@@ -42,7 +43,7 @@ static struct {
 	unsigned wanted;   /* callers that wait for an agent */
 	unsigned attempts; /* that failed */
 	int failure;       /* of the last one: a negative errno */
-	bool running, heard, observe;
+	bool running, observe;
 	char refusal[LOCAL_TEXT]; /* of failure -EACCES */
 	bool said_lost;
 } agent = {.lock = PTHREAD_MUTEX_INITIALIZER, .socket = {.fd = -1}};
@@ -68,31 +69,27 @@ static void init_cond(pthread_cond_t *cond)
 
 /* ---- forks: a child has no thread, and a socket of its own ---- */
 
-static void before_fork(void)
+void link_before_fork(void)
 {
 	pthread_mutex_lock(&agent.lock);
 }
 
-static void after_fork_parent(void)
+void link_after_fork(bool child)
 {
-	pthread_mutex_unlock(&agent.lock);
-}
-
-static void after_fork_child(void)
-{
-	socket_close(&agent.socket);
-	agent.state = LINK_NONE;
-	agent.waiters = NULL;
-	agent.wanted = 0;
-	agent.running = false;
-	init_cond(&agent.wake);
-	init_cond(&agent.changed);
+	if (child) {
+		socket_close(&agent.socket);
+		agent.state = LINK_NONE;
+		agent.waiters = NULL;
+		agent.wanted = 0;
+		agent.running = false;
+		init_cond(&agent.wake);
+		init_cond(&agent.changed);
+	}
 	pthread_mutex_unlock(&agent.lock);
 }
 
 static void prepare(void)
 {
-	pthread_atfork(before_fork, after_fork_parent, after_fork_child);
 	init_cond(&agent.wake);
 	init_cond(&agent.changed);
 	agent.observe = setting()->observe;
@@ -189,7 +186,6 @@ static void try_connect(void)
 		return;
 	}
 	agent.socket = socket;
-	agent.heard = true;
 	agent.observe = welcome.mode == LOCAL_OBSERVE;
 	agent.state = LINK_RESTORING;
 	pthread_mutex_unlock(&agent.lock);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "ports.h"
 
+#include "forks.h"
 #include "link.h"
 #include "next.h"
 
@@ -30,19 +31,15 @@ struct port {
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* guards the list and what is in it; links' lock is below it */
 static struct port *ports;
 
-static void before_fork(void)
+void ports_before_fork(void)
 {
 	pthread_mutex_lock(&lock);
 }
 
-static void after_fork(void)
+void ports_after_fork(bool child)
 {
+	(void)child; /* a new connection is told of all ports */
 	pthread_mutex_unlock(&lock);
-}
-
-__attribute__((constructor)) static void prepare_forks(void)
-{
-	pthread_atfork(before_fork, after_fork, after_fork);
 }
 
 /* Past libraries that show files of devices which the kernel does not know. */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "queue_pairs.h"
 
+#include "forks.h"
 #include "link.h"
 #include "message.h"
 #include "next.h"
@@ -27,27 +28,19 @@ static struct entry *buckets[BUCKETS];
 static size_t count;
 static uint32_t last_number;
 
-static void before_fork(void)
+void queue_pairs_before_fork(void)
 {
 	pthread_mutex_lock(&lock);
 }
 
-static void after_fork_parent(void)
+void queue_pairs_after_fork(bool child)
 {
+	/* Queue pairs belong to the process that made them. What the child inherits stays allocated. */
+	if (child) {
+		memset(buckets, 0, sizeof buckets);
+		count = 0;
+	}
 	pthread_mutex_unlock(&lock);
-}
-
-/* Queue pairs belong to the process that made them. What the child inherits stays allocated. */
-static void after_fork_child(void)
-{
-	memset(buckets, 0, sizeof buckets);
-	count = 0;
-	pthread_mutex_unlock(&lock);
-}
-
-__attribute__((constructor)) static void prepare_forks(void)
-{
-	pthread_atfork(before_fork, after_fork_parent, after_fork_child);
 }
 
 static struct entry **bucket_of(const struct ibv_qp *qp)
@@ -72,6 +65,7 @@ static void remove_at(struct entry **at)
 	struct entry *entry = *at;
 
 	*at = entry->next;
+	explicit_bzero(entry, sizeof *entry); /* PSNs are no one's to find */
 	free(entry);
 	count--;
 }

@@ -240,6 +240,10 @@ def test_child_has_a_socket_of_its_own_and_not_the_parents_queue_pairs(start, ag
     assert a.rtr(0, peer, LOOPBACK, 0) == 0 and agent.table["uroce0", qpn].peer
 
 
+def test_forks_while_another_thread_connects(start):
+    assert start().forks(30) == [0, 0]
+
+
 def test_capture_shows_the_agents_psns_on_the_wire(start, agent, tmp_path):
     a, b = (start(uroce=["--capture", str(tmp_path / f"{name}.pcap")]) for name in "ab")
     qpns = connect(a, b)
@@ -507,6 +511,15 @@ def test_command_with_rights_of_its_own_is_not_run_unwrapped(agent, tmp_path):
     if os.getuid() != 0:
         pytest.fail("run the tests as root")
     assert "it would run unwrapped" in finish(wrap(agent, str(command)), 125).stderr
+
+
+@pytest.mark.parametrize("preload", [True, False])
+def test_next_library_is_called_without_a_device_in_user_space(tmp_path, preload):
+    """A program that looks functions up in a handle, where nothing else stands before libibverbs."""
+    (tmp_path / "libibverbs-next.so.1").symlink_to(os.path.join(BUILD, "tests", "integration", "wrap_next.so"))
+    script = "import ctypes; library = ctypes.CDLL('libibverbs.so.1'); print(library.ibv_close_device(7), library.ibv_modify_qp)"
+    environment = dict(os.environ, LD_LIBRARY_PATH=f"{BUILD}/wrap/dropin:{tmp_path}", **({"LD_PRELOAD": f"{BUILD}/wrap/libsecurdma-wrap.so"} if preload else {}))
+    assert finish(["/usr/bin/python3", "-c", script], env=environment).stdout.startswith("42 ")
 
 
 def test_wrapped_twice_is_wrapped_once_and_inherits(agent):

@@ -197,6 +197,30 @@ static void many(unsigned count, unsigned threads)
 	free(times);
 }
 
+/* "forks COUNT": forks while another thread connects. How many children could not make a queue pair of their own, and the other's error. */
+static void forks(unsigned count)
+{
+	struct part part = {.first = PAIRS / 2, .count = 1000, .times = calloc(3000, sizeof *part.times)};
+	unsigned failed = 0;
+	int status;
+
+	fflush(stdout);
+	pthread_create(&part.thread, NULL, connect_part, &part);
+	for (unsigned i = 0; i < count; i++) {
+		pid_t child = fork();
+
+		if (child == 0) {
+			struct ibv_qp *qp = create("rc");
+
+			_exit(!qp || init(qp) != 0);
+		}
+		failed += waitpid(child, &status, 0) != child || status != 0;
+	}
+	pthread_join(part.thread, NULL);
+	free(part.times);
+	printf("%u %d\n", failed, part.error);
+}
+
 /* ---- one at a time ---- */
 
 static void answer(int error)
@@ -309,6 +333,8 @@ static bool obey(char *line)
 		answer(poll_one((int)a));
 	} else if (strcmp(word, "many") == 0 && sscanf(line, "%*s %u %u", &a, &b) == 2) {
 		many(a, b);
+	} else if (strcmp(word, "forks") == 0 && sscanf(line, "%*s %u", &a) == 1) {
+		forks(a);
 	} else if (strcmp(word, "child") == 0 && sscanf(line, "%*s %u %63s", &at, text) == 2) {
 		in_child(pairs[at], text);
 	} else if (strcmp(word, "closefds") == 0) {
