@@ -4,7 +4,6 @@
 #include "clock.h"
 #include "log.h"
 #include "net.h"
-#include "utf8.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -15,8 +14,6 @@
 #include <time.h>
 #include <unistd.h>
 
-/* One TLS record. */
-#define READ_SIZE 16384
 /* What may wait for a peer that does not read, until it is taken for dead. */
 #define OUT_MAX (4u << 20)
 #define LINGER_MS 500
@@ -49,7 +46,7 @@ static struct session *session_new(struct agent *agent)
 	return session;
 }
 
-static void count_handshake(struct session *session, bool is_one)
+void session_count_handshake(struct session *session, bool is_one)
 {
 	if (session->counted == is_one)
 		return;
@@ -66,7 +63,7 @@ static void session_free(struct session *session)
 	event_loop_watch(&agent->loop, &session->source, 0);
 	peers_forget_routes(session);
 	expectations_session_ended(session);
-	count_handshake(session, false);
+	session_count_handshake(session, false);
 	*session->link = session->next;
 	if (session->next)
 		session->next->link = session->link;
@@ -122,7 +119,7 @@ void session_end(struct session *session, enum refusal reason, const char *text)
 }
 
 /* Leaves the peer a moment to read the alert that says why. */
-static void end_with_alert(struct session *session, enum refusal reason)
+void session_end_with_alert(struct session *session, enum refusal reason)
 {
 	char text[512];
 
@@ -139,7 +136,7 @@ static void end_with_alert(struct session *session, enum refusal reason)
 		session_free(session);
 }
 
-static enum refusal reason_of(int error)
+enum refusal session_reason_of(int error)
 {
 	switch (error) {
 	case SRDMA_ECERT: return REFUSED_CERTIFICATE;
@@ -155,7 +152,7 @@ static enum refusal reason_of(int error)
 
 /* ---- sending --------------------------------------------------------------------------------------------------- */
 
-static void watch(struct session *session)
+void session_watch(struct session *session)
 {
 	uint32_t events = session->held ? 0 : EPOLLIN;
 
@@ -211,7 +208,7 @@ void session_send(struct session *session, const struct peer_frame *frame)
 	/* What is wrong shows when the socket is read. */
 	if (session->out_size == length && flush(session) != 0)
 		session->out_size = 0;
-	watch(session);
+	session_watch(session);
 }
 
 static void greet(struct session *session)
@@ -224,167 +221,6 @@ static void greet(struct session *session)
 		if (addresses_contain(&agent->addresses, agent->own.gids[i]))
 			memcpy(frame.hello.gids[frame.hello.count++], agent->own.gids[i], 16);
 	session_send(session, &frame);
-}
-
-/* ---- receiving ------------------------------------------------------------------------------------------------- */
-
-/* A peer that asks faster than it may is read later, so that it holds up nobody but itself. */
-static bool take_token(struct session *session)
-{
-	double rate = session->agent->rules.policy.queries_per_second;
-	uint64_t now = srdma_clock_us();
-
-	session->tokens += (double)(now - session->tokens_at) * rate / 1e6;
-	session->tokens_at = now;
-	if (session->tokens > rate)
-		session->tokens = rate;
-	if (session->tokens < 1)
-		return false;
-	session->tokens -= 1;
-	return true;
-}
-
-static void open_session(struct session *session)
-{
-	struct srdma_log_field fields[] = {
-		SRDMA_FIELD_TEXT("peer", session->name),
-		SRDMA_FIELD_TEXT("address", session->address),
-		SRDMA_FIELD_TEXT("direction", session->outgoing ? "outgoing" : "incoming"),
-	};
-	const struct srdma_event event = {.level = SRDMA_LOG_INFO, .name = "agent.session_opened", .fields = fields, .field_count = 3};
-
-	session->state = SESSION_OPEN;
-	session->deadline = SRDMA_NEVER;
-	count_handshake(session, false);
-	agent_count(session->agent, COUNT_SESSIONS);
-	atomic_store_explicit(&session->agent->gauge_sessions, session->agent->session_count - session->agent->handshake_count, memory_order_relaxed);
-	srdma_log_event(&event, "session with %s (%s)", session->name, session->address);
-	asks_of_session_open(session);
-}
-
-/* False: the session is gone. */
-static bool take_frame(struct session *session, const struct peer_frame *frame)
-{
-	const char *problem = NULL;
-
-	if ((frame->type == PEER_HELLO) != (session->state == SESSION_GREETING)) {
-		session_end(session, REFUSED_NO_AGENT, "the peer's frames come in an order that the protocol does not have");
-		return false;
-	}
-	switch (frame->type) {
-	case PEER_HELLO:
-		if (!peers_greet(session, &frame->hello, &problem)) {
-			session_end(session, REFUSED_GID, problem);
-			return false;
-		}
-		open_session(session);
-		break;
-	case PEER_QUERY:
-		session->queries_received++;
-		session->used_at = srdma_clock_us();
-		agent_count(session->agent, COUNT_QUERIES_RECEIVED);
-		pairing_query(session, &frame->query);
-		break;
-	case PEER_ANSWER: ask_answered(session, &frame->answer); break;
-	case PEER_REVOKE: pairing_revoke(session, &frame->notice); break;
-	case PEER_RELEASE: pairing_release(session, &frame->notice); break;
-	case PEER_PING: session_send(session, &(struct peer_frame){.type = PEER_PONG, .ping = frame->ping}); break;
-	case PEER_PONG: break;
-	}
-	return true;
-}
-
-/* Whether a frame costs one of the peer's tokens. Answers that were asked for do not. */
-static bool has_price(const struct session *session, unsigned type)
-{
-	return type != PEER_HELLO && (type != PEER_ANSWER || session->asks == 0);
-}
-
-static bool keep(struct session *session, const uint8_t *data, size_t size)
-{
-	uint8_t *kept = size > 0 ? malloc(size) : NULL;
-
-	if (size > 0 && !kept) {
-		session_end(session, REFUSED_LOST, "out of memory");
-		return false;
-	}
-	if (size > 0)
-		memcpy(kept, data, size);
-	free(session->kept);
-	session->kept = kept;
-	session->kept_size = size;
-	return true;
-}
-
-/* Takes all whole frames of the data, and keeps the rest. False: the session is gone. */
-static bool take_frames(struct session *session, const uint8_t *data, size_t size)
-{
-	while (size >= PEER_HEADER) {
-		struct peer_header header;
-		struct peer_frame frame;
-		int ret = peer_header_decode(data, &header);
-
-		if (ret == 0 && size < PEER_HEADER + (size_t)header.length)
-			break;
-		if (ret == 0 && has_price(session, header.type) && !take_token(session)) {
-			agent_count(session->agent, COUNT_QUERIES_DELAYED);
-			session->held = session->agent->restless = true;
-			break;
-		}
-		if (ret == 0)
-			ret = peer_frame_decode(&header, data + PEER_HEADER, &frame);
-		if (ret != 0) {
-			end_with_alert(session, REFUSED_NO_AGENT);
-			return false;
-		}
-		if (!take_frame(session, &frame))
-			return false;
-		data += PEER_HEADER + header.length;
-		size -= PEER_HEADER + (size_t)header.length;
-	}
-	return keep(session, data, size);
-}
-
-/* False: the session is gone. */
-static bool receive(struct session *session)
-{
-	static uint8_t data[READ_SIZE + PEER_FRAME_MAX]; /* the agent has one thread */
-	size_t have = session->kept_size;
-	int n;
-
-	/* What is kept is less than a frame. */
-	memcpy(data, session->kept ? session->kept : data, have);
-	n = srdma_tls_read(session->tls, data + have, READ_SIZE);
-	if (n == -EAGAIN)
-		return true;
-	if (n == SRDMA_ECLOSED) {
-		session_end(session, REFUSAL_COUNT, "the peer closed it");
-		return false;
-	}
-	if (n < 0) {
-		session_end(session, reason_of(n), srdma_error_text());
-		return false;
-	}
-	session->heard_at = srdma_clock_us();
-	session->pinged = false;
-	return take_frames(session, data, have + (size_t)n);
-}
-
-/* Frames that were kept when the peer had no token left. */
-static bool resume(struct session *session)
-{
-	uint8_t *kept = session->kept;
-	size_t size = session->kept_size;
-	bool there;
-
-	session->held = false;
-	session->kept = NULL;
-	session->kept_size = 0;
-	there = take_frames(session, kept, size);
-	free(kept);
-	if (there)
-		watch(session);
-	return there;
 }
 
 /* ---- set-up ---------------------------------------------------------------------------------------------------- */
@@ -415,10 +251,10 @@ static bool shake_hands(struct session *session)
 			session->deadline = srdma_deadline(GREETING_MS);
 		greet(session);
 	} else if (ret != -EAGAIN) {
-		end_with_alert(session, reason_of(ret));
+		session_end_with_alert(session, session_reason_of(ret));
 		return false;
 	}
-	watch(session);
+	session_watch(session);
 	return true;
 }
 
@@ -439,7 +275,7 @@ static bool dial_on(struct session *session)
 		ret = srdma_tls_new(session->agent->rules.client, fd, session->expected, &session->tls);
 	}
 	if (ret != 0) {
-		session_end(session, reason_of(ret), srdma_error_text());
+		session_end(session, session_reason_of(ret), srdma_error_text());
 		return false;
 	}
 	session->source.fd = srdma_tls_fd(session->tls);
@@ -470,10 +306,10 @@ static void ready(struct source *source, uint32_t events)
 		session_end(session, REFUSED_LOST, srdma_error_text());
 		return;
 	}
-	if ((events & (EPOLLIN | EPOLLHUP | EPOLLERR) || needs_room) && !session->held && !receive(session))
+	if ((events & (EPOLLIN | EPOLLHUP | EPOLLERR) || needs_room) && !session->held && !session_receive(session))
 		return;
 	/* The end of a peer that is held up is seen when it has tokens again. */
-	watch(session);
+	session_watch(session);
 }
 
 int session_accept(struct agent *agent, int fd, const struct sockaddr *peer)
@@ -499,8 +335,8 @@ int session_accept(struct agent *agent, int fd, const struct sockaddr *peer)
 	session->source.fd = fd;
 	session->state = SESSION_HANDSHAKE;
 	session->deadline = srdma_deadline(GREETING_MS);
-	count_handshake(session, true);
-	watch(session);
+	session_count_handshake(session, true);
+	session_watch(session);
 	return 0;
 }
 
@@ -579,5 +415,5 @@ void session_tick(struct session *session, uint64_t now)
 	if (is_late(session, now))
 		return;
 	if (session->held && session->tokens + (double)(now - session->tokens_at) * session->agent->rules.policy.queries_per_second / 1e6 >= 1)
-		resume(session);
+		session_resume(session);
 }

@@ -57,6 +57,19 @@ void session_send(struct session *session, const struct peer_frame *frame);
 void session_end(struct session *session, enum refusal reason, const char *text);
 void session_tick(struct session *session, uint64_t now);
 
+/* session.c, for session_receive.c */
+/* As session_end, and leaves the peer a moment to read the alert that says why, which is the text of the last error. */
+void session_end_with_alert(struct session *session, enum refusal reason);
+enum refusal session_reason_of(int error);
+void session_count_handshake(struct session *session, bool is_one);
+/* Waits for what the session needs next. */
+void session_watch(struct session *session);
+
+/* session_receive.c. Both return false when the session is gone. */
+bool session_receive(struct session *session);
+/* Takes frames that were kept when the peer had no token left. */
+bool session_resume(struct session *session);
+
 /* peers.c */
 int peers_open(struct agent *agent, struct srdma_listener *listener);
 void peers_close(struct agent *agent);

@@ -271,7 +271,7 @@ def test_queue_pair_that_goes_releases_its_peer_for_the_same_host_alone(hosts, a
 
 def test_host_that_claims_another_hosts_address_is_refused(hosts, pair, start):
     """A third host with a good certificate, that asks as if it were A."""
-    a, b, x, y, _, psn_y = pair
+    a, b, x, y, psn_x, psn_y = pair
     thief = start(Peer.dial, hosts, "c", B, b.port)
     thief.greet(C)
     status, psn, why = thief.ask(1, (A, 0x11), (B, 0x22))
@@ -283,11 +283,12 @@ def test_host_that_claims_another_hosts_address_is_refused(hosts, pair, start):
     liar.send(greeting(C, A))
     assert liar.is_closed()
     x.connect(0x11, A, B, 0x22)
-    for kind in P_REVOKE, P_RELEASE:
-        first, second = ((B, 0x22), (A, 0x11)) if kind == P_REVOKE else ((A, 0x11), (B, 0x22))
-        thief.send(frame(kind, end(*first) + end(*second) + struct.pack(">I", psn_y) + b"mine"))
+    # With the right PSNs, which it cannot know.
+    thief.send(frame(P_REVOKE, end(B, 0x22) + end(A, 0x11) + struct.pack(">I", psn_y) + b"mine"))
+    thief.send(frame(P_RELEASE, end(A, 0x11) + end(B, 0x22) + struct.pack(">I", psn_x) + b"mine"))
     assert thief.ask(2, (C, 9), (B, 0x22))[0] == P_TAKEN
-    assert not y.revoked and y.connect(0x22, B, A, 0x11)
+    assert y.connect(0x22, B, A, 0x11).psn == psn_x and not y.revoked
+    assert all(peer["queries_sent"] == 0 for peer in b.status()["peers"])  # A's question still counts
 
 
 @pytest.mark.parametrize("cert", ["c", "stranger", None], ids=["another host's", "another CA's", "none"])
