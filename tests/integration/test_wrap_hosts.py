@@ -97,9 +97,14 @@ def test_psns_cross_and_agents_come_back(hosts):
     assert y.receive(0) == 0 and x.send(0) == 0 and x.poll(20000) == 0 and y.poll(20000) == 0
     b.start()
     connect(x, y, 1)
-    a.kill()
-    a.start()
-    connect(x, y, 2)
+    # Between INIT and RTR: each new agent is told of the queue pairs of its host.
+    qpns = x.ready(2), y.ready(2)
+    for host in (a, b):
+        host.kill()
+        host.start()
+    assert x.rtr(2, qpns[1], B, 0) == 0 and x.rts(2, 0) == 0, x.log()
+    assert y.rtr(2, qpns[0], A, 0) == 0 and y.rts(2, 0) == 0, y.log()
+    assert x.psns(2) == y.psns(2)[::-1]
     error, _, _, wrong = x.many(1000, 2)  # with each other, by the one agent
     assert (error, wrong) == (0, 0)
 
