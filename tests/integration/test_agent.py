@@ -19,6 +19,7 @@ from agent_client import (ENFORCE, INFINIBAND, OBSERVE, P_ANSWER, P_DENIED, P_OK
                           Program, Refused, context, end, frame, gid, greeting, query)
 from conftest import SECURDMA, SCALE, STEP, Certificates, Process, free_port, run, wait_until
 
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 A, B, C = "127.0.0.2", "127.0.0.3", "127.0.0.4"
 NAMES = {"a": A, "b": B, "c": C}
 
@@ -497,6 +498,7 @@ def in_child(uid, work):
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
+@as_root
 def test_user_who_registers_anothers_queue_pair_is_refused(agent, program):
     a = agent("a")
     x = program(a)
@@ -517,6 +519,7 @@ def test_user_who_registers_anothers_queue_pair_is_refused(agent, program):
     assert x.connect(0x11, A, A, 0x11).psn == psn
 
 
+@as_root
 def test_policy_decides_which_user_connects_to_which_host(agent, program):
     a = agent("a", config="[agent]\nusers = 0\n[peer b.example]\nusers = 1234, @65534\n[peer c.example]\ndeny = yes\n")
     b = agent("b")
@@ -776,6 +779,21 @@ def test_reload_takes_a_revocation_list(hosts, agent, program, pki):
     with refused(errno.EACCES, "revoked"):
         x.connect(0x12, A, B, 0x22)
     assert a.events("agent.session_failed")[0]["security"]
+
+
+@as_root
+def test_agent_gives_up_roots_rights_and_filters_its_system_calls(agent, program):
+    a = agent("a", "--user", "nobody")
+    with open(f"/proc/{a.pid}/status", encoding="ascii") as file:
+        status = dict(line.rstrip().split(":\t", 1) for line in file if ":\t" in line)
+    assert status["Uid"].split() == ["65534"] * 4 and status["NoNewPrivs"] == "1" and status["Seccomp"] == "2"
+    assert int(status["CapEff"], 16) == int(status["CapPrm"], 16) == 0
+    x = program(a)
+    psn = x.register(0x11)
+    assert x.connect(0x11, A, A, 0x11).psn == psn
+    x.register(0x12)
+    with refused(errno.EACCES, "Connection refused"):
+        x.connect(0x12, A, B, 5)
 
 
 def test_status_and_metrics_show_what_the_agent_did(agent, program):
