@@ -4,6 +4,7 @@
 #define AGENT_PARTS_H
 
 #include "agent.h"
+#include "allowance.h"
 #include "devices.h"
 #include "event_loop.h"
 #include "host_names.h"
@@ -57,6 +58,7 @@ struct ask {
 	struct ask *next_same;    /* with the same hash of the id */
 	struct program *program;
 	struct queue_pair *pair;  /* NULL: it is for an address handle */
+	const struct device *device; /* the program's */
 	struct session *session;  /* on which it waits, or is sent; NULL: it waits for a queue pair of this host */
 	bool sent;
 	uint8_t tries;
@@ -112,8 +114,7 @@ struct agent {
 	struct session *sessions;
 	unsigned session_count, handshake_count;
 	bool restless; /* a session is being made or held up, or the door is closed: deadlines are near */
-	double handshake_tokens;
-	uint64_t handshake_tokens_at;
+	struct allowance strangers; /* handshakes that may begin */
 	struct route *routes[ROUTE_BUCKETS];
 	struct failure failures[FAILURES];
 	unsigned next_failure;
@@ -175,7 +176,8 @@ bool expectation_is_owned(struct agent *agent, struct queue_pair *pair);
 void expectations_tick(struct agent *agent, uint64_t now);
 
 /* asks.c: questions that need another host's answer. */
-struct ask *ask_new(struct program *program, struct queue_pair *pair, uint32_t request, const struct peer_end *own, const struct peer_end *peer);
+struct ask *ask_new(struct program *program, struct queue_pair *pair, const struct device *device, uint32_t request, const struct peer_end *own,
+		    const struct peer_end *peer);
 void ask_free(struct ask *ask);
 /* Begins, or begins again: finds the session to the destination's host. It may end the ask. */
 void ask_begin(struct ask *ask);
@@ -185,6 +187,8 @@ void ask_confirm(struct ask *ask);
 void ask_send(struct ask *ask);
 void ask_answered(struct session *session, const struct peer_answer *answer);
 void ask_grant(struct ask *ask, const char *peer, uint32_t psn);
+/* The peer is on this host. */
+void ask_grant_here(struct ask *ask, uint32_t psn);
 void ask_refuse(struct ask *ask, enum refusal reason, int error, const char *peer, const char *format, ...) __attribute__((format(printf, 5, 6)));
 /* A session that has ended, or could not be made, with its reason. */
 void asks_of_session_ended(struct session *session, enum refusal reason, const char *text);

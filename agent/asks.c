@@ -6,6 +6,7 @@
 #include "session.h"
 
 #include <errno.h>
+#include <net/if.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,7 +23,7 @@ static struct ask **bucket(struct agent *agent, uint32_t id)
 	return &agent->ask_buckets[id % ASK_BUCKETS];
 }
 
-struct ask *ask_new(struct program *program, struct queue_pair *pair, uint32_t request, const struct peer_end *own, const struct peer_end *peer)
+struct ask *ask_new(struct program *program, struct queue_pair *pair, const struct device *device, uint32_t request, const struct peer_end *own, const struct peer_end *peer)
 {
 	struct agent *agent = program->agent;
 	struct ask *ask = agent->ask_count < ASKS_MAX ? calloc(1, sizeof *ask) : NULL, **same;
@@ -31,6 +32,7 @@ struct ask *ask_new(struct program *program, struct queue_pair *pair, uint32_t r
 		return NULL;
 	ask->program = program;
 	ask->pair = pair;
+	ask->device = device;
 	ask->request = request;
 	ask->own = *own;
 	ask->peer = *peer;
@@ -147,15 +149,15 @@ static enum encryption_device kind_of(const struct device *device)
 static int check_encryption(struct ask *ask, const char *peer)
 {
 	const struct policy *policy = &ask->program->agent->rules.policy;
-	char why[ENCRYPTION_WHY];
+	char why[ENCRYPTION_WHY], netdev[IF_NAMESIZE];
 	int ret;
 
-	if (!ask->pair || ask->encryption[0] || !(ask->program->require_encryption || (peer ? policy_requires_encryption(policy, peer) : policy->require_encryption)))
+	if (ask->encryption[0] || !(ask->program->require_encryption || (peer ? policy_requires_encryption(policy, peer) : policy->require_encryption)))
 		return 0;
-	ret = encryption_check(ask->own.gid, ask->peer.gid, NULL, kind_of(ask->pair->device), ask->encryption, why);
+	ret = encryption_check(ask->own.gid, ask->peer.gid, address_interface(ask->own.gid, netdev), kind_of(ask->device), ask->encryption, why);
 	if (ret == 0 || ret == -EAGAIN)
 		return ret;
-	ask_refuse(ask, REFUSED_ENCRYPTION, EACCES, peer, "the path is not encrypted: %s", why);
+	ask_refuse(ask, REFUSED_ENCRYPTION, EACCES, peer, "nothing is seen that encrypts the path: %s", why);
 	return ret;
 }
 
@@ -175,14 +177,22 @@ void ask_grant(struct ask *ask, const char *peer, uint32_t psn)
 	ask_free(ask);
 }
 
+void ask_grant_here(struct ask *ask, uint32_t psn)
+{
+	/* What does not leave the host needs no encryption. */
+	snprintf(ask->encryption, sizeof ask->encryption, "same host");
+	ask_grant(ask, agent_name(ask->program->agent), psn);
+}
+
 void ask_confirm(struct ask *ask)
 {
 	struct agent *agent = ask->program->agent;
 	const struct session *session = peers_find(agent, &ask->peer);
-	const char *peer = pairing_find(agent, &ask->peer) ? agent_name(agent) : session ? session->name : NULL;
-	int ret = check_encryption(ask, peer);
+	const char *peer = session ? session->name : NULL;
 
-	if (ret == 0)
+	if (pairing_find(agent, &ask->peer))
+		ask_grant_here(ask, ask->pair->peer_psn);
+	else if (check_encryption(ask, peer) == 0)
 		ask_grant(ask, peer, ask->pair->peer_psn);
 }
 

@@ -8,14 +8,15 @@
 #include "peer_frames.h"
 
 #include <errno.h>
+#include <ifaddrs.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define FRESH_US 1000000u
 /* Of one program, and GIDs of one port: more than any adapter has. */
-#define DEVICES_MAX 256
-#define GIDS_MAX 1024
+#define DEVICES_MAX 64
+#define GIDS_MAX 256
 
 static const uint8_t no_gid[16];
 
@@ -48,6 +49,24 @@ bool addresses_contain(struct addresses *addresses, const uint8_t gid[16])
 	if (addresses->count > 0)
 		qsort(addresses->list, addresses->count, sizeof *addresses->list, compare);
 	return has(addresses, gid);
+}
+
+const char *address_interface(const uint8_t gid[16], char name[IF_NAMESIZE])
+{
+	struct ifaddrs *all = NULL;
+	union ibv_gid own, at_gid;
+	bool found = false;
+
+	memcpy(own.raw, gid, sizeof own.raw);
+	if (!srdma_net_gid_is_link_local(&own) || getifaddrs(&all) != 0)
+		return NULL;
+	for (const struct ifaddrs *at = all; at && !found; at = at->ifa_next) {
+		found = at->ifa_addr && srdma_net_gid_of(at->ifa_addr, &at_gid) && memcmp(at_gid.raw, gid, 16) == 0;
+		if (found)
+			snprintf(name, IF_NAMESIZE, "%s", at->ifa_name);
+	}
+	freeifaddrs(all);
+	return found ? name : NULL;
 }
 
 void addresses_free(struct addresses *addresses)

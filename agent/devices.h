@@ -6,6 +6,7 @@
 #include "local.h"
 
 #include <infiniband/verbs.h>
+#include <net/if.h>
 #include <stdbool.h>
 #include <stddef.h>
 
@@ -34,6 +35,8 @@ struct addresses {
 
 /* Whether an address of a network interface, or of the loopback network, is meant. */
 bool addresses_contain(struct addresses *addresses, const uint8_t gid[16]);
+/* The interface that has this address, if it is a link-local one; NULL: it is not, or there is none. Returns `name`. */
+const char *address_interface(const uint8_t gid[16], char name[IF_NAMESIZE]);
 void addresses_free(struct addresses *addresses);
 
 /* Takes a program's report: GIDs that are not this host's are left out, and their number is returned. `map`: GIDs below InfiniBand, which are

@@ -21,8 +21,10 @@ enum encryption_device {
  * the result is 0; `why` says why it does not count as encrypted.
  * The same question has the same answer for a second. Any thread may call this. It waits for nothing but the kernel's answers.
  * Errors: -EACCES the path is not encrypted, or nothing shows that it is; -EPERM the process may not look (it needs CAP_NET_ADMIN);
- * -EAGAIN the peer's hardware address is not known yet, so ask again in a moment; -EINVAL no such addresses or network device. */
+ * -EAGAIN the peer's hardware address is not known yet, or the kernel's lists changed while this read them, so ask again in a moment; -EINVAL no such addresses or network device. */
 int encryption_check(const uint8_t own[16], const uint8_t peer[16], const char *netdev, enum encryption_device device, char what[ENCRYPTION_WHAT],
 		     char why[ENCRYPTION_WHY]);
+/* Forgets all answers, so that the next question is looked at anew. */
+void encryption_forget(void);
 
 #endif

@@ -192,7 +192,7 @@ static void connect_here(struct ask *ask, struct queue_pair *other)
 	other->peer_psn = pair->psn;
 	other->has_peer_psn = true;
 	agent_count(agent, COUNT_CONNECTED_HERE);
-	ask_grant(ask, name, other->psn);
+	ask_grant_here(ask, other->psn);
 }
 
 /* Whether a program of this host has reported a device there. Most ends are other hosts', which is seen at once. */
@@ -329,7 +329,7 @@ void pairing_connect(struct program *program, const struct local_connect *reques
 	if (!is_own_gid(program, pair, request, &own) || is_settled(pair, request, &peer))
 		return;
 	known = pair->has_peer_psn;
-	ask = program->asks < ASKS_A_PROGRAM ? ask_new(program, pair, request->header.request, &own, &peer) : NULL;
+	ask = program->asks < ASKS_A_PROGRAM ? ask_new(program, pair, pair->device, request->header.request, &own, &peer) : NULL;
 	if (!ask) {
 		program_refuse(program, request->header.request, pair, request->psn_would_be, REFUSED_LIMIT, EBUSY, NULL,
 			       "queue pair %u: too many questions of programs wait for answers; try again", pair->qpn);
@@ -360,12 +360,12 @@ void pairing_address(struct program *program, const struct local_address *reques
 	memcpy(peer.gid, request->peer_gid, sizeof peer.gid);
 	if (memcmp(peer.gid, (const uint8_t[16]){0}, 16) == 0)
 		peer.lid = (uint16_t)request->peer_lid;
-	ask = device && program->asks < ASKS_A_PROGRAM ? ask_new(program, NULL, request->header.request, &own, &peer) : NULL;
+	ask = device && program->asks < ASKS_A_PROGRAM ? ask_new(program, NULL, device, request->header.request, &own, &peer) : NULL;
 	if (!ask)
 		program_refuse(program, request->header.request, NULL, 0, device ? REFUSED_LIMIT : REFUSED_INVALID, device ? EBUSY : EINVAL, NULL, "%s %s",
 			       device ? "too many questions of programs wait for answers:" : "the program has not reported the device", request->device);
 	else if (is_here(program->agent, &peer))
-		ask_grant(ask, agent_name(program->agent), 0);
+		ask_grant_here(ask, 0);
 	else
 		ask_begin(ask);
 }

@@ -6,11 +6,8 @@
 #include "net.h"
 #include "session.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
-#include <ifaddrs.h>
 #include <net/if.h>
-#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -152,23 +149,6 @@ static const struct failure *find_failure(const struct agent *agent, const char 
 
 /* ---- reaching a host ------------------------------------------------------------------------------------------- */
 
-/* The interface that has this address, for a link-local one. */
-static void append_interface(const uint8_t own[16], char *host, size_t size)
-{
-	struct ifaddrs *all = NULL;
-	size_t used = strlen(host);
-
-	if (getifaddrs(&all) != 0)
-		return;
-	for (const struct ifaddrs *at = all; at; at = at->ifa_next)
-		if (at->ifa_addr && at->ifa_addr->sa_family == AF_INET6 &&
-		    memcmp(&((const struct sockaddr_in6 *)(const void *)at->ifa_addr)->sin6_addr, own, 16) == 0) {
-			snprintf(host + used, size - used, "%%%s", at->ifa_name);
-			break;
-		}
-	freeifaddrs(all);
-}
-
 struct target {
 	const char *host, *port, *expected;
 	char room[64 + IF_NAMESIZE + 1];
@@ -178,7 +158,7 @@ static int find_target(const struct agent *agent, const struct peer_end *own, co
 {
 	bool has_gid = memcmp(end->gid, no_gid, sizeof no_gid) != 0;
 	const struct gid_map_entry *entry = has_gid ? gid_map_find(agent->rules.map, end->gid) : gid_map_find_lid(agent->rules.map, end->lid);
-	char text[64];
+	char text[64], interface[IF_NAMESIZE];
 	union ibv_gid gid;
 
 	target->port = agent->peer_port;
@@ -193,8 +173,8 @@ static int find_target(const struct agent *agent, const struct peer_end *own, co
 		return srdma_fail(-EHOSTUNREACH, "no line of the map file says which host has LID %u; add 'lid %u HOST' to it (--map)", end->lid, end->lid);
 	memcpy(gid.raw, end->gid, sizeof gid.raw);
 	snprintf(target->room, sizeof target->room, "%s", peer_end_format(end, text));
-	if (srdma_net_gid_is_link_local(&gid))
-		append_interface(own->gid, target->room, sizeof target->room);
+	if (srdma_net_gid_is_link_local(&gid) && address_interface(own->gid, interface))
+		snprintf(target->room, sizeof target->room, "%s%%%s", text, interface);
 	target->host = target->expected = target->room;
 	return 0;
 }
@@ -304,22 +284,6 @@ static bool make_room(struct agent *agent)
 	return true;
 }
 
-/* A handshake costs this end more than the other, so that only so many begin in a second. */
-static bool take_handshake(struct agent *agent)
-{
-	double rate = agent->rules.policy.handshakes_per_second;
-	uint64_t now = srdma_clock_us();
-
-	agent->handshake_tokens += (double)(now - agent->handshake_tokens_at) * rate / 1e6;
-	agent->handshake_tokens_at = now;
-	if (agent->handshake_tokens > rate)
-		agent->handshake_tokens = rate;
-	if (agent->handshake_tokens < 1)
-		return false;
-	agent->handshake_tokens -= 1;
-	return true;
-}
-
 static void open_door(struct agent *agent, bool open)
 {
 	if (!open)
@@ -342,8 +306,9 @@ static void knock(struct source *source, uint32_t events)
 		struct sockaddr_storage peer;
 		int fd;
 
-		/* The tick opens the door again. Until then they wait in the kernel. */
-		if (agent->session_count >= agent->rules.policy.sessions + agent->rules.policy.handshakes || !make_room(agent) || !take_handshake(agent)) {
+		/* A handshake costs this end more than the other, so that only so many begin in a second. The tick opens the door again; until
+		 * then they wait in the kernel. */
+		if (agent->session_count >= agent->rules.policy.sessions + agent->rules.policy.handshakes || !make_room(agent) || !allowance_take(&agent->strangers, agent->rules.policy.handshakes_per_second)) {
 			open_door(agent, false);
 			return;
 		}
@@ -364,8 +329,7 @@ int peers_open(struct agent *agent, struct srdma_listener *listener)
 {
 	agent->listener = listener;
 	agent->door = (struct source){.ready = knock, .fd = srdma_listener_fd(listener)};
-	agent->handshake_tokens = agent->rules.policy.handshakes_per_second;
-	agent->handshake_tokens_at = srdma_clock_us();
+	allowance_init(&agent->strangers, agent->rules.policy.handshakes_per_second);
 	return event_loop_watch(&agent->loop, &agent->door, EPOLLIN);
 }
 

@@ -37,9 +37,8 @@ struct session {
 	size_t out_size, out_room;
 	uint64_t deadline;        /* until it is open, or lingers */
 	uint64_t began, heard_at, asked_at, used_at;
-	double tokens;            /* queries that the peer may send now */
-	uint64_t tokens_at;
-	bool held;                /* it has none: nothing is read */
+	struct allowance questions; /* that the peer may ask */
+	bool held;                  /* it may ask none now: nothing is read */
 	bool pinged;
 	unsigned asks, waitings;
 	uint64_t queries_received, queries_sent;
@@ -67,7 +66,7 @@ void session_watch(struct session *session);
 
 /* session_receive.c. Both return false when the session is gone. */
 bool session_receive(struct session *session);
-/* Takes frames that were kept when the peer had no token left. */
+/* Takes frames that were kept when the peer had asked too much. */
 bool session_resume(struct session *session);
 
 /* peers.c */

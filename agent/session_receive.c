@@ -5,27 +5,12 @@
 #include "clock.h"
 #include "log.h"
 
+#include <openssl/crypto.h>
 #include <stdlib.h>
 #include <string.h>
 
 /* One TLS record. */
 #define READ_SIZE 16384
-
-/* A peer that asks faster than it may is read later, so that it holds up nobody but itself. */
-static bool take_token(struct session *session)
-{
-	double rate = session->agent->rules.policy.queries_per_second;
-	uint64_t now = srdma_clock_us();
-
-	session->tokens += (double)(now - session->tokens_at) * rate / 1e6;
-	session->tokens_at = now;
-	if (session->tokens > rate)
-		session->tokens = rate;
-	if (session->tokens < 1)
-		return false;
-	session->tokens -= 1;
-	return true;
-}
 
 static void open_session(struct session *session)
 {
@@ -77,7 +62,7 @@ static bool take_frame(struct session *session, const struct peer_frame *frame)
 	return true;
 }
 
-/* Whether a frame costs one of the peer's tokens. Answers that were asked for do not. */
+/* Whether a frame counts as a question. Answers that were asked for do not. */
 static bool has_price(const struct session *session, unsigned type)
 {
 	return type != PEER_HELLO && (type != PEER_ANSWER || session->asks == 0);
@@ -85,7 +70,7 @@ static bool has_price(const struct session *session, unsigned type)
 
 static bool keep(struct session *session, const uint8_t *data, size_t size)
 {
-	uint8_t *kept = size > 0 ? malloc(size) : NULL;
+	uint8_t *kept = size > 0 ? OPENSSL_malloc(size) : NULL;
 
 	if (size > 0 && !kept) {
 		session_end(session, REFUSED_LOST, "out of memory");
@@ -93,7 +78,7 @@ static bool keep(struct session *session, const uint8_t *data, size_t size)
 	}
 	if (size > 0)
 		memcpy(kept, data, size);
-	free(session->kept);
+	OPENSSL_clear_free(session->kept, session->kept_size);
 	session->kept = kept;
 	session->kept_size = size;
 	return true;
@@ -109,7 +94,8 @@ static bool take_frames(struct session *session, const uint8_t *data, size_t siz
 
 		if (ret == 0 && size < PEER_HEADER + (size_t)header.length)
 			break;
-		if (ret == 0 && has_price(session, header.type) && !take_token(session)) {
+		/* A peer that asks faster than it may is read later, so that it holds up nobody but itself. */
+		if (ret == 0 && has_price(session, header.type) && !allowance_take(&session->questions, session->agent->rules.policy.queries_per_second)) {
 			agent_count(session->agent, COUNT_QUERIES_DELAYED);
 			session->held = session->agent->restless = true;
 			break;
@@ -133,6 +119,7 @@ bool session_receive(struct session *session)
 {
 	static uint8_t data[READ_SIZE + PEER_FRAME_MAX]; /* the agent has one thread */
 	size_t have = session->kept_size;
+	bool there;
 	int n;
 
 	/* What is kept is less than a frame. */
@@ -150,10 +137,12 @@ bool session_receive(struct session *session)
 	}
 	session->heard_at = srdma_clock_us();
 	session->pinged = false;
-	return take_frames(session, data, have + (size_t)n);
+	there = take_frames(session, data, have + (size_t)n);
+	OPENSSL_cleanse(data, have + (size_t)n);
+	return there;
 }
 
-/* Frames that were kept when the peer had no token left. */
+/* Frames that were kept when the peer had asked too much. */
 bool session_resume(struct session *session)
 {
 	uint8_t *kept = session->kept;
@@ -164,7 +153,7 @@ bool session_resume(struct session *session)
 	session->kept = NULL;
 	session->kept_size = 0;
 	there = take_frames(session, kept, size);
-	free(kept);
+	OPENSSL_clear_free(kept, size);
 	if (there)
 		session_watch(session);
 	return there;
