@@ -15,8 +15,8 @@
 
 #define FRESH_US 1000000u
 /* Of one program, and GIDs of one port: more than any adapter has. */
-#define DEVICES_MAX 256
-#define GIDS_MAX 1024
+#define DEVICES_MAX 64
+#define GIDS_MAX 256
 
 static const uint8_t no_gid[16];
 

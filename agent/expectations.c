@@ -6,6 +6,7 @@
 #include "session.h"
 
 #include <errno.h>
+#include <openssl/crypto.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -161,6 +162,7 @@ static void waiting_free(struct waiting *waiting)
 		waiting->next->link = waiting->link;
 	waiting->session->waitings--;
 	agent->waiting_count--;
+	OPENSSL_cleanse(waiting, sizeof *waiting);
 	free(waiting);
 }
 

@@ -6,6 +6,7 @@
 #include "utf8.h"
 
 #include <errno.h>
+#include <openssl/crypto.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,6 +29,13 @@ struct packet {
 	size_t size;
 	char data[];
 };
+
+/* It has a PSN. */
+static void packet_free(struct packet *packet)
+{
+	OPENSSL_cleanse(packet->data, packet->size);
+	free(packet);
+}
 
 static void set_events(struct program *program)
 {
@@ -81,7 +89,7 @@ static void send_queued(struct program *program)
 		if (!program->first)
 			program->last = NULL;
 		program->queued--;
-		free(packet);
+		packet_free(packet);
 	}
 	set_events(program);
 }
@@ -100,6 +108,7 @@ void program_answer(struct program *program, const struct local_answer *given, c
 	snprintf(answer.encryption, sizeof answer.encryption, "%s", encryption ? encryption : "");
 	snprintf(answer.text, sizeof answer.text, "%s", text ? text : "");
 	send_packet(program, &answer, sizeof answer);
+	OPENSSL_cleanse(&answer, sizeof answer);
 }
 
 void program_revoke(struct program *program, const struct queue_pair *pair, const char *text)
@@ -171,7 +180,7 @@ static void program_free(struct program *program)
 	devices_free(&program->devices);
 	for (struct packet *packet = program->first; packet; packet = next) {
 		next = packet->next;
-		free(packet);
+		packet_free(packet);
 	}
 	free((gid_t *)(uintptr_t)program->subject.groups);
 	free(program);

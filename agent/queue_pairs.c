@@ -6,6 +6,7 @@
 #include "program.h"
 
 #include <errno.h>
+#include <openssl/crypto.h>
 #include <stdlib.h>
 
 #define SIZE_FIRST 256
@@ -74,6 +75,7 @@ void queue_pairs_remove(struct queue_pairs *table, struct queue_pair *pair)
 		pair->next_own->link_own = pair->link_own;
 	pair->program->user->queue_pairs--;
 	table->count--;
+	OPENSSL_cleanse(pair, sizeof *pair);
 	free(pair);
 }
 

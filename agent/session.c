@@ -6,6 +6,7 @@
 #include "net.h"
 
 #include <errno.h>
+#include <openssl/crypto.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -75,8 +76,8 @@ static void session_free(struct session *session)
 	free(session->target);
 	free(session->port);
 	free(session->expected);
-	free(session->kept);
-	free(session->out);
+	OPENSSL_clear_free(session->kept, session->kept_size);
+	OPENSSL_clear_free(session->out, session->out_room);
 	free(session);
 	atomic_store_explicit(&agent->gauge_sessions, agent->session_count - agent->handshake_count, memory_order_relaxed);
 }
@@ -179,8 +180,10 @@ static int flush(struct session *session)
 		sent += (size_t)n;
 	}
 	session->out_size -= sent;
-	if (sent > 0)
+	if (sent > 0) {
 		memmove(session->out, session->out + sent, session->out_size);
+		OPENSSL_cleanse(session->out + session->out_size, sent);
+	}
 	return n < 0 && n != -EAGAIN ? n : 0;
 }
 
@@ -193,7 +196,7 @@ void session_send(struct session *session, const struct peer_frame *frame)
 		return;
 	if (session->out_size + length > session->out_room) {
 		size_t room = session->out_room ? 2 * session->out_room : 4096;
-		uint8_t *grown = room <= OUT_MAX ? realloc(session->out, room) : NULL;
+		uint8_t *grown = room <= OUT_MAX ? OPENSSL_clear_realloc(session->out, session->out_room, room) : NULL;
 
 		/* The frame is lost, so the session must be, too: at the next tick. */
 		if (!grown) {
@@ -204,6 +207,7 @@ void session_send(struct session *session, const struct peer_frame *frame)
 		session->out_room = room;
 	}
 	memcpy(session->out + session->out_size, bytes, length);
+	OPENSSL_cleanse(bytes, length);
 	session->out_size += length;
 	/* What is wrong shows when the socket is read. */
 	if (session->out_size == length && flush(session) != 0)
@@ -315,6 +319,7 @@ static void ready(struct source *source, uint32_t events)
 int session_accept(struct agent *agent, int fd, const struct sockaddr *peer)
 {
 	struct session *session = session_new(agent);
+	union ibv_gid network = {.raw = {0}};
 	int ret;
 
 	if (!session) {
@@ -322,7 +327,11 @@ int session_accept(struct agent *agent, int fd, const struct sockaddr *peer)
 		return srdma_fail(-ENOMEM, "out of memory");
 	}
 	srdma_net_format(peer, session->address, sizeof session->address);
-	srdma_net_gid_of(peer, (union ibv_gid *)(void *)session->network);
+	srdma_net_gid_of(peer, &network);
+	/* Whoever has one IPv6 address has its network's others, too. */
+	if (!srdma_net_gid_is_v4(&network))
+		memset(network.raw + 8, 0, 8);
+	memcpy(session->network, network.raw, sizeof session->network);
 	ret = srdma_net_prepare(fd);
 	if (ret != 0)
 		close(fd);

@@ -5,6 +5,7 @@
 #include "clock.h"
 #include "log.h"
 
+#include <openssl/crypto.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -69,7 +70,7 @@ static bool has_price(const struct session *session, unsigned type)
 
 static bool keep(struct session *session, const uint8_t *data, size_t size)
 {
-	uint8_t *kept = size > 0 ? malloc(size) : NULL;
+	uint8_t *kept = size > 0 ? OPENSSL_malloc(size) : NULL;
 
 	if (size > 0 && !kept) {
 		session_end(session, REFUSED_LOST, "out of memory");
@@ -77,7 +78,7 @@ static bool keep(struct session *session, const uint8_t *data, size_t size)
 	}
 	if (size > 0)
 		memcpy(kept, data, size);
-	free(session->kept);
+	OPENSSL_clear_free(session->kept, session->kept_size);
 	session->kept = kept;
 	session->kept_size = size;
 	return true;
@@ -118,6 +119,7 @@ bool session_receive(struct session *session)
 {
 	static uint8_t data[READ_SIZE + PEER_FRAME_MAX]; /* the agent has one thread */
 	size_t have = session->kept_size;
+	bool there;
 	int n;
 
 	/* What is kept is less than a frame. */
@@ -135,7 +137,9 @@ bool session_receive(struct session *session)
 	}
 	session->heard_at = srdma_clock_us();
 	session->pinged = false;
-	return take_frames(session, data, have + (size_t)n);
+	there = take_frames(session, data, have + (size_t)n);
+	OPENSSL_cleanse(data, have + (size_t)n);
+	return there;
 }
 
 /* Frames that were kept when the peer had asked too much. */
@@ -149,7 +153,7 @@ bool session_resume(struct session *session)
 	session->kept = NULL;
 	session->kept_size = 0;
 	there = take_frames(session, kept, size);
-	free(kept);
+	OPENSSL_clear_free(kept, size);
 	if (there)
 		session_watch(session);
 	return there;

@@ -23,7 +23,7 @@ void agent_settings_init(struct agent_settings *settings)
 	*settings = (struct agent_settings){
 		.mode = LOCAL_ENFORCE,
 		.queue_pairs_per_user = 65536,
-		.programs_per_user = 4096,
+		.programs_per_user = 1024,
 		.queries_per_second = 20000,
 		.max_sessions = 4096,
 		.max_handshakes = 64,

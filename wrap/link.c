@@ -16,7 +16,8 @@
 enum {
 	LOOK_MS = 1000,       /* how soon the thread notices that the program has closed its descriptor */
 	RETRY_MS = 20,        /* between two tries while a call of the program's waits */
-	RETRY_IDLE_MS = 5000, /* at most, while none does */
+	RETRY_IDLE_MS = 100,  /* while none does: an agent that is back waits twice that for queue pairs that others ask for */
+	IDLE_MS = 5000,       /* without queue pairs nothing is to be done */
 	FULL_MS = 1,          /* to wait while the agent takes no packet */
 };
 
@@ -226,28 +227,22 @@ static void serve(void)
 
 static void *run(void *arg)
 {
-	int64_t pause = RETRY_MS;
-
 	(void)arg;
 	for (;;) {
 		/* Calls of the program's may hold locks above `lock`, so this asks before it takes that. */
-		bool any = queue_pairs_any();
+		bool any = queue_pairs_any(), up;
 
 		pthread_mutex_lock(&agent.lock);
 		if (!any && agent.wanted == 0)
-			wait_cond(&agent.wake, socket_now_ms() + RETRY_IDLE_MS);
+			wait_cond(&agent.wake, socket_now_ms() + IDLE_MS);
 		if (any || agent.wanted > 0)
 			try_connect();
-		if (agent.state == LINK_NONE) {
-			pause = agent.wanted > 0 ? RETRY_MS : pause * 2 < RETRY_IDLE_MS ? pause * 2 : RETRY_IDLE_MS;
-			wait_cond(&agent.wake, socket_now_ms() + pause);
-		}
-		bool up = agent.state == LINK_UP;
+		if (agent.state == LINK_NONE && (any || agent.wanted > 0))
+			wait_cond(&agent.wake, socket_now_ms() + (agent.wanted > 0 ? RETRY_MS : RETRY_IDLE_MS));
+		up = agent.state == LINK_UP;
 		pthread_mutex_unlock(&agent.lock);
-		if (up) {
+		if (up)
 			serve();
-			pause = RETRY_MS;
-		}
 	}
 	return NULL;
 }

@@ -77,15 +77,25 @@ static bool read_table(struct ibv_context *context, struct port *port)
 	return count >= 0;
 }
 
+/* As the header's function does, which needs libibverbs at hand. */
+static int query_port(struct ibv_context *context, uint8_t number, struct ibv_port_attr *attr)
+{
+	struct verbs_context *extended = verbs_get_ctx_op(context, query_port);
+	int (*query)(struct ibv_context *, uint8_t, struct _compat_ibv_port_attr *) = NEXT(ibv_query_port);
+
+	memset(attr, 0, sizeof *attr);
+	if (extended)
+		return extended->query_port(context, number, attr, sizeof *attr);
+	return query ? query(context, number, (struct _compat_ibv_port_attr *)attr) : ENOSYS;
+}
+
 static int read_port(struct ibv_context *context, struct port *port)
 {
-	int (*query)(struct ibv_context *, uint8_t, struct _compat_ibv_port_attr *) = NEXT(ibv_query_port);
 	struct ibv_port_attr attr;
 	union ibv_gid gid;
 
-	memset(&attr, 0, sizeof attr);
-	if (!query || query(context, port->number, (struct _compat_ibv_port_attr *)&attr) != 0)
-		return errno ? errno : EINVAL;
+	if (query_port(context, port->number, &attr) != 0)
+		return EINVAL;
 	port->link_layer = attr.link_layer;
 	port->lid = attr.lid;
 	port->count = 0;

@@ -19,6 +19,7 @@ from agent_client import (ENFORCE, INFINIBAND, OBSERVE, P_ANSWER, P_DENIED, P_OK
                           Program, Refused, context, end, frame, gid, greeting, query)
 from conftest import SECURDMA, SCALE, STEP, Certificates, Process, free_port, run, wait_until
 
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 A, B, C = "127.0.0.2", "127.0.0.3", "127.0.0.4"
 NAMES = {"a": A, "b": B, "c": C}
 
@@ -267,22 +268,21 @@ def test_queue_pair_that_goes_releases_its_peer_for_the_same_host_alone(hosts, a
 
 
 def test_unencrypted_path_is_refused_where_encryption_is_required(agent, program):
-    """For queue pairs and address handles, by the agent, by the program, or for one peer; not on one host."""
-    a, b = agent("a", config="[peer c.example]\nrequire-encryption = yes\n"), agent("b")
-    agent("c")
+    """For queue pairs and address handles, before anybody is asked; not for what stays on the host."""
+    elsewhere = "192.0.2.1"
+    a, b = agent("a"), agent("b", "--require-encryption")
     x, strict, y = program(a), program(a, require_encryption=1), program(b)
     for one, number in (x, 0x11), (strict, 0x12), (strict, 0x13), (y, 0x22):
         one.register(number)
-    assert strict.require_encryption and not x.require_encryption
-    with refused(errno.EACCES, "nothing is seen that encrypts the path"):
-        strict.connect(0x12, A, B, 0x22)
-    with refused(errno.EACCES, "nothing is seen that encrypts the path"):
-        strict.address(A, B)
-    with refused(errno.EACCES, "nothing is seen that encrypts the path"):
-        x.connect(0x11, A, C, 0x22)
-    assert x.connect(0x11, A, B, 0x22).encryption == ""
+    assert (x.require_encryption, strict.require_encryption, y.require_encryption) == (0, 1, 1)
+    for one, own, number in (strict, A, 0x12), (y, B, 0x22):
+        with refused(errno.EACCES, "nothing is seen that encrypts the path"):
+            one.connect(number, own, elsewhere, 5)
+        with refused(errno.EACCES, "nothing is seen that encrypts the path"):
+            one.address(own, elsewhere)
     assert strict.connect(0x12, A, A, 0x13).encryption == "same host"
-    assert {event["peer"] for event in a.refusals("encryption") if "peer" in event} == {"c.example"}
+    assert len(a.refusals("encryption")) == len(b.refusals("encryption")) == 2
+    assert not a.events("agent.session_failed")
 
 
 # ---- other hosts ------------------------------------------------------------------------------------------------------
@@ -434,6 +434,8 @@ def test_agent_that_comes_back_takes_the_old_sessions_place(hosts, agent, start)
     b = agent("b")
     old, new = (start(Peer.dial, hosts, "c", B, b.port) for _ in range(2))
     old.greet(C)
+    old.send(frame(P_PING, bytes(8)))
+    old.wait(P_PONG)  # it is open
     new.greet(C)
     assert old.is_closed()
     assert b.status()["sessions"] == 1
@@ -496,6 +498,7 @@ def in_child(uid, work):
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
+@as_root
 def test_user_who_registers_anothers_queue_pair_is_refused(agent, program):
     a = agent("a")
     x = program(a)
@@ -516,6 +519,7 @@ def test_user_who_registers_anothers_queue_pair_is_refused(agent, program):
     assert x.connect(0x11, A, A, 0x11).psn == psn
 
 
+@as_root
 def test_policy_decides_which_user_connects_to_which_host(agent, program):
     a = agent("a", config="[agent]\nusers = 0\n[peer b.example]\nusers = 1234, @65534\n[peer c.example]\ndeny = yes\n")
     b = agent("b")
@@ -775,6 +779,21 @@ def test_reload_takes_a_revocation_list(hosts, agent, program, pki):
     with refused(errno.EACCES, "revoked"):
         x.connect(0x12, A, B, 0x22)
     assert a.events("agent.session_failed")[0]["security"]
+
+
+@as_root
+def test_agent_gives_up_roots_rights_and_filters_its_system_calls(agent, program):
+    a = agent("a", "--user", "nobody")
+    with open(f"/proc/{a.pid}/status", encoding="ascii") as file:
+        status = dict(line.rstrip().split(":\t", 1) for line in file if ":\t" in line)
+    assert status["Uid"].split() == ["65534"] * 4 and status["NoNewPrivs"] == "1" and status["Seccomp"] == "2"
+    assert int(status["CapEff"], 16) == int(status["CapPrm"], 16) == 0
+    x = program(a)
+    psn = x.register(0x11)
+    assert x.connect(0x11, A, A, 0x11).psn == psn
+    x.register(0x12)
+    with refused(errno.EACCES, "Connection refused"):
+        x.connect(0x12, A, B, 5)
 
 
 def test_status_and_metrics_show_what_the_agent_did(agent, program):

@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`securdma wrap` with `securdma agent`: two hosts, which are two addresses of the loopback network, each with its agent and its uroce device."""
+import contextlib
+import errno
+import json
+import os
+import re
+import subprocess
+import tempfile
+
+import pytest
+from conftest import SECURDMA, UROCE, Process, free_port, left_out_of, wait_until
+from test_wrap import ERR, Middle, Pairs, listens, perftest_options, two_ends, wrap
+
+pytestmark = left_out_of("asan", "tsan", "vm")
+
+A, B, C = "127.0.0.2", "127.0.0.3", "127.0.0.4"
+ADDRESSES = {"a": A, "b": B, "c": C}
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("hosts")
+
+    def cert(*words):
+        subprocess.run([SECURDMA, "cert", *words], cwd=folder, check=True, capture_output=True)
+
+    cert("ca")
+    for name, address in ADDRESSES.items():
+        cert("peer", "--cn", f"{name}.example", "--name", address, "--out", name)
+    cert("ca", "--out", "other")
+    cert("peer", "--cn", "b.example", "--name", B, "--ca", "other.crt", "--ca-key", "other.key", "--out", "stranger")
+    return folder
+
+
+class Host:
+    """An agent, and what runs at its host."""
+
+    def __init__(self, certificates, folder, port, name):
+        self.certificates, self.port, self.name, self.address = certificates, port, name, ADDRESSES[name]
+        self.path = os.path.join(folder, name)
+        self.agent, self.ended = None, contextlib.ExitStack()
+
+    def start(self, *options, cert=None):
+        pem = os.path.join(self.certificates, cert or self.name)
+        self.agent = self.ended.enter_context(contextlib.closing(Process(
+            SECURDMA, "agent", "--cert", pem + ".crt", "--key", pem + ".key", "--ca", os.path.join(self.certificates, "ca.crt"), "--listen", self.address,
+            "--port", self.port, "--socket", self.path, "--control", self.path + ".control", "--json", *options)))
+        self.agent.wait_line(lambda line: '"listening"' in line)
+        return self
+
+    def kill(self):
+        self.agent.process.kill()
+        self.agent.process.wait()
+
+    def command(self, *words, **how):
+        return wrap(self.path, *words, uroce=["--addr", self.address], **how)
+
+    def pairs(self, *words, **how):
+        return self.ended.enter_context(contextlib.closing(Pairs(self.path, *words, uroce=["--addr", self.address], **how)))
+
+
+@pytest.fixture
+def hosts(certificates):
+    port = free_port("127.0.0.1")
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="wrap."))
+        made = [Host(certificates, folder, port, name) for name in "ab"]
+        for host in made:
+            stack.enter_context(host.ended)
+        yield made
+
+
+def connect(a, b, at=0):
+    qpns = a.ready(at), b.ready(at)
+    # One end is ready before the other knows its number, as with NCCL.
+    assert a.rtr(at, qpns[1], B, 0) == 0 and a.rts(at, 0) == 0, a.log()
+    assert b.rtr(at, qpns[0], A, 0) == 0 and b.rts(at, 0) == 0, b.log()
+    assert a.psns(at) == b.psns(at)[::-1] and 0 not in a.psns(at)
+    return qpns
+
+
+def test_programs_of_two_hosts(hosts):
+    a, b = (host.start() for host in hosts)
+    port = free_port("127.0.0.1")
+    command = ["ib_write_bw", "-q", "4", "-b", "-n", "100", "-s", "4096", *perftest_options(port)]
+    for text, name in zip(two_ends(b.command(*command, options=["--report=json"]), a.command(*command, B, options=["--report=json"]), port), ("a", "b")):
+        report = json.loads(next(line for line in text.splitlines() if line.startswith("{")))
+        assert report["queue_pairs"]["with_agents_psns"] == 4 and [peer["name"] for peer in report["peers"]] == [f"{name}.example"]
+
+
+def test_psns_cross_and_agents_come_back(hosts):
+    a, b = (host.start() for host in hosts)
+    x, y = a.pairs("--lookup"), b.pairs(within=False)
+    connect(x, y)
+    b.kill()
+    assert y.receive(0) == 0 and x.send(0) == 0 and x.poll(20000) == 0 and y.poll(20000) == 0
+    b.start()
+    connect(x, y, 1)
+    # Between INIT and RTR: each new agent is told of the queue pairs of its host.
+    qpns = x.ready(2), y.ready(2)
+    for host in (a, b):
+        host.kill()
+        host.start()
+    # An agent waits 200 ms for a queue pair to be registered again; on a machine that many want that may be too short.
+    wait_until(lambda: x.rtr(2, qpns[1], B, 0) == 0, x.log)
+    assert x.rts(2, 0) == 0
+    assert y.rtr(2, qpns[0], A, 0) == 0 and y.rts(2, 0) == 0, y.log()
+    assert x.psns(2) == y.psns(2)[::-1]
+    error, _, _, wrong = x.many(1000, 2)  # with each other, by the one agent
+    assert (error, wrong) == (0, 0)
+
+
+def test_changed_exchange_is_refused_at_both_ends(hosts):
+    """A man in the middle has told b's program of another queue pair of a's host."""
+    a, b = (host.start() for host in hosts)
+    x, y = a.pairs(), b.pairs()
+    qpn, other, peer = x.ready(0), x.ready(1), y.ready(0)
+    assert x.rtr(0, peer, B, 0) == 0
+    assert y.rtr(0, other, A, 0) == errno.EACCES and "somebody may have changed what the programs told each other" in y.log()
+    x.wait_log(f"stopped queue pair {qpn} ")
+    wait_until(lambda: x.query(0)[0] == ERR, "the error state")
+
+
+@pytest.mark.parametrize("bare", [True, False])
+def test_man_in_the_middle_of_two_hosts(hosts, bare):
+    """It puts its own queue pair, which has b's address and is not registered there, into perftest's exchange."""
+    a, b = (host.start() for host in hosts)
+    attacker = a.ended.enter_context(contextlib.closing(Pairs(None, uroce=["--addr", B])))  # at the address of b
+    mine, told, port = attacker.ready(), {}, free_port("127.0.0.1")
+    assert attacker.receive(0) == 0
+
+    def change(qpn, psn, from_client):
+        if from_client and not told:
+            told["connected"] = attacker.rtr(0, qpn, A, psn), attacker.rts(0, 0)
+        return (qpn if from_client else mine), psn
+
+    middle = Middle(port, change)
+    command = ["ib_send_bw", "-n", "5", "-s", "64", "-u", "10", "-d", "uroce0", "-x", "0", "-F"]
+
+    def begin(host, *more):
+        words = [*command, *more]
+        return host.ended.enter_context(contextlib.closing(Process(*([UROCE, "--addr", host.address, *words] if bare else host.command(*words)))))
+
+    begin(b, "-p", str(port))
+    wait_until(lambda: listens(port), "the server's port")
+    client = begin(a, "-p", str(middle.port), "127.0.0.1")
+    if bare:
+        wait_until(lambda: told, "the client's keys")
+        assert attacker.poll(20000) == 0
+    else:
+        assert client.wait() != 0 and re.search(r"refused to connect queue pair .* at 127.0.0.3: .*(no such queue pair is registered|somebody may have changed)", client.log()), client.log()
+        assert attacker.poll(0) == -1
+
+
+@pytest.mark.parametrize("cert, said", [("stranger", "certificate"), ("c", "127.0.0.3"), (None, "Connection refused")])
+def test_host_that_can_not_be_verified(hosts, cert, said):
+    """Of another CA; with the certificate of another host; without an agent."""
+    a, b = hosts
+    a.start()
+    if cert:
+        b.start(cert=cert)
+    x = a.pairs()
+    x.ready()
+    assert x.rtr(0, 77, B, 0) == errno.EACCES
+    assert re.search(f"refused to connect queue pair .* with queue pair 77 .* at 127.0.0.3: .*{said}", x.log()), x.log()
+    assert x.address(B) == errno.EACCES
+
+
+def test_observing_agents_let_pass_and_enforcing_ones_do_not_be_talked_into_it(hosts):
+    a, b = hosts[0].start("--mode", "observe"), hosts[1].start()
+    x, y = a.pairs(options=["--observe"]), b.pairs(options=["--observe"])
+    x.ready()
+    assert x.rtr(0, 99, C, 5) == 0 and x.rts(0, 6) == 0 and x.psns() == (6, 5)
+    assert "would refuse to connect queue pair" in x.log()
+    y.ready()
+    assert y.rtr(0, 99, C, 5) == errno.EACCES
+
+
+def test_encryption_is_required_and_not_there(hosts):
+    a, b = (host.start() for host in hosts)
+    x, y = a.pairs(options=["--require-encryption"]), b.pairs()
+    x.ready()
+    assert x.rtr(0, y.ready(), B, 0) == errno.EACCES and re.search("refused to connect .*encrypt", x.log()), x.log()
