@@ -364,8 +364,11 @@ class Server:
         filled, state, handle = _options({name: function for name, function in functions.items() if function}, options, conn, limits)
         out = ffi.new("struct srdma_server **")
         with tls._using() as context, device._using() as opened:
+            def stop(_: Any, kept: Any = (handle, tls, device)) -> None:
+                lib.srdma_server_stop(out)
+
             # The look-up of a name waits.
-            patiently(lambda: check(lib.srdma_server_start(filled.struct, context, opened, out)), lambda _, kept=(handle, tls, device): lib.srdma_server_stop(out))
+            patiently(lambda: check(lib.srdma_server_start(filled.struct, context, opened, out)), stop)
         self._running = _Running(out[0], state, handle, device)
         _servers.add(self._running)
         weakref.finalize(self, _stop_forgotten, self._running).atexit = False

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ctrl-C ends every call that waits, in the main thread, within a second."""
+"""Ctrl-C ends every call that waits, in the main thread, long before the call itself would end."""
 import contextlib
 import os
 import select
@@ -13,7 +13,8 @@ from python_rig import CLIENT, HOST, SCALE, SERVER, STEP, connect, main, pair, s
 
 NAMED = {"named_regions": True, "control_messages": True}
 SEALED = {"seal": "required"}
-WITHIN = 1.0 * SCALE
+# A quarter of a second, on a machine that has nothing else to do; the calls themselves would take ten seconds or more.
+WITHIN = 5 * SCALE
 
 
 class Interrupted(Exception):
@@ -136,7 +137,7 @@ def calls_for_a_new_connection():
     with contextlib.closing(securdma.Link([(HOST, serving.port)], tls=CLIENT)) as link:
         serving.stop()
         _interrupted(link.reconnect)
-    slow = securdma.Server(SERVER, port=0, drain_timeout_ms=int(2000 * SCALE))
+    slow = securdma.Server(SERVER, port=0, drain_timeout_ms=int(20000 * SCALE))
     with contextlib.closing(connect(slow)):
         _interrupted(slow.stop)
 

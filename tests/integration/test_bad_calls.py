@@ -14,7 +14,7 @@ import header_pages  # noqa: E402
 # Their errors do not come from their arguments: memory that ran out, the generator, the device.
 NOT_OF_ARGUMENTS = {"srdma_device_list", "srdma_device_list_free", "srdma_psn_generate", "srdma_conn_query_qp", "srdma_server_each", "srdma_server_get_metrics"}
 # probe_contract.c and others try what needs a state of its own: an accept under way, a peer without a certificate, a stream that ends.
-TRIED_ELSEWHERE = {"srdma_accept_step", "srdma_conn_peer_cert", "srdma_stream_abort"}
+TRIED_ELSEWHERE = {"srdma_accept_step", "srdma_conn_peer_cert", "srdma_link_disconnect", "srdma_stream_abort"}
 
 
 def documented():
