@@ -145,7 +145,7 @@ static enum encryption_device kind_of(const struct device *device)
 	return access(path, F_OK) == 0 ? ENCRYPTION_RXE : ENCRYPTION_HARDWARE;
 }
 
-/* 0: it is not wanted, or the path is encrypted; -EAGAIN: a moment later; another error: the ask is refused and gone. */
+/* 0: it is not wanted, or the path is encrypted; -EAGAIN: ask again in a moment; after another error the ask is refused and gone. */
 static int check_encryption(struct ask *ask, const char *peer)
 {
 	const struct policy *policy = &ask->program->agent->rules.policy;
@@ -201,9 +201,10 @@ void ask_begin(struct ask *ask)
 	struct agent *agent = ask->program->agent;
 	struct session *session;
 	enum refusal reason;
-	int ret = check_encryption(ask, NULL);
+	int ret;
 
 	set_session(ask, NULL);
+	ret = check_encryption(ask, NULL);
 	if (ret == -EAGAIN) {
 		/* The tick begins again, until the deadline. */
 		ask->grace_until = 0;
