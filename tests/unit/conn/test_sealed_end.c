@@ -88,7 +88,7 @@ static struct srdma_buffer *post_read(char *memory, size_t length, uint64_t cook
 {
 	struct srdma_buffer *buffer;
 
-	assert_int_equal(srdma_buffer_new(rig.conn, memory, length, &buffer), 0);
+	assert_int_equal(srdma_buffer_new(rig.conn, memory, length > 0 ? length : 1, &buffer), 0);
 	assert_int_equal(srdma_conn_post_read(rig.conn, buffer, 0, length, 0, cookie), 0);
 	return buffer;
 }

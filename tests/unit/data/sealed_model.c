@@ -88,16 +88,17 @@ void model_delete(struct model *model)
 void model_post(struct model *model, bool write, uint64_t length, uint64_t offset, uint64_t cookie)
 {
 	struct model_job *job = &model->jobs[model->job_count++];
+	uint64_t size = length > 0 ? length : 1; /* a transfer may have no bytes, its buffer has some */
 	int ret;
 
 	*job = (struct model_job){.write = write, .cookie = cookie, .length = length, .offset = offset};
-	lend(model, &job->memory, length, cookie % 2);
+	lend(model, &job->memory, size, cookie % 2);
 	if (write)
 		for (uint64_t i = 0; i < length; i++)
 			job->memory.data[i] = (char)(cookie * 31 + i * 3 + (i >> 8));
 	else
 		job->expected = malloc(length + 1);
-	require(model, srdma_buffer_new(model->rig.conn, job->memory.data, length, &job->buffer) == 0, "no buffer");
+	require(model, srdma_buffer_new(model->rig.conn, job->memory.data, size, &job->buffer) == 0, "no buffer");
 	/* Its first records may be on their way before it returns. */
 	ret = write ? srdma_conn_post_write(model->rig.conn, job->buffer, 0, length, offset, cookie)
 		    : srdma_conn_post_read(model->rig.conn, job->buffer, 0, length, offset, cookie);
