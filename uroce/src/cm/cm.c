@@ -762,10 +762,6 @@ int cm_open(struct device *device, const struct cm_user *user, struct cm **out)
 	cm->user = user;
 	cm->gsi = device->gsi;
 	cm->timer.fire = device_timer_fired;
-	if (timers_reserve(&device->timers, device->timers.room > 0 ? device->timers.room : DEVICE_TIMERS) != 0) {
-		free(cm);
-		return -ENOMEM;
-	}
 	*out = cm;
 	return 0;
 }

@@ -21,6 +21,8 @@ enum {
 	MOST_SOCKETS = 4096,
 	MESSAGES = 64,     /* of a socket, read at once */
 	NOTE_VERSION = 1,
+	MOST_WAITING = 4096,
+	AGAIN_NS = 200000,
 	HOPS = 64,
 };
 
@@ -36,8 +38,20 @@ struct note {
 	uint8_t bytes[MAD_BYTES];
 };
 
+/* A note that its receiver has no room for yet: the kernel keeps ten or so for each. */
+struct waiting {
+	struct waiting *next;
+	struct sockaddr_un name;
+	socklen_t length;
+	struct note note;
+};
+
 struct gsi {
 	struct device *device;
+	struct waiting *first; /* oldest first */
+	struct waiting **last;
+	unsigned waiting;
+	struct timer timer; /* for them */
 	gsi_take *take; /* NULL: this process wants none */
 	void *arg;
 	uint32_t prefix;
@@ -149,13 +163,82 @@ static uint32_t addressee(const struct mad *mad)
 	}
 }
 
-/* False: nobody has the name. */
-static bool send_note(struct gsi *gsi, const struct note *note, const struct sockaddr_un *name, socklen_t length)
+/* 0, -EAGAIN: the receiver has no room now; others: nobody has the name. */
+static int try_note(struct gsi *gsi, const struct note *note, const struct sockaddr_un *name, socklen_t length)
 {
 	if (gsi->out_fd < 0)
 		gsi->out_fd = open_socket();
-	return sendto(gsi->out_fd, note, sizeof *note, MSG_DONTWAIT | MSG_NOSIGNAL, (const struct sockaddr *)name, length) >= 0 ||
-	       errno == EAGAIN;
+	return sendto(gsi->out_fd, note, sizeof *note, MSG_DONTWAIT | MSG_NOSIGNAL, (const struct sockaddr *)name, length) >= 0 ? 0 : -errno;
+}
+
+static bool is_same_name(const struct waiting *waiting, const struct sockaddr_un *name, socklen_t length)
+{
+	return waiting->length == length && memcmp(&waiting->name, name, length) == 0;
+}
+
+static bool waits_for(const struct gsi *gsi, const struct sockaddr_un *name, socklen_t length)
+{
+	const struct waiting *waiting = gsi->first;
+
+	while (waiting && !is_same_name(waiting, name, length))
+		waiting = waiting->next;
+	return waiting;
+}
+
+static void set_timer(struct gsi *gsi)
+{
+	timer_set(&gsi->device->timers, &gsi->timer, gsi->device->now + AGAIN_NS);
+}
+
+/* One that finds no place counts as lost: its sender sends it again. */
+static void keep(struct gsi *gsi, const struct note *note, const struct sockaddr_un *name, socklen_t length)
+{
+	struct waiting *waiting = gsi->waiting < MOST_WAITING ? malloc(sizeof *waiting) : NULL;
+
+	if (!waiting) {
+		counter_add(&gsi->device->counters->drop_inbox, 1);
+		return;
+	}
+	*waiting = (struct waiting){.name = *name, .length = length, .note = *note};
+	*gsi->last = waiting;
+	gsi->last = &waiting->next;
+	if (gsi->waiting++ == 0)
+		set_timer(gsi);
+}
+
+static void timer_fired(struct timer *timer)
+{
+	struct gsi *gsi = (struct gsi *)((char *)timer - offsetof(struct gsi, timer));
+	struct waiting *list = gsi->first;
+
+	gsi->first = NULL;
+	gsi->last = &gsi->first;
+	gsi->waiting = 0;
+	while (list) {
+		struct waiting *waiting = list;
+		list = waiting->next;
+		waiting->next = NULL;
+		if (waits_for(gsi, &waiting->name, waiting->length) ||
+		    try_note(gsi, &waiting->note, &waiting->name, waiting->length) == -EAGAIN) {
+			*gsi->last = waiting;
+			gsi->last = &waiting->next;
+			gsi->waiting++;
+		} else {
+			free(waiting);
+		}
+	}
+	if (gsi->first)
+		set_timer(gsi);
+}
+
+/* False: nobody has the name. */
+static bool send_note(struct gsi *gsi, const struct note *note, const struct sockaddr_un *name, socklen_t length)
+{
+	int error = waits_for(gsi, name, length) ? -EAGAIN : try_note(gsi, note, name, length);
+
+	if (error == -EAGAIN)
+		keep(gsi, note, name, length);
+	return error == 0 || error == -EAGAIN;
 }
 
 /* To the process of this host that it is for. Those who listen at the very address that a program has connected to come first, then
@@ -336,6 +419,12 @@ int gsi_open(struct device *device)
 		return -ENOMEM;
 	gsi->device = device;
 	gsi->out_fd = -1;
+	gsi->last = &gsi->first;
+	gsi->timer.fire = timer_fired;
+	if (timers_reserve(&device->timers, DEVICE_TIMERS) != 0) {
+		free(gsi);
+		return -ENOMEM;
+	}
 	device->gsi = gsi;
 	device->gsi_receive = receive;
 	return 0;
