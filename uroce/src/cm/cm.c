@@ -307,19 +307,26 @@ void cm_remove(struct cm_endpoint *endpoint)
 
 /* ---- what a program asks for ---- */
 
-int cm_listen(struct cm_endpoint *endpoint, uint64_t service, const union ibv_gid *address)
+int cm_reserve(struct cm_endpoint *endpoint, uint64_t service, const union ibv_gid *address)
 {
-	struct cm *cm = endpoint->cm;
-
-	if (endpoint->state != CM_IDLE)
+	if (endpoint->state != CM_IDLE || endpoint->name.fd >= 0)
 		return -EINVAL;
-	int error = endpoint->name.fd >= 0 ? 0 : gsi_listen(cm->gsi, service, address, &endpoint->name);
+	int error = gsi_listen(endpoint->cm->gsi, service, address, &endpoint->name);
 	if (error != 0)
 		return error;
 	endpoint->service = service;
 	endpoint->any_address = !address;
 	if (address)
 		endpoint->address = *address;
+	return 0;
+}
+
+int cm_listen(struct cm_endpoint *endpoint)
+{
+	struct cm *cm = endpoint->cm;
+
+	if (endpoint->state != CM_IDLE || endpoint->name.fd < 0)
+		return -EINVAL;
 	endpoint->state = CM_LISTENING;
 	endpoint->next = cm->listeners;
 	endpoint->chained = true;
@@ -502,6 +509,17 @@ static struct cm_endpoint *find_listener(struct cm *cm, const struct mad *mad, c
 	return any;
 }
 
+/* Programs tell others the port that they are bound to just before they listen there: the request will come again. */
+static bool is_reserved(const struct cm *cm, uint64_t service)
+{
+	for (size_t i = 0; i < cm->ids.size; i++) {
+		const struct cm_endpoint *endpoint = table_find(&cm->ids, cm->ids.slot[i].number);
+		if (endpoint && endpoint->state == CM_IDLE && endpoint->name.fd >= 0 && endpoint->service == service)
+			return true;
+	}
+	return false;
+}
+
 /* An endpoint for a request, or NULL: the peer is told. */
 static struct cm_endpoint *new_request(struct cm *cm, struct cm_endpoint *listener, const struct mad *mad, const struct gsi_path *path,
 				       enum cm_state state)
@@ -543,6 +561,8 @@ static void take_req(struct cm *cm, const struct mad *mad, const struct gsi_path
 		return;
 	}
 	struct cm_endpoint *listener = find_listener(cm, mad, path);
+	if (!listener && is_reserved(cm, mad->service))
+		return;
 	endpoint = new_request(cm, listener, mad, path, CM_REQ_RECEIVED);
 	if (!endpoint) {
 		refuse_request(cm, mad, path, listener ? MAD_REASON_NO_RESOURCES : MAD_REASON_SERVICE);
@@ -655,6 +675,8 @@ static void take_sidr_req(struct cm *cm, const struct mad *mad, const struct gsi
 	if (endpoint && endpoint->state == CM_SIDR_RECEIVED)
 		return;
 	struct cm_endpoint *listener = find_listener(cm, mad, path);
+	if (!listener && is_reserved(cm, mad->service))
+		return;
 	endpoint = new_request(cm, listener, mad, path, CM_SIDR_RECEIVED);
 	if (endpoint) {
 		cm->user->requested(listener, endpoint, mad);

@@ -92,8 +92,10 @@ void cm_remove(struct cm_endpoint *endpoint);
 
 /* The following: 0, or -EINVAL in a state that has no such call. */
 
-/* Listens for `service` at an address, or (NULL) at all. -EADDRINUSE and others. */
-int cm_listen(struct cm_endpoint *endpoint, uint64_t service, const union ibv_gid *address);
+/* Takes `service` at an address, or (NULL) at all, so that nobody else does. -EADDRINUSE and others. */
+int cm_reserve(struct cm_endpoint *endpoint, uint64_t service, const union ibv_gid *address);
+/* Listens there. */
+int cm_listen(struct cm_endpoint *endpoint);
 /* Sends a REQ: `message` has queue pair, depths, counts and private data. */
 int cm_connect(struct cm_endpoint *endpoint, uint64_t service, const union ibv_gid *address, const struct mad *message);
 /* Sends a SIDR_REQ with this private data. */

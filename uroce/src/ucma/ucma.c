@@ -314,7 +314,7 @@ static int reserve(struct ucma_id *id, const struct sockaddr_storage *address)
 	bool any = ucma_address_is_any(address);
 
 	ucma_address_to_gid(address, &gid);
-	return gsi_listen(id->file->device->gsi, service_of(id, address), any ? NULL : &gid, &id->endpoint.name);
+	return cm_reserve(&id->endpoint, service_of(id, address), any ? NULL : &gid);
 }
 
 static int any_port(uint16_t *out)
@@ -567,7 +567,6 @@ COMMAND(do_connect, struct rdma_ucm_connect)
 
 COMMAND(do_listen, struct rdma_ucm_listen)
 {
-	union ibv_gid address;
 	FIND(id);
 	(void)header;
 	if (id->source.ss_family == AF_UNSPEC) {
@@ -577,8 +576,7 @@ COMMAND(do_listen, struct rdma_ucm_listen)
 			return error;
 	}
 	id->backlog = cmd->backlog == 0 || cmd->backlog > UCMA_BACKLOG ? UCMA_BACKLOG : cmd->backlog;
-	ucma_address_to_gid(&id->source, &address);
-	return cm_listen(&id->endpoint, service_of(id, &id->source), ucma_address_is_any(&id->source) ? NULL : &address);
+	return cm_listen(&id->endpoint);
 }
 
 COMMAND(do_accept, struct rdma_ucm_accept)
