@@ -55,6 +55,8 @@ struct cm_endpoint {
 	bool any_address;      /* it listens at all */
 
 	uint32_t qpn, peer_qpn;
+	/* A message tells the PSN with which its receiver is to begin sending (12.7.31): `psn` is the first that this end receives, and
+	 * `peer_psn` the first that it sends. */
 	uint32_t psn, peer_psn;
 	uint32_t peer_qkey;
 	uint8_t transport;

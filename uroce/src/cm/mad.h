@@ -58,7 +58,7 @@ struct mad {
 	uint64_t guid; /* of the sender's device; of a rejected REQ that timed out, in its additional information */
 	uint32_t qkey;
 	uint32_t qpn; /* the sender's; of DREQ the receiver's */
-	uint32_t psn;
+	uint32_t psn; /* with which the receiver of the message begins to send */
 	uint8_t responder_resources;
 	uint8_t initiator_depth;
 	uint8_t transport; /* REQ: 0 RC, 1 UC */

@@ -33,7 +33,7 @@ enum {
 /* By descriptor, for write(2) and close(2) of all of the program's: two steps, so that it grows without moving. */
 enum { CHUNK = 1024 };
 static _Atomic(_Atomic(struct ucma_file *) *) chunks[MOST_FDS / CHUNK];
-static pthread_mutex_t chunks_lock = PTHREAD_MUTEX_INITIALIZER; /* guards the making of chunks */
+static pthread_mutex_t files_lock = PTHREAD_MUTEX_INITIALIZER; /* guards the making of chunks, and the users of files */
 
 static _Atomic(struct ucma_file *) *slot_of(int fd, bool make)
 {
@@ -41,19 +41,40 @@ static _Atomic(struct ucma_file *) *slot_of(int fd, bool make)
 		return NULL;
 	_Atomic(_Atomic(struct ucma_file *) *) *chunk = &chunks[fd / CHUNK];
 	if (!atomic_load(chunk) && make) {
-		pthread_mutex_lock(&chunks_lock);
+		pthread_mutex_lock(&files_lock);
 		if (!atomic_load(chunk))
 			atomic_store(chunk, calloc(CHUNK, sizeof(**chunk)));
-		pthread_mutex_unlock(&chunks_lock);
+		pthread_mutex_unlock(&files_lock);
 	}
 	_Atomic(struct ucma_file *) *slots = atomic_load(chunk);
 	return slots ? &slots[fd % CHUNK] : NULL;
 }
 
-static struct ucma_file *file_of(int fd)
+/* The file of a descriptor, with one more user; NULL: it is none of ours. */
+static struct ucma_file *hold_file(int fd)
 {
 	_Atomic(struct ucma_file *) *slot = slot_of(fd, false);
-	return slot ? atomic_load(slot) : NULL;
+	if (!slot || !atomic_load_explicit(slot, memory_order_relaxed))
+		return NULL;
+	pthread_mutex_lock(&files_lock);
+	struct ucma_file *file = atomic_load(slot);
+	if (file)
+		file->users++;
+	pthread_mutex_unlock(&files_lock);
+	return file;
+}
+
+/* A thread may wait for an event while another closes the channel: then it goes on waiting, as the kernel has it. */
+static void release_file(struct ucma_file *file)
+{
+	pthread_mutex_lock(&files_lock);
+	bool last = --file->users == 0;
+	pthread_mutex_unlock(&files_lock);
+	if (!last)
+		return;
+	close(file->drain_fd);
+	close(file->signal_fd);
+	free(file);
 }
 
 /* The kernel's struct statx, as far as it matters. Not fstat(2): that is asked about these descriptors too. */
@@ -78,10 +99,13 @@ static uint64_t pipe_inode(int fd)
 
 bool ucma_is(int fd)
 {
-	struct ucma_file *file = file_of(fd);
-
+	struct ucma_file *file = hold_file(fd);
+	if (!file)
+		return false;
 	/* The program may have closed it in a way that is not seen here (close_range), and opened another. */
-	return file && pipe_inode(fd) == file->inode;
+	bool same = pipe_inode(fd) == file->inode;
+	release_file(file);
+	return same;
 }
 
 /* ---- IDs ---- */
@@ -655,11 +679,14 @@ COMMAND(do_set_option, struct rdma_ucm_set_option)
 
 COMMAND(do_migrate, struct rdma_ucm_migrate_id)
 {
-	struct ucma_file *from = file_of((int)cmd->fd);
+	struct ucma_file *from = hold_file((int)cmd->fd);
 	struct ucma_id *id = from ? find_id(from, cmd->id) : NULL;
+	if (id)
+		ucma_event_move(id, file);
+	if (from)
+		release_file(from);
 	if (!id)
 		return -ENOENT;
-	ucma_event_move(id, file);
 	const struct rdma_ucm_migrate_resp resp = {.events_reported = id->events_reported};
 	respond(header, cmd->response, &resp, sizeof resp);
 	return 0;
@@ -750,15 +777,17 @@ static int run_command(struct ucma_file *file, const struct rdma_ucm_cmd_hdr *he
 
 ssize_t ucma_write(int fd, const void *bytes, size_t length)
 {
-	struct ucma_file *file = file_of(fd);
+	struct ucma_file *file = hold_file(fd);
 	struct rdma_ucm_cmd_hdr header;
-	int error = -EINVAL;
+	int error = file ? -EINVAL : -EBADF;
 
 	if (file && length >= sizeof header) {
 		memcpy(&header, bytes, sizeof header);
 		if (header.in + sizeof header <= length)
 			error = run_command(file, &header, (const uint8_t *)bytes + sizeof header, header.in);
 	}
+	if (file)
+		release_file(file);
 	if (error == 0)
 		return (ssize_t)length;
 	errno = -error;
@@ -826,6 +855,7 @@ static int make_file(struct device *device, int flags, struct ucma_file **out)
 	file->fd = ends[0];
 	file->signal_fd = ends[1];
 	file->last = &file->first;
+	file->users = 1;
 	*out = file;
 	return 0;
 
@@ -864,7 +894,7 @@ int ucma_open(int flags)
 void ucma_close(int fd)
 {
 	_Atomic(struct ucma_file *) *slot = slot_of(fd, false);
-	struct ucma_file *file = slot ? atomic_exchange(slot, NULL) : NULL;
+	struct ucma_file *file = slot ? atomic_exchange(slot, NULL) : NULL; /* and its first user */
 
 	if (!file)
 		return;
@@ -874,7 +904,5 @@ void ucma_close(int fd)
 		if (ucma->ids[handle] && ucma->ids[handle]->file == file)
 			destroy_id(ucma->ids[handle]);
 	engine_leave(file->device);
-	close(file->drain_fd);
-	close(file->signal_fd);
-	free(file);
+	release_file(file);
 }

@@ -52,6 +52,7 @@ struct ucma_file {
 	int fd;        /* the program's: readable while there are events */
 	int drain_fd;  /* the same end of the pipe, for us */
 	int signal_fd; /* the other end */
+	unsigned users; /* the descriptor, and calls under way; guarded by ucma.c's lock and not the device's */
 	uint64_t inode;   /* of the pipe: a descriptor of that number may be another file by now */
 	struct ucma_event *first;
 	struct ucma_event **last;

@@ -166,7 +166,7 @@ static int rtr_attr(const struct ucma_id *id, struct ib_uverbs_qp_attr *out)
 	ucma_fill_ah(endpoint, &out->ah_attr);
 	out->path_mtu = endpoint->mtu;
 	out->dest_qp_num = endpoint->peer_qpn;
-	out->rq_psn = endpoint->peer_psn;
+	out->rq_psn = endpoint->psn;
 	if (id->qp_type == IBV_QPT_UC)
 		return 0;
 	out->qp_attr_mask |= IBV_QP_MAX_DEST_RD_ATOMIC | IBV_QP_MIN_RNR_TIMER;
@@ -180,7 +180,7 @@ static int rts_attr(const struct ucma_id *id, struct ib_uverbs_qp_attr *out)
 	const struct cm_endpoint *endpoint = &id->endpoint;
 
 	out->qp_attr_mask = IBV_QP_STATE | IBV_QP_SQ_PSN;
-	out->sq_psn = endpoint->psn;
+	out->sq_psn = endpoint->peer_psn;
 	if (id->qp_type == IBV_QPT_UC)
 		return 0;
 	out->qp_attr_mask |= IBV_QP_TIMEOUT | IBV_QP_RETRY_CNT | IBV_QP_RNR_RETRY | IBV_QP_MAX_QP_RD_ATOMIC;
