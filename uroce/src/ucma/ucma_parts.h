@@ -90,6 +90,35 @@ struct ucma {
 	uint32_t lowest; /* no handle below it is free */
 };
 
+/* ---- ucma.c ---- */
+
+/* The file of a descriptor, with one more user; NULL: it is none of ours. */
+struct ucma_file *ucma_hold(int fd);
+void ucma_release(struct ucma_file *file);
+
+/* ---- ucma_id.c ---- */
+
+/* What the connection manager calls. */
+extern const struct cm_user ucma_user;
+/* NULL: this file has none of that number. */
+struct ucma_id *ucma_id_find(struct ucma_file *file, uint32_t handle);
+int ucma_id_new(struct ucma_file *file, uint64_t uid, uint16_t port_space, uint8_t qp_type, struct ucma_id **out);
+void ucma_id_destroy(struct ucma_id *id);
+/* A request is settled: its listener has room for another. */
+void ucma_id_leave_listener(struct ucma_id *id);
+
+static inline bool ucma_id_is_datagram(const struct ucma_id *id)
+{
+	return id->qp_type == IBV_QPT_UD;
+}
+
+/* ---- ucma_command.c ---- */
+
+/* Runs any but GET_EVENT: 0 or a negative errno. `cmd`: its structure, with zeros behind `length` bytes. */
+int ucma_command(struct ucma_file *file, const struct rdma_ucm_cmd_hdr *header, const void *cmd, size_t length);
+/* Puts an answer where the program has given room for it: as much as there is room for. */
+void ucma_respond(const struct rdma_ucm_cmd_hdr *header, uint64_t address, const void *answer, size_t length);
+
 /* ---- ucma_address.c ---- */
 
 /* Bytes of an address of a family that is known here; 0: another. */
