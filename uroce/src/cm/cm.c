@@ -477,6 +477,17 @@ int cm_open(struct device *device, const struct cm_user *user, struct cm **out)
 	return 0;
 }
 
+void cm_close(struct cm **cm)
+{
+	if (!*cm)
+		return;
+	timer_cancel(&(*cm)->device->timers, &(*cm)->timer);
+	timers_clear(&(*cm)->timers);
+	table_clear(&(*cm)->ids);
+	free(*cm);
+	*cm = NULL;
+}
+
 int cm_start(struct cm *cm)
 {
 	if (cm->started)

@@ -84,6 +84,8 @@ struct cm_endpoint {
 int cm_open(struct device *device, const struct cm_user *user, struct cm **out);
 /* Before the first endpoint: 0, or a negative errno, logged. */
 int cm_start(struct cm *cm);
+/* Without an endpoint. NULL is allowed; *cm is set to NULL. */
+void cm_close(struct cm **cm);
 /* The process ends: peers are told, once. */
 void cm_settle(struct cm *cm);
 
