@@ -44,14 +44,9 @@ void cm_stop_timer(struct cm_endpoint *endpoint)
 
 /* ---- sending ---- */
 
-static const union ibv_gid *address_of(const struct cm_endpoint *endpoint)
-{
-	return endpoint->any_address ? NULL : &endpoint->address;
-}
-
 void cm_send_again(struct cm_endpoint *endpoint)
 {
-	gsi_send(endpoint->cm->gsi, &endpoint->path, &endpoint->last, address_of(endpoint));
+	gsi_send(endpoint->cm->gsi, &endpoint->path, &endpoint->last);
 }
 
 /* Sends a message that is sent again until something ends it. */
@@ -72,7 +67,7 @@ void cm_send_once(struct cm_endpoint *endpoint, enum mad_kind kind)
 		mad.about = MAD_ABOUT_REQ;
 		mad.service_timeout = CM_MRA_TIMEOUT;
 	}
-	gsi_send(endpoint->cm->gsi, &endpoint->path, &mad, NULL);
+	gsi_send(endpoint->cm->gsi, &endpoint->path, &mad);
 }
 
 void cm_tell(struct cm_endpoint *endpoint, enum cm_event event, int status, const struct mad *mad)
@@ -109,7 +104,7 @@ static void send_rej(struct cm_endpoint *endpoint, enum mad_reason reason, const
 		mad.private_length = message->private_length;
 		memcpy(mad.private_data, message->private_data, message->private_length);
 	}
-	gsi_send(endpoint->cm->gsi, &endpoint->path, &mad, address_of(endpoint));
+	gsi_send(endpoint->cm->gsi, &endpoint->path, &mad);
 }
 
 /* ---- time passes ---- */
@@ -230,7 +225,7 @@ static void send_sidr_answer(struct cm_endpoint *endpoint, uint16_t status, cons
 	mad.remote = 0;
 	mad.service = endpoint->service;
 	mad.reason = status;
-	gsi_send(endpoint->cm->gsi, &endpoint->path, &mad, NULL);
+	gsi_send(endpoint->cm->gsi, &endpoint->path, &mad);
 }
 
 /* The peer learns that this end is gone. */

@@ -63,7 +63,7 @@ static void refuse_request(struct cm *cm, const struct mad *mad, const struct gs
 	const struct mad rej = {
 		.kind = MAD_REJ, .transaction = mad->transaction, .remote = mad->local, .about = MAD_ABOUT_REQ, .reason = (uint16_t)reason};
 
-	gsi_send(cm->gsi, path, &rej, NULL);
+	gsi_send(cm->gsi, path, &rej);
 }
 
 static void take_req(struct cm *cm, const struct mad *mad, const struct gsi_path *path)
@@ -205,7 +205,7 @@ static void take_sidr_req(struct cm *cm, const struct mad *mad, const struct gsi
 				   .local = mad->local,
 				   .service = mad->service,
 				   .reason = listener ? MAD_SIDR_REJECTED : MAD_SIDR_UNSUPPORTED};
-	gsi_send(cm->gsi, path, &answer, NULL);
+	gsi_send(cm->gsi, path, &answer);
 }
 
 static void take_sidr_rep(struct cm_endpoint *endpoint, const struct mad *mad)
@@ -239,7 +239,7 @@ static void take_of_connection(struct cm *cm, const struct mad *mad, const struc
 		if (mad->kind == MAD_DREQ) {
 			const struct mad drep = {
 				.kind = MAD_DREP, .transaction = mad->transaction, .local = mad->remote, .remote = mad->local};
-			gsi_send(cm->gsi, path, &drep, NULL);
+			gsi_send(cm->gsi, path, &drep);
 		}
 		return;
 	}

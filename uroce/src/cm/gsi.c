@@ -22,7 +22,10 @@ enum {
 	MESSAGES = 64,     /* of a socket, read at once */
 	NOTE_VERSION = 1,
 	MOST_WAITING = 4096,
+	MOST_UNCLAIMED = 256,
 	AGAIN_NS = 200000,
+	UNCLAIMED_AGAIN_NS = 5000000,
+	UNCLAIMED_NS = 200000000,
 	HOPS = 64,
 };
 
@@ -38,9 +41,11 @@ struct note {
 	uint8_t bytes[MAD_BYTES];
 };
 
-/* A note that its receiver has no room for yet: the kernel keeps ten or so for each. */
+/* A note that its receiver has no room for yet, for the kernel keeps ten or so for each; or a request that nobody listens for yet:
+ * programs that stop listening and begin anew, or tell others of a port just before they listen, are given a moment. */
 struct waiting {
 	struct waiting *next;
+	uint64_t until; /* of a request; else 0 */
 	struct sockaddr_un name;
 	socklen_t length;
 	struct note note;
@@ -51,6 +56,7 @@ struct gsi {
 	struct waiting *first; /* oldest first */
 	struct waiting **last;
 	unsigned waiting;
+	unsigned unclaimed; /* of these: requests */
 	struct timer timer; /* for them */
 	gsi_take *take; /* NULL: this process wants none */
 	void *arg;
@@ -187,63 +193,47 @@ static bool waits_for(const struct gsi *gsi, const struct sockaddr_un *name, soc
 
 static void set_timer(struct gsi *gsi)
 {
-	timer_set(&gsi->device->timers, &gsi->timer, gsi->device->now + AGAIN_NS);
+	bool all_unclaimed = gsi->unclaimed == gsi->waiting;
+
+	if (gsi->first)
+		timer_set(&gsi->device->timers, &gsi->timer, gsi->device->now + (all_unclaimed ? UNCLAIMED_AGAIN_NS : AGAIN_NS));
 }
 
-/* One that finds no place counts as lost: its sender sends it again. */
-static void keep(struct gsi *gsi, const struct note *note, const struct sockaddr_un *name, socklen_t length)
+static void append(struct gsi *gsi, struct waiting *waiting)
+{
+	waiting->next = NULL;
+	*gsi->last = waiting;
+	gsi->last = &waiting->next;
+	gsi->waiting++;
+	gsi->unclaimed += waiting->until != 0;
+}
+
+/* False: there are too many. */
+static bool keep(struct gsi *gsi, const struct waiting *what)
 {
 	struct waiting *waiting = gsi->waiting < MOST_WAITING ? malloc(sizeof *waiting) : NULL;
 
-	if (!waiting) {
-		counter_add(&gsi->device->counters->drop_inbox, 1);
-		return;
-	}
-	*waiting = (struct waiting){.name = *name, .length = length, .note = *note};
-	*gsi->last = waiting;
-	gsi->last = &waiting->next;
-	if (gsi->waiting++ == 0)
-		set_timer(gsi);
+	if (!waiting)
+		return false;
+	*waiting = *what;
+	append(gsi, waiting);
+	set_timer(gsi);
+	return true;
 }
 
-static void timer_fired(struct timer *timer)
-{
-	struct gsi *gsi = (struct gsi *)((char *)timer - offsetof(struct gsi, timer));
-	struct waiting *list = gsi->first;
-
-	gsi->first = NULL;
-	gsi->last = &gsi->first;
-	gsi->waiting = 0;
-	while (list) {
-		struct waiting *waiting = list;
-		list = waiting->next;
-		waiting->next = NULL;
-		if (waits_for(gsi, &waiting->name, waiting->length) ||
-		    try_note(gsi, &waiting->note, &waiting->name, waiting->length) == -EAGAIN) {
-			*gsi->last = waiting;
-			gsi->last = &waiting->next;
-			gsi->waiting++;
-		} else {
-			free(waiting);
-		}
-	}
-	if (gsi->first)
-		set_timer(gsi);
-}
-
-/* False: nobody has the name. */
+/* False: nobody has the name. One that finds no place counts as lost: its sender sends it again. */
 static bool send_note(struct gsi *gsi, const struct note *note, const struct sockaddr_un *name, socklen_t length)
 {
 	int error = waits_for(gsi, name, length) ? -EAGAIN : try_note(gsi, note, name, length);
 
-	if (error == -EAGAIN)
-		keep(gsi, note, name, length);
+	if (error == -EAGAIN && !keep(gsi, &(struct waiting){.name = *name, .length = length, .note = *note}))
+		counter_add(&gsi->device->counters->drop_inbox, 1);
 	return error == 0 || error == -EAGAIN;
 }
 
 /* To the process of this host that it is for. Those who listen at the very address that a program has connected to come first, then
  * those who listen at all. False: nobody is there. */
-static bool pass_on(struct gsi *gsi, const struct mad *mad, const struct note *note, const union ibv_gid *address)
+static bool try_owner(struct gsi *gsi, const struct mad *mad, const struct note *note)
 {
 	uint32_t id = addressee(mad);
 	struct sockaddr_un name;
@@ -254,15 +244,87 @@ static bool pass_on(struct gsi *gsi, const struct mad *mad, const struct note *n
 		length = process_name(id, &name);
 		return send_note(gsi, note, &name, length);
 	}
-	if (!address && mad_read_ip(mad->private_data, mad->private_length, &ip))
-		address = &ip.destination;
-	if (address) {
-		length = service_name(mad->service, address, &name);
+	if (mad_read_ip(mad->private_data, mad->private_length, &ip)) {
+		length = service_name(mad->service, &ip.destination, &name);
 		if (send_note(gsi, note, &name, length))
 			return true;
 	}
 	length = service_name(mad->service, NULL, &name);
 	return send_note(gsi, note, &name, length);
+}
+
+/* Answers for a process that is not there. */
+static void refuse(struct gsi *gsi, const struct mad *mad, const struct note *note)
+{
+	struct mad answer = {.transaction = mad->transaction, .local = mad->remote, .remote = mad->local};
+	const struct gsi_path back = {
+		.own = note->destination, .peer = note->source, .sgid_index = (uint8_t)udp_find_gid(gsi->device->udp, &note->destination)};
+
+	switch (mad->kind) {
+	case MAD_REQ:
+		answer.kind = MAD_REJ;
+		answer.about = MAD_ABOUT_REQ;
+		answer.reason = MAD_REASON_SERVICE;
+		break;
+	case MAD_SIDR_REQ:
+		answer.kind = MAD_SIDR_REP;
+		answer.local = mad->local;
+		answer.service = mad->service;
+		answer.reason = MAD_SIDR_UNSUPPORTED;
+		break;
+	case MAD_DREQ:
+		answer.kind = MAD_DREP;
+		break;
+	default:
+		return;
+	}
+	gsi_send(gsi, &back, &answer);
+}
+
+static void pass_on(struct gsi *gsi, const struct mad *mad, const struct note *note)
+{
+	const struct waiting request = {.until = gsi->device->now + UNCLAIMED_NS, .note = *note};
+
+	if (try_owner(gsi, mad, note))
+		return;
+	if (addressee(mad) == 0 && gsi->unclaimed < MOST_UNCLAIMED && keep(gsi, &request))
+		return;
+	refuse(gsi, mad, note);
+}
+
+/* True: it is settled. */
+static bool try_again(struct gsi *gsi, const struct waiting *waiting)
+{
+	struct mad mad;
+
+	if (waiting->until == 0)
+		return !waits_for(gsi, &waiting->name, waiting->length) &&
+		       try_note(gsi, &waiting->note, &waiting->name, waiting->length) != -EAGAIN;
+	if (mad_decode(waiting->note.bytes, sizeof waiting->note.bytes, &mad) != 0 || try_owner(gsi, &mad, &waiting->note))
+		return true;
+	if (gsi->device->now < waiting->until)
+		return false;
+	refuse(gsi, &mad, &waiting->note);
+	return true;
+}
+
+static void timer_fired(struct timer *timer)
+{
+	struct gsi *gsi = (struct gsi *)((char *)timer - offsetof(struct gsi, timer));
+	struct waiting *list = gsi->first;
+
+	gsi->first = NULL;
+	gsi->last = &gsi->first;
+	gsi->waiting = gsi->unclaimed = 0;
+	while (list) {
+		struct waiting *waiting = list;
+		list = waiting->next;
+		if (try_again(gsi, waiting))
+			free(waiting);
+		else
+			append(gsi, waiting);
+	}
+	set_timer(gsi);
 }
 
 static void readable(struct gsi *gsi, unsigned place)
@@ -289,8 +351,6 @@ void gsi_readable(void *device, unsigned place)
 {
 	readable(((struct device *)device)->gsi, place);
 }
-
-static void refuse(struct gsi *gsi, const struct mad *mad, const struct gsi_path *path);
 
 /* A packet to queue pair 1. */
 static void receive(struct device *device, const struct packet *packet, const struct packet_path *from)
@@ -324,8 +384,7 @@ static void receive(struct device *device, const struct packet *packet, const st
 		return;
 	}
 	memcpy(note.bytes, packet->payload, sizeof note.bytes);
-	if (!pass_on(gsi, &mad, &note, NULL))
-		refuse(gsi, &mad, &path);
+	pass_on(gsi, &mad, &note);
 }
 
 /* ---- sending ---- */
@@ -365,7 +424,7 @@ static void send_packet_to(struct gsi *gsi, const struct gsi_path *path, const u
 	link_flush(link);
 }
 
-void gsi_send(struct gsi *gsi, const struct gsi_path *path, const struct mad *mad, const union ibv_gid *address)
+void gsi_send(struct gsi *gsi, const struct gsi_path *path, const struct mad *mad)
 {
 	struct note note = {
 		.version = NOTE_VERSION,
@@ -376,38 +435,10 @@ void gsi_send(struct gsi *gsi, const struct gsi_path *path, const struct mad *ma
 	};
 
 	mad_encode(mad, note.bytes);
-	if (!udp_is_loopback(gsi->device->udp)) {
+	if (udp_is_loopback(gsi->device->udp))
+		pass_on(gsi, mad, &note);
+	else
 		send_packet_to(gsi, path, note.bytes);
-	} else if (!pass_on(gsi, mad, &note, address)) {
-		const struct gsi_path back = {.own = path->peer, .peer = path->own, .sgid_index = path->sgid_index};
-		refuse(gsi, mad, &back);
-	}
-}
-
-/* Answers for a process that is not there. */
-static void refuse(struct gsi *gsi, const struct mad *mad, const struct gsi_path *path)
-{
-	struct mad answer = {.transaction = mad->transaction, .local = mad->remote, .remote = mad->local};
-
-	switch (mad->kind) {
-	case MAD_REQ:
-		answer.kind = MAD_REJ;
-		answer.about = MAD_ABOUT_REQ;
-		answer.reason = MAD_REASON_SERVICE;
-		break;
-	case MAD_SIDR_REQ:
-		answer.kind = MAD_SIDR_REP;
-		answer.local = mad->local;
-		answer.service = mad->service;
-		answer.reason = MAD_SIDR_UNSUPPORTED;
-		break;
-	case MAD_DREQ:
-		answer.kind = MAD_DREP;
-		break;
-	default:
-		return;
-	}
-	gsi_send(gsi, path, &answer, NULL);
 }
 
 /* ---- opening, listening ---- */

@@ -48,7 +48,7 @@ struct gsi_service {
 int gsi_listen(struct gsi *gsi, uint64_t service, const union ibv_gid *address, struct gsi_service *out);
 void gsi_unlisten(struct gsi *gsi, struct gsi_service *service);
 
-/* Sends; a message that can't be sent counts as lost. `address`: where REQ and SIDR_REQ are to arrive, as the program names it. */
-void gsi_send(struct gsi *gsi, const struct gsi_path *path, const struct mad *mad, const union ibv_gid *address);
+/* Sends; a message that can't be sent counts as lost. */
+void gsi_send(struct gsi *gsi, const struct gsi_path *path, const struct mad *mad);
 
 #endif
