@@ -483,6 +483,11 @@ void cm_close(struct cm **cm)
 	*cm = NULL;
 }
 
+void cm_abandon(struct cm *cm)
+{
+	timer_cancel(&cm->device->timers, &cm->timer);
+}
+
 int cm_start(struct cm *cm)
 {
 	if (cm->started)
@@ -497,7 +502,8 @@ int cm_start(struct cm *cm)
 void cm_settle(struct cm *cm)
 {
 	for (size_t i = 0; i < cm->ids.size; i++) {
-		struct cm_endpoint *endpoint = table_find(&cm->ids, cm->ids.slot[i].number);
+		uint32_t number = cm->ids.slot[i].number;
+		struct cm_endpoint *endpoint = number != 0 ? table_find(&cm->ids, number) : NULL;
 		if (endpoint)
 			take_leave(endpoint);
 	}

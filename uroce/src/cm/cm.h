@@ -86,6 +86,8 @@ int cm_open(struct device *device, const struct cm_user *user, struct cm **out);
 int cm_start(struct cm *cm);
 /* Without an endpoint. NULL is allowed; *cm is set to NULL. */
 void cm_close(struct cm **cm);
+/* In a forked child: nothing happens any more. Async-signal-safe. */
+void cm_abandon(struct cm *cm);
 /* The process ends: peers are told, once. */
 void cm_settle(struct cm *cm);
 

@@ -31,7 +31,8 @@ static struct cm_endpoint *find_listener(struct cm *cm, const struct mad *mad, c
 static bool is_reserved(const struct cm *cm, uint64_t service)
 {
 	for (size_t i = 0; i < cm->ids.size; i++) {
-		const struct cm_endpoint *endpoint = table_find(&cm->ids, cm->ids.slot[i].number);
+		uint32_t number = cm->ids.slot[i].number;
+		const struct cm_endpoint *endpoint = number != 0 ? table_find(&cm->ids, number) : NULL;
 		if (endpoint && endpoint->state == CM_IDLE && endpoint->name.fd >= 0 && endpoint->service == service)
 			return true;
 	}
@@ -81,15 +82,10 @@ static void take_req(struct cm *cm, const struct mad *mad, const struct gsi_path
 	struct cm_endpoint *listener = find_listener(cm, mad, path);
 	if (!listener && is_reserved(cm, mad->service))
 		return;
-	endpoint = new_request(cm, listener, mad, path, CM_REQ_RECEIVED);
+	uint32_t psn;
+	endpoint = random_u32(&psn) == 0 ? new_request(cm, listener, mad, path, CM_REQ_RECEIVED) : NULL;
 	if (!endpoint) {
 		refuse_request(cm, mad, path, listener ? MAD_REASON_NO_RESOURCES : MAD_REASON_SERVICE);
-		return;
-	}
-	uint32_t psn;
-	if (random_u32(&psn) != 0) {
-		refuse_request(cm, mad, path, MAD_REASON_NO_RESOURCES);
-		endpoint->state = CM_ENDED;
 		return;
 	}
 	endpoint->psn = psn & WIRE_PSN_MASK;
@@ -232,7 +228,7 @@ static void take_of_connection(struct cm *cm, const struct mad *mad, const struc
 		endpoint = cm_find_peer(cm, mad->local, &path->peer);
 	bool known = endpoint && endpoint->state != CM_LISTENING &&
 		     cm->device->same_peer(cm->device, &endpoint->path.peer, &path->peer);
-	if (known && mad->kind != MAD_SIDR_REP && mad->kind != MAD_REJ && endpoint->remote != 0 && endpoint->remote != mad->local)
+	if (known && mad->kind != MAD_SIDR_REP && endpoint->remote != 0 && endpoint->remote != mad->local)
 		known = false;
 	if (!known) {
 		/* A peer whose goodbye comes late is answered all the same, so that it does not wait. */

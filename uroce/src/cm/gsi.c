@@ -14,6 +14,7 @@
 #include "outgoing.h"
 #include "random.h"
 #include "udp.h"
+#include "wipe.h"
 
 enum {
 	PREFIXES = 1 << (32 - GSI_NUMBER_BITS),
@@ -24,8 +25,9 @@ enum {
 	MOST_WAITING = 4096,
 	MOST_UNCLAIMED = 256,
 	AGAIN_NS = 200000,
-	UNCLAIMED_AGAIN_NS = 5000000,
+	LONGEST_AGAIN_NS = 5000000,
 	UNCLAIMED_NS = 200000000,
+	ROOMLESS_NS = 1000000000, /* its sender has sent it again by then */
 	HOPS = 64,
 };
 
@@ -45,7 +47,8 @@ struct note {
  * programs that stop listening and begin anew, or tell others of a port just before they listen, are given a moment. */
 struct waiting {
 	struct waiting *next;
-	uint64_t until; /* of a request; else 0 */
+	uint64_t until;
+	bool unclaimed; /* a request: nobody has the name */
 	struct sockaddr_un name;
 	socklen_t length;
 	struct note note;
@@ -56,7 +59,8 @@ struct gsi {
 	struct waiting *first; /* oldest first */
 	struct waiting **last;
 	unsigned waiting;
-	unsigned unclaimed; /* of these: requests */
+	unsigned unclaimed; /* of these */
+	uint64_t pause; /* before they are tried again */
 	struct timer timer; /* for them */
 	gsi_take *take; /* NULL: this process wants none */
 	void *arg;
@@ -193,10 +197,11 @@ static bool waits_for(const struct gsi *gsi, const struct sockaddr_un *name, soc
 
 static void set_timer(struct gsi *gsi)
 {
-	bool all_unclaimed = gsi->unclaimed == gsi->waiting;
+	/* One that is set stays, or it would never fire while messages come. */
+	bool soon = gsi->timer.place != 0 && gsi->timer.deadline <= gsi->device->now + gsi->pause;
 
-	if (gsi->first)
-		timer_set(&gsi->device->timers, &gsi->timer, gsi->device->now + (all_unclaimed ? UNCLAIMED_AGAIN_NS : AGAIN_NS));
+	if (gsi->first && !soon)
+		timer_set(&gsi->device->timers, &gsi->timer, gsi->device->now + gsi->pause);
 }
 
 static void append(struct gsi *gsi, struct waiting *waiting)
@@ -205,7 +210,12 @@ static void append(struct gsi *gsi, struct waiting *waiting)
 	*gsi->last = waiting;
 	gsi->last = &waiting->next;
 	gsi->waiting++;
-	gsi->unclaimed += waiting->until != 0;
+	gsi->unclaimed += waiting->unclaimed;
+}
+
+static void discard(struct waiting *waiting)
+{
+	wipe_free(waiting, sizeof *waiting); /* PSNs, and private data */
 }
 
 /* False: there are too many. */
@@ -216,7 +226,12 @@ static bool keep(struct gsi *gsi, const struct waiting *what)
 	if (!waiting)
 		return false;
 	*waiting = *what;
+	waiting->until = gsi->device->now + (what->unclaimed ? UNCLAIMED_NS : ROOMLESS_NS);
 	append(gsi, waiting);
+	if (!what->unclaimed)
+		gsi->pause = AGAIN_NS;
+	else if (gsi->waiting == 1)
+		gsi->pause = LONGEST_AGAIN_NS;
 	set_timer(gsi);
 	return true;
 }
@@ -283,7 +298,7 @@ static void refuse(struct gsi *gsi, const struct mad *mad, const struct note *no
 
 static void pass_on(struct gsi *gsi, const struct mad *mad, const struct note *note)
 {
-	const struct waiting request = {.until = gsi->device->now + UNCLAIMED_NS, .note = *note};
+	const struct waiting request = {.unclaimed = true, .note = *note};
 
 	if (try_owner(gsi, mad, note))
 		return;
@@ -297,7 +312,11 @@ static bool try_again(struct gsi *gsi, const struct waiting *waiting)
 {
 	struct mad mad;
 
-	if (waiting->until == 0)
+	if (!waiting->unclaimed && gsi->device->now >= waiting->until) {
+		counter_add(&gsi->device->counters->drop_inbox, 1);
+		return true;
+	}
+	if (!waiting->unclaimed)
 		return !waits_for(gsi, &waiting->name, waiting->length) &&
 		       try_note(gsi, &waiting->note, &waiting->name, waiting->length) != -EAGAIN;
 	if (mad_decode(waiting->note.bytes, sizeof waiting->note.bytes, &mad) != 0 || try_owner(gsi, &mad, &waiting->note))
@@ -320,10 +339,11 @@ static void timer_fired(struct timer *timer)
 		struct waiting *waiting = list;
 		list = waiting->next;
 		if (try_again(gsi, waiting))
-			free(waiting);
+			discard(waiting);
 		else
 			append(gsi, waiting);
 	}
+	gsi->pause = 2 * gsi->pause < LONGEST_AGAIN_NS ? 2 * gsi->pause : LONGEST_AGAIN_NS;
 	set_timer(gsi);
 }
 
@@ -342,7 +362,12 @@ static void readable(struct gsi *gsi, unsigned place)
 		}
 		struct gsi_path path = {
 			.own = note.destination, .peer = note.source, .tclass = note.tclass, .hop_limit = note.hop_limit};
-		path.sgid_index = (uint8_t)udp_find_gid(gsi->device->udp, &note.destination);
+		unsigned index = udp_find_gid(gsi->device->udp, &note.destination);
+		if (index >= udp_gid_count(gsi->device->udp)) {
+			counter_add(&gsi->device->counters->drop_malformed, 1);
+			continue;
+		}
+		path.sgid_index = (uint8_t)index;
 		gsi->take(gsi->arg, &mad, &path);
 	}
 }
@@ -467,6 +492,7 @@ void gsi_abandon(struct gsi *gsi)
 		if (gsi->sockets[place] >= 0)
 			close(gsi->sockets[place]);
 	gsi->places = 0;
+	timer_cancel(&gsi->device->timers, &gsi->timer);
 	if (gsi->out_fd >= 0)
 		close(gsi->out_fd);
 	gsi->out_fd = -1;

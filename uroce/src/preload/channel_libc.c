@@ -1,11 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The C library's functions by which librdmacm uses the descriptor of an event channel: ucma.h's, where the kernel has a character
  * device. All other descriptors go on to the C library. */
-#include <dlfcn.h>
-#include <stdint.h>
-#include <string.h>
-#include <sys/stat.h>
-#include <sys/sysmacros.h>
+#include <sys/types.h>
 #include <unistd.h>
 
 #include "next.h"
@@ -23,8 +19,7 @@ EXPORT ssize_t channel_write(int fd, const void *bytes, size_t length)
 int channel_close(int fd) __asm__("close");
 EXPORT int channel_close(int fd)
 {
-	if (ucma_is(fd))
-		ucma_close(fd);
+	ucma_close(fd);
 	return NEXT(channel_close, "close")(fd);
 }
 

@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -23,7 +22,9 @@ enum { MOST_FDS = 1 << 20, LONGEST_COMMAND = 1024 };
 /* By descriptor, for write(2) and close(2) of all of the program's: two steps, so that it grows without moving. */
 enum { CHUNK = 1024 };
 static _Atomic(_Atomic(struct ucma_file *) *) chunks[MOST_FDS / CHUNK];
-static pthread_mutex_t files_lock = PTHREAD_MUTEX_INITIALIZER; /* guards the making of chunks, and the users of files */
+/* Guards the making of chunks, and the users of files. No other lock is taken under it, and it is not taken under the device's. */
+static pthread_mutex_t files_lock = PTHREAD_MUTEX_INITIALIZER;
+static _Atomic(pid_t) owner; /* the process whose files they are */
 
 static _Atomic(struct ucma_file *) *slot_of(int fd, bool make)
 {
@@ -40,10 +41,21 @@ static _Atomic(struct ucma_file *) *slot_of(int fd, bool make)
 	return slots ? &slots[fd % CHUNK] : NULL;
 }
 
-struct ucma_file *ucma_hold(int fd)
+/* Cheap for nearly all descriptors. Forked children leave the channels to their parent, as those of vfork(2) do, in whose memory
+ * they are. */
+static _Atomic(struct ucma_file *) *taken_slot(int fd)
 {
 	_Atomic(struct ucma_file *) *slot = slot_of(fd, false);
+
 	if (!slot || !atomic_load_explicit(slot, memory_order_relaxed))
+		return NULL;
+	return atomic_load(&owner) == getpid() ? slot : NULL;
+}
+
+struct ucma_file *ucma_hold(int fd)
+{
+	_Atomic(struct ucma_file *) *slot = taken_slot(fd);
+	if (!slot)
 		return NULL;
 	pthread_mutex_lock(&files_lock);
 	struct ucma_file *file = atomic_load(slot);
@@ -61,6 +73,7 @@ void ucma_release(struct ucma_file *file)
 	pthread_mutex_unlock(&files_lock);
 	if (!last)
 		return;
+	sem_destroy(&file->woken);
 	close(file->drain_fd);
 	close(file->signal_fd);
 	free(file);
@@ -88,42 +101,67 @@ static uint64_t pipe_inode(int fd)
 
 bool ucma_is(int fd)
 {
+	int saved = errno;
 	struct ucma_file *file = ucma_hold(fd);
 	if (!file)
 		return false;
 	/* The program may have closed it in a way that is not seen here (close_range), and opened another. */
 	bool same = pipe_inode(fd) == file->inode;
 	ucma_release(file);
+	errno = saved;
 	return same;
 }
 
 /* ---- events ---- */
 
-/* Waits for one, where the descriptor is to wait. */
+/* The thread is cancelled, or a signal comes first: whoever wakes it up later wakes up the next one, which looks again. */
+static void stop_waiting(void *arg)
+{
+	struct ucma_file *file = arg;
+
+	engine_enter(file->device);
+	if (file->waiting > 0)
+		file->waiting--;
+	engine_leave(file->device);
+}
+
+static void cancelled(void *file)
+{
+	stop_waiting(file);
+	ucma_release(file);
+}
+
+/* For a thread that is counted as waiting. Not by poll(2): this one goes on after a signal whose handler has SA_RESTART, as write(2)
+ * to the kernel's device does. */
 static int wait_for_event(struct ucma_file *file)
 {
-	struct pollfd readable = {.fd = file->drain_fd, .events = POLLIN};
-	int flags = fcntl(file->drain_fd, F_GETFL);
+	int error;
 
-	if (flags & O_NONBLOCK)
-		return -EAGAIN;
-	return poll(&readable, 1, -1) < 0 ? -errno : 0;
+	pthread_cleanup_push(cancelled, file);
+	error = sem_wait(&file->woken) != 0 ? -errno : 0;
+	pthread_cleanup_pop(0);
+	if (error != 0)
+		stop_waiting(file);
+	return error;
 }
 
 static int get_event(struct ucma_file *file, const struct rdma_ucm_cmd_hdr *header, const struct rdma_ucm_get_event *cmd)
 {
 	for (;;) {
+		bool waits = !(fcntl(file->drain_fd, F_GETFL) & O_NONBLOCK);
 		engine_enter(file->device);
 		struct ucma_event *event = ucma_event_take(file);
 		if (event)
 			event->id->events_reported++;
+		else if (waits)
+			file->waiting++;
 		engine_leave(file->device);
 		if (event) {
 			ucma_respond(header, cmd->response, &event->resp, sizeof event->resp);
 			free(event);
 			return 0;
 		}
-		int error = wait_for_event(file);
+		int error = waits ? wait_for_event(file) : -EAGAIN;
 		if (error != 0)
 			return error;
 	}
@@ -140,9 +178,14 @@ static int run_command(struct ucma_file *file, const struct rdma_ucm_cmd_hdr *he
 	memcpy(cmd, bytes, length);
 	if (header->cmd == RDMA_USER_CM_CMD_GET_EVENT)
 		return length < sizeof(struct rdma_ucm_get_event) ? -EINVAL : get_event(file, header, (const void *)cmd);
+	/* Of the one command that names another file. */
+	const struct rdma_ucm_migrate_id *migrate = (const void *)cmd;
+	struct ucma_file *other = header->cmd == RDMA_USER_CM_CMD_MIGRATE_ID ? ucma_hold((int)migrate->fd) : NULL;
 	engine_enter(file->device);
-	int error = ucma_command(file, header, cmd, length);
+	int error = ucma_command(file, other, header, cmd, length);
 	engine_leave(file->device);
+	if (other)
+		ucma_release(other);
 	return error;
 }
 
@@ -168,29 +211,81 @@ ssize_t ucma_write(int fd, const void *bytes, size_t length)
 static struct ucma *own; /* guarded by `own_lock` */
 static pthread_mutex_t own_lock = PTHREAD_MUTEX_INITIALIZER;
 
-/* The process's connection manager. */
+/* Other threads of the parent may be at work on files; the locks are taken before the device's (own_device.c), for its handlers are
+ * older. */
+static void before_fork(void)
+{
+	pthread_mutex_lock(&own_lock);
+	pthread_mutex_lock(&files_lock);
+}
+
+static void after_fork(void)
+{
+	pthread_mutex_unlock(&files_lock);
+	pthread_mutex_unlock(&own_lock);
+}
+
+static void after_fork_in_child(void)
+{
+	atomic_store(&owner, 0);
+	/* The descriptors are the parent's too: what would be told here would be told there. */
+	if (own)
+		cm_abandon(own->cm);
+	after_fork();
+}
+
+/* A child that was forked, and opens a channel: those of its parent, whose descriptors it may have closed unseen. */
+static void leave_files(void)
+{
+	for (size_t i = 0; i < MOST_FDS / CHUNK; i++) {
+		_Atomic(struct ucma_file *) *slots = atomic_load(&chunks[i]);
+		for (size_t j = 0; slots && j < CHUNK; j++)
+			atomic_store(&slots[j], NULL);
+	}
+}
+
+static int make(struct device *device, struct ucma **out)
+{
+	struct ucma *ucma = calloc(1, sizeof *ucma);
+	if (!ucma)
+		return -ENOMEM;
+	ucma->device = device;
+	engine_enter(device);
+	int error = cm_open(device, &ucma_user, &ucma->cm);
+	if (error == 0)
+		error = cm_start(ucma->cm);
+	if (error != 0)
+		cm_close(&ucma->cm);
+	device->cm = ucma->cm;
+	engine_leave(device);
+	if (error != 0) {
+		free(ucma);
+		return error;
+	}
+	*out = ucma;
+	return 0;
+}
+
+/* The process's connection manager. A child that was forked leaves its parent's. */
 static int start(struct device *device, struct ucma **out)
 {
+	static bool handles_forks;
+	struct ucma *ucma;
 	int error = 0;
 
 	pthread_mutex_lock(&own_lock);
-	if (!own || own->device != device) {
-		/* A child that was forked leaves its parent's. */
-		struct ucma *ucma = calloc(1, sizeof *ucma);
-		error = ucma ? 0 : -ENOMEM;
-		if (ucma) {
-			ucma->device = device;
-			engine_enter(device);
-			error = cm_open(device, &ucma_user, &ucma->cm);
-			if (error == 0)
-				error = cm_start(ucma->cm);
-			device->cm = error == 0 ? ucma->cm : NULL;
-			engine_leave(device);
-		}
-		if (error == 0)
+	if (!handles_forks) {
+		error = -pthread_atfork(before_fork, after_fork, after_fork_in_child);
+		handles_forks = error == 0;
+	}
+	if (error == 0 && (!own || own->device != device)) {
+		error = make(device, &ucma);
+		if (error == 0) {
+			leave_files();
+			ucma->left = own;
 			own = ucma;
-		else
-			free(ucma);
+			atomic_store(&owner, getpid());
+		}
 	}
 	*out = own;
 	pthread_mutex_unlock(&own_lock);
@@ -217,11 +312,16 @@ static int make_file(struct device *device, int flags, struct ucma_file **out)
 		goto free_file;
 	}
 	file->drain_fd = fcntl(ends[0], F_DUPFD_CLOEXEC, 0);
-	file->inode = pipe_inode(ends[0]);
-	if (file->drain_fd < 0 || file->inode == 0) {
+	if (file->drain_fd < 0) {
 		error = -errno;
 		goto close_ends;
 	}
+	file->inode = pipe_inode(ends[0]);
+	if (file->inode == 0) {
+		error = -errno;
+		goto close_drain;
+	}
+	sem_init(&file->woken, 0, 0);
 	file->device = device;
 	file->fd = ends[0];
 	file->signal_fd = ends[1];
@@ -230,12 +330,27 @@ static int make_file(struct device *device, int flags, struct ucma_file **out)
 	*out = file;
 	return 0;
 
+close_drain:
+	close(file->drain_fd);
 close_ends:
 	close(ends[0]);
 	close(ends[1]);
 free_file:
 	free(file);
 	return error;
+}
+
+/* The program has closed it: all that it holds is destroyed. */
+static void let_go(struct ucma_file *file)
+{
+	struct ucma *ucma = file->ucma;
+
+	engine_enter(file->device);
+	for (uint32_t handle = 0; handle < ucma->room; handle++)
+		if (ucma->ids[handle] && ucma->ids[handle]->file == file)
+			ucma_id_destroy(ucma->ids[handle]);
+	engine_leave(file->device);
+	ucma_release(file);
 }
 
 int ucma_open(int flags)
@@ -247,9 +362,7 @@ int ucma_open(int flags)
 	_Atomic(struct ucma_file *) *slot = file ? slot_of(file->fd, true) : NULL;
 	if (file && !slot) {
 		close(file->fd);
-		close(file->drain_fd);
-		close(file->signal_fd);
-		free(file);
+		ucma_release(file);
 		error = -EMFILE;
 	}
 	if (error != 0) {
@@ -258,22 +371,20 @@ int ucma_open(int flags)
 	}
 	if (!(flags & O_CLOEXEC))
 		fcntl(file->fd, F_SETFD, 0);
-	atomic_store(slot, file);
-	return file->fd;
+	int fd = file->fd;
+	struct ucma_file *old = atomic_exchange(slot, file); /* closed unseen */
+	if (old)
+		let_go(old);
+	return fd;
 }
 
 void ucma_close(int fd)
 {
-	_Atomic(struct ucma_file *) *slot = slot_of(fd, false);
+	_Atomic(struct ucma_file *) *slot = taken_slot(fd);
 	struct ucma_file *file = slot ? atomic_exchange(slot, NULL) : NULL; /* and its first user */
+	int saved = errno;
 
-	if (!file)
-		return;
-	struct ucma *ucma = file->ucma;
-	engine_enter(file->device);
-	for (uint32_t handle = 0; handle < ucma->room; handle++)
-		if (ucma->ids[handle] && ucma->ids[handle]->file == file)
-			ucma_id_destroy(ucma->ids[handle]);
-	engine_leave(file->device);
-	ucma_release(file);
+	if (file)
+		let_go(file);
+	errno = saved;
 }

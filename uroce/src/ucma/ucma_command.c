@@ -338,8 +338,10 @@ COMMAND(do_listen, struct rdma_ucm_listen)
 		if (error != 0)
 			return error;
 	}
-	id->backlog = cmd->backlog == 0 || cmd->backlog > UCMA_BACKLOG ? UCMA_BACKLOG : cmd->backlog;
-	return cm_listen(&id->endpoint);
+	int error = cm_listen(&id->endpoint);
+	if (error == 0)
+		id->backlog = cmd->backlog == 0 || cmd->backlog > UCMA_BACKLOG ? UCMA_BACKLOG : cmd->backlog;
+	return error;
 }
 
 COMMAND(do_accept, struct rdma_ucm_accept)
@@ -416,16 +418,12 @@ COMMAND(do_set_option, struct rdma_ucm_set_option)
 	}
 }
 
-COMMAND(do_migrate, struct rdma_ucm_migrate_id)
+static int migrate(struct ucma_file *file, struct ucma_file *from, const struct rdma_ucm_cmd_hdr *header, const struct rdma_ucm_migrate_id *cmd)
 {
-	struct ucma_file *from = ucma_hold((int)cmd->fd);
 	struct ucma_id *id = from ? ucma_id_find(from, cmd->id) : NULL;
-	if (id)
-		ucma_event_move(id, file);
-	if (from)
-		ucma_release(from);
 	if (!id)
 		return -ENOENT;
+	ucma_event_move(id, file);
 	const struct rdma_ucm_migrate_resp resp = {.events_reported = id->events_reported};
 	ucma_respond(header, cmd->response, &resp, sizeof resp);
 	return 0;
@@ -455,14 +453,15 @@ static const struct {
 	[RDMA_USER_CM_CMD_INIT_QP_ATTR] = ROW(do_init_qp_attr, sizeof(struct rdma_ucm_init_qp_attr)),
 	[RDMA_USER_CM_CMD_SET_OPTION] = ROW(do_set_option, sizeof(struct rdma_ucm_set_option)),
 	[RDMA_USER_CM_CMD_NOTIFY] = ROW(do_notify, sizeof(struct rdma_ucm_notify)),
-	[RDMA_USER_CM_CMD_MIGRATE_ID] = ROW(do_migrate, sizeof(struct rdma_ucm_migrate_id)),
 	[RDMA_USER_CM_CMD_QUERY] = ROW(do_query, sizeof(struct rdma_ucm_query)),
 	[RDMA_USER_CM_CMD_BIND] = ROW(do_bind, sizeof(struct rdma_ucm_bind)),
 	[RDMA_USER_CM_CMD_RESOLVE_ADDR] = ROW(do_resolve_addr, sizeof(struct rdma_ucm_resolve_addr)),
 };
 
-int ucma_command(struct ucma_file *file, const struct rdma_ucm_cmd_hdr *header, const void *cmd, size_t length)
+int ucma_command(struct ucma_file *file, struct ucma_file *other, const struct rdma_ucm_cmd_hdr *header, const void *cmd, size_t length)
 {
+	if (header->cmd == RDMA_USER_CM_CMD_MIGRATE_ID)
+		return length < sizeof(struct rdma_ucm_migrate_id) ? -EINVAL : migrate(file, other, header, cmd);
 	if (header->cmd >= sizeof commands / sizeof commands[0] || !commands[header->cmd].run)
 		return -ENOSYS;
 	if (length < commands[header->cmd].least)

@@ -3,6 +3,7 @@
  * the descriptor as it polls the kernel's. */
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "log.h"
@@ -30,8 +31,14 @@ struct ucma_event *ucma_event_new(struct ucma_id *id, enum ucma_event_kind kind,
 static void show(struct ucma_file *file, bool any)
 {
 	char byte = 0;
-	ssize_t n = any ? write(file->signal_fd, &byte, 1) : read(file->drain_fd, &byte, 1);
-	(void)n; /* there is room for one, or one is there */
+	int bytes = 1;
+	ssize_t n = 0;
+
+	if (any)
+		n = write(file->signal_fd, &byte, 1); /* there is room for one */
+	else if (ioctl(file->drain_fd, FIONREAD, &bytes) == 0 && bytes > 0) /* the program may have read it */
+		n = read(file->drain_fd, &byte, 1);
+	(void)n;
 }
 
 void ucma_event_queue(struct ucma_event *event)
@@ -42,6 +49,10 @@ void ucma_event_queue(struct ucma_event *event)
 	file->last = &event->next;
 	if (file->events++ == 0)
 		show(file, true);
+	if (file->waiting > 0) {
+		file->waiting--;
+		sem_post(&file->woken);
+	}
 }
 
 void ucma_event_tell(struct ucma_id *id, enum ucma_event_kind kind, int status)
@@ -130,6 +141,8 @@ void ucma_event_move(struct ucma_id *id, struct ucma_file *to)
 {
 	struct ucma_file *from = id->file;
 
+	if (to == from)
+		return;
 	id->file = to;
 	for (struct ucma_event **at = &from->first; *at;) {
 		struct ucma_event *event = *at;
@@ -138,6 +151,8 @@ void ucma_event_move(struct ucma_id *id, struct ucma_file *to)
 			continue;
 		}
 		unlink_event(from, at);
+		if (event->made)
+			event->made->file = to;
 		ucma_event_queue(event);
 	}
 }

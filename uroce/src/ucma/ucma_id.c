@@ -5,6 +5,8 @@
 #include <string.h>
 
 #include "ucma_parts.h"
+#include "udp.h"
+#include "wipe.h"
 
 enum { HOPS = 64 };
 
@@ -87,7 +89,7 @@ void ucma_id_destroy(struct ucma_id *id)
 	ucma->ids[id->handle] = NULL;
 	if (id->handle < ucma->lowest)
 		ucma->lowest = id->handle;
-	free(id);
+	wipe_free(id, sizeof *id); /* PSNs, and private data */
 }
 
 static struct ucma_id *id_of(struct cm_endpoint *endpoint)
@@ -129,6 +131,9 @@ static void requested(struct cm_endpoint *listening, struct cm_endpoint *endpoin
 	struct ucma_event *event = ucma_event_new(listener, UCMA_CONNECT_REQUEST, 0);
 
 	endpoint->path.hop_limit = HOPS;
+	/* Programs may decide by it: not what the peer says of itself, but what it has sent from. */
+	if (!udp_is_loopback(id->file->device->udp))
+		ucma_address_from_gid(&endpoint->path.peer, ucma_address_port(&id->destination), &id->destination);
 	if (!event) {
 		ucma_id_destroy(id);
 		return;

@@ -5,6 +5,7 @@
 
 #include <netinet/in.h>
 #include <rdma/rdma_user_cm.h>
+#include <semaphore.h>
 #include <sys/socket.h>
 
 #include "cm.h"
@@ -57,6 +58,8 @@ struct ucma_file {
 	struct ucma_event *first;
 	struct ucma_event **last;
 	unsigned events;
+	unsigned waiting; /* threads, for `woken` */
+	sem_t woken;
 };
 
 struct ucma_id {
@@ -72,7 +75,6 @@ struct ucma_id {
 	bool bound;     /* to the device: `endpoint.path.own` is set */
 	bool resolved;  /* the destination's GID too */
 	bool routed;
-	bool reuse;
 	uint32_t qkey;
 	uint8_t tos;
 	uint8_t ack_timeout; /* 0: the default */
@@ -88,6 +90,7 @@ struct ucma {
 	struct ucma_id **ids; /* by handle */
 	uint32_t room;
 	uint32_t lowest; /* no handle below it is free */
+	struct ucma *left; /* the parent's, for leak checkers */
 };
 
 /* ---- ucma.c ---- */
@@ -114,8 +117,9 @@ static inline bool ucma_id_is_datagram(const struct ucma_id *id)
 
 /* ---- ucma_command.c ---- */
 
-/* Runs any but GET_EVENT: 0 or a negative errno. `cmd`: its structure, with zeros behind `length` bytes. */
-int ucma_command(struct ucma_file *file, const struct rdma_ucm_cmd_hdr *header, const void *cmd, size_t length);
+/* Runs any but GET_EVENT: 0 or a negative errno. `other`: the file that MIGRATE_ID names, or NULL. `cmd`: its structure, with zeros
+ * behind `length` bytes. */
+int ucma_command(struct ucma_file *file, struct ucma_file *other, const struct rdma_ucm_cmd_hdr *header, const void *cmd, size_t length);
 /* Puts an answer where the program has given room for it: as much as there is room for. */
 void ucma_respond(const struct rdma_ucm_cmd_hdr *header, uint64_t address, const void *answer, size_t length);
 
@@ -148,7 +152,7 @@ void ucma_event_tell(struct ucma_id *id, enum ucma_event_kind kind, int status);
 void ucma_event_fill(struct ucma_event *event, const struct cm_endpoint *endpoint, bool datagram, const struct mad *mad, size_t skip);
 /* Takes out all events of an ID; what requests have made goes to `destroy`. */
 void ucma_event_purge(struct ucma_id *id, void (*destroy)(struct ucma_id *id));
-/* The events of an ID go to another file. */
+/* An ID, its events, and what requests in them have made, go to another file. */
 void ucma_event_move(struct ucma_id *id, struct ucma_file *to);
 
 /* ---- ucma_query.c ---- */

@@ -59,7 +59,7 @@ static _Atomic(struct own_device *) own; /* the exit handler reads it without th
 static struct own_device *left;          /* those of parents */
 static bool refused;
 static bool prepared;
-static __be64 guid;
+static _Atomic(__be64) guid;             /* read without the lock, under the device's too */
 
 /* ---- its parts ---- */
 
@@ -320,10 +320,7 @@ bool context_is_ours(const struct ibv_context *context)
 
 __be64 own_device_guid(void)
 {
-	pthread_mutex_lock(&opening);
-	__be64 known = guid;
-	pthread_mutex_unlock(&opening);
-	return known;
+	return atomic_load(&guid);
 }
 
 /* When a device is first opened, or its files are looked for, and not when devices are listed: most programs do no more than that. */
