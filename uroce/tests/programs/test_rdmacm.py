@@ -21,15 +21,19 @@ def is_bound(port, space=TCP):
         return any(name in line for line in table)
 
 
+# Its main thread closes the channel without regard to the one that fetches events, and may be first.
+RPING_ENDS = "rdma_get_cm_event: Bad file descriptor"
+
+
 def finish(server, client, port, space=TCP, environment=None):
     """Both ends: the outputs of server and client, which end well."""
     listener = Program(server, environment)
     try:
         wait_until(lambda: is_bound(port, space) or not listener.running(), lambda: f"server listens\n{listener.output}")
         status, output = run(client, environment)
-        assert status == 0, f"client: status {status}\n{output}\nserver:\n{listener.output}"
+        assert status == 0 or (client[0] == "rping" and RPING_ENDS in output), f"client: status {status}\n{output}\nserver:\n{listener.output}"
         status = listener.wait()
-        assert status == 0, f"server: status {status}\n{listener.output}\nclient:\n{output}"
+        assert status == 0 or (server[0] == "rping" and RPING_ENDS in listener.output), f"server: status {status}\n{listener.output}\nclient:\n{output}"
         return listener.output, output
     finally:
         listener.close()
