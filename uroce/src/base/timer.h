@@ -15,6 +15,8 @@ static inline uint64_t clock_ns(clockid_t clock)
 	return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
 }
 
+enum { DEVICE_TIMERS = 2 }; /* of a device, besides those of its queue pairs: of gsi.c and cm.c */
+
 struct timer {
 	uint64_t deadline; /* nanoseconds of CLOCK_MONOTONIC */
 	size_t place;      /* in the heap, from 1; 0 when not set */

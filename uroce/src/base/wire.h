@@ -11,6 +11,7 @@
 #include <string.h>
 
 #define WIRE_PORT 4791
+#define WIRE_GSI_QPN 1 /* management datagrams: of the port, and of no process's own */
 #define WIRE_BTH 12
 #define WIRE_ICRC 4
 #define WIRE_MAX_HEADER 56 /* BTH + AtomicETH is 40; BTH + DETH + RETH + ImmDt is 40: room to spare */

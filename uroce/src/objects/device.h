@@ -37,6 +37,10 @@ enum {
 /* No enumerator: it needs 32 bits, and would make all of the enum unsigned. */
 #define MAX_MESSAGE (UINT32_C(1) << 31)
 
+struct cm;
+struct gsi;
+struct packet;
+struct packet_path;
 struct progress;
 struct qp;
 struct shm;
@@ -84,6 +88,11 @@ struct device {
 	bool ecn;          /* packets may pass routers that mark them */
 	size_t held_bytes; /* of requests that came ahead of a gap: hold.c */
 	uint32_t max_window; /* packets of 4 KiB that a receive buffer takes */
+
+	/* Management datagrams (gsi.h), and the connection manager of a program that uses one; NULL on a simulated wire. */
+	struct gsi *gsi;
+	void (*gsi_receive)(struct device *device, const struct packet *packet, const struct packet_path *path);
+	struct cm *cm;
 
 	/* The thread that makes progress when the application does not: progress.c. NULL: there is none. */
 	struct progress *progress;

@@ -11,6 +11,8 @@
 #define CLASS       "/sys/class/infiniband"
 #define VERBS_CLASS "/sys/class/infiniband_verbs"
 #define NODES       "/dev/infiniband"
+#define CHANNEL     NODES "/rdma_cm"
+#define MISC_CLASS  "/sys/class/misc"
 
 /* Of this thread: making the device, and libibverbs' own search, look at files too. */
 static _Thread_local int hidden;
@@ -78,8 +80,10 @@ static enum path_kind kind_of(const char *path)
 		return PATH_OTHER;
 	if (is_within(path, NODES, device->dev_name))
 		return PATH_NODE;
+	if (strcmp(path, CHANNEL) == 0)
+		return PATH_CHANNEL;
 	if (is_shared(path) || is_within(path, CLASS, device->name) || is_within(path, VERBS_CLASS, device->dev_name) ||
-	    strcmp(path, VERBS_CLASS "/abi_version") == 0)
+	    strcmp(path, VERBS_CLASS "/abi_version") == 0 || is_within(path, MISC_CLASS, "rdma_cm"))
 		return PATH_FILE;
 	return PATH_OTHER;
 }
@@ -103,7 +107,7 @@ static const char *look_closer(const char *path, char room[PATHS_ROOM], enum pat
 {
 	char simple[PATHS_ROOM] = "";
 
-	if (!simplify(path, simple) || (!begins(simple, CLASS) && !begins(simple, NODES)))
+	if (!simplify(path, simple) || (!begins(simple, CLASS) && !begins(simple, NODES) && !begins(simple, MISC_CLASS)))
 		return path;
 	const char *root = files_root();
 	if (!root)
@@ -120,7 +124,7 @@ const char *paths_find(const char *path, char room[PATHS_ROOM], enum path_kind *
 {
 	*kind = PATH_OTHER;
 	/* Programs open many files: most are told apart here. */
-	if (!path || path[0] != '/' || hidden || !strstr(path, "/infiniband"))
+	if (!path || path[0] != '/' || hidden || (!strstr(path, "/infiniband") && !strstr(path, "/rdma_cm")))
 		return path;
 	return look_closer(path, room, kind);
 }
@@ -148,10 +152,15 @@ void paths_restore(char *path)
 		memmove(path, path + strlen(root), strlen(path) - strlen(root) + 1);
 }
 
-void paths_node(unsigned *major, unsigned *minor)
+void paths_node(enum path_kind kind, unsigned *major, unsigned *minor)
 {
 	const struct ibv_device *device = own_device_listed();
 	unsigned number = 0;
+
+	if (kind == PATH_CHANNEL) {
+		own_files_channel_node(major, minor);
+		return;
+	}
 
 	if (device)
 		sscanf(device->dev_name, "uverbs%u", &number);

@@ -12,6 +12,7 @@ enum path_kind {
 	PATH_OTHER, /* none of the device's */
 	PATH_FILE,  /* a file or folder of its own, or a folder of all devices */
 	PATH_NODE,  /* its character device in /dev/infiniband */
+	PATH_CHANNEL, /* the one of the connection manager beside it */
 };
 
 /* The path to use for `path`: that of the device's file, in `room`, or `path` itself. errno is kept. */
@@ -20,8 +21,10 @@ const char *paths_find(const char *path, char room[PATHS_ROOM], enum path_kind *
 const char *paths_find_pattern(const char *pattern, char room[PATHS_ROOM]);
 /* Makes of the path of a device's file what the program knows it by, in place. */
 void paths_restore(char *path);
-/* The device numbers of the character device. */
-void paths_node(unsigned *major, unsigned *minor);
+/* The device numbers of a character device. */
+void paths_node(enum path_kind kind, unsigned *major, unsigned *minor);
+/* Makes a struct stat, if it is one of 64-bit offsets, that of the character device. */
+void paths_set_node(enum path_kind kind, void *status);
 
 /* While libibverbs itself looks for the kernel's devices in this thread, it finds those alone. */
 void paths_hide(bool hide);

@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "next.h"
+#include "ucma.h"
 
 #define EXPORT __attribute__((visibility("default")))
 
@@ -38,6 +39,19 @@ static bool refuses(enum path_kind kind, int flags)
 {
 	return kind == PATH_NODE && !(flags & O_PATH);
 }
+
+/* librdmacm opens this for each event channel. */
+static bool is_channel(enum path_kind kind, int flags)
+{
+	return kind == PATH_CHANNEL && !(flags & O_PATH);
+}
+
+/* The start of each function that opens. */
+#define OPEN_OWN(flags) \
+	if (is_channel(kind, flags)) \
+		return ucma_open(flags); \
+	if (refuses(kind, flags)) \
+		return fail(ENXIO)
 
 /* ---- opening ---- */
 
@@ -61,7 +75,8 @@ static bool takes_mode(int flags)
 	{ \
 		MODE(flags) \
 		FIND(path); \
-		return refuses(kind, flags) ? fail(ENXIO) : NEXT(name, symbol)(found, flags, mode); \
+		OPEN_OWN(flags); \
+		return NEXT(name, symbol)(found, flags, mode); \
 	}
 OPEN(path_open, "open")
 OPEN(path_open64, "open64")
@@ -72,7 +87,8 @@ OPEN(path_open64, "open64")
 	{ \
 		MODE(flags) \
 		FIND(path); \
-		return refuses(kind, flags) ? fail(ENXIO) : NEXT(name, symbol)(at, found, flags, mode); \
+		OPEN_OWN(flags); \
+		return NEXT(name, symbol)(at, found, flags, mode); \
 	}
 OPENAT(path_openat, "openat")
 OPENAT(path_openat64, "openat64")
@@ -83,7 +99,8 @@ OPENAT(path_openat64, "openat64")
 	EXPORT int name(const char *path, int flags) \
 	{ \
 		FIND(path); \
-		return refuses(kind, flags) ? fail(ENXIO) : NEXT(name, symbol)(found, flags); \
+		OPEN_OWN(flags); \
+		return NEXT(name, symbol)(found, flags); \
 	}
 OPEN_2(path_open_2, "__open_2")
 OPEN_2(path_open64_2, "__open64_2")
@@ -93,7 +110,8 @@ OPEN_2(path_open64_2, "__open64_2")
 	EXPORT int name(int at, const char *path, int flags) \
 	{ \
 		FIND(path); \
-		return refuses(kind, flags) ? fail(ENXIO) : NEXT(name, symbol)(at, found, flags); \
+		OPEN_OWN(flags); \
+		return NEXT(name, symbol)(at, found, flags); \
 	}
 OPENAT_2(path_openat_2, "__openat_2")
 OPENAT_2(path_openat64_2, "__openat64_2")
@@ -103,7 +121,7 @@ OPENAT_2(path_openat64_2, "__openat64_2")
 	EXPORT FILE *name(const char *path, const char *mode) \
 	{ \
 		FIND(path); \
-		if (refuses(kind, 0)) { \
+		if (refuses(kind, 0) || is_channel(kind, 0)) { \
 			errno = ENXIO; \
 			return NULL; \
 		} \
@@ -163,25 +181,31 @@ GLOB(path_glob64, "glob64")
 
 /* ---- attributes ---- */
 
-static void set_node(void *room)
+void paths_set_node(enum path_kind kind, void *room)
 {
 #if __SIZEOF_LONG__ == 8 || (defined(_FILE_OFFSET_BITS) && _FILE_OFFSET_BITS == 64)
 	struct stat *status = room;
 	unsigned major, minor;
 
-	paths_node(&major, &minor);
+	paths_node(kind, &major, &minor);
 	status->st_mode = S_IFCHR | 0666;
 	status->st_rdev = makedev(major, minor);
 #else
+	(void)kind;
 	(void)room;
 #endif
+}
+
+static bool is_node(enum path_kind kind)
+{
+	return kind == PATH_NODE || kind == PATH_CHANNEL;
 }
 
 #define DONE(call) \
 	do { \
 		int result_ = call; \
-		if (result_ == 0 && kind == PATH_NODE) \
-			set_node(status); \
+		if (result_ == 0 && is_node(kind)) \
+			paths_set_node(kind, status); \
 		return result_; \
 	} while (0)
 
@@ -245,9 +269,9 @@ EXPORT int path_statx(int at, const char *path, int flags, unsigned mask, struct
 {
 	FIND(path);
 	int result = NEXT(path_statx, "statx")(at, found, flags, mask, status);
-	if (result == 0 && kind == PATH_NODE) {
+	if (result == 0 && is_node(kind)) {
 		status->mode = S_IFCHR | 0666;
-		paths_node(&status->rdev_major, &status->rdev_minor);
+		paths_node(kind, &status->rdev_major, &status->rdev_minor);
 	}
 	return result;
 }
@@ -297,34 +321,34 @@ ssize_t path_readlink(const char *path, char *target, size_t size) __asm__("read
 EXPORT ssize_t path_readlink(const char *path, char *target, size_t size)
 {
 	FIND(path);
-	return kind == PATH_NODE ? fail(EINVAL) : NEXT(path_readlink, "readlink")(found, target, size);
+	return is_node(kind) ? fail(EINVAL) : NEXT(path_readlink, "readlink")(found, target, size);
 }
 
 ssize_t path_readlink_chk(const char *path, char *target, size_t size, size_t room) __asm__("__readlink_chk");
 EXPORT ssize_t path_readlink_chk(const char *path, char *target, size_t size, size_t room)
 {
 	FIND(path);
-	return kind == PATH_NODE ? fail(EINVAL) : NEXT(path_readlink_chk, "__readlink_chk")(found, target, size, room);
+	return is_node(kind) ? fail(EINVAL) : NEXT(path_readlink_chk, "__readlink_chk")(found, target, size, room);
 }
 
 ssize_t path_readlinkat(int at, const char *path, char *target, size_t size) __asm__("readlinkat");
 EXPORT ssize_t path_readlinkat(int at, const char *path, char *target, size_t size)
 {
 	FIND(path);
-	return kind == PATH_NODE ? fail(EINVAL) : NEXT(path_readlinkat, "readlinkat")(at, found, target, size);
+	return is_node(kind) ? fail(EINVAL) : NEXT(path_readlinkat, "readlinkat")(at, found, target, size);
 }
 
 ssize_t path_readlinkat_chk(int at, const char *path, char *target, size_t size, size_t room) __asm__("__readlinkat_chk");
 EXPORT ssize_t path_readlinkat_chk(int at, const char *path, char *target, size_t size, size_t room)
 {
 	FIND(path);
-	return kind == PATH_NODE ? fail(EINVAL) : NEXT(path_readlinkat_chk, "__readlinkat_chk")(at, found, target, size, room);
+	return is_node(kind) ? fail(EINVAL) : NEXT(path_readlinkat_chk, "__readlinkat_chk")(at, found, target, size, room);
 }
 
 /* The node itself, which is a link in the tree; NULL if `path` is another. */
 static char *node_itself(const char *path, enum path_kind kind, char *resolved)
 {
-	char *copy = kind == PATH_NODE ? strdup(path) : NULL;
+	char *copy = is_node(kind) ? strdup(path) : NULL;
 
 	if (!copy)
 		return NULL;

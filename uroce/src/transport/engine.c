@@ -214,6 +214,10 @@ void engine_deliver_local(void *arg, const struct packet *packet, const struct p
 {
 	struct device *device = arg;
 	struct qp *qp = table_find(&device->qps, packet->qpn);
+	if (!qp && packet->qpn == WIRE_GSI_QPN && device->gsi_receive) {
+		device->gsi_receive(device, packet, path);
+		return;
+	}
 	if (!qp) {
 		counter_add(&device->counters->drop_qpn, 1);
 		return;

@@ -386,6 +386,19 @@ const union ibv_gid *udp_gid(const struct udp_link *link, unsigned index)
 	return index < link->gids ? &link->gid[index].gid : NULL;
 }
 
+unsigned udp_find_gid(const struct udp_link *link, const union ibv_gid *gid)
+{
+	unsigned index = 0;
+	while (index < link->gids && memcmp(&link->gid[index].gid, gid, sizeof *gid) != 0)
+		index++;
+	return index;
+}
+
+bool udp_is_loopback(const struct udp_link *link)
+{
+	return link->loopback;
+}
+
 unsigned udp_gid_ifindex(const struct udp_link *link, unsigned index)
 {
 	return index < link->gids ? link->gid[index].ifindex : 0;
@@ -428,6 +441,21 @@ bool udp_same_peer(const struct udp_link *link, const union ibv_gid *dgid, const
 	if (memcmp(dgid, sgid, sizeof *dgid) == 0)
 		return true;
 	return link->loopback && gid_is_loopback(dgid) && gid_is_loopback(sgid);
+}
+
+int udp_watch(struct udp_link *link, int fd, unsigned place)
+{
+	struct epoll_event event = { .events = EPOLLIN, .data.u32 = UDP_EVENT_WATCHED | place };
+	if (epoll_ctl(link->epoll_fd, EPOLL_CTL_ADD, fd, &event) != 0)
+		return -errno;
+	link->watched++;
+	return 0;
+}
+
+void udp_unwatch(struct udp_link *link, int fd)
+{
+	epoll_ctl(link->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
+	link->watched--;
 }
 
 int udp_fd(const struct udp_link *link)

@@ -21,6 +21,8 @@ struct udp_config {
 	struct counters *counters;
 	/* Called for each packet whose ICRC fits, without the ICRC. */
 	void (*deliver)(void *arg, const uint8_t *bytes, size_t length, const struct packet_path *path);
+	/* Called when a descriptor given to udp_watch has something to read; NULL where none is given. */
+	void (*readable)(void *arg, unsigned place);
 	void *arg;
 };
 
@@ -32,6 +34,10 @@ struct link *udp_link_of(struct udp_link *link);
 /* The device's GID table: count, and one entry. */
 unsigned udp_gid_count(const struct udp_link *link);
 const union ibv_gid *udp_gid(const struct udp_link *link, unsigned index);
+/* The index of a GID in the table; the count when it is not there. */
+unsigned udp_find_gid(const struct udp_link *link, const union ibv_gid *gid);
+/* No address was given: only processes of this host are reached, at the loopback. */
+bool udp_is_loopback(const struct udp_link *link);
 /* Interface index of a GID's address, 0 if none. */
 unsigned udp_gid_ifindex(const struct udp_link *link, unsigned index);
 /* The largest path MTU that every address's interface carries. */
@@ -56,6 +62,11 @@ void udp_report_path(struct udp_link *link);
 
 /* Reads packets that have arrived and delivers them; reads at most about `budget` packets. Returns the number delivered. */
 unsigned udp_receive(struct udp_link *link, unsigned budget);
+
+/* Another descriptor that packets come by: it is looked at with the sockets. `place`: what tells it from others, below 2^30. A
+ * negative errno. */
+int udp_watch(struct udp_link *link, int fd, unsigned place);
+void udp_unwatch(struct udp_link *link, int fd);
 
 /* One descriptor (an epoll) that is readable while any socket of the link has something to read, or has become
  * writable while the link was not ready, or a delayed packet of fault injection is due. */

@@ -23,6 +23,7 @@ enum {
 /* Kinds of events of the link's epoll, besides the index of a socket. */
 #define UDP_EVENT_TIMER 0xffffffffu
 #define UDP_EVENT_INBOX 0x80000000u /* and the block */
+#define UDP_EVENT_WATCHED 0x40000000u /* and the place */
 
 struct udp_socket {
 	int fd;
@@ -57,6 +58,7 @@ struct udp_link {
 	int epoll_fd;
 	int timer_fd; /* -1 without fault injection */
 	uint64_t timer_due; /* its time; UINT64_MAX: not set */
+	unsigned watched; /* descriptors given to udp_watch */
 	struct capture *capture;
 	struct fault *fault;
 	struct udp_tx *tx;

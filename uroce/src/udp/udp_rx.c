@@ -228,7 +228,7 @@ static unsigned take_arrival(struct udp_link *link, const struct udp_arrival *ar
 			counter_add(&counters->drop_malformed, 1);
 		} else if (!welcome) {
 			counter_add(&counters->drop_source, 1);
-		} else if (link->share && link->owner[block_in(bytes)] == 0) {
+		} else if (link->share && block_in(bytes) != 0 && link->owner[block_in(bytes)] == 0) {
 			step = pass_on(link, arrival, offset);
 			continue;
 		} else {
@@ -373,6 +373,11 @@ static unsigned drain_ready_sockets(struct udp_link *link, unsigned budget)
 			delivered += share_receive(link, which & ~UDP_EVENT_INBOX, take_arrival);
 			continue;
 		}
+		if (which & UDP_EVENT_WATCHED) {
+			link->config.readable(link->config.arg, which & ~UDP_EVENT_WATCHED);
+			delivered++;
+			continue;
+		}
 		delivered += drain_socket(link, &link->sockets[which], budget - delivered, &any);
 		if (any)
 			link->rx->hot = which;
@@ -398,7 +403,7 @@ unsigned udp_receive(struct udp_link *link, unsigned budget)
 	run_timer(link);
 	if (link->socket_count > 0)
 		delivered = drain_socket(link, &link->sockets[rx->hot], budget, &any);
-	if (link->socket_count == 1 && !link->share)
+	if (link->socket_count == 1 && !link->share && link->watched == 0)
 		return delivered;
 	if ((!any || ++rx->turns % LOYALTY == 0) && delivered < budget)
 		delivered += drain_ready_sockets(link, budget - delivered);

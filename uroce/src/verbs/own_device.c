@@ -17,6 +17,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "cm.h"
 #include "config.h"
 #include "engine.h"
 #include "log.h"
@@ -58,7 +59,7 @@ static _Atomic(struct own_device *) own; /* the exit handler reads it without th
 static struct own_device *left;          /* those of parents */
 static bool refused;
 static bool prepared;
-static __be64 guid;
+static _Atomic(__be64) guid;             /* read without the lock, under the device's too */
 
 /* ---- its parts ---- */
 
@@ -90,6 +91,7 @@ static int open_link(struct device *device)
 		.fault = config->fault,
 		.counters = device->counters,
 		.deliver = engine_deliver,
+		.readable = gsi_readable,
 		.arg = device,
 	};
 	int error = udp_open(&udp, &device->udp);
@@ -136,11 +138,16 @@ static int assemble(struct device *device)
 	if (error != 0)
 		goto wipe;
 	open_shm(device);
-	error = progress_start(device);
+	error = gsi_open(device);
 	if (error != 0)
 		goto close_link;
+	error = progress_start(device);
+	if (error != 0)
+		goto close_gsi;
 	return 0;
 
+close_gsi:
+	free(device->gsi);
 close_link:
 	shm_close(&device->shm);
 	udp_close(&device->udp);
@@ -185,6 +192,7 @@ static void after_fork_in_child(void)
 			shm_abandon(mine->device.shm);
 		mine->shm = mine->device.shm;
 		mine->device.shm = NULL;
+		gsi_abandon(mine->device.gsi);
 		mine->device.parked = NULL;
 		atomic_store(&mine->device.waiting, 0); /* those threads are not here */
 		mine->device.link = &link_dead;
@@ -208,6 +216,8 @@ void own_device_settle(void)
 	if (!mine || getpid() != mine->owner || !device_lock_within(&mine->device, EXIT_WAIT_NS))
 		return;
 	mine->device.now = mine->device.clock();
+	if (mine->device.cm)
+		cm_settle(mine->device.cm);
 	engine_round(&mine->device, EXIT_PACKETS, false);
 	if (mine->device.shm)
 		shm_leave(mine->device.shm);
@@ -310,10 +320,7 @@ bool context_is_ours(const struct ibv_context *context)
 
 __be64 own_device_guid(void)
 {
-	pthread_mutex_lock(&opening);
-	__be64 known = guid;
-	pthread_mutex_unlock(&opening);
-	return known;
+	return atomic_load(&guid);
 }
 
 /* When a device is first opened, or its files are looked for, and not when devices are listed: most programs do no more than that. */

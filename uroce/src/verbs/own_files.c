@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <net/if.h>
+#include <rdma/rdma_user_cm.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -18,7 +19,12 @@
 #define CLASS "/sys/class/infiniband"
 #define VERBS_CLASS "/sys/class/infiniband_verbs"
 
-enum { PATH = DEVICE_FILES_PATH, MOST_DEVICES = 1024 };
+enum {
+	PATH = DEVICE_FILES_PATH,
+	MOST_DEVICES = 1024,
+	MISC_MAJOR = 10,
+	CHANNEL_MINOR = 58, /* any */
+};
 
 /* What is being made. */
 struct making {
@@ -111,27 +117,47 @@ static void write_verbs(struct making *making, const struct ibv_device *listed, 
 	write_text(making, "abi_version", "1");
 	write_text(making, "dev", "%d:%u", UVERBS_MAJOR, UVERBS_MINOR + number);
 	write_text(making, "uevent", "MAJOR=%d\nMINOR=%u\nDEVNAME=infiniband/%s", UVERBS_MAJOR, UVERBS_MINOR + number, listed->dev_name);
+	snprintf(making->folder, sizeof making->folder, "/sys/class/misc/rdma_cm");
+	write_text(making, "abi_version", "%d", RDMA_USER_CM_ABI_VERSION);
+	if (!device_files_link(making->files, "/dev/infiniband/rdma_cm", "/dev/null"))
+		making->failed = true;
 	/* Only the kernel's system administrator may make a device: this leads to one that may be read and written. */
 	snprintf(path, sizeof path, "/dev/infiniband/%s", listed->dev_name);
 	if (!device_files_link(making->files, path, "/dev/null"))
 		making->failed = true;
 }
 
-/* The name of the device that is uverbs`number`; false: there is none. By system calls: the C library's functions are asked about
- * uroce's files too, and would want the device that is being made. */
+/* The first line of a file of the kernel's; false: there is none. By system calls: the C library's functions are asked about uroce's
+ * files too, and would want the device that is being made. */
+static bool read_line(const char *path, char *line, size_t size)
+{
+	int fd = (int)syscall(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return false;
+	ssize_t length = read(fd, line, size - 1);
+	close(fd);
+	line[length > 0 ? length : 0] = '\0';
+	line[strcspn(line, "\n")] = '\0';
+	return true;
+}
+
+/* The name of the device that is uverbs`number`; false: there is none. */
 static bool find_name(unsigned number, char name[IBV_SYSFS_NAME_MAX])
 {
 	char path[PATH];
 
 	snprintf(path, sizeof path, VERBS_CLASS "/uverbs%u/ibdev", number);
-	int fd = (int)syscall(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return false;
-	ssize_t length = read(fd, name, IBV_SYSFS_NAME_MAX - 1);
-	close(fd);
-	name[length > 0 ? length : 0] = '\0';
-	name[strcspn(name, "\n")] = '\0';
-	return true;
+	return read_line(path, name, IBV_SYSFS_NAME_MAX);
+}
+
+void own_files_channel_node(unsigned *major, unsigned *minor)
+{
+	char line[32];
+
+	if (!read_line("/sys/class/misc/rdma_cm/dev", line, sizeof line) || sscanf(line, "%u:%u", major, minor) != 2) {
+		*major = MISC_MAJOR;
+		*minor = CHANNEL_MINOR;
+	}
 }
 
 unsigned own_files_number(const struct ibv_device *listed)

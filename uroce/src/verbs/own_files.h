@@ -12,6 +12,8 @@ enum { UVERBS_MAJOR = 231, UVERBS_MINOR = 192 };
 
 /* The N of the device: the first that the kernel has not given, or that `uroce --mount` shows for it. */
 unsigned own_files_number(const struct ibv_device *listed);
+/* The device numbers of /dev/infiniband/rdma_cm: the kernel's, where it has one, for librdmacm may know them from the kernel itself. */
+void own_files_channel_node(unsigned *major, unsigned *minor);
 /* Makes the tree of `device`, listed as `listed`. Where that is impossible there is none, and the reason is logged. */
 void own_files_make(struct device *device, const struct ibv_device *listed, __be64 guid);
 /* Writes the counter anew that `path` names, if it names one. */

@@ -131,7 +131,7 @@ static int enlist(struct qp *qp)
 	if (error == 0)
 		error = draw_number(device, &qp->qpn);
 	if (error == 0)
-		error = timers_reserve(&device->timers, (device->qp_count + 1) * QP_TIMERS);
+		error = timers_reserve(&device->timers, (device->qp_count + 1) * QP_TIMERS + DEVICE_TIMERS);
 	if (error == 0)
 		error = table_add(&device->qps, qp->qpn, qp);
 	if (error != 0)

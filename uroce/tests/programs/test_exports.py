@@ -58,14 +58,16 @@ def is_verb(name):
     return name.startswith(("ibv_", "_ibv_"))
 
 
-def test_nothing_but_verbs_and_functions_with_a_path_is_exported(ours):
+def test_nothing_but_verbs_and_functions_with_a_path_or_channel_is_exported(ours):
     libc = ctypes.CDLL("libc.so.6")
     others = [name for name in ours if not is_verb(name)]
     ends = {"_exit", "_Exit"}
+    # librdmacm uses a channel of rdma_cm by these; all that is not one goes on to the C library.
+    channels = {"write", "close", "fstat", "fstat64", "__fxstat", "__fxstat64"}
     signals = {"sigaction", "__sigaction", "signal", "ssignal", "bsd_signal", "sysv_signal", "__sysv_signal", "sigset", "sigignore",
                "siginterrupt", "pthread_sigmask", "sigprocmask", "sighold", "sigblock", "sigsetmask"}
-    assert ends <= set(others)
-    assert "open" in others and len(set(others) - ends - signals) < 45
+    assert ends | channels <= set(others)
+    assert "open" in others and len(set(others) - ends - channels - signals) < 45
     assert all(hasattr(libc, name) for name in others), others
 
 

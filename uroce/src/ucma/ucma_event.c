@@ -1,0 +1,158 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Events, from the connection manager to the program. A byte is in the file's pipe while there are any, so that the program can poll
+ * the descriptor as it polls the kernel's. */
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include "log.h"
+#include "ucma_parts.h"
+
+struct ucma_event *ucma_event_new(struct ucma_id *id, enum ucma_event_kind kind, int status)
+{
+	struct ucma_file *file = id->file;
+	struct ucma_event *event = file->events < UCMA_EVENTS ? calloc(1, sizeof *event) : NULL;
+
+	if (!event) {
+		log_write(LOG_ERROR, "%s: an event of a connection is lost",
+			  file->events < UCMA_EVENTS ? "out of memory" : "the program does not fetch the events of its channel");
+		return NULL;
+	}
+	event->id = id;
+	event->resp.uid = id->uid;
+	event->resp.id = id->handle;
+	event->resp.event = kind;
+	event->resp.status = (uint32_t)status;
+	return event;
+}
+
+/* Makes the program's descriptor readable, or not, when the first event comes or the last goes. */
+static void show(struct ucma_file *file, bool any)
+{
+	char byte = 0;
+	int bytes = 1;
+	ssize_t n = 0;
+
+	if (any)
+		n = write(file->signal_fd, &byte, 1); /* there is room for one */
+	else if (ioctl(file->drain_fd, FIONREAD, &bytes) == 0 && bytes > 0) /* the program may have read it */
+		n = read(file->drain_fd, &byte, 1);
+	(void)n;
+}
+
+void ucma_event_queue(struct ucma_event *event)
+{
+	struct ucma_file *file = event->id->file;
+
+	*file->last = event;
+	file->last = &event->next;
+	if (file->events++ == 0)
+		show(file, true);
+	if (file->waiting > 0) {
+		file->waiting--;
+		sem_post(&file->woken);
+	}
+}
+
+void ucma_event_tell(struct ucma_id *id, enum ucma_event_kind kind, int status)
+{
+	struct ucma_event *event = ucma_event_new(id, kind, status);
+
+	if (event)
+		ucma_event_queue(event);
+}
+
+static uint8_t copy_private(uint8_t to[RDMA_MAX_PRIVATE_DATA], const struct mad *mad, size_t skip)
+{
+	if (mad->private_length <= skip)
+		return 0;
+	memcpy(to, mad->private_data + skip, mad->private_length - skip);
+	return (uint8_t)(mad->private_length - skip);
+}
+
+void ucma_event_fill(struct ucma_event *event, const struct cm_endpoint *endpoint, bool datagram, const struct mad *mad, size_t skip)
+{
+	struct rdma_ucm_conn_param *conn = &event->resp.param.conn;
+	struct rdma_ucm_ud_param *ud = &event->resp.param.ud;
+
+	if (datagram) {
+		ud->private_data_len = copy_private(ud->private_data, mad, skip);
+		ud->qp_num = mad->qpn;
+		ud->qkey = mad->qkey;
+		ucma_fill_ah(endpoint, &ud->ah_attr);
+		return;
+	}
+	conn->private_data_len = copy_private(conn->private_data, mad, skip);
+	if (mad->kind != MAD_REQ && mad->kind != MAD_REP)
+		return;
+	conn->qp_num = mad->qpn;
+	/* What the peer asks for is what this end answers. */
+	conn->responder_resources = mad->initiator_depth;
+	conn->initiator_depth = mad->responder_resources;
+	conn->flow_control = mad->flow_control;
+	conn->retry_count = mad->retry_count;
+	conn->rnr_retry_count = mad->rnr_retry_count;
+	conn->srq = mad->srq;
+}
+
+static void unlink_event(struct ucma_file *file, struct ucma_event **at)
+{
+	struct ucma_event *event = *at;
+
+	*at = event->next;
+	if (!event->next)
+		file->last = at;
+	event->next = NULL;
+	if (--file->events == 0)
+		show(file, false);
+}
+
+struct ucma_event *ucma_event_take(struct ucma_file *file)
+{
+	struct ucma_event *event = file->first;
+
+	if (event)
+		unlink_event(file, &file->first);
+	return event;
+}
+
+void ucma_event_purge(struct ucma_id *id, void (*destroy)(struct ucma_id *id))
+{
+	struct ucma_file *file = id->file;
+
+	for (struct ucma_event **at = &file->first; *at;) {
+		struct ucma_event *event = *at;
+		if (event->id != id && event->made != id) {
+			at = &event->next;
+			continue;
+		}
+		unlink_event(file, at);
+		struct ucma_id *made = event->made;
+		free(event);
+		if (made && made != id) {
+			destroy(made);
+			at = &file->first; /* its own events have gone too */
+		}
+	}
+}
+
+void ucma_event_move(struct ucma_id *id, struct ucma_file *to)
+{
+	struct ucma_file *from = id->file;
+
+	if (to == from)
+		return;
+	id->file = to;
+	for (struct ucma_event **at = &from->first; *at;) {
+		struct ucma_event *event = *at;
+		if (event->id != id) {
+			at = &event->next;
+			continue;
+		}
+		unlink_event(from, at);
+		if (event->made)
+			event->made->file = to;
+		ucma_event_queue(event);
+	}
+}

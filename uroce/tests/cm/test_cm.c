@@ -1,0 +1,366 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Two connection managers on a link that loses messages, in simulated time: what each end is told, and that it ends. */
+#include "check.h"
+
+#include "../device.h"
+#include "fake_gsi.h"
+
+enum { EVENTS = 16, SEEDS = 300, MOST = 64 };
+#define SECOND UINT64_C(1000000000)
+#define SERVICE UINT64_C(0x01061c06)
+
+/* One end's use of an endpoint: what it was told, in order. */
+struct use {
+	struct cm_endpoint endpoint;
+	struct {
+		enum cm_event event;
+		int status;
+	} told[EVENTS];
+	unsigned events;
+	bool used;
+};
+
+static struct end {
+	struct bare bare;
+	struct cm *cm;
+	struct use listener;
+	struct use use[MOST];
+	unsigned requests;
+	bool accepts; /* at once */
+	bool full;
+} end[FAKE_NODES];
+
+static struct use *use_of(struct cm_endpoint *endpoint)
+{
+	return (struct use *)((char *)endpoint - offsetof(struct use, endpoint));
+}
+
+static struct end *end_of(const struct cm_endpoint *endpoint)
+{
+	return endpoint->cm == end[0].cm ? &end[0] : &end[1];
+}
+
+static struct use *new_use(struct end *at)
+{
+	for (unsigned i = 0; i < MOST; i++)
+		if (!at->use[i].used) {
+			memset(&at->use[i], 0, sizeof at->use[i]);
+			at->use[i].used = true;
+			assert_int_equal(cm_add(at->cm, &at->use[i].endpoint), 0);
+			return &at->use[i];
+		}
+	return NULL;
+}
+
+static struct cm_endpoint *request(struct cm_endpoint *listener, const struct mad *mad)
+{
+	(void)mad;
+	struct end *at = end_of(listener);
+	struct use *use = at->full ? NULL : new_use(at);
+	return use ? &use->endpoint : NULL;
+}
+
+static const struct mad answer = {.qpn = 0x222222, .responder_resources = 3, .initiator_depth = 2, .private_length = 3, .private_data = "yes"};
+
+static void requested(struct cm_endpoint *listener, struct cm_endpoint *endpoint, const struct mad *mad)
+{
+	struct end *at = end_of(listener);
+
+	assert_string_equal((const char *)mad->private_data, "please");
+	at->requests++;
+	if (at->accepts)
+		assert_int_equal(cm_accept(endpoint, &answer), 0);
+}
+
+static void event(struct cm_endpoint *endpoint, enum cm_event what, int status, const struct mad *mad)
+{
+	struct use *use = use_of(endpoint);
+
+	(void)mad;
+	assert_true(use->events < EVENTS);
+	use->told[use->events].event = what;
+	use->told[use->events++].status = status;
+	if (what == CM_RESPONSE)
+		assert_int_equal(cm_confirm(endpoint), 0);
+}
+
+static const struct cm_user user = {.request = request, .requested = requested, .event = event};
+
+static int open_both(void **state)
+{
+	(void)state;
+	memset(&fake, 0, sizeof fake);
+	memset(end, 0, sizeof end);
+	for (unsigned i = 0; i < FAKE_NODES; i++) {
+		bare_open(&end[i].bare);
+		end[i].bare.device.now = SECOND;
+		fake_node(&end[i].bare.device);
+		assert_int_equal(timers_reserve(&end[i].bare.device.timers, DEVICE_TIMERS), 0);
+		assert_int_equal(cm_open(&end[i].bare.device, &user, &end[i].cm), 0);
+		assert_int_equal(cm_start(end[i].cm), 0);
+	}
+	struct use *listener = &end[1].listener;
+	end[1].accepts = true;
+	assert_int_equal(cm_add(end[1].cm, &listener->endpoint), 0);
+	assert_int_equal(cm_reserve(&listener->endpoint, SERVICE, NULL), 0);
+	assert_int_equal(cm_listen(&listener->endpoint), 0);
+	return 0;
+}
+
+static int close_both(void **state)
+{
+	(void)state;
+	for (unsigned i = 0; i < FAKE_NODES; i++) {
+		for (unsigned j = 0; j < MOST; j++)
+			if (end[i].use[j].used)
+				cm_remove(&end[i].use[j].endpoint);
+		cm_remove(&end[i].listener.endpoint);
+	}
+	for (unsigned i = 0; i < FAKE_NODES; i++) {
+		cm_close(&end[i].cm);
+		test_device_close(&end[i].bare.device, &end[i].bare.context);
+	}
+	return 0;
+}
+
+static void run(uint64_t ns)
+{
+	uint64_t until = end[0].bare.device.now + ns;
+
+	while (fake_step(until))
+		;
+	for (unsigned i = 0; i < FAKE_NODES; i++)
+		end[i].bare.device.now = until;
+}
+
+static struct use *dial(uint64_t service)
+{
+	static const struct mad message = {.qpn = 0x111111,
+					   .responder_resources = 7,
+					   .initiator_depth = 5,
+					   .retry_count = 6,
+					   .rnr_retry_count = 4,
+					   .private_length = 7,
+					   .private_data = "please"};
+	struct use *use = new_use(&end[0]);
+
+	use->endpoint.path = (struct gsi_path){.own = fake.node[0].gid, .peer = fake.node[1].gid, .hop_limit = 64};
+	use->endpoint.mtu = IBV_MTU_1024;
+	assert_int_equal(cm_connect(&use->endpoint, service, &fake.node[1].gid, &message), 0);
+	return use;
+}
+
+/* The endpoint that the other end has for it. */
+static struct use *peer_of(const struct use *use)
+{
+	for (unsigned i = 0; i < MOST; i++)
+		if (end[1].use[i].used && end[1].use[i].endpoint.remote == use->endpoint.id)
+			return &end[1].use[i];
+	return NULL;
+}
+
+static void assert_told(const struct use *use, unsigned count, ...)
+{
+	va_list list;
+
+	assert_int_equal(use->events, count);
+	va_start(list, count);
+	for (unsigned i = 0; i < count; i++)
+		assert_int_equal(use->told[i].event, va_arg(list, int));
+	va_end(list);
+}
+
+static void both_ends_agree_on_numbers(void **state)
+{
+	(void)state;
+	struct use *active = dial(SERVICE);
+	run(SECOND / 10);
+	struct use *passive = peer_of(active);
+	assert_non_null(passive);
+	assert_told(active, 1, CM_RESPONSE);
+	assert_told(passive, 1, CM_CONNECTED);
+	const struct cm_endpoint *a = &active->endpoint, *p = &passive->endpoint;
+	assert_int_equal(a->peer_qpn, 0x222222);
+	assert_int_equal(p->peer_qpn, 0x111111);
+	/* What one begins to send with is what the other begins to receive with. */
+	assert_int_equal(a->psn, p->peer_psn);
+	assert_int_equal(p->psn, a->peer_psn);
+	/* What one may ask for at once is what the other said that it answers. */
+	assert_int_equal(p->mtu, IBV_MTU_1024);
+	assert_int_equal(a->responder_resources, 2);
+	assert_int_equal(a->initiator_depth, 3);
+	assert_int_equal(p->retry_count, 6);
+	assert_int_equal(p->rnr_retry_count, 4);
+}
+
+static void either_end_may_disconnect(void **state)
+{
+	(void)state;
+	for (int from = 0; from < 2; from++) {
+		struct use *active = dial(SERVICE);
+		run(SECOND / 10);
+		struct use *first = from == 0 ? active : peer_of(active), *second = from == 0 ? peer_of(active) : active;
+		assert_int_equal(cm_disconnect(&first->endpoint), 0);
+		run(SECOND / 10);
+		assert_int_equal(second->told[second->events - 1].event, CM_DISCONNECTED);
+		/* The other is told when the peer has answered. */
+		assert_int_equal(first->endpoint.state, CM_DREQ_SENT);
+		assert_int_equal(cm_disconnect(&second->endpoint), 0);
+		run(SECOND / 10);
+		assert_int_equal(first->told[first->events - 1].event, CM_DISCONNECTED);
+		run(10 * SECOND);
+		assert_int_equal(first->told[first->events - 1].event, CM_TIMEWAIT_EXIT);
+		assert_int_equal(second->told[second->events - 1].event, CM_TIMEWAIT_EXIT);
+	}
+}
+
+static void nobody_listens_is_told_at_once(void **state)
+{
+	(void)state;
+	struct use *use = dial(SERVICE + 1);
+	run(SECOND / 10);
+	assert_told(use, 1, CM_REJECTED);
+	assert_int_equal(use->told[0].status, MAD_REASON_SERVICE);
+}
+
+static void full_listener_rejects(void **state)
+{
+	(void)state;
+	end[1].full = true;
+	struct use *use = dial(SERVICE);
+	run(SECOND / 10);
+	assert_told(use, 1, CM_REJECTED);
+	assert_int_equal(use->told[0].status, MAD_REASON_NO_RESOURCES);
+}
+
+static void silence_ends_in_unreachable(void **state)
+{
+	(void)state;
+	fake.loss = 100;
+	struct use *use = dial(SERVICE);
+	run(60 * SECOND);
+	assert_told(use, 0);
+	run(20 * SECOND);
+	assert_told(use, 1, CM_UNREACHABLE);
+	assert_int_equal(use->told[0].status, -ETIMEDOUT);
+	assert_true(fake.sent < 30);
+}
+
+/* The program takes a minute and a half before it accepts: the peer is told to wait, once it asks again. */
+static void slow_acceptance_is_waited_for(void **state)
+{
+	(void)state;
+	end[1].accepts = false;
+	struct use *use = dial(SERVICE);
+	run(90 * SECOND);
+	assert_told(use, 0);
+	struct use *passive = peer_of(use);
+	assert_int_equal(end[1].requests, 1);
+	assert_int_equal(cm_accept(&passive->endpoint, &answer), 0);
+	run(SECOND);
+	assert_told(use, 1, CM_RESPONSE);
+	assert_told(passive, 1, CM_CONNECTED);
+}
+
+static void rejection_carries_a_reason(void **state)
+{
+	(void)state;
+	end[1].accepts = false;
+	struct use *use = dial(SERVICE);
+	run(SECOND / 10);
+	const struct mad no = {.reason = 40, .private_length = 2, .private_data = "no"};
+	struct use *passive = peer_of(use);
+	assert_int_equal(cm_reject(&passive->endpoint, &no), 0);
+	run(SECOND / 10);
+	assert_told(use, 1, CM_REJECTED);
+	assert_int_equal(use->told[0].status, 40);
+}
+
+/* Calls that a state does not have change nothing. */
+static void calls_in_the_wrong_state_are_refused(void **state)
+{
+	(void)state;
+	struct use *idle = new_use(&end[0]), *use = dial(SERVICE);
+	assert_int_equal(cm_accept(&idle->endpoint, &answer), -EINVAL);
+	assert_int_equal(cm_confirm(&idle->endpoint), -EINVAL);
+	assert_int_equal(cm_reject(&idle->endpoint, &answer), -EINVAL);
+	assert_int_equal(cm_disconnect(&idle->endpoint), -EINVAL);
+	assert_int_equal(cm_listen(&idle->endpoint), -EINVAL);
+	assert_int_equal(cm_connect(&use->endpoint, SERVICE, &fake.node[1].gid, &answer), -EINVAL);
+	assert_int_equal(cm_accept(&use->endpoint, &answer), -EINVAL);
+	run(SECOND / 10);
+	assert_int_equal(cm_confirm(&use->endpoint), -EINVAL);
+	assert_int_equal(use->endpoint.state, CM_ESTABLISHED);
+}
+
+/* Whatever is lost, repeated or overtaken: no request is seen twice, and both ends come to the same end. */
+static void lossy_links_connect_and_disconnect(void **state)
+{
+	(void)state;
+	for (uint64_t seed = 1; seed <= SEEDS; seed++) {
+		open_both(NULL);
+		fake.seed = seed;
+		fake.loss = 30;
+		fake.repeat = 20;
+		fake.jitter = 5000000;
+		struct use *active[4];
+		for (unsigned i = 0; i < 4; i++)
+			active[i] = dial(SERVICE);
+		run(60 * SECOND);
+		for (unsigned i = 0; i < 4; i++) {
+			assert_told(active[i], 1, CM_RESPONSE);
+			assert_non_null(peer_of(active[i]));
+			assert_int_equal(peer_of(active[i])->events, 1);
+			assert_int_equal(cm_disconnect(&active[i]->endpoint), 0);
+		}
+		assert_int_equal(end[1].requests, 4);
+		run(60 * SECOND);
+		for (unsigned i = 0; i < 4; i++) {
+			struct use *passive = peer_of(active[i]);
+			if (passive->endpoint.state == CM_DREQ_RECEIVED)
+				assert_int_equal(cm_disconnect(&passive->endpoint), 0);
+			assert_int_equal(active[i]->told[1].event, CM_DISCONNECTED);
+		}
+		close_both(NULL);
+	}
+	open_both(NULL);
+}
+
+/* A message about a connection from anyone but its peer is not heeded. */
+static void strangers_are_not_heeded(void **state)
+{
+	(void)state;
+	struct use *active = dial(SERVICE);
+	run(SECOND / 10);
+	struct gsi_path stranger = active->endpoint.path;
+	stranger.peer.raw[15] = 99;
+	struct mad dreq = {.kind = MAD_DREQ, .local = active->endpoint.remote, .remote = active->endpoint.id, .qpn = 0x111111};
+	fake.node[0].take(fake.node[0].arg, &dreq, &stranger);
+	struct mad rej = {.kind = MAD_REJ, .local = active->endpoint.remote, .remote = active->endpoint.id, .reason = 28};
+	fake.node[0].take(fake.node[0].arg, &rej, &stranger);
+	assert_int_equal(active->endpoint.state, CM_ESTABLISHED);
+	/* The peer's host, but another connection. */
+	dreq.local ^= 1;
+	fake.node[0].take(fake.node[0].arg, &dreq, &active->endpoint.path);
+	assert_int_equal(active->endpoint.state, CM_ESTABLISHED);
+	/* The peer itself, about another queue pair. */
+	dreq.local ^= 1;
+	dreq.qpn ^= 1;
+	fake.node[0].take(fake.node[0].arg, &dreq, &active->endpoint.path);
+	assert_int_equal(active->endpoint.state, CM_ESTABLISHED);
+	assert_told(active, 1, CM_RESPONSE);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, open_both, close_both)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		TEST(both_ends_agree_on_numbers), TEST(either_end_may_disconnect),
+		TEST(nobody_listens_is_told_at_once), TEST(full_listener_rejects),
+		TEST(silence_ends_in_unreachable), TEST(slow_acceptance_is_waited_for),
+		TEST(rejection_carries_a_reason), TEST(calls_in_the_wrong_state_are_refused),
+		TEST(lossy_links_connect_and_disconnect), TEST(strangers_are_not_heeded),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
