@@ -160,11 +160,13 @@ void ucma_event_move(struct ucma_id *id, struct ucma_file *to);
 int ucma_query_route(const struct ucma_id *id, struct rdma_ucm_query_route_resp *out);
 int ucma_query_address(const struct ucma_id *id, struct rdma_ucm_query_addr_resp *out);
 int ucma_query_gid(const struct ucma_id *id, struct rdma_ucm_query_addr_resp *out);
-/* Bytes of the answer, whose room is for one path. */
+/* struct rdma_ucm_query_path_resp with one path. */
 struct ucma_paths {
-	struct rdma_ucm_query_path_resp head;
+	uint32_t num_paths;
+	uint32_t reserved;
 	struct ib_path_rec_data path;
 };
+_Static_assert(offsetof(struct ucma_paths, path) == offsetof(struct rdma_ucm_query_path_resp, path_data), "the kernel's layout");
 int ucma_query_path(const struct ucma_id *id, struct ucma_paths *out);
 void ucma_fill_ah(const struct cm_endpoint *endpoint, struct ib_uverbs_ah_attr *out);
 /* -EINVAL: not in this state. */

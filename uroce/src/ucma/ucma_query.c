@@ -104,7 +104,7 @@ int ucma_query_path(const struct ucma_id *id, struct ucma_paths *out)
 	memset(out, 0, sizeof *out);
 	if (!id->routed)
 		return 0;
-	out->head.num_paths = 1;
+	out->num_paths = 1;
 	out->path.flags = IB_PATH_GMP | IB_PATH_PRIMARY | IB_PATH_BIDIRECTIONAL;
 	memcpy(record + 8, path->peer.raw, 16);
 	memcpy(record + 24, path->own.raw, 16);

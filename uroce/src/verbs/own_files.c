@@ -95,6 +95,18 @@ static void write_port(struct making *making, const struct udp_link *udp)
 		write_gid(making, udp, i);
 }
 
+/* Programs look here for the network interface of a device, and for its addresses then. There is no hardware: the rest is not there. */
+static void make_interface(struct making *making, const struct udp_link *udp, const struct ibv_device *listed)
+{
+	char path[PATH], interface[IF_NAMESIZE];
+
+	if (!if_indextoname(udp_gid_ifindex(udp, 0), interface))
+		return;
+	snprintf(path, sizeof path, CLASS "/%s/device/net/%s", listed->name, interface);
+	if (!device_files_folder(making->files, path))
+		making->failed = true;
+}
+
 static void write_device(struct making *making, const struct ibv_device *listed, __be64 guid)
 {
 	snprintf(making->folder, sizeof making->folder, CLASS "/%s", listed->name);
@@ -180,6 +192,7 @@ void own_files_make(struct device *device, const struct ibv_device *listed, __be
 		return;
 	sscanf(listed->dev_name, "uverbs%u", &number);
 	write_device(&making, listed, guid);
+	make_interface(&making, device->udp, listed);
 	write_verbs(&making, listed, number);
 	port_folder(making.folder, listed);
 	write_port(&making, device->udp);

@@ -39,9 +39,9 @@ def finish(server, client, port, space=TCP, environment=None):
         listener.close()
 
 
-def by_port(server, client, *options):
+def by_port(server, client, *options, environment=None):
     port = free_port()
-    return finish([*server, "-p", str(port), *options], [*client, "-p", str(port), *options], port)
+    return finish([*server, "-p", str(port), *options], [*client, "-p", str(port), *options], port, environment=environment)
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
@@ -61,9 +61,25 @@ def test_ucmatose(options):
     assert "return status 0" in client
 
 
+def test_a_datagram_is_passed_on_to_the_process_of_the_address_that_it_is_for():
+    """With an address, the messages go by UDP, and the kernel gives them to any of the processes that have it."""
+    address = {"UROCE_ADDR": "127.0.0.1"}
+    others = [Program(["rping", "-s", "-p", str(port), "-P"], address) for port in (free_port(), free_port())]
+    try:
+        _, client = by_port(["rping", "-s"], ["rping", "-c", "-a", "127.0.0.1"], "-C", "3", "-v", "-V", environment=address)
+        assert client.count("ping data: rdma-ping-") == 3
+        _, client = by_port(["ucmatose"], ["ucmatose", "-s", "127.0.0.1"], "-c", "20", environment=address)
+        assert "return status 0" in client
+        assert all(other.running() for other in others)
+    finally:
+        for other in others:
+            other.close()
+
+
 def test_udaddy():
-    _, client = finish(["udaddy", "-c", "4"], ["udaddy", "-s", "127.0.0.1", "-c", "4"], UDADDY_PORT, UDP)
-    assert "return status 0" in client
+    for environment in ({}, {"UROCE_ADDR": "127.0.0.1"}):
+        _, client = finish(["udaddy", "-c", "4"], ["udaddy", "-s", "127.0.0.1", "-c", "4"], UDADDY_PORT, UDP, environment)
+        assert "return status 0" in client
 
 
 def test_synchronous_programs():
