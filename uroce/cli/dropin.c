@@ -167,9 +167,11 @@ static int warn(const char *what, const char *why)
 
 int dropin_path(const char *library)
 {
-	const char *list = getenv("LD_LIBRARY_PATH") ? getenv("LD_LIBRARY_PATH") : "";
+	const char *list = getenv("LD_LIBRARY_PATH");
 	char folder[PATH_MAX], dropin[PATH_MAX], real[PATH_MAX];
 
+	if (!list)
+		list = "";
 	if (is_first(list))
 		return 0;
 	strcpy(folder, library);
