@@ -139,7 +139,7 @@ static void post(bool write, size_t length)
 	lent[i].write = write;
 	lent[i].length = length;
 	lent[i].memory = calloc(1, length ? length : 1);
-	if (!lent[i].memory || srdma_buffer_new(rig.conn, lent[i].memory, length, &lent[i].buffer) != 0)
+	if (!lent[i].memory || srdma_buffer_new(rig.conn, lent[i].memory, length ? length : 1, &lent[i].buffer) != 0)
 		abort();
 	ret = write ? srdma_conn_post_write(rig.conn, lent[i].buffer, 0, length, 0, i)
 		    : srdma_conn_post_read(rig.conn, lent[i].buffer, 0, length, 0, i);
