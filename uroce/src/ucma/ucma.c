@@ -365,7 +365,7 @@ int ucma_open(int flags)
 		ucma_release(file);
 		error = -EMFILE;
 	}
-	if (error != 0 || !file) {
+	if (!slot) {
 		errno = -error;
 		return -1;
 	}

@@ -23,7 +23,7 @@ void ucma_respond(const struct rdma_ucm_cmd_hdr *header, uint64_t address, const
 #define COMMAND(name, type) static int name(struct ucma_file *file, const struct rdma_ucm_cmd_hdr *header, const type *cmd)
 #define FIND(id) \
 	struct ucma_id *id = ucma_id_find(file, cmd->id); \
-	if (!id) \
+	if (!(id)) \
 	return -ENOENT
 
 COMMAND(do_create, struct rdma_ucm_create_id)

@@ -27,10 +27,10 @@ static int take_handle(struct ucma *ucma, struct ucma_id *id)
 		return -ENOSPC;
 	if (handle == ucma->room) {
 		uint32_t room = ucma->room == 0 ? 64 : ucma->room * 2;
-		struct ucma_id **ids = reallocarray(ucma->ids, room, sizeof *ids);
+		struct ucma_id **ids = reallocarray(ucma->ids, room, sizeof(struct ucma_id *));
 		if (!ids)
 			return -ENOMEM;
-		memset(ids + ucma->room, 0, (room - ucma->room) * sizeof *ids);
+		memset(ids + ucma->room, 0, (room - ucma->room) * sizeof(struct ucma_id *));
 		ucma->ids = ids;
 		ucma->room = room;
 	}
