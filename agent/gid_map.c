@@ -23,7 +23,7 @@ static void clear_bits(uint8_t gid[16], unsigned bits)
 	for (unsigned i = 0; i < 16; i++) {
 		unsigned left = bits > i * 8 ? bits - i * 8 : 0;
 
-		gid[i] &= left >= 8 ? 0xff : (uint8_t)(0xff00u >> left);
+		gid[i] = (uint8_t)(gid[i] & (left >= 8 ? 0xffu : 0xff00u >> left));
 	}
 }
 
