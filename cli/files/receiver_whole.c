@@ -118,7 +118,7 @@ static void rename_partial(struct files_pending *pending, const struct files_bat
 	if (pending->kind == FILES_LINK)
 		utimensat(folder, pending->leaf, times, AT_SYMLINK_NOFOLLOW);
 	if (replaces)
-		files_account_give(batch->account, files_account_cost(&old));
+		files_account_give(batch->account, files_account_freed(&old));
 }
 
 static int link_name(const struct files_pending *pending)
