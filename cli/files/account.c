@@ -27,6 +27,13 @@ uint64_t files_account_cost(const struct stat *status)
 	return (uint64_t)status->st_blocks * 512 + FILES_ENTRY_COST;
 }
 
+uint64_t files_account_freed(const struct stat *status)
+{
+	uint64_t stored = (uint64_t)status->st_blocks * 512, size = S_ISREG(status->st_mode) ? (uint64_t)status->st_size : 0;
+
+	return (stored < size ? stored : size) + FILES_ENTRY_COST;
+}
+
 static bool is_stale(const struct files_walk *walk, const struct files_found *found, unsigned days)
 {
 	const char *slash = strrchr(found->path, '/');

@@ -20,7 +20,10 @@ void files_account_close(struct files_account **account);
 int files_account_take(struct files_account *account, uint64_t quota, uint64_t bytes);
 void files_account_give(struct files_account *account, uint64_t bytes);
 
-/* What a file takes. */
+/* What an entry that is there takes. */
 uint64_t files_account_cost(const struct stat *status);
+/* What an entry that goes gives back: no more than a copy takes for it, whatever the size of blocks, or clients would make room by replacing
+ * small files. */
+uint64_t files_account_freed(const struct stat *status);
 
 #endif

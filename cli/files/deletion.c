@@ -232,7 +232,7 @@ static int remove_entry(struct files_deletion *deletion, int folder, const char 
 	if (!dry_run && unlinkat(folder, name, S_ISDIR(status.st_mode) ? AT_REMOVEDIR : 0) != 0)
 		return tell(deletion, errno == ENOENT ? 0 : -errno);
 	if (!dry_run)
-		files_account_give(deletion->options.account, files_account_cost(&status));
+		files_account_give(deletion->options.account, files_account_freed(&status));
 	return tell(deletion, 0);
 }
 

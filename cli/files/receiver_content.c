@@ -94,6 +94,14 @@ int files_receiver_data(struct receiver *receiver, const struct files_frame *fra
 	return 0;
 }
 
+/* Its size tells, not what came: the first write may have failed. */
+static bool is_empty(int fd)
+{
+	struct stat status;
+
+	return fstat(fd, &status) == 0 && status.st_size == 0;
+}
+
 /* The file at its end, whole or not. A partial file stays, for a later copy, unless nothing is in it. */
 static int end_content(struct receiver *receiver, struct announced *file, const struct files_frame *frame)
 {
@@ -111,7 +119,7 @@ static int end_content(struct receiver *receiver, struct announced *file, const 
 		}
 		return fail_content(receiver, file, -errno);
 	}
-	if (pending->fd >= 0 && end == 0 && unlinkat(pending->folder->fd, pending->partial, 0) == 0)
+	if (pending->fd >= 0 && is_empty(pending->fd) && unlinkat(pending->folder->fd, pending->partial, 0) == 0)
 		files_account_give(receiver->options->account, FILES_ENTRY_COST);
 	if (!receiver->failed) {
 		const struct files_bytes name = files_text(pending->path);

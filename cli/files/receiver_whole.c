@@ -118,7 +118,7 @@ static void rename_partial(struct files_pending *pending, const struct files_bat
 	if (pending->kind == FILES_LINK)
 		utimensat(folder, pending->leaf, times, AT_SYMLINK_NOFOLLOW);
 	if (replaces)
-		files_account_give(batch->account, files_account_cost(&old));
+		files_account_give(batch->account, files_account_freed(&old));
 }
 
 static int link_name(const struct files_pending *pending)
@@ -175,10 +175,14 @@ void files_pending_name(struct files_pending *pending, struct files_batch *batch
 
 void files_pending_write(struct files_pending *pending, struct files_batch *batch)
 {
-	/* That a name is taken shows when the file gets it; a durable one would then have to be saved once more. */
+	struct stat old;
+	bool replaces;
+
+	/* That a name is taken shows when the file gets it; a durable one would then have to be saved once more, alone. */
 	if (batch->durable && !look(pending))
 		return;
-	if (!atomic_load_explicit(&batch->cannot_link, memory_order_relaxed))
+	replaces = batch->durable && files_pending_look(pending, &old) == 0 && old.st_mode != 0;
+	if (!replaces && !atomic_load_explicit(&batch->cannot_link, memory_order_relaxed))
 		pending->fd = openat(pending->folder->fd, ".", O_WRONLY | O_TMPFILE | O_CLOEXEC, 0600);
 	if (pending->fd >= 0)
 		fill(pending);

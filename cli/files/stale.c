@@ -65,7 +65,7 @@ void files_stale_sweep(int folder, unsigned days, struct files_account *account)
 		if (!files_stale_is_partial(entry->d_name) || fstatat(fd, entry->d_name, &status, AT_SYMLINK_NOFOLLOW) != 0)
 			continue;
 		if (files_stale_remove(fd, entry->d_name, days))
-			files_account_give(account, files_account_cost(&status));
+			files_account_give(account, files_account_freed(&status));
 	}
 	if (entries)
 		closedir(entries);

@@ -2,11 +2,12 @@
 """securdma cp as users of cp, scp and rsync expect it: what it says and counts, what it keeps, and its options."""
 import json
 import os
+import resource
 import signal
 import time
 
 import pytest
-from conftest import SECURDMA, Process, Server, left_out_of, run, wait_until
+from conftest import SECURDMA, Configured, Process, Server, left_out_of, run, wait_until
 from test_files import cp, cp_args, offering, partial_size, remote
 
 
@@ -295,3 +296,31 @@ def test_partial_files_that_were_given_up_go(rig):
     rig.serve()
     rig.to("-r", rig.tree)
     assert not any(path.exists() for path in old) and young.exists()
+
+
+def forbid_large_files():
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (256 << 20, 256 << 20))
+
+
+def test_a_file_whose_first_write_fails_leaves_no_partial_file(rig, certs):
+    with open(rig.files / "far", "wb") as file:
+        file.seek(300 << 20)
+        file.write(b"behind the hole")
+    server = rig.serve()
+    result = run(*cp_args(certs, server.port, rig.remote("far"), rig.path / "back"), preexec_fn=forbid_large_files)
+    assert result.returncode == 9 and "far: File too large" in result.stderr, result
+    assert not names(rig.path / "back")
+
+
+def test_replacing_small_files_makes_no_room_in_the_quota(rig, certs, device, start):
+    rig.write(**{f"tree__{number}": "new" for number in range(300)}, files__tree__0="an old one")
+    for number in range(300):
+        (rig.files / "tree" / str(number)).write_text("an old one", encoding="ascii")
+    large = rig.path / "large"
+    large.write_bytes(bytes(1_500_000))
+    # The old files take 300 * (4096 + 4096).
+    text = f"[files]\ndirectory = {rig.files}\nrights = rw\nquota = 3600K\n[connection]\nregion-size = 1M\n"
+    rig.server = start(Configured, certs, device, rig.path / "conf", text)
+    answer = rig.to("-r", rig.tree, large, expect=9)
+    assert "large: the quota of the folder is used up" in answer["stderr"] and answer["files"] == 300, answer
