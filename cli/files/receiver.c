@@ -12,10 +12,6 @@
 
 /* How long finished entries may wait for others, to be saved together with them. */
 #define GATHER_MS 20
-/* How long a partial file may be another copy's: one whose client was killed ends soon, and its successor is to go on with the file. */
-#define BUSY_MS      3000
-#define BUSY_TURN_MS 50
-
 const char *files_reason(int error)
 {
 	switch (-error) {
@@ -110,8 +106,8 @@ int files_receiver_open(struct receiver *receiver, struct files_pending *pending
 {
 	int ret = open_partial(receiver, pending, make, size);
 
-	for (int waited = 0; ret == -EBUSY && waited < BUSY_MS; waited += BUSY_TURN_MS) {
-		const struct timespec turn = {.tv_nsec = BUSY_TURN_MS * 1000000L};
+	for (int waited = 0; ret == -EBUSY && waited < FILES_BUSY_MS; waited += FILES_BUSY_TURN_MS) {
+		const struct timespec turn = {.tv_nsec = FILES_BUSY_TURN_MS * 1000000L};
 
 		ret = files_channel_live(receiver->channel);
 		if (ret < 0)

@@ -6,12 +6,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 /* Files that keep their descriptors until they are saved. */
 #define DURABLE_MAX 128
-/* From so many files on, one call for the whole file system is cheaper than one for each. */
+/* From so many files on, one call for a whole file system is cheaper than one for each. */
 #define MANY 8
+/* Others may be mounted within the target. With more than these, a file of one that is not remembered costs a call. */
+#define SYSTEMS_MAX 8
 
 void files_pending_free(struct files_pending *pending)
 {
@@ -102,12 +105,37 @@ static bool is_to_be_saved(const struct files_pending *item)
 	return item->kind == FILES_REGULAR && item->error == 0 && !item->unchanged;
 }
 
+/* File systems that were saved, and how that went. */
+struct saved {
+	size_t count;
+	dev_t devices[SYSTEMS_MAX];
+	int errors[SYSTEMS_MAX];
+};
+
+static int save_system(struct saved *saved, int fd)
+{
+	struct stat status;
+	int error;
+
+	if (fstat(fd, &status) != 0)
+		return -errno;
+	for (size_t i = 0; i < saved->count; i++)
+		if (saved->devices[i] == status.st_dev)
+			return saved->errors[i];
+	error = syncfs(fd) == 0 ? 0 : -errno;
+	if (saved->count < SYSTEMS_MAX) {
+		saved->devices[saved->count] = status.st_dev;
+		saved->errors[saved->count++] = error;
+	}
+	return error;
+}
+
 /* The contents first: after a power cut a name must not have an empty file. */
 static void save_contents(void *arg, size_t index)
 {
 	struct files_batch *batch = arg;
+	struct saved saved = {0};
 	size_t files = 0;
-	int together = -1;
 
 	(void)index;
 	for (size_t i = 0; i < batch->count; i++)
@@ -117,15 +145,11 @@ static void save_contents(void *arg, size_t index)
 
 		if (!is_to_be_saved(item))
 			continue;
-		if (files < MANY && fsync(item->fd) != 0)
+		if (files >= MANY)
+			item->error = save_system(&saved, item->fd);
+		else if (fsync(item->fd) != 0)
 			item->error = -errno;
-		together = item->fd;
 	}
-	if (files < MANY || syncfs(together) == 0)
-		return;
-	for (size_t i = 0; i < batch->count; i++)
-		if (is_to_be_saved(&batch->items[i]))
-			batch->items[i].error = -errno;
 }
 
 static void name_item(void *arg, size_t index)

@@ -14,6 +14,10 @@
 /* For contents of whole files. */
 #define FILES_BATCH_BYTES ((size_t)1 << 20)
 
+/* How long a partial file may be another copy's: one whose client was killed ends soon, and its successor is to go on with the file. */
+#define FILES_BUSY_MS      3000
+#define FILES_BUSY_TURN_MS 50
+
 /* A file, a link, or the end of a folder. What it points to is its own, but for the content. */
 struct files_pending {
 	unsigned kind; /* enum files_kind */

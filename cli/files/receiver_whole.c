@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 int files_pending_look(const struct files_pending *pending, struct stat *old)
@@ -84,6 +85,13 @@ static void write_partial(struct files_pending *pending)
 
 	make_partial_name(pending);
 	pending->error = files_partial_open(pending->folder, pending->partial, true, &pending->fd, &size);
+	/* The server of a client that was killed may still save it. */
+	for (int waited = 0; pending->error == -EBUSY && waited < FILES_BUSY_MS; waited += FILES_BUSY_TURN_MS) {
+		const struct timespec turn = {.tv_nsec = FILES_BUSY_TURN_MS * 1000000L};
+
+		nanosleep(&turn, NULL);
+		pending->error = files_partial_open(pending->folder, pending->partial, true, &pending->fd, &size);
+	}
 	if (pending->error == 0 && size > 0 && ftruncate(pending->fd, 0) != 0)
 		pending->error = -errno;
 	if (pending->error == 0)

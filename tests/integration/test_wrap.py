@@ -485,7 +485,8 @@ def test_connections_past_verbs_are_refused_and_told_to_the_agent(agent):
     said = finish(wrap(agent, "/usr/bin/python3", "-c", script))
     assert said.stdout.split() == ["None", str(errno.EACCES), "None", str(errno.ENOSYS)]
     assert "by a command of the adapter (mlx5dv_devx_obj_create)" in said.stderr
-    assert [(refusal, what) for refusal, what, _ in agent.events] == [(1, "rdma_cm"), (1, "devx")]
+    # librdmacm itself makes an ID first, to see what the device has.
+    assert {(refusal, what) for refusal, what, _ in agent.events} == {(1, "rdma_cm"), (1, "devx")}
 
 
 # ---- the command ----------------------------------------------------------------------------------------------------------
