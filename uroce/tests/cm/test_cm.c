@@ -297,6 +297,7 @@ static void calls_in_the_wrong_state_are_refused(void **state)
 static void lossy_links_connect_and_disconnect(void **state)
 {
 	(void)state;
+	close_both(NULL);
 	for (uint64_t seed = 1; seed <= SEEDS; seed++) {
 		open_both(NULL);
 		fake.seed = seed;

@@ -245,7 +245,7 @@ PERFTEST = {
 }
 # They connect by rdma_cm: to the kernel's, and from it.
 CM = {"cm-rping": ("rping", ["-C", "3", "-V", "-v"]), "cm-ucmatose": ("ucmatose", ["-c", "3"]), "cm-udaddy": ("udaddy", [])}
-ONE_WAY = ("cm-ucmatose", "cm-udaddy")  # the other way by --everything
+NEITHER_WAY = ("cm-ucmatose", "cm-udaddy")  # by --everything alone: rping has the same messages, but for those of datagrams
 IN_V6 = ("verify-mtu1024", "verify-mtu4096", "pingpong-ud", "cm-ucmatose")
 # What the others show too: left out unless everything is asked for.
 SLOWLY_NEW = ("atomic_bw", "write_lat", "read_lat", "atomic_lat", "send_bw-mtu4096", "send_lat-events", "send_lat-ud", "pingpong-checked",
@@ -261,7 +261,7 @@ def cases(everything):
         for server_end in ("rxe", "uroce"):
             for programs, command in kinds:
                 for name, words in programs.items():
-                    if not everything and name in ONE_WAY and server_end == "rxe":
+                    if not everything and name in NEITHER_WAY:
                         continue
                     if everything or (name in IN_V6 if family == "v6" else name not in SLOWLY_NEW):
                         words = (words,) if isinstance(words, list) else words
