@@ -9,12 +9,12 @@ unpack_kernel() {
     unpack bookworm linux-image-6.1.0-50-amd64=6.1.176-1 ibverbs-providers=44.0-2 iproute2=6.1.0-3 busybox-static qemu-system-x86 kmod "$@"
 }
 
-# compile <PROGRAM.c: unpacks the kernel and a compiler, and builds tmp/try, which may include rc.h and wire.h.
+# compile <PROGRAM.c: unpacks the kernel and a compiler, and builds tmp/try, which may include rc.h and wire.h, and call librdmacm.
 compile() {
-    unpack_kernel libibverbs-dev=44.0-2 gcc libc6-dev
+    unpack_kernel libibverbs-dev=44.0-2 librdmacm-dev=44.0-2 gcc libc6-dev
     cp "$lib/rc.h" "$lib/wire.h" "$t/root/tmp/"
     cat >"$t/root/tmp/try.c"
-    chroot "$t/root" gcc -Wall -o /tmp/try /tmp/try.c -libverbs
+    chroot "$t/root" gcc -Wall -o /tmp/try /tmp/try.c -Wl,--as-needed -libverbs -lrdmacm
 }
 
 # boot MODULES PROGRAM...: starts the unpacked kernel in QEMU with those modules and programs, and runs $t/job (for busybox) there.
