@@ -150,6 +150,8 @@ void pairing_forget(struct agent *agent, struct queue_pair *pair);
 struct queue_pair *pairing_find_own(const struct program *program, const char *device, uint32_t port, uint32_t qpn);
 /* The queue pair of this host that an end means; NULL: it is not registered. */
 struct queue_pair *pairing_find(const struct agent *agent, const struct peer_end *end);
+/* Whether another program claims the same number at the same address: then nobody can tell whose it is. `found`: of pairing_find(). */
+bool pairing_is_contested(const struct agent *agent, const struct queue_pair *found, const struct peer_end *end);
 void pairing_connect(struct program *program, const struct local_connect *request);
 void pairing_address(struct program *program, const struct local_address *request);
 /* A program's end. */
