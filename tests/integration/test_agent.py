@@ -750,6 +750,22 @@ def test_agent_killed_at_each_step_leaves_the_others_in_order(hosts, agent, prog
     assert y.connect(0x22, B, A, 0x11).psn == psn_x
 
 
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "stopped"])
+def test_question_waits_for_an_agent_that_starts_again(agent, program, end):
+    a, b = agent("a", "--connect-timeout-ms", int(STEP * 1000)), agent("b")
+    x = program(a)
+    x.register(0x11)
+    x.address(A, B)  # a session is there
+    b.process.send_signal(end)
+    b.process.wait()
+    asked = x.ask(0x11, A, B, 0x22)
+    wait_until(lambda: a.events("agent.session_failed"), a.log)
+    b = agent("b")
+    y = program(b)
+    psn = y.register(0x22)
+    assert x.answer(asked).psn == psn
+
+
 def test_question_on_its_way_goes_on_over_the_next_session(hosts, agent, program):
     """The peer's agent ends the session after the question, and answers it in the next one."""
     a = agent("a")
