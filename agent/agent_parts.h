@@ -65,6 +65,7 @@ struct ask {
 	uint32_t id, request, psn_would_be;
 	struct peer_end own, peer; /* without an address handle's numbers */
 	uint64_t deadline, grace_until;
+	uint64_t retry_at; /* the peer's agent was there a moment ago, and is asked again then; 0: no */
 	char encryption[LOCAL_NAME];
 };
 
@@ -90,6 +91,13 @@ struct failure {
 	char text[256];
 };
 #define FAILURES 64
+
+/* A host whose agent was there a moment ago, by the address or name at which it is reached. */
+struct lost {
+	char host[64];
+	uint64_t until;
+};
+#define LOST 256
 
 struct agent {
 	struct event_loop loop;
@@ -118,6 +126,8 @@ struct agent {
 	struct route *routes[ROUTE_BUCKETS];
 	struct failure failures[FAILURES];
 	unsigned next_failure;
+	struct lost lost[LOST];
+	unsigned next_lost;
 
 	struct ask *asks;
 	struct ask *ask_buckets[ASK_BUCKETS];
@@ -150,6 +160,8 @@ void pairing_forget(struct agent *agent, struct queue_pair *pair);
 struct queue_pair *pairing_find_own(const struct program *program, const char *device, uint32_t port, uint32_t qpn);
 /* The queue pair of this host that an end means; NULL: it is not registered. */
 struct queue_pair *pairing_find(const struct agent *agent, const struct peer_end *end);
+/* Whether another program claims the same number at the same address: then nobody can tell whose it is. `found`: of pairing_find(). */
+bool pairing_is_contested(const struct agent *agent, const struct queue_pair *found, const struct peer_end *end);
 void pairing_connect(struct program *program, const struct local_connect *request);
 void pairing_address(struct program *program, const struct local_address *request);
 /* A program's end. */

@@ -17,6 +17,7 @@
 #define ASKS_MAX 65536u
 /* Sessions that a question is put on: a session that ends on its way costs one. */
 #define TRIES_MAX 3
+#define RETRY_US 50000u
 
 static struct ask **bucket(struct agent *agent, uint32_t id)
 {
@@ -196,6 +197,22 @@ void ask_confirm(struct ask *ask)
 		ask_grant(ask, peer, ask->pair->peer_psn);
 }
 
+/* An agent that was there a moment ago may be starting again, as the own one may for its programs. Leaves a quarter of the time, so that the
+ * program hears why. */
+static bool wait_for_agent(struct ask *ask, enum refusal reason)
+{
+	const struct agent *agent = ask->program->agent;
+	uint64_t now = srdma_clock_us(), margin = (uint64_t)agent->rules.policy.connect_timeout_ms * 1000 / 4;
+
+	if ((reason != REFUSED_NO_AGENT && reason != REFUSED_LOST) || now + margin >= ask->deadline || !peers_were_here(agent, &ask->own, &ask->peer))
+		return false;
+	set_session(ask, NULL);
+	ask->tries = 0;
+	ask->grace_until = 0;
+	ask->retry_at = now + RETRY_US;
+	return true;
+}
+
 void ask_begin(struct ask *ask)
 {
 	struct agent *agent = ask->program->agent;
@@ -221,7 +238,8 @@ void ask_begin(struct ask *ask)
 		char text[384];
 
 		srdma_error_keep(text, sizeof text);
-		ask_refuse(ask, reason, EACCES, NULL, "%s", text);
+		if (!wait_for_agent(ask, reason))
+			ask_refuse(ask, reason, EACCES, NULL, "%s", text);
 		return;
 	}
 	set_session(ask, session);
@@ -323,7 +341,8 @@ static void move_on(struct ask *ask, enum refusal reason, const char *text)
 		ask_begin(ask);
 		return;
 	}
-	ask_refuse(ask, reason, EACCES, NULL, "the agent there (%s): %s", session->address, text);
+	if (!wait_for_agent(ask, reason))
+		ask_refuse(ask, reason, EACCES, NULL, "the agent there (%s): %s", session->address, text);
 }
 
 void asks_of_session_ended(struct session *session, enum refusal reason, const char *text)
@@ -349,6 +368,13 @@ void asks_tick(struct agent *agent, uint64_t now)
 
 	for (struct ask *ask = agent->asks; ask; ask = next) {
 		next = ask->next;
+		if (ask->retry_at != 0 && now < ask->retry_at)
+			continue;
+		if (ask->retry_at != 0) {
+			ask->retry_at = 0;
+			ask_begin(ask);
+			continue;
+		}
 		if (ask->session && now >= ask->deadline)
 			ask_refuse(ask, REFUSED_LOST, EACCES, NULL, "the agent there did not answer within %d ms; check that host, its agent and the network",
 				   agent->rules.policy.connect_timeout_ms);

@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define FRESH_US 1000000u
 /* Of one program, and GIDs of one port: more than any adapter has. */
@@ -115,6 +116,15 @@ static int make_room(struct device *device, unsigned more)
 	return 0;
 }
 
+/* The agent looks itself: a program could say that the kernel does not know a device, so that nobody asks whose its queue pairs are. */
+static bool kernel_has(const char *device)
+{
+	char path[32 + LOCAL_NAME];
+
+	snprintf(path, sizeof path, "/sys/class/infiniband/%s", device);
+	return access(path, F_OK) == 0;
+}
+
 int devices_take(struct device **list, const struct local_device *report, struct addresses *addresses, const struct gid_map *map)
 {
 	struct device *device = devices_find(*list, report->device, report->port);
@@ -126,7 +136,7 @@ int devices_take(struct device **list, const struct local_device *report, struct
 	/* A table that is reported again replaces the old one. */
 	if (report->first == 0)
 		device->count = 0;
-	device->kernel = report->kernel != 0;
+	device->kernel = kernel_has(report->device);
 	device->infiniband = infiniband;
 	device->lid = (uint16_t)report->lid;
 	ret = make_room(device, report->count);
@@ -156,6 +166,19 @@ bool device_is_at(const struct device *device, const struct peer_end *end)
 	if (memcmp(end->gid, no_gid, sizeof no_gid) != 0)
 		return device_has_gid(device, end->gid);
 	return device->infiniband && device->lid == end->lid;
+}
+
+bool devices_meet(const struct device *a, const struct device *b)
+{
+	if (a->port == b->port && strcmp(a->name, b->name) == 0)
+		return true;
+	/* Adapters of separate fabrics may have the same LID. */
+	if (a->infiniband && b->infiniband && !(a->kernel && b->kernel) && a->lid == b->lid && a->lid != 0)
+		return true;
+	for (unsigned i = 0; i < a->count; i++)
+		if (device_has_gid(b, a->gids[i]))
+			return true;
+	return false;
 }
 
 void devices_free(struct device **list)

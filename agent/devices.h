@@ -18,7 +18,7 @@ struct device {
 	struct device *next; /* of the same program */
 	char name[LOCAL_NAME];
 	uint8_t port;
-	bool kernel;     /* the kernel knows the device, and can say whose a queue pair is */
+	bool kernel;     /* the kernel knows the device, as the agent has seen, and can say whose a queue pair is */
 	bool infiniband; /* the link layer */
 	uint16_t lid;
 	uint32_t index;  /* the kernel's number of the device (owner.h); 0: not looked up */
@@ -46,6 +46,8 @@ struct device *devices_find(struct device *list, const char *name, uint32_t port
 bool device_has_gid(const struct device *device, const uint8_t gid[16]);
 /* Whether an end of a connection lies on this port: it has the GID, or, where there is none, the LID. */
 bool device_is_at(const struct device *device, const struct peer_end *end);
+/* Whether they are one port, or have an address in common. */
+bool devices_meet(const struct device *a, const struct device *b);
 void devices_free(struct device **list);
 
 #endif

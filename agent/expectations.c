@@ -134,6 +134,10 @@ static bool decide(struct session *session, const struct peer_query *query)
 		pair = pairing_find(agent, &query->asked);
 	if (!pair)
 		return false;
+	if (pairing_is_contested(agent, pair, &query->asked)) {
+		refuse(session, query, pair, REFUSED_OWNER, PEER_DENIED, "two programs of that host claim this number, each on a device of its own");
+		return true;
+	}
 	problem = policy_problem(&agent->rules.policy, session->name, &pair->program->subject);
 	if (problem && pair->program->observe) {
 		agent_refused(agent, REFUSED_POLICY, true, pair->program, pair, session->name, problem);

@@ -65,7 +65,7 @@ struct local_device {
 	uint32_t port;
 	uint32_t link_layer; /* IBV_LINK_LAYER_* */
 	uint32_t lid;
-	uint32_t kernel;     /* 1: the kernel knows the device (it is in /sys/class/infiniband); 0: uroce and the like */
+	uint32_t kernel;     /* 1: the kernel knows the device (it is in /sys/class/infiniband); 0: uroce and the like. The agent looks itself */
 	uint32_t first;      /* index of gids[0] */
 	uint32_t count;
 	uint8_t gids[LOCAL_GIDS][16]; /* all zero: an empty place */

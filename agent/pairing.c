@@ -14,6 +14,8 @@
 #define GRACE_US 200000u
 /* Of one program: each of its threads waits for one. */
 #define ASKS_A_PROGRAM 4096u
+/* Queue pairs of one user with the same number, which only different devices have: each search goes through them. */
+#define SAME_NUMBER 64u
 
 struct queue_pair *pairing_find_own(const struct program *program, const char *device, uint32_t port, uint32_t qpn)
 {
@@ -24,24 +26,38 @@ struct queue_pair *pairing_find_own(const struct program *program, const char *d
 	return pair;
 }
 
+/* A device of the kernel's comes before one in user space, which anybody can make up. */
 struct queue_pair *pairing_find(const struct agent *agent, const struct peer_end *end)
 {
-	struct queue_pair *pair = queue_pairs_first(&agent->queue_pairs, end->qpn);
+	struct queue_pair *found = NULL;
 
-	while (pair && !device_is_at(pair->device, end))
-		pair = queue_pairs_next(pair);
-	return pair;
+	for (struct queue_pair *pair = queue_pairs_first(&agent->queue_pairs, end->qpn); pair; pair = queue_pairs_next(pair))
+		if (device_is_at(pair->device, end) && (!found || (pair->device->kernel && !found->device->kernel)))
+			found = pair;
+	return found;
 }
 
-/* The same queue pair, registered by another program. */
-static struct queue_pair *find_rival(const struct program *program, const struct device *device, uint32_t qpn)
+bool pairing_is_contested(const struct agent *agent, const struct queue_pair *found, const struct peer_end *end)
 {
-	struct queue_pair *pair = queue_pairs_first(&program->agent->queue_pairs, qpn);
+	for (const struct queue_pair *pair = queue_pairs_first(&agent->queue_pairs, end->qpn); pair; pair = queue_pairs_next(pair))
+		if (pair->program != found->program && pair->device->kernel == found->device->kernel && device_is_at(pair->device, end))
+			return true;
+	return false;
+}
 
-	while (pair && (pair->program == program || pair->device->port != device->port || pair->device->kernel != device->kernel ||
-			strcmp(pair->device->name, device->name) != 0))
-		pair = queue_pairs_next(pair);
-	return pair;
+/* A queue pair with this number that another program has registered, on this device or on one with an address of it: other hosts name a queue
+ * pair by address and number alone, whatever the program calls the device. `same`: how many of this number the user has. */
+static struct queue_pair *find_rival(const struct program *program, const struct device *device, uint32_t qpn, unsigned *same)
+{
+	struct queue_pair *rival = NULL;
+
+	*same = 0;
+	for (struct queue_pair *pair = queue_pairs_first(&program->agent->queue_pairs, qpn); pair; pair = queue_pairs_next(pair)) {
+		*same += pair->program->user == program->user;
+		if (!rival && pair->program != program && devices_meet(pair->device, device))
+			rival = pair;
+	}
+	return rival;
 }
 
 void pairing_forget(struct agent *agent, struct queue_pair *pair)
@@ -90,12 +106,25 @@ static int take_psn(struct queue_pair *pair, const struct local_queue_pair *requ
 	return 0;
 }
 
+/* Whether a rival goes: it is not its program's, as the kernel says, or one that the kernel does not know stands in the way of one that it
+ * knows. */
+static bool gives_way(struct agent *agent, struct queue_pair *rival, const struct device *device, bool owned)
+{
+	if (!expectation_is_owned(agent, rival))
+		return true;
+	if (rival->device->kernel ? !owned || rival->device->port != device->port || strcmp(rival->device->name, device->name) != 0 : !device->kernel)
+		return false;
+	pairing_forget(agent, rival);
+	return true;
+}
+
 /* Whether the program may register it. Answers if not. */
 static bool may_register(struct program *program, struct device *device, const struct local_queue_pair *request, bool *owned)
 {
 	struct agent *agent = program->agent;
 	enum owner owner = device->kernel ? owner_check(agent->owner_fd, device->name, &device->index, device->port, request->qpn, program->pid) : OWNER_UNKNOWN;
-	struct queue_pair *rival = find_rival(program, device, request->qpn);
+	unsigned same;
+	struct queue_pair *rival = find_rival(program, device, request->qpn, &same);
 
 	*owned = owner == OWNER_IS;
 	if (owner == OWNER_IS_NOT) {
@@ -104,15 +133,18 @@ static bool may_register(struct program *program, struct device *device, const s
 		return false;
 	}
 	/* The kernel may have given the number to another process after the first one lost it. */
-	if (rival && (*owned || !expectation_is_owned(agent, rival))) {
-		if (*owned)
-			pairing_forget(agent, rival);
-		rival = NULL;
-	}
+	while (rival && gives_way(agent, rival, device, *owned))
+		rival = find_rival(program, device, request->qpn, &same);
 	if (rival) {
 		program_refuse(program, request->header.request, NULL, 0, REFUSED_OWNER, EBUSY, NULL,
 			       "queue pair %u of %s: process %d has registered it, and still runs; end that process, or use another device", request->qpn, device->name,
 			       (int)rival->program->pid);
+		return false;
+	}
+	if (same >= SAME_NUMBER) {
+		program_refuse(program, request->header.request, NULL, 0, REFUSED_LIMIT, EDQUOT, NULL,
+			       "queue pair %u of %s: the programs of user %u have %u queue pairs with this number, on as many devices, which is the maximum",
+			       request->qpn, device->name, (unsigned)program->subject.uid, same);
 		return false;
 	}
 	if (program->user->queue_pairs >= agent->rules.policy.queue_pairs_per_user) {
@@ -169,6 +201,10 @@ static void connect_here(struct ask *ask, struct queue_pair *other)
 
 	if (!problem)
 		problem = policy_problem(&agent->rules.policy, name, &other->program->subject);
+	if (pairing_is_contested(agent, other, &ask->peer)) {
+		ask_refuse(ask, REFUSED_OWNER, EACCES, name, "two programs of this host claim this number, each on a device of its own");
+		return;
+	}
 	if (problem) {
 		ask_refuse(ask, REFUSED_POLICY, EACCES, name, "the policy of this host: %s", problem);
 		return;
@@ -277,6 +313,20 @@ static bool is_own_gid(struct program *program, const struct queue_pair *pair, c
 	return false;
 }
 
+/* The other host knows this end by address and number alone, which no other program may claim. Answers if one does. */
+static bool is_own_end(struct program *program, const struct queue_pair *pair, const struct local_connect *request, const struct peer_end *own)
+{
+	const struct queue_pair *found = pairing_find(program->agent, own);
+	char text[64];
+
+	if (found && found->program == program && !pairing_is_contested(program->agent, found, own))
+		return true;
+	program_refuse(program, request->header.request, pair, request->psn_would_be, REFUSED_OWNER, EBUSY, NULL,
+		       "queue pair %u: another program claims this number at %s, too, on a device of its own; end that program, or make another queue pair",
+		       pair->qpn, peer_end_format(own, text));
+	return false;
+}
+
 /* What has to be answered before anybody else is asked. */
 static bool is_settled(struct queue_pair *pair, const struct local_connect *request, const struct peer_end *peer)
 {
@@ -326,7 +376,7 @@ void pairing_connect(struct program *program, const struct local_connect *reques
 		memcpy(own.gid, request->gid, sizeof own.gid);
 	else
 		own.lid = pair->device->lid;
-	if (!is_own_gid(program, pair, request, &own) || is_settled(pair, request, &peer))
+	if (!is_own_gid(program, pair, request, &own) || !is_own_end(program, pair, request, &own) || is_settled(pair, request, &peer))
 		return;
 	known = pair->has_peer_psn;
 	ask = program->asks < ASKS_A_PROGRAM ? ask_new(program, pair, pair->device, request->header.request, &own, &peer) : NULL;

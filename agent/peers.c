@@ -18,6 +18,9 @@
 #define GRACE_US 100000u
 /* How long a host that could not be reached is not tried again. */
 #define FAILURE_US 500000u
+/* The same, of a host whose agent was there less than LOST_US ago. */
+#define FAILURE_LOST_US 100000u
+#define LOST_US 10000000u
 /* Of one peer, by its name: one in each direction, and those that a network's failure left behind. */
 #define SESSIONS_A_PEER 4
 /* Connections taken in one turn, so that a crowd at the door does not hold up the sessions. */
@@ -121,6 +124,40 @@ bool peers_greet(struct session *session, const struct peer_hello *hello, const 
 	return true;
 }
 
+/* ---- hosts that are gone ---------------------------------------------------------------------------------------- */
+
+static void note_lost(struct agent *agent, const char *host)
+{
+	struct lost *lost = &agent->lost[agent->next_lost++ % LOST];
+
+	snprintf(lost->host, sizeof lost->host, "%s", host);
+	lost->until = srdma_clock_us() + LOST_US;
+}
+
+void peers_note_lost(struct agent *agent, const struct session *session)
+{
+	char text[64];
+
+	for (size_t i = 0; i < session->host.count && i < PEER_GIDS; i++) {
+		struct peer_end end = {0};
+
+		memcpy(end.gid, session->host.gids[i], sizeof end.gid);
+		note_lost(agent, peer_end_format(&end, text));
+	}
+	if (session->outgoing)
+		note_lost(agent, session->target);
+}
+
+static bool is_lost(const struct agent *agent, const char *host)
+{
+	uint64_t now = srdma_clock_us();
+
+	for (unsigned i = 0; i < LOST; i++)
+		if (agent->lost[i].until > now && strcmp(agent->lost[i].host, host) == 0)
+			return true;
+	return false;
+}
+
 /* ---- hosts that cannot be reached ------------------------------------------------------------------------------- */
 
 void peers_note_failure(struct agent *agent, const struct session *session, enum refusal reason, const char *text)
@@ -131,7 +168,7 @@ void peers_note_failure(struct agent *agent, const struct session *session, enum
 	snprintf(failure->port, sizeof failure->port, "%s", session->port);
 	snprintf(failure->text, sizeof failure->text, "%s", text);
 	failure->reason = reason;
-	failure->until = srdma_clock_us() + FAILURE_US;
+	failure->until = srdma_clock_us() + (is_lost(agent, session->target) ? FAILURE_LOST_US : FAILURE_US);
 }
 
 static const struct failure *find_failure(const struct agent *agent, const char *host, const char *port)
@@ -177,6 +214,13 @@ static int find_target(const struct agent *agent, const struct peer_end *own, co
 		snprintf(target->room, sizeof target->room, "%s%%%s", text, interface);
 	target->host = target->expected = target->room;
 	return 0;
+}
+
+bool peers_were_here(const struct agent *agent, const struct peer_end *own, const struct peer_end *end)
+{
+	struct target target;
+
+	return find_target(agent, own, end, &target) == 0 && is_lost(agent, target.host);
 }
 
 static struct session *find_dialed(const struct agent *agent, const char *host, const char *port)

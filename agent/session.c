@@ -113,6 +113,8 @@ void session_end(struct session *session, enum refusal reason, const char *text)
 	}
 	if (session->outgoing && session->state < SESSION_OPEN)
 		peers_note_failure(agent, session, reason, own);
+	if (session->state == SESSION_OPEN)
+		peers_note_lost(agent, session);
 	peers_forget_routes(session);
 	session->state = SESSION_LINGER;
 	asks_of_session_ended(session, reason, own);

@@ -78,6 +78,10 @@ int peers_reach(struct agent *agent, const struct peer_end *own, const struct pe
 struct session *peers_find(const struct agent *agent, const struct peer_end *end);
 /* Remembers for a moment that a host cannot be reached. */
 void peers_note_failure(struct agent *agent, const struct session *session, enum refusal reason, const char *text);
+/* An open session has ended: the peer's agent may be starting again. */
+void peers_note_lost(struct agent *agent, const struct session *session);
+/* Whether the agent at the peer's end was there a moment ago. */
+bool peers_were_here(const struct agent *agent, const struct peer_end *own, const struct peer_end *end);
 /* The peer said for which GIDs it answers. False: it must not stay, and *reason says why. */
 bool peers_greet(struct session *session, const struct peer_hello *hello, const char **reason);
 void peers_forget_routes(struct session *session);

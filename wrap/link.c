@@ -346,8 +346,15 @@ static int ask_once(void *request, size_t length, uint16_t type, struct local_an
 /* Why there is no answer, and what to do. */
 static void explain(int error, bool up, struct local_answer *answer)
 {
-	if (error == -EACCES)
-		snprintf(answer->text, sizeof answer->text, "%s", agent.refusal[0] ? agent.refusal : "the agent refuses this program");
+	if (error == -EACCES && !agent.refusal[0])
+		snprintf(answer->text, sizeof answer->text, "this user may not connect to the agent at %s; use the host's agent, or start one of your own (securdma agent)",
+			 setting()->agent);
+	else if (error == -EACCES)
+		snprintf(answer->text, sizeof answer->text, "%s", agent.refusal);
+	else if (agent.failure == -EPERM)
+		snprintf(answer->text, sizeof answer->text,
+			 "at %s another user listens, who is neither root nor the owner of a folder that nobody else can write; start the agent with its socket in such a folder",
+			 setting()->agent);
 	else if (error == -EAGAIN)
 		snprintf(answer->text, sizeof answer->text, "no thread could be started; raise the limit of threads (ulimit -u)");
 	else if (up || agent.failure == 0 || agent.failure == -ETIMEDOUT)

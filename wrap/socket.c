@@ -32,6 +32,42 @@ static int connect_to(int fd, const char *path)
 	return connect(fd, (struct sockaddr *)&address, sizeof address) == 0 ? 0 : -errno;
 }
 
+/* Whether only its owner and root can put files into the folder of `path`, and into those above. Shortens `path`. */
+static bool is_private(char *path, uid_t *owner)
+{
+	bool first = true;
+	struct stat st;
+	char *slash;
+
+	while ((slash = strrchr(path, '/')) != NULL) {
+		slash[slash == path] = '\0';
+		if (stat(path, &st) < 0 || st.st_mode & S_IWOTH)
+			return false;
+		if (first)
+			*owner = st.st_uid;
+		first = false;
+		if (slash == path)
+			return true;
+	}
+	return false;
+}
+
+/* Where any user can make files, another one may listen before the agent does, and would learn and choose all PSNs. */
+static bool is_trusted(int fd, const char *given)
+{
+	char path[sizeof((struct sockaddr_un *)0)->sun_path];
+	struct ucred peer;
+	socklen_t length = sizeof peer;
+	uid_t owner;
+
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) < 0)
+		return false;
+	if (peer.uid == 0 || peer.uid == geteuid())
+		return true;
+	memcpy(path, given, strlen(given) + 1);
+	return is_private(path, &owner) && owner == peer.uid;
+}
+
 int socket_open(struct socket *out, const char *path)
 {
 	struct stat st;
@@ -45,6 +81,8 @@ int socket_open(struct socket *out, const char *path)
 		fd = high;
 	}
 	error = connect_to(fd, path);
+	if (error == 0 && !is_trusted(fd, path))
+		error = -EPERM;
 	if (error == 0 && fstat(fd, &st) < 0)
 		error = -errno;
 	if (error != 0) {

@@ -25,7 +25,8 @@ struct socket {
 
 /* Milliseconds on CLOCK_MONOTONIC. */
 int64_t socket_now_ms(void);
-/* Never blocks; not inherited by programs. Errors: a negative errno. */
+/* Never blocks; not inherited by programs. Errors: a negative errno; -EPERM: who listens there is neither root, nor this user, nor the owner of
+ * a folder that nobody else can write. */
 int socket_open(struct socket *socket, const char *path);
 void socket_close(struct socket *socket);
 bool socket_is_ours(const struct socket *socket);

@@ -519,6 +519,50 @@ def test_user_who_registers_anothers_queue_pair_is_refused(agent, program):
     assert x.connect(0x11, A, A, 0x11).psn == psn
 
 
+@pytest.mark.parametrize("name, kernel", [("other0", 0), ("other0", 1), ("uroce0", 1)])
+def test_number_of_another_program_is_refused_whatever_its_device_is_called(pair, program, name, kernel):
+    a, _, x, y, psn, _ = pair
+    thief = Program(a.socket, name="thief")
+    thief.device(A, name=name, kernel=kernel)
+    with refused(errno.EBUSY, "still runs"):
+        thief.register(0x11, name=name)
+    assert a.wait_refusal("owner")["security"]
+    assert y.connect(0x22, B, A, 0x11).psn == psn
+    thief.close()
+
+
+def test_address_that_a_program_claims_later_does_not_make_a_number_its_own(pair):
+    a, _, x, y, psn, other = pair
+    thief = Program(a.socket, name="thief")
+    thief.device("127.0.0.99", name="other0")
+    thief.register(0x11, name="other0")
+    thief.device(A, name="other0")
+    with refused(errno.EBUSY, "another program claims"):
+        thief.connect(0x11, A, B, 0x22, name="other0")
+    # Nobody can tell whose it is, so nobody's PSN is told.
+    with refused(errno.EACCES, "two programs"):
+        y.connect(0x22, B, A, 0x11)
+    thief.close()
+    y.forget(0x22)
+    other = y.register(0x22)
+    assert (x.connect(0x11, A, B, 0x22).psn, y.connect(0x22, B, A, 0x11).psn) == (other, psn)
+
+
+def test_user_has_a_number_on_few_devices_alone(agent):
+    a = agent("a")
+    x = Program(a.socket)
+    for number in range(64):
+        x.device(A, name=f"device{number % 32}", port=1 + number // 32)
+        x.register(0x11, name=f"device{number % 32}", port=1 + number // 32)
+    y = Program(a.socket)
+    y.device("127.0.0.99", name="other0")
+    with refused(errno.EDQUOT, "with this number"):
+        y.register(0x11, name="other0")
+    y.register(0x12, name="other0")
+    y.close()
+    x.close()
+
+
 @as_root
 def test_policy_decides_which_user_connects_to_which_host(agent, program):
     a = agent("a", config="[agent]\nusers = 0\n[peer b.example]\nusers = 1234, @65534\n[peer c.example]\ndeny = yes\n")
@@ -704,6 +748,22 @@ def test_agent_killed_at_each_step_leaves_the_others_in_order(hosts, agent, prog
     y.restore(0x22, psn_y, (B, A, 0x11, psn_x))
     assert x.connect(0x11, A, B, 0x22).psn == psn_y  # asked once more, by the end that was there all the time
     assert y.connect(0x22, B, A, 0x11).psn == psn_x
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "stopped"])
+def test_question_waits_for_an_agent_that_starts_again(agent, program, end):
+    a, b = agent("a", "--connect-timeout-ms", int(STEP * 1000)), agent("b")
+    x = program(a)
+    x.register(0x11)
+    x.address(A, B)  # a session is there
+    b.process.send_signal(end)
+    b.process.wait()
+    asked = x.ask(0x11, A, B, 0x22)
+    wait_until(lambda: a.events("agent.session_failed"), a.log)
+    b = agent("b")
+    y = program(b)
+    psn = y.register(0x22)
+    assert x.answer(asked).psn == psn
 
 
 def test_question_on_its_way_goes_on_over_the_next_session(hosts, agent, program):

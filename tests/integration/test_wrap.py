@@ -11,11 +11,13 @@ import shutil
 import socket
 import struct
 import subprocess
+import sys
 import tempfile
 import threading
 import time
 
 import pytest
+import wrap_agent
 from conftest import BUILD, SECURDMA, STEP, UROCE, Process, free_port, left_out_of, wait_until
 from wrap_agent import ADDRESS, CONNECT, OBSERVE, RESTORE, StandIn
 
@@ -462,6 +464,33 @@ def test_agent_refuses_a_program_as_a_whole(start, agent):
     a = start()
     a.create(0, "rc")
     assert a.init(0) == errno.EACCES and "user 1234 may not connect to any peer" in a.log()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="runs an agent as another user")
+@pytest.mark.parametrize("owner, mode, trusted", [(0, 0o1777, False), (65534, 0o777, False), (65534, 0o755, True)])
+def test_another_users_agent_is_trusted_in_its_own_folder_alone(start, owner, mode, trusted):
+    # All folders above must be root's.
+    with tempfile.TemporaryDirectory(dir="/run", prefix="wrap.") as folder:
+        os.chmod(folder, 0o755)
+        code, below = shutil.copy(wrap_agent.__file__, folder), os.path.join(folder, "agents")
+        os.mkdir(below)
+        os.chown(below, owner, owner)
+        os.chmod(below, mode)
+        path = os.path.join(below, "sock")
+        with contextlib.closing(Process(sys.executable, "-B", code, path, user=65534, group=65534, extra_groups=[])) as other:
+            other.wait_line(lambda line: line == "ready")
+            a = start(agent=path, timeout_ms=None if trusted else 500)
+            a.create(0, "rc")
+            assert a.init(0) == (0 if trusted else errno.EACCES), a.log()
+            assert trusted or "another user listens" in a.log()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="runs a program as another user")
+def test_agent_that_this_user_may_not_reach_is_named(agent):
+    os.chmod(os.path.dirname(agent.path), 0o755)
+    os.chmod(agent.path, 0o600)
+    refused = finish(wrap(agent, "ibv_rc_pingpong", "-d", "uroce0", "-g", "0"), None, user=65534, group=65534, extra_groups=[])
+    assert refused.returncode != 0 and f"may not connect to the agent at {agent.path}" in refused.stderr
 
 
 # ---- what else connects -------------------------------------------------------------------------------------------------
