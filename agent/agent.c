@@ -130,7 +130,7 @@ int agent_fd(const struct agent *agent)
 
 static int tick_ms(const struct agent *agent)
 {
-	if (agent->ask_count > 0 || agent->waiting_count > 0 || agent->restless)
+	if (agent->ask_count > 0 || agent->waiting_count > 0 || agent->registration_count > 0 || agent->restless)
 		return TICK_MS;
 	return agent->session_count > 0 ? OPEN_TICK_MS : IDLE_TICK_MS;
 }
@@ -150,6 +150,7 @@ void agent_step(struct agent *agent)
 		return;
 	agent->ticked_at = now;
 	asks_tick(agent, now);
+	registrations_tick(agent, now);
 	expectations_tick(agent, now);
 	peers_tick(agent, now);
 	local_server_tick(agent, now);

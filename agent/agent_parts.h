@@ -66,7 +66,9 @@ struct ask {
 	struct peer_end own, peer; /* without an address handle's numbers */
 	uint64_t deadline, grace_until;
 	uint64_t retry_at; /* the peer's agent was there a moment ago, and is asked again then; 0: no */
+	bool judged; /* its path, by an observing program's: nothing encrypts it */
 	char encryption[LOCAL_NAME];
+	char *observed; /* what an observing program is told when its question is answered; NULL: nothing */
 };
 
 /* A peer's query for a queue pair that is not registered yet. */
@@ -74,6 +76,14 @@ struct waiting {
 	struct waiting *next, **link;
 	struct session *session;
 	struct peer_query query;
+	uint64_t until;
+};
+
+/* A program's wish to register a number that another process still has. */
+struct registration {
+	struct registration *next;
+	struct program *program;
+	struct local_queue_pair request;
 	uint64_t until;
 };
 
@@ -135,6 +145,8 @@ struct agent {
 	uint32_t last_id;
 	struct waiting *waitings[WAITING_BUCKETS];
 	unsigned waiting_count;
+	struct registration *registrations; /* the oldest first */
+	unsigned registration_count;
 	uint64_t swept_at;
 
 	/* Read by the thread of the metrics. */
@@ -153,8 +165,16 @@ void agent_refused(struct agent *agent, enum refusal reason, bool observed, cons
 		   const char *text);
 const char *refusal_name(enum refusal reason);
 
-/* pairing.c: what programs ask for. */
+/* registrations.c */
 void pairing_register(struct program *program, const struct local_queue_pair *request);
+/* A queue pair is gone: another program may wait for its number. */
+void registrations_try(struct agent *agent);
+/* The program does not want it any more, or has gone. */
+void registrations_forget(struct program *program, const struct local_queue_pair *request);
+void registrations_leave(struct program *program);
+void registrations_tick(struct agent *agent, uint64_t now);
+
+/* pairing.c: what programs ask for. */
 /* Removes a queue pair, whose peer's agent hears of it. */
 void pairing_forget(struct agent *agent, struct queue_pair *pair);
 struct queue_pair *pairing_find_own(const struct program *program, const char *device, uint32_t port, uint32_t qpn);
@@ -162,6 +182,8 @@ struct queue_pair *pairing_find_own(const struct program *program, const char *d
 struct queue_pair *pairing_find(const struct agent *agent, const struct peer_end *end);
 /* Whether another program claims the same number at the same address: then nobody can tell whose it is. `found`: of pairing_find(). */
 bool pairing_is_contested(const struct agent *agent, const struct queue_pair *found, const struct peer_end *end);
+/* A queue pair with this number was registered: questions of this host's programs may wait for it. */
+void pairing_registered(struct agent *agent, uint32_t qpn);
 void pairing_connect(struct program *program, const struct local_connect *request);
 void pairing_address(struct program *program, const struct local_address *request);
 /* A program's end. */
@@ -202,6 +224,8 @@ void ask_grant(struct ask *ask, const char *peer, uint32_t psn);
 /* The peer is on this host. */
 void ask_grant_here(struct ask *ask, uint32_t psn);
 void ask_refuse(struct ask *ask, enum refusal reason, int error, const char *peer, const char *format, ...) __attribute__((format(printf, 5, 6)));
+/* For what this host forbids, though the peer's agent may answer: refuses it, or, if the program observes, notes it. Returns whether to go on. */
+bool ask_object(struct ask *ask, enum refusal reason, const char *peer, const char *format, ...) __attribute__((format(printf, 4, 5)));
 /* A session that has ended, or could not be made, with its reason. */
 void asks_of_session_ended(struct session *session, enum refusal reason, const char *text);
 void asks_of_session_open(struct session *session);

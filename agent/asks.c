@@ -82,6 +82,7 @@ void ask_free(struct ask *ask)
 	ask->program->asks--;
 	agent->ask_count--;
 	atomic_store_explicit(&agent->gauge_asks, agent->ask_count, memory_order_relaxed);
+	free(ask->observed);
 	free(ask);
 }
 
@@ -116,21 +117,68 @@ static void stop_asking(struct queue_pair *pair)
 		pair->state = pair->has_peer_psn ? QUEUE_PAIR_EXPECTED : QUEUE_PAIR_IDLE;
 }
 
+/* An observing program goes on. With the PSNs of both agents, if the peer's is known: its agent has told them to the peer's program, too. Else
+ * with the program's own, so that nobody may be told the agent's any more. Returns the PSN. */
+static uint32_t go_on(struct queue_pair *pair, uint32_t would_be)
+{
+	if (!pair)
+		return would_be;
+	pair->state = pair->has_peer_psn ? QUEUE_PAIR_CONNECTED : QUEUE_PAIR_REFUSED;
+	return pair->has_peer_psn ? pair->peer_psn : would_be;
+}
+
+/* "queue pair 17 at 10.0.0.2: " and what the format says. */
+static void describe(const struct ask *ask, char text[LOCAL_TEXT], const char *format, va_list args)
+{
+	char where[64];
+	size_t used;
+
+	if (ask->pair)
+		used = (size_t)snprintf(text, LOCAL_TEXT, "queue pair %u at %s: ", ask->peer.qpn, peer_end_format(&ask->peer, where));
+	else
+		used = (size_t)snprintf(text, LOCAL_TEXT, "address handle to %s: ", peer_end_format(&ask->peer, where));
+	vsnprintf(text + used, LOCAL_TEXT - used, format, args);
+}
+
 void ask_refuse(struct ask *ask, enum refusal reason, int error, const char *peer, const char *format, ...)
 {
-	char text[LOCAL_TEXT], where[64];
-	size_t used;
+	uint32_t psn = ask->psn_would_be;
+	char text[LOCAL_TEXT];
 	va_list args;
 
-	used = (size_t)snprintf(text, sizeof text, "%s %u at %s: ", ask->pair ? "queue pair" : "address handle", ask->peer.qpn, peer_end_format(&ask->peer, where));
-	if (!ask->pair)
-		used = (size_t)snprintf(text, sizeof text, "address handle to %s: ", where);
 	va_start(args, format);
-	vsnprintf(text + used, sizeof text - used, format, args);
+	describe(ask, text, format, args);
 	va_end(args);
-	stop_asking(ask->pair);
-	refuse(ask->program, ask->request, ask->pair, ask->psn_would_be, reason, error, peer, text);
+	if (ask->program->observe)
+		psn = go_on(ask->pair, psn);
+	else
+		stop_asking(ask->pair);
+	refuse(ask->program, ask->request, ask->pair, psn, reason, error, peer, text);
 	ask_free(ask);
+}
+
+bool ask_object(struct ask *ask, enum refusal reason, const char *peer, const char *format, ...)
+{
+	char text[LOCAL_TEXT];
+	va_list args;
+
+	va_start(args, format);
+	if (ask->program->observe)
+		describe(ask, text, format, args);
+	else
+		vsnprintf(text, sizeof text, format, args);
+	va_end(args);
+	if (!ask->program->observe) {
+		ask_refuse(ask, reason, EACCES, peer, "%s", text);
+		return false;
+	}
+	/* A question that is put on another session meets the same again. */
+	if (ask->observed && strcmp(ask->observed, text) == 0)
+		return true;
+	agent_refused(ask->program->agent, reason, true, ask->program, ask->pair, peer, text);
+	if (!ask->observed)
+		ask->observed = strdup(text);
+	return true;
 }
 
 /* ---- encryption ------------------------------------------------------------------------------------------------- */
@@ -146,20 +194,22 @@ static enum encryption_device kind_of(const struct device *device)
 	return access(path, F_OK) == 0 ? ENCRYPTION_RXE : ENCRYPTION_HARDWARE;
 }
 
-/* 0: it is not wanted, or the path is encrypted; -EAGAIN: ask again in a moment; after another error the ask is refused and gone. */
+/* 0: it may go on; -EAGAIN: ask again in a moment; after another error the ask is refused and gone. */
 static int check_encryption(struct ask *ask, const char *peer)
 {
 	const struct policy *policy = &ask->program->agent->rules.policy;
 	char why[ENCRYPTION_WHY], netdev[IF_NAMESIZE];
 	int ret;
 
-	if (ask->encryption[0] || !(ask->program->require_encryption || (peer ? policy_requires_encryption(policy, peer) : policy->require_encryption)))
+	if (ask->judged || !(ask->program->require_encryption || (peer ? policy_requires_encryption(policy, peer) : policy->require_encryption)))
 		return 0;
 	ret = encryption_check(ask->own.gid, ask->peer.gid, address_interface(ask->own.gid, netdev), kind_of(ask->device), ask->encryption, why);
-	if (ret == 0 || ret == -EAGAIN)
+	if (ret == -EAGAIN)
 		return ret;
-	ask_refuse(ask, REFUSED_ENCRYPTION, EACCES, peer, "nothing is seen that encrypts the path: %s", why);
-	return ret;
+	if (ret != 0 && !ask_object(ask, REFUSED_ENCRYPTION, peer, "nothing is seen that encrypts the path: %s", why))
+		return ret;
+	ask->judged = true;
+	return 0;
 }
 
 /* ---- the way of a question --------------------------------------------------------------------------------------- */
@@ -174,7 +224,8 @@ void ask_grant(struct ask *ask, const char *peer, uint32_t psn)
 		ask->pair->has_peer_psn = true;
 		agent_count(ask->program->agent, COUNT_CONNECTED);
 	}
-	program_answer(ask->program, &answer, peer, ask->encryption, NULL);
+	answer.observed = ask->observed != NULL;
+	program_answer(ask->program, &answer, peer, ask->encryption, ask->observed);
 	ask_free(ask);
 }
 
@@ -193,6 +244,8 @@ void ask_confirm(struct ask *ask)
 
 	if (pairing_find(agent, &ask->peer))
 		ask_grant_here(ask, ask->pair->peer_psn);
+	else if (!session && policy_requires_encryption_of_some(&agent->rules.policy))
+		ask_begin(ask); /* which finds out the peer's name */
 	else if (check_encryption(ask, peer) == 0)
 		ask_grant(ask, peer, ask->pair->peer_psn);
 }
@@ -254,10 +307,8 @@ static bool is_allowed(struct ask *ask)
 	struct agent *agent = ask->program->agent;
 	const char *problem = policy_problem(&agent->rules.policy, session->name, &ask->program->subject);
 
-	if (problem) {
-		ask_refuse(ask, REFUSED_POLICY, EACCES, session->name, "the policy of this host: %s", problem);
+	if (problem && !ask_object(ask, REFUSED_POLICY, session->name, "the policy of this host: %s", problem))
 		return false;
-	}
 	if (host_names_cover(&session->host, agent->rules.map, &ask->peer))
 		return true;
 	ask_refuse(ask, REFUSED_GID, EACCES, session->name,
@@ -274,8 +325,11 @@ void ask_send(struct ask *ask)
 	if (!is_allowed(ask))
 		return;
 	ret = check_encryption(ask, session->name);
-	if (ret == -EAGAIN)
+	if (ret == -EAGAIN) {
+		/* The tick begins again; the session did not fail. */
 		set_session(ask, NULL);
+		ask->tries--;
+	}
 	if (ret != 0)
 		return;
 	session->used_at = srdma_clock_us();
@@ -362,6 +416,20 @@ void asks_of_session_open(struct session *session)
 	each_of(session, send_now, REFUSAL_COUNT, NULL);
 }
 
+/* The path of one that could not be judged. */
+static void look_again(struct ask *ask, uint64_t now)
+{
+	/* An observing program's question still has to reach the peer's agent. */
+	uint64_t reserve = ask->program->observe ? (uint64_t)ask->program->agent->rules.policy.connect_timeout_ms * 1000 / 2 : 0;
+
+	if (now + reserve >= ask->deadline) {
+		if (!ask_object(ask, REFUSED_ENCRYPTION, NULL, "it cannot be seen whether the path is encrypted: the peer's hardware address is not known"))
+			return;
+		ask->judged = true;
+	}
+	ask_begin(ask);
+}
+
 void asks_tick(struct agent *agent, uint64_t now)
 {
 	struct ask *next;
@@ -378,10 +446,8 @@ void asks_tick(struct agent *agent, uint64_t now)
 		if (ask->session && now >= ask->deadline)
 			ask_refuse(ask, REFUSED_LOST, EACCES, NULL, "the agent there did not answer within %d ms; check that host, its agent and the network",
 				   agent->rules.policy.connect_timeout_ms);
-		else if (!ask->session && ask->grace_until == 0 && now >= ask->deadline)
-			ask_refuse(ask, REFUSED_ENCRYPTION, EACCES, NULL, "it cannot be seen whether the path is encrypted: the peer's hardware address is not known");
 		else if (!ask->session && ask->grace_until == 0)
-			ask_begin(ask);
+			look_again(ask, now);
 		else if (!ask->session && now >= ask->grace_until)
 			ask_refuse(ask, REFUSED_UNKNOWN, EACCES, agent_name(agent), "%s: no program of this host has registered it; is it run by 'securdma wrap'?",
 				   peer_status_text(PEER_UNKNOWN));

@@ -252,6 +252,8 @@ static void take_request(struct program *program, const union local_request *req
 		pair = pairing_find_own(program, request->queue_pair.device, request->queue_pair.port, request->queue_pair.qpn);
 		if (pair)
 			pairing_forget(program->agent, pair);
+		registrations_forget(program, &request->queue_pair);
+		registrations_try(program->agent);
 		break;
 	case LOCAL_ADDRESS: pairing_address(program, &request->address); break;
 	case LOCAL_EVENT: take_event(program, &request->event); break;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What programs ask for: registration of their queue pairs, and connection with others, of this host or another one. */
+/* What programs ask for: connection of their queue pairs with others, of this host or another one. */
 #include "clock.h"
 #include "local_check.h"
 #include "log.h"
@@ -14,8 +14,6 @@
 #define GRACE_US 200000u
 /* Of one program: each of its threads waits for one. */
 #define ASKS_A_PROGRAM 4096u
-/* Queue pairs of one user with the same number, which only different devices have: each search goes through them. */
-#define SAME_NUMBER 64u
 
 struct queue_pair *pairing_find_own(const struct program *program, const char *device, uint32_t port, uint32_t qpn)
 {
@@ -45,21 +43,6 @@ bool pairing_is_contested(const struct agent *agent, const struct queue_pair *fo
 	return false;
 }
 
-/* A queue pair with this number that another program has registered, on this device or on one with an address of it: other hosts name a queue
- * pair by address and number alone, whatever the program calls the device. `same`: how many of this number the user has. */
-static struct queue_pair *find_rival(const struct program *program, const struct device *device, uint32_t qpn, unsigned *same)
-{
-	struct queue_pair *rival = NULL;
-
-	*same = 0;
-	for (struct queue_pair *pair = queue_pairs_first(&program->agent->queue_pairs, qpn); pair; pair = queue_pairs_next(pair)) {
-		*same += pair->program->user == program->user;
-		if (!rival && pair->program != program && devices_meet(pair->device, device))
-			rival = pair;
-	}
-	return rival;
-}
-
 void pairing_forget(struct agent *agent, struct queue_pair *pair)
 {
 	expectation_released(agent, pair);
@@ -81,111 +64,8 @@ void pairing_leave(struct program *program)
 		if (ask->program == program)
 			ask_free(ask);
 	}
-}
-
-/* ---- registration ------------------------------------------------------------------------------------------------ */
-
-/* Questions of this host's programs that wait for a queue pair with this number. */
-static void wake_asks(struct agent *agent, uint32_t qpn);
-
-static int take_psn(struct queue_pair *pair, const struct local_queue_pair *request)
-{
-	if (request->header.type != LOCAL_RESTORE)
-		return srdma_psn_generate(&pair->psn);
-	pair->psn = request->psn;
-	if (!request->connected)
-		return 0;
-	/* It was connected before this agent was started. */
-	memcpy(pair->gid, request->gid, sizeof pair->gid);
-	memcpy(pair->peer_gid, request->peer_gid, sizeof pair->peer_gid);
-	pair->peer_qpn = request->peer_qpn;
-	pair->peer_psn = request->peer_psn;
-	pair->has_peer_psn = true;
-	pair->told = true;
-	pair->state = QUEUE_PAIR_CONNECTED;
-	return 0;
-}
-
-/* Whether a rival goes: it is not its program's, as the kernel says, or one that the kernel does not know stands in the way of one that it
- * knows. */
-static bool gives_way(struct agent *agent, struct queue_pair *rival, const struct device *device, bool owned)
-{
-	if (!expectation_is_owned(agent, rival))
-		return true;
-	if (rival->device->kernel ? !owned || rival->device->port != device->port || strcmp(rival->device->name, device->name) != 0 : !device->kernel)
-		return false;
-	pairing_forget(agent, rival);
-	return true;
-}
-
-/* Whether the program may register it. Answers if not. */
-static bool may_register(struct program *program, struct device *device, const struct local_queue_pair *request, bool *owned)
-{
-	struct agent *agent = program->agent;
-	enum owner owner = device->kernel ? owner_check(agent->owner_fd, device->name, &device->index, device->port, request->qpn, program->pid) : OWNER_UNKNOWN;
-	unsigned same;
-	struct queue_pair *rival = find_rival(program, device, request->qpn, &same);
-
-	*owned = owner == OWNER_IS;
-	if (owner == OWNER_IS_NOT) {
-		program_refuse(program, request->header.request, NULL, 0, REFUSED_OWNER, EACCES, NULL,
-			       "queue pair %u of %s: it is not this process's, as the kernel says", request->qpn, device->name);
-		return false;
-	}
-	/* The kernel may have given the number to another process after the first one lost it. */
-	while (rival && gives_way(agent, rival, device, *owned))
-		rival = find_rival(program, device, request->qpn, &same);
-	if (rival) {
-		program_refuse(program, request->header.request, NULL, 0, REFUSED_OWNER, EBUSY, NULL,
-			       "queue pair %u of %s: process %d has registered it, and still runs; end that process, or use another device", request->qpn, device->name,
-			       (int)rival->program->pid);
-		return false;
-	}
-	if (same >= SAME_NUMBER) {
-		program_refuse(program, request->header.request, NULL, 0, REFUSED_LIMIT, EDQUOT, NULL,
-			       "queue pair %u of %s: the programs of user %u have %u queue pairs with this number, on as many devices, which is the maximum",
-			       request->qpn, device->name, (unsigned)program->subject.uid, same);
-		return false;
-	}
-	if (program->user->queue_pairs >= agent->rules.policy.queue_pairs_per_user) {
-		program_refuse(program, request->header.request, NULL, 0, REFUSED_LIMIT, EDQUOT, NULL,
-			       "queue pair %u of %s: the programs of user %u have %u queue pairs, which is the maximum (queue-pairs-per-user)", request->qpn,
-			       device->name, (unsigned)program->subject.uid, program->user->queue_pairs);
-		return false;
-	}
-	return true;
-}
-
-void pairing_register(struct program *program, const struct local_queue_pair *request)
-{
-	struct agent *agent = program->agent;
-	struct device *device = devices_find(program->devices, request->device, request->port);
-	struct queue_pair *pair = device ? pairing_find_own(program, request->device, request->port, request->qpn) : NULL;
-	struct queue_pair values = {.program = program, .device = device, .qpn = request->qpn, .type = (uint8_t)request->type};
-	struct local_answer answer = {.header.request = request->header.request};
-
-	if (!device) {
-		program_refuse(program, request->header.request, NULL, 0, REFUSED_INVALID, EINVAL, NULL, "queue pair %u: the program has not reported the device %s",
-			       request->qpn, request->device);
-		return;
-	}
-	/* INIT once more, with or without a word of the reset before it: all is drawn anew. */
-	if (pair)
-		pairing_forget(agent, pair);
-	if (!may_register(program, device, request, &values.owned))
-		return;
-	if (take_psn(&values, request) != 0 || queue_pairs_add(&agent->queue_pairs, &values, &pair) != 0) {
-		program_refuse(program, request->header.request, NULL, 0, REFUSED_LIMIT, ENOMEM, NULL, "queue pair %u: %s", request->qpn, srdma_error_text());
-		return;
-	}
-	agent_count(agent, COUNT_REGISTERED);
-	atomic_store_explicit(&agent->gauge_queue_pairs, (unsigned)agent->queue_pairs.count, memory_order_relaxed);
-	answer.psn = pair->psn;
-	program_answer(program, &answer, NULL, NULL, NULL);
-	if (agent->waiting_count > 0)
-		expectations_registered(agent, request->qpn);
-	if (agent->ask_count > 0)
-		wake_asks(agent, request->qpn);
+	registrations_leave(program);
+	registrations_try(agent);
 }
 
 /* ---- connection -------------------------------------------------------------------------------------------------- */
@@ -201,14 +81,8 @@ static void connect_here(struct ask *ask, struct queue_pair *other)
 
 	if (!problem)
 		problem = policy_problem(&agent->rules.policy, name, &other->program->subject);
-	if (pairing_is_contested(agent, other, &ask->peer)) {
-		ask_refuse(ask, REFUSED_OWNER, EACCES, name, "two programs of this host claim this number, each on a device of its own");
+	if (problem && !ask_object(ask, REFUSED_POLICY, name, "the policy of this host: %s", problem))
 		return;
-	}
-	if (problem) {
-		ask_refuse(ask, REFUSED_POLICY, EACCES, name, "the policy of this host: %s", problem);
-		return;
-	}
 	if (other->type != pair->type) {
 		ask_refuse(ask, REFUSED_MISMATCH, EACCES, name, "one queue pair is RC and the other one UC");
 		return;
@@ -259,7 +133,7 @@ static void connect_somewhere(struct ask *ask)
 	}
 }
 
-static void wake_asks(struct agent *agent, uint32_t qpn)
+void pairing_registered(struct agent *agent, uint32_t qpn)
 {
 	struct ask *next;
 

@@ -173,6 +173,14 @@ bool policy_requires_encryption(const struct policy *policy, const char *peer)
 	return policy->require_encryption || (listed && listed->require_encryption);
 }
 
+bool policy_requires_encryption_of_some(const struct policy *policy)
+{
+	for (size_t i = 0; i < policy->peer_count; i++)
+		if (policy->peers[i].require_encryption)
+			return true;
+	return policy->require_encryption;
+}
+
 void policy_free(struct policy *policy)
 {
 	for (size_t i = 0; i < policy->peer_count; i++) {

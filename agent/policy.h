@@ -57,6 +57,8 @@ const struct policy_peer *policy_find(const struct policy *policy, const char *n
 const char *policy_problem(const struct policy *policy, const char *peer, const struct policy_subject *subject);
 /* Whether the path to this peer must be encrypted. */
 bool policy_requires_encryption(const struct policy *policy, const char *peer);
+/* Whether there is any peer of which this is so. */
+bool policy_requires_encryption_of_some(const struct policy *policy);
 void policy_free(struct policy *policy);
 
 #endif

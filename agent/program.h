@@ -32,7 +32,7 @@ struct program {
 	char name[LOCAL_NAME]; /* printable */
 	struct device *devices;
 	struct queue_pair *queue_pairs;
-	unsigned asks;
+	unsigned asks, registrations; /* that wait */
 	unsigned foreign; /* GIDs it reported that are not this host's */
 	uint64_t deadline; /* for HELLO */
 	struct packet *first, *last; /* answers that the socket had no room for */

@@ -28,7 +28,7 @@ void agent_settings_init(struct agent_settings *settings)
 		.max_sessions = 4096,
 		.max_handshakes = 64,
 		.max_handshakes_per_second = 200,
-		.connect_timeout_ms = 2000,
+		.connect_timeout_ms = 1800,
 		.keepalive_ms = 5000,
 		.idle_timeout_ms = 600000,
 	};

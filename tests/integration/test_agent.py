@@ -623,6 +623,50 @@ def test_observe_lets_go_on_and_tells_what_it_would_refuse(agent, program):
     assert program(agent("b"), mode=OBSERVE).mode == ENFORCE
 
 
+def test_observing_end_has_the_psns_that_the_other_end_is_told(agent, program):
+    """Else the device of one end would begin with another PSN than the other one expects, and nothing would pass."""
+    a, b = agent("a", "--mode", "observe", "--users", "1234"), agent("b")
+    x, y = program(a, mode=OBSERVE), program(b)
+    psns = x.register(0x11), y.register(0x22)
+    answer = x.connect(0x11, A, B, 0x22, would_be=0x1234)
+    assert (answer.observed, answer.psn) == (1, psns[1]) and "this user may not connect" in answer.text
+    assert y.connect(0x22, B, A, 0x11).psn == psns[0]
+    # The peer has asked before.
+    psns = x.register(0x12), y.register(0x23)
+    assert y.connect(0x23, B, A, 0x12).psn == psns[0]
+    assert x.connect(0x12, A, B, 0x23, would_be=0x1234).psn == psns[1]
+    # On one host.
+    z = program(a, mode=OBSERVE)
+    psns = x.register(0x13), z.register(0x33)
+    assert [one.connect(*end, would_be=0x1234).psn for one, end in ((x, (0x13, A, A, 0x33)), (z, (0x33, A, A, 0x13)))] == [*psns[::-1]]
+    # One that goes on with its program's own PSN: nobody is told the agent's.
+    x.register(0x14)
+    assert x.connect(0x14, A, B, 0x24, would_be=0x1234).psn == 0x1234
+    y.register(0x24)
+    with refused(errno.EACCES, "its program must reset it first"):
+        y.connect(0x24, B, A, 0x14)
+
+
+@pytest.mark.parametrize("way", ["forget", "close"])
+def test_number_passes_from_one_process_to_another_in_any_order(agent, program, way):
+    """Their words come over different sockets."""
+    a = agent("a")
+    x, y = program(a), program(a)
+    psn = x.register(0x11)
+    request = y.register(0x11, wait=False)
+    if way == "forget":
+        x.forget(0x11)
+    else:
+        x.close()
+    assert y.answer(request).psn != psn
+    # One that gives up has no part in it.
+    z = program(a)
+    z.register(0x11, wait=False)
+    z.forget(0x11)
+    y.forget(0x11)
+    assert program(a).register(0x11) != psn
+
+
 def test_gids_of_other_hosts_are_refused(agent, program):
     a = agent("a")
     x = program(a, A, "192.0.2.1", "127.0.0.9", "::1")

@@ -183,3 +183,10 @@ def test_packets_that_do_not_leave_the_host_need_no_encryption(hosts):
     x, y = a.pairs(options=["--require-encryption"]), b.pairs()
     x.ready()
     assert x.rtr(0, y.ready(), B, 0) == 0 and "refused" not in x.log(), x.log()
+
+
+def test_encryption_is_required_and_not_there(hosts):
+    """What stays on this machine counts as encrypted, so the peer is elsewhere."""
+    x = hosts[0].start().pairs(options=["--require-encryption"])
+    x.ready()
+    assert x.rtr(0, 77, "192.0.2.1", 0) == errno.EACCES and re.search("refused to connect .*encrypt", x.log()), x.log()
