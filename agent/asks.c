@@ -292,7 +292,7 @@ void ask_begin(struct ask *ask)
 
 		srdma_error_keep(text, sizeof text);
 		if (!wait_for_agent(ask, reason))
-			ask_refuse(ask, reason, EACCES, NULL, "%s", text);
+			ask_refuse(ask, reason, EACCES, NULL, "%s%s", peers_were_here(agent, &ask->own, &ask->peer) ? "the agent there: " : "", text);
 		return;
 	}
 	set_session(ask, session);
