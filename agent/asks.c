@@ -128,7 +128,7 @@ static uint32_t go_on(struct queue_pair *pair, uint32_t would_be)
 }
 
 /* "queue pair 17 at 10.0.0.2: " and what the format says. */
-static void describe(const struct ask *ask, char text[LOCAL_TEXT], const char *format, va_list args)
+__attribute__((format(printf, 3, 0))) static void describe(const struct ask *ask, char text[LOCAL_TEXT], const char *format, va_list args)
 {
 	char where[64];
 	size_t used;
