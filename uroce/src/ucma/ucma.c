@@ -292,11 +292,6 @@ static int start(struct device *device, struct ucma **out)
 	return error;
 }
 
-bool ucma_is_there(void)
-{
-	return own_device() != NULL;
-}
-
 static int make_file(struct device *device, int flags, struct ucma_file **out)
 {
 	struct ucma_file *file = calloc(1, sizeof *file);

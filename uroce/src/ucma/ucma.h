@@ -11,8 +11,6 @@
 
 enum { UCMA_ABI_VERSION = 4 };
 
-/* Whether this process has the device. */
-bool ucma_is_there(void);
 /* A descriptor as open(2) would give, with these flags; -1 and errno. */
 int ucma_open(int flags);
 /* Whether a descriptor is one of those, which this process has opened: a forked child has none. errno is kept. Cheap for all others. */

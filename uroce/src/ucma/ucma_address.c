@@ -8,7 +8,7 @@
 #include "ucma_parts.h"
 #include "udp.h"
 
-enum { HOPS = 64, DISCARD_PORT = 9 /* nothing is sent there: it only names a destination */ };
+enum { DISCARD_PORT = 9 /* nothing is sent there: it only names a destination */ };
 
 size_t ucma_address_size(const struct sockaddr_storage *address)
 {
@@ -164,7 +164,7 @@ int ucma_find_path(const struct device *device, struct sockaddr_storage *source,
 		error = ucma_find_own(device, &from, &index);
 	if (error != 0)
 		return error;
-	*out = (struct gsi_path){.own = *udp_gid(device->udp, index), .sgid_index = (uint8_t)index, .hop_limit = HOPS};
+	*out = (struct gsi_path){.own = *udp_gid(device->udp, index), .sgid_index = (uint8_t)index, .hop_limit = UCMA_HOPS};
 	if (udp_is_loopback(device->udp)) {
 		unsigned there;
 		error = ucma_find_own(device, destination, &there);

@@ -12,7 +12,6 @@ enum {
 	EPHEMERAL_FIRST = 32768, /* ports that are given to those who ask for any, as Linux does */
 	EPHEMERAL_LAST = 60999,
 	PORT_TRIES = 1000,
-	UDP_QKEY = 0x01234567, /* RDMA_UDP_QKEY of rdma_cma.h */
 };
 
 void ucma_respond(const struct rdma_ucm_cmd_hdr *header, uint64_t address, const void *answer, size_t length)
@@ -355,7 +354,7 @@ COMMAND(do_accept, struct rdma_ucm_accept)
 	if (!fill_message(id, &cmd->conn_param, ucma_id_is_datagram(id) ? MAD_SIDR_REP : MAD_REP, &mad))
 		return -EINVAL;
 	if (ucma_id_is_datagram(id))
-		mad.qkey = id->qkey = cmd->conn_param.qkey != 0 ? cmd->conn_param.qkey : UDP_QKEY;
+		mad.qkey = id->qkey = cmd->conn_param.qkey != 0 ? cmd->conn_param.qkey : UCMA_UDP_QKEY;
 	int error = cm_accept(&id->endpoint, &mad);
 	if (error != 0)
 		return error;

@@ -8,8 +8,6 @@
 #include "udp.h"
 #include "wipe.h"
 
-enum { HOPS = 64 };
-
 struct ucma_id *ucma_id_find(struct ucma_file *file, uint32_t handle)
 {
 	struct ucma *ucma = file->ucma;
@@ -130,7 +128,7 @@ static void requested(struct cm_endpoint *listening, struct cm_endpoint *endpoin
 	struct ucma_id *listener = id_of(listening), *id = id_of(endpoint);
 	struct ucma_event *event = ucma_event_new(listener, UCMA_CONNECT_REQUEST, 0);
 
-	endpoint->path.hop_limit = HOPS;
+	endpoint->path.hop_limit = UCMA_HOPS;
 	/* Programs may decide by it: not what the peer says of itself, but what it has sent from. */
 	if (!udp_is_loopback(id->file->device->udp))
 		ucma_address_from_gid(&endpoint->path.peer, ucma_address_port(&id->destination), &id->destination);

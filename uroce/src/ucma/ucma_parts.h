@@ -14,6 +14,8 @@ enum {
 	UCMA_EVENTS = 65536, /* not fetched, of one file */
 	UCMA_IDS = 65536,    /* librdmacm has room for so many numbers */
 	UCMA_BACKLOG = 1024,
+	UCMA_HOPS = 64,
+	UCMA_UDP_QKEY = 0x01234567, /* RDMA_UDP_QKEY of rdma_cma.h */
 	UCMA_LIFETIME = 18,  /* of a packet: 4.096 us times 2 to this power, as the kernel has it for RoCE */
 };
 

@@ -15,7 +15,6 @@ enum {
 	ADDRESS_IB = 27,        /* AF_IB */
 	MIN_RNR_TIMER = 12,     /* 0.64 ms; the kernel's CM leaves it at 0, which is 655 ms */
 	PATH_RECORD_BYTES = 64, /* IBTA vol 1, table 202 */
-	UDP_QKEY = 0x01234567,  /* RDMA_UDP_QKEY of rdma_cma.h */
 };
 
 /* The kernel's struct sockaddr_ib, which not all C libraries have. */
@@ -141,7 +140,7 @@ static int init_attr(const struct ucma_id *id, struct ib_uverbs_qp_attr *out)
 	out->qp_attr_mask = IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT;
 	if (id->qp_type == IBV_QPT_UD) {
 		out->qp_attr_mask |= IBV_QP_QKEY;
-		out->qkey = id->qkey != 0 ? id->qkey : UDP_QKEY;
+		out->qkey = id->qkey != 0 ? id->qkey : UCMA_UDP_QKEY;
 		return 0;
 	}
 	out->qp_attr_mask |= IBV_QP_ACCESS_FLAGS;
