@@ -368,7 +368,7 @@ int session_dial(struct agent *agent, const char *host, const char *port, const 
 	snprintf(session->name, sizeof session->name, "%.63s", expected);
 	ret = session->target && session->port && session->expected ? srdma_watch_open(&session->watch) : srdma_fail(-ENOMEM, "out of memory");
 	if (ret == 0)
-		ret = srdma_dial_start(host, port, session->deadline, &session->watch, &session->dial);
+		ret = srdma_dial_start(host, port, "agent", session->deadline, &session->watch, &session->dial);
 	if (ret == 0) {
 		session->source.fd = session->watch.fd;
 		ret = event_loop_watch(&agent->loop, &session->source, EPOLLIN);
@@ -390,6 +390,7 @@ static bool is_late(struct session *session, uint64_t now)
 {
 	const struct policy *policy = &session->agent->rules.policy;
 	uint64_t silence = now - session->heard_at, keepalive = (uint64_t)policy->keepalive_ms * 1000;
+	bool is_asked_on = session->asks > 0 || session->waitings > 0;
 
 	if (session->state == SESSION_LINGER && now >= session->deadline) {
 		session_free(session);
@@ -406,11 +407,11 @@ static bool is_late(struct session *session, uint64_t now)
 		session_end(session, REFUSED_LOST, "the peer's agent is silent: it, its host or the network is gone");
 		return true;
 	}
-	if (policy->idle_timeout_ms > 0 && session->asks == 0 && now - session->used_at > (uint64_t)policy->idle_timeout_ms * 1000) {
+	if (policy->idle_timeout_ms > 0 && !is_asked_on && now - session->used_at > (uint64_t)policy->idle_timeout_ms * 1000) {
 		session_end(session, REFUSAL_COUNT, "it is closed, since nothing was asked for a while");
 		return true;
 	}
-	if (session->asks == 0 && now - session->began > AGE_MAX_US) {
+	if (!is_asked_on && now - session->began > AGE_MAX_US) {
 		session_end(session, REFUSAL_COUNT, "it is closed after an hour, since certificates expire");
 		return true;
 	}

@@ -4,12 +4,14 @@
 #include "agent_command.h"
 #include "cli.h"
 #include "command_line.h"
+#include "control_reload.h"
 #include "local.h"
 #include "metrics.h"
 #include "owner.h"
 #include "sandbox.h"
 #include "serve.h"
 #include "service_manager.h"
+#include "signals.h"
 #include "unix_socket.h"
 
 #include <errno.h>
@@ -19,7 +21,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -76,40 +77,12 @@ static int read_settings(struct command *command, struct settings *settings, boo
 	return code;
 }
 
-static int open_signals(void)
-{
-	sigset_t set;
-
-	sigemptyset(&set);
-	sigaddset(&set, SIGINT);
-	sigaddset(&set, SIGTERM);
-	sigaddset(&set, SIGHUP);
-	sigaddset(&set, SIGUSR1);
-	if (pthread_sigmask(SIG_BLOCK, &set, NULL) != 0)
-		return -1;
-	return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-}
-
 /* ---- reload and requests ----------------------------------------------------------------------------------------- */
 
-struct waiting_settings {
-	json_t *later; /* may be NULL */
-};
-
-static void name_what_stays(const struct option *option, void *arg)
+/* `later`: NULL, or what control_name_what_stays adds to. */
+static bool read_again(void *arg, json_t *later)
 {
-	const struct waiting_settings *waiting = arg;
-
-	if (option->commands & AT_RELOAD)
-		return;
-	cli_log(SRDMA_LOG_WARN, "reload: the new value of %s takes effect at the next start", option->flag);
-	if (waiting->later)
-		json_array_append_new(waiting->later, json_string(option->flag));
-}
-
-static bool read_again(struct command *command, json_t *later)
-{
-	struct waiting_settings waiting = {later};
+	struct command *command = arg;
 	struct settings fresh = {0}, old;
 	struct agent_rules rules = {0};
 	bool go_on;
@@ -120,7 +93,7 @@ static bool read_again(struct command *command, json_t *later)
 	if (command->reload_failed) {
 		cli_log_event(SRDMA_LOG_ERROR, "agent.reload_failed", "not reloaded: the agent keeps all old values");
 	} else {
-		settings_compare(&command->settings, &fresh, FOR_AGENT, name_what_stays, &waiting);
+		settings_compare(&command->settings, &fresh, FOR_AGENT, control_name_what_stays, later);
 		old = command->settings;
 		command->settings = fresh;
 		fresh = old;
@@ -131,21 +104,6 @@ static bool read_again(struct command *command, json_t *later)
 	return !command->reload_failed;
 }
 
-static json_t *answer_reload(struct command *command)
-{
-	json_t *later = json_array();
-	const char *errors;
-	bool done;
-
-	cli_log_collect();
-	done = read_again(command, later);
-	errors = cli_log_collected();
-	if (done)
-		return json_pack("{s:b, s:o}", "ok", 1, "later", later);
-	json_decref(later);
-	return json_pack("{s:b, s:s}", "ok", 0, "error", errors);
-}
-
 static json_t *answer(const json_t *request, void *arg)
 {
 	const char *what = json_string_value(json_object_get(request, "request"));
@@ -153,7 +111,7 @@ static json_t *answer(const json_t *request, void *arg)
 	json_t *status;
 
 	if (what && strcmp(what, "reload") == 0)
-		return answer_reload(command);
+		return control_answer_reload(read_again, command);
 	if (!what || strcmp(what, "status") != 0)
 		return json_pack("{s:b, s:s}", "ok", 0, "error", "an agent has no such request; its requests are status and reload");
 	status = agent_status(command->agent);
@@ -177,17 +135,13 @@ static void print_status(const struct command *command)
 /* Returns true when the agent is to stop. */
 static bool take_signal(struct command *command)
 {
-	struct signalfd_siginfo signal;
+	int number = signals_take(command->signals);
 
-	if (read(command->signals, &signal, sizeof signal) != sizeof signal)
-		return false;
-	if (signal.ssi_signo == SIGHUP)
+	if (number == SIGHUP)
 		read_again(command, NULL);
-	else if (signal.ssi_signo == SIGUSR1)
+	else if (number == SIGUSR1)
 		print_status(command);
-	else
-		return true;
-	return false;
+	return number == SIGINT || number == SIGTERM;
 }
 
 /* ---- start ------------------------------------------------------------------------------------------------------- */
@@ -225,7 +179,7 @@ static int open_sockets(struct command *command)
 		make_folder(path);
 	code = unix_socket_listen("agent socket", "agent", path, SOCK_SEQPACKET, socket_mode(), &command->socket);
 	if (code == CLI_EXIT_OK)
-		code = control_server_open(control, answer, command, &command->control);
+		code = control_server_open(control, "agent", answer, command, &command->control);
 	if (code == CLI_EXIT_OK && srdma_listener_listen(agent->listen, agent->port ? agent->port : AGENT_DEFAULT_PORT, &command->listener) < 0)
 		code = cli_failed(CLI_EXIT_FAILED, "cannot start: %s", srdma_error_text());
 	if (code == CLI_EXIT_OK && agent->metrics)
@@ -332,14 +286,14 @@ static void tell_state(struct command *command)
 	memcpy(command->state, state, sizeof state);
 }
 
-/* A descriptor for each program and each session. */
+/* Two descriptors for each program, and one for each session. */
 static void raise_descriptors(void)
 {
 	struct rlimit limit;
 
 	if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
 		return;
-	limit.rlim_cur = limit.rlim_max < 131072 ? limit.rlim_max : 131072;
+	limit.rlim_cur = limit.rlim_max < 262144 ? limit.rlim_max : 262144;
 	if (setrlimit(RLIMIT_NOFILE, &limit) != 0)
 		cli_log(SRDMA_LOG_WARN, "cannot raise the limit of file descriptors: %s", strerror(errno));
 }
@@ -355,7 +309,7 @@ static int start(struct command *command)
 	if (code == CLI_EXIT_OK)
 		code = drop_privileges(&command->settings);
 	if (code == CLI_EXIT_OK) {
-		command->signals = open_signals();
+		command->signals = signals_open();
 		if (command->signals < 0)
 			code = cli_failed(CLI_EXIT_FAILED, "cannot receive signals: %s", strerror(errno));
 	}

@@ -2,17 +2,18 @@
 #include "cli.h"
 #include "command_line.h"
 #include "control_client.h"
+#include "control_reload.h"
 #include "sandbox.h"
 #include "serve.h"
 #include "server_status.h"
 #include "service_manager.h"
+#include "signals.h"
 
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/signalfd.h>
 #include <unistd.h>
 
 /* Between two looks for a device that is not there yet. */
@@ -59,21 +60,6 @@ static int read_settings(struct serve *serve, struct settings *settings, bool ag
 		*go_on = command_line_parse(&line, serve->argc, serve->argv, &code);
 	}
 	return code;
-}
-
-/* Blocks the signals in this thread, and so in those that the library starts after. */
-static int open_signals(void)
-{
-	sigset_t set;
-
-	sigemptyset(&set);
-	sigaddset(&set, SIGINT);
-	sigaddset(&set, SIGTERM);
-	sigaddset(&set, SIGHUP);
-	sigaddset(&set, SIGUSR1);
-	if (pthread_sigmask(SIG_BLOCK, &set, NULL) != 0)
-		return -1;
-	return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 }
 
 static void exit_now(int number)
@@ -127,8 +113,9 @@ static int check_credentials(const struct settings *settings)
 
 /* Reads everything again. Returns whether it took effect; the log reports and collects errors. `later`, or NULL, gets
  * the flags of settings that wait for the next start. */
-static bool read_again(struct serve *serve, json_t *later)
+static bool read_again(void *arg, json_t *later)
 {
+	struct serve *serve = arg;
 	struct settings fresh = {0};
 	bool go_on, done = false;
 
@@ -145,21 +132,6 @@ static bool read_again(struct serve *serve, json_t *later)
 
 /* ---- requests -------------------------------------------------------------------------------------------------- */
 
-static json_t *answer_reload(struct serve *serve)
-{
-	json_t *later = json_array();
-	const char *errors;
-	bool done;
-
-	cli_log_collect();
-	done = read_again(serve, later);
-	errors = cli_log_collected();
-	if (done)
-		return json_pack("{s:b, s:o}", "ok", 1, "later", later);
-	json_decref(later);
-	return json_pack("{s:b, s:s}", "ok", 0, "error", errors);
-}
-
 /* `arg`: struct serve *. */
 static json_t *answer(const json_t *request, void *arg)
 {
@@ -168,7 +140,7 @@ static json_t *answer(const json_t *request, void *arg)
 	json_t *answer;
 
 	if (what && strcmp(what, "reload") == 0)
-		return answer_reload(serve);
+		return control_answer_reload(read_again, serve);
 	answer = server_status_answer(request, serve->server);
 	if (answer && what && strcmp(what, "status") == 0 && serve->tunnels)
 		json_object_set_new(answer, "tunnels", tunnel_server_json(serve->tunnels));
@@ -181,19 +153,15 @@ static json_t *answer(const json_t *request, void *arg)
 /* Takes one signal. Returns true when the server is to stop. */
 static bool take_signal(struct serve *serve)
 {
-	struct signalfd_siginfo signal;
+	int number = signals_take(serve->signals);
 
-	if (read(serve->signals, &signal, sizeof signal) != sizeof signal)
-		return false;
-	if (signal.ssi_signo == SIGHUP && !serve->server)
+	if (number == SIGHUP && !serve->server)
 		serve->reload_wanted = true;
-	else if (signal.ssi_signo == SIGHUP)
+	else if (number == SIGHUP)
 		read_again(serve, NULL);
-	else if (signal.ssi_signo != SIGUSR1)
-		return true;
-	else if (serve->server)
+	else if (number == SIGUSR1 && serve->server)
 		server_status_print(serve->server, serve->settings.json || serve->settings.log_format == CLI_LOG_JSON);
-	return false;
+	return number == SIGINT || number == SIGTERM;
 }
 
 /* ---- serving --------------------------------------------------------------------------------------------------- */
@@ -248,7 +216,7 @@ static int open_control(struct serve *serve)
 	int code = CLI_EXIT_OK;
 
 	if (path)
-		code = control_server_open(path, answer, serve, &serve->control);
+		code = control_server_open(path, "server", answer, serve, &serve->control);
 	free(path);
 	return code;
 }
@@ -385,7 +353,7 @@ static int start(struct serve *serve, bool *go_on)
 	code = privileges_drop(settings);
 	if (code != CLI_EXIT_OK)
 		return code;
-	serve->signals = open_signals();
+	serve->signals = signals_open();
 	if (serve->signals < 0)
 		return cli_failed(CLI_EXIT_FAILED, "cannot receive signals: %s", strerror(errno));
 	code = open_device(serve, go_on);

@@ -29,6 +29,9 @@ char *control_path_of_server(const struct settings *settings)
 	return NULL;
 }
 
+/* What is asked, for errors. A process runs one command. */
+static const char *asked = "server";
+
 int control_command(struct command_line *line, int argc, char **argv, const bool *agent, int (*work)(const char *path, const struct command_line *line))
 {
 	static struct settings settings; /* a process runs one command */
@@ -39,6 +42,7 @@ int control_command(struct command_line *line, int argc, char **argv, const bool
 	line->settings = &settings;
 	settings_init(&settings);
 	if (command_line_parse(line, argc, argv, &code)) {
+		asked = agent && *agent ? "agent" : "server";
 		path = settings.control ? NULL : agent && *agent ? agent_control_path(&settings) : control_path_of_server(&settings);
 		code = work(settings.control ? settings.control : path ? path : SETTINGS_CONTROL, line);
 		free(path);
@@ -112,16 +116,20 @@ static json_t *receive_answer(int fd)
 
 int control_ask_within(const char *path, json_t *request, int timeout_s, bool quiet, json_t **out)
 {
-	const char *why = "the server did not answer in time";
 	int fd = connect_to(path, timeout_s), code = CLI_EXIT_CONNECT;
+	char text[160];
+	const char *why = text;
 	json_t *answer = NULL;
 
 	if (fd < 0) {
-		why = errno == ENOENT || errno == ECONNREFUSED
-			      ? "no server listens there; give the same --control PATH as the server"
-		      : errno == EACCES ? "only the server's user and root may use it"
-					: strerror(errno);
+		if (errno == ENOENT || errno == ECONNREFUSED)
+			snprintf(text, sizeof text, "no %s listens there; start it, or give the same --control PATH as the %s", asked, asked);
+		else if (errno == EACCES)
+			snprintf(text, sizeof text, "only the %s's user and root may use it", asked);
+		else
+			why = strerror(errno);
 	} else {
+		snprintf(text, sizeof text, "the %s did not answer in time", asked);
 		if (send_request(fd, request) == 0)
 			answer = receive_answer(fd);
 		close(fd);
@@ -136,7 +144,7 @@ int control_ask_within(const char *path, json_t *request, int timeout_s, bool qu
 		code = CLI_EXIT_FAILED;
 	}
 	if (!quiet)
-		cli_error("control socket %s: %s", path, why ? why : "the server gave an answer that is not JSON");
+		cli_error("control socket %s: %s", path, why ? why : "the answer is not JSON");
 	json_decref(answer);
 	return code;
 }

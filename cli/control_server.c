@@ -37,7 +37,7 @@ static void drop(struct connection *connection)
 	connection->fd = -1;
 }
 
-int control_server_open(const char *path, control_answer_fn *answer, void *arg, struct control_server **out)
+int control_server_open(const char *path, const char *who, control_answer_fn *answer, void *arg, struct control_server **out)
 {
 	struct control_server *control = calloc(1, sizeof *control);
 	int code;
@@ -48,7 +48,7 @@ int control_server_open(const char *path, control_answer_fn *answer, void *arg, 
 	control->arg = arg;
 	for (size_t i = 0; i < CONTROL_CONNECTIONS; i++)
 		control->connections[i].fd = -1;
-	code = unix_socket_listen("control socket", "server", path, SOCK_STREAM, 0600, &control->socket);
+	code = unix_socket_listen("control socket", who, path, SOCK_STREAM, 0600, &control->socket);
 	if (code == CLI_EXIT_OK)
 		*out = control;
 	else

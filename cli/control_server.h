@@ -15,9 +15,10 @@ struct control_server;
 /* The answer to a request, which may be anything that is JSON; NULL: out of memory. */
 typedef json_t *control_answer_fn(const json_t *request, void *arg);
 
-/* Listens at `path`, which only its owner and root may use; replaces the socket of a server that is dead. Prints errors.
+/* Listens at `path`, which only its owner and root may use; replaces the socket of a server that is dead. Prints errors, in which it is called
+ * `who`: "server".
  * Returns an exit code. No other thread may make files meanwhile: it changes the umask. */
-int control_server_open(const char *path, control_answer_fn *answer, void *arg, struct control_server **out);
+int control_server_open(const char *path, const char *who, control_answer_fn *answer, void *arg, struct control_server **out);
 /* Also removes the socket's file, unless another server has replaced it. NULL is allowed. */
 void control_server_close(struct control_server **control);
 

@@ -39,9 +39,9 @@ struct transfer {
 
 /* ---- the stream ------------------------------------------------------------------------------------------------ */
 
-static ssize_t read_stream(void *arg, void *data, size_t size)
+/* Reads to `in`, or writes what `out` has, as much as the pace allows now. */
+static ssize_t move_bytes(struct transfer *transfer, void *in, const void *out, size_t size)
 {
-	struct transfer *transfer = arg;
 	size_t allowed = pace_allow(&transfer->cp->pace, size);
 	ssize_t count;
 
@@ -49,26 +49,20 @@ static ssize_t read_stream(void *arg, void *data, size_t size)
 		return -EINTR;
 	if (allowed == 0)
 		return -EAGAIN;
-	count = srdma_stream_read(transfer->stream, data, allowed, 0);
+	count = in ? srdma_stream_read(transfer->stream, in, allowed, 0) : srdma_stream_write(transfer->stream, out, allowed, 0);
 	if (count > 0)
 		pace_take(&transfer->cp->pace, (size_t)count);
 	return count;
 }
 
+static ssize_t read_stream(void *arg, void *data, size_t size)
+{
+	return move_bytes(arg, data, NULL, size);
+}
+
 static ssize_t write_stream(void *arg, const void *data, size_t size)
 {
-	struct transfer *transfer = arg;
-	size_t allowed = pace_allow(&transfer->cp->pace, size);
-	ssize_t count;
-
-	if (interrupt_signal())
-		return -EINTR;
-	if (allowed == 0)
-		return -EAGAIN;
-	count = srdma_stream_write(transfer->stream, data, allowed, 0);
-	if (count > 0)
-		pace_take(&transfer->cp->pace, (size_t)count);
-	return count;
+	return move_bytes(arg, NULL, data, size);
 }
 
 /* In short turns, since a signal ends no wait of the library's. */

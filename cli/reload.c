@@ -2,15 +2,7 @@
 #include "serve.h"
 
 #include "cli.h"
-
-static void name_what_stays(const struct option *option, void *later)
-{
-	if (option->commands & AT_RELOAD)
-		return;
-	cli_log(SRDMA_LOG_WARN, "reload: the new value of %s takes effect at the next start", option->flag);
-	if (later)
-		json_array_append_new(later, json_string(option->flag));
-}
+#include "control_reload.h"
 
 /* The sandbox was made for the folders of the start, or for none. */
 static bool takes_files(const struct serve *serve, const struct settings *fresh, json_t *later)
@@ -103,7 +95,7 @@ bool reload(struct serve *serve, struct settings *fresh, json_t *later)
 		if (tunnel_server_set(serve->tunnels, fresh) < 0)
 			cli_log(SRDMA_LOG_ERROR, "reload: out of memory: [tunnel] stays as it was");
 	}
-	settings_compare(settings, fresh, FOR_SERVE, name_what_stays, later);
+	settings_compare(settings, fresh, FOR_SERVE, control_name_what_stays, later);
 	old = *settings;
 	*settings = *fresh;
 	*fresh = old; /* the caller frees it */

@@ -125,6 +125,21 @@ fail:
 	return cli_failed(CLI_EXIT_FAILED, "%s %s: %s", names->what, own->path, strerror(errno));
 }
 
+static void say_not_locked(const char *what, const char *path)
+{
+	const char *slash = strrchr(path, '/');
+	int length = slash ? (int)(slash - path) + (slash == path) : 1, error = errno;
+	const char *folder = slash ? path : ".";
+
+	switch (error) {
+	case ENOENT: cli_error("%s %s: there is no folder %.*s; make it, or give another path", what, path, length, folder); break;
+	case ENOTDIR: cli_error("%s %s: %.*s is not a folder; give another path", what, path, length, folder); break;
+	case EACCES:
+	case EROFS: cli_error("%s %s: this user cannot make files in %.*s (%s); give another path", what, path, length, folder, strerror(error)); break;
+	default: cli_error("%s %s: cannot lock %s.lock, which only this user may own: %s", what, path, path, strerror(error));
+	}
+}
+
 int unix_socket_listen(const char *what, const char *who, const char *path, int type, mode_t mode, struct unix_socket *out)
 {
 	const struct names names = {what, who};
@@ -142,7 +157,7 @@ int unix_socket_listen(const char *what, const char *who, const char *path, int 
 		cli_error("%s %s: %s", what, path, strerror(errno));
 		code = CLI_EXIT_FAILED;
 	} else if (lock_take(&lock, path) != 0) {
-		cli_error("%s %s: cannot lock %s.lock, which only this user may own: %s", what, path, path, strerror(errno));
+		say_not_locked(what, path);
 		code = CLI_EXIT_FAILED;
 	} else {
 		code = take_path(&names, out, type, mode);

@@ -126,7 +126,7 @@ static int begin(struct srdma_connect *connect)
 	connect->prepared = false;
 	connect->stage = STAGE_TCP;
 	ret = srdma_conn_new(connect->device, &connect->settings.options, &s->conn);
-	return ret == 0 ? srdma_dial_start(connect->host, connect->port, s->deadline, &connect->watch, &connect->dial) : ret;
+	return ret == 0 ? srdma_dial_start(connect->host, connect->port, "server", s->deadline, &connect->watch, &connect->dial) : ret;
 }
 
 static int take_socket(struct srdma_connect *connect, int fd)

@@ -29,6 +29,7 @@ struct attempt {
 
 struct srdma_dial {
 	char *host, *port;
+	const char *who;             /* is to listen there */
 	struct srdma_watch *watch;   /* the caller's */
 	struct srdma_lookup *lookup; /* NULL: it is over */
 	int lookup_fd;               /* in the watch; -1: it is not */
@@ -162,10 +163,10 @@ static int error_of(const struct srdma_dial *dial)
 	return error;
 }
 
-static const char *advice(int error)
+static const char *advice(const struct srdma_dial *dial, int error, char *text, size_t size)
 {
 	switch (error) {
-	case ECONNREFUSED: return "; check that the server runs there and listens on this port";
+	case ECONNREFUSED: snprintf(text, size, "; check that the %s runs there and listens on this port", dial->who); return text;
 	case ETIMEDOUT: return "; check the address, and that no firewall drops the packets";
 	case ENETUNREACH:
 	case EHOSTUNREACH: return "; check the address and the route to it (ip route get ADDRESS)";
@@ -182,7 +183,7 @@ static bool is_address(const char *host)
 
 static int fail(const struct srdma_dial *dial)
 {
-	char text[512] = "";
+	char text[512] = "", what_to_do[128];
 	size_t used = 0;
 	int error = error_of(dial);
 
@@ -203,10 +204,10 @@ static int fail(const struct srdma_dial *dial)
 	/* The kernel's word for a lack of local ports; for the caller it would mean to go on waiting. */
 	if (error == EAGAIN)
 		error = EADDRNOTAVAIL;
-	return srdma_fail(-error, "cannot connect to %s port %s: %s%s", dial->host, dial->port, text, advice(error));
+	return srdma_fail(-error, "cannot connect to %s port %s: %s%s", dial->host, dial->port, text, advice(dial, error, what_to_do, sizeof what_to_do));
 }
 
-int srdma_dial_start(const char *host, const char *port, uint64_t deadline, struct srdma_watch *watch, struct srdma_dial **out)
+int srdma_dial_start(const char *host, const char *port, const char *who, uint64_t deadline, struct srdma_watch *watch, struct srdma_dial **out)
 {
 	struct srdma_dial *dial = calloc(1, sizeof *dial);
 	int ret;
@@ -214,6 +215,7 @@ int srdma_dial_start(const char *host, const char *port, uint64_t deadline, stru
 	if (!dial)
 		return srdma_fail(-ENOMEM, "out of memory");
 	dial->watch = watch;
+	dial->who = who;
 	dial->deadline = deadline;
 	dial->ms = srdma_deadline_left_ms(deadline);
 	dial->lookup_fd = -1;

@@ -17,7 +17,7 @@ static inline int dial_to(const char *host, const char *port, uint64_t deadline,
 	int ret = srdma_watch_open(&watch);
 
 	if (ret == 0)
-		ret = srdma_dial_start(host, port, deadline, &watch, &dial);
+		ret = srdma_dial_start(host, port, "server", deadline, &watch, &dial);
 	while (ret == 0 && (ret = srdma_dial_step(dial, out)) == -EAGAIN)
 		ret = srdma_net_wait(watch.fd, POLLIN, srdma_dial_due(dial)) == -EINVAL;
 	srdma_dial_free(&dial);
