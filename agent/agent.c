@@ -17,6 +17,8 @@
 #define OPEN_TICK_MS 100
 #define IDLE_TICK_MS 500
 #define EVENTS_A_STEP 256
+/* How long a question waits for a queue pair to be registered. */
+#define PAIR_US 200000u
 
 void agent_rules_free(struct agent_rules *rules)
 {
@@ -60,7 +62,8 @@ static int read_own_names(const struct agent_rules *rules, struct host_names *ow
 static int draw(struct agent *agent)
 {
 	if (RAND_bytes(agent->instance, sizeof agent->instance) == 1 &&
-	    RAND_bytes((unsigned char *)&agent->queue_pairs.seed, sizeof agent->queue_pairs.seed) == 1)
+	    RAND_bytes((unsigned char *)&agent->queue_pairs.seed, sizeof agent->queue_pairs.seed) == 1 &&
+	    RAND_bytes((unsigned char *)&agent->places.seed, sizeof agent->places.seed) == 1)
 		return 0;
 	return srdma_fail_openssl(SRDMA_ERANDOM, "cannot start: the random generator failed");
 }
@@ -81,6 +84,7 @@ int agent_new(const struct agent_options *options, struct agent_rules *rules, st
 	agent->local.fd = options->local_fd;
 	agent->listener = listener;
 	agent->owner_fd = options->owner_fd;
+	agent->started_at = srdma_clock_us();
 	agent->rules = *rules;
 	*rules = (struct agent_rules){0};
 	agent->peer_port = strdup(options->peer_port);
@@ -116,11 +120,20 @@ void agent_free(struct agent **out)
 	queue_pairs_free(&agent->queue_pairs);
 	host_names_clear(&agent->own);
 	addresses_free(&agent->addresses);
+	places_free(&agent->places);
 	if (agent->owner_fd >= 0)
 		close(agent->owner_fd);
 	agent_rules_free(&agent->rules);
 	free(agent->peer_port);
 	free(agent);
+}
+
+uint64_t agent_wait_for_pair(const struct agent *agent)
+{
+	/* Three quarters of the time that a program waits, so that it hears why there is none. */
+	uint64_t soon = srdma_clock_us() + PAIR_US, settled = agent->started_at + (uint64_t)agent->rules.policy.connect_timeout_ms * 750;
+
+	return settled > soon ? settled : soon;
 }
 
 int agent_fd(const struct agent *agent)

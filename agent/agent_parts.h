@@ -8,6 +8,7 @@
 #include "devices.h"
 #include "event_loop.h"
 #include "host_names.h"
+#include "places.h"
 #include "program.h"
 #include "queue_pairs.h"
 
@@ -56,6 +57,7 @@ enum agent_counter {
 struct ask {
 	struct ask *next, **link; /* of all */
 	struct ask *next_same;    /* with the same hash of the id */
+	struct ask *next_here, **link_here; /* of those that wait for a queue pair of this host; NULL: it does not */
 	struct program *program;
 	struct queue_pair *pair;  /* NULL: it is for an address handle */
 	const struct device *device; /* the program's */
@@ -114,11 +116,12 @@ struct agent {
 	struct agent_rules rules;
 	struct host_names own;
 	struct addresses addresses;
+	struct places places; /* of all programs' devices */
 	uint8_t instance[PEER_INSTANCE];
 	int owner_fd;
 	bool owner_told; /* that the kernel cannot be asked */
 	char *peer_port;
-	uint64_t ticked_at;
+	uint64_t started_at, ticked_at;
 	bool stopping;
 
 	struct source local;
@@ -143,6 +146,7 @@ struct agent {
 	struct ask *ask_buckets[ASK_BUCKETS];
 	unsigned ask_count;
 	uint32_t last_id;
+	struct ask *here[WAITING_BUCKETS]; /* by the number that they wait for */
 	struct waiting *waitings[WAITING_BUCKETS];
 	unsigned waiting_count;
 	struct registration *registrations; /* the oldest first */
@@ -160,6 +164,10 @@ static inline void agent_count(struct agent *agent, enum agent_counter counter)
 	atomic_fetch_add_explicit(&agent->counters[counter], 1, memory_order_relaxed);
 }
 
+/* Until when a question waits for a queue pair that is not registered: a moment, since its program may tell the number before the agent has
+ * read of it; longer after this agent's start, when programs register again what they had. */
+uint64_t agent_wait_for_pair(const struct agent *agent);
+
 /* refusals.c: logs a refusal, once, and counts it. `program`, `peer` (a name) and `pair` may be NULL. */
 void agent_refused(struct agent *agent, enum refusal reason, bool observed, const struct program *program, const struct queue_pair *pair, const char *peer,
 		   const char *text);
@@ -167,8 +175,8 @@ const char *refusal_name(enum refusal reason);
 
 /* registrations.c */
 void pairing_register(struct program *program, const struct local_queue_pair *request);
-/* A queue pair is gone: another program may wait for its number. */
-void registrations_try(struct agent *agent);
+/* A queue pair with this number is gone, for which another program may wait; 0: any. */
+void registrations_try(struct agent *agent, uint32_t qpn);
 /* The program does not want it any more, or has gone. */
 void registrations_forget(struct program *program, const struct local_queue_pair *request);
 void registrations_leave(struct program *program);
@@ -177,6 +185,8 @@ void registrations_tick(struct agent *agent, uint64_t now);
 /* pairing.c: what programs ask for. */
 /* Removes a queue pair, whose peer's agent hears of it. */
 void pairing_forget(struct agent *agent, struct queue_pair *pair);
+/* The same, because its program says so. */
+void pairing_give_up(struct program *program, struct queue_pair *pair);
 struct queue_pair *pairing_find_own(const struct program *program, const char *device, uint32_t port, uint32_t qpn);
 /* The queue pair of this host that an end means; NULL: it is not registered. */
 struct queue_pair *pairing_find(const struct agent *agent, const struct peer_end *end);
@@ -213,8 +223,12 @@ void expectations_tick(struct agent *agent, uint64_t now);
 struct ask *ask_new(struct program *program, struct queue_pair *pair, const struct device *device, uint32_t request, const struct peer_end *own,
 		    const struct peer_end *peer);
 void ask_free(struct ask *ask);
+/* Its program has reset or destroyed the queue pair: the thread that still waits hears of it. */
+void ask_cancel(struct ask *ask);
 /* Begins, or begins again: finds the session to the destination's host. It may end the ask. */
 void ask_begin(struct ask *ask);
+/* It waits for a queue pair of this host. */
+void ask_wait_here(struct ask *ask);
 /* The peer's agent has told its PSN before. */
 void ask_confirm(struct ask *ask);
 /* The session is open. */

@@ -15,9 +15,13 @@
 
 /* Of all programs. */
 #define ASKS_MAX 65536u
+/* Of one user's. */
+#define ASKS_A_USER (ASKS_MAX / 4)
 /* Sessions that a question is put on: a session that ends on its way costs one. */
 #define TRIES_MAX 3
 #define RETRY_US 50000u
+/* How long after it registered a queue pair again a program is taken to have come over this agent's restart. */
+#define RESTORED_US 10000000u
 
 static struct ask **bucket(struct agent *agent, uint32_t id)
 {
@@ -27,7 +31,8 @@ static struct ask **bucket(struct agent *agent, uint32_t id)
 struct ask *ask_new(struct program *program, struct queue_pair *pair, const struct device *device, uint32_t request, const struct peer_end *own, const struct peer_end *peer)
 {
 	struct agent *agent = program->agent;
-	struct ask *ask = agent->ask_count < ASKS_MAX ? calloc(1, sizeof *ask) : NULL, **same;
+	bool fits = agent->ask_count < ASKS_MAX && program->user->asks < ASKS_A_USER;
+	struct ask *ask = fits ? calloc(1, sizeof *ask) : NULL, **same;
 
 	if (!ask)
 		return NULL;
@@ -50,6 +55,7 @@ struct ask *ask_new(struct program *program, struct queue_pair *pair, const stru
 	if (pair)
 		pair->ask = ask;
 	program->asks++;
+	program->user->asks++;
 	agent->ask_count++;
 	atomic_store_explicit(&agent->gauge_asks, agent->ask_count, memory_order_relaxed);
 	return ask;
@@ -79,35 +85,65 @@ void ask_free(struct ask *ask)
 		ask->next->link = ask->link;
 	if (ask->pair)
 		ask->pair->ask = NULL;
+	if (ask->link_here)
+		*ask->link_here = ask->next_here;
+	if (ask->next_here)
+		ask->next_here->link_here = ask->link_here;
 	ask->program->asks--;
+	ask->program->user->asks--;
 	agent->ask_count--;
 	atomic_store_explicit(&agent->gauge_asks, agent->ask_count, memory_order_relaxed);
 	free(ask->observed);
 	free(ask);
 }
 
+void ask_wait_here(struct ask *ask)
+{
+	struct agent *agent = ask->program->agent;
+
+	ask->grace_until = agent_wait_for_pair(agent);
+	ask->link_here = &agent->here[ask->peer.qpn % WAITING_BUCKETS];
+	ask->next_here = *ask->link_here;
+	if (ask->next_here)
+		ask->next_here->link_here = &ask->next_here;
+	*ask->link_here = ask;
+}
+
 /* ---- answers to programs ---------------------------------------------------------------------------------------- */
 
-static void refuse(struct program *program, uint32_t request, const struct queue_pair *pair, uint32_t psn, enum refusal reason, int error, const char *peer,
+/* `answer`: what an observing program goes on with. */
+static void refuse(struct program *program, struct local_answer *answer, const struct queue_pair *pair, enum refusal reason, int error, const char *peer,
 		   const char *text)
 {
-	struct local_answer answer = {.header.request = request, .status = program->observe ? 0 : (uint32_t)error, .observed = program->observe,
-				      .psn = program->observe ? psn : 0};
+	answer->observed = program->observe;
+	if (!program->observe) {
+		answer->status = (uint32_t)error;
+		answer->vouched = answer->psn = 0;
+	}
 
 	agent_refused(program->agent, reason, program->observe, program, pair, peer, text);
-	program_answer(program, &answer, peer, NULL, text);
+	program_answer(program, answer, peer, NULL, text);
 }
 
 void program_refuse(struct program *program, uint32_t request, const struct queue_pair *pair, uint32_t psn, enum refusal reason, int error, const char *peer,
 		    const char *format, ...)
 {
+	struct local_answer answer = {.header.request = request, .psn = psn};
 	char text[LOCAL_TEXT];
 	va_list args;
 
 	va_start(args, format);
 	vsnprintf(text, sizeof text, format, args);
 	va_end(args);
-	refuse(program, request, pair, psn, reason, error, peer, text);
+	refuse(program, &answer, pair, reason, error, peer, text);
+}
+
+void ask_cancel(struct ask *ask)
+{
+	struct local_answer answer = {.header.request = ask->request, .status = ECANCELED};
+
+	program_answer(ask->program, &answer, NULL, NULL, "the program has reset or destroyed the queue pair meanwhile");
+	ask_free(ask);
 }
 
 /* A queue pair whose question failed has no peer any more; an expectation that was noted meanwhile stays. */
@@ -118,13 +154,15 @@ static void stop_asking(struct queue_pair *pair)
 }
 
 /* An observing program goes on. With the PSNs of both agents, if the peer's is known: its agent has told them to the peer's program, too. Else
- * with the program's own, so that nobody may be told the agent's any more. Returns the PSN. */
-static uint32_t go_on(struct queue_pair *pair, uint32_t would_be)
+ * with the program's own, so that nobody may be told the agent's any more. */
+static void go_on(struct queue_pair *pair, struct local_answer *answer)
 {
 	if (!pair)
-		return would_be;
+		return;
 	pair->state = pair->has_peer_psn ? QUEUE_PAIR_CONNECTED : QUEUE_PAIR_REFUSED;
-	return pair->has_peer_psn ? pair->peer_psn : would_be;
+	answer->vouched = pair->has_peer_psn;
+	if (pair->has_peer_psn)
+		answer->psn = pair->peer_psn;
 }
 
 /* "queue pair 17 at 10.0.0.2: " and what the format says. */
@@ -142,7 +180,7 @@ __attribute__((format(printf, 3, 0))) static void describe(const struct ask *ask
 
 void ask_refuse(struct ask *ask, enum refusal reason, int error, const char *peer, const char *format, ...)
 {
-	uint32_t psn = ask->psn_would_be;
+	struct local_answer answer = {.header.request = ask->request, .psn = ask->psn_would_be};
 	char text[LOCAL_TEXT];
 	va_list args;
 
@@ -150,10 +188,10 @@ void ask_refuse(struct ask *ask, enum refusal reason, int error, const char *pee
 	describe(ask, text, format, args);
 	va_end(args);
 	if (ask->program->observe)
-		psn = go_on(ask->pair, psn);
+		go_on(ask->pair, &answer);
 	else
 		stop_asking(ask->pair);
-	refuse(ask->program, ask->request, ask->pair, psn, reason, error, peer, text);
+	refuse(ask->program, &answer, ask->pair, reason, error, peer, text);
 	ask_free(ask);
 }
 
@@ -216,7 +254,7 @@ static int check_encryption(struct ask *ask, const char *peer)
 
 void ask_grant(struct ask *ask, const char *peer, uint32_t psn)
 {
-	struct local_answer answer = {.header.request = ask->request, .psn = psn};
+	struct local_answer answer = {.header.request = ask->request, .vouched = ask->pair != NULL, .psn = psn};
 
 	if (ask->pair) {
 		ask->pair->state = QUEUE_PAIR_CONNECTED;
@@ -231,8 +269,7 @@ void ask_grant(struct ask *ask, const char *peer, uint32_t psn)
 
 void ask_grant_here(struct ask *ask, uint32_t psn)
 {
-	/* What does not leave the host needs no encryption. */
-	snprintf(ask->encryption, sizeof ask->encryption, "same host");
+	snprintf(ask->encryption, sizeof ask->encryption, ENCRYPTION_STAYS_HERE);
 	ask_grant(ask, agent_name(ask->program->agent), psn);
 }
 
@@ -250,14 +287,20 @@ void ask_confirm(struct ask *ask)
 		ask_grant(ask, peer, ask->pair->peer_psn);
 }
 
-/* An agent that was there a moment ago may be starting again, as the own one may for its programs. Leaves a quarter of the time, so that the
- * program hears why. */
+static bool was_restored(const struct program *program, uint64_t now)
+{
+	return program->restored_at != 0 && now - program->restored_at < RESTORED_US;
+}
+
+/* An agent that was there a moment ago may be starting again, as the own one may for its programs. If this one has just done so, it does not
+ * know: a program that had queue pairs before is believed to have had a peer. Leaves a quarter of the time, so that the program hears why. */
 static bool wait_for_agent(struct ask *ask, enum refusal reason)
 {
 	const struct agent *agent = ask->program->agent;
 	uint64_t now = srdma_clock_us(), margin = (uint64_t)agent->rules.policy.connect_timeout_ms * 1000 / 4;
 
-	if ((reason != REFUSED_NO_AGENT && reason != REFUSED_LOST) || now + margin >= ask->deadline || !peers_were_here(agent, &ask->own, &ask->peer))
+	if ((reason != REFUSED_NO_AGENT && reason != REFUSED_LOST) || now + margin >= ask->deadline ||
+	    !(peers_were_here(agent, &ask->own, &ask->peer) || was_restored(ask->program, now)))
 		return false;
 	set_session(ask, NULL);
 	ask->tries = 0;

@@ -6,6 +6,7 @@
 #include "log.h"
 #include "net.h"
 #include "peer_frames.h"
+#include "places.h"
 
 #include <errno.h>
 #include <ifaddrs.h>
@@ -125,7 +126,56 @@ static bool kernel_has(const char *device)
 	return access(path, F_OK) == 0;
 }
 
-int devices_take(struct device **list, const struct local_device *report, struct addresses *addresses, const struct gid_map *map)
+static struct peer_end end_of(const uint8_t gid[16])
+{
+	struct peer_end end = {0};
+
+	memcpy(end.gid, gid, sizeof end.gid);
+	return end;
+}
+
+/* Where the device is no longer. */
+static void leave_places(struct device *device, struct places *places)
+{
+	for (unsigned i = 0; i < device->count; i++) {
+		struct peer_end end = end_of(device->gids[i]);
+
+		places_remove(places, &end);
+	}
+	if (device->has_lid)
+		places_remove(places, &(struct peer_end){.lid = device->lid});
+	device->count = 0;
+	device->has_lid = false;
+}
+
+/* There is room for it. */
+static int add_gid(struct device *device, const uint8_t gid[16], struct places *places)
+{
+	struct peer_end end = end_of(gid);
+	int ret = places_add(places, &end);
+
+	if (ret == 0)
+		memcpy(device->gids[device->count++], gid, sizeof end.gid);
+	return ret;
+}
+
+static int add_lid(struct device *device, uint32_t lid, struct places *places)
+{
+	int ret = 0;
+
+	if (device->has_lid && (device->lid != lid || !device->infiniband)) {
+		places_remove(places, &(struct peer_end){.lid = device->lid});
+		device->has_lid = false;
+	}
+	device->lid = (uint16_t)lid;
+	if (device->infiniband && !device->has_lid) {
+		ret = places_add(places, &(struct peer_end){.lid = device->lid});
+		device->has_lid = ret == 0;
+	}
+	return ret;
+}
+
+int devices_take(struct device **list, const struct local_device *report, struct addresses *addresses, const struct gid_map *map, struct places *places)
 {
 	struct device *device = devices_find(*list, report->device, report->port);
 	bool infiniband = report->link_layer == IBV_LINK_LAYER_INFINIBAND;
@@ -135,18 +185,19 @@ int devices_take(struct device **list, const struct local_device *report, struct
 		return ret;
 	/* A table that is reported again replaces the old one. */
 	if (report->first == 0)
-		device->count = 0;
+		leave_places(device, places);
 	device->kernel = kernel_has(report->device);
 	device->infiniband = infiniband;
-	device->lid = (uint16_t)report->lid;
-	ret = make_room(device, report->count);
+	ret = add_lid(device, report->lid, places);
+	if (ret == 0)
+		ret = make_room(device, report->count);
 	for (uint32_t i = 0; ret == 0 && i < report->count; i++) {
 		const uint8_t *gid = report->gids[i];
 
 		if (memcmp(gid, no_gid, sizeof no_gid) == 0 || device_has_gid(device, gid))
 			continue;
 		if (addresses_contain(addresses, gid) || (map && gid_map_find(map, gid)))
-			memcpy(device->gids[device->count++], gid, 16);
+			ret = add_gid(device, gid, places);
 		else
 			foreign++;
 	}
@@ -181,12 +232,13 @@ bool devices_meet(const struct device *a, const struct device *b)
 	return false;
 }
 
-void devices_free(struct device **list)
+void devices_free(struct device **list, struct places *places)
 {
 	struct device *next;
 
 	for (struct device *device = *list; device; device = next) {
 		next = device->next;
+		leave_places(device, places);
 		free(device->gids);
 		free(device);
 	}

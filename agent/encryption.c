@@ -81,7 +81,7 @@ static int judge(struct encryption_path *path, const uint8_t own[16], const uint
 					"and this process is in another one");
 	if (ret < 0 || path->local) {
 		close(fd);
-		return ret < 0 ? ret : encryption_grant(answer, "the packets do not leave this host");
+		return ret < 0 ? ret : encryption_grant(answer, ENCRYPTION_STAYS_HERE);
 	}
 	if (path->multipath) {
 		close(fd);

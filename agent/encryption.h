@@ -15,6 +15,8 @@ enum encryption_device {
 
 #define ENCRYPTION_WHAT 64
 #define ENCRYPTION_WHY 512
+/* `what` of a path that needs no encryption. */
+#define ENCRYPTION_STAYS_HERE "the packets do not leave this host"
 
 /* Looks at the path from the GID `own`, an address of this host, to the GID `peer` (IPv4-mapped or IPv6). `netdev` is the GID's network
  * device; NULL: the one that has the address, and a link-local address needs it. `what` says what encrypts the path, and is empty unless

@@ -12,7 +12,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define GRACE_US 200000u
 /* Queries that wait for a queue pair, of one session. */
 #define WAITINGS_MAX 1024u
 /* How long an expectation of a host that is gone stays. */
@@ -75,7 +74,7 @@ static bool is_owned(struct agent *agent, struct queue_pair *pair)
 
 	if (!device->kernel || pair->owned)
 		return true;
-	switch (owner_check(agent->owner_fd, device->name, &device->index, device->port, pair->qpn, pair->program->pid)) {
+	switch (program_owns(pair->program, device, pair->qpn)) {
 	case OWNER_IS: pair->owned = true; return true;
 	case OWNER_UNKNOWN: return true;
 	case OWNER_IS_NOT: break;
@@ -181,7 +180,7 @@ static void wait_for_pair(struct session *session, const struct peer_query *quer
 		return;
 	}
 	first = &agent->waitings[query->asked.qpn % WAITING_BUCKETS];
-	*waiting = (struct waiting){.session = session, .query = *query, .until = srdma_clock_us() + GRACE_US, .link = first, .next = *first};
+	*waiting = (struct waiting){.session = session, .query = *query, .until = agent_wait_for_pair(agent), .link = first, .next = *first};
 	if (waiting->next)
 		waiting->next->link = &waiting->next;
 	*first = waiting;

@@ -115,9 +115,10 @@ struct local_answer {
 	struct local_header header;
 	uint32_t status;   /* 0, or an errno: EACCES refused by policy or by the peer, ETIMEDOUT, EBUSY, ... `text` says why and what to do */
 	uint32_t observed; /* 1: would have been refused under enforce; `text` says why */
+	uint32_t vouched;  /* 1: `psn` is one that agents drew; 0: the program's own, which an observing one goes on with */
 	uint32_t psn;      /* LOCAL_REGISTER: the own one. LOCAL_CONNECT: the peer's */
 	char peer[LOCAL_NAME];      /* the name that the peer's certificate has */
-	char encryption[LOCAL_NAME]; /* what was checked: "macsec enp1s0.m", "wireguard wg0", "ipsec offload", ""; for the report */
+	char encryption[LOCAL_NAME]; /* what was checked: "macsec enp1s0.m", "wireguard wg0", "ipsec offload", "the packets do not leave this host", ""; for the report */
 	char text[LOCAL_TEXT];
 };
 

@@ -3,6 +3,7 @@
 #include "local_check.h"
 #include "log.h"
 #include "agent_parts.h"
+#include "process.h"
 #include "utf8.h"
 
 #include <errno.h>
@@ -170,14 +171,17 @@ static void program_free(struct program *program)
 
 	pairing_leave(program);
 	event_loop_watch(&agent->loop, &program->source, 0);
+	event_loop_watch(&agent->loop, &program->process, 0);
 	close(program->source.fd);
+	if (program->process.fd >= 0)
+		close(program->process.fd);
 	*program->link = program->next;
 	if (program->next)
 		program->next->link = program->link;
 	agent->program_count--;
 	atomic_store_explicit(&agent->gauge_programs, agent->program_count, memory_order_relaxed);
 	leave_user(agent, program->user);
-	devices_free(&program->devices);
+	devices_free(&program->devices, &agent->places);
 	for (struct packet *packet = program->first; packet; packet = next) {
 		next = packet->next;
 		packet_free(packet);
@@ -216,7 +220,7 @@ static void take_device(struct program *program, const struct local_device *repo
 {
 	struct agent *agent = program->agent;
 	struct local_answer answer = {.header.request = report->header.request};
-	int ret = devices_take(&program->devices, report, &agent->addresses, agent->rules.map);
+	int ret = devices_take(&program->devices, report, &agent->addresses, agent->rules.map, &agent->places);
 
 	if (ret < 0) {
 		program_refuse(program, report->header.request, NULL, 0, REFUSED_LIMIT, -ret, NULL, "device %s: %s", report->device, srdma_error_text());
@@ -251,9 +255,9 @@ static void take_request(struct program *program, const union local_request *req
 	case LOCAL_FORGET:
 		pair = pairing_find_own(program, request->queue_pair.device, request->queue_pair.port, request->queue_pair.qpn);
 		if (pair)
-			pairing_forget(program->agent, pair);
+			pairing_give_up(program, pair);
 		registrations_forget(program, &request->queue_pair);
-		registrations_try(program->agent);
+		registrations_try(program->agent, request->queue_pair.qpn);
 		break;
 	case LOCAL_ADDRESS: pairing_address(program, &request->address); break;
 	case LOCAL_EVENT: take_event(program, &request->event); break;
@@ -307,6 +311,26 @@ static void ready(struct source *source, uint32_t events)
 		program_free(program);
 }
 
+enum owner program_owns(const struct program *program, struct device *device, uint32_t qpn)
+{
+	enum owner owner = OWNER_UNKNOWN;
+
+	if (device->kernel)
+		owner = owner_check(program->agent->owner_fd, device->name, &device->index, device->port, qpn, program->pid);
+	/* Asked after the kernel's word: if the process is still there, the number was its own all the time. */
+	return owner == OWNER_IS && process_has_ended(program->process.fd) ? OWNER_IS_NOT : owner;
+}
+
+/* The process has ended, and another one may have its socket, and another one its number. What it has sent is read before that end. */
+static void ended(struct source *source, uint32_t events)
+{
+	struct program *program = (struct program *)(void *)((char *)source - offsetof(struct program, process));
+
+	(void)events;
+	event_loop_watch(&program->agent->loop, source, 0);
+	shutdown(program->source.fd, SHUT_RDWR);
+}
+
 /* ---- the socket ------------------------------------------------------------------------------------------------ */
 
 static int take_subject(struct program *program)
@@ -326,26 +350,48 @@ static int take_subject(struct program *program)
 		}
 	}
 	program->pid = peer.pid;
+	program->process.fd = process_open(program->source.fd, peer.pid);
 	program->subject = (struct policy_subject){.uid = peer.uid, .gid = peer.gid, .groups = groups, .group_count = groups ? length / sizeof *groups : 0};
-	return 0;
+	switch (program->process.fd) {
+	case -ESRCH:
+	case -EMFILE:
+	case -ENFILE:
+	case -ENOMEM: return program->process.fd;
+	default: return 0;
+	}
+}
+
+/* One that is not served. */
+static void turn_away(struct program *program, int fd, int error)
+{
+	if (error != -ESRCH)
+		srdma_log(SRDMA_LOG_ERROR, "cannot serve a program: %s", strerror(-error));
+	close(fd);
+	if (program) {
+		if (program->process.fd >= 0)
+			close(program->process.fd);
+		free((gid_t *)(uintptr_t)program->subject.groups);
+	}
+	free(program);
 }
 
 static void take_program(struct agent *agent, int fd)
 {
 	struct program *program = agent->program_count < PROGRAMS_MAX ? calloc(1, sizeof *program) : NULL;
+	int error;
 
 	if (program) {
 		program->source = (struct source){.ready = ready, .fd = fd};
+		program->process = (struct source){.ready = ended, .fd = -1};
 		program->agent = agent;
 		snprintf(program->name, sizeof program->name, "a program");
 		program->deadline = srdma_deadline(HELLO_MS);
 	}
-	if (!program || take_subject(program) != 0 || !(program->user = find_user(agent, program->subject.uid))) {
-		srdma_log(SRDMA_LOG_ERROR, "cannot serve a program: too many programs, or out of memory");
-		close(fd);
-		if (program)
-			free((gid_t *)(uintptr_t)program->subject.groups);
-		free(program);
+	error = !program ? (agent->program_count < PROGRAMS_MAX ? -ENOMEM : -EUSERS) : take_subject(program);
+	if (error == 0 && !(program->user = find_user(agent, program->subject.uid)))
+		error = -ENOMEM;
+	if (error != 0) {
+		turn_away(program, fd, error);
 		return;
 	}
 	program->user->programs++;
@@ -359,6 +405,8 @@ static void take_program(struct agent *agent, int fd)
 	agent->program_count++;
 	atomic_store_explicit(&agent->gauge_programs, agent->program_count, memory_order_relaxed);
 	set_events(program);
+	if (program->process.fd >= 0 && event_loop_watch(&agent->loop, &program->process, EPOLLIN) != 0)
+		program->dead = true;
 	if (program->dead)
 		program_free(program);
 }

@@ -11,7 +11,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define GRACE_US 200000u
 /* Of one program: each of its threads waits for one. */
 #define ASKS_A_PROGRAM 4096u
 
@@ -52,6 +51,13 @@ void pairing_forget(struct agent *agent, struct queue_pair *pair)
 	atomic_store_explicit(&agent->gauge_queue_pairs, (unsigned)agent->queue_pairs.count, memory_order_relaxed);
 }
 
+void pairing_give_up(struct program *program, struct queue_pair *pair)
+{
+	if (pair->ask)
+		ask_cancel(pair->ask);
+	pairing_forget(program->agent, pair);
+}
+
 void pairing_leave(struct program *program)
 {
 	struct agent *agent = program->agent;
@@ -65,7 +71,7 @@ void pairing_leave(struct program *program)
 			ask_free(ask);
 	}
 	registrations_leave(program);
-	registrations_try(agent);
+	registrations_try(agent, 0);
 }
 
 /* ---- connection -------------------------------------------------------------------------------------------------- */
@@ -105,16 +111,10 @@ static void connect_here(struct ask *ask, struct queue_pair *other)
 	ask_grant_here(ask, other->psn);
 }
 
-/* Whether a program of this host has reported a device there. Most ends are other hosts', which is seen at once. */
-static bool is_here(const struct agent *agent, const struct peer_end *end)
+/* Whether this agent would be asked. A program of this host has reported a device there, or none has yet. */
+static bool is_here(struct agent *agent, const struct peer_end *end)
 {
-	if (!host_names_cover(&agent->own, agent->rules.map, end))
-		return false;
-	for (const struct program *program = agent->programs; program; program = program->next)
-		for (const struct device *device = program->devices; device; device = device->next)
-			if (device_is_at(device, end))
-				return true;
-	return false;
+	return host_names_cover(&agent->own, agent->rules.map, end) && (places_have(&agent->places, end) || peers_lead_here(agent, end));
 }
 
 static void connect_somewhere(struct ask *ask)
@@ -127,7 +127,7 @@ static void connect_somewhere(struct ask *ask)
 	if (other) {
 		connect_here(ask, other);
 	} else if (is_here(agent, &ask->peer)) {
-		ask->grace_until = srdma_clock_us() + GRACE_US;
+		ask_wait_here(ask);
 	} else {
 		ask_begin(ask);
 	}
@@ -137,10 +137,10 @@ void pairing_registered(struct agent *agent, uint32_t qpn)
 {
 	struct ask *next;
 
-	for (struct ask *ask = agent->asks; ask; ask = next) {
-		struct queue_pair *other = !ask->session && ask->grace_until != 0 && ask->peer.qpn == qpn ? pairing_find(agent, &ask->peer) : NULL;
+	for (struct ask *ask = agent->here[qpn % WAITING_BUCKETS]; ask; ask = next) {
+		struct queue_pair *other = ask->peer.qpn == qpn ? pairing_find(agent, &ask->peer) : NULL;
 
-		next = ask->next;
+		next = ask->next_here;
 		if (other)
 			connect_here(ask, other);
 	}

@@ -216,6 +216,14 @@ static int find_target(const struct agent *agent, const struct peer_end *own, co
 	return 0;
 }
 
+bool peers_lead_here(struct agent *agent, const struct peer_end *end)
+{
+	bool has_gid = memcmp(end->gid, no_gid, sizeof no_gid) != 0;
+
+	return has_gid && !gid_map_find(agent->rules.map, end->gid) && (unsigned)atoi(agent->peer_port) == srdma_listener_port(agent->listener) &&
+	       addresses_contain(&agent->addresses, end->gid);
+}
+
 bool peers_were_here(const struct agent *agent, const struct peer_end *own, const struct peer_end *end)
 {
 	struct target target;

@@ -5,6 +5,7 @@
 
 #include "event_loop.h"
 #include "local.h"
+#include "owner.h"
 #include "policy.h"
 
 struct agent;
@@ -17,10 +18,12 @@ struct user {
 	struct user *next;
 	uid_t uid;
 	unsigned queue_pairs, programs;
+	unsigned asks, registrations; /* that wait */
 };
 
 struct program {
 	struct source source;
+	struct source process; /* readable when the process has ended (process.h) */
 	struct agent *agent;
 	struct program *next, **link;
 	struct user *user;
@@ -35,10 +38,13 @@ struct program {
 	unsigned asks, registrations; /* that wait */
 	unsigned foreign; /* GIDs it reported that are not this host's */
 	uint64_t deadline; /* for HELLO */
+	uint64_t restored_at; /* it told of a queue pair that it had before this agent was started; 0: of none */
 	struct packet *first, *last; /* answers that the socket had no room for */
 	unsigned queued;
 };
 
+/* Whether a queue pair of the device is this program's, as far as the kernel says. */
+enum owner program_owns(const struct program *program, struct device *device, uint32_t qpn);
 /* Answers a request. `peer`, `encryption` and `text` may be NULL. */
 void program_answer(struct program *program, const struct local_answer *answer, const char *peer, const char *encryption, const char *text);
 /* Tells it that a queue pair must not go on. */

@@ -12,9 +12,10 @@
 #include <string.h>
 
 #define GRACE_US 200000u
-/* Registrations that wait, of one program and of all. */
+/* Registrations that wait, of one program, of all, and of one user's. */
 #define WAITING_A_PROGRAM 256u
 #define WAITING_MAX 4096u
+#define WAITING_A_USER (WAITING_MAX / 4)
 /* Queue pairs of one user with the same number, which only different devices have: each search goes through them. */
 #define SAME_NUMBER 64u
 
@@ -73,7 +74,7 @@ enum verdict {
 static enum verdict judge(struct program *program, struct device *device, const struct local_queue_pair *request, bool last, bool *owned)
 {
 	struct agent *agent = program->agent;
-	enum owner owner = device->kernel ? owner_check(agent->owner_fd, device->name, &device->index, device->port, request->qpn, program->pid) : OWNER_UNKNOWN;
+	enum owner owner = program_owns(program, device, request->qpn);
 	unsigned same;
 	struct queue_pair *rival = find_rival(program, device, request->qpn, &same);
 
@@ -116,7 +117,7 @@ static bool try_register(struct program *program, const struct local_queue_pair 
 	struct device *device = devices_find(program->devices, request->device, request->port);
 	struct queue_pair *pair = device ? pairing_find_own(program, request->device, request->port, request->qpn) : NULL;
 	struct queue_pair values = {.program = program, .device = device, .qpn = request->qpn, .type = (uint8_t)request->type};
-	struct local_answer answer = {.header.request = request->header.request};
+	struct local_answer answer = {.header.request = request->header.request, .vouched = 1};
 	enum verdict verdict;
 
 	if (!device) {
@@ -126,7 +127,7 @@ static bool try_register(struct program *program, const struct local_queue_pair 
 	}
 	/* INIT once more, with or without a word of the reset before it: all is drawn anew. */
 	if (pair)
-		pairing_forget(agent, pair);
+		pairing_give_up(program, pair);
 	verdict = judge(program, device, request, last, &values.owned);
 	if (verdict != MAY_REGISTER)
 		return verdict == REFUSED;
@@ -136,6 +137,8 @@ static bool try_register(struct program *program, const struct local_queue_pair 
 	}
 	agent_count(agent, COUNT_REGISTERED);
 	atomic_store_explicit(&agent->gauge_queue_pairs, (unsigned)agent->queue_pairs.count, memory_order_relaxed);
+	if (request->header.type == LOCAL_RESTORE)
+		program->restored_at = srdma_clock_us();
 	answer.psn = pair->psn;
 	program_answer(program, &answer, NULL, NULL, NULL);
 	if (agent->waiting_count > 0)
@@ -153,6 +156,7 @@ static void end(struct registration **at)
 
 	*at = registration->next;
 	registration->program->registrations--;
+	registration->program->user->registrations--;
 	registration->program->agent->registration_count--;
 	OPENSSL_cleanse(registration, sizeof *registration);
 	free(registration);
@@ -165,7 +169,9 @@ void pairing_register(struct program *program, const struct local_queue_pair *re
 
 	if (try_register(program, request, false))
 		return;
-	registration = program->registrations < WAITING_A_PROGRAM && agent->registration_count < WAITING_MAX ? malloc(sizeof *registration) : NULL;
+	registration = program->registrations < WAITING_A_PROGRAM && program->user->registrations < WAITING_A_USER && agent->registration_count < WAITING_MAX
+			       ? malloc(sizeof *registration)
+			       : NULL;
 	if (!registration) {
 		try_register(program, request, true);
 		return;
@@ -175,27 +181,29 @@ void pairing_register(struct program *program, const struct local_queue_pair *re
 		at = &(*at)->next;
 	*at = registration;
 	program->registrations++;
+	program->user->registrations++;
 	agent->registration_count++;
 }
 
-static void try_all(struct agent *agent, uint64_t now)
+/* Those of a number; 0: all. */
+static void try_all(struct agent *agent, uint32_t qpn, uint64_t now)
 {
 	for (struct registration **at = &agent->registrations; *at;)
-		if (try_register((*at)->program, &(*at)->request, now >= (*at)->until))
+		if ((qpn == 0 || (*at)->request.qpn == qpn) && try_register((*at)->program, &(*at)->request, now >= (*at)->until))
 			end(at);
 		else
 			at = &(*at)->next;
 }
 
-void registrations_try(struct agent *agent)
+void registrations_try(struct agent *agent, uint32_t qpn)
 {
 	if (!agent->stopping)
-		try_all(agent, 0);
+		try_all(agent, qpn, 0);
 }
 
 void registrations_tick(struct agent *agent, uint64_t now)
 {
-	try_all(agent, now);
+	try_all(agent, 0, now);
 }
 
 void registrations_forget(struct program *program, const struct local_queue_pair *request)

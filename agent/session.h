@@ -76,6 +76,8 @@ void peers_close(struct agent *agent);
 int peers_reach(struct agent *agent, const struct peer_end *own, const struct peer_end *end, struct session **out, enum refusal *reason);
 /* An open one, or NULL. */
 struct session *peers_find(const struct agent *agent, const struct peer_end *end);
+/* Whether the agent at this end is this one: the address is this host's, and no line of the map says otherwise. */
+bool peers_lead_here(struct agent *agent, const struct peer_end *end);
 /* Remembers for a moment that a host cannot be reached. */
 void peers_note_failure(struct agent *agent, const struct session *session, enum refusal reason, const char *text);
 /* An open session has ended: the peer's agent may be starting again. */

@@ -194,6 +194,9 @@ static int enter(bool files, bool agent)
 		ret = add_commands(filter);
 	if (ret == 0)
 		ret = add_sockets(filter, agent);
+	/* What tells that a program has ended, where the socket itself cannot. */
+	if (ret == 0 && agent)
+		ret = allow_if(filter, CALL(pidfd_open), 1, 0);
 	if (ret == 0)
 		ret = seccomp_load(filter);
 	seccomp_release(filter);

@@ -39,7 +39,7 @@ class Refused(Exception):
 
 class Answer:
     def __init__(self, body):
-        self.status, self.observed, self.psn, peer, encryption, why = struct.unpack("=III64s64s512s", body)
+        self.status, self.observed, self.vouched, self.psn, peer, encryption, why = struct.unpack("=IIII64s64s512s", body)
         self.peer, self.encryption, self.text = text(peer), text(encryption), text(why)
 
 

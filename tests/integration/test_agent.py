@@ -280,7 +280,7 @@ def test_unencrypted_path_is_refused_where_encryption_is_required(agent, program
             one.connect(number, own, elsewhere, 5)
         with refused(errno.EACCES, "nothing is seen that encrypts the path"):
             one.address(own, elsewhere)
-    assert strict.connect(0x12, A, A, 0x13).encryption == "same host"
+    assert strict.connect(0x12, A, A, 0x13).encryption == "the packets do not leave this host"
     assert len(a.refusals("encryption")) == len(b.refusals("encryption")) == 2
     assert not a.events("agent.session_failed")
 
@@ -519,6 +519,37 @@ def test_user_who_registers_anothers_queue_pair_is_refused(agent, program):
     assert x.connect(0x11, A, A, 0x11).psn == psn
 
 
+def test_registrations_end_with_their_process_though_another_has_its_socket(agent, program):
+    """Such as a child that was made past libc. The number of the process may be given to a third one."""
+    a = agent("a")
+    end, its_end = os.pipe()
+    shared = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    child = os.fork()
+    if child == 0:
+        try:
+            one = Program.__new__(Program)
+            one.socket, one.request, one.answers, one.revoked = shared, 0, {}, []
+            shared.settimeout(STEP)
+            shared.connect(str(a.socket))
+            one.send(1, "II64s", ENFORCE, 0, b"parent")
+            one._next(64)
+            one.device(A)
+            one.register(0x11)
+            one.event(1, "rdma_cm", "the last word of a process")
+        finally:
+            os._exit(0)
+    os.close(its_end)
+    os.waitpid(child, 0)
+    os.close(end)
+    # It was read all the same, and the number is free.
+    assert a.wait_refusal("program", "the last word of a process")["pid"] == child
+    wait_until(lambda: a.status()["programs"] == 0, a.log)
+    with pytest.raises((BrokenPipeError, ConnectionError)):
+        shared.send(b"x")
+    shared.close()
+    assert program(a).register(0x11) >= 0
+
+
 @pytest.mark.parametrize("name, kernel", [("other0", 0), ("other0", 1), ("uroce0", 1)])
 def test_number_of_another_program_is_refused_whatever_its_device_is_called(pair, program, name, kernel):
     a, _, x, y, psn, _ = pair
@@ -563,6 +594,19 @@ def test_user_has_a_number_on_few_devices_alone(agent):
     x.close()
 
 
+def test_question_that_its_program_gives_up_is_answered_at_once(agent, program):
+    """Another thread has reset or destroyed the queue pair."""
+    a = agent("a", "--connect-timeout-ms", int(STEP * 1000))
+    x = program(a)
+    with socket.create_server((B, a.port)):  # which never says a word
+        for give_up in x.forget, x.register:
+            x.register(0x11)
+            asked = x.ask(0x11, A, B, 0x22)
+            give_up(0x11)
+            with refused(errno.ECANCELED, "has reset or destroyed the queue pair"):
+                x.answer(asked)
+
+
 @as_root
 def test_policy_decides_which_user_connects_to_which_host(agent, program):
     a = agent("a", config="[agent]\nusers = 0\n[peer b.example]\nusers = 1234, @65534\n[peer c.example]\ndeny = yes\n")
@@ -605,7 +649,7 @@ def test_observe_lets_go_on_and_tells_what_it_would_refuse(agent, program):
     for one in x, strict:
         one.register(0x11 if one is x else 0x12)
     answer = x.connect(0x11, A, B, 0x22, would_be=0x1234)
-    assert (answer.status, answer.observed, answer.psn) == (0, 1, 0x1234) and "refused" in answer.text.lower()
+    assert (answer.status, answer.observed, answer.vouched, answer.psn) == (0, 1, 0, 0x1234) and "refused" in answer.text.lower()
     with refused(errno.EACCES, "Connection refused"):
         strict.connect(0x12, A, B, 0x22)
     assert a.events("agent.observed")[0]["reason"] == "no_agent"
@@ -629,7 +673,7 @@ def test_observing_end_has_the_psns_that_the_other_end_is_told(agent, program):
     x, y = program(a, mode=OBSERVE), program(b)
     psns = x.register(0x11), y.register(0x22)
     answer = x.connect(0x11, A, B, 0x22, would_be=0x1234)
-    assert (answer.observed, answer.psn) == (1, psns[1]) and "this user may not connect" in answer.text
+    assert (answer.observed, answer.vouched, answer.psn) == (1, 1, psns[1]) and "this user may not connect" in answer.text
     assert y.connect(0x22, B, A, 0x11).psn == psns[0]
     # The peer has asked before.
     psns = x.register(0x12), y.register(0x23)
@@ -810,6 +854,47 @@ def test_question_waits_for_an_agent_that_starts_again(agent, program, end):
     assert x.answer(asked).psn == psn
 
 
+def test_both_agents_are_started_again_and_their_programs_meet(agent, program):
+    """Neither knows that there was the other one: each waits for what programs register again."""
+    more = "--connect-timeout-ms", int(STEP * 1000)
+    a, b = agent("a", *more), agent("b", *more)
+    psn_x, psn_y = program(a).register(0x11), program(b).register(0x22)
+    for one in a, b:
+        one.process.kill()
+        one.process.wait()
+    a = agent("a", *more)
+    x = program(a)
+    x.restore(0x11, psn_x)
+    asked = x.ask(0x11, A, B, 0x22)
+    wait_until(lambda: a.events("agent.session_failed"), a.log)  # B's agent is not back
+    b = agent("b", *more)
+    wait_until(lambda: b.events("agent.session_opened"), b.log)  # its program is not, but the question is there, or nearly
+    y = program(b)
+    y.restore(0x22, psn_y)
+    assert x.answer(asked).psn == psn_y and y.connect(0x22, B, A, 0x11).psn == psn_x
+    # A program that is new has no peer that may be on its way back.
+    z = program(a)
+    z.register(0x12)
+    with refused(errno.EACCES, "check that the agent runs there"):
+        z.connect(0x12, A, C, 0x22)
+
+
+def test_sessions_that_end_with_each_question_are_given_up(hosts, agent, program):
+    a = agent("a", "--connect-timeout-ms", int(STEP * 1000))
+    x = program(a)
+    x.register(0x11)
+    with socket.create_server((B, a.port)) as listener:
+        listener.settimeout(STEP)
+        asked = x.ask(0x11, A, B, 0x22)
+        for _ in range(3):
+            peer = Peer(context(hosts, "b", server=True).wrap_socket(listener.accept()[0], server_side=True))
+            peer.greet(B)
+            peer.wait(P_QUERY)
+            peer.close()
+        with refused(errno.EACCES, "the sessions with the peer's agent end while it is asked"):
+            x.answer(asked)
+
+
 def test_question_on_its_way_goes_on_over_the_next_session(hosts, agent, program):
     """The peer's agent ends the session after the question, and answers it in the next one."""
     a = agent("a")
@@ -919,7 +1004,23 @@ def test_status_and_metrics_show_what_the_agent_did(agent, program):
     assert not a.socket.exists() and not a.control.exists()
 
 
-# ---- InfiniBand -------------------------------------------------------------------------------------------------------
+# ---- IPv6 and InfiniBand -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("asker", ["6", "4"])
+def test_agents_meet_over_ipv6(hosts, agent, program, asker):
+    """One host has an IPv6 address alone: this machine's loopback interface has no second one."""
+    hosts.make("six", "--name", "::1", "--cn", "six.example")
+    a = agent("a", "--listen", "::1", cert="six")
+    b = agent("b")
+    x, y = program(a, "::1"), program(b)
+    psns = x.register(0x11), y.register(0x22)
+    ends = [(x, 0x11, "::1", B, 0x22), (y, 0x22, B, "::1", 0x11)]
+    for one, number, own, peer, peers in ends if asker == "6" else ends[::-1]:
+        answer = one.connect(number, own, peer, peers)
+        assert (answer.psn, answer.peer) == ((psns[1], "b.example") if one is x else (psns[0], "six.example"))
+    assert y.address(B, "::1").peer == "six.example"
+    assert a.status()["sessions"] == 1
 
 
 def test_map_file_says_which_host_has_a_lid_or_a_gid(hosts, agent, program, start, tmp_path):
@@ -946,6 +1047,29 @@ def test_map_file_says_which_host_has_a_lid_or_a_gid(hosts, agent, program, star
     z.register(0x11, name="mlx5_0")
     with refused(errno.EACCES, "nor in the map file"):
         z.connect(0x11, of_x, of_y, 0x11, name="mlx5_0")
+
+
+# ---- what is wrong from the beginning ----------------------------------------------------------------------------------
+
+
+def test_faults_of_the_start_say_what_to_do(hosts, tmp_path):
+    (tmp_path / "file").write_text("", encoding="ascii")
+    (tmp_path / "map").write_text("lid 0 x\n", encoding="ascii")
+    credentials = "--cert", hosts.cert("a"), "--key", hosts.key("a"), "--ca", hosts.cert("ca"), "--listen", A, "--port", "0"
+    for code, words, options in (
+            (1, f"agent socket {tmp_path}/none/sock: there is no folder {tmp_path}/none; make it, or give another path", ("--socket", tmp_path / "none/sock")),
+            (1, f"{tmp_path}/file is not a folder; give another path", ("--socket", tmp_path / "file/sock")),
+            (1, f"control socket {tmp_path}/none/c: there is no folder {tmp_path}/none", ("--socket", tmp_path / "sock", "--control", tmp_path / "none/c")),
+            (2, "exists there; remove it, or give another path", ("--socket", tmp_path / "file")),
+            (2, "cannot read the map file", ("--socket", tmp_path / "sock", "--map", tmp_path / "none")),
+            (2, "map:1: there are no such LIDs: 0; give PREFIX/BITS HOST", ("--socket", tmp_path / "sock", "--map", tmp_path / "map")),
+            (2, "there is no user 'nobody-here' on this host", ("--socket", tmp_path / "sock", "--users", "nobody-here"))):
+        done = run(SECURDMA, "agent", *credentials, *options)
+        assert done.returncode == code and words in done.stderr, done
+    assert "give --cert, --key and --ca" in run(SECURDMA, "agent").stderr
+    for command in "status", "reload":
+        done = run(SECURDMA, command, "--agent", "--control", tmp_path / "none")
+        assert done.returncode == 3 and "no agent listens there; start it, or give the same --control PATH as the agent" in done.stderr, done
 
 
 # ---- size -------------------------------------------------------------------------------------------------------------

@@ -42,7 +42,8 @@ class QueuePair:
 
 
 class StandIn:
-    """`answers(type, qpn)` may return a status and a text that are answered instead of what the table says, "late", "garbage", or "close"."""
+    """`answers(type, qpn)` may return a status and a text that are answered instead of what the table says, "observed" (as the table says, though
+    it would be refused), "late", "garbage", or "close"."""
 
     def __init__(self, path, mode=ENFORCE):
         self.path, self.mode, self.answers = str(path), mode, lambda type_, qpn: None
@@ -122,9 +123,10 @@ class StandIn:
     # ---- what it answers ----
 
     def answer(self, program, request, status=0, psn=0, peer="", text="", observed=0, encryption="", would_be=0):
+        vouched = int(not status)
         if status and self.mode == OBSERVE:
             status, observed, psn = 0, 1, would_be  # as the program passed it
-        program.send(ANSWER, request, struct.pack("=III64s64s512s", status, observed, psn, peer.encode(), encryption.encode(), text.encode()))
+        program.send(ANSWER, request, struct.pack("=IIII64s64s512s", status, observed, vouched, psn, peer.encode(), encryption.encode(), text.encode()))
 
     def take(self, program, type_, request, body):
         if type_ == HELLO:
@@ -150,6 +152,9 @@ class StandIn:
         other = self.answers(type_, number) if type_ not in (FORGET, RESTORE) else None
         if other == "late":
             return
+        if other == "observed":
+            self.connect(program, device, request, body, observed=1)
+            return
         if other == "garbage":
             with contextlib.suppress(OSError):
                 program.socket.send(os.urandom(100))
@@ -158,7 +163,7 @@ class StandIn:
         elif other:
             self.answer(program, request, status=other[0], text=other[1])
         elif type_ == CONNECT:
-            self.connect(program, device, request, body)
+            self.connect(program, device, request, body, observed=0)
         elif type_ == ADDRESS:
             self.answer(program, request, peer="stand-in.test")
         else:
@@ -180,7 +185,7 @@ class StandIn:
             pair.peer_gid, pair.restored = peer_gid, (peer_qpn, peer_psn)
         self.answer(program, request, psn=psn)
 
-    def connect(self, program, device, request, body):
+    def connect(self, program, device, request, body, observed):
         _, port, qpn, index, peer_qpn, lid, would_be, gid, peer_gid = CONNECTION.unpack(body)
         pair, peer = self.table.get((device, qpn)), self.table.get((device, peer_qpn))
         assert program.devices[device, port][index] == gid and pair and pair.program is program
@@ -194,7 +199,7 @@ class StandIn:
             self.answer(program, request, errno.EACCES, text="another queue pair is connected with that one")
         else:
             pair.peer, pair.peer_gid, peer.expected = peer, peer_gid, pair
-            self.answer(program, request, psn=peer.psn, peer="stand-in.test", encryption="")
+            self.answer(program, request, psn=peer.psn, peer="stand-in.test", observed=observed, text="observed" if observed else "")
 
     def revoke(self, pair, text):
         pair.program.send(REVOKE, 0, struct.pack("=64sII512s", pair.device.encode(), pair.qpn, pair.psn, text.encode()))
