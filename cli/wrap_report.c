@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What a wrapped command did, from the records that its processes appended (wrap/report.h). */
 #include "cli.h"
+#include "encryption.h"
 #include "wrap.h"
 
 #include "../wrap/report.h"
@@ -148,6 +149,14 @@ static void print_psns(const struct summary *summary)
 	fprintf(stderr, "\n");
 }
 
+/* Before what was checked. */
+static const char *encryption_words(const char *checked)
+{
+	if (!checked[0])
+		return "encryption not checked";
+	return strcmp(checked, ENCRYPTION_STAYS_HERE) == 0 ? "not encrypted, but " : "encrypted by ";
+}
+
 static void print_peers(const struct summary *summary)
 {
 	for (size_t i = 0; i < summary->peer_count; i++) {
@@ -158,7 +167,7 @@ static void print_peers(const struct summary *summary)
 			gid_text(peer->first->peer_gid, gid), peer->queue_pairs, CLI_S(peer->queue_pairs));
 		if (peer->addresses > 0)
 			fprintf(stderr, ", %u for datagrams", peer->addresses);
-		fprintf(stderr, "; %s%s\n", peer->first->encryption[0] ? "encrypted by " : "encryption not checked", peer->first->encryption);
+		fprintf(stderr, "; %s%s\n", encryption_words(peer->first->encryption), peer->first->encryption);
 	}
 }
 

@@ -137,9 +137,9 @@ static int ask_for_peer(struct queue_pair *pair, const struct ibv_qp_attr *attr,
 	}
 	memcpy(record->peer, answer.peer, sizeof record->peer);
 	memcpy(record->encryption, answer.encryption, sizeof record->encryption);
-	/* Where there is no other PSN than the program's, an observing agent answers that one. */
-	pair->vouched = pair->registered && answer.status == 0 && (!answer.observed || answer.psn != request.psn_would_be);
+	pair->vouched = pair->registered && answer.status == 0 && answer.vouched;
 	pair->peer_psn = answer.psn;
+	pair->asked = answer.status == 0 || answer.status == ETIMEDOUT;
 	if (answer.status == 0 && !answer.observed)
 		return 0;
 	describe(pair, what, sizeof what);
@@ -169,6 +169,26 @@ static const char *unfit(bool known, const struct queue_pair *pair)
 	return pair->state != QUEUE_PAIR_INIT ? "it is connected; reset it first" : NULL;
 }
 
+/* Takes the peer that the program names. An earlier attempt may have failed at the device after its peer was told the PSN: another peer gets
+ * another one. */
+static int name_peer(struct queue_pair *pair, const struct ibv_qp_attr *attr)
+{
+	struct queue_pair before = *pair;
+	int error;
+
+	pair->peer_qpn = attr->dest_qp_num;
+	pair->peer_lid = attr->ah_attr.dlid;
+	memset(pair->peer_gid, 0, sizeof pair->peer_gid);
+	if (attr->ah_attr.is_global)
+		memcpy(pair->peer_gid, attr->ah_attr.grh.dgid.raw, sizeof pair->peer_gid);
+	if (!before.asked || (before.peer_qpn == pair->peer_qpn && before.peer_lid == pair->peer_lid &&
+			      memcmp(before.peer_gid, pair->peer_gid, sizeof pair->peer_gid) == 0))
+		return 0;
+	pair->asked = pair->registered = false;
+	error = register_pair(pair);
+	return error ? error : queue_pairs_put(pair);
+}
+
 static int to_rtr(struct ibv_qp *qp, struct ibv_qp_attr *attr, int mask)
 {
 	struct report_record record;
@@ -183,14 +203,15 @@ static int to_rtr(struct ibv_qp *qp, struct ibv_qp_attr *attr, int mask)
 	/* A call that the device will refuse in any case concerns nobody. */
 	if (!(mask & IBV_QP_AV) || !(mask & IBV_QP_DEST_QPN) || !(mask & IBV_QP_RQ_PSN))
 		return call_next(qp, attr, mask);
-	pair.peer_qpn = attr->dest_qp_num;
-	pair.peer_lid = attr->ah_attr.dlid;
-	memset(pair.peer_gid, 0, sizeof pair.peer_gid);
-	if (attr->ah_attr.is_global)
-		memcpy(pair.peer_gid, attr->ah_attr.grh.dgid.raw, sizeof pair.peer_gid);
+	error = name_peer(&pair, attr);
+	if (error != 0)
+		return error;
 	record = record_of(qp, &pair);
 	record.psn = attr->rq_psn;
 	error = ask_for_peer(&pair, attr, &record);
+	/* The program may have destroyed it meanwhile, from another thread. */
+	if (!queue_pairs_note_asked(&pair) && error == 0)
+		errno = error = EINVAL;
 	if (error != 0)
 		return error;
 	error = pair.vouched ? call_next_with(qp, attr, mask, offsetof(struct ibv_qp_attr, rq_psn), pair.peer_psn) : call_next(qp, attr, mask);

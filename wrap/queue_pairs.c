@@ -113,6 +113,21 @@ int queue_pairs_put(const struct queue_pair *pair)
 	return error;
 }
 
+bool queue_pairs_note_asked(const struct queue_pair *pair)
+{
+	pthread_mutex_lock(&lock);
+	struct entry *entry = *find(pair->qp);
+	bool there = entry && entry->pair.qpn == pair->qpn && entry->pair.psn == pair->psn;
+	if (there && pair->asked) {
+		entry->pair.asked = true;
+		entry->pair.peer_qpn = pair->peer_qpn;
+		entry->pair.peer_lid = pair->peer_lid;
+		memcpy(entry->pair.peer_gid, pair->peer_gid, sizeof entry->pair.peer_gid);
+	}
+	pthread_mutex_unlock(&lock);
+	return there;
+}
+
 static void fill(const struct queue_pair *pair, struct local_queue_pair *packet)
 {
 	memset(packet, 0, sizeof *packet);

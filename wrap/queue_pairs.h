@@ -21,6 +21,7 @@ struct queue_pair {
 	uint8_t state; /* enum queue_pair_state */
 	bool registered; /* the agent drew `psn` */
 	bool vouched;    /* the agent gave `peer_psn`; else the PSNs are the program's own, which observe lets through */
+	bool asked;      /* the agent may have told `psn` to the host of peer_*, whether the queue pair is connected or not */
 	bool revoked;    /* and it has been said */
 	uint8_t gid[16], peer_gid[16];
 };
@@ -35,6 +36,8 @@ static inline uint32_t queue_pair_agents_type(uint32_t type)
 bool queue_pairs_find(const struct ibv_qp *qp, struct queue_pair *out);
 /* Adds it, or puts this in place of what was known of pair->qp. What the thread noted as revoked stays so until a new INIT. 0 or ENOMEM. */
 int queue_pairs_put(const struct queue_pair *pair);
+/* Notes for which peer the agent was asked, and nothing else: the queue pair stays in INIT. False: it was reset or destroyed meanwhile. */
+bool queue_pairs_note_asked(const struct queue_pair *pair);
 /* Takes it out, and tells the agent. False: it was not known. */
 bool queue_pairs_forget(const struct ibv_qp *qp, struct queue_pair *out);
 /* All of a context that is closed. */

@@ -221,6 +221,53 @@ def test_reset_draws_anew(start):
     assert b.receive(0) == 0 and a.send(0) == 0 and a.poll(20000) == 0 and b.poll(20000) == 0
 
 
+def test_states_in_odd_orders(start, agent):
+    """A program may try what the device refuses; the next right order connects all the same."""
+    a, b = start(), start()
+    a.create(0, "rc")
+    peer = b.ready()
+    assert a.rtr(0, peer, LOOPBACK, 0) == errno.EACCES and a.rts(0, 0) == errno.EACCES
+    assert a.init(0) == a.init(0) == 0  # the second one changes attributes alone
+    qpn = agent.requests[-1][2]
+    psn = agent.table["uroce0", qpn].psn
+    assert a.rts(0, 0) == errno.EACCES and "did not come to RTR" in a.log()
+    assert a.rtr(0, peer, LOOPBACK, 0) == 0
+    assert a.rtr(0, peer, LOOPBACK, 0) == errno.EACCES and "it is connected; reset it first" in a.log()
+    assert a.rts(0, 0) == 0 and a.rts(0, 0) == errno.EINVAL  # as the device says
+    assert b.rtr(0, qpn, LOOPBACK, 0) == 0 and b.rts(0, 0) == 0
+    assert a.psns() == b.psns()[::-1] and a.psns()[0] == psn
+    # Without RESET between: the device refuses it, so the connection stays.
+    assert a.init(0) != 0 and a.psns() == b.psns()[::-1]
+
+
+def test_attempt_that_fails_at_the_device_may_be_repeated_with_any_peer(start, agent):
+    a, b, c = start(), start(), start()
+    qpns = [one.ready() for one in (a, b, c)]
+    psn = agent.table["uroce0", qpns[0]].psn
+    assert a.badrtr(0, qpns[1], LOOPBACK) not in (0, errno.EACCES)
+    assert agent.table["uroce0", qpns[1]].expected
+    # The same peer knows this PSN; another one gets another.
+    assert a.rtr(0, qpns[1], LOOPBACK, 0) == 0 and agent.table["uroce0", qpns[0]].psn == psn
+    assert a.reset(0) == 0 and a.init(0) == 0
+    psn = agent.table["uroce0", qpns[0]].psn
+    assert a.badrtr(0, qpns[1], LOOPBACK) not in (0, errno.EACCES)
+    assert a.rtr(0, qpns[2], LOOPBACK, 0) == 0 and a.rts(0, 0) == 0, a.log()
+    assert agent.table["uroce0", qpns[0]].psn != psn
+    assert c.rtr(0, qpns[0], LOOPBACK, 0) == 0 and c.rts(0, 0) == 0
+    assert a.psns() == c.psns()[::-1]
+
+
+def test_queue_pair_that_another_thread_destroys_while_it_is_asked_for(start, agent):
+    a, b = start(), start()
+    peer = b.ready()
+    # The answer comes when the queue pair is gone.
+    agent.answers = lambda type_, qpn: time.sleep(2) if type_ == CONNECT else None
+    a.ready()
+    assert a.abandon(0, peer, LOOPBACK, 100) == [0, errno.EINVAL], a.log()
+    agent.answers = lambda type_, qpn: None
+    connect(a, b, 1)
+
+
 def test_a_thousand_queue_pairs_and_two_threads(start):
     a = start(options=["--report=json"])
     for threads in (1, 2):
@@ -405,6 +452,17 @@ def test_observing_agent_lets_pass_what_it_can_not_vouch_for(start, agent):
     assert a.rtr(0, qpns[1], LOOPBACK, 3) == 0 and a.rts(0, 4) == 0
     assert a.psns() == (4, 3)
     assert "would refuse to connect" in a.log() and "no agent has such a queue pair" in a.log()
+
+
+def test_psn_of_the_peer_may_be_the_one_that_the_program_passes(start, agent):
+    """An observing agent says whose a PSN is: that they are equal says nothing."""
+    agent.mode = OBSERVE
+    a, b = start(options=["--observe"]), start(options=["--observe"])
+    qpns = a.ready(), b.ready()
+    psns = [agent.table["uroce0", qpn].psn for qpn in qpns]
+    agent.answers = lambda type_, qpn: "observed" if type_ == CONNECT else None
+    assert a.rtr(0, qpns[1], LOOPBACK, psns[1]) == 0 and a.rts(0, 4) == 0
+    assert a.psns() == (*psns,)
 
 
 @pytest.mark.parametrize("fault, said", [

@@ -102,7 +102,7 @@ def test_psns_cross_and_agents_come_back(hosts):
     for host in (a, b):
         host.kill()
         host.start()
-    # An agent waits 200 ms for a queue pair to be registered again; on a machine that many want that may be too short.
+    # An agent waits for a moment after its start; on a machine that many want that may be too short.
     wait_until(lambda: x.rtr(2, qpns[1], B, 0) == 0, x.log)
     assert x.rts(2, 0) == 0
     assert y.rtr(2, qpns[0], A, 0) == 0 and y.rts(2, 0) == 0, y.log()
@@ -180,9 +180,11 @@ def test_observing_agents_let_pass_and_enforcing_ones_do_not_be_talked_into_it(h
 def test_packets_that_do_not_leave_the_host_need_no_encryption(hosts):
     """Both of these hosts are this one. test_agent.py has a path that is refused, test_encryption.py all kinds of them."""
     a, b = (host.start() for host in hosts)
-    x, y = a.pairs(options=["--require-encryption"]), b.pairs()
+    x, y = a.pairs(options=["--require-encryption", "--report"]), b.pairs()
     x.ready()
     assert x.rtr(0, y.ready(), B, 0) == 0 and "refused" not in x.log(), x.log()
+    x.process.stdin.close()
+    assert x.wait() == 0 and "1 queue pair; not encrypted, but the packets do not leave this host" in x.log(), x.log()
 
 
 def test_encryption_is_required_and_not_there(hosts):

@@ -96,6 +96,16 @@ static int rts(struct ibv_qp *qp, uint32_t psn)
 			       (qp->qp_type == IBV_QPT_RC ? IBV_QP_TIMEOUT | IBV_QP_RETRY_CNT | IBV_QP_RNR_RETRY | IBV_QP_MAX_QP_RD_ATOMIC : 0));
 }
 
+/* With a path MTU that no device has: the device refuses what the agent has granted. */
+static int bad_rtr(struct ibv_qp *qp, uint32_t qpn, const union ibv_gid *gid)
+{
+	struct ibv_qp_attr attr = {.qp_state = IBV_QPS_RTR, .path_mtu = 77, .dest_qp_num = qpn, .max_dest_rd_atomic = 1, .min_rnr_timer = 12,
+				   .ah_attr = {.is_global = 1, .port_num = 1, .grh = {.dgid = *gid, .sgid_index = (uint8_t)gid_index, .hop_limit = 64}}};
+
+	return verbs.modify_qp(qp, &attr, IBV_QP_STATE | IBV_QP_AV | IBV_QP_PATH_MTU | IBV_QP_DEST_QPN | IBV_QP_RQ_PSN | IBV_QP_MAX_DEST_RD_ATOMIC |
+			       IBV_QP_MIN_RNR_TIMER);
+}
+
 static int to_state(struct ibv_qp *qp, enum ibv_qp_state state)
 {
 	struct ibv_qp_attr attr = {.qp_state = state};
@@ -195,6 +205,36 @@ static void many(unsigned count, unsigned threads)
 	qsort(times, timed, sizeof *times, compare);
 	printf("%d %.6f %.6f %u\n", error, took, times[timed * 99 / 100], wrong);
 	free(times);
+}
+
+struct attempt {
+	pthread_t thread;
+	struct ibv_qp *qp;
+	uint32_t qpn;
+	union ibv_gid gid;
+	int error;
+};
+
+static void *attempt(void *arg)
+{
+	struct attempt *attempt = arg;
+
+	attempt->error = rtr(attempt->qp, attempt->qpn, &attempt->gid, 0);
+	return NULL;
+}
+
+/* "abandon AT QPN GID MS": destroys a queue pair so long after another thread began to connect it. Both results. */
+static void abandon(unsigned at, uint32_t qpn, const union ibv_gid *gid, unsigned ms)
+{
+	struct attempt one = {.qp = pairs[at], .qpn = qpn, .gid = *gid};
+	int destroyed;
+
+	pthread_create(&one.thread, NULL, attempt, &one);
+	usleep(ms * 1000);
+	destroyed = verbs.destroy_qp(pairs[at]);
+	pairs[at] = NULL;
+	pthread_join(one.thread, NULL);
+	printf("%d %d\n", destroyed, one.error);
 }
 
 /* "forks COUNT": forks while another thread connects. How many children could not make a queue pair of their own, and the other's error. */
@@ -315,6 +355,12 @@ static bool obey(char *line)
 	} else if (strcmp(word, "rtr") == 0 && sscanf(line, "%*s %u %u %63s %u", &at, &a, text, &b) == 4) {
 		parse_gid(text, &gid);
 		answer(rtr(pairs[at], a, &gid, b));
+	} else if (strcmp(word, "badrtr") == 0 && sscanf(line, "%*s %u %u %63s", &at, &a, text) == 3) {
+		parse_gid(text, &gid);
+		answer(bad_rtr(pairs[at], a, &gid));
+	} else if (strcmp(word, "abandon") == 0 && sscanf(line, "%*s %u %u %63s %u", &at, &a, text, &b) == 4) {
+		parse_gid(text, &gid);
+		abandon(at, a, &gid, b);
 	} else if (strcmp(word, "rts") == 0 && sscanf(line, "%*s %u %u", &at, &a) == 2) {
 		answer(rts(pairs[at], a));
 	} else if (strcmp(word, "reset") == 0 && sscanf(line, "%*s %u", &at) == 1) {
