@@ -40,6 +40,8 @@ int agent_rules_prepare(struct agent_rules *rules, const char *identity_from)
 		ret = srdma_tls_context_set_alpn(rules->client, PEER_ALPN);
 	if (ret != 0)
 		return ret;
+	srdma_tls_context_set_wrong_name(rules->client, "the agent's certificate is not for this name or address; make one with it for that host "
+							 "(securdma cert peer --name), or name the host in the map file (--map)");
 	srdma_tls_context_set_name_order(rules->client, &order);
 	srdma_tls_context_set_name_order(rules->server, &order);
 	ret = srdma_tls_context_own_names(rules->server, &names);

@@ -102,7 +102,10 @@ static void report(struct doctor *doctor, const struct address *own, const struc
 	else if (ret == -EAGAIN)
 		doctor_find(doctor, FINDING_FAIL, "encryption", "ping the peer, and try again", "%s: %s", path, why);
 	else
-		doctor_find(doctor, FINDING_FAIL, "encryption", ret == -EPERM ? "run this as root" : "see docs/ENCRYPTION.md for ways to encrypt the path",
+		doctor_find(doctor, FINDING_FAIL, "encryption",
+			    ret == -EPERM    ? "run this as root"
+			    : ret == -EINVAL ? "give addresses of the two hosts, of one family   (ip address shows those of this host)"
+					     : "see docs/ENCRYPTION.md for ways to encrypt the path",
 			    "%s: %s", path, why);
 }
 

@@ -76,6 +76,11 @@ const char *srdma_tls_context_alpn(const struct srdma_tls_context *context, unsi
 	return (const char *)context->alpn + 1;
 }
 
+void srdma_tls_context_set_wrong_name(struct srdma_tls_context *context, const char *text)
+{
+	context->trust.wrong_name = text;
+}
+
 void srdma_tls_context_set_name_order(struct srdma_tls_context *context, const struct srdma_name_order *order)
 {
 	context->name_order = *order;

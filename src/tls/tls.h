@@ -23,6 +23,8 @@ int srdma_tls_context_set_alpn(struct srdma_tls_context *context, const char *pr
 /* The protocol, which has no NUL at its end. */
 const char *srdma_tls_context_alpn(const struct srdma_tls_context *context, unsigned *length);
 /* Which names of peers identify them, for a context that has no option for it. */
+/* What a client's end says of a certificate that is not for the name that it connects to; `text` is static. */
+void srdma_tls_context_set_wrong_name(struct srdma_tls_context *context, const char *text);
 void srdma_tls_context_set_name_order(struct srdma_tls_context *context, const struct srdma_name_order *order);
 /* The names in this end's certificate; none if it has no certificate. Errors: -EINVAL, -ENOMEM. */
 int srdma_tls_context_own_names(const struct srdma_tls_context *context, struct srdma_peer_names *out);

@@ -48,7 +48,9 @@ static void describe(X509 *cert, char *out, size_t size)
 	snprintf(out, size, " ('%s', issued by '%s')", subject, issuer);
 }
 
-static int refuse(X509_STORE_CTX *store, int error, X509 *culprit)
+static const char wrong_name[] = "the server's certificate is not for this name or address; connect to a name in the certificate, or give one with --server-name";
+
+static int refuse(const struct srdma_trust *trust, X509_STORE_CTX *store, int error, X509 *culprit)
 {
 	SSL *ssl = X509_STORE_CTX_get_ex_data(store, SSL_get_ex_data_X509_STORE_CTX_idx());
 	const char *why = srdma_verify_text(error);
@@ -61,8 +63,7 @@ static int refuse(X509_STORE_CTX *store, int error, X509 *culprit)
 		srdma_tls_refuse(ssl, SRDMA_ECERT, "the server's public key does not match the pin; if the server has a new key, get its pin with "
 						   "'securdma cert pin', over a way that you trust");
 	else if (error == X509_V_ERR_HOSTNAME_MISMATCH || error == X509_V_ERR_IP_ADDRESS_MISMATCH)
-		srdma_tls_refuse(ssl, SRDMA_ECERT, "the server's certificate is not for this name or address; connect to a name in the "
-						   "certificate, or give one with --server-name");
+		srdma_tls_refuse(ssl, SRDMA_ECERT, "%s", trust->wrong_name ? trust->wrong_name : wrong_name);
 	else if (error == X509_V_ERR_UNABLE_TO_GET_CRL)
 		srdma_tls_refuse(ssl, SRDMA_ECERT,
 				 "the peer's certificate is not acceptable: there is no revocation list of an issuer%s; add one to the list file (--crl, --client-crl)",
@@ -79,11 +80,11 @@ static int verify_pin(const struct srdma_trust *trust, X509_STORE_CTX *store)
 	unsigned char pin[SRDMA_PIN_SIZE];
 
 	if (!cert || srdma_cert_pin(cert, pin) != 0 || CRYPTO_memcmp(pin, trust->pin, sizeof pin) != 0)
-		return refuse(store, X509_V_ERR_APPLICATION_VERIFICATION, cert);
+		return refuse(trust, store, X509_V_ERR_APPLICATION_VERIFICATION, cert);
 	if (X509_cmp_current_time(X509_get0_notBefore(cert)) >= 0)
-		return refuse(store, X509_V_ERR_CERT_NOT_YET_VALID, cert);
+		return refuse(trust, store, X509_V_ERR_CERT_NOT_YET_VALID, cert);
 	if (X509_cmp_current_time(X509_get0_notAfter(cert)) <= 0)
-		return refuse(store, X509_V_ERR_CERT_HAS_EXPIRED, cert);
+		return refuse(trust, store, X509_V_ERR_CERT_HAS_EXPIRED, cert);
 	X509_STORE_CTX_set_error(store, X509_V_OK);
 	return 1;
 }
@@ -95,12 +96,12 @@ static int verify(X509_STORE_CTX *store, void *arg)
 	int result = X509_V_OK;
 
 	if ((trust->cas || !trust->has_pin) && X509_verify_cert(store) != 1)
-		return refuse(store, X509_STORE_CTX_get_error(store), X509_STORE_CTX_get_current_cert(store));
+		return refuse(trust, store, X509_STORE_CTX_get_error(store), X509_STORE_CTX_get_current_cert(store));
 	/* The lists come last, since a list can be checked only with the certificate of its CA. */
 	if (trust->cas && trust->lists)
 		result = srdma_revocation_check(trust->lists, X509_STORE_CTX_get0_chain(store), trust->cas, trust->require_all_lists, &culprit);
 	if (result != X509_V_OK)
-		return refuse(store, result, culprit);
+		return refuse(trust, store, result, culprit);
 	return trust->has_pin ? verify_pin(trust, store) : 1;
 }
 

@@ -13,6 +13,7 @@ struct srdma_trust {
 	STACK_OF(X509) *cas; /* NULL: none */
 	struct srdma_revocation *lists; /* NULL: none is consulted */
 	bool require_all_lists;
+	const char *wrong_name; /* what to say of a certificate of another name; static; NULL: as a client says of a server */
 	bool has_pin;
 	unsigned char pin[SRDMA_PIN_SIZE];
 };

@@ -14,12 +14,12 @@ const char *srdma_verify_text(long error)
 		return "no CA in the CA file (--ca, --client-ca) has issued it; add the CA that did, and add the CAs in between "
 		       "to the peer's certificate file";
 	case X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT:
-		return "self-signed certificate, which is not in the CA file; verify it by its pin instead (securdma cert pin, --pin)";
+		return "self-signed certificate, which is not in the CA file; add it there, or verify a server by its pin (securdma cert pin, --pin)";
 	case X509_V_ERR_CERT_HAS_EXPIRED: return "certificate has expired; its owner needs a new one";
 	case X509_V_ERR_CERT_NOT_YET_VALID: return "certificate is not valid yet; check the clocks of both machines";
 	case X509_V_ERR_INVALID_PURPOSE:
-		return "unsuitable certificate purpose: a server needs a server's certificate, and a client a client's (securdma cert server, "
-		       "securdma cert client)";
+		return "unsuitable certificate purpose: a server needs a server's certificate, a client a client's, and an agent a peer's "
+		       "(securdma cert server, client, peer)";
 	case X509_V_ERR_INVALID_CA: return "a certificate that is not a CA's has issued it";
 	case X509_V_ERR_CERT_REVOKED: return "certificate revoked by its CA";
 	case X509_V_ERR_UNABLE_TO_GET_CRL: return "there is no revocation list of the CA that issued it; put one into the list file (--crl, --client-crl)";

@@ -310,8 +310,10 @@ def test_host_that_claims_another_hosts_address_is_refused(hosts, pair, start):
     assert all(peer["queries_sent"] == 0 for peer in b.status()["peers"])  # A's question still counts
 
 
-@pytest.mark.parametrize("cert", ["c", "stranger", None], ids=["another host's", "another CA's", "none"])
-def test_agent_with_a_wrong_certificate_is_refused(hosts, agent, program, tmp_path, cert):
+@pytest.mark.parametrize("cert, words", [("c", "the agent's certificate is not for this name or address; make one with it for that host (securdma cert peer --name)"),
+                                         ("stranger", "no CA in the CA file (--ca, --client-ca) has issued it"), (None, "the agent there")],
+                         ids=["another host's", "another CA's", "none"])
+def test_agent_with_a_wrong_certificate_is_refused(hosts, agent, program, tmp_path, cert, words):
     """It listens at B's address."""
     b = agent("b")
     x = program(b)
@@ -336,7 +338,7 @@ def test_agent_with_a_wrong_certificate_is_refused(hosts, agent, program, tmp_pa
         with raw, contextlib.suppress(OSError):
             if made:
                 made.wrap_socket(raw, server_side=True).recv(1)
-        with refused(errno.EACCES, "the agent there"):
+        with refused(errno.EACCES, words):
             x.answer(asked)
     if cert:
         b.wait_refusal("certificate")

@@ -5,11 +5,12 @@ import errno
 import json
 import os
 import re
+import shutil
 import subprocess
 import tempfile
 
 import pytest
-from conftest import SECURDMA, UROCE, Process, free_port, left_out_of, wait_until
+from conftest import SECURDMA, STEP, UROCE, Process, free_port, left_out_of, wait_until
 from test_wrap import ERR, Middle, Pairs, listens, perftest_options, two_ends, wrap
 
 pytestmark = left_out_of("asan", "tsan", "vm")
@@ -87,6 +88,26 @@ def test_programs_of_two_hosts(hosts):
     for text, name in zip(two_ends(b.command(*command, options=["--report=json"]), a.command(*command, B, options=["--report=json"]), port), ("a", "b")):
         report = json.loads(next(line for line in text.splitlines() if line.startswith("{")))
         assert report["queue_pairs"]["with_agents_psns"] == 4 and [peer["name"] for peer in report["peers"]] == [f"{name}.example"]
+
+
+@pytest.mark.skipif(not (shutil.which("mpiexec.openmpi") and shutil.which("mpicc.openmpi")), reason="Open MPI is not installed")
+def test_open_mpi_over_ucx(hosts, tmp_path):
+    """A process at each host; both begin with PSN 0."""
+    a, b = (host.start() for host in hosts)
+    program = tmp_path / "mpi_check"
+    subprocess.run(["mpicc.openmpi", "-o", program, os.path.join(os.path.dirname(__file__), "../../uroce/tests/programs/mpi_check.c")], check=True)
+    ranks = [["-np", "1", *host.command(program, options=["--report=json"])] for host in (a, b)]
+    environment = dict(os.environ, OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1", OMPI_MCA_pml="ucx", OMPI_MCA_osc="ucx",
+                       OMPI_MCA_rmaps_base_oversubscribe="1", UCX_TLS="rc_verbs,ud_verbs:aux,self", UCX_NET_DEVICES="uroce0:1", HOME=str(tmp_path))
+    text = subprocess.run(["mpiexec.openmpi", *ranks[0], ":", *ranks[1]], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                          timeout=2 * STEP, check=True).stdout
+    assert "2 processes: all numbers are right" in text
+    reports = [json.loads(line) for line in text.splitlines() if line.startswith('{"command"')]
+    assert len(reports) == 2, text
+    for report in reports:
+        pairs = report["queue_pairs"]
+        assert pairs["connected"] == pairs["with_agents_psns"] == report["program_psns"]["zero"] > 0
+        assert {peer["name"] for peer in report["peers"] if peer["queue_pairs"]} == {"a.example", "b.example"}
 
 
 def test_psns_cross_and_agents_come_back(hosts):
