@@ -81,6 +81,7 @@ struct local_queue_pair {
 	uint32_t psn;       /* LOCAL_RESTORE: what the agent drew at LOCAL_REGISTER */
 	uint32_t connected; /* LOCAL_RESTORE: whether it was in RTR or beyond; then peer_* are set */
 	uint32_t peer_qpn, peer_psn;
+	uint32_t peer_lid;  /* of a connection without GIDs; else 0 */
 	uint8_t gid[16], peer_gid[16];
 };
 

@@ -90,7 +90,7 @@ static const char *queue_pair_problem(const struct local_queue_pair *pair)
 		return "a queue pair's type is neither RC nor UC";
 	if (restored && (pair->psn > MASK24 || pair->connected > 1))
 		return "a restored queue pair is out of range";
-	if (restored && pair->connected && (!is_qpn(pair->peer_qpn) || pair->peer_psn > MASK24 || !is_gid(pair->gid)))
+	if (restored && pair->connected && (!is_qpn(pair->peer_qpn) || pair->peer_psn > MASK24 || !is_gid(pair->gid) || pair->peer_lid > LID_MAX))
 		return "a restored queue pair's connection is out of range";
 	return NULL;
 }

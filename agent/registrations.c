@@ -34,6 +34,8 @@ static struct queue_pair *find_rival(const struct program *program, const struct
 	return rival;
 }
 
+static const uint8_t no_gid[16];
+
 static int take_psn(struct queue_pair *pair, const struct local_queue_pair *request)
 {
 	if (request->header.type != LOCAL_RESTORE)
@@ -42,8 +44,11 @@ static int take_psn(struct queue_pair *pair, const struct local_queue_pair *requ
 	if (!request->connected)
 		return 0;
 	/* It was connected before this agent was started. */
-	memcpy(pair->gid, request->gid, sizeof pair->gid);
 	memcpy(pair->peer_gid, request->peer_gid, sizeof pair->peer_gid);
+	if (memcmp(pair->peer_gid, no_gid, sizeof no_gid) == 0)
+		pair->peer_lid = (uint16_t)request->peer_lid;
+	else
+		memcpy(pair->gid, request->gid, sizeof pair->gid);
 	pair->peer_qpn = request->peer_qpn;
 	pair->peer_psn = request->peer_psn;
 	pair->has_peer_psn = true;

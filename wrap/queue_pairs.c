@@ -141,6 +141,7 @@ static void fill(const struct queue_pair *pair, struct local_queue_pair *packet)
 	if (packet->connected) {
 		packet->peer_qpn = pair->peer_qpn;
 		packet->peer_psn = pair->peer_psn;
+		packet->peer_lid = pair->peer_lid;
 		memcpy(packet->peer_gid, pair->peer_gid, sizeof packet->peer_gid);
 	}
 }

@@ -102,16 +102,16 @@ class Program:
         return self.answer(self.send(DEVICE, "64s6I1024s", name.encode(), port, link, lid, kernel, 0, len(gids), b"".join(gids)))
 
     def register(self, qpn, name="uroce0", port=1, kind=RC, wait=True):
-        request = self.send(REGISTER, "64s7I16s16s", name.encode(), port, qpn, kind, 0, 0, 0, 0, b"", b"")
+        request = self.send(REGISTER, "64s8I16s16s", name.encode(), port, qpn, kind, 0, 0, 0, 0, 0, b"", b"")
         return self.answer(request).psn if wait else request
 
-    def restore(self, qpn, psn, peer=None, name="uroce0", port=1, kind=RC):
+    def restore(self, qpn, psn, peer=None, name="uroce0", port=1, kind=RC, lid=0):
         """peer: (own address, the peer's address, its QPN, its PSN) of a queue pair that was connected."""
         own, other, peer_qpn, peer_psn = peer or ("::", "::", 0, 0)
-        return self.answer(self.send(RESTORE, "64s7I16s16s", name.encode(), port, qpn, kind, psn, int(bool(peer)), peer_qpn, peer_psn, gid(own), gid(other)))
+        return self.answer(self.send(RESTORE, "64s8I16s16s", name.encode(), port, qpn, kind, psn, int(bool(peer)), peer_qpn, peer_psn, lid, gid(own), gid(other)))
 
     def forget(self, qpn, name="uroce0", port=1):
-        self.send(FORGET, "64s7I16s16s", name.encode(), port, qpn, RC, 0, 0, 0, 0, b"", b"")
+        self.send(FORGET, "64s8I16s16s", name.encode(), port, qpn, RC, 0, 0, 0, 0, 0, b"", b"")
 
     def ask(self, qpn, own, peer, peer_qpn, name="uroce0", port=1, lid=0, would_be=0):
         """Asks for a connection; answer() has the result."""

@@ -762,8 +762,8 @@ def test_bad_packets_end_the_program_and_nothing_else(agent, program, start):
         one.send(1, form, *values)
         with pytest.raises((EOFError, ConnectionError)):
             one.receive()
-    later = [(2, "64s6I1024s", (name, 1, 2, 0, 0, 0, 65, b"")), (2, "64s6I1024s", (b"../x", 1, 2, 0, 0, 0, 1, b"")), (3, "64s7I16s16s", (name, 1, 1, 2, 0, 0, 0, 0, b"", b"")),
-             (3, "64s7I16s16s", (name, 1, 9, 4, 0, 0, 0, 0, b"", b"")), (4, "64s6I16s16s", (name, 1, 0x11, 0, 0x22, 0, 0, bytes(16), gid(A))), (64, "I", (0,)), (99, "", ()),
+    later = [(2, "64s6I1024s", (name, 1, 2, 0, 0, 0, 65, b"")), (2, "64s6I1024s", (b"../x", 1, 2, 0, 0, 0, 1, b"")), (3, "64s8I16s16s", (name, 1, 1, 2, 0, 0, 0, 0, 0, b"", b"")),
+             (3, "64s8I16s16s", (name, 1, 9, 4, 0, 0, 0, 0, 0, b"", b"")), (4, "64s6I16s16s", (name, 1, 0x11, 0, 0x22, 0, 0, bytes(16), gid(A))), (64, "I", (0,)), (99, "", ()),
              (7, "I64s512s", (2, b"", b"")), (3, "I", (1,)), (1, "II64s", (1, 0, b"again"))]
     for kind, form, values in later:
         one = start(Program, a.socket)
@@ -788,7 +788,7 @@ def test_program_that_does_not_read_holds_up_nobody(agent, program, start):
     greedy.socket.setblocking(False)
     with contextlib.suppress(BlockingIOError):
         for _ in range(100000):
-            greedy.device_request = greedy.send(3, "64s7I16s16s", b"none", 1, 9, 2, 0, 0, 0, 0, b"", b"")
+            greedy.device_request = greedy.send(3, "64s8I16s16s", b"none", 1, 9, 2, 0, 0, 0, 0, 0, b"", b"")
     x = program(a)
     assert x.register(0x11) >= 0
 
@@ -1037,6 +1037,19 @@ def test_map_file_says_which_host_has_a_lid_or_a_gid(hosts, agent, program, star
     # By GID, with a GRH, and by LID without.
     assert x.connect(0x11, of_x, of_y, 0x11, name="mlx5_0").psn == psns[2]
     assert y.connect(0x11, of_y, of_x, 0x11, name="mlx5_0").psn == psns[0]
+    assert x.connect(0x12, of_x, bytes(16), 0x12, name="mlx5_0", lid=2).psn == psns[3]
+    assert y.connect(0x12, of_y, bytes(16), 0x12, name="mlx5_0", lid=1).psn == psns[1]
+    # An agent that starts again knows of a connection without GIDs what it knew before.
+    b.process.kill()
+    b.process.wait()
+    b = agent("b", "--map", lines)
+    y = start(Program, b.socket)
+    y.device(name="mlx5_0", link=INFINIBAND, lid=2, gids=[of_y])
+    y.restore(0x12, psns[3], ("fe80:0:0:2::7", "::", 0x12, psns[1]), name="mlx5_0", lid=1)
+    x.forget(0x11, name="mlx5_0")
+    x.register(0x11, name="mlx5_0")
+    with refused(errno.EACCES, "it is connected with another queue pair"):
+        x.connect(0x11, of_x, bytes(16), 0x12, name="mlx5_0", lid=2)
     assert x.connect(0x12, of_x, bytes(16), 0x12, name="mlx5_0", lid=2).psn == psns[3]
     assert y.connect(0x12, of_y, bytes(16), 0x12, name="mlx5_0", lid=1).psn == psns[1]
     x.register(0x13, name="mlx5_0")

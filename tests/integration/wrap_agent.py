@@ -15,7 +15,7 @@ MAGIC, VERSION = 0x53574150, 1
 HELLO, DEVICE, REGISTER, CONNECT, FORGET, ADDRESS, EVENT, RESTORE, WELCOME, ANSWER, REVOKE = *range(1, 9), 64, 65, 66
 ENFORCE, OBSERVE = 1, 2
 HEADER = struct.Struct("=IHHII")
-QUEUE_PAIR = struct.Struct("=64sIIIIIII16s16s")
+QUEUE_PAIR = struct.Struct("=64sIIIIIIII16s16s")
 CONNECTION = struct.Struct("=64sIIIIII16s16s")
 GREETING = struct.Struct("=II64s")
 PORT = struct.Struct("=64sIIIIII")
@@ -170,7 +170,7 @@ class StandIn:
             self.account(program, type_, device, request, body)
 
     def account(self, program, type_, device, request, body):
-        _, port, qpn, kind, psn, connected, peer_qpn, peer_psn, gid, peer_gid = QUEUE_PAIR.unpack(body)
+        _, port, qpn, kind, psn, connected, peer_qpn, peer_psn, _, gid, peer_gid = QUEUE_PAIR.unpack(body)
         if type_ == FORGET:
             pair = self.table.pop((device, qpn), None)
             if pair and pair.peer and pair.peer.expected is pair:
