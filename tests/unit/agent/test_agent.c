@@ -330,6 +330,27 @@ TEST(path_that_is_not_encrypted_is_refused_before_anybody_is_asked, AGENTS)
 	assert_int_equal(sessions(&a), 0);
 }
 
+TEST(user_has_a_quarter_of_the_questions_that_may_wait, AGENTS)
+{
+	struct local_answer answer;
+	const unsigned quarter = 16384;
+
+	join(&a, false, false);
+	join(&b, false, false);
+	register_pair(&a, 0x11);
+	register_pair(&b, 0x22);
+	a.agent->users->asks = quarter;
+	ask(&a, &b, 0x11);
+	answer = answer_of(&a);
+	assert_int_equal(answer.status, EBUSY);
+	assert_text_says(answer.text, "too many questions of programs wait");
+	a.agent->users->asks = quarter - 1;
+	ask(&a, &b, 0x11);
+	assert_int_equal(answer_of(&a).status, 0);
+	assert_int_equal(a.agent->users->asks, quarter - 1);
+	a.agent->users->asks = 0;
+}
+
 TEST(session_is_made_anew_after_an_hour, AGENTS)
 {
 	uint32_t psn;
