@@ -116,6 +116,7 @@ struct agent {
 	struct addresses addresses;
 	uint8_t instance[PEER_INSTANCE];
 	int owner_fd;
+	struct allowance searches; /* of an owner among all queue pairs of a device */
 	bool owner_told; /* that the kernel cannot be asked */
 	char *peer_port;
 	uint64_t ticked_at;

@@ -75,7 +75,7 @@ static bool is_owned(struct agent *agent, struct queue_pair *pair)
 
 	if (!device->kernel || pair->owned)
 		return true;
-	switch (owner_check(agent->owner_fd, device->name, &device->index, device->port, pair->qpn, pair->program->pid)) {
+	switch (owner_check(&agent->owner_fd, device->name, &device->index, device->port, pair->qpn, pair->program->pid)) {
 	case OWNER_IS: pair->owned = true; return true;
 	case OWNER_UNKNOWN: return true;
 	case OWNER_IS_NOT: break;

@@ -17,6 +17,7 @@
 #define WAITING_MAX 4096u
 /* Queue pairs of one user with the same number, which only different devices have: each search goes through them. */
 #define SAME_NUMBER 64u
+#define SEARCHES_A_SECOND 20u
 
 /* A queue pair with this number that another program has registered, on this device or on one with an address of it: other hosts name a queue
  * pair by address and number alone, whatever the program calls the device. `same`: how many of this number the user has. */
@@ -63,6 +64,21 @@ static bool gives_way(struct agent *agent, struct queue_pair *rival, const struc
 	return true;
 }
 
+/* As the kernel says. Before INIT it tells only in the list of all queue pairs of a device, which takes long: it is read when two programs claim
+ * one. */
+static enum owner find_owner(struct program *program, struct device *device, uint32_t qpn, const struct queue_pair *rival)
+{
+	struct agent *agent = program->agent;
+	enum owner owner = OWNER_UNKNOWN;
+
+	if (device->kernel)
+		owner = owner_check(&agent->owner_fd, device->name, &device->index, device->port, qpn, program->pid);
+	if (owner == OWNER_UNKNOWN && rival && device->kernel && strcmp(rival->device->name, device->name) == 0 &&
+	    allowance_take(&agent->searches, SEARCHES_A_SECOND))
+		owner = owner_search(&agent->owner_fd, device->name, &device->index, qpn, program->pid);
+	return owner;
+}
+
 enum verdict {
 	MAY_REGISTER,
 	REFUSED,  /* and answered */
@@ -73,9 +89,9 @@ enum verdict {
 static enum verdict judge(struct program *program, struct device *device, const struct local_queue_pair *request, bool last, bool *owned)
 {
 	struct agent *agent = program->agent;
-	enum owner owner = device->kernel ? owner_check(agent->owner_fd, device->name, &device->index, device->port, request->qpn, program->pid) : OWNER_UNKNOWN;
 	unsigned same;
 	struct queue_pair *rival = find_rival(program, device, request->qpn, &same);
+	enum owner owner = find_owner(program, device, request->qpn, rival);
 
 	*owned = owner == OWNER_IS;
 	if (owner == OWNER_IS_NOT) {

@@ -194,6 +194,9 @@ static int enter(bool files, bool agent)
 		ret = add_commands(filter);
 	if (ret == 0)
 		ret = add_sockets(filter, agent);
+	/* Whether a process has a thread. */
+	if (ret == 0 && agent)
+		ret = allow_if(filter, CALL(tgkill), 2, 0);
 	if (ret == 0)
 		ret = seccomp_load(filter);
 	seccomp_release(filter);

@@ -63,9 +63,9 @@ class Host:
         uroce = [] if self.uroce is None else [UROCE, *self.uroce]
         return [*self.prefix, *([*uroce, *words] if bare else wrap(self.path, *words, uroce=self.uroce, **how))]
 
-    def pairs(self, *words, bare=False, device=None, **how):
+    def pairs(self, *words, bare=False, **how):
         return self.ended.enter_context(contextlib.closing(Pairs(
-            None if bare else self.path, *words, device=device or self.device, uroce=self.uroce, prefix=self.prefix, **how)))
+            None if bare else self.path, *words, device=self.device, uroce=self.uroce, prefix=self.prefix, **how)))
 
 
 @pytest.fixture

@@ -282,27 +282,60 @@ def test_another_users_queue_pair_is_refused(at):
     assert x.rtr(0, peer, b.address, 0) == 0 and y.rtr(0, mine, a.address, 0) == 0, x.log() + y.log()
 
 
-def test_queue_pairs_of_threads_are_the_process_s(at):
-    """The kernel names the thread that made it. The agent may not look into another user's process."""
-    a, _ = at(PLAIN)
-    x = a.pairs()
+def test_queue_pairs_of_threads_are_their_process_s(at):
+    """The kernel names the thread that made one, as long as it lives."""
+    a, b = at(PLAIN)
+    x, y, bare = a.pairs(), b.pairs(), a.pairs(bare=True)
     error, *_, wrong = x.many(20, 2)
     assert (error, wrong) == (0, 0), x.log()
+    unwrapped = bare.thread(0, "rc")
+    assert bare.init(0) == 0
+    error, why = steal(a, unwrapped, a.device[0])
+    assert error == errno.EACCES and "it is not this process's, as the kernel says" in why
+    mine, peer = x.thread(0, "rc"), y.ready()
+    assert x.init(0) == 0 and x.rtr(0, peer, b.address, 0) == 0, x.log()
+    assert mine
 
 
-def test_devices_of_one_hardware_address_may_have_the_same_number(at):
-    """Each rxe device counts for itself, and MACsec's device has the link-local address of the one beneath."""
+def test_queue_pair_that_another_process_has_registered_first_is_its_makers(at):
+    """Before INIT the kernel tells the maker only when it is asked for all queue pairs."""
     a, _ = at(PLAIN)
-    other, _ = at(MACSEC)
-    x, y = a.pairs(), a.pairs(device=other.device)
-    numbers, slots = [{}, {}], iter(range(1000))
-    while not numbers[0].keys() & numbers[1].keys():
-        slot = next(slots)
-        for made, one in zip(numbers, (x, y)):
-            made[one.create(slot, "rc")] = slot
-    qpn = (numbers[0].keys() & numbers[1].keys()).pop()
-    for made, one in zip(numbers, (x, y)):
-        assert one.init(made[qpn]) == 0, one.log()
+    x = a.pairs()
+    qpn = x.create(0, "rc")
+    with contextlib.closing(Program(a.path, name="thief")) as thief:
+        thief.device(a.address, name=a.device[0], kernel=1)
+        with contextlib.suppress(Refused):
+            thief.register(qpn, name=a.device[0])
+        assert x.init(0) == 0, x.log()
+        with pytest.raises(Refused, match="not this process's|still runs"):
+            thief.register(qpn, name=a.device[0])
+
+
+@pytest.fixture
+def hidden_processes():
+    """/proc shows a user its own processes alone."""
+    subprocess.run(["mount", "-o", "remount,hidepid=2", "/proc"], check=True, timeout=STEP)
+    yield
+    subprocess.run(["mount", "-o", "remount,hidepid=0", "/proc"], check=True, timeout=STEP)
+
+
+def test_agent_that_sees_no_other_process_knows_their_threads(at, hidden_processes):
+    """In its system-call filter, as an ordinary user."""
+    a, b = (copy.copy(host) for host in at(PLAIN))
+    # Whose folder it is, is the one whose agent a program trusts.
+    with tempfile.TemporaryDirectory(prefix="wrap.", dir="/run") as folder, contextlib.ExitStack() as a.ended:
+        os.chmod(folder, 0o755)
+        os.chown(folder, NOBODY, NOBODY)
+        a.port, a.path = free_port("0.0.0.0"), os.path.join(folder, "a")
+        a.start("--user", "nobody")
+        x = a.pairs()
+        error, *_, wrong = x.many(20, 2)
+        assert (error, wrong) == (0, 0), x.log()
+        bare = b.pairs(bare=True)
+        unwrapped = bare.thread(0, "rc")
+        assert bare.init(0) == 0
+        error, why = steal(a, unwrapped, b.device[0])
+        assert error == errno.EACCES and "as the kernel says" in why
 
 
 # ---- a man in the middle ------------------------------------------------------------------------------------------------
@@ -351,14 +384,13 @@ def test_policy_that_goes_later_protects_no_more_and_is_missed_by_the_next_conne
     assert not send()
     ipsec(False)
     assert send()
-    peer = y.ready(1)
-    numbers = iter(range(2, 1000))
+    slots = iter(range(1, 1000))
 
     def refused():
         """An answer of the check is kept for a second."""
-        at = next(numbers)
-        x.ready(at)
-        return x.rtr(at, peer, b.address, 0) == errno.EACCES
+        slot = next(slots)
+        x.ready(slot)
+        return x.rtr(slot, y.ready(slot), b.address, 0) == errno.EACCES
 
     wait_until(refused, x.log)
     assert "does not encrypt" in x.log()
