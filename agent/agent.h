@@ -31,7 +31,7 @@ struct agent_options {
 	int local_fd;                    /* listens for programs; taken over */
 	struct srdma_listener *listener; /* for other agents; taken over */
 	const char *peer_port;           /* where other agents listen, unless the map says otherwise */
-	int owner_fd;                    /* owner.h; taken over; below 0: the kernel cannot be asked */
+	int owner_fd;                    /* owner.h; taken over; below 0: the kernel cannot be asked yet */
 };
 
 /* Takes over what `options` and `rules` have, even when it fails. Errors: -ENOMEM, -EMFILE; SRDMA_ERANDOM. */

@@ -119,6 +119,7 @@ struct agent {
 	struct places places; /* of all programs' devices */
 	uint8_t instance[PEER_INSTANCE];
 	int owner_fd;
+	struct allowance searches; /* of an owner among all queue pairs of a device */
 	bool owner_told; /* that the kernel cannot be asked */
 	char *peer_port;
 	uint64_t started_at, ticked_at;

@@ -311,14 +311,24 @@ static void ready(struct source *source, uint32_t events)
 		program_free(program);
 }
 
+/* Asked after the kernel's word: if the process is still there, the number was its own all the time. */
+static enum owner while_it_lives(const struct program *program, enum owner owner)
+{
+	return owner == OWNER_IS && process_has_ended(program->process.fd) ? OWNER_IS_NOT : owner;
+}
+
 enum owner program_owns(const struct program *program, struct device *device, uint32_t qpn)
 {
-	enum owner owner = OWNER_UNKNOWN;
+	if (!device->kernel)
+		return OWNER_UNKNOWN;
+	return while_it_lives(program, owner_check(&program->agent->owner_fd, device->name, &device->index, device->port, qpn, program->pid));
+}
 
-	if (device->kernel)
-		owner = owner_check(program->agent->owner_fd, device->name, &device->index, device->port, qpn, program->pid);
-	/* Asked after the kernel's word: if the process is still there, the number was its own all the time. */
-	return owner == OWNER_IS && process_has_ended(program->process.fd) ? OWNER_IS_NOT : owner;
+enum owner program_owns_among_all(const struct program *program, struct device *device, uint32_t qpn)
+{
+	if (!device->kernel)
+		return OWNER_UNKNOWN;
+	return while_it_lives(program, owner_search(&program->agent->owner_fd, device->name, &device->index, qpn, program->pid));
 }
 
 /* The process has ended, and another one may have its socket, and another one its number. What it has sent is read before that end. */

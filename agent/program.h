@@ -45,6 +45,8 @@ struct program {
 
 /* Whether a queue pair of the device is this program's, as far as the kernel says. */
 enum owner program_owns(const struct program *program, struct device *device, uint32_t qpn);
+/* The same of one that has no port yet, which takes long. */
+enum owner program_owns_among_all(const struct program *program, struct device *device, uint32_t qpn);
 /* Answers a request. `peer`, `encryption` and `text` may be NULL. */
 void program_answer(struct program *program, const struct local_answer *answer, const char *peer, const char *encryption, const char *text);
 /* Tells it that a queue pair must not go on. */

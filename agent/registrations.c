@@ -18,6 +18,7 @@
 #define WAITING_A_USER (WAITING_MAX / 4)
 /* Queue pairs of one user with the same number, which only different devices have: each search goes through them. */
 #define SAME_NUMBER 64u
+#define SEARCHES_A_SECOND 20u
 
 /* A queue pair with this number that another program has registered, on this device or on one with an address of it: other hosts name a queue
  * pair by address and number alone, whatever the program calls the device. `same`: how many of this number the user has. */
@@ -69,6 +70,18 @@ static bool gives_way(struct agent *agent, struct queue_pair *rival, const struc
 	return true;
 }
 
+/* As the kernel says. Before INIT it tells only in the list of all queue pairs of a device, which takes long: it is read when two programs claim
+ * one. */
+static enum owner find_owner(struct program *program, struct device *device, uint32_t qpn, const struct queue_pair *rival)
+{
+	enum owner owner = program_owns(program, device, qpn);
+
+	if (owner == OWNER_UNKNOWN && rival && device->kernel && strcmp(rival->device->name, device->name) == 0 &&
+	    allowance_take(&program->agent->searches, SEARCHES_A_SECOND))
+		owner = program_owns_among_all(program, device, qpn);
+	return owner;
+}
+
 enum verdict {
 	MAY_REGISTER,
 	REFUSED,  /* and answered */
@@ -79,9 +92,9 @@ enum verdict {
 static enum verdict judge(struct program *program, struct device *device, const struct local_queue_pair *request, bool last, bool *owned)
 {
 	struct agent *agent = program->agent;
-	enum owner owner = program_owns(program, device, request->qpn);
 	unsigned same;
 	struct queue_pair *rival = find_rival(program, device, request->qpn, &same);
+	enum owner owner = find_owner(program, device, request->qpn, rival);
 
 	*owned = owner == OWNER_IS;
 	if (owner == OWNER_IS_NOT) {

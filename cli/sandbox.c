@@ -197,6 +197,9 @@ static int enter(bool files, bool agent)
 	/* What tells that a program has ended, where the socket itself cannot. */
 	if (ret == 0 && agent)
 		ret = allow_if(filter, CALL(pidfd_open), 1, 0);
+	/* Whether a process has a thread. */
+	if (ret == 0 && agent)
+		ret = allow_if(filter, CALL(tgkill), 2, 0);
 	if (ret == 0)
 		ret = seccomp_load(filter);
 	seccomp_release(filter);

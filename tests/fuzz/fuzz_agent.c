@@ -91,7 +91,8 @@ static void fuzz_answer(const uint8_t *data, size_t size)
 	if (!copy)
 		return;
 	memcpy(copy, data, size);
-	owner_read(copy, size, "rxe0", &answer);
+	owner_read(copy, size, "rxe0", 0, &answer);
+	owner_read(copy, size, "rxe0", 17, &answer);
 	require(answer.device[0] == '\0' || strcmp(answer.device, "rxe0") == 0);
 	free(copy);
 }

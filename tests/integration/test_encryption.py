@@ -76,13 +76,17 @@ def run_ip(commands):
         for namespace in commands:
             IPS[namespace].end()
     except AssertionError:
-        while IPS:
-            IPS.popitem()[1].close()
+        close_ips()
         raise
 
 
 def ip(commands, namespace=None):
     run_ip({namespace: commands})
+
+
+def close_ips():
+    while IPS:
+        IPS.popitem()[1].close()
 
 
 def both(near_commands, far_commands):
@@ -167,12 +171,13 @@ def wireguard_keys():
     return keys
 
 
-def macsec_commands(device, own, peer, own_key, peer_key, peer_mac):
-    return [f"link add link {device} macsec0 type macsec encrypt on",
-            f"macsec add macsec0 tx sa 0 pn 1 on key 01 {own_key}",
-            f"macsec add macsec0 rx port 1 address {peer_mac}",
-            f"macsec add macsec0 rx port 1 address {peer_mac} sa 0 pn 1 on key 02 {peer_key}",
-            f"addr add {own}/24 dev macsec0", "link set macsec0 up"]
+def macsec_commands(device, own, own_key, peer_key, peer_mac, name="macsec0"):
+    """`own`: its address, with the length of the prefix."""
+    return [f"link add link {device} {name} type macsec encrypt on",
+            f"macsec add {name} tx sa 0 pn 1 on key 01 {own_key}",
+            f"macsec add {name} rx port 1 address {peer_mac}",
+            f"macsec add {name} rx port 1 address {peer_mac} sa 0 pn 1 on key 02 {peer_key}",
+            f"addr add {own} dev {name}", f"link set {name} up"]
 
 
 def make_devices():
@@ -181,7 +186,7 @@ def make_devices():
     ip([f"link add {NEAR_DEV} address {MACS[NEAR_DEV]} type veth peer name {FAR_DEV} address {MACS[FAR_DEV]} netns {FAR}"])
     for namespace, device, address, key, peer_key, peer in ((None, NEAR_DEV, near, "near", "far", FAR_DEV), (FAR, FAR_DEV, far, "far", "near", NEAR_DEV)):
         ip([f"addr add {address(PLAIN)}/24 dev {device}", f"addr add {address(IPV6)}/64 dev {device} nodad", f"link set {device} up", "link set lo up",
-            *macsec_commands(device, address(MACSEC), None, KEYS[key], KEYS[peer_key], MACS[peer]),
+            *macsec_commands(device, f"{address(MACSEC)}/24", KEYS[key], KEYS[peer_key], MACS[peer]),
             "link add link macsec0 name macsec0.5 type vlan id 5", f"addr add {address(VLAN)}/24 dev macsec0.5", "link set macsec0.5 up",
             "link add wg0 type wireguard", f"addr add {address(WIREGUARD)}/24 dev wg0", "link set wg0 up"], namespace)
     # Another address of the far host, which the near one can also reach by another way.
@@ -206,10 +211,9 @@ def rig():
     rxe[IPV6] = rxe[PLAIN]
     uroce = Probe(["ip", "netns", "exec", FAR, UROCE, PROBE, "uroce0"], UROCE_ADDR=addresses, UROCE_WIRE="1")
     yield Rig({"rxe": Wire(None, NEAR_DEV), "uroce": Wire(FAR, FAR_DEV)}, rxe, uroce)
-    for process in (*rxe.values(), uroce, *IPS.values()):
+    for process in (*rxe.values(), uroce):
         process.close()
-
-
+    close_ips()
 
 
 # ---- what the two ends do --------------------------------------------------------------------------------------------

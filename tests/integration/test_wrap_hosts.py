@@ -19,33 +19,39 @@ A, B, C = "127.0.0.2", "127.0.0.3", "127.0.0.4"
 ADDRESSES = {"a": A, "b": B, "c": C}
 
 
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("hosts")
-
+def make_certificates(folder, addresses):
+    """Of a CA, and of hosts: `addresses` has those of each name."""
     def cert(*words):
         subprocess.run([SECURDMA, "cert", *words], cwd=folder, check=True, capture_output=True)
 
     cert("ca")
-    for name, address in ADDRESSES.items():
-        cert("peer", "--cn", f"{name}.example", "--name", address, "--out", name)
+    for name, own in addresses.items():
+        cert("peer", "--cn", f"{name}.example", *(word for address in own for word in ("--name", address)), "--out", name)
+    return cert
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("hosts")
+    cert = make_certificates(folder, {name: [address] for name, address in ADDRESSES.items()})
     cert("ca", "--out", "other")
     cert("peer", "--cn", "b.example", "--name", B, "--ca", "other.crt", "--ca-key", "other.key", "--out", "stranger")
     return folder
 
 
 class Host:
-    """An agent, and what runs at its host."""
+    """An agent, and what runs at its host: on uroce, or, where `uroce` is None, on a device of the kernel's. `prefix` begins each command."""
 
-    def __init__(self, certificates, folder, port, name):
-        self.certificates, self.port, self.name, self.address = certificates, port, name, ADDRESSES[name]
+    def __init__(self, certificates, folder, port, name, address=None, prefix=()):
+        self.certificates, self.port, self.name, self.address = certificates, port, name, address or ADDRESSES[name]
         self.path = os.path.join(folder, name)
+        self.device, self.uroce, self.prefix = ("uroce0", "0"), ["--addr", self.address], prefix
         self.agent, self.ended = None, contextlib.ExitStack()
 
     def start(self, *options, cert=None):
         pem = os.path.join(self.certificates, cert or self.name)
         self.agent = self.ended.enter_context(contextlib.closing(Process(
-            SECURDMA, "agent", "--cert", pem + ".crt", "--key", pem + ".key", "--ca", os.path.join(self.certificates, "ca.crt"), "--listen", self.address,
+            *self.prefix, SECURDMA, "agent", "--cert", pem + ".crt", "--key", pem + ".key", "--ca", os.path.join(self.certificates, "ca.crt"), "--listen", self.address,
             "--port", self.port, "--socket", self.path, "--control", self.path + ".control", "--json", *options)))
         self.agent.wait_line(lambda line: '"listening"' in line)
         return self
@@ -54,11 +60,13 @@ class Host:
         self.agent.process.kill()
         self.agent.process.wait()
 
-    def command(self, *words, **how):
-        return wrap(self.path, *words, uroce=["--addr", self.address], **how)
+    def command(self, *words, bare=False, **how):
+        uroce = [] if self.uroce is None else [UROCE, *self.uroce]
+        return [*self.prefix, *([*uroce, *words] if bare else wrap(self.path, *words, uroce=self.uroce, **how))]
 
-    def pairs(self, *words, **how):
-        return self.ended.enter_context(contextlib.closing(Pairs(self.path, *words, uroce=["--addr", self.address], **how)))
+    def pairs(self, *words, bare=False, **how):
+        return self.ended.enter_context(contextlib.closing(Pairs(
+            None if bare else self.path, *words, device=self.device, uroce=self.uroce, prefix=self.prefix, **how)))
 
 
 @pytest.fixture
@@ -72,11 +80,11 @@ def hosts(certificates):
         yield made
 
 
-def connect(a, b, at=0):
-    qpns = a.ready(at), b.ready(at)
+def connect(a, b, at=0, addresses=(A, B), kind="rc"):
+    qpns = a.ready(at, kind), b.ready(at, kind)
     # One end is ready before the other knows its number, as with NCCL.
-    assert a.rtr(at, qpns[1], B, 0) == 0 and a.rts(at, 0) == 0, a.log()
-    assert b.rtr(at, qpns[0], A, 0) == 0 and b.rts(at, 0) == 0, b.log()
+    assert a.rtr(at, qpns[1], addresses[1], 0) == 0 and a.rts(at, 0) == 0, a.log()
+    assert b.rtr(at, qpns[0], addresses[0], 0) == 0 and b.rts(at, 0) == 0, b.log()
     assert a.psns(at) == b.psns(at)[::-1] and 0 not in a.psns(at)
     return qpns
 
@@ -143,26 +151,22 @@ def test_changed_exchange_is_refused_at_both_ends(hosts):
     wait_until(lambda: x.query(0)[0] == ERR, "the error state")
 
 
-@pytest.mark.parametrize("bare", [True, False])
-def test_man_in_the_middle_of_two_hosts(hosts, bare):
-    """It puts its own queue pair, which has b's address and is not registered there, into perftest's exchange."""
-    a, b = (host.start() for host in hosts)
-    attacker = a.ended.enter_context(contextlib.closing(Pairs(None, uroce=["--addr", B])))  # at the address of b
+def attack_in_the_middle(a, b, bare):
+    """A man in the middle puts its own queue pair, which has b's address and is not registered there, into perftest's exchange."""
+    attacker = b.pairs(bare=True)
     mine, told, port = attacker.ready(), {}, free_port("127.0.0.1")
     assert attacker.receive(0) == 0
 
     def change(qpn, psn, from_client):
         if from_client and not told:
-            told["connected"] = attacker.rtr(0, qpn, A, psn), attacker.rts(0, 0)
+            told["connected"] = attacker.rtr(0, qpn, a.address, psn), attacker.rts(0, 0)
         return (qpn if from_client else mine), psn
 
-    middle = Middle(port, change)
-    command = ["ib_send_bw", "-n", "5", "-s", "64", "-u", "10", "-d", "uroce0", "-x", "0", "-F"]
-
     def begin(host, *more):
-        words = [*command, *more]
-        return host.ended.enter_context(contextlib.closing(Process(*([UROCE, "--addr", host.address, *words] if bare else host.command(*words)))))
+        command = ["ib_send_bw", "-n", "5", "-s", "64", "-u", "10", "-d", host.device[0], "-x", host.device[1], "-F", *more]
+        return host.ended.enter_context(contextlib.closing(Process(*host.command(*command, bare=bare))))
 
+    middle = Middle(port, change)
     begin(b, "-p", str(port))
     wait_until(lambda: listens(port), "the server's port")
     client = begin(a, "-p", str(middle.port), "127.0.0.1")
@@ -170,8 +174,14 @@ def test_man_in_the_middle_of_two_hosts(hosts, bare):
         wait_until(lambda: told, "the client's keys")
         assert attacker.poll(20000) == 0
     else:
-        assert client.wait() != 0 and re.search(r"refused to connect queue pair .* at 127.0.0.3: .*(no such queue pair is registered|somebody may have changed)", client.log()), client.log()
+        said = rf"refused to connect queue pair .* at {re.escape(b.address)}: .*(no such queue pair is registered|somebody may have changed)"
+        assert client.wait() != 0 and re.search(said, client.log()), client.log()
         assert attacker.poll(0) == -1
+
+
+@pytest.mark.parametrize("bare", [True, False])
+def test_man_in_the_middle_of_two_hosts(hosts, bare):
+    attack_in_the_middle(*(host.start() for host in hosts), bare)
 
 
 @pytest.mark.parametrize("cert, said", [("stranger", "certificate"), ("c", "127.0.0.3"), (None, "Connection refused")])

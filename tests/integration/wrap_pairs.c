@@ -339,6 +339,22 @@ static void in_child(struct ibv_qp *inherited, const char *gid_text)
 	wait(&status);
 }
 
+/* By a thread that has ended when this returns. */
+static void *create_one(void *type)
+{
+	return create(type);
+}
+
+static struct ibv_qp *create_in_thread(char *type)
+{
+	pthread_t thread;
+	void *made = NULL;
+
+	if (pthread_create(&thread, NULL, create_one, type) != 0 || pthread_join(thread, &made) != 0)
+		exit(3);
+	return made;
+}
+
 static bool obey(char *line)
 {
 	char word[16] = "", text[64] = "";
@@ -349,6 +365,9 @@ static bool obey(char *line)
 		return true;
 	if (strcmp(word, "create") == 0 && sscanf(line, "%*s %u %63s", &at, text) == 2) {
 		pairs[at] = create(text);
+		printf("%u\n", pairs[at] ? pairs[at]->qp_num : 0);
+	} else if (strcmp(word, "thread") == 0 && sscanf(line, "%*s %u %63s", &at, text) == 2) {
+		pairs[at] = create_in_thread(text);
 		printf("%u\n", pairs[at] ? pairs[at]->qp_num : 0);
 	} else if (strcmp(word, "init") == 0 && sscanf(line, "%*s %u", &at) == 1) {
 		answer(init(pairs[at]));

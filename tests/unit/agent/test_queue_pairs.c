@@ -169,20 +169,53 @@ TEST(answers_of_the_kernel_are_read_in_any_piece)
 	struct owner_answer answer;
 
 	length += put_answer(data + length, "rxe1", 3, 77);
-	owner_read(data, length, "rxe1", &answer);
+	owner_read(data, length, "rxe1", 0, &answer);
 	assert_int_equal(answer.index, 3);
 	assert_int_equal(answer.pid, 77);
-	owner_read(data, length, "rxe2", &answer);
+	owner_read(data, length, "rxe2", 0, &answer);
 	assert_string_equal(answer.device, "");
 	/* Cut anywhere, it is read as far as it is whole. */
 	for (size_t cut = 0; cut < length; cut++) {
 		char *exact = malloc(cut + 1);
 
 		memcpy(exact, data, cut);
-		owner_read(exact, cut, "rxe1", &answer);
+		owner_read(exact, cut, "rxe1", 0, &answer);
 		assert_true(answer.pid == 0);
 		free(exact);
 	}
+}
+
+/* An entry of the kernel's list of queue pairs. */
+static size_t put_entry(char *at, uint32_t qpn, uint32_t pid, uint32_t domain)
+{
+	char entry[64] __attribute__((aligned(8))) = {0};
+	size_t length = put(entry, RDMA_NLDEV_ATTR_RES_LQPN, &qpn, sizeof qpn);
+
+	length += put(entry + length, RDMA_NLDEV_ATTR_RES_PDN, &domain, sizeof domain);
+	if (pid)
+		length += put(entry + length, RDMA_NLDEV_ATTR_RES_PID, &pid, sizeof pid);
+	return put(at, RDMA_NLDEV_ATTR_RES_QP_ENTRY, entry, length);
+}
+
+TEST(queue_pair_is_found_in_a_list)
+{
+	struct nlmsghdr message = {.nlmsg_type = RDMA_NL_GET_TYPE(RDMA_NL_NLDEV, RDMA_NLDEV_CMD_RES_QP_GET)};
+	char data[512] __attribute__((aligned(8))) = {0}, list[256] __attribute__((aligned(8))) = {0};
+	size_t length = NLMSG_HDRLEN, entries = put_entry(list, 17, 77, 0);
+	struct owner_answer answer;
+
+	entries += put_entry(list + entries, 18, 0, 5);
+	length += put(data + length, RDMA_NLDEV_ATTR_DEV_NAME, "rxe0", sizeof "rxe0");
+	length += put(data + length, RDMA_NLDEV_ATTR_RES_QP, list, entries);
+	message.nlmsg_len = (uint32_t)length;
+	memcpy(data, &message, sizeof message);
+	owner_read(data, length, "rxe0", 17, &answer);
+	assert_int_equal(answer.pid, 77);
+	owner_read(data, length, "rxe0", 18, &answer);
+	assert_int_equal(answer.pid, 0);
+	assert_true(answer.has_parent[OWNER_DOMAIN] && answer.parents[OWNER_DOMAIN] == 5);
+	owner_read(data, length, "rxe0", 19, &answer);
+	assert_string_equal(answer.device, "");
 }
 
 TEST(error_of_the_kernel_is_read)
@@ -193,15 +226,20 @@ TEST(error_of_the_kernel_is_read)
 	} message = {{.nlmsg_len = sizeof message, .nlmsg_type = NLMSG_ERROR}, -ENOENT};
 	struct owner_answer answer;
 
-	owner_read(&message, sizeof message, "rxe0", &answer);
+	owner_read(&message, sizeof message, "rxe0", 0, &answer);
 	assert_int_equal(answer.error, -ENOENT);
 }
 
 TEST(without_rdma_netlink_nothing_is_known)
 {
 	uint32_t index = 0;
+	int fd = -1;
 
-	assert_int_equal(owner_check(-1, "rxe0", &index, 1, 17, getpid()), OWNER_UNKNOWN);
+	assert_int_equal(owner_check(&fd, "absent0", &index, 1, 17, getpid()), OWNER_UNKNOWN);
+	assert_int_equal(owner_search(&fd, "absent0", &index, 17, getpid()), OWNER_UNKNOWN);
+	/* Where the kernel has it now, it is asked. */
+	if (fd >= 0)
+		close(fd);
 }
 
 RUN_TESTS(NULL, NULL)
