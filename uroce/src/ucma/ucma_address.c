@@ -147,15 +147,40 @@ static int find_source(const struct sockaddr_storage *destination, struct sockad
 	return error;
 }
 
+/* Groups are reached without a route: if the routing table has none, or one to where the device has no address, from the device's first
+ * address of the family. */
+static int find_source_to_group(const struct device *device, const union ibv_gid *group, struct sockaddr_storage *out)
+{
+	unsigned index;
+
+	if (out->ss_family != AF_UNSPEC && ucma_find_own(device, out, &index) == 0)
+		return 0;
+	for (index = 0; index < udp_gid_count(device->udp); index++) {
+		if (udp_reaches_group(device->udp, index, group)) {
+			ucma_address_from_gid(udp_gid(device->udp, index), 0, out);
+			return 0;
+		}
+	}
+	return -ENETUNREACH;
+}
+
 int ucma_find_path(const struct device *device, struct sockaddr_storage *source, const struct sockaddr_storage *destination,
 		   struct gsi_path *out)
 {
 	struct sockaddr_storage from = *source;
+	union ibv_gid peer;
 	unsigned index;
 	int error = 0;
 
+	ucma_address_to_gid(destination, &peer);
+	bool group = gid_is_multicast(&peer);
 	if (ucma_address_is_any(source)) {
 		error = find_source(destination, &from);
+		if (group) {
+			if (error != 0)
+				from.ss_family = AF_UNSPEC;
+			error = find_source_to_group(device, &peer, &from);
+		}
 		ucma_address_set_port(&from, source->ss_family == AF_UNSPEC ? 0 : ucma_address_port(source));
 	} else if (source->ss_family != destination->ss_family) {
 		error = -EINVAL;
@@ -164,17 +189,15 @@ int ucma_find_path(const struct device *device, struct sockaddr_storage *source,
 		error = ucma_find_own(device, &from, &index);
 	if (error != 0)
 		return error;
-	*out = (struct gsi_path){.own = *udp_gid(device->udp, index), .sgid_index = (uint8_t)index, .hop_limit = UCMA_HOPS};
-	if (udp_is_loopback(device->udp)) {
+	*out = (struct gsi_path){.own = *udp_gid(device->udp, index), .peer = peer, .sgid_index = (uint8_t)index, .hop_limit = UCMA_HOPS};
+	if (udp_is_loopback(device->udp) && !group) {
 		unsigned there;
 		error = ucma_find_own(device, destination, &there);
 		if (error != 0)
 			return error;
 		out->peer = *udp_gid(device->udp, there);
-	} else {
-		ucma_address_to_gid(destination, &out->peer);
 	}
-	if (!udp_reachable(device->udp, index, &out->peer))
+	if (group ? !udp_reaches_group(device->udp, index, &peer) : !udp_reachable(device->udp, index, &out->peer))
 		return -ENETUNREACH;
 	*source = from;
 	return 0;

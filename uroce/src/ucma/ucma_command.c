@@ -389,6 +389,52 @@ COMMAND(do_notify, struct rdma_ucm_notify)
 	return cmd->event == IBV_EVENT_COMM_EST ? cm_note_established(&id->endpoint) : -EINVAL;
 }
 
+/* ---- multicast ---- */
+
+static int join(struct ucma_file *file, const struct rdma_ucm_cmd_hdr *header, const struct rdma_ucm_join_mcast *cmd)
+{
+	struct sockaddr_storage address;
+	uint32_t handle;
+	FIND(id);
+	if (cmd->addr_size > sizeof cmd->addr || cmd->join_flags >= RDMA_MC_JOIN_FLAG_RESERVED)
+		return -EINVAL;
+	int error = take_address(&address, &cmd->addr, cmd->addr_size);
+	if (error == 0 && ucma_address_size(&address) != cmd->addr_size)
+		error = -EINVAL;
+	if (error == 0)
+		error = ucma_multicast_join(id, cmd->uid, &address, cmd->join_flags == RDMA_MC_JOIN_FLAG_SENDONLY_FULLMEMBER, &handle);
+	if (error != 0)
+		return error;
+	const struct rdma_ucm_create_id_resp resp = {.id = handle};
+	ucma_respond(header, cmd->response, &resp, sizeof resp);
+	return 0;
+}
+
+COMMAND(do_join, struct rdma_ucm_join_mcast)
+{
+	return join(file, header, cmd);
+}
+
+COMMAND(do_join_ip, struct rdma_ucm_join_ip_mcast)
+{
+	struct rdma_ucm_join_mcast whole = {.response = cmd->response, .uid = cmd->uid, .id = cmd->id};
+	struct sockaddr_storage address = {.ss_family = cmd->addr.sin6_family};
+
+	memcpy(&whole.addr, &cmd->addr, sizeof cmd->addr);
+	whole.addr_size = (uint16_t)ucma_address_size(&address);
+	return whole.addr_size <= sizeof cmd->addr ? join(file, header, &whole) : -EINVAL;
+}
+
+COMMAND(do_leave, struct rdma_ucm_destroy_id)
+{
+	struct rdma_ucm_destroy_id_resp resp;
+
+	int error = ucma_multicast_leave(file, cmd->id, &resp.events_reported);
+	if (error == 0)
+		ucma_respond(header, cmd->response, &resp, sizeof resp);
+	return error;
+}
+
 /* ---- options, and other files ---- */
 
 COMMAND(do_set_option, struct rdma_ucm_set_option)
@@ -452,9 +498,12 @@ static const struct {
 	[RDMA_USER_CM_CMD_INIT_QP_ATTR] = ROW(do_init_qp_attr, sizeof(struct rdma_ucm_init_qp_attr)),
 	[RDMA_USER_CM_CMD_SET_OPTION] = ROW(do_set_option, sizeof(struct rdma_ucm_set_option)),
 	[RDMA_USER_CM_CMD_NOTIFY] = ROW(do_notify, sizeof(struct rdma_ucm_notify)),
+	[RDMA_USER_CM_CMD_JOIN_IP_MCAST] = ROW(do_join_ip, sizeof(struct rdma_ucm_join_ip_mcast)),
+	[RDMA_USER_CM_CMD_LEAVE_MCAST] = ROW(do_leave, sizeof(struct rdma_ucm_destroy_id)),
 	[RDMA_USER_CM_CMD_QUERY] = ROW(do_query, sizeof(struct rdma_ucm_query)),
 	[RDMA_USER_CM_CMD_BIND] = ROW(do_bind, sizeof(struct rdma_ucm_bind)),
 	[RDMA_USER_CM_CMD_RESOLVE_ADDR] = ROW(do_resolve_addr, sizeof(struct rdma_ucm_resolve_addr)),
+	[RDMA_USER_CM_CMD_JOIN_MCAST] = ROW(do_join, sizeof(struct rdma_ucm_join_mcast)),
 };
 
 int ucma_command(struct ucma_file *file, struct ucma_file *other, const struct rdma_ucm_cmd_hdr *header, const void *cmd, size_t length)

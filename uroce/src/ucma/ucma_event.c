@@ -137,6 +137,19 @@ void ucma_event_purge(struct ucma_id *id, void (*destroy)(struct ucma_id *id))
 	}
 }
 
+void ucma_event_purge_multicast(struct ucma_file *file, const struct ucma_multicast *multicast)
+{
+	for (struct ucma_event **at = &file->first; *at;) {
+		struct ucma_event *event = *at;
+		if (event->multicast != multicast) {
+			at = &event->next;
+			continue;
+		}
+		unlink_event(file, at);
+		free(event);
+	}
+}
+
 void ucma_event_move(struct ucma_id *id, struct ucma_file *to)
 {
 	struct ucma_file *from = id->file;

@@ -77,6 +77,7 @@ void ucma_id_destroy(struct ucma_id *id)
 {
 	struct ucma *ucma = id->file->ucma;
 
+	ucma_multicast_leave_all(id);
 	bool listened = id->endpoint.state == CM_LISTENING;
 	cm_remove(&id->endpoint);
 	for (uint32_t handle = 0; listened && handle < ucma->room; handle++)

@@ -13,6 +13,7 @@
 enum {
 	UCMA_EVENTS = 65536, /* not fetched, of one file */
 	UCMA_IDS = 65536,    /* librdmacm has room for so many numbers */
+	UCMA_MULTICASTS = 4096, /* joined, by all IDs */
 	UCMA_BACKLOG = 1024,
 	UCMA_HOPS = 64,
 	UCMA_UDP_QKEY = 0x01234567, /* RDMA_UDP_QKEY of rdma_cma.h */
@@ -45,6 +46,7 @@ struct ucma_event {
 	struct ucma_event *next;
 	struct ucma_id *id;   /* whose it is: of a request, the listener */
 	struct ucma_id *made; /* by a request; NULL otherwise */
+	struct ucma_multicast *multicast; /* which was joined; NULL otherwise */
 	struct rdma_ucm_event_resp resp;
 };
 
@@ -86,12 +88,27 @@ struct ucma_id {
 	struct ucma_id *listener; /* NULL: accepted, or the listener has gone */
 };
 
+/* A group that an ID has joined. */
+struct ucma_multicast {
+	struct ucma_multicast *next;
+	struct ucma_id *id;
+	uint32_t handle;
+	uint64_t uid; /* the program's name of it */
+	uint32_t events_reported;
+	union ibv_gid group;
+	uint8_t sgid_index;
+	bool member; /* it receives, too */
+};
+
 struct ucma {
 	struct device *device;
 	struct cm *cm;
 	struct ucma_id **ids; /* by handle */
 	uint32_t room;
 	uint32_t lowest; /* no handle below it is free */
+	struct ucma_multicast *multicasts;
+	unsigned multicast_count;
+	uint32_t next_multicast; /* handle */
 	struct ucma *left; /* the parent's, for leak checkers */
 };
 
@@ -116,6 +133,14 @@ static inline bool ucma_id_is_datagram(const struct ucma_id *id)
 {
 	return id->qp_type == IBV_QPT_UD;
 }
+
+/* ---- ucma_multicast.c ---- */
+
+/* The event follows. -EINVAL: the ID is not bound, or is not one of datagrams, or the address is no group's; -ENOMEM; others of udp_join. */
+int ucma_multicast_join(struct ucma_id *id, uint64_t uid, const struct sockaddr_storage *address, bool sends_only, uint32_t *handle);
+/* -ENOENT: there is none; -EINVAL: it is another file's. */
+int ucma_multicast_leave(struct ucma_file *file, uint32_t handle, uint32_t *events_reported);
+void ucma_multicast_leave_all(struct ucma_id *id);
 
 /* ---- ucma_command.c ---- */
 
@@ -154,6 +179,7 @@ void ucma_event_tell(struct ucma_id *id, enum ucma_event_kind kind, int status);
 void ucma_event_fill(struct ucma_event *event, const struct cm_endpoint *endpoint, bool datagram, const struct mad *mad, size_t skip);
 /* Takes out all events of an ID; what requests have made goes to `destroy`. */
 void ucma_event_purge(struct ucma_id *id, void (*destroy)(struct ucma_id *id));
+void ucma_event_purge_multicast(struct ucma_file *file, const struct ucma_multicast *multicast);
 /* An ID, its events, and what requests in them have made, go to another file. */
 void ucma_event_move(struct ucma_id *id, struct ucma_file *to);
 
