@@ -280,7 +280,8 @@ COMMAND(do_init_qp_attr, struct rdma_ucm_init_qp_attr)
 /* ---- connecting ---- */
 
 /* The program's parameters and private data, behind the addresses. False: they are too long. */
-static bool fill_message(const struct ucma_id *id, const struct rdma_ucm_conn_param *param, enum mad_kind kind, struct mad *out)
+static bool fill_message(const struct ucma_id *id, const struct rdma_ucm_conn_param *param, const struct rdma_ucm_ece *ece, enum mad_kind kind,
+			 struct mad *out)
 {
 	size_t skip = kind == MAD_REQ || kind == MAD_SIDR_REQ ? MAD_IP_BYTES : 0;
 
@@ -295,6 +296,8 @@ static bool fill_message(const struct ucma_id *id, const struct rdma_ucm_conn_pa
 		.retry_count = param->retry_count < 7 ? param->retry_count : 7,
 		.rnr_retry_count = param->rnr_retry_count < 7 ? param->rnr_retry_count : 7,
 		.transport = id->qp_type == IBV_QPT_UC,
+		.ece_vendor = ece->vendor_id & 0xffffff,
+		.ece_options = ece->attr_mod,
 	};
 	if (param->private_data_len + skip > mad_private_room(kind))
 		return false;
@@ -316,7 +319,7 @@ COMMAND(do_connect, struct rdma_ucm_connect)
 	FIND(id);
 	(void)header;
 	if (!id->routed || !cmd->conn_param.valid ||
-	    !fill_message(id, &cmd->conn_param, ucma_id_is_datagram(id) ? MAD_SIDR_REQ : MAD_REQ, &mad))
+	    !fill_message(id, &cmd->conn_param, &cmd->ece, ucma_id_is_datagram(id) ? MAD_SIDR_REQ : MAD_REQ, &mad))
 		return -EINVAL;
 	ucma_address_to_gid(&id->destination, &address);
 	uint64_t service = service_of(id, &id->destination);
@@ -351,7 +354,7 @@ COMMAND(do_accept, struct rdma_ucm_accept)
 	/* Without parameters it is the connecting end's confirmation. */
 	if (!cmd->conn_param.valid)
 		return cm_confirm(&id->endpoint);
-	if (!fill_message(id, &cmd->conn_param, ucma_id_is_datagram(id) ? MAD_SIDR_REP : MAD_REP, &mad))
+	if (!fill_message(id, &cmd->conn_param, &cmd->ece, ucma_id_is_datagram(id) ? MAD_SIDR_REP : MAD_REP, &mad))
 		return -EINVAL;
 	if (ucma_id_is_datagram(id))
 		mad.qkey = id->qkey = cmd->conn_param.qkey != 0 ? cmd->conn_param.qkey : UCMA_UDP_QKEY;
