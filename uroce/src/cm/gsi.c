@@ -73,6 +73,8 @@ struct gsi {
 
 /* ---- names ---- */
 
+#define SERVICE_NAME "uroce-service-"
+
 static socklen_t name_length(int length)
 {
 	return (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)length);
@@ -84,15 +86,17 @@ static socklen_t process_name(uint32_t id, struct sockaddr_un *out)
 	return name_length(snprintf(out->sun_path + 1, sizeof out->sun_path - 1, "uroce-cm-%03" PRIx32, id >> GSI_NUMBER_BITS));
 }
 
-static socklen_t service_name(uint64_t service, const union ibv_gid *address, struct sockaddr_un *out)
+/* Processes that have addresses, and those of the loopback, cannot reach each other, though they share the ports. */
+static socklen_t service_name(const struct gsi_name *name, bool loopback, struct sockaddr_un *out)
 {
-	char where[2 * sizeof *address + 1] = "any";
+	static const char *const any[] = {[GSI_ANY] = "any", [GSI_ANY_V4] = "any-4", [GSI_ANY_V6] = "any-6"};
+	char where[2 * sizeof name->address + 1];
 
-	for (size_t i = 0; address && i < sizeof *address; i++)
-		snprintf(where + 2 * i, 3, "%02x", address->raw[i]);
+	for (size_t i = 0; name->where == GSI_ONE && i < sizeof name->address; i++)
+		snprintf(where + 2 * i, 3, "%02x", name->address.raw[i]);
 	*out = (struct sockaddr_un){.sun_family = AF_UNIX};
-	return name_length(
-			   snprintf(out->sun_path + 1, sizeof out->sun_path - 1, "uroce-service-%016" PRIx64 "-%s", service, where));
+	return name_length(snprintf(out->sun_path + 1, sizeof out->sun_path - 1, SERVICE_NAME "%016" PRIx64 "-%s%s", name->service,
+				    name->where == GSI_ONE ? where : any[name->where], loopback ? "-loopback" : ""));
 }
 
 /* ---- sockets ---- */
@@ -246,26 +250,40 @@ static bool send_note(struct gsi *gsi, const struct note *note, const struct soc
 	return error == 0 || error == -EAGAIN;
 }
 
+static bool try_listener(struct gsi *gsi, const struct gsi_name *listener, const struct note *note)
+{
+	struct sockaddr_un name;
+	socklen_t length = service_name(listener, udp_is_loopback(gsi->device->udp), &name);
+
+	return send_note(gsi, note, &name, length);
+}
+
 /* To the process of this host that it is for. Those who listen at the very address that a program has connected to come first, then
- * those who listen at all. False: nobody is there. */
+ * those who listen at more. False: nobody is there. */
 static bool try_owner(struct gsi *gsi, const struct mad *mad, const struct note *note)
 {
 	uint32_t id = addressee(mad);
 	struct sockaddr_un name;
-	socklen_t length;
 	struct mad_ip ip;
 
 	if (id != 0) {
-		length = process_name(id, &name);
+		socklen_t length = process_name(id, &name);
 		return send_note(gsi, note, &name, length);
 	}
-	if (mad_read_ip(mad->private_data, mad->private_length, &ip)) {
-		length = service_name(mad->service, &ip.destination, &name);
-		if (send_note(gsi, note, &name, length))
-			return true;
-	}
-	length = service_name(mad->service, NULL, &name);
-	return send_note(gsi, note, &name, length);
+	bool has_ip = mad_read_ip(mad->private_data, mad->private_length, &ip);
+	struct gsi_name listener = {.service = mad->service, .address = has_ip ? ip.destination : note->destination};
+	enum gsi_where family = gid_is_v4(&listener.address) ? GSI_ANY_V4 : GSI_ANY_V6;
+	if (try_listener(gsi, &listener, note))
+		return true;
+	/* Private data of a program that connects by GIDs may look like addresses. In loopback mode the GID stands for all of them. */
+	listener.address = note->destination;
+	if (has_ip && !udp_is_loopback(gsi->device->udp) && try_listener(gsi, &listener, note))
+		return true;
+	listener.where = family;
+	if (try_listener(gsi, &listener, note))
+		return true;
+	listener.where = GSI_ANY;
+	return try_listener(gsi, &listener, note);
 }
 
 /* Answers for a process that is not there. */
@@ -535,10 +553,10 @@ uint32_t gsi_prefix(const struct gsi *gsi)
 }
 
 /* Whether any process has this name. */
-static bool is_taken(uint64_t service, const union ibv_gid *address)
+static bool is_taken(const struct gsi_name *listener, bool loopback)
 {
 	struct sockaddr_un name;
-	socklen_t length = service_name(service, address, &name);
+	socklen_t length = service_name(listener, loopback, &name);
 	int fd = open_socket();
 	if (fd < 0)
 		return false;
@@ -547,12 +565,51 @@ static bool is_taken(uint64_t service, const union ibv_gid *address)
 	return taken;
 }
 
-int gsi_listen(struct gsi *gsi, uint64_t service, const union ibv_gid *address, struct gsi_service *out)
+/* Whether somebody listens to a service at one address: of those whose names are not known, the kernel has a list. */
+static bool is_taken_somewhere(const struct gsi_name *name)
+{
+	char start[sizeof SERVICE_NAME + 20], line[256];
+	bool taken = false;
+	FILE *list = fopen("/proc/net/unix", "re");
+
+	snprintf(start, sizeof start, "@" SERVICE_NAME "%016" PRIx64 "-", name->service);
+	while (list && !taken && fgets(line, sizeof line, list)) {
+		const char *found = strstr(line, start);
+		/* "any" is not for here: a GID begins with a digit or a letter up to f, too. */
+		const char *where = found ? found + strlen(start) : NULL;
+		if (!where || strncmp(where, "any", 3) == 0)
+			continue;
+		bool v4 = strncmp(where, "00000000000000000000ffff", 24) == 0;
+		taken = name->where == GSI_ANY || v4 == (name->where == GSI_ANY_V4);
+	}
+	if (list)
+		fclose(list);
+	return taken;
+}
+
+/* Whether somebody has a part of what a name stands for, or a name that stands for more: by whichever way he is reached. */
+static bool is_in_use(const struct gsi *gsi, const struct gsi_name *name)
+{
+	bool own = udp_is_loopback(gsi->device->udp);
+	struct gsi_name other = {.service = name->service};
+
+	if (is_taken(name, !own))
+		return true;
+	for (other.where = GSI_ANY; other.where <= GSI_ANY_V6; other.where++) {
+		bool overlaps = name->where == GSI_ONE ? gsi_name_covers(&other, &name->address) :
+							 other.where != name->where && (name->where == GSI_ANY || other.where == GSI_ANY);
+		if (overlaps && (is_taken(&other, own) || is_taken(&other, !own)))
+			return true;
+	}
+	return name->where != GSI_ONE && is_taken_somewhere(name);
+}
+
+int gsi_listen(struct gsi *gsi, const struct gsi_name *service, struct gsi_service *out)
 {
 	struct sockaddr_un name;
-	socklen_t length = service_name(service, address, &name);
+	socklen_t length = service_name(service, udp_is_loopback(gsi->device->udp), &name);
 
-	if (address && is_taken(service, NULL))
+	if (is_in_use(gsi, service))
 		return -EADDRINUSE;
 	int place = open_named(gsi, &name, length);
 	if (place < 0)

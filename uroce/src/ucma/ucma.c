@@ -145,9 +145,12 @@ static int wait_for_event(struct ucma_file *file)
 	return error;
 }
 
-static void count_reported(const struct ucma_event *event)
+/* A request that the program has fetched makes room for another. */
+static void note_reported(const struct ucma_event *event)
 {
 	event->id->events_reported++;
+	if (event->made)
+		ucma_id_leave_listener(event->made);
 	if (event->multicast)
 		event->multicast->events_reported++;
 }
@@ -159,7 +162,7 @@ static int get_event(struct ucma_file *file, const struct rdma_ucm_cmd_hdr *head
 		engine_enter(file->device);
 		struct ucma_event *event = ucma_event_take(file);
 		if (event)
-			count_reported(event);
+			note_reported(event);
 		else if (waits)
 			file->waiting++;
 		engine_leave(file->device);

@@ -64,7 +64,7 @@ COMMAND(do_destroy, struct rdma_ucm_destroy_id)
 
 static uint64_t service_of(const struct ucma_id *id, const struct sockaddr_storage *address)
 {
-	return (uint64_t)id->port_space << 16 | ucma_address_port(address);
+	return ucma_address_service(id->port_space, address);
 }
 
 /* ---- binding ---- */
@@ -72,11 +72,14 @@ static uint64_t service_of(const struct ucma_id *id, const struct sockaddr_stora
 /* Takes the name of a port, so that no other process listens there. */
 static int reserve(struct ucma_id *id, const struct sockaddr_storage *address)
 {
-	union ibv_gid gid;
-	bool any = ucma_address_is_any(address);
+	struct gsi_name name = {.service = service_of(id, address)};
 
-	ucma_address_to_gid(address, &gid);
-	return cm_reserve(&id->endpoint, service_of(id, address), any ? NULL : &gid);
+	if (ucma_address_is_any(address) && !id->one_family)
+		name.where = GSI_ANY;
+	else if (ucma_address_is_any(address))
+		name.where = address->ss_family == AF_INET ? GSI_ANY_V4 : GSI_ANY_V6;
+	ucma_address_to_gid(address, &name.address);
+	return cm_reserve(&id->endpoint, &name);
 }
 
 static int any_port(uint16_t *out)
@@ -98,6 +101,8 @@ static int bind_id(struct ucma_id *id, const struct sockaddr_storage *address)
 		return -EINVAL;
 	if (ucma_address_size(address) == 0)
 		return -EAFNOSUPPORT;
+	if (!ucma_address_select_service(id->port_space, &wanted))
+		return -EPROTONOSUPPORT;
 	if (!ucma_address_is_any(address)) {
 		error = ucma_find_own(id->file->device, address, &index);
 		if (error != 0)
@@ -106,7 +111,8 @@ static int bind_id(struct ucma_id *id, const struct sockaddr_storage *address)
 		id->endpoint.path.sgid_index = (uint8_t)index;
 	}
 	if (ucma_address_port(address) != 0) {
-		error = reserve(id, &wanted);
+		/* It may share the port with others, but not while it listens. */
+		error = id->reuses_address ? 0 : reserve(id, &wanted);
 	} else {
 		error = -EADDRINUSE;
 		for (unsigned tries = 0; tries < PORT_TRIES && error == -EADDRINUSE; tries++) {
@@ -224,6 +230,7 @@ COMMAND(do_resolve_route, struct rdma_ucm_resolve_route)
 	if (!id->resolved || id->endpoint.state != CM_IDLE)
 		return -EINVAL;
 	id->routed = true;
+	id->endpoint.path.tclass = id->tos; /* it may have been set since */
 	ucma_event_tell(id, UCMA_ROUTE_RESOLVED, 0);
 	return 0;
 }
@@ -283,7 +290,7 @@ COMMAND(do_init_qp_attr, struct rdma_ucm_init_qp_attr)
 static bool fill_message(const struct ucma_id *id, const struct rdma_ucm_conn_param *param, const struct rdma_ucm_ece *ece, enum mad_kind kind,
 			 struct mad *out)
 {
-	size_t skip = kind == MAD_REQ || kind == MAD_SIDR_REQ ? MAD_IP_BYTES : 0;
+	size_t skip = ucma_id_hides_ip(id, kind) ? MAD_IP_BYTES : 0;
 
 	*out = (struct mad){
 		.kind = kind,
@@ -314,20 +321,18 @@ static bool fill_message(const struct ucma_id *id, const struct rdma_ucm_conn_pa
 
 COMMAND(do_connect, struct rdma_ucm_connect)
 {
-	union ibv_gid address;
 	struct mad mad;
 	FIND(id);
 	(void)header;
 	if (!id->routed || !cmd->conn_param.valid ||
 	    !fill_message(id, &cmd->conn_param, &cmd->ece, ucma_id_is_datagram(id) ? MAD_SIDR_REQ : MAD_REQ, &mad))
 		return -EINVAL;
-	ucma_address_to_gid(&id->destination, &address);
 	uint64_t service = service_of(id, &id->destination);
 	if (ucma_id_is_datagram(id))
-		return cm_resolve_service(&id->endpoint, service, &address, &mad);
+		return cm_resolve_service(&id->endpoint, service, &mad);
 	if (id->ack_timeout != 0)
 		id->endpoint.ack_timeout = id->ack_timeout;
-	return cm_connect(&id->endpoint, service, &address, &mad);
+	return cm_connect(&id->endpoint, service, &mad);
 }
 
 COMMAND(do_listen, struct rdma_ucm_listen)
@@ -340,7 +345,9 @@ COMMAND(do_listen, struct rdma_ucm_listen)
 		if (error != 0)
 			return error;
 	}
-	int error = cm_listen(&id->endpoint);
+	int error = id->endpoint.state == CM_IDLE && id->endpoint.name.fd < 0 ? reserve(id, &id->source) : 0;
+	if (error == 0)
+		error = cm_listen(&id->endpoint);
 	if (error == 0)
 		id->backlog = cmd->backlog == 0 || cmd->backlog > UCMA_BACKLOG ? UCMA_BACKLOG : cmd->backlog;
 	return error;
@@ -370,6 +377,9 @@ COMMAND(do_reject, struct rdma_ucm_reject)
 {
 	FIND(id);
 	(void)header;
+	/* The others are the connection manager's own. */
+	if (cmd->reason != 0 && cmd->reason != MAD_REASON_CONSUMER && cmd->reason != MAD_REASON_VENDOR_OPTION)
+		return -EINVAL;
 	struct mad mad = {.reason = cmd->reason, .private_length = cmd->private_data_len};
 	if (cmd->private_data_len > mad_private_room(ucma_id_is_datagram(id) ? MAD_SIDR_REP : MAD_REJ))
 		return -EINVAL;
@@ -440,27 +450,56 @@ COMMAND(do_leave, struct rdma_ucm_destroy_id)
 
 /* ---- options, and other files ---- */
 
+static int set_flag(bool *flag, const void *value, size_t length)
+{
+	int number;
+
+	if (length != sizeof number)
+		return -EINVAL;
+	memcpy(&number, value, sizeof number);
+	*flag = number != 0;
+	return 0;
+}
+
+/* Those of an ID, as the kernel takes them: what says how to bind may only be said before. */
+static int set_id_option(struct ucma_id *id, uint32_t option, const void *value, size_t length)
+{
+	bool unbound = id->endpoint.state == CM_IDLE && id->source.ss_family == AF_UNSPEC;
+
+	switch (option) {
+	case RDMA_OPTION_ID_TOS:
+		if (length != sizeof id->tos)
+			return -EINVAL;
+		memcpy(&id->tos, value, sizeof id->tos);
+		return 0;
+	case RDMA_OPTION_ID_ACK_TIMEOUT:
+		if (length != sizeof id->ack_timeout || id->qp_type != IBV_QPT_RC)
+			return -EINVAL;
+		memcpy(&id->ack_timeout, value, sizeof id->ack_timeout);
+		id->ack_timeout &= UCMA_LONGEST_TIMEOUT;
+		return 0;
+	case RDMA_OPTION_ID_REUSEADDR:
+		/* One that is bound may not share its port any more, and may go on if it never has. */
+		return unbound || length != sizeof(int) ? set_flag(&id->reuses_address, value, length) : id->reuses_address ? 0 : -EINVAL;
+	case RDMA_OPTION_ID_AFONLY:
+		return unbound || length != sizeof(int) ? set_flag(&id->one_family, value, length) : -EINVAL;
+	default:
+		return -ENOSYS;
+	}
+}
+
 COMMAND(do_set_option, struct rdma_ucm_set_option)
 {
 	const void *value = (const void *)(uintptr_t)cmd->optval;
-	int flag = 0;
 	FIND(id);
 	(void)header;
-	if (cmd->level != RDMA_OPTION_ID)
-		return cmd->level == RDMA_OPTION_IB ? -EINVAL : -ENOSYS;
-	switch (cmd->optname) {
-	case RDMA_OPTION_ID_TOS:
-	case RDMA_OPTION_ID_ACK_TIMEOUT:
-		if (cmd->optlen != 1)
-			return -EINVAL;
-		memcpy(cmd->optname == RDMA_OPTION_ID_TOS ? &id->tos : &id->ack_timeout, value, 1);
-		id->ack_timeout &= 0x1f;
-		return 0;
-	case RDMA_OPTION_ID_REUSEADDR:
-	case RDMA_OPTION_ID_AFONLY:
-		if (cmd->optlen != sizeof flag)
-			return -EINVAL;
-		return 0;
+	switch (cmd->level) {
+	case RDMA_OPTION_ID:
+		return set_id_option(id, cmd->optname, value, cmd->optlen);
+	case RDMA_OPTION_IB:
+		if (cmd->optname != RDMA_OPTION_IB_PATH)
+			return -ENOSYS;
+		return ucma_set_path(id, value, cmd->optlen);
 	default:
 		return -ENOSYS;
 	}

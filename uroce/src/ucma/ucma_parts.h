@@ -17,6 +17,7 @@ enum {
 	UCMA_BACKLOG = 1024,
 	UCMA_HOPS = 64,
 	UCMA_UDP_QKEY = 0x01234567, /* RDMA_UDP_QKEY of rdma_cma.h */
+	UCMA_LONGEST_TIMEOUT = 31,
 	UCMA_LIFETIME = 18,  /* of a packet: 4.096 us times 2 to this power, as the kernel has it for RoCE */
 };
 
@@ -39,6 +40,19 @@ enum ucma_event_kind {
 	UCMA_ADDR_CHANGE,
 	UCMA_TIMEWAIT_EXIT,
 };
+
+/* The kernel's struct sockaddr_ib of AF_IB, which not all C libraries have: a GID, and a service in place of a port. */
+enum { UCMA_AF_IB = 27 };
+struct ucma_address_ib {
+	uint16_t family;
+	__be16 pkey;
+	uint32_t flow;
+	union ibv_gid gid;
+	__be64 service;
+	__be64 service_mask;
+	uint64_t scope;
+};
+_Static_assert(sizeof(struct ucma_address_ib) == 48 && offsetof(struct ucma_address_ib, service) == 24, "the kernel's layout");
 
 struct ucma_id;
 
@@ -82,10 +96,12 @@ struct ucma_id {
 	uint32_t qkey;
 	uint8_t tos;
 	uint8_t ack_timeout; /* 0: the default */
+	bool reuses_address;
+	bool one_family; /* of all addresses, those of its family alone */
 	/* Of a listener. */
 	unsigned backlog; /* requests that it may still hold */
 	/* Of one that a request made. */
-	struct ucma_id *listener; /* NULL: accepted, or the listener has gone */
+	struct ucma_id *listener; /* NULL: the program has fetched the request, or the listener has gone */
 };
 
 /* A group that an ID has joined. */
@@ -126,7 +142,7 @@ extern const struct cm_user ucma_user;
 struct ucma_id *ucma_id_find(struct ucma_file *file, uint32_t handle);
 int ucma_id_new(struct ucma_file *file, uint64_t uid, uint16_t port_space, uint8_t qp_type, struct ucma_id **out);
 void ucma_id_destroy(struct ucma_id *id);
-/* A request is settled: its listener has room for another. */
+/* A request is fetched, or settled: its listener has room for another. */
 void ucma_id_leave_listener(struct ucma_id *id);
 
 static inline bool ucma_id_is_datagram(const struct ucma_id *id)
@@ -141,6 +157,12 @@ int ucma_multicast_join(struct ucma_id *id, uint64_t uid, const struct sockaddr_
 /* -ENOENT: there is none; -EINVAL: it is another file's. */
 int ucma_multicast_leave(struct ucma_file *file, uint32_t handle, uint32_t *events_reported);
 void ucma_multicast_leave_all(struct ucma_id *id);
+
+/* Whether the private data of such a message begins with the addresses of an IP program, which are not the program's. */
+static inline bool ucma_id_hides_ip(const struct ucma_id *id, enum mad_kind kind)
+{
+	return (kind == MAD_REQ || kind == MAD_SIDR_REQ) && id->source.ss_family != UCMA_AF_IB;
+}
 
 /* ---- ucma_command.c ---- */
 
@@ -157,6 +179,14 @@ size_t ucma_address_size(const struct sockaddr_storage *address);
 bool ucma_address_is_any(const struct sockaddr_storage *address);
 uint16_t ucma_address_port(const struct sockaddr_storage *address);
 void ucma_address_set_port(struct sockaddr_storage *address, uint16_t port);
+bool ucma_address_is_ib(const struct sockaddr_storage *address);
+/* An address of AF_IB. */
+void ucma_address_make_ib(const union ibv_gid *gid, uint64_t service, struct sockaddr_storage *out);
+/* What is listened to or asked for at an address, by an ID of this port space. */
+uint64_t ucma_address_service(uint16_t port_space, const struct sockaddr_storage *address);
+/* Of AF_IB: whether its service is of a port space that an ID of this one may use; the rest of the service, but for the port, is then
+ * set as that one has it. True for others. */
+bool ucma_address_select_service(uint16_t port_space, struct sockaddr_storage *address);
 void ucma_address_to_gid(const struct sockaddr_storage *address, union ibv_gid *out);
 void ucma_address_from_gid(const union ibv_gid *gid, uint16_t port, struct sockaddr_storage *out);
 /* The device's GID for an address of this host; -ENODEV: it has none. */
@@ -165,6 +195,9 @@ int ucma_find_own(const struct device *device, const struct sockaddr_storage *ad
  * errno. */
 int ucma_find_path(const struct device *device, struct sockaddr_storage *source, const struct sockaddr_storage *destination,
 		   struct gsi_path *out);
+
+/* Instead of resolving a route: RDMA_OPTION_IB_PATH, with `length` bytes of struct ib_path_rec_data. */
+int ucma_set_path(struct ucma_id *id, const void *value, size_t length);
 
 /* ---- ucma_event.c ---- */
 

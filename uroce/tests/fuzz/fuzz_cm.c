@@ -118,7 +118,7 @@ static void listen_anew(unsigned at)
 {
 	struct use *use = new_use(at);
 
-	if (use && cm_reserve(&use->endpoint, SERVICE, NULL) == 0)
+	if (use && cm_reserve(&use->endpoint, &(struct gsi_name){.service = SERVICE, .where = GSI_ANY}) == 0)
 		must(cm_listen(&use->endpoint) == 0);
 }
 
@@ -148,12 +148,12 @@ static void act(unsigned at, const uint8_t *bytes, size_t length)
 	case 2:
 		use = new_use(at);
 		if (use)
-			must(cm_connect(&use->endpoint, SERVICE + (time & 1), &fake.node[!at].gid, &message) == 0);
+			must(cm_connect(&use->endpoint, SERVICE + (time & 1), &message) == 0);
 		return;
 	case 3:
 		use = new_use(at);
 		if (use)
-			must(cm_resolve_service(&use->endpoint, SERVICE + (time & 1), &fake.node[!at].gid, &message) == 0);
+			must(cm_resolve_service(&use->endpoint, SERVICE + (time & 1), &message) == 0);
 		return;
 	case 4:
 		listen_anew(at);

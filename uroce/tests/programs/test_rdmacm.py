@@ -187,6 +187,26 @@ def test_channels_are_the_processs_own():
     assert "all as they should be" in succeed([PYTHON, os.path.join(HERE, "channels.py")])
 
 
+def test_addresses_options_groups_and_endings():
+    assert "all as they should be" in succeed([PYTHON, os.path.join(HERE, "connections.py")])
+
+
+def test_ports_are_one_space_for_those_who_cannot_reach_each_other():
+    """With an address and without: the port is taken for both, and a request does not go astray."""
+    port = free_port()
+    address = {"UROCE_ADDR": "127.0.0.1"}
+    first = Program(["rping", "-s", "-p", str(port), "-P"])
+    try:
+        wait_until(lambda: is_bound(port), lambda: f"server listens\n{first.output}")
+        status, output = run(["rping", "-s", "-p", str(port)], address)
+        assert status != 0 and "Address already in use" in output
+        status, output = run(["rping", "-c", "-a", "127.0.0.1", "-p", str(port), "-C", "1"], address)
+        assert status != 0 and "RDMA_CM_EVENT_REJECTED, error 8" in output
+        assert first.running()
+    finally:
+        first.close()
+
+
 @pytest.mark.parametrize("program, options", [("ib_write_bw", ["-n", "200"]), ("ib_send_lat", ["-n", "200"]), ("ib_read_bw", ["-n", "200"]),
                                               ("ib_send_bw", ["-c", "UD", "-s", "1024", "-n", "64"]), ("ib_atomic_bw", ["-q", "4", "-n", "100"])])
 def test_perftest(program, options):
