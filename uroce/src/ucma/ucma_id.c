@@ -53,6 +53,7 @@ int ucma_id_new(struct ucma_file *file, uint64_t uid, uint16_t port_space, uint8
 	error = cm_add(file->ucma->cm, &id->endpoint);
 	if (error != 0)
 		goto give_handle;
+	counter_object(&file->device->counters->objects.cm_id, 1);
 	id->endpoint.mtu = (uint8_t)file->device->mtu;
 	id->endpoint.ack_timeout = UCMA_LIFETIME + 1;
 	*out = id;
@@ -85,6 +86,7 @@ void ucma_id_destroy(struct ucma_id *id)
 			ucma->ids[handle]->listener = NULL;
 	ucma_id_leave_listener(id);
 	ucma_event_purge(id, ucma_id_destroy);
+	counter_object(&id->file->device->counters->objects.cm_id, -1);
 	ucma->ids[id->handle] = NULL;
 	if (id->handle < ucma->lowest)
 		ucma->lowest = id->handle;

@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Programs that connect by rdma_cm, with the system's own librdmacm: those of Debian's rdmacm-utils, perftest and libfabric."""
+import json
 import os
 import pathlib
 import re
 import shutil
 import socket
+import subprocess
 import tempfile
 
 import pytest
 
-from rig import HERE, PYTHON, Program, free_port, run, succeed, wait_until
+from rig import HERE, LIMIT, PYTHON, SCALE, WRAPPER, Program, free_port, run, succeed, wait_until
 
 TCP, UDP = 0x106, 0x111  # port spaces
 UDADDY_PORT = 7174       # it has no option for another
@@ -205,6 +207,31 @@ def test_ports_are_one_space_for_those_who_cannot_reach_each_other():
         assert first.running()
     finally:
         first.close()
+
+
+def test_resources_show_ids_and_their_ports():
+    port = free_port()
+    server = Program(["rping", "-s", "-a", "127.0.0.1", "-p", str(port), "-P"])
+
+    def shown():
+        result = subprocess.run([WRAPPER, "resources", "--json"], capture_output=True, text=True, timeout=LIMIT * SCALE, check=True)
+        return {process["pid"]: process for process in json.loads(result.stdout)["processes"]}
+
+    try:
+        wait_until(lambda: is_bound(port), lambda: f"server listens\n{server.output}")
+        mine = next(process for process in shown().values() if {"space": "TCP", "port": port, "address": "127.0.0.1"} in process["ports"])
+        assert mine["command"] == "rping" and mine["objects"]["cm_id"] == 1
+        text = subprocess.run([WRAPPER, "resources"], capture_output=True, text=True, timeout=LIMIT * SCALE, check=True).stdout
+        assert re.search(rf"^ *{mine['pid']} rping +TCP +{port} 127\.0\.0\.1$", text, re.MULTILINE), text
+    finally:
+        server.close()
+
+
+def test_programs_connect_where_the_devices_files_are_mounted():
+    if run(["unshare", "-Urm", "true"])[0] != 0:
+        pytest.skip("user namespaces are not allowed here")
+    _, client = by_port([WRAPPER, "--mount", "rping", "-s"], [WRAPPER, "--mount", "rping", "-c", "-a", "127.0.0.1"], "-C", "2", "-v")
+    assert client.count("ping data: rdma-ping-") == 2
 
 
 @pytest.mark.parametrize("program, options", [("ib_write_bw", ["-n", "200"]), ("ib_send_lat", ["-n", "200"]), ("ib_read_bw", ["-n", "200"]),
