@@ -2,14 +2,12 @@
 #include "gsi.h"
 
 #include <errno.h>
-#include <inttypes.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
 
+#include "gsi_name.h"
 #include "log.h"
 #include "outgoing.h"
 #include "random.h"
@@ -71,40 +69,7 @@ struct gsi {
 	unsigned places;
 };
 
-/* ---- names ---- */
-
-#define SERVICE_NAME "uroce-service-"
-
-static socklen_t name_length(int length)
-{
-	return (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)length);
-}
-
-static socklen_t process_name(uint32_t id, struct sockaddr_un *out)
-{
-	*out = (struct sockaddr_un){.sun_family = AF_UNIX};
-	return name_length(snprintf(out->sun_path + 1, sizeof out->sun_path - 1, "uroce-cm-%03" PRIx32, id >> GSI_NUMBER_BITS));
-}
-
-/* Processes that have addresses, and those of the loopback, cannot reach each other, though they share the ports. */
-static socklen_t service_name(const struct gsi_name *name, bool loopback, struct sockaddr_un *out)
-{
-	static const char *const any[] = {[GSI_ANY] = "any", [GSI_ANY_V4] = "any-4", [GSI_ANY_V6] = "any-6"};
-	char where[2 * sizeof name->address + 1];
-
-	for (size_t i = 0; name->where == GSI_ONE && i < sizeof name->address; i++)
-		snprintf(where + 2 * i, 3, "%02x", name->address.raw[i]);
-	*out = (struct sockaddr_un){.sun_family = AF_UNIX};
-	return name_length(snprintf(out->sun_path + 1, sizeof out->sun_path - 1, SERVICE_NAME "%016" PRIx64 "-%s%s", name->service,
-				    name->where == GSI_ONE ? where : any[name->where], loopback ? "-loopback" : ""));
-}
-
 /* ---- sockets ---- */
-
-static int open_socket(void)
-{
-	return socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-}
 
 /* A free place, or -EMFILE or -ENOMEM. */
 static int find_place(struct gsi *gsi)
@@ -132,7 +97,7 @@ static int open_named(struct gsi *gsi, const struct sockaddr_un *name, socklen_t
 	int place = find_place(gsi);
 	if (place < 0)
 		return place;
-	int fd = open_socket();
+	int fd = gsi_open_socket();
 	if (fd < 0)
 		return -errno;
 	if (bind(fd, (const struct sockaddr *)name, length) != 0) {
@@ -181,7 +146,7 @@ static uint32_t addressee(const struct mad *mad)
 static int try_note(struct gsi *gsi, const struct note *note, const struct sockaddr_un *name, socklen_t length)
 {
 	if (gsi->out_fd < 0)
-		gsi->out_fd = open_socket();
+		gsi->out_fd = gsi_open_socket();
 	return sendto(gsi->out_fd, note, sizeof *note, MSG_DONTWAIT | MSG_NOSIGNAL, (const struct sockaddr *)name, length) >= 0 ? 0 : -errno;
 }
 
@@ -253,7 +218,7 @@ static bool send_note(struct gsi *gsi, const struct note *note, const struct soc
 static bool try_listener(struct gsi *gsi, const struct gsi_name *listener, const struct note *note)
 {
 	struct sockaddr_un name;
-	socklen_t length = service_name(listener, udp_is_loopback(gsi->device->udp), &name);
+	socklen_t length = gsi_service_name(listener, udp_is_loopback(gsi->device->udp), &name);
 
 	return send_note(gsi, note, &name, length);
 }
@@ -267,7 +232,7 @@ static bool try_owner(struct gsi *gsi, const struct mad *mad, const struct note 
 	struct mad_ip ip;
 
 	if (id != 0) {
-		socklen_t length = process_name(id, &name);
+		socklen_t length = gsi_process_name(id, &name);
 		return send_note(gsi, note, &name, length);
 	}
 	bool has_ip = mad_read_ip(mad->private_data, mad->private_length, &ip);
@@ -527,7 +492,7 @@ int gsi_start(struct gsi *gsi, gsi_take *take, void *arg)
 		uint32_t prefix = random & ~((UINT32_C(1) << GSI_NUMBER_BITS) - 1);
 		if (error != 0 || prefix == 0)
 			continue;
-		socklen_t length = process_name(prefix, &name);
+		socklen_t length = gsi_process_name(prefix, &name);
 		int place = open_named(gsi, &name, length);
 		if (place == -EADDRINUSE)
 			continue;
@@ -552,64 +517,12 @@ uint32_t gsi_prefix(const struct gsi *gsi)
 	return gsi->prefix;
 }
 
-/* Whether any process has this name. */
-static bool is_taken(const struct gsi_name *listener, bool loopback)
-{
-	struct sockaddr_un name;
-	socklen_t length = service_name(listener, loopback, &name);
-	int fd = open_socket();
-	if (fd < 0)
-		return false;
-	bool taken = connect(fd, (const struct sockaddr *)&name, length) == 0;
-	close(fd);
-	return taken;
-}
-
-/* Whether somebody listens to a service at one address: of those whose names are not known, the kernel has a list. */
-static bool is_taken_somewhere(const struct gsi_name *name)
-{
-	char start[sizeof SERVICE_NAME + 20], line[256];
-	bool taken = false;
-	FILE *list = fopen("/proc/net/unix", "re");
-
-	snprintf(start, sizeof start, "@" SERVICE_NAME "%016" PRIx64 "-", name->service);
-	while (list && !taken && fgets(line, sizeof line, list)) {
-		const char *found = strstr(line, start);
-		/* "any" is not for here: a GID begins with a digit or a letter up to f, too. */
-		const char *where = found ? found + strlen(start) : NULL;
-		if (!where || strncmp(where, "any", 3) == 0)
-			continue;
-		bool v4 = strncmp(where, "00000000000000000000ffff", 24) == 0;
-		taken = name->where == GSI_ANY || v4 == (name->where == GSI_ANY_V4);
-	}
-	if (list)
-		fclose(list);
-	return taken;
-}
-
-/* Whether somebody has a part of what a name stands for, or a name that stands for more: by whichever way he is reached. */
-static bool is_in_use(const struct gsi *gsi, const struct gsi_name *name)
-{
-	bool own = udp_is_loopback(gsi->device->udp);
-	struct gsi_name other = {.service = name->service};
-
-	if (is_taken(name, !own))
-		return true;
-	for (other.where = GSI_ANY; other.where <= GSI_ANY_V6; other.where++) {
-		bool overlaps = name->where == GSI_ONE ? gsi_name_covers(&other, &name->address) :
-							 other.where != name->where && (name->where == GSI_ANY || other.where == GSI_ANY);
-		if (overlaps && (is_taken(&other, own) || is_taken(&other, !own)))
-			return true;
-	}
-	return name->where != GSI_ONE && is_taken_somewhere(name);
-}
-
 int gsi_listen(struct gsi *gsi, const struct gsi_name *service, struct gsi_service *out)
 {
 	struct sockaddr_un name;
-	socklen_t length = service_name(service, udp_is_loopback(gsi->device->udp), &name);
+	socklen_t length = gsi_service_name(service, udp_is_loopback(gsi->device->udp), &name);
 
-	if (is_in_use(gsi, service))
+	if (gsi_is_in_use(service, udp_is_loopback(gsi->device->udp)))
 		return -EADDRINUSE;
 	int place = open_named(gsi, &name, length);
 	if (place < 0)

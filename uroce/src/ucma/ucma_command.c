@@ -450,59 +450,11 @@ COMMAND(do_leave, struct rdma_ucm_destroy_id)
 
 /* ---- options, and other files ---- */
 
-static int set_flag(bool *flag, const void *value, size_t length)
-{
-	int number;
-
-	if (length != sizeof number)
-		return -EINVAL;
-	memcpy(&number, value, sizeof number);
-	*flag = number != 0;
-	return 0;
-}
-
-/* Those of an ID, as the kernel takes them: what says how to bind may only be said before. */
-static int set_id_option(struct ucma_id *id, uint32_t option, const void *value, size_t length)
-{
-	bool unbound = id->endpoint.state == CM_IDLE && id->source.ss_family == AF_UNSPEC;
-
-	switch (option) {
-	case RDMA_OPTION_ID_TOS:
-		if (length != sizeof id->tos)
-			return -EINVAL;
-		memcpy(&id->tos, value, sizeof id->tos);
-		return 0;
-	case RDMA_OPTION_ID_ACK_TIMEOUT:
-		if (length != sizeof id->ack_timeout || id->qp_type != IBV_QPT_RC)
-			return -EINVAL;
-		memcpy(&id->ack_timeout, value, sizeof id->ack_timeout);
-		id->ack_timeout &= UCMA_LONGEST_TIMEOUT;
-		return 0;
-	case RDMA_OPTION_ID_REUSEADDR:
-		/* One that is bound may not share its port any more, and may go on if it never has. */
-		return unbound || length != sizeof(int) ? set_flag(&id->reuses_address, value, length) : id->reuses_address ? 0 : -EINVAL;
-	case RDMA_OPTION_ID_AFONLY:
-		return unbound || length != sizeof(int) ? set_flag(&id->one_family, value, length) : -EINVAL;
-	default:
-		return -ENOSYS;
-	}
-}
-
 COMMAND(do_set_option, struct rdma_ucm_set_option)
 {
-	const void *value = (const void *)(uintptr_t)cmd->optval;
 	FIND(id);
 	(void)header;
-	switch (cmd->level) {
-	case RDMA_OPTION_ID:
-		return set_id_option(id, cmd->optname, value, cmd->optlen);
-	case RDMA_OPTION_IB:
-		if (cmd->optname != RDMA_OPTION_IB_PATH)
-			return -ENOSYS;
-		return ucma_set_path(id, value, cmd->optlen);
-	default:
-		return -ENOSYS;
-	}
+	return ucma_set_option(id, cmd->level, cmd->optname, (const void *)(uintptr_t)cmd->optval, cmd->optlen);
 }
 
 static int migrate(struct ucma_file *file, struct ucma_file *from, const struct rdma_ucm_cmd_hdr *header, const struct rdma_ucm_migrate_id *cmd)

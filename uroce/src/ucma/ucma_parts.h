@@ -196,8 +196,10 @@ int ucma_find_own(const struct device *device, const struct sockaddr_storage *ad
 int ucma_find_path(const struct device *device, struct sockaddr_storage *source, const struct sockaddr_storage *destination,
 		   struct gsi_path *out);
 
-/* Instead of resolving a route: RDMA_OPTION_IB_PATH, with `length` bytes of struct ib_path_rec_data. */
-int ucma_set_path(struct ucma_id *id, const void *value, size_t length);
+/* ---- ucma_option.c ---- */
+
+/* 0, -EINVAL or -ENOSYS. `value` has `length` bytes. */
+int ucma_set_option(struct ucma_id *id, uint32_t level, uint32_t name, const void *value, size_t length);
 
 /* ---- ucma_event.c ---- */
 
@@ -221,6 +223,20 @@ void ucma_event_move(struct ucma_id *id, struct ucma_file *to);
 int ucma_query_route(const struct ucma_id *id, struct rdma_ucm_query_route_resp *out);
 int ucma_query_address(const struct ucma_id *id, struct rdma_ucm_query_addr_resp *out);
 int ucma_query_gid(const struct ucma_id *id, struct rdma_ucm_query_addr_resp *out);
+/* Of struct ib_path_rec_data. */
+enum {
+	/* Where a path record has what: IBTA vol 1, table 202. */
+	RECORD_AT_PEER = 8,
+	RECORD_AT_OWN = 24,
+	RECORD_AT_HOPS = 47,
+	RECORD_AT_CLASS = 48,
+	RECORD_AT_MTU = 54,
+	RECORD_AT_LIFETIME = 56,
+	RECORD_BYTES = 64,
+	RECORD_VALUE_BITS = 0x3f, /* beside a selector */
+	RECORD_ONLY_PATH = IB_PATH_GMP | IB_PATH_PRIMARY | IB_PATH_BIDIRECTIONAL,
+};
+_Static_assert(sizeof ((struct ib_path_rec_data *)0)->path_rec == RECORD_BYTES, "a path record");
 /* struct rdma_ucm_query_path_resp with one path. */
 struct ucma_paths {
 	uint32_t num_paths;

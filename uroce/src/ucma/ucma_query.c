@@ -13,19 +13,7 @@ enum {
 	EXACTLY = 2,            /* selector of a path record's fields */
 	NO_INDEX = -1,          /* of the kernel's devices: this is none */
 	MIN_RNR_TIMER = 12,     /* 0.64 ms; the kernel's CM leaves it at 0, which is 655 ms */
-	/* Where a path record has what: IBTA vol 1, table 202. */
-	AT_PEER = 8,
-	AT_OWN = 24,
-	AT_HOPS = 47,
-	AT_CLASS = 48,
-	AT_MTU = 54,
-	AT_LIFETIME = 56,
-	PATH_RECORD_BYTES = 64,
-	VALUE_BITS = 0x3f, /* beside a selector */
-	ONLY_PATH = IB_PATH_GMP | IB_PATH_PRIMARY | IB_PATH_BIDIRECTIONAL,
-	MOST_PATHS = 64,
 };
-_Static_assert(sizeof ((struct ib_path_rec_data *)0)->path_rec == PATH_RECORD_BYTES, "a path record");
 
 /* As much as a program of the older commands, which know IP's addresses alone, has room for. */
 static void put_address(const struct sockaddr_storage *address, struct sockaddr_in6 *out)
@@ -113,43 +101,16 @@ int ucma_query_path(const struct ucma_id *id, struct ucma_paths *out)
 	if (!id->routed)
 		return 0;
 	out->num_paths = 1;
-	out->path.flags = ONLY_PATH;
-	memcpy(record + AT_PEER, path->peer.raw, sizeof path->peer);
-	memcpy(record + AT_OWN, path->own.raw, sizeof path->own);
-	record[AT_HOPS] = path->hop_limit;
-	record[AT_CLASS] = path->tclass;
+	out->path.flags = RECORD_ONLY_PATH;
+	memcpy(record + RECORD_AT_PEER, path->peer.raw, sizeof path->peer);
+	memcpy(record + RECORD_AT_OWN, path->own.raw, sizeof path->own);
+	record[RECORD_AT_HOPS] = path->hop_limit;
+	record[RECORD_AT_CLASS] = path->tclass;
 	record[49] = 0x80 | 1; /* reversible, one path */
 	record[50] = record[51] = 0xff; /* the partition key */
-	record[AT_MTU] = (uint8_t)(EXACTLY << 6 | id->endpoint.mtu);
+	record[RECORD_AT_MTU] = (uint8_t)(EXACTLY << 6 | id->endpoint.mtu);
 	record[55] = EXACTLY << 6 | RATE_40;
-	record[AT_LIFETIME] = EXACTLY << 6 | UCMA_LIFETIME;
-	return 0;
-}
-
-/* The first that is for all. It has to lead where the address leads. */
-int ucma_set_path(struct ucma_id *id, const void *value, size_t length)
-{
-	struct gsi_path *path = &id->endpoint.path;
-	struct ib_path_rec_data data = {0};
-	const uint8_t *record = (const uint8_t *)data.path_rec;
-	size_t count = length / sizeof data, i = 0;
-
-	if (length % sizeof data != 0 || count > MOST_PATHS || !id->resolved || id->routed || id->endpoint.state != CM_IDLE)
-		return -EINVAL;
-	for (; i < count && data.flags != ONLY_PATH; i++)
-		memcpy(&data, (const uint8_t *)value + i * sizeof data, sizeof data);
-	if (data.flags != ONLY_PATH || memcmp(record + AT_PEER, path->peer.raw, sizeof path->peer) != 0 ||
-	    memcmp(record + AT_OWN, path->own.raw, sizeof path->own) != 0)
-		return -EINVAL;
-	uint8_t mtu = record[AT_MTU] & VALUE_BITS, lifetime = record[AT_LIFETIME] & VALUE_BITS;
-	if (mtu < IBV_MTU_256 || lifetime >= UCMA_LONGEST_TIMEOUT)
-		return -EINVAL;
-	id->endpoint.mtu = mtu < id->endpoint.mtu ? mtu : id->endpoint.mtu;
-	id->endpoint.ack_timeout = (uint8_t)(lifetime + 1);
-	path->hop_limit = record[AT_HOPS];
-	path->tclass = record[AT_CLASS];
-	id->routed = true;
-	ucma_event_tell(id, UCMA_ROUTE_RESOLVED, 0);
+	record[RECORD_AT_LIFETIME] = EXACTLY << 6 | UCMA_LIFETIME;
 	return 0;
 }
 
