@@ -174,6 +174,16 @@ def listening(port):
     return False
 
 
+TCP, UDP = 0x106, 0x111  # rdma_cm's port spaces
+
+
+def is_bound(port, space=TCP):
+    """Whether a process has the port by rdma_cm: its socket has a name."""
+    name = f"@uroce-service-{space << 16 | port:016x}-"
+    with open("/proc/net/unix", encoding="ascii", errors="replace") as table:
+        return any(name in line for line in table)
+
+
 def wait_until(condition, what, limit=20):
     end = time.monotonic() + limit * SCALE
     while not condition():

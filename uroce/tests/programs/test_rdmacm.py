@@ -11,17 +11,9 @@ import tempfile
 
 import pytest
 
-from rig import HERE, LIMIT, PYTHON, SCALE, WRAPPER, Program, free_port, run, succeed, wait_until
+from rig import HERE, LIMIT, PYTHON, SCALE, TCP, UDP, WRAPPER, Program, free_port, is_bound, run, succeed, wait_until
 
-TCP, UDP = 0x106, 0x111  # port spaces
 UDADDY_PORT = 7174       # it has no option for another
-
-
-def is_bound(port, space=TCP):
-    """Whether a process listens there: its socket has a name."""
-    name = f"@uroce-service-{space << 16 | port:016x}-"
-    with open("/proc/net/unix", encoding="ascii", errors="replace") as table:
-        return any(name in line for line in table)
 
 
 # Its main thread closes the channel without regard to the one that fetches events, and may be first.
@@ -225,13 +217,6 @@ def test_resources_show_ids_and_their_ports():
         assert re.search(rf"^ *{mine['pid']} rping +TCP +{port} 127\.0\.0\.1$", text, re.MULTILINE), text
     finally:
         server.close()
-
-
-def test_programs_connect_where_the_devices_files_are_mounted():
-    if run(["unshare", "-Urm", "true"])[0] != 0:
-        pytest.skip("user namespaces are not allowed here")
-    _, client = by_port([WRAPPER, "--mount", "rping", "-s"], [WRAPPER, "--mount", "rping", "-c", "-a", "127.0.0.1"], "-C", "2", "-v")
-    assert client.count("ping data: rdma-ping-") == 2
 
 
 @pytest.mark.parametrize("program, options", [("ib_write_bw", ["-n", "200"]), ("ib_send_lat", ["-n", "200"]), ("ib_read_bw", ["-n", "200"]),
