@@ -58,6 +58,18 @@ int counters_find(DIR *directory);
 /* A copy: its owner, who may be anybody, can cut a mapping short under its reader. False and errno; EPROTO: another version's. */
 bool counters_read(int fd, struct counters *counters);
 
+/* ports.c */
+enum { PORT_ADDRESS = 46 };
+struct port {
+	unsigned long inode; /* of its socket */
+	const char *space;
+	uint16_t number;
+	char address[PORT_ADDRESS]; /* "any": all */
+};
+/* The ports that a process is bound to by rdma_cm; returns how many. `process`: its folder in /proc; `fds`: its descriptors, which are
+ * read anew. The caller frees *out. */
+size_t ports_of(int process, DIR *fds, struct port **out);
+
 /* stats.c: `uroce stats PID [--json]`. */
 int cmd_stats(int argc, char **argv);
 /* resources.c: `uroce resources [--json]`. */

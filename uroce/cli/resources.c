@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* uroce resources: which process has how many verbs objects, as `rdma resource` tells for devices of the kernel. */
+/* uroce resources: which process has how many objects, and which ports of rdma_cm, as `rdma resource` tells for devices of the kernel. */
 #include "cli.h"
 
 #include <errno.h>
@@ -20,6 +20,8 @@ struct holder {
 	ino_t block; /* a forked child has its parent's */
 	char command[16 + 1];
 	int64_t objects[KINDS];
+	struct port *ports;
+	size_t port_count;
 };
 
 struct holders {
@@ -45,7 +47,7 @@ static void read_command(int process, char *command, size_t size)
 }
 
 /* 0 or -ENOMEM. */
-static int add(struct holders *holders, long pid, int process, int fd)
+static int add(struct holders *holders, long pid, int process, DIR *fds, int fd)
 {
 	struct counters counters;
 	struct holder *grown;
@@ -71,6 +73,8 @@ static int add(struct holders *holders, long pid, int process, int fd)
 	grown = reallocarray(holders->all, holders->count + 1, sizeof *grown);
 	if (!grown)
 		return -ENOMEM;
+	if (atomic_load_explicit(&counters.objects.cm_id, memory_order_relaxed) > 0)
+		holder.port_count = ports_of(process, fds, &holder.ports);
 	grown[holders->count++] = holder;
 	holders->all = grown;
 	return 0;
@@ -87,7 +91,7 @@ static int look_at(struct holders *holders, DIR *proc, const char *name)
 		int fd = counters_find(directory);
 
 		if (fd >= 0) {
-			error = add(holders, strtol(name, NULL, 10), process, fd);
+			error = add(holders, strtol(name, NULL, 10), process, directory, fd);
 			close(fd);
 		}
 		closedir(directory);
@@ -99,6 +103,20 @@ static int look_at(struct holders *holders, DIR *proc, const char *name)
 	if (process >= 0)
 		close(process);
 	return error;
+}
+
+/* Those of rdma_cm, as `rdma resource show cm_id` has its listeners. */
+static void print_ports(const struct holders *holders)
+{
+	bool any = false;
+
+	for (const struct holder *holder = holders->all; holder < holders->all + holders->count; holder++)
+		for (const struct port *port = holder->ports; port < holder->ports + holder->port_count; port++) {
+			if (!any)
+				printf("\n%10s %-16s %-5s %5s %s\n", "pid", "command", "space", "port", "address");
+			any = true;
+			printf("%10ld %-16s %-5s %5u %s\n", holder->pid, holder->command, port->space, port->number, port->address);
+		}
 }
 
 static void print_text(const struct holders *holders)
@@ -121,6 +139,7 @@ static void print_text(const struct holders *holders)
 	for (size_t kind = 0; kind < KINDS; kind++)
 		printf(" %7" PRId64, sums[kind]);
 	putchar('\n');
+	print_ports(holders);
 }
 
 static void print_json(const struct holders *holders)
@@ -132,9 +151,21 @@ static void print_json(const struct holders *holders)
 		printf("%s{\"pid\": %ld, \"command\": \"%s\", \"objects\": {", i ? ", " : "", holder->pid, holder->command);
 		for (size_t kind = 0; kind < KINDS; kind++)
 			printf("%s\"%s\": %" PRId64, kind ? ", " : "", kinds[kind], holder->objects[kind]);
-		printf("}}");
+		printf("}, \"ports\": [");
+		for (size_t j = 0; j < holder->port_count; j++) {
+			const struct port *port = &holder->ports[j];
+			printf("%s{\"space\": \"%s\", \"port\": %u, \"address\": \"%s\"}", j ? ", " : "", port->space, port->number, port->address);
+		}
+		printf("]}");
 	}
 	printf("]}\n");
+}
+
+static void free_holders(struct holders *holders)
+{
+	for (size_t i = 0; i < holders->count; i++)
+		free(holders->all[i].ports);
+	free(holders->all);
 }
 
 int cmd_resources(int argc, char **argv)
@@ -154,14 +185,14 @@ int cmd_resources(int argc, char **argv)
 			error = look_at(&holders, proc, entry->d_name);
 	closedir(proc);
 	if (error) {
-		free(holders.all);
+		free_holders(&holders);
 		return fail(EXIT_FAILURE, "resources: %s", strerror(-error));
 	}
 	if (json)
 		print_json(&holders);
 	else
 		print_text(&holders);
-	free(holders.all);
+	free_holders(&holders);
 	if (holders.foreign)
 		fail(0, "%u processes run another version of uroce and are not shown", holders.foreign);
 	if (holders.unreadable && !json)

@@ -56,7 +56,7 @@
 	X(fault_corrupt, "corrupted by fault injection")
 
 /* Verbs objects that exist now: `uroce resources` shows them, as `rdma resource` does for the kernel's. */
-#define OBJECTS(X) X(ctx) X(pd) X(cq) X(qp) X(mr) X(mw) X(srq) X(ah) X(channel)
+#define OBJECTS(X) X(ctx) X(pd) X(cq) X(qp) X(mr) X(mw) X(srq) X(ah) X(channel) X(cm_id)
 
 struct counters {
 #define X(name, text) _Atomic uint64_t name;

@@ -12,6 +12,7 @@
 
 #define WIRE_PORT 4791
 #define WIRE_GSI_QPN 1 /* management datagrams: of the port, and of no process's own */
+#define WIRE_MULTICAST_QPN 0xffffffu /* of datagrams to a multicast group: for all queue pairs that are attached to it */
 #define WIRE_BTH 12
 #define WIRE_ICRC 4
 #define WIRE_MAX_HEADER 56 /* BTH + AtomicETH is 40; BTH + DETH + RETH + ImmDt is 40: room to spare */
@@ -184,6 +185,12 @@ static inline void gid_map_v4(union ibv_gid *gid, uint32_t address)
 {
 	*gid = (union ibv_gid){ .raw = { [10] = 0xff, [11] = 0xff } };
 	memcpy(gid->raw + 12, &address, sizeof address);
+}
+
+/* A multicast address, by which RoCEv2 names a group: annex A17, 17.4.6. */
+static inline bool gid_is_multicast(const union ibv_gid *gid)
+{
+	return gid_is_v4(gid) ? gid->raw[12] >> 4 == 0xe : gid->raw[0] == 0xff;
 }
 
 static inline bool gid_is_loopback(const union ibv_gid *gid)

@@ -274,17 +274,15 @@ void cm_remove(struct cm_endpoint *endpoint)
 
 /* ---- what a program asks for ---- */
 
-int cm_reserve(struct cm_endpoint *endpoint, uint64_t service, const union ibv_gid *address)
+int cm_reserve(struct cm_endpoint *endpoint, const struct gsi_name *name)
 {
 	if (endpoint->state != CM_IDLE || endpoint->name.fd >= 0)
 		return -EINVAL;
-	int error = gsi_listen(endpoint->cm->gsi, service, address, &endpoint->name);
+	int error = gsi_listen(endpoint->cm->gsi, name, &endpoint->name);
 	if (error != 0)
 		return error;
-	endpoint->service = service;
-	endpoint->any_address = !address;
-	if (address)
-		endpoint->address = *address;
+	endpoint->service = name->service;
+	endpoint->at = *name;
 	return 0;
 }
 
@@ -301,14 +299,7 @@ int cm_listen(struct cm_endpoint *endpoint)
 	return 0;
 }
 
-static void note_destination(struct cm_endpoint *endpoint, uint64_t service, const union ibv_gid *address)
-{
-	endpoint->service = service;
-	endpoint->any_address = false;
-	endpoint->address = *address;
-}
-
-int cm_connect(struct cm_endpoint *endpoint, uint64_t service, const union ibv_gid *address, const struct mad *message)
+int cm_connect(struct cm_endpoint *endpoint, uint64_t service, const struct mad *message)
 {
 	if (endpoint->state != CM_IDLE)
 		return -EINVAL;
@@ -316,7 +307,7 @@ int cm_connect(struct cm_endpoint *endpoint, uint64_t service, const union ibv_g
 	if (error != 0)
 		return error;
 	endpoint->psn &= WIRE_PSN_MASK;
-	note_destination(endpoint, service, address);
+	endpoint->service = service;
 	endpoint->qpn = message->qpn;
 	endpoint->transport = message->transport;
 	endpoint->responder_resources = message->responder_resources;
@@ -344,11 +335,11 @@ int cm_connect(struct cm_endpoint *endpoint, uint64_t service, const union ibv_g
 	return 0;
 }
 
-int cm_resolve_service(struct cm_endpoint *endpoint, uint64_t service, const union ibv_gid *address, const struct mad *message)
+int cm_resolve_service(struct cm_endpoint *endpoint, uint64_t service, const struct mad *message)
 {
 	if (endpoint->state != CM_IDLE)
 		return -EINVAL;
-	note_destination(endpoint, service, address);
+	endpoint->service = service;
 	endpoint->last = *message;
 	endpoint->last.kind = MAD_SIDR_REQ;
 	endpoint->last.transaction = endpoint->transaction;

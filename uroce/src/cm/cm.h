@@ -51,8 +51,7 @@ struct cm_endpoint {
 	uint64_t transaction;
 	struct gsi_path path;
 	uint64_t service;
-	union ibv_gid address; /* of the listener, as the program names it */
-	bool any_address;      /* it listens at all */
+	struct gsi_name at; /* of the listener */
 
 	uint32_t qpn, peer_qpn;
 	/* A message tells the PSN with which its receiver is to begin sending (12.7.31): `psn` is the first that this end receives, and
@@ -68,7 +67,7 @@ struct cm_endpoint {
 	uint8_t ack_timeout;
 
 	/* Of one that listens. */
-	struct gsi_service name;
+	struct gsi_service name; /* of `at` */
 	/* Of one that was made by a request: the next with the same hash of its peer. */
 	struct cm_endpoint *next;
 	bool chained;
@@ -98,14 +97,14 @@ void cm_remove(struct cm_endpoint *endpoint);
 
 /* The following: 0, or -EINVAL in a state that has no such call. */
 
-/* Takes `service` at an address, or (NULL) at all, so that nobody else does. -EADDRINUSE and others. */
-int cm_reserve(struct cm_endpoint *endpoint, uint64_t service, const union ibv_gid *address);
+/* Takes a name, so that nobody else does. -EADDRINUSE and others. */
+int cm_reserve(struct cm_endpoint *endpoint, const struct gsi_name *name);
 /* Listens there. */
 int cm_listen(struct cm_endpoint *endpoint);
 /* Sends a REQ: `message` has queue pair, depths, counts and private data. */
-int cm_connect(struct cm_endpoint *endpoint, uint64_t service, const union ibv_gid *address, const struct mad *message);
+int cm_connect(struct cm_endpoint *endpoint, uint64_t service, const struct mad *message);
 /* Sends a SIDR_REQ with this private data. */
-int cm_resolve_service(struct cm_endpoint *endpoint, uint64_t service, const union ibv_gid *address, const struct mad *message);
+int cm_resolve_service(struct cm_endpoint *endpoint, uint64_t service, const struct mad *message);
 /* Answers a request: REP, or SIDR_REP. */
 int cm_accept(struct cm_endpoint *endpoint, const struct mad *message);
 /* Confirms the peer's acceptance. */

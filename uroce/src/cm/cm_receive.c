@@ -9,22 +9,22 @@
 
 enum { LONGEST_TIMEOUT = 24 };
 
+/* Those who listen at the very address that the program has connected to come before those who listen at more. */
 static struct cm_endpoint *find_listener(struct cm *cm, const struct mad *mad, const struct gsi_path *path)
 {
-	struct cm_endpoint *any = NULL;
+	struct cm_endpoint *wider = NULL;
 	struct mad_ip ip;
 	bool has_ip = mad_read_ip(mad->private_data, mad->private_length, &ip);
 
 	for (struct cm_endpoint *listener = cm->listeners; listener; listener = listener->next) {
-		if (listener->service != mad->service)
+		bool covers = (has_ip && gsi_name_covers(&listener->at, &ip.destination)) || gsi_name_covers(&listener->at, &path->own);
+		if (listener->service != mad->service || !covers)
 			continue;
-		if (listener->any_address)
-			any = listener;
-		else if ((has_ip && memcmp(&listener->address, &ip.destination, sizeof ip.destination) == 0) ||
-			 memcmp(&listener->address, &path->own, sizeof path->own) == 0)
+		if (listener->at.where == GSI_ONE)
 			return listener;
+		wider = listener;
 	}
-	return any;
+	return wider;
 }
 
 /* Programs tell others the port that they are bound to just before they listen there: the request will come again. */

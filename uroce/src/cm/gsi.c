@@ -2,14 +2,12 @@
 #include "gsi.h"
 
 #include <errno.h>
-#include <inttypes.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
 
+#include "gsi_name.h"
 #include "log.h"
 #include "outgoing.h"
 #include "random.h"
@@ -71,36 +69,7 @@ struct gsi {
 	unsigned places;
 };
 
-/* ---- names ---- */
-
-static socklen_t name_length(int length)
-{
-	return (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)length);
-}
-
-static socklen_t process_name(uint32_t id, struct sockaddr_un *out)
-{
-	*out = (struct sockaddr_un){.sun_family = AF_UNIX};
-	return name_length(snprintf(out->sun_path + 1, sizeof out->sun_path - 1, "uroce-cm-%03" PRIx32, id >> GSI_NUMBER_BITS));
-}
-
-static socklen_t service_name(uint64_t service, const union ibv_gid *address, struct sockaddr_un *out)
-{
-	char where[2 * sizeof *address + 1] = "any";
-
-	for (size_t i = 0; address && i < sizeof *address; i++)
-		snprintf(where + 2 * i, 3, "%02x", address->raw[i]);
-	*out = (struct sockaddr_un){.sun_family = AF_UNIX};
-	return name_length(
-			   snprintf(out->sun_path + 1, sizeof out->sun_path - 1, "uroce-service-%016" PRIx64 "-%s", service, where));
-}
-
 /* ---- sockets ---- */
-
-static int open_socket(void)
-{
-	return socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-}
 
 /* A free place, or -EMFILE or -ENOMEM. */
 static int find_place(struct gsi *gsi)
@@ -128,7 +97,7 @@ static int open_named(struct gsi *gsi, const struct sockaddr_un *name, socklen_t
 	int place = find_place(gsi);
 	if (place < 0)
 		return place;
-	int fd = open_socket();
+	int fd = gsi_open_socket();
 	if (fd < 0)
 		return -errno;
 	if (bind(fd, (const struct sockaddr *)name, length) != 0) {
@@ -177,7 +146,7 @@ static uint32_t addressee(const struct mad *mad)
 static int try_note(struct gsi *gsi, const struct note *note, const struct sockaddr_un *name, socklen_t length)
 {
 	if (gsi->out_fd < 0)
-		gsi->out_fd = open_socket();
+		gsi->out_fd = gsi_open_socket();
 	return sendto(gsi->out_fd, note, sizeof *note, MSG_DONTWAIT | MSG_NOSIGNAL, (const struct sockaddr *)name, length) >= 0 ? 0 : -errno;
 }
 
@@ -246,26 +215,40 @@ static bool send_note(struct gsi *gsi, const struct note *note, const struct soc
 	return error == 0 || error == -EAGAIN;
 }
 
+static bool try_listener(struct gsi *gsi, const struct gsi_name *listener, const struct note *note)
+{
+	struct sockaddr_un name;
+	socklen_t length = gsi_service_name(listener, udp_is_loopback(gsi->device->udp), &name);
+
+	return send_note(gsi, note, &name, length);
+}
+
 /* To the process of this host that it is for. Those who listen at the very address that a program has connected to come first, then
- * those who listen at all. False: nobody is there. */
+ * those who listen at more. False: nobody is there. */
 static bool try_owner(struct gsi *gsi, const struct mad *mad, const struct note *note)
 {
 	uint32_t id = addressee(mad);
 	struct sockaddr_un name;
-	socklen_t length;
 	struct mad_ip ip;
 
 	if (id != 0) {
-		length = process_name(id, &name);
+		socklen_t length = gsi_process_name(id, &name);
 		return send_note(gsi, note, &name, length);
 	}
-	if (mad_read_ip(mad->private_data, mad->private_length, &ip)) {
-		length = service_name(mad->service, &ip.destination, &name);
-		if (send_note(gsi, note, &name, length))
-			return true;
-	}
-	length = service_name(mad->service, NULL, &name);
-	return send_note(gsi, note, &name, length);
+	bool has_ip = mad_read_ip(mad->private_data, mad->private_length, &ip);
+	struct gsi_name listener = {.service = mad->service, .address = has_ip ? ip.destination : note->destination};
+	enum gsi_where family = gid_is_v4(&listener.address) ? GSI_ANY_V4 : GSI_ANY_V6;
+	if (try_listener(gsi, &listener, note))
+		return true;
+	/* Private data of a program that connects by GIDs may look like addresses. In loopback mode the GID stands for all of them. */
+	listener.address = note->destination;
+	if (has_ip && !udp_is_loopback(gsi->device->udp) && try_listener(gsi, &listener, note))
+		return true;
+	listener.where = family;
+	if (try_listener(gsi, &listener, note))
+		return true;
+	listener.where = GSI_ANY;
+	return try_listener(gsi, &listener, note);
 }
 
 /* Answers for a process that is not there. */
@@ -509,7 +492,7 @@ int gsi_start(struct gsi *gsi, gsi_take *take, void *arg)
 		uint32_t prefix = random & ~((UINT32_C(1) << GSI_NUMBER_BITS) - 1);
 		if (error != 0 || prefix == 0)
 			continue;
-		socklen_t length = process_name(prefix, &name);
+		socklen_t length = gsi_process_name(prefix, &name);
 		int place = open_named(gsi, &name, length);
 		if (place == -EADDRINUSE)
 			continue;
@@ -534,25 +517,12 @@ uint32_t gsi_prefix(const struct gsi *gsi)
 	return gsi->prefix;
 }
 
-/* Whether any process has this name. */
-static bool is_taken(uint64_t service, const union ibv_gid *address)
+int gsi_listen(struct gsi *gsi, const struct gsi_name *service, struct gsi_service *out)
 {
 	struct sockaddr_un name;
-	socklen_t length = service_name(service, address, &name);
-	int fd = open_socket();
-	if (fd < 0)
-		return false;
-	bool taken = connect(fd, (const struct sockaddr *)&name, length) == 0;
-	close(fd);
-	return taken;
-}
+	socklen_t length = gsi_service_name(service, udp_is_loopback(gsi->device->udp), &name);
 
-int gsi_listen(struct gsi *gsi, uint64_t service, const union ibv_gid *address, struct gsi_service *out)
-{
-	struct sockaddr_un name;
-	socklen_t length = service_name(service, address, &name);
-
-	if (address && is_taken(service, NULL))
+	if (gsi_is_in_use(service, udp_is_loopback(gsi->device->udp)))
 		return -EADDRINUSE;
 	int place = open_named(gsi, &name, length);
 	if (place < 0)

@@ -38,14 +38,36 @@ int gsi_start(struct gsi *gsi, gsi_take *take, void *arg);
 enum { GSI_NUMBER_BITS = 20 };
 uint32_t gsi_prefix(const struct gsi *gsi);
 
-/* One that a process listens at, at one address or (NULL) at all. */
+/* What a process listens at: a service at one address, at all of a family, or at all. */
+enum gsi_where { GSI_ONE, GSI_ANY, GSI_ANY_V4, GSI_ANY_V6 };
+struct gsi_name {
+	uint64_t service;
+	enum gsi_where where;
+	union ibv_gid address; /* of GSI_ONE, as the program names it */
+};
+
+/* Whether a request to this address is for those who listen there. */
+static inline bool gsi_name_covers(const struct gsi_name *name, const union ibv_gid *address)
+{
+	switch (name->where) {
+	case GSI_ONE:
+		return memcmp(&name->address, address, sizeof *address) == 0;
+	case GSI_ANY_V4:
+		return gid_is_v4(address);
+	case GSI_ANY_V6:
+		return !gid_is_v4(address);
+	default:
+		return true;
+	}
+}
+
 struct gsi_service {
 	int fd; /* -1: none */
 	unsigned place;
 };
 
-/* Takes the name of a service. -EADDRINUSE: another process, or another service of this one, has it. */
-int gsi_listen(struct gsi *gsi, uint64_t service, const union ibv_gid *address, struct gsi_service *out);
+/* Takes the name of a service. -EADDRINUSE: another process, or another service of this one, has it, or one that it would be a part of. */
+int gsi_listen(struct gsi *gsi, const struct gsi_name *name, struct gsi_service *out);
 void gsi_unlisten(struct gsi *gsi, struct gsi_service *service);
 
 /* Sends; a message that can't be sent counts as lost. */

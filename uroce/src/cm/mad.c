@@ -18,6 +18,7 @@ enum {
 	AT_METHOD = 3,
 	AT_TRANSACTION = 8,
 	AT_ATTRIBUTE = 16,
+	AT_MODIFIER = 20,
 	QPN_MASK = 0xffffff,
 };
 
@@ -42,6 +43,11 @@ size_t mad_private_room(enum mad_kind kind)
 	return room_of(kind).size;
 }
 
+static bool carries_ece(enum mad_kind kind)
+{
+	return kind == MAD_REQ || kind == MAD_REP || kind == MAD_SIDR_REP;
+}
+
 /* ---- numbers in network order ---- */
 
 static uint64_t get(const uint8_t *from, size_t bytes)
@@ -63,6 +69,7 @@ static void put(uint8_t *to, size_t bytes, uint64_t value)
 static void decode_req(const uint8_t *b, struct mad *out)
 {
 	out->local = (uint32_t)get(b, 4);
+	out->ece_vendor = (uint32_t)get(b + 5, 3);
 	out->service = get(b + 8, 8);
 	out->guid = get(b + 16, 8);
 	out->qkey = (uint32_t)get(b + 28, 4);
@@ -100,6 +107,7 @@ static void decode_rep(const uint8_t *b, struct mad *out)
 	out->rnr_retry_count = b[27] >> 5;
 	out->srq = b[27] >> 4 & 1;
 	out->guid = get(b + 28, 8);
+	out->ece_vendor = (uint32_t)b[15] << 16 | (uint32_t)b[19] << 8 | b[23];
 }
 
 static void decode_rej(const uint8_t *b, struct mad *out)
@@ -125,6 +133,7 @@ static void decode_sidr(const uint8_t *b, struct mad *out)
 	out->qpn = (uint32_t)get(b + 8, 3);
 	out->service = get(b + 12, 8);
 	out->qkey = (uint32_t)get(b + 20, 4);
+	out->ece_vendor = (uint32_t)get(b + 6, 2) << 8 | b[11];
 }
 
 static bool is_plausible(const struct mad *mad)
@@ -157,6 +166,8 @@ int mad_decode(const uint8_t *bytes, size_t length, struct mad *out)
 		.private_length = room.size,
 	};
 	memcpy(out->private_data, b + room.at, room.size);
+	if (carries_ece(out->kind))
+		out->ece_options = (uint32_t)get(bytes + AT_MODIFIER, 4);
 	switch (out->kind) {
 	case MAD_REQ:
 		out->remote = 0;
@@ -189,7 +200,7 @@ int mad_decode(const uint8_t *bytes, size_t length, struct mad *out)
 
 static void encode_req(const struct mad *in, uint8_t *b)
 {
-	put(b + 4, 4, 0);
+	put(b + 4, 4, in->ece_vendor & 0xffffff);
 	put(b + 8, 8, in->service);
 	put(b + 16, 8, in->guid);
 	put(b + 28, 4, in->qkey);
@@ -221,6 +232,9 @@ static void encode_rep(const struct mad *in, uint8_t *b)
 	b[26] = (uint8_t)(in->target_ack_delay << 3 | in->flow_control);
 	b[27] = (uint8_t)((in->rnr_retry_count & 7) << 5 | in->srq << 4);
 	put(b + 28, 8, in->guid);
+	b[15] = (uint8_t)(in->ece_vendor >> 16);
+	b[19] = (uint8_t)(in->ece_vendor >> 8);
+	b[23] = (uint8_t)in->ece_vendor;
 }
 
 static void encode_rej(const struct mad *in, uint8_t *b)
@@ -243,6 +257,8 @@ static void encode_sidr(const struct mad *in, uint8_t *b)
 	put(b + 8, 3, in->qpn);
 	put(b + 12, 8, in->service);
 	put(b + 20, 4, in->qkey);
+	put(b + 6, 2, in->ece_vendor >> 8 & 0xffff);
+	b[11] = (uint8_t)in->ece_vendor;
 }
 
 void mad_encode(const struct mad *in, uint8_t bytes[MAD_BYTES])
@@ -257,6 +273,8 @@ void mad_encode(const struct mad *in, uint8_t bytes[MAD_BYTES])
 	bytes[AT_METHOD] = METHOD_SEND;
 	put(bytes + AT_TRANSACTION, 8, in->transaction);
 	put(bytes + AT_ATTRIBUTE, 2, in->kind);
+	if (carries_ece(in->kind))
+		put(bytes + AT_MODIFIER, 4, in->ece_options);
 	put(b, 4, in->local);
 	put(b + 4, 4, in->remote);
 	switch (in->kind) {

@@ -41,6 +41,7 @@ enum mad_reason {
 	MAD_REASON_SERVICE = 8, /* nobody listens there */
 	MAD_REASON_STALE = 10,
 	MAD_REASON_CONSUMER = 28,
+	MAD_REASON_VENDOR_OPTION = 35, /* of enhanced connection establishment */
 };
 
 /* What an answer to a SIDR_REQ says: table 121. */
@@ -59,6 +60,9 @@ struct mad {
 	uint32_t qkey;
 	uint32_t qpn; /* the sender's; of DREQ the receiver's */
 	uint32_t psn; /* with which the receiver of the message begins to send */
+	/* Of enhanced connection establishment, not in SIDR_REQ: options that the devices of a vendor agree on, and who that is (24 bits). */
+	uint32_t ece_vendor;
+	uint32_t ece_options;
 	uint8_t responder_resources;
 	uint8_t initiator_depth;
 	uint8_t transport; /* REQ: 0 RC, 1 UC */

@@ -12,6 +12,14 @@
 #include "memory.h"
 #include "udp.h"
 
+static void set_vector(const struct ibv_ah_attr *attr, struct address_vector *out)
+{
+	out->dgid = attr->grh.dgid;
+	out->sgid_index = attr->grh.sgid_index;
+	out->tclass = attr->grh.traffic_class;
+	out->hop_limit = attr->grh.hop_limit;
+}
+
 int ah_resolve(struct device *device, const struct ibv_ah_attr *attr, struct address_vector *out)
 {
 	/* RoCE has no address without a GRH: annex A17.4.1. */
@@ -20,10 +28,16 @@ int ah_resolve(struct device *device, const struct ibv_ah_attr *attr, struct add
 	if (device->udp && (attr->grh.sgid_index >= udp_gid_count(device->udp) ||
 			    !udp_reachable(device->udp, attr->grh.sgid_index, &attr->grh.dgid)))
 		return EINVAL;
-	out->dgid = attr->grh.dgid;
-	out->sgid_index = attr->grh.sgid_index;
-	out->tclass = attr->grh.traffic_class;
-	out->hop_limit = attr->grh.hop_limit;
+	set_vector(attr, out);
+	return 0;
+}
+
+/* Of a multicast group, which datagrams alone can be sent to. */
+static int resolve_group(const struct device *device, const struct ibv_ah_attr *attr, struct address_vector *out)
+{
+	if (attr->port_num != 1 || (device->udp && !udp_reaches_group(device->udp, attr->grh.sgid_index, &attr->grh.dgid)))
+		return EINVAL;
+	set_vector(attr, out);
 	return 0;
 }
 
@@ -33,7 +47,8 @@ struct ibv_ah *ah_create(struct ibv_pd *ibpd, struct ibv_ah_attr *attr)
 	struct ah *ah = calloc(1, sizeof *ah);
 	if (!ah)
 		return NULL;
-	int error = ah_resolve(pd->device, attr, &ah->av);
+	bool group = attr->is_global && gid_is_multicast(&attr->grh.dgid);
+	int error = group ? resolve_group(pd->device, attr, &ah->av) : ah_resolve(pd->device, attr, &ah->av);
 	if (error != 0) {
 		free(ah);
 		errno = error;

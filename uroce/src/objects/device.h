@@ -32,6 +32,8 @@ enum {
 	MAX_AH = 1 << 20,
 	MAX_SRQ = 1 << 16,
 	MAX_SRQ_WR = 1 << 18,
+	MAX_MULTICAST_GROUPS = 256,
+	MAX_MULTICAST_QPS = 1024, /* of a group */
 	MAX_RD_ATOMIC = 128, /* a power of two: rings have that many slots */
 };
 /* No enumerator: it needs 32 bits, and would make all of the enum unsigned. */
@@ -39,6 +41,7 @@ enum {
 
 struct cm;
 struct gsi;
+struct multicast_group;
 struct packet;
 struct packet_path;
 struct progress;
@@ -67,6 +70,8 @@ struct device {
 	struct table qps;  /* by QPN */
 	struct table keys; /* struct key by key >> 8: see memory.h */
 	struct timers timers;
+	struct multicast_group *multicast; /* to which queue pairs are attached: multicast.c */
+	size_t multicast_count;
 	size_t qp_count; /* of all these, for timers and limits */
 	size_t block_used; /* QPNs taken of the newest block */
 	uint32_t *blocks; /* first QPNs of the claimed blocks */

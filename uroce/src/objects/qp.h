@@ -223,6 +223,8 @@ struct qp {
 	bool draining; /* in SQD: nothing new is started, and it is drained when nothing is outstanding */
 	bool sqd_event_wanted;
 	bool last_wqe_raised;
+	bool blocks_own_multicast; /* what it sends to a group itself does not come back */
+	unsigned groups; /* multicast groups that it is attached to */
 	bool binds_windows; /* a BIND_MW was posted: destroying looks for windows of type 2 */
 
 	enum ibv_qp_state state; /* under the device's lock */

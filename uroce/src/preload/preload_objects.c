@@ -251,19 +251,17 @@ EXPORT int ibv_destroy_qp(struct ibv_qp *qp)
 	PASS(ENOSYS, ibv_destroy_qp, qp);
 }
 
-/* No multicast: a group would have to be joined on behalf of the process, and its packets shared out among several. */
-
 EXPORT int ibv_attach_mcast(struct ibv_qp *qp, const union ibv_gid *gid, uint16_t lid)
 {
 	if (context_is_ours(qp->context))
-		return answer(EOPNOTSUPP);
+		return answer(qp_attach_multicast(qp, gid));
 	PASS(ENOSYS, ibv_attach_mcast, qp, gid, lid);
 }
 
 EXPORT int ibv_detach_mcast(struct ibv_qp *qp, const union ibv_gid *gid, uint16_t lid)
 {
 	if (context_is_ours(qp->context))
-		return answer(EOPNOTSUPP);
+		return answer(qp_detach_multicast(qp, gid));
 	PASS(ENOSYS, ibv_detach_mcast, qp, gid, lid);
 }
 

@@ -16,7 +16,8 @@
 static struct shm_path *path_for(struct qp *qp, const struct send_wqe *wqe)
 {
 	struct shm *shm = qp->device->shm;
-	return shm ? shm_path_to(shm, &wqe->av.dgid, wqe->remote_qpn) : NULL;
+	/* A multicast packet is for all processes that have joined: the kernel knows them. */
+	return shm && wqe->remote_qpn != WIRE_MULTICAST_QPN ? shm_path_to(shm, &wqe->av.dgid, wqe->remote_qpn) : NULL;
 }
 
 /* False: memory of the payload is not there. */

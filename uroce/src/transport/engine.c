@@ -9,6 +9,7 @@
 #include "flight.h"
 #include "guard.h"
 #include "marking.h"
+#include "multicast.h"
 #include "outgoing.h"
 #include "qp_state.h"
 #include "repair.h"
@@ -210,12 +211,33 @@ static _Atomic uint64_t *drop_counter(const struct qp *qp, const struct packet *
 	return NULL;
 }
 
+/* Each queue pair decides for itself. None of them, and no receive of theirs, can take the datagram from another. */
+static void deliver_to_group(struct device *device, const struct packet *packet, const struct packet_path *path)
+{
+	const struct multicast_group *group = multicast_find(device, &path->dgid);
+
+	for (unsigned i = 0; group && i < group->count; i++) {
+		struct qp *qp = group->qps[i];
+		_Atomic uint64_t *drop = drop_counter(qp, packet, path);
+		if (drop)
+			counter_add(drop, 1);
+		else if (!multicast_is_blocked(qp, packet, path))
+			datagram_receive(qp, packet, path);
+	}
+	if (!group)
+		counter_add(&device->counters->drop_qpn, 1);
+}
+
 void engine_deliver_local(void *arg, const struct packet *packet, const struct packet_path *path)
 {
 	struct device *device = arg;
 	struct qp *qp = table_find(&device->qps, packet->qpn);
 	if (!qp && packet->qpn == WIRE_GSI_QPN && device->gsi_receive) {
 		device->gsi_receive(device, packet, path);
+		return;
+	}
+	if (!qp && packet->qpn == WIRE_MULTICAST_QPN && gid_is_multicast(&path->dgid)) {
+		deliver_to_group(device, packet, path);
 		return;
 	}
 	if (!qp) {

@@ -17,6 +17,8 @@ size_t ucma_address_size(const struct sockaddr_storage *address)
 		return sizeof(struct sockaddr_in);
 	case AF_INET6:
 		return sizeof(struct sockaddr_in6);
+	case UCMA_AF_IB:
+		return sizeof(struct ucma_address_ib);
 	default:
 		return 0;
 	}
@@ -32,6 +34,21 @@ static const struct sockaddr_in6 *v6(const struct sockaddr_storage *address)
 	return (const struct sockaddr_in6 *)address;
 }
 
+static struct ucma_address_ib *ib(struct sockaddr_storage *address)
+{
+	return (struct ucma_address_ib *)address;
+}
+
+static const struct ucma_address_ib *const_ib(const struct sockaddr_storage *address)
+{
+	return (const struct ucma_address_ib *)address;
+}
+
+bool ucma_address_is_ib(const struct sockaddr_storage *address)
+{
+	return address->ss_family == UCMA_AF_IB;
+}
+
 bool ucma_address_is_any(const struct sockaddr_storage *address)
 {
 	switch (address->ss_family) {
@@ -39,30 +56,95 @@ bool ucma_address_is_any(const struct sockaddr_storage *address)
 		return v4(address)->sin_addr.s_addr == INADDR_ANY;
 	case AF_INET6:
 		return IN6_IS_ADDR_UNSPECIFIED(&v6(address)->sin6_addr);
+	case UCMA_AF_IB:
+		return IN6_IS_ADDR_UNSPECIFIED((const struct in6_addr *)const_ib(address)->gid.raw);
 	default:
 		return true;
 	}
 }
 
+/* Of a service: what its mask leaves of the lowest bits. */
+static uint16_t service_port(const struct ucma_address_ib *address)
+{
+	return (uint16_t)(be64toh(address->service) & be64toh(address->service_mask));
+}
+
 uint16_t ucma_address_port(const struct sockaddr_storage *address)
 {
+	if (ucma_address_is_ib(address))
+		return service_port(const_ib(address));
 	return ntohs(address->ss_family == AF_INET6 ? v6(address)->sin6_port : v4(address)->sin_port);
 }
 
 void ucma_address_set_port(struct sockaddr_storage *address, uint16_t port)
 {
-	if (address->ss_family == AF_INET6)
+	if (ucma_address_is_ib(address)) {
+		ib(address)->service = htobe64((be64toh(ib(address)->service) & ~UINT64_C(0xffff)) | port);
+		ib(address)->service_mask |= htobe64(0xffff);
+	} else if (address->ss_family == AF_INET6) {
 		((struct sockaddr_in6 *)address)->sin6_port = htons(port);
-	else
+	} else {
 		((struct sockaddr_in *)address)->sin_port = htons(port);
+	}
+}
+
+void ucma_address_make_ib(const union ibv_gid *gid, uint64_t service, struct sockaddr_storage *out)
+{
+	memset(out, 0, sizeof *out);
+	*ib(out) = (struct ucma_address_ib){
+		.family = UCMA_AF_IB,
+		.pkey = htons(WIRE_PKEY),
+		.gid = *gid,
+		.service = htobe64(service),
+		.service_mask = UINT64_MAX,
+	};
+}
+
+uint64_t ucma_address_service(uint16_t port_space, const struct sockaddr_storage *address)
+{
+	if (ucma_address_is_ib(address))
+		return be64toh(const_ib(address)->service);
+	return (uint64_t)port_space << 16 | ucma_address_port(address);
+}
+
+bool ucma_address_select_service(uint16_t port_space, struct sockaddr_storage *address)
+{
+	static const uint16_t spaces[] = {RDMA_PS_IB, RDMA_PS_TCP, RDMA_PS_UDP};
+
+	if (!ucma_address_is_ib(address))
+		return true;
+	/* The lowest 16 bits are the port. */
+	uint64_t mask = be64toh(ib(address)->service_mask) & ~UINT64_C(0xffff);
+	uint64_t service = be64toh(ib(address)->service) & mask;
+	for (size_t i = 0; i < sizeof spaces / sizeof spaces[0]; i++) {
+		uint64_t space = (uint64_t)spaces[i] << 16;
+		if ((port_space != RDMA_PS_IB && port_space != spaces[i]) || service != (space & mask))
+			continue;
+		ib(address)->service = htobe64(space | service_port(ib(address)));
+		ib(address)->service_mask = UINT64_MAX;
+		return true;
+	}
+	return false;
 }
 
 void ucma_address_to_gid(const struct sockaddr_storage *address, union ibv_gid *out)
 {
-	if (address->ss_family == AF_INET6)
+	if (ucma_address_is_ib(address))
+		*out = const_ib(address)->gid;
+	else if (address->ss_family == AF_INET6)
 		memcpy(out->raw, &v6(address)->sin6_addr, sizeof out->raw);
 	else
 		gid_map_v4(out, v4(address)->sin_addr.s_addr);
+}
+
+/* The same place as an address of IP, which a GID of RoCEv2 is. */
+static struct sockaddr_storage to_ip(const struct sockaddr_storage *address)
+{
+	struct sockaddr_storage ip = *address;
+
+	if (ucma_address_is_ib(address))
+		ucma_address_from_gid(&const_ib(address)->gid, ucma_address_port(address), &ip);
+	return ip;
 }
 
 void ucma_address_from_gid(const union ibv_gid *gid, uint16_t port, struct sockaddr_storage *out)
@@ -118,8 +200,10 @@ int ucma_find_own(const struct device *device, const struct sockaddr_storage *ad
 {
 	union ibv_gid gid;
 
-	if (udp_is_loopback(device->udp))
-		return find_loopback(device, address, index);
+	if (udp_is_loopback(device->udp)) {
+		const struct sockaddr_storage ip = to_ip(address);
+		return find_loopback(device, &ip, index);
+	}
 	ucma_address_to_gid(address, &gid);
 	*index = udp_find_gid(device->udp, &gid);
 	return *index < udp_gid_count(device->udp) ? 0 : -ENODEV;
@@ -147,35 +231,73 @@ static int find_source(const struct sockaddr_storage *destination, struct sockad
 	return error;
 }
 
+/* Groups are reached without a route: if the routing table has none, or one to where the device has no address, from the device's first
+ * address of the family. */
+static int find_source_to_group(const struct device *device, const union ibv_gid *group, struct sockaddr_storage *out)
+{
+	unsigned index;
+
+	if (out->ss_family != AF_UNSPEC && ucma_find_own(device, out, &index) == 0)
+		return 0;
+	for (index = 0; index < udp_gid_count(device->udp); index++) {
+		if (udp_reaches_group(device->udp, index, group)) {
+			ucma_address_from_gid(udp_gid(device->udp, index), 0, out);
+			return 0;
+		}
+	}
+	return -ENETUNREACH;
+}
+
+/* From where a destination of IP is reached; both are. */
+static int choose_source(const struct device *device, struct sockaddr_storage *source, const struct sockaddr_storage *destination)
+{
+	uint16_t port = source->ss_family == AF_UNSPEC ? 0 : ucma_address_port(source);
+	union ibv_gid peer;
+
+	if (!ucma_address_is_any(source))
+		return source->ss_family == destination->ss_family ? 0 : -EINVAL;
+	int error = find_source(destination, source);
+	ucma_address_to_gid(destination, &peer);
+	if (gid_is_multicast(&peer)) {
+		if (error != 0)
+			source->ss_family = AF_UNSPEC;
+		error = find_source_to_group(device, &peer, source);
+	}
+	ucma_address_set_port(source, port);
+	return error;
+}
+
 int ucma_find_path(const struct device *device, struct sockaddr_storage *source, const struct sockaddr_storage *destination,
 		   struct gsi_path *out)
 {
-	struct sockaddr_storage from = *source;
+	struct sockaddr_storage from = to_ip(source);
+	const struct sockaddr_storage to = to_ip(destination);
 	unsigned index;
-	int error = 0;
 
-	if (ucma_address_is_any(source)) {
-		error = find_source(destination, &from);
-		ucma_address_set_port(&from, source->ss_family == AF_UNSPEC ? 0 : ucma_address_port(source));
-	} else if (source->ss_family != destination->ss_family) {
-		error = -EINVAL;
-	}
+	if (ucma_address_is_ib(source) != ucma_address_is_ib(destination) && !ucma_address_is_any(source))
+		return -EINVAL;
+	int error = choose_source(device, &from, &to);
 	if (error == 0)
 		error = ucma_find_own(device, &from, &index);
 	if (error != 0)
 		return error;
 	*out = (struct gsi_path){.own = *udp_gid(device->udp, index), .sgid_index = (uint8_t)index, .hop_limit = UCMA_HOPS};
-	if (udp_is_loopback(device->udp)) {
+	ucma_address_to_gid(&to, &out->peer);
+	bool group = gid_is_multicast(&out->peer);
+	if (udp_is_loopback(device->udp) && !group) {
 		unsigned there;
-		error = ucma_find_own(device, destination, &there);
+		error = ucma_find_own(device, &to, &there);
 		if (error != 0)
 			return error;
 		out->peer = *udp_gid(device->udp, there);
-	} else {
-		ucma_address_to_gid(destination, &out->peer);
 	}
-	if (!udp_reachable(device->udp, index, &out->peer))
+	if (group ? !udp_reaches_group(device->udp, index, &out->peer) : !udp_reachable(device->udp, index, &out->peer))
 		return -ENETUNREACH;
-	*source = from;
+	if (ucma_address_is_ib(destination)) {
+		uint64_t space = ucma_address_service(0, destination) & ~UINT64_C(0xffff);
+		ucma_address_make_ib(&out->own, space | ucma_address_port(&from), source);
+	} else {
+		*source = from;
+	}
 	return 0;
 }

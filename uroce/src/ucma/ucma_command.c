@@ -64,7 +64,7 @@ COMMAND(do_destroy, struct rdma_ucm_destroy_id)
 
 static uint64_t service_of(const struct ucma_id *id, const struct sockaddr_storage *address)
 {
-	return (uint64_t)id->port_space << 16 | ucma_address_port(address);
+	return ucma_address_service(id->port_space, address);
 }
 
 /* ---- binding ---- */
@@ -72,11 +72,14 @@ static uint64_t service_of(const struct ucma_id *id, const struct sockaddr_stora
 /* Takes the name of a port, so that no other process listens there. */
 static int reserve(struct ucma_id *id, const struct sockaddr_storage *address)
 {
-	union ibv_gid gid;
-	bool any = ucma_address_is_any(address);
+	struct gsi_name name = {.service = service_of(id, address)};
 
-	ucma_address_to_gid(address, &gid);
-	return cm_reserve(&id->endpoint, service_of(id, address), any ? NULL : &gid);
+	if (ucma_address_is_any(address) && !id->one_family)
+		name.where = GSI_ANY;
+	else if (ucma_address_is_any(address))
+		name.where = address->ss_family == AF_INET ? GSI_ANY_V4 : GSI_ANY_V6;
+	ucma_address_to_gid(address, &name.address);
+	return cm_reserve(&id->endpoint, &name);
 }
 
 static int any_port(uint16_t *out)
@@ -98,6 +101,8 @@ static int bind_id(struct ucma_id *id, const struct sockaddr_storage *address)
 		return -EINVAL;
 	if (ucma_address_size(address) == 0)
 		return -EAFNOSUPPORT;
+	if (!ucma_address_select_service(id->port_space, &wanted))
+		return -EPROTONOSUPPORT;
 	if (!ucma_address_is_any(address)) {
 		error = ucma_find_own(id->file->device, address, &index);
 		if (error != 0)
@@ -106,7 +111,8 @@ static int bind_id(struct ucma_id *id, const struct sockaddr_storage *address)
 		id->endpoint.path.sgid_index = (uint8_t)index;
 	}
 	if (ucma_address_port(address) != 0) {
-		error = reserve(id, &wanted);
+		/* It may share the port with others, but not while it listens. */
+		error = id->reuses_address ? 0 : reserve(id, &wanted);
 	} else {
 		error = -EADDRINUSE;
 		for (unsigned tries = 0; tries < PORT_TRIES && error == -EADDRINUSE; tries++) {
@@ -224,6 +230,7 @@ COMMAND(do_resolve_route, struct rdma_ucm_resolve_route)
 	if (!id->resolved || id->endpoint.state != CM_IDLE)
 		return -EINVAL;
 	id->routed = true;
+	id->endpoint.path.tclass = id->tos; /* it may have been set since */
 	ucma_event_tell(id, UCMA_ROUTE_RESOLVED, 0);
 	return 0;
 }
@@ -280,9 +287,10 @@ COMMAND(do_init_qp_attr, struct rdma_ucm_init_qp_attr)
 /* ---- connecting ---- */
 
 /* The program's parameters and private data, behind the addresses. False: they are too long. */
-static bool fill_message(const struct ucma_id *id, const struct rdma_ucm_conn_param *param, enum mad_kind kind, struct mad *out)
+static bool fill_message(const struct ucma_id *id, const struct rdma_ucm_conn_param *param, const struct rdma_ucm_ece *ece, enum mad_kind kind,
+			 struct mad *out)
 {
-	size_t skip = kind == MAD_REQ || kind == MAD_SIDR_REQ ? MAD_IP_BYTES : 0;
+	size_t skip = ucma_id_hides_ip(id, kind) ? MAD_IP_BYTES : 0;
 
 	*out = (struct mad){
 		.kind = kind,
@@ -295,6 +303,8 @@ static bool fill_message(const struct ucma_id *id, const struct rdma_ucm_conn_pa
 		.retry_count = param->retry_count < 7 ? param->retry_count : 7,
 		.rnr_retry_count = param->rnr_retry_count < 7 ? param->rnr_retry_count : 7,
 		.transport = id->qp_type == IBV_QPT_UC,
+		.ece_vendor = ece->vendor_id & 0xffffff,
+		.ece_options = ece->attr_mod,
 	};
 	if (param->private_data_len + skip > mad_private_room(kind))
 		return false;
@@ -311,20 +321,18 @@ static bool fill_message(const struct ucma_id *id, const struct rdma_ucm_conn_pa
 
 COMMAND(do_connect, struct rdma_ucm_connect)
 {
-	union ibv_gid address;
 	struct mad mad;
 	FIND(id);
 	(void)header;
 	if (!id->routed || !cmd->conn_param.valid ||
-	    !fill_message(id, &cmd->conn_param, ucma_id_is_datagram(id) ? MAD_SIDR_REQ : MAD_REQ, &mad))
+	    !fill_message(id, &cmd->conn_param, &cmd->ece, ucma_id_is_datagram(id) ? MAD_SIDR_REQ : MAD_REQ, &mad))
 		return -EINVAL;
-	ucma_address_to_gid(&id->destination, &address);
 	uint64_t service = service_of(id, &id->destination);
 	if (ucma_id_is_datagram(id))
-		return cm_resolve_service(&id->endpoint, service, &address, &mad);
+		return cm_resolve_service(&id->endpoint, service, &mad);
 	if (id->ack_timeout != 0)
 		id->endpoint.ack_timeout = id->ack_timeout;
-	return cm_connect(&id->endpoint, service, &address, &mad);
+	return cm_connect(&id->endpoint, service, &mad);
 }
 
 COMMAND(do_listen, struct rdma_ucm_listen)
@@ -337,7 +345,9 @@ COMMAND(do_listen, struct rdma_ucm_listen)
 		if (error != 0)
 			return error;
 	}
-	int error = cm_listen(&id->endpoint);
+	int error = id->endpoint.state == CM_IDLE && id->endpoint.name.fd < 0 ? reserve(id, &id->source) : 0;
+	if (error == 0)
+		error = cm_listen(&id->endpoint);
 	if (error == 0)
 		id->backlog = cmd->backlog == 0 || cmd->backlog > UCMA_BACKLOG ? UCMA_BACKLOG : cmd->backlog;
 	return error;
@@ -351,7 +361,7 @@ COMMAND(do_accept, struct rdma_ucm_accept)
 	/* Without parameters it is the connecting end's confirmation. */
 	if (!cmd->conn_param.valid)
 		return cm_confirm(&id->endpoint);
-	if (!fill_message(id, &cmd->conn_param, ucma_id_is_datagram(id) ? MAD_SIDR_REP : MAD_REP, &mad))
+	if (!fill_message(id, &cmd->conn_param, &cmd->ece, ucma_id_is_datagram(id) ? MAD_SIDR_REP : MAD_REP, &mad))
 		return -EINVAL;
 	if (ucma_id_is_datagram(id))
 		mad.qkey = id->qkey = cmd->conn_param.qkey != 0 ? cmd->conn_param.qkey : UCMA_UDP_QKEY;
@@ -367,6 +377,9 @@ COMMAND(do_reject, struct rdma_ucm_reject)
 {
 	FIND(id);
 	(void)header;
+	/* The others are the connection manager's own. */
+	if (cmd->reason != 0 && cmd->reason != MAD_REASON_CONSUMER && cmd->reason != MAD_REASON_VENDOR_OPTION)
+		return -EINVAL;
 	struct mad mad = {.reason = cmd->reason, .private_length = cmd->private_data_len};
 	if (cmd->private_data_len > mad_private_room(ucma_id_is_datagram(id) ? MAD_SIDR_REP : MAD_REJ))
 		return -EINVAL;
@@ -389,32 +402,59 @@ COMMAND(do_notify, struct rdma_ucm_notify)
 	return cmd->event == IBV_EVENT_COMM_EST ? cm_note_established(&id->endpoint) : -EINVAL;
 }
 
+/* ---- multicast ---- */
+
+static int join(struct ucma_file *file, const struct rdma_ucm_cmd_hdr *header, const struct rdma_ucm_join_mcast *cmd)
+{
+	struct sockaddr_storage address;
+	uint32_t handle;
+	FIND(id);
+	if (cmd->addr_size > sizeof cmd->addr || cmd->join_flags >= RDMA_MC_JOIN_FLAG_RESERVED)
+		return -EINVAL;
+	int error = take_address(&address, &cmd->addr, cmd->addr_size);
+	if (error == 0 && ucma_address_size(&address) != cmd->addr_size)
+		error = -EINVAL;
+	if (error == 0)
+		error = ucma_multicast_join(id, cmd->uid, &address, cmd->join_flags == RDMA_MC_JOIN_FLAG_SENDONLY_FULLMEMBER, &handle);
+	if (error != 0)
+		return error;
+	const struct rdma_ucm_create_id_resp resp = {.id = handle};
+	ucma_respond(header, cmd->response, &resp, sizeof resp);
+	return 0;
+}
+
+COMMAND(do_join, struct rdma_ucm_join_mcast)
+{
+	return join(file, header, cmd);
+}
+
+COMMAND(do_join_ip, struct rdma_ucm_join_ip_mcast)
+{
+	struct rdma_ucm_join_mcast whole = {.response = cmd->response, .uid = cmd->uid, .id = cmd->id};
+	struct sockaddr_storage address = {.ss_family = cmd->addr.sin6_family};
+
+	memcpy(&whole.addr, &cmd->addr, sizeof cmd->addr);
+	whole.addr_size = (uint16_t)ucma_address_size(&address);
+	return whole.addr_size <= sizeof cmd->addr ? join(file, header, &whole) : -EINVAL;
+}
+
+COMMAND(do_leave, struct rdma_ucm_destroy_id)
+{
+	struct rdma_ucm_destroy_id_resp resp;
+
+	int error = ucma_multicast_leave(file, cmd->id, &resp.events_reported);
+	if (error == 0)
+		ucma_respond(header, cmd->response, &resp, sizeof resp);
+	return error;
+}
+
 /* ---- options, and other files ---- */
 
 COMMAND(do_set_option, struct rdma_ucm_set_option)
 {
-	const void *value = (const void *)(uintptr_t)cmd->optval;
-	int flag = 0;
 	FIND(id);
 	(void)header;
-	if (cmd->level != RDMA_OPTION_ID)
-		return cmd->level == RDMA_OPTION_IB ? -EINVAL : -ENOSYS;
-	switch (cmd->optname) {
-	case RDMA_OPTION_ID_TOS:
-	case RDMA_OPTION_ID_ACK_TIMEOUT:
-		if (cmd->optlen != 1)
-			return -EINVAL;
-		memcpy(cmd->optname == RDMA_OPTION_ID_TOS ? &id->tos : &id->ack_timeout, value, 1);
-		id->ack_timeout &= 0x1f;
-		return 0;
-	case RDMA_OPTION_ID_REUSEADDR:
-	case RDMA_OPTION_ID_AFONLY:
-		if (cmd->optlen != sizeof flag)
-			return -EINVAL;
-		return 0;
-	default:
-		return -ENOSYS;
-	}
+	return ucma_set_option(id, cmd->level, cmd->optname, (const void *)(uintptr_t)cmd->optval, cmd->optlen);
 }
 
 static int migrate(struct ucma_file *file, struct ucma_file *from, const struct rdma_ucm_cmd_hdr *header, const struct rdma_ucm_migrate_id *cmd)
@@ -452,9 +492,12 @@ static const struct {
 	[RDMA_USER_CM_CMD_INIT_QP_ATTR] = ROW(do_init_qp_attr, sizeof(struct rdma_ucm_init_qp_attr)),
 	[RDMA_USER_CM_CMD_SET_OPTION] = ROW(do_set_option, sizeof(struct rdma_ucm_set_option)),
 	[RDMA_USER_CM_CMD_NOTIFY] = ROW(do_notify, sizeof(struct rdma_ucm_notify)),
+	[RDMA_USER_CM_CMD_JOIN_IP_MCAST] = ROW(do_join_ip, sizeof(struct rdma_ucm_join_ip_mcast)),
+	[RDMA_USER_CM_CMD_LEAVE_MCAST] = ROW(do_leave, sizeof(struct rdma_ucm_destroy_id)),
 	[RDMA_USER_CM_CMD_QUERY] = ROW(do_query, sizeof(struct rdma_ucm_query)),
 	[RDMA_USER_CM_CMD_BIND] = ROW(do_bind, sizeof(struct rdma_ucm_bind)),
 	[RDMA_USER_CM_CMD_RESOLVE_ADDR] = ROW(do_resolve_addr, sizeof(struct rdma_ucm_resolve_addr)),
+	[RDMA_USER_CM_CMD_JOIN_MCAST] = ROW(do_join, sizeof(struct rdma_ucm_join_mcast)),
 };
 
 int ucma_command(struct ucma_file *file, struct ucma_file *other, const struct rdma_ucm_cmd_hdr *header, const void *cmd, size_t length)

@@ -76,6 +76,8 @@ void ucma_event_fill(struct ucma_event *event, const struct cm_endpoint *endpoin
 	struct rdma_ucm_conn_param *conn = &event->resp.param.conn;
 	struct rdma_ucm_ud_param *ud = &event->resp.param.ud;
 
+	event->resp.ece.vendor_id = mad->ece_vendor;
+	event->resp.ece.attr_mod = mad->ece_options;
 	if (datagram) {
 		ud->private_data_len = copy_private(ud->private_data, mad, skip);
 		ud->qp_num = mad->qpn;
@@ -134,6 +136,19 @@ void ucma_event_purge(struct ucma_id *id, void (*destroy)(struct ucma_id *id))
 			destroy(made);
 			at = &file->first; /* its own events have gone too */
 		}
+	}
+}
+
+void ucma_event_purge_multicast(struct ucma_file *file, const struct ucma_multicast *multicast)
+{
+	for (struct ucma_event **at = &file->first; *at;) {
+		struct ucma_event *event = *at;
+		if (event->multicast != multicast) {
+			at = &event->next;
+			continue;
+		}
+		unlink_event(file, at);
+		free(event);
 	}
 }
 

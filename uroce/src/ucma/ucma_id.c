@@ -53,6 +53,7 @@ int ucma_id_new(struct ucma_file *file, uint64_t uid, uint16_t port_space, uint8
 	error = cm_add(file->ucma->cm, &id->endpoint);
 	if (error != 0)
 		goto give_handle;
+	counter_object(&file->device->counters->objects.cm_id, 1);
 	id->endpoint.mtu = (uint8_t)file->device->mtu;
 	id->endpoint.ack_timeout = UCMA_LIFETIME + 1;
 	*out = id;
@@ -77,6 +78,7 @@ void ucma_id_destroy(struct ucma_id *id)
 {
 	struct ucma *ucma = id->file->ucma;
 
+	ucma_multicast_leave_all(id);
 	bool listened = id->endpoint.state == CM_LISTENING;
 	cm_remove(&id->endpoint);
 	for (uint32_t handle = 0; listened && handle < ucma->room; handle++)
@@ -84,6 +86,7 @@ void ucma_id_destroy(struct ucma_id *id)
 			ucma->ids[handle]->listener = NULL;
 	ucma_id_leave_listener(id);
 	ucma_event_purge(id, ucma_id_destroy);
+	counter_object(&id->file->device->counters->objects.cm_id, -1);
 	ucma->ids[id->handle] = NULL;
 	if (id->handle < ucma->lowest)
 		ucma->lowest = id->handle;
@@ -97,19 +100,19 @@ static struct ucma_id *id_of(struct cm_endpoint *endpoint)
 
 /* ---- what the connection manager tells ---- */
 
-/* Private data that is the program's begins behind the addresses. */
-static size_t skip_of(const struct mad *mad)
+static size_t skip_of(const struct ucma_id *id, const struct mad *mad)
 {
-	return mad->kind == MAD_REQ || mad->kind == MAD_SIDR_REQ ? MAD_IP_BYTES : 0;
+	return ucma_id_hides_ip(id, mad->kind) ? MAD_IP_BYTES : 0;
 }
 
 static struct cm_endpoint *request(struct cm_endpoint *listening, const struct mad *mad)
 {
 	struct ucma_id *listener = id_of(listening), *id;
+	bool by_gid = ucma_address_is_ib(&listener->source);
 	struct mad_ip ip;
 
 	if (listener->backlog == 0 || (mad->kind == MAD_SIDR_REQ) != ucma_id_is_datagram(listener) ||
-	    !mad_read_ip(mad->private_data, mad->private_length, &ip))
+	    (!by_gid && !mad_read_ip(mad->private_data, mad->private_length, &ip)))
 		return NULL;
 	if (ucma_id_new(listener->file, 0, listener->port_space, listener->qp_type, &id) != 0)
 		return NULL;
@@ -117,8 +120,12 @@ static struct cm_endpoint *request(struct cm_endpoint *listening, const struct m
 		id->qp_type = mad->transport == 0 ? IBV_QPT_RC : IBV_QPT_UC;
 	listener->backlog--;
 	id->listener = listener;
-	ucma_address_from_gid(&ip.source, ip.port, &id->destination);
-	ucma_address_from_gid(&ip.destination, ucma_address_port(&listener->source), &id->source);
+	if (by_gid) {
+		id->source = listener->source; /* and the rest when the way is known */
+	} else {
+		ucma_address_from_gid(&ip.source, ip.port, &id->destination);
+		ucma_address_from_gid(&ip.destination, ucma_address_port(&listener->source), &id->source);
+	}
 	id->bound = id->resolved = id->routed = true;
 	return &id->endpoint;
 }
@@ -130,7 +137,10 @@ static void requested(struct cm_endpoint *listening, struct cm_endpoint *endpoin
 
 	endpoint->path.hop_limit = UCMA_HOPS;
 	/* Programs may decide by it: not what the peer says of itself, but what it has sent from. */
-	if (!udp_is_loopback(id->file->device->udp))
+	if (ucma_address_is_ib(&id->source)) {
+		ucma_address_make_ib(&endpoint->path.own, mad->service, &id->source);
+		ucma_address_make_ib(&endpoint->path.peer, mad->service, &id->destination);
+	} else if (!udp_is_loopback(id->file->device->udp))
 		ucma_address_from_gid(&endpoint->path.peer, ucma_address_port(&id->destination), &id->destination);
 	if (!event) {
 		ucma_id_destroy(id);
@@ -138,7 +148,7 @@ static void requested(struct cm_endpoint *listening, struct cm_endpoint *endpoin
 	}
 	event->made = id;
 	event->resp.id = id->handle;
-	ucma_event_fill(event, endpoint, ucma_id_is_datagram(id), mad, skip_of(mad));
+	ucma_event_fill(event, endpoint, ucma_id_is_datagram(id), mad, skip_of(id, mad));
 	ucma_event_queue(event);
 }
 
@@ -162,7 +172,7 @@ static void cm_event(struct cm_endpoint *endpoint, enum cm_event what, int statu
 	if (!event)
 		return;
 	if (mad)
-		ucma_event_fill(event, endpoint, ucma_id_is_datagram(id), mad, skip_of(mad));
+		ucma_event_fill(event, endpoint, ucma_id_is_datagram(id), mad, skip_of(id, mad));
 	ucma_event_queue(event);
 }
 

@@ -13,9 +13,11 @@
 enum {
 	UCMA_EVENTS = 65536, /* not fetched, of one file */
 	UCMA_IDS = 65536,    /* librdmacm has room for so many numbers */
+	UCMA_MULTICASTS = 4096, /* joined, by all IDs */
 	UCMA_BACKLOG = 1024,
 	UCMA_HOPS = 64,
 	UCMA_UDP_QKEY = 0x01234567, /* RDMA_UDP_QKEY of rdma_cma.h */
+	UCMA_LONGEST_TIMEOUT = 31,
 	UCMA_LIFETIME = 18,  /* of a packet: 4.096 us times 2 to this power, as the kernel has it for RoCE */
 };
 
@@ -39,12 +41,26 @@ enum ucma_event_kind {
 	UCMA_TIMEWAIT_EXIT,
 };
 
+/* The kernel's struct sockaddr_ib of AF_IB, which not all C libraries have: a GID, and a service in place of a port. */
+enum { UCMA_AF_IB = 27 };
+struct ucma_address_ib {
+	uint16_t family;
+	__be16 pkey;
+	uint32_t flow;
+	union ibv_gid gid;
+	__be64 service;
+	__be64 service_mask;
+	uint64_t scope;
+};
+_Static_assert(sizeof(struct ucma_address_ib) == 48 && offsetof(struct ucma_address_ib, service) == 24, "the kernel's layout");
+
 struct ucma_id;
 
 struct ucma_event {
 	struct ucma_event *next;
 	struct ucma_id *id;   /* whose it is: of a request, the listener */
 	struct ucma_id *made; /* by a request; NULL otherwise */
+	struct ucma_multicast *multicast; /* which was joined; NULL otherwise */
 	struct rdma_ucm_event_resp resp;
 };
 
@@ -80,10 +96,24 @@ struct ucma_id {
 	uint32_t qkey;
 	uint8_t tos;
 	uint8_t ack_timeout; /* 0: the default */
+	bool reuses_address;
+	bool one_family; /* of all addresses, those of its family alone */
 	/* Of a listener. */
 	unsigned backlog; /* requests that it may still hold */
 	/* Of one that a request made. */
-	struct ucma_id *listener; /* NULL: accepted, or the listener has gone */
+	struct ucma_id *listener; /* NULL: the program has fetched the request, or the listener has gone */
+};
+
+/* A group that an ID has joined. */
+struct ucma_multicast {
+	struct ucma_multicast *next;
+	struct ucma_id *id;
+	uint32_t handle;
+	uint64_t uid; /* the program's name of it */
+	uint32_t events_reported;
+	union ibv_gid group;
+	uint8_t sgid_index;
+	bool member; /* it receives, too */
 };
 
 struct ucma {
@@ -92,6 +122,9 @@ struct ucma {
 	struct ucma_id **ids; /* by handle */
 	uint32_t room;
 	uint32_t lowest; /* no handle below it is free */
+	struct ucma_multicast *multicasts;
+	unsigned multicast_count;
+	uint32_t next_multicast; /* handle */
 	struct ucma *left; /* the parent's, for leak checkers */
 };
 
@@ -109,12 +142,26 @@ extern const struct cm_user ucma_user;
 struct ucma_id *ucma_id_find(struct ucma_file *file, uint32_t handle);
 int ucma_id_new(struct ucma_file *file, uint64_t uid, uint16_t port_space, uint8_t qp_type, struct ucma_id **out);
 void ucma_id_destroy(struct ucma_id *id);
-/* A request is settled: its listener has room for another. */
+/* A request is fetched, or settled: its listener has room for another. */
 void ucma_id_leave_listener(struct ucma_id *id);
 
 static inline bool ucma_id_is_datagram(const struct ucma_id *id)
 {
 	return id->qp_type == IBV_QPT_UD;
+}
+
+/* ---- ucma_multicast.c ---- */
+
+/* The event follows. -EINVAL: the ID is not bound, or is not one of datagrams, or the address is no group's; -ENOMEM; others of udp_join. */
+int ucma_multicast_join(struct ucma_id *id, uint64_t uid, const struct sockaddr_storage *address, bool sends_only, uint32_t *handle);
+/* -ENOENT: there is none; -EINVAL: it is another file's. */
+int ucma_multicast_leave(struct ucma_file *file, uint32_t handle, uint32_t *events_reported);
+void ucma_multicast_leave_all(struct ucma_id *id);
+
+/* Whether the private data of such a message begins with the addresses of an IP program, which are not the program's. */
+static inline bool ucma_id_hides_ip(const struct ucma_id *id, enum mad_kind kind)
+{
+	return (kind == MAD_REQ || kind == MAD_SIDR_REQ) && id->source.ss_family != UCMA_AF_IB;
 }
 
 /* ---- ucma_command.c ---- */
@@ -132,6 +179,14 @@ size_t ucma_address_size(const struct sockaddr_storage *address);
 bool ucma_address_is_any(const struct sockaddr_storage *address);
 uint16_t ucma_address_port(const struct sockaddr_storage *address);
 void ucma_address_set_port(struct sockaddr_storage *address, uint16_t port);
+bool ucma_address_is_ib(const struct sockaddr_storage *address);
+/* An address of AF_IB. */
+void ucma_address_make_ib(const union ibv_gid *gid, uint64_t service, struct sockaddr_storage *out);
+/* What is listened to or asked for at an address, by an ID of this port space. */
+uint64_t ucma_address_service(uint16_t port_space, const struct sockaddr_storage *address);
+/* Of AF_IB: whether its service is of a port space that an ID of this one may use; the rest of the service, but for the port, is then
+ * set as that one has it. True for others. */
+bool ucma_address_select_service(uint16_t port_space, struct sockaddr_storage *address);
 void ucma_address_to_gid(const struct sockaddr_storage *address, union ibv_gid *out);
 void ucma_address_from_gid(const union ibv_gid *gid, uint16_t port, struct sockaddr_storage *out);
 /* The device's GID for an address of this host; -ENODEV: it has none. */
@@ -140,6 +195,11 @@ int ucma_find_own(const struct device *device, const struct sockaddr_storage *ad
  * errno. */
 int ucma_find_path(const struct device *device, struct sockaddr_storage *source, const struct sockaddr_storage *destination,
 		   struct gsi_path *out);
+
+/* ---- ucma_option.c ---- */
+
+/* 0, -EINVAL or -ENOSYS. `value` has `length` bytes. */
+int ucma_set_option(struct ucma_id *id, uint32_t level, uint32_t name, const void *value, size_t length);
 
 /* ---- ucma_event.c ---- */
 
@@ -154,6 +214,7 @@ void ucma_event_tell(struct ucma_id *id, enum ucma_event_kind kind, int status);
 void ucma_event_fill(struct ucma_event *event, const struct cm_endpoint *endpoint, bool datagram, const struct mad *mad, size_t skip);
 /* Takes out all events of an ID; what requests have made goes to `destroy`. */
 void ucma_event_purge(struct ucma_id *id, void (*destroy)(struct ucma_id *id));
+void ucma_event_purge_multicast(struct ucma_file *file, const struct ucma_multicast *multicast);
 /* An ID, its events, and what requests in them have made, go to another file. */
 void ucma_event_move(struct ucma_id *id, struct ucma_file *to);
 
@@ -162,6 +223,20 @@ void ucma_event_move(struct ucma_id *id, struct ucma_file *to);
 int ucma_query_route(const struct ucma_id *id, struct rdma_ucm_query_route_resp *out);
 int ucma_query_address(const struct ucma_id *id, struct rdma_ucm_query_addr_resp *out);
 int ucma_query_gid(const struct ucma_id *id, struct rdma_ucm_query_addr_resp *out);
+/* Of struct ib_path_rec_data. */
+enum {
+	/* Where a path record has what: IBTA vol 1, table 202. */
+	RECORD_AT_PEER = 8,
+	RECORD_AT_OWN = 24,
+	RECORD_AT_HOPS = 47,
+	RECORD_AT_CLASS = 48,
+	RECORD_AT_MTU = 54,
+	RECORD_AT_LIFETIME = 56,
+	RECORD_BYTES = 64,
+	RECORD_VALUE_BITS = 0x3f, /* beside a selector */
+	RECORD_ONLY_PATH = IB_PATH_GMP | IB_PATH_PRIMARY | IB_PATH_BIDIRECTIONAL,
+};
+_Static_assert(sizeof ((struct ib_path_rec_data *)0)->path_rec == RECORD_BYTES, "a path record");
 /* struct rdma_ucm_query_path_resp with one path. */
 struct ucma_paths {
 	uint32_t num_paths;

@@ -12,19 +12,15 @@ enum {
 	RATE_40 = 7,
 	EXACTLY = 2,            /* selector of a path record's fields */
 	NO_INDEX = -1,          /* of the kernel's devices: this is none */
-	ADDRESS_IB = 27,        /* AF_IB */
 	MIN_RNR_TIMER = 12,     /* 0.64 ms; the kernel's CM leaves it at 0, which is 655 ms */
-	PATH_RECORD_BYTES = 64, /* IBTA vol 1, table 202 */
 };
 
-/* The kernel's struct sockaddr_ib, which not all C libraries have. */
-struct address_ib {
-	uint16_t family;
-	uint16_t pkey;
-	uint32_t flow;
-	uint8_t gid[16];
-	uint8_t rest[24];
-};
+/* As much as a program of the older commands, which know IP's addresses alone, has room for. */
+static void put_address(const struct sockaddr_storage *address, struct sockaddr_in6 *out)
+{
+	size_t size = ucma_address_size(address);
+	memcpy(out, address, size < sizeof *out ? size : sizeof *out);
+}
 
 int ucma_query_route(const struct ucma_id *id, struct rdma_ucm_query_route_resp *out)
 {
@@ -33,8 +29,8 @@ int ucma_query_route(const struct ucma_id *id, struct rdma_ucm_query_route_resp 
 
 	memset(out, 0, sizeof *out);
 	out->ibdev_index = (uint32_t)NO_INDEX;
-	memcpy(&out->src_addr, &id->source, ucma_address_size(&id->source));
-	memcpy(&out->dst_addr, &id->destination, ucma_address_size(&id->destination));
+	put_address(&id->source, &out->src_addr);
+	put_address(&id->destination, &out->dst_addr);
 	if (!id->bound)
 		return 0;
 	out->node_guid = own_device_guid();
@@ -77,20 +73,22 @@ int ucma_query_address(const struct ucma_id *id, struct rdma_ucm_query_addr_resp
 	return 0;
 }
 
-static void fill_gid(const union ibv_gid *gid, struct __kernel_sockaddr_storage *out)
+static void fill_gid(const struct ucma_id *id, const struct sockaddr_storage *address, const union ibv_gid *gid,
+		     struct __kernel_sockaddr_storage *out)
 {
-	struct address_ib address = {.family = ADDRESS_IB, .pkey = htons(WIRE_PKEY)};
+	struct sockaddr_storage made = *address;
 
-	memcpy(address.gid, gid->raw, sizeof address.gid);
-	memcpy(out, &address, sizeof address);
+	if (!ucma_address_is_ib(address))
+		ucma_address_make_ib(gid, address->ss_family == AF_UNSPEC ? 0 : ucma_address_service(id->port_space, address), &made);
+	memcpy(out, &made, sizeof(struct ucma_address_ib));
 }
 
 int ucma_query_gid(const struct ucma_id *id, struct rdma_ucm_query_addr_resp *out)
 {
 	fill_device(id, out);
-	out->src_size = out->dst_size = sizeof(struct address_ib);
-	fill_gid(&id->endpoint.path.own, &out->src_addr);
-	fill_gid(&id->endpoint.path.peer, &out->dst_addr);
+	out->src_size = out->dst_size = sizeof(struct ucma_address_ib);
+	fill_gid(id, &id->source, &id->endpoint.path.own, &out->src_addr);
+	fill_gid(id, &id->destination, &id->endpoint.path.peer, &out->dst_addr);
 	return 0;
 }
 
@@ -98,22 +96,21 @@ int ucma_query_path(const struct ucma_id *id, struct ucma_paths *out)
 {
 	const struct gsi_path *path = &id->endpoint.path;
 	uint8_t *record = (uint8_t *)out->path.path_rec;
-	_Static_assert(sizeof out->path.path_rec == PATH_RECORD_BYTES, "a path record");
 
 	memset(out, 0, sizeof *out);
 	if (!id->routed)
 		return 0;
 	out->num_paths = 1;
-	out->path.flags = IB_PATH_GMP | IB_PATH_PRIMARY | IB_PATH_BIDIRECTIONAL;
-	memcpy(record + 8, path->peer.raw, 16);
-	memcpy(record + 24, path->own.raw, 16);
-	record[47] = path->hop_limit;
-	record[48] = path->tclass;
+	out->path.flags = RECORD_ONLY_PATH;
+	memcpy(record + RECORD_AT_PEER, path->peer.raw, sizeof path->peer);
+	memcpy(record + RECORD_AT_OWN, path->own.raw, sizeof path->own);
+	record[RECORD_AT_HOPS] = path->hop_limit;
+	record[RECORD_AT_CLASS] = path->tclass;
 	record[49] = 0x80 | 1; /* reversible, one path */
 	record[50] = record[51] = 0xff; /* the partition key */
-	record[54] = (uint8_t)(EXACTLY << 6 | id->endpoint.mtu);
+	record[RECORD_AT_MTU] = (uint8_t)(EXACTLY << 6 | id->endpoint.mtu);
 	record[55] = EXACTLY << 6 | RATE_40;
-	record[56] = EXACTLY << 6 | UCMA_LIFETIME;
+	record[RECORD_AT_LIFETIME] = EXACTLY << 6 | UCMA_LIFETIME;
 	return 0;
 }
 

@@ -14,6 +14,7 @@
 
 #include "log.h"
 #include "share.h"
+#include "udp_group.h"
 #include "udp_link.h"
 #include "udp_rx.h"
 #include "udp_tx.h"
@@ -335,6 +336,7 @@ void udp_close(struct udp_link **handle)
 	capture_close(&link->capture);
 	fault_close(&link->fault);
 	share_close(link);
+	udp_group_close(link);
 	for (unsigned i = 0; i < link->socket_count; i++)
 		close(link->sockets[i].fd);
 	free(link->sockets);
@@ -357,6 +359,7 @@ void udp_abandon(struct udp_link *link)
 	if (!link)
 		return;
 	share_abandon(link);
+	udp_group_abandon(link);
 	for (unsigned i = 0; i < link->socket_count; i++)
 		close(link->sockets[i].fd);
 	if (link->timer_fd >= 0)

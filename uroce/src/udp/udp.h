@@ -51,6 +51,13 @@ bool udp_reachable(const struct udp_link *link, unsigned sgid_index, const union
 /* Whether a packet from `sgid` may belong to a queue pair connected to `dgid` (they are equal, or both loopback). */
 bool udp_same_peer(const struct udp_link *link, const union ibv_gid *dgid, const union ibv_gid *sgid);
 
+/* Receives what is sent to a multicast group, at all addresses of the group's family, until udp_leave is called as often. 0 or a
+ * negative errno: -EINVAL for what is no group, or where there is no such address; -ENOSPC for too many; others of the kernel. */
+int udp_join(struct udp_link *link, const union ibv_gid *group);
+void udp_leave(struct udp_link *link, const union ibv_gid *group);
+/* Whether datagrams can be sent to a group from an address: create_ah asks. */
+bool udp_reaches_group(const struct udp_link *link, unsigned sgid_index, const union ibv_gid *group);
+
 /* The first number of the block that is claimed next; 0: not known yet. */
 uint32_t udp_next_block(const struct udp_link *link);
 /* Claims one more block of QPNs: its first number. -ENOSPC when all are taken. */
@@ -63,7 +70,7 @@ void udp_report_path(struct udp_link *link);
 /* Reads packets that have arrived and delivers them; reads at most about `budget` packets. Returns the number delivered. */
 unsigned udp_receive(struct udp_link *link, unsigned budget);
 
-/* Another descriptor that packets come by: it is looked at with the sockets. `place`: what tells it from others, below 2^30. A
+/* Another descriptor that packets come by: it is looked at with the sockets. `place`: what tells it from others, below 2^29. A
  * negative errno. */
 int udp_watch(struct udp_link *link, int fd, unsigned place);
 void udp_unwatch(struct udp_link *link, int fd);

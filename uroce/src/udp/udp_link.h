@@ -24,6 +24,7 @@ enum {
 #define UDP_EVENT_TIMER 0xffffffffu
 #define UDP_EVENT_INBOX 0x80000000u /* and the block */
 #define UDP_EVENT_WATCHED 0x40000000u /* and the place */
+#define UDP_EVENT_GROUP 0x20000000u /* and its place, and the socket's of it: see udp_group.h */
 
 struct udp_socket {
 	int fd;
@@ -33,11 +34,15 @@ struct udp_socket {
 	uint8_t gid_index; /* of its address */
 	uint32_t overflows; /* packets for which it had no room */
 	union ibv_gid local; /* the real address: in loopback mode the carrier's */
+	const union ibv_gid *group; /* that it receives for; NULL: it is no group's */
 };
 
 struct udp_tx;
 struct udp_rx;
 struct share;
+struct udp_group;
+
+enum { UDP_MAX_GROUPS = 256 };
 
 struct udp_link {
 	struct link link;
@@ -59,6 +64,8 @@ struct udp_link {
 	int timer_fd; /* -1 without fault injection */
 	uint64_t timer_due; /* its time; UINT64_MAX: not set */
 	unsigned watched; /* descriptors given to udp_watch */
+	struct udp_group *groups[UDP_MAX_GROUPS]; /* multicast groups that are joined, by place */
+	unsigned group_count;
 	struct capture *capture;
 	struct fault *fault;
 	struct udp_tx *tx;
@@ -77,6 +84,7 @@ struct udp_arrival {
 	uint8_t tclass;
 	uint8_t hop_limit;
 	bool passed_on; /* by another process */
+	const union ibv_gid *group; /* that it was sent to; NULL: to this host alone */
 	uint64_t arrived; /* packet_path.arrived */
 };
 

@@ -12,6 +12,7 @@
 
 #include "share.h"
 #include "timer.h"
+#include "udp_group.h"
 #include "udp_tx.h"
 #include "wipe.h"
 
@@ -145,9 +146,14 @@ static bool icrc_right(struct udp_rx *rx, struct run *run, const uint8_t *bytes,
 
 /* ---- packets ---- */
 
+static uint32_t qpn_in(const uint8_t *bth)
+{
+	return (uint32_t)bth[5] << 16 | (uint32_t)bth[6] << 8 | bth[7];
+}
+
 static unsigned block_in(const uint8_t *bth)
 {
-	return block_of((uint32_t)bth[5] << 16 | (uint32_t)bth[6] << 8 | bth[7]);
+	return block_of(qpn_in(bth));
 }
 
 /* Packets of a run that are for one and the same block of another process. Returns their length. */
@@ -192,8 +198,8 @@ static bool start_run(const struct udp_link *link, const struct udp_arrival *arr
 	if (link->loopback && (out->flow.src_port != WIRE_PORT || block_of_source(from->v4.sin_addr, &index) == 0))
 		return false;
 	out->path.sgid_index = (uint8_t)index;
-	out->path.dgid = link->gid[index].gid;
-	out->path.sgid = link->loopback ? out->path.dgid : out->flow.src;
+	out->path.dgid = arrival->group ? *arrival->group : link->gid[index].gid;
+	out->path.sgid = link->loopback ? link->gid[index].gid : out->flow.src;
 	return true;
 }
 
@@ -228,7 +234,9 @@ static unsigned take_arrival(struct udp_link *link, const struct udp_arrival *ar
 			counter_add(&counters->drop_malformed, 1);
 		} else if (!welcome) {
 			counter_add(&counters->drop_source, 1);
-		} else if (link->share && block_in(bytes) != 0 && link->owner[block_in(bytes)] == 0) {
+		} else if (arrival->group && qpn_in(bytes) != WIRE_MULTICAST_QPN) {
+			counter_add(&counters->drop_qpn, 1);
+		} else if (!arrival->group && link->share && block_in(bytes) != 0 && link->owner[block_in(bytes)] == 0) {
 			step = pass_on(link, arrival, offset);
 			continue;
 		} else {
@@ -322,6 +330,7 @@ static unsigned take_message(struct udp_link *link, struct udp_socket *socket, u
 		.length = rx->header[index].msg_len,
 		.segment = rx->header[index].msg_len,
 		.hop_limit = UDP_DEFAULT_HOPS,
+		.group = socket->group,
 	};
 	uint32_t overflows = socket->overflows;
 	read_control(header, &arrival, &overflows);
@@ -332,7 +341,7 @@ static unsigned take_message(struct udp_link *link, struct udp_socket *socket, u
 		counter_add(&link->config.counters->drop_malformed, 1);
 		return 0;
 	}
-	if (share_is_probe(link, &arrival))
+	if (!arrival.group && share_is_probe(link, &arrival))
 		return 0;
 	return take_arrival(link, &arrival);
 }
@@ -358,6 +367,13 @@ static unsigned drain_socket(struct udp_link *link, struct udp_socket *socket, u
 	return delivered;
 }
 
+static unsigned drain_group(struct udp_link *link, uint32_t which, unsigned budget)
+{
+	struct udp_socket *socket = udp_group_socket(link, which);
+	bool any = false;
+	return socket ? drain_socket(link, socket, budget, &any) : 0;
+}
+
 static unsigned drain_ready_sockets(struct udp_link *link, unsigned budget)
 {
 	struct epoll_event events[EVENTS];
@@ -376,6 +392,10 @@ static unsigned drain_ready_sockets(struct udp_link *link, unsigned budget)
 		if (which & UDP_EVENT_WATCHED) {
 			link->config.readable(link->config.arg, which & ~UDP_EVENT_WATCHED);
 			delivered++;
+			continue;
+		}
+		if (which & UDP_EVENT_GROUP) {
+			delivered += drain_group(link, which & ~UDP_EVENT_GROUP, budget - delivered);
 			continue;
 		}
 		delivered += drain_socket(link, &link->sockets[which], budget - delivered, &any);
@@ -403,7 +423,7 @@ unsigned udp_receive(struct udp_link *link, unsigned budget)
 	run_timer(link);
 	if (link->socket_count > 0)
 		delivered = drain_socket(link, &link->sockets[rx->hot], budget, &any);
-	if (link->socket_count == 1 && !link->share && link->watched == 0)
+	if (link->socket_count == 1 && !link->share && link->watched == 0 && link->group_count == 0)
 		return delivered;
 	if ((!any || ++rx->turns % LOYALTY == 0) && delivered < budget)
 		delivered += drain_ready_sockets(link, budget - delivered);

@@ -14,6 +14,7 @@
 #include "guard.h"
 #include "log.h"
 #include "timer.h"
+#include "udp_group.h"
 #include "wipe.h"
 
 #ifndef UDP_SEGMENT
@@ -324,14 +325,17 @@ static void put_destination(const struct udp_link *link, struct message *message
 
 	flow->src = socket->local;
 	flow->src_port = flow->dst_port = WIRE_PORT;
+	if (gid_is_multicast(&route->dgid))
+		udp_group_carrier(link, &route->dgid, &flow->dst);
+	else if (link->loopback)
+		gid_map_v4(&flow->dst, block_carrier(route->block).s_addr);
+	else
+		flow->dst = route->dgid;
 	if (link->loopback) {
 		struct in_addr local;
 		unsigned gid_index;
 		memcpy(&local, socket->local.raw + 12, sizeof local);
 		gid_map_v4(&flow->src, block_source(block_of_source(local, &gid_index), route->gid_index).s_addr);
-		gid_map_v4(&flow->dst, block_carrier(route->block).s_addr);
-	} else {
-		flow->dst = route->dgid;
 	}
 	flow->twice = route->icrc_twice;
 	udp_sockaddr_of(&flow->dst, link->gid[socket->gid_index].ifindex, &message->to);
@@ -596,7 +600,8 @@ static bool tx_send(struct link *base, const struct packet_out *packet)
 	};
 	if (link->loopback) {
 		/* Two names of one place; but a datagram's header shows which one its sender has. */
-		memset(&route.dgid, 0, sizeof route.dgid);
+		if (!gid_is_multicast(&packet->dgid))
+			memset(&route.dgid, 0, sizeof route.dgid);
 		route.gid_index = packet->sgid_index;
 		route.socket = (uint16_t)(link->owner[block_of(packet->sqpn)] - 1);
 	} else {

@@ -67,6 +67,9 @@ static void fill_device(struct ibv_device_attr *attr)
 		 * device's lock. */
 		.atomic_cap = IBV_ATOMIC_HCA,
 		.max_mw = MAX_MW,
+		.max_mcast_grp = MAX_MULTICAST_GROUPS,
+		.max_mcast_qp_attach = MAX_MULTICAST_QPS,
+		.max_total_mcast_qp_attach = MAX_MULTICAST_GROUPS * MAX_MULTICAST_QPS,
 		.max_ah = MAX_AH,
 		.max_srq = MAX_SRQ,
 		.max_srq_wr = MAX_SRQ_WR,

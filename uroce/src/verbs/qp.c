@@ -7,6 +7,7 @@
 #include "active.h"
 #include "engine.h"
 #include "event.h"
+#include "multicast.h"
 #include "qp_state.h"
 #include "random.h"
 #include "shm.h"
@@ -301,8 +302,10 @@ struct ibv_qp *qp_create_ex(struct ibv_context *context, struct ibv_qp_init_attr
 	const uint32_t known = IBV_QP_INIT_ATTR_PD | IBV_QP_INIT_ATTR_CREATE_FLAGS | IBV_QP_INIT_ATTR_SEND_OPS_FLAGS;
 	uint64_t ops = attr->comp_mask & IBV_QP_INIT_ATTR_SEND_OPS_FLAGS ? attr->send_ops_flags : 0;
 
-	if ((attr->comp_mask & ~known) != 0 ||
-	    ((attr->comp_mask & IBV_QP_INIT_ATTR_CREATE_FLAGS) && attr->create_flags != 0)) {
+	uint32_t flags = attr->comp_mask & IBV_QP_INIT_ATTR_CREATE_FLAGS ? attr->create_flags : 0;
+
+	if ((attr->comp_mask & ~known) != 0 || (flags & ~(uint32_t)IBV_QP_CREATE_BLOCK_SELF_MCAST_LB) != 0 ||
+	    (flags != 0 && attr->qp_type != IBV_QPT_UD)) {
 		errno = EOPNOTSUPP;
 		return NULL;
 	}
@@ -310,7 +313,10 @@ struct ibv_qp *qp_create_ex(struct ibv_context *context, struct ibv_qp_init_attr
 		errno = EINVAL;
 		return NULL;
 	}
-	return qp_create_any(pd_of(attr->pd), attr, ops);
+	struct ibv_qp *qp = qp_create_any(pd_of(attr->pd), attr, ops);
+	if (qp)
+		qp_of(qp)->blocks_own_multicast = flags != 0;
+	return qp;
 }
 
 /* ---- destruction ---- */
@@ -339,6 +345,10 @@ int qp_destroy(struct ibv_qp *ibqp)
 	struct device *device = qp->device;
 
 	engine_enter(device);
+	if (qp->groups > 0) {
+		engine_leave(device);
+		return EBUSY;
+	}
 	qp_reset(qp);
 	active_remove(qp);
 	if (qp->binds_windows)
@@ -354,6 +364,28 @@ int qp_destroy(struct ibv_qp *ibqp)
 	pthread_cond_destroy(&ibqp->cond);
 	qp_release(qp);
 	return 0;
+}
+
+/* ---- multicast ---- */
+
+int qp_attach_multicast(struct ibv_qp *ibqp, const union ibv_gid *group)
+{
+	struct qp *qp = qp_of(ibqp);
+
+	engine_enter(qp->device);
+	int error = multicast_attach(qp, group);
+	engine_leave(qp->device);
+	return -error;
+}
+
+int qp_detach_multicast(struct ibv_qp *ibqp, const union ibv_gid *group)
+{
+	struct qp *qp = qp_of(ibqp);
+
+	engine_enter(qp->device);
+	int error = multicast_detach(qp, group);
+	engine_leave(qp->device);
+	return -error;
 }
 
 /* ---- query ---- */

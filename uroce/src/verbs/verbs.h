@@ -24,6 +24,8 @@ struct ibv_qp *qp_create_ex(struct ibv_context *context, struct ibv_qp_init_attr
 int qp_destroy(struct ibv_qp *qp);
 int qp_modify(struct ibv_qp *qp, struct ibv_qp_attr *attr, int mask);
 int qp_query(struct ibv_qp *qp, struct ibv_qp_attr *attr, int mask, struct ibv_qp_init_attr *init);
+int qp_attach_multicast(struct ibv_qp *qp, const union ibv_gid *group);
+int qp_detach_multicast(struct ibv_qp *qp, const union ibv_gid *group);
 int qp_post_send(struct ibv_qp *qp, struct ibv_send_wr *wr, struct ibv_send_wr **bad);
 int qp_post_recv(struct ibv_qp *qp, struct ibv_recv_wr *wr, struct ibv_recv_wr **bad);
 int qp_bind_mw(struct ibv_qp *qp, struct ibv_mw *mw, struct ibv_mw_bind *bind);

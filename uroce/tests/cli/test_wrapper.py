@@ -581,7 +581,7 @@ def test_stats_wants_one_process(uroce, args):
 # ---- objects -----------------------------------------------------------------------------------------------------------
 
 
-OBJECTS = ("ctx", "pd", "cq", "qp", "mr", "mw", "srq", "ah", "channel")
+OBJECTS = ("ctx", "pd", "cq", "qp", "mr", "mw", "srq", "ah", "channel", "cm_id")
 
 # The child ends with its standard input, which is the parent's; the parent on SIGTERM.
 FAMILY = """
@@ -589,7 +589,7 @@ import os, sys
 size = int(sys.argv[1])
 fd = os.memfd_create("uroce-counters")
 os.truncate(fd, size)
-os.pwrite(fd, (3).to_bytes(8, "little"), size - 9 * 8)
+os.pwrite(fd, (3).to_bytes(8, "little"), size - 10 * 8)
 child = os.fork()
 if child:
     print("ready", flush=True)
@@ -603,7 +603,7 @@ def resources(run):
     result = run("resources", "--json")
     assert result.returncode == 0, result.stderr
     processes = json.loads(result.stdout)["processes"]
-    assert all(set(process) == {"pid", "command", "objects"} and tuple(process["objects"]) == OBJECTS for process in processes)
+    assert all(set(process) == {"pid", "command", "objects", "ports"} and tuple(process["objects"]) == OBJECTS for process in processes)
     assert len({process["pid"] for process in processes}) == len(processes)
     return {process["pid"]: process for process in processes}
 
@@ -690,17 +690,18 @@ def test_objects_of_a_running_program_are_shown_until_it_ends(uroce):
     server = subprocess.Popen([WRAPPER, PINGPONG, "-d", "uroce0", "-g", "0", "-q", "1", "-e", "-p", free_port()],
                               env=environment(UROCE_LIBRARY=LIBRARY, **preload()), stdout=subprocess.DEVNULL)
     try:
-        there = dict.fromkeys(("ctx", "pd", "cq", "qp", "mr", "srq", "channel"), 1) | dict.fromkeys(("mw", "ah"), 0)
+        there = dict.fromkeys(("ctx", "pd", "cq", "qp", "mr", "srq", "channel"), 1) | dict.fromkeys(("mw", "ah", "cm_id"), 0)
         wait_until(lambda: resources(uroce).get(server.pid, {}).get("objects") == there or server.poll() is not None)
         assert server.poll() is None
         command = "ibv_srq_pingpong"[:15]  # all that the kernel keeps of it
         assert resources(uroce)[server.pid]["command"] == command
         lines = uroce("resources").stdout.splitlines()
         assert lines[0].split() == ["pid", "command", *OBJECTS]
-        line, = (line for line in lines if line.split()[0] == str(server.pid))
-        assert line.split()[1:] == [command, "1", "1", "1", "1", "1", "0", "1", "0", "1"]
-        rows = [line.split() for line in lines[1:-1]]
-        assert lines[-1].split() == ["all", *(str(sum(int(row[-9 + i]) for row in rows)) for i in range(9))]
+        line, = (line for line in lines if line.split()[:1] == [str(server.pid)])
+        assert line.split()[1:] == [command, "1", "1", "1", "1", "1", "0", "1", "0", "1", "0"]
+        end = next(i for i, line in enumerate(lines) if line.split()[:1] == ["all"])
+        rows = [line.split() for line in lines[1:end]]
+        assert lines[end].split() == ["all", *(str(sum(int(row[-len(OBJECTS) + i]) for row in rows)) for i in range(len(OBJECTS)))]
     finally:
         server.kill()
         server.wait()

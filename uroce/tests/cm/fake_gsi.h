@@ -97,11 +97,10 @@ uint32_t gsi_prefix(const struct gsi *gsi)
 	return gsi->prefix;
 }
 
-int gsi_listen(struct gsi *gsi, uint64_t service, const union ibv_gid *address, struct gsi_service *out)
+int gsi_listen(struct gsi *gsi, const struct gsi_name *name, struct gsi_service *out)
 {
 	(void)gsi;
-	(void)service;
-	(void)address;
+	(void)name;
 	out->fd = 1000;
 	return 0;
 }

@@ -102,7 +102,7 @@ static int open_both(void **state)
 	struct use *listener = &end[1].listener;
 	end[1].accepts = true;
 	assert_int_equal(cm_add(end[1].cm, &listener->endpoint), 0);
-	assert_int_equal(cm_reserve(&listener->endpoint, SERVICE, NULL), 0);
+	assert_int_equal(cm_reserve(&listener->endpoint, &(struct gsi_name){.service = SERVICE, .where = GSI_ANY}), 0);
 	assert_int_equal(cm_listen(&listener->endpoint), 0);
 	return 0;
 }
@@ -146,7 +146,7 @@ static struct use *dial(uint64_t service)
 
 	use->endpoint.path = (struct gsi_path){.own = fake.node[0].gid, .peer = fake.node[1].gid, .hop_limit = 64};
 	use->endpoint.mtu = IBV_MTU_1024;
-	assert_int_equal(cm_connect(&use->endpoint, service, &fake.node[1].gid, &message), 0);
+	assert_int_equal(cm_connect(&use->endpoint, service, &message), 0);
 	return use;
 }
 
@@ -286,7 +286,7 @@ static void calls_in_the_wrong_state_are_refused(void **state)
 	assert_int_equal(cm_reject(&idle->endpoint, &answer), -EINVAL);
 	assert_int_equal(cm_disconnect(&idle->endpoint), -EINVAL);
 	assert_int_equal(cm_listen(&idle->endpoint), -EINVAL);
-	assert_int_equal(cm_connect(&use->endpoint, SERVICE, &fake.node[1].gid, &answer), -EINVAL);
+	assert_int_equal(cm_connect(&use->endpoint, SERVICE, &answer), -EINVAL);
 	assert_int_equal(cm_accept(&use->endpoint, &answer), -EINVAL);
 	run(SECOND / 10);
 	assert_int_equal(cm_confirm(&use->endpoint), -EINVAL);

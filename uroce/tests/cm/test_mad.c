@@ -37,6 +37,7 @@ static void kernels_message_is_understood(void **state)
 	assert_int_equal(mad.rnr_retry_count, 7);
 	assert_int_equal(mad.guid, UINT64_C(0x48e1d1fffecf997b));
 	assert_int_equal(mad.private_length, 196);
+	assert_int_equal(mad.ece_vendor, 0);
 	uint8_t again[MAD_BYTES];
 	mad_encode(&mad, again);
 	assert_memory_equal(again, bytes, sizeof bytes);
@@ -80,6 +81,10 @@ static struct mad full(enum mad_kind kind)
 		mad.hop_limit = 64;
 		mad.rate = 0x3f;
 		mad.ack_timeout = 31;
+	}
+	if (kind == MAD_REQ || kind == MAD_REP || kind == MAD_SIDR_REP) {
+		mad.ece_vendor = 0xa1b2c3;
+		mad.ece_options = 0x89abcdef;
 	}
 	if (kind == MAD_REP)
 		mad.target_ack_delay = 31;

@@ -114,11 +114,11 @@ static bool same_peer(const struct device *device, const union ibv_gid *dgid, co
 
 /* ---- what a program does ---- */
 
-static void listen_anew(unsigned at)
+static void listen_anew(unsigned at, enum gsi_where where)
 {
 	struct use *use = new_use(at);
 
-	if (use && cm_reserve(&use->endpoint, SERVICE, NULL) == 0)
+	if (use && cm_reserve(&use->endpoint, &(struct gsi_name){.service = SERVICE, .where = where, .address = fake.node[at].gid}) == 0)
 		must(cm_listen(&use->endpoint) == 0);
 }
 
@@ -148,15 +148,15 @@ static void act(unsigned at, const uint8_t *bytes, size_t length)
 	case 2:
 		use = new_use(at);
 		if (use)
-			must(cm_connect(&use->endpoint, SERVICE + (time & 1), &fake.node[!at].gid, &message) == 0);
+			must(cm_connect(&use->endpoint, SERVICE + (time & 1), &message) == 0);
 		return;
 	case 3:
 		use = new_use(at);
 		if (use)
-			must(cm_resolve_service(&use->endpoint, SERVICE + (time & 1), &fake.node[!at].gid, &message) == 0);
+			must(cm_resolve_service(&use->endpoint, SERVICE + (time & 1), &message) == 0);
 		return;
 	case 4:
-		listen_anew(at);
+		listen_anew(at, (enum gsi_where)(time % 4));
 		return;
 	case 5:
 		end[at].full = time & 1;
@@ -256,7 +256,7 @@ static void begin(void)
 		fake_node(device);
 		must(timers_reserve(&device->timers, DEVICE_TIMERS) == 0);
 		must(cm_open(device, &user, &end[i].cm) == 0 && cm_start(end[i].cm) == 0);
-		listen_anew(i);
+		listen_anew(i, GSI_ANY);
 	}
 }
 

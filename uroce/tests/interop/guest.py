@@ -275,19 +275,61 @@ def kernel_complaints():
             "set active" not in line and "added" not in line]
 
 
-def check_counters(counters, before):
+def check_counters(counters, before, receives=True):
     """What must be zero on an undisturbed wire; the rest of interest as text."""
     after = rxe_counters()
     moved = {name: after[name] - before.get(name, 0) for name in after
              if after[name] != before.get(name, 0) and not name.startswith(("sent_", "rcvd_pkts", "rdma_", "ack_def"))}
     bad = [name for name in ("drop_icrc", "drop_malformed", "fault_corrupt") if counters.get(name)]
-    if not FIRST and not counters.get("rx_packets"):
-        bad.append("rx_packets == 0")
+    moves = "rx_packets" if receives else "tx_packets"
+    if not FIRST and not counters.get(moves):
+        bad.append(f"{moves} == 0")
     shown = {name: counters[name] for name in ("retransmits", "timeouts", "naks_sent", "naks_received", "rnr_sent", "drop_icrc",
                                                "drop_malformed") if counters.get(name)}
     if bad:
         raise Failed(f"uroce's counters: {bad} {counters}")
     return f"{'uroce ' + str(shown) if shown else ''} {'rxe ' + str(moved) if moved else ''}"
+
+
+GROUP = "239.99.0.7"
+MESSAGES = 10
+
+
+def member_of(group, pid):
+    """Whether the kernel of that process's network namespace has joined the group: for rdma_rxe, or for uroce's socket."""
+    import ipaddress
+    with open(f"/proc/{pid}/net/igmp", encoding="ascii") as table:
+        return ipaddress.ip_address(group).packed[::-1].hex().upper() in table.read()
+
+
+def check_multicast(name, receiver_end):
+    """mckey at both ends: one joins, the other's datagrams arrive. They are sent until they have, for the program does not tell when its
+    queue pair is attached, and what is sent before that is lost. IPv4 alone: the kernel's rdma_cm joins no group of IPv6 for RoCEv2."""
+    sender_end = "uroce" if receiver_end == "rxe" else "rxe"
+
+    def command(end, *more):
+        return ["mckey", "-m", GROUP, "-b", ADDRESS["v4"][end], "-C", str(MESSAGES), "-S", "512", *more]
+
+    receiver = Program(receiver_end, command(receiver_end), name)
+    counters = {}
+    try:
+        end = time.monotonic() + LIMIT
+        while not member_of(GROUP, receiver.process.pid):
+            if receiver.process.poll() is not None or time.monotonic() > end:
+                raise Failed(f"the receiver ({receiver_end}) does not join:\n{receiver.text()}")
+            time.sleep(0.05)
+        while receiver.process.poll() is None:
+            if time.monotonic() > end:
+                raise Failed(f"no datagrams for the receiver ({receiver_end}):\n{receiver.text()}")
+            sender = Program(sender_end, command(sender_end, "-s"), name + "-sender")
+            if sender.process.wait(LIMIT) != 0:
+                raise Failed(f"the sender ({sender_end}):\n{sender.text()}")
+            counters = counters or sender.counters()
+        if receiver.process.wait() != 0:
+            raise Failed(f"the receiver ({receiver_end}):\n{receiver.text()}")
+        return receiver.counters() or counters
+    finally:
+        receiver.stop()
 
 
 def check_statuses(everything):
@@ -339,6 +381,18 @@ def main():
             if len(failures) >= options.keep_going_after:
                 print("interop: too many failures, stopped")
                 break
+    for receiver_end in ("uroce", "rxe"):
+        name = f"v4-mckey-{receiver_end}-receives"
+        if options.only not in name:
+            continue
+        before, began = rxe_counters(), time.monotonic()
+        try:
+            note = check_counters(check_multicast(name, receiver_end), before, receives=receiver_end == "uroce")
+            passed += 1
+            print(f"ok     {name} ({time.monotonic() - began:.1f} s) {note}", flush=True)
+        except Failed as error:
+            failures.append(name)
+            print(f"FAILED {name} ({time.monotonic() - began:.1f} s): {error}", flush=True)
     if options.only in "statuses":
         began = time.monotonic()
         try:

@@ -81,7 +81,7 @@ def main():
     srq = ctypes.c_void_p(call("ibv_create_srq", pd, struct.pack("QIII", 0, 4, 1, 0)))
     assert cq and srq
     error(errno.EINVAL, "ibv_modify_srq", srq, struct.pack("III", 4, 1, 5), 2)  # a limit beyond the queue
-    error(errno.EOPNOTSUPP, "ibv_attach_mcast", srq, nothing, 0)  # a queue pair, too, begins with its context
+    error(errno.EOPNOTSUPP, "ibv_query_ece", srq, nothing)  # a queue pair, too, begins with its context
     for name, thing in (("ibv_destroy_srq", srq), ("ibv_destroy_cq", cq), ("ibv_dereg_mr", mr), ("ibv_dealloc_pd", pd),
                         ("ibv_close_device", context)):
         check(name, call(name, thing, returns=ctypes.c_int), 0)

@@ -24,7 +24,7 @@ BUILD = for_everyone(os.environ.get("UROCE_BUILD", os.path.join(FOLDER, "..", ".
                      "cli/uroce", "src/liburoce.so", "src/dropin/libibverbs.so.1", "src/dropin/libibverbs.so",
                      "src/dropin/liburoce.so", "src/dropin/libibverbs-real.so.1", "src/dropin/libibverbs-next.so.1", "tests/programs/verify", "tests/programs/place",
                      "tests/programs/status", "tests/programs/lookup", "tests/programs/lookup_plugin.so")
-HERE = for_everyone(FOLDER, "answers.py", "channels.py", "fork_child.py", "newer_functions.py")
+HERE = for_everyone(FOLDER, "answers.py", "channels.py", "connections.py", "librdmacm.py", "fork_child.py", "newer_functions.py")
 WRAPPER = os.path.join(BUILD, "cli", "uroce")
 LIBRARY = os.path.join(BUILD, "src", "liburoce.so")
 VERIFY = os.path.join(BUILD, "tests", "programs", "verify")
@@ -172,6 +172,16 @@ def listening(port):
                 if fields[1].endswith(wanted) and fields[3] == "0A":
                     return True
     return False
+
+
+TCP, UDP = 0x106, 0x111  # rdma_cm's port spaces
+
+
+def is_bound(port, space=TCP):
+    """Whether a process has the port by rdma_cm: its socket has a name."""
+    name = f"@uroce-service-{space << 16 | port:016x}-"
+    with open("/proc/net/unix", encoding="ascii", errors="replace") as table:
+        return any(name in line for line in table)
 
 
 def wait_until(condition, what, limit=20):

@@ -8,7 +8,7 @@ import tempfile
 
 import pytest
 
-from rig import DEVICE, LIMIT, PYTHON, SCALE, WRAPPER, Program, find, free_port, unprivileged, wait_until
+from rig import DEVICE, LIMIT, PYTHON, SCALE, WRAPPER, Program, find, free_port, is_bound, unprivileged, wait_until
 
 CLASS = "/sys/class/infiniband"
 PORT = f"{CLASS}/{DEVICE}/ports/1"
@@ -77,6 +77,16 @@ def test_the_rest_of_dev_and_sys_remains():
 def test_node_may_be_named_and_opened():
     node = mounted("sh", "-c", f"grep -l {DEVICE} /sys/class/infiniband_verbs/*/ibdev").split("/")[-2]
     assert mounted(PYTHON, "-c", f"{DIRECT}\nprint(repr(read('/dev/infiniband/{node}')))") == "''\n"
+
+
+def test_programs_connect_by_rdma_cm():
+    port = free_port()
+    server = Program([WRAPPER, "--mount", "ucmatose", "-b", "127.0.0.1", "-p", str(port)])
+    try:
+        wait_until(lambda: is_bound(port) or not server.running(), lambda: f"server listens\n{server.output}")
+        assert "return status 0" in mounted("ucmatose", "-s", "127.0.0.1", "-p", str(port))
+    finally:
+        server.close()
 
 
 def test_nothing_is_left_of_the_mounts():

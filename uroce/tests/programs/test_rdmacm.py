@@ -1,24 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Programs that connect by rdma_cm, with the system's own librdmacm: those of Debian's rdmacm-utils, perftest and libfabric."""
+import json
 import os
 import pathlib
 import re
 import shutil
+import socket
+import subprocess
 import tempfile
 
 import pytest
 
-from rig import HERE, PYTHON, Program, free_port, run, succeed, wait_until
+from rig import HERE, LIMIT, PYTHON, SCALE, TCP, UDP, WRAPPER, Program, free_port, is_bound, run, succeed, wait_until
 
-TCP, UDP = 0x106, 0x111  # port spaces
 UDADDY_PORT = 7174       # it has no option for another
-
-
-def is_bound(port, space=TCP):
-    """Whether a process listens there: its socket has a name."""
-    name = f"@uroce-service-{space << 16 | port:016x}-"
-    with open("/proc/net/unix", encoding="ascii", errors="replace") as table:
-        return any(name in line for line in table)
 
 
 # Its main thread closes the channel without regard to the one that fetches events, and may be first.
@@ -80,6 +75,40 @@ def test_udaddy():
     for environment in ({}, {"UROCE_ADDR": "127.0.0.1"}):
         _, client = finish(["udaddy", "-c", "4"], ["udaddy", "-s", "127.0.0.1", "-c", "4"], UDADDY_PORT, UDP, environment)
         assert "return status 0" in client
+
+
+def members(group):
+    """How many sockets receive what is sent to the group. In loopback mode a group of IPv6 is carried by one of IPv4."""
+    if ":" in group:
+        wanted = r"^\s*\d+: [0-9A-F]{6}EF:12B7 "
+    else:
+        wanted = r"^\s*\d+: %s:12B7 " % socket.inet_aton(group)[::-1].hex().upper()
+    with open("/proc/net/udp", encoding="ascii") as table:
+        return sum(1 for line in table if re.match(wanted, line))
+
+
+@pytest.mark.parametrize("group, options, environment", [
+    ("239.{}.{}.1", [], {}), ("239.{}.{}.2", [], {"UROCE_ADDR": "127.0.0.1"}), ("ff0e::5a:{}:{}", ["-b", "::1"], {}),
+    ("239.{}.{}.3", ["-c", "3", "-S", "1024"], {"UROCE_WIRE": "1"})], ids=["loopback", "address", "IPv6", "many"])
+def test_multicast_reaches_all_members(group, options, environment):
+    """Two processes have joined; a third sends."""
+    port = free_port()
+    group = group.format(port >> 8, port & 255)
+    before = members(group)
+    command = ["mckey", "-m", group, "-C", "5", *(["-b", "127.0.0.1"] if ":" not in group else []), *options]
+    receivers = [Program(command, environment) for _ in range(2)]
+    try:
+        wait_until(lambda: members(group) >= before + 2, lambda: f"both join {group}\n{[receiver.output for receiver in receivers]}")
+        # They are attached a moment later, and nothing tells when: datagrams before that are lost.
+        for _ in range(20):
+            assert "return status 0" in succeed([*command, "-s"], environment)
+            if not any(receiver.running() for receiver in receivers):
+                break
+        for receiver in receivers:
+            assert receiver.wait() == 0 and "data transfers complete" in receiver.output, receiver.output
+    finally:
+        for receiver in receivers:
+            receiver.close()
 
 
 def test_synchronous_programs():
@@ -150,6 +179,44 @@ def test_a_port_is_one_programs_alone():
 
 def test_channels_are_the_processs_own():
     assert "all as they should be" in succeed([PYTHON, os.path.join(HERE, "channels.py")])
+
+
+def test_addresses_options_groups_and_endings():
+    assert "all as they should be" in succeed([PYTHON, os.path.join(HERE, "connections.py")])
+
+
+def test_ports_are_one_space_for_those_who_cannot_reach_each_other():
+    """With an address and without: the port is taken for both, and a request does not go astray."""
+    port = free_port()
+    address = {"UROCE_ADDR": "127.0.0.1"}
+    first = Program(["rping", "-s", "-p", str(port), "-P"])
+    try:
+        wait_until(lambda: is_bound(port), lambda: f"server listens\n{first.output}")
+        status, output = run(["rping", "-s", "-p", str(port)], address)
+        assert status != 0 and "Address already in use" in output
+        status, output = run(["rping", "-c", "-a", "127.0.0.1", "-p", str(port), "-C", "1"], address)
+        assert status != 0 and "RDMA_CM_EVENT_REJECTED, error 8" in output
+        assert first.running()
+    finally:
+        first.close()
+
+
+def test_resources_show_ids_and_their_ports():
+    port = free_port()
+    server = Program(["rping", "-s", "-a", "127.0.0.1", "-p", str(port), "-P"])
+
+    def shown():
+        result = subprocess.run([WRAPPER, "resources", "--json"], capture_output=True, text=True, timeout=LIMIT * SCALE, check=True)
+        return {process["pid"]: process for process in json.loads(result.stdout)["processes"]}
+
+    try:
+        wait_until(lambda: is_bound(port), lambda: f"server listens\n{server.output}")
+        mine = next(process for process in shown().values() if {"space": "TCP", "port": port, "address": "127.0.0.1"} in process["ports"])
+        assert mine["command"] == "rping" and mine["objects"]["cm_id"] == 1
+        text = subprocess.run([WRAPPER, "resources"], capture_output=True, text=True, timeout=LIMIT * SCALE, check=True).stdout
+        assert re.search(rf"^ *{mine['pid']} rping +TCP +{port} 127\.0\.0\.1$", text, re.MULTILINE), text
+    finally:
+        server.close()
 
 
 @pytest.mark.parametrize("program, options", [("ib_write_bw", ["-n", "200"]), ("ib_send_lat", ["-n", "200"]), ("ib_read_bw", ["-n", "200"]),

@@ -2,6 +2,8 @@
 /* Unreliable connections and datagrams. */
 #include "sim.h"
 
+#include "engine.h"
+
 static struct sim_node *na, *nb;
 static struct sim_end a, b;
 
@@ -321,6 +323,93 @@ static void one_datagram_queue_pair_talks_to_many(void **state)
 	finish();
 }
 
+/* What arrives for a group at b's host. */
+static void arrive_for_group(const union ibv_gid *group, const struct packet *like, const char *text)
+{
+	struct packet packet = *like;
+	const struct packet_path path = {.sgid = na->gid, .dgid = *group, .hop_limit = 64};
+
+	packet.opcode = WIRE_UD | OP_SEND_ONLY;
+	packet.pkey = WIRE_PKEY;
+	packet.qpn = WIRE_MULTICAST_QPN;
+	packet.payload = (const uint8_t *)text;
+	packet.payload_length = (uint32_t)strlen(text);
+	engine_enter(&nb->device);
+	engine_deliver_local(&nb->device, &packet, &path);
+	engine_leave(&nb->device);
+}
+
+static void a_group_reaches_all_queue_pairs_that_are_attached(void **state)
+{
+	(void)state;
+	begin(IBV_QPT_UD);
+	struct sim_options options = of_type(IBV_QPT_UD);
+	const union ibv_gid group = {.raw = {[10] = 0xff, 0xff, 239, 1, 2, 3}}, other = {.raw = {0xff, 0x0e}};
+	const struct packet right = {.qkey = options.qkey, .src_qpn = a.qp->qp_num}, wrong = {.qkey = 1, .src_qpn = a.qp->qp_num};
+	struct sim_end c;
+	sim_open(&c, nb, &options);
+	sim_connect(&c, &na->gid, 0);
+	assert_int_equal(qp_attach_multicast(b.qp, &group), 0);
+	assert_int_equal(qp_attach_multicast(b.qp, &group), 0); /* and no second copy */
+	assert_int_equal(qp_attach_multicast(c.qp, &group), 0);
+	for (uint64_t i = 0; i < 4; i++) {
+		sim_recv(&b, i, i * 100, 100);
+		sim_recv(&c, i, i * 100, 100);
+	}
+	arrive_for_group(&group, &right, "to both");
+	arrive_for_group(&group, &wrong, "to nobody");
+	arrive_for_group(&other, &right, "to nobody");
+	assert_int_equal(sim_expect(b.rcq, 0, IBV_WC_SUCCESS).src_qp, a.qp->qp_num);
+	sim_expect(c.rcq, 0, IBV_WC_SUCCESS);
+	assert_memory_equal(b.memory + 40, "to both", 7);
+	assert_memory_equal(c.memory + 24 + 12, group.raw + 12, 4); /* the header's destination */
+	sim_expect_none(b.rcq);
+	assert_int_equal(qp_detach_multicast(b.qp, &group), 0);
+	assert_int_equal(qp_detach_multicast(b.qp, &group), EINVAL);
+	arrive_for_group(&group, &right, "to one");
+	sim_expect_none(b.rcq);
+	sim_expect(c.rcq, 1, IBV_WC_SUCCESS);
+	/* It must be detached before it goes. */
+	assert_int_equal(qp_destroy(c.qp), EBUSY);
+	assert_int_equal(qp_detach_multicast(c.qp, &group), 0);
+	assert_null(nb->device.multicast);
+	sim_close(&c);
+	finish();
+}
+
+static void only_datagrams_join_and_only_groups(void **state)
+{
+	(void)state;
+	const union ibv_gid group = {.raw = {0xff, 0x02}};
+	begin(IBV_QPT_UC);
+	assert_int_equal(qp_attach_multicast(a.qp, &group), EINVAL);
+	finish();
+	begin(IBV_QPT_UD);
+	assert_int_equal(qp_attach_multicast(a.qp, &na->gid), EINVAL);
+	assert_int_equal(qp_detach_multicast(a.qp, &group), EINVAL);
+	finish();
+}
+
+static void own_datagrams_do_not_come_back_where_that_is_blocked(void **state)
+{
+	(void)state;
+	begin(IBV_QPT_UD);
+	const union ibv_gid group = {.raw = {0xff, 0x02}};
+	const struct packet own = {.qkey = b.options.qkey, .src_qpn = b.qp->qp_num}, others = {.qkey = b.options.qkey, .src_qpn = 5};
+	assert_int_equal(qp_attach_multicast(b.qp, &group), 0);
+	for (uint64_t i = 0; i < 3; i++)
+		sim_recv(&b, i, 0, 100);
+	arrive_for_group(&group, &own, "own");
+	sim_expect(b.rcq, 0, IBV_WC_SUCCESS);
+	((struct qp *)b.qp)->blocks_own_multicast = true;
+	arrive_for_group(&group, &own, "own");
+	sim_expect_none(b.rcq);
+	arrive_for_group(&group, &others, "others");
+	sim_expect(b.rcq, 1, IBV_WC_SUCCESS);
+	assert_int_equal(qp_detach_multicast(b.qp, &group), 0);
+	finish();
+}
+
 /* Three in a row, whose second one names memory that nobody has registered, from its second packet on where it has two.
  */
 static void post_with_a_bad_one(struct ibv_ah *ah, bool uc)
@@ -403,6 +492,9 @@ int main(void)
 		cmocka_unit_test(a_datagram_without_a_receive_is_dropped),
 		cmocka_unit_test(a_datagram_never_writes_past_its_receive),
 		cmocka_unit_test(one_datagram_queue_pair_talks_to_many),
+		cmocka_unit_test(a_group_reaches_all_queue_pairs_that_are_attached),
+		cmocka_unit_test(only_datagrams_join_and_only_groups),
+		cmocka_unit_test(own_datagrams_do_not_come_back_where_that_is_blocked),
 		cmocka_unit_test(a_failed_send_ends_the_send_queue_and_no_more),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -506,6 +506,95 @@ static void child_gives_up_the_parents_addresses(void **state)
 	close_end(b);
 }
 
+/* ---- multicast ---- */
+
+/* Of this process alone. */
+static union ibv_gid group_of_ours(bool v4)
+{
+	uint32_t pid = (uint32_t)getpid();
+	union ibv_gid gid = { .raw = { 0xff, 0x0e, [2] = 0x5a } };
+
+	if (v4)
+		gid_map_v4(&gid, htonl(0xef000000 | (pid & 0xffffff)));
+	else
+		memcpy(gid.raw + 12, &pid, sizeof pid);
+	return gid;
+}
+
+static void make_for_group(const struct end *from, const union ibv_gid *group, struct packet_out *out)
+{
+	make(from, from, OP_SEND_ONLY, out);
+	out->dgid = *group;
+	out->dqpn = WIRE_MULTICAST_QPN;
+	out->sgid_index = !gid_is_v4(group);
+	memset(out->header + 5, 0xff, 3);
+}
+
+static void groups_reach_all_that_have_joined(void **state)
+{
+	const char *addresses = *state;
+	struct end *a = open_end(addresses, NULL), *b = open_end(addresses, NULL), *c = open_end(addresses, NULL);
+	struct packet_out packet;
+
+	for (int v4 = 1; v4 >= (addresses ? 1 : 0); v4--) {
+		union ibv_gid group = group_of_ours(v4);
+		assert_int_equal(udp_join(a->udp, &group), 0);
+		assert_int_equal(udp_join(b->udp, &group), 0);
+		assert_int_equal(udp_join(b->udp, &group), 0);
+		a->got->count = b->got->count = c->got->count = 0;
+		/* From one that has joined, who gets it too, and from one that has not. */
+		make_for_group(a, &group, &packet);
+		send_one(a, &packet);
+		make_for_group(c, &group, &packet);
+		send_one(c, &packet);
+		assert_true(receive(a, 2));
+		assert_true(receive(b, 2));
+		assert_memory_equal(&a->got->path.dgid, &group, sizeof group);
+		assert_memory_equal(&a->got->path.sgid, udp_gid(c->udp, v4 ? 0 : 1), sizeof group);
+		/* A queue pair's own number is not for a group. */
+		make(c, a, OP_SEND_ONLY, &packet);
+		packet.dgid = group;
+		send_one(c, &packet);
+		udp_leave(a->udp, &group);
+		udp_leave(b->udp, &group); /* once less than it has joined */
+		make_for_group(c, &group, &packet);
+		send_one(c, &packet);
+		assert_true(receive(b, 3));
+		assert_true(b->counters.drop_qpn > 0);
+		assert_int_equal(a->got->count, 2);
+		assert_int_equal(c->got->count, 0);
+		udp_leave(b->udp, &group);
+	}
+	close_end(a);
+	close_end(b);
+	close_end(c);
+}
+
+static void what_is_no_group_is_not_joined(void **state)
+{
+	(void)state;
+	struct end *a = open_end(one_address, NULL);
+	union ibv_gid v4 = group_of_ours(true), v6 = group_of_ours(false);
+
+	assert_int_equal(udp_join(a->udp, udp_gid(a->udp, 0)), -EINVAL);
+	assert_int_equal(udp_join(a->udp, &v6), -EINVAL); /* no address of the family */
+	udp_leave(a->udp, &v6);
+	assert_true(udp_reaches_group(a->udp, 0, &v4));
+	assert_false(udp_reaches_group(a->udp, 0, &v6));
+	assert_false(udp_reaches_group(a->udp, 1, &v4));
+	assert_false(udp_reachable(a->udp, 0, &v4));
+	for (uint32_t i = 0;; i++) {
+		gid_map_v4(&v4, htonl(0xef5a0000 + i));
+		int error = udp_join(a->udp, &v4);
+		if (error == 0)
+			continue;
+		assert_int_equal(error, -ENOSPC);
+		assert_int_equal(i, 256);
+		break;
+	}
+	close_end(a);
+}
+
 #define ON_BOTH(test) \
 	{ #test " on loopback", test, NULL, clean_up, NULL }, \
 	{ #test " on an address", test, NULL, clean_up, one_address }
@@ -523,6 +612,8 @@ int main(void)
 		ON_BOTH(the_time_of_arrival_is_that_of_the_kernel),
 		ON_BOTH(second_block_works_as_the_first),
 		ON_BOTH(child_gives_up_the_parents_addresses),
+		ON_BOTH(groups_reach_all_that_have_joined),
+		cmocka_unit_test_teardown(what_is_no_group_is_not_joined, clean_up),
 		ON_BOTH(full_socket_keeps_copies_and_tells_when_it_goes_on),
 		ON_BOTH(kernel_without_segmentation_gets_packets_one_by_one),
 		cmocka_unit_test_teardown(full_socket_and_full_batch_lose_the_rest, clean_up),
