@@ -17,7 +17,6 @@
 #include "wipe.h"
 
 enum {
-	PREFIXES = 1 << (32 - GSI_NUMBER_BITS),
 	INBOX = 0,         /* the process's own place; services follow */
 	MOST_SOCKETS = 4096,
 	MESSAGES = 64,     /* of a socket, read at once */
@@ -287,6 +286,11 @@ static void refuse(struct gsi *gsi, const struct mad *mad, const struct note *no
 		answer.service = mad->service;
 		answer.reason = MAD_SIDR_UNSUPPORTED;
 		break;
+	case MAD_REP:
+		answer.kind = MAD_REJ;
+		answer.about = MAD_ABOUT_REP;
+		answer.reason = MAD_REASON_NO_ID;
+		break;
 	case MAD_DREQ:
 		answer.kind = MAD_DREP;
 		break;
@@ -504,7 +508,7 @@ int gsi_start(struct gsi *gsi, gsi_take *take, void *arg)
 	uint32_t random;
 
 	int error = random_u32(&gsi->psn);
-	for (unsigned tries = 0; tries < PREFIXES && error == 0; tries++) {
+	for (unsigned tries = 0; tries < GSI_PROCESSES && error == 0; tries++) {
 		error = random_u32(&random);
 		uint32_t prefix = random & ~((UINT32_C(1) << GSI_NUMBER_BITS) - 1);
 		if (error != 0 || prefix == 0)
@@ -534,17 +538,38 @@ uint32_t gsi_prefix(const struct gsi *gsi)
 	return gsi->prefix;
 }
 
-/* Whether any process has this name. */
+/* 0: a process has this name; -ECONNREFUSED: none has; others: it is not known. */
+static int try_name(const struct sockaddr_un *name, socklen_t length)
+{
+	int fd = open_socket();
+	if (fd < 0)
+		return -errno;
+	int error = connect(fd, (const struct sockaddr *)name, length) == 0 ? 0 : -errno;
+	close(fd);
+	return error;
+}
+
 static bool is_taken(uint64_t service, const union ibv_gid *address)
 {
 	struct sockaddr_un name;
 	socklen_t length = service_name(service, address, &name);
-	int fd = open_socket();
-	if (fd < 0)
-		return false;
-	bool taken = connect(fd, (const struct sockaddr *)&name, length) == 0;
-	close(fd);
-	return taken;
+
+	return try_name(&name, length) == 0;
+}
+
+bool gsi_is_near(const struct gsi *gsi, const union ibv_gid *peer)
+{
+	struct udp_link *udp = gsi->device->udp;
+
+	return udp_is_loopback(udp) || udp_find_gid(udp, peer) < udp_gid_count(udp);
+}
+
+bool gsi_has_left(const struct gsi *gsi, uint32_t id)
+{
+	struct sockaddr_un name;
+	socklen_t length = process_name(id, &name);
+
+	return !is_own(gsi, id) && try_name(&name, length) == -ECONNREFUSED;
 }
 
 int gsi_listen(struct gsi *gsi, uint64_t service, const union ibv_gid *address, struct gsi_service *out)
