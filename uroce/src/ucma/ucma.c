@@ -152,7 +152,7 @@ static int get_event(struct ucma_file *file, const struct rdma_ucm_cmd_hdr *head
 		engine_enter(file->device);
 		struct ucma_event *event = ucma_event_take(file);
 		if (event)
-			event->id->events_reported++;
+			ucma_event_reported(event);
 		else if (waits)
 			file->waiting++;
 		engine_leave(file->device);

@@ -147,21 +147,44 @@ static int find_source(const struct sockaddr_storage *destination, struct sockad
 	return error;
 }
 
+/* Where the host has an address that the kernel prefers, and the device has it not: one that the device has. */
+static int find_other_source(const struct device *device, const struct sockaddr_storage *destination, struct sockaddr_storage *out,
+			     unsigned *index)
+{
+	union ibv_gid peer;
+
+	ucma_address_to_gid(destination, &peer);
+	for (*index = 0; *index < udp_gid_count(device->udp); ++*index) {
+		ucma_address_from_gid(udp_gid(device->udp, *index), 0, out);
+		if (out->ss_family == destination->ss_family && udp_reachable(device->udp, *index, &peer))
+			return 0;
+	}
+	return -ENODEV;
+}
+
+static int choose_source(const struct device *device, const struct sockaddr_storage *source, const struct sockaddr_storage *destination,
+			 struct sockaddr_storage *out, unsigned *index)
+{
+	if (!ucma_address_is_any(source)) {
+		*out = *source;
+		return source->ss_family == destination->ss_family ? ucma_find_own(device, out, index) : -EINVAL;
+	}
+	int error = find_source(destination, out);
+	if (error == 0)
+		error = ucma_find_own(device, out, index);
+	if (error == -ENODEV && !udp_is_loopback(device->udp))
+		error = find_other_source(device, destination, out, index);
+	ucma_address_set_port(out, source->ss_family == AF_UNSPEC ? 0 : ucma_address_port(source));
+	return error;
+}
+
 int ucma_find_path(const struct device *device, struct sockaddr_storage *source, const struct sockaddr_storage *destination,
 		   struct gsi_path *out)
 {
-	struct sockaddr_storage from = *source;
+	struct sockaddr_storage from;
 	unsigned index;
-	int error = 0;
 
-	if (ucma_address_is_any(source)) {
-		error = find_source(destination, &from);
-		ucma_address_set_port(&from, source->ss_family == AF_UNSPEC ? 0 : ucma_address_port(source));
-	} else if (source->ss_family != destination->ss_family) {
-		error = -EINVAL;
-	}
-	if (error == 0)
-		error = ucma_find_own(device, &from, &index);
+	int error = choose_source(device, source, destination, &from, &index);
 	if (error != 0)
 		return error;
 	*out = (struct gsi_path){.own = *udp_gid(device->udp, index), .sgid_index = (uint8_t)index, .hop_limit = UCMA_HOPS};

@@ -108,6 +108,13 @@ static void unlink_event(struct ucma_file *file, struct ucma_event **at)
 		show(file, false);
 }
 
+void ucma_event_reported(const struct ucma_event *event)
+{
+	event->id->events_reported++;
+	if (event->made)
+		ucma_id_leave_listener(event->made);
+}
+
 struct ucma_event *ucma_event_take(struct ucma_file *file)
 {
 	struct ucma_event *event = file->first;
