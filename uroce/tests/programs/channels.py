@@ -1,82 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Event channels of rdma_cm as programs rarely use them: closed by a forked child, closed unseen, moved from one to another, waited
-for by threads that are interrupted. By the system's librdmacm. Prints "all as they should be"."""
+for by threads that are interrupted. Prints "all as they should be"."""
 import ctypes
 import os
-import select
 import signal
-import socket
-import struct
 import sys
 import threading
 
-LIMIT = 20 * float(os.environ.get("UROCE_TEST_SCALE", "1"))
-PS_TCP = 0x106
-ADDR_RESOLVED, ROUTE_RESOLVED, CONNECT_REQUEST = 0, 2, 4
-
-cm = ctypes.CDLL("librdmacm.so.1", use_errno=True)
-libc = ctypes.CDLL(None, use_errno=True)  # with what is preloaded
-cm.rdma_create_event_channel.restype = ctypes.c_void_p
-cm.rdma_event_str.restype = ctypes.c_char_p
-
-
-class Event(ctypes.Structure):
-    _fields_ = [("id", ctypes.c_void_p), ("listen_id", ctypes.c_void_p), ("event", ctypes.c_int), ("status", ctypes.c_int)]
-
-
-class Channel:
-    def __init__(self):
-        self.pointer = cm.rdma_create_event_channel()
-        assert self.pointer, os.strerror(ctypes.get_errno())
-        self.fd = ctypes.c_int.from_address(self.pointer).value
-
-    def readable(self, seconds=0.0):
-        return bool(select.select([self.fd], [], [], seconds)[0])
-
-    def get(self):
-        """The kind of the next event, its ID and the listener, acknowledged."""
-        event = ctypes.POINTER(Event)()
-        if cm.rdma_get_cm_event(ctypes.c_void_p(self.pointer), ctypes.byref(event)) != 0:
-            raise OSError(ctypes.get_errno(), "rdma_get_cm_event")
-        told = event.contents.event, event.contents.id, event.contents.listen_id
-        cm.rdma_ack_cm_event(event)
-        return told
-
-    def expect(self, kind):
-        assert self.readable(LIMIT), f"no event {kind}"
-        told = self.get()
-        assert told[0] == kind, told
-        return told
-
-    def destroy(self):
-        cm.rdma_destroy_event_channel(ctypes.c_void_p(self.pointer))
-
-
-class ID:
-    def __init__(self, channel, pointer=None):
-        self.pointer = ctypes.c_void_p(pointer)
-        if not pointer:
-            assert cm.rdma_create_id(ctypes.c_void_p(channel.pointer), ctypes.byref(self.pointer), None, PS_TCP) == 0
-
-    def call(self, name, *arguments):
-        result = getattr(cm, name)(self.pointer, *arguments)
-        assert result == 0, f"{name}: {os.strerror(ctypes.get_errno())}"
-
-    def resolve(self, port=9):
-        self.call("rdma_resolve_addr", None, address(port), 2000)
-
-    def listen(self):
-        self.call("rdma_bind_addr", address(0))
-        self.call("rdma_listen", 8)
-        cm.rdma_get_src_port.restype = ctypes.c_uint16
-        return socket.ntohs(cm.rdma_get_src_port(self.pointer))
-
-    def destroy(self):
-        self.call("rdma_destroy_id")
-
-
-def address(port):
-    return ctypes.create_string_buffer(struct.pack("=H", socket.AF_INET) + struct.pack("!H4s8x", port, socket.inet_aton("127.0.0.1")), 16)
+from cma import ADDR_RESOLVED, CONNECT_REQUEST, LIMIT, ROUTE_RESOLVED, Channel, ID, libc
 
 
 def in_child(what):
@@ -148,14 +79,7 @@ def requests_move_with_their_listener():
     old, new, other = Channel(), Channel(), Channel()
     listener = ID(old)
     dialler = ID(other)
-    dialler.resolve(listener.listen())
-    other.expect(ADDR_RESOLVED)
-    dialler.call("rdma_resolve_route", 2000)
-    other.expect(ROUTE_RESOLVED)
-    # A connection's parameters need a queue pair's number alone.
-    param = ctypes.create_string_buffer(64)
-    struct.pack_into("=I", param, 16, 0x1234)
-    dialler.call("rdma_connect", param)
+    dialler.dial(other, listener.listen())
     assert old.readable(LIMIT), "no request"
     listener.call("rdma_migrate_id", ctypes.c_void_p(new.pointer))
     assert not old.readable()

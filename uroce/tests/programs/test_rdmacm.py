@@ -148,8 +148,9 @@ def test_a_port_is_one_programs_alone():
         first.close()
 
 
-def test_channels_are_the_processs_own():
-    assert "all as they should be" in succeed([PYTHON, os.path.join(HERE, "channels.py")])
+@pytest.mark.parametrize("program", ["channels", "endings", "commands"])
+def test_what_programs_rarely_do(program):
+    assert "all as they should be" in succeed([PYTHON, os.path.join(HERE, f"{program}.py")])
 
 
 @pytest.mark.parametrize("program, options", [("ib_write_bw", ["-n", "200"]), ("ib_send_lat", ["-n", "200"]), ("ib_read_bw", ["-n", "200"]),
