@@ -12,7 +12,7 @@ enum { DISCONNECT_RETRIES = 3, RATE_40 = 7 /* IBTA: 40 Gbit/s */ };
 
 /* ---- timers ---- */
 
-static void set_device_timer(struct cm *cm)
+void cm_set_device_timer(struct cm *cm)
 {
 	uint64_t due = timers_next(&cm->timers);
 
@@ -27,19 +27,19 @@ static void device_timer_fired(struct timer *timer)
 	struct cm *cm = (struct cm *)((char *)timer - offsetof(struct cm, timer));
 
 	timers_run(&cm->timers, cm->device->now);
-	set_device_timer(cm);
+	cm_set_device_timer(cm);
 }
 
 void cm_set_timer(struct cm_endpoint *endpoint, uint64_t ns)
 {
 	timer_set(&endpoint->cm->timers, &endpoint->timer, endpoint->cm->device->now + ns);
-	set_device_timer(endpoint->cm);
+	cm_set_device_timer(endpoint->cm);
 }
 
 void cm_stop_timer(struct cm_endpoint *endpoint)
 {
 	timer_cancel(&endpoint->cm->timers, &endpoint->timer);
-	set_device_timer(endpoint->cm);
+	cm_set_device_timer(endpoint->cm);
 }
 
 /* ---- sending ---- */
@@ -124,7 +124,7 @@ static void give_up(struct cm_endpoint *endpoint)
 		return;
 	case CM_DREQ_SENT:
 		cm_enter_timewait(endpoint);
-		cm_tell(endpoint, CM_DISCONNECTED, 0, NULL);
+		cm_tell(endpoint, CM_DISCONNECTED, -ETIMEDOUT, NULL);
 		return;
 	default:
 		return;
@@ -169,7 +169,7 @@ int cm_add(struct cm *cm, struct cm_endpoint *endpoint)
 
 	if (cm->count >= (UINT32_C(1) << GSI_NUMBER_BITS) / 2)
 		return -ENOSPC;
-	if (timers_reserve(&cm->timers, cm->count + 1) != 0 || random_u32(&random) != 0)
+	if (timers_reserve(&cm->timers, cm->count + 2) != 0 || random_u32(&random) != 0)
 		return -ENOMEM;
 	endpoint->cm = cm;
 	endpoint->state = CM_IDLE;
@@ -264,7 +264,7 @@ void cm_remove(struct cm_endpoint *endpoint)
 		return;
 	take_leave(endpoint);
 	timer_cancel(&cm->timers, &endpoint->timer);
-	set_device_timer(cm);
+	cm_set_device_timer(cm);
 	gsi_unlisten(cm->gsi, &endpoint->name);
 	unchain(endpoint);
 	table_remove(&cm->ids, endpoint->id);

@@ -24,11 +24,14 @@ struct cm {
 	struct table ids; /* endpoints by ID */
 	struct timers timers;
 	struct timer timer; /* the device's, for them */
+	struct timer watch; /* one of them: whether peers are there still */
 	size_t count;
 	struct cm_endpoint *listeners; /* by `next` */
 	struct cm_endpoint *peers[CM_PEERS];
 };
 
+/* After a change of the timers, but for one by a timer that fires. */
+void cm_set_device_timer(struct cm *cm);
 void cm_set_timer(struct cm_endpoint *endpoint, uint64_t ns);
 void cm_stop_timer(struct cm_endpoint *endpoint);
 /* The message that was sent last. */
@@ -41,6 +44,10 @@ void cm_enter_timewait(struct cm_endpoint *endpoint);
 struct cm_endpoint **cm_chain_of(struct cm *cm, uint32_t remote, const union ibv_gid *peer);
 struct cm_endpoint *cm_find_peer(struct cm *cm, uint32_t remote, const union ibv_gid *peer);
 void cm_establish(struct cm_endpoint *endpoint, const struct mad *mad);
+/* The peer rejects the connection, or ends it. */
+void cm_take_rej(struct cm_endpoint *endpoint, const struct mad *mad);
+/* Sees from now on whether the process at the other end goes away. */
+void cm_watch(struct cm_endpoint *endpoint);
 /* A message for this process: gsi.h's gsi_take. */
 void cm_take(void *cm, const struct mad *mad, const struct gsi_path *path);
 

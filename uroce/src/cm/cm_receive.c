@@ -56,6 +56,7 @@ static struct cm_endpoint *new_request(struct cm *cm, struct cm_endpoint *listen
 	endpoint->next = *chain;
 	endpoint->chained = true;
 	*chain = endpoint;
+	cm_watch(endpoint);
 	return endpoint;
 }
 
@@ -71,7 +72,8 @@ static void take_req(struct cm *cm, const struct mad *mad, const struct gsi_path
 {
 	struct cm_endpoint *endpoint = cm_find_peer(cm, mad->local, &path->peer);
 
-	if (endpoint && endpoint->peer_qpn == mad->qpn) {
+	/* One that the program has rejected, and not destroyed yet, may be asked again: the rejection was lost. */
+	if (endpoint && endpoint->peer_qpn == mad->qpn && endpoint->state != CM_ENDED) {
 		/* It was sent again: what answers it, too. */
 		if (endpoint->state == CM_REQ_RECEIVED)
 			cm_send_once(endpoint, MAD_MRA);
@@ -122,10 +124,11 @@ static void take_rep(struct cm_endpoint *endpoint, const struct mad *mad)
 	endpoint->responder_resources = mad->initiator_depth;
 	endpoint->initiator_depth = mad->responder_resources;
 	endpoint->rnr_retry_count = mad->rnr_retry_count;
+	cm_watch(endpoint);
 	cm_tell(endpoint, CM_RESPONSE, 0, mad);
 }
 
-static void take_rej(struct cm_endpoint *endpoint, const struct mad *mad)
+void cm_take_rej(struct cm_endpoint *endpoint, const struct mad *mad)
 {
 	switch (endpoint->state) {
 	case CM_REQ_SENT:
@@ -153,6 +156,10 @@ static void take_mra(struct cm_endpoint *endpoint, const struct mad *mad)
 
 	if (!fits)
 		return;
+	if (endpoint->state == CM_REQ_SENT) {
+		endpoint->remote = mad->local;
+		cm_watch(endpoint);
+	}
 	/* The peer needs this long, and no message until then. */
 	endpoint->give_up = endpoint->cm->device->now + CM_NS(power) + (CM_MAX_RETRIES + 1) * CM_NS(CM_RESPONSE_TIMEOUT);
 	cm_set_timer(endpoint, CM_NS(power));
@@ -248,7 +255,7 @@ static void take_of_connection(struct cm *cm, const struct mad *mad, const struc
 			cm_establish(endpoint, mad);
 		return;
 	case MAD_REJ:
-		take_rej(endpoint, mad);
+		cm_take_rej(endpoint, mad);
 		return;
 	case MAD_MRA:
 		take_mra(endpoint, mad);

@@ -15,7 +15,6 @@
 #include "wipe.h"
 
 enum {
-	PREFIXES = 1 << (32 - GSI_NUMBER_BITS),
 	INBOX = 0,         /* the process's own place; services follow */
 	MOST_SOCKETS = 4096,
 	MESSAGES = 64,     /* of a socket, read at once */
@@ -270,6 +269,11 @@ static void refuse(struct gsi *gsi, const struct mad *mad, const struct note *no
 		answer.service = mad->service;
 		answer.reason = MAD_SIDR_UNSUPPORTED;
 		break;
+	case MAD_REP:
+		answer.kind = MAD_REJ;
+		answer.about = MAD_ABOUT_REP;
+		answer.reason = MAD_REASON_NO_ID;
+		break;
 	case MAD_DREQ:
 		answer.kind = MAD_DREP;
 		break;
@@ -487,7 +491,7 @@ int gsi_start(struct gsi *gsi, gsi_take *take, void *arg)
 	uint32_t random;
 
 	int error = random_u32(&gsi->psn);
-	for (unsigned tries = 0; tries < PREFIXES && error == 0; tries++) {
+	for (unsigned tries = 0; tries < GSI_PROCESSES && error == 0; tries++) {
 		error = random_u32(&random);
 		uint32_t prefix = random & ~((UINT32_C(1) << GSI_NUMBER_BITS) - 1);
 		if (error != 0 || prefix == 0)
@@ -515,6 +519,21 @@ int gsi_start(struct gsi *gsi, gsi_take *take, void *arg)
 uint32_t gsi_prefix(const struct gsi *gsi)
 {
 	return gsi->prefix;
+}
+
+bool gsi_is_near(const struct gsi *gsi, const union ibv_gid *peer)
+{
+	struct udp_link *udp = gsi->device->udp;
+
+	return udp_is_loopback(udp) || udp_find_gid(udp, peer) < udp_gid_count(udp);
+}
+
+bool gsi_has_left(const struct gsi *gsi, uint32_t id)
+{
+	struct sockaddr_un name;
+	socklen_t length = gsi_process_name(id, &name);
+
+	return !is_own(gsi, id) && gsi_try_name(&name, length) == -ECONNREFUSED;
 }
 
 int gsi_listen(struct gsi *gsi, const struct gsi_name *service, struct gsi_service *out)

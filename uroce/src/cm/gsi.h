@@ -35,7 +35,7 @@ void gsi_readable(void *device, unsigned place);
 /* The process wants messages from now on. -ENOSPC: too many processes of this host do; others, logged. */
 int gsi_start(struct gsi *gsi, gsi_take *take, void *arg);
 /* The upper bits of this process's communication IDs, and how many bits are left for a number. */
-enum { GSI_NUMBER_BITS = 20 };
+enum { GSI_NUMBER_BITS = 20, GSI_PROCESSES = 1 << (32 - GSI_NUMBER_BITS) };
 uint32_t gsi_prefix(const struct gsi *gsi);
 
 /* What a process listens at: a service at one address, at all of a family, or at all. */
@@ -69,6 +69,11 @@ struct gsi_service {
 /* Takes the name of a service. -EADDRINUSE: another process, or another service of this one, has it, or one that it would be a part of. */
 int gsi_listen(struct gsi *gsi, const struct gsi_name *name, struct gsi_service *out);
 void gsi_unlisten(struct gsi *gsi, struct gsi_service *service);
+
+/* Whether an address is this process's own, so that those who have it are of this host. */
+bool gsi_is_near(const struct gsi *gsi, const union ibv_gid *peer);
+/* Whether the process of this host that has given this communication ID has ended. */
+bool gsi_has_left(const struct gsi *gsi, uint32_t id);
 
 /* Sends; a message that can't be sent counts as lost. */
 void gsi_send(struct gsi *gsi, const struct gsi_path *path, const struct mad *mad);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "gsi_name.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <unistd.h>
@@ -36,17 +37,23 @@ int gsi_open_socket(void)
 	return socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 }
 
+int gsi_try_name(const struct sockaddr_un *name, socklen_t length)
+{
+	int fd = gsi_open_socket();
+	if (fd < 0)
+		return -errno;
+	int error = connect(fd, (const struct sockaddr *)name, length) == 0 ? 0 : -errno;
+	close(fd);
+	return error;
+}
+
 /* Whether any process has this name. */
 static bool is_taken(const struct gsi_name *listener, bool loopback)
 {
 	struct sockaddr_un name;
 	socklen_t length = gsi_service_name(listener, loopback, &name);
-	int fd = gsi_open_socket();
-	if (fd < 0)
-		return false;
-	bool taken = connect(fd, (const struct sockaddr *)&name, length) == 0;
-	close(fd);
-	return taken;
+
+	return gsi_try_name(&name, length) == 0;
 }
 
 /* Whether somebody listens to a service at one address: of those whose names are not known, the kernel has a list. */

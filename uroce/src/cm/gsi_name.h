@@ -15,6 +15,8 @@ socklen_t gsi_service_name(const struct gsi_name *name, bool loopback, struct so
 /* Whether somebody has a part of what a name stands for, or a name that stands for more; but for the very same name of the same kind, which
  * the kernel gives but once. */
 bool gsi_is_in_use(const struct gsi_name *name, bool loopback);
+/* 0: a process has this name; -ECONNREFUSED: none has; others: it is not known. */
+int gsi_try_name(const struct sockaddr_un *name, socklen_t length);
 /* A socket without a name yet; -1 and errno. */
 int gsi_open_socket(void);
 

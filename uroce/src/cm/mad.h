@@ -38,6 +38,7 @@ enum mad_about { MAD_ABOUT_REQ = 0, MAD_ABOUT_REP = 1, MAD_ABOUT_OTHER = 2 };
 enum mad_reason {
 	MAD_REASON_NO_RESOURCES = 3,
 	MAD_REASON_TIMEOUT = 4,
+	MAD_REASON_NO_ID = 6, /* there is no such communication ID */
 	MAD_REASON_SERVICE = 8, /* nobody listens there */
 	MAD_REASON_STALE = 10,
 	MAD_REASON_CONSUMER = 28,

@@ -145,16 +145,6 @@ static int wait_for_event(struct ucma_file *file)
 	return error;
 }
 
-/* A request that the program has fetched makes room for another. */
-static void note_reported(const struct ucma_event *event)
-{
-	event->id->events_reported++;
-	if (event->made)
-		ucma_id_leave_listener(event->made);
-	if (event->multicast)
-		event->multicast->events_reported++;
-}
-
 static int get_event(struct ucma_file *file, const struct rdma_ucm_cmd_hdr *header, const struct rdma_ucm_get_event *cmd)
 {
 	for (;;) {
@@ -162,7 +152,7 @@ static int get_event(struct ucma_file *file, const struct rdma_ucm_cmd_hdr *head
 		engine_enter(file->device);
 		struct ucma_event *event = ucma_event_take(file);
 		if (event)
-			note_reported(event);
+			ucma_event_reported(event);
 		else if (waits)
 			file->waiting++;
 		engine_leave(file->device);

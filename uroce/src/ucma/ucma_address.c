@@ -231,67 +231,72 @@ static int find_source(const struct sockaddr_storage *destination, struct sockad
 	return error;
 }
 
-/* Groups are reached without a route: if the routing table has none, or one to where the device has no address, from the device's first
- * address of the family. */
-static int find_source_to_group(const struct device *device, const union ibv_gid *group, struct sockaddr_storage *out)
+/* Whether packets from one of the device's addresses come there. */
+static bool reaches(const struct device *device, unsigned index, const union ibv_gid *peer)
 {
-	unsigned index;
+	return gid_is_multicast(peer) ? udp_reaches_group(device->udp, index, peer) : udp_reachable(device->udp, index, peer);
+}
 
-	if (out->ss_family != AF_UNSPEC && ucma_find_own(device, out, &index) == 0)
-		return 0;
-	for (index = 0; index < udp_gid_count(device->udp); index++) {
-		if (udp_reaches_group(device->udp, index, group)) {
-			ucma_address_from_gid(udp_gid(device->udp, index), 0, out);
+/* Where the kernel prefers an address that the device has not, or knows no way to a group: the first of the device's from which the peer is
+ * reached. */
+static int find_other_source(const struct device *device, const struct sockaddr_storage *destination, struct sockaddr_storage *out,
+			     unsigned *index)
+{
+	union ibv_gid peer;
+
+	ucma_address_to_gid(destination, &peer);
+	bool group = gid_is_multicast(&peer);
+	for (*index = 0; *index < udp_gid_count(device->udp); ++*index) {
+		ucma_address_from_gid(udp_gid(device->udp, *index), 0, out);
+		if ((group || out->ss_family == destination->ss_family) && reaches(device, *index, &peer))
 			return 0;
-		}
 	}
-	return -ENETUNREACH;
+	return group ? -ENETUNREACH : -ENODEV;
 }
 
 /* From where a destination of IP is reached; both are. */
-static int choose_source(const struct device *device, struct sockaddr_storage *source, const struct sockaddr_storage *destination)
+static int choose_source(const struct device *device, const struct sockaddr_storage *source, const struct sockaddr_storage *destination,
+			 struct sockaddr_storage *out, unsigned *index)
 {
-	uint16_t port = source->ss_family == AF_UNSPEC ? 0 : ucma_address_port(source);
 	union ibv_gid peer;
 
-	if (!ucma_address_is_any(source))
-		return source->ss_family == destination->ss_family ? 0 : -EINVAL;
-	int error = find_source(destination, source);
-	ucma_address_to_gid(destination, &peer);
-	if (gid_is_multicast(&peer)) {
-		if (error != 0)
-			source->ss_family = AF_UNSPEC;
-		error = find_source_to_group(device, &peer, source);
+	if (!ucma_address_is_any(source)) {
+		*out = *source;
+		return source->ss_family == destination->ss_family ? ucma_find_own(device, out, index) : -EINVAL;
 	}
-	ucma_address_set_port(source, port);
+	int error = find_source(destination, out);
+	if (error == 0)
+		error = ucma_find_own(device, out, index);
+	ucma_address_to_gid(destination, &peer);
+	if (gid_is_multicast(&peer) ? error != 0 : error == -ENODEV && !udp_is_loopback(device->udp))
+		error = find_other_source(device, destination, out, index);
+	if (error == 0)
+		ucma_address_set_port(out, source->ss_family == AF_UNSPEC ? 0 : ucma_address_port(source));
 	return error;
 }
 
 int ucma_find_path(const struct device *device, struct sockaddr_storage *source, const struct sockaddr_storage *destination,
 		   struct gsi_path *out)
 {
-	struct sockaddr_storage from = to_ip(source);
-	const struct sockaddr_storage to = to_ip(destination);
+	const struct sockaddr_storage asked = to_ip(source), to = to_ip(destination);
+	struct sockaddr_storage from;
 	unsigned index;
 
 	if (ucma_address_is_ib(source) != ucma_address_is_ib(destination) && !ucma_address_is_any(source))
 		return -EINVAL;
-	int error = choose_source(device, &from, &to);
-	if (error == 0)
-		error = ucma_find_own(device, &from, &index);
+	int error = choose_source(device, &asked, &to, &from, &index);
 	if (error != 0)
 		return error;
 	*out = (struct gsi_path){.own = *udp_gid(device->udp, index), .sgid_index = (uint8_t)index, .hop_limit = UCMA_HOPS};
 	ucma_address_to_gid(&to, &out->peer);
-	bool group = gid_is_multicast(&out->peer);
-	if (udp_is_loopback(device->udp) && !group) {
+	if (udp_is_loopback(device->udp) && !gid_is_multicast(&out->peer)) {
 		unsigned there;
 		error = ucma_find_own(device, &to, &there);
 		if (error != 0)
 			return error;
 		out->peer = *udp_gid(device->udp, there);
 	}
-	if (group ? !udp_reaches_group(device->udp, index, &out->peer) : !udp_reachable(device->udp, index, &out->peer))
+	if (!reaches(device, index, &out->peer))
 		return -ENETUNREACH;
 	if (ucma_address_is_ib(destination)) {
 		uint64_t space = ucma_address_service(0, destination) & ~UINT64_C(0xffff);

@@ -366,25 +366,21 @@ COMMAND(do_accept, struct rdma_ucm_accept)
 	if (ucma_id_is_datagram(id))
 		mad.qkey = id->qkey = cmd->conn_param.qkey != 0 ? cmd->conn_param.qkey : UCMA_UDP_QKEY;
 	int error = cm_accept(&id->endpoint, &mad);
-	if (error != 0)
-		return error;
-	id->uid = cmd->uid;
-	ucma_id_leave_listener(id);
-	return 0;
+	if (error == 0)
+		id->uid = cmd->uid;
+	return error;
 }
 
 COMMAND(do_reject, struct rdma_ucm_reject)
 {
 	FIND(id);
 	(void)header;
-	/* The others are the connection manager's own. */
-	if (cmd->reason != 0 && cmd->reason != MAD_REASON_CONSUMER && cmd->reason != MAD_REASON_VENDOR_OPTION)
-		return -EINVAL;
 	struct mad mad = {.reason = cmd->reason, .private_length = cmd->private_data_len};
-	if (cmd->private_data_len > mad_private_room(ucma_id_is_datagram(id) ? MAD_SIDR_REP : MAD_REJ))
+	/* The others are the connection manager's own. */
+	bool known = mad.reason == 0 || mad.reason == MAD_REASON_CONSUMER || mad.reason == MAD_REASON_VENDOR_OPTION;
+	if (!known || cmd->private_data_len > mad_private_room(ucma_id_is_datagram(id) ? MAD_SIDR_REP : MAD_REJ))
 		return -EINVAL;
 	memcpy(mad.private_data, cmd->private_data, cmd->private_data_len);
-	ucma_id_leave_listener(id);
 	return cm_reject(&id->endpoint, &mad);
 }
 
@@ -448,6 +444,47 @@ COMMAND(do_leave, struct rdma_ucm_destroy_id)
 	return error;
 }
 
+/* ---- what newer kernels' headers have ---- */
+
+enum { RESOLVE_IB_SERVICE = RDMA_USER_CM_CMD_JOIN_MCAST + 1, WRITE_CM_EVENT };
+
+/* struct rdma_ucm_resolve_ib_service begins so. */
+struct resolve_ib_service {
+	uint32_t id;
+};
+
+/* struct rdma_ucm_write_cm_event, with the part of its union that counts: the others make it longer. */
+struct write_cm_event {
+	uint32_t id;
+	uint32_t reserved;
+	uint32_t event;
+	uint32_t status;
+	uint64_t arg;
+};
+
+/* The subnet administrator knows services, and RoCE has none. */
+COMMAND(do_resolve_ib_service, struct resolve_ib_service)
+{
+	FIND(id);
+	(void)header;
+	return id->bound && id->endpoint.state == CM_IDLE ? -EOPNOTSUPP : -EINVAL;
+}
+
+/* A program tells itself something by its own channel; librdmacm tells so that a name is resolved. */
+COMMAND(do_write_cm_event, struct write_cm_event)
+{
+	if (cmd->event != UCMA_USER && cmd->event != UCMA_INTERNAL)
+		return -EINVAL;
+	FIND(id);
+	(void)header;
+	struct ucma_event *event = ucma_event_new(id, (enum ucma_event_kind)cmd->event, (int)cmd->status);
+	if (!event)
+		return -ENOMEM;
+	memcpy(&event->resp.param, &cmd->arg, sizeof cmd->arg);
+	ucma_event_queue(event);
+	return 0;
+}
+
 /* ---- options, and other files ---- */
 
 COMMAND(do_set_option, struct rdma_ucm_set_option)
@@ -498,13 +535,18 @@ static const struct {
 	[RDMA_USER_CM_CMD_BIND] = ROW(do_bind, sizeof(struct rdma_ucm_bind)),
 	[RDMA_USER_CM_CMD_RESOLVE_ADDR] = ROW(do_resolve_addr, sizeof(struct rdma_ucm_resolve_addr)),
 	[RDMA_USER_CM_CMD_JOIN_MCAST] = ROW(do_join, sizeof(struct rdma_ucm_join_mcast)),
+	[RESOLVE_IB_SERVICE] = ROW(do_resolve_ib_service, sizeof(struct resolve_ib_service)),
+	[WRITE_CM_EVENT] = ROW(do_write_cm_event, sizeof(struct write_cm_event)),
 };
 
 int ucma_command(struct ucma_file *file, struct ucma_file *other, const struct rdma_ucm_cmd_hdr *header, const void *cmd, size_t length)
 {
 	if (header->cmd == RDMA_USER_CM_CMD_MIGRATE_ID)
 		return length < sizeof(struct rdma_ucm_migrate_id) ? -EINVAL : migrate(file, other, header, cmd);
-	if (header->cmd >= sizeof commands / sizeof commands[0] || !commands[header->cmd].run)
+	/* Both errors are the kernel's, by which programs find out what it has. */
+	if (header->cmd >= sizeof commands / sizeof commands[0])
+		return -EINVAL;
+	if (!commands[header->cmd].run)
 		return -ENOSYS;
 	if (length < commands[header->cmd].least)
 		return -EINVAL;

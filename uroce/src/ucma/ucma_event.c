@@ -110,6 +110,15 @@ static void unlink_event(struct ucma_file *file, struct ucma_event **at)
 		show(file, false);
 }
 
+void ucma_event_reported(const struct ucma_event *event)
+{
+	event->id->events_reported++;
+	if (event->made)
+		ucma_id_leave_listener(event->made);
+	if (event->multicast)
+		event->multicast->events_reported++;
+}
+
 struct ucma_event *ucma_event_take(struct ucma_file *file)
 {
 	struct ucma_event *event = file->first;

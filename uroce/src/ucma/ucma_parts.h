@@ -39,6 +39,10 @@ enum ucma_event_kind {
 	UCMA_MULTICAST_ERROR,
 	UCMA_ADDR_CHANGE,
 	UCMA_TIMEWAIT_EXIT,
+	UCMA_ADDRINFO_RESOLVED,
+	UCMA_ADDRINFO_ERROR,
+	UCMA_USER,
+	UCMA_INTERNAL,
 };
 
 /* The kernel's struct sockaddr_ib of AF_IB, which not all C libraries have: a GID, and a service in place of a port. */
@@ -99,9 +103,9 @@ struct ucma_id {
 	bool reuses_address;
 	bool one_family; /* of all addresses, those of its family alone */
 	/* Of a listener. */
-	unsigned backlog; /* requests that it may still hold */
+	unsigned backlog; /* requests that it may still hold for the program to fetch */
 	/* Of one that a request made. */
-	struct ucma_id *listener; /* NULL: the program has fetched the request, or the listener has gone */
+	struct ucma_id *listener; /* NULL: the program knows of it, or the listener has gone */
 };
 
 /* A group that an ID has joined. */
@@ -142,7 +146,7 @@ extern const struct cm_user ucma_user;
 struct ucma_id *ucma_id_find(struct ucma_file *file, uint32_t handle);
 int ucma_id_new(struct ucma_file *file, uint64_t uid, uint16_t port_space, uint8_t qp_type, struct ucma_id **out);
 void ucma_id_destroy(struct ucma_id *id);
-/* A request is fetched, or settled: its listener has room for another. */
+/* The program knows of a request: its listener has room for another. */
 void ucma_id_leave_listener(struct ucma_id *id);
 
 static inline bool ucma_id_is_datagram(const struct ucma_id *id)
@@ -208,6 +212,8 @@ struct ucma_event *ucma_event_new(struct ucma_id *id, enum ucma_event_kind kind,
 void ucma_event_queue(struct ucma_event *event);
 /* The oldest, which the caller frees; NULL: there is none. */
 struct ucma_event *ucma_event_take(struct ucma_file *file);
+/* The program has it: a request that it knows of no longer counts for its listener's backlog, as in the kernel. */
+void ucma_event_reported(const struct ucma_event *event);
 /* Both at once, for an event without more. */
 void ucma_event_tell(struct ucma_id *id, enum ucma_event_kind kind, int status);
 /* Fills the part about a message: its private data from `skip` on, queue pair and depths; of datagrams the way too. */

@@ -159,6 +159,13 @@ static struct use *peer_of(const struct use *use)
 	return NULL;
 }
 
+static struct use *peer_of_new(const struct use *use)
+{
+	run(SECOND / 10);
+	assert_non_null(peer_of(use));
+	return peer_of(use);
+}
+
 static void assert_told(const struct use *use, unsigned count, ...)
 {
 	va_list list;
@@ -276,6 +283,58 @@ static void rejection_carries_a_reason(void **state)
 	assert_int_equal(use->told[0].status, 40);
 }
 
+/* The peer repeats its request, and is rejected anew, whether or not the program has destroyed what it has rejected. */
+static void lost_rejection_is_repeated(void **state)
+{
+	(void)state;
+	end[1].accepts = false;
+	struct use *use = dial(SERVICE);
+	run(SECOND / 10);
+	fake.loss = 100;
+	assert_int_equal(cm_reject(&peer_of(use)->endpoint, &(struct mad){.reason = 28}), 0);
+	run(SECOND / 10);
+	fake.loss = 0;
+	run(SECOND);
+	assert_int_equal(end[1].requests, 2);
+	for (unsigned i = 0; i < MOST; i++)
+		if (end[1].use[i].used && end[1].use[i].endpoint.state == CM_REQ_RECEIVED)
+			assert_int_equal(cm_reject(&end[1].use[i].endpoint, &(struct mad){.reason = 28}), 0);
+	run(SECOND / 10);
+	assert_told(use, 1, CM_REJECTED);
+}
+
+/* Killed in each state of a connection: the other end is told within seconds, whoever it is. */
+static void process_that_ends_is_missed(void **state)
+{
+	(void)state;
+	end[1].accepts = false;
+	struct use *asks = dial(SERVICE);
+	run(2 * SECOND); /* it has been told to wait */
+	end[1].accepts = true;
+	struct use *connected = dial(SERVICE);
+	run(SECOND);
+	fake.loss = 100;
+	fake.gone = fake.node[1].prefix;
+	run(2 * SECOND);
+	assert_told(asks, 1, CM_REJECTED);
+	assert_told(connected, 2, CM_RESPONSE, CM_DISCONNECTED);
+	close_both(NULL);
+	open_both(NULL);
+	end[1].accepts = false;
+	struct use *passive = peer_of_new(dial(SERVICE)), *established = peer_of_new(dial(SERVICE));
+	assert_int_equal(cm_accept(&established->endpoint, &answer), 0);
+	run(SECOND);
+	fake.loss = 100;
+	fake.gone = fake.node[0].prefix;
+	assert_int_equal(cm_accept(&passive->endpoint, &answer), 0);
+	run(2 * SECOND);
+	assert_told(passive, 1, CM_REJECTED);
+	assert_told(established, 2, CM_CONNECTED, CM_DISCONNECTED);
+	/* Nobody is left to be looked for. */
+	run(10 * SECOND);
+	assert_true(timers_next(&end[1].bare.device.timers) == UINT64_MAX);
+}
+
 /* Calls that a state does not have change nothing. */
 static void calls_in_the_wrong_state_are_refused(void **state)
 {
@@ -362,6 +421,7 @@ int main(void)
 		TEST(silence_ends_in_unreachable), TEST(slow_acceptance_is_waited_for),
 		TEST(rejection_carries_a_reason), TEST(calls_in_the_wrong_state_are_refused),
 		TEST(lossy_links_connect_and_disconnect), TEST(strangers_are_not_heeded),
+		TEST(lost_rejection_is_repeated), TEST(process_that_ends_is_missed),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

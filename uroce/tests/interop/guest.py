@@ -35,6 +35,7 @@ FIRST = os.environ.get("UROCE_PRELOAD_FIRST", "")
 SPACE, RXE, NEAR, FAR = "far", "rxe0", "v0", "v1"
 ADDRESS = {"v4": {"rxe": "10.99.0.1", "uroce": "10.99.0.2"}, "v6": {"rxe": "fd99::1", "uroce": "fd99::2"}}
 UROCE_ADDR = f"{ADDRESS['v4']['uroce']},{ADDRESS['v6']['uroce']}"
+TCP_SPACE, UDP_SPACE = 0x106, 0x111  # rdma_cm's ports
 LIMIT = 60  # emulation is slow
 PORT = iter(range(19000, 30000))
 ASIDE = tempfile.mkdtemp(prefix="interop.")
@@ -218,9 +219,17 @@ def cm_command(family, server_end, program, options):
         if program == "rping":
             return [program, "-s" if host is None else "-c", "-a", address, *own, *options]
         return [program, *(["-b", address] if host is None else ["-s", address]), *own, *options]
-    command.space = 0x111 if program == "udaddy" else 0x106
+    command.space = UDP_SPACE if program == "udaddy" else TCP_SPACE
     if program == "udaddy":
         command.port = 7174
+    return command
+
+
+def cm_perftest_command(family, server_end, program, options):
+    def command(_end, port, host):
+        base = [program, "-R", "-F", *rig.PATIENT, "-p", str(port), *options]
+        return base if host is None else [*base, ADDRESS[family][server_end]]
+    command.space = TCP_SPACE
     return command
 
 
@@ -244,8 +253,11 @@ PERFTEST = {
     "send_lat-ud": ("ib_send_lat", ["-n", "200", "-c", "UD"]),
 }
 # They connect by rdma_cm: to the kernel's, and from it.
-CM = {"cm-rping": ("rping", ["-C", "3", "-V", "-v"]), "cm-ucmatose": ("ucmatose", ["-c", "3"]), "cm-udaddy": ("udaddy", [])}
-NEITHER_WAY = ("cm-ucmatose", "cm-udaddy")  # by --everything alone: rping has the same messages, but for those of datagrams
+CM = {"cm-rping": ("rping", ["-C", "3", "-V", "-v"]), "cm-ucmatose": ("ucmatose", ["-c", "3"]), "cm-udaddy": ("udaddy", []),
+      "cm-rstream": ("rstream", ["-T", "v", "-S", "4096", "-C", "10", "-I", "2"])}
+CM_PERFTEST = {"cm-write_bw": ("ib_write_bw", ["-n", "100"]), "cm-send_lat": ("ib_send_lat", ["-n", "100"])}
+# By --everything alone: rping has the same messages, but for those of datagrams.
+NEITHER_WAY = ("cm-ucmatose", "cm-udaddy", "cm-rstream", *CM_PERFTEST)
 IN_V6 = ("verify-mtu1024", "verify-mtu4096", "pingpong-ud", "cm-ucmatose")
 # What the others show too: left out unless everything is asked for.
 SLOWLY_NEW = ("atomic_bw", "write_lat", "read_lat", "atomic_lat", "send_bw-mtu4096", "send_lat-events", "send_lat-ud", "pingpong-checked",
@@ -256,7 +268,7 @@ PINGPONG = {"pingpong-checked": ("ibv_rc_pingpong", ["-c", "-n", "200"]), "pingp
 
 def cases(everything):
     kinds = ((VERIFIED, verify_command), (PLACED, place_command), (PERFTEST, perftest_command), (PINGPONG, pingpong_command),
-             (CM, cm_command))
+             (CM, cm_command), (CM_PERFTEST, cm_perftest_command))
     for family in ("v4", "v6"):
         for server_end in ("rxe", "uroce"):
             for programs, command in kinds:

@@ -1,16 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Event channels of rdma_cm as programs rarely use them: closed by a forked child, closed unseen, moved from one to another, waited
-for by threads that are interrupted. By the system's librdmacm. Prints "all as they should be"."""
+for by threads that are interrupted. Prints "all as they should be"."""
 import ctypes
 import os
 import signal
-import struct
 import sys
 import threading
 
-from librdmacm import ADDR_RESOLVED, CONNECT_REQUEST, ID, LIMIT, ROUTE_RESOLVED, Channel
-
-libc = ctypes.CDLL(None, use_errno=True)  # with what is preloaded
+from librdmacm import ADDR_RESOLVED, CONNECT_REQUEST, ID, LIMIT, ROUTE_RESOLVED, Channel, libc
 
 
 def in_child(what):
@@ -82,14 +79,7 @@ def requests_move_with_their_listener():
     old, new, other = Channel(), Channel(), Channel()
     listener = ID(old)
     dialler = ID(other)
-    dialler.resolve(listener.listen())
-    other.expect(ADDR_RESOLVED)
-    dialler.call("rdma_resolve_route", 2000)
-    other.expect(ROUTE_RESOLVED)
-    # A connection's parameters need a queue pair's number alone.
-    param = ctypes.create_string_buffer(64)
-    struct.pack_into("=I", param, 16, 0x1234)
-    dialler.call("rdma_connect", param)
+    dialler.dial(other, listener.listen())
     assert old.readable(LIMIT), "no request"
     listener.call("rdma_migrate_id", ctypes.c_void_p(new.pointer))
     assert not old.readable()

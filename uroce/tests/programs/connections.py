@@ -9,7 +9,7 @@ import socket
 import struct
 
 from librdmacm import (ADDR_RESOLVED, CONNECT_REQUEST, CONNECT_RESPONSE, DISCONNECTED, ESTABLISHED, ID, MULTICAST_JOIN, PS_IB, PS_TCP, PS_UDP,
-                       REJECTED, ROUTE_RESOLVED, TIMEWAIT_EXIT, Channel, cm)
+                       REJECTED, ROUTE_RESOLVED, TIMEWAIT_EXIT, Channel, cm, parameters)
 
 AF_IB = 27
 OPTION_ID, OPTION_IB = 0, 1
@@ -33,17 +33,7 @@ def by_gid(gid, service, mask=2**64 - 1):
 
 
 def port_of(one):
-    cm.rdma_get_src_port.restype = ctypes.c_uint16
     return socket.ntohs(cm.rdma_get_src_port(one.pointer))
-
-
-def parameters(private=b""):
-    """A connection's, for the queue pair 0x1234."""
-    data = ctypes.create_string_buffer(private, len(private) or 1)
-    param = ctypes.create_string_buffer(64)
-    struct.pack_into("PBBBBBBBxI", param, 0, ctypes.addressof(data), len(private), 1, 1, 0, 7, 7, 0, 0x1234)
-    param.data = data  # as long as the parameters
-    return param
 
 
 def option(one, level, name, value):
