@@ -24,18 +24,40 @@
 /* Of real time, for what needs none on an idle machine. */
 #define DEADLINE_US (60 * SECOND)
 
+/* The agents' clock goes slowly, so that no deadline of theirs is near on a busy machine; the test sets it ahead. */
+#define SLOWER 5
 uint64_t __real_srdma_clock_us(void);
-static uint64_t ahead;
+static uint64_t began, ahead;
 uint64_t __wrap_srdma_clock_us(void)
 {
-	return __real_srdma_clock_us() + ahead;
+	uint64_t real = __real_srdma_clock_us();
+
+	if (began == 0)
+		began = real;
+	return began + (real - began) / SLOWER + ahead;
+}
+
+uint64_t __wrap_srdma_deadline(int ms)
+{
+	return __wrap_srdma_clock_us() + (uint64_t)ms * 1000;
+}
+
+int __wrap_srdma_deadline_left_ms(uint64_t deadline)
+{
+	uint64_t now = __wrap_srdma_clock_us();
+
+	return deadline <= now ? 0 : deadline - now > 1000 * (uint64_t)INT_MAX ? INT_MAX : (int)((deadline - now + 999) / 1000);
 }
 
 /* The kernel's timer has the real clock. */
 int __real_srdma_watch_until(struct srdma_watch *watch, uint64_t due);
 int __wrap_srdma_watch_until(struct srdma_watch *watch, uint64_t due)
 {
-	return __real_srdma_watch_until(watch, due > ahead ? due - ahead : 0);
+	uint64_t now = began + ahead;
+
+	if (due == SRDMA_NEVER)
+		return __real_srdma_watch_until(watch, due);
+	return __real_srdma_watch_until(watch, due > now ? began + (due - now) * SLOWER : 0);
 }
 
 /* How often the check does not know; then it says `verdict`. */
