@@ -13,8 +13,9 @@ import time
 from rows import Failed, Missing
 
 LIMIT = 120
+TCP_SPACE = 0x106  # RDMA_PS_TCP
 TOOLS = "/usr/bin:/usr/sbin:/bin:/sbin"
-PACKAGES = {"ib_": "perftest", "iperf3": "iperf3", "ucx_perftest": "ucx-utils"}
+PACKAGES = {"ib_": "perftest", "iperf3": "iperf3", "ucx_perftest": "ucx-utils", "rstream": "rdmacm-utils", "cmtime": "rdmacm-utils"}
 
 
 def need(program):
@@ -42,19 +43,30 @@ def listening(port, pid):
     return False
 
 
-def pair(server_command, client_command, port):
-    """Runs both; the client's output. They stay in one session, for the scheduler shares the processors out by session."""
+def listening_by_rdma_cm(port, pid):
+    """On uroce in the network namespace of a process, or in the kernel."""
+    with open(f"/proc/{pid}/net/unix", encoding="ascii", errors="replace") as table:
+        if any(f"@uroce-service-{TCP_SPACE << 16 | port:016x}-" in line for line in table):
+            return True
+    kernel = subprocess.run(["rdma", "resource", "show", "cm_id"], capture_output=True, text=True, check=False, env={"PATH": TOOLS})
+    return any(re.search(rf" state LISTEN .*:{port}(\s|$)", line) for line in kernel.stdout.splitlines())
+
+
+def pair(server_command, client_command, port, ready=listening, ends=True):
+    """Runs both; the client's output. They stay in one session, for the scheduler shares the processors out by session. `ends`: the
+    server does so by itself."""
     environment = {**os.environ, "PATH": TOOLS}
     server = subprocess.Popen(server_command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment,
                               process_group=0)
     try:
         end = time.monotonic() + 30
-        while not listening(port, server.pid):
+        while not ready(port, server.pid):
             if server.poll() is not None or time.monotonic() > end:
                 raise Failed(f"bench: does not listen: {' '.join(server_command)}")
             time.sleep(0.01)
         result = subprocess.run(client_command, capture_output=True, text=True, timeout=LIMIT, check=False, env=environment)
-        server.wait(60)
+        if ends:
+            server.wait(60)
     except subprocess.TimeoutExpired as error:
         raise Failed(f"bench: {' '.join(client_command)}: {error}") from None
     finally:
@@ -95,6 +107,28 @@ def iperf(seconds=2, size=None):
     client = [need("iperf3"), "-c", "127.0.0.1", "-p", str(port), "-t", str(seconds), "-J", *(["-l", str(size)] if size else [])]
     text = pair(["iperf3", "-s", "-1", "-p", str(port)], client, port)
     return json.loads(text)["end"]["sum_received"]["bits_per_second"] / 8e6
+
+
+def rstream(wrapper, host, size, count):
+    """MB/s (10^6) of a socket over RDMA, so many transfers there and as many back."""
+    port = free_port()
+    command = [*wrapper, need("rstream"), "-p", str(port), "-S", str(size), "-C", str(count), "-I", "1"]
+    text = pair(command, [*command, "-s", host], port, listening_by_rdma_cm)
+    for line in text.splitlines():
+        if line.startswith("custom "):
+            return float(line.split()[-2]) * 125
+    raise Failed(f"bench: no result of rstream:\n{text}")
+
+
+def cmtime(wrapper, host, connections):
+    """Microseconds that each step takes for a connection."""
+    port = free_port()
+    command = [*wrapper, need("cmtime"), "-p", str(port)]
+    text = pair(command, [*command, "-s", host, "-c", str(connections)], port, listening_by_rdma_cm, ends=False)
+    steps = {name: float(us) for name, us in re.findall(r"^(\w[\w ]*?)\s*:.*\s([\d.]+)$", text, re.M)}
+    if "connect" not in steps or "event:" in text:
+        raise Failed(f"bench: no result of cmtime:\n{text}")
+    return steps
 
 
 def ucx(transports, test, size, iterations, wrapper=()):
@@ -159,6 +193,12 @@ class Bench:
     def udp_acked_latency(self):
         """The same of what ib_send_lat's packets have on the wire: 64 bytes with BTH and ICRC, and an acknowledgement behind them."""
         return float(output(self.build / "bench" / "udp_pingpong", 80, 20000, 20).split()[0])
+
+    def rstream(self, size, count):
+        return rstream(self.uroce(), "127.0.0.1", size, count)
+
+    def cmtime(self, connections):
+        return cmtime(self.uroce(), "127.0.0.1", connections)
 
     def queue_pairs(self, depth):
         return answer(*self.uroce(self.build / "bench" / "many_qps", "uroce0", 10000, depth), limit=300)

@@ -24,6 +24,7 @@ from rows import Row, in_turn
 
 HERE = pathlib.Path(__file__).resolve().parent
 KIB64, MIB = 1 << 16, 1 << 20
+CONNECTIONS = 200
 SIZES = {"64 KiB": KIB64, "1 MiB": MIB}
 RXE = {"device": "rxe0", "gid": "1", "host": "10.77.0.1"}
 
@@ -36,6 +37,7 @@ def within_host(bench, older, rounds):
         "latency": lambda: bench.latency(iterations=200000), "older latency": older.latency, "udp": bench.udp_latency,
         "rate": lambda: bench.message_rate(4000000), "older rate": lambda: older.message_rate(1000000),
         "read": lambda: bench.bandwidth("ib_read_bw", MIB, 10000),
+        "rstream": lambda: bench.rstream(KIB64, 40000),
         "one write 64 KiB": lambda: bench.bandwidth("ib_write_bw", KIB64, 20000, "-t", "1"),
         "one read 64 KiB": lambda: bench.bandwidth("ib_read_bw", KIB64, 20000, "-t", "1"),
         "one write 1 MiB": lambda: bench.bandwidth("ib_write_bw", MIB, 2000, "-t", "1"),
@@ -49,6 +51,7 @@ def within_host(bench, older, rounds):
     for name in SIZES:
         yield Row(f"ib_write_bw {name}", "MB/s", seen[f"write {name}"], before, seen[f"older write {name}"], least=2)
         yield Row(f"ib_write_bw {name}", "MB/s", seen[f"write {name}"], "one process_vm_readv a transfer", seen[f"copy {name}"], least=0.8)
+    yield Row("rstream 64 KiB, a socket over RDMA", "MB/s", seen["rstream"], "ib_write_bw", seen["write 64 KiB"], least=0.8)
     yield Row("ib_read_bw 1 MiB", "MB/s", seen["read"], "ib_write_bw", seen["write 1 MiB"], least=0.9)
     yield Row("READs of 1 MiB, one at a time", "MB/s", seen["one read 1 MiB"], "WRITEs, one at a time", seen["one write 1 MiB"], least=0.9)
     yield Row("READs of 64 KiB, one at a time", "MB/s", seen["one read 64 KiB"], "WRITEs, one at a time", seen["one write 64 KiB"], least=0.8)
@@ -123,11 +126,24 @@ def rxe(program, size, iterations):
     return peers.perftest((), program, "-s", str(size), "-n", str(iterations), *(["-m", "4096"] if program.endswith("_bw") else []), **RXE)
 
 
+def connections_s(steps, *some):
+    """Of what cmtime says: connections a second, of these steps or of all."""
+    return [1e6 / sum(us for name, us in values.items() if not some or name in some) for values in steps] if isinstance(steps, list) else steps
+
+
 def against_rxe(bench, rounds):
     seen = in_turn(rounds, {
+        "cmtime": lambda: bench.cmtime(CONNECTIONS), "rxe cmtime": lambda: peers.cmtime((), RXE["host"], CONNECTIONS),
+        "rstream": lambda: bench.rstream(KIB64, 1000), "rxe rstream": lambda: peers.rstream((), RXE["host"], KIB64, 500),
         "write": lambda: bench.bandwidth("ib_write_bw", KIB64, 1000), "rxe write": lambda: rxe("ib_write_bw", KIB64, 1000)[3] * 1.048576,
         "latency": lambda: bench.latency(iterations=2000), "rxe latency": lambda: rxe("ib_send_lat", 64, 2000)[4]})
     yield Row("in the VM: ib_write_bw 64 KiB, MTU 4096", "MB/s", seen["write"], "rdma_rxe", seen["rxe write"], least=1)
+    yield Row("in the VM: rstream 64 KiB, a socket over RDMA", "MB/s", seen["rstream"], "ib_write_bw", seen["write"])
+    yield Row("in the VM: rstream 64 KiB on rdma_rxe", "MB/s", seen["rxe rstream"], "ib_write_bw on rdma_rxe", seen["rxe write"])
+    yield Row("in the VM: connections a second (cmtime), from making IDs to destroying them", "/s", connections_s(seen["cmtime"]), "rdma_rxe",
+              connections_s(seen["rxe cmtime"]), least=1)
+    yield Row("in the VM: connections a second (cmtime), connecting alone", "/s", connections_s(seen["cmtime"], "connect"), "rdma_rxe",
+              connections_s(seen["rxe cmtime"], "connect"), least=1)
     yield Row("in the VM: ib_send_lat 64 B, polling", "us", seen["latency"], "rdma_rxe", seen["rxe latency"], most=0.5)
 
 

@@ -18,6 +18,7 @@ enum {
 	INBOX = 0,         /* the process's own place; services follow */
 	MOST_SOCKETS = 4096,
 	MESSAGES = 64,     /* of a socket, read at once */
+	TOGETHER = 32,     /* notes that go in one message */
 	NOTE_VERSION = 1,
 	MOST_WAITING = 4096,
 	MOST_UNCLAIMED = 256,
@@ -40,22 +41,25 @@ struct note {
 	uint8_t bytes[MAD_BYTES];
 };
 
-/* A note that its receiver has no room for yet, for the kernel keeps ten or so for each; or a request that nobody listens for yet:
- * programs that stop listening and begin anew, or tell others of a port just before they listen, are given a moment. */
+/* Notes that their receiver has no room for yet, for the kernel keeps ten messages or so for each: they go together. Or a request that
+ * nobody listens for yet: programs that stop listening and begin anew, or tell others of a port just before they listen, are given a
+ * moment. */
 struct waiting {
 	struct waiting *next;
 	uint64_t until;
 	bool unclaimed; /* a request: nobody has the name */
 	struct sockaddr_un name;
 	socklen_t length;
-	struct note note;
+	unsigned room;
+	unsigned count;
+	struct note note[];
 };
 
 struct gsi {
 	struct device *device;
 	struct waiting *first; /* oldest first */
 	struct waiting **last;
-	unsigned waiting;
+	unsigned waiting; /* notes */
 	unsigned unclaimed; /* of these */
 	uint64_t pause; /* before they are tried again */
 	struct timer timer; /* for them */
@@ -142,11 +146,12 @@ static uint32_t addressee(const struct mad *mad)
 }
 
 /* 0, -EAGAIN: the receiver has no room now; others: nobody has the name. */
-static int try_note(struct gsi *gsi, const struct note *note, const struct sockaddr_un *name, socklen_t length)
+static int try_notes(struct gsi *gsi, const struct note *notes, size_t count, const struct sockaddr_un *name, socklen_t length)
 {
 	if (gsi->out_fd < 0)
 		gsi->out_fd = gsi_open_socket();
-	return sendto(gsi->out_fd, note, sizeof *note, MSG_DONTWAIT | MSG_NOSIGNAL, (const struct sockaddr *)name, length) >= 0 ? 0 : -errno;
+	ssize_t sent = sendto(gsi->out_fd, notes, count * sizeof *notes, MSG_DONTWAIT | MSG_NOSIGNAL, (const struct sockaddr *)name, length);
+	return sent >= 0 ? 0 : -errno;
 }
 
 static bool is_same_name(const struct waiting *waiting, const struct sockaddr_un *name, socklen_t length)
@@ -154,13 +159,15 @@ static bool is_same_name(const struct waiting *waiting, const struct sockaddr_un
 	return waiting->length == length && memcmp(&waiting->name, name, length) == 0;
 }
 
-static bool waits_for(const struct gsi *gsi, const struct sockaddr_un *name, socklen_t length)
+/* The last of what waits for it, or NULL. */
+static struct waiting *waits_for(const struct gsi *gsi, const struct sockaddr_un *name, socklen_t length)
 {
-	const struct waiting *waiting = gsi->first;
+	struct waiting *last = NULL;
 
-	while (waiting && !is_same_name(waiting, name, length))
-		waiting = waiting->next;
-	return waiting;
+	for (struct waiting *waiting = gsi->first; waiting; waiting = waiting->next)
+		if (is_same_name(waiting, name, length))
+			last = waiting;
+	return last;
 }
 
 static void set_timer(struct gsi *gsi)
@@ -177,29 +184,64 @@ static void append(struct gsi *gsi, struct waiting *waiting)
 	waiting->next = NULL;
 	*gsi->last = waiting;
 	gsi->last = &waiting->next;
-	gsi->waiting++;
+	gsi->waiting += waiting->count;
 	gsi->unclaimed += waiting->unclaimed;
+}
+
+static size_t size_of(unsigned room)
+{
+	return sizeof(struct waiting) + room * sizeof(struct note);
 }
 
 static void discard(struct waiting *waiting)
 {
-	wipe_free(waiting, sizeof *waiting); /* PSNs, and private data */
+	wipe_free(waiting, size_of(waiting->room)); /* PSNs, and private data */
 }
 
-/* False: there are too many. */
-static bool keep(struct gsi *gsi, const struct waiting *what)
+/* NULL: there are too many. */
+static struct waiting *keep(struct gsi *gsi, const struct note *note, unsigned room)
 {
-	struct waiting *waiting = gsi->waiting < MOST_WAITING ? malloc(sizeof *waiting) : NULL;
+	struct waiting *waiting = gsi->waiting < MOST_WAITING ? calloc(1, size_of(room)) : NULL;
+
+	if (!waiting)
+		return NULL;
+	waiting->room = room;
+	waiting->count = 1;
+	waiting->note[0] = *note;
+	return waiting;
+}
+
+static bool keep_unclaimed(struct gsi *gsi, const struct note *note)
+{
+	struct waiting *waiting = gsi->unclaimed < MOST_UNCLAIMED ? keep(gsi, note, 1) : NULL;
 
 	if (!waiting)
 		return false;
-	*waiting = *what;
-	waiting->until = gsi->device->now + (what->unclaimed ? UNCLAIMED_NS : ROOMLESS_NS);
+	waiting->unclaimed = true;
+	waiting->until = gsi->device->now + UNCLAIMED_NS;
 	append(gsi, waiting);
-	if (!what->unclaimed)
-		gsi->pause = AGAIN_NS;
-	else if (gsi->waiting == 1)
+	if (gsi->waiting == 1)
 		gsi->pause = LONGEST_AGAIN_NS;
+	set_timer(gsi);
+	return true;
+}
+
+/* `before`: the last of those that wait for the same process, or NULL. */
+static bool keep_behind(struct gsi *gsi, struct waiting *before, const struct note *note, const struct sockaddr_un *name, socklen_t length)
+{
+	if (before && before->count < before->room && gsi->waiting < MOST_WAITING) {
+		before->note[before->count++] = *note;
+		gsi->waiting++;
+		return true;
+	}
+	struct waiting *waiting = keep(gsi, note, TOGETHER);
+	if (!waiting)
+		return false;
+	waiting->name = *name;
+	waiting->length = length;
+	waiting->until = gsi->device->now + ROOMLESS_NS;
+	append(gsi, waiting);
+	gsi->pause = AGAIN_NS;
 	set_timer(gsi);
 	return true;
 }
@@ -207,9 +249,10 @@ static bool keep(struct gsi *gsi, const struct waiting *what)
 /* False: nobody has the name. One that finds no place counts as lost: its sender sends it again. */
 static bool send_note(struct gsi *gsi, const struct note *note, const struct sockaddr_un *name, socklen_t length)
 {
-	int error = waits_for(gsi, name, length) ? -EAGAIN : try_note(gsi, note, name, length);
+	struct waiting *before = waits_for(gsi, name, length);
+	int error = before ? -EAGAIN : try_notes(gsi, note, 1, name, length);
 
-	if (error == -EAGAIN && !keep(gsi, &(struct waiting){.name = *name, .length = length, .note = *note}))
+	if (error == -EAGAIN && !keep_behind(gsi, before, note, name, length))
 		counter_add(&gsi->device->counters->drop_inbox, 1);
 	return error == 0 || error == -EAGAIN;
 }
@@ -285,11 +328,9 @@ static void refuse(struct gsi *gsi, const struct mad *mad, const struct note *no
 
 static void pass_on(struct gsi *gsi, const struct mad *mad, const struct note *note)
 {
-	const struct waiting request = {.unclaimed = true, .note = *note};
-
 	if (try_owner(gsi, mad, note))
 		return;
-	if (addressee(mad) == 0 && gsi->unclaimed < MOST_UNCLAIMED && keep(gsi, &request))
+	if (addressee(mad) == 0 && keep_unclaimed(gsi, note))
 		return;
 	refuse(gsi, mad, note);
 }
@@ -300,17 +341,18 @@ static bool try_again(struct gsi *gsi, const struct waiting *waiting)
 	struct mad mad;
 
 	if (!waiting->unclaimed && gsi->device->now >= waiting->until) {
-		counter_add(&gsi->device->counters->drop_inbox, 1);
+		counter_add(&gsi->device->counters->drop_inbox, waiting->count);
 		return true;
 	}
 	if (!waiting->unclaimed)
 		return !waits_for(gsi, &waiting->name, waiting->length) &&
-		       try_note(gsi, &waiting->note, &waiting->name, waiting->length) != -EAGAIN;
-	if (mad_decode(waiting->note.bytes, sizeof waiting->note.bytes, &mad) != 0 || try_owner(gsi, &mad, &waiting->note))
+		       try_notes(gsi, waiting->note, waiting->count, &waiting->name, waiting->length) != -EAGAIN;
+	const struct note *request = waiting->note;
+	if (mad_decode(request->bytes, sizeof request->bytes, &mad) != 0 || try_owner(gsi, &mad, request))
 		return true;
 	if (gsi->device->now < waiting->until)
 		return false;
-	refuse(gsi, &mad, &waiting->note);
+	refuse(gsi, &mad, request);
 	return true;
 }
 
@@ -318,6 +360,7 @@ static void timer_fired(struct timer *timer)
 {
 	struct gsi *gsi = (struct gsi *)((char *)timer - offsetof(struct gsi, timer));
 	struct waiting *list = gsi->first;
+	bool some = false;
 
 	gsi->first = NULL;
 	gsi->last = &gsi->first;
@@ -325,37 +368,53 @@ static void timer_fired(struct timer *timer)
 	while (list) {
 		struct waiting *waiting = list;
 		list = waiting->next;
-		if (try_again(gsi, waiting))
+		if (try_again(gsi, waiting)) {
 			discard(waiting);
-		else
+			some = true;
+		} else {
 			append(gsi, waiting);
+		}
 	}
-	gsi->pause = 2 * gsi->pause < LONGEST_AGAIN_NS ? 2 * gsi->pause : LONGEST_AGAIN_NS;
+	/* A receiver that takes some soon takes more. */
+	if (some)
+		gsi->pause = AGAIN_NS;
+	else
+		gsi->pause = 2 * gsi->pause < LONGEST_AGAIN_NS ? 2 * gsi->pause : LONGEST_AGAIN_NS;
 	set_timer(gsi);
+}
+
+static void take_note(struct gsi *gsi, const struct note *note)
+{
+	unsigned index = udp_find_gid(gsi->device->udp, &note->destination);
+	struct mad mad;
+
+	if (note->version != NOTE_VERSION || mad_decode(note->bytes, sizeof note->bytes, &mad) != 0 ||
+	    index >= udp_gid_count(gsi->device->udp)) {
+		counter_add(&gsi->device->counters->drop_malformed, 1);
+		return;
+	}
+	const struct gsi_path path = {.own = note->destination,
+				      .peer = note->source,
+				      .sgid_index = (uint8_t)index,
+				      .tclass = note->tclass,
+				      .hop_limit = note->hop_limit};
+	gsi->take(gsi->arg, &mad, &path);
 }
 
 static void readable(struct gsi *gsi, unsigned place)
 {
-	struct note note;
-	struct mad mad;
+	struct note notes[TOGETHER];
 
 	for (unsigned i = 0; i < MESSAGES && place < gsi->places && gsi->sockets[place] >= 0; i++) {
-		ssize_t length = recv(gsi->sockets[place], &note, sizeof note, MSG_DONTWAIT);
+		ssize_t length = recv(gsi->sockets[place], notes, sizeof notes, MSG_DONTWAIT | MSG_TRUNC);
 		if (length < 0)
 			break;
-		if ((size_t)length != sizeof note || note.version != NOTE_VERSION || mad_decode(note.bytes, sizeof note.bytes, &mad) != 0) {
+		if (length == 0 || (size_t)length > sizeof notes || (size_t)length % sizeof notes[0] != 0) {
 			counter_add(&gsi->device->counters->drop_malformed, 1);
 			continue;
 		}
-		struct gsi_path path = {
-			.own = note.destination, .peer = note.source, .tclass = note.tclass, .hop_limit = note.hop_limit};
-		unsigned index = udp_find_gid(gsi->device->udp, &note.destination);
-		if (index >= udp_gid_count(gsi->device->udp)) {
-			counter_add(&gsi->device->counters->drop_malformed, 1);
-			continue;
-		}
-		path.sgid_index = (uint8_t)index;
-		gsi->take(gsi->arg, &mad, &path);
+		for (size_t n = 0; n < (size_t)length / sizeof notes[0]; n++)
+			take_note(gsi, &notes[n]);
 	}
 }
 

@@ -7,10 +7,11 @@
 #include "gather.h"
 #include "guard.h"
 #include "outgoing.h"
+#include "requester.h"
 #include "response.h"
 #include "wake.h"
 
-enum { NONE = 0x1f /* no operation */ };
+enum { LONGEST = 4 * RING_PAYLOAD /* a message that is copied while the lock is held, and no clock is read */ };
 
 bool express_is_open(struct qp *qp)
 {
@@ -29,39 +30,29 @@ bool express_is_open(struct qp *qp)
 	return path_of(qp) && qp->type == IBV_QPT_RC && under_way && !hindered && timed;
 }
 
-/* Of a message of one packet; NONE: it does not go this way. */
-static uint8_t operation_of(const struct send_wqe *wqe)
-{
-	switch ((unsigned)wqe->opcode) {
-	case IBV_WR_SEND: return OP_SEND_ONLY;
-	case IBV_WR_SEND_WITH_IMM: return OP_SEND_ONLY_IMM;
-	case IBV_WR_RDMA_WRITE: return OP_WRITE_ONLY;
-	case IBV_WR_RDMA_WRITE_WITH_IMM: return OP_WRITE_ONLY_IMM;
-	default: return NONE;
-	}
-}
-
 static bool may_go(struct qp *qp, const struct send_wqe *wqe)
 {
 	const struct requester *req = &qp->req;
 	bool fenced = (wqe->flags & IBV_SEND_FENCE) && flight_asked(req) > 0;
-	return wqe->length <= qp->mtu && !fenced && flight_size(req) < flight_limit(qp) && shm_ready(qp->path);
+	bool write = wqe->opcode == IBV_WR_RDMA_WRITE || wqe->opcode == IBV_WR_RDMA_WRITE_WITH_IMM;
+	bool send = wqe->opcode == IBV_WR_SEND || wqe->opcode == IBV_WR_SEND_WITH_IMM;
+	return (write || send) && wqe->length <= LONGEST && !fenced && flight_size(req) < flight_limit(qp);
 }
 
-/* `ack`: an acknowledgement goes with it, if one is due. */
-static bool send_one(struct qp *qp, struct send_wqe *wqe, bool ack)
+/* One packet: what is left of the message, or as much of it as a packet carries. `ack`: an acknowledgement goes with it, if one is due. */
+static bool send_part(struct qp *qp, struct send_wqe *wqe, bool ack)
 {
 	struct requester *req = &qp->req;
+	uint32_t offset = req->offset, left = wqe->length - offset, part = left < RING_PAYLOAD ? left : RING_PAYLOAD;
 	struct packet_out out;
-	uint8_t operation = operation_of(wqe);
 
-	if (operation == NONE || !may_go(qp, wqe) || send_gather(qp, wqe, 0, wqe->length, &out) != 0)
+	if (!shm_ready(qp->path) || send_gather(qp, wqe, offset, part, &out) != 0)
 		return false;
 	struct packet packet = {
-		.opcode = (uint8_t)(WIRE_RC | operation),
-		.solicited = wqe->flags & IBV_SEND_SOLICITED,
-		.ack_req = true,
-		.pad = (uint8_t)(-wqe->length & 3),
+		.opcode = (uint8_t)(WIRE_RC | requester_operation(wqe, offset == 0, part == left)),
+		.solicited = part == left && (wqe->flags & IBV_SEND_SOLICITED),
+		.ack_req = part == left,
+		.pad = (uint8_t)(-part & 3),
 		.psn = req->next,
 		.va = wqe->remote,
 		.rkey = wqe->rkey,
@@ -69,16 +60,37 @@ static bool send_one(struct qp *qp, struct send_wqe *wqe, bool ack)
 		.imm = wqe->imm,
 	};
 	uint8_t more[WIRE_MAX_HEADER];
-	bool acked = ack && response_make_ack(qp, more);
+	bool acked = ack && part == left && response_make_ack(qp, more);
 	out.may_change = false;
 	make_packet(qp, &qp->av, qp->attr.dest_qp_num, &packet, &out);
 	if (!shm_send(qp->path, &out, acked ? more : NULL))
 		return false;
 	if (acked)
 		response_acked(qp);
-	wqe->first_psn = wqe->last_psn = req->next;
+	req->next = req->top = psn_add(req->next, packets_of(qp, part));
+	req->offset = offset + part;
+	return true;
+}
+
+/* False: the ordinary way goes on with what is left of it, or says why it fails. */
+static bool send_one(struct qp *qp, struct send_wqe *wqe, bool ack)
+{
+	struct requester *req = &qp->req;
+
+	if (!may_go(qp, wqe))
+		return false;
+	uint32_t first = req->next;
+	do {
+		if (!send_part(qp, wqe, ack))
+			return false;
+		/* Part of it is on its way: it keeps its numbers. */
+		wqe->first_psn = first;
+		wqe->last_psn = psn_add(first, packets_of(qp, wqe->length) - 1);
+		wqe->status = IBV_WC_SUCCESS;
+		wqe->state = SEND_STARTED;
+	} while (req->offset < wqe->length);
 	wqe->state = SEND_SENT;
-	req->next = req->top = psn_add(req->next, 1);
+	req->offset = 0;
 	req->since_ack_request = 0;
 	return true;
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The short way of short messages: from the work request straight into the ring of a peer on this host, while it answers. It spares
- * what only packets that may be lost need, and what the next poll does as well. */
+/* The short way of messages of some packets at most: from the work request straight into the ring of a peer on this host, while it
+ * answers. It spares what only packets that may be lost need, and what the next poll does as well. */
 #ifndef UROCE_EXPRESS_H
 #define UROCE_EXPRESS_H
 

@@ -130,8 +130,7 @@ void requester_post(struct qp *qp)
 		active_add(qp);
 }
 
-/* The operation of a SEND or WRITE packet. */
-static uint8_t operation_of(const struct send_wqe *wqe, bool first, bool last)
+uint8_t requester_operation(const struct send_wqe *wqe, bool first, bool last)
 {
 	static const uint8_t plain[4][2] = { { OP_SEND_MIDDLE, OP_WRITE_MIDDLE },
 					     { OP_SEND_FIRST, OP_WRITE_FIRST },
@@ -243,7 +242,7 @@ static bool send_data(struct qp *qp, struct send_wqe *wqe, struct packet_out *ou
 	}
 	bool closes = on_way(req) + 1 >= (uint32_t)req->path.window || req->burst_left == 1 || req->repeating;
 	struct packet packet = {
-		.opcode = (uint8_t)((qp->type == IBV_QPT_UC ? WIRE_UC : WIRE_RC) | operation_of(wqe, first, last)),
+		.opcode = (uint8_t)((qp->type == IBV_QPT_UC ? WIRE_UC : WIRE_RC) | requester_operation(wqe, first, last)),
 		.solicited = last && (wqe->flags & IBV_SEND_SOLICITED),
 		.ack_req = qp->type == IBV_QPT_RC && (last || closes || req->since_ack_request >= ack_interval(req)),
 		.pad = (uint8_t)(-part & 3),

@@ -18,6 +18,8 @@ void requester_start(struct qp *qp);
 void requester_post(struct qp *qp);
 /* Sends up to `budget` packets. True when more is ready to go. */
 bool requester_pump(struct qp *qp, unsigned budget);
+/* The operation of a packet of a SEND or WRITE: of its first, of its last, or of both. */
+uint8_t requester_operation(const struct send_wqe *wqe, bool first, bool last);
 /* Whether the next packet must wait for its time; then a timer is set. */
 bool requester_must_pace(struct qp *qp);
 /* Sends `count` packets of a request again, from `psn` on; of a READ, asks for them again. False: that can't be done, or memory of the

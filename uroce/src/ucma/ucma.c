@@ -24,7 +24,7 @@ enum { CHUNK = 1024 };
 static _Atomic(_Atomic(struct ucma_file *) *) chunks[MOST_FDS / CHUNK];
 /* Guards the making of chunks, and the users of files. No other lock is taken under it, and it is not taken under the device's. */
 static pthread_mutex_t files_lock = PTHREAD_MUTEX_INITIALIZER;
-static _Atomic(pid_t) owner; /* the process whose files they are */
+static _Atomic(pid_t) owner; /* the process whose files they are; 0: a forked child's parent */
 
 static _Atomic(struct ucma_file *) *slot_of(int fd, bool make)
 {
@@ -42,7 +42,7 @@ static _Atomic(struct ucma_file *) *slot_of(int fd, bool make)
 }
 
 /* Cheap for nearly all descriptors. Forked children leave the channels to their parent, as those of vfork(2) do, in whose memory
- * they are. */
+ * they are: such children often close all descriptors, or write to some. */
 static _Atomic(struct ucma_file *) *taken_slot(int fd)
 {
 	_Atomic(struct ucma_file *) *slot = slot_of(fd, false);
@@ -73,7 +73,6 @@ void ucma_release(struct ucma_file *file)
 	pthread_mutex_unlock(&files_lock);
 	if (!last)
 		return;
-	sem_destroy(&file->woken);
 	close(file->drain_fd);
 	close(file->signal_fd);
 	free(file);
@@ -114,57 +113,70 @@ bool ucma_is(int fd)
 
 /* ---- events ---- */
 
-/* The thread is cancelled, or a signal comes first: whoever wakes it up later wakes up the next one, which looks again. */
-static void stop_waiting(void *arg)
+/* The thread is cancelled, or a signal comes first. */
+static void stop_waiting(struct ucma_waiter *waiter)
 {
-	struct ucma_file *file = arg;
-
-	engine_enter(file->device);
-	if (file->waiting > 0)
-		file->waiting--;
-	engine_leave(file->device);
+	engine_enter(waiter->file->device);
+	ucma_event_stop_waiting(waiter);
+	engine_leave(waiter->file->device);
 }
 
-static void cancelled(void *file)
+static void cancelled(void *arg)
 {
-	stop_waiting(file);
-	ucma_release(file);
+	struct ucma_waiter *waiter = arg;
+
+	stop_waiting(waiter);
+	ucma_release(waiter->file);
 }
 
-/* For a thread that is counted as waiting. Not by poll(2): this one goes on after a signal whose handler has SA_RESTART, as write(2)
- * to the kernel's device does. */
-static int wait_for_event(struct ucma_file *file)
+/* Until it is called. Not by poll(2): this one goes on after a signal whose handler has SA_RESTART, as write(2) to the kernel's device
+ * does. */
+static int wait_to_be_called(struct ucma_waiter *waiter)
 {
 	int error;
 
-	pthread_cleanup_push(cancelled, file);
-	error = sem_wait(&file->woken) != 0 ? -errno : 0;
+	pthread_cleanup_push(cancelled, waiter);
+	error = sem_wait(&waiter->woken) != 0 ? -errno : 0;
 	pthread_cleanup_pop(0);
 	if (error != 0)
-		stop_waiting(file);
+		stop_waiting(waiter);
 	return error;
+}
+
+/* NULL: there is none. If the thread waits, it is called then. */
+static struct ucma_event *take_event(struct ucma_waiter *waiter, bool waits)
+{
+	struct device *device = waiter->file->device;
+
+	engine_enter(device);
+	struct ucma_event *event = ucma_event_take(waiter);
+	if (event)
+		ucma_event_reported(event);
+	else if (waits)
+		ucma_event_wait(waiter);
+	engine_leave(device);
+	return event;
 }
 
 static int get_event(struct ucma_file *file, const struct rdma_ucm_cmd_hdr *header, const struct rdma_ucm_get_event *cmd)
 {
-	for (;;) {
+	struct ucma_waiter waiter = {.file = file};
+	struct ucma_event *event = take_event(&waiter, false);
+	int error = 0;
+
+	sem_init(&waiter.woken, 0, 0);
+	while (!event && error == 0) {
 		bool waits = !(fcntl(file->drain_fd, F_GETFL) & O_NONBLOCK);
-		engine_enter(file->device);
-		struct ucma_event *event = ucma_event_take(file);
-		if (event)
-			ucma_event_reported(event);
-		else if (waits)
-			file->waiting++;
-		engine_leave(file->device);
-		if (event) {
-			ucma_respond(header, cmd->response, &event->resp, sizeof event->resp);
-			free(event);
-			return 0;
-		}
-		int error = waits ? wait_for_event(file) : -EAGAIN;
-		if (error != 0)
-			return error;
+		event = take_event(&waiter, waits);
+		if (!event)
+			error = waits ? wait_to_be_called(&waiter) : -EAGAIN;
 	}
+	sem_destroy(&waiter.woken);
+	if (error != 0)
+		return error;
+	ucma_respond(header, cmd->response, &event->resp, sizeof event->resp);
+	free(event);
+	return 0;
 }
 
 /* ---- the device ---- */
@@ -316,7 +328,6 @@ static int make_file(struct device *device, int flags, struct ucma_file **out)
 		error = -errno;
 		goto close_drain;
 	}
-	sem_init(&file->woken, 0, 0);
 	file->device = device;
 	file->fd = ends[0];
 	file->signal_fd = ends[1];

@@ -73,8 +73,10 @@ static uint64_t service_of(const struct ucma_id *id, const struct sockaddr_stora
 static int reserve(struct ucma_id *id, const struct sockaddr_storage *address)
 {
 	struct gsi_name name = {.service = service_of(id, address)};
+	/* As the kernel has it: 0.0.0.0 is IPv4 alone, and :: is IPv4's addresses too, unless the program says otherwise. */
+	bool one_family = id->family_told ? id->one_family : address->ss_family == AF_INET;
 
-	if (ucma_address_is_any(address) && !id->one_family)
+	if (ucma_address_is_any(address) && !one_family)
 		name.where = GSI_ANY;
 	else if (ucma_address_is_any(address))
 		name.where = address->ss_family == AF_INET ? GSI_ANY_V4 : GSI_ANY_V6;

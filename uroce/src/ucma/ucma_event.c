@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Events, from the connection manager to the program. A byte is in the file's pipe while there are any, so that the program can poll
- * the descriptor as it polls the kernel's. */
+/* Events, from the connection manager to the program: to a thread that waits for one, or else to the queue. A byte is in the file's pipe
+ * while there are any, so that the program can poll the descriptor as it polls the kernel's. */
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -27,18 +27,60 @@ struct ucma_event *ucma_event_new(struct ucma_id *id, enum ucma_event_kind kind,
 	return event;
 }
 
-/* Makes the program's descriptor readable, or not, when the first event comes or the last goes. */
+/* Makes the program's descriptor readable, or not. */
 static void show(struct ucma_file *file, bool any)
 {
 	char byte = 0;
 	int bytes = 1;
 	ssize_t n = 0;
 
+	if (any == file->shown)
+		return;
+	file->shown = any;
 	if (any)
 		n = write(file->signal_fd, &byte, 1); /* there is room for one */
 	else if (ioctl(file->drain_fd, FIONREAD, &bytes) == 0 && bytes > 0) /* the program may have read it */
 		n = read(file->drain_fd, &byte, 1);
 	(void)n;
+}
+
+/* Calls threads for the events that there are; the pipe tells of those that are left. */
+static void settle(struct ucma_file *file)
+{
+	while (file->waiters && file->events > file->called) {
+		struct ucma_waiter *waiter = file->waiters;
+		file->waiters = waiter->next;
+		file->called++;
+		waiter->called = true;
+		sem_post(&waiter->woken);
+	}
+	show(file, file->events > file->called);
+}
+
+void ucma_event_wait(struct ucma_waiter *waiter)
+{
+	struct ucma_waiter **at = &waiter->file->waiters;
+
+	while (*at)
+		at = &(*at)->next;
+	waiter->next = NULL;
+	waiter->called = false;
+	*at = waiter;
+}
+
+void ucma_event_stop_waiting(struct ucma_waiter *waiter)
+{
+	struct ucma_file *file = waiter->file;
+	struct ucma_waiter **at = &file->waiters;
+
+	if (waiter->called) {
+		file->called--;
+		settle(file);
+		return;
+	}
+	while (*at != waiter)
+		at = &(*at)->next;
+	*at = waiter->next;
 }
 
 void ucma_event_queue(struct ucma_event *event)
@@ -47,12 +89,8 @@ void ucma_event_queue(struct ucma_event *event)
 
 	*file->last = event;
 	file->last = &event->next;
-	if (file->events++ == 0)
-		show(file, true);
-	if (file->waiting > 0) {
-		file->waiting--;
-		sem_post(&file->woken);
-	}
+	file->events++;
+	settle(file);
 }
 
 void ucma_event_tell(struct ucma_id *id, enum ucma_event_kind kind, int status)
@@ -106,8 +144,8 @@ static void unlink_event(struct ucma_file *file, struct ucma_event **at)
 	if (!event->next)
 		file->last = at;
 	event->next = NULL;
-	if (--file->events == 0)
-		show(file, false);
+	file->events--;
+	settle(file);
 }
 
 void ucma_event_reported(const struct ucma_event *event)
@@ -119,10 +157,13 @@ void ucma_event_reported(const struct ucma_event *event)
 		event->multicast->events_reported++;
 }
 
-struct ucma_event *ucma_event_take(struct ucma_file *file)
+struct ucma_event *ucma_event_take(struct ucma_waiter *waiter)
 {
+	struct ucma_file *file = waiter->file;
 	struct ucma_event *event = file->first;
 
+	file->called -= waiter->called;
+	waiter->called = false;
 	if (event)
 		unlink_event(file, &file->first);
 	return event;

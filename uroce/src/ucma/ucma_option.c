@@ -39,7 +39,10 @@ static int set_id_option(struct ucma_id *id, uint32_t option, const void *value,
 		/* One that is bound may not share its port any more, and may go on if it never has. */
 		return unbound || length != sizeof(int) ? set_flag(&id->reuses_address, value, length) : id->reuses_address ? 0 : -EINVAL;
 	case RDMA_OPTION_ID_AFONLY:
-		return unbound || length != sizeof(int) ? set_flag(&id->one_family, value, length) : -EINVAL;
+		if (length == sizeof(int) && !unbound)
+			return -EINVAL;
+		id->family_told = true;
+		return set_flag(&id->one_family, value, length);
 	default:
 		return -ENOSYS;
 	}

@@ -68,11 +68,19 @@ struct ucma_event {
 	struct rdma_ucm_event_resp resp;
 };
 
+/* A thread that waits for an event. It is called when there is one, and comes for it; meanwhile another may have taken it. */
+struct ucma_waiter {
+	struct ucma_file *file;
+	struct ucma_waiter *next;
+	bool called;
+	sem_t woken;
+};
+
 /* One opening of the character device: an event channel. */
 struct ucma_file {
 	struct device *device;
 	struct ucma *ucma;
-	int fd;        /* the program's: readable while there are events */
+	int fd;        /* the program's: readable while there are events that no called thread comes for */
 	int drain_fd;  /* the same end of the pipe, for us */
 	int signal_fd; /* the other end */
 	unsigned users; /* the descriptor, and calls under way; guarded by ucma.c's lock and not the device's */
@@ -80,8 +88,9 @@ struct ucma_file {
 	struct ucma_event *first;
 	struct ucma_event **last;
 	unsigned events;
-	unsigned waiting; /* threads, for `woken` */
-	sem_t woken;
+	bool shown; /* the pipe has a byte, unless the program has read it */
+	struct ucma_waiter *waiters; /* first come, first served */
+	unsigned called; /* threads that come */
 };
 
 struct ucma_id {
@@ -101,7 +110,8 @@ struct ucma_id {
 	uint8_t tos;
 	uint8_t ack_timeout; /* 0: the default */
 	bool reuses_address;
-	bool one_family; /* of all addresses, those of its family alone */
+	bool family_told; /* the program has set the next */
+	bool one_family;  /* of all addresses, those of its family alone */
 	/* Of a listener. */
 	unsigned backlog; /* requests that it may still hold for the program to fetch */
 	/* Of one that a request made. */
@@ -210,8 +220,12 @@ int ucma_set_option(struct ucma_id *id, uint32_t level, uint32_t name, const voi
 /* An event with this status, for the ID's file. NULL: no memory, or too many; logged. */
 struct ucma_event *ucma_event_new(struct ucma_id *id, enum ucma_event_kind kind, int status);
 void ucma_event_queue(struct ucma_event *event);
-/* The oldest, which the caller frees; NULL: there is none. */
-struct ucma_event *ucma_event_take(struct ucma_file *file);
+/* The thread is called when there is an event. */
+void ucma_event_wait(struct ucma_waiter *waiter);
+/* It waits no more: it has been called, or something else has come. */
+void ucma_event_stop_waiting(struct ucma_waiter *waiter);
+/* The oldest, for a thread that has been called or has not waited; the caller frees it. NULL: there is none. */
+struct ucma_event *ucma_event_take(struct ucma_waiter *waiter);
 /* The program has it: a request that it knows of no longer counts for its listener's backlog, as in the kernel. */
 void ucma_event_reported(const struct ucma_event *event);
 /* Both at once, for an event without more. */

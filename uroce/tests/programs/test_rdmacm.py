@@ -116,7 +116,7 @@ def test_synchronous_programs():
     assert "end 0" in by_port(["rdma_xserver"], ["rdma_xclient", "-s", "127.0.0.1"], "-c", "r")[1]
 
 
-# Not -T a: such a client ends with status 16 (POLLHUP) when the peer's last data and its goodbye are there at once.
+# Not -T a: such a client ends with status 16 (POLLHUP) when the peer's last data and its goodbye are there at once, on rdma_rxe too.
 @pytest.mark.parametrize("program, options", [
     ("rstream", ["-T", "v", "-T", "b", "-S", "65536", "-C", "100", "-I", "2"]),
     ("rstream", ["-T", "v", "-T", "n", "-S", "1000", "-C", "20", "-I", "2"]), ("rstream", ["-T", "r", "-S", "4096", "-C", "20", "-I", "2"]),
