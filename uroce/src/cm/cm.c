@@ -264,11 +264,12 @@ void cm_remove(struct cm_endpoint *endpoint)
 		return;
 	take_leave(endpoint);
 	timer_cancel(&cm->timers, &endpoint->timer);
+	if (--cm->count == 0)
+		timer_cancel(&cm->timers, &cm->watch);
 	cm_set_device_timer(cm);
 	gsi_unlisten(cm->gsi, &endpoint->name);
 	unchain(endpoint);
 	table_remove(&cm->ids, endpoint->id);
-	cm->count--;
 	endpoint->cm = NULL;
 }
 

@@ -255,7 +255,8 @@ PERFTEST = {
 # They connect by rdma_cm: to the kernel's, and from it.
 CM = {"cm-rping": ("rping", ["-C", "3", "-V", "-v"]), "cm-ucmatose": ("ucmatose", ["-c", "3"]), "cm-udaddy": ("udaddy", []),
       "cm-rstream": ("rstream", ["-T", "v", "-S", "4096", "-C", "10", "-I", "2"])}
-CM_PERFTEST = {"cm-write_bw": ("ib_write_bw", ["-n", "100"]), "cm-send_lat": ("ib_send_lat", ["-n", "100"])}
+# It connects twice: to the kernel in emulation the second time may come before the server listens again.
+CM_PERFTEST = {"cm-write_bw": ("ib_write_bw", ["-n", "100"])}
 # By --everything alone: rping has the same messages, but for those of datagrams.
 NEITHER_WAY = ("cm-ucmatose", "cm-udaddy", "cm-rstream", *CM_PERFTEST)
 IN_V6 = ("verify-mtu1024", "verify-mtu4096", "pingpong-ud", "cm-ucmatose")
