@@ -179,6 +179,13 @@ static inline bool gid_is_v4(const union ibv_gid *gid)
 	       gid->raw[11] == 0xff;
 }
 
+/* 0.0.0.0 or ::, where a program listens that does so at all addresses of a family. */
+static inline bool gid_is_any(const union ibv_gid *gid)
+{
+	static const union ibv_gid any;
+	return memcmp(gid->raw + 12, any.raw, 4) == 0 && (gid_is_v4(gid) || memcmp(gid, &any, sizeof any) == 0);
+}
+
 /* The GID of an IPv4 address, which is in network order. */
 static inline void gid_map_v4(union ibv_gid *gid, uint32_t address)
 {

@@ -173,7 +173,6 @@ int cm_add(struct cm *cm, struct cm_endpoint *endpoint)
 		return -ENOMEM;
 	endpoint->cm = cm;
 	endpoint->state = CM_IDLE;
-	endpoint->name.fd = -1;
 	endpoint->timer.fire = endpoint_timer_fired;
 	endpoint->id = choose_id(cm);
 	endpoint->transaction = (uint64_t)random << 32 | endpoint->id;
@@ -276,7 +275,7 @@ void cm_remove(struct cm_endpoint *endpoint)
 
 int cm_reserve(struct cm_endpoint *endpoint, uint64_t service, const union ibv_gid *address)
 {
-	if (endpoint->state != CM_IDLE || endpoint->name.fd >= 0)
+	if (endpoint->state != CM_IDLE || endpoint->name.names > 0)
 		return -EINVAL;
 	int error = gsi_listen(endpoint->cm->gsi, service, address, &endpoint->name);
 	if (error != 0)
@@ -292,7 +291,7 @@ int cm_listen(struct cm_endpoint *endpoint)
 {
 	struct cm *cm = endpoint->cm;
 
-	if (endpoint->state != CM_IDLE || endpoint->name.fd < 0)
+	if (endpoint->state != CM_IDLE || endpoint->name.names == 0)
 		return -EINVAL;
 	endpoint->state = CM_LISTENING;
 	endpoint->next = cm->listeners;

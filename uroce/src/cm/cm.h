@@ -51,8 +51,8 @@ struct cm_endpoint {
 	uint64_t transaction;
 	struct gsi_path path;
 	uint64_t service;
-	union ibv_gid address; /* of the listener, as the program names it */
-	bool any_address;      /* it listens at all */
+	union ibv_gid address; /* of the listener, as the program names it; that of all of a family too */
+	bool any_address;      /* it listens at all of both families */
 
 	uint32_t qpn, peer_qpn;
 	/* A message tells the PSN with which its receiver is to begin sending (12.7.31): `psn` is the first that this end receives, and
@@ -98,7 +98,7 @@ void cm_remove(struct cm_endpoint *endpoint);
 
 /* The following: 0, or -EINVAL in a state that has no such call. */
 
-/* Takes `service` at an address, or (NULL) at all, so that nobody else does. -EADDRINUSE and others. */
+/* Takes `service` at an address, at all of a family (0.0.0.0 or ::), or (NULL) at all of both, so that nobody else does. -EADDRINUSE and others. */
 int cm_reserve(struct cm_endpoint *endpoint, uint64_t service, const union ibv_gid *address);
 /* Listens there. */
 int cm_listen(struct cm_endpoint *endpoint);

@@ -13,14 +13,16 @@ static struct cm_endpoint *find_listener(struct cm *cm, const struct mad *mad, c
 {
 	struct cm_endpoint *any = NULL;
 	struct mad_ip ip;
-	bool has_ip = mad_read_ip(mad->private_data, mad->private_length, &ip);
 
+	if (!mad_read_ip(mad->private_data, mad->private_length, &ip))
+		ip.destination = path->own;
 	for (struct cm_endpoint *listener = cm->listeners; listener; listener = listener->next) {
 		if (listener->service != mad->service)
 			continue;
-		if (listener->any_address)
+		if (listener->any_address ||
+		    (gid_is_any(&listener->address) && gid_is_v4(&listener->address) == gid_is_v4(&ip.destination)))
 			any = listener;
-		else if ((has_ip && memcmp(&listener->address, &ip.destination, sizeof ip.destination) == 0) ||
+		else if (memcmp(&listener->address, &ip.destination, sizeof ip.destination) == 0 ||
 			 memcmp(&listener->address, &path->own, sizeof path->own) == 0)
 			return listener;
 	}
@@ -33,7 +35,7 @@ static bool is_reserved(const struct cm *cm, uint64_t service)
 	for (size_t i = 0; i < cm->ids.size; i++) {
 		uint32_t number = cm->ids.slot[i].number;
 		const struct cm_endpoint *endpoint = number != 0 ? table_find(&cm->ids, number) : NULL;
-		if (endpoint && endpoint->state == CM_IDLE && endpoint->name.fd >= 0 && endpoint->service == service)
+		if (endpoint && endpoint->state == CM_IDLE && endpoint->name.names > 0 && endpoint->service == service)
 			return true;
 	}
 	return false;

@@ -86,13 +86,21 @@ static socklen_t process_name(uint32_t id, struct sockaddr_un *out)
 
 static socklen_t service_name(uint64_t service, const union ibv_gid *address, struct sockaddr_un *out)
 {
-	char where[2 * sizeof *address + 1] = "any";
+	char where[2 * sizeof *address + 1];
 
-	for (size_t i = 0; address && i < sizeof *address; i++)
+	for (size_t i = 0; i < sizeof *address; i++)
 		snprintf(where + 2 * i, 3, "%02x", address->raw[i]);
 	*out = (struct sockaddr_un){.sun_family = AF_UNIX};
 	return name_length(
 			   snprintf(out->sun_path + 1, sizeof out->sun_path - 1, "uroce-service-%016" PRIx64 "-%s", service, where));
+}
+
+static const union ibv_gid any_v4 = {.raw = {[10] = 0xff, [11] = 0xff}}, any_v6;
+
+/* All addresses of this one's family. */
+static const union ibv_gid *any_like(const union ibv_gid *address)
+{
+	return gid_is_v4(address) ? &any_v4 : &any_v6;
 }
 
 /* ---- sockets ---- */
@@ -259,12 +267,12 @@ static bool try_owner(struct gsi *gsi, const struct mad *mad, const struct note 
 		length = process_name(id, &name);
 		return send_note(gsi, note, &name, length);
 	}
-	if (mad_read_ip(mad->private_data, mad->private_length, &ip)) {
-		length = service_name(mad->service, &ip.destination, &name);
-		if (send_note(gsi, note, &name, length))
-			return true;
-	}
-	length = service_name(mad->service, NULL, &name);
+	if (!mad_read_ip(mad->private_data, mad->private_length, &ip))
+		ip.destination = note->destination;
+	length = service_name(mad->service, &ip.destination, &name);
+	if (send_note(gsi, note, &name, length))
+		return true;
+	length = service_name(mad->service, any_like(&ip.destination), &name);
 	return send_note(gsi, note, &name, length);
 }
 
@@ -547,24 +555,33 @@ static bool is_taken(uint64_t service, const union ibv_gid *address)
 	return taken;
 }
 
-int gsi_listen(struct gsi *gsi, uint64_t service, const union ibv_gid *address, struct gsi_service *out)
+static int take_name(struct gsi *gsi, uint64_t service, const union ibv_gid *address, struct gsi_service *out)
 {
 	struct sockaddr_un name;
 	socklen_t length = service_name(service, address, &name);
-
-	if (address && is_taken(service, NULL))
-		return -EADDRINUSE;
 	int place = open_named(gsi, &name, length);
+
 	if (place < 0)
 		return place;
-	out->place = (unsigned)place;
-	out->fd = gsi->sockets[place];
+	out->place[out->names++] = (unsigned)place;
 	return 0;
+}
+
+int gsi_listen(struct gsi *gsi, uint64_t service, const union ibv_gid *address, struct gsi_service *out)
+{
+	if (address && !gid_is_any(address) && is_taken(service, any_like(address)))
+		return -EADDRINUSE;
+	out->names = 0;
+	int error = take_name(gsi, service, address ? address : &any_v6, out);
+	if (error == 0 && !address)
+		error = take_name(gsi, service, &any_v4, out);
+	if (error != 0)
+		gsi_unlisten(gsi, out);
+	return error;
 }
 
 void gsi_unlisten(struct gsi *gsi, struct gsi_service *service)
 {
-	if (service->fd >= 0 && service->place < gsi->places)
-		close_place(gsi, service->place);
-	service->fd = -1;
+	for (; service->names > 0; service->names--)
+		close_place(gsi, service->place[service->names - 1]);
 }

@@ -38,13 +38,13 @@ int gsi_start(struct gsi *gsi, gsi_take *take, void *arg);
 enum { GSI_NUMBER_BITS = 20 };
 uint32_t gsi_prefix(const struct gsi *gsi);
 
-/* One that a process listens at, at one address or (NULL) at all. */
+/* One that a process listens at: at one address, at all of a family (0.0.0.0 or ::), or (NULL) at all of both. */
 struct gsi_service {
-	int fd; /* -1: none */
-	unsigned place;
+	unsigned names; /* 0: none */
+	unsigned place[2];
 };
 
-/* Takes the name of a service. -EADDRINUSE: another process, or another service of this one, has it. */
+/* Takes the names of a service. -EADDRINUSE: another process, or another service of this one, has one of them. */
 int gsi_listen(struct gsi *gsi, uint64_t service, const union ibv_gid *address, struct gsi_service *out);
 void gsi_unlisten(struct gsi *gsi, struct gsi_service *service);
 

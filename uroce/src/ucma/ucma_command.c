@@ -73,10 +73,11 @@ static uint64_t service_of(const struct ucma_id *id, const struct sockaddr_stora
 static int reserve(struct ucma_id *id, const struct sockaddr_storage *address)
 {
 	union ibv_gid gid;
-	bool any = ucma_address_is_any(address);
+	/* As the kernel has it: :: is IPv4's addresses too, unless the program wants it alone. */
+	bool both = address->ss_family == AF_INET6 && ucma_address_is_any(address) && !id->one_family;
 
 	ucma_address_to_gid(address, &gid);
-	return cm_reserve(&id->endpoint, service_of(id, address), any ? NULL : &gid);
+	return cm_reserve(&id->endpoint, service_of(id, address), both ? NULL : &gid);
 }
 
 static int any_port(uint16_t *out)
@@ -411,6 +412,9 @@ COMMAND(do_set_option, struct rdma_ucm_set_option)
 	case RDMA_OPTION_ID_AFONLY:
 		if (cmd->optlen != sizeof flag)
 			return -EINVAL;
+		memcpy(&flag, value, sizeof flag);
+		if (cmd->optname == RDMA_OPTION_ID_AFONLY)
+			id->one_family = flag != 0;
 		return 0;
 	default:
 		return -ENOSYS;

@@ -2,6 +2,7 @@
 """Event channels of rdma_cm as programs rarely use them: closed by a forked child, closed unseen, moved from one to another, waited
 for by threads that are interrupted. By the system's librdmacm. Prints "all as they should be"."""
 import ctypes
+import errno
 import os
 import select
 import signal
@@ -75,8 +76,12 @@ class ID:
         self.call("rdma_destroy_id")
 
 
-def address(port):
-    return ctypes.create_string_buffer(struct.pack("=H", socket.AF_INET) + struct.pack("!H4s8x", port, socket.inet_aton("127.0.0.1")), 16)
+def address(port, host="127.0.0.1"):
+    return ctypes.create_string_buffer(struct.pack("=H", socket.AF_INET) + struct.pack("!H4s8x", port, socket.inet_aton(host)), 16)
+
+
+def any_v6(port):
+    return ctypes.create_string_buffer(struct.pack("=H", socket.AF_INET6) + struct.pack("!H24x", port), 28)
 
 
 def in_child(what):
@@ -214,9 +219,29 @@ def many_threads_share_the_events_of_a_channel():
     channel.destroy()
 
 
+def a_port_is_that_of_each_family():
+    """As servers listen that want both apart (RDMA_OPTION_ID_AFONLY), and as those that want all at once."""
+    channel = Channel()
+    v4, v6, both = ID(channel), ID(channel), ID(channel)
+    v4.call("rdma_bind_addr", address(0, "0.0.0.0"))
+    cm.rdma_get_src_port.restype = ctypes.c_uint16
+    port = socket.ntohs(cm.rdma_get_src_port(v4.pointer))
+    assert cm.rdma_bind_addr(both.pointer, any_v6(port)) != 0 and ctypes.get_errno() == errno.EADDRINUSE
+    yes = ctypes.c_int(1)
+    v6.call("rdma_set_option", 0, 2, ctypes.byref(yes), 4)
+    v6.call("rdma_bind_addr", any_v6(port))
+    v4.call("rdma_listen", 8)
+    v6.call("rdma_listen", 8)
+    v4.destroy()
+    v6.destroy()
+    both.call("rdma_bind_addr", any_v6(port))
+    both.destroy()
+    channel.destroy()
+
+
 for case in (a_child_that_closes_a_channel_leaves_it_to_its_parent, a_number_that_was_closed_unseen_is_another_files,
              an_id_may_move_to_the_channel_that_it_has, requests_move_with_their_listener, a_thread_that_waits_goes_on_after_a_signal,
-             many_threads_share_the_events_of_a_channel):
+             many_threads_share_the_events_of_a_channel, a_port_is_that_of_each_family):
     print(case.__name__, flush=True)
     case()
 print("all as they should be")
