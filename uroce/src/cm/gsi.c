@@ -583,5 +583,6 @@ int gsi_listen(struct gsi *gsi, uint64_t service, const union ibv_gid *address, 
 void gsi_unlisten(struct gsi *gsi, struct gsi_service *service)
 {
 	for (; service->names > 0; service->names--)
-		close_place(gsi, service->place[service->names - 1]);
+		if (service->place[service->names - 1] < gsi->places) /* a forked child has left its parent's */
+			close_place(gsi, service->place[service->names - 1]);
 }

@@ -51,9 +51,8 @@ class Machine:
     def __init__(self, path, *options):
         self.program = Program([QEMU, "-accel", "tcg", "-m", "32", "-nodefaults", "-display", "none", "-qmp", f"unix:{path},server=on,wait=off", *options])
         try:
-            wait_until(lambda: path.exists() or not self.program.running(), "its socket")
             self.socket = socket.socket(socket.AF_UNIX)
-            self.socket.connect(str(path))
+            wait_until(lambda: self.socket.connect_ex(str(path)) == 0 or not self.program.running(), lambda: f"its socket\n{self.program.output}")
         except BaseException:
             self.program.close()
             raise
