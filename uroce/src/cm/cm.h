@@ -98,7 +98,8 @@ void cm_remove(struct cm_endpoint *endpoint);
 
 /* The following: 0, or -EINVAL in a state that has no such call. */
 
-/* Takes `service` at an address, at all of a family (0.0.0.0 or ::), or (NULL) at all of both, so that nobody else does. -EADDRINUSE and others. */
+/* Takes `service` at an address, at all of a family (0.0.0.0 or ::), or (NULL) at all of both, so that nobody else does. -EADDRINUSE and
+ * others. */
 int cm_reserve(struct cm_endpoint *endpoint, uint64_t service, const union ibv_gid *address);
 /* Listens there. */
 int cm_listen(struct cm_endpoint *endpoint);

@@ -80,7 +80,7 @@ struct ucma_id {
 	uint32_t qkey;
 	uint8_t tos;
 	uint8_t ack_timeout; /* 0: the default */
-	bool one_family; /* :: is IPv6 alone */
+	bool one_family;     /* :: is IPv6 alone */
 	/* Of a listener. */
 	unsigned backlog; /* requests that it may still hold */
 	/* Of one that a request made. */
