@@ -31,7 +31,7 @@ static _Atomic uint64_t *word_at(struct ring_shared *shared, uint64_t position)
 }
 
 /* Fetches a line that is about to be written. The compiler's own fetches it for reading, as a baseline processor does: it would have to be
- * fetched once more. A processor without this instruction takes it for none. */
+ * fetched once more. A processor that does not know this instruction does nothing. */
 static void fetch_to_write(void *line)
 {
 #ifdef __x86_64__
