@@ -63,6 +63,17 @@ static void cq_add(struct cq *cq, const struct cqe *cqe)
 	uint32_t index = cq->tail++ & (cq->size - 1);
 	if (index >= cq->touched)
 		cq->touched = index + 1;
+	atomic_store_explicit(&cq->some, true, memory_order_relaxed);
+}
+
+static void cq_note_taken(struct cq *cq)
+{
+	atomic_store_explicit(&cq->some, cq->tail != cq->head, memory_order_relaxed);
+}
+
+static bool cq_is_empty(const struct cq *cq)
+{
+	return !atomic_load_explicit(&cq->some, memory_order_relaxed);
 }
 
 static bool cq_due(const struct cq *cq, bool solicited)
@@ -101,25 +112,32 @@ void cq_remove(struct cq *cq, uint32_t qpn, const struct ibv_srq *keep_srq)
 		to++;
 	}
 	cq->tail = to;
+	cq_note_taken(cq);
 	lock_give(&cq->lock);
 }
 
 uint32_t cq_take_wcs(struct cq *cq, uint32_t count, struct ibv_wc *wc)
 {
+	if (cq_is_empty(cq))
+		return 0;
 	lock_take(&cq->lock);
 	uint32_t got = cq_held(cq) < count ? cq_held(cq) : count;
 	for (uint32_t i = 0; i < got; i++)
 		wc[i] = cq_slot(cq, cq->head++)->wc;
+	cq_note_taken(cq);
 	lock_give(&cq->lock);
 	return got;
 }
 
 bool cq_take(struct cq *cq, struct cqe *out)
 {
+	if (cq_is_empty(cq))
+		return false;
 	lock_take(&cq->lock);
 	bool some = cq_held(cq) > 0;
 	if (some)
 		*out = *cq_slot(cq, cq->head++);
+	cq_note_taken(cq);
 	lock_give(&cq->lock);
 	return some;
 }

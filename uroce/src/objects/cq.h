@@ -24,6 +24,7 @@ struct cq {
 	uint32_t size; /* a power of two; ibv.cqe says the same */
 	uint32_t head; /* next to take */
 	uint32_t tail; /* next to fill */
+	atomic_bool some; /* it is not empty: written with the lock, and read without it by polls, most of which find nothing */
 	uint32_t touched; /* slots that have ever held something, and must be wiped */
 	bool overrun;
 	bool ignore_overrun; /* wanted: the newest takes the place of the oldest */

@@ -60,6 +60,7 @@ struct device {
 	struct device_files files; /* the device as files, and counters among them */
 	struct hw_counters hw_counters;
 	uint64_t now; /* nanoseconds; read once per entry, set by the simulation */
+	bool undated; /* `now` may be long past: packets are taken for which it does not matter */
 	uint64_t arrived; /* when the packet that is being delivered came to this host, as far as that is known; else `now` */
 
 	/* Set before the first use of a device; they never change after. */

@@ -122,6 +122,7 @@ struct requester {
 	uint64_t lateness;    /* of our own timer: how long this process waits for a processor */
 	uint64_t silent_since; /* all was sent again, for nothing had been heard since then; 0: no */
 	uint64_t progress_at; /* when the flight began, or something of it was last answered */
+	bool progress_undated; /* something was answered since, at a time that is not known */
 	struct timer timer;
 
 	struct repair *repair; /* what is known to be missing; NULL: there never was anything */

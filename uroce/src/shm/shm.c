@@ -68,6 +68,11 @@ unsigned shm_receive(struct shm *shm, unsigned budget, bool thorough)
 	return taken;
 }
 
+unsigned shm_receive_briefly(struct shm *shm, unsigned budget)
+{
+	return shm_look_at_busy(shm, budget);
+}
+
 bool shm_is_busy(const struct shm *shm)
 {
 	return shm->busy;
@@ -75,9 +80,11 @@ bool shm_is_busy(const struct shm *shm)
 
 bool shm_sleep(struct shm *shm)
 {
-	for (struct incoming *in = shm->busy; in; in = in->next_busy)
+	for (struct incoming *in = shm->busy; in; in = in->next_busy) {
+		incoming_settle(in);
 		if (!ring_sleep(&in->ring))
 			return false;
+	}
 	return true;
 }
 

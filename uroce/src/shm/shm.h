@@ -71,9 +71,13 @@ bool shm_flush_awake(struct shm *shm);
 
 /* Delivers packets, about `budget` of them at most; returns their number. `thorough`: looks also where rarely something happens. */
 unsigned shm_receive(struct shm *shm, unsigned budget, bool thorough);
+/* The same of the rings where packets come now and then, and nothing else; the next call of shm_receive counts them. */
+unsigned shm_receive_briefly(struct shm *shm, unsigned budget);
 /* Packets come now and then, so that it is worth looking often. */
 bool shm_is_busy(const struct shm *shm);
-/* It is, and nothing has come in any of its few rings. */
+/* It is, and its rings are few. */
+bool shm_has_few(const struct shm *shm);
+/* The same, and nothing has come in any of them. */
 bool shm_is_silent(const struct shm *shm);
 /* From now on whoever sends wakes this process. False: something has arrived. */
 bool shm_sleep(struct shm *shm);

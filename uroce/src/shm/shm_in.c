@@ -99,12 +99,21 @@ static bool deliver(struct shm *shm, const struct incoming *in, const struct rin
 	return deliver_one(shm, bytes, length, &path) && deliver_one(shm, bytes + length, WIRE_ACK, &path);
 }
 
+/* Without a fence one that has just begun to wait may be missed. */
 static void tell_room(struct incoming *in)
 {
-	ring_fence();
 	if (atomic_load_explicit(&in->ring.shared->waits, memory_order_relaxed) != 0 &&
 	    atomic_exchange(&in->ring.shared->waits, 0) != 0)
 		shm_say(in->watch.fd, SAY_ROOM);
+}
+
+void incoming_settle(struct incoming *in)
+{
+	if (!in->untold)
+		return;
+	in->untold = false;
+	ring_fence();
+	tell_room(in);
 }
 
 /* -EBADMSG: the sender breaks the rules. */
@@ -126,15 +135,23 @@ static int take_packets(struct shm *shm, struct incoming *in, unsigned budget, u
 	}
 	if (count > 0) {
 		in->quiet = 0;
+		in->untold = true;
 		tell_room(in);
+	} else {
+		incoming_settle(in);
 	}
 	*taken += count;
 	return found < 0 ? found : 0;
 }
 
+bool shm_has_few(const struct shm *shm)
+{
+	return shm->busy && shm->busy_count <= FEW;
+}
+
 bool shm_is_silent(const struct shm *shm)
 {
-	if (!shm->busy || shm->busy_count > FEW)
+	if (!shm_has_few(shm))
 		return false;
 	for (const struct incoming *in = shm->busy; in; in = in->next_busy)
 		if (!ring_is_silent(&in->ring))

@@ -39,6 +39,7 @@ struct incoming {
 	struct watch watch;
 	struct ring_in ring;
 	bool busy;      /* on the list of those that are looked at */
+	bool untold;    /* packets were taken, and it was not made sure since that the sender does not wait for room */
 	unsigned quiet; /* looks in vain */
 	unsigned gids;
 	union ibv_gid gid[UDP_MAX_GIDS];
@@ -105,6 +106,8 @@ void shm_accept_all(struct shm *shm, const struct watch *listener);
  * another thread had read them. Adds to `taken`. */
 void incoming_event(struct shm *shm, struct incoming *in, bool closed, bool thorough, unsigned *taken);
 void incoming_end(struct shm *shm, struct incoming *in);
+/* Nothing more is taken for now: tells a sender that waits for room. */
+void incoming_settle(struct incoming *in);
 /* Looks at the rings where something may be; returns the packets taken, about `budget` at most. */
 unsigned shm_look_at_busy(struct shm *shm, unsigned budget);
 /* Everything that others have sent. */

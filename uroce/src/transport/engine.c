@@ -106,11 +106,28 @@ static void give_way(struct device *device)
 	sched_yield();
 }
 
-/* A poll in vain, while there is nothing to send. The clock, timers and sockets can wait for one of the next. The lock is held. */
-static bool nothing_came(struct device *device)
+/* Takes what has come through shared memory, without the clock. */
+static void take_briefly(struct device *device, unsigned *received)
 {
-	return device->shm && !device->active_head && !device->udp_found && shm_is_silent(device->shm) &&
-	       ++device->glances % GLANCES != 0 && wake_polls_within(device, GLANCE_NS);
+	device_stay(device);
+	device->undated = true;
+	*received = shm_receive_briefly(device->shm, ROUND_PACKETS);
+	device->undated = false;
+}
+
+/* A poll closely behind another one: it looks at the rings, and takes what is there. The clock, timers and sockets can wait for one of
+ * the next, and acknowledgements for more to come with them. False: there is more to do. The lock is held; `received` packets were
+ * taken, and then the thread stays. */
+static bool glance(struct device *device, unsigned *received)
+{
+	if (!device->shm || device->udp_found || ++device->glances % GLANCES == 0 || !wake_polls_within(device, GLANCE_NS))
+		return false;
+	if (shm_is_silent(device->shm))
+		return !device->active_head;
+	if (device->eager || device->parked || !shm_has_few(device->shm) || !guard_is_ready())
+		return false;
+	take_briefly(device, received);
+	return !device->eager && *received < MANY_PACKETS && wake_thread_naps(device);
 }
 
 void engine_poll(struct device *device)
@@ -120,15 +137,20 @@ void engine_poll(struct device *device)
 		give_way(device);
 		return;
 	}
-	if (nothing_came(device)) {
-		lock_give(&device->lock);
+	unsigned received = 0;
+	if (glance(device, &received)) {
+		if (received > 0)
+			device_unlock(device);
+		else
+			lock_give(&device->lock);
 		return;
 	}
-	device_stay(device);
+	if (received == 0)
+		device_stay(device);
 	device->now = device->clock();
 	wake_note_locked_poll(device, device->now);
 	guard_memory(device);
-	unsigned received = receive(device, ROUND_PACKETS, false);
+	received += receive(device, ROUND_PACKETS, false);
 	timers_run(&device->timers, device->now);
 	/* A received packet may have made a completion: the application learns of it first, and the acknowledgement goes out
 	 * with its answer, or with the next poll. */
@@ -228,10 +250,29 @@ static void deliver_to_group(struct device *device, const struct packet *packet,
 		counter_add(&device->counters->drop_qpn, 1);
 }
 
+/* Whether it may be taken when the time is not known: it sets no timer, and measures nothing. */
+static bool is_timeless(const struct qp *qp, const struct packet *packet)
+{
+	if (qp->type != IBV_QPT_RC || !path_of(qp))
+		return false;
+	switch (packet->opcode) {
+	case OP_SEND_ONLY:
+	case OP_SEND_ONLY_IMM:
+	case OP_WRITE_ONLY:
+	case OP_WRITE_ONLY_IMM: return true;
+	case OP_ACK: return (packet->syndrome & AETH_TYPE_MASK) == AETH_TYPE_ACK && qp->req.silent_since == 0;
+	default: return false;
+	}
+}
+
 void engine_deliver_local(void *arg, const struct packet *packet, const struct packet_path *path)
 {
 	struct device *device = arg;
 	struct qp *qp = table_find(&device->qps, packet->qpn);
+	if (device->undated && !(qp && is_timeless(qp, packet))) {
+		device->now = device->clock();
+		device->undated = false;
+	}
 	if (!qp && packet->qpn == WIRE_GSI_QPN && device->gsi_receive) {
 		device->gsi_receive(device, packet, path);
 		return;

@@ -291,6 +291,7 @@ void flight_note_progress(struct qp *qp, uint32_t answered, uint32_t known)
 	}
 	end_silence(qp);
 	req->progress_at = now;
+	req->progress_undated = qp->device->undated;
 	req->early_retransmits = 0;
 	req->recovering = false;
 	req->retries = qp->attr.retry_cnt;
@@ -367,8 +368,9 @@ void flight_time_out(struct timer *timer)
 	}
 	/* What is to be sent again waits for its time. A process of this host that has not looked yet is slow, and not gone: that would
 	 * be known. */
-	if (flight_size(req) == 0 || (path_of(qp) && !shm_drained(qp->path)))
+	if (flight_size(req) == 0 || req->progress_undated || (path_of(qp) && !shm_drained(qp->path)))
 		req->progress_at = qp->device->now;
+	req->progress_undated = false;
 	uint64_t idle = qp->device->now - req->progress_at;
 	uint64_t timeout = patient_timeout_ns(qp);
 	if (timeout != NEVER && idle >= timeout) {

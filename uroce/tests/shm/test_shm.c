@@ -223,7 +223,61 @@ static void test_sender_is_told_of_room(void **state)
 	close_end(&b);
 }
 
-/* Where nobody listens, packets go by UDP. */
+static bool has_news(const struct end *end)
+{
+	struct pollfd fd = { .fd = shm_fd(end->shm), .events = POLLIN };
+	return poll(&fd, 1, 0) == 1;
+}
+
+/* The receiver has just looked whether the sender waits, and takes no packet after that. */
+static void test_sender_that_begins_to_wait_behind_the_last_packet_is_told(void **state)
+{
+	(void)state;
+	static struct end a, b;
+	open_end(&a, NULL);
+	open_end(&b, NULL);
+	struct shm_path *path = dial(&a, &b);
+	for (unsigned polls = 0; polls < 2; polls++) {
+		send_bytes(&a, path, b.qpn, "hello", 5);
+		wait_for(&b, polls + 1);
+		send_bytes(&a, path, b.qpn, "hello", 5);
+		assert_int_equal(shm_receive_briefly(b.shm, 64), 1);
+		b.packets = polls + 1;
+		atomic_store(&path->ring.shared->waits, 1);
+		assert_false(has_news(&a));
+		/* It looks once more, or sleeps. */
+		if (polls == 0)
+			assert_int_equal(shm_receive(b.shm, 64, false), 0);
+		else
+			assert_true(shm_sleep(b.shm));
+		assert_true(has_news(&a));
+		shm_receive(a.shm, 64, true);
+		assert_false(has_news(&a));
+	}
+	close_end(&a);
+	close_end(&b);
+}
+
+/* What is taken briefly is counted with the rest. */
+static void test_packets_that_were_taken_briefly_are_counted(void **state)
+{
+	(void)state;
+	static struct end a, b;
+	open_end(&a, NULL);
+	open_end(&b, NULL);
+	struct shm_path *path = dial(&a, &b);
+	send_bytes(&a, path, b.qpn, "hello", 5);
+	wait_for(&b, 1);
+	send_bytes(&a, path, b.qpn, "hello", 5);
+	assert_false(shm_is_silent(b.shm));
+	assert_int_equal(shm_receive_briefly(b.shm, 64), 1);
+	assert_true(shm_is_silent(b.shm));
+	shm_receive(b.shm, 64, false);
+	assert_int_equal(b.counters.rx_packets, 2);
+	close_end(&a);
+	close_end(&b);
+}
+
 /* What may be lost waits for a slow receiver, and not for one that is stopped. */
 static void test_path_without_room_is_stuck_after_a_while(void **state)
 {
@@ -487,6 +541,8 @@ int main(void)
 		cmocka_unit_test(test_acknowledgement_goes_with_a_packet),
 		cmocka_unit_test(test_process_reaches_itself),
 		cmocka_unit_test(test_sender_is_told_of_room),
+		cmocka_unit_test(test_sender_that_begins_to_wait_behind_the_last_packet_is_told),
+		cmocka_unit_test(test_packets_that_were_taken_briefly_are_counted),
 		cmocka_unit_test(test_path_without_room_is_stuck_after_a_while),
 		cmocka_unit_test(test_no_path_to_nobody),
 		cmocka_unit_test(test_address_that_is_not_of_this_host),

@@ -596,6 +596,49 @@ static void progress_gives_all_retries_back(void **state)
 	finish();
 }
 
+/* An application that polls closely takes answers without the clock: the time of the last one is not known, and may be long past. */
+static void an_answer_at_an_unknown_time_gives_the_whole_timeout(void **state)
+{
+	(void)state;
+	const uint64_t timeout = 4096ull << 14;
+	struct sim_options options = usual();
+	options.retry_cnt = 0;
+	options.timeout = 14;
+	begin_with(&options);
+	sim_write(&end, 1, 0, 2 * MTU, peer, 0);
+	sim_pass(50 * US);
+	ack(0);
+	sim_pass(timeout - MS);
+	struct requester *req = &qp_of(end.qp)->req;
+	req->progress_undated = true;
+	sim_pass(timeout / 2); /* the timer fires meanwhile */
+	assert_int_equal(sim_state(&end), IBV_QPS_RTS);
+	assert_false(req->progress_undated);
+	sim_pass(5 * timeout);
+	sim_expect(end.scq, 1, IBV_WC_RETRY_EXC_ERR);
+	finish();
+}
+
+/* What sets a timer, or measures, is not taken without it. */
+static void an_answer_that_needs_the_time_reads_the_clock(void **state)
+{
+	(void)state;
+	begin();
+	sim_write(&end, 1, 0, MTU, peer, 0);
+	let_out();
+	struct device *device = &node->device;
+	struct packet packet = { .opcode = OP_ACK, .qpn = end.qp->qp_num, .pkey = WIRE_PKEY, .psn = PSN, .syndrome = AETH_TYPE_RNR | 14 };
+	struct packet_path path = { .sgid = qp_of(end.qp)->av.dgid };
+	device->now = 1; /* long past */
+	device->undated = true;
+	engine_deliver_local(device, &packet, &path);
+	assert_false(device->undated);
+	assert_int_equal(device->now, sim_now());
+	assert_true(qp_of(end.qp)->req.waiting_rnr);
+	assert_true(qp_of(end.qp)->req.timer.deadline > sim_now());
+	finish();
+}
+
 static void a_timeout_of_zero_waits_for_ever(void **state)
 {
 	(void)state;
@@ -894,6 +937,8 @@ int main(void)
 		cmocka_unit_test(a_fence_waits_for_reads_and_atomics_before_it),
 		cmocka_unit_test(a_silent_peer_ends_in_retry_exceeded_after_the_configured_time),
 		cmocka_unit_test(progress_gives_all_retries_back),
+		cmocka_unit_test(an_answer_at_an_unknown_time_gives_the_whole_timeout),
+		cmocka_unit_test(an_answer_that_needs_the_time_reads_the_clock),
 		cmocka_unit_test(a_timeout_of_zero_waits_for_ever),
 		cmocka_unit_test(sequence_naks_without_end_exhaust_the_retries),
 		cmocka_unit_test(receiver_not_ready_is_waited_for_as_long_as_it_says),
