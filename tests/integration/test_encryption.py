@@ -455,7 +455,7 @@ def run_pingpong(wires, server, client, host):
         finally:
             serving.kill()
     frames = [frame for wire in wires for frame in wire.frames()]
-    assert len(frames) > 20
+    assert len(frames) >= 20
     return any(b"{" * 64 in frame for frame in frames)
 
 
