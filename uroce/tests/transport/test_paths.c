@@ -446,6 +446,21 @@ static void flows_share_the_link(void **state)
 	}
 }
 
+/* The first answers of each have to find room in a queue that the others fill: none may use up its retries. */
+static void reads_that_begin_together_on_a_short_queue_all_live(void **state)
+{
+	(void)state;
+	for (uint64_t seed = 1; seed <= 4; seed++) {
+		struct trial trial = complete((struct trial){
+			.name = "reads that begin", .rate = GBIT / 6, .queue = 60000, .loss = 0.01, .looks_every = 3 * MS, .mtu = IBV_MTU_4096,
+			.flows = MOST_FLOWS });
+		begin(&trial, READ, seed);
+		pass(&trial, SECOND);
+		assert_int_equal(flows[0].a.node->counters.retries_exhausted, 0);
+		finish(&trial, READ);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -459,6 +474,7 @@ int main(void)
 		cmocka_unit_test(a_queue_pair_and_a_tcp_stream_share_the_link),
 		cmocka_unit_test(a_queue_pair_is_not_starved_behind_a_queue_that_tcp_fills),
 		cmocka_unit_test(flows_share_the_link),
+		cmocka_unit_test(reads_that_begin_together_on_a_short_queue_all_live),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
