@@ -3,7 +3,7 @@
 """uroce between hosts: beside one TCP stream (CUBIC) over the same narrow links between two network namespaces.
 
 usage: paths.py BUILD [--quick] [--rounds N] [--seconds N] [--only 'ROW[;ROW...]'] [--list] [--json | --markdown]
-  --seconds   of each transfer
+  --seconds   of each transfer; those beside a TCP stream have 6 at least
   --only      the rows that have one of these names, or contain it; "share" stands for all of fairness
   --list      names the rows, and runs none
   --quick     3 rounds of transfers of 1 second: some 10 seconds a row and round

@@ -26,6 +26,7 @@ enum {
 	LATE_SAMPLES = 8,         /* in a row: there is a queue */
 	LATE_LEAST_NS = 200000,   /* beyond the base: less is the machine's */
 	LONG_FROM_NS = 4000000,   /* a path that may hold more than its queue */
+	ENDS_FADE = 64,           /* samples */
 };
 
 static const double CUBIC_C = 0.4;
@@ -77,8 +78,9 @@ static double best_rate(const struct congestion *c)
 	return best;
 }
 
-/* A round trip without a queue: the path's, and what the ends add. They send in bursts when they look rarely, and a queue that such
- * bursts make for a moment is short beside it. */
+/* A round trip without a queue: the path's, and what the ends add. They send in bursts when they look rarely: the first packet of a
+ * burst waits longest at the end, and the last one in the queue that the burst has made. So the longest wait counts, and the queue of a
+ * burst is short beside it. */
 static double idle_trip(const struct congestion *c)
 {
 	return (double)(c->base + c->ends);
@@ -114,7 +116,7 @@ void congestion_round_trip(struct congestion *c, uint64_t now, uint64_t whole, u
 		uint64_t off = whole > c->rtt ? whole - c->rtt : c->rtt - whole;
 		c->deviation = c->deviation - c->deviation / 4 + off / 4;
 		c->rtt = c->rtt - c->rtt / 8 + whole / 8;
-		c->ends = c->ends - c->ends / 8 + ends / 8;
+		c->ends = ends > c->ends ? ends : c->ends - (c->ends - ends) / ENDS_FADE;
 		c->recent[1] = c->recent[0];
 	}
 	c->recent[0] = sample;

@@ -30,7 +30,7 @@ struct congestion {
 	double undo_most;
 
 	uint64_t rtt;       /* smoothed, that of the ends included; 0: unknown */
-	uint64_t ends;      /* what the ends take of it, smoothed */
+	uint64_t ends;      /* what the ends take of it, at most; it fades */
 	uint64_t deviation; /* of it, mean */
 	uint64_t base;      /* the shortest round trip of the last seconds: the path without a queue */
 	uint64_t base_next; /* of the time since base_at */

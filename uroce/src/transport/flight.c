@@ -15,6 +15,7 @@ enum {
 	MOST_DOUBLINGS = 10,
 	MOST_TIMEOUTS = 4,
 	LATENESS_PARTS = 4,
+	UNKNOWN_PARTS = 4,
 	PROBES = 2, /* of a silent flight, before all of it is sent again */
 	TIMEOUT_LEAST_NS = 1000000, /* no process is scheduled more exactly */
 	LOCAL_WINDOW = 4096, /* packets, through shared memory, which has a limit of its own */
@@ -57,16 +58,18 @@ uint32_t flight_limit(const struct qp *qp)
 static uint64_t early_after(const struct qp *qp)
 {
 	const struct requester *req = &qp->req;
+	uint64_t timeout = patient_timeout_ns(qp);
+	bool unknown = req->path.rtt == 0;
 	/* Nothing is lost in shared memory. */
-	if (req->path.rtt == 0 || path_of(qp))
+	if (path_of(qp) || (unknown && (timeout == NEVER || flight_asked(req) == 0)))
 		return NEVER;
-	uint64_t after = congestion_patience(&req->path) + req->path.rtt;
+	/* The first answers may find no room in a queue that others fill, each time: until one comes, READs have more tries than retries. */
+	uint64_t after = unknown ? timeout / UNKNOWN_PARTS : congestion_patience(&req->path) + req->path.rtt;
 	if (after < EARLY_LEAST_NS)
 		after = EARLY_LEAST_NS;
 	unsigned doublings = req->early_retransmits + req->backoff;
 	after <<= doublings > MOST_DOUBLINGS ? MOST_DOUBLINGS : doublings;
 	/* One probe goes out before the timeout, however long answers take. */
-	uint64_t timeout = patient_timeout_ns(qp);
 	bool too_late = req->early_retransmits == 0 && timeout != NEVER && after > timeout / 2 && timeout / 2 >= EARLY_LEAST_NS;
 	return too_late ? timeout / 2 : after;
 }

@@ -15,8 +15,13 @@ import time
 BUILD = os.environ.get("UROCE_BUILD", "build/uroce")
 RELAY = os.environ.get("UROCE_RELAY", f"{BUILD}/tests/paths/relay")
 SPACE = [f"uroce-path-{os.getpid()}-{end}" for end in "ab"]
+ROUTER = f"uroce-path-{os.getpid()}-between"
 ADDRESS = ["10.91.7.1", "10.91.7.2"]
+ROUTER_ADDRESS = "10.91.7.3"
 LEAST_OF_EIGHT = 4  # seconds: perftest leaves out the first and the last one, and processes do not start at the same time
+LEAST_BESIDE = 6    # seconds: CUBIC takes some to find its share
+MARGIN_BESIDE = 2   # seconds at both ends, which are not counted: the other has begun, and has not ended
+MIB = 1 << 20
 repair = []
 PROGRAMS = {"write": "ib_write_bw", "read": "ib_read_bw", "send": "ib_send_bw"}
 # Links: name, MTU, options of the relay (the delay is one way).
@@ -69,10 +74,18 @@ class Link:
             raise RuntimeError("the relay did not start")
 
     def make_pair(self):
-        ip("-n", SPACE[0], "link", "add", "path", "type", "veth", "peer", "name", "path", "netns", SPACE[1])
+        """Through a third namespace, which forwards: a TCP stream sends less when what it has sent waits in a queue of its own host (TCP
+        small queues), and would leave that queue to uroce."""
+        ip("netns", "add", ROUTER)
         for end in (0, 1):
-            subprocess.run(["tc", "-n", SPACE[end], "qdisc", "add", "dev", "path", "root", "tbf", "rate", self.tbf["mbit"] + "mbit",
+            port = f"path{end}"
+            ip("-n", SPACE[end], "link", "add", "path", "type", "veth", "peer", "name", port, "netns", ROUTER)
+            subprocess.run(["tc", "-n", ROUTER, "qdisc", "add", "dev", port, "root", "tbf", "rate", self.tbf["mbit"] + "mbit",
                             "burst", str(max(2 * self.mtu, 4000)), "limit", self.tbf["queue"]], check=True, timeout=20)
+            subprocess.run(["ip", "netns", "exec", ROUTER, "sysctl", "-q", "-w", "net.ipv4.ip_forward=1", f"net.ipv4.conf.{port}.proxy_arp=1",
+                            f"net.ipv4.neigh.{port}.proxy_delay=0"], check=True, timeout=20)
+            ip("-n", ROUTER, "address", "add", ROUTER_ADDRESS, "peer", ADDRESS[end], "dev", port)
+            ip("-n", ROUTER, "link", "set", port, "mtu", str(self.mtu), "txqueuelen", "5000", "up")
 
     def __enter__(self):
         for end in (0, 1):
@@ -92,11 +105,11 @@ class Link:
         if self.relay:
             self.relay.terminate()
             self.told, _ = self.relay.communicate(timeout=20)
-        for end in (0, 1):
-            subprocess.run(["ip", "netns", "delete", SPACE[end]], check=False, timeout=20)
+        for space in SPACE if self.relay else [*SPACE, ROUTER]:
+            subprocess.run(["ip", "netns", "delete", space], check=False, timeout=20)
 
     def kernel_tells(self):
-        told = [subprocess.run(["tc", "-s", "-n", SPACE[end], "qdisc", "show", "dev", "path"], stdout=subprocess.PIPE, text=True, check=True,
+        told = [subprocess.run(["tc", "-s", "-n", ROUTER, "qdisc", "show", "dev", f"path{end}"], stdout=subprocess.PIPE, text=True, check=True,
                                timeout=20).stdout for end in (0, 1)]
         return "".join("carried={} dropped={}\n".format(*re.search(r"(\d+) pkt \(dropped (\d+)", text).groups()) for text in told)
 
@@ -122,21 +135,21 @@ def end_tcp(pair, seconds):
 
 
 # A READ's data flows from the server to the client, so that the ends change places: all data goes the same way.
-def start_end(kind, seconds, mtu, port, client):
+def start_end(kind, seconds, mtu, port, client, margin):
     client_end = 1 if kind == "read" else 0
     end = client_end if client else 1 - client_end
     command = [f"{BUILD}/cli/uroce", *repair, "--addr", ADDRESS[end], PROGRAMS[kind], "-d", "uroce0", "-x", "0", "-F", "-s", "65536",
-               "-D", str(seconds), "-f", "1", "-p", str(port), "-m", "4096" if mtu >= 9000 else "1024", "--report_gbits"]
+               "-D", str(seconds), "-f", str(margin), "-p", str(port), "-m", "4096" if mtu >= 9000 else "1024"]
     if client:
         command.append(ADDRESS[1 - end])
     return subprocess.Popen(inside(end, *command), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def start_uroce(kind, seconds, mtu, ports=(18515,)):
-    """A server and a client for each port. The clients start together."""
-    servers = [start_end(kind, seconds, mtu, port, client=False) for port in ports]
+def start_uroce(kind, seconds, mtu, ports=(18515,), margin=1):
+    """A server and a client for each port. The clients start together. `margin`: seconds at both ends that do not count."""
+    servers = [start_end(kind, seconds, mtu, port, False, margin) for port in ports]
     time.sleep(0.7 * len(ports) ** 0.5)
-    return list(zip(servers, [start_end(kind, seconds, mtu, port, client=True) for port in ports]))
+    return list(zip(servers, [start_end(kind, seconds, mtu, port, True, margin) for port in ports]))
 
 
 def end_uroce(processes, seconds):
@@ -154,7 +167,7 @@ def end_uroce(processes, seconds):
     if not found:
         print(out[-600:], file=sys.stderr)
         raise NoResult(f"no result of: {' '.join(client.args)}")
-    return float(found[-1]) * 1000
+    return float(found[-1]) * MIB * 8 / 1e6
 
 
 def alone(row, seconds):
@@ -170,13 +183,14 @@ def alone(row, seconds):
 
 
 def beside(kind, row, seconds):
-    """uroce's rate over that of the TCP stream beside it."""
+    """uroce's rate over that of the TCP stream beside it. Each counts only while the other sends as well."""
     _, mtu, options = row
+    counted = max(seconds, LEAST_BESIDE)
     with Link(mtu, options):
-        uroce, = start_uroce(kind, seconds + 4, mtu)
-        tcp = start_tcp(seconds)
-        stream = end_tcp(tcp, seconds)
-        return end_uroce(uroce, seconds + 4) / max(stream, 0.1)
+        uroce, = start_uroce(kind, counted + 2 * MARGIN_BESIDE, mtu, margin=MARGIN_BESIDE)
+        # It begins half a second later, leaves out its own first second, and ends in uroce's margin.
+        stream = end_tcp(start_tcp(counted + MARGIN_BESIDE), counted)
+        return end_uroce(uroce, counted) / max(stream, 0.1)
 
 
 def eight(kind, row, seconds):
