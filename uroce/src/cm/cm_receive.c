@@ -235,7 +235,10 @@ static void take_of_connection(struct cm *cm, const struct mad *mad, const struc
 		endpoint = cm_find_peer(cm, mad->local, &path->peer);
 	bool known = endpoint && endpoint->state != CM_LISTENING &&
 		     cm->device->same_peer(cm->device, &endpoint->path.peer, &path->peer);
-	if (known && mad->kind != MAD_SIDR_REP && endpoint->remote != 0 && endpoint->remote != mad->local)
+	/* While the request is under way, the peer's ID is what an MRA has said, if one came; the answer may be of another process that
+	 * has begun to listen since, or of nobody: then it has none. */
+	bool settled = endpoint && endpoint->state != CM_REQ_SENT && endpoint->remote != 0;
+	if (known && mad->kind != MAD_SIDR_REP && settled && endpoint->remote != mad->local)
 		known = false;
 	if (!known) {
 		/* A peer whose goodbye comes late is answered all the same, so that it does not wait. */
