@@ -41,7 +41,7 @@ static int set_id_option(struct ucma_id *id, uint32_t option, const void *value,
 	case RDMA_OPTION_ID_AFONLY:
 		if (length == sizeof(int) && !unbound)
 			return -EINVAL;
-		id->family_told = true;
+		id->family_told = id->family_told || length == sizeof(int);
 		return set_flag(&id->one_family, value, length);
 	default:
 		return -ENOSYS;

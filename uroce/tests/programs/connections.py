@@ -111,6 +111,7 @@ def a_port_of_all_addresses_is_that_of_each():
 def listeners_of_one_family_share_a_port():
     with channels(3) as (four, six, client):
         first, second = ID(four), ID(six)
+        assert option(first, OPTION_ID, AFONLY, bytes(1)) == errno.EINVAL  # which leaves all as it was
         first.call("rdma_bind_addr", v4(host="0.0.0.0"))
         port = port_of(first)
         assert second.error("rdma_bind_addr", v6(port, "::")) == errno.EADDRINUSE  # of both families
