@@ -137,10 +137,13 @@ def a_port_is_shared_but_not_listened_at():
         probe = ID(channel)
         probe.call("rdma_bind_addr", v4())
         port = port_of(probe)
+        flag(probe, REUSEADDR)  # bound already
+        assert option(probe, OPTION_ID, REUSEADDR, struct.pack("=i", 0)) == errno.EINVAL
         destroy(probe)
         first.call("rdma_bind_addr", v4(port))
         second.call("rdma_bind_addr", v4(port))
         first.call("rdma_listen", 8)
+        assert option(first, OPTION_ID, REUSEADDR, struct.pack("=i", 1)) == errno.EINVAL
         assert second.error("rdma_listen", 8) == errno.EADDRINUSE
         destroy(first)
         second.call("rdma_listen", 8)
