@@ -426,6 +426,22 @@ static void refusal_is_heeded_after_more_time_was_asked_for(void **state)
 	assert_int_equal(active->told[0].status, MAD_REASON_SERVICE);
 }
 
+/* The request is withdrawn before the peer has an ID to be told by: then it is told as it accepts. */
+static void acceptance_of_a_withdrawn_request_is_refused(void **state)
+{
+	(void)state;
+	end[1].accepts = false;
+	struct use *active = dial(SERVICE), *passive = peer_of_new(active);
+	fake.loss = 100;
+	cm_remove(&active->endpoint);
+	active->used = false;
+	fake.loss = 0;
+	assert_int_equal(cm_accept(&passive->endpoint, &answer), 0);
+	run(SECOND / 10);
+	assert_told(passive, 1, CM_REJECTED);
+	assert_int_equal(passive->told[0].status, MAD_REASON_NO_ID);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, open_both, close_both)
 
 int main(void)
@@ -438,6 +454,7 @@ int main(void)
 		TEST(lossy_links_connect_and_disconnect), TEST(strangers_are_not_heeded),
 		TEST(lost_rejection_is_repeated), TEST(process_that_ends_is_missed),
 		TEST(refusal_is_heeded_after_more_time_was_asked_for),
+		TEST(acceptance_of_a_withdrawn_request_is_refused),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
