@@ -30,7 +30,7 @@ struct gsi_wait {
 	struct waiting **last;
 	unsigned notes;
 	unsigned requests; /* of these: nobody listens for them */
-	uint64_t pause; /* before they are tried again */
+	uint64_t pause;    /* before they are tried again */
 	struct timer timer;
 };
 

@@ -109,7 +109,8 @@ bool gsi_keep_request(struct gsi *gsi, const struct gsi_note *note)
 }
 
 /* `before`: the last of those that wait for the same process, or NULL. */
-static bool keep_behind(struct gsi *gsi, struct waiting *before, const struct gsi_note *note, const struct sockaddr_un *name, socklen_t length)
+static bool keep_behind(struct gsi *gsi, struct waiting *before, const struct gsi_note *note, const struct sockaddr_un *name,
+			socklen_t length)
 {
 	struct gsi_wait *wait = &gsi->wait;
 
