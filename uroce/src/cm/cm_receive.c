@@ -225,6 +225,24 @@ static void take_sidr_rep(struct cm_endpoint *endpoint, const struct mad *mad)
 		cm_tell(endpoint, CM_UNREACHABLE, mad->reason, mad);
 }
 
+/* A message about none of our connections, or from a stranger. A peer whose goodbye comes late, or who accepts what was given up
+ * meanwhile, is answered all the same, so that it does not wait. */
+static void answer_late(struct cm *cm, const struct mad *mad, const struct gsi_path *path, bool has_endpoint)
+{
+	struct mad late = {.transaction = mad->transaction, .local = mad->remote, .remote = mad->local};
+
+	if (mad->kind == MAD_DREQ) {
+		late.kind = MAD_DREP;
+	} else if (mad->kind == MAD_REP && !has_endpoint) {
+		late.kind = MAD_REJ;
+		late.about = MAD_ABOUT_REP;
+		late.reason = MAD_REASON_NO_ID;
+	} else {
+		return;
+	}
+	gsi_send(cm->gsi, path, &late);
+}
+
 /* A message about a connection, which only its peer may send. */
 static void take_of_connection(struct cm *cm, const struct mad *mad, const struct gsi_path *path)
 {
@@ -235,15 +253,13 @@ static void take_of_connection(struct cm *cm, const struct mad *mad, const struc
 		endpoint = cm_find_peer(cm, mad->local, &path->peer);
 	bool known = endpoint && endpoint->state != CM_LISTENING &&
 		     cm->device->same_peer(cm->device, &endpoint->path.peer, &path->peer);
-	if (known && mad->kind != MAD_SIDR_REP && endpoint->remote != 0 && endpoint->remote != mad->local)
+	/* While the request is under way, the peer's ID is what an MRA has said, if one came; the answer may be of another process that
+	 * has begun to listen since, or of nobody: then it has none. */
+	bool settled = endpoint && endpoint->state != CM_REQ_SENT && endpoint->remote != 0;
+	if (known && mad->kind != MAD_SIDR_REP && settled && endpoint->remote != mad->local)
 		known = false;
 	if (!known) {
-		/* A peer whose goodbye comes late is answered all the same, so that it does not wait. */
-		if (mad->kind == MAD_DREQ) {
-			const struct mad drep = {
-				.kind = MAD_DREP, .transaction = mad->transaction, .local = mad->remote, .remote = mad->local};
-			gsi_send(cm->gsi, path, &drep);
-		}
+		answer_late(cm, mad, path, endpoint != NULL);
 		return;
 	}
 	switch (mad->kind) {

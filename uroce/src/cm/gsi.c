@@ -8,68 +8,17 @@
 #include <unistd.h>
 
 #include "gsi_name.h"
+#include "gsi_parts.h"
 #include "log.h"
 #include "outgoing.h"
 #include "random.h"
 #include "udp.h"
-#include "wipe.h"
 
 enum {
-	INBOX = 0,         /* the process's own place; services follow */
 	MOST_SOCKETS = 4096,
-	MESSAGES = 64,     /* of a socket, read at once */
-	TOGETHER = 32,     /* notes that go in one message */
+	MESSAGES = 64, /* of a socket, read at once */
 	NOTE_VERSION = 1,
-	MOST_WAITING = 4096,
-	MOST_UNCLAIMED = 256,
-	AGAIN_NS = 200000,
-	LONGEST_AGAIN_NS = 5000000,
-	UNCLAIMED_NS = 200000000,
-	ROOMLESS_NS = 1000000000, /* its sender has sent it again by then */
 	HOPS = 64,
-};
-
-/* A message between processes of one host. Another user's process may send one too: what it says is no more to be believed than what
- * comes from the network. */
-struct note {
-	uint32_t version;
-	uint8_t tclass;
-	uint8_t hop_limit;
-	uint8_t unused[2];
-	union ibv_gid source;
-	union ibv_gid destination;
-	uint8_t bytes[MAD_BYTES];
-};
-
-/* Notes that their receiver has no room for yet, for the kernel keeps ten messages or so for each: they go together. Or a request that
- * nobody listens for yet: programs that stop listening and begin anew, or tell others of a port just before they listen, are given a
- * moment. */
-struct waiting {
-	struct waiting *next;
-	uint64_t until;
-	bool unclaimed; /* a request: nobody has the name */
-	struct sockaddr_un name;
-	socklen_t length;
-	unsigned room;
-	unsigned count;
-	struct note note[];
-};
-
-struct gsi {
-	struct device *device;
-	struct waiting *first; /* oldest first */
-	struct waiting **last;
-	unsigned waiting; /* notes */
-	unsigned unclaimed; /* of these */
-	uint64_t pause; /* before they are tried again */
-	struct timer timer; /* for them */
-	gsi_take *take; /* NULL: this process wants none */
-	void *arg;
-	uint32_t prefix;
-	uint32_t psn;
-	int out_fd;
-	int *sockets; /* by place; -1: free */
-	unsigned places;
 };
 
 /* ---- sockets ---- */
@@ -145,8 +94,7 @@ static uint32_t addressee(const struct mad *mad)
 	}
 }
 
-/* 0, -EAGAIN: the receiver has no room now; others: nobody has the name. */
-static int try_notes(struct gsi *gsi, const struct note *notes, size_t count, const struct sockaddr_un *name, socklen_t length)
+int gsi_try_notes(struct gsi *gsi, const struct gsi_note *notes, size_t count, const struct sockaddr_un *name, socklen_t length)
 {
 	if (gsi->out_fd < 0)
 		gsi->out_fd = gsi_open_socket();
@@ -154,120 +102,16 @@ static int try_notes(struct gsi *gsi, const struct note *notes, size_t count, co
 	return sent >= 0 ? 0 : -errno;
 }
 
-static bool is_same_name(const struct waiting *waiting, const struct sockaddr_un *name, socklen_t length)
-{
-	return waiting->length == length && memcmp(&waiting->name, name, length) == 0;
-}
-
-/* The last of what waits for it, or NULL. */
-static struct waiting *waits_for(const struct gsi *gsi, const struct sockaddr_un *name, socklen_t length)
-{
-	struct waiting *last = NULL;
-
-	for (struct waiting *waiting = gsi->first; waiting; waiting = waiting->next)
-		if (is_same_name(waiting, name, length))
-			last = waiting;
-	return last;
-}
-
-static void set_timer(struct gsi *gsi)
-{
-	/* One that is set stays, or it would never fire while messages come. */
-	bool soon = gsi->timer.place != 0 && gsi->timer.deadline <= gsi->device->now + gsi->pause;
-
-	if (gsi->first && !soon)
-		timer_set(&gsi->device->timers, &gsi->timer, gsi->device->now + gsi->pause);
-}
-
-static void append(struct gsi *gsi, struct waiting *waiting)
-{
-	waiting->next = NULL;
-	*gsi->last = waiting;
-	gsi->last = &waiting->next;
-	gsi->waiting += waiting->count;
-	gsi->unclaimed += waiting->unclaimed;
-}
-
-static size_t size_of(unsigned room)
-{
-	return sizeof(struct waiting) + room * sizeof(struct note);
-}
-
-static void discard(struct waiting *waiting)
-{
-	wipe_free(waiting, size_of(waiting->room)); /* PSNs, and private data */
-}
-
-/* NULL: there are too many. */
-static struct waiting *keep(struct gsi *gsi, const struct note *note, unsigned room)
-{
-	struct waiting *waiting = gsi->waiting < MOST_WAITING ? calloc(1, size_of(room)) : NULL;
-
-	if (!waiting)
-		return NULL;
-	waiting->room = room;
-	waiting->count = 1;
-	waiting->note[0] = *note;
-	return waiting;
-}
-
-static bool keep_unclaimed(struct gsi *gsi, const struct note *note)
-{
-	struct waiting *waiting = gsi->unclaimed < MOST_UNCLAIMED ? keep(gsi, note, 1) : NULL;
-
-	if (!waiting)
-		return false;
-	waiting->unclaimed = true;
-	waiting->until = gsi->device->now + UNCLAIMED_NS;
-	append(gsi, waiting);
-	if (gsi->waiting == 1)
-		gsi->pause = LONGEST_AGAIN_NS;
-	set_timer(gsi);
-	return true;
-}
-
-/* `before`: the last of those that wait for the same process, or NULL. */
-static bool keep_behind(struct gsi *gsi, struct waiting *before, const struct note *note, const struct sockaddr_un *name, socklen_t length)
-{
-	if (before && before->count < before->room && gsi->waiting < MOST_WAITING) {
-		before->note[before->count++] = *note;
-		gsi->waiting++;
-		return true;
-	}
-	struct waiting *waiting = keep(gsi, note, TOGETHER);
-	if (!waiting)
-		return false;
-	waiting->name = *name;
-	waiting->length = length;
-	waiting->until = gsi->device->now + ROOMLESS_NS;
-	append(gsi, waiting);
-	gsi->pause = AGAIN_NS;
-	set_timer(gsi);
-	return true;
-}
-
-/* False: nobody has the name. One that finds no place counts as lost: its sender sends it again. */
-static bool send_note(struct gsi *gsi, const struct note *note, const struct sockaddr_un *name, socklen_t length)
-{
-	struct waiting *before = waits_for(gsi, name, length);
-	int error = before ? -EAGAIN : try_notes(gsi, note, 1, name, length);
-
-	if (error == -EAGAIN && !keep_behind(gsi, before, note, name, length))
-		counter_add(&gsi->device->counters->drop_inbox, 1);
-	return error == 0 || error == -EAGAIN;
-}
-
-static bool try_listener(struct gsi *gsi, const struct gsi_name *listener, const struct note *note)
+static bool try_listener(struct gsi *gsi, const struct gsi_name *listener, const struct gsi_note *note)
 {
 	struct sockaddr_un name;
 	socklen_t length = gsi_service_name(listener, udp_is_loopback(gsi->device->udp), &name);
 
-	return send_note(gsi, note, &name, length);
+	return gsi_send_note(gsi, note, &name, length);
 }
 
-/* To the process of this host that it is for. Those who listen at the very address that a program has connected to come first, then
- * those who listen at more. False: nobody is there. */
-static bool try_owner(struct gsi *gsi, const struct mad *mad, const struct note *note)
+/* Those who listen at the very address that a program has connected to come first, then those who listen at more. */
+bool gsi_try_owner(struct gsi *gsi, const struct mad *mad, const struct gsi_note *note)
 {
 	uint32_t id = addressee(mad);
 	struct sockaddr_un name;
@@ -275,7 +119,7 @@ static bool try_owner(struct gsi *gsi, const struct mad *mad, const struct note 
 
 	if (id != 0) {
 		socklen_t length = gsi_process_name(id, &name);
-		return send_note(gsi, note, &name, length);
+		return gsi_send_note(gsi, note, &name, length);
 	}
 	bool has_ip = mad_read_ip(mad->private_data, mad->private_length, &ip);
 	struct gsi_name listener = {.service = mad->service, .address = has_ip ? ip.destination : note->destination};
@@ -293,8 +137,7 @@ static bool try_owner(struct gsi *gsi, const struct mad *mad, const struct note 
 	return try_listener(gsi, &listener, note);
 }
 
-/* Answers for a process that is not there. */
-static void refuse(struct gsi *gsi, const struct mad *mad, const struct note *note)
+void gsi_refuse(struct gsi *gsi, const struct mad *mad, const struct gsi_note *note)
 {
 	struct mad answer = {.transaction = mad->transaction, .local = mad->remote, .remote = mad->local};
 	const struct gsi_path back = {
@@ -326,64 +169,16 @@ static void refuse(struct gsi *gsi, const struct mad *mad, const struct note *no
 	gsi_send(gsi, &back, &answer);
 }
 
-static void pass_on(struct gsi *gsi, const struct mad *mad, const struct note *note)
+static void pass_on(struct gsi *gsi, const struct mad *mad, const struct gsi_note *note)
 {
-	if (try_owner(gsi, mad, note))
+	if (gsi_try_owner(gsi, mad, note))
 		return;
-	if (addressee(mad) == 0 && keep_unclaimed(gsi, note))
+	if (addressee(mad) == 0 && gsi_keep_request(gsi, note))
 		return;
-	refuse(gsi, mad, note);
+	gsi_refuse(gsi, mad, note);
 }
 
-/* True: it is settled. */
-static bool try_again(struct gsi *gsi, const struct waiting *waiting)
-{
-	struct mad mad;
-
-	if (!waiting->unclaimed && gsi->device->now >= waiting->until) {
-		counter_add(&gsi->device->counters->drop_inbox, waiting->count);
-		return true;
-	}
-	if (!waiting->unclaimed)
-		return !waits_for(gsi, &waiting->name, waiting->length) &&
-		       try_notes(gsi, waiting->note, waiting->count, &waiting->name, waiting->length) != -EAGAIN;
-	const struct note *request = waiting->note;
-	if (mad_decode(request->bytes, sizeof request->bytes, &mad) != 0 || try_owner(gsi, &mad, request))
-		return true;
-	if (gsi->device->now < waiting->until)
-		return false;
-	refuse(gsi, &mad, request);
-	return true;
-}
-
-static void timer_fired(struct timer *timer)
-{
-	struct gsi *gsi = (struct gsi *)((char *)timer - offsetof(struct gsi, timer));
-	struct waiting *list = gsi->first;
-	bool some = false;
-
-	gsi->first = NULL;
-	gsi->last = &gsi->first;
-	gsi->waiting = gsi->unclaimed = 0;
-	while (list) {
-		struct waiting *waiting = list;
-		list = waiting->next;
-		if (try_again(gsi, waiting)) {
-			discard(waiting);
-			some = true;
-		} else {
-			append(gsi, waiting);
-		}
-	}
-	/* A receiver that takes some soon takes more. */
-	if (some)
-		gsi->pause = AGAIN_NS;
-	else
-		gsi->pause = 2 * gsi->pause < LONGEST_AGAIN_NS ? 2 * gsi->pause : LONGEST_AGAIN_NS;
-	set_timer(gsi);
-}
-
-static void take_note(struct gsi *gsi, const struct note *note)
+static void take_note(struct gsi *gsi, const struct gsi_note *note)
 {
 	unsigned index = udp_find_gid(gsi->device->udp, &note->destination);
 	struct mad mad;
@@ -403,7 +198,7 @@ static void take_note(struct gsi *gsi, const struct note *note)
 
 static void readable(struct gsi *gsi, unsigned place)
 {
-	struct note notes[TOGETHER];
+	struct gsi_note notes[GSI_TOGETHER];
 
 	for (unsigned i = 0; i < MESSAGES && place < gsi->places && gsi->sockets[place] >= 0; i++) {
 		ssize_t length = recv(gsi->sockets[place], notes, sizeof notes, MSG_DONTWAIT | MSG_TRUNC);
@@ -427,7 +222,7 @@ void gsi_readable(void *device, unsigned place)
 static void receive(struct device *device, const struct packet *packet, const struct packet_path *from)
 {
 	struct gsi *gsi = device->gsi;
-	struct note note = {
+	struct gsi_note note = {
 		.version = NOTE_VERSION,
 		.tclass = from->tclass,
 		.hop_limit = from->hop_limit,
@@ -497,7 +292,7 @@ static void send_packet_to(struct gsi *gsi, const struct gsi_path *path, const u
 
 void gsi_send(struct gsi *gsi, const struct gsi_path *path, const struct mad *mad)
 {
-	struct note note = {
+	struct gsi_note note = {
 		.version = NOTE_VERSION,
 		.tclass = path->tclass,
 		.hop_limit = HOPS,
@@ -521,8 +316,7 @@ int gsi_open(struct device *device)
 		return -ENOMEM;
 	gsi->device = device;
 	gsi->out_fd = -1;
-	gsi->last = &gsi->first;
-	gsi->timer.fire = timer_fired;
+	gsi_wait_open(gsi);
 	if (timers_reserve(&device->timers, DEVICE_TIMERS) != 0) {
 		free(gsi);
 		return -ENOMEM;
@@ -538,7 +332,7 @@ void gsi_abandon(struct gsi *gsi)
 		if (gsi->sockets[place] >= 0)
 			close(gsi->sockets[place]);
 	gsi->places = 0;
-	timer_cancel(&gsi->device->timers, &gsi->timer);
+	timer_cancel(&gsi->device->timers, &gsi->wait.timer);
 	if (gsi->out_fd >= 0)
 		close(gsi->out_fd);
 	gsi->out_fd = -1;

@@ -107,18 +107,18 @@ static void give_way(struct device *device)
 }
 
 /* Takes what has come through shared memory, without the clock. */
-static void take_briefly(struct device *device, unsigned *received)
+static unsigned take_briefly(struct device *device)
 {
-	device_stay(device);
 	device->undated = true;
-	*received = shm_receive_briefly(device->shm, ROUND_PACKETS);
+	unsigned received = shm_receive_briefly(device->shm, ROUND_PACKETS);
 	device->undated = false;
+	return received;
 }
 
 /* A poll closely behind another one: it looks at the rings, and takes what is there. The clock, timers and sockets can wait for one of
  * the next, and acknowledgements for more to come with them. False: there is more to do. The lock is held; `received` packets were
- * taken, and then the thread stays. */
-static bool glance(struct device *device, unsigned *received)
+ * taken. `stays`: the thread does since, be it that a ring had no packet yet, but told of its beginning. */
+static bool glance(struct device *device, unsigned *received, bool *stays)
 {
 	if (!device->shm || device->udp_found || ++device->glances % GLANCES == 0 || !wake_polls_within(device, GLANCE_NS))
 		return false;
@@ -126,7 +126,9 @@ static bool glance(struct device *device, unsigned *received)
 		return !device->active_head;
 	if (device->eager || device->parked || !shm_has_few(device->shm) || !guard_is_ready())
 		return false;
-	take_briefly(device, received);
+	device_stay(device);
+	*stays = true;
+	*received = take_briefly(device);
 	return !device->eager && *received < MANY_PACKETS && wake_thread_naps(device);
 }
 
@@ -138,14 +140,15 @@ void engine_poll(struct device *device)
 		return;
 	}
 	unsigned received = 0;
-	if (glance(device, &received)) {
-		if (received > 0)
+	bool stays = false;
+	if (glance(device, &received, &stays)) {
+		if (stays)
 			device_unlock(device);
 		else
 			lock_give(&device->lock);
 		return;
 	}
-	if (received == 0)
+	if (!stays)
 		device_stay(device);
 	device->now = device->clock();
 	wake_note_locked_poll(device, device->now);

@@ -21,7 +21,8 @@ static int set_flag(bool *flag, const void *value, size_t length)
 /* Those of an ID, as the kernel takes them: what says how to bind may only be said before. */
 static int set_id_option(struct ucma_id *id, uint32_t option, const void *value, size_t length)
 {
-	bool unbound = id->endpoint.state == CM_IDLE && id->source.ss_family == AF_UNSPEC;
+	bool unbound = id->endpoint.state == CM_IDLE && id->source.ss_family == AF_UNSPEC, reuses = id->reuses_address;
+	int error;
 
 	switch (option) {
 	case RDMA_OPTION_ID_TOS:
@@ -36,12 +37,16 @@ static int set_id_option(struct ucma_id *id, uint32_t option, const void *value,
 		id->ack_timeout &= UCMA_LONGEST_TIMEOUT;
 		return 0;
 	case RDMA_OPTION_ID_REUSEADDR:
-		/* One that is bound may not share its port any more, and may go on if it never has. */
-		return unbound || length != sizeof(int) ? set_flag(&id->reuses_address, value, length) : id->reuses_address ? 0 : -EINVAL;
+		error = set_flag(&reuses, value, length);
+		/* One that is bound may begin to share its port, but not end it. */
+		if (error == 0 && !unbound && (!reuses || id->endpoint.state == CM_LISTENING))
+			return -EINVAL;
+		id->reuses_address = reuses;
+		return error;
 	case RDMA_OPTION_ID_AFONLY:
 		if (length == sizeof(int) && !unbound)
 			return -EINVAL;
-		id->family_told = true;
+		id->family_told = id->family_told || length == sizeof(int);
 		return set_flag(&id->one_family, value, length);
 	default:
 		return -ENOSYS;

@@ -411,6 +411,37 @@ static void strangers_are_not_heeded(void **state)
 	assert_told(active, 1, CM_RESPONSE);
 }
 
+/* The listener asks for time and ends; its host refuses the request when it comes again, and has no ID to do so by. */
+static void refusal_is_heeded_after_more_time_was_asked_for(void **state)
+{
+	(void)state;
+	end[1].accepts = false;
+	struct use *active = dial(SERVICE);
+	run(SECOND);
+	assert_int_equal(active->endpoint.state, CM_REQ_SENT);
+	assert_int_not_equal(active->endpoint.remote, 0); /* the MRA's */
+	const struct mad rej = {.kind = MAD_REJ, .remote = active->endpoint.id, .about = MAD_ABOUT_REQ, .reason = MAD_REASON_SERVICE};
+	fake.node[0].take(fake.node[0].arg, &rej, &active->endpoint.path);
+	assert_told(active, 1, CM_REJECTED);
+	assert_int_equal(active->told[0].status, MAD_REASON_SERVICE);
+}
+
+/* The request is withdrawn before the peer has an ID to be told by: then it is told as it accepts. */
+static void acceptance_of_a_withdrawn_request_is_refused(void **state)
+{
+	(void)state;
+	end[1].accepts = false;
+	struct use *active = dial(SERVICE), *passive = peer_of_new(active);
+	fake.loss = 100;
+	cm_remove(&active->endpoint);
+	active->used = false;
+	fake.loss = 0;
+	assert_int_equal(cm_accept(&passive->endpoint, &answer), 0);
+	run(SECOND / 10);
+	assert_told(passive, 1, CM_REJECTED);
+	assert_int_equal(passive->told[0].status, MAD_REASON_NO_ID);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, open_both, close_both)
 
 int main(void)
@@ -422,6 +453,8 @@ int main(void)
 		TEST(rejection_carries_a_reason), TEST(calls_in_the_wrong_state_are_refused),
 		TEST(lossy_links_connect_and_disconnect), TEST(strangers_are_not_heeded),
 		TEST(lost_rejection_is_repeated), TEST(process_that_ends_is_missed),
+		TEST(refusal_is_heeded_after_more_time_was_asked_for),
+		TEST(acceptance_of_a_withdrawn_request_is_refused),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -111,6 +111,7 @@ def a_port_of_all_addresses_is_that_of_each():
 def listeners_of_one_family_share_a_port():
     with channels(3) as (four, six, client):
         first, second = ID(four), ID(six)
+        assert option(first, OPTION_ID, AFONLY, bytes(1)) == errno.EINVAL  # which leaves all as it was
         first.call("rdma_bind_addr", v4(host="0.0.0.0"))
         port = port_of(first)
         assert second.error("rdma_bind_addr", v6(port, "::")) == errno.EADDRINUSE  # of both families
@@ -136,10 +137,13 @@ def a_port_is_shared_but_not_listened_at():
         probe = ID(channel)
         probe.call("rdma_bind_addr", v4())
         port = port_of(probe)
+        flag(probe, REUSEADDR)  # bound already
+        assert option(probe, OPTION_ID, REUSEADDR, struct.pack("=i", 0)) == errno.EINVAL
         destroy(probe)
         first.call("rdma_bind_addr", v4(port))
         second.call("rdma_bind_addr", v4(port))
         first.call("rdma_listen", 8)
+        assert option(first, OPTION_ID, REUSEADDR, struct.pack("=i", 1)) == errno.EINVAL
         assert second.error("rdma_listen", 8) == errno.EADDRINUSE
         destroy(first)
         second.call("rdma_listen", 8)
