@@ -581,6 +581,21 @@ def test_address_that_a_program_claims_later_does_not_make_a_number_its_own(pair
     assert (x.connect(0x11, A, B, 0x22).psn, y.connect(0x22, B, A, 0x11).psn) == (other, psn)
 
 
+def test_claimed_number_is_not_connected_within_its_host_either(agent, program):
+    a = agent("a")
+    x, y, thief = program(a), program(a), Program(a.socket, name="thief")
+    x.register(0x11)
+    y.register(0x22)
+    thief.device("127.0.0.99", name="other0")
+    thief.register(0x11, name="other0")
+    thief.device(A, name="other0")
+    with refused(errno.EACCES, "two programs of this host claim this number"):
+        y.connect(0x22, A, A, 0x11)
+    thief.close()
+    wait_until(lambda: a.status()["programs"] == 2, a.log)
+    assert y.connect(0x22, A, A, 0x11).psn
+
+
 def test_user_has_a_number_on_few_devices_alone(agent):
     a = agent("a")
     x = Program(a.socket)
