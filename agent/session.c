@@ -400,7 +400,7 @@ static bool is_late(struct session *session, uint64_t now)
 	}
 	if (now >= session->deadline) {
 		session_end(session, session->state == SESSION_OPEN ? REFUSED_LOST : REFUSED_NO_AGENT,
-			    session->state == SESSION_OPEN ? "the peer's agent does not read what it is sent" : "the peer's agent did not answer in time");
+			    session->state == SESSION_OPEN ? "the peer's agent does not read what it is sent" : "the peer's agent did not answer in time; check that host, its agent and the network");
 		return true;
 	}
 	if (session->state != SESSION_OPEN || session->held)
