@@ -350,7 +350,7 @@ static bool is_allowed(struct ask *ask)
 	struct agent *agent = ask->program->agent;
 	const char *problem = policy_problem(&agent->rules.policy, session->name, &ask->program->subject);
 
-	if (problem && !ask_object(ask, REFUSED_POLICY, session->name, "the policy of this host: %s", problem))
+	if (problem && !ask_object(ask, REFUSED_POLICY, session->name, "the policy of this host for %s: %s", session->name, problem))
 		return false;
 	if (host_names_cover(&session->host, agent->rules.map, &ask->peer))
 		return true;

@@ -128,6 +128,7 @@ static bool decide(struct session *session, const struct peer_query *query)
 	struct agent *agent = session->agent;
 	struct queue_pair *pair = pairing_find(agent, &query->asked);
 	const char *problem;
+	char text[LOCAL_NAME + 128];
 
 	while (pair && !is_owned(agent, pair))
 		pair = pairing_find(agent, &query->asked);
@@ -138,10 +139,12 @@ static bool decide(struct session *session, const struct peer_query *query)
 		return true;
 	}
 	problem = policy_problem(&agent->rules.policy, session->name, &pair->program->subject);
+	if (problem)
+		snprintf(text, sizeof text, "the policy of %s host for %s: %s", pair->program->observe ? "this" : "that", session->name, problem);
 	if (problem && pair->program->observe) {
-		agent_refused(agent, REFUSED_POLICY, true, pair->program, pair, session->name, problem);
+		agent_refused(agent, REFUSED_POLICY, true, pair->program, pair, session->name, text);
 	} else if (problem) {
-		refuse(session, query, pair, REFUSED_POLICY, PEER_DENIED, problem);
+		refuse(session, query, pair, REFUSED_POLICY, PEER_DENIED, text);
 		return true;
 	}
 	if (pair->type != query->type) {

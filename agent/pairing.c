@@ -87,8 +87,12 @@ static void connect_here(struct ask *ask, struct queue_pair *other)
 
 	if (!problem)
 		problem = policy_problem(&agent->rules.policy, name, &other->program->subject);
-	if (problem && !ask_object(ask, REFUSED_POLICY, name, "the policy of this host: %s", problem))
+	if (problem && !ask_object(ask, REFUSED_POLICY, name, "the policy of this host for %s: %s", name, problem))
 		return;
+	if (pairing_is_contested(agent, other, &ask->peer)) {
+		ask_refuse(ask, REFUSED_OWNER, EACCES, name, "two programs of this host claim this number, each on a device of its own");
+		return;
+	}
 	if (other->type != pair->type) {
 		ask_refuse(ask, REFUSED_MISMATCH, EACCES, name, "one queue pair is RC and the other one UC");
 		return;

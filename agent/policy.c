@@ -158,11 +158,11 @@ const char *policy_problem(const struct policy *policy, const char *peer, const 
 	const struct policy_peer *listed = policy_find(policy, peer);
 
 	if (listed && listed->deny)
-		return "connections with this host are denied (deny in its [peer] section)";
+		return "it denies connections with that host (deny in its [peer] section)";
 	if (!listed && policy->only_listed_peers)
-		return "this host has no [peer] section (only-listed-peers)";
+		return "it has no [peer] section for that host (only-listed-peers)";
 	if (!has_user(listed ? &listed->users : &policy->users, subject))
-		return "this user may not connect to this host (users)";
+		return "the program's user may not connect with that host (users)";
 	return NULL;
 }
 

@@ -53,7 +53,7 @@ struct policy_subject {
 
 void policy_sort(struct policy *policy);
 const struct policy_peer *policy_find(const struct policy *policy, const char *name);
-/* Why this user may not connect to the peer, to follow "the policy of this host: "; NULL: it may. Static. */
+/* Why a program's user may not connect to the peer, to follow "the policy of this host for NAME: "; NULL: it may. Static. */
 const char *policy_problem(const struct policy *policy, const char *peer, const struct policy_subject *subject);
 /* Whether the path to this peer must be encrypted. */
 bool policy_requires_encryption(const struct policy *policy, const char *peer);

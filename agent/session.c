@@ -19,8 +19,10 @@
 #define OUT_MAX (4u << 20)
 #define LINGER_MS 500
 #define GREETING_MS 2000
-/* A session is made anew after this time, when nobody waits for an answer on it: certificates expire. */
+/* A session is made anew after this time, since certificates expire; so much later if somebody waits for an answer on it, because on a busy one
+ * somebody always does. */
 #define AGE_MAX_US 3600000000u
+#define AGE_ASKED_ON_US 60000000u
 
 static void ready(struct source *source, uint32_t events);
 
@@ -398,7 +400,7 @@ static bool is_late(struct session *session, uint64_t now)
 	}
 	if (now >= session->deadline) {
 		session_end(session, session->state == SESSION_OPEN ? REFUSED_LOST : REFUSED_NO_AGENT,
-			    session->state == SESSION_OPEN ? "the peer's agent does not read what it is sent" : "the peer's agent did not answer in time");
+			    session->state == SESSION_OPEN ? "the peer's agent does not read what it is sent" : "the peer's agent did not answer in time; check that host, its agent and the network");
 		return true;
 	}
 	if (session->state != SESSION_OPEN || session->held)
@@ -411,7 +413,7 @@ static bool is_late(struct session *session, uint64_t now)
 		session_end(session, REFUSAL_COUNT, "it is closed, since nothing was asked for a while");
 		return true;
 	}
-	if (!is_asked_on && now - session->began > AGE_MAX_US) {
+	if (now - session->began > AGE_MAX_US + (is_asked_on ? AGE_ASKED_ON_US : 0)) {
 		session_end(session, REFUSAL_COUNT, "it is closed after an hour, since certificates expire");
 		return true;
 	}

@@ -4,7 +4,7 @@
 
 usage: aims.py BUILD [--older BUILD] [--rounds N] [--only NAME...] [--quick] [--docs FILE] [--json | --markdown]
   --older   the older build that some rows are measured beside (scripts/build-commit COMMIT prints its folder)
-  --only    these benchmarks alone: uroce, paths, sealed, copies, scale, rdma
+  --only    these benchmarks alone: uroce, paths, sealed, copies, scale, wrapped, rdma
   --quick   without the ones in the VM, of between hosts and of 10,000 clients
   --docs    puts the rows into this file, between <!-- rows: NAME --> and <!-- end --> of each benchmark that has run
 Rows come as they are measured; at the end the table says of each whether its aim is met. A row whose peer is not here says so. Needs an
@@ -38,6 +38,7 @@ def benchmarks(options):
     yield "copies", "copying files", [PYTHON, ROOT / "bench/copies.py", build, *(["--quick"] if options.quick else [])]
     yield "scale", "many clients", [PYTHON, ROOT / "bench/scale.py", build, *(["--older", older] if older else []),
                                     *(["--quick"] if options.quick else [])]
+    yield "wrapped", "wrapped programs", [PYTHON, ROOT / "bench/wrap.py", build]
     if not options.quick or options.only:
         yield "rdma", "on the RDMA device, or rdma_rxe in the VM", [ROOT / "scripts/bench", build]
 

@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <link.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -222,6 +223,23 @@ static bool find_command(const char *command, char out[PATH_MAX])
 	return false;
 }
 
+/* An ELF file that names no dynamic linker (PT_INTERP), and so gets no library before it; but for a dynamic linker itself. */
+static bool is_static(const char *path)
+{
+	const char *base = strrchr(path, '/') ? strrchr(path, '/') + 1 : path;
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	ElfW(Ehdr) file;
+	ElfW(Phdr) part;
+	bool is_one = fd >= 0 && strncmp(base, "ld", 2) != 0 && pread(fd, &file, sizeof file, 0) == sizeof file && memcmp(file.e_ident, ELFMAG, SELFMAG) == 0 &&
+		      file.e_phentsize == sizeof part;
+
+	for (unsigned i = 0; is_one && i < file.e_phnum; i++)
+		is_one = pread(fd, &part, sizeof part, (off_t)(file.e_phoff + i * sizeof part)) == sizeof part && part.p_type != PT_INTERP;
+	if (fd >= 0)
+		close(fd);
+	return is_one;
+}
+
 int wrap_check_command(const char *command)
 {
 	char path[PATH_MAX];
@@ -233,5 +251,8 @@ int wrap_check_command(const char *command)
 	    (geteuid() != 0 && getxattr(path, "security.capability", NULL, 0) > 0))
 		return cli_failed(WRAP_EXIT_OWN, "%s gets the rights of another user, of a group or of capabilities when it starts, and the dynamic linker then "
 				  "loads no library before it: it would run unwrapped. Run securdma wrap as that user instead", path);
+	if (is_static(path))
+		fprintf(stderr, "securdma wrap: %s is linked statically, so that no library can stand before its own: it runs unwrapped, and only programs that it "
+			"starts are wrapped\n", path);
 	return 0;
 }

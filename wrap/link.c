@@ -392,14 +392,18 @@ int link_ask(void *request, size_t length, uint16_t type, struct local_answer *a
 void link_tell(void *packet, size_t length, uint16_t type)
 {
 	int64_t until = socket_now_ms() + setting()->timeout_ms;
-	int cancel;
+	int cancel, error = 0;
 
 	pthread_once(&once, prepare);
 	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
 	pthread_mutex_lock(&agent.lock);
 	/* An agent that comes later is not told of it at all. */
-	while (agent.state != LINK_NONE && socket_send(&agent.socket, packet, length, type, 0) == -EAGAIN && socket_now_ms() < until)
+	while (agent.state != LINK_NONE && (error = socket_send(&agent.socket, packet, length, type, 0)) == -EAGAIN && socket_now_ms() < until)
 		wait_cond(&agent.changed, socket_now_ms() + FULL_MS);
+	/* An agent that is stopped would hold up each call for as long. When it goes on, it finds the end of this connection and is told of
+	 * everything anew. */
+	if (agent.state != LINK_NONE && error == -EAGAIN)
+		socket_shutdown(&agent.socket);
 	pthread_mutex_unlock(&agent.lock);
 	pthread_setcancelstate(cancel, NULL);
 }

@@ -107,6 +107,12 @@ void socket_close(struct socket *socket)
 	socket->fd = -1;
 }
 
+void socket_shutdown(const struct socket *socket)
+{
+	if (socket_is_ours(socket))
+		shutdown(socket->fd, SHUT_RDWR);
+}
+
 int socket_send(const struct socket *socket, void *packet, size_t length, uint16_t type, uint32_t request)
 {
 	struct local_header header = {

@@ -30,6 +30,8 @@ int64_t socket_now_ms(void);
 int socket_open(struct socket *socket, const char *path);
 void socket_close(struct socket *socket);
 bool socket_is_ours(const struct socket *socket);
+/* Both ends find it lost; it stays open until it is closed. */
+void socket_shutdown(const struct socket *socket);
 /* Fills in the header. 0; -EAGAIN: no room now; else the connection is lost. */
 int socket_send(const struct socket *socket, void *packet, size_t length, uint16_t type, uint32_t request);
 /* 0: a packet, with a right header and length; -EAGAIN: none; -EPROTO: what is no agent's; else the connection is lost. */

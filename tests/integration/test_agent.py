@@ -581,6 +581,21 @@ def test_address_that_a_program_claims_later_does_not_make_a_number_its_own(pair
     assert (x.connect(0x11, A, B, 0x22).psn, y.connect(0x22, B, A, 0x11).psn) == (other, psn)
 
 
+def test_claimed_number_is_not_connected_within_its_host_either(agent, program):
+    a = agent("a")
+    x, y, thief = program(a), program(a), Program(a.socket, name="thief")
+    x.register(0x11)
+    y.register(0x22)
+    thief.device("127.0.0.99", name="other0")
+    thief.register(0x11, name="other0")
+    thief.device(A, name="other0")
+    with refused(errno.EACCES, "two programs of this host claim this number"):
+        y.connect(0x22, A, A, 0x11)
+    thief.close()
+    wait_until(lambda: a.status()["programs"] == 2, a.log)
+    assert y.connect(0x22, A, A, 0x11).psn
+
+
 def test_user_has_a_number_on_few_devices_alone(agent):
     a = agent("a")
     x = Program(a.socket)
@@ -616,7 +631,7 @@ def test_policy_decides_which_user_connects_to_which_host(agent, program):
     x, y = program(a), program(b)
     x.register(0x11)
     psn = y.register(0x22)
-    with refused(errno.EACCES, "this user may not connect to this host"):
+    with refused(errno.EACCES, "the policy of this host for b.example: the program's user may not connect with that host"):
         x.connect(0x11, A, B, 0x22)
 
     def work():
@@ -629,7 +644,7 @@ def test_policy_decides_which_user_connects_to_which_host(agent, program):
     # The other way, too: B's program asks for a queue pair of a user who may not.
     wait_until(lambda: a.status()["queue_pairs"] == 1, a.log)
     y.register(0x23)
-    with refused(errno.EACCES, "this user may not connect to this host"):
+    with refused(errno.EACCES, "the policy of that host for b.example: the program's user may not connect with that host"):
         y.connect(0x23, B, A, 0x11)
     with refused(errno.EACCES, "Connection refused"):
         x.connect(0x11, A, C, 0x22)
@@ -639,7 +654,7 @@ def test_policy_decides_which_user_connects_to_which_host(agent, program):
         try:
             x.connect(0x11, A, C, 0x22)
         except Refused as raised:
-            return "denied" in raised.why
+            return "denies" in raised.why
     wait_until(denied, a.log)
     assert {event["reason"] for event in a.events("agent.refused")} >= {"policy", "no_agent"}
 
@@ -662,7 +677,7 @@ def test_observe_lets_go_on_and_tells_what_it_would_refuse(agent, program):
     assert strict.connect(0x12, A, C, 0x31).peer == "c.example"
     strict.forget(0x12)
     strict.register(0x12)
-    with refused(errno.EACCES, "this user may not"):
+    with refused(errno.EACCES, "user may not"):
         strict.connect(0x12, A, C, 0x32)
     assert [event["reason"] for event in c.events("agent.observed")] == ["policy"]
     # Where the agent enforces, a program cannot ask for less.
@@ -675,7 +690,7 @@ def test_observing_end_has_the_psns_that_the_other_end_is_told(agent, program):
     x, y = program(a, mode=OBSERVE), program(b)
     psns = x.register(0x11), y.register(0x22)
     answer = x.connect(0x11, A, B, 0x22, would_be=0x1234)
-    assert (answer.observed, answer.vouched, answer.psn) == (1, 1, psns[1]) and "this user may not connect" in answer.text
+    assert (answer.observed, answer.vouched, answer.psn) == (1, 1, psns[1]) and "user may not connect" in answer.text
     assert y.connect(0x22, B, A, 0x11).psn == psns[0]
     # The peer has asked before.
     psns = x.register(0x12), y.register(0x23)
@@ -949,7 +964,7 @@ def test_reload_puts_other_rules_into_force_or_changes_nothing(agent, program):
     a.signal(signal.SIGHUP)
     a.wait_log("agent.reloaded")
     x.register(0x12)
-    with refused(errno.EACCES, "denied"):
+    with refused(errno.EACCES, "denies"):
         x.connect(0x12, A, B, 0x22)
 
 

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import json
 import os
+import pathlib
 import re
 import shutil
 import socket
@@ -602,6 +603,19 @@ def test_command_with_rights_of_its_own_is_not_run_unwrapped(agent, tmp_path):
     if os.getuid() != 0:
         pytest.fail("run the tests as root")
     assert "it would run unwrapped" in finish(wrap(agent, str(command)), 125).stderr
+
+
+def test_static_program_is_said_to_run_unwrapped(agent, tmp_path):
+    command, program = tmp_path / "static", bytearray(pathlib.Path(shutil.which("true")).read_bytes())
+    headers, size, count = struct.unpack_from("=Q", program, 32)[0], *struct.unpack_from("=HH", program, 54)
+    for at in range(headers, headers + count * size, size):
+        if struct.unpack_from("=I", program, at)[0] == 3:  # PT_INTERP
+            struct.pack_into("=I", program, at, 0)
+    command.write_bytes(program)
+    command.chmod(0o755)
+    # It can't start without its dynamic linker; what matters is said before.
+    assert f"{command} is linked statically" in finish(wrap(agent, str(command)), None).stderr
+    assert finish(wrap(agent, shutil.which("true"))).stderr == ""
 
 
 @pytest.mark.parametrize("preload", [True, False])

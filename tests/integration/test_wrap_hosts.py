@@ -6,8 +6,10 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
+import time
 
 import pytest
 from conftest import SECURDMA, STEP, UROCE, Process, free_port, left_out_of, wait_until
@@ -59,6 +61,9 @@ class Host:
     def kill(self):
         self.agent.process.kill()
         self.agent.process.wait()
+
+    def status(self):
+        return json.loads(subprocess.run([SECURDMA, "status", "--agent", "--json", "--control", self.path + ".control"], check=True, capture_output=True).stdout)
 
     def command(self, *words, bare=False, **how):
         uroce = [] if self.uroce is None else [UROCE, *self.uroce]
@@ -138,6 +143,24 @@ def test_psns_cross_and_agents_come_back(hosts):
     assert x.psns(2) == y.psns(2)[::-1]
     error, _, _, wrong = x.many(1000, 2)  # with each other, by the one agent
     assert (error, wrong) == (0, 0)
+
+
+def test_agent_that_is_stopped_holds_up_a_program_once(hosts):
+    """Not each call that tells it something: its socket takes a few hundred packets while nobody reads. It then knows what is true."""
+    count, waits_ms = 500, 3000
+    agent = hosts[0].start()
+    x = agent.pairs(timeout_ms=waits_ms)
+    for at in range(count + 1):
+        x.ready(at)
+    agent.agent.process.send_signal(signal.SIGSTOP)
+    began = time.monotonic()
+    assert not any(x.destroy(at) for at in range(count))
+    assert x.rtr(count, 77, B, 0) == errno.EACCES and f"did not answer within {waits_ms} ms" in x.log(), x.log()
+    took = time.monotonic() - began
+    agent.agent.process.send_signal(signal.SIGCONT)
+    assert took < STEP, f"{took:.0f} s for {count} queue pairs"
+    wait_until(lambda: agent.status()["queue_pairs"] == 1, x.log)
+    assert x.ready(0)
 
 
 def test_changed_exchange_is_refused_at_both_ends(hosts):

@@ -11,6 +11,7 @@
 #include "pki.h"
 #include "securdma.h"
 #include "securdma_server.h"
+#include "session.h"
 #include "watch.h"
 
 #include <arpa/inet.h>
@@ -399,10 +400,10 @@ TEST(session_is_made_anew_after_an_hour, AGENTS)
 	assert_int_equal(sessions(&a), 1);
 }
 
-TEST(session_that_is_asked_on_outlives_its_hour, AGENTS)
+/* A question that waits over the session's hour. */
+static void ask_for_an_hour(void)
 {
 	struct local_answer answer;
-	uint32_t psn;
 
 	b.agent->rules.policy.connect_timeout_ms = a.agent->rules.policy.connect_timeout_ms = 2 * 3600 * 1000;
 	join(&a, false, false);
@@ -416,11 +417,36 @@ TEST(session_that_is_asked_on_outlives_its_hour, AGENTS)
 		step();
 	assert_false(receive(&a, &answer, sizeof answer));
 	assert_int_equal(sessions(&a), 1);
-	psn = register_pair(&b, 0x22);
-	answer = answer_of(&a);
+}
+
+static void answer_at_last(void)
+{
+	uint32_t psn = register_pair(&b, 0x22);
+	struct local_answer answer = answer_of(&a);
+
 	assert_int_equal(answer.status, 0);
 	assert_int_equal(answer.psn, psn);
+}
+
+TEST(session_that_is_asked_on_outlives_its_hour, AGENTS)
+{
+	ask_for_an_hour();
+	answer_at_last();
 	STEP_UNTIL(sessions(&a) == 0);
+}
+
+TEST(session_that_is_always_asked_on_is_made_anew_a_minute_later, AGENTS)
+{
+	uint64_t began_at;
+
+	ask_for_an_hour();
+	began_at = a.agent->sessions->began;
+	ahead += 60 * SECOND;
+	STEP_UNTIL(a.agent->sessions && a.agent->sessions->began != began_at && sessions(&a) == 1 && b.agent->waiting_count == 1);
+	answer_at_last();
+	for (int i = 0; i < 20; i++)
+		step();
+	assert_int_equal(sessions(&a), 1);
 }
 
 RUN_TESTS(make_files, remove_files)

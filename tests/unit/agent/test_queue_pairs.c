@@ -69,13 +69,13 @@ TEST(policy_goes_by_user_group_and_peer)
 	policy_sort(&policy);
 	assert_null(policy_problem(&policy, "b", &subject));
 	assert_null(policy_problem(&policy, "c", &subject));
-	assert_text_says(policy_problem(&policy, "a", &subject), "denied");
+	assert_text_says(policy_problem(&policy, "a", &subject), "denies");
 	assert_null(policy_problem(&policy, "another", &subject));
 	subject.group_count = 1;
-	assert_text_says(policy_problem(&policy, "b", &subject), "this user may not");
+	assert_text_says(policy_problem(&policy, "b", &subject), "user may not");
 	subject.uid = 0;
 	assert_null(policy_problem(&policy, "b", &subject));
-	assert_text_says(policy_problem(&policy, "another", &subject), "this user may not");
+	assert_text_says(policy_problem(&policy, "another", &subject), "user may not");
 	policy.only_listed_peers = true;
 	subject.uid = 5;
 	assert_text_says(policy_problem(&policy, "another", &subject), "only-listed-peers");
