@@ -62,7 +62,6 @@ static int set(struct srdma_conn *conn, const void *data, size_t length, char *r
 {
 	struct slot slot = {.sum = 0};
 	size_t i;
-	int ret;
 
 	(void)client_arg, (void)arg;
 	memcpy(&slot, data, length < offsetof(struct slot, sum) ? length : offsetof(struct slot, sum));
@@ -72,16 +71,13 @@ static int set(struct srdma_conn *conn, const void *data, size_t length, char *r
 		snprintf(reason, 128, "the place of '%s' is taken", slot.key);
 		return -EEXIST;
 	}
-	/* First, because with -EAGAIN the function is called again. */
-	ret = srdma_conn_send(conn, "set", 3, 0);
-	if (ret != 0)
-		return ret;
 	slot.sum = sum_of(&slot, offsetof(struct slot, sum));
 	table[i] = slot;
 	for (int c = 0; c < CLIENTS; c++)
 		if (clients[c])
 			((struct slot *)srdma_conn_region(clients[c]))[i] = slot;
-	return 0;
+	/* Last, because the client may read as soon as it knows. With -EAGAIN the function is called again, and writes the same. */
+	return srdma_conn_send(conn, "set", 3, 0);
 }
 
 static int serve(const char *port, struct srdma_device *device)
