@@ -219,11 +219,11 @@ static int find_source(const struct sockaddr_storage *destination, struct sockad
 	int fd = open_for(destination);
 	int error = 0;
 
+	memset(out, 0, sizeof *out);
 	if (fd < 0)
 		return -errno;
 	if (ucma_address_port(&to) == 0)
 		ucma_address_set_port(&to, DISCARD_PORT);
-	memset(out, 0, sizeof *out);
 	if (connect(fd, (const struct sockaddr *)&to, (socklen_t)ucma_address_size(&to)) != 0 ||
 	    getsockname(fd, (struct sockaddr *)out, &length) != 0)
 		error = -errno;
