@@ -39,14 +39,5 @@ int main(void)
 	_exit(0);
 }
 END
-cat >"$t/job" <<'END'
-/bin/ip link set lo up
-/bin/ip link add d0 type dummy
-/bin/ip addr add 10.77.0.1/24 dev d0
-/bin/ip link set d0 up
-/bin/rdma link add rxe0 type rxe netdev d0
-sleep 2
-exec /bin/try
-END
-boot "crc32_generic dummy rdma_rxe ib_uverbs rdma_ucm" bin/ip bin/rdma tmp/try
+run_on_dummy 'sleep 2; exec /bin/try' rdma_ucm
 told "SOCK_STREAM: rconnect 0, connected" "SOCK_DGRAM: rconnect -1, No such file or directory"

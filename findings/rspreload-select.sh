@@ -68,14 +68,6 @@ int main(void)
 	return 0;
 }
 END
-cat >"$t/job" <<'END'
-/bin/ip link set lo up
-/bin/ip link add d0 type dummy
-/bin/ip addr add 10.77.0.1/24 dev d0
-/bin/ip link set d0 up
-/bin/rdma link add rxe0 type rxe netdev d0
-sleep 2
-LD_PRELOAD=/usr/lib/x86_64-linux-gnu/rsocket/librspreload.so exec /bin/try
-END
-boot "crc32_generic dummy rdma_rxe ib_uverbs rdma_ucm" bin/ip bin/rdma tmp/try usr/lib/x86_64-linux-gnu/rsocket/librspreload.so
+library=usr/lib/x86_64-linux-gnu/rsocket/librspreload.so
+run_on_dummy "sleep 2; LD_PRELOAD=/$library exec /bin/try" rdma_ucm "$library"
 told "select 1" "connection is set: no" "another is set: " "read 1"

@@ -47,15 +47,5 @@ int main(void)
 	return 0;
 }
 END
-cat >"$t/job" <<'END'
-/bin/ip link set lo up
-/bin/ip link add d0 type dummy
-/bin/ip addr add 10.77.0.1/24 dev d0
-/bin/ip addr add fd77::1/64 dev d0 nodad
-/bin/ip link set d0 up
-/bin/rdma link add rxe0 type rxe netdev d0
-sleep 2
-exec /bin/try
-END
-boot "crc32_generic dummy rdma_rxe ib_uverbs rdma_ucm" bin/ip bin/rdma tmp/try
+run_on_dummy '/bin/ip addr add fd77::1/64 dev d0 nodad; sleep 2; exec /bin/try' rdma_ucm
 told "239.1.2.3: RDMA_CM_EVENT_MULTICAST_JOIN, status 0" "ff0e::1:2: errno 524, Unknown error 524"

@@ -67,18 +67,26 @@ END
     grep -q '^status 0$' "$t/console"
 }
 
-# try_on_dummy <PROGRAM.c: compiles the program and runs it where rxe0 is on a dummy with the address 10.77.0.1. Its status is the program's.
-try_on_dummy() {
-    compile
+# run_on_dummy COMMANDS MODULES [FILE...]: runs the commands where rxe0 is on a dummy with the address 10.77.0.1, beside the program that was
+# compiled, with more modules and files. The status is that of the last command.
+run_on_dummy() {
     cat >"$t/job" <<'END'
 /bin/ip link set lo up
 /bin/ip link add d0 type dummy
 /bin/ip addr add 10.77.0.1/24 dev d0
 /bin/ip link set d0 up
 /bin/rdma link add rxe0 type rxe netdev d0
-exec /bin/try
 END
-    boot "crc32_generic dummy rdma_rxe ib_uverbs" bin/ip bin/rdma tmp/try
+    echo "$1" >>"$t/job"
+    modules=$2
+    shift 2
+    boot "crc32_generic dummy rdma_rxe ib_uverbs $modules" bin/ip bin/rdma tmp/try "$@"
+}
+
+# try_on_dummy <PROGRAM.c: compiles the program and runs it there. Its status is the program's.
+try_on_dummy() {
+    compile
+    run_on_dummy 'exec /bin/try' ''
 }
 
 # told PATTERN...: fails unless each of these regular expressions matches the beginning of a line that the guest printed.
