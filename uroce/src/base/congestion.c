@@ -3,8 +3,13 @@
  * that small packets are no disadvantage.
  *
  * A loss that comes with a full queue, or with many others, says that the path carries no more. The window then becomes what the
- * path carries without a queue: the best rate of late times the shortest round trip; but not less than TCP's 0.7 of the window, nor
- * more than 0.85. A loss without either is one that the path makes at random: it takes away the queue and nothing else. */
+ * path carries without a queue: the best rate of late times the shortest round trip; but not less than TCP's 0.7 of the window (0.5
+ * where the whole round trip is a queue's), nor more than 0.85. A loss without either is one that the path makes at random: it takes
+ * away the queue and nothing else.
+ *
+ * A full queue drops the ends of bursts. TCP sends in bursts of up to a third of its window, and takes the losses for one that sends
+ * evenly, which then has several times its rate by the same curve. So where the round trip is a queue's, packets leave in trains here as
+ * well, and a loss costs more than it costs TCP. */
 #include "congestion.h"
 
 #include "wire.h"
@@ -16,6 +21,8 @@ enum {
 	SEGMENT_JUMBO = 5800,     /* at 9000 it has 8,948: as large, a step would be too much for short queues */
 	BURST_NS = 150000,
 	BURST_BYTES_MOST = 64,    /* packets */
+	TRAIN_PART = 6,           /* of the window, where the round trip is a queue's ... */
+	TRAIN_MOST = 44,          /* ... and packets: 64 KiB, as TCP's */
 	SPACED_FROM_NS = 500000,  /* a longer way is no loopback: its packets are spaced before any is lost */
 	RECENT_PACKETS = 800,
 	RATE_PACKETS = 128,
@@ -31,6 +38,7 @@ enum {
 
 static const double CUBIC_C = 0.4;
 static const double CUBIC_BETA = 0.7;
+static const double QUEUE_CUT = 0.2; /* more, where the round trip is a queue's */
 static const double RENO_STEP = 0.53; /* segments a round trip: as fast as Reno, with this beta */
 static const double LEAST_CUT = 0.85;
 static const double STARTING_BETA = 0.4;
@@ -90,6 +98,13 @@ static double idle_trip(const struct congestion *c)
 static double path_holds(const struct congestion *c)
 {
 	return best_rate(c) * idle_trip(c);
+}
+
+/* The part of the round trip that is a queue's. */
+static double queue_part(const struct congestion *c)
+{
+	double trip = (double)c->rtt;
+	return trip > 0 ? greatest(trip - idle_trip(c), 0) / trip : 0;
 }
 
 /* The delay beyond the base: of two samples the smaller one, since one that is late for another reason is not followed by another. */
@@ -262,7 +277,7 @@ void congestion_lost(struct congestion *c, uint64_t now, double packets, uint32_
 	if (!many && !queued && (starting || !fullest || queue < idle_trip(c) / 32))
 		return;
 	bool full = many || queued;
-	reduce(c, starting ? STARTING_BETA : CUBIC_BETA, full ? LEAST_CUT : 1);
+	reduce(c, starting ? STARTING_BETA : CUBIC_BETA - QUEUE_CUT * queue_part(c), full ? LEAST_CUT : 1);
 	if (many)
 		c->lost = c->answered * MANY_LOST / 2;
 	c->recovery = next;
@@ -306,10 +321,16 @@ double congestion_interval(const struct congestion *c)
 	return (double)c->rtt / (c->window * gain);
 }
 
+uint32_t congestion_train(const struct congestion *c)
+{
+	double packets = least(c->window / TRAIN_PART * queue_part(c), TRAIN_MOST);
+	return packets < 1 || congestion_interval(c) <= 0 ? 1 : (uint32_t)packets;
+}
+
 uint32_t congestion_burst(const struct congestion *c)
 {
 	double interval = congestion_interval(c);
-	double burst = interval > 0 ? BURST_NS / interval : BURST_BYTES_MOST;
+	double burst = interval > 0 ? greatest(BURST_NS / interval, congestion_train(c)) : BURST_BYTES_MOST;
 	return burst < 2 ? 2 : burst > BURST_BYTES_MOST ? BURST_BYTES_MOST : (uint32_t)burst;
 }
 

@@ -78,6 +78,8 @@ void congestion_silent(struct congestion *c);
 double congestion_interval(const struct congestion *c);
 /* Packets that may leave together when they are spaced. */
 uint32_t congestion_burst(const struct congestion *c);
+/* Packets that should leave together: there should be room for as many in the window. */
+uint32_t congestion_train(const struct congestion *c);
 /* When something that was sent, and is not answered, should have been. */
 uint64_t congestion_patience(const struct congestion *c);
 

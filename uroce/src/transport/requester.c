@@ -436,6 +436,12 @@ bool requester_must_pace(struct qp *qp)
 	return false;
 }
 
+static bool has_room(const struct requester *req)
+{
+	uint32_t used = on_way(req), needed = req->burst_left > 0 || used == 0 ? 1 : congestion_train(&req->path);
+	return used + needed <= (uint32_t)req->path.window;
+}
+
 /* Whether the next packet must wait, for answers or for its time. */
 static bool must_wait(struct qp *qp)
 {
@@ -445,7 +451,7 @@ static bool must_wait(struct qp *qp)
 	/* Shared memory makes room for packets by itself. */
 	if (path_of(qp))
 		return flight_size(req) >= flight_limit(qp);
-	req->limited = on_way(req) >= (uint32_t)req->path.window || flight_size(req) >= MOST_AHEAD;
+	req->limited = !has_room(req) || flight_size(req) >= MOST_AHEAD;
 	if (!req->limited && requester_must_pace(qp))
 		req->limited = true;
 	return req->limited;

@@ -13,6 +13,9 @@ enum {
 	DELAY_LEAST = 4 * MS, /* HyStart's */
 	DELAY_MOST = 16 * MS,
 	DELAY_SAMPLES = 8,
+	BURST_PART = 3,      /* of the window, that it waits for before it sends anything new ... */
+	BURST_MOST = 44,     /* ... or for so many segments, 64 KiB, ... */
+	BURST_WAIT = 1 * MS, /* ... but not longer than this after what it sent last */
 };
 
 static const double C = 0.4, BETA = 0.7;
@@ -32,6 +35,7 @@ struct sim_tcp {
 	uint64_t unacked, next; /* counted up for ever */
 	uint64_t recovery;      /* losses before it have been paid for */
 	unsigned on_way, lost;  /* `lost`: to be sent again */
+	uint64_t last_sent;
 	uint64_t newest_sent;   /* when the newest that has arrived was sent */
 	uint64_t newest;        /* one past the highest that has arrived */
 
@@ -121,6 +125,7 @@ static void measure(struct sim_tcp *tcp, uint64_t sample)
 /* ---- sending ---- */
 
 static void pump(struct sim_tcp *tcp);
+static void set_timer(struct sim_tcp *tcp);
 static void acknowledge(void *arg, uint64_t number);
 
 static void arrive(void *arg, uint64_t number)
@@ -133,6 +138,7 @@ static void send_segment(struct sim_tcp *tcp, uint64_t number, enum state state)
 {
 	*at(tcp, number) = (struct segment){ .state = state, .sent = sim_now() };
 	tcp->on_way++;
+	tcp->last_sent = sim_now();
 	sim_other_send(tcp->from, tcp->payload + HEADERS, arrive, tcp, number);
 }
 
@@ -150,6 +156,7 @@ static void time_out(void *arg, uint64_t generation)
 	tcp->on_way = 0;
 	reduce(tcp);
 	tcp->window = 1;
+	set_timer(tcp);
 	pump(tcp);
 }
 
@@ -161,10 +168,17 @@ static void set_timer(struct sim_tcp *tcp)
 	sim_call_at(sim_now() + (after < TIMEOUT_LEAST ? TIMEOUT_LEAST : after), time_out, tcp, ++tcp->timer);
 }
 
+/* Segments leave in bursts (TSO): a stream that has nothing to repair waits until a good part of the window is free. */
+static bool waits_for_burst(const struct sim_tcp *tcp)
+{
+	return tcp->unacked >= tcp->recovery && tcp->on_way > 0 && sim_now() - tcp->last_sent < BURST_WAIT &&
+	       tcp->window - tcp->on_way < fmin(tcp->window / BURST_PART, BURST_MOST);
+}
+
 static void pump(struct sim_tcp *tcp)
 {
 	uint64_t n = tcp->unacked;
-	if (tcp->ended)
+	if (tcp->ended || waits_for_burst(tcp))
 		return;
 	while (tcp->on_way < tcp->window) {
 		while (tcp->lost > 0 && n < tcp->next && at(tcp, n)->state != LOST)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* One TCP stream (CUBIC, RFC 9438; SACK, RACK, HyStart) over the narrow place of a node: a model, for what a queue pair gets beside it and what it
- * would get in its place. It has no data and no set-up; each segment is acknowledged at once. */
+/* One TCP stream (CUBIC, RFC 9438; SACK, RACK, HyStart; bursts as Linux sends them) over the narrow place of a node: a model, for what a
+ * queue pair gets beside it and what it would get in its place. It has no data and no set-up; each segment is acknowledged at once. */
 #ifndef UROCE_TESTS_SIM_TCP_H
 #define UROCE_TESTS_SIM_TCP_H
 
