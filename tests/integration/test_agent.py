@@ -47,7 +47,7 @@ class Hosts:
 
 
 class Agent(Process):
-    def __init__(self, hosts, folder, port, name, *args, cert=None, config=None, **more):
+    def __init__(self, hosts, folder, port, name, *args, cert=None, config=None, prefix=(), **more):
         self.host, self.port = NAMES[name], port
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix=f"{name}-", dir=folder))
         os.chmod(self.folder, 0o755)
@@ -55,7 +55,7 @@ class Agent(Process):
         if config:
             (self.folder / "conf").write_text(config, encoding="utf-8")
             args = ("--config", self.folder / "conf", *args)
-        super().__init__(SECURDMA, "agent", "--cert", hosts.cert(cert or name), "--key", hosts.key(cert or name), "--ca", hosts.cert("ca"), "--listen",
+        super().__init__(*prefix, SECURDMA, "agent", "--cert", hosts.cert(cert or name), "--key", hosts.key(cert or name), "--ca", hosts.cert("ca"), "--listen",
                          self.host, "--port", port, "--socket", self.socket, "--control", self.control, "--json", "--log-format", "json", *args, **more)
         try:
             self.listening = json.loads(self.wait_line(lambda line: '"listening"' in line))
