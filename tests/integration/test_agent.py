@@ -267,6 +267,64 @@ def test_queue_pair_that_goes_releases_its_peer_for_the_same_host_alone(hosts, a
     wait_until(lambda: third.ask(1, (C, 5), (B, 0x22))[2].startswith("its PSN was told to another host"), b.log)
 
 
+@pytest.fixture(params=["hosts", "host"])
+def connected(agent, program, request):
+    """Two programs of two hosts, or of one, whose queue pairs are connected; a function that connects one end again, and one that another end tries."""
+    a = agent("a")
+    b = agent("b") if request.param == "hosts" else a
+    ends = {0x11: (program(a), A, b.host, 0x22), 0x22: (program(b), b.host, A, 0x11)}
+    for qpn, (one, *_) in ends.items():
+        one.register(qpn)
+    for qpn, (one, *names) in ends.items():
+        one.connect(qpn, *names)
+    return ends
+
+
+def restart(ends, qpn, *others):
+    """From RESET to INIT and RTR; its PSN, and its peer's as it is told."""
+    one, own, peer, peer_qpn = ends[qpn]
+    one.forget(qpn)
+    return one.register(qpn), one.connect(qpn, own, peer, *others or (peer_qpn,)).psn
+
+
+def test_ends_are_reset_one_after_the_other(connected):
+    """The first one is connected again before the other one leaves what was."""
+    before = restart(connected, 0x11)
+    # Once more, before the other one follows.
+    psn, promised = restart(connected, 0x11)
+    assert psn != before[0]
+    assert restart(connected, 0x22) == (promised, psn)
+    # The other way around, and nothing is left of the first time.
+    psn, again = restart(connected, 0x22)
+    assert again != promised and restart(connected, 0x11) == (again, psn)
+
+
+def test_end_that_was_promised_has_no_other_peer(connected):
+    restart(connected, 0x11)
+    x, own, peer, _ = connected[0x11]
+    x.register(0x12)
+    with refused(errno.EACCES, "another"):
+        x.connect(0x12, own, peer, 0x22)
+    with refused(errno.EACCES, "somebody may have changed what the programs told each other"):
+        restart(connected, 0x22, 0x12)
+    assert x.wait_revoked()[1] == 0x11
+    # Who is gone waits for nobody.
+    for qpn in connected:
+        connected[qpn][0].forget(qpn)
+        connected[qpn][0].register(qpn)
+    for qpn in connected:
+        one, own, peer, peer_qpn = connected[qpn]
+        one.connect(qpn, own, peer, peer_qpn)
+    promised = restart(connected, 0x11)[1]
+    x.close()
+    y, own, peer, _ = connected[0x22]
+
+    def released():
+        y.forget(0x22)
+        return y.register(0x22) != promised
+    wait_until(released, "another PSN")
+
+
 def test_unencrypted_path_is_refused_where_encryption_is_required(agent, program):
     """For queue pairs and address handles, before anybody is asked; not for what stays on the host."""
     elsewhere = "192.0.2.1"
@@ -745,11 +803,14 @@ def test_what_a_program_may_get_wrong_has_an_answer(agent, program):
     a = agent("a")
     x = program(a)
     x.register(0x11)
-    for peer, number, lid in (B, 0, 0), (B, 1 << 24, 0), ("::", 5, 0), ("ff02::1", 5, 0), ("::", 5, 0xc000):
-        with refused(errno.EINVAL, "an address that no host has"):
+    for peer, number, lid, words in ((B, 0, 0, "no queue pair has that number"), (B, 1 << 24, 0, "no queue pair has that number"), ("::", 5, 0, "tell the program the index"),
+                                     ("ff02::1", 5, 0, "an address that no host has"), ("::", 5, 0xc000, "an address that no host has")):
+        with refused(errno.EINVAL, words):
             x.connect(0x11, A, peer, number, lid=lid, would_be=0xffffffff)
     with refused(errno.EACCES, "multicast"):
         x.address(A, "ff0e::ffff:e000:1")
+    with refused(errno.EACCES, "tell the program the index"):
+        x.address(A, "::")
     assert x.address(A, A).peer == "a.example"
 
 
