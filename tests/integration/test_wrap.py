@@ -588,6 +588,14 @@ def test_way_out_for_rdma_cm_is_one_that_helps(agent, observes, mode, advice):
     assert "(its option for rdma_cm off)" + (f", {advice}" if advice else "") in line and ("or " in line.split("rdma_cm off)")[1]) == bool(advice), line
 
 
+def test_library_stands_before_no_function_of_the_data_path():
+    """Those are called through the device's context, which it does not touch, and none has the name of one that it exports."""
+    out = subprocess.run(["nm", "-D", "--defined-only", os.path.join(BUILD, "wrap", "libsecurdma-wrap.so")], check=True, capture_output=True, text=True).stdout
+    names = {line.split()[2].partition("@")[0] for line in out.splitlines()} - {"IBVERBS_1.1"}
+    connecting = {"ibv_modify_qp", "ibv_destroy_qp", "ibv_close_device", "ibv_create_ah", "ibv_create_ah_from_wc", "rdma_create_id", "rdma_create_ep", "rsocket"}
+    assert {name for name in names if not name.startswith("mlx5dv_devx_")} == connecting
+
+
 # ---- the command ----------------------------------------------------------------------------------------------------------
 
 
