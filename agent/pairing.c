@@ -197,7 +197,8 @@ static bool is_own_gid(struct program *program, const struct queue_pair *pair, c
 	peer_end_format(own, text);
 	if (own->lid == 0 && !device_has_gid(pair->device, own->gid)) {
 		program_refuse(program, request->header.request, pair, request->psn_would_be, REFUSED_GID, EACCES, NULL,
-			       "queue pair %u: its GID %s is not an address of this host, nor in the map file", pair->qpn, text);
+			       "queue pair %u: its GID %s is not an address of this host, nor in the map file; for programs in another network namespace start an agent there",
+			       pair->qpn, text);
 		return false;
 	}
 	if (host_names_cover(&agent->own, agent->rules.map, own))
