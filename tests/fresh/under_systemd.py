@@ -95,6 +95,14 @@ def expect_filtered(unit, user, capabilities):
     expect((status["NoNewPrivs"], status["Seccomp"], int(status["CapEff"], 16)) == ("1", "2", capabilities), status)
 
 
+def expect_no_second_start(unit, seconds):
+    """It fails at the start, with the exit status of wrong settings, and is not started again: RestartSec is less than `seconds`."""
+    expect(systemctl("start", unit).returncode != 0, "a start with settings that are not valid")
+    time.sleep(seconds)
+    state = show("ActiveState", unit), show("NRestarts", unit), show("ExecMainStatus", unit)
+    expect(state == ("failed", "0", "2"), state)
+
+
 def check(function):
     """A check prints a line that begins with "ok" or "not ok"."""
     CHECKS.append(function)

@@ -98,8 +98,8 @@ def test_ca_is_replaced_step_by_step_while_programs_connect(hosts, agent, progra
     ends.reload()
     ends.connect()
     for name in "a", "b":
-        made = run(SECURDMA, "cert", "peer", "--ca", hosts.cert("next"), "--ca-key", hosts.key("next"), "--out", hosts.path / name, "--force", "--name", NAMES[name],
-                   "--cn", f"{name}.example")
+        made = run(SECURDMA, "cert", "peer", "--ca", hosts.cert("next"), "--ca-key", hosts.key("next"), "--out", hosts.path / name, "--force",
+                   "--name", NAMES[name], "--cn", f"{name}.example")
         assert made.returncode == 0, made.stderr
         ends.reload()
         ends.connect()
@@ -146,8 +146,8 @@ def test_jump_of_the_wall_clock_ends_nothing_and_prolongs_no_deadline(agent, pro
 
 def test_certificate_that_expires_is_refused_with_the_next_session_until_it_is_renewed(hosts, agent, program, clock):  # noqa: F811
     def renew(name):
-        made = run(*clock.prefix, SECURDMA, "cert", "peer", "--ca", hosts.cert("ca"), "--ca-key", hosts.key("ca"), "--out", hosts.path / name, "--force", "--name",
-                   NAMES[name], "--cn", f"{name}.example")
+        made = run(*clock.prefix, SECURDMA, "cert", "peer", "--ca", hosts.cert("ca"), "--ca-key", hosts.key("ca"), "--out", hosts.path / name, "--force",
+                   "--name", NAMES[name], "--cn", f"{name}.example")
         assert made.returncode == 0, made.stderr
 
     ends = Ends(program, *(agent(name, prefix=clock.prefix) for name in "ab"))
