@@ -277,13 +277,15 @@ void pairing_release(struct session *session, const struct peer_notice *notice)
 	struct agent *agent = session->agent;
 	struct queue_pair *pair = pairing_find(agent, &notice->other);
 
-	if (pair && pair_has_peer(pair, &notice->end) && host_names_cover(&session->host, agent->rules.map, &notice->end))
+	if (!host_names_cover(&session->host, agent->rules.map, &notice->end))
+		return;
+	promises_withdraw(agent, &notice->other, &notice->end, notice->psn);
+	if (pair && pair_has_peer(pair, &notice->end))
 		expectation_drop(pair, notice->psn);
 }
 
 void expectation_drop(struct queue_pair *pair, uint32_t peer_psn)
 {
-	promise_withdraw(pair, peer_psn);
 	if (pair->has_peer_psn && pair->peer_psn != peer_psn)
 		return;
 	if (pair->state == QUEUE_PAIR_EXPECTED)
@@ -301,6 +303,8 @@ static void tell(struct agent *agent, enum peer_frame_type type, const struct qu
 	struct session *session;
 
 	memcpy(peer.gid, pair->peer_gid, sizeof peer.gid);
+	if (type == PEER_RELEASE)
+		promises_withdraw(agent, &peer, &own, pair->psn);
 	here = pairing_find(agent, &peer);
 	if (here && here != pair && pair_has_peer(here, &own)) {
 		if (type == PEER_REVOKE)

@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define PROMISES_A_PROGRAM 4096u
+#define PROMISES_A_PROGRAM 1024u
 /* A program that takes longer between the resets of its ends connects them in the other order. */
 #define KEPT_US 60000000u
 
@@ -99,12 +99,19 @@ bool promise_keep(struct queue_pair *values)
 	return same;
 }
 
-void promise_withdraw(const struct queue_pair *pair, uint32_t peer_psn)
+static bool is_same_end(const struct peer_end *a, const struct peer_end *b)
 {
-	struct promise **at = find(pair);
+	return a->qpn == b->qpn && a->lid == b->lid && memcmp(a->gid, b->gid, sizeof a->gid) == 0;
+}
 
-	if (*at && (*at)->peer_psn == peer_psn)
-		promise_free(pair->program, at);
+void promises_withdraw(struct agent *agent, const struct peer_end *own, const struct peer_end *peer, uint32_t peer_psn)
+{
+	for (struct program *program = agent->programs; program; program = program->next)
+		for (struct promise **at = &program->promises; *at;)
+			if ((*at)->peer_psn == peer_psn && is_same_end(&(*at)->own, own) && is_same_end(&(*at)->peer, peer))
+				promise_free(program, at);
+			else
+				at = &(*at)->next;
 }
 
 void promises_clear(struct program *program)

@@ -9,6 +9,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+struct agent;
 struct program;
 struct queue_pair;
 
@@ -17,8 +18,8 @@ struct queue_pair;
 int promise_make(const struct queue_pair *pair, const struct peer_end *own, const struct peer_end *peer, uint32_t peer_psn, uint32_t *out);
 /* Gives the PSN and the peer to a queue pair that is registered again, of which number, device, type and program are set. False: nothing was promised. */
 bool promise_keep(struct queue_pair *values);
-/* The peer with that PSN is gone. */
-void promise_withdraw(const struct queue_pair *pair, uint32_t peer_psn);
+/* The peer with that PSN is gone. The other end may be between its reset and INIT, and so not be registered. */
+void promises_withdraw(struct agent *agent, const struct peer_end *own, const struct peer_end *peer, uint32_t peer_psn);
 void promises_clear(struct program *program);
 
 #endif

@@ -294,6 +294,18 @@ def test_ends_are_reset_one_after_the_other(connected):
     psn, promised = restart(connected, 0x11)
     assert psn != before[0]
     assert restart(connected, 0x22) == (promised, psn)
+    # The first one goes back while the other one is between its reset and INIT: nothing is promised any more.
+    psn, promised = restart(connected, 0x11)
+    x, y = connected[0x11][0], connected[0x22][0]
+    y.forget(0x22)
+    x.forget(0x11)
+    psn = x.register(0x11)
+    x.register(0x12)
+    with refused(errno.EACCES, "registered"):  # an answer that comes after the word of the reset
+        x.connect(0x12, *connected[0x11][1:3], 0x99)
+    other = y.register(0x22)
+    assert other != promised and y.connect(0x22, *connected[0x22][1:]).psn == psn
+    assert x.connect(0x11, *connected[0x11][1:]).psn == other
     # The other way around, and nothing is left of the first time.
     psn, again = restart(connected, 0x22)
     assert again != promised and restart(connected, 0x11) == (again, psn)
