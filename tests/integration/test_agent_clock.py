@@ -11,7 +11,7 @@ import pytest
 
 from agent_client import Refused
 from conftest import BUILD, SECURDMA, run, sanitizer_library, wait_until
-from test_agent import A, B, NAMES, Hosts, agent, program, refused  # noqa: F401
+from test_agent import A, B, NAMES, PATIENT, Hosts, agent, program, refused  # noqa: F401
 
 WALL_CLOCK = os.path.join(BUILD, "tests", "integration", "wall_clock.so")
 YEAR = 365 * 86400
@@ -88,7 +88,7 @@ def append(path, other):
 
 def test_ca_is_replaced_step_by_step_while_programs_connect(hosts, agent, program):  # noqa: F811
     """Both hosts trust the new one as well, then show certificates of it one after the other, then trust it alone."""
-    ends = Ends(program, agent("a"), agent("b"))
+    ends = Ends(program, *(agent(name, *PATIENT) for name in "ab"))
     ends.connect()
     run(SECURDMA, "cert", "ca", "--cn", "the next CA", "--out", hosts.path / "next")
     for name in "a", "b":
@@ -117,18 +117,17 @@ def test_ca_is_replaced_step_by_step_while_programs_connect(hosts, agent, progra
     ends.is_refused("no CA in the CA file (--ca, --client-ca) has issued it")
 
 
-@pytest.mark.parametrize("jump", [20 * YEAR, -20 * YEAR], ids=["forward", "back"])
-def test_jump_of_the_wall_clock_ends_nothing_and_prolongs_no_deadline(agent, program, clock, jump):  # noqa: F811
+def test_jump_of_the_wall_clock_ends_nothing_and_prolongs_no_deadline(agent, program, clock):  # noqa: F811
     """Not the session, which goes on as long as it would have, nor what waits; nor does it let a silent peer be."""
-    options = ("--keepalive-ms", "200", "--idle-timeout-ms", "3600000", "--connect-timeout-ms", "1000")
-    a, b = (agent(name, *options, prefix=clock.prefix) for name in "ab")
+    a, b = (agent(name, "--keepalive-ms", "1000", "--connect-timeout-ms", "4000", prefix=clock.prefix) for name in "ab")
     ends = Ends(program, a, b)
     ends.connect()
     since = [one.status()["peers"][0]["since"] for one in (a, b)]
-    clock.set(jump)
-    ends.connect()
-    time.sleep(1)  # several keepalives
-    ends.connect()
+    for jump in (20 * YEAR, -20 * YEAR):
+        clock.set(jump)
+        ends.connect()
+        time.sleep(1.2)  # longer than a keepalive
+        ends.connect()
     assert not ends.sessions_ended() and [one.status()["peers"][0]["since"] for one in (a, b)] == since
     # Nor does it change how long the question to a peer that is stopped waits, nor when that peer counts as gone.
     ends.programs[0].register(0x99)
@@ -136,9 +135,9 @@ def test_jump_of_the_wall_clock_ends_nothing_and_prolongs_no_deadline(agent, pro
     try:
         began, asked = time.monotonic(), ends.programs[0].ask(0x99, A, B, 0x99)
         clock.set(0)
-        with refused(errno.EACCES, "did not answer within 1000 ms"):
+        with refused(errno.EACCES, "did not answer within 4000 ms"):
             ends.programs[0].answer(asked)
-        assert time.monotonic() - began > 0.9
+        assert time.monotonic() - began > 3.9
         wait_until(lambda: any("silent" in event["message"] for event in a.events("agent.session_closed")), a.log)
     finally:
         b.signal(signal.SIGCONT)
@@ -150,7 +149,7 @@ def test_certificate_that_expires_is_refused_with_the_next_session_until_it_is_r
                    "--name", NAMES[name], "--cn", f"{name}.example")
         assert made.returncode == 0, made.stderr
 
-    ends = Ends(program, *(agent(name, prefix=clock.prefix) for name in "ab"))
+    ends = Ends(program, *(agent(name, *PATIENT, prefix=clock.prefix) for name in "ab"))
     ends.connect()
     clock.set(2 * YEAR)
     # What was verified in its time goes on until its session is made anew.
