@@ -3,6 +3,7 @@
 #include "clock.h"
 #include "log.h"
 #include "owner.h"
+#include "promises.h"
 #include "session.h"
 
 #include <errno.h>
@@ -98,10 +99,7 @@ static const char *problem_of(const struct queue_pair *pair, const struct peer_q
 			       : NULL;
 	case QUEUE_PAIR_EXPECTED: return same ? NULL : "another queue pair has asked for it before";
 	case QUEUE_PAIR_ASKING: return same ? NULL : "its program names another queue pair";
-	case QUEUE_PAIR_CONNECTED:
-		if (!same)
-			return "it is connected with another queue pair";
-		return pair->peer_psn != query->psn ? "it is connected with an earlier queue pair of this number; reset both ends" : NULL;
+	case QUEUE_PAIR_CONNECTED: return same ? NULL : "it is connected with another queue pair";
 	case QUEUE_PAIR_REFUSED: return "its connection was refused; its program must reset it first";
 	}
 	return "its state is not known";
@@ -120,6 +118,20 @@ static void grant(struct session *session, struct queue_pair *pair, const struct
 	pair->has_peer_psn = true;
 	pair->expected_at = (uint32_t)(srdma_clock_us() / 1000000);
 	answer(session, query->id, PEER_OK, pair->psn, "%s", "");
+}
+
+/* The asker was reset, and this queue pair, which is to follow, is still connected with what it was. */
+static void promise(struct session *session, const struct queue_pair *pair, const struct peer_query *query)
+{
+	char text[PEER_TEXT];
+	uint32_t psn;
+
+	if (promise_make(pair, &query->asked, &query->asker, query->psn, &psn) == 0) {
+		answer(session, query->id, PEER_OK, psn, "%s", "");
+		return;
+	}
+	snprintf(text, sizeof text, "it is connected with an earlier queue pair of this number, and %.100s; reset both ends first", srdma_error_text());
+	refuse(session, query, pair, REFUSED_LIMIT, PEER_BUSY, text);
 }
 
 /* Returns false if there is no such queue pair yet. */
@@ -154,6 +166,8 @@ static bool decide(struct session *session, const struct peer_query *query)
 	problem = problem_of(pair, query);
 	if (problem)
 		refuse(session, query, pair, REFUSED_TAKEN, PEER_TAKEN, problem);
+	else if (pair->state == QUEUE_PAIR_CONNECTED && pair->peer_psn != query->psn)
+		promise(session, pair, query);
 	else
 		grant(session, pair, query);
 	return true;
@@ -263,7 +277,10 @@ void pairing_release(struct session *session, const struct peer_notice *notice)
 	struct agent *agent = session->agent;
 	struct queue_pair *pair = pairing_find(agent, &notice->other);
 
-	if (pair && pair_has_peer(pair, &notice->end) && host_names_cover(&session->host, agent->rules.map, &notice->end))
+	if (!host_names_cover(&session->host, agent->rules.map, &notice->end))
+		return;
+	promises_withdraw(agent, &notice->other, &notice->end, notice->psn);
+	if (pair && pair_has_peer(pair, &notice->end))
 		expectation_drop(pair, notice->psn);
 }
 
@@ -286,6 +303,8 @@ static void tell(struct agent *agent, enum peer_frame_type type, const struct qu
 	struct session *session;
 
 	memcpy(peer.gid, pair->peer_gid, sizeof peer.gid);
+	if (type == PEER_RELEASE)
+		promises_withdraw(agent, &peer, &own, pair->psn);
 	here = pairing_find(agent, &peer);
 	if (here && here != pair && pair_has_peer(here, &own)) {
 		if (type == PEER_REVOKE)

@@ -4,6 +4,7 @@
 #include "local_check.h"
 #include "log.h"
 #include "owner.h"
+#include "promises.h"
 #include "session.h"
 
 #include <errno.h>
@@ -70,11 +71,24 @@ void pairing_leave(struct program *program)
 		if (ask->program == program)
 			ask_free(ask);
 	}
+	promises_clear(program);
 	registrations_leave(program);
 	registrations_try(agent, 0);
 }
 
 /* ---- connection -------------------------------------------------------------------------------------------------- */
+
+/* It was reset, and the other end, which is to follow, is still connected with what it was. */
+static void promise_here(struct ask *ask, const struct queue_pair *other, const struct peer_end *own)
+{
+	uint32_t psn;
+
+	if (promise_make(other, &ask->peer, own, ask->pair->psn, &psn) == 0)
+		ask_grant_here(ask, psn);
+	else
+		ask_refuse(ask, REFUSED_LIMIT, EACCES, agent_name(ask->program->agent), "it is connected with an earlier queue pair of this number, and %s; reset both ends first",
+			   srdma_error_text());
+}
 
 /* Both ends are on this host: no other agent is asked. */
 static void connect_here(struct ask *ask, struct queue_pair *other)
@@ -98,9 +112,13 @@ static void connect_here(struct ask *ask, struct queue_pair *other)
 		return;
 	}
 	if (other != pair && (other->state == QUEUE_PAIR_REFUSED || (other->state != QUEUE_PAIR_IDLE && !same) ||
-			      (other->state == QUEUE_PAIR_CONNECTED && other->peer_psn != pair->psn) ||
 			      (other->state == QUEUE_PAIR_IDLE && other->told && memcmp(other->peer_gid, own.gid, 16) != 0))) {
 		ask_refuse(ask, REFUSED_TAKEN, EACCES, name, "it belongs to another connection; its program must reset it first");
+		return;
+	}
+	agent_count(agent, COUNT_CONNECTED_HERE);
+	if (other != pair && other->state == QUEUE_PAIR_CONNECTED && other->peer_psn != pair->psn) {
+		promise_here(ask, other, &own);
 		return;
 	}
 	if (other != pair && other->state == QUEUE_PAIR_IDLE) {
@@ -111,7 +129,6 @@ static void connect_here(struct ask *ask, struct queue_pair *other)
 	other->told = true;
 	other->peer_psn = pair->psn;
 	other->has_peer_psn = true;
-	agent_count(agent, COUNT_CONNECTED_HERE);
 	ask_grant_here(ask, other->psn);
 }
 
@@ -180,7 +197,8 @@ static bool is_own_gid(struct program *program, const struct queue_pair *pair, c
 	peer_end_format(own, text);
 	if (own->lid == 0 && !device_has_gid(pair->device, own->gid)) {
 		program_refuse(program, request->header.request, pair, request->psn_would_be, REFUSED_GID, EACCES, NULL,
-			       "queue pair %u: its GID %s is not an address of this host, nor in the map file", pair->qpn, text);
+			       "queue pair %u: its GID %s is not an address of this host, nor in the map file; for programs in another network namespace start an agent there",
+			       pair->qpn, text);
 		return false;
 	}
 	if (host_names_cover(&agent->own, agent->rules.map, own))
@@ -231,6 +249,16 @@ static bool is_settled(struct queue_pair *pair, const struct local_connect *requ
 	}
 }
 
+/* What is wrong with a destination. */
+static const char *wrong_address(const uint8_t gid[16], uint32_t lid)
+{
+	if (local_destination_is_valid(gid, lid))
+		return "an address, but no queue pair has that number";
+	if (lid == 0 && memcmp(gid, (const uint8_t[16]){0}, 16) == 0)
+		return "no address: on RoCE it needs a GID; tell the program the index of one (many have an option -g, -x or --gid-index)";
+	return "an address that no host has, such as a multicast group";
+}
+
 void pairing_connect(struct program *program, const struct local_connect *request)
 {
 	struct queue_pair *pair = pairing_find_own(program, request->device, request->port, request->qpn);
@@ -245,7 +273,8 @@ void pairing_connect(struct program *program, const struct local_connect *reques
 	}
 	if (!local_destination_is_valid(request->peer_gid, request->peer_lid) || !local_qpn_is_valid(request->peer_qpn)) {
 		program_refuse(program, request->header.request, pair, request->psn_would_be, REFUSED_INVALID, EINVAL, NULL,
-			       "queue pair %u: the program names queue pair %u at an address that no host has", pair->qpn, request->peer_qpn);
+			       "queue pair %u: the program names queue pair %u at %s", pair->qpn, request->peer_qpn,
+			       wrong_address(request->peer_gid, request->peer_lid));
 		return;
 	}
 	memcpy(peer.gid, request->peer_gid, sizeof peer.gid);
@@ -281,7 +310,8 @@ void pairing_address(struct program *program, const struct local_address *reques
 
 	if (!local_destination_is_valid(request->peer_gid, request->peer_lid)) {
 		program_refuse(program, request->header.request, NULL, 0, REFUSED_INVALID, EACCES, NULL,
-			       "an address handle of %s leads to a multicast group, or nowhere: no agent can vouch for who receives there", request->device);
+			       "an address handle of %s leads to %s; no agent can vouch for who receives there", request->device,
+			       wrong_address(request->peer_gid, request->peer_lid));
 		return;
 	}
 	memcpy(own.gid, request->gid, sizeof own.gid);

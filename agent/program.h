@@ -35,6 +35,8 @@ struct program {
 	char name[LOCAL_NAME]; /* printable */
 	struct device *devices;
 	struct queue_pair *queue_pairs;
+	struct promise *promises; /* promises.c */
+	unsigned promise_count;
 	unsigned asks, registrations; /* that wait */
 	unsigned foreign; /* GIDs it reported that are not this host's */
 	uint64_t deadline; /* for HELLO */

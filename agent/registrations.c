@@ -4,6 +4,7 @@
 #include "clock.h"
 #include "log.h"
 #include "owner.h"
+#include "promises.h"
 #include "session.h"
 
 #include <errno.h>
@@ -40,7 +41,7 @@ static const uint8_t no_gid[16];
 static int take_psn(struct queue_pair *pair, const struct local_queue_pair *request)
 {
 	if (request->header.type != LOCAL_RESTORE)
-		return srdma_psn_generate(&pair->psn);
+		return promise_keep(pair) ? 0 : srdma_psn_generate(&pair->psn);
 	pair->psn = request->psn;
 	if (!request->connected)
 		return 0;

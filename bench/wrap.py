@@ -91,7 +91,7 @@ def many(sockets):
 def figures(sockets):
     for name, unit, words, at in (
             ("ib_write_bw, 64 KiB", "MB/s", ("ib_write_bw", "-s", "65536", "-n", "50000"), 3),
-            ("ib_write_bw, UC, 4 KiB", "MB/s", ("ib_write_bw", "-c", "UC", "-s", "4096", "-n", "200000"), 3),
+            ("ib_write_bw, UC, 4 KiB", "MB/s", ("ib_write_bw", "-c", "UC", "-s", "4096", "-n", "1000000"), 3),
             ("ib_send_lat, 2 B, median", "us", ("ib_send_lat", "-n", "200000"), 4)):
         seen = in_turn(options.rounds, {"wrapped": lambda words=words: perftest(sockets, *words), "bare": lambda words=words: perftest(None, *words)})
         wrapped, bare = ([run[at] for run in seen[which]] for which in ("wrapped", "bare"))

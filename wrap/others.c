@@ -4,6 +4,7 @@
 #include "link.h"
 #include "next.h"
 #include "refuse.h"
+#include "setting.h"
 
 #include <errno.h>
 #include <stdint.h>
@@ -23,10 +24,15 @@ static int refuse_other(const char *kind, const char *what, const char *why)
 	return refuse(&record, kind, false, what, why);
 }
 
+#define CM_PROBLEM "rdma_cm tells the peer and the PSNs in clear, past the agent; let the program connect by TCP (its option for rdma_cm off)"
+
+/* Names only what helps: where one of the two enforces, the other's word does not. */
 static int refuse_cm(const char *what)
 {
-	return refuse_other("rdma_cm", what, "rdma_cm tells the peer and the PSNs in clear, past the agent; let the program connect by TCP "
-			    "(its option for rdma_cm off), or wrap it with --observe");
+	link_reach();
+	if (link_observes())
+		return refuse_other("rdma_cm", what, CM_PROBLEM);
+	return refuse_other("rdma_cm", what, setting()->observe ? CM_PROBLEM ", or let the agent observe (its option --mode)" : CM_PROBLEM ", or wrap it with --observe");
 }
 
 /* Calls the library's own function. */

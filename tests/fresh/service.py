@@ -1,9 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""securdma.service under the systemd that runs this: started, reloaded, drained, stopped, on uroce. For tests/fresh/stages/service.
-
-Runs as root in a system of its own, on which `make install` was done: it makes units, certificates and addresses. A check prints a line
-that begins with "ok" or "not ok"; the last line counts them.
-"""
+"""securdma.service under the systemd that runs this: started, reloaded, drained, stopped, on uroce. For tests/fresh/stages/service."""
 import hashlib
 import json
 import os
@@ -12,83 +8,33 @@ import signal
 import socket
 import ssl
 import subprocess
-import sys
 import time
-import traceback
 
-ETC = "/etc/securdma"
-DROP_INS = "/etc/systemd/system"
+import under_systemd
+from under_systemd import (DROP_INS, ETC, STEP, cert, check, drop_in, expect, expect_filtered, expect_no_second_start, expect_valid, mark, run,
+                           systemctl, wait_until, write)
+
+UNIT = "securdma.service"
 HOST, PORT = "127.0.0.1", 4433
-STEP = 90  # seconds for anything that should take one or two
-passed, failed = 0, 0
 
 
 # ---- what all use ------------------------------------------------------------------------------------------------------
 
 
-def run(*args, timeout=STEP, check=False, **more):
-    result = subprocess.run([str(arg) for arg in args], capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL, **more)
-    if check and result.returncode != 0:
-        raise AssertionError(f"{' '.join(map(str, args))}: exit status {result.returncode}\n{result.stdout}{result.stderr}")
-    return result
-
-
-def systemctl(*args, **more):
-    return run("systemctl", *args, **more)
-
-
-def show(name, unit="securdma.service"):
-    return systemctl("show", "--property", name, "--value", unit, check=True).stdout.strip()
-
-
-def expect(condition, what):
-    assert condition, what() if callable(what) else what
-
-
-def wait_until(condition, what, timeout=STEP):
-    deadline = time.monotonic() + timeout
-    while not (value := condition()):
-        expect(time.monotonic() < deadline, lambda: f"not within {timeout} s: {what() if callable(what) else what}")
-        time.sleep(0.1)
-    return value
-
-
-def entries(*args):
-    run("journalctl", "--sync")
-    return [json.loads(line) for line in run("journalctl", "--no-pager", "--quiet", "--output", "json", *args, check=True).stdout.splitlines()]
-
-
-def mark():
-    """Where the journal ends now."""
-    return int(entries("--lines", "1")[0]["__REALTIME_TIMESTAMP"])
+def show(name, unit=UNIT):
+    return under_systemd.show(name, unit)
 
 
 def journal(since):
-    """The lines of the server and of what the unit starts, since a mark; not what systemd says of the unit."""
-    return [entry for entry in entries("_SYSTEMD_UNIT=securdma.service") if int(entry["__REALTIME_TIMESTAMP"]) > since]
+    return under_systemd.journal(UNIT, since)
 
 
 def messages(since):
     return [entry["MESSAGE"] for entry in journal(since)]
 
 
-def write(path, text):
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    with open(path, "w", encoding="ascii") as file:
-        file.write(text)
-
-
 def configure(text=""):
     write(f"{ETC}/securdma.conf", f"[tls]\ncert = {ETC}/server.crt\nkey = {ETC}/server.key\nclient-ca = {ETC}/ca.crt\n{text}")
-
-
-def drop_in(unit, name, text):
-    write(f"{DROP_INS}/{unit}.d/{name}.conf", text)
-    systemctl("daemon-reload", check=True)
-
-
-def cert(*args):
-    run("securdma", "cert", *args, check=True, cwd=ETC)
 
 
 def client(*args, host=HOST, device=(), timeout=STEP):
@@ -158,21 +104,9 @@ def is_active(unit="securdma.service"):
 
 # ---- the checks --------------------------------------------------------------------------------------------------------
 
-CHECKS = []
-
-
-def check(function):
-    CHECKS.append(function)
-    return function
-
-
 @check
 def unit_is_valid_and_exposes_no_more_than_it_must():
-    verified = run("systemd-analyze", "--man=no", "verify", "securdma.service", "securdma.socket")
-    expect(verified.returncode == 0 and not verified.stderr.strip(), lambda: f"systemd-analyze verify: {verified}")
-    security = run("systemd-analyze", "security", "--no-pager", "--offline=yes", "--threshold=19", "/usr/local/lib/systemd/system/securdma.service")
-    print("#", security.stdout.strip().splitlines()[-1])
-    expect(security.returncode == 0, lambda: f"systemd-analyze security: {security}")
+    expect_valid(19, UNIT, "securdma.socket")
 
 
 @check
@@ -185,12 +119,7 @@ def starts_and_serves_a_client():
 @check
 def runs_as_its_own_user_with_nothing_more_than_that():
     start()
-    with open(f"/proc/{show('MainPID')}/status", encoding="ascii") as file:
-        status = dict(line.rstrip("\n").split(":\t", 1) for line in file if ":\t" in line)
-    user = run("id", "-u", "securdma", check=True).stdout.strip()
-    expect(set(status["Uid"].split()) == {user} and user != "0", lambda: status["Uid"])
-    # Two filters: systemd's and the server's own.
-    expect((status["NoNewPrivs"], status["Seccomp"], int(status["CapEff"], 16)) == ("1", "2", 0), status)
+    expect_filtered(UNIT, "securdma", 0)
 
 
 @check
@@ -293,10 +222,7 @@ def stop_has_the_time_that_the_settings_give_it():
 @check
 def wrong_settings_fail_once_and_for_good():
     configure("[server]\nmax-clients = many\n")
-    expect(systemctl("start", "securdma.service").returncode != 0, "a start with settings that are not valid")
-    time.sleep(7)  # longer than RestartSec
-    state = show("ActiveState"), show("NRestarts"), show("ExecMainStatus")
-    expect(state == ("failed", "0", "2"), state)
+    expect_no_second_start(UNIT, 7)
     configure()
     start()
     expect_served()
@@ -455,32 +381,5 @@ def clean():
     systemctl("reset-failed", "securdma.service", "securdma.socket")
 
 
-def main():
-    global passed, failed
-    prepare()
-    wanted = sys.argv[1:]
-    for function in CHECKS:
-        if wanted and function.__name__ not in wanted:
-            continue
-        began = time.monotonic()
-        try:
-            clean()
-            function()
-            passed += 1
-            print(f"ok - {function.__name__.replace('_', ' ')} ({time.monotonic() - began:.0f} s)", flush=True)
-        except Exception:
-            failed += 1
-            print(f"not ok - {function.__name__.replace('_', ' ')}")
-            print("".join(f"# {line}\n" for line in traceback.format_exc().splitlines()))
-            tail = run("journalctl", "--no-pager", "--lines", "40", "--unit", "securdma.service", "--unit", "securdma.socket").stdout
-            print("".join(f"#   {line}\n" for line in tail.splitlines()), flush=True)
-    print(f"{passed} checks passed, {failed} failed", flush=True)
-    return 1 if failed else 0
-
-
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except Exception:
-        traceback.print_exc(file=sys.stdout)
-        sys.exit(1)
+    under_systemd.main(prepare, clean, UNIT, "securdma.socket")

@@ -20,7 +20,7 @@ import time
 import pytest
 import wrap_agent
 from conftest import BUILD, SECURDMA, STEP, UROCE, Process, free_port, left_out_of, wait_until
-from wrap_agent import ADDRESS, CONNECT, OBSERVE, RESTORE, StandIn
+from wrap_agent import ADDRESS, CONNECT, ENFORCE, OBSERVE, RESTORE, StandIn
 
 # What is wrapped is a stranger's program, and so is the library built: without sanitizers. The kernel's device has runs of its own.
 pytestmark = left_out_of("asan", "tsan", "vm")
@@ -580,6 +580,22 @@ def test_connections_past_verbs_are_refused_and_told_to_the_agent(agent):
     assert {(refusal, what) for refusal, what, _ in agent.events} == {(1, "rdma_cm"), (1, "devx")}
 
 
+@pytest.mark.parametrize("observes, mode, advice", [(False, ENFORCE, "or wrap it with --observe"), (True, ENFORCE, "or let the agent observe"), (True, OBSERVE, "")])
+def test_way_out_for_rdma_cm_is_one_that_helps(agent, observes, mode, advice):
+    agent.mode = mode
+    said = finish(wrap(agent, "rping", "-c", "-a", LOOPBACK, "-p", str(free_port(LOOPBACK)), options=["--observe"] if observes else []), None).stderr
+    line = next(line for line in said.splitlines() if "rdma_create_id" in line)
+    assert "(its option for rdma_cm off)" + (f", {advice}" if advice else "") in line and ("or " in line.split("rdma_cm off)")[1]) == bool(advice), line
+
+
+def test_library_stands_before_no_function_of_the_data_path():
+    """Those are called through the device's context, which it does not touch, and none has the name of one that it exports."""
+    out = subprocess.run(["nm", "-D", "--defined-only", os.path.join(BUILD, "wrap", "libsecurdma-wrap.so")], check=True, capture_output=True, text=True).stdout
+    names = {line.split()[2].partition("@")[0] for line in out.splitlines()} - {"IBVERBS_1.1"}
+    connecting = {"ibv_modify_qp", "ibv_destroy_qp", "ibv_close_device", "ibv_create_ah", "ibv_create_ah_from_wc", "rdma_create_id", "rdma_create_ep", "rsocket"}
+    assert {name for name in names if not name.startswith("mlx5dv_devx_")} == connecting
+
+
 # ---- the command ----------------------------------------------------------------------------------------------------------
 
 
@@ -593,6 +609,15 @@ def test_exit_codes_and_usage(agent):
         assert "Try 'securdma wrap --help'" in finish([SECURDMA, "wrap", *words], 2).stderr
     # A write to a pipe that nobody reads ends the command, as it would without.
     assert finish(wrap(agent, "sh", "-c", "kill -PIPE $$; echo alive"), -13).stdout == ""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="runs a program as another user")
+def test_report_says_what_it_lacks(agent):
+    """A command that gives up its rights."""
+    os.chmod(os.path.dirname(agent.path), 0o755)
+    os.chmod(agent.path, 0o666)
+    said = finish(wrap(agent, "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "rping", "-c", "-a", LOOPBACK, options=["--report"]), None).stderr
+    assert "the report lacks what process" in said, said
 
 
 def test_command_with_rights_of_its_own_is_not_run_unwrapped(agent, tmp_path):

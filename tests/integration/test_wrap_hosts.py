@@ -152,6 +152,18 @@ def test_psns_cross_and_agents_come_back(hosts):
     assert (error, wrong) == (0, 0)
 
 
+def test_ends_are_reset_one_after_the_other(hosts):
+    """Each as far as RTS, as programs do that keep their queue pairs after an error."""
+    a, b = (host.start() for host in hosts)
+    x, y = a.pairs(), b.pairs()
+    qpns = connect(x, y)
+    before = {*x.psns()}
+    for one, peer, address in ((x, qpns[1], B), (y, qpns[0], A)):
+        assert one.reset(0) == one.init(0) == one.rtr(0, peer, address, 0) == one.rts(0, 0) == 0, one.log()
+    assert x.psns() == y.psns()[::-1] and not before & {*x.psns()}
+    assert y.receive(0) == 0 and x.send(0) == 0 and x.poll(20000) == 0 and y.poll(20000) == 0
+
+
 def test_agent_that_is_stopped_holds_up_a_program_once(hosts):
     """Not each call that tells it something: its socket takes a few hundred packets while nobody reads. It then knows what is true."""
     count, waits_ms = 500, 3000
