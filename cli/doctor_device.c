@@ -161,7 +161,7 @@ static void report_uverbs(struct doctor *doctor)
 
 		snprintf(what, sizeof what, "node %s", strrchr(node, '/') + 1);
 		if (access(node, R_OK | W_OK) == 0)
-			doctor_find(doctor, FINDING_OK, what, NULL, "%s can be opened", node);
+			doctor_find(doctor, FINDING_OK, what, NULL, "the user may read and write %s", node);
 		else
 			doctor_find(doctor, FINDING_FAIL, what,
 				    "chmod 0666 /dev/infiniband/uverbs*   (Debian's rdma-core has a udev rule for it)",
