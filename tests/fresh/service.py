@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""securdma.service under the systemd that runs this: started, reloaded, drained, stopped, on uroce. For tests/fresh/stages/service.
+"""securdma.service and securdma-agent.service under the systemd that runs this: started, reloaded, drained, stopped, on uroce. For
+tests/fresh/stages/service.
 
 Runs as root in a system of its own, on which `make install` was done: it makes units, certificates and addresses. A check prints a line
 that begins with "ok" or "not ok"; the last line counts them.
@@ -421,6 +422,47 @@ def device_that_comes_late_is_served_on():
     run("ip", "address", "delete", f"{other}/32", "dev", "lo", check=True)
 
 
+# ---- the agent ---------------------------------------------------------------------------------------------------------
+
+
+def pingpong(user):
+    """Both ends of an unchanged program, as that user; what `securdma wrap` reports of each."""
+    command = ["runuser", "-u", user, "--", "uroce", "securdma", "wrap", "--report", "--", "ibv_rc_pingpong", "-g", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as server:
+        try:
+            # Until it listens.
+            client = wait_until(lambda: (end := run(*command, HOST)).returncode == 0 and end, lambda: f"{run(*command, HOST)}")
+            text, _ = server.communicate(timeout=STEP)
+        finally:
+            server.kill()
+    return client.stdout + client.stderr, text
+
+
+@check
+def agent_vouches_for_programs_whose_processes_it_may_not_see():
+    """ProtectProc=invisible hides from it the processes of all users but its own."""
+    cert("peer", "--name", HOST, "--out", "host", "--force")
+    shutil.chown(f"{ETC}/host.key", "root", "securdma")
+    os.chmod(f"{ETC}/host.key", 0o640)
+    write(f"{ETC}/agent.conf", f"[tls]\ncert = {ETC}/host.crt\nkey = {ETC}/host.key\nca = {ETC}/ca.crt\n")
+    unit = "securdma-agent.service"
+    try:
+        systemctl("start", unit, check=True)
+        for user in ("root", "nobody"):
+            for text in pingpong(user):
+                expect("queue pairs connected: 1, of which 1 with PSNs from the agents" in text, text)
+        expect("connected 4, refused 0" in (text := run("securdma", "status", "--agent", check=True).stdout), text)
+        before = show("MainPID", unit)
+        systemctl("reload", unit, check=True)
+        expect(show("MainPID", unit) == before, "a reload keeps the process")
+        write(f"{ETC}/agent.conf", "[tls]\n")
+        expect(systemctl("reload", unit).returncode != 0 and show("ActiveState", unit) == "active", lambda: systemctl("status", unit).stdout)
+        pingpong("nobody")
+    finally:
+        systemctl("stop", unit)
+    expect(show("Result", unit) == "success", lambda: systemctl("status", unit).stdout)
+
+
 # ---- all of them -------------------------------------------------------------------------------------------------------
 
 
@@ -472,7 +514,8 @@ def main():
             failed += 1
             print(f"not ok - {function.__name__.replace('_', ' ')}")
             print("".join(f"# {line}\n" for line in traceback.format_exc().splitlines()))
-            tail = run("journalctl", "--no-pager", "--lines", "40", "--unit", "securdma.service", "--unit", "securdma.socket").stdout
+            tail = run("journalctl", "--no-pager", "--lines", "40", "--unit", "securdma.service", "--unit", "securdma.socket",
+                       "--unit", "securdma-agent.service").stdout
             print("".join(f"#   {line}\n" for line in tail.splitlines()), flush=True)
     print(f"{passed} checks passed, {failed} failed", flush=True)
     return 1 if failed else 0
