@@ -125,7 +125,8 @@ static bool is_under_uroce(void)
 
 static void report_kernel(struct doctor *doctor)
 {
-	if (access("/sys/class/infiniband", F_OK) == 0)
+	/* A device in user space may show a program /sys/class/infiniband all the same. */
+	if (access("/sys/module/ib_core", F_OK) == 0)
 		doctor_find(doctor, FINDING_OK, "kernel", NULL, "the kernel's RDMA core is loaded");
 	else if (doctor->usable_device || is_under_uroce())
 		doctor_find(doctor, FINDING_OK, "kernel", NULL, "the kernel's RDMA core is not loaded; a device in user space does not need it");
@@ -160,7 +161,7 @@ static void report_uverbs(struct doctor *doctor)
 
 		snprintf(what, sizeof what, "node %s", strrchr(node, '/') + 1);
 		if (access(node, R_OK | W_OK) == 0)
-			doctor_find(doctor, FINDING_OK, what, NULL, "%s can be opened", node);
+			doctor_find(doctor, FINDING_OK, what, NULL, "the user may read and write %s", node);
 		else
 			doctor_find(doctor, FINDING_FAIL, what,
 				    "chmod 0666 /dev/infiniband/uverbs*   (Debian's rdma-core has a udev rule for it)",

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A connection in the event loop of libevent: no call waits, and the program does other things meanwhile. It sends five messages,
  * one at each tick of a timer, and prints the echoes as they come.
- * usage: event HOST PORT   with ca.crt, client.crt and client.key in the working folder */
+ * usage: event HOST PORT   with ca.crt, client.crt and client.key in the working folder
+ * cc event.c $(pkg-config --cflags --libs securdma libevent_core)   libevent's headers are in Debian's libevent-dev */
 #include <errno.h>
 #include <event2/event.h>
 #include <securdma.h>

@@ -231,5 +231,7 @@ def test_uroce_is_not_advised_where_it_is(certs):
 def test_doctor_needs_no_settings(device):
     found = json.loads(run(SECURDMA, "doctor", "--json").stdout)
     assert not any(finding["status"] == "fail" for finding in found if finding["what"] != "TLS port"), found
+    kernel = next(finding["text"] for finding in found if finding["what"] == "kernel")
+    assert ("is loaded" in kernel) == os.path.exists("/sys/module/ib_core")
     text = run(SECURDMA, "doctor", "--port", "0", "--listen", "192.0.2.1").stdout
     assert "\n                          fix: " in text and "to mend" not in text and text.splitlines()[-1].endswith(" failed")

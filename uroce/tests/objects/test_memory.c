@@ -1,25 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "check.h"
+#include "memory_rig.h"
 
-#include "memory.h"
-
-#include <errno.h>
 #include <sys/mman.h>
 
-#include "device.h"
-#include "qp.h"
 #include "random.h"
-
-enum {
-	LOCAL = IBV_ACCESS_LOCAL_WRITE,
-	WRITE = IBV_ACCESS_REMOTE_WRITE,
-	READ = IBV_ACCESS_REMOTE_READ,
-	ATOMIC = IBV_ACCESS_REMOTE_ATOMIC,
-	BIND = IBV_ACCESS_MW_BIND,
-	ZERO = IBV_ACCESS_ZERO_BASED,
-	ALL = LOCAL | WRITE | READ | ATOMIC | BIND,
-	SIZE = 4096,
-};
 
 /* ---- the generator, which can be made to fail or to repeat itself ---- */
 
@@ -58,56 +42,12 @@ int __wrap_madvise(void *addr, size_t length, int advice)
 	return -1;
 }
 
-/* ---- what most tests need ---- */
-
-struct world {
-	struct bare *bare;
-	struct ibv_pd *pd;
-	struct ibv_pd *other_pd;
-	struct qp qp;       /* in pd */
-	struct qp other_qp; /* in pd */
-	struct qp alien_qp; /* in other_pd */
-	uint8_t *memory;
-};
-
-static int setup(void **state)
+static int restore(void **state)
 {
-	struct world *w = calloc(1, sizeof *w);
-	w->bare = bare_new();
-	w->pd = pd_alloc(&w->bare->context.verbs.context);
-	w->other_pd = pd_alloc(&w->bare->context.verbs.context);
-	w->qp = (struct qp){.device = &w->bare->device, .pd = pd_of(w->pd), .qpn = 0x111};
-	w->other_qp = (struct qp){.device = &w->bare->device, .pd = pd_of(w->pd), .qpn = 0x222};
-	w->alien_qp = (struct qp){.device = &w->bare->device, .pd = pd_of(w->other_pd), .qpn = 0x333};
-	w->memory = aligned_alloc(SIZE, SIZE);
-	*state = w;
-	return !w->pd || !w->other_pd || !w->memory;
-}
-
-static int teardown(void **state)
-{
-	struct world *w = *state;
 	random_calls_left = -1;
 	random_scripted = 0;
 	old_kernel = false;
-	assert_int_equal(pd_dealloc(w->pd), 0);
-	assert_int_equal(pd_dealloc(w->other_pd), 0);
-	assert_int_equal(w->bare->device.keys.count, 0);
-	assert_int_equal(w->bare->context.objects, 0);
-	assert_int_equal(w->bare->counters.objects.pd, 0);
-	assert_int_equal(w->bare->counters.objects.mr, 0);
-	assert_int_equal(w->bare->counters.objects.mw, 0);
-	bare_free(w->bare);
-	free(w->memory);
-	free(w);
-	return 0;
-}
-
-static struct ibv_mr *reg(struct world *w, int access)
-{
-	struct ibv_mr *mr = mr_reg(w->pd, w->memory, SIZE, (uintptr_t)w->memory, access);
-	assert_non_null(mr);
-	return mr;
+	return teardown(state);
 }
 
 static void refused(struct world *w, void *addr, size_t length, uint64_t iova, int access, int error)
@@ -116,11 +56,6 @@ static void refused(struct world *w, void *addr, size_t length, uint64_t iova, i
 	assert_null(mr_reg(w->pd, addr, length, iova, access));
 	assert_int_equal(errno, error);
 	assert_int_equal(w->bare->device.keys.count, 0);
-}
-
-static uint64_t at(const struct world *w, uint64_t offset)
-{
-	return (uintptr_t)w->memory + offset;
 }
 
 /* ---- regions ---- */
@@ -432,16 +367,6 @@ static void many_regions_come_and_go(void **state)
 
 /* ---- re-registration ---- */
 
-static void rereg_refused(struct ibv_mr *mr, int flags, struct ibv_pd *pd, void *addr, size_t length, int access,
-			  int error)
-{
-	struct ibv_mr before = *mr;
-	errno = 0;
-	assert_int_equal(mr_rereg(mr, flags, pd, addr, length, access), IBV_REREG_MR_ERR_INPUT);
-	assert_int_equal(errno, error);
-	assert_memory_equal(mr, &before, sizeof before);
-}
-
 static void reregistration_changes_what_its_flags_say(void **state)
 {
 	struct world *w = *state;
@@ -487,184 +412,7 @@ static void a_refused_reregistration_changes_nothing(void **state)
 	assert_int_equal(mr_dereg(mr), 0);
 }
 
-/* ---- windows ---- */
-
-static int bind(struct qp *qp, struct ibv_mw *mw, uint32_t rkey, struct ibv_mr *mr, uint64_t addr, uint64_t length,
-		unsigned access)
-{
-	struct ibv_mw_bind_info info = {.mr = mr, .addr = addr, .length = length, .mw_access_flags = access};
-	return window_bind(qp->pd, qp->qpn, (struct mw *)mw, rkey, &info);
-}
-
-static void a_window_grants_its_own_rights_and_bounds(void **state)
-{
-	struct world *w = *state;
-	struct ibv_mr *mr = reg(w, LOCAL | BIND);
-	struct ibv_mw *mw = mw_alloc(w->pd, IBV_MW_TYPE_1);
-	assert_non_null(mw);
-	uint32_t key = ibv_inc_rkey(mw->rkey);
-
-	assert_null(memory_remote(w->qp.pd, w->qp.qpn, mw->rkey, at(w, 100), 1, WRITE));
-	assert_int_equal(bind(&w->qp, mw, key, mr, at(w, 100), 50, WRITE), 0);
-	assert_ptr_equal(memory_remote(w->qp.pd, w->qp.qpn, key, at(w, 100), 50, WRITE), w->memory + 100);
-	assert_ptr_equal(memory_remote(w->other_qp.pd, w->other_qp.qpn, key, at(w, 149), 1, WRITE), w->memory + 149);
-	assert_null(memory_remote(w->qp.pd, w->qp.qpn, key, at(w, 99), 1, WRITE));
-	assert_null(memory_remote(w->qp.pd, w->qp.qpn, key, at(w, 149), 2, WRITE));
-	assert_null(memory_remote(w->qp.pd, w->qp.qpn, key, at(w, 101), UINT64_MAX, WRITE));
-	assert_null(memory_remote(w->qp.pd, w->qp.qpn, key, at(w, 100), 1, READ));
-	assert_null(memory_remote(w->alien_qp.pd, w->alien_qp.qpn, key, at(w, 100), 1, WRITE));
-	/* The region itself grants nothing to peers, a window's key nothing locally, and the former key nothing at all.
-	 */
-	assert_null(memory_remote(w->qp.pd, w->qp.qpn, mr->rkey, at(w, 100), 1, WRITE));
-	assert_null(memory_local(pd_of(w->pd), key, at(w, 100), 1, 0));
-	assert_null(memory_remote(w->qp.pd, w->qp.qpn, mw->rkey, at(w, 100), 1, WRITE));
-	assert_int_equal(mw_dealloc(mw), 0);
-	assert_null(memory_remote(w->qp.pd, w->qp.qpn, key, at(w, 100), 1, WRITE));
-	assert_int_equal(mr_dereg(mr), 0);
-}
-
-static void a_window_of_type_1_moves_with_each_bind(void **state)
-{
-	struct world *w = *state;
-	struct ibv_mr *mr = reg(w, ALL);
-	struct ibv_mw *mw = mw_alloc(w->pd, IBV_MW_TYPE_1);
-	uint32_t first = ibv_inc_rkey(mw->rkey), second = ibv_inc_rkey(first), third = ibv_inc_rkey(second);
-
-	assert_int_equal(bind(&w->qp, mw, first, mr, at(w, 0), 8, READ), 0);
-	assert_int_equal(bind(&w->other_qp, mw, second, mr, at(w, 64), 8, WRITE), 0);
-	assert_null(memory_remote(w->qp.pd, w->qp.qpn, first, at(w, 0), 8, READ));
-	assert_null(memory_remote(w->qp.pd, w->qp.qpn, second, at(w, 0), 8, WRITE));
-	assert_non_null(memory_remote(w->qp.pd, w->qp.qpn, second, at(w, 64), 8, WRITE));
-	assert_int_equal(window_invalidate(w->qp.pd, w->qp.qpn, second, false), -EACCES);
-	assert_int_equal(window_invalidate(w->qp.pd, w->qp.qpn, second, true), -EACCES);
-	assert_int_equal(mr_dereg(mr), EBUSY);
-
-	assert_int_equal(bind(&w->qp, mw, third, mr, at(w, 0), 0, 0), 0);
-	assert_null(memory_remote(w->qp.pd, w->qp.qpn, second, at(w, 64), 8, WRITE));
-	assert_null(memory_remote(w->qp.pd, w->qp.qpn, third, at(w, 64), 8, WRITE));
-	assert_int_equal(mr_dereg(mr), 0);
-	assert_int_equal(mw_dealloc(mw), 0);
-}
-
-static void a_window_of_type_2_belongs_to_its_queue_pair(void **state)
-{
-	struct world *w = *state;
-	struct ibv_mr *mr = reg(w, ALL);
-	struct ibv_mw *mw = mw_alloc(w->pd, IBV_MW_TYPE_2);
-	uint32_t key = ibv_inc_rkey(mw->rkey), next = ibv_inc_rkey(key);
-
-	assert_int_not_equal(bind(&w->qp, mw, key, mr, at(w, 0), 0, READ), 0);
-	assert_int_equal(bind(&w->qp, mw, key, mr, at(w, 0), 8, READ | LOCAL), 0);
-	assert_non_null(memory_remote(w->qp.pd, w->qp.qpn, key, at(w, 0), 8, READ));
-	assert_null(memory_remote(w->other_qp.pd, w->other_qp.qpn, key, at(w, 0), 8, READ));
-	assert_int_not_equal(bind(&w->qp, mw, next, mr, at(w, 0), 8, READ), 0);
-
-	assert_int_equal(window_invalidate(w->other_qp.pd, w->other_qp.qpn, key, true), -EACCES);
-	assert_int_equal(window_invalidate(w->other_qp.pd, w->other_qp.qpn, key, false), -EACCES);
-	assert_int_equal(window_invalidate(w->alien_qp.pd, w->alien_qp.qpn, key, true), -EACCES);
-	assert_int_equal(window_invalidate(w->qp.pd, w->qp.qpn, next, true), -EACCES);
-	assert_int_equal(window_invalidate(w->qp.pd, w->qp.qpn, mr->rkey, true), -EACCES);
-	assert_non_null(memory_remote(w->qp.pd, w->qp.qpn, key, at(w, 0), 8, READ));
-
-	assert_int_equal(window_invalidate(w->qp.pd, w->qp.qpn, key, true), 0);
-	assert_null(memory_remote(w->qp.pd, w->qp.qpn, key, at(w, 0), 8, READ));
-	assert_int_equal(window_invalidate(w->qp.pd, w->qp.qpn, key, true), -EACCES);
-	assert_int_equal(window_invalidate(w->qp.pd, w->qp.qpn, key, false), 0);
-	assert_int_equal(bind(&w->other_qp, mw, next, mr, at(w, 8), 8, READ), 0);
-	assert_non_null(memory_remote(w->other_qp.pd, w->other_qp.qpn, next, at(w, 8), 8, READ));
-	assert_int_equal(mw_dealloc(mw), 0);
-	assert_int_equal(mr_dereg(mr), 0);
-}
-
-static void binds_that_are_not_allowed_change_nothing(void **state)
-{
-	struct world *w = *state;
-	struct ibv_mr *mr = reg(w, ALL);
-	struct ibv_mr *unbindable = reg(w, LOCAL | WRITE | READ);
-	struct ibv_mr *read_only = reg(w, READ | BIND);
-	struct ibv_mr *alien = mr_reg(w->other_pd, w->memory, SIZE, at(w, 0), ALL);
-	struct ibv_mw *mw = mw_alloc(w->pd, IBV_MW_TYPE_1);
-	struct ibv_mw *other = mw_alloc(w->pd, IBV_MW_TYPE_1);
-	uint32_t key = ibv_inc_rkey(mw->rkey), next = ibv_inc_rkey(key);
-
-	assert_int_equal(bind(&w->qp, mw, key, mr, at(w, 0), 8, READ), 0);
-	assert_true(bind(&w->qp, mw, next, unbindable, at(w, 0), 8, READ) < 0);
-	assert_true(bind(&w->qp, mw, next, read_only, at(w, 0), 8, WRITE) < 0);
-	assert_true(bind(&w->qp, mw, next, read_only, at(w, 0), 8, ATOMIC) < 0);
-	assert_true(bind(&w->qp, mw, next, alien, at(w, 0), 8, READ) < 0);
-	assert_true(bind(&w->qp, mw, next, NULL, at(w, 0), 8, READ) < 0);
-	assert_true(bind(&w->alien_qp, mw, next, mr, at(w, 0), 8, READ) < 0);
-	assert_true(bind(&w->qp, mw, next, mr, at(w, 0), SIZE + 1, READ) < 0);
-	assert_true(bind(&w->qp, mw, next, mr, at(w, 0) - 1, 8, READ) < 0);
-	assert_true(bind(&w->qp, mw, next, mr, at(w, 8), UINT64_MAX, READ) < 0);
-	assert_true(bind(&w->qp, mw, next, mr, at(w, 0), 8, READ | BIND) < 0);
-	assert_true(bind(&w->qp, mw, next ^ 0x100, mr, at(w, 0), 8, READ) < 0);
-	assert_true(bind(&w->qp, mw, other->rkey, mr, at(w, 0), 8, READ) < 0);
-	assert_true(bind(&w->qp, mw, mr->rkey, mr, at(w, 0), 8, READ) < 0);
-	assert_non_null(memory_remote(w->qp.pd, w->qp.qpn, key, at(w, 0), 8, READ));
-
-	assert_int_equal(mw_dealloc(mw), 0);
-	assert_int_equal(mw_dealloc(other), 0);
-	assert_int_equal(mr_dereg(mr), 0);
-	assert_int_equal(mr_dereg(unbindable), 0);
-	assert_int_equal(mr_dereg(read_only), 0);
-	assert_int_equal(mr_dereg(alien), 0);
-}
-
-static void a_bind_that_comes_too_late_fails(void **state)
-{
-	struct world *w = *state;
-	struct ibv_mr *mr = reg(w, ALL);
-	struct ibv_mw *mw = mw_alloc(w->pd, IBV_MW_TYPE_1);
-	uint32_t key = ibv_inc_rkey(mw->rkey);
-	struct ibv_mr *gone = reg(w, ALL);
-	assert_int_equal(mr_dereg(gone), 0);
-	assert_true(bind(&w->qp, mw, key, gone, at(w, 0), 8, READ) < 0);
-	assert_int_equal(mw_dealloc(mw), 0);
-	assert_true(bind(&w->qp, mw, key, mr, at(w, 0), 8, READ) < 0);
-	assert_int_equal(mr_dereg(mr), 0);
-}
-
-static void a_region_with_windows_stays_as_it_is(void **state)
-{
-	struct world *w = *state;
-	struct ibv_mr *mr = reg(w, ALL);
-	struct ibv_mw *mw = mw_alloc(w->pd, IBV_MW_TYPE_1);
-	assert_int_equal(bind(&w->qp, mw, mw->rkey, mr, at(w, 0), 8, READ), 0);
-	assert_int_equal(mr_dereg(mr), EBUSY);
-	rereg_refused(mr, IBV_REREG_MR_CHANGE_ACCESS, NULL, NULL, 0, READ, EBUSY);
-	rereg_refused(mr, IBV_REREG_MR_CHANGE_PD, w->other_pd, NULL, 0, 0, EBUSY);
-	assert_int_equal(mw_dealloc(mw), 0);
-	assert_int_equal(mr_rereg(mr, IBV_REREG_MR_CHANGE_ACCESS, NULL, NULL, 0, READ), 0);
-	assert_int_equal(mr_dereg(mr), 0);
-}
-
-static void windows_count_from_the_regions_base_or_from_zero(void **state)
-{
-	struct world *w = *state;
-	struct ibv_mr *mr = mr_reg(w->pd, w->memory, SIZE, 0x10000, ALL);
-	struct ibv_mw *mw = mw_alloc(w->pd, IBV_MW_TYPE_1);
-	uint32_t key = mw->rkey;
-	assert_int_equal(bind(&w->qp, mw, key, mr, 0x10010, 8, READ), 0);
-	assert_ptr_equal(memory_remote(w->qp.pd, w->qp.qpn, key, 0x10010, 8, READ), w->memory + 0x10);
-	assert_int_equal(bind(&w->qp, mw, key, mr, 0x10010, 8, READ | ZERO), 0);
-	assert_ptr_equal(memory_remote(w->qp.pd, w->qp.qpn, key, 0, 8, READ), w->memory + 0x10);
-	assert_null(memory_remote(w->qp.pd, w->qp.qpn, key, 1, 8, READ));
-	assert_null(memory_remote(w->qp.pd, w->qp.qpn, key, 0x10010, 8, READ));
-	assert_int_equal(mw_dealloc(mw), 0);
-	assert_int_equal(mr_dereg(mr), 0);
-}
-
-static void there_are_two_types_of_windows(void **state)
-{
-	struct world *w = *state;
-	assert_null(mw_alloc(w->pd, (enum ibv_mw_type)3));
-	assert_int_equal(errno, EINVAL);
-	assert_null(mw_alloc(w->pd, (enum ibv_mw_type)0));
-	assert_int_equal(errno, EINVAL);
-}
-
-#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, restore)
 
 int main(void)
 {
@@ -689,14 +437,6 @@ int main(void)
 		TEST(many_regions_come_and_go),
 		TEST(reregistration_changes_what_its_flags_say),
 		TEST(a_refused_reregistration_changes_nothing),
-		TEST(a_window_grants_its_own_rights_and_bounds),
-		TEST(a_window_of_type_1_moves_with_each_bind),
-		TEST(a_window_of_type_2_belongs_to_its_queue_pair),
-		TEST(binds_that_are_not_allowed_change_nothing),
-		TEST(a_bind_that_comes_too_late_fails),
-		TEST(a_region_with_windows_stays_as_it_is),
-		TEST(windows_count_from_the_regions_base_or_from_zero),
-		TEST(there_are_two_types_of_windows),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
