@@ -4,6 +4,7 @@
 #include "probe.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -191,8 +192,10 @@ void mode_renew(struct rig *rig, char **args)
 	rig->server_conn.recoveries = rig->client_options.recoveries = 1000;
 	if (!strcmp(args[0], "count"))
 		rig->server_conn.epoch_psns = rig->client_options.epoch_psns = SRDMA_EPOCH_PSNS_MIN;
-	if (timed)
+	if (timed) {
 		rig->client_options.epoch_ms = 100;
+		count = UINT_MAX; /* until there were some epochs, whatever the speed of the machine */
+	}
 	rig_serve(rig);
 	conn = rig_connect(rig);
 	EXPECT(srdma_buffer_new(conn, NULL, REGION_SIZE, &out), 0);
@@ -203,7 +206,6 @@ void mode_renew(struct rig *rig, char **args)
 		receive_numbered(conn, received++);
 		note(&diary, conn);
 		srdma_conn_get_info(conn, &info);
-		/* It is over when there were some, whatever the speed of the machine. */
 		if (timed && info.epoch >= 3 && count > sent)
 			count = sent;
 		if (received % every == every - 1) {
