@@ -287,6 +287,19 @@ int cm_reserve(struct cm_endpoint *endpoint, const struct gsi_name *name)
 	return 0;
 }
 
+int cm_rename(struct cm_endpoint *endpoint, const struct gsi_name *name)
+{
+	const struct gsi_name was = endpoint->at;
+
+	if (endpoint->state != CM_IDLE || endpoint->name.fd < 0)
+		return -EINVAL;
+	gsi_unlisten(endpoint->cm->gsi, &endpoint->name);
+	int error = cm_reserve(endpoint, name);
+	if (error != 0)
+		cm_reserve(endpoint, &was); /* as far as nobody has taken it since */
+	return error;
+}
+
 int cm_listen(struct cm_endpoint *endpoint)
 {
 	struct cm *cm = endpoint->cm;

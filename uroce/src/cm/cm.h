@@ -99,6 +99,8 @@ void cm_remove(struct cm_endpoint *endpoint);
 
 /* Takes a name, so that nobody else does. -EADDRINUSE and others. */
 int cm_reserve(struct cm_endpoint *endpoint, const struct gsi_name *name);
+/* The same in place of the name that it has, of which the new one may be a part. After an error it has that one. */
+int cm_rename(struct cm_endpoint *endpoint, const struct gsi_name *name);
 /* Listens there. */
 int cm_listen(struct cm_endpoint *endpoint);
 /* Sends a REQ: `message` has queue pair, depths, counts and private data. */

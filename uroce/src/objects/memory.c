@@ -176,8 +176,7 @@ static bool advice_is_taken(void)
 	return madvise(NULL, 1, MADV_POPULATE_READ) != 0;
 }
 
-/* Finds the errors that pinning would find. Faults the pages in as well, so that the first message does not pay for it. */
-static int check_memory(const void *addr, size_t length, bool writable)
+int memory_check(const void *addr, size_t length, bool writable)
 {
 	uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
 	uintptr_t begin = (uintptr_t)addr & ~(page - 1);
@@ -247,7 +246,7 @@ static int check_range(const void *addr, size_t length, uint64_t iova, int acces
 	uint64_t end;
 	if (__builtin_add_overflow((uintptr_t)addr, length, &end) || __builtin_add_overflow(iova, length, &end))
 		return -EINVAL;
-	return access & IBV_ACCESS_ON_DEMAND ? 0 : check_memory(addr, length, access & IBV_ACCESS_LOCAL_WRITE);
+	return access & IBV_ACCESS_ON_DEMAND ? 0 : memory_check(addr, length, access & IBV_ACCESS_LOCAL_WRITE);
 }
 
 static void set_translation(struct mr *mr, void *addr, size_t length, uint64_t iova)
