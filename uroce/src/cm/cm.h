@@ -65,6 +65,10 @@ struct cm_endpoint {
 	uint8_t rnr_retry_count;
 	uint8_t mtu; /* enum ibv_mtu */
 	uint8_t ack_timeout;
+	bool alternate; /* the peer's request had an alternate path */
+	/* Of one whose peer is on another host: cm_watch.c. */
+	bool answers;  /* that one has answered a question */
+	uint8_t asked; /* questions since that have no answer yet */
 
 	/* Of one that listens. */
 	struct gsi_service name; /* of `at` */

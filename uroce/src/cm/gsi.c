@@ -167,6 +167,10 @@ void gsi_refuse(struct gsi *gsi, const struct mad *mad, const struct gsi_note *n
 	case MAD_DREQ:
 		answer.kind = MAD_DREP;
 		break;
+	case MAD_LAP:
+		answer.kind = MAD_APR;
+		answer.reason = MAD_APR_NO_ID;
+		break;
 	default:
 		return;
 	}
