@@ -50,10 +50,6 @@ bool mr_alive(const struct device *device, const struct ibv_mr *mr);
 /* Where [va, va + length) of a region is; NULL: out of bounds. */
 uint8_t *mr_at(const struct mr *mr, uint64_t va, uint64_t length);
 
-/* Without the lock: 0, or -EFAULT where a program may not read (or write) all of it, with the errors that pinning would find. Faults the
- * pages in as well, so that the first message does not pay for it. */
-int memory_check(const void *addr, size_t length, bool writable);
-
 /* The verbs. */
 struct ibv_pd *pd_alloc(struct ibv_context *context);
 int pd_dealloc(struct ibv_pd *pd);

@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 #include "engine.h"
-#include "memory.h"
+#include "mapping.h"
 #include "own_device.h"
 #include "ucma_parts.h"
 
@@ -191,7 +191,7 @@ static int run_command(struct ucma_file *file, const struct rdma_ucm_cmd_hdr *he
 	/* Newer libraries' structures may be longer. */
 	if (length > sizeof cmd)
 		length = sizeof cmd;
-	if (memory_check(bytes, length, false) != 0)
+	if (mapping_check(bytes, length, false) != 0)
 		return -EFAULT;
 	memcpy(cmd, bytes, length);
 	if (header->cmd == RDMA_USER_CM_CMD_GET_EVENT)
@@ -214,7 +214,7 @@ ssize_t ucma_write(int fd, const void *bytes, size_t length)
 	int error = file ? -EINVAL : -EBADF;
 
 	if (file && length >= sizeof header) {
-		error = memory_check(bytes, sizeof header, false);
+		error = mapping_check(bytes, sizeof header, false);
 		if (error == 0) {
 			memcpy(&header, bytes, sizeof header);
 			error = header.in + sizeof header <= length ?

@@ -4,7 +4,7 @@
 #include <fcntl.h>
 #include <string.h>
 
-#include "memory.h"
+#include "mapping.h"
 #include "own_device.h"
 #include "ucma_parts.h"
 
@@ -14,7 +14,7 @@ int ucma_respond(const struct rdma_ucm_cmd_hdr *header, uint64_t address, const 
 
 	if (header->out < length)
 		length = header->out;
-	int error = memory_check(room, length, true);
+	int error = mapping_check(room, length, true);
 	if (error == 0)
 		memcpy(room, answer, length);
 	return error;
@@ -394,7 +394,7 @@ COMMAND(do_set_option, struct rdma_ucm_set_option)
 	(void)header;
 	if (cmd->optlen > LONGEST_OPTION)
 		return -EINVAL;
-	int error = memory_check(value, cmd->optlen, false);
+	int error = mapping_check(value, cmd->optlen, false);
 	return error != 0 ? error : ucma_set_option(id, cmd->level, cmd->optname, value, cmd->optlen);
 }
 
