@@ -66,6 +66,9 @@ void cm_send_once(struct cm_endpoint *endpoint, enum mad_kind kind)
 	if (kind == MAD_MRA) {
 		mad.about = MAD_ABOUT_REQ;
 		mad.service_timeout = CM_MRA_TIMEOUT;
+	} else if (kind == MAD_LAP) {
+		mad.qpn = endpoint->peer_qpn;
+		mad.remote_timeout = CM_RESPONSE_TIMEOUT;
 	}
 	gsi_send(endpoint->cm->gsi, &endpoint->path, &mad);
 }
@@ -287,6 +290,19 @@ int cm_reserve(struct cm_endpoint *endpoint, const struct gsi_name *name)
 	return 0;
 }
 
+int cm_rename(struct cm_endpoint *endpoint, const struct gsi_name *name)
+{
+	const struct gsi_name was = endpoint->at;
+
+	if (endpoint->state != CM_IDLE || endpoint->name.fd < 0)
+		return -EINVAL;
+	gsi_unlisten(endpoint->cm->gsi, &endpoint->name);
+	int error = cm_reserve(endpoint, name);
+	if (error != 0)
+		cm_reserve(endpoint, &was); /* as far as nobody has taken it since */
+	return error;
+}
+
 int cm_listen(struct cm_endpoint *endpoint)
 {
 	struct cm *cm = endpoint->cm;
@@ -364,6 +380,7 @@ static int accept_connection(struct cm_endpoint *endpoint, const struct mad *mes
 	rep->local = endpoint->id;
 	rep->remote = endpoint->remote;
 	rep->psn = endpoint->psn;
+	rep->failover = endpoint->alternate ? MAD_FAILOVER_UNSUPPORTED : 0;
 	endpoint->state = CM_REP_SENT;
 	send_until_answered(endpoint, CM_MAX_RETRIES);
 	return 0;
@@ -459,6 +476,7 @@ int cm_open(struct device *device, const struct cm_user *user, struct cm **out)
 	cm->device = device;
 	cm->user = user;
 	cm->gsi = device->gsi;
+	cm->knock.fd = -1;
 	cm->timer.fire = device_timer_fired;
 	*out = cm;
 	return 0;
@@ -468,6 +486,7 @@ void cm_close(struct cm **cm)
 {
 	if (!*cm)
 		return;
+	gsi_end_knock(&(*cm)->knock.fd);
 	timer_cancel(&(*cm)->device->timers, &(*cm)->timer);
 	timers_clear(&(*cm)->timers);
 	table_clear(&(*cm)->ids);
@@ -478,6 +497,7 @@ void cm_close(struct cm **cm)
 void cm_abandon(struct cm *cm)
 {
 	timer_cancel(&cm->device->timers, &cm->timer);
+	gsi_end_knock(&cm->knock.fd);
 }
 
 int cm_start(struct cm *cm)

@@ -65,6 +65,10 @@ struct cm_endpoint {
 	uint8_t rnr_retry_count;
 	uint8_t mtu; /* enum ibv_mtu */
 	uint8_t ack_timeout;
+	bool alternate; /* the peer's request had an alternate path */
+	/* Of one whose peer is on another host: cm_watch.c. */
+	bool answers;  /* that one has answered a question */
+	uint8_t asked; /* questions since that have no answer yet */
 
 	/* Of one that listens. */
 	struct gsi_service name; /* of `at` */
@@ -99,6 +103,8 @@ void cm_remove(struct cm_endpoint *endpoint);
 
 /* Takes a name, so that nobody else does. -EADDRINUSE and others. */
 int cm_reserve(struct cm_endpoint *endpoint, const struct gsi_name *name);
+/* The same in place of the name that it has, of which the new one may be a part. After an error it has that one. */
+int cm_rename(struct cm_endpoint *endpoint, const struct gsi_name *name);
 /* Listens there. */
 int cm_listen(struct cm_endpoint *endpoint);
 /* Sends a REQ: `message` has queue pair, depths, counts and private data. */

@@ -25,6 +25,13 @@ struct cm {
 	struct timers timers;
 	struct timer timer; /* the device's, for them */
 	struct timer watch; /* one of them: whether peers are there still */
+	unsigned looks;     /* that it has taken */
+	/* Of a process of another host that is silent: whether any process there has the port. */
+	struct {
+		int fd; /* -1: nobody is asked */
+		uint32_t id; /* its communication ID */
+		union ibv_gid peer;
+	} knock;
 	size_t count;
 	struct cm_endpoint *listeners; /* by `next` */
 	struct cm_endpoint *peers[CM_PEERS];
@@ -48,6 +55,8 @@ void cm_establish(struct cm_endpoint *endpoint, const struct mad *mad);
 void cm_take_rej(struct cm_endpoint *endpoint, const struct mad *mad);
 /* Sees from now on whether the process at the other end goes away. */
 void cm_watch(struct cm_endpoint *endpoint);
+/* An answer to its question. */
+void cm_take_apr(struct cm_endpoint *endpoint, const struct mad *mad);
 /* A message for this process: gsi.h's gsi_take. */
 void cm_take(void *cm, const struct mad *mad, const struct gsi_path *path);
 

@@ -101,6 +101,7 @@ static void take_req(struct cm *cm, const struct mad *mad, const struct gsi_path
 	endpoint->retry_count = mad->retry_count;
 	endpoint->rnr_retry_count = mad->rnr_retry_count;
 	endpoint->ack_timeout = mad->ack_timeout;
+	endpoint->alternate = mad->alternate;
 	enum ibv_mtu own = cm->device->mtu;
 	endpoint->mtu = mad->mtu < own ? mad->mtu : (uint8_t)own;
 	cm->user->requested(listener, endpoint, mad);
@@ -189,6 +190,18 @@ static void take_dreq(struct cm_endpoint *endpoint, const struct mad *mad)
 	}
 }
 
+/* There are no alternate paths. The kernel leaves this unanswered on RoCE. */
+static void refuse_path(struct cm_endpoint *endpoint, const struct mad *mad)
+{
+	const struct mad apr = {.kind = MAD_APR,
+				.transaction = mad->transaction,
+				.local = endpoint->id,
+				.remote = endpoint->remote,
+				.reason = MAD_APR_UNSUPPORTED};
+
+	gsi_send(endpoint->cm->gsi, &endpoint->path, &apr);
+}
+
 static void take_sidr_req(struct cm *cm, const struct mad *mad, const struct gsi_path *path)
 {
 	struct cm_endpoint *endpoint = cm_find_peer(cm, mad->local, &path->peer);
@@ -237,6 +250,9 @@ static void answer_late(struct cm *cm, const struct mad *mad, const struct gsi_p
 		late.kind = MAD_REJ;
 		late.about = MAD_ABOUT_REP;
 		late.reason = MAD_REASON_NO_ID;
+	} else if (mad->kind == MAD_LAP && !has_endpoint) {
+		late.kind = MAD_APR;
+		late.reason = MAD_APR_NO_ID;
 	} else {
 		return;
 	}
@@ -287,6 +303,12 @@ static void take_of_connection(struct cm *cm, const struct mad *mad, const struc
 		return;
 	case MAD_SIDR_REP:
 		take_sidr_rep(endpoint, mad);
+		return;
+	case MAD_LAP:
+		refuse_path(endpoint, mad);
+		return;
+	case MAD_APR:
+		cm_take_apr(endpoint, mad);
 		return;
 	default:
 		return;

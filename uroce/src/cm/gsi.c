@@ -98,8 +98,12 @@ int gsi_try_notes(struct gsi *gsi, const struct gsi_note *notes, size_t count, c
 {
 	if (gsi->out_fd < 0)
 		gsi->out_fd = gsi_open_socket();
+	if (gsi->out_fd < 0)
+		return -EAGAIN; /* this process has no descriptor or memory left, for now */
 	ssize_t sent = sendto(gsi->out_fd, notes, count * sizeof *notes, MSG_DONTWAIT | MSG_NOSIGNAL, (const struct sockaddr *)name, length);
-	return sent >= 0 ? 0 : -errno;
+	if (sent >= 0)
+		return 0;
+	return errno == ENOBUFS || errno == ENOMEM || errno == EINTR ? -EAGAIN : -errno;
 }
 
 static bool try_listener(struct gsi *gsi, const struct gsi_name *listener, const struct gsi_note *note)
@@ -162,6 +166,10 @@ void gsi_refuse(struct gsi *gsi, const struct mad *mad, const struct gsi_note *n
 		break;
 	case MAD_DREQ:
 		answer.kind = MAD_DREP;
+		break;
+	case MAD_LAP:
+		answer.kind = MAD_APR;
+		answer.reason = MAD_APR_NO_ID;
 		break;
 	default:
 		return;

@@ -75,6 +75,14 @@ bool gsi_is_near(const struct gsi *gsi, const union ibv_gid *peer);
 /* Whether the process of this host that has given this communication ID has ended. */
 bool gsi_has_left(const struct gsi *gsi, uint32_t id);
 
+/* Asks the kernel of the peer's host, by a datagram without bytes, whether any process there has the port of RoCE. The answer takes as long
+ * as one of the network: a descriptor to wait with, or a negative errno. */
+int gsi_knock(const struct gsi *gsi, const struct gsi_path *path);
+/* Whether it has said that none has. */
+bool gsi_is_refused(int fd);
+/* Closes it; *fd is set to -1. */
+void gsi_end_knock(int *fd);
+
 /* Sends; a message that can't be sent counts as lost. */
 void gsi_send(struct gsi *gsi, const struct gsi_path *path, const struct mad *mad);
 

@@ -48,7 +48,7 @@ struct gsi {
 
 /* ---- gsi.c ---- */
 
-/* 0, -EAGAIN: the receiver has no room now; others: nobody has the name. */
+/* 0, -EAGAIN: the receiver has no room now, or this process has no means; others: nobody has the name. */
 int gsi_try_notes(struct gsi *gsi, const struct gsi_note *notes, size_t count, const struct sockaddr_un *name, socklen_t length);
 /* To the process of this host that it is for. False: nobody is there. */
 bool gsi_try_owner(struct gsi *gsi, const struct mad *mad, const struct gsi_note *note);

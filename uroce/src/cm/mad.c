@@ -20,6 +20,9 @@ enum {
 	AT_ATTRIBUTE = 16,
 	AT_MODIFIER = 20,
 	QPN_MASK = 0xffffff,
+	/* Of a REQ: the LIDs and GIDs of the alternate path. */
+	ALTERNATE_AT = 96,
+	ALTERNATE_BYTES = 36,
 };
 
 /* Where the private data of a message begins and ends, behind the header. */
@@ -31,6 +34,7 @@ struct room {
 static const struct room rooms[] = {
 	[MAD_REQ] = {140, 92},  [MAD_MRA] = {10, 222},	[MAD_REJ] = {84, 148},	     [MAD_REP] = {36, 196},	 [MAD_RTU] = {8, 224},
 	[MAD_DREQ] = {12, 220}, [MAD_DREP] = {8, 224}, [MAD_SIDR_REQ] = {16, 216}, [MAD_SIDR_REP] = {96, 136},
+	[MAD_LAP] = {64, 168},	[MAD_APR] = {84, 148},
 };
 
 static struct room room_of(unsigned kind)
@@ -93,6 +97,8 @@ static void decode_req(const uint8_t *b, struct mad *out)
 	out->tclass = b[92];
 	out->hop_limit = b[93];
 	out->ack_timeout = b[95] >> 3;
+	for (size_t i = ALTERNATE_AT; i < ALTERNATE_AT + ALTERNATE_BYTES; i++)
+		out->alternate = out->alternate || b[i] != 0;
 }
 
 static void decode_rep(const uint8_t *b, struct mad *out)
@@ -103,6 +109,7 @@ static void decode_rep(const uint8_t *b, struct mad *out)
 	out->responder_resources = b[24];
 	out->initiator_depth = b[25];
 	out->target_ack_delay = b[26] >> 3;
+	out->failover = b[26] >> 1 & 3;
 	out->flow_control = b[26] & 1;
 	out->rnr_retry_count = b[27] >> 5;
 	out->srq = b[27] >> 4 & 1;
@@ -117,6 +124,13 @@ static void decode_rej(const uint8_t *b, struct mad *out)
 	if (out->info_length > MAD_REJ_INFO)
 		out->info_length = MAD_REJ_INFO;
 	out->reason = (uint16_t)get(b + 10, 2);
+	memcpy(out->info, b + 12, out->info_length);
+}
+
+static void decode_apr(const uint8_t *b, struct mad *out)
+{
+	out->info_length = b[8] < MAD_REJ_INFO ? b[8] : MAD_REJ_INFO;
+	out->reason = b[9];
 	memcpy(out->info, b + 12, out->info_length);
 }
 
@@ -186,6 +200,13 @@ int mad_decode(const uint8_t *bytes, size_t length, struct mad *out)
 	case MAD_DREQ:
 		out->qpn = (uint32_t)get(b + 8, 3);
 		break;
+	case MAD_LAP:
+		out->qpn = (uint32_t)get(b + 12, 3);
+		out->remote_timeout = b[15] >> 3;
+		break;
+	case MAD_APR:
+		decode_apr(b, out);
+		break;
 	case MAD_SIDR_REQ:
 	case MAD_SIDR_REP:
 		decode_sidr(b, out);
@@ -229,7 +250,7 @@ static void encode_rep(const struct mad *in, uint8_t *b)
 	put(b + 20, 3, in->psn);
 	b[24] = in->responder_resources;
 	b[25] = in->initiator_depth;
-	b[26] = (uint8_t)(in->target_ack_delay << 3 | in->flow_control);
+	b[26] = (uint8_t)(in->target_ack_delay << 3 | (in->failover & 3) << 1 | in->flow_control);
 	b[27] = (uint8_t)((in->rnr_retry_count & 7) << 5 | in->srq << 4);
 	put(b + 28, 8, in->guid);
 	b[15] = (uint8_t)(in->ece_vendor >> 16);
@@ -242,6 +263,13 @@ static void encode_rej(const struct mad *in, uint8_t *b)
 	b[8] = (uint8_t)(in->about << 6);
 	b[9] = (uint8_t)(in->info_length << 1);
 	put(b + 10, 2, in->reason);
+	memcpy(b + 12, in->info, in->info_length);
+}
+
+static void encode_apr(const struct mad *in, uint8_t *b)
+{
+	b[8] = in->info_length;
+	b[9] = (uint8_t)in->reason;
 	memcpy(b + 12, in->info, in->info_length);
 }
 
@@ -293,6 +321,13 @@ void mad_encode(const struct mad *in, uint8_t bytes[MAD_BYTES])
 		break;
 	case MAD_DREQ:
 		put(b + 8, 3, in->qpn);
+		break;
+	case MAD_LAP:
+		put(b + 12, 3, in->qpn);
+		b[15] = (uint8_t)(in->remote_timeout << 3);
+		break;
+	case MAD_APR:
+		encode_apr(in, b);
 		break;
 	case MAD_SIDR_REQ:
 	case MAD_SIDR_REP:

@@ -29,6 +29,8 @@ enum mad_kind {
 	MAD_DREP = 0x16,
 	MAD_SIDR_REQ = 0x17,
 	MAD_SIDR_REP = 0x18,
+	MAD_LAP = 0x19, /* offers an alternate path */
+	MAD_APR = 0x1a, /* answers that */
 };
 
 /* Which message a MRA or a REJ is about. */
@@ -48,6 +50,12 @@ enum mad_reason {
 /* What an answer to a SIDR_REQ says: table 121. */
 enum { MAD_SIDR_VALID = 0, MAD_SIDR_UNSUPPORTED = 1, MAD_SIDR_REJECTED = 2 };
 
+/* What an answer to a LAP says: 12.8. */
+enum { MAD_APR_NO_ID = 1, MAD_APR_UNSUPPORTED = 2 };
+
+/* What a REP says of the alternate path of its REQ. */
+enum { MAD_FAILOVER_UNSUPPORTED = 1 };
+
 /* One message, decoded. Host byte order. Each kind has some of the fields, the others are 0. */
 struct mad {
 	enum mad_kind kind;
@@ -59,7 +67,7 @@ struct mad {
 	uint64_t service;
 	uint64_t guid; /* of the sender's device; of a rejected REQ that timed out, in its additional information */
 	uint32_t qkey;
-	uint32_t qpn; /* the sender's; of DREQ the receiver's */
+	uint32_t qpn; /* the sender's; of DREQ and LAP the receiver's */
 	uint32_t psn; /* with which the receiver of the message begins to send */
 	/* Of enhanced connection establishment, not in SIDR_REQ: options that the devices of a vendor agree on, and who that is (24 bits). */
 	uint32_t ece_vendor;
@@ -82,12 +90,14 @@ struct mad {
 	uint8_t hop_limit;
 	uint8_t rate;
 	uint8_t ack_timeout;
+	bool alternate; /* REQ, decoded: it has an alternate path too, of which nothing more is told */
+	uint8_t failover; /* REP: what becomes of it */
 	uint8_t target_ack_delay; /* REP */
 
 	uint8_t about;           /* MRA, REJ: enum mad_about */
 	uint8_t service_timeout; /* MRA */
-	uint16_t reason;         /* REJ: enum mad_reason; SIDR_REP: its status */
-	uint8_t info_length;     /* REJ */
+	uint16_t reason;         /* REJ: enum mad_reason; SIDR_REP, APR: its status */
+	uint8_t info_length;     /* REJ, APR */
 	uint8_t info[MAD_REJ_INFO];
 
 	uint8_t private_length; /* as much as a message of this kind has; when encoding, what is used of it */

@@ -12,10 +12,15 @@
 #include <unistd.h>
 
 #include "engine.h"
+#include "mapping.h"
 #include "own_device.h"
 #include "ucma_parts.h"
 
-enum { MOST_FDS = 1 << 20, LONGEST_COMMAND = 1024 };
+enum {
+	MOST_FDS = 1 << 20,
+	LONGEST_COMMAND = 1024,
+	LEAST_EVENT = offsetof(struct rdma_ucm_event_resp, reserved), /* as libraries without ECE have it */
+};
 
 /* ---- descriptors ---- */
 
@@ -143,40 +148,38 @@ static int wait_to_be_called(struct ucma_waiter *waiter)
 	return error;
 }
 
-/* NULL: there is none. If the thread waits, it is called then. */
-static struct ucma_event *take_event(struct ucma_waiter *waiter, bool waits)
+/* -EAGAIN: there is none. If the thread waits, it is called then. */
+static int take_event(struct ucma_waiter *waiter, const struct rdma_ucm_cmd_hdr *header, uint64_t response, bool waits)
 {
 	struct device *device = waiter->file->device;
 
 	engine_enter(device);
-	struct ucma_event *event = ucma_event_take(waiter);
-	if (event)
-		ucma_event_reported(event);
-	else if (waits)
+	int error = ucma_event_take(waiter, header, response);
+	if (error == -EAGAIN && waits)
 		ucma_event_wait(waiter);
 	engine_leave(device);
-	return event;
+	return error;
 }
 
 static int get_event(struct ucma_file *file, const struct rdma_ucm_cmd_hdr *header, const struct rdma_ucm_get_event *cmd)
 {
 	struct ucma_waiter waiter = {.file = file};
-	struct ucma_event *event = take_event(&waiter, false);
-	int error = 0;
+	bool waits = true;
 
+	if (header->out < LEAST_EVENT)
+		return -ENOSPC;
+	int error = take_event(&waiter, header, cmd->response, false);
 	sem_init(&waiter.woken, 0, 0);
-	while (!event && error == 0) {
-		bool waits = !(fcntl(file->drain_fd, F_GETFL) & O_NONBLOCK);
-		event = take_event(&waiter, waits);
-		if (!event)
-			error = waits ? wait_to_be_called(&waiter) : -EAGAIN;
+	while (error == -EAGAIN && waits) {
+		waits = !(fcntl(file->drain_fd, F_GETFL) & O_NONBLOCK);
+		error = take_event(&waiter, header, cmd->response, waits);
+		if (error == -EAGAIN && waits) {
+			int interrupted = wait_to_be_called(&waiter);
+			error = interrupted != 0 ? interrupted : -EAGAIN;
+		}
 	}
 	sem_destroy(&waiter.woken);
-	if (error != 0)
-		return error;
-	ucma_respond(header, cmd->response, &event->resp, sizeof event->resp);
-	free(event);
-	return 0;
+	return error;
 }
 
 /* ---- the device ---- */
@@ -185,8 +188,11 @@ static int run_command(struct ucma_file *file, const struct rdma_ucm_cmd_hdr *he
 {
 	_Alignas(8) uint8_t cmd[LONGEST_COMMAND] = {0};
 
+	/* Newer libraries' structures may be longer. */
 	if (length > sizeof cmd)
-		return -EINVAL;
+		length = sizeof cmd;
+	if (mapping_check(bytes, length, false) != 0)
+		return -EFAULT;
 	memcpy(cmd, bytes, length);
 	if (header->cmd == RDMA_USER_CM_CMD_GET_EVENT)
 		return length < sizeof(struct rdma_ucm_get_event) ? -EINVAL : get_event(file, header, (const void *)cmd);
@@ -208,9 +214,12 @@ ssize_t ucma_write(int fd, const void *bytes, size_t length)
 	int error = file ? -EINVAL : -EBADF;
 
 	if (file && length >= sizeof header) {
-		memcpy(&header, bytes, sizeof header);
-		if (header.in + sizeof header <= length)
-			error = run_command(file, &header, (const uint8_t *)bytes + sizeof header, header.in);
+		error = mapping_check(bytes, sizeof header, false);
+		if (error == 0) {
+			memcpy(&header, bytes, sizeof header);
+			error = header.in + sizeof header <= length ?
+				run_command(file, &header, (const uint8_t *)bytes + sizeof header, header.in) : -EINVAL;
+		}
 	}
 	if (file)
 		ucma_release(file);

@@ -1,29 +1,31 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The commands that do not wait: each has its own structure, whose length is checked. */
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 
+#include "mapping.h"
 #include "own_device.h"
-#include "random.h"
 #include "ucma_parts.h"
-#include "udp.h"
 
-enum {
-	EPHEMERAL_FIRST = 32768, /* ports that are given to those who ask for any, as Linux does */
-	EPHEMERAL_LAST = 60999,
-	PORT_TRIES = 1000,
-};
-
-void ucma_respond(const struct rdma_ucm_cmd_hdr *header, uint64_t address, const void *answer, size_t length)
+int ucma_respond(const struct rdma_ucm_cmd_hdr *header, uint64_t address, const void *answer, size_t length)
 {
-	memcpy((void *)(uintptr_t)address, answer, header->out < length ? header->out : length);
+	void *room = (void *)(uintptr_t)address;
+
+	if (header->out < length)
+		length = header->out;
+	int error = mapping_check(room, length, true);
+	if (error == 0)
+		memcpy(room, answer, length);
+	return error;
 }
 
 #define COMMAND(name, type) static int name(struct ucma_file *file, const struct rdma_ucm_cmd_hdr *header, const type *cmd)
 #define FIND(id) \
-	struct ucma_id *id = ucma_id_find(file, cmd->id); \
-	if (!(id)) \
-	return -ENOENT
+	struct ucma_id *id = NULL; \
+	int missing = ucma_id_find(file, cmd->id, &(id)); \
+	if (missing != 0) \
+	return missing
 
 COMMAND(do_create, struct rdma_ucm_create_id)
 {
@@ -49,8 +51,10 @@ COMMAND(do_create, struct rdma_ucm_create_id)
 	if (error != 0)
 		return error;
 	const struct rdma_ucm_create_id_resp resp = {.id = id->handle};
-	ucma_respond(header, cmd->response, &resp, sizeof resp);
-	return 0;
+	error = ucma_respond(header, cmd->response, &resp, sizeof resp);
+	if (error != 0)
+		ucma_id_destroy(id);
+	return error;
 }
 
 COMMAND(do_destroy, struct rdma_ucm_destroy_id)
@@ -58,88 +62,27 @@ COMMAND(do_destroy, struct rdma_ucm_destroy_id)
 	FIND(id);
 	const struct rdma_ucm_destroy_id_resp resp = {.events_reported = id->events_reported};
 	ucma_id_destroy(id);
-	ucma_respond(header, cmd->response, &resp, sizeof resp);
-	return 0;
-}
-
-static uint64_t service_of(const struct ucma_id *id, const struct sockaddr_storage *address)
-{
-	return ucma_address_service(id->port_space, address);
+	return ucma_respond(header, cmd->response, &resp, sizeof resp);
 }
 
 /* ---- binding ---- */
 
-/* Takes the name of a port, so that no other process listens there. */
-static int reserve(struct ucma_id *id, const struct sockaddr_storage *address)
-{
-	struct gsi_name name = {.service = service_of(id, address)};
-	/* As the kernel has it: 0.0.0.0 is IPv4 alone, and :: is IPv4's addresses too, unless the program says otherwise. */
-	bool one_family = id->family_told ? id->one_family : address->ss_family == AF_INET;
-
-	if (ucma_address_is_any(address) && !one_family)
-		name.where = GSI_ANY;
-	else if (ucma_address_is_any(address))
-		name.where = address->ss_family == AF_INET ? GSI_ANY_V4 : GSI_ANY_V6;
-	ucma_address_to_gid(address, &name.address);
-	return cm_reserve(&id->endpoint, &name);
-}
-
-static int any_port(uint16_t *out)
-{
-	uint32_t random;
-	int error = random_u32(&random);
-
-	*out = (uint16_t)(EPHEMERAL_FIRST + random % (EPHEMERAL_LAST - EPHEMERAL_FIRST + 1));
-	return error;
-}
-
-static int bind_id(struct ucma_id *id, const struct sockaddr_storage *address)
-{
-	struct sockaddr_storage wanted = *address;
-	unsigned index;
-	int error = -EADDRINUSE;
-
-	if (id->endpoint.state != CM_IDLE || id->source.ss_family != AF_UNSPEC)
-		return -EINVAL;
-	if (ucma_address_size(address) == 0)
-		return -EAFNOSUPPORT;
-	if (!ucma_address_select_service(id->port_space, &wanted))
-		return -EPROTONOSUPPORT;
-	if (!ucma_address_is_any(address)) {
-		error = ucma_find_own(id->file->device, address, &index);
-		if (error != 0)
-			return error;
-		id->endpoint.path.own = *udp_gid(id->file->device->udp, index);
-		id->endpoint.path.sgid_index = (uint8_t)index;
-	}
-	if (ucma_address_port(address) != 0) {
-		/* It may share the port with others, but not while it listens. */
-		error = id->reuses_address ? 0 : reserve(id, &wanted);
-	} else {
-		error = -EADDRINUSE;
-		for (unsigned tries = 0; tries < PORT_TRIES && error == -EADDRINUSE; tries++) {
-			uint16_t port;
-			error = any_port(&port);
-			ucma_address_set_port(&wanted, port);
-			if (error == 0)
-				error = reserve(id, &wanted);
-		}
-	}
-	if (error != 0)
-		return error;
-	id->source = wanted;
-	id->bound = !ucma_address_is_any(address);
-	return 0;
-}
-
+/* An address of so many bytes, neither more nor fewer than one of its family has. */
 static int take_address(struct sockaddr_storage *out, const void *address, size_t length)
 {
 	memset(out, 0, sizeof *out);
 	if (length > sizeof *out)
 		return -EINVAL;
 	memcpy(out, address, length);
-	/* sockaddr_in6's room holds an IPv4 address too. */
-	return ucma_address_size(out) <= length ? 0 : -EINVAL;
+	return length != 0 && ucma_address_size(out) == length ? 0 : -EINVAL;
+}
+
+/* One of the older commands: sockaddr_in6's room holds an IPv4 address too. */
+static int take_ip(struct sockaddr_storage *out, const struct sockaddr_in6 *address)
+{
+	const struct sockaddr_storage family = {.ss_family = address->sin6_family};
+
+	return take_address(out, address, ucma_address_size(&family) <= sizeof *address ? ucma_address_size(&family) : 0);
 }
 
 COMMAND(do_bind_ip, struct rdma_ucm_bind_ip)
@@ -147,8 +90,8 @@ COMMAND(do_bind_ip, struct rdma_ucm_bind_ip)
 	struct sockaddr_storage address;
 	FIND(id);
 	(void)header;
-	int error = take_address(&address, &cmd->addr, sizeof cmd->addr);
-	return error != 0 ? error : bind_id(id, &address);
+	int error = take_ip(&address, &cmd->addr);
+	return error != 0 ? error : ucma_bind(id, &address);
 }
 
 COMMAND(do_bind, struct rdma_ucm_bind)
@@ -156,80 +99,38 @@ COMMAND(do_bind, struct rdma_ucm_bind)
 	struct sockaddr_storage address;
 	FIND(id);
 	(void)header;
-	if (cmd->addr_size > sizeof cmd->addr)
-		return -EINVAL;
-	int error = take_address(&address, &cmd->addr, cmd->addr_size);
-	return error != 0 ? error : bind_id(id, &address);
+	int error = cmd->reserved != 0 ? -EINVAL : take_address(&address, &cmd->addr, cmd->addr_size);
+	return error != 0 ? error : ucma_bind(id, &address);
 }
 
 /* ---- resolving ---- */
 
-static int resolve(struct ucma_id *id, const struct sockaddr_storage *source, const struct sockaddr_storage *destination)
-{
-	struct sockaddr_storage from = id->source;
-
-	if (id->endpoint.state != CM_IDLE || id->resolved)
-		return -EINVAL;
-	if (ucma_address_size(destination) == 0 || ucma_address_is_any(destination))
-		return -EINVAL;
-	if (source->ss_family != AF_UNSPEC && from.ss_family == AF_UNSPEC) {
-		/* It is bound there first, as the kernel does. */
-		if (!ucma_address_is_any(source) || ucma_address_port(source) != 0) {
-			int error = bind_id(id, source);
-			if (error != 0)
-				return error;
-		}
-		from = id->source;
-	}
-	id->destination = *destination;
-	if (from.ss_family == AF_UNSPEC) {
-		memset(&from, 0, sizeof from);
-		from.ss_family = destination->ss_family;
-	}
-	int error = ucma_find_path(id->file->device, &from, destination, &id->endpoint.path);
-	if (error == 0 && ucma_address_port(&from) == 0) {
-		uint16_t port;
-		error = any_port(&port);
-		ucma_address_set_port(&from, port);
-	}
-	if (error != 0) {
-		ucma_event_tell(id, UCMA_ADDR_ERROR, error);
-		return 0;
-	}
-	id->endpoint.path.tclass = id->tos;
-	id->source = from;
-	id->bound = id->resolved = true;
-	ucma_event_tell(id, UCMA_ADDR_RESOLVED, 0);
-	return 0;
-}
-
 COMMAND(do_resolve_ip, struct rdma_ucm_resolve_ip)
 {
-	struct sockaddr_storage source, destination;
+	struct sockaddr_storage source = {.ss_family = AF_UNSPEC}, destination;
 	FIND(id);
 	(void)header;
-	if (take_address(&source, &cmd->src_addr, sizeof cmd->src_addr) != 0 ||
-	    take_address(&destination, &cmd->dst_addr, sizeof cmd->dst_addr) != 0)
+	if ((cmd->src_addr.sin6_family != AF_UNSPEC && take_ip(&source, &cmd->src_addr) != 0) || take_ip(&destination, &cmd->dst_addr) != 0)
 		return -EINVAL;
-	return resolve(id, &source, &destination);
+	return ucma_resolve(id, &source, &destination);
 }
 
 COMMAND(do_resolve_addr, struct rdma_ucm_resolve_addr)
 {
-	struct sockaddr_storage source, destination;
+	struct sockaddr_storage source = {.ss_family = AF_UNSPEC}, destination;
 	FIND(id);
 	(void)header;
-	if (cmd->src_size > sizeof cmd->src_addr || cmd->dst_size > sizeof cmd->dst_addr ||
-	    take_address(&source, &cmd->src_addr, cmd->src_size) != 0 || take_address(&destination, &cmd->dst_addr, cmd->dst_size) != 0)
+	if (cmd->reserved != 0 || (cmd->src_size != 0 && take_address(&source, &cmd->src_addr, cmd->src_size) != 0) ||
+	    take_address(&destination, &cmd->dst_addr, cmd->dst_size) != 0)
 		return -EINVAL;
-	return resolve(id, &source, &destination);
+	return ucma_resolve(id, &source, &destination);
 }
 
 COMMAND(do_resolve_route, struct rdma_ucm_resolve_route)
 {
 	FIND(id);
 	(void)header;
-	if (!id->resolved || id->endpoint.state != CM_IDLE)
+	if (!id->resolved || id->routed || id->endpoint.state != CM_IDLE)
 		return -EINVAL;
 	id->routed = true;
 	id->endpoint.path.tclass = id->tos; /* it may have been set since */
@@ -244,10 +145,10 @@ COMMAND(do_query_route, struct rdma_ucm_query)
 	struct rdma_ucm_query_route_resp resp;
 	FIND(id);
 	int error = ucma_query_route(id, &resp);
-	if (error == 0)
-		ucma_respond(header, cmd->response, &resp, sizeof resp);
-	return error;
+	return error != 0 ? error : ucma_respond(header, cmd->response, &resp, sizeof resp);
 }
+
+enum { LEAST_ADDRESS = offsetof(struct rdma_ucm_query_addr_resp, ibdev_index) }; /* as older libraries have it */
 
 COMMAND(do_query, struct rdma_ucm_query)
 {
@@ -258,22 +159,18 @@ COMMAND(do_query, struct rdma_ucm_query)
 
 	switch (cmd->option) {
 	case RDMA_USER_CM_QUERY_ADDR:
-		error = ucma_query_address(id, &address);
+		error = header->out < LEAST_ADDRESS ? -ENOSPC : ucma_query_address(id, &address);
 		break;
 	case RDMA_USER_CM_QUERY_GID:
-		error = ucma_query_gid(id, &address);
+		error = header->out < LEAST_ADDRESS ? -ENOSPC : ucma_query_gid(id, &address);
 		break;
 	case RDMA_USER_CM_QUERY_PATH:
-		error = ucma_query_path(id, &paths);
-		if (error == 0)
-			ucma_respond(header, cmd->response, &paths, sizeof paths);
-		return error;
+		error = header->out < offsetof(struct ucma_paths, path) ? -ENOSPC : ucma_query_path(id, &paths);
+		return error != 0 ? error : ucma_respond(header, cmd->response, &paths, sizeof paths);
 	default:
 		return -ENOSYS;
 	}
-	if (error == 0)
-		ucma_respond(header, cmd->response, &address, sizeof address);
-	return error;
+	return error != 0 ? error : ucma_respond(header, cmd->response, &address, sizeof address);
 }
 
 COMMAND(do_init_qp_attr, struct rdma_ucm_init_qp_attr)
@@ -281,9 +178,7 @@ COMMAND(do_init_qp_attr, struct rdma_ucm_init_qp_attr)
 	struct ib_uverbs_qp_attr resp;
 	FIND(id);
 	int error = ucma_qp_attr(id, cmd->qp_state, &resp);
-	if (error == 0)
-		ucma_respond(header, cmd->response, &resp, sizeof resp);
-	return error;
+	return error != 0 ? error : ucma_respond(header, cmd->response, &resp, sizeof resp);
 }
 
 /* ---- connecting ---- */
@@ -329,7 +224,7 @@ COMMAND(do_connect, struct rdma_ucm_connect)
 	if (!id->routed || !cmd->conn_param.valid ||
 	    !fill_message(id, &cmd->conn_param, &cmd->ece, ucma_id_is_datagram(id) ? MAD_SIDR_REQ : MAD_REQ, &mad))
 		return -EINVAL;
-	uint64_t service = service_of(id, &id->destination);
+	uint64_t service = ucma_address_service(id->port_space, &id->destination);
 	if (ucma_id_is_datagram(id))
 		return cm_resolve_service(&id->endpoint, service, &mad);
 	if (id->ack_timeout != 0)
@@ -341,13 +236,15 @@ COMMAND(do_listen, struct rdma_ucm_listen)
 {
 	FIND(id);
 	(void)header;
+	if (id->resolved)
+		return -EINVAL;
 	if (id->source.ss_family == AF_UNSPEC) {
 		const struct sockaddr_storage any = {.ss_family = AF_INET};
-		int error = bind_id(id, &any);
+		int error = ucma_bind(id, &any);
 		if (error != 0)
 			return error;
 	}
-	int error = id->endpoint.state == CM_IDLE && id->endpoint.name.fd < 0 ? reserve(id, &id->source) : 0;
+	int error = id->endpoint.state == CM_IDLE && id->endpoint.name.fd < 0 ? ucma_reserve(id) : 0;
 	if (error == 0)
 		error = cm_listen(&id->endpoint);
 	if (error == 0)
@@ -390,7 +287,10 @@ COMMAND(do_disconnect, struct rdma_ucm_disconnect)
 {
 	FIND(id);
 	(void)header;
-	return cm_disconnect(&id->endpoint);
+	if (!id->bound || id->endpoint.state == CM_IDLE)
+		return -EINVAL;
+	cm_disconnect(&id->endpoint); /* the kernel does not say whether there was a connection */
+	return 0;
 }
 
 COMMAND(do_notify, struct rdma_ucm_notify)
@@ -407,18 +307,16 @@ static int join(struct ucma_file *file, const struct rdma_ucm_cmd_hdr *header, c
 	struct sockaddr_storage address;
 	uint32_t handle;
 	FIND(id);
-	if (cmd->addr_size > sizeof cmd->addr || cmd->join_flags >= RDMA_MC_JOIN_FLAG_RESERVED)
-		return -EINVAL;
-	int error = take_address(&address, &cmd->addr, cmd->addr_size);
-	if (error == 0 && ucma_address_size(&address) != cmd->addr_size)
-		error = -EINVAL;
+	int error = cmd->join_flags < RDMA_MC_JOIN_FLAG_RESERVED ? take_address(&address, &cmd->addr, cmd->addr_size) : -EINVAL;
 	if (error == 0)
 		error = ucma_multicast_join(id, cmd->uid, &address, cmd->join_flags == RDMA_MC_JOIN_FLAG_SENDONLY_FULLMEMBER, &handle);
 	if (error != 0)
 		return error;
 	const struct rdma_ucm_create_id_resp resp = {.id = handle};
-	ucma_respond(header, cmd->response, &resp, sizeof resp);
-	return 0;
+	error = ucma_respond(header, cmd->response, &resp, sizeof resp);
+	if (error != 0)
+		ucma_multicast_leave(file, handle, &(uint32_t){0});
+	return error;
 }
 
 COMMAND(do_join, struct rdma_ucm_join_mcast)
@@ -441,9 +339,7 @@ COMMAND(do_leave, struct rdma_ucm_destroy_id)
 	struct rdma_ucm_destroy_id_resp resp;
 
 	int error = ucma_multicast_leave(file, cmd->id, &resp.events_reported);
-	if (error == 0)
-		ucma_respond(header, cmd->response, &resp, sizeof resp);
-	return error;
+	return error != 0 ? error : ucma_respond(header, cmd->response, &resp, sizeof resp);
 }
 
 /* ---- what newer kernels' headers have ---- */
@@ -489,22 +385,32 @@ COMMAND(do_write_cm_event, struct write_cm_event)
 
 /* ---- options, and other files ---- */
 
+enum { LONGEST_OPTION = 4 << 20 }; /* what the kernel copies */
+
 COMMAND(do_set_option, struct rdma_ucm_set_option)
 {
+	const void *value = (const void *)(uintptr_t)cmd->optval;
 	FIND(id);
 	(void)header;
-	return ucma_set_option(id, cmd->level, cmd->optname, (const void *)(uintptr_t)cmd->optval, cmd->optlen);
+	if (cmd->optlen > LONGEST_OPTION)
+		return -EINVAL;
+	int error = mapping_check(value, cmd->optlen, false);
+	return error != 0 ? error : ucma_set_option(id, cmd->level, cmd->optname, value, cmd->optlen);
 }
 
 static int migrate(struct ucma_file *file, struct ucma_file *from, const struct rdma_ucm_cmd_hdr *header, const struct rdma_ucm_migrate_id *cmd)
 {
-	struct ucma_id *id = from ? ucma_id_find(from, cmd->id) : NULL;
-	if (!id)
-		return -ENOENT;
+	struct ucma_id *id = NULL;
+
+	/* Another file's, or no descriptor at all. */
+	if (!from)
+		return fcntl((int)cmd->fd, F_GETFD) >= 0 ? -EINVAL : -ENOENT;
+	int error = ucma_id_find(from, cmd->id, &id);
+	if (error != 0)
+		return error;
 	ucma_event_move(id, file);
 	const struct rdma_ucm_migrate_resp resp = {.events_reported = id->events_reported};
-	ucma_respond(header, cmd->response, &resp, sizeof resp);
-	return 0;
+	return ucma_respond(header, cmd->response, &resp, sizeof resp);
 }
 
 /* ---- the table ---- */
@@ -512,31 +418,33 @@ static int migrate(struct ucma_file *file, struct ucma_file *from, const struct 
 typedef int command(struct ucma_file *file, const struct rdma_ucm_cmd_hdr *header, const void *cmd);
 
 /* Older libraries' structures are shorter: what they lack is 0. */
-#define ROW(name, least) {(command *)(void (*)(void))(name), least}
+#define ROW(name, least)	     {(command *)(void (*)(void))(name), least, 0}
+#define ANSWERED(name, least, room) {(command *)(void (*)(void))(name), least, room}
 static const struct {
 	command *run;
 	size_t least;
+	size_t room; /* that its answer needs */
 } commands[] = {
-	[RDMA_USER_CM_CMD_CREATE_ID] = ROW(do_create, sizeof(struct rdma_ucm_create_id)),
-	[RDMA_USER_CM_CMD_DESTROY_ID] = ROW(do_destroy, sizeof(struct rdma_ucm_destroy_id)),
+	[RDMA_USER_CM_CMD_CREATE_ID] = ANSWERED(do_create, sizeof(struct rdma_ucm_create_id), sizeof(struct rdma_ucm_create_id_resp)),
+	[RDMA_USER_CM_CMD_DESTROY_ID] = ANSWERED(do_destroy, sizeof(struct rdma_ucm_destroy_id), sizeof(struct rdma_ucm_destroy_id_resp)),
 	[RDMA_USER_CM_CMD_BIND_IP] = ROW(do_bind_ip, sizeof(struct rdma_ucm_bind_ip)),
 	[RDMA_USER_CM_CMD_RESOLVE_IP] = ROW(do_resolve_ip, sizeof(struct rdma_ucm_resolve_ip)),
 	[RDMA_USER_CM_CMD_RESOLVE_ROUTE] = ROW(do_resolve_route, sizeof(struct rdma_ucm_resolve_route)),
-	[RDMA_USER_CM_CMD_QUERY_ROUTE] = ROW(do_query_route, sizeof(struct rdma_ucm_query)),
+	[RDMA_USER_CM_CMD_QUERY_ROUTE] = ANSWERED(do_query_route, sizeof(struct rdma_ucm_query), offsetof(struct rdma_ucm_query_route_resp, ibdev_index)),
 	[RDMA_USER_CM_CMD_CONNECT] = ROW(do_connect, offsetof(struct rdma_ucm_connect, ece)),
 	[RDMA_USER_CM_CMD_LISTEN] = ROW(do_listen, sizeof(struct rdma_ucm_listen)),
 	[RDMA_USER_CM_CMD_ACCEPT] = ROW(do_accept, offsetof(struct rdma_ucm_accept, ece)),
 	[RDMA_USER_CM_CMD_REJECT] = ROW(do_reject, sizeof(struct rdma_ucm_reject)),
 	[RDMA_USER_CM_CMD_DISCONNECT] = ROW(do_disconnect, sizeof(struct rdma_ucm_disconnect)),
-	[RDMA_USER_CM_CMD_INIT_QP_ATTR] = ROW(do_init_qp_attr, sizeof(struct rdma_ucm_init_qp_attr)),
+	[RDMA_USER_CM_CMD_INIT_QP_ATTR] = ANSWERED(do_init_qp_attr, sizeof(struct rdma_ucm_init_qp_attr), sizeof(struct ib_uverbs_qp_attr)),
 	[RDMA_USER_CM_CMD_SET_OPTION] = ROW(do_set_option, sizeof(struct rdma_ucm_set_option)),
 	[RDMA_USER_CM_CMD_NOTIFY] = ROW(do_notify, sizeof(struct rdma_ucm_notify)),
-	[RDMA_USER_CM_CMD_JOIN_IP_MCAST] = ROW(do_join_ip, sizeof(struct rdma_ucm_join_ip_mcast)),
-	[RDMA_USER_CM_CMD_LEAVE_MCAST] = ROW(do_leave, sizeof(struct rdma_ucm_destroy_id)),
+	[RDMA_USER_CM_CMD_JOIN_IP_MCAST] = ANSWERED(do_join_ip, sizeof(struct rdma_ucm_join_ip_mcast), sizeof(struct rdma_ucm_create_id_resp)),
+	[RDMA_USER_CM_CMD_LEAVE_MCAST] = ANSWERED(do_leave, sizeof(struct rdma_ucm_destroy_id), sizeof(struct rdma_ucm_destroy_id_resp)),
 	[RDMA_USER_CM_CMD_QUERY] = ROW(do_query, sizeof(struct rdma_ucm_query)),
 	[RDMA_USER_CM_CMD_BIND] = ROW(do_bind, sizeof(struct rdma_ucm_bind)),
 	[RDMA_USER_CM_CMD_RESOLVE_ADDR] = ROW(do_resolve_addr, sizeof(struct rdma_ucm_resolve_addr)),
-	[RDMA_USER_CM_CMD_JOIN_MCAST] = ROW(do_join, sizeof(struct rdma_ucm_join_mcast)),
+	[RDMA_USER_CM_CMD_JOIN_MCAST] = ANSWERED(do_join, sizeof(struct rdma_ucm_join_mcast), sizeof(struct rdma_ucm_create_id_resp)),
 	[RESOLVE_IB_SERVICE] = ROW(do_resolve_ib_service, sizeof(struct resolve_ib_service)),
 	[WRITE_CM_EVENT] = ROW(do_write_cm_event, sizeof(struct write_cm_event)),
 };
@@ -552,5 +460,7 @@ int ucma_command(struct ucma_file *file, struct ucma_file *other, const struct r
 		return -ENOSYS;
 	if (length < commands[header->cmd].least)
 		return -EINVAL;
+	if (header->out < commands[header->cmd].room)
+		return -ENOSPC;
 	return commands[header->cmd].run(file, header, cmd);
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Events, from the connection manager to the program: to a thread that waits for one, or else to the queue. A byte is in the file's pipe
  * while there are any, so that the program can poll the descriptor as it polls the kernel's. */
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -148,7 +149,8 @@ static void unlink_event(struct ucma_file *file, struct ucma_event **at)
 	settle(file);
 }
 
-void ucma_event_reported(const struct ucma_event *event)
+/* The program has it: a request that it knows of no longer counts for its listener's backlog, as in the kernel. */
+static void note_reported(const struct ucma_event *event)
 {
 	event->id->events_reported++;
 	if (event->made)
@@ -157,16 +159,22 @@ void ucma_event_reported(const struct ucma_event *event)
 		event->multicast->events_reported++;
 }
 
-struct ucma_event *ucma_event_take(struct ucma_waiter *waiter)
+int ucma_event_take(struct ucma_waiter *waiter, const struct rdma_ucm_cmd_hdr *header, uint64_t response)
 {
 	struct ucma_file *file = waiter->file;
 	struct ucma_event *event = file->first;
 
 	file->called -= waiter->called;
 	waiter->called = false;
-	if (event)
-		unlink_event(file, &file->first);
-	return event;
+	int error = event ? ucma_respond(header, response, &event->resp, sizeof event->resp) : -EAGAIN;
+	if (error != 0) {
+		settle(file);
+		return error;
+	}
+	note_reported(event);
+	unlink_event(file, &file->first);
+	free(event);
+	return 0;
 }
 
 void ucma_event_purge(struct ucma_id *id, void (*destroy)(struct ucma_id *id))

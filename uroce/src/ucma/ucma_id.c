@@ -8,11 +8,15 @@
 #include "udp.h"
 #include "wipe.h"
 
-struct ucma_id *ucma_id_find(struct ucma_file *file, uint32_t handle)
+int ucma_id_find(struct ucma_file *file, uint32_t handle, struct ucma_id **out)
 {
 	struct ucma *ucma = file->ucma;
 	struct ucma_id *id = handle < ucma->room ? ucma->ids[handle] : NULL;
-	return id && id->file == file ? id : NULL;
+
+	if (!id)
+		return -ENOENT;
+	*out = id;
+	return id->file == file ? 0 : -EINVAL;
 }
 
 static int take_handle(struct ucma *ucma, struct ucma_id *id)

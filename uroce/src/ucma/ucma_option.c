@@ -7,21 +7,21 @@
 
 enum { MOST_PATHS = 64 };
 
-static int set_flag(bool *flag, const void *value, size_t length)
+static int get_flag(const void *value, size_t length, bool *out)
 {
 	int number;
 
 	if (length != sizeof number)
 		return -EINVAL;
 	memcpy(&number, value, sizeof number);
-	*flag = number != 0;
+	*out = number != 0;
 	return 0;
 }
 
-/* Those of an ID, as the kernel takes them: what says how to bind may only be said before. */
+/* Those of an ID, as the kernel takes them. */
 static int set_id_option(struct ucma_id *id, uint32_t option, const void *value, size_t length)
 {
-	bool unbound = id->endpoint.state == CM_IDLE && id->source.ss_family == AF_UNSPEC, reuses = id->reuses_address;
+	bool unbound = id->endpoint.state == CM_IDLE && id->source.ss_family == AF_UNSPEC, flag = false;
 	int error;
 
 	switch (option) {
@@ -37,17 +37,16 @@ static int set_id_option(struct ucma_id *id, uint32_t option, const void *value,
 		id->ack_timeout &= UCMA_LONGEST_TIMEOUT;
 		return 0;
 	case RDMA_OPTION_ID_REUSEADDR:
-		error = set_flag(&reuses, value, length);
+		error = get_flag(value, length, &flag);
 		/* One that is bound may begin to share its port, but not end it. */
-		if (error == 0 && !unbound && (!reuses || id->endpoint.state == CM_LISTENING))
-			return -EINVAL;
-		id->reuses_address = reuses;
+		if (error == 0 && !unbound && (!flag || id->endpoint.state == CM_LISTENING))
+			error = -EINVAL;
+		if (error == 0)
+			id->reuses_address = flag;
 		return error;
 	case RDMA_OPTION_ID_AFONLY:
-		if (length == sizeof(int) && !unbound)
-			return -EINVAL;
-		id->family_told = id->family_told || length == sizeof(int);
-		return set_flag(&id->one_family, value, length);
+		error = get_flag(value, length, &flag);
+		return error != 0 ? error : ucma_set_one_family(id, flag);
 	default:
 		return -ENOSYS;
 	}

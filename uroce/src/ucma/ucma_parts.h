@@ -152,8 +152,8 @@ void ucma_release(struct ucma_file *file);
 
 /* What the connection manager calls. */
 extern const struct cm_user ucma_user;
-/* NULL: this file has none of that number. */
-struct ucma_id *ucma_id_find(struct ucma_file *file, uint32_t handle);
+/* -ENOENT: there is none of that number; -EINVAL: it is another file's. */
+int ucma_id_find(struct ucma_file *file, uint32_t handle, struct ucma_id **out);
 int ucma_id_new(struct ucma_file *file, uint64_t uid, uint16_t port_space, uint8_t qp_type, struct ucma_id **out);
 void ucma_id_destroy(struct ucma_id *id);
 /* The program knows of a request: its listener has room for another. */
@@ -178,13 +178,24 @@ static inline bool ucma_id_hides_ip(const struct ucma_id *id, enum mad_kind kind
 	return (kind == MAD_REQ || kind == MAD_SIDR_REQ) && id->source.ss_family != UCMA_AF_IB;
 }
 
+/* ---- ucma_bind.c ---- */
+
+/* 0 or a negative errno. */
+int ucma_bind(struct ucma_id *id, const struct sockaddr_storage *address);
+/* The port of one that is bound to an address that others may have, too: for itself alone. */
+int ucma_reserve(struct ucma_id *id);
+/* What is "all addresses" to the ID. -EINVAL: it has got further than an address. */
+int ucma_set_one_family(struct ucma_id *id, bool one_family);
+/* 0, and an event follows; or -EINVAL and the errors of ucma_bind, which it does first. */
+int ucma_resolve(struct ucma_id *id, const struct sockaddr_storage *source, const struct sockaddr_storage *destination);
+
 /* ---- ucma_command.c ---- */
 
 /* Runs any but GET_EVENT: 0 or a negative errno. `other`: the file that MIGRATE_ID names, or NULL. `cmd`: its structure, with zeros
  * behind `length` bytes. */
 int ucma_command(struct ucma_file *file, struct ucma_file *other, const struct rdma_ucm_cmd_hdr *header, const void *cmd, size_t length);
-/* Puts an answer where the program has given room for it: as much as there is room for. */
-void ucma_respond(const struct rdma_ucm_cmd_hdr *header, uint64_t address, const void *answer, size_t length);
+/* Puts an answer where the program has given room for it: as much as there is room for. -EFAULT: it has not. */
+int ucma_respond(const struct rdma_ucm_cmd_hdr *header, uint64_t address, const void *answer, size_t length);
 
 /* ---- ucma_address.c ---- */
 
@@ -224,10 +235,8 @@ void ucma_event_queue(struct ucma_event *event);
 void ucma_event_wait(struct ucma_waiter *waiter);
 /* It waits no more: it has been called, or something else has come. */
 void ucma_event_stop_waiting(struct ucma_waiter *waiter);
-/* The oldest, for a thread that has been called or has not waited; the caller frees it. NULL: there is none. */
-struct ucma_event *ucma_event_take(struct ucma_waiter *waiter);
-/* The program has it: a request that it knows of no longer counts for its listener's backlog, as in the kernel. */
-void ucma_event_reported(const struct ucma_event *event);
+/* Answers with the oldest, for a thread that has been called or has not waited. -EAGAIN: there is none; -EFAULT: it stays. */
+int ucma_event_take(struct ucma_waiter *waiter, const struct rdma_ucm_cmd_hdr *header, uint64_t response);
 /* Both at once, for an event without more. */
 void ucma_event_tell(struct ucma_id *id, enum ucma_event_kind kind, int status);
 /* Fills the part about a message: its private data from `skip` on, queue pair and depths; of datagrams the way too. */

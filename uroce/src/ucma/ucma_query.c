@@ -193,9 +193,10 @@ int ucma_qp_attr(const struct ucma_id *id, uint32_t state, struct ib_uverbs_qp_a
 	out->qp_state = state;
 	if (!id->bound)
 		return -EINVAL;
-	if (state == IBV_QPS_INIT)
+	/* Without a connection the kernel has these for any state. */
+	if (state == IBV_QPS_INIT || id->qp_type == IBV_QPT_UD || id->endpoint.state == CM_IDLE)
 		return init_attr(id, out);
-	if (id->qp_type == IBV_QPT_UD || !has_peer(&id->endpoint))
+	if (!has_peer(&id->endpoint))
 		return -EINVAL;
 	return state == IBV_QPS_RTR ? rtr_attr(id, out) : state == IBV_QPS_RTS ? rts_attr(id, out) : -EINVAL;
 }

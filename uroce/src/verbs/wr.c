@@ -315,11 +315,12 @@ void wr_init(struct qp *qp)
 	ex->wr_rdma_read = wr_rdma_read;
 	ex->wr_atomic_cmp_swp = wr_atomic_cmp_swp;
 	ex->wr_atomic_fetch_add = wr_atomic_fetch_add;
-	ex->wr_atomic_write = wr_atomic_write;
+	/* Programs (librpma) find out by these two whether the queue pair was made for them. */
+	ex->wr_atomic_write = qp->allowed_ops & OPS_ATOMIC_WRITE ? wr_atomic_write : NULL;
 #ifdef HAVE_IBV_WR_FLUSH
-	ex->wr_flush = wr_flush;
+	ex->wr_flush = qp->allowed_ops & OPS_FLUSH ? wr_flush : NULL;
 #else
-	qp->wr_flush = wr_flush;
+	qp->wr_flush = qp->allowed_ops & OPS_FLUSH ? wr_flush : NULL;
 #endif
 	ex->wr_local_inv = wr_local_inv;
 	ex->wr_bind_mw = wr_bind_mw;

@@ -38,6 +38,10 @@ static struct {
 	uint64_t seed;
 	unsigned sent;
 	uint32_t gone; /* the prefix of a process that has ended */
+	bool far;      /* they are on two hosts */
+	bool refuses;  /* no process of the other one has the port */
+	unsigned knocks;
+	const struct gsi *silent; /* gets nothing */
 } fake;
 
 static inline unsigned fake_random(unsigned below)
@@ -78,7 +82,7 @@ void gsi_send(struct gsi *gsi, const struct gsi_path *path, const struct mad *ma
 	fake.sent++;
 	mad_encode(mad, bytes);
 	for (unsigned i = 0; i < fake.nodes; i++) {
-		if (memcmp(&fake.node[i].gid, &path->peer, sizeof path->peer) != 0)
+		if (memcmp(&fake.node[i].gid, &path->peer, sizeof path->peer) != 0 || &fake.node[i] == fake.silent)
 			continue;
 		for (unsigned copies = fake_random(100) < fake.repeat ? 2 : 1; copies > 0; copies--)
 			if (fake_random(100) >= fake.loss)
@@ -102,7 +106,25 @@ bool gsi_is_near(const struct gsi *gsi, const union ibv_gid *peer)
 {
 	(void)gsi;
 	(void)peer;
-	return true;
+	return !fake.far;
+}
+
+int gsi_knock(const struct gsi *gsi, const struct gsi_path *path)
+{
+	(void)gsi;
+	(void)path;
+	fake.knocks++;
+	return 1001;
+}
+
+bool gsi_is_refused(int fd)
+{
+	return fd == 1001 && fake.refuses;
+}
+
+void gsi_end_knock(int *fd)
+{
+	*fd = -1;
 }
 
 bool gsi_has_left(const struct gsi *gsi, uint32_t id)

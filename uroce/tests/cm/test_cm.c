@@ -442,6 +442,95 @@ static void acceptance_of_a_withdrawn_request_is_refused(void **state)
 	assert_int_equal(passive->told[0].status, MAD_REASON_NO_ID);
 }
 
+/* Its node's bits of messages that are sent to it. */
+static void take_lap(const struct use *to, unsigned node, uint32_t local, uint32_t remote)
+{
+	const struct mad lap = {.kind = MAD_LAP, .local = local, .remote = remote};
+
+	fake.node[node].take(fake.node[node].arg, &lap, &to->endpoint.path);
+}
+
+static void paths_that_are_offered_are_refused(void **state)
+{
+	(void)state;
+	struct use *active = dial(SERVICE), *passive = peer_of_new(active);
+	take_lap(passive, 1, active->endpoint.id, passive->endpoint.id);
+	run(SECOND / 10);
+	assert_true(active->endpoint.answers); /* it has got the refusal, which changes nothing else */
+	assert_int_equal(active->endpoint.state, CM_ESTABLISHED);
+	/* About a connection that this end does not know. */
+	take_lap(passive, 1, active->endpoint.id, passive->endpoint.id + 1000);
+	run(SECOND / 10);
+	assert_told(active, 1, CM_RESPONSE); /* it is not the peer's ID that this is about */
+	/* A request with an alternate path is accepted without it. */
+	end[1].accepts = false;
+	struct use *use = dial(SERVICE), *request = peer_of_new(use);
+	assert_false(request->endpoint.alternate);
+	request->endpoint.alternate = true;
+	assert_int_equal(cm_accept(&request->endpoint, &answer), 0);
+	assert_int_equal(request->endpoint.last.failover, MAD_FAILOVER_UNSUPPORTED);
+}
+
+/* Killed on another host, where another process of the address says so. */
+static void process_of_another_host_is_missed_by_its_neighbours(void **state)
+{
+	(void)state;
+	fake.far = true;
+	struct use *active = dial(SERVICE), *passive = peer_of_new(active);
+	run(20 * SECOND);
+	assert_true(active->endpoint.answers && passive->endpoint.answers);
+	fake.silent = &fake.node[0];
+	passive->endpoint.state = CM_ENDED;
+	cm_remove(&passive->endpoint);
+	passive->used = false;
+	fake.silent = NULL;
+	run(10 * SECOND);
+	assert_told(active, 3, CM_RESPONSE, CM_DISCONNECTED, CM_TIMEWAIT_EXIT);
+	run(10 * SECOND);
+	assert_true(timers_next(&end[0].bare.device.timers) == UINT64_MAX);
+}
+
+/* Nobody is left at the address. A process that is stopped, or a network that is away, is another thing. */
+static void last_process_of_another_host_is_missed_by_its_port(void **state)
+{
+	(void)state;
+	fake.far = true;
+	struct use *active = dial(SERVICE), *second = dial(SERVICE);
+	run(20 * SECOND);
+	assert_int_equal(fake.knocks, 0);
+	fake.silent = &fake.node[1];
+	run(100 * SECOND);
+	assert_true(fake.knocks > 0);
+	assert_told(active, 1, CM_RESPONSE);
+	fake.silent = NULL;
+	run(10 * SECOND);
+	unsigned knocks = fake.knocks;
+	run(100 * SECOND);
+	assert_int_equal(fake.knocks, knocks);
+	fake.silent = &fake.node[1];
+	fake.refuses = true;
+	run(12 * SECOND);
+	assert_told(active, 3, CM_RESPONSE, CM_DISCONNECTED, CM_TIMEWAIT_EXIT);
+	assert_told(second, 3, CM_RESPONSE, CM_DISCONNECTED, CM_TIMEWAIT_EXIT);
+}
+
+/* The kernel's connection manager leaves these questions unanswered. */
+static void peers_that_never_answer_are_left_in_peace(void **state)
+{
+	(void)state;
+	fake.far = true;
+	struct use *active = dial(SERVICE);
+	run(SECOND / 10);
+	fake.silent = &fake.node[0];
+	fake.refuses = true;
+	run(20 * SECOND);
+	unsigned sent = fake.sent;
+	run(100 * SECOND);
+	assert_true(fake.sent - sent < 60); /* of the other end, which has been answered before */
+	assert_int_equal(active->endpoint.asked, 3);
+	assert_told(active, 1, CM_RESPONSE);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, open_both, close_both)
 
 int main(void)
@@ -455,6 +544,10 @@ int main(void)
 		TEST(lost_rejection_is_repeated), TEST(process_that_ends_is_missed),
 		TEST(refusal_is_heeded_after_more_time_was_asked_for),
 		TEST(acceptance_of_a_withdrawn_request_is_refused),
+		TEST(paths_that_are_offered_are_refused),
+		TEST(process_of_another_host_is_missed_by_its_neighbours),
+		TEST(last_process_of_another_host_is_missed_by_its_port),
+		TEST(peers_that_never_answer_are_left_in_peace),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -7,7 +7,8 @@
 
 #include "mad.h"
 
-static const enum mad_kind kinds[] = {MAD_REQ, MAD_MRA, MAD_REJ, MAD_REP, MAD_RTU, MAD_DREQ, MAD_DREP, MAD_SIDR_REQ, MAD_SIDR_REP};
+static const enum mad_kind kinds[] = {MAD_REQ, MAD_MRA, MAD_REJ, MAD_REP, MAD_RTU, MAD_DREQ, MAD_DREP, MAD_SIDR_REQ, MAD_SIDR_REP,
+				      MAD_LAP, MAD_APR};
 enum { KINDS = sizeof kinds / sizeof kinds[0] };
 
 /* The common header, then the message of a REP; zeros follow. */
@@ -86,8 +87,10 @@ static struct mad full(enum mad_kind kind)
 		mad.ece_vendor = 0xa1b2c3;
 		mad.ece_options = 0x89abcdef;
 	}
-	if (kind == MAD_REP)
+	if (kind == MAD_REP) {
 		mad.target_ack_delay = 31;
+		mad.failover = 3;
+	}
 	if (kind == MAD_REJ || kind == MAD_MRA)
 		mad.about = MAD_ABOUT_OTHER;
 	if (kind == MAD_MRA)
@@ -97,8 +100,15 @@ static struct mad full(enum mad_kind kind)
 		mad.info_length = MAD_REJ_INFO;
 		memset(mad.info, 0x5a, sizeof mad.info);
 	}
-	if (kind == MAD_DREQ)
+	if (kind == MAD_APR) {
+		mad.reason = MAD_APR_UNSUPPORTED;
+		mad.info_length = MAD_REJ_INFO;
+		memset(mad.info, 0x5a, sizeof mad.info);
+	}
+	if (kind == MAD_DREQ || kind == MAD_LAP)
 		mad.qpn = 0x123456;
+	if (kind == MAD_LAP)
+		mad.remote_timeout = 20;
 	if (kind == MAD_SIDR_REQ || kind == MAD_SIDR_REP)
 		mad.service = UINT64_C(0x0000000001111234);
 	if (kind == MAD_SIDR_REQ)
@@ -121,6 +131,21 @@ static void every_field_survives(void **state)
 		memset(&out, 0xee, sizeof out);
 		assert_int_equal(mad_decode(bytes, sizeof bytes, &out), 0);
 		assert_memory_equal(&in, &out, sizeof in);
+	}
+}
+
+static void alternate_paths_are_seen(void **state)
+{
+	(void)state;
+	const struct mad in = full(MAD_REQ);
+	uint8_t bytes[MAD_BYTES];
+	struct mad out;
+
+	for (size_t at = 24 + 96; at < 24 + 96 + 36; at++) {
+		mad_encode(&in, bytes);
+		bytes[at] = 1;
+		assert_int_equal(mad_decode(bytes, sizeof bytes, &out), 0);
+		assert_true(out.alternate);
 	}
 }
 
@@ -216,6 +241,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(kernels_message_is_understood),
 		cmocka_unit_test(every_field_survives),
+		cmocka_unit_test(alternate_paths_are_seen),
 		cmocka_unit_test(other_datagrams_are_refused),
 		cmocka_unit_test(impossible_values_are_refused),
 		cmocka_unit_test(information_ends_with_its_room),

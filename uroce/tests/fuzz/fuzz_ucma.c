@@ -3,9 +3,9 @@
  * on a link of its own time.
  *
  * The input is a list of records: a selector, a byte, and twice as many bytes as it says. The selector's lowest bit chooses the channel, the
- * next five the command, and the others how much room there is for its answer. The bytes are the command's structure. Memory that it
- * names is the program's own affair: the pointers are replaced by ones to as many bytes as it says. IDs are small numbers, or nothing
- * would ever be found. A command that is not known lets time pass, opens a channel, or closes one. */
+ * next five the command, and the others how much room there is for its answer, or that there is none where the command says. The bytes
+ * are the command's structure. Its pointers are replaced by ones to as many bytes as it says, or by NULL. IDs are small numbers, or
+ * nothing would ever be found. A command that is not known lets time pass, opens a channel, or closes one. */
 #include <fcntl.h>
 #include <stdbool.h>
 #include <unistd.h>
@@ -21,7 +21,7 @@
 #include "ucma_parts.h"
 #include "udp.h"
 
-enum { CHANNELS = 2, IDS = 16, STEPS = 500, MOST_OPTION = 8192, LONGEST = 512 };
+enum { CHANNELS = 2, IDS = 16, STEPS = 500, MOST_OPTION = 8192, LONGEST = 512, NOWHERE = 500 /* room for an answer, at NULL */ };
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -185,10 +185,10 @@ static void command(unsigned at, unsigned kind, uint16_t room, const uint8_t *by
 		struct rdma_ucm_cmd_hdr header;
 		_Alignas(8) uint8_t bytes[LONGEST];
 	} message = {.header = {.cmd = kind, .in = (uint16_t)length, .out = room}};
-	uint8_t *answer = malloc(room), *value = NULL;
+	uint8_t *answer = room == NOWHERE ? NULL : malloc(room), *value = NULL;
 	uint32_t id;
 
-	must(answer || room == 0);
+	must(answer || room == NOWHERE);
 	memcpy(message.bytes, bytes, length);
 	if (shape->answer >= 0)
 		memcpy(message.bytes + shape->answer, &answer, sizeof answer);
@@ -266,7 +266,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	device.same_peer = same_peer;
 	while (size >= 2) {
 		unsigned at = data[0] & 1, kind = data[0] >> 1 & 31;
-		static const uint16_t rooms[] = {LONGEST, 400, 8, 0};
+		static const uint16_t rooms[] = {LONGEST, 400, 8, NOWHERE};
 		uint16_t room = rooms[data[0] >> 6];
 		size_t length = 2u * data[1] < size - 2 ? 2u * data[1] : size - 2;
 		data += 2;

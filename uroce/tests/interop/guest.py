@@ -256,7 +256,8 @@ PERFTEST = {
 CM = {"cm-rping": ("rping", ["-C", "3", "-V", "-v"]), "cm-ucmatose": ("ucmatose", ["-c", "3"]), "cm-udaddy": ("udaddy", []),
       "cm-rstream": ("rstream", ["-T", "v", "-S", "4096", "-C", "10", "-I", "2"])}
 # It connects twice: to the kernel in emulation the second time may come before the server listens again.
-CM_PERFTEST = {"cm-write_bw": ("ib_write_bw", ["-n", "100"])}
+CM_PERFTEST = {"cm-write_bw": ("ib_write_bw", ["-n", "100"]), "cm-send_bw": ("ib_send_bw", ["-n", "100"]),
+               "cm-read_lat": ("ib_read_lat", ["-n", "100", *OUTSTANDING])}
 # By --everything alone: rping has the same messages, but for those of datagrams.
 NEITHER_WAY = ("cm-ucmatose", "cm-udaddy", "cm-rstream", *CM_PERFTEST)
 IN_V6 = ("verify-mtu1024", "verify-mtu4096", "pingpong-ud", "cm-ucmatose")
@@ -274,7 +275,8 @@ def cases(everything):
         for server_end in ("rxe", "uroce"):
             for programs, command in kinds:
                 for name, words in programs.items():
-                    if not everything and name in NEITHER_WAY:
+                    # perftest takes IPv4 addresses alone, unless it is told.
+                    if (not everything and name in NEITHER_WAY) or (family == "v6" and name in CM_PERFTEST):
                         continue
                     if everything or (name in IN_V6 if family == "v6" else name not in SLOWLY_NEW):
                         words = (words,) if isinstance(words, list) else words

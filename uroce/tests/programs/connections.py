@@ -117,9 +117,9 @@ def listeners_of_one_family_share_a_port():
         assert second.error("rdma_bind_addr", v6(port, "::")) == errno.EADDRINUSE  # of both families
         flag(second, AFONLY)
         second.call("rdma_bind_addr", v6(port, "::"))
-        assert option(second, OPTION_ID, AFONLY, struct.pack("=i", 0)) == errno.EINVAL  # it is bound
         first.call("rdma_listen", 8)
         second.call("rdma_listen", 8)
+        assert option(second, OPTION_ID, AFONLY, struct.pack("=i", 1)) == errno.EINVAL  # it listens
         for destination, server in ((v4(port), four), (v6(port), six)):
             dialler = connect(client, destination)
             request = ID(server, server.expect(CONNECT_REQUEST)[1])
@@ -127,6 +127,35 @@ def listeners_of_one_family_share_a_port():
             assert client.expect(REJECTED)[3] == CONSUMER
             destroy(dialler)
         destroy(first, second)
+
+
+def a_port_that_is_bound_may_become_one_familys():
+    with channels(2) as (server, client):
+        wide, four, late = ID(server), ID(server), ID(server)
+        wide.call("rdma_bind_addr", v6(host="::"))
+        port = port_of(wide)
+        assert four.error("rdma_bind_addr", v4(port, "0.0.0.0")) == errno.EADDRINUSE
+        flag(wide, AFONLY)
+        four.call("rdma_bind_addr", v4(port, "0.0.0.0"))
+        assert option(wide, OPTION_ID, AFONLY, struct.pack("=i", 0)) == 0  # which the kernel allows, though IPv4's port is another's
+        four.call("rdma_listen", 8)
+        wide.call("rdma_listen", 8)
+        for where, listener in ((v4(port), four), (v6(port), wide)):
+            dialler = connect(client, where)
+            told = server.expect(CONNECT_REQUEST)
+            assert told[2] == listener.pointer.value
+            destroy(ID(server, told[1]))
+            client.expect(REJECTED)
+            destroy(dialler)
+        destroy(four, wide)
+        late.call("rdma_bind_addr", v4(port, "0.0.0.0"))
+        assert option(late, OPTION_ID, AFONLY, struct.pack("=i", 0)) == 0  # all addresses
+        late.call("rdma_listen", 8)
+        dialler = connect(client, v6(port))
+        destroy(ID(server, server.expect(CONNECT_REQUEST)[1]))
+        client.expect(REJECTED)
+        assert option(dialler, OPTION_ID, AFONLY, struct.pack("=i", 1)) == errno.EINVAL  # it has got further
+        destroy(dialler, late)
 
 
 def a_port_is_shared_but_not_listened_at():
@@ -300,7 +329,8 @@ def groups_are_joined_and_left():
         destroy(connected, one, unbound)  # with the group
 
 
-for case in (a_port_of_all_addresses_is_that_of_each, listeners_of_one_family_share_a_port, a_port_is_shared_but_not_listened_at,
+for case in (a_port_of_all_addresses_is_that_of_each, listeners_of_one_family_share_a_port,
+             a_port_that_is_bound_may_become_one_familys, a_port_is_shared_but_not_listened_at,
              options_are_checked, a_path_may_be_given_in_place_of_a_route, programs_connect_by_gids, options_of_devices_cross,
              requests_that_are_fetched_make_room, requests_end_with_their_listener, both_ends_may_disconnect_at_once, groups_are_joined_and_left):
     print(case.__name__, flush=True)

@@ -8,6 +8,7 @@ import socket
 import struct
 
 LIMIT = 20 * float(os.environ.get("UROCE_TEST_SCALE", "1"))
+HOST = os.environ.get("CM_HOST", "127.0.0.1")
 PS_TCP, PS_UDP, PS_IB = 0x106, 0x111, 0x13f
 (ADDR_RESOLVED, ADDR_ERROR, ROUTE_RESOLVED, ROUTE_ERROR, CONNECT_REQUEST, CONNECT_RESPONSE, CONNECT_ERROR, UNREACHABLE, REJECTED, ESTABLISHED,
  DISCONNECTED, DEVICE_REMOVAL, MULTICAST_JOIN, MULTICAST_ERROR, ADDR_CHANGE, TIMEWAIT_EXIT) = range(16)
@@ -105,4 +106,4 @@ class ID:
 
 
 def address(port):
-    return ctypes.create_string_buffer(struct.pack("=H", socket.AF_INET) + struct.pack("!H4s8x", port, socket.inet_aton("127.0.0.1")), 16)
+    return ctypes.create_string_buffer(struct.pack("=H", socket.AF_INET) + struct.pack("!H4s8x", port, socket.inet_aton(HOST)), 16)

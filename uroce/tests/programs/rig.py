@@ -24,7 +24,7 @@ BUILD = for_everyone(os.environ.get("UROCE_BUILD", os.path.join(FOLDER, "..", ".
                      "cli/uroce", "src/liburoce.so", "src/dropin/libibverbs.so.1", "src/dropin/libibverbs.so",
                      "src/dropin/liburoce.so", "src/dropin/libibverbs-real.so.1", "src/dropin/libibverbs-next.so.1", "tests/programs/verify", "tests/programs/place",
                      "tests/programs/status", "tests/programs/lookup", "tests/programs/lookup_plugin.so")
-HERE = for_everyone(FOLDER, "answers.py", "channels.py", "commands.py", "connections.py", "endings.py", "fork_child.py", "librdmacm.py", "newer_functions.py")
+HERE = for_everyone(FOLDER, "answers.py", "channels.py", "commands.py", "connected.py", "connections.py", "endings.py", "fork_child.py", "librdmacm.py", "newer_functions.py", "refusals.py")
 WRAPPER = os.path.join(BUILD, "cli", "uroce")
 LIBRARY = os.path.join(BUILD, "src", "liburoce.so")
 VERIFY = os.path.join(BUILD, "tests", "programs", "verify")

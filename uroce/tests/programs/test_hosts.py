@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from rig import Program, free_port, wait_until, wrapped
+from rig import HERE, PYTHON, Program, free_port, wait_until, wrapped
 from test_rdmacm import CMTIME_ENDS, RPING_ENDS, TCP, UDADDY_PORT, UDP, cmtime
 
 ALL = os.environ.get("UROCE_TEST_HOSTS") == "all"
@@ -162,7 +162,7 @@ def test_a_killed_server_leaves_its_port():
     client = start(CLIENT, ["rping", "-c", "-a", host, "-p", str(port), "-C", "1000000", "-v"])
     wait_until(lambda: "ping data" in client.output or not client.running(), lambda: f"pings\n{client.output}")
     server.kill()
-    client.close()  # another host's end is seen as requests fail, and not by a client that waits for an answer
+    client.close()
     server.close()
     server = serve(command, port)
     client = start(CLIENT, ["rping", "-c", "-a", host, "-p", str(port), "-C", "2", "-v"])
@@ -172,6 +172,27 @@ def test_a_killed_server_leaves_its_port():
     finally:
         client.close()
         server.close()
+
+
+@pytest.mark.parametrize("killed, neighbour", [(SERVER, False), (CLIENT, True)], ids=["alone", "among others"])
+def test_a_killed_process_is_missed_by_a_peer_that_only_waits(killed, neighbour):
+    """By what another process of its address says, or by its host's kernel."""
+    host, port, script = {"CM_HOST": ADDRESS["v4"][SERVER]}, free_port(), [PYTHON, os.path.join(HERE, "connected.py")]
+    other = start(killed, ["rping", "-s", "-p", str(free_port())]) if neighbour else None
+    ends = [serve([*script, "serve", str(port)], port, environment=host), start(CLIENT, [*script, "dial", str(port)], host)]
+    try:
+        for end in ends:
+            wait_until(lambda end=end: "connected" in end.output or not end.running(), lambda: ends[0].output + ends[1].output)
+        left = ends[SERVER + CLIENT - killed]
+        # Of three messages of the connection either end gets at most two; the others are questions and answers.
+        while left.running() and left.counters().get("rx_packets", 0) < 4:
+            time.sleep(0.5)
+        ends[killed].kill()
+        assert left.wait() == 0 and "disconnected" in left.output, left.output
+    finally:
+        for program in (*ends, other):
+            if program:
+                program.close()
 
 
 @pytest.mark.skipif(not ALL, reason="UROCE_TEST_HOSTS=all")

@@ -190,7 +190,7 @@ def test_a_port_is_one_programs_alone():
         first.close()
 
 
-@pytest.mark.parametrize("program", ["channels", "connections", "endings", "commands"])
+@pytest.mark.parametrize("program", ["channels", "connections", "endings", "commands", "refusals"])
 def test_what_programs_rarely_do(program):
     assert "all as they should be" in succeed([PYTHON, os.path.join(HERE, f"{program}.py")])
 

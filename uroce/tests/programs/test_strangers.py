@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Programs that use rdma_cm and verbs for their own ends, where they are installed: QEMU's live migration; iSCSI's iSER between tgt and
-libiscsi."""
+libiscsi; fio."""
 import hashlib
 import json
 import os
 import pathlib
+import re
 import shutil
 import socket
 import tempfile
@@ -139,3 +140,36 @@ def test_a_disk_is_read_and_written_over_iser(place):
         assert disk.read_bytes()[64 * KB:320 * KB] == wanted.read_bytes()
     finally:
         target.close()
+
+
+# ---- fio ----
+
+BLOCKS = 64
+FIO = ["fio", "--ioengine=rdma", "--bs=16k", f"--size={BLOCKS * 16}k"]
+
+
+def run_fio(verb, written, read):
+    """The status of the reading end, which listens, and both outputs. It has a buffer for each block: fio allows no RNR retry, and hangs
+    after that error."""
+    port = free_port()
+    server = Program([*FIO, "--name=reads", "--rw=read", f"--iodepth={BLOCKS}", f"--port={port}", f"--verb={verb}", *read])
+    try:
+        wait_until(lambda: is_bound(port) or not server.running(), lambda: f"it listens\n{server.output}")
+        output = succeed([*FIO, "--name=writes", "--hostname=127.0.0.1", "--rw=write", "--iodepth=8", f"--port={port}", f"--verb={verb}", *written])
+        return server.wait(), output, server.output
+    finally:
+        server.close()
+
+
+@needs("fio")
+@pytest.mark.parametrize("verb", ["write", "read", "send"])
+def test_fio_moves_its_blocks(verb):
+    status, output, other = run_fio(verb, [], [])
+    assert status == 0 and re.search(r"\bio=1024KiB", output), output + other
+
+
+@needs("fio")
+@pytest.mark.parametrize("check", ["crc32c", "md5"])
+def test_fio_verifies_what_it_gets(check):
+    status, output, other = run_fio("send", [f"--verify={check}", "--do_verify=0"], [f"--verify={check}", "--verify_fatal=1"])
+    assert status == 0 and re.search(r"READ:.*\bio=1024KiB", other), output + other

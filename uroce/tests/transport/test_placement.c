@@ -34,6 +34,7 @@ static struct ibv_qp_ex *start(uint64_t id)
 {
 	struct qp *qp = qp_of(end.qp);
 	qp->allowed_ops = UINT64_MAX;
+	wr_init(qp);
 	ibv_wr_start(&qp->ibv);
 	qp->ibv.wr_id = id;
 	qp->ibv.wr_flags = IBV_SEND_SIGNALED;
@@ -66,6 +67,21 @@ static int post_atomic_write(uint64_t id, const struct sim_end *to, size_t at, u
 }
 
 /* ---- between two ---- */
+
+/* By which programs find out. */
+static void a_queue_pair_made_without_them_has_no_functions(void **state)
+{
+	(void)state;
+	struct sim_options options = placing();
+	begin_pair(&options);
+	assert_null(flush_of(&qp_of(end.qp)->ibv));
+	assert_null(qp_of(end.qp)->ibv.wr_atomic_write);
+	struct ibv_qp_ex *ex = start(1);
+	assert_non_null(flush_of(ex));
+	assert_non_null(ex->wr_atomic_write);
+	ibv_wr_abort(ex);
+	finish_pair();
+}
 
 static void both_reach_the_memory_in_order(void **state)
 {
@@ -354,6 +370,7 @@ static void an_acknowledgement_is_no_answer(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_queue_pair_made_without_them_has_no_functions),
 		cmocka_unit_test(both_reach_the_memory_in_order),
 		cmocka_unit_test(an_atomic_write_may_be_posted_as_a_work_request),
 		cmocka_unit_test(they_survive_loss_and_are_executed_once),
