@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 #include "engine.h"
-#include "mapping.h"
+#include "guard.h"
 #include "own_device.h"
 #include "ucma_parts.h"
 
@@ -184,20 +184,13 @@ static int get_event(struct ucma_file *file, const struct rdma_ucm_cmd_hdr *head
 
 /* ---- the device ---- */
 
-static int run_command(struct ucma_file *file, const struct rdma_ucm_cmd_hdr *header, const void *bytes, size_t length)
+/* `cmd` has zeros behind `length` bytes. */
+static int run_command(struct ucma_file *file, const struct rdma_ucm_cmd_hdr *header, const void *cmd, size_t length)
 {
-	_Alignas(8) uint8_t cmd[LONGEST_COMMAND] = {0};
-
-	/* Newer libraries' structures may be longer. */
-	if (length > sizeof cmd)
-		length = sizeof cmd;
-	if (mapping_check(bytes, length, false) != 0)
-		return -EFAULT;
-	memcpy(cmd, bytes, length);
 	if (header->cmd == RDMA_USER_CM_CMD_GET_EVENT)
-		return length < sizeof(struct rdma_ucm_get_event) ? -EINVAL : get_event(file, header, (const void *)cmd);
+		return length < sizeof(struct rdma_ucm_get_event) ? -EINVAL : get_event(file, header, cmd);
 	/* Of the one command that names another file. */
-	const struct rdma_ucm_migrate_id *migrate = (const void *)cmd;
+	const struct rdma_ucm_migrate_id *migrate = cmd;
 	struct ucma_file *other = header->cmd == RDMA_USER_CM_CMD_MIGRATE_ID ? ucma_hold((int)migrate->fd) : NULL;
 	engine_enter(file->device);
 	int error = ucma_command(file, other, header, cmd, length);
@@ -207,20 +200,37 @@ static int run_command(struct ucma_file *file, const struct rdma_ucm_cmd_hdr *he
 	return error;
 }
 
+struct command {
+	struct rdma_ucm_cmd_hdr header;
+	size_t length; /* of its structure, behind which there are zeros */
+	_Alignas(8) uint8_t bytes[LONGEST_COMMAND];
+};
+
+static int read_command(struct device *device, struct command *command, const uint8_t *bytes, size_t length)
+{
+	int error = length < sizeof command->header ? -EINVAL : 0;
+
+	engine_enter(device);
+	if (error == 0 && !guard_copy(&command->header, bytes, sizeof command->header))
+		error = -EFAULT;
+	if (error == 0 && command->header.in + sizeof command->header > length)
+		error = -EINVAL;
+	/* Newer libraries' structures may be longer. */
+	command->length = command->header.in < sizeof command->bytes ? command->header.in : sizeof command->bytes;
+	if (error == 0 && !guard_copy(command->bytes, bytes + sizeof command->header, command->length))
+		error = -EFAULT;
+	engine_leave(device);
+	return error;
+}
+
 ssize_t ucma_write(int fd, const void *bytes, size_t length)
 {
 	struct ucma_file *file = ucma_hold(fd);
-	struct rdma_ucm_cmd_hdr header;
-	int error = file ? -EINVAL : -EBADF;
+	struct command command = {.length = 0};
+	int error = file ? read_command(file->device, &command, bytes, length) : -EBADF;
 
-	if (file && length >= sizeof header) {
-		error = mapping_check(bytes, sizeof header, false);
-		if (error == 0) {
-			memcpy(&header, bytes, sizeof header);
-			error = header.in + sizeof header <= length ?
-				run_command(file, &header, (const uint8_t *)bytes + sizeof header, header.in) : -EINVAL;
-		}
-	}
+	if (error == 0)
+		error = run_command(file, &command.header, command.bytes, command.length);
 	if (file)
 		ucma_release(file);
 	if (error == 0)

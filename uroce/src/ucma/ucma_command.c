@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <string.h>
 
+#include "guard.h"
 #include "mapping.h"
 #include "own_device.h"
 #include "ucma_parts.h"
@@ -14,10 +15,7 @@ int ucma_respond(const struct rdma_ucm_cmd_hdr *header, uint64_t address, const 
 
 	if (header->out < length)
 		length = header->out;
-	int error = mapping_check(room, length, true);
-	if (error == 0)
-		memcpy(room, answer, length);
-	return error;
+	return guard_copy(room, answer, length) ? 0 : -EFAULT;
 }
 
 #define COMMAND(name, type) static int name(struct ucma_file *file, const struct rdma_ucm_cmd_hdr *header, const type *cmd)

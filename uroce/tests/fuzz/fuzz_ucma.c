@@ -15,6 +15,7 @@
 
 #include "cm_parts.h"
 #include "engine.h"
+#include "guard.h"
 #include "own_device.h"
 #include "random.h"
 #include "ucma.h"
@@ -64,6 +65,16 @@ void engine_enter(struct device *entered)
 void engine_leave(struct device *left)
 {
 	must(left == &device);
+}
+
+/* Memory is there, or it is NULL. */
+bool guard_copy(void *to, const void *from, size_t length)
+{
+	if (length > 0 && (!to || !from))
+		return false;
+	for (size_t i = 0; i < length; i++)
+		((uint8_t *)to)[i] = ((const uint8_t *)from)[i];
+	return true;
 }
 
 static const union ibv_gid gids[] = {{.raw = {[10] = 0xff, 0xff, 127, 0, 0, 1}}, {.raw = {[15] = 1}}};
