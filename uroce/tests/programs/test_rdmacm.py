@@ -78,11 +78,15 @@ def test_udaddy():
 
 
 def members(group):
-    """How many sockets receive what is sent to the group. In loopback mode a group of IPv6 is carried by one of IPv4."""
+    """How many sockets receive what is sent to the group. In loopback mode a group of IPv6 is carried by one of IPv4 (udp_group.c)."""
     if ":" in group:
-        wanted = r"^\s*\d+: [0-9A-F]{6}EF:12B7 "
+        value = 0xcbf29ce484222325
+        for byte in socket.inet_pton(socket.AF_INET6, group):
+            value = (value ^ byte) * 0x100000001b3 & 0xffffffffffffffff
+        carrier = b"\xef" + (value >> 20 & 0xffffff).to_bytes(3, "big")
     else:
-        wanted = r"^\s*\d+: %s:12B7 " % socket.inet_aton(group)[::-1].hex().upper()
+        carrier = socket.inet_aton(group)
+    wanted = r"^\s*\d+: %s:12B7 " % carrier[::-1].hex().upper()
     with open("/proc/net/udp", encoding="ascii") as table:
         return sum(1 for line in table if re.match(wanted, line))
 
