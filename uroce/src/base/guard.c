@@ -45,8 +45,9 @@ static bool is_ours(int code, uintptr_t fault)
 	if (code == SI_KERNEL && fault == 0)
 		return true;
 	for (size_t i = 0; i < pieces_count; i++) {
-		uintptr_t first = (uintptr_t)pieces_guarded[i].iov_base & ~(uintptr_t)(PAGE - 1);
-		if (fault >= first && fault < (uintptr_t)pieces_guarded[i].iov_base + pieces_guarded[i].iov_len)
+		uintptr_t begin = (uintptr_t)pieces_guarded[i].iov_base, first = begin & ~(uintptr_t)(PAGE - 1);
+		/* Its end may be beyond the last address. */
+		if (fault >= first && fault - first < begin - first + pieces_guarded[i].iov_len)
 			return true;
 	}
 	return false;

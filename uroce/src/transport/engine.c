@@ -36,10 +36,10 @@ enum {
 	GLANCE_NS = 1000,  /* so closely */
 };
 
-/* Programs that register no memory keep their handlers to themselves. */
+/* Programs that register no memory, and give none to rdma_cm's commands, keep their handlers to themselves. */
 static void guard_memory(const struct device *device)
 {
-	if (device->keys.count > 0)
+	if (device->keys.count > 0 || device->cm)
 		guard_install(device->now);
 }
 
