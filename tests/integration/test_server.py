@@ -105,7 +105,8 @@ def test_a_thousand_clients_are_connected_verified_and_gone(certs, device, start
     swarm.connected(timeout=200)
     assert server.status()["connected"] == count
     if SCALE == 1 and ON_UROCE:  # a sanitizer's own memory would be counted, and rdma_rxe's is the kernel's
-        assert (rss(server) - empty) / count < 80, "KiB a client, rings of 10 KiB and region of 4 KiB included"
+        # 68 with OpenSSL 3.0, 81 with 3.5, rings of 10 KiB and region of 4 KiB included.
+        assert (rss(server) - empty) / count < 96, "KiB a client"
     time.sleep(1)
     began = cpu(server)
     time.sleep(2)
