@@ -83,11 +83,13 @@ static void promise_here(struct ask *ask, const struct queue_pair *other, const 
 {
 	uint32_t psn;
 
-	if (promise_make(other, &ask->peer, own, ask->pair->psn, &psn) == 0)
+	if (promise_make(other, &ask->peer, own, ask->pair->psn, &psn) == 0) {
+		agent_count(ask->program->agent, COUNT_CONNECTED_HERE);
 		ask_grant_here(ask, psn);
-	else
-		ask_refuse(ask, REFUSED_LIMIT, EACCES, agent_name(ask->program->agent), "it is connected with an earlier queue pair of this number, and %s; reset both ends first",
-			   srdma_error_text());
+		return;
+	}
+	ask_refuse(ask, REFUSED_LIMIT, EACCES, agent_name(ask->program->agent), "it is connected with an earlier queue pair of this number, and %s; reset both ends first",
+		   srdma_error_text());
 }
 
 /* Both ends are on this host: no other agent is asked. */
@@ -116,7 +118,6 @@ static void connect_here(struct ask *ask, struct queue_pair *other)
 		ask_refuse(ask, REFUSED_TAKEN, EACCES, name, "it belongs to another connection; its program must reset it first");
 		return;
 	}
-	agent_count(agent, COUNT_CONNECTED_HERE);
 	if (other != pair && other->state == QUEUE_PAIR_CONNECTED && other->peer_psn != pair->psn) {
 		promise_here(ask, other, &own);
 		return;
@@ -129,6 +130,7 @@ static void connect_here(struct ask *ask, struct queue_pair *other)
 	other->told = true;
 	other->peer_psn = pair->psn;
 	other->has_peer_psn = true;
+	agent_count(agent, COUNT_CONNECTED_HERE);
 	ask_grant_here(ask, other->psn);
 }
 
