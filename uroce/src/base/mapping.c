@@ -57,8 +57,7 @@ int mapping_check(const void *addr, size_t length, bool writable)
 	end = (end + page - 1) & ~(page - 1);
 	if (madvise((void *)begin, end - begin, advice) == 0)
 		return advice_is_taken() ? 0 : check_mappings(begin, end, writable);
-	/* EINVAL is said for wrong permissions, and by kernels that don't know the advice. No bytes: only the latter.
-	 */
+	/* EINVAL is said for wrong permissions, and by kernels that don't know the advice. No bytes: only the latter. */
 	if (errno == EINVAL && madvise((void *)begin, 0, advice) == 0)
 		return -EFAULT;
 	if (errno == EFAULT || errno == ENOMEM || errno == EHWPOISON)
