@@ -151,6 +151,20 @@ struct srdma_conn *rig_connect(struct rig *rig)
 	return conn;
 }
 
+struct srdma_conn *rig_accept(struct rig *rig, const char *port)
+{
+	struct srdma_listener *listener;
+	struct srdma_conn *conn;
+	int socket;
+
+	EXPECT(srdma_listener_listen(NULL, port, &listener), 0);
+	socket = srdma_listener_accept(listener, 15000 * rig->scale);
+	CHECK(socket >= 0);
+	EXPECT(srdma_conn_accept(socket, rig->server_tls, rig->device, &rig->server_conn, NULL, NULL, &conn), 0);
+	srdma_listener_free(&listener);
+	return conn;
+}
+
 void rig_leave(struct srdma_conn **conn)
 {
 	EXPECT(srdma_conn_disconnect(*conn, NULL, -1), 0);

@@ -47,6 +47,8 @@ void rig_serve(struct rig *rig);
 /* Stops the server; `unclean` clients must not have ended in order. */
 void rig_stop(struct rig *rig, int unclean);
 struct srdma_conn *rig_connect(struct rig *rig);
+/* Listens on a port until one client of another process has come, and accepts it, without a server. */
+struct srdma_conn *rig_accept(struct rig *rig, const char *port);
 /* Disconnects in order. */
 void rig_leave(struct srdma_conn **conn);
 /* Both ends in this process, without a server: by listener, accept and connect. */

@@ -105,17 +105,12 @@ void mode_control(struct rig *rig, char **args)
 /* Accepts one client, takes none of its control messages, and tells how the connection ended. */
 void mode_control_accept(struct rig *rig, char **args)
 {
-	struct srdma_listener *listener;
 	struct srdma_conn *conn;
-	int socket, ret;
+	int ret;
 
 	rig->server_conn.control_messages = true;
 	rig->server_conn.region_size = 0;
-	EXPECT(srdma_listener_listen(NULL, args[0], &listener), 0);
-	socket = srdma_listener_accept(listener, 15000 * rig->scale);
-	CHECK(socket >= 0);
-	EXPECT(srdma_conn_accept(socket, rig->server_tls, rig->device, &rig->server_conn, NULL, NULL, &conn), 0);
-	srdma_listener_free(&listener);
+	conn = rig_accept(rig, args[0]);
 	EXPECT(srdma_conn_control_send(conn, "hello", 5, 0), 0);
 	/* Messages that came are there until they are taken, so the wait alone does not tell the end. */
 	do {

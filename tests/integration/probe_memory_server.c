@@ -99,19 +99,14 @@ void mode_memory_accept(struct rig *rig, char **args)
 {
 	static char data[4096];
 	struct srdma_memory *memory = memory_registered(rig, data, sizeof data, IBV_ACCESS_REMOTE_READ);
-	struct srdma_listener *listener;
 	struct srdma_conn *conn;
 	struct srdma_peer_region region;
 	uint32_t id;
-	int socket, ret;
+	int ret;
 
 	rig->server_conn.named_regions = true;
 	rig->server_conn.region_size = 0;
-	EXPECT(srdma_listener_listen(NULL, args[0], &listener), 0);
-	socket = srdma_listener_accept(listener, 15000 * rig->scale);
-	CHECK(socket >= 0);
-	EXPECT(srdma_conn_accept(socket, rig->server_tls, rig->device, &rig->server_conn, NULL, NULL, &conn), 0);
-	srdma_listener_free(&listener);
+	conn = rig_accept(rig, args[0]);
 	EXPECT(srdma_conn_offer(conn, memory, 0, sizeof data, IBV_ACCESS_REMOTE_READ, "offered", &id), 0);
 	do {
 		srdma_conn_wait(conn, 100);

@@ -12,15 +12,21 @@ static void tell_waited(uint32_t n, uint32_t ns)
 	script_send(&end, (struct packet){ .opcode = OP_WAITED, .psn = psn_add(PSN, n), .waited = ns }, NULL, 0);
 }
 
+/* A message leaves, and is not answered for so long. */
+static void send_and_pass(uint64_t wr_id, uint64_t ns)
+{
+	sim_send(&end, wr_id, 0, 10);
+	let_out();
+	sim_pass(ns);
+}
+
 /* The timers count what the programs at both ends take, and what tells of the path does not. */
 static void what_waits_at_the_ends_is_no_time_of_the_path(void **state)
 {
 	(void)state;
 	begin();
 	script_have_tag(&end, 5);
-	sim_send(&end, 1, 0, 10);
-	let_out();
-	sim_pass(3 * MS);
+	send_and_pass(1, 3 * MS);
 	tell_waited(0, 2 * MS);
 	script_wait(MS / 2);
 	ack(0);
@@ -28,9 +34,7 @@ static void what_waits_at_the_ends_is_no_time_of_the_path(void **state)
 	assert_in_range(path()->base, MS / 2, MS / 2 + 20 * US);
 	/* It was for that answer. */
 	script_wait(0);
-	sim_send(&end, 2, 0, 10);
-	let_out();
-	sim_pass(MS / 4);
+	send_and_pass(2, MS / 4);
 	ack(1);
 	assert_in_range(path()->base, MS / 4, MS / 4 + 20 * US);
 	assert_in_range(path()->recent[0], MS / 4, MS / 4 + 20 * US);
@@ -41,9 +45,7 @@ static void what_a_peer_without_a_tag_says_of_waiting_is_not_heeded(void **state
 {
 	(void)state;
 	begin();
-	sim_send(&end, 1, 0, 10);
-	let_out();
-	sim_pass(3 * MS);
+	send_and_pass(1, 3 * MS);
 	tell_waited(0, 2 * MS);
 	ack(0);
 	assert_in_range(path()->base, 3 * MS, 3 * MS + 20 * US);
@@ -55,16 +57,12 @@ static void what_is_said_of_other_requests_or_of_too_long_a_time_does_no_harm(vo
 	(void)state;
 	begin();
 	script_have_tag(&end, 5);
-	sim_send(&end, 1, 0, 10);
-	let_out();
-	sim_pass(3 * MS);
+	send_and_pass(1, 3 * MS);
 	tell_waited(1, 2 * MS); /* never sent */
 	tell_waited(0xffffff, 2 * MS);
 	ack(0);
 	assert_in_range(path()->base, 3 * MS, 3 * MS + 20 * US);
-	sim_send(&end, 2, 0, 10);
-	let_out();
-	sim_pass(MS);
+	send_and_pass(2, MS);
 	tell_waited(1, UINT32_MAX);
 	ack(1);
 	assert_int_equal(path()->base, 1);
